@@ -1,0 +1,39 @@
+"""`report` and `runs`: what the ledger knows, read-only, beside a running run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bulkbind.ledger import RunReader, all_runs, find_run, reading
+from bulkbind.model import RunSummary
+from bulkbind.report import write_report
+from bulkbind.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A written report."""
+
+    summary: RunSummary
+    folder: Path
+    files: list[Path]
+
+
+def report(settings: Settings, run_id: str | None = None) -> Report:
+    """Write a run's report files again; the newest run's unless *run_id* is given.
+
+    Raises: UsageError if there is no such run, LedgerError if something cannot be read or written.
+    """
+    with reading(settings.ledger_path()) as db:
+        reader = RunReader(db, find_run(db, run_id))
+        known_id = reader.summary().run_id
+        folder = settings.out or Path("bulkbind-report") / known_id
+        summary, files = write_report(reader, folder)
+    return Report(summary, folder, files)
+
+
+def runs(settings: Settings) -> list[dict[str, Any]]:
+    """Return the runs in the ledger, newest first. Raises: LedgerError."""
+    return all_runs(settings.ledger_path())

@@ -1,0 +1,206 @@
+"""`run` and `resume`: stage the whole manifest, ask, send, report."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from bulkbind.app.inputs import named
+from bulkbind.app.listener import Listener, Silent
+from bulkbind.app.sending import RunResult, Session, held_ledger, holder, result, send
+from bulkbind.clock import Clock, SystemClock
+from bulkbind.engine import StopReason, StopSignal
+from bulkbind.errors import BulkbindError, InvalidRowsError, ManifestError, UsageError
+from bulkbind.koodrive import fixed_token
+from bulkbind.ledger import Ledger
+from bulkbind.manifest import Manifest, digest, open_manifest
+from bulkbind.model import CheckedRow, Status
+from bulkbind.settings import Settings
+
+MOST_EXAMPLES = 10
+"""Rows with problems that are quoted when a run does not start because of them."""
+
+
+class _InterruptedError(BulkbindError):
+    """Staging was stopped."""
+
+
+async def run(
+    manifests: Sequence[str | Path],
+    settings: Settings,
+    *,
+    listener: Listener | None = None,
+    stop: StopSignal | None = None,
+    clock: Clock | None = None,
+) -> RunResult:
+    """Bind every device of the manifests to its user, and write a result for every row.
+
+    What an unfinished run of the same manifests left is gone on with, under that run's id.
+
+    Args:
+        manifests: Paths; `-` is standard input.
+        settings: See `bulkbind.settings`; an endpoint and a token must be among them.
+        listener: Hears of progress and is asked before anything is sent; agrees by default.
+        stop: Set it to stop and drain the run.
+        clock: For tests.
+
+    Returns: The report, and the exit code of the command.
+
+    Raises: UsageError, ManifestError, InvalidRowsError (with `on_invalid: abort`),
+        LedgerBusyError, LedgerError. Nothing was sent, but for LedgerError.
+    """
+    session = _session(settings, listener, stop, clock)
+    fixed_token(settings.auth)  # said before a long manifest is read
+    with named(manifests) as inputs:
+        opened = [open_manifest(path, settings.manifest, name) for path, name in inputs]
+        paths = [path for path, _ in inputs]
+        async with held_ledger(session) as ledger:
+            known = await asyncio.to_thread(digest, paths, settings.manifest)
+            unfinished = await ledger.unfinished(known)
+            if unfinished is None:
+                staging = _Staging(session, ledger, opened)
+                fresh = await staging.run(known, paths)
+                if isinstance(fresh, RunResult):
+                    return fresh
+                number, run_id = fresh
+            else:
+                number, run_id = unfinished
+                session.listener.notice(f"going on with run {run_id}, which was not finished")
+            await send(session, ledger, number, run_id, await ledger.unsettled(number))
+    return await asyncio.to_thread(result, session, run_id)
+
+
+async def resume(
+    settings: Settings,
+    run_id: str | None = None,
+    *,
+    listener: Listener | None = None,
+    stop: StopSignal | None = None,
+    clock: Clock | None = None,
+) -> RunResult:
+    """Go on with the unfinished run from the ledger alone; the manifest is not needed.
+
+    Raises: UsageError if there is none, or *run_id* is another run; otherwise as `run`.
+    """
+    session = _session(settings, listener, stop, clock)
+    fixed_token(settings.auth)
+    async with held_ledger(session) as ledger:
+        unfinished = await ledger.unfinished()
+        if unfinished is None or (run_id and not unfinished[1].startswith(run_id)):
+            what = f"run {run_id}" if run_id else "a run"
+            other = f"; run {unfinished[1]} does" if unfinished else ""
+            raise UsageError(
+                f"{what} that can go on is not in the ledger{other}",
+                hint="`bulkbind runs` lists them; a run whose place another one took is run again "
+                "with its manifest",
+            )
+        number, known_id = unfinished
+        await send(session, ledger, number, known_id, await ledger.unsettled(number))
+    return await asyncio.to_thread(result, session, known_id)
+
+
+def _session(
+    settings: Settings, listener: Listener | None, stop: StopSignal | None, clock: Clock | None
+) -> Session:
+    return Session(settings, clock or SystemClock(), stop or StopSignal(), listener or Silent())
+
+
+class _Staging:
+    """Brings manifests into the ledger as a confirmed run, or leaves nothing behind."""
+
+    def __init__(self, session: Session, ledger: Ledger, manifests: Sequence[Manifest]) -> None:
+        self._session = session
+        self._ledger = ledger
+        self._manifests = manifests
+        self._examples: list[str] = []
+
+    async def run(self, known: str, paths: Sequence[Path]) -> tuple[int, str] | RunResult:
+        """Return number and id of the confirmed run, or how the command ends without one."""
+        run_id = _new_id(self._session.clock)
+        number = await self._begin(run_id, known)
+        try:
+            await self._stage(number)
+            if await asyncio.to_thread(digest, paths, self._session.settings.manifest) != known:
+                raise ManifestError(
+                    "a manifest changed while it was read", hint="run again when it is complete"
+                )
+            await self._ledger.ready(number)
+            counts = await self._ledger.counts(number)
+            self._refuse_invalid(counts)
+            if not self._session.listener.confirm(counts):
+                await self._ledger.discard(number)
+                return RunResult(None, 2, "nothing was sent")
+        except _InterruptedError as error:
+            await self._ledger.discard(number)
+            reason = self._session.stop.reason or StopReason(str(error))
+            return RunResult(None, reason.exit_code, "nothing was sent")
+        except (ManifestError, InvalidRowsError):
+            await self._ledger.discard(number)
+            raise
+        withdrawn = await self._ledger.confirm(number)
+        if withdrawn:
+            self._session.listener.notice(
+                f"{withdrawn:,} rows that an older run had left are withdrawn"
+            )
+        return number, run_id
+
+    async def _begin(self, run_id: str, known: str) -> int:
+        who = holder(self._session.clock)
+        return await self._ledger.begin(
+            {
+                "run_id": run_id,
+                "digest": known,
+                "created_at": who.pop("started_at"),
+                "settings": json.dumps(self._session.settings.public()),
+                **who,
+            }
+        )
+
+    async def _stage(self, number: int) -> None:
+        position = 0
+        for source, manifest in enumerate(self._manifests):
+            position = await self._ledger.stage(
+                number,
+                source,
+                manifest.source,
+                position,
+                self._watched(manifest),
+                rebind=self._session.settings.manifest.rebind,
+                on_batch=self._on_batch,
+            )
+            for notice in manifest.notices:
+                self._session.listener.notice(notice)
+
+    def _watched(self, manifest: Manifest) -> Iterator[CheckedRow]:
+        """Remember the first rows that break a rule."""
+        for row in manifest.rows():
+            if row.problems and len(self._examples) < MOST_EXAMPLES:
+                problem = row.problems[0]
+                self._examples.append(
+                    f"{manifest.source.name}:{row.line}: {problem.column} {problem.value!r}: "
+                    f"{problem.found} ({problem.rule})"
+                )
+            yield row
+
+    def _on_batch(self, position: int) -> None:
+        if self._session.stop.is_set:
+            raise _InterruptedError("staging was stopped")
+        self._session.listener.staged(position)
+
+    def _refuse_invalid(self, counts: dict[str, int]) -> None:
+        invalid = counts.get(Status.INVALID, 0)
+        if invalid and self._session.settings.manifest.on_invalid == "abort":
+            shown = "\n  ".join(self._examples)
+            raise InvalidRowsError(
+                f"{invalid:,} of {sum(counts.values()):,} rows break a rule, so nothing was sent:"
+                f"\n  {shown}",
+                hint="`bulkbind validate` lists every one; --on-invalid skip sends the others",
+            )
+
+
+def _new_id(clock: Clock) -> str:
+    """Return a run id, `20261123-204403-9f3c`: UTC, then four random hex digits."""
+    return f"{clock.utc_now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"

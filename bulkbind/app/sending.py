@@ -1,0 +1,138 @@
+"""Where the stages meet: ledger, client, pacer and engine, joined for one sending."""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import os
+import socket
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+
+from bulkbind.app.listener import Listener
+from bulkbind.app.reports import Report, report
+from bulkbind.clock import Clock, iso
+from bulkbind.engine import Pacer, Parts, Pipeline, StopSignal
+from bulkbind.koodrive import KooDrive, fixed_token
+from bulkbind.ledger import Ledger
+from bulkbind.logs import logger
+from bulkbind.model import RunState, Settlement
+from bulkbind.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """How a run ended."""
+
+    report: Report | None
+    """None where nothing was sent and nothing recorded."""
+    exit_code: int
+    """As listed in the README."""
+    hint: str = ""
+    """What to do next, if anything."""
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """What one command works with."""
+
+    settings: Settings
+    clock: Clock
+    stop: StopSignal
+    listener: Listener
+
+
+def holder(clock: Clock) -> dict[str, object]:
+    """Return who works here, where, since when, with which version."""
+    try:
+        operator = getpass.getuser()
+    except (KeyError, OSError):  # a user id without a name, as in some containers
+        operator = str(os.getuid())
+    return {
+        "operator": operator,
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "started_at": iso(clock.utc_now()),
+        "version": version("bulkbind"),
+    }
+
+
+@asynccontextmanager
+async def held_ledger(session: Session) -> AsyncIterator[Ledger]:
+    """Hold the endpoint's ledger for the block. Raises: LedgerBusyError, LedgerError."""
+    endpoint = session.settings.endpoint()
+    ledger = Ledger(session.settings.ledger_path(), endpoint, session.clock)
+    left = await ledger.open(holder(session.clock))
+    if left:
+        session.listener.notice(f"{left} rows were being sent when a run was cut off: in doubt")
+    try:
+        yield ledger
+    finally:
+        await asyncio.shield(ledger.close())
+
+
+async def send(session: Session, ledger: Ledger, run: int, run_id: str, rows: int) -> None:
+    """Send what *run* has staged, and end it in the ledger.
+
+    Raises: LedgerError, UsageError (no credentials).
+    """
+    settings, clock, stop = session.settings, session.clock, session.stop
+    log = logger()
+    pacer = Pacer(clock, stop, settings.send.rate)
+    skew_s = await ledger.recall("clock_skew_s")
+    counts: Counter[str] = Counter()
+
+    def on_settled(settlements: Sequence[Settlement]) -> None:
+        counts.update(item.outcome.status.value for item in settlements)
+        session.listener.settled(counts)
+
+    ledger.on_settled = on_settled
+    began = clock.monotonic()
+    client = KooDrive(
+        settings.api,
+        settings.endpoint(),
+        fixed_token(settings.auth),
+        pacer,
+        clock,
+        concurrency=settings.send.concurrency,
+        skew_s=skew_s if isinstance(skew_s, int | float) else None,
+    )
+    pipeline = Pipeline(
+        Parts(client, ledger, pacer, stop, clock), run, settings.send, settings.readback
+    )
+    await ledger.start(run)
+    session.listener.sending(rows)
+    log.info("run.started", run_id=run_id, rows=rows)
+    try:
+        async with client:
+            await pipeline.run()
+    finally:
+        facts: dict[str, object] = {
+            "requests": client.requests,
+            "requests_throttled": pacer.throttled,
+            "requests_lists": pipeline.lists,
+            "sending_s": round(clock.monotonic() - began, 3),
+            "pace_per_s": _rounded(pacer.per_s()),
+            "pace_is_told": pacer.state.is_told,
+        }
+        if client.server_clock.measured:
+            facts["clock_skew_s"] = round(client.server_clock.skew_s(), 3)
+        reason = stop.reason.text if stop.reason else None
+        state = await asyncio.shield(ledger.finish(run, reason, facts))
+        log.info("run.finished", run_id=run_id, state=state.value, stopped=reason, **facts)
+
+
+def _rounded(per_s: float | None) -> float | None:
+    return None if per_s is None else round(per_s, 2)
+
+
+def result(session: Session, run_id: str) -> RunResult:
+    """Write the report of a run that has been sent, and say how its command ends."""
+    written = report(session.settings, run_id)
+    reason = session.stop.reason
+    if written.summary.state is RunState.STOPPED and reason is not None:
+        return RunResult(written, reason.exit_code, reason.hint)
+    return RunResult(written, 1 if written.summary.needs_person else 0)

@@ -1,0 +1,57 @@
+"""The command line: one small module per command, loaded when it is called."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from typing import cast
+
+import click
+
+COMMANDS = {
+    "demo": "the whole job on an embedded sandbox; needs nothing",
+    "validate": "check manifests against the rules; no network",
+    "run": "bind every device of the manifests; asks first on a terminal",
+    "resume": "go on with an unfinished run, from the ledger alone",
+    "report": "write a run's report files again",
+    "runs": "list the runs in the ledger",
+    "sandbox": "serve a local KooDrive to rehearse on",
+}
+
+
+class _Commands(click.Group):
+    """Imports a command's module only when it is needed, so that `--help` is fast."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  # click's signature
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002  # click's signature
+        if cmd_name not in COMMANDS:
+            return None
+        module = import_module(f"bulkbind.cli.{cmd_name}_command")
+        return cast("click.Command", module.command)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002  # click's signature
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Start with `bulkbind demo`. Exit codes: 0 all well, 1 some rows need a person, "
+    "2 could not start, 3 stopped early and can go on, 4 ledger or disk trouble, 75 another run "
+    "holds the ledger, 130/143 interrupted and can go on.",
+)
+@click.version_option(package_name="bulkbind")
+def cli() -> None:
+    """Bind a manifest of devices to KooDrive users, at the server's pace.
+
+    Every row is checked before anything is sent, every device gets a result, and what was cut off
+    is gone on with.
+    """
+
+
+def main() -> None:
+    """Run the command line and exit with its code."""
+    sys.exit(cli(prog_name="bulkbind", standalone_mode=True))

@@ -1,0 +1,146 @@
+"""What a person sees on standard error: notices, progress, the question, the summary."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from bulkbind.clock import SystemClock
+from bulkbind.model import MEANINGS, CheckedRow, Status
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rich.progress import Progress, TaskID
+
+REPORT_EVERY_S = 30.0
+"""Off a terminal: a progress line at least this often, and at every tenth of the rows."""
+
+
+def say(text: str) -> None:
+    """Write a line to standard error; a closed pipe there is nobody's trouble."""
+    with contextlib.suppress(OSError):
+        click.echo(text, err=True)
+
+
+def is_interactive() -> bool:
+    """Return whether a person can be asked."""
+    return sys.stdin.isatty() and sys.stderr.isatty()
+
+
+class Console:
+    """Tells a person what a use case does."""
+
+    def __init__(self, *, is_quiet: bool = False, asks: bool = False) -> None:
+        self._is_quiet = is_quiet
+        self._asks = asks
+        self._clock = SystemClock()
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
+        self._total = 0
+        self._told_at = self._clock.monotonic()
+        self._told = 0
+        self._staged = 0
+
+    def close(self) -> None:
+        """Leave the screen as it should stay."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def notice(self, text: str) -> None:
+        """Say something worth knowing."""
+        if not self._is_quiet:
+            say(f"note: {text}")
+
+    def staged(self, rows: int) -> None:
+        """Tell how far the reading has come, every few seconds."""
+        now = self._clock.monotonic()
+        if not self._is_quiet and now - self._told_at >= REPORT_EVERY_S / 10:
+            self._told_at = now
+            say(f"reading: {rows:,} rows")
+
+    def sending(self, rows: int) -> None:
+        """Begin to show progress."""
+        self._total = rows
+        self._told_at = self._clock.monotonic()
+        if self._is_quiet or not rows:
+            return
+        if sys.stderr.isatty():
+            self._start_bar(rows)
+        else:
+            say(f"sending: {rows:,} rows to settle")
+
+    def settled(self, counts: dict[str, int]) -> None:
+        """Show what is durable."""
+        if self._is_quiet:
+            return
+        done = sum(counts.values())
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, completed=done, told=_told(counts))
+            return
+        now = self._clock.monotonic()
+        is_tenth = self._total and (done * 10) // self._total > (self._told * 10) // self._total
+        if is_tenth or now - self._told_at >= REPORT_EVERY_S:
+            self._told_at, self._told = now, done
+            say(f"sending: {done:,} of {self._total:,} settled: {_told(counts)}")
+
+    def confirm(self, counts: dict[str, int]) -> bool:
+        """Show what would be done and ask, if there is somebody to ask."""
+        staged = counts.get(Status.STAGED, 0)
+        if not self._is_quiet:
+            say(f"{sum(counts.values()):,} rows: {staged:,} to bind" + _rest(counts))
+        if not self._asks or not (staged or counts.get(Status.IN_DOUBT, 0)):
+            return True
+        with _interruptible():
+            try:
+                return click.confirm("Bind them?", default=False, err=True)
+            except (click.Abort, KeyboardInterrupt):
+                return False
+
+    def problem(self, source: str, row: CheckedRow) -> None:
+        """Problems are shown by `validate` itself."""
+
+    def _start_bar(self, rows: int) -> None:
+        from rich.console import Console as Terminal  # noqa: PLC0415  # only on a terminal
+        from rich.progress import (  # noqa: PLC0415  # as above
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeRemainingColumn,
+        )
+
+        self._bar = Progress(
+            BarColumn(bar_width=30),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[told]}"),
+            console=Terminal(stderr=True),
+            transient=True,
+        )
+        self._task = self._bar.add_task("sending", total=rows, told="")
+        self._bar.start()
+
+
+def _told(counts: dict[str, int]) -> str:
+    return ", ".join(f"{counts[s]:,} {s}" for s in MEANINGS if counts.get(s))
+
+
+def _rest(counts: dict[str, int]) -> str:
+    rest = {status: n for status, n in counts.items() if status != Status.STAGED}
+    return "".join(f", {n:,} {status}" for status, n in sorted(rest.items()))
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let Ctrl-C end a question: the loop's handler could not run while it waits."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

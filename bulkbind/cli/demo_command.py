@@ -1,0 +1,45 @@
+"""`bulkbind demo`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from bulkbind import app
+from bulkbind.cli import options
+from bulkbind.cli.console import Console, say
+from bulkbind.cli.running import configure_logs, explained, run_until_done
+from bulkbind.cli.sending import show
+from bulkbind.engine import StopSignal
+
+
+@click.command("demo")
+@options.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="report folder  [default: bulkbind-report/<run id>]",
+)
+def command(out: Path | None) -> None:
+    """Do the whole job on an embedded sandbox; needs no account and no file.
+
+    A small fleet is bound twice against a local KooDrive that throttles, breaks connections and
+    refuses some devices. It ends with every status explained and a report to look at.
+    """
+    with explained():
+        configure_logs(None, "error")
+        console = Console()
+
+        async def work(stop: StopSignal) -> int:
+            try:
+                result = await app.demo(out, console, say, stop)
+            finally:
+                console.close()
+            show(result, is_quiet=False, is_json=False, every_status=True)
+            # Rows with mistakes are part of the show, so only a run that broke off is an error.
+            return 0 if result.exit_code == 1 else result.exit_code
+
+        code = run_until_done(work)
+    sys.exit(code)

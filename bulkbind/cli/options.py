@@ -1,0 +1,145 @@
+"""Options that commands share, each with its environment twin, and the settings made of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from bulkbind.errors import UsageError
+from bulkbind.settings import FIELDS, Settings, load_settings
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+KEYS = {
+    "endpoint": "api.endpoint",
+    "user_id": "manifest.user_id",
+    "columns": "manifest.columns",
+    "on_invalid": "manifest.on_invalid",
+    "rebind": "manifest.rebind",
+    "ledger": "ledger",
+    "out": "out",
+    "concurrency": "send.concurrency",
+    "rate": "send.rate",
+    "max_attempts": "send.max_attempts",
+    "deadline": "send.deadline",
+}
+"""Parameter -> the setting it gives."""
+
+
+def option(flag: str, *more: Any, **attributes: Any) -> Callable[[Command], Command]:  # noqa: ANN401  # click's own
+    """Return a click option with its environment twin `BULKBIND_…` shown in the help."""
+    twin = "BULKBIND_" + flag.removeprefix("--").replace("-", "_").upper()
+    return click.option(flag, *more, envvar=twin, show_envvar=True, **attributes)
+
+
+def _together(options: list[Callable[[Any], Any]]) -> Callable[[Command], Command]:
+    def decorate(command: Command) -> Command:
+        for decorator in reversed(options):
+            command = decorator(command)
+        return command
+
+    return decorate
+
+
+config = option(
+    "--config", type=click.Path(path_type=Path), metavar="FILE", help="settings file (YAML)"
+)
+
+manifest_options = _together(
+    [
+        config,
+        option("--user-id", metavar="ID", help="user of the rows that name none"),
+        click.option(
+            "--map",
+            "columns",
+            multiple=True,
+            metavar="FIELD=COLUMN",
+            help=f"which column holds a field ({', '.join(FIELDS)}); repeatable",
+        ),
+    ]
+)
+
+ledger_options = _together(
+    [
+        option("--endpoint", metavar="URL", help="scheme://host[:port] of the API"),
+        option(
+            "--ledger",
+            type=click.Path(path_type=Path),
+            metavar="FILE",
+            help="the ledger  [default: $XDG_STATE_HOME/bulkbind/<host>.db]",
+        ),
+        option(
+            "--out",
+            type=click.Path(path_type=Path),
+            metavar="DIR",
+            help="report folder  [default: bulkbind-report/<run id>]",
+        ),
+    ]
+)
+
+sending_options = _together(
+    [
+        option("--concurrency", metavar="N", help="requests in flight at once, 1 to 1000  [default: 32]"),
+        option("--rate", metavar="N", help="cap in requests per second  [default: as fast as the gateway allows]"),
+        option("--max-attempts", metavar="N", help="attempts before a device has failed; 429 costs none  [default: 6]"),
+        option("--deadline", metavar="TIME", help="stop after this long (90s, 50m, 2h), exit 3  [default: none]"),
+    ]
+)
+
+output_options = _together(
+    [
+        option("--quiet", is_flag=True, help="say nothing but problems"),
+        option("--json", "as_json", is_flag=True, help="print the summary as JSON on standard output"),
+        option(
+            "--log-format",
+            type=click.Choice(["console", "json"]),
+            help="form of log lines  [default: console on a terminal, else json]",
+        ),
+        option(
+            "--log-level",
+            type=click.Choice(["debug", "info", "warning", "error"]),
+            default="warning",
+            show_default=True,
+            help="least severe log line that is written",
+        ),
+    ]
+)
+
+
+def settings_from(given: dict[str, Any]) -> Settings:
+    """Return the settings of a command's parameters, the environment's secrets and the file.
+
+    Raises: UsageError.
+    """
+    context = click.get_current_context()
+    values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for name, key in KEYS.items():
+        value = given.get(name)
+        if value in (None, (), False):
+            continue
+        source = context.get_parameter_source(name)
+        flag = name.replace("_", "-")
+        is_variable = source is click.core.ParameterSource.ENVIRONMENT
+        origins[key] = f"BULKBIND_{name.upper()}" if is_variable else f"--{flag}"
+        values[key] = _columns(value) if name == "columns" else value
+    if token := os.environ.get("BULKBIND_TOKEN"):
+        values["auth.token"] = token
+        origins["auth.token"] = "BULKBIND_TOKEN"  # noqa: S105  # the variable's name
+    return load_settings(given.get("config"), values, origins)
+
+
+def _columns(pairs: tuple[str, ...]) -> dict[str, str]:
+    columns = {}
+    for pair in pairs:
+        field, separator, column = pair.partition("=")
+        if not separator or field not in FIELDS or not column.strip():
+            raise UsageError(
+                f"--map {pair!r}: write FIELD=COLUMN", hint=f"fields are {', '.join(FIELDS)}"
+            )
+        columns[field] = column.strip()
+    return columns

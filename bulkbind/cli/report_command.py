@@ -1,0 +1,40 @@
+"""`bulkbind report`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from bulkbind import app
+from bulkbind.cli import options
+from bulkbind.cli.console import say
+from bulkbind.cli.options import settings_from
+from bulkbind.cli.running import explained, print_json
+from bulkbind.report import as_json, as_text
+
+
+@click.command("report")
+@click.argument("run_id", required=False, metavar="[RUN]")
+@options.config
+@options.ledger_options
+@options.option("--json", "as_json_", is_flag=True, help="print the summary as JSON on standard output")
+def command(run_id: str | None, *, as_json_: bool, **given: Any) -> None:  # noqa: ANN401  # click's parameters
+    """Write a run's report files again, from the ledger alone.
+
+    RUN is its id or the beginning of it; without one, the newest run. It can be called while a
+    run is sending: rows that have not ended are then `pending`.
+
+    \b
+    results.csv   one line per row of the manifest, in its order
+    failed.csv    the rows that need a person or another try, in the manifest's own form
+    summary.json  counts, reasons, times, settings
+    """
+    with explained():
+        written = app.report(settings_from(given), run_id)
+        if as_json_:
+            print_json(as_json(written.summary))
+        else:
+            for path in written.files:
+                click.echo(path)
+        say(as_text(written.summary))

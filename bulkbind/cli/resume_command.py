@@ -1,0 +1,35 @@
+"""`bulkbind resume`."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from bulkbind import app
+from bulkbind.app import RunResult
+from bulkbind.cli import options
+from bulkbind.cli.console import Console
+from bulkbind.cli.sending import send
+from bulkbind.engine import StopSignal
+from bulkbind.settings import Settings
+
+
+@click.command("resume")
+@click.argument("run_id", required=False, metavar="[RUN]")
+@options.config
+@options.ledger_options
+@options.sending_options
+@options.output_options
+def command(run_id: str | None, **given: Any) -> None:  # noqa: ANN401  # click's parameters
+    """Go on with the unfinished run, from the ledger alone; the manifest is not needed.
+
+    RUN is its id or the beginning of it; without one, the run that can go on. What was being sent
+    when it was cut off is looked for in the server's lists first.
+    """
+
+    async def use_case(settings: Settings, console: Console, stop: StopSignal) -> RunResult:
+        return await app.resume(settings, run_id, listener=console, stop=stop)
+
+    sys.exit(send(given, use_case))

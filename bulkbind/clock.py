@@ -1,0 +1,55 @@
+"""Time. Nothing else in bulkbind asks the operating system for it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from datetime import UTC, datetime
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """What bulkbind needs of time; tests hand in one that they turn by hand."""
+
+    def monotonic(self) -> float:
+        """Return seconds since some fixed moment; never goes back."""
+        ...
+
+    def utc_now(self) -> datetime:
+        """Return the local machine's idea of UTC, aware."""
+        ...
+
+    async def sleep(self, seconds: float) -> None:
+        """Return after *seconds*; 0 or less only yields."""
+        ...
+
+
+class SystemClock:
+    """The real thing."""
+
+    def monotonic(self) -> float:
+        """Return the operating system's monotonic seconds."""
+        return time.monotonic()
+
+    def utc_now(self) -> datetime:
+        """Return the wall clock in UTC."""
+        return datetime.now(UTC)  # noqa: TID251  # this module is where time comes from
+
+    async def sleep(self, seconds: float) -> None:
+        """Sleep on the event loop."""
+        await asyncio.sleep(max(0.0, seconds))  # noqa: TID251  # as above
+
+
+def iso(moment: datetime) -> str:
+    """Return *moment* as `2026-11-23T20:44:03.123Z` (UTC, milliseconds)."""
+    text = moment.astimezone(UTC).isoformat(timespec="milliseconds")
+    return text.replace("+00:00", "Z")
+
+
+def epoch_of(text: str) -> float | None:
+    """Return the seconds since 1970 of an ISO 8601 time with a zone, or None if it is not one."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return moment.timestamp() if moment.tzinfo else None

@@ -1,0 +1,7 @@
+"""The engine: claims, attempts, pace, retry, doubt and drain; knows no HTTP and no SQL."""
+
+from bulkbind.engine.pacer import Pacer
+from bulkbind.engine.pipeline import Parts, Pipeline
+from bulkbind.engine.stop import StopReason, StopSignal
+
+__all__ = ["Pacer", "Parts", "Pipeline", "StopReason", "StopSignal"]

@@ -1,0 +1,162 @@
+"""The binder: takes a claimed row through its attempts to an outcome."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import assert_never
+
+from bulkbind.engine.decide import Again, Halt, Park, Settle, Step, Suspect, costs, decide
+from bulkbind.engine.ports import Api, Ledger
+from bulkbind.engine.readback import Readback
+from bulkbind.engine.retry import Retries
+from bulkbind.engine.stop import DrainedError, StopSignal
+from bulkbind.logs import logger
+from bulkbind.model import Accepted, Attempt, Claim, ClockRefused, Settlement, Unreachable
+
+RETRIES_PER_SLOT = 4
+"""Rows that may wait for another attempt, per slot of the concurrency."""
+
+
+class Binder:
+    """One for a run. The first attempt is plain; only what it does not settle costs more."""
+
+    def __init__(  # noqa: PLR0913  # the parts that pipeline joins
+        self,
+        api: Api,
+        ledger: Ledger,
+        readback: Readback,
+        retries: Retries,
+        stop: StopSignal,
+        tasks: asyncio.TaskGroup,
+        *,
+        max_attempts: int,
+        concurrency: int,
+    ) -> None:
+        self._api = api
+        self._ledger = ledger
+        self._readback = readback
+        self._retries = retries
+        self._stop = stop
+        self._tasks = tasks
+        self._max_attempts = max_attempts
+        self._room = asyncio.Semaphore(RETRIES_PER_SLOT * concurrency)
+        self._unreachable: int | None = 0
+        self._attempts: dict[int, Attempt] = {}
+        self._log = logger()
+
+    async def bind(self, claim: Claim) -> None:
+        """Make the first attempt; settle the row, or hand it on to a task of its own.
+
+        Raises: DrainedError when the run stops; the row has been released then.
+        """
+        step = await self._first(claim)
+        if isinstance(step, Again):
+            await self._room.acquire()
+            self._tasks.create_task(self._persist(claim, step), name=f"retry {claim.row}")
+        else:
+            await self.act(claim, step)
+
+    async def resend(self, claim: Claim) -> None:
+        """Send a row once more that a list has cleared of doubt; it is staged already."""
+        await self._room.acquire()
+        self._tasks.create_task(
+            self._persist(claim, Again(backoff=False), is_released=True),
+            name=f"resend {claim.row}",
+        )
+
+    async def to_end(self, claim: Claim) -> Step:
+        """Make attempts until something follows, and return that without acting on it.
+
+        Raises: DrainedError as `bind`.
+        """
+        step = await self._first(claim)
+        return await self._again(claim, step) if isinstance(step, Again) else step
+
+    async def act(self, claim: Claim, step: Step) -> None:
+        """Do what follows from the last attempt."""
+        attempt = self._attempts.pop(claim.row, None)
+        match step:
+            case Settle(outcome=outcome) | Suspect(outcome=outcome):
+                self._ledger.settle(Settlement(claim.row, outcome, claim.attempts, attempt))
+            case Park():
+                if step.if_unreadable is None:
+                    await self._doubt(claim, attempt, is_new=step.if_absent is None)
+                self._readback.park(claim, step, attempt)
+            case Halt(reason=reason):
+                await self._ledger.release([claim])
+                self._stop.set(reason)
+            case Again():
+                raise AssertionError(step)
+            case _ as never:
+                assert_never(never)
+
+    def last_words(self, claim: Claim) -> str:
+        """Return what the last attempt of a row that was not acted on was told."""
+        attempt = self._attempts.get(claim.row)
+        if attempt is None:
+            return ""
+        status = f"HTTP {attempt.http_status} " if attempt.http_status else ""
+        return f"{status}{attempt.code} {attempt.message}".strip()
+
+    async def _doubt(self, claim: Claim, attempt: Attempt | None, *, is_new: bool) -> None:
+        claim.doubts += is_new
+        await self._ledger.doubt(claim, attempt)
+        self._log.info(
+            "doubt.parked",
+            row=claim.row,
+            machine_code=claim.device.machine_code,
+            why=attempt.message if attempt else "",
+            trace_id=attempt.trace_id if attempt else "",
+        )
+
+    async def _first(self, claim: Claim) -> Step:
+        try:
+            attempt = await self._api.bind(claim.device)
+        except DrainedError:
+            await self._ledger.release([claim])
+            raise
+        return self._judge(claim, attempt)
+
+    def _judge(self, claim: Claim, attempt: Attempt) -> Step:
+        claim.attempts += costs(attempt)
+        if claim.sent_at is None:
+            claim.sent_at = attempt.sent_at
+        is_refused_clock = isinstance(attempt.verdict, ClockRefused)
+        claim.clock_refusals = claim.clock_refusals + 1 if is_refused_clock else 0
+        if not isinstance(attempt.verdict, Unreachable):
+            self._unreachable = None
+        elif self._unreachable is not None:
+            self._unreachable += 1
+        self._attempts[claim.row] = attempt
+        if not isinstance(attempt.verdict, Accepted):
+            self._ledger.record(claim.row, attempt)
+        return decide(
+            claim, attempt, max_attempts=self._max_attempts, unreachable=self._unreachable
+        )
+
+    async def _again(self, claim: Claim, step: Again, *, is_released: bool = False) -> Step:
+        released = is_released
+
+        async def release() -> None:
+            nonlocal released
+            if not released:
+                await self._ledger.release([claim])
+            released = True
+
+        async def once() -> Step:
+            nonlocal released
+            await self._ledger.reclaim(claim, self._api.server_time())
+            released = False
+            return await self._first(claim)
+
+        return await self._retries.until_done(step, lambda: claim.attempts, release, once)
+
+    async def _persist(self, claim: Claim, step: Again, *, is_released: bool = False) -> None:
+        """Own a row until it has ended; started with a place in the room taken."""
+        try:
+            await self.act(claim, await self._again(claim, step, is_released=is_released))
+        except DrainedError:
+            pass  # the row is staged
+        finally:
+            self._attempts.pop(claim.row, None)
+            self._room.release()

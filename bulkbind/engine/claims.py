@@ -1,0 +1,71 @@
+"""Claims: rows come from the ledger in small batches, fetched ahead by one task for all workers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+from bulkbind.engine.ports import Api, Gate, Ledger
+from bulkbind.model import Claim
+
+BATCHES = 3
+"""A claim takes at most this many times the concurrency, and about a second of the pace: so few
+rows are in question after a crash."""
+
+
+class Claims:
+    """Hands out the staged rows of a run, in manifest order, each once."""
+
+    def __init__(
+        self, ledger: Ledger, api: Api, gate: Gate, run: int, *, concurrency: int
+    ) -> None:
+        self._ledger = ledger
+        self._api = api
+        self._gate = gate
+        self._run = run
+        self._concurrency = concurrency
+        self._waiting: deque[Claim] = deque()
+        self._fetching: asyncio.Task[None] | None = None
+        self._last = 0
+        self._is_exhausted = False
+
+    async def next(self, *, ahead: bool = True) -> Claim | None:
+        """Return the next row, durably claimed, or None if there is no more.
+
+        *ahead*: fetch before the last one is handed out; a canary takes one row at a time.
+        """
+        while not self._waiting:
+            if self._is_exhausted:
+                return None
+            await asyncio.shield(self._fetch(self._batch() if ahead else 1))
+        claim = self._waiting.popleft()
+        if ahead and len(self._waiting) < self._concurrency and not self._is_exhausted:
+            self._fetch(self._batch())
+        return claim
+
+    def _batch(self) -> int:
+        most = BATCHES * self._concurrency
+        per_s = self._gate.per_s()
+        return most if per_s is None else max(1, min(most, int(per_s)))
+
+    def _fetch(self, most: int) -> asyncio.Task[None]:
+        if self._fetching is None or self._fetching.done():
+            self._fetching = asyncio.create_task(self._take(most), name="claims")
+        return self._fetching
+
+    async def _take(self, most: int) -> None:
+        batch = await self._ledger.claim(self._run, self._last, most, self._api.server_time())
+        self._is_exhausted = not batch
+        if batch:
+            self._last = batch[-1].row
+            self._waiting.extend(batch)
+
+    async def give_back(self) -> None:
+        """Release what was claimed and never handed out."""
+        if self._fetching is not None:
+            await asyncio.gather(self._fetching, return_exceptions=True)
+        left = list(self._waiting)
+        self._waiting.clear()
+        self._is_exhausted = True
+        if left:
+            await self._ledger.release(left)

@@ -1,0 +1,231 @@
+"""What follows from a verdict. Pure: the table of states in design words, row by row."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias, assert_never
+
+from bulkbind.clock import epoch_of
+from bulkbind.engine.stop import StopReason
+from bulkbind.model import (
+    Accepted,
+    AlreadyBound,
+    Attempt,
+    AuthExpired,
+    Claim,
+    ClockRefused,
+    NoAnswer,
+    Outcome,
+    QuotaUsedUp,
+    Record,
+    Refused,
+    Status,
+    Throttled,
+    Transient,
+    Unreachable,
+)
+
+CREATE_TIME_MARGIN_S = 1.0
+"""A `createTime` this much before our sending still counts as ours: `Date` has whole seconds."""
+CLOCK_REFUSALS = 2
+"""In a row, after which a refused clock is a refusal."""
+UNREACHABLE_AT_START = 5
+"""Failed connections in a row, before anything was ever answered, that stop a run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settle:
+    """The row has ended."""
+
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Suspect:
+    """A refusal that may speak of the set-up: before anything has succeeded it is held back."""
+
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """Send once more: after backoff (the device's trouble) or once the gate lets it."""
+
+    backoff: bool
+    retry_after_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Park:
+    """Only the user's list can tell."""
+
+    if_absent: Outcome | None = None
+    """How the row ends if the list does not show it; None: it is sent again."""
+    if_unreadable: Outcome | None = None
+    """How it ends if there is no list to read; None: it stays in doubt."""
+
+
+@dataclass(frozen=True, slots=True)
+class Halt:
+    """The run stops; the row goes back."""
+
+    reason: StopReason
+
+
+Step: TypeAlias = Settle | Suspect | Again | Park | Halt
+
+
+def costs(attempt: Attempt) -> bool:
+    """Return whether an attempt counts: all but those in which the device had no say."""
+    return isinstance(
+        attempt.verdict, Accepted | AlreadyBound | Refused | Transient | NoAnswer
+    )
+
+
+def decide(claim: Claim, attempt: Attempt, *, max_attempts: int, unreachable: int | None) -> Step:
+    """Return what to do with a row after an attempt.
+
+    Args:
+        claim: The row; `attempts` counts this attempt already if it costs.
+        attempt: What came of it.
+        max_attempts: After this many that cost, the row has failed.
+        unreachable: Failed connections in a row before anything was ever answered; None later.
+    """
+    match attempt.verdict:
+        case Accepted():
+            return Settle(accepted(claim, attempt, attempt.verdict))
+        case AlreadyBound():
+            return Park(
+                if_absent=Outcome(
+                    Status.FAILED,
+                    detail="the server says already bound, but this user's list does not show it: "
+                    "perhaps bound to another user",
+                ),
+                if_unreadable=Outcome(
+                    Status.ALREADY_BOUND, detail="as the server says; no list confirmed it"
+                ),
+            )
+        case Refused(set_up=set_up):
+            return _refused(claim, set_up=set_up)
+        case Transient(retry_after_s=after):
+            if claim.attempts < max_attempts:
+                return Again(backoff=True, retry_after_s=after or 0.0)
+            return _exhausted(claim)
+        case NoAnswer():
+            return Park()
+        case Throttled():
+            return Again(backoff=False)
+        case Unreachable():
+            if unreachable is not None and unreachable >= UNREACHABLE_AT_START:
+                return Halt(_unreachable(attempt))
+            return Again(backoff=False)
+        case ClockRefused():
+            if claim.clock_refusals < CLOCK_REFUSALS:
+                return Again(backoff=False)
+            return Halt(_clock(attempt))
+        case AuthExpired():
+            return Halt(_credentials(attempt))
+        case QuotaUsedUp():
+            return Halt(
+                StopReason(
+                    f"the gateway's quota is used up ({attempt.code}: {attempt.message})",
+                    hint="go on when the quota has been renewed",
+                )
+            )
+        case _ as never:
+            assert_never(never)
+
+
+def accepted(claim: Claim, attempt: Attempt, verdict: Accepted) -> Outcome:
+    """Return `bound` if the binding is younger than our first sending, else `already_bound`."""
+    was_sent_before = claim.attempts > 1 or claim.doubts > 0
+    first = claim.sent_at if was_sent_before else attempt.sent_at
+    created = epoch_of(verdict.create_time)
+    is_ours = created is not None and first is not None and created >= first - CREATE_TIME_MARGIN_S
+    is_older = created is not None and created < attempt.sent_at - CREATE_TIME_MARGIN_S
+    return Outcome(
+        Status.BOUND if is_ours else Status.ALREADY_BOUND,
+        device_id=verdict.device_id,
+        create_time=verdict.create_time,
+        detail="" if created is not None else "the server sent no createTime to tell by",
+        repeated=was_sent_before and is_ours and is_older,
+    )
+
+
+def found(claim: Claim, record: Record, park: Park) -> Outcome:
+    """Return how a row ends that the user's list shows."""
+    created = epoch_of(record.create_time)
+    if claim.attempts == 0 and claim.doubts == 0:
+        status, detail = Status.SKIPPED, "found on the server's list; an earlier run had sent it"
+    elif park.if_unreadable is not None:
+        status, detail = Status.ALREADY_BOUND, "confirmed by the server's list"
+    elif (
+        created is not None
+        and claim.sent_at is not None
+        and created >= claim.sent_at - CREATE_TIME_MARGIN_S
+    ):
+        status, detail = Status.BOUND, "no answer came; found on the server's list"
+    else:
+        status, detail = Status.ALREADY_BOUND, "no answer came; the list shows an older binding"
+    return Outcome(
+        status,
+        device_id=record.device_id,
+        create_time=record.create_time,
+        detail=detail,
+        repeated=park.if_unreadable is not None and claim.doubts > 0,
+    )
+
+
+def absent(claim: Claim, park: Park, *, is_own: bool, max_attempts: int) -> Outcome | None:
+    """Return how a row ends that the user's list does not show; None: it is sent again."""
+    if park.if_absent is not None:
+        return park.if_absent
+    if not is_own:
+        return Outcome(
+            Status.WITHDRAWN, detail="not on the server's list; another run took this one's place"
+        )
+    if claim.attempts >= max_attempts:
+        return Outcome(
+            Status.FAILED,
+            detail=f"no answer to {claim.attempts} attempts, and not on the server's list",
+        )
+    return None
+
+
+def _refused(claim: Claim, *, set_up: bool) -> Step:
+    outcome = Outcome(Status.FAILED)
+    if claim.doubts:
+        # An earlier request may have bound it, whatever this one was told.
+        return Park(if_absent=outcome)
+    return Suspect(outcome) if set_up else Settle(outcome)
+
+
+def _exhausted(claim: Claim) -> Step:
+    outcome = Outcome(Status.FAILED, detail=f"gave up after {claim.attempts} attempts")
+    return Park(if_absent=outcome) if claim.doubts else Suspect(outcome)
+
+
+def _unreachable(attempt: Attempt) -> StopReason:
+    advice = {
+        "dns": "check the endpoint's host name and this machine's DNS",
+        "tls": "check the endpoint's host name, its certificate, and this machine's clock",
+    }
+    return StopReason(
+        f"the endpoint cannot be reached: {attempt.message}",
+        hint=advice.get(attempt.code, "check the endpoint, a firewall or a proxy"),
+    )
+
+
+def _clock(attempt: Attempt) -> StopReason:
+    return StopReason(
+        f"the server refuses our X-Date although its own Date was followed: {attempt.message}",
+        hint="compare this machine's clock with the server's",
+    )
+
+
+def _credentials(attempt: Attempt) -> StopReason:
+    return StopReason(
+        f"the server does not accept the credentials (HTTP {attempt.http_status} "
+        f"{attempt.code}: {attempt.message})",
+        hint="get a new token and set BULKBIND_TOKEN (or the token file); nothing was lost",
+    )

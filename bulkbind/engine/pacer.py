@@ -1,0 +1,103 @@
+"""The pacer: carries out what the calculator says, for everybody who sends."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+
+from bulkbind.clock import Clock
+from bulkbind.engine import pace
+from bulkbind.engine.stop import StopSignal
+from bulkbind.logs import logger
+from bulkbind.model import NoAnswer, Throttled, Unreachable, Verdict
+
+
+class Pacer:
+    """Gives permits in order of asking; one waiter at a time sleeps, the others wait for it."""
+
+    def __init__(self, clock: Clock, stop: StopSignal, cap_per_s: float | None = None) -> None:
+        self._clock = clock
+        self._stop = stop
+        self._turn = asyncio.Lock()
+        self._answered = asyncio.Event()
+        self._probe_is_out = False
+        self._log = logger()
+        self.state = pace.begin(clock.monotonic(), cap_per_s)
+        self.throttled = 0
+        """429s seen."""
+        self.paced_s = 0.0
+        """Seconds in which somebody waited for a permit."""
+
+    async def permit(self) -> int:
+        """Return once a request may be sent: a number to hand back to `report`.
+
+        Raises: DrainedError when the run stops; nothing may be sent then.
+        """
+        if not self._turn.locked() and not self.state.probing:
+            now = self._clock.monotonic()
+            if now >= self.state.next_at and not self._stop.is_set:
+                return self._take(now)
+        with self._stop.cutting_short():
+            async with self._turn:
+                began = self._clock.monotonic()
+                try:
+                    return await self._wait()
+                finally:
+                    self.paced_s += self._clock.monotonic() - began
+
+    async def _wait(self) -> int:
+        while True:
+            now = self._clock.monotonic()
+            if self.state.probing and self._probe_is_out:
+                self._answered.clear()
+                await self._answered.wait()
+            elif now < self.state.next_at:
+                await self._clock.sleep(self.state.next_at - now)
+            else:
+                self._probe_is_out = self.state.probing
+                return self._take(now)
+
+    def _take(self, now: float) -> int:
+        self.state = pace.permitted(self.state, now)
+        return self.state.epoch
+
+    def report(self, permit: int, verdict: Verdict) -> None:
+        """Learn from the verdict on a permitted request."""
+        now = self._clock.monotonic()
+        before = self.state
+        match verdict:
+            case Throttled():
+                self.throttled += 1
+                self.state = pace.throttled(before, now, permit, verdict)
+            case NoAnswer() | Unreachable():
+                is_away = isinstance(verdict, Unreachable)
+                self.state = pace.unanswered(before, now, permit, is_away=is_away)
+            case _:
+                self.state = pace.answered(before, permit)
+        if self.state.epoch != before.epoch:
+            self._log.info(
+                "pace.changed",
+                why=type(verdict).__name__,
+                per_s=round(self.state.per_s, 2) if math.isfinite(self.state.per_s) else None,
+                told=self.state.is_told,
+                closed_s=round(self.state.next_at - now, 2),
+            )
+        if permit == before.epoch:
+            self._probe_back()
+
+    def forget(self, permit: int) -> None:
+        """A permitted request was broken off: if it was the probe, another may go."""
+        if permit == self.state.epoch:
+            self._probe_back()
+
+    def _probe_back(self) -> None:
+        self._probe_is_out = False
+        self._answered.set()
+
+    def closed_for_s(self) -> float:
+        """Return for how many seconds nobody may send."""
+        return max(0.0, self.state.next_at - self._clock.monotonic())
+
+    def per_s(self) -> float | None:
+        """Return the requests per second allowed now; None while nobody has set a limit."""
+        return self.state.per_s if math.isfinite(self.state.per_s) else None

@@ -1,0 +1,200 @@
+"""The engine of a run: settle old doubt, send one canary, then everything, then drain."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from bulkbind.clock import Clock
+from bulkbind.engine.binder import Binder
+from bulkbind.engine.claims import Claims
+from bulkbind.engine.decide import Park, Step, Suspect
+from bulkbind.engine.ports import Api, Gate, Ledger
+from bulkbind.engine.readback import Readback
+from bulkbind.engine.retry import Retries
+from bulkbind.engine.stop import DrainedError, StopReason, StopSignal
+from bulkbind.errors import BulkbindError
+from bulkbind.model import Claim
+from bulkbind.settings import ReadbackSettings, SendSettings
+
+CANARIES = 5
+"""First rows in a row that may fail in a way that speaks of the set-up, before the run stops."""
+
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the engine works with."""
+
+    api: Api
+    ledger: Ledger
+    gate: Gate
+    stop: StopSignal
+    clock: Clock
+
+
+class Pipeline:
+    """Sends what a run has staged, once."""
+
+    def __init__(
+        self, parts: Parts, run: int, send: SendSettings, readback: ReadbackSettings
+    ) -> None:
+        self._parts = parts
+        self._run = run
+        self._send = send
+        self._readback_settings = readback
+        self._tasks = asyncio.TaskGroup()
+        self._retries = Retries(
+            parts.clock,
+            parts.stop,
+            parts.gate,
+            base_s=send.backoff_base,
+            cap_s=send.backoff_cap,
+        )
+        self._claims = Claims(
+            parts.ledger, parts.api, parts.gate, run, concurrency=send.concurrency
+        )
+        self._readback = Readback(
+            parts.api,
+            parts.ledger,
+            self._retries,
+            parts.clock,
+            parts.stop,
+            self._tasks,
+            run,
+            settle_s=readback.settle,
+            is_enabled=readback.enabled,
+            max_attempts=send.max_attempts,
+        )
+        self._binder = Binder(
+            parts.api,
+            parts.ledger,
+            self._readback,
+            self._retries,
+            parts.stop,
+            self._tasks,
+            max_attempts=send.max_attempts,
+            concurrency=send.concurrency,
+        )
+        self._readback.resend = self._binder.resend
+
+    @property
+    def lists(self) -> int:
+        """List calls made."""
+        return self._readback.lists
+
+    async def run(self) -> None:
+        """Send until every row has ended, or the run is stopped and drained.
+
+        Raises: LedgerError; the run can go on later from what the ledger holds.
+        """
+        watch = asyncio.create_task(self._watch(), name="watch")
+        work = asyncio.create_task(self._work(), name="work")
+        try:
+            await asyncio.wait([watch, work], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (watch, work):
+                task.cancel()
+            await asyncio.gather(watch, work, return_exceptions=True)
+            if not work.cancelled() and (error := work.exception()) is not None:
+                raise _plain(error)
+            await self._claims.give_back()
+
+    async def _watch(self) -> None:
+        """Return when what is in flight has had its grace; the deadline is a reason to stop."""
+        clock, stop = self._parts.clock, self._parts.stop
+        if self._send.deadline is not None:
+            try:
+                await stop.sleep(clock, self._send.deadline)
+            except DrainedError:
+                pass
+            else:
+                stop.set(StopReason(f"the deadline of {self._send.deadline:g} s has come"))
+        await stop.wait()
+        await clock.sleep(self._send.grace)
+
+    async def _work(self) -> None:
+        async with self._tasks:
+            await self._readback.load()
+            try:
+                is_proven = await self._first_contact()
+            except DrainedError:
+                return
+            if self._parts.stop.is_set:
+                return
+            self._readback.start()
+            if is_proven:
+                for number in range(self._send.concurrency):
+                    self._tasks.create_task(self._worker(), name=f"worker {number}")
+
+    async def _first_contact(self) -> bool:
+        """Let one request alone prove endpoint, TLS, credentials and clock.
+
+        Returns: Whether rows can be sent on; False where none is left.
+        Raises: DrainedError when the run stops.
+        """
+        if await self._readback.first_contact():
+            return True
+        suspects: list[tuple[Claim, Step]] = []
+        claim: Claim | None = None
+        tried = 0
+        try:
+            while not self._parts.stop.is_set:
+                claim = await self._claims.next(ahead=False)
+                if claim is None:
+                    break
+                step = await self._binder.to_end(claim)
+                tried += 1
+                words = self._binder.last_words(claim)
+                if isinstance(step, Suspect):
+                    suspects.append((claim, step))
+                else:
+                    await self._binder.act(claim, step)
+                    if not _is_unanswered(step):
+                        break
+                if tried == CANARIES:
+                    self._parts.stop.set(_set_up_is_wrong(words))
+            if self._parts.stop.is_set:
+                return False
+            for earlier, step in suspects:
+                await self._binder.act(earlier, step)
+            suspects.clear()
+            return claim is not None
+        finally:
+            # What was held back was refused for the set-up's sake: no attempt is counted.
+            for earlier, _ in suspects:
+                earlier.attempts = 0
+            await self._parts.ledger.release([earlier for earlier, _ in suspects])
+
+    async def _worker(self) -> None:
+        stop = self._parts.stop
+        while not stop.is_set:
+            claim = await self._claims.next()
+            if claim is None:
+                return
+            try:
+                await self._binder.bind(claim)
+            except DrainedError:
+                return
+
+
+def _is_unanswered(step: Step) -> bool:
+    return isinstance(step, Park) and step.if_unreadable is None and step.if_absent is None
+
+
+def _set_up_is_wrong(words: str) -> StopReason:
+    return StopReason(
+        f"none of the first {CANARIES} devices could be bound, so it is the set-up: {words}",
+        hint="check endpoint, path, credentials and rights; no device has failed for it",
+    )
+
+
+def _plain(error: BaseException) -> BaseException:
+    """Return the first error of ours in a group, or the error itself."""
+    if isinstance(error, BaseExceptionGroup):
+        ours = error.subgroup(BulkbindError)
+        inner: BaseException = ours if ours is not None else error
+        while isinstance(inner, BaseExceptionGroup):
+            inner = inner.exceptions[0]
+        return inner
+    return error

@@ -1,0 +1,239 @@
+"""Reading doubt back: what got no answer is looked for in its user's list before it is sent again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+from bulkbind.clock import Clock
+from bulkbind.engine.decide import UNREACHABLE_AT_START, Again, Park, absent, found
+from bulkbind.engine.ports import Api, Ledger
+from bulkbind.engine.retry import Retries, jitter
+from bulkbind.engine.stop import DrainedError, StopSignal
+from bulkbind.logs import logger
+from bulkbind.model import (
+    Attempt,
+    Claim,
+    ClockRefused,
+    Listing,
+    NoAnswer,
+    Outcome,
+    Settlement,
+    Throttled,
+    Transient,
+    Unreachable,
+)
+
+READS = 2
+"""Reads, a settling time apart, that must miss a row before it counts as not bound."""
+SHORTEST_ROUND_S = 0.05
+
+
+@dataclass(slots=True)
+class _Parked:
+    claim: Claim
+    park: Park
+    attempt: Attempt | None
+    silent_at: float
+    """Monotonic moment since when nothing was heard."""
+    misses: int = 0
+    untrusted: int = 0
+
+
+@dataclass(slots=True)
+class _User:
+    parked: list[_Parked] = field(default_factory=list)
+    is_served: bool = False
+    """Whether a task reads this user's list."""
+    last_read_at: float = float("-inf")
+
+
+class Readback:
+    """Parks rows per user; one list call answers for all of a user's rows."""
+
+    def __init__(  # noqa: PLR0913  # the parts that pipeline joins
+        self,
+        api: Api,
+        ledger: Ledger,
+        retries: Retries,
+        clock: Clock,
+        stop: StopSignal,
+        tasks: asyncio.TaskGroup,
+        run: int,
+        *,
+        settle_s: float,
+        is_enabled: bool,
+        max_attempts: int,
+    ) -> None:
+        self._api = api
+        self._ledger = ledger
+        self._retries = retries
+        self._clock = clock
+        self._stop = stop
+        self._tasks = tasks
+        self._run = run
+        self._settle_s = settle_s
+        self._is_enabled = is_enabled
+        self._max_attempts = max_attempts
+        self._users: dict[str, _User] = {}
+        self._is_started = False
+        self._log = logger()
+        self.resend: Callable[[Claim], Awaitable[None]]
+        """Sends a row once more; set by whoever joins the two."""
+        self.lists = 0
+        """List calls made."""
+
+    def park(self, claim: Claim, park: Park, attempt: Attempt | None) -> None:
+        """Take charge of a row that only the list can settle."""
+        if not self._is_enabled:
+            if park.if_unreadable is not None:
+                self._settle(_Parked(claim, park, attempt, 0.0), park.if_unreadable)
+            return
+        user = self._users.setdefault(claim.device.user_id, _User())
+        user.parked.append(_Parked(claim, park, attempt, self._clock.monotonic()))
+        if self._is_started:
+            self._serve(claim.device.user_id, user)
+
+    async def load(self) -> int:
+        """Park what earlier runs, or a crash, left in doubt. Returns how many rows."""
+        claims = await self._ledger.doubts()
+        for claim in claims:
+            self.park(claim, Park(), None)
+        return len(claims)
+
+    async def first_contact(self) -> bool:
+        """Read one user's list alone, if anything is parked; return whether that succeeded."""
+        for name, user in self._users.items():
+            listing = await self._read(name, user, patience=UNREACHABLE_AT_START)
+            return listing.records is not None
+        return False
+
+    def start(self) -> None:
+        """Let every user's list be read from now on."""
+        self._is_started = True
+        for name, user in self._users.items():
+            self._serve(name, user)
+
+    def _serve(self, name: str, user: _User) -> None:
+        if not user.is_served:
+            user.is_served = True
+            self._tasks.create_task(self._settle_user(name, user), name="readback")
+
+    async def _settle_user(self, name: str, user: _User) -> None:
+        try:
+            while user.parked:
+                due_at = max(
+                    min(item.silent_at for item in user.parked) + self._settle_s,
+                    user.last_read_at + max(self._settle_s, SHORTEST_ROUND_S),
+                )
+                await self._stop.sleep(self._clock, jitter(due_at - self._clock.monotonic()))
+                await self._read(name, user)
+        except DrainedError:
+            pass  # the rows are in doubt in the ledger, and the next run goes on there
+        finally:
+            user.is_served = False
+
+    async def _read(self, name: str, user: _User, patience: int | None = None) -> Listing:
+        """Read the list once and settle what it can settle. *patience*: see `_list`."""
+        known = await self._ledger.known(name)
+        user.last_read_at = asked_at = self._clock.monotonic()
+        listing = await self._list(name, patience)
+        items, user.parked = user.parked, []
+        if listing.records is None:
+            # Nothing is dropped: the rows stay in doubt in the ledger.
+            why = f"the user's list cannot be read: {listing.attempt.message}"
+            await self._give_up(items, why)
+            return listing
+        missing = known - listing.records.keys()
+        given_up: list[_Parked] = []
+        for item in items:
+            record = listing.records.get(item.claim.device.machine_code)
+            if record is not None:
+                self._settle(item, found(item.claim, record, item.park))
+            elif asked_at < item.silent_at + self._settle_s:
+                user.parked.append(item)
+            elif missing:
+                item.untrusted += 1
+                (given_up if item.untrusted >= READS else user.parked).append(item)
+            else:
+                item.misses += 1
+                if item.misses < READS:
+                    user.parked.append(item)
+                else:
+                    await self._cleared(item)
+        if given_up:
+            why = (
+                f"the user's list cannot be trusted: it lacks {len(missing)} devices known as "
+                f"bound, e.g. {min(missing)}"
+            )
+            await self._give_up(given_up, why)
+        return listing
+
+    async def _cleared(self, item: _Parked) -> None:
+        """The list, read twice, does not show the row."""
+        claim = item.claim
+        outcome = absent(
+            claim,
+            item.park,
+            is_own=self._ledger.is_of(self._run, claim.row),
+            max_attempts=self._max_attempts,
+        )
+        if outcome is not None:
+            self._settle(item, outcome)
+            return
+        await self._ledger.release([claim])
+        self._log.info("doubt.cleared", row=claim.row, machine_code=claim.device.machine_code)
+        await self.resend(claim)
+
+    def _settle(self, item: _Parked, outcome: Outcome) -> None:
+        self._ledger.settle(
+            Settlement(item.claim.row, outcome, item.claim.attempts, item.attempt)
+        )
+        self._log.info(
+            "doubt.settled",
+            row=item.claim.row,
+            machine_code=item.claim.device.machine_code,
+            outcome=outcome.status.value,
+        )
+
+    async def _give_up(self, items: list[_Parked], why: str) -> None:
+        for item in items:
+            if item.park.if_unreadable is not None:
+                self._settle(item, item.park.if_unreadable)
+        doubtful = [item.claim for item in items if item.park.if_unreadable is None]
+        if doubtful:
+            await self._ledger.note_doubt([claim.row for claim in doubtful], why)
+            self._log.warning("doubt.kept", rows=len(doubtful), why=why)
+
+    async def _list(self, name: str, patience: int | None) -> Listing:
+        """Read a list, again and again where that may help.
+
+        *patience*: how many failed connections to bear; None: until the endpoint is back.
+        """
+        attempts = 0
+        unreachable = 0
+
+        async def once() -> Listing | Again:
+            nonlocal attempts, unreachable
+            self.lists += 1
+            listing = await self._api.list_devices(name)
+            match listing.attempt.verdict:
+                case Throttled() | ClockRefused():
+                    return Again(backoff=False)
+                case Unreachable():
+                    unreachable += 1
+                    return listing if unreachable == patience else Again(backoff=False)
+                case Transient() | NoAnswer():
+                    attempts += 1
+                    return listing if attempts >= self._max_attempts else Again(backoff=True)
+                case _:
+                    return listing
+
+        async def nothing() -> None:
+            return
+
+        first = await once()
+        if isinstance(first, Listing):
+            return first
+        return await self._retries.until_done(first, lambda: attempts, nothing, once)

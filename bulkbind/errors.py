@@ -1,0 +1,55 @@
+"""Errors that end a command.
+
+BulkbindError
+ ├─ UsageError        2   an option or a setting is wrong
+ ├─ ManifestError     2   a manifest cannot be read
+ ├─ InvalidRowsError  2   rows break rules and `--on-invalid abort` holds
+ ├─ StoppedError      3   a run could not go on and can be resumed
+ ├─ LedgerError       4   the ledger or a disk failed
+ └─ LedgerBusyError   75  another run holds the ledger
+
+A row that cannot be bound is never an exception: it is a value with a status.
+"""
+
+from __future__ import annotations
+
+
+class BulkbindError(Exception):
+    """The root. The text says what was being done, with which value, and what is allowed."""
+
+    exit_code = 2
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+        """What to do next: one sentence, or empty."""
+
+
+class UsageError(BulkbindError):
+    """An option, a setting or an environment variable is wrong or missing."""
+
+
+class ManifestError(BulkbindError):
+    """A manifest cannot be read as a whole (one bad row is a problem of that row instead)."""
+
+
+class InvalidRowsError(BulkbindError):
+    """Rows break rules, and the operator wants all or nothing."""
+
+
+class StoppedError(BulkbindError):
+    """A run could not go on; what is left can be sent by `resume`."""
+
+    exit_code = 3
+
+
+class LedgerError(BulkbindError):
+    """The ledger, its lock or a report could not be written or read."""
+
+    exit_code = 4
+
+
+class LedgerBusyError(LedgerError):
+    """Another run holds the ledger."""
+
+    exit_code = 75

@@ -1,0 +1,244 @@
+"""The one place that talks to KooDrive: one session, one semaphore, one pacer for all it sends."""
+
+from __future__ import annotations
+
+import asyncio
+from importlib.metadata import version
+from typing import Protocol, Self
+
+import aiohttp
+from yarl import URL
+
+from bulkbind.clock import Clock
+from bulkbind.koodrive.server_clock import SAFETY_S, ServerClock
+from bulkbind.koodrive.verdict import Answer, Codes, Reading, classify, classify_list
+from bulkbind.koodrive.wire import TraceIds, bind_body, x_date
+from bulkbind.model import Attempt, Device, Listing, NoAnswer, Record, Unreachable, Verdict
+from bulkbind.settings import ApiSettings
+
+ANSWER_CAP_BYTES = 1 << 20
+LIST_CAP_BYTES = 64 << 20
+"""100,000 devices of some 250 bytes, and room."""
+IDLE_S = 4.0
+"""An idle connection is closed by us before a server does it under our feet, which would leave
+the next request in doubt; 5 s is the shortest keep-alive that common servers have by default."""
+_PARSE_IN_THREAD_BYTES = 1 << 18
+
+
+class Gate(Protocol):
+    """Says when the next request may go, and hears what came of it."""
+
+    async def permit(self) -> int:
+        """Return, once a request may be sent, a number to hand back to `report`."""
+        ...
+
+    def report(self, permit: int, verdict: Verdict) -> None:
+        """Hear the verdict on a permitted request."""
+        ...
+
+    def forget(self, permit: int) -> None:
+        """Hear that a permitted request was broken off by us."""
+        ...
+
+
+class Authorizer(Protocol):
+    """Gives the Authorization header."""
+
+    def authorization(self) -> str:
+        """Return its value."""
+        ...
+
+
+class KooDrive:
+    """The API. Enter it before use; every request waits for a slot and for the pacer."""
+
+    def __init__(  # noqa: PLR0913  # each is a part that app hands in
+        self,
+        settings: ApiSettings,
+        endpoint: str,
+        auth: Authorizer,
+        gate: Gate,
+        clock: Clock,
+        *,
+        concurrency: int,
+        skew_s: float | None = None,
+    ) -> None:
+        self._settings = settings
+        self._url = URL(endpoint + settings.path, encoded=True)
+        self._auth = auth
+        self._gate = gate
+        self._clock = clock
+        self._slots = asyncio.Semaphore(concurrency)
+        self._trace_ids = TraceIds()
+        self._codes = Codes(
+            frozenset(settings.already_bound_codes), frozenset(settings.retryable_codes)
+        )
+        self._agent = f"bulkbind/{version('bulkbind')}"
+        self._session: aiohttp.ClientSession | None = None
+        self.server_clock = ServerClock(clock, skew_s)
+        self.requests = 0
+        """Requests sent."""
+
+    async def __aenter__(self) -> Self:
+        self._session = aiohttp.ClientSession(
+            # The slots bound what is in flight; the connector need not.
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE_S),
+            timeout=aiohttp.ClientTimeout(
+                total=None, sock_connect=self._settings.connect_timeout
+            ),
+        )
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    def server_time(self) -> float | None:
+        """Return the server's time now, seconds since 1970; None while nothing is known of it."""
+        return self.server_clock.now() if self.server_clock.known else None
+
+    async def bind(self, device: Device) -> Attempt:
+        """Bind a device to its user: one request, whatever comes of it.
+
+        Raises: only what the gate raises (nothing was sent then), and cancellation.
+        """
+
+        def judge(answer: Answer) -> Reading:
+            return classify(answer, self._codes, device.machine_code)
+
+        body = bind_body(device)
+        return await self._exchange(
+            "POST", device.user_id, body, judge, ANSWER_CAP_BYTES, self._settings.timeout
+        )
+
+    async def list_devices(self, user_id: str) -> Listing:
+        """Read the list of a user's devices: one request, whatever comes of it."""
+        records: list[dict[str, Record] | None] = []
+
+        def judge(answer: Answer) -> Reading:
+            reading, found = classify_list(answer, self._codes)
+            records.append(found)
+            return reading
+
+        attempt = await self._exchange(
+            "GET", user_id, None, judge, LIST_CAP_BYTES, self._settings.list_timeout
+        )
+        return Listing(attempt, records[-1] if records else None)
+
+    async def _exchange(  # noqa: PLR0913  # what differs between calls
+        self,
+        method: str,
+        user_id: str,
+        body: bytes | None,
+        judge: _Judge,
+        cap: int,
+        timeout_s: float,
+    ) -> Attempt:
+        async with self._slots:
+            permit = await self._gate.permit()
+            sent_s = self._clock.monotonic()
+            signed_s = self.server_clock.at(sent_s) - SAFETY_S
+            trace_id = self._trace_ids.next()
+            headers = self._headers(user_id, signed_s, trace_id, has_body=body is not None)
+            status: int | None = None
+            try:
+                self.requests += 1
+                async with asyncio.timeout(timeout_s):
+                    answer = await self._request(method, headers, body, cap, signed_s)
+            except (aiohttp.ClientError, OSError, TimeoutError) as error:
+                reading = silence(error, timeout_s)
+            except BaseException:
+                self._gate.forget(permit)
+                raise
+            else:
+                status = answer.status
+                self.server_clock.observe(answer.date, sent_s, self._clock.monotonic())
+                reading = await self._judged(judge, answer)
+            self._gate.report(permit, reading.verdict)
+        return Attempt(
+            verdict=reading.verdict,
+            trace_id=trace_id,
+            sent_at=self.server_clock.at(sent_s),
+            took_s=self._clock.monotonic() - sent_s,
+            http_status=status,
+            code=reading.code,
+            message=reading.message,
+        )
+
+    async def _judged(self, judge: _Judge, answer: Answer) -> Reading:
+        if len(answer.body) > _PARSE_IN_THREAD_BYTES:
+            return await asyncio.to_thread(judge, answer)
+        return judge(answer)
+
+    def _headers(
+        self, user_id: str, signed_s: float, trace_id: str, *, has_body: bool
+    ) -> dict[str, str]:
+        headers = {
+            "Authorization": self._auth.authorization(),
+            "X-User-Id": user_id,
+            "X-Date": x_date(signed_s),
+            "X-Traceid": trace_id,
+            "User-Agent": self._agent,
+        }
+        if has_body:
+            headers["Content-Type"] = "application/json"
+        return headers
+
+    async def _request(
+        self, method: str, headers: dict[str, str], body: bytes | None, cap: int, signed_s: float
+    ) -> Answer:
+        assert self._session is not None, "enter KooDrive first"  # noqa: S101  # a programmer's error
+        async with self._session.request(
+            method, self._url, data=body, headers=headers, allow_redirects=False
+        ) as response:
+            text, whole = await _read(response, cap)
+            return Answer(
+                status=response.status,
+                body=text,
+                date=response.headers.get("Date"),
+                retry_after=response.headers.get("Retry-After"),
+                x_date_s=float(int(signed_s)),
+                whole=whole,
+            )
+
+
+class _Judge(Protocol):
+    def __call__(self, answer: Answer) -> Reading: ...
+
+
+async def _read(response: aiohttp.ClientResponse, cap: int) -> tuple[bytes, bool]:
+    """Return the body up to *cap* bytes, and whether that is all; what is longer is left."""
+    parts: list[bytes] = []
+    size = 0
+    async for part in response.content.iter_any():
+        parts.append(part)
+        size += len(part)
+        if size > cap:
+            response.close()
+            return b"".join(parts)[:cap], False
+    return b"".join(parts), True
+
+
+def silence(error: Exception, timeout_s: float) -> Reading:
+    """Return what it means that no answer came. Source: dependencies.md, trap 3.
+
+    Only where no connection was made is it known that nothing was sent.
+    """
+    match error:
+        case aiohttp.ClientConnectorCertificateError() | aiohttp.ClientConnectorSSLError():
+            return Reading(Unreachable(), "tls", f"TLS failed: {error}")
+        case aiohttp.ClientConnectorDNSError():
+            return Reading(Unreachable(), "dns", f"the host name is not known: {error}")
+        case aiohttp.ConnectionTimeoutError() | aiohttp.ClientConnectorError():
+            return Reading(Unreachable(), "connect", f"no connection: {error}")
+        case TimeoutError():
+            return Reading(NoAnswer(), "timeout", f"no answer within {timeout_s:g} s")
+        case aiohttp.ServerDisconnectedError():
+            return Reading(NoAnswer(), "closed", "the server closed the connection unanswered")
+        case aiohttp.ClientPayloadError():
+            return Reading(NoAnswer(), "cut", f"the answer was cut off: {error}")
+        case aiohttp.ClientOSError() | OSError():
+            return Reading(NoAnswer(), "reset", f"the connection broke: {error}")
+        case _:
+            kind = type(error).__name__
+            return Reading(NoAnswer(), "garbage", f"the answer is no HTTP: {kind}: {error}"[:300])

@@ -1,0 +1,63 @@
+"""The server's clock, as far as its answers tell."""
+
+from __future__ import annotations
+
+from bulkbind.clock import Clock
+from bulkbind.koodrive.wire import http_date
+
+SAFETY_S = 1.0
+"""X-Date must never lie in the server's future: what we send lies this far behind our estimate."""
+
+
+class ServerClock:
+    """An estimate of the server's clock that is never ahead of it.
+
+    Each `Date` header says that the server's clock stood in [Date, Date + 1 s) at some moment
+    between our sending and our receiving. The estimate is the latest that all answers allow to be
+    certain; an answer that contradicts it (the server's clock was set back, or another server
+    answered) replaces it. It hangs on the monotonic clock, so a step of the local wall clock does
+    not move it.
+    """
+
+    def __init__(self, clock: Clock, skew_s: float | None = None) -> None:
+        """*skew_s*: server minus local, remembered from an earlier run; None: never measured."""
+        self._clock = clock
+        local = clock.utc_now().timestamp() - clock.monotonic()
+        self._offset = local + (skew_s or 0.0)
+        self._latest = ""
+        self.measured = False
+        """Whether an answer of this process has told the server's clock."""
+        self.known = skew_s is not None
+        """Whether the estimate rests on an answer, of this process or an earlier one."""
+
+    def at(self, monotonic_s: float) -> float:
+        """Return the server's time, seconds since 1970, at a monotonic moment."""
+        return monotonic_s + self._offset
+
+    def now(self) -> float:
+        """Return the server's time, seconds since 1970."""
+        return self.at(self._clock.monotonic())
+
+    def skew_s(self) -> float:
+        """Return server minus local wall clock, in seconds."""
+        return self.now() - self._clock.utc_now().timestamp()
+
+    def observe(self, date: str | None, sent_s: float, received_s: float) -> None:
+        """Learn from the Date header of an answer.
+
+        Args:
+            date: The header's text; what is no date is ignored.
+            sent_s: When the request was sent (monotonic).
+            received_s: When the answer came (monotonic).
+        """
+        if not date or (date == self._latest and self.measured):
+            return
+        epoch = http_date(date)
+        if epoch is None:
+            return
+        self._latest = date
+        lowest, highest = epoch - received_s, epoch + 1.0 - sent_s
+        if not self.measured or lowest > self._offset or highest < self._offset:
+            self._offset = lowest
+        self.measured = True
+        self.known = True

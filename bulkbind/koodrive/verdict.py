@@ -1,0 +1,231 @@
+"""What an answer means. Pure and total: every status and every body has a verdict.
+
+Source: koodrive-api.md, "Errors"; the gateway's codes: dependencies.md, trap 10.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from bulkbind.koodrive import wire
+from bulkbind.model import (
+    Accepted,
+    AlreadyBound,
+    AuthExpired,
+    ClockRefused,
+    NoAnswer,
+    QuotaUsedUp,
+    Record,
+    Refused,
+    Throttled,
+    Transient,
+    Verdict,
+)
+
+LONGEST_MESSAGE = 300
+DATE_WINDOW_S = 900.0
+"""X-Date may be at most 15 minutes old. Source: koodrive-api.md, header table."""
+
+_GATEWAY_CODE = re.compile(r"APIGW?\.(\d{4})", re.ASCII)
+_THROTTLED = "0308"
+_RENEW = frozenset({"0301", "0303", "0307", "1002"})
+_QUOTA = frozenset({"0501", "0502"})
+_LOST_BACKEND = frozenset({"0201", "0202", "0203", "0610", "0613"})
+_LIMIT_TEXT = re.compile(
+    r"limit:\s*(\d{1,9})\s*,\s*time:\s*(\d{1,9})\s*(second|minute|hour|day)", re.ASCII | re.I
+)
+_WINDOW_S = {"second": 1.0, "minute": 60.0, "hour": 3600.0, "day": 86400.0}
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer as it came, and what is needed to judge it."""
+
+    status: int
+    body: bytes
+    date: str | None = None
+    retry_after: str | None = None
+    x_date_s: float = 0.0
+    """The X-Date that was sent, seconds since 1970."""
+    whole: bool = True
+    """False where the body was longer than the cap and left."""
+
+
+@dataclass(frozen=True, slots=True)
+class Codes:
+    """What the operator knows of the server's codes."""
+
+    already_bound: frozenset[str] = frozenset()
+    retryable: frozenset[str] = frozenset()
+
+
+class Reading(NamedTuple):
+    """A verdict, and the answer's own words."""
+
+    verdict: Verdict
+    code: str
+    message: str
+
+
+def classify(answer: Answer, codes: Codes, machine_code: str = "") -> Reading:
+    """Return what the answer to a bind means.
+
+    Args:
+        answer: The answer.
+        codes: Settings.
+        machine_code: The one that was sent: an answer that names another is no answer to it.
+    """
+    body = _parse(answer)
+    return _common(answer, body, codes) or _bound(answer, body, machine_code)
+
+
+def classify_list(answer: Answer, codes: Codes) -> tuple[Reading, dict[str, Record] | None]:
+    """Return what the answer to a list means, and the records by machine code, if it is a list."""
+    body = _parse(answer)
+    refused = _common(answer, body, codes)
+    if refused is not None:
+        return refused, None
+    data = body.get("data") if body else None
+    if data is None and body is not None and "data" in body:
+        data = []
+    if not isinstance(data, list):
+        return Reading(NoAnswer(), "0", "the list's answer holds no list"), None
+    records: dict[str, Record] = {}
+    for item in data:
+        record = _record(item)
+        if record is None or not record.machine_code:
+            return Reading(NoAnswer(), "0", "the list holds a record that is none"), None
+        records[record.machine_code] = record
+    return Reading(Accepted("", ""), "0", "success"), records
+
+
+def _common(answer: Answer, body: dict[str, Any] | None, codes: Codes) -> Reading | None:
+    """Judge everything but success, which depends on the call: None."""
+    code, message = _words(answer, body)
+    gateway = _GATEWAY_CODE.fullmatch(code)
+    number = gateway[1] if gateway else ""
+    if answer.status == 429 or number == _THROTTLED:  # noqa: PLR2004  # HTTP's own number
+        return Reading(_throttled(answer, message), code, message)
+    if 200 <= answer.status < 300:  # noqa: PLR2004  # HTTP's own numbers
+        return _business(answer, body, code, message, codes)
+    return Reading(_by_status(answer, number), code, message)
+
+
+def _by_status(answer: Answer, number: str) -> Verdict:  # noqa: PLR0911  # a table
+    match answer.status:
+        case 400 | 401 if _clock_refused(answer):
+            return ClockRefused()
+        case 401:
+            return AuthExpired()
+        case 400 | 403 if number in _RENEW:
+            return AuthExpired()
+        case 405 if number in _QUOTA:
+            return QuotaUsedUp()
+        case 400 | 403 | 404 | 405:
+            return Refused(set_up=True)
+        case 408 | 425:
+            return Transient()
+        case status if 300 <= status < 400:  # noqa: PLR2004  # HTTP's own numbers
+            return Refused(set_up=True)
+        case status if 400 <= status < 500:  # noqa: PLR2004  # HTTP's own numbers
+            return Refused()
+        case 502 | 504:
+            return NoAnswer()
+        case status if 500 <= status < 600:  # noqa: PLR2004  # HTTP's own numbers
+            if number in _LOST_BACKEND:
+                return NoAnswer()
+            return Transient(wire.retry_after(answer.retry_after, answer.date))
+        case _:
+            return NoAnswer()
+
+
+def _business(
+    answer: Answer, body: dict[str, Any] | None, code: str, message: str, codes: Codes
+) -> Reading | None:
+    """A 2xx: the body's code decides. None: success."""
+    if body is None:
+        why = "is not JSON" if answer.whole else "is longer than the cap"
+        return Reading(NoAnswer(), "", f"the answer {why}: {message}"[:LONGEST_MESSAGE])
+    if not code:
+        return Reading(NoAnswer(), "", "the answer has no code")
+    if code == "0":
+        return None
+    if code in codes.already_bound:
+        return Reading(AlreadyBound(), code, message)
+    if code in codes.retryable:
+        return Reading(
+            Transient(wire.retry_after(answer.retry_after, answer.date)), code, message
+        )
+    return Reading(Refused(), code, message)
+
+
+def _bound(answer: Answer, body: dict[str, Any] | None, machine_code: str) -> Reading:
+    record = _record(body.get("data") if body else None)
+    _, message = _words(answer, body)
+    if record is None:
+        return Reading(NoAnswer(), "0", "the answer says success, but holds no record")
+    if machine_code and record.machine_code and record.machine_code != machine_code:
+        shown = record.machine_code[:64]
+        return Reading(NoAnswer(), "0", f"the answer names another machine code: {shown!r}")
+    return Reading(Accepted(record.device_id, record.create_time), "0", message)
+
+
+def _record(data: object) -> Record | None:
+    """Return a record, or None where it is none. An id may be a number: Python keeps all digits."""
+    if not isinstance(data, dict):
+        return None
+    number = data.get("deviceId")
+    if isinstance(number, bool) or not isinstance(number, str | int) or number == "":
+        return None
+    code, created = data.get("machineCode"), data.get("createTime")
+    return Record(
+        machine_code=code if isinstance(code, str) else "",
+        device_id=str(number)[:128],
+        create_time=created[:64] if isinstance(created, str) else "",
+    )
+
+
+def _parse(answer: Answer) -> dict[str, Any] | None:
+    if not answer.whole:
+        return None
+    try:
+        body = json.loads(answer.body)
+    except (ValueError, RecursionError):
+        return None
+    return body if isinstance(body, dict) else None
+
+
+def _words(answer: Answer, body: dict[str, Any] | None) -> tuple[str, str]:
+    """Return the answer's code and message as text."""
+    if body is None:
+        text = answer.body[: LONGEST_MESSAGE * 4].decode("utf-8", "replace")
+        plain = re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", text)).strip()
+        return "", plain[:LONGEST_MESSAGE] or f"HTTP {answer.status} without a text"
+    code = body.get("code", body.get("error_code"))
+    if isinstance(code, bool) or not isinstance(code, str | int):
+        code = ""
+    message = body.get("msg", body.get("error_msg", body.get("message")))
+    shown = message if isinstance(message, str) else f"HTTP {answer.status}"
+    return str(code)[:64], re.sub(r"\s+", " ", shown).strip()[:LONGEST_MESSAGE]
+
+
+def _throttled(answer: Answer, message: str) -> Throttled:
+    after = wire.retry_after(answer.retry_after, answer.date)
+    told = _LIMIT_TEXT.search(message)
+    if told is None or int(told[1]) == 0 or int(told[2]) == 0:
+        return Throttled(retry_after_s=after)
+    return Throttled(
+        limit=float(told[1]),
+        window_s=float(told[2]) * _WINDOW_S[told[3].lower()],
+        retry_after_s=after,
+    )
+
+
+def _clock_refused(answer: Answer) -> bool:
+    date = wire.http_date(answer.date)
+    if date is None:
+        return False
+    return answer.x_date_s > date or date - answer.x_date_s > DATE_WINDOW_S

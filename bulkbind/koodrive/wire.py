@@ -1,0 +1,80 @@
+"""What goes over the wire: header values, bodies, and the few header values that come back.
+
+Source of every format: koodrive-api.md, "Bind a device to a user".
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+
+from bulkbind.model import Device
+
+TRACE_ID_LENGTH = 58
+LONGEST_RETRY_AFTER_S = 86_400.0
+"""A server that asks for more than a day is taken at a day."""
+
+
+class TraceIds:
+    """Trace ids of 58 characters, each used once: a random part for the process, and a count."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._process = secrets.token_hex(21)
+
+    def next(self) -> str:
+        """Return the next id: 42 random hex digits, then the count in 16."""
+        self._count += 1
+        return f"{self._process}{self._count:016x}"
+
+
+def x_date(epoch_s: float) -> str:
+    """Return a moment as the signature time, `20251103T070140Z` (seconds, rounded down)."""
+    return time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(epoch_s))
+
+
+def bind_body(device: Device) -> bytes:
+    """Return the JSON body of a bind; an absent optional field is left out."""
+    fields = {"machineCode": device.machine_code}
+    if device.device_name is not None:
+        fields["deviceName"] = device.device_name
+    if device.device_os is not None:
+        fields["deviceOS"] = device.device_os
+    return json.dumps(fields, separators=(",", ":")).encode()
+
+
+def http_date(text: str | None) -> float | None:
+    """Return the seconds since 1970 of an HTTP-date in any of its three forms, or None."""
+    if not text:
+        return None
+    try:
+        moment = parsedate_to_datetime(text)
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    try:
+        return moment.timestamp()
+    except (ValueError, OverflowError):
+        return None
+
+
+def retry_after(text: str | None, date: str | None) -> float | None:
+    """Return the seconds of a Retry-After header, or None where it says nothing usable.
+
+    Args:
+        text: Delay in seconds, or an HTTP-date.
+        date: The answer's own Date, against which an HTTP-date is measured.
+    """
+    if text is None:
+        return None
+    text = text.strip()
+    if text.isascii() and text.isdigit():
+        return min(float(text[:9]), LONGEST_RETRY_AFTER_S)
+    until, now = http_date(text), http_date(date)
+    if until is None or now is None or until <= now:
+        return None
+    return min(until - now, LONGEST_RETRY_AFTER_S)

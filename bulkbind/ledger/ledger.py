@@ -1,0 +1,223 @@
+"""The ledger as the engine and the use cases see it."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from bulkbind.clock import Clock, iso
+from bulkbind.ledger import staging, work
+from bulkbind.ledger.lock import LedgerLock
+from bulkbind.ledger.store import get_meta, span
+from bulkbind.ledger.writer import Writer
+from bulkbind.model import Attempt, CheckedRow, Claim, RunState, Settlement, Source, Status
+
+Listener = Callable[[Sequence[Settlement]], None]
+
+
+class Ledger:
+    """A ledger held for sending. Once an awaited method returns, its change survives a crash."""
+
+    def __init__(self, path: Path, endpoint: str | None, clock: Clock) -> None:
+        self._clock = clock
+        self._lock = LedgerLock(path)
+        self._writer = Writer(path, endpoint)
+        self._settlements: list[Settlement] = []
+        self._attempts: list[tuple[int, Attempt]] = []
+        self._flush: asyncio.Future[None] | None = None
+        self.on_settled: Listener = lambda _settlements: None
+        """Called with outcomes once they are durable."""
+
+    async def open(self, holder: dict[str, Any]) -> int:
+        """Take the lock, open the file, and take stock of what a crash left.
+
+        Returns: The number of rows found claimed, which are in doubt now.
+        Raises: LedgerBusyError, LedgerError.
+        """
+        self._lock.acquire(holder)
+        try:
+            await self._writer.open()
+            await self._writer.submit(staging.discard_unconfirmed, alone=True)
+            return await self._writer.submit(work.recover)
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        """Write what was handed in, close the file and give the lock back."""
+        try:
+            await self._writer.close()
+        finally:
+            self._lock.release()
+
+    # --- staging ---------------------------------------------------------------------------------
+
+    async def unfinished(self, digest: str | None = None) -> tuple[int, str] | None:
+        """Return number and id of the run that can go on: of these manifests, or any if None."""
+
+        def find(db: sqlite3.Connection) -> tuple[int, str] | None:
+            found: tuple[int, str] | None = db.execute(
+                "SELECT run, run_id FROM runs WHERE state IN ('confirmed', 'sending', 'stopped') "
+                "AND superseded_by IS NULL AND coalesce(?1, digest) = digest "
+                "ORDER BY run DESC LIMIT 1",
+                (digest,),
+            ).fetchone()
+            return found
+
+        return await self._writer.submit(find)
+
+    async def begin(self, run: dict[str, object]) -> int:
+        """Record a new run in state `staging` and return its number."""
+        return await self._writer.submit(lambda db: staging.begin(db, run), alone=True)
+
+    async def stage(  # noqa: PLR0913  # one value each, all needed
+        self,
+        run: int,
+        source: int,
+        form: Source,
+        position: int,
+        rows: Iterable[CheckedRow],
+        *,
+        rebind: bool,
+        on_batch: Callable[[int], None],
+    ) -> int:
+        """Write a whole manifest, batch by batch, and return the position after its last row.
+
+        *rows* is read in the writer's thread, and *on_batch* is called there with the position
+        reached; what it raises ends the staging.
+        """
+
+        def write(db: sqlite3.Connection) -> int:
+            staging.add_source(db, run, source, form)
+            reached = position
+            for batch in _batches(rows, staging.BATCH):
+                reached = staging.stage(db, run, source, reached, batch, rebind=rebind)
+                on_batch(reached)
+            return reached
+
+        return await self._writer.submit(write, alone=True)
+
+    async def counts(self, run: int) -> dict[str, int]:
+        """Return a run's rows by status."""
+        return await self._writer.submit(lambda db: work.counts(db, run))
+
+    async def unsettled(self, run: int) -> int:
+        """Return how many rows of a run are staged or in doubt."""
+        counts = await self.counts(run)
+        return counts.get(Status.STAGED, 0) + counts.get(Status.IN_DOUBT, 0)
+
+    async def ready(self, run: int) -> None:
+        """Say that the whole manifest is staged."""
+        await self._writer.submit(lambda db: staging.ready(db, run), alone=True)
+
+    async def confirm(self, run: int) -> int:
+        """Say that the run is wanted; returns how many rows of older runs were withdrawn."""
+        moment = iso(self._clock.utc_now())
+        return await self._writer.submit(lambda db: staging.confirm(db, run, moment), alone=True)
+
+    async def discard(self, run: int) -> None:
+        """Throw away a run that was never confirmed."""
+        await self._writer.submit(lambda db: staging.discard(db, run), alone=True)
+
+    # --- sending ---------------------------------------------------------------------------------
+
+    async def start(self, run: int) -> None:
+        """Say that the run is sending."""
+        await self._writer.submit(lambda db: work.start(db, run))
+
+    async def claim(self, run: int, after: int, most: int, sent_at: float | None) -> list[Claim]:
+        """See `work.claim`."""
+        return await self._writer.submit(lambda db: work.claim(db, run, after, most, sent_at))
+
+    async def reclaim(self, claim: Claim, sent_at: float | None) -> None:
+        """See `work.reclaim`."""
+        await self._writer.submit(lambda db: work.reclaim(db, claim, sent_at))
+
+    async def release(self, claims: Sequence[Claim]) -> None:
+        """See `work.release`."""
+        await self._writer.submit(lambda db: work.release(db, claims))
+
+    async def doubt(self, claim: Claim, attempt: Attempt | None) -> None:
+        """See `work.doubt`."""
+        await self._writer.submit(lambda db: work.doubt(db, claim, attempt))
+
+    async def doubts(self) -> list[Claim]:
+        """See `work.doubts`."""
+        return await self._writer.submit(work.doubts)
+
+    async def note_doubt(self, rows: Sequence[int], why: str) -> None:
+        """See `work.note_doubt`."""
+        await self._writer.submit(lambda db: work.note_doubt(db, rows, why))
+
+    async def known(self, user_id: str) -> set[str]:
+        """See `work.known`."""
+        return await self._writer.submit(lambda db: work.known(db, user_id))
+
+    def is_of(self, run: int, row: int) -> bool:
+        """Return whether a row belongs to a run."""
+        first, last = span(run)
+        return first <= row <= last
+
+    def settle(self, settlement: Settlement) -> None:
+        """Hand in an outcome; it is written with its neighbours soon, then `on_settled` hears it.
+
+        A failure to write shows in the next awaited call.
+        """
+        self._settlements.append(settlement)
+        self._flush_soon()
+
+    def record(self, row: int, attempt: Attempt) -> None:
+        """Hand in an attempt that was not simply accepted."""
+        self._attempts.append((row, attempt))
+        self._flush_soon()
+
+    def _flush_soon(self) -> None:
+        if self._flush is not None or not (self._settlements or self._attempts):
+            return
+        settlements, self._settlements = self._settlements, []
+        attempts, self._attempts = self._attempts, []
+        moment = iso(self._clock.utc_now())
+
+        def write(db: sqlite3.Connection) -> None:
+            work.settle(db, settlements, moment)
+            work.record_attempts(db, attempts)
+
+        self._flush = self._writer.submit(write)
+        self._flush.add_done_callback(lambda done: self._flushed(done, settlements))
+
+    def _flushed(self, done: asyncio.Future[None], settlements: Sequence[Settlement]) -> None:
+        self._flush = None
+        if done.cancelled() or done.exception() is not None:
+            return
+        if settlements:
+            self.on_settled(settlements)
+        self._flush_soon()
+
+    async def flushed(self) -> None:
+        """Return once every outcome handed in is durable. Raises: LedgerError."""
+        while self._flush is not None:
+            await asyncio.shield(self._flush)
+
+    async def finish(
+        self, run: int, stop_reason: str | None, facts: Mapping[str, object]
+    ) -> RunState:
+        """End the sending; see `work.finish`."""
+        await self.flushed()
+        moment = iso(self._clock.utc_now())
+        return await self._writer.submit(
+            lambda db: work.finish(db, run, moment, stop_reason, facts)
+        )
+
+    async def recall(self, key: str) -> object:
+        """Return a value remembered from an earlier run, or None."""
+        return await self._writer.submit(lambda db: get_meta(db, key))
+
+
+def _batches(rows: Iterable[CheckedRow], size: int) -> Iterator[list[CheckedRow]]:
+    iterator = iter(rows)
+    while batch := list(islice(iterator, size)):
+        yield batch

@@ -1,0 +1,168 @@
+"""What reports are made of: read-only, streamed, in manifest order."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from bulkbind.errors import UsageError
+from bulkbind.ledger.store import reading, span
+from bulkbind.model import MEANINGS, PENDING, ResultRow, RunState, RunSummary, Source, Status
+
+MOST_REASONS = 50
+"""Reasons listed in a summary."""
+
+_SHOWN = f"CASE WHEN r.status IN ('staged', 'claimed') THEN '{PENDING}' ELSE r.status END"
+_DETAIL = """
+CASE WHEN r.duplicate_of IS NULL THEN r.detail
+     ELSE (SELECT 'same device as ' || (s.form ->> 'name') || ':' || f.line || ', which is '
+                  || CASE WHEN f.status IN ('staged', 'claimed') THEN 'pending' ELSE f.status END
+             FROM rows f JOIN sources s ON s.run = f.run AND s.source = f.source
+            WHERE f.id = r.duplicate_of) END
+"""
+
+
+class RunReader:
+    """One run, read from a connection whose view does not change."""
+
+    def __init__(self, db: sqlite3.Connection, run: int) -> None:
+        self._db = db
+        self._run = run
+
+    def sources(self) -> list[Source]:
+        """Return the manifests' forms, in the order given."""
+        rows = self._db.execute(
+            "SELECT form FROM sources WHERE run = ? ORDER BY source", (self._run,)
+        )
+        forms = [json.loads(row[0]) for row in rows]
+        return [Source(**(form | {"header": tuple(form["header"])})) for form in forms]
+
+    def rows(self, statuses: tuple[str, ...] = ()) -> Iterator[ResultRow]:
+        """Yield the rows in manifest order, all or those with one of *statuses* (as shown)."""
+        marks = ", ".join("?" * len(statuses))
+        only = f"AND {_SHOWN} IN ({marks})" if statuses else ""
+        found = self._db.execute(
+            f"SELECT r.source, r.line, r.user_id, r.machine_code, r.device_name, r.device_os, "  # noqa: S608  # constants
+            f"{_SHOWN}, r.device_id, r.create_time, r.http_status, r.code, r.message, r.attempts, "
+            f"r.trace_id, r.settled_at, {_DETAIL}, r.problems, r.cells FROM rows r "
+            f"WHERE r.id BETWEEN ? AND ? {only} ORDER BY r.id",
+            (*span(self._run), *statuses),
+        )
+        for row in found:
+            *plain, problems, cells = row
+            texts = ["" if v is None and at != 9 else v for at, v in enumerate(plain)]  # noqa: PLR2004  # http_status
+            fields = frozenset(p["field"] for p in json.loads(problems)) if problems else frozenset()
+            yield ResultRow(*texts, broken=fields, cells=cells)
+
+    def summary(self) -> RunSummary:
+        """Return the run with its counts and reasons."""
+        row = self._db.execute(
+            "SELECT r.*, n.run_id AS next FROM runs r LEFT JOIN runs n ON n.run = r.superseded_by "
+            "WHERE r.run = ?",
+            (self._run,),
+        )
+        run = dict(zip([column[0] for column in row.description], row.fetchone(), strict=True))
+        facts = json.loads(run["facts"])
+        facts |= {
+            key: run[key]
+            for key in ("created_at", "confirmed_at", "ended_at", "stop_reason", "operator")
+        }
+        facts |= {key: run[key] for key in ("host", "pid", "version", "digest")}
+        facts |= {"superseded_by": run["next"], "settings": json.loads(run["settings"])}
+        attempts, repeats = self._db.execute(
+            "SELECT coalesce(sum(attempts), 0), coalesce(sum(repeats), 0) FROM rows "
+            "WHERE id BETWEEN ? AND ?",
+            span(self._run),
+        ).fetchone()
+        facts |= {"attempts": attempts, "posted_again_after_bound": repeats}
+        return RunSummary(
+            run_id=run["run_id"],
+            state=RunState(run["state"]),
+            manifests=tuple(source.name for source in self.sources()),
+            counts=self.counts(),
+            reasons=tuple(self._reasons()),
+            facts=facts,
+        )
+
+    def counts(self) -> dict[str, int]:
+        """Return the number of rows by status as shown, in the order in which they are shown."""
+        found = dict(
+            self._db.execute(
+                f"SELECT {_SHOWN}, count(*) FROM rows r WHERE r.id BETWEEN ? AND ? GROUP BY 1",  # noqa: S608  # constants
+                span(self._run),
+            ).fetchall()
+        )
+        return {status: found[status] for status in MEANINGS if status in found}
+
+    def _reasons(self) -> Iterator[dict[str, Any]]:
+        statuses = (Status.FAILED, Status.INVALID, Status.IN_DOUBT, Status.MOVED)
+        found = self._db.execute(
+            "SELECT r.status, r.code, CASE WHEN r.message = '' THEN r.detail ELSE r.message END, "
+            "count(*), min(r.id) FROM rows r WHERE r.id BETWEEN ? AND ? "
+            "AND r.status IN (?, ?, ?, ?) GROUP BY 1, 2, 3 ORDER BY 4 DESC, 5 LIMIT ?",
+            (*span(self._run), *statuses, MOST_REASONS),
+        ).fetchall()
+        for status, code, message, count, first in found:
+            name, line, detail = self._db.execute(
+                "SELECT s.form ->> 'name', r.line, r.detail FROM rows r "
+                "JOIN sources s ON s.run = r.run AND s.source = r.source WHERE r.id = ?",
+                (first,),
+            ).fetchone()
+            yield {
+                "status": status,
+                "code": code,
+                "message": message,
+                "count": count,
+                "example": f"{name}:{line}",
+                "detail": detail,
+            }
+
+
+def find_run(db: sqlite3.Connection, run_id: str | None) -> int:
+    """Return the number of a run by its id or the unique beginning of it; the newest if None.
+
+    Raises: UsageError if there is none, or more than one.
+    """
+    rows = db.execute(
+        "SELECT run, run_id FROM runs WHERE state NOT IN ('staging', 'ready') "
+        "AND substr(run_id, 1, length(?1)) = ?1 ORDER BY run DESC",
+        (run_id or "",),
+    ).fetchall()
+    if not rows:
+        raise UsageError(
+            f"there is no run {run_id}" if run_id else "there is no run in this ledger",
+            hint="`bulkbind runs` lists them",
+        )
+    if run_id and len(rows) > 1 and all(row[1] != run_id for row in rows):
+        raise UsageError(f"run {run_id} is not clear: {', '.join(row[1] for row in rows[:5])}")
+    exact = [row[0] for row in rows if row[1] == run_id]
+    number: int = exact[0] if exact else rows[0][0]
+    return number
+
+
+def all_runs(path: Path) -> list[dict[str, Any]]:
+    """Return the runs of a ledger, newest first: id, state, times, who, manifests, counts."""
+    with reading(path) as db:
+        numbers = [row[0] for row in db.execute("SELECT run FROM runs ORDER BY run DESC")]
+        runs = []
+        for number in numbers:
+            reader = RunReader(db, number)
+            summary = reader.summary()
+            runs.append(
+                {
+                    "run_id": summary.run_id,
+                    "state": summary.state.value,
+                    "created_at": summary.facts["created_at"],
+                    "ended_at": summary.facts["ended_at"],
+                    "operator": summary.facts["operator"],
+                    "host": summary.facts["host"],
+                    "version": summary.facts["version"],
+                    "superseded_by": summary.facts["superseded_by"],
+                    "manifests": list(summary.manifests),
+                    "counts": summary.counts,
+                }
+            )
+        return runs

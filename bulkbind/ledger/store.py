@@ -1,0 +1,158 @@
+"""Opening a ledger file: its schema, its version, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import resources
+from pathlib import Path
+
+from bulkbind.errors import LedgerError
+
+APPLICATION_ID = 0x62626C31
+"""`bbl1` in the file's header: tells a ledger from any other SQLite file."""
+MIGRATIONS = ("schema.sql",)
+"""Script number n brings a ledger from version n to n + 1."""
+VERSION = len(MIGRATIONS)
+RUN_SHIFT = 40
+"""A row's id is run * 2**40 + its position."""
+
+
+def span(run: int) -> tuple[int, int]:
+    """Return the first and the last possible row id of a run."""
+    return run << RUN_SHIFT, ((run + 1) << RUN_SHIFT) - 1
+
+
+def connect(path: Path, endpoint: str | None) -> sqlite3.Connection:
+    """Open a ledger for writing; a new file gets the schema, an older one is brought up to date.
+
+    Args:
+        path: The file; it and a missing folder are made for their owner only.
+        endpoint: Whose ledger it is: a file of another endpoint is refused. None: as it says.
+
+    Raises: LedgerError for a file that is not a ledger, is damaged, newer or another endpoint's.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    except OSError as error:
+        raise LedgerError(f"ledger {path} cannot be opened: {error.strerror}") from error
+    db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    try:
+        _refuse_strangers(db, path)
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = FULL")
+        db.execute("PRAGMA fullfsync = ON")  # macOS: a plain fsync may stop at the drive's cache
+        db.execute("PRAGMA busy_timeout = 10000")
+        db.execute("PRAGMA cache_size = -32768")  # 32 MiB: bounded, whatever the manifest's size
+        _migrate(db)
+        if endpoint is not None:
+            _claim_endpoint(db, path, endpoint)
+    except LedgerError:
+        db.close()
+        raise
+    except sqlite3.Error as error:
+        db.close()
+        raise _translated(path, error) from error
+    return db
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[sqlite3.Connection]:
+    """Open a ledger read-only, beside a run that writes; one consistent view for the whole block.
+
+    Raises: LedgerError if there is no ledger or it cannot be read.
+    """
+    if not path.exists():
+        raise LedgerError(
+            f"there is no ledger {path}", hint="no run has been made against this endpoint yet"
+        )
+    db = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, isolation_level=None)
+    try:
+        _refuse_strangers(db, path)
+        db.execute("PRAGMA busy_timeout = 10000")
+        db.execute("BEGIN")
+        yield db
+    except sqlite3.Error as error:
+        raise _translated(path, error) from error
+    finally:
+        db.close()
+
+
+@contextmanager
+def transaction(db: sqlite3.Connection) -> Iterator[None]:
+    """All or nothing, also when cancelled; durable once the block is left."""
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    except BaseException:
+        # A full disk may have ended the transaction already.
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+        raise
+    db.execute("COMMIT")
+
+
+def get_meta(db: sqlite3.Connection, key: str) -> object:
+    """Return a remembered value, or None."""
+    row = db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+    return json.loads(row[0]) if row else None
+
+
+def put_meta(db: sqlite3.Connection, key: str, value: object) -> None:
+    """Remember a value that JSON can hold."""
+    db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, json.dumps(value)))
+
+
+def _refuse_strangers(db: sqlite3.Connection, path: Path) -> None:
+    tables = db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
+    mark = db.execute("PRAGMA application_id").fetchone()[0]
+    version = db.execute("PRAGMA user_version").fetchone()[0]
+    if tables and mark != APPLICATION_ID:
+        raise LedgerError(
+            f"{path} is a database, but not a ledger of bulkbind",
+            hint="give another file with --ledger; this one was not touched",
+        )
+    if version > VERSION:
+        raise LedgerError(
+            f"ledger {path} has version {version}, this bulkbind knows up to {VERSION}",
+            hint="use the newer bulkbind that wrote it; the file was not touched",
+        )
+
+
+def _migrate(db: sqlite3.Connection) -> None:
+    version = db.execute("PRAGMA user_version").fetchone()[0]
+    for number in range(version, VERSION):
+        script = resources.files("bulkbind.ledger").joinpath(MIGRATIONS[number]).read_text("utf-8")
+        db.executescript(
+            f"BEGIN EXCLUSIVE;\n{script}\nPRAGMA application_id = {APPLICATION_ID};\n"
+            f"PRAGMA user_version = {number + 1};\nCOMMIT;"
+        )
+
+
+def _claim_endpoint(db: sqlite3.Connection, path: Path, endpoint: str) -> None:
+    known = get_meta(db, "endpoint")
+    if known is None:
+        put_meta(db, "endpoint", endpoint)
+    elif known != endpoint:
+        raise LedgerError(
+            f"ledger {path} belongs to {known}, not to {endpoint}",
+            hint="each endpoint has a ledger of its own: leave --ledger away, or name another file",
+        )
+
+
+def _translated(path: Path, error: sqlite3.Error) -> LedgerError:
+    name = getattr(error, "sqlite_errorname", "") or ""
+    if "NOTADB" in name:
+        return LedgerError(
+            f"{path} is not a ledger: {error}", hint="the file was not touched; name another one"
+        )
+    if "CORRUPT" in name:
+        return LedgerError(
+            f"ledger {path} is damaged: {error}",
+            hint="keep the file, and restore a copy; it was not written to",
+        )
+    return LedgerError(f"ledger {path}: {error}")

@@ -1,0 +1,267 @@
+"""Claims, outcomes and doubt: the transitions of a row while its run is sending.
+
+Each function runs inside a transaction of the caller's; once that is committed, the transition
+survives a crash.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable, Mapping, Sequence
+
+from bulkbind.errors import LedgerError
+from bulkbind.ledger.store import put_meta, span
+from bulkbind.model import Attempt, Claim, Device, RunState, Settlement, Status
+
+_CLAIM = "id, user_id, machine_code, device_name, device_os, attempts, doubts, sent_at"
+
+
+def _claim(row: Sequence[object]) -> Claim:
+    number, user, code, name, system, attempts, doubts, sent_at = row
+    return Claim(
+        row=number,  # type: ignore[arg-type]  # the schema's types
+        device=Device(user, code, name, system),  # type: ignore[arg-type]  # as above
+        attempts=attempts,  # type: ignore[arg-type]  # as above
+        doubts=doubts,  # type: ignore[arg-type]  # as above
+        sent_at=sent_at,  # type: ignore[arg-type]  # as above
+    )
+
+
+def counts(db: sqlite3.Connection, run: int) -> dict[str, int]:
+    """Return a run's rows by status."""
+    return dict(
+        db.execute(
+            "SELECT status, count(*) FROM rows WHERE id BETWEEN ? AND ? GROUP BY status", span(run)
+        ).fetchall()
+    )
+
+
+def start(db: sqlite3.Connection, run: int) -> None:
+    """The run is sending from now on."""
+    db.execute(
+        "UPDATE runs SET state = ?, ended_at = NULL, stop_reason = NULL WHERE run = ?",
+        (RunState.SENDING, run),
+    )
+
+
+def claim(
+    db: sqlite3.Connection, run: int, after: int, most: int, sent_at: float | None
+) -> list[Claim]:
+    """Take up to *most* staged rows behind row *after*, in manifest order.
+
+    *sent_at* is the server's time now, None where it is not known yet: the earliest moment at
+    which the rows may be sent.
+    """
+    rows = db.execute(
+        f"SELECT {_CLAIM} FROM rows WHERE id BETWEEN ? AND ? AND status = 'staged' "  # noqa: S608  # a constant
+        "ORDER BY id LIMIT ?",
+        (max(after + 1, span(run)[0]), span(run)[1], most),
+    ).fetchall()
+    claims = [_claim(row) for row in rows]
+    _mark_claimed(db, claims, sent_at)
+    return claims
+
+
+def reclaim(db: sqlite3.Connection, taken: Claim, sent_at: float | None) -> None:
+    """Take one row again that was released."""
+    _mark_claimed(db, [taken], sent_at)
+
+
+def _mark_claimed(
+    db: sqlite3.Connection, claims: Sequence[Claim], sent_at: float | None
+) -> None:
+    for taken in claims:
+        if taken.attempts == 0 and taken.doubts == 0:
+            taken.sent_at = sent_at
+    _expect(
+        db,
+        "UPDATE rows SET status = 'claimed', sent_at = ? WHERE id = ? AND status = 'staged'",
+        [(taken.sent_at, taken.row) for taken in claims],
+    )
+
+
+def release(db: sqlite3.Connection, claims: Iterable[Claim]) -> None:
+    """Put rows back to `staged`: surely not bound by what was sent, if anything was."""
+    _expect(
+        db,
+        "UPDATE rows SET status = 'staged', attempts = ?, "
+        "sent_at = CASE WHEN ? = 0 AND doubts = 0 THEN NULL ELSE ? END "
+        "WHERE id = ? AND status IN ('claimed', 'in_doubt')",
+        [(taken.attempts, taken.attempts, taken.sent_at, taken.row) for taken in claims],
+    )
+
+
+def doubt(db: sqlite3.Connection, taken: Claim, attempt: Attempt | None) -> None:
+    """A request for this row got no answer that settles it."""
+    _expect(
+        db,
+        "UPDATE rows SET status = 'in_doubt', attempts = ?, doubts = ?, sent_at = ?, "
+        "http_status = ?, code = ?, message = ?, trace_id = ?, detail = '' "
+        "WHERE id = ? AND status = 'claimed'",
+        [
+            (
+                taken.attempts,
+                taken.doubts,
+                taken.sent_at,
+                attempt.http_status if attempt else None,
+                attempt.code if attempt else "",
+                attempt.message if attempt else "",
+                attempt.trace_id if attempt else "",
+                taken.row,
+            )
+        ],
+    )
+
+
+def recover(db: sqlite3.Connection) -> int:
+    """At start-up: what is found claimed may have been sent, so it is in doubt. Returns how many.
+
+    Only the holder of the lock may call this.
+    """
+    return db.execute(
+        "UPDATE rows INDEXED BY rows_open SET status = 'in_doubt', doubts = doubts + 1, "
+        "attempts = attempts + 1, detail = 'the run was cut off while it was sent' "
+        "WHERE status IN ('claimed', 'in_doubt') AND status = 'claimed'"
+    ).rowcount
+
+
+def doubts(db: sqlite3.Connection) -> list[Claim]:
+    """Return every row in doubt, whoever left it, in order of user."""
+    rows = db.execute(
+        f"SELECT {_CLAIM} FROM rows INDEXED BY rows_open "  # noqa: S608  # a constant
+        "WHERE status IN ('claimed', 'in_doubt') AND status = 'in_doubt' ORDER BY user_id, id"
+    )
+    return [_claim(row) for row in rows]
+
+
+def note_doubt(db: sqlite3.Connection, rows: Iterable[int], why: str) -> None:
+    """Write down why rows stay in doubt."""
+    db.executemany(
+        "UPDATE rows SET detail = ? WHERE id = ? AND status = 'in_doubt'",
+        [(why, row) for row in rows],
+    )
+
+
+def known(db: sqlite3.Connection, user_id: str) -> set[str]:
+    """Return the machine codes that the ledger knows as bound to a user."""
+    return {
+        row[0]
+        for row in db.execute("SELECT machine_code FROM bindings WHERE user_id = ?", (user_id,))
+    }
+
+
+def settle(db: sqlite3.Connection, settlements: Sequence[Settlement], moment: str) -> None:
+    """Write down how rows ended, and what is bound now."""
+    _expect(
+        db,
+        "UPDATE rows SET status = ?, attempts = ?, repeats = repeats + ?, device_id = ?, "
+        "create_time = ?, http_status = coalesce(?, http_status), code = coalesce(?, code), "
+        "message = coalesce(?, message), trace_id = coalesce(?, trace_id), settled_at = ?, "
+        "detail = ?, cells = CASE WHEN ? THEN NULL ELSE cells END "
+        "WHERE id = ? AND status IN ('claimed', 'in_doubt')",
+        [_settled(settlement, moment) for settlement in settlements],
+    )
+    bound = [item for item in settlements if item.outcome.status in _BINDS]
+    if bound:
+        db.executemany(
+            "INSERT INTO bindings (user_id, machine_code, device_id, create_time, device_name, "
+            "device_os, since, run) SELECT user_id, machine_code, device_id, create_time, "
+            "device_name, device_os, settled_at, run FROM rows WHERE id = ? "
+            "ON CONFLICT DO UPDATE SET device_id = excluded.device_id, "
+            "create_time = excluded.create_time, device_name = excluded.device_name, "
+            "device_os = excluded.device_os",
+            [(item.row,) for item in bound],
+        )
+
+
+_BINDS = (Status.BOUND, Status.ALREADY_BOUND)
+_KNOWN = (*_BINDS, Status.SKIPPED)
+
+
+def _settled(item: Settlement, moment: str) -> tuple[object, ...]:
+    outcome, attempt = item.outcome, item.attempt
+    return (
+        outcome.status,
+        item.attempts,
+        outcome.repeated,
+        outcome.device_id,
+        outcome.create_time,
+        attempt.http_status if attempt else None,
+        attempt.code if attempt else None,
+        attempt.message if attempt else None,
+        attempt.trace_id if attempt else None,
+        moment,
+        outcome.detail,
+        outcome.status in _KNOWN,
+        item.row,
+    )
+
+
+def record_attempts(db: sqlite3.Connection, attempts: Iterable[tuple[int, Attempt]]) -> None:
+    """Keep attempts that were not simply accepted."""
+    db.executemany(
+        "INSERT INTO attempts VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        [
+            (
+                row,
+                attempt.sent_at,
+                attempt.took_s,
+                type(attempt.verdict).__name__,
+                attempt.http_status,
+                attempt.code,
+                attempt.message,
+                attempt.trace_id,
+            )
+            for row, attempt in attempts
+        ],
+    )
+
+
+def finish(
+    db: sqlite3.Connection, run: int, moment: str, stop_reason: str | None, facts: Mapping[str, object]
+) -> RunState:
+    """End the sending: what is still claimed may have been sent. Returns the run's last state."""
+    recover(db)
+    left = db.execute(
+        "SELECT count(*) FROM rows WHERE id BETWEEN ? AND ? AND (status = 'staged' "
+        "OR (status = 'in_doubt' AND ?))",
+        (*span(run), stop_reason is not None),
+    ).fetchone()[0]
+    state = RunState.STOPPED if left else RunState.DONE
+    before = db.execute("SELECT facts FROM runs WHERE run = ?", (run,)).fetchone()[0]
+    db.execute(
+        "UPDATE runs SET state = ?, ended_at = ?, stop_reason = ?, facts = ? WHERE run = ?",
+        (state, moment, stop_reason, json.dumps(_added(json.loads(before), facts)), run),
+    )
+    if "clock_skew_s" in facts:
+        put_meta(db, "clock_skew_s", facts["clock_skew_s"])
+    return state
+
+
+def _added(before: dict[str, object], now: Mapping[str, object]) -> dict[str, object]:
+    """Counts and seconds add up over the parts of a run that was resumed; the rest is the newest.
+
+    A key that ends in `_s` or begins with `requests` adds up, but not the clock's skew.
+    """
+    total = dict(before)
+    for key, value in now.items():
+        earlier = total.get(key)
+        adds = key.startswith("requests") or key == "sending_s"
+        if adds and isinstance(earlier, int | float) and isinstance(value, int | float):
+            total[key] = earlier + value
+        else:
+            total[key] = value
+    return total
+
+
+def _expect(db: sqlite3.Connection, sql: str, rows: Sequence[tuple[object, ...]]) -> None:
+    """Change exactly one row per set of values: anything else is a broken promise."""
+    if not rows:
+        return
+    changed = db.executemany(sql, rows).rowcount
+    if changed != len(rows):
+        raise LedgerError(
+            f"the ledger and the run disagree: {len(rows)} rows to change, {changed} changed",
+            hint="nothing was written; please report this with `bulkbind runs --json`",
+        )

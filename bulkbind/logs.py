@@ -1,0 +1,53 @@
+"""Structured logs: events named `noun.verb`, values as keys, secrets removed.
+
+The library only asks for loggers; `configure` is called by `cli` alone.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Literal, TextIO
+
+import structlog
+
+if TYPE_CHECKING:
+    from collections.abc import MutableMapping
+    from typing import Any
+
+SECRET_KEYS = frozenset({"authorization", "token", "password", "secret", "refresh_token"})
+
+
+def redact(_logger: object, _name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Mask the values of keys that hold secrets, whatever their case."""
+    for key in event:
+        if key.lower() in SECRET_KEYS:
+            event[key] = "***"
+    return event
+
+
+def configure(form: Literal["console", "json"], level: str, stream: TextIO | None = None) -> None:
+    """Send logs to *stream* (standard error unless given), pretty or as JSON lines."""
+    target = stream or sys.stderr
+    rendering: list[Any] = (
+        [structlog.dev.ConsoleRenderer(colors=target.isatty())]
+        if form == "console"
+        else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+    )
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            redact,
+            *rendering,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.WriteLoggerFactory(file=target),
+        cache_logger_on_first_use=True,
+    )
+
+
+def logger() -> structlog.typing.FilteringBoundLogger:
+    """Return a logger; what it writes, and where, is the application's choice."""
+    bound: structlog.typing.FilteringBoundLogger = structlog.get_logger()
+    return bound

@@ -1,0 +1,119 @@
+"""The rules of a row, pure. Source of every pattern: koodrive-api.md, body fields and X-User-Id."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from typing import NamedTuple
+
+from bulkbind.model import Device, Problem
+
+Values = tuple[str | None, str | None, str | None, str | None]
+"""user_id, machine_code, device_name, device_os: trimmed, None where absent."""
+
+
+class Rule(NamedTuple):
+    """What one field may hold: whole value, ASCII."""
+
+    field: str
+    required: bool
+    pattern: re.Pattern[str]
+    allowed: re.Pattern[str]
+    """One allowed character, so that a message can point at the first one that is not."""
+    longest: int
+    text: str
+
+
+def _rule(field: str, characters: str, longest: int, words: str, *, required: bool) -> Rule:
+    text = f"{field}: {words}, 1 to {longest} characters"
+    whole = re.compile(f"{characters}{{1,{longest}}}", re.ASCII)
+    return Rule(field, required, whole, re.compile(characters, re.ASCII), longest, text)
+
+
+RULES = (
+    _rule("user_id", r"[!-~]", 128, "only visible ASCII without blanks", required=True),
+    _rule("machine_code", r"[a-zA-Z0-9_]", 64, "only letters, digits and `_`", required=True),
+    _rule(
+        "device_name",
+        r"[a-zA-Z0-9\-_\s]",
+        32,
+        "only letters, digits, `-`, `_` and blanks",
+        required=False,
+    ),
+    _rule(
+        "device_os",
+        r"[a-zA-Z0-9_\s]",
+        32,
+        "only letters, digits, `_` and blanks (no hyphen)",
+        required=False,
+    ),
+)
+"""In the order of `Values`."""
+
+_USER, _CODE, _NAME, _OS = (rule.pattern.fullmatch for rule in RULES)
+
+
+def trim(cell: str | None) -> str | None:
+    """Return *cell* without surrounding white space (as `str.strip` sees it), None if empty."""
+    return (cell.strip() or None) if cell else None
+
+
+def check(values: Values, columns: tuple[str, ...]) -> tuple[Device | None, tuple[Problem, ...]]:
+    """Return the device, or every rule that *values* break.
+
+    Args:
+        values: Trimmed cells; see `Values`.
+        columns: The operator's names of the four columns, for messages.
+    """
+    user, code, name, system = values
+    if (
+        user is not None
+        and code is not None
+        and _USER(user)
+        and _CODE(code)
+        and (name is None or _NAME(name))
+        and (system is None or _OS(system))
+    ):
+        return Device(user, code, name, system), ()
+    return None, tuple(_problems(values, columns))
+
+
+def check_user_id(value: str) -> str | None:
+    """Return what is wrong with a user id given as an option, or None."""
+    return None if _USER(value) else f"{RULES[0].text}; {_found(value, RULES[0])}"
+
+
+def _problems(values: Values, columns: tuple[str, ...]) -> list[Problem]:
+    problems = []
+    for rule, value, column in zip(RULES, values, columns, strict=True):
+        if value is None:
+            if rule.required:
+                problems.append(Problem(rule.field, column, "", rule.text, "it is missing"))
+        elif not rule.pattern.fullmatch(value):
+            shown = printable(value)
+            problems.append(Problem(rule.field, column, shown, rule.text, _found(value, rule)))
+    return problems
+
+
+def _found(value: str, rule: Rule) -> str:
+    """Say what breaks the rule: the first character that may not stand there, the length."""
+    wrong = (at for at, character in enumerate(value) if not rule.allowed.fullmatch(character))
+    parts = [f"{name_character(value[at])} at {at + 1}" for at in [next(wrong, None)] if at is not None]
+    if len(value) > rule.longest:
+        parts.append(f"it has {len(value)} characters")
+    return ", ".join(parts)
+
+
+def name_character(character: str) -> str:
+    """Return a character as people and tools name it: `'-' (U+002D HYPHEN-MINUS)`."""
+    number = ord(character)
+    if 0xDC80 <= number <= 0xDCFF:  # noqa: PLR2004  # how Python escapes a byte it cannot decode
+        return f"byte 0x{number - 0xDC00:02X}, which the file's encoding does not know,"
+    label = unicodedata.name(character, "control character")
+    shown = f"'{character}' " if character.isprintable() else ""
+    return f"{shown}(U+{number:04X} {label})"
+
+
+def printable(value: str) -> str:
+    """Return *value* with undecodable bytes written as `\\udcXX`, so that it can be stored."""
+    return value.encode("utf-8", "backslashreplace").decode("utf-8")

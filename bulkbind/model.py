@@ -1,0 +1,336 @@
+"""The nouns that every stage shares. Imports the standard library only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, TypeAlias
+
+
+class Status(StrEnum):
+    """The states of a row; the transitions between them are the ledger's."""
+
+    STAGED = "staged"
+    """Checked, and waiting to be sent."""
+    CLAIMED = "claimed"
+    """Handed to a worker; it may have been sent."""
+    BOUND = "bound"
+    """Bound by this run: only these can be undone."""
+    ALREADY_BOUND = "already_bound"
+    """The server held the binding before this run sent it."""
+    FAILED = "failed"
+    """Refused, or out of attempts; not bound."""
+    IN_DOUBT = "in_doubt"
+    """A request left and no answer came: the server may hold the binding."""
+    INVALID = "invalid"
+    """A rule is broken; never sent."""
+    DUPLICATE = "duplicate"
+    """An earlier valid row of this run names the same user and machine code."""
+    SKIPPED = "skipped"
+    """The ledger knows that it is bound; not sent again."""
+    MOVED = "moved"
+    """The ledger knows the device as bound to another user; not sent."""
+    WITHDRAWN = "withdrawn"
+    """Only an older run wanted it, and another run took that one's place; not sent."""
+
+
+PENDING = "pending"
+"""What a report calls a row that is still staged or claimed when a run has stopped."""
+
+MEANINGS: dict[str, str] = {
+    Status.BOUND: "bound by this run",
+    Status.ALREADY_BOUND: "was bound on the server before this run sent it",
+    Status.SKIPPED: "known as bound from an earlier run, not sent again",
+    Status.DUPLICATE: "same user and machine code as an earlier row of the manifest",
+    Status.INVALID: "breaks a rule, never sent",
+    Status.FAILED: "the server said no, or all attempts were used up",
+    Status.IN_DOUBT: "sent, no answer came, and the server's list could not settle it yet",
+    Status.MOVED: "bound to another user, not sent",
+    Status.WITHDRAWN: "left by a run that another one replaced, not sent",
+    PENDING: "not settled yet: `bulkbind resume` goes on",
+}
+"""One clause for each status that a report can show, in the order in which they are shown."""
+
+NEEDS_PERSON = (Status.FAILED, Status.INVALID, Status.IN_DOUBT, Status.MOVED)
+"""The final states after which somebody has to look (exit code 1)."""
+
+
+class RunState(StrEnum):
+    """The states of a run, each durable before the next step begins."""
+
+    STAGING = "staging"
+    READY = "ready"
+    CONFIRMED = "confirmed"
+    SENDING = "sending"
+    DONE = "done"
+    STOPPED = "stopped"
+
+
+OWN_COLUMNS = ("bulkbind_status", "bulkbind_reason")
+"""Columns that we add to rows that come back to the operator, and ignore on input."""
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """One device and the user who gets it; every rule has been passed."""
+
+    user_id: str
+    machine_code: str
+    device_name: str | None = None
+    device_os: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One broken rule of one row."""
+
+    field: str
+    """The field of the manifest (`machine_code`, …), or `row`."""
+    column: str
+    """The operator's own name of the column, or the field's where there is none."""
+    value: str
+    """The cell as it was found, trimmed."""
+    rule: str
+    """What is allowed: one clause, the same for every row that breaks it."""
+    found: str
+    """What breaks it in this value, e.g. `'-' (U+002D HYPHEN-MINUS) at 4`."""
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedRow:
+    """A row of a manifest after the rules: a device, or what is wrong with it."""
+
+    line: int
+    """The line on which the row begins, 1-based."""
+    cells: list[str] | dict[str, Any]
+    """The operator's own cells, untouched: a list (CSV) or a mapping (YAML)."""
+    device: Device | None
+    """The device, or None where a rule is broken."""
+    values: tuple[str | None, str | None, str | None, str | None]
+    """user_id, machine_code, device_name, device_os as found, also where they break a rule."""
+    problems: tuple[Problem, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A manifest file as it was found: all that is needed to write rows back in its own form."""
+
+    name: str
+    """The path as the operator gave it; `-` for standard input."""
+    format: str
+    """`csv` or `yaml`."""
+    encoding: str
+    bom: bool
+    delimiter: str = ","
+    header: tuple[str, ...] = ()
+    """The operator's header cells, untouched (CSV)."""
+
+
+# --- Verdicts: what an answer, or silence, means -------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The server holds the binding and sent its record."""
+
+    device_id: str
+    create_time: str
+    """As the server wrote it; empty where it sent none."""
+
+
+@dataclass(frozen=True, slots=True)
+class AlreadyBound:
+    """A code that is set as "already bound": perhaps to this user, perhaps to another."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A final no."""
+
+    set_up: bool = False
+    """True where the answer may speak of the set-up (credentials, path) rather than the device."""
+
+
+@dataclass(frozen=True, slots=True)
+class Throttled:
+    """The gateway said slow down: the destination's state, never the device's fault."""
+
+    limit: float | None = None
+    """Requests per window, where the gateway told."""
+    window_s: float | None = None
+    retry_after_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class QuotaUsedUp:
+    """The gateway takes nothing more of this application for a long time, or for ever."""
+
+
+@dataclass(frozen=True, slots=True)
+class Transient:
+    """Trouble that may pass; the device was not bound as far as the server says."""
+
+    retry_after_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NoAnswer:
+    """A request left and no usable answer came: the server may hold the binding."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unreachable:
+    """No connection was made, so nothing was sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class AuthExpired:
+    """The credentials must be renewed."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClockRefused:
+    """Our X-Date was outside the server's window; its clock is known now."""
+
+
+Verdict: TypeAlias = (
+    Accepted
+    | AlreadyBound
+    | Refused
+    | Throttled
+    | QuotaUsedUp
+    | Transient
+    | NoAnswer
+    | Unreachable
+    | AuthExpired
+    | ClockRefused
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One request and what came of it."""
+
+    verdict: Verdict
+    trace_id: str
+    sent_at: float
+    """When it was sent: seconds since 1970 by the server's clock as far as it is known, never
+    later than the true moment."""
+    took_s: float
+    http_status: int | None = None
+    code: str = ""
+    """The answer's `code` or `error_code`, as text."""
+    message: str = ""
+    """The server's own words, cut at 300 characters; or what happened on the way."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A binding as the server's list shows it."""
+
+    machine_code: str
+    device_id: str
+    create_time: str
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """A user's list of devices, or the attempt that did not bring one."""
+
+    attempt: Attempt
+    records: dict[str, Record] | None
+    """By machine code; None where no usable list came."""
+
+
+# --- What the engine works on --------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Claim:
+    """A row in a worker's hands. Owned by one task at a time, which counts in it."""
+
+    row: int
+    """The row's id in the ledger."""
+    device: Device
+    attempts: int = 0
+    """Attempts that cost: Transient and NoAnswer, and the one that ended it."""
+    doubts: int = 0
+    """How often a request for this row got no answer."""
+    sent_at: float | None = None
+    """The first moment it may have been sent, server's clock; None: never, or clock unknown."""
+    clock_refusals: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a row ended."""
+
+    status: Status
+    device_id: str = ""
+    create_time: str = ""
+    detail: str = ""
+    """For a person: what is worth knowing beyond the server's message."""
+    repeated: bool = False
+    """True where it turned out that the device had been bound before it was posted again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """An outcome with the attempt that led to it, ready for the ledger."""
+
+    row: int
+    outcome: Outcome
+    attempts: int
+    attempt: Attempt | None = None
+    """None where no request of this run led to it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResultRow:
+    """One row of a report."""
+
+    source: int
+    line: int
+    user_id: str
+    machine_code: str
+    device_name: str
+    device_os: str
+    status: str
+    device_id: str
+    create_time: str
+    http_status: int | None
+    code: str
+    message: str
+    attempts: int
+    trace_id: str
+    settled_at: str
+    detail: str
+    broken: frozenset[str]
+    """Fields whose values break a rule."""
+    cells: str | None
+    """JSON of the operator's cells, None once the row is known as bound."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunSummary:
+    """What a run is and how its rows stand; every number is read from the ledger."""
+
+    run_id: str
+    state: RunState
+    manifests: tuple[str, ...]
+    counts: dict[str, int]
+    """Rows by status, as a report shows them (`pending` for what is left)."""
+    reasons: tuple[dict[str, Any], ...]
+    """`status, code, message, count, example` (file and line of the first), largest first."""
+    facts: dict[str, Any] = field(default_factory=dict)
+    """Who, where, which version, times, settings without secrets, pace learned."""
+
+    @property
+    def total(self) -> int:
+        """Rows in the manifests."""
+        return sum(self.counts.values())
+
+    @property
+    def needs_person(self) -> bool:
+        """Whether a row ended in a state that somebody has to look at."""
+        return any(self.counts.get(status, 0) for status in NEEDS_PERSON)

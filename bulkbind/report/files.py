@@ -1,0 +1,38 @@
+"""Files that are either the old ones or the new ones, never half of one."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+from bulkbind.errors import LedgerError
+
+
+@contextmanager
+def replacing(path: Path, encoding: str = "utf-8", errors: str = "strict") -> Iterator[TextIO]:
+    """Open a new file that takes *path*'s place once the block has ended well; mode 0600.
+
+    Raises: LedgerError if the folder or the file cannot be written.
+    """
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        number, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        with os.fdopen(number, "w", encoding=encoding, errors=errors, newline="") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)  # noqa: PTH105  # a plain name from mkstemp
+        temporary = None
+    except OSError as error:
+        raise LedgerError(
+            f"report file {path} cannot be written: {error.strerror or error}",
+            hint="free the disk or choose another --out; `bulkbind report` writes it again",
+        ) from error
+    finally:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)

@@ -1,0 +1,80 @@
+"""How a run ended: as JSON for machines, as a few lines for a person."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from bulkbind.model import MEANINGS, RunSummary
+from bulkbind.report.files import replacing
+
+MOST_REASONS_SHOWN = 8
+
+
+def as_json(summary: RunSummary) -> dict[str, Any]:
+    """Return a summary as `summary.json` holds it."""
+    return {
+        "run_id": summary.run_id,
+        "state": summary.state.value,
+        "manifests": list(summary.manifests),
+        "rows": summary.total,
+        "counts": summary.counts,
+        "reasons": list(summary.reasons),
+        **summary.facts,
+    }
+
+
+def write_summary(path: Path, summary: RunSummary) -> None:
+    """Write `summary.json`. Raises: LedgerError."""
+    with replacing(path) as file:
+        json.dump(as_json(summary), file, indent=2, ensure_ascii=False)
+        file.write("\n")
+
+
+def as_text(summary: RunSummary, *, every_status: bool = False) -> str:
+    """Return a summary as lines for a person.
+
+    Args:
+        summary: The run.
+        every_status: Explain also the statuses that no row has.
+    """
+    lines = [f"run {summary.run_id}: {summary.state.value}, {summary.total:,} rows"]
+    shown = MEANINGS if every_status else [s for s in MEANINGS if s in summary.counts]
+    lines += [
+        f"  {status:<14}{summary.counts.get(status, 0):>10,}  {MEANINGS[status]}"
+        for status in shown
+    ]
+    if summary.reasons:
+        lines.append("reasons:")
+        lines += [_reason(reason) for reason in summary.reasons[:MOST_REASONS_SHOWN]]
+        rest = len(summary.reasons) - MOST_REASONS_SHOWN
+        if rest > 0:
+            lines.append(f"  … and {rest} more in summary.json")
+    lines += _pace(summary.facts)
+    if summary.facts.get("stop_reason"):
+        lines.append(f"stopped: {summary.facts['stop_reason']}")
+    return "\n".join(lines)
+
+
+def _reason(reason: dict[str, Any]) -> str:
+    words = " ".join(str(reason[key]) for key in ("code", "message") if reason[key])
+    detail = f" ({reason['detail']})" if reason["detail"] not in ("", reason["message"]) else ""
+    return f"  {reason['count']:>7,}  {reason['status']}: {words}, e.g. {reason['example']}{detail}"
+
+
+def _pace(facts: dict[str, Any]) -> list[str]:
+    if not facts.get("requests"):
+        return []
+    seconds = facts.get("sending_s", 0.0)
+    parts = [f"{facts['requests']:,} requests in {seconds:,.1f} s"]
+    if facts.get("requests_throttled"):
+        parts.append(f"{facts['requests_throttled']:,} of them throttled")
+    if facts.get("pace_per_s"):
+        origin = "told by the gateway" if facts.get("pace_is_told") else "learned"
+        parts.append(f"pace {facts['pace_per_s']:g}/s ({origin})")
+    if facts.get("requests_lists"):
+        parts.append(f"{facts['requests_lists']:,} list calls")
+    if facts.get("posted_again_after_bound"):
+        parts.append(f"{facts['posted_again_after_bound']:,} posted again after they were bound")
+    return ["sent: " + ", ".join(parts)]

@@ -1,0 +1,153 @@
+"""`results.csv`, and the rows that come back to the operator in the manifest's own form."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path, PurePath
+from typing import Any, TextIO
+
+import yaml
+
+from bulkbind.model import OWN_COLUMNS, PENDING, ResultRow, Source, Status
+from bulkbind.report.files import replacing
+
+COLUMNS = (
+    "source",
+    "line",
+    "user_id",
+    "machine_code",
+    "device_name",
+    "device_os",
+    "status",
+    "device_id",
+    "create_time",
+    "http_status",
+    "code",
+    "message",
+    "attempts",
+    "trace_id",
+    "settled_at",
+    "detail",
+)
+COMES_BACK = (Status.FAILED, Status.INVALID, Status.IN_DOUBT, PENDING)
+"""Rows that need a person or another try."""
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_VALUES = ("user_id", "machine_code", "device_name", "device_os")
+_FREE_TEXT = ("source", "device_id", "create_time", "code", "message", "trace_id", "detail")
+
+
+def safe(text: str) -> str:
+    """Return *text* so that a spreadsheet does not take it for a formula."""
+    return f"'{text}" if text.startswith(_FORMULA) else text
+
+
+def write_results(path: Path, rows: Iterable[ResultRow], sources: Sequence[Source]) -> None:
+    """Write one line per row of the manifests. Raises: LedgerError."""
+    with replacing(path) as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(COLUMNS)
+        table.writerows(_result(row, sources) for row in rows)
+
+
+def _result(row: ResultRow, sources: Sequence[Source]) -> list[object]:
+    """Values that keep their rule stand as they are; free text and broken values are made safe."""
+    cells: dict[str, object] = {name: getattr(row, name) for name in COLUMNS[1:]}
+    cells["source"] = sources[row.source].name
+    if row.http_status is None:
+        cells["http_status"] = ""
+    for name in _VALUES:
+        if name in row.broken:
+            cells[name] = safe(str(cells[name]))
+    for name in _FREE_TEXT:
+        cells[name] = safe(str(cells[name]))
+    return [cells[name] for name in COLUMNS]
+
+
+def write_failed(folder: Path, rows: Iterable[ResultRow], sources: Sequence[Source]) -> list[Path]:
+    """Write the rows of `COMES_BACK` as manifests that can be mended and run again.
+
+    One CSV manifest: `failed.csv`. Several, or another format: `failed/<name>` each. A file is
+    written even if no row comes back, so that an older one does not stay.
+
+    Args:
+        folder: The report folder.
+        rows: In manifest order.
+        sources: The manifests' forms.
+
+    Returns: The files. Raises: LedgerError.
+    """
+    iterator = iter(rows)
+    row = next(iterator, None)
+    paths = []
+    for number, source in enumerate(sources):
+        path = folder / _name(number, sources)
+        errors = "surrogateescape" if source.encoding == "utf-8" else "strict"
+        with replacing(path, source.encoding, errors) as file:
+            if source.bom:
+                file.write("\ufeff")
+            writer = _YamlRows(file) if source.format == "yaml" else _CsvRows(file, source)
+            while row is not None and row.source == number:
+                if row.cells is not None:
+                    writer.write(json.loads(row.cells), row)
+                row = next(iterator, None)
+            writer.end()
+        paths.append(path)
+    return paths
+
+
+def _name(number: int, sources: Sequence[Source]) -> str:
+    if len(sources) == 1 and sources[0].format == "csv":
+        return "failed.csv"
+    name = PurePath(sources[number].name).name
+    name = f"stdin.{sources[number].format}" if name in ("", "-") else name
+    taken = [PurePath(source.name).name for source in sources[:number]]
+    return f"failed/{number + 1}-{name}" if name in taken else f"failed/{name}"
+
+
+def _reason(row: ResultRow) -> str:
+    words = [f"{row.code} {row.message}".strip(), row.detail]
+    return "; ".join(word for word in words if word)
+
+
+class _CsvRows:
+    """The operator's own header and cells, then status and reason."""
+
+    def __init__(self, file: TextIO, source: Source) -> None:
+        self._table = csv.writer(file, delimiter=source.delimiter, lineterminator="\n")
+        self._width = len(source.header)
+        self._kept = [
+            at for at, name in enumerate(source.header) if name.strip() not in OWN_COLUMNS
+        ]
+        self._table.writerow([*(source.header[at] for at in self._kept), *OWN_COLUMNS])
+
+    def write(self, cells: list[str], row: ResultRow) -> None:
+        padded = cells + [""] * (self._width - len(cells))
+        kept = [padded[at] for at in self._kept] + padded[self._width :]
+        self._table.writerow([*kept, row.status, safe(_reason(row))])
+
+    def end(self) -> None:
+        """Nothing closes a CSV file."""
+
+
+class _YamlRows:
+    """A list of mappings, every scalar as the text that it was."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+        self._is_empty = True
+
+    def write(self, cells: dict[str, Any], row: ResultRow) -> None:
+        own = dict(zip(OWN_COLUMNS, (row.status, _reason(row)), strict=True))
+        device = {key: value for key, value in cells.items() if key not in OWN_COLUMNS} | own
+        text = yaml.dump(
+            [device], Dumper=yaml.CSafeDumper, sort_keys=False, allow_unicode=True, width=10_000
+        )
+        self._file.write(text)
+        self._is_empty = False
+
+    def end(self) -> None:
+        if self._is_empty:
+            self._file.write("[]\n")

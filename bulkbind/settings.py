@@ -1,0 +1,264 @@
+"""The settings: one frozen model of a few parts, merged flag > environment > file > default.
+
+Every key stands in `configs/*.yaml` with its unit and reason. A duration is written `90s`, `50m`,
+`2h` or as a number of seconds.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+import yaml
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+)
+
+from bulkbind.errors import UsageError
+
+Raw = dict[str, Any]
+"""Settings before they are checked: nested mappings of text."""
+
+FIELDS = ("user_id", "machine_code", "device_name", "device_os")
+"""The fields of a manifest, in the order of the report."""
+
+_UNITS_S = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|)", re.ASCII)
+
+
+def parse_duration(value: object) -> float:
+    """Return the seconds of `90s`, `50m`, `2h`, `1d`, `250ms` or a bare number.
+
+    Raises: ValueError if *value* is none of these.
+    """
+    match = _DURATION.fullmatch(str(value).strip())
+    if match is None:
+        raise ValueError("a duration is written like 90s, 50m, 2h or 250ms")
+    return float(match[1]) * _UNITS_S[match[2]]
+
+
+def normal_endpoint(value: str) -> str:
+    """Return `scheme://host[:port]` in lower case without a final slash.
+
+    Raises: ValueError for anything else, and for http:// to a host that is not this machine.
+    """
+    parts = urlsplit(value.strip())
+    if parts.scheme.lower() not in ("https", "http") or not parts.hostname:
+        raise ValueError("an endpoint is https://host or https://host:port")
+    if parts.path.strip("/") or parts.query or parts.fragment or parts.username is not None:
+        raise ValueError("an endpoint is scheme://host[:port] alone; the path is a setting, `path`")
+    if parts.scheme.lower() == "http" and not is_loopback(parts.hostname):
+        raise ValueError("http:// is for loopback only, since a token would travel in clear")
+    return f"{parts.scheme}://{parts.netloc}".lower()
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether *host* names this machine: `localhost`, 127.0.0.0/8 or ::1."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+Duration = Annotated[float, BeforeValidator(parse_duration)]
+Positive = Annotated[Duration, Field(gt=0)]
+Endpoint = Annotated[str, AfterValidator(normal_endpoint)]
+
+
+class Part(BaseModel):
+    """A part of the settings: frozen, and closed to keys it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=False)
+
+
+class AuthSettings(Part):
+    """How requests are authorised."""
+
+    token: SecretStr | None = None
+    """From `BULKBIND_TOKEN` only; a settings file cannot hold it."""
+    token_file: Path | None = None
+    """A file with the token alone, readable by its owner only."""
+    token_prefix: str = "Bearer "
+    """Stands before a token that has no scheme word of its own (`AT 3b91…` has one)."""
+
+
+class ApiSettings(Part):
+    """What the destination is and how it speaks. Source: koodrive-api.md."""
+
+    endpoint: Endpoint | None = None
+    path: Annotated[str, Field(pattern=r"^/[!-~]*[^/]$")] = "/koodrive/ose/v1/backup/device"
+    """`ose` is a service name in the reference, so it may differ."""
+    already_bound_codes: tuple[str, ...] = ()
+    """Values of `code` that mean "already bound"; the reference names none."""
+    retryable_codes: tuple[str, ...] = ()
+    """Values of `code` that may pass when sent again."""
+    timeout: Positive = 30.0
+    """From sending a bind to the end of its answer."""
+    list_timeout: Positive = 120.0
+    """The same for a user's list, which may hold 100,000 devices."""
+    connect_timeout: Positive = 10.0
+
+
+class SendSettings(Part):
+    """How much is sent, how often, how long."""
+
+    concurrency: Annotated[int, Field(ge=1, le=1000)] = 32
+    """Requests in flight at once."""
+    rate: Annotated[float, Field(gt=0)] | None = None
+    """A cap in requests per second; none: as fast as the gateway allows."""
+    max_attempts: Annotated[int, Field(ge=1, le=100)] = 6
+    """Attempts that cost (5xx, no answer) before a device has failed; 429 costs none."""
+    backoff_base: Positive = 0.5
+    backoff_cap: Positive = 30.0
+    """Wait before attempt n + 1: rand(0, min(backoff_cap, backoff_base * 2**(n - 1)))."""
+    deadline: Positive | None = None
+    """The run stops, and can go on later, after this long."""
+    grace: Duration = 20.0
+    """After a first signal: how long requests in flight may still take."""
+
+
+class ReadbackSettings(Part):
+    """How doubt is settled."""
+
+    enabled: bool = True
+    """False for servers without a list: what got no answer then stays in doubt."""
+    settle: Duration = 5.0
+    """How long after a silent request its binding may still appear in the list."""
+
+
+class ManifestSettings(Part):
+    """How manifests are read."""
+
+    columns: dict[str, str] = Field(default_factory=dict)
+    """Field of ours -> the operator's header."""
+    user_id: str | None = None
+    """For rows without a user."""
+    on_invalid: Literal["abort", "skip"] = "abort"
+    rebind: bool = False
+    """Send again what the ledger knows as bound."""
+
+
+class Settings(Part):
+    """Everything, as one value."""
+
+    api: ApiSettings = ApiSettings()
+    auth: AuthSettings = AuthSettings()
+    send: SendSettings = SendSettings()
+    readback: ReadbackSettings = ReadbackSettings()
+    manifest: ManifestSettings = ManifestSettings()
+    ledger: Path | None = None
+    """None: `$XDG_STATE_HOME/bulkbind/<host>.db`."""
+    out: Path | None = None
+    """The report folder; None: `bulkbind-report/<run id>`."""
+
+    def endpoint(self) -> str:
+        """Return the endpoint. Raises: UsageError if none is set."""
+        if self.api.endpoint is None:
+            raise UsageError(
+                "no endpoint is set",
+                hint="give --endpoint https://…, BULKBIND_ENDPOINT, or `api: endpoint:` in a "
+                "settings file such as configs/koodrive-intl.yaml; `bulkbind sandbox` starts a "
+                "local one to try",
+            )
+        return self.api.endpoint
+
+    def ledger_path(self, environ: Mapping[str, str] = os.environ) -> Path:
+        """Return the ledger's file: as set, or one per endpoint in the user's state folder."""
+        if self.ledger is not None:
+            return self.ledger
+        state = environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
+        host = urlsplit(self.endpoint()).netloc.replace(":", "_").replace("[", "").replace("]", "")
+        return Path(state) / "bulkbind" / f"{host}.db"
+
+    def public(self) -> Raw:
+        """Return the settings as plain values, without secrets."""
+        plain: Raw = self.model_dump(mode="json", exclude={"auth": {"token"}})
+        plain["auth"]["token"] = "set" if self.auth.token else None
+        return plain
+
+
+def load_settings(
+    config: Path | None, given: Mapping[str, Any], origins: Mapping[str, str] | None = None
+) -> Settings:
+    """Merge a settings file with what flags and environment gave, and check it all.
+
+    Args:
+        config: A YAML file, or None.
+        given: `{"send.concurrency": 64, …}`: dotted key -> value; None values count as not given.
+        origins: Dotted key -> where a given value came from (`--concurrency`, `BULKBIND_RATE`).
+
+    Raises: UsageError that names every wrong key with its value and where it came from.
+    """
+    raw = read_config(config) if config else {}
+    for dotted, value in given.items():
+        if value is not None:
+            _put(raw, dotted, value)
+    try:
+        return Settings.model_validate(raw)
+    except ValidationError as error:
+        known = dict(origins or {})
+        lines = [_explain(item, known, config) for item in error.errors()]
+        raise UsageError("\n".join(lines), hint="configs/ has commented examples") from None
+
+
+def read_config(path: Path) -> Raw:
+    """Return a settings file as nested text. Raises: UsageError if it cannot be read or parsed."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"settings file {path} cannot be read: {error}") from error
+    try:
+        # BaseLoader keeps every scalar as text: `no`, `0123` and `12:34` stay what they are.
+        raw = yaml.load(text, Loader=yaml.CBaseLoader)  # noqa: S506  # it makes text only
+    except yaml.YAMLError as error:
+        raise UsageError(f"settings file {path} is not YAML: {error}") from error
+    if raw in (None, ""):
+        return {}
+    if not isinstance(raw, dict):
+        raise UsageError(f"settings file {path} must be a mapping of keys")
+    if isinstance(raw.get("auth"), dict) and "token" in raw["auth"]:
+        raise UsageError(
+            f"settings file {path} holds `auth.token`: a secret has no place there",
+            hint="use BULKBIND_TOKEN, or `auth: token_file:` with a file only you can read",
+        )
+    return {key: _blank_to_none(value) for key, value in raw.items()}
+
+
+def _blank_to_none(value: Any) -> Any:  # noqa: ANN401  # raw YAML
+    """An empty scalar means "not set"."""
+    if isinstance(value, dict):
+        cleaned = {key: _blank_to_none(inner) for key, inner in value.items()}
+        return {key: inner for key, inner in cleaned.items() if inner is not None}
+    return None if value == "" else value
+
+
+def _put(raw: Raw, dotted: str, value: object) -> None:
+    *parents, leaf = dotted.split(".")
+    for parent in parents:
+        raw = raw.setdefault(parent, {})
+    if isinstance(value, dict) and isinstance(raw.get(leaf), dict):
+        value = {**raw[leaf], **value}
+    raw[leaf] = value
+
+
+def _explain(item: Any, origins: Mapping[str, str], config: Path | None) -> str:  # noqa: ANN401  # pydantic's own shape
+    key = ".".join(str(part) for part in item["loc"])
+    origin = origins.get(key) or (str(config) if config else "a default")
+    message = str(item["msg"]).removeprefix("Value error, ")
+    shown = "" if key == "auth.token" else f": {item['input']!r}"
+    if item["type"] == "extra_forbidden":
+        return f"unknown setting `{key}` (from {origin})"
+    return f"setting `{key}`{shown} (from {origin}): {message}"
