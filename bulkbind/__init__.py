@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:  # noqa: ANN401  # whatever the name stands for
+def __getattr__(name: str) -> Any:  # noqa: ANN401  # whatever the name stands for  # whatever the name stands for
     """Import on first use, so that `bulkbind --help` need not load everything."""
     if name not in __all__:
         raise AttributeError(f"module 'bulkbind' has no attribute {name!r}")

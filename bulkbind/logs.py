@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 SECRET_KEYS = frozenset({"authorization", "token", "password", "secret", "refresh_token"})
 
 
-def redact(_logger: object, _name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+def redact(
+    _logger: object, _name: str, event: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
     """Mask the values of keys that hold secrets, whatever their case."""
     for key in event:
         if key.lower() in SECRET_KEYS:

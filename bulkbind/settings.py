@@ -9,9 +9,8 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 import yaml
@@ -26,6 +25,9 @@ from pydantic import (
 )
 
 from bulkbind.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 Raw = dict[str, Any]
 """Settings before they are checked: nested mappings of text."""
@@ -91,7 +93,7 @@ class AuthSettings(Part):
     """From `BULKBIND_TOKEN` only; a settings file cannot hold it."""
     token_file: Path | None = None
     """A file with the token alone, readable by its owner only."""
-    token_prefix: str = "Bearer "
+    token_prefix: str = "Bearer "  # noqa: S105  # no secret
     """Stands before a token that has no scheme word of its own (`AT 3b91…` has one)."""
 
 
@@ -254,7 +256,11 @@ def _put(raw: Raw, dotted: str, value: object) -> None:
     raw[leaf] = value
 
 
-def _explain(item: Any, origins: Mapping[str, str], config: Path | None) -> str:  # noqa: ANN401  # pydantic's own shape
+def _explain(
+    item: Any,  # noqa: ANN401  # pydantic's own shape
+    origins: Mapping[str, str],
+    config: Path | None,
+) -> str:  # pydantic's own shape
     key = ".".join(str(part) for part in item["loc"])
     origin = origins.get(key) or (str(config) if config else "a default")
     message = str(item["msg"]).removeprefix("Value error, ")

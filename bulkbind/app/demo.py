@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import csv
 import tempfile
-from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import SecretStr
 
-from bulkbind.app.listener import Listener
 from bulkbind.app.run import run
-from bulkbind.app.sending import RunResult
-from bulkbind.engine import StopSignal
 from bulkbind.sandbox import Sandbox, SandboxOptions, parse_limit
 from bulkbind.settings import (
     ApiSettings,
@@ -22,6 +19,13 @@ from bulkbind.settings import (
     SendSettings,
     Settings,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from bulkbind.app.listener import Listener
+    from bulkbind.app.sending import RunResult
+    from bulkbind.engine import StopSignal
 
 HEADER = ("machine_code", "user_id", "device_name", "device_os", "asset_tag")
 LIMIT = "40/s"
@@ -52,7 +56,9 @@ async def demo(
                 code, user_id, *_ = _device(number)
                 sandbox.bindings.bind(user_id, {"machineCode": code})
             settings = _settings(sandbox.url, Path(folder))
-            say(f"sandbox   {sandbox.url}, {LIMIT}; it breaks some connections and answers some 500")
+            say(
+                f"sandbox   {sandbox.url}, {LIMIT}; it breaks some connections and answers some 500"
+            )
             say("monday    12 devices")
             before = settings.model_copy(update={"out": Path(folder, "monday")})
             await run([first], before, listener=listener, stop=stop)

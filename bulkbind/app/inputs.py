@@ -5,11 +5,14 @@ from __future__ import annotations
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bulkbind.errors import ManifestError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
 
 STDIN = "-"
 
@@ -33,7 +36,8 @@ def named(manifests: Sequence[str | Path]) -> Iterator[list[tuple[Path, str]]]:
 
 def _path(name: str, stack: ExitStack) -> Path:
     if name == STDIN:
-        file = stack.enter_context(tempfile.NamedTemporaryFile(prefix="bulkbind-stdin-"))
+        spool = tempfile.NamedTemporaryFile(prefix="bulkbind-stdin-")  # noqa: SIM115  # the stack closes it
+        file = stack.enter_context(spool)
         shutil.copyfileobj(sys.stdin.buffer, file)
         file.flush()
         return Path(file.name)

@@ -1,10 +1,11 @@
-"""What a use case tells while it works, and what it asks; `cli` shows it, a library may ignore it."""
+"""What a use case tells while it works, and what it asks; a library may ignore it."""
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from bulkbind.model import CheckedRow
+if TYPE_CHECKING:
+    from bulkbind.model import CheckedRow
 
 
 class Listener(Protocol):

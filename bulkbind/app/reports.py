@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bulkbind.ledger import RunReader, all_runs, find_run, reading
-from bulkbind.model import RunSummary
 from bulkbind.report import write_report
-from bulkbind.settings import Settings
+
+if TYPE_CHECKING:
+    from bulkbind.model import RunSummary
+    from bulkbind.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)

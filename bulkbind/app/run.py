@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bulkbind.app.inputs import named
 from bulkbind.app.listener import Listener, Silent
@@ -15,10 +14,15 @@ from bulkbind.clock import Clock, SystemClock
 from bulkbind.engine import StopReason, StopSignal
 from bulkbind.errors import BulkbindError, InvalidRowsError, ManifestError, UsageError
 from bulkbind.koodrive import fixed_token
-from bulkbind.ledger import Ledger
 from bulkbind.manifest import Manifest, digest, open_manifest
 from bulkbind.model import CheckedRow, Status
-from bulkbind.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from bulkbind.ledger import Ledger
+    from bulkbind.settings import Settings
 
 MOST_EXAMPLES = 10
 """Rows with problems that are quoted when a run does not start because of them."""
@@ -123,10 +127,7 @@ class _Staging:
         number = await self._begin(run_id, known)
         try:
             await self._stage(number)
-            if await asyncio.to_thread(digest, paths, self._session.settings.manifest) != known:
-                raise ManifestError(
-                    "a manifest changed while it was read", hint="run again when it is complete"
-                )
+            await self._refuse_changed(known, paths)
             await self._ledger.ready(number)
             counts = await self._ledger.counts(number)
             self._refuse_invalid(counts)
@@ -189,6 +190,12 @@ class _Staging:
         if self._session.stop.is_set:
             raise _InterruptedError("staging was stopped")
         self._session.listener.staged(position)
+
+    async def _refuse_changed(self, known: str, paths: Sequence[Path]) -> None:
+        if await asyncio.to_thread(digest, paths, self._session.settings.manifest) != known:
+            raise ManifestError(
+                "a manifest changed while it was read", hint="run again when it is complete"
+            )
 
     def _refuse_invalid(self, counts: dict[str, int]) -> None:
         invalid = counts.get(Status.INVALID, 0)

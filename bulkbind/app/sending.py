@@ -7,12 +7,11 @@ import getpass
 import os
 import socket
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
+from typing import TYPE_CHECKING
 
-from bulkbind.app.listener import Listener
 from bulkbind.app.reports import Report, report
 from bulkbind.clock import Clock, iso
 from bulkbind.engine import Pacer, Parts, Pipeline, StopSignal
@@ -20,7 +19,12 @@ from bulkbind.koodrive import KooDrive, fixed_token
 from bulkbind.ledger import Ledger
 from bulkbind.logs import logger
 from bulkbind.model import RunState, Settlement
-from bulkbind.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from bulkbind.app.listener import Listener
+    from bulkbind.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)

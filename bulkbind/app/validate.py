@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bulkbind.app.inputs import named
 from bulkbind.app.listener import Listener, Silent
 from bulkbind.manifest import open_manifest
-from bulkbind.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from bulkbind.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,7 +13,9 @@ from bulkbind.cli import options
 from bulkbind.cli.console import Console, say
 from bulkbind.cli.running import configure_logs, explained, run_until_done
 from bulkbind.cli.sending import show
-from bulkbind.engine import StopSignal
+
+if TYPE_CHECKING:
+    from bulkbind.engine import StopSignal
 
 
 @click.command("demo")

@@ -30,7 +30,7 @@ KEYS = {
 """Parameter -> the setting it gives."""
 
 
-def option(flag: str, *more: Any, **attributes: Any) -> Callable[[Command], Command]:  # noqa: ANN401  # click's own
+def option(flag: str, *more: Any, **attributes: Any) -> Callable[[Command], Command]:  # click's own
     """Return a click option with its environment twin `BULKBIND_…` shown in the help."""
     twin = "BULKBIND_" + flag.removeprefix("--").replace("-", "_").upper()
     return click.option(flag, *more, envvar=twin, show_envvar=True, **attributes)
@@ -83,17 +83,35 @@ ledger_options = _together(
 
 sending_options = _together(
     [
-        option("--concurrency", metavar="N", help="requests in flight at once, 1 to 1000  [default: 32]"),
-        option("--rate", metavar="N", help="cap in requests per second  [default: as fast as the gateway allows]"),
-        option("--max-attempts", metavar="N", help="attempts before a device has failed; 429 costs none  [default: 6]"),
-        option("--deadline", metavar="TIME", help="stop after this long (90s, 50m, 2h), exit 3  [default: none]"),
+        option(
+            "--concurrency",
+            metavar="N",
+            help="requests in flight at once, 1 to 1000  [default: 32]",
+        ),
+        option(
+            "--rate",
+            metavar="N",
+            help="cap in requests per second  [default: as fast as the gateway allows]",
+        ),
+        option(
+            "--max-attempts",
+            metavar="N",
+            help="attempts before a device has failed; 429 costs none  [default: 6]",
+        ),
+        option(
+            "--deadline",
+            metavar="TIME",
+            help="stop after this long (90s, 50m, 2h), exit 3  [default: none]",
+        ),
     ]
 )
 
 output_options = _together(
     [
         option("--quiet", is_flag=True, help="say nothing but problems"),
-        option("--json", "as_json", is_flag=True, help="print the summary as JSON on standard output"),
+        option(
+            "--json", "as_json", is_flag=True, help="print the summary as JSON on standard output"
+        ),
         option(
             "--log-format",
             type=click.Choice(["console", "json"]),
@@ -129,7 +147,7 @@ def settings_from(given: dict[str, Any]) -> Settings:
         values[key] = _columns(value) if name == "columns" else value
     if token := os.environ.get("BULKBIND_TOKEN"):
         values["auth.token"] = token
-        origins["auth.token"] = "BULKBIND_TOKEN"  # noqa: S105  # the variable's name
+        origins["auth.token"] = "BULKBIND_TOKEN"  # the variable's name
     return load_settings(given.get("config"), values, origins)
 
 

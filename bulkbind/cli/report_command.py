@@ -18,9 +18,11 @@ from bulkbind.report import as_json, as_text
 @click.argument("run_id", required=False, metavar="[RUN]")
 @options.config
 @options.ledger_options
-@options.option("--json", "as_json_", is_flag=True, help="print the summary as JSON on standard output")
-def command(run_id: str | None, *, as_json_: bool, **given: Any) -> None:  # noqa: ANN401  # click's parameters
-    """Write a run's report files again, from the ledger alone.
+@options.option(
+    "--json", "as_json_", is_flag=True, help="print the summary as JSON on standard output"
+)
+def command(run_id: str | None, *, as_json_: bool, **given: Any) -> None:  # click's parameters
+    r"""Write a run's report files again, from the ledger alone.
 
     RUN is its id or the beginning of it; without one, the newest run. It can be called while a
     run is sending: rows that have not ended are then `pending`.

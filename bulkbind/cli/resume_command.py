@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from bulkbind import app
-from bulkbind.app import RunResult
 from bulkbind.cli import options
-from bulkbind.cli.console import Console
 from bulkbind.cli.sending import send
-from bulkbind.engine import StopSignal
-from bulkbind.settings import Settings
+
+if TYPE_CHECKING:
+    from bulkbind.app import RunResult
+    from bulkbind.cli.console import Console
+    from bulkbind.engine import StopSignal
+    from bulkbind.settings import Settings
 
 
 @click.command("resume")
@@ -22,7 +24,7 @@ from bulkbind.settings import Settings
 @options.ledger_options
 @options.sending_options
 @options.output_options
-def command(run_id: str | None, **given: Any) -> None:  # noqa: ANN401  # click's parameters
+def command(run_id: str | None, **given: Any) -> None:  # click's parameters
     """Go on with the unfinished run, from the ledger alone; the manifest is not needed.
 
     RUN is its id or the beginning of it; without one, the run that can go on. What was being sent

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from bulkbind import app
-from bulkbind.app import RunResult
 from bulkbind.cli import options
-from bulkbind.cli.console import Console
 from bulkbind.cli.sending import send
-from bulkbind.engine import StopSignal
-from bulkbind.settings import Settings
+
+if TYPE_CHECKING:
+    from bulkbind.app import RunResult
+    from bulkbind.cli.console import Console
+    from bulkbind.engine import StopSignal
+    from bulkbind.settings import Settings
 
 
 @click.command("run")
@@ -29,8 +31,8 @@ from bulkbind.settings import Settings
 @options.option("--rebind", is_flag=True, help="send again what the ledger knows as bound")
 @options.option("--yes", is_flag=True, help="do not ask")
 @options.output_options
-def command(manifests: tuple[str, ...], **given: Any) -> None:  # noqa: ANN401  # click's parameters
-    """Bind every device of the manifests to its user, and write a result for every row.
+def command(manifests: tuple[str, ...], **given: Any) -> None:  # click's parameters
+    r"""Bind every device of the manifests to its user, and write a result for every row.
 
     MANIFEST is a CSV or YAML file; - is standard input. The whole manifest is checked before
     anything is sent. What the ledger knows as bound is not sent again; what an earlier run of

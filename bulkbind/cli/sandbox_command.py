@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from bulkbind.cli import options
 from bulkbind.cli.console import say
 from bulkbind.cli.running import explained, run_until_done
-from bulkbind.engine import StopSignal
 from bulkbind.errors import UsageError
 from bulkbind.sandbox import Sandbox, SandboxOptions, parse_faults, parse_limit
 
+if TYPE_CHECKING:
+    from bulkbind.engine import StopSignal
+
 
 @click.command("sandbox")
-@click.option("--port", type=click.IntRange(0, 65535), default=8765, show_default=True, help="0: any free one")
-@click.option("--limit", metavar="N/UNIT", help="requests per s, min, hour or day, e.g. 60/s  [default: none]")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=8765, show_default=True, help="0: any free one"
+)
+@click.option(
+    "--limit", metavar="N/UNIT", help="requests per s, min, hour or day, e.g. 60/s  [default: none]"
+)
 @click.option(
     "--fault",
     "faults",
@@ -33,11 +40,18 @@ from bulkbind.sandbox import Sandbox, SandboxOptions, parse_faults, parse_limit
     help="answer to a second bind: the same record, or code 13000310",
 )
 @click.option("--accept-token", metavar="TOKEN", help="the only token accepted  [default: any]")
-@click.option("--state", type=click.Path(path_type=Path), metavar="FILE", help="keep bindings in a file  [default: memory]")
-@click.option("--journal", type=click.Path(path_type=Path), metavar="FILE", help="one JSON line per request")
+@click.option(
+    "--state",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="keep bindings in a file  [default: memory]",
+)
+@click.option(
+    "--journal", type=click.Path(path_type=Path), metavar="FILE", help="one JSON line per request"
+)
 @click.option("--seed", type=int, help="makes the faults repeatable")
 @options.option("--verbose", is_flag=True, help="say what was seen when it stops")
-def command(  # noqa: PLR0913  # one per option
+def command(  # one per option
     *,
     port: int,
     limit: str | None,
@@ -49,7 +63,7 @@ def command(  # noqa: PLR0913  # one per option
     seed: int | None,
     verbose: bool,
 ) -> None:
-    """Serve a local KooDrive on 127.0.0.1, with limits and faults to order.
+    r"""Serve a local KooDrive on 127.0.0.1, with limits and faults to order.
 
     Prints `ready http://…` on standard output once it serves; any token is accepted. What it has
     seen: GET /sandbox/stats; what is bound: GET /sandbox/bindings (JSON Lines).

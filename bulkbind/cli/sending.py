@@ -35,9 +35,7 @@ def send(given: dict[str, Any], use_case: UseCase) -> int:
         return run_until_done(work)
 
 
-def show(
-    result: RunResult, *, is_quiet: bool, is_json: bool, every_status: bool = False
-) -> None:
+def show(result: RunResult, *, is_quiet: bool, is_json: bool, every_status: bool = False) -> None:
     """Print how a run ended."""
     if result.report is None:
         say(result.hint)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,7 +14,9 @@ from bulkbind.cli import options
 from bulkbind.cli.console import Console, say
 from bulkbind.cli.options import settings_from
 from bulkbind.cli.running import explained, print_json
-from bulkbind.model import CheckedRow
+
+if TYPE_CHECKING:
+    from bulkbind.model import CheckedRow
 
 
 class _Problems(Console):
@@ -42,7 +44,9 @@ class _Problems(Console):
 @click.argument("manifests", nargs=-1, required=True, metavar="MANIFEST...")
 @options.manifest_options
 @options.option("--json", "as_json", is_flag=True, help="print the problems as JSON")
-def command(manifests: tuple[str, ...], *, as_json: bool, **given: Any) -> None:  # noqa: ANN401  # click's parameters
+def command(
+    manifests: tuple[str, ...], *, as_json: bool, **given: Any
+) -> None:  # click's parameters
     """Check every row of the manifests against the rules; no network, no ledger.
 
     Every problem is printed with file, line, column, value and rule.

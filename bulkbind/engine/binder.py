@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from typing import assert_never
+from typing import TYPE_CHECKING, assert_never
 
 from bulkbind.engine.decide import Again, Halt, Park, Settle, Step, Suspect, costs, decide
-from bulkbind.engine.ports import Api, Ledger
-from bulkbind.engine.readback import Readback
-from bulkbind.engine.retry import Retries
-from bulkbind.engine.stop import DrainedError, StopSignal
+from bulkbind.engine.stop import DrainedError
 from bulkbind.logs import logger
 from bulkbind.model import Accepted, Attempt, Claim, ClockRefused, Settlement, Unreachable
+
+if TYPE_CHECKING:
+    from bulkbind.engine.ports import Parts
+    from bulkbind.engine.readback import Readback
+    from bulkbind.engine.retry import Retries
 
 RETRIES_PER_SLOT = 4
 """Rows that may wait for another attempt, per slot of the concurrency."""
@@ -20,23 +22,21 @@ RETRIES_PER_SLOT = 4
 class Binder:
     """One for a run. The first attempt is plain; only what it does not settle costs more."""
 
-    def __init__(  # noqa: PLR0913  # the parts that pipeline joins
+    def __init__(  # the parts that pipeline joins
         self,
-        api: Api,
-        ledger: Ledger,
+        parts: Parts,
         readback: Readback,
         retries: Retries,
-        stop: StopSignal,
         tasks: asyncio.TaskGroup,
         *,
         max_attempts: int,
         concurrency: int,
     ) -> None:
-        self._api = api
-        self._ledger = ledger
+        self._api = parts.api
+        self._ledger = parts.ledger
+        self._stop = parts.stop
         self._readback = readback
         self._retries = retries
-        self._stop = stop
         self._tasks = tasks
         self._max_attempts = max_attempts
         self._room = asyncio.Semaphore(RETRIES_PER_SLOT * concurrency)

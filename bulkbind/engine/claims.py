@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from typing import TYPE_CHECKING
 
-from bulkbind.engine.ports import Api, Gate, Ledger
-from bulkbind.model import Claim
+if TYPE_CHECKING:
+    from bulkbind.engine.ports import Parts
+    from bulkbind.model import Claim
 
 BATCHES = 3
 """A claim takes at most this many times the concurrency, and about a second of the pace: so few
@@ -16,12 +18,10 @@ rows are in question after a crash."""
 class Claims:
     """Hands out the staged rows of a run, in manifest order, each once."""
 
-    def __init__(
-        self, ledger: Ledger, api: Api, gate: Gate, run: int, *, concurrency: int
-    ) -> None:
-        self._ledger = ledger
-        self._api = api
-        self._gate = gate
+    def __init__(self, parts: Parts, run: int, *, concurrency: int) -> None:
+        self._ledger = parts.ledger
+        self._api = parts.api
+        self._gate = parts.gate
         self._run = run
         self._concurrency = concurrency
         self._waiting: deque[Claim] = deque()
@@ -40,7 +40,7 @@ class Claims:
             await asyncio.shield(self._fetch(self._batch() if ahead else 1))
         claim = self._waiting.popleft()
         if ahead and len(self._waiting) < self._concurrency and not self._is_exhausted:
-            self._fetch(self._batch())
+            _ = self._fetch(self._batch())
         return claim
 
     def _batch(self) -> int:

@@ -77,12 +77,12 @@ Step: TypeAlias = Settle | Suspect | Again | Park | Halt
 
 def costs(attempt: Attempt) -> bool:
     """Return whether an attempt counts: all but those in which the device had no say."""
-    return isinstance(
-        attempt.verdict, Accepted | AlreadyBound | Refused | Transient | NoAnswer
-    )
+    return isinstance(attempt.verdict, Accepted | AlreadyBound | Refused | Transient | NoAnswer)
 
 
-def decide(claim: Claim, attempt: Attempt, *, max_attempts: int, unreachable: int | None) -> Step:
+def decide(  # noqa: C901, PLR0911, PLR0912  # a table, one case a verdict
+    claim: Claim, attempt: Attempt, *, max_attempts: int, unreachable: int | None
+) -> Step:
     """Return what to do with a row after an attempt.
 
     Args:

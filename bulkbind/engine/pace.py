@@ -14,8 +14,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-from bulkbind.model import Throttled
+if TYPE_CHECKING:
+    from bulkbind.model import Throttled
 
 CATCH_UP_SLOTS = 2.0
 """Slots that may be made up for when a timer fires late (asyncio's are about 1 ms coarse)."""

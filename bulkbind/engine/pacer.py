@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import math
+from typing import TYPE_CHECKING
 
-from bulkbind.clock import Clock
 from bulkbind.engine import pace
-from bulkbind.engine.stop import StopSignal
 from bulkbind.logs import logger
 from bulkbind.model import NoAnswer, Throttled, Unreachable, Verdict
+
+if TYPE_CHECKING:
+    from bulkbind.clock import Clock
+    from bulkbind.engine.stop import StopSignal
 
 
 class Pacer:

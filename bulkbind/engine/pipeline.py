@@ -3,34 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from bulkbind.clock import Clock
 from bulkbind.engine.binder import Binder
 from bulkbind.engine.claims import Claims
 from bulkbind.engine.decide import Park, Step, Suspect
-from bulkbind.engine.ports import Api, Gate, Ledger
 from bulkbind.engine.readback import Readback
 from bulkbind.engine.retry import Retries
-from bulkbind.engine.stop import DrainedError, StopReason, StopSignal
+from bulkbind.engine.stop import DrainedError, StopReason
 from bulkbind.errors import BulkbindError
-from bulkbind.model import Claim
-from bulkbind.settings import ReadbackSettings, SendSettings
+
+if TYPE_CHECKING:
+    from bulkbind.engine.ports import Parts
+    from bulkbind.model import Claim
+    from bulkbind.settings import ReadbackSettings, SendSettings
 
 CANARIES = 5
 """First rows in a row that may fail in a way that speaks of the set-up, before the run stops."""
-
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """What the engine works with."""
-
-    api: Api
-    ledger: Ledger
-    gate: Gate
-    stop: StopSignal
-    clock: Clock
 
 
 class Pipeline:
@@ -42,24 +31,14 @@ class Pipeline:
         self._parts = parts
         self._run = run
         self._send = send
-        self._readback_settings = readback
         self._tasks = asyncio.TaskGroup()
         self._retries = Retries(
-            parts.clock,
-            parts.stop,
-            parts.gate,
-            base_s=send.backoff_base,
-            cap_s=send.backoff_cap,
+            parts.clock, parts.stop, parts.gate, base_s=send.backoff_base, cap_s=send.backoff_cap
         )
-        self._claims = Claims(
-            parts.ledger, parts.api, parts.gate, run, concurrency=send.concurrency
-        )
+        self._claims = Claims(parts, run, concurrency=send.concurrency)
         self._readback = Readback(
-            parts.api,
-            parts.ledger,
+            parts,
             self._retries,
-            parts.clock,
-            parts.stop,
             self._tasks,
             run,
             settle_s=readback.settle,
@@ -67,11 +46,9 @@ class Pipeline:
             max_attempts=send.max_attempts,
         )
         self._binder = Binder(
-            parts.api,
-            parts.ledger,
+            parts,
             self._readback,
             self._retries,
-            parts.stop,
             self._tasks,
             max_attempts=send.max_attempts,
             concurrency=send.concurrency,

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
 
-from bulkbind.model import Attempt, Claim, Device, Listing, Settlement
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from bulkbind.clock import Clock
+    from bulkbind.engine.stop import StopSignal
+    from bulkbind.model import Attempt, Claim, Device, Listing, Settlement
 
 
 class Api(Protocol):
@@ -78,3 +83,14 @@ class Gate(Protocol):
     def per_s(self) -> float | None:
         """Return the requests per second allowed now, None without a limit."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the engine works with, handed in by `app`."""
+
+    api: Api
+    ledger: Ledger
+    gate: Gate
+    stop: StopSignal
+    clock: Clock

@@ -1,16 +1,13 @@
-"""Reading doubt back: what got no answer is looked for in its user's list before it is sent again."""
+"""Reading doubt back: what got no answer is looked for in its user's list, then sent again."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from bulkbind.clock import Clock
 from bulkbind.engine.decide import UNREACHABLE_AT_START, Again, Park, absent, found
-from bulkbind.engine.ports import Api, Ledger
 from bulkbind.engine.retry import Retries, jitter
-from bulkbind.engine.stop import DrainedError, StopSignal
+from bulkbind.engine.stop import DrainedError
 from bulkbind.logs import logger
 from bulkbind.model import (
     Attempt,
@@ -24,6 +21,12 @@ from bulkbind.model import (
     Transient,
     Unreachable,
 )
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Awaitable, Callable
+
+    from bulkbind.engine.ports import Parts
 
 READS = 2
 """Reads, a settling time apart, that must miss a row before it counts as not bound."""
@@ -52,13 +55,10 @@ class _User:
 class Readback:
     """Parks rows per user; one list call answers for all of a user's rows."""
 
-    def __init__(  # noqa: PLR0913  # the parts that pipeline joins
+    def __init__(  # the parts that pipeline joins
         self,
-        api: Api,
-        ledger: Ledger,
+        parts: Parts,
         retries: Retries,
-        clock: Clock,
-        stop: StopSignal,
         tasks: asyncio.TaskGroup,
         run: int,
         *,
@@ -66,11 +66,11 @@ class Readback:
         is_enabled: bool,
         max_attempts: int,
     ) -> None:
-        self._api = api
-        self._ledger = ledger
+        self._api = parts.api
+        self._ledger = parts.ledger
+        self._clock = parts.clock
+        self._stop = parts.stop
         self._retries = retries
-        self._clock = clock
-        self._stop = stop
         self._tasks = tasks
         self._run = run
         self._settle_s = settle_s
@@ -187,9 +187,7 @@ class Readback:
         await self.resend(claim)
 
     def _settle(self, item: _Parked, outcome: Outcome) -> None:
-        self._ledger.settle(
-            Settlement(item.claim.row, outcome, item.claim.attempts, item.attempt)
-        )
+        self._ledger.settle(Settlement(item.claim.row, outcome, item.claim.attempts, item.attempt))
         self._log.info(
             "doubt.settled",
             row=item.claim.row,

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_result, wait_random_exponential
 
-from bulkbind.clock import Clock
 from bulkbind.engine.decide import Again
-from bulkbind.engine.ports import Gate
-from bulkbind.engine.stop import StopSignal
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from bulkbind.clock import Clock
+    from bulkbind.engine.ports import Gate
+    from bulkbind.engine.stop import StopSignal
 
 T = TypeVar("T")
 
@@ -64,7 +67,7 @@ class Retries:
 
         def wait(state: RetryCallState) -> float:
             outcome = state.outcome
-            assert outcome is not None  # noqa: S101  # tenacity asks after an attempt only
+            assert outcome is not None  # tenacity asks after an attempt only
             return self.wait_s(outcome.result(), attempts())
 
         async def before_sleep(_state: RetryCallState) -> None:
@@ -81,8 +84,8 @@ class Retries:
             before_sleep=before_sleep,
             retry=retry_if_result(lambda result: isinstance(result, Again)),
         )
-        result = await retrying(attempt)
-        assert not isinstance(result, Again)  # noqa: S101  # the condition above
+        result: T | Again = await retrying(attempt)
+        assert not isinstance(result, Again)  # the condition above
         return result
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from bulkbind.clock import Clock
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from bulkbind.clock import Clock
 
 
 class DrainedError(Exception):
@@ -57,7 +60,7 @@ class StopSignal:
         if self.is_set:
             raise DrainedError
         task = asyncio.current_task()
-        assert task is not None  # noqa: S101  # it is awaited
+        assert task is not None  # it is awaited
         cancelling = task.cancelling()
         self._waiting.add(task)
         try:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import stat
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bulkbind.errors import UsageError
-from bulkbind.settings import AuthSettings
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from bulkbind.settings import AuthSettings
 
 
 class FixedToken:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from importlib.metadata import version
-from typing import Protocol, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 import aiohttp
 from yarl import URL
 
-from bulkbind.clock import Clock
 from bulkbind.koodrive.server_clock import SAFETY_S, ServerClock
 from bulkbind.koodrive.verdict import Answer, Codes, Reading, classify, classify_list
 from bulkbind.koodrive.wire import TraceIds, bind_body, x_date
 from bulkbind.model import Attempt, Device, Listing, NoAnswer, Record, Unreachable, Verdict
-from bulkbind.settings import ApiSettings
+
+if TYPE_CHECKING:
+    from bulkbind.clock import Clock
+    from bulkbind.settings import ApiSettings
 
 ANSWER_CAP_BYTES = 1 << 20
 LIST_CAP_BYTES = 64 << 20
@@ -52,7 +54,7 @@ class Authorizer(Protocol):
 class KooDrive:
     """The API. Enter it before use; every request waits for a slot and for the pacer."""
 
-    def __init__(  # noqa: PLR0913  # each is a part that app hands in
+    def __init__(  # each is a part that app hands in
         self,
         settings: ApiSettings,
         endpoint: str,
@@ -83,9 +85,7 @@ class KooDrive:
         self._session = aiohttp.ClientSession(
             # The slots bound what is in flight; the connector need not.
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE_S),
-            timeout=aiohttp.ClientTimeout(
-                total=None, sock_connect=self._settings.connect_timeout
-            ),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._settings.connect_timeout),
         )
         return self
 
@@ -108,7 +108,12 @@ class KooDrive:
 
         body = bind_body(device)
         return await self._exchange(
-            "POST", device.user_id, body, judge, ANSWER_CAP_BYTES, self._settings.timeout
+            "POST",
+            device.user_id,
+            body=body,
+            judge=judge,
+            cap=ANSWER_CAP_BYTES,
+            timeout_s=self._settings.timeout,
         )
 
     async def list_devices(self, user_id: str) -> Listing:
@@ -121,14 +126,20 @@ class KooDrive:
             return reading
 
         attempt = await self._exchange(
-            "GET", user_id, None, judge, LIST_CAP_BYTES, self._settings.list_timeout
+            "GET",
+            user_id,
+            body=None,
+            judge=judge,
+            cap=LIST_CAP_BYTES,
+            timeout_s=self._settings.list_timeout,
         )
         return Listing(attempt, records[-1] if records else None)
 
-    async def _exchange(  # noqa: PLR0913  # what differs between calls
+    async def _exchange(  # what differs between calls
         self,
         method: str,
         user_id: str,
+        *,
         body: bytes | None,
         judge: _Judge,
         cap: int,
@@ -187,7 +198,7 @@ class KooDrive:
     async def _request(
         self, method: str, headers: dict[str, str], body: bytes | None, cap: int, signed_s: float
     ) -> Answer:
-        assert self._session is not None, "enter KooDrive first"  # noqa: S101  # a programmer's error
+        assert self._session is not None, "enter KooDrive first"  # a programmer's error
         async with self._session.request(
             method, self._url, data=body, headers=headers, allow_redirects=False
         ) as response:
@@ -219,7 +230,7 @@ async def _read(response: aiohttp.ClientResponse, cap: int) -> tuple[bytes, bool
     return b"".join(parts), True
 
 
-def silence(error: Exception, timeout_s: float) -> Reading:
+def silence(error: Exception, timeout_s: float) -> Reading:  # noqa: PLR0911  # a table
     """Return what it means that no answer came. Source: dependencies.md, trap 3.
 
     Only where no connection was made is it known that nothing was sent.

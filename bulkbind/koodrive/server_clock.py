@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from bulkbind.clock import Clock
+from typing import TYPE_CHECKING
+
 from bulkbind.koodrive.wire import http_date
+
+if TYPE_CHECKING:
+    from bulkbind.clock import Clock
 
 SAFETY_S = 1.0
 """X-Date must never lie in the server's future: what we send lies this far behind our estimate."""

@@ -35,7 +35,8 @@ _RENEW = frozenset({"0301", "0303", "0307", "1002"})
 _QUOTA = frozenset({"0501", "0502"})
 _LOST_BACKEND = frozenset({"0201", "0202", "0203", "0610", "0613"})
 _LIMIT_TEXT = re.compile(
-    r"limit:\s*(\d{1,9})\s*,\s*time:\s*(\d{1,9})\s*(second|minute|hour|day)", re.ASCII | re.I
+    r"limit:\s*(\d{1,9})\s*,\s*time:\s*(\d{1,9})\s*(second|minute|hour|day)",
+    re.ASCII | re.IGNORECASE,
 )
 _WINDOW_S = {"second": 1.0, "minute": 60.0, "hour": 3600.0, "day": 86400.0}
 
@@ -107,14 +108,14 @@ def _common(answer: Answer, body: dict[str, Any] | None, codes: Codes) -> Readin
     code, message = _words(answer, body)
     gateway = _GATEWAY_CODE.fullmatch(code)
     number = gateway[1] if gateway else ""
-    if answer.status == 429 or number == _THROTTLED:  # noqa: PLR2004  # HTTP's own number
+    if answer.status == 429 or number == _THROTTLED:  # HTTP's own number
         return Reading(_throttled(answer, message), code, message)
-    if 200 <= answer.status < 300:  # noqa: PLR2004  # HTTP's own numbers
+    if 200 <= answer.status < 300:  # HTTP's own numbers
         return _business(answer, body, code, message, codes)
     return Reading(_by_status(answer, number), code, message)
 
 
-def _by_status(answer: Answer, number: str) -> Verdict:  # noqa: PLR0911  # a table
+def _by_status(answer: Answer, number: str) -> Verdict:  # noqa: C901, PLR0911  # a table
     match answer.status:
         case 400 | 401 if _clock_refused(answer):
             return ClockRefused()
@@ -128,13 +129,13 @@ def _by_status(answer: Answer, number: str) -> Verdict:  # noqa: PLR0911  # a ta
             return Refused(set_up=True)
         case 408 | 425:
             return Transient()
-        case status if 300 <= status < 400:  # noqa: PLR2004  # HTTP's own numbers
+        case status if 300 <= status < 400:  # HTTP's own numbers
             return Refused(set_up=True)
-        case status if 400 <= status < 500:  # noqa: PLR2004  # HTTP's own numbers
+        case status if 400 <= status < 500:  # HTTP's own numbers
             return Refused()
         case 502 | 504:
             return NoAnswer()
-        case status if 500 <= status < 600:  # noqa: PLR2004  # HTTP's own numbers
+        case status if 500 <= status < 600:  # HTTP's own numbers
             if number in _LOST_BACKEND:
                 return NoAnswer()
             return Transient(wire.retry_after(answer.retry_after, answer.date))
@@ -156,9 +157,7 @@ def _business(
     if code in codes.already_bound:
         return Reading(AlreadyBound(), code, message)
     if code in codes.retryable:
-        return Reading(
-            Transient(wire.retry_after(answer.retry_after, answer.date)), code, message
-        )
+        return Reading(Transient(wire.retry_after(answer.retry_after, answer.date)), code, message)
     return Reading(Refused(), code, message)
 
 

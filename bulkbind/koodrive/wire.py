@@ -10,8 +10,10 @@ import secrets
 import time
 from datetime import UTC
 from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING
 
-from bulkbind.model import Device
+if TYPE_CHECKING:
+    from bulkbind.model import Device
 
 TRACE_ID_LENGTH = 58
 LONGEST_RETRY_AFTER_S = 86_400.0

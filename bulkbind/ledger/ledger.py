@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bulkbind.clock import Clock, iso
 from bulkbind.ledger import staging, work
@@ -15,6 +13,10 @@ from bulkbind.ledger.lock import LedgerLock
 from bulkbind.ledger.store import get_meta, span
 from bulkbind.ledger.writer import Writer
 from bulkbind.model import Attempt, CheckedRow, Claim, RunState, Settlement, Source, Status
+
+if TYPE_CHECKING:
+    import sqlite3
+    from pathlib import Path
 
 Listener = Callable[[Sequence[Settlement]], None]
 
@@ -74,7 +76,7 @@ class Ledger:
         """Record a new run in state `staging` and return its number."""
         return await self._writer.submit(lambda db: staging.begin(db, run), alone=True)
 
-    async def stage(  # noqa: PLR0913  # one value each, all needed
+    async def stage(  # one value each, all needed
         self,
         run: int,
         source: int,

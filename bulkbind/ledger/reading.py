@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-import sqlite3
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bulkbind.errors import UsageError
 from bulkbind.ledger.store import reading, span
-from bulkbind.model import MEANINGS, PENDING, ResultRow, RunState, RunSummary, Source, Status
+from bulkbind.model import MEANINGS, PENDING, ResultRow, RunState, RunSummary, Source
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Iterator
+    from pathlib import Path
 
 MOST_REASONS = 50
 """Reasons listed in a summary."""
@@ -23,6 +25,13 @@ CASE WHEN r.duplicate_of IS NULL THEN r.detail
              FROM rows f JOIN sources s ON s.run = f.run AND s.source = f.source
             WHERE f.id = r.duplicate_of) END
 """
+_RESULT = f"""
+r.source, r.line, coalesce(r.user_id, ''), coalesce(r.machine_code, ''),
+coalesce(r.device_name, ''), coalesce(r.device_os, ''), {_SHOWN}, r.device_id, r.create_time,
+r.http_status, r.code, r.message, r.attempts, r.trace_id, coalesce(r.settled_at, ''), {_DETAIL},
+r.problems, r.cells
+"""
+"""In the order of `ResultRow`."""
 
 
 class RunReader:
@@ -45,17 +54,12 @@ class RunReader:
         marks = ", ".join("?" * len(statuses))
         only = f"AND {_SHOWN} IN ({marks})" if statuses else ""
         found = self._db.execute(
-            f"SELECT r.source, r.line, r.user_id, r.machine_code, r.device_name, r.device_os, "  # noqa: S608  # constants
-            f"{_SHOWN}, r.device_id, r.create_time, r.http_status, r.code, r.message, r.attempts, "
-            f"r.trace_id, r.settled_at, {_DETAIL}, r.problems, r.cells FROM rows r "
-            f"WHERE r.id BETWEEN ? AND ? {only} ORDER BY r.id",
+            f"SELECT {_RESULT} FROM rows r WHERE r.id BETWEEN ? AND ? {only} ORDER BY r.id",  # noqa: E501, S608  # constants
             (*span(self._run), *statuses),
         )
-        for row in found:
-            *plain, problems, cells = row
-            texts = ["" if v is None and at != 9 else v for at, v in enumerate(plain)]  # noqa: PLR2004  # http_status
-            fields = frozenset(p["field"] for p in json.loads(problems)) if problems else frozenset()
-            yield ResultRow(*texts, broken=fields, cells=cells)
+        for *values, problems, cells in found:
+            fields = [problem["field"] for problem in json.loads(problems)] if problems else []
+            yield ResultRow(*[*values, frozenset(fields), cells])
 
     def summary(self) -> RunSummary:
         """Return the run with its counts and reasons."""
@@ -91,19 +95,23 @@ class RunReader:
         """Return the number of rows by status as shown, in the order in which they are shown."""
         found = dict(
             self._db.execute(
-                f"SELECT {_SHOWN}, count(*) FROM rows r WHERE r.id BETWEEN ? AND ? GROUP BY 1",  # noqa: S608  # constants
+                f"SELECT {_SHOWN}, count(*) FROM rows r "  # noqa: S608  # constants
+                "WHERE r.id BETWEEN ? AND ? GROUP BY 1",
                 span(self._run),
             ).fetchall()
         )
         return {status: found[status] for status in MEANINGS if status in found}
 
     def _reasons(self) -> Iterator[dict[str, Any]]:
-        statuses = (Status.FAILED, Status.INVALID, Status.IN_DOUBT, Status.MOVED)
+        # A row that breaks two rules counts for each of them.
         found = self._db.execute(
             "SELECT r.status, r.code, CASE WHEN r.message = '' THEN r.detail ELSE r.message END, "
-            "count(*), min(r.id) FROM rows r WHERE r.id BETWEEN ? AND ? "
-            "AND r.status IN (?, ?, ?, ?) GROUP BY 1, 2, 3 ORDER BY 4 DESC, 5 LIMIT ?",
-            (*span(self._run), *statuses, MOST_REASONS),
+            "count(*), min(r.id) FROM rows r WHERE r.id BETWEEN ?1 AND ?2 "
+            "AND r.status IN ('failed', 'in_doubt', 'moved') GROUP BY 1, 2, 3 "
+            "UNION ALL SELECT r.status, '', p.value ->> 'rule', count(*), min(r.id) "
+            "FROM rows r, json_each(r.problems) p WHERE r.id BETWEEN ?1 AND ?2 "
+            "AND r.status = 'invalid' GROUP BY 3 ORDER BY 4 DESC, 5 LIMIT ?3",
+            (*span(self._run), MOST_REASONS),
         ).fetchall()
         for status, code, message, count, first in found:
             name, line, detail = self._db.execute(

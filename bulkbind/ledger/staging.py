@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
-import sqlite3
-from collections.abc import Iterable
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 from bulkbind.ledger.store import RUN_SHIFT, span, transaction
 from bulkbind.model import CheckedRow, RunState, Source, Status
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Iterable
 
 BATCH = 2_000
 """Rows per transaction while staging."""
@@ -70,19 +73,17 @@ def begin(db: sqlite3.Connection, run: dict[str, object]) -> int:
             ":version, :settings)",
             run,
         )
-    assert cursor.lastrowid is not None  # noqa: S101  # an INSERT has one
+    assert cursor.lastrowid is not None  # an INSERT has one
     return cursor.lastrowid
 
 
 def add_source(db: sqlite3.Connection, run: int, source: int, form: Source) -> None:
     """Record a manifest's form."""
     with transaction(db):
-        db.execute(
-            "INSERT INTO sources VALUES (?, ?, ?)", (run, source, json.dumps(asdict(form)))
-        )
+        db.execute("INSERT INTO sources VALUES (?, ?, ?)", (run, source, json.dumps(asdict(form))))
 
 
-def stage(  # noqa: PLR0913  # one value each, all needed
+def stage(  # one value each, all needed
     db: sqlite3.Connection,
     run: int,
     source: int,

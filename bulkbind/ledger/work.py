@@ -7,12 +7,15 @@ survives a crash.
 from __future__ import annotations
 
 import json
-import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from bulkbind.errors import LedgerError
 from bulkbind.ledger.store import put_meta, span
 from bulkbind.model import Attempt, Claim, Device, RunState, Settlement, Status
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Iterable, Mapping, Sequence
 
 _CLAIM = "id, user_id, machine_code, device_name, device_os, attempts, doubts, sent_at"
 
@@ -68,9 +71,7 @@ def reclaim(db: sqlite3.Connection, taken: Claim, sent_at: float | None) -> None
     _mark_claimed(db, [taken], sent_at)
 
 
-def _mark_claimed(
-    db: sqlite3.Connection, claims: Sequence[Claim], sent_at: float | None
-) -> None:
+def _mark_claimed(db: sqlite3.Connection, claims: Sequence[Claim], sent_at: float | None) -> None:
     for taken in claims:
         if taken.attempts == 0 and taken.doubts == 0:
             taken.sent_at = sent_at
@@ -219,7 +220,11 @@ def record_attempts(db: sqlite3.Connection, attempts: Iterable[tuple[int, Attemp
 
 
 def finish(
-    db: sqlite3.Connection, run: int, moment: str, stop_reason: str | None, facts: Mapping[str, object]
+    db: sqlite3.Connection,
+    run: int,
+    moment: str,
+    stop_reason: str | None,
+    facts: Mapping[str, object],
 ) -> RunState:
     """End the sending: what is still claimed may have been sent. Returns the run's last state."""
     recover(db)

@@ -6,13 +6,15 @@ import asyncio
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from bulkbind.errors import BulkbindError, LedgerError
 from bulkbind.ledger.store import connect, transaction
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
 
 T = TypeVar("T")
 
@@ -81,9 +83,10 @@ class Writer:
         try:
             db = connect(self._path, self._endpoint)
         except BulkbindError as error:
-            self._tell(lambda: (_fail(self._opened, error), _done(self._closed)))
+            self._tell(_fail, self._opened, error)
+            self._tell(_done, self._closed)
             return
-        self._tell(lambda: _done(self._opened))
+        self._tell(_done, self._opened)
         try:
             while self._step(db):
                 pass
@@ -91,7 +94,7 @@ class Writer:
             try:
                 db.close()
             finally:
-                self._tell(lambda: _done(self._closed))
+                self._tell(_done, self._closed)
 
     def _step(self, db: sqlite3.Connection) -> bool:
         """Take what waits, as one group; return whether to go on."""
@@ -121,15 +124,14 @@ class Writer:
         if error is None:
             error = self._attempt(db, group)
         if error is None:
-            self._tell(lambda: [_done(item.future, item.result) for item in group])
+            for item in group:
+                self._tell(_done, item.future, item.result)
             return
-        failed = error
-        if not isinstance(failed, LedgerError) and group[0].alone:
-            # A manifest that cannot be read on is no trouble of the ledger's.
-            self._tell(lambda: _fail(group[0].future, failed))
-            return
-        self._failure = failed
-        self._tell(lambda: [_fail(item.future, failed) for item in group])
+        # A manifest that cannot be read on is no trouble of the ledger's.
+        if isinstance(error, LedgerError) or not group[0].alone:
+            self._failure = error
+        for item in group:
+            self._tell(_fail, item.future, error)
 
     def _attempt(self, db: sqlite3.Connection, group: list[_Operation]) -> BulkbindError | None:
         try:
@@ -151,9 +153,9 @@ class Writer:
             return LedgerError(f"ledger {self._path}: {type(error).__name__}: {error}")
         return None
 
-    def _tell(self, call: Callable[[], object]) -> None:
+    def _tell(self, call: Callable[..., None], *arguments: object) -> None:
         try:
-            self._loop.call_soon_threadsafe(call)
+            self._loop.call_soon_threadsafe(call, *arguments)
         except RuntimeError:  # the loop is closed: nobody waits any more
             return
 

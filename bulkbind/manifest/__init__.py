@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from bulkbind.errors import ManifestError, UsageError
 from bulkbind.manifest.csv_reader import CsvManifest
@@ -15,6 +13,10 @@ from bulkbind.manifest.text import encoding_of, format_of, read_head
 from bulkbind.manifest.yaml_reader import YamlManifest
 from bulkbind.model import CheckedRow, Source
 from bulkbind.settings import FIELDS, ManifestSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
 __all__ = ["Manifest", "digest", "open_manifest"]
 

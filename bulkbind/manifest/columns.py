@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from bulkbind.errors import ManifestError
 from bulkbind.model import OWN_COLUMNS
 from bulkbind.settings import FIELDS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 _SPELLINGS = {
     "userid": "user_id",
@@ -31,8 +34,8 @@ def field_of(header: str, mapping: Mapping[str, str]) -> str | None:
     for field, column in mapping.items():
         if column == wanted or plain(column) == plain(wanted):
             return field
-    field = _SPELLINGS.get(plain(wanted))
-    return None if field in mapping else field
+    spelled = _SPELLINGS.get(plain(wanted))
+    return None if spelled in mapping else spelled
 
 
 def positions(

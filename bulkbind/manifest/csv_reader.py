@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import csv
-import io
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bulkbind.errors import ManifestError
 from bulkbind.manifest import columns
 from bulkbind.manifest.rules import Values, check, printable, trim
 from bulkbind.model import CheckedRow, Problem, Source
 from bulkbind.settings import FIELDS
+
+if TYPE_CHECKING:
+    import io
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
 DELIMITERS = ",;\t|"
 _SHAPE = "row: as many cells as the header has columns"

@@ -98,7 +98,9 @@ def _problems(values: Values, columns: tuple[str, ...]) -> list[Problem]:
 def _found(value: str, rule: Rule) -> str:
     """Say what breaks the rule: the first character that may not stand there, the length."""
     wrong = (at for at, character in enumerate(value) if not rule.allowed.fullmatch(character))
-    parts = [f"{name_character(value[at])} at {at + 1}" for at in [next(wrong, None)] if at is not None]
+    parts = [
+        f"{name_character(value[at])} at {at + 1}" for at in [next(wrong, None)] if at is not None
+    ]
     if len(value) > rule.longest:
         parts.append(f"it has {len(value)} characters")
     return ", ".join(parts)
@@ -115,5 +117,5 @@ def name_character(character: str) -> str:
 
 
 def printable(value: str) -> str:
-    """Return *value* with undecodable bytes written as `\\udcXX`, so that it can be stored."""
+    r"""Return *value* with undecodable bytes written as `\\udcXX`, so that it can be stored."""
     return value.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -6,9 +6,7 @@ YAML's own types corrupt identifiers (`0123` is 83, `no` is False).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
 import yaml
 
@@ -18,7 +16,11 @@ from bulkbind.manifest.rules import check, printable, trim
 from bulkbind.model import OWN_COLUMNS, CheckedRow, Problem, Source
 from bulkbind.settings import FIELDS
 
-Node: TypeAlias = "str | None | list[Any] | dict[str, Any]"
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+Node: TypeAlias = "str | list[Any] | dict[str, Any] | None"
 
 MOST_NODES = 1_000
 """Values in one device, aliases resolved: a bound against expanding aliases."""
@@ -139,7 +141,7 @@ class YamlManifest:
         for event in events:
             if isinstance(event, yaml.SequenceEndEvent):
                 return
-            line = event.start_mark.line + 1
+            line = line_of(event)
             try:
                 node = events.build(event)
             except _DuplicateKeyError as error:
@@ -212,7 +214,7 @@ class YamlManifest:
 class _Events:
     """The parser's events, and values built from them within bounds."""
 
-    def __init__(self, file: Any, name: str) -> None:  # noqa: ANN401  # any binary stream
+    def __init__(self, file: BinaryIO, name: str) -> None:
         self._parser = iter(yaml.parse(file, Loader=yaml.CLoader))
         self._name = name
         self._anchors: dict[str, tuple[Node, int]] = {}
@@ -224,12 +226,12 @@ class _Events:
 
     def __next__(self) -> yaml.Event:
         event = next(self._parser)
-        assert isinstance(event, yaml.Event)  # noqa: S101  # the type stubs leave it open
+        assert isinstance(event, yaml.Event)  # the type stubs leave it open
         return event
 
     def place(self, event: yaml.Event) -> str:
         """Return `file:line` of an event."""
-        return f"{self._name}:{event.start_mark.line + 1}"
+        return f"{self._name}:{line_of(event)}"
 
     def build(self, event: yaml.Event) -> Node:
         """Return the value that begins with *event*, all of its events consumed.
@@ -272,7 +274,7 @@ class _Events:
         return node
 
     def _alias(self, event: yaml.AliasEvent) -> Node:
-        known = self._anchors.get(event.anchor)
+        known = self._anchors.get(event.anchor or "")
         if known is None:
             raise ManifestError(f"{self.place(event)}: alias `*{event.anchor}` has no anchor")
         self._count(event, known[1])
@@ -306,7 +308,7 @@ class _Events:
                 raise ManifestError(f"{self.place(event)}: a key must be a text")
             name = "" if key is None else key
             if name in pairs:
-                raise _DuplicateKeyError(name, event.start_mark.line + 1)
+                raise _DuplicateKeyError(name, line_of(event))
             value = self._node(next(self))
             if name == "<<":
                 for part in value if isinstance(value, list) else [value]:
@@ -316,6 +318,11 @@ class _Events:
             else:
                 pairs[name] = value
         return {**merged, **pairs} if merged else pairs
+
+
+def line_of(event: yaml.Event) -> int:
+    """Return the line on which an event begins, 1-based."""
+    return event.start_mark.line + 1 if event.start_mark else 0
 
 
 def _kind(node: Node) -> str:

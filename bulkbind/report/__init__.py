@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from bulkbind.model import ResultRow, RunSummary, Source
 from bulkbind.report.summary import as_json, as_text, write_summary
 from bulkbind.report.tables import COMES_BACK, write_failed, write_results
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from bulkbind.model import ResultRow, RunSummary, Source
 
 __all__ = ["RunRows", "as_json", "as_text", "write_report"]
 

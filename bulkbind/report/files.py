@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from bulkbind.errors import LedgerError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 @contextmanager

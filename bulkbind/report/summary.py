@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bulkbind.model import MEANINGS, RunSummary
 from bulkbind.report.files import replacing
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 MOST_REASONS_SHOWN = 8
 

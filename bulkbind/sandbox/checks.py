@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 MAX_AGE_S = 900
 """X-Date: at most 15 minutes old, and never later than the server's clock."""
@@ -38,9 +40,7 @@ def unauthorised(message: str) -> Refusal:
     return Refusal(401, {"error_code": "APIG.0301", "error_msg": message, "request_id": "sandbox"})
 
 
-def check_headers(
-    headers: Mapping[str, str], now: datetime, token: str | None
-) -> Refusal | None:
+def check_headers(headers: Mapping[str, str], now: datetime, token: str | None) -> Refusal | None:
     """Return what is wrong with a request's headers, or None."""
     scheme, _, given = headers.get("Authorization", "").partition(" ")
     if scheme not in ("Bearer", "AT") or not given:

@@ -85,7 +85,7 @@ class Sandbox:
 
     # --- calls -----------------------------------------------------------------------------------
 
-    async def _bind(self, request: web.Request) -> web.StreamResponse:
+    async def _bind(self, request: web.Request) -> web.StreamResponse:  # noqa: PLR0911  # one a fault
         body = await request.read()
         refusal = self._refusal(request)
         if refusal is not None:
@@ -130,9 +130,7 @@ class Sandbox:
         if refusal is not None:
             return self._refuse(request, refusal)
         self._count("unbinds")
-        record = self.bindings.unbind(
-            request.headers["X-User-Id"], request.match_info["device_id"]
-        )
+        record = self.bindings.unbind(request.headers["X-User-Id"], request.match_info["device_id"])
         if record is None:
             self._write(request, "missing", "", 200)
             return web.json_response({"code": MISSING_CODE, "msg": "resource not found"})
@@ -175,7 +173,7 @@ class Sandbox:
         return used >= count
 
     def _refuse(self, request: web.Request, refusal: Refusal) -> web.StreamResponse:
-        if refusal.status != 429:  # noqa: PLR2004  # HTTP's own number
+        if refusal.status != 429:  # HTTP's own number
             self._count("refused")
         self._write(request, "refused", "", refusal.status)
         return web.json_response(refusal.body, status=refusal.status)
