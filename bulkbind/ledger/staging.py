@@ -4,63 +4,66 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from json.encoder import encode_basestring_ascii
+from typing import TYPE_CHECKING, Any
 
+from bulkbind.errors import LedgerError
 from bulkbind.ledger.store import RUN_SHIFT, span, transaction
 from bulkbind.model import CheckedRow, RunState, Source, Status
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Iterable
+    from collections.abc import Sequence
 
 BATCH = 2_000
 """Rows per transaction while staging."""
 
-# The status of a row without problems, in the order of precedence: duplicate, moved, in doubt
-# (left so by another run), skipped, staged.
-_STAGE = """
-INSERT INTO rows (id, run, source, line, user_id, machine_code, device_name, device_os,
-                  cells, duplicate_of, status, device_id, create_time, detail)
-SELECT :id, :run, :source, :line, :user, :code, :name, :os,
-       CASE WHEN first IS NULL AND (known IS NULL OR :rebind OR doubt IS NOT NULL) THEN :cells END,
-       first,
-       CASE WHEN first IS NOT NULL THEN 'duplicate'
-            WHEN other IS NOT NULL THEN 'moved'
-            WHEN doubt IS NOT NULL THEN 'in_doubt'
-            WHEN known IS NOT NULL AND NOT :rebind THEN 'skipped'
-            ELSE 'staged' END,
-       coalesce(CASE WHEN first IS NULL AND other IS NULL AND doubt IS NULL AND NOT :rebind
-                     THEN (SELECT device_id FROM bindings
-                            WHERE user_id = :user AND machine_code = :code) END, ''),
-       coalesce(CASE WHEN first IS NULL AND other IS NULL AND doubt IS NULL AND NOT :rebind
-                     THEN (SELECT create_time FROM bindings
-                            WHERE user_id = :user AND machine_code = :code) END, ''),
-       CASE WHEN first IS NOT NULL THEN ''
-            WHEN other IS NOT NULL THEN 'bound to user ' || other
-            WHEN doubt IS NOT NULL
-            THEN 'in doubt since run ' || (SELECT run_id FROM runs WHERE run = doubt)
-            WHEN known IS NOT NULL AND NOT :rebind
-            THEN (SELECT 'bound since ' || b.since || ' by run ' || r.run_id
-                    FROM bindings b JOIN runs r USING (run)
-                   WHERE b.user_id = :user AND b.machine_code = :code)
-            ELSE '' END
-  FROM (SELECT
-    (SELECT id FROM rows INDEXED BY rows_device
-      WHERE run = :run AND user_id = :user AND machine_code = :code
-        AND problems IS NULL AND duplicate_of IS NULL) AS first,
-    (SELECT user_id FROM bindings
-      WHERE machine_code = :code AND user_id <> :user LIMIT 1) AS other,
-    (SELECT run FROM rows INDEXED BY rows_open
-      WHERE user_id = :user AND machine_code = :code
-        AND status IN ('claimed', 'in_doubt') LIMIT 1) AS doubt,
-    (SELECT 1 FROM bindings WHERE user_id = :user AND machine_code = :code) AS known)
+# A batch goes through a table of its own in memory, so that SQLite does the work a batch at a
+# time. Which state wins: invalid, duplicate, moved, in doubt (left so by another run), skipped.
+_BATCH_TABLE = """
+CREATE TEMP TABLE IF NOT EXISTS batch (
+  id INTEGER PRIMARY KEY, line, user_id, machine_code, device_name, device_os, cells)
 """
-
+_COLUMNS = "line, user_id, machine_code, device_name, device_os"
+# The unique index on a run's devices says which rows are not the first for their device.
+_STAGE_FIRST = f"""
+INSERT OR IGNORE INTO rows (id, run, source, {_COLUMNS}, cells, status)
+SELECT id, :run, :source, {_COLUMNS}, cells, 'staged' FROM batch ORDER BY id
+"""
+_STAGE_DUPLICATES = """
+INSERT INTO rows (id, run, source, line, user_id, machine_code, device_name, device_os,
+                  duplicate_of, status)
+SELECT b.id, :run, :source, b.line, b.user_id, b.machine_code, b.device_name, b.device_os,
+       f.id, 'duplicate'
+  FROM batch b JOIN rows f INDEXED BY rows_device
+    ON f.run = :run AND f.user_id = b.user_id AND f.machine_code = b.machine_code
+   AND f.problems IS NULL AND f.duplicate_of IS NULL
+ WHERE f.id <> b.id
+"""
+_MARK_MOVED = """
+UPDATE rows SET status = 'moved', detail = 'bound to user ' || b.user_id
+  FROM bindings b
+ WHERE rows.id BETWEEN :first AND :last AND rows.status = 'staged'
+   AND b.machine_code = rows.machine_code AND b.user_id <> rows.user_id
+"""
+_MARK_IN_DOUBT = """
+UPDATE rows SET status = 'in_doubt', detail = 'in doubt since run ' || r.run_id
+  FROM rows d INDEXED BY rows_open JOIN runs r ON r.run = d.run
+ WHERE rows.id BETWEEN :first AND :last AND rows.status = 'staged'
+   AND d.user_id = rows.user_id AND d.machine_code = rows.machine_code
+   AND d.status IN ('claimed', 'in_doubt') AND d.run <> :run
+"""
+_MARK_SKIPPED = """
+UPDATE rows SET status = 'skipped', device_id = b.device_id, create_time = b.create_time,
+       detail = 'bound since ' || b.since || ' by run ' || r.run_id, cells = NULL
+  FROM bindings b JOIN runs r USING (run)
+ WHERE rows.id BETWEEN :first AND :last AND rows.status = 'staged' AND NOT :rebind
+   AND b.user_id = rows.user_id AND b.machine_code = rows.machine_code
+"""
 _STAGE_INVALID = """
 INSERT INTO rows (id, run, source, line, user_id, machine_code, device_name, device_os,
                   cells, status, problems, message, detail)
-VALUES (:id, :run, :source, :line, :user, :code, :name, :os, :cells, 'invalid',
-        :problems, :message, :detail)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 'invalid', ?, ?, ?)
 """
 
 
@@ -83,12 +86,12 @@ def add_source(db: sqlite3.Connection, run: int, source: int, form: Source) -> N
         db.execute("INSERT INTO sources VALUES (?, ?, ?)", (run, source, json.dumps(asdict(form))))
 
 
-def stage(  # one value each, all needed
+def stage(
     db: sqlite3.Connection,
     run: int,
     source: int,
     position: int,
-    rows: Iterable[CheckedRow],
+    rows: Sequence[CheckedRow],
     *,
     rebind: bool,
 ) -> int:
@@ -102,39 +105,66 @@ def stage(  # one value each, all needed
         rows: In the manifest's order.
         rebind: Stage also what is known as bound.
     """
+    first = (run << RUN_SHIFT) + position
+    valid: list[tuple[object, ...]] = []
+    invalid: list[tuple[object, ...]] = []
+    for number, row in enumerate(rows, start=first):
+        if row.device is not None:
+            valid.append((number, row.line, *row.values, _cells(row.cells)))
+        else:
+            known = (number, run, source, row.line, *row.values, _cells(row.cells))
+            invalid.append((*known, *_problems(row)))
+    values = {"run": run, "source": source, "rebind": rebind}
+    values |= {"first": first, "last": first + len(rows) - 1}
+    db.execute(_BATCH_TABLE)
     with transaction(db):
-        for row in rows:
-            user, code, name, system = row.values
-            values: dict[str, object] = {
-                "id": (run << RUN_SHIFT) + position,
-                "run": run,
-                "source": source,
-                "line": row.line,
-                "user": user,
-                "code": code,
-                "name": name,
-                "os": system,
-                "cells": json.dumps(row.cells),
-            }
-            if row.device is not None:
-                db.execute(_STAGE, values | {"rebind": rebind})
-            else:
-                db.execute(_STAGE_INVALID, values | _problems(row))
-            position += 1
-    return position
+        db.execute("DELETE FROM batch")
+        db.executemany("INSERT INTO batch VALUES (?, ?, ?, ?, ?, ?, ?)", valid)
+        db.executemany(_STAGE_INVALID, invalid)
+        if db.execute(_STAGE_FIRST, values).rowcount < len(valid):
+            db.execute(_STAGE_DUPLICATES, values)
+        _mark_known(db, values)
+        (written,) = db.execute(
+            "SELECT count(*) FROM rows WHERE id BETWEEN :first AND :last", values
+        ).fetchone()
+        if written != len(rows):
+            raise LedgerError(f"the ledger took {written} of {len(rows)} rows; none was kept")
+    return position + len(rows)
 
 
-def _problems(row: CheckedRow) -> dict[str, object]:
-    return {
-        "problems": json.dumps([asdict(problem) for problem in row.problems]),
-        "message": "; ".join(problem.rule for problem in row.problems),
-        "detail": "; ".join(
+def _mark_known(db: sqlite3.Connection, values: dict[str, object]) -> None:
+    """Say of staged rows what the ledger knows of their devices."""
+    has_bindings, has_open = db.execute(
+        "SELECT EXISTS (SELECT 1 FROM bindings), EXISTS (SELECT 1 FROM rows INDEXED BY rows_open "
+        "WHERE status IN ('claimed', 'in_doubt'))"
+    ).fetchone()
+    if has_bindings:
+        db.execute(_MARK_MOVED, values)
+    if has_open:
+        db.execute(_MARK_IN_DOUBT, values)
+    if has_bindings:
+        db.execute(_MARK_SKIPPED, values)
+
+
+def _cells(cells: list[str] | dict[str, Any]) -> str:
+    """Return cells as JSON; the list of texts of a CSV row three times faster than `dumps`."""
+    if isinstance(cells, dict):
+        return json.dumps(cells)
+    return f"[{','.join(map(encode_basestring_ascii, cells))}]"
+
+
+def _problems(row: CheckedRow) -> tuple[str, str, str]:
+    """Return the problems as JSON, their rules, and what was found."""
+    return (
+        json.dumps([asdict(problem) for problem in row.problems]),
+        "; ".join(problem.rule for problem in row.problems),
+        "; ".join(
             f"{problem.column} {problem.value!r}: {problem.found}"
             if problem.value
             else f"{problem.column}: {problem.found}"
             for problem in row.problems
         ),
-    }
+    )
 
 
 def ready(db: sqlite3.Connection, run: int) -> None:

@@ -50,6 +50,7 @@ def connect(path: Path, endpoint: str | None) -> sqlite3.Connection:
         db.execute("PRAGMA synchronous = FULL")
         db.execute("PRAGMA fullfsync = ON")  # macOS: a plain fsync may stop at the drive's cache
         db.execute("PRAGMA busy_timeout = 10000")
+        db.execute("PRAGMA temp_store = MEMORY")
         db.execute("PRAGMA cache_size = -32768")  # 32 MiB: bounded, whatever the manifest's size
         _migrate(db)
         if endpoint is not None:
