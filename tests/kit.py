@@ -15,7 +15,10 @@ import urllib.request
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from itertools import count
-from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 BULKBIND = [sys.executable, "-m", "bulkbind"]
 START = datetime(2026, 11, 23, 12, 0, 0, tzinfo=UTC)
@@ -172,7 +175,8 @@ def count_rows(ledger: Path, status: str) -> int:
         return 0
     with closing(sqlite3.connect(f"file:{ledger}?mode=ro", uri=True)) as db:
         try:
-            (number,) = db.execute("SELECT count(*) FROM rows WHERE status = ?", (status,)).fetchone()
+            query = "SELECT count(*) FROM rows WHERE status = ?"
+            (number,) = db.execute(query, (status,)).fetchone()
         except sqlite3.OperationalError:
             return 0
         return int(number)

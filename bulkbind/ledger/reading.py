@@ -54,7 +54,7 @@ class RunReader:
         marks = ", ".join("?" * len(statuses))
         only = f"AND {_SHOWN} IN ({marks})" if statuses else ""
         found = self._db.execute(
-            f"SELECT {_RESULT} FROM rows r WHERE r.id BETWEEN ? AND ? {only} ORDER BY r.id",  # noqa: E501, S608  # constants
+            f"SELECT {_RESULT} FROM rows r WHERE r.id BETWEEN ? AND ? {only} ORDER BY r.id",  # noqa: S608  # constants
             (*span(self._run), *statuses),
         )
         for *values, problems, cells in found:

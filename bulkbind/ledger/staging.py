@@ -13,7 +13,7 @@ from bulkbind.model import CheckedRow, RunState, Source, Status
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 BATCH = 2_000
 """Rows per transaction while staging."""
@@ -24,11 +24,13 @@ _BATCH_TABLE = """
 CREATE TEMP TABLE IF NOT EXISTS batch (
   id INTEGER PRIMARY KEY, line, user_id, machine_code, device_name, device_os, cells)
 """
-_COLUMNS = "line, user_id, machine_code, device_name, device_os"
 # The unique index on a run's devices says which rows are not the first for their device.
-_STAGE_FIRST = f"""
-INSERT OR IGNORE INTO rows (id, run, source, {_COLUMNS}, cells, status)
-SELECT id, :run, :source, {_COLUMNS}, cells, 'staged' FROM batch ORDER BY id
+_STAGE_FIRST = """
+INSERT OR IGNORE INTO rows (id, run, source, line, user_id, machine_code, device_name, device_os,
+                            cells, status)
+SELECT id, :run, :source, line, user_id, machine_code, device_name, device_os,
+       cells, 'staged'
+  FROM batch ORDER BY id
 """
 _STAGE_DUPLICATES = """
 INSERT INTO rows (id, run, source, line, user_id, machine_code, device_name, device_os,
@@ -132,7 +134,7 @@ def stage(
     return position + len(rows)
 
 
-def _mark_known(db: sqlite3.Connection, values: dict[str, object]) -> None:
+def _mark_known(db: sqlite3.Connection, values: Mapping[str, object]) -> None:
     """Say of staged rows what the ledger knows of their devices."""
     has_bindings, has_open = db.execute(
         "SELECT EXISTS (SELECT 1 FROM bindings), EXISTS (SELECT 1 FROM rows INDEXED BY rows_open "
