@@ -15,7 +15,7 @@ import urllib.request
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from itertools import count
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,6 +33,8 @@ class FakeClock:
         self._sleepers: list[tuple[float, int, asyncio.Future[None]]] = []
         self._order = count()
         self._ticking: asyncio.Task[None] | None = None
+        self.waits_for: set[asyncio.Future[Any]] = set()
+        """Work of real threads: no time passes before it is done."""
 
     def monotonic(self) -> float:
         return self._seconds
@@ -56,11 +58,14 @@ class FakeClock:
         while self._sleepers:
             for _ in range(20):
                 await asyncio.sleep(0)  # noqa: TID251  # yields to the loop, no time passes
+            if self.waits_for:
+                await asyncio.sleep(0.0005)  # noqa: TID251  # real time, for real threads
+                continue
             if not self._sleepers:
                 return
             due, _, future = heapq.heappop(self._sleepers)
-            self._seconds = max(self._seconds, due)
-            if not future.done():
+            if not future.done():  # a cancelled sleeper takes no time
+                self._seconds = max(self._seconds, due)
                 future.set_result(None)
 
 

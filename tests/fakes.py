@@ -1,0 +1,143 @@
+"""Stand-ins that keep the interfaces of the real parts: a server, a gate, a listener."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict, deque
+from itertools import count
+from typing import TYPE_CHECKING
+
+from bulkbind.clock import iso
+from bulkbind.engine.stop import DrainedError
+from bulkbind.model import (
+    Accepted,
+    AlreadyBound,
+    Attempt,
+    Listing,
+    NoAnswer,
+    Record,
+    Verdict,
+)
+
+if TYPE_CHECKING:
+    from bulkbind.engine import Pacer, StopSignal
+    from bulkbind.model import Device
+    from tests.kit import FakeClock
+
+LOST = "lost"
+"""A plan for a bind: the server binds, and no answer comes."""
+
+
+class FakeServer:
+    """A KooDrive in memory with a client's face; what it answers can be planned call by call.
+
+    Attributes:
+        planned: Verdicts (or `LOST`) for the next binds, then plain success.
+        list_planned: Verdicts for the next lists, then the truth.
+        posted_again: Binds of devices that were bound already.
+    """
+
+    def __init__(self, clock: FakeClock, pacer: Pacer, stop: StopSignal) -> None:
+        self.clock = clock
+        self.pacer = pacer
+        self.stop = stop
+        self.planned: deque[Verdict | str] = deque()
+        self.list_planned: deque[Verdict] = deque()
+        self.bindings: dict[str, dict[str, Record]] = defaultdict(dict)
+        self.binds: Counter[tuple[str, str]] = Counter()
+        self.lists: Counter[str] = Counter()
+        self.posted_again = 0
+        self.latency_s = 0.01
+        self.in_flight = 0
+        self.most_in_flight = 0
+        self.second_bind_is_error = False
+        self._ids = count(1)
+
+    def put(self, user_id: str, machine_code: str, *, age_s: float = 0.0) -> None:
+        """Bind a device as somebody else did, *age_s* ago."""
+        created = iso(self.clock.utc_now().fromtimestamp(self._now() - age_s).astimezone())
+        record = Record(machine_code, f"id{next(self._ids)}", created)
+        self.bindings[user_id][machine_code] = record
+
+    def _now(self) -> float:
+        return self.clock.utc_now().timestamp()
+
+    def server_time(self) -> float | None:
+        return self._now()
+
+    async def bind(self, device: Device) -> Attempt:
+        permit = await self.pacer.permit()
+        sent_at = self._now()
+        self.in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self.in_flight)
+        try:
+            await self.clock.sleep(self.latency_s)
+        finally:
+            self.in_flight -= 1
+        plan = self.planned.popleft() if self.planned else None
+        verdict = self._handle(device, plan)
+        self.pacer.report(permit, verdict)
+        return self._attempt(verdict, sent_at)
+
+    def _handle(self, device: Device, plan: Verdict | str | None) -> Verdict:
+        if plan is not None and not isinstance(plan, str):
+            return plan
+        self.binds[device.user_id, device.machine_code] += 1
+        known = self.bindings[device.user_id].get(device.machine_code)
+        if known is None:
+            known = Record(device.machine_code, f"id{next(self._ids)}", iso(self.clock.utc_now()))
+            self.bindings[device.user_id][device.machine_code] = known
+        else:
+            self.posted_again += 1
+            if self.second_bind_is_error and plan != LOST:
+                return AlreadyBound()
+        return NoAnswer() if plan == LOST else Accepted(known.device_id, known.create_time)
+
+    async def list_devices(self, user_id: str) -> Listing:
+        permit = await self.pacer.permit()
+        sent_at = self._now()
+        self.lists[user_id] += 1
+        await self.clock.sleep(self.latency_s)
+        if self.list_planned:
+            verdict = self.list_planned.popleft()
+            self.pacer.report(permit, verdict)
+            return Listing(self._attempt(verdict, sent_at), None)
+        self.pacer.report(permit, Accepted("", ""))
+        attempt = self._attempt(Accepted("", ""), sent_at)
+        return Listing(attempt, dict(self.bindings[user_id]))
+
+    def _attempt(self, verdict: Verdict, sent_at: float) -> Attempt:
+        return Attempt(
+            verdict=verdict,
+            trace_id=f"trace{next(self._ids)}",
+            sent_at=sent_at,
+            took_s=self.latency_s,
+            http_status=None if isinstance(verdict, NoAnswer) else 200,
+            code=type(verdict).__name__,
+            message="as planned",
+        )
+
+
+class OpenGate:
+    """A gate that is always open."""
+
+    def __init__(self, *, drained: bool = False) -> None:
+        self.reported: list[Verdict] = []
+        self.forgotten = 0
+        self._drained = drained
+
+    async def permit(self) -> int:
+        if self._drained:
+            raise DrainedError
+        return 0
+
+    def report(self, permit: int, verdict: Verdict) -> None:  # noqa: ARG002  # the protocol's
+        self.reported.append(verdict)
+
+    def forget(self, permit: int) -> None:  # noqa: ARG002  # the protocol's
+        self.forgotten += 1
+
+    def closed_for_s(self) -> float:
+        return 0.0
+
+    def per_s(self) -> float | None:
+        return None
