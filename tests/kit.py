@@ -56,7 +56,7 @@ class FakeClock:
     async def _tick(self) -> None:
         """Wake the sleepers one by one, giving everybody else some turns in between."""
         while self._sleepers:
-            for _ in range(20):
+            for _ in range(100):
                 await asyncio.sleep(0)  # noqa: TID251  # yields to the loop, no time passes
             if self.waits_for:
                 await asyncio.sleep(0.0005)  # noqa: TID251  # real time, for real threads

@@ -30,7 +30,7 @@ class Ledger:
         self._writer = Writer(path, endpoint)
         self._settlements: list[Settlement] = []
         self._attempts: list[tuple[int, Attempt]] = []
-        self._flush: asyncio.Future[None] | None = None
+        self._flush: asyncio.Task[None] | None = None
         self.on_settled: Listener = lambda _settlements: None
         """Called with outcomes once they are durable."""
 
@@ -52,6 +52,8 @@ class Ledger:
     async def close(self) -> None:
         """Write what was handed in, close the file and give the lock back."""
         try:
+            if self._flush is not None:
+                await asyncio.wait([self._flush])
             await self._writer.close()
         finally:
             self._lock.release()
@@ -178,30 +180,22 @@ class Ledger:
         self._flush_soon()
 
     def _flush_soon(self) -> None:
-        if self._flush is not None or not (self._settlements or self._attempts):
-            return
-        settlements, self._settlements = self._settlements, []
-        attempts, self._attempts = self._attempts, []
-        moment = iso(self._clock.utc_now())
+        if self._flush is None or self._flush.done():
+            self._flush = asyncio.create_task(self._write_all(), name="flush")
+            self._flush.add_done_callback(_retrieve)
 
-        def write(db: sqlite3.Connection) -> None:
-            work.settle(db, settlements, moment)
-            work.record_attempts(db, attempts)
-
-        self._flush = self._writer.submit(write)
-        self._flush.add_done_callback(lambda done: self._flushed(done, settlements))
-
-    def _flushed(self, done: asyncio.Future[None], settlements: Sequence[Settlement]) -> None:
-        self._flush = None
-        if done.cancelled() or done.exception() is not None:
-            return
-        if settlements:
-            self.on_settled(settlements)
-        self._flush_soon()
+    async def _write_all(self) -> None:
+        """Write what was handed in, and what is handed in meanwhile, group by group."""
+        while self._settlements or self._attempts:
+            settlements, self._settlements = self._settlements, []
+            attempts, self._attempts = self._attempts, []
+            await self._writer.submit(_writing(settlements, attempts, iso(self._clock.utc_now())))
+            if settlements:
+                self.on_settled(settlements)
 
     async def flushed(self) -> None:
         """Return once every outcome handed in is durable. Raises: LedgerError."""
-        while self._flush is not None:
+        if self._flush is not None:
             await asyncio.shield(self._flush)
 
     async def finish(
@@ -223,3 +217,19 @@ def _batches(rows: Iterable[CheckedRow], size: int) -> Iterator[list[CheckedRow]
     iterator = iter(rows)
     while batch := list(islice(iterator, size)):
         yield batch
+
+
+def _writing(
+    settlements: Sequence[Settlement], attempts: Sequence[tuple[int, Attempt]], moment: str
+) -> Callable[[sqlite3.Connection], None]:
+    def write(db: sqlite3.Connection) -> None:
+        work.settle(db, settlements, moment)
+        work.record_attempts(db, attempts)
+
+    return write
+
+
+def _retrieve(task: asyncio.Task[None]) -> None:
+    """Whoever awaits the ledger next hears of a failure; nobody need await this task."""
+    if not task.cancelled():
+        task.exception()
