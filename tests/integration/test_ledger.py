@@ -1,0 +1,379 @@
+"""The ledger on real files: staging, transitions, what is refused, one at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import stat
+import subprocess
+import sys
+from contextlib import closing
+
+import pytest
+
+from bulkbind.errors import LedgerBusyError, LedgerError, UsageError
+from bulkbind.ledger import Ledger, RunReader, all_runs, find_run, reading, staging, work
+from bulkbind.ledger.lock import LedgerLock
+from bulkbind.ledger.store import VERSION, connect, reading as reading_file, transaction
+from bulkbind.model import CheckedRow, Device, Outcome, Problem, Settlement, Source, Status
+from tests.kit import FakeClock
+
+ENDPOINT = "https://example.test"
+FORM = Source("fleet.csv", "csv", "utf-8", bom=False, header=("machine_code",))
+
+
+def values(name):
+    return {
+        "run_id": name,
+        "digest": name,
+        "created_at": "now",
+        "operator": "me",
+        "host": "here",
+        "pid": 1,
+        "version": "0",
+        "settings": "{}",
+    }
+
+
+def valid(line, code, user="u"):
+    device = Device(user, code)
+    return CheckedRow(line, [code], device, (user, code, None, None))
+
+
+def invalid(line):
+    problem = Problem("machine_code", "Serial", "a-b", "machine_code: rule", "'-' at 2")
+    return CheckedRow(line, ["a-b"], None, ("u", "a-b", None, None), (problem,))
+
+
+def staged(db, name, rows, *, rebind=False):
+    run = staging.begin(db, values(name))
+    staging.add_source(db, run, 0, FORM)
+    staging.stage(db, run, 0, 0, rows, rebind=rebind)
+    staging.ready(db, run)
+    return run
+
+
+def settle(db, claims, status=Status.BOUND):
+    with transaction(db):
+        outcome = Outcome(status, "id1", "2026-11-23T12:00:00Z")
+        work.settle(db, [Settlement(c.row, outcome, 1) for c in claims], "2026-11-23T12:00:01Z")
+
+
+def claimed(db, run, most=100):
+    with transaction(db):
+        return work.claim(db, run, 0, most, 1.0)
+
+
+@pytest.fixture
+def db(tmp_path):
+    with closing(connect(tmp_path / "ledger.db", ENDPOINT)) as db:
+        yield db
+
+
+def shown(db, run):
+    return [(row.line, row.status) for row in RunReader(db, run).rows()]
+
+
+def test_staging_says_of_each_row_what_it_is(db):
+    """Valid rows are staged, later rows of a device are duplicates, broken ones invalid."""
+    run = staged(db, "a", [valid(2, "A"), invalid(3), valid(4, "A"), valid(5, "A", "v")])
+    rows = list(RunReader(db, run).rows())
+
+    assert [row.status for row in rows] == ["pending", "invalid", "duplicate", "pending"]
+    assert rows[2].detail == "same device as fleet.csv:2, which is pending"
+    assert rows[1].broken == {"machine_code"}
+
+
+def test_duplicates_are_found_across_batches(db):
+    """A device that another batch brought is a duplicate, too, in whatever order."""
+    run = staging.begin(db, values("a"))
+    staging.add_source(db, run, 0, FORM)
+    for position in range(3):
+        rows = [valid(2 + position, f"S{position}"), valid(3, "SAME")]
+        staging.stage(db, run, 0, position * 2, rows, rebind=False)
+
+    assert work.counts(db, run) == {"staged": 4, "duplicate": 2}
+
+
+def test_what_is_known_is_skipped_or_moved(db):
+    """A known binding is skipped, one of another user moved; a duplicate wins over both."""
+    first = staged(db, "a", [valid(2, "A"), valid(3, "B")])
+    settle(db, claimed(db, first))
+    second = staged(
+        db, "b", [valid(2, "A"), valid(3, "A"), valid(4, "B", "other"), valid(5, "B", "other")]
+    )
+    rows = list(RunReader(db, second).rows())
+
+    assert [row.status for row in rows] == ["skipped", "duplicate", "moved", "duplicate"]
+    assert rows[0].detail == "bound since 2026-11-23T12:00:01Z by run a"
+    assert (rows[0].device_id, rows[0].create_time) == ("id1", "2026-11-23T12:00:00Z")
+    assert rows[2].detail == "bound to user u"
+
+
+def test_rebind_stages_what_is_known(db):
+    """With `--rebind`, a known binding is sent again; a moved device is not."""
+    settle(db, claimed(db, staged(db, "a", [valid(2, "A"), valid(3, "B")])))
+    second = staged(db, "b", [valid(2, "A"), valid(3, "B", "other")], rebind=True)
+
+    assert shown(db, second) == [(2, "pending"), (3, "moved")]
+
+
+def test_cells_are_kept_until_a_row_is_bound(db):
+    """The operator's cells are there as long as the row may come back."""
+    run = staged(db, "a", [valid(2, "A"), valid(3, "B"), invalid(4)])
+    settle(db, claimed(db, run, 1))
+
+    assert [row.cells for row in RunReader(db, run).rows()] == [None, '["B"]', '["a-b"]']
+
+
+def test_claims_come_in_order_and_once(db):
+    """A claim takes staged rows in manifest order; the cursor passes what was taken."""
+    run = staged(db, "a", [valid(2 + n, f"S{n}") for n in range(5)])
+    first = claimed(db, run, 2)
+    with transaction(db):
+        rest = work.claim(db, run, first[-1].row, 10, 1.0)
+
+    assert [c.device.machine_code for c in first + rest] == [f"S{n}" for n in range(5)]
+
+
+def test_a_crash_leaves_claimed_rows_in_doubt(db):
+    """What is found claimed at start-up may have been sent, and has cost an attempt."""
+    run = staged(db, "a", [valid(2, "A"), valid(3, "B")])
+    claimed(db, run, 1)
+    with transaction(db):
+        found = work.recover(db)
+        doubts = work.doubts(db)
+
+    assert found == 1
+    assert [(c.device.machine_code, c.attempts, c.doubts, c.sent_at) for c in doubts] == [
+        ("A", 1, 1, 1.0)
+    ]
+
+
+def test_a_released_row_forgets_when_it_was_sent_unless_it_counted(db):
+    """After a row was surely not processed, its next sending is its first."""
+    run = staged(db, "a", [valid(2, "A"), valid(3, "B")])
+    one, two = claimed(db, run)
+    two.attempts = 1
+    with transaction(db):
+        work.release(db, [one, two])
+        work.reclaim(db, one, 9.0)
+        work.reclaim(db, two, 9.0)
+
+    assert (one.sent_at, two.sent_at) == (9.0, 1.0)
+
+
+def test_confirming_takes_the_place_of_older_runs(db):
+    """Staged rows of an older unfinished run are withdrawn; what it bound stays."""
+    first = staged(db, "a", [valid(2, "A"), valid(3, "B")])
+    staging.confirm(db, first, "now")
+    settle(db, claimed(db, first, 1))
+    second = staged(db, "b", [valid(2, "C")])
+    withdrawn = staging.confirm(db, second, "later")
+
+    assert withdrawn == 1
+    assert shown(db, first) == [(2, "bound"), (3, "withdrawn")]
+
+
+def test_what_was_never_confirmed_is_thrown_away(db):
+    """A run killed while staging, or declined, leaves nothing behind."""
+    staged(db, "a", [valid(2, "A"), invalid(3)])
+    staging.discard_unconfirmed(db)
+
+    left = [db.execute(f"SELECT count(*) FROM {t}").fetchone()[0] for t in ("runs", "rows")]  # noqa: S608  # constants
+    assert left == [0, 0]
+
+
+def test_a_broken_promise_is_refused(db):
+    """Settling a row that nobody holds changes nothing and is an error."""
+    run = staged(db, "a", [valid(2, "A")])
+    claims = claimed(db, run)
+    settle(db, claims)
+
+    with pytest.raises(LedgerError, match="disagree"):
+        settle(db, claims, Status.FAILED)
+
+    assert shown(db, run) == [(2, "bound")]
+
+
+def test_open_rows_are_found_by_their_index(db):
+    """Start-up and staging look at the few open rows, not at all rows."""
+    staged(db, "a", [valid(2, "A")])
+    plans = [
+        db.execute(f"EXPLAIN QUERY PLAN {sql}", {"run": 1, "source": 0, "first": 1, "last": 2})
+        for sql in (staging._MARK_IN_DOUBT, staging._STAGE_DUPLICATES)
+    ]
+    texts = ["; ".join(row[3] for row in plan) for plan in plans]
+
+    assert "rows_open" in texts[0]
+    assert "rows_device (run=? AND user_id=? AND machine_code=?)" in texts[1]
+
+
+@pytest.mark.parametrize("beginning", ["2026-a", "2026", "2026-ab"], ids=str)
+def test_runs_are_found_by_the_beginning_of_their_id(db, beginning):
+    """A run's id may be cut short as long as it is clear."""
+    staging.confirm(db, staged(db, "2026-ab", [valid(2, "A")]), "now")
+
+    assert find_run(db, beginning) == 1
+
+
+def test_an_unclear_or_unknown_run_is_refused(db):
+    """Two runs that begin alike, or none, are an error that names them."""
+    for name in ("2026-ab", "2026-ac"):
+        staging.confirm(db, staged(db, name, [valid(2, "A")]), "now")
+
+    with pytest.raises(UsageError, match="2026-ac, 2026-ab"):
+        find_run(db, "2026")
+    with pytest.raises(UsageError, match="no run 2027"):
+        find_run(db, "2027")
+
+
+def test_reasons_count_every_broken_rule(db):
+    """A row that breaks two rules counts for each; the example names its place."""
+    two = invalid(4)
+    more = Problem("device_os", "OS", "x-y", "device_os: rule", "'-' at 2")
+    two = CheckedRow(4, two.cells, None, two.values, (*two.problems, more))
+    run = staged(db, "a", [valid(2, "A"), invalid(3), two])
+    reasons = RunReader(db, run).summary().reasons
+
+    assert [(r["message"], r["count"], r["example"]) for r in reasons] == [
+        ("machine_code: rule", 2, "fleet.csv:3"),
+        ("device_os: rule", 1, "fleet.csv:4"),
+    ]
+
+
+# --- files ---------------------------------------------------------------------------------------
+
+
+def test_the_file_and_its_folder_are_private(tmp_path):
+    """Ledgers hold personal data: nobody else can read them."""
+    path = tmp_path / "state" / "ledger.db"
+    connect(path, ENDPOINT).close()
+
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+
+
+def test_another_endpoints_ledger_is_refused(tmp_path):
+    """A ledger serves one endpoint."""
+    path = tmp_path / "ledger.db"
+    connect(path, ENDPOINT).close()
+
+    with pytest.raises(LedgerError, match="belongs to https://example.test"):
+        connect(path, "https://other.test")
+
+
+@pytest.mark.parametrize("opening", [connect, reading_file], ids=["write", "read"])
+def test_strange_files_are_refused_and_left_alone(tmp_path, opening):
+    """A text file, another program's database and a newer ledger are not touched."""
+    text = tmp_path / "text.db"
+    text.write_bytes(b"machine_code,user_id\n" * 100)
+    other = tmp_path / "other.db"
+    with closing(sqlite3.connect(other)) as db:
+        db.execute("CREATE TABLE t (x)")
+    newer = tmp_path / "newer.db"
+    with closing(connect(newer, ENDPOINT)) as db:
+        db.execute(f"PRAGMA user_version = {VERSION + 1}")
+    before = [path.read_bytes() for path in (text, other, newer)]
+    messages = []
+    for path in (text, other, newer):
+        with pytest.raises(LedgerError) as caught:
+            if opening is connect:
+                connect(path, ENDPOINT)
+            else:
+                with reading_file(path):
+                    pass
+        messages.append(str(caught.value))
+
+    assert "not a ledger" in messages[0]
+    assert "not a ledger" in messages[1]
+    assert f"version {VERSION + 1}" in messages[2]
+    assert [path.read_bytes() for path in (text, other, newer)] == before
+
+
+def test_a_ledger_that_is_not_there_is_said_plainly(tmp_path):
+    """Reading makes no file."""
+    with pytest.raises(LedgerError, match="there is no ledger"):
+        all_runs(tmp_path / "none.db")
+
+    assert not (tmp_path / "none.db").exists()
+
+
+def test_the_lock_names_its_holder(tmp_path):
+    """A second holder ends at once and hears who is first; afterwards the lock is free."""
+    first, second = LedgerLock(tmp_path / "l.db"), LedgerLock(tmp_path / "l.db")
+    first.acquire({"pid": 42, "host": "here", "started_at": "noon"})
+    with pytest.raises(LedgerBusyError, match="pid 42 on here since noon"):
+        second.acquire({})
+    first.release()
+    second.acquire({})
+    second.release()
+
+    assert LedgerBusyError("x").exit_code == 75
+
+
+def test_a_dead_process_holds_no_lock(tmp_path):
+    """A lock left by a killed process is no lock."""
+    code = (
+        "import os, sys, pathlib; from bulkbind.ledger.lock import LedgerLock; "
+        f"LedgerLock(pathlib.Path({str(tmp_path / 'l.db')!r})).acquire({{}}); os.kill(os.getpid(), 9)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=False, timeout=20)
+
+    lock = LedgerLock(tmp_path / "l.db")
+    lock.acquire({})
+    lock.release()
+
+
+# --- the writer's thread -------------------------------------------------------------------------
+
+
+async def test_operations_share_transactions_and_keep_their_order(tmp_path):
+    """What is handed in together is committed together, in order."""
+    ledger = Ledger(tmp_path / "l.db", ENDPOINT, FakeClock())
+    await ledger.open({})
+    order: list[int] = []
+    futures = [ledger._writer.submit(lambda _db, n=n: order.append(n)) for n in range(50)]
+    await asyncio.gather(*futures)
+    await ledger.close()
+
+    assert order == list(range(50))
+
+
+async def test_after_a_failure_nothing_more_is_written(tmp_path):
+    """A failed write fails whoever waits, and everybody who comes later."""
+    ledger = Ledger(tmp_path / "l.db", ENDPOINT, FakeClock())
+    await ledger.open({})
+    with pytest.raises(LedgerError, match="no such table"):
+        await ledger._writer.submit(lambda db: db.execute("INSERT INTO missing VALUES (1)"))
+    with pytest.raises(LedgerError, match="no such table"):
+        await ledger.start(1)
+    await ledger.close()
+
+
+async def test_a_second_ledger_on_the_same_file_is_refused(tmp_path):
+    """One sending run at a time, also within one process."""
+    first = Ledger(tmp_path / "l.db", ENDPOINT, FakeClock())
+    second = Ledger(tmp_path / "l.db", ENDPOINT, FakeClock())
+    await first.open({"pid": 1, "host": "h", "started_at": "t"})
+    with pytest.raises(LedgerBusyError):
+        await second.open({})
+    await first.close()
+
+
+async def test_reports_can_be_read_beside_a_writer(tmp_path):
+    """A reader sees one consistent state while a run holds the ledger."""
+    ledger = Ledger(tmp_path / "l.db", ENDPOINT, FakeClock())
+    await ledger.open({})
+    run = await ledger.begin(values("a"))
+    await ledger.stage(
+        run, 0, FORM, 0, [valid(2, "A")], rebind=False, on_batch=lambda _reached: None
+    )
+    await ledger.confirm(run)
+    with reading(tmp_path / "l.db") as db:
+        before = RunReader(db, run).counts()
+        await ledger.claim(run, 0, 1, None)
+        after = RunReader(db, run).counts()
+    await ledger.close()
+
+    assert before == after == {"pending": 1}

@@ -1,0 +1,218 @@
+"""Which column of the operator's is which field of ours."""
+
+from __future__ import annotations
+
+import pytest
+
+from bulkbind.errors import ManifestError
+from bulkbind.manifest import columns
+
+ALL = ("user_id", "machine_code", "device_name", "device_os")
+
+
+def find(header, mapping=None, *, has_user=False):
+    """Find the fields in the header of line 3 of `fleet.csv`."""
+    return columns.positions(header, mapping or {}, source="fleet.csv", line=3, has_user=has_user)
+
+
+@pytest.mark.parametrize(
+    ("header", "field"),
+    [
+        ("user_id", "user_id"),
+        ("userId", "user_id"),
+        ("User ID", "user_id"),
+        ("X-User-Id", "user_id"),
+        ("machine_code", "machine_code"),
+        ("machineCode", "machine_code"),
+        ("MACHINE CODE", "machine_code"),
+        ("machine-code", "machine_code"),
+        ("  machine_code\t", "machine_code"),
+        ("machine\u00a0code", "machine_code"),
+        ("device_name", "device_name"),
+        ("deviceName", "device_name"),
+        ("device_os", "device_os"),
+        ("deviceOS", "device_os"),
+        ("Device OS", "device_os"),
+        ("machine", None),
+        ("user", None),
+        ("name", None),
+        ("device_id", None),
+        ("machine_code2", None),
+        ("bulkbind_status", None),
+        ("bulkbind_reason", None),
+        ("", None),
+        ("_", None),
+    ],
+    ids=ascii,
+)
+def test_header_names_a_field(header, field):
+    """Our spelling and the API's are known, whatever the case, blanks, hyphens, underscores."""
+    assert columns.field_of(header, {}) == field
+
+
+@pytest.mark.parametrize(
+    ("header", "mapping", "field"),
+    [
+        pytest.param("Device", {"machine_code": "Device"}, "machine_code", id="as mapped"),
+        pytest.param(" Device ", {"machine_code": "Device"}, "machine_code", id="with blanks"),
+        pytest.param("DEVICE", {"machine_code": "Device"}, "machine_code", id="other case"),
+        pytest.param(
+            "Seri\u00e9n-Nr.", {"machine_code": "Seri\u00e9n-Nr."}, "machine_code", id="é"
+        ),
+        pytest.param("machine_code", {"machine_code": "Device"}, None, id="no other spelling"),
+        pytest.param("machineCode", {"device_name": "machineCode"}, "device_name", id="over ours"),
+        pytest.param("user_id", {"machine_code": "Device"}, "user_id", id="others stay"),
+        pytest.param("Devices", {"machine_code": "Device"}, None, id="whole name only"),
+    ],
+)
+def test_mapping_comes_first(header, mapping, field):
+    """A mapped field is found under the operator's name, and under no other."""
+    assert columns.field_of(header, mapping) == field
+
+
+def test_positions_are_in_the_order_of_the_fields():
+    """Every field has its position, wherever its column stands."""
+    header = ["deviceOS", "note", "machineCode", "userId", "deviceName"]
+
+    assert find(header) == (3, 2, 4, 0)
+
+
+def test_optional_columns_may_be_absent():
+    """Name and system need no column."""
+    assert find(["machine_code", "user_id"]) == (1, 0, None, None)
+
+
+def test_user_column_may_be_absent_where_a_user_is_given():
+    """With a user for all rows, only the machine code needs a column."""
+    assert find(["machine_code"], has_user=True) == (None, 0, None, None)
+
+
+def test_user_column_is_used_even_where_a_user_is_given():
+    """The user given fills rows without one, it does not replace the column."""
+    assert find(["machine_code", "user_id"], has_user=True) == (1, 0, None, None)
+
+
+def test_own_columns_are_ignored():
+    """Columns that a report added are neither fields nor unknown."""
+    header = ["machine_code", "user_id", "bulkbind_status", " bulkbind_reason "]
+    used = find(header)
+
+    assert used == (1, 0, None, None)
+    assert columns.unknown(header, used) == []
+
+
+def test_unknown_columns_are_named():
+    """Columns that are not sent are named, one without a name by its position."""
+    header = ["machine_code", " colour ", "user_id", ""]
+
+    assert columns.unknown(header, find(header)) == ["colour", "column 4"]
+
+
+@pytest.mark.parametrize(
+    ("header", "mapping"),
+    [
+        pytest.param(["machine_code", "user_id", "machineCode"], {}, id="two spellings"),
+        pytest.param(["machine_code", "user_id", "machine_code"], {}, id="the same twice"),
+        pytest.param(["Device", "user_id", "Device"], {"machine_code": "Device"}, id="mapped"),
+    ],
+)
+def test_two_columns_for_one_field_are_refused(header, mapping):
+    """Nothing is guessed where two columns claim one field."""
+    with pytest.raises(ManifestError) as caught:
+        find(header, mapping)
+
+    assert str(caught.value) == (
+        f"fleet.csv:3: columns `{header[0]}` and `{header[2]}` both claim machine_code"
+    )
+    assert "--map machine_code=COLUMN" in caught.value.hint
+
+
+def test_mapping_settles_which_of_two_columns_is_meant():
+    """What the operator mapped is taken, the other spelling is an unknown column."""
+    header = ["machine_code", "user_id", "Device"]
+    used = find(header, {"machine_code": "Device"})
+
+    assert used == (1, 2, None, None)
+    assert columns.unknown(header, used) == ["machine_code"]
+
+
+def test_mapping_to_the_letter_settles_between_alike_columns():
+    """Of two columns that differ in case alone, the one written as mapped is meant."""
+    assert find(["device", "user_id", "Device"], {"machine_code": "Device"}) == (1, 2, None, None)
+
+
+@pytest.mark.parametrize(
+    ("header", "mapping", "has_user", "field", "wanted"),
+    [
+        pytest.param(["user_id"], {}, False, "machine_code", "machine_code", id="no code"),
+        pytest.param(["machine_code"], {}, False, "user_id", "user_id", id="no user"),
+        pytest.param(["x"], {}, True, "machine_code", "machine_code", id="no code, user given"),
+        pytest.param(
+            ["machine_code", "user_id"],
+            {"device_name": "Model"},
+            False,
+            "device_name",
+            "Model",
+            id="mapped optional",
+        ),
+        pytest.param(
+            ["machine_code", "y"], {"user_id": "Owner"}, True, "user_id", "Owner", id="mapped user"
+        ),
+    ],
+)
+def test_missing_column_is_refused(header, mapping, has_user, field, wanted):
+    """What must have a column and has none is named, with the columns that were found."""
+    with pytest.raises(ManifestError) as caught:
+        find(header, mapping, has_user=has_user)
+
+    shown = ", ".join(f"`{name}`" for name in header)
+    assert (
+        str(caught.value)
+        == f"fleet.csv:3: no column `{wanted}` for {field}; columns found: {shown}"
+    )
+    assert f"--map {field}=COLUMN names another column" in caught.value.hint
+    assert ("--user-id" in caught.value.hint) == (field == "user_id")
+
+
+@pytest.mark.parametrize(
+    ("header", "mapping", "guess"),
+    [
+        pytest.param(["machinecod", "user_id"], {}, "machine_code='machinecod'", id="typing error"),
+        pytest.param([" Machine Kode ", "user_id"], {}, "machine_code='Machine Kode'", id="blanks"),
+        pytest.param(["machine_code", "userid_no"], {}, "user_id='userid_no'", id="user"),
+        pytest.param(
+            ["Devise", "user_id"], {"machine_code": "Device"}, "machine_code='Devise'", id="mapped"
+        ),
+    ],
+)
+def test_near_miss_is_offered(header, mapping, guess):
+    """A column that is nearly the wanted one is asked about."""
+    with pytest.raises(ManifestError) as caught:
+        find(header, mapping)
+
+    assert caught.value.hint.startswith(f"did you mean --map {guess}? ")
+
+
+def test_nothing_near_means_no_guess():
+    """Columns that are like nothing wanted are not offered."""
+    with pytest.raises(ManifestError) as caught:
+        find(["colour", "user_id"])
+
+    assert "did you mean" not in caught.value.hint
+
+
+def test_long_header_is_cut_in_the_message():
+    """No more than twenty columns are listed."""
+    with pytest.raises(ManifestError) as caught:
+        find([f"c{number}" for number in range(50)])
+
+    assert "`c19`" in str(caught.value)
+    assert "`c20`" not in str(caught.value)
+
+
+@pytest.mark.parametrize("field", ALL)
+def test_every_field_can_be_mapped(field):
+    """Each field of ours takes the operator's name."""
+    header = [*(name for name in ALL if name != field), "My own"]
+
+    assert find(header, {field: "My own"})[ALL.index(field)] == 3

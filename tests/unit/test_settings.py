@@ -1,0 +1,484 @@
+"""Settings: merged in one order, checked as a whole, and never showing a secret."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr, ValidationError
+
+from bulkbind.errors import UsageError
+from bulkbind.settings import (
+    Settings,
+    is_loopback,
+    load_settings,
+    normal_endpoint,
+    parse_duration,
+    read_config,
+)
+
+SECRET = "hush-3b91"
+
+
+@pytest.fixture
+def config(tmp_path):
+    """Return a function that writes a settings file and returns its path."""
+
+    def written(text):
+        path = tmp_path / "settings.yaml"
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        return path
+
+    return written
+
+
+# --- Durations -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("90s", 90.0),
+        ("50m", 3000.0),
+        ("2h", 7200.0),
+        ("1d", 86400.0),
+        ("250ms", 0.25),
+        ("90", 90.0),
+        ("0", 0.0),
+        ("1.5h", 5400.0),
+        ("0.5", 0.5),
+        (" 2 h ", 7200.0),
+        (30, 30.0),
+        (2.5, 2.5),
+    ],
+)
+def test_duration_is_read(text, seconds):
+    """A duration is a number with a unit, or seconds."""
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "s",
+        "-1",
+        "-1s",
+        "1w",
+        "1H",
+        "1e3",
+        "1_000",
+        "1,5h",
+        ".5",
+        "5.",
+        "1h30m",
+        "90s\nx",
+        "\u0661s",
+        "inf",
+        "nan",
+        None,
+        True,
+    ],
+    ids=repr,
+)
+def test_what_is_no_duration_is_refused(text):
+    """Anything else is refused with how a duration is written."""
+    with pytest.raises(ValueError, match="a duration is written like 90s, 50m, 2h or 250ms"):
+        parse_duration(text)
+
+
+# --- Endpoints -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "endpoint"),
+    [
+        ("https://intl.myhuaweicloud-koodrive.com", "https://intl.myhuaweicloud-koodrive.com"),
+        ("https://Intl.MyHuaweiCloud-KooDrive.com/", "https://intl.myhuaweicloud-koodrive.com"),
+        ("HTTPS://HOST:8443", "https://host:8443"),
+        ("  https://host  ", "https://host"),
+        ("http://127.0.0.1:8080", "http://127.0.0.1:8080"),
+        ("http://127.8.9.1", "http://127.8.9.1"),
+        ("http://LOCALHOST:80/", "http://localhost:80"),
+        ("http://[::1]:8080", "http://[::1]:8080"),
+        ("https://[2001:DB8::1]", "https://[2001:db8::1]"),
+    ],
+)
+def test_endpoint_is_written_one_way(text, endpoint):
+    """An endpoint is compared in lower case and without a final slash."""
+    assert normal_endpoint(text) == endpoint
+    assert normal_endpoint(endpoint) == endpoint
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        pytest.param("", "https://host", id="nothing"),
+        pytest.param("host", "https://host", id="host alone"),
+        pytest.param("host:443", "https://host", id="host and port"),
+        pytest.param("ftp://host", "https://host", id="other scheme"),
+        pytest.param("https://", "https://host", id="no host"),
+        pytest.param("https://:443", "https://host", id="port alone"),
+        pytest.param("https://host/koodrive/ose", "the path is a setting", id="path"),
+        pytest.param("https://host?x=1", "alone", id="query"),
+        pytest.param("https://host#x", "alone", id="fragment"),
+        pytest.param("https://user:pass@host", "alone", id="user"),
+        pytest.param("http://host", "loopback only", id="http to a host"),
+        pytest.param("http://10.0.0.1", "loopback only", id="http to the net"),
+        pytest.param("http://127.0.0.1.evil.example", "loopback only", id="http to a likeness"),
+        pytest.param("http://localhost.example", "loopback only", id="http to another likeness"),
+        pytest.param("http://0.0.0.0", "loopback only", id="http to everywhere"),
+    ],
+)
+def test_what_is_no_endpoint_is_refused(text, message):
+    """An endpoint is scheme and host alone, and http:// goes to this machine only."""
+    with pytest.raises(ValueError, match=message):
+        normal_endpoint(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["https://host:99999", "https://host:port", "https://host:-1", "https://ho st"]
+)
+def test_endpoint_that_nobody_could_reach_is_refused(text):
+    """A port is a number up to 65535 and a host has no blanks: told at once, not when sending."""
+    with pytest.raises(ValueError, match=r"."):
+        normal_endpoint(text)
+
+
+@pytest.mark.parametrize(
+    ("host", "is_ours"),
+    [
+        ("localhost", True),
+        ("LocalHost", True),
+        ("127.0.0.1", True),
+        ("127.255.255.254", True),
+        ("::1", True),
+        ("128.0.0.1", False),
+        ("::2", False),
+        ("0.0.0.0", False),  # noqa: S104  # refused, not bound
+        ("example.com", False),
+        ("127.1", False),
+        ("", False),
+    ],
+)
+def test_loopback(host, is_ours):
+    """Only names that cannot be anything but this machine count as it."""
+    assert is_loopback(host) is is_ours
+
+
+def test_no_endpoint_is_told_with_what_to_do():
+    """A command that needs an endpoint says where it can be given."""
+    with pytest.raises(UsageError, match="no endpoint is set") as caught:
+        Settings().endpoint()
+
+    assert "--endpoint" in caught.value.hint
+
+
+# --- Merging -------------------------------------------------------------------------------------
+
+
+def test_defaults_stand_alone():
+    """Without a file and flags everything has its default."""
+    assert load_settings(None, {}) == Settings()
+    assert Settings().send.concurrency == 32
+    assert Settings().send.max_attempts == 6
+    assert Settings().manifest.on_invalid == "abort"
+
+
+@pytest.mark.parametrize(
+    ("text", "given", "concurrency"),
+    [
+        pytest.param("", {}, 32, id="default"),
+        pytest.param("send: {concurrency: 64}", {}, 64, id="file"),
+        pytest.param(
+            "send: {concurrency: 64}", {"send.concurrency": 128}, 128, id="flag over file"
+        ),
+        pytest.param("", {"send.concurrency": 128}, 128, id="flag over default"),
+        pytest.param(
+            "send: {concurrency: 64}", {"send.concurrency": None}, 64, id="flag not given"
+        ),
+        pytest.param("send: {rate: 5}", {"send.concurrency": 128}, 128, id="flag beside file"),
+    ],
+)
+def test_flag_comes_before_file_before_default(config, text, given, concurrency):
+    """What is given on the command line wins over the file, and the file over the default."""
+    assert load_settings(config(text), given).send.concurrency == concurrency
+
+
+def test_flag_leaves_the_files_other_keys(config):
+    """A flag replaces its own key and no other of its part."""
+    loaded = load_settings(
+        config("send: {concurrency: 64, rate: 5}\nout: there\n"), {"send.concurrency": 8}
+    )
+
+    assert (loaded.send.concurrency, loaded.send.rate, loaded.out) == (8, 5.0, Path("there"))
+
+
+def test_mappings_of_columns_are_merged(config):
+    """A mapping on the command line adds to the file's, and wins where both name a field."""
+    path = config("manifest: {columns: {machine_code: Device, user_id: Owner}}")
+    loaded = load_settings(path, {"manifest.columns": {"machine_code": "Serial"}})
+
+    assert loaded.manifest.columns == {"machine_code": "Serial", "user_id": "Owner"}
+
+
+@pytest.mark.parametrize("text", ["", "# nothing\n", "---\n"], ids=repr)
+def test_empty_file_sets_nothing(config, text):
+    """A settings file of comments is a settings file."""
+    assert load_settings(config(text), {}) == Settings()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("send:\n  concurrency:\n", id="key"),
+        pytest.param("send:\n  # concurrency: 64\n", id="part"),
+        pytest.param("ledger:\n", id="top"),
+        pytest.param("manifest:\n  columns:\n", id="mapping"),
+    ],
+)
+def test_empty_value_is_not_set(config, text):
+    """A key with nothing behind it, as in a file with all lines commented out, sets nothing."""
+    assert load_settings(config(text), {}) == Settings()
+
+
+def test_flag_fills_an_empty_part_of_the_file(config):
+    """A part with all lines commented out takes a flag like any other."""
+    loaded = load_settings(config("send:\n  # rate: 5\n"), {"send.concurrency": 8})
+
+    assert loaded.send.concurrency == 8
+
+
+def test_empty_prefix_means_a_bare_token(config):
+    """Where a deployment wants the token alone, an empty prefix in quotes says so."""
+    loaded = load_settings(config('auth: {token_prefix: ""}'), {})
+
+    assert loaded.auth.token_prefix == ""
+
+
+def test_scalars_stay_the_text_that_was_written(config):
+    """No value of a file is a number or a truth value before its key says so."""
+    path = config(
+        "manifest: {user_id: 0123, columns: {machine_code: no, user_id: 12:34}}\n"
+        "api: {already_bound_codes: [013, 1e5], retryable_codes: [yes]}\n"
+    )
+
+    assert read_config(path)["manifest"]["user_id"] == "0123"
+    loaded = load_settings(path, {})
+    assert loaded.manifest.user_id == "0123"
+    assert loaded.manifest.columns == {"machine_code": "no", "user_id": "12:34"}
+    assert loaded.api.already_bound_codes == ("013", "1e5")
+    assert loaded.api.retryable_codes == ("yes",)
+
+
+def test_every_part_is_read_from_a_file(config):
+    """Values of a file are turned into what their key needs."""
+    path = config(
+        "api: {endpoint: HTTPS://Host/, path: /koodrive/x/v1/backup/device, timeout: 1m}\n"
+        "auth: {token_file: /run/token, token_prefix: 'AT '}\n"
+        "send: {rate: 2.5, max_attempts: 3, deadline: 50m, grace: 0, backoff_base: 100ms}\n"
+        "readback: {enabled: no, settle: 0}\n"
+        "manifest: {on_invalid: skip, rebind: yes}\n"
+        "ledger: l.db\n"
+    )
+    loaded = load_settings(path, {})
+
+    assert loaded.endpoint() == "https://host"
+    assert (loaded.api.path, loaded.api.timeout) == ("/koodrive/x/v1/backup/device", 60.0)
+    assert (loaded.auth.token_file, loaded.auth.token_prefix) == (Path("/run/token"), "AT ")
+    assert (loaded.send.rate, loaded.send.max_attempts) == (2.5, 3)
+    assert (loaded.send.deadline, loaded.send.grace, loaded.send.backoff_base) == (3000.0, 0.0, 0.1)
+    assert (loaded.readback.enabled, loaded.readback.settle) == (False, 0.0)
+    assert (loaded.manifest.on_invalid, loaded.manifest.rebind) == ("skip", True)
+    assert loaded.ledger == Path("l.db")
+
+
+def test_settings_do_not_change():
+    """Settings are frozen, part by part."""
+    loaded = Settings()
+
+    with pytest.raises(ValidationError, match="frozen"):
+        loaded.send.concurrency = 5
+
+
+# --- What is wrong -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("colour: red", "colour"),
+        ("send: {concurency: 5}", "send.concurency"),
+        ("auth: {password: x}", "auth.password"),
+    ],
+)
+def test_unknown_key_is_refused(config, text, key):
+    """A key that means nothing is a typing error, and is named with its file."""
+    path = config(text)
+    with pytest.raises(UsageError) as caught:
+        load_settings(path, {})
+
+    assert str(caught.value) == f"unknown setting `{key}` (from {path})"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("send.concurrency", "0", "greater than or equal to 1"),
+        ("send.concurrency", "1001", "less than or equal to 1000"),
+        ("send.concurrency", "many", "valid integer"),
+        ("send.rate", "0", "greater than 0"),
+        ("send.rate", "nan", "greater than 0"),
+        ("send.max_attempts", "0", "greater than or equal to 1"),
+        ("send.deadline", "soon", "a duration is written like 90s"),
+        ("send.deadline", "0s", "greater than 0"),
+        ("api.timeout", "-5", "a duration is written like 90s"),
+        ("api.endpoint", "http://example.com", "http:// is for loopback only"),
+        ("api.path", "koodrive/ose", "match pattern"),
+        ("api.path", "/koodrive/ose/", "match pattern"),
+        ("api.path", "/koo drive", "match pattern"),
+        ("readback.enabled", "perhaps", "valid boolean"),
+        ("manifest.on_invalid", "ignore", "'abort' or 'skip'"),
+    ],
+)
+def test_wrong_value_is_named_with_key_value_and_origin(config, key, value, words):
+    """A wrong value is told with its key, itself, where it came from, and what is allowed."""
+    part, leaf = key.split(".")
+    path = config(f"{part}: {{{leaf}: '{value}'}}")
+    with pytest.raises(UsageError) as from_file:
+        load_settings(path, {})
+    with pytest.raises(UsageError) as from_flag:
+        load_settings(path, {key: value}, {key: "--the-flag"})
+
+    assert str(from_file.value).startswith(f"setting `{key}`: {value!r} (from {path}): ")
+    assert str(from_flag.value).startswith(f"setting `{key}`: {value!r} (from --the-flag): ")
+    assert words in str(from_file.value)
+
+
+def test_every_wrong_key_is_named_at_once(config):
+    """Nobody has to try five times: one message has a line for each wrong key."""
+    path = config("send: {concurrency: 0, rate: x}\nfoo: 1\n")
+    with pytest.raises(UsageError) as caught:
+        load_settings(path, {"api.timeout": "x"}, {"api.timeout": "BULKBIND_TIMEOUT"})
+
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 4
+    assert any("`api.timeout`" in line and "BULKBIND_TIMEOUT" in line for line in lines)
+
+
+@pytest.mark.parametrize("text", ["send: 5", "send: [concurrency]", "manifest: {columns: x}"])
+def test_part_that_is_no_mapping_is_refused(config, text):
+    """A part in the wrong shape is told like any wrong value."""
+    with pytest.raises(UsageError, match=r"setting `(send|manifest\.columns)`"):
+        load_settings(config(text), {})
+
+
+def test_part_that_is_no_mapping_is_refused_with_a_flag_in_it(config):
+    """A flag for a key of a part that the file spoils is told the same way."""
+    with pytest.raises(UsageError, match="send"):
+        load_settings(config("send: 5"), {"send.concurrency": 8})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        pytest.param("- a\n", "must be a mapping of keys", id="list"),
+        pytest.param("text\n", "must be a mapping of keys", id="text"),
+        pytest.param("send: {\n", "is not YAML", id="syntax"),
+        pytest.param("{[a]: b}\n", "is not YAML", id="list as a key"),
+        pytest.param("a: 1\n---\nb: 2\n", "is not YAML", id="two documents"),
+        pytest.param(b"a: \xff\n", "cannot be read", id="bytes"),
+    ],
+)
+def test_file_that_is_no_settings_file_is_refused(config, text, message):
+    """A file that cannot be read as settings is refused with its path."""
+    path = config(text)
+    with pytest.raises(UsageError, match=message) as caught:
+        load_settings(path, {})
+
+    assert str(path) in str(caught.value)
+
+
+def test_file_that_is_not_there_is_refused(tmp_path):
+    """A settings file that was asked for must be there."""
+    with pytest.raises(UsageError, match="cannot be read"):
+        load_settings(tmp_path / "none.yaml", {})
+
+
+# --- Secrets -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text", [f"auth: {{token: {SECRET}}}", f"auth:\n  token_prefix: x\n  token: '{SECRET}'\n"]
+)
+def test_token_in_a_file_is_refused(config, text):
+    """A secret has no place in a settings file, and is not repeated in the message."""
+    with pytest.raises(UsageError, match=r"holds `auth\.token`") as caught:
+        load_settings(config(text), {})
+
+    assert SECRET not in str(caught.value) + caught.value.hint
+    assert "BULKBIND_TOKEN" in caught.value.hint
+
+
+def test_token_is_taken_from_outside_the_file():
+    """The token comes from the environment and is kept as a secret."""
+    loaded = load_settings(None, {"auth.token": SECRET})
+
+    assert loaded.auth.token == SecretStr(SECRET)
+    assert SECRET not in repr(loaded)
+    assert SECRET not in str(loaded.model_dump())
+
+
+def test_public_settings_show_no_secret():
+    """What a report shows of the settings says that there is a token, and not which."""
+    public = load_settings(None, {"auth.token": SECRET, "send.rate": "5"}).public()
+
+    assert SECRET not in json.dumps(public)
+    assert public["auth"]["token"] == "set"
+    assert public["send"]["rate"] == 5.0
+    assert Settings().public()["auth"]["token"] is None
+
+
+@pytest.mark.parametrize(
+    "value", [["a", SECRET], {"secret": SECRET}, 3], ids=["list", "mapping", "number"]
+)
+def test_wrong_token_is_not_shown(value):
+    """Even a token of the wrong shape does not come back in a message."""
+    with pytest.raises(UsageError, match=r"setting `auth\.token`") as caught:
+        load_settings(None, {"auth.token": value})
+
+    assert SECRET not in str(caught.value)
+
+
+def test_password_in_an_endpoint_is_not_shown(config):
+    """An endpoint that holds a password is refused without repeating it."""
+    with pytest.raises(UsageError, match=r"api\.endpoint") as caught:
+        load_settings(config(f"api: {{endpoint: 'https://me:{SECRET}@host'}}"), {})
+
+    assert SECRET not in str(caught.value)
+
+
+# --- The ledger's place --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "name"),
+    [
+        ("https://Intl.Example.com/", "intl.example.com.db"),
+        ("http://127.0.0.1:8080", "127.0.0.1_8080.db"),
+        ("http://[::1]:8080", "__1_8080.db"),
+    ],
+)
+def test_ledger_is_one_file_per_endpoint(endpoint, name):
+    """Every endpoint has a ledger of its own in the user's state folder."""
+    loaded = load_settings(None, {"api.endpoint": endpoint})
+
+    assert loaded.ledger_path({"XDG_STATE_HOME": "/state"}) == Path("/state/bulkbind") / name
+    assert loaded.ledger_path({}) == Path.home() / ".local" / "state" / "bulkbind" / name
+    assert loaded.ledger_path({"XDG_STATE_HOME": ""}).name == name
+
+
+def test_ledger_can_be_set():
+    """A ledger that is set is used whatever the endpoint, or without any."""
+    assert load_settings(None, {"ledger": "my.db"}).ledger_path({}) == Path("my.db")
