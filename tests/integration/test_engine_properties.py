@@ -1,0 +1,126 @@
+"""Any schedule of faults and crashes: once a run is through, server, ledger and report agree."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from pathlib import Path
+
+from hypothesis import HealthCheck, example, given, settings, strategies as st
+
+from bulkbind.engine import Parts, Pipeline
+from bulkbind.model import (
+    ClockRefused,
+    NoAnswer,
+    Refused,
+    RunState,
+    Throttled,
+    Transient,
+    Unreachable,
+)
+from bulkbind.settings import SendSettings
+from tests.fakes import LOST
+from tests.integration.test_engine import Bench, devices
+
+PLANS = st.sampled_from(
+    [
+        None,
+        None,
+        None,
+        LOST,
+        NoAnswer(),
+        Transient(),
+        Throttled(),
+        Throttled(limit=50.0, window_s=1.0),
+        Unreachable(),
+        ClockRefused(),
+        Refused(),
+    ]
+)
+LIST_PLANS = st.sampled_from([Throttled(), Transient(), NoAnswer(), Unreachable()])
+ROWS = 12
+
+
+async def sent_and_killed(bench, *, kill_after):
+    """Begin or go on with the run, and stop as a killed process does; False: it was through."""
+    bench.renew()
+    async with bench.ledger() as ledger:
+        known = await ledger.unfinished()
+        run = known[0] if known else await bench.staged(ledger, devices(ROWS, users=2))
+        await ledger.start(run)
+        parts = Parts(bench.server, ledger, bench.pacer, bench.stop, bench.clock)
+        sending = asyncio.create_task(
+            Pipeline(parts, run, bench.send, bench.readback).run(), name="sending"
+        )
+        killing = asyncio.create_task(bench.clock.sleep(kill_after))
+        await asyncio.wait([sending, killing], return_when=asyncio.FIRST_COMPLETED)
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            if not task.get_name().startswith("Task-") and task.get_name() != "flush":
+                task.cancel()
+        await asyncio.gather(sending, return_exceptions=True)
+        killing.cancel()
+
+
+async def scenario(path, plans, list_plans, kills, *, second_bind_is_error):
+    bench = Bench(path)
+    bench.send = SendSettings(concurrency=3, max_attempts=20, backoff_base=0.1, backoff_cap=1.0)
+    bench.server.planned.extend(plans)
+    bench.server.list_planned.extend(list_plans)
+    bench.server.second_bind_is_error = second_bind_is_error
+    for kill_after in kills:
+        await sent_and_killed(bench, kill_after=kill_after)
+        bench.clock.advance(1.0)
+    # Without further faults the run goes through, in a few sendings at most.
+    bench.server.planned.clear()
+    bench.server.list_planned.clear()
+    for _ in range(3):
+        bench.renew()
+        async with bench.ledger() as ledger:
+            known = await ledger.unfinished()
+            run = known[0] if known else await bench.staged(ledger, devices(ROWS, users=2))
+            state = await bench.sent(ledger, run)
+        if state is RunState.DONE:
+            break
+    return bench, run, state
+
+
+@settings(
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+@given(
+    plans=st.lists(PLANS, max_size=25),
+    list_plans=st.lists(LIST_PLANS, max_size=4),
+    kills=st.lists(st.floats(0.001, 8.0), max_size=4),
+    second_bind_is_error=st.booleans(),
+)
+@example(plans=[None, LOST, LOST], list_plans=[], kills=[0.02], second_bind_is_error=True)
+@example(plans=[None, NoAnswer()], list_plans=[], kills=[6.0], second_bind_is_error=True)
+def test_every_device_is_settled_exactly_once(plans, list_plans, kills, second_bind_is_error):
+    """Nothing is lost, nothing is guessed, nothing that was bound is posted again."""
+    with tempfile.TemporaryDirectory() as folder:
+        bench, run, state = asyncio.run(
+            scenario(
+                Path(folder, "ledger.db"),
+                plans,
+                list_plans,
+                kills,
+                second_bind_is_error=second_bind_is_error,
+            )
+        )
+        rows = bench.rows(run)
+    held = {(user, code) for user, codes in bench.server.bindings.items() for code in codes}
+    called_bound = {
+        (row.user_id, row.machine_code)
+        for row in rows
+        if row.status in ("bound", "already_bound", "skipped")
+    }
+
+    assert state is RunState.DONE
+    assert len(rows) == ROWS
+    assert {row.status for row in rows} <= {"bound", "already_bound", "failed"}
+    assert called_bound == held
+    assert bench.server.posted_again == 0
+
+
