@@ -56,11 +56,16 @@ def normal_endpoint(value: str) -> str:
     Raises: ValueError for anything else, and for http:// to a host that is not this machine.
     """
     parts = urlsplit(value.strip())
-    if parts.scheme.lower() not in ("https", "http") or not parts.hostname:
+    host = parts.hostname or ""
+    if (
+        parts.scheme.lower() not in ("https", "http")
+        or not re.fullmatch(r"[a-z0-9._:-]+", host, re.ASCII)
+        or (parts.port is None and parts.netloc.endswith(":"))
+    ):
         raise ValueError("an endpoint is https://host or https://host:port")
     if parts.path.strip("/") or parts.query or parts.fragment or parts.username is not None:
         raise ValueError("an endpoint is scheme://host[:port] alone; the path is a setting, `path`")
-    if parts.scheme.lower() == "http" and not is_loopback(parts.hostname):
+    if parts.scheme.lower() == "http" and not is_loopback(host):
         raise ValueError("http:// is for loopback only, since a token would travel in clear")
     return f"{parts.scheme}://{parts.netloc}".lower()
 
@@ -216,6 +221,16 @@ def load_settings(
         raise UsageError("\n".join(lines), hint="configs/ has commented examples") from None
 
 
+class _Texts(yaml.CBaseLoader):
+    """Every scalar as text; a plain one of nothing means "not set"."""
+
+    def construct_scalar(self, node: yaml.ScalarNode) -> str | None:  # type: ignore[override]  # None is new
+        """Return the text, or None where nothing was written."""
+        if node.value == "" and not node.style:
+            return None
+        return str(node.value)
+
+
 def read_config(path: Path) -> Raw:
     """Return a settings file as nested text. Raises: UsageError if it cannot be read or parsed."""
     try:
@@ -224,7 +239,7 @@ def read_config(path: Path) -> Raw:
         raise UsageError(f"settings file {path} cannot be read: {error}") from error
     try:
         # BaseLoader keeps every scalar as text: `no`, `0123` and `12:34` stay what they are.
-        raw = yaml.load(text, Loader=yaml.CBaseLoader)  # noqa: S506  # it makes text only
+        raw = yaml.load(text, Loader=_Texts)  # noqa: S506  # it makes text only
     except yaml.YAMLError as error:
         raise UsageError(f"settings file {path} is not YAML: {error}") from error
     if raw in (None, ""):
@@ -236,21 +251,22 @@ def read_config(path: Path) -> Raw:
             f"settings file {path} holds `auth.token`: a secret has no place there",
             hint="use BULKBIND_TOKEN, or `auth: token_file:` with a file only you can read",
         )
-    return {key: _blank_to_none(value) for key, value in raw.items()}
+    return _without_unset(raw)
 
 
-def _blank_to_none(value: Any) -> Any:  # noqa: ANN401  # raw YAML
-    """An empty scalar means "not set"."""
-    if isinstance(value, dict):
-        cleaned = {key: _blank_to_none(inner) for key, inner in value.items()}
-        return {key: inner for key, inner in cleaned.items() if inner is not None}
-    return None if value == "" else value
+def _without_unset(raw: Raw) -> Raw:
+    """Leave out keys with nothing behind them: they mean the default."""
+    kept = {k: _without_unset(v) if isinstance(v, dict) else v for k, v in raw.items()}
+    return {key: value for key, value in kept.items() if value is not None}
 
 
 def _put(raw: Raw, dotted: str, value: object) -> None:
     *parents, leaf = dotted.split(".")
     for parent in parents:
-        raw = raw.setdefault(parent, {})
+        inner = raw.setdefault(parent, {})
+        if not isinstance(inner, dict):
+            return  # the check names what stands there instead
+        raw = inner
     if isinstance(value, dict) and isinstance(raw.get(leaf), dict):
         value = {**raw[leaf], **value}
     raw[leaf] = value
@@ -264,7 +280,8 @@ def _explain(
     key = ".".join(str(part) for part in item["loc"])
     origin = origins.get(key) or (str(config) if config else "a default")
     message = str(item["msg"]).removeprefix("Value error, ")
-    shown = "" if key == "auth.token" else f": {item['input']!r}"
+    hidden = key == "auth.token" or (key == "api.endpoint" and "@" in str(item["input"]))
+    shown = "" if hidden else f": {item['input']!r}"
     if item["type"] == "extra_forbidden":
         return f"unknown setting `{key}` (from {origin})"
     return f"setting `{key}`{shown} (from {origin}): {message}"

@@ -42,9 +42,13 @@ def fixed_token(settings: AuthSettings) -> FixedToken:
             f"the token from {origin} is empty" if origin else "no token is set",
             hint="set BULKBIND_TOKEN, or `auth: token_file:` to a file with the token alone",
         )
-    if not token.isascii() or not token.isprintable():
-        raise UsageError(f"the token from {origin} holds characters that no header can carry")
-    return FixedToken(token if " " in token else f"{settings.token_prefix}{token}")
+    authorization = token if " " in token else f"{settings.token_prefix}{token}"
+    if not authorization.isascii() or not authorization.isprintable():
+        raise UsageError(
+            f"the token from {origin}, or `auth: token_prefix:`, holds characters that no header "
+            "can carry"
+        )
+    return FixedToken(authorization)
 
 
 def _find(settings: AuthSettings) -> tuple[str, str]:

@@ -150,21 +150,20 @@ class KooDrive:
             sent_s = self._clock.monotonic()
             signed_s = self.server_clock.at(sent_s) - SAFETY_S
             trace_id = self._trace_ids.next()
-            headers = self._headers(user_id, signed_s, trace_id, has_body=body is not None)
             status: int | None = None
             try:
+                headers = self._headers(user_id, signed_s, trace_id, has_body=body is not None)
                 self.requests += 1
                 async with asyncio.timeout(timeout_s):
                     answer = await self._request(method, headers, body, cap, signed_s)
+                status = answer.status
+                self.server_clock.observe(answer.date, sent_s, self._clock.monotonic())
+                reading = await self._judged(judge, answer)
             except (aiohttp.ClientError, OSError, TimeoutError) as error:
                 reading = silence(error, timeout_s)
             except BaseException:
                 self._gate.forget(permit)
                 raise
-            else:
-                status = answer.status
-                self.server_clock.observe(answer.date, sent_s, self._clock.monotonic())
-                reading = await self._judged(judge, answer)
             self._gate.report(permit, reading.verdict)
         return Attempt(
             verdict=reading.verdict,

@@ -181,10 +181,15 @@ def _record(data: object) -> Record | None:
         return None
     code, created = data.get("machineCode"), data.get("createTime")
     return Record(
-        machine_code=code if isinstance(code, str) else "",
-        device_id=str(number)[:128],
-        create_time=created[:64] if isinstance(created, str) else "",
+        machine_code=_storable(code) if isinstance(code, str) else "",
+        device_id=_storable(str(number))[:128],
+        create_time=_storable(created)[:64] if isinstance(created, str) else "",
     )
+
+
+def _storable(text: str) -> str:
+    """Return *text* without half surrogate pairs, which JSON can name and nobody can write."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _parse(answer: Answer) -> dict[str, Any] | None:
@@ -203,12 +208,17 @@ def _words(answer: Answer, body: dict[str, Any] | None) -> tuple[str, str]:
         text = answer.body[: LONGEST_MESSAGE * 4].decode("utf-8", "replace")
         plain = re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", text)).strip()
         return "", plain[:LONGEST_MESSAGE] or f"HTTP {answer.status} without a text"
-    code = body.get("code", body.get("error_code"))
+    code = _first(body, "code", "error_code")
     if isinstance(code, bool) or not isinstance(code, str | int):
         code = ""
-    message = body.get("msg", body.get("error_msg", body.get("message")))
-    shown = message if isinstance(message, str) else f"HTTP {answer.status}"
-    return str(code)[:64], re.sub(r"\s+", " ", shown).strip()[:LONGEST_MESSAGE]
+    message = _first(body, "msg", "error_msg", "message")
+    shown = _storable(message) if isinstance(message, str) else f"HTTP {answer.status}"
+    return _storable(str(code))[:64], re.sub(r"\s+", " ", shown).strip()[:LONGEST_MESSAGE]
+
+
+def _first(body: dict[str, Any], *names: str) -> object:
+    """Return the first of several members that is there and not null."""
+    return next((body[name] for name in names if body.get(name) is not None), None)
 
 
 def _throttled(answer: Answer, message: str) -> Throttled:
@@ -227,4 +237,5 @@ def _clock_refused(answer: Answer) -> bool:
     date = wire.http_date(answer.date)
     if date is None:
         return False
-    return answer.x_date_s > date or date - answer.x_date_s > DATE_WINDOW_S
+    # Date is rounded down, so the server's clock stood up to a second later.
+    return answer.x_date_s >= date or date - answer.x_date_s >= DATE_WINDOW_S

@@ -75,7 +75,7 @@ def retry_after(text: str | None, date: str | None) -> float | None:
         return None
     text = text.strip()
     if text.isascii() and text.isdigit():
-        return min(float(text[:9]), LONGEST_RETRY_AFTER_S)
+        return min(float(text), LONGEST_RETRY_AFTER_S)
     until, now = http_date(text), http_date(date)
     if until is None or now is None or until <= now:
         return None

@@ -47,9 +47,11 @@ def positions(
         machine_code (or user_id, unless *has_user*) has no column.
     """
     found: dict[str, int] = {}
-    for position, name in enumerate(header):
+    names = [name.strip() for name in header]
+    exact = {field: column for field, column in mapping.items() if column in names}
+    for position, name in enumerate(names):
         field = field_of(name, mapping)
-        if field is None:
+        if field is None or name != exact.get(field, name):
             continue
         if field in found:
             raise ManifestError(

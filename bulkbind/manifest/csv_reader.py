@@ -42,10 +42,13 @@ class CsvManifest:
         self._encoding = source.encoding
         self.notices: list[str] = []
         delimiter = find_delimiter(head, mapping)
-        with self._open(source) as file:
-            reader = csv.reader(file, delimiter=delimiter, strict=True)
-            header = self._header(reader, source.name)
-            self._first_line = reader.line_num
+        try:
+            with self._open(source) as file:
+                reader = csv.reader(file, delimiter=delimiter, strict=True)
+                header = self._header(reader, source.name)
+                self._first_line = reader.line_num
+        except UnicodeDecodeError as error:
+            raise ManifestError(f"{source.name} is not {source.encoding}: {error}") from error
         self._used = columns.positions(
             header,
             mapping,
@@ -54,7 +57,7 @@ class CsvManifest:
             has_user=user_id is not None,
         )
         self._names = tuple(
-            header[at].strip() if at is not None else field
+            printable(header[at].strip()) if at is not None else field
             for field, at in zip(FIELDS, self._used, strict=True)
         )
         self.source = Source(
@@ -63,7 +66,7 @@ class CsvManifest:
         others = columns.unknown(header, self._used)
         if others:
             self.notices.append(
-                f"{source.name}: columns kept but not sent: {', '.join(others[:20])}"
+                f"{source.name}: columns kept but not sent: {printable(', '.join(others[:20]))}"
             )
 
     def _open(self, source: Source) -> io.TextIOWrapper:
@@ -71,7 +74,11 @@ class CsvManifest:
         errors = "surrogateescape" if source.encoding == "utf-8" else "strict"
         file = self._path.open("r", encoding=source.encoding, errors=errors, newline="")
         if source.bom:
-            file.read(1)
+            try:
+                file.read(1)
+            except UnicodeDecodeError:
+                file.close()
+                raise
         return file
 
     @staticmethod
@@ -99,32 +106,34 @@ class CsvManifest:
             raise ManifestError(f"{self.source.name} is not {self._encoding}: {error}") from error
 
     def _rows(self, file: io.TextIOWrapper) -> Iterator[CheckedRow]:
-        latest = [""]
+        taken: list[str] = []
 
         def lines() -> Iterator[str]:
-            for latest[0] in file:
-                yield latest[0]
+            for text in file:
+                taken.append(text)
+                yield text
 
         reader = csv.reader(lines(), delimiter=self.source.delimiter, strict=True)
         width = len(self.source.header)
         blank = 0
         while True:
             line = reader.line_num + 1
+            taken.clear()
             try:
                 cells = next(reader, None)
             except csv.Error as error:
-                yield self._unreadable(error, line, reader.line_num, latest[0])
+                yield self._unreadable(error, line, "".join(taken))
                 continue
             if cells is None:
                 break
             if line <= self._first_line:
                 continue
-            if len(cells) == width:
-                yield self._checked(cells, line)
-            elif not any(map(str.strip, cells)):
+            right = len(cells) == width
+            row = self._checked(cells, line) if right else self._ragged(cells, line, width)
+            if row.problems and not any(map(str.strip, cells)):
                 blank += 1
             else:
-                yield self._ragged(cells, line, width)
+                yield row
         if blank:
             self.notices.append(f"{self.source.name}: {blank} blank lines passed over")
 
@@ -157,9 +166,10 @@ class CsvManifest:
         found = f"it has {len(cells)}, the header {width}"
         return self._checked(cells, line, Problem("row", "row", shown, _SHAPE, found))
 
-    def _unreadable(self, error: csv.Error, first: int, last: int, text: str) -> CheckedRow:
+    def _unreadable(self, error: csv.Error, first: int, text: str) -> CheckedRow:
         message = str(error)
-        if "unexpected end of data" in message or "field larger" in message:
+        last = first + len(text.splitlines()) - 1
+        if "unexpected end of data" in message or ("field larger" in message and last > first):
             raise ManifestError(
                 f"{self.source.name}:{first}: a quote opened here is never closed; the lines up to "
                 f"{last} cannot be told apart",

@@ -97,10 +97,11 @@ def _problems(values: Values, columns: tuple[str, ...]) -> list[Problem]:
 
 def _found(value: str, rule: Rule) -> str:
     """Say what breaks the rule: the first character that may not stand there, the length."""
+    if not value:
+        return "it is empty"
     wrong = (at for at, character in enumerate(value) if not rule.allowed.fullmatch(character))
-    parts = [
-        f"{name_character(value[at])} at {at + 1}" for at in [next(wrong, None)] if at is not None
-    ]
+    first = next(wrong, None)
+    parts = [] if first is None else [f"{name_character(value[first])} at {first + 1}"]
     if len(value) > rule.longest:
         parts.append(f"it has {len(value)} characters")
     return ", ".join(parts)

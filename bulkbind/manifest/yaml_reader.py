@@ -79,6 +79,10 @@ class YamlManifest:
     def _documents(self, events: _Events) -> Iterator[CheckedRow]:
         empty = True
         for event in events:
+            if isinstance(event, yaml.DocumentStartEvent):
+                self._defaults = {}
+                events.forget()
+                continue
             if isinstance(event, yaml.SequenceStartEvent):
                 yield from self._devices(events)
             elif isinstance(event, yaml.MappingStartEvent):
@@ -100,7 +104,7 @@ class YamlManifest:
         for event in events:
             if isinstance(event, yaml.MappingEndEvent):
                 break
-            key = str(events.build(event))
+            key = str(self._built(events, event))
             if key in seen:
                 raise ManifestError(f"{events.place(event)}: key `{key}` stands twice")
             seen.add(key)
@@ -133,6 +137,8 @@ class YamlManifest:
 
     def _read_defaults(self, events: _Events, event: yaml.Event) -> None:
         defaults = self._built(events, event)
+        if defaults is None:
+            return
         if not isinstance(defaults, dict):
             raise ManifestError(f"{events.place(event)}: `defaults:` must be a mapping of fields")
         self._defaults = defaults
@@ -154,7 +160,7 @@ class YamlManifest:
 
     def _checked(self, node: Node, line: int) -> CheckedRow:
         if not isinstance(node, dict):
-            shown = printable(str(node))[:200]
+            shown = "" if node is None else printable(str(node))[:200]
             problem = Problem("row", "row", shown, _MAPPING, f"it is a {_kind(node)}")
             return CheckedRow(line, {"value": node}, None, (None,) * 4, (problem,))
         claimed = {self._field(key) for key in node} - {None}
@@ -242,6 +248,10 @@ class _Events:
         self._open = 0
         return self._node(event)
 
+    def forget(self) -> None:
+        """Forget the anchors: they hold for one document."""
+        self._anchors.clear()
+
     def skip(self) -> None:
         """Leave a value whose building was broken off."""
         while self._open:
@@ -257,7 +267,7 @@ class _Events:
         if isinstance(event, yaml.AliasEvent):
             return self._alias(event)
         if isinstance(event, yaml.ScalarEvent):
-            plain_null = event.implicit[0] and event.style is None and event.value in _NULLS
+            plain_null = event.implicit[0] and not event.style and event.value in _NULLS
             node: Node = None if plain_null else event.value
         else:
             self._open += 1

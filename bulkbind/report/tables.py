@@ -49,7 +49,7 @@ def safe(text: str) -> str:
 def write_results(path: Path, rows: Iterable[ResultRow], sources: Sequence[Source]) -> None:
     """Write one line per row of the manifests. Raises: LedgerError."""
     with replacing(path) as file:
-        table = csv.writer(file, lineterminator="\n")
+        table = csv.writer(file, lineterminator="\r\n")
         table.writerow(COLUMNS)
         table.writerows(_result(row, sources) for row in rows)
 
@@ -83,9 +83,10 @@ def write_failed(folder: Path, rows: Iterable[ResultRow], sources: Sequence[Sour
     """
     iterator = iter(rows)
     row = next(iterator, None)
-    paths = []
-    for number, source in enumerate(sources):
-        path = folder / _name(number, sources)
+    paths: list[Path] = []
+    for source, name in zip(sources, _names(sources), strict=True):
+        number = len(paths)
+        path = folder / name
         errors = "surrogateescape" if source.encoding == "utf-8" else "strict"
         with replacing(path, source.encoding, errors) as file:
             if source.bom:
@@ -100,13 +101,17 @@ def write_failed(folder: Path, rows: Iterable[ResultRow], sources: Sequence[Sour
     return paths
 
 
-def _name(number: int, sources: Sequence[Source]) -> str:
+def _names(sources: Sequence[Source]) -> list[str]:
     if len(sources) == 1 and sources[0].format == "csv":
-        return "failed.csv"
-    name = PurePath(sources[number].name).name
-    name = f"stdin.{sources[number].format}" if name in ("", "-") else name
-    taken = [PurePath(source.name).name for source in sources[:number]]
-    return f"failed/{number + 1}-{name}" if name in taken else f"failed/{name}"
+        return ["failed.csv"]
+    names: list[str] = []
+    for number, source in enumerate(sources, start=1):
+        name = PurePath(source.name).name
+        name = f"stdin.{source.format}" if name in ("", "-") else name
+        while f"failed/{name}" in names:
+            name = f"{number}-{name}"
+        names.append(f"failed/{name}")
+    return names
 
 
 def _reason(row: ResultRow) -> str:
@@ -118,7 +123,7 @@ class _CsvRows:
     """The operator's own header and cells, then status and reason."""
 
     def __init__(self, file: TextIO, source: Source) -> None:
-        self._table = csv.writer(file, delimiter=source.delimiter, lineterminator="\n")
+        self._table = csv.writer(file, delimiter=source.delimiter, lineterminator="\r\n")
         self._width = len(source.header)
         self._kept = [
             at for at, name in enumerate(source.header) if name.strip() not in OWN_COLUMNS
@@ -127,8 +132,9 @@ class _CsvRows:
 
     def write(self, cells: list[str], row: ResultRow) -> None:
         padded = cells + [""] * (self._width - len(cells))
-        kept = [padded[at] for at in self._kept] + padded[self._width :]
-        self._table.writerow([*kept, row.status, safe(_reason(row))])
+        kept = [padded[at] for at in self._kept]
+        # Cells beyond the header stay beyond it.
+        self._table.writerow([*kept, row.status, safe(_reason(row)), *padded[self._width :]])
 
     def end(self) -> None:
         """Nothing closes a CSV file."""

@@ -76,7 +76,7 @@ def check_body(content_type: str, body: bytes) -> dict[str, str] | Refusal:
         return parameters("Content-Type must be application/json")
     try:
         fields = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return parameters("the body is not JSON")
     if not isinstance(fields, dict) or "machineCode" not in fields:
         return parameters("machineCode is missing")

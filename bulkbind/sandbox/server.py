@@ -61,9 +61,11 @@ class Sandbox:
         app.router.add_delete(PATH + "/{device_id}", self._unbind)
         app.router.add_get("/sandbox/stats", self._stats)
         app.router.add_get("/sandbox/bindings", self._dump)
-        self._runner = web.AppRunner(app, access_log=None, handle_signals=False)
+        self._runner = web.AppRunner(
+            app, access_log=None, handle_signals=False, shutdown_timeout=1.0
+        )
         await self._runner.setup()
-        site = web.TCPSite(self._runner, self._host, self._port, shutdown_timeout=1.0)
+        site = web.TCPSite(self._runner, self._host, self._port)
         try:
             await site.start()
         except OSError as error:
@@ -143,7 +145,7 @@ class Sandbox:
     async def _dump(self, request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
         await response.prepare(request)
-        for user_id, record in self.bindings.everything():
+        for user_id, record in list(self.bindings.everything()):
             await response.write(json.dumps({"userId": user_id, **record}).encode() + b"\n")
         return response
 

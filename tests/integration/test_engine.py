@@ -57,7 +57,7 @@ class Bench:
             future.add_done_callback(self.clock.waits_for.discard)
             return future
 
-        ledger._writer.submit = watched
+        ledger._writer.submit = watched  # type: ignore[method-assign]  # only watched
         try:
             yield ledger
         finally:
@@ -118,10 +118,12 @@ class Bench:
 
 @pytest.fixture
 def bench(tmp_path):
+    """Return a bench with a ledger file of its own."""
     return Bench(tmp_path / "ledger.db")
 
 
 def devices(count, users=1):
+    """Return *count* devices for *users* users."""
     return [Device(f"user_{number % users}", f"SN{number}") for number in range(count)]
 
 
@@ -299,7 +301,7 @@ async def test_attempts_run_out(bench):
 
 
 async def test_throttling_costs_no_device_an_attempt(bench):
-    """However often the gateway throttles, nothing fails for it, and every row takes one attempt."""
+    """However often the gateway throttles, nothing fails, and every row takes one attempt."""
     bench.server.planned.append(None)
     bench.server.planned.extend([Throttled()] * 40)
 

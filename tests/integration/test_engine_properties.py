@@ -62,6 +62,7 @@ async def sent_and_killed(bench, *, kill_after):
 
 
 async def scenario(path, plans, list_plans, kills, *, second_bind_is_error):
+    """Kill a run as often as *kills* says, then let it go through."""
     bench = Bench(path)
     bench.send = SendSettings(concurrency=3, max_attempts=20, backoff_base=0.1, backoff_cap=1.0)
     bench.server.planned.extend(plans)
@@ -73,14 +74,15 @@ async def scenario(path, plans, list_plans, kills, *, second_bind_is_error):
     # Without further faults the run goes through, in a few sendings at most.
     bench.server.planned.clear()
     bench.server.list_planned.clear()
+    run, state = 0, RunState.STOPPED
     for _ in range(3):
+        if state is RunState.DONE:
+            break
         bench.renew()
         async with bench.ledger() as ledger:
             known = await ledger.unfinished()
             run = known[0] if known else await bench.staged(ledger, devices(ROWS, users=2))
             state = await bench.sent(ledger, run)
-        if state is RunState.DONE:
-            break
     return bench, run, state
 
 
@@ -122,5 +124,3 @@ def test_every_device_is_settled_exactly_once(plans, list_plans, kills, second_b
     assert {row.status for row in rows} <= {"bound", "already_bound", "failed"}
     assert called_bound == held
     assert bench.server.posted_again == 0
-
-

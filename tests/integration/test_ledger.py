@@ -8,13 +8,14 @@ import stat
 import subprocess
 import sys
 from contextlib import closing
+from functools import partial
 
 import pytest
 
 from bulkbind.errors import LedgerBusyError, LedgerError, UsageError
 from bulkbind.ledger import Ledger, RunReader, all_runs, find_run, reading, staging, work
 from bulkbind.ledger.lock import LedgerLock
-from bulkbind.ledger.store import VERSION, connect, reading as reading_file, transaction
+from bulkbind.ledger.store import VERSION, connect, transaction
 from bulkbind.model import CheckedRow, Device, Outcome, Problem, Settlement, Source, Status
 from tests.kit import FakeClock
 
@@ -23,6 +24,7 @@ FORM = Source("fleet.csv", "csv", "utf-8", bom=False, header=("machine_code",))
 
 
 def values(name):
+    """Return what a run is recorded with."""
     return {
         "run_id": name,
         "digest": name,
@@ -36,16 +38,19 @@ def values(name):
 
 
 def valid(line, code, user="u"):
+    """Return a row that keeps every rule."""
     device = Device(user, code)
     return CheckedRow(line, [code], device, (user, code, None, None))
 
 
 def invalid(line):
+    """Return a row that breaks one."""
     problem = Problem("machine_code", "Serial", "a-b", "machine_code: rule", "'-' at 2")
     return CheckedRow(line, ["a-b"], None, ("u", "a-b", None, None), (problem,))
 
 
 def staged(db, name, rows, *, rebind=False):
+    """Stage a run and return its number."""
     run = staging.begin(db, values(name))
     staging.add_source(db, run, 0, FORM)
     staging.stage(db, run, 0, 0, rows, rebind=rebind)
@@ -54,23 +59,27 @@ def staged(db, name, rows, *, rebind=False):
 
 
 def settle(db, claims, status=Status.BOUND):
+    """Settle claims, all alike."""
     with transaction(db):
         outcome = Outcome(status, "id1", "2026-11-23T12:00:00Z")
         work.settle(db, [Settlement(c.row, outcome, 1) for c in claims], "2026-11-23T12:00:01Z")
 
 
 def claimed(db, run, most=100):
+    """Claim rows and return them."""
     with transaction(db):
         return work.claim(db, run, 0, most, 1.0)
 
 
 @pytest.fixture
 def db(tmp_path):
+    """Return a new ledger."""
     with closing(connect(tmp_path / "ledger.db", ENDPOINT)) as db:
         yield db
 
 
 def shown(db, run):
+    """Return line and status of a run's rows."""
     return [(row.line, row.status) for row in RunReader(db, run).rows()]
 
 
@@ -259,11 +268,19 @@ def test_another_endpoints_ledger_is_refused(tmp_path):
     path = tmp_path / "ledger.db"
     connect(path, ENDPOINT).close()
 
-    with pytest.raises(LedgerError, match="belongs to https://example.test"):
+    with pytest.raises(LedgerError, match=r"belongs to https://example\.test"):
         connect(path, "https://other.test")
 
 
-@pytest.mark.parametrize("opening", [connect, reading_file], ids=["write", "read"])
+def read_only(path):
+    """Open a ledger as reports do."""
+    with reading(path):
+        pass
+
+
+@pytest.mark.parametrize(
+    "opening", [lambda path: connect(path, ENDPOINT), read_only], ids=["write", "read"]
+)
 def test_strange_files_are_refused_and_left_alone(tmp_path, opening):
     """A text file, another program's database and a newer ledger are not touched."""
     text = tmp_path / "text.db"
@@ -278,11 +295,7 @@ def test_strange_files_are_refused_and_left_alone(tmp_path, opening):
     messages = []
     for path in (text, other, newer):
         with pytest.raises(LedgerError) as caught:
-            if opening is connect:
-                connect(path, ENDPOINT)
-            else:
-                with reading_file(path):
-                    pass
+            opening(path)
         messages.append(str(caught.value))
 
     assert "not a ledger" in messages[0]
@@ -316,13 +329,18 @@ def test_a_dead_process_holds_no_lock(tmp_path):
     """A lock left by a killed process is no lock."""
     code = (
         "import os, sys, pathlib; from bulkbind.ledger.lock import LedgerLock; "
-        f"LedgerLock(pathlib.Path({str(tmp_path / 'l.db')!r})).acquire({{}}); os.kill(os.getpid(), 9)"
+        f"LedgerLock(pathlib.Path({str(tmp_path / 'l.db')!r})).acquire({{}}); "
+        "os.kill(os.getpid(), 9)"
     )
     subprocess.run([sys.executable, "-c", code], check=False, timeout=20)
 
     lock = LedgerLock(tmp_path / "l.db")
     lock.acquire({})
     lock.release()
+
+
+def _note(order, number, _db):
+    order.append(number)
 
 
 # --- the writer's thread -------------------------------------------------------------------------
@@ -333,7 +351,7 @@ async def test_operations_share_transactions_and_keep_their_order(tmp_path):
     ledger = Ledger(tmp_path / "l.db", ENDPOINT, FakeClock())
     await ledger.open({})
     order: list[int] = []
-    futures = [ledger._writer.submit(lambda _db, n=n: order.append(n)) for n in range(50)]
+    futures = [ledger._writer.submit(partial(_note, order, number)) for number in range(50)]
     await asyncio.gather(*futures)
     await ledger.close()
 

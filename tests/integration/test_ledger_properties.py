@@ -45,7 +45,8 @@ class LedgerMachine(RuleBasedStateMachine):
     def _new_run(self, devices, *, skip_invalid):
         self._names += 1
         name = f"run{self._names}"
-        values = {"run_id": name, "digest": name, "created_at": "t", "operator": "o"}
+        values: dict[str, object] = {"run_id": name, "digest": name, "created_at": "t"}
+        values |= {"operator": "o"}
         values |= {"host": "h", "pid": 1, "version": "0", "settings": "{}"}
         run = staging.begin(self._db, values)
         staging.add_source(self._db, run, 0, FORM)
@@ -160,9 +161,7 @@ class LedgerMachine(RuleBasedStateMachine):
         )
         for row, status in self._ended.items():
             assert ended.get(row, status) == status
-        self._ended |= {
-            row: status for row, status in ended.items() if row >> 40 in self._sizes
-        }
+        self._ended |= {row: status for row, status in ended.items() if row >> 40 in self._sizes}
 
     @invariant()
     def claimed_rows_are_those_in_hand(self):

@@ -38,14 +38,17 @@ AT_SENDING = "1970-01-12T13:46:40.000Z"
 
 
 def claim(**values):
+    """Return a row after one attempt, but for *values*."""
     return Claim(row=1, device=Device("u", "M"), **({"attempts": 1} | values))
 
 
 def attempt(verdict):
+    """Return an attempt with this verdict."""
     return Attempt(verdict=verdict, trace_id="t", sent_at=SENT, took_s=0.1, message="words")
 
 
 def step(verdict, unreachable=None, **values):
+    """Return what follows."""
     return decide(claim(**values), attempt(verdict), max_attempts=6, unreachable=unreachable)
 
 

@@ -12,6 +12,7 @@ from tests.kit import FakeClock
 
 @pytest.fixture
 def clock():
+    """Return a clock that is turned by hand."""
     return FakeClock()
 
 

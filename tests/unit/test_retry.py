@@ -15,6 +15,7 @@ class ClosedGate(OpenGate):
 
 
 def retries(clock, stop=None, gate=None):
+    """Return retries with a base of 0.5 s and a cap of 30 s."""
     return Retries(clock, stop or StopSignal(), gate or OpenGate(), base_s=0.5, cap_s=30.0)
 
 
