@@ -1,11 +1,13 @@
 """The settings: one frozen model of a few parts, merged flag > environment > file > default.
 
-Every key stands in `configs/*.yaml` with its unit and reason. A duration is written `90s`, `50m`,
-`2h` or as a number of seconds.
+The parts are ours; a settings file is flat, but for `auth:`, and its keys are the names of the
+flags: `concurrency: 64`. Every key stands in `configs/*.yaml` with its unit and reason. A duration
+is written `90s`, `50m`, `2h` or as a number of seconds.
 """
 
 from __future__ import annotations
 
+import difflib
 import ipaddress
 import os
 import re
@@ -140,9 +142,9 @@ class SendSettings(Part):
 class ReadbackSettings(Part):
     """How doubt is settled."""
 
-    enabled: bool = True
+    readback: bool = True
     """False for servers without a list: what got no answer then stays in doubt."""
-    settle: Duration = 5.0
+    readback_settle: Duration = 5.0
     """How long after a silent request its binding may still appear in the list."""
 
 
@@ -164,7 +166,7 @@ class Settings(Part):
     api: ApiSettings = ApiSettings()
     auth: AuthSettings = AuthSettings()
     send: SendSettings = SendSettings()
-    readback: ReadbackSettings = ReadbackSettings()
+    doubt: ReadbackSettings = ReadbackSettings()
     manifest: ManifestSettings = ManifestSettings()
     ledger: Path | None = None
     """None: `$XDG_STATE_HOME/bulkbind/<host>.db`."""
@@ -176,7 +178,7 @@ class Settings(Part):
         if self.api.endpoint is None:
             raise UsageError(
                 "no endpoint is set",
-                hint="give --endpoint https://…, BULKBIND_ENDPOINT, or `api: endpoint:` in a "
+                hint="give --endpoint https://…, BULKBIND_ENDPOINT, or `endpoint:` in a "
                 "settings file such as configs/koodrive-intl.yaml; `bulkbind sandbox` starts a "
                 "local one to try",
             )
@@ -191,10 +193,18 @@ class Settings(Part):
         return Path(state) / "bulkbind" / f"{host}.db"
 
     def public(self) -> Raw:
-        """Return the settings as plain values, without secrets."""
+        """Return the settings as a file would hold them, without secrets."""
         plain: Raw = self.model_dump(mode="json", exclude={"auth": {"token"}})
+        for part in _PARTS:
+            plain |= plain.pop(part)
         plain["auth"]["token"] = "set" if self.auth.token else None
         return plain
+
+
+_PARTS = ("api", "send", "doubt", "manifest")
+"""Parts whose keys stand at the top of a settings file."""
+_PART_OF = {key: part for part in _PARTS for key in type(getattr(Settings(), part)).model_fields}
+_KEYS = (*_PART_OF, "auth", "ledger", "out")
 
 
 def load_settings(
@@ -204,21 +214,43 @@ def load_settings(
 
     Args:
         config: A YAML file, or None.
-        given: `{"send.concurrency": 64, …}`: dotted key -> value; None values count as not given.
-        origins: Dotted key -> where a given value came from (`--concurrency`, `BULKBIND_RATE`).
+        given: `{"concurrency": 64, "auth.token": "…", …}`; None values count as not given.
+        origins: Key -> where a given value came from (`--concurrency`, `BULKBIND_RATE`).
 
     Raises: UsageError that names every wrong key with its value and where it came from.
     """
     raw = read_config(config) if config else {}
-    for dotted, value in given.items():
+    for key, value in given.items():
         if value is not None:
-            _put(raw, dotted, value)
+            _put(raw, key, value)
+    unknown = [_unknown(key, config) for key in raw if key not in _KEYS]
     try:
-        return Settings.model_validate(raw)
+        settings = Settings.model_validate(_in_parts(raw))
     except ValidationError as error:
         known = dict(origins or {})
-        lines = [_explain(item, known, config) for item in error.errors()]
-        raise UsageError("\n".join(lines), hint="configs/ has commented examples") from None
+        wrong = [_explain(item, known, config) for item in error.errors()]
+    else:
+        wrong = []
+        if not unknown:
+            return settings
+    raise UsageError("\n".join(unknown + wrong), hint="configs/ has commented examples")
+
+
+def _in_parts(raw: Raw) -> Raw:
+    """Return the keys of a settings file sorted into the parts of the model."""
+    parts: Raw = {part: {} for part in _PARTS}
+    for key, value in raw.items():
+        if key in _PART_OF:
+            parts[_PART_OF[key]][key] = value
+        elif key in _KEYS:
+            parts[key] = value
+    return parts
+
+
+def _unknown(key: str, config: Path | None) -> str:
+    close = difflib.get_close_matches(key, _KEYS, n=1)
+    guess = f"; did you mean `{close[0]}`?" if close else ""
+    return f"unknown setting `{key}` (from {config}){guess}"
 
 
 class _Texts(yaml.CBaseLoader):
@@ -261,6 +293,7 @@ def _without_unset(raw: Raw) -> Raw:
 
 
 def _put(raw: Raw, dotted: str, value: object) -> None:
+    """Set a key over what a file says; a mapping is merged into the file's."""
     *parents, leaf = dotted.split(".")
     for parent in parents:
         inner = raw.setdefault(parent, {})
@@ -277,10 +310,10 @@ def _explain(
     origins: Mapping[str, str],
     config: Path | None,
 ) -> str:  # pydantic's own shape
-    key = ".".join(str(part) for part in item["loc"])
+    key = ".".join(str(part) for part in item["loc"] if part not in _PARTS)
     origin = origins.get(key) or (str(config) if config else "a default")
     message = str(item["msg"]).removeprefix("Value error, ")
-    hidden = key == "auth.token" or (key == "api.endpoint" and "@" in str(item["input"]))
+    hidden = key == "auth.token" or (key == "endpoint" and "@" in str(item["input"]))
     shown = "" if hidden else f": {item['input']!r}"
     if item["type"] == "extra_forbidden":
         return f"unknown setting `{key}` (from {origin})"

@@ -72,7 +72,7 @@ def _settings(endpoint: str, folder: Path) -> Settings:
         api=ApiSettings(endpoint=endpoint, timeout=5.0),
         auth=AuthSettings(token=SecretStr("demo")),
         send=SendSettings(concurrency=16, backoff_base=0.2, backoff_cap=2.0),
-        readback=ReadbackSettings(settle=0.5),
+        doubt=ReadbackSettings(readback_settle=0.5),
         manifest=ManifestSettings(on_invalid="skip"),
         ledger=folder / "demo.db",
     )

@@ -105,7 +105,7 @@ async def send(session: Session, ledger: Ledger, run: int, run_id: str, rows: in
         skew_s=skew_s if isinstance(skew_s, int | float) else None,
     )
     pipeline = Pipeline(
-        Parts(client, ledger, pacer, stop, clock), run, settings.send, settings.readback
+        Parts(client, ledger, pacer, stop, clock), run, settings.send, settings.doubt
     )
     await ledger.start(run)
     session.listener.sending(rows)

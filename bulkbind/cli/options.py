@@ -14,20 +14,20 @@ from bulkbind.settings import FIELDS, Settings, load_settings
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-KEYS = {
-    "endpoint": "api.endpoint",
-    "user_id": "manifest.user_id",
-    "columns": "manifest.columns",
-    "on_invalid": "manifest.on_invalid",
-    "rebind": "manifest.rebind",
-    "ledger": "ledger",
-    "out": "out",
-    "concurrency": "send.concurrency",
-    "rate": "send.rate",
-    "max_attempts": "send.max_attempts",
-    "deadline": "send.deadline",
-}
-"""Parameter -> the setting it gives."""
+GIVEN = (
+    "endpoint",
+    "user_id",
+    "columns",
+    "on_invalid",
+    "rebind",
+    "ledger",
+    "out",
+    "concurrency",
+    "rate",
+    "max_attempts",
+    "deadline",
+)
+"""Parameters that give the setting of the same name."""
 
 
 def option(flag: str, *more: Any, **attributes: Any) -> Callable[[Command], Command]:  # click's own
@@ -136,15 +136,15 @@ def settings_from(given: dict[str, Any]) -> Settings:
     context = click.get_current_context()
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
-    for name, key in KEYS.items():
+    for name in GIVEN:
         value = given.get(name)
         if value in (None, (), False):
             continue
         source = context.get_parameter_source(name)
         flag = name.replace("_", "-")
         is_variable = source is click.core.ParameterSource.ENVIRONMENT
-        origins[key] = f"BULKBIND_{name.upper()}" if is_variable else f"--{flag}"
-        values[key] = _columns(value) if name == "columns" else value
+        origins[name] = f"BULKBIND_{name.upper()}" if is_variable else f"--{flag}"
+        values[name] = _columns(value) if name == "columns" else value
     if token := os.environ.get("BULKBIND_TOKEN"):
         values["auth.token"] = token
         origins["auth.token"] = "BULKBIND_TOKEN"  # the variable's name

@@ -25,9 +25,7 @@ CANARIES = 5
 class Pipeline:
     """Sends what a run has staged, once."""
 
-    def __init__(
-        self, parts: Parts, run: int, send: SendSettings, readback: ReadbackSettings
-    ) -> None:
+    def __init__(self, parts: Parts, run: int, send: SendSettings, doubt: ReadbackSettings) -> None:
         self._parts = parts
         self._run = run
         self._send = send
@@ -41,8 +39,8 @@ class Pipeline:
             self._retries,
             self._tasks,
             run,
-            settle_s=readback.settle,
-            is_enabled=readback.enabled,
+            settle_s=doubt.readback_settle,
+            is_enabled=doubt.readback,
             max_attempts=send.max_attempts,
         )
         self._binder = Binder(

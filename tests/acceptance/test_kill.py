@@ -41,7 +41,7 @@ def test_ten_kills_lose_nothing_and_guess_nothing(tmp_path):
     """Every row ends once, report and server agree, and nothing bound is posted again."""
     manifest = write_csv(tmp_path / "fleet.csv", fleet(ROWS))
     config = tmp_path / "config.yaml"
-    config.write_text("readback:\n  settle: 300ms\n")
+    config.write_text("readback_settle: 300ms\n")
     pick = random.Random(5)
     faults = ("--fault", "reset-after=0.03", "--second-bind", "error", "--seed", "3")
     with sandbox(*faults, "--journal", str(tmp_path / "journal.jsonl"), home=tmp_path) as url:

@@ -42,7 +42,7 @@ class Bench:
         self.pacer = Pacer(self.clock, self.stop)
         self.server = FakeServer(self.clock, self.pacer, self.stop)
         self.send = SendSettings(concurrency=4, backoff_base=0.5, backoff_cap=5.0)
-        self.readback = ReadbackSettings(settle=5.0)
+        self.readback = ReadbackSettings(readback_settle=5.0)
         self.stopping = None
 
     @asynccontextmanager
@@ -269,7 +269,7 @@ async def test_a_device_cleared_of_an_older_doubt_is_sent_by_the_new_run(bench):
 
 async def test_readback_off_leaves_doubt(bench):
     """For servers without a list, no list is read and the row stays in doubt."""
-    bench.readback = ReadbackSettings(enabled=False)
+    bench.readback = ReadbackSettings(readback=False)
     bench.server.planned.extend([None, LOST])
 
     await bench.ran(devices(3))
