@@ -30,6 +30,12 @@ GIVEN = (
 """Parameters that give the setting of the same name."""
 
 
+class _Listed(click.types.StringParamType):
+    """Texts that may hold blanks, so a variable divides several of them by semicolons."""
+
+    envvar_list_splitter = ";"
+
+
 def option(flag: str, *more: Any, **attributes: Any) -> Callable[[Command], Command]:  # click's own
     """Return a click option with its environment twin `BULKBIND_…` shown in the help."""
     twin = "BULKBIND_" + flag.removeprefix("--").replace("-", "_").upper()
@@ -53,12 +59,14 @@ manifest_options = _together(
     [
         config,
         option("--user-id", metavar="ID", help="user of the rows that name none"),
-        click.option(
+        option(
             "--map",
             "columns",
             multiple=True,
+            type=_Listed(),
             metavar="FIELD=COLUMN",
-            help=f"which column holds a field ({', '.join(FIELDS)}); repeatable",
+            help=f"which column holds a field ({', '.join(FIELDS)}); repeatable, and divided by "
+            "semicolons in the environment",
         ),
     ]
 )

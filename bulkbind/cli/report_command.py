@@ -22,7 +22,7 @@ from bulkbind.report import as_json, as_text
     "--json", "as_json_", is_flag=True, help="print the summary as JSON on standard output"
 )
 def command(run_id: str | None, *, as_json_: bool, **given: Any) -> None:  # click's parameters
-    r"""Write a run's report files again, from the ledger alone.
+    """Write a run's report files again, from the ledger alone.
 
     RUN is its id or the beginning of it; without one, the newest run. It can be called while a
     run is sending: rows that have not ended are then `pending`.
@@ -31,7 +31,7 @@ def command(run_id: str | None, *, as_json_: bool, **given: Any) -> None:  # cli
     results.csv   one line per row of the manifest, in its order
     failed.csv    the rows that need a person or another try, in the manifest's own form
     summary.json  counts, reasons, times, settings
-    """
+    """  # noqa: D301  # click's mark for a block that is not wrapped
     with explained():
         written = app.report(settings_from(given), run_id)
         if as_json_:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 @options.option("--yes", is_flag=True, help="do not ask")
 @options.output_options
 def command(manifests: tuple[str, ...], **given: Any) -> None:  # click's parameters
-    r"""Bind every device of the manifests to its user, and write a result for every row.
+    """Bind every device of the manifests to its user, and write a result for every row.
 
     MANIFEST is a CSV or YAML file; - is standard input. The whole manifest is checked before
     anything is sent. What the ledger knows as bound is not sent again; what an earlier run of
@@ -45,7 +45,7 @@ def command(manifests: tuple[str, ...], **given: Any) -> None:  # click's parame
       bulkbind validate fleet.csv
       bulkbind run fleet.csv --endpoint https://intl.myhuaweicloud-koodrive.com
       bulkbind run export.csv --map machine_code=Serial --user-id u42 --on-invalid skip --yes
-    """
+    """  # noqa: D301  # click's mark for a block that is not wrapped
 
     async def use_case(settings: Settings, console: Console, stop: StopSignal) -> RunResult:
         return await app.run(manifests, settings, listener=console, stop=stop)

@@ -19,37 +19,37 @@ if TYPE_CHECKING:
 
 
 @click.command("sandbox")
-@click.option(
+@options.option(
     "--port", type=click.IntRange(0, 65535), default=8765, show_default=True, help="0: any free one"
 )
-@click.option(
+@options.option(
     "--limit", metavar="N/UNIT", help="requests per s, min, hour or day, e.g. 60/s  [default: none]"
 )
-@click.option(
+@options.option(
     "--fault",
     "faults",
     multiple=True,
     metavar="NAME=P",
     help="with probability P (0 to 1): reset-before, reset-after, 500, business; repeatable",
 )
-@click.option(
+@options.option(
     "--second-bind",
     type=click.Choice(["same", "error"]),
     default="same",
     show_default=True,
     help="answer to a second bind: the same record, or code 13000310",
 )
-@click.option("--accept-token", metavar="TOKEN", help="the only token accepted  [default: any]")
-@click.option(
+@options.option("--accept-token", metavar="TOKEN", help="the only token accepted  [default: any]")
+@options.option(
     "--state",
     type=click.Path(path_type=Path),
     metavar="FILE",
     help="keep bindings in a file  [default: memory]",
 )
-@click.option(
+@options.option(
     "--journal", type=click.Path(path_type=Path), metavar="FILE", help="one JSON line per request"
 )
-@click.option("--seed", type=int, help="makes the faults repeatable")
+@options.option("--seed", type=int, help="makes the faults repeatable")
 @options.option("--verbose", is_flag=True, help="say what was seen when it stops")
 def command(  # one per option
     *,
@@ -63,7 +63,7 @@ def command(  # one per option
     seed: int | None,
     verbose: bool,
 ) -> None:
-    r"""Serve a local KooDrive on 127.0.0.1, with limits and faults to order.
+    """Serve a local KooDrive on 127.0.0.1, with limits and faults to order.
 
     Prints `ready http://…` on standard output once it serves; any token is accepted. What it has
     seen: GET /sandbox/stats; what is bound: GET /sandbox/bindings (JSON Lines).
@@ -72,7 +72,7 @@ def command(  # one per option
     Example:
       bulkbind sandbox --limit 60/s --fault reset-after=0.03 &
       BULKBIND_TOKEN=any bulkbind run samples/fleet.csv --endpoint http://127.0.0.1:8765
-    """
+    """  # noqa: D301  # click's mark for a block that is not wrapped
     with explained():
         try:
             chosen = SandboxOptions(

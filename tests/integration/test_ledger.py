@@ -119,6 +119,17 @@ def test_what_is_known_is_skipped_or_moved(db):
     assert rows[2].detail == "bound to user u"
 
 
+def test_a_device_known_for_two_users_is_where_it_was_bound_last(db):
+    """The older user's row is moved, the newer one's skipped."""
+    first = staged(db, "a", [valid(2, "A"), valid(3, "A", "later")])
+    for claim, moment in zip(claimed(db, first), ("2026-11-23", "2026-11-24"), strict=True):
+        with transaction(db):
+            work.settle(db, [Settlement(claim.row, Outcome(Status.BOUND, "id"), 1)], moment)
+    second = staged(db, "b", [valid(2, "A"), valid(3, "A", "later")])
+
+    assert shown(db, second) == [(2, "moved"), (3, "skipped")]
+
+
 def test_rebind_stages_what_is_known(db):
     """With `--rebind`, a known binding is sent again; a moved device is not."""
     settle(db, claimed(db, staged(db, "a", [valid(2, "A"), valid(3, "B")])))
