@@ -259,6 +259,8 @@ class Claim:
     sent_at: float | None = None
     """The first moment it may have been sent, server's clock; None: never, or clock unknown."""
     clock_refusals: int = 0
+    last: Attempt | None = None
+    """The last attempt of this process, if any."""
 
 
 @dataclass(frozen=True, slots=True)

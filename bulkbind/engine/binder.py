@@ -41,7 +41,6 @@ class Binder:
         self._max_attempts = max_attempts
         self._room = asyncio.Semaphore(RETRIES_PER_SLOT * concurrency)
         self._unreachable: int | None = 0
-        self._attempts: dict[int, Attempt] = {}
         self._log = logger()
 
     async def bind(self, claim: Claim) -> None:
@@ -49,7 +48,7 @@ class Binder:
 
         Raises: DrainedError when the run stops; the row has been released then.
         """
-        step = await self._first(claim)
+        step = await self._send_once(claim)
         if isinstance(step, Again):
             await self._room.acquire()
             self._tasks.create_task(self._persist(claim, step), name=f"retry {claim.row}")
@@ -69,19 +68,18 @@ class Binder:
 
         Raises: DrainedError as `bind`.
         """
-        step = await self._first(claim)
+        step = await self._send_once(claim)
         return await self._again(claim, step) if isinstance(step, Again) else step
 
     async def act(self, claim: Claim, step: Step) -> None:
         """Do what follows from the last attempt."""
-        attempt = self._attempts.pop(claim.row, None)
         match step:
             case Settle(outcome=outcome) | Suspect(outcome=outcome):
-                self._ledger.settle(Settlement(claim.row, outcome, claim.attempts, attempt))
+                self._ledger.settle(Settlement(claim.row, outcome, claim.attempts, claim.last))
             case Park():
                 if step.if_unreadable is None:
-                    await self._doubt(claim, attempt, is_new=step.if_absent is None)
-                self._readback.park(claim, step, attempt)
+                    await self._doubt(claim, is_new=step.if_absent is None)
+                self._readback.park(claim, step)
             case Halt(reason=reason):
                 await self._ledger.release([claim])
                 self._stop.set(reason)
@@ -90,26 +88,18 @@ class Binder:
             case _ as never:
                 assert_never(never)
 
-    def last_words(self, claim: Claim) -> str:
-        """Return what the last attempt of a row that was not acted on was told."""
-        attempt = self._attempts.get(claim.row)
-        if attempt is None:
-            return ""
-        status = f"HTTP {attempt.http_status} " if attempt.http_status else ""
-        return f"{status}{attempt.code} {attempt.message}".strip()
-
-    async def _doubt(self, claim: Claim, attempt: Attempt | None, *, is_new: bool) -> None:
+    async def _doubt(self, claim: Claim, *, is_new: bool) -> None:
         claim.doubts += is_new
-        await self._ledger.doubt(claim, attempt)
+        await self._ledger.doubt(claim)
         self._log.info(
             "doubt.parked",
             row=claim.row,
             machine_code=claim.device.machine_code,
-            why=attempt.message if attempt else "",
-            trace_id=attempt.trace_id if attempt else "",
+            why=claim.last.message if claim.last else "",
+            trace_id=claim.last.trace_id if claim.last else "",
         )
 
-    async def _first(self, claim: Claim) -> Step:
+    async def _send_once(self, claim: Claim) -> Step:
         try:
             attempt = await self._api.bind(claim.device)
         except DrainedError:
@@ -127,7 +117,7 @@ class Binder:
             self._unreachable = None
         elif self._unreachable is not None:
             self._unreachable += 1
-        self._attempts[claim.row] = attempt
+        claim.last = attempt
         if not isinstance(attempt.verdict, Accepted):
             self._ledger.record(claim.row, attempt)
         return decide(
@@ -147,7 +137,7 @@ class Binder:
             nonlocal released
             await self._ledger.reclaim(claim, self._api.server_time())
             released = False
-            return await self._first(claim)
+            return await self._send_once(claim)
 
         return await self._retries.until_done(step, lambda: claim.attempts, release, once)
 
@@ -158,5 +148,4 @@ class Binder:
         except DrainedError:
             pass  # the row is staged
         finally:
-            self._attempts.pop(claim.row, None)
             self._room.release()

@@ -120,7 +120,6 @@ class Pipeline:
                     break
                 step = await self._binder.to_end(claim)
                 tried += 1
-                words = self._binder.last_words(claim)
                 if isinstance(step, Suspect):
                     suspects.append((claim, step))
                 else:
@@ -128,7 +127,7 @@ class Pipeline:
                     if not _is_unanswered(step):
                         break
                 if tried == CANARIES:
-                    self._parts.stop.set(_set_up_is_wrong(words))
+                    self._parts.stop.set(_set_up_is_wrong(claim))
             if self._parts.stop.is_set:
                 return False
             for earlier, step in suspects:
@@ -157,7 +156,10 @@ def _is_unanswered(step: Step) -> bool:
     return isinstance(step, Park) and step.if_unreadable is None and step.if_absent is None
 
 
-def _set_up_is_wrong(words: str) -> StopReason:
+def _set_up_is_wrong(claim: Claim) -> StopReason:
+    last = claim.last
+    status = f"HTTP {last.http_status} " if last and last.http_status else ""
+    words = f"{status}{last.code} {last.message}" if last else ""
     return StopReason(
         f"none of the first {CANARIES} devices could be bound, so it is the set-up: {words}",
         hint="check endpoint, path, credentials and rights; no device has failed for it",

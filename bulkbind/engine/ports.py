@@ -44,8 +44,8 @@ class Ledger(Protocol):
         """Put rows back to staged."""
         ...
 
-    async def doubt(self, claim: Claim, attempt: Attempt | None) -> None:
-        """Say that a row got no answer, and what came instead."""
+    async def doubt(self, claim: Claim) -> None:
+        """Say that a row got no answer that settles it."""
         ...
 
     async def doubts(self) -> list[Claim]:

@@ -10,7 +10,6 @@ from bulkbind.engine.retry import Retries, jitter
 from bulkbind.engine.stop import DrainedError
 from bulkbind.logs import logger
 from bulkbind.model import (
-    Attempt,
     Claim,
     ClockRefused,
     Listing,
@@ -37,7 +36,6 @@ SHORTEST_ROUND_S = 0.05
 class _Parked:
     claim: Claim
     park: Park
-    attempt: Attempt | None
     silent_at: float
     """Monotonic moment since when nothing was heard."""
     misses: int = 0
@@ -84,14 +82,14 @@ class Readback:
         self.lists = 0
         """List calls made."""
 
-    def park(self, claim: Claim, park: Park, attempt: Attempt | None) -> None:
+    def park(self, claim: Claim, park: Park) -> None:
         """Take charge of a row that only the list can settle."""
         if not self._is_enabled:
             if park.if_unreadable is not None:
-                self._settle(_Parked(claim, park, attempt, 0.0), park.if_unreadable)
+                self._settle(_Parked(claim, park, 0.0), park.if_unreadable)
             return
         user = self._users.setdefault(claim.device.user_id, _User())
-        user.parked.append(_Parked(claim, park, attempt, self._clock.monotonic()))
+        user.parked.append(_Parked(claim, park, self._clock.monotonic()))
         if self._is_started:
             self._serve(claim.device.user_id, user)
 
@@ -99,7 +97,7 @@ class Readback:
         """Park what earlier runs, or a crash, left in doubt. Returns how many rows."""
         claims = await self._ledger.doubts()
         for claim in claims:
-            self.park(claim, Park(), None)
+            self.park(claim, Park())
         return len(claims)
 
     async def first_contact(self) -> bool:
@@ -187,7 +185,9 @@ class Readback:
         await self.resend(claim)
 
     def _settle(self, item: _Parked, outcome: Outcome) -> None:
-        self._ledger.settle(Settlement(item.claim.row, outcome, item.claim.attempts, item.attempt))
+        self._ledger.settle(
+            Settlement(item.claim.row, outcome, item.claim.attempts, item.claim.last)
+        )
         self._log.info(
             "doubt.settled",
             row=item.claim.row,

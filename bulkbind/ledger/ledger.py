@@ -145,9 +145,9 @@ class Ledger:
         """See `work.release`."""
         await self._writer.submit(lambda db: work.release(db, claims))
 
-    async def doubt(self, claim: Claim, attempt: Attempt | None) -> None:
+    async def doubt(self, claim: Claim) -> None:
         """See `work.doubt`."""
-        await self._writer.submit(lambda db: work.doubt(db, claim, attempt))
+        await self._writer.submit(lambda db: work.doubt(db, claim))
 
     async def doubts(self) -> list[Claim]:
         """See `work.doubts`."""

@@ -93,8 +93,9 @@ def release(db: sqlite3.Connection, claims: Iterable[Claim]) -> None:
     )
 
 
-def doubt(db: sqlite3.Connection, taken: Claim, attempt: Attempt | None) -> None:
+def doubt(db: sqlite3.Connection, taken: Claim) -> None:
     """A request for this row got no answer that settles it."""
+    attempt = taken.last
     _expect(
         db,
         "UPDATE rows SET status = 'in_doubt', attempts = ?, doubts = ?, sent_at = ?, "

@@ -107,7 +107,7 @@ class LedgerMachine(RuleBasedStateMachine):
         claim = self._held.pop()
         claim.doubts += 1
         with transaction(self._db):
-            work.doubt(self._db, claim, None)
+            work.doubt(self._db, claim)
 
     @rule(
         status=st.sampled_from((*FINAL, Status.SKIPPED, Status.WITHDRAWN, None)),
