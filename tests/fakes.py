@@ -70,11 +70,13 @@ class FakeServer:
         self.in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
         try:
-            await self.clock.sleep(self.latency_s)
+            await self.clock.sleep(self.latency_s / 2)
+            plan = self.planned.popleft() if self.planned else None
+            verdict = self._handle(device, plan)
+            # Whoever is cancelled from here on leaves a binding behind.
+            await self.clock.sleep(self.latency_s / 2)
         finally:
             self.in_flight -= 1
-        plan = self.planned.popleft() if self.planned else None
-        verdict = self._handle(device, plan)
         self.pacer.report(permit, verdict)
         return self._attempt(verdict, sent_at)
 
