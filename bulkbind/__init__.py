@@ -14,18 +14,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bulkbind.app import RunResult, report, resume, run, runs, validate
+    from bulkbind.app import RunResult, resume, run, runs, validate, write_report
     from bulkbind.settings import Settings, load_settings
 
 __all__ = [
     "RunResult",
     "Settings",
     "load_settings",
-    "report",
     "resume",
     "run",
     "runs",
     "validate",
+    "write_report",
 ]
 
 

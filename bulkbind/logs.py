@@ -6,7 +6,7 @@ The library only asks for loggers; `configure` is called by `cli` alone.
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Literal, TextIO
+from typing import TYPE_CHECKING, Literal, TextIO, cast
 
 import structlog
 
@@ -52,4 +52,13 @@ def configure(form: Literal["console", "json"], level: str, stream: TextIO | Non
 def logger() -> structlog.typing.FilteringBoundLogger:
     """Return a logger; what it writes, and where, is the application's choice."""
     bound: structlog.typing.FilteringBoundLogger = structlog.get_logger()
-    return bound
+    if structlog.is_configured():
+        return bound
+    # As a library, in a program that has no structlog of its own: warnings, and not on stdout.
+    return cast(
+        "structlog.typing.FilteringBoundLogger",
+        structlog.wrap_logger(
+            structlog.WriteLogger(sys.stderr),
+            wrapper_class=structlog.make_filtering_bound_logger("warning"),
+        ),
+    )

@@ -2,7 +2,7 @@
 
 from bulkbind.app.demo import demo
 from bulkbind.app.listener import Listener, Silent
-from bulkbind.app.reports import Report, report, runs
+from bulkbind.app.reports import Report, runs, write_report
 from bulkbind.app.run import resume, run
 from bulkbind.app.sending import RunResult
 from bulkbind.app.validate import Validation, validate
@@ -14,9 +14,9 @@ __all__ = [
     "Silent",
     "Validation",
     "demo",
-    "report",
     "resume",
     "run",
     "runs",
     "validate",
+    "write_report",
 ]

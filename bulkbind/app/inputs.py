@@ -43,7 +43,11 @@ def _path(name: str, stack: ExitStack) -> Path:
         return Path(file.name)
     path = Path(name)
     if not path.exists():
-        raise ManifestError(f"manifest {name} does not exist")
+        raise ManifestError(
+            f"manifest {name} does not exist", hint="check the path; - is standard input"
+        )
     if not path.is_file():
-        raise ManifestError(f"manifest {name} is not a regular file")
+        raise ManifestError(
+            f"manifest {name} is not a regular file", hint="name the files themselves, or use -"
+        )
     return path

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bulkbind import report
 from bulkbind.ledger import RunReader, all_runs, find_run, reading
-from bulkbind.report import write_report
 
 if TYPE_CHECKING:
     from bulkbind.model import RunSummary
@@ -23,7 +23,7 @@ class Report:
     files: list[Path]
 
 
-def report(settings: Settings, run_id: str | None = None) -> Report:
+def write_report(settings: Settings, run_id: str | None = None) -> Report:
     """Write a run's report files again; the newest run's unless *run_id* is given.
 
     Raises: UsageError if there is no such run, LedgerError if something cannot be read or written.
@@ -32,7 +32,7 @@ def report(settings: Settings, run_id: str | None = None) -> Report:
         reader = RunReader(db, find_run(db, run_id))
         known_id = reader.summary().run_id
         folder = settings.out or Path("bulkbind-report") / known_id
-        summary, files = write_report(reader, folder)
+        summary, files = report.write_report(reader, folder)
     return Report(summary, folder, files)
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-from bulkbind.app.reports import Report, report
+from bulkbind.app.reports import Report, write_report
 from bulkbind.clock import Clock, iso
 from bulkbind.engine import Pacer, Parts, Pipeline, StopSignal
 from bulkbind.koodrive import KooDrive, fixed_token
@@ -135,7 +135,7 @@ def _rounded(per_s: float | None) -> float | None:
 
 def result(session: Session, run_id: str) -> RunResult:
     """Write the report of a run that has been sent, and say how its command ends."""
-    written = report(session.settings, run_id)
+    written = write_report(session.settings, run_id)
     reason = session.stop.reason
     if written.summary.state is RunState.STOPPED and reason is not None:
         return RunResult(written, reason.exit_code, reason.hint)

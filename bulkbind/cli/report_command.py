@@ -33,7 +33,7 @@ def command(run_id: str | None, *, as_json_: bool, **given: Any) -> None:  # cli
     summary.json  counts, reasons, times, settings
     """  # noqa: D301  # click's mark for a block that is not wrapped
     with explained():
-        written = app.report(settings_from(given), run_id)
+        written = app.write_report(settings_from(given), run_id)
         if as_json_:
             print_json(as_json(written.summary))
         else:

@@ -100,7 +100,7 @@ class RunReader:
                 span(self._run),
             ).fetchall()
         )
-        return {status: found[status] for status in MEANINGS if status in found}
+        return {str(status): found[status] for status in MEANINGS if status in found}
 
     def _reasons(self) -> Iterator[dict[str, Any]]:
         # A row that breaks two rules counts for each of them.

@@ -42,8 +42,8 @@ _FREE_TEXT = ("source", "device_id", "create_time", "code", "message", "trace_id
 
 
 def safe(text: str) -> str:
-    """Return *text* so that a spreadsheet does not take it for a formula."""
-    return f"'{text}" if text.startswith(_FORMULA) else text
+    """Return *text* so that a spreadsheet does not take it for a formula (`-` alone is none)."""
+    return f"'{text}" if text.startswith(_FORMULA) and text != "-" else text
 
 
 def write_results(path: Path, rows: Iterable[ResultRow], sources: Sequence[Source]) -> None:

@@ -1,0 +1,356 @@
+"""README, help, settings files and samples, checked against the code."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+import yaml
+from click.testing import CliRunner
+
+import bulkbind
+from bulkbind.cli import COMMANDS, cli
+from bulkbind.errors import BulkbindError
+from bulkbind.manifest import open_manifest
+from bulkbind.manifest.rules import RULES
+from bulkbind.model import MEANINGS
+from bulkbind.report.tables import COLUMNS
+from bulkbind.settings import ManifestSettings, Settings, load_settings
+from tests.kit import bulkbind as run_bulkbind, environment, sandbox
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+SAMPLES = sorted(path for path in (ROOT / "samples").iterdir() if path.suffix in (".csv", ".yaml"))
+CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
+DIFFERENT = {
+    "koodrive-cn.yaml": {"endpoint"},
+    "koodrive-intl.yaml": {"endpoint"},
+    "sandbox.yaml": {"endpoint", "already_bound_codes", "readback_settle"},
+}
+"""Keys that a settings file sets to something other than the default, on purpose."""
+EXIT_CODES = (0, 1, 2, 3, 4, 75, 130, 143)
+"""Source: design.md, section 5."""
+
+
+def command_of(name: str) -> click.Command:
+    """Return a command by its name."""
+    found = cli.get_command(click.Context(cli), name)
+    assert found is not None
+    return found
+
+
+def options_of(name: str) -> list[click.Option]:
+    """Return a command's options."""
+    return [param for param in command_of(name).params if isinstance(param, click.Option)]
+
+
+def help_of(*arguments: str) -> str:
+    """Return what `COLUMNS=100 bulkbind … --help` prints."""
+    # click leaves two of a terminal's columns free.
+    done = CliRunner().invoke(
+        cli, [*arguments, "--help"], prog_name="bulkbind", terminal_width=100 - 2
+    )
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+def help_block() -> str:
+    """Return what stands between the help marks of the README."""
+    return f"```text\n{help_of()}```\n"
+
+
+def blocks(language: str) -> list[str]:
+    """Return the README's code blocks of a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+
+
+def section(title: str) -> str:
+    """Return the text of a section of the README."""
+    found = re.search(
+        rf"^## {re.escape(title)}\n(.*?)(?=^## |\Z)", README, re.DOTALL | re.MULTILINE
+    )
+    assert found is not None, title
+    return found[1]
+
+
+def first_cells(text: str) -> set[str]:
+    """Return the words in the first column of the tables in a text."""
+    cells = re.findall(r"^\| ([^|]+?) \|", text, re.MULTILINE)
+    return {word.strip("` ") for cell in cells for word in cell.split(",")}
+
+
+def as_a_file_holds(settings: Settings) -> dict[str, object]:
+    """Return settings as a settings file holds them, without what cannot stand there."""
+    plain = settings.public()
+    del plain["auth"]["token"]
+    return plain
+
+
+# --- commands and help ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_readme_knows_every_command(name):
+    """Every command is called in the README, and listed in its help block."""
+    assert re.search(rf"`(bulkbind )?{name}\b|bulkbind {name}\b", README)
+    assert re.search(rf"^  {name} ", help_block(), re.MULTILINE)
+
+
+def test_readme_shows_the_help():
+    """The help block is what `COLUMNS=100 bulkbind --help` prints."""
+    found = re.search(r"<!-- begin help -->\n(.*?)<!-- end help -->", README, re.DOTALL)
+
+    assert found is not None
+    assert found[1] == help_block()
+
+
+def test_help_fits_its_width():
+    """No line of any help is wider than 100 characters."""
+    texts = [help_of(), *(help_of(name) for name in COMMANDS)]
+
+    lines = [line for text in texts for line in text.splitlines()]
+    assert max(map(len, lines)) <= 100
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_explains_every_option(name):
+    """A command says what it does, and describes each of its options."""
+    command = command_of(name)
+
+    assert command.help
+    assert help_of(name).startswith(f"Usage: bulkbind {name} ")
+    for option in options_of(name):
+        assert option.help, option.opts
+        assert option.opts[0] in help_of(name)
+
+
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name != "sandbox"])
+def test_help_shows_the_twin_of_every_option(name):
+    """Every option but --map has an environment twin of its name, shown in the help."""
+    shown = " ".join(help_of(name).split())
+
+    for option in options_of(name):
+        flag = max(option.opts, key=len)
+        twin = "BULKBIND_" + flag.removeprefix("--").replace("-", "_").upper()
+        if flag == "--map":
+            continue
+        assert option.envvar == twin
+        assert f"env var: {twin}" in shown, twin
+
+
+def test_readme_names_no_option_that_is_not_there():
+    """Every --option in the README belongs to a command of ours."""
+    known = {flag for name in COMMANDS for option in options_of(name) for flag in option.opts}
+    ours = README.replace("pip install", "")
+
+    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", ours))
+    assert named <= known | {"--help", "--version"}
+    assert len(named) >= 10
+
+
+def test_readme_session_is_understood():
+    """Every bulkbind command of the README's shell blocks parses."""
+    lines = [line for block in blocks("sh") for line in block.splitlines()]
+    calls = [line for line in lines if line.startswith("bulkbind ")]
+
+    assert len(calls) >= 5
+    for line in calls:
+        _, name, *arguments = shlex.split(line.removesuffix("&"), comments=True)
+        command = command_of(name)
+        command.make_context(name, arguments)  # raises where it does not parse
+
+
+def test_help_loads_little():
+    """`bulkbind --help` imports neither aiohttp nor rich nor pydantic."""
+    code = (
+        "import sys\n"
+        "from bulkbind.cli import cli\n"
+        "cli(['--help'], prog_name='bulkbind', standalone_mode=False)\n"
+        "print(*sorted({'aiohttp', 'rich', 'pydantic', 'click'} & set(sys.modules)))\n"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30
+    )
+
+    assert done.stdout.startswith("Usage: bulkbind")
+    assert done.stdout.splitlines()[-1] == "click"
+
+
+# --- words, codes, columns -----------------------------------------------------------------------
+
+
+def test_readme_explains_every_status():
+    """The status table holds every status that a report can show, and no other."""
+    assert first_cells(section("Results")) - {"status", "---"} == set(MEANINGS)
+
+
+def test_readme_demo_ends_as_the_demo_does():
+    """The README's picture of the demo shows every status with its meaning, in its order."""
+    text = next(block for block in blocks("text") if block.startswith("run "))
+    shown = [line.split(maxsplit=2) for line in text.splitlines()[1:]]
+
+    assert [(status, meaning) for status, _, meaning in shown] == list(MEANINGS.items())
+
+
+def test_readme_explains_every_exit_code():
+    """The table of exit codes holds those of the design, and every error's own is one of them."""
+    codes = first_cells(section("Exit codes")) - {"code", "---"}
+    errors = [BulkbindError]
+    for error in errors:
+        errors += error.__subclasses__()
+
+    assert codes == {str(code) for code in EXIT_CODES}
+    assert {str(error.exit_code) for error in errors} <= codes
+    assert all(re.search(rf"\b{code}\b", help_of()) for code in EXIT_CODES)
+
+
+def test_readme_lists_the_columns_of_results():
+    """The columns of results.csv stand in the README in their order."""
+    found = re.search(r"`results\.csv`[^`]*`([^`]*)`", section("Results"))
+
+    assert found is not None
+    assert tuple(found[1].replace("\n", " ").replace(",", " ").split()) == COLUMNS
+
+
+def test_readme_tells_the_rules_of_every_field():
+    """The table of fields names each field with its longest value and whether it must be there."""
+    rows = re.findall(r"^\| `(\w+)` \| (\w+).*? \| (.*) \|$", section("Manifests"), re.MULTILINE)
+
+    told = {field: (must == "yes", text) for field, must, text in rows}
+    assert set(told) == {rule.field for rule in RULES}
+    for rule in RULES:
+        assert told[rule.field][0] == rule.required
+        assert re.search(rf"\b1 to {rule.longest}\b", told[rule.field][1])
+
+
+# --- settings files ------------------------------------------------------------------------------
+
+
+def test_every_settings_file_is_known():
+    """Each file in configs/ is checked by the tests below."""
+    assert {path.name for path in CONFIGS} == set(DIFFERENT)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+def test_settings_file_holds_every_key(path):
+    """A settings file names every setting but the token, none twice, and none that is unknown."""
+    held = yaml.safe_load(path.read_text(encoding="utf-8"))
+    wanted = as_a_file_holds(Settings())
+
+    assert set(held) == set(wanted)
+    assert set(held["auth"]) == set(wanted["auth"])  # type: ignore[call-overload]  # a mapping
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+def test_settings_file_gives_the_defaults(path):
+    """What a settings file says equals the default, but for what is its own."""
+    loaded = as_a_file_holds(load_settings(path, {}))
+    default = as_a_file_holds(Settings())
+
+    different = {key for key in default if loaded[key] != default[key]}
+    assert different == DIFFERENT[path.name]
+
+
+def test_settings_files_explain_themselves():
+    """Every key stands with a reason behind it, or in the comment line above."""
+    for path in CONFIGS:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        bare = [line for line in lines if line.strip() and "#" not in line]
+        keys = {line.split(":")[0].strip() for line in bare}
+
+        assert keys <= {"endpoint", "auth", "connect_timeout", "backoff_cap", "readback"}, path
+
+
+# --- samples -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", SAMPLES, ids=lambda path: path.name)
+def test_sample_can_be_read(path):
+    """Every sample opens; only the one made for it has rows that break rules."""
+    rows = list(open_manifest(path, ManifestSettings()).rows())
+
+    assert rows
+    assert any(row.problems for row in rows) == (path.name == "fleet-with-problems.csv")
+
+
+def test_sample_with_problems_breaks_every_rule():
+    """Each rule is broken by a wrong character, by length, and, where it must be, by absence."""
+    path = ROOT / "samples/fleet-with-problems.csv"
+    problems = [p for row in open_manifest(path, ManifestSettings()).rows() for p in row.problems]
+
+    broken = {
+        (p.rule, kind)
+        for p in problems
+        for kind, words in (("missing", "missing"), ("character", "U+"), ("length", "characters"))
+        if words in p.found
+    }
+    for rule in RULES:
+        assert (rule.text, "character") in broken
+        assert (rule.text, "length") in broken
+        assert (rule.text, "missing") in broken or not rule.required
+    assert any(p.field == "row" for p in problems)
+
+
+def test_readme_names_the_samples_and_settings_files():
+    """The README names every file of samples/ and configs/, and none that is not there."""
+    named = set(re.findall(r"(?:samples|configs)/[\w-]+\.\w+", README))
+
+    assert named == {str(path.relative_to(ROOT)) for path in [*SAMPLES, *CONFIGS]}
+
+
+# --- the library and the demo --------------------------------------------------------------------
+
+
+def test_the_package_offers_what_it_says():
+    """Every name of `__all__` is a function or a class, also once the stages are loaded."""
+    for name in bulkbind.__all__:
+        assert callable(getattr(bulkbind, name)), name
+        assert getattr(bulkbind, name).__name__ == name
+    with pytest.raises(AttributeError, match="unheard"):
+        _ = bulkbind.unheard
+
+
+@pytest.mark.slow
+def test_readme_example_of_the_library_works(tmp_path):
+    """The README's Python block runs as pasted, and prints what it prints, nothing of ours."""
+    [code] = blocks("python")
+    compile(code, "README.md", "exec")
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "samples").symlink_to(ROOT / "samples")
+
+    with sandbox(home=tmp_path) as url:
+        text = (ROOT / "configs/sandbox.yaml").read_text(encoding="utf-8")
+        own = text.replace("http://127.0.0.1:8765", url)
+        (tmp_path / "configs/sandbox.yaml").write_text(own, encoding="utf-8")
+        done = subprocess.run(
+            [sys.executable, "-W", "error", "-c", code],
+            env=environment(tmp_path),
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    assert url in own
+    assert done.stderr == ""
+    assert re.fullmatch(r"0 \{[^\n]*bound[^\n]*: 7\}\n", done.stdout)
+
+
+@pytest.mark.slow
+def test_the_demo_explains_every_status(tmp_path):
+    """`bulkbind demo` needs nothing, ends with 0, and shows each status with its meaning."""
+    out = tmp_path / "report"
+
+    done = run_bulkbind("demo", "--out", out, home=tmp_path, check=0, BULKBIND_TOKEN="")
+
+    for status, meaning in MEANINGS.items():
+        assert re.search(rf"^  {status} +[\d,]+  {re.escape(meaning)}$", done.stderr, re.MULTILINE)
+    assert {path.name for path in out.iterdir()} == {"results.csv", "failed.csv", "summary.json"}
+    assert list(tmp_path.iterdir()) == [out]
