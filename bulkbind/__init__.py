@@ -14,7 +14,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bulkbind.app import RunResult, resume, run, runs, validate, write_report
+    from bulkbind.app.reports import runs, write_report
+    from bulkbind.app.run import resume, run
+    from bulkbind.app.sending import RunResult
+    from bulkbind.app.validate import validate
     from bulkbind.settings import Settings, load_settings
 
 __all__ = [
@@ -29,7 +32,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:  # noqa: ANN401  # whatever the name stands for  # whatever the name stands for
+def __getattr__(name: str) -> Any:  # noqa: ANN401  # whatever the name stands for
     """Import on first use, so that `bulkbind --help` need not load everything."""
     if name not in __all__:
         raise AttributeError(f"module 'bulkbind' has no attribute {name!r}")
