@@ -4,9 +4,11 @@ BulkbindError
  ├─ UsageError        2   an option or a setting is wrong
  ├─ ManifestError     2   a manifest cannot be read
  ├─ InvalidRowsError  2   rows break rules and `--on-invalid abort` holds
- ├─ StoppedError      3   a run could not go on and can be resumed
- ├─ LedgerError       4   the ledger or a disk failed
- └─ LedgerBusyError   75  another run holds the ledger
+ ├─ InterruptedRunError  130 or 143   stopped before anything was sent
+ └─ LedgerError       4   the ledger or a disk failed
+     └─ LedgerBusyError   75  another run holds the ledger
+
+A run that was sent and stopped early is no error either: its result carries the exit code.
 
 A row that cannot be bound is never an exception: it is a value with a status.
 """
@@ -37,10 +39,12 @@ class InvalidRowsError(BulkbindError):
     """Rows break rules, and the operator wants all or nothing."""
 
 
-class StoppedError(BulkbindError):
-    """A run could not go on; what is left can be sent by `resume`."""
+class InterruptedRunError(BulkbindError):
+    """A person or a signal stopped a run before anything was sent."""
 
-    exit_code = 3
+    def __init__(self, message: str, *, exit_code: int = 130) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
 
 
 class LedgerError(BulkbindError):

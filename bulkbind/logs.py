@@ -5,6 +5,7 @@ The library only asks for loggers; `configure` is called by `cli` alone.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from typing import TYPE_CHECKING, Literal, TextIO, cast
 
@@ -27,11 +28,34 @@ def redact(
     return event
 
 
+class _Steadfast:
+    """A stream whose reader may go away: what cannot be written is nobody's trouble."""
+
+    def __init__(self, stream: TextIO | None) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        if self._stream is not None:
+            with contextlib.suppress(OSError, ValueError):
+                return self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        if self._stream is not None:
+            with contextlib.suppress(OSError, ValueError):
+                self._stream.flush()
+
+
+def is_terminal(stream: TextIO | None) -> bool:
+    """Return whether a person sees *stream*; a closed one, as daemons have, is None."""
+    return stream is not None and not stream.closed and stream.isatty()
+
+
 def configure(form: Literal["console", "json"], level: str, stream: TextIO | None = None) -> None:
     """Send logs to *stream* (standard error unless given), pretty or as JSON lines."""
-    target = stream or sys.stderr
+    target = sys.stderr if stream is None else stream
     rendering: list[Any] = (
-        [structlog.dev.ConsoleRenderer(colors=target.isatty())]
+        [structlog.dev.ConsoleRenderer(colors=is_terminal(target))]
         if form == "console"
         else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     )
@@ -44,7 +68,7 @@ def configure(form: Literal["console", "json"], level: str, stream: TextIO | Non
             *rendering,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.WriteLoggerFactory(file=target),
+        logger_factory=structlog.WriteLoggerFactory(file=cast("TextIO", _Steadfast(target))),
         cache_logger_on_first_use=True,
     )
 
@@ -58,7 +82,7 @@ def logger() -> structlog.typing.FilteringBoundLogger:
     return cast(
         "structlog.typing.FilteringBoundLogger",
         structlog.wrap_logger(
-            structlog.WriteLogger(sys.stderr),
+            structlog.WriteLogger(cast("TextIO", _Steadfast(sys.stderr))),
             wrapper_class=structlog.make_filtering_bound_logger("warning"),
         ),
     )

@@ -233,7 +233,9 @@ def load_settings(
         wrong = []
         if not unknown:
             return settings
-    raise UsageError("\n".join(unknown + wrong), hint="configs/ has commented examples")
+    raise UsageError(
+        "\n".join(unknown + wrong), hint="`bulkbind run --help` shows the keys as flags"
+    )
 
 
 def _in_parts(raw: Raw) -> Raw:

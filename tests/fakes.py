@@ -143,3 +143,6 @@ class OpenGate:
 
     def per_s(self) -> float | None:
         return None
+
+    async def room(self) -> None:
+        return

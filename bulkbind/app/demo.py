@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from pydantic import SecretStr
 
 from bulkbind.app.run import run
+from bulkbind.report.files import replacing
 from bulkbind.sandbox import Sandbox, SandboxOptions, parse_limit
 from bulkbind.settings import (
     ApiSettings,
@@ -32,12 +33,12 @@ LIMIT = "40/s"
 
 
 async def demo(
-    out: Path | None, listener: Listener, say: Callable[[str], None], stop: StopSignal
+    out: Path, listener: Listener, say: Callable[[str], None], stop: StopSignal
 ) -> RunResult:
     """Bind a small fleet twice, with a limit, faults and broken rows in the way.
 
     Args:
-        out: The report folder of the second run; None: `bulkbind-report/<run id>`.
+        out: The folder for the manifests and the report of the second run.
         listener: Hears of progress.
         say: Told what happens, step by step.
         stop: Set it to stop.
@@ -48,7 +49,7 @@ async def demo(
         seed=7,
     )
     with tempfile.TemporaryDirectory(prefix="bulkbind-demo-") as folder:
-        first, second = Path(folder, "monday.csv"), Path(folder, "tuesday.csv")
+        first, second = out / "monday.csv", out / "tuesday.csv"
         _write(first, list(_monday()))
         _write(second, list(_tuesday()))
         async with Sandbox(options) as sandbox:
@@ -106,7 +107,7 @@ def _tuesday() -> Iterator[tuple[str, ...]]:
 
 
 def _write(path: Path, rows: list[tuple[str, ...]]) -> None:
-    with path.open("w", encoding="utf-8", newline="") as file:
+    with replacing(path) as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(HEADER)
         table.writerows(rows)

@@ -28,7 +28,7 @@ def write_report(settings: Settings, run_id: str | None = None) -> Report:
 
     Raises: UsageError if there is no such run, LedgerError if something cannot be read or written.
     """
-    with reading(settings.ledger_path()) as db:
+    with reading(settings.ledger_path(), settings.api.endpoint) as db:
         reader = RunReader(db, find_run(db, run_id))
         known_id = reader.summary().run_id
         folder = settings.out or Path("bulkbind-report") / known_id
@@ -38,4 +38,4 @@ def write_report(settings: Settings, run_id: str | None = None) -> Report:
 
 def runs(settings: Settings) -> list[dict[str, Any]]:
     """Return the runs in the ledger, newest first. Raises: LedgerError."""
-    return all_runs(settings.ledger_path())
+    return all_runs(settings.ledger_path(), settings.api.endpoint)

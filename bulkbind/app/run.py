@@ -5,21 +5,29 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bulkbind.app.inputs import named
+from bulkbind.app.inputs import Named, named
 from bulkbind.app.listener import Listener, Silent
 from bulkbind.app.sending import RunResult, Session, held_ledger, holder, result, send
 from bulkbind.clock import Clock, SystemClock
-from bulkbind.engine import StopReason, StopSignal
-from bulkbind.errors import BulkbindError, InvalidRowsError, ManifestError, UsageError
+from bulkbind.engine import StopSignal
+from bulkbind.errors import (
+    BulkbindError,
+    InterruptedRunError,
+    InvalidRowsError,
+    LedgerError,
+    ManifestError,
+    UsageError,
+)
 from bulkbind.koodrive import fixed_token
 from bulkbind.manifest import Manifest, digest, open_manifest
 from bulkbind.model import CheckedRow, Status
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from pathlib import Path
 
     from bulkbind.ledger import Ledger
     from bulkbind.settings import Settings
@@ -28,12 +36,8 @@ MOST_EXAMPLES = 10
 """Rows with problems that are quoted when a run does not start because of them."""
 
 
-class _InterruptedError(BulkbindError):
-    """Staging was stopped."""
-
-
 async def run(
-    manifests: Sequence[str | Path],
+    manifests: Sequence[str | Path | Named],
     settings: Settings,
     *,
     listener: Listener | None = None,
@@ -59,8 +63,9 @@ async def run(
     session = _session(settings, listener, stop, clock)
     fixed_token(settings.auth)  # said before a long manifest is read
     with named(manifests) as inputs:
-        opened = [open_manifest(path, settings.manifest, name) for path, name in inputs]
-        paths = [path for path, _ in inputs]
+        opened = [open_manifest(each.path, settings.manifest, each.name) for each in inputs]
+        paths = [each.path for each in inputs]
+        _probe(settings)
         async with held_ledger(session) as ledger:
             known = await asyncio.to_thread(digest, paths, settings.manifest)
             unfinished = await ledger.unfinished(known)
@@ -131,14 +136,14 @@ class _Staging:
             await self._ledger.ready(number)
             counts = await self._ledger.counts(number)
             self._refuse_invalid(counts)
+            if not sum(counts.values()):
+                self._session.listener.notice("the manifests hold no rows")
             if not self._session.listener.confirm(counts):
                 await self._ledger.discard(number)
                 return RunResult(None, 2, "nothing was sent")
-        except _InterruptedError as error:
-            await self._ledger.discard(number)
-            reason = self._session.stop.reason or StopReason(str(error))
-            return RunResult(None, reason.exit_code, "nothing was sent")
-        except (ManifestError, InvalidRowsError):
+        except LedgerError:
+            raise
+        except BulkbindError:
             await self._ledger.discard(number)
             raise
         withdrawn = await self._ledger.confirm(number)
@@ -187,8 +192,10 @@ class _Staging:
             yield row
 
     def _on_batch(self, position: int) -> None:
-        if self._session.stop.is_set:
-            raise _InterruptedError("staging was stopped")
+        if self._session.stop.reason is not None:
+            raise InterruptedRunError(
+                "nothing was sent", exit_code=self._session.stop.reason.exit_code
+            )
         self._session.listener.staged(position)
 
     async def _refuse_changed(self, known: str, paths: Sequence[Path]) -> None:
@@ -206,6 +213,20 @@ class _Staging:
                 f"\n  {shown}",
                 hint="`bulkbind validate` lists every one; --on-invalid skip sends the others",
             )
+
+
+def _probe(settings: Settings) -> None:
+    """Make sure that the report can be written, before anything is sent."""
+    folder = settings.out or Path("bulkbind-report")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UsageError(
+            f"the report folder {folder} cannot be written: {error.strerror}",
+            hint="choose another one with --out",
+        ) from error
 
 
 def _new_id(clock: Clock) -> str:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from bulkbind.app.reports import Report, write_report
 from bulkbind.clock import Clock, iso
 from bulkbind.engine import Pacer, Parts, Pipeline, StopSignal
+from bulkbind.errors import LedgerError
 from bulkbind.koodrive import KooDrive, fixed_token
 from bulkbind.ledger import Ledger
 from bulkbind.logs import logger
@@ -84,7 +85,6 @@ async def send(session: Session, ledger: Ledger, run: int, run_id: str, rows: in
     Raises: LedgerError, UsageError (no credentials).
     """
     settings, clock, stop = session.settings, session.clock, session.stop
-    log = logger()
     pacer = Pacer(clock, stop, settings.send.rate)
     skew_s = await ledger.recall("clock_skew_s")
     counts: Counter[str] = Counter()
@@ -109,7 +109,7 @@ async def send(session: Session, ledger: Ledger, run: int, run_id: str, rows: in
     )
     await ledger.start(run)
     session.listener.sending(rows)
-    log.info("run.started", run_id=run_id, rows=rows)
+    logger().info("run.started", run_id=run_id, rows=rows)
     try:
         async with client:
             await pipeline.run()
@@ -120,13 +120,22 @@ async def send(session: Session, ledger: Ledger, run: int, run_id: str, rows: in
             "requests_lists": pipeline.lists,
             "sending_s": round(clock.monotonic() - began, 3),
             "pace_per_s": _rounded(pacer.per_s()),
-            "pace_is_told": pacer.state.is_told,
+            "pace_from": pacer.source(),
         }
         if client.server_clock.measured:
             facts["clock_skew_s"] = round(client.server_clock.skew_s(), 3)
-        reason = stop.reason.text if stop.reason else None
-        state = await asyncio.shield(ledger.finish(run, reason, facts))
-        log.info("run.finished", run_id=run_id, state=state.value, stopped=reason, **facts)
+        await asyncio.shield(_finish(ledger, run, run_id, stop, facts))
+
+
+async def _finish(
+    ledger: Ledger, run: int, run_id: str, stop: StopSignal, facts: dict[str, object]
+) -> None:
+    reason = stop.reason.text if stop.reason else None
+    try:
+        state = await ledger.finish(run, reason, facts)
+    except LedgerError as error:
+        raise LedgerError(f"run {run_id} broke off: {error}", hint=error.hint) from error
+    logger().info("run.finished", run_id=run_id, state=state.value, stopped=reason, **facts)
 
 
 def _rounded(per_s: float | None) -> float | None:
@@ -135,7 +144,13 @@ def _rounded(per_s: float | None) -> float | None:
 
 def result(session: Session, run_id: str) -> RunResult:
     """Write the report of a run that has been sent, and say how its command ends."""
-    written = write_report(session.settings, run_id)
+    try:
+        written = write_report(session.settings, run_id)
+    except LedgerError as error:
+        raise LedgerError(
+            f"run {run_id} has ended, but {error}",
+            hint=f"nothing is lost: `bulkbind report {run_id} --out DIR` writes it elsewhere",
+        ) from error
     reason = session.stop.reason
     if written.summary.state is RunState.STOPPED and reason is not None:
         return RunResult(written, reason.exit_code, reason.hint)

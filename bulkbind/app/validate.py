@@ -39,13 +39,13 @@ def validate(
     hears = listener or Silent()
     rows = invalid = 0
     with named(manifests) as inputs:
-        for path, name in inputs:
-            manifest = open_manifest(path, settings.manifest, name)
+        for each in inputs:
+            manifest = open_manifest(each.path, settings.manifest, each.name)
             for row in manifest.rows():
                 rows += 1
                 if row.problems:
                     invalid += 1
-                    hears.problem(name, row)
+                    hears.problem(each.name, row)
             for notice in manifest.notices:
                 hears.notice(notice)
     return Validation(rows, invalid)

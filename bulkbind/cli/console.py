@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import click
 
 from bulkbind.clock import SystemClock
+from bulkbind.errors import InterruptedRunError
+from bulkbind.logs import is_terminal
 from bulkbind.model import MEANINGS, CheckedRow, Status
 
 if TYPE_CHECKING:
@@ -29,7 +31,7 @@ def say(text: str) -> None:
 
 def is_interactive() -> bool:
     """Return whether a person can be asked."""
-    return sys.stdin.isatty() and sys.stderr.isatty()
+    return is_terminal(sys.stdin) and is_terminal(sys.stderr)
 
 
 class Console:
@@ -70,7 +72,7 @@ class Console:
         self._told_at = self._clock.monotonic()
         if self._is_quiet or not rows:
             return
-        if sys.stderr.isatty():
+        if is_terminal(sys.stderr):
             self._start_bar(rows)
         else:
             say(f"sending: {rows:,} rows to settle")
@@ -100,7 +102,7 @@ class Console:
             try:
                 return click.confirm("Bind them?", default=False, err=True)
             except (click.Abort, KeyboardInterrupt):
-                return False
+                raise InterruptedRunError("nothing was sent") from None
 
     def problem(self, source: str, row: CheckedRow) -> None:
         """Problems are shown by `validate` itself."""
@@ -138,9 +140,14 @@ def _rest(counts: dict[str, int]) -> str:
 
 @contextlib.contextmanager
 def _interruptible() -> Iterator[None]:
-    """Let Ctrl-C end a question: the loop's handler could not run while it waits."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    """Let signals end a question: the loop's handlers could not run while it waits."""
+    before = {
+        signal.SIGINT: signal.signal(signal.SIGINT, signal.default_int_handler),
+        signal.SIGTERM: signal.signal(signal.SIGTERM, signal.SIG_DFL),
+        signal.SIGHUP: signal.signal(signal.SIGHUP, signal.SIG_DFL),
+    }
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -12,7 +12,7 @@ from bulkbind import app
 from bulkbind.cli import options
 from bulkbind.cli.console import Console, say
 from bulkbind.cli.running import configure_logs, explained, run_until_done
-from bulkbind.cli.sending import show
+from bulkbind.cli.sending import DRAINING, show
 
 if TYPE_CHECKING:
     from bulkbind.engine import StopSignal
@@ -23,9 +23,11 @@ if TYPE_CHECKING:
     "--out",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="report folder  [default: bulkbind-report/<run id>]",
+    default=Path("bulkbind-report/demo"),
+    show_default=True,
+    help="folder of the manifests and the report",
 )
-def command(out: Path | None) -> None:
+def command(out: Path) -> None:
     """Do the whole job on an embedded sandbox; needs no account and no file.
 
     A small fleet is bound twice against a local KooDrive that throttles, breaks connections and
@@ -41,8 +43,11 @@ def command(out: Path | None) -> None:
             finally:
                 console.close()
             show(result, is_quiet=False, is_json=False, every_status=True)
+            say(
+                f"look at {out / 'results.csv'}, and at {out / 'failed.csv'}, which can be run again"
+            )
             # Rows with mistakes are part of the show, so only a run that broke off is an error.
             return 0 if result.exit_code == 1 else result.exit_code
 
-        code = run_until_done(work)
+        code = run_until_done(work, first_words=DRAINING)
     sys.exit(code)

@@ -80,13 +80,14 @@ ledger_options = _together(
             metavar="FILE",
             help="the ledger  [default: $XDG_STATE_HOME/bulkbind/<host>.db]",
         ),
-        option(
-            "--out",
-            type=click.Path(path_type=Path),
-            metavar="DIR",
-            help="report folder  [default: bulkbind-report/<run id>]",
-        ),
     ]
+)
+
+out = option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="report folder  [default: bulkbind-report/<run id>]",
 )
 
 sending_options = _together(
@@ -146,7 +147,7 @@ def settings_from(given: dict[str, Any]) -> Settings:
     origins: dict[str, str] = {}
     for name in GIVEN:
         value = given.get(name)
-        if value in (None, (), False):
+        if value in (None, (), False, ""):
             continue
         source = context.get_parameter_source(name)
         flag = name.replace("_", "-")

@@ -18,6 +18,7 @@ from bulkbind.report import as_json, as_text
 @click.argument("run_id", required=False, metavar="[RUN]")
 @options.config
 @options.ledger_options
+@options.out
 @options.option(
     "--json", "as_json_", is_flag=True, help="print the summary as JSON on standard output"
 )

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 @click.argument("run_id", required=False, metavar="[RUN]")
 @options.config
 @options.ledger_options
+@options.out
 @options.sending_options
 @options.output_options
 def command(run_id: str | None, **given: Any) -> None:  # click's parameters

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bulkbind import app
+from bulkbind.app.inputs import named
 from bulkbind.cli import options
+from bulkbind.cli.running import explained
 from bulkbind.cli.sending import send
 
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 @click.argument("manifests", nargs=-1, required=True, metavar="MANIFEST...")
 @options.manifest_options
 @options.ledger_options
+@options.out
 @options.sending_options
 @options.option(
     "--on-invalid",
@@ -46,10 +49,12 @@ def command(manifests: tuple[str, ...], **given: Any) -> None:  # click's parame
       bulkbind run fleet.csv --endpoint https://intl.myhuaweicloud-koodrive.com
       bulkbind run export.csv --map machine_code=Serial --user-id u42 --on-invalid skip --yes
     """  # noqa: D301  # click's mark for a block that is not wrapped
-
-    async def use_case(settings: Settings, console: Console, stop: StopSignal) -> RunResult:
-        return await app.run(manifests, settings, listener=console, stop=stop)
-
     if "-" in manifests:
         given["yes"] = True  # standard input holds the manifest, so nobody can be asked
-    sys.exit(send(given, use_case))
+    with explained(), named(manifests) as inputs:
+
+        async def use_case(settings: Settings, console: Console, stop: StopSignal) -> RunResult:
+            return await app.run(inputs, settings, listener=console, stop=stop)
+
+        code = send(given, use_case)
+    sys.exit(code)

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import importlib
 import json
+import os
 import signal
 import sys
 from collections.abc import Callable, Coroutine, Iterator
@@ -16,7 +17,9 @@ import click
 from bulkbind import logs
 from bulkbind.cli.console import say
 from bulkbind.engine import StopReason, StopSignal
-from bulkbind.errors import BulkbindError
+from bulkbind.errors import BulkbindError, LedgerError
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 Work = Callable[[StopSignal], Coroutine[Any, Any, int]]
 
@@ -31,25 +34,36 @@ def explained() -> Iterator[None]:
         if error.hint:
             say(f"\nhint: {error.hint}")
         sys.exit(error.exit_code)
-    except BrokenPipeError:
-        # Whoever read our output has gone; nothing more can be told.
-        sys.stderr.close()
-        sys.exit(1)
+    except OSError as error:
+        # All files but our standard streams are looked after where they are used.
+        _leave_stdout()
+        say(f"error: standard output cannot be written: {error.strerror}")
+        sys.exit(LedgerError.exit_code)
+
+
+def _leave_stdout() -> None:
+    """Keep Python from trying to write once more what could not be written."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def configure_logs(form: str | None, level: str) -> None:
     """Send logs to standard error: pretty on a terminal, else JSON lines, unless told."""
-    pretty = sys.stderr.isatty() if form is None else form == "console"
+    pretty = logs.is_terminal(sys.stderr) if form is None else form == "console"
     logs.configure("console" if pretty else "json", level)
 
 
-def run_until_done(work: Work) -> int:
+def run_until_done(work: Work, *, first_words: str = "stopping") -> int:
     """Run *work* with signal handlers; return the exit code.
 
-    The first SIGINT, SIGTERM or SIGHUP drains, the second one cancels.
+    The first SIGINT, SIGTERM or SIGHUP drains, the second one cancels, later ones are ignored.
+
+    Args:
+        work: Gets the signal that says when to stop.
+        first_words: What is said at the first signal.
     """
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(_with_signals(work))
+        return runner.run(_with_signals(work, first_words))
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -61,31 +75,35 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return factory
 
 
-async def _with_signals(work: Work) -> int:
+async def _with_signals(work: Work, first_words: str) -> int:
     stop = StopSignal()
     loop = asyncio.get_running_loop()
     task = asyncio.ensure_future(work(stop))
     code = 130
+    signals_seen = 0
 
     def on_signal(number: signal.Signals) -> None:
-        nonlocal code
+        nonlocal code, signals_seen
+        signals_seen += 1
         code = 130 if number == signal.SIGINT else 143
-        if stop.is_set:
-            say("stopping at once")
-            task.cancel()
-        else:
-            say(f"{number.name}: nothing new is sent; what is in flight may end (again: at once)")
+        if signals_seen == 1 and not stop.is_set:
+            say(f"{number.name}: {first_words}")
             stop.set(StopReason(f"interrupted by {number.name}", code))
+        elif not task.cancelling():
+            say("stopping at once; `bulkbind resume` goes on")
+            task.cancel()
 
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in SIGNALS:
         loop.add_signal_handler(number, on_signal, number)
     try:
         return await task
     except asyncio.CancelledError:
         return code
     finally:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for number in SIGNALS:
             loop.remove_signal_handler(number)
+            if signals_seen:
+                signal.signal(number, signal.SIG_IGN)  # the end is near, and takes no time
 
 
 def print_json(value: object) -> None:

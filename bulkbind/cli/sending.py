@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import shlex
 from collections.abc import Callable, Coroutine
 from typing import Any
+
+import click
 
 from bulkbind.app import RunResult
 from bulkbind.cli.console import Console, is_interactive, say
 from bulkbind.cli.options import settings_from
 from bulkbind.cli.running import configure_logs, explained, print_json, run_until_done
 from bulkbind.engine import StopSignal
+from bulkbind.model import RunState
 from bulkbind.report import as_json, as_text
 from bulkbind.settings import Settings
+
+DRAINING = "nothing new is sent; what is in flight may end (again: at once)"
 
 UseCase = Callable[[Settings, Console, StopSignal], Coroutine[Any, Any, RunResult]]
 
@@ -32,22 +39,37 @@ def send(given: dict[str, Any], use_case: UseCase) -> int:
             show(result, is_quiet=given["quiet"], is_json=given["as_json"])
             return result.exit_code
 
-        return run_until_done(work)
+        return run_until_done(work, first_words=DRAINING)
 
 
 def show(result: RunResult, *, is_quiet: bool, is_json: bool, every_status: bool = False) -> None:
-    """Print how a run ended."""
+    """Print how a run ended: first for a person, then on standard output."""
     if result.report is None:
         say(result.hint)
         return
     summary = result.report.summary
+    if not is_quiet or result.exit_code:
+        say(as_text(summary, every_status=every_status))
+        say("report: " + ", ".join(str(path) for path in result.report.files))
+        if result.hint:
+            say(f"\nhint: {result.hint}")
+        if summary.state is RunState.STOPPED:
+            say(f"go on with: bulkbind resume {summary.run_id}{_same_place()}")
     if is_json:
-        print_json(as_json(summary))
-    if is_quiet and result.exit_code == 0:
-        return
-    say(as_text(summary, every_status=every_status))
-    say("report: " + ", ".join(str(path) for path in result.report.files))
-    if result.hint:
-        say(f"\nhint: {result.hint}")
-    if summary.counts.get("pending") or (result.exit_code not in (0, 1)):
-        say(f"go on with: bulkbind resume {summary.run_id}")
+        # Whoever stops reading does not change how the run ended.
+        with contextlib.suppress(BrokenPipeError):
+            print_json(as_json(summary))
+
+
+def _same_place() -> str:
+    """Return the options that lead to the same ledger, as they were given."""
+    context = click.get_current_context(silent=True)
+    if context is None:
+        return ""
+    given = [
+        f" --{name} {shlex.quote(str(context.params[name]))}"
+        for name in ("config", "endpoint", "ledger")
+        if context.params.get(name)
+        and context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+    ]
+    return "".join(given)

@@ -39,8 +39,8 @@ class Claims:
                 return None
             await asyncio.shield(self._fetch(self._batch() if ahead else 1))
         claim = self._waiting.popleft()
-        if ahead and len(self._waiting) < self._concurrency and not self._is_exhausted:
-            _ = self._fetch(self._batch())
+        if ahead and len(self._waiting) <= self._batch() // 2 and not self._is_exhausted:
+            self._fetch(self._batch()).add_done_callback(_retrieve)
         return claim
 
     def _batch(self) -> int:
@@ -69,3 +69,9 @@ class Claims:
         self._is_exhausted = True
         if left:
             await self._ledger.release(left)
+
+
+def _retrieve(task: asyncio.Task[None]) -> None:
+    """Whoever asks for the next row hears of a failure; nobody need await this task."""
+    if not task.cancelled():
+        task.exception()

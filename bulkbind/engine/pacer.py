@@ -22,14 +22,14 @@ class Pacer:
         self._clock = clock
         self._stop = stop
         self._turn = asyncio.Lock()
+        self._waiting = 0
+        self._taken = asyncio.Event()
         self._answered = asyncio.Event()
         self._probe_is_out = False
         self._log = logger()
         self.state = pace.begin(clock.monotonic(), cap_per_s)
         self.throttled = 0
         """429s seen."""
-        self.paced_s = 0.0
-        """Seconds in which somebody waited for a permit."""
 
     async def permit(self) -> int:
         """Return once a request may be sent: a number to hand back to `report`.
@@ -40,13 +40,26 @@ class Pacer:
             now = self._clock.monotonic()
             if now >= self.state.next_at and not self._stop.is_set:
                 return self._take(now)
-        with self._stop.cutting_short():
-            async with self._turn:
-                began = self._clock.monotonic()
-                try:
+        self._waiting += 1
+        try:
+            with self._stop.cutting_short():
+                async with self._turn:
                     return await self._wait()
-                finally:
-                    self.paced_s += self._clock.monotonic() - began
+        finally:
+            self._waiting -= 1
+            self._taken.set()
+
+    async def room(self) -> None:
+        """Return once less than a second of the pace waits for a permit.
+
+        Whoever takes rows in hand only then has few in question when the run is cut off.
+
+        Raises: DrainedError when the run stops.
+        """
+        while self._waiting >= max(1.0, self.state.per_s):
+            self._taken.clear()
+            with self._stop.cutting_short():
+                await self._taken.wait()
 
     async def _wait(self) -> int:
         while True:
@@ -100,6 +113,12 @@ class Pacer:
     def closed_for_s(self) -> float:
         """Return for how many seconds nobody may send."""
         return max(0.0, self.state.next_at - self._clock.monotonic())
+
+    def source(self) -> str:
+        """Return where the pace comes from."""
+        if self.state.is_told:
+            return "told by the gateway"
+        return "set by --rate" if self.state.per_s == self.state.cap_per_s else "learned"
 
     def per_s(self) -> float | None:
         """Return the requests per second allowed now; None while nobody has set a limit."""

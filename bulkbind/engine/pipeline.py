@@ -30,6 +30,7 @@ class Pipeline:
         self._run = run
         self._send = send
         self._tasks = asyncio.TaskGroup()
+        self._door = asyncio.Lock()
         self._retries = Retries(
             parts.clock, parts.stop, parts.gate, base_s=send.backoff_base, cap_s=send.backoff_cap
         )
@@ -143,10 +144,13 @@ class Pipeline:
     async def _worker(self) -> None:
         stop = self._parts.stop
         while not stop.is_set:
-            claim = await self._claims.next()
-            if claim is None:
-                return
             try:
+                # One at a time through this door, so that each sees the others wait.
+                async with self._door:
+                    await self._parts.gate.room()
+                    claim = await self._claims.next()
+                if claim is None:
+                    return
                 await self._binder.bind(claim)
             except DrainedError:
                 return
@@ -158,8 +162,12 @@ def _is_unanswered(step: Step) -> bool:
 
 def _set_up_is_wrong(claim: Claim) -> StopReason:
     last = claim.last
-    status = f"HTTP {last.http_status} " if last and last.http_status else ""
-    words = f"{status}{last.code} {last.message}" if last else ""
+    parts = (
+        [f"HTTP {last.http_status}" if last.http_status else "", last.code, last.message]
+        if last
+        else []
+    )
+    words = " ".join(part for part in parts if part)
     return StopReason(
         f"none of the first {CANARIES} devices could be bound, so it is the set-up: {words}",
         hint="check endpoint, path, credentials and rights; no device has failed for it",

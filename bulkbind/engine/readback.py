@@ -16,6 +16,7 @@ from bulkbind.model import (
     NoAnswer,
     Outcome,
     Settlement,
+    Status,
     Throttled,
     Transient,
     Unreachable,
@@ -185,13 +186,14 @@ class Readback:
         await self.resend(claim)
 
     def _settle(self, item: _Parked, outcome: Outcome) -> None:
-        self._ledger.settle(
-            Settlement(item.claim.row, outcome, item.claim.attempts, item.claim.last)
-        )
+        claim = item.claim
+        # What the list shows was sent at least once, also where a crash kept us from counting.
+        attempts = max(claim.attempts, 1) if outcome.status is Status.BOUND else claim.attempts
+        self._ledger.settle(Settlement(claim.row, outcome, attempts, claim.last))
         self._log.info(
             "doubt.settled",
-            row=item.claim.row,
-            machine_code=item.claim.device.machine_code,
+            row=claim.row,
+            machine_code=claim.device.machine_code,
             outcome=outcome.status.value,
         )
 

@@ -26,8 +26,9 @@ class Ledger:
 
     def __init__(self, path: Path, endpoint: str | None, clock: Clock) -> None:
         self._clock = clock
-        self._lock = LedgerLock(path)
-        self._writer = Writer(path, endpoint)
+        real = path.resolve()  # a link to a ledger is that ledger, and has its lock
+        self._lock = LedgerLock(real)
+        self._writer = Writer(real, endpoint)
         self._settlements: list[Settlement] = []
         self._attempts: list[tuple[int, Attempt]] = []
         self._flush: asyncio.Task[None] | None = None

@@ -151,9 +151,9 @@ def find_run(db: sqlite3.Connection, run_id: str | None) -> int:
     return number
 
 
-def all_runs(path: Path) -> list[dict[str, Any]]:
+def all_runs(path: Path, endpoint: str | None = None) -> list[dict[str, Any]]:
     """Return the runs of a ledger, newest first: id, state, times, who, manifests, counts."""
-    with reading(path) as db:
+    with reading(path, endpoint) as db:
         numbers = [row[0] for row in db.execute("SELECT run FROM runs ORDER BY run DESC")]
         runs = []
         for number in numbers:

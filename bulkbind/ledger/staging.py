@@ -42,14 +42,15 @@ SELECT b.id, :run, :source, b.line, b.user_id, b.machine_code, b.device_name, b.
    AND f.problems IS NULL AND f.duplicate_of IS NULL
  WHERE f.id <> b.id
 """
-# Where both users are known, the device is where it was bound last.
+# A server that let both users have it, knows it for this one, too.
 _MARK_MOVED = """
-UPDATE rows SET status = 'moved', detail = 'bound to user ' || b.user_id
+UPDATE rows SET status = 'moved', message = 'bound to another user',
+       detail = 'bound to user ' || b.user_id
   FROM bindings b
  WHERE rows.id BETWEEN :first AND :last AND rows.status = 'staged'
    AND b.machine_code = rows.machine_code AND b.user_id <> rows.user_id
    AND NOT EXISTS (SELECT 1 FROM bindings k WHERE k.user_id = rows.user_id
-                      AND k.machine_code = rows.machine_code AND k.since >= b.since)
+                      AND k.machine_code = rows.machine_code)
 """
 _MARK_IN_DOUBT = """
 UPDATE rows SET status = 'in_doubt', detail = 'in doubt since run ' || r.run_id

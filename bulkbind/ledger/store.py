@@ -43,7 +43,10 @@ def connect(path: Path, endpoint: str | None) -> sqlite3.Connection:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
     except OSError as error:
         raise LedgerError(f"ledger {path} cannot be opened: {error.strerror}") from error
-    db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    try:
+        db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    except sqlite3.Error as error:
+        raise translated(path, error) from error
     try:
         _refuse_strangers(db, path)
         db.execute("PRAGMA journal_mode = WAL")
@@ -60,12 +63,12 @@ def connect(path: Path, endpoint: str | None) -> sqlite3.Connection:
         raise
     except sqlite3.Error as error:
         db.close()
-        raise _translated(path, error) from error
+        raise translated(path, error) from error
     return db
 
 
 @contextmanager
-def reading(path: Path) -> Iterator[sqlite3.Connection]:
+def reading(path: Path, endpoint: str | None = None) -> Iterator[sqlite3.Connection]:
     """Open a ledger read-only, beside a run that writes; one consistent view for the whole block.
 
     Raises: LedgerError if there is no ledger or it cannot be read.
@@ -74,14 +77,19 @@ def reading(path: Path) -> Iterator[sqlite3.Connection]:
         raise LedgerError(
             f"there is no ledger {path}", hint="no run has been made against this endpoint yet"
         )
-    db = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, isolation_level=None)
+    try:
+        db = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, isolation_level=None)
+    except sqlite3.Error as error:
+        raise translated(path, error) from error
     try:
         _refuse_strangers(db, path)
         db.execute("PRAGMA busy_timeout = 10000")
         db.execute("BEGIN")
+        if endpoint is not None:
+            _refuse_other(path, get_meta(db, "endpoint"), endpoint)
         yield db
     except sqlite3.Error as error:
-        raise _translated(path, error) from error
+        raise translated(path, error) from error
     finally:
         db.close()
 
@@ -141,20 +149,34 @@ def _claim_endpoint(db: sqlite3.Connection, path: Path, endpoint: str) -> None:
     known = get_meta(db, "endpoint")
     if known is None:
         put_meta(db, "endpoint", endpoint)
-    elif known != endpoint:
+    else:
+        _refuse_other(path, known, endpoint)
+
+
+def _refuse_other(path: Path, known: object, endpoint: str) -> None:
+    if known != endpoint:
         raise LedgerError(
             f"ledger {path} belongs to {known}, not to {endpoint}",
             hint="each endpoint has a ledger of its own: leave --ledger away, or name another file",
         )
 
 
-def _translated(path: Path, error: sqlite3.Error) -> LedgerError:
-    name = getattr(error, "sqlite_errorname", "") or ""
-    if "NOTADB" in name:
+def is_damage(error: sqlite3.Error) -> bool:
+    """Return whether an error says that the file is damaged."""
+    return "CORRUPT" in _name(error)
+
+
+def _name(error: sqlite3.Error) -> str:
+    return getattr(error, "sqlite_errorname", "") or ""
+
+
+def translated(path: Path, error: sqlite3.Error) -> LedgerError:
+    """Return an error of SQLite's as one of ours."""
+    if "NOTADB" in _name(error):
         return LedgerError(
             f"{path} is not a ledger: {error}", hint="the file was not touched; name another one"
         )
-    if "CORRUPT" in name:
+    if is_damage(error):
         return LedgerError(
             f"ledger {path} is damaged: {error}",
             hint="keep the file, and restore a copy; it was not written to",

@@ -117,13 +117,14 @@ def doubt(db: sqlite3.Connection, taken: Claim) -> None:
 
 
 def recover(db: sqlite3.Connection) -> int:
-    """At start-up: what is found claimed may have been sent, so it is in doubt. Returns how many.
+    """Take stock at start-up: what is found claimed may have been sent. Returns how many rows.
 
-    Only the holder of the lock may call this.
+    It costs no attempt: a crash is not the device's fault. Only the holder of the lock may call
+    this.
     """
     return db.execute(
         "UPDATE rows INDEXED BY rows_open SET status = 'in_doubt', doubts = doubts + 1, "
-        "attempts = attempts + 1, detail = 'the run was cut off while it was sent' "
+        "detail = 'the run was cut off while it was sent' "
         "WHERE status IN ('claimed', 'in_doubt') AND status = 'claimed'"
     ).rowcount
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from bulkbind.errors import BulkbindError, LedgerError
-from bulkbind.ledger.store import connect, transaction
+from bulkbind.ledger.store import connect, is_damage, transaction, translated
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -72,7 +72,8 @@ class Writer:
         """
         future: asyncio.Future[T] = self._loop.create_future()
         if self._failure is not None:
-            future.set_exception(self._failure)
+            # A new one each time: a raised error gathers the traceback of everybody who raises it.
+            future.set_exception(LedgerError(str(self._failure), hint=self._failure.hint))
         else:
             self._queue.put(_Operation(work, future, alone))
         return future
@@ -143,7 +144,9 @@ class Writer:
                         item.result = item.work(db)
         except BulkbindError as error:
             return error
-        except sqlite3.Error as error:
+        except sqlite3.DatabaseError as error:
+            if is_damage(error):
+                return translated(self._path, error)
             return LedgerError(
                 f"ledger {self._path} could not be written: {error}",
                 hint="free the disk or mend its rights; `bulkbind resume` then goes on, and what "

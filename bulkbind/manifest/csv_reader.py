@@ -162,7 +162,7 @@ class CsvManifest:
         if not extra:
             row = self._checked(padded, line)
             return CheckedRow(line, cells, row.device, row.values, row.problems)
-        shown = printable(self.source.delimiter.join(cells))[:200]
+        shown = printable(self.source.delimiter.join(cells))
         found = f"it has {len(cells)}, the header {width}"
         return self._checked(cells, line, Problem("row", "row", shown, _SHAPE, found))
 
@@ -176,7 +176,7 @@ class CsvManifest:
                 hint="close the quote, or double it if it belongs to the cell",
             )
         raw = text.rstrip("\r\n")
-        problem = Problem("row", "row", printable(raw)[:200], _QUOTING, message)
+        problem = Problem("row", "row", printable(raw), _QUOTING, message)
         return CheckedRow(first, [raw], None, (None, None, None, None), (problem,))
 
 

@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 from bulkbind.model import Device, Problem
 
+LONGEST_SHOWN = 200
+"""Characters of a broken value that messages and reports show; `failed.csv` has it whole."""
 Values = tuple[str | None, str | None, str | None, str | None]
 """user_id, machine_code, device_name, device_os: trimmed, None where absent."""
 
@@ -117,6 +119,10 @@ def name_character(character: str) -> str:
     return f"{shown}(U+{number:04X} {label})"
 
 
-def printable(value: str) -> str:
-    r"""Return *value* with undecodable bytes written as `\\udcXX`, so that it can be stored."""
-    return value.encode("utf-8", "backslashreplace").decode("utf-8")
+def printable(value: str, longest: int = LONGEST_SHOWN) -> str:
+    """Return *value* so that it can be stored and shown.
+
+    Undecodable bytes are written as escapes, and what is longer than *longest* is cut.
+    """
+    text = value if len(value) <= longest else f"{value[:longest]}…"
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")

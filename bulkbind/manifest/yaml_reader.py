@@ -160,7 +160,7 @@ class YamlManifest:
 
     def _checked(self, node: Node, line: int) -> CheckedRow:
         if not isinstance(node, dict):
-            shown = "" if node is None else printable(str(node))[:200]
+            shown = "" if node is None else printable(str(node))
             problem = Problem("row", "row", shown, _MAPPING, f"it is a {_kind(node)}")
             return CheckedRow(line, {"value": node}, None, (None,) * 4, (problem,))
         claimed = {self._field(key) for key in node} - {None}
@@ -203,7 +203,7 @@ class YamlManifest:
             elif isinstance(value, list | dict):
                 names[field] = key
                 found = f"it is a {_kind(value)}"
-                problems.append(Problem(field, key, str(value)[:200], f"{field}: {_TEXT}", found))
+                problems.append(Problem(field, key, str(value), f"{field}: {_TEXT}", found))
             else:
                 names[field] = key
                 values[field] = trim(value)

@@ -73,8 +73,7 @@ def _pace(facts: dict[str, Any]) -> list[str]:
     if facts.get("requests_throttled"):
         parts.append(f"{facts['requests_throttled']:,} of them throttled")
     if facts.get("pace_per_s"):
-        origin = "told by the gateway" if facts.get("pace_is_told") else "learned"
-        parts.append(f"pace {facts['pace_per_s']:g}/s ({origin})")
+        parts.append(f"pace {facts['pace_per_s']:g}/s ({facts.get('pace_from')})")
     if facts.get("requests_lists"):
         parts.append(f"{facts['requests_lists']:,} list calls")
     if facts.get("posted_again_after_bound"):

@@ -81,10 +81,13 @@ def write_failed(folder: Path, rows: Iterable[ResultRow], sources: Sequence[Sour
 
     Returns: The files. Raises: LedgerError.
     """
+    names = _names(sources)
+    if "failed.csv" not in names:
+        (folder / "failed.csv").unlink(missing_ok=True)  # of an earlier run with one manifest
     iterator = iter(rows)
     row = next(iterator, None)
     paths: list[Path] = []
-    for source, name in zip(sources, _names(sources), strict=True):
+    for source, name in zip(sources, names, strict=True):
         number = len(paths)
         path = folder / name
         errors = "surrogateescape" if source.encoding == "utf-8" else "strict"

@@ -352,5 +352,11 @@ def test_the_demo_explains_every_status(tmp_path):
 
     for status, meaning in MEANINGS.items():
         assert re.search(rf"^  {status} +[\d,]+  {re.escape(meaning)}$", done.stderr, re.MULTILINE)
-    assert {path.name for path in out.iterdir()} == {"results.csv", "failed.csv", "summary.json"}
+    assert {path.name for path in out.iterdir()} == {
+        "monday.csv",
+        "tuesday.csv",
+        "results.csv",
+        "failed.csv",
+        "summary.json",
+    }
     assert list(tmp_path.iterdir()) == [out]

@@ -751,7 +751,7 @@ def test_summary_adds_the_detail_of_the_example():
                 "sending_s": 1.0,
                 "requests_throttled": 3,
                 "pace_per_s": 20.0,
-                "pace_is_told": True,
+                "pace_from": "told by the gateway",
                 "requests_lists": 2,
                 "posted_again_after_bound": 1,
             },
