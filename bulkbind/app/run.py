@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import secrets
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -216,17 +216,14 @@ class _Staging:
 
 
 def _probe(settings: Settings) -> None:
-    """Make sure that the report can be written, before anything is sent."""
-    folder = settings.out or Path("bulkbind-report")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
+    """Make sure that the report has a place, before anything is sent; leaves no trace."""
+    folder = (settings.out or Path("bulkbind-report")).absolute()
+    place = next(path for path in (folder, *folder.parents) if path.exists())
+    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+        why = "cannot be written" if place.is_dir() else "is not a folder"
         raise UsageError(
-            f"the report folder {folder} cannot be written: {error.strerror}",
-            hint="choose another one with --out",
-        ) from error
+            f"the report cannot go to {folder}: {place} {why}", hint="choose another --out"
+        )
 
 
 def _new_id(clock: Clock) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import import_module
 from typing import cast
@@ -56,8 +57,22 @@ def cli() -> None:
     """
 
 
+def _fill_standard_streams() -> None:
+    """Open nothing in place of a closed standard stream.
+
+    Otherwise the next file or socket would take its number, and be written to, or closed, as if
+    it were that stream.
+    """
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
+
+
 def main() -> None:
     """Run the command line and exit with its code."""
+    _fill_standard_streams()
     try:
         code = cli.main(prog_name="bulkbind", standalone_mode=False)
     except click.ClickException as error:

@@ -73,7 +73,7 @@ def _pace(facts: dict[str, Any]) -> list[str]:
     if facts.get("requests_throttled"):
         parts.append(f"{facts['requests_throttled']:,} of them throttled")
     if facts.get("pace_per_s"):
-        parts.append(f"pace {facts['pace_per_s']:g}/s ({facts.get('pace_from')})")
+        parts.append(f"pace {facts['pace_per_s']:g}/s ({facts.get('pace_from', 'learned')})")
     if facts.get("requests_lists"):
         parts.append(f"{facts['requests_lists']:,} list calls")
     if facts.get("posted_again_after_bound"):

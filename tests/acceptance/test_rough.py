@@ -1,0 +1,248 @@
+"""Rough treatment: closed streams, odd names, links, questions, hangs, full disks."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import time
+
+import pytest
+
+from tests.kit import (
+    BULKBIND,
+    ask,
+    bulkbind,
+    count_rows,
+    environment,
+    fleet,
+    ledger_of,
+    process,
+    sandbox,
+    statuses,
+    write_csv,
+)
+
+
+def shell(script, home, **environ):
+    """Run a shell script in which `bulkbind` is the command; return the finished process."""
+    words = " ".join(BULKBIND)
+    return subprocess.run(
+        ["/bin/bash", "-c", f'bulkbind() {{ {words} "$@"; }}; {script}'],
+        env=environment(home, **environ),
+        cwd=home,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.mark.slow
+def test_a_link_to_a_ledger_has_its_lock(tmp_path):
+    """A run that holds a ledger holds it by whatever name."""
+    manifest = write_csv(tmp_path / "fleet.csv", fleet(300))
+    ledger, link = tmp_path / "real.db", tmp_path / "link.db"
+    with sandbox(home=tmp_path) as url:
+        command = ("run", manifest, "--endpoint", url)
+        with process(*command, "--ledger", ledger, "--rate", "20", home=tmp_path) as first:
+            until = time.monotonic() + 20
+            while not count_rows(ledger, "bound") and time.monotonic() < until:
+                pass
+            link.symlink_to(ledger)
+            second = bulkbind(*command, "--ledger", link, home=tmp_path, check=75)
+            first.send_signal(signal.SIGTERM)
+            first.wait(30)
+
+    assert f"pid {first.pid}" in second.stderr
+
+
+@pytest.mark.slow
+def test_few_rows_are_in_question_at_a_slow_pace(tmp_path):
+    """At 5/s, a kill leaves some seconds' worth of rows claimed, and they cost no attempt."""
+    manifest = write_csv(tmp_path / "fleet.csv", fleet(60))
+    config = tmp_path / "config.yaml"
+    config.write_text("readback_settle: 200ms\nmax_attempts: 1\n")
+    with sandbox(home=tmp_path) as url:
+        command = ("run", manifest, "--endpoint", url, "--config", config, "--out", "report")
+        with process(*command, "--rate", "5", home=tmp_path) as started:
+            until = time.monotonic() + 30
+            while ask(f"{url}/sandbox/stats").get("binds", 0) < 8 and time.monotonic() < until:
+                pass
+            started.send_signal(signal.SIGKILL)
+            started.wait(10)
+            claimed = count_rows(ledger_of(tmp_path, url), "claimed")
+        bulkbind(*command, home=tmp_path, check=0)
+        stats = ask(f"{url}/sandbox/stats")
+
+    assert 0 < claimed <= 20
+    assert statuses(tmp_path / "report") == {"bound": 60}
+    assert stats.get("posted_again", 0) == 0
+
+
+@pytest.mark.parametrize("closed", ["<&-", "2>&-", ">&-"], ids=["stdin", "stderr", "stdout"])
+def test_a_closed_stream_changes_nothing(tmp_path, closed):
+    """As daemons and cron have it: the run does its work and ends with its own code."""
+    write_csv(tmp_path / "fleet.csv", fleet(3))
+    with sandbox(home=tmp_path) as url:
+        done = shell(f"bulkbind run fleet.csv --endpoint {url} --out report {closed}", tmp_path)
+
+    assert done.returncode == 0, done.stderr
+    assert statuses(tmp_path / "report") == {"bound": 3}
+
+
+@pytest.mark.parametrize(
+    ("sink", "code"),
+    [("| true; exit ${PIPESTATUS[0]}", 0), ("> /dev/full", 4)],
+    ids=["gone", "full"],
+)
+def test_a_bad_standard_output_loses_no_summary(tmp_path, sink, code):
+    """A reader that has gone changes nothing; a full disk is said; both after the summary."""
+    write_csv(tmp_path / "fleet.csv", fleet(3))
+    with sandbox(home=tmp_path) as url:
+        done = shell(f"bulkbind run fleet.csv --json --endpoint {url} {sink}", tmp_path)
+
+    assert done.returncode == code, done.stderr
+    assert "3  bound by this run" in done.stderr
+
+
+def test_logs_to_a_broken_pipe_do_not_end_a_run(tmp_path):
+    """When whoever reads the log has gone, the run goes on."""
+    write_csv(tmp_path / "fleet.csv", fleet(20))
+    with sandbox(home=tmp_path) as url:
+        script = f"bulkbind run fleet.csv --out report --log-level debug --endpoint {url}"
+        done = shell(f"{script} 2>&1 | true; exit ${{PIPESTATUS[0]}}", tmp_path)
+
+    assert done.returncode == 0
+    assert statuses(tmp_path / "report") == {"bound": 20}
+
+
+def test_a_file_name_that_is_no_text_is_shown_and_stored(tmp_path):
+    """Bytes that are not UTF-8, and line breaks, stand as escapes in report and ledger."""
+    name = os.fsencode(tmp_path) + b"/fleet\xff\n.csv"
+    with open(name, "w", encoding="utf-8") as file:  # noqa: PTH123  # a path of bytes
+        file.write("machine_code,user_id\nA,u\nB-,u\n")
+    with sandbox(home=tmp_path) as url:
+        script = f"bulkbind run fleet*.csv --on-invalid skip --out report --endpoint {url}"
+        done = shell(script, tmp_path)
+        runs = bulkbind("runs", "--json", "--endpoint", url, home=tmp_path, check=0)
+
+    assert done.returncode == 1, done.stderr
+    assert json.loads(runs.stdout)[0]["manifests"] == ["fleet\\udcff\\n.csv"]
+
+
+def test_an_open_pipe_as_manifest_can_be_interrupted(tmp_path):
+    """`run -` that waits for its other end stops at Ctrl-C."""
+    with subprocess.Popen(
+        [*BULKBIND, "run", "-", "--endpoint", "http://127.0.0.1:9"],
+        env=environment(tmp_path),
+        cwd=tmp_path,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as waiting:
+        time.sleep(1.5)  # noqa: TID251  # until it reads
+        waiting.send_signal(signal.SIGINT)
+        code = waiting.wait(10)
+
+    assert code == 130
+
+
+@pytest.mark.parametrize(
+    ("place", "words"),
+    [("taken", "is not a folder"), ("taken/inside", "is not a folder")],
+    ids=["a file", "below a file"],
+)
+def test_an_unusable_report_folder_is_said_before_anything_is_sent(tmp_path, place, words):
+    """Exit 2, and the sandbox has seen nothing."""
+    manifest = write_csv(tmp_path / "fleet.csv", fleet(3))
+    (tmp_path / "taken").write_text("a file")
+    with sandbox(home=tmp_path) as url:
+        done = bulkbind("run", manifest, "--endpoint", url, "--out", place, home=tmp_path, check=2)
+        stats = ask(f"{url}/sandbox/stats")
+
+    assert words in done.stderr
+    assert stats == {"bindings": 0}
+
+
+class Terminal:
+    """bulkbind on a terminal of its own."""
+
+    def __init__(self, home, *arguments):
+        self.pid, self._file = pty.fork()
+        if self.pid == 0:  # the child
+            os.chdir(home)
+            command = [*BULKBIND, *map(str, arguments)]
+            os.execve(command[0], command, environment(home, TERM="xterm"))  # noqa: S606  # ours
+        self.screen = ""
+
+    def until(self, text):
+        """Read until *text* is on the screen."""
+        end = time.monotonic() + 30
+        while text not in self.screen and time.monotonic() < end:
+            self.screen += os.read(self._file, 4096).decode("utf-8", "replace")
+        assert text in self.screen
+
+    def type(self, keys):
+        """Press keys."""
+        os.write(self._file, keys)
+
+    def ended(self):
+        """Return the exit code, once it has ended."""
+        try:
+            while block := os.read(self._file, 4096):
+                self.screen += block.decode("utf-8", "replace")
+        except OSError:  # how Linux says that the other end has gone
+            pass
+        os.close(self._file)
+        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("keys", "code", "bound"),
+    [(b"y\n", 0, 3), (b"n\n", 2, 0), (b"\n", 2, 0), (b"\x03", 130, 0)],
+    ids=["yes", "no", "just enter", "Ctrl-C"],
+)
+def test_a_terminal_is_asked(tmp_path, keys, code, bound):
+    """Only a yes sends anything; everything else leaves nothing behind."""
+    manifest = write_csv(tmp_path / "fleet.csv", fleet(3))
+    with sandbox(home=tmp_path) as url:
+        terminal = Terminal(tmp_path, "run", manifest, "--endpoint", url)
+        terminal.until("Bind them? [y/N]")
+        terminal.type(keys)
+        ended = terminal.ended()
+        stats = ask(f"{url}/sandbox/stats")
+
+    assert ended == code, terminal.screen
+    assert stats["bindings"] == bound
+    assert count_rows(ledger_of(tmp_path, url), "staged") == 0
+
+
+@pytest.mark.slow
+def test_a_full_disk_ends_with_four_and_is_gone_on_with(tmp_path):
+    """A ledger that cannot grow: exit 4, the run named, nothing lost once there is room."""
+    mount = tmp_path / "small"
+    mount.mkdir()
+    size = ["-t", "tmpfs", "-o", "size=1m", "tmpfs", str(mount)]
+    if subprocess.run(["mount", *size], capture_output=True, check=False).returncode:  # noqa: S607  # a system's own
+        pytest.skip("a small file system cannot be mounted here")
+    manifest = write_csv(tmp_path / "fleet.csv", fleet(1200))
+    try:
+        with sandbox(home=tmp_path) as url:
+            command = ("run", manifest, "--endpoint", url, "--ledger", mount / "l.db")
+            full = bulkbind(*command, "--out", "report", home=tmp_path)
+            subprocess.run(["mount", "-o", "remount,size=50m", str(mount)], check=True)  # noqa: S607  # as above
+            after = bulkbind(*command, "--out", "report", home=tmp_path)
+            stats = ask(f"{url}/sandbox/stats")
+    finally:
+        subprocess.run(["umount", "-l", str(mount)], check=False)  # noqa: S607  # as above
+
+    assert full.returncode == 4, full.stderr
+    assert "Traceback" not in full.stderr
+    assert after.returncode == 0, after.stderr
+    assert statuses(tmp_path / "report").keys() <= {"bound", "skipped"}
+    assert stats["bindings"] == 1200
+    assert stats.get("posted_again", 0) == 0
