@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from bulkbind.clock import Clock, iso
 from bulkbind.ledger import staging, work
 from bulkbind.ledger.lock import LedgerLock
-from bulkbind.ledger.store import get_meta, span
+from bulkbind.ledger.store import get_meta, relaxed, span
 from bulkbind.ledger.writer import Writer
 from bulkbind.model import Attempt, CheckedRow, Claim, RunState, Settlement, Source, Status
 
@@ -99,9 +99,10 @@ class Ledger:
         def write(db: sqlite3.Connection) -> int:
             staging.add_source(db, run, source, form)
             reached = position
-            for batch in _batches(rows, staging.BATCH):
-                reached = staging.stage(db, run, source, reached, batch, rebind=rebind)
-                on_batch(reached)
+            with relaxed(db):
+                for batch in _batches(rows, staging.BATCH):
+                    reached = staging.stage(db, run, source, reached, batch, rebind=rebind)
+                    on_batch(reached)
             return reached
 
         return await self._writer.submit(write, alone=True)

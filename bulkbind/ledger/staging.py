@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Mapping, Sequence
 
-BATCH = 2_000
+BATCH = 10_000
 """Rows per transaction while staging."""
 
 # A batch goes through a table of its own in memory, so that SQLite does the work a batch at a
@@ -24,13 +24,14 @@ _BATCH_TABLE = """
 CREATE TEMP TABLE IF NOT EXISTS batch (
   id INTEGER PRIMARY KEY, line, user_id, machine_code, device_name, device_os, cells)
 """
-# The unique index on a run's devices says which rows are not the first for their device.
+# The unique index on a run's devices says which rows are not the first for their device; in its
+# order, a batch touches each of its pages once.
 _STAGE_FIRST = """
 INSERT OR IGNORE INTO rows (id, run, source, line, user_id, machine_code, device_name, device_os,
                             cells, status)
 SELECT id, :run, :source, line, user_id, machine_code, device_name, device_os,
        cells, 'staged'
-  FROM batch ORDER BY id
+  FROM batch ORDER BY user_id, machine_code, id
 """
 _STAGE_DUPLICATES = """
 INSERT INTO rows (id, run, source, line, user_id, machine_code, device_name, device_os,

