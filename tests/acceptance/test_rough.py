@@ -137,13 +137,15 @@ def test_an_open_pipe_as_manifest_can_be_interrupted(tmp_path):
     """`run -` that waits for its other end stops at Ctrl-C."""
     with subprocess.Popen(
         [*BULKBIND, "run", "-", "--endpoint", "http://127.0.0.1:9"],
-        env=environment(tmp_path),
+        env=environment(tmp_path, TMPDIR=str(tmp_path)),
         cwd=tmp_path,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     ) as waiting:
-        time.sleep(1.5)  # noqa: TID251  # until it reads
+        until = time.monotonic() + 20
+        while not list(tmp_path.glob("bulkbind-stdin-*")) and time.monotonic() < until:
+            pass
         waiting.send_signal(signal.SIGINT)
         code = waiting.wait(10)
 
