@@ -17,6 +17,9 @@ from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
+from bulkbind.manifest import open_manifest
+from bulkbind.settings import ManifestSettings
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -76,6 +79,21 @@ def write_csv(path: Path, rows, header=("machine_code", "user_id", "device_name"
         table.writerow(header)
         table.writerows(rows)
     return path
+
+
+def opener(path: Path):
+    """Return a function that opens, as a manifest, what it writes into *path*."""
+
+    def opened(content, **given):
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return open_manifest(path, ManifestSettings(**given), path.name)
+
+    return opened
+
+
+def outline(rows):
+    """Return of every row its line and its machine code, None where it is no device."""
+    return [(row.line, row.device.machine_code if row.device else None) for row in rows]
 
 
 def fleet(rows: int, users: int = 5) -> list[tuple[str, str, str, str]]:

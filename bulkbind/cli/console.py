@@ -46,7 +46,6 @@ class Console:
         self._total = 0
         self._told_at = self._clock.monotonic()
         self._told = 0
-        self._staged = 0
 
     def close(self) -> None:
         """Leave the screen as it should stay."""

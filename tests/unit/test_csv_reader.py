@@ -17,6 +17,7 @@ from bulkbind.manifest import digest, open_manifest
 from bulkbind.manifest.csv_reader import find_delimiter
 from bulkbind.model import Device, Source
 from bulkbind.settings import ManifestSettings
+from tests.kit import opener, outline
 
 HEADER = "machine_code,user_id,device_name,device_os"
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
@@ -27,24 +28,13 @@ SPECTRUM = SHARED / "suites" / "csv-spectrum-csvs"
 @pytest.fixture
 def manifest(tmp_path):
     """Return a function that opens what is written into `fleet.csv`."""
-
-    def opened(content, **given):
-        path = tmp_path / "fleet.csv"
-        path.write_bytes(content if isinstance(content, bytes) else content.encode())
-        return open_manifest(path, ManifestSettings(**given), "fleet.csv")
-
-    return opened
+    return opener(tmp_path / "fleet.csv")
 
 
 @pytest.fixture
 def read(manifest):
     """Return a function that reads all rows of what is written into `fleet.csv`."""
     return lambda content, **given: list(manifest(content, **given).rows())
-
-
-def outline(rows):
-    """Return of every row its line and its machine code, None where it is no device."""
-    return [(row.line, row.device.machine_code if row.device else None) for row in rows]
 
 
 def rules(row):

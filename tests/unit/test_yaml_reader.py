@@ -15,29 +15,19 @@ from bulkbind.errors import ManifestError
 from bulkbind.manifest import open_manifest
 from bulkbind.model import Device
 from bulkbind.settings import ManifestSettings
+from tests.kit import opener, outline
 
 
 @pytest.fixture
 def manifest(tmp_path):
     """Return a function that opens what is written into `fleet.yaml`."""
-
-    def opened(content, **given):
-        path = tmp_path / "fleet.yaml"
-        path.write_bytes(content if isinstance(content, bytes) else content.encode())
-        return open_manifest(path, ManifestSettings(**given), "fleet.yaml")
-
-    return opened
+    return opener(tmp_path / "fleet.yaml")
 
 
 @pytest.fixture
 def read(manifest):
     """Return a function that reads all rows of what is written into `fleet.yaml`."""
     return lambda content, **given: list(manifest(content, **given).rows())
-
-
-def outline(rows):
-    """Return of every row its line and its machine code, None where it is no device."""
-    return [(row.line, row.device.machine_code if row.device else None) for row in rows]
 
 
 def rules(row):
