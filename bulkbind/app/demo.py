@@ -11,7 +11,7 @@ from pydantic import SecretStr
 
 from bulkbind.app.run import run
 from bulkbind.report.files import replacing
-from bulkbind.sandbox import Sandbox, SandboxOptions, parse_limit
+from bulkbind.sandbox import Sandbox, SandboxOptions, parse_fault, parse_limit
 from bulkbind.settings import (
     ApiSettings,
     AuthSettings,
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 HEADER = ("machine_code", "user_id", "device_name", "device_os", "asset_tag")
 LIMIT = "40/s"
+FAULTS = ("500=0.04", "business=0.03", "reset-before=0.02", "reset-after=0.06")
 
 
 async def demo(
@@ -44,8 +45,8 @@ async def demo(
         stop: Set it to stop.
     """
     options = SandboxOptions(
-        limit=parse_limit(LIMIT),
-        faults={"reset-after": 0.06, "reset-before": 0.02, "500": 0.04, "business": 0.03},
+        limits=(parse_limit(LIMIT),),
+        faults=tuple(map(parse_fault, FAULTS)),
         seed=7,
     )
     with tempfile.TemporaryDirectory(prefix="bulkbind-demo-") as folder:

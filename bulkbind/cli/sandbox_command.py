@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,26 +12,91 @@ import click
 from bulkbind.cli import options
 from bulkbind.cli.console import say
 from bulkbind.cli.running import explained, run_until_done
+from bulkbind.cli.sandbox_options import behaviour_from, behaviour_options
 from bulkbind.errors import UsageError
-from bulkbind.sandbox import Sandbox, SandboxOptions, parse_faults, parse_limit
+from bulkbind.sandbox import Sandbox, parse_time
+from bulkbind.sandbox.faults import KINDS
+from bulkbind.sandbox.options import LIMIT_HELP
+from bulkbind.sandbox.telling import FORMS
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from bulkbind.engine import StopSignal
 
+PAGES = (
+    "Prints `ready http://…` on standard output once it serves; any token is accepted. What it has "
+    "seen: GET /sandbox/stats; what is bound: GET /sandbox/bindings (JSON Lines)."
+)
+ORDER = (
+    "Every delay-before that strikes is waited; of the other faults, the first that strikes, in "
+    "the order given, decides."
+)
+NAME_WIDTH = max(map(len, (*KINDS, *FORMS)))
 
-@click.command("sandbox")
+
+def _block(title: str, lines: Iterable[str]) -> str:
+    # \b is click's mark for a block that is not wrapped.
+    return "\b\n" + "\n".join([title, *(f"  {line}" for line in lines)])
+
+
+def _table(title: str, rows: dict[str, str]) -> str:
+    return _block(title, (f"{name:{NAME_WIDTH}}  {text}" for name, text in rows.items()))
+
+
+HELP = "\n\n".join(
+    (
+        "Serve a local KooDrive on 127.0.0.1, with limits and faults to order.",
+        PAGES,
+        _block(
+            "Examples:",
+            (
+                "bulkbind sandbox --limit 60/s --fault reset-after=0.03 &",
+                "BULKBIND_TOKEN=any bulkbind run samples/fleet.csv --endpoint http://127.0.0.1:8765",
+                "bulkbind sandbox --limit 100/s,until=20s --limit 30/s,from=20s,tell=retry-after",
+                "bulkbind sandbox --fault silence-after=1,count=3 --fault delay-before=0.1,for=5s",
+            ),
+        ),
+        "A TIME is written 250ms, 90s, 5m, 2h or as seconds; `from` and `until` are since start.",
+        _block("Kinds of --limit; UNIT is s, min, hour or day:", LIMIT_HELP.values()),
+        _table(
+            "Keys of --limit:",
+            {
+                "tell=FORM+...": "how it is told  [default: text]",
+                "from=, until=": "it is in force only in that time",
+                "on=CALL": "what it limits: bind, list, unbind or all  [default: all]",
+                "per=user": "every X-User-Id has a count of its own  [default: one for all]",
+                "burst=N": "size of a bucket",
+            },
+        ),
+        _table("Forms of telling:", {name: form.help for name, form in FORMS.items()}),
+        _table(
+            "Keys of --fault:",
+            {
+                "count=N": "it strikes at most N times",
+                "from=, until=": "it strikes only in that time",
+                "on=CALL": "what it strikes: bind, list, unbind or all  [default: bind]",
+                "for=TIME": "see below",
+                "code=CODE": "see below",
+            },
+        ),
+        _table("Faults:", {name: kind.help for name, kind in KINDS.items()}),
+        ORDER,
+    )
+)
+
+
+@click.command("sandbox", help=HELP)
 @options.option(
     "--port", type=click.IntRange(0, 65535), default=8765, show_default=True, help="0: any free one"
 )
+@behaviour_options
 @options.option(
-    "--limit", metavar="N/UNIT", help="requests per s, min, hour or day, e.g. 60/s  [default: none]"
-)
-@options.option(
-    "--fault",
-    "faults",
-    multiple=True,
-    metavar="NAME=P",
-    help="with probability P (0 to 1): reset-before, reset-after, 500, business; repeatable",
+    "--clock-offset",
+    default="0s",
+    show_default=True,
+    metavar="TIME",
+    help="how far the sandbox's clock is ahead; -90s: behind",
 )
 @options.option(
     "--second-bind",
@@ -49,51 +115,45 @@ if TYPE_CHECKING:
 @options.option(
     "--journal", type=click.Path(path_type=Path), metavar="FILE", help="one JSON line per request"
 )
-@options.option("--seed", type=int, help="makes the faults repeatable")
 @options.option("--verbose", is_flag=True, help="say what was seen when it stops")
 def command(  # one per option
     *,
     port: int,
-    limit: str | None,
+    limits: tuple[str, ...],
     faults: tuple[str, ...],
+    seed: int | None,
+    clock_offset: str,
     second_bind: str,
     accept_token: str | None,
     state: Path | None,
     journal: Path | None,
-    seed: int | None,
     verbose: bool,
 ) -> None:
-    """Serve a local KooDrive on 127.0.0.1, with limits and faults to order.
-
-    Prints `ready http://…` on standard output once it serves; any token is accepted. What it has
-    seen: GET /sandbox/stats; what is bound: GET /sandbox/bindings (JSON Lines).
-
-    \b
-    Example:
-      bulkbind sandbox --limit 60/s --fault reset-after=0.03 &
-      BULKBIND_TOKEN=any bulkbind run samples/fleet.csv --endpoint http://127.0.0.1:8765
-    """  # noqa: D301  # click's mark for a block that is not wrapped
+    """Serve until a signal comes."""
     with explained():
-        try:
-            chosen = SandboxOptions(
-                limit=parse_limit(limit) if limit else None,
-                faults=parse_faults(faults),
-                second_bind="error" if second_bind == "error" else "same",
-                token=accept_token,
-                state=state,
-                journal=journal,
-                seed=seed,
-            )
-        except ValueError as error:
-            raise UsageError(str(error)) from None
+        chosen = replace(
+            behaviour_from(limits, faults, seed),
+            second_bind="error" if second_bind == "error" else "same",
+            token=accept_token,
+            state=state,
+            journal=journal,
+            clock_offset_s=_offset(clock_offset),
+        )
 
         async def work(stop: StopSignal) -> int:
             async with Sandbox(chosen, port=port) as sandbox:
                 click.echo(f"ready {sandbox.url}")
                 await stop.wait()
                 if verbose:
-                    say(f"{len(sandbox.bindings)} bindings; {sandbox.counts}")
+                    say(f"{len(sandbox.bindings)} bindings; {dict(sandbox.counts)}")
             return 0
 
         code = run_until_done(work)
     sys.exit(code)
+
+
+def _offset(text: str) -> float:
+    try:
+        return parse_time(text)
+    except ValueError as error:
+        raise UsageError(f"--clock-offset: {error}") from None

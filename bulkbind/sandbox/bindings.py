@@ -6,6 +6,8 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from bulkbind.clock import Clock, iso
+from bulkbind.errors import BulkbindError
+from bulkbind.sandbox.journal import opened
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,13 +21,13 @@ class Bindings:
     """Records by user and machine code; changes are appended to a file, if there is one."""
 
     def __init__(self, clock: Clock, state: Path | None = None) -> None:
+        """Read what the file holds. Raises: BulkbindError."""
         self._clock = clock
         self._users: dict[str, dict[str, dict[str, Any]]] = {}
         self._next_id = FIRST_DEVICE_ID
         if state is not None and state.exists():
-            for line in state.read_text(encoding="utf-8").splitlines():
-                self._replay(json.loads(line))
-        self._file = state.open("a", encoding="utf-8", buffering=1) if state else None
+            self._read(state)
+        self._file = opened(state, "state file") if state is not None else None
 
     def close(self) -> None:
         """Close the state file."""
@@ -74,6 +76,20 @@ class Bindings:
     def _put(self, user_id: str, record: dict[str, Any]) -> None:
         self._users.setdefault(user_id, {})[record["machineCode"]] = record
         self._next_id = max(self._next_id, int(record["deviceId"])) + 1
+
+    def _read(self, state: Path) -> None:
+        try:
+            for line in state.read_text(encoding="utf-8").splitlines():
+                self._replay(json.loads(line))
+        except OSError as error:
+            raise BulkbindError(
+                f"the sandbox's state file {state} cannot be read: {error.strerror}"
+            ) from error
+        except (ValueError, LookupError, TypeError) as error:
+            raise BulkbindError(
+                f"the sandbox's state file {state} is none, or damaged: {error}",
+                hint="begin with a new file",
+            ) from error
 
     def _replay(self, change: dict[str, Any]) -> None:
         if "record" in change:

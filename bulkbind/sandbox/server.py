@@ -2,32 +2,56 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import random
-from typing import Any, Self
+from collections import Counter
+from contextlib import contextmanager
+from datetime import timedelta
+from functools import partial
+from typing import TYPE_CHECKING, Any, Self
 
 from aiohttp import web
 
 from bulkbind.clock import Clock, SystemClock, iso
 from bulkbind.errors import BulkbindError
 from bulkbind.sandbox.bindings import Bindings
+from bulkbind.sandbox.calls import Answer, Calls
 from bulkbind.sandbox.checks import Refusal, check_body, check_headers
+from bulkbind.sandbox.faults import KINDS, Faults
+from bulkbind.sandbox.gate import Gate
+from bulkbind.sandbox.journal import Journal, Line
 from bulkbind.sandbox.options import SandboxOptions
+from bulkbind.sandbox.shifted import ShiftedClock
+from bulkbind.sandbox.spec import Call
+from bulkbind.sandbox.spoiling import DATE_OFF_S, ELSEWHERE, Exchange, plain
+from bulkbind.sandbox.telling import headers_of, http_date, refusal_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 PATH = "/koodrive/ose/v1/backup/device"
-ALREADY_BOUND_CODE = 13000310
-"""The sandbox's own: the reference names no code for a second bind."""
-MISSING_CODE = 13000309
-SPACE_CODE = 13000301
+NO_SUCH_CALL: dict[str, object] = {
+    "error_code": "APIG.0101",
+    "error_msg": "The API does not exist or has not been published in the environment",
+    "request_id": "sandbox",
+}
+STOP_S = 0.5
+"""How long stopping may take, twice: for answers on their way, and for what is then cut off."""
+TOLD = web.RequestKey("told", dict[str, str])
+"""Set on a request: headers in which a limit speaks."""
+
+_CALLS = {"POST": Call.BIND, "GET": Call.LIST, "DELETE": Call.UNBIND}
 
 
 class Sandbox:
-    """Serves on loopback from entering to leaving the block.
+    """Serves on loopback from entering to leaving the block, once.
 
     Attributes:
         bindings: What is bound.
-        counts: What was seen: binds, lists, unbinds, bound, posted_again, throttled, refused,
-            and each fault.
+        counts: What was seen: requests, binds, lists, unbinds, bound, posted_again, throttled,
+            refused, followed, followed_with_authorization, and each fault.
+        url: Where it serves, without a final slash.
     """
 
     def __init__(
@@ -41,28 +65,39 @@ class Sandbox:
         self._options = options or SandboxOptions()
         self._host = host
         self._port = port
-        self._clock = clock or SystemClock()
-        self._random = random.Random(self._options.seed)
-        self._window = (0.0, 0)
-        self._journal = (
-            self._options.journal.open("a", encoding="utf-8", buffering=1)
-            if self._options.journal
-            else None
-        )
+        self._clock = ShiftedClock(clock or SystemClock(), self._options.clock_offset_s)
+        self._gate = Gate(self._options.limits)
+        self._faults = Faults(self._options.faults, random.Random(self._options.seed))
+        self._journal = Journal(self._options.journal)
         self._runner: web.AppRunner | None = None
+        self._began = self._clock.monotonic()
+        self._is_over = False
+        self._under_way: set[asyncio.Task[Any]] = set()
+        self._under_way_most = 0
         self.bindings = Bindings(self._clock, self._options.state)
-        self.counts: dict[str, int] = {}
+        self.counts: Counter[str] = Counter()
+        self._calls = Calls(
+            self.bindings, self.counts, is_second_an_error=self._options.second_bind == "error"
+        )
         self.url = ""
 
     async def __aenter__(self) -> Self:
         app = web.Application()
-        app.router.add_post(PATH, self._bind)
-        app.router.add_get(PATH, self._list)
-        app.router.add_delete(PATH + "/{device_id}", self._unbind)
-        app.router.add_get("/sandbox/stats", self._stats)
+        app.router.add_post(PATH, self._serve)
+        app.router.add_get(PATH, self._serve, allow_head=False)
+        app.router.add_delete(PATH + "/{device_id}", self._serve)
+        app.router.add_get("/sandbox/stats", self._show_stats)
         app.router.add_get("/sandbox/bindings", self._dump)
+        app.router.add_route("*", ELSEWHERE, self._follow)
+        app.router.add_route("*", "/{path:.*}", self._refuse_path)
+        app.on_response_prepare.append(self._dress)
+        app.on_shutdown.append(self._cut_off)
         self._runner = web.AppRunner(
-            app, access_log=None, handle_signals=False, shutdown_timeout=1.0
+            app,
+            access_log=None,
+            handle_signals=False,
+            handler_cancellation=True,  # silence ends when the client hangs up
+            shutdown_timeout=STOP_S,
         )
         await self._runner.setup()
         site = web.TCPSite(self._runner, self._host, self._port)
@@ -76,71 +111,166 @@ class Sandbox:
             ) from error
         port = self._runner.addresses[0][1]
         self.url = f"http://{self._host}:{port}"
+        self._began = self._clock.monotonic()
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        self._is_over = True
         if self._runner is not None:
             await self._runner.cleanup()
         self.bindings.close()
-        if self._journal is not None:
-            self._journal.close()
+        self._journal.close()
 
-    # --- calls -----------------------------------------------------------------------------------
+    def stats(self) -> dict[str, float]:
+        """Return what is bound now, what was seen, and seconds since the start."""
+        return {
+            "bindings": len(self.bindings),
+            "requests": self.counts["requests"],
+            "in_flight_most": self._under_way_most,
+            "uptime_s": round(self._clock.monotonic() - self._began, 3),
+            **self.counts,
+        }
 
-    async def _bind(self, request: web.Request) -> web.StreamResponse:  # noqa: PLR0911  # one a fault
-        body = await request.read()
-        refusal = self._refusal(request)
+    # --- the route of a request -------------------------------------------------------------------
+
+    async def _serve(self, request: web.Request) -> web.StreamResponse:
+        with self._request(request) as line:
+            body = await request.read()
+            call = _CALLS[request.method]
+            now = self._clock.monotonic()
+            elapsed_s = now - self._began
+            user_id = request.headers.get("X-User-Id", "")
+            with self._gate.enter(call, user_id, now=now, elapsed_s=elapsed_s) as entry:
+                if entry.speaker is not None:
+                    request[TOLD] = headers_of(
+                        entry.speaker,
+                        self._clock.utc_now(),
+                        is_refused=entry.refused_by is not None,
+                        is_debug=request.headers.get("X-Apig-Mode") == "debug",
+                    )
+                if entry.refused_by is not None:
+                    return self._refuse(line, Refusal(429, refusal_of(entry.refused_by.limit)))
+                work = self._work(call, request, body, line)
+                if isinstance(work, Refusal):
+                    return self._refuse(line, work)
+                return await self._answer(request, call, work, line)
+
+    def _work(
+        self, call: Call, request: web.Request, body: bytes, line: Line
+    ) -> Callable[[], Answer] | Refusal:
+        """Return what is to be done, or what is wrong with the request."""
+        now = self._clock.utc_now()
+        refusal = check_headers(request.headers, now, self._options.token)
         if refusal is not None:
-            return self._refuse(request, refusal)
+            return refusal
+        user_id = request.headers["X-User-Id"]
+        if call is Call.LIST:
+            return partial(self._calls.list_devices, user_id)
+        if call is Call.UNBIND:
+            return partial(self._calls.unbind, user_id, request.match_info["device_id"])
         fields = check_body(request.content_type, body)
         if isinstance(fields, Refusal):
-            return self._refuse(request, fields)
-        code = fields["machineCode"]
-        if self._strikes("500"):
-            self._write(request, "500", code, 500)
-            return web.json_response({"code": 13000001, "msg": "internal error"}, status=500)
-        if self._strikes("business"):
-            self._write(request, "business", code, 200)
-            return web.json_response({"code": SPACE_CODE, "msg": "space missing"})
-        if self._strikes("reset-before"):
-            return self._reset(request, "reset-before", code)
-        user_id = request.headers["X-User-Id"]
-        known = self.bindings.find(user_id, code)
-        self._count("binds")
-        result = "bound" if known is None else "posted_again"
-        self._count(result)
-        record = known or self.bindings.bind(user_id, fields)
-        if self._strikes("reset-after"):
-            return self._reset(request, f"reset-after {result}", code)
-        if known is not None and self._options.second_bind == "error":
-            self._write(request, result, code, 200)
-            return web.json_response({"code": ALREADY_BOUND_CODE, "msg": "device already bound"})
-        self._write(request, result, code, 200, record["deviceId"])
-        return web.json_response({"code": 0, "msg": "success", "data": record})
+            return fields
+        line.machine_code = fields["machineCode"]
+        return partial(self._calls.bind, user_id, fields)
 
-    async def _list(self, request: web.Request) -> web.StreamResponse:
-        refusal = self._refusal(request)
-        if refusal is not None:
-            return self._refuse(request, refusal)
-        self._count("lists")
-        self._write(request, "listed", "", 200)
-        records = self.bindings.of(request.headers["X-User-Id"])
-        return web.json_response({"code": 0, "msg": "success", "data": records})
+    async def _answer(
+        self, request: web.Request, call: Call, work: Callable[[], Answer], line: Line
+    ) -> web.StreamResponse:
+        """Do the work, unless faults have it otherwise."""
 
-    async def _unbind(self, request: web.Request) -> web.StreamResponse:
-        refusal = self._refusal(request)
-        if refusal is not None:
-            return self._refuse(request, refusal)
-        self._count("unbinds")
-        record = self.bindings.unbind(request.headers["X-User-Id"], request.match_info["device_id"])
-        if record is None:
-            self._write(request, "missing", "", 200)
-            return web.json_response({"code": MISSING_CODE, "msg": "resource not found"})
-        self._write(request, "unbound", record["machineCode"], 200, record["deviceId"])
-        return web.json_response({"code": 0, "msg": "success", "data": record})
+        def done() -> Answer:
+            answer = work()
+            line.outcome, line.device_id = answer.result, answer.device_id
+            line.machine_code = line.machine_code or answer.machine_code
+            return answer
 
-    async def _stats(self, _request: web.Request) -> web.StreamResponse:
-        return web.json_response({"bindings": len(self.bindings), **self.counts})
+        strikes = self._faults.strike(call, self._clock.monotonic() - self._began)
+        self.counts.update(strikes.names)
+        line.faults += strikes.names
+        if strikes.delays:
+            await self._wait_out(sum(fault.for_s for fault in strikes.delays))
+        response: web.StreamResponse | None
+        if strikes.decider is None:
+            response = plain(done())
+        else:
+            spoil = KINDS[strikes.decider.name].spoil
+            assert spoil is not None, "a delay decides nothing"
+            exchange = Exchange(
+                request=request, fault=strikes.decider, clock=self._clock, work=done
+            )
+            try:
+                response = await spoil(exchange)
+            except ConnectionError:  # the client closed in the middle of the answer
+                response = None
+        if response is None:
+            return web.Response()  # nobody is there to read it
+        line.status = response.status
+        return response
+
+    def _refuse(self, line: Line, refusal: Refusal) -> web.Response:
+        line.outcome = "throttled" if refusal.status == 429 else "refused"
+        line.status = refusal.status
+        self.counts[line.outcome] += 1
+        return web.json_response(refusal.body, status=refusal.status)
+
+    # --- what every request goes through ----------------------------------------------------------
+
+    @contextmanager
+    def _request(self, request: web.Request) -> Iterator[Line]:
+        """Count a request while it is served, and write its line at the end, however it ends."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._under_way.add(task)
+        self._under_way_most = max(self._under_way_most, len(self._under_way))
+        self.counts["requests"] += 1
+        began = self._clock.monotonic()
+        line = Line(
+            at=iso(self._clock.utc_now()),
+            method=request.method,
+            user_id=request.headers.get("X-User-Id"),
+            trace_id=request.headers.get("X-Traceid"),
+        )
+        try:
+            yield line
+        except web.HTTPException as error:  # aiohttp's own, e.g. a body too large
+            line.outcome, line.status = "refused", error.status
+            raise
+        finally:
+            self._under_way.discard(task)
+            line.took_s = self._clock.monotonic() - began
+            self._journal.write(line)
+
+    async def _wait_out(self, seconds: float) -> None:
+        """Sleep, also on behalf of a client that has hung up: a busy server does not notice."""
+        nap = asyncio.create_task(self._clock.sleep(seconds), name="sandbox delay")
+        while not nap.done():
+            try:
+                await asyncio.shield(nap)
+            except asyncio.CancelledError:
+                if self._is_over:
+                    nap.cancel()
+                    await asyncio.wait({nap})
+                    raise
+
+    async def _dress(self, request: web.Request, response: web.StreamResponse) -> None:
+        """Put our own Date, and what limits tell, on an answer."""
+        now = self._clock.utc_now() + timedelta(seconds=request.get(DATE_OFF_S, 0.0))
+        response.headers["Date"] = http_date(now)
+        response.headers.update(request.get(TOLD, {}))
+
+    async def _cut_off(self, _app: web.Application) -> None:
+        """End what is under way: silence and delays would outlast the sandbox."""
+        tasks = set(self._under_way)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=STOP_S)
+
+    # --- the sandbox's own pages, and what does not exist -----------------------------------------
+
+    async def _show_stats(self, _request: web.Request) -> web.StreamResponse:
+        return web.json_response(self.stats())
 
     async def _dump(self, request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
@@ -149,71 +279,14 @@ class Sandbox:
             await response.write(json.dumps({"userId": user_id, **record}).encode() + b"\n")
         return response
 
-    # --- what every call goes through ------------------------------------------------------------
+    async def _follow(self, request: web.Request) -> web.StreamResponse:
+        """Count who comes here: a client that follows a redirect, perhaps with its token."""
+        with self._request(request) as line:
+            line.outcome, line.status = "followed", 200
+            self.counts["followed"] += 1
+            self.counts["followed_with_authorization"] += "Authorization" in request.headers
+            return web.json_response({"code": 0, "msg": "success", "data": {}})
 
-    def _refusal(self, request: web.Request) -> Refusal | None:
-        limit = self._options.limit
-        if limit is not None and self._is_over(limit.count, limit.window_s):
-            self._count("throttled")
-            return Refusal(
-                429,
-                {
-                    "error_code": "APIG.0308",
-                    "error_msg": "The throttling threshold has been reached: policy user over "
-                    f"ratelimit,limit:{limit.count},time:1 {limit.unit}",
-                    "request_id": "sandbox",
-                },
-            )
-        return check_headers(request.headers, self._clock.utc_now(), self._options.token)
-
-    def _is_over(self, count: int, window_s: float) -> bool:
-        now = self._clock.monotonic()
-        began, used = self._window
-        if now - began >= window_s:
-            began, used = now, 0
-        self._window = (began, used + 1)
-        return used >= count
-
-    def _refuse(self, request: web.Request, refusal: Refusal) -> web.StreamResponse:
-        if refusal.status != 429:  # HTTP's own number
-            self._count("refused")
-        self._write(request, "refused", "", refusal.status)
-        return web.json_response(refusal.body, status=refusal.status)
-
-    def _strikes(self, fault: str) -> bool:
-        share = self._options.faults.get(fault, 0.0)
-        strikes = share > 0 and self._random.random() < share
-        if strikes:
-            self._count(fault)
-        return strikes
-
-    def _reset(self, request: web.Request, result: str, code: str) -> web.StreamResponse:
-        self._write(request, result, code, None)
-        if request.transport is not None:
-            request.transport.abort()
-        return web.Response()  # nobody is there to read it
-
-    def _count(self, name: str) -> None:
-        self.counts[name] = self.counts.get(name, 0) + 1
-
-    def _write(
-        self,
-        request: web.Request,
-        result: str,
-        machine_code: str,
-        status: int | None,
-        device_id: str = "",
-    ) -> None:
-        if self._journal is None:
-            return
-        line: dict[str, Any] = {
-            "at": iso(self._clock.utc_now()),
-            "method": request.method,
-            "user_id": request.headers.get("X-User-Id"),
-            "machine_code": machine_code,
-            "device_id": device_id,
-            "result": result,
-            "status": status,
-            "trace_id": request.headers.get("X-Traceid"),
-        }
-        self._journal.write(json.dumps(line) + "\n")
+    async def _refuse_path(self, request: web.Request) -> web.StreamResponse:
+        with self._request(request) as line:
+            return self._refuse(line, Refusal(404, NO_SUCH_CALL))

@@ -4,84 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
-from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from itertools import count
-from typing import Any
 
 import aiohttp
 import pytest
 
 from bulkbind.clock import SystemClock
 from bulkbind.errors import BulkbindError
-from bulkbind.sandbox import Sandbox, SandboxOptions, parse_faults, parse_limit
-from bulkbind.sandbox.options import FAULTS
+from bulkbind.sandbox import Sandbox, SandboxOptions
+from tests.asker import BODY, PATH, serving, stamp
 from tests.kit import FakeClock
 
-PATH = "/koodrive/ose/v1/backup/device"
-TRACE_ID = "t" * 58
-BODY = {"machineCode": "SN_1", "deviceName": "Van-1 x", "deviceOS": "Android 15"}
-
-
-def stamp(age_s: float = 5.0, now: datetime | None = None) -> str:
-    """Return an X-Date of a certain age."""
-    moment = (now or datetime.now(UTC)) - timedelta(seconds=age_s)  # noqa: TID251  # the server's
-    return moment.strftime("%Y%m%dT%H%M%SZ")
-
-
-def headers(**changes: str | None) -> dict[str, str]:
-    """Return the headers of a good request; `_` stands for `-`; None takes one away."""
-    good: dict[str, str | None] = {
-        "Authorization": "Bearer any",
-        "X-User-Id": "user_1",
-        "X-Date": stamp(),
-        "X-Traceid": TRACE_ID,
-        "Content-Type": "application/json",
-    }
-    good |= {name.replace("_", "-"): value for name, value in changes.items()}
-    return {name: value for name, value in good.items() if value is not None}
-
-
-class Asker:
-    """A plain client of one sandbox."""
-
-    def __init__(self, session: aiohttp.ClientSession, sandbox: Sandbox) -> None:
-        self.sandbox = sandbox
-        self._session = session
-
-    async def ask(self, method: str, path: str, body=None, **changes) -> tuple[int, dict[str, Any]]:
-        data = json.dumps(body) if isinstance(body, dict) else body
-        sent = headers(**changes)
-        if data is None:
-            sent.pop("Content-Type", None)
-        url = self.sandbox.url + path
-        skipped = ["Content-Type"]  # aiohttp would add one of its own
-        async with self._session.request(
-            method, url, data=data, headers=sent, skip_auto_headers=skipped
-        ) as response:
-            return response.status, await response.json()
-
-    async def bind(self, body=None, **changes) -> tuple[int, dict[str, Any]]:
-        return await self.ask("POST", PATH, BODY if body is None else body, **changes)
-
-    async def list_devices(self, **changes) -> tuple[int, dict[str, Any]]:
-        return await self.ask("GET", PATH, **changes)
-
-    async def unbind(self, device_id: str, **changes) -> tuple[int, dict[str, Any]]:
-        return await self.ask("DELETE", f"{PATH}/{device_id}", **changes)
-
-    async def stats(self) -> dict[str, int]:
-        return (await self.ask("GET", "/sandbox/stats"))[1]
-
-
-@asynccontextmanager
-async def serving(clock=None, **options):
-    """Serve a sandbox and yield its client."""
-    async with (
-        Sandbox(SandboxOptions(**options), clock=clock) as sandbox,
-        aiohttp.ClientSession() as session,
-    ):
-        yield Asker(session, sandbox)
+NOW = datetime.now(UTC)  # noqa: TID251  # the server's own clock is what these are about
 
 
 # --- bind -----------------------------------------------------------------------------------------
@@ -134,7 +69,7 @@ UNAUTHORISED = (401, "error_code", "APIG.0301")
         pytest.param({"X_Date": "today"}, PARAMETERS, id="date a word"),
         pytest.param({"X_Date": "2025-11-03T07:01:40Z"}, PARAMETERS, id="date with hyphens"),
         pytest.param({"X_Date": "20251301T000000Z"}, PARAMETERS, id="month 13"),
-        pytest.param({"X_Date": stamp()[:-1]}, PARAMETERS, id="date without Z"),
+        pytest.param({"X_Date": stamp(NOW)[:-1]}, PARAMETERS, id="date without Z"),
         pytest.param({"X_Traceid": ""}, PARAMETERS, id="empty trace id"),
         pytest.param({"X_Traceid": "t" * 57}, PARAMETERS, id="trace id of 57"),
         pytest.param({"X_Traceid": "t" * 59}, PARAMETERS, id="trace id of 59"),
@@ -148,7 +83,7 @@ async def test_wrong_headers_are_refused_by_every_call(method, changes, expected
 
     async with serving() as asker:
         status, answer = await asker.ask(method, path, body, **changes)
-        stats = await asker.stats()
+        stats = await asker.counts()
 
     assert (status, *expected[1:]) == (expected[0], expected[1], answer[expected[1]])
     assert stats == {"bindings": 0, "refused": 1}
@@ -187,7 +122,7 @@ async def test_the_window_of_x_date(age_s, status):
     clock = FakeClock()
 
     async with serving(clock) as asker:
-        found, answer = await asker.bind(X_Date=stamp(age_s, clock.utc_now()))
+        found, answer = await asker.bind(X_Date=stamp(clock.utc_now(), age_s))
 
     assert found == status
     if status == 401:
@@ -237,7 +172,7 @@ async def test_wrong_bodies_are_refused(body):
     """Each broken body rule gives 400 with 13000102, and nothing is bound."""
     async with serving() as asker:
         status, answer = await asker.bind(body)
-        stats = await asker.stats()
+        stats = await asker.counts()
 
     assert (status, answer["code"]) == (400, 13000102)
     assert stats == {"bindings": 0, "refused": 1}
@@ -277,7 +212,7 @@ async def test_a_second_bind_gives_the_same_record():
     async with serving(second_bind="same") as asker:
         _, first = await asker.bind()
         status, second = await asker.bind({"machineCode": "SN_1", "deviceName": "other"})
-        stats = await asker.stats()
+        stats = await asker.counts()
 
     assert status == 200
     assert second == first
@@ -289,7 +224,7 @@ async def test_a_second_bind_gives_an_error_where_that_is_ordered():
     async with serving(second_bind="error") as asker:
         await asker.bind()
         status, second = await asker.bind()
-        stats = await asker.stats()
+        stats = await asker.counts()
 
     assert (status, second["code"]) == (200, 13000310)
     assert "data" not in second
@@ -345,108 +280,6 @@ async def test_nobody_unbinds_somebody_elses_device():
     assert listing["data"] == [bound["data"]]
 
 
-# --- limit ----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("text", "told", "window_s"),
-    [
-        pytest.param("2/s", "limit:2,time:1 second", 1, id="2 / 1 s"),
-        pytest.param("2/min", "limit:2,time:1 minute", 60, id="2 / 60 s"),
-        pytest.param("2/hour", "limit:2,time:1 hour", 3600, id="2 / 3600 s"),
-        pytest.param("2/day", "limit:2,time:1 day", 86_400, id="2 / 86400 s"),
-    ],
-)
-async def test_the_limit_answers_in_the_gateways_words(text, told, window_s):
-    """As many as ordered pass in a window, then 429 with limit and window; a new window opens."""
-    clock = FakeClock()
-
-    async with serving(clock, limit=parse_limit(text)) as asker:
-        date = stamp(1, clock.utc_now())
-        clock.advance(0.25)
-        answers = [await asker.list_devices(X_Date=date) for _ in range(3)]
-        clock.advance(window_s)
-        status, _ = await asker.list_devices(X_Date=stamp(1, clock.utc_now()))
-        stats = await asker.stats()
-
-    assert [found for found, _ in answers] == [200, 200, 429]
-    assert status == 200
-    assert answers[2][1] == {
-        "error_code": "APIG.0308",
-        "error_msg": "The throttling threshold has been reached: "
-        f"policy user over ratelimit,{told}",
-        "request_id": "sandbox",
-    }
-    assert stats == {"bindings": 0, "lists": 3, "throttled": 1}
-
-
-async def test_what_is_throttled_does_nothing():
-    """The limit holds for binds too, and counts wrong requests as any other."""
-    async with serving(limit=parse_limit("1/day")) as asker:
-        await asker.bind(X_Traceid="short")
-        status, _ = await asker.bind()
-        stats = await asker.stats()
-
-    assert status == 429
-    assert stats == {"bindings": 0, "refused": 1, "throttled": 1}
-
-
-# --- faults ---------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("fault", "status", "code"),
-    [
-        pytest.param("500", 500, 13000001, id="500"),
-        pytest.param("business", 200, 13000301, id="business"),
-    ],
-)
-async def test_faults_that_answer(fault, status, code):
-    """The answer says no, and nothing is bound."""
-    async with serving(faults={fault: 1.0}) as asker:
-        found, answer = await asker.bind()
-        stats = await asker.stats()
-
-    assert (found, answer["code"]) == (status, code)
-    assert stats == {"bindings": 0, fault: 1}
-
-
-@pytest.mark.parametrize(
-    ("fault", "bindings"),
-    [pytest.param("reset-before", 0, id="before"), pytest.param("reset-after", 1, id="after")],
-)
-async def test_faults_that_break_the_connection(fault, bindings):
-    """No answer comes; bound or not, as the name says."""
-    async with serving(faults={fault: 1.0}) as asker:
-        with pytest.raises(aiohttp.ClientConnectionError):
-            await asker.bind()
-        stats = await asker.stats()
-
-    assert stats["bindings"] == bindings
-    assert stats[fault] == 1
-
-
-@pytest.mark.parametrize("fault", FAULTS)
-async def test_faults_strike_binds_only(fault):
-    """A list always answers: doubt can be settled."""
-    async with serving(faults={fault: 1.0}) as asker:
-        status, answer = await asker.list_devices()
-
-    assert (status, answer["code"]) == (200, 0)
-
-
-async def test_a_seed_repeats_the_same_faults():
-    """The same seed strikes the same requests; about as many as ordered."""
-    runs = []
-
-    for _ in range(2):
-        async with serving(faults={"500": 0.3}, seed=7) as asker:
-            runs.append([(await asker.bind({"machineCode": f"SN_{n}"}))[0] for n in range(60)])
-
-    assert runs[0] == runs[1]
-    assert 6 <= runs[0].count(500) <= 32
-
-
 # --- what it keeps and tells ----------------------------------------------------------------------
 
 
@@ -473,63 +306,9 @@ async def test_without_a_state_file_nothing_survives():
     async with serving() as asker:
         await asker.bind()
     async with serving() as asker:
-        stats = await asker.stats()
+        stats = await asker.counts()
 
     assert stats == {"bindings": 0}
-
-
-async def test_the_journal_has_a_line_for_every_request(tmp_path):
-    """Who asked for what, under which trace id, and how it ended; silence has no status."""
-    journal = tmp_path / "journal.jsonl"
-
-    async with serving(journal=journal) as asker:
-        _, bound = await asker.bind()
-        await asker.bind(X_Traceid="u" * 58)
-        await asker.bind({"machineCode": "a-b"})
-        await asker.list_devices()
-        await asker.unbind(bound["data"]["deviceId"])
-        await asker.unbind("7")
-    async with serving(journal=journal, faults={"reset-after": 1.0}) as asker:
-        with pytest.raises(aiohttp.ClientConnectionError):
-            await asker.bind()
-
-    lines = [json.loads(line) for line in journal.read_text(encoding="utf-8").splitlines()]
-    assert [(line["method"], line["result"], line["status"]) for line in lines] == [
-        ("POST", "bound", 200),
-        ("POST", "posted_again", 200),
-        ("POST", "refused", 400),
-        ("GET", "listed", 200),
-        ("DELETE", "unbound", 200),
-        ("DELETE", "missing", 200),
-        ("POST", "reset-after bound", None),
-    ]
-    assert [line["trace_id"] for line in lines[:2]] == [TRACE_ID, "u" * 58]
-    assert {line["user_id"] for line in lines} == {"user_1"}
-    assert lines[0]["machine_code"] == "SN_1"
-    assert lines[0]["device_id"] == bound["data"]["deviceId"]
-    assert all(datetime.fromisoformat(line["at"]).tzinfo for line in lines)
-
-
-async def test_stats_count_what_was_seen():
-    """One number for each kind of thing, and what is bound now."""
-    async with serving() as asker:
-        _, bound = await asker.bind({"machineCode": "SN_1"})
-        await asker.bind({"machineCode": "SN_1"})
-        await asker.bind({"machineCode": "SN_2"})
-        await asker.bind({})
-        await asker.list_devices()
-        await asker.unbind(bound["data"]["deviceId"])
-        stats = await asker.stats()
-
-    assert stats == {
-        "bindings": 1,
-        "binds": 3,
-        "bound": 2,
-        "posted_again": 1,
-        "refused": 1,
-        "lists": 1,
-        "unbinds": 1,
-    }
 
 
 async def test_bindings_can_be_dumped():
@@ -580,57 +359,27 @@ async def test_a_taken_port_is_an_error_with_a_hint():
     assert "--port 0" in error.value.hint
 
 
-# --- options --------------------------------------------------------------------------------------
+async def test_a_path_that_does_not_exist_is_refused_in_the_gateways_words():
+    """404 with APIG.0101, for another path and for another method."""
+    async with serving() as asker:
+        path = await asker.ask("POST", PATH + "/x/y", BODY)
+        method = await asker.ask("PUT", PATH, BODY)
+
+    assert [status for status, _ in (path, method)] == [404, 404]
+    assert {answer["error_code"] for _, answer in (path, method)} == {"APIG.0101"}
 
 
-@pytest.mark.parametrize(
-    ("text", "count", "unit", "window_s"),
-    [
-        ("60/s", 60, "second", 1),
-        ("60/second", 60, "second", 1),
-        ("600/min", 600, "minute", 60),
-        ("600/m", 600, "minute", 60),
-        ("1000/h", 1000, "hour", 3600),
-        ("1000/hour", 1000, "hour", 3600),
-        ("5000/d", 5000, "day", 86_400),
-        (" 5000/day ", 5000, "day", 86_400),
-    ],
-)
-def test_limits_are_written_as_a_fraction(text, count, unit, window_s):
-    """A count and a unit, short or long."""
-    limit = parse_limit(text)
-
-    assert (limit.count, limit.unit, limit.window_s) == (count, unit, window_s)
+@pytest.mark.parametrize("what", ["journal", "state"])
+async def test_a_file_that_cannot_be_opened_is_named(tmp_path, what):
+    """The error says which file, and why."""
+    with pytest.raises(BulkbindError, match=r"no/file cannot be opened: No such file"):
+        Sandbox(SandboxOptions(**{what: tmp_path / "no/file"}))
 
 
-@pytest.mark.parametrize("text", ["", "60", "60/", "/s", "0/s", "-1/s", "1.5/s", "6/week", "٣/s"])
-def test_what_is_no_limit_is_refused(text):
-    """The error shows what was given and what is allowed."""
-    with pytest.raises(ValueError, match="is no limit: write 60/s"):
-        parse_limit(text)
+async def test_a_damaged_state_file_is_named(tmp_path):
+    """The error names the file instead of beginning anew over what is in it."""
+    state = tmp_path / "state.jsonl"
+    state.write_text('{"user": "u"', encoding="utf-8")
 
-
-def test_faults_are_written_with_their_probability():
-    """Names and shares, the last of a name wins, none is none."""
-    assert parse_faults(["reset-after=0.03", "500=1", "500=0"]) == {"reset-after": 0.03, "500": 0}
-    assert parse_faults([]) == {}
-
-
-@pytest.mark.parametrize(
-    ("text", "why"),
-    [
-        ("404=0.1", "is no fault"),
-        ("", "is no fault"),
-        ("500", "from 0 to 1"),
-        ("500=", "from 0 to 1"),
-        ("500=often", "from 0 to 1"),
-        ("500=1.5", "from 0 to 1"),
-        ("500=-0.1", "from 0 to 1"),
-        ("500=nan", "from 0 to 1"),
-        ("500=inf", "from 0 to 1"),
-    ],
-)
-def test_what_is_no_fault_is_refused(text, why):
-    """The error says whether name or share is wrong."""
-    with pytest.raises(ValueError, match=why):
-        parse_faults([text])
+    with pytest.raises(BulkbindError, match=r"state\.jsonl is none, or damaged"):
+        Sandbox(SandboxOptions(state=state))
