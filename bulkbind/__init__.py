@@ -14,16 +14,29 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from bulkbind.app.rehearse import rehearse
     from bulkbind.app.reports import runs, write_report
     from bulkbind.app.run import resume, run
     from bulkbind.app.sending import RunResult
     from bulkbind.app.validate import validate
     from bulkbind.settings import Settings, load_settings
 
+_HOMES = {
+    "RunResult": "bulkbind.app.sending",
+    "Settings": "bulkbind.settings",
+    "load_settings": "bulkbind.settings",
+    "rehearse": "bulkbind.app.rehearse",
+    "resume": "bulkbind.app.run",
+    "run": "bulkbind.app.run",
+    "runs": "bulkbind.app.reports",
+    "validate": "bulkbind.app.validate",
+    "write_report": "bulkbind.app.reports",
+}
 __all__ = [
     "RunResult",
     "Settings",
     "load_settings",
+    "rehearse",
     "resume",
     "run",
     "runs",
@@ -34,7 +47,6 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401  # whatever the name stands for
     """Import on first use, so that `bulkbind --help` need not load everything."""
-    if name not in __all__:
+    if name not in _HOMES:
         raise AttributeError(f"module 'bulkbind' has no attribute {name!r}")
-    home = "bulkbind.settings" if name in ("Settings", "load_settings") else "bulkbind.app"
-    return getattr(import_module(home), name)
+    return getattr(import_module(_HOMES[name]), name)

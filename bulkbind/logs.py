@@ -6,21 +6,27 @@ The library only asks for loggers; `configure` is called by `cli` alone.
 from __future__ import annotations
 
 import contextlib
+import logging
+import os
 import sys
-from typing import TYPE_CHECKING, Literal, TextIO, cast
+from collections.abc import Callable, MutableMapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TextIO, cast
 
 import structlog
 
+from bulkbind.errors import UsageError
+
 if TYPE_CHECKING:
-    from collections.abc import MutableMapping
-    from typing import Any
+    from pathlib import Path
 
 SECRET_KEYS = frozenset({"authorization", "token", "password", "secret", "refresh_token"})
 
+Form = Literal["console", "json"]
+Event = MutableMapping[str, Any]
 
-def redact(
-    _logger: object, _name: str, event: MutableMapping[str, Any]
-) -> MutableMapping[str, Any]:
+
+def redact(_logger: object, _name: str, event: Event) -> Event:
     """Mask the values of keys that hold secrets, whatever their case."""
     for key in event:
         if key.lower() in SECRET_KEYS:
@@ -51,26 +57,76 @@ def is_terminal(stream: TextIO | None) -> bool:
     return stream is not None and not stream.closed and stream.isatty()
 
 
-def configure(form: Literal["console", "json"], level: str, stream: TextIO | None = None) -> None:
-    """Send logs to *stream* (standard error unless given), pretty or as JSON lines."""
-    target = sys.stderr if stream is None else stream
-    rendering: list[Any] = (
-        [structlog.dev.ConsoleRenderer(colors=is_terminal(target))]
-        if form == "console"
-        else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
-    )
+@dataclass(frozen=True, slots=True)
+class Sink:
+    """A place where log lines go."""
+
+    stream: TextIO | None
+    form: Form
+    level: str
+    """The least severe level that is written: debug, info, warning or error."""
+
+
+def log_file(path: Path) -> TextIO:
+    """Open a log file to append to; a new one is for its owner only, as it names devices.
+
+    Raises: UsageError if it cannot be opened.
+    """
+    try:
+        number = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise UsageError(f"log file {path} cannot be opened: {error.strerror}") from error
+    return os.fdopen(number, "a", encoding="utf-8", buffering=1)
+
+
+def configure(*sinks: Sink) -> None:
+    """Send log lines to every sink whose level they reach."""
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             redact,
-            *rendering,
+            _FanOut(sinks),
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.WriteLoggerFactory(file=cast("TextIO", _Steadfast(target))),
+        wrapper_class=structlog.make_filtering_bound_logger(min(map(_number, sinks))),
+        logger_factory=structlog.ReturnLoggerFactory(),
         cache_logger_on_first_use=True,
     )
+
+
+class _FanOut:
+    """The last processor: renders an event for each sink in its own form."""
+
+    def __init__(self, sinks: Sequence[Sink]) -> None:
+        self._sinks = [(_number(sink), _renderer(sink), _Steadfast(sink.stream)) for sink in sinks]
+
+    def __call__(self, bound: object, name: str, event: Event) -> NoReturn:
+        severity = logging.getLevelNamesMapping()[str(event["level"]).upper()]
+        for least, render, stream in self._sinks:
+            if severity >= least:
+                stream.write(f"{render(bound, name, dict(event))}\n")
+                stream.flush()
+        raise structlog.DropEvent  # it has been written
+
+
+def _number(sink: Sink) -> int:
+    return logging.getLevelNamesMapping()[sink.level.upper()]
+
+
+def _renderer(sink: Sink) -> Callable[[object, str, Event], object]:
+    if sink.form == "console":
+        return cast(
+            "Callable[[object, str, Event], object]",
+            structlog.dev.ConsoleRenderer(colors=is_terminal(sink.stream)),
+        )
+    as_json = structlog.processors.JSONRenderer()
+
+    def render(bound: object, name: str, event: Event) -> object:
+        explained = structlog.processors.format_exc_info(cast("Any", bound), name, event)
+        return as_json(cast("Any", bound), name, explained)
+
+    return render
 
 
 def logger() -> structlog.typing.FilteringBoundLogger:
@@ -86,3 +142,8 @@ def logger() -> structlog.typing.FilteringBoundLogger:
             wrapper_class=structlog.make_filtering_bound_logger("warning"),
         ),
     )
+
+
+def bound(**values: object) -> contextlib.AbstractContextManager[None]:
+    """Let every line of the block, and of the tasks begun in it, carry *values*."""
+    return structlog.contextvars.bound_contextvars(**values)

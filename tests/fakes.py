@@ -144,5 +144,8 @@ class OpenGate:
     def per_s(self) -> float | None:
         return None
 
+    def has_room(self):
+        return True
+
     async def room(self) -> None:
         return

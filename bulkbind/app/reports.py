@@ -23,8 +23,12 @@ class Report:
     files: list[Path]
 
 
-def write_report(settings: Settings, run_id: str | None = None) -> Report:
+def write_report(
+    settings: Settings, run_id: str | None = None, *, attempts: bool = False
+) -> Report:
     """Write a run's report files again; the newest run's unless *run_id* is given.
+
+    *attempts*: write `attempts.csv` as well, the attempts that were not simply accepted.
 
     Raises: UsageError if there is no such run, LedgerError if something cannot be read or written.
     """
@@ -33,6 +37,8 @@ def write_report(settings: Settings, run_id: str | None = None) -> Report:
         known_id = reader.summary().run_id
         folder = settings.out or Path("bulkbind-report") / known_id
         summary, files = report.write_report(reader, folder)
+        if attempts:
+            files.append(report.write_attempts(reader, folder))
     return Report(summary, folder, files)
 
 

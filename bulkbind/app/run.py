@@ -40,6 +40,7 @@ async def run(
     manifests: Sequence[str | Path | Named],
     settings: Settings,
     *,
+    first: int | None = None,
     listener: Listener | None = None,
     stop: StopSignal | None = None,
     clock: Clock | None = None,
@@ -51,6 +52,8 @@ async def run(
     Args:
         manifests: Paths; `-` is standard input.
         settings: See `bulkbind.settings`; an endpoint and a token must be among them.
+        first: A pilot: only this many rows that need sending are sent, and the run stops; the
+            same call goes on with the others. None: all rows.
         listener: Hears of progress and is asked before anything is sent; agrees by default.
         stop: Set it to stop and drain the run.
         clock: For tests.
@@ -78,7 +81,7 @@ async def run(
             else:
                 number, run_id = unfinished
                 session.listener.notice(f"going on with run {run_id}, which was not finished")
-            await send(session, ledger, number, run_id, await ledger.unsettled(number))
+            await send(session, ledger, number, run_id, first)
     return await asyncio.to_thread(result, session, run_id)
 
 
@@ -86,11 +89,14 @@ async def resume(
     settings: Settings,
     run_id: str | None = None,
     *,
+    first: int | None = None,
     listener: Listener | None = None,
     stop: StopSignal | None = None,
     clock: Clock | None = None,
 ) -> RunResult:
     """Go on with the unfinished run from the ledger alone; the manifest is not needed.
+
+    *first*: as in `run`.
 
     Raises: UsageError if there is none, or *run_id* is another run; otherwise as `run`.
     """
@@ -107,7 +113,7 @@ async def resume(
                 "with its manifest",
             )
         number, known_id = unfinished
-        await send(session, ledger, number, known_id, await ledger.unsettled(number))
+        await send(session, ledger, number, known_id, first)
     return await asyncio.to_thread(result, session, known_id)
 
 

@@ -6,23 +6,23 @@ import asyncio
 import getpass
 import os
 import socket
-from collections import Counter
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
+from bulkbind.app.progress import Progress
 from bulkbind.app.reports import Report, write_report
 from bulkbind.clock import Clock, iso
 from bulkbind.engine import Pacer, Parts, Pipeline, StopSignal
 from bulkbind.errors import LedgerError
 from bulkbind.koodrive import KooDrive, fixed_token
 from bulkbind.ledger import Ledger
-from bulkbind.logs import logger
-from bulkbind.model import RunState, Settlement
+from bulkbind.logs import bound, logger
+from bulkbind.model import RunState
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator
 
     from bulkbind.app.listener import Listener
     from bulkbind.settings import Settings
@@ -38,6 +38,8 @@ class RunResult:
     """As listed in the README."""
     hint: str = ""
     """What to do next, if anything."""
+    can_go_on: bool = True
+    """Whether a stopped run can be gone on with: not a rehearsal, whose ledger is gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,21 +81,26 @@ async def held_ledger(session: Session) -> AsyncIterator[Ledger]:
         await asyncio.shield(ledger.close())
 
 
-async def send(session: Session, ledger: Ledger, run: int, run_id: str, rows: int) -> None:
-    """Send what *run* has staged, and end it in the ledger.
+async def send(
+    session: Session, ledger: Ledger, run: int, run_id: str, first: int | None = None
+) -> None:
+    """Send what *run* has staged, or the *first* rows of it, and end it in the ledger.
 
     Raises: LedgerError, UsageError (no credentials).
     """
     settings, clock, stop = session.settings, session.clock, session.stop
     pacer = Pacer(clock, stop, settings.send.rate)
     skew_s = await ledger.recall("clock_skew_s")
-    counts: Counter[str] = Counter()
-
-    def on_settled(settlements: Sequence[Settlement]) -> None:
-        counts.update(item.outcome.status.value for item in settlements)
-        session.listener.settled(counts)
-
-    ledger.on_settled = on_settled
+    staged, doubtful = await ledger.unsettled(run)
+    rows = (staged if first is None else min(first, staged)) + doubtful
+    progress = Progress(
+        rows,
+        session.listener,
+        clock,
+        pacer.per_s,
+        log_devices=settings.log.log_devices,
+    )
+    ledger.on_settled = progress.settled
     began = clock.monotonic()
     client = KooDrive(
         settings.api,
@@ -105,26 +112,37 @@ async def send(session: Session, ledger: Ledger, run: int, run_id: str, rows: in
         skew_s=skew_s if isinstance(skew_s, int | float) else None,
     )
     pipeline = Pipeline(
-        Parts(client, ledger, pacer, stop, clock), run, settings.send, settings.doubt
+        Parts(client, ledger, pacer, stop, clock), run, settings.send, settings.doubt, first
     )
     await ledger.start(run)
     session.listener.sending(rows)
-    logger().info("run.started", run_id=run_id, rows=rows)
-    try:
-        async with client:
-            await pipeline.run()
-    finally:
-        facts: dict[str, object] = {
-            "requests": client.requests,
-            "requests_throttled": pacer.throttled,
-            "requests_lists": pipeline.lists,
-            "sending_s": round(clock.monotonic() - began, 3),
-            "pace_per_s": _rounded(pacer.per_s()),
-            "pace_from": pacer.source(),
-        }
-        if client.server_clock.measured:
-            facts["clock_skew_s"] = round(client.server_clock.skew_s(), 3)
-        await asyncio.shield(_finish(ledger, run, run_id, stop, facts))
+    with bound(run_id=run_id):
+        logger().info("run.started", rows=rows, endpoint=settings.endpoint())
+        telling = asyncio.create_task(progress.run(), name="progress")
+        try:
+            async with client:
+                await pipeline.run()
+        finally:
+            telling.cancel()
+            facts = _facts(client, pacer, pipeline, clock.monotonic() - began)
+            await asyncio.shield(_finish(ledger, run, run_id, stop, facts))
+
+
+def _facts(
+    client: KooDrive, pacer: Pacer, pipeline: Pipeline, sending_s: float
+) -> dict[str, object]:
+    """Return what the ledger remembers of a sending beside the rows."""
+    facts: dict[str, object] = {
+        "requests": client.requests,
+        "requests_throttled": pacer.throttled,
+        "requests_lists": pipeline.lists,
+        "sending_s": round(sending_s, 3),
+        "pace_per_s": _rounded(pacer.per_s()),
+        "pace_from": pacer.source(),
+    }
+    if client.server_clock.measured:
+        facts["clock_skew_s"] = round(client.server_clock.skew_s(), 3)
+    return facts
 
 
 async def _finish(
@@ -135,7 +153,8 @@ async def _finish(
         state = await ledger.finish(run, reason, facts)
     except LedgerError as error:
         raise LedgerError(f"run {run_id} broke off: {error}", hint=error.hint) from error
-    logger().info("run.finished", run_id=run_id, state=state.value, stopped=reason, **facts)
+    counts = await ledger.counts(run)
+    logger().info("run.finished", state=state.value, stopped=reason, counts=counts, **facts)
 
 
 def _rounded(per_s: float | None) -> float | None:

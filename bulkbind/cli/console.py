@@ -11,7 +11,7 @@ import click
 
 from bulkbind.clock import SystemClock
 from bulkbind.errors import InterruptedRunError
-from bulkbind.logs import is_terminal
+from bulkbind.logs import is_terminal, logger
 from bulkbind.model import MEANINGS, CheckedRow, Status
 
 if TYPE_CHECKING:
@@ -19,14 +19,39 @@ if TYPE_CHECKING:
 
     from rich.progress import Progress, TaskID
 
-REPORT_EVERY_S = 30.0
-"""Off a terminal: a progress line at least this often, and at every tenth of the rows."""
+READING_EVERY_S = 3.0
+
+_speaks_in_events = False
+
+
+def speak_in_events() -> None:
+    """From now on, what is said is a log line, so that standard error holds nothing else."""
+    global _speaks_in_events  # noqa: PLW0603  # as there is one standard error
+    _speaks_in_events = True
+
+
+def speaks_in_events() -> bool:
+    """Return whether standard error is for a machine."""
+    return _speaks_in_events
 
 
 def say(text: str) -> None:
     """Write a line to standard error; a closed pipe there is nobody's trouble."""
+    if _speaks_in_events:
+        logger().info("command.said", text=text)
+        return
     with contextlib.suppress(OSError):
         click.echo(text, err=True)
+
+
+def fail(text: str, hint: str = "") -> None:
+    """Say why a command ends, and what to do next."""
+    if _speaks_in_events:
+        logger().error("command.failed", error=text, hint=hint)
+        return
+    say(f"error: {text}")
+    if hint:
+        say(f"\nhint: {hint}")
 
 
 def is_interactive() -> bool:
@@ -43,9 +68,7 @@ class Console:
         self._clock = SystemClock()
         self._bar: Progress | None = None
         self._task: TaskID | None = None
-        self._total = 0
         self._told_at = self._clock.monotonic()
-        self._told = 0
 
     def close(self) -> None:
         """Leave the screen as it should stay."""
@@ -61,34 +84,20 @@ class Console:
     def staged(self, rows: int) -> None:
         """Tell how far the reading has come, every few seconds."""
         now = self._clock.monotonic()
-        if not self._is_quiet and now - self._told_at >= REPORT_EVERY_S / 10:
+        if not self._is_quiet and now - self._told_at >= READING_EVERY_S:
             self._told_at = now
             say(f"reading: {rows:,} rows")
 
     def sending(self, rows: int) -> None:
-        """Begin to show progress."""
-        self._total = rows
-        self._told_at = self._clock.monotonic()
-        if self._is_quiet or not rows:
-            return
-        if is_terminal(sys.stderr):
+        """Begin to show progress; off a terminal, log lines tell it."""
+        if rows and not self._is_quiet and is_terminal(sys.stderr) and not _speaks_in_events:
             self._start_bar(rows)
-        else:
-            say(f"sending: {rows:,} rows to settle")
 
     def settled(self, counts: dict[str, int]) -> None:
         """Show what is durable."""
-        if self._is_quiet:
-            return
-        done = sum(counts.values())
         if self._bar is not None and self._task is not None:
+            done = sum(counts.values())
             self._bar.update(self._task, completed=done, told=_told(counts))
-            return
-        now = self._clock.monotonic()
-        is_tenth = self._total and (done * 10) // self._total > (self._told * 10) // self._total
-        if is_tenth or now - self._told_at >= REPORT_EVERY_S:
-            self._told_at, self._told = now, done
-            say(f"sending: {done:,} of {self._total:,} settled: {_told(counts)}")
 
     def confirm(self, counts: dict[str, int]) -> bool:
         """Show what would be done and ask, if there is somebody to ask."""

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bulkbind import app
+from bulkbind.app.demo import demo
 from bulkbind.cli import options
 from bulkbind.cli.console import Console, say
 from bulkbind.cli.running import configure_logs, explained, run_until_done
 from bulkbind.cli.sending import DRAINING, show
+from bulkbind.settings import LogSettings
 
 if TYPE_CHECKING:
     from bulkbind.engine import StopSignal
@@ -34,12 +35,12 @@ def command(out: Path) -> None:
     refuses some devices. It ends with every status explained and a report to look at.
     """
     with explained():
-        configure_logs(None, "error")
+        configure_logs(LogSettings(log_level="error"), is_quiet=False)
         console = Console()
 
         async def work(stop: StopSignal) -> int:
             try:
-                result = await app.demo(out, console, say, stop)
+                result = await demo(out, console, say, stop)
             finally:
                 console.close()
             show(result, is_quiet=False, is_json=False, every_status=True)

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from bulkbind.errors import UsageError
-from bulkbind.settings import FIELDS, Settings, load_settings
+from bulkbind.settings import FIELDS, Loaded, Settings, load
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -26,6 +26,10 @@ GIVEN = (
     "rate",
     "max_attempts",
     "deadline",
+    "log_level",
+    "log_format",
+    "log_file",
+    "log_devices",
 )
 """Parameters that give the setting of the same name."""
 
@@ -115,24 +119,60 @@ sending_options = _together(
     ]
 )
 
+staging_options = _together(
+    [
+        option(
+            "--on-invalid",
+            metavar="abort|skip",
+            help="when rows break a rule: send nothing, or the other rows  [default: abort]",
+        ),
+        option("--rebind", is_flag=True, help="send again what the ledger knows as bound"),
+    ]
+)
+
+first = option(
+    "--first",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="a pilot: send only the first N rows that need sending, then stop with 3; the "
+    "same command without it goes on  [default: all]",
+)
+
+log_options = _together(
+    [
+        option(
+            "--log-format",
+            metavar="console|json",
+            help="form of log lines on standard error; json given outright: nothing else is "
+            "written there  [default: console on a terminal, else json]",
+        ),
+        option(
+            "--log-level",
+            metavar="LEVEL",
+            help="least severe log line: debug, info, warning or error  [default: warning on a "
+            "terminal, which has the progress bar, else info]",
+        ),
+        option(
+            "--log-file",
+            type=click.Path(path_type=Path),
+            metavar="FILE",
+            help="append log lines to a file as well, as JSON",
+        ),
+        option(
+            "--log-devices",
+            is_flag=True,
+            help="a log line for every settled device, instead of progress lines",
+        ),
+    ]
+)
+
 output_options = _together(
     [
         option("--quiet", is_flag=True, help="say nothing but problems"),
         option(
             "--json", "as_json", is_flag=True, help="print the summary as JSON on standard output"
         ),
-        option(
-            "--log-format",
-            type=click.Choice(["console", "json"]),
-            help="form of log lines  [default: console on a terminal, else json]",
-        ),
-        option(
-            "--log-level",
-            type=click.Choice(["debug", "info", "warning", "error"]),
-            default="warning",
-            show_default=True,
-            help="least severe log line that is written",
-        ),
+        log_options,
     ]
 )
 
@@ -142,22 +182,32 @@ def settings_from(given: dict[str, Any]) -> Settings:
 
     Raises: UsageError.
     """
-    context = click.get_current_context()
+    return loaded_from(given).settings
+
+
+def loaded_from(given: dict[str, Any]) -> Loaded:
+    """Return the same, with where each value came from. Raises: UsageError."""
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
     for name in GIVEN:
         value = given.get(name)
         if value in (None, (), False, ""):
             continue
-        source = context.get_parameter_source(name)
-        flag = name.replace("_", "-")
-        is_variable = source is click.core.ParameterSource.ENVIRONMENT
-        origins[name] = f"BULKBIND_{name.upper()}" if is_variable else f"--{flag}"
+        origins[name] = _origin(name)
         values[name] = _columns(value) if name == "columns" else value
     if token := os.environ.get("BULKBIND_TOKEN"):
         values["auth.token"] = token
         origins["auth.token"] = "BULKBIND_TOKEN"  # the variable's name
-    return load_settings(given.get("config"), values, origins)
+    return load(given.get("config"), values, origins)
+
+
+def _origin(name: str) -> str:
+    """Return the flag or the variable that gave a parameter."""
+    context = click.get_current_context()
+    option = next(param for param in context.command.params if param.name == name)
+    if context.get_parameter_source(name) is click.core.ParameterSource.ENVIRONMENT:
+        return str(option.envvar)
+    return max(option.opts, key=len)
 
 
 def _columns(pairs: tuple[str, ...]) -> dict[str, str]:

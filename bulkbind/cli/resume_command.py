@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bulkbind import app
+from bulkbind.app.run import resume
 from bulkbind.cli import options
 from bulkbind.cli.sending import send
 
 if TYPE_CHECKING:
-    from bulkbind.app import RunResult
+    from bulkbind.app.sending import RunResult
     from bulkbind.cli.console import Console
     from bulkbind.engine import StopSignal
     from bulkbind.settings import Settings
@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 @options.ledger_options
 @options.out
 @options.sending_options
+@options.first
 @options.output_options
-def command(run_id: str | None, **given: Any) -> None:  # click's parameters
+def command(run_id: str | None, *, first: int | None, **given: Any) -> None:  # click's parameters
     """Go on with the unfinished run, from the ledger alone; the manifest is not needed.
 
     RUN is its id or the beginning of it; without one, the run that can go on. What was being sent
@@ -33,6 +34,6 @@ def command(run_id: str | None, **given: Any) -> None:  # click's parameters
     """
 
     async def use_case(settings: Settings, console: Console, stop: StopSignal) -> RunResult:
-        return await app.resume(settings, run_id, listener=console, stop=stop)
+        return await resume(settings, run_id, first=first, listener=console, stop=stop)
 
     sys.exit(send(given, use_case))

@@ -7,14 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bulkbind import app
 from bulkbind.app.inputs import named
+from bulkbind.app.rehearse import rehearse as rehearse_run
+from bulkbind.app.run import run
 from bulkbind.cli import options
 from bulkbind.cli.running import explained
+from bulkbind.cli.sandbox_options import behaviour_from, behaviour_options
 from bulkbind.cli.sending import send
+from bulkbind.errors import UsageError
 
 if TYPE_CHECKING:
-    from bulkbind.app import RunResult
+    from bulkbind.app.sending import RunResult
     from bulkbind.cli.console import Console
     from bulkbind.engine import StopSignal
     from bulkbind.settings import Settings
@@ -26,15 +29,27 @@ if TYPE_CHECKING:
 @options.ledger_options
 @options.out
 @options.sending_options
+@options.first
+@options.staging_options
 @options.option(
-    "--on-invalid",
-    metavar="abort|skip",
-    help="when rows break a rule: send nothing, or the other rows  [default: abort]",
+    "--rehearse",
+    is_flag=True,
+    help="run against a sandbox in this process, with a ledger that is thrown away: nothing real "
+    "is touched",
 )
-@options.option("--rebind", is_flag=True, help="send again what the ledger knows as bound")
+@behaviour_options
 @options.option("--yes", is_flag=True, help="do not ask")
 @options.output_options
-def command(manifests: tuple[str, ...], **given: Any) -> None:  # click's parameters
+def command(  # click's parameters
+    manifests: tuple[str, ...],
+    *,
+    first: int | None,
+    rehearse: bool,
+    limits: tuple[str, ...],
+    faults: tuple[str, ...],
+    seed: int | None,
+    **given: Any,
+) -> None:
     """Bind every device of the manifests to its user, and write a result for every row.
 
     MANIFEST is a CSV or YAML file; - is standard input. The whole manifest is checked before
@@ -47,14 +62,26 @@ def command(manifests: tuple[str, ...], **given: Any) -> None:  # click's parame
     Examples:
       bulkbind validate fleet.csv
       bulkbind run fleet.csv --endpoint https://intl.myhuaweicloud-koodrive.com
+      bulkbind run fleet.csv --rehearse --limit 60/s --fault reset-after=0.03
       bulkbind run export.csv --map machine_code=Serial --user-id u42 --on-invalid skip --yes
     """  # noqa: D301  # click's mark for a block that is not wrapped
-    if "-" in manifests:
+    if "-" in manifests or rehearse:
         given["yes"] = True  # standard input holds the manifest, so nobody can be asked
+    with explained():
+        if (limits or faults or seed is not None) and not rehearse:
+            raise UsageError(
+                "--limit, --fault and --seed say how the sandbox of a rehearsal behaves",
+                hint="add --rehearse, or leave them away",
+            )
+        sandbox = behaviour_from(limits, faults, seed)
     with explained(), named(manifests) as inputs:
 
         async def use_case(settings: Settings, console: Console, stop: StopSignal) -> RunResult:
-            return await app.run(inputs, settings, listener=console, stop=stop)
+            if not rehearse:
+                return await run(inputs, settings, first=first, listener=console, stop=stop)
+            return await rehearse_run(
+                inputs, settings, sandbox=sandbox, first=first, listener=console, stop=stop
+            )
 
         code = send(given, use_case)
     sys.exit(code)

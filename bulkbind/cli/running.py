@@ -10,14 +10,19 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Coroutine, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from bulkbind import logs
+from bulkbind.cli import console
 from bulkbind.cli.console import say
 from bulkbind.engine import StopReason, StopSignal
 from bulkbind.errors import BulkbindError, LedgerError
+
+if TYPE_CHECKING:
+    from bulkbind.settings import LogSettings
+    from bulkbind.settings.model import LogLevel
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -30,14 +35,12 @@ def explained() -> Iterator[None]:
     try:
         yield
     except BulkbindError as error:
-        say(f"error: {error}")
-        if error.hint:
-            say(f"\nhint: {error.hint}")
+        console.fail(str(error), error.hint)
         sys.exit(error.exit_code)
     except OSError as error:
         # All files but our standard streams are looked after where they are used.
         _leave_stdout()
-        say(f"error: standard output cannot be written: {error.strerror}")
+        console.fail(f"standard output cannot be written: {error.strerror}")
         sys.exit(LedgerError.exit_code)
 
 
@@ -47,10 +50,18 @@ def _leave_stdout() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
-def configure_logs(form: str | None, level: str) -> None:
-    """Send logs to standard error: pretty on a terminal, else JSON lines, unless told."""
-    pretty = logs.is_terminal(sys.stderr) if form is None else form == "console"
-    logs.configure("console" if pretty else "json", level)
+def configure_logs(settings: LogSettings, *, is_quiet: bool) -> None:
+    """Send log lines where the settings say. Raises: UsageError if a file cannot be opened."""
+    is_seen = logs.is_terminal(sys.stderr)
+    level: LogLevel = settings.log_level or ("warning" if is_seen or is_quiet else "info")
+    form = settings.log_format or ("console" if is_seen else "json")
+    sinks = [logs.Sink(sys.stderr, form, level)]
+    if settings.log_file is not None:
+        kept: LogLevel = "debug" if settings.log_level == "debug" else "info"
+        sinks.append(logs.Sink(logs.log_file(settings.log_file), "json", kept))
+    logs.configure(*sinks)
+    if settings.log_format == "json":
+        console.speak_in_events()
 
 
 def run_until_done(work: Work, *, first_words: str = "stopping") -> int:

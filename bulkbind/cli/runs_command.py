@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from bulkbind import app
+from bulkbind.app.reports import runs
 from bulkbind.cli import options
 from bulkbind.cli.options import settings_from
 from bulkbind.cli.running import explained, print_json
@@ -19,7 +19,7 @@ from bulkbind.cli.running import explained, print_json
 def command(*, as_json: bool, **given: Any) -> None:  # click's parameters
     """List the runs in the ledger, newest first: id, state, when, who, rows by status."""
     with explained():
-        found = app.runs(settings_from(given))
+        found = runs(settings_from(given))
         if as_json:
             print_json(found)
             return

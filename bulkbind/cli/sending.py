@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
-from bulkbind.app import RunResult
-from bulkbind.cli.console import Console, is_interactive, say
+from bulkbind.app.sending import RunResult
+from bulkbind.cli.console import Console, is_interactive, say, speaks_in_events
 from bulkbind.cli.options import settings_from
 from bulkbind.cli.running import configure_logs, explained, print_json, run_until_done
 from bulkbind.engine import StopSignal
@@ -26,8 +26,8 @@ UseCase = Callable[[Settings, Console, StopSignal], Coroutine[Any, Any, RunResul
 def send(given: dict[str, Any], use_case: UseCase) -> int:
     """Carry out a command that sends; return its exit code."""
     with explained():
-        configure_logs(given["log_format"], given["log_level"])
         settings = settings_from(given)
+        configure_logs(settings.log, is_quiet=given["quiet"])
         asks = is_interactive() and not given.get("yes", True)
         console = Console(is_quiet=given["quiet"], asks=asks)
 
@@ -49,11 +49,12 @@ def show(result: RunResult, *, is_quiet: bool, is_json: bool, every_status: bool
         return
     summary = result.report.summary
     if not is_quiet or result.exit_code:
-        say(as_text(summary, every_status=every_status))
+        if not speaks_in_events():  # `run.finished` says the same
+            say(as_text(summary, every_status=every_status))
         say("report: " + ", ".join(str(path) for path in result.report.files))
         if result.hint:
             say(f"\nhint: {result.hint}")
-        if summary.state is RunState.STOPPED:
+        if summary.state is RunState.STOPPED and result.can_go_on:
             say(f"go on with: bulkbind resume {summary.run_id}{_same_place()}")
     if is_json:
         # Whoever stops reading does not change how the run ended.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bulkbind import app
+from bulkbind.app.validate import validate
 from bulkbind.cli import options
 from bulkbind.cli.console import Console, say
 from bulkbind.cli.options import settings_from
@@ -55,7 +55,7 @@ def command(
     """
     with explained():
         console = _Problems(is_silent=as_json)
-        found = app.validate(manifests, settings_from(given), console)
+        found = validate(manifests, settings_from(given), console)
         if as_json:
             print_json(
                 {

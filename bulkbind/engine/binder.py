@@ -75,7 +75,9 @@ class Binder:
         """Do what follows from the last attempt."""
         match step:
             case Settle(outcome=outcome) | Suspect(outcome=outcome):
-                self._ledger.settle(Settlement(claim.row, outcome, claim.attempts, claim.last))
+                self._ledger.settle(
+                    Settlement(claim.row, claim.device, outcome, claim.attempts, claim.last)
+                )
             case Park():
                 if step.if_unreadable is None:
                     await self._doubt(claim, is_new=step.if_absent is None)
@@ -91,9 +93,9 @@ class Binder:
     async def _doubt(self, claim: Claim, *, is_new: bool) -> None:
         claim.doubts += is_new
         await self._ledger.doubt(claim)
-        self._log.info(
+        self._log.debug(
             "doubt.parked",
-            row=claim.row,
+            user_id=claim.device.user_id,
             machine_code=claim.device.machine_code,
             why=claim.last.message if claim.last else "",
             trace_id=claim.last.trace_id if claim.last else "",

@@ -10,15 +10,15 @@ if TYPE_CHECKING:
     from bulkbind.engine.ports import Parts
     from bulkbind.model import Claim
 
-BATCHES = 3
+BATCHES = 4
 """A claim takes at most this many times the concurrency, and about a second of the pace: so few
-rows are in question after a crash."""
+rows are in question after a crash. The next one is fetched while half of it is left."""
 
 
 class Claims:
-    """Hands out the staged rows of a run, in manifest order, each once."""
+    """Hands out the staged rows of a run, in manifest order, each once; at most *first* rows."""
 
-    def __init__(self, parts: Parts, run: int, *, concurrency: int) -> None:
+    def __init__(self, parts: Parts, run: int, *, concurrency: int, first: int | None) -> None:
         self._ledger = parts.ledger
         self._api = parts.api
         self._gate = parts.gate
@@ -27,7 +27,19 @@ class Claims:
         self._waiting: deque[Claim] = deque()
         self._fetching: asyncio.Task[None] | None = None
         self._last = 0
+        self._low = 0
+        """The next batch is fetched when no more than this many wait."""
+        self._left = first
         self._is_exhausted = False
+
+    def ready(self) -> Claim | None:
+        """Return the next row, if it is durably claimed already."""
+        if not self._waiting:
+            return None
+        claim = self._waiting.popleft()
+        if len(self._waiting) <= self._low and not self._is_exhausted and self._is_idle():
+            self._fetch(self._batch()).add_done_callback(_retrieve)
+        return claim
 
     async def next(self, *, ahead: bool = True) -> Claim | None:
         """Return the next row, durably claimed, or None if there is no more.
@@ -38,27 +50,40 @@ class Claims:
             if self._is_exhausted:
                 return None
             await asyncio.shield(self._fetch(self._batch() if ahead else 1))
-        claim = self._waiting.popleft()
-        if ahead and len(self._waiting) <= self._batch() // 2 and not self._is_exhausted:
-            self._fetch(self._batch()).add_done_callback(_retrieve)
-        return claim
+        return self.ready() if ahead else self._waiting.popleft()
 
     def _batch(self) -> int:
         most = BATCHES * self._concurrency
         per_s = self._gate.per_s()
         return most if per_s is None else max(1, min(most, int(per_s)))
 
+    def _is_idle(self) -> bool:
+        return self._fetching is None or self._fetching.done()
+
     def _fetch(self, most: int) -> asyncio.Task[None]:
-        if self._fetching is None or self._fetching.done():
+        if self._fetching is None or self._is_idle():
+            self._low = most // 2
             self._fetching = asyncio.create_task(self._take(most), name="claims")
         return self._fetching
 
     async def _take(self, most: int) -> None:
-        batch = await self._ledger.claim(self._run, self._last, most, self._api.server_time())
+        most = most if self._left is None else min(most, self._left)
+        batch = (
+            await self._ledger.claim(self._run, self._last, most, self._api.server_time())
+            if most
+            else []
+        )
         self._is_exhausted = not batch
         if batch:
             self._last = batch[-1].row
             self._waiting.extend(batch)
+        if self._left is not None:
+            self._left -= len(batch)
+
+    @property
+    def is_pilot_over(self) -> bool:
+        """Whether as many rows were handed out as were wanted."""
+        return self._left == 0
 
     async def give_back(self) -> None:
         """Release what was claimed and never handed out."""

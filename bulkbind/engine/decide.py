@@ -23,6 +23,7 @@ from bulkbind.model import (
     Throttled,
     Transient,
     Unreachable,
+    value,
 )
 
 CREATE_TIME_MARGIN_S = 1.0
@@ -33,7 +34,7 @@ UNREACHABLE_AT_START = 5
 """Failed connections in a row, before anything was ever answered, that stop a run."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Settle:
     """The row has ended."""
 
@@ -75,9 +76,12 @@ class Halt:
 Step: TypeAlias = Settle | Suspect | Again | Park | Halt
 
 
+_COSTS = (Accepted, AlreadyBound, Refused, Transient, NoAnswer)
+
+
 def costs(attempt: Attempt) -> bool:
     """Return whether an attempt counts: all but those in which the device had no say."""
-    return isinstance(attempt.verdict, Accepted | AlreadyBound | Refused | Transient | NoAnswer)
+    return isinstance(attempt.verdict, _COSTS)
 
 
 def decide(  # noqa: C901, PLR0911, PLR0912  # a table, one case a verdict

@@ -55,8 +55,6 @@ class Pace:
     """Closings in a row without an answer between."""
     silent: int = 0
     """Unanswered requests in a row."""
-    answers: int = 0
-    """Answers since the gate last opened."""
     is_told: bool = False
     """Whether the pace is the gateway's own word."""
 
@@ -69,6 +67,8 @@ def begin(now: float, cap_per_s: float | None) -> Pace:
 
 def permitted(pace: Pace, now: float) -> Pace:
     """A request leaves at *now*."""
+    if math.isinf(pace.per_s):
+        return pace
     interval = 1.0 / pace.per_s
     return replace(pace, next_at=max(pace.next_at, now - CATCH_UP_SLOTS * interval) + interval)
 
@@ -77,27 +77,22 @@ def answered(pace: Pace, epoch: int) -> Pace:
     """An answer came that was not a 429."""
     if epoch != pace.epoch:
         return pace
-    is_climbing = not pace.is_told and math.isfinite(pace.per_s)
+    is_climbing = not pace.is_told and pace.per_s < pace.cap_per_s
+    if not (is_climbing or pace.probing or pace.closings or pace.silent):
+        return pace
     per_s = pace.per_s + CLIMB_PER_ANSWER if is_climbing else pace.per_s
-    return replace(
-        pace,
-        per_s=min(pace.cap_per_s, per_s),
-        probing=False,
-        closings=0,
-        silent=0,
-        answers=pace.answers + 1,
-    )
+    return replace(pace, per_s=min(pace.cap_per_s, per_s), probing=False, closings=0, silent=0)
 
 
-def throttled(pace: Pace, now: float, epoch: int, told: Throttled) -> Pace:
-    """A 429 came."""
+def throttled(pace: Pace, now: float, epoch: int, told: Throttled, answers: int) -> Pace:
+    """A 429 came, after *answers* since the gate last opened."""
     if epoch != pace.epoch:
         return pace
     if told.limit is not None and told.window_s is not None:
         per_s, is_told = TOLD_SHARE * told.limit / told.window_s, True
     else:
         open_s = max(now - pace.opened_at, 1.0)
-        per_s, is_told = min(pace.per_s, FALL * max(pace.answers, 1) / open_s), False
+        per_s, is_told = min(pace.per_s, FALL * max(answers, 1) / open_s), False
     wait_s = told.retry_after_s
     if wait_s is None:
         wait_s = min(_closing_s(pace), told.window_s or LONGEST_CLOSING_S)
@@ -127,5 +122,4 @@ def _closed(pace: Pace, until: float) -> Pace:
         probing=True,
         closings=pace.closings + 1,
         silent=0,
-        answers=0,
     )

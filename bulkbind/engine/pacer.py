@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from bulkbind.engine import pace
 from bulkbind.logs import logger
-from bulkbind.model import NoAnswer, Throttled, Unreachable, Verdict
+from bulkbind.model import Accepted, NoAnswer, Throttled, Unreachable, Verdict
 
 if TYPE_CHECKING:
     from bulkbind.clock import Clock
@@ -26,6 +26,8 @@ class Pacer:
         self._taken = asyncio.Event()
         self._answered = asyncio.Event()
         self._probe_is_out = False
+        self._answers = 0
+        """Answers since the gate last opened."""
         self._log = logger()
         self.state = pace.begin(clock.monotonic(), cap_per_s)
         self.throttled = 0
@@ -49,6 +51,10 @@ class Pacer:
             self._waiting -= 1
             self._taken.set()
 
+    def has_room(self) -> bool:
+        """Return whether less than a second of the pace waits for a permit."""
+        return self._waiting < max(1.0, self.state.per_s)
+
     async def room(self) -> None:
         """Return once less than a second of the pace waits for a permit.
 
@@ -56,7 +62,7 @@ class Pacer:
 
         Raises: DrainedError when the run stops.
         """
-        while self._waiting >= max(1.0, self.state.per_s):
+        while not self.has_room():
             self._taken.clear()
             with self._stop.cutting_short():
                 await self._taken.wait()
@@ -79,18 +85,24 @@ class Pacer:
 
     def report(self, permit: int, verdict: Verdict) -> None:
         """Learn from the verdict on a permitted request."""
-        now = self._clock.monotonic()
         before = self.state
+        if isinstance(verdict, Accepted) and permit == before.epoch and not before.probing:
+            self._answers += 1
+            self.state = pace.answered(before, permit)
+            return
+        now = self._clock.monotonic()
         match verdict:
             case Throttled():
                 self.throttled += 1
-                self.state = pace.throttled(before, now, permit, verdict)
+                self.state = pace.throttled(before, now, permit, verdict, self._answers)
             case NoAnswer() | Unreachable():
                 is_away = isinstance(verdict, Unreachable)
                 self.state = pace.unanswered(before, now, permit, is_away=is_away)
             case _:
                 self.state = pace.answered(before, permit)
+                self._answers += permit == before.epoch
         if self.state.epoch != before.epoch:
+            self._answers = 0
             self._log.info(
                 "pace.changed",
                 why=type(verdict).__name__,
@@ -118,6 +130,8 @@ class Pacer:
         """Return where the pace comes from."""
         if self.state.is_told:
             return "told by the gateway"
+        if math.isinf(self.state.per_s):
+            return "no limit met"
         return "set by --rate" if self.state.per_s == self.state.cap_per_s else "learned"
 
     def per_s(self) -> float | None:

@@ -25,7 +25,15 @@ CANARIES = 5
 class Pipeline:
     """Sends what a run has staged, once."""
 
-    def __init__(self, parts: Parts, run: int, send: SendSettings, doubt: ReadbackSettings) -> None:
+    def __init__(
+        self,
+        parts: Parts,
+        run: int,
+        send: SendSettings,
+        doubt: ReadbackSettings,
+        first: int | None = None,
+    ) -> None:
+        """*first*: a pilot, which sends this many rows and leaves the others; None: all rows."""
         self._parts = parts
         self._run = run
         self._send = send
@@ -34,7 +42,7 @@ class Pipeline:
         self._retries = Retries(
             parts.clock, parts.stop, parts.gate, base_s=send.backoff_base, cap_s=send.backoff_cap
         )
-        self._claims = Claims(parts, run, concurrency=send.concurrency)
+        self._claims = Claims(parts, run, concurrency=send.concurrency, first=first)
         self._readback = Readback(
             parts,
             self._retries,
@@ -90,6 +98,11 @@ class Pipeline:
         await clock.sleep(self._send.grace)
 
     async def _work(self) -> None:
+        await self._send_all()
+        if self._claims.is_pilot_over:
+            self._parts.stop.set(StopReason("as many rows were sent as --first asked for"))
+
+    async def _send_all(self) -> None:
         async with self._tasks:
             await self._readback.load()
             try:
@@ -145,10 +158,12 @@ class Pipeline:
         stop = self._parts.stop
         while not stop.is_set:
             try:
-                # One at a time through this door, so that each sees the others wait.
-                async with self._door:
-                    await self._parts.gate.room()
-                    claim = await self._claims.next()
+                claim = self._claims.ready() if self._parts.gate.has_room() else None
+                if claim is None:
+                    # One at a time through this door, so that each sees the others wait.
+                    async with self._door:
+                        await self._parts.gate.room()
+                        claim = await self._claims.next()
                 if claim is None:
                     return
                 await self._binder.bind(claim)

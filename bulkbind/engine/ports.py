@@ -84,6 +84,10 @@ class Gate(Protocol):
         """Return the requests per second allowed now, None without a limit."""
         ...
 
+    def has_room(self) -> bool:
+        """Return whether less than a second of the pace waits to be sent."""
+        ...
+
     async def room(self) -> None:
         """Return once less than a second of the pace waits to be sent. Raises: DrainedError."""
         ...

@@ -161,6 +161,14 @@ class Readback:
                     user.parked.append(item)
                 else:
                     await self._cleared(item)
+        self._log.info(
+            "doubt.read",
+            user_id=name,
+            devices=len(listing.records),
+            parked=len(items),
+            found=sum(item.claim.device.machine_code in listing.records for item in items),
+            to_read_again=len(user.parked),
+        )
         if given_up:
             why = (
                 f"the user's list cannot be trusted: it lacks {len(missing)} devices known as "
@@ -182,17 +190,17 @@ class Readback:
             self._settle(item, outcome)
             return
         await self._ledger.release([claim])
-        self._log.info("doubt.cleared", row=claim.row, machine_code=claim.device.machine_code)
+        self._log.debug("doubt.cleared", machine_code=claim.device.machine_code)
         await self.resend(claim)
 
     def _settle(self, item: _Parked, outcome: Outcome) -> None:
         claim = item.claim
         # What the list shows was sent at least once, also where a crash kept us from counting.
         attempts = max(claim.attempts, 1) if outcome.status is Status.BOUND else claim.attempts
-        self._ledger.settle(Settlement(claim.row, outcome, attempts, claim.last))
-        self._log.info(
+        self._ledger.settle(Settlement(claim.row, claim.device, outcome, attempts, claim.last))
+        self._log.debug(
             "doubt.settled",
-            row=claim.row,
+            user_id=claim.device.user_id,
             machine_code=claim.device.machine_code,
             outcome=outcome.status.value,
         )

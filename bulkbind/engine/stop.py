@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from bulkbind.logs import logger
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -45,6 +47,7 @@ class StopSignal:
         if self.reason is not None:
             return
         self.reason = reason
+        logger().info("run.stopping", reason=reason.text)
         self._event.set()
         for task in self._waiting - self._cut:
             self._cut.add(task)

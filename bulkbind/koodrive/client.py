@@ -7,11 +7,14 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Protocol, Self
 
 import aiohttp
+from aiohttp import hdrs
+from multidict import istr
 from yarl import URL
 
 from bulkbind.koodrive.server_clock import SAFETY_S, ServerClock
 from bulkbind.koodrive.verdict import Answer, Codes, Reading, classify, classify_list
-from bulkbind.koodrive.wire import TraceIds, bind_body, x_date
+from bulkbind.koodrive.watchdog import Watchdog
+from bulkbind.koodrive.wire import TraceIds, XDates, bind_body
 from bulkbind.model import Attempt, Device, Listing, NoAnswer, Record, Unreachable, Verdict
 
 if TYPE_CHECKING:
@@ -25,6 +28,9 @@ IDLE_S = 4.0
 """An idle connection is closed by us before a server does it under our feet, which would leave
 the next request in doubt; 5 s is the shortest keep-alive that common servers have by default."""
 _PARSE_IN_THREAD_BYTES = 1 << 18
+_JSON = "application/json"
+# Names that need not be lowered at every comparison.
+_X_USER_ID, _X_DATE, _X_TRACE_ID = istr("X-User-Id"), istr("X-Date"), istr("X-Traceid")
 
 
 class Gate(Protocol):
@@ -72,11 +78,13 @@ class KooDrive:
         self._clock = clock
         self._slots = asyncio.Semaphore(concurrency)
         self._trace_ids = TraceIds()
+        self._x_dates = XDates()
         self._codes = Codes(
             frozenset(settings.already_bound_codes), frozenset(settings.retryable_codes)
         )
         self._agent = f"bulkbind/{version('bulkbind')}"
         self._session: aiohttp.ClientSession | None = None
+        self._watchdog: Watchdog | None = None
         self.server_clock = ServerClock(clock, skew_s)
         self.requests = 0
         """Requests sent."""
@@ -85,13 +93,19 @@ class KooDrive:
         self._session = aiohttp.ClientSession(
             # The slots bound what is in flight; the connector need not.
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE_S),
+            # Requests of one session act for many users: a cookie of one is none of the next's.
+            cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._settings.connect_timeout),
+            headers={"User-Agent": self._agent},
         )
+        self._watchdog = Watchdog()
         return self
 
     async def __aexit__(self, *_: object) -> None:
         if self._session is not None:
             await self._session.close()
+        if self._watchdog is not None:
+            self._watchdog.close()
 
     def server_time(self) -> float | None:
         """Return the server's time now, seconds since 1970; None while nothing is known of it."""
@@ -147,14 +161,16 @@ class KooDrive:
     ) -> Attempt:
         async with self._slots:
             permit = await self._gate.permit()
+            watchdog = self._watchdog
+            assert watchdog is not None, "enter KooDrive first"  # a programmer's error
             sent_s = self._clock.monotonic()
             signed_s = self.server_clock.at(sent_s) - SAFETY_S
             trace_id = self._trace_ids.next()
             status: int | None = None
             try:
-                headers = self._headers(user_id, signed_s, trace_id, has_body=body is not None)
+                headers = self._headers(user_id, signed_s, trace_id)
                 self.requests += 1
-                async with asyncio.timeout(timeout_s):
+                with watchdog.timeout(timeout_s):
                     answer = await self._request(method, headers, body, cap, signed_s)
                 status = answer.status
                 self.server_clock.observe(answer.date, sent_s, self._clock.monotonic())
@@ -180,33 +196,28 @@ class KooDrive:
             return await asyncio.to_thread(judge, answer)
         return judge(answer)
 
-    def _headers(
-        self, user_id: str, signed_s: float, trace_id: str, *, has_body: bool
-    ) -> dict[str, str]:
-        headers = {
-            "Authorization": self._auth.authorization(),
-            "X-User-Id": user_id,
-            "X-Date": x_date(signed_s),
-            "X-Traceid": trace_id,
-            "User-Agent": self._agent,
+    def _headers(self, user_id: str, signed_s: float, trace_id: str) -> dict[str, str]:
+        return {
+            hdrs.AUTHORIZATION: self._auth.authorization(),
+            _X_USER_ID: user_id,
+            _X_DATE: self._x_dates.at(signed_s),
+            _X_TRACE_ID: trace_id,
         }
-        if has_body:
-            headers["Content-Type"] = "application/json"
-        return headers
 
     async def _request(
         self, method: str, headers: dict[str, str], body: bytes | None, cap: int, signed_s: float
     ) -> Answer:
         assert self._session is not None, "enter KooDrive first"  # a programmer's error
+        data = None if body is None else aiohttp.BytesPayload(body, content_type=_JSON)
         async with self._session.request(
-            method, self._url, data=body, headers=headers, allow_redirects=False
+            method, self._url, data=data, headers=headers, allow_redirects=False
         ) as response:
             text, whole = await _read(response, cap)
             return Answer(
                 status=response.status,
                 body=text,
-                date=response.headers.get("Date"),
-                retry_after=response.headers.get("Retry-After"),
+                date=response.headers.get(hdrs.DATE),
+                retry_after=response.headers.get(hdrs.RETRY_AFTER),
                 x_date_s=float(int(signed_s)),
                 whole=whole,
             )
@@ -218,14 +229,17 @@ class _Judge(Protocol):
 
 async def _read(response: aiohttp.ClientResponse, cap: int) -> tuple[bytes, bool]:
     """Return the body up to *cap* bytes, and whether that is all; what is longer is left."""
-    parts: list[bytes] = []
-    size = 0
-    async for part in response.content.iter_any():
-        parts.append(part)
-        size += len(part)
-        if size > cap:
-            response.close()
-            return b"".join(parts)[:cap], False
+    content = response.content
+    first = await content.readany()
+    if content.at_eof() and len(first) <= cap:
+        return first, True
+    parts, size = [first], len(first)
+    while size <= cap and not content.at_eof():
+        parts.append(await content.readany())
+        size += len(parts[-1])
+    if size > cap:
+        response.close()
+        return b"".join(parts)[:cap], False
     return b"".join(parts), True
 
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
+
+import msgspec
 
 from bulkbind.koodrive import wire
 from bulkbind.model import (
@@ -23,9 +25,12 @@ from bulkbind.model import (
     Throttled,
     Transient,
     Verdict,
+    value,
 )
 
 LONGEST_MESSAGE = 300
+LONGEST_ID = 128
+LONGEST_TIME = 64
 DATE_WINDOW_S = 900.0
 """X-Date may be at most 15 minutes old. Source: koodrive-api.md, header table."""
 
@@ -41,7 +46,7 @@ _LIMIT_TEXT = re.compile(
 _WINDOW_S = {"second": 1.0, "minute": 60.0, "hour": 3600.0, "day": 86400.0}
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Answer:
     """An answer as it came, and what is needed to judge it."""
 
@@ -79,8 +84,45 @@ def classify(answer: Answer, codes: Codes, machine_code: str = "") -> Reading:
         codes: Settings.
         machine_code: The one that was sent: an answer that names another is no answer to it.
     """
+    plain = _plainly_bound(answer, machine_code)
+    if plain is not None:
+        return plain
     body = _parse(answer)
     return _common(answer, body, codes) or _bound(answer, body, machine_code)
+
+
+class _Data(msgspec.Struct):
+    deviceId: str  # noqa: N815  # the answer's own names
+    createTime: str  # noqa: N815  # as above
+    machineCode: str | None = None  # noqa: N815  # as above
+
+
+class _Success(msgspec.Struct):
+    code: Literal[0]
+    msg: str
+    data: _Data
+
+
+_SUCCESS = msgspec.json.Decoder(_Success)
+
+
+def _plainly_bound(answer: Answer, machine_code: str) -> Reading | None:
+    """Return the reading of a success as it should be, at a tenth of the cost; else None."""
+    if answer.status != 200 or not answer.whole:
+        return None
+    try:
+        body = _SUCCESS.decode(answer.body)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return None
+    data = body.data
+    if not (
+        data.machineCode in (machine_code, None)
+        and 0 < len(data.deviceId) <= LONGEST_ID
+        and len(data.createTime) <= LONGEST_TIME
+        and body.msg.isalnum()
+    ):
+        return None
+    return Reading(Accepted(data.deviceId, data.createTime), "0", body.msg[:LONGEST_MESSAGE])
 
 
 def classify_list(answer: Answer, codes: Codes) -> tuple[Reading, dict[str, Record] | None]:
@@ -182,8 +224,8 @@ def _record(data: object) -> Record | None:
     code, created = data.get("machineCode"), data.get("createTime")
     return Record(
         machine_code=_storable(code) if isinstance(code, str) else "",
-        device_id=_storable(str(number))[:128],
-        create_time=_storable(created)[:64] if isinstance(created, str) else "",
+        device_id=_storable(str(number))[:LONGEST_ID],
+        create_time=_storable(created)[:LONGEST_TIME] if isinstance(created, str) else "",
     )
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from bulkbind.clock import iso
 from bulkbind.errors import UsageError
 from bulkbind.ledger.store import reading, span
-from bulkbind.model import MEANINGS, PENDING, ResultRow, RunState, RunSummary, Source
+from bulkbind.model import MEANINGS, PENDING, AttemptRow, ResultRow, RunState, RunSummary, Source
 
 if TYPE_CHECKING:
     import sqlite3
@@ -60,6 +62,18 @@ class RunReader:
         for *values, problems, cells in found:
             fields = [problem["field"] for problem in json.loads(problems)] if problems else []
             yield ResultRow(*[*values, frozenset(fields), cells])
+
+    def attempts(self) -> Iterator[AttemptRow]:
+        """Yield the attempts that were not simply accepted, by row, then in their order."""
+        found = self._db.execute(
+            "SELECT r.source, r.line, r.user_id, r.machine_code, a.sent_at, a.took_s, a.verdict, "
+            "a.http_status, a.code, a.message, a.trace_id FROM attempts a "
+            "JOIN rows r ON r.id = a.row WHERE a.row BETWEEN ? AND ? ORDER BY a.row, a.rowid",
+            span(self._run),
+        )
+        for source, line, user, code, sent_at, took_s, *rest in found:
+            moment = iso(datetime.fromtimestamp(sent_at, UTC))
+            yield AttemptRow(source, line, user, code, moment, round(took_s, 3), *rest)
 
     def summary(self) -> RunSummary:
         """Return the run with its counts and reasons."""

@@ -7,7 +7,10 @@ survives a crash.
 from __future__ import annotations
 
 import json
+from operator import attrgetter
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from bulkbind.errors import LedgerError
 from bulkbind.ledger.store import put_meta, span
@@ -17,18 +20,25 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Iterable, Mapping, Sequence
 
-_CLAIM = "id, user_id, machine_code, device_name, device_os, attempts, doubts, sent_at"
+# Many rows go to and fro as one JSON text: each step of a statement would take and drop Python's
+# lock, which the event loop wants at the same time.
+_CLAIM = """
+SELECT json_group_array(json_array(id, user_id, machine_code, device_name, device_os, attempts,
+                                   doubts, sent_at)) FROM
+"""
 
 
-def _claim(row: Sequence[object]) -> Claim:
-    number, user, code, name, system, attempts, doubts, sent_at = row
-    return Claim(
-        row=number,  # type: ignore[arg-type]  # the schema's types
-        device=Device(user, code, name, system),  # type: ignore[arg-type]  # as above
-        attempts=attempts,  # type: ignore[arg-type]  # as above
-        doubts=doubts,  # type: ignore[arg-type]  # as above
-        sent_at=sent_at,  # type: ignore[arg-type]  # as above
-    )
+def _claims(text: str) -> list[Claim]:
+    """Return claims in the order of their rows."""
+    claims = [
+        Claim(number, Device(user, code, name, system), attempts, doubts, sent_at)
+        for number, user, code, name, system, attempts, doubts, sent_at in msgspec.json.decode(text)
+    ]
+    claims.sort(key=_row)
+    return claims
+
+
+_row = attrgetter("row")
 
 
 def counts(db: sqlite3.Connection, run: int) -> dict[str, int]:
@@ -56,30 +66,41 @@ def claim(
     *sent_at* is the server's time now, None where it is not known yet: the earliest moment at
     which the rows may be sent.
     """
-    rows = db.execute(
-        f"SELECT {_CLAIM} FROM rows WHERE id BETWEEN ? AND ? AND status = 'staged' "  # noqa: S608  # a constant
-        "ORDER BY id LIMIT ?",
+    (text,) = db.execute(
+        f"{_CLAIM} (SELECT * FROM rows WHERE id BETWEEN ? AND ? AND status = 'staged' "  # noqa: S608  # a constant
+        "ORDER BY id LIMIT ?)",
         (max(after + 1, span(run)[0]), span(run)[1], most),
-    ).fetchall()
-    claims = [_claim(row) for row in rows]
-    _mark_claimed(db, claims, sent_at)
+    ).fetchone()
+    claims = _claims(text)
+    if claims:
+        # All that is staged from the first to the last, so a range names them.
+        changed = db.execute(
+            f"{_MARK_CLAIMED} BETWEEN ? AND ? AND status = 'staged'",
+            (sent_at, claims[0].row, claims[-1].row),
+        ).rowcount
+        _agree(len(claims), changed)
+    for taken in claims:
+        _sent_first(taken, sent_at)
     return claims
+
+
+_MARK_CLAIMED = """
+UPDATE rows SET status = 'claimed',
+       sent_at = CASE WHEN attempts = 0 AND doubts = 0 THEN ? ELSE sent_at END
+ WHERE id
+"""
+
+
+def _sent_first(taken: Claim, sent_at: float | None) -> None:
+    if taken.attempts == 0 and taken.doubts == 0:
+        taken.sent_at = sent_at
 
 
 def reclaim(db: sqlite3.Connection, taken: Claim, sent_at: float | None) -> None:
     """Take one row again that was released."""
-    _mark_claimed(db, [taken], sent_at)
-
-
-def _mark_claimed(db: sqlite3.Connection, claims: Sequence[Claim], sent_at: float | None) -> None:
-    for taken in claims:
-        if taken.attempts == 0 and taken.doubts == 0:
-            taken.sent_at = sent_at
-    _expect(
-        db,
-        "UPDATE rows SET status = 'claimed', sent_at = ? WHERE id = ? AND status = 'staged'",
-        [(taken.sent_at, taken.row) for taken in claims],
-    )
+    changed = db.execute(f"{_MARK_CLAIMED} = ? AND status = 'staged'", (sent_at, taken.row))
+    _agree(1, changed.rowcount)
+    _sent_first(taken, sent_at)
 
 
 def release(db: sqlite3.Connection, claims: Iterable[Claim]) -> None:
@@ -131,11 +152,11 @@ def recover(db: sqlite3.Connection) -> int:
 
 def doubts(db: sqlite3.Connection) -> list[Claim]:
     """Return every row in doubt, whoever left it, in order of user."""
-    rows = db.execute(
-        f"SELECT {_CLAIM} FROM rows INDEXED BY rows_open "  # noqa: S608  # a constant
-        "WHERE status IN ('claimed', 'in_doubt') AND status = 'in_doubt' ORDER BY user_id, id"
-    )
-    return [_claim(row) for row in rows]
+    (text,) = db.execute(
+        f"{_CLAIM} rows INDEXED BY rows_open "
+        "WHERE status IN ('claimed', 'in_doubt') AND status = 'in_doubt'"
+    ).fetchone()
+    return sorted(_claims(text), key=lambda claim: (claim.device.user_id, claim.row))
 
 
 def note_doubt(db: sqlite3.Connection, rows: Iterable[int], why: str) -> None:
@@ -156,35 +177,42 @@ def known(db: sqlite3.Connection, user_id: str) -> set[str]:
 
 def settle(db: sqlite3.Connection, settlements: Sequence[Settlement], moment: str) -> None:
     """Write down how rows ended, and what is bound now."""
-    _expect(
-        db,
-        "UPDATE rows SET status = ?, attempts = ?, repeats = repeats + ?, device_id = ?, "
-        "create_time = ?, http_status = coalesce(?, http_status), code = coalesce(?, code), "
-        "message = coalesce(?, message), trace_id = coalesce(?, trace_id), settled_at = ?, "
-        "detail = ?, cells = CASE WHEN ? THEN NULL ELSE cells END "
-        "WHERE id = ? AND status IN ('claimed', 'in_doubt')",
-        [_settled(settlement, moment) for settlement in settlements],
-    )
-    bound = [item for item in settlements if item.outcome.status in _BINDS]
+    if not settlements:
+        return
+    outcomes = msgspec.json.encode([_settled(item) for item in settlements]).decode()
+    _agree(len(settlements), db.execute(_SETTLE, (outcomes, moment)).rowcount)
+    bound = [item.row for item in settlements if item.outcome.status in _BINDS]
     if bound:
-        db.executemany(
-            "INSERT INTO bindings (user_id, machine_code, device_id, create_time, device_name, "
-            "device_os, since, run) SELECT user_id, machine_code, device_id, create_time, "
-            "device_name, device_os, settled_at, run FROM rows WHERE id = ? "
-            "ON CONFLICT DO UPDATE SET device_id = excluded.device_id, "
-            "create_time = excluded.create_time, device_name = excluded.device_name, "
-            "device_os = excluded.device_os",
-            [(item.row,) for item in bound],
-        )
+        db.execute(_BIND, (msgspec.json.encode(bound).decode(),))
 
 
+_SETTLE = """
+UPDATE rows SET status = o.value ->> 1, attempts = o.value ->> 2,
+       repeats = repeats + (o.value ->> 3), device_id = o.value ->> 4, create_time = o.value ->> 5,
+       http_status = coalesce(o.value ->> 6, http_status), code = coalesce(o.value ->> 7, code),
+       message = coalesce(o.value ->> 8, message), trace_id = coalesce(o.value ->> 9, trace_id),
+       detail = o.value ->> 10, settled_at = ?2,
+       cells = CASE WHEN o.value ->> 11 THEN NULL ELSE cells END
+  FROM json_each(?1) o
+ WHERE rows.id = o.value ->> 0 AND rows.status IN ('claimed', 'in_doubt')
+"""
+_BIND = """
+INSERT INTO bindings (user_id, machine_code, device_id, create_time, device_name, device_os, since,
+                      run)
+SELECT user_id, machine_code, device_id, create_time, device_name, device_os, settled_at, run
+  FROM rows WHERE id IN (SELECT value FROM json_each(?))
+    ON CONFLICT DO UPDATE SET device_id = excluded.device_id, create_time = excluded.create_time,
+       device_name = excluded.device_name, device_os = excluded.device_os
+"""
 _BINDS = (Status.BOUND, Status.ALREADY_BOUND)
 _KNOWN = (*_BINDS, Status.SKIPPED)
 
 
-def _settled(item: Settlement, moment: str) -> tuple[object, ...]:
+def _settled(item: Settlement) -> tuple[object, ...]:
+    """Return the values of `_SETTLE`, in its order."""
     outcome, attempt = item.outcome, item.attempt
     return (
+        item.row,
         outcome.status,
         item.attempts,
         outcome.repeated,
@@ -194,10 +222,8 @@ def _settled(item: Settlement, moment: str) -> tuple[object, ...]:
         attempt.code if attempt else None,
         attempt.message if attempt else None,
         attempt.trace_id if attempt else None,
-        moment,
         outcome.detail,
         outcome.status in _KNOWN,
-        item.row,
     )
 
 
@@ -236,6 +262,7 @@ def finish(
         (*span(run), stop_reason is not None),
     ).fetchone()[0]
     state = RunState.STOPPED if left else RunState.DONE
+    stop_reason = stop_reason if left else None
     before = db.execute("SELECT facts FROM runs WHERE run = ?", (run,)).fetchone()[0]
     db.execute(
         "UPDATE runs SET state = ?, ended_at = ?, stop_reason = ?, facts = ? WHERE run = ?",
@@ -266,9 +293,12 @@ def _expect(db: sqlite3.Connection, sql: str, rows: Sequence[tuple[object, ...]]
     """Change exactly one row per set of values: anything else is a broken promise."""
     if not rows:
         return
-    changed = db.executemany(sql, rows).rowcount
-    if changed != len(rows):
+    _agree(len(rows), db.executemany(sql, rows).rowcount)
+
+
+def _agree(wanted: int, changed: int) -> None:
+    if changed != wanted:
         raise LedgerError(
-            f"the ledger and the run disagree: {len(rows)} rows to change, {changed} changed",
+            f"the ledger and the run disagree: {wanted} rows to change, {changed} changed",
             hint="nothing was written; please report this with `bulkbind runs --json`",
         )

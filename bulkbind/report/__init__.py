@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from bulkbind.report.summary import as_json, as_text, write_summary
-from bulkbind.report.tables import COMES_BACK, write_failed, write_results
+from bulkbind.report.tables import COMES_BACK, write_attempt_rows, write_failed, write_results
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from bulkbind.model import ResultRow, RunSummary, Source
+    from bulkbind.model import AttemptRow, ResultRow, RunSummary, Source
 
-__all__ = ["RunRows", "as_json", "as_text", "write_report"]
+__all__ = ["RunRows", "as_json", "as_text", "write_attempts", "write_report"]
 
 
 class RunRows(Protocol):
@@ -25,6 +25,10 @@ class RunRows(Protocol):
 
     def rows(self, statuses: tuple[str, ...] = ()) -> Iterator[ResultRow]:
         """Yield the rows in manifest order, all or those with one of *statuses*."""
+        ...
+
+    def attempts(self) -> Iterator[AttemptRow]:
+        """Yield the attempts that were not simply accepted, in manifest order."""
         ...
 
     def summary(self) -> RunSummary:
@@ -45,3 +49,10 @@ def write_report(run: RunRows, folder: Path) -> tuple[RunSummary, list[Path]]:
     summary_file = folder / "summary.json"
     write_summary(summary_file, summary)
     return summary, [results, *failed, summary_file]
+
+
+def write_attempts(run: RunRows, folder: Path) -> Path:
+    """Write `attempts.csv`, atomically, and return its path. Raises: LedgerError."""
+    path = folder / "attempts.csv"
+    write_attempt_rows(path, run.attempts(), run.sources())
+    return path

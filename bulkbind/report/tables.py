@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import yaml
 
-from bulkbind.model import OWN_COLUMNS, PENDING, ResultRow, Source, Status
+from bulkbind.model import OWN_COLUMNS, PENDING, AttemptRow, ResultRow, Source, Status
 from bulkbind.report.files import replacing
 
 if TYPE_CHECKING:
@@ -32,6 +32,19 @@ COLUMNS = (
     "trace_id",
     "settled_at",
     "detail",
+)
+ATTEMPT_COLUMNS = (
+    "source",
+    "line",
+    "user_id",
+    "machine_code",
+    "sent_at",
+    "took_s",
+    "verdict",
+    "http_status",
+    "code",
+    "message",
+    "trace_id",
 )
 COMES_BACK = (Status.FAILED, Status.INVALID, Status.IN_DOUBT, PENDING)
 """Rows that need a person or another try."""
@@ -66,6 +79,22 @@ def _result(row: ResultRow, sources: Sequence[Source]) -> list[object]:
     for name in _FREE_TEXT:
         cells[name] = safe(str(cells[name]))
     return [cells[name] for name in COLUMNS]
+
+
+def write_attempt_rows(
+    path: Path, attempts: Iterable[AttemptRow], sources: Sequence[Source]
+) -> None:
+    """Write one line per attempt. Raises: LedgerError."""
+    with replacing(path) as file:
+        table = csv.writer(file, lineterminator="\r\n")
+        table.writerow(ATTEMPT_COLUMNS)
+        for item in attempts:
+            cells: dict[str, object] = {n: getattr(item, n) for n in ATTEMPT_COLUMNS[1:]}
+            cells["source"] = sources[item.source].name
+            cells["http_status"] = "" if item.http_status is None else item.http_status
+            for name in ("source", "code", "message", "trace_id"):
+                cells[name] = safe(str(cells[name]))
+            table.writerow([cells[name] for name in ATTEMPT_COLUMNS])
 
 
 def write_failed(folder: Path, rows: Iterable[ResultRow], sources: Sequence[Source]) -> list[Path]:

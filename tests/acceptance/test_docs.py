@@ -20,7 +20,7 @@ from bulkbind.manifest import open_manifest
 from bulkbind.manifest.rules import RULES
 from bulkbind.model import MEANINGS
 from bulkbind.report.tables import COLUMNS
-from bulkbind.settings import ManifestSettings, Settings, load_settings
+from bulkbind.settings import ManifestSettings, Settings, load, load_settings
 from tests.kit import bulkbind as run_bulkbind, environment, sandbox
 
 ROOT = Path(__file__).parents[2]
@@ -141,6 +141,46 @@ def test_help_shows_the_twin_of_every_option(name):
             continue
         assert option.envvar == twin
         assert f"env var: {twin}" in shown, twin
+
+
+SETTING_HELP = {
+    "rate": "as fast as the gateway allows",
+    "deadline": "none",
+    "log_level": "warning on a terminal, which has the progress bar, else info",
+    "log_format": "console on a terminal, else json",
+    "ledger": "$XDG_STATE_HOME/bulkbind/<host>.db",
+    "out": "bulkbind-report/<run id>",
+}
+"""How the help calls the default of a setting that is None."""
+
+
+def test_help_tells_the_defaults_of_the_model():
+    """A flag that gives a setting tells the default which the model has."""
+    defaults = {value.key: value.value for value in load(None, {}).values()}
+    flags = {option.name: option.help for option in options_of("config") if option.name in defaults}
+    told = {name: re.search(r"\[default: (.*)\]", str(text)) for name, text in flags.items()}
+
+    for name, found in told.items():
+        default = defaults[name]
+        if default is None and name in SETTING_HELP:
+            assert found, name
+            assert found[1] == SETTING_HELP[name], name
+        elif default in (None, False, {}):
+            assert found is None, name
+        else:
+            assert found, name
+            assert found[1] == str(default), name
+    assert len(told) >= 14
+
+
+def test_readme_lists_every_event():
+    """The events of the README are those that the code logs above debug, and no others."""
+    source = "".join(path.read_text() for path in (ROOT / "bulkbind").rglob("*.py"))
+    logged = set(re.findall(r"(?:info|warning)\(\s*\"(\w+\.\w+)\"", source))
+
+    assert first_cells(section("Logs").replace("`, `", ",")) - {"event", "---"} == {
+        event for event in logged if not event.startswith("command.")
+    }
 
 
 def test_readme_names_no_option_that_is_not_there():

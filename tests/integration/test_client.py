@@ -33,7 +33,7 @@ from bulkbind.model import (
     Unreachable,
     Verdict,
 )
-from bulkbind.sandbox import Sandbox, SandboxOptions, parse_limit
+from bulkbind.sandbox import Sandbox, SandboxOptions, parse_fault, parse_limit
 from bulkbind.settings import ApiSettings
 from tests.faults import Fault, FaultProxy
 
@@ -309,7 +309,7 @@ async def test_the_sandboxs_own_resets_are_silence():
     bound = []
 
     for name in ("reset-before", "reset-after"):
-        options = SandboxOptions(faults={name: 1.0})
+        options = SandboxOptions(faults=(parse_fault(f"{name}=1"),))
         async with Sandbox(options) as sandbox, drive(sandbox.url) as client:
             attempt = await client.bind(DEVICE)
             bound.append(len(sandbox.bindings))
@@ -513,7 +513,7 @@ async def test_a_zipped_answer_is_read():
 async def test_the_sandboxs_limit_is_read_from_its_429():
     """Limit and window stand in the verdict, and the gate hears them."""
     gate = OpenGate()
-    options = SandboxOptions(limit=parse_limit("2/min"))
+    options = SandboxOptions(limits=(parse_limit("2/min"),))
 
     async with Sandbox(options) as sandbox, drive(sandbox.url, gate) as client:
         verdicts = [(await client.bind(Device("u", f"SN_{n}"))).verdict for n in range(3)]

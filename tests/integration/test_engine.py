@@ -47,7 +47,7 @@ class Bench:
 
     @asynccontextmanager
     async def ledger(self):
-        ledger = Ledger(self.path, ENDPOINT, self.clock)
+        ledger = Ledger(self.path, ENDPOINT, self.clock, gather_s=0)
         await ledger.open(HOLDER)
         submit = ledger._writer.submit
 

@@ -62,7 +62,9 @@ def settle(db, claims, status=Status.BOUND):
     """Settle claims, all alike."""
     with transaction(db):
         outcome = Outcome(status, "id1", "2026-11-23T12:00:00Z")
-        work.settle(db, [Settlement(c.row, outcome, 1) for c in claims], "2026-11-23T12:00:01Z")
+        work.settle(
+            db, [Settlement(c.row, c.device, outcome, 1) for c in claims], "2026-11-23T12:00:01Z"
+        )
 
 
 def claimed(db, run, most=100):

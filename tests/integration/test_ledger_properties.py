@@ -93,7 +93,7 @@ class LedgerMachine(RuleBasedStateMachine):
         claim = self._held.pop()
         with transaction(self._db):
             outcome = Outcome(status, "id", "t")
-            work.settle(self._db, [Settlement(claim.row, outcome, 1)], "t")
+            work.settle(self._db, [Settlement(claim.row, claim.device, outcome, 1)], "t")
 
     @precondition(lambda self: self._held)
     @rule()
@@ -124,7 +124,9 @@ class LedgerMachine(RuleBasedStateMachine):
                 work.release(self._db, [claim])
             else:
                 status = status or Status.WITHDRAWN  # another run took that one's place
-                work.settle(self._db, [Settlement(claim.row, Outcome(status), 1)], "t")
+                work.settle(
+                    self._db, [Settlement(claim.row, claim.device, Outcome(status), 1)], "t"
+                )
 
     @rule()
     def crash(self):

@@ -49,7 +49,7 @@ def test_a_late_timer_catches_up_two_slots_at_most():
 )
 def test_a_told_limit_is_the_pace(told, per_s):
     """Limit and window of the 429 text are followed, a little below."""
-    state = pace.throttled(pace.begin(0.0, None), 1.0, 0, told)
+    state = pace.throttled(pace.begin(0.0, None), 1.0, 0, told, 0)
 
     assert state.per_s == pytest.approx(per_s)
     assert state.is_told
@@ -57,7 +57,7 @@ def test_a_told_limit_is_the_pace(told, per_s):
 
 def test_a_told_pace_does_not_climb():
     """What the gateway told holds until it tells otherwise."""
-    state = pace.throttled(pace.begin(0.0, None), 1.0, 0, Throttled(limit=60, window_s=1))
+    state = pace.throttled(pace.begin(0.0, None), 1.0, 0, Throttled(limit=60, window_s=1), 0)
     for _ in range(1000):
         state = pace.answered(state, state.epoch)
 
@@ -67,9 +67,7 @@ def test_a_told_pace_does_not_climb():
 def test_an_untold_limit_falls_at_once_and_climbs_slowly():
     """Without a word from the gateway, the pace falls below what got through, then climbs."""
     state = pace.begin(0.0, None)
-    for _ in range(200):
-        state = pace.answered(state, 0)
-    low = pace.throttled(state, 2.0, 0, Throttled())
+    low = pace.throttled(state, 2.0, 0, Throttled(), 200)
     high = low
     for _ in range(100):
         high = pace.answered(high, high.epoch)
@@ -80,7 +78,7 @@ def test_an_untold_limit_falls_at_once_and_climbs_slowly():
 
 def test_retry_after_says_how_long_the_gate_is_closed():
     """The server's own word beats every formula."""
-    state = pace.throttled(pace.begin(0.0, None), 5.0, 0, Throttled(retry_after_s=17.0))
+    state = pace.throttled(pace.begin(0.0, None), 5.0, 0, Throttled(retry_after_s=17.0), 0)
 
     assert state.next_at == 22.0
 
@@ -90,7 +88,7 @@ def test_closings_grow_and_are_capped():
     state, waits = pace.begin(0.0, None), []
     now = 0.0
     for _ in range(12):
-        state = pace.throttled(state, now, state.epoch, Throttled())
+        state = pace.throttled(state, now, state.epoch, Throttled(), 0)
         waits.append(state.next_at - now)
         now = state.next_at
 
@@ -100,9 +98,9 @@ def test_closings_grow_and_are_capped():
 
 def test_late_429s_of_the_same_burst_are_ignored():
     """Answers to requests that left before the gate closed change nothing."""
-    closed = pace.throttled(pace.begin(0.0, None), 1.0, 0, Throttled())
+    closed = pace.throttled(pace.begin(0.0, None), 1.0, 0, Throttled(), 0)
 
-    assert pace.throttled(closed, 1.1, 0, Throttled()) == closed
+    assert pace.throttled(closed, 1.1, 0, Throttled(), 0) == closed
     assert pace.answered(closed, 0) == closed
     assert pace.unanswered(closed, 1.1, 0, is_away=True) == closed
 
@@ -142,10 +140,10 @@ def test_never_above_the_cap_and_never_stuck(cap, events):
             case "answer":
                 state = pace.answered(state, state.epoch)
             case "429":
-                state = pace.throttled(state, now, state.epoch, Throttled())
+                state = pace.throttled(state, now, state.epoch, Throttled(), 0)
             case "told":
                 told = Throttled(limit=1 + seconds, window_s=1.0)
-                state = pace.throttled(state, now, state.epoch, told)
+                state = pace.throttled(state, now, state.epoch, told, 0)
             case _:
                 state = pace.unanswered(state, now, state.epoch, is_away=kind == "away")
         longest = pace.LONGEST_CLOSING_S + 3 / min(state.per_s, pace.SLOWEST_PER_S)

@@ -86,6 +86,9 @@ class FakeRun:
     def rows(self, statuses=()):
         return (row for row in self._rows if not statuses or row.status in statuses)
 
+    def attempts(self):
+        return iter(())
+
     def summary(self):
         counts: dict[str, int] = {}
         for row in self._rows:

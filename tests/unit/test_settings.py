@@ -12,6 +12,7 @@ from bulkbind.errors import UsageError
 from bulkbind.settings import (
     Settings,
     is_loopback,
+    load,
     load_settings,
     normal_endpoint,
     parse_duration,
@@ -258,7 +259,7 @@ def test_scalars_stay_the_text_that_was_written(config):
         "already_bound_codes: [013, 1e5]\nretryable_codes: [yes]\n"
     )
 
-    assert read_config(path)["user_id"] == "0123"
+    assert read_config(path).values["user_id"] == "0123"
     loaded = load_settings(path, {})
     assert loaded.manifest.user_id == "0123"
     assert loaded.manifest.columns == {"machine_code": "no", "user_id": "12:34"}
@@ -302,6 +303,50 @@ def test_an_unknown_key_that_nearly_means_something_is_guessed(config):
         load_settings(config("concurency: 5"), {})
 
 
+def test_an_error_names_the_line_of_its_value(config):
+    """Whatever is wrong in a file is told with its line, also inside a part, a list, a mapping."""
+    path = config(
+        "# one\nrate: 5\nconcurrency: 0\nauth:\n  token_file: [x]\n  tokn_prefix: y\n"
+        "columns:\n  machine_code: [x]\nalready_bound_codes:\n  - a\n  - {b: c}\n"
+    )
+    with pytest.raises(UsageError) as caught:
+        load_settings(path, {})
+
+    places = {
+        line.split("`")[1]: line.split("line ")[1].split(")")[0]
+        for line in str(caught.value).splitlines()
+    }
+    assert places == {
+        "concurrency": "3",
+        "auth.token_file": "5",
+        "auth.tokn_prefix": "6",
+        "columns.machine_code": "8",
+        "already_bound_codes.1": "11",
+    }
+    assert "did you mean `auth.token_prefix`?" in str(caught.value)
+
+
+def test_where_each_value_came_from(config):
+    """Every setting in force is told with its flag, its variable, its line, or as a default."""
+    path = config("rate: 5\nauth:\n  token_prefix: x\n\ndeadline: 50m\n")
+    given = {"rate": "7", "auth.token": SECRET, "columns": {"machine_code": "Serial"}}
+    origins = {"rate": "--rate", "auth.token": "BULKBIND_TOKEN", "columns": "--map"}
+    values = {value.key: value for value in load(path, given, origins).values()}
+
+    assert (values["rate"].value, values["rate"].origin) == (7.0, "--rate")
+    assert (values["auth.token_prefix"].value, values["auth.token_prefix"].origin) == (
+        "x",
+        f"{path}, line 3",
+    )
+    assert (values["deadline"].value, values["deadline"].origin) == ("3000s", f"{path}, line 5")
+    assert (values["concurrency"].value, values["concurrency"].origin) == (32, "default")
+    assert (values["backoff_base"].value, values["backoff_base"].origin) == ("500ms", "default")
+    assert values["columns"].origin == "--map"
+    token = values["auth.token"]
+    assert (token.value, token.origin, token.is_secret) == ("***", "BULKBIND_TOKEN", True)
+    assert SECRET not in repr(values)
+
+
 @pytest.mark.parametrize("part", ["api", "send", "doubt", "manifest"])
 def test_the_parts_are_no_keys(config, part):
     """A settings file is flat: how the model is divided is nobody's business."""
@@ -326,7 +371,7 @@ def test_unknown_key_is_refused(config, text, key):
     with pytest.raises(UsageError) as caught:
         load_settings(path, {})
 
-    assert str(caught.value).startswith(f"unknown setting `{key}` (from {path})")
+    assert str(caught.value).startswith(f"unknown setting `{key}` (from {path}, line 1)")
 
 
 @pytest.mark.parametrize(
@@ -342,9 +387,9 @@ def test_unknown_key_is_refused(config, text, key):
         ("deadline", "0s", "greater than 0"),
         ("timeout", "-5", "a duration is written like 90s"),
         ("endpoint", "http://example.com", "http:// is for loopback only"),
-        ("path", "koodrive/ose", "match pattern"),
-        ("path", "/koodrive/ose/", "match pattern"),
-        ("path", "/koo drive", "match pattern"),
+        ("path", "koodrive/ose", "a path begins with /"),
+        ("path", "/koodrive/ose/", "ends with something else"),
+        ("path", "/koo drive", "without blanks"),
         ("readback", "perhaps", "valid boolean"),
         ("on_invalid", "ignore", "'abort' or 'skip'"),
     ],
@@ -357,7 +402,7 @@ def test_wrong_value_is_named_with_key_value_and_origin(config, key, value, word
     with pytest.raises(UsageError) as from_flag:
         load_settings(path, {key: value}, {key: "--the-flag"})
 
-    assert str(from_file.value).startswith(f"setting `{key}`: {value!r} (from {path}): ")
+    assert str(from_file.value).startswith(f"setting `{key}`: {value!r} (from {path}, line 1): ")
     assert str(from_flag.value).startswith(f"setting `{key}`: {value!r} (from --the-flag): ")
     assert words in str(from_file.value)
 
@@ -392,7 +437,14 @@ def test_part_that_is_no_mapping_is_refused_with_a_flag_in_it(config):
         pytest.param("- a\n", "must be a mapping of keys", id="list"),
         pytest.param("text\n", "must be a mapping of keys", id="text"),
         pytest.param("send: {\n", "is not YAML", id="syntax"),
-        pytest.param("{[a]: b}\n", "is not YAML", id="list as a key"),
+        pytest.param("{[a]: b}\n", "line 1: a key must be a word", id="list as a key"),
+        pytest.param(
+            "rate: 1\nrate: 2\n", "sets `rate` twice: in line 1 and in line 2", id="key twice"
+        ),
+        pytest.param(
+            "auth:\n  a: 1\n  a: 1\n", "sets `auth.a` twice: in line 2", id="inner key twice"
+        ),
+        pytest.param("columns: &x {a: *x}\n", "nested too deeply", id="alias inside itself"),
         pytest.param("a: 1\n---\nb: 2\n", "is not YAML", id="two documents"),
         pytest.param(b"a: \xff\n", "cannot be read", id="bytes"),
     ],

@@ -1,0 +1,104 @@
+"""What is told of a run while it is sending: to the listener, and in log lines."""
+
+from __future__ import annotations
+
+from collections import Counter
+from operator import attrgetter
+from typing import TYPE_CHECKING
+
+from bulkbind.logs import logger
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from bulkbind.app.listener import Listener
+    from bulkbind.clock import Clock
+    from bulkbind.model import Settlement
+
+TOLD_EVERY_S = 30.0
+"""A progress line at least this often, and at every tenth of the rows."""
+TOLD_AT_MOST_S = 1.0
+"""A progress line at most this often."""
+
+_POSITION = (1 << 40) - 1
+"""The part of a row's id that counts within its run."""
+
+_status = attrgetter("outcome.status.value")
+
+
+class Progress:
+    """Counts what is durable; one line per settled device, or a line now and then for all."""
+
+    def __init__(
+        self,
+        rows: int,
+        listener: Listener,
+        clock: Clock,
+        pace: Callable[[], float | None],
+        *,
+        log_devices: bool,
+    ) -> None:
+        self._rows = max(rows, 1)
+        self._listener = listener
+        self._clock = clock
+        self._pace = pace
+        self._log_devices = log_devices
+        self._log = logger()
+        self._counts: Counter[str] = Counter()
+        self._done = 0
+        self._began_at = self._told_at = clock.monotonic()
+        self._told = 0
+
+    def settled(self, settlements: Sequence[Settlement]) -> None:
+        """Hear of outcomes once they are durable."""
+        self._counts.update(map(_status, settlements))
+        self._done += len(settlements)
+        self._listener.settled(self._counts)
+        if self._log_devices:
+            for item in settlements:
+                self._tell_device(item)
+        elif self._is_new_tenth():
+            self._tell()
+
+    async def run(self) -> None:
+        """Tell at least every `TOLD_EVERY_S`, until cancelled."""
+        while not self._log_devices:
+            wait_s = self._told_at + TOLD_EVERY_S - self._clock.monotonic()
+            if wait_s <= 0:
+                self._tell()
+            else:
+                await self._clock.sleep(wait_s)
+
+    def _is_new_tenth(self) -> bool:
+        is_later = self._clock.monotonic() >= self._told_at + TOLD_AT_MOST_S
+        return is_later and self._told * 10 // self._rows < self._done * 10 // self._rows
+
+    def _tell(self) -> None:
+        now = self._clock.monotonic()
+        self._told_at, self._told = now, self._done
+        self._log.info(
+            "run.progress",
+            settled=self._done,
+            rows=self._rows,
+            **self._counts,
+            per_s=round(self._done / max(now - self._began_at, TOLD_AT_MOST_S), 1),
+            pace_per_s=self._pace(),
+        )
+
+    def _tell_device(self, item: Settlement) -> None:
+        attempt = item.attempt
+        self._log.info(
+            "device.settled",
+            row=(item.row & _POSITION) + 1,
+            machine_code=item.device.machine_code,
+            user_id=item.device.user_id,
+            outcome=item.outcome.status.value,
+            device_id=item.outcome.device_id,
+            attempts=item.attempts,
+            took_s=round(attempt.took_s, 3) if attempt else None,
+            http_status=attempt.http_status if attempt else None,
+            code=attempt.code if attempt else "",
+            message=attempt.message if attempt else "",
+            trace_id=attempt.trace_id if attempt else "",
+            detail=item.outcome.detail,
+        )

@@ -1,0 +1,69 @@
+"""`run --rehearse`: a real manifest against a sandbox of its own; nothing real is touched."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import SecretStr
+
+from bulkbind.app.listener import Listener, Silent
+from bulkbind.app.run import run
+from bulkbind.sandbox import SandboxOptions
+from bulkbind.settings import ApiSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from bulkbind.app.inputs import Named
+    from bulkbind.app.sending import RunResult
+    from bulkbind.engine import StopSignal
+    from bulkbind.settings import Settings
+
+OUT = Path("bulkbind-report/rehearsal")
+
+
+async def rehearse(
+    manifests: Sequence[str | Path | Named],
+    settings: Settings,
+    *,
+    sandbox: SandboxOptions | None = None,
+    first: int | None = None,
+    listener: Listener | None = None,
+    stop: StopSignal | None = None,
+) -> RunResult:
+    """Run manifests against a sandbox in this process, with a ledger that is thrown away.
+
+    Endpoint, path, credentials and ledger of *settings* are left alone; all the rest holds. The
+    report goes to `settings.out`, or to `bulkbind-report/rehearsal`.
+
+    Args:
+        manifests: As in `run`.
+        settings: As in `run`.
+        sandbox: The sandbox's limits and faults; None: none.
+        first: As in `run`.
+        listener: As in `run`.
+        stop: As in `run`.
+
+    Raises: as `run`.
+    """
+    from bulkbind.sandbox import Sandbox  # noqa: PLC0415  # a server, which few runs need
+
+    hears = listener or Silent()
+    with tempfile.TemporaryDirectory(prefix="bulkbind-rehearsal-") as folder:
+        async with Sandbox(sandbox or SandboxOptions()) as served:
+            hears.notice(f"a rehearsal on a sandbox, {served.url}: nothing real is touched")
+            own = settings.model_copy(
+                update={
+                    "api": settings.api.model_copy(
+                        update={"endpoint": served.url, "path": ApiSettings().path}
+                    ),
+                    "auth": settings.auth.model_copy(update={"token": SecretStr("AT rehearsal")}),
+                    "ledger": Path(folder, "rehearsal.db"),
+                    "out": settings.out or OUT,
+                }
+            )
+            result = await run(manifests, own, first=first, listener=hears, stop=stop)
+    return replace(result, can_go_on=False)

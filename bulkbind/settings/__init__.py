@@ -1,0 +1,39 @@
+"""The settings: one frozen model of a few parts, merged flag > environment > file > default.
+
+The parts are ours; a settings file is flat, but for `auth:`, and its keys are the names of the
+flags: `concurrency: 64`. Every key stands in `configs/*.yaml` with its unit and reason. A duration
+is written `90s`, `50m`, `2h` or as a number of seconds.
+"""
+
+from bulkbind.settings.file import read_config
+from bulkbind.settings.load import Loaded, Value, load, load_settings
+from bulkbind.settings.model import (
+    FIELDS,
+    ApiSettings,
+    AuthSettings,
+    LogSettings,
+    ManifestSettings,
+    ReadbackSettings,
+    SendSettings,
+    Settings,
+)
+from bulkbind.settings.values import is_loopback, normal_endpoint, parse_duration
+
+__all__ = [
+    "FIELDS",
+    "ApiSettings",
+    "AuthSettings",
+    "Loaded",
+    "LogSettings",
+    "ManifestSettings",
+    "ReadbackSettings",
+    "SendSettings",
+    "Settings",
+    "Value",
+    "is_loopback",
+    "load",
+    "load_settings",
+    "normal_endpoint",
+    "parse_duration",
+    "read_config",
+]

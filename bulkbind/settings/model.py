@@ -1,0 +1,183 @@
+"""The settings as one frozen value of a few parts."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    SecretStr,
+)
+
+from bulkbind.errors import UsageError
+from bulkbind.settings.values import (
+    checked_path,
+    duration_text,
+    normal_endpoint,
+    parse_duration,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+Raw = dict[str, Any]
+"""Settings as a file holds them: nested mappings."""
+
+FIELDS = ("user_id", "machine_code", "device_name", "device_os")
+"""The fields of a manifest, in the order of the report."""
+
+Duration = Annotated[
+    float,
+    BeforeValidator(parse_duration),
+    PlainSerializer(duration_text, return_type=str, when_used="json"),
+]
+Positive = Annotated[Duration, Field(gt=0)]
+Endpoint = Annotated[str, AfterValidator(normal_endpoint)]
+UrlPath = Annotated[str, AfterValidator(checked_path)]
+
+
+class Part(BaseModel):
+    """A part of the settings: frozen, and closed to keys it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=False)
+
+
+class AuthSettings(Part):
+    """How requests are authorised."""
+
+    token: SecretStr | None = None
+    """From `BULKBIND_TOKEN` only; a settings file cannot hold it."""
+    token_file: Path | None = None
+    """A file with the token alone, readable by its owner only."""
+    token_prefix: str = "Bearer "  # noqa: S105  # no secret
+    """Stands before a token that has no scheme word of its own (`AT 3b91…` has one)."""
+
+
+class ApiSettings(Part):
+    """What the destination is and how it speaks. Source: koodrive-api.md."""
+
+    endpoint: Endpoint | None = None
+    path: UrlPath = "/koodrive/ose/v1/backup/device"
+    """`ose` is a service name in the reference, so it may differ."""
+    already_bound_codes: tuple[str, ...] = ()
+    """Values of `code` that mean "already bound"; the reference names none."""
+    retryable_codes: tuple[str, ...] = ()
+    """Values of `code` that may pass when sent again."""
+    timeout: Positive = 30.0
+    """From sending a bind to the end of its answer."""
+    list_timeout: Positive = 120.0
+    """The same for a user's list, which may hold 100,000 devices."""
+    connect_timeout: Positive = 10.0
+
+
+class SendSettings(Part):
+    """How much is sent, how often, how long."""
+
+    concurrency: Annotated[int, Field(ge=1, le=1000)] = 32
+    """Requests in flight at once."""
+    rate: Annotated[float, Field(gt=0)] | None = None
+    """A cap in requests per second; none: as fast as the gateway allows."""
+    max_attempts: Annotated[int, Field(ge=1, le=100)] = 6
+    """Attempts that cost (5xx, no answer) before a device has failed; 429 costs none."""
+    backoff_base: Positive = 0.5
+    backoff_cap: Positive = 30.0
+    """Wait before attempt n + 1: rand(0, min(backoff_cap, backoff_base * 2**(n - 1)))."""
+    deadline: Positive | None = None
+    """The run stops, and can go on later, after this long."""
+    grace: Duration = 20.0
+    """After a first signal: how long requests in flight may still take."""
+
+
+class ReadbackSettings(Part):
+    """How doubt is settled."""
+
+    readback: bool = True
+    """False for servers without a list: what got no answer then stays in doubt."""
+    readback_settle: Duration = 5.0
+    """How long after a silent request its binding may still appear in the list."""
+
+
+class ManifestSettings(Part):
+    """How manifests are read."""
+
+    columns: dict[str, str] = Field(default_factory=dict)
+    """Field of ours -> the operator's header."""
+    user_id: str | None = None
+    """For rows without a user."""
+    on_invalid: Literal["abort", "skip"] = "abort"
+    rebind: bool = False
+    """Send again what the ledger knows as bound."""
+
+
+LogLevel = Literal["debug", "info", "warning", "error"]
+
+
+class LogSettings(Part):
+    """What is written about a run while it runs."""
+
+    log_level: LogLevel | None = None
+    """The least severe log line on standard error; None: warning on a terminal, which has the
+    progress display, else info. In a log file: info, or debug if that is set."""
+    log_format: Literal["console", "json"] | None = None
+    """The form on standard error; None: console on a terminal, else JSON lines."""
+    log_file: Path | None = None
+    """JSON lines are appended to it, beside standard error."""
+    log_devices: bool = False
+    """A line for every settled device, instead of progress lines."""
+
+
+class Settings(Part):
+    """Everything, as one value."""
+
+    api: ApiSettings = ApiSettings()
+    auth: AuthSettings = AuthSettings()
+    send: SendSettings = SendSettings()
+    doubt: ReadbackSettings = ReadbackSettings()
+    manifest: ManifestSettings = ManifestSettings()
+    log: LogSettings = LogSettings()
+    ledger: Path | None = None
+    """None: `$XDG_STATE_HOME/bulkbind/<host>.db`."""
+    out: Path | None = None
+    """The report folder; None: `bulkbind-report/<run id>`."""
+
+    def endpoint(self) -> str:
+        """Return the endpoint. Raises: UsageError if none is set."""
+        if self.api.endpoint is None:
+            raise UsageError(
+                "no endpoint is set",
+                hint="give --endpoint https://…, BULKBIND_ENDPOINT, or `endpoint:` in a "
+                "settings file such as configs/koodrive-intl.yaml; `bulkbind sandbox` starts a "
+                "local one to try",
+            )
+        return self.api.endpoint
+
+    def ledger_path(self, environ: Mapping[str, str] = os.environ) -> Path:
+        """Return the ledger's file: as set, or one per endpoint in the user's state folder."""
+        if self.ledger is not None:
+            return self.ledger
+        state = environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
+        host = urlsplit(self.endpoint()).netloc.replace(":", "_").replace("[", "").replace("]", "")
+        return Path(state) / "bulkbind" / f"{host}.db"
+
+    def public(self) -> Raw:
+        """Return the settings as a file would hold them, without secrets."""
+        plain: Raw = self.model_dump(mode="json", exclude={"auth": {"token"}})
+        for part in PARTS:
+            plain |= plain.pop(part)
+        plain["auth"]["token"] = "set" if self.auth.token else None
+        return plain
+
+
+PARTS = ("api", "send", "doubt", "manifest", "log")
+"""Parts whose keys stand at the top of a settings file."""
+PART_OF = {key: part for part in PARTS for key in type(getattr(Settings(), part)).model_fields}
+KEYS = (*PART_OF, "auth", "ledger", "out")
+"""The keys at the top of a settings file."""

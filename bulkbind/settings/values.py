@@ -1,0 +1,65 @@
+"""Values of settings that have a form of their own: durations and endpoints."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from urllib.parse import urlsplit
+
+_UNITS_S = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|)", re.ASCII)
+
+
+def parse_duration(value: object) -> float:
+    """Return the seconds of `90s`, `50m`, `2h`, `1d`, `250ms` or a bare number.
+
+    Raises: ValueError if *value* is none of these.
+    """
+    match = _DURATION.fullmatch(str(value).strip())
+    if match is None:
+        raise ValueError("a duration is written like 90s, 50m, 2h or 250ms")
+    return float(match[1]) * _UNITS_S[match[2]]
+
+
+def duration_text(seconds: float) -> str:
+    """Return seconds as a settings file would hold them: `500ms`, `90s`."""
+    if 0 < seconds < 1:
+        return f"{seconds * 1000:g}ms"
+    return f"{seconds:g}s"
+
+
+def checked_path(value: str) -> str:
+    """Return the path of a URL. Raises: ValueError if it cannot stand there."""
+    if not re.fullmatch(r"/[!-~]*[!-.0-~]", value, re.ASCII):
+        raise ValueError("a path begins with / and ends with something else, without blanks")
+    return value
+
+
+def normal_endpoint(value: str) -> str:
+    """Return `scheme://host[:port]` in lower case without a final slash.
+
+    Raises: ValueError for anything else, and for http:// to a host that is not this machine.
+    """
+    parts = urlsplit(value.strip())
+    host = parts.hostname or ""
+    if (
+        parts.scheme.lower() not in ("https", "http")
+        or not re.fullmatch(r"[a-z0-9._:-]+", host, re.ASCII)
+        or (parts.port is None and parts.netloc.endswith(":"))
+    ):
+        raise ValueError("an endpoint is https://host or https://host:port")
+    if parts.path.strip("/") or parts.query or parts.fragment or parts.username is not None:
+        raise ValueError("an endpoint is scheme://host[:port] alone; the path is a setting, `path`")
+    if parts.scheme.lower() == "http" and not is_loopback(host):
+        raise ValueError("http:// is for loopback only, since a token would travel in clear")
+    return f"{parts.scheme}://{parts.netloc}".lower()
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether *host* names this machine: `localhost`, 127.0.0.0/8 or ::1."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,164 @@
+"""What benchmarks share: nginx as a server that costs little, measured processes, JSON results."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import resource
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+BULKBIND = [sys.executable, "-m", "bulkbind"]
+
+_NGINX = """
+daemon off; worker_processes 1; pid {folder}/nginx.pid; error_log {folder}/error.log;
+events {{ worker_connections 1024; }}
+http {{
+  access_log off; keepalive_requests 10000000; keepalive_timeout 600s;
+  client_body_temp_path {folder}; proxy_temp_path {folder}; fastcgi_temp_path {folder};
+  uwsgi_temp_path {folder}; scgi_temp_path {folder};
+  {http}
+  server {{
+    listen 127.0.0.1:{port};
+    default_type application/json;
+    location / {{
+      {location}
+      return 200 '{{"code":0,"msg":"success","data":{{"deviceId":"1842812272691451648",\
+"deviceName":"Van","deviceOS":"Android 15","createTime":"$time_iso8601"}}}}';
+    }}
+  }}
+}}
+"""
+"""A static answer to every request; it echoes no machine code."""
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on."""
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        port: int = server.getsockname()[1]
+        return port
+
+
+@contextmanager
+def nginx(http: str = "", location: str = "") -> Iterator[str]:
+    """Serve the static answer on loopback and yield its address.
+
+    Args:
+        http: Directives for the http block, such as `limit_req_zone …;`.
+        location: Directives for the location, such as `limit_req …;`.
+    """
+    program = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
+    if program is None:
+        sys.exit("this benchmark needs nginx: apt-get install nginx-light")
+    port = free_port()
+    with tempfile.TemporaryDirectory() as folder:
+        config = Path(folder, "nginx.conf")
+        config.write_text(
+            _NGINX.format(folder=folder, port=port, http=http, location=location), encoding="utf-8"
+        )
+        Path(folder).chmod(0o755)
+        server = subprocess.Popen([program, "-c", str(config), "-e", f"{folder}/error.log"])
+        try:
+            _wait_for(port)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            server.terminate()
+            server.wait(10)
+
+
+def _wait_for(port: int) -> None:
+    until = time.monotonic() + 10
+    while True:
+        try:
+            with socket.create_connection(("127.0.0.1", port), 1):
+                return
+        except OSError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.02)  # noqa: TID251  # polling another process
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """A process that ended."""
+
+    wall_s: float
+    cpu_s: float
+    """User and system time of the process and its children."""
+    peak_bytes: int
+    """Largest resident set."""
+    code: int
+    stdout: str
+    stderr: str
+
+
+def ran(command: Sequence[str | Path], *, cwd: Path, **environ: str) -> Ran:
+    """Run a process to its end and return what it took."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("BULKBIND_", "XDG_"))}
+    environment = kept | {"XDG_STATE_HOME": str(cwd), "BULKBIND_TOKEN": "any"} | environ
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+        began = time.monotonic()
+        started = subprocess.Popen(
+            list(map(str, command)),
+            cwd=cwd, env=environment, stdin=subprocess.DEVNULL, stdout=out, stderr=err,
+        )  # fmt: skip
+        _, status, usage = os.wait4(started.pid, 0)
+        wall_s = time.monotonic() - began
+        started.returncode = os.waitstatus_to_exitcode(status)
+        out.seek(0)
+        err.seek(0)
+        return Ran(
+            wall_s=wall_s,
+            cpu_s=usage.ru_utime + usage.ru_stime,
+            peak_bytes=usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024),
+            code=started.returncode,
+            stdout=out.read(),
+            stderr=err.read(),
+        )
+
+
+def say(text: str = "") -> None:
+    """Print a line of the result."""
+    print(text, flush=True)  # noqa: T201  # what a benchmark is for
+
+
+def median(values: Sequence[float]) -> float:
+    """Return the median."""
+    return statistics.median(values)
+
+
+def write_json(name: str, figures: Mapping[str, Any], folder: Path | None = None) -> Path:
+    """Write the figures, and the machine they were measured on, to `bench-<name>.json`."""
+    path = (folder or Path.cwd()) / f"bench-{name}.json"
+    machine = {
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "cores": os.cpu_count(),
+        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+    }
+    path.write_text(
+        json.dumps({"benchmark": name, "machine": machine, **figures}, indent=2) + "\n",
+        encoding="utf-8",
+    )
+    say(f"written: {path}")
+    return path
+
+
+def peak_bytes() -> int:
+    """Return the largest resident set of this process so far."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak * (1 if sys.platform == "darwin" else 1024)

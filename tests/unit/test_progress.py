@@ -1,0 +1,104 @@
+"""Progress lines: often enough, not too often, and none beside lines for each device."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+import structlog
+
+from bulkbind.app.listener import Silent
+from bulkbind.app.progress import TOLD_EVERY_S, Progress
+from bulkbind.model import Accepted, Attempt, Device, Outcome, Settlement, Status
+from tests.kit import FakeClock
+
+
+class Hears(Silent):
+    """Remembers what it was told."""
+
+    counts: dict[str, int]
+
+    def settled(self, counts):
+        self.counts = dict(counts)
+
+
+@pytest.fixture
+def log():
+    """Return the events that are logged, as they come."""
+    with structlog.testing.capture_logs() as events:
+        structlog.configure(cache_logger_on_first_use=False)
+        yield events
+    structlog.reset_defaults()
+
+
+def settlements(count, status=Status.BOUND, run=1):
+    """Return outcomes of the first rows of a run."""
+    attempt = Attempt(Accepted("d1", "t"), "trace", 0.0, 0.25, 200, "0", "success")
+    return [
+        Settlement((run << 40) + n, Device("u", f"SN{n}"), Outcome(status), 1, attempt)
+        for n in range(count)
+    ]
+
+
+def progress(rows, *, log_devices=False):
+    """Return a progress on a clock of its own, and both it and its listener."""
+    clock, hears = FakeClock(), Hears()
+    made = Progress(rows, hears, clock, lambda: 40.0, log_devices=log_devices)
+    return made, clock, hears
+
+
+def test_a_tenth_of_the_rows_is_told_but_not_every_flush(log):
+    """A line at each tenth, at most one a second, with totals and the mean rate."""
+    made, clock, hears = progress(100)
+    for _ in range(10):
+        clock.advance(0.5)
+        made.settled(settlements(5))
+    made.settled(settlements(3, Status.FAILED))
+
+    assert hears.counts == {"bound": 50, "failed": 3}
+    assert [event["settled"] for event in log] == [10, 20, 30, 40, 50]
+    assert log[-1] == {
+        "event": "run.progress",
+        "log_level": "info",
+        "settled": 50,
+        "rows": 100,
+        "bound": 50,
+        "per_s": 10.0,
+        "pace_per_s": 40.0,
+    }
+
+
+async def test_silence_is_told_too(log):
+    """A run that settles nothing for long still writes a line every half minute."""
+    made, clock, _ = progress(100)
+    telling = asyncio.create_task(made.run())
+
+    await clock.sleep(3 * TOLD_EVERY_S + 1)
+    telling.cancel()
+
+    assert [event["settled"] for event in log] == [0, 0, 0]
+
+
+def test_with_lines_for_devices_there_is_no_progress_line(log):
+    """Each settled device is one line with what is needed to ask the provider about it."""
+    made, clock, _ = progress(2, log_devices=True)
+    clock.advance(60)
+    made.settled(settlements(2, run=7))
+
+    assert [event["event"] for event in log] == ["device.settled"] * 2
+    assert log[1] == {
+        "event": "device.settled",
+        "log_level": "info",
+        "row": 2,
+        "machine_code": "SN1",
+        "user_id": "u",
+        "outcome": "bound",
+        "device_id": "",
+        "attempts": 1,
+        "took_s": 0.25,
+        "http_status": 200,
+        "code": "0",
+        "message": "success",
+        "trace_id": "trace",
+        "detail": "",
+    }
