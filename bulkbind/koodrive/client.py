@@ -98,6 +98,9 @@ class KooDrive:
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._settings.connect_timeout),
             headers={"User-Agent": self._agent},
         )
+        # aiohttp has no public switch: it sends a GET or DELETE again by itself when a kept
+        # connection breaks, past the pacer and with the same trace id.
+        self._session._retry_connection = False  # noqa: SLF001  # as above; a test watches it
         self._watchdog = Watchdog()
         return self
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from bulkbind.clock import iso
 from bulkbind.errors import UsageError
-from bulkbind.ledger.store import reading, span
+from bulkbind.ledger.store import count_by, reading, span
 from bulkbind.model import MEANINGS, PENDING, AttemptRow, ResultRow, RunState, RunSummary, Source
 
 if TYPE_CHECKING:
@@ -107,14 +107,7 @@ class RunReader:
 
     def counts(self) -> dict[str, int]:
         """Return the number of rows by status as shown, in the order in which they are shown."""
-        found = dict(
-            self._db.execute(
-                f"SELECT {_SHOWN}, count(*) FROM rows r "  # noqa: S608  # constants
-                "WHERE r.id BETWEEN ? AND ? GROUP BY 1",
-                span(self._run),
-            ).fetchall()
-        )
-        return {str(status): found[status] for status in MEANINGS if status in found}
+        return count_by(self._db, self._run, _SHOWN, tuple(MEANINGS))
 
     def _reasons(self) -> Iterator[dict[str, Any]]:
         # A row that breaks two rules counts for each of them.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from bulkbind.errors import LedgerError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
 APPLICATION_ID = 0x62626C31
@@ -122,6 +122,27 @@ def relaxed(db: sqlite3.Connection) -> Iterator[None]:
     finally:
         db.execute("PRAGMA wal_autocheckpoint = 1000")
         db.execute("PRAGMA synchronous = FULL")
+
+
+def count_by(
+    db: sqlite3.Connection, run: int, expression: str, values: Sequence[str]
+) -> dict[str, int]:
+    """Return how many rows of a run have each of *values*, those without any left out.
+
+    In one pass and without memory: GROUP BY would sort all rows first, a million of them in 40 MB.
+
+    Args:
+        db: The ledger.
+        run: The run's number.
+        expression: SQL over the columns of `rows r`; a constant of ours.
+        values: All that it can come to.
+    """
+    columns = ", ".join([f"count(*) FILTER (WHERE {expression} = ?)"] * len(values))
+    found = db.execute(
+        f"SELECT {columns} FROM rows r WHERE r.id BETWEEN ? AND ?",  # noqa: S608  # constants
+        (*values, *span(run)),
+    ).fetchone()
+    return {str(name): count for name, count in zip(values, found, strict=True) if count}
 
 
 def get_meta(db: sqlite3.Connection, key: str) -> object:

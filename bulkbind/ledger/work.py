@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from bulkbind.errors import LedgerError
-from bulkbind.ledger.store import put_meta, span
+from bulkbind.ledger.store import count_by, put_meta, span
 from bulkbind.model import Attempt, Claim, Device, RunState, Settlement, Status
 
 if TYPE_CHECKING:
@@ -43,11 +43,7 @@ _row = attrgetter("row")
 
 def counts(db: sqlite3.Connection, run: int) -> dict[str, int]:
     """Return a run's rows by status."""
-    return dict(
-        db.execute(
-            "SELECT status, count(*) FROM rows WHERE id BETWEEN ? AND ? GROUP BY status", span(run)
-        ).fetchall()
-    )
+    return count_by(db, run, "status", tuple(Status))
 
 
 def start(db: sqlite3.Connection, run: int) -> None:

@@ -318,6 +318,18 @@ async def test_the_sandboxs_own_resets_are_silence():
     assert bound == [0, 1]
 
 
+async def test_a_list_is_sent_once_whatever_comes_of_it():
+    """aiohttp would repeat a GET whose kept connection breaks: past the pacer, and uncounted."""
+    options = SandboxOptions(faults=(parse_fault("reset-before=1,on=list"),))
+    async with Sandbox(options) as sandbox, drive(sandbox.url) as client:
+        await client.bind(DEVICE)  # leaves a connection that is used again
+        listing = await client.list_devices(DEVICE.user_id)
+        seen = sandbox.stats()["requests"]
+
+    assert listing.attempt.verdict == NoAnswer()
+    assert (seen, client.requests) == (2, 2)
+
+
 async def test_a_name_that_does_not_exist_is_unreachable():
     """DNS failure: nothing was sent."""
     async with drive("http://nowhere.invalid") as client:
