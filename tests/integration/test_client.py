@@ -319,7 +319,7 @@ async def test_the_sandboxs_own_resets_are_silence():
 
 
 async def test_a_list_is_sent_once_whatever_comes_of_it():
-    """aiohttp would repeat a GET whose kept connection breaks: past the pacer, and uncounted."""
+    """A GET whose kept connection breaks would be repeated by aiohttp: unpaced, and uncounted."""
     options = SandboxOptions(faults=(parse_fault("reset-before=1,on=list"),))
     async with Sandbox(options) as sandbox, drive(sandbox.url) as client:
         await client.bind(DEVICE)  # leaves a connection that is used again
