@@ -136,6 +136,8 @@ def test_a_file_name_that_is_no_text_is_shown_and_stored(tmp_path):
 
 def test_an_open_pipe_as_manifest_can_be_interrupted(tmp_path):
     """`run -` that waits for its other end stops at Ctrl-C."""
+    # Tests that are run in the background ignore it, and what they start would as well.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with subprocess.Popen(
         [*BULKBIND, "run", "-", "--endpoint", "http://127.0.0.1:9"],
         env=environment(tmp_path, TMPDIR=str(tmp_path)),
