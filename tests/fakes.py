@@ -15,6 +15,8 @@ from bulkbind.model import (
     Listing,
     NoAnswer,
     Record,
+    Refused,
+    Transient,
     Verdict,
 )
 
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 
 LOST = "lost"
 """A plan for a bind: the server binds, and no answer comes."""
+ERRED = "erred"
+"""A plan for a bind: the server binds, and answers 500."""
 
 
 class FakeServer:
@@ -50,6 +54,8 @@ class FakeServer:
         self.in_flight = 0
         self.most_in_flight = 0
         self.second_bind_is_error = False
+        self.second_bind_is_refused = False
+        """Whether that error is one whose code nobody set as "already bound"."""
         self._ids = count(1)
 
     def put(self, user_id: str, machine_code: str, *, age_s: float = 0.0) -> None:
@@ -90,8 +96,10 @@ class FakeServer:
             self.bindings[device.user_id][device.machine_code] = known
         else:
             self.posted_again += 1
-            if self.second_bind_is_error and plan != LOST:
-                return AlreadyBound()
+            if self.second_bind_is_error and plan not in (LOST, ERRED):
+                return Refused() if self.second_bind_is_refused else AlreadyBound()
+        if plan == ERRED:
+            return Transient()
         return NoAnswer() if plan == LOST else Accepted(known.device_id, known.create_time)
 
     async def list_devices(self, user_id: str) -> Listing:

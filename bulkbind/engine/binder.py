@@ -74,7 +74,9 @@ class Binder:
     async def act(self, claim: Claim, step: Step) -> None:
         """Do what follows from the last attempt."""
         match step:
-            case Settle(outcome=outcome) | Suspect(outcome=outcome):
+            case Suspect(step=held_back):
+                await self.act(claim, held_back)
+            case Settle(outcome=outcome):
                 self._ledger.settle(
                     Settlement(claim.row, claim.device, outcome, claim.attempts, claim.last)
                 )

@@ -42,13 +42,6 @@ class Settle:
 
 
 @dataclass(frozen=True, slots=True)
-class Suspect:
-    """A refusal that may speak of the set-up: before anything has succeeded it is held back."""
-
-    outcome: Outcome
-
-
-@dataclass(frozen=True, slots=True)
 class Again:
     """Send once more: after backoff (the device's trouble) or once the gate lets it."""
 
@@ -63,7 +56,16 @@ class Park:
     if_absent: Outcome | None = None
     """How the row ends if the list does not show it; None: it is sent again."""
     if_unreadable: Outcome | None = None
-    """How it ends if there is no list to read; None: it stays in doubt."""
+    """How it ends if the list cannot be read; None: it stays in doubt."""
+    if_disabled: Outcome | None = None
+    """How it ends where the settings say that there are no lists; None: it stays in doubt."""
+
+
+@dataclass(frozen=True, slots=True)
+class Suspect:
+    """What may speak of the set-up: before anything has succeeded it is held back."""
+
+    step: Settle | Park
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,8 @@ class Halt:
 Step: TypeAlias = Settle | Suspect | Again | Park | Halt
 
 
+_UNCONFIRMED = Outcome(Status.ALREADY_BOUND, detail="as the server says; no list confirmed it")
+_REFUSALS = (Refused, AlreadyBound)
 _COSTS = (Accepted, AlreadyBound, Refused, Transient, NoAnswer)
 
 
@@ -105,9 +109,8 @@ def decide(  # noqa: C901, PLR0911, PLR0912  # a table, one case a verdict
                     detail="the server says already bound, but this user's list does not show it: "
                     "perhaps bound to another user",
                 ),
-                if_unreadable=Outcome(
-                    Status.ALREADY_BOUND, detail="as the server says; no list confirmed it"
-                ),
+                if_unreadable=_UNCONFIRMED,
+                if_disabled=_UNCONFIRMED,
             )
         case Refused(set_up=set_up):
             return _refused(claim, set_up=set_up)
@@ -142,7 +145,7 @@ def decide(  # noqa: C901, PLR0911, PLR0912  # a table, one case a verdict
 
 def accepted(claim: Claim, attempt: Attempt, verdict: Accepted) -> Outcome:
     """Return `bound` if the binding is younger than our first sending, else `already_bound`."""
-    was_sent_before = claim.attempts > 1 or claim.doubts > 0
+    was_sent_before = _was_sent_before(claim)
     first = claim.sent_at if was_sent_before else attempt.sent_at
     created = epoch_of(verdict.create_time)
     is_ours = created is not None and first is not None and created >= first - CREATE_TIME_MARGIN_S
@@ -156,27 +159,36 @@ def accepted(claim: Claim, attempt: Attempt, verdict: Accepted) -> Outcome:
     )
 
 
+def _was_sent_before(claim: Claim) -> bool:
+    """Return whether a request before the last one may have bound it."""
+    return claim.attempts > 1 or claim.doubts > 0
+
+
 def found(claim: Claim, record: Record, park: Park) -> Outcome:
     """Return how a row ends that the user's list shows."""
     created = epoch_of(record.create_time)
+    is_ours = (
+        created is not None
+        and claim.sent_at is not None
+        and created >= claim.sent_at - CREATE_TIME_MARGIN_S
+    )
+    came = "no answer came" if claim.doubts else "the server answered with an error"
     if claim.attempts == 0 and claim.doubts == 0:
         status, detail = Status.SKIPPED, "found on the server's list; an earlier run had sent it"
     elif park.if_unreadable is not None:
         status, detail = Status.ALREADY_BOUND, "confirmed by the server's list"
-    elif (
-        created is not None
-        and claim.sent_at is not None
-        and created >= claim.sent_at - CREATE_TIME_MARGIN_S
-    ):
-        status, detail = Status.BOUND, "no answer came; found on the server's list"
+    elif is_ours:
+        status, detail = Status.BOUND, f"{came}; found on the server's list"
     else:
-        status, detail = Status.ALREADY_BOUND, "no answer came; the list shows an older binding"
+        status, detail = Status.ALREADY_BOUND, f"{came}; the list shows an older binding"
+    # A request that was answered with a no made no binding: an earlier one of ours did.
+    was_refused = claim.last is not None and isinstance(claim.last.verdict, _REFUSALS)
     return Outcome(
         status,
         device_id=record.device_id,
         create_time=record.create_time,
         detail=detail,
-        repeated=park.if_unreadable is not None and claim.doubts > 0,
+        repeated=was_refused and is_ours and _was_sent_before(claim),
     )
 
 
@@ -198,15 +210,20 @@ def absent(claim: Claim, park: Park, *, is_own: bool, max_attempts: int) -> Outc
 
 def _refused(claim: Claim, *, set_up: bool) -> Step:
     outcome = Outcome(Status.FAILED)
-    if claim.doubts:
-        # An earlier request may have bound it, whatever this one was told.
-        return Park(if_absent=outcome)
-    return Suspect(outcome) if set_up else Settle(outcome)
+    if _was_sent_before(claim):
+        return _unless_listed(claim, outcome)
+    return Suspect(Settle(outcome)) if set_up else Settle(outcome)
 
 
 def _exhausted(claim: Claim) -> Step:
     outcome = Outcome(Status.FAILED, detail=f"gave up after {claim.attempts} attempts")
-    return Park(if_absent=outcome) if claim.doubts else Suspect(outcome)
+    step = _unless_listed(claim, outcome)
+    return step if claim.doubts else Suspect(step)
+
+
+def _unless_listed(claim: Claim, outcome: Outcome) -> Park:
+    """An earlier request may have bound it, whatever the last one was told: let the list tell."""
+    return Park(if_absent=outcome, if_disabled=None if claim.doubts else outcome)
 
 
 def _unreachable(attempt: Attempt) -> StopReason:

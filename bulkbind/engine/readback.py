@@ -86,8 +86,8 @@ class Readback:
     def park(self, claim: Claim, park: Park) -> None:
         """Take charge of a row that only the list can settle."""
         if not self._is_enabled:
-            if park.if_unreadable is not None:
-                self._settle(_Parked(claim, park, 0.0), park.if_unreadable)
+            if park.if_disabled is not None:
+                self._settle(_Parked(claim, park, 0.0), park.if_disabled)
             return
         user = self._users.setdefault(claim.device.user_id, _User())
         user.parked.append(_Parked(claim, park, self._clock.monotonic()))

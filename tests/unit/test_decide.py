@@ -33,6 +33,7 @@ from bulkbind.model import (
     Unreachable,
 )
 
+FAILED = Outcome(Status.FAILED)
 SENT = 1_000_000.0  # 1970-01-12T13:46:40Z
 AT_SENDING = "1970-01-12T13:46:40.000Z"
 
@@ -56,7 +57,9 @@ def step(verdict, unreachable=None, **values):
     ("verdict", "values", "expected"),
     [
         (Refused(), {}, Settle(Outcome(Status.FAILED))),
-        (Refused(set_up=True), {}, Suspect(Outcome(Status.FAILED))),
+        (Refused(set_up=True), {}, Suspect(Settle(Outcome(Status.FAILED)))),
+        (Refused(), {"attempts": 2}, Park(FAILED, if_disabled=FAILED)),
+        (Refused(set_up=True), {"attempts": 2}, Park(FAILED, if_disabled=FAILED)),
         (Refused(), {"doubts": 1}, Park(if_absent=Outcome(Status.FAILED))),
         (Transient(), {}, Again(backoff=True)),
         (Transient(retry_after_s=7.0), {"attempts": 5}, Again(backoff=True, retry_after_s=7.0)),
@@ -92,11 +95,14 @@ def test_what_no_device_can_help_halts_the_run(verdict, values):
 
 
 def test_attempts_run_out_as_a_suspect():
-    """The last Transient fails the device; before anything succeeded it speaks of the set-up."""
+    """The last error fails the device, unless the list shows it; at first it is held back."""
     last = step(Transient(), attempts=6)
 
     assert isinstance(last, Suspect)
-    assert "6 attempts" in last.outcome.detail
+    assert isinstance(last.step, Park)
+    assert last.step.if_absent is not None
+    assert last.step.if_absent == last.step.if_disabled
+    assert "6 attempts" in last.step.if_absent.detail
 
 
 def test_attempts_that_run_out_after_doubt_wait_for_the_list():
