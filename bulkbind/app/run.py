@@ -142,6 +142,7 @@ class _Staging:
             await self._ledger.ready(number)
             counts = await self._ledger.counts(number)
             self._refuse_invalid(counts)
+            await self._warn_of_conflicts(number)
             if not sum(counts.values()):
                 self._session.listener.notice("the manifests hold no rows")
             if not self._session.listener.confirm(counts):
@@ -208,6 +209,15 @@ class _Staging:
         if await asyncio.to_thread(digest, paths, self._session.settings.manifest) != known:
             raise ManifestError(
                 "a manifest changed while it was read", hint="run again when it is complete"
+            )
+
+    async def _warn_of_conflicts(self, number: int) -> None:
+        count, examples = await self._ledger.conflicts(number)
+        if count:
+            shown = "\n  ".join(examples)
+            self._session.listener.notice(
+                f"{count:,} devices are given to more than one user, and all of that is sent:"
+                f"\n  {shown}"
             )
 
     def _refuse_invalid(self, counts: dict[str, int]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import getpass
 import os
 import socket
@@ -14,18 +15,23 @@ from typing import TYPE_CHECKING
 from bulkbind.app.progress import Progress
 from bulkbind.app.reports import Report, write_report
 from bulkbind.clock import Clock, iso
-from bulkbind.engine import Pacer, Parts, Pipeline, StopSignal
-from bulkbind.errors import LedgerError
+from bulkbind.engine import Breaker, Pacer, Parts, Pipeline, StopSignal
+from bulkbind.engine.stop import DrainedError
+from bulkbind.errors import InterruptedRunError, LedgerBusyError, LedgerError
 from bulkbind.koodrive import KooDrive, fixed_token
 from bulkbind.ledger import Ledger
 from bulkbind.logs import bound, logger
 from bulkbind.model import RunState
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
 
     from bulkbind.app.listener import Listener
+    from bulkbind.model import Settlement
     from bulkbind.settings import Settings
+
+LOOK_AGAIN_S = 0.5
+"""How often a ledger is tried that another run holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,14 +77,35 @@ def holder(clock: Clock) -> dict[str, object]:
 async def held_ledger(session: Session) -> AsyncIterator[Ledger]:
     """Hold the endpoint's ledger for the block. Raises: LedgerBusyError, LedgerError."""
     endpoint = session.settings.endpoint()
-    ledger = Ledger(session.settings.ledger_path(), endpoint, session.clock)
-    left = await ledger.open(holder(session.clock))
+    ledger, left = await _opened(session, endpoint)
     if left:
         session.listener.notice(f"{left} rows were being sent when a run was cut off: in doubt")
     try:
         yield ledger
     finally:
         await asyncio.shield(ledger.close())
+
+
+async def _opened(session: Session, endpoint: str) -> tuple[Ledger, int]:
+    """Return the ledger once nobody else holds it, and how many rows a crash left claimed."""
+    until = session.clock.monotonic() + session.settings.wait
+    is_told = False
+    while True:
+        ledger = Ledger(session.settings.ledger_path(), endpoint, session.clock)
+        try:
+            return ledger, await ledger.open(holder(session.clock))
+        except LedgerBusyError as error:
+            if session.stop.reason is not None:
+                raise InterruptedRunError(
+                    "nothing was sent", exit_code=session.stop.reason.exit_code
+                ) from error
+            if session.clock.monotonic() >= until:
+                raise
+            if not is_told:
+                session.listener.notice(f"{error}; waiting for it")
+                is_told = True
+        with contextlib.suppress(DrainedError):
+            await session.stop.sleep(session.clock, LOOK_AGAIN_S)
 
 
 async def send(
@@ -100,7 +127,13 @@ async def send(
         pacer.per_s,
         log_devices=settings.log.log_devices,
     )
-    ledger.on_settled = progress.settled
+    breaker = Breaker(stop, settings.send.max_failures)
+
+    def on_settled(settlements: Sequence[Settlement]) -> None:
+        progress.settled(settlements)
+        breaker.settled(settlements)
+
+    ledger.on_settled = on_settled
     began = clock.monotonic()
     client = KooDrive(
         settings.api,

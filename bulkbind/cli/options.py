@@ -25,7 +25,11 @@ GIVEN = (
     "concurrency",
     "rate",
     "max_attempts",
+    "max_wait",
     "deadline",
+    "max_failures",
+    "grace",
+    "wait",
     "log_level",
     "log_format",
     "log_file",
@@ -112,9 +116,31 @@ sending_options = _together(
             help="attempts before a device has failed; 429 costs none  [default: 6]",
         ),
         option(
+            "--max-wait",
+            metavar="TIME",
+            help="the longest wait for the gateway's limit that is waited out; a longer one, as "
+            "for a limit per hour or day, stops with 3  [default: 120s]",
+        ),
+        option(
             "--deadline",
             metavar="TIME",
             help="stop after this long (90s, 50m, 2h), exit 3  [default: none]",
+        ),
+        option(
+            "--max-failures",
+            metavar="N|N%",
+            help="stop, exit 3, once so many devices have failed, or so many percent of those "
+            "that have ended (counted from 100 on)  [default: none]",
+        ),
+        option(
+            "--grace",
+            metavar="TIME",
+            help="after Ctrl-C or SIGTERM: how long requests in flight may take  [default: 20s]",
+        ),
+        option(
+            "--wait",
+            metavar="TIME",
+            help="wait so long for a ledger that another run holds, before exit 75  [default: 0s]",
         ),
     ]
 )

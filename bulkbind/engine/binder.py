@@ -30,8 +30,10 @@ class Binder:
         tasks: asyncio.TaskGroup,
         *,
         max_attempts: int,
+        max_wait_s: float,
         concurrency: int,
     ) -> None:
+        self._max_wait_s = max_wait_s
         self._api = parts.api
         self._ledger = parts.ledger
         self._stop = parts.stop
@@ -125,7 +127,11 @@ class Binder:
         if not isinstance(attempt.verdict, Accepted):
             self._ledger.record(claim.row, attempt)
         return decide(
-            claim, attempt, max_attempts=self._max_attempts, unreachable=self._unreachable
+            claim,
+            attempt,
+            max_attempts=self._max_attempts,
+            unreachable=self._unreachable,
+            max_wait_s=self._max_wait_s,
         )
 
     async def _again(self, claim: Claim, step: Again, *, is_released: bool = False) -> Step:

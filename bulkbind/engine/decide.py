@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TypeAlias, assert_never
 
-from bulkbind.clock import epoch_of
+from bulkbind.clock import epoch_of, iso
 from bulkbind.engine.stop import StopReason
 from bulkbind.model import (
     Accepted,
@@ -88,8 +89,33 @@ def costs(attempt: Attempt) -> bool:
     return isinstance(attempt.verdict, _COSTS)
 
 
+def too_long(attempt: Attempt, max_wait_s: float) -> StopReason | None:
+    """Return why a run stops rather than wait, if the gateway wants a wait that is too long.
+
+    A gateway that tells a limit per hour or day, and no time to wait, may mean all of it.
+    """
+    told = attempt.verdict
+    if not isinstance(told, Throttled):
+        return None
+    wait_s = told.window_s if told.retry_after_s is None else told.retry_after_s
+    if wait_s is None or wait_s <= max_wait_s:
+        return None
+    moment = iso(datetime.fromtimestamp(attempt.sent_at + wait_s, UTC))
+    limit = f" ({told.limit:g} in {told.window_s:g} s)" if told.limit and told.window_s else ""
+    return StopReason(
+        f"the gateway's limit is used up{limit}, and waiting for it would take up to "
+        f"{wait_s:,.0f} s: longer than max_wait, {max_wait_s:g} s",
+        hint=f"go on after {moment}, or with a larger --max-wait",
+    )
+
+
 def decide(  # noqa: C901, PLR0911, PLR0912  # a table, one case a verdict
-    claim: Claim, attempt: Attempt, *, max_attempts: int, unreachable: int | None
+    claim: Claim,
+    attempt: Attempt,
+    *,
+    max_attempts: int,
+    unreachable: int | None,
+    max_wait_s: float,
 ) -> Step:
     """Return what to do with a row after an attempt.
 
@@ -98,6 +124,7 @@ def decide(  # noqa: C901, PLR0911, PLR0912  # a table, one case a verdict
         attempt: What came of it.
         max_attempts: After this many that cost, the row has failed.
         unreachable: Failed connections in a row before anything was ever answered; None later.
+        max_wait_s: What the gateway may make the whole run wait before it stops instead.
     """
     match attempt.verdict:
         case Accepted():
@@ -121,7 +148,8 @@ def decide(  # noqa: C901, PLR0911, PLR0912  # a table, one case a verdict
         case NoAnswer():
             return Park()
         case Throttled():
-            return Again(backoff=False)
+            reason = too_long(attempt, max_wait_s)
+            return Halt(reason) if reason else Again(backoff=False)
         case Unreachable():
             if unreachable is not None and unreachable >= UNREACHABLE_AT_START:
                 return Halt(_unreachable(attempt))

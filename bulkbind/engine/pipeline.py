@@ -51,6 +51,7 @@ class Pipeline:
             settle_s=doubt.readback_settle,
             is_enabled=doubt.readback,
             max_attempts=send.max_attempts,
+            max_wait_s=send.max_wait,
         )
         self._binder = Binder(
             parts,
@@ -58,6 +59,7 @@ class Pipeline:
             self._retries,
             self._tasks,
             max_attempts=send.max_attempts,
+            max_wait_s=send.max_wait,
             concurrency=send.concurrency,
         )
         self._readback.resend = self._binder.resend

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from bulkbind.engine.decide import UNREACHABLE_AT_START, Again, Park, absent, found
+from bulkbind.engine.decide import UNREACHABLE_AT_START, Again, Park, absent, found, too_long
 from bulkbind.engine.retry import Retries, jitter
 from bulkbind.engine.stop import DrainedError
 from bulkbind.logs import logger
@@ -64,6 +64,7 @@ class Readback:
         settle_s: float,
         is_enabled: bool,
         max_attempts: int,
+        max_wait_s: float,
     ) -> None:
         self._api = parts.api
         self._ledger = parts.ledger
@@ -75,6 +76,7 @@ class Readback:
         self._settle_s = settle_s
         self._is_enabled = is_enabled
         self._max_attempts = max_attempts
+        self._max_wait_s = max_wait_s
         self._users: dict[str, _User] = {}
         self._is_started = False
         self._log = logger()
@@ -226,6 +228,9 @@ class Readback:
             nonlocal attempts, unreachable
             self.lists += 1
             listing = await self._api.list_devices(name)
+            if reason := too_long(listing.attempt, self._max_wait_s):
+                self._stop.set(reason)
+                return listing
             match listing.attempt.verdict:
                 case Throttled() | ClockRefused():
                     return Again(backoff=False)

@@ -8,9 +8,9 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from bulkbind.clock import Clock, iso
-from bulkbind.ledger import staging, work
+from bulkbind.ledger import compare, staging, work
 from bulkbind.ledger.lock import LedgerLock
-from bulkbind.ledger.store import get_meta, relaxed, span
+from bulkbind.ledger.store import get_meta, reading, relaxed, span
 from bulkbind.ledger.writer import Writer
 from bulkbind.model import Attempt, CheckedRow, Claim, RunState, Settlement, Source, Status
 
@@ -34,6 +34,7 @@ class Ledger:
         self._clock = clock
         self._gather_s = gather_s
         real = path.resolve()  # a link to a ledger is that ledger, and has its lock
+        self._path = real
         self._lock = LedgerLock(real)
         self._writer = Writer(real, endpoint)
         self._settlements: list[Settlement] = []
@@ -128,6 +129,15 @@ class Ledger:
     async def ready(self, run: int) -> None:
         """Say that the whole manifest is staged."""
         await self._writer.submit(lambda db: staging.ready(db, run), alone=True)
+
+    async def conflicts(self, run: int) -> tuple[int, list[str]]:
+        """See `compare.conflicts`; beside the writer, whose sorting would be done in memory."""
+
+        def find() -> tuple[int, list[str]]:
+            with reading(self._path) as db:
+                return compare.conflicts(db, run)
+
+        return await asyncio.to_thread(find)
 
     async def confirm(self, run: int) -> int:
         """Say that the run is wanted; returns how many rows of older runs were withdrawn."""

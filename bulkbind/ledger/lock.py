@@ -43,7 +43,7 @@ class LedgerLock:
             os.close(file)
             raise LedgerBusyError(
                 f"another run holds the ledger: {_describe(text)}",
-                hint="wait for it, or look at it with `bulkbind runs`",
+                hint="--wait 10m waits for it; `bulkbind runs` shows it",
             ) from None
         os.ftruncate(file, 0)
         os.pwrite(file, json.dumps(holder).encode(), 0)

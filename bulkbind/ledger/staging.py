@@ -8,6 +8,7 @@ from json.encoder import encode_basestring_ascii
 from typing import TYPE_CHECKING, Any
 
 from bulkbind.errors import LedgerError
+from bulkbind.ledger import compare
 from bulkbind.ledger.store import RUN_SHIFT, span, transaction
 from bulkbind.model import CheckedRow, RunState, Source, Status
 
@@ -62,10 +63,20 @@ UPDATE rows SET status = 'in_doubt', detail = 'in doubt since run ' || r.run_id
 """
 _MARK_SKIPPED = """
 UPDATE rows SET status = 'skipped', device_id = b.device_id, create_time = b.create_time,
-       detail = 'bound since ' || b.since || ' by run ' || r.run_id, cells = NULL
+       detail = 'bound since ' || b.since || ' by run ' || r.run_id
+                || CASE WHEN b.device_name IS rows.device_name AND b.device_os IS rows.device_os
+                        THEN '' ELSE '; under another name or OS: --rebind sends these' END,
+       cells = NULL
   FROM bindings b JOIN runs r USING (run)
  WHERE rows.id BETWEEN :first AND :last AND rows.status = 'staged' AND NOT :rebind
    AND b.user_id = rows.user_id AND b.machine_code = rows.machine_code
+"""
+# What an older run had sent and got an error for may be bound for all that: only a list can tell,
+# and the new run waits for it, too.
+_DOUBT_OLDER = """
+UPDATE rows SET status = 'in_doubt', doubts = doubts + 1,
+       detail = 'sent, and answered with an error, when another run took its run''s place'
+ WHERE id BETWEEN ? AND ? AND status = 'staged' AND attempts > 0
 """
 _STAGE_INVALID = """
 INSERT INTO rows (id, run, source, line, user_id, machine_code, device_name, device_os,
@@ -193,15 +204,20 @@ def confirm(db: sqlite3.Connection, run: int, moment: str) -> int:
             (run,),
         ).fetchall()
         for number, run_id in older:
+            if db.execute(_DOUBT_OLDER, span(number)).rowcount:
+                first, last = span(run)
+                db.execute(_MARK_IN_DOUBT, {"run": run, "first": first, "last": last})
             withdrawn += db.execute(
                 "UPDATE rows SET status = ?, settled_at = ?, detail = ? "
                 "WHERE id BETWEEN ? AND ? AND status = 'staged'",
                 (Status.WITHDRAWN, moment, f"run {run_id} took this run's place", *span(number)),
             ).rowcount
             db.execute("UPDATE runs SET superseded_by = ? WHERE run = ?", (run, number))
+        different = compare.changes(db, run)
+        facts = {} if different is None else {"changes": different}
         db.execute(
-            "UPDATE runs SET state = ?, confirmed_at = ? WHERE run = ?",
-            (RunState.CONFIRMED, moment, run),
+            "UPDATE runs SET state = ?, confirmed_at = ?, facts = ? WHERE run = ?",
+            (RunState.CONFIRMED, moment, json.dumps(facts), run),
         )
     return withdrawn
 

@@ -53,6 +53,7 @@ def as_text(summary: RunSummary, *, every_status: bool = False) -> str:
         rest = len(summary.reasons) - MOST_REASONS_SHOWN
         if rest > 0:
             lines.append(f"  … and {rest} more in summary.json")
+    lines += _changes(summary.facts.get("changes"))
     lines += _pace(summary.facts)
     if summary.facts.get("stop_reason"):
         lines.append(f"stopped: {summary.facts['stop_reason']}")
@@ -63,6 +64,22 @@ def _reason(reason: dict[str, Any]) -> str:
     words = " ".join(str(reason[key]) for key in ("code", "message") if reason[key])
     detail = f" ({reason['detail']})" if reason["detail"] not in ("", reason["message"]) else ""
     return f"  {reason['count']:>7,}  {reason['status']}: {words}, e.g. {reason['example']}{detail}"
+
+
+def _changes(changes: dict[str, Any] | None) -> list[str]:
+    """Say what is different since the last run of the same manifests, if anything is."""
+    if not changes:
+        return []
+    told = [
+        f"{changes[kind]:,} devices {words}"
+        for kind, words in (
+            ("added", "added"),
+            ("removed", "no longer named (they stay bound)"),
+            ("renamed", "bound under another name or OS (--rebind sends the new ones)"),
+        )
+        if changes[kind]
+    ]
+    return [f"since run {changes['since']}: " + ", ".join(told)] if told else []
 
 
 def _pace(facts: dict[str, Any]) -> list[str]:

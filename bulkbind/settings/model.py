@@ -19,6 +19,7 @@ from pydantic import (
 
 from bulkbind.errors import UsageError
 from bulkbind.settings.values import (
+    checked_failures,
     checked_path,
     duration_text,
     normal_endpoint,
@@ -42,6 +43,7 @@ Duration = Annotated[
 Positive = Annotated[Duration, Field(gt=0)]
 Endpoint = Annotated[str, AfterValidator(normal_endpoint)]
 UrlPath = Annotated[str, AfterValidator(checked_path)]
+Failures = Annotated[str, AfterValidator(checked_failures)]
 
 
 class Part(BaseModel):
@@ -90,8 +92,13 @@ class SendSettings(Part):
     backoff_base: Positive = 0.5
     backoff_cap: Positive = 30.0
     """Wait before attempt n + 1: rand(0, min(backoff_cap, backoff_base * 2**(n - 1)))."""
+    max_wait: Duration = 120.0
+    """The longest wait for the gateway's limit that is waited out; for a longer one the run stops
+    and says when to go on."""
     deadline: Positive | None = None
     """The run stops, and can go on later, after this long."""
+    max_failures: Failures | None = None
+    """So many failed devices, or so many percent of those that have ended, stop the run."""
     grace: Duration = 20.0
     """After a first signal: how long requests in flight may still take."""
 
@@ -143,6 +150,8 @@ class Settings(Part):
     doubt: ReadbackSettings = ReadbackSettings()
     manifest: ManifestSettings = ManifestSettings()
     log: LogSettings = LogSettings()
+    wait: Duration = 0.0
+    """How long to wait for a ledger that another run holds."""
     ledger: Path | None = None
     """None: `$XDG_STATE_HOME/bulkbind/<host>.db`."""
     out: Path | None = None
@@ -179,5 +188,5 @@ class Settings(Part):
 PARTS = ("api", "send", "doubt", "manifest", "log")
 """Parts whose keys stand at the top of a settings file."""
 PART_OF = {key: part for part in PARTS for key in type(getattr(Settings(), part)).model_fields}
-KEYS = (*PART_OF, "auth", "ledger", "out")
+KEYS = (*PART_OF, "auth", "wait", "ledger", "out")
 """The keys at the top of a settings file."""

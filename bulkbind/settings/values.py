@@ -6,6 +6,7 @@ import ipaddress
 import re
 from urllib.parse import urlsplit
 
+ALL_PERCENT = 100
 _UNITS_S = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|)", re.ASCII)
 
@@ -26,6 +27,19 @@ def duration_text(seconds: float) -> str:
     if 0 < seconds < 1:
         return f"{seconds * 1000:g}ms"
     return f"{seconds:g}s"
+
+
+def checked_failures(value: str) -> str:
+    """Return a number of failures, `50`, or a share of them, `5%` or `2.5%`.
+
+    Raises: ValueError if *value* is neither.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(%?)", value.strip(), re.ASCII)
+    if match is None or (not match[2] and "." in match[1]) or float(match[1]) == 0:
+        raise ValueError("a number of failures is written 50, or 5% of the devices that have ended")
+    if match[2] and float(match[1]) >= ALL_PERCENT:
+        raise ValueError("a share of failures is less than 100%")
+    return f"{match[1]}{match[2]}"
 
 
 def checked_path(value: str) -> str:

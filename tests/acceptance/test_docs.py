@@ -146,6 +146,7 @@ def test_help_shows_the_twin_of_every_option(name):
 SETTING_HELP = {
     "rate": "as fast as the gateway allows",
     "deadline": "none",
+    "max_failures": "none",
     "log_level": "warning on a terminal, which has the progress bar, else info",
     "log_format": "console on a terminal, else json",
     "ledger": "$XDG_STATE_HOME/bulkbind/<host>.db",

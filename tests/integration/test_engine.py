@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from contextlib import asynccontextmanager
 
 import pytest
@@ -44,6 +45,7 @@ class Bench:
         self.send = SendSettings(concurrency=4, backoff_base=0.5, backoff_cap=5.0)
         self.readback = ReadbackSettings(readback_settle=5.0)
         self.stopping = None
+        self.begun: Counter[str] = Counter()
 
     @asynccontextmanager
     async def ledger(self):
@@ -65,7 +67,9 @@ class Bench:
 
     async def staged(self, ledger, devices, name="run", *, rebind=False):
         """Stage and confirm a run of these devices; return its number."""
-        values = {"run_id": name, "digest": name, "created_at": "now", "operator": "me"}
+        self.begun[name] += 1
+        run_id = f"{name} {self.begun[name]}" if self.begun[name] > 1 else name
+        values = {"run_id": run_id, "digest": name, "created_at": "now", "operator": "me"}
         values |= {"host": "here", "pid": 1, "version": "0", "settings": "{}"}
         run = await ledger.begin(values)
         rows = [

@@ -117,6 +117,7 @@ SECOND_BINDS = st.sampled_from(["same", "error", "refused"])
 @example(plans=[None, NoAnswer()], list_plans=[], kills=[6.0], edited=[], second_bind="error")
 @example(plans=[None, ERRED, ERRED], list_plans=[], kills=[], edited=[], second_bind="refused")
 @example(plans=[None, LOST], list_plans=[], kills=[0.03], edited=[6], second_bind="refused")
+@example(plans=[ERRED, Throttled()], list_plans=[], kills=[0.5], edited=[1], second_bind="refused")
 def test_every_device_is_settled_exactly_once(plans, list_plans, kills, edited, second_bind):
     """Nothing is lost or guessed, whatever is edited; only an error makes us post again."""
     with tempfile.TemporaryDirectory() as folder:

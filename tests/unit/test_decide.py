@@ -50,7 +50,9 @@ def attempt(verdict):
 
 def step(verdict, unreachable=None, **values):
     """Return what follows."""
-    return decide(claim(**values), attempt(verdict), max_attempts=6, unreachable=unreachable)
+    return decide(
+        claim(**values), attempt(verdict), max_attempts=6, unreachable=unreachable, max_wait_s=120.0
+    )
 
 
 @pytest.mark.parametrize(
@@ -108,6 +110,31 @@ def test_attempts_run_out_as_a_suspect():
 def test_attempts_that_run_out_after_doubt_wait_for_the_list():
     """A row that was ever in doubt is not failed before the list was read."""
     assert isinstance(step(Transient(), attempts=6, doubts=1), Park)
+
+
+@pytest.mark.parametrize(
+    ("told", "go_on"),
+    [
+        (Throttled(limit=5000, window_s=86400), "1970-01-13T13:46:40.000Z"),
+        (Throttled(limit=100, window_s=3600), "1970-01-12T14:46:40.000Z"),
+        (Throttled(retry_after_s=600), "1970-01-12T13:56:40.000Z"),
+        (Throttled(limit=5000, window_s=86400, retry_after_s=121), "1970-01-12T13:48:41.000Z"),
+        (Throttled(limit=5000, window_s=86400, retry_after_s=120), None),
+        (Throttled(limit=600, window_s=60), None),
+        (Throttled(), None),
+    ],
+    ids=str,
+)
+def test_a_long_wait_is_a_decision(told, go_on):
+    """What would take longer than max_wait stops the run, and says when to go on."""
+    after = step(told, attempts=0)
+
+    if go_on is None:
+        assert after == Again(backoff=False)
+    else:
+        assert isinstance(after, Halt)
+        assert go_on in after.reason.hint
+        assert after.reason.exit_code == 3
 
 
 @pytest.mark.parametrize(("failed", "halts"), [(4, False), (5, True), (None, False)])
