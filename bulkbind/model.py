@@ -173,6 +173,21 @@ class Throttled:
 
 
 @dataclass(frozen=True, slots=True)
+class Told:
+    """What the headers of an answer tell of one of the gateway's limits."""
+
+    limit: float | None
+    """Requests per window."""
+    window_s: float | None
+    remaining: float | None
+    """Requests left in the window."""
+    reset_s: float | None
+    """Seconds until the window is whole again."""
+    source: str
+    """The header's name, for a person."""
+
+
+@dataclass(frozen=True, slots=True)
 class QuotaUsedUp:
     """The gateway takes nothing more of this application for a long time, or for ever."""
 

@@ -16,6 +16,7 @@ from bulkbind.model import (
     NoAnswer,
     Record,
     Refused,
+    Told,
     Transient,
     Verdict,
 )
@@ -140,7 +141,7 @@ class OpenGate:
             raise DrainedError
         return 0
 
-    def report(self, permit: int, verdict: Verdict) -> None:  # noqa: ARG002  # the protocol's
+    def report(self, permit: int, verdict: Verdict, told: tuple[Told, ...] = ()) -> None:  # noqa: ARG002  # the protocol's
         self.reported.append(verdict)
 
     def forget(self, permit: int) -> None:  # noqa: ARG002  # the protocol's

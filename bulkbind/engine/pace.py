@@ -3,7 +3,8 @@
 The model. Requests leave at `per_s`, evenly spaced, with two catch-up slots for a late timer. A
 429 closes the gate for all: nobody sends until it opens, then one request alone tries; once it is
 answered, everybody goes on. What the gateway tells of itself decides: Retry-After says how long
-the gate stays closed, limit and window in the 429's text say the pace. Where nothing is told, the
+the gate stays closed, limit and window in the 429's text or in any answer's headers say the pace.
+Where nothing is told, the
 pace falls below what got through since the gate last opened, and climbs slowly. Answers to
 requests that left before the gate closed (their `epoch` is older) change nothing. A server that
 cannot be reached, or leaves several requests in a row unanswered, closes the gate in the same way,
@@ -17,6 +18,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from bulkbind.model import Throttled
 
 CATCH_UP_SLOTS = 2.0
@@ -31,6 +34,8 @@ SLOWEST_PER_S = 0.2
 FIRST_CLOSING_S = 0.5
 LONGEST_CLOSING_S = 60.0
 """A gate that nobody gave a time for stays closed for FIRST * 2**n seconds, LONGEST at most."""
+LONGEST_PACED_S = 120.0
+"""The longest window over which requests are spread; a limit per hour or day is used up instead."""
 SILENT_IN_A_ROW = 5
 """Unanswered requests in a row after which the server is taken to be away."""
 
@@ -98,6 +103,17 @@ def throttled(pace: Pace, now: float, epoch: int, told: Throttled, answers: int)
         wait_s = min(_closing_s(pace), told.window_s or LONGEST_CLOSING_S)
     per_s = min(pace.cap_per_s, max(per_s, SLOWEST_PER_S))
     return replace(_closed(pace, now + wait_s), per_s=per_s, is_told=is_told)
+
+
+def told(pace: Pace, limits: Sequence[tuple[float, float]]) -> Pace:
+    """An answer told limits, as requests per window and window in seconds: the tightest counts."""
+    rates = [limit / window_s for limit, window_s in limits if window_s <= LONGEST_PACED_S]
+    if not rates:
+        return pace
+    per_s = min(pace.cap_per_s, max(TOLD_SHARE * min(rates), SLOWEST_PER_S))
+    if pace.is_told and pace.per_s == per_s:
+        return pace
+    return replace(pace, per_s=per_s, is_told=True)
 
 
 def unanswered(pace: Pace, now: float, epoch: int, *, is_away: bool) -> Pace:

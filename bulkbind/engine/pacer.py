@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from bulkbind.engine import pace
 from bulkbind.logs import logger
-from bulkbind.model import Accepted, NoAnswer, Throttled, Unreachable, Verdict
+from bulkbind.model import Accepted, NoAnswer, Throttled, Told, Unreachable, Verdict
 
 if TYPE_CHECKING:
     from bulkbind.clock import Clock
@@ -26,6 +26,9 @@ class Pacer:
         self._taken = asyncio.Event()
         self._answered = asyncio.Event()
         self._probe_is_out = False
+        self._windows: dict[str, float] = {}
+        """Header -> the longest time to a reset that it told."""
+        self._told_by = ""
         self._answers = 0
         """Answers since the gate last opened."""
         self._log = logger()
@@ -83,8 +86,10 @@ class Pacer:
         self.state = pace.permitted(self.state, now)
         return self.state.epoch
 
-    def report(self, permit: int, verdict: Verdict) -> None:
-        """Learn from the verdict on a permitted request."""
+    def report(self, permit: int, verdict: Verdict, told: tuple[Told, ...] = ()) -> None:
+        """Learn from the verdict on a permitted request, and from what its answer told."""
+        if told:
+            self._learn(told)
         before = self.state
         if isinstance(verdict, Accepted) and permit == before.epoch and not before.probing:
             self._answers += 1
@@ -113,6 +118,24 @@ class Pacer:
         if permit == before.epoch:
             self._probe_back()
 
+    def _learn(self, told: tuple[Told, ...]) -> None:
+        """Follow limits; where no window is told, it is the longest time to a reset seen."""
+        limits = []
+        for item in told:
+            window_s = item.window_s
+            if window_s is None and item.reset_s:
+                window_s = max(item.reset_s, self._windows.get(item.source, 0.0))
+                self._windows[item.source] = window_s
+            if item.limit is not None and window_s:
+                limits.append((item.limit, window_s))
+        before = self.state
+        self.state = pace.told(before, limits)
+        if self.state is not before:
+            self._told_by = told[0].source
+            self._log.info(
+                "pace.changed", why=self._told_by, per_s=round(self.state.per_s, 2), told=True
+            )
+
     def forget(self, permit: int) -> None:
         """A permitted request was broken off: if it was the probe, another may go."""
         if permit == self.state.epoch:
@@ -129,7 +152,7 @@ class Pacer:
     def source(self) -> str:
         """Return where the pace comes from."""
         if self.state.is_told:
-            return "told by the gateway"
+            return f"told by {self._told_by}" if self._told_by else "told by the gateway"
         if math.isinf(self.state.per_s):
             return "no limit met"
         return "set by --rate" if self.state.per_s == self.state.cap_per_s else "learned"

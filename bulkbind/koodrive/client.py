@@ -11,11 +11,21 @@ from aiohttp import hdrs
 from multidict import istr
 from yarl import URL
 
+from bulkbind.koodrive.limits import told_by
 from bulkbind.koodrive.server_clock import SAFETY_S, ServerClock
 from bulkbind.koodrive.verdict import Answer, Codes, Reading, classify, classify_list
 from bulkbind.koodrive.watchdog import Watchdog
 from bulkbind.koodrive.wire import TraceIds, XDates, bind_body
-from bulkbind.model import Attempt, Device, Listing, NoAnswer, Record, Unreachable, Verdict
+from bulkbind.model import (
+    Attempt,
+    Device,
+    Listing,
+    NoAnswer,
+    Record,
+    Told,
+    Unreachable,
+    Verdict,
+)
 
 if TYPE_CHECKING:
     from bulkbind.clock import Clock
@@ -28,6 +38,9 @@ IDLE_S = 4.0
 """An idle connection is closed by us before a server does it under our feet, which would leave
 the next request in doubt; 5 s is the shortest keep-alive that common servers have by default."""
 _PARSE_IN_THREAD_BYTES = 1 << 18
+LISTENED_TO = 10
+"""First requests whose answers are looked at for headers that tell limits."""
+THROTTLED = 429
 _JSON = "application/json"
 # Names that need not be lowered at every comparison.
 _X_USER_ID, _X_DATE, _X_TRACE_ID = istr("X-User-Id"), istr("X-Date"), istr("X-Traceid")
@@ -40,8 +53,8 @@ class Gate(Protocol):
         """Return, once a request may be sent, a number to hand back to `report`."""
         ...
 
-    def report(self, permit: int, verdict: Verdict) -> None:
-        """Hear the verdict on a permitted request."""
+    def report(self, permit: int, verdict: Verdict, told: tuple[Told, ...] = ()) -> None:
+        """Hear the verdict on a permitted request, and what the answer told of limits."""
         ...
 
     def forget(self, permit: int) -> None:
@@ -85,6 +98,8 @@ class KooDrive:
         self._agent = f"bulkbind/{version('bulkbind')}"
         self._session: aiohttp.ClientSession | None = None
         self._watchdog: Watchdog | None = None
+        self._tells = False
+        """Whether the last answer that was looked at told of limits."""
         self.server_clock = ServerClock(clock, skew_s)
         self.requests = 0
         """Requests sent."""
@@ -170,12 +185,13 @@ class KooDrive:
             signed_s = self.server_clock.at(sent_s) - SAFETY_S
             trace_id = self._trace_ids.next()
             status: int | None = None
+            told: tuple[Told, ...] = ()
             try:
                 headers = self._headers(user_id, signed_s, trace_id)
                 self.requests += 1
                 with watchdog.timeout(timeout_s):
                     answer = await self._request(method, headers, body, cap, signed_s)
-                status = answer.status
+                status, told = answer.status, answer.told
                 self.server_clock.observe(answer.date, sent_s, self._clock.monotonic())
                 reading = await self._judged(judge, answer)
             except (aiohttp.ClientError, OSError, TimeoutError) as error:
@@ -183,7 +199,7 @@ class KooDrive:
             except BaseException:
                 self._gate.forget(permit)
                 raise
-            self._gate.report(permit, reading.verdict)
+            self._gate.report(permit, reading.verdict, told)
         return Attempt(
             verdict=reading.verdict,
             trace_id=trace_id,
@@ -223,7 +239,16 @@ class KooDrive:
                 retry_after=response.headers.get(hdrs.RETRY_AFTER),
                 x_date_s=float(int(signed_s)),
                 whole=whole,
+                told=self._told(response),
             )
+
+    def _told(self, response: aiohttp.ClientResponse) -> tuple[Told, ...]:
+        """Return what an answer tells of limits: a server that never does is not always asked."""
+        if not (self._tells or self.requests <= LISTENED_TO or response.status == THROTTLED):
+            return ()
+        told = told_by(response.headers, response.headers.get(hdrs.DATE))
+        self._tells = bool(told)
+        return told
 
 
 class _Judge(Protocol):

@@ -23,6 +23,7 @@ from bulkbind.model import (
     Record,
     Refused,
     Throttled,
+    Told,
     Transient,
     Verdict,
     value,
@@ -58,6 +59,8 @@ class Answer:
     """The X-Date that was sent, seconds since 1970."""
     whole: bool = True
     """False where the body was longer than the cap and left."""
+    told: tuple[Told, ...] = ()
+    """What its headers tell of limits."""
 
 
 @dataclass(frozen=True, slots=True)

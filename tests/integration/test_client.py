@@ -29,6 +29,7 @@ from bulkbind.model import (
     NoAnswer,
     Refused,
     Throttled,
+    Told,
     Transient,
     Unreachable,
     Verdict,
@@ -49,12 +50,14 @@ class OpenGate:
         self.permits = 0
         self.reports: list[tuple[int, Verdict]] = []
         self.forgotten: list[int] = []
+        self.told: tuple[Told, ...] = ()
 
     async def permit(self) -> int:
         self.permits += 1
         return self.permits
 
-    def report(self, permit: int, verdict: Verdict) -> None:
+    def report(self, permit: int, verdict: Verdict, told: tuple[Told, ...] = ()) -> None:
+        self.told = told
         self.reports.append((permit, verdict))
 
     def forget(self, permit: int) -> None:
@@ -793,3 +796,20 @@ async def test_what_is_no_answer_of_the_network_comes_out():
 
     assert gate.forgotten == [1]
     assert gate.reports == []
+
+
+@pytest.mark.parametrize("form", ["x-ratelimit", "draft-11", "draft-07", "draft-03"])
+async def test_limits_in_headers_reach_the_gate(form):
+    """Whatever form the server uses, the gate hears limit and window with the first answer."""
+    gate = OpenGate()
+    options = SandboxOptions(limits=(parse_limit(f"60/s,tell={form}"),))
+    async with Sandbox(options) as sandbox:
+        client = KooDrive(
+            ApiSettings(), sandbox.url, FixedToken("x"), gate, SystemClock(), concurrency=1
+        )
+        async with client:
+            await client.bind(DEVICE)
+
+    [told] = gate.told
+    assert told.limit == 60
+    assert told.window_s == 1 or told.reset_s == 1

@@ -6,7 +6,7 @@ import pytest
 
 from bulkbind.engine import Pacer, StopReason, StopSignal
 from bulkbind.engine.stop import DrainedError
-from bulkbind.model import Accepted, NoAnswer, Throttled, Unreachable
+from bulkbind.model import Accepted, NoAnswer, Throttled, Told, Unreachable
 from tests.kit import FakeClock
 
 
@@ -101,3 +101,30 @@ async def test_a_stop_ends_every_wait(clock):
     assert clock.monotonic() < 3600
     with pytest.raises(DrainedError):
         await pacer.permit()
+
+
+def test_what_headers_tell_is_the_pace():
+    """A limit in an answer's headers is followed at once; the tightest counts, a day's does not."""
+    pacer = Pacer(FakeClock(), StopSignal())
+    minute = Told(600, 60.0, 599, None, "X-Apig-RateLimit-user")
+    pacer.report(0, Accepted("1", ""), (minute, Told(50, 86400.0, 40, None, "X-Apig-RateLimit-ip")))
+
+    assert pacer.per_s() == pytest.approx(9.8)
+    assert pacer.source() == "told by X-Apig-RateLimit-user"
+
+
+def test_a_window_that_is_not_told_is_the_longest_reset():
+    """X-RateLimit has no window: the time to the reset grows up to it."""
+    pacer = Pacer(FakeClock(), StopSignal())
+    for reset_s in (20.0, 60.0, 3.0):
+        pacer.report(0, Accepted("1", ""), (Told(600, None, 5, reset_s, "X-RateLimit"),))
+
+    assert pacer.per_s() == pytest.approx(9.8)
+
+
+def test_headers_never_lift_the_cap():
+    """What the operator allows stays the most."""
+    pacer = Pacer(FakeClock(), StopSignal(), 5.0)
+    pacer.report(0, Accepted("1", ""), (Told(600, 1.0, 5, None, "RateLimit"),))
+
+    assert pacer.per_s() == 5.0

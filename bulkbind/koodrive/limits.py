@@ -1,0 +1,165 @@
+"""What headers tell of the gateway's limits. Pure; values that no server can mean are ignored.
+
+Sources: dependencies.md, traps 9 and 10: the IETF draft "RateLimit header fields for HTTP" in its
+present form (-11) and earlier ones (-07, -03 to -06), the X-RateLimit-* custom, and the gateway's
+own X-Apig-RateLimit-*.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from bulkbind.koodrive.wire import http_date
+from bulkbind.model import Told
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+MOST_REQUESTS = 1e9
+LONGEST_WINDOW_S = 366 * 86_400.0
+"""Larger numbers are no limits that anybody means."""
+LARGEST_DELAY_S = 1e8
+"""X-RateLimit-Reset: up to here seconds from now; beyond, a moment in seconds since 1970."""
+LARGEST_EPOCH_S = 1e11
+"""Up to here seconds since 1970; beyond, milliseconds."""
+
+_UNITS_S = {"second": 1.0, "minute": 60.0, "hour": 3600.0, "day": 86400.0}
+_ITEM = re.compile(r'(?:"((?:[^"\\]|\\.)*)"|([^\s",;]+))((?:\s*;\s*[a-z][a-z0-9_.*-]*=?[^;,]*)*)')
+_PARAMETER = re.compile(r';\s*([a-z][a-z0-9_.*-]*)="?([^;,"]*)"?')
+_APIG = re.compile(
+    r"remain:\s*(\d+)\s*,\s*limit:\s*(\d+)\s*,\s*time:\s*(\d+)\s*(second|minute|hour|day)",
+    re.ASCII | re.IGNORECASE,
+)
+
+
+def told_by(headers: Mapping[str, str], date: str | None) -> tuple[Told, ...]:
+    """Return the limits that the headers of an answer tell; nothing where they tell none.
+
+    Args:
+        headers: The answer's, in any case.
+        date: Its Date, against which moments are measured.
+    """
+    found: list[Told] = []
+    for read in _READERS:
+        found += (told for told in read(headers, date) if _is_meant(told))
+    return tuple(found)
+
+
+def _is_meant(told: Told) -> bool:
+    limit, window, left, reset = told.limit, told.window_s, told.remaining, told.reset_s
+    return (
+        (limit is not None or left is not None)
+        and (limit is None or 0 < limit <= MOST_REQUESTS)
+        and (window is None or 0 < window <= LONGEST_WINDOW_S)
+        and (left is None or 0 <= left <= MOST_REQUESTS)
+        and (reset is None or 0 <= reset <= LONGEST_WINDOW_S)
+    )
+
+
+def _number(text: str | None) -> float | None:
+    """Return a plain number that is not negative, or None."""
+    text = (text or "").strip()
+    return float(text) if re.fullmatch(r"\d{1,15}(\.\d{1,9})?", text, re.ASCII) else None
+
+
+def _items(text: str | None) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield the items of a structured list with their parameters: `"burst";q=100;w=60, …`."""
+    for match in _ITEM.finditer(text or ""):
+        yield match[1] or match[2] or "", dict(_PARAMETER.findall(match[3]))
+
+
+def _draft(headers: Mapping[str, str], _date: str | None) -> Iterator[Told]:
+    """-08 to -11: `RateLimit-Policy: "p";q=100;w=60` with `RateLimit: "p";r=50;t=30`."""
+    standing = {n: p for n, p in _items(headers.get("RateLimit")) if "r" in p}
+    policies = {n: p for n, p in _items(headers.get("RateLimit-Policy")) if "q" in p}
+    for name in [*policies, *(name for name in standing if name not in policies)]:
+        policy, now = policies.get(name, {}), standing.get(name, {})
+        if "qu" in policy and policy["qu"] != "requests":
+            continue  # bytes, or requests in flight
+        yield Told(
+            limit=_number(policy.get("q")),
+            window_s=_number(policy.get("w")),
+            remaining=_number(now.get("r")),
+            reset_s=_number(now.get("t")),
+            source="RateLimit",
+        )
+
+
+def _draft_07(headers: Mapping[str, str], _date: str | None) -> Iterator[Told]:
+    """-07: `RateLimit: limit=100, remaining=50, reset=5`, `RateLimit-Policy: 100;w=60`."""
+    values = dict(
+        re.findall(r"\b(limit|remaining|reset)\s*=\s*(\d+)", headers.get("RateLimit", ""))
+    )
+    if values:
+        limit = _number(values.get("limit"))
+        yield Told(
+            limit=limit,
+            window_s=_window(headers.get("RateLimit-Policy"), limit),
+            remaining=_number(values.get("remaining")),
+            reset_s=_number(values.get("reset")),
+            source="RateLimit",
+        )
+
+
+def _draft_03(headers: Mapping[str, str], _date: str | None) -> Iterator[Told]:
+    """-03 to -06: three fields; the limit may carry policies, `100, 100;w=60`."""
+    text = headers.get("RateLimit-Limit")
+    left = _number(headers.get("RateLimit-Remaining"))
+    if text is not None or left is not None:
+        limit = _number((text or "").partition(",")[0].partition(";")[0])
+        policies = headers.get("RateLimit-Policy") or (text or "").partition(",")[2]
+        reset = _number(headers.get("RateLimit-Reset"))
+        yield Told(limit, _window(policies, limit), left, reset, "RateLimit-Limit")
+
+
+def _window(policies: str | None, limit: float | None) -> float | None:
+    """Return the window of the policy with this limit: `100;w=60`."""
+    for name, parameters in _items(policies):
+        if _number(name) == limit and "w" in parameters:
+            return _number(parameters["w"])
+    return None
+
+
+def _x_ratelimit(headers: Mapping[str, str], date: str | None) -> Iterator[Told]:
+    limit = _number(headers.get("X-RateLimit-Limit"))
+    left = _number(headers.get("X-RateLimit-Remaining"))
+    if limit is not None or left is not None:
+        reset = _reset_s(headers.get("X-RateLimit-Reset"), date)
+        yield Told(limit, None, left, reset, "X-RateLimit")
+
+
+def _reset_s(text: str | None, date: str | None) -> float | None:
+    """Return the seconds until a reset that may be seconds, an epoch (s or ms) or a date."""
+    number, now = _number(text), http_date(date)
+    moment = http_date(text) if number is None else number
+    if moment is None:
+        return None
+    if number is not None and number <= LARGEST_DELAY_S:
+        return number
+    if moment > LARGEST_EPOCH_S:
+        moment /= 1000.0
+    return None if now is None else max(0.0, moment - now)
+
+
+def _apig(headers: Mapping[str, str], _date: str | None) -> Iterator[Told]:
+    """`X-Apig-RateLimit-user: remain:9,limit:10,time:10 second`, for api, user, app and ip."""
+    for scope in ("api", "user", "app", "ip"):
+        match = _APIG.search(headers.get(f"X-Apig-RateLimit-{scope}", ""))
+        if match is not None:
+            yield Told(
+                limit=_number(match[2]),
+                window_s=float(match[3]) * _UNITS_S[match[4].lower()],
+                remaining=_number(match[1]),
+                reset_s=None,
+                source=f"X-Apig-RateLimit-{scope}",
+            )
+
+
+_READERS: tuple[Callable[[Mapping[str, str], str | None], Iterator[Told]], ...] = (
+    _draft,
+    _draft_07,
+    _draft_03,
+    _x_ratelimit,
+    _apig,
+)
