@@ -29,7 +29,7 @@ from bulkbind.model import (
 
 CREATE_TIME_MARGIN_S = 1.0
 """A `createTime` this much before our sending still counts as ours: `Date` has whole seconds."""
-CLOCK_REFUSALS = 2
+CLOCK_REFUSALS = 8
 """In a row, after which a refused clock is a refusal."""
 UNREACHABLE_AT_START = 5
 """Failed connections in a row, before anything was ever answered, that stop a run."""

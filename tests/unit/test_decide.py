@@ -83,7 +83,7 @@ def test_each_verdict_has_its_step(verdict, values, expected):
     [
         (AuthExpired(), {}),
         (QuotaUsedUp(), {}),
-        (ClockRefused(), {"clock_refusals": 2}),
+        (ClockRefused(), {"clock_refusals": 8}),
     ],
     ids=["credentials", "quota", "clock"],
 )
