@@ -1,6 +1,6 @@
 """The crash campaign: kills a run again and again, then compares ledger, report and server.
 
-`run_campaign` leaves all its evidence in a folder; `reckon` compares, and knows nothing else.
+`run_campaign` leaves all its evidence in a folder; `tests.reckoning` compares it.
 """
 
 from __future__ import annotations
@@ -12,12 +12,11 @@ import signal
 import sqlite3
 import subprocess
 import time
-from collections import Counter
-from contextlib import closing, contextmanager
-from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, TypeAlias
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
-from bulkbind.clock import SystemClock, epoch_of
+from bulkbind.clock import SystemClock
 from tests.kit import (
     BULKBIND,
     ask,
@@ -28,28 +27,24 @@ from tests.kit import (
     sandbox_bindings,
     write_csv,
 )
+from tests.reckoning import Evidence, Figures, Row, reckon
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
-
-Key: TypeAlias = tuple[str, str]
-"""User and machine code."""
 
 CODE_FOR_BOUND = "13000310"
 """The sandbox's answer to a second bind."""
-BLOCK = 10
+BLOCK = 25
 """So many rows of a user follow each other in the manifest."""
-CALLED_BOUND = ("bound", "already_bound")
-FINAL = (*CALLED_BOUND, "failed", "skipped", "withdrawn", "invalid", "duplicate", "moved")
-PATIENCE_S = 60.0
+MUCH_DOUBT = 600
+"""With more rows in question than that, the next life lasts until some of them can be settled."""
+SETTLING_S = 5.0
+"""The longest of such lives."""
+PATIENCE_S = 20.0
 """A life that does not come to its end in this time is killed all the same."""
 MOST_AT_END = 5
 """So often a run that stopped early, and says that it can go on, is gone on with."""
-TICK_S = 0.005
-"""Moments of the server's clock have milliseconds; a journal's line is begun a little later."""
-
-
 # --- what is done ---------------------------------------------------------------------------------
 
 
@@ -63,7 +58,7 @@ class Plan:
     seed: int = 5
     limit: str = "700/s"
     timeout_s: float = 1.0
-    settle_s: float = 1.0
+    settle_s: float = 0.5
     late_s: float | None = None
     """The server binds so much later than it was asked to; None: it answers late instead."""
     late_share: float = 0.05
@@ -141,11 +136,20 @@ def run_campaign(home: Path, plan: Plan) -> Figures:
 
 
 def _fleet(rows: int) -> Iterator[tuple[str, str, str, str]]:
-    """Yield rows of many users: 50 devices each, in a few blocks, so that lists are short."""
+    """Yield rows of many users: 50 devices each, in two blocks, so that lists are short."""
     users = max(1, rows // 50)
     for number in range(rows):
         user = number // BLOCK % users
         yield f"SN{number:06d}", f"user_{user}", f"Van {number}", "Android 15"
+
+
+_CLAIMED = (
+    "SELECT id, attempts, doubts FROM rows "
+    "WHERE status = 'claimed' AND status IN ('claimed', 'in_doubt')"
+)
+_IN_DOUBT = "SELECT id FROM rows WHERE status = 'in_doubt' AND status IN ('claimed', 'in_doubt')"
+"""The last part is the condition of an index."""
+_STAGED = "SELECT id FROM rows WHERE status = 'staged'"
 
 
 class _Campaign:
@@ -165,8 +169,9 @@ class _Campaign:
         """Kill until enough kills have struck or nothing is left; then go on to the end."""
         lives = self._lives
         while lives.struck < self._plan.kills and len(lives.broke_off) < MOST_AT_END:
-            if self._live_and_die() in (0, 1):
-                break
+            lives.exit_code = self._live_and_die()
+            if lives.exit_code in (0, 1):
+                return lives
         for _ in range(MOST_AT_END):
             with self._started() as last:
                 lives.exit_code = last.wait(600)
@@ -176,8 +181,12 @@ class _Campaign:
 
     def _live_and_die(self) -> int | None:
         """Start a run and kill it; return its exit code if it was the quicker."""
-        how = self._pick.choices((self._early, self._sending, self._settling), (10, 60, 30))[0]
-        options = ["--rate", str(self._pick.randint(80, 160))] if how == self._settling else []
+        ways = (self._early, self._sending, self._racing, self._settling)
+        how = self._pick.choices(ways, (10, 70, 5, 15))[0]
+        if self._in_doubt() + len(self._claimed) > MUCH_DOUBT:
+            how = self._settling
+        pace = int(self._pick.uniform(0.2, 0.8) * self._share()) + 60
+        options = ["--rate", str(pace)] if how == self._settling else []
         with self._started(*options) as started:
             how(started)
             started.kill()
@@ -197,32 +206,47 @@ class _Campaign:
 
     def _claims(self) -> set[tuple[int, ...]]:
         """Return the claimed rows; a kill before the ledger was opened leaves those of the last."""
-        query = "SELECT id, attempts, doubts FROM rows WHERE status = 'claimed'"
-        return set(_select(self._ledger, query))
+        return set(_select(self._ledger, _CLAIMED))
 
     # --- moments to die ---------------------------------------------------------------------------
 
     def _early(self, started: subprocess.Popen[bytes]) -> None:
         """Wait for any moment of starting, staging, taking stock, and a little sending."""
-        _wait(started, self._pick.uniform(0.0, 1.2))
+        _wait(started, self._pick.uniform(0.0, 0.8))
 
     def _sending(self, started: subprocess.Popen[bytes]) -> None:
         """Wait until some requests, perhaps one, have been served."""
-        self._wait_for_binds(started, self._pick.randint(1, 150))
+        self._wait_for_binds(started, self._pick.randint(1, max(1, min(150, self._share()))))
+
+    def _racing(self, started: subprocess.Popen[bytes]) -> None:
+        """Wait until the server's limit was felt, and a little longer."""
+        throttled, most = self._seen("throttled"), self._binds() + 4 * self._share()
+        _poll(started, lambda: self._seen("throttled") > throttled or self._binds() > most)
+        _wait(started, self._pick.uniform(0.0, 0.2))
 
     def _settling(self, started: subprocess.Popen[bytes]) -> None:
-        """Wait for a moment while doubt is read back, and rows are sent again and anew."""
+        """Wait until some part of what is in doubt, perhaps all, was read back or sent again."""
         self._wait_for_binds(started, 1)
-        _wait(started, self._pick.uniform(0.0, 2.5 * self._plan.settle_s + 0.5))
+        wanted = self._pick.random() * self._in_doubt()
+        _poll(started, lambda: self._in_doubt() <= wanted, self._pick.uniform(0.5, SETTLING_S))
 
     def _wait_for_binds(self, started: subprocess.Popen[bytes], more: int) -> None:
         wanted = self._binds() + more
-        until = time.monotonic() + PATIENCE_S
-        while self._binds() < wanted and started.poll() is None and time.monotonic() < until:
-            _sleep(0.005)
+        _poll(started, lambda: self._binds() >= wanted)
 
     def _binds(self) -> int:
-        return int(ask(f"{self._url}/sandbox/stats").get("binds", 0))
+        return self._seen("binds")
+
+    def _seen(self, what: str) -> int:
+        return int(ask(f"{self._url}/sandbox/stats").get(what, 0))
+
+    def _share(self) -> int:
+        """Return how many rows there are for each kill that is to come."""
+        staged = len(_select(self._ledger, _STAGED)) if self._lives.kills else self._plan.rows
+        return staged // (self._plan.kills - self._lives.struck)
+
+    def _in_doubt(self) -> int:
+        return len(_select(self._ledger, _IN_DOUBT))
 
     # --- processes --------------------------------------------------------------------------------
 
@@ -252,10 +276,17 @@ class _Campaign:
 
 
 def _wait(started: subprocess.Popen[bytes], seconds: float) -> None:
-    try:
+    with suppress(subprocess.TimeoutExpired):
         started.wait(seconds)
-    except subprocess.TimeoutExpired:
-        pass
+
+
+def _poll(
+    started: subprocess.Popen[bytes], is_reached: Callable[[], bool], most_s: float = PATIENCE_S
+) -> None:
+    """Wait until something is reached, or the process has ended, or patience."""
+    until = time.monotonic() + most_s
+    while not is_reached() and started.poll() is None and time.monotonic() < until:
+        _sleep(0.005)
 
 
 def _sleep(seconds: float) -> None:
@@ -282,38 +313,6 @@ def _select(ledger: Path, query: str) -> list[tuple[Any, ...]]:
 # --- what was left --------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """How a row ended, by the report or by the ledger."""
-
-    line: int
-    key: Key
-    status: str
-    device_id: str
-    create_time: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Evidence:
-    """All that is compared."""
-
-    plan: Plan
-    manifest: list[Key]
-    """In its order; its first row is line 2."""
-    report: list[Row]
-    summary: dict[str, Any]
-    ledger: list[Row]
-    """The rows of every run."""
-    ledger_bindings: dict[Key, tuple[str, str]]
-    """Device id and createTime of what the ledger knows as bound."""
-    server: dict[Key, tuple[str, str]]
-    """The same of what the server holds."""
-    journal: list[dict[str, Any]]
-    """The binds that the server saw."""
-    stats: dict[str, int]
-    lives: Lives
-
-
 def gather(
     home: Path,
     plan: Plan,
@@ -332,15 +331,23 @@ def gather(
         plan=plan,
         manifest=manifest,
         report=[
-            _row(*(item[name] for name in columns.split(", ")))
+            _row([item[name] for name in columns.split(", ")])
             for item in read_results(home / "report")
         ],
         summary=json.loads((home / "report/summary.json").read_text(encoding="utf-8")),
-        ledger=[_row(*item) for item in _select(ledger, f"SELECT {columns} FROM rows")],  # noqa: S608  # constants
+        ledger=[_row(item) for item in _select(ledger, f"SELECT {columns} FROM rows")],  # noqa: S608  # constants
         ledger_bindings={
             (user, code): (device_id, created)
             for user, code, device_id, created in _select(
                 ledger, "SELECT user_id, machine_code, device_id, create_time FROM bindings"
+            )
+        },
+        counted=set(_select(ledger, "SELECT user_id, machine_code FROM rows WHERE repeats > 0")),
+        refusals={
+            trace_id
+            for (trace_id,) in _select(
+                ledger,
+                "SELECT trace_id FROM attempts WHERE verdict IN ('Refused', 'AlreadyBound')",
             )
         },
         server={
@@ -353,183 +360,8 @@ def gather(
     )
 
 
-def _row(line: str | int, user: str, code: str, status: str, device_id: str, created: str) -> Row:
+def _row(cells: Sequence[Any]) -> Row:
+    line, user, code, status, device_id, created = cells
     return Row(
         line=int(line), key=(user, code), status=status, device_id=device_id, create_time=created
     )
-
-
-# --- what it comes to -----------------------------------------------------------------------------
-
-
-def _zero(*, may_repeat: bool = False) -> Any:
-    """Mark a figure that should be 0; *may_repeat*: unless the server is too late."""
-    return field(metadata={"zero": True, "may_repeat": may_repeat})
-
-
-@dataclass(frozen=True, kw_only=True)
-class Figures:
-    """What a campaign came to."""
-
-    kills_that_struck: int
-    kills: int
-    rows_claimed_when_struck: int
-    """Added up over the kills that struck."""
-    rows: int
-    rows_bound: int
-    rows_already_bound: int
-    binds_that_met_a_binding: int
-    """Also those that came before it was made, and were worked off after it."""
-    report_posted_again_after_bound: int
-    """What `summary.json` says."""
-    resets_after_the_binding: int
-    answers_too_late: int
-    answers_500: int
-    requests_throttled: int
-    list_calls: int
-    seconds: float
-    kills_missing: int = _zero()
-    rows_without_exactly_one_final_state: int = _zero()
-    rows_in_doubt: int = _zero()
-    rows_failed: int = _zero()
-    bindings_not_called_bound: int = _zero()
-    """The server holds them; the report calls the row anything but bound or already_bound."""
-    rows_falsely_called_bound: int = _zero()
-    """The server does not hold them, or under another device id or createTime."""
-    report_rows_unlike_the_ledger: int = _zero()
-    ledger_bindings_unlike_the_server: int = _zero()
-    journal_lines_unlike_the_server: int = _zero()
-    """Bindings, ids or times of which journal and bindings tell otherwise."""
-    summary_counts_wrong: int = _zero()
-    posted_again_after_bound: int = _zero(may_repeat=True)
-    """Devices for which a bind request came in after they were bound."""
-    posted_again_without_excuse: int = _zero()
-    """Of them: the server had made the binding within `readback_settle` of falling silent."""
-    posted_again_only_by_the_report: int = _zero()
-    lives_that_broke_off: int = _zero()
-    """Processes that ended by themselves with rows left, or the last not with 0."""
-
-    def wrong(self, plan: Plan) -> dict[str, int]:
-        """Return the figures that should be 0 and are not."""
-        return {
-            item.name: getattr(self, item.name)
-            for item in fields(self)
-            if item.metadata.get("zero")
-            and not (plan.may_repeat and item.metadata["may_repeat"])
-            and getattr(self, item.name)
-        }
-
-
-def reckon(evidence: Evidence, *, seconds: float = 0.0) -> Figures:
-    """Compare report, ledger and server."""
-    plan, lives, stats = evidence.plan, evidence.lives, evidence.stats
-    statuses = Counter(row.status for row in evidence.report)
-    repeats = _repeats(evidence)
-    reported = int(evidence.summary["posted_again_after_bound"])
-    called = {row.key for row in evidence.report if row.status in CALLED_BOUND}
-    return Figures(
-        kills_that_struck=lives.struck,
-        kills=lives.kills,
-        rows_claimed_when_struck=lives.claimed,
-        rows=len(evidence.manifest),
-        rows_bound=statuses["bound"],
-        rows_already_bound=statuses["already_bound"],
-        binds_that_met_a_binding=stats.get("posted_again", 0),
-        report_posted_again_after_bound=reported,
-        resets_after_the_binding=stats.get("reset-after", 0),
-        answers_too_late=stats.get("delay-after", 0) + stats.get("delay-before", 0),
-        answers_500=stats.get("500", 0),
-        requests_throttled=stats.get("throttled", 0),
-        list_calls=stats.get("lists", 0),
-        seconds=round(seconds, 1),
-        kills_missing=max(0, plan.kills - lives.struck),
-        rows_without_exactly_one_final_state=_without_one_end(evidence),
-        rows_in_doubt=statuses["in_doubt"],
-        rows_failed=statuses["failed"],
-        bindings_not_called_bound=len(evidence.server.keys() - called),
-        rows_falsely_called_bound=sum(
-            row.status in CALLED_BOUND
-            and evidence.server.get(row.key) != (row.device_id, row.create_time)
-            for row in evidence.report
-        ),
-        report_rows_unlike_the_ledger=len(set(evidence.report) ^ set(evidence.ledger)),
-        ledger_bindings_unlike_the_server=_unlike(evidence.ledger_bindings, evidence.server),
-        journal_lines_unlike_the_server=_journal_errors(evidence),
-        summary_counts_wrong=_unlike(evidence.summary["counts"], dict(statuses)),
-        posted_again_after_bound=len(repeats),
-        posted_again_without_excuse=sum(not is_excused for is_excused in repeats.values()),
-        posted_again_only_by_the_report=max(0, reported - len(repeats)),
-        lives_that_broke_off=len(lives.broke_off) + (lives.exit_code != 0),
-    )
-
-
-def _without_one_end(evidence: Evidence) -> int:
-    """Return how many rows report or ledger do not end exactly once, lines beyond the manifest's
-    included."""
-    wanted = {(line, key) for line, key in enumerate(evidence.manifest, start=2)}
-    wrong: set[tuple[int, Key]] = set()
-    for rows in (evidence.report, evidence.ledger):
-        ends = Counter((row.line, row.key) for row in rows if row.status in FINAL)
-        wrong |= {place for place in wanted | ends.keys() if ends[place] != (place in wanted)}
-    return len(wrong)
-
-
-def _unlike(one: dict[Any, Any], other: dict[Any, Any]) -> int:
-    """Return how many keys do not have the same value in both."""
-    return sum(one.get(key) != other.get(key) for key in one.keys() | other.keys())
-
-
-def _outcome(line: dict[str, Any]) -> str:
-    return str(line["result"]).rpartition(" ")[2]
-
-
-def _key(line: dict[str, Any]) -> Key:
-    return (line["user_id"], line["machine_code"])
-
-
-def _bound_lines(evidence: Evidence) -> dict[Key, dict[str, Any]]:
-    return {_key(line): line for line in evidence.journal if _outcome(line) == "bound"}
-
-
-def _journal_errors(evidence: Evidence) -> int:
-    """Return how often journal, statistics and bindings of the server tell otherwise."""
-    found = Counter(_outcome(line) for line in evidence.journal)
-    bound = _bound_lines(evidence)
-    ids = {key: line["device_id"] for key, line in bound.items()}
-    errors = _unlike(ids, {key: device_id for key, (device_id, _) in evidence.server.items()})
-    errors += found["bound"] - len(bound)
-    errors += abs(found["posted_again"] - evidence.stats.get("posted_again", 0))
-    for key in bound.keys() & evidence.server.keys():
-        came = _epoch(bound[key]["at"])
-        made = _epoch(evidence.server[key][1])
-        errors += not came - TICK_S <= made <= came + bound[key]["took_s"] + TICK_S
-    return errors
-
-
-def _repeats(evidence: Evidence) -> dict[Key, bool]:
-    """Return the devices for which a bind came in after they were bound, and whether that is
-    excused: the request that bound them did so later than the settling time after its client had
-    heard nothing, or had died."""
-    bound = _bound_lines(evidence)
-    repeats: dict[Key, bool] = {}
-    for line in evidence.journal:
-        key = _key(line)
-        if _outcome(line) != "posted_again" or key not in evidence.server or key not in bound:
-            continue
-        made = _epoch(evidence.server[key][1])
-        if _epoch(line["at"]) >= made:
-            silent = _silent_at(evidence, _epoch(bound[key]["at"]))
-            repeats[key] = made - silent > evidence.plan.settle_s - TICK_S
-    return repeats
-
-
-def _silent_at(evidence: Evidence, came: float) -> float:
-    """Return when a request that came then was given up: by its time-out, or by a kill."""
-    kills = (moment for moment in evidence.lives.killed_at if moment >= came)
-    return min(came + evidence.plan.timeout_s, next(kills, came + evidence.plan.timeout_s))
-
-
-def _epoch(moment: str) -> float:
-    seconds = epoch_of(moment)
-    assert seconds is not None, moment
-    return seconds

@@ -95,15 +95,22 @@ def too_long(attempt: Attempt, max_wait_s: float) -> StopReason | None:
     A gateway that tells a limit per hour or day, and no time to wait, may mean all of it.
     """
     told = attempt.verdict
-    if not isinstance(told, Throttled):
-        return None
-    wait_s = told.window_s if told.retry_after_s is None else told.retry_after_s
+    limit = ""
+    match told:
+        case Transient():
+            wait_s = told.retry_after_s
+        case Throttled():
+            wait_s = told.window_s if told.retry_after_s is None else told.retry_after_s
+            if told.limit and told.window_s:
+                limit = f" ({told.limit:g} in {told.window_s:g} s)"
+        case _:
+            return None
     if wait_s is None or wait_s <= max_wait_s:
         return None
+    what = "the gateway's limit is used up" if isinstance(told, Throttled) else "it is busy"
     moment = iso(datetime.fromtimestamp(attempt.sent_at + wait_s, UTC))
-    limit = f" ({told.limit:g} in {told.window_s:g} s)" if told.limit and told.window_s else ""
     return StopReason(
-        f"the gateway's limit is used up{limit}, and waiting for it would take up to "
+        f"the server says that {what}{limit}, and waiting for it would take up to "
         f"{wait_s:,.0f} s: longer than max_wait, {max_wait_s:g} s",
         hint=f"go on after {moment}, or with a larger --max-wait",
     )
@@ -142,6 +149,8 @@ def decide(  # noqa: C901, PLR0911, PLR0912  # a table, one case a verdict
         case Refused(set_up=set_up):
             return _refused(claim, set_up=set_up)
         case Transient(retry_after_s=after):
+            if reason := too_long(attempt, max_wait_s):
+                return Halt(reason)
             if claim.attempts < max_attempts:
                 return Again(backoff=True, retry_after_s=after or 0.0)
             return _exhausted(claim)

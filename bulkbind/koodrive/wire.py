@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from bulkbind.model import Device
 
 TRACE_ID_LENGTH = 58
+EARLIEST_S, LATEST_S = 0.0, 253_370_764_800.0
+"""1970 to 9998: a server's clock outside says nothing, and nobody could write its moments down."""
 LONGEST_RETRY_AFTER_S = 86_400.0
 """A server that asks for more than a day is taken at a day."""
 
@@ -74,9 +76,10 @@ def http_date(text: str | None) -> float | None:
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
     try:
-        return moment.timestamp()
+        seconds = moment.timestamp()
     except (ValueError, OverflowError):
         return None
+    return seconds if EARLIEST_S <= seconds < LATEST_S else None
 
 
 def retry_after(text: str | None, date: str | None) -> float | None:
