@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import select
 import signal
 import subprocess
 import time
@@ -198,10 +199,17 @@ class Terminal:
         """Press keys."""
         os.write(self._file, keys)
 
-    def ended(self):
-        """Return the exit code, once it has ended."""
+    def ended(self, again=b""):
+        """Return the exit code, once it has ended; press *again* while it has not."""
         try:
-            while block := os.read(self._file, 4096):
+            while True:
+                if not select.select([self._file], [], [], 3.0)[0]:
+                    # Python may swallow a Ctrl-C that comes in the very moment of a clean-up.
+                    os.write(self._file, again)
+                    continue
+                block = os.read(self._file, 4096)
+                if not block:
+                    break
                 self.screen += block.decode("utf-8", "replace")
         except OSError:  # how Linux says that the other end has gone
             pass
@@ -222,7 +230,7 @@ def test_a_terminal_is_asked(tmp_path, keys, code, bound):
         terminal = Terminal(tmp_path, "run", manifest, "--endpoint", url)
         terminal.until("Bind them? [y/N]")
         terminal.type(keys)
-        ended = terminal.ended()
+        ended = terminal.ended(keys if keys == b"\x03" else b"")
         stats = ask(f"{url}/sandbox/stats")
 
     assert ended == code, terminal.screen
