@@ -6,6 +6,7 @@ from collections import Counter
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
+from bulkbind.ledger.store import RUN_SHIFT
 from bulkbind.logs import logger
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ TOLD_EVERY_S = 30.0
 TOLD_AT_MOST_S = 1.0
 """A progress line at most this often."""
 
-_POSITION = (1 << 40) - 1
+_POSITION = (1 << RUN_SHIFT) - 1
 """The part of a row's id that counts within its run."""
 
 _status = attrgetter("outcome.status.value")
