@@ -116,7 +116,7 @@ async def send(
     Raises: LedgerError, UsageError (no credentials).
     """
     settings, clock, stop = session.settings, session.clock, session.stop
-    pacer = Pacer(clock, stop, settings.send.rate)
+    pacer = Pacer(clock, stop, settings.send.rate, concurrency=settings.send.concurrency)
     skew_s = await ledger.recall("clock_skew_s")
     staged, doubtful = await ledger.unsettled(run)
     rows = (staged if first is None else min(first, staged)) + doubtful

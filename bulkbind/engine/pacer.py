@@ -1,4 +1,4 @@
-"""The pacer: carries out what the calculator says, for everybody who sends."""
+"""The pacer: carries out what the calculators say, for everybody who sends."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import asyncio
 import math
 from typing import TYPE_CHECKING
 
-from bulkbind.engine import pace
+from bulkbind.engine.flight import Flight
+from bulkbind.engine.pace import Pace
 from bulkbind.logs import logger
 from bulkbind.model import Accepted, NoAnswer, Throttled, Told, Unreachable, Verdict
 
@@ -14,25 +15,39 @@ if TYPE_CHECKING:
     from bulkbind.clock import Clock
     from bulkbind.engine.stop import StopSignal
 
+MOST = 1000
+"""In flight, where nobody says otherwise."""
+
 
 class Pacer:
     """Gives permits in order of asking; one waiter at a time sleeps, the others wait for it."""
 
-    def __init__(self, clock: Clock, stop: StopSignal, cap_per_s: float | None = None) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        stop: StopSignal,
+        cap_per_s: float | None = None,
+        *,
+        concurrency: int = MOST,
+        learned_per_s: float | None = None,
+    ) -> None:
         self._clock = clock
         self._stop = stop
         self._turn = asyncio.Lock()
         self._waiting = 0
         self._taken = asyncio.Event()
         self._answered = asyncio.Event()
-        self._probe_is_out = False
+        self._probe: int | None = None
+        self._out: dict[int, tuple[int, int, float]] = {}
+        """Permit -> epoch, how many were in flight with it, when it left."""
+        self._permits = 0
         self._windows: dict[str, float] = {}
         """Header -> the longest time to a reset that it told."""
         self._told_by = ""
-        self._answers = 0
-        """Answers since the gate last opened."""
         self._log = logger()
-        self.state = pace.begin(clock.monotonic(), cap_per_s)
+        now = clock.monotonic()
+        self.state = Pace(now, cap_per_s, learned_per_s)
+        self.flight = Flight(now, concurrency)
         self.throttled = 0
         """429s seen."""
 
@@ -41,10 +56,12 @@ class Pacer:
 
         Raises: DrainedError when the run stops; nothing may be sent then.
         """
-        if not self._turn.locked() and not self.state.probing:
-            now = self._clock.monotonic()
-            if now >= self.state.next_at and not self._stop.is_set:
-                return self._take(now)
+        state = self.state
+        if not self._turn.locked() and not state.probing and not self._stop.is_set:
+            if len(self._out) < self.flight.useful(state.per_s):
+                now = self._clock.monotonic()
+                if now >= state.next_at:
+                    return self._take(now)
         self._waiting += 1
         try:
             with self._stop.cutting_short():
@@ -71,52 +88,69 @@ class Pacer:
                 await self._taken.wait()
 
     async def _wait(self) -> int:
+        state = self.state
         while True:
             now = self._clock.monotonic()
-            if self.state.probing and self._probe_is_out:
+            is_full = len(self._out) >= self.flight.useful(state.per_s)
+            if is_full or (state.probing and self._probe is not None):
                 self._answered.clear()
                 await self._answered.wait()
-            elif now < self.state.next_at:
-                await self._clock.sleep(self.state.next_at - now)
+            elif now < state.next_at:
+                await self._clock.sleep(state.next_at - now)
             else:
-                self._probe_is_out = self.state.probing
-                return self._take(now)
+                permit = self._take(now)
+                if state.probing:
+                    self._probe = permit
+                return permit
 
     def _take(self, now: float) -> int:
-        self.state = pace.permitted(self.state, now)
-        return self.state.epoch
+        self.state.sent(now)
+        self._permits += 1
+        self._out[self._permits] = (self.state.epoch, len(self._out) + 1, now)
+        return self._permits
 
     def report(self, permit: int, verdict: Verdict, told: tuple[Told, ...] = ()) -> None:
         """Learn from the verdict on a permitted request, and from what its answer told."""
+        now = self._clock.monotonic()
+        state = self.state
+        epoch, in_flight, sent_at = self._out.pop(permit, (-1, 0, now))
         if told:
             self._learn(told)
-        before = self.state
-        if isinstance(verdict, Accepted) and permit == before.epoch and not before.probing:
-            self._answers += 1
-            self.state = pace.answered(before, permit)
-            return
-        now = self._clock.monotonic()
+        before = state.epoch, state.probing
         match verdict:
             case Throttled():
                 self.throttled += 1
-                self.state = pace.throttled(before, now, permit, verdict, self._answers)
+                self._log.info("rej", in_flight=in_flight, wide=self.flight.wide, prov=self.flight._proven)
+                if not (epoch == state.epoch and not state.probing and self.flight.throttled(now, in_flight)):
+                    state.throttled(
+                        now,
+                        epoch,
+                        limit=verdict.limit,
+                        window_s=verdict.window_s,
+                        retry_after_s=verdict.retry_after_s,
+                    )
             case NoAnswer() | Unreachable():
                 is_away = isinstance(verdict, Unreachable)
-                self.state = pace.unanswered(before, now, permit, is_away=is_away)
+                state.unanswered(now, epoch, is_away=is_away)
+                if not is_away:
+                    self.flight.unanswered()
             case _:
-                self.state = pace.answered(before, permit)
-                self._answers += permit == before.epoch
-        if self.state.epoch != before.epoch:
-            self._answers = 0
-            self._log.info(
-                "pace.changed",
-                why=type(verdict).__name__,
-                per_s=round(self.state.per_s, 2) if math.isfinite(self.state.per_s) else None,
-                told=self.state.is_told,
-                closed_s=round(self.state.next_at - now, 2),
-            )
-        if permit == before.epoch:
-            self._probe_back()
+                state.accepted(now, epoch)
+                wide = self.flight.wide
+                self.flight.accepted(now, in_flight, now - sent_at)
+                if wide != self.flight.wide: self._log.info("flight", wide=self.flight.wide, took=now-sent_at)
+        if before != (state.epoch, state.probing):
+            self._tell(type(verdict).__name__, now)
+        self._back(permit)
+
+    def _tell(self, why: str, now: float) -> None:
+        self._log.info(
+            "pace.changed",
+            why=why,
+            per_s=round(self.state.per_s, 2) if math.isfinite(self.state.per_s) else None,
+            told=self.state.is_told,
+            closed_s=round(self.state.next_at - now, 2),
+        )
 
     def _learn(self, told: tuple[Told, ...]) -> None:
         """Follow limits; where no window is told, it is the longest time to a reset seen."""
@@ -128,9 +162,9 @@ class Pacer:
                 self._windows[item.source] = window_s
             if item.limit is not None and window_s:
                 limits.append((item.limit, window_s))
-        before = self.state
-        self.state = pace.told(before, limits)
-        if self.state is not before:
+        before = self.state.per_s
+        self.state.told(limits)
+        if self.state.per_s != before:
             self._told_by = told[0].source
             self._log.info(
                 "pace.changed", why=self._told_by, per_s=round(self.state.per_s, 2), told=True
@@ -138,11 +172,12 @@ class Pacer:
 
     def forget(self, permit: int) -> None:
         """A permitted request was broken off: if it was the probe, another may go."""
-        if permit == self.state.epoch:
-            self._probe_back()
+        self._out.pop(permit, None)
+        self._back(permit)
 
-    def _probe_back(self) -> None:
-        self._probe_is_out = False
+    def _back(self, permit: int) -> None:
+        if permit == self._probe:
+            self._probe = None
         self._answered.set()
 
     def closed_for_s(self) -> float:
@@ -155,7 +190,7 @@ class Pacer:
             return f"told by {self._told_by}" if self._told_by else "told by the gateway"
         if math.isinf(self.state.per_s):
             return "no limit met"
-        return "set by --rate" if self.state.per_s == self.state.cap_per_s else "learned"
+        return "set by --rate" if self.state.per_s == self.state._cap else "learned"
 
     def per_s(self) -> float | None:
         """Return the requests per second allowed now; None while nobody has set a limit."""
