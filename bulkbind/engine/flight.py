@@ -1,11 +1,12 @@
 """How many requests may be in flight, as a calculator: handed every event, it does nothing else.
 
-The model. More requests in flight than the server works on at once only wait there: they lengthen
-every answer, up to a time-out, and all of them are refused when a limit is met. So it begins with
-`START`, and doubles while answers stay about as quick as the quickest; a paced run has as many as
-its pace needs (rate times latency, Little's law) and a margin. A 429 that met more requests in
-flight than any that got through speaks of a limit on requests in flight: then that is the most,
-and one more is tried now and then.
+The model. More requests than the server works on at once only wait there: they lengthen every
+answer, up to a time-out, and all of them are refused when a limit is met. So it begins with
+`START` and doubles while answers stay quick; a paced run has as many as its pace needs (rate times
+latency, Little's law), and a margin. A 429 that met more requests in flight than any that got
+through speaks of a limit on requests in flight: then that many are the most, and one more is tried
+now and then. Where so many are refused all the same, it was no such limit, and is never again
+taken for one.
 """
 
 from __future__ import annotations
@@ -13,28 +14,29 @@ from __future__ import annotations
 import math
 
 START = 4
-DOUBLING_S = 0.25
-"""At the start: the most doubles in this time, or in the time of an answer if that is longer."""
-MARGIN = 4
-USEFUL = 2.0
+DOUBLING_S = 0.15
+"""The most doubles in this time, or in the time of an answer if that is longer."""
+USEFUL, MARGIN = 2.0, 4
 """A paced run has at most USEFUL * rate * latency + MARGIN in flight."""
-QUICK_S = 0.1
-SLOWER = 4.0
-"""An answer that took longer than QUICK_S and SLOWER times the quickest has waited in the server:
+QUICK_S, SLOWER = 0.1, 4.0
+"""An answer that took longer than QUICK_S, and SLOWER times the quickest, has waited in the server:
 no reason to send more at once."""
 FORGET_S = 20.0
 """The quickest answer is that of the last 20 to 40 s."""
-ANOTHER_S = 5.0
-LONGEST_ANOTHER_S = 300.0
-"""After a limit in flight was met: one more is tried after 5 s, then after twice as long, …"""
+ANOTHER_S, LONGEST_ANOTHER_S = 5.0, 320.0
+"""One more than a limit in flight is tried after 5 s, 10 s, 20 s, … while it is refused."""
+REFUTED_BY = 2
+PROVEN_BY = 8
+"""So many 429s speak against a limit in flight, if they come before each of its places was used
+so many times."""
 
 
 class Flight:
     """What is known of the server's width; moments are monotonic seconds."""
 
     __slots__ = (
-        "_another_at", "_another_s", "_grow_at", "_most", "_older", "_proven", "_quickest",
-        "_renew_at", "is_limited", "wide",
+        "_against", "_another_at", "_another_s", "_grow_at", "_most", "_older", "_proven",
+        "_quickest", "_renew_at", "_since", "is_limited", "wide",
     )  # fmt: skip
 
     def __init__(self, now: float, most: int) -> None:
@@ -45,48 +47,64 @@ class Flight:
         self.is_limited = False
         """Whether the gateway has shown a limit on requests in flight."""
         self._proven = 0
+        """As many were in flight when one got through."""
+        self._since = self._against = 0
+        """Requests through, and refused, since a limit in flight was met."""
         self._grow_at = now + DOUBLING_S
-        self._another_s = ANOTHER_S
-        self._another_at = 0.0
+        self._another_s, self._another_at = ANOTHER_S, now
         self._quickest = self._older = math.inf
         self._renew_at = now + FORGET_S
 
     def useful(self, per_s: float) -> int:
-        """Return how many may be in flight at this pace."""
+        """Return how many may be in flight at this pace, at least 1."""
         if per_s == math.inf:
             return self.wide
-        return int(min(self.wide, USEFUL * per_s * self._fastest() + MARGIN))
+        return int(min(self.wide, USEFUL * per_s * min(self._quickest, self._older) + MARGIN))
 
     def accepted(self, now: float, in_flight: int, took_s: float) -> None:
-        """A request got through that was one of *in_flight* when it left."""
+        """A request got through; it was one of *in_flight* when it left, and took so long."""
         self._proven = max(self._proven, in_flight)
+        self._since += 1
         self._quickest = min(self._quickest, took_s)
         if now >= self._renew_at:
             self._older, self._quickest = self._quickest, took_s
             self._renew_at = now + FORGET_S
+        if self.wide >= self._most or in_flight < self.wide:
+            return
         if self.is_limited:
-            if now >= self._another_at and in_flight >= self.wide < self._most:
+            if now >= self._another_at:
                 self.wide += 1
                 self._another_at = now + self._another_s
-        elif now >= self._grow_at and self.wide < self._most:
+        elif now >= self._grow_at:
             self._grow_at = now + max(DOUBLING_S, took_s)
-            if in_flight >= self.wide and took_s <= max(QUICK_S, SLOWER * self._fastest()):
+            if took_s <= max(QUICK_S, SLOWER * min(self._quickest, self._older)):
                 self.wide = min(self._most, 2 * self.wide)
 
     def throttled(self, now: float, in_flight: int) -> bool:
         """A 429 came; return whether a limit on requests in flight explains it."""
+        if self.is_limited and self.wide < in_flight <= self._proven:
+            return True  # one of those that left before the limit was met
         if in_flight <= max(self._proven, 1):
-            return in_flight > self.wide  # one of those that left before the limit was known
-        self._another_s = min(LONGEST_ANOTHER_S, 2 * self._another_s if self.is_limited else ANOTHER_S)
+            self._doubt()
+            return False
+        if self.is_limited:
+            self._another_s = min(LONGEST_ANOTHER_S, 2 * self._another_s)
         self._another_at = now + self._another_s
+        self._since = self._against = 0
         self.wide = max(1, self._proven)
         self.is_limited = True
         return True
 
-    def unanswered(self) -> None:
-        """A request was waited for in vain: fewer at once."""
-        self.wide = max(1, self.wide // 2)
-        self.is_limited = False
+    def _doubt(self) -> None:
+        """A 429 came that a limit in flight does not explain."""
+        self._against += 1
+        is_young = self._since < PROVEN_BY * self.wide
+        if self.is_limited and is_young and self._against >= REFUTED_BY:
+            self.is_limited = False
+            self.wide = min(max(START, self.wide), self._most)
+            self._proven = self._most
 
-    def _fastest(self) -> float:
-        return min(self._quickest, self._older)
+    def unanswered(self, now: float) -> None:
+        """A request was waited for in vain: fewer at once, and more again after a while."""
+        self.wide = max(1, self.wide // 2)
+        self._grow_at = now + DOUBLING_S

@@ -48,8 +48,10 @@ FIRST_TRY_S = 0.01
 """The first try after the very first 429; later ones come after a slot of the pace, or after …"""
 TRY_S = 0.25
 """… this time, where slots are longer."""
-TRY_GROWTH = 0.5
-"""The wait for the next try, as a share of how long the gate has been closed."""
+TRY_GROWTH = 0.75
+"""The wait for the next try, as a share of how long the gate has been closed, or is overdue."""
+COMMON_WINDOWS_S = (1.0, 10.0, 60.0)
+"""Windows as most gateways have them: a try is made when one of them would just be over."""
 LONGEST_TRY_S = 60.0
 AWAY_FIRST_S = 0.5
 """A server that is away is tried after 0.5 s, 1 s, 2 s, … and every LONGEST_TRY_S in the end."""
@@ -78,9 +80,9 @@ class Pace:
     """
 
     __slots__ = (
-        "_accepted", "_asked_s", "_base", "_began", "_cap", "_is_binding", "_refused_at", "_sent_at",
-        "_silent", "_since", "_span", "_told", "_top", "_tries", "closed_at", "epoch", "has_learned",
-        "is_away", "is_closed", "is_told", "next_at", "per_s", "search",
+        "_accepted", "_asked_s", "_base", "_began", "_cap", "_due_at", "_is_binding", "_refused_at",
+        "_sent_at", "_silent", "_since", "_span", "_told", "_top", "_tries", "closed_at", "epoch",
+        "has_learned", "is_away", "is_closed", "is_told", "next_at", "per_s", "search",
     )  # fmt: skip
 
     def __init__(
@@ -105,7 +107,8 @@ class Pace:
         self.next_at = now
         self.epoch = 0
         self.is_closed = self.is_away = self.is_told = self.has_learned = False
-        self.closed_at = self._refused_at = self._sent_at = now
+        self.closed_at = self._due_at = self._refused_at = now
+        self._sent_at: float | None = None
         self.search = Search(now, is_spaced=is_spaced)
         self._accepted = self._since = self._tries = self._silent = 0
         self._began = Opening(now, now)
@@ -119,6 +122,8 @@ class Pace:
 
     def sent(self, now: float) -> None:
         """A request leaves at *now*."""
+        if self._sent_at is None:
+            self._began = Opening(now, now)
         self._sent_at = now
         if self.per_s == math.inf:
             return
@@ -158,7 +163,10 @@ class Pace:
                 wait_s = self._began.by + window_s - now
         self._asked_s = retry_after_s or 0.0
         self._refused_at = now
-        self._close(now, wait_s if wait_s and wait_s > 0 else self._try_s(now), is_away=False)
+        is_known = wait_s is not None and wait_s > 0
+        self._close(now, wait_s if wait_s and is_known else self._try_s(now), is_away=False)
+        if is_known:
+            self._due_at = self.next_at
 
     def unanswered(self, now: float, epoch: int, *, is_away: bool) -> None:
         """No answer came; *is_away*: not even a connection."""
@@ -180,17 +188,31 @@ class Pace:
             self.is_told = self.has_learned = True
             self._begin(Leg(self._told, self._told))
 
+    def limit_per_s(self) -> float | None:
+        """Return the limit as the gateway has shown or told it in this run; None: it has not."""
+        if not self.has_learned:
+            return None
+        if self.is_told:
+            return self._told
+        return self._top if self._top < math.inf else self.per_s
+
     # --- what follows ----------------------------------------------------------------------------
 
     def _try_s(self, now: float) -> float:
         """Return how long to wait for the next try."""
         slot_s = FIRST_TRY_S if self.per_s == math.inf else min(TRY_S, 1.0 / self.per_s)
-        elapsed_s = now - self.closed_at if self.is_closed else 0.0
-        return min(LONGEST_TRY_S, max(slot_s, TRY_GROWTH * elapsed_s))
+        elapsed_s = max(0.0, now - self._due_at) if self.is_closed else 0.0
+        wait_s = min(LONGEST_TRY_S, max(slot_s, TRY_GROWTH * elapsed_s))
+        for window_s in COMMON_WINDOWS_S:
+            left_s = self._began.by + window_s + FIRST_TRY_S - now
+            if FIRST_TRY_S < left_s < wait_s:
+                return left_s
+        return wait_s
 
     def _close(self, now: float, wait_s: float, *, is_away: bool) -> None:
         if not self.is_closed:
-            self.closed_at, self._tries, self.is_away = now, 0, is_away
+            self.closed_at = self._due_at = now
+            self._tries = 0
         # What refuses is there, and what does not answer shows no limit.
         self.is_away = is_away
         self._tries += 1
@@ -225,7 +247,7 @@ class Pace:
         self._began, self._accepted = opening, 0
         self.has_learned = True
         self._begin(leg)
-        self.next_at = max(self.next_at, self._sent_at + 1.0 / self.per_s)
+        self.next_at = max(self.next_at, (self._sent_at or now) + 1.0 / self.per_s)
 
     def _begin(self, leg: Leg) -> None:
         ceiling = min(self._cap, self._told)

@@ -115,11 +115,7 @@ class Search:
         has_fallen = not is_early and own.most(cycle.ended) < self._busy.least(cycle.ended)
         busy = own if self._early == 1 or has_fallen else self._busy.plus(cycle.accepted)
         least, most = busy.least(cycle.ended), busy.most(cycle.ended)
-        was_idle = (
-            self.is_spaced
-            or cycle.was_asked
-            or cycle.base_per_s < busy.goodput(cycle.ended)
-        )
+        was_idle = self.is_spaced or cycle.was_asked or cycle.base_per_s < busy.goodput(cycle.ended)
         if was_idle and (cycle.was_asked or not is_early):
             busy, most = _Busy(0, cycle.ended), math.inf
         self._busy = busy
