@@ -8,14 +8,14 @@ import getpass
 import os
 import socket
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from bulkbind.app.progress import Progress
 from bulkbind.app.reports import Report, write_report
 from bulkbind.clock import Clock, iso
-from bulkbind.engine import Breaker, Pacer, Parts, Pipeline, StopSignal
+from bulkbind.engine import Breaker, Limit, Pacer, Parts, Pipeline, StopSignal
 from bulkbind.engine.stop import DrainedError
 from bulkbind.errors import InterruptedRunError, LedgerBusyError, LedgerError
 from bulkbind.koodrive import KooDrive, fixed_token
@@ -116,7 +116,13 @@ async def send(
     Raises: LedgerError, UsageError (no credentials).
     """
     settings, clock, stop = session.settings, session.clock, session.stop
-    pacer = Pacer(clock, stop, settings.send.rate, concurrency=settings.send.concurrency)
+    pacer = Pacer(
+        clock,
+        stop,
+        settings.send.rate,
+        concurrency=settings.send.concurrency,
+        learned=await _learned(ledger),
+    )
     skew_s = await ledger.recall("clock_skew_s")
     staged, doubtful = await ledger.unsettled(run)
     rows = (staged if first is None else min(first, staged)) + doubtful
@@ -161,6 +167,15 @@ async def send(
             await asyncio.shield(_finish(ledger, run, run_id, stop, facts))
 
 
+async def _learned(ledger: Ledger) -> Limit | None:
+    """Return the gateway's limit as the last run that met it left it."""
+    match await ledger.recall("limit"):
+        case {"per_s": int() | float() as per_s, "is_spaced": bool() as is_spaced} if per_s > 0:
+            return Limit(float(per_s), is_spaced)
+        case _:
+            return None
+
+
 def _facts(
     client: KooDrive, pacer: Pacer, pipeline: Pipeline, sending_s: float
 ) -> dict[str, object]:
@@ -170,9 +185,16 @@ def _facts(
         "requests_throttled": pacer.throttled,
         "requests_lists": pipeline.lists,
         "sending_s": round(sending_s, 3),
+        "paced_s": round(pacer.paced_s, 3),
+        "cooled_s": round(pacer.cooled_s, 3),
+        "retrying_s": round(pipeline.backed_off_s, 3),
         "pace_per_s": _rounded(pacer.per_s()),
         "pace_from": pacer.source(),
     }
+    if (limit := pacer.limit()) is not None:
+        facts["limit"] = asdict(limit)
+    if (in_flight := pacer.in_flight()) is not None:
+        facts["limit_in_flight"] = in_flight
     if client.server_clock.measured:
         facts["clock_skew_s"] = round(client.server_clock.skew_s(), 3)
     return facts

@@ -69,6 +69,11 @@ class Pipeline:
         """List calls made."""
         return self._readback.lists
 
+    @property
+    def backed_off_s(self) -> float:
+        """Seconds that devices have waited for their own trouble to pass, added up."""
+        return self._retries.backed_off_s
+
     async def run(self) -> None:
         """Send until every row has ended, or the run is stopped and drained.
 
