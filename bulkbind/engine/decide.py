@@ -80,7 +80,15 @@ Step: TypeAlias = Settle | Suspect | Again | Park | Halt
 
 
 _UNCONFIRMED = Outcome(Status.ALREADY_BOUND, detail="as the server says; no list confirmed it")
-_REFUSALS = (Refused, AlreadyBound)
+_SAID_TO_BE_BOUND = Park(
+    if_absent=Outcome(
+        Status.FAILED,
+        detail="the server says already bound, but this user's list does not show it: "
+        "perhaps bound to another user",
+    ),
+    if_unreadable=_UNCONFIRMED,
+    if_disabled=_UNCONFIRMED,
+)
 _COSTS = (Accepted, AlreadyBound, Refused, Transient, NoAnswer)
 
 
@@ -137,17 +145,9 @@ def decide(  # noqa: C901, PLR0911, PLR0912  # a table, one case a verdict
         case Accepted():
             return Settle(accepted(claim, attempt, attempt.verdict))
         case AlreadyBound():
-            return Park(
-                if_absent=Outcome(
-                    Status.FAILED,
-                    detail="the server says already bound, but this user's list does not show it: "
-                    "perhaps bound to another user",
-                ),
-                if_unreadable=_UNCONFIRMED,
-                if_disabled=_UNCONFIRMED,
-            )
-        case Refused(set_up=set_up):
-            return _refused(claim, set_up=set_up)
+            return _SAID_TO_BE_BOUND
+        case Refused():
+            return _refused(claim, attempt.verdict)
         case Transient(retry_after_s=after):
             if reason := too_long(attempt, max_wait_s):
                 return Halt(reason)
@@ -186,14 +186,29 @@ def accepted(claim: Claim, attempt: Attempt, verdict: Accepted) -> Outcome:
     first = claim.sent_at if was_sent_before else attempt.sent_at
     created = epoch_of(verdict.create_time)
     is_ours = created is not None and first is not None and created >= first - CREATE_TIME_MARGIN_S
-    is_older = created is not None and created < attempt.sent_at - CREATE_TIME_MARGIN_S
+    made_at = created if was_sent_before and is_ours else None
     return Outcome(
         Status.BOUND if is_ours else Status.ALREADY_BOUND,
         device_id=verdict.device_id,
         create_time=verdict.create_time,
         detail="" if created is not None else "the server sent no createTime to tell by",
-        repeated=was_sent_before and is_ours and is_older,
+        made_at=made_at,
+        # Without a margin: `sent_at` is never later than the true moment.
+        repeated=made_at is not None and made_at < attempt.sent_at,
     )
+
+
+def inherited(claim: Claim) -> Park:
+    """Return how a row is settled that an earlier process, or run, left in doubt."""
+    match claim.left:
+        case AlreadyBound():
+            return _SAID_TO_BE_BOUND
+        case Refused():
+            return _unless_listed(claim, Outcome(Status.FAILED))
+        case Transient():
+            return _unless_listed(claim, _gave_up(claim))
+        case _:
+            return Park()
 
 
 def _was_sent_before(claim: Claim) -> bool:
@@ -218,14 +233,12 @@ def found(claim: Claim, record: Record, park: Park) -> Outcome:
         status, detail = Status.BOUND, f"{came}; found on the server's list"
     else:
         status, detail = Status.ALREADY_BOUND, f"{came}; the list shows an older binding"
-    # A request that was answered with a no made no binding: an earlier one of ours did.
-    was_refused = claim.last is not None and isinstance(claim.last.verdict, _REFUSALS)
     return Outcome(
         status,
         device_id=record.device_id,
         create_time=record.create_time,
         detail=detail,
-        repeated=was_refused and is_ours and _was_sent_before(claim),
+        made_at=created if is_ours and _was_sent_before(claim) else None,
     )
 
 
@@ -245,17 +258,21 @@ def absent(claim: Claim, park: Park, *, is_own: bool, max_attempts: int) -> Outc
     return None
 
 
-def _refused(claim: Claim, *, set_up: bool) -> Step:
+def _refused(claim: Claim, verdict: Refused) -> Step:
     outcome = Outcome(Status.FAILED)
     if _was_sent_before(claim):
         return _unless_listed(claim, outcome)
-    return Suspect(Settle(outcome)) if set_up else Settle(outcome)
+    step = _unless_listed(claim, outcome) if verdict.unsure else Settle(outcome)
+    return Suspect(step) if verdict.set_up else step
 
 
 def _exhausted(claim: Claim) -> Step:
-    outcome = Outcome(Status.FAILED, detail=f"gave up after {claim.attempts} attempts")
-    step = _unless_listed(claim, outcome)
+    step = _unless_listed(claim, _gave_up(claim))
     return step if claim.doubts else Suspect(step)
+
+
+def _gave_up(claim: Claim) -> Outcome:
+    return Outcome(Status.FAILED, detail=f"gave up after {claim.attempts} attempts")
 
 
 def _unless_listed(claim: Claim, outcome: Outcome) -> Park:

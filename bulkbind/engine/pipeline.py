@@ -62,7 +62,7 @@ class Pipeline:
             max_wait_s=send.max_wait,
             concurrency=send.concurrency,
         )
-        self._readback.resend = self._binder.resend
+        self._readback.resend = self._resend
 
     @property
     def lists(self) -> int:
@@ -126,7 +126,7 @@ class Pipeline:
         """
         if await self._readback.first_contact():
             return True
-        suspects: list[tuple[Claim, Step]] = []
+        suspects: list[tuple[Claim, Suspect]] = []
         claim: Claim | None = None
         tried = 0
         try:
@@ -151,10 +151,15 @@ class Pipeline:
             suspects.clear()
             return claim is not None
         finally:
-            # What was held back was refused for the set-up's sake: no attempt is counted.
-            for earlier, _ in suspects:
-                earlier.attempts = 0
+            # What was held back was refused for the set-up's sake: no attempt is counted, but one
+            # where the request may have been done, so that it is not taken for never sent.
+            for earlier, held_back in suspects:
+                earlier.attempts = int(isinstance(held_back.step, Park))
             await self._parts.ledger.release([earlier for earlier, _ in suspects])
+
+    async def _resend(self, claim: Claim) -> None:
+        self._claims.leave_out(claim.row)
+        await self._binder.resend(claim)
 
     async def _worker(self) -> None:
         stop = self._parts.stop

@@ -122,6 +122,8 @@ def _plainly_bound(answer: Answer, machine_code: str) -> Reading | None:
         data.machineCode in (machine_code, None)
         and 0 < len(data.deviceId) <= LONGEST_ID
         and len(data.createTime) <= LONGEST_TIME
+        and data.deviceId.isalnum()
+        and data.createTime.isprintable()
         and body.msg.isalnum()
     ):
         return None
@@ -175,7 +177,7 @@ def _by_status(answer: Answer, number: str) -> Verdict:  # noqa: C901, PLR0911  
         case 408 | 425:
             return Transient()
         case status if 300 <= status < 400:  # HTTP's own numbers
-            return Refused(set_up=True)
+            return Refused(set_up=True, unsure=True)
         case status if 400 <= status < 500:  # HTTP's own numbers
             return Refused()
         case 502 | 504:
@@ -232,9 +234,16 @@ def _record(data: object) -> Record | None:
     )
 
 
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
+
+
 def _storable(text: str) -> str:
-    """Return *text* without half surrogate pairs, which JSON can name and nobody can write."""
-    return text.encode("utf-8", "replace").decode("utf-8")
+    """Return *text* with a mark in the place of what nobody can write down.
+
+    That is half surrogate pairs, which JSON can name, and control characters: a NUL would end the
+    text in SQLite, others move a terminal's cursor.
+    """
+    return _CONTROL.sub("\ufffd", text.encode("utf-8", "replace").decode("utf-8"))
 
 
 def _parse(answer: Answer) -> dict[str, Any] | None:
@@ -251,14 +260,19 @@ def _words(answer: Answer, body: dict[str, Any] | None) -> tuple[str, str]:
     """Return the answer's code and message as text."""
     if body is None:
         text = answer.body[: LONGEST_MESSAGE * 4].decode("utf-8", "replace")
-        plain = re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", text)).strip()
-        return "", plain[:LONGEST_MESSAGE] or f"HTTP {answer.status} without a text"
+        plain = _line(re.sub(r"<[^>]*>", " ", text))
+        return "", plain or f"HTTP {answer.status} without a text"
     code = _first(body, "code", "error_code")
     if isinstance(code, bool) or not isinstance(code, str | int):
         code = ""
     message = _first(body, "msg", "error_msg", "message")
-    shown = _storable(message) if isinstance(message, str) else f"HTTP {answer.status}"
-    return _storable(str(code))[:64], re.sub(r"\s+", " ", shown).strip()[:LONGEST_MESSAGE]
+    shown = message if isinstance(message, str) else f"HTTP {answer.status}"
+    return _storable(str(code))[:64], _line(shown)
+
+
+def _line(text: str) -> str:
+    """Return *text* as one line that is not too long."""
+    return _storable(re.sub(r"\s+", " ", text).strip())[:LONGEST_MESSAGE]
 
 
 def _first(body: dict[str, Any], *names: str) -> object:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 APPLICATION_ID = 0x62626C31
 """`bbl1` in the file's header: tells a ledger from any other SQLite file."""
-MIGRATIONS = ("schema.sql",)
+MIGRATIONS = ("schema.sql", "doubt.sql")
 """Script number n brings a ledger from version n to n + 1."""
 VERSION = len(MIGRATIONS)
 RUN_SHIFT = 40
@@ -175,11 +175,14 @@ def _refuse_strangers(db: sqlite3.Connection, path: Path) -> None:
 def _migrate(db: sqlite3.Connection) -> None:
     version = db.execute("PRAGMA user_version").fetchone()[0]
     for number in range(version, VERSION):
-        script = resources.files("bulkbind.ledger").joinpath(MIGRATIONS[number]).read_text("utf-8")
         db.executescript(
-            f"BEGIN EXCLUSIVE;\n{script}\nPRAGMA application_id = {APPLICATION_ID};\n"
+            f"BEGIN EXCLUSIVE;\n{_script(number)}\nPRAGMA application_id = {APPLICATION_ID};\n"
             f"PRAGMA user_version = {number + 1};\nCOMMIT;"
         )
+
+
+def _script(number: int) -> str:
+    return resources.files("bulkbind.ledger").joinpath(MIGRATIONS[number]).read_text("utf-8")
 
 
 def _claim_endpoint(db: sqlite3.Connection, path: Path, endpoint: str) -> None:
