@@ -79,19 +79,30 @@ class Reading(NamedTuple):
     message: str
 
 
-def classify(answer: Answer, codes: Codes, machine_code: str = "") -> Reading:
+def classify(
+    answer: Answer, codes: Codes, machine_code: str = "", *, is_named: bool = False
+) -> Reading:
     """Return what the answer to a bind means.
 
     Args:
         answer: The answer.
         codes: Settings.
         machine_code: The one that was sent: an answer that names another is no answer to it.
+        is_named: The server is known to name it, so that a success without it is none.
     """
-    plain = _plainly_bound(answer, machine_code)
+    plain = _plainly_bound(answer, machine_code, is_named=is_named)
     if plain is not None:
         return plain
     body = _parse(answer)
-    return _common(answer, body, codes) or _bound(answer, body, machine_code)
+    return _common(answer, body, codes) or _bound(answer, body, machine_code, is_named=is_named)
+
+
+def names_device(answer: Answer, reading: Reading) -> bool:
+    """Return whether an answer is a success that names the device."""
+    if not isinstance(reading.verdict, Accepted):
+        return False
+    record = _record((_parse(answer) or {}).get("data"))
+    return record is not None and bool(record.machine_code)
 
 
 class _Data(msgspec.Struct):
@@ -109,7 +120,7 @@ class _Success(msgspec.Struct):
 _SUCCESS = msgspec.json.Decoder(_Success)
 
 
-def _plainly_bound(answer: Answer, machine_code: str) -> Reading | None:
+def _plainly_bound(answer: Answer, machine_code: str, *, is_named: bool) -> Reading | None:
     """Return the reading of a success as it should be, at a tenth of the cost; else None."""
     if answer.status != 200 or not answer.whole:
         return None
@@ -119,7 +130,7 @@ def _plainly_bound(answer: Answer, machine_code: str) -> Reading | None:
         return None
     data = body.data
     if not (
-        data.machineCode in (machine_code, None)
+        (data.machineCode == machine_code or (data.machineCode is None and not is_named))
         and 0 < len(data.deviceId) <= LONGEST_ID
         and len(data.createTime) <= LONGEST_TIME
         and data.deviceId.isalnum()
@@ -208,7 +219,9 @@ def _business(
     return Reading(Refused(), code, message)
 
 
-def _bound(answer: Answer, body: dict[str, Any] | None, machine_code: str) -> Reading:
+def _bound(
+    answer: Answer, body: dict[str, Any] | None, machine_code: str, *, is_named: bool
+) -> Reading:
     record = _record(body.get("data") if body else None)
     _, message = _words(answer, body)
     if record is None:
@@ -216,6 +229,8 @@ def _bound(answer: Answer, body: dict[str, Any] | None, machine_code: str) -> Re
     if machine_code and record.machine_code and record.machine_code != machine_code:
         shown = record.machine_code[:64]
         return Reading(NoAnswer(), "0", f"the answer names another machine code: {shown!r}")
+    if is_named and not record.machine_code:
+        return Reading(NoAnswer(), "0", "the answer names no machine code, as others did")
     return Reading(Accepted(record.device_id, record.create_time), "0", message)
 
 

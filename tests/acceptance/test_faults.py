@@ -566,10 +566,6 @@ async def garbage_later(talk: Talk) -> None:
 
 
 AFTERS = {say.__name__: say for say in (two_at_once, in_the_body, later, garbage_later)}
-BELIEVED = pytest.mark.xfail(
-    reason="an answer that comes while a kept connection is idle is taken for the next request's",
-    strict=True,
-)
 
 
 @pytest.mark.slow
@@ -580,7 +576,7 @@ BELIEVED = pytest.mark.xfail(
         ("in_the_body", False),
         ("garbage_later", False),
         ("later", True),
-        pytest.param("later", False, marks=BELIEVED),
+        ("later", False),
     ],
 )
 async def test_an_answer_to_no_request_is_never_the_next_ones(tmp_path, name, is_named):
