@@ -114,7 +114,7 @@ async def test_what_comes_while_nothing_is_asked_is_no_answer(aside, is_named):
         ids = await bound(client, NAMES, pause_s=0.1)
 
     assert ids == [f"id of {name}" for name in NAMES]
-    assert server.connections == len(NAMES)
+    assert server.connections >= len(NAMES)
 
 
 async def test_a_quiet_connection_is_kept():
