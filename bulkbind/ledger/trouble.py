@@ -16,6 +16,7 @@ _FREE = f"free the disk, {ELSEWHERE}"
 _READ_ONLY = f"its disk or file is read-only: make it writable, {ELSEWHERE}"
 _RIGHTS = f"give this user the right to read and write it and its folder, {ELSEWHERE}"
 _FOLDER = "it is a folder: name a file, for instance one in it, with --ledger FILE"
+_NO_FOLDER = f"a part of its path is a file: {ELSEWHERE[3:]}"
 _HINTS = {
     errno.EISDIR: _FOLDER,
     errno.EROFS: _READ_ONLY,
@@ -23,7 +24,8 @@ _HINTS = {
     errno.EPERM: _RIGHTS,
     errno.ENOSPC: _FREE,
     errno.EDQUOT: _FREE,
-    errno.ENOTDIR: f"a part of its path is a file, {ELSEWHERE[3:]}",
+    errno.ENOTDIR: _NO_FOLDER,
+    errno.EEXIST: _NO_FOLDER,  # as `mkdir` says it
 }
 _SQLITE_HINTS = {
     "CANTOPEN": _RIGHTS,
