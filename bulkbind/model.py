@@ -193,6 +193,8 @@ class Told:
 class QuotaUsedUp:
     """The gateway takes nothing more of this application for a long time, or for ever."""
 
+    retry_after_s: float | None = None
+
 
 @dataclass(frozen=True, slots=True)
 class Transient:

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import TypeAlias, assert_never
 
 from bulkbind.clock import epoch_of, iso
+from bulkbind.engine.set_up import setting_to_check
 from bulkbind.engine.stop import StopReason
 from bulkbind.model import (
     Accepted,
@@ -116,7 +117,7 @@ def too_long(attempt: Attempt, max_wait_s: float) -> StopReason | None:
     if wait_s is None or wait_s <= max_wait_s:
         return None
     what = "the gateway's limit is used up" if isinstance(told, Throttled) else "it is busy"
-    moment = iso(datetime.fromtimestamp(attempt.sent_at + wait_s, UTC))
+    moment = _moment(attempt, wait_s)
     return StopReason(
         f"the server says that {what}{limit}, and waiting for it would take up to "
         f"{wait_s:,.0f} s: longer than max_wait, {max_wait_s:g} s",
@@ -170,12 +171,7 @@ def decide(  # noqa: C901, PLR0911, PLR0912  # a table, one case a verdict
         case AuthExpired():
             return Halt(_credentials(attempt))
         case QuotaUsedUp():
-            return Halt(
-                StopReason(
-                    f"the gateway's quota is used up ({attempt.code}: {attempt.message})",
-                    hint="go on when the quota has been renewed",
-                )
-            )
+            return Halt(_quota(attempt, attempt.verdict))
         case _ as never:
             assert_never(never)
 
@@ -281,14 +277,26 @@ def _unless_listed(claim: Claim, outcome: Outcome) -> Park:
 
 
 def _unreachable(attempt: Attempt) -> StopReason:
-    advice = {
-        "dns": "check the endpoint's host name and this machine's DNS",
-        "tls": "check the endpoint's host name, its certificate, and this machine's clock",
-    }
     return StopReason(
-        f"the endpoint cannot be reached: {attempt.message}",
-        hint=advice.get(attempt.code, "check the endpoint, a firewall or a proxy"),
+        f"the endpoint cannot be reached: {attempt.message}", hint=setting_to_check(attempt)
     )
+
+
+def _quota(attempt: Attempt, verdict: QuotaUsedUp) -> StopReason:
+    after_s = verdict.retry_after_s
+    when = (
+        "when the quota has been renewed, or raised; the gateway does not say when"
+        if after_s is None
+        else f"after {_moment(attempt, after_s)}"
+    )
+    return StopReason(
+        f"the gateway's quota is used up ({attempt.code}: {attempt.message})", hint=f"go on {when}"
+    )
+
+
+def _moment(attempt: Attempt, wait_s: float) -> str:
+    """Return the moment so long after an attempt, by the server's clock."""
+    return iso(datetime.fromtimestamp(attempt.sent_at + wait_s, UTC))
 
 
 def _clock(attempt: Attempt) -> StopReason:

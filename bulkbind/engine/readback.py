@@ -128,12 +128,11 @@ class Readback:
         waited_s = max(0.0, self._clock.utc_now().timestamp() - heard_s)
         return now + self._settle_s - waited_s
 
-    async def first_contact(self) -> bool:
-        """Read one user's list alone, if anything is parked; return whether that succeeded."""
+    async def first_contact(self) -> None:
+        """Read one user's list alone, if anything is parked."""
         for name, user in self._users.items():
-            listing = await self._read(name, user, patience=UNREACHABLE_AT_START)
-            return listing.records is not None
-        return False
+            await self._read(name, user, patience=UNREACHABLE_AT_START)
+            return
 
     def start(self) -> None:
         """Let every user's list be read from now on."""
@@ -160,7 +159,7 @@ class Readback:
         finally:
             user.is_served = False
 
-    async def _read(self, name: str, user: _User, patience: int | None = None) -> Listing:
+    async def _read(self, name: str, user: _User, patience: int | None = None) -> None:
         """Read the list once and settle what it can settle. *patience*: see `_list`."""
         known = await self._ledger.known(name)
         user.last_read_at = asked_at = self._clock.monotonic()
@@ -170,7 +169,7 @@ class Readback:
             # Nothing is dropped: the rows stay in doubt in the ledger.
             why = f"the user's list cannot be read: {listing.attempt.message}"
             await self._give_up(items, why)
-            return listing
+            return
         missing = known - listing.records.keys()
         given_up: list[_Parked] = []
         missed: list[int] = []
@@ -207,7 +206,6 @@ class Readback:
                 f"bound, e.g. {min(missing)}"
             )
             await self._give_up(given_up, why)
-        return listing
 
     async def _cleared(self, item: _Parked) -> None:
         """The list, read twice, does not show the row."""

@@ -182,7 +182,7 @@ def _by_status(answer: Answer, number: str) -> Verdict:  # noqa: C901, PLR0911  
         case 400 | 403 if number in _RENEW:
             return AuthExpired()
         case 405 if number in _QUOTA:
-            return QuotaUsedUp()
+            return QuotaUsedUp(wire.retry_after(answer.retry_after, answer.date))
         case 400 | 403 | 404 | 405:
             return Refused(set_up=True)
         case 408 | 425:

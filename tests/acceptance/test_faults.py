@@ -34,6 +34,7 @@ class Expected:
 
     verdict: str
     ends: str = "bound"
+    """How rows may end, apart by blanks."""
     code: int = 0
 
 
@@ -58,9 +59,9 @@ EXPECTED = {
     "wrong-type": Expected("Accepted"),
     "business": Expected("Refused", "failed", 1),
     "redirect": Expected("Refused", "failed", 1),
-    # By such a Date the binding is an hour older than its request; and an X-Date made from it is
-    # refused, which may stop the run.
-    "wrong-date": Expected("Accepted", "already_bound", 3),
+    # Two such Dates in a row are believed: then a binding is an hour older than its request, and an
+    # X-Date made from them is refused, which may stop the run.
+    "wrong-date": Expected("Accepted", "bound already_bound", 3),
     "other-code": Expected("NoAnswer"),
 }
 
@@ -122,7 +123,7 @@ def test_a_fault_comes_to_what_the_table_says(under_fault, name):
     evidence = under_fault(name)
 
     assert evidence.verdicts().keys() == {expected.verdict}
-    assert evidence.ends().keys() == {expected.ends}
+    assert set() < evidence.ends().keys() <= set(expected.ends.split())
     assert evidence.code in {expected.code, expected.code % 3}
 
 
