@@ -311,8 +311,9 @@ class Outcome:
     detail: str = ""
     """For a person: what is worth knowing beyond the server's message."""
     made_at: float | None = None
-    """Where one of several requests made the binding: when, seconds since 1970, server's clock.
-    What was sent later was posted again although it was bound."""
+    """Where one of several requests made the binding: the latest moment when that may have been,
+    seconds since 1970, server's clock. What was sent later was posted again although it was
+    bound."""
     repeated: bool = False
     """Whether the attempt that was accepted is one of those."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import getpass
+import math
 import os
 import socket
 from contextlib import asynccontextmanager
@@ -174,7 +175,8 @@ def _facts(
         "pace_from": pacer.source(),
     }
     if client.server_clock.measured:
-        facts["clock_skew_s"] = round(client.server_clock.skew_s(), 3)
+        # Rounded down: the server's clock must never be taken for later than it is.
+        facts["clock_skew_s"] = math.floor(client.server_clock.skew_s() * 1000) / 1000
     return facts
 
 

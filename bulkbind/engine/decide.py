@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TypeAlias, assert_never
@@ -30,6 +31,7 @@ from bulkbind.model import (
 
 CREATE_TIME_MARGIN_S = 1.0
 """A `createTime` this much before our sending still counts as ours: `Date` has whole seconds."""
+_FRACTION = re.compile(r"\.(\d+)", re.ASCII)
 CLOCK_REFUSALS = 8
 """In a row, after which a refused clock is a refusal."""
 UNREACHABLE_AT_START = 5
@@ -182,16 +184,25 @@ def accepted(claim: Claim, attempt: Attempt, verdict: Accepted) -> Outcome:
     first = claim.sent_at if was_sent_before else attempt.sent_at
     created = epoch_of(verdict.create_time)
     is_ours = created is not None and first is not None and created >= first - CREATE_TIME_MARGIN_S
-    made_at = created if was_sent_before and is_ours else None
+    made_at = _made_by(verdict.create_time, created) if was_sent_before and is_ours else None
     return Outcome(
         Status.BOUND if is_ours else Status.ALREADY_BOUND,
         device_id=verdict.device_id,
         create_time=verdict.create_time,
         detail="" if created is not None else "the server sent no createTime to tell by",
         made_at=made_at,
-        # Without a margin: `sent_at` is never later than the true moment.
         repeated=made_at is not None and made_at < attempt.sent_at,
     )
+
+
+def _made_by(text: str, created: float | None) -> float | None:
+    """Return the latest moment that a `createTime` may mean: it is rounded down to its digits.
+
+    Whatever was sent later met the binding for certain, since `sent_at` is never later than the
+    true moment.
+    """
+    fraction = _FRACTION.search(text)
+    return None if created is None else created + 10.0 ** -(len(fraction[1]) if fraction else 0)
 
 
 def inherited(claim: Claim) -> Park:
@@ -234,7 +245,9 @@ def found(claim: Claim, record: Record, park: Park) -> Outcome:
         device_id=record.device_id,
         create_time=record.create_time,
         detail=detail,
-        made_at=created if is_ours and _was_sent_before(claim) else None,
+        made_at=_made_by(record.create_time, created)
+        if is_ours and _was_sent_before(claim)
+        else None,
     )
 
 
