@@ -315,6 +315,7 @@ CASES = {
     "204": said(b"HTTP/1.1 204 No Content\r\n\r\n"),
     "999": said(http(b"", status="999 What")),
     "307": said(http(b"", status="307 Away"), **NOT_DONE),
+    "303_and_done": said(http(b"", status="303 See Other"), verdict="Refused"),
     # a strange body
     "array": Case(lambda talk: http(b"[%b]" % (SUCCESS % talk.data))),
     "text": said(http(b'"success"')),
