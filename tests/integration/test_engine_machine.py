@@ -40,7 +40,7 @@ class RunMachine(RuleBasedStateMachine):
         )
         self._wanted = list(FLEET)
         self._foreign: set[str] = set()
-        """Machine codes that somebody else bound: a no whose code is not known says no more."""
+        """Machine codes that somebody else bound: a first request that is told no says no more."""
         self._has_lived = False
 
     @initialize(second_bind=SECOND_BINDS)
@@ -69,8 +69,7 @@ class RunMachine(RuleBasedStateMachine):
     def bind_by_somebody_else(self, device):
         if device.machine_code not in self._bench.server.bindings[device.user_id]:
             self._bench.server.put(device.user_id, device.machine_code)
-            if self._bench.server.second_bind_is_refused:
-                self._foreign.add(device.machine_code)
+            self._foreign.add(device.machine_code)
 
     @rule(seconds=st.sampled_from([0.5, 3.0, 20.0]))
     def wait(self, seconds):
