@@ -100,12 +100,19 @@ def costs(attempt: Attempt) -> bool:
     return isinstance(attempt.verdict, _COSTS)
 
 
-def too_long(attempt: Attempt, max_wait_s: float) -> StopReason | None:
+def too_long(attempt: Attempt, max_wait_s: float, refused_for_s: float = 0.0) -> StopReason | None:
     """Return why a run stops rather than wait, if the gateway wants a wait that is too long.
 
-    A gateway that tells a limit per hour or day, and no time to wait, may mean all of it.
+    A gateway that tells a limit per hour or day, and no time to wait, may mean all of it; so may
+    one that tells nothing and has refused everything for so long (*refused_for_s*).
     """
     told = attempt.verdict
+    if isinstance(told, Throttled) and refused_for_s > max_wait_s:
+        return StopReason(
+            f"the gateway has refused every request for {refused_for_s:,.0f} s, longer than "
+            f"max_wait, {max_wait_s:g} s, and does not say for how long it will",
+            hint="it may be a limit per hour or day: go on later, or with a larger --max-wait",
+        )
     limit = ""
     match told:
         case Transient():
@@ -134,6 +141,7 @@ def decide(  # noqa: C901, PLR0911, PLR0912  # a table, one case a verdict
     max_attempts: int,
     unreachable: int | None,
     max_wait_s: float,
+    refused_for_s: float = 0.0,
 ) -> Step:
     """Return what to do with a row after an attempt.
 
@@ -143,6 +151,7 @@ def decide(  # noqa: C901, PLR0911, PLR0912  # a table, one case a verdict
         max_attempts: After this many that cost, the row has failed.
         unreachable: Failed connections in a row before anything was ever answered; None later.
         max_wait_s: What the gateway may make the whole run wait before it stops instead.
+        refused_for_s: For how long it has let nothing through.
     """
     match attempt.verdict:
         case Accepted():
@@ -160,7 +169,7 @@ def decide(  # noqa: C901, PLR0911, PLR0912  # a table, one case a verdict
         case NoAnswer():
             return Park()
         case Throttled():
-            reason = too_long(attempt, max_wait_s)
+            reason = too_long(attempt, max_wait_s, refused_for_s)
             return Halt(reason) if reason else Again(backoff=False)
         case Unreachable():
             if unreachable is not None and unreachable >= UNREACHABLE_AT_START:

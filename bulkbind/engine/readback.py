@@ -76,6 +76,7 @@ class Readback:
     ) -> None:
         self._api = parts.api
         self._ledger = parts.ledger
+        self._gate = parts.gate
         self._clock = parts.clock
         self._stop = parts.stop
         self._retries = retries
@@ -255,7 +256,7 @@ class Readback:
             nonlocal attempts, unreachable
             self.lists += 1
             listing = await self._api.list_devices(name)
-            if reason := too_long(listing.attempt, self._max_wait_s):
+            if reason := too_long(listing.attempt, self._max_wait_s, self._gate.refused_for_s()):
                 self._stop.set(reason)
                 return listing
             match listing.attempt.verdict:

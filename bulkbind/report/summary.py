@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MOST_REASONS_SHOWN = 8
+SHORTEST_TOLD_S = 0.1
 
 
 def as_json(summary: RunSummary) -> dict[str, Any]:
@@ -95,4 +96,13 @@ def _pace(facts: dict[str, Any]) -> list[str]:
         parts.append(f"{facts['requests_lists']:,} list calls")
     if facts.get("posted_again_after_bound"):
         parts.append(f"{facts['posted_again_after_bound']:,} requests for what was bound already")
-    return ["sent: " + ", ".join(parts)]
+    waits = [
+        f"{facts[key]:,.1f} s {words}"
+        for key, words in (
+            ("paced_s", "kept to the pace"),
+            ("cooled_s", "refused by the gateway, or waiting for it"),
+            ("retrying_s", "of devices' own trouble, all added up"),
+        )
+        if facts.get(key, 0.0) >= SHORTEST_TOLD_S
+    ]
+    return ["sent: " + ", ".join(parts)] + (["waited: " + ", ".join(waits)] if waits else [])
