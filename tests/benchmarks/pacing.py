@@ -1,11 +1,11 @@
 """How close to a gateway's limit, untold or told: real time, real sockets, beside what people use.
 
 `python -m tests.benchmarks.pacing [SECONDS [CASE...]] [--peers]`: each case is a run of *SECONDS*
-(30) of ideal time against the sandbox's limiters or a real nginx with `limit_req`: limit times seconds
-devices, and a bucket's burst, which a run may use up at once. Prints for bulkbind, and with
-`--peers` for a plain tenacity script and curl, the efficiency (ideal time over the time of the sending),
-refused requests per device, and devices that ended failed; then what the pacer costs where there
-is no limit. Writes them as JSON.
+(30) of ideal time against the sandbox's limiters or a real nginx with `limit_req`: limit times
+seconds devices, and a bucket's burst, which a run may use up at once. Prints for bulkbind, and
+with `--peers` for a plain tenacity script and curl, the efficiency (ideal time over the time of
+the sending), refused requests per device, and devices that ended failed; then what the pacer costs
+where there is no limit. Writes them as JSON.
 """
 
 from __future__ import annotations
