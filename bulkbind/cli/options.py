@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from bulkbind.errors import UsageError
-from bulkbind.settings import FIELDS, Loaded, Settings, load
+from bulkbind.settings import FIELDS, SECRETS, Loaded, Settings, load
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -221,9 +221,11 @@ def loaded_from(given: dict[str, Any]) -> Loaded:
             continue
         origins[name] = _origin(name)
         values[name] = _columns(value) if name == "columns" else value
-    if token := os.environ.get("BULKBIND_TOKEN"):
-        values["auth.token"] = token
-        origins["auth.token"] = "BULKBIND_TOKEN"  # the variable's name
+    for name in (*SECRETS, "app_id"):
+        variable = f"BULKBIND_{name.upper()}"
+        if secret := os.environ.get(variable):
+            values[f"auth.{name}"] = secret
+            origins[f"auth.{name}"] = variable
     return load(given.get("config"), values, origins)
 
 

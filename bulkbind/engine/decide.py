@@ -67,6 +67,8 @@ class Suspect:
     """What may speak of the set-up: before anything has succeeded it is held back."""
 
     step: Settle | Park
+    is_about_user: bool = False
+    """Whether it may speak of this user's credentials rather than of the whole set-up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +115,20 @@ def too_long(attempt: Attempt, max_wait_s: float) -> StopReason | None:
         f"the server says that {what}{limit}, and waiting for it would take up to "
         f"{wait_s:,.0f} s: longer than max_wait, {max_wait_s:g} s",
         hint=f"go on after {moment}, or with a larger --max-wait",
+    )
+
+
+def credentials_lost(attempt: Attempt) -> StopReason | None:
+    """Return why a run stops, if its credentials were refused for good."""
+    verdict = attempt.verdict
+    if not isinstance(verdict, AuthExpired) or verdict.is_renewable or verdict.is_users_own:
+        return None
+    words = [f"HTTP {attempt.http_status}" if attempt.http_status else "", attempt.code]
+    came = " ".join(word for word in words if word)
+    return StopReason(
+        "the server does not accept the credentials"
+        f"{f' ({came}: {attempt.message})' if came else f': {attempt.message}'}",
+        hint=verdict.advice,
     )
 
 
@@ -168,7 +184,7 @@ def decide(  # noqa: C901, PLR0911, PLR0912  # a table, one case a verdict
                 return Again(backoff=False)
             return Halt(_clock(attempt))
         case AuthExpired():
-            return Halt(_credentials(attempt))
+            return _unauthorised(claim, attempt, attempt.verdict)
         case QuotaUsedUp():
             return Halt(
                 StopReason(
@@ -252,6 +268,18 @@ def _refused(claim: Claim, *, set_up: bool) -> Step:
     return Suspect(Settle(outcome)) if set_up else Settle(outcome)
 
 
+def _unauthorised(claim: Claim, attempt: Attempt, verdict: AuthExpired) -> Step:
+    reason = credentials_lost(attempt)
+    if reason is not None:
+        return Halt(reason)
+    if verdict.is_renewable:
+        return Again(backoff=False)
+    outcome = Outcome(Status.FAILED, detail=f"the user's credentials: {verdict.advice}")
+    if _was_sent_before(claim):
+        return _unless_listed(claim, outcome)
+    return Suspect(Settle(outcome), is_about_user=True)
+
+
 def _exhausted(claim: Claim) -> Step:
     outcome = Outcome(Status.FAILED, detail=f"gave up after {claim.attempts} attempts")
     step = _unless_listed(claim, outcome)
@@ -266,7 +294,10 @@ def _unless_listed(claim: Claim, outcome: Outcome) -> Park:
 def _unreachable(attempt: Attempt) -> StopReason:
     advice = {
         "dns": "check the endpoint's host name and this machine's DNS",
-        "tls": "check the endpoint's host name, its certificate, and this machine's clock",
+        "tls": "check the endpoint's host name, its certificate, and this machine's clock; the "
+        "certificate of a private authority goes into `ca_file`; `bulkbind doctor` looks closer",
+        "proxy": "check `proxy:` and HTTPS_PROXY; NO_PROXY names hosts that need none",
+        "session": "the login service may be away: `bulkbind doctor` looks closer",
     }
     return StopReason(
         f"the endpoint cannot be reached: {attempt.message}",
@@ -278,12 +309,4 @@ def _clock(attempt: Attempt) -> StopReason:
     return StopReason(
         f"the server refuses our X-Date although its own Date was followed: {attempt.message}",
         hint="compare this machine's clock with the server's",
-    )
-
-
-def _credentials(attempt: Attempt) -> StopReason:
-    return StopReason(
-        f"the server does not accept the credentials (HTTP {attempt.http_status} "
-        f"{attempt.code}: {attempt.message})",
-        hint="get a new token and set BULKBIND_TOKEN (or the token file); nothing was lost",
     )

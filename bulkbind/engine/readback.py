@@ -5,11 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from bulkbind.engine.decide import UNREACHABLE_AT_START, Again, Park, absent, found, too_long
+from bulkbind.engine.decide import (
+    UNREACHABLE_AT_START,
+    Again,
+    Park,
+    absent,
+    credentials_lost,
+    found,
+    too_long,
+)
 from bulkbind.engine.retry import Retries, jitter
 from bulkbind.engine.stop import DrainedError
 from bulkbind.logs import logger
 from bulkbind.model import (
+    AuthExpired,
     Claim,
     ClockRefused,
     Listing,
@@ -228,11 +237,12 @@ class Readback:
             nonlocal attempts, unreachable
             self.lists += 1
             listing = await self._api.list_devices(name)
-            if reason := too_long(listing.attempt, self._max_wait_s):
+            attempt = listing.attempt
+            if reason := too_long(attempt, self._max_wait_s) or credentials_lost(attempt):
                 self._stop.set(reason)
                 return listing
-            match listing.attempt.verdict:
-                case Throttled() | ClockRefused():
+            match attempt.verdict:
+                case Throttled() | ClockRefused() | AuthExpired(is_renewable=True):
                     return Again(backoff=False)
                 case Unreachable():
                     unreachable += 1

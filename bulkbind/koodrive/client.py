@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import asyncio
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
 
 import aiohttp
 from aiohttp import hdrs
 from multidict import istr
 from yarl import URL
 
+from bulkbind.koodrive import transport
+from bulkbind.koodrive.auth.credential import Outgoing
 from bulkbind.koodrive.limits import told_by
 from bulkbind.koodrive.server_clock import SAFETY_S, ServerClock
 from bulkbind.koodrive.verdict import Answer, Codes, Reading, classify, classify_list
 from bulkbind.koodrive.watchdog import Watchdog
 from bulkbind.koodrive.wire import TraceIds, XDates, bind_body
 from bulkbind.model import (
+    Accepted,
+    AlreadyBound,
     Attempt,
+    AuthExpired,
     Device,
     Listing,
     NoAnswer,
     Record,
+    Refused,
     Told,
     Unreachable,
     Verdict,
@@ -29,6 +35,8 @@ from bulkbind.model import (
 
 if TYPE_CHECKING:
     from bulkbind.clock import Clock
+    from bulkbind.koodrive.auth.credential import Credential
+    from bulkbind.koodrive.auth.renewing import Call, SessionCall
     from bulkbind.settings import ApiSettings
 
 ANSWER_CAP_BYTES = 1 << 20
@@ -63,10 +71,29 @@ class Gate(Protocol):
 
 
 class Authorizer(Protocol):
-    """Gives the Authorization header."""
+    """Gives what authorises requests, and hears whether the server took it."""
 
-    def authorization(self) -> str:
-        """Return its value."""
+    def current(self, user_id: str) -> Credential | None:
+        """Return what a request for a user is sent with now; None: `renew` comes first."""
+        ...
+
+    async def renew(self, user_id: str, call: Call) -> Reading | None:
+        """Renew, once for all who ask meanwhile; return why there is nothing to send with.
+
+        *call* sends a session call.
+        """
+        ...
+
+    def accepted(self, credential: Credential, user_id: str) -> None:
+        """Hear that the server took it."""
+        ...
+
+    def refused(self, credential: Credential, user_id: str) -> AuthExpired:
+        """Hear that the server refused it; return what that means."""
+        ...
+
+    async def close(self) -> None:
+        """Let what is under way end."""
         ...
 
 
@@ -85,7 +112,9 @@ class KooDrive:
         skew_s: float | None = None,
     ) -> None:
         self._settings = settings
-        self._url = URL(endpoint + settings.path, encoded=True)
+        self._endpoint = endpoint
+        self._host = URL(endpoint).host_port_subcomponent or ""
+        """As aiohttp writes it into the Host header."""
         self._auth = auth
         self._gate = gate
         self._clock = clock
@@ -105,9 +134,14 @@ class KooDrive:
         """Requests sent."""
 
     async def __aenter__(self) -> Self:
+        is_https = self._endpoint.startswith("https:")
         self._session = aiohttp.ClientSession(
-            # The slots bound what is in flight; the connector need not.
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE_S),
+            connector=aiohttp.TCPConnector(
+                limit=0,  # the slots bound what is in flight; the connector need not
+                keepalive_timeout=IDLE_S,
+                ssl=transport.tls_context(self._settings.ca_file) if is_https else True,
+            ),
+            proxy=transport.proxy_for(self._endpoint, self._settings),
             # Requests of one session act for many users: a cookie of one is none of the next's.
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._settings.connect_timeout),
@@ -120,6 +154,7 @@ class KooDrive:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        await self._auth.close()
         if self._session is not None:
             await self._session.close()
         if self._watchdog is not None:
@@ -178,58 +213,133 @@ class KooDrive:
         timeout_s: float,
     ) -> Attempt:
         async with self._slots:
-            permit = await self._gate.permit()
-            watchdog = self._watchdog
-            assert watchdog is not None, "enter KooDrive first"  # a programmer's error
-            sent_s = self._clock.monotonic()
-            signed_s = self.server_clock.at(sent_s) - SAFETY_S
+            admitted = await self._admitted(user_id)
+            if isinstance(admitted, Reading):
+                return self._unsent(admitted)
+            permit, credential = admitted
+            signed_s = self.server_clock.now() - SAFETY_S
             trace_id = self._trace_ids.next()
-            status: int | None = None
-            told: tuple[Told, ...] = ()
-            try:
-                headers = self._headers(user_id, signed_s, trace_id)
-                self.requests += 1
-                with watchdog.timeout(timeout_s):
-                    answer = await self._request(method, headers, body, cap, signed_s)
-                status, told = answer.status, answer.told
-                self.server_clock.observe(answer.date, sent_s, self._clock.monotonic())
-                reading = await self._judged(judge, answer)
-            except (aiohttp.ClientError, OSError, TimeoutError) as error:
-                reading = silence(error, timeout_s)
-            except BaseException:
-                self._gate.forget(permit)
-                raise
-            self._gate.report(permit, reading.verdict, told)
+            headers: dict[str, str] = {
+                _X_USER_ID: user_id,
+                _X_DATE: self._x_dates.at(signed_s),
+                _X_TRACE_ID: trace_id,
+            }
+            request = Outgoing(method, self._settings.path, self._host, headers, body)
+            credential.authorize(request)
+            sent = await self._send(
+                permit, request, judge, cap=cap, timeout_s=timeout_s, signed_s=signed_s
+            )
+            reading = self._heard(sent.reading, credential, user_id)
+            self._gate.report(permit, reading.verdict, sent.told)
         return Attempt(
             verdict=reading.verdict,
             trace_id=trace_id,
-            sent_at=self.server_clock.at(sent_s),
-            took_s=self._clock.monotonic() - sent_s,
-            http_status=status,
+            sent_at=self.server_clock.at(sent.sent_s),
+            took_s=self._clock.monotonic() - sent.sent_s,
+            http_status=sent.status,
             code=reading.code,
             message=reading.message,
         )
+
+    async def _admitted(self, user_id: str) -> tuple[int, Credential] | Reading:
+        """Return a permit and what to send with, or why there is nothing to send with."""
+        while True:
+            if self._auth.current(user_id) is None:
+                trouble = await self._auth.renew(user_id, self._call)
+                if trouble is not None:
+                    return trouble
+            permit = await self._gate.permit()
+            credential = self._auth.current(user_id)
+            if credential is not None:
+                return permit, credential
+            self._gate.forget(permit)  # it ended while this request waited
+
+    def _unsent(self, why: Reading) -> Attempt:
+        return Attempt(
+            verdict=why.verdict,
+            trace_id="",
+            sent_at=self.server_clock.now(),
+            took_s=0.0,
+            code=why.code,
+            message=why.message,
+        )
+
+    def _heard(self, reading: Reading, credential: Credential, user_id: str) -> Reading:
+        """Tell what authorised a request how it fared, and keep it out of the server's words."""
+        verdict = reading.verdict
+        match verdict:
+            case Accepted():
+                self._auth.accepted(credential, user_id)
+                return reading
+            case AlreadyBound() | Refused(set_up=False):
+                self._auth.accepted(credential, user_id)
+            case AuthExpired():
+                verdict = self._auth.refused(credential, user_id)
+            case _:
+                pass  # it says nothing of them
+        return Reading(verdict, reading.code, credential.scrubbed(reading.message))
+
+    async def _call(self, call: SessionCall) -> Reading:
+        """Send a session call, when the gate lets it. It takes no slot: who waits for it has one.
+
+        What is not known to have come to something is `Unreachable`: no row was sent for it.
+        """
+        permit = await self._gate.permit()
+        headers = call.headers | {_X_TRACE_ID: self._trace_ids.next()}
+        request = Outgoing("POST", call.path, self._host, headers, call.body)
+        sent = await self._send(permit, request, call.judge, timeout_s=self._settings.timeout)
+        reading = sent.reading
+        if isinstance(reading.verdict, NoAnswer):
+            words = f"the session cannot be renewed: {reading.message}"
+            reading = Reading(Unreachable(), "session", words)
+        self._gate.report(permit, reading.verdict, sent.told)
+        return reading
+
+    async def _send(
+        self,
+        permit: int,
+        request: Outgoing,
+        judge: _Judge,
+        *,
+        cap: int = ANSWER_CAP_BYTES,
+        timeout_s: float,
+        signed_s: float = 0.0,
+    ) -> _Sent:
+        """Send a permitted request; return what came, whatever it is."""
+        watchdog = self._watchdog
+        assert watchdog is not None, "enter KooDrive first"  # a programmer's error
+        sent_s = self._clock.monotonic()
+        status: int | None = None
+        told: tuple[Told, ...] = ()
+        try:
+            self.requests += 1
+            with watchdog.timeout(timeout_s):
+                answer = await self._request(request, cap, signed_s)
+            status, told = answer.status, answer.told
+            self.server_clock.observe(answer.date, sent_s, self._clock.monotonic())
+            reading = await self._judged(judge, answer)
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            reading = silence(error, timeout_s)
+        except BaseException:
+            self._gate.forget(permit)
+            raise
+        return _Sent(reading, sent_s, status, told)
 
     async def _judged(self, judge: _Judge, answer: Answer) -> Reading:
         if len(answer.body) > _PARSE_IN_THREAD_BYTES:
             return await asyncio.to_thread(judge, answer)
         return judge(answer)
 
-    def _headers(self, user_id: str, signed_s: float, trace_id: str) -> dict[str, str]:
-        return {
-            hdrs.AUTHORIZATION: self._auth.authorization(),
-            _X_USER_ID: user_id,
-            _X_DATE: self._x_dates.at(signed_s),
-            _X_TRACE_ID: trace_id,
-        }
-
-    async def _request(
-        self, method: str, headers: dict[str, str], body: bytes | None, cap: int, signed_s: float
-    ) -> Answer:
+    async def _request(self, request: Outgoing, cap: int, signed_s: float) -> Answer:
         assert self._session is not None, "enter KooDrive first"  # a programmer's error
+        body = request.body
         data = None if body is None else aiohttp.BytesPayload(body, content_type=_JSON)
         async with self._session.request(
-            method, self._url, data=data, headers=headers, allow_redirects=False
+            request.method,
+            URL(self._endpoint + request.path, encoded=True),
+            data=data,
+            headers=request.headers,
+            allow_redirects=False,
         ) as response:
             text, whole = await _read(response, cap)
             return Answer(
@@ -252,7 +362,17 @@ class KooDrive:
 
 
 class _Judge(Protocol):
-    def __call__(self, answer: Answer) -> Reading: ...
+    def __call__(self, answer: Answer, /) -> Reading: ...
+
+
+class _Sent(NamedTuple):
+    """A request that was sent, and what came."""
+
+    reading: Reading
+    sent_s: float
+    """Monotonic."""
+    status: int | None
+    told: tuple[Told, ...]
 
 
 async def _read(response: aiohttp.ClientResponse, cap: int) -> tuple[bytes, bool]:
@@ -271,14 +391,27 @@ async def _read(response: aiohttp.ClientResponse, cap: int) -> tuple[bytes, bool
     return b"".join(parts), True
 
 
-def silence(error: Exception, timeout_s: float) -> Reading:  # noqa: PLR0911  # a table
+def _certificate(error: aiohttp.ClientConnectorCertificateError) -> str:
+    found = error.certificate_error
+    why = getattr(found, "verify_message", "") or str(found)
+    return f"the certificate of {error.host}:{error.port} is not accepted: {why}"
+
+
+def silence(error: Exception, timeout_s: float) -> Reading:  # noqa: C901, PLR0911  # a table
     """Return what it means that no answer came. Source: dependencies.md, trap 3.
 
     Only where no connection was made is it known that nothing was sent.
     """
     match error:
-        case aiohttp.ClientConnectorCertificateError() | aiohttp.ClientConnectorSSLError():
+        case aiohttp.ClientConnectorCertificateError():
+            return Reading(Unreachable(), "tls", _certificate(error))
+        case aiohttp.ClientConnectorSSLError():
             return Reading(Unreachable(), "tls", f"TLS failed: {error}")
+        case aiohttp.ClientHttpProxyError():
+            # Nothing went through. Its own text holds the proxy's address, and a password.
+            return Reading(Unreachable(), "proxy", f"the proxy answered HTTP {error.status}")
+        case aiohttp.ClientProxyConnectionError():
+            return Reading(Unreachable(), "proxy", f"no connection to the proxy: {error.strerror}")
         case aiohttp.ClientConnectorDNSError():
             return Reading(Unreachable(), "dns", f"the host name is not known: {error}")
         case aiohttp.ConnectionTimeoutError() | aiohttp.ClientConnectorError():

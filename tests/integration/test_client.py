@@ -18,7 +18,9 @@ from aioresponses import aioresponses
 
 from bulkbind.clock import SystemClock
 from bulkbind.koodrive import KooDrive
-from bulkbind.koodrive.auth import FixedToken
+from bulkbind.koodrive.auth.credential import Token
+from bulkbind.koodrive.auth.fixed import GivenToken
+from bulkbind.koodrive.auth.renewing import Renewing
 from bulkbind.koodrive.client import ANSWER_CAP_BYTES, LIST_CAP_BYTES
 from bulkbind.model import (
     Accepted,
@@ -81,14 +83,22 @@ class SkewedClock(SystemClock):
         return super().utc_now() + self._off
 
 
-def drive(endpoint: str, gate=None, clock=None, concurrency=8, skew_s=None, **api) -> KooDrive:
+def given(header: str) -> Renewing:
+    """Return a token that nobody renews."""
+    return Renewing(GivenToken(), SystemClock(), Token(header))
+
+
+def drive(
+    endpoint: str, gate=None, clock=None, concurrency=8, skew_s=None, *, auth=None, **api
+) -> KooDrive:
     """Return a client, ready to enter."""
+    clock = clock or SystemClock()
     return KooDrive(
         ApiSettings(**api),
         endpoint,
-        FixedToken("Bearer secret-token"),
+        auth or given("Bearer secret-token"),
         gate or OpenGate(),
-        clock or SystemClock(),
+        clock,
         concurrency=concurrency,
         skew_s=skew_s,
     )
@@ -695,9 +705,7 @@ async def test_a_request_cancelled_while_its_answer_is_read_is_forgotten_too():
     gate = OpenGate()
 
     async with server(accept) as seen:
-        slow = SlowReader(
-            ApiSettings(), seen.url, FixedToken("x"), gate, SystemClock(), concurrency=1
-        )
+        slow = SlowReader(ApiSettings(), seen.url, given("x"), gate, SystemClock(), concurrency=1)
         async with slow as client:
             task = asyncio.create_task(client.bind(DEVICE), name="to be cancelled")
             while not hasattr(client, "reading"):
@@ -725,7 +733,7 @@ ENDPOINT = "https://intl.example.invalid"
         ),
         pytest.param(
             {"status": 401, "payload": {"error_code": "APIG.0307", "error_msg": "renew"}},
-            AuthExpired(),
+            AuthExpired(advice=GivenToken.advice),
             "APIG.0307",
             id="401",
         ),
@@ -805,7 +813,7 @@ async def test_limits_in_headers_reach_the_gate(form):
     options = SandboxOptions(limits=(parse_limit(f"60/s,tell={form}"),))
     async with Sandbox(options) as sandbox:
         client = KooDrive(
-            ApiSettings(), sandbox.url, FixedToken("x"), gate, SystemClock(), concurrency=1
+            ApiSettings(), sandbox.url, given("x"), gate, SystemClock(), concurrency=1
         )
         async with client:
             await client.bind(DEVICE)
