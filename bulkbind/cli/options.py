@@ -16,6 +16,8 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 GIVEN = (
     "endpoint",
+    "ca_file",
+    "proxy",
     "user_id",
     "columns",
     "on_invalid",
@@ -98,8 +100,25 @@ out = option(
     help="report folder  [default: bulkbind-report/<run id>]",
 )
 
+network_options = _together(
+    [
+        option(
+            "--ca-file",
+            type=click.Path(path_type=Path),
+            metavar="FILE",
+            help="certificates (PEM) of a private authority, trusted instead of the system's",
+        ),
+        option(
+            "--proxy",
+            metavar="URL",
+            help="http://host:port for an https endpoint  [default: HTTPS_PROXY and NO_PROXY]",
+        ),
+    ]
+)
+
 sending_options = _together(
     [
+        network_options,
         option(
             "--concurrency",
             metavar="N",

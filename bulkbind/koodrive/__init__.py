@@ -2,5 +2,6 @@
 
 from bulkbind.koodrive.auth import Auth, authorizer, choose
 from bulkbind.koodrive.client import KooDrive
+from bulkbind.koodrive.reach import reach
 
-__all__ = ["Auth", "KooDrive", "authorizer", "choose"]
+__all__ = ["Auth", "KooDrive", "authorizer", "choose", "reach"]

@@ -15,6 +15,7 @@ from bulkbind.koodrive import transport
 from bulkbind.koodrive.auth.credential import Outgoing
 from bulkbind.koodrive.limits import told_by
 from bulkbind.koodrive.server_clock import SAFETY_S, ServerClock
+from bulkbind.koodrive.silence import silence
 from bulkbind.koodrive.verdict import Answer, Codes, Reading, classify, classify_list
 from bulkbind.koodrive.watchdog import Watchdog
 from bulkbind.koodrive.wire import TraceIds, XDates, bind_body
@@ -30,13 +31,13 @@ from bulkbind.model import (
     Refused,
     Told,
     Unreachable,
-    Verdict,
 )
 
 if TYPE_CHECKING:
     from bulkbind.clock import Clock
     from bulkbind.koodrive.auth.credential import Credential
-    from bulkbind.koodrive.auth.renewing import Call, SessionCall
+    from bulkbind.koodrive.auth.renewing import SessionCall
+    from bulkbind.koodrive.ports import Authorizer, Gate
     from bulkbind.settings import ApiSettings
 
 ANSWER_CAP_BYTES = 1 << 20
@@ -46,55 +47,14 @@ IDLE_S = 4.0
 """An idle connection is closed by us before a server does it under our feet, which would leave
 the next request in doubt; 5 s is the shortest keep-alive that common servers have by default."""
 _PARSE_IN_THREAD_BYTES = 1 << 18
+WITNESS_TRIES = 5
+"""Requests that get no say, after which a witness counts as not served."""
 LISTENED_TO = 10
 """First requests whose answers are looked at for headers that tell limits."""
 THROTTLED = 429
 _JSON = "application/json"
 # Names that need not be lowered at every comparison.
 _X_USER_ID, _X_DATE, _X_TRACE_ID = istr("X-User-Id"), istr("X-Date"), istr("X-Traceid")
-
-
-class Gate(Protocol):
-    """Says when the next request may go, and hears what came of it."""
-
-    async def permit(self) -> int:
-        """Return, once a request may be sent, a number to hand back to `report`."""
-        ...
-
-    def report(self, permit: int, verdict: Verdict, told: tuple[Told, ...] = ()) -> None:
-        """Hear the verdict on a permitted request, and what the answer told of limits."""
-        ...
-
-    def forget(self, permit: int) -> None:
-        """Hear that a permitted request was broken off by us."""
-        ...
-
-
-class Authorizer(Protocol):
-    """Gives what authorises requests, and hears whether the server took it."""
-
-    def current(self, user_id: str) -> Credential | None:
-        """Return what a request for a user is sent with now; None: `renew` comes first."""
-        ...
-
-    async def renew(self, user_id: str, call: Call) -> Reading | None:
-        """Renew, once for all who ask meanwhile; return why there is nothing to send with.
-
-        *call* sends a session call.
-        """
-        ...
-
-    def accepted(self, credential: Credential, user_id: str) -> None:
-        """Hear that the server took it."""
-        ...
-
-    def refused(self, credential: Credential, user_id: str) -> AuthExpired:
-        """Hear that the server refused it; return what that means."""
-        ...
-
-    async def close(self) -> None:
-        """Let what is under way end."""
-        ...
 
 
 class KooDrive:
@@ -119,6 +79,7 @@ class KooDrive:
         self._gate = gate
         self._clock = clock
         self._slots = asyncio.Semaphore(concurrency)
+        self._asking = asyncio.Lock()
         self._trace_ids = TraceIds()
         self._x_dates = XDates()
         self._codes = Codes(
@@ -202,6 +163,15 @@ class KooDrive:
         )
         return Listing(attempt, records[-1] if records else None)
 
+    async def knock(self) -> Attempt:
+        """Send a request without credentials: whatever comes tells the server's clock."""
+        permit = await self._gate.permit()
+        headers: dict[str, str] = {_X_TRACE_ID: self._trace_ids.next()}
+        request = Outgoing("GET", self._settings.path, self._host, headers, None)
+        sent = await self._send(permit, request, _take_any, timeout_s=self._settings.timeout)
+        self._gate.report(permit, sent.reading.verdict, sent.told)
+        return self._attempt(sent, sent.reading, headers[_X_TRACE_ID])
+
     async def _exchange(  # what differs between calls
         self,
         method: str,
@@ -217,20 +187,16 @@ class KooDrive:
             if isinstance(admitted, Reading):
                 return self._unsent(admitted)
             permit, credential = admitted
-            signed_s = self.server_clock.now() - SAFETY_S
-            trace_id = self._trace_ids.next()
-            headers: dict[str, str] = {
-                _X_USER_ID: user_id,
-                _X_DATE: self._x_dates.at(signed_s),
-                _X_TRACE_ID: trace_id,
-            }
-            request = Outgoing(method, self._settings.path, self._host, headers, body)
+            request, signed_s = self._signed(method, user_id, body)
             credential.authorize(request)
             sent = await self._send(
                 permit, request, judge, cap=cap, timeout_s=timeout_s, signed_s=signed_s
             )
-            reading = self._heard(sent.reading, credential, user_id)
-            self._gate.report(permit, reading.verdict, sent.told)
+            self._gate.report(permit, sent.reading.verdict, sent.told)
+            reading = await self._heard(sent.reading, credential, user_id)
+        return self._attempt(sent, reading, request.headers[_X_TRACE_ID])
+
+    def _attempt(self, sent: _Sent, reading: Reading, trace_id: str) -> Attempt:
         return Attempt(
             verdict=reading.verdict,
             trace_id=trace_id,
@@ -264,7 +230,7 @@ class KooDrive:
             message=why.message,
         )
 
-    def _heard(self, reading: Reading, credential: Credential, user_id: str) -> Reading:
+    async def _heard(self, reading: Reading, credential: Credential, user_id: str) -> Reading:
         """Tell what authorised a request how it fared, and keep it out of the server's words."""
         verdict = reading.verdict
         match verdict:
@@ -274,10 +240,48 @@ class KooDrive:
             case AlreadyBound() | Refused(set_up=False):
                 self._auth.accepted(credential, user_id)
             case AuthExpired():
-                verdict = self._auth.refused(credential, user_id)
+                verdict = await self._refused(credential, user_id)
             case _:
                 pass  # it says nothing of them
         return Reading(verdict, reading.code, credential.scrubbed(reading.message))
+
+    async def _refused(self, credential: Credential, user_id: str) -> AuthExpired:
+        """Find out what a refusal is about, one at a time: it may spare the next one asking."""
+        async with self._asking:
+            witness = self._auth.witness(credential, user_id)
+            is_users_own = witness is not None and await self._is_served(credential, witness)
+            return self._auth.refused(credential, user_id, is_users_own=is_users_own)
+
+    async def _is_served(self, credential: Credential, witness: str) -> bool:
+        """Return whether a user's list can be read with a credential."""
+        for _ in range(WITNESS_TRIES):
+            permit = await self._gate.permit()
+            request, signed_s = self._signed("GET", witness, None)
+            credential.authorize(request)
+            reading = (
+                await self._send(
+                    permit,
+                    request,
+                    lambda answer: classify_list(answer, self._codes)[0],
+                    cap=LIST_CAP_BYTES,
+                    timeout_s=self._settings.list_timeout,
+                    signed_s=signed_s,
+                )
+            ).reading
+            self._gate.report(permit, reading.verdict)
+            if isinstance(reading.verdict, Accepted | AuthExpired):
+                return isinstance(reading.verdict, Accepted)
+        return False
+
+    def _signed(self, method: str, user_id: str, body: bytes | None) -> tuple[Outgoing, float]:
+        """Return a request of this moment, not yet authorised, and its X-Date."""
+        signed_s = self.server_clock.now() - SAFETY_S
+        headers: dict[str, str] = {
+            _X_USER_ID: user_id,
+            _X_DATE: self._x_dates.at(signed_s),
+            _X_TRACE_ID: self._trace_ids.next(),
+        }
+        return Outgoing(method, self._settings.path, self._host, headers, body), signed_s
 
     async def _call(self, call: SessionCall) -> Reading:
         """Send a session call, when the gate lets it. It takes no slot: who waits for it has one.
@@ -361,6 +365,10 @@ class KooDrive:
         return told
 
 
+def _take_any(answer: Answer) -> Reading:
+    return Reading(Accepted("", ""), "", f"HTTP {answer.status}")
+
+
 class _Judge(Protocol):
     def __call__(self, answer: Answer, /) -> Reading: ...
 
@@ -389,41 +397,3 @@ async def _read(response: aiohttp.ClientResponse, cap: int) -> tuple[bytes, bool
         response.close()
         return b"".join(parts)[:cap], False
     return b"".join(parts), True
-
-
-def _certificate(error: aiohttp.ClientConnectorCertificateError) -> str:
-    found = error.certificate_error
-    why = getattr(found, "verify_message", "") or str(found)
-    return f"the certificate of {error.host}:{error.port} is not accepted: {why}"
-
-
-def silence(error: Exception, timeout_s: float) -> Reading:  # noqa: C901, PLR0911  # a table
-    """Return what it means that no answer came. Source: dependencies.md, trap 3.
-
-    Only where no connection was made is it known that nothing was sent.
-    """
-    match error:
-        case aiohttp.ClientConnectorCertificateError():
-            return Reading(Unreachable(), "tls", _certificate(error))
-        case aiohttp.ClientConnectorSSLError():
-            return Reading(Unreachable(), "tls", f"TLS failed: {error}")
-        case aiohttp.ClientHttpProxyError():
-            # Nothing went through. Its own text holds the proxy's address, and a password.
-            return Reading(Unreachable(), "proxy", f"the proxy answered HTTP {error.status}")
-        case aiohttp.ClientProxyConnectionError():
-            return Reading(Unreachable(), "proxy", f"no connection to the proxy: {error.strerror}")
-        case aiohttp.ClientConnectorDNSError():
-            return Reading(Unreachable(), "dns", f"the host name is not known: {error}")
-        case aiohttp.ConnectionTimeoutError() | aiohttp.ClientConnectorError():
-            return Reading(Unreachable(), "connect", f"no connection: {error}")
-        case TimeoutError():
-            return Reading(NoAnswer(), "timeout", f"no answer within {timeout_s:g} s")
-        case aiohttp.ServerDisconnectedError():
-            return Reading(NoAnswer(), "closed", "the server closed the connection unanswered")
-        case aiohttp.ClientPayloadError():
-            return Reading(NoAnswer(), "cut", f"the answer was cut off: {error}")
-        case aiohttp.ClientOSError() | OSError():
-            return Reading(NoAnswer(), "reset", f"the connection broke: {error}")
-        case _:
-            kind = type(error).__name__
-            return Reading(NoAnswer(), "garbage", f"the answer is no HTTP: {kind}: {error}"[:300])

@@ -70,7 +70,8 @@ def _uri(path: str) -> str:
 
 def _query(query: str) -> str:
     pairs = [pair.partition("=") for pair in query.split("&") if pair]
-    return "&".join(sorted(f"{_encoded(name)}={_encoded(value)}" for name, _, value in pairs))
+    coded = sorted((_encoded(name), _encoded(value)) for name, _, value in pairs)
+    return "&".join("=".join(pair) for pair in coded)
 
 
 def _encoded(text: str) -> str:

@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     from bulkbind.koodrive.auth.credential import Credential
     from bulkbind.koodrive.auth.renewing import Call
 
-TRIES = 3
-"""Refusals in a row of a user's requests: if others were taken meanwhile, it is about the user."""
 ADVICE = (
     "check app id and secret, and that they belong to this endpoint; `bulkbind doctor` looks at "
     "the clock as well"
@@ -25,10 +23,10 @@ class AppAuth:
 
     def __init__(self, app_id: str, app_secret: str) -> None:
         self._app = App(app_id, app_secret)
-        self._accepted = 0
-        self._refusals: dict[str, list[int]] = {}
-        """User -> how many had been accepted at each refusal in a row."""
+        self._witness: str | None = None
+        """A user who was served last."""
         self._not_served: set[str] = set()
+        """Users who were refused while others were served."""
 
     def current(self, user_id: str) -> Credential | None:  # noqa: ARG002  # the protocol's
         """Return the application, unless it is refused altogether."""
@@ -40,19 +38,19 @@ class AppAuth:
 
     def accepted(self, credential: Credential, user_id: str) -> None:  # noqa: ARG002  # as above
         """Hear that a signature was taken."""
-        self._accepted += 1
-        if self._refusals:
-            self._refusals.pop(user_id, None)
+        self._witness = user_id
 
-    def refused(self, credential: Credential, user_id: str) -> AuthExpired:
+    def witness(self, credential: Credential, user_id: str) -> str | None:
+        """Return whose request tells whether it is about *user_id* alone; None: not asked."""
+        if credential.is_dead or user_id in self._not_served or self._witness == user_id:
+            return None
+        return self._witness
+
+    def refused(self, credential: Credential, user_id: str, *, is_users_own: bool) -> AuthExpired:
         """Hear that a signature was refused; return what that means."""
-        earlier = self._refusals.setdefault(user_id, [])
-        earlier.append(self._accepted)
-        if user_id in self._not_served or (len(earlier) >= TRIES and earlier[-1] > earlier[-2]):
+        if is_users_own or (user_id in self._not_served and not credential.is_dead):
             self._not_served.add(user_id)
             return AuthExpired(is_users_own=True, advice="check that the app may serve this user")
-        if len(earlier) < TRIES:
-            return AuthExpired(is_renewable=True, advice=ADVICE)
         credential.is_dead = True
         return AuthExpired(advice=ADVICE)
 

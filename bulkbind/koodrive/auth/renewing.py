@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
 FRUITLESS = 3
 """New credentials in a row that were never taken, after which no more are made."""
-USERS_OWN = 8
-"""Credentials in a row that were taken for others and refused for a user: it is about the user."""
 LATER_S = 30.0
 """When a renewal ahead of time has failed: how long the old credential goes on before the next."""
 
@@ -79,10 +77,12 @@ class Renewing:
         """Whether the server has taken the present credential."""
         self._due_at = math.inf
         self._fruitless = 0
-        self._refusals: dict[str, int] = {}
-        """User -> credentials in a row that were refused for it."""
-        self._refused_last: dict[str, Credential] = {}
-        self.renewals = 0
+        self._witness: str | None = None
+        """A user who was served last."""
+        self._suspects: set[str] = set()
+        """Users who were refused, and not served since."""
+        self._not_served: set[str] = set()
+        """Users who were refused while others were served."""
 
     def current(self, user_id: str) -> Credential | None:  # noqa: ARG002  # the protocol's
         """Return what to send with now; None: `renew` first."""
@@ -107,7 +107,6 @@ class Renewing:
             return made
         self._credential, self._is_taken = made.credential, False
         self._due_at = self._clock.monotonic() + _ahead_s(made.life_s)
-        self.renewals += old is not None
         if old is not None:
             logger().info("session.renewed", why="refused" if old.is_dead else "ahead of its end")
         return None
@@ -117,16 +116,30 @@ class Renewing:
         if credential is self._credential:
             self._is_taken = True
             self._fruitless = 0
-        if self._refusals:
-            self._refusals.pop(user_id, None)
+            self._witness = user_id
+        if self._suspects:
+            self._suspects.discard(user_id)
 
-    def refused(self, credential: Credential, user_id: str) -> AuthExpired:
-        """Hear that the server refused a credential; return what that means."""
-        if self._refused_last.get(user_id) is not credential:
-            self._refused_last[user_id] = credential
-            self._refusals[user_id] = self._refusals.get(user_id, 0) + 1
-        if self._refusals[user_id] >= USERS_OWN and self._fruitless == 0:
-            return AuthExpired(is_users_own=True, advice="check that this user may be served")
+    def witness(self, credential: Credential, user_id: str) -> str | None:
+        """Return whose request tells whether a refusal is about *user_id* alone; None: not asked.
+
+        A token that ended is the likelier reason, and a new one costs no more than asking: so only
+        a user who was refused under an earlier one is doubted, or where there will be no new one.
+        """
+        if credential.is_dead or user_id in self._not_served:
+            return None
+        is_doubted = self._source.is_spent or user_id in self._suspects
+        return self._witness if is_doubted and self._witness != user_id else None
+
+    def refused(self, credential: Credential, user_id: str, *, is_users_own: bool) -> AuthExpired:
+        """Hear that the server refused a credential; return what that means.
+
+        *is_users_own*: whether the witness was served meanwhile.
+        """
+        if is_users_own or (user_id in self._not_served and not credential.is_dead):
+            self._not_served.add(user_id)
+            return AuthExpired(is_users_own=True, advice="check that it may serve this user")
+        self._suspects.add(user_id)
         if credential is self._credential and not credential.is_dead:
             credential.is_dead = True
             self._fruitless += not self._is_taken

@@ -55,11 +55,15 @@ class UserAuth:
         if own is not None:
             own.accepted(credential, user_id)
 
-    def refused(self, credential: Credential, user_id: str) -> AuthExpired:
+    def witness(self, credential: Credential, user_id: str) -> str | None:  # noqa: ARG002  # as below
+        """Return None: a user's credential is tried for that user alone."""
+        return None
+
+    def refused(self, credential: Credential, user_id: str, *, is_users_own: bool) -> AuthExpired:
         """Hear that the server refused a user's credential; return what that means."""
         own = self._of(user_id)
         assert own is not None  # it gave the credential
-        found = own.refused(credential, user_id)
+        found = own.refused(credential, user_id, is_users_own=is_users_own)
         return found if found.is_renewable else self._own()
 
     async def close(self) -> None:
