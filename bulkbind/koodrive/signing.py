@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from functools import lru_cache
 from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote_to_bytes
 
@@ -54,6 +55,7 @@ def canonical_request(
     return whole, names
 
 
+@lru_cache(maxsize=64)  # nearly every request has the same path
 def canonical_uri(path: str) -> str:
     """Return a path normalised (RFC 3986, section 6.2.2), each part encoded, with a final slash."""
     kept: list[str] = []
