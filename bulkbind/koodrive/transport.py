@@ -58,9 +58,3 @@ def proxy_for(
 def _proxies(environ: Mapping[str, str]) -> dict[str, str]:
     names = ((name.lower(), value) for name, value in environ.items())
     return {name.removesuffix("_proxy"): v for name, v in names if name.endswith("_proxy") and v}
-
-
-def shown(proxy: str) -> str:
-    """Return a proxy's address without the password that it may hold."""
-    parts = urlsplit(proxy)
-    return f"{parts.scheme}://{parts.hostname}" + (f":{parts.port}" if parts.port else "")

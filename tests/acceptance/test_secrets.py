@@ -125,7 +125,7 @@ def test_no_secret_is_told_to_anybody_but_the_server(tmp_path, kind):
         logs = ("--log-file", "run.log", "--log-format")
         for form, environ in (("json", wrong), ("console", given)):
             run = ("run", manifest, *common, *logs, form, "--on-invalid", "skip")
-            done = bulkbind(*run, home=home, **environ)
+            done = bulkbind(*run, home=home, PYTHONASYNCIODEBUG="1", **environ)
             streams += [done.stdout, done.stderr]
         for command in (
             ("doctor", *common[:-2], "--user-id", "user_1"),

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from aiohttp import hdrs
 
 from bulkbind.koodrive.signing import authorization, canonical_request
-from bulkbind.model import value
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -20,7 +20,7 @@ SIGNED = ("X-Date", "X-User-Id")
 """Signed beside the host. Source: koodrive-api.md, the reference's example."""
 
 
-@value
+@dataclass(slots=True, repr=False)
 class Outgoing:
     """A request that is about to be sent."""
 

@@ -38,13 +38,22 @@ class Secrets:
     def find(self, name: str) -> Found | None:
         """Return a secret: of the environment, of its file, or `bulkbind-<name>` of systemd.
 
-        Raises: UsageError if a file cannot be read, or can be read by others.
+        Raises: UsageError if it is empty, or its file cannot be read, or can be read by others.
         """
         given = getattr(self._settings, name)
-        if given is not None:
-            return Found(given.get_secret_value().strip(), f"BULKBIND_{name.upper()}")
         path = self.file(name)
-        return None if path is None else Found(self.read(path).strip(), str(path))
+        if given is not None:
+            found = Found(given.get_secret_value(), f"BULKBIND_{name.upper()}")
+        elif path is not None:
+            found = Found(self.read(path).rstrip("\r\n"), str(path))
+        else:
+            return None
+        if not found.text.strip():
+            raise UsageError(
+                f"the {name.replace('_', ' ')} from {found.origin} is empty",
+                hint=f"give another BULKBIND_{name.upper()}, or `auth: {name}_file:`",
+            )
+        return found
 
     def file(self, name: str) -> Path | None:
         """Return the file that holds a secret, None where no file does."""

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+LANDING_S = 5.0
+
 
 class Flight(Generic[T]):
     """Whoever comes while the work is under way waits for its end, and shares what came of it."""
@@ -28,9 +30,11 @@ class Flight(Generic[T]):
         return await asyncio.shield(self._task)
 
     async def landed(self) -> None:
-        """Return once no work is under way."""
+        """Let the work under way end, but for no longer than `LANDING_S`."""
         if self._task is not None:
-            await asyncio.wait([self._task])
+            _, late = await asyncio.wait([self._task], timeout=LANDING_S)
+            for task in late:
+                task.cancel()
 
     def _landed(self, task: asyncio.Task[T]) -> None:
         self._task = None
