@@ -128,7 +128,10 @@ class KooDrive:
     async def bind(self, device: Device) -> Attempt:
         """Bind a device to its user: one request, whatever comes of it.
 
-        Raises: only what the gate raises (nothing was sent then), and cancellation.
+        None is sent where there are no credentials to send with; the verdict says why.
+
+        Raises: only what the gate raises (nothing was bound then), cancellation, and LedgerError or
+            UsageError where a session cannot be kept.
         """
 
         def judge(answer: Answer) -> Reading:
@@ -193,7 +196,11 @@ class KooDrive:
                 permit, request, judge, cap=cap, timeout_s=timeout_s, signed_s=signed_s
             )
             self._gate.report(permit, sent.reading.verdict, sent.told)
-            reading = await self._heard(sent.reading, credential, user_id)
+            reading = sent.reading
+            if isinstance(reading.verdict, Accepted):
+                self._auth.accepted(credential, user_id)
+            else:
+                reading = await self._heard(reading, credential, user_id)
         return self._attempt(sent, reading, request.headers[_X_TRACE_ID])
 
     def _attempt(self, sent: _Sent, reading: Reading, trace_id: str) -> Attempt:
@@ -231,12 +238,9 @@ class KooDrive:
         )
 
     async def _heard(self, reading: Reading, credential: Credential, user_id: str) -> Reading:
-        """Tell what authorised a request how it fared, and keep it out of the server's words."""
+        """Hear what a request that was not accepted says of what authorised it, and hide that."""
         verdict = reading.verdict
         match verdict:
-            case Accepted():
-                self._auth.accepted(credential, user_id)
-                return reading
             case AlreadyBound() | Refused(set_up=False):
                 self._auth.accepted(credential, user_id)
             case AuthExpired():
