@@ -57,7 +57,7 @@ def command(  # click's parameters
     the same manifest left is gone on with. On a terminal it asks first.
 
     Credentials come from the environment (BULKBIND_TOKEN, BULKBIND_REFRESH_TOKEN, or
-    BULKBIND_APP_ID with BULKBIND_APP_SECRET) or from files named under `auth:` in the settings file;
+    BULKBIND_APP_ID with BULKBIND_APP_SECRET) or from files that `auth:` in the settings file names;
     `bulkbind doctor` checks them.
 
     \b
