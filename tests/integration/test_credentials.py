@@ -15,6 +15,7 @@ from pydantic import SecretStr
 
 from bulkbind import run
 from bulkbind.clock import SystemClock
+from bulkbind.engine import StopReason, StopSignal
 from bulkbind.errors import UsageError
 from bulkbind.model import Status
 from bulkbind.sandbox import Credentials, Sandbox, SandboxOptions, parse_fault
@@ -501,3 +502,37 @@ async def test_rows_in_doubt_are_settled_under_a_renewed_session(tmp_path):
         )
 
     assert set(counts_of(result)) <= {Status.BOUND}
+
+
+async def test_a_stop_while_a_renewal_hangs_ends_within_the_grace(tmp_path):
+    """Nobody answers the renewal: the run ends all the same, 3, and nothing has failed.
+
+    The row that was cut off while it waited is in doubt, as any cut off is; the rest is pending.
+    """
+    silent = asyncio.Event()
+
+    async def say_nothing(_reader, writer) -> None:
+        await silent.wait()
+        writer.close()
+
+    server = await asyncio.start_server(say_nothing, "127.0.0.1", 0)
+    settings = Settings(
+        api=ApiSettings(endpoint=f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"),
+        auth=AuthSettings(refresh_token=SecretStr(ROOT_TOKEN)),
+        send=SendSettings(concurrency=4, grace=0.2),
+        ledger=tmp_path / "ledger.db",
+        out=tmp_path / "report",
+    )
+    stop = StopSignal()
+    running = asyncio.create_task(
+        run([write_csv(tmp_path / "fleet.csv", fleet(9))], settings, stop=stop)
+    )
+    while not (tmp_path / "ledger.db.session.lock").exists():
+        await SystemClock().sleep(0.02)
+    stop.set(StopReason("the operator has other plans"))
+    result = await asyncio.wait_for(running, timeout=30)
+    silent.set()
+    server.close()
+
+    assert result.exit_code == 3
+    assert counts_of(result) == {"pending": 8, "in_doubt": 1}
