@@ -123,12 +123,11 @@ def credentials_lost(attempt: Attempt) -> StopReason | None:
     verdict = attempt.verdict
     if not isinstance(verdict, AuthExpired) or verdict.is_renewable or verdict.is_users_own:
         return None
-    words = [f"HTTP {attempt.http_status}" if attempt.http_status else "", attempt.code]
-    came = " ".join(word for word in words if word)
+    came = (
+        f"HTTP {attempt.http_status} {attempt.code}".strip() + ": " if attempt.http_status else ""
+    )
     return StopReason(
-        "the server does not accept the credentials"
-        f"{f' ({came}: {attempt.message})' if came else f': {attempt.message}'}",
-        hint=verdict.advice,
+        f"the server does not accept the credentials ({came}{attempt.message})", hint=verdict.advice
     )
 
 

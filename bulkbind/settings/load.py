@@ -160,6 +160,8 @@ def _explain(
     if item["type"] == "extra_forbidden":
         return _unknown(key, tuple(AuthSettings.model_fields), origin)
     message = str(item["msg"]).removeprefix("Value error, ")
+    if item["type"] == "tuple_type":
+        message = "it is a list, such as [one, two]"
     is_hidden = (
         key.partition(".")[2] in SECRETS
         or isinstance(item["input"], SecretStr)
