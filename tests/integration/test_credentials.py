@@ -235,6 +235,19 @@ async def test_a_lost_rotation_is_made_good_by_a_login(tmp_path):
     assert logins == counts["logins"] == 1
 
 
+@pytest.mark.parametrize(("token", "renewals"), [("token-of-today", 0), ("token-of-old", 1)])
+async def test_a_token_beside_a_refresh_token_is_begun_with(tmp_path, token, renewals):
+    """As long as it holds nothing is renewed; once it is refused the refresh token takes over."""
+    known = Credentials(tokens={"token-of-today": "any"}, refresh_tokens={ROOT_TOKEN: "any"})
+
+    async with place(tmp_path, known) as at:
+        result = await at.run(fleet(9), token=SecretStr(token), refresh_token=SecretStr(ROOT_TOKEN))
+        counts = at.counts
+
+    assert counts_of(result) == {"bound": 9}
+    assert counts.get("refreshes", 0) == renewals
+
+
 async def test_a_session_begins_with_a_login(tmp_path):
     """Account and password are enough; renewals go by the refresh token that the login brought."""
     known = Credentials(accounts={"ops": PASSWORD}, session_calls=10)

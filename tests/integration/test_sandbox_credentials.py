@@ -142,3 +142,30 @@ def test_a_file_says_what_is_taken(tmp_path):
         wrong.write_text(text, encoding="utf-8")
         with pytest.raises(UsageError, match="credentials file"):
             read_credentials(wrong)
+
+
+NAMES = "host;x-date;x-user-id"
+SIGNATURE = "0" * 64
+
+
+@pytest.mark.parametrize(
+    ("header", "words"),
+    [
+        (f"HMAC-SHA256 AppId=nobody,SignedHeaders={NAMES},Signature={SIGNATURE}", "app not found"),
+        (f"HMAC-SHA256 AppId=app1,SignedHeaders=host,Signature={SIGNATURE}", "must be sorted"),
+        (
+            f"HMAC-SHA256 AppId=app1,SignedHeaders=x-user-id;x-date,Signature={SIGNATURE}",
+            "must be sorted",
+        ),
+        (f"HMAC-SHA256 AppId=app1,SignedHeaders=a;{NAMES},Signature={SIGNATURE}", "is missing"),
+        (f"HMAC-SHA256 AppId=app1,SignedHeaders={NAMES},Signature={SIGNATURE}", "mismatch"),
+        ("HMAC-SHA256 AppId=app1", "no token"),
+    ],
+)
+async def test_a_wrong_signature_is_refused_with_its_reason(header, words):
+    """Unknown app, wrong list of headers, a header that is not there, another signature."""
+    async with serving(credentials=Credentials(apps={"app1": "s3cret"})) as asker:
+        status, answer = await asker.bind(Authorization=header)
+
+    assert (status, answer["error_code"]) == (401, "APIG.0301")
+    assert words in answer["error_msg"]
