@@ -13,10 +13,18 @@ from yarl import URL
 
 from bulkbind.koodrive import transport
 from bulkbind.koodrive.auth.credential import Outgoing
+from bulkbind.koodrive.connector import QuietConnector
 from bulkbind.koodrive.limits import told_by
 from bulkbind.koodrive.server_clock import SAFETY_S, ServerClock
 from bulkbind.koodrive.silence import silence
-from bulkbind.koodrive.verdict import Answer, Codes, Reading, classify, classify_list
+from bulkbind.koodrive.verdict import (
+    Answer,
+    Codes,
+    Reading,
+    classify,
+    classify_list,
+    names_device,
+)
 from bulkbind.koodrive.watchdog import Watchdog
 from bulkbind.koodrive.wire import TraceIds, XDates, bind_body
 from bulkbind.model import (
@@ -52,6 +60,7 @@ WITNESS_TRIES = 5
 LISTENED_TO = 10
 """First requests whose answers are looked at for headers that tell limits."""
 THROTTLED = 429
+BEYOND_SUCCESS = 300
 _JSON = "application/json"
 # Names that need not be lowered at every comparison.
 _X_USER_ID, _X_DATE, _X_TRACE_ID = istr("X-User-Id"), istr("X-Date"), istr("X-Traceid")
@@ -88,6 +97,8 @@ class KooDrive:
         self._agent = f"bulkbind/{version('bulkbind')}"
         self._session: aiohttp.ClientSession | None = None
         self._watchdog: Watchdog | None = None
+        self._names = False
+        """Whether the server has ever repeated the machine code of what it bound."""
         self._tells = False
         """Whether the last answer that was looked at told of limits."""
         self.server_clock = ServerClock(clock, skew_s)
@@ -96,12 +107,13 @@ class KooDrive:
 
     async def __aenter__(self) -> Self:
         is_https = self._endpoint.startswith("https:")
+        self._connector = QuietConnector(
+            limit=0,  # the slots bound what is in flight; the connector need not
+            keepalive_timeout=IDLE_S,
+            ssl=transport.tls_context(self._settings.ca_file) if is_https else True,
+        )
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
-                limit=0,  # the slots bound what is in flight; the connector need not
-                keepalive_timeout=IDLE_S,
-                ssl=transport.tls_context(self._settings.ca_file) if is_https else True,
-            ),
+            connector=self._connector,
             proxy=transport.proxy_for(self._endpoint, self._settings),
             # Requests of one session act for many users: a cookie of one is none of the next's.
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -135,7 +147,10 @@ class KooDrive:
         """
 
         def judge(answer: Answer) -> Reading:
-            return classify(answer, self._codes, device.machine_code)
+            reading = classify(answer, self._codes, device.machine_code, is_named=self._names)
+            if not self._names and self.requests <= LISTENED_TO:
+                self._names = names_device(answer, reading)
+            return reading
 
         body = bind_body(device)
         return await self._exchange(
@@ -326,6 +341,10 @@ class KooDrive:
             status, told = answer.status, answer.told
             self.server_clock.observe(answer.date, sent_s, self._clock.monotonic())
             reading = await self._judged(judge, answer)
+            if isinstance(reading.verdict, NoAnswer) and status < BEYOND_SUCCESS:
+                # Perhaps the answer to another request: the next one on its connection would be as
+                # well.
+                self._connector.drop_idle()
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             reading = silence(error, timeout_s)
         except BaseException:

@@ -26,7 +26,10 @@ class GivenToken:
     """A token that there is no second of."""
 
     is_spent = True
-    advice = "get a new token and set BULKBIND_TOKEN (or the token file); nothing was lost"
+    advice = (
+        "get a new token and set BULKBIND_TOKEN (or the token file), or check `auth: token_prefix:`; "
+        "nothing was lost"
+    )
 
     async def make(self, call: Call) -> Made | Reading:  # noqa: ARG002  # the protocol's
         """Return that there is none."""
