@@ -27,8 +27,8 @@ class GivenToken:
 
     is_spent = True
     advice = (
-        "get a new token and set BULKBIND_TOKEN (or the token file), or check `auth: token_prefix:`; "
-        "nothing was lost"
+        "get a new token and set BULKBIND_TOKEN (or the token file), or check `auth: "
+        "token_prefix:`; nothing was lost"
     )
 
     async def make(self, call: Call) -> Made | Reading:  # noqa: ARG002  # the protocol's
