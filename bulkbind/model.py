@@ -215,7 +215,14 @@ class Unreachable:
 
 @dataclass(frozen=True, slots=True)
 class AuthExpired:
-    """The credentials must be renewed."""
+    """The credentials were refused, or there are none to send with: nothing was done."""
+
+    is_renewable: bool = False
+    """Whether the same request may go through with renewed credentials."""
+    is_users_own: bool = False
+    """Whether it is about this user alone, and others can be served."""
+    advice: str = ""
+    """What a person can do about it."""
 
 
 @dataclass(frozen=True, slots=True)

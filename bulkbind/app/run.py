@@ -22,7 +22,7 @@ from bulkbind.errors import (
     ManifestError,
     UsageError,
 )
-from bulkbind.koodrive import fixed_token
+from bulkbind.koodrive import authorizer
 from bulkbind.manifest import Manifest, digest, open_manifest
 from bulkbind.model import CheckedRow, Status
 
@@ -64,7 +64,6 @@ async def run(
         LedgerBusyError, LedgerError. Nothing was sent, but for LedgerError.
     """
     session = _session(settings, listener, stop, clock)
-    fixed_token(settings.auth)  # said before a long manifest is read
     with named(manifests) as inputs:
         opened = [open_manifest(each.path, settings.manifest, each.name) for each in inputs]
         paths = [each.path for each in inputs]
@@ -101,7 +100,6 @@ async def resume(
     Raises: UsageError if there is none, or *run_id* is another run; otherwise as `run`.
     """
     session = _session(settings, listener, stop, clock)
-    fixed_token(settings.auth)
     async with held_ledger(session) as ledger:
         unfinished = await ledger.unfinished()
         if unfinished is None or (run_id and not unfinished[1].startswith(run_id)):
@@ -120,7 +118,10 @@ async def resume(
 def _session(
     settings: Settings, listener: Listener | None, stop: StopSignal | None, clock: Clock | None
 ) -> Session:
-    return Session(settings, clock or SystemClock(), stop or StopSignal(), listener or Silent())
+    """Return what the command works with. Raises: UsageError where there are no credentials."""
+    own = clock or SystemClock()
+    auth = authorizer(settings.auth, settings.ledger_path(), own)
+    return Session(settings, own, stop or StopSignal(), listener or Silent(), auth)
 
 
 class _Staging:

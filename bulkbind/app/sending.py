@@ -19,7 +19,7 @@ from bulkbind.clock import Clock, iso
 from bulkbind.engine import Breaker, Limit, Pacer, Parts, Pipeline, StopSignal
 from bulkbind.engine.stop import DrainedError
 from bulkbind.errors import InterruptedRunError, LedgerBusyError, LedgerError
-from bulkbind.koodrive import KooDrive, fixed_token
+from bulkbind.koodrive import Auth, KooDrive
 from bulkbind.ledger import Ledger
 from bulkbind.logs import bound, logger
 from bulkbind.model import RunState
@@ -57,6 +57,7 @@ class Session:
     clock: Clock
     stop: StopSignal
     listener: Listener
+    auth: Auth
 
 
 def holder(clock: Clock) -> dict[str, object]:
@@ -145,7 +146,7 @@ async def send(
     client = KooDrive(
         settings.api,
         settings.endpoint(),
-        fixed_token(settings.auth),
+        session.auth,
         pacer,
         clock,
         concurrency=settings.send.concurrency,

@@ -16,6 +16,7 @@ COMMANDS = {
     "resume": "go on with an unfinished run, from the ledger alone",
     "report": "write a run's report files again",
     "runs": "list the runs in the ledger",
+    "doctor": "check settings, credentials, ledger, connection and clock, line by line",
     "config": "print the settings in force, and where each came from",
     "sandbox": "serve a local KooDrive to rehearse on",
 }

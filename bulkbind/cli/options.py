@@ -10,12 +10,14 @@ from typing import Any, TypeVar
 import click
 
 from bulkbind.errors import UsageError
-from bulkbind.settings import FIELDS, Loaded, Settings, load
+from bulkbind.settings import FIELDS, SECRETS, Loaded, Settings, load
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 GIVEN = (
     "endpoint",
+    "ca_file",
+    "proxy",
     "user_id",
     "columns",
     "on_invalid",
@@ -98,8 +100,25 @@ out = option(
     help="report folder  [default: bulkbind-report/<run id>]",
 )
 
+network_options = _together(
+    [
+        option(
+            "--ca-file",
+            type=click.Path(path_type=Path),
+            metavar="FILE",
+            help="certificates (PEM) of a private authority, trusted instead of the system's",
+        ),
+        option(
+            "--proxy",
+            metavar="URL",
+            help="http://host:port for an https endpoint  [default: HTTPS_PROXY and NO_PROXY]",
+        ),
+    ]
+)
+
 sending_options = _together(
     [
+        network_options,
         option(
             "--concurrency",
             metavar="N",
@@ -221,9 +240,11 @@ def loaded_from(given: dict[str, Any]) -> Loaded:
             continue
         origins[name] = _origin(name)
         values[name] = _columns(value) if name == "columns" else value
-    if token := os.environ.get("BULKBIND_TOKEN"):
-        values["auth.token"] = token
-        origins["auth.token"] = "BULKBIND_TOKEN"  # the variable's name
+    for name in (*SECRETS, "app_id"):
+        variable = f"BULKBIND_{name.upper()}"
+        if secret := os.environ.get(variable):
+            values[f"auth.{name}"] = secret
+            origins[f"auth.{name}"] = variable
     return load(given.get("config"), values, origins)
 
 

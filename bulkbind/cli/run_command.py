@@ -56,7 +56,9 @@ def command(  # click's parameters
     anything is sent. What the ledger knows as bound is not sent again; what an earlier run of
     the same manifest left is gone on with. On a terminal it asks first.
 
-    The token comes from BULKBIND_TOKEN or from `auth: token_file:` in the settings file.
+    Credentials come from the environment (BULKBIND_TOKEN, BULKBIND_REFRESH_TOKEN, or
+    BULKBIND_APP_ID with BULKBIND_APP_SECRET) or from files that `auth:` in the settings file names;
+    `bulkbind doctor` checks them.
 
     \b
     Examples:

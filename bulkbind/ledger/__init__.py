@@ -1,7 +1,8 @@
 """The ledger: one SQLite file per endpoint that knows how every row stands, also after a crash."""
 
+from bulkbind.ledger.health import faults
 from bulkbind.ledger.ledger import Ledger
 from bulkbind.ledger.reading import RunReader, all_runs, find_run
 from bulkbind.ledger.store import reading
 
-__all__ = ["Ledger", "RunReader", "all_runs", "find_run", "reading"]
+__all__ = ["Ledger", "RunReader", "all_runs", "faults", "find_run", "reading"]

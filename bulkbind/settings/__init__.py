@@ -9,7 +9,9 @@ from bulkbind.settings.file import read_config
 from bulkbind.settings.load import Loaded, Value, load, load_settings
 from bulkbind.settings.model import (
     FIELDS,
+    SECRETS,
     ApiSettings,
+    AuthMode,
     AuthSettings,
     LogSettings,
     ManifestSettings,
@@ -21,7 +23,9 @@ from bulkbind.settings.values import is_loopback, normal_endpoint, parse_duratio
 
 __all__ = [
     "FIELDS",
+    "SECRETS",
     "ApiSettings",
+    "AuthMode",
     "AuthSettings",
     "Loaded",
     "LogSettings",

@@ -11,7 +11,7 @@ from pydantic import BaseModel, SecretStr, ValidationError
 
 from bulkbind.errors import UsageError
 from bulkbind.settings.file import ConfigFile, read_config
-from bulkbind.settings.model import KEYS, PART_OF, PARTS, AuthSettings, Raw, Settings
+from bulkbind.settings.model import KEYS, PART_OF, PARTS, SECRETS, AuthSettings, Raw, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -160,10 +160,12 @@ def _explain(
     if item["type"] == "extra_forbidden":
         return _unknown(key, tuple(AuthSettings.model_fields), origin)
     message = str(item["msg"]).removeprefix("Value error, ")
+    if item["type"] == "tuple_type":
+        message = "it is a list, such as [one, two]"
     is_hidden = (
-        key == "auth.token"
+        key.partition(".")[2] in SECRETS
         or isinstance(item["input"], SecretStr)
-        or (key == "endpoint" and "@" in str(item["input"]))
+        or (key in ("endpoint", "proxy") and "@" in str(item["input"]))
     )
     shown = "" if is_hidden else f": {item['input']!r}"
     return f"setting `{key}`{shown} (from {origin}): {message}"

@@ -21,6 +21,7 @@ from bulkbind.errors import UsageError
 from bulkbind.settings.values import (
     checked_failures,
     checked_path,
+    checked_proxy,
     duration_text,
     normal_endpoint,
     parse_duration,
@@ -43,7 +44,14 @@ Duration = Annotated[
 Positive = Annotated[Duration, Field(gt=0)]
 Endpoint = Annotated[str, AfterValidator(normal_endpoint)]
 UrlPath = Annotated[str, AfterValidator(checked_path)]
+HeaderText = Annotated[str, Field(pattern=r"^[!-~]{1,128}$")]
+Proxy = Annotated[str, AfterValidator(checked_proxy)]
 Failures = Annotated[str, AfterValidator(checked_failures)]
+
+
+AuthMode = Literal["token", "session", "app", "users"]
+SECRETS = ("token", "refresh_token", "password", "app_secret")
+"""Settings of `auth:` that only the environment can give."""
 
 
 class Part(BaseModel):
@@ -53,14 +61,31 @@ class Part(BaseModel):
 
 
 class AuthSettings(Part):
-    """How requests are authorised."""
+    """How requests are authorised. A settings file cannot hold the secrets themselves."""
 
+    mode: AuthMode | None = None
+    """None: what the other settings are about (see `koodrive.auth.choice`)."""
     token: SecretStr | None = None
-    """From `BULKBIND_TOKEN` only; a settings file cannot hold it."""
     token_file: Path | None = None
-    """A file with the token alone, readable by its owner only."""
+    token_command: tuple[str, ...] = ()
+    """A program and its arguments, run without a shell; its standard output is the token."""
     token_prefix: str = "Bearer "  # noqa: S105  # no secret
     """Stands before a token that has no scheme word of its own (`AT 3b91…` has one)."""
+    refresh_token: SecretStr | None = None
+    refresh_token_file: Path | None = None
+    account: str | None = None
+    """Logs in where there is no refresh token, or none that the server takes."""
+    password: SecretStr | None = None
+    password_file: Path | None = None
+    agent_name: HeaderText = "bulkbind"
+    """Sent as `x-hw-agentName` with a login."""
+    session_path: UrlPath = "/koodrive/ose/v1/auth"
+    """`/login` and `/refreshToken` stand below it."""
+    app_id: HeaderText | None = None
+    app_secret: SecretStr | None = None
+    app_secret_file: Path | None = None
+    users_file: Path | None = None
+    """User -> token or refresh token, as CSV or YAML."""
 
 
 class ApiSettings(Part):
@@ -78,6 +103,10 @@ class ApiSettings(Part):
     list_timeout: Positive = 120.0
     """The same for a user's list, which may hold 100,000 devices."""
     connect_timeout: Positive = 10.0
+    ca_file: Path | None = None
+    """Certificates (PEM) of a private authority, trusted instead of the system's."""
+    proxy: Proxy | None = None
+    """For https endpoints; None: as `HTTPS_PROXY` and `NO_PROXY` say."""
 
 
 class SendSettings(Part):
@@ -178,10 +207,10 @@ class Settings(Part):
 
     def public(self) -> Raw:
         """Return the settings as a file would hold them, without secrets."""
-        plain: Raw = self.model_dump(mode="json", exclude={"auth": {"token"}})
+        plain: Raw = self.model_dump(mode="json", exclude={"auth": set(SECRETS)})
         for part in PARTS:
             plain |= plain.pop(part)
-        plain["auth"]["token"] = "set" if self.auth.token else None
+        plain["auth"] |= {name: "set" if getattr(self.auth, name) else None for name in SECRETS}
         return plain
 
 

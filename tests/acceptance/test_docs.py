@@ -20,7 +20,7 @@ from bulkbind.manifest import open_manifest
 from bulkbind.manifest.rules import RULES
 from bulkbind.model import MEANINGS
 from bulkbind.report.tables import COLUMNS
-from bulkbind.settings import ManifestSettings, Settings, load, load_settings
+from bulkbind.settings import SECRETS, ManifestSettings, Settings, load, load_settings
 from tests.kit import bulkbind as run_bulkbind, environment, sandbox
 
 ROOT = Path(__file__).parents[2]
@@ -87,7 +87,8 @@ def first_cells(text: str) -> set[str]:
 def as_a_file_holds(settings: Settings) -> dict[str, object]:
     """Return settings as a settings file holds them, without what cannot stand there."""
     plain = settings.public()
-    del plain["auth"]["token"]
+    for name in SECRETS:
+        del plain["auth"][name]
     return plain
 
 
@@ -144,6 +145,7 @@ def test_help_shows_the_twin_of_every_option(name):
 
 
 SETTING_HELP = {
+    "proxy": "HTTPS_PROXY and NO_PROXY",
     "rate": "as fast as the gateway allows",
     "deadline": "none",
     "max_failures": "none",
@@ -280,7 +282,7 @@ def test_every_settings_file_is_known():
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
 def test_settings_file_holds_every_key(path):
-    """A settings file names every setting but the token, none twice, and none that is unknown."""
+    """A settings file names every setting but secrets, none twice, and none that is unknown."""
     held = yaml.safe_load(path.read_text(encoding="utf-8"))
     wanted = as_a_file_holds(Settings())
 
