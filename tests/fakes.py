@@ -84,7 +84,7 @@ class FakeServer:
         return self._now()
 
     async def bind(self, device: Device) -> Attempt:
-        permit = await self.pacer.permit()
+        permit = await self.pacer.permit(device.user_id)
         sent_at = self._now()
         self.in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
@@ -120,7 +120,7 @@ class FakeServer:
         return NoAnswer() if plan == LOST else Accepted(known.device_id, known.create_time)
 
     async def list_devices(self, user_id: str) -> Listing:
-        permit = await self.pacer.permit()
+        permit = await self.pacer.permit(user_id)
         sent_at = self._now()
         self.lists[user_id] += 1
         await self.clock.sleep(self.latency_s)
@@ -153,7 +153,7 @@ class OpenGate:
         self.forgotten = 0
         self._drained = drained
 
-    async def permit(self) -> int:
+    async def permit(self, user_id: str | None = None) -> int:  # noqa: ARG002  # the protocol's
         if self._drained:
             raise DrainedError
         return 0
@@ -164,8 +164,11 @@ class OpenGate:
     def forget(self, permit: int) -> None:  # noqa: ARG002  # the protocol's
         self.forgotten += 1
 
-    def closed_for_s(self) -> float:
+    def turn_in_s(self, user_id: str) -> float:  # noqa: ARG002  # the protocol's
         return 0.0
+
+    def is_far(self, user_id: str) -> bool:  # noqa: ARG002  # the protocol's
+        return False
 
     def refused_for_s(self) -> float:
         return 0.0

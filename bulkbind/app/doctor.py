@@ -134,7 +134,7 @@ class _Ear:
     def __init__(self) -> None:
         self.told: tuple[Told, ...] = ()
 
-    async def permit(self) -> int:
+    async def permit(self, user_id: str | None = None) -> int:  # noqa: ARG002  # the protocol's
         return 0
 
     def report(self, permit: int, verdict: Verdict, told: tuple[Told, ...] = ()) -> None:  # noqa: ARG002  # the protocol's

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from bulkbind.app.progress import Progress
 from bulkbind.app.reports import Report, write_report
 from bulkbind.clock import Clock, iso
-from bulkbind.engine import Breaker, Limit, Pacer, Parts, Pipeline, StopSignal
+from bulkbind.engine import Breaker, Limit, Pacer, Parts, Pipeline, StopSignal, UserPacer
 from bulkbind.engine.stop import DrainedError
 from bulkbind.errors import InterruptedRunError, LedgerBusyError, LedgerError
 from bulkbind.koodrive import Auth, KooDrive
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 LOOK_AGAIN_S = 0.5
 """How often a ledger is tried that another run holds."""
+LIMITS = {"credential": "limit", "x-user-id": "limit_per_user"}
+"""Under which name the ledger remembers the limit, by what it counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,12 +120,13 @@ async def send(
     Raises: LedgerError, UsageError (no credentials).
     """
     settings, clock, stop = session.settings, session.clock, session.stop
-    pacer = Pacer(
+    limit = LIMITS[settings.send.rate_scope]
+    pacer = (UserPacer if settings.send.rate_scope == "x-user-id" else Pacer)(
         clock,
         stop,
         settings.send.rate,
         concurrency=settings.send.concurrency,
-        learned=await _learned(ledger),
+        learned=await _learned(ledger, limit),
     )
     skew_s = await ledger.recall("clock_skew_s")
     staged, doubtful = await ledger.unsettled(run)
@@ -165,13 +168,13 @@ async def send(
                 await pipeline.run()
         finally:
             telling.cancel()
-            facts = _facts(client, pacer, pipeline, clock.monotonic() - began)
+            facts = _facts(client, pacer, pipeline, clock.monotonic() - began, limit)
             await asyncio.shield(_finish(ledger, run, run_id, stop, facts))
 
 
-async def _learned(ledger: Ledger) -> Limit | None:
+async def _learned(ledger: Ledger, name: str) -> Limit | None:
     """Return the gateway's limit as the last run that met it left it."""
-    match await ledger.recall("limit"):
+    match await ledger.recall(name):
         case {"per_s": int() | float() as per_s, "is_spaced": bool() as is_spaced} if per_s > 0:
             return Limit(float(per_s), is_spaced)
         case _:
@@ -179,7 +182,7 @@ async def _learned(ledger: Ledger) -> Limit | None:
 
 
 def _facts(
-    client: KooDrive, pacer: Pacer, pipeline: Pipeline, sending_s: float
+    client: KooDrive, pacer: Pacer, pipeline: Pipeline, sending_s: float, limit_name: str
 ) -> dict[str, object]:
     """Return what the ledger remembers of a sending beside the rows."""
     facts: dict[str, object] = {
@@ -190,11 +193,11 @@ def _facts(
         "paced_s": round(pacer.paced_s, 3),
         "cooled_s": round(pacer.cooled_s, 3),
         "retrying_s": round(pipeline.backed_off_s, 3),
-        "pace_per_s": _rounded(pacer.per_s()),
+        "pace_per_s": _rounded(pacer.pace()),
         "pace_from": pacer.source(),
     }
     if (limit := pacer.limit()) is not None:
-        facts["limit"] = asdict(limit)
+        facts[limit_name] = asdict(limit)
     if (in_flight := pacer.in_flight()) is not None:
         facts["limit_in_flight"] = in_flight
     if client.server_clock.measured:

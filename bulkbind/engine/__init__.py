@@ -5,5 +5,15 @@ from bulkbind.engine.pacer import Limit, Pacer
 from bulkbind.engine.pipeline import Pipeline
 from bulkbind.engine.ports import Parts
 from bulkbind.engine.stop import StopReason, StopSignal
+from bulkbind.engine.user_pacer import UserPacer
 
-__all__ = ["Breaker", "Limit", "Pacer", "Parts", "Pipeline", "StopReason", "StopSignal"]
+__all__ = [
+    "Breaker",
+    "Limit",
+    "Pacer",
+    "Parts",
+    "Pipeline",
+    "StopReason",
+    "StopSignal",
+    "UserPacer",
+]

@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from bulkbind.engine.readback import Readback
     from bulkbind.engine.retry import Retries
 
-RETRIES_PER_SLOT = 4
-"""Rows that may wait for another attempt, per slot of the concurrency."""
+RETRIES_PER_SLOT, PUT_OFF_PER_SLOT = 4, 64
+"""Rows that may wait for another attempt, per slot of the concurrency; and where they wait for the
+turn of their user, so that the rows of others can be sent meanwhile."""
 
 
 class Binder:
@@ -32,6 +33,7 @@ class Binder:
         max_attempts: int,
         max_wait_s: float,
         concurrency: int,
+        is_per_user: bool,
     ) -> None:
         self._max_wait_s = max_wait_s
         self._api = parts.api
@@ -42,7 +44,9 @@ class Binder:
         self._retries = retries
         self._tasks = tasks
         self._max_attempts = max_attempts
-        self._room = asyncio.Semaphore(RETRIES_PER_SLOT * concurrency)
+        self._room = asyncio.Semaphore(
+            (PUT_OFF_PER_SLOT if is_per_user else RETRIES_PER_SLOT) * concurrency
+        )
         self._unreachable: int | None = 0
         self._log = logger()
 
@@ -51,7 +55,9 @@ class Binder:
 
         Raises: DrainedError when the run stops; the row has been released then.
         """
-        step = await self._send_once(claim)
+        # Where its turn is far off, it makes way for the rows of others.
+        is_far = self._gate.is_far(claim.device.user_id)
+        step = Again(backoff=False) if is_far else await self._send_once(claim)
         if isinstance(step, Again):
             await self._room.acquire()
             self._tasks.create_task(self._persist(claim, step), name=f"retry {claim.row}")
@@ -148,11 +154,15 @@ class Binder:
 
         async def once() -> Step:
             nonlocal released
+            if self._gate.is_far(claim.device.user_id):
+                return Again(backoff=False)
             await self._ledger.reclaim(claim, self._api.server_time())
             released = False
             return await self._send_once(claim)
 
-        return await self._retries.until_done(step, lambda: claim.attempts, release, once)
+        return await self._retries.until_done(
+            step, claim.device.user_id, lambda: claim.attempts, release, once
+        )
 
     async def _persist(self, claim: Claim, step: Again, *, is_released: bool = False) -> None:
         """Own a row until it has ended; started with a place in the room taken."""

@@ -16,14 +16,26 @@ rows are in question after a crash. The next one is fetched while half of it is 
 
 
 class Claims:
-    """Hands out the staged rows of a run, in manifest order, each once; at most *first* rows."""
+    """Hands out the staged rows of a run, each once; at most *first* rows.
 
-    def __init__(self, parts: Parts, run: int, *, concurrency: int, first: int | None) -> None:
+    In manifest order, or in turns: one row of each user, then the next one of each, and so on.
+    """
+
+    def __init__(
+        self,
+        parts: Parts,
+        run: int,
+        *,
+        concurrency: int,
+        first: int | None,
+        is_in_turns: bool,
+    ) -> None:
         self._ledger = parts.ledger
         self._api = parts.api
         self._gate = parts.gate
         self._run = run
         self._concurrency = concurrency
+        self._is_in_turns = is_in_turns
         self._waiting: deque[Claim] = deque()
         self._fetching: asyncio.Task[None] | None = None
         self._last = 0
@@ -69,23 +81,19 @@ class Claims:
 
     async def _take(self, most: int) -> None:
         most = most if self._left is None else min(most, self._left)
-        batch = (
-            await self._ledger.claim(
-                self._run,
-                self._last,
-                most,
-                self._api.server_time(),
-                but=self._others_behind(),
-            )
-            if most
-            else []
-        )
+        batch = await self._batch_of(most) if most else []
         self._is_exhausted = not batch
         if batch:
             self._last = batch[-1].row
             self._waiting.extend(batch)
         if self._left is not None:
             self._left -= len(batch)
+
+    async def _batch_of(self, most: int) -> list[Claim]:
+        now = self._api.server_time()
+        if self._is_in_turns:
+            return await self._ledger.claim_in_turns(self._run, most, now, but=list(self._others))
+        return await self._ledger.claim(self._run, self._last, most, now, but=self._others_behind())
 
     def leave_out(self, row: int) -> None:
         """Never hand out a row that somebody else sends, though it be staged between attempts."""

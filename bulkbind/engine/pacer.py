@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from bulkbind.clock import Clock
     from bulkbind.engine.stop import StopSignal
+    from bulkbind.engine.turn import Turn
 
 MOST_IN_FLIGHT = 1000
 """Where nobody says otherwise."""
@@ -24,7 +25,7 @@ CHANGED = 0.05
 """A pace that differs by less from the one last logged is not logged."""
 
 
-class _Out(NamedTuple):
+class Out(NamedTuple):
     """A request on its way."""
 
     epoch: int
@@ -45,7 +46,9 @@ class Pacer:
     """Gives permits in order of asking; one waiter at a time sleeps, the others wait for it.
 
     Attributes:
-        state: The calculator of the pace.
+        state: The calculator of when anybody may send.
+        learner: The calculator that learns the gateway's limit: the same one, where it counts all
+            requests together.
         flight: The calculator of how many may be in flight.
         throttled: 429s seen.
         paced_s: For how long nobody was allowed to send, for the pace's sake.
@@ -69,27 +72,33 @@ class Pacer:
         self._answered = asyncio.Event()
         self._try: int | None = None
         """The permit of the one request that tries while the gate is closed."""
-        self._out: dict[int, _Out] = {}
+        self._out: dict[int, Out] = {}
         self._permits = 0
         self._windows: dict[str, float] = {}
         """Header -> the longest time to a reset that it told."""
         self._told_by = ""
         self._log = logger()
-        now = clock.monotonic()
-        self.state = (
+        self._learn_anew(cap_per_s, learned)
+        self.state = self.learner
+        self.flight = Flight(clock.monotonic(), concurrency)
+        self.throttled = 0
+        self.paced_s = self.cooled_s = 0.0
+
+    def _learn_anew(self, cap_per_s: float | None, learned: Limit | None) -> None:
+        now = self._clock.monotonic()
+        self.learner = (
             Pace(now, cap_per_s, learned.per_s, is_spaced=learned.is_spaced)
             if learned
             else Pace(now, cap_per_s)
         )
-        self.flight = Flight(now, concurrency)
-        self._logged_per_s = self.state.per_s
+        self._logged_per_s = self.learner.per_s
         self._cap_per_s = cap_per_s
         self._learned_before = learned is not None
-        self.throttled = 0
-        self.paced_s = self.cooled_s = 0.0
 
-    async def permit(self) -> int:
+    async def permit(self, user_id: str | None = None) -> int:  # noqa: ARG002  # the protocol's
         """Return once a request may be sent: a number to hand back to `report`.
+
+        *user_id*: whose request it is; the gateway that this pacer is for does not mind.
 
         Raises: DrainedError when the run stops; nothing may be sent then.
         """
@@ -152,7 +161,7 @@ class Pacer:
     def _take(self, now: float) -> int:
         self.state.sent(now)
         self._permits += 1
-        self._out[self._permits] = _Out(self.state.epoch, len(self._out) + 1, now)
+        self._out[self._permits] = Out(self.state.epoch, len(self._out) + 1, now)
         return self._permits
 
     def report(self, permit: int, verdict: Verdict, told: tuple[Told, ...] = ()) -> None:
@@ -165,31 +174,39 @@ class Pacer:
         match verdict:
             case Throttled():
                 self.throttled += 1
-                self._refused(now, out, verdict)
+                self._refused(now, permit, out, verdict)
             case NoAnswer() | Unreachable():
                 is_away = isinstance(verdict, Unreachable)
                 state.unanswered(now, out.epoch, is_away=is_away)
                 if not is_away:
                     self.flight.unanswered(now)
             case _:
-                state.accepted(now, out.epoch)
+                self._got_through(now, permit, out)
                 self.flight.accepted(now, out.in_flight, now - out.sent_at)
-        if epoch != state.epoch or state.per_s != self._logged_per_s:
+        if epoch != state.epoch or self.learner.per_s != self._logged_per_s:
             self._tell(type(verdict).__name__, is_away=epoch != state.epoch and state.is_away)
         self._back(permit)
 
-    def _refused(self, now: float, out: _Out, verdict: Throttled) -> None:
+    def _got_through(self, now: float, permit: int, out: Out) -> None:  # noqa: ARG002  # see there
+        self.state.accepted(now, out.epoch)
+
+    def _refused(self, now: float, permit: int, out: Out, verdict: Throttled) -> None:  # noqa: ARG002  # as above
+        self._close(self.state, now, out.epoch, out.in_flight, verdict)
+
+    def _close(
+        self, turn: Turn, now: float, epoch: int, in_flight: int, verdict: Throttled
+    ) -> None:
         """A limit in flight is met by fewer at once; any other closes the gate."""
-        state, wide = self.state, self.flight.wide
+        wide = self.flight.wide
         is_untold = verdict.limit is None and verdict.retry_after_s is None
-        is_paced = state.is_closed or out.epoch != state.epoch or not is_untold
-        if not is_paced and self.flight.throttled(now, out.in_flight):
+        is_paced = turn.is_closed or epoch != turn.epoch or not is_untold
+        if not is_paced and self.flight.throttled(now, in_flight):
             if self.flight.wide != wide:
                 self._log.info("pace.changed", why="Throttled", in_flight=self.flight.wide)
             return
-        state.throttled(
+        turn.throttled(
             now,
-            out.epoch,
+            epoch,
             limit=verdict.limit,
             window_s=verdict.window_s,
             retry_after_s=verdict.retry_after_s,
@@ -197,15 +214,15 @@ class Pacer:
 
     def _tell(self, why: str, *, is_away: bool) -> None:
         """Log a pace that has changed, not every 429; and that the server is away."""
-        per_s = self.state.per_s
-        is_told = math.isfinite(per_s) and not self.state.is_closed
+        per_s = self.learner.per_s
+        is_told = math.isfinite(per_s) and not self.learner.is_closed
         if is_away or (is_told and abs(per_s - self._logged_per_s) > CHANGED * per_s):
             self._logged_per_s = per_s
             self._log.info(
                 "pace.changed",
                 why=why,
                 per_s=round(per_s, 2) if math.isfinite(per_s) else None,
-                told=self.state.is_told,
+                told=self.learner.is_told,
                 closed_s=round(self.closed_for_s(), 2),
             )
 
@@ -219,7 +236,7 @@ class Pacer:
                 self._windows[item.source] = window_s
             if item.limit is not None and window_s:
                 limits.append((item.limit, window_s, item.source))
-        self.state.told((limit, window_s) for limit, window_s, _ in limits)
+        self.learner.told((limit, window_s) for limit, window_s, _ in limits)
         followed = [limit for limit in limits if limit[1] <= LONGEST_PACED_S]
         if followed:
             self._told_by = min(followed, key=lambda limit: limit[0] / limit[1])[2]
@@ -240,6 +257,14 @@ class Pacer:
         """Return for how many seconds nobody may send."""
         return max(0.0, self.state.next_at - self._clock.monotonic())
 
+    def turn_in_s(self, user_id: str) -> float:  # noqa: ARG002  # the protocol's
+        """Return in how many seconds a user's row may ask for a permit."""
+        return self.closed_for_s()
+
+    def is_far(self, user_id: str) -> bool:  # noqa: ARG002  # the protocol's
+        """Return whether a user's turn is far off while others may go: never, all wait together."""
+        return False
+
     def refused_for_s(self) -> float:
         """Return for how many seconds the gateway has refused everything; 0 while it is open."""
         if not self.state.is_closed or self.state.is_away:
@@ -248,15 +273,19 @@ class Pacer:
 
     def per_s(self) -> float | None:
         """Return the requests per second allowed now; None while nobody has set a limit."""
-        return self.state.per_s if math.isfinite(self.state.per_s) else None
+        return self.pace()
+
+    def pace(self) -> float | None:
+        """Return the same for those requests that the gateway counts together."""
+        return self.learner.per_s if math.isfinite(self.learner.per_s) else None
 
     def source(self) -> str:
         """Return where the pace comes from."""
-        if self.state.per_s == self._cap_per_s:
+        if self.learner.per_s == self._cap_per_s:
             return "set by --rate"
-        if self.state.is_told:
+        if self.learner.is_told:
             return f"told by {self._told_by}" if self._told_by else "told by the gateway"
-        if self.state.has_learned:
+        if self.learner.has_learned:
             return "learned from 429s"
         if self.flight.is_limited:
             return "a limit on requests in flight"
@@ -268,5 +297,5 @@ class Pacer:
 
     def limit(self) -> Limit | None:
         """Return the limit that the gateway has shown or told in this run; None if it has not."""
-        per_s = self.state.limit_per_s()
-        return None if per_s is None else Limit(round(per_s, 3), self.state.search.is_spaced)
+        per_s = self.learner.limit_per_s()
+        return None if per_s is None else Limit(round(per_s, 3), self.learner.search.is_spaced)

@@ -43,7 +43,15 @@ class Pipeline:
         self._retries = Retries(
             parts.clock, parts.stop, parts.gate, base_s=send.backoff_base, cap_s=send.backoff_cap
         )
-        self._claims = Claims(parts, run, concurrency=send.concurrency, first=first)
+        is_per_user = send.rate_scope == "x-user-id"
+        self._claims = Claims(
+            parts,
+            run,
+            concurrency=send.concurrency,
+            first=first,
+            # A pilot is of the first rows.
+            is_in_turns=is_per_user and first is None,
+        )
         self._readback = Readback(
             parts,
             self._retries,
@@ -62,6 +70,7 @@ class Pipeline:
             max_attempts=send.max_attempts,
             max_wait_s=send.max_wait,
             concurrency=send.concurrency,
+            is_per_user=is_per_user,
         )
         self._readback.resend = self._resend
 

@@ -38,6 +38,12 @@ class Ledger(Protocol):
         """Take up to *most* staged rows behind row *after*, none of *but*."""
         ...
 
+    async def claim_in_turns(
+        self, run: int, most: int, sent_at: float | None, *, but: Sequence[int]
+    ) -> list[Claim]:
+        """Take up to *most* staged rows: one of each user, then another one of each, and so on."""
+        ...
+
     async def reclaim(self, claim: Claim, sent_at: float | None) -> None:
         """Take a released row again."""
         ...
@@ -82,8 +88,12 @@ class Ledger(Protocol):
 class Gate(Protocol):
     """The part of the pacer that the engine asks."""
 
-    def closed_for_s(self) -> float:
-        """Return for how many seconds nobody may send."""
+    def turn_in_s(self, user_id: str) -> float:
+        """Return in how many seconds a row of a user may ask for a permit; others may before."""
+        ...
+
+    def is_far(self, user_id: str) -> bool:
+        """Return whether a row of a user would keep others waiting if it asked for a permit now."""
         ...
 
     def refused_for_s(self) -> float:

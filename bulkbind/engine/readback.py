@@ -281,4 +281,4 @@ class Readback:
         first = await once()
         if isinstance(first, Listing):
             return first
-        return await self._retries.until_done(first, lambda: attempts, nothing, once)
+        return await self._retries.until_done(first, name, lambda: attempts, nothing, once)

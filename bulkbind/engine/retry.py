@@ -32,15 +32,15 @@ class Retries:
         self.backed_off_s = 0.0
         """Seconds that devices have waited for their own trouble to pass, all of them added up."""
 
-    def wait_s(self, again: Again, attempts: int) -> float:
+    def wait_s(self, again: Again, attempts: int, user_id: str) -> float:
         """Return the seconds to wait after attempt *attempts* (1-based, those that cost).
 
         `max(retry_after, rand(0, min(cap, base * 2**(attempts - 1))))` after trouble of the
-        device; otherwise as long as the gate is closed.   Source: AWS Architecture Blog, "full
+        device; otherwise until its user's turn.   Source: AWS Architecture Blog, "full
         jitter".
         """
         if not again.backoff:
-            return self._gate.closed_for_s()
+            return self._gate.turn_in_s(user_id)
         state = RetryCallState(None, None, (), {})  # type: ignore[arg-type]  # only the number is read
         state.attempt_number = max(attempts, 1)
         return max(again.retry_after_s, self._backoff(state))
@@ -48,6 +48,7 @@ class Retries:
     async def until_done(
         self,
         again: Again,
+        user_id: str,
         attempts: Callable[[], int],
         before_wait: Callable[[], Awaitable[None]],
         once: Callable[[], Awaitable[T | Again]],
@@ -56,6 +57,7 @@ class Retries:
 
         Args:
             again: What the attempt before the first call returned.
+            user_id: Whose turn it is.
             attempts: How many attempts have cost so far; grows from call to call.
             before_wait: Called before every wait, the first included.
             once: Makes one attempt.
@@ -71,7 +73,7 @@ class Retries:
             outcome = state.outcome
             assert outcome is not None  # tenacity asks after an attempt only
             result = outcome.result()
-            wait_s = self.wait_s(result, attempts())
+            wait_s = self.wait_s(result, attempts(), user_id)
             self.backed_off_s += wait_s if result.backoff else 0.0
             return wait_s
 

@@ -105,6 +105,10 @@ class Search:
         self._early = 0
         self._busy = _Busy(0, Opening(now, now))
 
+    def turn_to(self, began: Opening) -> None:
+        """The next cycle is of another stream, or after a pause: no earlier one belongs to it."""
+        self._busy = _Busy(0, began)
+
     def after(self, cycle: Cycle) -> Leg:
         """Return the next leg."""
         if cycle.refused_per_s == math.inf:

@@ -236,7 +236,7 @@ class KooDrive:
                 trouble = await self._auth.renew(user_id, self._call)
                 if trouble is not None:
                     return trouble
-            permit = await self._gate.permit()
+            permit = await self._gate.permit(user_id)
             credential = self._auth.current(user_id)
             if credential is not None:
                 return permit, credential
@@ -274,7 +274,7 @@ class KooDrive:
     async def _is_served(self, credential: Credential, witness: str) -> bool:
         """Return whether a user's list can be read with a credential."""
         for _ in range(WITNESS_TRIES):
-            permit = await self._gate.permit()
+            permit = await self._gate.permit(witness)
             request, signed_s = self._signed("GET", witness, None)
             credential.authorize(request)
             reading = (

@@ -14,8 +14,11 @@ if TYPE_CHECKING:
 class Gate(Protocol):
     """Says when the next request may go, and hears what came of it."""
 
-    async def permit(self) -> int:
-        """Return, once a request may be sent, a number to hand back to `report`."""
+    async def permit(self, user_id: str | None = None) -> int:
+        """Return, once a request may be sent, a number to hand back to `report`.
+
+        *user_id*: the user that it acts for; None: it acts for none.
+        """
         ...
 
     def report(self, permit: int, verdict: Verdict, told: tuple[Told, ...] = ()) -> None:

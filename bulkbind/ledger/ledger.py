@@ -162,6 +162,14 @@ class Ledger:
             lambda db: work.claim(db, run, after, most, sent_at, but=but)
         )
 
+    async def claim_in_turns(
+        self, run: int, most: int, sent_at: float | None, *, but: Sequence[int]
+    ) -> list[Claim]:
+        """See `work.claim_in_turns`."""
+        return await self._writer.submit(
+            lambda db: work.claim_in_turns(db, run, most, sent_at, but=but)
+        )
+
     async def reclaim(self, claim: Claim, sent_at: float | None) -> None:
         """See `work.reclaim`."""
         await self._writer.submit(lambda db: work.reclaim(db, claim, sent_at))

@@ -116,6 +116,9 @@ class SendSettings(Part):
     """Requests in flight at once."""
     rate: Annotated[float, Field(gt=0)] | None = None
     """A cap in requests per second; none: as fast as the gateway allows."""
+    rate_scope: Literal["credential", "x-user-id"] = "credential"
+    """Whose requests the server's limit counts together: those of the account that calls, or those
+    for a user. In the latter case `rate` is per user, too."""
     max_attempts: Annotated[int, Field(ge=1, le=100)] = 6
     """Attempts that cost (5xx, no answer) before a device has failed; 429 costs none."""
     backoff_base: Positive = 0.5

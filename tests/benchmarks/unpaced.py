@@ -19,7 +19,7 @@ from tests.benchmarks.peers import loop_factory
 class Free(Pacer):
     """Keeps count of nothing, and never holds anybody back."""
 
-    async def permit(self) -> int:
+    async def permit(self, user_id: str | None = None) -> int:  # noqa: ARG002  # the protocol's
         return 0
 
     def report(self, *_: object) -> None:

@@ -57,7 +57,7 @@ class OpenGate:
         self.forgotten: list[int] = []
         self.told: tuple[Told, ...] = ()
 
-    async def permit(self) -> int:
+    async def permit(self, user_id: str | None = None) -> int:  # noqa: ARG002  # the protocol's
         self.permits += 1
         return self.permits
 
@@ -72,7 +72,7 @@ class OpenGate:
 class DrainedGate(OpenGate):
     """Lets nothing through any more."""
 
-    async def permit(self) -> int:
+    async def permit(self, user_id: str | None = None) -> int:  # noqa: ARG002  # the protocol's
         raise InterruptedError("drained")
 
 

@@ -5,7 +5,7 @@ import math
 import pytest
 from hypothesis import given, strategies as st
 
-from bulkbind.engine import pace
+from bulkbind.engine import pace, turn
 from bulkbind.engine.pace import Pace
 
 
@@ -122,12 +122,12 @@ def test_tries_come_at_once_at_first_then_ever_later():
         waits.append(state.next_at - now)
         now = state.next_at
 
-    assert waits[0] == pace.FIRST_TRY_S
+    assert waits[0] == turn.FIRST_TRY_S
     assert sum(waits[:4]) < 0.1
-    assert max(waits) == waits[-1] == pace.LONGEST_TRY_S
+    assert max(waits) == waits[-1] == turn.LONGEST_TRY_S
 
 
-@pytest.mark.parametrize("window_s", pace.COMMON_WINDOWS_S)
+@pytest.mark.parametrize("window_s", turn.COMMON_WINDOWS_S)
 def test_a_try_is_made_when_a_common_window_is_over(window_s):
     """A gateway that counts by the second, ten seconds or minute is met where its window ends."""
     state, tries, now = Pace(0.0), [], 0.0
@@ -249,6 +249,6 @@ def test_never_above_the_cap_and_never_stuck(cap, events):
                 state.throttled(now, state.epoch, retry_after_s=seconds)
             case _:
                 state.unanswered(now, state.epoch, is_away=kind == "away")
-        longest = max(asked_s, pace.LONGEST_TRY_S) + 3 / min(state.per_s, pace.SLOWEST_PER_S)
+        longest = max(asked_s, turn.LONGEST_TRY_S) + 3 / min(state.per_s, pace.SLOWEST_PER_S)
         assert 0 < state.per_s <= (cap or math.inf)
         assert state.next_at - now <= longest
