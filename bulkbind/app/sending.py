@@ -17,6 +17,7 @@ from bulkbind.app.progress import Progress
 from bulkbind.app.reports import Report, write_report
 from bulkbind.clock import Clock, iso
 from bulkbind.engine import Breaker, Limit, Pacer, Parts, Pipeline, StopSignal, UserPacer
+from bulkbind.engine.binder import PUT_OFF_PER_SLOT
 from bulkbind.engine.stop import DrainedError
 from bulkbind.errors import InterruptedRunError, LedgerBusyError, LedgerError
 from bulkbind.koodrive import Auth, KooDrive
@@ -121,7 +122,8 @@ async def send(
     """
     settings, clock, stop = session.settings, session.clock, session.stop
     limit = LIMITS[settings.send.rate_scope]
-    pacer = (UserPacer if settings.send.rate_scope == "x-user-id" else Pacer)(
+    is_per_user = settings.send.rate_scope == "x-user-id"
+    pacer = (UserPacer if is_per_user else Pacer)(
         clock,
         stop,
         settings.send.rate,
@@ -146,13 +148,15 @@ async def send(
 
     ledger.on_settled = on_settled
     began = clock.monotonic()
+    # The pacer bounds what is in flight; rows that wait for turns of their users take slots, too.
+    slots = settings.send.concurrency * (1 + PUT_OFF_PER_SLOT if is_per_user else 1)
     client = KooDrive(
         settings.api,
         settings.endpoint(),
         session.auth,
         pacer,
         clock,
-        concurrency=settings.send.concurrency,
+        concurrency=slots,
         skew_s=skew_s if isinstance(skew_s, int | float) else None,
     )
     pipeline = Pipeline(

@@ -101,6 +101,8 @@ class Search:
     def __init__(self, now: float, *, is_spaced: bool = False) -> None:
         self.is_spaced = is_spaced
         """Whether the gateway refuses requests that come close together."""
+        self.spaced_at_most = SPACED_AT_MOST
+        """See there; 0: it never does."""
         self._low, self._high = 0.0, math.inf
         self._early = 0
         self._busy = _Busy(0, Opening(now, now))
@@ -136,7 +138,7 @@ class Search:
 
     def _first(self, cycle: Cycle) -> Leg:
         """The first 429: a burst may have gone before it, so the limit is lower than it looks."""
-        self.is_spaced = cycle.accepted <= SPACED_AT_MOST
+        self.is_spaced = cycle.accepted <= self.spaced_at_most
         self._busy = _Busy(0, cycle.ended)
         own = _Busy(cycle.accepted, cycle.began)
         self._high = own.most(cycle.ended)

@@ -31,6 +31,8 @@ KEEP_S = 10.0
 """A user is forgotten who has sent nothing for so long."""
 ABSENT_S = 0.25
 """A guide that does not try when it may has nothing to send: another user takes over."""
+HELD_SLOTS = 1.5
+"""For so many slots of the pace, all wait for what comes of a 429 of the guide."""
 FAR_S = 0.5
 """Rows wait for a permit where their turn comes sooner; else they make way for those of others."""
 
@@ -112,6 +114,8 @@ class UserPacer(Pacer):
         """*cap_per_s*, *learned*: requests per second for one user."""
         super().__init__(clock, stop, concurrency=concurrency)
         self._learn_anew(cap_per_s, learned)
+        # What a user is allowed may be few requests, however they are spaced.
+        self.learner.search.spaced_at_most = 0
         self._users: OrderedDict[str, _User] = OrderedDict()
         """Whoever sent last comes last."""
         self._guide: _User | None = None
@@ -171,6 +175,9 @@ class UserPacer(Pacer):
         if is_led and is_searched and (turn.is_closed or _sent(user) >= max(1, learner.through)):
             is_tried = guide is not None and guide.trying is not None
             return math.inf if is_tried else max(turn.next_at, learner.next_at + ABSENT_S)
+        if is_led and not is_searched and not turn.is_closed and not learner.is_told:
+            # What was too fast for the guide is too fast for all: it is about to be known.
+            return max(turn.next_at, learner.closed_at + HELD_SLOTS / learner.per_s)
         return turn.next_at
 
     def _leave(self, permit: int, user: _User, now: float) -> None:
