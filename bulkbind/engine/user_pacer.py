@@ -1,12 +1,12 @@
 """The pacer for servers that count the requests for each user apart.
 
 The model. The limit is the same number for all users, so it is learned once: by one calculator,
-`learner`, that follows one user at a time, the *guide*. Whoever is refused first becomes the guide.
-All others have a turn of their own, a few numbers, and go at the pace that was learned; a 429
-closes the gate of its user alone. Until the guide has found the limit, nobody is sent more than
-what got through for it, so that a limit costs one search and not one for every user. What is about
-the server as a whole stays with the pacer that this one extends: whether it is there, and how many
-requests may be in flight.
+`learner`, that follows one user at a time, the *guide*: whoever is refused first, and another when
+that one has nothing left to send. All others have a turn of their own, a few numbers, and go at the
+pace that was learned; a 429 closes the gate of its user alone. Until the guide has found the limit,
+nobody is sent more than what got through for it, so that a limit costs one search and not one for
+every user. What is about the server as a whole stays with the pacer that this one extends: whether
+it is there, and how many requests may be in flight.
 
 Users with nothing to do are forgotten, so memory follows the users of the last `KEEP_S`.
 """
@@ -244,7 +244,8 @@ class UserPacer(Pacer):
         user, epoch = self._of[permit]
         if self._refused_since is None:
             self._refused_since = now
-        if epoch == user.turn.epoch and not user.turn.is_closed and not self.learner.is_closed:
+        is_searched = self.learner.per_s == math.inf and not self.learner.is_closed
+        if is_searched and epoch == user.turn.epoch:
             self._lead(user)
         self._close(user.turn, now, epoch, out.in_flight, verdict)
         super()._got_through(now, permit, out)  # for all: the server is there

@@ -15,7 +15,7 @@ import pytest
 from bulkbind.errors import LedgerBusyError, LedgerError, UsageError
 from bulkbind.ledger import Ledger, RunReader, all_runs, find_run, reading, staging, work
 from bulkbind.ledger.lock import LedgerLock
-from bulkbind.ledger.store import VERSION, connect, transaction
+from bulkbind.ledger.store import VERSION, connect, span, transaction
 from bulkbind.model import CheckedRow, Device, Outcome, Problem, Settlement, Source, Status
 from tests.kit import FakeClock
 
@@ -153,6 +153,32 @@ def test_claims_come_in_order_and_once(db):
         rest = work.claim(db, run, first[-1].row, 10, 1.0)
 
     assert [c.device.machine_code for c in first + rest] == [f"S{n}" for n in range(5)]
+
+
+def test_claims_in_turns_take_one_row_of_each_user_at_a_time(db):
+    """The first row of each user, then the second of each; each row once, none of *but*."""
+    users = ["ann"] * 4 + ["bob"] * 2 + ["cid"]
+    run = staged(db, "r", [valid(n, f"SN{n}", user) for n, user in enumerate(users, start=2)])
+    left_out = run_row(db, run, "SN4")
+    batches = []
+    with transaction(db):
+        work.start(db, run)
+    for _ in range(4):
+        with transaction(db):
+            batches.append(work.claim_in_turns(db, run, 3, 7.0, but=[left_out]))
+
+    codes = [claim.device.machine_code for batch in batches for claim in batch]
+    assert codes == ["SN2", "SN6", "SN8", "SN3", "SN7", "SN5"]
+    assert work.counts(db, run)["claimed"] == 6
+    assert {claim.sent_at for batch in batches for claim in batch} == {7.0}
+
+
+def run_row(db, run, code):
+    """Return the id of a row of a run."""
+    (row,) = db.execute(
+        "SELECT id FROM rows WHERE machine_code = ? AND id BETWEEN ? AND ?", (code, *span(run))
+    ).fetchone()
+    return row
 
 
 def test_a_crash_leaves_claimed_rows_in_doubt(db):
