@@ -18,6 +18,16 @@ GIVEN = (
     "endpoint",
     "user_id",
     "columns",
+    "constants",
+    "header",
+    "skip_rows",
+    "format",
+    "encoding",
+    "sheet",
+    "clean",
+    "profile",
+    "on_duplicate",
+    "on_conflict",
     "on_invalid",
     "rebind",
     "ledger",
@@ -36,6 +46,10 @@ GIVEN = (
     "log_devices",
 )
 """Parameters that give the setting of the same name."""
+
+
+_PAIRS = {"columns": ("--map", "FIELD=COLUMN"), "constants": ("--set", "FIELD=VALUE")}
+"""Parameters that are pairs, with their flag and their form."""
 
 
 class _Listed(click.types.StringParamType):
@@ -73,8 +87,63 @@ manifest_options = _together(
             multiple=True,
             type=_Listed(),
             metavar="FIELD=COLUMN",
-            help=f"which column holds a field ({', '.join(FIELDS)}); repeatable, and divided by "
-            "semicolons in the environment",
+            help=f"which column holds a field ({', '.join(FIELDS)}): its header, #3 for the third, "
+            "and in YAML and JSON a path (data.vendor) or @key for the device's own key; "
+            "repeatable, and divided by semicolons in the environment",
+        ),
+        option(
+            "--set",
+            "constants",
+            multiple=True,
+            type=_Listed(),
+            metavar="FIELD=VALUE",
+            help="one value of a field for all rows, whatever they say; repeatable",
+        ),
+        option(
+            "--profile",
+            metavar="NAME",
+            help="how such files are read, by its name under `profiles:` in the settings file",
+        ),
+        option(
+            "--format",
+            metavar="FORMAT",
+            help="csv, xlsx, yaml, jsonl or json  [default: told from name or content]",
+        ),
+        option(
+            "--encoding",
+            metavar="NAME",
+            help="of text without a byte order mark, e.g. cp1252  [default: UTF-8 or UTF-16, told "
+            "from content]",
+        ),
+        option(
+            "--skip-rows",
+            metavar="N",
+            help="lines before the header  [default: found by the names of the columns]",
+        ),
+        option(
+            "--columns",
+            "header",
+            metavar="NAME,…",
+            help="the columns of a table that has no header, in their order",
+        ),
+        option("--sheet", metavar="NAME|N", help="sheet of a workbook  [default: the first]"),
+        option(
+            "--clean",
+            metavar="none|names",
+            help="names: make device_name and device_os fit their rules; every change is "
+            "listed  [default: none]",
+        ),
+        option(
+            "--on-duplicate",
+            metavar="first|error",
+            help="the same device again for the same user: the first row counts, or the others "
+            "are invalid  [default: first]",
+        ),
+        option(
+            "--on-conflict",
+            metavar="error|first|last",
+            help="the same device for another user: both rows are invalid, or which one "
+            "counts  [default: error]",
         ),
     ]
 )
@@ -220,7 +289,7 @@ def loaded_from(given: dict[str, Any]) -> Loaded:
         if value in (None, (), False, ""):
             continue
         origins[name] = _origin(name)
-        values[name] = _columns(value) if name == "columns" else value
+        values[name] = _pairs(value, *_PAIRS[name]) if name in _PAIRS else value
     if token := os.environ.get("BULKBIND_TOKEN"):
         values["auth.token"] = token
         origins["auth.token"] = "BULKBIND_TOKEN"  # the variable's name
@@ -236,13 +305,13 @@ def _origin(name: str) -> str:
     return max(option.opts, key=len)
 
 
-def _columns(pairs: tuple[str, ...]) -> dict[str, str]:
-    columns = {}
+def _pairs(pairs: tuple[str, ...], flag: str, form: str) -> dict[str, str]:
+    found = {}
     for pair in pairs:
-        field, separator, column = pair.partition("=")
-        if not separator or field not in FIELDS or not column.strip():
+        field, separator, value = pair.partition("=")
+        if not separator or field not in FIELDS or not value.strip():
             raise UsageError(
-                f"--map {pair!r}: write FIELD=COLUMN", hint=f"fields are {', '.join(FIELDS)}"
+                f"{flag} {pair!r}: write {form}", hint=f"fields are {', '.join(FIELDS)}"
             )
-        columns[field] = column.strip()
-    return columns
+        found[field] = value.strip()
+    return found

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
+from typing import TYPE_CHECKING, Any, BinaryIO, TextIO, TypeAlias
 
 import yaml
 
 from bulkbind.errors import ManifestError
+from bulkbind.manifest.bounds import DEEPEST, LONGEST_LINE, MOST_ANCHORS, MOST_NODES
+from bulkbind.manifest.lines import undecodable
 
 if TYPE_CHECKING:
     from typing import Self
 
+    from bulkbind.model import Source
+
 Node: TypeAlias = "str | list[Any] | dict[str, Any] | None"
 
-MOST_NODES = 1_000
-"""Values in one device, aliases resolved: a bound against expanding aliases."""
-MOST_ANCHORS = 100
-DEEPEST = 20
 _NULLS = ("", "~", "null", "Null", "NULL")
 """Unquoted, these are YAML's "nothing here"."""
 
@@ -30,12 +30,41 @@ class DuplicateKeyError(Exception):
         self.line = line
 
 
+class _Bounded:
+    """A stream for the parser, which would keep a text that never ends in memory."""
+
+    def __init__(self, file: BinaryIO | TextIO, name: str) -> None:
+        self._file = file
+        self._name = name
+        self._read = 0
+        self.line = 0
+
+    def passed(self, line: int) -> None:
+        """Say that the parser has come to a line, 1-based."""
+        if line > self.line:
+            self.line = line
+            self._read = 0
+
+    def read(self, size: int) -> bytes | str:
+        data = self._file.read(size)
+        self._read += len(data)
+        if self._read > 2 * LONGEST_LINE:
+            raise ManifestError(
+                f"{self._name}:{self.line}: from here on, a text of more than "
+                f"{LONGEST_LINE:,} characters",
+                hint="is a quote never closed?",
+            )
+        return data
+
+
 class Events:
     """The parser's events, and values built from them within bounds."""
 
-    def __init__(self, file: BinaryIO, name: str) -> None:
-        self._parser = iter(yaml.parse(file, Loader=yaml.CLoader))
-        self._name = name
+    def __init__(self, file: BinaryIO | TextIO, source: Source) -> None:
+        self._source = source
+        self._stream = _Bounded(file, source.name)
+        # `yaml.parse` asks for each event twice, through Python.
+        self._get = yaml.CBaseLoader(self._stream).get_event  # type: ignore[arg-type]  # reads either
         self._anchors: dict[str, tuple[Node, int]] = {}
         self._nodes = 0
         self._open = 0
@@ -44,13 +73,25 @@ class Events:
         return self
 
     def __next__(self) -> yaml.Event:
-        event = next(self._parser)
+        try:
+            event = self._get()
+        except yaml.YAMLError as error:
+            raise ManifestError(f"{self._source.name} is not YAML: {_where(error)}") from error
+        except UnicodeDecodeError as error:
+            raise undecodable(self._source, error) from error
+        except UnicodeEncodeError as error:
+            raise ManifestError(
+                f"{self._source.name} is not {self._source.encoding}",
+                hint="say which encoding it has with --encoding, or save it as UTF-8",
+            ) from error
+        if event is None:
+            raise StopIteration
         assert isinstance(event, yaml.Event)  # the type stubs leave it open
         return event
 
     def place(self, event: yaml.Event) -> str:
         """Return `file:line` of an event."""
-        return f"{self._name}:{line_of(event)}"
+        return f"{self._source.name}:{line_of(event)}"
 
     def build(self, event: yaml.Event) -> Node:
         """Return the value that begins with *event*, all of its events consumed.
@@ -59,6 +100,7 @@ class Events:
         """
         self._nodes = 0
         self._open = 0
+        self._stream.passed(line_of(event))
         return self._node(event)
 
     def forget(self) -> None:
@@ -75,13 +117,16 @@ class Events:
                 self._open -= 1
 
     def _node(self, event: yaml.Event) -> Node:
+        if type(event) is yaml.ScalarEvent and event.anchor is None:
+            self._count(event, 1)
+            return _text(event)
         before = self._nodes
         self._count(event, 1)
         if isinstance(event, yaml.AliasEvent):
             return self._alias(event)
+        node: Node
         if isinstance(event, yaml.ScalarEvent):
-            plain_null = event.implicit[0] and not event.style and event.value in _NULLS
-            node: Node = None if plain_null else event.value
+            node = _text(event)
         else:
             self._open += 1
             if self._open > DEEPEST:
@@ -124,23 +169,41 @@ class Events:
         pairs: dict[str, Any] = {}
         merged: dict[str, Any] = {}
         for event in self:
-            if isinstance(event, yaml.MappingEndEvent):
+            if type(event) is yaml.MappingEndEvent:
                 break
             key = self._node(event)
             if isinstance(key, list | dict):
                 raise ManifestError(f"{self.place(event)}: a key must be a text")
-            name = "" if key is None else key
+            name = key or ""
             if name in pairs:
                 raise DuplicateKeyError(name, line_of(event))
             value = self._node(next(self))
             if name == "<<":
-                for part in value if isinstance(value, list) else [value]:
-                    if not isinstance(part, dict):
-                        raise ManifestError(f"{self.place(event)}: `<<` takes a mapping")
-                    merged = {**part, **merged}
+                self._merge(event, value, merged)
             else:
                 pairs[name] = value
         return {**merged, **pairs} if merged else pairs
+
+    def _merge(self, event: yaml.Event, value: Node, merged: dict[str, Any]) -> None:
+        for part in value if isinstance(value, list) else [value]:
+            if not isinstance(part, dict):
+                raise ManifestError(f"{self.place(event)}: `<<` takes a mapping")
+            for name, inner in part.items():
+                merged.setdefault(name, inner)
+
+
+def _text(event: yaml.ScalarEvent) -> str | None:
+    """Return a scalar as it was written; None for YAML's "nothing here"."""
+    value: str = event.value
+    if value in _NULLS and event.implicit[0] and not event.style:
+        return None
+    return value
+
+
+def _where(error: yaml.YAMLError) -> str:
+    mark = getattr(error, "problem_mark", None)
+    problem = getattr(error, "problem", None) or str(error)
+    return f"line {mark.line + 1}: {problem}" if mark else str(problem)
 
 
 def line_of(event: yaml.Event) -> int:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from bulkbind.model import COMES_BACK
 from bulkbind.report.summary import as_json, as_text, write_summary
-from bulkbind.report.tables import COMES_BACK, write_attempt_rows, write_failed, write_results
+from bulkbind.report.tables import write_attempt_rows, write_failed, write_results
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

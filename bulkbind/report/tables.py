@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import yaml
 
-from bulkbind.model import OWN_COLUMNS, PENDING, AttemptRow, ResultRow, Source, Status
+from bulkbind.model import OWN_COLUMNS, AttemptRow, ResultRow, Source
 from bulkbind.report.files import replacing
 
 if TYPE_CHECKING:
@@ -46,9 +46,6 @@ ATTEMPT_COLUMNS = (
     "message",
     "trace_id",
 )
-COMES_BACK = (Status.FAILED, Status.INVALID, Status.IN_DOUBT, PENDING)
-"""Rows that need a person or another try."""
-
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _VALUES = ("user_id", "machine_code", "device_name", "device_os")
 _FREE_TEXT = ("source", "device_id", "create_time", "code", "message", "trace_id", "detail")

@@ -16,6 +16,7 @@ import yaml
 from bulkbind.errors import LedgerError
 from bulkbind.manifest import open_manifest
 from bulkbind.model import (
+    COMES_BACK,
     MEANINGS,
     OWN_COLUMNS,
     PENDING,
@@ -27,7 +28,7 @@ from bulkbind.model import (
 )
 from bulkbind.report import as_json, as_text, write_report
 from bulkbind.report.files import replacing
-from bulkbind.report.tables import COMES_BACK, safe, write_failed, write_results
+from bulkbind.report.tables import safe, write_failed, write_results
 from bulkbind.settings import ManifestSettings
 
 HEADER = ("machine_code", "user_id", "Site")
