@@ -134,10 +134,8 @@ def good_values(
 
 
 def _good_column(rule: Rule, cells: Sequence[str], fill: str | None) -> Sequence[str | None] | None:
-    # Where blanks may stand, the surrounding ones are found by trimming alone.
-    column = list(map(str.strip, cells)) if not rule.required else cells
-    if all(column) and keeps(rule, column):
-        return column
+    if keeps(rule, cells):
+        return cells
     column = [cell.strip() or fill or "" for cell in cells]
     present = column if rule.required else list(filter(None, column))
     if not all(present) or (present and not keeps(rule, present)):

@@ -5,21 +5,21 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections import Counter
+from collections import Counter, deque
 from itertools import chain, islice
 from typing import TYPE_CHECKING, NamedTuple
 
 from bulkbind.errors import ManifestError
 from bulkbind.manifest import columns
 from bulkbind.manifest.bounds import HEADER_WITHIN, LONGEST_LINE
-from bulkbind.manifest.lines import blocks, open_text
+from bulkbind.manifest.lines import BLOCK, blocks, open_text
 from bulkbind.manifest.rules import printable
 from bulkbind.manifest.table import BATCH, HeaderRow, Table, find_header
 from bulkbind.model import CheckedRow, Problem, Source
 
 if TYPE_CHECKING:
     from _csv import Reader
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from bulkbind.settings import ManifestSettings
@@ -28,6 +28,7 @@ DELIMITERS = ",;\t|"
 _QUOTING = "row: quotes are closed, and doubled inside a quoted cell"
 _SEP = re.compile(r"sep=([^\s\w\"'])\s*$", re.ASCII | re.IGNORECASE | re.MULTILINE)
 """A first line by which Excel is told the delimiter."""
+_MOST_BLOCKS = 2 * LONGEST_LINE // BLOCK
 _BREAK = re.compile(r"\r\n|\r|\n")
 _SINGLE_QUOTED = re.compile(rf"(?:^|[{DELIMITERS}])'[^'\n]*'(?=[{DELIMITERS}]|\s*$)", re.MULTILINE)
 
@@ -114,40 +115,31 @@ class CsvManifest:
         """
         with open_text(self._path, self.source) as file:
             before = self._first_line - 1 if self.source.has_header else self._first_line
-            feed = _Feed(blocks(file, self.source), self.source.name, before)
-            cells = reader(feed.lines(), self._dialect)
+            feed = _Feed(blocks(file, self.source), self.source.name)
+            cells = reader(feed.lines(before), self._dialect)
             if self.source.has_header:
                 next(cells)
-            yield from self._rows(cells, feed, before)
+            line = before + cells.line_num + 1
+            while True:
+                batch: list[list[str]] = []
+                feed.next_batch(batch, line)
+                stop = _read(cells, batch)
+                after = before + cells.line_num + 1
+                if stop is None and after - line == len(batch):
+                    lines: Sequence[int] = range(line, after)
+                    line = after
+                else:
+                    lines, line = _lines_of(batch, line)
+                if batch:
+                    yield from self._table.rows(batch, lines)
+                if isinstance(stop, csv.Error):
+                    yield self._unreadable(stop, line, feed.text(line, after))
+                    line = after
+                elif stop is not None:
+                    raise stop
+                elif not batch:
+                    break
         self.notices += self._table.notices()
-
-    def _rows(self, cells: Reader, feed: _Feed, before: int) -> Iterator[CheckedRow]:
-        line = before + cells.line_num + 1
-        while True:
-            batch: list[list[str]] = []
-            feed.next_batch(batch, line)
-            error = stop = None
-            try:
-                batch.extend(islice(cells, BATCH))  # what came before an error is kept
-            except csv.Error as caught:
-                error = caught
-            except ManifestError as caught:
-                stop = caught
-            after = before + cells.line_num + 1
-            if error is None and stop is None and after - line == len(batch):
-                lines: list[int] = list(range(line, after))
-                line = after
-            else:
-                lines, line = _lines_of(batch, line)
-            if batch:
-                yield from self._table.rows(batch, lines)
-            if stop is not None:
-                raise stop
-            if error is not None:
-                yield self._unreadable(error, line, feed.text(line, after))
-                line = after
-            elif not batch:
-                return
 
     def _unreadable(self, error: csv.Error, first: int, text: str) -> CheckedRow:
         message = str(error)
@@ -166,25 +158,26 @@ class CsvManifest:
 class _Feed:
     """The lines of a file for `csv.reader`, of which the last ones are remembered."""
 
-    def __init__(self, source: Iterator[list[str]], name: str, skipped: int) -> None:
+    def __init__(self, source: Iterator[list[str]], name: str) -> None:
         self._blocks = source
         self._name = name
-        self._skipped = skipped
         self._kept: list[tuple[int, list[str]]] = []
         self._batch: list[list[str]] = []
         self._batch_line = 0
-        self._size = (-1, 0)
-        """Rows there were when a block was last asked for, and characters read since."""
+        self._reading = (0, 0)
+        """Rows there were when a block was last asked for, and blocks read since."""
 
-    def lines(self) -> Iterator[str]:
+    def lines(self, skipped: int) -> Iterator[str]:
         """Return the lines behind those that are skipped."""
-        return islice(chain.from_iterable(self._remembered()), self._skipped, None)
+        lines = chain.from_iterable(self._remembered())
+        deque(islice(lines, skipped), maxlen=0)
+        return lines
 
     def next_batch(self, batch: list[list[str]], line: int) -> None:
         """Forget the lines before *line*; rows go into *batch* from now on."""
         self._batch = batch
         self._batch_line = line
-        self._size = (-1, 0)
+        self._reading = (0, 0)
         while len(self._kept) > 1 and self._kept[1][0] <= line:
             del self._kept[0]
 
@@ -199,17 +192,17 @@ class _Feed:
     def _remembered(self) -> Iterator[list[str]]:
         line = 1
         for lines in self._blocks:
-            self._bound(sum(map(len, lines)))
+            self._bound()
             self._kept.append((line, lines))
             line += len(lines)
             yield lines
 
-    def _bound(self, characters: int) -> None:
+    def _bound(self) -> None:
         """Refuse a row that grows without end over many lines."""
-        rows, read = self._size
-        read = characters + (read if rows == len(self._batch) else 0)
-        self._size = (len(self._batch), read)
-        if read > 2 * LONGEST_LINE:
+        rows, read = self._reading
+        read = read + 1 if rows == len(self._batch) else 1
+        self._reading = (len(self._batch), read)
+        if read > _MOST_BLOCKS:
             raise ManifestError(
                 f"{self._name}:{self._batch_line}: from here on, a row of more than "
                 f"{LONGEST_LINE:,} characters",
@@ -217,7 +210,16 @@ class _Feed:
             )
 
 
-def _lines_of(batch: list[list[str]], line: int) -> tuple[list[int], int]:
+def _read(cells: Reader, batch: list[list[str]]) -> csv.Error | ManifestError | None:
+    """Read some rows into *batch*; return what broke the reading off, if anything did."""
+    try:
+        batch.extend(islice(cells, BATCH))  # what came before an error is kept
+    except (csv.Error, ManifestError) as error:
+        return error
+    return None
+
+
+def _lines_of(batch: list[list[str]], line: int) -> tuple[Sequence[int], int]:
     """Return where each row begins, counting line breaks in cells, and the line behind them."""
     lines = []
     for cells in batch:

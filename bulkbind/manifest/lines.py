@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from bulkbind.model import Source
 
-_BLOCK = 1 << 16
+BLOCK = 1 << 16
 """Characters read at a time."""
 
 
@@ -58,7 +58,7 @@ def blocks(file: io.TextIOWrapper, source: Source) -> Iterator[list[str]]:
     line = 1
     while True:
         try:
-            text = file.read(_BLOCK)
+            text = file.read(BLOCK)
         except UnicodeDecodeError as error:
             raise undecodable(source, error) from error
         if not text:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 LONGEST_SHOWN = 200
 """Characters of a broken value that messages and reports show; `failed.csv` has it whole."""
+_NUL = "\0"
 Values = tuple[str | None, str | None, str | None, str | None]
 """user_id, machine_code, device_name, device_os: trimmed, None where absent."""
 
@@ -25,8 +26,9 @@ class Rule(NamedTuple):
     pattern: re.Pattern[str]
     allowed: re.Pattern[str]
     """One allowed character, so that a message can point at the first one that is not."""
-    characters: bytes
-    """All of them."""
+    plain: bytes
+    """All allowed characters but control characters."""
+    has_blanks: bool
     longest: int
     text: str
 
@@ -35,8 +37,8 @@ def _rule(field: str, characters: str, longest: int, words: str, *, required: bo
     text = f"{field}: {words}, 1 to {longest} characters"
     whole = re.compile(f"{characters}{{1,{longest}}}", re.ASCII)
     one = re.compile(characters, re.ASCII)
-    every = bytes(number for number in range(128) if one.fullmatch(chr(number)))
-    return Rule(field, required, whole, one, every, longest, text)
+    plain = bytes(n for n in range(128) if n >= ord(" ") and one.fullmatch(chr(n)))
+    return Rule(field, required, whole, one, plain, b" " in plain, longest, text)
 
 
 RULES = (
@@ -68,11 +70,17 @@ def trim(cell: str | None) -> str | None:
 
 
 def keeps(rule: Rule, values: Sequence[str]) -> bool:
-    """Return whether many values, none of them empty, all keep a rule; 10 times as fast as each."""
-    joined = "".join(values)
+    """Return whether many values are trimmed, not empty and all keep a rule.
+
+    Many times as fast as each of them alone, and on the safe side: values with other blanks than
+    spaces are left to `check`.
+    """
+    joined = f"\0{_NUL.join(values)}\0"
     return (
-        joined.isascii()
-        and not joined.encode().translate(None, rule.characters)
+        all(values)
+        and joined.isascii()
+        and joined.encode().translate(None, rule.plain) == b"\0" * (len(values) + 1)
+        and not (rule.has_blanks and ("\0 " in joined or " \0" in joined))
         and len(max(values, key=len)) <= rule.longest
     )
 

@@ -75,7 +75,7 @@ class Table:
         self._unused = columns.unknown(source.header, [column.at for column in self._columns])
 
     def rows(self, cells: list[list[str]], lines: Sequence[int]) -> Iterator[CheckedRow]:
-        """Yield the rows of some cells; blank rows, repeated headers and comments are passed over.
+        """Return the rows of some cells; blank rows, repeated headers and comments are passed over.
 
         Args:
             cells: Of some rows.
@@ -85,8 +85,10 @@ class Table:
         if values is not None:
             self._checker.suspicions.add(values[1], lines)  # type: ignore[arg-type]  # it is required
             devices = map(Device, *values)
-            yield from map(CheckedRow, lines, cells, devices, zip(*values, strict=True))
-            return
+            return map(CheckedRow, lines, cells, devices, zip(*values, strict=True))
+        return self._one_by_one(cells, lines)
+
+    def _one_by_one(self, cells: list[list[str]], lines: Sequence[int]) -> Iterator[CheckedRow]:
         for line, row in zip(lines, cells, strict=True):
             kind = self._kind(row)
             if kind is None:

@@ -11,13 +11,14 @@ from bulkbind.manifest.bounds import DEEPEST, LONGEST_LINE, MOST_ANCHORS, MOST_N
 from bulkbind.manifest.lines import undecodable
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Self
 
     from bulkbind.model import Source
 
 Node: TypeAlias = "str | list[Any] | dict[str, Any] | None"
 
-_NULLS = ("", "~", "null", "Null", "NULL")
+_NULLS = frozenset(("", "~", "null", "Null", "NULL"))
 """Unquoted, these are YAML's "nothing here"."""
 
 
@@ -64,7 +65,7 @@ class Events:
         self._source = source
         self._stream = _Bounded(file, source.name)
         # `yaml.parse` asks for each event twice, through Python.
-        self._get = yaml.CBaseLoader(self._stream).get_event  # type: ignore[arg-type]  # reads either
+        self._get: Callable[[], Any] = yaml.CBaseLoader(self._stream).get_event  # type: ignore[arg-type]  # reads either
         self._anchors: dict[str, tuple[Node, int]] = {}
         self._nodes = 0
         self._open = 0
@@ -75,19 +76,22 @@ class Events:
     def __next__(self) -> yaml.Event:
         try:
             event = self._get()
-        except yaml.YAMLError as error:
-            raise ManifestError(f"{self._source.name} is not YAML: {_where(error)}") from error
-        except UnicodeDecodeError as error:
-            raise undecodable(self._source, error) from error
-        except UnicodeEncodeError as error:
-            raise ManifestError(
-                f"{self._source.name} is not {self._source.encoding}",
-                hint="say which encoding it has with --encoding, or save it as UTF-8",
-            ) from error
+        except (yaml.YAMLError, UnicodeError) as error:
+            raise self._translated(error) from error
         if event is None:
             raise StopIteration
-        assert isinstance(event, yaml.Event)  # the type stubs leave it open
+        assert isinstance(event, yaml.Event)  # the parser's own
         return event
+
+    def _translated(self, error: yaml.YAMLError | UnicodeError) -> ManifestError:
+        if isinstance(error, yaml.YAMLError):
+            return ManifestError(f"{self._source.name} is not YAML: {_where(error)}")
+        if isinstance(error, UnicodeDecodeError):
+            return undecodable(self._source, error)
+        return ManifestError(
+            f"{self._source.name} is not {self._source.encoding}",
+            hint="say which encoding it has with --encoding, or save it as UTF-8",
+        )
 
     def place(self, event: yaml.Event) -> str:
         """Return `file:line` of an event."""
@@ -101,7 +105,10 @@ class Events:
         self._nodes = 0
         self._open = 0
         self._stream.passed(line_of(event))
-        return self._node(event)
+        try:
+            return self._node(event)
+        except (yaml.YAMLError, UnicodeError) as error:
+            raise self._translated(error) from error
 
     def forget(self) -> None:
         """Forget the anchors: they hold for one document."""
@@ -116,30 +123,34 @@ class Events:
             elif isinstance(event, yaml.CollectionEndEvent):
                 self._open -= 1
 
-    def _node(self, event: yaml.Event) -> Node:
-        if type(event) is yaml.ScalarEvent and event.anchor is None:
-            self._count(event, 1)
-            return _text(event)
+    def _node(self, event: Any) -> Node:  # noqa: ANN401  # the stubs lack what its kinds have
         before = self._nodes
-        self._count(event, 1)
-        if isinstance(event, yaml.AliasEvent):
-            return self._alias(event)
+        self._nodes = before + 1
+        if before >= MOST_NODES:
+            self._count(event, 0)
+        kind = type(event)
         node: Node
-        if isinstance(event, yaml.ScalarEvent):
-            node = _text(event)
+        if kind is yaml.ScalarEvent:
+            node = event.value
+            if node in _NULLS and event.implicit[0] and not event.style:
+                node = None
+        elif kind is yaml.AliasEvent:
+            return self._alias(event)
         else:
             self._open += 1
             if self._open > DEEPEST:
                 raise ManifestError(f"{self.place(event)}: nested deeper than {DEEPEST}")
-            is_list = isinstance(event, yaml.SequenceStartEvent)
-            node = self._list() if is_list else self._mapping()
+            node = self._mapping() if kind is yaml.MappingStartEvent else self._list()
             self._open -= 1
-        anchor = getattr(event, "anchor", None)
-        if anchor is not None:
-            if len(self._anchors) >= MOST_ANCHORS and anchor not in self._anchors:
-                raise ManifestError(f"{self.place(event)}: more than {MOST_ANCHORS} anchors")
-            self._anchors[anchor] = (node, self._nodes - before)
+        if event.anchor is not None:
+            self._keep(event, node, self._nodes - before)
         return node
+
+    def _keep(self, event: Any, node: Node, nodes: int) -> None:  # noqa: ANN401  # as above
+        anchor: str = event.anchor
+        if len(self._anchors) >= MOST_ANCHORS and anchor not in self._anchors:
+            raise ManifestError(f"{self.place(event)}: more than {MOST_ANCHORS} anchors")
+        self._anchors[anchor] = (node, nodes)
 
     def _alias(self, event: yaml.AliasEvent) -> Node:
         known = self._anchors.get(event.anchor or "")
@@ -158,26 +169,33 @@ class Events:
 
     def _list(self) -> list[Any]:
         items: list[Any] = []
-        for event in self:
-            if isinstance(event, yaml.SequenceEndEvent):
-                break
+        while type(event := self._get()) is not yaml.SequenceEndEvent:
             items.append(self._node(event))
         return items
 
     def _mapping(self) -> dict[str, Any]:
         """A mapping; `<<:` adds what the mapping itself does not say."""
+        get, build, scalar = self._get, self._node, yaml.ScalarEvent
         pairs: dict[str, Any] = {}
         merged: dict[str, Any] = {}
-        for event in self:
-            if type(event) is yaml.MappingEndEvent:
-                break
-            key = self._node(event)
-            if isinstance(key, list | dict):
-                raise ManifestError(f"{self.place(event)}: a key must be a text")
-            name = key or ""
+        while type(event := get()) is not yaml.MappingEndEvent:
+            # Nearly all keys and values are plain texts, for which a call is dear.
+            if type(event) is scalar and event.anchor is None and event.value not in _NULLS:
+                self._nodes += 1
+                name = event.value
+            else:
+                key = build(event)
+                if isinstance(key, list | dict):
+                    raise ManifestError(f"{self.place(event)}: a key must be a text")
+                name = key or ""
             if name in pairs:
                 raise DuplicateKeyError(name, line_of(event))
-            value = self._node(next(self))
+            inner = get()
+            if type(inner) is scalar and inner.anchor is None and inner.value not in _NULLS:
+                self._nodes += 1
+                value: Node = inner.value
+            else:
+                value = build(inner)
             if name == "<<":
                 self._merge(event, value, merged)
             else:
@@ -190,14 +208,6 @@ class Events:
                 raise ManifestError(f"{self.place(event)}: `<<` takes a mapping")
             for name, inner in part.items():
                 merged.setdefault(name, inner)
-
-
-def _text(event: yaml.ScalarEvent) -> str | None:
-    """Return a scalar as it was written; None for YAML's "nothing here"."""
-    value: str = event.value
-    if value in _NULLS and event.implicit[0] and not event.style:
-        return None
-    return value
 
 
 def _where(error: yaml.YAMLError) -> str:
