@@ -42,7 +42,7 @@ class Status(StrEnum):
     INVALID = "invalid"
     """A rule is broken; never sent."""
     DUPLICATE = "duplicate"
-    """An earlier valid row of this run names the same user and machine code."""
+    """Another valid row of this run names the same device, and is the one that counts."""
     SKIPPED = "skipped"
     """The ledger knows that it is bound; not sent again."""
     MOVED = "moved"
@@ -58,7 +58,7 @@ MEANINGS: dict[str, str] = {
     Status.BOUND: "bound by this run",
     Status.ALREADY_BOUND: "was bound on the server before this run sent it",
     Status.SKIPPED: "known as bound from an earlier run, not sent again",
-    Status.DUPLICATE: "same user and machine code as an earlier row of the manifest",
+    Status.DUPLICATE: "same device as another row, which is the one that counts",
     Status.INVALID: "breaks a rule, never sent",
     Status.FAILED: "the server said no, or all attempts were used up",
     Status.IN_DOUBT: "sent, no answer came, and the server's list could not settle it yet",
@@ -118,11 +118,15 @@ class Problem:
     """The likely cause, and what would mend it; empty where nothing is known."""
 
     @property
+    def what(self) -> str:
+        """The value and what is wrong with it."""
+        shown = f"{self.column} {self.value!r}" if self.value else self.column
+        return f"{shown}: {self.found}"
+
+    @property
     def text(self) -> str:
         """The problem as a person reads it, the same wherever it is shown."""
-        shown = f"{self.column} {self.value!r}" if self.value else self.column
-        hint = f"; {self.hint}" if self.hint else ""
-        return f"{shown}: {self.found} ({self.rule}){hint}"
+        return f"{self.what} ({self.rule})" + (f"; {self.hint}" if self.hint else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -375,10 +379,15 @@ class ResultRow:
     trace_id: str
     settled_at: str
     detail: str
-    broken: frozenset[str]
-    """Fields whose values break a rule."""
+    problems: tuple[Problem, ...]
+    """The rules that the row breaks."""
     cells: str | None
     """JSON of the operator's cells, None once the row is known as bound."""
+
+    @property
+    def broken(self) -> frozenset[str]:
+        """Fields whose values break a rule."""
+        return frozenset(problem.field for problem in self.problems)
 
 
 @dataclass(frozen=True, slots=True)

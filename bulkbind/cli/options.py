@@ -133,6 +133,11 @@ manifest_options = _together(
             help="names: make device_name and device_os fit their rules; every change is "
             "listed  [default: none]",
         ),
+    ]
+)
+
+repeat_options = _together(
+    [
         option(
             "--on-duplicate",
             metavar="first|error",
@@ -146,6 +151,13 @@ manifest_options = _together(
             "counts  [default: error]",
         ),
     ]
+)
+
+problems_out = option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="FILE.csv|DIR",
+    help="write every problem there; in a folder, as problems.csv  [default: print the first]",
 )
 
 ledger_options = _together(

@@ -42,15 +42,15 @@ class Dialect(NamedTuple):
     """What stands before a quote inside quotes; empty: the quote is doubled."""
 
 
-def reader(lines: Iterable[str], dialect: Dialect) -> Reader:
-    """Return Python's reader for a dialect, strict about quotes."""
+def reader(lines: Iterable[str], dialect: Dialect, *, is_strict: bool = True) -> Reader:
+    """Return Python's reader for a dialect."""
     return csv.reader(
         lines,
         delimiter=dialect.delimiter,
         quotechar=dialect.quote,
         escapechar=dialect.escape or None,
         doublequote=not dialect.escape,
-        strict=True,
+        strict=is_strict,
     )
 
 
@@ -255,38 +255,31 @@ def _first_rows(
 
 
 def find_dialect(head: str, mapping: Mapping[str, str]) -> Dialect:
-    """Return delimiter, quote and escape of a file that begins with *head*."""
+    """Return delimiter, quote and escape of a file that begins with *head*.
+
+    Single quotes are quotes only where lines make more sense that way.
+    """
+    lines = [line for line in io.StringIO(head, newline="") if line.strip()][:HEADER_WITHIN]
     told = _SEP.match(head)
-    quote = "'" if '"' not in head and _SINGLE_QUOTED.search(head) else '"'
-    escape = "\\" if f"\\{quote}" in head and quote * 2 not in head else ""
-    delimiter = told[1] if told else find_delimiter(head, mapping, quote, escape)
-    return Dialect(delimiter, quote, escape)
+    delimiters = told[1] if told else DELIMITERS
+    dialects = [Dialect(delimiter) for delimiter in delimiters]
+    if '\\"' in head and '""' not in head:
+        dialects = [Dialect(delimiter, '"', "\\") for delimiter in delimiters]
+    if '"' not in head and _SINGLE_QUOTED.search(head):
+        dialects += [Dialect(delimiter, "'") for delimiter in delimiters]
+    return max(dialects, key=lambda dialect: _sense(lines, dialect, mapping))
 
 
-def find_delimiter(
-    head: str, mapping: Mapping[str, str], quote: str = '"', escape: str = ""
-) -> str:
-    """Return the delimiter under which the first lines make most sense.
+def _sense(lines: Sequence[str], dialect: Dialect, mapping: Mapping[str, str]) -> tuple[int, int]:
+    """Return how much sense lines make under a dialect.
 
     Best is the one under which most cells of a row name a field; then the one with the most
     columns in rows of the same width. A file of one column has a comma.
     """
-    lines = [line for line in io.StringIO(head, newline="") if line.strip()][:HEADER_WITHIN]
-
-    def score(delimiter: str) -> tuple[int, int]:
-        cells = csv.reader(
-            lines,
-            delimiter=delimiter,
-            quotechar=quote,
-            escapechar=escape or None,
-            doublequote=not escape,
-        )
-        try:
-            rows = list(cells)
-        except csv.Error:
-            return (0, 0)
-        named = max((columns.named(row, mapping) for row in rows), default=0)
-        [(width, alike)] = Counter(map(len, rows)).most_common(1) or [(1, 0)]
-        return (named, alike * (width - 1))
-
-    return max(DELIMITERS, key=score)
+    try:
+        rows = list(reader(lines, dialect, is_strict=False))
+    except csv.Error:
+        return (0, 0)
+    named = max((columns.named(row, mapping) for row in rows), default=0)
+    [(width, alike)] = Counter(map(len, rows)).most_common(1) or [(1, 0)]
+    return (named, alike * (width - 1))

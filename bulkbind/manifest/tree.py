@@ -228,13 +228,14 @@ class Tree:
                 names[field] = column
                 paths[field] = (first, *rest.split("."))
                 self._unknown.pop(first, None)
-        is_flat = all(len(path) == 1 for path in paths.values())
-        at = tuple(keys.index(names[f]) if f in names else None for f in FIELDS)
+        at = None
+        if all(len(path) == 1 for path in paths.values()):
+            at = tuple(keys.index(names[f]) if f in names else None for f in FIELDS)
         return _Shape(
             tuple(printable(names.get(f, self._mapping.get(f, f))) for f in FIELDS),
             tuple(paths.get(f) for f in FIELDS),
             tuple(claims),
-            at if is_flat else None,
+            at,
         )
 
 
