@@ -17,6 +17,7 @@ COMMANDS = {
     "report": "write a run's report files again",
     "runs": "list the runs in the ledger",
     "config": "print the settings in force, and where each came from",
+    "schema": "print the JSON Schema of manifests or settings, for editors",
     "sandbox": "serve a local KooDrive to rehearse on",
 }
 

@@ -107,18 +107,18 @@ manifest_options = _together(
         option(
             "--format",
             metavar="FORMAT",
-            help="csv, xlsx, yaml, jsonl or json  [default: told from name or content]",
+            help="csv, xlsx, yaml, jsonl or json; without it, told from name or content",
         ),
         option(
             "--encoding",
             metavar="NAME",
-            help="of text without a byte order mark, e.g. cp1252  [default: UTF-8 or UTF-16, told "
-            "from content]",
+            help="of text without a byte order mark, e.g. cp1252; without it UTF-8, or UTF-16 "
+            "where it looks like it",
         ),
         option(
             "--skip-rows",
             metavar="N",
-            help="lines before the header  [default: found by the names of the columns]",
+            help="lines before the header; without it, it is found by the names of its columns",
         ),
         option(
             "--columns",
@@ -126,7 +126,7 @@ manifest_options = _together(
             metavar="NAME,…",
             help="the columns of a table that has no header, in their order",
         ),
-        option("--sheet", metavar="NAME|N", help="sheet of a workbook  [default: the first]"),
+        option("--sheet", metavar="NAME|N", help="sheet of a workbook; without it the first"),
         option(
             "--clean",
             metavar="none|names",

@@ -80,7 +80,7 @@ def _explained(problem: Problem) -> Problem:
     value = problem.value.removesuffix("…")  # where it was cut to be shown
     hints = [cause_of_value(value)] if value else []
     if value and problem.field in CLEANED and (after := clean(problem.field, value)):
-        hints.append(f"--clean names would make it {after!r}")
+        hints.append(f"cleaning (--clean names) would make it {after!r}")
     hint = "; ".join(filter(None, hints))
     return replace(problem, hint=hint) if hint else problem
 

@@ -10,6 +10,7 @@ from bulkbind.manifest import columns
 from bulkbind.manifest.bounds import LONGEST_LINE
 from bulkbind.manifest.json_values import WrongJsonError, value_at
 from bulkbind.manifest.lines import open_text, undecodable
+from bulkbind.manifest.rules import printable
 from bulkbind.manifest.tree import Item, Tree
 from bulkbind.model import CheckedRow, Source
 
@@ -90,7 +91,7 @@ class JsonManifest:
                 )
             else:
                 text.value()
-                self.notices.append(f"{self.source.name}: key `{key[:100]}` is not used")
+                self.notices.append(f"{self.source.name}: key `{printable(key)}` is not used")
             has_devices |= key == "devices"
             key = next(keys, None)
         if not has_devices:

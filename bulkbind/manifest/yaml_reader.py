@@ -14,6 +14,7 @@ from bulkbind.errors import ManifestError
 from bulkbind.manifest import columns
 from bulkbind.manifest.lines import open_text
 from bulkbind.manifest.opening import open_bytes
+from bulkbind.manifest.rules import printable
 from bulkbind.manifest.tree import Item, Tree
 from bulkbind.manifest.yaml_events import DuplicateKeyError, Events, Node, line_of
 from bulkbind.model import CheckedRow, Problem, Source
@@ -122,7 +123,7 @@ class YamlManifest:
                 )
             else:
                 self._built(events, value)
-                self.notices.append(f"{self.source.name}: key `{key}` is not used")
+                self.notices.append(f"{self.source.name}: key `{printable(key)}` is not used")
             event = next(events)
         if "devices" not in seen:
             raise ManifestError(f"{self.source.name}: no `devices:` in it", hint=_FORMS)

@@ -37,7 +37,7 @@ FIELDS = ("user_id", "machine_code", "device_name", "device_os")
 
 Duration = Annotated[
     float,
-    BeforeValidator(parse_duration),
+    BeforeValidator(parse_duration, json_schema_input_type=str | float),
     PlainSerializer(duration_text, return_type=str, when_used="json"),
 ]
 Positive = Annotated[Duration, Field(gt=0)]
@@ -57,7 +57,7 @@ def _only_set(profiles: dict[str, BaseModel]) -> dict[str, Any]:
     }
 
 
-Names = Annotated[tuple[str, ...], BeforeValidator(_names)]
+Names = Annotated[tuple[str, ...], BeforeValidator(_names, json_schema_input_type=list[str] | str)]
 
 
 class Part(BaseModel):
