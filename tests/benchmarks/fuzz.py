@@ -10,8 +10,8 @@ printed.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import gzip
-import io
 import json
 import signal
 import sys
@@ -32,9 +32,12 @@ from bulkbind.model import ResultRow
 from bulkbind.report.tables import write_failed
 from bulkbind.settings import ManifestSettings
 from tests.benchmarks.bench import peak_bytes, say, write_json
+from tests.kit import write_xlsx
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from bulkbind.model import CheckedRow
 
 LONGEST_S = 20
 """No made-up file of some kilobytes takes so long."""
@@ -59,22 +62,15 @@ PIECES = [
 
 def workbook() -> bytes:
     """Return a small XLSX file."""
-    import openpyxl  # noqa: PLC0415  # slow, and for this alone
-
-    book = openpyxl.Workbook()
-    sheet = book.active
-    assert sheet is not None
-    for row in (
+    rows: list[list[object]] = [
         ["Fleet"],
         [],
         ["machine_code", "user_id", "n"],
         ["SN1", "u", 1],
         [35e14, "u", True],
-    ):
-        sheet.append(row)
-    file = io.BytesIO()
-    book.save(file)
-    return file.getvalue()
+    ]
+    with TemporaryDirectory() as folder:
+        return write_xlsx(Path(folder, "book.xlsx"), ("Sheet", rows)).read_bytes()
 
 
 DOCUMENTS = [
@@ -84,7 +80,7 @@ DOCUMENTS = [
     b"- machine_code: SN1\n  user_id: u\n- {machine_code: SN2, user_id: u, a: [1, {b: c}]}\n",
     b"defaults: {user_id: u}\ndevices:\n- machine_code: 0123\n- &x {machine_code: no}\n- *x\n",
     b"sw1: {data: {vendor: x}}\nsw2: {}\n",
-    b'{"machine_code": "SN1", "user_id": "u"}\n{"machine_code": 12, "user_id": "u", "n": {"a": 1}}\n',
+    b'{"machine_code": "SN1", "user_id": "u"}\n{"machine_code": 12, "n": {"a": 1}}\n',
     b'[{"machine_code": "SN1", "user_id": "u"}, {"machine_code": 1.5, "user_id": true}]',
     b'{"defaults": {"user_id": "u"}, "devices": [{"machine_code": "SN1"}]}',
     b'{"sw1": {"user_id": "u"}, "sw2": {"user_id": "u"}}',
@@ -179,31 +175,34 @@ def read(folder: Path, name: str, content: bytes, reading: ManifestSettings, tal
         tally.kinds[manifest.source.format] = tally.kinds.get(manifest.source.format, 0) + 1
         for row in manifest.rows():
             tally.rows += 1
-            assert (row.device is None) == bool(row.problems)
-            for value in row.values:
-                assert value is None or value.encode()
-            for problem in row.problems:
-                assert problem.text.encode()
-                assert problem.found
-            cells = json.dumps(row.cells)
+            tally.valid += row.device is not None
+            check(row)
             if row.device is None:
-                failed.append(_failed(row.line, cells))
-                continue
-            tally.valid += 1
-            for rule, value in zip(RULES, row.values, strict=True):
-                assert rule.pattern.fullmatch(value) if value else not rule.required
-        for notice in manifest.notices:
-            assert notice.encode()
+                failed.append(_failed(row.line, json.dumps(row.cells)))
     except BulkbindError as error:
-        assert str(error).encode()
         tally.refused += 1
+        f"{error}{error.hint}".encode()
         return
+    "".join(manifest.notices).encode()
     for again in write_failed(folder / "report", failed, [manifest.source]):
-        try:
+        # Refused are a header that is missing, a key that stands twice.
+        with contextlib.suppress(BulkbindError):
             for _ in open_manifest(again, reading, again.name).rows():
                 pass
-        except BulkbindError:
-            pass  # a header that is missing, a key that stands twice
+
+
+def check(row: CheckedRow) -> None:
+    """All that must hold of any row."""
+    assert (row.device is None) == bool(row.problems)
+    json.dumps(row.cells).encode()
+    for value in row.values:
+        assert value is None or value.encode()
+    for problem in row.problems:
+        assert problem.text.encode()
+        assert problem.found
+    if row.device is not None:
+        for rule, value in zip(RULES, row.values, strict=True):
+            assert rule.pattern.fullmatch(value) if value else not rule.required
 
 
 def _failed(line: int, cells: str) -> ResultRow:
