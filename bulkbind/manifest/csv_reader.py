@@ -65,7 +65,7 @@ class CsvManifest:
     def __init__(self, path: Path, source: Source, head: str, settings: ManifestSettings) -> None:
         self._path = path
         self.notices: list[str] = []
-        dialect = find_dialect(head, settings.columns)
+        dialect = find_dialect(head, settings.columns, settings.skip_rows or 0)
         self._dialect = dialect
         self.source = source  # what is known of it so far
         lines, header = self._start(settings)
@@ -254,12 +254,13 @@ def _first_rows(
     return rows, failed
 
 
-def find_dialect(head: str, mapping: Mapping[str, str]) -> Dialect:
+def find_dialect(head: str, mapping: Mapping[str, str], skipped: int = 0) -> Dialect:
     """Return delimiter, quote and escape of a file that begins with *head*.
 
-    Single quotes are quotes only where lines make more sense that way.
+    The first *skipped* lines say nothing of them. Single quotes are quotes only where lines make more sense that way.
     """
-    lines = [line for line in io.StringIO(head, newline="") if line.strip()][:HEADER_WITHIN]
+    text = islice(io.StringIO(head, newline=""), skipped, None)
+    lines = [line for line in text if line.strip()][:HEADER_WITHIN]
     told = _SEP.match(head)
     delimiters = told[1] if told else DELIMITERS
     dialects = [Dialect(delimiter) for delimiter in delimiters]

@@ -42,7 +42,9 @@ def test_name_becomes_what_its_rule_allows(field, before, after):
     assert clean(field, before) == after
 
 
-texts = st.text(max_size=50) | st.text(st.sampled_from("aé _-.小\u00a0\u200b\n(\"'ﬃ½™"), max_size=70)
+texts = st.text(max_size=50) | st.text(
+    st.sampled_from("aé _-.小\u00a0\u200b\n(\"'ﬃ½™"), max_size=70
+)
 
 
 @settings(max_examples=400, deadline=None)
@@ -70,9 +72,7 @@ TEXT = "machine_code,user_id,Name,device_os\nA,u,Büro,iOS 17.2\nB-1,u,Büro,\nC
 
 def test_names_are_cleaned_when_asked_to(manifest):
     """Changes are told with the operator's column; machine codes are never touched."""
-    cleaned, broken, plain = manifest(
-        TEXT, columns={"device_name": "Name"}, clean="names"
-    ).rows()
+    cleaned, broken, plain = manifest(TEXT, columns={"device_name": "Name"}, clean="names").rows()
 
     assert cleaned.device == Device("u", "A", "Buro", "iOS 17_2")
     assert cleaned.cells == ["A", "u", "Büro", "iOS 17.2"]

@@ -78,7 +78,10 @@ def test_number_is_the_text_that_was_written(lines, value, code):
         ("[1, 2]", "it is a list"),
         ('"A"', "it is a text"),
         ("null", "it is a text"),
-        ('{"machine_code": "A", "machine_code": "B", "user_id": "u"}', "`machine_code` stands twice"),
+        (
+            '{"machine_code": "A", "machine_code": "B", "user_id": "u"}',
+            "`machine_code` stands twice",
+        ),
         ('{"machine_code": NaN, "user_id": "u"}', "NaN is no JSON value"),
         (f"{A} {B}", "something stands behind the value"),
         ("[" * 100_000, "nested too deeply"),
@@ -176,7 +179,9 @@ def test_rows_before_the_break_are_read(document):
 
 def test_document_larger_than_what_is_held_in_memory(document):
     """Values over the edges of what is read at a time are whole, and lines are counted."""
-    devices = [{"machine_code": f"SN{n}", "user_id": "u", "n": "x" * (n % 500)} for n in range(2000)]
+    devices = [
+        {"machine_code": f"SN{n}", "user_id": "u", "n": "x" * (n % 500)} for n in range(2000)
+    ]
     rows = list(document("[" + ",\n".join(map(json.dumps, devices)) + "]").rows())
 
     assert [row.cells for row in rows] == devices

@@ -110,7 +110,8 @@ def test_sheet_that_spans_the_world_is_refused(tmp_path):
             data = book.read(name)
             if "sheet1" in name:
                 data = data.replace(
-                    b"</sheetData>", b'<row r="1048576"><c r="XFD1048576"><v>1</v></c></row></sheetData>'
+                    b"</sheetData>",
+                    b'<row r="1048576"><c r="XFD1048576"><v>1</v></c></row></sheetData>',
                 )
             out.writestr(name, data)
 
