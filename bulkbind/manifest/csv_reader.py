@@ -257,7 +257,8 @@ def _first_rows(
 def find_dialect(head: str, mapping: Mapping[str, str], skipped: int = 0) -> Dialect:
     """Return delimiter, quote and escape of a file that begins with *head*.
 
-    The first *skipped* lines say nothing of them. Single quotes are quotes only where lines make more sense that way.
+    The first *skipped* lines say nothing of them. Single quotes are quotes only where lines make
+    more sense that way.
     """
     text = islice(io.StringIO(head, newline=""), skipped, None)
     lines = [line for line in text if line.strip()][:HEADER_WITHIN]

@@ -52,7 +52,7 @@ def conflicting(folder: Path, prefix: str) -> tuple[Path, Path]:
 
 @pytest.mark.slow
 def test_a_device_for_two_users_is_a_problem_of_both_rows(tmp_path, run):
-    """Across files, too: both rows name each other, nothing is sent, and skipping sends the rest."""
+    """Across files, too: both rows name each other, and nothing is sent unless they are skipped."""
     one, two = conflicting(tmp_path, "CF")
     told = run(one, two, check=2).stderr
     run(one, two, "--on-invalid", "skip", check=1)

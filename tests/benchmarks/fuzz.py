@@ -233,9 +233,11 @@ def main() -> None:
             if peak_bytes() > before + MOST_GROWTH:
                 sys.exit(f"memory grew from {before:,} to {peak_bytes():,} bytes")
     say(
-        f"{tally.files:,} files, {tally.refused:,} refused, {tally.rows:,} rows, {tally.valid:,} valid"
+        f"{tally.files:,} files, {tally.refused:,} refused, {tally.rows:,} rows, "
+        f"{tally.valid:,} valid"
     )
-    say(f"by format {tally.kinds}; slowest {tally.slowest_s:.2f} s; memory {peak_bytes():,} bytes")
+    say(f"by format {tally.kinds}")
+    say(f"slowest {tally.slowest_s:.2f} s; memory {peak_bytes():,} bytes")
     write_json("fuzz", {"seed": arguments.seed, "minutes": arguments.minutes, **vars(tally)})
 
 

@@ -41,24 +41,27 @@ _FRICTIONLESS = (
 def write(folder: Path, rows: int) -> tuple[Path, Path, Path]:
     """Write the same devices as CSV, JSON Lines and, a tenth of them, YAML."""
     paths = folder / f"{rows}.csv", folder / f"{rows}.jsonl", folder / f"{rows}.yaml"
-    with paths[0].open("w", newline="") as table, paths[1].open("w") as lines:
-        with paths[2].open("w") as listed:
-            writer = csv.writer(table)
-            writer.writerow(HEADER)
-            for n in range(rows):
-                cells = (
-                    f"SN{n:08d}",
-                    f"user_{n % 5000}",
-                    f"Van {n}",
-                    "Android 15",
-                    f"site {n % 9}",
-                )
-                writer.writerow(cells)
-                device = dict(zip(HEADER, cells, strict=True))
-                lines.write(json.dumps(device) + "\n")
-                if n % 10 == 0:
-                    text = "\n  ".join(f"{key}: {value}" for key, value in device.items())
-                    listed.write(f"- {text}\n")
+    with (
+        paths[0].open("w", newline="") as table,
+        paths[1].open("w") as lines,
+        paths[2].open("w") as listed,
+    ):
+        writer = csv.writer(table)
+        writer.writerow(HEADER)
+        for n in range(rows):
+            cells = (
+                f"SN{n:08d}",
+                f"user_{n % 5000}",
+                f"Van {n}",
+                "Android 15",
+                f"site {n % 9}",
+            )
+            writer.writerow(cells)
+            device = dict(zip(HEADER, cells, strict=True))
+            lines.write(json.dumps(device) + "\n")
+            if n % 10 == 0:
+                text = "\n  ".join(f"{key}: {value}" for key, value in device.items())
+                listed.write(f"- {text}\n")
     return paths
 
 

@@ -19,7 +19,7 @@ PATTERN = {rule.field: rule.pattern for rule in RULES}
         ("device_name", "Van 1", "Van 1"),
         ("device_name", "Van  1 ", "Van  1 "),
         ("device_name", "Émile's téléphone", "Emiles telephone"),
-        ("device_name", "Straße Ærø Łódź İ ı", "Strasse AEro Lodz I i"),
+        ("device_name", "Straße Ærø Łódź İ \u0131", "Strasse AEro Lodz I i"),
         ("device_name", "Galaxy “S9+” (2017)™", "Galaxy S9_ 2017"),
         ("device_name", "Van\u00a0\u200b1", "Van 1"),
         ("device_name", "Van \u2013 1", "Van - 1"),

@@ -30,7 +30,7 @@ def manifest(tmp_path):
     ],
 )
 def test_header_is_found_below_titles(manifest, before, lines):
-    """The header is the row that names fields; what stands before it is kept for what comes back."""
+    """The header is the row that names fields; what stands before it is kept to be written back."""
     opened = manifest(f"{before}{HEADER}\nA,u\n")
 
     assert outline(opened.rows()) == [(lines + 2, "A")]
@@ -39,7 +39,7 @@ def test_header_is_found_below_titles(manifest, before, lines):
 
 
 def test_skip_rows_says_where_the_header_is(manifest):
-    """With `--skip-rows` the next row that is not blank is the header, whatever names come before."""
+    """With `--skip-rows` the next row that is not blank is the header, whatever came before."""
     text = f"{HEADER}\nX,x\nSerial,user_id\nA,u\n"
     opened = manifest(text, skip_rows=2, columns={"machine_code": "Serial"})
 
