@@ -102,10 +102,17 @@ class XlsxManifest:
                 for line, row in enumerate(sheet.iter_rows(), start=1):
                     yield line, [_text(cell) for cell in row]
         except (calamine.CalamineError, OSError, ValueError) as error:
-            raise ManifestError(
-                f"{self._name}: the workbook cannot be read: {error}",
-                hint="save it again as .xlsx, without a password, or as CSV",
-            ) from error
+            raise self._unreadable(error) from error
+        except BaseException as error:
+            if type(error).__name__ == "PanicException":  # how a fault in its Rust shows itself
+                raise self._unreadable(error) from error
+            raise
+
+    def _unreadable(self, error: BaseException) -> ManifestError:
+        return ManifestError(
+            f"{self._name}: the workbook cannot be read: {error}",
+            hint="save it again as .xlsx, without a password, or as CSV",
+        )
 
     def _chosen(self, names: list[str]) -> str:
         if not names:

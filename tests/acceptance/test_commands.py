@@ -296,7 +296,7 @@ def test_invalid_duplicate_moved_skipped_win_in_this_order(tmp_path, url):
         ("u1", "ORDER1"),
         ("u1", "ORDER2"),
         ("u1", "ORDER3"),
-        ("u2", "ORDER3"),
+        ("u2", "ORDER4"),
     ]
 
 

@@ -14,7 +14,7 @@ from bulkbind.manifest import digest, is_manifest_name, open_manifest
 from bulkbind.manifest.formats import format_of
 from bulkbind.model import Device
 from bulkbind.settings import ManifestSettings
-from tests.kit import outline
+from tests.kit import outline, write_xlsx
 
 CSV = "machine_code,user_id\nA,u\n"
 YAML = "- machine_code: A\n  user_id: u\n"
@@ -133,6 +133,16 @@ def test_what_is_no_manifest_is_named(read, content, words):
 
     assert words in str(caught.value)
     assert caught.value.hint
+
+
+def test_archive_of_a_later_kind_is_refused(read, tmp_path):
+    """An archive that Python's reader does not know is refused like any other."""
+    path = write_xlsx(tmp_path / "b.xlsx", ("One", [["machine_code"]]))
+    data = bytearray(path.read_bytes())
+    data[data.index(b"PK\x01\x02") + 6] = 64  # the version needed to unpack it: 6.4
+
+    with pytest.raises(ManifestError, match="a ZIP archive"):
+        read(bytes(data), "fleet.csv")
 
 
 @pytest.mark.parametrize("encoding", ["cp1252", "iso-8859-1", "gb18030", "shift_jis", "utf-16-be"])
