@@ -138,7 +138,7 @@ def frictionless(path: Path, rows: int) -> float | None:
     if known.returncode:
         say("frictionless is not installed (pip install frictionless): left out")
         return None
-    took = ran([sys.executable, "-c", _FRICTIONLESS, path], cwd=path.parent)
+    took = ran([sys.executable, "-c", _FRICTIONLESS, path.name], cwd=path.parent)
     assert took.code == 0, took.stderr
     say(f"{'frictionless':<22}{rows / took.cpu_s:>12,.0f}/s")
     return rows / took.cpu_s
