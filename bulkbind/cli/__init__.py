@@ -18,6 +18,7 @@ COMMANDS = {
     "runs": "list the runs in the ledger",
     "doctor": "check settings, credentials, ledger, connection and clock, line by line",
     "config": "print the settings in force, and where each came from",
+    "schema": "print the JSON Schema of manifests or settings, for editors",
     "sandbox": "serve a local KooDrive to rehearse on",
 }
 

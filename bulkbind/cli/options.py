@@ -20,6 +20,16 @@ GIVEN = (
     "proxy",
     "user_id",
     "columns",
+    "constants",
+    "header",
+    "skip_rows",
+    "format",
+    "encoding",
+    "sheet",
+    "clean",
+    "profile",
+    "on_duplicate",
+    "on_conflict",
     "on_invalid",
     "rebind",
     "ledger",
@@ -38,6 +48,10 @@ GIVEN = (
     "log_devices",
 )
 """Parameters that give the setting of the same name."""
+
+
+_PAIRS = {"columns": ("--map", "FIELD=COLUMN"), "constants": ("--set", "FIELD=VALUE")}
+"""Parameters that are pairs, with their flag and their form."""
 
 
 class _Listed(click.types.StringParamType):
@@ -75,10 +89,77 @@ manifest_options = _together(
             multiple=True,
             type=_Listed(),
             metavar="FIELD=COLUMN",
-            help=f"which column holds a field ({', '.join(FIELDS)}); repeatable, and divided by "
-            "semicolons in the environment",
+            help=f"which column holds a field ({', '.join(FIELDS)}): its header, #3 for the third, "
+            "and in YAML and JSON a path (data.vendor) or @key for the device's own key; "
+            "repeatable, and divided by semicolons in the environment",
+        ),
+        option(
+            "--set",
+            "constants",
+            multiple=True,
+            type=_Listed(),
+            metavar="FIELD=VALUE",
+            help="one value of a field for all rows, whatever they say; repeatable",
+        ),
+        option(
+            "--profile",
+            metavar="NAME",
+            help="how such files are read, by its name under `profiles:` in the settings file",
+        ),
+        option(
+            "--format",
+            metavar="FORMAT",
+            help="csv, xlsx, yaml, jsonl or json; without it, told from name or content",
+        ),
+        option(
+            "--encoding",
+            metavar="NAME",
+            help="of text without a byte order mark, e.g. cp1252; without it UTF-8, or UTF-16 "
+            "where it looks like it",
+        ),
+        option(
+            "--skip-rows",
+            metavar="N",
+            help="lines before the header; without it, it is found by the names of its columns",
+        ),
+        option(
+            "--columns",
+            "header",
+            metavar="NAME,…",
+            help="the columns of a table that has no header, in their order",
+        ),
+        option("--sheet", metavar="NAME|N", help="sheet of a workbook; without it the first"),
+        option(
+            "--clean",
+            metavar="none|names",
+            help="names: make device_name and device_os fit their rules; every change is "
+            "listed  [default: none]",
         ),
     ]
+)
+
+repeat_options = _together(
+    [
+        option(
+            "--on-duplicate",
+            metavar="first|error",
+            help="the same device again for the same user: the first row counts, or the others "
+            "are invalid  [default: first]",
+        ),
+        option(
+            "--on-conflict",
+            metavar="error|first|last",
+            help="the same device for another user: both rows are invalid, or which one "
+            "counts  [default: error]",
+        ),
+    ]
+)
+
+problems_out = option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="FILE.csv|DIR",
+    help="write every problem there; in a folder, as problems.csv  [default: print the first]",
 )
 
 ledger_options = _together(
@@ -239,7 +320,7 @@ def loaded_from(given: dict[str, Any]) -> Loaded:
         if value in (None, (), False, ""):
             continue
         origins[name] = _origin(name)
-        values[name] = _columns(value) if name == "columns" else value
+        values[name] = _pairs(value, *_PAIRS[name]) if name in _PAIRS else value
     for name in (*SECRETS, "app_id"):
         variable = f"BULKBIND_{name.upper()}"
         if secret := os.environ.get(variable):
@@ -257,13 +338,13 @@ def _origin(name: str) -> str:
     return max(option.opts, key=len)
 
 
-def _columns(pairs: tuple[str, ...]) -> dict[str, str]:
-    columns = {}
+def _pairs(pairs: tuple[str, ...], flag: str, form: str) -> dict[str, str]:
+    found = {}
     for pair in pairs:
-        field, separator, column = pair.partition("=")
-        if not separator or field not in FIELDS or not column.strip():
+        field, separator, value = pair.partition("=")
+        if not separator or field not in FIELDS or not value.strip():
             raise UsageError(
-                f"--map {pair!r}: write FIELD=COLUMN", hint=f"fields are {', '.join(FIELDS)}"
+                f"{flag} {pair!r}: write {form}", hint=f"fields are {', '.join(FIELDS)}"
             )
-        columns[field] = column.strip()
-    return columns
+        found[field] = value.strip()
+    return found

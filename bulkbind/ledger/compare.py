@@ -1,4 +1,4 @@
-"""What a manifest says otherwise: than it did the last time, or than another of its own rows."""
+"""What a manifest says otherwise than it did the last time."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from bulkbind.ledger.store import span
 
 if TYPE_CHECKING:
     import sqlite3
-
-MOST_EXAMPLES = 5
 
 
 def changes(db: sqlite3.Connection, run: int) -> dict[str, object] | None:
@@ -51,27 +49,3 @@ def _only_in(db: sqlite3.Connection, run: int, other: int) -> int:
         (*span(run), other),
     ).fetchone()
     return found[0]
-
-
-def conflicts(db: sqlite3.Connection, run: int) -> tuple[int, list[str]]:
-    """Return how many devices a run's manifests give to more than one user, and some of them."""
-    found = db.execute(
-        "SELECT min(r.id), max(r.id), r.machine_code FROM rows r WHERE r.id BETWEEN ? AND ? "
-        "AND r.problems IS NULL AND r.duplicate_of IS NULL "
-        "GROUP BY r.machine_code HAVING min(r.user_id) <> max(r.user_id) ORDER BY 1",
-        span(run),
-    ).fetchall()
-    examples = [
-        f"{code}: {_place(db, first)} and {_place(db, last)}"
-        for first, last, code in found[:MOST_EXAMPLES]
-    ]
-    return len(found), examples
-
-
-def _place(db: sqlite3.Connection, row: int) -> str:
-    name, line, user = db.execute(
-        "SELECT s.form ->> 'name', r.line, r.user_id FROM rows r "
-        "JOIN sources s USING (run, source) WHERE r.id = ?",
-        (row,),
-    ).fetchone()
-    return f"{name}:{line} to {user}"

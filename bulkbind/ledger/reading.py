@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any
 from bulkbind.clock import iso
 from bulkbind.errors import UsageError
 from bulkbind.ledger.store import count_by, reading, span
-from bulkbind.model import MEANINGS, PENDING, AttemptRow, ResultRow, RunState, RunSummary, Source
+from bulkbind.model import (
+    MEANINGS,
+    PENDING,
+    AttemptRow,
+    Problem,
+    ResultRow,
+    RunState,
+    RunSummary,
+    Source,
+)
 
 if TYPE_CHECKING:
     import sqlite3
@@ -21,8 +30,13 @@ MOST_REASONS = 50
 
 _SHOWN = f"CASE WHEN r.status IN ('staged', 'claimed') THEN '{PENDING}' ELSE r.status END"
 _DETAIL = """
+CASE WHEN r.changes IS NULL THEN '' ELSE r.changes || '; ' END ||
 CASE WHEN r.duplicate_of IS NULL THEN r.detail
-     ELSE (SELECT 'same device as ' || (s.form ->> 'name') || ':' || f.line || ', which is '
+     ELSE (SELECT 'same device as ' || (s.form ->> 'name') || ':' || f.line
+                  || CASE WHEN f.user_id = r.user_id THEN '' ELSE ' for user ' || f.user_id END
+                  || CASE WHEN f.device_name IS r.device_name OR f.device_name IS NULL THEN ''
+                          ELSE ' under the name ' || f.device_name END
+                  || ', which is '
                   || CASE WHEN f.status IN ('staged', 'claimed') THEN 'pending' ELSE f.status END
              FROM rows f JOIN sources s ON s.run = f.run AND s.source = f.source
             WHERE f.id = r.duplicate_of) END
@@ -60,8 +74,8 @@ class RunReader:
             (*span(self._run), *statuses),
         )
         for *values, problems, cells in found:
-            fields = [problem["field"] for problem in json.loads(problems)] if problems else []
-            yield ResultRow(*[*values, frozenset(fields), cells])
+            broken = [Problem(**problem) for problem in json.loads(problems)] if problems else []
+            yield ResultRow(*[*values, tuple(broken), cells])
 
     def attempts(self) -> Iterator[AttemptRow]:
         """Yield the attempts that were not simply accepted, by row, then in their order."""
@@ -90,12 +104,12 @@ class RunReader:
         }
         facts |= {key: run[key] for key in ("host", "pid", "version", "digest")}
         facts |= {"superseded_by": run["next"], "settings": json.loads(run["settings"])}
-        attempts, repeats = self._db.execute(
-            "SELECT coalesce(sum(attempts), 0), coalesce(sum(repeats), 0) FROM rows "
-            "WHERE id BETWEEN ? AND ?",
+        attempts, repeats, cleaned = self._db.execute(
+            "SELECT coalesce(sum(attempts), 0), coalesce(sum(repeats), 0), count(changes) "
+            "FROM rows WHERE id BETWEEN ? AND ?",
             span(self._run),
         ).fetchone()
-        facts |= {"attempts": attempts, "posted_again_after_bound": repeats}
+        facts |= {"attempts": attempts, "posted_again_after_bound": repeats, "cleaned": cleaned}
         return RunSummary(
             run_id=run["run_id"],
             state=RunState(run["state"]),

@@ -54,6 +54,8 @@ def as_text(summary: RunSummary, *, every_status: bool = False) -> str:
         rest = len(summary.reasons) - MOST_REASONS_SHOWN
         if rest > 0:
             lines.append(f"  … and {rest} more in summary.json")
+    if summary.facts.get("cleaned"):
+        lines.append(f"cleaned: names of {summary.facts['cleaned']:,} rows, each in `detail`")
     lines += _changes(summary.facts.get("changes"))
     lines += _pace(summary.facts)
     if summary.facts.get("stop_reason"):

@@ -38,7 +38,7 @@ FIELDS = ("user_id", "machine_code", "device_name", "device_os")
 
 Duration = Annotated[
     float,
-    BeforeValidator(parse_duration),
+    BeforeValidator(parse_duration, json_schema_input_type=str | float),
     PlainSerializer(duration_text, return_type=str, when_used="json"),
 ]
 Positive = Annotated[Duration, Field(gt=0)]
@@ -52,6 +52,20 @@ Failures = Annotated[str, AfterValidator(checked_failures)]
 AuthMode = Literal["token", "session", "app", "users"]
 SECRETS = ("token", "refresh_token", "password", "app_secret")
 """Settings of `auth:` that only the environment can give."""
+
+
+def _names(value: object) -> object:
+    return [name.strip() for name in value.split(",")] if isinstance(value, str) else value
+
+
+def _only_set(profiles: dict[str, BaseModel]) -> dict[str, Any]:
+    return {
+        name: profile.model_dump(mode="json", exclude_unset=True)
+        for name, profile in profiles.items()
+    }
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_names, json_schema_input_type=list[str] | str)]
 
 
 class Part(BaseModel):
@@ -141,16 +155,45 @@ class ReadbackSettings(Part):
     """How long after a silent request its binding may still appear in the list."""
 
 
-class ManifestSettings(Part):
-    """How manifests are read."""
+class Reading(Part):
+    """How the rows of one kind of manifest are read; a profile is one of these with a name."""
 
     columns: dict[str, str] = Field(default_factory=dict)
-    """Field of ours -> the operator's header."""
+    """Field of ours -> the operator's header, `#n` for the n-th column, `@key`, or a path."""
+    constants: dict[str, str] = Field(default_factory=dict)
+    """Field of ours -> its value in every row, whatever the row says."""
     user_id: str | None = None
     """For rows without a user."""
+    header: Names = ()
+    """The columns of a table that has no header."""
+    skip_rows: Annotated[int, Field(ge=0, le=1000)] | None = None
+    """Lines before the header; none: it is found by the names of its columns."""
+    format: Literal["csv", "xlsx", "yaml", "jsonl", "json"] | None = None
+    """None: told from the name, else from the content."""
+    encoding: str | None = None
+    """None: UTF-8, or UTF-16 where the file looks like it. A byte order mark wins over it."""
+    sheet: str | None = None
+    """The sheet of a workbook, by name or number; none: the first."""
+    clean: Literal["none", "names"] = "none"
+    """names: device_name and device_os are made to fit their rules."""
+
+
+class ManifestSettings(Reading):
+    """How manifests are read, and what is made of their rows."""
+
+    on_duplicate: Literal["first", "error"] = "first"
+    """The same device again, for the same user: the first row counts, or the others are invalid."""
+    on_conflict: Literal["error", "first", "last"] = "error"
+    """The same device for another user: both rows are invalid, or which one counts."""
     on_invalid: Literal["abort", "skip"] = "abort"
     rebind: bool = False
     """Send again what the ledger knows as bound."""
+    profile: str | None = None
+    """The name of the profile in force."""
+    profiles: Annotated[dict[str, Reading], PlainSerializer(_only_set)] = Field(
+        default_factory=dict
+    )
+    """Name -> how such manifests are read; `profile` chooses one of them."""
 
 
 LogLevel = Literal["debug", "info", "warning", "error"]

@@ -260,11 +260,11 @@ def test_invalid_duplicate_moved_skipped_win_in_this_order(tmp_path, url):
     rows = [
         ("ORDER1", "u1", "", ""),
         ("ORDER1", "u1", "other name", ""),
-        ("ORDER1", "u2", "", ""),
-        ("ORDER1", "u2", "", ""),
+        ("ORDER2", "u2", "", ""),
+        ("ORDER2", "u2", "", ""),
         ("ORDER3", "u1", "", ""),
         ("ORDER3", "u1", "", "Android 15"),
-        ("ORDER3", "u2", "", ""),
+        ("ORDER4", "u2", "", ""),
         ("ORDER-1", "u1", "", ""),
         ("ORDER-1", "u1", "", ""),
     ]
@@ -296,7 +296,7 @@ def test_invalid_duplicate_moved_skipped_win_in_this_order(tmp_path, url):
         ("u1", "ORDER1"),
         ("u1", "ORDER2"),
         ("u1", "ORDER3"),
-        ("u2", "ORDER3"),
+        ("u2", "ORDER4"),
     ]
 
 
