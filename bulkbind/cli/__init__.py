@@ -12,10 +12,15 @@ import click
 COMMANDS = {
     "demo": "the whole job on an embedded sandbox; needs nothing",
     "validate": "check manifests against the rules; no network",
+    "plan": "show what run would do; nothing is sent",
     "run": "bind every device of the manifests; asks first on a terminal",
     "resume": "go on with an unfinished run, from the ledger alone",
-    "report": "write a run's report files again",
+    "status": "show where a run stands, also while it is sending",
+    "report": "write a run's report files again, in any format",
     "runs": "list the runs in the ledger",
+    "verify": "compare what a run says with the server's lists",
+    "undo": "unbind what a run bound, and only that",
+    "export": "write what is bound on the server as a manifest",
     "config": "print the settings in force, and where each came from",
     "sandbox": "serve a local KooDrive to rehearse on",
 }

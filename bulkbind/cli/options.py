@@ -20,6 +20,7 @@ GIVEN = (
     "columns",
     "on_invalid",
     "rebind",
+    "move",
     "ledger",
     "out",
     "concurrency",
@@ -98,7 +99,7 @@ out = option(
     help="report folder  [default: bulkbind-report/<run id>]",
 )
 
-sending_options = _together(
+pace_options = _together(
     [
         option(
             "--concurrency",
@@ -110,6 +111,12 @@ sending_options = _together(
             metavar="N",
             help="cap in requests per second  [default: as fast as the gateway allows]",
         ),
+    ]
+)
+
+sending_options = _together(
+    [
+        pace_options,
         option(
             "--max-attempts",
             metavar="N",
@@ -153,6 +160,11 @@ staging_options = _together(
             help="when rows break a rule: send nothing, or the other rows  [default: abort]",
         ),
         option("--rebind", is_flag=True, help="send again what the ledger knows as bound"),
+        option(
+            "--move",
+            is_flag=True,
+            help="unbind a device that the ledger knows for another user from there, then bind it",
+        ),
     ]
 )
 

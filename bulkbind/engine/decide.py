@@ -161,21 +161,16 @@ def decide(  # noqa: C901, PLR0911, PLR0912  # a table, one case a verdict
             return Halt(reason) if reason else Again(backoff=False)
         case Unreachable():
             if unreachable is not None and unreachable >= UNREACHABLE_AT_START:
-                return Halt(_unreachable(attempt))
+                return Halt(endpoint_away(attempt))
             return Again(backoff=False)
         case ClockRefused():
             if claim.clock_refusals < CLOCK_REFUSALS:
                 return Again(backoff=False)
             return Halt(_clock(attempt))
         case AuthExpired():
-            return Halt(_credentials(attempt))
+            return Halt(credentials_lost(attempt))
         case QuotaUsedUp():
-            return Halt(
-                StopReason(
-                    f"the gateway's quota is used up ({attempt.code}: {attempt.message})",
-                    hint="go on when the quota has been renewed",
-                )
-            )
+            return Halt(quota_used_up(attempt))
         case _ as never:
             assert_never(never)
 
@@ -263,7 +258,16 @@ def _unless_listed(claim: Claim, outcome: Outcome) -> Park:
     return Park(if_absent=outcome, if_disabled=None if claim.doubts else outcome)
 
 
-def _unreachable(attempt: Attempt) -> StopReason:
+def quota_used_up(attempt: Attempt) -> StopReason:
+    """Return why a run stops that the gateway takes nothing more of."""
+    return StopReason(
+        f"the gateway's quota is used up ({attempt.code}: {attempt.message})",
+        hint="go on when the quota has been renewed",
+    )
+
+
+def endpoint_away(attempt: Attempt) -> StopReason:
+    """Return why a run stops that cannot even begin."""
     advice = {
         "dns": "check the endpoint's host name and this machine's DNS",
         "tls": "check the endpoint's host name, its certificate, and this machine's clock",
@@ -281,7 +285,8 @@ def _clock(attempt: Attempt) -> StopReason:
     )
 
 
-def _credentials(attempt: Attempt) -> StopReason:
+def credentials_lost(attempt: Attempt) -> StopReason:
+    """Return why a run stops whose credentials are not taken."""
     return StopReason(
         f"the server does not accept the credentials (HTTP {attempt.http_status} "
         f"{attempt.code}: {attempt.message})",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Protocol, Self
+from urllib.parse import quote
 
 import aiohttp
 from aiohttp import hdrs
@@ -13,7 +14,14 @@ from yarl import URL
 
 from bulkbind.koodrive.limits import told_by
 from bulkbind.koodrive.server_clock import SAFETY_S, ServerClock
-from bulkbind.koodrive.verdict import Answer, Codes, Reading, classify, classify_list
+from bulkbind.koodrive.verdict import (
+    Answer,
+    Codes,
+    Reading,
+    classify,
+    classify_list,
+    classify_unbind,
+)
 from bulkbind.koodrive.watchdog import Watchdog
 from bulkbind.koodrive.wire import TraceIds, XDates, bind_body
 from bulkbind.model import (
@@ -167,11 +175,28 @@ class KooDrive:
         )
         return Listing(attempt, records[-1] if records else None)
 
+    async def unbind(self, user_id: str, device_id: str) -> Attempt:
+        """Take a user's binding back: one request, whatever comes of it."""
+
+        def judge(answer: Answer) -> Reading:
+            return classify_unbind(answer, self._codes)
+
+        return await self._exchange(
+            "DELETE",
+            user_id,
+            url=self._url.joinpath(quote(device_id, safe=""), encoded=True),
+            body=None,
+            judge=judge,
+            cap=ANSWER_CAP_BYTES,
+            timeout_s=self._settings.timeout,
+        )
+
     async def _exchange(  # what differs between calls
         self,
         method: str,
         user_id: str,
         *,
+        url: URL | None = None,
         body: bytes | None,
         judge: _Judge,
         cap: int,
@@ -190,7 +215,9 @@ class KooDrive:
                 headers = self._headers(user_id, signed_s, trace_id)
                 self.requests += 1
                 with watchdog.timeout(timeout_s):
-                    answer = await self._request(method, headers, body, cap, signed_s)
+                    answer = await self._request(
+                        method, headers, body, cap, signed_s, url=url or self._url
+                    )
                 status, told = answer.status, answer.told
                 self.server_clock.observe(answer.date, sent_s, self._clock.monotonic())
                 reading = await self._judged(judge, answer)
@@ -224,12 +251,19 @@ class KooDrive:
         }
 
     async def _request(
-        self, method: str, headers: dict[str, str], body: bytes | None, cap: int, signed_s: float
+        self,
+        method: str,
+        headers: dict[str, str],
+        body: bytes | None,
+        cap: int,
+        signed_s: float,
+        *,
+        url: URL,
     ) -> Answer:
         assert self._session is not None, "enter KooDrive first"  # a programmer's error
         data = None if body is None else aiohttp.BytesPayload(body, content_type=_JSON)
         async with self._session.request(
-            method, self._url, data=data, headers=headers, allow_redirects=False
+            method, url, data=data, headers=headers, allow_redirects=False
         ) as response:
             text, whole = await _read(response, cap)
             return Answer(

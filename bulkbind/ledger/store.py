@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sqlite3
 from contextlib import contextmanager
 from importlib import resources
@@ -17,11 +18,15 @@ if TYPE_CHECKING:
 
 APPLICATION_ID = 0x62626C31
 """`bbl1` in the file's header: tells a ledger from any other SQLite file."""
-MIGRATIONS = ("schema.sql",)
+MIGRATIONS = ("schema.sql", "unbindings.sql")
 """Script number n brings a ledger from version n to n + 1."""
 VERSION = len(MIGRATIONS)
 RUN_SHIFT = 40
 """A row's id is run * 2**40 + its position."""
+
+
+View = sqlite3.Connection
+"""A connection that only reads, for those who may not know what it is."""
 
 
 def span(run: int) -> tuple[int, int]:
@@ -84,6 +89,7 @@ def reading(path: Path, endpoint: str | None = None) -> Iterator[sqlite3.Connect
     try:
         _refuse_strangers(db, path)
         db.execute("PRAGMA busy_timeout = 10000")
+        _stand_in(db)
         db.execute("BEGIN")
         if endpoint is not None:
             _refuse_other(path, get_meta(db, "endpoint"), endpoint)
@@ -180,6 +186,22 @@ def _migrate(db: sqlite3.Connection) -> None:
             f"BEGIN EXCLUSIVE;\n{script}\nPRAGMA application_id = {APPLICATION_ID};\n"
             f"PRAGMA user_version = {number + 1};\nCOMMIT;"
         )
+
+
+def _stand_in(db: sqlite3.Connection) -> None:
+    """Let an older ledger, which a reader does not change, look as if it were up to date.
+
+    Newer tables are made in memory, and are empty, as they would be in the file.
+    """
+    version = db.execute("PRAGMA user_version").fetchone()[0]
+    for name in MIGRATIONS[max(version, 1) :]:
+        script = resources.files("bulkbind.ledger").joinpath(name).read_text("utf-8")
+        db.executescript(re.sub(r"^CREATE (TABLE|INDEX) ", _temporary, script, flags=re.MULTILINE))
+
+
+def _temporary(found: re.Match[str]) -> str:
+    # An index stands where its table does.
+    return "CREATE TEMP TABLE " if found[1] == "TABLE" else "CREATE INDEX temp."
 
 
 def _claim_endpoint(db: sqlite3.Connection, path: Path, endpoint: str) -> None:

@@ -55,6 +55,9 @@ def as_text(summary: RunSummary, *, every_status: bool = False) -> str:
             lines.append(f"  … and {rest} more in summary.json")
     lines += _changes(summary.facts.get("changes"))
     lines += _pace(summary.facts)
+    if undo := summary.facts.get("undo"):
+        told = ", ".join(f"{count:,} {status}" for status, count in undo["counts"].items())
+        lines.append(f"undone: {told or 'nothing was left to unbind'} ({undo['state']})")
     if summary.facts.get("stop_reason"):
         lines.append(f"stopped: {summary.facts['stop_reason']}")
     return "\n".join(lines)

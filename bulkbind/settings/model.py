@@ -122,6 +122,8 @@ class ManifestSettings(Part):
     on_invalid: Literal["abort", "skip"] = "abort"
     rebind: bool = False
     """Send again what the ledger knows as bound."""
+    move: bool = False
+    """Take devices from the users who have them by the ledger, and bind them anew."""
 
 
 LogLevel = Literal["debug", "info", "warning", "error"]

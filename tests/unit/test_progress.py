@@ -18,7 +18,7 @@ class Hears(Silent):
 
     counts: dict[str, int]
 
-    def settled(self, counts):
+    def settled(self, counts, problems):
         self.counts = dict(counts)
 
 
