@@ -156,8 +156,7 @@ async def send(
         finally:
             telling.cancel()
             facts = facts_of(client, pacer, sender.lists, clock.monotonic() - began)
-            facts["parts"] = [timeline.part()]
-            await asyncio.shield(_finish(ledger, run, run_id, stop, facts))
+            await asyncio.shield(_finish(ledger, run, run_id, stop, facts=facts, timeline=timeline))
 
 
 class _Sender:
@@ -236,16 +235,23 @@ def facts_of(client: KooDrive, pacer: Pacer, lists: int, sending_s: float) -> di
 
 
 async def _finish(
-    ledger: Ledger, run: int, run_id: str, stop: StopSignal, facts: dict[str, object]
+    ledger: Ledger,
+    run: int,
+    run_id: str,
+    stop: StopSignal,
+    *,
+    facts: dict[str, object],
+    timeline: Timeline,
 ) -> None:
     reason = stop.reason.text if stop.reason else None
     try:
-        state = await ledger.finish(run, reason, facts)
+        await ledger.flushed()  # the last outcomes belong into the timeline, too
+        parts = {"parts": [timeline.part()]}
+        state = await ledger.finish(run, reason, facts | parts)
     except LedgerError as error:
         raise LedgerError(f"run {run_id} broke off: {error}", hint=error.hint) from error
     counts = await ledger.counts(run)
-    told = {key: value for key, value in facts.items() if key != "parts"}
-    logger().info("run.finished", state=state.value, stopped=reason, counts=counts, **told)
+    logger().info("run.finished", state=state.value, stopped=reason, counts=counts, **facts)
 
 
 def _rounded(per_s: float | None) -> float | None:

@@ -73,9 +73,9 @@ class Timeline:
         return {
             "began_at": self._began_at,
             "step_s": self._step_s,
-            "settled": self._settled,
+            "settled": list(self._settled),
             "pace_per_s": [None if pace is None else round(pace, 2) for pace in self._pace],
-            "throttled": self._throttled,
+            "throttled": list(self._throttled),
             "latency_edges_ms": list(LATENCY_EDGES_MS),
-            "latency": self._latency,
+            "latency": list(self._latency),
         }

@@ -39,7 +39,7 @@ GIVEN = (
 """Parameters that give the setting of the same name."""
 
 
-class _Listed(click.types.StringParamType):
+class Listed(click.types.StringParamType):
     """Texts that may hold blanks, so a variable divides several of them by semicolons."""
 
     envvar_list_splitter = ";"
@@ -72,7 +72,7 @@ manifest_options = _together(
             "--map",
             "columns",
             multiple=True,
-            type=_Listed(),
+            type=Listed(),
             metavar="FIELD=COLUMN",
             help=f"which column holds a field ({', '.join(FIELDS)}); repeatable, and divided by "
             "semicolons in the environment",

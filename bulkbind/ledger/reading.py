@@ -122,6 +122,38 @@ class RunReader:
             facts=facts,
         )
 
+    def users(self, most: int) -> list[dict[str, Any]]:
+        """Return users with their rows by status, first those with most rows that are not bound."""
+        found = self._db.execute(
+            f"SELECT u, json_group_object(s, n), sum(n) FROM ("  # noqa: S608  # constants
+            f"SELECT coalesce(r.user_id, '') u, {_SHOWN} s, count(*) n FROM rows r "
+            "WHERE r.id BETWEEN ? AND ? GROUP BY 1, 2) GROUP BY u ORDER BY "
+            "sum(CASE WHEN s IN ('bound', 'already_bound', 'skipped') THEN 0 ELSE n END) DESC, u "
+            "LIMIT ?",
+            (*span(self._run), most),
+        )
+        return [
+            {"user_id": user, "counts": json.loads(counts), "rows": rows}
+            for user, counts, rows in found
+        ]
+
+    def user_count(self) -> int:
+        """Return how many users the rows name."""
+        found: tuple[int] = self._db.execute(
+            "SELECT count(DISTINCT coalesce(user_id, '')) FROM rows WHERE id BETWEEN ? AND ?",
+            span(self._run),
+        ).fetchone()
+        return found[0]
+
+    def verdicts(self) -> list[dict[str, Any]]:
+        """Return how many attempts that were not simply accepted had which verdict and code."""
+        found = self._db.execute(
+            "SELECT verdict, code, count(*) FROM attempts WHERE row BETWEEN ? AND ? "
+            "GROUP BY 1, 2 ORDER BY 3 DESC LIMIT ?",
+            (*span(self._run), MOST_REASONS),
+        )
+        return [{"verdict": v, "code": code, "count": count} for v, code, count in found]
+
     def settled_since(self, moment: str) -> tuple[int, str]:
         """Return how many rows ended since a moment, and when the last one did (empty: none)."""
         found: tuple[int, str] = self._db.execute(

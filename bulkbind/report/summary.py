@@ -23,7 +23,7 @@ def as_json(summary: RunSummary) -> dict[str, Any]:
         "rows": summary.total,
         "counts": summary.counts,
         "reasons": list(summary.reasons),
-        **summary.facts,
+        **{key: value for key, value in summary.facts.items() if key != "parts"},
     }
 
 

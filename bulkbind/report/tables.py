@@ -81,6 +81,12 @@ def _result(row: ResultRow, sources: Sequence[Source]) -> list[object]:
     return [cells[name] for name in COLUMNS]
 
 
+def plain_cells(row: ResultRow, sources: Sequence[Source]) -> dict[str, Any]:
+    """Return a row by column as it is, for forms in which no cell becomes a formula."""
+    cells: dict[str, Any] = {name: getattr(row, name) for name in COLUMNS[1:]}
+    return {"source": sources[row.source].name, **cells}
+
+
 def write_attempt_rows(
     path: Path, attempts: Iterable[AttemptRow], sources: Sequence[Source]
 ) -> None:
@@ -146,7 +152,8 @@ def _names(sources: Sequence[Source]) -> list[str]:
     return names
 
 
-def _reason(row: ResultRow) -> str:
+def reason_of(row: ResultRow) -> str:
+    """Return why a row ended as it did: code, message and detail."""
     words = [f"{row.code} {row.message}".strip(), row.detail]
     return "; ".join(word for word in words if word)
 
@@ -166,7 +173,7 @@ class _CsvRows:
         padded = cells + [""] * (self._width - len(cells))
         kept = [padded[at] for at in self._kept]
         # Cells beyond the header stay beyond it.
-        self._table.writerow([*kept, row.status, safe(_reason(row)), *padded[self._width :]])
+        self._table.writerow([*kept, row.status, safe(reason_of(row)), *padded[self._width :]])
 
     def end(self) -> None:
         """Nothing closes a CSV file."""
@@ -180,7 +187,7 @@ class _YamlRows:
         self._is_empty = True
 
     def write(self, cells: dict[str, Any], row: ResultRow) -> None:
-        own = dict(zip(OWN_COLUMNS, (row.status, _reason(row)), strict=True))
+        own = dict(zip(OWN_COLUMNS, (row.status, reason_of(row)), strict=True))
         device = {key: value for key, value in cells.items() if key not in OWN_COLUMNS} | own
         text = yaml.dump(
             [device], Dumper=yaml.CSafeDumper, sort_keys=False, allow_unicode=True, width=10_000
