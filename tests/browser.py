@@ -1,4 +1,4 @@
-"""Chromium without a screen, to load pages as a person's browser does; absent: tests are skipped."""
+"""Chromium without a screen, to load pages as a person's browser does."""
 
 from __future__ import annotations
 

@@ -89,6 +89,22 @@ class FakeRun:
     def attempts(self):
         return iter(())
 
+    def users(self, most):
+        counts: dict[str, dict[str, int]] = {}
+        for row in self._rows:
+            mine = counts.setdefault(row.user_id, {})
+            mine[row.status] = mine.get(row.status, 0) + 1
+        return [
+            {"user_id": user, "counts": found, "rows": sum(found.values())}
+            for user, found in list(counts.items())[:most]
+        ]
+
+    def user_count(self):
+        return len({row.user_id for row in self._rows})
+
+    def verdicts(self):
+        return []
+
     def summary(self):
         counts: dict[str, int] = {}
         for row in self._rows:
@@ -621,12 +637,17 @@ ROWS = [
 ]
 
 
-def test_report_is_three_files(tmp_path):
-    """A report is results, what comes back, and a summary, and names the files it wrote."""
+def test_report_is_four_files(tmp_path):
+    """A report is results, what comes back, a summary and a page, and names what it wrote."""
     summary, paths = write_report(FakeRun([CSV], ROWS), tmp_path / "out")
     read = [path.read_text(encoding="utf-8") for path in paths]
 
-    assert [path.name for path in paths] == ["results.csv", "failed.csv", "summary.json"]
+    assert [path.name for path in paths] == [
+        "results.csv",
+        "failed.csv",
+        "summary.json",
+        "report.html",
+    ]
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(
         path.name for path in paths
     )
