@@ -188,7 +188,7 @@ log_options = _together(
             "--log-level",
             metavar="LEVEL",
             help="least severe log line: debug, info, warning or error  [default: warning on a "
-            "terminal, which has the progress bar, else info]",
+            "terminal, which has the live display, else info]",
         ),
         option(
             "--log-file",
