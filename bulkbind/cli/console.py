@@ -43,8 +43,11 @@ def say(text: str) -> None:
     if _speaks_in_events:
         logger().info("command.said", text=text)
         return
-    with contextlib.suppress(OSError):
-        click.echo(text, err=True)
+    if sys.stderr is not None:
+        # Not by click, which would write past a live display that has taken the stream's place.
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.write(f"{text}\n")
+            sys.stderr.flush()
 
 
 def fail(text: str, hint: str = "") -> None:

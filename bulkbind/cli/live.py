@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from typing import TYPE_CHECKING
 
 from rich.console import Console as Terminal, Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
@@ -39,6 +41,10 @@ class LiveDisplay:
         self._counts: dict[str, int] = {}
         self._problems: deque[str] = deque(maxlen=LAST_PROBLEMS)
         self._seen: deque[tuple[float, int]] = deque([(clock.monotonic(), 0)])
+        self._terminal = terminal
+        self._width = 0
+        self._lengths: list[int] = []
+        """Of the last frame: the terminal's width, and those of its lines."""
         self._live = Live(
             console=terminal,
             get_renderable=self.shown,
@@ -62,13 +68,25 @@ class LiveDisplay:
 
     def say(self, text: str) -> None:
         """Write a line above it."""
-        self._live.console.print(Text(text))
+        self._terminal.print(Text(text))
 
     def shown(self) -> Group:
-        """Return what stands on the screen now. Called from rich's thread."""
+        """Return what stands on the screen now. Called from rich's thread before each drawing."""
+        frame = self._frame()
+        width = self._terminal.width
+        if width < self._width:
+            # A terminal that became narrower has broken our lines into more, all to be overdrawn.
+            rows = sum(max(1, math.ceil(length / width)) for length in self._lengths)
+            self._live._live_render._shape = (width, rows)  # noqa: SLF001  # rich has no public way
+        lines = self._terminal.render_lines(frame, pad=False)
+        self._width = width
+        self._lengths = [Segment.get_line_length(line) for line in lines]
+        return frame
+
+    def _frame(self) -> Group:
         done = sum(self._counts.values())
         rate = self._rate(done)
-        width = self._live.console.width
+        width = self._terminal.width
         table = Table.grid(padding=(0, 1), expand=True)
         table.add_column(ratio=1)
         table.add_column(justify="right", no_wrap=True)
