@@ -127,7 +127,7 @@ class LiveDisplay:
         while len(self._seen) > 2 and now - self._seen[1][0] > SEEN_S:  # noqa: PLR2004  # two make a rate
             self._seen.popleft()
         since, before = self._seen[0]
-        return (done - before) / max(now - since, 1e-3)
+        return (done - before) / (now - since) if now > since else 0.0
 
 
 def _line(text: str, style: str, width: int) -> Text:
