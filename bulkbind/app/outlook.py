@@ -23,19 +23,27 @@ def read_plan(
     digest: str,
     *,
     going_on: str = "",
+    is_whole: bool = False,
 ) -> Plan:
     """Return the plan of a run from a connection whose view does not change.
 
-    *going_on*: its id, where it is an unfinished one.
+    Args:
+        db: The ledger.
+        run: The run's number.
+        settings: Those of the run.
+        manifests: What they are called.
+        digest: Theirs.
+        going_on: The run's id, where it is an unfinished one.
+        is_whole: Tell of users, too: a question before a run can do without.
     """
     outlook = Outlook(db, run)
-    counts = outlook.counts()
+    counts, mark = outlook.counts()
     moves = outlook.moves()
     per_s, source = _rate(db, settings)
     return Plan(
         manifests=manifests,
         counts=counts,
-        users=outlook.users(),
+        users=outlook.users() if is_whole else {},
         user_count=outlook.user_count(),
         moved=outlook.moved(),
         problems=outlook.problems(MOST_PROBLEMS),
@@ -47,7 +55,7 @@ def read_plan(
             unbinds=moves,
         ),
         digest=digest,
-        mark=outlook.mark(),
+        mark=mark,
         going_on=going_on,
     )
 

@@ -76,7 +76,7 @@ async def plan(
         path, run, going_on = await _staged(session, opened, paths, known, Path(folder))
         with reading(path) as db:
             names = tuple(each.name for each in inputs)
-            found = read_plan(db, run, settings, names, known, going_on=going_on)
+            found = read_plan(db, run, settings, names, known, going_on=going_on, is_whole=True)
             if refresh:
                 return await _refreshed(session, Outlook(db, run), found, extra=extra)
             return found

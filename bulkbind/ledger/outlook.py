@@ -7,7 +7,7 @@ import json
 from typing import TYPE_CHECKING, NamedTuple
 
 from bulkbind.ledger.bound import user_ids
-from bulkbind.ledger.store import count_by, span
+from bulkbind.ledger.store import span
 from bulkbind.model import PLANNED
 
 if TYPE_CHECKING:
@@ -46,9 +46,21 @@ class Outlook:
         self._db = db
         self._run = run
 
-    def counts(self) -> dict[str, int]:
-        """Return the rows by the words of `PLANNED`, all of them."""
-        return dict.fromkeys(PLANNED, 0) | count_by(self._db, self._run, _WORD, tuple(PLANNED))
+    def counts(self) -> tuple[dict[str, int], str]:
+        """Return the rows by the words of `PLANNED`, all of them, and the mark.
+
+        The mark is a digest of what would be done with each row, and of what would be moved.
+        """
+        counts = dict.fromkeys(PLANNED, 0)
+        total = hashlib.sha256(str(self.moves()).encode())
+        words = self._db.execute(
+            f"SELECT {_WORD} FROM rows r WHERE r.id BETWEEN ? AND ? ORDER BY r.id",  # noqa: S608  # constants
+            span(self._run),
+        )
+        for (word,) in words:
+            counts[word] += 1
+            total.update(word.encode())
+        return counts, total.hexdigest()
 
     def user_count(self) -> int:
         """Return how many users the valid rows name."""
@@ -126,17 +138,6 @@ class Outlook:
             (*span(self._run), most),
         )
         return tuple(f"{name}:{line}: {detail} ({rule})" for name, line, detail, rule in found)
-
-    def mark(self) -> str:
-        """Return a digest of what would be done with each row, and of what would be moved."""
-        total = hashlib.sha256(str(self.moves()).encode())
-        words = self._db.execute(
-            f"SELECT {_WORD} FROM rows r WHERE r.id BETWEEN ? AND ? ORDER BY r.id",  # noqa: S608  # constants
-            span(self._run),
-        )
-        for (word,) in words:
-            total.update(word.encode())
-        return total.hexdigest()
 
 
 class Pace(NamedTuple):
