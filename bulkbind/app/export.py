@@ -47,13 +47,17 @@ async def export(
         if wrong := check_user_id(user):
             raise UsageError(f"user id {user!r}: {wrong}")
     writer = ExportWriter(file)
+    is_begun = False
     waiting: dict[str, dict[str, Record]] = {}
     order = iter(wanted)
     turn: str | None = next(order)
     devices = 0
 
     def heard(user: str, records: dict[str, Record]) -> None:
-        nonlocal turn, devices
+        nonlocal turn, devices, is_begun
+        if not is_begun:
+            writer.begin()  # not before the server has answered once
+            is_begun = True
         waiting[user] = records
         while turn in waiting:
             ready = waiting.pop(turn)

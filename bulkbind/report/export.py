@@ -22,6 +22,9 @@ class ExportWriter:
 
     def __init__(self, file: TextIO) -> None:
         self._table = csv.writer(file, lineterminator="\r\n")
+
+    def begin(self) -> None:
+        """Write the header."""
         self._table.writerow(COLUMNS)
 
     def write(self, user_id: str, records: Iterable[Record]) -> None:

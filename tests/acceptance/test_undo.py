@@ -259,12 +259,15 @@ def test_export_is_a_manifest(tmp_path):
         bulkbind("export", "user_0", "--to", "out.csv", *common, home=tmp_path, check=0)
         bulkbind("plan", "out.csv", *common, "--json", home=tmp_path, check=0)
         bad = bulkbind("export", "user 0", *common, home=tmp_path, check=2)
+    away = bulkbind("export", "user_0", *common, home=tmp_path, check=3)
 
     rows = list(csv.DictReader(done.stdout.splitlines()))
     assert [row["user_id"] for row in rows] == ["user_2"] * 3 + ["user_0"] * 3
     assert rows[0]["device_name"] == "Van 2"
     assert (tmp_path / "out.csv").stat().st_mode & 0o777 == 0o600
     assert "user id 'user 0'" in bad.stderr
+    assert away.stdout == ""
+    assert "the list of user user_0 cannot be read" in away.stderr
 
 
 @pytest.mark.slow
