@@ -7,6 +7,7 @@ set -euo pipefail
 folder=${1:-$(mktemp -d)}
 mkdir -p "$folder"
 cd "$folder"
+folder=$PWD
 export XDG_STATE_HOME="$folder/state" BULKBIND_TOKEN=any BULKBIND_READBACK_SETTLE=1s
 
 step() { printf '\n== %s\n' "$*"; }
