@@ -4,6 +4,8 @@ BulkbindError
  ├─ UsageError        2   an option or a setting is wrong
  ├─ ManifestError     2   a manifest cannot be read
  ├─ InvalidRowsError  2   rows break rules and `--on-invalid abort` holds
+ ├─ PlanMovedError    2   what a saved plan says would no longer be done
+ ├─ UnreadableListError 3   the server did not answer a list that a command needs
  ├─ InterruptedRunError  130 or 143   stopped before anything was sent
  └─ LedgerError       4   the ledger or a disk failed
      └─ LedgerBusyError   75  another run holds the ledger
@@ -42,6 +44,16 @@ class ManifestError(BulkbindError):
 
 class InvalidRowsError(BulkbindError):
     """Rows break rules, and the operator wants all or nothing."""
+
+
+class PlanMovedError(BulkbindError):
+    """The manifest or the ledger is another than a saved plan was made of."""
+
+
+class UnreadableListError(BulkbindError):
+    """A command needs a user's list, and the server did not give it."""
+
+    exit_code = 3
 
 
 class InterruptedRunError(BulkbindError):

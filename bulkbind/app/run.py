@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from bulkbind.app.inputs import Named, named
 from bulkbind.app.listener import Listener, Silent
+from bulkbind.app.outlook import read_plan, refuse_moved
 from bulkbind.app.sending import RunResult, Session, held_ledger, holder, result, send
 from bulkbind.clock import Clock, SystemClock
 from bulkbind.engine import StopSignal
@@ -23,7 +24,6 @@ from bulkbind.errors import (
     UsageError,
 )
 from bulkbind.koodrive import authorizer
-from bulkbind.ledger import Policy
 from bulkbind.manifest import Manifest, digest, open_manifest
 from bulkbind.model import CheckedRow, Status
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from bulkbind.ledger import Ledger
+    from bulkbind.model import Plan
     from bulkbind.settings import Settings
 
 MOST_EXAMPLES = 10
@@ -42,6 +43,7 @@ async def run(
     settings: Settings,
     *,
     first: int | None = None,
+    wanted: Plan | None = None,
     listener: Listener | None = None,
     stop: StopSignal | None = None,
     clock: Clock | None = None,
@@ -55,16 +57,18 @@ async def run(
         settings: See `bulkbind.settings`; an endpoint and a token must be among them.
         first: A pilot: only this many rows that need sending are sent, and the run stops; the
             same call goes on with the others. None: all rows.
+        wanted: The plan that was agreed to; where manifest or ledger have moved since, nothing is
+            sent.
         listener: Hears of progress and is asked before anything is sent; agrees by default.
         stop: Set it to stop and drain the run.
         clock: For tests.
 
     Returns: The report, and the exit code of the command.
 
-    Raises: UsageError, ManifestError, InvalidRowsError (with `on_invalid: abort`),
+    Raises: UsageError, ManifestError, InvalidRowsError (with `on_invalid: abort`), PlanMovedError,
         LedgerBusyError, LedgerError. Nothing was sent, but for LedgerError.
     """
-    session = _session(settings, listener, stop, clock)
+    session = session_of(settings, listener, stop, clock)
     with named(manifests) as inputs:
         opened = [open_manifest(each.path, settings.manifest, each.name) for each in inputs]
         paths = [each.path for each in inputs]
@@ -73,13 +77,18 @@ async def run(
             known = await asyncio.to_thread(digest, paths, settings.manifest)
             unfinished = await ledger.unfinished(known)
             if unfinished is None:
-                staging = _Staging(session, ledger, opened)
-                fresh = await staging.run(known, paths)
+                staging = Staging(session, ledger, opened)
+                fresh = await staging.run(known, paths, wanted)
                 if isinstance(fresh, RunResult):
                     return fresh
                 number, run_id = fresh
             else:
                 number, run_id = unfinished
+                names = tuple(each.name for each in inputs)
+                plan = await ledger.read(
+                    lambda db: read_plan(db, number, settings, names, known, going_on=run_id)
+                )
+                refuse_moved(plan, wanted)
                 session.listener.notice(f"going on with run {run_id}, which was not finished")
             await send(session, ledger, number, run_id, first)
     return await asyncio.to_thread(result, session, run_id)
@@ -100,7 +109,7 @@ async def resume(
 
     Raises: UsageError if there is none, or *run_id* is another run; otherwise as `run`.
     """
-    session = _session(settings, listener, stop, clock)
+    session = session_of(settings, listener, stop, clock)
     async with held_ledger(session) as ledger:
         unfinished = await ledger.unfinished()
         if unfinished is None or (run_id and not unfinished[1].startswith(run_id)):
@@ -116,16 +125,26 @@ async def resume(
     return await asyncio.to_thread(result, session, known_id)
 
 
-def _session(
-    settings: Settings, listener: Listener | None, stop: StopSignal | None, clock: Clock | None
+def session_of(
+    settings: Settings,
+    listener: Listener | None,
+    stop: StopSignal | None,
+    clock: Clock | None,
+    *,
+    asks_server: bool = True,
 ) -> Session:
-    """Return what the command works with. Raises: UsageError where there are no credentials."""
+    """Return what a command works with, filled up with what it has by default.
+
+    *asks_server*: whether it needs credentials; without them, nothing can be sent.
+
+    Raises: UsageError where it needs credentials and there are none.
+    """
     own = clock or SystemClock()
-    auth = authorizer(settings.auth, settings.ledger_path(), own)
+    auth = authorizer(settings.auth, settings.ledger_path(), own) if asks_server else None
     return Session(settings, own, stop or StopSignal(), listener or Silent(), auth)
 
 
-class _Staging:
+class Staging:
     """Brings manifests into the ledger as a confirmed run, or leaves nothing behind."""
 
     def __init__(self, session: Session, ledger: Ledger, manifests: Sequence[Manifest]) -> None:
@@ -133,23 +152,27 @@ class _Staging:
         self._ledger = ledger
         self._manifests = manifests
         self._examples: list[str] = []
+        self._run_id = _new_id(session.clock)
 
-    async def run(self, known: str, paths: Sequence[Path]) -> tuple[int, str] | RunResult:
-        """Return number and id of the confirmed run, or how the command ends without one."""
-        run_id = _new_id(self._session.clock)
-        number = await self._begin(run_id, known)
+    async def run(
+        self, known: str, paths: Sequence[Path], wanted: Plan | None
+    ) -> tuple[int, str] | RunResult:
+        """Return number and id of the confirmed run, or how the command ends without one.
+
+        *wanted*: the plan that was agreed to before; another one is refused.
+        """
+        number = await self.stage(known, paths)
         try:
-            await self._stage(number)
-            await self._refuse_changed(known, paths)
-            reads = self._session.settings.manifest
-            policy = Policy(reads.on_duplicate, reads.on_conflict)
-            self._examples += await self._ledger.judge(number, policy)
-            await self._ledger.ready(number)
             counts = await self._ledger.counts(number)
             self._refuse_invalid(counts)
             if not sum(counts.values()):
                 self._session.listener.notice("the manifests hold no rows")
-            if not self._session.listener.confirm(counts):
+            names = tuple(manifest.source.name for manifest in self._manifests)
+            plan = await self._ledger.read(
+                lambda db: read_plan(db, number, self._session.settings, names, known)
+            )
+            refuse_moved(plan, wanted)
+            if not self._session.listener.confirm(plan):
                 await self._ledger.discard(number)
                 return RunResult(None, 2, "nothing was sent")
         except LedgerError:
@@ -162,7 +185,24 @@ class _Staging:
             self._session.listener.notice(
                 f"{withdrawn:,} rows that an older run had left are withdrawn"
             )
-        return number, run_id
+        return number, self._run_id
+
+    async def stage(self, known: str, paths: Sequence[Path]) -> int:
+        """Bring the manifests into the ledger, and return the number of the run; or nothing of it.
+
+        *known*: the digest of the files, which may not change meanwhile.
+        """
+        number = await self._begin(self._run_id, known)
+        try:
+            await self._stage(number)
+            await self._refuse_changed(known, paths)
+            await self._ledger.ready(number)
+        except LedgerError:
+            raise
+        except BulkbindError:
+            await self._ledger.discard(number)
+            raise
+        return number
 
     async def _begin(self, run_id: str, known: str) -> int:
         who = holder(self._session.clock)
@@ -187,6 +227,7 @@ class _Staging:
                 self._watched(manifest),
                 rebind=self._session.settings.manifest.rebind,
                 keep_duplicates=self._session.settings.manifest.on_duplicate == "error",
+                move=self._session.settings.manifest.move,
                 on_batch=self._on_batch,
             )
             for notice in manifest.notices:

@@ -13,24 +13,29 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
+from bulkbind.app.connecting import client_of, retries_of
+from bulkbind.app.gauge import Gauge
 from bulkbind.app.progress import Progress
 from bulkbind.app.reports import Report, write_report
+from bulkbind.app.timeline import Timeline
 from bulkbind.clock import Clock, iso
-from bulkbind.engine import Breaker, Limit, Pacer, Parts, Pipeline, StopSignal
+from bulkbind.engine import Breaker, Limit, Pacer, Parts, Pipeline, StopSignal, Unbinder, draining
 from bulkbind.engine.stop import DrainedError
 from bulkbind.errors import InterruptedRunError, LedgerBusyError, LedgerError
-from bulkbind.koodrive import Auth, KooDrive
 from bulkbind.ledger import Ledger
 from bulkbind.logs import bound, logger
-from bulkbind.model import RunState
+from bulkbind.model import RunState, UnbindKind
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
     from bulkbind.app.listener import Listener
+    from bulkbind.koodrive import Auth, KooDrive
     from bulkbind.model import Settlement
     from bulkbind.settings import Settings
 
+MOVED_AT_ONCE = 200
+"""Moved rows whose devices are unbound before they are bound again."""
 LOOK_AGAIN_S = 0.5
 """How often a ledger is tried that another run holds."""
 
@@ -57,7 +62,8 @@ class Session:
     clock: Clock
     stop: StopSignal
     listener: Listener
-    auth: Auth
+    auth: Auth | None
+    """None: nothing is asked of the server."""
 
 
 def holder(clock: Clock) -> dict[str, object]:
@@ -118,16 +124,12 @@ async def send(
     Raises: LedgerError, UsageError (no credentials).
     """
     settings, clock, stop = session.settings, session.clock, session.stop
-    pacer = Pacer(
-        clock,
-        stop,
-        settings.send.rate,
-        concurrency=settings.send.concurrency,
-        learned=await _learned(ledger),
-    )
-    skew_s = await ledger.recall("clock_skew_s")
+    pacer = await pacer_of(session, ledger)
+    gauge = Gauge(pacer, clock)
+    client = client_of(session, pacer, await ledger.recall("clock_skew_s"))
     staged, doubtful = await ledger.unsettled(run)
-    rows = (staged if first is None else min(first, staged)) + doubtful
+    moves = 0 if first else await ledger.left_to_unbind(run, UnbindKind.MOVE)
+    rows = (staged if first is None else min(first, staged)) + doubtful + moves
     progress = Progress(
         rows,
         session.listener,
@@ -135,38 +137,43 @@ async def send(
         pacer.per_s,
         log_devices=settings.log.log_devices,
     )
+    timeline = Timeline(gauge, clock)
     breaker = Breaker(stop, settings.send.max_failures)
 
     def on_settled(settlements: Sequence[Settlement]) -> None:
         progress.settled(settlements)
+        timeline.settled(settlements)
         breaker.settled(settlements)
 
     ledger.on_settled = on_settled
     began = clock.monotonic()
-    client = KooDrive(
-        settings.api,
-        settings.endpoint(),
-        session.auth,
-        pacer,
-        clock,
-        concurrency=settings.send.concurrency,
-        skew_s=skew_s if isinstance(skew_s, int | float) else None,
-    )
-    pipeline = Pipeline(
-        Parts(client, ledger, pacer, stop, clock), run, settings.send, settings.doubt, first
-    )
+    sender = _Sender(session, ledger, Parts(client, ledger, pacer, stop, clock), run)
     await ledger.start(run)
-    session.listener.sending(rows)
+    session.listener.sending(rows, gauge)
     with bound(run_id=run_id):
         logger().info("run.started", rows=rows, endpoint=settings.endpoint())
         telling = asyncio.create_task(progress.run(), name="progress")
         try:
             async with client:
-                await pipeline.run()
+                await sender.send(client, pacer, first)
         finally:
             telling.cancel()
-            facts = _facts(client, pacer, pipeline, clock.monotonic() - began)
-            await asyncio.shield(_finish(ledger, run, run_id, stop, facts))
+            facts = facts_of(
+                client, pacer, sender.lists, clock.monotonic() - began, sender.backed_off_s
+            )
+            await asyncio.shield(_finish(ledger, run, run_id, stop, facts=facts, timeline=timeline))
+
+
+async def pacer_of(session: Session, ledger: Ledger) -> Pacer:
+    """Return a pacer that begins with what an earlier run learned."""
+    send = session.settings.send
+    return Pacer(
+        session.clock,
+        session.stop,
+        send.rate,
+        concurrency=send.concurrency,
+        learned=await _learned(ledger),
+    )
 
 
 async def _learned(ledger: Ledger) -> Limit | None:
@@ -178,18 +185,81 @@ async def _learned(ledger: Ledger) -> Limit | None:
             return None
 
 
-def _facts(
-    client: KooDrive, pacer: Pacer, pipeline: Pipeline, sending_s: float
+class _Sender:
+    """Sends a run: first what is staged, then, group by group, what is moved."""
+
+    def __init__(self, session: Session, ledger: Ledger, parts: Parts, run: int) -> None:
+        self._session = session
+        self._ledger = ledger
+        self._parts = parts
+        self._run = run
+        self._began = session.clock.monotonic()
+        self.lists = 0
+        """List calls made."""
+        self.backed_off_s = 0.0
+        """Seconds that devices have waited for their own trouble to pass, added up."""
+
+    async def send(self, client: KooDrive, pacer: Pacer, first: int | None) -> None:
+        """*first*: as in `run`; a pilot moves nothing."""
+        await self._send_staged(first)
+        if first is not None:
+            return
+        send, stop = self._session.settings.send, self._session.stop
+        mover = Unbinder(
+            client,
+            self._ledger,
+            stop,
+            retries_of(self._session, pacer),
+            max_attempts=send.max_attempts,
+            max_wait_s=send.max_wait,
+            on_settled=lambda _items: None,
+        )
+        while not stop.is_set:
+            # A group at a time, so that no device is long without a user.
+            last = await self._ledger.next_unbindings(self._run, UnbindKind.MOVE, MOVED_AT_ONCE)
+            if last is None:
+                break
+            await draining(
+                mover.run(self._run, UnbindKind.MOVE, last),
+                self._session.clock,
+                stop,
+                deadline_s=self._deadline_s(),
+                grace_s=send.grace,
+            )
+            if not stop.is_set:
+                await self._send_staged(None)
+        self.lists += mover.lists
+
+    async def _send_staged(self, first: int | None) -> None:
+        settings = self._session.settings
+        send = settings.send.model_copy(update={"deadline": self._deadline_s()})
+        pipeline = Pipeline(self._parts, self._run, send, settings.doubt, first)
+        try:
+            await pipeline.run()
+        finally:
+            self.lists += pipeline.lists
+            self.backed_off_s += pipeline.backed_off_s
+
+    def _deadline_s(self) -> float | None:
+        """Return what is left of the deadline."""
+        deadline_s = self._session.settings.send.deadline
+        if deadline_s is None:
+            return None
+        return max(0.0, self._began + deadline_s - self._session.clock.monotonic())
+
+
+def facts_of(
+    client: KooDrive, pacer: Pacer, lists: int, sending_s: float, backed_off_s: float
 ) -> dict[str, object]:
     """Return what the ledger remembers of a sending beside the rows."""
     facts: dict[str, object] = {
         "requests": client.requests,
         "requests_throttled": pacer.throttled,
-        "requests_lists": pipeline.lists,
+        "requests_lists": lists,
         "sending_s": round(sending_s, 3),
         "paced_s": round(pacer.paced_s, 3),
         "cooled_s": round(pacer.cooled_s, 3),
-        "retrying_s": round(pipeline.backed_off_s, 3),
+        "retrying_s": round(backed_off_s, 3),
         "pace_per_s": _rounded(pacer.per_s()),
         "pace_from": pacer.source(),
     }
@@ -204,11 +274,19 @@ def _facts(
 
 
 async def _finish(
-    ledger: Ledger, run: int, run_id: str, stop: StopSignal, facts: dict[str, object]
+    ledger: Ledger,
+    run: int,
+    run_id: str,
+    stop: StopSignal,
+    *,
+    facts: dict[str, object],
+    timeline: Timeline,
 ) -> None:
     reason = stop.reason.text if stop.reason else None
     try:
-        state = await ledger.finish(run, reason, facts)
+        await ledger.flushed()  # the last outcomes belong into the timeline, too
+        parts = {"parts": [timeline.part()]}
+        state = await ledger.finish(run, reason, facts | parts)
     except LedgerError as error:
         raise LedgerError(f"run {run_id} broke off: {error}", hint=error.hint) from error
     counts = await ledger.counts(run)

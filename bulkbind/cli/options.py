@@ -32,6 +32,7 @@ GIVEN = (
     "on_conflict",
     "on_invalid",
     "rebind",
+    "move",
     "ledger",
     "out",
     "concurrency",
@@ -54,7 +55,7 @@ _PAIRS = {"columns": ("--map", "FIELD=COLUMN"), "constants": ("--set", "FIELD=VA
 """Parameters that are pairs, with their flag and their form."""
 
 
-class _Listed(click.types.StringParamType):
+class Listed(click.types.StringParamType):
     """Texts that may hold blanks, so a variable divides several of them by semicolons."""
 
     envvar_list_splitter = ";"
@@ -87,7 +88,7 @@ manifest_options = _together(
             "--map",
             "columns",
             multiple=True,
-            type=_Listed(),
+            type=Listed(),
             metavar="FIELD=COLUMN",
             help=f"which column holds a field ({', '.join(FIELDS)}): its header, #3 for the third, "
             "and in YAML and JSON a path (data.vendor) or @key for the device's own key; "
@@ -97,7 +98,7 @@ manifest_options = _together(
             "--set",
             "constants",
             multiple=True,
-            type=_Listed(),
+            type=Listed(),
             metavar="FIELD=VALUE",
             help="one value of a field for all rows, whatever they say; repeatable",
         ),
@@ -197,7 +198,7 @@ network_options = _together(
     ]
 )
 
-sending_options = _together(
+pace_options = _together(
     [
         network_options,
         option(
@@ -210,6 +211,12 @@ sending_options = _together(
             metavar="N",
             help="cap in requests per second  [default: as fast as the gateway allows]",
         ),
+    ]
+)
+
+sending_options = _together(
+    [
+        pace_options,
         option(
             "--max-attempts",
             metavar="N",
@@ -253,6 +260,11 @@ staging_options = _together(
             help="when rows break a rule: send nothing, or the other rows  [default: abort]",
         ),
         option("--rebind", is_flag=True, help="send again what the ledger knows as bound"),
+        option(
+            "--move",
+            is_flag=True,
+            help="unbind a device that the ledger knows for another user from there, then bind it",
+        ),
     ]
 )
 
@@ -276,7 +288,7 @@ log_options = _together(
             "--log-level",
             metavar="LEVEL",
             help="least severe log line: debug, info, warning or error  [default: warning on a "
-            "terminal, which has the progress bar, else info]",
+            "terminal, which has the live display, else info]",
         ),
         option(
             "--log-file",

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from bulkbind.app.inputs import named
+from bulkbind.app.plan import load_plan
 from bulkbind.app.rehearse import rehearse as rehearse_run
 from bulkbind.app.run import run
 from bulkbind.cli import options
@@ -39,6 +41,13 @@ if TYPE_CHECKING:
     "is touched",
 )
 @behaviour_options
+@options.option(
+    "--plan",
+    "plan_file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="do what `bulkbind plan --save FILE` planned, or nothing if manifest or ledger moved",
+)
 @options.option("--yes", is_flag=True, help="do not ask")
 @options.output_options
 def command(  # click's parameters
@@ -46,6 +55,7 @@ def command(  # click's parameters
     *,
     first: int | None,
     rehearse: bool,
+    plan_file: Path | None,
     limits: tuple[str, ...],
     faults: tuple[str, ...],
     seed: int | None,
@@ -64,7 +74,7 @@ def command(  # click's parameters
 
     \b
     Examples:
-      bulkbind validate fleet.csv
+      bulkbind plan fleet.csv --endpoint https://intl.myhuaweicloud-koodrive.com
       bulkbind run fleet.csv --endpoint https://intl.myhuaweicloud-koodrive.com
       bulkbind run fleet.csv --rehearse --limit 60/s --fault reset-after=0.03
       bulkbind run export.csv --map machine_code=Serial --user-id u42 --on-invalid skip --yes
@@ -78,11 +88,14 @@ def command(  # click's parameters
                 hint="add --rehearse, or leave them away",
             )
         sandbox = behaviour_from(limits, faults, seed)
+        wanted = load_plan(plan_file) if plan_file is not None else None
     with explained(), named(manifests) as inputs:
 
         async def use_case(settings: Settings, console: Console, stop: StopSignal) -> RunResult:
             if not rehearse:
-                return await run(inputs, settings, first=first, listener=console, stop=stop)
+                return await run(
+                    inputs, settings, first=first, wanted=wanted, listener=console, stop=stop
+                )
             return await rehearse_run(
                 inputs, settings, sandbox=sandbox, first=first, listener=console, stop=stop
             )

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib
+import io
 import json
 import os
 import signal
 import sys
 from collections.abc import Callable, Coroutine, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 import click
 
@@ -55,13 +56,27 @@ def configure_logs(settings: LogSettings, *, is_quiet: bool) -> None:
     is_seen = logs.is_terminal(sys.stderr)
     level: LogLevel = settings.log_level or ("warning" if is_seen or is_quiet else "info")
     form = settings.log_format or ("console" if is_seen else "json")
-    sinks = [logs.Sink(sys.stderr, form, level)]
+    sinks = [logs.Sink(cast("TextIO", _Stderr()), form, level)]
     if settings.log_file is not None:
         kept: LogLevel = "debug" if settings.log_level == "debug" else "info"
         sinks.append(logs.Sink(logs.log_file(settings.log_file), "json", kept))
     logs.configure(*sinks)
     if settings.log_format == "json":
         console.speak_in_events()
+
+
+class _Stderr(io.TextIOBase):
+    """Standard error of the moment: a live display takes its place, to write above itself."""
+
+    def write(self, text: str) -> int:
+        return sys.stderr.write(text) if sys.stderr is not None else len(text)
+
+    def flush(self) -> None:
+        if sys.stderr is not None:
+            sys.stderr.flush()
+
+    def isatty(self) -> bool:
+        return logs.is_terminal(sys.stderr)
 
 
 def run_until_done(work: Work, *, first_words: str = "stopping") -> int:

@@ -55,14 +55,14 @@ def show(result: RunResult, *, is_quiet: bool, is_json: bool, every_status: bool
         if result.hint:
             say(f"\nhint: {result.hint}")
         if summary.state is RunState.STOPPED and result.can_go_on:
-            say(f"go on with: bulkbind resume {summary.run_id}{_same_place()}")
+            say(f"go on with: bulkbind resume {summary.run_id}{same_place()}")
     if is_json:
         # Whoever stops reading does not change how the run ended.
         with contextlib.suppress(BrokenPipeError):
             print_json(as_json(summary))
 
 
-def _same_place() -> str:
+def same_place() -> str:
     """Return the options that lead to the same ledger, as they were given."""
     context = click.get_current_context(silent=True)
     if context is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from importlib.metadata import version
 from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
+from urllib.parse import quote
 
 import aiohttp
 from aiohttp import hdrs
@@ -23,6 +24,7 @@ from bulkbind.koodrive.verdict import (
     Reading,
     classify,
     classify_list,
+    classify_unbind,
     names_device,
 )
 from bulkbind.koodrive.watchdog import Watchdog
@@ -190,11 +192,28 @@ class KooDrive:
         self._gate.report(permit, sent.reading.verdict, sent.told)
         return self._attempt(sent, sent.reading, headers[_X_TRACE_ID])
 
+    async def unbind(self, user_id: str, device_id: str) -> Attempt:
+        """Take a user's binding back: one request, whatever comes of it."""
+
+        def judge(answer: Answer) -> Reading:
+            return classify_unbind(answer, self._codes)
+
+        return await self._exchange(
+            "DELETE",
+            user_id,
+            part=f"/{quote(device_id, safe='')}",
+            body=None,
+            judge=judge,
+            cap=ANSWER_CAP_BYTES,
+            timeout_s=self._settings.timeout,
+        )
+
     async def _exchange(  # what differs between calls
         self,
         method: str,
         user_id: str,
         *,
+        part: str = "",
         body: bytes | None,
         judge: _Judge,
         cap: int,
@@ -205,7 +224,7 @@ class KooDrive:
             if isinstance(admitted, Reading):
                 return self._unsent(admitted)
             permit, credential = admitted
-            request, signed_s = self._signed(method, user_id, body)
+            request, signed_s = self._signed(method, user_id, body, part)
             credential.authorize(request)
             sent = await self._send(
                 permit, request, judge, cap=cap, timeout_s=timeout_s, signed_s=signed_s
@@ -292,15 +311,20 @@ class KooDrive:
                 return isinstance(reading.verdict, Accepted)
         return False
 
-    def _signed(self, method: str, user_id: str, body: bytes | None) -> tuple[Outgoing, float]:
-        """Return a request of this moment, not yet authorised, and its X-Date."""
+    def _signed(
+        self, method: str, user_id: str, body: bytes | None, part: str = ""
+    ) -> tuple[Outgoing, float]:
+        """Return a request of this moment, not yet authorised, and its X-Date.
+
+        *part*: what stands behind the path.
+        """
         signed_s = self.server_clock.now() - SAFETY_S
         headers: dict[str, str] = {
             _X_USER_ID: user_id,
             _X_DATE: self._x_dates.at(signed_s),
             _X_TRACE_ID: self._trace_ids.next(),
         }
-        return Outgoing(method, self._settings.path, self._host, headers, body), signed_s
+        return Outgoing(method, self._settings.path + part, self._host, headers, body), signed_s
 
     async def _call(self, call: SessionCall) -> Reading:
         """Send a session call, when the gate lets it. It takes no slot: who waits for it has one.

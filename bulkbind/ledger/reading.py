@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from bulkbind.clock import iso
 from bulkbind.errors import UsageError
 from bulkbind.ledger.store import count_by, reading, span
+from bulkbind.ledger.undone import UndoReader
 from bulkbind.model import (
     MEANINGS,
     PENDING,
@@ -29,9 +30,15 @@ MOST_REASONS = 50
 """Reasons listed in a summary."""
 
 _SHOWN = f"CASE WHEN r.status IN ('staged', 'claimed') THEN '{PENDING}' ELSE r.status END"
+# What was taken back, or taken from another user first, stands in a table of its own.
 _DETAIL = """
 CASE WHEN r.changes IS NULL THEN '' ELSE r.changes || '; ' END ||
-CASE WHEN r.duplicate_of IS NULL THEN r.detail
+CASE WHEN r.duplicate_of IS NULL
+     THEN trim(r.detail || coalesce('; ' || (
+          SELECT group_concat(CASE u.kind WHEN 'undo' THEN 'unbound again by undo, ' || u.settled_at
+                                          ELSE 'moved from user ' || u.user_id END, '; ')
+            FROM unbindings u WHERE u.row = r.id AND u.status IN ('unbound', 'already_gone')), ''),
+          '; ')
      ELSE (SELECT 'same device as ' || (s.form ->> 'name') || ':' || f.line
                   || CASE WHEN f.user_id = r.user_id THEN '' ELSE ' for user ' || f.user_id END
                   || CASE WHEN f.device_name IS r.device_name OR f.device_name IS NULL THEN ''
@@ -56,6 +63,13 @@ class RunReader:
     def __init__(self, db: sqlite3.Connection, run: int) -> None:
         self._db = db
         self._run = run
+
+    def run_id(self) -> str:
+        """Return the run's id."""
+        found: tuple[str] = self._db.execute(
+            "SELECT run_id FROM runs WHERE run = ?", (self._run,)
+        ).fetchone()
+        return found[0]
 
     def sources(self) -> list[Source]:
         """Return the manifests' forms, in the order given."""
@@ -109,6 +123,9 @@ class RunReader:
             "FROM rows WHERE id BETWEEN ? AND ?",
             span(self._run),
         ).fetchone()
+        undo = UndoReader(self._db, self._run).summary()
+        if undo is not None:
+            facts["undo"] = {"state": undo.state, "counts": undo.counts}
         facts |= {"attempts": attempts, "posted_again_after_bound": repeats, "cleaned": cleaned}
         return RunSummary(
             run_id=run["run_id"],
@@ -117,6 +134,61 @@ class RunReader:
             counts=self.counts(),
             reasons=tuple(self._reasons()),
             facts=facts,
+        )
+
+    def users(self, most: int) -> list[dict[str, Any]]:
+        """Return users with their rows by status, first those with most rows that are not bound."""
+        found = self._db.execute(
+            f"SELECT u, json_group_object(s, n), sum(n) FROM ("  # noqa: S608  # constants
+            f"SELECT coalesce(r.user_id, '') u, {_SHOWN} s, count(*) n FROM rows r "
+            "WHERE r.id BETWEEN ? AND ? GROUP BY 1, 2) GROUP BY u ORDER BY "
+            "sum(CASE WHEN s IN ('bound', 'already_bound', 'skipped') THEN 0 ELSE n END) DESC, u "
+            "LIMIT ?",
+            (*span(self._run), most),
+        )
+        return [
+            {"user_id": user, "counts": json.loads(counts), "rows": rows}
+            for user, counts, rows in found
+        ]
+
+    def user_count(self) -> int:
+        """Return how many users the rows name."""
+        found: tuple[int] = self._db.execute(
+            "SELECT count(DISTINCT coalesce(user_id, '')) FROM rows WHERE id BETWEEN ? AND ?",
+            span(self._run),
+        ).fetchone()
+        return found[0]
+
+    def verdicts(self) -> list[dict[str, Any]]:
+        """Return how many attempts that were not simply accepted had which verdict and code."""
+        found = self._db.execute(
+            "SELECT verdict, code, count(*) FROM attempts WHERE row BETWEEN ? AND ? "
+            "GROUP BY 1, 2 ORDER BY 3 DESC LIMIT ?",
+            (*span(self._run), MOST_REASONS),
+        )
+        return [{"verdict": v, "code": code, "count": count} for v, code, count in found]
+
+    def settled_since(self, moment: str) -> tuple[int, str]:
+        """Return how many rows ended since a moment, and when the last one did (empty: none)."""
+        found: tuple[int, str] = self._db.execute(
+            "SELECT count(*) FILTER (WHERE settled_at >= ?), coalesce(max(settled_at), '') "
+            "FROM rows WHERE id BETWEEN ? AND ?",
+            (moment, *span(self._run)),
+        ).fetchone()
+        return found
+
+    def newest(self, statuses: tuple[str, ...], most: int) -> tuple[str, ...]:
+        """Return the newest rows of some statuses that were sent, one clause each."""
+        marks = ", ".join("?" * len(statuses))
+        found = self._db.execute(
+            "SELECT user_id, machine_code, status, code, message, detail FROM rows "  # noqa: S608  # constants
+            f"WHERE id BETWEEN ? AND ? AND settled_at IS NOT NULL AND status IN ({marks}) "
+            "ORDER BY settled_at DESC LIMIT ?",
+            (*span(self._run), *statuses, most),
+        )
+        return tuple(
+            f"{user} {device}: {status}: {' '.join(word for word in words if word)}"
+            for user, device, status, *words in found
         )
 
     def counts(self) -> dict[str, int]:
@@ -192,6 +264,7 @@ def all_runs(path: Path, endpoint: str | None = None) -> list[dict[str, Any]]:
                     "superseded_by": summary.facts["superseded_by"],
                     "manifests": list(summary.manifests),
                     "counts": summary.counts,
+                    "undo": summary.facts.get("undo"),
                 }
             )
         return runs

@@ -54,6 +54,12 @@ UPDATE rows SET status = 'moved', message = 'bound to another user',
    AND NOT EXISTS (SELECT 1 FROM bindings k WHERE k.user_id = rows.user_id
                       AND k.machine_code = rows.machine_code)
 """
+_STAGE_MOVES = """
+INSERT INTO unbindings (row, kind, user_id, machine_code, device_id)
+SELECT r.id, 'move', b.user_id, b.machine_code, b.device_id
+  FROM rows r JOIN bindings b ON b.machine_code = r.machine_code AND b.user_id <> r.user_id
+ WHERE r.id BETWEEN :first AND :last AND r.status = 'moved'
+"""
 _MARK_IN_DOUBT = """
 UPDATE rows SET status = 'in_doubt', detail = 'in doubt since run ' || r.run_id,
        silent_at = d.silent_at, misses = d.misses, missed_at = d.missed_at
@@ -114,6 +120,7 @@ def stage(
     *,
     rebind: bool,
     keep_duplicates: bool = False,
+    move: bool = False,
 ) -> int:
     """Write a batch of rows in one transaction and return the position after the last one.
 
@@ -125,6 +132,7 @@ def stage(
         rows: In the manifest's order.
         rebind: Stage also what is known as bound.
         keep_duplicates: Keep the cells of duplicates, which may become invalid.
+        move: Let moved devices be unbound from the user who has them, and then be sent.
     """
     first = (run << RUN_SHIFT) + position
     valid: list[tuple[object, ...]] = []
@@ -137,7 +145,7 @@ def stage(
             known = (*place, *row.values, _cells(row.cells), _changes(row))
             invalid.append((*known, *_problems(row)))
     values = {"run": run, "source": source, "rebind": rebind, "keep_duplicates": keep_duplicates}
-    values |= {"first": first, "last": first + len(rows) - 1}
+    values |= {"move": move, "first": first, "last": first + len(rows) - 1}
     db.execute(_BATCH_TABLE)
     with transaction(db):
         db.execute("DELETE FROM batch")
@@ -160,8 +168,8 @@ def _mark_known(db: sqlite3.Connection, values: Mapping[str, object]) -> None:
         "SELECT EXISTS (SELECT 1 FROM bindings), EXISTS (SELECT 1 FROM rows INDEXED BY rows_open "
         "WHERE status IN ('claimed', 'in_doubt'))"
     ).fetchone()
-    if has_bindings:
-        db.execute(_MARK_MOVED, values)
+    if has_bindings and db.execute(_MARK_MOVED, values).rowcount and values["move"]:
+        db.execute(_STAGE_MOVES, values)
     if has_open:
         db.execute(_MARK_IN_DOUBT, values)
     if has_bindings:
@@ -208,14 +216,11 @@ def confirm(db: sqlite3.Connection, run: int, moment: str) -> int:
             (run,),
         ).fetchall()
         for number, run_id in older:
-            if db.execute(_DOUBT_OLDER, (moment, *span(number))).rowcount:
+            in_doubt, left = withdraw(db, number, moment, f"run {run_id} took this run's place")
+            withdrawn += left
+            if in_doubt:
                 first, last = span(run)
                 db.execute(_MARK_IN_DOUBT, {"run": run, "first": first, "last": last})
-            withdrawn += db.execute(
-                "UPDATE rows SET status = ?, settled_at = ?, detail = ? "
-                "WHERE id BETWEEN ? AND ? AND status = 'staged'",
-                (Status.WITHDRAWN, moment, f"run {run_id} took this run's place", *span(number)),
-            ).rowcount
             db.execute("UPDATE runs SET superseded_by = ? WHERE run = ?", (run, number))
         different = compare.changes(db, run)
         facts = {} if different is None else {"changes": different}
@@ -226,9 +231,24 @@ def confirm(db: sqlite3.Connection, run: int, moment: str) -> int:
     return withdrawn
 
 
+def withdraw(db: sqlite3.Connection, run: int, moment: str, why: str) -> tuple[int, int]:
+    """Send no more of a run: what it has staged is `withdrawn`, or in doubt if it may be bound.
+
+    Returns: How many rows are in doubt now, and how many withdrawn.
+    """
+    in_doubt = db.execute(_DOUBT_OLDER, (moment, *span(run))).rowcount
+    withdrawn = db.execute(
+        "UPDATE rows SET status = ?, settled_at = ?, detail = ? "
+        "WHERE id BETWEEN ? AND ? AND status = 'staged'",
+        (Status.WITHDRAWN, moment, why, *span(run)),
+    ).rowcount
+    return in_doubt, withdrawn
+
+
 def discard(db: sqlite3.Connection, run: int) -> None:
     """Throw away a run that was never confirmed: nothing of it stays."""
     with transaction(db):
+        db.execute("DELETE FROM unbindings WHERE row BETWEEN ? AND ?", span(run))
         db.execute("DELETE FROM rows WHERE id BETWEEN ? AND ?", span(run))
         db.execute("DELETE FROM sources WHERE run = ?", (run,))
         db.execute("DELETE FROM runs WHERE run = ?", (run,))

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 APPLICATION_ID = 0x62626C31
 """`bbl1` in the file's header: tells a ledger from any other SQLite file."""
-MIGRATIONS = ("schema.sql", "doubt.sql", "changes.sql")
+MIGRATIONS = ("schema.sql", "doubt.sql", "changes.sql", "unbindings.sql")
 """Script number n brings a ledger from version n to n + 1."""
 VERSION = len(MIGRATIONS)
 CHECKED_BYTES = 64 << 20
@@ -27,6 +27,10 @@ CHECKED_BYTES = 64 << 20
 it: less than a second. In a larger one, damage is met where it is."""
 RUN_SHIFT = 40
 """A row's id is run * 2**40 + its position."""
+
+
+View = sqlite3.Connection
+"""A connection that only reads, for those who may not know what it is."""
 
 
 def span(run: int) -> tuple[int, int]:

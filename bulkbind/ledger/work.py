@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from bulkbind.errors import LedgerError
+from bulkbind.ledger import unbinding
 from bulkbind.ledger.store import count_by, put_meta, span
 from bulkbind.model import (
     AlreadyBound,
@@ -24,12 +25,16 @@ from bulkbind.model import (
     Settlement,
     Status,
     Transient,
+    UnbindKind,
     Verdict,
 )
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Iterable, Mapping, Sequence
+
+MOST_PARTS = 20
+"""Parts of a run, each from a start to a stop, of which details are kept."""
 
 # Many rows go to and fro as one JSON text: each step of a statement would take and drop Python's
 # lock, which the event loop wants at the same time.
@@ -326,7 +331,7 @@ def finish(
         "SELECT count(*) FROM rows WHERE id BETWEEN ? AND ? AND (status = 'staged' "
         "OR (status = 'in_doubt' AND ?))",
         (*span(run), stop_reason is not None),
-    ).fetchone()[0]
+    ).fetchone()[0] or unbinding.is_left(db, run, UnbindKind.MOVE)
     state = RunState.STOPPED if left else RunState.DONE
     stop_reason = stop_reason if left else None
     before = db.execute("SELECT facts FROM runs WHERE run = ?", (run,)).fetchone()[0]
@@ -343,13 +348,15 @@ def finish(
 def _added(before: dict[str, object], now: Mapping[str, object]) -> dict[str, object]:
     """Counts and seconds add up over the parts of a run that was resumed; the rest is the newest.
 
-    What begins with `requests` adds up, and the seconds spent.
+    What begins with `requests` adds up, and the seconds spent; lists hold an item for each part.
     """
     total = dict(before)
     for key, value in now.items():
         earlier = total.get(key)
         adds = key.startswith("requests") or key in _ADDING
-        if adds and isinstance(earlier, int | float) and isinstance(value, int | float):
+        if isinstance(earlier, list) and isinstance(value, list):
+            total[key] = (earlier + value)[-MOST_PARTS:]
+        elif adds and isinstance(earlier, int | float) and isinstance(value, int | float):
             total[key] = earlier + value
         else:
             total[key] = value

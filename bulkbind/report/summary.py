@@ -24,7 +24,7 @@ def as_json(summary: RunSummary) -> dict[str, Any]:
         "rows": summary.total,
         "counts": summary.counts,
         "reasons": list(summary.reasons),
-        **summary.facts,
+        **{key: value for key, value in summary.facts.items() if key != "parts"},
     }
 
 
@@ -58,6 +58,9 @@ def as_text(summary: RunSummary, *, every_status: bool = False) -> str:
         lines.append(f"cleaned: names of {summary.facts['cleaned']:,} rows, each in `detail`")
     lines += _changes(summary.facts.get("changes"))
     lines += _pace(summary.facts)
+    if undo := summary.facts.get("undo"):
+        told = ", ".join(f"{count:,} {status}" for status, count in undo["counts"].items())
+        lines.append(f"undone: {told or 'nothing was left to unbind'} ({undo['state']})")
     if summary.facts.get("stop_reason"):
         lines.append(f"stopped: {summary.facts['stop_reason']}")
     return "\n".join(lines)

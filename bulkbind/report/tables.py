@@ -91,6 +91,12 @@ def write_problem_rows(path: Path, problems: Iterable[tuple[str, int, Problem]])
             table.writerow([safe(source), line, *map(safe, cells)])
 
 
+def plain_cells(row: ResultRow, sources: Sequence[Source]) -> dict[str, Any]:
+    """Return a row by column as it is, for forms in which no cell becomes a formula."""
+    cells: dict[str, Any] = {name: getattr(row, name) for name in COLUMNS[1:]}
+    return {"source": sources[row.source].name, **cells}
+
+
 def write_attempt_rows(
     path: Path, attempts: Iterable[AttemptRow], sources: Sequence[Source]
 ) -> None:
@@ -156,8 +162,8 @@ def _names(sources: Sequence[Source]) -> list[str]:
     return names
 
 
-def _reason(row: ResultRow) -> str:
-    """Say why a row comes back; a broken rule in the words of `validate`."""
+def reason_of(row: ResultRow) -> str:
+    """Return why a row ended as it did; a broken rule in the words of `validate`."""
     if row.problems:
         return "; ".join(problem.text for problem in row.problems)
     words = [f"{row.code} {row.message}".strip(), row.detail]
@@ -200,14 +206,14 @@ class _CsvRows:
         padded = cells + [""] * (self._width - len(cells))
         kept = [padded[at] for at in self._kept]
         # Cells beyond the header stay beyond it.
-        self._table.writerow([*kept, row.status, safe(_reason(row)), *padded[self._width :]])
+        self._table.writerow([*kept, row.status, safe(reason_of(row)), *padded[self._width :]])
 
     def end(self) -> None:
         """Nothing closes a CSV file."""
 
 
 def _with_own(cells: dict[str, Any], row: ResultRow) -> dict[str, Any]:
-    own = dict(zip(OWN_COLUMNS, (row.status, _reason(row)), strict=True))
+    own = dict(zip(OWN_COLUMNS, (row.status, reason_of(row)), strict=True))
     return {key: value for key, value in cells.items() if key not in OWN_COLUMNS} | own
 
 

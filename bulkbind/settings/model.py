@@ -194,6 +194,8 @@ class ManifestSettings(Reading):
         default_factory=dict
     )
     """Name -> how such manifests are read; `profile` chooses one of them."""
+    move: bool = False
+    """Take devices from the users who have them by the ledger, and bind them anew."""
 
 
 LogLevel = Literal["debug", "info", "warning", "error"]

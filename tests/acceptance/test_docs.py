@@ -149,7 +149,7 @@ SETTING_HELP = {
     "rate": "as fast as the gateway allows",
     "deadline": "none",
     "max_failures": "none",
-    "log_level": "warning on a terminal, which has the progress bar, else info",
+    "log_level": "warning on a terminal, which has the live display, else info",
     "log_format": "console on a terminal, else json",
     "ledger": "$XDG_STATE_HOME/bulkbind/<host>.db",
     "out": "bulkbind-report/<run id>",
@@ -347,7 +347,8 @@ def test_readme_names_the_samples_and_settings_files():
     """The README names every file of samples/ and configs/, and none that is not there."""
     named = set(re.findall(r"(?:samples|configs)/[\w-]+\.\w+", README))
 
-    assert named == {str(path.relative_to(ROOT)) for path in [*SAMPLES, *CONFIGS]}
+    files = [*SAMPLES, ROOT / "samples/walk.sh", *CONFIGS]
+    assert named == {str(path.relative_to(ROOT)) for path in files}
 
 
 # --- the library and the demo --------------------------------------------------------------------
@@ -405,5 +406,6 @@ def test_the_demo_explains_every_status(tmp_path):
         "failed.csv",
         "problems.csv",
         "summary.json",
+        "report.html",
     }
     assert list(tmp_path.iterdir()) == [out]

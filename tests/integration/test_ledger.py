@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sqlite3
 import stat
 import subprocess
 import sys
 from contextlib import closing
 from functools import partial
+from importlib import resources
 
 import pytest
 
 from bulkbind.errors import LedgerBusyError, LedgerError, UsageError
 from bulkbind.ledger import Ledger, RunReader, all_runs, find_run, reading, staging, work
 from bulkbind.ledger.lock import LedgerLock
-from bulkbind.ledger.store import VERSION, connect, transaction
+from bulkbind.ledger.store import APPLICATION_ID, VERSION, connect, transaction
 from bulkbind.model import CheckedRow, Device, Outcome, Problem, Settlement, Source, Status
 from tests.kit import FakeClock
 
@@ -315,6 +317,35 @@ def test_strange_files_are_refused_and_left_alone(tmp_path, opening):
     assert "not a ledger" in messages[1]
     assert f"version {VERSION + 1}" in messages[2]
     assert [path.read_bytes() for path in (text, other, newer)] == before
+
+
+def test_an_older_ledger_is_read_as_it_is_and_brought_up_to_date_by_a_writer(tmp_path):
+    """A reader changes nothing and misses nothing; whoever writes adds what is new, keeping all."""
+    path = tmp_path / "old.db"
+    with closing(sqlite3.connect(path)) as db:
+        script = resources.files("bulkbind.ledger").joinpath("schema.sql").read_text("utf-8")
+        db.executescript(f"{script}\nPRAGMA application_id = {APPLICATION_ID};")
+        db.execute("PRAGMA user_version = 1")
+        db.execute("INSERT INTO meta VALUES ('endpoint', ?)", (json.dumps(ENDPOINT),))
+        run = ("r1", "done", "d", "now", "me", "here", 1, "0", "{}")
+        columns = "run_id, state, digest, created_at, operator, host, pid, version, settings"
+        db.execute(f"INSERT INTO runs ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", run)  # noqa: S608  # constants
+        row = ((1 << 40), 1, 0, 2, "u", "SN1", "bound")
+        names = "id, run, source, line, user_id, machine_code, status"
+        db.execute(f"INSERT INTO rows ({names}) VALUES (?, ?, ?, ?, ?, ?, ?)", row)  # noqa: S608  # constants
+        db.commit()
+    before = path.read_bytes()
+
+    [told] = all_runs(path, ENDPOINT)
+    after = path.read_bytes()
+    with closing(connect(path, ENDPOINT)) as db:
+        version = db.execute("PRAGMA user_version").fetchone()[0]
+        unbindings = db.execute("SELECT count(*) FROM unbindings").fetchone()[0]
+        rows = db.execute("SELECT count(*) FROM rows").fetchone()[0]
+
+    assert (told["counts"], told["undo"]) == ({"bound": 1}, None)
+    assert after == before
+    assert (version, unbindings, rows) == (VERSION, 0, 1)
 
 
 def test_a_ledger_that_is_not_there_is_said_plainly(tmp_path):

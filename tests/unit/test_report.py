@@ -96,6 +96,22 @@ class FakeRun:
     def attempts(self):
         return iter(())
 
+    def users(self, most):
+        counts: dict[str, dict[str, int]] = {}
+        for row in self._rows:
+            mine = counts.setdefault(row.user_id, {})
+            mine[row.status] = mine.get(row.status, 0) + 1
+        return [
+            {"user_id": user, "counts": found, "rows": sum(found.values())}
+            for user, found in list(counts.items())[:most]
+        ]
+
+    def user_count(self):
+        return len({row.user_id for row in self._rows})
+
+    def verdicts(self):
+        return []
+
     def summary(self):
         counts: dict[str, int] = {}
         for row in self._rows:
@@ -629,7 +645,7 @@ ROWS = [
 
 
 def test_report_is_four_files(tmp_path):
-    """A report is results, what comes back, problems, a summary, and names the files it wrote."""
+    """A report is results, what comes back, problems, a summary and a page; it names them."""
     summary, paths = write_report(FakeRun([CSV], ROWS), tmp_path / "out")
     read = [path.read_text(encoding="utf-8") for path in paths]
 
@@ -638,6 +654,7 @@ def test_report_is_four_files(tmp_path):
         "failed.csv",
         "problems.csv",
         "summary.json",
+        "report.html",
     ]
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(
         path.name for path in paths
