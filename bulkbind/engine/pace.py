@@ -32,13 +32,13 @@ LEARNED_SHARE = 0.98
 COARSE_S = 0.002
 """Timers are about 1 ms coarse: what they make late is made up for within this time. Where the
 gateway wants requests spaced, only at intervals shorter than that."""
-SPAN = 80
+SPAN = 90
 """Requests in a leg, until the pace is where the limit is believed to be; and at least …"""
 SPAN_S = 1.0
 """… this many seconds where the gateway counts, so that a window's end shows, and …"""
 SPAN_ASKED = 20.0
 """… this many times the last Retry-After, so that waiting for it costs little of the time."""
-BEYOND = 0.06
+BEYOND = 0.15
 """How much the pace is beyond the limit as it was known, as a share, two legs after the last 429;
 from there it grows with the cube."""
 DOUBLING_S = 0.25
