@@ -623,7 +623,8 @@ def test_report_and_runs_tell_of_ended_runs(tmp_path, url):
     assert [run["state"] for run in listed] == ["done", "done"]
     assert [line.split()[0] for line in shown.stdout.splitlines()] == [r["run_id"] for r in listed]
     assert written.stdout.split() == [
-        f"again/{name}" for name in ("results.csv", "failed.csv", "summary.json", "report.html")
+        f"again/{name}"
+        for name in ("results.csv", "failed.csv", "problems.csv", "summary.json", "report.html")
     ]
     for name in ("results.csv", "failed.csv", "summary.json"):
         again, first = tmp_path / "again" / name, tmp_path / "bulkbind-report" / older / name
