@@ -4,7 +4,7 @@ BulkbindError
  ├─ UsageError        2   an option or a setting is wrong
  ├─ ManifestError     2   a manifest cannot be read
  ├─ InvalidRowsError  2   rows break rules and `--on-invalid abort` holds
- ├─ InterruptedRunError  130 or 143   stopped before anything was sent
+ ├─ InterruptedRunError  3, 130 or 143   stopped before anything was sent
  └─ LedgerError       4   the ledger or a disk failed
      └─ LedgerBusyError   75  another run holds the ledger
 
@@ -40,7 +40,7 @@ class InvalidRowsError(BulkbindError):
 
 
 class InterruptedRunError(BulkbindError):
-    """A person or a signal stopped a run before anything was sent."""
+    """A person, a signal or the deadline stopped a run before anything was sent."""
 
     def __init__(self, message: str, *, exit_code: int = 130) -> None:
         super().__init__(message)

@@ -248,6 +248,8 @@ class Attempt:
     """The answer's `code` or `error_code`, as text."""
     message: str = ""
     """The server's own words, cut at 300 characters; or what happened on the way."""
+    request_id: str = ""
+    """The gateway's own name for it, where it was not accepted and the answer gave one."""
 
 
 @dataclass(frozen=True, slots=True)

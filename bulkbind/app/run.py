@@ -11,12 +11,19 @@ from typing import TYPE_CHECKING
 
 from bulkbind.app.inputs import Named, named
 from bulkbind.app.listener import Listener, Silent
-from bulkbind.app.sending import RunResult, Session, held_ledger, holder, result, send
+from bulkbind.app.sending import (
+    RunResult,
+    Session,
+    held_ledger,
+    holder,
+    nothing_sent,
+    result,
+    send,
+)
 from bulkbind.clock import Clock, SystemClock
 from bulkbind.engine import StopSignal
 from bulkbind.errors import (
     BulkbindError,
-    InterruptedRunError,
     InvalidRowsError,
     LedgerError,
     ManifestError,
@@ -63,26 +70,16 @@ async def run(
     Raises: UsageError, ManifestError, InvalidRowsError (with `on_invalid: abort`),
         LedgerBusyError, LedgerError. Nothing was sent, but for LedgerError.
     """
-    session = _session(settings, listener, stop, clock)
+    session = new_session(settings, listener, stop, clock)
     fixed_token(settings.auth)  # said before a long manifest is read
     with named(manifests) as inputs:
         opened = [open_manifest(each.path, settings.manifest, each.name) for each in inputs]
-        paths = [each.path for each in inputs]
-        _probe(settings)
+        probe(settings)
         async with held_ledger(session) as ledger:
-            known = await asyncio.to_thread(digest, paths, settings.manifest)
-            unfinished = await ledger.unfinished(known)
-            if unfinished is None:
-                staging = _Staging(session, ledger, opened)
-                fresh = await staging.run(known, paths)
-                if isinstance(fresh, RunResult):
-                    return fresh
-                number, run_id = fresh
-            else:
-                number, run_id = unfinished
-                session.listener.notice(f"going on with run {run_id}, which was not finished")
-            await send(session, ledger, number, run_id, first)
-    return await asyncio.to_thread(result, session, run_id)
+            ended = await bind_all(session, ledger, opened, [each.path for each in inputs], first)
+    if isinstance(ended, RunResult):
+        return ended
+    return await asyncio.to_thread(result, session, ended)
 
 
 async def resume(
@@ -100,7 +97,7 @@ async def resume(
 
     Raises: UsageError if there is none, or *run_id* is another run; otherwise as `run`.
     """
-    session = _session(settings, listener, stop, clock)
+    session = new_session(settings, listener, stop, clock)
     fixed_token(settings.auth)
     async with held_ledger(session) as ledger:
         unfinished = await ledger.unfinished()
@@ -117,9 +114,37 @@ async def resume(
     return await asyncio.to_thread(result, session, known_id)
 
 
-def _session(
+async def bind_all(
+    session: Session,
+    ledger: Ledger,
+    manifests: Sequence[Manifest],
+    paths: Sequence[Path],
+    first: int | None = None,
+) -> str | RunResult:
+    """Stage manifests, or go on with their unfinished run, and send it.
+
+    Returns: The run's id, or how the command ends without one.
+    Raises: as `run`.
+    """
+    known = await asyncio.to_thread(digest, paths, session.settings.manifest)
+    unfinished = await ledger.unfinished(known)
+    if unfinished is None:
+        staging = _Staging(session, ledger, manifests)
+        fresh = await staging.run(known, paths)
+        if isinstance(fresh, RunResult):
+            return fresh
+        number, run_id = fresh
+    else:
+        number, run_id = unfinished
+        session.listener.notice(f"going on with run {run_id}, which was not finished")
+    await send(session, ledger, number, run_id, first)
+    return run_id
+
+
+def new_session(
     settings: Settings, listener: Listener | None, stop: StopSignal | None, clock: Clock | None
 ) -> Session:
+    """Return what a command works with, and what it does without."""
     return Session(settings, clock or SystemClock(), stop or StopSignal(), listener or Silent())
 
 
@@ -145,7 +170,9 @@ class _Staging:
             await self._warn_of_conflicts(number)
             if not sum(counts.values()):
                 self._session.listener.notice("the manifests hold no rows")
-            if not self._session.listener.confirm(counts):
+            is_wanted = self._session.listener.confirm(counts)
+            self._session.pulse.beat()  # whoever was asked may have taken their time
+            if not is_wanted:
                 await self._ledger.discard(number)
                 return RunResult(None, 2, "nothing was sent")
         except LedgerError:
@@ -200,10 +227,9 @@ class _Staging:
 
     def _on_batch(self, position: int) -> None:
         if self._session.stop.reason is not None:
-            raise InterruptedRunError(
-                "nothing was sent", exit_code=self._session.stop.reason.exit_code
-            )
+            raise nothing_sent(self._session.stop.reason)
         self._session.listener.staged(position)
+        self._session.pulse.beat()
 
     async def _refuse_changed(self, known: str, paths: Sequence[Path]) -> None:
         if await asyncio.to_thread(digest, paths, self._session.settings.manifest) != known:
@@ -231,7 +257,7 @@ class _Staging:
             )
 
 
-def _probe(settings: Settings) -> None:
+def probe(settings: Settings) -> None:
     """Make sure that the report has a place, before anything is sent; leaves no trace."""
     folder = (settings.out or Path("bulkbind-report")).absolute()
     place = next(path for path in (folder, *folder.parents) if path.exists())

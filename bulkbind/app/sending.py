@@ -8,12 +8,13 @@ import getpass
 import os
 import socket
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from bulkbind.app.progress import Progress
 from bulkbind.app.reports import Report, write_report
+from bulkbind.app.watch import Pulse, time_box
 from bulkbind.clock import Clock, iso
 from bulkbind.engine import Breaker, Pacer, Parts, Pipeline, StopSignal
 from bulkbind.engine.stop import DrainedError
@@ -27,8 +28,10 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
     from bulkbind.app.listener import Listener
-    from bulkbind.model import Settlement
+    from bulkbind.engine import StopReason
+    from bulkbind.model import RunSummary, Settlement
     from bulkbind.settings import Settings
+    from bulkbind.settings.model import FailOn
 
 LOOK_AGAIN_S = 0.5
 """How often a ledger is tried that another run holds."""
@@ -56,6 +59,13 @@ class Session:
     clock: Clock
     stop: StopSignal
     listener: Listener
+    pulse: Pulse = field(default_factory=Pulse)
+    """Beaten by whatever gets on, so that a run that stands still is seen."""
+
+
+def nothing_sent(reason: StopReason) -> InterruptedRunError:
+    """Return what ends a command that is stopped before it sends."""
+    return InterruptedRunError(f"{reason.text}; nothing was sent", exit_code=reason.exit_code)
 
 
 def holder(clock: Clock) -> dict[str, object]:
@@ -75,15 +85,19 @@ def holder(clock: Clock) -> dict[str, object]:
 
 @asynccontextmanager
 async def held_ledger(session: Session) -> AsyncIterator[Ledger]:
-    """Hold the endpoint's ledger for the block. Raises: LedgerBusyError, LedgerError."""
+    """Hold the endpoint's ledger for the block, which the deadline and the watch for a stall end.
+
+    Raises: LedgerBusyError, LedgerError.
+    """
     endpoint = session.settings.endpoint()
-    ledger, left = await _opened(session, endpoint)
-    if left:
-        session.listener.notice(f"{left} rows were being sent when a run was cut off: in doubt")
-    try:
-        yield ledger
-    finally:
-        await asyncio.shield(ledger.close())
+    async with time_box(session.settings, session.clock, session.stop, session.pulse):
+        ledger, left = await _opened(session, endpoint)
+        if left:
+            session.listener.notice(f"{left} rows were being sent when a run was cut off: in doubt")
+        try:
+            yield ledger
+        finally:
+            await asyncio.shield(ledger.close())
 
 
 async def _opened(session: Session, endpoint: str) -> tuple[Ledger, int]:
@@ -96,14 +110,13 @@ async def _opened(session: Session, endpoint: str) -> tuple[Ledger, int]:
             return ledger, await ledger.open(holder(session.clock))
         except LedgerBusyError as error:
             if session.stop.reason is not None:
-                raise InterruptedRunError(
-                    "nothing was sent", exit_code=session.stop.reason.exit_code
-                ) from error
+                raise nothing_sent(session.stop.reason) from error
             if session.clock.monotonic() >= until:
                 raise
             if not is_told:
                 session.listener.notice(f"{error}; waiting for it")
                 is_told = True
+        session.pulse.beat()  # to wait for another run is no stall
         with contextlib.suppress(DrainedError):
             await session.stop.sleep(session.clock, LOOK_AGAIN_S)
 
@@ -132,6 +145,7 @@ async def send(
     def on_settled(settlements: Sequence[Settlement]) -> None:
         progress.settled(settlements)
         breaker.settled(settlements)
+        session.pulse.beat()
 
     ledger.on_settled = on_settled
     began = clock.monotonic()
@@ -144,6 +158,7 @@ async def send(
         concurrency=settings.send.concurrency,
         skew_s=skew_s if isinstance(skew_s, int | float) else None,
     )
+    session.pulse.follow(lambda: client.requests, lambda: pacer.closed_for_s() > 0)
     pipeline = Pipeline(
         Parts(client, ledger, pacer, stop, clock), run, settings.send, settings.doubt, first
     )
@@ -206,4 +221,12 @@ def result(session: Session, run_id: str) -> RunResult:
     reason = session.stop.reason
     if written.summary.state is RunState.STOPPED and reason is not None:
         return RunResult(written, reason.exit_code, reason.hint)
-    return RunResult(written, 1 if written.summary.needs_person else 0)
+    return RunResult(written, int(_needs_person(written.summary, session.settings.end.fail_on)))
+
+
+def _needs_person(summary: RunSummary, fail_on: FailOn) -> bool:
+    """Return whether a finished run has rows that somebody wants to hear of."""
+    if fail_on == "none" or not summary.needs_person:
+        return False
+    changes = summary.facts.get("changes") or {}
+    return fail_on == "any" or changes.get("newly_failed", 1) > 0

@@ -16,6 +16,9 @@ COMMANDS = {
     "resume": "go on with an unfinished run, from the ledger alone",
     "report": "write a run's report files again",
     "runs": "list the runs in the ledger",
+    "prune": "delete what is old from the ledger and the report folders",
+    "bundle": "pack what one attaches to a ticket about a run",
+    "completion": "print a script that completes commands, options and run ids in a shell",
     "config": "print the settings in force, and where each came from",
     "sandbox": "serve a local KooDrive to rehearse on",
 }

@@ -87,17 +87,9 @@ class Pipeline:
             await self._claims.give_back()
 
     async def _watch(self) -> None:
-        """Return when what is in flight has had its grace; the deadline is a reason to stop."""
-        clock, stop = self._parts.clock, self._parts.stop
-        if self._send.deadline is not None:
-            try:
-                await stop.sleep(clock, self._send.deadline)
-            except DrainedError:
-                pass
-            else:
-                stop.set(StopReason(f"the deadline of {self._send.deadline:g} s has come"))
-        await stop.wait()
-        await clock.sleep(self._send.grace)
+        """Return when what is in flight has had its grace."""
+        await self._parts.stop.wait()
+        await self._parts.clock.sleep(self._send.grace)
 
     async def _work(self) -> None:
         await self._send_all()

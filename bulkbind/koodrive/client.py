@@ -13,10 +13,18 @@ from yarl import URL
 
 from bulkbind.koodrive.limits import told_by
 from bulkbind.koodrive.server_clock import SAFETY_S, ServerClock
-from bulkbind.koodrive.verdict import Answer, Codes, Reading, classify, classify_list
+from bulkbind.koodrive.verdict import (
+    Answer,
+    Codes,
+    Reading,
+    classify,
+    classify_list,
+    request_id_of,
+)
 from bulkbind.koodrive.watchdog import Watchdog
 from bulkbind.koodrive.wire import TraceIds, XDates, bind_body
 from bulkbind.model import (
+    Accepted,
     Attempt,
     Device,
     Listing,
@@ -44,6 +52,7 @@ THROTTLED = 429
 _JSON = "application/json"
 # Names that need not be lowered at every comparison.
 _X_USER_ID, _X_DATE, _X_TRACE_ID = istr("X-User-Id"), istr("X-Date"), istr("X-Traceid")
+_X_REQUEST_ID = istr("X-Request-Id")
 
 
 class Gate(Protocol):
@@ -186,6 +195,7 @@ class KooDrive:
             trace_id = self._trace_ids.next()
             status: int | None = None
             told: tuple[Told, ...] = ()
+            request_id = ""
             try:
                 headers = self._headers(user_id, signed_s, trace_id)
                 self.requests += 1
@@ -194,6 +204,8 @@ class KooDrive:
                 status, told = answer.status, answer.told
                 self.server_clock.observe(answer.date, sent_s, self._clock.monotonic())
                 reading = await self._judged(judge, answer)
+                if not isinstance(reading.verdict, Accepted):
+                    request_id = request_id_of(answer)
             except (aiohttp.ClientError, OSError, TimeoutError) as error:
                 reading = silence(error, timeout_s)
             except BaseException:
@@ -208,6 +220,7 @@ class KooDrive:
             http_status=status,
             code=reading.code,
             message=reading.message,
+            request_id=request_id,
         )
 
     async def _judged(self, judge: _Judge, answer: Answer) -> Reading:
@@ -240,6 +253,7 @@ class KooDrive:
                 x_date_s=float(int(signed_s)),
                 whole=whole,
                 told=self._told(response),
+                request_id=response.headers.get(_X_REQUEST_ID),
             )
 
     def _told(self, response: aiohttp.ClientResponse) -> tuple[Told, ...]:

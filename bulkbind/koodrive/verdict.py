@@ -61,6 +61,8 @@ class Answer:
     """False where the body was longer than the cap and left."""
     told: tuple[Told, ...] = ()
     """What its headers tell of limits."""
+    request_id: str | None = None
+    """The header X-Request-Id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,6 +232,12 @@ def _record(data: object) -> Record | None:
         device_id=_storable(str(number))[:LONGEST_ID],
         create_time=_storable(created)[:LONGEST_TIME] if isinstance(created, str) else "",
     )
+
+
+def request_id_of(answer: Answer) -> str:
+    """Return the gateway's own id of a request, or nothing. Source: koodrive-api.md, "Errors"."""
+    found = (_parse(answer) or {}).get("request_id") or answer.request_id
+    return _storable(found)[:LONGEST_ID] if isinstance(found, str) else ""
 
 
 def _storable(text: str) -> str:

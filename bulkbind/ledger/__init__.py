@@ -1,7 +1,19 @@
 """The ledger: one SQLite file per endpoint that knows how every row stands, also after a crash."""
 
 from bulkbind.ledger.ledger import Ledger
-from bulkbind.ledger.reading import RunReader, all_runs, find_run
+from bulkbind.ledger.reading import RunReader, all_runs, find_run, people
 from bulkbind.ledger.store import reading
+from bulkbind.ledger.upkeep import Pruned, bindings_of, prune, size_of
 
-__all__ = ["Ledger", "RunReader", "all_runs", "find_run", "reading"]
+__all__ = [
+    "Ledger",
+    "Pruned",
+    "RunReader",
+    "all_runs",
+    "bindings_of",
+    "find_run",
+    "people",
+    "prune",
+    "reading",
+    "size_of",
+]

@@ -11,18 +11,25 @@ from bulkbind.settings.model import (
     FIELDS,
     ApiSettings,
     AuthSettings,
+    EndSettings,
     LogSettings,
     ManifestSettings,
     ReadbackSettings,
     SendSettings,
     Settings,
 )
-from bulkbind.settings.values import is_loopback, normal_endpoint, parse_duration
+from bulkbind.settings.values import (
+    duration_words,
+    is_loopback,
+    normal_endpoint,
+    parse_duration,
+)
 
 __all__ = [
     "FIELDS",
     "ApiSettings",
     "AuthSettings",
+    "EndSettings",
     "Loaded",
     "LogSettings",
     "ManifestSettings",
@@ -30,6 +37,7 @@ __all__ = [
     "SendSettings",
     "Settings",
     "Value",
+    "duration_words",
     "is_loopback",
     "load",
     "load_settings",

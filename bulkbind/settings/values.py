@@ -29,6 +29,14 @@ def duration_text(seconds: float) -> str:
     return f"{seconds:g}s"
 
 
+def duration_words(seconds: float) -> str:
+    """Return seconds for a person: `500ms`, `90s`, `50m`, `2h`, `30d`."""
+    for unit, size in (("d", 86400.0), ("h", 3600.0), ("m", 60.0)):
+        if seconds >= size and seconds % size == 0:
+            return f"{seconds / size:g}{unit}"
+    return duration_text(seconds)
+
+
 def checked_failures(value: str) -> str:
     """Return a number of failures, `50`, or a share of them, `5%` or `2.5%`.
 
