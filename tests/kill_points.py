@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import sys
 import tempfile
 from collections import Counter
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,8 +66,7 @@ def kill_before(step: int, home: Path) -> None:
             count("ledger: " + ", ".join(item.work.__qualname__.split(".")[-1] for item in group))
         write(self, db, group)
 
-    vars(Writer)  # the class is patched in a process that is about to die
-    Writer._execute = execute  # type: ignore[method-assign]  # as above
+    Writer._execute = execute  # type: ignore[method-assign]  # in a process that is about to die
     sys.addaudithook(hook)
 
 
@@ -141,11 +142,20 @@ def troubles(home: Path, url: str, codes, prefix: str, code: int) -> list[str]:
     )
     if held != Counter(code for each in codes.values() for code in each):
         found.append(f"bound: {dict(held)}")
+    if runs_of(home) != len(FILES):
+        found.append(f"{runs_of(home)} runs for {len(FILES)} files")
     for path in (home / "done").rglob("*-*.csv"):
         run_id = "-".join(path.name.split("-")[:3])
         if not (home / "reports" / run_id / "results.csv").exists():
             found.append(f"{path.name} has no report")
     return found
+
+
+def runs_of(home: Path) -> int:
+    """Return how many runs the ledger of a point has."""
+    [ledger] = home.glob("state/bulkbind/*.db")
+    with closing(sqlite3.connect(f"file:{ledger}?mode=ro", uri=True)) as db:
+        return int(db.execute("SELECT count(*) FROM runs").fetchone()[0])
 
 
 def all_points(stride: int, first: int = 1) -> list[Point]:
