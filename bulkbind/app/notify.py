@@ -17,6 +17,8 @@ from bulkbind.logs import logger
 from bulkbind.report.metrics import Measured, write_metrics
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from bulkbind.app.ending import Ending
     from bulkbind.clock import Clock
     from bulkbind.settings import Settings
@@ -86,39 +88,46 @@ async def _tell(end: EndSettings, ending: Ending, clock: Clock) -> list[str]:
 
 async def _command(command: str, ending: Ending, timeout_s: float) -> None:
     """Run a command with the summary on its standard input. Raises: _CommandError."""
-    environ = {
-        key: value
-        for key, value in os.environ.items()
-        if not (key.startswith("BULKBIND_") and any(word in key for word in _SECRET_WORDS))
-    }
-    with tempfile.TemporaryFile() as words:
-        try:
+    summary = json.dumps({**ending.summary, "text": ending.text}).encode()
+    try:
+        program, *arguments = shlex.split(command) or [""]
+        with tempfile.TemporaryFile() as words:
             process = await asyncio.create_subprocess_exec(
-                *shlex.split(command),
+                program,
+                *arguments,
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.DEVNULL,
                 stderr=words,
-                env=environ,
+                env=_without_secrets(os.environ),
                 start_new_session=True,
             )
-        except (OSError, ValueError) as error:
-            why = getattr(error, "strerror", None) or str(error)
-            raise _CommandError(f"notify_command could not be started: {why}") from error
-        try:
-            async with asyncio.timeout(timeout_s):
-                # What it does not read is its own affair.
-                await process.communicate(
-                    json.dumps({**ending.summary, "text": ending.text}).encode()
-                )
-        except TimeoutError:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            await process.wait()
-            raise _CommandError(f"notify_command took longer than {timeout_s:g} s") from None
-        if process.returncode:
+            await _ended(process, summary, timeout_s)
             words.seek(0)
             said = words.read(MOST_WORDS).decode("utf-8", "replace").strip()
-            raise _CommandError(f"notify_command ended with {process.returncode}: {said}")
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        raise _CommandError(f"notify_command could not be started: {why}") from error
+    if process.returncode:
+        raise _CommandError(f"notify_command ended with {process.returncode}: {said}")
+
+
+async def _ended(process: asyncio.subprocess.Process, summary: bytes, timeout_s: float) -> None:
+    try:
+        async with asyncio.timeout(timeout_s):
+            await process.communicate(summary)  # what it does not read is its own affair
+    except TimeoutError:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        await process.wait()
+        raise _CommandError(f"notify_command took longer than {timeout_s:g} s") from None
+
+
+def _without_secrets(environ: Mapping[str, str]) -> dict[str, str]:
+    return {
+        key: value
+        for key, value in environ.items()
+        if not (key.startswith("BULKBIND_") and any(word in key for word in _SECRET_WORDS))
+    }
 
 
 def _measure(settings: Settings, ending: Ending, clock: Clock, took_s: float) -> None:
