@@ -189,10 +189,11 @@ def _deleted(db: sqlite3.Connection, run: int, table: str, key: str) -> Iterator
         if found is None:
             return
         with transaction(db):
-            yield db.execute(
+            deleted = db.execute(
                 f"DELETE FROM {table} WHERE {key} BETWEEN ? AND ?",  # noqa: S608  # constants
                 (first, found),
             ).rowcount
+        yield deleted
 
 
 def _count(db: sqlite3.Connection, runs: list[int], table: str, key: str) -> int:
