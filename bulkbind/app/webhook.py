@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import html
-import stat
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import aiohttp
 
-from bulkbind.settings import is_loopback
+from bulkbind.settings import is_loopback, is_shared
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -78,7 +77,7 @@ def _address(path: Path) -> str:
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, "strerror", None) or type(error).__name__
         raise WebhookError(f"the webhook's file {path} cannot be read: {why}") from error
-    if mode & (stat.S_IRGRP | stat.S_IROTH):
+    if is_shared(path, mode):
         raise WebhookError(f"the webhook's file {path} can be read by others: chmod 600 {path}")
     if not _is_fit(url):
         raise WebhookError(f"the webhook's file {path} holds no https address")

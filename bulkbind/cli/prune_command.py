@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     metavar="N",
     help="keep the newest N report folders and delete the others  [default: all]",
 )
+@options.option("--quiet", is_flag=True, help="say nothing but problems")
 @options.option("--dry-run", is_flag=True, help="say what would go, and delete nothing")
 @options.config
 @options.ledger_options
@@ -52,6 +53,7 @@ def command(
     reports_older_than: float | None,
     keep_reports: int | None,
     dry_run: bool,
+    quiet: bool,
     **given: Any,
 ) -> None:  # click's parameters
     """Delete what is old from the ledger and from the report folders.
@@ -80,6 +82,8 @@ def command(
             keep_reports=keep_reports,
             is_trial=dry_run,
         )
+        if quiet:
+            return
         would = "would be deleted" if dry_run else "deleted"
         if done.ledger is not None:
             _tell(done.ledger, would)

@@ -6,6 +6,7 @@ import stat
 from typing import TYPE_CHECKING
 
 from bulkbind.errors import UsageError
+from bulkbind.settings import is_shared
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -66,7 +67,7 @@ def _read_secret(path: Path) -> str:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"token file {path} cannot be read: {error}") from error
-    if mode & (stat.S_IRGRP | stat.S_IROTH):
+    if is_shared(path, mode):
         raise UsageError(
             f"token file {path} can be read by others (mode {stat.S_IMODE(mode):04o})",
             hint=f"chmod 600 {path}",

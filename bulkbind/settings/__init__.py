@@ -21,6 +21,7 @@ from bulkbind.settings.model import (
 from bulkbind.settings.values import (
     duration_words,
     is_loopback,
+    is_shared,
     normal_endpoint,
     parse_duration,
 )
@@ -39,6 +40,7 @@ __all__ = [
     "Value",
     "duration_words",
     "is_loopback",
+    "is_shared",
     "load",
     "load_settings",
     "normal_endpoint",
