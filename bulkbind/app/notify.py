@@ -39,7 +39,8 @@ async def follow_up(settings: Settings, ending: Ending, clock: Clock, took_s: fl
     Returns: What could not be done, for a person; it does not change how the command ends.
     """
     troubles: list[str] = []
-    if settings.end.metrics_file is not None:
+    # Without a name they would take the place of those that have one.
+    if settings.end.metrics_file is not None and ending.about:
         try:
             await asyncio.to_thread(_measure, settings, ending, clock, took_s)
         except BulkbindError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from bulkbind.app.run import run
 from bulkbind.cli import options
 from bulkbind.cli.running import explained
 from bulkbind.cli.sandbox_options import behaviour_from, behaviour_options
-from bulkbind.cli.sending import send, send_inbox
+from bulkbind.cli.sending import send, send_inbox, telling
 from bulkbind.errors import UsageError
 
 if TYPE_CHECKING:
@@ -86,6 +87,7 @@ def command(  # click's parameters
       bulkbind run export.csv --map machine_code=Serial --user-id u42 --on-invalid skip --yes
       bulkbind run inbox/ --archive done/ --on-invalid skip --deadline 50m --quiet
     """  # noqa: D301  # click's mark for a block that is not wrapped
+    given["manifests"] = manifests
     if "-" in manifests or rehearse:
         given["yes"] = True  # standard input holds the manifest, so nobody can be asked
     with explained():
@@ -97,7 +99,9 @@ def command(  # click's parameters
         sandbox = behaviour_from(limits, faults, seed)
     if archive is not None:
         sys.exit(_inbox(manifests, archive, min_age, given, is_plain=not rehearse and not first))
-    with explained(), named(manifests) as inputs:
+    with ExitStack() as stack:
+        with explained(), telling(given):
+            inputs = stack.enter_context(named(manifests))
 
         async def use_case(settings: Settings, console: Console, stop: StopSignal) -> RunResult:
             if not rehearse:
@@ -125,6 +129,7 @@ def _inbox(
                 hint="bulkbind run inbox/ --archive done/",
             )
     inbox = Path(manifests[0])
+    given["manifests"] = (str(inbox.resolve()),)
 
     async def use_case(settings: Settings, console: Console, stop: StopSignal) -> InboxResult:
         return await run_inbox(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import shlex
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, TypeVar
 
 import click
@@ -66,7 +67,7 @@ def _send(
             try:
                 result = await use_case(settings, console, stop)
             except BulkbindError as error:
-                await follow(of_error(error, ", ".join(given.get("manifests", ()))))
+                await follow(of_error(error, _about(given)))
                 raise
             finally:
                 console.close()
@@ -78,6 +79,19 @@ def _send(
             return result.exit_code
 
         return run_until_done(work, first_words=DRAINING, grace_s=settings.send.grace)
+
+
+@contextlib.contextmanager
+def telling(given: dict[str, Any]) -> Iterator[None]:
+    """Let whom the settings name hear of an error that comes before there is an event loop."""
+    try:
+        yield
+    except BulkbindError as error:
+        settings = settings_from(given)
+        ending = of_error(error, _about(given))
+        for trouble in asyncio.run(follow_up(settings, ending, SystemClock(), 0.0)):
+            say(f"note: {trouble}")
+        raise
 
 
 def show(result: RunResult, *, is_quiet: bool, is_json: bool, every_status: bool = False) -> None:
@@ -113,6 +127,10 @@ def _print(value: object) -> None:
     # Whoever stops reading does not change how the run ended.
     with contextlib.suppress(BrokenPipeError):
         print_json(value)
+
+
+def _about(given: dict[str, Any]) -> str:
+    return ", ".join(given.get("manifests", ()))
 
 
 def _same_place() -> str:
