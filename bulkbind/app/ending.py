@@ -174,7 +174,7 @@ def _examples(
 
 
 def _file(item: InboxFile) -> list[str]:
-    if item.run_id is None or item.moved_to is None:
+    if item.moved_to is None:
         return [f"  {item.name} is still in the inbox: {item.problem}"] + (
             [f"    what to do: {item.hint}"] if item.hint else []
         )

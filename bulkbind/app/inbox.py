@@ -5,6 +5,7 @@ killed between any two steps, and the next one goes on with the one that is miss
 
     in the inbox, no run       -> stage and send
     in the inbox, unfinished   -> go on with its run, before any other file
+    in the inbox, in doubt     -> run it again: what is bound is skipped, the doubt is settled
     in the inbox, finished     -> write its report, copy failed.csv, then move it (one rename)
     in the archive             -> nothing
 
@@ -36,7 +37,7 @@ from bulkbind.errors import (
 )
 from bulkbind.koodrive import fixed_token
 from bulkbind.manifest import digest, open_manifest
-from bulkbind.model import RunState
+from bulkbind.model import RunState, Status
 from bulkbind.report.files import replacing, write_json
 
 if TYPE_CHECKING:
@@ -276,6 +277,13 @@ class _Pass:
         item = _file_of(path, ended, run_id)
         if ended.report.summary.state is not RunState.DONE:
             return replace(item, problem="stopped before all its rows had ended")
+        doubtful = item.counts.get(Status.IN_DOUBT, 0)
+        if doubtful and settings.doubt.readback:
+            return replace(
+                item,
+                problem=f"{doubtful:,} of its rows are in doubt",
+                hint="the next run asks the server again, and moves it then",
+            )
         target = self._target(path, ended.report, run_id)
         # Told before it is done: a file that has gone from the inbox stands in a report.
         self._write([*self._files, replace(item, moved_to=target)])
