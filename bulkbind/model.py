@@ -160,6 +160,8 @@ class Refused:
 
     set_up: bool = False
     """True where the answer may speak of the set-up (credentials, path) rather than the device."""
+    unsure: bool = False
+    """True where it may have been done for all that, as behind a redirect."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +192,8 @@ class Told:
 @dataclass(frozen=True, slots=True)
 class QuotaUsedUp:
     """The gateway takes nothing more of this application for a long time, or for ever."""
+
+    retry_after_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,6 +293,14 @@ class Claim:
     clock_refusals: int = 0
     last: Attempt | None = None
     """The last attempt of this process, if any."""
+    left: Verdict | None = None
+    """In doubt: the verdict on the last request of an earlier process, None where it heard none."""
+    silent_at: float | None = None
+    """In doubt: since when nothing of ours is on its way, seconds since 1970, local clock."""
+    misses: int = 0
+    """In doubt: how many lists that could be trusted did not show it."""
+    missed_at: float | None = None
+    """When the last of them was read, local clock."""
 
 
 @value
@@ -300,8 +312,12 @@ class Outcome:
     create_time: str = ""
     detail: str = ""
     """For a person: what is worth knowing beyond the server's message."""
+    made_at: float | None = None
+    """Where one of several requests made the binding: the latest moment when that may have been,
+    seconds since 1970, server's clock. What was sent later was posted again although it was
+    bound."""
     repeated: bool = False
-    """True where it turned out that the device had been bound before it was posted again."""
+    """Whether the attempt that was accepted is one of those."""
 
 
 @value

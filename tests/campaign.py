@@ -342,7 +342,12 @@ def gather(
                 ledger, "SELECT user_id, machine_code, device_id, create_time FROM bindings"
             )
         },
-        counted=set(_select(ledger, "SELECT user_id, machine_code FROM rows WHERE repeats > 0")),
+        counted={
+            (user, code): repeats
+            for user, code, repeats in _select(
+                ledger, "SELECT user_id, machine_code, repeats FROM rows WHERE repeats > 0"
+            )
+        },
         refusals={
             trace_id
             for (trace_id,) in _select(

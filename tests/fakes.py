@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 LOST = "lost"
 """A plan for a bind: the server binds, and no answer comes."""
+LATE = "late"
+"""A plan for a bind: no answer comes, and the server binds `late_s` later."""
 ERRED = "erred"
 """A plan for a bind: the server binds, and answers 500."""
 
@@ -57,7 +59,17 @@ class FakeServer:
         self.second_bind_is_error = False
         self.second_bind_is_refused = False
         """Whether that error is one whose code nobody set as "already bound"."""
+        self.late_s = 3.0
+        self._late: list[tuple[float, Device]] = []
         self._ids = count(1)
+
+    def catch_up(self) -> None:
+        """Do what was put off and is due."""
+        due = [item for item in self._late if item[0] <= self._now()]
+        self._late = [item for item in self._late if item[0] > self._now()]
+        for moment, device in due:
+            if device.machine_code not in self.bindings[device.user_id]:
+                self.put(device.user_id, device.machine_code, age_s=self._now() - moment)
 
     def put(self, user_id: str, machine_code: str, *, age_s: float = 0.0) -> None:
         """Bind a device as somebody else did, *age_s* ago."""
@@ -91,6 +103,10 @@ class FakeServer:
         if plan is not None and not isinstance(plan, str):
             return plan
         self.binds[device.user_id, device.machine_code] += 1
+        self.catch_up()
+        if plan == LATE:
+            self._late.append((self._now() + self.late_s, device))
+            return NoAnswer()
         known = self.bindings[device.user_id].get(device.machine_code)
         if known is None:
             known = Record(device.machine_code, f"id{next(self._ids)}", iso(self.clock.utc_now()))
@@ -108,6 +124,7 @@ class FakeServer:
         sent_at = self._now()
         self.lists[user_id] += 1
         await self.clock.sleep(self.latency_s)
+        self.catch_up()
         if self.list_planned:
             verdict = self.list_planned.popleft()
             self.pacer.report(permit, verdict)

@@ -44,8 +44,8 @@ class Evidence:
     """The rows of every run."""
     ledger_bindings: dict[Key, tuple[str, str]]
     """Device id and createTime of what the ledger knows as bound."""
-    counted: set[Key]
-    """The rows of which the ledger says that they were posted again."""
+    counted: dict[Key, int]
+    """How many requests, as the ledger says, met the binding of a row."""
     refusals: set[str]
     """Trace ids of the requests that, as the ledger remembers, were refused or called a repeat."""
     server: dict[Key, tuple[str, str]]
@@ -74,8 +74,10 @@ class Figures:
     rows_already_bound: int
     binds_that_met_a_binding: int
     """Also those that came before it was made, and were worked off after it."""
+    requests_after_the_binding: int
+    """Bind requests that came in after their device was bound."""
     report_posted_again_after_bound: int
-    """What `summary.json` says."""
+    """How many of them `summary.json` tells of; a killed process may not have heard of the rest."""
     resets_after_the_binding: int
     binds_delayed: int
     answers_500: int
@@ -102,6 +104,7 @@ class Figures:
     posted_again_and_known_but_not_counted: int = _zero()
     """Of them: the ledger remembers the answer, and yet the report does not count the row."""
     posted_again_only_by_the_report: int = _zero()
+    """Requests that the ledger counts, or the summary tells of, and the server did not see."""
     lives_that_broke_off: int = _zero()
     """Processes that ended by themselves with rows left, or the last not with 0."""
 
@@ -131,6 +134,7 @@ def reckon(evidence: Evidence, *, seconds: float = 0.0) -> Figures:
         rows_bound=statuses["bound"],
         rows_already_bound=statuses["already_bound"],
         binds_that_met_a_binding=stats.get("posted_again", 0),
+        requests_after_the_binding=sum(len(repeat.trace_ids) for repeat in repeats.values()),
         report_posted_again_after_bound=reported,
         resets_after_the_binding=stats.get("reset-after", 0),
         binds_delayed=stats.get("delay-after", 0) + stats.get("delay-before", 0),
@@ -158,7 +162,7 @@ def reckon(evidence: Evidence, *, seconds: float = 0.0) -> Figures:
             not evidence.refusals.isdisjoint(repeat.trace_ids) and key not in evidence.counted
             for key, repeat in repeats.items()
         ),
-        posted_again_only_by_the_report=max(0, reported - len(repeats)),
+        posted_again_only_by_the_report=_uncalled_for(evidence, repeats, reported),
         lives_that_broke_off=len(lives.broke_off) + (lives.exit_code != 0),
     )
 
@@ -233,6 +237,13 @@ def _repeats(evidence: Evidence) -> dict[Key, _Repeat]:
             is_excused = made - silent > evidence.plan.settle_s - TICK_S
             repeats.setdefault(key, _Repeat(is_excused)).trace_ids.add(line["trace_id"])
     return repeats
+
+
+def _uncalled_for(evidence: Evidence, repeats: dict[Key, _Repeat], reported: int) -> int:
+    """Return how many repeats are told of that there were not."""
+    seen = {key: len(repeat.trace_ids) for key, repeat in repeats.items()}
+    extra = sum(max(0, told - seen.get(key, 0)) for key, told in evidence.counted.items())
+    return extra + abs(reported - sum(evidence.counted.values()))
 
 
 def _silent_at(evidence: Evidence, came: float) -> float:

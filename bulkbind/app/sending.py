@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import getpass
+import math
 import os
 import socket
 from contextlib import asynccontextmanager
@@ -189,7 +190,8 @@ def _facts(
         "pace_from": pacer.source(),
     }
     if client.server_clock.measured:
-        facts["clock_skew_s"] = round(client.server_clock.skew_s(), 3)
+        # Rounded down: the server's clock must never be taken for later than it is.
+        facts["clock_skew_s"] = math.floor(client.server_clock.skew_s() * 1000) / 1000
     return facts
 
 
@@ -214,10 +216,10 @@ def result(session: Session, run_id: str) -> RunResult:
     try:
         written = write_report(session.settings, run_id)
     except LedgerError as error:
-        raise LedgerError(
-            f"run {run_id} has ended, but {error}",
-            hint=f"nothing is lost: `bulkbind report {run_id} --out DIR` writes it elsewhere",
-        ) from error
+        hint = f"nothing is lost: `bulkbind report {run_id} --out DIR` writes it elsewhere"
+        if not session.settings.ledger_path().is_file():
+            hint = "the report is made of the ledger, which is gone: bring it back, or run again"
+        raise LedgerError(f"run {run_id} has ended, but {error}", hint=hint) from error
     reason = session.stop.reason
     if written.summary.state is RunState.STOPPED and reason is not None:
         return RunResult(written, reason.exit_code, reason.hint)

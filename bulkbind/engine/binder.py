@@ -58,7 +58,8 @@ class Binder:
             await self.act(claim, step)
 
     async def resend(self, claim: Claim) -> None:
-        """Send a row once more that a list has cleared of doubt; it is staged already."""
+        """Send a row once more that a list has cleared of doubt."""
+        await self._ledger.release([claim])
         await self._room.acquire()
         self._tasks.create_task(
             self._persist(claim, Again(backoff=False), is_released=True),
@@ -83,8 +84,8 @@ class Binder:
                     Settlement(claim.row, claim.device, outcome, claim.attempts, claim.last)
                 )
             case Park():
-                if step.if_unreadable is None:
-                    await self._doubt(claim, is_new=step.if_absent is None)
+                # In the ledger first: whoever is killed from here on leaves what was answered.
+                await self._doubt(claim, is_new=step.if_absent is None)
                 self._readback.park(claim, step)
             case Halt(reason=reason):
                 await self._ledger.release([claim])

@@ -27,6 +27,7 @@ class Claims:
         self._waiting: deque[Claim] = deque()
         self._fetching: asyncio.Task[None] | None = None
         self._last = 0
+        self._others: set[int] = set()
         self._low = 0
         """The next batch is fetched when no more than this many wait."""
         self._left = first
@@ -69,7 +70,13 @@ class Claims:
     async def _take(self, most: int) -> None:
         most = most if self._left is None else min(most, self._left)
         batch = (
-            await self._ledger.claim(self._run, self._last, most, self._api.server_time())
+            await self._ledger.claim(
+                self._run,
+                self._last,
+                most,
+                self._api.server_time(),
+                but=self._others_behind(),
+            )
             if most
             else []
         )
@@ -79,6 +86,13 @@ class Claims:
             self._waiting.extend(batch)
         if self._left is not None:
             self._left -= len(batch)
+
+    def leave_out(self, row: int) -> None:
+        """Never hand out a row that somebody else sends, though it be staged between attempts."""
+        self._others.add(row)
+
+    def _others_behind(self) -> list[int]:
+        return [row for row in self._others if row > self._last]
 
     @property
     def is_pilot_over(self) -> bool:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TypeAlias, assert_never
 
 from bulkbind.clock import epoch_of, iso
+from bulkbind.engine.set_up import setting_to_check
 from bulkbind.engine.stop import StopReason
 from bulkbind.model import (
     Accepted,
@@ -29,6 +31,7 @@ from bulkbind.model import (
 
 CREATE_TIME_MARGIN_S = 1.0
 """A `createTime` this much before our sending still counts as ours: `Date` has whole seconds."""
+_FRACTION = re.compile(r"\.(\d+)", re.ASCII)
 CLOCK_REFUSALS = 8
 """In a row, after which a refused clock is a refusal."""
 UNREACHABLE_AT_START = 5
@@ -80,7 +83,15 @@ Step: TypeAlias = Settle | Suspect | Again | Park | Halt
 
 
 _UNCONFIRMED = Outcome(Status.ALREADY_BOUND, detail="as the server says; no list confirmed it")
-_REFUSALS = (Refused, AlreadyBound)
+_SAID_TO_BE_BOUND = Park(
+    if_absent=Outcome(
+        Status.FAILED,
+        detail="the server says already bound, but this user's list does not show it: "
+        "perhaps bound to another user",
+    ),
+    if_unreadable=_UNCONFIRMED,
+    if_disabled=_UNCONFIRMED,
+)
 _COSTS = (Accepted, AlreadyBound, Refused, Transient, NoAnswer)
 
 
@@ -108,7 +119,7 @@ def too_long(attempt: Attempt, max_wait_s: float) -> StopReason | None:
     if wait_s is None or wait_s <= max_wait_s:
         return None
     what = "the gateway's limit is used up" if isinstance(told, Throttled) else "it is busy"
-    moment = iso(datetime.fromtimestamp(attempt.sent_at + wait_s, UTC))
+    moment = _moment(attempt, wait_s)
     return StopReason(
         f"the server says that {what}{limit}, and waiting for it would take up to "
         f"{wait_s:,.0f} s: longer than max_wait, {max_wait_s:g} s",
@@ -137,17 +148,9 @@ def decide(  # noqa: C901, PLR0911, PLR0912  # a table, one case a verdict
         case Accepted():
             return Settle(accepted(claim, attempt, attempt.verdict))
         case AlreadyBound():
-            return Park(
-                if_absent=Outcome(
-                    Status.FAILED,
-                    detail="the server says already bound, but this user's list does not show it: "
-                    "perhaps bound to another user",
-                ),
-                if_unreadable=_UNCONFIRMED,
-                if_disabled=_UNCONFIRMED,
-            )
-        case Refused(set_up=set_up):
-            return _refused(claim, set_up=set_up)
+            return _SAID_TO_BE_BOUND
+        case Refused():
+            return _refused(claim, attempt.verdict)
         case Transient(retry_after_s=after):
             if reason := too_long(attempt, max_wait_s):
                 return Halt(reason)
@@ -170,12 +173,7 @@ def decide(  # noqa: C901, PLR0911, PLR0912  # a table, one case a verdict
         case AuthExpired():
             return Halt(_credentials(attempt))
         case QuotaUsedUp():
-            return Halt(
-                StopReason(
-                    f"the gateway's quota is used up ({attempt.code}: {attempt.message})",
-                    hint="go on when the quota has been renewed",
-                )
-            )
+            return Halt(_quota(attempt, attempt.verdict))
         case _ as never:
             assert_never(never)
 
@@ -186,14 +184,38 @@ def accepted(claim: Claim, attempt: Attempt, verdict: Accepted) -> Outcome:
     first = claim.sent_at if was_sent_before else attempt.sent_at
     created = epoch_of(verdict.create_time)
     is_ours = created is not None and first is not None and created >= first - CREATE_TIME_MARGIN_S
-    is_older = created is not None and created < attempt.sent_at - CREATE_TIME_MARGIN_S
+    made_at = _made_by(verdict.create_time, created) if was_sent_before and is_ours else None
     return Outcome(
         Status.BOUND if is_ours else Status.ALREADY_BOUND,
         device_id=verdict.device_id,
         create_time=verdict.create_time,
         detail="" if created is not None else "the server sent no createTime to tell by",
-        repeated=was_sent_before and is_ours and is_older,
+        made_at=made_at,
+        repeated=made_at is not None and made_at < attempt.sent_at,
     )
+
+
+def _made_by(text: str, created: float | None) -> float | None:
+    """Return the latest moment that a `createTime` may mean: it is rounded down to its digits.
+
+    Whatever was sent later met the binding for certain, since `sent_at` is never later than the
+    true moment.
+    """
+    fraction = _FRACTION.search(text)
+    return None if created is None else created + 10.0 ** -(len(fraction[1]) if fraction else 0)
+
+
+def inherited(claim: Claim) -> Park:
+    """Return how a row is settled that an earlier process, or run, left in doubt."""
+    match claim.left:
+        case AlreadyBound():
+            return _SAID_TO_BE_BOUND
+        case Refused():
+            return _unless_listed(claim, Outcome(Status.FAILED))
+        case Transient():
+            return _unless_listed(claim, _gave_up(claim))
+        case _:
+            return Park()
 
 
 def _was_sent_before(claim: Claim) -> bool:
@@ -218,14 +240,14 @@ def found(claim: Claim, record: Record, park: Park) -> Outcome:
         status, detail = Status.BOUND, f"{came}; found on the server's list"
     else:
         status, detail = Status.ALREADY_BOUND, f"{came}; the list shows an older binding"
-    # A request that was answered with a no made no binding: an earlier one of ours did.
-    was_refused = claim.last is not None and isinstance(claim.last.verdict, _REFUSALS)
     return Outcome(
         status,
         device_id=record.device_id,
         create_time=record.create_time,
         detail=detail,
-        repeated=was_refused and is_ours and _was_sent_before(claim),
+        made_at=_made_by(record.create_time, created)
+        if is_ours and _was_sent_before(claim)
+        else None,
     )
 
 
@@ -245,17 +267,21 @@ def absent(claim: Claim, park: Park, *, is_own: bool, max_attempts: int) -> Outc
     return None
 
 
-def _refused(claim: Claim, *, set_up: bool) -> Step:
+def _refused(claim: Claim, verdict: Refused) -> Step:
     outcome = Outcome(Status.FAILED)
     if _was_sent_before(claim):
         return _unless_listed(claim, outcome)
-    return Suspect(Settle(outcome)) if set_up else Settle(outcome)
+    step = _unless_listed(claim, outcome) if verdict.unsure else Settle(outcome)
+    return Suspect(step) if verdict.set_up else step
 
 
 def _exhausted(claim: Claim) -> Step:
-    outcome = Outcome(Status.FAILED, detail=f"gave up after {claim.attempts} attempts")
-    step = _unless_listed(claim, outcome)
+    step = _unless_listed(claim, _gave_up(claim))
     return step if claim.doubts else Suspect(step)
+
+
+def _gave_up(claim: Claim) -> Outcome:
+    return Outcome(Status.FAILED, detail=f"gave up after {claim.attempts} attempts")
 
 
 def _unless_listed(claim: Claim, outcome: Outcome) -> Park:
@@ -264,14 +290,26 @@ def _unless_listed(claim: Claim, outcome: Outcome) -> Park:
 
 
 def _unreachable(attempt: Attempt) -> StopReason:
-    advice = {
-        "dns": "check the endpoint's host name and this machine's DNS",
-        "tls": "check the endpoint's host name, its certificate, and this machine's clock",
-    }
     return StopReason(
-        f"the endpoint cannot be reached: {attempt.message}",
-        hint=advice.get(attempt.code, "check the endpoint, a firewall or a proxy"),
+        f"the endpoint cannot be reached: {attempt.message}", hint=setting_to_check(attempt)
     )
+
+
+def _quota(attempt: Attempt, verdict: QuotaUsedUp) -> StopReason:
+    after_s = verdict.retry_after_s
+    when = (
+        "when the quota has been renewed, or raised; the gateway does not say when"
+        if after_s is None
+        else f"after {_moment(attempt, after_s)}"
+    )
+    return StopReason(
+        f"the gateway's quota is used up ({attempt.code}: {attempt.message})", hint=f"go on {when}"
+    )
+
+
+def _moment(attempt: Attempt, wait_s: float) -> str:
+    """Return the moment so long after an attempt, by the server's clock."""
+    return iso(datetime.fromtimestamp(attempt.sent_at + wait_s, UTC))
 
 
 def _clock(attempt: Attempt) -> StopReason:

@@ -10,6 +10,7 @@ from bulkbind.engine.claims import Claims
 from bulkbind.engine.decide import Park, Step, Suspect
 from bulkbind.engine.readback import Readback
 from bulkbind.engine.retry import Retries
+from bulkbind.engine.set_up import setting_to_check
 from bulkbind.engine.stop import DrainedError, StopReason
 from bulkbind.errors import BulkbindError
 
@@ -62,7 +63,7 @@ class Pipeline:
             max_wait_s=send.max_wait,
             concurrency=send.concurrency,
         )
-        self._readback.resend = self._binder.resend
+        self._readback.resend = self._resend
 
     @property
     def lists(self) -> int:
@@ -113,12 +114,14 @@ class Pipeline:
     async def _first_contact(self) -> bool:
         """Let one request alone prove endpoint, TLS, credentials and clock.
 
+        With rows in doubt it is their list; then, or else, a bind: rights and parameters of the one
+        prove nothing of the other.
+
         Returns: Whether rows can be sent on; False where none is left.
         Raises: DrainedError when the run stops.
         """
-        if await self._readback.first_contact():
-            return True
-        suspects: list[tuple[Claim, Step]] = []
+        await self._readback.first_contact()
+        suspects: list[tuple[Claim, Suspect]] = []
         claim: Claim | None = None
         tried = 0
         try:
@@ -143,10 +146,15 @@ class Pipeline:
             suspects.clear()
             return claim is not None
         finally:
-            # What was held back was refused for the set-up's sake: no attempt is counted.
-            for earlier, _ in suspects:
-                earlier.attempts = 0
+            # What was held back was refused for the set-up's sake: no attempt is counted, but one
+            # where the request may have been done, so that it is not taken for never sent.
+            for earlier, held_back in suspects:
+                earlier.attempts = int(isinstance(held_back.step, Park))
             await self._parts.ledger.release([earlier for earlier, _ in suspects])
+
+    async def _resend(self, claim: Claim) -> None:
+        self._claims.leave_out(claim.row)
+        await self._binder.resend(claim)
 
     async def _worker(self) -> None:
         stop = self._parts.stop
@@ -171,15 +179,12 @@ def _is_unanswered(step: Step) -> bool:
 
 def _set_up_is_wrong(claim: Claim) -> StopReason:
     last = claim.last
-    parts = (
-        [f"HTTP {last.http_status}" if last.http_status else "", last.code, last.message]
-        if last
-        else []
-    )
+    assert last is not None  # it is a suspect for its last attempt
+    parts = (f"HTTP {last.http_status}" if last.http_status else "", last.code, last.message)
     words = " ".join(part for part in parts if part)
     return StopReason(
         f"none of the first {CANARIES} devices could be bound, so it is the set-up: {words}",
-        hint="check endpoint, path, credentials and rights; no device has failed for it",
+        hint=f"{setting_to_check(last)}; no device has failed for it",
     )
 
 

@@ -32,8 +32,10 @@ class Api(Protocol):
 class Ledger(Protocol):
     """Where rows come from and outcomes go. What is awaited is durable once it returns."""
 
-    async def claim(self, run: int, after: int, most: int, sent_at: float | None) -> list[Claim]:
-        """Take up to *most* staged rows behind row *after*."""
+    async def claim(
+        self, run: int, after: int, most: int, sent_at: float | None, *, but: Sequence[int]
+    ) -> list[Claim]:
+        """Take up to *most* staged rows behind row *after*, none of *but*."""
         ...
 
     async def reclaim(self, claim: Claim, sent_at: float | None) -> None:
@@ -50,6 +52,10 @@ class Ledger(Protocol):
 
     async def doubts(self) -> list[Claim]:
         """Return every row in doubt, whoever left it."""
+        ...
+
+    async def missed(self, rows: Sequence[int]) -> None:
+        """Say that a list that could be trusted did not show rows in doubt."""
         ...
 
     async def note_doubt(self, rows: Sequence[int], why: str) -> None:

@@ -5,7 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from bulkbind.engine.decide import UNREACHABLE_AT_START, Again, Park, absent, found, too_long
+from bulkbind.engine.decide import (
+    UNREACHABLE_AT_START,
+    Again,
+    Park,
+    absent,
+    found,
+    inherited,
+    too_long,
+)
 from bulkbind.engine.retry import Retries, jitter
 from bulkbind.engine.stop import DrainedError
 from bulkbind.logs import logger
@@ -37,8 +45,8 @@ SHORTEST_ROUND_S = 0.05
 class _Parked:
     claim: Claim
     park: Park
-    silent_at: float
-    """Monotonic moment since when nothing was heard."""
+    due_at: float
+    """Monotonic moment from which on a list that lacks it says something."""
     misses: int = 0
     untrusted: int = 0
 
@@ -87,28 +95,44 @@ class Readback:
 
     def park(self, claim: Claim, park: Park) -> None:
         """Take charge of a row that only the list can settle."""
+        self._park(_Parked(claim, park, self._clock.monotonic() + self._settle_s))
+
+    def _park(self, item: _Parked) -> None:
         if not self._is_enabled:
-            if park.if_disabled is not None:
-                self._settle(_Parked(claim, park, 0.0), park.if_disabled)
+            if item.park.if_disabled is not None:
+                self._settle(item, item.park.if_disabled)
             return
-        user = self._users.setdefault(claim.device.user_id, _User())
-        user.parked.append(_Parked(claim, park, self._clock.monotonic()))
+        name = item.claim.device.user_id
+        user = self._users.setdefault(name, _User())
+        user.parked.append(item)
         if self._is_started:
-            self._serve(claim.device.user_id, user)
+            self._serve(name, user)
 
     async def load(self) -> int:
         """Park what earlier runs, or a crash, left in doubt. Returns how many rows."""
         claims = await self._ledger.doubts()
         for claim in claims:
-            self.park(claim, Park())
+            self._park(_Parked(claim, inherited(claim), self._due_at(claim), claim.misses))
         return len(claims)
 
-    async def first_contact(self) -> bool:
-        """Read one user's list alone, if anything is parked; return whether that succeeded."""
+    def _due_at(self, claim: Claim) -> float:
+        """Return since when, or from when on, a list that lacks a row in doubt says something.
+
+        An earlier process may have waited already, by the local clock; one that stands behind what
+        it wrote down was set back since, and says nothing.
+        """
+        now = self._clock.monotonic()
+        heard_s = claim.missed_at if claim.missed_at is not None else claim.silent_at
+        if heard_s is None:
+            return now + self._settle_s
+        waited_s = max(0.0, self._clock.utc_now().timestamp() - heard_s)
+        return now + self._settle_s - waited_s
+
+    async def first_contact(self) -> None:
+        """Read one user's list alone, if anything is parked."""
         for name, user in self._users.items():
-            listing = await self._read(name, user, patience=UNREACHABLE_AT_START)
-            return listing.records is not None
-        return False
+            await self._read(name, user, patience=UNREACHABLE_AT_START)
+            return
 
     def start(self) -> None:
         """Let every user's list be read from now on."""
@@ -125,7 +149,7 @@ class Readback:
         try:
             while user.parked:
                 due_at = max(
-                    min(item.silent_at for item in user.parked) + self._settle_s,
+                    min(item.due_at for item in user.parked),
                     user.last_read_at + max(self._settle_s, SHORTEST_ROUND_S),
                 )
                 await self._stop.sleep(self._clock, jitter(due_at - self._clock.monotonic()))
@@ -135,7 +159,7 @@ class Readback:
         finally:
             user.is_served = False
 
-    async def _read(self, name: str, user: _User, patience: int | None = None) -> Listing:
+    async def _read(self, name: str, user: _User, patience: int | None = None) -> None:
         """Read the list once and settle what it can settle. *patience*: see `_list`."""
         known = await self._ledger.known(name)
         user.last_read_at = asked_at = self._clock.monotonic()
@@ -145,24 +169,29 @@ class Readback:
             # Nothing is dropped: the rows stay in doubt in the ledger.
             why = f"the user's list cannot be read: {listing.attempt.message}"
             await self._give_up(items, why)
-            return listing
+            return
         missing = known - listing.records.keys()
         given_up: list[_Parked] = []
+        missed: list[int] = []
         for item in items:
             record = listing.records.get(item.claim.device.machine_code)
             if record is not None:
                 self._settle(item, found(item.claim, record, item.park))
-            elif asked_at < item.silent_at + self._settle_s:
+            elif asked_at < item.due_at:
                 user.parked.append(item)
             elif missing:
                 item.untrusted += 1
                 (given_up if item.untrusted >= READS else user.parked).append(item)
             else:
                 item.misses += 1
+                item.due_at = asked_at + self._settle_s
                 if item.misses < READS:
                     user.parked.append(item)
+                    missed.append(item.claim.row)
                 else:
                     await self._cleared(item)
+        if missed:
+            await self._ledger.missed(missed)
         self._log.info(
             "doubt.read",
             user_id=name,
@@ -177,7 +206,6 @@ class Readback:
                 f"bound, e.g. {min(missing)}"
             )
             await self._give_up(given_up, why)
-        return listing
 
     async def _cleared(self, item: _Parked) -> None:
         """The list, read twice, does not show the row."""
@@ -191,7 +219,6 @@ class Readback:
         if outcome is not None:
             self._settle(item, outcome)
             return
-        await self._ledger.release([claim])
         self._log.debug("doubt.cleared", machine_code=claim.device.machine_code)
         await self.resend(claim)
 

@@ -11,6 +11,7 @@ from aiohttp import hdrs
 from multidict import istr
 from yarl import URL
 
+from bulkbind.koodrive.connector import QuietConnector
 from bulkbind.koodrive.limits import told_by
 from bulkbind.koodrive.server_clock import SAFETY_S, ServerClock
 from bulkbind.koodrive.verdict import (
@@ -19,6 +20,7 @@ from bulkbind.koodrive.verdict import (
     Reading,
     classify,
     classify_list,
+    names_device,
     request_id_of,
 )
 from bulkbind.koodrive.watchdog import Watchdog
@@ -49,6 +51,7 @@ _PARSE_IN_THREAD_BYTES = 1 << 18
 LISTENED_TO = 10
 """First requests whose answers are looked at for headers that tell limits."""
 THROTTLED = 429
+BEYOND_SUCCESS = 300
 _JSON = "application/json"
 # Names that need not be lowered at every comparison.
 _X_USER_ID, _X_DATE, _X_TRACE_ID = istr("X-User-Id"), istr("X-Date"), istr("X-Traceid")
@@ -107,6 +110,8 @@ class KooDrive:
         self._agent = f"bulkbind/{version('bulkbind')}"
         self._session: aiohttp.ClientSession | None = None
         self._watchdog: Watchdog | None = None
+        self._names = False
+        """Whether the server has ever repeated the machine code of what it bound."""
         self._tells = False
         """Whether the last answer that was looked at told of limits."""
         self.server_clock = ServerClock(clock, skew_s)
@@ -114,9 +119,10 @@ class KooDrive:
         """Requests sent."""
 
     async def __aenter__(self) -> Self:
+        # The slots bound what is in flight; the connector need not.
+        self._connector = QuietConnector(limit=0, keepalive_timeout=IDLE_S)
         self._session = aiohttp.ClientSession(
-            # The slots bound what is in flight; the connector need not.
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE_S),
+            connector=self._connector,
             # Requests of one session act for many users: a cookie of one is none of the next's.
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._settings.connect_timeout),
@@ -145,7 +151,10 @@ class KooDrive:
         """
 
         def judge(answer: Answer) -> Reading:
-            return classify(answer, self._codes, device.machine_code)
+            reading = classify(answer, self._codes, device.machine_code, is_named=self._names)
+            if not self._names and self.requests <= LISTENED_TO:
+                self._names = names_device(answer, reading)
+            return reading
 
         body = bind_body(device)
         return await self._exchange(
@@ -206,6 +215,10 @@ class KooDrive:
                 reading = await self._judged(judge, answer)
                 if not isinstance(reading.verdict, Accepted):
                     request_id = request_id_of(answer)
+                if isinstance(reading.verdict, NoAnswer) and status < BEYOND_SUCCESS:
+                    # Perhaps the answer to another request: the next one on its connection would
+                    # be as well.
+                    self._connector.drop_idle()
             except (aiohttp.ClientError, OSError, TimeoutError) as error:
                 reading = silence(error, timeout_s)
             except BaseException:

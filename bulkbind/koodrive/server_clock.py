@@ -18,9 +18,10 @@ class ServerClock:
 
     Each `Date` header says that the server's clock stood in [Date, Date + 1 s) at some moment
     between our sending and our receiving. The estimate is the latest that all answers allow to be
-    certain; an answer that contradicts it (the server's clock was set back, or another server
-    answered) replaces it. It hangs on the monotonic clock, so a step of the local wall clock does
-    not move it.
+    certain. An answer that contradicts them (the server's clock was set, or another server
+    answered) is believed once the next one confirms it: one wrong Date would make bindings ours
+    that are not, or the other way round. It hangs on the monotonic clock, so a step of the local
+    wall clock does not move it.
     """
 
     def __init__(self, clock: Clock, skew_s: float | None = None) -> None:
@@ -28,7 +29,12 @@ class ServerClock:
         self._clock = clock
         local = clock.utc_now().timestamp() - clock.monotonic()
         self._offset = local + (skew_s or 0.0)
+        """Server minus monotonic: the least that it can be."""
+        self._most = self._offset
+        """The most that it can be."""
         self._latest = ""
+        self._doubted: tuple[float, float] | None = None
+        """Least and most by an answer that contradicts the ones before it."""
         self.measured = False
         """Whether an answer of this process has told the server's clock."""
         self.known = skew_s is not None
@@ -54,14 +60,22 @@ class ServerClock:
             sent_s: When the request was sent (monotonic).
             received_s: When the answer came (monotonic).
         """
-        if not date or (date == self._latest and self.measured):
+        if not date or (date == self._latest and self._doubted is None):
             return
         epoch = http_date(date)
         if epoch is None:
             return
         self._latest = date
-        lowest, highest = epoch - received_s, epoch + 1.0 - sent_s
-        if not self.measured or lowest > self._offset or highest < self._offset:
-            self._offset = lowest
+        least, most = epoch - received_s, epoch + 1.0 - sent_s
+        if not self.measured:
+            self._offset, self._most = least, most
+        elif least <= self._most and most >= self._offset:
+            self._offset, self._most = max(self._offset, least), min(self._most, most)
+            self._doubted = None
+        elif self._doubted and least <= self._doubted[1] and most >= self._doubted[0]:
+            self._offset, self._most = max(self._doubted[0], least), min(self._doubted[1], most)
+            self._doubted = None
+        else:
+            self._doubted = (least, most)
         self.measured = True
         self.known = True

@@ -81,19 +81,30 @@ class Reading(NamedTuple):
     message: str
 
 
-def classify(answer: Answer, codes: Codes, machine_code: str = "") -> Reading:
+def classify(
+    answer: Answer, codes: Codes, machine_code: str = "", *, is_named: bool = False
+) -> Reading:
     """Return what the answer to a bind means.
 
     Args:
         answer: The answer.
         codes: Settings.
         machine_code: The one that was sent: an answer that names another is no answer to it.
+        is_named: The server is known to name it, so that a success without it is none.
     """
-    plain = _plainly_bound(answer, machine_code)
+    plain = _plainly_bound(answer, machine_code, is_named=is_named)
     if plain is not None:
         return plain
     body = _parse(answer)
-    return _common(answer, body, codes) or _bound(answer, body, machine_code)
+    return _common(answer, body, codes) or _bound(answer, body, machine_code, is_named=is_named)
+
+
+def names_device(answer: Answer, reading: Reading) -> bool:
+    """Return whether an answer is a success that names the device."""
+    if not isinstance(reading.verdict, Accepted):
+        return False
+    record = _record((_parse(answer) or {}).get("data"))
+    return record is not None and bool(record.machine_code)
 
 
 class _Data(msgspec.Struct):
@@ -111,7 +122,7 @@ class _Success(msgspec.Struct):
 _SUCCESS = msgspec.json.Decoder(_Success)
 
 
-def _plainly_bound(answer: Answer, machine_code: str) -> Reading | None:
+def _plainly_bound(answer: Answer, machine_code: str, *, is_named: bool) -> Reading | None:
     """Return the reading of a success as it should be, at a tenth of the cost; else None."""
     if answer.status != 200 or not answer.whole:
         return None
@@ -121,9 +132,11 @@ def _plainly_bound(answer: Answer, machine_code: str) -> Reading | None:
         return None
     data = body.data
     if not (
-        data.machineCode in (machine_code, None)
+        (data.machineCode == machine_code or (data.machineCode is None and not is_named))
         and 0 < len(data.deviceId) <= LONGEST_ID
         and len(data.createTime) <= LONGEST_TIME
+        and data.deviceId.isalnum()
+        and data.createTime.isprintable()
         and body.msg.isalnum()
     ):
         return None
@@ -171,13 +184,13 @@ def _by_status(answer: Answer, number: str) -> Verdict:  # noqa: C901, PLR0911  
         case 400 | 403 if number in _RENEW:
             return AuthExpired()
         case 405 if number in _QUOTA:
-            return QuotaUsedUp()
+            return QuotaUsedUp(wire.retry_after(answer.retry_after, answer.date))
         case 400 | 403 | 404 | 405:
             return Refused(set_up=True)
         case 408 | 425:
             return Transient()
         case status if 300 <= status < 400:  # HTTP's own numbers
-            return Refused(set_up=True)
+            return Refused(set_up=True, unsure=True)
         case status if 400 <= status < 500:  # HTTP's own numbers
             return Refused()
         case 502 | 504:
@@ -208,7 +221,9 @@ def _business(
     return Reading(Refused(), code, message)
 
 
-def _bound(answer: Answer, body: dict[str, Any] | None, machine_code: str) -> Reading:
+def _bound(
+    answer: Answer, body: dict[str, Any] | None, machine_code: str, *, is_named: bool
+) -> Reading:
     record = _record(body.get("data") if body else None)
     _, message = _words(answer, body)
     if record is None:
@@ -216,6 +231,8 @@ def _bound(answer: Answer, body: dict[str, Any] | None, machine_code: str) -> Re
     if machine_code and record.machine_code and record.machine_code != machine_code:
         shown = record.machine_code[:64]
         return Reading(NoAnswer(), "0", f"the answer names another machine code: {shown!r}")
+    if is_named and not record.machine_code:
+        return Reading(NoAnswer(), "0", "the answer names no machine code, as others did")
     return Reading(Accepted(record.device_id, record.create_time), "0", message)
 
 
@@ -240,9 +257,16 @@ def request_id_of(answer: Answer) -> str:
     return _storable(found)[:LONGEST_ID] if isinstance(found, str) else ""
 
 
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
+
+
 def _storable(text: str) -> str:
-    """Return *text* without half surrogate pairs, which JSON can name and nobody can write."""
-    return text.encode("utf-8", "replace").decode("utf-8")
+    """Return *text* with a mark in the place of what nobody can write down.
+
+    That is half surrogate pairs, which JSON can name, and control characters: a NUL would end the
+    text in SQLite, others move a terminal's cursor.
+    """
+    return _CONTROL.sub("\ufffd", text.encode("utf-8", "replace").decode("utf-8"))
 
 
 def _parse(answer: Answer) -> dict[str, Any] | None:
@@ -259,14 +283,19 @@ def _words(answer: Answer, body: dict[str, Any] | None) -> tuple[str, str]:
     """Return the answer's code and message as text."""
     if body is None:
         text = answer.body[: LONGEST_MESSAGE * 4].decode("utf-8", "replace")
-        plain = re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", text)).strip()
-        return "", plain[:LONGEST_MESSAGE] or f"HTTP {answer.status} without a text"
+        plain = _line(re.sub(r"<[^>]*>", " ", text))
+        return "", plain or f"HTTP {answer.status} without a text"
     code = _first(body, "code", "error_code")
     if isinstance(code, bool) or not isinstance(code, str | int):
         code = ""
     message = _first(body, "msg", "error_msg", "message")
-    shown = _storable(message) if isinstance(message, str) else f"HTTP {answer.status}"
-    return _storable(str(code))[:64], re.sub(r"\s+", " ", shown).strip()[:LONGEST_MESSAGE]
+    shown = message if isinstance(message, str) else f"HTTP {answer.status}"
+    return _storable(str(code))[:64], _line(shown)
+
+
+def _line(text: str) -> str:
+    """Return *text* as one line that is not too long."""
+    return _storable(re.sub(r"\s+", " ", text).strip())[:LONGEST_MESSAGE]
 
 
 def _first(body: dict[str, Any], *names: str) -> object:

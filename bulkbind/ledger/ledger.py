@@ -54,7 +54,7 @@ class Ledger:
         try:
             await self._writer.open()
             await self._writer.submit(staging.discard_unconfirmed, alone=True)
-            return await self._writer.submit(work.recover)
+            return await self._writer.submit(lambda db: work.recover(db, self._now_s()))
         except BaseException:
             await self.close()
             raise
@@ -174,9 +174,13 @@ class Ledger:
         """Say that the run is sending."""
         await self._writer.submit(lambda db: work.start(db, run))
 
-    async def claim(self, run: int, after: int, most: int, sent_at: float | None) -> list[Claim]:
+    async def claim(
+        self, run: int, after: int, most: int, sent_at: float | None, *, but: Sequence[int]
+    ) -> list[Claim]:
         """See `work.claim`."""
-        return await self._writer.submit(lambda db: work.claim(db, run, after, most, sent_at))
+        return await self._writer.submit(
+            lambda db: work.claim(db, run, after, most, sent_at, but=but)
+        )
 
     async def reclaim(self, claim: Claim, sent_at: float | None) -> None:
         """See `work.reclaim`."""
@@ -187,12 +191,22 @@ class Ledger:
         await self._writer.submit(lambda db: work.release(db, claims))
 
     async def doubt(self, claim: Claim) -> None:
-        """See `work.doubt`."""
-        await self._writer.submit(lambda db: work.doubt(db, claim))
+        """See `work.doubt`; the attempts that led to it are durable as well then."""
+        attempts, self._attempts = self._attempts, []
+
+        def write(db: sqlite3.Connection) -> None:
+            work.record_attempts(db, attempts)
+            work.doubt(db, claim, self._now_s())
+
+        await self._writer.submit(write)
 
     async def doubts(self) -> list[Claim]:
         """See `work.doubts`."""
         return await self._writer.submit(work.doubts)
+
+    async def missed(self, rows: Sequence[int]) -> None:
+        """See `work.missed`."""
+        await self._writer.submit(lambda db: work.missed(db, rows, self._now_s()))
 
     async def note_doubt(self, rows: Sequence[int], why: str) -> None:
         """See `work.note_doubt`."""
@@ -252,8 +266,11 @@ class Ledger:
         await self.flushed()
         moment = iso(self._clock.utc_now())
         return await self._writer.submit(
-            lambda db: work.finish(db, run, moment, stop_reason, facts)
+            lambda db: work.finish(db, run, moment, stop_reason, facts, now_s=self._now_s())
         )
+
+    def _now_s(self) -> float:
+        return self._clock.utc_now().timestamp()
 
     async def recall(self, key: str) -> object:
         """Return a value remembered from an earlier run, or None."""
@@ -270,8 +287,8 @@ def _writing(
     settlements: Sequence[Settlement], attempts: Sequence[tuple[int, Attempt]], moment: str
 ) -> Callable[[sqlite3.Connection], None]:
     def write(db: sqlite3.Connection) -> None:
+        work.record_attempts(db, attempts)  # among them are repeats
         work.settle(db, settlements, moment)
-        work.record_attempts(db, attempts)
 
     return write
 

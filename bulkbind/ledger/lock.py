@@ -7,6 +7,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from bulkbind.errors import LedgerBusyError, LedgerError
+from bulkbind.ledger.trouble import refused
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,7 +36,7 @@ class LedgerLock:
             self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            raise LedgerError(f"lock {self._path} cannot be made: {error.strerror}") from error
+            raise refused(f"lock {self._path} cannot be made", error) from error
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

@@ -55,7 +55,8 @@ UPDATE rows SET status = 'moved', message = 'bound to another user',
                       AND k.machine_code = rows.machine_code)
 """
 _MARK_IN_DOUBT = """
-UPDATE rows SET status = 'in_doubt', detail = 'in doubt since run ' || r.run_id
+UPDATE rows SET status = 'in_doubt', detail = 'in doubt since run ' || r.run_id,
+       silent_at = d.silent_at, misses = d.misses, missed_at = d.missed_at
   FROM rows d INDEXED BY rows_open JOIN runs r ON r.run = d.run
  WHERE rows.id BETWEEN :first AND :last AND rows.status = 'staged'
    AND d.user_id = rows.user_id AND d.machine_code = rows.machine_code
@@ -74,9 +75,10 @@ UPDATE rows SET status = 'skipped', device_id = b.device_id, create_time = b.cre
 # What an older run had sent and got an error for may be bound for all that: only a list can tell,
 # and the new run waits for it, too.
 _DOUBT_OLDER = """
-UPDATE rows SET status = 'in_doubt', doubts = doubts + 1,
+UPDATE rows SET status = 'in_doubt', doubts = doubts + 1, verdict = NULL,
+       silent_at = (julianday(?1) - 2440587.5) * 86400.0, misses = 0, missed_at = NULL,
        detail = 'sent, and answered with an error, when another run took its run''s place'
- WHERE id BETWEEN ? AND ? AND status = 'staged' AND attempts > 0
+ WHERE id BETWEEN ?2 AND ?3 AND status = 'staged' AND attempts > 0
 """
 _STAGE_INVALID = """
 INSERT INTO rows (id, run, source, line, user_id, machine_code, device_name, device_os,
@@ -204,7 +206,7 @@ def confirm(db: sqlite3.Connection, run: int, moment: str) -> int:
             (run,),
         ).fetchall()
         for number, run_id in older:
-            if db.execute(_DOUBT_OLDER, span(number)).rowcount:
+            if db.execute(_DOUBT_OLDER, (moment, *span(number))).rowcount:
                 first, last = span(run)
                 db.execute(_MARK_IN_DOUBT, {"run": run, "first": first, "last": last})
             withdrawn += db.execute(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sqlite3
@@ -10,6 +11,7 @@ from importlib import resources
 from typing import TYPE_CHECKING
 
 from bulkbind.errors import LedgerError
+from bulkbind.ledger.trouble import damaged, refused, translated
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -17,9 +19,12 @@ if TYPE_CHECKING:
 
 APPLICATION_ID = 0x62626C31
 """`bbl1` in the file's header: tells a ledger from any other SQLite file."""
-MIGRATIONS = ("schema.sql",)
+MIGRATIONS = ("schema.sql", "doubt.sql")
 """Script number n brings a ledger from version n to n + 1."""
 VERSION = len(MIGRATIONS)
+CHECKED_BYTES = 64 << 20
+"""A ledger up to this size, some 150,000 rows, is checked as a whole before anything is written to
+it: less than a second. In a larger one, damage is met where it is."""
 RUN_SHIFT = 40
 """A row's id is run * 2**40 + its position."""
 
@@ -42,13 +47,14 @@ def connect(path: Path, endpoint: str | None) -> sqlite3.Connection:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
     except OSError as error:
-        raise LedgerError(f"ledger {path} cannot be opened: {error.strerror}") from error
+        raise refused(f"ledger {path} cannot be opened", error) from error
     try:
         db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     except sqlite3.Error as error:
         raise translated(path, error) from error
     try:
         _refuse_strangers(db, path)
+        _refuse_damaged(db, path)
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = FULL")
         db.execute("PRAGMA fullfsync = ON")  # macOS: a plain fsync may stop at the drive's cache
@@ -77,6 +83,8 @@ def reading(path: Path, endpoint: str | None = None) -> Iterator[sqlite3.Connect
         raise LedgerError(
             f"there is no ledger {path}", hint="no run has been made against this endpoint yet"
         )
+    if path.is_dir():
+        raise refused(f"ledger {path} cannot be read", IsADirectoryError(errno.EISDIR, "a folder"))
     try:
         db = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, isolation_level=None)
     except sqlite3.Error as error:
@@ -172,14 +180,25 @@ def _refuse_strangers(db: sqlite3.Connection, path: Path) -> None:
         )
 
 
+def _refuse_damaged(db: sqlite3.Connection, path: Path) -> None:
+    if path.stat().st_size > CHECKED_BYTES:
+        return
+    found = db.execute("PRAGMA quick_check(1)").fetchone()[0]
+    if found != "ok":
+        raise damaged(path, " ".join(str(found).split()), is_untouched=True)
+
+
 def _migrate(db: sqlite3.Connection) -> None:
     version = db.execute("PRAGMA user_version").fetchone()[0]
     for number in range(version, VERSION):
-        script = resources.files("bulkbind.ledger").joinpath(MIGRATIONS[number]).read_text("utf-8")
         db.executescript(
-            f"BEGIN EXCLUSIVE;\n{script}\nPRAGMA application_id = {APPLICATION_ID};\n"
+            f"BEGIN EXCLUSIVE;\n{_script(number)}\nPRAGMA application_id = {APPLICATION_ID};\n"
             f"PRAGMA user_version = {number + 1};\nCOMMIT;"
         )
+
+
+def _script(number: int) -> str:
+    return resources.files("bulkbind.ledger").joinpath(MIGRATIONS[number]).read_text("utf-8")
 
 
 def _claim_endpoint(db: sqlite3.Connection, path: Path, endpoint: str) -> None:
@@ -196,26 +215,3 @@ def _refuse_other(path: Path, known: object, endpoint: str) -> None:
             f"ledger {path} belongs to {known}, not to {endpoint}",
             hint="each endpoint has a ledger of its own: leave --ledger away, or name another file",
         )
-
-
-def is_damage(error: sqlite3.Error) -> bool:
-    """Return whether an error says that the file is damaged."""
-    return "CORRUPT" in _name(error)
-
-
-def _name(error: sqlite3.Error) -> str:
-    return getattr(error, "sqlite_errorname", "") or ""
-
-
-def translated(path: Path, error: sqlite3.Error) -> LedgerError:
-    """Return an error of SQLite's as one of ours."""
-    if "NOTADB" in _name(error):
-        return LedgerError(
-            f"{path} is not a ledger: {error}", hint="the file was not touched; name another one"
-        )
-    if is_damage(error):
-        return LedgerError(
-            f"ledger {path} is damaged: {error}",
-            hint="keep the file, and restore a copy; it was not written to",
-        )
-    return LedgerError(f"ledger {path}: {error}")

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from bulkbind.errors import LedgerError
 from bulkbind.ledger.lock import LedgerLock
 from bulkbind.ledger.reading import RunReader
-from bulkbind.ledger.store import connect, reading, span, transaction, translated
-from bulkbind.ledger.work import recover
+from bulkbind.ledger.store import connect, reading, span, transaction
+from bulkbind.ledger.trouble import translated
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -133,8 +133,6 @@ def _pruned(
     on_batch: Callable[[int], None],
 ) -> tuple[int, int, int]:
     """Return how many rows, attempts and runs went."""
-    with transaction(db):
-        recover(db)
     old = [run for (run,) in db.execute(_OLD, (before,))]
     # What a prune that was killed had begun.
     begun = [run for (run,) in db.execute("SELECT run FROM runs WHERE facts ->> 'pruned_rows' = 1")]

@@ -15,7 +15,18 @@ import msgspec
 from bulkbind.errors import LedgerError
 from bulkbind.ledger import compare
 from bulkbind.ledger.store import count_by, put_meta, span
-from bulkbind.model import Attempt, Claim, Device, RunState, Settlement, Status
+from bulkbind.model import (
+    AlreadyBound,
+    Attempt,
+    Claim,
+    Device,
+    Refused,
+    RunState,
+    Settlement,
+    Status,
+    Transient,
+    Verdict,
+)
 
 if TYPE_CHECKING:
     import sqlite3
@@ -23,10 +34,16 @@ if TYPE_CHECKING:
 
 # Many rows go to and fro as one JSON text: each step of a statement would take and drop Python's
 # lock, which the event loop wants at the same time.
-_CLAIM = """
-SELECT json_group_array(json_array(id, user_id, machine_code, device_name, device_os, attempts,
-                                   doubts, sent_at)) FROM
-"""
+_COLUMNS = "id, user_id, machine_code, device_name, device_os, attempts, doubts, sent_at"
+_CLAIM = f"SELECT json_group_array(json_array({_COLUMNS})) FROM"
+_DOUBT = f"""
+SELECT json_group_array(json_array({_COLUMNS}, verdict,
+       json_object('silent_at', silent_at, 'misses', misses, 'missed_at', missed_at))) FROM
+"""  # noqa: S608  # constants
+_HEARD: dict[str, Verdict] = {
+    type(verdict).__name__: verdict for verdict in (AlreadyBound(), Refused(), Transient())
+}
+"""Verdicts that say how doubt may end; no answer is none of them."""
 
 
 def _claims(text: str) -> list[Claim]:
@@ -35,11 +52,8 @@ def _claims(text: str) -> list[Claim]:
         Claim(number, Device(user, code, name, system), attempts, doubts, sent_at)
         for number, user, code, name, system, attempts, doubts, sent_at in msgspec.json.decode(text)
     ]
-    claims.sort(key=_row)
+    claims.sort(key=attrgetter("row"))
     return claims
-
-
-_row = attrgetter("row")
 
 
 def counts(db: sqlite3.Connection, run: int) -> dict[str, int]:
@@ -56,24 +70,36 @@ def start(db: sqlite3.Connection, run: int) -> None:
 
 
 def claim(
-    db: sqlite3.Connection, run: int, after: int, most: int, sent_at: float | None
+    db: sqlite3.Connection,
+    run: int,
+    after: int,
+    most: int,
+    sent_at: float | None,
+    *,
+    but: Iterable[int] = (),
 ) -> list[Claim]:
     """Take up to *most* staged rows behind row *after*, in manifest order.
 
-    *sent_at* is the server's time now, None where it is not known yet: the earliest moment at
-    which the rows may be sent.
+    Args:
+        db: The ledger.
+        run: The run's number.
+        after: A row of it, or 0.
+        most: How many.
+        sent_at: The server's time now, None where it is not known yet: the earliest moment at
+            which the rows may be sent.
+        but: Rows that somebody else has in hand.
     """
+    others = json.dumps(list(but))
     (text,) = db.execute(
-        f"{_CLAIM} (SELECT * FROM rows WHERE id BETWEEN ? AND ? AND status = 'staged' "  # noqa: S608  # a constant
-        "ORDER BY id LIMIT ?)",
-        (max(after + 1, span(run)[0]), span(run)[1], most),
+        f"{_CLAIM} (SELECT * FROM rows WHERE id BETWEEN ? AND ? AND {_FREE} ORDER BY id LIMIT ?)",  # noqa: S608  # a constant
+        (max(after + 1, span(run)[0]), span(run)[1], others, most),
     ).fetchone()
     claims = _claims(text)
     if claims:
-        # All that is staged from the first to the last, so a range names them.
+        # All that is free from the first to the last, so a range names them.
         changed = db.execute(
-            f"{_MARK_CLAIMED} BETWEEN ? AND ? AND status = 'staged'",
-            (sent_at, claims[0].row, claims[-1].row),
+            f"{_MARK_CLAIMED} BETWEEN ? AND ? AND {_FREE}",
+            (sent_at, claims[0].row, claims[-1].row, others),
         ).rowcount
         _agree(len(claims), changed)
     for taken in claims:
@@ -81,6 +107,7 @@ def claim(
     return claims
 
 
+_FREE = "status = 'staged' AND id NOT IN (SELECT value FROM json_each(?))"
 _MARK_CLAIMED = """
 UPDATE rows SET status = 'claimed',
        sent_at = CASE WHEN attempts = 0 AND doubts = 0 THEN ? ELSE sent_at END
@@ -111,12 +138,16 @@ def release(db: sqlite3.Connection, claims: Iterable[Claim]) -> None:
     )
 
 
-def doubt(db: sqlite3.Connection, taken: Claim) -> None:
-    """A request for this row got no answer that settles it."""
+def doubt(db: sqlite3.Connection, taken: Claim, now_s: float) -> None:
+    """A request for this row got no answer that settles it, or none that the list need not confirm.
+
+    *now_s*: the local clock, seconds since 1970.
+    """
     attempt = taken.last
     _expect(
         db,
-        "UPDATE rows SET status = 'in_doubt', attempts = ?, doubts = ?, sent_at = ?, "
+        "UPDATE rows SET status = 'in_doubt', attempts = ?, doubts = ?, sent_at = ?, verdict = ?, "
+        "silent_at = ?, misses = 0, missed_at = NULL, "
         "http_status = ?, code = ?, message = ?, trace_id = ?, detail = '' "
         "WHERE id = ? AND status = 'claimed'",
         [
@@ -124,6 +155,8 @@ def doubt(db: sqlite3.Connection, taken: Claim) -> None:
                 taken.attempts,
                 taken.doubts,
                 taken.sent_at,
+                type(attempt.verdict).__name__ if attempt else None,
+                now_s,
                 attempt.http_status if attempt else None,
                 attempt.code if attempt else "",
                 attempt.message if attempt else "",
@@ -134,26 +167,40 @@ def doubt(db: sqlite3.Connection, taken: Claim) -> None:
     )
 
 
-def recover(db: sqlite3.Connection) -> int:
+def recover(db: sqlite3.Connection, now_s: float) -> int:
     """Take stock at start-up: what is found claimed may have been sent. Returns how many rows.
 
     It costs no attempt: a crash is not the device's fault. Only the holder of the lock may call
-    this.
+    this. *now_s*: the local clock, seconds since 1970.
     """
     return db.execute(
         "UPDATE rows INDEXED BY rows_open SET status = 'in_doubt', doubts = doubts + 1, "
-        "detail = 'the run was cut off while it was sent' "
-        "WHERE status IN ('claimed', 'in_doubt') AND status = 'claimed'"
+        "detail = 'the run was cut off while it was sent', verdict = NULL, silent_at = ?, "
+        "misses = 0, missed_at = NULL "
+        "WHERE status IN ('claimed', 'in_doubt') AND status = 'claimed'",
+        (now_s,),
     ).rowcount
 
 
 def doubts(db: sqlite3.Connection) -> list[Claim]:
     """Return every row in doubt, whoever left it, in order of user."""
     (text,) = db.execute(
-        f"{_CLAIM} rows INDEXED BY rows_open "
+        f"{_DOUBT} rows INDEXED BY rows_open "
         "WHERE status IN ('claimed', 'in_doubt') AND status = 'in_doubt'"
     ).fetchone()
-    return sorted(_claims(text), key=lambda claim: (claim.device.user_id, claim.row))
+    claims = [
+        Claim(row, Device(*device), attempts, doubts, sent_at, left=_HEARD.get(verdict), **silence)
+        for row, *device, attempts, doubts, sent_at, verdict, silence in msgspec.json.decode(text)
+    ]
+    return sorted(claims, key=lambda claim: (claim.device.user_id, claim.row))
+
+
+def missed(db: sqlite3.Connection, rows: Iterable[int], now_s: float) -> None:
+    """A list that could be trusted did not show these rows. *now_s*: the local clock."""
+    db.executemany(
+        "UPDATE rows SET misses = misses + 1, missed_at = ? WHERE id = ? AND status = 'in_doubt'",
+        [(now_s, row) for row in rows],
+    )
 
 
 def note_doubt(db: sqlite3.Connection, rows: Iterable[int], why: str) -> None:
@@ -178,6 +225,14 @@ def settle(db: sqlite3.Connection, settlements: Sequence[Settlement], moment: st
         return
     outcomes = msgspec.json.encode([_settled(item) for item in settlements]).decode()
     _agree(len(settlements), db.execute(_SETTLE, (outcomes, moment)).rowcount)
+    db.executemany(
+        _COUNT_REPEATS,
+        [
+            (item.outcome.repeated, item.outcome.made_at, item.row)
+            for item in settlements
+            if item.outcome.made_at is not None
+        ],
+    )
     bound = [item.row for item in settlements if item.outcome.status in _BINDS]
     if bound:
         db.execute(_BIND, (msgspec.json.encode(bound).decode(),))
@@ -185,13 +240,22 @@ def settle(db: sqlite3.Connection, settlements: Sequence[Settlement], moment: st
 
 _SETTLE = """
 UPDATE rows SET status = o.value ->> 1, attempts = o.value ->> 2,
-       repeats = repeats + (o.value ->> 3), device_id = o.value ->> 4, create_time = o.value ->> 5,
-       http_status = coalesce(o.value ->> 6, http_status), code = coalesce(o.value ->> 7, code),
-       message = coalesce(o.value ->> 8, message), trace_id = coalesce(o.value ->> 9, trace_id),
-       detail = o.value ->> 10, settled_at = ?2,
-       cells = CASE WHEN o.value ->> 11 THEN NULL ELSE cells END
+       device_id = o.value ->> 3, create_time = o.value ->> 4,
+       http_status = coalesce(o.value ->> 5, http_status), code = coalesce(o.value ->> 6, code),
+       message = coalesce(o.value ->> 7, message), trace_id = coalesce(o.value ->> 8, trace_id),
+       detail = o.value ->> 9, settled_at = ?2,
+       cells = CASE WHEN o.value ->> 10 THEN NULL ELSE cells END
   FROM json_each(?1) o
  WHERE rows.id = o.value ->> 0 AND rows.status IN ('claimed', 'in_doubt')
+"""
+# Requests that met the binding: those sent after it was made (`sent_at` is never later than the
+# true moment), and those that were told no, which made none. They may be of several processes.
+_COUNT_REPEATS = """
+UPDATE rows SET repeats = ?1 + (
+       SELECT count(*) FROM attempts a
+        WHERE a.row = rows.id AND (a.verdict IN ('Refused', 'AlreadyBound')
+           OR a.verdict IN ('NoAnswer', 'Transient') AND a.sent_at > ?2))
+ WHERE id = ?3
 """
 _BIND = """
 INSERT INTO bindings (user_id, machine_code, device_id, create_time, device_name, device_os, since,
@@ -212,7 +276,6 @@ def _settled(item: Settlement) -> tuple[object, ...]:
         item.row,
         outcome.status,
         item.attempts,
-        outcome.repeated,
         outcome.device_id,
         outcome.create_time,
         attempt.http_status if attempt else None,
@@ -257,9 +320,11 @@ def finish(
     moment: str,
     stop_reason: str | None,
     facts: Mapping[str, object],
+    *,
+    now_s: float,
 ) -> RunState:
     """End the sending: what is still claimed may have been sent. Returns the run's last state."""
-    recover(db)
+    recover(db, now_s)
     left = db.execute(
         "SELECT count(*) FROM rows WHERE id BETWEEN ? AND ? AND (status = 'staged' "
         "OR (status = 'in_doubt' AND ?))",

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from bulkbind.errors import BulkbindError, LedgerError
-from bulkbind.ledger.store import connect, is_damage, transaction, translated
+from bulkbind.ledger.rescue import Identity, identity, rescue
+from bulkbind.ledger.store import connect, transaction
+from bulkbind.ledger.trouble import is_damage, translated
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,6 +46,8 @@ class Writer:
         self._thread = threading.Thread(target=self._run, name="ledger-writer", daemon=True)
         self._loop = asyncio.get_running_loop()
         self._failure: BulkbindError | None = None
+        self._file: Identity | None = None
+        """The file that was opened."""
         self._opened: asyncio.Future[None] = self._loop.create_future()
         self._closed: asyncio.Future[None] = self._loop.create_future()
 
@@ -87,6 +91,7 @@ class Writer:
             self._tell(_fail, self._opened, error)
             self._tell(_done, self._closed)
             return
+        self._file = identity(self._path)
         self._tell(_done, self._opened)
         try:
             while self._step(db):
@@ -124,6 +129,9 @@ class Writer:
         error: BulkbindError | None = self._failure
         if error is None:
             error = self._attempt(db, group)
+            # What this group wrote is in the file that is gone, and is rescued with the rest.
+            if identity(self._path) != self._file:
+                error = rescue(db, self._path)
         if error is None:
             for item in group:
                 self._tell(_done, item.future, item.result)
@@ -146,7 +154,7 @@ class Writer:
             return error
         except sqlite3.DatabaseError as error:
             if is_damage(error):
-                return translated(self._path, error)
+                return translated(self._path, error, is_untouched=False)
             return LedgerError(
                 f"ledger {self._path} could not be written: {error}",
                 hint="free the disk or mend its rights; `bulkbind resume` then goes on, and what "

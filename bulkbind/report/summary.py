@@ -93,5 +93,5 @@ def _pace(facts: dict[str, Any]) -> list[str]:
     if facts.get("requests_lists"):
         parts.append(f"{facts['requests_lists']:,} list calls")
     if facts.get("posted_again_after_bound"):
-        parts.append(f"{facts['posted_again_after_bound']:,} posted again after they were bound")
+        parts.append(f"{facts['posted_again_after_bound']:,} requests for what was bound already")
     return ["sent: " + ", ".join(parts)]

@@ -34,6 +34,7 @@ class Expected:
 
     verdict: str
     ends: str = "bound"
+    """How rows may end, apart by blanks."""
     code: int = 0
 
 
@@ -58,9 +59,9 @@ EXPECTED = {
     "wrong-type": Expected("Accepted"),
     "business": Expected("Refused", "failed", 1),
     "redirect": Expected("Refused", "failed", 1),
-    # By such a Date the binding is an hour older than its request; and an X-Date made from it is
-    # refused, which may stop the run.
-    "wrong-date": Expected("Accepted", "already_bound", 3),
+    # Two such Dates in a row are believed: then a binding is an hour older than its request, and an
+    # X-Date made from them is refused, which may stop the run.
+    "wrong-date": Expected("Accepted", "bound already_bound", 3),
     "other-code": Expected("NoAnswer"),
 }
 
@@ -122,7 +123,7 @@ def test_a_fault_comes_to_what_the_table_says(under_fault, name):
     evidence = under_fault(name)
 
     assert evidence.verdicts().keys() == {expected.verdict}
-    assert evidence.ends().keys() == {expected.ends}
+    assert set() < evidence.ends().keys() <= set(expected.ends.split())
     assert evidence.code in {expected.code, expected.code % 3}
 
 
@@ -314,6 +315,7 @@ CASES = {
     "204": said(b"HTTP/1.1 204 No Content\r\n\r\n"),
     "999": said(http(b"", status="999 What")),
     "307": said(http(b"", status="307 Away"), **NOT_DONE),
+    "303_and_done": said(http(b"", status="303 See Other"), verdict="Refused"),
     # a strange body
     "array": Case(lambda talk: http(b"[%b]" % (SUCCESS % talk.data))),
     "text": said(http(b'"success"')),
@@ -566,10 +568,6 @@ async def garbage_later(talk: Talk) -> None:
 
 
 AFTERS = {say.__name__: say for say in (two_at_once, in_the_body, later, garbage_later)}
-BELIEVED = pytest.mark.xfail(
-    reason="an answer that comes while a kept connection is idle is taken for the next request's",
-    strict=True,
-)
 
 
 @pytest.mark.slow
@@ -580,7 +578,7 @@ BELIEVED = pytest.mark.xfail(
         ("in_the_body", False),
         ("garbage_later", False),
         ("later", True),
-        pytest.param("later", False, marks=BELIEVED),
+        ("later", False),
     ],
 )
 async def test_an_answer_to_no_request_is_never_the_next_ones(tmp_path, name, is_named):

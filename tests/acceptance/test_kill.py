@@ -60,7 +60,7 @@ def agreeing() -> Evidence:
         summary={"counts": {"bound": 3}, "posted_again_after_bound": 0},
         ledger=list(rows),
         ledger_bindings=held,
-        counted=set(),
+        counted={},
         refusals=set(),
         server=dict(held),
         journal=[line_of(row) for row in rows],
@@ -220,7 +220,7 @@ TAMPERED = {
         lambda e: replace(
             posted_again(e, bound_at="2026-11-23T11:59:57.900Z"),
             refusals={f"{LATER} posted_again"},
-            counted={KEYS[0]},
+            counted={KEYS[0]: 1},
             summary={**e.summary, "posted_again_after_bound": 1},
         ),
         {"posted_again_after_bound"},

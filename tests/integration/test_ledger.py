@@ -160,7 +160,7 @@ def test_a_crash_leaves_claimed_rows_in_doubt(db):
     run = staged(db, "a", [valid(2, "A"), valid(3, "B")])
     claimed(db, run, 1)
     with transaction(db):
-        found = work.recover(db)
+        found = work.recover(db, 1.0)
         doubts = work.doubts(db)
 
     assert found == 1
@@ -400,7 +400,7 @@ async def test_reports_can_be_read_beside_a_writer(tmp_path):
     await ledger.confirm(run)
     with reading(tmp_path / "l.db") as db:
         before = RunReader(db, run).counts()
-        await ledger.claim(run, 0, 1, None)
+        await ledger.claim(run, 0, 1, None, but=())
         after = RunReader(db, run).counts()
     await ledger.close()
 

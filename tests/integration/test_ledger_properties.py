@@ -107,7 +107,7 @@ class LedgerMachine(RuleBasedStateMachine):
         claim = self._held.pop()
         claim.doubts += 1
         with transaction(self._db):
-            work.doubt(self._db, claim)
+            work.doubt(self._db, claim, 1.0)
 
     @rule(
         status=st.sampled_from((*FINAL, Status.SKIPPED, Status.WITHDRAWN, None)),
@@ -137,7 +137,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self._db = connect(self._path, "https://example.test")
         staging.discard_unconfirmed(self._db)
         with transaction(self._db):
-            assert work.recover(self._db) == len(held)
+            assert work.recover(self._db, 1.0) == len(held)
         self._after = 0
 
     @precondition(lambda self: self._run)
@@ -145,7 +145,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def finish(self, is_stopped):
         self._held.clear()
         with transaction(self._db):
-            work.finish(self._db, self._run, "t", "stopped" if is_stopped else None, {})
+            work.finish(self._db, self._run, "t", "stopped" if is_stopped else None, {}, now_s=1.0)
 
     @invariant()
     def every_row_has_one_state(self):

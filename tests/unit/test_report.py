@@ -759,7 +759,7 @@ def test_summary_adds_the_detail_of_the_example():
                 "posted_again_after_bound": 1,
             },
             "sent: 10 requests in 1.0 s, 3 of them throttled, pace 20/s (told by the gateway), "
-            "2 list calls, 1 posted again after they were bound",
+            "2 list calls, 1 requests for what was bound already",
             id="everything",
         ),
         pytest.param(

@@ -102,16 +102,67 @@ def test_answers_sharpen_the_estimate():
     "by_s", [-3 * DAY, -20 * MINUTE, -5.0, 20 * MINUTE], ids=["-3 d", "-20 min", "-5 s", "+20 min"]
 )
 def test_a_server_clock_that_is_set_is_followed(by_s):
-    """The next answer after the server's clock was set puts the estimate right."""
+    """The second answer after the server's clock was set puts the estimate right, not the first."""
     server = Server(-1.0)
     estimate = ServerClock(server.local)
     server.exchange(estimate)
     server.local.advance(10)
+    before = estimate.skew_s()
 
     server.set_clock(by_s)
     server.exchange(estimate)
+    after_one = estimate.skew_s()
+    server.exchange(estimate)
 
+    assert after_one == before
     assert server.now() - 1.1 <= estimate.now() <= server.now() + EPSILON_S
+
+
+HOUR = 3600.0
+LIES = {
+    "one": ([0, HOUR, 0, 0], 0),
+    "one, at the end": ([0, 0, -HOUR], 0),
+    "two apart": ([0, HOUR, 0, HOUR, 0], 0),
+    "two that differ": ([0, HOUR, -HOUR, 0], 0),
+    "three that differ": ([0, HOUR, -HOUR, 2 * HOUR, 0], 0),
+    "two alike are the truth": ([0, HOUR, HOUR], HOUR),
+    "two alike after one that differs": ([0, -HOUR, HOUR, HOUR], HOUR),
+    "there and back": ([0, HOUR, HOUR, 0, 0], 0),
+    "a lie alone in the second of a truth": ([0, 0, HOUR, 0, 0, HOUR, 0], 0),
+    "the first of all counts": ([HOUR], HOUR),
+    "the first of all is given up": ([HOUR, 0, 0], 0),
+}
+
+
+@pytest.mark.parametrize("pause_s", [0.01, 3.0], ids=["one second", "seconds"])
+@pytest.mark.parametrize(("told", "believed"), LIES.values(), ids=LIES.keys())
+def test_a_date_that_contradicts_is_believed_once_the_next_one_confirms_it(told, believed, pause_s):
+    """*told*: how far the Date of each answer lies from the truth; *believed*: the estimate."""
+    server = Server(0.0)
+    estimate = ServerClock(server.local)
+
+    for off_s in told:
+        server.local.advance(pause_s)
+        server.set_clock(off_s)
+        server.exchange(estimate, 0.01, 0.01)
+        server.set_clock(-off_s)
+
+    assert estimate.now() - server.now() == pytest.approx(believed, abs=1.1)
+
+
+def test_a_node_whose_clock_is_off_moves_nothing():
+    """Every third answer comes from a node that is an hour ahead: the estimate stays."""
+    server = Server(0.0)
+    estimate = ServerClock(server.local)
+
+    for number in range(60):
+        off_s = HOUR if number % 3 == 2 else 0.0
+        server.local.advance(0.1)
+        server.set_clock(off_s)
+        server.exchange(estimate)
+        server.set_clock(-off_s)
+
+        assert server.now() - 1.1 <= estimate.now() <= server.now() + EPSILON_S
 
 
 def test_a_small_step_back_stays_within_the_safety_margin():

@@ -9,7 +9,14 @@ from typing import get_args
 import pytest
 from hypothesis import example, given, strategies as st
 
-from bulkbind.koodrive.verdict import Answer, Codes, Reading, classify, classify_list
+from bulkbind.koodrive.verdict import (
+    Answer,
+    Codes,
+    Reading,
+    classify,
+    classify_list,
+    names_device,
+)
 from bulkbind.model import (
     Accepted,
     AlreadyBound,
@@ -32,6 +39,7 @@ CREATED = "2025-12-17T06:19:01.803Z"
 CODES = Codes(already_bound=frozenset({"13000310"}), retryable=frozenset({"13000999"}))
 HTML = b"<html><head><title>502 Bad Gateway</title></head><body><h1>nginx</h1></body></html>"
 SET_UP = Refused(set_up=True)
+AWAY = Refused(set_up=True, unsure=True)
 
 
 def dump(body: object) -> bytes:
@@ -261,11 +269,11 @@ def test_other_statuses_are_never_about_the_clock(status):
     [
         pytest.param(100, b"", NoAnswer(), id="100"),
         pytest.param(204, b"", NoAnswer(), id="204"),
-        pytest.param(301, b"", SET_UP, id="301"),
-        pytest.param(302, HTML, SET_UP, id="302"),
-        pytest.param(307, b"", SET_UP, id="307"),
-        pytest.param(308, success(), SET_UP, id="308 with a record"),
-        pytest.param(304, b"", SET_UP, id="304"),
+        pytest.param(301, b"", AWAY, id="301"),
+        pytest.param(302, HTML, AWAY, id="302"),
+        pytest.param(307, b"", AWAY, id="307"),
+        pytest.param(308, success(), AWAY, id="308 with a record"),
+        pytest.param(304, b"", AWAY, id="304"),
         pytest.param(408, b"", Transient(), id="408"),
         pytest.param(425, b"", Transient(), id="425"),
         pytest.param(409, {"code": 1, "msg": "conflict"}, Refused(), id="409"),
@@ -320,6 +328,57 @@ def test_code_0_with_a_record_is_accepted(body, device_id, create_time):
     found = read(answer(200, body))
 
     assert found == Reading(Accepted(device_id, create_time), "0", "success")
+
+
+@pytest.mark.parametrize(
+    ("changes", "device_id", "create_time"),
+    [
+        ({"deviceId": "12\x0034"}, "12\ufffd34", CREATED),
+        ({"deviceId": "\x00"}, "\ufffd", CREATED),
+        ({"createTime": "2026\x00"}, DEVICE_ID, "2026\ufffd"),
+        ({"deviceId": "12\x1b[2J34\x9f"}, "12\ufffd[2J34\ufffd", CREATED),
+        ({"deviceId": "12\ud80034"}, "12?34", CREATED),
+    ],
+    ids=["NUL in an id", "an id of NUL", "NUL in a time", "terminal controls", "half a pair"],
+)
+def test_what_nobody_can_write_down_is_replaced_in_sight(changes, device_id, create_time):
+    """A NUL would cut the text in SQLite, a control character move a terminal's cursor."""
+    found = read(answer(200, success(**changes)))
+
+    assert found.verdict == Accepted(device_id, create_time)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "message"),
+    [
+        (200, {"code": 13, "msg": "no\x00 room"}, "no\ufffd room"),
+        (500, b"oh\x00 dear\x1b[31m", "oh\ufffd dear\ufffd[31m"),
+        (403, {"error_code": "A\x00B", "error_msg": "x\r\ny"}, "x y"),
+    ],
+    ids=["NUL in JSON", "NUL in plain text", "line ends"],
+)
+def test_messages_are_one_line_that_can_be_written_down(status, body, message):
+    """White space is one blank, what cannot be shown is marked."""
+    found = read(answer(status, body))
+
+    assert found.message == message
+    assert "\x00" not in found.code
+
+
+def test_a_server_that_names_devices_must_name_them():
+    """A success without a machine code is doubt there, and an acceptance elsewhere."""
+    nameless = answer(200, success(machineCode=...))
+    null = answer(200, success(machineCode=None))
+    named = answer(200, success())
+
+    for each in (nameless, null):
+        found = classify(each, CODES, "SN_1", is_named=True)
+        assert found.verdict == NoAnswer()
+        assert "no machine code" in found.message
+        assert not names_device(each, read(each))
+    assert classify(named, CODES, "SN_1", is_named=True).verdict == Accepted(DEVICE_ID, CREATED)
+    assert names_device(named, read(named))
+    assert not names_device(answer(500), read(answer(500)))
 
 
 @pytest.mark.parametrize("status", [200, 201, 202])
