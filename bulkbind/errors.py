@@ -16,14 +16,19 @@ A row that cannot be bound is never an exception: it is a value with a status.
 from __future__ import annotations
 
 
+def _storable(text: str) -> str:
+    """Return a text that may quote any file, with bytes that are no text as escapes."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 class BulkbindError(Exception):
     """The root. The text says what was being done, with which value, and what is allowed."""
 
     exit_code = 2
 
     def __init__(self, message: str, *, hint: str = "") -> None:
-        super().__init__(message)
-        self.hint = hint
+        super().__init__(_storable(message))
+        self.hint = _storable(hint)
         """What to do next: one sentence, or empty."""
 
 

@@ -20,7 +20,9 @@ from bulkbind.errors import UsageError
 if TYPE_CHECKING:
     from pathlib import Path
 
-SECRET_KEYS = frozenset({"authorization", "token", "password", "secret", "refresh_token"})
+SECRET_KEYS = frozenset(
+    {"authorization", "token", "access_token", "refresh_token", "password", "secret", "app_secret"}
+)
 
 Form = Literal["console", "json"]
 Event = MutableMapping[str, Any]
@@ -182,7 +184,11 @@ def _renderer(sink: Sink) -> Callable[[object, str, Event], object]:
     if sink.form == "console":
         return cast(
             "Callable[[object, str, Event], object]",
-            structlog.dev.ConsoleRenderer(colors=is_terminal(sink.stream)),
+            structlog.dev.ConsoleRenderer(
+                colors=is_terminal(sink.stream),
+                # Its own choice, where rich is installed, prints the values of local variables.
+                exception_formatter=structlog.dev.plain_traceback,
+            ),
         )
     as_json = structlog.processors.JSONRenderer()
 

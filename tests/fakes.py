@@ -167,6 +167,9 @@ class OpenGate:
     def closed_for_s(self) -> float:
         return 0.0
 
+    def refused_for_s(self) -> float:
+        return 0.0
+
     def per_s(self) -> float | None:
         return None
 

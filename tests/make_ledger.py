@@ -19,8 +19,11 @@ from tests.kit import ask, bulkbind, fleet, process, sandbox, write_csv
 
 FOLDER = Path(__file__).parent / "ledgers"
 ROWS = 40
-FINISHED = [*fleet(6), fleet(1)[0], ("a-hyphen", "user_1", "", ""), ("SN000001", "other", "", "")]
-"""Bound or failed, then a duplicate, an invalid row, and a device for a second user."""
+FINISHED = [
+    *fleet(6), fleet(1)[0], ("a-hyphen", "user_1", "", ""), (fleet(ROWS)[-1][0], "other", "", ""),
+]  # fmt: skip
+"""Bound or failed, then a duplicate, an invalid row, and a device that the other run gives to
+another user."""
 
 
 def make(home: Path) -> tuple[Path, Path]:

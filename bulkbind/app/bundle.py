@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -14,10 +15,9 @@ from itertools import islice
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
-from pydantic import SecretStr
-
 from bulkbind.clock import Clock, SystemClock
 from bulkbind.errors import LedgerError
+from bulkbind.koodrive import known_secrets
 from bulkbind.ledger import RunReader, find_run, people, reading
 from bulkbind.logs import redact
 from bulkbind.model import NEEDS_PERSON, PENDING
@@ -166,6 +166,9 @@ def _row(row: ResultRow, sources: Sequence[Source], mask: Mask, *, with_ids: boo
             if name in row.broken:
                 cells[_ROW_COLUMNS.index(name)] = "(breaks its rule)"
         cells[_ROW_COLUMNS.index("detail")] = ""
+    elif not with_ids and row.changes:
+        # The names that the operator wrote stand in front of it.
+        cells[_ROW_COLUMNS.index("detail")] = safe(mask.text(row.detail[len(row.changes) :]))
     return cells
 
 
@@ -235,21 +238,11 @@ def _secrets(settings: Settings) -> list[str]:
 
     None should be in anything that goes into a bundle; this is the second lock on the door.
     """
-    found: set[str] = set()
-    files = [settings.end.notify_url_file]
-    for name in type(settings.auth).model_fields:
-        value = getattr(settings.auth, name)
-        if isinstance(value, SecretStr):
-            found.add(value.get_secret_value())
-        elif isinstance(value, Path):
-            files.append(value)
-    for path in files:
-        if path is not None:
-            try:
-                found.add(path.read_text(encoding="utf-8"))
-            except (OSError, UnicodeDecodeError):
-                continue
-    return sorted({secret.strip() for secret in found if secret.strip()}, key=len, reverse=True)
+    found = known_secrets(settings.auth, settings.ledger_path())
+    if settings.end.notify_url_file is not None:
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            found.add(settings.end.notify_url_file.read_text(encoding="utf-8").strip())
+    return sorted(filter(None, found), key=len, reverse=True)
 
 
 def _without(text: str, secrets: Sequence[str]) -> str:

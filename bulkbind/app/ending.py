@@ -20,6 +20,8 @@ MOST_FILES = 10
 MOST_WHY = 160
 """Characters of a reason; the report has all of them."""
 
+_ADDING = ("paced_s", "cooled_s", "retrying_s")
+
 _TO_DO: dict[str, str] = {
     Status.FAILED: "failed: mend the row, or run failed.csv once more as it is",
     Status.INVALID: "invalid: mend the cell that the reason names, in failed.csv or at its source",
@@ -130,7 +132,8 @@ def _added(facts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     total: dict[str, Any] = {}
     for item in facts:
         for key, value in item.items():
-            total[key] = total.get(key, 0) + value if key.startswith("requests") else value
+            adds = key.startswith("requests") or key in _ADDING
+            total[key] = total.get(key, 0) + value if adds else value
     return total
 
 

@@ -24,7 +24,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bulkbind.app.inputs import Named
+from bulkbind.app.inputs import Named, shown
 from bulkbind.app.run import bind_all, new_session, probe
 from bulkbind.app.sending import RunResult, Session, held_ledger, result
 from bulkbind.clock import Clock, iso
@@ -35,7 +35,6 @@ from bulkbind.errors import (
     ManifestError,
     UsageError,
 )
-from bulkbind.koodrive import fixed_token
 from bulkbind.manifest import digest, open_manifest
 from bulkbind.model import RunState, Status
 from bulkbind.report.files import replacing, write_json
@@ -52,7 +51,10 @@ MIN_AGE_S = 60.0
 UNFINISHED_NAMES = (".part", ".tmp", ".filepart", "~")
 """Endings that programs give to files which they are still writing."""
 WITH_PROBLEMS = "with-problems"
-_FACTS = ("requests", "requests_throttled", "requests_lists", "pace_per_s", "pace_from")
+_FACTS = (
+    "requests", "requests_throttled", "requests_lists", "paced_s", "cooled_s", "retrying_s",
+    "pace_per_s", "pace_from", "limit", "limit_in_flight",
+)  # fmt: skip
 _WORST = (0, 1, 2, 3, 75, 4, 130, 143)
 """Exit codes; the last of them that a file has is that of the command."""
 
@@ -107,8 +109,8 @@ class InboxResult:
     def as_json(self) -> dict[str, Any]:
         """Return it as `inbox.json` holds it."""
         return {
-            "inbox": str(self.inbox),
-            "archive": str(self.archive),
+            "inbox": shown(self.inbox),
+            "archive": shown(self.archive),
             "started_at": self.started_at,
             "ended_at": self.ended_at,
             "exit_code": self.exit_code,
@@ -127,7 +129,7 @@ class InboxResult:
                     "changes": item.changes,
                     "examples": item.examples,
                     "report": str(item.report) if item.report else None,
-                    "moved_to": str(item.moved_to) if item.moved_to else None,
+                    "moved_to": shown(item.moved_to) if item.moved_to else None,
                     "problem": item.problem,
                     "hint": item.hint,
                 }
@@ -163,7 +165,6 @@ async def run_inbox(
         file, and the others are run.
     """
     session = new_session(settings, listener, stop, clock)
-    fixed_token(settings.auth)
     probe(settings)
     inbox, archive = _folders(inbox, archive)
     async with held_ledger(session) as ledger:
@@ -251,23 +252,28 @@ class _Pass:
         try:
             run_id = await self._finished(path, before)
             if run_id is None:
-                named = Named(path, str(path))
+                named = Named(path, shown(path))
                 manifest = open_manifest(path, self._session.settings.manifest, named.name)
                 ended = await bind_all(self._session, self._ledger, [manifest], [path])
                 if isinstance(ended, RunResult):
                     return InboxFile(
-                        name=path.name, exit_code=ended.exit_code, problem="it was not confirmed"
+                        name=shown(path.name),
+                        exit_code=ended.exit_code,
+                        problem="it was not confirmed",
                     )
                 run_id = ended
         except (ManifestError, InvalidRowsError, UsageError) as error:
             return InboxFile(
-                name=path.name, exit_code=error.exit_code, problem=str(error), hint=error.hint
+                name=shown(path.name),
+                exit_code=error.exit_code,
+                problem=str(error),
+                hint=error.hint,
             )
         return await asyncio.to_thread(self._settle, path, before, run_id)
 
     async def _finished(self, path: Path, before: os.stat_result) -> str | None:
         touched = datetime.fromtimestamp(before.st_ctime, UTC)
-        return await self._ledger.finished(await self._digest(path), str(path), iso(touched))
+        return await self._ledger.finished(await self._digest(path), shown(path), iso(touched))
 
     def _settle(self, path: Path, before: os.stat_result, run_id: str) -> InboxFile:
         """Write a run's report, and move its file if its rows are accounted for."""
@@ -299,7 +305,7 @@ class _Pass:
         folder.mkdir(mode=0o700, exist_ok=True)
         for failed in report.files:
             if failed.name == "failed.csv" or failed.parent.name == "failed":
-                stem = path.name.removesuffix(failed.suffix)
+                stem = path.name.removesuffix(".gz").removesuffix(failed.suffix)
                 _copy(failed, folder / f"{run_id}-{stem}.failed{failed.suffix}")
         return folder / f"{run_id}-{path.name}"
 
@@ -338,7 +344,7 @@ def _file_of(path: Path, ended: RunResult, run_id: str) -> InboxFile:
     assert ended.report is not None  # as its caller knows
     summary = ended.report.summary
     return InboxFile(
-        name=path.name,
+        name=shown(path.name),
         exit_code=ended.exit_code,
         run_id=run_id,
         state=summary.state.value,

@@ -21,6 +21,8 @@ TOLD_EVERY_S = 30.0
 TOLD_AT_MOST_S = 1.0
 """A progress line at most this often."""
 
+SHORTEST_S = 1e-3
+
 _POSITION = (1 << RUN_SHIFT) - 1
 """The part of a row's id that counts within its run."""
 
@@ -76,6 +78,8 @@ class Progress:
 
     def _tell(self) -> None:
         now = self._clock.monotonic()
+        recent_per_s = (self._done - self._told) / max(now - self._told_at, SHORTEST_S)
+        left_s = (self._rows - self._done) / recent_per_s if recent_per_s else None
         self._told_at, self._told = now, self._done
         self._log.info(
             "run.progress",
@@ -83,7 +87,8 @@ class Progress:
             rows=self._rows,
             **self._counts,
             per_s=round(self._done / max(now - self._began_at, TOLD_AT_MOST_S), 1),
-            pace_per_s=self._pace(),
+            pace_per_s=None if (pace := self._pace()) is None else round(pace, 2),
+            left_s=None if left_s is None else round(left_s, 1),
         )
 
     def _tell_device(self, item: Settlement) -> None:

@@ -12,7 +12,7 @@ from pydantic import SecretStr
 from bulkbind.app.listener import Listener, Silent
 from bulkbind.app.run import run
 from bulkbind.sandbox import SandboxOptions
-from bulkbind.settings import ApiSettings
+from bulkbind.settings import ApiSettings, AuthSettings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -60,7 +60,7 @@ async def rehearse(
                     "api": settings.api.model_copy(
                         update={"endpoint": served.url, "path": ApiSettings().path}
                     ),
-                    "auth": settings.auth.model_copy(update={"token": SecretStr("AT rehearsal")}),
+                    "auth": AuthSettings(mode="token", token=SecretStr("AT rehearsal")),
                     "ledger": Path(folder, "rehearsal.db"),
                     "out": settings.out or OUT,
                 }

@@ -29,7 +29,8 @@ from bulkbind.errors import (
     ManifestError,
     UsageError,
 )
-from bulkbind.koodrive import fixed_token
+from bulkbind.koodrive import authorizer
+from bulkbind.ledger import Policy
 from bulkbind.manifest import Manifest, digest, open_manifest
 from bulkbind.model import CheckedRow, Status
 
@@ -71,7 +72,6 @@ async def run(
         LedgerBusyError, LedgerError. Nothing was sent, but for LedgerError.
     """
     session = new_session(settings, listener, stop, clock)
-    fixed_token(settings.auth)  # said before a long manifest is read
     with named(manifests) as inputs:
         opened = [open_manifest(each.path, settings.manifest, each.name) for each in inputs]
         probe(settings)
@@ -98,7 +98,6 @@ async def resume(
     Raises: UsageError if there is none, or *run_id* is another run; otherwise as `run`.
     """
     session = new_session(settings, listener, stop, clock)
-    fixed_token(settings.auth)
     async with held_ledger(session) as ledger:
         unfinished = await ledger.unfinished()
         if unfinished is None or (run_id and not unfinished[1].startswith(run_id)):
@@ -144,8 +143,10 @@ async def bind_all(
 def new_session(
     settings: Settings, listener: Listener | None, stop: StopSignal | None, clock: Clock | None
 ) -> Session:
-    """Return what a command works with, and what it does without."""
-    return Session(settings, clock or SystemClock(), stop or StopSignal(), listener or Silent())
+    """Return what a command works with. Raises: UsageError where there are no credentials."""
+    own = clock or SystemClock()
+    auth = authorizer(settings.auth, settings.ledger_path(), own)
+    return Session(settings, own, stop or StopSignal(), listener or Silent(), auth)
 
 
 class _Staging:
@@ -164,10 +165,12 @@ class _Staging:
         try:
             await self._stage(number)
             await self._refuse_changed(known, paths)
+            reads = self._session.settings.manifest
+            policy = Policy(reads.on_duplicate, reads.on_conflict)
+            self._examples += await self._ledger.judge(number, policy)
             await self._ledger.ready(number)
             counts = await self._ledger.counts(number)
             self._refuse_invalid(counts)
-            await self._warn_of_conflicts(number)
             if not sum(counts.values()):
                 self._session.listener.notice("the manifests hold no rows")
             is_wanted = self._session.listener.confirm(counts)
@@ -209,6 +212,7 @@ class _Staging:
                 position,
                 self._watched(manifest),
                 rebind=self._session.settings.manifest.rebind,
+                keep_duplicates=self._session.settings.manifest.on_duplicate == "error",
                 on_batch=self._on_batch,
             )
             for notice in manifest.notices:
@@ -218,11 +222,8 @@ class _Staging:
         """Remember the first rows that break a rule."""
         for row in manifest.rows():
             if row.problems and len(self._examples) < MOST_EXAMPLES:
-                problem = row.problems[0]
-                self._examples.append(
-                    f"{manifest.source.name}:{row.line}: {problem.column} {problem.value!r}: "
-                    f"{problem.found} ({problem.rule})"
-                )
+                text = row.problems[0].text
+                self._examples.append(f"{manifest.source.name}:{row.line}: {text}")
             yield row
 
     def _on_batch(self, position: int) -> None:
@@ -237,19 +238,10 @@ class _Staging:
                 "a manifest changed while it was read", hint="run again when it is complete"
             )
 
-    async def _warn_of_conflicts(self, number: int) -> None:
-        count, examples = await self._ledger.conflicts(number)
-        if count:
-            shown = "\n  ".join(examples)
-            self._session.listener.notice(
-                f"{count:,} devices are given to more than one user, and all of that is sent:"
-                f"\n  {shown}"
-            )
-
     def _refuse_invalid(self, counts: dict[str, int]) -> None:
         invalid = counts.get(Status.INVALID, 0)
         if invalid and self._session.settings.manifest.on_invalid == "abort":
-            shown = "\n  ".join(self._examples)
+            shown = "\n  ".join(self._examples[:MOST_EXAMPLES])
             raise InvalidRowsError(
                 f"{invalid:,} of {sum(counts.values()):,} rows break a rule, so nothing was sent:"
                 f"\n  {shown}",

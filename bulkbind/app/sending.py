@@ -9,7 +9,7 @@ import math
 import os
 import socket
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
@@ -17,10 +17,10 @@ from bulkbind.app.progress import Progress
 from bulkbind.app.reports import Report, write_report
 from bulkbind.app.watch import Pulse, time_box
 from bulkbind.clock import Clock, iso
-from bulkbind.engine import Breaker, Pacer, Parts, Pipeline, StopSignal
+from bulkbind.engine import Breaker, Limit, Pacer, Parts, Pipeline, StopSignal
 from bulkbind.engine.stop import DrainedError
 from bulkbind.errors import InterruptedRunError, LedgerBusyError, LedgerError
-from bulkbind.koodrive import KooDrive, fixed_token
+from bulkbind.koodrive import Auth, KooDrive
 from bulkbind.ledger import Ledger
 from bulkbind.logs import bound, logger
 from bulkbind.model import RunState
@@ -60,6 +60,7 @@ class Session:
     clock: Clock
     stop: StopSignal
     listener: Listener
+    auth: Auth
     pulse: Pulse = field(default_factory=Pulse)
     """Beaten by whatever gets on, so that a run that stands still is seen."""
 
@@ -130,7 +131,13 @@ async def send(
     Raises: LedgerError, UsageError (no credentials).
     """
     settings, clock, stop = session.settings, session.clock, session.stop
-    pacer = Pacer(clock, stop, settings.send.rate)
+    pacer = Pacer(
+        clock,
+        stop,
+        settings.send.rate,
+        concurrency=settings.send.concurrency,
+        learned=await _learned(ledger),
+    )
     skew_s = await ledger.recall("clock_skew_s")
     staged, doubtful = await ledger.unsettled(run)
     rows = (staged if first is None else min(first, staged)) + doubtful
@@ -153,7 +160,7 @@ async def send(
     client = KooDrive(
         settings.api,
         settings.endpoint(),
-        fixed_token(settings.auth),
+        session.auth,
         pacer,
         clock,
         concurrency=settings.send.concurrency,
@@ -177,6 +184,15 @@ async def send(
             await asyncio.shield(_finish(ledger, run, run_id, stop, facts))
 
 
+async def _learned(ledger: Ledger) -> Limit | None:
+    """Return the gateway's limit as the last run that met it left it."""
+    match await ledger.recall("limit"):
+        case {"per_s": int() | float() as per_s, "is_spaced": bool() as is_spaced} if per_s > 0:
+            return Limit(float(per_s), is_spaced)
+        case _:
+            return None
+
+
 def _facts(
     client: KooDrive, pacer: Pacer, pipeline: Pipeline, sending_s: float
 ) -> dict[str, object]:
@@ -186,9 +202,16 @@ def _facts(
         "requests_throttled": pacer.throttled,
         "requests_lists": pipeline.lists,
         "sending_s": round(sending_s, 3),
+        "paced_s": round(pacer.paced_s, 3),
+        "cooled_s": round(pacer.cooled_s, 3),
+        "retrying_s": round(pipeline.backed_off_s, 3),
         "pace_per_s": _rounded(pacer.per_s()),
         "pace_from": pacer.source(),
     }
+    if (limit := pacer.limit()) is not None:
+        facts["limit"] = asdict(limit)
+    if (in_flight := pacer.in_flight()) is not None:
+        facts["limit_in_flight"] = in_flight
     if client.server_clock.measured:
         # Rounded down: the server's clock must never be taken for later than it is.
         facts["clock_skew_s"] = math.floor(client.server_clock.skew_s() * 1000) / 1000

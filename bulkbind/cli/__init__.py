@@ -21,8 +21,10 @@ COMMANDS = {
     "runs": "list the runs in the ledger",
     "prune": "delete what is old from the ledger and the report folders",
     "bundle": "pack what one attaches to a ticket about a run",
+    "doctor": "check settings, credentials, ledger, connection and clock, line by line",
     "completion": "print a script that completes commands, options and run ids in a shell",
     "config": "print the settings in force, and where each came from",
+    "schema": "print the JSON Schema of manifests or settings, for editors",
     "sandbox": "serve a local KooDrive to rehearse on",
 }
 

@@ -20,6 +20,7 @@ COMMENT_AT = 40
 
 @click.command("config")
 @options.manifest_options
+@options.repeat_options
 @options.ledger_options
 @options.out
 @options.sending_options

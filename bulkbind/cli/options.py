@@ -10,14 +10,26 @@ from typing import Any, TypeVar
 import click
 
 from bulkbind.errors import UsageError
-from bulkbind.settings import FIELDS, Loaded, Settings, load, parse_duration
+from bulkbind.settings import FIELDS, SECRETS, Loaded, Settings, load, parse_duration
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 GIVEN = (
     "endpoint",
+    "ca_file",
+    "proxy",
     "user_id",
     "columns",
+    "constants",
+    "header",
+    "skip_rows",
+    "format",
+    "encoding",
+    "sheet",
+    "clean",
+    "profile",
+    "on_duplicate",
+    "on_conflict",
     "on_invalid",
     "rebind",
     "ledger",
@@ -39,6 +51,10 @@ GIVEN = (
     "metrics_file",
 )
 """Parameters that give the setting of the same name."""
+
+
+_PAIRS = {"columns": ("--map", "FIELD=COLUMN"), "constants": ("--set", "FIELD=VALUE")}
+"""Parameters that are pairs, with their flag and their form."""
 
 
 class _Listed(click.types.StringParamType):
@@ -96,10 +112,77 @@ manifest_options = _together(
             multiple=True,
             type=_Listed(),
             metavar="FIELD=COLUMN",
-            help=f"which column holds a field ({', '.join(FIELDS)}); repeatable, and divided by "
-            "semicolons in the environment",
+            help=f"which column holds a field ({', '.join(FIELDS)}): its header, #3 for the third, "
+            "and in YAML and JSON a path (data.vendor) or @key for the device's own key; "
+            "repeatable, and divided by semicolons in the environment",
+        ),
+        option(
+            "--set",
+            "constants",
+            multiple=True,
+            type=_Listed(),
+            metavar="FIELD=VALUE",
+            help="one value of a field for all rows, whatever they say; repeatable",
+        ),
+        option(
+            "--profile",
+            metavar="NAME",
+            help="how such files are read, by its name under `profiles:` in the settings file",
+        ),
+        option(
+            "--format",
+            metavar="FORMAT",
+            help="csv, xlsx, yaml, jsonl or json; without it, told from name or content",
+        ),
+        option(
+            "--encoding",
+            metavar="NAME",
+            help="of text without a byte order mark, e.g. cp1252; without it UTF-8, or UTF-16 "
+            "where it looks like it",
+        ),
+        option(
+            "--skip-rows",
+            metavar="N",
+            help="lines before the header; without it, it is found by the names of its columns",
+        ),
+        option(
+            "--columns",
+            "header",
+            metavar="NAME,…",
+            help="the columns of a table that has no header, in their order",
+        ),
+        option("--sheet", metavar="NAME|N", help="sheet of a workbook; without it the first"),
+        option(
+            "--clean",
+            metavar="none|names",
+            help="names: make device_name and device_os fit their rules; every change is "
+            "listed  [default: none]",
         ),
     ]
+)
+
+repeat_options = _together(
+    [
+        option(
+            "--on-duplicate",
+            metavar="first|error",
+            help="the same device again for the same user: the first row counts, or the others "
+            "are invalid  [default: first]",
+        ),
+        option(
+            "--on-conflict",
+            metavar="error|first|last",
+            help="the same device for another user: both rows are invalid, or which one "
+            "counts  [default: error]",
+        ),
+    ]
+)
+
+problems_out = option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="FILE.csv|DIR",
+    help="write every problem there; in a folder, as problems.csv  [default: print the first]",
 )
 
 ledger_options = _together(
@@ -121,8 +204,25 @@ out = option(
     help="report folder  [default: bulkbind-report/<run id>]",
 )
 
+network_options = _together(
+    [
+        option(
+            "--ca-file",
+            type=click.Path(path_type=Path),
+            metavar="FILE",
+            help="certificates (PEM) of a private authority, trusted instead of the system's",
+        ),
+        option(
+            "--proxy",
+            metavar="URL",
+            help="http://host:port for an https endpoint  [default: HTTPS_PROXY and NO_PROXY]",
+        ),
+    ]
+)
+
 sending_options = _together(
     [
+        network_options,
         option(
             "--concurrency",
             metavar="N",
@@ -266,10 +366,12 @@ def loaded_from(given: dict[str, Any]) -> Loaded:
         if value in (None, (), False, ""):
             continue
         origins[name] = _origin(name)
-        values[name] = _columns(value) if name == "columns" else value
-    if token := os.environ.get("BULKBIND_TOKEN"):
-        values["auth.token"] = token
-        origins["auth.token"] = "BULKBIND_TOKEN"  # the variable's name
+        values[name] = _pairs(value, *_PAIRS[name]) if name in _PAIRS else value
+    for name in (*SECRETS, "app_id"):
+        variable = f"BULKBIND_{name.upper()}"
+        if secret := os.environ.get(variable):
+            values[f"auth.{name}"] = secret
+            origins[f"auth.{name}"] = variable
     return load(given.get("config"), values, origins)
 
 
@@ -282,13 +384,13 @@ def _origin(name: str) -> str:
     return max(option.opts, key=len)
 
 
-def _columns(pairs: tuple[str, ...]) -> dict[str, str]:
-    columns = {}
+def _pairs(pairs: tuple[str, ...], flag: str, form: str) -> dict[str, str]:
+    found = {}
     for pair in pairs:
-        field, separator, column = pair.partition("=")
-        if not separator or field not in FIELDS or not column.strip():
+        field, separator, value = pair.partition("=")
+        if not separator or field not in FIELDS or not value.strip():
             raise UsageError(
-                f"--map {pair!r}: write FIELD=COLUMN", hint=f"fields are {', '.join(FIELDS)}"
+                f"{flag} {pair!r}: write {form}", hint=f"fields are {', '.join(FIELDS)}"
             )
-        columns[field] = column.strip()
-    return columns
+        found[field] = value.strip()
+    return found

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 @click.command("run")
 @click.argument("manifests", nargs=-1, required=True, metavar="MANIFEST...")
 @options.manifest_options
+@options.repeat_options
 @options.ledger_options
 @options.out
 @options.sending_options
@@ -73,11 +74,14 @@ def command(  # click's parameters
 ) -> None:
     """Bind every device of the manifests to its user, and write a result for every row.
 
-    MANIFEST is a CSV or YAML file; - is standard input. The whole manifest is checked before
-    anything is sent. What the ledger knows as bound is not sent again; what an earlier run of
+    MANIFEST is a file (CSV, XLSX, YAML, JSON Lines, JSON, each also as .gz), a folder, a pattern in
+    quotes, or - for standard input; several make one run. All of it is checked before anything is
+    sent. What the ledger knows as bound is not sent again; what an earlier run of
     the same manifest left is gone on with. On a terminal it asks first.
 
-    The token comes from BULKBIND_TOKEN or from `auth: token_file:` in the settings file.
+    Credentials come from the environment (BULKBIND_TOKEN, BULKBIND_REFRESH_TOKEN, or
+    BULKBIND_APP_ID with BULKBIND_APP_SECRET) or from files that `auth:` in the settings file names;
+    `bulkbind doctor` checks them.
 
     \b
     Examples:

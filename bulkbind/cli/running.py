@@ -43,12 +43,12 @@ def explained() -> Iterator[None]:
         sys.exit(error.exit_code)
     except OSError as error:
         # All files but our standard streams are looked after where they are used.
-        _leave_stdout()
+        leave_stdout()
         console.fail(f"standard output cannot be written: {error.strerror}")
         sys.exit(LedgerError.exit_code)
 
 
-def _leave_stdout() -> None:
+def leave_stdout() -> None:
     """Keep Python from trying to write once more what could not be written."""
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

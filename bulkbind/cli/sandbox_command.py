@@ -14,7 +14,8 @@ from bulkbind.cli.console import say
 from bulkbind.cli.running import explained, run_until_done
 from bulkbind.cli.sandbox_options import behaviour_from, behaviour_options
 from bulkbind.errors import UsageError
-from bulkbind.sandbox import Sandbox, parse_time
+from bulkbind.sandbox import Sandbox, parse_time, read_credentials
+from bulkbind.sandbox.credentials import FORM
 from bulkbind.sandbox.faults import KINDS
 from bulkbind.sandbox.options import LIMIT_HELP
 from bulkbind.sandbox.telling import FORMS
@@ -55,6 +56,7 @@ HELP = "\n\n".join(
                 "BULKBIND_TOKEN=any bulkbind run samples/fleet.csv --endpoint http://127.0.0.1:8765",
                 "bulkbind sandbox --limit 100/s,until=20s --limit 30/s,from=20s,tell=retry-after",
                 "bulkbind sandbox --fault silence-after=1,count=3 --fault delay-before=0.1,for=5s",
+                "bulkbind sandbox --credentials accepted.yaml --session-calls 1000 --tls",
             ),
         ),
         "A TIME is written 250ms, 90s, 5m, 2h or as seconds; `from` and `until` are since start.",
@@ -80,6 +82,7 @@ HELP = "\n\n".join(
                 "code=CODE": "see below",
             },
         ),
+        _block("What a --credentials file holds (YAML):", FORM),
         _table("Faults:", {name: kind.help for name, kind in KINDS.items()}),
         ORDER,
     )
@@ -107,6 +110,31 @@ HELP = "\n\n".join(
 )
 @options.option("--accept-token", metavar="TOKEN", help="the only token accepted  [default: any]")
 @options.option(
+    "--credentials",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="what else is accepted, see below  [default: any token]",
+)
+@options.option(
+    "--session-calls",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="a session's token dies after N calls  [default: never for that]",
+)
+@options.option(
+    "--session-idle",
+    default="20m",
+    show_default=True,
+    metavar="TIME",
+    help="a session's token dies when no call came with it for so long",
+)
+@options.option(
+    "--tls",
+    is_flag=True,
+    help="serve https with a certificate of a throwaway authority (needs openssl); prints "
+    "`ca FILE` after the ready line",
+)
+@options.option(
     "--state",
     type=click.Path(path_type=Path),
     metavar="FILE",
@@ -125,6 +153,10 @@ def command(  # one per option
     clock_offset: str,
     second_bind: str,
     accept_token: str | None,
+    credentials: Path | None,
+    session_calls: int | None,
+    session_idle: str,
+    tls: bool,
     state: Path | None,
     journal: Path | None,
     verbose: bool,
@@ -137,12 +169,20 @@ def command(  # one per option
             token=accept_token,
             state=state,
             journal=journal,
-            clock_offset_s=_offset(clock_offset),
+            clock_offset_s=_time("--clock-offset", clock_offset),
+            credentials=read_credentials(
+                credentials,
+                session_calls=session_calls,
+                session_idle_s=_time("--session-idle", session_idle),
+            ),
+            tls=tls,
         )
 
         async def work(stop: StopSignal) -> int:
             async with Sandbox(chosen, port=port) as sandbox:
                 click.echo(f"ready {sandbox.url}")
+                if tls:
+                    click.echo(f"ca {sandbox.ca_file}")
                 await stop.wait()
                 if verbose:
                     say(f"{len(sandbox.bindings)} bindings; {dict(sandbox.counts)}")
@@ -152,8 +192,8 @@ def command(  # one per option
     sys.exit(code)
 
 
-def _offset(text: str) -> float:
+def _time(flag: str, text: str) -> float:
     try:
         return parse_time(text)
     except ValueError as error:
-        raise UsageError(f"--clock-offset: {error}") from None
+        raise UsageError(f"{flag}: {error}") from None

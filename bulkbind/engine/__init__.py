@@ -1,9 +1,9 @@
 """The engine: claims, attempts, pace, retry, doubt and drain; knows no HTTP and no SQL."""
 
 from bulkbind.engine.breaker import Breaker
-from bulkbind.engine.pacer import Pacer
+from bulkbind.engine.pacer import Limit, Pacer
 from bulkbind.engine.pipeline import Pipeline
 from bulkbind.engine.ports import Parts
 from bulkbind.engine.stop import StopReason, StopSignal
 
-__all__ = ["Breaker", "Pacer", "Parts", "Pipeline", "StopReason", "StopSignal"]
+__all__ = ["Breaker", "Limit", "Pacer", "Parts", "Pipeline", "StopReason", "StopSignal"]

@@ -36,6 +36,7 @@ class Binder:
         self._max_wait_s = max_wait_s
         self._api = parts.api
         self._ledger = parts.ledger
+        self._gate = parts.gate
         self._stop = parts.stop
         self._readback = readback
         self._retries = retries
@@ -133,6 +134,7 @@ class Binder:
             max_attempts=self._max_attempts,
             unreachable=self._unreachable,
             max_wait_s=self._max_wait_s,
+            refused_for_s=self._gate.refused_for_s(),
         )
 
     async def _again(self, claim: Claim, step: Again, *, is_released: bool = False) -> Step:

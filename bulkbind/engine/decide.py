@@ -70,6 +70,8 @@ class Suspect:
     """What may speak of the set-up: before anything has succeeded it is held back."""
 
     step: Settle | Park
+    is_about_user: bool = False
+    """Whether it may speak of this user's credentials rather than of the whole set-up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,12 +102,19 @@ def costs(attempt: Attempt) -> bool:
     return isinstance(attempt.verdict, _COSTS)
 
 
-def too_long(attempt: Attempt, max_wait_s: float) -> StopReason | None:
+def too_long(attempt: Attempt, max_wait_s: float, refused_for_s: float = 0.0) -> StopReason | None:
     """Return why a run stops rather than wait, if the gateway wants a wait that is too long.
 
-    A gateway that tells a limit per hour or day, and no time to wait, may mean all of it.
+    A gateway that tells a limit per hour or day, and no time to wait, may mean all of it; so may
+    one that tells nothing and has refused everything for so long (*refused_for_s*).
     """
     told = attempt.verdict
+    if isinstance(told, Throttled) and refused_for_s > max_wait_s:
+        return StopReason(
+            f"the gateway has refused every request for {refused_for_s:,.0f} s, longer than "
+            f"max_wait, {max_wait_s:g} s, and does not say for how long it will",
+            hint="it may be a limit per hour or day: go on later, or with a larger --max-wait",
+        )
     limit = ""
     match told:
         case Transient():
@@ -127,6 +136,19 @@ def too_long(attempt: Attempt, max_wait_s: float) -> StopReason | None:
     )
 
 
+def credentials_lost(attempt: Attempt) -> StopReason | None:
+    """Return why a run stops, if its credentials were refused for good."""
+    verdict = attempt.verdict
+    if not isinstance(verdict, AuthExpired) or verdict.is_renewable or verdict.is_users_own:
+        return None
+    came = (
+        f"HTTP {attempt.http_status} {attempt.code}".strip() + ": " if attempt.http_status else ""
+    )
+    return StopReason(
+        f"the server does not accept the credentials ({came}{attempt.message})", hint=verdict.advice
+    )
+
+
 def decide(  # noqa: C901, PLR0911, PLR0912  # a table, one case a verdict
     claim: Claim,
     attempt: Attempt,
@@ -134,6 +156,7 @@ def decide(  # noqa: C901, PLR0911, PLR0912  # a table, one case a verdict
     max_attempts: int,
     unreachable: int | None,
     max_wait_s: float,
+    refused_for_s: float = 0.0,
 ) -> Step:
     """Return what to do with a row after an attempt.
 
@@ -143,6 +166,7 @@ def decide(  # noqa: C901, PLR0911, PLR0912  # a table, one case a verdict
         max_attempts: After this many that cost, the row has failed.
         unreachable: Failed connections in a row before anything was ever answered; None later.
         max_wait_s: What the gateway may make the whole run wait before it stops instead.
+        refused_for_s: For how long it has let nothing through.
     """
     match attempt.verdict:
         case Accepted():
@@ -160,7 +184,7 @@ def decide(  # noqa: C901, PLR0911, PLR0912  # a table, one case a verdict
         case NoAnswer():
             return Park()
         case Throttled():
-            reason = too_long(attempt, max_wait_s)
+            reason = too_long(attempt, max_wait_s, refused_for_s)
             return Halt(reason) if reason else Again(backoff=False)
         case Unreachable():
             if unreachable is not None and unreachable >= UNREACHABLE_AT_START:
@@ -171,7 +195,7 @@ def decide(  # noqa: C901, PLR0911, PLR0912  # a table, one case a verdict
                 return Again(backoff=False)
             return Halt(_clock(attempt))
         case AuthExpired():
-            return Halt(_credentials(attempt))
+            return _unauthorised(claim, attempt, attempt.verdict)
         case QuotaUsedUp():
             return Halt(_quota(attempt, attempt.verdict))
         case _ as never:
@@ -275,6 +299,18 @@ def _refused(claim: Claim, verdict: Refused) -> Step:
     return Suspect(step) if verdict.set_up else step
 
 
+def _unauthorised(claim: Claim, attempt: Attempt, verdict: AuthExpired) -> Step:
+    reason = credentials_lost(attempt)
+    if reason is not None:
+        return Halt(reason)
+    if verdict.is_renewable:
+        return Again(backoff=False)
+    outcome = Outcome(Status.FAILED, detail=f"the user's credentials: {verdict.advice}")
+    if _was_sent_before(claim):
+        return _unless_listed(claim, outcome)
+    return Suspect(Settle(outcome), is_about_user=True)
+
+
 def _exhausted(claim: Claim) -> Step:
     step = _unless_listed(claim, _gave_up(claim))
     return step if claim.doubts else Suspect(step)
@@ -316,12 +352,4 @@ def _clock(attempt: Attempt) -> StopReason:
     return StopReason(
         f"the server refuses our X-Date although its own Date was followed: {attempt.message}",
         hint="compare this machine's clock with the server's",
-    )
-
-
-def _credentials(attempt: Attempt) -> StopReason:
-    return StopReason(
-        f"the server does not accept the credentials (HTTP {attempt.http_status} "
-        f"{attempt.code}: {attempt.message})",
-        hint="get a new token and set BULKBIND_TOKEN (or the token file); nothing was lost",
     )

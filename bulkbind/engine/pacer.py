@@ -1,49 +1,102 @@
-"""The pacer: carries out what the calculator says, for everybody who sends."""
+"""The pacer: carries out what the calculators say, for everybody who sends."""
 
 from __future__ import annotations
 
 import asyncio
 import math
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
 
-from bulkbind.engine import pace
+from bulkbind.engine.flight import Flight
+from bulkbind.engine.pace import LONGEST_PACED_S, Pace
 from bulkbind.logs import logger
-from bulkbind.model import Accepted, NoAnswer, Throttled, Told, Unreachable, Verdict
+from bulkbind.model import NoAnswer, Throttled, Told, Unreachable, Verdict
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from bulkbind.clock import Clock
     from bulkbind.engine.stop import StopSignal
 
+MOST_IN_FLIGHT = 1000
+"""Where nobody says otherwise."""
+CHANGED = 0.05
+"""A pace that differs by less from the one last logged is not logged."""
+
+
+class _Out(NamedTuple):
+    """A request on its way."""
+
+    epoch: int
+    in_flight: int
+    sent_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """A limit as it was learned, for the next run."""
+
+    per_s: float
+    is_spaced: bool
+    """Whether the gateway refuses requests that come close together."""
+
 
 class Pacer:
-    """Gives permits in order of asking; one waiter at a time sleeps, the others wait for it."""
+    """Gives permits in order of asking; one waiter at a time sleeps, the others wait for it.
 
-    def __init__(self, clock: Clock, stop: StopSignal, cap_per_s: float | None = None) -> None:
+    Attributes:
+        state: The calculator of the pace.
+        flight: The calculator of how many may be in flight.
+        throttled: 429s seen.
+        paced_s: For how long nobody was allowed to send, for the pace's sake.
+        cooled_s: The same while the gate was closed.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        stop: StopSignal,
+        cap_per_s: float | None = None,
+        *,
+        concurrency: int = MOST_IN_FLIGHT,
+        learned: Limit | None = None,
+    ) -> None:
         self._clock = clock
         self._stop = stop
         self._turn = asyncio.Lock()
         self._waiting = 0
         self._taken = asyncio.Event()
         self._answered = asyncio.Event()
-        self._probe_is_out = False
+        self._try: int | None = None
+        """The permit of the one request that tries while the gate is closed."""
+        self._out: dict[int, _Out] = {}
+        self._permits = 0
         self._windows: dict[str, float] = {}
         """Header -> the longest time to a reset that it told."""
         self._told_by = ""
-        self._answers = 0
-        """Answers since the gate last opened."""
         self._log = logger()
-        self.state = pace.begin(clock.monotonic(), cap_per_s)
+        now = clock.monotonic()
+        self.state = (
+            Pace(now, cap_per_s, learned.per_s, is_spaced=learned.is_spaced)
+            if learned
+            else Pace(now, cap_per_s)
+        )
+        self.flight = Flight(now, concurrency)
+        self._logged_per_s = self.state.per_s
+        self._cap_per_s = cap_per_s
+        self._learned_before = learned is not None
         self.throttled = 0
-        """429s seen."""
+        self.paced_s = self.cooled_s = 0.0
 
     async def permit(self) -> int:
         """Return once a request may be sent: a number to hand back to `report`.
 
         Raises: DrainedError when the run stops; nothing may be sent then.
         """
-        if not self._turn.locked() and not self.state.probing:
+        state = self.state
+        if not self._turn.locked() and not state.is_closed and not self._stop.is_set:
             now = self._clock.monotonic()
-            if now >= self.state.next_at and not self._stop.is_set:
+            if now >= state.next_at and len(self._out) < self.flight.useful(state.per_s):
                 return self._take(now)
         self._waiting += 1
         try:
@@ -71,54 +124,92 @@ class Pacer:
                 await self._taken.wait()
 
     async def _wait(self) -> int:
+        state = self.state
         while True:
             now = self._clock.monotonic()
-            if self.state.probing and self._probe_is_out:
+            is_full = len(self._out) >= self.flight.useful(state.per_s)
+            if is_full or (state.is_closed and self._try is not None):
                 self._answered.clear()
                 await self._answered.wait()
-            elif now < self.state.next_at:
-                await self._clock.sleep(self.state.next_at - now)
+                self._count_closed(now)
+            elif now < state.next_at:
+                was_closed = state.is_closed
+                await self._clock.sleep(state.next_at - now)
+                if was_closed:
+                    self._count_closed(now)
+                else:
+                    self.paced_s += self._clock.monotonic() - now
             else:
-                self._probe_is_out = self.state.probing
-                return self._take(now)
+                permit = self._take(now)
+                if state.is_closed:
+                    self._try = permit
+                return permit
+
+    def _count_closed(self, since: float) -> None:
+        if self.state.is_closed:
+            self.cooled_s += self._clock.monotonic() - max(since, self.state.closed_at)
 
     def _take(self, now: float) -> int:
-        self.state = pace.permitted(self.state, now)
-        return self.state.epoch
+        self.state.sent(now)
+        self._permits += 1
+        self._out[self._permits] = _Out(self.state.epoch, len(self._out) + 1, now)
+        return self._permits
 
     def report(self, permit: int, verdict: Verdict, told: tuple[Told, ...] = ()) -> None:
         """Learn from the verdict on a permitted request, and from what its answer told."""
+        state, now = self.state, self._clock.monotonic()
+        out = self._out.pop(permit)
         if told:
             self._learn(told)
-        before = self.state
-        if isinstance(verdict, Accepted) and permit == before.epoch and not before.probing:
-            self._answers += 1
-            self.state = pace.answered(before, permit)
-            return
-        now = self._clock.monotonic()
+        epoch = state.epoch
         match verdict:
             case Throttled():
                 self.throttled += 1
-                self.state = pace.throttled(before, now, permit, verdict, self._answers)
+                self._refused(now, out, verdict)
             case NoAnswer() | Unreachable():
                 is_away = isinstance(verdict, Unreachable)
-                self.state = pace.unanswered(before, now, permit, is_away=is_away)
+                state.unanswered(now, out.epoch, is_away=is_away)
+                if not is_away:
+                    self.flight.unanswered(now)
             case _:
-                self.state = pace.answered(before, permit)
-                self._answers += permit == before.epoch
-        if self.state.epoch != before.epoch:
-            self._answers = 0
+                state.accepted(now, out.epoch)
+                self.flight.accepted(now, out.in_flight, now - out.sent_at)
+        if epoch != state.epoch or state.per_s != self._logged_per_s:
+            self._tell(type(verdict).__name__, is_away=epoch != state.epoch and state.is_away)
+        self._back(permit)
+
+    def _refused(self, now: float, out: _Out, verdict: Throttled) -> None:
+        """A limit in flight is met by fewer at once; any other closes the gate."""
+        state, wide = self.state, self.flight.wide
+        is_untold = verdict.limit is None and verdict.retry_after_s is None
+        is_paced = state.is_closed or out.epoch != state.epoch or not is_untold
+        if not is_paced and self.flight.throttled(now, out.in_flight):
+            if self.flight.wide != wide:
+                self._log.info("pace.changed", why="Throttled", in_flight=self.flight.wide)
+            return
+        state.throttled(
+            now,
+            out.epoch,
+            limit=verdict.limit,
+            window_s=verdict.window_s,
+            retry_after_s=verdict.retry_after_s,
+        )
+
+    def _tell(self, why: str, *, is_away: bool) -> None:
+        """Log a pace that has changed, not every 429; and that the server is away."""
+        per_s = self.state.per_s
+        is_told = math.isfinite(per_s) and not self.state.is_closed
+        if is_away or (is_told and abs(per_s - self._logged_per_s) > CHANGED * per_s):
+            self._logged_per_s = per_s
             self._log.info(
                 "pace.changed",
-                why=type(verdict).__name__,
-                per_s=round(self.state.per_s, 2) if math.isfinite(self.state.per_s) else None,
+                why=why,
+                per_s=round(per_s, 2) if math.isfinite(per_s) else None,
                 told=self.state.is_told,
-                closed_s=round(self.state.next_at - now, 2),
+                closed_s=round(self.closed_for_s(), 2),
             )
-        if permit == before.epoch:
-            self._probe_back()
 
-    def _learn(self, told: tuple[Told, ...]) -> None:
+    def _learn(self, told: Sequence[Told]) -> None:
         """Follow limits; where no window is told, it is the longest time to a reset seen."""
         limits = []
         for item in told:
@@ -127,36 +218,55 @@ class Pacer:
                 window_s = max(item.reset_s, self._windows.get(item.source, 0.0))
                 self._windows[item.source] = window_s
             if item.limit is not None and window_s:
-                limits.append((item.limit, window_s))
-        before = self.state
-        self.state = pace.told(before, limits)
-        if self.state is not before:
-            self._told_by = told[0].source
-            self._log.info(
-                "pace.changed", why=self._told_by, per_s=round(self.state.per_s, 2), told=True
-            )
+                limits.append((item.limit, window_s, item.source))
+        self.state.told((limit, window_s) for limit, window_s, _ in limits)
+        followed = [limit for limit in limits if limit[1] <= LONGEST_PACED_S]
+        if followed:
+            self._told_by = min(followed, key=lambda limit: limit[0] / limit[1])[2]
 
     def forget(self, permit: int) -> None:
-        """A permitted request was broken off: if it was the probe, another may go."""
-        if permit == self.state.epoch:
-            self._probe_back()
+        """A permitted request was broken off: if it was the one that tries, another may go."""
+        self._out.pop(permit, None)
+        self._back(permit)
 
-    def _probe_back(self) -> None:
-        self._probe_is_out = False
+    def _back(self, permit: int) -> None:
+        if permit == self._try:
+            self._try = None
         self._answered.set()
+
+    # --- what it tells ---------------------------------------------------------------------------
 
     def closed_for_s(self) -> float:
         """Return for how many seconds nobody may send."""
         return max(0.0, self.state.next_at - self._clock.monotonic())
 
-    def source(self) -> str:
-        """Return where the pace comes from."""
-        if self.state.is_told:
-            return f"told by {self._told_by}" if self._told_by else "told by the gateway"
-        if math.isinf(self.state.per_s):
-            return "no limit met"
-        return "set by --rate" if self.state.per_s == self.state.cap_per_s else "learned"
+    def refused_for_s(self) -> float:
+        """Return for how many seconds the gateway has refused everything; 0 while it is open."""
+        if not self.state.is_closed or self.state.is_away:
+            return 0.0
+        return self._clock.monotonic() - self.state.closed_at
 
     def per_s(self) -> float | None:
         """Return the requests per second allowed now; None while nobody has set a limit."""
         return self.state.per_s if math.isfinite(self.state.per_s) else None
+
+    def source(self) -> str:
+        """Return where the pace comes from."""
+        if self.state.per_s == self._cap_per_s:
+            return "set by --rate"
+        if self.state.is_told:
+            return f"told by {self._told_by}" if self._told_by else "told by the gateway"
+        if self.state.has_learned:
+            return "learned from 429s"
+        if self.flight.is_limited:
+            return "a limit on requests in flight"
+        return "learned by an earlier run" if self._learned_before else "no limit met"
+
+    def in_flight(self) -> int | None:
+        """Return the gateway's limit on requests in flight; None where it has shown none."""
+        return self.flight.wide if self.flight.is_limited else None
+
+    def limit(self) -> Limit | None:
+        """Return the limit that the gateway has shown or told in this run; None if it has not."""
+        per_s = self.state.limit_per_s()
+        return None if per_s is None else Limit(round(per_s, 3), self.state.search.is_spaced)

@@ -70,6 +70,11 @@ class Pipeline:
         """List calls made."""
         return self._readback.lists
 
+    @property
+    def backed_off_s(self) -> float:
+        """Seconds that devices have waited for their own trouble to pass, added up."""
+        return self._retries.backed_off_s
+
     async def run(self) -> None:
         """Send until every row has ended, or the run is stopped and drained.
 
@@ -123,21 +128,23 @@ class Pipeline:
         await self._readback.first_contact()
         suspects: list[tuple[Claim, Suspect]] = []
         claim: Claim | None = None
-        tried = 0
+        tried: set[str | int] = set()
         try:
             while not self._parts.stop.is_set:
                 claim = await self._claims.next(ahead=False)
                 if claim is None:
                     break
                 step = await self._binder.to_end(claim)
-                tried += 1
+                # What may be about a user's credentials is not told anew by its next row.
+                is_about_user = isinstance(step, Suspect) and step.is_about_user
+                tried.add(claim.device.user_id if is_about_user else claim.row)
                 if isinstance(step, Suspect):
                     suspects.append((claim, step))
                 else:
                     await self._binder.act(claim, step)
                     if not _is_unanswered(step):
                         break
-                if tried == CANARIES:
+                if len(tried) == CANARIES:
                     self._parts.stop.set(_set_up_is_wrong(claim))
             if self._parts.stop.is_set:
                 return False

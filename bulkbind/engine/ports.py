@@ -86,6 +86,10 @@ class Gate(Protocol):
         """Return for how many seconds nobody may send."""
         ...
 
+    def refused_for_s(self) -> float:
+        """Return for how many seconds the gateway has refused everything; 0 while it does not."""
+        ...
+
     def per_s(self) -> float | None:
         """Return the requests per second allowed now, None without a limit."""
         ...

@@ -10,6 +10,7 @@ from bulkbind.engine.decide import (
     Again,
     Park,
     absent,
+    credentials_lost,
     found,
     inherited,
     too_long,
@@ -18,6 +19,7 @@ from bulkbind.engine.retry import Retries, jitter
 from bulkbind.engine.stop import DrainedError
 from bulkbind.logs import logger
 from bulkbind.model import (
+    AuthExpired,
     Claim,
     ClockRefused,
     Listing,
@@ -76,6 +78,7 @@ class Readback:
     ) -> None:
         self._api = parts.api
         self._ledger = parts.ledger
+        self._gate = parts.gate
         self._clock = parts.clock
         self._stop = parts.stop
         self._retries = retries
@@ -255,11 +258,13 @@ class Readback:
             nonlocal attempts, unreachable
             self.lists += 1
             listing = await self._api.list_devices(name)
-            if reason := too_long(listing.attempt, self._max_wait_s):
+            attempt = listing.attempt
+            reason = too_long(attempt, self._max_wait_s, self._gate.refused_for_s())
+            if reason := reason or credentials_lost(attempt):
                 self._stop.set(reason)
                 return listing
-            match listing.attempt.verdict:
-                case Throttled() | ClockRefused():
+            match attempt.verdict:
+                case Throttled() | ClockRefused() | AuthExpired(is_renewable=True):
                     return Again(backoff=False)
                 case Unreachable():
                     unreachable += 1

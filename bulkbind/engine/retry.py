@@ -29,6 +29,8 @@ class Retries:
         self._stop = stop
         self._gate = gate
         self._backoff = wait_random_exponential(multiplier=base_s, max=cap_s)
+        self.backed_off_s = 0.0
+        """Seconds that devices have waited for their own trouble to pass, all of them added up."""
 
     def wait_s(self, again: Again, attempts: int) -> float:
         """Return the seconds to wait after attempt *attempts* (1-based, those that cost).
@@ -68,7 +70,10 @@ class Retries:
         def wait(state: RetryCallState) -> float:
             outcome = state.outcome
             assert outcome is not None  # tenacity asks after an attempt only
-            return self.wait_s(outcome.result(), attempts())
+            result = outcome.result()
+            wait_s = self.wait_s(result, attempts())
+            self.backed_off_s += wait_s if result.backoff else 0.0
+            return wait_s
 
         async def before_sleep(_state: RetryCallState) -> None:
             await before_wait()

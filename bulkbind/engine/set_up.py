@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bulkbind.model import NoAnswer, Unreachable
+from bulkbind.model import AuthExpired, NoAnswer, Unreachable
 
 if TYPE_CHECKING:
     from bulkbind.model import Attempt
@@ -14,7 +14,10 @@ _PARAMETERS = "13000102"
 _UNREACHABLE = {
     "dns": "check the host name in `endpoint` (--endpoint), and this machine's DNS",
     "tls": "check `endpoint` (--endpoint): host name, https on that port, its certificate; else "
-    "the CA certificates of this machine (SSL_CERT_FILE) and its clock",
+    "`ca_file` (--ca-file), or this machine's CA certificates (SSL_CERT_FILE), and its clock; "
+    "`bulkbind doctor` looks closer",
+    "proxy": "check `proxy` (--proxy) and HTTPS_PROXY; NO_PROXY names hosts that need none",
+    "session": "check `auth: session_path:`; else the login service is away",
 }
 _BY_STATUS = {
     400: "check the credentials (BULKBIND_TOKEN or `auth:`) and `auth: token_prefix:`",
@@ -25,7 +28,7 @@ _BY_STATUS = {
 }
 
 
-def setting_to_check(attempt: Attempt) -> str:
+def setting_to_check(attempt: Attempt) -> str:  # noqa: PLR0911  # a table
     """Return which setting an answer, or its absence, speaks of, as a hint for a person."""
     status = attempt.http_status
     match attempt.verdict:
@@ -34,6 +37,8 @@ def setting_to_check(attempt: Attempt) -> str:
                 attempt.code,
                 "check host and port in `endpoint` (--endpoint); else a firewall or a proxy",
             )
+        case AuthExpired(advice=advice) if advice:
+            return advice
         case NoAnswer():
             return (
                 "check `endpoint` (--endpoint) and `path`: something else than KooDrive may answer "

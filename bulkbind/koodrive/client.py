@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
 
 import aiohttp
 from aiohttp import hdrs
 from multidict import istr
 from yarl import URL
 
+from bulkbind.koodrive import transport
+from bulkbind.koodrive.auth.credential import Outgoing
 from bulkbind.koodrive.connector import QuietConnector
 from bulkbind.koodrive.limits import told_by
 from bulkbind.koodrive.server_clock import SAFETY_S, ServerClock
+from bulkbind.koodrive.silence import silence
 from bulkbind.koodrive.verdict import (
     Answer,
     Codes,
@@ -27,18 +30,23 @@ from bulkbind.koodrive.watchdog import Watchdog
 from bulkbind.koodrive.wire import TraceIds, XDates, bind_body
 from bulkbind.model import (
     Accepted,
+    AlreadyBound,
     Attempt,
+    AuthExpired,
     Device,
     Listing,
     NoAnswer,
     Record,
+    Refused,
     Told,
     Unreachable,
-    Verdict,
 )
 
 if TYPE_CHECKING:
     from bulkbind.clock import Clock
+    from bulkbind.koodrive.auth.credential import Credential
+    from bulkbind.koodrive.auth.renewing import SessionCall
+    from bulkbind.koodrive.ports import Authorizer, Gate
     from bulkbind.settings import ApiSettings
 
 ANSWER_CAP_BYTES = 1 << 20
@@ -48,6 +56,8 @@ IDLE_S = 4.0
 """An idle connection is closed by us before a server does it under our feet, which would leave
 the next request in doubt; 5 s is the shortest keep-alive that common servers have by default."""
 _PARSE_IN_THREAD_BYTES = 1 << 18
+WITNESS_TRIES = 5
+"""Requests that get no say, after which a witness counts as not served."""
 LISTENED_TO = 10
 """First requests whose answers are looked at for headers that tell limits."""
 THROTTLED = 429
@@ -56,30 +66,6 @@ _JSON = "application/json"
 # Names that need not be lowered at every comparison.
 _X_USER_ID, _X_DATE, _X_TRACE_ID = istr("X-User-Id"), istr("X-Date"), istr("X-Traceid")
 _X_REQUEST_ID = istr("X-Request-Id")
-
-
-class Gate(Protocol):
-    """Says when the next request may go, and hears what came of it."""
-
-    async def permit(self) -> int:
-        """Return, once a request may be sent, a number to hand back to `report`."""
-        ...
-
-    def report(self, permit: int, verdict: Verdict, told: tuple[Told, ...] = ()) -> None:
-        """Hear the verdict on a permitted request, and what the answer told of limits."""
-        ...
-
-    def forget(self, permit: int) -> None:
-        """Hear that a permitted request was broken off by us."""
-        ...
-
-
-class Authorizer(Protocol):
-    """Gives the Authorization header."""
-
-    def authorization(self) -> str:
-        """Return its value."""
-        ...
 
 
 class KooDrive:
@@ -97,11 +83,14 @@ class KooDrive:
         skew_s: float | None = None,
     ) -> None:
         self._settings = settings
-        self._url = URL(endpoint + settings.path, encoded=True)
+        self._endpoint = endpoint
+        self._host = URL(endpoint).host_port_subcomponent or ""
+        """As aiohttp writes it into the Host header."""
         self._auth = auth
         self._gate = gate
         self._clock = clock
         self._slots = asyncio.Semaphore(concurrency)
+        self._asking = asyncio.Lock()
         self._trace_ids = TraceIds()
         self._x_dates = XDates()
         self._codes = Codes(
@@ -119,10 +108,15 @@ class KooDrive:
         """Requests sent."""
 
     async def __aenter__(self) -> Self:
-        # The slots bound what is in flight; the connector need not.
-        self._connector = QuietConnector(limit=0, keepalive_timeout=IDLE_S)
+        is_https = self._endpoint.startswith("https:")
+        self._connector = QuietConnector(
+            limit=0,  # the slots bound what is in flight; the connector need not
+            keepalive_timeout=IDLE_S,
+            ssl=transport.tls_context(self._settings.ca_file) if is_https else True,
+        )
         self._session = aiohttp.ClientSession(
             connector=self._connector,
+            proxy=transport.proxy_for(self._endpoint, self._settings),
             # Requests of one session act for many users: a cookie of one is none of the next's.
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._settings.connect_timeout),
@@ -135,6 +129,7 @@ class KooDrive:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        await self._auth.close()
         if self._session is not None:
             await self._session.close()
         if self._watchdog is not None:
@@ -147,7 +142,10 @@ class KooDrive:
     async def bind(self, device: Device) -> Attempt:
         """Bind a device to its user: one request, whatever comes of it.
 
-        Raises: only what the gate raises (nothing was sent then), and cancellation.
+        None is sent where there are no credentials to send with; the verdict says why.
+
+        Raises: only what the gate raises (nothing was bound then), cancellation, and LedgerError or
+            UsageError where a session cannot be kept.
         """
 
         def judge(answer: Answer) -> Reading:
@@ -185,6 +183,15 @@ class KooDrive:
         )
         return Listing(attempt, records[-1] if records else None)
 
+    async def knock(self) -> Attempt:
+        """Send a request without credentials: whatever comes tells the server's clock."""
+        permit = await self._gate.permit()
+        headers: dict[str, str] = {_X_TRACE_ID: self._trace_ids.next()}
+        request = Outgoing("GET", self._settings.path, self._host, headers, None)
+        sent = await self._send(permit, request, _take_any, timeout_s=self._settings.timeout)
+        self._gate.report(permit, sent.reading.verdict, sent.told)
+        return self._attempt(sent, sent.reading, headers[_X_TRACE_ID])
+
     async def _exchange(  # what differs between calls
         self,
         method: str,
@@ -196,66 +203,177 @@ class KooDrive:
         timeout_s: float,
     ) -> Attempt:
         async with self._slots:
-            permit = await self._gate.permit()
-            watchdog = self._watchdog
-            assert watchdog is not None, "enter KooDrive first"  # a programmer's error
-            sent_s = self._clock.monotonic()
-            signed_s = self.server_clock.at(sent_s) - SAFETY_S
-            trace_id = self._trace_ids.next()
-            status: int | None = None
-            told: tuple[Told, ...] = ()
-            request_id = ""
-            try:
-                headers = self._headers(user_id, signed_s, trace_id)
-                self.requests += 1
-                with watchdog.timeout(timeout_s):
-                    answer = await self._request(method, headers, body, cap, signed_s)
-                status, told = answer.status, answer.told
-                self.server_clock.observe(answer.date, sent_s, self._clock.monotonic())
-                reading = await self._judged(judge, answer)
-                if not isinstance(reading.verdict, Accepted):
-                    request_id = request_id_of(answer)
-                if isinstance(reading.verdict, NoAnswer) and status < BEYOND_SUCCESS:
-                    # Perhaps the answer to another request: the next one on its connection would
-                    # be as well.
-                    self._connector.drop_idle()
-            except (aiohttp.ClientError, OSError, TimeoutError) as error:
-                reading = silence(error, timeout_s)
-            except BaseException:
-                self._gate.forget(permit)
-                raise
-            self._gate.report(permit, reading.verdict, told)
+            admitted = await self._admitted(user_id)
+            if isinstance(admitted, Reading):
+                return self._unsent(admitted)
+            permit, credential = admitted
+            request, signed_s = self._signed(method, user_id, body)
+            credential.authorize(request)
+            sent = await self._send(
+                permit, request, judge, cap=cap, timeout_s=timeout_s, signed_s=signed_s
+            )
+            self._gate.report(permit, sent.reading.verdict, sent.told)
+            reading = sent.reading
+            if isinstance(reading.verdict, Accepted):
+                self._auth.accepted(credential, user_id)
+            else:
+                reading = await self._heard(reading, credential, user_id)
+                sent = sent._replace(request_id=credential.scrubbed(sent.request_id))
+        return self._attempt(sent, reading, request.headers[_X_TRACE_ID])
+
+    def _attempt(self, sent: _Sent, reading: Reading, trace_id: str) -> Attempt:
         return Attempt(
             verdict=reading.verdict,
             trace_id=trace_id,
-            sent_at=self.server_clock.at(sent_s),
-            took_s=self._clock.monotonic() - sent_s,
-            http_status=status,
+            sent_at=self.server_clock.at(sent.sent_s),
+            took_s=self._clock.monotonic() - sent.sent_s,
+            http_status=sent.status,
             code=reading.code,
             message=reading.message,
-            request_id=request_id,
+            request_id=sent.request_id,
         )
+
+    async def _admitted(self, user_id: str) -> tuple[int, Credential] | Reading:
+        """Return a permit and what to send with, or why there is nothing to send with."""
+        while True:
+            if self._auth.current(user_id) is None:
+                trouble = await self._auth.renew(user_id, self._call)
+                if trouble is not None:
+                    return trouble
+            permit = await self._gate.permit()
+            credential = self._auth.current(user_id)
+            if credential is not None:
+                return permit, credential
+            self._gate.forget(permit)  # it ended while this request waited
+
+    def _unsent(self, why: Reading) -> Attempt:
+        return Attempt(
+            verdict=why.verdict,
+            trace_id="",
+            sent_at=self.server_clock.now(),
+            took_s=0.0,
+            code=why.code,
+            message=why.message,
+        )
+
+    async def _heard(self, reading: Reading, credential: Credential, user_id: str) -> Reading:
+        """Hear what a request that was not accepted says of what authorised it, and hide that."""
+        verdict = reading.verdict
+        match verdict:
+            case AlreadyBound() | Refused(set_up=False):
+                self._auth.accepted(credential, user_id)
+            case AuthExpired():
+                verdict = await self._refused(credential, user_id)
+            case _:
+                pass  # it says nothing of them
+        return Reading(verdict, reading.code, credential.scrubbed(reading.message))
+
+    async def _refused(self, credential: Credential, user_id: str) -> AuthExpired:
+        """Find out what a refusal is about, one at a time: it may spare the next one asking."""
+        async with self._asking:
+            witness = self._auth.witness(credential, user_id)
+            is_users_own = witness is not None and await self._is_served(credential, witness)
+            return self._auth.refused(credential, user_id, is_users_own=is_users_own)
+
+    async def _is_served(self, credential: Credential, witness: str) -> bool:
+        """Return whether a user's list can be read with a credential."""
+        for _ in range(WITNESS_TRIES):
+            permit = await self._gate.permit()
+            request, signed_s = self._signed("GET", witness, None)
+            credential.authorize(request)
+            reading = (
+                await self._send(
+                    permit,
+                    request,
+                    lambda answer: classify_list(answer, self._codes)[0],
+                    cap=LIST_CAP_BYTES,
+                    timeout_s=self._settings.list_timeout,
+                    signed_s=signed_s,
+                )
+            ).reading
+            self._gate.report(permit, reading.verdict)
+            if isinstance(reading.verdict, Accepted | AuthExpired):
+                return isinstance(reading.verdict, Accepted)
+        return False
+
+    def _signed(self, method: str, user_id: str, body: bytes | None) -> tuple[Outgoing, float]:
+        """Return a request of this moment, not yet authorised, and its X-Date."""
+        signed_s = self.server_clock.now() - SAFETY_S
+        headers: dict[str, str] = {
+            _X_USER_ID: user_id,
+            _X_DATE: self._x_dates.at(signed_s),
+            _X_TRACE_ID: self._trace_ids.next(),
+        }
+        return Outgoing(method, self._settings.path, self._host, headers, body), signed_s
+
+    async def _call(self, call: SessionCall) -> Reading:
+        """Send a session call, when the gate lets it. It takes no slot: who waits for it has one.
+
+        What is not known to have come to something is `Unreachable`: no row was sent for it.
+        """
+        permit = await self._gate.permit()
+        headers = call.headers | {_X_TRACE_ID: self._trace_ids.next()}
+        request = Outgoing("POST", call.path, self._host, headers, call.body)
+        sent = await self._send(permit, request, call.judge, timeout_s=self._settings.timeout)
+        reading = sent.reading
+        if isinstance(reading.verdict, NoAnswer):
+            words = f"the session cannot be renewed: {reading.message}"
+            reading = Reading(Unreachable(), "session", words)
+        self._gate.report(permit, reading.verdict, sent.told)
+        return reading
+
+    async def _send(
+        self,
+        permit: int,
+        request: Outgoing,
+        judge: _Judge,
+        *,
+        cap: int = ANSWER_CAP_BYTES,
+        timeout_s: float,
+        signed_s: float = 0.0,
+    ) -> _Sent:
+        """Send a permitted request; return what came, whatever it is."""
+        watchdog = self._watchdog
+        assert watchdog is not None, "enter KooDrive first"  # a programmer's error
+        sent_s = self._clock.monotonic()
+        status: int | None = None
+        told: tuple[Told, ...] = ()
+        request_id = ""
+        try:
+            self.requests += 1
+            with watchdog.timeout(timeout_s):
+                answer = await self._request(request, cap, signed_s)
+            status, told = answer.status, answer.told
+            self.server_clock.observe(answer.date, sent_s, self._clock.monotonic())
+            reading = await self._judged(judge, answer)
+            if not isinstance(reading.verdict, Accepted):
+                request_id = request_id_of(answer)
+            if isinstance(reading.verdict, NoAnswer) and status < BEYOND_SUCCESS:
+                # Perhaps the answer to another request: the next one on its connection would be as
+                # well.
+                self._connector.drop_idle()
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            reading = silence(error, timeout_s)
+        except BaseException:
+            self._gate.forget(permit)
+            raise
+        return _Sent(reading, sent_s, status, told, request_id)
 
     async def _judged(self, judge: _Judge, answer: Answer) -> Reading:
         if len(answer.body) > _PARSE_IN_THREAD_BYTES:
             return await asyncio.to_thread(judge, answer)
         return judge(answer)
 
-    def _headers(self, user_id: str, signed_s: float, trace_id: str) -> dict[str, str]:
-        return {
-            hdrs.AUTHORIZATION: self._auth.authorization(),
-            _X_USER_ID: user_id,
-            _X_DATE: self._x_dates.at(signed_s),
-            _X_TRACE_ID: trace_id,
-        }
-
-    async def _request(
-        self, method: str, headers: dict[str, str], body: bytes | None, cap: int, signed_s: float
-    ) -> Answer:
+    async def _request(self, request: Outgoing, cap: int, signed_s: float) -> Answer:
         assert self._session is not None, "enter KooDrive first"  # a programmer's error
+        body = request.body
         data = None if body is None else aiohttp.BytesPayload(body, content_type=_JSON)
         async with self._session.request(
-            method, self._url, data=data, headers=headers, allow_redirects=False
+            request.method,
+            URL(self._endpoint + request.path, encoded=True),
+            data=data,
+            headers=request.headers,
+            allow_redirects=False,
         ) as response:
             text, whole = await _read(response, cap)
             return Answer(
@@ -278,8 +396,23 @@ class KooDrive:
         return told
 
 
+def _take_any(answer: Answer) -> Reading:
+    return Reading(Accepted("", ""), "", f"HTTP {answer.status}")
+
+
 class _Judge(Protocol):
-    def __call__(self, answer: Answer) -> Reading: ...
+    def __call__(self, answer: Answer, /) -> Reading: ...
+
+
+class _Sent(NamedTuple):
+    """A request that was sent, and what came."""
+
+    reading: Reading
+    sent_s: float
+    """Monotonic."""
+    status: int | None
+    told: tuple[Told, ...]
+    request_id: str
 
 
 async def _read(response: aiohttp.ClientResponse, cap: int) -> tuple[bytes, bool]:
@@ -296,28 +429,3 @@ async def _read(response: aiohttp.ClientResponse, cap: int) -> tuple[bytes, bool
         response.close()
         return b"".join(parts)[:cap], False
     return b"".join(parts), True
-
-
-def silence(error: Exception, timeout_s: float) -> Reading:  # noqa: PLR0911  # a table
-    """Return what it means that no answer came. Source: dependencies.md, trap 3.
-
-    Only where no connection was made is it known that nothing was sent.
-    """
-    match error:
-        case aiohttp.ClientConnectorCertificateError() | aiohttp.ClientConnectorSSLError():
-            return Reading(Unreachable(), "tls", f"TLS failed: {error}")
-        case aiohttp.ClientConnectorDNSError():
-            return Reading(Unreachable(), "dns", f"the host name is not known: {error}")
-        case aiohttp.ConnectionTimeoutError() | aiohttp.ClientConnectorError():
-            return Reading(Unreachable(), "connect", f"no connection: {error}")
-        case TimeoutError():
-            return Reading(NoAnswer(), "timeout", f"no answer within {timeout_s:g} s")
-        case aiohttp.ServerDisconnectedError():
-            return Reading(NoAnswer(), "closed", "the server closed the connection unanswered")
-        case aiohttp.ClientPayloadError():
-            return Reading(NoAnswer(), "cut", f"the answer was cut off: {error}")
-        case aiohttp.ClientOSError() | OSError():
-            return Reading(NoAnswer(), "reset", f"the connection broke: {error}")
-        case _:
-            kind = type(error).__name__
-            return Reading(NoAnswer(), "garbage", f"the answer is no HTTP: {kind}: {error}"[:300])

@@ -38,6 +38,8 @@ DATE_WINDOW_S = 900.0
 _GATEWAY_CODE = re.compile(r"APIGW?\.(\d{4})", re.ASCII)
 _THROTTLED = "0308"
 _RENEW = frozenset({"0301", "0303", "0307", "1002"})
+_NOT_PASSED = re.compile(r"authentication (?:is |has )?(?:not passed|failed)", re.IGNORECASE)
+"""The status table's words for a 400."""
 _QUOTA = frozenset({"0501", "0502"})
 _LOST_BACKEND = frozenset({"0201", "0202", "0203", "0610", "0613"})
 _LIMIT_TEXT = re.compile(
@@ -172,16 +174,18 @@ def _common(answer: Answer, body: dict[str, Any] | None, codes: Codes) -> Readin
         return Reading(_throttled(answer, message), code, message)
     if 200 <= answer.status < 300:  # HTTP's own numbers
         return _business(answer, body, code, message, codes)
-    return Reading(_by_status(answer, number), code, message)
+    is_unauthenticated = number in _RENEW or bool(_NOT_PASSED.search(message))
+    verdict = _by_status(answer, number, is_unauthenticated=is_unauthenticated)
+    return Reading(verdict, code, message)
 
 
-def _by_status(answer: Answer, number: str) -> Verdict:  # noqa: C901, PLR0911  # a table
+def _by_status(answer: Answer, number: str, *, is_unauthenticated: bool) -> Verdict:  # noqa: C901, PLR0911  # a table
     match answer.status:
         case 400 | 401 if _clock_refused(answer):
             return ClockRefused()
         case 401:
             return AuthExpired()
-        case 400 | 403 if number in _RENEW:
+        case 400 | 403 if is_unauthenticated:
             return AuthExpired()
         case 405 if number in _QUOTA:
             return QuotaUsedUp(wire.retry_after(answer.retry_after, answer.date))

@@ -1,4 +1,4 @@
-"""What a manifest says otherwise: than it did the last time, or than another of its own rows."""
+"""What a manifest says otherwise than it did the last time."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Iterator
 
-MOST_EXAMPLES = 5
 MOST_NEW = 3
 """Rows that are named of those that need a person."""
 _SAME_NAMES = (
@@ -121,27 +120,3 @@ def _only_in(db: sqlite3.Connection, run: int, other: int) -> int:
         (*span(run), other),
     ).fetchone()
     return found[0]
-
-
-def conflicts(db: sqlite3.Connection, run: int) -> tuple[int, list[str]]:
-    """Return how many devices a run's manifests give to more than one user, and some of them."""
-    found = db.execute(
-        "SELECT min(r.id), max(r.id), r.machine_code FROM rows r WHERE r.id BETWEEN ? AND ? "
-        "AND r.problems IS NULL AND r.duplicate_of IS NULL "
-        "GROUP BY r.machine_code HAVING min(r.user_id) <> max(r.user_id) ORDER BY 1",
-        span(run),
-    ).fetchall()
-    examples = [
-        f"{code}: {_place(db, first)} and {_place(db, last)}"
-        for first, last, code in found[:MOST_EXAMPLES]
-    ]
-    return len(found), examples
-
-
-def _place(db: sqlite3.Connection, row: int) -> str:
-    name, line, user = db.execute(
-        "SELECT s.form ->> 'name', r.line, r.user_id FROM rows r "
-        "JOIN sources s USING (run, source) WHERE r.id = ?",
-        (row,),
-    ).fetchone()
-    return f"{name}:{line} to {user}"

@@ -8,15 +8,17 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from bulkbind.clock import Clock, iso
-from bulkbind.ledger import compare, staging, work
+from bulkbind.ledger import repeats, staging, work
 from bulkbind.ledger.lock import LedgerLock
-from bulkbind.ledger.store import get_meta, reading, relaxed, span
+from bulkbind.ledger.store import get_meta, relaxed, span
 from bulkbind.ledger.writer import Writer
 from bulkbind.model import Attempt, CheckedRow, Claim, RunState, Settlement, Source, Status
 
 if TYPE_CHECKING:
     import sqlite3
     from pathlib import Path
+
+    from bulkbind.ledger.repeats import Policy
 
 GATHER_S = 0.025
 """How long outcomes are gathered before they are written as one group: a commit for each handful
@@ -118,6 +120,7 @@ class Ledger:
         rows: Iterable[CheckedRow],
         *,
         rebind: bool,
+        keep_duplicates: bool = False,
         on_batch: Callable[[int], None],
     ) -> int:
         """Write a whole manifest, batch by batch, and return the position after its last row.
@@ -131,7 +134,10 @@ class Ledger:
             reached = position
             with relaxed(db):
                 for batch in _batches(rows, staging.BATCH):
-                    reached = staging.stage(db, run, source, reached, batch, rebind=rebind)
+                    reached = staging.stage(
+                        db, run, source, reached, batch,
+                        rebind=rebind, keep_duplicates=keep_duplicates,
+                    )  # fmt: skip
                     on_batch(reached)
             return reached
 
@@ -150,14 +156,11 @@ class Ledger:
         """Say that the whole manifest is staged."""
         await self._writer.submit(lambda db: staging.ready(db, run), alone=True)
 
-    async def conflicts(self, run: int) -> tuple[int, list[str]]:
-        """See `compare.conflicts`; beside the writer, whose sorting would be done in memory."""
-
-        def find() -> tuple[int, list[str]]:
-            with reading(self._path) as db:
-                return compare.conflicts(db, run)
-
-        return await asyncio.to_thread(find)
+    async def judge(self, run: int, policy: Policy) -> list[str]:
+        """See `repeats.judge`."""
+        return await self._writer.submit(
+            lambda db: repeats.judge(db, self._path, run, policy), alone=True
+        )
 
     async def confirm(self, run: int) -> int:
         """Say that the run is wanted; returns how many rows of older runs were withdrawn."""

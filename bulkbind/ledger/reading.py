@@ -10,7 +10,16 @@ from bulkbind.clock import iso
 from bulkbind.errors import UsageError
 from bulkbind.ledger import compare
 from bulkbind.ledger.store import count_by, reading, span
-from bulkbind.model import MEANINGS, PENDING, AttemptRow, ResultRow, RunState, RunSummary, Source
+from bulkbind.model import (
+    MEANINGS,
+    PENDING,
+    AttemptRow,
+    Problem,
+    ResultRow,
+    RunState,
+    RunSummary,
+    Source,
+)
 
 if TYPE_CHECKING:
     import sqlite3
@@ -22,8 +31,13 @@ MOST_REASONS = 50
 
 _SHOWN = f"CASE WHEN r.status IN ('staged', 'claimed') THEN '{PENDING}' ELSE r.status END"
 _DETAIL = """
+CASE WHEN r.changes IS NULL THEN '' ELSE r.changes || '; ' END ||
 CASE WHEN r.duplicate_of IS NULL THEN r.detail
-     ELSE (SELECT 'same device as ' || (s.form ->> 'name') || ':' || f.line || ', which is '
+     ELSE (SELECT 'same device as ' || (s.form ->> 'name') || ':' || f.line
+                  || CASE WHEN f.user_id = r.user_id THEN '' ELSE ' for user ' || f.user_id END
+                  || CASE WHEN f.device_name IS r.device_name OR f.device_name IS NULL THEN ''
+                          ELSE ' under the name ' || f.device_name END
+                  || ', which is '
                   || CASE WHEN f.status IN ('staged', 'claimed') THEN 'pending' ELSE f.status END
              FROM rows f JOIN sources s ON s.run = f.run AND s.source = f.source
             WHERE f.id = r.duplicate_of) END
@@ -32,7 +46,7 @@ _RESULT = f"""
 r.source, r.line, coalesce(r.user_id, ''), coalesce(r.machine_code, ''),
 coalesce(r.device_name, ''), coalesce(r.device_os, ''), {_SHOWN}, r.device_id, r.create_time,
 r.http_status, r.code, r.message, r.attempts, r.trace_id, coalesce(r.settled_at, ''), {_DETAIL},
-r.problems, r.cells
+r.problems, r.cells, coalesce(r.changes, '')
 """
 """In the order of `ResultRow`."""
 
@@ -63,9 +77,9 @@ class RunReader:
             f"SELECT {_RESULT} FROM rows r WHERE r.id BETWEEN ? AND ? {only} ORDER BY r.id",  # noqa: S608  # constants
             (*span(self._run), *statuses),
         )
-        for *values, problems, cells in found:
-            fields = [problem["field"] for problem in json.loads(problems)] if problems else []
-            yield ResultRow(*[*values, frozenset(fields), cells])
+        for *values, problems, cells, changes in found:
+            broken = [Problem(**problem) for problem in json.loads(problems)] if problems else []
+            yield ResultRow(*[*values, tuple(broken), cells, changes])
 
     def attempts(self) -> Iterator[AttemptRow]:
         """Yield the attempts that were not simply accepted, by row, then in their order."""
@@ -94,12 +108,12 @@ class RunReader:
         }
         facts |= {key: run[key] for key in ("host", "pid", "version", "digest")}
         facts |= {"superseded_by": run["next"], "settings": json.loads(run["settings"])}
-        attempts, repeats = self._db.execute(
-            "SELECT coalesce(sum(attempts), 0), coalesce(sum(repeats), 0) FROM rows "
-            "WHERE id BETWEEN ? AND ?",
+        attempts, repeats, cleaned = self._db.execute(
+            "SELECT coalesce(sum(attempts), 0), coalesce(sum(repeats), 0), count(changes) "
+            "FROM rows WHERE id BETWEEN ? AND ?",
             span(self._run),
         ).fetchone()
-        facts |= {"attempts": attempts, "posted_again_after_bound": repeats}
+        facts |= {"attempts": attempts, "posted_again_after_bound": repeats, "cleaned": cleaned}
         facts |= {"examples": compare.needing(self._db, self._run)}
         return RunSummary(
             run_id=run["run_id"],

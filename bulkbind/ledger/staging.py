@@ -23,22 +23,22 @@ BATCH = 10_000
 # time. Which state wins: invalid, duplicate, moved, in doubt (left so by another run), skipped.
 _BATCH_TABLE = """
 CREATE TEMP TABLE IF NOT EXISTS batch (
-  id INTEGER PRIMARY KEY, line, user_id, machine_code, device_name, device_os, cells)
+  id INTEGER PRIMARY KEY, line, user_id, machine_code, device_name, device_os, cells, changes)
 """
 # The unique index on a run's devices says which rows are not the first for their device; in its
 # order, a batch touches each of its pages once.
 _STAGE_FIRST = """
 INSERT OR IGNORE INTO rows (id, run, source, line, user_id, machine_code, device_name, device_os,
-                            cells, status)
+                            cells, changes, status)
 SELECT id, :run, :source, line, user_id, machine_code, device_name, device_os,
-       cells, 'staged'
+       cells, changes, 'staged'
   FROM batch ORDER BY user_id, machine_code, id
 """
 _STAGE_DUPLICATES = """
 INSERT INTO rows (id, run, source, line, user_id, machine_code, device_name, device_os,
-                  duplicate_of, status)
+                  cells, changes, duplicate_of, status)
 SELECT b.id, :run, :source, b.line, b.user_id, b.machine_code, b.device_name, b.device_os,
-       f.id, 'duplicate'
+       CASE WHEN :keep_duplicates THEN b.cells END, b.changes, f.id, 'duplicate'
   FROM batch b JOIN rows f INDEXED BY rows_device
     ON f.run = :run AND f.user_id = b.user_id AND f.machine_code = b.machine_code
    AND f.problems IS NULL AND f.duplicate_of IS NULL
@@ -66,8 +66,7 @@ _MARK_SKIPPED = """
 UPDATE rows SET status = 'skipped', device_id = b.device_id, create_time = b.create_time,
        detail = 'bound since ' || b.since || ' by run ' || r.run_id
                 || CASE WHEN b.device_name IS rows.device_name AND b.device_os IS rows.device_os
-                        THEN '' ELSE '; under another name or OS: --rebind sends these' END,
-       cells = NULL
+                        THEN '' ELSE '; under another name or OS: --rebind sends these' END
   FROM bindings b JOIN runs r USING (run)
  WHERE rows.id BETWEEN :first AND :last AND rows.status = 'staged' AND NOT :rebind
    AND b.user_id = rows.user_id AND b.machine_code = rows.machine_code
@@ -82,8 +81,8 @@ UPDATE rows SET status = 'in_doubt', doubts = doubts + 1, verdict = NULL,
 """
 _STAGE_INVALID = """
 INSERT INTO rows (id, run, source, line, user_id, machine_code, device_name, device_os,
-                  cells, status, problems, message, detail)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 'invalid', ?, ?, ?)
+                  cells, changes, status, problems, message, detail)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'invalid', ?, ?, ?)
 """
 
 
@@ -114,6 +113,7 @@ def stage(
     rows: Sequence[CheckedRow],
     *,
     rebind: bool,
+    keep_duplicates: bool = False,
 ) -> int:
     """Write a batch of rows in one transaction and return the position after the last one.
 
@@ -124,22 +124,24 @@ def stage(
         position: 0-based, within the run, of the first of *rows*.
         rows: In the manifest's order.
         rebind: Stage also what is known as bound.
+        keep_duplicates: Keep the cells of duplicates, which may become invalid.
     """
     first = (run << RUN_SHIFT) + position
     valid: list[tuple[object, ...]] = []
     invalid: list[tuple[object, ...]] = []
     for number, row in enumerate(rows, start=first):
         if row.device is not None:
-            valid.append((number, row.line, *row.values, _cells(row.cells)))
+            valid.append((number, row.line, *row.values, _cells(row.cells), _changes(row)))
         else:
-            known = (number, run, source, row.line, *row.values, _cells(row.cells))
+            place = (number, run, source, row.line)
+            known = (*place, *row.values, _cells(row.cells), _changes(row))
             invalid.append((*known, *_problems(row)))
-    values = {"run": run, "source": source, "rebind": rebind}
+    values = {"run": run, "source": source, "rebind": rebind, "keep_duplicates": keep_duplicates}
     values |= {"first": first, "last": first + len(rows) - 1}
     db.execute(_BATCH_TABLE)
     with transaction(db):
         db.execute("DELETE FROM batch")
-        db.executemany("INSERT INTO batch VALUES (?, ?, ?, ?, ?, ?, ?)", valid)
+        db.executemany("INSERT INTO batch VALUES (?, ?, ?, ?, ?, ?, ?, ?)", valid)
         db.executemany(_STAGE_INVALID, invalid)
         if db.execute(_STAGE_FIRST, values).rowcount < len(valid):
             db.execute(_STAGE_DUPLICATES, values)
@@ -174,17 +176,17 @@ def _cells(cells: list[str] | dict[str, Any]) -> str:
 
 
 def _problems(row: CheckedRow) -> tuple[str, str, str]:
-    """Return the problems as JSON, their rules, and what was found."""
+    """Return the problems as JSON, their rules, and as a person reads them."""
     return (
         json.dumps([asdict(problem) for problem in row.problems]),
         "; ".join(problem.rule for problem in row.problems),
-        "; ".join(
-            f"{problem.column} {problem.value!r}: {problem.found}"
-            if problem.value
-            else f"{problem.column}: {problem.found}"
-            for problem in row.problems
-        ),
+        "; ".join(problem.text for problem in row.problems),
     )
+
+
+def _changes(row: CheckedRow) -> str | None:
+    """Return what cleaning did, None for nothing."""
+    return "; ".join(change.text for change in row.changes) if row.changes else None
 
 
 def ready(db: sqlite3.Connection, run: int) -> None:

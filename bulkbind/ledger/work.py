@@ -314,6 +314,11 @@ def _with_request_id(attempt: Attempt) -> str:
     return f"{attempt.message} [request id {attempt.request_id}]"
 
 
+REMEMBERED = ("clock_skew_s", "limit")
+"""Facts of a run with which the next one begins."""
+_ADDING = ("sending_s", "paced_s", "cooled_s", "retrying_s")
+
+
 def finish(
     db: sqlite3.Connection,
     run: int,
@@ -340,20 +345,21 @@ def finish(
         "UPDATE runs SET state = ?, ended_at = ?, stop_reason = ?, facts = ? WHERE run = ?",
         (state, moment, stop_reason, json.dumps(total), run),
     )
-    if "clock_skew_s" in facts:
-        put_meta(db, "clock_skew_s", facts["clock_skew_s"])
+    for key in REMEMBERED:
+        if key in facts:
+            put_meta(db, key, facts[key])
     return state
 
 
 def _added(before: dict[str, object], now: Mapping[str, object]) -> dict[str, object]:
     """Counts and seconds add up over the parts of a run that was resumed; the rest is the newest.
 
-    A key that ends in `_s` or begins with `requests` adds up, but not the clock's skew.
+    What begins with `requests` adds up, and the seconds spent.
     """
     total = dict(before)
     for key, value in now.items():
         earlier = total.get(key)
-        adds = key.startswith("requests") or key == "sending_s"
+        adds = key.startswith("requests") or key in _ADDING
         if adds and isinstance(earlier, int | float) and isinstance(value, int | float):
             total[key] = earlier + value
         else:

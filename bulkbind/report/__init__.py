@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from bulkbind.model import COMES_BACK, Status
 from bulkbind.report.summary import as_json, as_text, write_summary
-from bulkbind.report.tables import COMES_BACK, write_attempt_rows, write_failed, write_results
+from bulkbind.report.tables import (
+    write_attempt_rows,
+    write_failed,
+    write_problem_rows,
+    write_results,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-    from bulkbind.model import AttemptRow, ResultRow, RunSummary, Source
+    from bulkbind.model import AttemptRow, Problem, ResultRow, RunSummary, Source
 
-__all__ = ["RunRows", "as_json", "as_text", "write_attempts", "write_report"]
+__all__ = ["RunRows", "as_json", "as_text", "write_attempts", "write_problems", "write_report"]
 
 
 class RunRows(Protocol):
@@ -37,7 +43,7 @@ class RunRows(Protocol):
 
 
 def write_report(run: RunRows, folder: Path) -> tuple[RunSummary, list[Path]]:
-    """Write `results.csv`, `failed.csv` and `summary.json`, each atomically.
+    """Write `results.csv`, `failed.csv`, `problems.csv` and `summary.json`, each atomically.
 
     Returns: The summary, and the files. Raises: LedgerError.
     """
@@ -46,9 +52,22 @@ def write_report(run: RunRows, folder: Path) -> tuple[RunSummary, list[Path]]:
     results = folder / "results.csv"
     write_results(results, run.rows(), sources)
     failed = write_failed(folder, run.rows(COMES_BACK), sources)
+    problems = folder / "problems.csv"
+    write_problem_rows(problems, _problems(run, sources))
     summary_file = folder / "summary.json"
     write_summary(summary_file, summary)
-    return summary, [results, *failed, summary_file]
+    return summary, [results, *failed, problems, summary_file]
+
+
+def write_problems(path: Path, problems: Iterable[tuple[str, int, Problem]]) -> None:
+    """Write `problems.csv`, atomically: source, line and problem each. Raises: LedgerError."""
+    write_problem_rows(path, problems)
+
+
+def _problems(run: RunRows, sources: list[Source]) -> Iterator[tuple[str, int, Problem]]:
+    for row in run.rows((Status.INVALID,)):
+        for problem in row.problems:
+            yield sources[row.source].name, row.line, problem
 
 
 def write_attempts(run: RunRows, folder: Path) -> Path:

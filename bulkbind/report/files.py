@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 import tempfile
@@ -13,6 +14,20 @@ from bulkbind.errors import LedgerError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+
+KEPT_BYTES = "bulkbind.kept-bytes"
+"""How what an encoding lacks is written: bytes kept as escapes as they were, all else escaped."""
+
+
+def _keep_bytes(error: UnicodeError) -> tuple[str | bytes, int]:
+    try:
+        return codecs.lookup_error("surrogateescape")(error)
+    except UnicodeError:
+        return codecs.lookup_error("backslashreplace")(error)
+
+
+codecs.register_error(KEPT_BYTES, _keep_bytes)
 
 
 @contextmanager

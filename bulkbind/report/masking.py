@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 _WORD = re.compile(r"[^\s\"'`=,;()<>\[\]{}]+")
 _AROUND = ":.!?"
 """What may follow a user id in a sentence, and is none of it."""
-_USER_KEYS = frozenset({"user_id", "userid", "x-user-id", "operator"})
+_USER_KEYS = frozenset({"user_id", "userid", "x-user-id", "operator", "account"})
 _NAME_KEYS = frozenset({"device_name", "devicename"})
 
 

@@ -72,8 +72,6 @@ def write_metrics(path: Path, measured: Measured) -> None:
 
 def _gauges(path: Path, measured: Measured) -> list[tuple[str, str, float | None]]:
     facts = measured.facts
-    pace = facts.get("pace_per_s")
-    is_told = str(facts.get("pace_from", "")).startswith("told")
     last = measured.ended_at if measured.exit_code == 0 else _last_success(path, measured)
     return [
         ("bulkbind_run_exit_code", "Exit code of the last run.", measured.exit_code),
@@ -89,12 +87,32 @@ def _gauges(path: Path, measured: Measured) -> list[tuple[str, str, float | None
         (
             "bulkbind_run_pace_requests_per_second",
             "Pace at the end of the last run; missing where no limit was met.",
-            pace,
+            facts.get("pace_per_s"),
         ),
         (
             "bulkbind_run_limit_requests_per_second",
-            "Limit that the gateway told; missing where it told none.",
-            pace if is_told else None,
+            "Limit that the gateway told or showed in the last run; missing where it did not.",
+            (facts.get("limit") or {}).get("per_s"),
+        ),
+        (
+            "bulkbind_run_limit_requests_in_flight",
+            "Limit of the gateway on requests in flight; missing where it showed none.",
+            facts.get("limit_in_flight"),
+        ),
+        (
+            "bulkbind_run_paced_seconds",
+            "How long the last run waited to keep to the pace.",
+            facts.get("paced_s"),
+        ),
+        (
+            "bulkbind_run_cooled_seconds",
+            "How long the gateway refused the last run, or was away.",
+            facts.get("cooled_s"),
+        ),
+        (
+            "bulkbind_run_retrying_seconds",
+            "How long devices of the last run waited after trouble of their own, added up.",
+            facts.get("retrying_s"),
         ),
         ("bulkbind_ledger_size_bytes", "Size of the ledger's files.", measured.ledger_bytes),
         ("bulkbind_ledger_bindings", "Devices known as bound.", measured.bindings),

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MOST_REASONS_SHOWN = 8
+SHORTEST_TOLD_S = 0.1
 
 
 def as_json(summary: RunSummary) -> dict[str, Any]:
@@ -50,6 +51,8 @@ def as_text(summary: RunSummary, *, every_status: bool = False) -> str:
         rest = len(summary.reasons) - MOST_REASONS_SHOWN
         if rest > 0:
             lines.append(f"  … and {rest} more in summary.json")
+    if summary.facts.get("cleaned"):
+        lines.append(f"cleaned: names of {summary.facts['cleaned']:,} rows, each in `detail`")
     lines += _changes(summary.facts.get("changes"))
     lines += _pace(summary.facts)
     if summary.facts.get("stop_reason"):
@@ -94,4 +97,13 @@ def _pace(facts: dict[str, Any]) -> list[str]:
         parts.append(f"{facts['requests_lists']:,} list calls")
     if facts.get("posted_again_after_bound"):
         parts.append(f"{facts['posted_again_after_bound']:,} requests for what was bound already")
-    return ["sent: " + ", ".join(parts)]
+    waits = [
+        f"{facts[key]:,.1f} s {words}"
+        for key, words in (
+            ("paced_s", "kept to the pace"),
+            ("cooled_s", "refused by the gateway, or waiting for it"),
+            ("retrying_s", "of devices' own trouble, all added up"),
+        )
+        if facts.get(key, 0.0) >= SHORTEST_TOLD_S
+    ]
+    return ["sent: " + ", ".join(parts)] + (["waited: " + ", ".join(waits)] if waits else [])

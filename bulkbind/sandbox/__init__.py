@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from bulkbind.sandbox.credentials import Credentials, read_credentials
 from bulkbind.sandbox.options import Fault, Limit, SandboxOptions, parse_fault, parse_limit
 from bulkbind.sandbox.spec import parse_time
 
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from bulkbind.sandbox.server import Sandbox
 
 __all__ = [
+    "Credentials",
     "Fault",
     "Limit",
     "Sandbox",
@@ -19,6 +21,7 @@ __all__ = [
     "parse_fault",
     "parse_limit",
     "parse_time",
+    "read_credentials",
 ]
 
 

@@ -23,6 +23,8 @@ class Line:
     trace_id: str | None
     machine_code: str = ""
     device_id: str = ""
+    credential: str = ""
+    """Whose credentials came with it, by name."""
     faults: list[str] = field(default_factory=list)
     """Names of those that struck."""
     outcome: str = ""
@@ -59,6 +61,7 @@ class Journal:
             "user_id": line.user_id,
             "machine_code": line.machine_code,
             "device_id": line.device_id,
+            "credential": line.credential,
             "result": line.result,
             "status": line.status,
             "trace_id": line.trace_id,

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Literal
 
+from bulkbind.sandbox.credentials import Credentials
 from bulkbind.sandbox.faults import COMMON_KEYS, KINDS
 from bulkbind.sandbox.spec import (
     Call,
@@ -112,7 +113,11 @@ class SandboxOptions:
     second_bind: Literal["same", "error"] = "same"
     """What a second bind of a device answers: the same record, or code 13000310."""
     token: str | None = None
-    """The only token that is accepted; None: any."""
+    """The only token that is accepted; None: any, or what `credentials` has."""
+    credentials: Credentials = field(default_factory=Credentials)
+    """Tokens, sessions, accounts and apps; empty: any token."""
+    tls: bool = False
+    """Serve https, with a certificate of a throwaway authority."""
     state: Path | None = None
     """Bindings are kept in this file; None: in memory."""
     journal: Path | None = None

@@ -18,6 +18,7 @@ from bulkbind.errors import BulkbindError
 from bulkbind.sandbox.bindings import Bindings
 from bulkbind.sandbox.calls import Answer, Calls
 from bulkbind.sandbox.checks import Refusal, check_body, check_headers
+from bulkbind.sandbox.doorman import Doorman
 from bulkbind.sandbox.faults import KINDS, Faults
 from bulkbind.sandbox.gate import Gate
 from bulkbind.sandbox.journal import Journal, Line
@@ -26,11 +27,14 @@ from bulkbind.sandbox.shifted import ShiftedClock
 from bulkbind.sandbox.spec import Call
 from bulkbind.sandbox.spoiling import DATE_OFF_S, ELSEWHERE, Exchange, plain
 from bulkbind.sandbox.telling import headers_of, http_date, refusal_of
+from bulkbind.sandbox.tls import Tls
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 PATH = "/koodrive/ose/v1/backup/device"
+AUTH_PATH = "/koodrive/ose/v1/auth"
 NO_SUCH_CALL: dict[str, object] = {
     "error_code": "APIG.0101",
     "error_msg": "The API does not exist or has not been published in the environment",
@@ -79,13 +83,24 @@ class Sandbox:
         self._calls = Calls(
             self.bindings, self.counts, is_second_an_error=self._options.second_bind == "error"
         )
+        self._doorman = Doorman(
+            self._options.credentials, self._options.token, self._clock, self.counts
+        )
+        self._tls: Tls | None = None
         self.url = ""
+
+    @property
+    def ca_file(self) -> Path:
+        """The certificate to trust, where it serves https."""
+        assert self._tls is not None, "ordered by `tls`, and entered"
+        return self._tls.ca_file
 
     async def __aenter__(self) -> Self:
         app = web.Application()
         app.router.add_post(PATH, self._serve)
         app.router.add_get(PATH, self._serve, allow_head=False)
         app.router.add_delete(PATH + "/{device_id}", self._serve)
+        app.router.add_post(AUTH_PATH + "/{call:login|refreshToken}", self._session)
         app.router.add_get("/sandbox/stats", self._show_stats)
         app.router.add_get("/sandbox/bindings", self._dump)
         app.router.add_route("*", ELSEWHERE, self._follow)
@@ -100,7 +115,10 @@ class Sandbox:
             shutdown_timeout=STOP_S,
         )
         await self._runner.setup()
-        site = web.TCPSite(self._runner, self._host, self._port)
+        if self._options.tls:
+            self._tls = await asyncio.to_thread(Tls.make)
+        context = self._tls.context() if self._tls else None
+        site = web.TCPSite(self._runner, self._host, self._port, ssl_context=context)
         try:
             await site.start()
         except OSError as error:
@@ -110,7 +128,7 @@ class Sandbox:
                 hint="--port 0 takes any free port",
             ) from error
         port = self._runner.addresses[0][1]
-        self.url = f"http://{self._host}:{port}"
+        self.url = f"{'https' if self._tls else 'http'}://{self._host}:{port}"
         self._began = self._clock.monotonic()
         return self
 
@@ -118,6 +136,8 @@ class Sandbox:
         self._is_over = True
         if self._runner is not None:
             await self._runner.cleanup()
+        if self._tls is not None:
+            self._tls.close()
         self.bindings.close()
         self._journal.close()
 
@@ -155,12 +175,30 @@ class Sandbox:
                     return self._refuse(line, work)
                 return await self._answer(request, call, work, line)
 
+    async def _session(self, request: web.Request) -> web.StreamResponse:
+        """Serve login and refreshToken. Limits and faults are about the other calls."""
+        with self._request(request) as line:
+            line.outcome = call = request.match_info["call"]
+            begin = self._doorman.login if call == "login" else self._doorman.refresh
+            answer = begin(request.headers, await request.read())
+            if isinstance(answer, Refusal):
+                return self._refuse(line, answer)
+            line.status = 200
+            return web.json_response(answer)
+
     def _work(
         self, call: Call, request: web.Request, body: bytes, line: Line
     ) -> Callable[[], Answer] | Refusal:
         """Return what is to be done, or what is wrong with the request."""
         now = self._clock.utc_now()
-        refusal = check_headers(request.headers, now, self._options.token)
+        line.credential, refusal = self._doorman.look(
+            request.method,
+            request.raw_path,
+            request.headers,
+            body,
+            request.headers.get("X-User-Id", ""),
+        )
+        refusal = refusal or check_headers(request.headers, now)
         if refusal is not None:
             return refusal
         user_id = request.headers["X-User-Id"]

@@ -9,7 +9,9 @@ from bulkbind.settings.file import read_config
 from bulkbind.settings.load import Loaded, Value, load, load_settings
 from bulkbind.settings.model import (
     FIELDS,
+    SECRETS,
     ApiSettings,
+    AuthMode,
     AuthSettings,
     EndSettings,
     LogSettings,
@@ -28,7 +30,9 @@ from bulkbind.settings.values import (
 
 __all__ = [
     "FIELDS",
+    "SECRETS",
     "ApiSettings",
+    "AuthMode",
     "AuthSettings",
     "EndSettings",
     "Loaded",

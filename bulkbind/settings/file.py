@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from bulkbind.errors import UsageError
+from bulkbind.settings.model import SECRETS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -49,13 +50,20 @@ def read_config(path: Path) -> ConfigFile:
     if not isinstance(root, yaml.MappingNode):
         raise UsageError(f"settings file {path} must be a mapping of keys")
     found.values.update(_mapping(root, found, ""))
-    if isinstance(auth := found.values.get("auth"), dict) and "token" in auth:
-        raise UsageError(
-            f"settings file {found.place('auth.token')} holds `auth.token`: a secret has no place "
-            "there",
-            hint="use BULKBIND_TOKEN, or `auth: token_file:` with a file only you can read",
-        )
+    _refuse_secrets(found)
     return found
+
+
+def _refuse_secrets(file: ConfigFile) -> None:
+    auth = file.values.get("auth")
+    for name in SECRETS:
+        if isinstance(auth, dict) and name in auth:
+            raise UsageError(
+                f"settings file {file.place(f'auth.{name}')} holds `auth.{name}`: a secret has no "
+                "place there",
+                hint=f"use BULKBIND_{name.upper()}, or `auth: {name}_file:` with a file only you "
+                "can read",
+            )
 
 
 def _mapping(node: yaml.MappingNode, file: ConfigFile, above: str) -> dict[str, Any]:

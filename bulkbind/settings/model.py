@@ -21,6 +21,7 @@ from bulkbind.errors import UsageError
 from bulkbind.settings.values import (
     checked_failures,
     checked_path,
+    checked_proxy,
     duration_text,
     normal_endpoint,
     parse_duration,
@@ -37,13 +38,34 @@ FIELDS = ("user_id", "machine_code", "device_name", "device_os")
 
 Duration = Annotated[
     float,
-    BeforeValidator(parse_duration),
+    BeforeValidator(parse_duration, json_schema_input_type=str | float),
     PlainSerializer(duration_text, return_type=str, when_used="json"),
 ]
 Positive = Annotated[Duration, Field(gt=0)]
 Endpoint = Annotated[str, AfterValidator(normal_endpoint)]
 UrlPath = Annotated[str, AfterValidator(checked_path)]
+HeaderText = Annotated[str, Field(pattern=r"^[!-~]{1,128}$")]
+Proxy = Annotated[str, AfterValidator(checked_proxy)]
 Failures = Annotated[str, AfterValidator(checked_failures)]
+
+
+AuthMode = Literal["token", "session", "app", "users"]
+SECRETS = ("token", "refresh_token", "password", "app_secret")
+"""Settings of `auth:` that only the environment can give."""
+
+
+def _names(value: object) -> object:
+    return [name.strip() for name in value.split(",")] if isinstance(value, str) else value
+
+
+def _only_set(profiles: dict[str, BaseModel]) -> dict[str, Any]:
+    return {
+        name: profile.model_dump(mode="json", exclude_unset=True)
+        for name, profile in profiles.items()
+    }
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_names, json_schema_input_type=list[str] | str)]
 
 
 class Part(BaseModel):
@@ -53,14 +75,31 @@ class Part(BaseModel):
 
 
 class AuthSettings(Part):
-    """How requests are authorised."""
+    """How requests are authorised. A settings file cannot hold the secrets themselves."""
 
+    mode: AuthMode | None = None
+    """None: what the other settings are about (see `koodrive.auth.choice`)."""
     token: SecretStr | None = None
-    """From `BULKBIND_TOKEN` only; a settings file cannot hold it."""
     token_file: Path | None = None
-    """A file with the token alone, readable by its owner only."""
+    token_command: tuple[str, ...] = ()
+    """A program and its arguments, run without a shell; its standard output is the token."""
     token_prefix: str = "Bearer "  # noqa: S105  # no secret
     """Stands before a token that has no scheme word of its own (`AT 3b91…` has one)."""
+    refresh_token: SecretStr | None = None
+    refresh_token_file: Path | None = None
+    account: str | None = None
+    """Logs in where there is no refresh token, or none that the server takes."""
+    password: SecretStr | None = None
+    password_file: Path | None = None
+    agent_name: HeaderText = "bulkbind"
+    """Sent as `x-hw-agentName` with a login."""
+    session_path: UrlPath = "/koodrive/ose/v1/auth"
+    """`/login` and `/refreshToken` stand below it."""
+    app_id: HeaderText | None = None
+    app_secret: SecretStr | None = None
+    app_secret_file: Path | None = None
+    users_file: Path | None = None
+    """User -> token or refresh token, as CSV or YAML."""
 
 
 class ApiSettings(Part):
@@ -78,6 +117,10 @@ class ApiSettings(Part):
     list_timeout: Positive = 120.0
     """The same for a user's list, which may hold 100,000 devices."""
     connect_timeout: Positive = 10.0
+    ca_file: Path | None = None
+    """Certificates (PEM) of a private authority, trusted instead of the system's."""
+    proxy: Proxy | None = None
+    """For https endpoints; None: as `HTTPS_PROXY` and `NO_PROXY` say."""
 
 
 class SendSettings(Part):
@@ -115,16 +158,45 @@ class ReadbackSettings(Part):
     """How long after a silent request its binding may still appear in the list."""
 
 
-class ManifestSettings(Part):
-    """How manifests are read."""
+class Reading(Part):
+    """How the rows of one kind of manifest are read; a profile is one of these with a name."""
 
     columns: dict[str, str] = Field(default_factory=dict)
-    """Field of ours -> the operator's header."""
+    """Field of ours -> the operator's header, `#n` for the n-th column, `@key`, or a path."""
+    constants: dict[str, str] = Field(default_factory=dict)
+    """Field of ours -> its value in every row, whatever the row says."""
     user_id: str | None = None
     """For rows without a user."""
+    header: Names = ()
+    """The columns of a table that has no header."""
+    skip_rows: Annotated[int, Field(ge=0, le=1000)] | None = None
+    """Lines before the header; none: it is found by the names of its columns."""
+    format: Literal["csv", "xlsx", "yaml", "jsonl", "json"] | None = None
+    """None: told from the name, else from the content."""
+    encoding: str | None = None
+    """None: UTF-8, or UTF-16 where the file looks like it. A byte order mark wins over it."""
+    sheet: str | None = None
+    """The sheet of a workbook, by name or number; none: the first."""
+    clean: Literal["none", "names"] = "none"
+    """names: device_name and device_os are made to fit their rules."""
+
+
+class ManifestSettings(Reading):
+    """How manifests are read, and what is made of their rows."""
+
+    on_duplicate: Literal["first", "error"] = "first"
+    """The same device again, for the same user: the first row counts, or the others are invalid."""
+    on_conflict: Literal["error", "first", "last"] = "error"
+    """The same device for another user: both rows are invalid, or which one counts."""
     on_invalid: Literal["abort", "skip"] = "abort"
     rebind: bool = False
     """Send again what the ledger knows as bound."""
+    profile: str | None = None
+    """The name of the profile in force."""
+    profiles: Annotated[dict[str, Reading], PlainSerializer(_only_set)] = Field(
+        default_factory=dict
+    )
+    """Name -> how such manifests are read; `profile` chooses one of them."""
 
 
 LogLevel = Literal["debug", "info", "warning", "error"]
@@ -204,10 +276,10 @@ class Settings(Part):
 
     def public(self) -> Raw:
         """Return the settings as a file would hold them, without secrets."""
-        plain: Raw = self.model_dump(mode="json", exclude={"auth": {"token"}})
+        plain: Raw = self.model_dump(mode="json", exclude={"auth": set(SECRETS)})
         for part in PARTS:
             plain |= plain.pop(part)
-        plain["auth"]["token"] = "set" if self.auth.token else None
+        plain["auth"] |= {name: "set" if getattr(self.auth, name) else None for name in SECRETS}
         return plain
 
 

@@ -64,6 +64,16 @@ def checked_path(value: str) -> str:
     return value
 
 
+def checked_proxy(value: str) -> str:
+    """Return `http://host:port` of a proxy. Raises: ValueError for anything else."""
+    parts = urlsplit(value.strip())
+    if "@" in value:
+        raise ValueError("a password has no place there: set HTTPS_PROXY instead")
+    if parts.scheme.lower() != "http" or not parts.hostname or parts.path.strip("/"):
+        raise ValueError("a proxy is http://host:port")
+    return value.strip()
+
+
 def normal_endpoint(value: str) -> str:
     """Return `scheme://host[:port]` in lower case without a final slash.
 

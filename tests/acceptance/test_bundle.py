@@ -16,9 +16,9 @@ from tests.kit import bulkbind, fleet, ledger_of, sandbox, write_csv
 TOKEN = "very-secret-token"
 HOOK = "https://hooks.example.test/services/T0/B0/very-secret-path"
 ROWS = [
-    ("SN000001", "alice_of_sales", "Alice private phone", "iOS 18"),
-    ("SN000002", "bob_of_sales", "Bob car", "iOS 18"),
-    ("SN000003", "carol", "Carol van", "iOS 18"),
+    ("PX000001", "alice_of_sales", "Alice private phone", "iOS 18"),
+    ("PX000002", "bob_of_sales", "Bob car", "iOS 18"),
+    ("PX000003", "carol", "Carol van", "iOS 18"),
     ("SN-bad-4", "dave_at_home", "Dave's own", "iOS 18"),
 ]
 PERSONAL = ("alice_of_sales", "bob_of_sales", "carol", "dave_at_home", "Alice private", "Bob car",
@@ -128,6 +128,34 @@ def test_with_ids_it_names_them(run):
     [invalid] = [row for row in rows if row["status"] == "invalid"]
     assert invalid["machine_code"] == "SN-bad-4"
     assert invalid["device_name"] == "Dave's own"
+
+
+@pytest.mark.slow
+def test_neither_cleaned_names_nor_tokens_of_users_are_in_it(tmp_path):
+    """A name as it was before cleaning, a user's token and a kept session's stay at home."""
+    (tmp_path / "users.csv").write_text(f"user_id,token\nzoe,{TOKEN}\n")
+    (tmp_path / "users.csv").chmod(0o600)
+    (tmp_path / "settings.yaml").write_text(
+        f"auth:\n  users_file: {tmp_path / 'users.csv'}\nclean: names\nlog_file: run.log\n"
+    )
+    manifest = write_csv(tmp_path / "one.csv", [("SN1", "zoe", "Zo\u00eb's private phone!", "")])
+    with sandbox("--fault", "business=1", home=tmp_path) as url:
+        common = ("--config", "settings.yaml", "--endpoint", url, "--ledger", "l.db")
+        bulkbind("run", manifest, *common, home=tmp_path, check=1, BULKBIND_TOKEN="")
+    (tmp_path / "l.db.session").write_text('{"refresh_token": "kept-for-later"}')
+    (tmp_path / "l.db.session").chmod(0o600)
+    with (tmp_path / "run.log").open("a") as log:
+        log.write(f"a line with {TOKEN} and kept-for-later\n")
+
+    bulkbind("bundle", "--to", "b.tar.gz", *common, home=tmp_path, check=0, BULKBIND_TOKEN="")
+
+    with tarfile.open(tmp_path / "b.tar.gz") as archive:
+        files = [archive.extractfile(member) for member in archive.getmembers()]
+        everything = "\n".join(file.read().decode() for file in files if file is not None)
+    assert "SN1,device#1,failed" in everything
+    assert "a line with *** and ***" in everything
+    for secret in ("private phone", TOKEN, "kept-for-later"):
+        assert secret not in everything
 
 
 def test_a_bundle_of_no_run_is_refused(run):

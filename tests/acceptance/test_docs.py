@@ -20,7 +20,7 @@ from bulkbind.manifest import open_manifest
 from bulkbind.manifest.rules import RULES
 from bulkbind.model import MEANINGS
 from bulkbind.report.tables import COLUMNS
-from bulkbind.settings import ManifestSettings, Settings, load, load_settings
+from bulkbind.settings import SECRETS, ManifestSettings, Settings, load, load_settings
 from tests.kit import bulkbind as run_bulkbind, environment, sandbox
 
 ROOT = Path(__file__).parents[2]
@@ -28,9 +28,9 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 SAMPLES = sorted(path for path in (ROOT / "samples").iterdir() if path.suffix in (".csv", ".yaml"))
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 DIFFERENT = {
-    "koodrive-cn.yaml": {"endpoint"},
-    "koodrive-intl.yaml": {"endpoint"},
-    "sandbox.yaml": {"endpoint", "already_bound_codes", "readback_settle"},
+    "koodrive-cn.yaml": {"endpoint", "profiles"},
+    "koodrive-intl.yaml": {"endpoint", "profiles"},
+    "sandbox.yaml": {"endpoint", "profiles", "already_bound_codes", "readback_settle"},
 }
 """Keys that a settings file sets to something other than the default, on purpose."""
 EXIT_CODES = (0, 1, 2, 3, 4, 75, 130, 143)
@@ -87,7 +87,8 @@ def first_cells(text: str) -> set[str]:
 def as_a_file_holds(settings: Settings) -> dict[str, object]:
     """Return settings as a settings file holds them, without what cannot stand there."""
     plain = settings.public()
-    del plain["auth"]["token"]
+    for name in SECRETS:
+        del plain["auth"][name]
     return plain
 
 
@@ -144,6 +145,7 @@ def test_help_shows_the_twin_of_every_option(name):
 
 
 SETTING_HELP = {
+    "proxy": "HTTPS_PROXY and NO_PROXY",
     "rate": "as fast as the gateway allows",
     "deadline": "none",
     "max_failures": "none",
@@ -166,7 +168,7 @@ def test_help_tells_the_defaults_of_the_model():
         if default is None and name in SETTING_HELP:
             assert found, name
             assert found[1] == SETTING_HELP[name], name
-        elif default in (None, False, {}):
+        elif default in (None, False, {}, []):
             assert found is None, name
         else:
             assert found, name
@@ -280,7 +282,7 @@ def test_every_settings_file_is_known():
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
 def test_settings_file_holds_every_key(path):
-    """A settings file names every setting but the token, none twice, and none that is unknown."""
+    """A settings file names every setting but secrets, none twice, and none that is unknown."""
     held = yaml.safe_load(path.read_text(encoding="utf-8"))
     wanted = as_a_file_holds(Settings())
 
@@ -302,10 +304,13 @@ def test_settings_files_explain_themselves():
     """Every key stands with a reason behind it, or in the comment line above."""
     for path in CONFIGS:
         lines = path.read_text(encoding="utf-8").splitlines()
+        lines = [line for line in lines if not line.startswith("    ")]  # within a profile
         bare = [line for line in lines if line.strip() and "#" not in line]
         keys = {line.split(":")[0].strip() for line in bare}
 
-        assert keys <= {"endpoint", "auth", "connect_timeout", "backoff_cap", "readback"}, path
+        assert keys <= {
+            "endpoint", "auth", "connect_timeout", "backoff_cap", "readback", "profiles",
+        }, path  # fmt: skip
 
 
 # --- samples -------------------------------------------------------------------------------------
@@ -398,6 +403,7 @@ def test_the_demo_explains_every_status(tmp_path):
         "tuesday.csv",
         "results.csv",
         "failed.csv",
+        "problems.csv",
         "summary.json",
     }
     assert list(tmp_path.iterdir()) == [out]

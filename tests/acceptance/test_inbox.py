@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import signal
@@ -104,6 +105,25 @@ def test_files_are_run_oldest_first_and_moved(tmp_path, inbox, url, fleet):
     assert done.stderr.splitlines()[0] == f"bulkbind: 1 of 2 files of {inbox} need a person"
     assert "old.csv:5  invalid: machine_code: only letters" in done.stderr
     assert "what to do: invalid: mend the cell" in done.stderr
+
+
+@pytest.mark.slow
+def test_every_format_and_any_name_is_run(tmp_path, inbox, url, fleet):
+    """JSON Lines and compressed files are manifests as well, also with bytes that are no text."""
+    first, other = fleet(2)
+    line = json.dumps({"machine_code": first[0], "user_id": first[1]})
+    (inbox / os.fsdecode(b"caf\xe9.jsonl")).write_text(f"{line}\n")
+    packed = write_csv(tmp_path / "fleet.csv", [other, BAD])
+    (inbox / "fleet.csv.gz").write_bytes(gzip.compress(packed.read_bytes()))
+
+    pass_over(inbox, url, *NOW, "--on-invalid", "skip", check=1)
+
+    report = inbox_json(tmp_path)
+    assert {item["name"] for item in report["files"]} == {"caf\\udce9.jsonl", "fleet.csv.gz"}
+    assert report["counts"] == {"bound": 2, "invalid": 1}
+    assert names(inbox) == []
+    assert names(tmp_path / "done/with-problems") == ["fleet.csv.gz", "fleet.failed.csv"]
+    assert pass_over(inbox, url, *NOW, "--quiet", check=0).stderr == ""
 
 
 @pytest.mark.slow

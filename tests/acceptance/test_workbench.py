@@ -11,6 +11,7 @@ from contextlib import closing
 import pytest
 import yaml
 
+from bulkbind.settings import SECRETS, AuthSettings
 from tests.kit import (
     ask,
     bulkbind,
@@ -71,7 +72,9 @@ def test_what_config_prints_is_a_settings_file(tmp_path):
     values = {key: item["value"] for key, item in json.loads(again.stdout).items()}
     assert values == {key: item["value"] for key, item in json.loads(before.stdout).items()}
     assert values["columns"] == {"user_id": "A: #b"}
-    assert set(yaml.safe_load(first.stdout)["auth"]) == {"token_file", "token_prefix"}
+    assert set(yaml.safe_load(first.stdout)["auth"]) == set(AuthSettings.model_fields) - set(
+        SECRETS
+    )
 
 
 def test_a_wrong_setting_is_told_with_its_line_and_what_is_allowed(tmp_path):

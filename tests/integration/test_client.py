@@ -15,10 +15,14 @@ import aiohttp
 import pytest
 from aiohttp import web
 from aioresponses import aioresponses
+from pydantic import SecretStr
 
 from bulkbind.clock import SystemClock
-from bulkbind.koodrive import KooDrive
-from bulkbind.koodrive.auth import FixedToken
+from bulkbind.koodrive import KooDrive, authorizer
+from bulkbind.koodrive.auth.app import AppAuth
+from bulkbind.koodrive.auth.credential import Token
+from bulkbind.koodrive.auth.fixed import GivenToken
+from bulkbind.koodrive.auth.renewing import Renewing
 from bulkbind.koodrive.client import ANSWER_CAP_BYTES, LIST_CAP_BYTES
 from bulkbind.model import (
     Accepted,
@@ -35,7 +39,8 @@ from bulkbind.model import (
     Verdict,
 )
 from bulkbind.sandbox import Sandbox, SandboxOptions, parse_fault, parse_limit
-from bulkbind.settings import ApiSettings
+from bulkbind.sandbox.signature import check_signature
+from bulkbind.settings import ApiSettings, AuthSettings
 from tests.faults import Fault, FaultProxy
 
 PATH = "/koodrive/ose/v1/backup/device"
@@ -81,14 +86,22 @@ class SkewedClock(SystemClock):
         return super().utc_now() + self._off
 
 
-def drive(endpoint: str, gate=None, clock=None, concurrency=8, skew_s=None, **api) -> KooDrive:
+def given(header: str) -> Renewing:
+    """Return a token that nobody renews."""
+    return Renewing(GivenToken(), SystemClock(), Token(header))
+
+
+def drive(
+    endpoint: str, gate=None, clock=None, concurrency=8, skew_s=None, *, auth=None, **api
+) -> KooDrive:
     """Return a client, ready to enter."""
+    clock = clock or SystemClock()
     return KooDrive(
         ApiSettings(**api),
         endpoint,
-        FixedToken("Bearer secret-token"),
+        auth or given("Bearer secret-token"),
         gate or OpenGate(),
-        clock or SystemClock(),
+        clock,
         concurrency=concurrency,
         skew_s=skew_s,
     )
@@ -695,9 +708,7 @@ async def test_a_request_cancelled_while_its_answer_is_read_is_forgotten_too():
     gate = OpenGate()
 
     async with server(accept) as seen:
-        slow = SlowReader(
-            ApiSettings(), seen.url, FixedToken("x"), gate, SystemClock(), concurrency=1
-        )
+        slow = SlowReader(ApiSettings(), seen.url, given("x"), gate, SystemClock(), concurrency=1)
         async with slow as client:
             task = asyncio.create_task(client.bind(DEVICE), name="to be cancelled")
             while not hasattr(client, "reading"):
@@ -725,7 +736,7 @@ ENDPOINT = "https://intl.example.invalid"
         ),
         pytest.param(
             {"status": 401, "payload": {"error_code": "APIG.0307", "error_msg": "renew"}},
-            AuthExpired(),
+            AuthExpired(advice=GivenToken.advice),
             "APIG.0307",
             id="401",
         ),
@@ -781,7 +792,7 @@ async def test_what_the_client_makes_of_an_answer(canned, verdict, code):
 
     assert (attempt.verdict, attempt.code) == (verdict, code)
     assert len(attempt.message) <= 300
-    assert gate.reports == [(1, verdict)]
+    assert [(permit, type(heard)) for permit, heard in gate.reports] == [(1, type(verdict))]
 
 
 async def test_what_is_no_answer_of_the_network_comes_out():
@@ -805,7 +816,7 @@ async def test_limits_in_headers_reach_the_gate(form):
     options = SandboxOptions(limits=(parse_limit(f"60/s,tell={form}"),))
     async with Sandbox(options) as sandbox:
         client = KooDrive(
-            ApiSettings(), sandbox.url, FixedToken("x"), gate, SystemClock(), concurrency=1
+            ApiSettings(), sandbox.url, given("x"), gate, SystemClock(), concurrency=1
         )
         async with client:
             await client.bind(DEVICE)
@@ -813,3 +824,105 @@ async def test_limits_in_headers_reach_the_gate(form):
     [told] = gate.told
     assert told.limit == 60
     assert told.window_s == 1 or told.reset_s == 1
+
+
+# --- credentials and TLS --------------------------------------------------------------------------
+
+
+async def test_a_certificate_for_another_host_is_refused():
+    """The verdict is that nothing was sent; the message names host and problem."""
+    async with Sandbox(SandboxOptions(tls=True), host="127.0.0.2") as sandbox:
+        async with drive(sandbox.url, ca_file=sandbox.ca_file) as client:
+            wrong_host = await client.bind(DEVICE)
+        async with drive(sandbox.url) as client:
+            unknown = await client.bind(DEVICE)
+        assert sandbox.counts["requests"] == 0
+
+    host = sandbox.url.removeprefix("https://")
+    for attempt, why in ((wrong_host, "IP address mismatch"), (unknown, "issuer certificate")):
+        assert (attempt.verdict, attempt.code) == (Unreachable(), "tls")
+        assert attempt.message.startswith(f"the certificate of {host} is not accepted: ")
+        assert why in attempt.message
+
+
+@pytest.mark.parametrize("filler", ["", "x" * 290])
+async def test_a_token_in_the_servers_words_is_hidden(filler):
+    """A gateway that repeats what it refused, whole or cut off, puts it into no report."""
+    token = "sesame-open-up-0451"
+
+    async def repeat(request: web.Request) -> web.Response:
+        words = f"{filler} token {request.headers['Authorization']} is bad"
+        return web.json_response({"error_code": "APIG.0301", "error_msg": words}, status=401)
+
+    async with server(repeat) as seen, drive(seen.url, auth=given(f"AT {token}")) as client:
+        attempt = await client.bind(DEVICE)
+        listing = await client.list_devices("user_1")
+
+    assert seen.requests[0][2]["Authorization"] == f"AT {token}"
+    assert len(seen.requests) == 1  # the token is known dead
+    for message in (attempt.message, listing.attempt.message):
+        assert token[:8] not in message
+
+
+async def test_a_signed_request_names_its_host_once():
+    """What is signed is what is sent: one Host header, with the port, and the body's own bytes."""
+    async with server(accept) as seen, drive(seen.url, auth=AppAuth("app1", "s3cret")) as client:
+        await client.bind(DEVICE)
+        await client.list_devices("user_1")
+
+    for method, path, headers, body in seen.requests:
+        assert headers["Host"] == seen.url.removeprefix("http://")
+        assert [name.lower() for name in headers].count("host") == 1
+        came = {name.lower(): value for name, value in headers.items()}
+        came["Authorization"] = headers["Authorization"]
+        assert check_signature(method, path, came, body, {"app1": "s3cret"}) is None
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+async def test_a_session_call_follows_no_redirect(tmp_path, status):
+    """Refresh token and token go to the endpoint alone."""
+    async with server(accept) as elsewhere:
+
+        async def away(_request: web.Request) -> web.Response:
+            return web.Response(status=status, headers={"Location": elsewhere.url})
+
+        settings = AuthSettings(refresh_token=SecretStr("refresh-1"), token_prefix="AT ")
+        clock = SystemClock()
+        auth = authorizer(settings, tmp_path / "ledger.db", clock, {})
+        async with server(away) as seen, drive(seen.url, auth=auth) as client:
+            attempt = await client.bind(DEVICE)
+
+    assert elsewhere.requests == []
+    assert [path for _, path, _, _ in seen.requests] == ["/koodrive/ose/v1/auth/refreshToken"]
+    assert isinstance(attempt.verdict, AuthExpired)
+    assert not attempt.verdict.is_renewable
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "verdict"),
+    [
+        (200, '{"code": 0, "data": {"sessionInfo": {"accessToken": "hush-hush-1"', Unreachable),
+        (200, '{"code": 0, "data": {"accessToken": "hush-hush-1"}}', Unreachable),
+        (503, "<html>hush</html>", Unreachable),
+        (429, '{"error_code": "APIG.0308", "error_msg": "limit:5,time:1 minute"}', Throttled),
+        (401, '{"error_code": "APIG.0301", "error_msg": "no: refresh-1"}', AuthExpired),
+        (200, '{"code": 13000102, "msg": "no: refresh-1"}', AuthExpired),
+        (404, "", AuthExpired),
+    ],
+)
+async def test_what_a_session_call_may_answer(tmp_path, status, body, verdict):
+    """No row is sent for it; what may pass is tried again, and no token is quoted."""
+
+    async def answer(_request: web.Request) -> web.Response:
+        return web.Response(status=status, text=body)
+
+    settings = AuthSettings(refresh_token=SecretStr("refresh-1"))
+    auth = authorizer(settings, tmp_path / "ledger.db", SystemClock(), {})
+    async with server(answer) as seen, drive(seen.url, auth=auth) as client:
+        attempt = await client.bind(DEVICE)
+
+    assert isinstance(attempt.verdict, verdict)
+    assert (attempt.trace_id, attempt.http_status) == ("", None)
+    assert len(seen.requests) == 1
+    assert "hush-hush" not in attempt.message
+    assert "refresh-1" not in attempt.message

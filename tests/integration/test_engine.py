@@ -307,12 +307,25 @@ async def test_attempts_run_out(bench):
 async def test_throttling_costs_no_device_an_attempt(bench):
     """However often the gateway throttles, nothing fails, and every row takes one attempt."""
     bench.server.planned.append(None)
-    bench.server.planned.extend([Throttled()] * 40)
+    bench.server.planned.extend([Throttled()] * 15)
 
     await bench.ran(devices(10))
 
     assert bench.counts() == {"bound": 10}
     assert {row.attempts for row in bench.rows()} == {1}
+
+
+async def test_a_gateway_that_refuses_everything_for_long_stops_the_run(bench):
+    """A limit per hour that nobody tells shows as refusals beyond `max_wait`: the run stops."""
+    bench.server.planned.append(None)
+    bench.server.planned.extend([Throttled()] * 200)
+
+    await bench.ran(devices(10))
+
+    assert bench.counts() == {"bound": 1, "pending": 9}
+    assert bench.stop.reason is not None
+    assert bench.stop.reason.exit_code == 3
+    assert "has refused every request" in bench.stop.reason.text
 
 
 async def test_a_final_no_is_failed(bench):

@@ -35,6 +35,11 @@ def measured(**more):
             "requests_throttled": 1,
             "pace_per_s": 60.0,
             "pace_from": "told by the gateway",
+            "limit": {"per_s": 61.5, "is_spaced": False},
+            "limit_in_flight": 4,
+            "paced_s": 8.25,
+            "cooled_s": 0.5,
+            "retrying_s": 2.0,
         },
         "ledger_bytes": 73_728,
         "bindings": 7,
@@ -63,7 +68,11 @@ def test_every_figure_is_there(tmp_path):
     assert got["bulkbind_run_rows", "moved"] == 0
     assert got["bulkbind_run_duration_seconds", None] == 12.5
     assert got["bulkbind_run_pace_requests_per_second", None] == 60
-    assert got["bulkbind_run_limit_requests_per_second", None] == 60
+    assert got["bulkbind_run_limit_requests_per_second", None] == 61.5
+    assert got["bulkbind_run_limit_requests_in_flight", None] == 4
+    assert got["bulkbind_run_paced_seconds", None] == 8.25
+    assert got["bulkbind_run_cooled_seconds", None] == 0.5
+    assert got["bulkbind_run_retrying_seconds", None] == 2
     assert got["bulkbind_run_throttled_requests", None] == 1
     assert got["bulkbind_ledger_size_bytes", None] == 73_728
     assert got[LAST_SUCCESS, None] == 1_800_000_000

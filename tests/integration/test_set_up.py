@@ -73,9 +73,9 @@ def told(code, message="words of the gateway"):
 
 REFUSALS = {
     "403": (answers(403, told("APIG.0302")), "HTTP 403 APIG.0302 words", "check the rights of the"),
-    "400 authentication": (
-        answers(400, b'{"code": 400, "msg": "authentication not passed"}'),
-        "HTTP 400 400 authentication not passed",
+    "400 of no kind": (
+        answers(400, b'{"code": 400, "msg": "not like this"}'),
+        "HTTP 400 400 not like this",
         "check the credentials (BULKBIND_TOKEN or `auth:`) and `auth: token_prefix:`",
     ),
     "400 parameters": (
@@ -113,13 +113,21 @@ async def test_refusals_of_one_kind_stop_a_run_after_a_handful(tmp_path, name):
     )
 
 
-async def test_a_wrong_token_stops_at_once(tmp_path):
-    """One 401 is enough, and its hint names the variable."""
-    async with server(answers(401, told("APIG.0307"))) as seen:
+@pytest.mark.parametrize(
+    ("status", "body", "words"),
+    [
+        (401, told("APIG.0307"), "HTTP 401 APIG.0307"),
+        (400, b'{"code": 400, "msg": "authentication not passed"}', "HTTP 400 400"),
+    ],
+)
+async def test_a_wrong_token_stops_at_once(tmp_path, status, body, words):
+    """One refusal is enough, and its hint names the variable and the word before the token."""
+    async with server(answers(status, body)) as seen:
         result = await ran(tmp_path, seen.url)
 
     assert len(seen.requests) == 1
-    assert_stopped(result, "does not accept the credentials (HTTP 401 APIG.0307", "BULKBIND_TOKEN")
+    assert_stopped(result, f"does not accept the credentials ({words}", "BULKBIND_TOKEN")
+    assert "token_prefix" in result.hint
 
 
 async def test_a_wrong_path_is_named(tmp_path):

@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+import asyncio
+from pathlib import Path
+
 import pytest
 from pydantic import SecretStr
 
 from bulkbind.errors import UsageError
-from bulkbind.koodrive import fixed_token
+from bulkbind.koodrive import authorizer
+from bulkbind.koodrive.auth.credential import Outgoing
 from bulkbind.settings import AuthSettings, Settings, load_settings
+from tests.kit import FakeClock
 
 SECRET = "3b91c0ffee"
 
@@ -13,6 +18,25 @@ SECRET = "3b91c0ffee"
 def settings(token=None, **more) -> AuthSettings:
     """Return settings with a token."""
     return AuthSettings(token=None if token is None else SecretStr(token), **more)
+
+
+def made(given: AuthSettings):
+    """Return what the settings come to."""
+    return authorizer(given, Path("ledger.db"), FakeClock(), {})
+
+
+async def no_call(_call):
+    """Stand in for the session calls, which nothing here needs."""
+    raise AssertionError
+
+
+def header_of(auth) -> str:
+    """Return the Authorization header of a request."""
+    if auth.current("user_1") is None:
+        assert asyncio.run(auth.renew("user_1", no_call)) is None
+    request = Outgoing("POST", "/path", "host", {}, None)
+    auth.current("user_1").authorize(request)
+    return request.headers["Authorization"]
 
 
 def token_file(folder, text=f"{SECRET}\n", mode=0o600):
@@ -37,14 +61,14 @@ def token_file(folder, text=f"{SECRET}\n", mode=0o600):
 )
 def test_the_header_of_a_token(token, prefix, expected):
     """A bare token stands behind the prefix; one with a scheme word goes out as it is."""
-    found = fixed_token(settings(token, token_prefix=prefix))
+    found = made(settings(token, token_prefix=prefix))
 
-    assert found.authorization() == expected
+    assert header_of(found) == expected
 
 
 def test_the_default_prefix_is_bearer_and_one_space():
     """Nothing set but a token: `Bearer`, a space, the token."""
-    assert fixed_token(settings(SECRET)).authorization() == f"Bearer {SECRET}"
+    assert header_of(made(settings(SECRET))) == f"Bearer {SECRET}"
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o400], ids=oct)
@@ -52,9 +76,9 @@ def test_a_private_file_is_read(tmp_path, mode):
     """A file that only its owner can read gives the token, without its line end."""
     path = token_file(tmp_path, mode=mode)
 
-    found = fixed_token(settings(token_file=path))
+    found = made(settings(token_file=path))
 
-    assert found.authorization() == f"Bearer {SECRET}"
+    assert header_of(found) == f"Bearer {SECRET}"
 
 
 @pytest.mark.parametrize("mode", [0o644, 0o640, 0o604, 0o666], ids=oct)
@@ -63,7 +87,7 @@ def test_a_file_that_others_can_read_is_refused(tmp_path, mode):
     path = token_file(tmp_path, mode=mode)
 
     with pytest.raises(UsageError, match=f"{mode:04o}") as error:
-        fixed_token(settings(token_file=path))
+        made(settings(token_file=path))
 
     assert str(path) in str(error.value)
     assert error.value.hint == f"chmod 600 {path}"
@@ -74,9 +98,9 @@ def test_the_environments_token_wins_over_a_file(tmp_path):
     """Where both are set, the file is not even looked at."""
     missing = tmp_path / "missing"
 
-    found = fixed_token(settings(SECRET, token_file=missing))
+    found = made(settings(SECRET, token_file=missing))
 
-    assert found.authorization() == f"Bearer {SECRET}"
+    assert header_of(found) == f"Bearer {SECRET}"
 
 
 @pytest.mark.parametrize(
@@ -87,9 +111,9 @@ def test_an_empty_token_is_refused(tmp_path, text):
     path = token_file(tmp_path, text)
 
     with pytest.raises(UsageError, match="is empty") as from_file:
-        fixed_token(settings(token_file=path))
+        made(settings(token_file=path))
     with pytest.raises(UsageError, match="BULKBIND_TOKEN is empty"):
-        fixed_token(settings(text))
+        made(settings(text))
 
     assert str(path) in str(from_file.value)
 
@@ -97,7 +121,7 @@ def test_an_empty_token_is_refused(tmp_path, text):
 def test_no_token_at_all_is_refused_with_a_hint():
     """The error says what to set."""
     with pytest.raises(UsageError, match="no token is set") as error:
-        fixed_token(settings())
+        made(settings())
 
     assert "BULKBIND_TOKEN" in error.value.hint
 
@@ -120,7 +144,7 @@ def test_characters_that_no_header_can_carry_are_refused(tmp_path, token):
 
     for given in (settings(token), settings(token_file=path)):
         with pytest.raises(UsageError, match="characters") as error:
-            fixed_token(given)
+            made(given)
 
         assert SECRET not in str(error.value)
 
@@ -131,7 +155,7 @@ def test_a_prefix_that_no_header_can_carry_is_refused(prefix):
     given = {"auth.token": SECRET, "auth.token_prefix": prefix}
 
     with pytest.raises(UsageError) as error:
-        fixed_token(load_settings(None, given).auth)
+        made(load_settings(None, given).auth)
 
     assert SECRET not in str(error.value)
 
@@ -144,7 +168,7 @@ def test_a_file_that_is_no_text_is_refused(tmp_path, text):
     path = token_file(tmp_path, text)
 
     with pytest.raises(UsageError, match="cannot be read") as error:
-        fixed_token(settings(token_file=path))
+        made(settings(token_file=path))
 
     assert str(path) in str(error.value)
     assert SECRET not in str(error.value)
@@ -156,7 +180,7 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path, kind):
     path = tmp_path if kind == "folder" else tmp_path / "missing"
 
     with pytest.raises(UsageError, match="cannot be read") as error:
-        fixed_token(settings(token_file=path))
+        made(settings(token_file=path))
 
     assert str(path) in str(error.value)
 
@@ -167,8 +191,9 @@ def test_no_representation_shows_the_secret():
     whole = Settings(auth=auth)
 
     shown = [
-        repr(fixed_token(auth)),
-        str(fixed_token(auth)),
+        repr(made(auth)),
+        repr(made(auth).current("user_1")),
+        str(made(auth).current("user_1")),
         repr(auth),
         str(auth),
         repr(whole),

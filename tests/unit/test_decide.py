@@ -34,8 +34,10 @@ from bulkbind.model import (
 )
 
 FAILED = Outcome(Status.FAILED)
+NO_TOKEN = Outcome(Status.FAILED, detail="the user's credentials: x")
 SENT = 1_000_000.0  # 1970-01-12T13:46:40Z
 AT_SENDING = "1970-01-12T13:46:40.000Z"
+NOBODY_YET = Suspect(Settle(NO_TOKEN), is_about_user=True)
 
 
 def claim(**values):
@@ -70,6 +72,13 @@ def step(verdict, unreachable=None, **values):
         (Throttled(), {"attempts": 0}, Again(backoff=False)),
         (Unreachable(), {"attempts": 0}, Again(backoff=False)),
         (ClockRefused(), {"clock_refusals": 1}, Again(backoff=False)),
+        (AuthExpired(is_renewable=True), {"attempts": 0}, Again(backoff=False)),
+        (AuthExpired(is_users_own=True, advice="x"), {}, NOBODY_YET),
+        (
+            AuthExpired(is_users_own=True, advice="x"),
+            {"doubts": 1},
+            Park(if_absent=NO_TOKEN, if_disabled=None),
+        ),
     ],
     ids=str,
 )
@@ -165,6 +174,7 @@ def test_already_bound_asks_the_list():
         (Throttled(), False),
         (Unreachable(), False),
         (AuthExpired(), False),
+        (AuthExpired(is_users_own=True), False),
         (ClockRefused(), False),
         (QuotaUsedUp(), False),
     ],

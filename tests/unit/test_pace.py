@@ -6,146 +6,249 @@ import pytest
 from hypothesis import given, strategies as st
 
 from bulkbind.engine import pace
-from bulkbind.model import Throttled
+from bulkbind.engine.pace import Pace
+
+
+def closed(state, now=1.0, **told):
+    """Let a request be refused and return the state."""
+    state.sent(now)
+    state.throttled(now, state.epoch, **told)
+    return state
+
+
+def opened(state):
+    """Let the one that tries get through as soon as it may leave, and return the state."""
+    now = state.next_at
+    state.sent(now)
+    state.accepted(now, state.epoch)
+    return state
 
 
 def test_without_a_limit_nobody_waits():
     """Before the first 429 and without a cap, requests leave at once."""
-    state = pace.permitted(pace.begin(10.0, None), 10.0)
+    state = Pace(10.0)
+    state.sent(10.0)
 
     assert state.next_at <= 10.0
 
 
 def test_a_cap_spaces_requests():
     """At 10/s, a steady sender is spaced a tenth of a second."""
-    state = pace.begin(0.0, 10.0)
-    moments = []
+    state, moments = Pace(0.0, 10.0), []
     for _ in range(5):
         moments.append(state.next_at)
-        state = pace.permitted(state, state.next_at)
+        state.sent(state.next_at)
 
     assert moments == pytest.approx([0.0, 0.1, 0.2, 0.3, 0.4])
 
 
-def test_a_late_timer_catches_up_two_slots_at_most():
-    """After a long pause no burst follows: two slots are made up for."""
-    state = pace.permitted(pace.begin(0.0, 10.0), 0.0)
+def test_a_late_sender_catches_up_two_milliseconds_at_most():
+    """After a long pause no burst follows: at 1000/s, two slots are made up for."""
+    state = Pace(0.0, 1000.0)
+    state.sent(0.0)
     at_once = 0
     while state.next_at <= 60.0:
-        state = pace.permitted(state, 60.0)
+        state.sent(60.0)
         at_once += 1
 
     assert at_once == 3
 
 
 @pytest.mark.parametrize(
-    ("told", "per_s"),
-    [
-        (Throttled(limit=60, window_s=1), 0.98 * 60),
-        (Throttled(limit=600, window_s=60), 0.98 * 10),
-        (Throttled(limit=1, window_s=3600), pace.SLOWEST_PER_S),
-    ],
-    ids=["60/s", "600/min", "slower than the slowest"],
+    ("limit", "window_s", "per_s"),
+    [(60, 1.0, 0.995 * 60), (600, 60.0, 0.995 * 10), (3, 120.0, 0.995 * 3 / 120)],
+    ids=["60/s", "600/min", "the longest window that is spread"],
 )
-def test_a_told_limit_is_the_pace(told, per_s):
+def test_a_told_limit_is_the_pace(limit, window_s, per_s):
     """Limit and window of the 429 text are followed, a little below."""
-    state = pace.throttled(pace.begin(0.0, None), 1.0, 0, told, 0)
+    state = closed(Pace(0.0), limit=limit, window_s=window_s)
 
     assert state.per_s == pytest.approx(per_s)
     assert state.is_told
 
 
+def test_a_limit_per_hour_is_not_spread():
+    """What an hour allows may be used up at once; when it is, the run does not wait for it."""
+    state = closed(Pace(0.0), limit=1000, window_s=3600.0)
+
+    assert state.per_s == math.inf
+    assert not state.is_told
+
+
 def test_a_told_pace_does_not_climb():
     """What the gateway told holds until it tells otherwise."""
-    state = pace.throttled(pace.begin(0.0, None), 1.0, 0, Throttled(limit=60, window_s=1), 0)
+    state = opened(closed(Pace(0.0), limit=60, window_s=1.0))
     for _ in range(1000):
-        state = pace.answered(state, state.epoch)
+        state.sent(state.next_at)
+        state.accepted(state.next_at, state.epoch)
 
-    assert state.per_s == pytest.approx(58.8)
+    assert state.per_s == pytest.approx(0.995 * 60)
 
 
-def test_an_untold_limit_falls_at_once_and_climbs_slowly():
-    """Without a word from the gateway, the pace falls below what got through, then climbs."""
-    state = pace.begin(0.0, None)
-    low = pace.throttled(state, 2.0, 0, Throttled(), 200)
-    high = low
-    for _ in range(100):
-        high = pace.answered(high, high.epoch)
+def test_a_told_pace_falls_where_even_that_is_refused():
+    """A gateway that refuses what it allows is believed when it refuses."""
+    state = opened(closed(Pace(0.0), limit=100, window_s=1.0))
+    for _ in range(12):
+        opened(closed(state, state.next_at))
 
-    assert low.per_s == pytest.approx(80.0)
-    assert high.per_s == pytest.approx(85.0)
+    assert state.per_s < 80
+
+
+def test_a_told_window_that_is_used_up_is_waited_for():
+    """60 of 60 got through since the gate opened: the next try is when that second is over."""
+    state = Pace(0.0)
+    for _ in range(60):
+        state.sent(0.0)
+        state.accepted(0.01, 0)
+    state.sent(0.0)
+    state.throttled(0.02, 0, limit=60, window_s=1.0)
+
+    assert state.next_at == pytest.approx(1.0)
 
 
 def test_retry_after_says_how_long_the_gate_is_closed():
     """The server's own word beats every formula."""
-    state = pace.throttled(pace.begin(0.0, None), 5.0, 0, Throttled(retry_after_s=17.0), 0)
+    state = closed(Pace(0.0), 5.0, retry_after_s=17.0)
 
     assert state.next_at == 22.0
 
 
-def test_closings_grow_and_are_capped():
-    """A gate that nobody gave a time for stays closed longer each time, a minute at most."""
-    state, waits = pace.begin(0.0, None), []
-    now = 0.0
-    for _ in range(12):
-        state = pace.throttled(state, now, state.epoch, Throttled(), 0)
+def test_tries_come_at_once_at_first_then_ever_later():
+    """What opens soon is met soon, and what stays closed is asked less and less often."""
+    state, waits, now = Pace(0.0), [], 0.0
+    for _ in range(30):
+        state.sent(now)
+        state.throttled(now, state.epoch)
         waits.append(state.next_at - now)
         now = state.next_at
 
-    assert waits[:4] == [0.5, 1.0, 2.0, 4.0]
-    assert waits[-1] == 60.0
+    assert waits[0] == pace.FIRST_TRY_S
+    assert sum(waits[:4]) < 0.1
+    assert max(waits) == waits[-1] == pace.LONGEST_TRY_S
+
+
+@pytest.mark.parametrize("window_s", pace.COMMON_WINDOWS_S)
+def test_a_try_is_made_when_a_common_window_is_over(window_s):
+    """A gateway that counts by the second, ten seconds or minute is met where its window ends."""
+    state, tries, now = Pace(0.0), [], 0.0
+    while now < 2 * window_s:
+        state.sent(now)
+        state.throttled(now, state.epoch)
+        now = state.next_at
+        tries.append(now)
+
+    assert any(window_s < at < window_s + 0.02 for at in tries)
 
 
 def test_late_429s_of_the_same_burst_are_ignored():
-    """Answers to requests that left before the gate closed change nothing."""
-    closed = pace.throttled(pace.begin(0.0, None), 1.0, 0, Throttled(), 0)
+    """Answers to requests that left before the gate closed neither open nor close it."""
+    state = closed(Pace(0.0))
+    before = state.next_at, state.epoch
+    state.throttled(1.001, 0)
+    state.accepted(1.001, 0)
+    state.unanswered(1.001, 0, is_away=True)
 
-    assert pace.throttled(closed, 1.1, 0, Throttled(), 0) == closed
-    assert pace.answered(closed, 0) == closed
-    assert pace.unanswered(closed, 1.1, 0, is_away=True) == closed
+    assert (state.next_at, state.epoch) == before
+    assert state.is_closed
 
 
 def test_several_silences_in_a_row_close_the_gate():
     """One silent request is a device's doubt; five in a row are a server that is away."""
-    state = pace.begin(0.0, None)
+    state = Pace(0.0)
     for _ in range(pace.SILENT_IN_A_ROW - 1):
-        state = pace.unanswered(state, 1.0, 0, is_away=False)
-    closed = pace.unanswered(state, 1.0, 0, is_away=False)
+        state.unanswered(1.0, 0, is_away=False)
+    was_closed = state.is_closed
+    state.unanswered(1.0, 0, is_away=False)
 
-    assert not state.probing
-    assert closed.probing
-    assert closed.next_at == 1.5
-    assert closed.per_s == math.inf
+    assert not was_closed
+    assert state.is_closed
+    assert state.is_away
+    assert state.next_at == 1.5
 
 
-@given(
-    cap=st.one_of(st.none(), st.floats(0.2, 5000)),
-    events=st.lists(
-        st.tuples(
-            st.sampled_from(["permit", "answer", "429", "told", "silent", "away"]),
-            st.floats(0, 100),
-        ),
-        max_size=60,
-    ),
+def test_a_server_that_was_away_shows_no_limit():
+    """When it is back, the pace is what it was."""
+    state = Pace(0.0, 50.0)
+    state.unanswered(1.0, 0, is_away=True)
+    opened(state)
+
+    assert not state.is_closed
+    assert state.per_s == 50.0
+    assert state.limit_per_s() is None
+
+
+def test_a_run_begins_at_the_limit_that_was_learned():
+    """What an earlier run met is where the next one begins, a little below."""
+    state = Pace(0.0, learned_per_s=100.0)
+
+    assert state.per_s == pytest.approx(98.0)
+    assert state.limit_per_s() is None
+
+
+def test_a_lifted_limit_is_found():
+    """Where no 429 comes any more, the pace rises ever faster."""
+    state = Pace(0.0, learned_per_s=100.0)
+    while state.per_s < 300:
+        state.sent(state.next_at)
+        state.accepted(state.next_at, 0)
+
+    assert state.next_at < 5.0
+
+
+def test_a_sender_that_has_little_to_send_does_not_raise_the_pace():
+    """A pace that nobody used shows nothing."""
+    state = Pace(0.0, learned_per_s=100.0)
+    for second in range(1000):
+        state.sent(float(second))
+        state.accepted(float(second), 0)
+
+    assert state.per_s < 98.1
+
+
+@pytest.mark.parametrize(
+    ("limit", "window_s"),
+    [(0.0, 1.0), (1e9, 1.0), (1.0, 1e9), (1e-9, 100.0), (5.0, 0.0)],
+    ids=["nothing", "a billion", "in 30 years", "next to nothing", "in no time"],
 )
+def test_hostile_limits_leave_a_pace(limit, window_s):
+    """Whatever a gateway tells, something can be sent, some time."""
+    state = opened(closed(Pace(0.0), limit=limit, window_s=window_s))
+
+    assert state.per_s >= pace.SLOWEST_PER_S
+    assert state.next_at < 500.0
+
+
+EVENTS = st.lists(
+    st.tuples(
+        st.sampled_from(["permit", "answer", "429", "told", "asked", "silent", "away"]),
+        st.floats(0, 100),
+    ),
+    max_size=80,
+)
+
+
+@given(cap=st.one_of(st.none(), st.floats(0.2, 5000)), events=EVENTS)
 def test_never_above_the_cap_and_never_stuck(cap, events):
     """Whatever happens, the pace stays in (0, cap], and the gate opens within its longest time."""
-    state, now = pace.begin(0.0, cap), 0.0
+    state, now = Pace(0.0, cap), 0.0
     for kind, seconds in events:
         now += seconds
+        asked_s = 0.0
         match kind:
             case "permit":
                 now = max(now, state.next_at)
-                state = pace.permitted(state, now)
+                state.sent(now)
             case "answer":
-                state = pace.answered(state, state.epoch)
+                state.accepted(now, state.epoch)
             case "429":
-                state = pace.throttled(state, now, state.epoch, Throttled(), 0)
+                state.throttled(now, state.epoch)
             case "told":
-                told = Throttled(limit=1 + seconds, window_s=1.0)
-                state = pace.throttled(state, now, state.epoch, told, 0)
+                state.throttled(now, state.epoch, limit=1 + seconds, window_s=1.0)
+            case "asked":
+                asked_s = seconds
+                state.throttled(now, state.epoch, retry_after_s=seconds)
             case _:
-                state = pace.unanswered(state, now, state.epoch, is_away=kind == "away")
-        longest = pace.LONGEST_CLOSING_S + 3 / min(state.per_s, pace.SLOWEST_PER_S)
+                state.unanswered(now, state.epoch, is_away=kind == "away")
+        longest = max(asked_s, pace.LONGEST_TRY_S) + 3 / min(state.per_s, pace.SLOWEST_PER_S)
         assert 0 < state.per_s <= (cap or math.inf)
         assert state.next_at - now <= longest

@@ -65,6 +65,7 @@ def test_a_tenth_of_the_rows_is_told_but_not_every_flush(log):
         "bound": 50,
         "per_s": 10.0,
         "pace_per_s": 40.0,
+        "left_s": 5.0,
     }
 
 

@@ -362,7 +362,7 @@ def test_the_parts_are_no_keys(config, part):
     [
         ("colour: red", "colour"),
         ("concurency: 5", "concurency"),
-        ("auth: {password: x}", "auth.password"),
+        ("auth: {passphrase: x}", "auth.passphrase"),
     ],
 )
 def test_unknown_key_is_refused(config, text, key):

@@ -204,6 +204,12 @@ def test_retry_after_goes_into_the_verdict(status, body, verdict, text, expected
         pytest.param(400, gateway("0301"), AuthExpired(), id="400 APIG.0301"),
         pytest.param(400, gateway("0307", prefix="APIGW"), AuthExpired(), id="400 APIGW.0307"),
         pytest.param(403, gateway("1002"), AuthExpired(), id="403 APIG.1002"),
+        pytest.param(
+            400,
+            b'{"code": 13000102, "msg": "Authentication not passed"}',
+            AuthExpired(),
+            id="400 in the words of the status table",
+        ),
         pytest.param(403, gateway("0302"), SET_UP, id="403 APIG.0302"),
         pytest.param(403, gateway("0304"), SET_UP, id="403 APIG.0304"),
         pytest.param(403, b"", SET_UP, id="403 plain"),

@@ -1,0 +1,201 @@
+"""`doctor`: looks at everything a run needs, line by line, and binds nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from bulkbind.clock import Clock, SystemClock
+from bulkbind.errors import BulkbindError
+from bulkbind.koodrive import Auth, KooDrive, authorizer, choose, reach
+from bulkbind.ledger import faults
+from bulkbind.model import Accepted, AuthExpired, ClockRefused
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+    from bulkbind.model import Attempt, Told, Verdict
+    from bulkbind.settings import Loaded, Settings
+
+TRIES = 4
+"""List calls made where renewed credentials or a corrected clock may help."""
+LITTLE_BYTES, TOO_LITTLE_BYTES = 500 << 20, 50 << 20
+"""A row takes about 500 bytes in the ledger, and as much again in a report."""
+SKEW_SEEN_S, SKEW_WARNED_S = 2.0, 60.0
+"""A `Date` has whole seconds."""
+
+State = Literal["ok", "warn", "fail"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the doctor's."""
+
+    check: str
+    """What was looked at: `settings`, `ledger`, `TLS`, …"""
+    state: State
+    text: str
+    advice: str = ""
+    """What to do about it."""
+
+
+async def doctor(loaded: Loaded, clock: Clock | None = None) -> AsyncIterator[Finding]:
+    """Yield what is found, each as soon as it is known.
+
+    One request without credentials and one list call are sent, where the settings name a user;
+    a session may be renewed for it.
+    """
+    settings = loaded.settings
+    for finding in _settings(loaded):
+        yield finding
+    if settings.api.endpoint is None:
+        yield Finding("endpoint", "fail", "none is set", "give --endpoint or a settings file")
+        return
+    for finding in await asyncio.to_thread(lambda: [*_ledger(settings), *_disk(settings)]):
+        yield finding
+    own = clock or SystemClock()
+    auth: Auth | None = None
+    try:
+        auth = authorizer(settings.auth, settings.ledger_path(), own)
+        mode, why = choose(settings.auth)
+        yield Finding("credentials", "ok", f"{mode}, {why}")
+    except BulkbindError as error:
+        yield Finding("credentials", "fail", str(error), error.hint)
+    try:
+        async for step in reach(settings.api.endpoint, settings.api):
+            yield Finding(step.name, "ok" if step.is_ok else "fail", step.text, step.advice)
+            if not step.is_ok:
+                return
+        if auth is not None:
+            async for finding in _calls(settings, auth, own):
+                yield finding
+    except BulkbindError as error:
+        yield Finding("connection", "fail", str(error), error.hint)
+
+
+def _settings(loaded: Loaded) -> Iterator[Finding]:
+    given = [item for item in loaded.values() if item.origin != "default"]
+    for item in given:
+        yield Finding("settings", "ok", f"{item.key}: {item.value} (from {item.origin})")
+    text = "the others have their defaults" if given else "all of them have their defaults"
+    yield Finding("settings", "ok", f"{text}; `bulkbind config` lists them")
+
+
+def _ledger(settings: Settings) -> Iterator[Finding]:
+    path = settings.ledger_path()
+    if not path.exists():
+        folder = _existing(path.parent)
+        if os.access(folder, os.W_OK | os.X_OK):
+            yield Finding("ledger", "ok", f"{path} will be made by the first run")
+        else:
+            yield Finding("ledger", "fail", f"{folder} cannot be written", "choose --ledger")
+        return
+    try:
+        found = faults(path, settings.api.endpoint)
+    except BulkbindError as error:
+        yield Finding("ledger", "fail", str(error), error.hint)
+        return
+    if found:
+        advice = "keep the file, and restore a copy"
+        yield Finding("ledger", "fail", f"{path} is damaged: {'; '.join(found)}", advice)
+    elif not os.access(path, os.W_OK):
+        yield Finding("ledger", "fail", f"{path} cannot be written", "run as its owner")
+    elif path.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH):
+        advice = f"chmod 600 {path}: it names users and devices"
+        yield Finding("ledger", "warn", f"{path} is whole, but others can read it", advice)
+    else:
+        yield Finding("ledger", "ok", f"{path} is whole")
+
+
+def _disk(settings: Settings) -> Iterator[Finding]:
+    out = settings.out or Path("bulkbind-report")
+    for name, path in (("ledger", settings.ledger_path().parent), ("report", out)):
+        folder = _existing(path.absolute())
+        free = shutil.disk_usage(folder).free
+        state: State = "ok"
+        if free < LITTLE_BYTES:
+            state = "fail" if free < TOO_LITTLE_BYTES else "warn"
+        advice = "" if state == "ok" else "free the disk: a million rows take about 1 GB"
+        yield Finding("disk", state, f"{free >> 20:,} MiB free for the {name} in {folder}", advice)
+
+
+def _existing(folder: Path) -> Path:
+    return next(path for path in (folder, *folder.absolute().parents) if path.exists())
+
+
+class _Ear:
+    """A gate that is open, and hears what is told of limits."""
+
+    def __init__(self) -> None:
+        self.told: tuple[Told, ...] = ()
+
+    async def permit(self) -> int:
+        return 0
+
+    def report(self, permit: int, verdict: Verdict, told: tuple[Told, ...] = ()) -> None:  # noqa: ARG002  # the protocol's
+        self.told = told or self.told
+
+    def forget(self, permit: int) -> None:
+        pass
+
+
+async def _calls(settings: Settings, auth: Auth, clock: Clock) -> AsyncIterator[Finding]:
+    ear = _Ear()
+    endpoint = settings.endpoint()
+    client = KooDrive(settings.api, endpoint, auth, ear, clock, concurrency=1)
+    async with client:
+        came = await client.knock()
+        if came.http_status is None:
+            yield Finding("HTTP", "fail", came.message, "check endpoint and proxy")
+            return
+        yield Finding("HTTP", "ok", f"{endpoint} answers, with HTTP {came.http_status}")
+        yield _clock(client)
+        user_id = settings.manifest.user_id
+        if user_id is None:
+            advice = "give --user-id ID, a user whose list may be read"
+            yield Finding("list call", "warn", "not made: no user is named", advice)
+            return
+        yield _listed(user_id, await _list(client, user_id))
+        for told in ear.told:
+            window = f" in {told.window_s:g} s" if told.window_s else ""
+            yield Finding("limit", "ok", f"{told.source} tells {told.limit:g} requests{window}")
+        if not ear.told:
+            yield Finding("limit", "ok", "no header tells one; a run finds it out")
+
+
+def _clock(client: KooDrive) -> Finding:
+    if not client.server_clock.measured:
+        return Finding("clock", "warn", "the server's answers have no Date", "is that the gateway?")
+    skew_s = client.server_clock.skew_s()
+    if abs(skew_s) < SKEW_SEEN_S:
+        return Finding("clock", "ok", "the server's clock agrees with this machine's")
+    text = f"the server's clock is {abs(skew_s):.0f} s {'ahead' if skew_s > 0 else 'behind'}"
+    if abs(skew_s) < SKEW_WARNED_S:
+        return Finding("clock", "ok", text)
+    return Finding("clock", "warn", text, "runs follow it; still, set this machine's clock")
+
+
+async def _list(client: KooDrive, user_id: str) -> Attempt:
+    for _ in range(TRIES - 1):
+        attempt = (await client.list_devices(user_id)).attempt
+        match attempt.verdict:
+            case ClockRefused() | AuthExpired(is_renewable=True):
+                continue
+            case _:
+                return attempt
+    return (await client.list_devices(user_id)).attempt
+
+
+def _listed(user_id: str, attempt: Attempt) -> Finding:
+    if isinstance(attempt.verdict, Accepted):
+        return Finding("list call", "ok", f"the list of user {user_id} can be read")
+    came = f"HTTP {attempt.http_status} {attempt.code}: " if attempt.http_status else ""
+    advice = "check user, path and rights"
+    if isinstance(attempt.verdict, AuthExpired):
+        advice = attempt.verdict.advice
+    return Finding("list call", "fail", f"{came}{attempt.message}", advice)

@@ -1,0 +1,131 @@
+"""How many requests may be in flight, as a calculator: handed every event, it does nothing else.
+
+The model. More requests than the server works on at once only wait there: they lengthen every
+answer, up to a time-out, and all of them are refused when a limit is met. So it begins with
+`START` and doubles while that brings more answers a second (requests in flight over the time that
+each takes, Little's law) or answers are quick all the same; where it brings none, it goes back. A
+paced run has as many as its pace needs (rate times latency), and a margin. A 429 that met more
+requests in flight than any that got through speaks of a limit on requests in flight: then that
+many are the most, and one more is tried now and then. Where so many are refused all the same, it
+was no such limit, and is never again taken for one.
+"""
+
+from __future__ import annotations
+
+import math
+
+START = 4
+DOUBLING_S = 0.15
+"""The most doubles in this time, or in the time of an answer if that is longer."""
+USEFUL, MARGIN = 2.0, 4
+"""A paced run has at most USEFUL * rate * latency + MARGIN in flight."""
+QUICK_S = 0.1
+"""Answers that take less do not wait in the server for long, whatever it gains."""
+GAIN = 1.25
+"""Twice as many in flight are worth it if they bring a quarter more answers a second."""
+HELD_S = 60.0
+"""Where they did not, it is tried again after this long."""
+FORGET_S = 20.0
+"""The quickest answer is that of the last 20 to 40 s."""
+ANOTHER_S, LONGEST_ANOTHER_S = 5.0, 320.0
+"""One more than a limit in flight is tried after 5 s, 10 s, 20 s, … while it is refused."""
+REFUTED_BY = 2
+PROVEN_BY = 8
+"""So many 429s speak against a limit in flight, if they come before each of its places was used
+so many times."""
+
+
+class Flight:
+    """What is known of the server's width; moments are monotonic seconds."""
+
+    __slots__ = (
+        "_against", "_another_at", "_another_s", "_before_per_s", "_grow_at", "_most", "_older",
+        "_proven", "_quickest", "_renew_at", "_since", "_took_s", "is_limited", "wide",
+    )  # fmt: skip
+
+    def __init__(self, now: float, most: int) -> None:
+        """*most*: never more than this, the operator's `--concurrency`."""
+        self._most = most
+        self.wide = min(START, most)
+        """As many may be in flight."""
+        self.is_limited = False
+        """Whether the gateway has shown a limit on requests in flight."""
+        self._proven = 0
+        """As many were in flight when one got through."""
+        self._since = self._against = 0
+        """Requests through, and refused, since a limit in flight was met."""
+        self._grow_at = now + DOUBLING_S
+        self._another_s, self._another_at = ANOTHER_S, now
+        self._quickest = self._older = math.inf
+        self._took_s = 0.0
+        """A smoothed answer's time."""
+        self._before_per_s = 0.0
+        """Answers per second before the last doubling."""
+        self._renew_at = now + FORGET_S
+
+    def useful(self, per_s: float) -> int:
+        """Return how many may be in flight at this pace, at least 1."""
+        if per_s == math.inf:
+            return self.wide
+        return int(min(self.wide, USEFUL * per_s * min(self._quickest, self._older) + MARGIN))
+
+    def accepted(self, now: float, in_flight: int, took_s: float) -> None:
+        """A request got through; it was one of *in_flight* when it left, and took so long."""
+        self._proven = max(self._proven, in_flight)
+        self._since += 1
+        self._quickest = min(self._quickest, took_s)
+        if now >= self._renew_at:
+            self._older, self._quickest = self._quickest, took_s
+            self._renew_at = now + FORGET_S
+        self._took_s += (took_s - self._took_s) * (0.25 if self._took_s else 1.0)
+        if in_flight < self.wide:
+            return
+        if self.is_limited:
+            if now >= self._another_at and self.wide < self._most:
+                self.wide += 1
+                self._another_at = now + self._another_s
+        elif now >= self._grow_at:
+            self._weigh(now)
+
+    def _weigh(self, now: float) -> None:
+        """Double what is in flight, or take the last doubling back if it brought nothing."""
+        per_s = self.wide / self._took_s
+        is_worth_it = self._took_s <= QUICK_S or per_s >= GAIN * self._before_per_s
+        self._grow_at = now + max(DOUBLING_S, 2 * self._took_s)
+        if is_worth_it:
+            self._before_per_s = per_s if self.wide < self._most else 0.0
+            self.wide = min(self._most, 2 * self.wide)
+        else:
+            self._before_per_s = 0.0
+            self._grow_at = now + HELD_S
+            self.wide = max(1, self.wide // 2)
+
+    def throttled(self, now: float, in_flight: int) -> bool:
+        """A 429 came; return whether a limit on requests in flight explains it."""
+        if self.is_limited and in_flight > self.wide:
+            return True  # one of those that left before the limit was met
+        if in_flight <= max(self._proven, 1):
+            self._doubt()
+            return False
+        if self.is_limited:
+            self._another_s = min(LONGEST_ANOTHER_S, 2 * self._another_s)
+        self._another_at = now + self._another_s
+        self._since = self._against = 0
+        self.wide = max(1, self._proven)
+        self.is_limited = True
+        return True
+
+    def _doubt(self) -> None:
+        """A 429 came that a limit in flight does not explain."""
+        self._against += 1
+        is_young = self._since < PROVEN_BY * self.wide
+        if self.is_limited and is_young and self._against >= REFUTED_BY:
+            self.is_limited = False
+            self.wide = min(max(START, self.wide), self._most)
+            self._proven = self._most
+
+    def unanswered(self, now: float) -> None:
+        """A request was waited for in vain: fewer at once, and more again after a while."""
+        self.wide = max(1, self.wide // 2)
+        self._before_per_s = 0.0
+        self._grow_at = now + DOUBLING_S

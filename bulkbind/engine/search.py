@@ -1,0 +1,149 @@
+"""The search for a limit that nobody told, as a calculator: what a cycle showed -> the next leg.
+
+The model. A gateway lets through some number of requests per second, L. It may count them in
+windows, fill a bucket, or want each one spaced from the one before. A cycle lasts from one moment
+at which it began to let requests through again (after 429s) to the next. Two things hold:
+
+- what got through in a cycle, over its length (the *goodput*), is never more than L, give or take
+  one request; and it is L itself where the gateway was kept busy, so that nothing it would have
+  let through was left unsent. Windows and buckets alike. Cycles in a row that were busy count as
+  one long cycle, which is known the better the longer it is.
+- a gateway that wants requests spaced refuses every one that comes too early, by a millisecond of
+  jitter, too. Its goodput says little; the pace at which it refuses now and then is its limit.
+
+A moment of opening is known only as lying between the last try that was refused and the one that
+got through, so a goodput is known as lying between a least and a most. The search keeps the
+narrowest such bounds, until a cycle contradicts them: then the limit has changed.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+SPACED_AT_MOST = 6
+"""So few requests before the first 429 are no burst: the gateway wants them spaced."""
+EARLY, SPACED_EARLY = 20, 4
+"""A cycle of no more requests says that the pace was much too high."""
+FALLS = (0.98, 0.95, 0.9, 0.8, 0.65, 0.5)
+SPACED_FALLS = (0.99, 0.95, 0.9, 0.8)
+"""The next pace, as a share of the one refused, within the bounds: after a full cycle, after one
+early one, after two in a row, … Jitter alone makes a spacing gateway refuse now and then."""
+PASSED, NUDGE = 1.03, 1.02
+"""Where the pace passed the upper bound by more than 3 % before it was refused, that bound was too
+low: it is lifted by 2 %."""
+COUNTED_TRIES = 2
+"""Closed for more tries than this at first: the gateway counts, and the middle of the bounds is
+where to look; otherwise a bucket's burst is in them, and the limit is not in sight."""
+COSTLY = 0.1
+"""Share of a cycle that a Retry-After took: from there on the next pace is the geometric middle of
+the bounds, since each 429 costs more than a pace that is a little low."""
+SHORTEST_S = 1e-6
+
+
+class Opening(NamedTuple):
+    """When the gate opened: after the one moment, by the other (monotonic seconds)."""
+
+    after: float
+    by: float
+
+
+class Leg(NamedTuple):
+    """Where a cycle begins and where the limit is believed to be, in requests per second."""
+
+    per_s: float
+    top: float
+    """Infinite: the limit is not in sight."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cycle:
+    """What happened from one opening of the gate to the next."""
+
+    accepted: int
+    began: Opening
+    ended: Opening
+    base_per_s: float
+    """The pace at its beginning."""
+    refused_per_s: float
+    """The pace at which the 429 came; infinite while nobody had set one."""
+    closed_s: float
+    tries: int
+    """Until one got through; 1: the first did."""
+    was_asked: bool
+    """Whether the gateway said how long to wait, so that it may have been idle meanwhile."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Busy:
+    """Cycles in a row that kept the gateway busy, as one."""
+
+    accepted: int
+    began: Opening
+
+    def plus(self, accepted: int) -> _Busy:
+        return _Busy(self.accepted + accepted, self.began)
+
+    def least(self, ended: Opening) -> float:
+        return (self.accepted - 1) / max(ended.by - self.began.after, SHORTEST_S)
+
+    def most(self, ended: Opening) -> float:
+        return (self.accepted + 1) / max(ended.after - self.began.by, SHORTEST_S)
+
+    def goodput(self, ended: Opening) -> float:
+        return self.accepted / max(ended.by - self.began.by, SHORTEST_S)
+
+
+class Search:
+    """The bounds, and what led to them."""
+
+    def __init__(self, now: float, *, is_spaced: bool = False) -> None:
+        self.is_spaced = is_spaced
+        """Whether the gateway refuses requests that come close together."""
+        self._low, self._high = 0.0, math.inf
+        self._early = 0
+        self._busy = _Busy(0, Opening(now, now))
+
+    def after(self, cycle: Cycle) -> Leg:
+        """Return the next leg."""
+        if cycle.refused_per_s == math.inf:
+            return self._first(cycle)
+        is_early = cycle.accepted <= (SPACED_EARLY if self.is_spaced else EARLY)
+        self._early = self._early + 1 if is_early else 0
+        own = _Busy(cycle.accepted, cycle.began)
+        has_fallen = not is_early and own.most(cycle.ended) < self._busy.least(cycle.ended)
+        busy = own if self._early == 1 or has_fallen else self._busy.plus(cycle.accepted)
+        least, most = busy.least(cycle.ended), busy.most(cycle.ended)
+        was_idle = self.is_spaced or cycle.was_asked or cycle.base_per_s < busy.goodput(cycle.ended)
+        if was_idle and (cycle.was_asked or not is_early):
+            busy, most = _Busy(0, cycle.ended), math.inf
+        self._busy = busy
+        refused = cycle.refused_per_s
+        most = min(most, refused)
+        falls = SPACED_FALLS if self.is_spaced else FALLS
+        per_s = falls[min(self._early, len(falls) - 1)] * refused
+        if self.is_spaced:
+            return Leg(min(max(per_s, least), most), refused)
+        self._narrow(least, most, refused)
+        if cycle.was_asked and cycle.closed_s > COSTLY * (cycle.ended.by - cycle.began.by):
+            return Leg(math.sqrt(self._low * self._high), self._high)
+        return Leg(min(max(per_s, self._low), self._high), self._high)
+
+    def _first(self, cycle: Cycle) -> Leg:
+        """The first 429: a burst may have gone before it, so the limit is lower than it looks."""
+        self.is_spaced = cycle.accepted <= SPACED_AT_MOST
+        self._busy = _Busy(0, cycle.ended)
+        own = _Busy(cycle.accepted, cycle.began)
+        self._high = own.most(cycle.ended)
+        # At least one request has got through in the time that the gate was closed.
+        per_s = max(own.goodput(cycle.ended), 1.0 / max(cycle.closed_s, SHORTEST_S))
+        counts = cycle.tries > COUNTED_TRIES and not self.is_spaced
+        return Leg(per_s, max(per_s, (per_s + self._high) / 2) if counts else math.inf)
+
+    def _narrow(self, least: float, most: float, refused: float) -> None:
+        """Take over new bounds; an older one that they contradict is forgotten."""
+        self._low = max(least, self._low if self._low < most else 0.0)
+        if refused > PASSED * self._high:
+            self._high *= NUDGE
+        self._high = min(most, self._high if self._high > self._low else math.inf)

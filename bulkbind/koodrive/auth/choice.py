@@ -1,0 +1,204 @@
+"""Which kind of credentials is used, and the parts that carry it out."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+
+from bulkbind.errors import UsageError
+from bulkbind.koodrive.auth.app import AppAuth
+from bulkbind.koodrive.auth.credential import Token
+from bulkbind.koodrive.auth.finding import Secrets, header_value
+from bulkbind.koodrive.auth.fixed import FetchedToken, GivenToken, output_of
+from bulkbind.koodrive.auth.renewing import Renewing
+from bulkbind.koodrive.auth.session import Grant, Session, SessionForm
+from bulkbind.koodrive.auth.store import SessionStore, session_file, session_folder
+from bulkbind.koodrive.auth.users import UserAuth
+from bulkbind.koodrive.auth.users_file import parse_users
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from bulkbind.clock import Clock
+    from bulkbind.settings import AuthMode, AuthSettings
+
+Auth: TypeAlias = Renewing | AppAuth | UserAuth
+
+_HINT = (
+    "set BULKBIND_TOKEN, or BULKBIND_REFRESH_TOKEN, or BULKBIND_APP_ID and BULKBIND_APP_SECRET; or "
+    "name a file in the settings: `auth: token_file:` and the like"
+)
+_NEEDS: dict[AuthMode, str] = {
+    "token": "BULKBIND_TOKEN, `auth: token_file:` or `auth: token_command:`",
+    "session": "BULKBIND_REFRESH_TOKEN or `auth: refresh_token_file:`, or `auth: account:` with "
+    "BULKBIND_PASSWORD or `auth: password_file:`",
+    "app": "BULKBIND_APP_ID (or `auth: app_id:`) with BULKBIND_APP_SECRET or `auth: "
+    "app_secret_file:`",
+    "users": "`auth: users_file:`",
+}
+
+
+class Chosen(NamedTuple):
+    """A kind of credentials, and what it rests on."""
+
+    mode: AuthMode
+    why: str
+    """For a person; names places, never secrets."""
+
+
+def choose(settings: AuthSettings, environ: Mapping[str, str] = os.environ) -> Chosen:
+    """Return the kind that the settings name, or else the first that there is all for.
+
+    The order: a file of users, app, session, token.
+
+    Raises: UsageError if what a kind needs is not there, or cannot be read.
+    """
+    secrets = Secrets(settings, environ)
+    modes: tuple[AuthMode, ...] = ("users", "app", "session", "token")
+    found = {mode: _origins(mode, settings, secrets) for mode in modes}
+    if settings.mode is not None:
+        origins = found[settings.mode]
+        if origins is None:
+            raise UsageError(
+                f"`auth: mode: {settings.mode}` needs {_NEEDS[settings.mode]}",
+                hint="`bulkbind config` shows what is set",
+            )
+        return Chosen(settings.mode, f"as `auth: mode:` says; {origins}")
+    for mode, origins in found.items():
+        if origins is not None:
+            return Chosen(mode, f"inferred from {origins}")
+    half = ""
+    if settings.app_id is not None:
+        half = "; an app id is set, but no app secret"
+    elif secrets.find("app_secret") is not None:
+        half = "; an app secret is set, but no app id"
+    elif settings.account is not None:
+        half = "; an account is set, but no password"
+    raise UsageError(f"no token is set, nor other credentials{half}", hint=_HINT)
+
+
+def _origins(mode: AuthMode, settings: AuthSettings, secrets: Secrets) -> str | None:
+    """Return where the secrets of a kind come from, None if they are not all there."""
+    match mode:
+        case "users":
+            return None if settings.users_file is None else str(settings.users_file)
+        case "app":
+            secret = secrets.find("app_secret")
+            if settings.app_id is None or secret is None:
+                return None
+            return f"app id {settings.app_id}, secret from {secret.origin}"
+        case "session":
+            return _session_origins(settings, secrets)
+        case "token":
+            if (token := secrets.find("token")) is not None:
+                return token.origin
+            return "`auth: token_command:`" if settings.token_command else None
+
+
+def _session_origins(settings: AuthSettings, secrets: Secrets) -> str | None:
+    told: list[str] = []
+    if (refresh := secrets.find("refresh_token")) is not None:
+        told.append(f"a refresh token from {refresh.origin}")
+    if settings.account and (password := secrets.find("password")) is not None:
+        told.append(f"account {settings.account} with its password from {password.origin}")
+    return ", ".join(told) or None
+
+
+def authorizer(
+    settings: AuthSettings, ledger: Path, clock: Clock, environ: Mapping[str, str] = os.environ
+) -> Auth:
+    """Return what authorises the requests. Nothing is asked of anybody yet.
+
+    Args:
+        settings: The credentials, or where they are found.
+        ledger: Sessions are kept in files beside it.
+        clock: Tells when a token ends.
+        environ: For systemd's credentials.
+
+    Raises: UsageError if there are no credentials, or they cannot be read or sent.
+    """
+    secrets = Secrets(settings, environ)
+    match choose(settings, environ).mode:
+        case "users":
+            return _users(settings, secrets, ledger, clock)
+        case "app":
+            secret = secrets.find("app_secret")
+            assert settings.app_id is not None and secret is not None  # noqa: PT018  # chosen
+            return AppAuth(settings.app_id, secret.text)
+        case "session":
+            store = SessionStore(session_file(ledger))
+            return Renewing(_session(settings, secrets, store, clock), clock)
+        case "token":
+            return _token(settings, secrets, clock)
+
+
+def _token(settings: AuthSettings, secrets: Secrets, clock: Clock) -> Renewing:
+    prefix = settings.token_prefix
+    path = secrets.file("token")
+    if settings.token is not None or (path is None and not settings.token_command):
+        given = secrets.find("token")
+        assert given is not None  # it was chosen
+        return Renewing(GivenToken(), clock, Token(header_value(*given, prefix)))
+    if path is not None:
+        header_value(secrets.read(path), str(path), prefix)  # said before anything is read
+
+        async def read() -> str:
+            return secrets.read(path)
+
+        return Renewing(FetchedToken(str(path), prefix, read), clock)
+    command = settings.token_command
+    if shutil.which(command[0]) is None:
+        raise UsageError(f"token command `{command[0]}` is no program that can be run")
+
+    async def run() -> str:
+        return await output_of(command)
+
+    return Renewing(FetchedToken("the token command", prefix, run), clock)
+
+
+def _session(
+    settings: AuthSettings, secrets: Secrets, store: SessionStore, clock: Clock
+) -> Session:
+    found = {name: secrets.find(name) for name in ("token", "refresh_token", "password")}
+    texts = {name: item.text for name, item in found.items() if item is not None}
+    grant = Grant(
+        access_token=texts.get("token"),
+        refresh_token=texts.get("refresh_token"),
+        account=settings.account,
+        password=texts.get("password"),
+    )
+    return Session(grant, _form(settings), store, clock)
+
+
+def _form(settings: AuthSettings) -> SessionForm:
+    return SessionForm(
+        path=settings.session_path,
+        agent_name=settings.agent_name,
+        token_prefix=settings.token_prefix,
+    )
+
+
+def _users(settings: AuthSettings, secrets: Secrets, ledger: Path, clock: Clock) -> UserAuth:
+    path = settings.users_file
+    assert path is not None  # it was chosen
+    entries = parse_users(secrets.read(path), path)
+    folder = session_folder(ledger)
+    prefix, form = settings.token_prefix, _form(settings)
+    for user_id, entry in entries.items():
+        if entry.token is not None:
+            header_value(entry.token, f"{path}, user {user_id},", prefix)
+
+    def make(user_id: str) -> Renewing | None:
+        entry = entries.get(user_id)
+        if entry is None:
+            return None
+        if entry.refresh_token is None:
+            return Renewing(GivenToken(), clock, Token(header_value(entry.token or "", "", prefix)))
+        grant = Grant(access_token=entry.token, refresh_token=entry.refresh_token)
+        name = hashlib.sha256(user_id.encode()).hexdigest()[:32]
+        return Renewing(Session(grant, form, SessionStore(folder / name), clock), clock)
+
+    return UserAuth(str(path), make)

@@ -1,0 +1,117 @@
+"""Where secrets are found: the environment, files of their own, systemd's credentials."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from bulkbind.errors import UsageError
+from bulkbind.settings import is_shared
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from bulkbind.settings import AuthSettings
+
+CREDENTIALS_DIRECTORY = "CREDENTIALS_DIRECTORY"
+"""Set by systemd for `LoadCredential=` and its kin. Source: systemd.exec(5)."""
+
+
+class Found(NamedTuple):
+    """A secret, and where it was found."""
+
+    text: str
+    origin: str
+
+    def __repr__(self) -> str:
+        return f"Found(*** from {self.origin})"
+
+
+class Secrets:
+    """Finds secrets by the name of their setting, such as `refresh_token`."""
+
+    def __init__(self, settings: AuthSettings, environ: Mapping[str, str] = os.environ) -> None:
+        self._settings = settings
+        self._environ = environ
+        self._folder = environ.get(CREDENTIALS_DIRECTORY)
+
+    def find(self, name: str) -> Found | None:
+        """Return a secret: of the environment, of its file, or `bulkbind-<name>` of systemd.
+
+        Raises: UsageError if it is empty, or its file cannot be read, or can be read by others.
+        """
+        given = getattr(self._settings, name)
+        path = self.file(name)
+        if given is not None:
+            found = Found(given.get_secret_value(), f"BULKBIND_{name.upper()}")
+        elif path is not None:
+            found = Found(self.read(path).rstrip("\r\n"), str(path))
+        else:
+            return None
+        if not found.text.strip():
+            raise UsageError(
+                f"the {name.replace('_', ' ')} from {found.origin} is empty",
+                hint=f"give another BULKBIND_{name.upper()}, or `auth: {name}_file:`",
+            )
+        return found
+
+    def file(self, name: str) -> Path | None:
+        """Return the file that holds a secret, None where no file does."""
+        set_to: Path | None = getattr(self._settings, f"{name}_file")
+        if set_to is not None or not self._folder:
+            return set_to
+        path = Path(self._folder, f"bulkbind-{name.replace('_', '-')}")
+        return path if path.exists() else None
+
+    def read(self, path: Path) -> str:
+        """Return a secret file's text. Raises: UsageError if others can read it, or nobody can."""
+        return read_private(path, self._environ)
+
+
+def read_private(path: Path, environ: Mapping[str, str] = os.environ) -> str:
+    """Return the text of a file that holds secrets, see `is_shared`.
+
+    Raises: UsageError if others can read it, or nobody can.
+    """
+    try:
+        with path.open("rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            text = file.read().decode("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"secret file {path} cannot be read: {_why(error)}") from None
+    if is_shared(path, mode, environ):
+        raise UsageError(
+            f"secret file {path} can be read by others (mode {stat.S_IMODE(mode):04o})",
+            hint=f"chmod 600 {path}",
+        )
+    return text
+
+
+def _why(error: OSError | UnicodeDecodeError) -> str:
+    # The error of a decoder holds the bytes, and with them the secret.
+    return str(error.strerror) if isinstance(error, OSError) else "it is not UTF-8"
+
+
+def header_value(token: str, origin: str, prefix: str) -> str:
+    """Return a token ready for the Authorization header.
+
+    A token with a scheme word of its own (`AT 3b91…`) goes out as it is, any other one behind
+    *prefix*.
+
+    Raises: UsageError if it is empty, or cannot stand in a header.
+    """
+    token = token.strip()
+    if not token:
+        raise UsageError(
+            f"the token from {origin} is empty",
+            hint="set BULKBIND_TOKEN, or `auth: token_file:` to a file with the token alone",
+        )
+    value = token if " " in token else f"{prefix}{token}"
+    if not value.isascii() or not value.isprintable():
+        raise UsageError(
+            f"the token from {origin}, or `auth: token_prefix:`, holds characters that no header "
+            "can carry"
+        )
+    return value

@@ -1,0 +1,160 @@
+"""One credential for everybody, replaced by a new one when it ends: once for all who need it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
+
+from bulkbind.koodrive.auth.flight import Flight
+from bulkbind.koodrive.verdict import Reading
+from bulkbind.logs import logger
+from bulkbind.model import AuthExpired
+
+if TYPE_CHECKING:
+    from bulkbind.clock import Clock
+    from bulkbind.koodrive.auth.credential import Credential, Token
+    from bulkbind.koodrive.verdict import Answer
+
+FRUITLESS = 3
+"""New credentials in a row that were never taken, after which no more are made."""
+LATER_S = 30.0
+"""When a renewal ahead of time has failed: how long the old credential goes on before the next."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionCall:
+    """A request to the session calls."""
+
+    path: str
+    headers: dict[str, str]
+    body: bytes
+    judge: Callable[[Answer], Reading]
+
+    def __repr__(self) -> str:
+        return f"SessionCall({self.path})"
+
+
+Call: TypeAlias = Callable[[SessionCall], Awaitable[Reading]]
+"""Sends a session call, as the pacer lets it, and returns what its judge made of the answer."""
+
+
+class Made(NamedTuple):
+    """A new credential."""
+
+    credential: Token
+    life_s: float = math.inf
+    """How long it holds, as far as is known."""
+
+
+class Source(Protocol):
+    """Makes credentials."""
+
+    advice: str
+    """What a person can do where it makes none any more."""
+    is_spent: bool
+    """Whether it is known to make none any more."""
+
+    async def make(self, call: Call) -> Made | Reading:
+        """Return a credential, or why there is none.
+
+        `AuthExpired`: there will be none; any other verdict: perhaps later.
+        """
+        ...
+
+
+class Renewing:
+    """The credential of all users, with where the next one comes from."""
+
+    def __init__(self, source: Source, clock: Clock, first: Credential | None = None) -> None:
+        """*first*: what to begin with; None: what the source makes."""
+        self._source = source
+        self._clock = clock
+        self._flight: Flight[Reading | None] = Flight()
+        self._credential = first
+        self._is_taken = False
+        """Whether the server has taken the present credential."""
+        self._due_at = math.inf
+        self._fruitless = 0
+        self._witness: str | None = None
+        """A user who was served last."""
+        self._suspects: set[str] = set()
+        """Users who were refused, and not served since."""
+        self._not_served: set[str] = set()
+        """Users who were refused while others were served."""
+
+    def current(self, user_id: str) -> Credential | None:  # noqa: ARG002  # the protocol's
+        """Return what to send with now; None: `renew` first."""
+        credential = self._credential
+        if credential is None or credential.is_dead or self._clock.monotonic() >= self._due_at:
+            return None
+        return credential
+
+    async def renew(self, user_id: str, call: Call) -> Reading | None:  # noqa: ARG002  # as above
+        """Make a new credential, unless that is under way; return why there is none."""
+        return await self._flight.join(lambda: self._renew(call))
+
+    async def _renew(self, call: Call) -> Reading | None:
+        old = self._credential
+        if self._fruitless >= FRUITLESS:
+            return self._lost()
+        made = await self._source.make(call)
+        if isinstance(made, Reading):
+            if old is not None and not old.is_dead:
+                self._due_at = self._clock.monotonic() + LATER_S
+                return None
+            return made
+        self._credential, self._is_taken = made.credential, False
+        self._due_at = self._clock.monotonic() + _ahead_s(made.life_s)
+        if old is not None:
+            logger().info("session.renewed", why="refused" if old.is_dead else "ahead of its end")
+        return None
+
+    def accepted(self, credential: Credential, user_id: str) -> None:
+        """Hear that the server took a credential."""
+        if credential is self._credential:
+            self._is_taken = True
+            self._fruitless = 0
+            self._witness = user_id
+        if self._suspects:
+            self._suspects.discard(user_id)
+
+    def witness(self, credential: Credential, user_id: str) -> str | None:
+        """Return whose request tells whether a refusal is about *user_id* alone; None: not asked.
+
+        A token that ended is the likelier reason, and a new one costs no more than asking: so only
+        a user who was refused under an earlier one is doubted, or where there will be no new one.
+        """
+        if credential.is_dead or user_id in self._not_served:
+            return None
+        is_doubted = self._source.is_spent or user_id in self._suspects
+        return self._witness if is_doubted and self._witness != user_id else None
+
+    def refused(self, credential: Credential, user_id: str, *, is_users_own: bool) -> AuthExpired:
+        """Hear that the server refused a credential; return what that means.
+
+        *is_users_own*: whether the witness was served meanwhile.
+        """
+        if is_users_own or (user_id in self._not_served and not credential.is_dead):
+            self._not_served.add(user_id)
+            return AuthExpired(is_users_own=True, advice="check that it may serve this user")
+        self._suspects.add(user_id)
+        if credential is self._credential and not credential.is_dead:
+            credential.is_dead = True
+            self._fruitless += not self._is_taken
+        may_help = not self._source.is_spent and self._fruitless < FRUITLESS
+        return AuthExpired(is_renewable=may_help, advice=self._source.advice)
+
+    async def close(self) -> None:
+        """Let a renewal that is under way end: what it brings is kept for the next run."""
+        await self._flight.landed()
+
+    def _lost(self) -> Reading:
+        words = f"{FRUITLESS} credentials in a row were refused, each of them new"
+        return Reading(AuthExpired(advice=self._source.advice), "", words)
+
+
+def _ahead_s(life_s: float) -> float:
+    """Return after how long a credential is renewed: before its end, by a fifth or two minutes."""
+    return life_s - min(life_s / 5, 120.0)

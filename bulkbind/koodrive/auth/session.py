@@ -1,0 +1,163 @@
+"""A session: a short-lived token, renewed by a refresh token that is used once, or by a login."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from bulkbind.koodrive.auth.credential import Token
+from bulkbind.koodrive.auth.finding import header_value
+from bulkbind.koodrive.auth.renewing import Call, Made
+from bulkbind.koodrive.auth.session_calls import SessionInfo, login, refresh
+from bulkbind.koodrive.auth.store import SessionStore, Stored, root_of
+from bulkbind.koodrive.verdict import Reading
+from bulkbind.model import AuthExpired
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator
+
+    from bulkbind.clock import Clock
+
+SPARE_S = 30.0
+"""A kept session that ends sooner is renewed at once."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Grant:
+    """What a session is begun with: a refresh token, or an account with its password, or both."""
+
+    access_token: str | None = None
+    """A token to begin with, if there is one."""
+    refresh_token: str | None = None
+    account: str | None = None
+    password: str | None = None
+
+    def root(self) -> str:
+        """Return what a kept session is known by as descending from this."""
+        if self.refresh_token is not None:
+            return root_of("refresh token", self.refresh_token)
+        return root_of("account", self.account or "")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionForm:
+    """How the session calls are spoken."""
+
+    path: str
+    agent_name: str
+    token_prefix: str
+
+
+class Session:
+    """Makes tokens; each renewal is kept, for the next run and for processes beside this one."""
+
+    is_spent = False
+    advice = (
+        "log in anew and set BULKBIND_REFRESH_TOKEN; with `auth: account:` and "
+        "BULKBIND_PASSWORD bulkbind logs in by itself"
+    )
+
+    def __init__(self, grant: Grant, form: SessionForm, store: SessionStore, clock: Clock) -> None:
+        self._grant = grant
+        self._form = form
+        self._store = store
+        self._clock = clock
+        self._root = grant.root()
+        self._access: str | None = None
+        """The token in use."""
+        self._refresh: str | None = None
+        """The latest refresh token that this process was given."""
+
+    async def make(self, call: Call) -> Made | Reading:
+        """Return the kept session's token if it is not the one that ended; else a renewed one.
+
+        Raises: LedgerError if the session could not be kept.
+        """
+        async with self._store.held(self._clock):
+            stored = self._store.read(self._root)
+            kept = self._kept(stored)
+            if kept is not None:
+                return kept
+            refused: list[str] = []
+            for name, way in self._ways(stored):
+                got = await way(call)
+                if isinstance(got, SessionInfo):
+                    return self._keep(got)
+                if not isinstance(got.verdict, AuthExpired):
+                    return got
+                refused.append(f"{name} is refused ({got.message})")
+        words = "the session cannot be renewed: " + "; ".join(refused)
+        return Reading(AuthExpired(advice=self.advice), "session", words)
+
+    def _kept(self, stored: Stored | None) -> Made | None:
+        """Return a token that is to be had without a call: a kept one, or the one given."""
+        if stored is not None:
+            left_s = stored.expires_at - self._now()
+            if stored.access_token == self._access or left_s < SPARE_S:
+                return None
+            self._access, self._refresh = stored.access_token, stored.refresh_token
+            return self._made(stored.access_token, left_s)
+        if self._access is None and self._grant.access_token:
+            self._access = self._grant.access_token
+            return self._made(self._access, math.inf)
+        return None
+
+    def _ways(
+        self, stored: Stored | None
+    ) -> Iterator[tuple[str, Callable[[Call], Awaitable[SessionInfo | Reading]]]]:
+        """Yield what may bring a session, the likeliest first."""
+        access = stored.access_token if stored is not None else self._access
+        header = None if access is None else self._header(access)
+        own = "the refresh token"
+        kept = (
+            f"{own} of an earlier renewal, perhaps used up by a run that was cut off before it "
+            "could keep the next one,"
+        )
+        tokens = [(self._refresh, kept), (self._grant.refresh_token, own)]
+        if stored is not None:
+            tokens.insert(0, (stored.refresh_token, kept))
+        tried: set[str] = set()
+        for token, name in tokens:
+            if token is not None and token not in tried:
+                tried.add(token)
+                yield (
+                    name,
+                    partial(
+                        refresh, path=self._form.path, access_header=header, refresh_token=token
+                    ),
+                )
+        if self._grant.account is not None and self._grant.password is not None:
+            yield (
+                "the login",
+                partial(
+                    login,
+                    path=self._form.path,
+                    agent_name=self._form.agent_name,
+                    account=self._grant.account,
+                    password=self._grant.password,
+                ),
+            )
+
+    def _keep(self, info: SessionInfo) -> Made:
+        life_s = math.inf if info.expires_in_s is None else info.expires_in_s
+        self._access, self._refresh = info.access_token, info.refresh_token
+        self._store.write(
+            Stored(
+                root=self._root,
+                access_token=info.access_token,
+                refresh_token=info.refresh_token,
+                expires_at=self._now() + life_s,
+            )
+        )
+        return self._made(info.access_token, life_s)
+
+    def _made(self, access: str, life_s: float) -> Made:
+        return Made(Token(self._header(access)), life_s)
+
+    def _header(self, access: str) -> str:
+        return header_value(access, "the session", self._form.token_prefix)
+
+    def _now(self) -> float:
+        return self._clock.utc_now().timestamp()

@@ -1,0 +1,220 @@
+"""How close to a gateway's limit, untold or told: real time, real sockets, beside what people use.
+
+`python -m tests.benchmarks.pacing [SECONDS [CASE...]] [--peers]`: each case is a run of *SECONDS*
+(30) of ideal time against the sandbox's limiters or a real nginx with `limit_req`: limit times
+seconds devices, and a bucket's burst, which a run may use up at once. Prints for bulkbind, and
+with `--peers` for a plain tenacity script and curl, the efficiency (ideal time over the time of
+the sending), refused requests per device, and devices that ended failed; then what the pacer costs
+where there is no limit. Writes them as JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.benchmarks.bench import BULKBIND, free_port, median, nginx, ran, say, write_json
+from tests.kit import fleet, write_csv
+
+CONCURRENCY = 64
+PATH = "/koodrive/ose/v1/backup/device"
+SECONDS = 30.0
+FREE_ROWS, FREE_ROUNDS = 40_000, 3
+
+Server = Callable[[], AbstractContextManager[str]]
+
+
+def limit_req(per_s: int, burst: int) -> Server:
+    """Return an nginx that refuses with 429 what comes faster."""
+    more = f" burst={burst} nodelay" if burst else ""
+    zone = f"limit_req_zone $binary_remote_addr zone=all:1m rate={per_s}r/s; limit_req_status 429;"
+    return lambda: nginx(zone, f"limit_req zone=all{more};")
+
+
+def sandbox(*options: str) -> Server:
+    """Return a sandbox with these options."""
+
+    @contextmanager
+    def serve() -> Iterator[str]:
+        port = str(free_port())
+        command = [*BULKBIND, "sandbox", "--port", port, *options]
+        server = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
+        try:
+            assert server.stdout is not None
+            server.stdout.readline()
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            server.terminate()
+            server.wait(10)
+
+    return serve
+
+
+def limited(*limits: str) -> Server:
+    """Return a sandbox with these limits."""
+    return sandbox(*(word for limit in limits for word in ("--limit", limit)))
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A limit, and what is wanted."""
+
+    server: Server
+    per_s: float
+    efficiency: float
+    refused: float
+    burst: int = 0
+    """So many devices more, since a bucket is full at the start."""
+
+
+def changing(seconds: float) -> Server:
+    """Return a limit of 100/s, 30/s and 100/s, a third of the time each."""
+    first, second = seconds / 3, 2 * seconds / 3
+    return limited(
+        f"bucket:100/s,burst=100,tell=nothing,until={first}s",
+        f"bucket:30/s,burst=30,tell=nothing,from={first}s,until={second}s",
+        f"bucket:100/s,burst=100,tell=nothing,from={second}s",
+    )
+
+
+def cases(seconds: float) -> dict[str, Case]:
+    """Return every case by name."""
+    return {
+        "told-text-60/s": Case(limited("60/s,tell=text"), 60, 0.98, 0.005),
+        "told-600/min": Case(limited("sliding:600/min,tell=draft-07"), 10, 0.98, 0.005),
+        "told-x-ratelimit": Case(limited("60/s,tell=x-ratelimit"), 60, 0.98, 0.005),
+        "told-draft-11": Case(limited("60/s,tell=draft-11"), 60, 0.98, 0.005),
+        "bucket-100/s": Case(limited("bucket:100/s,burst=100,tell=nothing"), 100, 0.95, 0.02, 100),
+        "window-60/s": Case(limited("60/s,tell=nothing"), 60, 0.95, 0.02),
+        "sliding-60/s": Case(limited("sliding:60/s,tell=nothing"), 60, 0.95, 0.02),
+        "nginx-200-burst-20": Case(limit_req(200, 20), 200, 0.95, 0.02, 20),
+        "nginx-50-burst-20": Case(limit_req(50, 20), 50, 0.95, 0.02, 20),
+        "nginx-200": Case(limit_req(200, 0), 200, 0.88, 0.03),
+        "nginx-50": Case(limit_req(50, 0), 50, 0.88, 0.03),
+        "changing": Case(changing(seconds), 230 / 3, 0.90, 0.03, 100),
+        "in-flight-16": Case(
+            sandbox("--limit", "inflight:16,tell=nothing", "--fault", "delay-before=1,for=50ms"),
+            16 / 0.05, 0.95, 0.02,
+        ),
+    }  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """How one contender did."""
+
+    sending_s: float
+    refused: int | None
+    """None: it does not say."""
+    failed: int
+
+
+def bulkbind(folder: Path, url: str, rows: int) -> Figures:
+    """Run the whole command with a new ledger."""
+    for old in folder.glob("ledger.db*"):
+        old.unlink()
+    command: list[str | Path] = [*BULKBIND, "run", folder / "fleet.csv", "--endpoint", url]
+    command += ["--ledger", folder / "ledger.db", "--out", folder / "report", "--yes", "--quiet"]
+    ran([*command, "--concurrency", str(CONCURRENCY)], cwd=folder)
+    told = json.loads((folder / "report/summary.json").read_text(encoding="utf-8"))
+    bound = told["counts"].get("bound", 0)
+    return Figures(told["sending_s"], told["requests_throttled"], rows - bound)
+
+
+def script(folder: Path, url: str, rows: int) -> Figures:
+    """Run a colleague's script: aiohttp and tenacity, six attempts."""
+    root = Path(__file__).parents[2]
+    module = [sys.executable, "-m", "tests.benchmarks.peers", "script"]
+    done = ran([*module, folder / "fleet.csv", url], cwd=folder, PYTHONPATH=str(root))
+    told = json.loads(done.stdout)
+    return Figures(told["sending_s"], None, rows - told["bound"])
+
+
+def curl(folder: Path, url: str, rows: int) -> Figures:
+    """Let curl do all transfers, with its own retries on 429."""
+    body = '{\\"machineCode\\":\\"%s\\"}'
+    blocks = [
+        f'url = "{url}{PATH}"\nrequest = "POST"\nheader = "Authorization: Bearer any"\n'
+        f'header = "X-User-Id: {user}"\nheader = "X-Date: 20251103T070140Z"\n'
+        f'header = "Content-Type: application/json"\ndata = "{body % code}"\n'
+        'retry = 6\noutput = "/dev/null"\nwrite-out = "%{http_code}\\n"\n'
+        for code, user, _, _ in fleet(rows)
+    ]
+    (folder / "curl.conf").write_text("next\n".join(blocks), encoding="utf-8")
+    command = ["curl", "--parallel", "--parallel-max", str(CONCURRENCY), "--no-progress-meter"]
+    done = ran([*command, "--config", str(folder / "curl.conf")], cwd=folder)
+    codes = done.stdout.split()
+    return Figures(done.wall_s, None, rows - codes.count("200"))
+
+
+PEERS = {"script": script, "curl": curl}
+
+
+def measured(name: str, case: Case, seconds: float, *, with_peers: bool) -> dict[str, object]:
+    """Run a case and print a line for each contender."""
+    rows = int(case.per_s * seconds) + case.burst
+    results: dict[str, object] = {}
+    contenders = {"bulkbind": bulkbind, **(PEERS if with_peers else {})}
+    for who, contend in contenders.items():
+        with tempfile.TemporaryDirectory() as scratch, case.server() as url:
+            folder = Path(scratch)
+            write_csv(folder / "fleet.csv", fleet(rows))
+            figures = contend(folder, url, rows)
+        efficiency = seconds / figures.sending_s
+        share = None if figures.refused is None else figures.refused / rows
+        mark = ""
+        if who == "bulkbind" and share is not None:
+            is_met = efficiency >= case.efficiency and share <= case.refused and not figures.failed
+            wanted = f"{case.efficiency:.2f}, {case.refused:.1%}"
+            mark = f"  ({'met' if is_met else 'NOT MET'}: wanted {wanted}, 0)"
+        shown = "    ?  " if share is None else f"{share:>7.2%}"
+        say(f"{name:<20}{who:<10}{efficiency:>6.3f}{shown}{figures.failed:>6} failed{mark}")
+        results[who] = {"efficiency": efficiency, "refused": share, "failed": figures.failed}
+    return results
+
+
+def without_limit() -> dict[str, float]:
+    """Measure sending with the pacer, and with one that always lets everybody go."""
+    taken: dict[str, list[float]] = {"paced": [], "free": []}
+    with tempfile.TemporaryDirectory() as scratch, nginx() as url:
+        folder = Path(scratch)
+        write_csv(folder / "fleet.csv", fleet(FREE_ROWS))
+        for _ in range(FREE_ROUNDS):
+            for name, rates in taken.items():
+                module = [sys.executable, "-m", "tests.benchmarks.unpaced", name]
+                done = ran(
+                    [*module, folder / "fleet.csv", url, str(CONCURRENCY)],
+                    cwd=folder,
+                    PYTHONPATH=str(Path(__file__).parents[2]),
+                )
+                rates.append(FREE_ROWS / float(done.stdout))
+    paced, free = median(taken["paced"]), median(taken["free"])
+    say(f"no limit: {paced:,.0f}/s with the pacer, {free:,.0f}/s without: {paced / free:.3f}")
+    return {"paced_per_s": paced, "free_per_s": free, "ratio": paced / free}
+
+
+def main() -> None:
+    """Run the cases that are named, or all of them and the one without a limit."""
+    words = [word for word in sys.argv[1:] if word != "--peers"]
+    seconds = float(words[0]) if words else SECONDS
+    names = words[1:]
+    results: dict[str, object] = {
+        name: measured(name, case, seconds, with_peers="--peers" in sys.argv)
+        for name, case in cases(seconds).items()
+        if not names or name in names
+    }
+    if not names:
+        results["no-limit"] = without_limit()
+    write_json("pacing", {"seconds": seconds, "cases": results})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import math
+
+from bulkbind.engine import flight
+from bulkbind.engine.flight import Flight
+
+
+def filled(state, seconds, took_s, *, begin=0.0):
+    """Answer full flights for a while; return the moment at which that ends."""
+    now = begin
+    while now < begin + seconds:
+        now += took_s
+        for in_flight in range(1, state.wide + 1):
+            state.accepted(now, in_flight, took_s)
+    return now
+
+
+def grown_to(state, wide, took_s=0.05):
+    """Answer full flights until so many may be in flight; return the moment."""
+    now = 0.0
+    while state.wide < wide:
+        now = filled(state, took_s, took_s, begin=now)
+    return now
+
+
+def test_it_grows_while_answers_stay_quick():
+    """From few to as many as the operator allows, within about a second."""
+    state = Flight(0.0, 64)
+    filled(state, 1.0, 0.05)
+
+    assert state.wide == 64
+
+
+def test_it_never_passes_what_the_operator_allows():
+    """`--concurrency` is the most, also when it is less than the start."""
+    state = Flight(0.0, 3)
+    filled(state, 5.0, 0.01)
+
+    assert state.wide == 3
+
+
+def test_a_slow_server_is_not_driven_into_time_outs():
+    """A server that works on one request at a time gets no more than keeps it busy."""
+    state, now, widest = Flight(0.0, 64), 0.0, 0
+    for _ in range(2000):
+        took_s = 0.5 * state.wide
+        now += took_s / state.wide
+        state.accepted(now, state.wide, took_s)
+        widest = max(widest, state.wide)
+
+    assert widest <= 16
+
+
+def test_a_paced_run_has_as_many_as_its_pace_needs():
+    """Ten a second of a tenth of a second each are one at a time, and a margin."""
+    state = Flight(0.0, 64)
+    filled(state, 5.0, 0.1)
+
+    assert state.useful(10.0) == 2 * 1 + flight.MARGIN
+    assert state.useful(math.inf) == 64
+
+
+def test_a_limit_in_flight_is_met_by_fewer():
+    """16 got through, the 17th did not: 16 at once from now on, and 17 after a while."""
+    state = Flight(0.0, 64)
+    now = grown_to(state, 32)
+    state._proven = 16
+    explained = [state.throttled(now, in_flight) for in_flight in range(17, 33)]
+    limited = state.wide
+    filled(state, flight.ANOTHER_S + 1, 0.05, begin=now)
+
+    assert all(explained)
+    assert state.is_limited
+    assert limited == 16
+    assert state.wide == 17
+
+
+def test_a_limit_of_rate_is_not_taken_for_one_in_flight():
+    """429s that meet fewer in flight than have got through say nothing of the flight."""
+    state = Flight(0.0, 64)
+    now = grown_to(state, 16)
+    filled(state, 0.05, 0.05, begin=now)
+
+    assert not state.throttled(now, state.wide)
+    assert not state.is_limited
+
+
+def test_a_limit_in_flight_that_explains_nothing_is_dropped():
+    """Where requests are refused although few are in flight, it was another kind of limit."""
+    state = Flight(0.0, 64)
+    state.accepted(0.1, 1, 0.01)
+    state.throttled(0.1, 2)
+    was_limited = state.is_limited
+    for _ in range(flight.REFUTED_BY):
+        state.throttled(0.2, 1)
+
+    assert was_limited
+    assert not state.is_limited
+    assert state.wide == flight.START
+    assert not state.throttled(0.3, 4)
+
+
+def test_silence_makes_fewer_go_at_once():
+    """A request that was waited for in vain halves the flight."""
+    state = Flight(0.0, 64)
+    now = grown_to(state, 64)
+    state.unanswered(now)
+
+    assert state.wide == 32

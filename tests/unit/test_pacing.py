@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from bulkbind.sandbox.limits import Bucket, Sliding, Window
+from tests.simulator import Changing, Nginx, Of, Simulation
+
+MINUTE_S = 60.0
+
+
+def bucket(per_s, burst):
+    """Return a token bucket."""
+    return Of(Bucket(per_s, 1.0, burst))
+
+
+@pytest.mark.parametrize(
+    ("limiter", "per_s", "efficiency", "refused", "told"),
+    [
+        (Of(Window(60, 1.0)), 60, 0.98, 0.005, {"limit": 60, "window_s": 1.0}),
+        (Of(Sliding(100, 10.0)), 10, 0.98, 0.01, {"limit": 100, "window_s": 10.0}),
+        (bucket(100, 100), 100, 0.95, 0.02, {}),
+        (bucket(100, 10), 100, 0.95, 0.02, {}),
+        (bucket(3000, 100), 3000, 0.95, 0.02, {}),
+        (Of(Window(60, 1.0)), 60, 0.95, 0.02, {}),
+        (Of(Window(600, 10.0)), 60, 0.95, 0.03, {}),
+        (Of(Sliding(60, 1.0)), 60, 0.95, 0.02, {}),
+        (Of(Sliding(200, 1.0)), 200, 0.95, 0.02, {}),
+        (Nginx(200, 20), 200, 0.95, 0.02, {}),
+        (Nginx(50, 20), 50, 0.95, 0.02, {}),
+        (Nginx(200, 0), 200, 0.87, 0.03, {}),
+        (Nginx(50, 0), 50, 0.88, 0.03, {}),
+        (Of(Window(60, 1.0)), 60, 0.85, 0.02, {"retry_after_s": 1.0}),
+        (bucket(1, 1), 1, 0.85, 0.6, {}),
+    ],
+    ids=[
+        "60/s, told", "100 in 10 s sliding, told", "100/s burst 100", "100/s burst 10",
+        "3000/s burst 100", "60/s windows", "600 in windows of 10 s", "60/s sliding",
+        "200/s sliding", "nginx 200/s burst 20", "nginx 50/s burst 20", "nginx 200/s",
+        "nginx 50/s", "60/s, only Retry-After told", "1/s",
+    ],
+)  # fmt: skip
+def test_a_limit_is_found_and_used(limiter, per_s, efficiency, refused, told):
+    """In a minute of ideal time, little is lost and little refused, whatever the limit's kind."""
+    requests = int(per_s * MINUTE_S)
+    ran = Simulation(limiter, requests, told=told).run()
+
+    assert MINUTE_S / ran.took_s >= efficiency
+    assert ran.refused / requests <= refused
+
+
+@pytest.mark.parametrize(
+    "make", [lambda n: bucket(n, n), lambda n: Of(Window(n, 1.0))], ids=["bucket", "windows"]
+)
+def test_a_limit_that_changes_is_followed(make):
+    """100/s, then 30/s, then 100/s again: both changes are noticed by themselves."""
+    limiter = Changing((20.0, make(100)), (40.0, make(30)), (float("inf"), make(100)))
+    requests = 20 * (100 + 30 + 100)
+    ran = Simulation(limiter, requests).run()
+
+    assert MINUTE_S / ran.took_s >= 0.90
+    assert ran.refused / requests <= 0.03
+
+
+def test_headers_spare_the_first_refusal():
+    """A limit that every answer tells is kept to from the second request on."""
+    ran = Simulation(Of(Window(60, 1.0)), 60 * 30, limits=[(60, 1.0)]).run()
+
+    assert ran.refused <= 3
+    assert 30 / ran.took_s >= 0.98
+
+
+def test_the_second_night_begins_where_the_first_one_ended():
+    """A run that knows the limit of an earlier one meets far fewer refusals at its beginning."""
+    first = Simulation(bucket(100, 10), 2000).run()
+    second = Simulation(bucket(100, 10), 2000, learned_per_s=100.0).run()
+
+    assert second.refused < first.refused
+    assert 20 / second.took_s >= 0.95
+
+
+def test_a_distant_server_is_used_as_well():
+    """With 100 ms between us and it, the limit is found all the same."""
+    ran = Simulation(bucket(100, 20), 6000, latency_s=0.1, concurrency=64).run()
+
+    assert MINUTE_S / ran.took_s >= 0.93
+    assert ran.refused / 6000 <= 0.03
+
+
+KINDS = {
+    "bucket": lambda per_s, burst: Of(Bucket(per_s, 1.0, burst)),
+    "window": lambda per_s, _: Of(Window(max(1, round(per_s)), max(1, round(per_s)) / per_s)),
+    "sliding": lambda per_s, _: Of(Sliding(max(1, round(per_s)), max(1, round(per_s)) / per_s)),
+}
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    kind=st.sampled_from(sorted(KINDS)),
+    magnitude=st.floats(-1.0, 11.2879),
+    burst=st.integers(1, 100),
+    cap=st.sampled_from([None, 0.5]),
+    seed=st.integers(0, 1000),
+)
+def test_any_limit_is_found_within_a_minute(kind, magnitude, burst, cap, seed):
+    """0.5/s to 2,500/s, of any kind: most of it is used, and the cap is never passed."""
+    per_s = 2.0**magnitude
+    cap_per_s = None if cap is None else cap * per_s
+    ideal_s = max(MINUTE_S, 40 / per_s)
+    requests = max(1, int((cap_per_s or per_s) * ideal_s))
+    ran = Simulation(KINDS[kind](per_s, burst), requests, seed=seed, cap_per_s=cap_per_s).run()
+
+    slots_s = 4 / per_s  # the first limit has to be met before it is known
+    assert (ideal_s + slots_s) / ran.took_s >= 0.85
+    if cap_per_s is not None:
+        assert ran.fastest_per_s <= cap_per_s
