@@ -6,7 +6,7 @@ BulkbindError
  ├─ InvalidRowsError  2   rows break rules and `--on-invalid abort` holds
  ├─ PlanMovedError    2   what a saved plan says would no longer be done
  ├─ UnreadableListError 3   the server did not answer a list that a command needs
- ├─ InterruptedRunError  130 or 143   stopped before anything was sent
+ ├─ InterruptedRunError  3, 130 or 143   stopped before anything was sent
  └─ LedgerError       4   the ledger or a disk failed
      └─ LedgerBusyError   75  another run holds the ledger
 
@@ -57,7 +57,7 @@ class UnreadableListError(BulkbindError):
 
 
 class InterruptedRunError(BulkbindError):
-    """A person or a signal stopped a run before anything was sent."""
+    """A person, a signal or the deadline stopped a run before anything was sent."""
 
     def __init__(self, message: str, *, exit_code: int = 130) -> None:
         super().__init__(message)

@@ -304,6 +304,8 @@ class Attempt:
     """The answer's `code` or `error_code`, as text."""
     message: str = ""
     """The server's own words, cut at 300 characters; or what happened on the way."""
+    request_id: str = ""
+    """The gateway's own name for it, where it was not accepted and the answer gave one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -600,6 +602,8 @@ class ResultRow:
     """The rules that the row breaks."""
     cells: str | None
     """JSON of the operator's cells, None once the row is known as bound."""
+    changes: str = ""
+    """What cleaning did; `detail` begins with it."""
 
     @property
     def broken(self) -> frozenset[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TextIO
 
 from bulkbind.app.connecting import read_lists
-from bulkbind.app.run import session_of
+from bulkbind.app.run import new_session
 from bulkbind.errors import UsageError
 from bulkbind.manifest.rules import breaks
 from bulkbind.report.export import ExportWriter
@@ -35,7 +35,7 @@ async def export(
 
     Raises: UsageError (no users, or one whose id cannot be), UnreadableListError.
     """
-    session = session_of(settings, listener, stop, clock)
+    session = new_session(settings, listener, stop, clock)
     wanted = list(dict.fromkeys(users))
     if not wanted:
         raise UsageError(

@@ -62,10 +62,10 @@ def _named(name: str, stack: ExitStack) -> list[Named]:
         return _matching(name)
     if not path.is_file():
         raise ManifestError(
-            f"manifest {_shown(name)} is not a regular file",
+            f"manifest {shown(name)} is not a regular file",
             hint="name the files themselves, or use -",
         )
-    return [Named(path, _shown(name))]
+    return [Named(path, shown(name))]
 
 
 def _in_folder(folder: Path) -> list[Named]:
@@ -73,17 +73,15 @@ def _in_folder(folder: Path) -> list[Named]:
     try:
         entries = sorted(folder.iterdir())
     except OSError as error:
-        raise ManifestError(
-            f"folder {_shown(str(folder))} cannot be read: {error.strerror}"
-        ) from error
+        raise ManifestError(f"folder {shown(folder)} cannot be read: {error.strerror}") from error
     found = [
-        Named(path, _shown(str(path)))
+        Named(path, shown(path))
         for path in entries
         if not path.name.startswith(".") and is_manifest_name(path.name) and path.is_file()
     ]
     if not found:
         raise ManifestError(
-            f"folder {_shown(str(folder))} holds no manifest",
+            f"folder {shown(folder)} holds no manifest",
             hint=f"manifests end with {', '.join(SUFFIXES)}, each also with .gz",
         )
     return found
@@ -96,17 +94,17 @@ def _matching(pattern: str) -> list[Named]:
     if not files:
         is_pattern = glob.has_magic(pattern)
         raise ManifestError(
-            f"no file matches {_shown(pattern)}"
+            f"no file matches {shown(pattern)}"
             if is_pattern
-            else f"manifest {_shown(pattern)} does not exist",
+            else f"manifest {shown(pattern)} does not exist",
             hint="check the path; - is standard input",
         )
-    return [Named(path, _shown(str(path))) for path in files]
+    return [Named(path, shown(path)) for path in files]
 
 
-def _shown(name: str) -> str:
+def shown(name: str | Path) -> str:
     """Return a file's name with what cannot be printed, or stored, as escapes."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in name)
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(name))
 
 
 def _keep_stdin(stack: ExitStack) -> Path:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from bulkbind.app.connecting import read_lists
 from bulkbind.app.inputs import named
 from bulkbind.app.outlook import read_plan
-from bulkbind.app.run import Staging, session_of
+from bulkbind.app.run import Staging, new_session
 from bulkbind.errors import UsageError
 from bulkbind.ledger import Ledger, Outlook, copy_known, reading
 from bulkbind.manifest import digest, open_manifest
@@ -65,7 +65,7 @@ async def plan(
     """
     if extra and not refresh:
         raise UsageError("what is extra, only the server knows", hint="add --refresh")
-    session = session_of(settings, listener, stop, clock, asks_server=refresh)
+    session = new_session(settings, listener, stop, clock, asks_server=refresh)
     with named(manifests) as inputs, tempfile.TemporaryDirectory(prefix="bulkbind-plan-") as folder:
         opened = [open_manifest(each.path, settings.manifest, each.name) for each in inputs]
         paths = [each.path for each in inputs]

@@ -12,12 +12,19 @@ from typing import TYPE_CHECKING
 from bulkbind.app.inputs import Named, named
 from bulkbind.app.listener import Listener, Silent
 from bulkbind.app.outlook import read_plan, refuse_moved
-from bulkbind.app.sending import RunResult, Session, held_ledger, holder, result, send
+from bulkbind.app.sending import (
+    RunResult,
+    Session,
+    held_ledger,
+    holder,
+    nothing_sent,
+    result,
+    send,
+)
 from bulkbind.clock import Clock, SystemClock
 from bulkbind.engine import StopSignal
 from bulkbind.errors import (
     BulkbindError,
-    InterruptedRunError,
     InvalidRowsError,
     LedgerError,
     ManifestError,
@@ -68,30 +75,16 @@ async def run(
     Raises: UsageError, ManifestError, InvalidRowsError (with `on_invalid: abort`), PlanMovedError,
         LedgerBusyError, LedgerError. Nothing was sent, but for LedgerError.
     """
-    session = session_of(settings, listener, stop, clock)
+    session = new_session(settings, listener, stop, clock)
     with named(manifests) as inputs:
         opened = [open_manifest(each.path, settings.manifest, each.name) for each in inputs]
-        paths = [each.path for each in inputs]
-        _probe(settings)
+        probe(settings)
         async with held_ledger(session) as ledger:
-            known = await asyncio.to_thread(digest, paths, settings.manifest)
-            unfinished = await ledger.unfinished(known)
-            if unfinished is None:
-                staging = Staging(session, ledger, opened)
-                fresh = await staging.run(known, paths, wanted)
-                if isinstance(fresh, RunResult):
-                    return fresh
-                number, run_id = fresh
-            else:
-                number, run_id = unfinished
-                names = tuple(each.name for each in inputs)
-                plan = await ledger.read(
-                    lambda db: read_plan(db, number, settings, names, known, going_on=run_id)
-                )
-                refuse_moved(plan, wanted)
-                session.listener.notice(f"going on with run {run_id}, which was not finished")
-            await send(session, ledger, number, run_id, first)
-    return await asyncio.to_thread(result, session, run_id)
+            paths = [each.path for each in inputs]
+            ended = await bind_all(session, ledger, opened, paths, first=first, wanted=wanted)
+    if isinstance(ended, RunResult):
+        return ended
+    return await asyncio.to_thread(result, session, ended)
 
 
 async def resume(
@@ -109,7 +102,7 @@ async def resume(
 
     Raises: UsageError if there is none, or *run_id* is another run; otherwise as `run`.
     """
-    session = session_of(settings, listener, stop, clock)
+    session = new_session(settings, listener, stop, clock)
     async with held_ledger(session) as ledger:
         unfinished = await ledger.unfinished()
         if unfinished is None or (run_id and not unfinished[1].startswith(run_id)):
@@ -125,7 +118,43 @@ async def resume(
     return await asyncio.to_thread(result, session, known_id)
 
 
-def session_of(
+async def bind_all(
+    session: Session,
+    ledger: Ledger,
+    manifests: Sequence[Manifest],
+    paths: Sequence[Path],
+    *,
+    first: int | None = None,
+    wanted: Plan | None = None,
+) -> str | RunResult:
+    """Stage manifests, or go on with their unfinished run, and send it.
+
+    *wanted*: the plan that was agreed to before; another one is refused.
+
+    Returns: The run's id, or how the command ends without one.
+    Raises: as `run`.
+    """
+    known = await asyncio.to_thread(digest, paths, session.settings.manifest)
+    unfinished = await ledger.unfinished(known)
+    if unfinished is None:
+        staging = Staging(session, ledger, manifests)
+        fresh = await staging.run(known, paths, wanted)
+        if isinstance(fresh, RunResult):
+            return fresh
+        number, run_id = fresh
+    else:
+        number, run_id = unfinished
+        names = tuple(manifest.source.name for manifest in manifests)
+        plan = await ledger.read(
+            lambda db: read_plan(db, number, session.settings, names, known, going_on=run_id)
+        )
+        refuse_moved(plan, wanted)
+        session.listener.notice(f"going on with run {run_id}, which was not finished")
+    await send(session, ledger, number, run_id, first)
+    return run_id
+
+
+def new_session(
     settings: Settings,
     listener: Listener | None,
     stop: StopSignal | None,
@@ -172,7 +201,9 @@ class Staging:
                 lambda db: read_plan(db, number, self._session.settings, names, known)
             )
             refuse_moved(plan, wanted)
-            if not self._session.listener.confirm(plan):
+            is_wanted = self._session.listener.confirm(plan)
+            self._session.pulse.beat()  # whoever was asked may have taken their time
+            if not is_wanted:
                 await self._ledger.discard(number)
                 return RunResult(None, 2, "nothing was sent")
         except LedgerError:
@@ -243,10 +274,9 @@ class Staging:
 
     def _on_batch(self, position: int) -> None:
         if self._session.stop.reason is not None:
-            raise InterruptedRunError(
-                "nothing was sent", exit_code=self._session.stop.reason.exit_code
-            )
+            raise nothing_sent(self._session.stop.reason)
         self._session.listener.staged(position)
+        self._session.pulse.beat()
 
     async def _refuse_changed(self, known: str, paths: Sequence[Path]) -> None:
         if await asyncio.to_thread(digest, paths, self._session.settings.manifest) != known:
@@ -265,7 +295,7 @@ class Staging:
             )
 
 
-def _probe(settings: Settings) -> None:
+def probe(settings: Settings) -> None:
     """Make sure that the report has a place, before anything is sent; leaves no trace."""
     folder = (settings.out or Path("bulkbind-report")).absolute()
     place = next(path for path in (folder, *folder.parents) if path.exists())

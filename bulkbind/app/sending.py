@@ -9,7 +9,7 @@ import math
 import os
 import socket
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,7 @@ from bulkbind.app.gauge import Gauge
 from bulkbind.app.progress import Progress
 from bulkbind.app.reports import Report, write_report
 from bulkbind.app.timeline import Timeline
+from bulkbind.app.watch import Pulse, time_box
 from bulkbind.clock import Clock, iso
 from bulkbind.engine import Breaker, Limit, Pacer, Parts, Pipeline, StopSignal, Unbinder, draining
 from bulkbind.engine.stop import DrainedError
@@ -30,9 +31,11 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
     from bulkbind.app.listener import Listener
+    from bulkbind.engine import StopReason
     from bulkbind.koodrive import Auth, KooDrive
-    from bulkbind.model import Settlement
+    from bulkbind.model import RunSummary, Settlement
     from bulkbind.settings import Settings
+    from bulkbind.settings.model import FailOn
 
 MOVED_AT_ONCE = 200
 """Moved rows whose devices are unbound before they are bound again."""
@@ -64,6 +67,13 @@ class Session:
     listener: Listener
     auth: Auth | None
     """None: nothing is asked of the server."""
+    pulse: Pulse = field(default_factory=Pulse)
+    """Beaten by whatever gets on, so that a run that stands still is seen."""
+
+
+def nothing_sent(reason: StopReason) -> InterruptedRunError:
+    """Return what ends a command that is stopped before it sends."""
+    return InterruptedRunError(f"{reason.text}; nothing was sent", exit_code=reason.exit_code)
 
 
 def holder(clock: Clock) -> dict[str, object]:
@@ -83,15 +93,19 @@ def holder(clock: Clock) -> dict[str, object]:
 
 @asynccontextmanager
 async def held_ledger(session: Session) -> AsyncIterator[Ledger]:
-    """Hold the endpoint's ledger for the block. Raises: LedgerBusyError, LedgerError."""
+    """Hold the endpoint's ledger for the block, which the deadline and the watch for a stall end.
+
+    Raises: LedgerBusyError, LedgerError.
+    """
     endpoint = session.settings.endpoint()
-    ledger, left = await _opened(session, endpoint)
-    if left:
-        session.listener.notice(f"{left} rows were being sent when a run was cut off: in doubt")
-    try:
-        yield ledger
-    finally:
-        await asyncio.shield(ledger.close())
+    async with time_box(session.settings, session.clock, session.stop, session.pulse):
+        ledger, left = await _opened(session, endpoint)
+        if left:
+            session.listener.notice(f"{left} rows were being sent when a run was cut off: in doubt")
+        try:
+            yield ledger
+        finally:
+            await asyncio.shield(ledger.close())
 
 
 async def _opened(session: Session, endpoint: str) -> tuple[Ledger, int]:
@@ -104,14 +118,13 @@ async def _opened(session: Session, endpoint: str) -> tuple[Ledger, int]:
             return ledger, await ledger.open(holder(session.clock))
         except LedgerBusyError as error:
             if session.stop.reason is not None:
-                raise InterruptedRunError(
-                    "nothing was sent", exit_code=session.stop.reason.exit_code
-                ) from error
+                raise nothing_sent(session.stop.reason) from error
             if session.clock.monotonic() >= until:
                 raise
             if not is_told:
                 session.listener.notice(f"{error}; waiting for it")
                 is_told = True
+        session.pulse.beat()  # to wait for another run is no stall
         with contextlib.suppress(DrainedError):
             await session.stop.sleep(session.clock, LOOK_AGAIN_S)
 
@@ -144,10 +157,12 @@ async def send(
         progress.settled(settlements)
         timeline.settled(settlements)
         breaker.settled(settlements)
+        session.pulse.beat()
 
     ledger.on_settled = on_settled
     began = clock.monotonic()
     sender = _Sender(session, ledger, Parts(client, ledger, pacer, stop, clock), run)
+    session.pulse.follow(lambda: client.requests, lambda: pacer.closed_for_s() > 0)
     await ledger.start(run)
     session.listener.sending(rows, gauge)
     with bound(run_id=run_id):
@@ -193,7 +208,6 @@ class _Sender:
         self._ledger = ledger
         self._parts = parts
         self._run = run
-        self._began = session.clock.monotonic()
         self.lists = 0
         """List calls made."""
         self.backed_off_s = 0.0
@@ -223,7 +237,6 @@ class _Sender:
                 mover.run(self._run, UnbindKind.MOVE, last),
                 self._session.clock,
                 stop,
-                deadline_s=self._deadline_s(),
                 grace_s=send.grace,
             )
             if not stop.is_set:
@@ -232,20 +245,12 @@ class _Sender:
 
     async def _send_staged(self, first: int | None) -> None:
         settings = self._session.settings
-        send = settings.send.model_copy(update={"deadline": self._deadline_s()})
-        pipeline = Pipeline(self._parts, self._run, send, settings.doubt, first)
+        pipeline = Pipeline(self._parts, self._run, settings.send, settings.doubt, first)
         try:
             await pipeline.run()
         finally:
             self.lists += pipeline.lists
             self.backed_off_s += pipeline.backed_off_s
-
-    def _deadline_s(self) -> float | None:
-        """Return what is left of the deadline."""
-        deadline_s = self._session.settings.send.deadline
-        if deadline_s is None:
-            return None
-        return max(0.0, self._began + deadline_s - self._session.clock.monotonic())
 
 
 def facts_of(
@@ -309,4 +314,12 @@ def result(session: Session, run_id: str) -> RunResult:
     reason = session.stop.reason
     if written.summary.state is RunState.STOPPED and reason is not None:
         return RunResult(written, reason.exit_code, reason.hint)
-    return RunResult(written, 1 if written.summary.needs_person else 0)
+    return RunResult(written, int(_needs_person(written.summary, session.settings.end.fail_on)))
+
+
+def _needs_person(summary: RunSummary, fail_on: FailOn) -> bool:
+    """Return whether a finished run has rows that somebody wants to hear of."""
+    if fail_on == "none" or not summary.needs_person:
+        return False
+    changes = summary.facts.get("changes") or {}
+    return fail_on == "any" or changes.get("newly_failed", 1) > 0

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from bulkbind.app.connecting import client_of, retries_of
 from bulkbind.app.gauge import Gauge
 from bulkbind.app.progress import Progress
-from bulkbind.app.run import session_of
+from bulkbind.app.run import new_session
 from bulkbind.app.sending import facts_of, held_ledger, holder, pacer_of
 from bulkbind.engine import Parts, Unbinder, draining
 from bulkbind.engine.readback import Readback
@@ -73,7 +73,7 @@ async def undo(
 
     Raises: UsageError (no such run, no lists, another number), LedgerBusyError, LedgerError.
     """
-    session = session_of(settings, listener, stop, clock)
+    session = new_session(settings, listener, stop, clock)
     if not settings.doubt.readback:
         raise UsageError(
             "undo reads the users' lists before it unbinds anything, and `readback` is off",
@@ -115,6 +115,7 @@ async def _take_back(session: Session, ledger: Ledger, run: int) -> None:
     pacer = await pacer_of(session, ledger)
     client = client_of(session, pacer, await ledger.recall("clock_skew_s"))
     began = clock.monotonic()
+    session.pulse.follow(lambda: client.requests, lambda: pacer.closed_for_s() > 0)
     undoing = _Undoing(session, ledger, client, pacer, run)
     await ledger.start_undo(run)
     reason = None
@@ -124,7 +125,6 @@ async def _take_back(session: Session, ledger: Ledger, run: int) -> None:
                 undoing.run(),
                 clock,
                 stop,
-                deadline_s=settings.send.deadline,
                 grace_s=settings.send.grace,
             )
     finally:

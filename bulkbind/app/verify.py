@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from bulkbind.app.connecting import read_lists
-from bulkbind.app.run import session_of
+from bulkbind.app.run import new_session
 from bulkbind.ledger import BoundReader, RunReader, find_run, reading
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ async def verify(
 
     Raises: UsageError, LedgerError, UnreadableListError.
     """
-    session = session_of(settings, listener, stop, clock)
+    session = new_session(settings, listener, stop, clock)
     with reading(settings.ledger_path(), settings.endpoint()) as db:
         run = find_run(db, run_id)
         reader = BoundReader(db, run)

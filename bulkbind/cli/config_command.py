@@ -25,6 +25,7 @@ COMMENT_AT = 40
 @options.out
 @options.sending_options
 @options.staging_options
+@options.end_options
 @options.log_options
 @options.option("--json", "as_json", is_flag=True, help="print them as JSON")
 def command(*, as_json: bool, **given: Any) -> None:  # click's parameters

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from bulkbind.errors import UsageError
-from bulkbind.settings import FIELDS, SECRETS, Loaded, Settings, load
+from bulkbind.settings import FIELDS, SECRETS, Loaded, Settings, load, parse_duration
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -40,6 +40,7 @@ GIVEN = (
     "max_attempts",
     "max_wait",
     "deadline",
+    "stall",
     "max_failures",
     "grace",
     "wait",
@@ -47,6 +48,8 @@ GIVEN = (
     "log_format",
     "log_file",
     "log_devices",
+    "fail_on",
+    "metrics_file",
 )
 """Parameters that give the setting of the same name."""
 
@@ -59,6 +62,26 @@ class Listed(click.types.StringParamType):
     """Texts that may hold blanks, so a variable divides several of them by semicolons."""
 
     envvar_list_splitter = ";"
+
+
+class _Time(click.ParamType[float]):
+    """A duration, as the settings write it."""
+
+    name = "time"
+
+    def convert(
+        self,
+        value: Any,  # noqa: ANN401  # click's signature
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> float:
+        try:
+            return parse_duration(value)
+        except ValueError as error:
+            self.fail(f"{value!r}: {error}", param, ctx)
+
+
+TIME = _Time()
 
 
 def option(flag: str, *more: Any, **attributes: Any) -> Callable[[Command], Command]:  # click's own
@@ -234,6 +257,12 @@ sending_options = _together(
             help="stop after this long (90s, 50m, 2h), exit 3  [default: none]",
         ),
         option(
+            "--stall",
+            metavar="TIME",
+            help="stop, exit 3, once nothing was read, sent or settled for so long; a pause for a "
+            "limit or an endpoint that is away is none  [default: 600s]",
+        ),
+        option(
             "--max-failures",
             metavar="N|N%",
             help="stop, exit 3, once so many devices have failed, or so many percent of those "
@@ -264,6 +293,23 @@ staging_options = _together(
             "--move",
             is_flag=True,
             help="unbind a device that the ledger knows for another user from there, then bind it",
+        ),
+    ]
+)
+
+end_options = _together(
+    [
+        option(
+            "--fail-on",
+            metavar="any|new|none",
+            help="which rows that need a person make exit code 1: any, only such that did not "
+            "need one the last time, or none  [default: any]",
+        ),
+        option(
+            "--metrics-file",
+            type=click.Path(path_type=Path),
+            metavar="FILE",
+            help="write metrics for Prometheus' node exporter there (needs the extra `metrics`)",
         ),
     ]
 )

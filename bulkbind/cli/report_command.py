@@ -10,13 +10,14 @@ from bulkbind.app.reports import write_forms, write_report
 from bulkbind.cli import options
 from bulkbind.cli.console import say
 from bulkbind.cli.options import settings_from
+from bulkbind.cli.run_ids import run_argument
 from bulkbind.cli.running import explained, print_json
 from bulkbind.errors import UsageError
 from bulkbind.report import FORMS, as_json, as_text
 
 
 @click.command("report")
-@click.argument("run_id", required=False, metavar="[RUN]")
+@run_argument
 @options.config
 @options.ledger_options
 @options.out

@@ -85,7 +85,6 @@ class Pipeline:
                 self._work(),
                 self._parts.clock,
                 self._parts.stop,
-                deadline_s=self._send.deadline,
                 grace_s=self._send.grace,
             )
         except asyncio.CancelledError:

@@ -26,6 +26,7 @@ from bulkbind.koodrive.verdict import (
     classify_list,
     classify_unbind,
     names_device,
+    request_id_of,
 )
 from bulkbind.koodrive.watchdog import Watchdog
 from bulkbind.koodrive.wire import TraceIds, XDates, bind_body
@@ -66,6 +67,7 @@ BEYOND_SUCCESS = 300
 _JSON = "application/json"
 # Names that need not be lowered at every comparison.
 _X_USER_ID, _X_DATE, _X_TRACE_ID = istr("X-User-Id"), istr("X-Date"), istr("X-Traceid")
+_X_REQUEST_ID = istr("X-Request-Id")
 
 
 class KooDrive:
@@ -235,6 +237,7 @@ class KooDrive:
                 self._auth.accepted(credential, user_id)
             else:
                 reading = await self._heard(reading, credential, user_id)
+                sent = sent._replace(request_id=credential.scrubbed(sent.request_id))
         return self._attempt(sent, reading, request.headers[_X_TRACE_ID])
 
     def _attempt(self, sent: _Sent, reading: Reading, trace_id: str) -> Attempt:
@@ -246,6 +249,7 @@ class KooDrive:
             http_status=sent.status,
             code=reading.code,
             message=reading.message,
+            request_id=sent.request_id,
         )
 
     async def _admitted(self, user_id: str) -> tuple[int, Credential] | Reading:
@@ -358,6 +362,7 @@ class KooDrive:
         sent_s = self._clock.monotonic()
         status: int | None = None
         told: tuple[Told, ...] = ()
+        request_id = ""
         try:
             self.requests += 1
             with watchdog.timeout(timeout_s):
@@ -365,6 +370,8 @@ class KooDrive:
             status, told = answer.status, answer.told
             self.server_clock.observe(answer.date, sent_s, self._clock.monotonic())
             reading = await self._judged(judge, answer)
+            if not isinstance(reading.verdict, Accepted):
+                request_id = request_id_of(answer)
             if isinstance(reading.verdict, NoAnswer) and status < BEYOND_SUCCESS:
                 # Perhaps the answer to another request: the next one on its connection would be as
                 # well.
@@ -374,7 +381,7 @@ class KooDrive:
         except BaseException:
             self._gate.forget(permit)
             raise
-        return _Sent(reading, sent_s, status, told)
+        return _Sent(reading, sent_s, status, told, request_id)
 
     async def _judged(self, judge: _Judge, answer: Answer) -> Reading:
         if len(answer.body) > _PARSE_IN_THREAD_BYTES:
@@ -401,6 +408,7 @@ class KooDrive:
                 x_date_s=float(int(signed_s)),
                 whole=whole,
                 told=self._told(response),
+                request_id=response.headers.get(_X_REQUEST_ID),
             )
 
     def _told(self, response: aiohttp.ClientResponse) -> tuple[Told, ...]:
@@ -428,6 +436,7 @@ class _Sent(NamedTuple):
     """Monotonic."""
     status: int | None
     told: tuple[Told, ...]
+    request_id: str
 
 
 async def _read(response: aiohttp.ClientResponse, cap: int) -> tuple[bytes, bool]:

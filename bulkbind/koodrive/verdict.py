@@ -64,6 +64,8 @@ class Answer:
     """False where the body was longer than the cap and left."""
     told: tuple[Told, ...] = ()
     """What its headers tell of limits."""
+    request_id: str | None = None
+    """The header X-Request-Id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,6 +277,12 @@ def _record(data: object) -> Record | None:
 def _text(found: object) -> str | None:
     """Return a name as the manifest would have it: an empty one is none."""
     return _storable(found)[:LONGEST_ID] if isinstance(found, str) and found else None
+
+
+def request_id_of(answer: Answer) -> str:
+    """Return the gateway's own id of a request, or nothing. Source: koodrive-api.md, "Errors"."""
+    found = (_parse(answer) or {}).get("request_id") or answer.request_id
+    return _storable(found)[:LONGEST_ID] if isinstance(found, str) else ""
 
 
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")

@@ -99,6 +99,26 @@ class Ledger:
 
         return await self._writer.submit(find)
 
+    async def finished(self, digest: str, name: str, since: str) -> str | None:
+        """Return the id of a finished run of one manifest, begun after *since*, or None.
+
+        *name* is the manifest's, *since* a moment as `iso` writes it. A run with rows in doubt is
+        not finished in this sense.
+        """
+
+        def find(db: sqlite3.Connection) -> str | None:
+            found = db.execute(
+                "SELECT r.run_id FROM runs r JOIN sources s ON s.run = r.run AND s.source = 0 "
+                "WHERE r.state = 'done' AND r.digest = ? AND s.form ->> 'name' = ? "
+                "AND r.created_at > ? AND NOT EXISTS (SELECT 1 FROM rows d INDEXED BY rows_open "
+                "WHERE d.status IN ('claimed', 'in_doubt') AND d.run = r.run) "
+                "ORDER BY r.run DESC LIMIT 1",
+                (digest, name, since),
+            ).fetchone()
+            return str(found[0]) if found else None
+
+        return await self._writer.submit(find)
+
     async def begin(self, run: dict[str, object]) -> int:
         """Record a new run in state `staging` and return its number."""
         return await self._writer.submit(lambda db: staging.begin(db, run), alone=True)

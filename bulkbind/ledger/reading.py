@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from bulkbind.clock import iso
 from bulkbind.errors import UsageError
+from bulkbind.ledger import compare
 from bulkbind.ledger.store import count_by, reading, span
 from bulkbind.ledger.undone import UndoReader
 from bulkbind.model import (
@@ -52,7 +53,7 @@ _RESULT = f"""
 r.source, r.line, coalesce(r.user_id, ''), coalesce(r.machine_code, ''),
 coalesce(r.device_name, ''), coalesce(r.device_os, ''), {_SHOWN}, r.device_id, r.create_time,
 r.http_status, r.code, r.message, r.attempts, r.trace_id, coalesce(r.settled_at, ''), {_DETAIL},
-r.problems, r.cells
+r.problems, r.cells, coalesce(r.changes, '')
 """
 """In the order of `ResultRow`."""
 
@@ -79,6 +80,9 @@ class RunReader:
         forms = [json.loads(row[0]) for row in rows]
         return [Source(**(form | {"header": tuple(form["header"])})) for form in forms]
 
+    def _names(self) -> list[str]:
+        return [source.name for source in self.sources()]
+
     def rows(self, statuses: tuple[str, ...] = ()) -> Iterator[ResultRow]:
         """Yield the rows in manifest order, all or those with one of *statuses* (as shown)."""
         marks = ", ".join("?" * len(statuses))
@@ -87,9 +91,9 @@ class RunReader:
             f"SELECT {_RESULT} FROM rows r WHERE r.id BETWEEN ? AND ? {only} ORDER BY r.id",  # noqa: S608  # constants
             (*span(self._run), *statuses),
         )
-        for *values, problems, cells in found:
+        for *values, problems, cells, changes in found:
             broken = [Problem(**problem) for problem in json.loads(problems)] if problems else []
-            yield ResultRow(*[*values, tuple(broken), cells])
+            yield ResultRow(*[*values, tuple(broken), cells, changes])
 
     def attempts(self) -> Iterator[AttemptRow]:
         """Yield the attempts that were not simply accepted, by row, then in their order."""
@@ -127,11 +131,12 @@ class RunReader:
         if undo is not None:
             facts["undo"] = {"state": undo.state, "counts": undo.counts}
         facts |= {"attempts": attempts, "posted_again_after_bound": repeats, "cleaned": cleaned}
+        facts |= {"examples": compare.needing(self._db, self._run)}
         return RunSummary(
             run_id=run["run_id"],
             state=RunState(run["state"]),
-            manifests=tuple(source.name for source in self.sources()),
-            counts=self.counts(),
+            manifests=tuple(facts.pop("pruned_manifests", None) or self._names()),
+            counts=facts.pop("pruned_counts", None) or self.counts(),
             reasons=tuple(self._reasons()),
             facts=facts,
         )
@@ -228,8 +233,9 @@ def find_run(db: sqlite3.Connection, run_id: str | None) -> int:
     Raises: UsageError if there is none, or more than one.
     """
     rows = db.execute(
-        "SELECT run, run_id FROM runs WHERE state NOT IN ('staging', 'ready') "
-        "AND substr(run_id, 1, length(?1)) = ?1 ORDER BY run DESC",
+        "SELECT run, run_id, facts ->> 'pruned_at' FROM runs "
+        "WHERE state NOT IN ('staging', 'ready') AND substr(run_id, 1, length(?1)) = ?1 "
+        "ORDER BY run DESC",
         (run_id or "",),
     ).fetchall()
     if not rows:
@@ -239,9 +245,25 @@ def find_run(db: sqlite3.Connection, run_id: str | None) -> int:
         )
     if run_id and len(rows) > 1 and all(row[1] != run_id for row in rows):
         raise UsageError(f"run {run_id} is not clear: {', '.join(row[1] for row in rows[:5])}")
-    exact = [row[0] for row in rows if row[1] == run_id]
-    number: int = exact[0] if exact else rows[0][0]
-    return number
+    exact = [row for row in rows if row[1] == run_id]
+    number, known_id, pruned_at = exact[0] if exact else rows[0]
+    if pruned_at is not None:
+        raise UsageError(
+            f"the rows of run {known_id} were pruned on {pruned_at[:10]}",
+            hint="its report, if you kept it, tells of them; what it bound is still known as bound",
+        )
+    return int(number)
+
+
+def people(db: sqlite3.Connection, run: int) -> list[str]:
+    """Return whom a run's rows may speak of: its own users, and those who have its devices."""
+    found = db.execute(
+        "SELECT user_id FROM rows WHERE id BETWEEN ?1 AND ?2 AND user_id IS NOT NULL "
+        "UNION SELECT b.user_id FROM rows r JOIN bindings b USING (machine_code) "
+        "WHERE r.id BETWEEN ?1 AND ?2 AND r.status = 'moved'",
+        span(run),
+    )
+    return [str(user) for (user,) in found if user]
 
 
 def all_runs(path: Path, endpoint: str | None = None) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from bulkbind.errors import LedgerError
-from bulkbind.ledger import unbinding
+from bulkbind.ledger import compare, unbinding
 from bulkbind.ledger.store import count_by, put_meta, span
 from bulkbind.model import (
     AlreadyBound,
@@ -303,12 +303,19 @@ def record_attempts(db: sqlite3.Connection, attempts: Iterable[tuple[int, Attemp
                 type(attempt.verdict).__name__,
                 attempt.http_status,
                 attempt.code,
-                attempt.message,
+                _with_request_id(attempt),
                 attempt.trace_id,
             )
             for row, attempt in attempts
         ],
     )
+
+
+def _with_request_id(attempt: Attempt) -> str:
+    """Return the message of one attempt; a row's own has no such id, so that reasons add up."""
+    if not attempt.request_id:
+        return attempt.message
+    return f"{attempt.message} [request id {attempt.request_id}]"
 
 
 REMEMBERED = ("clock_skew_s", "limit")
@@ -334,10 +341,13 @@ def finish(
     ).fetchone()[0] or unbinding.is_left(db, run, UnbindKind.MOVE)
     state = RunState.STOPPED if left else RunState.DONE
     stop_reason = stop_reason if left else None
-    before = db.execute("SELECT facts FROM runs WHERE run = ?", (run,)).fetchone()[0]
+    before = json.loads(db.execute("SELECT facts FROM runs WHERE run = ?", (run,)).fetchone()[0])
+    total = _added(before, facts)
+    if state is RunState.DONE and (different := compare.outcomes(db, run)) is not None:
+        total["changes"] = {**before.get("changes", {}), **different}
     db.execute(
         "UPDATE runs SET state = ?, ended_at = ?, stop_reason = ?, facts = ? WHERE run = ?",
-        (state, moment, stop_reason, json.dumps(_added(json.loads(before), facts)), run),
+        (state, moment, stop_reason, json.dumps(total), run),
     )
     for key in REMEMBERED:
         if key in facts:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import json
 import os
 import tempfile
 from contextlib import contextmanager
@@ -53,3 +54,10 @@ def replacing(path: Path, encoding: str = "utf-8", errors: str = "strict") -> It
     finally:
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write a value as JSON. Raises: LedgerError."""
+    with replacing(path) as file:
+        json.dump(value, file, indent=2, ensure_ascii=False)
+        file.write("\n")

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 from bulkbind.model import MEANINGS, RunSummary
-from bulkbind.report.files import replacing
+from bulkbind.report.files import write_json
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,9 +29,7 @@ def as_json(summary: RunSummary) -> dict[str, Any]:
 
 def write_summary(path: Path, summary: RunSummary) -> None:
     """Write `summary.json`. Raises: LedgerError."""
-    with replacing(path) as file:
-        json.dump(as_json(summary), file, indent=2, ensure_ascii=False)
-        file.write("\n")
+    write_json(path, as_json(summary))
 
 
 def as_text(summary: RunSummary, *, every_status: bool = False) -> str:
@@ -82,8 +79,10 @@ def _changes(changes: dict[str, Any] | None) -> list[str]:
             ("added", "added"),
             ("removed", "no longer named (they stay bound)"),
             ("renamed", "bound under another name or OS (--rebind sends the new ones)"),
+            ("newly_failed", "newly failed"),
+            ("mended", "mended"),
         )
-        if changes[kind]
+        if changes.get(kind)
     ]
     return [f"since run {changes['since']}: " + ", ".join(told)] if told else []
 

@@ -139,7 +139,10 @@ class SendSettings(Part):
     """The longest wait for the gateway's limit that is waited out; for a longer one the run stops
     and says when to go on."""
     deadline: Positive | None = None
-    """The run stops, and can go on later, after this long."""
+    """The run stops, and can go on later, this long after its command began."""
+    stall: Positive = 600.0
+    """The run stops, and can go on later, once nothing was read, sent or settled for so long,
+    unless it announced the pause itself (a limit, an endpoint away)."""
     max_failures: Failures | None = None
     """So many failed devices, or so many percent of those that have ended, stop the run."""
     grace: Duration = 20.0
@@ -215,6 +218,28 @@ class LogSettings(Part):
     """A line for every settled device, instead of progress lines."""
 
 
+FailOn = Literal["any", "new", "none"]
+NotifyOn = Literal["failure", "change", "always"]
+
+
+class EndSettings(Part):
+    """What follows once a run has ended."""
+
+    fail_on: FailOn = "any"
+    """Which rows that need a person make exit code 1: any, only such that did not need one in the
+    last finished run of the same manifests, or none."""
+    notify_on: NotifyOn = "failure"
+    """After which runs somebody is told, if there is a command or a webhook."""
+    notify_command: str | None = None
+    """Gets the summary as JSON on its standard input; split into words, run without a shell."""
+    notify_url_file: Path | None = None
+    """A file with the address of a webhook alone, readable by its owner only: it is a secret."""
+    notify_timeout: Positive = 10.0
+    """How long the command, or one try of the webhook, may take."""
+    metrics_file: Path | None = None
+    """A textfile for Prometheus' node exporter; needs the extra `metrics`."""
+
+
 class Settings(Part):
     """Everything, as one value."""
 
@@ -224,6 +249,7 @@ class Settings(Part):
     doubt: ReadbackSettings = ReadbackSettings()
     manifest: ManifestSettings = ManifestSettings()
     log: LogSettings = LogSettings()
+    end: EndSettings = EndSettings()
     wait: Duration = 0.0
     """How long to wait for a ledger that another run holds."""
     ledger: Path | None = None
@@ -259,7 +285,7 @@ class Settings(Part):
         return plain
 
 
-PARTS = ("api", "send", "doubt", "manifest", "log")
+PARTS = ("api", "send", "doubt", "manifest", "log", "end")
 """Parts whose keys stand at the top of a settings file."""
 PART_OF = {key: part for part in PARTS for key in type(getattr(Settings(), part)).model_fields}
 KEYS = (*PART_OF, "auth", "wait", "ledger", "out")
