@@ -31,6 +31,7 @@ from bulkbind.errors import (
     UsageError,
 )
 from bulkbind.koodrive import authorizer
+from bulkbind.ledger import Policy
 from bulkbind.manifest import Manifest, digest, open_manifest
 from bulkbind.model import CheckedRow, Status
 
@@ -227,6 +228,9 @@ class Staging:
         try:
             await self._stage(number)
             await self._refuse_changed(known, paths)
+            reads = self._session.settings.manifest
+            policy = Policy(reads.on_duplicate, reads.on_conflict)
+            self._examples += await self._ledger.judge(number, policy)
             await self._ledger.ready(number)
         except LedgerError:
             raise

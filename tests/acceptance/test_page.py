@@ -74,7 +74,7 @@ class Rows:
             "trace_id": "a" * 58,
             "settled_at": "2026-11-23T12:00:01Z",
             "detail": name,
-            "broken": frozenset(),
+            "problems": (),
             "cells": None,
         }
         return ResultRow(**values)
