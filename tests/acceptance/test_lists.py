@@ -265,7 +265,7 @@ class Slow(Server):
         return web.json_response({"code": 0, "msg": "success", "data": record})
 
     async def _late(self, user: str, code: str) -> None:
-        await SystemClock().sleep(1.1)
+        await SystemClock().sleep(3.2)
         self._record(user, code)
 
     def _record(self, user: str, code: str) -> dict[str, str]:
@@ -282,7 +282,7 @@ async def test_what_is_posted_again_after_it_was_bound_is_counted(tmp_path, is_s
     """Each device that a late server made us post again is told, is bound, and never failed."""
     server = Slow(is_second_an_error=is_second_an_error)
     manifest = write_csv(tmp_path / "fleet.csv", fleet(30, users=3))
-    settings = SETTINGS.replace("max_attempts: 2", "max_attempts: 6")
+    settings = SETTINGS.replace("max_attempts: 2", "max_attempts: 6").replace("500ms", "2s")
     async with server.serving():
         result = await ran_here(server, tmp_path, manifest, settings)
 
