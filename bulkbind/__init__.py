@@ -14,33 +14,48 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from bulkbind.app.export import export
+    from bulkbind.app.plan import plan
     from bulkbind.app.rehearse import rehearse
     from bulkbind.app.reports import runs, write_report
     from bulkbind.app.run import resume, run
     from bulkbind.app.sending import RunResult
+    from bulkbind.app.status import status
+    from bulkbind.app.undo import undo
     from bulkbind.app.validate import validate
+    from bulkbind.app.verify import verify
     from bulkbind.settings import Settings, load_settings
 
 _HOMES = {
     "RunResult": "bulkbind.app.sending",
     "Settings": "bulkbind.settings",
+    "export": "bulkbind.app.export",
     "load_settings": "bulkbind.settings",
+    "plan": "bulkbind.app.plan",
     "rehearse": "bulkbind.app.rehearse",
     "resume": "bulkbind.app.run",
     "run": "bulkbind.app.run",
     "runs": "bulkbind.app.reports",
+    "status": "bulkbind.app.status",
+    "undo": "bulkbind.app.undo",
     "validate": "bulkbind.app.validate",
+    "verify": "bulkbind.app.verify",
     "write_report": "bulkbind.app.reports",
 }
 __all__ = [
     "RunResult",
     "Settings",
+    "export",
     "load_settings",
+    "plan",
     "rehearse",
     "resume",
     "run",
     "runs",
+    "status",
+    "undo",
     "validate",
+    "verify",
     "write_report",
 ]
 

@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Callable, MutableMapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, TextIO, cast
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Protocol, TextIO, cast
 
 import structlog
 
@@ -28,6 +28,27 @@ Form = Literal["console", "json"]
 Event = MutableMapping[str, Any]
 
 
+class Stream(Protocol):
+    """What log lines are written to."""
+
+    @property
+    def closed(self) -> bool:
+        """Whether nothing can be written any more."""
+        ...
+
+    def write(self, text: str, /) -> int:
+        """Write it."""
+        ...
+
+    def flush(self) -> None:
+        """Leave nothing in memory."""
+        ...
+
+    def isatty(self) -> bool:
+        """Return whether a person reads it."""
+        ...
+
+
 def redact(_logger: object, _name: str, event: Event) -> Event:
     """Mask the values of keys that hold secrets, whatever their case."""
     for key in event:
@@ -39,7 +60,7 @@ def redact(_logger: object, _name: str, event: Event) -> Event:
 class _Steadfast:
     """A stream whose reader may go away: what cannot be written is nobody's trouble."""
 
-    def __init__(self, stream: TextIO | None) -> None:
+    def __init__(self, stream: Stream | None) -> None:
         self._stream = stream
 
     def write(self, text: str) -> int:
@@ -54,7 +75,7 @@ class _Steadfast:
                 self._stream.flush()
 
 
-def is_terminal(stream: TextIO | None) -> bool:
+def is_terminal(stream: Stream | None) -> bool:
     """Return whether a person sees *stream*; a closed one, as daemons have, is None."""
     return stream is not None and not stream.closed and stream.isatty()
 
@@ -63,22 +84,65 @@ def is_terminal(stream: TextIO | None) -> bool:
 class Sink:
     """A place where log lines go."""
 
-    stream: TextIO | None
+    stream: Stream | None
     form: Form
     level: str
     """The least severe level that is written: debug, info, warning or error."""
 
 
-def log_file(path: Path) -> TextIO:
+def log_file(path: Path) -> LogFile:
     """Open a log file to append to; a new one is for its owner only, as it names devices.
 
     Raises: UsageError if it cannot be opened.
     """
     try:
-        number = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        return LogFile(path)
     except OSError as error:
         raise UsageError(f"log file {path} cannot be opened: {error.strerror}") from error
-    return os.fdopen(number, "a", encoding="utf-8", buffering=1)
+
+
+class LogFile:
+    """A log file that may be renamed or deleted while it is written: then a new one is begun."""
+
+    closed = False
+
+    def __init__(self, path: Path) -> None:
+        self._path = path.absolute()  # whatever becomes of the working folder
+        self._file = self._open()
+
+    def _open(self) -> TextIO:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+        file = os.fdopen(os.open(self._path, flags, 0o600), "a", encoding="utf-8", buffering=1)
+        known = os.fstat(file.fileno())
+        self._is = (known.st_dev, known.st_ino)
+        return file
+
+    def _is_there(self) -> bool:
+        try:
+            known = self._path.stat()
+        except OSError:
+            return False
+        return (known.st_dev, known.st_ino) == self._is
+
+    def write(self, text: str) -> int:
+        """Append to the file of that name, whichever it is now."""
+        if not self._is_there():
+            with contextlib.suppress(OSError):  # no room for a new one: the old one goes on
+                old, self._file = self._file, self._open()
+                old.close()
+        return self._file.write(text)
+
+    def flush(self) -> None:
+        """Leave nothing in memory."""
+        self._file.flush()
+
+    def close(self) -> None:
+        """Write no more."""
+        self._file.close()
+
+    def isatty(self) -> bool:
+        """Nobody reads a file as it is written."""
+        return False
 
 
 def configure(*sinks: Sink) -> None:

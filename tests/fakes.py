@@ -40,6 +40,7 @@ class FakeServer:
     Attributes:
         planned: Verdicts (or `LOST`) for the next binds, then plain success.
         list_planned: Verdicts for the next lists, then the truth.
+        unbind_planned: As `planned`, for unbinds.
         posted_again: Binds of devices that were bound already.
     """
 
@@ -49,6 +50,8 @@ class FakeServer:
         self.stop = stop
         self.planned: deque[Verdict | str] = deque()
         self.list_planned: deque[Verdict] = deque()
+        self.unbind_planned: deque[Verdict | str] = deque()
+        self.unbinds: Counter[str] = Counter()
         self.bindings: dict[str, dict[str, Record]] = defaultdict(dict)
         self.binds: Counter[tuple[str, str]] = Counter()
         self.lists: Counter[str] = Counter()
@@ -132,6 +135,27 @@ class FakeServer:
         self.pacer.report(permit, Accepted("", ""))
         attempt = self._attempt(Accepted("", ""), sent_at)
         return Listing(attempt, dict(self.bindings[user_id]))
+
+    async def unbind(self, user_id: str, device_id: str) -> Attempt:
+        permit = await self.pacer.permit()
+        sent_at = self._now()
+        self.unbinds[device_id] += 1
+        await self.clock.sleep(self.latency_s)
+        plan = self.unbind_planned.popleft() if self.unbind_planned else None
+        verdict: Verdict = (
+            Transient() if plan == ERRED else NoAnswer() if plan == LOST else Refused()
+        )
+        if plan is not None and not isinstance(plan, str):
+            verdict = plan
+        else:
+            devices = self.bindings[user_id]
+            codes = [code for code, known in devices.items() if known.device_id == device_id]
+            for code in codes:
+                del devices[code]
+            if codes and plan is None:
+                verdict = Accepted(device_id, "")
+        self.pacer.report(permit, verdict)
+        return self._attempt(verdict, sent_at)
 
     def _attempt(self, verdict: Verdict, sent_at: float) -> Attempt:
         return Attempt(

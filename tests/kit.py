@@ -12,10 +12,12 @@ import sqlite3
 import subprocess
 import sys
 import urllib.request
+import zipfile
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import TYPE_CHECKING, Any
+from xml.sax.saxutils import escape
 
 from bulkbind.manifest import open_manifest
 from bulkbind.settings import ManifestSettings
@@ -78,6 +80,61 @@ def write_csv(path: Path, rows, header=("machine_code", "user_id", "device_name"
         table = csv.writer(file, lineterminator="\n")
         table.writerow(header)
         table.writerows(rows)
+    return path
+
+
+def write_xlsx(path: Path, *sheets: tuple[str, list[list[object]]], extra: str = "") -> Path:
+    """Write a workbook by hand, each sheet as (name, rows), and return its path.
+
+    *extra* stands in front of each sheet's XML.
+    """
+
+    def cell(value: object) -> str:
+        if isinstance(value, bool):
+            return f'<c t="b"><v>{int(value)}</v></c>'
+        if isinstance(value, int | float):
+            return f"<c><v>{value!r}</v></c>"
+        if value is None:
+            return "<c/>"
+        return f'<c t="inlineStr"><is><t xml:space="preserve">{escape(str(value))}</t></is></c>'
+
+    main = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"
+    rel = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
+    package = "http://schemas.openxmlformats.org/package/2006"
+    numbers = range(1, len(sheets) + 1)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as book:
+        book.writestr(
+            "[Content_Types].xml",
+            f'<Types xmlns="{package}/content-types"><Default Extension="xml" '
+            'ContentType="application/xml"/></Types>',
+        )
+        book.writestr(
+            "_rels/.rels",
+            f'<Relationships xmlns="{package}/relationships"><Relationship Id="r" '
+            f'Type="{rel}/officeDocument" Target="xl/workbook.xml"/></Relationships>',
+        )
+        names = "".join(
+            f'<sheet name="{escape(name)}" sheetId="{n}" r:id="r{n}"/>'
+            for n, (name, _) in zip(numbers, sheets, strict=True)
+        )
+        book.writestr(
+            "xl/workbook.xml",
+            f'<workbook xmlns="{main}" xmlns:r="{rel}"><sheets>{names}</sheets></workbook>',
+        )
+        targets = "".join(
+            f'<Relationship Id="r{n}" Type="{rel}/worksheet" Target="worksheets/sheet{n}.xml"/>'
+            for n in numbers
+        )
+        book.writestr(
+            "xl/_rels/workbook.xml.rels",
+            f'<Relationships xmlns="{package}/relationships">{targets}</Relationships>',
+        )
+        for n, (_, rows) in zip(numbers, sheets, strict=True):
+            data = "".join(f"<row>{''.join(map(cell, row))}</row>" for row in rows)
+            book.writestr(
+                f"xl/worksheets/sheet{n}.xml",
+                f'{extra}<worksheet xmlns="{main}"><sheetData>{data}</sheetData></worksheet>',
+            )
     return path
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import shutil
 import sys
 import tempfile
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bulkbind.errors import LedgerError, ManifestError, UsageError
+from bulkbind.manifest import SUFFIXES, is_manifest_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -28,7 +30,7 @@ class Named:
 
 @contextmanager
 def named(manifests: Sequence[str | Path | Named]) -> Iterator[list[Named]]:
-    """Yield the file of each manifest; `-` is standard input.
+    """Yield the files of manifests: of folders and patterns, too; `-` is standard input.
 
     Standard input is copied to a private file (mode 0600), since it is read more than once. That
     waits until its other end is closed, so a program with an event loop does it before.
@@ -37,35 +39,72 @@ def named(manifests: Sequence[str | Path | Named]) -> Iterator[list[Named]]:
         LedgerError if standard input cannot be kept.
     """
     if not manifests:
-        raise UsageError("no manifest was given", hint="name a CSV or YAML file, or - for stdin")
+        raise UsageError("no manifest was given", hint="name a file, a folder, or - for stdin")
     if [str(manifest) for manifest in manifests].count(STDIN) > 1:
         raise UsageError("standard input can be read once")
     with ExitStack() as stack:
         yield [
-            manifest if isinstance(manifest, Named) else _named(str(manifest), stack)
+            each
             for manifest in manifests
+            for each in (
+                [manifest] if isinstance(manifest, Named) else _named(str(manifest), stack)
+            )
         ]
 
 
-def _named(name: str, stack: ExitStack) -> Named:
-    shown = _shown(name)
+def _named(name: str, stack: ExitStack) -> list[Named]:
     if name == STDIN:
-        return Named(_keep_stdin(stack), name)
+        return [Named(_keep_stdin(stack), name)]
     path = Path(name)
+    if path.is_dir():
+        return _in_folder(path)
     if not path.exists():
-        raise ManifestError(
-            f"manifest {shown} does not exist", hint="check the path; - is standard input"
-        )
+        return _matching(name)
     if not path.is_file():
         raise ManifestError(
-            f"manifest {shown} is not a regular file", hint="name the files themselves, or use -"
+            f"manifest {shown(name)} is not a regular file",
+            hint="name the files themselves, or use -",
         )
-    return Named(path, shown)
+    return [Named(path, shown(name))]
 
 
-def _shown(name: str) -> str:
+def _in_folder(folder: Path) -> list[Named]:
+    """Return the manifests in a folder, by their names; dotfiles and others are left out."""
+    try:
+        entries = sorted(folder.iterdir())
+    except OSError as error:
+        raise ManifestError(f"folder {shown(folder)} cannot be read: {error.strerror}") from error
+    found = [
+        Named(path, shown(path))
+        for path in entries
+        if not path.name.startswith(".") and is_manifest_name(path.name) and path.is_file()
+    ]
+    if not found:
+        raise ManifestError(
+            f"folder {shown(folder)} holds no manifest",
+            hint=f"manifests end with {', '.join(SUFFIXES)}, each also with .gz",
+        )
+    return found
+
+
+def _matching(pattern: str) -> list[Named]:
+    """Return the files that a pattern means, which the shell did not resolve."""
+    found = [Path(name) for name in sorted(glob.glob(pattern, recursive=True))]  # noqa: PTH207  # absolute ones, too
+    files = [path for path in found if path.is_file()]
+    if not files:
+        is_pattern = glob.has_magic(pattern)
+        raise ManifestError(
+            f"no file matches {shown(pattern)}"
+            if is_pattern
+            else f"manifest {shown(pattern)} does not exist",
+            hint="check the path; - is standard input",
+        )
+    return [Named(path, shown(path)) for path in files]
+
+
+def shown(name: str | Path) -> str:
     """Return a file's name with what cannot be printed, or stored, as escapes."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in name)
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(name))
 
 
 def _keep_stdin(stack: ExitStack) -> Path:

@@ -5,7 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from bulkbind.model import CheckedRow
+    from collections.abc import Sequence
+
+    from bulkbind.app.gauge import Gauge
+    from bulkbind.model import CheckedRow, Plan, UndoPlan
 
 
 class Listener(Protocol):
@@ -19,16 +22,23 @@ class Listener(Protocol):
         """Hear how many rows have been read and staged so far; called from another thread."""
         ...
 
-    def sending(self, rows: int) -> None:
-        """Hear that sending begins, and how many rows there are to settle."""
+    def sending(self, rows: int, gauge: Gauge) -> None:
+        """Hear that sending begins, how many rows there are to settle, and whom to ask of pace."""
         ...
 
-    def settled(self, counts: dict[str, int]) -> None:
-        """Hear how many rows of this sending have ended, by status; all of them durable."""
+    def settled(self, counts: dict[str, int], problems: Sequence[str]) -> None:
+        """Hear how many rows of this sending have ended, by status; all of them durable.
+
+        *problems*: what went wrong with some of the newest, one clause each.
+        """
         ...
 
-    def confirm(self, counts: dict[str, int]) -> bool:
-        """Say whether to go on, given the staged rows by status."""
+    def confirm(self, plan: Plan) -> bool:
+        """Say whether to go on, given what would be done."""
+        ...
+
+    def confirm_undo(self, undo: UndoPlan) -> bool:
+        """Say whether to unbind so many devices."""
         ...
 
     def problem(self, source: str, row: CheckedRow) -> None:
@@ -37,7 +47,7 @@ class Listener(Protocol):
 
 
 class Silent:
-    """Says nothing and agrees to everything."""
+    """Says nothing, lets what was asked for begin, and takes nothing back by itself."""
 
     def notice(self, text: str) -> None:
         """Ignore it."""
@@ -45,15 +55,19 @@ class Silent:
     def staged(self, rows: int) -> None:
         """Ignore it."""
 
-    def sending(self, rows: int) -> None:
+    def sending(self, rows: int, gauge: Gauge) -> None:
         """Ignore it."""
 
-    def settled(self, counts: dict[str, int]) -> None:
+    def settled(self, counts: dict[str, int], problems: Sequence[str]) -> None:
         """Ignore it."""
 
-    def confirm(self, counts: dict[str, int]) -> bool:  # noqa: ARG002  # the protocol's
+    def confirm(self, plan: Plan) -> bool:  # noqa: ARG002  # the protocol's
         """Agree."""
         return True
+
+    def confirm_undo(self, undo: UndoPlan) -> bool:  # noqa: ARG002  # the protocol's
+        """Refuse: nothing is unbound that nobody has asked for by number."""
+        return False
 
     def problem(self, source: str, row: CheckedRow) -> None:
         """Ignore it."""

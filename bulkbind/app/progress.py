@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 
 from bulkbind.ledger.store import RUN_SHIFT
 from bulkbind.logs import logger
+from bulkbind.model import NEEDS_PERSON, UnbindStatus
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from bulkbind.app.listener import Listener
     from bulkbind.clock import Clock
-    from bulkbind.model import Settlement
+    from bulkbind.model import Settlement, Unbinding
 
 TOLD_EVERY_S = 30.0
 """A progress line at least this often, and at every tenth of the rows."""
@@ -27,6 +28,15 @@ _POSITION = (1 << RUN_SHIFT) - 1
 """The part of a row's id that counts within its run."""
 
 _status = attrgetter("outcome.status.value")
+
+MOST_PROBLEMS = 3
+"""Problems of one group of outcomes that are told to the listener: the newest."""
+
+
+def _problem(item: Settlement) -> str:
+    words = item.attempt.message if item.attempt else ""
+    said = f"{item.attempt.code if item.attempt else ''} {words}".strip()
+    return f"{item.device.machine_code}: {item.outcome.status}: {item.outcome.detail or said}"
 
 
 class Progress:
@@ -55,12 +65,26 @@ class Progress:
     def settled(self, settlements: Sequence[Settlement]) -> None:
         """Hear of outcomes once they are durable."""
         self._counts.update(map(_status, settlements))
-        self._done += len(settlements)
-        self._listener.settled(self._counts)
+        problems = [item for item in settlements if item.outcome.status in NEEDS_PERSON]
+        self._count(len(settlements), [_problem(item) for item in problems[-MOST_PROBLEMS:]])
         if self._log_devices:
             for item in settlements:
                 self._tell_device(item)
-        elif self._is_new_tenth():
+
+    def unbound(self, items: Sequence[Unbinding]) -> None:
+        """Hear of bindings taken back, once that is durable."""
+        self._counts.update(item.status.value for item in items)
+        problems = [
+            f"{item.machine_code}: {item.status}: {item.detail}"
+            for item in items
+            if item.status in (UnbindStatus.CHANGED, UnbindStatus.FAILED)
+        ]
+        self._count(len(items), problems[-MOST_PROBLEMS:])
+
+    def _count(self, done: int, problems: list[str]) -> None:
+        self._done += done
+        self._listener.settled(self._counts, problems)
+        if not self._log_devices and self._is_new_tenth():
             self._tell()
 
     async def run(self) -> None:

@@ -10,6 +10,8 @@ from bulkbind import report
 from bulkbind.ledger import RunReader, all_runs, find_run, reading
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from bulkbind.model import RunSummary
     from bulkbind.settings import Settings
 
@@ -39,6 +41,28 @@ def write_report(
         summary, files = report.write_report(reader, folder)
         if attempts:
             files.append(report.write_attempts(reader, folder))
+    return Report(summary, folder, files)
+
+
+def write_forms(
+    settings: Settings,
+    run_id: str | None = None,
+    *,
+    forms: Sequence[str],
+    only: Sequence[str] = (),
+) -> Report:
+    """Write a run's report in other forms: csv, jsonl, html, md, xlsx; in manifest order.
+
+    *only*: conditions such as `status=failed|invalid,reason=space`, which all have to hold.
+
+    Raises: UsageError, LedgerError.
+    """
+    wanted = report.parse_filter(only)
+    with reading(settings.ledger_path(), settings.api.endpoint) as db:
+        reader = RunReader(db, find_run(db, run_id))
+        summary = reader.summary()
+        folder = settings.out or Path("bulkbind-report") / summary.run_id
+        files = [report.write_form(reader, summary, folder, form, wanted) for form in forms]
     return Report(summary, folder, files)
 
 

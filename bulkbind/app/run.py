@@ -11,18 +11,27 @@ from typing import TYPE_CHECKING
 
 from bulkbind.app.inputs import Named, named
 from bulkbind.app.listener import Listener, Silent
-from bulkbind.app.sending import RunResult, Session, held_ledger, holder, result, send
+from bulkbind.app.outlook import read_plan, refuse_moved
+from bulkbind.app.sending import (
+    RunResult,
+    Session,
+    held_ledger,
+    holder,
+    nothing_sent,
+    result,
+    send,
+)
 from bulkbind.clock import Clock, SystemClock
 from bulkbind.engine import StopSignal
 from bulkbind.errors import (
     BulkbindError,
-    InterruptedRunError,
     InvalidRowsError,
     LedgerError,
     ManifestError,
     UsageError,
 )
 from bulkbind.koodrive import authorizer
+from bulkbind.ledger import Policy
 from bulkbind.manifest import Manifest, digest, open_manifest
 from bulkbind.model import CheckedRow, Status
 
@@ -30,6 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from bulkbind.ledger import Ledger
+    from bulkbind.model import Plan
     from bulkbind.settings import Settings
 
 MOST_EXAMPLES = 10
@@ -41,6 +51,7 @@ async def run(
     settings: Settings,
     *,
     first: int | None = None,
+    wanted: Plan | None = None,
     listener: Listener | None = None,
     stop: StopSignal | None = None,
     clock: Clock | None = None,
@@ -54,34 +65,27 @@ async def run(
         settings: See `bulkbind.settings`; an endpoint and a token must be among them.
         first: A pilot: only this many rows that need sending are sent, and the run stops; the
             same call goes on with the others. None: all rows.
+        wanted: The plan that was agreed to; where manifest or ledger have moved since, nothing is
+            sent.
         listener: Hears of progress and is asked before anything is sent; agrees by default.
         stop: Set it to stop and drain the run.
         clock: For tests.
 
     Returns: The report, and the exit code of the command.
 
-    Raises: UsageError, ManifestError, InvalidRowsError (with `on_invalid: abort`),
+    Raises: UsageError, ManifestError, InvalidRowsError (with `on_invalid: abort`), PlanMovedError,
         LedgerBusyError, LedgerError. Nothing was sent, but for LedgerError.
     """
-    session = _session(settings, listener, stop, clock)
+    session = new_session(settings, listener, stop, clock)
     with named(manifests) as inputs:
         opened = [open_manifest(each.path, settings.manifest, each.name) for each in inputs]
-        paths = [each.path for each in inputs]
-        _probe(settings)
+        probe(settings)
         async with held_ledger(session) as ledger:
-            known = await asyncio.to_thread(digest, paths, settings.manifest)
-            unfinished = await ledger.unfinished(known)
-            if unfinished is None:
-                staging = _Staging(session, ledger, opened)
-                fresh = await staging.run(known, paths)
-                if isinstance(fresh, RunResult):
-                    return fresh
-                number, run_id = fresh
-            else:
-                number, run_id = unfinished
-                session.listener.notice(f"going on with run {run_id}, which was not finished")
-            await send(session, ledger, number, run_id, first)
-    return await asyncio.to_thread(result, session, run_id)
+            paths = [each.path for each in inputs]
+            ended = await bind_all(session, ledger, opened, paths, first=first, wanted=wanted)
+    if isinstance(ended, RunResult):
+        return ended
+    return await asyncio.to_thread(result, session, ended)
 
 
 async def resume(
@@ -99,7 +103,7 @@ async def resume(
 
     Raises: UsageError if there is none, or *run_id* is another run; otherwise as `run`.
     """
-    session = _session(settings, listener, stop, clock)
+    session = new_session(settings, listener, stop, clock)
     async with held_ledger(session) as ledger:
         unfinished = await ledger.unfinished()
         if unfinished is None or (run_id and not unfinished[1].startswith(run_id)):
@@ -115,16 +119,62 @@ async def resume(
     return await asyncio.to_thread(result, session, known_id)
 
 
-def _session(
-    settings: Settings, listener: Listener | None, stop: StopSignal | None, clock: Clock | None
+async def bind_all(
+    session: Session,
+    ledger: Ledger,
+    manifests: Sequence[Manifest],
+    paths: Sequence[Path],
+    *,
+    first: int | None = None,
+    wanted: Plan | None = None,
+) -> str | RunResult:
+    """Stage manifests, or go on with their unfinished run, and send it.
+
+    *wanted*: the plan that was agreed to before; another one is refused.
+
+    Returns: The run's id, or how the command ends without one.
+    Raises: as `run`.
+    """
+    known = await asyncio.to_thread(digest, paths, session.settings.manifest)
+    unfinished = await ledger.unfinished(known)
+    if unfinished is None:
+        staging = Staging(session, ledger, manifests)
+        fresh = await staging.run(known, paths, wanted)
+        if isinstance(fresh, RunResult):
+            return fresh
+        number, run_id = fresh
+    else:
+        number, run_id = unfinished
+        names = tuple(manifest.source.name for manifest in manifests)
+        plan = await ledger.read(
+            lambda db: read_plan(db, number, session.settings, names, known, going_on=run_id)
+        )
+        refuse_moved(plan, wanted)
+        session.listener.notice(f"going on with run {run_id}, which was not finished")
+    await send(session, ledger, number, run_id, first)
+    return run_id
+
+
+def new_session(
+    settings: Settings,
+    listener: Listener | None,
+    stop: StopSignal | None,
+    clock: Clock | None,
+    *,
+    asks_server: bool = True,
 ) -> Session:
-    """Return what the command works with. Raises: UsageError where there are no credentials."""
+    """Return what a command works with, filled up with what it has by default.
+
+    *asks_server*: whether it needs credentials; without them, nothing can be sent.
+
+    Raises: UsageError where it needs credentials and there are none.
+    """
     own = clock or SystemClock()
-    auth = authorizer(settings.auth, settings.ledger_path(), own)
+    auth = authorizer(settings.auth, settings.ledger_path(), own) if asks_server else None
     return Session(settings, own, stop or StopSignal(), listener or Silent(), auth)
 
 
-class _Staging:
+class Staging:
     """Brings manifests into the ledger as a confirmed run, or leaves nothing behind."""
 
     def __init__(self, session: Session, ledger: Ledger, manifests: Sequence[Manifest]) -> None:
@@ -132,21 +182,29 @@ class _Staging:
         self._ledger = ledger
         self._manifests = manifests
         self._examples: list[str] = []
+        self._run_id = _new_id(session.clock)
 
-    async def run(self, known: str, paths: Sequence[Path]) -> tuple[int, str] | RunResult:
-        """Return number and id of the confirmed run, or how the command ends without one."""
-        run_id = _new_id(self._session.clock)
-        number = await self._begin(run_id, known)
+    async def run(
+        self, known: str, paths: Sequence[Path], wanted: Plan | None
+    ) -> tuple[int, str] | RunResult:
+        """Return number and id of the confirmed run, or how the command ends without one.
+
+        *wanted*: the plan that was agreed to before; another one is refused.
+        """
+        number = await self.stage(known, paths)
         try:
-            await self._stage(number)
-            await self._refuse_changed(known, paths)
-            await self._ledger.ready(number)
             counts = await self._ledger.counts(number)
             self._refuse_invalid(counts)
-            await self._warn_of_conflicts(number)
             if not sum(counts.values()):
                 self._session.listener.notice("the manifests hold no rows")
-            if not self._session.listener.confirm(counts):
+            names = tuple(manifest.source.name for manifest in self._manifests)
+            plan = await self._ledger.read(
+                lambda db: read_plan(db, number, self._session.settings, names, known)
+            )
+            refuse_moved(plan, wanted)
+            is_wanted = self._session.listener.confirm(plan)
+            self._session.pulse.beat()  # whoever was asked may have taken their time
+            if not is_wanted:
                 await self._ledger.discard(number)
                 return RunResult(None, 2, "nothing was sent")
         except LedgerError:
@@ -159,7 +217,27 @@ class _Staging:
             self._session.listener.notice(
                 f"{withdrawn:,} rows that an older run had left are withdrawn"
             )
-        return number, run_id
+        return number, self._run_id
+
+    async def stage(self, known: str, paths: Sequence[Path]) -> int:
+        """Bring the manifests into the ledger, and return the number of the run; or nothing of it.
+
+        *known*: the digest of the files, which may not change meanwhile.
+        """
+        number = await self._begin(self._run_id, known)
+        try:
+            await self._stage(number)
+            await self._refuse_changed(known, paths)
+            reads = self._session.settings.manifest
+            policy = Policy(reads.on_duplicate, reads.on_conflict)
+            self._examples += await self._ledger.judge(number, policy)
+            await self._ledger.ready(number)
+        except LedgerError:
+            raise
+        except BulkbindError:
+            await self._ledger.discard(number)
+            raise
+        return number
 
     async def _begin(self, run_id: str, known: str) -> int:
         who = holder(self._session.clock)
@@ -183,6 +261,8 @@ class _Staging:
                 position,
                 self._watched(manifest),
                 rebind=self._session.settings.manifest.rebind,
+                keep_duplicates=self._session.settings.manifest.on_duplicate == "error",
+                move=self._session.settings.manifest.move,
                 on_batch=self._on_batch,
             )
             for notice in manifest.notices:
@@ -192,19 +272,15 @@ class _Staging:
         """Remember the first rows that break a rule."""
         for row in manifest.rows():
             if row.problems and len(self._examples) < MOST_EXAMPLES:
-                problem = row.problems[0]
-                self._examples.append(
-                    f"{manifest.source.name}:{row.line}: {problem.column} {problem.value!r}: "
-                    f"{problem.found} ({problem.rule})"
-                )
+                text = row.problems[0].text
+                self._examples.append(f"{manifest.source.name}:{row.line}: {text}")
             yield row
 
     def _on_batch(self, position: int) -> None:
         if self._session.stop.reason is not None:
-            raise InterruptedRunError(
-                "nothing was sent", exit_code=self._session.stop.reason.exit_code
-            )
+            raise nothing_sent(self._session.stop.reason)
         self._session.listener.staged(position)
+        self._session.pulse.beat()
 
     async def _refuse_changed(self, known: str, paths: Sequence[Path]) -> None:
         if await asyncio.to_thread(digest, paths, self._session.settings.manifest) != known:
@@ -212,19 +288,10 @@ class _Staging:
                 "a manifest changed while it was read", hint="run again when it is complete"
             )
 
-    async def _warn_of_conflicts(self, number: int) -> None:
-        count, examples = await self._ledger.conflicts(number)
-        if count:
-            shown = "\n  ".join(examples)
-            self._session.listener.notice(
-                f"{count:,} devices are given to more than one user, and all of that is sent:"
-                f"\n  {shown}"
-            )
-
     def _refuse_invalid(self, counts: dict[str, int]) -> None:
         invalid = counts.get(Status.INVALID, 0)
         if invalid and self._session.settings.manifest.on_invalid == "abort":
-            shown = "\n  ".join(self._examples)
+            shown = "\n  ".join(self._examples[:MOST_EXAMPLES])
             raise InvalidRowsError(
                 f"{invalid:,} of {sum(counts.values()):,} rows break a rule, so nothing was sent:"
                 f"\n  {shown}",
@@ -232,7 +299,7 @@ class _Staging:
             )
 
 
-def _probe(settings: Settings) -> None:
+def probe(settings: Settings) -> None:
     """Make sure that the report has a place, before anything is sent; leaves no trace."""
     folder = (settings.out or Path("bulkbind-report")).absolute()
     place = next(path for path in (folder, *folder.parents) if path.exists())

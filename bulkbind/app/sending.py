@@ -9,33 +9,39 @@ import math
 import os
 import socket
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
+from bulkbind.app.connecting import client_of, retries_of
+from bulkbind.app.gauge import Gauge
+from bulkbind.app.pacing import pace_facts, pacer_of
 from bulkbind.app.progress import Progress
 from bulkbind.app.reports import Report, write_report
+from bulkbind.app.timeline import Timeline
+from bulkbind.app.watch import Pulse, time_box
 from bulkbind.clock import Clock, iso
-from bulkbind.engine import Breaker, Limit, Pacer, Parts, Pipeline, StopSignal, UserPacer
-from bulkbind.engine.binder import PUT_OFF_PER_SLOT
+from bulkbind.engine import Breaker, Parts, Pipeline, StopSignal, Unbinder, draining
 from bulkbind.engine.stop import DrainedError
 from bulkbind.errors import InterruptedRunError, LedgerBusyError, LedgerError
-from bulkbind.koodrive import Auth, KooDrive
 from bulkbind.ledger import Ledger
 from bulkbind.logs import bound, logger
-from bulkbind.model import RunState
+from bulkbind.model import RunState, UnbindKind
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
     from bulkbind.app.listener import Listener
-    from bulkbind.model import Settlement
+    from bulkbind.engine import Pacer, StopReason
+    from bulkbind.koodrive import Auth, KooDrive
+    from bulkbind.model import RunSummary, Settlement
     from bulkbind.settings import Settings
+    from bulkbind.settings.model import FailOn, SendSettings
 
+MOVED_AT_ONCE = 200
+"""Moved rows whose devices are unbound before they are bound again."""
 LOOK_AGAIN_S = 0.5
 """How often a ledger is tried that another run holds."""
-LIMITS = {"credential": "limit", "x-user-id": "limit_per_user"}
-"""Under which name the ledger remembers the limit, by what it counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +66,15 @@ class Session:
     clock: Clock
     stop: StopSignal
     listener: Listener
-    auth: Auth
+    auth: Auth | None
+    """None: nothing is asked of the server."""
+    pulse: Pulse = field(default_factory=Pulse)
+    """Beaten by whatever gets on, so that a run that stands still is seen."""
+
+
+def nothing_sent(reason: StopReason) -> InterruptedRunError:
+    """Return what ends a command that is stopped before it sends."""
+    return InterruptedRunError(f"{reason.text}; nothing was sent", exit_code=reason.exit_code)
 
 
 def holder(clock: Clock) -> dict[str, object]:
@@ -80,15 +94,19 @@ def holder(clock: Clock) -> dict[str, object]:
 
 @asynccontextmanager
 async def held_ledger(session: Session) -> AsyncIterator[Ledger]:
-    """Hold the endpoint's ledger for the block. Raises: LedgerBusyError, LedgerError."""
+    """Hold the endpoint's ledger for the block, which the deadline and the watch for a stall end.
+
+    Raises: LedgerBusyError, LedgerError.
+    """
     endpoint = session.settings.endpoint()
-    ledger, left = await _opened(session, endpoint)
-    if left:
-        session.listener.notice(f"{left} rows were being sent when a run was cut off: in doubt")
-    try:
-        yield ledger
-    finally:
-        await asyncio.shield(ledger.close())
+    async with time_box(session.settings, session.clock, session.stop, session.pulse):
+        ledger, left = await _opened(session, endpoint)
+        if left:
+            session.listener.notice(f"{left} rows were being sent when a run was cut off: in doubt")
+        try:
+            yield ledger
+        finally:
+            await asyncio.shield(ledger.close())
 
 
 async def _opened(session: Session, endpoint: str) -> tuple[Ledger, int]:
@@ -101,14 +119,13 @@ async def _opened(session: Session, endpoint: str) -> tuple[Ledger, int]:
             return ledger, await ledger.open(holder(session.clock))
         except LedgerBusyError as error:
             if session.stop.reason is not None:
-                raise InterruptedRunError(
-                    "nothing was sent", exit_code=session.stop.reason.exit_code
-                ) from error
+                raise nothing_sent(session.stop.reason) from error
             if session.clock.monotonic() >= until:
                 raise
             if not is_told:
                 session.listener.notice(f"{error}; waiting for it")
                 is_told = True
+        session.pulse.beat()  # to wait for another run is no stall
         with contextlib.suppress(DrainedError):
             await session.stop.sleep(session.clock, LOOK_AGAIN_S)
 
@@ -121,18 +138,12 @@ async def send(
     Raises: LedgerError, UsageError (no credentials).
     """
     settings, clock, stop = session.settings, session.clock, session.stop
-    limit = LIMITS[settings.send.rate_scope]
-    is_per_user = settings.send.rate_scope == "x-user-id"
-    pacer = (UserPacer if is_per_user else Pacer)(
-        clock,
-        stop,
-        settings.send.rate,
-        concurrency=settings.send.concurrency,
-        learned=await _learned(ledger, limit),
-    )
-    skew_s = await ledger.recall("clock_skew_s")
+    pacer = await pacer_of(session, ledger)
+    gauge = Gauge(pacer, clock)
+    client = client_of(session, pacer, await ledger.recall("clock_skew_s"))
     staged, doubtful = await ledger.unsettled(run)
-    rows = (staged if first is None else min(first, staged)) + doubtful
+    moves = 0 if first else await ledger.left_to_unbind(run, UnbindKind.MOVE)
+    rows = (staged if first is None else min(first, staged)) + doubtful + moves
     progress = Progress(
         rows,
         session.listener,
@@ -140,70 +151,110 @@ async def send(
         pacer.per_s,
         log_devices=settings.log.log_devices,
     )
+    timeline = Timeline(gauge, clock)
     breaker = Breaker(stop, settings.send.max_failures)
 
     def on_settled(settlements: Sequence[Settlement]) -> None:
         progress.settled(settlements)
+        timeline.settled(settlements)
         breaker.settled(settlements)
+        session.pulse.beat()
 
     ledger.on_settled = on_settled
     began = clock.monotonic()
-    # The pacer bounds what is in flight; rows that wait for turns of their users take slots, too.
-    slots = settings.send.concurrency * (1 + PUT_OFF_PER_SLOT if is_per_user else 1)
-    client = KooDrive(
-        settings.api,
-        settings.endpoint(),
-        session.auth,
-        pacer,
-        clock,
-        concurrency=slots,
-        skew_s=skew_s if isinstance(skew_s, int | float) else None,
-    )
-    pipeline = Pipeline(
-        Parts(client, ledger, pacer, stop, clock), run, settings.send, settings.doubt, first
-    )
+    sender = _Sender(session, ledger, Parts(client, ledger, pacer, stop, clock), run)
+    session.pulse.follow(lambda: client.requests, lambda: pacer.closed_for_s() > 0)
     await ledger.start(run)
-    session.listener.sending(rows)
+    session.listener.sending(rows, gauge)
     with bound(run_id=run_id):
         logger().info("run.started", rows=rows, endpoint=settings.endpoint())
         telling = asyncio.create_task(progress.run(), name="progress")
         try:
             async with client:
-                await pipeline.run()
+                await sender.send(client, pacer, first)
         finally:
             telling.cancel()
-            facts = _facts(client, pacer, pipeline, clock.monotonic() - began, limit)
-            await asyncio.shield(_finish(ledger, run, run_id, stop, facts))
+            facts = facts_of(
+                client,
+                pacer,
+                settings.send,
+                lists=sender.lists,
+                sending_s=clock.monotonic() - began,
+                backed_off_s=sender.backed_off_s,
+            )
+            await asyncio.shield(_finish(ledger, run, run_id, stop, facts=facts, timeline=timeline))
 
 
-async def _learned(ledger: Ledger, name: str) -> Limit | None:
-    """Return the gateway's limit as the last run that met it left it."""
-    match await ledger.recall(name):
-        case {"per_s": int() | float() as per_s, "is_spaced": bool() as is_spaced} if per_s > 0:
-            return Limit(float(per_s), is_spaced)
-        case _:
-            return None
+class _Sender:
+    """Sends a run: first what is staged, then, group by group, what is moved."""
+
+    def __init__(self, session: Session, ledger: Ledger, parts: Parts, run: int) -> None:
+        self._session = session
+        self._ledger = ledger
+        self._parts = parts
+        self._run = run
+        self.lists = 0
+        """List calls made."""
+        self.backed_off_s = 0.0
+        """Seconds that devices have waited for their own trouble to pass, added up."""
+
+    async def send(self, client: KooDrive, pacer: Pacer, first: int | None) -> None:
+        """*first*: as in `run`; a pilot moves nothing."""
+        await self._send_staged(first)
+        if first is not None:
+            return
+        send, stop = self._session.settings.send, self._session.stop
+        mover = Unbinder(
+            client,
+            self._ledger,
+            stop,
+            retries_of(self._session, pacer),
+            max_attempts=send.max_attempts,
+            max_wait_s=send.max_wait,
+            on_settled=lambda _items: None,
+        )
+        while not stop.is_set:
+            # A group at a time, so that no device is long without a user.
+            last = await self._ledger.next_unbindings(self._run, UnbindKind.MOVE, MOVED_AT_ONCE)
+            if last is None:
+                break
+            await draining(
+                mover.run(self._run, UnbindKind.MOVE, last),
+                self._session.clock,
+                stop,
+                grace_s=send.grace,
+            )
+            if not stop.is_set:
+                await self._send_staged(None)
+        self.lists += mover.lists
+
+    async def _send_staged(self, first: int | None) -> None:
+        settings = self._session.settings
+        pipeline = Pipeline(self._parts, self._run, settings.send, settings.doubt, first)
+        try:
+            await pipeline.run()
+        finally:
+            self.lists += pipeline.lists
+            self.backed_off_s += pipeline.backed_off_s
 
 
-def _facts(
-    client: KooDrive, pacer: Pacer, pipeline: Pipeline, sending_s: float, limit_name: str
+def facts_of(
+    client: KooDrive,
+    pacer: Pacer,
+    send: SendSettings,
+    *,
+    lists: int,
+    sending_s: float,
+    backed_off_s: float,
 ) -> dict[str, object]:
     """Return what the ledger remembers of a sending beside the rows."""
     facts: dict[str, object] = {
         "requests": client.requests,
-        "requests_throttled": pacer.throttled,
-        "requests_lists": pipeline.lists,
+        "requests_lists": lists,
         "sending_s": round(sending_s, 3),
-        "paced_s": round(pacer.paced_s, 3),
-        "cooled_s": round(pacer.cooled_s, 3),
-        "retrying_s": round(pipeline.backed_off_s, 3),
-        "pace_per_s": _rounded(pacer.pace()),
-        "pace_from": pacer.source(),
+        "retrying_s": round(backed_off_s, 3),
     }
-    if (limit := pacer.limit()) is not None:
-        facts[limit_name] = asdict(limit)
-    if (in_flight := pacer.in_flight()) is not None:
-        facts["limit_in_flight"] = in_flight
+    facts |= pace_facts(pacer, send)
     if client.server_clock.measured:
         # Rounded down: the server's clock must never be taken for later than it is.
         facts["clock_skew_s"] = math.floor(client.server_clock.skew_s() * 1000) / 1000
@@ -211,19 +262,23 @@ def _facts(
 
 
 async def _finish(
-    ledger: Ledger, run: int, run_id: str, stop: StopSignal, facts: dict[str, object]
+    ledger: Ledger,
+    run: int,
+    run_id: str,
+    stop: StopSignal,
+    *,
+    facts: dict[str, object],
+    timeline: Timeline,
 ) -> None:
     reason = stop.reason.text if stop.reason else None
     try:
-        state = await ledger.finish(run, reason, facts)
+        await ledger.flushed()  # the last outcomes belong into the timeline, too
+        parts = {"parts": [timeline.part()]}
+        state = await ledger.finish(run, reason, facts | parts)
     except LedgerError as error:
         raise LedgerError(f"run {run_id} broke off: {error}", hint=error.hint) from error
     counts = await ledger.counts(run)
     logger().info("run.finished", state=state.value, stopped=reason, counts=counts, **facts)
-
-
-def _rounded(per_s: float | None) -> float | None:
-    return None if per_s is None else round(per_s, 2)
 
 
 def result(session: Session, run_id: str) -> RunResult:
@@ -238,4 +293,12 @@ def result(session: Session, run_id: str) -> RunResult:
     reason = session.stop.reason
     if written.summary.state is RunState.STOPPED and reason is not None:
         return RunResult(written, reason.exit_code, reason.hint)
-    return RunResult(written, 1 if written.summary.needs_person else 0)
+    return RunResult(written, int(_needs_person(written.summary, session.settings.end.fail_on)))
+
+
+def _needs_person(summary: RunSummary, fail_on: FailOn) -> bool:
+    """Return whether a finished run has rows that somebody wants to hear of."""
+    if fail_on == "none" or not summary.needs_person:
+        return False
+    changes = summary.facts.get("changes") or {}
+    return fail_on == "any" or changes.get("newly_failed", 1) > 0

@@ -5,19 +5,31 @@ from __future__ import annotations
 import os
 import sys
 from importlib import import_module
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import click
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 COMMANDS = {
     "demo": "the whole job on an embedded sandbox; needs nothing",
     "validate": "check manifests against the rules; no network",
+    "plan": "show what run would do; nothing is sent",
     "run": "bind every device of the manifests; asks first on a terminal",
     "resume": "go on with an unfinished run, from the ledger alone",
-    "report": "write a run's report files again",
+    "status": "show where a run stands, also while it is sending",
+    "report": "write a run's report files again, in any format",
     "runs": "list the runs in the ledger",
+    "prune": "delete what is old from the ledger and the report folders",
+    "bundle": "pack what one attaches to a ticket about a run",
     "doctor": "check settings, credentials, ledger, connection and clock, line by line",
+    "verify": "compare what a run says with the server's lists",
+    "undo": "unbind what a run bound, and only that",
+    "export": "write what is bound on the server as a manifest",
+    "completion": "print a script that completes commands, options and run ids in a shell",
     "config": "print the settings in force, and where each came from",
+    "schema": "print the JSON Schema of manifests or settings, for editors",
     "sandbox": "serve a local KooDrive to rehearse on",
 }
 
@@ -41,6 +53,20 @@ class _Commands(click.Group):
     ) -> None:  # click's signature
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
+
+    def shell_complete(
+        self, ctx: click.Context, incomplete: str
+    ) -> list[CompletionItem]:  # click's signature
+        """Offer commands without importing them: a shell waits for the answer."""
+        from click.shell_completion import CompletionItem  # noqa: PLC0415  # few calls complete
+
+        if incomplete.startswith("-"):
+            return click.Command.shell_complete(self, ctx, incomplete)
+        return [
+            CompletionItem(name, help=text)
+            for name, text in COMMANDS.items()
+            if name.startswith(incomplete)
+        ]
 
 
 @click.group(

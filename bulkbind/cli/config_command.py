@@ -20,10 +20,12 @@ COMMENT_AT = 40
 
 @click.command("config")
 @options.manifest_options
+@options.repeat_options
 @options.ledger_options
 @options.out
 @options.sending_options
 @options.staging_options
+@options.end_options
 @options.log_options
 @options.option("--json", "as_json", is_flag=True, help="print them as JSON")
 def command(*, as_json: bool, **given: Any) -> None:  # click's parameters

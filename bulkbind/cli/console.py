@@ -10,14 +10,17 @@ from typing import TYPE_CHECKING
 import click
 
 from bulkbind.clock import SystemClock
-from bulkbind.errors import InterruptedRunError
+from bulkbind.errors import InterruptedRunError, UsageError
 from bulkbind.logs import is_terminal, logger
-from bulkbind.model import MEANINGS, CheckedRow, Status
+from bulkbind.report.plan import as_text as plan_text
+from bulkbind.report.undo import plan_as_text as undo_plan_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
-    from rich.progress import Progress, TaskID
+    from bulkbind.app.gauge import Gauge
+    from bulkbind.cli.live import LiveDisplay
+    from bulkbind.model import CheckedRow, Plan, UndoPlan
 
 READING_EVERY_S = 3.0
 
@@ -40,8 +43,11 @@ def say(text: str) -> None:
     if _speaks_in_events:
         logger().info("command.said", text=text)
         return
-    with contextlib.suppress(OSError):
-        click.echo(text, err=True)
+    if sys.stderr is not None:
+        # Not by click, which would write past a live display that has taken the stream's place.
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.write(f"{text}\n")
+            sys.stderr.flush()
 
 
 def fail(text: str, hint: str = "") -> None:
@@ -66,15 +72,14 @@ class Console:
         self._is_quiet = is_quiet
         self._asks = asks
         self._clock = SystemClock()
-        self._bar: Progress | None = None
-        self._task: TaskID | None = None
+        self._live: LiveDisplay | None = None
         self._told_at = self._clock.monotonic()
 
     def close(self) -> None:
         """Leave the screen as it should stay."""
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
 
     def notice(self, text: str) -> None:
         """Say something worth knowing."""
@@ -88,23 +93,26 @@ class Console:
             self._told_at = now
             say(f"reading: {rows:,} rows")
 
-    def sending(self, rows: int) -> None:
+    def sending(self, rows: int, gauge: Gauge) -> None:
         """Begin to show progress; off a terminal, log lines tell it."""
         if rows and not self._is_quiet and is_terminal(sys.stderr) and not _speaks_in_events:
-            self._start_bar(rows)
+            from rich.console import Console as Terminal  # noqa: PLC0415  # only on a terminal
 
-    def settled(self, counts: dict[str, int]) -> None:
+            from bulkbind.cli.live import LiveDisplay  # noqa: PLC0415  # as above
+
+            self._live = LiveDisplay(rows, gauge, self._clock, Terminal(stderr=True))
+            self._live.start()
+
+    def settled(self, counts: dict[str, int], problems: Sequence[str]) -> None:
         """Show what is durable."""
-        if self._bar is not None and self._task is not None:
-            done = sum(counts.values())
-            self._bar.update(self._task, completed=done, told=_told(counts))
+        if self._live is not None:
+            self._live.settled(counts, problems)
 
-    def confirm(self, counts: dict[str, int]) -> bool:
+    def confirm(self, plan: Plan) -> bool:
         """Show what would be done and ask, if there is somebody to ask."""
-        staged = counts.get(Status.STAGED, 0)
         if not self._is_quiet:
-            say(f"{sum(counts.values()):,} rows: {staged:,} to bind" + _rest(counts))
-        if not self._asks or not (staged or counts.get(Status.IN_DOUBT, 0)):
+            say(plan_text(plan, is_brief=True))
+        if not self._asks or not plan.forecast.calls:
             return True
         with _interruptible():
             try:
@@ -112,38 +120,25 @@ class Console:
             except (click.Abort, KeyboardInterrupt):
                 raise InterruptedRunError("nothing was sent") from None
 
+    def confirm_undo(self, undo: UndoPlan) -> bool:
+        """Show what would be taken back, and let its number be typed."""
+        if not self._asks:
+            raise UsageError(
+                f"undo would unbind {undo.devices:,} devices, and there is nobody to ask",
+                hint=f"--yes-unbind {undo.devices} says that so many are meant",
+            )
+        say(undo_plan_text(undo))
+        with _interruptible():
+            try:
+                typed: str = click.prompt(
+                    f"Type {undo.devices} to unbind them", default="", show_default=False, err=True
+                )
+            except (click.Abort, KeyboardInterrupt):
+                raise InterruptedRunError("nothing was unbound") from None
+        return typed.strip().replace(",", "") == str(undo.devices)
+
     def problem(self, source: str, row: CheckedRow) -> None:
         """Problems are shown by `validate` itself."""
-
-    def _start_bar(self, rows: int) -> None:
-        from rich.console import Console as Terminal  # noqa: PLC0415  # only on a terminal
-        from rich.progress import (  # noqa: PLC0415  # as above
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            TextColumn,
-            TimeRemainingColumn,
-        )
-
-        self._bar = Progress(
-            BarColumn(bar_width=30),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[told]}"),
-            console=Terminal(stderr=True),
-            transient=True,
-        )
-        self._task = self._bar.add_task("sending", total=rows, told="")
-        self._bar.start()
-
-
-def _told(counts: dict[str, int]) -> str:
-    return ", ".join(f"{counts[s]:,} {s}" for s in MEANINGS if counts.get(s))
-
-
-def _rest(counts: dict[str, int]) -> str:
-    rest = {status: n for status, n in counts.items() if status != Status.STAGED}
-    return "".join(f", {n:,} {status}" for status, n in sorted(rest.items()))
 
 
 @contextlib.contextmanager

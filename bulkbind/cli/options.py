@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from bulkbind.errors import UsageError
-from bulkbind.settings import FIELDS, SECRETS, Loaded, Settings, load
+from bulkbind.settings import FIELDS, SECRETS, Loaded, Settings, load, parse_duration
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -20,8 +20,19 @@ GIVEN = (
     "proxy",
     "user_id",
     "columns",
+    "constants",
+    "header",
+    "skip_rows",
+    "format",
+    "encoding",
+    "sheet",
+    "clean",
+    "profile",
+    "on_duplicate",
+    "on_conflict",
     "on_invalid",
     "rebind",
+    "move",
     "ledger",
     "out",
     "concurrency",
@@ -29,6 +40,7 @@ GIVEN = (
     "max_attempts",
     "max_wait",
     "deadline",
+    "stall",
     "max_failures",
     "grace",
     "wait",
@@ -36,14 +48,40 @@ GIVEN = (
     "log_format",
     "log_file",
     "log_devices",
+    "fail_on",
+    "metrics_file",
 )
 """Parameters that give the setting of the same name."""
 
 
-class _Listed(click.types.StringParamType):
+_PAIRS = {"columns": ("--map", "FIELD=COLUMN"), "constants": ("--set", "FIELD=VALUE")}
+"""Parameters that are pairs, with their flag and their form."""
+
+
+class Listed(click.types.StringParamType):
     """Texts that may hold blanks, so a variable divides several of them by semicolons."""
 
     envvar_list_splitter = ";"
+
+
+class _Time(click.ParamType[float]):
+    """A duration, as the settings write it."""
+
+    name = "time"
+
+    def convert(
+        self,
+        value: Any,  # noqa: ANN401  # click's signature
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> float:
+        try:
+            return parse_duration(value)
+        except ValueError as error:
+            self.fail(f"{value!r}: {error}", param, ctx)
+
+
+TIME = _Time()
 
 
 def option(flag: str, *more: Any, **attributes: Any) -> Callable[[Command], Command]:  # click's own
@@ -73,12 +111,79 @@ manifest_options = _together(
             "--map",
             "columns",
             multiple=True,
-            type=_Listed(),
+            type=Listed(),
             metavar="FIELD=COLUMN",
-            help=f"which column holds a field ({', '.join(FIELDS)}); repeatable, and divided by "
-            "semicolons in the environment",
+            help=f"which column holds a field ({', '.join(FIELDS)}): its header, #3 for the third, "
+            "and in YAML and JSON a path (data.vendor) or @key for the device's own key; "
+            "repeatable, and divided by semicolons in the environment",
+        ),
+        option(
+            "--set",
+            "constants",
+            multiple=True,
+            type=Listed(),
+            metavar="FIELD=VALUE",
+            help="one value of a field for all rows, whatever they say; repeatable",
+        ),
+        option(
+            "--profile",
+            metavar="NAME",
+            help="how such files are read, by its name under `profiles:` in the settings file",
+        ),
+        option(
+            "--format",
+            metavar="FORMAT",
+            help="csv, xlsx, yaml, jsonl or json; without it, told from name or content",
+        ),
+        option(
+            "--encoding",
+            metavar="NAME",
+            help="of text without a byte order mark, e.g. cp1252; without it UTF-8, or UTF-16 "
+            "where it looks like it",
+        ),
+        option(
+            "--skip-rows",
+            metavar="N",
+            help="lines before the header; without it, it is found by the names of its columns",
+        ),
+        option(
+            "--columns",
+            "header",
+            metavar="NAME,…",
+            help="the columns of a table that has no header, in their order",
+        ),
+        option("--sheet", metavar="NAME|N", help="sheet of a workbook; without it the first"),
+        option(
+            "--clean",
+            metavar="none|names",
+            help="names: make device_name and device_os fit their rules; every change is "
+            "listed  [default: none]",
         ),
     ]
+)
+
+repeat_options = _together(
+    [
+        option(
+            "--on-duplicate",
+            metavar="first|error",
+            help="the same device again for the same user: the first row counts, or the others "
+            "are invalid  [default: first]",
+        ),
+        option(
+            "--on-conflict",
+            metavar="error|first|last",
+            help="the same device for another user: both rows are invalid, or which one "
+            "counts  [default: error]",
+        ),
+    ]
+)
+
+problems_out = option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="FILE.csv|DIR",
+    help="write every problem there; in a folder, as problems.csv  [default: print the first]",
 )
 
 ledger_options = _together(
@@ -116,7 +221,7 @@ network_options = _together(
     ]
 )
 
-sending_options = _together(
+pace_options = _together(
     [
         network_options,
         option(
@@ -129,6 +234,12 @@ sending_options = _together(
             metavar="N",
             help="cap in requests per second  [default: as fast as the gateway allows]",
         ),
+    ]
+)
+
+sending_options = _together(
+    [
+        pace_options,
         option(
             "--max-attempts",
             metavar="N",
@@ -144,6 +255,12 @@ sending_options = _together(
             "--deadline",
             metavar="TIME",
             help="stop after this long (90s, 50m, 2h), exit 3  [default: none]",
+        ),
+        option(
+            "--stall",
+            metavar="TIME",
+            help="stop, exit 3, once nothing was read, sent or settled for so long; a pause for a "
+            "limit or an endpoint that is away is none  [default: 600s]",
         ),
         option(
             "--max-failures",
@@ -172,6 +289,28 @@ staging_options = _together(
             help="when rows break a rule: send nothing, or the other rows  [default: abort]",
         ),
         option("--rebind", is_flag=True, help="send again what the ledger knows as bound"),
+        option(
+            "--move",
+            is_flag=True,
+            help="unbind a device that the ledger knows for another user from there, then bind it",
+        ),
+    ]
+)
+
+end_options = _together(
+    [
+        option(
+            "--fail-on",
+            metavar="any|new|none",
+            help="which rows that need a person make exit code 1: any, only such that did not "
+            "need one the last time, or none  [default: any]",
+        ),
+        option(
+            "--metrics-file",
+            type=click.Path(path_type=Path),
+            metavar="FILE",
+            help="write metrics for Prometheus' node exporter there (needs the extra `metrics`)",
+        ),
     ]
 )
 
@@ -195,7 +334,7 @@ log_options = _together(
             "--log-level",
             metavar="LEVEL",
             help="least severe log line: debug, info, warning or error  [default: warning on a "
-            "terminal, which has the progress bar, else info]",
+            "terminal, which has the live display, else info]",
         ),
         option(
             "--log-file",
@@ -239,7 +378,7 @@ def loaded_from(given: dict[str, Any]) -> Loaded:
         if value in (None, (), False, ""):
             continue
         origins[name] = _origin(name)
-        values[name] = _columns(value) if name == "columns" else value
+        values[name] = _pairs(value, *_PAIRS[name]) if name in _PAIRS else value
     for name in (*SECRETS, "app_id"):
         variable = f"BULKBIND_{name.upper()}"
         if secret := os.environ.get(variable):
@@ -257,13 +396,13 @@ def _origin(name: str) -> str:
     return max(option.opts, key=len)
 
 
-def _columns(pairs: tuple[str, ...]) -> dict[str, str]:
-    columns = {}
+def _pairs(pairs: tuple[str, ...], flag: str, form: str) -> dict[str, str]:
+    found = {}
     for pair in pairs:
-        field, separator, column = pair.partition("=")
-        if not separator or field not in FIELDS or not column.strip():
+        field, separator, value = pair.partition("=")
+        if not separator or field not in FIELDS or not value.strip():
             raise UsageError(
-                f"--map {pair!r}: write FIELD=COLUMN", hint=f"fields are {', '.join(FIELDS)}"
+                f"{flag} {pair!r}: write {form}", hint=f"fields are {', '.join(FIELDS)}"
             )
-        columns[field] = column.strip()
-    return columns
+        found[field] = value.strip()
+    return found

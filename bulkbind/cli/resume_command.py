@@ -9,6 +9,7 @@ import click
 
 from bulkbind.app.run import resume
 from bulkbind.cli import options
+from bulkbind.cli.run_ids import run_argument
 from bulkbind.cli.sending import send
 
 if TYPE_CHECKING:
@@ -19,11 +20,12 @@ if TYPE_CHECKING:
 
 
 @click.command("resume")
-@click.argument("run_id", required=False, metavar="[RUN]")
+@run_argument
 @options.config
 @options.ledger_options
 @options.out
 @options.sending_options
+@options.end_options
 @options.first
 @options.output_options
 def command(run_id: str | None, *, first: int | None, **given: Any) -> None:  # click's parameters

@@ -5,18 +5,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib
+import io
 import json
 import os
 import signal
 import sys
 from collections.abc import Callable, Coroutine, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 import click
 
 from bulkbind import logs
 from bulkbind.cli import console
 from bulkbind.cli.console import say
+from bulkbind.clock import SystemClock
 from bulkbind.engine import StopReason, StopSignal
 from bulkbind.errors import BulkbindError, LedgerError
 
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
     from bulkbind.settings.model import LogLevel
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+LAST_RESORT_S = 600.0
+"""How long after its grace a command that is to stop may take for its last reports."""
 
 Work = Callable[[StopSignal], Coroutine[Any, Any, int]]
 
@@ -39,12 +44,12 @@ def explained() -> Iterator[None]:
         sys.exit(error.exit_code)
     except OSError as error:
         # All files but our standard streams are looked after where they are used.
-        _leave_stdout()
+        leave_stdout()
         console.fail(f"standard output cannot be written: {error.strerror}")
         sys.exit(LedgerError.exit_code)
 
 
-def _leave_stdout() -> None:
+def leave_stdout() -> None:
     """Keep Python from trying to write once more what could not be written."""
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
@@ -53,9 +58,10 @@ def _leave_stdout() -> None:
 def configure_logs(settings: LogSettings, *, is_quiet: bool) -> None:
     """Send log lines where the settings say. Raises: UsageError if a file cannot be opened."""
     is_seen = logs.is_terminal(sys.stderr)
-    level: LogLevel = settings.log_level or ("warning" if is_seen or is_quiet else "info")
+    usual: LogLevel = "error" if is_quiet else "warning" if is_seen else "info"
+    level = settings.log_level or usual
     form = settings.log_format or ("console" if is_seen else "json")
-    sinks = [logs.Sink(sys.stderr, form, level)]
+    sinks = [logs.Sink(cast("TextIO", _Stderr()), form, level)]
     if settings.log_file is not None:
         kept: LogLevel = "debug" if settings.log_level == "debug" else "info"
         sinks.append(logs.Sink(logs.log_file(settings.log_file), "json", kept))
@@ -64,7 +70,21 @@ def configure_logs(settings: LogSettings, *, is_quiet: bool) -> None:
         console.speak_in_events()
 
 
-def run_until_done(work: Work, *, first_words: str = "stopping") -> int:
+class _Stderr(io.TextIOBase):
+    """Standard error of the moment: a live display takes its place, to write above itself."""
+
+    def write(self, text: str) -> int:
+        return sys.stderr.write(text) if sys.stderr is not None else len(text)
+
+    def flush(self) -> None:
+        if sys.stderr is not None:
+            sys.stderr.flush()
+
+    def isatty(self) -> bool:
+        return logs.is_terminal(sys.stderr)
+
+
+def run_until_done(work: Work, *, first_words: str = "stopping", grace_s: float = 0.0) -> int:
     """Run *work* with signal handlers; return the exit code.
 
     The first SIGINT, SIGTERM or SIGHUP drains, the second one cancels, later ones are ignored.
@@ -72,9 +92,10 @@ def run_until_done(work: Work, *, first_words: str = "stopping") -> int:
     Args:
         work: Gets the signal that says when to stop.
         first_words: What is said at the first signal.
+        grace_s: How long *work* may take to end what it has begun, once it is to stop.
     """
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(_with_signals(work, first_words))
+        return runner.run(_with_signals(work, first_words, grace_s))
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -86,7 +107,7 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return factory
 
 
-async def _with_signals(work: Work, first_words: str) -> int:
+async def _with_signals(work: Work, first_words: str, grace_s: float) -> int:
     stop = StopSignal()
     loop = asyncio.get_running_loop()
     task = asyncio.ensure_future(work(stop))
@@ -106,15 +127,29 @@ async def _with_signals(work: Work, first_words: str) -> int:
 
     for number in SIGNALS:
         loop.add_signal_handler(number, on_signal, number)
+    last_resort = asyncio.create_task(_last_resort(stop, grace_s), name="last resort")
     try:
         return await task
     except asyncio.CancelledError:
         return code
     finally:
+        last_resort.cancel()
         for number in SIGNALS:
             loop.remove_signal_handler(number)
             if signals_seen:
                 signal.signal(number, signal.SIG_IGN)  # the end is near, and takes no time
+
+
+async def _last_resort(stop: StopSignal, grace_s: float) -> None:
+    """End the process where a stop does not: something hangs that cannot be cancelled.
+
+    As after `kill -9`, the next run takes stock of what was in flight.
+    """
+    await stop.wait()
+    assert stop.reason is not None  # it is set
+    await SystemClock().sleep(grace_s + LAST_RESORT_S)
+    say(f"error: {stop.reason.text}, and it does not end: a disk or a library hangs")
+    os._exit(stop.reason.exit_code)
 
 
 def print_json(value: object) -> None:

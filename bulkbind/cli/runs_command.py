@@ -26,6 +26,7 @@ def command(*, as_json: bool, **given: Any) -> None:  # click's parameters
         for run in found:
             counts = ", ".join(f"{count:,} {status}" for status, count in run["counts"].items())
             state = "superseded" if run["superseded_by"] else run["state"]
+            state = "undone" if run["undo"] else state
             click.echo(
                 f"{run['run_id']}  {state:<10}  {run['created_at'][:19]}Z  "
                 f"{run['operator']}@{run['host']}  {', '.join(run['manifests'])}: {counts}"

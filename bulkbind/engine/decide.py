@@ -188,7 +188,7 @@ def decide(  # noqa: C901, PLR0911, PLR0912  # a table, one case a verdict
             return Halt(reason) if reason else Again(backoff=False)
         case Unreachable():
             if unreachable is not None and unreachable >= UNREACHABLE_AT_START:
-                return Halt(_unreachable(attempt))
+                return Halt(endpoint_away(attempt))
             return Again(backoff=False)
         case ClockRefused():
             if claim.clock_refusals < CLOCK_REFUSALS:
@@ -197,7 +197,7 @@ def decide(  # noqa: C901, PLR0911, PLR0912  # a table, one case a verdict
         case AuthExpired():
             return _unauthorised(claim, attempt, attempt.verdict)
         case QuotaUsedUp():
-            return Halt(_quota(attempt, attempt.verdict))
+            return Halt(quota_used_up(attempt, attempt.verdict))
         case _ as never:
             assert_never(never)
 
@@ -325,13 +325,15 @@ def _unless_listed(claim: Claim, outcome: Outcome) -> Park:
     return Park(if_absent=outcome, if_disabled=None if claim.doubts else outcome)
 
 
-def _unreachable(attempt: Attempt) -> StopReason:
+def endpoint_away(attempt: Attempt) -> StopReason:
+    """Return why a run stops that cannot even begin."""
     return StopReason(
         f"the endpoint cannot be reached: {attempt.message}", hint=setting_to_check(attempt)
     )
 
 
-def _quota(attempt: Attempt, verdict: QuotaUsedUp) -> StopReason:
+def quota_used_up(attempt: Attempt, verdict: QuotaUsedUp) -> StopReason:
+    """Return why a run stops that the gateway takes nothing more of."""
     after_s = verdict.retry_after_s
     when = (
         "when the quota has been renewed, or raised; the gateway does not say when"

@@ -71,21 +71,30 @@ class Flight:
 
     def accepted(self, now: float, in_flight: int, took_s: float) -> None:
         """A request got through; it was one of *in_flight* when it left, and took so long."""
-        self._proven = max(self._proven, in_flight)
-        self._since += 1
         self._quickest = min(self._quickest, took_s)
         if now >= self._renew_at:
             self._older, self._quickest = self._quickest, took_s
             self._renew_at = now + FORGET_S
         self._took_s += (took_s - self._took_s) * (0.25 if self._took_s else 1.0)
-        if in_flight < self.wide:
-            return
         if self.is_limited:
-            if now >= self._another_at and self.wide < self._most:
-                self.wide += 1
-                self._another_at = now + self._another_s
-        elif now >= self._grow_at:
+            self._since += 1
+            if in_flight >= self.wide:
+                self._try_another(now)
+            return
+        self._proven = max(self._proven, in_flight)
+        if in_flight >= self.wide and now >= self._grow_at:
             self._weigh(now)
+
+    def _try_another(self, now: float) -> None:
+        """Let one more than the limit in flight go; if that goes well, the limit is higher."""
+        is_proven = self._since >= PROVEN_BY * self.wide
+        if is_proven:
+            self._proven = max(self._proven, self.wide)
+            self._against = 0
+        if now >= self._another_at and self.wide == self._proven < self._most:
+            self.wide += 1
+            self._since = 0
+            self._another_at = now + self._another_s
 
     def _weigh(self, now: float) -> None:
         """Double what is in flight, or take the last doubling back if it brought nothing."""
@@ -102,27 +111,36 @@ class Flight:
 
     def throttled(self, now: float, in_flight: int) -> bool:
         """A 429 came; return whether a limit on requests in flight explains it."""
+        if in_flight <= max(self._proven, 1):
+            is_young = self._since < PROVEN_BY * self.wide
+            # The server may count one that has just been answered.
+            return not self._is_refuted(is_young=is_young) and in_flight == self._proven
         if self.is_limited and in_flight > self.wide:
             return True  # one of those that left before the limit was met
-        if in_flight <= max(self._proven, 1):
-            self._doubt()
-            return False
         if self.is_limited:
             self._another_s = min(LONGEST_ANOTHER_S, 2 * self._another_s)
+        else:
+            self._against = 0
         self._another_at = now + self._another_s
-        self._since = self._against = 0
+        self._since = 0
         self.wide = max(1, self._proven)
         self.is_limited = True
         return True
 
-    def _doubt(self) -> None:
-        """A 429 came that a limit in flight does not explain."""
-        self._against += 1
-        is_young = self._since < PROVEN_BY * self.wide
-        if self.is_limited and is_young and self._against >= REFUTED_BY:
+    def _is_refuted(self, *, is_young: bool) -> bool:
+        """A 429 came at no more in flight than have got through; return what that says.
+
+        A limit in flight that was met a moment ago, and does not explain what is refused now, was
+        none.
+        """
+        if not self.is_limited:
+            return True
+        self._against += is_young
+        if self._against >= REFUTED_BY:
             self.is_limited = False
             self.wide = min(max(START, self.wide), self._most)
             self._proven = self._most
+        return is_young
 
     def unanswered(self, now: float) -> None:
         """A request was waited for in vain: fewer at once, and more again after a while."""

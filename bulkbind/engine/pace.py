@@ -30,13 +30,13 @@ TOLD_SHARE = 0.995
 """Share of a told limit that is used: the server's windows and ours are never in step."""
 LEARNED_SHARE = 0.98
 """Share of an earlier run's limit at which a run begins; it rises to it as after any 429."""
-SPAN = 80
+SPAN = 90
 """Requests in a leg, until the pace is where the limit is believed to be; and at least …"""
 SPAN_S = 1.0
 """… this many seconds where the gateway counts, so that a window's end shows, and …"""
 SPAN_ASKED = 20.0
 """… this many times the last Retry-After, so that waiting for it costs little of the time."""
-BEYOND = 0.06
+BEYOND = 0.15
 """How much the pace is beyond the limit as it was known, as a share, two legs after the last 429;
 from there it grows with the cube."""
 DOUBLING_S = 0.25

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 from bulkbind.engine.binder import Binder
 from bulkbind.engine.claims import Claims
 from bulkbind.engine.decide import Park, Step, Suspect
+from bulkbind.engine.drain import draining
 from bulkbind.engine.readback import Readback
 from bulkbind.engine.retry import Retries
 from bulkbind.engine.set_up import setting_to_check
 from bulkbind.engine.stop import DrainedError, StopReason
-from bulkbind.errors import BulkbindError
 
 if TYPE_CHECKING:
     from bulkbind.engine.ports import Parts
@@ -89,30 +89,17 @@ class Pipeline:
 
         Raises: LedgerError; the run can go on later from what the ledger holds.
         """
-        watch = asyncio.create_task(self._watch(), name="watch")
-        work = asyncio.create_task(self._work(), name="work")
         try:
-            await asyncio.wait([watch, work], return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in (watch, work):
-                task.cancel()
-            await asyncio.gather(watch, work, return_exceptions=True)
-            if not work.cancelled() and (error := work.exception()) is not None:
-                raise _plain(error)
+            await draining(
+                self._work(),
+                self._parts.clock,
+                self._parts.stop,
+                grace_s=self._send.grace,
+            )
+        except asyncio.CancelledError:
             await self._claims.give_back()
-
-    async def _watch(self) -> None:
-        """Return when what is in flight has had its grace; the deadline is a reason to stop."""
-        clock, stop = self._parts.clock, self._parts.stop
-        if self._send.deadline is not None:
-            try:
-                await stop.sleep(clock, self._send.deadline)
-            except DrainedError:
-                pass
-            else:
-                stop.set(StopReason(f"the deadline of {self._send.deadline:g} s has come"))
-        await stop.wait()
-        await clock.sleep(self._send.grace)
+            raise
+        await self._claims.give_back()
 
     async def _work(self) -> None:
         await self._send_all()
@@ -210,14 +197,3 @@ def _set_up_is_wrong(claim: Claim) -> StopReason:
         f"none of the first {CANARIES} devices could be bound, so it is the set-up: {words}",
         hint=f"{setting_to_check(last)}; no device has failed for it",
     )
-
-
-def _plain(error: BaseException) -> BaseException:
-    """Return the first error of ours in a group, or the error itself."""
-    if isinstance(error, BaseExceptionGroup):
-        ours = error.subgroup(BulkbindError)
-        inner: BaseException = ours if ours is not None else error
-        while isinstance(inner, BaseExceptionGroup):
-            inner = inner.exceptions[0]
-        return inner
-    return error

@@ -5,36 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from bulkbind.engine.decide import (
-    UNREACHABLE_AT_START,
-    Again,
-    Park,
-    absent,
-    credentials_lost,
-    found,
-    inherited,
-    too_long,
-)
+from bulkbind.engine.decide import UNREACHABLE_AT_START, Park, absent, found, inherited
+from bulkbind.engine.lists import Lists
 from bulkbind.engine.retry import Retries, jitter
 from bulkbind.engine.stop import DrainedError
 from bulkbind.logs import logger
-from bulkbind.model import (
-    AuthExpired,
-    Claim,
-    ClockRefused,
-    Listing,
-    NoAnswer,
-    Outcome,
-    Settlement,
-    Status,
-    Throttled,
-    Transient,
-    Unreachable,
-)
+from bulkbind.model import Claim, Outcome, Settlement, Status
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from bulkbind.engine.ports import Parts
 
@@ -78,23 +58,26 @@ class Readback:
     ) -> None:
         self._api = parts.api
         self._ledger = parts.ledger
-        self._gate = parts.gate
         self._clock = parts.clock
         self._stop = parts.stop
-        self._retries = retries
         self._tasks = tasks
         self._run = run
         self._settle_s = settle_s
         self._is_enabled = is_enabled
         self._max_attempts = max_attempts
-        self._max_wait_s = max_wait_s
+        self._lists = Lists(
+            parts.api, parts.stop, retries, max_attempts=max_attempts, max_wait_s=max_wait_s
+        )
         self._users: dict[str, _User] = {}
         self._is_started = False
         self._log = logger()
         self.resend: Callable[[Claim], Awaitable[None]]
         """Sends a row once more; set by whoever joins the two."""
-        self.lists = 0
+
+    @property
+    def lists(self) -> int:
         """List calls made."""
+        return self._lists.calls
 
     def park(self, claim: Claim, park: Park) -> None:
         """Take charge of a row that only the list can settle."""
@@ -114,9 +97,13 @@ class Readback:
     async def load(self) -> int:
         """Park what earlier runs, or a crash, left in doubt. Returns how many rows."""
         claims = await self._ledger.doubts()
+        self.take_up(claims)
+        return len(claims)
+
+    def take_up(self, claims: Iterable[Claim]) -> None:
+        """Park rows that an earlier process, or run, left in doubt."""
         for claim in claims:
             self._park(_Parked(claim, inherited(claim), self._due_at(claim), claim.misses))
-        return len(claims)
 
     def _due_at(self, claim: Claim) -> float:
         """Return since when, or from when on, a list that lacks a row in doubt says something.
@@ -163,10 +150,10 @@ class Readback:
             user.is_served = False
 
     async def _read(self, name: str, user: _User, patience: int | None = None) -> None:
-        """Read the list once and settle what it can settle. *patience*: see `_list`."""
+        """Read the list once and settle what it can settle. *patience*: see `Lists.read`."""
         known = await self._ledger.known(name)
         user.last_read_at = asked_at = self._clock.monotonic()
-        listing = await self._list(name, patience)
+        listing = await self._lists.read(name, patience)
         items, user.parked = user.parked, []
         if listing.records is None:
             # Nothing is dropped: the rows stay in doubt in the ledger.
@@ -245,40 +232,3 @@ class Readback:
         if doubtful:
             await self._ledger.note_doubt([claim.row for claim in doubtful], why)
             self._log.warning("doubt.kept", rows=len(doubtful), why=why)
-
-    async def _list(self, name: str, patience: int | None) -> Listing:
-        """Read a list, again and again where that may help.
-
-        *patience*: how many failed connections to bear; None: until the endpoint is back.
-        """
-        attempts = 0
-        unreachable = 0
-
-        async def once() -> Listing | Again:
-            nonlocal attempts, unreachable
-            self.lists += 1
-            listing = await self._api.list_devices(name)
-            attempt = listing.attempt
-            reason = too_long(attempt, self._max_wait_s, self._gate.refused_for_s())
-            if reason := reason or credentials_lost(attempt):
-                self._stop.set(reason)
-                return listing
-            match attempt.verdict:
-                case Throttled() | ClockRefused() | AuthExpired(is_renewable=True):
-                    return Again(backoff=False)
-                case Unreachable():
-                    unreachable += 1
-                    return listing if unreachable == patience else Again(backoff=False)
-                case Transient() | NoAnswer():
-                    attempts += 1
-                    return listing if attempts >= self._max_attempts else Again(backoff=True)
-                case _:
-                    return listing
-
-        async def nothing() -> None:
-            return
-
-        first = await once()
-        if isinstance(first, Listing):
-            return first
-        return await self._retries.until_done(first, name, lambda: attempts, nothing, once)

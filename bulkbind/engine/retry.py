@@ -32,6 +32,10 @@ class Retries:
         self.backed_off_s = 0.0
         """Seconds that devices have waited for their own trouble to pass, all of them added up."""
 
+    def refused_for_s(self) -> float:
+        """Return for how many seconds the gateway has refused everything."""
+        return self._gate.refused_for_s()
+
     def wait_s(self, again: Again, attempts: int, user_id: str) -> float:
         """Return the seconds to wait after attempt *attempts* (1-based, those that cost).
 

@@ -265,11 +265,18 @@ class UserPacer(Pacer):
         """Return whether less than a second of the pace waits for a permit."""
         return self._asking < max(1.0, self.learner.per_s * len(self._users))
 
+    def closed_for_s(self) -> float:
+        """Return for how many seconds none of those users may send who have something to send."""
+        now = self._clock.monotonic()
+        wanting = [user for user in self._users.values() if user.waiting or user.booked_at > now]
+        due_at = [at for at in map(self._due_at, wanting) if at < math.inf]
+        return max(super().closed_for_s(), min(due_at, default=now) - now)
+
     def turn_in_s(self, user_id: str) -> float:
         """Return in how many seconds a user's row may ask; the next one is told a slot later."""
         user, now = self._user(user_id), self._clock.monotonic()
         user.booked_at = max(self._soon(user, now), user.booked_at + 1.0 / self.learner.per_s)
-        return max(0.0, user.booked_at - now, self.closed_for_s())
+        return max(0.0, user.booked_at - now, super().closed_for_s())
 
     def is_far(self, user_id: str) -> bool:
         """Return whether a user's turn, behind those who wait for it already, is far off."""

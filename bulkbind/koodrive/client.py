@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from importlib.metadata import version
 from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
+from urllib.parse import quote
 
 import aiohttp
 from aiohttp import hdrs
@@ -23,7 +24,9 @@ from bulkbind.koodrive.verdict import (
     Reading,
     classify,
     classify_list,
+    classify_unbind,
     names_device,
+    request_id_of,
 )
 from bulkbind.koodrive.watchdog import Watchdog
 from bulkbind.koodrive.wire import TraceIds, XDates, bind_body
@@ -64,6 +67,7 @@ BEYOND_SUCCESS = 300
 _JSON = "application/json"
 # Names that need not be lowered at every comparison.
 _X_USER_ID, _X_DATE, _X_TRACE_ID = istr("X-User-Id"), istr("X-Date"), istr("X-Traceid")
+_X_REQUEST_ID = istr("X-Request-Id")
 
 
 class KooDrive:
@@ -190,11 +194,28 @@ class KooDrive:
         self._gate.report(permit, sent.reading.verdict, sent.told)
         return self._attempt(sent, sent.reading, headers[_X_TRACE_ID])
 
+    async def unbind(self, user_id: str, device_id: str) -> Attempt:
+        """Take a user's binding back: one request, whatever comes of it."""
+
+        def judge(answer: Answer) -> Reading:
+            return classify_unbind(answer, self._codes)
+
+        return await self._exchange(
+            "DELETE",
+            user_id,
+            part=f"/{quote(device_id, safe='')}",
+            body=None,
+            judge=judge,
+            cap=ANSWER_CAP_BYTES,
+            timeout_s=self._settings.timeout,
+        )
+
     async def _exchange(  # what differs between calls
         self,
         method: str,
         user_id: str,
         *,
+        part: str = "",
         body: bytes | None,
         judge: _Judge,
         cap: int,
@@ -205,7 +226,7 @@ class KooDrive:
             if isinstance(admitted, Reading):
                 return self._unsent(admitted)
             permit, credential = admitted
-            request, signed_s = self._signed(method, user_id, body)
+            request, signed_s = self._signed(method, user_id, body, part)
             credential.authorize(request)
             sent = await self._send(
                 permit, request, judge, cap=cap, timeout_s=timeout_s, signed_s=signed_s
@@ -216,6 +237,7 @@ class KooDrive:
                 self._auth.accepted(credential, user_id)
             else:
                 reading = await self._heard(reading, credential, user_id)
+                sent = sent._replace(request_id=credential.scrubbed(sent.request_id))
         return self._attempt(sent, reading, request.headers[_X_TRACE_ID])
 
     def _attempt(self, sent: _Sent, reading: Reading, trace_id: str) -> Attempt:
@@ -227,6 +249,7 @@ class KooDrive:
             http_status=sent.status,
             code=reading.code,
             message=reading.message,
+            request_id=sent.request_id,
         )
 
     async def _admitted(self, user_id: str) -> tuple[int, Credential] | Reading:
@@ -292,15 +315,20 @@ class KooDrive:
                 return isinstance(reading.verdict, Accepted)
         return False
 
-    def _signed(self, method: str, user_id: str, body: bytes | None) -> tuple[Outgoing, float]:
-        """Return a request of this moment, not yet authorised, and its X-Date."""
+    def _signed(
+        self, method: str, user_id: str, body: bytes | None, part: str = ""
+    ) -> tuple[Outgoing, float]:
+        """Return a request of this moment, not yet authorised, and its X-Date.
+
+        *part*: what stands behind the path.
+        """
         signed_s = self.server_clock.now() - SAFETY_S
         headers: dict[str, str] = {
             _X_USER_ID: user_id,
             _X_DATE: self._x_dates.at(signed_s),
             _X_TRACE_ID: self._trace_ids.next(),
         }
-        return Outgoing(method, self._settings.path, self._host, headers, body), signed_s
+        return Outgoing(method, self._settings.path + part, self._host, headers, body), signed_s
 
     async def _call(self, call: SessionCall) -> Reading:
         """Send a session call, when the gate lets it. It takes no slot: who waits for it has one.
@@ -334,6 +362,7 @@ class KooDrive:
         sent_s = self._clock.monotonic()
         status: int | None = None
         told: tuple[Told, ...] = ()
+        request_id = ""
         try:
             self.requests += 1
             with watchdog.timeout(timeout_s):
@@ -341,6 +370,8 @@ class KooDrive:
             status, told = answer.status, answer.told
             self.server_clock.observe(answer.date, sent_s, self._clock.monotonic())
             reading = await self._judged(judge, answer)
+            if not isinstance(reading.verdict, Accepted):
+                request_id = request_id_of(answer)
             if isinstance(reading.verdict, NoAnswer) and status < BEYOND_SUCCESS:
                 # Perhaps the answer to another request: the next one on its connection would be as
                 # well.
@@ -350,7 +381,7 @@ class KooDrive:
         except BaseException:
             self._gate.forget(permit)
             raise
-        return _Sent(reading, sent_s, status, told)
+        return _Sent(reading, sent_s, status, told, request_id)
 
     async def _judged(self, judge: _Judge, answer: Answer) -> Reading:
         if len(answer.body) > _PARSE_IN_THREAD_BYTES:
@@ -377,6 +408,7 @@ class KooDrive:
                 x_date_s=float(int(signed_s)),
                 whole=whole,
                 told=self._told(response),
+                request_id=response.headers.get(_X_REQUEST_ID),
             )
 
     def _told(self, response: aiohttp.ClientResponse) -> tuple[Told, ...]:
@@ -404,6 +436,7 @@ class _Sent(NamedTuple):
     """Monotonic."""
     status: int | None
     told: tuple[Told, ...]
+    request_id: str
 
 
 async def _read(response: aiohttp.ClientResponse, cap: int) -> tuple[bytes, bool]:

@@ -29,6 +29,7 @@ from bulkbind.model import (
     value,
 )
 
+NO_CONTENT = 204
 LONGEST_MESSAGE = 300
 LONGEST_ID = 128
 LONGEST_TIME = 64
@@ -63,6 +64,8 @@ class Answer:
     """False where the body was longer than the cap and left."""
     told: tuple[Told, ...] = ()
     """What its headers tell of limits."""
+    request_id: str | None = None
+    """The header X-Request-Id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +166,22 @@ def classify_list(answer: Answer, codes: Codes) -> tuple[Reading, dict[str, Reco
     return Reading(Accepted("", ""), "0", "success"), records
 
 
+def classify_unbind(answer: Answer, codes: Codes) -> Reading:
+    """Return what the answer to an unbind means: `Accepted` where it is done, also without a body.
+
+    A code that means "already bound" has no sense here: it is a refusal.
+    """
+    if answer.status == NO_CONTENT:
+        return Reading(Accepted("", ""), "0", "no content")
+    body = _parse(answer)
+    refused = _common(answer, body, Codes(retryable=codes.retryable))
+    if refused is not None:
+        return refused
+    record = _record(body.get("data") if body else None)
+    accepted = Accepted(record.device_id, record.create_time) if record else Accepted("", "")
+    return Reading(accepted, "0", _words(answer, body)[1])
+
+
 def _common(answer: Answer, body: dict[str, Any] | None, codes: Codes) -> Reading | None:
     """Judge everything but success, which depends on the call: None."""
     code, message = _words(answer, body)
@@ -250,7 +269,20 @@ def _record(data: object) -> Record | None:
         machine_code=_storable(code) if isinstance(code, str) else "",
         device_id=_storable(str(number))[:LONGEST_ID],
         create_time=_storable(created)[:LONGEST_TIME] if isinstance(created, str) else "",
+        device_name=_text(data.get("deviceName")),
+        device_os=_text(data.get("deviceOS")),
     )
+
+
+def _text(found: object) -> str | None:
+    """Return a name as the manifest would have it: an empty one is none."""
+    return _storable(found)[:LONGEST_ID] if isinstance(found, str) and found else None
+
+
+def request_id_of(answer: Answer) -> str:
+    """Return the gateway's own id of a request, or nothing. Source: koodrive-api.md, "Errors"."""
+    found = (_parse(answer) or {}).get("request_id") or answer.request_id
+    return _storable(found)[:LONGEST_ID] if isinstance(found, str) else ""
 
 
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")

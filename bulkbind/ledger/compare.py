@@ -1,15 +1,28 @@
-"""What a manifest says otherwise: than it did the last time, or than another of its own rows."""
+"""What a manifest says otherwise than it did the last time."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from bulkbind.ledger.store import span
+from bulkbind.model import NEEDS_PERSON, Status
 
 if TYPE_CHECKING:
     import sqlite3
+    from collections.abc import Iterator
 
-MOST_EXAMPLES = 5
+MOST_NEW = 3
+"""Rows that are named of those that need a person."""
+_SAME_NAMES = (
+    "(SELECT json_group_array(form ->> 'name') FROM sources s WHERE s.run = r.run) = "
+    "(SELECT json_group_array(form ->> 'name') FROM sources s WHERE s.run = ?1)"
+)
+_GOOD = (Status.BOUND, Status.ALREADY_BOUND, Status.SKIPPED)
+_IS_GOOD = """
+SELECT EXISTS (SELECT 1 FROM rows INDEXED BY rows_device
+                WHERE run = ? AND user_id = ? AND machine_code = ?
+                  AND problems IS NULL AND duplicate_of IS NULL AND status IN (?, ?, ?))
+"""
 
 
 def changes(db: sqlite3.Connection, run: int) -> dict[str, object] | None:
@@ -18,10 +31,9 @@ def changes(db: sqlite3.Connection, run: int) -> dict[str, object] | None:
     Returns: `since` (its run id); `added` and `removed` devices; `renamed`: bound under another
         name or OS than the manifest has now.
     """
-    names = "(SELECT json_group_array(form ->> 'name') FROM sources s WHERE s.run = r.run)"
     earlier = db.execute(
-        f"SELECT r.run, r.run_id FROM runs r WHERE r.run < ?1 AND {names} = "  # noqa: S608  # constants
-        f"(SELECT {names} FROM runs r WHERE r.run = ?1) ORDER BY r.run DESC LIMIT 1",
+        f"SELECT r.run, r.run_id FROM runs r WHERE r.run < ?1 AND {_SAME_NAMES} "  # noqa: S608  # constants
+        "ORDER BY r.run DESC LIMIT 1",
         (run,),
     ).fetchone()
     if earlier is None:
@@ -41,6 +53,63 @@ def changes(db: sqlite3.Connection, run: int) -> dict[str, object] | None:
     }
 
 
+def outcomes(db: sqlite3.Connection, run: int) -> dict[str, object] | None:
+    """Return how a run ended beside the last finished one of the same manifests, if there is one.
+
+    Returns: `newly_failed`: devices that need a person now and did not then; `newly_failed_rows`,
+        some of their rows; `mended`: devices that needed one then and are bound now.
+    """
+    earlier = db.execute(
+        f"SELECT r.run FROM runs r WHERE r.run < ?1 AND r.state = 'done' AND {_SAME_NAMES} "  # noqa: S608  # constants
+        "ORDER BY r.run DESC LIMIT 1",
+        (run,),
+    ).fetchone()
+    if earlier is None:
+        return None
+    known = {key for _, key in _needing(db, earlier[0])}
+    fresh: dict[tuple[str, str], int] = {}
+    for row, key in _needing(db, run):
+        if key not in known:
+            fresh.setdefault(key, row)
+    mended = sum(db.execute(_IS_GOOD, (run, *key, *_GOOD)).fetchone()[0] for key in known)
+    return {
+        "newly_failed": len(fresh),
+        "newly_failed_rows": [example(db, row) for row in list(fresh.values())[:MOST_NEW]],
+        "mended": mended,
+    }
+
+
+def needing(db: sqlite3.Connection, run: int) -> list[dict[str, str]]:
+    """Return the first rows of a run that need a person, as `example` does."""
+    first = [row for row, _ in _needing(db, run, MOST_NEW)]
+    return [example(db, row) for row in first]
+
+
+def _needing(
+    db: sqlite3.Connection, run: int, most: int = -1
+) -> Iterator[tuple[int, tuple[str, str]]]:
+    """Yield id and device of the rows that need a person, in manifest order."""
+    found = db.execute(
+        "SELECT id, coalesce(user_id, ''), coalesce(machine_code, '') FROM rows "  # noqa: S608  # constants
+        f"WHERE id BETWEEN ? AND ? AND status IN ({', '.join('?' * len(NEEDS_PERSON))}) "
+        "ORDER BY id LIMIT ?",
+        (*span(run), *NEEDS_PERSON, most),
+    )
+    for row, user, code in found:
+        yield row, (user, code)
+
+
+def example(db: sqlite3.Connection, row: int) -> dict[str, str]:
+    """Return a row as it is named to a person: `place` (file and line), `status`, `why`."""
+    name, line, status, code, message, detail = db.execute(
+        "SELECT s.form ->> 'name', r.line, r.status, r.code, r.message, r.detail FROM rows r "
+        "JOIN sources s USING (run, source) WHERE r.id = ?",
+        (row,),
+    ).fetchone()
+    why = " ".join(word for word in (code, message or detail) if word)
+    return {"place": f"{name}:{line}", "status": status, "why": why}
+
+
 def _only_in(db: sqlite3.Connection, run: int, other: int) -> int:
     """Return how many devices one run has and another has not."""
     found: tuple[int] = db.execute(
@@ -51,27 +120,3 @@ def _only_in(db: sqlite3.Connection, run: int, other: int) -> int:
         (*span(run), other),
     ).fetchone()
     return found[0]
-
-
-def conflicts(db: sqlite3.Connection, run: int) -> tuple[int, list[str]]:
-    """Return how many devices a run's manifests give to more than one user, and some of them."""
-    found = db.execute(
-        "SELECT min(r.id), max(r.id), r.machine_code FROM rows r WHERE r.id BETWEEN ? AND ? "
-        "AND r.problems IS NULL AND r.duplicate_of IS NULL "
-        "GROUP BY r.machine_code HAVING min(r.user_id) <> max(r.user_id) ORDER BY 1",
-        span(run),
-    ).fetchall()
-    examples = [
-        f"{code}: {_place(db, first)} and {_place(db, last)}"
-        for first, last, code in found[:MOST_EXAMPLES]
-    ]
-    return len(found), examples
-
-
-def _place(db: sqlite3.Connection, row: int) -> str:
-    name, line, user = db.execute(
-        "SELECT s.form ->> 'name', r.line, r.user_id FROM rows r "
-        "JOIN sources s USING (run, source) WHERE r.id = ?",
-        (row,),
-    ).fetchone()
-    return f"{name}:{line} to {user}"

@@ -5,22 +5,36 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from bulkbind.clock import Clock, iso
-from bulkbind.ledger import compare, staging, work
+from bulkbind.ledger import repeats, staging, unbinding, work
 from bulkbind.ledger.lock import LedgerLock
 from bulkbind.ledger.store import get_meta, reading, relaxed, span
 from bulkbind.ledger.writer import Writer
-from bulkbind.model import Attempt, CheckedRow, Claim, RunState, Settlement, Source, Status
+from bulkbind.model import (
+    Attempt,
+    CheckedRow,
+    Claim,
+    RunState,
+    Settlement,
+    Source,
+    Status,
+    Unbinding,
+    UnbindKind,
+)
 
 if TYPE_CHECKING:
     import sqlite3
     from pathlib import Path
 
+    from bulkbind.ledger.repeats import Policy
+
 GATHER_S = 0.025
 """How long outcomes are gathered before they are written as one group: a commit for each handful
 would take a third of the time that sending takes."""
+
+T = TypeVar("T")
 
 Listener = Callable[[Sequence[Settlement]], None]
 
@@ -85,6 +99,26 @@ class Ledger:
 
         return await self._writer.submit(find)
 
+    async def finished(self, digest: str, name: str, since: str) -> str | None:
+        """Return the id of a finished run of one manifest, begun after *since*, or None.
+
+        *name* is the manifest's, *since* a moment as `iso` writes it. A run with rows in doubt is
+        not finished in this sense.
+        """
+
+        def find(db: sqlite3.Connection) -> str | None:
+            found = db.execute(
+                "SELECT r.run_id FROM runs r JOIN sources s ON s.run = r.run AND s.source = 0 "
+                "WHERE r.state = 'done' AND r.digest = ? AND s.form ->> 'name' = ? "
+                "AND r.created_at > ? AND NOT EXISTS (SELECT 1 FROM rows d INDEXED BY rows_open "
+                "WHERE d.status IN ('claimed', 'in_doubt') AND d.run = r.run) "
+                "ORDER BY r.run DESC LIMIT 1",
+                (digest, name, since),
+            ).fetchone()
+            return str(found[0]) if found else None
+
+        return await self._writer.submit(find)
+
     async def begin(self, run: dict[str, object]) -> int:
         """Record a new run in state `staging` and return its number."""
         return await self._writer.submit(lambda db: staging.begin(db, run), alone=True)
@@ -98,6 +132,8 @@ class Ledger:
         rows: Iterable[CheckedRow],
         *,
         rebind: bool,
+        keep_duplicates: bool = False,
+        move: bool = False,
         on_batch: Callable[[int], None],
     ) -> int:
         """Write a whole manifest, batch by batch, and return the position after its last row.
@@ -111,7 +147,10 @@ class Ledger:
             reached = position
             with relaxed(db):
                 for batch in _batches(rows, staging.BATCH):
-                    reached = staging.stage(db, run, source, reached, batch, rebind=rebind)
+                    reached = staging.stage(
+                        db, run, source, reached, batch,
+                        rebind=rebind, keep_duplicates=keep_duplicates, move=move,
+                    )  # fmt: skip
                     on_batch(reached)
             return reached
 
@@ -130,14 +169,20 @@ class Ledger:
         """Say that the whole manifest is staged."""
         await self._writer.submit(lambda db: staging.ready(db, run), alone=True)
 
-    async def conflicts(self, run: int) -> tuple[int, list[str]]:
-        """See `compare.conflicts`; beside the writer, whose sorting would be done in memory."""
+    async def judge(self, run: int, policy: Policy) -> list[str]:
+        """See `repeats.judge`."""
+        return await self._writer.submit(
+            lambda db: repeats.judge(db, self._path, run, policy), alone=True
+        )
 
-        def find() -> tuple[int, list[str]]:
+    async def read(self, look: Callable[[sqlite3.Connection], T]) -> T:
+        """Return what *look* sees, beside the writer, whose sorting would be done in memory."""
+
+        def seen() -> T:
             with reading(self._path) as db:
-                return compare.conflicts(db, run)
+                return look(db)
 
-        return await asyncio.to_thread(find)
+        return await asyncio.to_thread(seen)
 
     async def confirm(self, run: int) -> int:
         """Say that the run is wanted; returns how many rows of older runs were withdrawn."""
@@ -259,6 +304,70 @@ class Ledger:
 
     def _now_s(self) -> float:
         return self._clock.utc_now().timestamp()
+
+    # --- taking bindings back --------------------------------------------------------------------
+
+    async def begin_undo(self, run: int, who: Mapping[str, object]) -> None:
+        """Say that a run is to be undone; see `unbinding.begin_undo`."""
+
+        def begin(db: sqlite3.Connection) -> None:
+            unbinding.begin_undo(db, run, who)
+            unbinding.stage_undo(db, run)
+
+        await self._writer.submit(begin)
+
+    async def stage_undo(self, run: int) -> int:
+        """See `unbinding.stage_undo`."""
+        return await self._writer.submit(lambda db: unbinding.stage_undo(db, run))
+
+    async def to_undo(self, run: int) -> tuple[str, int, int, int]:
+        """See `unbinding.to_undo`."""
+        return await self._writer.submit(lambda db: unbinding.to_undo(db, run))
+
+    async def left_to_unbind(self, run: int, kind: UnbindKind) -> int:
+        """Return how many bindings a run has left to take back."""
+        return await self._writer.submit(lambda db: unbinding.left(db, run, kind))
+
+    async def start_undo(self, run: int) -> None:
+        """Say that the undo is sending."""
+        await self._writer.submit(lambda db: unbinding.start_undo(db, run))
+
+    async def finish_undo(
+        self, run: int, stop_reason: str | None, facts: Mapping[str, object]
+    ) -> RunState:
+        """End the undo; see `unbinding.finish_undo`."""
+        await self.flushed()
+        moment = iso(self._clock.utc_now())
+        return await self._writer.submit(
+            lambda db: unbinding.finish_undo(db, run, moment, stop_reason, facts)
+        )
+
+    async def next_unbindings(self, run: int, kind: UnbindKind, most: int) -> int | None:
+        """See `unbinding.next_rows`."""
+        return await self._writer.submit(lambda db: unbinding.next_rows(db, run, kind, most))
+
+    async def unbinding_users(self, run: int, kind: UnbindKind, last: int) -> list[str]:
+        """See `unbinding.users`."""
+        return await self._writer.submit(lambda db: unbinding.users(db, run, kind, last))
+
+    async def unbindings(
+        self, run: int, kind: UnbindKind, user_id: str, last: int
+    ) -> list[Unbinding]:
+        """See `unbinding.open_of`."""
+        return await self._writer.submit(lambda db: unbinding.open_of(db, run, kind, user_id, last))
+
+    async def claim_unbindings(self, items: Sequence[Unbinding]) -> None:
+        """See `unbinding.claim`."""
+        await self._writer.submit(lambda db: unbinding.claim(db, items))
+
+    async def release_unbindings(self, items: Sequence[Unbinding]) -> None:
+        """See `unbinding.release`."""
+        await self._writer.submit(lambda db: unbinding.release(db, items))
+
+    async def settle_unbindings(self, items: Sequence[Unbinding]) -> None:
+        """See `unbinding.settle`."""
+        moment = iso(self._clock.utc_now())
+        await self._writer.submit(lambda db: unbinding.settle(db, items, moment))
 
     async def recall(self, key: str) -> object:
         """Return a value remembered from an earlier run, or None."""

@@ -8,8 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 from bulkbind.clock import iso
 from bulkbind.errors import UsageError
+from bulkbind.ledger import compare
 from bulkbind.ledger.store import count_by, reading, span
-from bulkbind.model import MEANINGS, PENDING, AttemptRow, ResultRow, RunState, RunSummary, Source
+from bulkbind.ledger.undone import UndoReader
+from bulkbind.model import (
+    MEANINGS,
+    PENDING,
+    AttemptRow,
+    Problem,
+    ResultRow,
+    RunState,
+    RunSummary,
+    Source,
+)
 
 if TYPE_CHECKING:
     import sqlite3
@@ -20,9 +31,20 @@ MOST_REASONS = 50
 """Reasons listed in a summary."""
 
 _SHOWN = f"CASE WHEN r.status IN ('staged', 'claimed') THEN '{PENDING}' ELSE r.status END"
+# What was taken back, or taken from another user first, stands in a table of its own.
 _DETAIL = """
-CASE WHEN r.duplicate_of IS NULL THEN r.detail
-     ELSE (SELECT 'same device as ' || (s.form ->> 'name') || ':' || f.line || ', which is '
+CASE WHEN r.changes IS NULL THEN '' ELSE r.changes || '; ' END ||
+CASE WHEN r.duplicate_of IS NULL
+     THEN trim(r.detail || coalesce('; ' || (
+          SELECT group_concat(CASE u.kind WHEN 'undo' THEN 'unbound again by undo, ' || u.settled_at
+                                          ELSE 'moved from user ' || u.user_id END, '; ')
+            FROM unbindings u WHERE u.row = r.id AND u.status IN ('unbound', 'already_gone')), ''),
+          '; ')
+     ELSE (SELECT 'same device as ' || (s.form ->> 'name') || ':' || f.line
+                  || CASE WHEN f.user_id = r.user_id THEN '' ELSE ' for user ' || f.user_id END
+                  || CASE WHEN f.device_name IS r.device_name OR f.device_name IS NULL THEN ''
+                          ELSE ' under the name ' || f.device_name END
+                  || ', which is '
                   || CASE WHEN f.status IN ('staged', 'claimed') THEN 'pending' ELSE f.status END
              FROM rows f JOIN sources s ON s.run = f.run AND s.source = f.source
             WHERE f.id = r.duplicate_of) END
@@ -31,7 +53,7 @@ _RESULT = f"""
 r.source, r.line, coalesce(r.user_id, ''), coalesce(r.machine_code, ''),
 coalesce(r.device_name, ''), coalesce(r.device_os, ''), {_SHOWN}, r.device_id, r.create_time,
 r.http_status, r.code, r.message, r.attempts, r.trace_id, coalesce(r.settled_at, ''), {_DETAIL},
-r.problems, r.cells
+r.problems, r.cells, coalesce(r.changes, '')
 """
 """In the order of `ResultRow`."""
 
@@ -43,6 +65,13 @@ class RunReader:
         self._db = db
         self._run = run
 
+    def run_id(self) -> str:
+        """Return the run's id."""
+        found: tuple[str] = self._db.execute(
+            "SELECT run_id FROM runs WHERE run = ?", (self._run,)
+        ).fetchone()
+        return found[0]
+
     def sources(self) -> list[Source]:
         """Return the manifests' forms, in the order given."""
         rows = self._db.execute(
@@ -50,6 +79,9 @@ class RunReader:
         )
         forms = [json.loads(row[0]) for row in rows]
         return [Source(**(form | {"header": tuple(form["header"])})) for form in forms]
+
+    def _names(self) -> list[str]:
+        return [source.name for source in self.sources()]
 
     def rows(self, statuses: tuple[str, ...] = ()) -> Iterator[ResultRow]:
         """Yield the rows in manifest order, all or those with one of *statuses* (as shown)."""
@@ -59,9 +91,9 @@ class RunReader:
             f"SELECT {_RESULT} FROM rows r WHERE r.id BETWEEN ? AND ? {only} ORDER BY r.id",  # noqa: S608  # constants
             (*span(self._run), *statuses),
         )
-        for *values, problems, cells in found:
-            fields = [problem["field"] for problem in json.loads(problems)] if problems else []
-            yield ResultRow(*[*values, frozenset(fields), cells])
+        for *values, problems, cells, changes in found:
+            broken = [Problem(**problem) for problem in json.loads(problems)] if problems else []
+            yield ResultRow(*[*values, tuple(broken), cells, changes])
 
     def attempts(self) -> Iterator[AttemptRow]:
         """Yield the attempts that were not simply accepted, by row, then in their order."""
@@ -90,19 +122,78 @@ class RunReader:
         }
         facts |= {key: run[key] for key in ("host", "pid", "version", "digest")}
         facts |= {"superseded_by": run["next"], "settings": json.loads(run["settings"])}
-        attempts, repeats = self._db.execute(
-            "SELECT coalesce(sum(attempts), 0), coalesce(sum(repeats), 0) FROM rows "
-            "WHERE id BETWEEN ? AND ?",
+        attempts, repeats, cleaned = self._db.execute(
+            "SELECT coalesce(sum(attempts), 0), coalesce(sum(repeats), 0), count(changes) "
+            "FROM rows WHERE id BETWEEN ? AND ?",
             span(self._run),
         ).fetchone()
-        facts |= {"attempts": attempts, "posted_again_after_bound": repeats}
+        undo = UndoReader(self._db, self._run).summary()
+        if undo is not None:
+            facts["undo"] = {"state": undo.state, "counts": undo.counts}
+        facts |= {"attempts": attempts, "posted_again_after_bound": repeats, "cleaned": cleaned}
+        facts |= {"examples": compare.needing(self._db, self._run)}
         return RunSummary(
             run_id=run["run_id"],
             state=RunState(run["state"]),
-            manifests=tuple(source.name for source in self.sources()),
-            counts=self.counts(),
+            manifests=tuple(facts.pop("pruned_manifests", None) or self._names()),
+            counts=facts.pop("pruned_counts", None) or self.counts(),
             reasons=tuple(self._reasons()),
             facts=facts,
+        )
+
+    def users(self, most: int) -> list[dict[str, Any]]:
+        """Return users with their rows by status, first those with most rows that are not bound."""
+        found = self._db.execute(
+            f"SELECT u, json_group_object(s, n), sum(n) FROM ("  # noqa: S608  # constants
+            f"SELECT coalesce(r.user_id, '') u, {_SHOWN} s, count(*) n FROM rows r "
+            "WHERE r.id BETWEEN ? AND ? GROUP BY 1, 2) GROUP BY u ORDER BY "
+            "sum(CASE WHEN s IN ('bound', 'already_bound', 'skipped') THEN 0 ELSE n END) DESC, u "
+            "LIMIT ?",
+            (*span(self._run), most),
+        )
+        return [
+            {"user_id": user, "counts": json.loads(counts), "rows": rows}
+            for user, counts, rows in found
+        ]
+
+    def user_count(self) -> int:
+        """Return how many users the rows name."""
+        found: tuple[int] = self._db.execute(
+            "SELECT count(DISTINCT coalesce(user_id, '')) FROM rows WHERE id BETWEEN ? AND ?",
+            span(self._run),
+        ).fetchone()
+        return found[0]
+
+    def verdicts(self) -> list[dict[str, Any]]:
+        """Return how many attempts that were not simply accepted had which verdict and code."""
+        found = self._db.execute(
+            "SELECT verdict, code, count(*) FROM attempts WHERE row BETWEEN ? AND ? "
+            "GROUP BY 1, 2 ORDER BY 3 DESC LIMIT ?",
+            (*span(self._run), MOST_REASONS),
+        )
+        return [{"verdict": v, "code": code, "count": count} for v, code, count in found]
+
+    def settled_since(self, moment: str) -> tuple[int, str]:
+        """Return how many rows ended since a moment, and when the last one did (empty: none)."""
+        found: tuple[int, str] = self._db.execute(
+            "SELECT count(*) FILTER (WHERE settled_at >= ?), coalesce(max(settled_at), '') "
+            "FROM rows WHERE id BETWEEN ? AND ?",
+            (moment, *span(self._run)),
+        ).fetchone()
+        return found
+
+    def newest(self, statuses: tuple[str, ...], most: int) -> tuple[str, ...]:
+        """Return the newest rows of some statuses that were sent, one clause each."""
+        marks = ", ".join("?" * len(statuses))
+        found = self._db.execute(
+            "SELECT user_id, machine_code, status, code, message, detail FROM rows "  # noqa: S608  # constants
+            f"WHERE id BETWEEN ? AND ? AND settled_at IS NOT NULL AND status IN ({marks}) "
+            "ORDER BY settled_at DESC LIMIT ?",
+            (*span(self._run), *statuses, most),
+        )
+        return tuple(
+            f"{user} {device}: {status}: {' '.join(word for word in words if word)}"
+            for user, device, status, *words in found
         )
 
     def counts(self) -> dict[str, int]:
@@ -142,8 +233,9 @@ def find_run(db: sqlite3.Connection, run_id: str | None) -> int:
     Raises: UsageError if there is none, or more than one.
     """
     rows = db.execute(
-        "SELECT run, run_id FROM runs WHERE state NOT IN ('staging', 'ready') "
-        "AND substr(run_id, 1, length(?1)) = ?1 ORDER BY run DESC",
+        "SELECT run, run_id, facts ->> 'pruned_at' FROM runs "
+        "WHERE state NOT IN ('staging', 'ready') AND substr(run_id, 1, length(?1)) = ?1 "
+        "ORDER BY run DESC",
         (run_id or "",),
     ).fetchall()
     if not rows:
@@ -153,9 +245,25 @@ def find_run(db: sqlite3.Connection, run_id: str | None) -> int:
         )
     if run_id and len(rows) > 1 and all(row[1] != run_id for row in rows):
         raise UsageError(f"run {run_id} is not clear: {', '.join(row[1] for row in rows[:5])}")
-    exact = [row[0] for row in rows if row[1] == run_id]
-    number: int = exact[0] if exact else rows[0][0]
-    return number
+    exact = [row for row in rows if row[1] == run_id]
+    number, known_id, pruned_at = exact[0] if exact else rows[0]
+    if pruned_at is not None:
+        raise UsageError(
+            f"the rows of run {known_id} were pruned on {pruned_at[:10]}",
+            hint="its report, if you kept it, tells of them; what it bound is still known as bound",
+        )
+    return int(number)
+
+
+def people(db: sqlite3.Connection, run: int) -> list[str]:
+    """Return whom a run's rows may speak of: its own users, and those who have its devices."""
+    found = db.execute(
+        "SELECT user_id FROM rows WHERE id BETWEEN ?1 AND ?2 AND user_id IS NOT NULL "
+        "UNION SELECT b.user_id FROM rows r JOIN bindings b USING (machine_code) "
+        "WHERE r.id BETWEEN ?1 AND ?2 AND r.status = 'moved'",
+        span(run),
+    )
+    return [str(user) for (user,) in found if user]
 
 
 def all_runs(path: Path, endpoint: str | None = None) -> list[dict[str, Any]]:
@@ -178,6 +286,7 @@ def all_runs(path: Path, endpoint: str | None = None) -> list[dict[str, Any]]:
                     "superseded_by": summary.facts["superseded_by"],
                     "manifests": list(summary.manifests),
                     "counts": summary.counts,
+                    "undo": summary.facts.get("undo"),
                 }
             )
         return runs

@@ -23,22 +23,22 @@ BATCH = 10_000
 # time. Which state wins: invalid, duplicate, moved, in doubt (left so by another run), skipped.
 _BATCH_TABLE = """
 CREATE TEMP TABLE IF NOT EXISTS batch (
-  id INTEGER PRIMARY KEY, line, user_id, machine_code, device_name, device_os, cells)
+  id INTEGER PRIMARY KEY, line, user_id, machine_code, device_name, device_os, cells, changes)
 """
 # The unique index on a run's devices says which rows are not the first for their device; in its
 # order, a batch touches each of its pages once.
 _STAGE_FIRST = """
 INSERT OR IGNORE INTO rows (id, run, source, line, user_id, machine_code, device_name, device_os,
-                            cells, status)
+                            cells, changes, status)
 SELECT id, :run, :source, line, user_id, machine_code, device_name, device_os,
-       cells, 'staged'
+       cells, changes, 'staged'
   FROM batch ORDER BY user_id, machine_code, id
 """
 _STAGE_DUPLICATES = """
 INSERT INTO rows (id, run, source, line, user_id, machine_code, device_name, device_os,
-                  duplicate_of, status)
+                  cells, changes, duplicate_of, status)
 SELECT b.id, :run, :source, b.line, b.user_id, b.machine_code, b.device_name, b.device_os,
-       f.id, 'duplicate'
+       CASE WHEN :keep_duplicates THEN b.cells END, b.changes, f.id, 'duplicate'
   FROM batch b JOIN rows f INDEXED BY rows_device
     ON f.run = :run AND f.user_id = b.user_id AND f.machine_code = b.machine_code
    AND f.problems IS NULL AND f.duplicate_of IS NULL
@@ -54,6 +54,12 @@ UPDATE rows SET status = 'moved', message = 'bound to another user',
    AND NOT EXISTS (SELECT 1 FROM bindings k WHERE k.user_id = rows.user_id
                       AND k.machine_code = rows.machine_code)
 """
+_STAGE_MOVES = """
+INSERT INTO unbindings (row, kind, user_id, machine_code, device_id)
+SELECT r.id, 'move', b.user_id, b.machine_code, b.device_id
+  FROM rows r JOIN bindings b ON b.machine_code = r.machine_code AND b.user_id <> r.user_id
+ WHERE r.id BETWEEN :first AND :last AND r.status = 'moved'
+"""
 _MARK_IN_DOUBT = """
 UPDATE rows SET status = 'in_doubt', detail = 'in doubt since run ' || r.run_id,
        silent_at = d.silent_at, misses = d.misses, missed_at = d.missed_at
@@ -66,8 +72,7 @@ _MARK_SKIPPED = """
 UPDATE rows SET status = 'skipped', device_id = b.device_id, create_time = b.create_time,
        detail = 'bound since ' || b.since || ' by run ' || r.run_id
                 || CASE WHEN b.device_name IS rows.device_name AND b.device_os IS rows.device_os
-                        THEN '' ELSE '; under another name or OS: --rebind sends these' END,
-       cells = NULL
+                        THEN '' ELSE '; under another name or OS: --rebind sends these' END
   FROM bindings b JOIN runs r USING (run)
  WHERE rows.id BETWEEN :first AND :last AND rows.status = 'staged' AND NOT :rebind
    AND b.user_id = rows.user_id AND b.machine_code = rows.machine_code
@@ -82,8 +87,8 @@ UPDATE rows SET status = 'in_doubt', doubts = doubts + 1, verdict = NULL,
 """
 _STAGE_INVALID = """
 INSERT INTO rows (id, run, source, line, user_id, machine_code, device_name, device_os,
-                  cells, status, problems, message, detail)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 'invalid', ?, ?, ?)
+                  cells, changes, status, problems, message, detail)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'invalid', ?, ?, ?)
 """
 
 
@@ -114,6 +119,8 @@ def stage(
     rows: Sequence[CheckedRow],
     *,
     rebind: bool,
+    keep_duplicates: bool = False,
+    move: bool = False,
 ) -> int:
     """Write a batch of rows in one transaction and return the position after the last one.
 
@@ -124,22 +131,25 @@ def stage(
         position: 0-based, within the run, of the first of *rows*.
         rows: In the manifest's order.
         rebind: Stage also what is known as bound.
+        keep_duplicates: Keep the cells of duplicates, which may become invalid.
+        move: Let moved devices be unbound from the user who has them, and then be sent.
     """
     first = (run << RUN_SHIFT) + position
     valid: list[tuple[object, ...]] = []
     invalid: list[tuple[object, ...]] = []
     for number, row in enumerate(rows, start=first):
         if row.device is not None:
-            valid.append((number, row.line, *row.values, _cells(row.cells)))
+            valid.append((number, row.line, *row.values, _cells(row.cells), _changes(row)))
         else:
-            known = (number, run, source, row.line, *row.values, _cells(row.cells))
+            place = (number, run, source, row.line)
+            known = (*place, *row.values, _cells(row.cells), _changes(row))
             invalid.append((*known, *_problems(row)))
-    values = {"run": run, "source": source, "rebind": rebind}
-    values |= {"first": first, "last": first + len(rows) - 1}
+    values = {"run": run, "source": source, "rebind": rebind, "keep_duplicates": keep_duplicates}
+    values |= {"move": move, "first": first, "last": first + len(rows) - 1}
     db.execute(_BATCH_TABLE)
     with transaction(db):
         db.execute("DELETE FROM batch")
-        db.executemany("INSERT INTO batch VALUES (?, ?, ?, ?, ?, ?, ?)", valid)
+        db.executemany("INSERT INTO batch VALUES (?, ?, ?, ?, ?, ?, ?, ?)", valid)
         db.executemany(_STAGE_INVALID, invalid)
         if db.execute(_STAGE_FIRST, values).rowcount < len(valid):
             db.execute(_STAGE_DUPLICATES, values)
@@ -158,8 +168,8 @@ def _mark_known(db: sqlite3.Connection, values: Mapping[str, object]) -> None:
         "SELECT EXISTS (SELECT 1 FROM bindings), EXISTS (SELECT 1 FROM rows INDEXED BY rows_open "
         "WHERE status IN ('claimed', 'in_doubt'))"
     ).fetchone()
-    if has_bindings:
-        db.execute(_MARK_MOVED, values)
+    if has_bindings and db.execute(_MARK_MOVED, values).rowcount and values["move"]:
+        db.execute(_STAGE_MOVES, values)
     if has_open:
         db.execute(_MARK_IN_DOUBT, values)
     if has_bindings:
@@ -174,17 +184,17 @@ def _cells(cells: list[str] | dict[str, Any]) -> str:
 
 
 def _problems(row: CheckedRow) -> tuple[str, str, str]:
-    """Return the problems as JSON, their rules, and what was found."""
+    """Return the problems as JSON, their rules, and as a person reads them."""
     return (
         json.dumps([asdict(problem) for problem in row.problems]),
         "; ".join(problem.rule for problem in row.problems),
-        "; ".join(
-            f"{problem.column} {problem.value!r}: {problem.found}"
-            if problem.value
-            else f"{problem.column}: {problem.found}"
-            for problem in row.problems
-        ),
+        "; ".join(problem.text for problem in row.problems),
     )
+
+
+def _changes(row: CheckedRow) -> str | None:
+    """Return what cleaning did, None for nothing."""
+    return "; ".join(change.text for change in row.changes) if row.changes else None
 
 
 def ready(db: sqlite3.Connection, run: int) -> None:
@@ -206,14 +216,11 @@ def confirm(db: sqlite3.Connection, run: int, moment: str) -> int:
             (run,),
         ).fetchall()
         for number, run_id in older:
-            if db.execute(_DOUBT_OLDER, (moment, *span(number))).rowcount:
+            in_doubt, left = withdraw(db, number, moment, f"run {run_id} took this run's place")
+            withdrawn += left
+            if in_doubt:
                 first, last = span(run)
                 db.execute(_MARK_IN_DOUBT, {"run": run, "first": first, "last": last})
-            withdrawn += db.execute(
-                "UPDATE rows SET status = ?, settled_at = ?, detail = ? "
-                "WHERE id BETWEEN ? AND ? AND status = 'staged'",
-                (Status.WITHDRAWN, moment, f"run {run_id} took this run's place", *span(number)),
-            ).rowcount
             db.execute("UPDATE runs SET superseded_by = ? WHERE run = ?", (run, number))
         different = compare.changes(db, run)
         facts = {} if different is None else {"changes": different}
@@ -224,9 +231,24 @@ def confirm(db: sqlite3.Connection, run: int, moment: str) -> int:
     return withdrawn
 
 
+def withdraw(db: sqlite3.Connection, run: int, moment: str, why: str) -> tuple[int, int]:
+    """Send no more of a run: what it has staged is `withdrawn`, or in doubt if it may be bound.
+
+    Returns: How many rows are in doubt now, and how many withdrawn.
+    """
+    in_doubt = db.execute(_DOUBT_OLDER, (moment, *span(run))).rowcount
+    withdrawn = db.execute(
+        "UPDATE rows SET status = ?, settled_at = ?, detail = ? "
+        "WHERE id BETWEEN ? AND ? AND status = 'staged'",
+        (Status.WITHDRAWN, moment, why, *span(run)),
+    ).rowcount
+    return in_doubt, withdrawn
+
+
 def discard(db: sqlite3.Connection, run: int) -> None:
     """Throw away a run that was never confirmed: nothing of it stays."""
     with transaction(db):
+        db.execute("DELETE FROM unbindings WHERE row BETWEEN ? AND ?", span(run))
         db.execute("DELETE FROM rows WHERE id BETWEEN ? AND ?", span(run))
         db.execute("DELETE FROM sources WHERE run = ?", (run,))
         db.execute("DELETE FROM runs WHERE run = ?", (run,))

@@ -6,7 +6,7 @@ import errno
 import json
 import os
 import sqlite3
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from importlib import resources
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 APPLICATION_ID = 0x62626C31
 """`bbl1` in the file's header: tells a ledger from any other SQLite file."""
-MIGRATIONS = ("schema.sql", "doubt.sql")
+MIGRATIONS = ("schema.sql", "doubt.sql", "changes.sql", "unbindings.sql")
 """Script number n brings a ledger from version n to n + 1."""
 VERSION = len(MIGRATIONS)
 CHECKED_BYTES = 64 << 20
@@ -27,6 +27,10 @@ CHECKED_BYTES = 64 << 20
 it: less than a second. In a larger one, damage is met where it is."""
 RUN_SHIFT = 40
 """A row's id is run * 2**40 + its position."""
+
+
+View = sqlite3.Connection
+"""A connection that only reads, for those who may not know what it is."""
 
 
 def span(run: int) -> tuple[int, int]:
@@ -85,6 +89,7 @@ def reading(path: Path, endpoint: str | None = None) -> Iterator[sqlite3.Connect
         )
     if path.is_dir():
         raise refused(f"ledger {path} cannot be read", IsADirectoryError(errno.EISDIR, "a folder"))
+    _bring_up_to_date(path)
     try:
         db = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, isolation_level=None)
     except sqlite3.Error as error:
@@ -178,6 +183,17 @@ def _refuse_strangers(db: sqlite3.Connection, path: Path) -> None:
             f"ledger {path} has version {version}, this bulkbind knows up to {VERSION}",
             hint="use the newer bulkbind that wrote it; the file was not touched",
         )
+
+
+def _bring_up_to_date(path: Path) -> None:
+    """Bring a ledger of an older version up to date before it is only read."""
+    try:
+        with closing(sqlite3.connect(path.resolve().as_uri() + "?mode=ro", uri=True)) as db:
+            version = db.execute("PRAGMA user_version").fetchone()[0]
+    except sqlite3.Error:
+        return  # whoever reads it says what is wrong
+    if 0 < version < VERSION:
+        connect(path, None).close()
 
 
 def _refuse_damaged(db: sqlite3.Connection, path: Path) -> None:

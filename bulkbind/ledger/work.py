@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from bulkbind.errors import LedgerError
+from bulkbind.ledger import compare, unbinding
 from bulkbind.ledger.store import count_by, put_meta, span
 from bulkbind.model import (
     AlreadyBound,
@@ -24,12 +25,16 @@ from bulkbind.model import (
     Settlement,
     Status,
     Transient,
+    UnbindKind,
     Verdict,
 )
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Iterable, Mapping, Sequence
+
+MOST_PARTS = 20
+"""Parts of a run, each from a start to a stop, of which details are kept."""
 
 # Many rows go to and fro as one JSON text: each step of a statement would take and drop Python's
 # lock, which the event loop wants at the same time.
@@ -112,8 +117,9 @@ def claim_in_turns(
 ) -> list[Claim]:
     """Take up to *most* staged rows, one of each user, then another one of each, and so on.
 
-    The order is that of the first call since `start`: a list of its own, in memory, of some 20
-    bytes a row, from which rows are struck that have been taken. Arguments as of `claim`.
+    The order is that of the first call since `start`, or since none was left: a list of its own, in
+    memory, of some 20 bytes a row, from which rows are struck that have been taken. Arguments as
+    of `claim`.
     """
     (is_listed,) = db.execute(
         "SELECT count(*) FROM temp.sqlite_schema WHERE name = 'turns'"
@@ -131,6 +137,9 @@ def claim_in_turns(
     db.execute(
         "DELETE FROM turns WHERE place IN (SELECT place FROM turns ORDER BY place LIMIT ?)", (most,)
     )
+    if not claims:
+        # A run that moves devices stages more rows later.
+        db.execute("DROP TABLE temp.turns")
     for taken in claims.values():
         _sent_first(taken, sent_at)
     return [claims[row] for row in msgspec.json.decode(rows)]
@@ -334,12 +343,19 @@ def record_attempts(db: sqlite3.Connection, attempts: Iterable[tuple[int, Attemp
                 type(attempt.verdict).__name__,
                 attempt.http_status,
                 attempt.code,
-                attempt.message,
+                _with_request_id(attempt),
                 attempt.trace_id,
             )
             for row, attempt in attempts
         ],
     )
+
+
+def _with_request_id(attempt: Attempt) -> str:
+    """Return the message of one attempt; a row's own has no such id, so that reasons add up."""
+    if not attempt.request_id:
+        return attempt.message
+    return f"{attempt.message} [request id {attempt.request_id}]"
 
 
 REMEMBERED = ("clock_skew_s", "limit", "limit_per_user")
@@ -362,13 +378,16 @@ def finish(
         "SELECT count(*) FROM rows WHERE id BETWEEN ? AND ? AND (status = 'staged' "
         "OR (status = 'in_doubt' AND ?))",
         (*span(run), stop_reason is not None),
-    ).fetchone()[0]
+    ).fetchone()[0] or unbinding.is_left(db, run, UnbindKind.MOVE)
     state = RunState.STOPPED if left else RunState.DONE
     stop_reason = stop_reason if left else None
-    before = db.execute("SELECT facts FROM runs WHERE run = ?", (run,)).fetchone()[0]
+    before = json.loads(db.execute("SELECT facts FROM runs WHERE run = ?", (run,)).fetchone()[0])
+    total = _added(before, facts)
+    if state is RunState.DONE and (different := compare.outcomes(db, run)) is not None:
+        total["changes"] = {**before.get("changes", {}), **different}
     db.execute(
         "UPDATE runs SET state = ?, ended_at = ?, stop_reason = ?, facts = ? WHERE run = ?",
-        (state, moment, stop_reason, json.dumps(_added(json.loads(before), facts)), run),
+        (state, moment, stop_reason, json.dumps(total), run),
     )
     for key in REMEMBERED:
         if key in facts:
@@ -379,13 +398,15 @@ def finish(
 def _added(before: dict[str, object], now: Mapping[str, object]) -> dict[str, object]:
     """Counts and seconds add up over the parts of a run that was resumed; the rest is the newest.
 
-    What begins with `requests` adds up, and the seconds spent.
+    What begins with `requests` adds up, and the seconds spent; lists hold an item for each part.
     """
     total = dict(before)
     for key, value in now.items():
         earlier = total.get(key)
         adds = key.startswith("requests") or key in _ADDING
-        if adds and isinstance(earlier, int | float) and isinstance(value, int | float):
+        if isinstance(earlier, list) and isinstance(value, list):
+            total[key] = (earlier + value)[-MOST_PARTS:]
+        elif adds and isinstance(earlier, int | float) and isinstance(value, int | float):
             total[key] = earlier + value
         else:
             total[key] = value

@@ -4,32 +4,28 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from bulkbind.errors import ManifestError, UsageError
-from bulkbind.manifest.csv_reader import CsvManifest
-from bulkbind.manifest.rules import check_user_id
-from bulkbind.manifest.text import encoding_of, format_of, read_head
-from bulkbind.manifest.yaml_reader import YamlManifest
-from bulkbind.model import CheckedRow, Source
+from bulkbind.manifest.formats import (
+    FORMATS,
+    SUFFIXES,
+    Manifest,
+    format_of,
+    is_manifest_name,
+    is_workbook,
+)
+from bulkbind.manifest.opening import read_head
+from bulkbind.manifest.rules import breaks
+from bulkbind.manifest.text import encoding_of
+from bulkbind.model import Source
 from bulkbind.settings import FIELDS, ManifestSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
-__all__ = ["Manifest", "digest", "open_manifest"]
-
-
-class Manifest(Protocol):
-    """A file whose rows can be read once, in order."""
-
-    source: Source
-    notices: list[str]
-
-    def rows(self) -> Iterator[CheckedRow]:
-        """Yield every row, checked. Raises: ManifestError if the file cannot be read on."""
-        ...
+__all__ = ["SUFFIXES", "Manifest", "digest", "is_manifest_name", "open_manifest"]
 
 
 def open_manifest(path: Path, settings: ManifestSettings, name: str | None = None) -> Manifest:
@@ -37,32 +33,33 @@ def open_manifest(path: Path, settings: ManifestSettings, name: str | None = Non
 
     Args:
         path: A regular file.
-        settings: Mapping of columns and the user for rows without one.
+        settings: How manifests are read.
         name: What messages and reports call it; the path unless given.
 
     Raises: ManifestError, UsageError.
     """
     _check_settings(settings)
     shown = name or str(path)
-    head = read_head(path)
+    head = read_head(path, shown)
     if not head:
         raise ManifestError(f"{shown} is empty")
-    encoding, bom = encoding_of(head, shown)
+    if is_workbook(path, head):
+        return FORMATS["xlsx"].opens(path, Source(shown, "xlsx", "utf-8", bom=True), "", settings)
+    encoding, bom = encoding_of(head, shown, settings.encoding)
     text = head.decode(encoding, "replace").lstrip("\ufeff")
-    source = Source(shown, format_of(shown, text), encoding, bom)
-    if source.format == "yaml":
-        return YamlManifest(path, source, settings.columns, settings.user_id)
-    return CsvManifest(path, source, text, settings.columns, settings.user_id)
+    form = format_of(shown, text, settings.format)
+    return FORMATS[form].opens(path, Source(shown, form, encoding, bom), text, settings)
 
 
 def digest(paths: Sequence[Path], settings: ManifestSettings) -> str:
-    """Return the SHA-256 (hex) of what decides the rows: bytes, mapping and the user given.
+    """Return the SHA-256 (hex) of what decides the rows: bytes, and how they are read.
 
     Raises: ManifestError if a file cannot be read.
     """
-    total = hashlib.sha256(
-        json.dumps([settings.columns, settings.user_id], sort_keys=True).encode()
+    meaning = settings.model_dump(
+        mode="json", exclude={"profile", "profiles", "on_invalid", "rebind"}
     )
+    total = hashlib.sha256(json.dumps(meaning, sort_keys=True).encode())
     for path in paths:
         try:
             with path.open("rb") as file:
@@ -75,10 +72,13 @@ def digest(paths: Sequence[Path], settings: ManifestSettings) -> str:
 
 
 def _check_settings(settings: ManifestSettings) -> None:
-    for field in settings.columns:
+    for field in (*settings.columns, *settings.constants):
         if field not in FIELDS:
             raise UsageError(
                 f"columns cannot map `{field}`", hint=f"fields are {', '.join(FIELDS)}"
             )
-    if settings.user_id is not None and (wrong := check_user_id(settings.user_id)):
+    if settings.user_id is not None and (wrong := breaks("user_id", settings.user_id)):
         raise UsageError(f"user id {settings.user_id!r}: {wrong}")
+    for field, value in settings.constants.items():
+        if wrong := breaks(field, value):
+            raise UsageError(f"--set {field}={value!r}: {wrong}")

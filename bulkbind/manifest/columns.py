@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import difflib
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bulkbind.errors import ManifestError
 from bulkbind.model import OWN_COLUMNS
 from bulkbind.settings import FIELDS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
+KEY = "@key"
+"""Stands for the key of a device where devices are a mapping; such rows hold it under this name."""
 _SPELLINGS = {
     "userid": "user_id",
     "xuserid": "user_id",
@@ -21,6 +23,7 @@ _SPELLINGS = {
     "deviceos": "device_os",
 }
 """Ours and the API's spelling, without case, blanks, hyphens and underscores."""
+_POSITION = re.compile(r"#(\d{1,5})", re.ASCII)
 
 
 def plain(header: str) -> str:
@@ -38,13 +41,38 @@ def field_of(header: str, mapping: Mapping[str, str]) -> str | None:
     return None if spelled in mapping else spelled
 
 
+def position_of(column: str) -> int | None:
+    """Return the 0-based position that `#3` means, None if *column* is a name."""
+    match = _POSITION.fullmatch(column)
+    return int(match[1]) - 1 if match else None
+
+
+def named(row: Sequence[str], mapping: Mapping[str, str]) -> int:
+    """Return how many fields a row of cells names, as a header does; 0 without machine_code."""
+    fields = {field_of(cell, mapping) for cell in row if cell.strip()} - {None}
+    by_position = position_of(mapping.get("machine_code", "")) is not None
+    return len(fields) if "machine_code" in fields or by_position else 0
+
+
 def positions(
-    header: Sequence[str], mapping: Mapping[str, str], *, source: str, line: int, has_user: bool
+    header: Sequence[str],
+    mapping: Mapping[str, str],
+    *,
+    source: str,
+    line: int,
+    given: Collection[str],
 ) -> tuple[int | None, ...]:
     """Return the position of each of `FIELDS` in *header*, None where it has no column.
 
+    Args:
+        header: The operator's names.
+        mapping: Field -> name, or `#n` for the n-th column.
+        source: What messages call the file.
+        line: Where the header stands.
+        given: Fields that need no column.
+
     Raises: ManifestError if two columns claim one field, a mapped column is not there, or
-        machine_code (or user_id, unless *has_user*) has no column.
+        machine_code or user_id has no column and is not given.
     """
     found: dict[str, int] = {}
     names = [name.strip() for name in header]
@@ -57,10 +85,15 @@ def positions(
             raise ManifestError(
                 f"{source}:{line}: columns `{header[found[field]].strip()}` and `{name.strip()}` "
                 f"both claim {field}",
-                hint=f"say which with --map {field}=COLUMN, or rename one of them",
+                hint=f"say which with --map {field}=COLUMN or --map {field}=#{position + 1}, or "
+                "rename one of them",
             )
         found[field] = position
-    _require(found, header, mapping, source=source, line=line, has_user=has_user)
+    for field, column in mapping.items():
+        at = position_of(column)
+        if at is not None and field not in found and 0 <= at < len(header):
+            found[field] = at
+    _require(found, header, mapping, source=source, line=line, given=given)
     return tuple(found.get(field) for field in FIELDS)
 
 
@@ -71,24 +104,29 @@ def _require(
     *,
     source: str,
     line: int,
-    has_user: bool,
+    given: Collection[str],
 ) -> None:
-    must = {"machine_code", *mapping} | (set() if has_user else {"user_id"})
+    must = ({"machine_code", "user_id"} - set(given)) | set(mapping)
     for field in FIELDS:
         if field in must and field not in found:
             wanted = mapping.get(field, field)
             shown = ", ".join(f"`{name.strip()}`" for name in header[:20]) or "none"
-            close = difflib.get_close_matches(
-                plain(wanted), [plain(name) for name in header], n=1, cutoff=0.6
-            )
-            near = next((name.strip() for name in header if [plain(name)] == close), "")
+            near = closest(wanted, header)
             guess = f"did you mean --map {field}='{near}'? " if near else ""
             raise ManifestError(
                 f"{source}:{line}: no column `{wanted}` for {field}; columns found: {shown}",
                 hint=guess
                 + ("--user-id gives one user to all rows, " if field == "user_id" else "")
-                + f"--map {field}=COLUMN names another column",
+                + f"--map {field}=COLUMN names another column, --skip-rows the lines before the "
+                "header, --columns the columns of a file without one",
             )
+
+
+def closest(wanted: str, names: Sequence[str]) -> str:
+    """Return the name that was probably meant, or an empty text."""
+    by_plain = {plain(name): name.strip() for name in reversed(names)}
+    close = difflib.get_close_matches(plain(wanted), list(by_plain), n=1, cutoff=0.6)
+    return by_plain[close[0]] if close else ""
 
 
 def unknown(header: Sequence[str], used: Sequence[int | None]) -> list[str]:
@@ -99,3 +137,15 @@ def unknown(header: Sequence[str], used: Sequence[int | None]) -> list[str]:
         for position, name in enumerate(header)
         if position not in taken and name.strip() not in OWN_COLUMNS
     ]
+
+
+def at_path(cells: Any, path: Sequence[str]) -> Any:  # noqa: ANN401  # whatever stands there
+    """Return what stands at a path of keys and list positions, None where nothing does."""
+    for part in path:
+        if isinstance(cells, dict):
+            cells = cells.get(part)
+        elif isinstance(cells, list) and part.isdecimal() and int(part[:6]) < len(cells):
+            cells = cells[int(part)]
+        else:
+            return None
+    return cells

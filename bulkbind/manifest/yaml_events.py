@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
+from typing import TYPE_CHECKING, Any, BinaryIO, TextIO, TypeAlias
 
 import yaml
 
 from bulkbind.errors import ManifestError
+from bulkbind.manifest.bounds import DEEPEST, LONGEST_LINE, MOST_ANCHORS, MOST_NODES
+from bulkbind.manifest.lines import undecodable
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Self
+
+    from bulkbind.model import Source
 
 Node: TypeAlias = "str | list[Any] | dict[str, Any] | None"
 
-MOST_NODES = 1_000
-"""Values in one device, aliases resolved: a bound against expanding aliases."""
-MOST_ANCHORS = 100
-DEEPEST = 20
-_NULLS = ("", "~", "null", "Null", "NULL")
+_NULLS = frozenset(("", "~", "null", "Null", "NULL"))
 """Unquoted, these are YAML's "nothing here"."""
 
 
@@ -30,12 +31,41 @@ class DuplicateKeyError(Exception):
         self.line = line
 
 
+class _Bounded:
+    """A stream for the parser, which would keep a text that never ends in memory."""
+
+    def __init__(self, file: BinaryIO | TextIO, name: str) -> None:
+        self._file = file
+        self._name = name
+        self._read = 0
+        self.line = 0
+
+    def passed(self, line: int) -> None:
+        """Say that the parser has come to a line, 1-based."""
+        if line > self.line:
+            self.line = line
+            self._read = 0
+
+    def read(self, size: int) -> bytes | str:
+        data = self._file.read(size)
+        self._read += len(data)
+        if self._read > 2 * LONGEST_LINE:
+            raise ManifestError(
+                f"{self._name}:{self.line}: from here on, a text of more than "
+                f"{LONGEST_LINE:,} characters",
+                hint="is a quote never closed?",
+            )
+        return data
+
+
 class Events:
     """The parser's events, and values built from them within bounds."""
 
-    def __init__(self, file: BinaryIO, name: str) -> None:
-        self._parser = iter(yaml.parse(file, Loader=yaml.CLoader))
-        self._name = name
+    def __init__(self, file: BinaryIO | TextIO, source: Source) -> None:
+        self._source = source
+        self._stream = _Bounded(file, source.name)
+        # `yaml.parse` asks for each event twice, through Python.
+        self._get: Callable[[], Any] = yaml.CBaseLoader(self._stream).get_event  # type: ignore[arg-type]  # reads either
         self._anchors: dict[str, tuple[Node, int]] = {}
         self._nodes = 0
         self._open = 0
@@ -44,13 +74,28 @@ class Events:
         return self
 
     def __next__(self) -> yaml.Event:
-        event = next(self._parser)
-        assert isinstance(event, yaml.Event)  # the type stubs leave it open
+        try:
+            event = self._get()
+        except (yaml.YAMLError, UnicodeError) as error:
+            raise self._translated(error) from error
+        if event is None:
+            raise StopIteration
+        assert isinstance(event, yaml.Event)  # the parser's own
         return event
+
+    def _translated(self, error: yaml.YAMLError | UnicodeError) -> ManifestError:
+        if isinstance(error, yaml.YAMLError):
+            return ManifestError(f"{self._source.name} is not YAML: {_where(error)}")
+        if isinstance(error, UnicodeDecodeError):
+            return undecodable(self._source, error)
+        return ManifestError(
+            f"{self._source.name} is not {self._source.encoding}",
+            hint="say which encoding it has with --encoding, or save it as UTF-8",
+        )
 
     def place(self, event: yaml.Event) -> str:
         """Return `file:line` of an event."""
-        return f"{self._name}:{line_of(event)}"
+        return f"{self._source.name}:{line_of(event)}"
 
     def build(self, event: yaml.Event) -> Node:
         """Return the value that begins with *event*, all of its events consumed.
@@ -59,7 +104,11 @@ class Events:
         """
         self._nodes = 0
         self._open = 0
-        return self._node(event)
+        self._stream.passed(line_of(event))
+        try:
+            return self._node(event)
+        except (yaml.YAMLError, UnicodeError) as error:
+            raise self._translated(error) from error
 
     def forget(self) -> None:
         """Forget the anchors: they hold for one document."""
@@ -74,27 +123,34 @@ class Events:
             elif isinstance(event, yaml.CollectionEndEvent):
                 self._open -= 1
 
-    def _node(self, event: yaml.Event) -> Node:
+    def _node(self, event: Any) -> Node:  # noqa: ANN401  # the stubs lack what its kinds have
         before = self._nodes
-        self._count(event, 1)
-        if isinstance(event, yaml.AliasEvent):
+        self._nodes = before + 1
+        if before >= MOST_NODES:
+            self._count(event, 0)
+        kind = type(event)
+        node: Node
+        if kind is yaml.ScalarEvent:
+            node = event.value
+            if node in _NULLS and event.implicit[0] and not event.style:
+                node = None
+        elif kind is yaml.AliasEvent:
             return self._alias(event)
-        if isinstance(event, yaml.ScalarEvent):
-            plain_null = event.implicit[0] and not event.style and event.value in _NULLS
-            node: Node = None if plain_null else event.value
         else:
             self._open += 1
             if self._open > DEEPEST:
                 raise ManifestError(f"{self.place(event)}: nested deeper than {DEEPEST}")
-            is_list = isinstance(event, yaml.SequenceStartEvent)
-            node = self._list() if is_list else self._mapping()
+            node = self._mapping() if kind is yaml.MappingStartEvent else self._list()
             self._open -= 1
-        anchor = getattr(event, "anchor", None)
-        if anchor is not None:
-            if len(self._anchors) >= MOST_ANCHORS and anchor not in self._anchors:
-                raise ManifestError(f"{self.place(event)}: more than {MOST_ANCHORS} anchors")
-            self._anchors[anchor] = (node, self._nodes - before)
+        if event.anchor is not None:
+            self._keep(event, node, self._nodes - before)
         return node
+
+    def _keep(self, event: Any, node: Node, nodes: int) -> None:  # noqa: ANN401  # as above
+        anchor: str = event.anchor
+        if len(self._anchors) >= MOST_ANCHORS and anchor not in self._anchors:
+            raise ManifestError(f"{self.place(event)}: more than {MOST_ANCHORS} anchors")
+        self._anchors[anchor] = (node, nodes)
 
     def _alias(self, event: yaml.AliasEvent) -> Node:
         known = self._anchors.get(event.anchor or "")
@@ -113,34 +169,51 @@ class Events:
 
     def _list(self) -> list[Any]:
         items: list[Any] = []
-        for event in self:
-            if isinstance(event, yaml.SequenceEndEvent):
-                break
+        while type(event := self._get()) is not yaml.SequenceEndEvent:
             items.append(self._node(event))
         return items
 
     def _mapping(self) -> dict[str, Any]:
         """A mapping; `<<:` adds what the mapping itself does not say."""
+        get, build, scalar = self._get, self._node, yaml.ScalarEvent
         pairs: dict[str, Any] = {}
         merged: dict[str, Any] = {}
-        for event in self:
-            if isinstance(event, yaml.MappingEndEvent):
-                break
-            key = self._node(event)
-            if isinstance(key, list | dict):
-                raise ManifestError(f"{self.place(event)}: a key must be a text")
-            name = "" if key is None else key
+        while type(event := get()) is not yaml.MappingEndEvent:
+            # Nearly all keys and values are plain texts, for which a call is dear.
+            if type(event) is scalar and event.anchor is None and event.value not in _NULLS:
+                self._nodes += 1
+                name = event.value
+            else:
+                key = build(event)
+                if isinstance(key, list | dict):
+                    raise ManifestError(f"{self.place(event)}: a key must be a text")
+                name = key or ""
             if name in pairs:
                 raise DuplicateKeyError(name, line_of(event))
-            value = self._node(next(self))
+            inner = get()
+            if type(inner) is scalar and inner.anchor is None and inner.value not in _NULLS:
+                self._nodes += 1
+                value: Node = inner.value
+            else:
+                value = build(inner)
             if name == "<<":
-                for part in value if isinstance(value, list) else [value]:
-                    if not isinstance(part, dict):
-                        raise ManifestError(f"{self.place(event)}: `<<` takes a mapping")
-                    merged = {**part, **merged}
+                self._merge(event, value, merged)
             else:
                 pairs[name] = value
         return {**merged, **pairs} if merged else pairs
+
+    def _merge(self, event: yaml.Event, value: Node, merged: dict[str, Any]) -> None:
+        for part in value if isinstance(value, list) else [value]:
+            if not isinstance(part, dict):
+                raise ManifestError(f"{self.place(event)}: `<<` takes a mapping")
+            for name, inner in part.items():
+                merged.setdefault(name, inner)
+
+
+def _where(error: yaml.YAMLError) -> str:
+    mark = getattr(error, "problem_mark", None)
+    problem = getattr(error, "problem", None) or str(error)
+    return f"line {mark.line + 1}: {problem}" if mark else str(problem)
 
 
 def line_of(event: yaml.Event) -> int:

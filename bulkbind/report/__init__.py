@@ -2,18 +2,39 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
+from bulkbind.errors import UsageError
+from bulkbind.model import COMES_BACK, Status
+from bulkbind.report import forms
+from bulkbind.report.filters import RowFilter, parse_filter
+from bulkbind.report.html import write_html
 from bulkbind.report.summary import as_json, as_text, write_summary
-from bulkbind.report.tables import COMES_BACK, write_attempt_rows, write_failed, write_results
+from bulkbind.report.tables import (
+    write_attempt_rows,
+    write_failed,
+    write_problem_rows,
+    write_results,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-    from bulkbind.model import AttemptRow, ResultRow, RunSummary, Source
+    from bulkbind.model import AttemptRow, Problem, ResultRow, RunSummary, Source
 
-__all__ = ["RunRows", "as_json", "as_text", "write_attempts", "write_report"]
+__all__ = [
+    "FORMS",
+    "RowFilter",
+    "RunRows",
+    "as_json",
+    "as_text",
+    "parse_filter",
+    "write_attempts",
+    "write_form",
+    "write_problems",
+    "write_report",
+]
 
 
 class RunRows(Protocol):
@@ -35,9 +56,27 @@ class RunRows(Protocol):
         """Return counts, reasons and facts."""
         ...
 
+    def users(self, most: int) -> list[dict[str, Any]]:
+        """Return `user_id`, `rows`, `counts` of users, first those with most rows not bound."""
+        ...
+
+    def user_count(self) -> int:
+        """Return how many users the rows name."""
+        ...
+
+    def verdicts(self) -> list[dict[str, Any]]:
+        """Return `verdict`, `code`, `count` of the attempts that were not simply accepted."""
+        ...
+
+
+FORMS = ("csv", "jsonl", "html", "md", "xlsx")
+"""What `write_form` can write."""
+
 
 def write_report(run: RunRows, folder: Path) -> tuple[RunSummary, list[Path]]:
-    """Write `results.csv`, `failed.csv` and `summary.json`, each atomically.
+    """Write `results.csv`, `failed.csv`, `problems.csv`, `summary.json` and `report.html`.
+
+    Each is written atomically.
 
     Returns: The summary, and the files. Raises: LedgerError.
     """
@@ -46,9 +85,61 @@ def write_report(run: RunRows, folder: Path) -> tuple[RunSummary, list[Path]]:
     results = folder / "results.csv"
     write_results(results, run.rows(), sources)
     failed = write_failed(folder, run.rows(COMES_BACK), sources)
+    problems = folder / "problems.csv"
+    write_problem_rows(problems, _problems(run, sources))
     summary_file = folder / "summary.json"
     write_summary(summary_file, summary)
-    return summary, [results, *failed, summary_file]
+    page = folder / "report.html"
+    write_html(page, run, summary)
+    return summary, [results, *failed, problems, summary_file, page]
+
+
+def write_problems(path: Path, problems: Iterable[tuple[str, int, Problem]]) -> None:
+    """Write `problems.csv`, atomically: source, line and problem each. Raises: LedgerError."""
+    write_problem_rows(path, problems)
+
+
+def _problems(run: RunRows, sources: list[Source]) -> Iterator[tuple[str, int, Problem]]:
+    for row in run.rows((Status.INVALID,)):
+        for problem in row.problems:
+            yield sources[row.source].name, row.line, problem
+
+
+def write_form(
+    run: RunRows, summary: RunSummary, folder: Path, form: str, only: RowFilter | None
+) -> Path:
+    """Write one form of a report, atomically, and return its path.
+
+    Args:
+        run: The run.
+        summary: Its summary.
+        folder: The report folder.
+        form: One of `FORMS`.
+        only: The rows to write; the file is then called `…-filtered`. None: all, but in the forms
+            for a person, which show those that are not bound.
+
+    Raises: LedgerError, UsageError.
+    """
+    sources = run.sources()
+    end = "" if only is None else "-filtered"
+    rows = run.rows() if only is None else only.rows(run)
+    stem = "report" if form in ("html", "md") else "results"
+    path = folder / f"{stem}{end}.{form}"
+    match form:
+        case "csv":
+            write_results(path, rows, sources)
+        case "jsonl":
+            forms.write_jsonl(path, rows, sources)
+        case "html":
+            write_html(path, run, summary, only)
+        case "md":
+            shown = run.rows((*COMES_BACK, Status.MOVED)) if only is None else rows
+            forms.write_markdown(path, summary, shown, sources)
+        case "xlsx":
+            forms.write_xlsx(path, rows, sources)
+        case _:
+            raise UsageError(f"there is no form {form!r}", hint=f"forms are {', '.join(FORMS)}")
+    return path
 
 
 def write_attempts(run: RunRows, folder: Path) -> Path:

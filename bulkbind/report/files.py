@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import json
 import os
 import tempfile
 from contextlib import contextmanager
@@ -12,6 +14,20 @@ from bulkbind.errors import LedgerError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+
+KEPT_BYTES = "bulkbind.kept-bytes"
+"""How what an encoding lacks is written: bytes kept as escapes as they were, all else escaped."""
+
+
+def _keep_bytes(error: UnicodeError) -> tuple[str | bytes, int]:
+    try:
+        return codecs.lookup_error("surrogateescape")(error)
+    except UnicodeError:
+        return codecs.lookup_error("backslashreplace")(error)
+
+
+codecs.register_error(KEPT_BYTES, _keep_bytes)
 
 
 @contextmanager
@@ -38,3 +54,10 @@ def replacing(path: Path, encoding: str = "utf-8", errors: str = "strict") -> It
     finally:
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write a value as JSON. Raises: LedgerError."""
+    with replacing(path) as file:
+        json.dump(value, file, indent=2, ensure_ascii=False)
+        file.write("\n")

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 from bulkbind.model import MEANINGS, RunSummary
-from bulkbind.report.files import replacing
+from bulkbind.report.files import write_json
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,15 +23,13 @@ def as_json(summary: RunSummary) -> dict[str, Any]:
         "rows": summary.total,
         "counts": summary.counts,
         "reasons": list(summary.reasons),
-        **summary.facts,
+        **{key: value for key, value in summary.facts.items() if key != "parts"},
     }
 
 
 def write_summary(path: Path, summary: RunSummary) -> None:
     """Write `summary.json`. Raises: LedgerError."""
-    with replacing(path) as file:
-        json.dump(as_json(summary), file, indent=2, ensure_ascii=False)
-        file.write("\n")
+    write_json(path, as_json(summary))
 
 
 def as_text(summary: RunSummary, *, every_status: bool = False) -> str:
@@ -54,8 +51,13 @@ def as_text(summary: RunSummary, *, every_status: bool = False) -> str:
         rest = len(summary.reasons) - MOST_REASONS_SHOWN
         if rest > 0:
             lines.append(f"  … and {rest} more in summary.json")
+    if summary.facts.get("cleaned"):
+        lines.append(f"cleaned: names of {summary.facts['cleaned']:,} rows, each in `detail`")
     lines += _changes(summary.facts.get("changes"))
     lines += _pace(summary.facts)
+    if undo := summary.facts.get("undo"):
+        told = ", ".join(f"{count:,} {status}" for status, count in undo["counts"].items())
+        lines.append(f"undone: {told or 'nothing was left to unbind'} ({undo['state']})")
     if summary.facts.get("stop_reason"):
         lines.append(f"stopped: {summary.facts['stop_reason']}")
     return "\n".join(lines)
@@ -77,8 +79,10 @@ def _changes(changes: dict[str, Any] | None) -> list[str]:
             ("added", "added"),
             ("removed", "no longer named (they stay bound)"),
             ("renamed", "bound under another name or OS (--rebind sends the new ones)"),
+            ("newly_failed", "newly failed"),
+            ("mended", "mended"),
         )
-        if changes[kind]
+        if changes.get(kind)
     ]
     return [f"since run {changes['since']}: " + ", ".join(told)] if told else []
 

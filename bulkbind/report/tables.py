@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Callable
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 import yaml
 
-from bulkbind.model import OWN_COLUMNS, PENDING, AttemptRow, ResultRow, Source, Status
-from bulkbind.report.files import replacing
+from bulkbind.model import OWN_COLUMNS, AttemptRow, Problem, ResultRow, Source
+from bulkbind.report.files import KEPT_BYTES, replacing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
 COLUMNS = (
     "source",
@@ -46,8 +47,7 @@ ATTEMPT_COLUMNS = (
     "message",
     "trace_id",
 )
-COMES_BACK = (Status.FAILED, Status.INVALID, Status.IN_DOUBT, PENDING)
-"""Rows that need a person or another try."""
+PROBLEM_COLUMNS = ("source", "line", "field", "column", "value", "rule", "found", "hint")
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _VALUES = ("user_id", "machine_code", "device_name", "device_os")
@@ -79,6 +79,22 @@ def _result(row: ResultRow, sources: Sequence[Source]) -> list[object]:
     for name in _FREE_TEXT:
         cells[name] = safe(str(cells[name]))
     return [cells[name] for name in COLUMNS]
+
+
+def write_problem_rows(path: Path, problems: Iterable[tuple[str, int, Problem]]) -> None:
+    """Write one line per broken rule: source, line, and the problem. Raises: LedgerError."""
+    with replacing(path, errors=KEPT_BYTES) as file:
+        table = csv.writer(file, lineterminator="\r\n")
+        table.writerow(PROBLEM_COLUMNS)
+        for source, line, problem in problems:
+            cells = [getattr(problem, name) for name in PROBLEM_COLUMNS[2:]]
+            table.writerow([safe(source), line, *map(safe, cells)])
+
+
+def plain_cells(row: ResultRow, sources: Sequence[Source]) -> dict[str, Any]:
+    """Return a row by column as it is, for forms in which no cell becomes a formula."""
+    cells: dict[str, Any] = {name: getattr(row, name) for name in COLUMNS[1:]}
+    return {"source": sources[row.source].name, **cells}
 
 
 def write_attempt_rows(
@@ -119,11 +135,10 @@ def write_failed(folder: Path, rows: Iterable[ResultRow], sources: Sequence[Sour
     for source, name in zip(sources, names, strict=True):
         number = len(paths)
         path = folder / name
-        errors = "surrogateescape" if source.encoding == "utf-8" else "strict"
-        with replacing(path, source.encoding, errors) as file:
+        with replacing(path, source.encoding, KEPT_BYTES) as file:
             if source.bom:
                 file.write("\ufeff")
-            writer = _YamlRows(file) if source.format == "yaml" else _CsvRows(file, source)
+            writer = _WRITERS[source.format](file, source)
             while row is not None and row.source == number:
                 if row.cells is not None:
                     writer.write(json.loads(row.cells), row)
@@ -138,52 +153,84 @@ def _names(sources: Sequence[Source]) -> list[str]:
         return ["failed.csv"]
     names: list[str] = []
     for number, source in enumerate(sources, start=1):
-        name = PurePath(source.name).name
+        name = PurePath(source.name).name.removesuffix(".gz")
         name = f"stdin.{source.format}" if name in ("", "-") else name
+        name = PurePath(name).with_suffix(".csv").name if source.format == "xlsx" else name
         while f"failed/{name}" in names:
             name = f"{number}-{name}"
         names.append(f"failed/{name}")
     return names
 
 
-def _reason(row: ResultRow) -> str:
+def reason_of(row: ResultRow) -> str:
+    """Return why a row ended as it did; a broken rule in the words of `validate`."""
+    if row.problems:
+        return "; ".join(problem.text for problem in row.problems)
     words = [f"{row.code} {row.message}".strip(), row.detail]
     return "; ".join(word for word in words if word)
 
 
+class _Writer(Protocol):
+    """Writes rows in the form of their source."""
+
+    def write(self, cells: Any, row: ResultRow) -> None:  # noqa: ANN401  # as the format has them
+        """Write a row with its status and the reason."""
+        ...
+
+    def end(self) -> None:
+        """Write what closes the file."""
+        ...
+
+
 class _CsvRows:
-    """The operator's own header and cells, then status and reason."""
+    """The lines before the header, the operator's own header and cells, status and reason."""
 
     def __init__(self, file: TextIO, source: Source) -> None:
-        self._table = csv.writer(file, delimiter=source.delimiter, lineterminator="\r\n")
+        file.write(source.preamble)
+        self._table = csv.writer(
+            file,
+            delimiter=source.delimiter,
+            quotechar=source.quote,
+            escapechar=source.escape or None,
+            doublequote=not source.escape,
+            lineterminator="\r\n",
+        )
         self._width = len(source.header)
         self._kept = [
             at for at, name in enumerate(source.header) if name.strip() not in OWN_COLUMNS
         ]
-        self._table.writerow([*(source.header[at] for at in self._kept), *OWN_COLUMNS])
+        if source.has_header:
+            self._table.writerow([*(source.header[at] for at in self._kept), *OWN_COLUMNS])
 
     def write(self, cells: list[str], row: ResultRow) -> None:
         padded = cells + [""] * (self._width - len(cells))
         kept = [padded[at] for at in self._kept]
         # Cells beyond the header stay beyond it.
-        self._table.writerow([*kept, row.status, safe(_reason(row)), *padded[self._width :]])
+        self._table.writerow([*kept, row.status, safe(reason_of(row)), *padded[self._width :]])
 
     def end(self) -> None:
         """Nothing closes a CSV file."""
 
 
+def _with_own(cells: dict[str, Any], row: ResultRow) -> dict[str, Any]:
+    own = dict(zip(OWN_COLUMNS, (row.status, reason_of(row)), strict=True))
+    return {key: value for key, value in cells.items() if key not in OWN_COLUMNS} | own
+
+
 class _YamlRows:
     """A list of mappings, every scalar as the text that it was."""
 
-    def __init__(self, file: TextIO) -> None:
+    def __init__(self, file: TextIO, source: Source) -> None:  # noqa: ARG002  # as all writers
         self._file = file
         self._is_empty = True
 
     def write(self, cells: dict[str, Any], row: ResultRow) -> None:
-        own = dict(zip(OWN_COLUMNS, (row.status, _reason(row)), strict=True))
-        device = {key: value for key, value in cells.items() if key not in OWN_COLUMNS} | own
         text = yaml.dump(
-            [device], Dumper=yaml.CSafeDumper, sort_keys=False, allow_unicode=True, width=10_000
+            [_with_own(cells, row)],
+            Dumper=yaml.CSafeDumper,
+            sort_keys=False,
+            allow_unicode=True,
+            width=10_000,
         )
         self._file.write(text)
         self._is_empty = False
@@ -191,3 +238,47 @@ class _YamlRows:
     def end(self) -> None:
         if self._is_empty:
             self._file.write("[]\n")
+
+
+class _JsonLinesRows:
+    """An object in each line."""
+
+    def __init__(self, file: TextIO, source: Source) -> None:  # noqa: ARG002  # as all writers
+        self._file = file
+
+    def write(self, cells: dict[str, Any], row: ResultRow) -> None:
+        self._file.write(_json(cells, row) + "\n")
+
+    def end(self) -> None:
+        """Nothing closes a file of lines."""
+
+
+class _JsonRows:
+    """An array with an object in each line."""
+
+    def __init__(self, file: TextIO, source: Source) -> None:  # noqa: ARG002  # as all writers
+        self._file = file
+        self._before = "["
+
+    def write(self, cells: dict[str, Any], row: ResultRow) -> None:
+        self._file.write(f"{self._before}\n{_json(cells, row)}")
+        self._before = ","
+
+    def end(self) -> None:
+        self._file.write("[]\n" if self._before == "[" else "\n]\n")
+
+
+def _json(cells: dict[str, Any], row: ResultRow) -> str:
+    """Return a row as JSON, lone halves of surrogate pairs as the escapes they were read from."""
+    text = json.dumps(_with_own(cells, row), ensure_ascii=False)
+    return text if text.isprintable() else json.dumps(_with_own(cells, row))
+
+
+_WRITERS: dict[str, Callable[[TextIO, Source], _Writer]] = {
+    "csv": _CsvRows,
+    "xlsx": _CsvRows,
+    "yaml": _YamlRows,
+    "jsonl": _JsonLinesRows,
+    "json": _JsonRows,
+}
+"""Format -> how its rows come back."""

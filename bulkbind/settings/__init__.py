@@ -13,13 +13,20 @@ from bulkbind.settings.model import (
     ApiSettings,
     AuthMode,
     AuthSettings,
+    EndSettings,
     LogSettings,
     ManifestSettings,
     ReadbackSettings,
     SendSettings,
     Settings,
 )
-from bulkbind.settings.values import is_loopback, normal_endpoint, parse_duration
+from bulkbind.settings.values import (
+    duration_words,
+    is_loopback,
+    is_shared,
+    normal_endpoint,
+    parse_duration,
+)
 
 __all__ = [
     "FIELDS",
@@ -27,6 +34,7 @@ __all__ = [
     "ApiSettings",
     "AuthMode",
     "AuthSettings",
+    "EndSettings",
     "Loaded",
     "LogSettings",
     "ManifestSettings",
@@ -34,7 +42,9 @@ __all__ = [
     "SendSettings",
     "Settings",
     "Value",
+    "duration_words",
     "is_loopback",
+    "is_shared",
     "load",
     "load_settings",
     "normal_endpoint",

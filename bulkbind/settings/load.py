@@ -11,7 +11,16 @@ from pydantic import BaseModel, SecretStr, ValidationError
 
 from bulkbind.errors import UsageError
 from bulkbind.settings.file import ConfigFile, read_config
-from bulkbind.settings.model import KEYS, PART_OF, PARTS, SECRETS, AuthSettings, Raw, Settings
+from bulkbind.settings.model import (
+    KEYS,
+    PART_OF,
+    PARTS,
+    SECRETS,
+    AuthSettings,
+    Raw,
+    Reading,
+    Settings,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -81,6 +90,7 @@ def load(
     file = read_config(config) if config else None
     raw = copy.deepcopy(file.values) if file else {}
     known = {key: file.place(key) for key in _leaves(raw)} if file else {}
+    _put_profile(raw, known, file, given)
     for key, value in given.items():
         if value is not None:
             _put(raw, key, value)
@@ -97,6 +107,29 @@ def load(
         "\n".join(wrong),
         hint="`bulkbind config` prints every key with its value and where that came from",
     )
+
+
+def _put_profile(
+    raw: Raw, known: dict[str, str], file: ConfigFile | None, given: Mapping[str, Any]
+) -> None:
+    """Set what the chosen profile says over what the file says otherwise.
+
+    Raises: UsageError if there is no such profile.
+    """
+    name = given.get("profile") or raw.get("profile")
+    if not name:
+        return
+    profiles = raw.get("profiles")
+    if not isinstance(profiles, dict) or not isinstance(profiles.get(name), dict):
+        names = ", ".join(profiles) if isinstance(profiles, dict) and profiles else "none"
+        raise UsageError(
+            f"there is no profile {name!r}; in {file.path if file else 'the settings'}: {names}",
+            hint="profiles stand under `profiles:` in the settings file (--config)",
+        )
+    for key, value in profiles[name].items():
+        if key in Reading.model_fields:  # another one is told as wrong where it stands
+            _put(raw, key, value)
+            known[key] = file.place(f"profiles.{name}.{key}") if file else f"profile {name}"
 
 
 def _leaves(raw: Raw) -> Iterator[str]:

@@ -38,7 +38,7 @@ FIELDS = ("user_id", "machine_code", "device_name", "device_os")
 
 Duration = Annotated[
     float,
-    BeforeValidator(parse_duration),
+    BeforeValidator(parse_duration, json_schema_input_type=str | float),
     PlainSerializer(duration_text, return_type=str, when_used="json"),
 ]
 Positive = Annotated[Duration, Field(gt=0)]
@@ -52,6 +52,20 @@ Failures = Annotated[str, AfterValidator(checked_failures)]
 AuthMode = Literal["token", "session", "app", "users"]
 SECRETS = ("token", "refresh_token", "password", "app_secret")
 """Settings of `auth:` that only the environment can give."""
+
+
+def _names(value: object) -> object:
+    return [name.strip() for name in value.split(",")] if isinstance(value, str) else value
+
+
+def _only_set(profiles: dict[str, BaseModel]) -> dict[str, Any]:
+    return {
+        name: profile.model_dump(mode="json", exclude_unset=True)
+        for name, profile in profiles.items()
+    }
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_names, json_schema_input_type=list[str] | str)]
 
 
 class Part(BaseModel):
@@ -128,7 +142,10 @@ class SendSettings(Part):
     """The longest wait for the gateway's limit that is waited out; for a longer one the run stops
     and says when to go on."""
     deadline: Positive | None = None
-    """The run stops, and can go on later, after this long."""
+    """The run stops, and can go on later, this long after its command began."""
+    stall: Positive = 600.0
+    """The run stops, and can go on later, once nothing was read, sent or settled for so long,
+    unless it announced the pause itself (a limit, an endpoint away)."""
     max_failures: Failures | None = None
     """So many failed devices, or so many percent of those that have ended, stop the run."""
     grace: Duration = 20.0
@@ -144,16 +161,47 @@ class ReadbackSettings(Part):
     """How long after a silent request its binding may still appear in the list."""
 
 
-class ManifestSettings(Part):
-    """How manifests are read."""
+class Reading(Part):
+    """How the rows of one kind of manifest are read; a profile is one of these with a name."""
 
     columns: dict[str, str] = Field(default_factory=dict)
-    """Field of ours -> the operator's header."""
+    """Field of ours -> the operator's header, `#n` for the n-th column, `@key`, or a path."""
+    constants: dict[str, str] = Field(default_factory=dict)
+    """Field of ours -> its value in every row, whatever the row says."""
     user_id: str | None = None
     """For rows without a user."""
+    header: Names = ()
+    """The columns of a table that has no header."""
+    skip_rows: Annotated[int, Field(ge=0, le=1000)] | None = None
+    """Lines before the header; none: it is found by the names of its columns."""
+    format: Literal["csv", "xlsx", "yaml", "jsonl", "json"] | None = None
+    """None: told from the name, else from the content."""
+    encoding: str | None = None
+    """None: UTF-8, or UTF-16 where the file looks like it. A byte order mark wins over it."""
+    sheet: str | None = None
+    """The sheet of a workbook, by name or number; none: the first."""
+    clean: Literal["none", "names"] = "none"
+    """names: device_name and device_os are made to fit their rules."""
+
+
+class ManifestSettings(Reading):
+    """How manifests are read, and what is made of their rows."""
+
+    on_duplicate: Literal["first", "error"] = "first"
+    """The same device again, for the same user: the first row counts, or the others are invalid."""
+    on_conflict: Literal["error", "first", "last"] = "error"
+    """The same device for another user: both rows are invalid, or which one counts."""
     on_invalid: Literal["abort", "skip"] = "abort"
     rebind: bool = False
     """Send again what the ledger knows as bound."""
+    profile: str | None = None
+    """The name of the profile in force."""
+    profiles: Annotated[dict[str, Reading], PlainSerializer(_only_set)] = Field(
+        default_factory=dict
+    )
+    """Name -> how such manifests are read; `profile` chooses one of them."""
+    move: bool = False
+    """Take devices from the users who have them by the ledger, and bind them anew."""
 
 
 LogLevel = Literal["debug", "info", "warning", "error"]
@@ -173,6 +221,28 @@ class LogSettings(Part):
     """A line for every settled device, instead of progress lines."""
 
 
+FailOn = Literal["any", "new", "none"]
+NotifyOn = Literal["failure", "change", "always"]
+
+
+class EndSettings(Part):
+    """What follows once a run has ended."""
+
+    fail_on: FailOn = "any"
+    """Which rows that need a person make exit code 1: any, only such that did not need one in the
+    last finished run of the same manifests, or none."""
+    notify_on: NotifyOn = "failure"
+    """After which runs somebody is told, if there is a command or a webhook."""
+    notify_command: str | None = None
+    """Gets the summary as JSON on its standard input; split into words, run without a shell."""
+    notify_url_file: Path | None = None
+    """A file with the address of a webhook alone, readable by its owner only: it is a secret."""
+    notify_timeout: Positive = 10.0
+    """How long the command, or one try of the webhook, may take."""
+    metrics_file: Path | None = None
+    """A textfile for Prometheus' node exporter; needs the extra `metrics`."""
+
+
 class Settings(Part):
     """Everything, as one value."""
 
@@ -182,6 +252,7 @@ class Settings(Part):
     doubt: ReadbackSettings = ReadbackSettings()
     manifest: ManifestSettings = ManifestSettings()
     log: LogSettings = LogSettings()
+    end: EndSettings = EndSettings()
     wait: Duration = 0.0
     """How long to wait for a ledger that another run holds."""
     ledger: Path | None = None
@@ -217,7 +288,7 @@ class Settings(Part):
         return plain
 
 
-PARTS = ("api", "send", "doubt", "manifest", "log")
+PARTS = ("api", "send", "doubt", "manifest", "log", "end")
 """Parts whose keys stand at the top of a settings file."""
 PART_OF = {key: part for part in PARTS for key in type(getattr(Settings(), part)).model_fields}
 KEYS = (*PART_OF, "auth", "wait", "ledger", "out")

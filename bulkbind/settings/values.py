@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
+import stat
+from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 ALL_PERCENT = 100
 _UNITS_S = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -27,6 +34,14 @@ def duration_text(seconds: float) -> str:
     if 0 < seconds < 1:
         return f"{seconds * 1000:g}ms"
     return f"{seconds:g}s"
+
+
+def duration_words(seconds: float) -> str:
+    """Return seconds for a person: `500ms`, `90s`, `50m`, `2h`, `30d`."""
+    for unit, size in (("d", 86400.0), ("h", 3600.0), ("m", 60.0)):
+        if seconds >= size and seconds % size == 0:
+            return f"{seconds / size:g}{unit}"
+    return duration_text(seconds)
 
 
 def checked_failures(value: str) -> str:
@@ -77,6 +92,19 @@ def normal_endpoint(value: str) -> str:
     if parts.scheme.lower() == "http" and not is_loopback(host):
         raise ValueError("http:// is for loopback only, since a token would travel in clear")
     return f"{parts.scheme}://{parts.netloc}".lower()
+
+
+def is_shared(path: Path, mode: int, environ: Mapping[str, str] = os.environ) -> bool:
+    """Return whether others than its owner can read a file of this mode.
+
+    What systemd hands to a service (LoadCredential) is readable by that service's user only, though
+    its access list shows as the group's right. Source: systemd.exec(5), "LoadCredential=".
+    """
+    if mode & stat.S_IROTH:
+        return True
+    handed = environ.get("CREDENTIALS_DIRECTORY")
+    is_handed = bool(handed) and path.absolute().is_relative_to(Path(handed or "/"))
+    return bool(mode & stat.S_IRGRP) and not is_handed
 
 
 def is_loopback(host: str) -> bool:

@@ -260,11 +260,11 @@ def test_invalid_duplicate_moved_skipped_win_in_this_order(tmp_path, url):
     rows = [
         ("ORDER1", "u1", "", ""),
         ("ORDER1", "u1", "other name", ""),
-        ("ORDER1", "u2", "", ""),
-        ("ORDER1", "u2", "", ""),
+        ("ORDER2", "u2", "", ""),
+        ("ORDER2", "u2", "", ""),
         ("ORDER3", "u1", "", ""),
         ("ORDER3", "u1", "", "Android 15"),
-        ("ORDER3", "u2", "", ""),
+        ("ORDER4", "u2", "", ""),
         ("ORDER-1", "u1", "", ""),
         ("ORDER-1", "u1", "", ""),
     ]
@@ -296,7 +296,7 @@ def test_invalid_duplicate_moved_skipped_win_in_this_order(tmp_path, url):
         ("u1", "ORDER1"),
         ("u1", "ORDER2"),
         ("u1", "ORDER3"),
-        ("u2", "ORDER3"),
+        ("u2", "ORDER4"),
     ]
 
 
@@ -623,7 +623,8 @@ def test_report_and_runs_tell_of_ended_runs(tmp_path, url):
     assert [run["state"] for run in listed] == ["done", "done"]
     assert [line.split()[0] for line in shown.stdout.splitlines()] == [r["run_id"] for r in listed]
     assert written.stdout.split() == [
-        f"again/{name}" for name in ("results.csv", "failed.csv", "summary.json")
+        f"again/{name}"
+        for name in ("results.csv", "failed.csv", "problems.csv", "summary.json", "report.html")
     ]
     for name in ("results.csv", "failed.csv", "summary.json"):
         again, first = tmp_path / "again" / name, tmp_path / "bulkbind-report" / older / name

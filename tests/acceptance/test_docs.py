@@ -28,9 +28,9 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 SAMPLES = sorted(path for path in (ROOT / "samples").iterdir() if path.suffix in (".csv", ".yaml"))
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 DIFFERENT = {
-    "koodrive-cn.yaml": {"endpoint"},
-    "koodrive-intl.yaml": {"endpoint"},
-    "sandbox.yaml": {"endpoint", "already_bound_codes", "readback_settle"},
+    "koodrive-cn.yaml": {"endpoint", "profiles"},
+    "koodrive-intl.yaml": {"endpoint", "profiles"},
+    "sandbox.yaml": {"endpoint", "profiles", "already_bound_codes", "readback_settle"},
 }
 """Keys that a settings file sets to something other than the default, on purpose."""
 EXIT_CODES = (0, 1, 2, 3, 4, 75, 130, 143)
@@ -149,7 +149,7 @@ SETTING_HELP = {
     "rate": "as fast as the gateway allows",
     "deadline": "none",
     "max_failures": "none",
-    "log_level": "warning on a terminal, which has the progress bar, else info",
+    "log_level": "warning on a terminal, which has the live display, else info",
     "log_format": "console on a terminal, else json",
     "ledger": "$XDG_STATE_HOME/bulkbind/<host>.db",
     "out": "bulkbind-report/<run id>",
@@ -168,7 +168,7 @@ def test_help_tells_the_defaults_of_the_model():
         if default is None and name in SETTING_HELP:
             assert found, name
             assert found[1] == SETTING_HELP[name], name
-        elif default in (None, False, {}):
+        elif default in (None, False, {}, []):
             assert found is None, name
         else:
             assert found, name
@@ -304,10 +304,13 @@ def test_settings_files_explain_themselves():
     """Every key stands with a reason behind it, or in the comment line above."""
     for path in CONFIGS:
         lines = path.read_text(encoding="utf-8").splitlines()
+        lines = [line for line in lines if not line.startswith("    ")]  # within a profile
         bare = [line for line in lines if line.strip() and "#" not in line]
         keys = {line.split(":")[0].strip() for line in bare}
 
-        assert keys <= {"endpoint", "auth", "connect_timeout", "backoff_cap", "readback"}, path
+        assert keys <= {
+            "endpoint", "auth", "connect_timeout", "backoff_cap", "readback", "profiles",
+        }, path  # fmt: skip
 
 
 # --- samples -------------------------------------------------------------------------------------
@@ -344,7 +347,8 @@ def test_readme_names_the_samples_and_settings_files():
     """The README names every file of samples/ and configs/, and none that is not there."""
     named = set(re.findall(r"(?:samples|configs)/[\w-]+\.\w+", README))
 
-    assert named == {str(path.relative_to(ROOT)) for path in [*SAMPLES, *CONFIGS]}
+    files = [*SAMPLES, ROOT / "samples/walk.sh", *CONFIGS]
+    assert named == {str(path.relative_to(ROOT)) for path in files}
 
 
 # --- the library and the demo --------------------------------------------------------------------
@@ -400,6 +404,8 @@ def test_the_demo_explains_every_status(tmp_path):
         "tuesday.csv",
         "results.csv",
         "failed.csv",
+        "problems.csv",
         "summary.json",
+        "report.html",
     }
     assert list(tmp_path.iterdir()) == [out]

@@ -207,7 +207,7 @@ async def late(folder, second_bind, span, settings) -> Late:
     async with Sandbox(options) as server:
         result = await ran_here(server, folder, manifest, settings)
         assert result.exit_code == 0
-        await SystemClock().sleep(max(0.0, 2.0 - server.stats()["uptime_s"]))
+        await SystemClock().sleep(max(0.0, 5.0 - server.stats()["uptime_s"]))
     summary = json.loads((folder / "out/summary.json").read_text(encoding="utf-8"))
     return Late(summary, server.stats())
 
@@ -230,7 +230,7 @@ async def test_what_is_bound_late_but_within_the_settling_time_is_posted_once(
 @pytest.mark.parametrize("second_bind", ["same", "error"])
 async def test_what_is_bound_later_than_that_never_fails(tmp_path, second_bind):
     """Two requests for one device leave it bound, in whatever order they are done."""
-    evidence = await late(tmp_path, second_bind, "for=1500ms", SETTINGS)
+    evidence = await late(tmp_path, second_bind, "for=4s", SETTINGS)
 
     assert evidence.summary["counts"].keys() <= {"bound", "already_bound"}
     assert evidence.stats["bindings"] == 30
@@ -265,7 +265,7 @@ class Slow(Server):
         return web.json_response({"code": 0, "msg": "success", "data": record})
 
     async def _late(self, user: str, code: str) -> None:
-        await SystemClock().sleep(1.1)
+        await SystemClock().sleep(3.2)
         self._record(user, code)
 
     def _record(self, user: str, code: str) -> dict[str, str]:
@@ -282,7 +282,7 @@ async def test_what_is_posted_again_after_it_was_bound_is_counted(tmp_path, is_s
     """Each device that a late server made us post again is told, is bound, and never failed."""
     server = Slow(is_second_an_error=is_second_an_error)
     manifest = write_csv(tmp_path / "fleet.csv", fleet(30, users=3))
-    settings = SETTINGS.replace("max_attempts: 2", "max_attempts: 6")
+    settings = SETTINGS.replace("max_attempts: 2", "max_attempts: 6").replace("500ms", "2s")
     async with server.serving():
         result = await ran_here(server, tmp_path, manifest, settings)
 

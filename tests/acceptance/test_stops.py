@@ -208,16 +208,3 @@ def test_an_edited_manifest_does_the_right_thing_and_says_what(tmp_path):
     changes = summary_of(tmp_path / "out")["changes"]
     assert {changes["added"], changes["removed"], changes["renamed"]} == {0, 1}
     assert "added" not in third.stderr
-
-
-@pytest.mark.slow
-def test_a_device_for_two_users_is_told_with_both_lines(tmp_path, url):
-    """The same machine code for two users is sent for both, with a note that names both places."""
-    rows = [*fleet(4), ("SN000002", "somebody_else", "", "")]
-    manifest = write_csv(tmp_path / "fleet.csv", rows)
-    common = ("--endpoint", url, "--ledger", tmp_path / "two.db", "--out", "out")
-
-    done = bulkbind("run", manifest, *common, home=tmp_path, check=0)
-
-    assert "1 devices are given to more than one user" in done.stderr
-    assert f"SN000002: {manifest}:4 to user_2 and {manifest}:6 to somebody_else" in done.stderr

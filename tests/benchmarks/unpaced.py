@@ -36,9 +36,9 @@ def main() -> None:
     """Run once."""
     name, manifest, url, concurrency = sys.argv[1:]
     if name == "free":
-        from bulkbind.app import sending  # noqa: PLC0415  # only here is it looked into
+        from bulkbind.app import pacing  # noqa: PLC0415  # only here is it looked into
 
-        vars(sending)["Pacer"] = Free  # the one part that is taken out
+        vars(pacing)["Pacer"] = Free  # the one part that is taken out
     with tempfile.TemporaryDirectory() as folder:
         settings = bulkbind.load_settings(
             None,

@@ -539,19 +539,6 @@ async def test_the_grace_ends_what_hangs(bench):
     assert 24 < bench.clock.monotonic() < 30
 
 
-async def test_the_deadline_stops_the_run(bench):
-    """When the deadline comes, the run drains and can go on."""
-    bench.send = SendSettings(concurrency=1, deadline=1.0)
-    bench.server.latency_s = 0.2
-
-    state = await bench.ran(devices(100))
-
-    assert state is RunState.STOPPED
-    assert bench.stop.reason is not None
-    assert "deadline" in bench.stop.reason.text
-    assert 0 < bench.counts()["bound"] < 100
-
-
 async def test_another_run_withdraws_what_an_older_one_left(bench):
     """Rows that only an older, unfinished run wanted are never sent by surprise."""
     bench.server.planned.extend([None, None, AuthExpired()])

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sqlite3
 import stat
 import subprocess
 import sys
 from contextlib import closing
 from functools import partial
+from importlib import resources
 
 import pytest
 
 from bulkbind.errors import LedgerBusyError, LedgerError, UsageError
 from bulkbind.ledger import Ledger, RunReader, all_runs, find_run, reading, staging, work
 from bulkbind.ledger.lock import LedgerLock
-from bulkbind.ledger.store import VERSION, connect, span, transaction
+from bulkbind.ledger.store import APPLICATION_ID, VERSION, connect, span, transaction
 from bulkbind.model import CheckedRow, Device, Outcome, Problem, Settlement, Source, Status
 from tests.kit import FakeClock
 
@@ -173,6 +175,22 @@ def test_claims_in_turns_take_one_row_of_each_user_at_a_time(db):
     assert {claim.sent_at for batch in batches for claim in batch} == {7.0}
 
 
+def test_rows_that_are_staged_once_all_were_taken_get_their_turns(db):
+    """A run that moves devices stages more rows after the others have been sent."""
+    run = staged(db, "a", [valid(2, "SN1"), valid(3, "SN2")])
+    taken = []
+    for back in ([], ["SN2"]):
+        with transaction(db):
+            rows = [(run_row(db, run, code),) for code in back]
+            db.executemany("UPDATE rows SET status = 'staged' WHERE id = ?", rows)
+        for _ in range(2):
+            with transaction(db):
+                found = work.claim_in_turns(db, run, 8, 7.0)
+            taken.append([claim.device.machine_code for claim in found])
+
+    assert taken == [["SN1", "SN2"], [], ["SN2"], []]
+
+
 def run_row(db, run, code):
     """Return the id of a row of a run."""
     (row,) = db.execute(
@@ -245,7 +263,10 @@ def test_open_rows_are_found_by_their_index(db):
     """Start-up and staging look at the few open rows, not at all rows."""
     staged(db, "a", [valid(2, "A")])
     plans = [
-        db.execute(f"EXPLAIN QUERY PLAN {sql}", {"run": 1, "source": 0, "first": 1, "last": 2})
+        db.execute(
+            f"EXPLAIN QUERY PLAN {sql}",
+            {"run": 1, "source": 0, "first": 1, "last": 2, "keep_duplicates": False},
+        )
         for sql in (staging._MARK_IN_DOUBT, staging._STAGE_DUPLICATES)
     ]
     texts = ["; ".join(row[3] for row in plan) for plan in plans]
@@ -338,6 +359,31 @@ def test_strange_files_are_refused_and_left_alone(tmp_path, opening):
     assert "not a ledger" in messages[1]
     assert f"version {VERSION + 1}" in messages[2]
     assert [path.read_bytes() for path in (text, other, newer)] == before
+
+
+def test_an_older_ledger_is_brought_up_to_date_by_a_reader_too(tmp_path):
+    """What is new is added before it is read, and all that was there is kept."""
+    path = tmp_path / "old.db"
+    with closing(sqlite3.connect(path)) as db:
+        script = resources.files("bulkbind.ledger").joinpath("schema.sql").read_text("utf-8")
+        db.executescript(f"{script}\nPRAGMA application_id = {APPLICATION_ID};")
+        db.execute("PRAGMA user_version = 1")
+        db.execute("INSERT INTO meta VALUES ('endpoint', ?)", (json.dumps(ENDPOINT),))
+        run = ("r1", "done", "d", "now", "me", "here", 1, "0", "{}")
+        columns = "run_id, state, digest, created_at, operator, host, pid, version, settings"
+        db.execute(f"INSERT INTO runs ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", run)  # noqa: S608  # constants
+        row = ((1 << 40), 1, 0, 2, "u", "SN1", "bound")
+        names = "id, run, source, line, user_id, machine_code, status"
+        db.execute(f"INSERT INTO rows ({names}) VALUES (?, ?, ?, ?, ?, ?, ?)", row)  # noqa: S608  # constants
+        db.commit()
+    [told] = all_runs(path, ENDPOINT)
+    with closing(sqlite3.connect(path)) as db:
+        version = db.execute("PRAGMA user_version").fetchone()[0]
+        unbindings = db.execute("SELECT count(*) FROM unbindings").fetchone()[0]
+        rows = db.execute("SELECT count(*) FROM rows").fetchone()[0]
+
+    assert (told["counts"], told["undo"]) == ({"bound": 1}, None)
+    assert (version, unbindings, rows) == (VERSION, 0, 1)
 
 
 def test_a_ledger_that_is_not_there_is_said_plainly(tmp_path):

@@ -6,6 +6,7 @@ import io
 import json
 import re
 import stat
+from contextlib import closing
 
 import pytest
 import structlog
@@ -119,7 +120,7 @@ def test_a_log_file_is_appended_to_and_its_owners(tmp_path):
     path = tmp_path / "run.log"
 
     for number in (1, 2):
-        with log_file(path) as file:
+        with closing(log_file(path)) as file:
             configure(Sink(file, "json", "info"))
             logger().info("line.written", number=number)
 

@@ -98,7 +98,7 @@ KINDS = {
 @given(
     kind=st.sampled_from(sorted(KINDS)),
     magnitude=st.floats(-1.0, 11.2879),
-    burst=st.integers(1, 100),
+    burst=st.integers(8, 100),  # fewer are spacing, which depends on timers: see above
     cap=st.sampled_from([None, 0.5]),
     seed=st.integers(0, 1000),
 )

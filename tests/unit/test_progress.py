@@ -17,9 +17,11 @@ class Hears(Silent):
     """Remembers what it was told."""
 
     counts: dict[str, int]
+    problems: list[str]
 
-    def settled(self, counts):
+    def settled(self, counts, problems):
         self.counts = dict(counts)
+        self.problems = list(problems)
 
 
 @pytest.fixture

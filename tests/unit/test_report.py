@@ -16,9 +16,11 @@ import yaml
 from bulkbind.errors import LedgerError
 from bulkbind.manifest import open_manifest
 from bulkbind.model import (
+    COMES_BACK,
     MEANINGS,
     OWN_COLUMNS,
     PENDING,
+    Problem,
     ResultRow,
     RunState,
     RunSummary,
@@ -27,7 +29,7 @@ from bulkbind.model import (
 )
 from bulkbind.report import as_json, as_text, write_report
 from bulkbind.report.files import replacing
-from bulkbind.report.tables import COMES_BACK, safe, write_failed, write_results
+from bulkbind.report.tables import safe, write_failed, write_results
 from bulkbind.settings import ManifestSettings
 
 HEADER = ("machine_code", "user_id", "Site")
@@ -39,6 +41,11 @@ COLUMNS = [
 ]
 """Word for word from design.md section 5."""
 OWN = b"bulkbind_status,bulkbind_reason"
+
+
+def breaking(field):
+    """Return the one problem of a row that breaks the rule of a field."""
+    return (Problem(field, field, "", f"{field}: a rule", "it is missing"),)
 
 
 def result(**given):
@@ -60,7 +67,7 @@ def result(**given):
         "trace_id": "a" * 58,
         "settled_at": "2026-11-23T12:00:01Z",
         "detail": "",
-        "broken": frozenset(),
+        "problems": (),
         "cells": None,
     }
     values |= given
@@ -88,6 +95,22 @@ class FakeRun:
 
     def attempts(self):
         return iter(())
+
+    def users(self, most):
+        counts: dict[str, dict[str, int]] = {}
+        for row in self._rows:
+            mine = counts.setdefault(row.user_id, {})
+            mine[row.status] = mine.get(row.status, 0) + 1
+        return [
+            {"user_id": user, "counts": found, "rows": sum(found.values())}
+            for user, found in list(counts.items())[:most]
+        ]
+
+    def user_count(self):
+        return len({row.user_id for row in self._rows})
+
+    def verdicts(self):
+        return []
 
     def summary(self):
         counts: dict[str, int] = {}
@@ -211,7 +234,7 @@ def test_free_text_of_results_is_safe(tmp_path, field, text):
 def test_value_that_breaks_its_rule_is_safe(tmp_path, field):
     """A broken value is free text: anybody may have written it."""
     header, line = results_of(
-        tmp_path, result(status=Status.INVALID, broken=frozenset({field}), **{field: "=1+1"})
+        tmp_path, result(status=Status.INVALID, problems=breaking(field), **{field: "=1+1"})
     )
 
     assert line[header.index(field)] == "'=1+1"
@@ -225,7 +248,7 @@ def test_value_that_keeps_its_rule_stands_as_it_is(tmp_path, field, value):
     """A value that was sent is found again under exactly this text."""
     other = "machine_code" if field == "user_id" else "user_id"
     header, line = results_of(
-        tmp_path, result(broken=frozenset({other}), **{field: value, other: "-x y"})
+        tmp_path, result(problems=breaking(other), **{field: value, other: "-x y"})
     )
 
     assert line[header.index(field)] == value
@@ -621,12 +644,18 @@ ROWS = [
 ]
 
 
-def test_report_is_three_files(tmp_path):
-    """A report is results, what comes back, and a summary, and names the files it wrote."""
+def test_report_is_four_files(tmp_path):
+    """A report is results, what comes back, problems, a summary and a page; it names them."""
     summary, paths = write_report(FakeRun([CSV], ROWS), tmp_path / "out")
     read = [path.read_text(encoding="utf-8") for path in paths]
 
-    assert [path.name for path in paths] == ["results.csv", "failed.csv", "summary.json"]
+    assert [path.name for path in paths] == [
+        "results.csv",
+        "failed.csv",
+        "problems.csv",
+        "summary.json",
+        "report.html",
+    ]
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(
         path.name for path in paths
     )
@@ -637,7 +666,7 @@ def test_report_is_three_files(tmp_path):
         "SN4",
         "SN5",
     ]
-    assert json.loads(read[2]) == as_json(summary)
+    assert json.loads(read[3]) == as_json(summary)
 
 
 def test_report_can_be_written_again(tmp_path):
@@ -803,4 +832,6 @@ def test_which_counts_need_a_person(counts, needs):
 
 def test_results_show_every_field_of_a_row():
     """Nothing that a row of a report knows is left out, but what only serves the writing."""
-    assert {field.name for field in fields(ResultRow)} - {"broken", "cells"} == set(COLUMNS)
+    assert {field.name for field in fields(ResultRow)} - {"problems", "cells", "changes"} == set(
+        COLUMNS
+    )

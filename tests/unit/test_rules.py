@@ -7,7 +7,7 @@ import re
 import pytest
 from hypothesis import example, given, settings, strategies as st
 
-from bulkbind.manifest.rules import RULES, check, check_user_id, name_character, printable, trim
+from bulkbind.manifest.rules import RULES, breaks, check, name_character, printable, trim
 from bulkbind.model import Device
 
 COLUMNS = ("User", "Code", "Name", "System")
@@ -179,7 +179,7 @@ def test_trim_is_what_str_strip_does(cell, value):
 @pytest.mark.parametrize("value", ["u", "u" * 128, "42", "a@b"])
 def test_user_id_given_as_an_option_is_good(value):
     """A user id that keeps the rule has nothing wrong with it."""
-    assert check_user_id(value) is None
+    assert breaks("user_id", value) is None
 
 
 @pytest.mark.parametrize(
@@ -194,12 +194,12 @@ def test_user_id_given_as_an_option_is_good(value):
 )
 def test_user_id_given_as_an_option_is_wrong(value, found):
     """What is wrong with a user id is told with the rule."""
-    assert check_user_id(value) == f"{RULES[0].text}; {found}"
+    assert breaks("user_id", value) == f"{RULES[0].text}; {found}"
 
 
 def test_empty_user_id_given_as_an_option_is_wrong():
     """An empty user id is refused by a whole sentence."""
-    wrong = check_user_id("")
+    wrong = breaks("user_id", "")
 
     assert wrong is not None
     assert wrong == wrong.rstrip("; ")

@@ -168,6 +168,21 @@ async def test_rows_that_are_put_off_come_back_one_by_one(clock):
     assert [pacer.turn_in_s("ann") for _ in range(3)] == pytest.approx([2.0, 4.0, 6.0])
 
 
+async def test_it_is_closed_where_every_user_with_rows_has_to_wait(clock):
+    """Users with rows who wait for closed gates stand still until the first one opens."""
+    pacer = pacer_for(clock)
+    permits = [await pacer.permit(user) for user in ("ann", "bob")]
+    pacer.report(permits[0], Throttled(retry_after_s=30.0))
+    pacer.turn_in_s("ann")
+    one = pacer.closed_for_s()
+    pacer.report(permits[1], Throttled(retry_after_s=90.0))
+    pacer.turn_in_s("bob")
+    both = pacer.closed_for_s()
+
+    assert one == pytest.approx(30.0, abs=1.0)
+    assert both == pytest.approx(30.0, abs=1.0)
+
+
 async def test_a_server_that_is_away_is_away_for_all(clock):
     """Where no connection is made, one request of one user tries."""
     pacer = pacer_for(clock)

@@ -4,5 +4,6 @@
 """
 
 from bulkbind.koodrive.auth.choice import Auth, Chosen, authorizer, choose
+from bulkbind.koodrive.auth.known import known_secrets
 
-__all__ = ["Auth", "Chosen", "authorizer", "choose"]
+__all__ = ["Auth", "Chosen", "authorizer", "choose", "known_secrets"]

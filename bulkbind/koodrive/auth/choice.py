@@ -14,7 +14,7 @@ from bulkbind.koodrive.auth.finding import Secrets, header_value
 from bulkbind.koodrive.auth.fixed import FetchedToken, GivenToken, output_of
 from bulkbind.koodrive.auth.renewing import Renewing
 from bulkbind.koodrive.auth.session import Grant, Session, SessionForm
-from bulkbind.koodrive.auth.store import SessionStore
+from bulkbind.koodrive.auth.store import SessionStore, session_file, session_folder
 from bulkbind.koodrive.auth.users import UserAuth
 from bulkbind.koodrive.auth.users_file import parse_users
 
@@ -129,7 +129,7 @@ def authorizer(
             assert settings.app_id is not None and secret is not None  # noqa: PT018  # chosen
             return AppAuth(settings.app_id, secret.text)
         case "session":
-            store = SessionStore(ledger.with_name(f"{ledger.name}.session"))
+            store = SessionStore(session_file(ledger))
             return Renewing(_session(settings, secrets, store, clock), clock)
         case "token":
             return _token(settings, secrets, clock)
@@ -185,7 +185,7 @@ def _users(settings: AuthSettings, secrets: Secrets, ledger: Path, clock: Clock)
     path = settings.users_file
     assert path is not None  # it was chosen
     entries = parse_users(secrets.read(path), path)
-    folder = ledger.with_name(f"{ledger.name}.sessions")
+    folder = session_folder(ledger)
     prefix, form = settings.token_prefix, _form(settings)
     for user_id, entry in entries.items():
         if entry.token is not None:

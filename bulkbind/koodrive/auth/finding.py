@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from bulkbind.errors import UsageError
+from bulkbind.settings import is_shared
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -33,6 +34,7 @@ class Secrets:
 
     def __init__(self, settings: AuthSettings, environ: Mapping[str, str] = os.environ) -> None:
         self._settings = settings
+        self._environ = environ
         self._folder = environ.get(CREDENTIALS_DIRECTORY)
 
     def find(self, name: str) -> Found | None:
@@ -65,20 +67,13 @@ class Secrets:
 
     def read(self, path: Path) -> str:
         """Return a secret file's text. Raises: UsageError if others can read it, or nobody can."""
-        # Where systemd grants access by a list, the group's bits are only that list's mask.
-        if self._folder and path.parent == Path(self._folder):
-            return read_private(path, refused=stat.S_IROTH)
-        return read_private(path)
+        return read_private(path, self._environ)
 
 
-def read_private(path: Path, *, refused: int = stat.S_IRGRP | stat.S_IROTH) -> str:
-    """Return the text of a file that holds secrets.
+def read_private(path: Path, environ: Mapping[str, str] = os.environ) -> str:
+    """Return the text of a file that holds secrets, see `is_shared`.
 
-    Args:
-        path: The file.
-        refused: Bits of its mode that must not be set.
-
-    Raises: UsageError.
+    Raises: UsageError if others can read it, or nobody can.
     """
     try:
         with path.open("rb") as file:
@@ -86,7 +81,7 @@ def read_private(path: Path, *, refused: int = stat.S_IRGRP | stat.S_IROTH) -> s
             text = file.read().decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"secret file {path} cannot be read: {_why(error)}") from None
-    if mode & refused:
+    if is_shared(path, mode, environ):
         raise UsageError(
             f"secret file {path} can be read by others (mode {stat.S_IMODE(mode):04o})",
             hint=f"chmod 600 {path}",

@@ -48,6 +48,23 @@ def root_of(kind: str, text: str) -> str:
     return hashlib.sha256(f"bulkbind session\n{kind}\n{text}".encode()).hexdigest()
 
 
+def session_file(ledger: Path) -> Path:
+    """Return where the one session of an account is kept: beside the ledger."""
+    return ledger.with_name(f"{ledger.name}.session")
+
+
+def session_folder(ledger: Path) -> Path:
+    """Return where the sessions of many users are kept."""
+    return ledger.with_name(f"{ledger.name}.sessions")
+
+
+def session_files(ledger: Path) -> list[Path]:
+    """Return the sessions that are kept beside a ledger."""
+    own, folder = session_file(ledger), session_folder(ledger)
+    files = [own, *(folder.iterdir() if folder.is_dir() else ())]
+    return [path for path in files if path.is_file() and path.suffix != ".lock"]
+
+
 class SessionStore:
     """One session in a file: mode 0600, replaced as a whole."""
 

@@ -1,0 +1,275 @@
+"""`bundle`: what one attaches to a ticket about a run, in one archive, without secrets."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import json
+import os
+import platform
+import tarfile
+import tempfile
+from importlib.metadata import PackageNotFoundError, version
+from itertools import islice
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING, Any
+
+from bulkbind.clock import Clock, SystemClock
+from bulkbind.errors import LedgerError
+from bulkbind.koodrive import known_secrets
+from bulkbind.ledger import RunReader, find_run, people, reading
+from bulkbind.logs import redact
+from bulkbind.model import NEEDS_PERSON, PENDING
+from bulkbind.report import as_json
+from bulkbind.report.masking import Mask
+from bulkbind.report.tables import safe
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from bulkbind.model import ResultRow, Source
+    from bulkbind.settings import Settings
+
+MOST_ROWS = 1_000
+MOST_ATTEMPTS = 5_000
+MOST_LINES = 2_000
+LOG_TAIL_BYTES = 4 << 20
+_ROW_COLUMNS = (
+    "source", "line", "user_id", "machine_code", "device_name", "status", "http_status", "code",
+    "message", "attempts", "trace_id", "settled_at", "detail",
+)  # fmt: skip
+_ATTEMPT_COLUMNS = (
+    "source", "line", "user_id", "machine_code", "sent_at", "took_s", "verdict", "http_status",
+    "code", "message", "trace_id",
+)  # fmt: skip
+_LIBRARIES = (
+    "aiohttp",
+    "tenacity",
+    "structlog",
+    "pyyaml",
+    "click",
+    "msgspec",
+    "pydantic",
+    "uvloop",
+)
+_READ_ME = """\
+What bulkbind knows of run {run_id}, to be attached to a ticket.
+
+versions.json   bulkbind, Python, libraries, system
+settings.json   the settings of this call, without secrets
+summary.json    how the run ended
+rows.csv        the first {rows:,} rows that need a person or are pending
+attempts.csv    the first {attempts:,} attempts that were not simply accepted, with trace ids, and
+                the gateway's request ids in `message`
+log.jsonl       the last {lines:,} lines of the log file, if there is one
+
+{masked}
+"""
+_MASKED = """\
+User ids, device names and the operator's name are replaced: the same number is the same user or
+device throughout. Machine codes, trace ids and request ids stand as they are. Read it before you
+send it: a text of the server's may speak of somebody in words that nobody could foresee."""
+_PLAIN = "It holds user ids and device names as they are: it was made with --with-ids."
+
+
+def bundle(
+    settings: Settings,
+    run_id: str | None = None,
+    *,
+    to: Path | None = None,
+    with_ids: bool = False,
+    clock: Clock | None = None,
+) -> Path:
+    """Write an archive about a run, for its owner only, and return its path.
+
+    Args:
+        settings: Which ledger, and which log file.
+        run_id: The run, or the beginning of its id; None: the newest.
+        to: The archive; None: `bulkbind-<run id>.tar.gz` in the current folder.
+        with_ids: Leave user ids and device names as they are.
+        clock: For tests.
+
+    Raises: UsageError if there is no such run, LedgerError if something cannot be read or written.
+    """
+    with reading(settings.ledger_path(), settings.api.endpoint) as db:
+        number = find_run(db, run_id)
+        run = RunReader(db, number)
+        summary = run.summary()
+        mask = Mask(() if with_ids else people(db, number))
+        sources = run.sources()
+        rows = list(islice(run.rows((*NEEDS_PERSON, PENDING)), MOST_ROWS))
+        attempts = list(islice(run.attempts(), MOST_ATTEMPTS))
+    if not with_ids:
+        for row in rows:
+            mask.name(row.device_name)
+    members = {
+        "README.txt": _READ_ME.format(
+            run_id=summary.run_id,
+            rows=MOST_ROWS,
+            attempts=MOST_ATTEMPTS,
+            lines=MOST_LINES,
+            masked=_PLAIN if with_ids else _MASKED,
+        ),
+        "versions.json": _json(_versions()),
+        "settings.json": _json(_plain(settings.public(), mask, with_ids=with_ids)),
+        "summary.json": _json(_plain(as_json(summary), mask, with_ids=with_ids)),
+        "rows.csv": _table(
+            _ROW_COLUMNS, (_row(row, sources, mask, with_ids=with_ids) for row in rows)
+        ),
+        "attempts.csv": _table(
+            _ATTEMPT_COLUMNS,
+            (_cells(item, _ATTEMPT_COLUMNS, sources, mask, with_ids=with_ids) for item in attempts),
+        ),
+        "log.jsonl": "".join(
+            f"{line}\n" for line in _log(settings.log.log_file, mask, with_ids=with_ids)
+        ),
+    }
+    target = to or Path(f"bulkbind-{summary.run_id}.tar.gz")
+    hidden = {name: _without(text, _secrets(settings)) for name, text in members.items()}
+    now = (clock or SystemClock()).utc_now().timestamp()
+    _write(target, f"bulkbind-{summary.run_id}", hidden, now)
+    return target
+
+
+# --- what is in it --------------------------------------------------------------------------------
+
+
+def _versions() -> dict[str, object]:
+    found: dict[str, object] = {"bulkbind": version("bulkbind")}
+    found |= {"python": platform.python_version(), "system": platform.platform()}
+    for name in _LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = None
+    return found
+
+
+def _plain(value: dict[str, Any], mask: Mask, *, with_ids: bool) -> Any:  # noqa: ANN401  # JSON
+    if with_ids:
+        return value
+    masked = mask.values(value)
+    # The values of broken cells stand in these.
+    for reason in masked.get("reasons", []):
+        reason["detail"] = ""
+    if "manifests" in masked:
+        masked["manifests"] = [PurePath(name).name for name in value["manifests"]]
+    return masked
+
+
+def _row(row: ResultRow, sources: Sequence[Source], mask: Mask, *, with_ids: bool) -> list[object]:
+    cells = _cells(row, _ROW_COLUMNS, sources, mask, with_ids=with_ids)
+    if not with_ids and row.broken:
+        # What breaks a rule may be anything, in any cell: only the rule is told.
+        for name in ("user_id", "machine_code", "device_name"):
+            if name in row.broken:
+                cells[_ROW_COLUMNS.index(name)] = "(breaks its rule)"
+        cells[_ROW_COLUMNS.index("detail")] = ""
+    elif not with_ids and row.changes:
+        # The names that the operator wrote stand in front of it.
+        cells[_ROW_COLUMNS.index("detail")] = safe(mask.text(row.detail[len(row.changes) :]))
+    return cells
+
+
+def _cells(
+    item: object,
+    columns: Sequence[str],
+    sources: Sequence[Source],
+    mask: Mask,
+    *,
+    with_ids: bool,
+) -> list[object]:
+    cells: list[object] = []
+    for name in columns:
+        cell = getattr(item, name)
+        if name == "source":
+            cell = PurePath(sources[cell].name).name
+        elif not with_ids and name == "user_id":
+            cell = mask.user(cell)
+        elif not with_ids and name == "device_name":
+            cell = mask.name(cell)
+        elif not with_ids and name in ("message", "detail"):
+            cell = mask.text(cell)
+        cells.append("" if cell is None else safe(str(cell)))
+    return cells
+
+
+def _log(path: Path | None, mask: Mask, *, with_ids: bool) -> Iterator[str]:
+    """Yield the last lines of the log file, masked; what is no JSON as text."""
+    if path is None:
+        return
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - LOG_TAIL_BYTES))
+            lines = file.read().decode("utf-8", "replace").splitlines()
+    except OSError as error:
+        yield json.dumps({"event": "bundle.log_missing", "why": error.strerror})
+        return
+    for line in lines[-MOST_LINES:]:
+        try:
+            event = json.loads(line)
+        except ValueError:
+            yield line if with_ids else mask.text(line)
+            continue
+        if isinstance(event, dict):
+            event = redact(None, "", event)
+        yield json.dumps(event if with_ids else mask.values(event), ensure_ascii=False)
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+
+
+def _table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    file = io.StringIO()
+    table = csv.writer(file, lineterminator="\r\n")
+    table.writerow(columns)
+    table.writerows(rows)
+    return file.getvalue()
+
+
+# --- what is not in it ----------------------------------------------------------------------------
+
+
+def _secrets(settings: Settings) -> list[str]:
+    """Return every secret that the settings lead to, longest first.
+
+    None should be in anything that goes into a bundle; this is the second lock on the door.
+    """
+    found = known_secrets(settings.auth, settings.ledger_path())
+    if settings.end.notify_url_file is not None:
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            found.add(settings.end.notify_url_file.read_text(encoding="utf-8").strip())
+    return sorted(filter(None, found), key=len, reverse=True)
+
+
+def _without(text: str, secrets: Sequence[str]) -> str:
+    for secret in secrets:
+        text = text.replace(secret, "***").replace(json.dumps(secret)[1:-1], "***")
+    return text
+
+
+def _write(target: Path, folder: str, members: Mapping[str, str], now: float) -> None:
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        number, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+        try:
+            with (
+                os.fdopen(number, "wb") as file,
+                tarfile.open(fileobj=file, mode="w:gz") as archive,
+            ):
+                for name, text in members.items():
+                    content = text.encode("utf-8", "replace")
+                    info = tarfile.TarInfo(f"{folder}/{name}")
+                    info.size, info.mtime, info.mode = len(content), int(now), 0o600
+                    archive.addfile(info, io.BytesIO(content))
+            Path(temporary).replace(target)
+        finally:
+            Path(temporary).unlink(missing_ok=True)
+    except OSError as error:
+        raise LedgerError(
+            f"bundle {target} cannot be written: {error.strerror or error}",
+            hint="free the disk or choose another --to",
+        ) from error

@@ -1,0 +1,67 @@
+"""`export`: what is bound on the server for some users, as a manifest."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TextIO
+
+from bulkbind.app.connecting import read_lists
+from bulkbind.app.run import new_session
+from bulkbind.errors import UsageError
+from bulkbind.manifest.rules import breaks
+from bulkbind.report.export import ExportWriter
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from bulkbind.app.listener import Listener
+    from bulkbind.clock import Clock
+    from bulkbind.engine import StopSignal
+    from bulkbind.model import Record
+    from bulkbind.settings import Settings
+
+
+async def export(
+    users: Iterable[str],
+    settings: Settings,
+    file: TextIO,
+    *,
+    listener: Listener | None = None,
+    stop: StopSignal | None = None,
+    clock: Clock | None = None,
+) -> int:
+    """Write what is bound for *users* to *file* as a CSV manifest; return how many devices.
+
+    Users stand in the order given, each once; the lists are read concurrently.
+
+    Raises: UsageError (no users, or one whose id cannot be), UnreadableListError.
+    """
+    session = new_session(settings, listener, stop, clock)
+    wanted = list(dict.fromkeys(users))
+    if not wanted:
+        raise UsageError(
+            "no user was named", hint="bulkbind export USER... (- reads ids from stdin)"
+        )
+    for user in wanted:
+        if wrong := breaks("user_id", user):
+            raise UsageError(f"user id {user!r}: {wrong}")
+    writer = ExportWriter(file)
+    is_begun = False
+    waiting: dict[str, dict[str, Record]] = {}
+    order = iter(wanted)
+    turn: str | None = next(order)
+    devices = 0
+
+    def heard(user: str, records: dict[str, Record]) -> None:
+        nonlocal turn, devices, is_begun
+        if not is_begun:
+            writer.begin()  # not before the server has answered once
+            is_begun = True
+        waiting[user] = records
+        while turn in waiting:
+            ready = waiting.pop(turn)
+            writer.write(turn, ready.values())
+            devices += len(ready)
+            turn = next(order, None)
+
+    await read_lists(session, wanted, heard)
+    return devices

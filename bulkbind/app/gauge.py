@@ -1,0 +1,48 @@
+"""What a person wants to know of a sending: how fast it may go, and why it waits."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bulkbind.clock import Clock
+    from bulkbind.engine import Pacer
+
+WORTH_TELLING_S = 1.0
+"""Shorter waits are the pace itself."""
+
+
+class Gauge:
+    """Reads the pacer; the one place that knows how it tells."""
+
+    def __init__(self, pacer: Pacer, clock: Clock, what: str = "binding") -> None:
+        self._pacer = pacer
+        self._clock = clock
+        self.what = what
+        """What is being done: `binding` or `unbinding`."""
+
+    def per_s(self) -> float | None:
+        """Return the requests per second allowed now; None while nobody has set a limit."""
+        return self._pacer.per_s()
+
+    def source(self) -> str:
+        """Return where that comes from."""
+        return self._pacer.source()
+
+    def throttled(self) -> int:
+        """Return how many requests were throttled."""
+        return self._pacer.throttled
+
+    def waits(self) -> str:
+        """Return why nobody sends now, in a few words; empty while somebody may."""
+        closed_s = self._pacer.closed_for_s()
+        if closed_s > WORTH_TELLING_S:
+            until = (self._clock.utc_now() + timedelta(seconds=closed_s)).astimezone()
+            if self._pacer.state.is_away:
+                return f"the endpoint is away, tried again at {until:%H:%M:%S}"
+            why = "cooling down" if self._pacer.state.is_closed else "paced"
+            return f"{why} until {until:%H:%M:%S}"
+        if self._pacer.state.is_closed:
+            return "one request tries whether the gateway is open again"
+        return ""

@@ -1,0 +1,202 @@
+"""`plan`: what `run` would do, and optionally how that compares with the server's lists."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import tempfile
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bulkbind.app.connecting import read_lists
+from bulkbind.app.inputs import named
+from bulkbind.app.outlook import read_plan
+from bulkbind.app.run import Staging, new_session
+from bulkbind.errors import UsageError
+from bulkbind.ledger import Ledger, Outlook, copy_known, reading
+from bulkbind.manifest import digest, open_manifest
+from bulkbind.model import PLANNED, Forecast, Plan
+from bulkbind.report.files import replacing
+from bulkbind.report.plan import as_json
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from bulkbind.app.inputs import Named
+    from bulkbind.app.listener import Listener
+    from bulkbind.app.sending import Session
+    from bulkbind.clock import Clock
+    from bulkbind.engine import StopSignal
+    from bulkbind.ledger.outlook import Wanted
+    from bulkbind.manifest import Manifest
+    from bulkbind.model import Record
+    from bulkbind.settings import Settings
+
+MOST_EXTRAS = 1_000
+
+
+async def plan(
+    manifests: Sequence[str | Path | Named],
+    settings: Settings,
+    *,
+    refresh: bool = False,
+    extra: bool = False,
+    listener: Listener | None = None,
+    stop: StopSignal | None = None,
+    clock: Clock | None = None,
+) -> Plan:
+    """Return what `run` would do with these manifests; nothing is sent and nothing recorded.
+
+    It needs no credentials and waits for no run: what the ledger knows is copied into one of its
+    own, in which the manifests are staged as a run would stage them.
+
+    Args:
+        manifests: As in `run`.
+        settings: As in `run`.
+        refresh: Read the users' lists, too, and compare with those; this needs credentials.
+        extra: With *refresh*: count what is on the server, but not in the manifests.
+        listener: Hears of progress.
+        stop: Set it to stop.
+        clock: For tests.
+
+    Raises: as `run`; UnreadableListError with *refresh*.
+    """
+    if extra and not refresh:
+        raise UsageError("what is extra, only the server knows", hint="add --refresh")
+    session = new_session(settings, listener, stop, clock, asks_server=refresh)
+    with named(manifests) as inputs, tempfile.TemporaryDirectory(prefix="bulkbind-plan-") as folder:
+        opened = [open_manifest(each.path, settings.manifest, each.name) for each in inputs]
+        paths = [each.path for each in inputs]
+        known = await asyncio.to_thread(digest, paths, settings.manifest)
+        path, run, going_on = await _staged(session, opened, paths, known, Path(folder))
+        with reading(path) as db:
+            names = tuple(each.name for each in inputs)
+            found = read_plan(db, run, settings, names, known, going_on=going_on, is_whole=True)
+            if refresh:
+                return await _refreshed(session, Outlook(db, run), found, extra=extra)
+            return found
+
+
+async def _staged(
+    session: Session,
+    manifests: Sequence[Manifest],
+    paths: Sequence[Path],
+    known: str,
+    folder: Path,
+) -> tuple[Path, int, str]:
+    """Return the ledger that shows the run to come, its number, and which run it goes on with."""
+    real = session.settings.ledger_path()
+    endpoint = session.settings.endpoint() if session.settings.api.endpoint else _endpoint_of(real)
+    scratch = folder / "plan.db"
+    await asyncio.to_thread(copy_known, real, scratch, endpoint)
+    ledger = Ledger(scratch, endpoint, session.clock)
+    await ledger.open({})
+    try:
+        unfinished = await ledger.unfinished(known)
+        if unfinished is not None:
+            return real, unfinished[0], unfinished[1]
+        staging = Staging(session, ledger, manifests)
+        return scratch, await staging.stage(known, paths), ""
+    finally:
+        await asyncio.shield(ledger.close())
+
+
+def _endpoint_of(ledger: Path) -> str:
+    """Return whose ledger a file is, where only the file was named."""
+    with reading(ledger) as db:
+        (text,) = db.execute("SELECT value FROM meta WHERE key = 'endpoint'").fetchone()
+    return str(json.loads(text))
+
+
+async def _refreshed(session: Session, outlook: Outlook, before: Plan, *, extra: bool) -> Plan:
+    """Return a plan that follows the server's lists."""
+    comparing = _Comparing(
+        outlook, before, counts_extra=extra, rebind=session.settings.manifest.rebind
+    )
+    await read_lists(session, outlook.user_ids(), comparing.heard)
+    return comparing.plan()
+
+
+class _Comparing:
+    """Counts anew what the lists show otherwise than the ledger."""
+
+    def __init__(self, outlook: Outlook, plan: Plan, *, counts_extra: bool, rebind: bool) -> None:
+        self._outlook = outlook
+        self._plan = plan
+        self._counts_extra = counts_extra
+        self._rebind = rebind
+        self._counts = Counter(plan.counts)
+        self._users = {user: Counter(counts) for user, counts in plan.users.items()}
+        self._extra = 0
+        self._extras: list[dict[str, str]] = []
+
+    def heard(self, user: str, records: dict[str, Record]) -> None:
+        """Compare a user's list with the rows that name the user."""
+        shown = self._users.get(user, Counter())
+        extra = set(records)
+        for row in self._outlook.wanted(user):
+            extra.discard(row.machine_code)
+            word = row.word if self._rebind else _word(row, records.get(row.machine_code))
+            if word != row.word:
+                for counts in (self._counts, shown):
+                    counts[row.word] -= 1
+                    counts[word] += 1
+        if self._counts_extra and extra:
+            self._extra += len(extra)
+            shown["extra"] = len(extra)
+            room = MOST_EXTRAS - len(self._extras)
+            self._extras += [{"user_id": user, "machine_code": c} for c in sorted(extra)[:room]]
+
+    def plan(self) -> Plan:
+        """Return the plan with all that was heard."""
+        return replace(
+            self._plan,
+            counts={word: self._counts[word] for word in PLANNED},
+            users={user: {w: n for w, n in c.items() if n} for user, c in self._users.items()},
+            is_refreshed=True,
+            extra=self._extra if self._counts_extra else None,
+            extras=tuple(self._extras),
+        )
+
+
+def _word(row: Wanted, record: Record | None) -> str:
+    """Return what would become of a row, given its record on the server."""
+    if row.word in ("moved", "failed"):
+        return row.word
+    if record is None:
+        return "missing" if row.word in ("already_bound", "changed") else row.word
+    is_same = (row.device_name, row.device_os) == (record.device_name, record.device_os)
+    return "already_bound" if is_same else "changed"
+
+
+def save_plan(plan: Plan, path: Path) -> None:
+    """Write a plan to a file that `run --plan` takes; mode 0600. Raises: LedgerError."""
+    with replacing(path) as file:
+        json.dump(as_json(plan), file, indent=2, ensure_ascii=False)
+        file.write("\n")
+
+
+def load_plan(path: Path) -> Plan:
+    """Read a plan that `save_plan` wrote. Raises: UsageError if it is none."""
+    try:
+        saved = json.loads(path.read_text(encoding="utf-8"))
+        return Plan(
+            manifests=tuple(saved["manifests"]),
+            counts=dict(saved["counts"]),
+            users={},
+            user_count=0,
+            moved=(),
+            problems=(),
+            forecast=Forecast(0, 0, None, ""),
+            digest=str(saved["digest"]),
+            mark=str(saved["mark"]),
+        )
+    except OSError as error:
+        raise UsageError(f"plan {path} cannot be read: {error.strerror}") from error
+    except (ValueError, LookupError, TypeError) as error:
+        raise UsageError(
+            f"{path} is no plan of bulkbind's",
+            hint="`bulkbind plan MANIFEST --save FILE` makes one",
+        ) from error

@@ -1,0 +1,226 @@
+"""`undo`: takes back what a run has bound, and only that."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bulkbind.app.connecting import client_of, retries_of
+from bulkbind.app.gauge import Gauge
+from bulkbind.app.pacing import pacer_of
+from bulkbind.app.progress import Progress
+from bulkbind.app.run import new_session
+from bulkbind.app.sending import facts_of, held_ledger, holder
+from bulkbind.engine import Parts, Unbinder, draining
+from bulkbind.engine.readback import Readback
+from bulkbind.errors import UsageError
+from bulkbind.ledger import RunReader, UndoReader, find_run, reading
+from bulkbind.logs import bound, logger
+from bulkbind.model import RunState, UnbindKind, UndoPlan, UndoSummary
+from bulkbind.report.undo import write_undo
+
+if TYPE_CHECKING:
+    from bulkbind.app.listener import Listener
+    from bulkbind.app.sending import Session
+    from bulkbind.clock import Clock
+    from bulkbind.engine import Pacer, StopSignal
+    from bulkbind.koodrive import KooDrive
+    from bulkbind.ledger import Ledger
+    from bulkbind.settings import Settings
+
+GOES_ON = (RunState.CONFIRMED, RunState.SENDING, RunState.STOPPED)
+NO_RUN = 0
+"""A run that no row belongs to: what a list clears of doubt is sent by nobody."""
+ALL_ROWS = 2**62
+
+
+@dataclass(frozen=True, slots=True)
+class UndoResult:
+    """How an undo ended."""
+
+    summary: UndoSummary | None
+    """None where nothing was begun."""
+    files: tuple[Path, ...]
+    exit_code: int
+    """As `run`'s."""
+    hint: str = ""
+
+
+async def undo(
+    settings: Settings,
+    run_id: str,
+    *,
+    devices: int | None = None,
+    listener: Listener | None = None,
+    stop: StopSignal | None = None,
+    clock: Clock | None = None,
+) -> UndoResult:
+    """Unbind what a run has bound: the rows `bound` in its report, never `already_bound` ones.
+
+    A device is unbound only if its user's list shows it under the device id that the run got. The
+    run is not gone on with any more: what it had not sent is `withdrawn`. Called again after it
+    was cut off, it goes on; called again later, it tries again what could not be unbound.
+
+    Args:
+        settings: See `bulkbind.settings`.
+        run_id: The run, or the unique beginning of its id.
+        devices: How many devices are meant to be unbound: another number is refused. None: the
+            listener is asked, which refuses by default.
+        listener: Hears of progress and is asked.
+        stop: Set it to stop and drain.
+        clock: For tests.
+
+    Raises: UsageError (no such run, no lists, another number), LedgerBusyError, LedgerError.
+    """
+    session = new_session(settings, listener, stop, clock)
+    if not settings.doubt.readback:
+        raise UsageError(
+            "undo reads the users' lists before it unbinds anything, and `readback` is off",
+            hint="switch it on; without lists nobody can tell whose binding it is",
+        )
+    with reading(settings.ledger_path(), settings.endpoint()) as db:
+        run = find_run(db, run_id)
+        known_id = RunReader(db, run).run_id()
+    async with held_ledger(session) as ledger:
+        if not await _confirmed(session, ledger, run, known_id, devices):
+            return UndoResult(None, (), 2, "nothing was unbound")
+        with bound(run_id=known_id):
+            await _take_back(session, ledger, run)
+    return await asyncio.to_thread(_result, session, run)
+
+
+async def _confirmed(
+    session: Session, ledger: Ledger, run: int, run_id: str, devices: int | None
+) -> bool:
+    """Return whether so many devices are to be unbound; durable once it is so."""
+    state, to_unbind, in_doubt, moved = await ledger.to_undo(run)
+    if state in GOES_ON:
+        session.listener.notice(f"going on with the undo of run {run_id}, which was not finished")
+        return True
+    found = UndoPlan(run_id, to_unbind, in_doubt, moved)
+    if found.devices and devices is None and not session.listener.confirm_undo(found):
+        return False
+    if found.devices and devices not in (None, found.devices):
+        raise UsageError(
+            f"{devices:,} devices are meant to be unbound, but run {run_id} has {found.devices:,}",
+            hint="nothing was unbound; `bulkbind report` shows what the run bound",
+        )
+    await ledger.begin_undo(run, holder(session.clock))
+    return True
+
+
+async def _take_back(session: Session, ledger: Ledger, run: int) -> None:
+    settings, clock, stop = session.settings, session.clock, session.stop
+    pacer = await pacer_of(session, ledger)
+    client = client_of(session, pacer, await ledger.recall("clock_skew_s"))
+    began = clock.monotonic()
+    session.pulse.follow(lambda: client.requests, lambda: pacer.closed_for_s() > 0)
+    undoing = _Undoing(session, ledger, client, pacer, run)
+    await ledger.start_undo(run)
+    reason = None
+    try:
+        async with client:
+            await draining(
+                undoing.run(),
+                clock,
+                stop,
+                grace_s=settings.send.grace,
+            )
+    finally:
+        reason = stop.reason.text if stop.reason else None
+        facts = facts_of(
+            client,
+            pacer,
+            settings.send,
+            lists=undoing.lists,
+            sending_s=clock.monotonic() - began,
+            backed_off_s=undoing.backed_off_s,
+        )
+        state = await asyncio.shield(ledger.finish_undo(run, reason, facts))
+        logger().info("undo.finished", state=state.value, stopped=reason, **facts)
+
+
+class _Undoing:
+    """The two steps of an undo: doubt is settled first, then bindings are taken back."""
+
+    def __init__(
+        self, session: Session, ledger: Ledger, client: KooDrive, pacer: Pacer, run: int
+    ) -> None:
+        self._session = session
+        self._ledger = ledger
+        self._client = client
+        self._pacer = pacer
+        self._run = run
+        self._retries = retries_of(session, pacer)
+        self.lists = 0
+        """List calls made."""
+
+    @property
+    def backed_off_s(self) -> float:
+        """Seconds that devices have waited for their own trouble to pass, added up."""
+        return self._retries.backed_off_s
+
+    async def run(self) -> None:
+        await self._settle_doubt()
+        rows = await self._ledger.stage_undo(self._run)
+        settings, clock = self._session.settings, self._session.clock
+        gauge = Gauge(self._pacer, clock, "unbinding")
+        progress = Progress(
+            rows, self._session.listener, clock, self._pacer.per_s, log_devices=False
+        )
+        self._session.listener.sending(rows, gauge)
+        logger().info("undo.started", rows=rows, endpoint=settings.endpoint())
+        unbinder = Unbinder(
+            self._client,
+            self._ledger,
+            self._session.stop,
+            self._retries,
+            max_attempts=settings.send.max_attempts,
+            max_wait_s=settings.send.max_wait,
+            on_settled=progress.unbound,
+        )
+        telling = asyncio.create_task(progress.run(), name="progress")
+        try:
+            await unbinder.run(self._run, UnbindKind.UNDO, ALL_ROWS)
+        finally:
+            telling.cancel()
+            self.lists += unbinder.lists
+
+    async def _settle_doubt(self) -> None:
+        """Let the lists tell which of the run's rows in doubt it has bound; none is sent again."""
+        mine = [c for c in await self._ledger.doubts() if self._ledger.is_of(self._run, c.row)]
+        if not mine:
+            return
+        session, settings = self._session, self._session.settings
+        parts = Parts(self._client, self._ledger, self._pacer, session.stop, session.clock)
+        async with asyncio.TaskGroup() as tasks:
+            readback = Readback(
+                parts,
+                self._retries,
+                tasks,
+                NO_RUN,
+                settle_s=settings.doubt.readback_settle,
+                is_enabled=True,
+                max_attempts=settings.send.max_attempts,
+                max_wait_s=settings.send.max_wait,
+            )
+            readback.take_up(mine)
+            readback.start()
+        self.lists += readback.lists
+        await self._ledger.flushed()
+
+
+def _result(session: Session, run: int) -> UndoResult:
+    settings = session.settings
+    with reading(settings.ledger_path(), settings.endpoint()) as db:
+        reader = UndoReader(db, run)
+        summary = reader.summary()
+        assert summary is not None  # it was begun
+        folder = settings.out or Path("bulkbind-report") / summary.run_id
+        files = write_undo(folder, summary, reader.rows(), RunReader(db, run).sources())
+    reason = session.stop.reason
+    if summary.state == RunState.STOPPED and reason is not None:
+        return UndoResult(summary, tuple(files), reason.exit_code, reason.hint)
+    return UndoResult(summary, tuple(files), 1 if summary.needs_person else 0)

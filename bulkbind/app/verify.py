@@ -1,0 +1,114 @@
+"""`verify`: what a run says is bound, compared with the server's lists."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from bulkbind.app.connecting import read_lists
+from bulkbind.app.run import new_session
+from bulkbind.ledger import BoundReader, RunReader, find_run, reading
+
+if TYPE_CHECKING:
+    from bulkbind.app.listener import Listener
+    from bulkbind.clock import Clock
+    from bulkbind.engine import StopSignal
+    from bulkbind.model import Record
+    from bulkbind.settings import Settings
+
+MOST_SHOWN = 10_000
+"""Differences that are told one by one; all are counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One device about which ledger and server differ."""
+
+    kind: str
+    """`missing`, `changed` or `extra`."""
+    user_id: str
+    machine_code: str
+    detail: str
+
+
+@dataclass(slots=True)
+class Verification:
+    """What `verify` found."""
+
+    run_id: str
+    users: int = 0
+    devices: int = 0
+    """Devices that the run says are bound."""
+    counts: dict[str, int] = field(
+        default_factory=lambda: {"same": 0, "missing": 0, "changed": 0, "extra": 0}
+    )
+    differences: list[Difference] = field(default_factory=list)
+    """The first of them, in order of user and machine code."""
+
+    @property
+    def exit_code(self) -> int:
+        """0 no difference, 1 some."""
+        return 1 if any(n for kind, n in self.counts.items() if kind != "same") else 0
+
+
+async def verify(
+    settings: Settings,
+    run_id: str,
+    *,
+    listener: Listener | None = None,
+    stop: StopSignal | None = None,
+    clock: Clock | None = None,
+) -> Verification:
+    """Compare the ledger with the server's lists, for the users and devices of a run.
+
+    *missing*: the ledger knows it as bound, the server does not; *changed*: under another device
+    id, name or OS; *extra*: the server has it for one of the run's users, and the ledger does not
+    know it. Nothing is changed. What was undone is not expected any more.
+
+    Args:
+        settings: See `bulkbind.settings`.
+        run_id: The run, or the unique beginning of its id.
+        listener: Not asked anything.
+        stop: Set it to stop.
+        clock: For tests.
+
+    Raises: UsageError, LedgerError, UnreadableListError.
+    """
+    session = new_session(settings, listener, stop, clock)
+    with reading(settings.ledger_path(), settings.endpoint()) as db:
+        run = find_run(db, run_id)
+        reader = BoundReader(db, run)
+        found = Verification(RunReader(db, run).run_id())
+
+        def heard(user: str, records: dict[str, Record]) -> None:
+            found.users += 1
+            for item in reader.of(user):
+                found.devices += 1
+                _compare(found, user, item, records.get(item.machine_code))
+            for code in sorted(records.keys() - reader.known(user)):
+                _differ(found, "extra", user, code, f"device id {records[code].device_id}")
+
+        await read_lists(session, reader.user_ids(), heard)
+    found.differences.sort(key=lambda item: (item.user_id, item.machine_code))
+    return found
+
+
+def _compare(found: Verification, user: str, known: Record, listed: Record | None) -> None:
+    if listed is None:
+        _differ(found, "missing", user, known.machine_code, f"device id {known.device_id}")
+        return
+    parts = [
+        f"{name} is {getattr(listed, key)!r}, by the ledger {getattr(known, key)!r}"
+        for key, name in (("device_id", "device id"), ("device_name", "name"), ("device_os", "OS"))
+        if getattr(listed, key) != getattr(known, key)
+    ]
+    if parts:
+        _differ(found, "changed", user, known.machine_code, "; ".join(parts))
+    else:
+        found.counts["same"] += 1
+
+
+def _differ(found: Verification, kind: str, user: str, code: str, detail: str) -> None:
+    found.counts[kind] += 1
+    if len(found.differences) < MOST_SHOWN:
+        found.differences.append(Difference(kind, user, code, detail))

@@ -1,0 +1,99 @@
+"""What ends a command that takes too long: its deadline, and a watch for one that stands still."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from bulkbind.engine import StopReason
+from bulkbind.settings import duration_words
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from bulkbind.clock import Clock
+    from bulkbind.engine import StopSignal
+    from bulkbind.settings import Settings
+
+LOOKS = 20
+"""How often a watch looks within the time that it allows."""
+
+
+class Pulse:
+    """Says whether a command gets on with its work, and whether it said that it would wait."""
+
+    def __init__(self) -> None:
+        self._batches = 0
+        self._count: Callable[[], int] = lambda: 0
+        self._is_paused: Callable[[], bool] = lambda: False
+
+    def beat(self) -> None:
+        """Say that something was done; may be called from any thread."""
+        self._batches += 1
+
+    def follow(self, count: Callable[[], int], is_paused: Callable[[], bool]) -> None:
+        """Take *count* for a beat whenever it changes; while *is_paused*, none is missed."""
+        self._count = count
+        self._is_paused = is_paused
+
+    def taken(self) -> tuple[int, int]:
+        """Return what changes with every beat."""
+        return self._batches, self._count()
+
+    def is_paused(self) -> bool:
+        """Return whether the run itself announced that nothing is sent now."""
+        return self._is_paused()
+
+
+@asynccontextmanager
+async def time_box(
+    settings: Settings, clock: Clock, stop: StopSignal, pulse: Pulse
+) -> AsyncIterator[None]:
+    """Stop what the block does at the deadline, counted from now, or once it stands still."""
+    watches = [asyncio.create_task(_stall(settings, clock, stop, pulse), name="stall")]
+    if settings.send.deadline is not None:
+        watches.append(
+            asyncio.create_task(_deadline(settings.send.deadline, clock, stop), name="deadline")
+        )
+    try:
+        yield
+    finally:
+        for task in watches:
+            task.cancel()
+        await asyncio.gather(*watches, return_exceptions=True)
+
+
+async def _deadline(seconds: float, clock: Clock, stop: StopSignal) -> None:
+    await clock.sleep(seconds)
+    stop.set(StopReason(f"the deadline of {duration_words(seconds)} has come"))
+
+
+async def _stall(settings: Settings, clock: Clock, stop: StopSignal, pulse: Pulse) -> None:
+    allowed_s = _allowed_s(settings)
+    seen, since = pulse.taken(), clock.monotonic()
+    while not stop.is_set:
+        await clock.sleep(allowed_s / LOOKS)
+        now = clock.monotonic()
+        if pulse.taken() != seen or pulse.is_paused():
+            seen, since = pulse.taken(), now
+        elif now - since >= allowed_s:
+            stop.set(
+                StopReason(
+                    f"nothing was read, sent or settled for {duration_words(allowed_s)}",
+                    hint="look at the disk of ledger and manifest, and at name resolution; "
+                    "--stall says how long a run may stand still",
+                )
+            )
+
+
+def _allowed_s(settings: Settings) -> float:
+    """Return how long nothing may happen: never less than the settings let one step take."""
+    api, send = settings.api, settings.send
+    return max(
+        send.stall,
+        api.timeout + api.connect_timeout,
+        api.list_timeout + api.connect_timeout,
+        2 * send.backoff_cap,
+        2 * settings.doubt.readback_settle,
+    )

@@ -1,0 +1,95 @@
+"""Posts how a command ended to a webhook. The only module of `app` that knows aiohttp."""
+
+from __future__ import annotations
+
+import html
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import aiohttp
+
+from bulkbind.settings import is_loopback, is_shared
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from bulkbind.clock import Clock
+
+TRIES = 3
+PAUSE_S = 2.0
+"""Before the second try; twice as long before the third."""
+MOST_TEXT = 3_000
+"""Characters of the text; chats cut or refuse more."""
+_FINAL = (400, 401, 403, 404, 405, 410, 413)
+"""Answers that another try would not change."""
+
+
+class WebhookError(Exception):
+    """The webhook did not take it. The text holds no part of the address but the host."""
+
+
+async def post(
+    address_file: Path, text: str, summary: Mapping[str, Any], *, timeout_s: float, clock: Clock
+) -> None:
+    """Post `{"text": …, "summary": …}`; the text is what Slack and its likes show.
+
+    Args:
+        address_file: Holds the address alone: https, or http to this machine. It is a secret.
+        text: For a person.
+        summary: For a machine.
+        timeout_s: For each try.
+        clock: For the pauses between tries.
+
+    Raises: WebhookError.
+    """
+    url = _address(address_file)
+    host = urlsplit(url).hostname
+    # Slack takes these three for marks of its own.
+    body = {"text": html.escape(text[:MOST_TEXT], quote=False), "summary": summary}
+    why = ""
+    async with aiohttp.ClientSession(
+        timeout=aiohttp.ClientTimeout(total=timeout_s), cookie_jar=aiohttp.DummyCookieJar()
+    ) as session:
+        for number in range(TRIES):
+            if number:
+                await clock.sleep(PAUSE_S * number)
+            try:
+                # A redirect would carry the secret of the path elsewhere.
+                async with session.post(url, json=body, allow_redirects=False) as answer:
+                    await answer.content.read(1 << 16)
+                    if answer.ok and answer.status < 300:  # noqa: PLR2004  # HTTP's own
+                        return
+                    why = f"HTTP {answer.status}"
+                    if answer.status in _FINAL or answer.status // 100 == 3:  # noqa: PLR2004  # as above
+                        break
+            except TimeoutError:
+                why = f"no answer within {timeout_s:g} s"
+            except (aiohttp.ClientError, OSError) as error:
+                why = type(error).__name__  # its text may hold the address
+    raise WebhookError(f"the webhook at {host} did not take it: {why}")
+
+
+def _address(path: Path) -> str:
+    try:
+        mode = path.stat().st_mode
+        url = path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", None) or type(error).__name__
+        raise WebhookError(f"the webhook's file {path} cannot be read: {why}") from error
+    if is_shared(path, mode):
+        raise WebhookError(f"the webhook's file {path} can be read by others: chmod 600 {path}")
+    if not _is_fit(url):
+        raise WebhookError(f"the webhook's file {path} holds no https address")
+    return url
+
+
+def _is_fit(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return False
+    host = parts.hostname or ""
+    return bool(host) and (
+        parts.scheme == "https" or (parts.scheme == "http" and is_loopback(host))
+    )

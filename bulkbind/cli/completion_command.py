@@ -1,0 +1,35 @@
+"""`bulkbind completion`."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+from click.shell_completion import get_completion_class
+
+from bulkbind.cli.running import explained
+from bulkbind.errors import UsageError
+
+VARIABLE = "_BULKBIND_COMPLETE"
+"""What click asks for; its value is the shell's name and `_complete` or `_source`."""
+
+
+@click.command("completion")
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def command(shell: str) -> None:
+    """Print a script that completes commands, options and run ids in a shell.
+
+    \b
+    bash:  bulkbind completion bash > ~/.local/share/bash-completion/completions/bulkbind
+    zsh:   bulkbind completion zsh > "${fpath[1]}/_bulkbind"
+    fish:  bulkbind completion fish > ~/.config/fish/completions/bulkbind.fish
+    """  # noqa: D301  # click's mark for a block that is not wrapped
+    with explained():
+        kind = get_completion_class(shell)
+        assert kind is not None  # click knows these three
+        root = click.get_current_context().find_root()
+        try:
+            click.echo(kind(root.command, {}, "bulkbind", VARIABLE).source())
+        except RuntimeError as error:  # a bash too old for it
+            raise UsageError(f"completion for {shell}: {error}") from error
+    sys.exit(0)

@@ -1,0 +1,137 @@
+"""The live display: a few lines on a terminal that say how a sending goes, and why it waits."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from typing import TYPE_CHECKING
+
+from rich.console import Console as Terminal, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.segment import Segment
+from rich.table import Table
+from rich.text import Text
+
+from bulkbind.model import Status, UnbindStatus
+from bulkbind.report.plan import span_text
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from bulkbind.app.gauge import Gauge
+    from bulkbind.clock import Clock
+
+SEEN_S = 10.0
+"""The rate shown is that of so many seconds."""
+LAST_PROBLEMS = 3
+REFRESHES_PER_S = 4
+
+_GOOD = (Status.BOUND, Status.ALREADY_BOUND, Status.SKIPPED, UnbindStatus.UNBOUND)
+_DOUBTFUL = (Status.IN_DOUBT, Status.MOVED, UnbindStatus.CHANGED)
+
+
+class LiveDisplay:
+    """Shows one sending from `start` to `stop`; drawn anew for any width of the terminal."""
+
+    def __init__(self, rows: int, gauge: Gauge, clock: Clock, terminal: Terminal) -> None:
+        self._rows = rows
+        self._gauge = gauge
+        self._clock = clock
+        self._counts: dict[str, int] = {}
+        self._problems: deque[str] = deque(maxlen=LAST_PROBLEMS)
+        self._seen: deque[tuple[float, int]] = deque([(clock.monotonic(), 0)])
+        self._terminal = terminal
+        self._width = 0
+        self._lengths: list[int] = []
+        """Of the last frame: the terminal's width, and those of its lines."""
+        self._live = Live(
+            console=terminal,
+            get_renderable=self.shown,
+            refresh_per_second=REFRESHES_PER_S,
+            transient=True,
+            redirect_stdout=False,  # it holds what was asked for
+        )
+
+    def start(self) -> None:
+        """Begin to show it. Log lines and notices are written above it, not through it."""
+        self._live.start()
+
+    def stop(self) -> None:
+        """Take it off the screen."""
+        self._live.stop()
+
+    def settled(self, counts: dict[str, int], problems: Sequence[str]) -> None:
+        """Hear what is durable, and what went wrong with the newest."""
+        self._counts = dict(counts)
+        self._problems.extend(problems)
+
+    def say(self, text: str) -> None:
+        """Write a line above it."""
+        self._terminal.print(Text(text))
+
+    def shown(self) -> Group:
+        """Return what stands on the screen now. Called from rich's thread before each drawing."""
+        frame = self._frame()
+        width = self._terminal.width
+        if width < self._width:
+            # A terminal that became narrower has broken our lines into more, all to be overdrawn.
+            rows = sum(max(1, math.ceil(length / width)) for length in self._lengths)
+            self._live._live_render._shape = (width, rows)  # noqa: SLF001  # rich has no public way
+        lines = self._terminal.render_lines(frame, pad=False)
+        self._width = width
+        self._lengths = [Segment.get_line_length(line) for line in lines]
+        return frame
+
+    def _frame(self) -> Group:
+        done = sum(self._counts.values())
+        rate = self._rate(done)
+        width = self._terminal.width
+        table = Table.grid(padding=(0, 1), expand=True)
+        table.add_column(ratio=1)
+        table.add_column(justify="right", no_wrap=True)
+        percent = f"{100 * done / max(self._rows, 1):.0f} %"
+        table.add_row(
+            ProgressBar(total=max(self._rows, 1), completed=done),
+            Text(f"{done:,} / {self._rows:,}  {percent}"),
+        )
+        lines: list[Table | Text] = [table, self._told_counts(), self._told_pace(done, rate)]
+        if waits := self._gauge.waits():
+            lines.append(_line(f"waiting: {waits}", "yellow", width))
+        lines += [_line(f"! {problem}", "red", width) for problem in self._problems]
+        return Group(*lines)
+
+    def _told_counts(self) -> Text:
+        text = Text()
+        for status, count in self._counts.items():
+            if count:
+                style = "green" if status in _GOOD else "yellow" if status in _DOUBTFUL else "red"
+                text.append(f"{count:,} {status}", style=style)
+                text.append("  ")
+        return text or Text(f"{self._gauge.what} …")
+
+    def _told_pace(self, done: int, rate: float) -> Text:
+        allowed = self._gauge.per_s()
+        told = f"{rate:,.1f}/s"
+        told += f" of {allowed:,.4g}/s ({self._gauge.source()})" if allowed else ", no limit met"
+        left = self._rows - done
+        if rate > 0 and left > 0:
+            told += f"  ·  {span_text(left / rate)} left"
+        return Text(told)
+
+    def _rate(self, done: int) -> float:
+        """Return how many end per second, over the last seconds."""
+        now = self._clock.monotonic()
+        if now - self._seen[-1][0] >= 1 / REFRESHES_PER_S:
+            self._seen.append((now, done))
+        while len(self._seen) > 2 and now - self._seen[1][0] > SEEN_S:  # noqa: PLR2004  # two make a rate
+            self._seen.popleft()
+        since, before = self._seen[0]
+        return (done - before) / (now - since) if now > since else 0.0
+
+
+def _line(text: str, style: str, width: int) -> Text:
+    """Return one line, cut to the terminal's width."""
+    line = Text(text, style=style, no_wrap=True, overflow="ellipsis")
+    line.truncate(width, overflow="ellipsis")
+    return line

@@ -1,0 +1,175 @@
+"""What a plan is made of: what a run would do with each of its rows. Read-only."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import TYPE_CHECKING, NamedTuple
+
+from bulkbind.ledger.bound import user_ids
+from bulkbind.ledger.store import span
+from bulkbind.model import PLANNED
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Iterator
+
+MOST_USERS = 10_000
+"""Users of whom a plan tells, in the order of their ids."""
+MOST_EXAMPLES = 1_000
+
+_WORD = """
+CASE WHEN r.status = 'staged' THEN 'bind'
+     WHEN r.status IN ('claimed', 'in_doubt') THEN 'in_doubt'
+     WHEN r.status IN ('moved', 'duplicate', 'invalid') THEN r.status
+     WHEN r.status IN ('failed', 'withdrawn') THEN 'failed'
+     WHEN r.status = 'skipped' AND EXISTS (
+          SELECT 1 FROM bindings b WHERE b.user_id = r.user_id AND b.machine_code = r.machine_code
+             AND (b.device_name IS NOT r.device_name OR b.device_os IS NOT r.device_os))
+     THEN 'changed' ELSE 'already_bound' END
+"""
+
+
+class Wanted(NamedTuple):
+    """A valid row of a user's, as a list is compared with it."""
+
+    machine_code: str
+    device_name: str | None
+    device_os: str | None
+    word: str
+
+
+class Outlook:
+    """One run that is staged, or goes on, as a plan sees it."""
+
+    def __init__(self, db: sqlite3.Connection, run: int) -> None:
+        self._db = db
+        self._run = run
+
+    def counts(self) -> tuple[dict[str, int], str]:
+        """Return the rows by the words of `PLANNED`, all of them, and the mark.
+
+        The mark is a digest of what would be done with each row, and of what would be moved.
+        """
+        counts = dict.fromkeys(PLANNED, 0)
+        total = hashlib.sha256(str(self.moves()).encode())
+        words = self._db.execute(
+            f"SELECT {_WORD} FROM rows r WHERE r.id BETWEEN ? AND ? ORDER BY r.id",  # noqa: S608  # constants
+            span(self._run),
+        )
+        for (word,) in words:
+            counts[word] += 1
+            total.update(word.encode())
+        return counts, total.hexdigest()
+
+    def user_count(self) -> int:
+        """Return how many users the valid rows name."""
+        found: tuple[int] = self._db.execute(
+            "SELECT count(DISTINCT user_id) FROM rows INDEXED BY rows_device WHERE run = ? "
+            "AND problems IS NULL AND duplicate_of IS NULL",
+            (self._run,),
+        ).fetchone()
+        return found[0]
+
+    def user_ids(self) -> Iterator[str]:
+        """Yield the users of the valid rows, in order."""
+        return user_ids(self._db, self._run)
+
+    def users(self) -> dict[str, dict[str, int]]:
+        """Return the rows of the first users by word."""
+        users: dict[str, dict[str, int]] = {}
+        found = self._db.execute(
+            f"SELECT coalesce(r.user_id, ''), {_WORD}, count(*) FROM rows r "  # noqa: S608  # constants
+            "WHERE r.id BETWEEN ? AND ? GROUP BY 1, 2 ORDER BY 1",
+            span(self._run),
+        )
+        for user, word, count in found:
+            if user not in users and len(users) == MOST_USERS:
+                break
+            users.setdefault(user, {})[word] = count
+        return users
+
+    def wanted(self, user_id: str) -> Iterator[Wanted]:
+        """Yield a user's valid rows, each device once."""
+        found = self._db.execute(
+            f"SELECT r.machine_code, r.device_name, r.device_os, {_WORD} "  # noqa: S608  # constants
+            "FROM rows r INDEXED BY rows_device WHERE r.run = ? AND r.user_id = ? "
+            "AND r.problems IS NULL AND r.duplicate_of IS NULL",
+            (self._run, user_id),
+        )
+        return (Wanted(*row) for row in found)
+
+    def moved(self) -> tuple[dict[str, str], ...]:
+        """Return the first moved rows, with who has the device and who is to get it."""
+        found = self._db.execute(
+            "SELECT r.machine_code, min(b.user_id), r.user_id FROM rows r "
+            "JOIN bindings b ON b.machine_code = r.machine_code AND b.user_id <> r.user_id "
+            "WHERE r.id BETWEEN ? AND ? AND r.status = 'moved' GROUP BY r.id LIMIT ?",
+            (*span(self._run), MOST_EXAMPLES),
+        )
+        return tuple({"machine_code": c, "from": f, "to": t} for c, f, t in found)
+
+    def moves(self) -> int:
+        """Return how many bindings a run with `--move` would take back first."""
+        found: tuple[int] = self._db.execute(
+            "SELECT count(*) FROM unbindings WHERE row BETWEEN ? AND ? AND kind = 'move' "
+            "AND status IN ('staged', 'claimed')",
+            span(self._run),
+        ).fetchone()
+        return found[0]
+
+    def lists(self) -> int:
+        """Return how many list calls there would be: two for doubt, one before unbinding."""
+        found: tuple[int] = self._db.execute(
+            "SELECT 2 * (SELECT count(DISTINCT user_id) FROM rows INDEXED BY rows_open "
+            "WHERE status IN ('claimed', 'in_doubt') AND run = ?1) + "
+            "(SELECT count(DISTINCT user_id) FROM unbindings WHERE row BETWEEN ?2 AND ?3 "
+            "AND kind = 'move' AND status IN ('staged', 'claimed'))",
+            (self._run, *span(self._run)),
+        ).fetchone()
+        return found[0]
+
+    def problems(self, most: int) -> tuple[str, ...]:
+        """Return the first rows that break a rule, one clause each."""
+        found = self._db.execute(
+            "SELECT s.form ->> 'name', r.line, r.detail, r.message FROM rows r "
+            "JOIN sources s ON s.run = r.run AND s.source = r.source "
+            "WHERE r.id BETWEEN ? AND ? AND r.status = 'invalid' ORDER BY r.id LIMIT ?",
+            (*span(self._run), most),
+        )
+        return tuple(f"{name}:{line}: {detail} ({rule})" for name, line, detail, rule in found)
+
+
+class Pace(NamedTuple):
+    """How fast an earlier run went."""
+
+    run_id: str
+    per_s: float
+    source: str
+
+
+def last_pace(db: sqlite3.Connection) -> Pace | None:
+    """Return the newest pace that a run has learned, or else made; None: nothing is known."""
+    found = db.execute(
+        "SELECT run_id, facts FROM runs WHERE state IN ('done', 'stopped') "
+        "ORDER BY run DESC LIMIT 20"
+    ).fetchall()
+    for run_id, text in found:
+        facts = json.loads(text)
+        if facts.get("rate_scope") == "x-user-id":
+            continue  # they are each user's
+        for per_s in ((facts.get("limit") or {}).get("per_s"), facts.get("pace_per_s")):
+            if isinstance(per_s, int | float) and per_s > 0:
+                return Pace(run_id, float(per_s), str(facts.get("pace_from", "learned")))
+    for run_id, text in found:
+        facts = json.loads(text)
+        requests, seconds = facts.get("requests", 0), facts.get("sending_s", 0.0)
+        if requests >= LEAST_REQUESTS and seconds > 0:
+            is_per_user = facts.get("rate_scope") == "x-user-id"
+            why = "each user has a limit" if is_per_user else "no limit was met"
+            return Pace(run_id, requests / seconds, f"as fast as it went; {why}")
+    return None
+
+
+LEAST_REQUESTS = 20
+"""Requests of a run from which its speed says something."""

@@ -1,0 +1,228 @@
+"""Taking bindings back: the transitions of an unbinding.
+
+As in `work`, each function runs inside a transaction of the caller's.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from bulkbind.ledger import staging
+from bulkbind.ledger.store import span
+from bulkbind.model import GONE, RunState, Unbinding, UnbindKind, UnbindStatus
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Mapping, Sequence
+
+_LEFT = "row BETWEEN ? AND ? AND kind = ? AND status IN ('staged', 'claimed')"
+
+
+def begin_undo(db: sqlite3.Connection, run: int, who: Mapping[str, object]) -> None:
+    """Say that a run is to be undone: from now on none of it is sent.
+
+    *who*: `started_at`, `operator`, `host`, `pid`, `version`.
+    """
+    staging.withdraw(db, run, str(who["started_at"]), "the run is undone")
+    db.execute("UPDATE runs SET state = ? WHERE run = ?", (RunState.DONE, run))
+    db.execute(
+        "INSERT INTO undos (run, state, created_at, operator, host, pid, version) "
+        "VALUES (:run, 'confirmed', :started_at, :operator, :host, :pid, :version) "
+        "ON CONFLICT DO UPDATE SET state = 'confirmed', ended_at = NULL, stop_reason = NULL, "
+        "operator = :operator, host = :host, pid = :pid, version = :version",
+        {"run": run, **who},
+    )
+
+
+def stage_undo(db: sqlite3.Connection, run: int) -> int:
+    """Stage whatever the run bound and still has; what could not be unbound is tried again.
+
+    Returns: How many bindings are left to take back.
+    """
+    db.execute(
+        "UPDATE unbindings SET status = 'staged', attempts = 0, detail = '' "
+        "WHERE row BETWEEN ? AND ? AND kind = 'undo' AND status IN ('failed', 'changed')",
+        span(run),
+    )
+    db.execute(
+        "INSERT OR IGNORE INTO unbindings (row, kind, user_id, machine_code, device_id) "
+        "SELECT id, 'undo', user_id, machine_code, device_id FROM rows "
+        "WHERE id BETWEEN ? AND ? AND status = 'bound'",
+        span(run),
+    )
+    return left(db, run, UnbindKind.UNDO)
+
+
+def to_undo(db: sqlite3.Connection, run: int) -> tuple[str, int, int, int]:
+    """Return how an undo stands before it goes on.
+
+    Returns: Its state (empty: never begun); how many bindings the run made and still has; how many
+        of its rows are in doubt; how many of the bindings had been moved from other users.
+    """
+    state = db.execute("SELECT state FROM undos WHERE run = ?", (run,)).fetchone()
+    has = (
+        "status = 'bound' AND NOT EXISTS (SELECT 1 FROM unbindings u WHERE u.row = rows.id "
+        "AND u.kind = 'undo' AND u.status IN ('unbound', 'already_gone'))"
+    )
+    counts = db.execute(
+        f"SELECT count(*) FILTER (WHERE {has}), count(*) FILTER (WHERE status = 'in_doubt'), "  # noqa: S608  # constants
+        f"count(*) FILTER (WHERE {has} AND EXISTS (SELECT 1 FROM unbindings m "
+        "WHERE m.row = rows.id AND m.kind = 'move')) FROM rows WHERE id BETWEEN ? AND ?",
+        span(run),
+    ).fetchone()
+    bound, in_doubt, moved = counts
+    return state[0] if state else "", bound, in_doubt, moved
+
+
+def start_undo(db: sqlite3.Connection, run: int) -> None:
+    """The undo is sending from now on."""
+    db.execute("UPDATE undos SET state = 'sending' WHERE run = ?", (run,))
+
+
+def finish_undo(
+    db: sqlite3.Connection,
+    run: int,
+    moment: str,
+    stop_reason: str | None,
+    facts: Mapping[str, object],
+) -> RunState:
+    """End the undo, and return its last state."""
+    more = is_left(db, run, UnbindKind.UNDO) or is_in_doubt(db, run)
+    state = RunState.STOPPED if more and stop_reason else RunState.DONE
+    db.execute(
+        "UPDATE undos SET state = ?, ended_at = ?, stop_reason = ?, facts = ? WHERE run = ?",
+        (state, moment, stop_reason if more else None, json.dumps(facts), run),
+    )
+    return state
+
+
+def is_in_doubt(db: sqlite3.Connection, run: int) -> bool:
+    """Return whether the server may hold bindings of a run that the ledger does not know."""
+    found: tuple[int] = db.execute(
+        "SELECT EXISTS (SELECT 1 FROM rows INDEXED BY rows_open "
+        "WHERE status IN ('claimed', 'in_doubt') AND run = ?)",
+        (run,),
+    ).fetchone()
+    return bool(found[0])
+
+
+def is_left(db: sqlite3.Connection, run: int, kind: UnbindKind) -> bool:
+    """Return whether a run has bindings left to take back."""
+    found: tuple[int] = db.execute(
+        f"SELECT EXISTS (SELECT 1 FROM unbindings WHERE {_LEFT})",  # noqa: S608  # constants
+        (*span(run), kind),
+    ).fetchone()
+    return bool(found[0])
+
+
+def left(db: sqlite3.Connection, run: int, kind: UnbindKind) -> int:
+    """Return how many bindings a run has left to take back."""
+    found: tuple[int] = db.execute(
+        f"SELECT count(*) FROM unbindings WHERE {_LEFT}",  # noqa: S608  # constants
+        (*span(run), kind),
+    ).fetchone()
+    return found[0]
+
+
+def next_rows(db: sqlite3.Connection, run: int, kind: UnbindKind, most: int) -> int | None:
+    """Return the last row of the next *most* that have something to take back, None if none has."""
+    found: tuple[int | None] = db.execute(
+        f"SELECT max(row) FROM (SELECT row FROM unbindings WHERE {_LEFT} ORDER BY row LIMIT ?)",  # noqa: S608  # constants
+        (*span(run), kind, most),
+    ).fetchone()
+    return found[0]
+
+
+def users(db: sqlite3.Connection, run: int, kind: UnbindKind, last: int) -> list[str]:
+    """Return the users, in order, who have something to be taken back by rows up to *last*."""
+    found = db.execute(
+        "SELECT DISTINCT user_id FROM unbindings INDEXED BY unbindings_open "
+        "WHERE status IN ('staged', 'claimed') AND kind = ? AND row BETWEEN ? AND ? "
+        "ORDER BY user_id",
+        (kind, span(run)[0], last),
+    )
+    return [row[0] for row in found]
+
+
+def open_of(
+    db: sqlite3.Connection, run: int, kind: UnbindKind, user_id: str, last: int
+) -> list[Unbinding]:
+    """Return what is to be taken back from a user by rows up to *last*."""
+    found = db.execute(
+        "SELECT row, user_id, machine_code, device_id, status "
+        "FROM unbindings INDEXED BY unbindings_open "
+        "WHERE status IN ('staged', 'claimed') AND kind = ? AND user_id = ? "
+        "AND row BETWEEN ? AND ? ORDER BY row",
+        (kind, user_id, span(run)[0], last),
+    )
+    return [
+        Unbinding(row, kind, user, code, device, was_sent=status == UnbindStatus.CLAIMED)
+        for row, user, code, device, status in found
+    ]
+
+
+def claim(db: sqlite3.Connection, items: Sequence[Unbinding]) -> None:
+    """Say that requests for these may leave from now on."""
+    _mark(db, items, "claimed")
+
+
+def release(db: sqlite3.Connection, items: Sequence[Unbinding]) -> None:
+    """Say that no request for these has left."""
+    _mark(db, items, "staged")
+
+
+def _mark(db: sqlite3.Connection, items: Sequence[Unbinding], status: str) -> None:
+    db.executemany(
+        "UPDATE unbindings SET status = ? WHERE row = ? AND kind = ? AND user_id = ?",
+        [(status, item.row, item.kind, item.user_id) for item in items],
+    )
+
+
+def settle(db: sqlite3.Connection, items: Sequence[Unbinding], moment: str) -> None:
+    """Write down how unbindings ended; what is gone is no binding any more."""
+    db.executemany(
+        "UPDATE unbindings SET status = ?, attempts = ?, http_status = ?, code = ?, message = ?, "
+        "trace_id = ?, settled_at = ?, detail = ? WHERE row = ? AND kind = ? AND user_id = ?",
+        [(*_outcome(item, moment), item.row, item.kind, item.user_id) for item in items],
+    )
+    gone = [item for item in items if item.status in GONE]
+    db.executemany(
+        "DELETE FROM bindings WHERE user_id = ? AND machine_code = ? AND device_id = ?",
+        [(item.user_id, item.machine_code, item.device_id) for item in gone],
+    )
+    moved = [(item.row,) for item in items if item.kind is UnbindKind.MOVE]
+    db.executemany(_SEND_MOVED, moved)
+    db.executemany(_KEEP_MOVED, moved)
+
+
+def _outcome(item: Unbinding, moment: str) -> tuple[object, ...]:
+    last = item.last
+    return (
+        item.status,
+        item.attempts,
+        last.http_status if last else None,
+        last.code if last else "",
+        last.message if last else "",
+        last.trace_id if last else "",
+        moment,
+        item.detail,
+    )
+
+
+# In the same transaction as the end of the last unbinding: between the two steps of a move the
+# device is staged, and any start of the run sends it.
+_SEND_MOVED = """
+UPDATE rows SET status = 'staged', message = '', detail = ''
+ WHERE id = ? AND status = 'moved' AND NOT EXISTS (
+       SELECT 1 FROM unbindings u
+        WHERE u.row = rows.id AND u.kind = 'move' AND u.status NOT IN ('unbound', 'already_gone'))
+"""
+_KEEP_MOVED = """
+UPDATE rows SET detail = detail || (
+       SELECT '; not moved: ' || u.detail || ' ' || u.message FROM unbindings u
+        WHERE u.row = rows.id AND u.kind = 'move' AND u.status IN ('changed', 'failed') LIMIT 1)
+ WHERE id = ? AND status = 'moved' AND EXISTS (
+       SELECT 1 FROM unbindings u
+        WHERE u.row = rows.id AND u.kind = 'move' AND u.status IN ('changed', 'failed'))
+"""

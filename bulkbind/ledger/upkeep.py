@@ -1,0 +1,221 @@
+"""Upkeep: what is old goes, what is needed to know that a device is bound stays."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+from contextlib import closing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from bulkbind.errors import LedgerError
+from bulkbind.ledger.lock import LedgerLock
+from bulkbind.ledger.reading import RunReader
+from bulkbind.ledger.store import connect, reading, span, transaction
+from bulkbind.ledger.trouble import translated
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+BATCH = 20_000
+"""Rows deleted in one transaction: the log of the ledger stays small, others read beside it."""
+PAYS_FROM = 0.25
+"""Share of the file that must be free before it is written anew."""
+PAYS_FROM_BYTES = 4 << 20
+
+# Neither a run that can go on, nor one with rows in doubt, nor one whose undo is not finished.
+_OLD = """
+SELECT r.run FROM runs r
+ WHERE r.facts ->> 'pruned_at' IS NULL AND coalesce(r.ended_at, r.created_at) < ?
+   AND (r.state = 'done' OR r.superseded_by IS NOT NULL)
+   AND NOT EXISTS (SELECT 1 FROM rows d INDEXED BY rows_open
+                    WHERE d.status IN ('claimed', 'in_doubt') AND d.run = r.run)
+   AND NOT EXISTS (SELECT 1 FROM undos u WHERE u.run = r.run AND u.state <> 'done')
+ ORDER BY r.run
+"""
+_UNNAMED = """
+DELETE FROM runs
+ WHERE facts ->> 'pruned_at' IS NOT NULL AND facts ->> 'pruned_rows' IS NULL
+   AND run NOT IN (SELECT run FROM bindings)
+   AND run NOT IN (SELECT run FROM undos)
+   AND run NOT IN (SELECT superseded_by FROM runs WHERE superseded_by IS NOT NULL)
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pruned:
+    """What went, or would go."""
+
+    runs: int
+    rows: int
+    attempts: int
+    bytes_before: int
+    bytes_after: int
+    is_vacuumed: bool
+    why_not: str = ""
+    """Why the file was not written anew although it would have paid."""
+
+
+def size_of(path: Path) -> int | None:
+    """Return the bytes of a ledger and its log; None where there is none."""
+    if not path.exists():
+        return None
+    files = (path, path.with_name(f"{path.name}-wal"))
+    return sum(file.stat().st_size for file in files if file.exists())
+
+
+def bindings_of(path: Path) -> int | None:
+    """Return how many devices a ledger knows as bound; None where there is none. LedgerError."""
+    if not path.exists():
+        return None
+    with reading(path) as db:
+        found: tuple[int] = db.execute("SELECT count(*) FROM bindings").fetchone()
+    return found[0]
+
+
+def prune(
+    path: Path,
+    endpoint: str,
+    holder: dict[str, Any],
+    *,
+    before: str,
+    now: str,
+    is_trial: bool,
+    on_batch: Callable[[int], None] = lambda _rows: None,
+) -> Pruned:
+    """Delete rows and attempts of runs that ended before a moment, and shrink the file.
+
+    What stays: every binding, every row in doubt, and runs that can go on. What a pruned run bound
+    stays known as bound, but the run can be neither reported nor undone any more.
+
+    Args:
+        path: The ledger.
+        endpoint: Whose it must be.
+        holder: Who works here, for the lock.
+        before: A moment as `iso` writes it.
+        now: The moment of the pruning.
+        is_trial: Delete nothing, count only.
+        on_batch: Hears how many rows are gone so far.
+
+    Raises: LedgerBusyError while a run holds the ledger, LedgerError.
+    """
+    if not path.exists():
+        raise LedgerError(f"there is no ledger {path}", hint="no run has been made yet")
+    real = path.resolve()
+    lock = LedgerLock(real)
+    lock.acquire(holder)
+    try:
+        with closing(connect(real, endpoint)) as db:
+            bytes_before = size_of(real) or 0
+            rows, attempts, runs = _pruned(db, before, now, is_trial=is_trial, on_batch=on_batch)
+            is_vacuumed, why_not = (False, "") if is_trial else _shrunk(db, real)
+            return Pruned(
+                runs=runs,
+                rows=rows,
+                attempts=attempts,
+                bytes_before=bytes_before,
+                bytes_after=size_of(real) or 0,
+                is_vacuumed=is_vacuumed,
+                why_not=why_not,
+            )
+    except sqlite3.Error as error:
+        raise translated(real, error) from error
+    finally:
+        lock.release()
+
+
+def _pruned(
+    db: sqlite3.Connection,
+    before: str,
+    now: str,
+    *,
+    is_trial: bool,
+    on_batch: Callable[[int], None],
+) -> tuple[int, int, int]:
+    """Return how many rows, attempts and runs went."""
+    old = [run for (run,) in db.execute(_OLD, (before,))]
+    # What a prune that was killed had begun.
+    begun = [run for (run,) in db.execute("SELECT run FROM runs WHERE facts ->> 'pruned_rows' = 1")]
+    if is_trial:
+        return (
+            _count(db, [*begun, *old], "rows", "id"),
+            _count(db, [*begun, *old], "attempts", "row"),
+            len(old),
+        )
+    for run in old:
+        _mark(db, run, now)
+    rows = attempts = 0
+    for run in [*begun, *old]:
+        attempts += sum(_deleted(db, run, "attempts", "row"))
+        list(_deleted(db, run, "unbindings", "row"))
+        for deleted in _deleted(db, run, "rows", "id"):
+            rows += deleted
+            on_batch(rows)
+        with transaction(db):
+            db.execute("DELETE FROM sources WHERE run = ?", (run,))
+            db.execute(
+                "UPDATE runs SET facts = json_remove(facts, '$.pruned_rows') WHERE run = ?", (run,)
+            )
+    with transaction(db):
+        db.execute(_UNNAMED)
+    return rows, attempts, len(old)
+
+
+def _mark(db: sqlite3.Connection, run: int, now: str) -> None:
+    """Keep how a run ended in a few words, and say that its rows are on their way out."""
+    summary = RunReader(db, run).summary()
+    facts = {
+        "pruned_at": now,
+        "pruned_rows": 1,
+        "pruned_counts": summary.counts,
+        "pruned_manifests": summary.manifests,
+    }
+    with transaction(db):
+        db.execute(
+            "UPDATE runs SET facts = ?, settings = '{}' WHERE run = ?", (json.dumps(facts), run)
+        )
+
+
+def _deleted(db: sqlite3.Connection, run: int, table: str, key: str) -> Iterator[int]:
+    """Delete a run's rows of a table, batch by batch; yield how many each time."""
+    first, last = span(run)
+    while True:
+        found = db.execute(
+            f"SELECT max(k) FROM (SELECT {key} AS k FROM {table} WHERE {key} BETWEEN ? AND ? "  # noqa: S608  # constants
+            f"ORDER BY {key} LIMIT ?)",
+            (first, last, BATCH),
+        ).fetchone()[0]
+        if found is None:
+            return
+        with transaction(db):
+            deleted = db.execute(
+                f"DELETE FROM {table} WHERE {key} BETWEEN ? AND ?",  # noqa: S608  # constants
+                (first, found),
+            ).rowcount
+        yield deleted
+
+
+def _count(db: sqlite3.Connection, runs: list[int], table: str, key: str) -> int:
+    count = f"SELECT count(*) FROM {table} WHERE {key} BETWEEN ? AND ?"  # noqa: S608  # constants
+    return sum(db.execute(count, span(run)).fetchone()[0] for run in runs)
+
+
+def _shrunk(db: sqlite3.Connection, path: Path) -> tuple[bool, str]:
+    """Write the file anew if that frees much; return whether it was, or why it was not."""
+    free, pages, page_bytes = (
+        db.execute(f"PRAGMA {name}").fetchone()[0]
+        for name in ("freelist_count", "page_count", "page_size")
+    )
+    if free < PAYS_FROM * pages or free * page_bytes < PAYS_FROM_BYTES:
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        return False, ""
+    # The new file, and as much again in the log.
+    needed = 2 * (pages - free) * page_bytes
+    if shutil.disk_usage(path.parent).free < needed:
+        return False, f"to shrink the file takes {needed / 1e6:,.0f} MB of free disk"
+    db.execute("PRAGMA temp_store = FILE")  # not in memory, as for sorting
+    db.execute("VACUUM")
+    db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    return True, ""

@@ -1,0 +1,136 @@
+"""What probably happened to a value on its way here; pure.
+
+Most broken values were right once: a spreadsheet turned a number into `3.56E+14`, a word processor
+put a dash where a hyphen was, somebody typed a Cyrillic letter that looks like a Latin one.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+MOST_DIGITS = 15
+"""Digits of a whole number that a spreadsheet keeps. Source: IEEE 754, binary64."""
+BOOLEANS = frozenset(("TRUE", "FALSE", "True", "False", "true", "false"))
+_SCIENTIFIC = re.compile(r"[+-]?\d+(?:[.,]\d+)?[eE][+-]?\d+", re.ASCII)
+_WHOLE_AS_FLOAT = re.compile(r"\d+[.,]0+", re.ASCII)
+_DATE = re.compile(
+    r"\d{4}-\d{1,2}-\d{1,2}(?:[T ].*)?|\d{1,2}[./-]\d{1,2}[./-]\d{2,4}|\d{1,2}-[A-Za-z]{3}(?:-\d+)?"
+    r"|[A-Za-z]{3}-\d{2}",
+    re.ASCII,
+)
+_ERRORS = frozenset(("#N/A", "#REF!", "#VALUE!", "#NAME?", "#DIV/0!", "#NULL!", "#NUM!"))
+LOST = " (digits lost)"
+"""Stands behind a number whose last digits a spreadsheet lost, so that no rule takes it."""
+_AS_TEXT = "set the column to text, enter the value again and export once more"
+_QUOTES = "‘’‚‛“”„‟«»‹›′″`´"
+_DASHES = "‐‑‒–—―−﹣－"
+_BIDI = "\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+_LOOKS_LIKE = dict(
+    zip(
+        "АВЕЅІЈКМНОРСТУХаеорсухіѕјԁһΑΒΕΖΗΙΚΜΝΟΡΤΥΧονι",
+        "ABESIJKMHOPCTYXaeopcyxisjdhABEZHIKMNOPTYXovi",
+        strict=True,
+    )
+)
+"""Cyrillic and Greek letters that nobody can tell from Latin ones."""
+
+
+def cause_of_value(value: str) -> str:
+    """Return what probably made this of a value, and what to do; empty if nothing is known."""
+    if _SCIENTIFIC.fullmatch(value.removesuffix(LOST)):
+        return f"a spreadsheet wrote a long number in short, and its digits are gone: {_AS_TEXT}"
+    if _WHOLE_AS_FLOAT.fullmatch(value):
+        return f"a program took a whole number for a fraction: {_AS_TEXT}"
+    if _DATE.fullmatch(value):
+        return f"it reads like a date, into which spreadsheets turn what looks like one: {_AS_TEXT}"
+    if value in _ERRORS:
+        return "it is the error of a spreadsheet's formula: mend the formula"
+    wrong = next((character for character in value if not _is_plain(character)), None)
+    return cause_of_character(wrong) if wrong else ""
+
+
+def _is_plain(character: str) -> bool:
+    return " " <= character <= "~"
+
+
+def cause_of_character(character: str) -> str:
+    """Return how a character that is no plain ASCII probably came into a value."""
+    number = ord(character)
+    if 0xDC80 <= number <= 0xDCFF:  # noqa: PLR2004  # how Python escapes a byte it cannot decode
+        return "the file is not UTF-8: --encoding names another one, e.g. cp1252"
+    if character in _LOOKS_LIKE:
+        return f"it looks like the Latin {_LOOKS_LIKE[character]}: type it again"
+    for characters, cause in (
+        ("\xa0\u202f\u2007", "a blank from a web page or a document: type a plain one"),
+        ("\u200b\u200c\u200d\u2060\ufeff\xad", "invisible, copied from a web page: delete it"),
+        (_BIDI, "an invisible mark of the direction of writing: delete it"),
+        (_QUOTES, "a quote that a word processor made: type a plain one, or none"),
+        (_DASHES, "a dash that a word processor made of a hyphen"),
+        ("\ufffd", "the text was read in a wrong encoding before it came here: export it again"),
+    ):
+        if character in characters:
+            return cause
+    category = unicodedata.category(character)
+    if category == "Cc":
+        return "a control character, as scanners and terminals leave it: delete it"
+    if unicodedata.normalize("NFKC", character).isascii():
+        return "a wide or styled form of a plain character: type the plain one"
+    return ""
+
+
+def suspicious(code: str) -> str:
+    """Return why a machine code that keeps the rules is probably not what it was, or nothing."""
+    if _SCIENTIFIC.fullmatch(code):
+        return "reads like a number that a spreadsheet wrote in short"
+    if code in BOOLEANS:
+        return "reads like a spreadsheet's yes or no"
+    return ""
+
+
+class Suspicions:
+    """What is odd about machine codes that keep the rules, seen over a whole file."""
+
+    def __init__(self) -> None:
+        self._odd: dict[str, tuple[int, int, str]] = {}
+        self._padded: dict[int, tuple[int, str]] = {}
+        self._bare: dict[int, tuple[int, int, str]] = {}
+
+    def add(self, codes: Sequence[str], lines: Iterable[int]) -> None:
+        """Look at the machine codes of valid rows, and where they stand."""
+        if min(codes) >= ":" and BOOLEANS.isdisjoint(codes):
+            return  # none begins with a digit, so none is a number
+        for code, line in zip(codes, lines, strict=True):
+            if code.isdecimal():
+                self._number(code, line)
+            elif (code[0] < ":" or code in BOOLEANS) and (why := suspicious(code)):
+                count, first, example = self._odd.get(why, (0, line, code))
+                self._odd[why] = (count + 1, first, example)
+
+    def _number(self, code: str, line: int) -> None:
+        length = len(code)
+        if code[0] == "0":
+            self._padded.setdefault(length, (line, code))
+        else:
+            count, first, example = self._bare.get(length, (0, line, code))
+            self._bare[length] = (count + 1, first, example)
+
+    def notices(self, name: str) -> Iterator[str]:
+        """Yield what the operator should look at."""
+        for why, (count, line, code) in self._odd.items():
+            yield f"{name}: {count:,} machine codes like `{code}` (line {line}): each {why}"
+        for length, (padded_line, padded) in self._padded.items():
+            shorter = [bare for size, bare in self._bare.items() if size < length]
+            if shorter:
+                count = sum(bare[0] for bare in shorter)
+                _, line, code = min(shorter, key=lambda bare: bare[1])
+                yield (
+                    f"{name}: {count:,} machine codes like `{code}` (line {line}) may have lost "
+                    f"leading zeros: others have {length} digits with them, like `{padded}` "
+                    f"(line {padded_line})"
+                )
+                return

@@ -1,0 +1,116 @@
+"""The formats, and how a file's is told: by its name, else by how it begins.
+
+A new format is a module with a class like the others, and a line in `FORMATS`.
+"""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from bulkbind.manifest.csv_reader import CsvManifest
+from bulkbind.manifest.json_reader import JsonManifest
+from bulkbind.manifest.json_values import WrongJsonError, whole_value
+from bulkbind.manifest.jsonl_reader import JsonLinesManifest
+from bulkbind.manifest.xlsx_reader import XlsxManifest
+from bulkbind.manifest.yaml_reader import YamlManifest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from bulkbind.model import CheckedRow, Source
+    from bulkbind.settings import ManifestSettings
+
+PACKED = ".gz"
+_ZIP = b"PK\x03\x04"
+_YAML_STARTS = ("---", "- ", "-\n", "defaults:", "devices:", "%YAML")
+
+
+class Manifest(Protocol):
+    """A file whose rows can be read once, in order."""
+
+    source: Source
+    notices: list[str]
+
+    def rows(self) -> Iterator[CheckedRow]:
+        """Yield every row, checked. Raises: ManifestError if the file cannot be read on."""
+        ...
+
+
+class Opens(Protocol):
+    """Makes a manifest of a file, its source as far as it is known, and its first text."""
+
+    def __call__(
+        self, path: Path, source: Source, head: str, settings: ManifestSettings, /
+    ) -> Manifest:
+        """Raises: ManifestError if the file is not what it should be."""
+        ...
+
+
+class Format(NamedTuple):
+    """A format of manifests."""
+
+    suffixes: tuple[str, ...]
+    opens: Opens
+    is_text: bool = True
+
+
+FORMATS: dict[str, Format] = {
+    "csv": Format((".csv", ".tsv", ".tab", ".txt"), CsvManifest),
+    "xlsx": Format((".xlsx", ".xlsm"), XlsxManifest, is_text=False),
+    "yaml": Format((".yaml", ".yml"), YamlManifest),
+    "jsonl": Format((".jsonl", ".ndjson"), JsonLinesManifest),
+    "json": Format((".json",), JsonManifest),
+}
+SUFFIXES = tuple(suffix for form in FORMATS.values() for suffix in form.suffixes)
+
+
+def is_manifest_name(name: str) -> bool:
+    """Return whether a file in a folder is taken for a manifest: by its name alone."""
+    return PurePath(name.lower().removesuffix(PACKED)).suffix in SUFFIXES
+
+
+def is_workbook(path: Path, head: bytes) -> bool:
+    """Return whether a file is XLSX, whatever its name."""
+    if not head.startswith(_ZIP):
+        return False
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.startswith("xl/workbook") for name in archive.namelist())
+    except (zipfile.BadZipFile, OSError, ValueError, EOFError, NotImplementedError):
+        return PurePath(path).suffix.lower() in FORMATS["xlsx"].suffixes
+
+
+def format_of(name: str, head: str, declared: str | None = None) -> str:
+    """Return the format of a text: as declared, by the file's name, else by how it begins."""
+    if declared and FORMATS[declared].is_text:
+        return declared
+    suffix = PurePath(name.lower().removesuffix(PACKED)).suffix
+    by_name = next((key for key, form in FORMATS.items() if suffix in form.suffixes), None)
+    if by_name not in (None, "json", "xlsx"):
+        assert by_name is not None  # as just seen
+        return by_name
+    begins = head.lstrip()[:1]
+    if begins == "{":
+        return "jsonl" if _begins_with_a_row(head.lstrip()) else "json"
+    if by_name == "json" or (begins == "[" and head.lstrip()[1:].lstrip()[:1] in ("{", "]")):
+        return "json"
+    for line in head.splitlines():
+        if line.strip() and not line.startswith("#"):
+            return "yaml" if (line + "\n").startswith(_YAML_STARTS) else "csv"
+    return "csv"
+
+
+def _begins_with_a_row(text: str) -> bool:
+    """Whether the first line alone is a device, not a document that holds devices."""
+    lines = io.StringIO(text)
+    first = next(lines, "")
+    if next((line for line in lines if line.strip()), "").lstrip().startswith("{"):
+        return True
+    try:
+        value = whole_value(first)
+    except WrongJsonError:
+        return False
+    return not any(isinstance(inner, list | dict) for inner in value.values())

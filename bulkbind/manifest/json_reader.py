@@ -1,0 +1,233 @@
+"""A JSON document, value by value: an array of devices, or an object that holds them."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from bulkbind.errors import ManifestError
+from bulkbind.manifest import columns
+from bulkbind.manifest.bounds import LONGEST_LINE
+from bulkbind.manifest.json_values import WrongJsonError, value_at
+from bulkbind.manifest.lines import open_text, undecodable
+from bulkbind.manifest.rules import printable
+from bulkbind.manifest.tree import Item, Tree
+from bulkbind.model import CheckedRow, Source
+
+if TYPE_CHECKING:
+    import io
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from bulkbind.settings import ManifestSettings
+
+_BLOCK = 1 << 16
+_FORMS = (
+    'a manifest is an array of objects, or {"defaults": {…}, "devices": […]}; where each device '
+    "stands under a key of its own, --map FIELD=@key takes that key"
+)
+_BLANKS = re.compile(r"[ \t\r\n]*")
+
+
+class JsonManifest:
+    """One JSON document.
+
+    Attributes:
+        source: Name and encoding.
+        notices: What the operator should know; complete once the rows have been read.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        source: Source,
+        head: str,  # noqa: ARG002  # as every format is opened
+        settings: ManifestSettings,
+    ) -> None:
+        self._path = path
+        self._tree = Tree(source.name, settings)
+        self.source = Source(source.name, "json", source.encoding, source.bom)
+        self.notices: list[str] = []
+
+    def rows(self) -> Iterator[CheckedRow]:
+        """Yield every device with its line. Raises: ManifestError where the document is broken."""
+        with open_text(self._path, self.source) as file:
+            text = _Text(file, self.source)
+            begins = text.peek()
+            if begins == "[":
+                yield from self._tree.rows(_listed(text), {})
+            elif begins == "{":
+                yield from self._document(text)
+            else:
+                raise text.wrong("the document is no array and no object", hint=_FORMS)
+            if text.peek():
+                raise text.wrong(f"{text.peek()!r} stands behind the end of the document")
+        self.notices += self._tree.notices()
+
+    def _document(self, text: _Text) -> Iterator[CheckedRow]:
+        """An object at the top: `defaults` before `devices`, or devices under their keys."""
+        defaults: dict[str, Any] = {}
+        has_devices = False
+        keys = _Keys(text)
+        first = next(keys, None)
+        if self._tree.is_keyed and first not in (None, "defaults", "devices"):
+            assert first is not None  # as just seen
+            yield from self._tree.rows(_keyed(text, keys, first), {})
+            return
+        key = first
+        while key is not None:
+            begins = text.peek()
+            if key == "devices" and begins == "[":
+                yield from self._tree.rows(_listed(text), defaults)
+            elif key == "devices" and begins == "{" and self._tree.is_keyed:
+                inner = _Keys(text)
+                yield from self._tree.rows(_keyed(text, inner, next(inner, None)), defaults)
+            elif key == "defaults" and begins == "{" and not has_devices:
+                defaults = text.value()
+            elif key in ("defaults", "devices"):
+                raise text.wrong(
+                    "`devices` is an array, and `defaults` an object that stands before it",
+                    hint=_FORMS,
+                )
+            else:
+                text.value()
+                self.notices.append(f"{self.source.name}: key `{printable(key)}` is not used")
+            has_devices |= key == "devices"
+            key = next(keys, None)
+        if not has_devices:
+            raise ManifestError(f"{self.source.name}: no `devices` in it", hint=_FORMS)
+
+
+def _listed(text: _Text) -> Iterator[Item]:
+    """Yield the values of an array."""
+    text.take("[")
+    if text.peek() == "]":
+        text.take("]")
+        return
+    while True:
+        text.peek()
+        line = text.line
+        yield Item(line, text.value())
+        if text.take(",]") == "]":
+            return
+
+
+def _keyed(text: _Text, keys: _Keys, first: str | None) -> Iterator[Item]:
+    """Yield the values of an object, each with its key under `@key`."""
+    key = first
+    while key is not None:
+        line = keys.line
+        node = text.value()
+        yield Item(line, {columns.KEY: key, **node} if isinstance(node, dict) else node)
+        key = next(keys, None)
+
+
+class _Keys:
+    """The keys of an object; whoever asks for the next one has taken the value before."""
+
+    def __init__(self, text: _Text) -> None:
+        self._text = text
+        self._is_first = True
+        self.line = 0
+        """Where the last key stands."""
+
+    def __iter__(self) -> _Keys:
+        return self
+
+    def __next__(self) -> str:
+        text = self._text
+        if self._is_first:
+            text.take("{")
+            if text.peek() == "}":
+                text.take("}")
+                raise StopIteration
+            self._is_first = False
+        elif text.take(",}") == "}":
+            raise StopIteration
+        if text.peek() != '"':
+            raise text.wrong("a key in double quotes is missing")
+        self.line = text.line
+        key: str = text.value()
+        text.take(":")
+        return key
+
+
+class _Text:
+    """The text of a document, of which a part is in memory."""
+
+    def __init__(self, file: io.TextIOWrapper, source: Source) -> None:
+        self._file = file
+        self._source = source
+        self._buffer = ""
+        self._at = 0
+        self._counted = 0
+        self._is_ended = False
+        self.line = 1
+        """The line of the next character, once `peek` has looked at it."""
+
+    def peek(self) -> str:
+        """Return the next character that is no blank, without taking it; empty at the end."""
+        while True:
+            match = _BLANKS.match(self._buffer, self._at)
+            assert match is not None  # it matches nothing, too
+            self._at = match.end()
+            if self._at < len(self._buffer) or not self._more():
+                break
+        self.line += self._buffer.count("\n", self._counted, self._at)
+        self._counted = self._at
+        return self._buffer[self._at : self._at + 1]
+
+    def take(self, allowed: str) -> str:
+        """Take the next character that is no blank. Raises: ManifestError if it is another one."""
+        found = self.peek()
+        if not found or found not in allowed:
+            wanted = " or ".join(f"`{character}`" for character in allowed)
+            shown = f"`{found}`" if found else "the end of the file"
+            raise self.wrong(f"{wanted} is missing; here is {shown}")
+        self._at += 1
+        return found
+
+    def value(self) -> Any:  # noqa: ANN401  # whatever stands there
+        """Take a whole value. Raises: ManifestError if there is none, or it is too long."""
+        self.peek()
+        while True:
+            failed = None
+            end = 0
+            value = None
+            try:
+                value, end = value_at(self._buffer, self._at)
+            except WrongJsonError as error:
+                failed = error
+            # What touches the end of what was read may go on behind it.
+            if failed is None and (end < len(self._buffer) or self._is_ended):
+                self._at = end
+                return value
+            if len(self._buffer) - self._at > LONGEST_LINE:
+                raise self.wrong(
+                    f"a value of more than {LONGEST_LINE:,} characters, or one that is broken"
+                )
+            if not self._more() and failed is not None:
+                raise self._broken(failed)
+
+    def wrong(self, what: str, hint: str = "") -> ManifestError:
+        """Return an error that names the line."""
+        return ManifestError(f"{self._source.name}:{self.line}: {what}", hint=hint)
+
+    def _broken(self, error: WrongJsonError) -> ManifestError:
+        if error.at is None:
+            return self.wrong(str(error))
+        line = self.line + self._buffer.count("\n", self._counted, error.at)
+        column = error.at - self._buffer.rfind("\n", 0, error.at)
+        return ManifestError(f"{self._source.name}:{line}: {error}, character {column} of the line")
+
+    def _more(self) -> bool:
+        """Read on, and forget what was taken; False at the end."""
+        try:
+            block = self._file.read(_BLOCK)
+        except UnicodeDecodeError as error:
+            raise undecodable(self._source, error) from error
+        self.line += self._buffer.count("\n", self._counted, self._at)
+        self._buffer = self._buffer[self._at :] + block
+        self._at = self._counted = 0
+        self._is_ended = not block
+        return bool(block)

@@ -1,0 +1,164 @@
+"""Rows of cells under a header, from CSV and spreadsheets alike."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from bulkbind.errors import ManifestError
+from bulkbind.manifest import columns
+from bulkbind.manifest.bounds import MOST_COLUMNS
+from bulkbind.manifest.checking import Checker, columns_of, four, good_values
+from bulkbind.manifest.rules import printable, trim
+from bulkbind.model import COMES_BACK, OWN_COLUMNS, CheckedRow, Device, Problem, Source
+from bulkbind.settings import FIELDS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from bulkbind.settings import ManifestSettings
+
+BATCH = 128
+"""Rows checked at a time: one broken one makes its whole batch go row by row."""
+_SHAPE = "row: as many cells as the header has columns"
+_COMMENT = "#"
+
+
+class HeaderRow(NamedTuple):
+    """Where a header was found."""
+
+    line: int
+    cells: list[str]
+
+
+def find_header(rows: Sequence[HeaderRow], settings: ManifestSettings) -> HeaderRow | None:
+    """Return the header among the first rows: the one that names most fields, machine_code too.
+
+    Where none does, or where `skip_rows` says how much to leave out, it is the first row that is
+    not blank; None if all are.
+    """
+    filled = [row for row in rows if any(map(str.strip, row.cells))]
+    if not filled:
+        return None
+    if settings.skip_rows is not None:
+        return filled[0]
+    best = max(filled, key=lambda row: columns.named(row.cells, settings.columns))
+    return best if columns.named(best.cells, settings.columns) else filled[0]
+
+
+class Table:
+    """Makes checked rows of cells, and counts what it passes over."""
+
+    def __init__(self, source: Source, line: int, settings: ManifestSettings) -> None:
+        if len(source.header) > MOST_COLUMNS:
+            raise ManifestError(
+                f"{source.name}:{line}: {len(source.header):,} columns; at most {MOST_COLUMNS:,}"
+            )
+        self._source = source
+        self._header = [cell.strip() for cell in source.header]
+        used = columns.positions(
+            source.header,
+            _mapping(settings, source.name),
+            source=source.name,
+            line=line,
+            given={field for field in ("user_id",) if settings.user_id} | set(settings.constants),
+        )
+        self._columns = columns_of(used, settings)
+        self._names = tuple(
+            printable(self._header[at] or f"column {at + 1}") if at is not None else field
+            for field, at in zip(FIELDS, used, strict=True)
+        )
+        self._checker = Checker(cleans=settings.clean == "names")
+        code_at = self._columns[1].at
+        self._code_header = None if code_at is None else self._header[code_at]
+        self._has_comments = 0 not in used and self._header[:1] == [_COMMENT]
+        self._passed_over = dict.fromkeys(("blank lines", "repeated headers", "comment lines"), 0)
+        self._unused = columns.unknown(source.header, [column.at for column in self._columns])
+
+    def rows(self, cells: list[list[str]], lines: Sequence[int]) -> Iterator[CheckedRow]:
+        """Return the rows of some cells; blank rows, repeated headers and comments are passed over.
+
+        Args:
+            cells: Of some rows.
+            lines: Where each of them begins.
+        """
+        values = self._good_values(cells)
+        if values is not None:
+            self._checker.suspicions.add(values[1], lines)  # type: ignore[arg-type]  # it is required
+            devices = map(Device, *values)
+            return map(CheckedRow, lines, cells, devices, zip(*values, strict=True))
+        return self._one_by_one(cells, lines)
+
+    def _one_by_one(self, cells: list[list[str]], lines: Sequence[int]) -> Iterator[CheckedRow]:
+        for line, row in zip(lines, cells, strict=True):
+            kind = self._kind(row)
+            if kind is None:
+                yield self._checked(line, row)
+            else:
+                self._passed_over[kind] += 1
+
+    def notices(self) -> Iterator[str]:
+        """Yield what the operator should know once all rows have been read."""
+        name = self._source.name
+        if self._unused:
+            shown = printable(", ".join(self._unused[:20]))
+            yield f"{name}: columns kept but not sent: {shown}"
+        for kind, count in self._passed_over.items():
+            if count:
+                yield f"{name}: {count:,} {kind} passed over"
+        yield from self._checker.notices(name)
+
+    def _good_values(self, cells: list[list[str]]) -> list[Sequence[str | None]] | None:
+        if self._has_comments or set(map(len, cells)) != {len(self._header)}:
+            return None
+        values = good_values(self._columns, list(zip(*cells, strict=True)), len(cells))
+        return None if values is None or self._code_header in values[1] else values
+
+    def _kind(self, cells: Sequence[str]) -> str | None:
+        """Return what a row is that is none."""
+        if not any(map(str.strip, cells)):
+            return "blank lines"
+        if cells[0].strip() == self._header[0] and list(map(str.strip, cells)) == self._header:
+            return "comment lines" if self._has_comments else "repeated headers"
+        first = cells[0].lstrip()
+        if self._has_comments and first.startswith(_COMMENT):
+            return "comment lines"
+        if first.startswith(_COMMENT) and len(self._header) > 1 and not any(cells[1:]):
+            return "comment lines"
+        return None
+
+    def _checked(self, line: int, cells: list[str]) -> CheckedRow:
+        """A short row lacks its last cells; a longer one is shifted somewhere, unless by blanks."""
+        width = len(self._header)
+        padded = cells + [""] * (width - len(cells))
+        extra = [cell for cell in cells[width:] if cell.strip()]
+        more: tuple[Problem, ...] = ()
+        if extra and not self._is_our_own(cells):
+            shown = printable(self._source.delimiter.join(cells))
+            more = (
+                Problem("row", "row", shown, _SHAPE, f"it has {len(cells)}, the header {width}"),
+            )
+        values = [
+            (trim(padded[column.at]) if column.at is not None else None) or column.fill
+            for column in self._columns
+        ]
+        return self._checker.row(line, cells, four(values), self._names, more)
+
+    def _is_our_own(self, cells: Sequence[str]) -> bool:
+        """Whether a row without header has just the two cells that a report adds."""
+        width = len(self._header)
+        return (
+            not self._source.has_header
+            and len(cells) == width + len(OWN_COLUMNS)
+            and cells[width] in COMES_BACK
+        )
+
+
+def _mapping(settings: ManifestSettings, name: str) -> Mapping[str, str]:
+    """Return field -> column of what is not the same in all rows."""
+    mapping = {k: v for k, v in settings.columns.items() if k not in settings.constants}
+    if columns.KEY in mapping.values():
+        raise ManifestError(
+            f"{name} is a table, whose rows have no key: `{columns.KEY}` is for YAML and JSON",
+            hint="name a column, or its position as #1",
+        )
+    return mapping

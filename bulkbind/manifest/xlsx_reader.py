@@ -1,0 +1,216 @@
+"""XLSX, through python-calamine, an extra; one sheet is in memory while it is read."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+import zipfile
+import zlib
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from bulkbind.errors import ManifestError
+from bulkbind.manifest.bounds import HEADER_WITHIN, LONGEST_CELL, SHEET_BYTES, SHEET_CELLS
+from bulkbind.manifest.damage import LOST, MOST_DIGITS
+from bulkbind.manifest.table import BATCH, HeaderRow, Table, find_header
+from bulkbind.model import CheckedRow, Source
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from bulkbind.settings import ManifestSettings
+
+_REFERENCE = re.compile(rb'<(?:\w+:)?(?:c|row|dimension)\b[^>]{0,200}?\br(?:ef)?="([^"]{1,40})"')
+_CELL = re.compile(rb"([A-Z]{0,3})(\d{1,7})$")
+_ENTITY = re.compile(rb"<!(?:DOCTYPE|ENTITY)", re.IGNORECASE)
+_BLOCK = 1 << 20
+_LETTERS = 26
+
+
+class XlsxManifest:
+    """One sheet of a workbook.
+
+    Attributes:
+        source: Name and header; rows come back as CSV.
+        notices: What the operator should know; complete once the rows have been read.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        source: Source,
+        head: str,  # noqa: ARG002  # as every format is opened
+        settings: ManifestSettings,
+    ) -> None:
+        self._path = path
+        self._name = source.name
+        self._sheet = settings.sheet
+        self.notices: list[str] = []
+        _refuse_bombs(path, source.name)
+        first = [
+            HeaderRow(line, cells)
+            for line, cells in islice(self._cells(), (settings.skip_rows or 0) + HEADER_WITHIN)
+            if line > (settings.skip_rows or 0)
+        ]
+        if settings.header:
+            header: HeaderRow | None = HeaderRow(settings.skip_rows or 0, list(settings.header))
+        else:
+            header = find_header(first, settings)
+        if header is None:
+            raise ManifestError(
+                f"{source.name} is empty: no row of sheet {self._sheet!r} has a cell",
+                hint="--sheet names another one",
+            )
+        self._first_line = header.line
+        width = len(header.cells)
+        while width and not header.cells[width - 1].strip():
+            width -= 1
+        self._width = width
+        self.source = Source(
+            source.name, "xlsx", "utf-8", bom=True, header=tuple(header.cells[:width]),
+            has_header=not settings.header,
+        )  # fmt: skip
+        self._table = Table(self.source, header.line, settings)
+
+    def rows(self) -> Iterator[CheckedRow]:
+        """Yield every row with its number in the sheet. Raises: ManifestError."""
+        cells = ((line, row) for line, row in self._cells() if line > self._first_line)
+        while batch := list(islice(cells, BATCH)):
+            rows = [self._fitted(row) for _, row in batch]
+            yield from self._table.rows(rows, [line for line, _ in batch])
+        self.notices += self._table.notices()
+
+    def _fitted(self, cells: list[str]) -> list[str]:
+        """A sheet is a rectangle: cut what is empty beyond the header."""
+        extra = any(cells[self._width :])
+        return cells if extra else cells[: self._width]
+
+    def _cells(self) -> Iterator[tuple[int, list[str]]]:
+        """Yield number and cells of every row."""
+        try:
+            import python_calamine as calamine  # noqa: PLC0415  # an extra
+        except ImportError as error:
+            raise ManifestError(
+                f"{self._name} is an Excel workbook, and python-calamine is not installed",
+                hint="pip install 'bulkbind[xlsx]', or save the sheet as CSV",
+            ) from error
+        try:
+            with self._path.open("rb") as file:
+                book = calamine.CalamineWorkbook.from_filelike(file)
+                sheet = book.get_sheet_by_name(self._chosen(book.sheet_names))
+                for line, row in enumerate(sheet.iter_rows(), start=1):
+                    yield line, [_text(cell) for cell in row]
+        except (calamine.CalamineError, OSError, ValueError) as error:
+            raise self._unreadable(error) from error
+        except BaseException as error:
+            if type(error).__name__ == "PanicException":  # how a fault in its Rust shows itself
+                raise self._unreadable(error) from error
+            raise
+
+    def _unreadable(self, error: BaseException) -> ManifestError:
+        return ManifestError(
+            f"{self._name}: the workbook cannot be read: {error}",
+            hint="save it again as .xlsx, without a password, or as CSV",
+        )
+
+    def _chosen(self, names: list[str]) -> str:
+        if not names:
+            raise ManifestError(f"{self._name} has no sheet")
+        if self._sheet is None:
+            if len(names) > 1:
+                others = ", ".join(f"`{name}`" for name in names[1:10])
+                self._note(
+                    f"{self._name}: sheet `{names[0]}` is read; --sheet takes another of {others}"
+                )
+            return names[0]
+        if self._sheet in names:
+            return self._sheet
+        if self._sheet.isdecimal() and 0 < int(self._sheet[:6]) <= len(names):
+            return names[int(self._sheet) - 1]
+        shown = ", ".join(f"`{name}`" for name in names[:20])
+        raise ManifestError(
+            f"{self._name} has no sheet {self._sheet!r}", hint=f"its sheets: {shown}, or 1, 2, …"
+        )
+
+    def _note(self, text: str) -> None:
+        if text not in self.notices:
+            self.notices.append(text)
+
+
+def _text(cell: Any) -> str:  # noqa: ANN401  # whatever calamine makes of a cell
+    """Return a cell as a person sees it; a number that lost digits in a form that breaks rules."""
+    if isinstance(cell, str):
+        return cell[: LONGEST_CELL + 1]
+    if isinstance(cell, bool):
+        return "TRUE" if cell else "FALSE"
+    if isinstance(cell, float):
+        return _number(cell)
+    if isinstance(cell, dt.datetime) and cell.time() == dt.time.min:
+        return str(cell.date())
+    return str(cell)
+
+
+def _number(cell: float) -> str:
+    if not cell.is_integer():
+        return repr(cell)
+    return str(int(cell)) if abs(cell) < 10**MOST_DIGITS else f"{cell:.14E}{LOST}"
+
+
+def _refuse_bombs(path: Path, name: str) -> None:
+    """Refuse what would fill the memory: parts, sheets and entities out of all proportion."""
+    try:
+        with zipfile.ZipFile(path) as book:
+            parts = book.infolist()
+            total = sum(part.file_size for part in parts)
+            if total > SHEET_BYTES:
+                raise ManifestError(
+                    f"{name}: the workbook unpacks to {total:,} bytes; at most {SHEET_BYTES:,}",
+                    hint="save the sheet as CSV",
+                )
+            for part in parts:
+                if part.filename.endswith((".xml", ".rels")):
+                    with book.open(part) as file:
+                        _scan(file, name, is_sheet="/worksheets/" in part.filename)
+    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, NotImplementedError,
+            RuntimeError, ValueError) as error:  # fmt: skip
+        raise ManifestError(
+            f"{name}: the workbook is damaged or encrypted: {error}",
+            hint="save it again as .xlsx without a password, or as CSV",
+        ) from error
+
+
+def _scan(file: Any, name: str, *, is_sheet: bool) -> None:  # noqa: ANN401  # a part of a ZIP
+    """Look through a part for entities and for the corner of the sheet."""
+    rest = b""
+    width = height = read = 0
+    while block := file.read(_BLOCK):
+        read += len(block)
+        if read > SHEET_BYTES:
+            raise ManifestError(f"{name}: a part of the workbook is larger than it says")
+        data = rest + block
+        if _ENTITY.search(data):
+            raise ManifestError(
+                f"{name}: the workbook defines XML entities, as no spreadsheet program does",
+                hint="save it again as .xlsx, or as CSV",
+            )
+        if is_sheet:
+            for reference in _REFERENCE.findall(data):
+                corner = _CELL.search(reference)
+                if corner:
+                    width = max(width, _column(corner[1]))
+                    height = max(height, int(corner[2]))
+            if width * height > SHEET_CELLS:
+                raise ManifestError(
+                    f"{name}: a sheet spans {height:,} rows and {width:,} columns, at most "
+                    f"{SHEET_CELLS:,} cells are read",
+                    hint="delete what stands far below or right of the table, or save it as CSV",
+                )
+        rest = data[-256:]
+
+
+def _column(letters: bytes) -> int:
+    number = 0
+    for letter in letters:
+        number = number * _LETTERS + letter - ord("A") + 1
+    return number

@@ -1,0 +1,189 @@
+"""Charts as inline SVG: small, without a script, coloured by the page's own style."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from markupsafe import Markup, escape
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+WIDTH, HEIGHT = 480, 230
+LEFT, RIGHT, TOP, BOTTOM = 52, 10, 12, 34
+_NICE = (1, 2, 2.5, 5, 10)
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """One line, or one filled area, of a chart over time."""
+
+    name: str
+    values: Sequence[float | None]
+    """Evenly spaced; None is a gap."""
+    style: str
+    """A class of the page's style: its colour."""
+    is_area: bool = False
+    is_stepped: bool = False
+
+
+def nice_ceiling(value: float) -> float:
+    """Return the least of 1, 2, 2.5, 5 times a power of ten that is no less than *value*."""
+    if value <= 0 or not math.isfinite(value):
+        return 1.0
+    power = 10.0 ** math.floor(math.log10(value))
+    return next(step * power for step in _NICE if step * power >= value * (1 - 1e-9))
+
+
+def over_time(
+    series: Sequence[Series],
+    times_s: Sequence[float],
+    *,
+    title: str,
+    breaks: Sequence[int] = (),
+    marks: Sequence[int] = (),
+) -> Markup:
+    """Return lines over time.
+
+    Args:
+        series: As many values each as *times_s*.
+        times_s: The moments, from the start.
+        title: What the chart shows, for those who do not see it.
+        breaks: Positions before which the run was stopped for a while.
+        marks: Positions at which something is to be pointed out below the axis.
+    """
+    count = len(times_s)
+    if count == 0:
+        return Markup("")
+    highest = max((v for each in series for v in each.values if v is not None), default=0.0)
+    ceiling = nice_ceiling(highest)
+    plot = _Plot(max(count - 1, 1), ceiling)
+    parts = [*plot.grid(ceiling), *plot.time_axis(times_s)]
+    parts += [plot.drawn(each) for each in series]
+    parts += [
+        f'<line class="break" x1="{plot.x(at - 0.5)}" x2="{plot.x(at - 0.5)}" '
+        f'y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>'
+        for at in breaks
+    ]
+    parts += [
+        f'<rect class="mark" x="{plot.x(at) - 1.5:.1f}" y="{HEIGHT - BOTTOM + 1}" width="3" '
+        'height="5"/>'
+        for at in marks
+    ]
+    return _svg("".join(parts), title)
+
+
+class _Plot:
+    """Turns positions and values into places on the chart."""
+
+    def __init__(self, last: float, ceiling: float) -> None:
+        self._last = last
+        self._ceiling = ceiling
+
+    def x(self, position: float) -> float:
+        return round(LEFT + (WIDTH - LEFT - RIGHT) * position / self._last, 1)
+
+    def y(self, value: float) -> float:
+        share = min(value / self._ceiling, 1.0)
+        return round(HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * share, 1)
+
+    def grid(self, ceiling: float) -> Iterator[str]:
+        for quarter in range(5):
+            value = ceiling * quarter / 4
+            y = self.y(value)
+            yield f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y}" y2="{y}"/>'
+            if quarter % 2 == 0:
+                yield f'<text x="{LEFT - 6}" y="{y + 4}" text-anchor="end">{value:,.4g}</text>'
+
+    def time_axis(self, times_s: Sequence[float]) -> Iterator[str]:
+        count = len(times_s)
+        for place in sorted({0, (count - 1) // 2, count - 1}):
+            anchor = "start" if place == 0 else "end" if place == count - 1 else "middle"
+            yield (
+                f'<text x="{self.x(place)}" y="{HEIGHT - 12}" text-anchor="{anchor}">'
+                f"{clock_text(times_s[place])}</text>"
+            )
+
+    def drawn(self, series: Series) -> str:
+        paths = []
+        for run in _runs(series.values):
+            points = list(self._points(run, is_stepped=series.is_stepped))
+            line = " ".join(f"{x},{y}" for x, y in points)
+            if series.is_area:
+                floor = HEIGHT - BOTTOM
+                first, last = points[0][0], points[-1][0]
+                paths.append(
+                    f'<polygon class="area {series.style}" '
+                    f'points="{first},{floor} {line} {last},{floor}"/>'
+                )
+            paths.append(f'<polyline class="line {series.style}" points="{line}"/>')
+        return "".join(paths)
+
+    def _points(
+        self, run: Sequence[tuple[int, float]], *, is_stepped: bool
+    ) -> Iterator[tuple[float, float]]:
+        before: float | None = None
+        for position, value in run:
+            if is_stepped and before is not None:
+                yield self.x(position), self.y(before)
+            yield self.x(position), self.y(value)
+            before = value
+        if len(run) == 1:  # a point alone is a short line
+            yield self.x(run[0][0] + 0.5), self.y(run[0][1])
+
+
+def _runs(values: Sequence[float | None]) -> Iterator[list[tuple[int, float]]]:
+    """Yield what stands together between gaps, with positions."""
+    run: list[tuple[int, float]] = []
+    for position, value in enumerate(values):
+        if value is not None:
+            run.append((position, value))
+        elif run:
+            yield run
+            run = []
+    if run:
+        yield run
+
+
+def histogram(labels: Sequence[str], counts: Sequence[int], *, title: str) -> Markup:
+    """Return bars, side by side, with some of their labels below."""
+    if not counts:
+        return Markup("")
+    ceiling = nice_ceiling(max(counts))
+    plot = _Plot(len(counts), ceiling)
+    parts = list(plot.grid(ceiling))
+    every = max(1, math.ceil(len(counts) / 6))
+    for position, (label, count) in enumerate(zip(labels, counts, strict=True)):
+        x, y = plot.x(position + 0.08), plot.y(count)
+        width = round(plot.x(position + 0.92) - x, 1)
+        height = round(HEIGHT - BOTTOM - y, 1)
+        parts.append(
+            f'<rect class="bar" x="{x}" y="{y}" width="{width}" height="{height}">'
+            f"<title>{escape(label)}: {count:,}</title></rect>"
+        )
+        if position % every == 0:
+            parts.append(
+                f'<text x="{plot.x(position + 0.5)}" y="{HEIGHT - 12}" text-anchor="middle">'
+                f"{escape(label)}</text>"
+            )
+    return _svg("".join(parts), title)
+
+
+def clock_text(seconds: float) -> str:
+    """Return a moment of a run: `45 s`, `3:20`, `1:02:05`."""
+    whole = round(seconds)
+    if whole < 60:  # noqa: PLR2004  # a minute
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def _svg(inner: str, title: str) -> Markup:
+    # What varies in it are numbers of ours and texts that were escaped above.
+    return Markup(  # noqa: S704  # as above
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}" '
+        f'preserveAspectRatio="xMidYMid meet">{inner}</svg>'
+    )

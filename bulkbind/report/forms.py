@@ -1,0 +1,151 @@
+"""The rows of a run in other forms: JSON lines, Markdown for a ticket, a workbook."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tempfile
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bulkbind.errors import LedgerError, UsageError
+from bulkbind.report.files import replacing
+from bulkbind.report.html import verdict
+from bulkbind.report.tables import COLUMNS, plain_cells, reason_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from bulkbind.model import ResultRow, RunSummary, Source
+
+MOST_MARKDOWN_ROWS = 50
+"""A ticket holds so many; the CSV has all."""
+SHEET_ROWS = 1_000_000
+"""A sheet holds 1,048,576 rows; what is more goes on the next one."""
+_WIDTHS = {"machine_code": 24, "device_id": 22, "message": 40, "detail": 40, "trace_id": 20}
+
+
+def write_jsonl(path: Path, rows: Iterable[ResultRow], sources: Sequence[Source]) -> None:
+    """Write one JSON object a line, keys as the columns of `results.csv`. Raises: LedgerError."""
+    with replacing(path) as file:
+        for row in rows:
+            json.dump(plain_cells(row, sources), file, ensure_ascii=False)
+            file.write("\n")
+
+
+def write_markdown(
+    path: Path, summary: RunSummary, rows: Iterable[ResultRow], sources: Sequence[Source]
+) -> None:
+    """Write what fits a ticket: the verdict, counts, reasons, and the first rows."""
+    with replacing(path) as file:
+        file.write(f"# bulkbind run {summary.run_id}\n\n")
+        file.write(f"**{_plain(verdict(summary)['text'])}**\n\n")
+        names = ", ".join(f"`{_code(name)}`" for name in summary.manifests)
+        file.write(f"{names} · {summary.facts.get('created_at') or ''}\n\n")
+        _write_table(file, ("status", "rows"), summary.counts.items())
+        if summary.reasons:
+            file.write("\n## Reasons\n\n")
+            found = (
+                (r["count"], r["status"], f"{r['code']} {r['message']}".strip(), r["example"])
+                for r in summary.reasons
+            )
+            _write_table(file, ("rows", "status", "reason", "first at"), found)
+        iterator = iter(rows)
+        first = list(islice(iterator, MOST_MARKDOWN_ROWS))
+        if first:
+            file.write("\n## Rows\n\n")
+            shown = (
+                (
+                    f"{sources[row.source].name}:{row.line}",
+                    row.user_id,
+                    row.machine_code,
+                    row.status,
+                    reason_of(row),
+                )
+                for row in first
+            )
+            _write_table(file, ("place", "user", "machine code", "status", "reason"), shown)
+        if next(iterator, None) is not None:
+            file.write(f"\nThese are the first {MOST_MARKDOWN_ROWS}; `results.csv` holds all.\n")
+
+
+def _write_table(file: Any, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:  # noqa: ANN401  # a text file
+    file.write(f"| {' | '.join(header)} |\n|{' --- |' * len(header)}\n")
+    for row in rows:
+        cells = (f"{cell:,}" if isinstance(cell, int) else _plain(str(cell)) for cell in row)
+        file.write(f"| {' | '.join(cells)} |\n")
+
+
+def _plain(text: str) -> str:
+    """Return text that Markdown shows as it is, on one line."""
+    line = re.sub(r"\s+", " ", text).strip()
+    line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"([\\`*_{}\[\]#|!~@])", r"\\\1", line)
+
+
+def _code(text: str) -> str:
+    return re.sub(r"[`\s]+", " ", text)
+
+
+def write_xlsx(path: Path, rows: Iterable[ResultRow], sources: Sequence[Source]) -> None:
+    """Write a workbook, all cells as text: no id loses a digit, no text becomes a formula.
+
+    Raises: UsageError if the extra is not installed, LedgerError if the file cannot be written.
+    """
+    try:
+        import xlsxwriter  # noqa: PLC0415  # an extra
+    except ImportError:
+        raise UsageError(
+            "the XLSX form needs XlsxWriter, which is not installed",
+            hint="pip install 'bulkbind[xlsx]'",
+        ) from None
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        number, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        os.close(number)
+        options = {"constant_memory": True, "strings_to_formulas": False, "strings_to_urls": False}
+        with xlsxwriter.Workbook(temporary, options) as book:
+            _fill(book, rows, sources)
+        os.replace(temporary, path)  # noqa: PTH105  # a plain name from mkstemp
+        temporary = None
+    except (OSError, xlsxwriter.exceptions.XlsxWriterException) as error:
+        raise LedgerError(
+            f"report file {path} cannot be written: {error}", hint="choose another --out"
+        ) from error
+    finally:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+
+
+def _fill(book: Any, rows: Iterable[ResultRow], sources: Sequence[Source]) -> None:  # noqa: ANN401  # an extra's
+    bold = book.add_format({"bold": True})
+    text = book.add_format({"num_format": "@"})
+    sheet: Any = None
+    for number, row in enumerate(_or_none(rows)):
+        at = number % SHEET_ROWS + 1
+        if at == 1:
+            sheet = book.add_worksheet()
+            sheet.freeze_panes(1, 0)
+            for column, name in enumerate(COLUMNS):
+                sheet.set_column(column, column, _WIDTHS.get(name, 14))
+                sheet.write_string(0, column, name, bold)
+        if row is None:
+            return
+        for column, value in enumerate(plain_cells(row, sources).values()):
+            if isinstance(value, int):
+                sheet.write_number(at, column, value)
+            elif value is not None:
+                sheet.write_string(at, column, value, text)
+
+
+def _or_none(rows: Iterable[ResultRow]) -> Iterable[ResultRow | None]:
+    """Yield the rows, or None once where there are none."""
+    is_empty = True
+    for row in rows:
+        is_empty = False
+        yield row
+    if is_empty:
+        yield None

@@ -1,0 +1,135 @@
+"""Metrics of the last run as a textfile for Prometheus' node exporter.
+
+Source: https://prometheus.io/docs/practices/naming/ for the names.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from bulkbind.errors import LedgerError, UsageError
+from bulkbind.model import MEANINGS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+LAST_SUCCESS = "bulkbind_run_last_success_timestamp_seconds"
+_LABELS = ("endpoint", "manifest")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """What is known of a command that has ended."""
+
+    endpoint: str
+    manifest: str
+    """The manifests, or the inbox: two jobs with files of their own do not collide."""
+    exit_code: int
+    took_s: float
+    ended_at: float
+    """Seconds since 1970."""
+    counts: Mapping[str, int]
+    facts: Mapping[str, Any]
+    ledger_bytes: int | None = None
+    bindings: int | None = None
+
+
+def need_metrics() -> None:
+    """Make sure that the library is there. Raises: UsageError."""
+    try:
+        import prometheus_client  # noqa: F401, PLC0415  # an extra
+    except ImportError as error:
+        raise UsageError(
+            "metrics need a library that is not installed", hint="pip install 'bulkbind[metrics]'"
+        ) from error
+
+
+def write_metrics(path: Path, measured: Measured) -> None:
+    """Write the textfile, atomically; it holds no personal data and others can read it.
+
+    Raises: LedgerError if it cannot be written.
+    """
+    from prometheus_client import CollectorRegistry, Gauge, write_to_textfile  # noqa: PLC0415  # an extra
+
+    registry = CollectorRegistry()
+    labels = (measured.endpoint, measured.manifest)
+    for name, help_text, value in _gauges(path, measured):
+        if value is not None:
+            Gauge(name, help_text, _LABELS, registry=registry).labels(*labels).set(value)
+    rows = Gauge(
+        "bulkbind_run_rows", "Rows of the last run by status.", (*_LABELS, "status"),
+        registry=registry,
+    )  # fmt: skip
+    for status in MEANINGS:
+        rows.labels(*labels, status).set(measured.counts.get(status, 0))
+    try:
+        write_to_textfile(str(path), registry)
+    except OSError as error:
+        raise LedgerError(f"metrics {path} cannot be written: {error.strerror or error}") from error
+
+
+def _gauges(path: Path, measured: Measured) -> list[tuple[str, str, float | None]]:
+    facts = measured.facts
+    last = measured.ended_at if measured.exit_code == 0 else _last_success(path, measured)
+    return [
+        ("bulkbind_run_exit_code", "Exit code of the last run.", measured.exit_code),
+        ("bulkbind_run_duration_seconds", "How long the last run took.", measured.took_s),
+        ("bulkbind_run_end_timestamp_seconds", "When the last run ended.", measured.ended_at),
+        (LAST_SUCCESS, "When a run last ended with exit code 0.", last),
+        ("bulkbind_run_requests", "Requests that the last run sent.", facts.get("requests")),
+        (
+            "bulkbind_run_throttled_requests",
+            "Requests of the last run that the gateway answered with 429.",
+            facts.get("requests_throttled"),
+        ),
+        (
+            "bulkbind_run_pace_requests_per_second",
+            "Pace at the end of the last run; missing where no limit was met.",
+            facts.get("pace_per_s"),
+        ),
+        (
+            "bulkbind_run_limit_requests_per_second",
+            "Limit that the gateway told or showed in the last run; missing where it did not.",
+            (facts.get("limit") or {}).get("per_s"),
+        ),
+        (
+            "bulkbind_run_limit_requests_in_flight",
+            "Limit of the gateway on requests in flight; missing where it showed none.",
+            facts.get("limit_in_flight"),
+        ),
+        (
+            "bulkbind_run_paced_seconds",
+            "How long the last run waited to keep to the pace.",
+            facts.get("paced_s"),
+        ),
+        (
+            "bulkbind_run_cooled_seconds",
+            "How long the gateway refused the last run, or was away.",
+            facts.get("cooled_s"),
+        ),
+        (
+            "bulkbind_run_retrying_seconds",
+            "How long devices of the last run waited after trouble of their own, added up.",
+            facts.get("retrying_s"),
+        ),
+        ("bulkbind_ledger_size_bytes", "Size of the ledger's files.", measured.ledger_bytes),
+        ("bulkbind_ledger_bindings", "Devices known as bound.", measured.bindings),
+    ]
+
+
+def _last_success(path: Path, measured: Measured) -> float | None:
+    """Return the moment that the file told before; a run that failed does not change it."""
+    from prometheus_client.parser import text_string_to_metric_families  # noqa: PLC0415  # an extra
+
+    wanted = {"endpoint": measured.endpoint, "manifest": measured.manifest}
+    try:
+        families = list(text_string_to_metric_families(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return None
+    for family in families:
+        for sample in family.samples:
+            if sample.name == LAST_SUCCESS and sample.labels == wanted:
+                return float(sample.value)
+    return None

@@ -1,0 +1,125 @@
+"""A plan: as lines for a person, and as JSON for machines."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from bulkbind.model import EXTRA, PLANNED, Forecast, Plan
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+MOST_USERS = 20
+MOST_MOVED = 10
+_MINUTE_S, _HOUR_S = 60, 3600
+
+
+def as_json(plan: Plan) -> dict[str, Any]:
+    """Return a plan as `plan --json` prints it, and `--save` keeps it."""
+    forecast = plan.forecast
+    shown: dict[str, Any] = {
+        "version": 1,
+        "manifests": list(plan.manifests),
+        "rows": plan.rows,
+        "counts": plan.counts | ({} if plan.extra is None else {"extra": plan.extra}),
+        "users": plan.users,
+        "user_count": plan.user_count,
+        "moved": list(plan.moved),
+        "extra": list(plan.extras),
+        "problems": list(plan.problems),
+        "forecast": {
+            "calls": forecast.calls,
+            "binds": forecast.binds,
+            "lists": forecast.lists,
+            "unbinds": forecast.unbinds,
+            "per_s": forecast.per_s,
+            "source": forecast.source,
+            "seconds": None if forecast.seconds is None else round(forecast.seconds, 1),
+        },
+        "going_on": plan.going_on or None,
+        "refreshed": plan.is_refreshed,
+        "digest": plan.digest,
+        "mark": plan.mark,
+    }
+    return shown
+
+
+def as_text(plan: Plan, *, is_brief: bool = False) -> str:
+    """Return a plan as lines; *is_brief*: without users, as before a question."""
+    return "\n".join(_lines(plan, is_brief=is_brief))
+
+
+def _lines(plan: Plan, *, is_brief: bool) -> Iterator[str]:
+    names = ", ".join(plan.manifests)
+    yield f"{names}: {plan.rows:,} rows, {plan.user_count:,} users"
+    if plan.going_on:
+        yield f"run {plan.going_on} of these manifests is not finished: run goes on with it"
+    for word, (mark, meaning) in PLANNED.items():
+        if count := plan.counts.get(word, 0):
+            yield f"  {mark} {count:>9,}  {_meaning(plan, word, meaning)}"
+    if plan.extra is not None:
+        yield f"  {EXTRA[0]} {plan.extra:>9,}  {EXTRA[1]}"
+    yield from _examples(plan)
+    if not is_brief:
+        yield from _users(plan)
+    yield f"forecast: {forecast_text(plan.forecast)}"
+    if plan.is_refreshed and plan.forecast.binds > plan.counts["bind"]:
+        yield (
+            "  (the ledger does not know all that the server has: these are sent, and found bound)"
+        )
+
+
+def _examples(plan: Plan) -> Iterator[str]:
+    for item in plan.moved[:MOST_MOVED]:
+        yield f"    > {item['machine_code']}: {item['from']} -> {item['to']}"
+    if plan.counts.get("moved", 0) > MOST_MOVED:
+        yield f"    … and {plan.counts['moved'] - MOST_MOVED:,} more"
+    for problem in plan.problems:
+        yield f"    ! {problem}"
+    if plan.counts.get("invalid", 0) > len(plan.problems):
+        yield "    … `bulkbind validate` lists every one"
+
+
+def _meaning(plan: Plan, word: str, meaning: str) -> str:
+    if word == "moved" and plan.forecast.unbinds:
+        return "taken from the user who has them, then bound"
+    if plan.is_refreshed and word in ("already_bound", "changed"):
+        return f"{meaning.split(':', maxsplit=1)[0]}, by the server's lists"
+    return meaning
+
+
+def _users(plan: Plan) -> Iterator[str]:
+    if not plan.users:
+        return
+    yield "by user:"
+    width = min(40, max(len(user) for user in list(plan.users)[:MOST_USERS]))
+    marks = {word: mark for word, (mark, _) in PLANNED.items()} | {"extra": EXTRA[0]}
+    for user, counts in list(plan.users.items())[:MOST_USERS]:
+        told = "  ".join(f"{marks[w]} {counts[w]:,}" for w in marks if counts.get(w))
+        yield f"  {user or '(none)':<{width}}  {told}"
+    if len(plan.users) > MOST_USERS:
+        yield f"  … and {len(plan.users) - MOST_USERS:,} more (--json has them)"
+
+
+def forecast_text(forecast: Forecast) -> str:
+    """Return what a run would cost, as one line."""
+    parts = [f"{forecast.binds:,} binds"]
+    parts += [f"{forecast.unbinds:,} unbinds"] if forecast.unbinds else []
+    parts += [f"{forecast.lists:,} lists"] if forecast.lists else []
+    told = f"{forecast.calls:,} calls ({', '.join(parts)})"
+    if not forecast.calls:
+        return "nothing to send"
+    if forecast.seconds is None:
+        return f"{told}; how long that takes is not known: {forecast.source}"
+    rate = f"{forecast.per_s:,.4g}/s ({forecast.source})"
+    return f"{told}, about {span_text(forecast.seconds)} at {rate}"
+
+
+def span_text(seconds: float) -> str:
+    """Return a span for a person: `4 s`, `12 min`, `3 h 20 min`."""
+    if seconds < 2 * _MINUTE_S:
+        return f"{max(seconds, 1):,.0f} s"
+    if seconds < 2 * _HOUR_S:
+        return f"{seconds / _MINUTE_S:,.0f} min"
+    hours, rest = divmod(round(seconds / _MINUTE_S), 60)
+    return f"{hours:,} h {rest} min"

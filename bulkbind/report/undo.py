@@ -1,0 +1,98 @@
+"""An undo: its plan, and how it ended."""
+
+from __future__ import annotations
+
+import csv
+import json
+from typing import TYPE_CHECKING, Any
+
+from bulkbind.model import UNBIND_MEANINGS
+from bulkbind.report.files import replacing
+from bulkbind.report.tables import safe
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+    from bulkbind.model import Source, UndoneRow, UndoPlan, UndoSummary
+
+COLUMNS = (
+    "source",
+    "line",
+    "user_id",
+    "machine_code",
+    "device_id",
+    "status",
+    "http_status",
+    "code",
+    "message",
+    "attempts",
+    "trace_id",
+    "settled_at",
+    "detail",
+)
+_FREE_TEXT = ("source", "device_id", "code", "message", "trace_id", "detail")
+
+
+def plan_as_text(undo: UndoPlan) -> str:
+    """Return what an undo would do, as lines for a person."""
+    lines = [f"undo of run {undo.run_id}:", f"  - {undo.bound:>9,}  bound by this run: to unbind"]
+    if undo.in_doubt:
+        lines.append(
+            f"  … {undo.in_doubt:>9,}  in doubt: looked up, and unbound if this run bound them"
+        )
+    if undo.moved:
+        lines.append(
+            f"  > {undo.moved:>9,}  of them were moved from another user: they do not go back there"
+        )
+    lines.append("what others have bound, before or since, is left alone")
+    return "\n".join(lines)
+
+
+def as_json(summary: UndoSummary) -> dict[str, Any]:
+    """Return a summary as `undo.json` holds it."""
+    return {
+        "run_id": summary.run_id,
+        "state": summary.state,
+        "counts": summary.counts,
+        "in_doubt": summary.in_doubt,
+        **summary.facts,
+    }
+
+
+def as_text(summary: UndoSummary) -> str:
+    """Return how an undo ended, as lines for a person."""
+    total = sum(summary.counts.values())
+    lines = [f"undo of run {summary.run_id}: {summary.state}, {total:,} devices"]
+    lines += [
+        f"  {status:<14}{count:>10,}  {UNBIND_MEANINGS[status]}"
+        for status, count in summary.counts.items()
+    ]
+    if summary.in_doubt:
+        lines.append(
+            f"  {'in_doubt':<14}{summary.in_doubt:>10,}  no list could tell whether they are bound"
+        )
+    if summary.facts.get("stop_reason"):
+        lines.append(f"stopped: {summary.facts['stop_reason']}")
+    return "\n".join(lines)
+
+
+def write_undo(
+    folder: Path, summary: UndoSummary, rows: Iterable[UndoneRow], sources: Sequence[Source]
+) -> list[Path]:
+    """Write `undo.csv` and `undo.json`, each atomically. Raises: LedgerError."""
+    table_file, summary_file = folder / "undo.csv", folder / "undo.json"
+    with replacing(table_file) as file:
+        table = csv.writer(file, lineterminator="\r\n")
+        table.writerow(COLUMNS)
+        for row in rows:
+            cells: dict[str, object] = {name: getattr(row, name) for name in COLUMNS[1:]}
+            cells["source"] = sources[row.source].name
+            cells["http_status"] = "" if row.http_status is None else row.http_status
+            for name in _FREE_TEXT:
+                cells[name] = safe(str(cells[name]))
+            table.writerow([cells[name] for name in COLUMNS])
+    with replacing(summary_file) as file:
+        json.dump(as_json(summary), file, indent=2, ensure_ascii=False)
+        file.write("\n")
+    return [table_file, summary_file]

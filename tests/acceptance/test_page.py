@@ -1,0 +1,297 @@
+"""`report.html` as a browser shows it; skipped where Chromium is absent."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from bulkbind.model import PENDING, ResultRow, RunState, RunSummary, Source, Status
+from bulkbind.report.html import MOST_ROWS, write_html
+from tests.browser import CHROMIUM, DRIVER, axe_core, chromium
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not (CHROMIUM and DRIVER), reason="needs chromium and chromium-driver (apt-get install)"
+    ),
+]
+HOSTILE = (
+    "<script>document.title='owned'</script>",
+    '"><img src=http://127.0.0.1:9/x onerror="document.title=1">',
+    "{{ 7 * 7 }} {% raw %}",
+    "' onmouseover='document.title=1",
+    "</script></style><svg onload=document.title=1>",
+    "javascript:document.title=1",
+    "\u202eevil\u202c \U0001f680 名前",
+)
+KINDS = (Status.FAILED, Status.INVALID, Status.DUPLICATE, PENDING)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Serve one browser for all tests."""
+    with chromium() as opened:
+        yield opened
+
+
+class Rows:
+    """A run of many rows, of which every tenth is bound."""
+
+    def __init__(self, count: int, names: tuple[str, ...] = ("Van",)) -> None:
+        self.count = count
+        self.names = names
+
+    def sources(self):
+        return [Source(f"fleet {self.names[0]}.csv", "csv", "utf-8", bom=False)]
+
+    def status(self, number: int) -> str:
+        return str(Status.BOUND if number % 10 == 0 else KINDS[number % len(KINDS)])
+
+    def rows(self, statuses=()):
+        for number in range(self.count):
+            status = self.status(number)
+            if not statuses or status in statuses:
+                yield self.row(number, status)
+
+    def row(self, number: int, status: str) -> ResultRow:
+        name = self.names[number % len(self.names)]
+        values: dict[str, Any] = {
+            "source": 0,
+            "line": number + 2,
+            "user_id": f"user_{number % 9} {name if name != 'Van' else ''}",
+            "machine_code": f"SN{number}",
+            "device_name": name,
+            "device_os": "Android 15",
+            "status": status,
+            "device_id": "",
+            "create_time": "",
+            "http_status": 200,
+            "code": "13000301",
+            "message": f"space missing {name}",
+            "attempts": number % 4,
+            "trace_id": "a" * 58,
+            "settled_at": "2026-11-23T12:00:01Z",
+            "detail": name,
+            "problems": (),
+            "cells": None,
+        }
+        return ResultRow(**values)
+
+    def users(self, most):
+        return [
+            {"user_id": f"user_{n} {self.names[0]}", "counts": {"failed": 3}, "rows": 3}
+            for n in range(min(9, most))
+        ]
+
+    def user_count(self):
+        return 9
+
+    def attempts(self):
+        return iter(())
+
+    def verdicts(self):
+        return [{"verdict": "Throttled", "code": self.names[0], "count": 12}]
+
+    def summary(self) -> RunSummary:
+        counts: dict[str, int] = {}
+        for number in range(self.count):
+            status = self.status(number)
+            counts[status] = counts.get(status, 0) + 1
+        name = self.names[0]
+        reason = {"status": "failed", "code": "1", "message": name, "count": 3, "detail": name}
+        part = {
+            "step_s": 1.0,
+            "settled": [40, 80, 60, 0, 20],
+            "pace_per_s": [None, 98.0, 98.0, 49.0, 49.0],
+            "throttled": [0, 1, 0, 0, 0],
+            "latency_edges_ms": [10, 20, 40],
+            "latency": [100, 60, 30, 10],
+        }
+        facts = {
+            "created_at": "2026-11-23T12:00:00.000Z",
+            "confirmed_at": "2026-11-23T12:00:02.000Z",
+            "ended_at": "2026-11-23T12:01:00.000Z",
+            "settings": {"endpoint": "https://example.org", "user_id": name},
+            "parts": [part, part],
+            "requests": 321,
+            "requests_throttled": 12,
+            "sending_s": 9.5,
+            "operator": name,
+            "pace_from": name,
+            "pace_per_s": 49.0,
+        }
+        return RunSummary(
+            "20261123-120000-abcd",
+            RunState.DONE,
+            (f"fleet {name}.csv",),
+            counts,
+            ({**reason, "example": "fleet.csv:3"},) if counts else (),
+            facts,
+        )
+
+
+def page_of(tmp_path, count, names=("Van",)):
+    """Write the page of a run and return its path."""
+    run = Rows(count, names)
+    path = tmp_path / "report.html"
+    write_html(path, run, run.summary())
+    return path
+
+
+def shown_rows(browser) -> list[list[str]]:
+    """Return the cells of the rows that are seen."""
+    found: list[list[str]] = browser.run(
+        "return [...document.querySelectorAll('#rows tbody tr')].filter(r => !r.hidden)"
+        ".map(r => [...r.cells].map(c => c.innerText.trim()))"
+    )
+    return found
+
+
+def type_into(browser, text: str) -> None:
+    """Search as a person does."""
+    browser.run(
+        "const find = document.getElementById('find'); find.value = arguments[0];"
+        "find.dispatchEvent(new Event('input'))",
+        text,
+    )
+
+
+@pytest.mark.parametrize("count", [0, 10, 1_000, 100_000])
+def test_the_page_asks_nobody_and_complains_of_nothing(browser, tmp_path, count):
+    """No request leaves it, the console stays empty, and it fits 360 px, whatever the rows."""
+    browser.requests()
+    browser.complaints()
+    page = page_of(tmp_path, count)
+
+    browser.load(page, width=360)
+
+    assert {url for url in browser.requests() if not url.startswith("data:")} == {page.as_uri()}
+    assert browser.complaints() == []
+    assert browser.run("return document.documentElement.scrollWidth <= window.innerWidth")
+    assert page.stat().st_size < 4_000_000
+    assert len(shown_rows(browser)) == min(20, sum(1 for n in range(count) if n % 10))
+
+
+def test_a_large_page_holds_what_needs_a_person_and_points_to_the_rest(browser, tmp_path):
+    """Of 100,000 rows the page has so many as a browser bears, no duplicates, and names the CSV."""
+    browser.load(page_of(tmp_path, 100_000))
+
+    statuses = browser.run(
+        "return [...document.querySelectorAll('#rows tbody tr')].map(r => r.dataset.status)"
+    )
+    assert set(statuses) == {"failed", "invalid", "pending"}
+    assert browser.run("return document.querySelectorAll('#rows tbody tr').length") == MOST_ROWS
+    assert "results.csv beside it holds every row" in browser.run("return document.body.innerText")
+
+
+def test_rows_can_be_searched_narrowed_sorted_and_turned(browser, tmp_path):
+    """All words must be found; a status narrows; a header sorts both ways; pages turn."""
+    browser.load(page_of(tmp_path, 1_000))
+    click = "document.querySelector(arguments[0]).click()"
+
+    assert len(shown_rows(browser)) == 50
+    browser.run(click, "#forth")
+    assert shown_rows(browser)[0][2] == "SN56"
+    type_into(browser, "SPACE sn77")
+    assert {row[2] for row in shown_rows(browser)} == {"SN77", *(f"SN77{n}" for n in range(1, 10))}
+    said = browser.run("return document.getElementById('said').innerText")
+    assert "10 of 10 rows (900 in all)" in said
+    browser.run(
+        "const pick = document.getElementById('pick'); pick.value = 'failed';"
+        "pick.dispatchEvent(new Event('change'))"
+    )
+    assert {row[4] for row in shown_rows(browser)} == {"failed"}
+    browser.run(click, "#rows th:nth-child(3) button")
+    up = [row[2] for row in shown_rows(browser)]
+    browser.run(click, "#rows th:nth-child(3) button")
+    down = [row[2] for row in shown_rows(browser)]
+    assert up == sorted(up, key=lambda code: int(code[2:]))
+    assert down == up[::-1]
+    sorts = (
+        "return [...document.querySelectorAll('#rows th')].map(h => h.getAttribute('aria-sort'))"
+    )
+    assert browser.run(sorts) == [None, None, "descending", None, None, None, None]
+    type_into(browser, "nobody has this")
+    assert shown_rows(browser) == []
+    browser.run(click, "#rows th:nth-child(7) button")
+    type_into(browser, "")
+    assert [int(row[6]) for row in shown_rows(browser)] == [0] * 50
+
+
+def test_the_theme_follows_the_system_and_the_button(browser, tmp_path):
+    """Light and dark by the system's wish, then as the button says; paper is always light."""
+    page = page_of(tmp_path, 10)
+    colour = "return getComputedStyle(document.body).backgroundColor"
+    click = "const b = document.getElementById('theme'); b.click(); return b.innerText"
+
+    browser.load(page, theme="light")
+    light = browser.run(colour)
+    browser.load(page, theme="dark")
+    dark = browser.run(colour)
+    said = browser.run(click)
+    forced = browser.run(colour)
+    browser.media("dark", "print")
+    paper = browser.run(colour)
+    browser.media("light")
+    again = browser.run(click)
+    forced_dark = browser.run(colour)
+
+    assert light != dark
+    assert (said, forced) == ("Theme: light", light)
+    assert (again, forced_dark) == ("Theme: dark", dark)
+    assert paper == "rgb(255, 255, 255)"
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_names_are_text(browser, tmp_path, name):
+    """Whatever stands in names and messages is shown as it is, runs nothing, asks nobody."""
+    browser.requests()
+    browser.complaints()
+    page = page_of(tmp_path, 10, (name,))
+
+    browser.load(page)
+
+    assert browser.run("return document.title").endswith("bulkbind run 20261123-120000-abcd")
+    assert {url for url in browser.requests() if not url.startswith("data:")} == {page.as_uri()}
+    assert browser.complaints() == []
+    assert browser.run("return document.querySelectorAll('img, main script').length") == 0
+    shown = browser.run(
+        "return document.querySelector('#rows tbody tr td:nth-child(4)').textContent"
+    )
+    assert shown == name
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("width", [360, 1280])
+def test_axe_finds_nothing(browser, tmp_path, theme, width):
+    """axe-core finds no violation, contrast and names of controls included."""
+    script = axe_core()
+    if script is None:
+        pytest.skip("needs axe-core (npm install axe-core)")
+    browser.load(page_of(tmp_path, 300), width=width, theme=theme)
+    browser.run(script.read_text(encoding="utf-8"))
+
+    found = browser.driver.execute_async_script(
+        "const done = arguments[0]; axe.run().then(r => done(JSON.stringify(r.violations)))"
+    )
+    told = [
+        (item["id"], [node["html"][:120] for node in item["nodes"][:3]])
+        for item in json.loads(found)
+    ]
+    assert told == []
+
+
+def test_a_keyboard_reaches_everything(browser, tmp_path):
+    """Tab comes to the skip link first, then to every control, in the order in which they stand."""
+    browser.load(page_of(tmp_path, 100))
+
+    order = browser.run(
+        "return [...document.querySelectorAll('a[href], button:not(:disabled), input, select, "
+        "summary, [tabindex]')].filter(e => e.offsetParent !== null || e.className === 'skip')"
+        ".map(e => [e.tagName, e.tabIndex])"
+    )
+    assert order[0][0] == "A"
+    assert {index for _, index in order} == {0}
+    assert {tag for tag, _ in order} >= {"A", "BUTTON", "INPUT", "SELECT", "SUMMARY"}

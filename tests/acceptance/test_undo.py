@@ -1,0 +1,352 @@
+"""Undo, verify, export, status and moves as commands, against a sandbox in a process of its own."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import time
+import urllib.request
+from contextlib import closing
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.asker import stamp
+from tests.kit import (
+    BULKBIND,
+    ask,
+    bulkbind,
+    environment,
+    fleet,
+    ledger_of,
+    read_results,
+    sandbox,
+    sandbox_bindings,
+    statuses,
+    write_csv,
+)
+from tests.undoing import undo_killed
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def run_id_of(folder: Path) -> str:
+    """Return the id of the run whose report stands in a folder."""
+    return str(json.loads((folder / "summary.json").read_text(encoding="utf-8"))["run_id"])
+
+
+def undo_rows(folder: Path) -> list[dict[str, str]]:
+    """Return the rows of `undo.csv`."""
+    with (folder / "undo.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def held(url: str) -> dict[tuple[str, str], str]:
+    """Return the device id of every binding of a sandbox."""
+    return {(r["userId"], r["machineCode"]): r["deviceId"] for r in sandbox_bindings(url)}
+
+
+def delete(url: str, user: str, device_id: str) -> None:
+    """Unbind a device as somebody else would."""
+    headers = {
+        "X-User-Id": user,
+        "Authorization": "Bearer any",
+        "X-Date": stamp(datetime.now(UTC)),  # noqa: TID251  # the sandbox's own clock
+        "X-Traceid": "t" * 58,
+    }
+    address = f"{url}/koodrive/ose/v1/backup/device/{device_id}"
+    request = urllib.request.Request(address, headers=headers, method="DELETE")  # noqa: S310  # loopback
+    with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310  # as above
+        assert json.load(answer)["code"] == 0
+
+
+@pytest.mark.slow
+def test_kills_in_an_undo_take_exactly_the_runs_devices(tmp_path):
+    """Killed three times and gone on with: every device of the run is gone, and nothing else."""
+    found = undo_killed(tmp_path, devices=400, kills=3, rate=150)
+
+    assert found.kills_that_struck == 3
+    assert found.claimed_when_struck >= 3
+    assert found.left_of_the_run == 0
+    assert found.lost_of_others == 0
+    assert found.ledger_bindings_unlike_the_server == 0
+    assert found.exit_code == 0
+    assert found.statuses == {"unbound": 400}
+
+
+@pytest.mark.slow
+def test_undo_leaves_alone_what_is_not_the_runs(tmp_path):
+    """`already_bound` rows stay; a device gone meanwhile, or bound anew, is told and left alone."""
+    rows = fleet(6, users=1)
+    user = rows[0][1]
+    with sandbox(home=tmp_path) as url:
+        manifest = write_csv(tmp_path / "fleet.csv", rows)
+        first = write_csv(tmp_path / "first.csv", rows[:1])
+        common = ("--endpoint", url)
+        # Another ledger binds the first device, so that this one's run finds it bound.
+        elsewhere = ("--ledger", "other.db", "--out", "other")
+        bulkbind("run", first, *common, *elsewhere, home=tmp_path, check=0)
+        time.sleep(3)  # noqa: TID251  # a server's Date has whole seconds: younger might be ours
+        bulkbind("run", manifest, *common, "--out", "report", home=tmp_path, check=0)
+        run_id = run_id_of(tmp_path / "report")
+        before = held(url)
+        delete(url, user, before[user, rows[1][0]])
+        delete(url, user, before[user, rows[2][0]])
+        again = write_csv(tmp_path / "again.csv", rows[2:3])
+        bulkbind("run", again, *common, *elsewhere, home=tmp_path, check=0)
+
+        bulkbind(
+            "undo", run_id, *common, "--yes-unbind", "5", "--out", "report", home=tmp_path, check=1
+        )
+
+        left = held(url)
+        again_rows = undo_rows(tmp_path / "report")
+    told = {row["machine_code"]: row["status"] for row in again_rows}
+    assert told == {
+        rows[1][0]: "already_gone",
+        rows[2][0]: "changed",
+        **{row[0]: "unbound" for row in rows[3:]},
+    }
+    assert set(left) == {(user, rows[0][0]), (user, rows[2][0])}
+    assert left[user, rows[2][0]] != before[user, rows[2][0]]
+    assert "device id" in next(r["detail"] for r in again_rows if r["status"] == "changed")
+
+
+@pytest.mark.slow
+def test_undo_wants_the_number_and_sends_nothing_without(tmp_path):
+    """Off a terminal N must be given and be right: else 2, and not one request is made."""
+    with sandbox(home=tmp_path) as url:
+        manifest = write_csv(tmp_path / "fleet.csv", fleet(7))
+        common = ("--endpoint", url)
+        bulkbind("run", manifest, *common, "--out", "report", home=tmp_path, check=0)
+        run_id = run_id_of(tmp_path / "report")
+        before = ask(f"{url}/sandbox/stats")["requests"]
+
+        without = bulkbind("undo", run_id, *common, home=tmp_path, check=2)
+        wrong = bulkbind("undo", run_id, *common, "--yes-unbind", "8", home=tmp_path, check=2)
+        unknown = bulkbind("undo", "2020", *common, "--yes-unbind", "7", home=tmp_path, check=2)
+
+        assert ask(f"{url}/sandbox/stats")["requests"] == before
+    assert "--yes-unbind 7" in without.stderr
+    assert "8 devices are meant" in wrong.stderr
+    assert "there is no run 2020" in unknown.stderr
+
+
+@pytest.mark.slow
+def test_an_undone_run_is_not_gone_on_with(tmp_path):
+    """A pilot that is undone leaves nothing bound, withdraws the rest, and its report says so."""
+    with sandbox(home=tmp_path) as url:
+        manifest = write_csv(tmp_path / "fleet.csv", fleet(20))
+        common = ("--endpoint", url, "--out", "report")
+        bulkbind("run", manifest, *common, "--first", "8", home=tmp_path, check=3)
+        run_id = run_id_of(tmp_path / "report")
+
+        done = bulkbind(
+            "undo", run_id, *common, "--yes-unbind", "8", "--quiet", home=tmp_path, check=0
+        )
+        bulkbind("report", run_id, *common, home=tmp_path, check=0)
+        undone = statuses(tmp_path / "report")
+        details = {
+            row["detail"] for row in read_results(tmp_path / "report") if row["status"] == "bound"
+        }
+        resumed = bulkbind("resume", *common, home=tmp_path, check=2)
+        again = bulkbind("undo", run_id, *common, home=tmp_path, check=0)
+
+        assert held(url) == {}
+        bulkbind("run", manifest, *common, home=tmp_path, check=0)
+        assert len(held(url)) == 20
+    assert done.stderr == ""
+    assert undone == {"bound": 8, "withdrawn": 12}
+    assert all("unbound again by undo" in detail for detail in details)
+    assert "a run that can go on" in resumed.stderr
+    assert "8  unbound" in again.stderr
+
+
+@pytest.mark.slow
+def test_undo_settles_doubt_first(tmp_path):
+    """What a killed run had sent and not heard of is looked up, and taken back as well."""
+    state = ("--state", "state.jsonl")
+    config = tmp_path / "settings.yaml"
+    config.write_text("readback_settle: 300ms\n", encoding="utf-8")
+    with sandbox(*state, home=tmp_path) as url:
+        # The server's clock is known from here on: without it nothing in doubt is called our own.
+        first = write_csv(tmp_path / "first.csv", [("FIRST1", "user_9", "", "")])
+        bulkbind("run", first, "--endpoint", url, home=tmp_path, check=0)
+    port = url.rpartition(":")[2]
+    with sandbox("--port", port, "--fault", "silence-after=1,count=3", *state, home=tmp_path):
+        manifest = write_csv(tmp_path / "fleet.csv", fleet(3, users=1))
+        common = ("--endpoint", url, "--config", config)
+        started = subprocess.Popen(
+            [*BULKBIND, "run", str(manifest), *map(str, common)],
+            env=environment(tmp_path),
+            cwd=tmp_path,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        until = time.monotonic() + 30
+        while len(held(url)) < 2 and time.monotonic() < until:
+            time.sleep(0.05)  # noqa: TID251  # polling another process
+        os.kill(started.pid, signal.SIGKILL)
+        started.wait(10)
+        assert len(held(url)) >= 2
+        run, _ = json.loads(bulkbind("runs", *common, "--json", home=tmp_path, check=0).stdout)
+        bulkbind("undo", run["run_id"], *common, "--yes-unbind", "0", home=tmp_path, check=2)
+        number = str(_in_doubt(ledger_of(tmp_path, url)))
+
+        bulkbind("undo", run["run_id"], *common, "--yes-unbind", number, home=tmp_path, check=0)
+
+        assert set(held(url)) == {("user_9", "FIRST1")}
+
+
+def _in_doubt(ledger: Path) -> int:
+    with closing(sqlite3.connect(ledger)) as db:
+        query = "SELECT count(*) FROM rows WHERE status IN ('claimed', 'in_doubt')"
+        return int(db.execute(query).fetchone()[0])
+
+
+# --- verify, export, status ----------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_verify_tells_missing_changed_and_extra(tmp_path):
+    """0 while ledger and lists agree; 1 with a line for each difference, and JSON alike."""
+    rows = fleet(5, users=1)
+    user = rows[0][1]
+    with sandbox(home=tmp_path) as url:
+        manifest = write_csv(tmp_path / "fleet.csv", rows)
+        common = ("--endpoint", url)
+        bulkbind("run", manifest, *common, "--out", "report", home=tmp_path, check=0)
+        run_id = run_id_of(tmp_path / "report")
+        same = bulkbind("verify", run_id, *common, home=tmp_path, check=0)
+        before = held(url)
+        for row in rows[:2]:
+            delete(url, user, before[user, row[0]])
+        other = [(rows[1][0], user, "Another name", ""), ("EXTRA1", user, "", "")]
+        elsewhere = ("--ledger", "other.db", "--out", "other")
+        again = write_csv(tmp_path / "again.csv", other)
+        bulkbind("run", again, *common, *elsewhere, home=tmp_path, check=0)
+
+        text = bulkbind("verify", run_id, *common, home=tmp_path, check=1)
+        told = json.loads(
+            bulkbind("verify", run_id, *common, "--json", home=tmp_path, check=1).stdout
+        )
+
+    assert same.stdout == ""
+    assert [line.split(":")[0] for line in text.stdout.splitlines()] == [
+        f"? {user} EXTRA1",
+        f"- {user} {rows[0][0]}",
+        f"~ {user} {rows[1][0]}",
+    ]
+    assert told["counts"] == {"same": 3, "missing": 1, "changed": 1, "extra": 1}
+
+
+@pytest.mark.slow
+def test_export_is_a_manifest(tmp_path):
+    """What is exported for some users, run against the same server, is skipped or found bound."""
+    with sandbox(home=tmp_path) as url:
+        manifest = write_csv(tmp_path / "fleet.csv", fleet(9, users=3))
+        common = ("--endpoint", url)
+        bulkbind("run", manifest, *common, "--out", "report", home=tmp_path, check=0)
+
+        done = bulkbind("export", "user_2", "user_0", *common, home=tmp_path, check=0)
+        bulkbind("export", "user_0", "--to", "out.csv", *common, home=tmp_path, check=0)
+        bulkbind("plan", "out.csv", *common, "--json", home=tmp_path, check=0)
+        bad = bulkbind("export", "user 0", *common, home=tmp_path, check=2)
+    away = bulkbind("export", "user_0", *common, home=tmp_path, check=3)
+
+    rows = list(csv.DictReader(done.stdout.splitlines()))
+    assert [row["user_id"] for row in rows] == ["user_2"] * 3 + ["user_0"] * 3
+    assert {row["device_name"] for row in rows[:3]} == {"Van 2", "Van 5", "Van 8"}
+    assert (tmp_path / "out.csv").stat().st_mode & 0o777 == 0o600
+    assert "user id 'user 0'" in bad.stderr
+    assert away.stdout == ""
+    assert "the list of user user_0 cannot be read" in away.stderr
+
+
+@pytest.mark.slow
+def test_status_reads_beside_a_running_run(tmp_path):
+    """While a run sends, another shell sees how far it is, and that its process is there."""
+    with sandbox("--limit", "30/s", home=tmp_path) as url:
+        manifest = write_csv(tmp_path / "fleet.csv", fleet(400))
+        common = ("--endpoint", url)
+        started = subprocess.Popen(
+            [*BULKBIND, "run", str(manifest), *common],
+            env=environment(tmp_path),
+            cwd=tmp_path,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            until = time.monotonic() + 30
+            while len(held(url)) < 10 and time.monotonic() < until:
+                time.sleep(0.05)  # noqa: TID251  # polling another process
+            told = json.loads(bulkbind("status", *common, "--json", home=tmp_path, check=0).stdout)
+            text = bulkbind("status", *common, home=tmp_path, check=0)
+        finally:
+            started.kill()
+            started.wait(10)
+        gone = bulkbind("status", *common, home=tmp_path, check=0)
+
+    assert told["state"] == "sending"
+    assert told["is_alive"] is True
+    assert 0 < told["done"] < 400
+    assert told["per_s"] > 0
+    assert "/s in the last minute" in text.stdout
+    assert "cut off: its process" in gone.stdout
+
+
+# --- moves ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kill_after", [None, "unbound"], ids=["through", "killed-between"])
+def test_a_move_is_two_steps_that_survive_a_crash(tmp_path, kill_after):
+    """Moved devices end with their new user alone, also if the run dies between the two steps."""
+    rows = fleet(30, users=3)
+    moved = [(code, "user_new", name, system) for code, _, name, system in rows]
+    with sandbox("--limit", "40/s,on=unbind", home=tmp_path) as url:
+        common = ("--endpoint", url, "--out", "report")
+        bulkbind("run", write_csv(tmp_path / "a.csv", rows), *common, home=tmp_path, check=0)
+        manifest = write_csv(tmp_path / "b.csv", moved)
+        left_alone = bulkbind("run", manifest, *common, home=tmp_path, check=1)
+        not_moved = statuses(tmp_path / "report")
+        planned = bulkbind("plan", manifest, *common[:2], "--move", home=tmp_path, check=0)
+        if kill_after:
+            _kill_while_moving((manifest, *common), tmp_path, url)
+
+        bulkbind("run", manifest, *common, "--move", home=tmp_path, check=0)
+
+        left = held(url)
+        results = read_results(tmp_path / "report")
+    assert not_moved == {"moved": 30}
+    assert "bound to another user" in left_alone.stderr
+    assert f"> {rows[0][0]}: user_0 -> user_new" in planned.stdout
+    assert set(left) == {("user_new", row[0]) for row in rows}
+    assert {row["status"] for row in results} == {"bound"}
+    assert all("moved from user user_" in row["detail"] for row in results)
+
+
+def _kill_while_moving(arguments: tuple[object, ...], home: Path, url: str) -> None:
+    """Start a run that moves, and kill it once some devices are with nobody."""
+    started = subprocess.Popen(
+        [*BULKBIND, "run", *map(str, arguments), "--move"],
+        env=environment(home),
+        cwd=home,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    until = time.monotonic() + 30
+    while len(held(url)) == 30 and time.monotonic() < until:
+        time.sleep(0.01)  # noqa: TID251  # polling another process
+    os.kill(started.pid, signal.SIGKILL)
+    started.wait(10)
+    assert 0 < len(held(url)) < 30

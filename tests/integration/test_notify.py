@@ -1,0 +1,219 @@
+"""Whom a run tells that it has ended: commands and webhooks that work, fail, hang and redirect."""
+
+from __future__ import annotations
+
+import json
+import sys
+from contextlib import asynccontextmanager
+
+import pytest
+from aiohttp import web
+
+from bulkbind.app.ending import Ending
+from bulkbind.app.notify import follow_up
+from bulkbind.settings import EndSettings, Settings
+from tests.kit import FakeClock
+
+SECRET = "T000/B000/very-secret-path"
+
+
+class Hook:
+    """A webhook in this process: answers as planned, then 200."""
+
+    def __init__(self, *planned):
+        self.planned = list(planned)
+        self.bodies = []
+        self.paths = []
+
+    async def answer(self, request):
+        self.paths.append(request.path)
+        self.bodies.append(await request.json())
+        status = self.planned.pop(0) if self.planned else 200
+        headers = {"Location": "/elsewhere"} if status // 100 == 3 else {}
+        return web.Response(status=status, headers=headers)
+
+    @asynccontextmanager
+    async def served(self, tmp_path):
+        """Serve, and yield the file that holds the address."""
+        app = web.Application()
+        app.router.add_post("/{tail:.*}", self.answer)
+        runner = web.AppRunner(app)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        host, port = runner.addresses[0]
+        yield address_file(tmp_path, f"http://{host}:{port}/{SECRET}\n")
+        await runner.cleanup()
+
+
+def address_file(tmp_path, text, mode=0o600):
+    """Return a file that holds an address."""
+    path = tmp_path / "hook"
+    path.write_text(text)
+    path.chmod(mode)
+    return path
+
+
+def ending(exit_code=1, *, is_change=False, text="2 rows of a<b & c need a person"):
+    """Return how some run ended."""
+    return Ending(
+        exit_code=exit_code,
+        about="fleet.csv",
+        text=text,
+        summary={"run_id": "r", "exit_code": exit_code},
+        is_change=is_change,
+    )
+
+
+async def told(given, what=None, **more):
+    """Tell; return what could not be done."""
+    settings = Settings(end=EndSettings(**given, **more))
+    return await follow_up(settings, what or ending(), FakeClock(), 1.0)
+
+
+async def test_a_webhook_gets_text_and_summary(tmp_path):
+    """One post: the text with Slack's own marks escaped, and the JSON beside it."""
+    hook = Hook()
+    async with hook.served(tmp_path) as path:
+        troubles = await told({"notify_url_file": path})
+
+    assert troubles == []
+    assert hook.bodies == [
+        {
+            "text": "2 rows of a&lt;b &amp; c need a person",
+            "summary": {"run_id": "r", "exit_code": 1},
+        }
+    ]
+
+
+@pytest.mark.parametrize(
+    ("planned", "posts", "is_taken"),
+    [
+        ((500, 503), 3, True),
+        ((429,), 2, True),
+        ((500, 500, 500), 3, False),
+        ((404,), 1, False),
+        ((302,), 1, False),
+    ],
+    ids=["comes back", "throttled", "stays away", "unknown", "redirect"],
+)
+async def test_a_webhook_is_tried_three_times(tmp_path, planned, posts, is_taken):
+    """What may pass is tried again; a final no and a redirect are not; no secret is told."""
+    hook = Hook(*planned)
+    async with hook.served(tmp_path) as path:
+        troubles = await told({"notify_url_file": path})
+
+    assert len(hook.bodies) == posts
+    assert set(hook.paths) == {f"/{SECRET}"}
+    assert bool(troubles) != is_taken
+    assert "very-secret" not in "".join(troubles)
+
+
+@pytest.mark.parametrize(
+    ("text", "mode", "why"),
+    [
+        ("http://example.test/x", 0o600, "holds no https address"),
+        ("ftp://127.0.0.1/x", 0o600, "holds no https address"),
+        ("https://", 0o600, "holds no https address"),
+        ("https://[", 0o600, "holds no https address"),
+        ("", 0o600, "holds no https address"),
+        (f"http://127.0.0.1:9/{SECRET}", 0o600, "did not take it: ClientConnectorError"),
+        (f"http://127.0.0.1:9/{SECRET}", 0o644, "can be read by others"),
+    ],
+)
+async def test_an_address_that_will_not_do_is_told_without_it(tmp_path, text, mode, why):
+    """Nothing is sent in clear to another host, and the file must be its owner's only."""
+    [trouble] = await told({"notify_url_file": address_file(tmp_path, text, mode)})
+
+    assert why in trouble
+    assert "very-secret" not in trouble
+
+
+async def test_a_missing_address_file_fails_no_run(tmp_path):
+    """It is a trouble to be told, not an error."""
+    [trouble] = await told({"notify_url_file": tmp_path / "none"})
+
+    assert "cannot be read: No such file" in trouble
+
+
+def script(tmp_path, code):
+    """Return a command that runs Python code."""
+    path = tmp_path / "notify.py"
+    path.write_text(code)
+    return f"{sys.executable} '{path}' 'two words'"
+
+
+async def test_a_command_gets_the_summary_on_its_standard_input(tmp_path, monkeypatch):
+    """With the text in it; words are split without a shell; secrets are not in its environment."""
+    monkeypatch.setenv("BULKBIND_TOKEN", "secret-token")
+    code = (
+        "import json, os, sys; "
+        f"json.dump([sys.argv[1:], json.load(sys.stdin), dict(os.environ)], "
+        f"open({str(tmp_path / 'got')!r}, 'w'))"
+    )
+
+    troubles = await told({"notify_command": script(tmp_path, code)})
+
+    arguments, got, environ = json.loads((tmp_path / "got").read_text())
+    assert troubles == []
+    assert arguments == ["two words"]
+    assert got == {"run_id": "r", "exit_code": 1, "text": "2 rows of a<b & c need a person"}
+    assert "secret-token" not in environ.values()
+
+
+@pytest.mark.parametrize(
+    ("code", "why"),
+    [
+        (
+            "import sys; print('no pager', file=sys.stderr); sys.exit(3)",
+            "ended with 3: no pager",
+        ),
+        ("import time; time.sleep(60)", "took longer than"),
+        ("import os; os._exit(0)", None),
+    ],
+    ids=["fails", "hangs", "reads nothing"],
+)
+async def test_a_command_that_fails_fails_no_run(tmp_path, code, why):
+    """Its code and words are told; what hangs is ended."""
+    troubles = await told({"notify_command": script(tmp_path, code)}, notify_timeout=2.0)
+
+    assert [why in trouble for trouble in troubles if why] == ([True] if why else [])
+
+
+@pytest.mark.parametrize("command", ["/none/at/all", "'unclosed", ""])
+async def test_a_command_that_is_none_is_told(command):
+    """What cannot be started, or split into words, is a trouble."""
+    [trouble] = await told({"notify_command": command})
+
+    assert "could not be started" in trouble
+
+
+@pytest.mark.parametrize(
+    ("when", "exit_code", "is_change", "is_told"),
+    [
+        ("failure", 0, True, False),
+        ("failure", 3, False, True),
+        ("change", 0, False, False),
+        ("change", 0, True, True),
+        ("change", 1, False, False),
+        ("always", 0, False, True),
+    ],
+)
+async def test_who_is_told_when(tmp_path, when, exit_code, is_change, is_told):
+    """failure: any code but 0; change: something is new; always: always."""
+    hook = Hook()
+    async with hook.served(tmp_path) as path:
+        await told(
+            {"notify_url_file": path}, ending(exit_code, is_change=is_change), notify_on=when
+        )
+
+    assert bool(hook.bodies) == is_told
+
+
+async def test_a_long_text_is_cut(tmp_path):
+    """Chats refuse what is too long; the summary holds it all."""
+    hook = Hook()
+    async with hook.served(tmp_path) as path:
+        await told({"notify_url_file": path}, ending(text="x" * 10_000))
+
+    assert len(hook.bodies[0]["text"]) == 3_000

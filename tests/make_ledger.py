@@ -1,0 +1,73 @@
+"""Makes a ledger of the present version, for tests of later ones: `python -m tests.make_ledger`.
+
+Writes `tests/ledgers/version-N.db` and the sandbox's bindings beside it: one finished run with a
+row of most statuses, and one that was killed while it was sending. Run it before the schema
+changes, and keep what it wrote.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+import tempfile
+import time
+from contextlib import closing
+from pathlib import Path
+
+from bulkbind.ledger.store import VERSION
+from tests.kit import ask, bulkbind, fleet, process, sandbox, write_csv
+
+FOLDER = Path(__file__).parent / "ledgers"
+ROWS = 40
+FINISHED = [
+    *fleet(6), fleet(1)[0], ("a-hyphen", "user_1", "", ""), (fleet(ROWS)[-1][0], "other", "", ""),
+]  # fmt: skip
+"""Bound or failed, then a duplicate, an invalid row, and a device that the other run gives to
+another user."""
+
+
+def make(home: Path) -> tuple[Path, Path]:
+    """Make a ledger and the file of its server's bindings, and return both."""
+    ledger, state = home / "ledger.db", home / "state.jsonl"
+    finished = write_csv(home / "finished.csv", FINISHED)
+    stopped = write_csv(home / "stopped.csv", fleet(ROWS))
+    faults = ("--fault", "business=1,count=2", "--state", str(state))
+    with sandbox(*faults, home=home) as url:
+        common = (
+            "--endpoint",
+            url,
+            "--ledger",
+            ledger,
+            "--out",
+            home / "out",
+            "--concurrency",
+            "2",
+        )
+        bulkbind("run", finished, *common, "--on-invalid", "skip", home=home, check=1)
+        with process("run", stopped, *common, "--rate", "12", home=home) as started:
+            end = time.monotonic() + 60
+            while ask(f"{url}/sandbox/stats")["binds"] < 20 and time.monotonic() < end:
+                time.sleep(0.02)  # noqa: TID251  # polling another process
+            started.kill()
+            started.wait(10)
+    with closing(sqlite3.connect(ledger)) as db:
+        # What names this machine is of no use to a test.
+        db.execute("UPDATE runs SET operator = 'somebody', host = 'somewhere'")
+        db.execute("UPDATE meta SET value = json_quote('') WHERE key = 'endpoint'")
+        db.commit()
+        db.execute("VACUUM")
+        db.execute("PRAGMA journal_mode = DELETE")
+    return ledger, state
+
+
+def main() -> None:
+    """Write both files to their place."""
+    FOLDER.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        ledger, state = make(Path(folder).resolve())
+        shutil.copyfile(ledger, FOLDER / f"version-{VERSION}.db")
+        shutil.copyfile(state, FOLDER / f"version-{VERSION}.jsonl")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,111 @@
+"""The live display: what a person wants to know, on any terminal."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console as Terminal
+
+from bulkbind.app.gauge import Gauge
+from bulkbind.cli.live import LiveDisplay
+from bulkbind.engine import Pacer, StopSignal
+from bulkbind.model import Throttled
+from tests.kit import FakeClock
+
+
+@pytest.fixture
+async def parts():
+    """Return a clock and a pacer."""
+    clock = FakeClock()
+    return clock, Pacer(clock, StopSignal(), 40.0)
+
+
+def display(parts, width, *, no_color=False):
+    """Return a display on a terminal of a width, and what it would write."""
+    clock, pacer = parts
+    terminal = Terminal(
+        file=io.StringIO(),
+        width=width,
+        force_terminal=True,
+        no_color=no_color,
+        legacy_windows=False,
+    )
+    return LiveDisplay(1_000, Gauge(pacer, clock), clock, terminal), terminal
+
+
+def frame(shown, terminal) -> str:
+    """Return what stands on the screen."""
+    with terminal.capture() as captured:
+        terminal.print(shown.shown())
+    return str(captured.get())
+
+
+def plain(shown, terminal) -> list[str]:
+    """Return the lines without colours."""
+    lines = terminal.render_lines(shown.shown(), pad=False)
+    return ["".join(segment.text for segment in line) for line in lines]
+
+
+async def test_it_tells_counts_rates_and_time_left(parts):
+    """Done of all, rows by status, rate now and allowed with its source, and how long it takes."""
+    shown, terminal = display(parts, 80)
+    for second in range(1, 6):
+        parts[0].advance(1)
+        shown.settled({"bound": 18 * second, "failed": 2 * second}, [f"SN{second}: failed: no"])
+        shown.shown()
+
+    lines = plain(shown, terminal)
+    assert "100 / 1,000" in lines[0]
+    assert lines[1].split() == ["90", "bound", "10", "failed"]
+    assert lines[2].startswith("20.0/s of 40/s (set by --rate)")
+    assert "45 s left" in lines[2]
+    assert lines[3:] == ["! SN3: failed: no", "! SN4: failed: no", "! SN5: failed: no"]
+
+
+async def test_it_says_why_it_waits(parts):
+    """While the gate is closed it says until when; once it opens, that one request tries."""
+    clock, pacer = parts
+    shown, terminal = display(parts, 80)
+    assert not any("waiting" in line for line in plain(shown, terminal))
+    permit = await pacer.permit()
+
+    pacer.report(permit, Throttled(retry_after_s=90.0))
+    closed = plain(shown, terminal)
+    clock.advance(95)
+    probing = plain(shown, terminal)
+
+    assert any(line.startswith("waiting: cooling down until ") for line in closed)
+    assert any("one request tries" in line for line in probing)
+
+
+@pytest.mark.parametrize("width", [20, 40, 80, 200])
+async def test_it_fits_any_width(parts, width):
+    """No line is wider than the terminal, however long a problem is."""
+    shown, terminal = display(parts, width)
+    shown.settled({"bound": 900, "in_doubt": 3, "failed": 90}, ["SN1: " + "no " * 100])
+
+    assert max(map(len, plain(shown, terminal))) <= width
+
+
+async def test_without_colours_it_says_the_same(parts):
+    """With NO_COLOR nothing is coloured, and every word is there."""
+    coloured, bare = display(parts, 80), display(parts, 80, no_color=True)
+    for shown, _ in (coloured, bare):
+        shown.settled({"bound": 5, "failed": 1}, ["SN1: failed"])
+
+    assert "\x1b[3" in frame(*coloured)
+    assert "\x1b[3" not in frame(*bare)
+    assert "5 bound" in frame(*bare)
+
+
+async def test_a_narrower_terminal_is_overdrawn_whole(parts):
+    """After a shrink the lines that the terminal has broken in two are counted as two."""
+    shown, terminal = display(parts, 80)
+    shown.settled({"bound": 500}, [])
+    shown.shown()
+
+    terminal.width = 40
+    shown.shown()
+
+    assert shown._live._live_render._shape == (40, 2 + 1 + 1)
