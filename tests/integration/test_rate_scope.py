@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 
 import pytest
 
 import bulkbind
-from tests.kit import ask, bulkbind as run_bulkbind, process, sandbox, sandbox_bindings, write_csv
+from tests.kit import (
+    ask,
+    bulkbind as run_bulkbind,
+    fleet,
+    process,
+    sandbox,
+    sandbox_bindings,
+    write_csv,
+)
 
 USERS, ROWS, PER_S = 40, 15, 5
 
@@ -71,3 +80,29 @@ def test_what_waits_for_its_turn_survives_a_kill(tmp_path):
 
     assert bound == Counter(code for code, _ in rows)
     assert posted_again == 0, again.stderr
+
+
+@pytest.mark.slow
+def test_moves_lists_and_undo_go_at_the_pace_of_each_user(tmp_path):
+    """What is staged behind the first rows is sent, too; lists and unbinds heed the same limit."""
+    rows = fleet(30, users=3)
+    moved = [(code, f"new_{user}", name, system) for code, user, name, system in rows]
+    more = [(f"MORE{number}", f"new_{number % 3}", "", "") for number in range(9)]
+    config = tmp_path / "settings.yaml"
+    config.write_text("rate_scope: x-user-id\nreadback_settle: 100ms\n")
+    with sandbox("--limit", "10/s,per=user,tell=retry-after", home=tmp_path) as url:
+        common = ("--endpoint", url, "--config", config)
+        run_bulkbind("run", write_csv(tmp_path / "a.csv", rows), *common, home=tmp_path, check=0)
+        manifest = write_csv(tmp_path / "b.csv", [*more, *moved])
+        run_bulkbind("plan", manifest, *common, "--move", "--refresh", home=tmp_path, check=0)
+        report = ("--out", "report")
+        run_bulkbind("run", manifest, *common, *report, "--move", home=tmp_path, check=0)
+        bound = {(item["userId"], item["machineCode"]) for item in sandbox_bindings(url)}
+        summary = json.loads((tmp_path / "report" / "summary.json").read_text(encoding="utf-8"))
+        run_id = summary["run_id"]
+        run_bulkbind("verify", run_id, *common, home=tmp_path, check=0)
+        run_bulkbind("undo", run_id, *common, "--yes-unbind", "39", home=tmp_path, check=0)
+        left = sandbox_bindings(url)
+
+    assert bound == {(user, code) for code, user, *_ in [*more, *moved]}
+    assert left == []
