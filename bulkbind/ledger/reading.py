@@ -223,7 +223,8 @@ class RunReader:
                 "message": message,
                 "count": count,
                 "example": f"{name}:{line}",
-                "detail": detail,
+                # A broken rule stands in the reason already.
+                "detail": detail.replace(f" ({message})", ""),
             }
 
 
