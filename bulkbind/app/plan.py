@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from bulkbind.ledger.outlook import Wanted
     from bulkbind.manifest import Manifest
     from bulkbind.model import Record
-    from bulkbind.settings import Settings
+    from bulkbind.settings import ManifestSettings, Settings
 
 MOST_EXTRAS = 1_000
 
@@ -112,9 +112,7 @@ def _endpoint_of(ledger: Path) -> str:
 
 async def _refreshed(session: Session, outlook: Outlook, before: Plan, *, extra: bool) -> Plan:
     """Return a plan that follows the server's lists."""
-    comparing = _Comparing(
-        outlook, before, counts_extra=extra, rebind=session.settings.manifest.rebind
-    )
+    comparing = _Comparing(outlook, before, session.settings.manifest, counts_extra=extra)
     await read_lists(session, outlook.user_ids(), comparing.heard)
     return comparing.plan()
 
@@ -122,11 +120,13 @@ async def _refreshed(session: Session, outlook: Outlook, before: Plan, *, extra:
 class _Comparing:
     """Counts anew what the lists show otherwise than the ledger."""
 
-    def __init__(self, outlook: Outlook, plan: Plan, *, counts_extra: bool, rebind: bool) -> None:
+    def __init__(
+        self, outlook: Outlook, plan: Plan, staging: ManifestSettings, *, counts_extra: bool
+    ) -> None:
         self._outlook = outlook
         self._plan = plan
         self._counts_extra = counts_extra
-        self._rebind = rebind
+        self._staging = staging
         self._counts = Counter(plan.counts)
         self._users = {user: Counter(counts) for user, counts in plan.users.items()}
         self._extra = 0
@@ -138,7 +138,7 @@ class _Comparing:
         extra = set(records)
         for row in self._outlook.wanted(user):
             extra.discard(row.machine_code)
-            word = row.word if self._rebind else _word(row, records.get(row.machine_code))
+            word = row.word if self._staging.rebind else _word(row, records.get(row.machine_code))
             if word != row.word:
                 for counts in (self._counts, shown):
                     counts[row.word] -= 1
@@ -151,8 +151,12 @@ class _Comparing:
 
     def plan(self) -> Plan:
         """Return the plan with all that was heard."""
+        forecast = self._plan.forecast
+        if self._staging.rebind_missing:
+            forecast = replace(forecast, binds=forecast.binds + self._counts["missing"])
         return replace(
             self._plan,
+            forecast=forecast,
             counts={word: self._counts[word] for word in PLANNED},
             users={user: {w: n for w, n in c.items() if n} for user, c in self._users.items()},
             is_refreshed=True,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from bulkbind.app.inputs import Named, named
 from bulkbind.app.listener import Listener, Silent
 from bulkbind.app.outlook import read_plan, refuse_moved
+from bulkbind.app.refresh import refresh
 from bulkbind.app.sending import (
     RunResult,
     Session,
@@ -151,6 +152,8 @@ async def bind_all(
         )
         refuse_moved(plan, wanted)
         session.listener.notice(f"going on with run {run_id}, which was not finished")
+        if session.settings.manifest.refresh or session.settings.manifest.rebind_missing:
+            session.listener.notice("the server's lists are read before a run begins: not for this")
     await send(session, ledger, number, run_id, first)
     return run_id
 
@@ -191,17 +194,18 @@ class Staging:
 
         *wanted*: the plan that was agreed to before; another one is refused.
         """
+        reads = self._session.settings.manifest
         number = await self.stage(known, paths)
         try:
             counts = await self._ledger.counts(number)
             self._refuse_invalid(counts)
             if not sum(counts.values()):
                 self._session.listener.notice("the manifests hold no rows")
-            names = tuple(manifest.source.name for manifest in self._manifests)
-            plan = await self._ledger.read(
-                lambda db: read_plan(db, number, self._session.settings, names, known)
-            )
+            plan = await self._plan(number, known)
             refuse_moved(plan, wanted)
+            if reads.refresh or reads.rebind_missing:
+                await refresh(self._session, self._ledger, number)
+                plan = await self._plan(number, known)
             is_wanted = self._session.listener.confirm(plan)
             self._session.pulse.beat()  # whoever was asked may have taken their time
             if not is_wanted:
@@ -218,6 +222,12 @@ class Staging:
                 f"{withdrawn:,} rows that an older run had left are withdrawn"
             )
         return number, self._run_id
+
+    async def _plan(self, number: int, known: str) -> Plan:
+        names = tuple(manifest.source.name for manifest in self._manifests)
+        return await self._ledger.read(
+            lambda db: read_plan(db, number, self._session.settings, names, known)
+        )
 
     async def stage(self, known: str, paths: Sequence[Path]) -> int:
         """Bring the manifests into the ledger, and return the number of the run; or nothing of it.

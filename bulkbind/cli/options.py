@@ -32,6 +32,8 @@ GIVEN = (
     "on_conflict",
     "on_invalid",
     "rebind",
+    "refresh",
+    "rebind_missing",
     "move",
     "ledger",
     "out",
@@ -289,6 +291,17 @@ staging_options = _together(
             help="when rows break a rule: send nothing, or the other rows  [default: abort]",
         ),
         option("--rebind", is_flag=True, help="send again what the ledger knows as bound"),
+        option(
+            "--refresh",
+            is_flag=True,
+            help="look in the users' lists on the server, too: what the ledger knows as bound and "
+            "the lists lack fails",
+        ),
+        option(
+            "--rebind-missing",
+            is_flag=True,
+            help="as --refresh, but what the lists lack is bound again",
+        ),
         option(
             "--move",
             is_flag=True,

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 @options.manifest_options
 @options.ledger_options
 @options.staging_options
-@options.option("--refresh", is_flag=True, help="compare with the users' lists on the server")
 @options.option(
     "--extra",
     is_flag=True,
@@ -42,7 +41,6 @@ if TYPE_CHECKING:
 def command(  # click's parameters
     manifests: tuple[str, ...],
     *,
-    refresh: bool,
     extra: bool,
     save: Path | None,
     as_json_: bool,
@@ -50,8 +48,8 @@ def command(  # click's parameters
 ) -> None:
     """Show what `run` would do with the manifests; nothing is sent and nothing recorded.
 
-    Give it the options of the run. It needs no token unless --refresh is given, and can be called
-    while a run is sending.
+    Give it the options of the run. It needs no token unless --refresh or --rebind-missing is given,
+    and can be called while a run is sending.
 
     \b
     +  to bind                  =  already bound         ~  bound under another name or OS
@@ -67,8 +65,14 @@ def command(  # click's parameters
         configure_logs(settings.log, is_quiet=True)
 
         async def work(stop: StopSignal) -> int:
+            reads = settings.manifest
             found = await plan(
-                inputs, settings, refresh=refresh, extra=extra, listener=Console(), stop=stop
+                inputs,
+                settings,
+                refresh=reads.refresh or reads.rebind_missing,
+                extra=extra,
+                listener=Console(),
+                stop=stop,
             )
             if as_json_:
                 print_json(as_json(found))
@@ -79,7 +83,8 @@ def command(  # click's parameters
                 say(f"saved: {save}; `bulkbind run --plan {save}` does this or nothing")
             counts = found.counts
             is_moved = counts["moved"] and not found.forecast.unbinds
-            return 1 if counts["invalid"] or is_moved else 0
+            is_missing = counts["missing"] and not reads.rebind_missing
+            return 1 if counts["invalid"] or is_moved or is_missing else 0
 
         code = run_until_done(work)
     sys.exit(code)

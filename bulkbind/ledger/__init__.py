@@ -1,6 +1,6 @@
 """The ledger: one SQLite file per endpoint that knows how every row stands, also after a crash."""
 
-from bulkbind.ledger.bound import BoundReader
+from bulkbind.ledger.bound import BoundReader, SkippedReader
 from bulkbind.ledger.health import faults
 from bulkbind.ledger.ledger import Ledger
 from bulkbind.ledger.outlook import Outlook, last_pace
@@ -20,6 +20,7 @@ __all__ = [
     "Pruned",
     "RunReader",
     "Seen",
+    "SkippedReader",
     "UndoReader",
     "View",
     "all_runs",

@@ -175,6 +175,14 @@ class Ledger:
             lambda db: repeats.judge(db, self._path, run, policy), alone=True
         )
 
+    async def vanish(self, run: int, rows: Sequence[int], *, users: int, bind_again: bool) -> None:
+        """See `staging.vanish`."""
+        moment = iso(self._clock.utc_now())
+        await self._writer.submit(
+            lambda db: staging.vanish(db, run, rows, moment, users=users, bind_again=bind_again),
+            alone=True,
+        )
+
     async def read(self, look: Callable[[sqlite3.Connection], T]) -> T:
         """Return what *look* sees, beside the writer, whose sorting would be done in memory."""
 

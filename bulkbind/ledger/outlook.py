@@ -22,6 +22,9 @@ _WORD = """
 CASE WHEN r.status = 'staged' THEN 'bind'
      WHEN r.status IN ('claimed', 'in_doubt') THEN 'in_doubt'
      WHEN r.status IN ('moved', 'duplicate', 'invalid') THEN r.status
+     WHEN r.status = 'failed' AND r.attempts = 0 AND EXISTS (
+          SELECT 1 FROM bindings b WHERE b.user_id = r.user_id AND b.machine_code = r.machine_code)
+     THEN 'missing'
      WHEN r.status IN ('failed', 'withdrawn') THEN 'failed'
      WHEN r.status = 'skipped' AND EXISTS (
           SELECT 1 FROM bindings b WHERE b.user_id = r.user_id AND b.machine_code = r.machine_code

@@ -61,7 +61,6 @@ UPDATE rows SET duplicate_of = (SELECT f.duplicate_of FROM rows f WHERE f.id = r
  WHERE id BETWEEN ? AND ? AND status = 'duplicate'
    AND (SELECT f.status FROM rows f WHERE f.id = rows.duplicate_of) = 'duplicate'
 """
-_FORGET_CELLS = "UPDATE rows SET cells = NULL WHERE id BETWEEN ? AND ? AND status = 'skipped'"
 
 
 class Policy(NamedTuple):
@@ -109,8 +108,6 @@ def judge(db: sqlite3.Connection, path: Path, run: int, policy: Policy) -> list[
         elif _give_way(db, rows, 7 if policy.on_conflict == "first" else 8):
             with transaction(db):
                 db.execute(_FOLLOW, span(run))
-    with transaction(db):
-        db.execute(_FORGET_CELLS, span(run))
     return examples
 
 

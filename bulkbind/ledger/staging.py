@@ -85,6 +85,25 @@ UPDATE rows SET status = 'in_doubt', doubts = doubts + 1, verdict = NULL,
        detail = 'sent, and answered with an error, when another run took its run''s place'
  WHERE id BETWEEN ?2 AND ?3 AND status = 'staged' AND attempts > 0
 """
+# Found by `--refresh` alone; such a row was skipped, so nothing of it is on its way.
+_GONE = "not on the user's list any more"
+_FAIL_VANISHED = """
+UPDATE rows SET status = 'failed', settled_at = ?1, device_id = '', create_time = '',
+       message = 'the binding has vanished from the server',
+       detail = detail || ', ' || ?2 || ': --rebind-missing binds it again'
+ WHERE id = ?3 AND status = 'skipped'
+"""
+_STAGE_VANISHED = """
+UPDATE rows SET status = 'staged', device_id = '', create_time = '', detail = ?1
+ WHERE id = ?2 AND status = 'skipped'
+"""
+_FORGET_VANISHED = """
+DELETE FROM bindings WHERE (user_id, machine_code) IN (
+       SELECT user_id, machine_code FROM rows
+        WHERE id BETWEEN ? AND ? AND status = 'staged' AND detail = ?)
+"""
+# What is still skipped when a run begins needs no mending, so its cells are of no more use.
+_FORGET_CELLS = "UPDATE rows SET cells = NULL WHERE id BETWEEN ? AND ? AND status = 'skipped'"
 _STAGE_INVALID = """
 INSERT INTO rows (id, run, source, line, user_id, machine_code, device_name, device_os,
                   cells, changes, status, problems, message, detail)
@@ -203,6 +222,31 @@ def ready(db: sqlite3.Connection, run: int) -> None:
         db.execute("UPDATE runs SET state = ? WHERE run = ?", (RunState.READY, run))
 
 
+def vanish(
+    db: sqlite3.Connection,
+    run: int,
+    rows: Sequence[int],
+    moment: str,
+    *,
+    users: int,
+    bind_again: bool,
+) -> None:
+    """Say of skipped rows that their bindings have vanished: they fail, or are staged.
+
+    *users*: how many users' lists were read to know it.
+    """
+    found = {"users": users, "vanished": len(rows), "bound_again": bind_again}
+    with transaction(db):
+        if bind_again:
+            db.executemany(_STAGE_VANISHED, [(_GONE, row) for row in rows])
+        else:
+            db.executemany(_FAIL_VANISHED, [(moment, _GONE, row) for row in rows])
+        db.execute(
+            "UPDATE runs SET facts = json_patch(facts, ?) WHERE run = ?",
+            (json.dumps({"refreshed": found}), run),
+        )
+
+
 def confirm(db: sqlite3.Connection, run: int, moment: str) -> int:
     """The operator wants this run: it takes the place of every other one.
 
@@ -222,10 +266,14 @@ def confirm(db: sqlite3.Connection, run: int, moment: str) -> int:
                 first, last = span(run)
                 db.execute(_MARK_IN_DOUBT, {"run": run, "first": first, "last": last})
             db.execute("UPDATE runs SET superseded_by = ? WHERE run = ?", (run, number))
+        db.execute(_FORGET_CELLS, span(run))
+        # Not before: a run that nobody wants forgets nothing.
+        db.execute(_FORGET_VANISHED, (*span(run), _GONE))
         different = compare.changes(db, run)
         facts = {} if different is None else {"changes": different}
         db.execute(
-            "UPDATE runs SET state = ?, confirmed_at = ?, facts = ? WHERE run = ?",
+            "UPDATE runs SET state = ?, confirmed_at = ?, facts = json_patch(facts, ?) "
+            "WHERE run = ?",
             (RunState.CONFIRMED, moment, json.dumps(facts), run),
         )
     return withdrawn

@@ -57,7 +57,8 @@ def digest(paths: Sequence[Path], settings: ManifestSettings) -> str:
     Raises: ManifestError if a file cannot be read.
     """
     meaning = settings.model_dump(
-        mode="json", exclude={"profile", "profiles", "on_invalid", "rebind"}
+        mode="json",
+        exclude={"profile", "profiles", "on_invalid", "rebind", "refresh", "rebind_missing"},
     )
     total = hashlib.sha256(json.dumps(meaning, sort_keys=True).encode())
     for path in paths:

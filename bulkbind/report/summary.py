@@ -54,6 +54,7 @@ def as_text(summary: RunSummary, *, every_status: bool = False) -> str:
     if summary.facts.get("cleaned"):
         lines.append(f"cleaned: names of {summary.facts['cleaned']:,} rows, each in `detail`")
     lines += _changes(summary.facts.get("changes"))
+    lines += _refreshed(summary.facts.get("refreshed"))
     lines += _pace(summary.facts)
     if undo := summary.facts.get("undo"):
         told = ", ".join(f"{count:,} {status}" for status, count in undo["counts"].items())
@@ -85,6 +86,17 @@ def _changes(changes: dict[str, Any] | None) -> list[str]:
         if changes.get(kind)
     ]
     return [f"since run {changes['since']}: " + ", ".join(told)] if told else []
+
+
+def _refreshed(found: dict[str, Any] | None) -> list[str]:
+    """Say what the server's lists had lost, if they were read."""
+    if found is None:
+        return []
+    users = f"the lists of {found['users']:,} users"
+    if not found["vanished"]:
+        return [f"refreshed: {users} show all that the ledger knows of these devices"]
+    what = "sent again" if found["bound_again"] else "failed; --rebind-missing sends them"
+    return [f"refreshed: {users} lack {found['vanished']:,} known bindings: {what}"]
 
 
 def _pace(facts: dict[str, Any]) -> list[str]:

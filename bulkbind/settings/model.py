@@ -194,6 +194,10 @@ class ManifestSettings(Reading):
     on_invalid: Literal["abort", "skip"] = "abort"
     rebind: bool = False
     """Send again what the ledger knows as bound."""
+    refresh: bool = False
+    """Look in the users' lists for what the ledger knows as bound; what has vanished fails."""
+    rebind_missing: bool = False
+    """As `refresh`, and what has vanished is bound again."""
     profile: str | None = None
     """The name of the profile in force."""
     profiles: Annotated[dict[str, Reading], PlainSerializer(_only_set)] = Field(
