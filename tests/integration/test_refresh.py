@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from typing import TYPE_CHECKING
 
 import pytest
 from pydantic import SecretStr
@@ -15,6 +16,9 @@ from bulkbind.report.summary import as_text as summary_text
 from bulkbind.sandbox import Sandbox
 from bulkbind.settings import ApiSettings, AuthSettings, ManifestSettings, ReadbackSettings
 from tests.kit import fleet, write_csv
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 ROWS = fleet(20, users=4)
 
@@ -106,7 +110,7 @@ async def test_what_has_vanished_is_bound_again_if_wanted(night):
 async def test_one_wrong_list_takes_nothing_for_gone(night, monkeypatch):
     """A list that lacks devices is read once more before they are missed."""
     real = night.sandbox.bindings.of
-    answers = iter([[]])
+    answers: Iterator[list[object]] = iter([[]])
     monkeypatch.setattr(night.sandbox.bindings, "of", lambda user: next(answers, real(user)))
 
     result, calls = await night.run(rebind_missing=True)
