@@ -7,7 +7,8 @@ each takes, Little's law) or answers are quick all the same; where it brings non
 paced run has as many as its pace needs (rate times latency), and a margin. A 429 that met more
 requests in flight than any that got through speaks of a limit on requests in flight: then that
 many are the most, and one more is tried now and then. Where so many are refused all the same, it
-was no such limit, and is never again taken for one.
+was no such limit, and is never again taken for one. At such a limit requests that leave in a bunch
+come back in one, and wait for each other at both ends, so they are spread over an answer's time.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from __future__ import annotations
 import math
 
 START = 4
-DOUBLING_S = 0.15
+DOUBLING_S = 0.1
 """The most doubles in this time, or in the time of an answer if that is longer."""
 USEFUL, MARGIN = 2.0, 4
 """A paced run has at most USEFUL * rate * latency + MARGIN in flight."""
@@ -29,6 +30,9 @@ FORGET_S = 20.0
 """The quickest answer is that of the last 20 to 40 s."""
 ANOTHER_S, LONGEST_ANOTHER_S = 5.0, 320.0
 """One more than a limit in flight is tried after 5 s, 10 s, 20 s, … while it is refused."""
+SPREAD = 0.8
+"""Share of the even distance between requests (an answer's time over those in flight) that is kept
+at a limit in flight; all of it would leave places empty."""
 REFUTED_BY = 2
 PROVEN_BY = 8
 """So many 429s speak against a limit in flight, if they come before each of its places was used
@@ -40,7 +44,7 @@ class Flight:
 
     __slots__ = (
         "_against", "_another_at", "_another_s", "_before_per_s", "_grow_at", "_most", "_older",
-        "_proven", "_quickest", "_renew_at", "_since", "_took_s", "is_limited", "wide",
+        "_proven", "_quickest", "_renew_at", "_since", "_took_s", "is_limited", "next_at", "wide",
     )  # fmt: skip
 
     def __init__(self, now: float, most: int) -> None:
@@ -50,6 +54,8 @@ class Flight:
         """As many may be in flight."""
         self.is_limited = False
         """Whether the gateway has shown a limit on requests in flight."""
+        self.next_at = now
+        """No request leaves before that."""
         self._proven = 0
         """As many were in flight when one got through."""
         self._since = self._against = 0
@@ -68,6 +74,11 @@ class Flight:
         if per_s == math.inf:
             return self.wide
         return int(min(self.wide, USEFUL * per_s * min(self._quickest, self._older) + MARGIN))
+
+    def sent(self, now: float) -> None:
+        """A request leaves."""
+        if self.is_limited:
+            self.next_at = now + SPREAD * self._took_s / self.wide
 
     def accepted(self, now: float, in_flight: int, took_s: float) -> None:
         """A request got through; it was one of *in_flight* when it left, and took so long."""

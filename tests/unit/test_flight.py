@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import math
 
+import pytest
+
 from bulkbind.engine import flight
 from bulkbind.engine.flight import Flight
 
@@ -74,6 +76,20 @@ def test_a_limit_in_flight_is_met_by_fewer():
     assert state.is_limited
     assert limited == 16
     assert state.wide == 17
+
+
+def test_what_leaves_at_a_limit_in_flight_is_spread():
+    """Four a tenth of a second: one each 20 ms, so that they are seldom answered in a bunch."""
+    state = Flight(0.0, 64)
+    state.accepted(0.1, 4, 0.1)
+    state.sent(0.1)
+    before = state.next_at
+    state.throttled(0.1, 5)
+    state.sent(0.2)
+
+    assert before == 0.0
+    assert state.wide == 4
+    assert state.next_at == pytest.approx(0.2 + flight.SPREAD * 0.1 / 4)
 
 
 def test_a_limit_of_rate_is_not_taken_for_one_in_flight():
