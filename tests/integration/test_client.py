@@ -24,6 +24,7 @@ from bulkbind.koodrive.auth.credential import Token
 from bulkbind.koodrive.auth.fixed import GivenToken
 from bulkbind.koodrive.auth.renewing import Renewing
 from bulkbind.koodrive.client import ANSWER_CAP_BYTES, LIST_CAP_BYTES
+from bulkbind.koodrive.http import HttpSession
 from bulkbind.model import (
     Accepted,
     AlreadyBound,
@@ -694,7 +695,7 @@ async def test_a_cancelled_request_is_forgotten_not_reported():
     assert isinstance(again.verdict, Accepted)
 
 
-class SlowReader(KooDrive):
+class SlowReader(HttpSession):
     """Takes for ever to read an answer that has come."""
 
     async def _judged(self, judge, answer):
@@ -708,10 +709,12 @@ async def test_a_request_cancelled_while_its_answer_is_read_is_forgotten_too():
     gate = OpenGate()
 
     async with server(accept) as seen:
-        slow = SlowReader(ApiSettings(), seen.url, given("x"), gate, SystemClock(), concurrency=1)
-        async with slow as client:
+        client = KooDrive(ApiSettings(), seen.url, given("x"), gate, SystemClock(), concurrency=1)
+        slow = SlowReader(ApiSettings(), seen.url, SystemClock(), client.server_clock)
+        client._http = slow
+        async with client:
             task = asyncio.create_task(client.bind(DEVICE), name="to be cancelled")
-            while not hasattr(client, "reading"):
+            while not hasattr(slow, "reading"):
                 await SystemClock().sleep(0.005)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
