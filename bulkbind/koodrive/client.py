@@ -12,7 +12,6 @@ from bulkbind.koodrive.auth.credential import Outgoing
 from bulkbind.koodrive.http import LISTENED_TO, HttpSession
 from bulkbind.koodrive.server_clock import SAFETY_S, ServerClock
 from bulkbind.koodrive.verdict import (
-    Answer,
     Codes,
     Reading,
     classify,
@@ -36,6 +35,7 @@ from bulkbind.model import (
 
 if TYPE_CHECKING:
     from bulkbind.clock import Clock
+    from bulkbind.koodrive.answer import Answer
     from bulkbind.koodrive.auth.credential import Credential
     from bulkbind.koodrive.auth.renewing import SessionCall
     from bulkbind.koodrive.http import Judge, Sent

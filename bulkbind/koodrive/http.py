@@ -13,10 +13,11 @@ from multidict import istr
 from yarl import URL
 
 from bulkbind.koodrive import transport
+from bulkbind.koodrive.answer import Answer, request_id_of
 from bulkbind.koodrive.connector import QuietConnector
 from bulkbind.koodrive.limits import told_by
 from bulkbind.koodrive.silence import silence
-from bulkbind.koodrive.verdict import Answer, Reading, request_id_of
+from bulkbind.koodrive.verdict import Reading
 from bulkbind.koodrive.watchdog import Watchdog
 from bulkbind.model import Accepted, NoAnswer, Told
 

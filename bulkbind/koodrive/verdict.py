@@ -5,7 +5,6 @@ Source: koodrive-api.md, "Errors"; the gateway's codes: dependencies.md, trap 10
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
@@ -13,6 +12,15 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from bulkbind.koodrive import wire
+from bulkbind.koodrive.answer import (
+    LONGEST_ID,
+    LONGEST_MESSAGE,
+    LONGEST_TIME,
+    Answer,
+    body_of,
+    record_of,
+    words_of,
+)
 from bulkbind.model import (
     Accepted,
     AlreadyBound,
@@ -23,16 +31,11 @@ from bulkbind.model import (
     Record,
     Refused,
     Throttled,
-    Told,
     Transient,
     Verdict,
-    value,
 )
 
 NO_CONTENT = 204
-LONGEST_MESSAGE = 300
-LONGEST_ID = 128
-LONGEST_TIME = 64
 DATE_WINDOW_S = 900.0
 """X-Date may be at most 15 minutes old. Source: koodrive-api.md, header table."""
 
@@ -48,24 +51,6 @@ _LIMIT_TEXT = re.compile(
     re.ASCII | re.IGNORECASE,
 )
 _WINDOW_S = {"second": 1.0, "minute": 60.0, "hour": 3600.0, "day": 86400.0}
-
-
-@value
-class Answer:
-    """An answer as it came, and what is needed to judge it."""
-
-    status: int
-    body: bytes
-    date: str | None = None
-    retry_after: str | None = None
-    x_date_s: float = 0.0
-    """The X-Date that was sent, seconds since 1970."""
-    whole: bool = True
-    """False where the body was longer than the cap and left."""
-    told: tuple[Told, ...] = ()
-    """What its headers tell of limits."""
-    request_id: str | None = None
-    """The header X-Request-Id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +83,7 @@ def classify(
     plain = _plainly_bound(answer, machine_code, is_named=is_named)
     if plain is not None:
         return plain
-    body = _parse(answer)
+    body = body_of(answer)
     return _common(answer, body, codes) or _bound(answer, body, machine_code, is_named=is_named)
 
 
@@ -106,7 +91,7 @@ def names_device(answer: Answer, reading: Reading) -> bool:
     """Return whether an answer is a success that names the device."""
     if not isinstance(reading.verdict, Accepted):
         return False
-    record = _record((_parse(answer) or {}).get("data"))
+    record = record_of((body_of(answer) or {}).get("data"))
     return record is not None and bool(record.machine_code)
 
 
@@ -148,7 +133,7 @@ def _plainly_bound(answer: Answer, machine_code: str, *, is_named: bool) -> Read
 
 def classify_list(answer: Answer, codes: Codes) -> tuple[Reading, dict[str, Record] | None]:
     """Return what the answer to a list means, and the records by machine code, if it is a list."""
-    body = _parse(answer)
+    body = body_of(answer)
     refused = _common(answer, body, codes)
     if refused is not None:
         return refused, None
@@ -159,7 +144,7 @@ def classify_list(answer: Answer, codes: Codes) -> tuple[Reading, dict[str, Reco
         return Reading(NoAnswer(), "0", "the list's answer holds no list"), None
     records: dict[str, Record] = {}
     for item in data:
-        record = _record(item)
+        record = record_of(item)
         if record is None or not record.machine_code:
             return Reading(NoAnswer(), "0", "the list holds a record that is none"), None
         records[record.machine_code] = record
@@ -173,18 +158,18 @@ def classify_unbind(answer: Answer, codes: Codes) -> Reading:
     """
     if answer.status == NO_CONTENT:
         return Reading(Accepted("", ""), "0", "no content")
-    body = _parse(answer)
+    body = body_of(answer)
     refused = _common(answer, body, Codes(retryable=codes.retryable))
     if refused is not None:
         return refused
-    record = _record(body.get("data") if body else None)
+    record = record_of(body.get("data") if body else None)
     accepted = Accepted(record.device_id, record.create_time) if record else Accepted("", "")
-    return Reading(accepted, "0", _words(answer, body)[1])
+    return Reading(accepted, "0", words_of(answer, body)[1])
 
 
 def _common(answer: Answer, body: dict[str, Any] | None, codes: Codes) -> Reading | None:
     """Judge everything but success, which depends on the call: None."""
-    code, message = _words(answer, body)
+    code, message = words_of(answer, body)
     gateway = _GATEWAY_CODE.fullmatch(code)
     number = gateway[1] if gateway else ""
     if answer.status == 429 or number == _THROTTLED:  # HTTP's own number
@@ -245,8 +230,8 @@ def _business(
 def _bound(
     answer: Answer, body: dict[str, Any] | None, machine_code: str, *, is_named: bool
 ) -> Reading:
-    record = _record(body.get("data") if body else None)
-    _, message = _words(answer, body)
+    record = record_of(body.get("data") if body else None)
+    _, message = words_of(answer, body)
     if record is None:
         return Reading(NoAnswer(), "0", "the answer says success, but holds no record")
     if machine_code and record.machine_code and record.machine_code != machine_code:
@@ -255,80 +240,6 @@ def _bound(
     if is_named and not record.machine_code:
         return Reading(NoAnswer(), "0", "the answer names no machine code, as others did")
     return Reading(Accepted(record.device_id, record.create_time), "0", message)
-
-
-def _record(data: object) -> Record | None:
-    """Return a record, or None where it is none. An id may be a number: Python keeps all digits."""
-    if not isinstance(data, dict):
-        return None
-    number = data.get("deviceId")
-    if isinstance(number, bool) or not isinstance(number, str | int) or number == "":
-        return None
-    code, created = data.get("machineCode"), data.get("createTime")
-    return Record(
-        machine_code=_storable(code) if isinstance(code, str) else "",
-        device_id=_storable(str(number))[:LONGEST_ID],
-        create_time=_storable(created)[:LONGEST_TIME] if isinstance(created, str) else "",
-        device_name=_text(data.get("deviceName")),
-        device_os=_text(data.get("deviceOS")),
-    )
-
-
-def _text(found: object) -> str | None:
-    """Return a name as the manifest would have it: an empty one is none."""
-    return _storable(found)[:LONGEST_ID] if isinstance(found, str) and found else None
-
-
-def request_id_of(answer: Answer) -> str:
-    """Return the gateway's own id of a request, or nothing. Source: koodrive-api.md, "Errors"."""
-    found = (_parse(answer) or {}).get("request_id") or answer.request_id
-    return _storable(found)[:LONGEST_ID] if isinstance(found, str) else ""
-
-
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
-
-
-def _storable(text: str) -> str:
-    """Return *text* with a mark in the place of what nobody can write down.
-
-    That is half surrogate pairs, which JSON can name, and control characters: a NUL would end the
-    text in SQLite, others move a terminal's cursor.
-    """
-    return _CONTROL.sub("\ufffd", text.encode("utf-8", "replace").decode("utf-8"))
-
-
-def _parse(answer: Answer) -> dict[str, Any] | None:
-    if not answer.whole:
-        return None
-    try:
-        body = json.loads(answer.body)
-    except (ValueError, RecursionError):
-        return None
-    return body if isinstance(body, dict) else None
-
-
-def _words(answer: Answer, body: dict[str, Any] | None) -> tuple[str, str]:
-    """Return the answer's code and message as text."""
-    if body is None:
-        text = answer.body[: LONGEST_MESSAGE * 4].decode("utf-8", "replace")
-        plain = _line(re.sub(r"<[^>]*>", " ", text))
-        return "", plain or f"HTTP {answer.status} without a text"
-    code = _first(body, "code", "error_code")
-    if isinstance(code, bool) or not isinstance(code, str | int):
-        code = ""
-    message = _first(body, "msg", "error_msg", "message")
-    shown = message if isinstance(message, str) else f"HTTP {answer.status}"
-    return _storable(str(code))[:64], _line(shown)
-
-
-def _line(text: str) -> str:
-    """Return *text* as one line that is not too long."""
-    return _storable(re.sub(r"\s+", " ", text).strip())[:LONGEST_MESSAGE]
-
-
-def _first(body: dict[str, Any], *names: str) -> object:
-    """Return the first of several members that is there and not null."""
-    return next((body[name] for name in names if body.get(name) is not None), None)
 
 
 def _throttled(answer: Answer, message: str) -> Throttled:

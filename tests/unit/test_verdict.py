@@ -9,8 +9,8 @@ from typing import get_args
 import pytest
 from hypothesis import example, given, strategies as st
 
+from bulkbind.koodrive.answer import Answer
 from bulkbind.koodrive.verdict import (
-    Answer,
     Codes,
     Reading,
     classify,

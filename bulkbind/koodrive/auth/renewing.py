@@ -14,8 +14,8 @@ from bulkbind.model import AuthExpired
 
 if TYPE_CHECKING:
     from bulkbind.clock import Clock
+    from bulkbind.koodrive.answer import Answer
     from bulkbind.koodrive.auth.credential import Credential, Token
-    from bulkbind.koodrive.verdict import Answer
 
 FRUITLESS = 3
 """New credentials in a row that were never taken, after which no more are made."""

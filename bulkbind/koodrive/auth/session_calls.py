@@ -13,8 +13,8 @@ from bulkbind.model import Accepted, AuthExpired, NoAnswer, Throttled, Transient
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from bulkbind.koodrive.answer import Answer
     from bulkbind.koodrive.auth.renewing import Call
-    from bulkbind.koodrive.verdict import Answer
 
 BY_PASSWORD = "1"  # noqa: S105  # no password
 LONGEST_TOKEN = 8192
