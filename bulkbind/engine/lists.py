@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from bulkbind.engine.decide import Again, credentials_lost, too_long
+from bulkbind.engine.decide import Again
+from bulkbind.engine.reasons import credentials_lost, too_long
 from bulkbind.model import (
     AuthExpired,
     ClockRefused,

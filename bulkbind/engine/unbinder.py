@@ -10,15 +10,9 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Protocol, assert_never
 
-from bulkbind.engine.decide import (
-    UNREACHABLE_AT_START,
-    Again,
-    credentials_lost,
-    endpoint_away,
-    quota_used_up,
-    too_long,
-)
+from bulkbind.engine.decide import UNREACHABLE_AT_START, Again
 from bulkbind.engine.lists import ListApi, Lists
+from bulkbind.engine.reasons import credentials_lost, endpoint_away, quota_used_up, too_long
 from bulkbind.engine.stop import DrainedError, StopReason
 from bulkbind.logs import logger
 from bulkbind.model import (
