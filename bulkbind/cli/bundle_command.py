@@ -10,7 +10,7 @@ import click
 from bulkbind.app.bundle import bundle
 from bulkbind.cli import options
 from bulkbind.cli.console import say
-from bulkbind.cli.options import settings_from
+from bulkbind.cli.given import settings_from
 from bulkbind.cli.run_ids import run_argument
 from bulkbind.cli.running import explained
 

@@ -8,7 +8,7 @@ import click
 import yaml
 
 from bulkbind.cli import options
-from bulkbind.cli.options import loaded_from
+from bulkbind.cli.given import loaded_from
 from bulkbind.cli.running import explained, print_json
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import click
 
 from bulkbind.app.doctor import Finding, doctor
 from bulkbind.cli import options
-from bulkbind.cli.options import loaded_from
+from bulkbind.cli.given import loaded_from
 from bulkbind.cli.running import configure_logs, explained, print_json, run_until_done
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import click
 from bulkbind.app.export import export
 from bulkbind.cli import options
 from bulkbind.cli.console import say
-from bulkbind.cli.options import settings_from
+from bulkbind.cli.given import settings_from
 from bulkbind.cli.running import configure_logs, explained, run_until_done
 from bulkbind.report.files import replacing
 

@@ -1,63 +1,16 @@
-"""Options that commands share, each with its environment twin, and the settings made of them."""
+"""Options that commands share, each with its environment twin; `given` makes settings of them."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
-from bulkbind.errors import UsageError
-from bulkbind.settings import FIELDS, SECRETS, Loaded, Settings, load, parse_duration
+from bulkbind.settings import FIELDS, parse_duration
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-
-GIVEN = (
-    "endpoint",
-    "ca_file",
-    "proxy",
-    "user_id",
-    "columns",
-    "constants",
-    "header",
-    "skip_rows",
-    "format",
-    "encoding",
-    "sheet",
-    "clean",
-    "profile",
-    "on_duplicate",
-    "on_conflict",
-    "on_invalid",
-    "rebind",
-    "refresh",
-    "rebind_missing",
-    "move",
-    "ledger",
-    "out",
-    "concurrency",
-    "rate",
-    "max_attempts",
-    "max_wait",
-    "deadline",
-    "stall",
-    "max_failures",
-    "grace",
-    "wait",
-    "log_level",
-    "log_format",
-    "log_file",
-    "log_devices",
-    "fail_on",
-    "metrics_file",
-)
-"""Parameters that give the setting of the same name."""
-
-
-_PAIRS = {"columns": ("--map", "FIELD=COLUMN"), "constants": ("--set", "FIELD=VALUE")}
-"""Parameters that are pairs, with their flag and their form."""
 
 
 class Listed(click.types.StringParamType):
@@ -92,7 +45,9 @@ def option(flag: str, *more: Any, **attributes: Any) -> Callable[[Command], Comm
     return click.option(flag, *more, envvar=twin, show_envvar=True, **attributes)
 
 
-def _together(options: list[Callable[[Any], Any]]) -> Callable[[Command], Command]:
+def together(options: list[Callable[[Any], Any]]) -> Callable[[Command], Command]:
+    """Return a decorator that gives a command several options, in this order in its help."""
+
     def decorate(command: Command) -> Command:
         for decorator in reversed(options):
             command = decorator(command)
@@ -105,7 +60,7 @@ config = option(
     "--config", type=click.Path(path_type=Path), metavar="FILE", help="settings file (YAML)"
 )
 
-manifest_options = _together(
+manifest_options = together(
     [
         config,
         option("--user-id", metavar="ID", help="user of the rows that name none"),
@@ -164,7 +119,7 @@ manifest_options = _together(
     ]
 )
 
-repeat_options = _together(
+repeat_options = together(
     [
         option(
             "--on-duplicate",
@@ -188,7 +143,7 @@ problems_out = option(
     help="write every problem there; in a folder, as problems.csv  [default: print the first]",
 )
 
-ledger_options = _together(
+ledger_options = together(
     [
         option("--endpoint", metavar="URL", help="scheme://host[:port] of the API"),
         option(
@@ -207,7 +162,7 @@ out = option(
     help="report folder  [default: bulkbind-report/<run id>]",
 )
 
-network_options = _together(
+network_options = together(
     [
         option(
             "--ca-file",
@@ -223,7 +178,7 @@ network_options = _together(
     ]
 )
 
-pace_options = _together(
+pace_options = together(
     [
         network_options,
         option(
@@ -239,7 +194,7 @@ pace_options = _together(
     ]
 )
 
-sending_options = _together(
+sending_options = together(
     [
         pace_options,
         option(
@@ -283,7 +238,7 @@ sending_options = _together(
     ]
 )
 
-staging_options = _together(
+staging_options = together(
     [
         option(
             "--on-invalid",
@@ -310,7 +265,7 @@ staging_options = _together(
     ]
 )
 
-end_options = _together(
+end_options = together(
     [
         option(
             "--fail-on",
@@ -335,7 +290,7 @@ first = option(
     "same command without it goes on  [default: all]",
 )
 
-log_options = _together(
+log_options = together(
     [
         option(
             "--log-format",
@@ -363,7 +318,7 @@ log_options = _together(
     ]
 )
 
-output_options = _together(
+output_options = together(
     [
         option("--quiet", is_flag=True, help="say nothing but problems"),
         option(
@@ -372,50 +327,3 @@ output_options = _together(
         log_options,
     ]
 )
-
-
-def settings_from(given: dict[str, Any]) -> Settings:
-    """Return the settings of a command's parameters, the environment's secrets and the file.
-
-    Raises: UsageError.
-    """
-    return loaded_from(given).settings
-
-
-def loaded_from(given: dict[str, Any]) -> Loaded:
-    """Return the same, with where each value came from. Raises: UsageError."""
-    values: dict[str, Any] = {}
-    origins: dict[str, str] = {}
-    for name in GIVEN:
-        value = given.get(name)
-        if value in (None, (), False, ""):
-            continue
-        origins[name] = _origin(name)
-        values[name] = _pairs(value, *_PAIRS[name]) if name in _PAIRS else value
-    for name in (*SECRETS, "app_id"):
-        variable = f"BULKBIND_{name.upper()}"
-        if secret := os.environ.get(variable):
-            values[f"auth.{name}"] = secret
-            origins[f"auth.{name}"] = variable
-    return load(given.get("config"), values, origins)
-
-
-def _origin(name: str) -> str:
-    """Return the flag or the variable that gave a parameter."""
-    context = click.get_current_context()
-    option = next(param for param in context.command.params if param.name == name)
-    if context.get_parameter_source(name) is click.core.ParameterSource.ENVIRONMENT:
-        return str(option.envvar)
-    return max(option.opts, key=len)
-
-
-def _pairs(pairs: tuple[str, ...], flag: str, form: str) -> dict[str, str]:
-    found = {}
-    for pair in pairs:
-        field, separator, value = pair.partition("=")
-        if not separator or field not in FIELDS or not value.strip():
-            raise UsageError(
-                f"{flag} {pair!r}: write {form}", hint=f"fields are {', '.join(FIELDS)}"
-            )
-        found[field] = value.strip()
-    return found

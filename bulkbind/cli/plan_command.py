@@ -12,7 +12,7 @@ from bulkbind.app.inputs import named
 from bulkbind.app.plan import plan, save_plan
 from bulkbind.cli import options
 from bulkbind.cli.console import Console, say
-from bulkbind.cli.options import settings_from
+from bulkbind.cli.given import settings_from
 from bulkbind.cli.running import configure_logs, explained, print_json, run_until_done
 from bulkbind.report.plan import as_json, as_text
 

@@ -9,7 +9,7 @@ import click
 from bulkbind.app.prune import prune
 from bulkbind.cli import options
 from bulkbind.cli.console import say
-from bulkbind.cli.options import settings_from
+from bulkbind.cli.given import settings_from
 from bulkbind.cli.running import explained
 from bulkbind.errors import UsageError
 

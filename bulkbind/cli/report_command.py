@@ -9,7 +9,7 @@ import click
 from bulkbind.app.reports import write_forms, write_report
 from bulkbind.cli import options
 from bulkbind.cli.console import say
-from bulkbind.cli.options import settings_from
+from bulkbind.cli.given import settings_from
 from bulkbind.cli.run_ids import run_argument
 from bulkbind.cli.running import explained, print_json
 from bulkbind.errors import UsageError

@@ -7,7 +7,7 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
-from bulkbind.cli import options
+from bulkbind.cli.given import settings_from
 from bulkbind.errors import BulkbindError
 
 MOST_RUNS = 50
@@ -25,7 +25,7 @@ def runs_of(
     }
     try:
         with context:
-            found = runs(options.settings_from(given))
+            found = runs(settings_from(given))
     except BulkbindError:
         return []
     return [

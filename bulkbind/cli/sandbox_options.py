@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING
 
 from bulkbind.cli import options
 from bulkbind.errors import UsageError
 from bulkbind.sandbox import SandboxOptions, parse_fault, parse_limit
 
-Command = TypeVar("Command", bound=Callable[..., Any])
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 WHERE = "`bulkbind sandbox --help` lists kinds, keys, forms and faults"
 
-
-def behaviour_options(command: Command) -> Command:
-    """Give a command `--limit`, `--fault` and `--seed`, as `limits`, `faults` and `seed`."""
-    decorators = (
+behaviour_options = options.together(
+    [
         options.option(
             "--limit",
             "limits",
@@ -36,10 +34,9 @@ def behaviour_options(command: Command) -> Command:
         options.option(
             "--seed", type=int, help="makes the sandbox's faults repeatable  [default: chance]"
         ),
-    )
-    for decorator in reversed(decorators):
-        command = decorator(command)
-    return command
+    ]
+)
+"""`--limit`, `--fault` and `--seed`, as `limits`, `faults` and `seed`."""
 
 
 def behaviour_from(

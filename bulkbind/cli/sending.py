@@ -15,7 +15,7 @@ from bulkbind.app.inbox import InboxResult
 from bulkbind.app.notify import follow_up
 from bulkbind.app.sending import RunResult
 from bulkbind.cli.console import Console, is_interactive, say, speaks_in_events
-from bulkbind.cli.options import settings_from
+from bulkbind.cli.given import settings_from
 from bulkbind.cli.running import configure_logs, explained, print_json, run_until_done
 from bulkbind.clock import SystemClock
 from bulkbind.engine import StopSignal

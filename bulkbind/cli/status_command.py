@@ -8,7 +8,7 @@ import click
 
 from bulkbind.app.status import status
 from bulkbind.cli import options
-from bulkbind.cli.options import settings_from
+from bulkbind.cli.given import settings_from
 from bulkbind.cli.running import explained, print_json
 from bulkbind.model import RunState
 from bulkbind.report import as_json, as_text

@@ -11,7 +11,7 @@ import click
 from bulkbind.app.undo import undo
 from bulkbind.cli import options
 from bulkbind.cli.console import Console, is_interactive, say, speaks_in_events
-from bulkbind.cli.options import settings_from
+from bulkbind.cli.given import settings_from
 from bulkbind.cli.running import configure_logs, explained, print_json, run_until_done
 from bulkbind.cli.sending import DRAINING, same_place
 from bulkbind.model import RunState

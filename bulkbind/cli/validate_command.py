@@ -11,7 +11,7 @@ import click
 from bulkbind.app.validate import Validation, validate
 from bulkbind.cli import options
 from bulkbind.cli.console import Console, say
-from bulkbind.cli.options import settings_from
+from bulkbind.cli.given import settings_from
 from bulkbind.cli.running import explained, leave_stdout, print_json
 from bulkbind.errors import LedgerError
 

@@ -11,7 +11,7 @@ import click
 from bulkbind.app.verify import verify
 from bulkbind.cli import options
 from bulkbind.cli.console import say
-from bulkbind.cli.options import settings_from
+from bulkbind.cli.given import settings_from
 from bulkbind.cli.running import configure_logs, explained, print_json, run_until_done
 
 if TYPE_CHECKING:
