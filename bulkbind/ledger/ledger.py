@@ -8,7 +8,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from bulkbind.clock import Clock, iso
-from bulkbind.ledger import repeats, staging, unbinding, work
+from bulkbind.ledger import claiming, doubting, repeats, sending, settling, staging, unbinding
 from bulkbind.ledger.lock import LedgerLock
 from bulkbind.ledger.store import get_meta, reading, relaxed, span
 from bulkbind.ledger.writer import Writer
@@ -68,7 +68,7 @@ class Ledger:
         try:
             await self._writer.open()
             await self._writer.submit(staging.discard_unconfirmed, alone=True)
-            return await self._writer.submit(lambda db: work.recover(db, self._now_s()))
+            return await self._writer.submit(lambda db: doubting.recover(db, self._now_s()))
         except BaseException:
             await self.close()
             raise
@@ -158,7 +158,7 @@ class Ledger:
 
     async def counts(self, run: int) -> dict[str, int]:
         """Return a run's rows by status."""
-        return await self._writer.submit(lambda db: work.counts(db, run))
+        return await self._writer.submit(lambda db: sending.counts(db, run))
 
     async def unsettled(self, run: int) -> tuple[int, int]:
         """Return how many rows of a run are staged, and how many are in doubt."""
@@ -205,57 +205,57 @@ class Ledger:
 
     async def start(self, run: int) -> None:
         """Say that the run is sending."""
-        await self._writer.submit(lambda db: work.start(db, run))
+        await self._writer.submit(lambda db: sending.start(db, run))
 
     async def claim(
         self, run: int, after: int, most: int, sent_at: float | None, *, but: Sequence[int]
     ) -> list[Claim]:
-        """See `work.claim`."""
+        """See `claiming.claim`."""
         return await self._writer.submit(
-            lambda db: work.claim(db, run, after, most, sent_at, but=but)
+            lambda db: claiming.claim(db, run, after, most, sent_at, but=but)
         )
 
     async def claim_in_turns(
         self, run: int, most: int, sent_at: float | None, *, but: Sequence[int]
     ) -> list[Claim]:
-        """See `work.claim_in_turns`."""
+        """See `claiming.claim_in_turns`."""
         return await self._writer.submit(
-            lambda db: work.claim_in_turns(db, run, most, sent_at, but=but)
+            lambda db: claiming.claim_in_turns(db, run, most, sent_at, but=but)
         )
 
     async def reclaim(self, claim: Claim, sent_at: float | None) -> None:
-        """See `work.reclaim`."""
-        await self._writer.submit(lambda db: work.reclaim(db, claim, sent_at))
+        """See `claiming.reclaim`."""
+        await self._writer.submit(lambda db: claiming.reclaim(db, claim, sent_at))
 
     async def release(self, claims: Sequence[Claim]) -> None:
-        """See `work.release`."""
-        await self._writer.submit(lambda db: work.release(db, claims))
+        """See `claiming.release`."""
+        await self._writer.submit(lambda db: claiming.release(db, claims))
 
     async def doubt(self, claim: Claim) -> None:
-        """See `work.doubt`; the attempts that led to it are durable as well then."""
+        """See `doubting.doubt`; the attempts that led to it are durable as well then."""
         attempts, self._attempts = self._attempts, []
 
         def write(db: sqlite3.Connection) -> None:
-            work.record_attempts(db, attempts)
-            work.doubt(db, claim, self._now_s())
+            settling.record_attempts(db, attempts)
+            doubting.doubt(db, claim, self._now_s())
 
         await self._writer.submit(write)
 
     async def doubts(self) -> list[Claim]:
-        """See `work.doubts`."""
-        return await self._writer.submit(work.doubts)
+        """See `doubting.doubts`."""
+        return await self._writer.submit(doubting.doubts)
 
     async def missed(self, rows: Sequence[int]) -> None:
-        """See `work.missed`."""
-        await self._writer.submit(lambda db: work.missed(db, rows, self._now_s()))
+        """See `doubting.missed`."""
+        await self._writer.submit(lambda db: doubting.missed(db, rows, self._now_s()))
 
     async def note_doubt(self, rows: Sequence[int], why: str) -> None:
-        """See `work.note_doubt`."""
-        await self._writer.submit(lambda db: work.note_doubt(db, rows, why))
+        """See `doubting.note_doubt`."""
+        await self._writer.submit(lambda db: doubting.note_doubt(db, rows, why))
 
     async def known(self, user_id: str) -> set[str]:
-        """See `work.known`."""
-        return await self._writer.submit(lambda db: work.known(db, user_id))
+        """See `doubting.known`."""
+        return await self._writer.submit(lambda db: doubting.known(db, user_id))
 
     def is_of(self, run: int, row: int) -> bool:
         """Return whether a row belongs to a run."""
@@ -303,11 +303,11 @@ class Ledger:
     async def finish(
         self, run: int, stop_reason: str | None, facts: Mapping[str, object]
     ) -> RunState:
-        """End the sending; see `work.finish`."""
+        """End the sending; see `sending.finish`."""
         await self.flushed()
         moment = iso(self._clock.utc_now())
         return await self._writer.submit(
-            lambda db: work.finish(db, run, moment, stop_reason, facts, now_s=self._now_s())
+            lambda db: sending.finish(db, run, moment, stop_reason, facts, now_s=self._now_s())
         )
 
     def _now_s(self) -> float:
@@ -392,8 +392,8 @@ def _writing(
     settlements: Sequence[Settlement], attempts: Sequence[tuple[int, Attempt]], moment: str
 ) -> Callable[[sqlite3.Connection], None]:
     def write(db: sqlite3.Connection) -> None:
-        work.record_attempts(db, attempts)  # among them are repeats
-        work.settle(db, settlements, moment)
+        settling.record_attempts(db, attempts)  # among them are repeats
+        settling.settle(db, settlements, moment)
 
     return write
 

@@ -158,6 +158,25 @@ def count_by(
     return {str(name): count for name, count in zip(values, found, strict=True) if count}
 
 
+def expect(db: sqlite3.Connection, sql: str, rows: Sequence[tuple[object, ...]]) -> None:
+    """Change exactly one row per set of values: anything else is a broken promise.
+
+    Raises: LedgerError.
+    """
+    if not rows:
+        return
+    agree(len(rows), db.executemany(sql, rows).rowcount)
+
+
+def agree(wanted: int, changed: int) -> None:
+    """Check that as many rows were changed as were to be. Raises: LedgerError."""
+    if changed != wanted:
+        raise LedgerError(
+            f"the ledger and the run disagree: {wanted} rows to change, {changed} changed",
+            hint="nothing was written; please report this with `bulkbind runs --json`",
+        )
+
+
 def get_meta(db: sqlite3.Connection, key: str) -> object:
     """Return a remembered value, or None."""
     row = db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()

@@ -1,6 +1,6 @@
 """Taking bindings back: the transitions of an unbinding.
 
-As in `work`, each function runs inside a transaction of the caller's.
+As in `claiming`, each function runs inside a transaction of the caller's.
 """
 
 from __future__ import annotations

@@ -15,7 +15,18 @@ from importlib import resources
 import pytest
 
 from bulkbind.errors import LedgerBusyError, LedgerError, UsageError
-from bulkbind.ledger import Ledger, RunReader, all_runs, find_run, reading, staging, work
+from bulkbind.ledger import (
+    Ledger,
+    RunReader,
+    all_runs,
+    claiming,
+    doubting,
+    find_run,
+    reading,
+    sending,
+    settling,
+    staging,
+)
 from bulkbind.ledger.lock import LedgerLock
 from bulkbind.ledger.store import APPLICATION_ID, VERSION, connect, span, transaction
 from bulkbind.model import CheckedRow, Device, Outcome, Problem, Settlement, Source, Status
@@ -64,7 +75,7 @@ def settle(db, claims, status=Status.BOUND):
     """Settle claims, all alike."""
     with transaction(db):
         outcome = Outcome(status, "id1", "2026-11-23T12:00:00Z")
-        work.settle(
+        settling.settle(
             db, [Settlement(c.row, c.device, outcome, 1) for c in claims], "2026-11-23T12:00:01Z"
         )
 
@@ -72,7 +83,7 @@ def settle(db, claims, status=Status.BOUND):
 def claimed(db, run, most=100):
     """Claim rows and return them."""
     with transaction(db):
-        return work.claim(db, run, 0, most, 1.0)
+        return claiming.claim(db, run, 0, most, 1.0)
 
 
 @pytest.fixture
@@ -105,7 +116,7 @@ def test_duplicates_are_found_across_batches(db):
         rows = [valid(2 + position, f"S{position}"), valid(3, "SAME")]
         staging.stage(db, run, 0, position * 2, rows, rebind=False)
 
-    assert work.counts(db, run) == {"staged": 4, "duplicate": 2}
+    assert sending.counts(db, run) == {"staged": 4, "duplicate": 2}
 
 
 def test_what_is_known_is_skipped_or_moved(db):
@@ -152,7 +163,7 @@ def test_claims_come_in_order_and_once(db):
     run = staged(db, "a", [valid(2 + n, f"S{n}") for n in range(5)])
     first = claimed(db, run, 2)
     with transaction(db):
-        rest = work.claim(db, run, first[-1].row, 10, 1.0)
+        rest = claiming.claim(db, run, first[-1].row, 10, 1.0)
 
     assert [c.device.machine_code for c in first + rest] == [f"S{n}" for n in range(5)]
 
@@ -164,14 +175,14 @@ def test_claims_in_turns_take_one_row_of_each_user_at_a_time(db):
     left_out = run_row(db, run, "SN4")
     batches = []
     with transaction(db):
-        work.start(db, run)
+        sending.start(db, run)
     for _ in range(4):
         with transaction(db):
-            batches.append(work.claim_in_turns(db, run, 3, 7.0, but=[left_out]))
+            batches.append(claiming.claim_in_turns(db, run, 3, 7.0, but=[left_out]))
 
     codes = [claim.device.machine_code for batch in batches for claim in batch]
     assert codes == ["SN2", "SN6", "SN8", "SN3", "SN7", "SN5"]
-    assert work.counts(db, run)["claimed"] == 6
+    assert sending.counts(db, run)["claimed"] == 6
     assert {claim.sent_at for batch in batches for claim in batch} == {7.0}
 
 
@@ -185,7 +196,7 @@ def test_rows_that_are_staged_once_all_were_taken_get_their_turns(db):
             db.executemany("UPDATE rows SET status = 'staged' WHERE id = ?", rows)
         for _ in range(2):
             with transaction(db):
-                found = work.claim_in_turns(db, run, 8, 7.0)
+                found = claiming.claim_in_turns(db, run, 8, 7.0)
             taken.append([claim.device.machine_code for claim in found])
 
     assert taken == [["SN1", "SN2"], [], ["SN2"], []]
@@ -204,8 +215,8 @@ def test_a_crash_leaves_claimed_rows_in_doubt(db):
     run = staged(db, "a", [valid(2, "A"), valid(3, "B")])
     claimed(db, run, 1)
     with transaction(db):
-        found = work.recover(db, 1.0)
-        doubts = work.doubts(db)
+        found = doubting.recover(db, 1.0)
+        doubts = doubting.doubts(db)
 
     assert found == 1
     assert [(c.device.machine_code, c.attempts, c.doubts, c.sent_at) for c in doubts] == [
@@ -219,9 +230,9 @@ def test_a_released_row_forgets_when_it_was_sent_unless_it_counted(db):
     one, two = claimed(db, run)
     two.attempts = 1
     with transaction(db):
-        work.release(db, [one, two])
-        work.reclaim(db, one, 9.0)
-        work.reclaim(db, two, 9.0)
+        claiming.release(db, [one, two])
+        claiming.reclaim(db, one, 9.0)
+        claiming.reclaim(db, two, 9.0)
 
     assert (one.sent_at, two.sent_at) == (9.0, 1.0)
 

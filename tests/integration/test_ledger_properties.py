@@ -8,7 +8,7 @@ from pathlib import Path
 from hypothesis import HealthCheck, settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from bulkbind.ledger import RunReader, staging, work
+from bulkbind.ledger import RunReader, claiming, doubting, sending, settling, staging
 from bulkbind.ledger.store import connect, transaction
 from bulkbind.model import CheckedRow, Claim, Device, Outcome, Problem, Settlement, Source, Status
 
@@ -82,7 +82,7 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(most=st.integers(1, 5))
     def claim(self, most):
         with transaction(self._db):
-            claims = work.claim(self._db, self._run, self._after, most, 1.0)
+            claims = claiming.claim(self._db, self._run, self._after, most, 1.0)
         if claims:
             self._after = claims[-1].row
         self._held += claims
@@ -93,13 +93,13 @@ class LedgerMachine(RuleBasedStateMachine):
         claim = self._held.pop()
         with transaction(self._db):
             outcome = Outcome(status, "id", "t")
-            work.settle(self._db, [Settlement(claim.row, claim.device, outcome, 1)], "t")
+            settling.settle(self._db, [Settlement(claim.row, claim.device, outcome, 1)], "t")
 
     @precondition(lambda self: self._held)
     @rule()
     def release(self):
         with transaction(self._db):
-            work.release(self._db, [self._held.pop()])
+            claiming.release(self._db, [self._held.pop()])
 
     @precondition(lambda self: self._held)
     @rule()
@@ -107,24 +107,24 @@ class LedgerMachine(RuleBasedStateMachine):
         claim = self._held.pop()
         claim.doubts += 1
         with transaction(self._db):
-            work.doubt(self._db, claim, 1.0)
+            doubting.doubt(self._db, claim, 1.0)
 
     @rule(
         status=st.sampled_from((*FINAL, Status.SKIPPED, Status.WITHDRAWN, None)),
         pick=st.integers(0, 20),
     )
     def read_back(self, status, pick):
-        doubts = work.doubts(self._db)
+        doubts = doubting.doubts(self._db)
         if not doubts:
             return
         claim = doubts[pick % len(doubts)]
         is_own = claim.row >> 40 == self._run
         with transaction(self._db):
             if status is None and is_own:
-                work.release(self._db, [claim])
+                claiming.release(self._db, [claim])
             else:
                 status = status or Status.WITHDRAWN  # another run took that one's place
-                work.settle(
+                settling.settle(
                     self._db, [Settlement(claim.row, claim.device, Outcome(status), 1)], "t"
                 )
 
@@ -137,7 +137,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self._db = connect(self._path, "https://example.test")
         staging.discard_unconfirmed(self._db)
         with transaction(self._db):
-            assert work.recover(self._db, 1.0) == len(held)
+            assert doubting.recover(self._db, 1.0) == len(held)
         self._after = 0
 
     @precondition(lambda self: self._run)
@@ -145,7 +145,9 @@ class LedgerMachine(RuleBasedStateMachine):
     def finish(self, is_stopped):
         self._held.clear()
         with transaction(self._db):
-            work.finish(self._db, self._run, "t", "stopped" if is_stopped else None, {}, now_s=1.0)
+            sending.finish(
+                self._db, self._run, "t", "stopped" if is_stopped else None, {}, now_s=1.0
+            )
 
     @invariant()
     def every_row_has_one_state(self):
