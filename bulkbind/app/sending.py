@@ -142,7 +142,7 @@ async def send(
     gauge = Gauge(pacer, clock)
     client = client_of(session, pacer, await ledger.recall("clock_skew_s"))
     staged, doubtful = await ledger.unsettled(run)
-    moves = 0 if first else await ledger.left_to_unbind(run, UnbindKind.MOVE)
+    moves = 0 if first else await ledger.unbindings.left(run, UnbindKind.MOVE)
     rows = (staged if first is None else min(first, staged)) + doubtful + moves
     progress = Progress(
         rows,
@@ -204,9 +204,10 @@ class _Sender:
         if first is not None:
             return
         send, stop = self._session.settings.send, self._session.stop
+        unbindings = self._ledger.unbindings
         mover = Unbinder(
             client,
-            self._ledger,
+            unbindings,
             stop,
             retries_of(self._session, pacer),
             max_attempts=send.max_attempts,
@@ -215,7 +216,7 @@ class _Sender:
         )
         while not stop.is_set:
             # A group at a time, so that no device is long without a user.
-            last = await self._ledger.next_unbindings(self._run, UnbindKind.MOVE, MOVED_AT_ONCE)
+            last = await unbindings.next_rows(self._run, UnbindKind.MOVE, MOVED_AT_ONCE)
             if last is None:
                 break
             await draining(

@@ -95,7 +95,7 @@ async def _confirmed(
     session: Session, ledger: Ledger, run: int, run_id: str, devices: int | None
 ) -> bool:
     """Return whether so many devices are to be unbound; durable once it is so."""
-    state, to_unbind, in_doubt, moved = await ledger.to_undo(run)
+    state, to_unbind, in_doubt, moved = await ledger.unbindings.to_undo(run)
     if state in GOES_ON:
         session.listener.notice(f"going on with the undo of run {run_id}, which was not finished")
         return True
@@ -107,7 +107,7 @@ async def _confirmed(
             f"{devices:,} devices are meant to be unbound, but run {run_id} has {found.devices:,}",
             hint="nothing was unbound; `bulkbind report` shows what the run bound",
         )
-    await ledger.begin_undo(run, holder(session.clock))
+    await ledger.unbindings.begin_undo(run, holder(session.clock))
     return True
 
 
@@ -118,7 +118,7 @@ async def _take_back(session: Session, ledger: Ledger, run: int) -> None:
     began = clock.monotonic()
     session.pulse.follow(lambda: client.requests, lambda: pacer.closed_for_s() > 0)
     undoing = _Undoing(session, ledger, client, pacer, run)
-    await ledger.start_undo(run)
+    await ledger.unbindings.start_undo(run)
     reason = None
     try:
         async with client:
@@ -138,7 +138,7 @@ async def _take_back(session: Session, ledger: Ledger, run: int) -> None:
             sending_s=clock.monotonic() - began,
             backed_off_s=undoing.backed_off_s,
         )
-        state = await asyncio.shield(ledger.finish_undo(run, reason, facts))
+        state = await asyncio.shield(ledger.unbindings.finish_undo(run, reason, facts))
         logger().info("undo.finished", state=state.value, stopped=reason, **facts)
 
 
@@ -164,7 +164,7 @@ class _Undoing:
 
     async def run(self) -> None:
         await self._settle_doubt()
-        rows = await self._ledger.stage_undo(self._run)
+        rows = await self._ledger.unbindings.stage_undo(self._run)
         settings, clock = self._session.settings, self._session.clock
         gauge = Gauge(self._pacer, clock, "unbinding")
         progress = Progress(
@@ -174,7 +174,7 @@ class _Undoing:
         logger().info("undo.started", rows=rows, endpoint=settings.endpoint())
         unbinder = Unbinder(
             self._client,
-            self._ledger,
+            self._ledger.unbindings,
             self._session.stop,
             self._retries,
             max_attempts=settings.send.max_attempts,

@@ -53,28 +53,26 @@ class UnbindApi(ListApi, Protocol):
         ...
 
 
-class UnbindLedger(Protocol):
+class Unbindings(Protocol):
     """Where unbindings come from and go. What is awaited is durable once it returns."""
 
-    async def unbinding_users(self, run: int, kind: UnbindKind, last: int) -> list[str]:
+    async def users(self, run: int, kind: UnbindKind, last: int) -> list[str]:
         """Return the users who have something to be taken back by rows up to *last*."""
         ...
 
-    async def unbindings(
-        self, run: int, kind: UnbindKind, user_id: str, last: int
-    ) -> list[Unbinding]:
+    async def open_of(self, run: int, kind: UnbindKind, user_id: str, last: int) -> list[Unbinding]:
         """Return what is to be taken back from a user by rows up to *last*."""
         ...
 
-    async def claim_unbindings(self, items: Sequence[Unbinding]) -> None:
+    async def claim(self, items: Sequence[Unbinding]) -> None:
         """Say that requests may leave from now on."""
         ...
 
-    async def release_unbindings(self, items: Sequence[Unbinding]) -> None:
+    async def release(self, items: Sequence[Unbinding]) -> None:
         """Say that no request has left."""
         ...
 
-    async def settle_unbindings(self, items: Sequence[Unbinding]) -> None:
+    async def settle(self, items: Sequence[Unbinding]) -> None:
         """Write down how unbindings ended."""
         ...
 
@@ -85,7 +83,7 @@ class Unbinder:
     def __init__(
         self,
         api: UnbindApi,
-        ledger: UnbindLedger,
+        unbindings: Unbindings,
         stop: StopSignal,
         retries: Retries,
         *,
@@ -95,7 +93,7 @@ class Unbinder:
     ) -> None:
         """*on_settled* hears of unbindings once they are durable."""
         self._api = api
-        self._ledger = ledger
+        self._unbindings = unbindings
         self._stop = stop
         self._retries = retries
         self._max_attempts = max_attempts
@@ -112,7 +110,7 @@ class Unbinder:
 
     async def run(self, run: int, kind: UnbindKind, last: int) -> None:
         """Take back all that rows up to *last* want taken back, or until the run stops."""
-        users = iter(await self._ledger.unbinding_users(run, kind, last))
+        users = iter(await self._unbindings.users(run, kind, last))
 
         async def worker() -> None:
             for user_id in users:
@@ -134,7 +132,7 @@ class Unbinder:
                 tasks.create_task(worker(), name=f"unbind {number}")
 
     async def _serve(self, user_id: str, run: int, kind: UnbindKind, last: int) -> None:
-        items = await self._ledger.unbindings(run, kind, user_id, last)
+        items = await self._unbindings.open_of(run, kind, user_id, last)
         listing = await self._read(user_id)
         if self._stop.is_set:
             raise DrainedError
@@ -176,14 +174,14 @@ class Unbinder:
 
     async def _unbind(self, user_id: str, items: list[Unbinding]) -> None:
         """Take a chunk of a user's bindings back, and settle each."""
-        await self._ledger.claim_unbindings(items)
+        await self._unbindings.claim(items)
         ended = await asyncio.gather(*(self._send(item) for item in items), return_exceptions=True)
         faults = [end for end in ended if isinstance(end, BaseException)]
         done = [item for item, end in zip(items, ended, strict=True) if end is True]
         await self._settle(done)
         if any(isinstance(fault, DrainedError) for fault in faults) or self._stop.is_set:
             left = [item for item in items if item.status is UnbindStatus.STAGED]
-            await self._ledger.release_unbindings([i for i in left if not i.was_sent])
+            await self._unbindings.release([i for i in left if not i.was_sent])
             raise DrainedError
         for fault in faults:
             raise fault
@@ -242,7 +240,7 @@ class Unbinder:
     async def _settle(self, items: list[Unbinding]) -> None:
         if not items:
             return
-        await self._ledger.settle_unbindings(items)
+        await self._unbindings.settle(items)
         for item in items:
             self._log.debug(
                 "device.unbound",

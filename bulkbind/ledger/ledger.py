@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from bulkbind.clock import Clock, iso
-from bulkbind.ledger import claiming, doubting, repeats, sending, settling, staging, unbinding
+from bulkbind.ledger import claiming, doubting, repeats, sending, settling, staging
+from bulkbind.ledger.gathering import GATHER_S, Gathering, Listener
 from bulkbind.ledger.lock import LedgerLock
 from bulkbind.ledger.store import get_meta, reading, relaxed, span
+from bulkbind.ledger.unbindings import Unbindings
 from bulkbind.ledger.writer import Writer
 from bulkbind.model import (
     Attempt,
@@ -20,23 +21,16 @@ from bulkbind.model import (
     Settlement,
     Source,
     Status,
-    Unbinding,
-    UnbindKind,
 )
 
 if TYPE_CHECKING:
     import sqlite3
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from bulkbind.ledger.repeats import Policy
 
-GATHER_S = 0.025
-"""How long outcomes are gathered before they are written as one group: a commit for each handful
-would take a third of the time that sending takes."""
-
 T = TypeVar("T")
-
-Listener = Callable[[Sequence[Settlement]], None]
 
 
 class Ledger:
@@ -46,15 +40,12 @@ class Ledger:
         self, path: Path, endpoint: str | None, clock: Clock, *, gather_s: float = GATHER_S
     ) -> None:
         self._clock = clock
-        self._gather_s = gather_s
         real = path.resolve()  # a link to a ledger is that ledger, and has its lock
         self._path = real
         self._lock = LedgerLock(real)
         self._writer = Writer(real, endpoint)
-        self._settlements: list[Settlement] = []
-        self._attempts: list[tuple[int, Attempt]] = []
-        self._flush: asyncio.Task[None] | None = None
-        self._hurry = asyncio.Event()
+        self._gathering = Gathering(self._writer, clock, gather_s, self._tell)
+        self.unbindings = Unbindings(self._writer, clock, self.flushed)
         self.on_settled: Listener = lambda _settlements: None
         """Called with outcomes once they are durable."""
 
@@ -76,9 +67,7 @@ class Ledger:
     async def close(self) -> None:
         """Write what was handed in, close the file and give the lock back."""
         try:
-            if self._flush is not None:
-                self._hurry.set()
-                await asyncio.wait([self._flush])
+            await self._gathering.end()
             await self._writer.close()
         finally:
             self._lock.release()
@@ -233,7 +222,7 @@ class Ledger:
 
     async def doubt(self, claim: Claim) -> None:
         """See `doubting.doubt`; the attempts that led to it are durable as well then."""
-        attempts, self._attempts = self._attempts, []
+        attempts = self._gathering.take_attempts()
 
         def write(db: sqlite3.Connection) -> None:
             settling.record_attempts(db, attempts)
@@ -267,38 +256,15 @@ class Ledger:
 
         A failure to write shows in the next awaited call.
         """
-        self._settlements.append(settlement)
-        self._flush_soon()
+        self._gathering.settle(settlement)
 
     def record(self, row: int, attempt: Attempt) -> None:
         """Hand in an attempt that was not simply accepted."""
-        self._attempts.append((row, attempt))
-        self._flush_soon()
-
-    def _flush_soon(self) -> None:
-        if self._flush is None or self._flush.done():
-            self._flush = asyncio.create_task(self._write_all(), name="flush")
-            self._flush.add_done_callback(_retrieve)
-
-    async def _write_all(self) -> None:
-        """Write what was handed in, and what is handed in meanwhile, group by group."""
-        while self._settlements or self._attempts:
-            if self._gather_s and not self._hurry.is_set():
-                timer = asyncio.get_running_loop().call_later(self._gather_s, self._hurry.set)
-                await self._hurry.wait()
-                timer.cancel()
-            self._hurry.clear()
-            settlements, self._settlements = self._settlements, []
-            attempts, self._attempts = self._attempts, []
-            await self._writer.submit(_writing(settlements, attempts, iso(self._clock.utc_now())))
-            if settlements:
-                self.on_settled(settlements)
+        self._gathering.record(row, attempt)
 
     async def flushed(self) -> None:
         """Return once every outcome handed in is durable. Raises: LedgerError."""
-        if self._flush is not None:
-            self._hurry.set()
-            await asyncio.shield(self._flush)
+        await self._gathering.flushed()
 
     async def finish(
         self, run: int, stop_reason: str | None, facts: Mapping[str, object]
@@ -310,72 +276,11 @@ class Ledger:
             lambda db: sending.finish(db, run, moment, stop_reason, facts, now_s=self._now_s())
         )
 
+    def _tell(self, settlements: Sequence[Settlement]) -> None:
+        self.on_settled(settlements)
+
     def _now_s(self) -> float:
         return self._clock.utc_now().timestamp()
-
-    # --- taking bindings back --------------------------------------------------------------------
-
-    async def begin_undo(self, run: int, who: Mapping[str, object]) -> None:
-        """Say that a run is to be undone; see `unbinding.begin_undo`."""
-
-        def begin(db: sqlite3.Connection) -> None:
-            unbinding.begin_undo(db, run, who)
-            unbinding.stage_undo(db, run)
-
-        await self._writer.submit(begin)
-
-    async def stage_undo(self, run: int) -> int:
-        """See `unbinding.stage_undo`."""
-        return await self._writer.submit(lambda db: unbinding.stage_undo(db, run))
-
-    async def to_undo(self, run: int) -> tuple[str, int, int, int]:
-        """See `unbinding.to_undo`."""
-        return await self._writer.submit(lambda db: unbinding.to_undo(db, run))
-
-    async def left_to_unbind(self, run: int, kind: UnbindKind) -> int:
-        """Return how many bindings a run has left to take back."""
-        return await self._writer.submit(lambda db: unbinding.left(db, run, kind))
-
-    async def start_undo(self, run: int) -> None:
-        """Say that the undo is sending."""
-        await self._writer.submit(lambda db: unbinding.start_undo(db, run))
-
-    async def finish_undo(
-        self, run: int, stop_reason: str | None, facts: Mapping[str, object]
-    ) -> RunState:
-        """End the undo; see `unbinding.finish_undo`."""
-        await self.flushed()
-        moment = iso(self._clock.utc_now())
-        return await self._writer.submit(
-            lambda db: unbinding.finish_undo(db, run, moment, stop_reason, facts)
-        )
-
-    async def next_unbindings(self, run: int, kind: UnbindKind, most: int) -> int | None:
-        """See `unbinding.next_rows`."""
-        return await self._writer.submit(lambda db: unbinding.next_rows(db, run, kind, most))
-
-    async def unbinding_users(self, run: int, kind: UnbindKind, last: int) -> list[str]:
-        """See `unbinding.users`."""
-        return await self._writer.submit(lambda db: unbinding.users(db, run, kind, last))
-
-    async def unbindings(
-        self, run: int, kind: UnbindKind, user_id: str, last: int
-    ) -> list[Unbinding]:
-        """See `unbinding.open_of`."""
-        return await self._writer.submit(lambda db: unbinding.open_of(db, run, kind, user_id, last))
-
-    async def claim_unbindings(self, items: Sequence[Unbinding]) -> None:
-        """See `unbinding.claim`."""
-        await self._writer.submit(lambda db: unbinding.claim(db, items))
-
-    async def release_unbindings(self, items: Sequence[Unbinding]) -> None:
-        """See `unbinding.release`."""
-        await self._writer.submit(lambda db: unbinding.release(db, items))
-
-    async def settle_unbindings(self, items: Sequence[Unbinding]) -> None:
-        """See `unbinding.settle`."""
-        moment = iso(self._clock.utc_now())
-        await self._writer.submit(lambda db: unbinding.settle(db, items, moment))
 
     async def recall(self, key: str) -> object:
         """Return a value remembered from an earlier run, or None."""
@@ -386,19 +291,3 @@ def _batches(rows: Iterable[CheckedRow], size: int) -> Iterator[list[CheckedRow]
     iterator = iter(rows)
     while batch := list(islice(iterator, size)):
         yield batch
-
-
-def _writing(
-    settlements: Sequence[Settlement], attempts: Sequence[tuple[int, Attempt]], moment: str
-) -> Callable[[sqlite3.Connection], None]:
-    def write(db: sqlite3.Connection) -> None:
-        settling.record_attempts(db, attempts)  # among them are repeats
-        settling.settle(db, settlements, moment)
-
-    return write
-
-
-def _retrieve(task: asyncio.Task[None]) -> None:
-    """Whoever awaits the ledger next hears of a failure; nobody need await this task."""
-    if not task.cancelled():
-        task.exception()

@@ -43,14 +43,14 @@ async def bench(tmp_path):
 async def undone(bench, run=1):
     """Undo the run, or go on with that; return the state and the statuses by machine code."""
     async with bench.ledger() as ledger:
-        state, bound, _, _ = await ledger.to_undo(run)
+        state, bound, _, _ = await ledger.unbindings.to_undo(run)
         if state not in ("confirmed", "sending", "stopped"):
-            await ledger.begin_undo(run, WHO)
-        await ledger.start_undo(run)
+            await ledger.unbindings.begin_undo(run, WHO)
+        await ledger.unbindings.start_undo(run)
         heard: list[str] = []
         unbinder = Unbinder(
             bench.server,
-            ledger,
+            ledger.unbindings,
             bench.stop,
             Retries(bench.clock, bench.stop, bench.pacer, base_s=0.5, cap_s=5.0),
             max_attempts=SENT_AGAIN,
@@ -59,7 +59,7 @@ async def undone(bench, run=1):
         )
         await unbinder.run(run, UnbindKind.UNDO, 2**62)
         reason = bench.stop.reason.text if bench.stop.reason else None
-        await ledger.finish_undo(run, reason, {})
+        await ledger.unbindings.finish_undo(run, reason, {})
     with reading(bench.path) as db:
         reader = UndoReader(db, run)
         summary = reader.summary()
@@ -203,7 +203,7 @@ async def test_credentials_lost_in_the_middle_lose_nothing(bench, verdict):
 async def test_one_user_whose_list_is_refused_fails_alone(bench):
     """Once the set-up is proven, a list that is refused concerns its user's devices only."""
     async with bench.ledger() as ledger:
-        await ledger.begin_undo(1, WHO)
+        await ledger.unbindings.begin_undo(1, WHO)
     honest = bench.server.list_devices
 
     async def list_devices(user_id):
@@ -224,9 +224,9 @@ async def test_one_user_whose_list_is_refused_fails_alone(bench):
 async def test_what_was_claimed_when_it_was_cut_off_counts_as_ours(bench):
     """A crash after the request left: the list shows it no more, and it is `unbound`, not gone."""
     async with bench.ledger() as ledger:
-        await ledger.begin_undo(1, WHO)
-        items = await ledger.unbindings(1, UnbindKind.UNDO, "u0", 2**62)
-        await ledger.claim_unbindings(items)
+        await ledger.unbindings.begin_undo(1, WHO)
+        items = await ledger.unbindings.open_of(1, UnbindKind.UNDO, "u0", 2**62)
+        await ledger.unbindings.claim(items)
     bench.server.bindings["u0"].clear()
 
     _, rows = await undone(bench)
