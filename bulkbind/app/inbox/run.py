@@ -1,141 +1,36 @@
-"""`run INBOX --archive DONE`: every complete manifest of a folder, each a run of its own.
-
-What is done with a file is known from the ledger and from where the file lies, so a process may be
-killed between any two steps, and the next one goes on with the one that is missing:
-
-    in the inbox, no run       -> stage and send
-    in the inbox, unfinished   -> go on with its run, before any other file
-    in the inbox, in doubt     -> run it again: what is bound is skipped, the doubt is settled
-    in the inbox, finished     -> write its report, copy failed.csv, then move it (one rename)
-    in the archive             -> nothing
-
-A finished run is the file's if it has its name and content and began after it was last touched; so
-the same file, dropped once more, is a new one.
-"""
+"""One pass over an inbox: which file is next, its run, and where it goes."""
 
 from __future__ import annotations
 
 import asyncio
-import os
-import shutil
-import stat
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from bulkbind.app.inbox.files import MIN_AGE_S, complete_files, copy, folders, move, regular
+from bulkbind.app.inbox.result import InboxFile, InboxResult, file_of
 from bulkbind.app.inputs import Named, shown
 from bulkbind.app.run import bind_all, new_session, probe
 from bulkbind.app.sending import RunResult, Session, held_ledger, result
 from bulkbind.clock import Clock, iso
-from bulkbind.errors import (
-    InterruptedRunError,
-    InvalidRowsError,
-    LedgerError,
-    ManifestError,
-    UsageError,
-)
+from bulkbind.errors import InterruptedRunError, InvalidRowsError, ManifestError, UsageError
 from bulkbind.manifest import digest, open_manifest
 from bulkbind.model import RunState, Status
-from bulkbind.report.files import replacing, write_json
+from bulkbind.report.files import write_json
 
 if TYPE_CHECKING:
+    import os
+
     from bulkbind.app.listener import Listener
     from bulkbind.app.reports import Report
     from bulkbind.engine import StopSignal
     from bulkbind.ledger import Ledger
     from bulkbind.settings import Settings
 
-MIN_AGE_S = 60.0
-"""A file that was touched later may still be written to."""
-UNFINISHED_NAMES = (".part", ".tmp", ".filepart", "~")
-"""Endings that programs give to files which they are still writing."""
 WITH_PROBLEMS = "with-problems"
-_FACTS = (
-    "requests", "requests_throttled", "requests_lists", "paced_s", "cooled_s", "retrying_s",
-    "pace_per_s", "pace_from", "limit", "limit_per_user", "limit_in_flight",
-)  # fmt: skip
 _WORST = (0, 1, 2, 3, 75, 4, 130, 143)
 """Exit codes; the last of them that a file has is that of the command."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InboxFile:
-    """What became of one file."""
-
-    name: str
-    exit_code: int
-    """As `run` would have ended with it."""
-    run_id: str | None = None
-    state: str | None = None
-    counts: dict[str, int] = field(default_factory=dict)
-    changes: dict[str, Any] = field(default_factory=dict)
-    examples: list[dict[str, str]] = field(default_factory=list)
-    facts: dict[str, Any] = field(default_factory=dict)
-    """Requests and pace, as in the run's summary."""
-    report: Path | None = None
-    moved_to: Path | None = None
-    """None: it is still in the inbox."""
-    problem: str = ""
-    """Why it is still there; where that is clear, what to do."""
-    hint: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InboxResult:
-    """How a pass over an inbox ended."""
-
-    inbox: Path
-    archive: Path
-    started_at: str
-    ended_at: str
-    files: tuple[InboxFile, ...]
-    waiting: int
-    """Files that are not taken yet, since they were touched too recently or the run was stopped."""
-    exit_code: int
-    stopped: str = ""
-    """Why it ended before every file had its turn."""
-    hint: str = ""
-    summary_file: Path | None = None
-
-    def counts(self) -> dict[str, int]:
-        """Return the rows of all files by status."""
-        total: dict[str, int] = {}
-        for item in self.files:
-            for status, count in item.counts.items():
-                total[status] = total.get(status, 0) + count
-        return total
-
-    def as_json(self) -> dict[str, Any]:
-        """Return it as `inbox.json` holds it."""
-        return {
-            "inbox": shown(self.inbox),
-            "archive": shown(self.archive),
-            "started_at": self.started_at,
-            "ended_at": self.ended_at,
-            "exit_code": self.exit_code,
-            "stopped": self.stopped,
-            "rows": sum(self.counts().values()),
-            "counts": self.counts(),
-            "waiting": self.waiting,
-            "files": [
-                {
-                    "name": item.name,
-                    "exit_code": item.exit_code,
-                    "run_id": item.run_id,
-                    "state": item.state,
-                    "rows": sum(item.counts.values()),
-                    "counts": item.counts,
-                    "changes": item.changes,
-                    "examples": item.examples,
-                    "report": str(item.report) if item.report else None,
-                    "moved_to": shown(item.moved_to) if item.moved_to else None,
-                    "problem": item.problem,
-                    "hint": item.hint,
-                }
-                for item in self.files
-            ],
-        }
 
 
 async def run_inbox(
@@ -166,7 +61,7 @@ async def run_inbox(
     """
     session = new_session(settings, listener, stop, clock)
     probe(settings)
-    inbox, archive = _folders(inbox, archive)
+    inbox, archive = folders(inbox, archive)
     async with held_ledger(session) as ledger:
         return await _Pass(session, ledger, inbox, archive, min_age_s).run()
 
@@ -187,7 +82,8 @@ class _Pass:
         self._files: list[InboxFile] = []
 
     async def run(self) -> InboxResult:
-        candidates, waiting = self._look()
+        now_s = self._session.clock.utc_now().timestamp()
+        candidates, waiting = complete_files(self._inbox, now_s, self._min_age_s)
         queue = await self._in_turn(candidates)
         stop = self._session.stop
         while queue and not stop.is_set:
@@ -209,22 +105,7 @@ class _Pass:
             hint=reason.hint if reason else "",
         )
 
-    # --- which files ------------------------------------------------------------------------------
-
-    def _look(self) -> tuple[list[Path], int]:
-        """Return the files that are complete, oldest first, and how many are not yet."""
-        now = self._session.clock.utc_now().timestamp()
-        found: list[tuple[float, str, Path]] = []
-        waiting = 0
-        for path in self._inbox.iterdir():
-            known = _regular(path)
-            if known is None or path.name.startswith(".") or _is_unfinished_name(path.name):
-                continue
-            if known.st_ctime > now - self._min_age_s:
-                waiting += 1
-            else:
-                found.append((known.st_mtime, path.name, path))
-        return [path for _, _, path in sorted(found)], waiting
+    # --- which one is next ------------------------------------------------------------------------
 
     async def _in_turn(self, paths: list[Path]) -> list[Path]:
         """Put the file whose run was cut off first: another run would take that one's place."""
@@ -246,7 +127,7 @@ class _Pass:
 
     async def _one(self, path: Path) -> InboxFile | None:
         """Do what is left to do with a file; None where it has gone."""
-        before = _regular(path)
+        before = regular(path)
         if before is None:
             return None
         try:
@@ -280,7 +161,7 @@ class _Pass:
         settings = self._session.settings.model_copy(update={"out": self._out / run_id})
         ended = result(replace(self._session, settings=settings), run_id)
         assert ended.report is not None  # it has been sent
-        item = _file_of(path, ended, run_id)
+        item = file_of(path, ended, run_id)
         if ended.report.summary.state is not RunState.DONE:
             return replace(item, problem="stopped before all its rows had ended")
         doubtful = item.counts.get(Status.IN_DOUBT, 0)
@@ -293,7 +174,7 @@ class _Pass:
         target = self._target(path, ended.report, run_id)
         # Told before it is done: a file that has gone from the inbox stands in a report.
         self._write([*self._files, replace(item, moved_to=target)])
-        if _move(path, before, target):
+        if move(path, before, target):
             return replace(item, moved_to=target)
         return replace(item, problem="it was changed while it was run: the next run takes it again")
 
@@ -306,7 +187,7 @@ class _Pass:
         for failed in report.files:
             if failed.name == "failed.csv" or failed.parent.name == "failed":
                 stem = path.name.removesuffix(".gz").removesuffix(failed.suffix)
-                _copy(failed, folder / f"{run_id}-{stem}.failed{failed.suffix}")
+                copy(failed, folder / f"{run_id}-{stem}.failed{failed.suffix}")
         return folder / f"{run_id}-{path.name}"
 
     # --- the report on all ------------------------------------------------------------------------
@@ -340,98 +221,5 @@ class _Pass:
         )
 
 
-def _file_of(path: Path, ended: RunResult, run_id: str) -> InboxFile:
-    assert ended.report is not None  # as its caller knows
-    summary = ended.report.summary
-    return InboxFile(
-        name=shown(path.name),
-        exit_code=ended.exit_code,
-        run_id=run_id,
-        state=summary.state.value,
-        counts=dict(summary.counts),
-        changes=dict(summary.facts.get("changes") or {}),
-        examples=list(summary.facts.get("examples") or []),
-        facts={key: value for key, value in summary.facts.items() if key in _FACTS},
-        report=ended.report.folder,
-    )
-
-
 def _is_stopped(item: InboxFile) -> bool:
     return item.state == RunState.STOPPED
-
-
-# --- folders and files ----------------------------------------------------------------------------
-
-
-def _folders(inbox: Path, archive: Path) -> tuple[Path, Path]:
-    """Return both folders as absolute paths; the archive is made. Raises: UsageError."""
-    if not inbox.is_dir():
-        raise UsageError(f"--archive wants a folder of manifests, and {inbox} is none")
-    inbox = inbox.resolve()
-    try:
-        archive.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"archive {archive} cannot be made: {error.strerror}") from error
-    archive = archive.resolve()
-    if archive == inbox:
-        raise UsageError("--archive must be another folder than the inbox")
-    if archive.stat().st_dev != inbox.stat().st_dev:
-        raise UsageError(
-            f"archive {archive} lies on another file system than inbox {inbox}",
-            hint="a file is moved in one step, so both must be on the same one",
-        )
-    for folder in (inbox, archive):
-        if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
-            raise UsageError(f"folder {folder} cannot be written", hint="files are moved there")
-    return inbox, archive
-
-
-def _regular(path: Path) -> os.stat_result | None:
-    """Return what is known of a regular file; None for links, folders and what has gone."""
-    try:
-        known = path.lstat()
-    except OSError:
-        return None
-    return known if stat.S_ISREG(known.st_mode) else None
-
-
-def _is_unfinished_name(name: str) -> bool:
-    return name.lower().endswith(UNFINISHED_NAMES)
-
-
-def _is_same(one: os.stat_result | None, other: os.stat_result) -> bool:
-    return one is not None and all(
-        getattr(one, name) == getattr(other, name)
-        for name in ("st_dev", "st_ino", "st_size", "st_mtime_ns")
-    )
-
-
-def _move(path: Path, before: os.stat_result, target: Path) -> bool:
-    """Move a file in one step, if it is still what was run; nothing is overwritten.
-
-    Raises: LedgerError.
-    """
-    try:
-        if not _is_same(_regular(path), before) or target.exists():
-            return False
-        path.rename(target)
-        if _is_same(_regular(target), before):
-            return True
-        # Another file took its name in between: it goes back, unless a third one came.
-        os.link(target, path, follow_symlinks=False)
-        target.unlink()
-    except OSError as error:
-        raise LedgerError(
-            f"{path} cannot be moved to {target}: {error.strerror or error}",
-            hint="its rows are accounted for; the next run moves it",
-        ) from error
-    return False
-
-
-def _copy(source: Path, target: Path) -> None:
-    """Copy a file's bytes so that it is there whole or not at all. Raises: LedgerError."""
-    with (
-        source.open(encoding="latin-1", newline="") as file,
-        replacing(target, encoding="latin-1") as copy,
-    ):
-        shutil.copyfileobj(file, copy)
