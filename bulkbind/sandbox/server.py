@@ -6,14 +6,13 @@ import asyncio
 import json
 import random
 from collections import Counter
-from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 from aiohttp import web
 
-from bulkbind.clock import Clock, SystemClock, iso
+from bulkbind.clock import Clock, SystemClock
 from bulkbind.errors import BulkbindError
 from bulkbind.sandbox.bindings import Bindings
 from bulkbind.sandbox.calls import Answer, Calls
@@ -21,17 +20,20 @@ from bulkbind.sandbox.checks import Refusal, check_body, check_headers
 from bulkbind.sandbox.doorman import Doorman
 from bulkbind.sandbox.faults import KINDS, Faults
 from bulkbind.sandbox.gate import Gate
-from bulkbind.sandbox.journal import Journal, Line
+from bulkbind.sandbox.journal import Journal
 from bulkbind.sandbox.options import SandboxOptions
 from bulkbind.sandbox.shifted import ShiftedClock
 from bulkbind.sandbox.spec import Call
 from bulkbind.sandbox.spoiling import DATE_OFF_S, ELSEWHERE, Exchange, plain
 from bulkbind.sandbox.telling import headers_of, http_date, refusal_of
 from bulkbind.sandbox.tls import Tls
+from bulkbind.sandbox.under_way import STOP_S, UnderWay
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
+
+    from bulkbind.sandbox.journal import Line
 
 PATH = "/koodrive/ose/v1/backup/device"
 AUTH_PATH = "/koodrive/ose/v1/auth"
@@ -40,8 +42,6 @@ NO_SUCH_CALL: dict[str, object] = {
     "error_msg": "The API does not exist or has not been published in the environment",
     "request_id": "sandbox",
 }
-STOP_S = 0.5
-"""How long stopping may take, twice: for answers on their way, and for what is then cut off."""
 TOLD = web.RequestKey("told", dict[str, str])
 """Set on a request: headers in which a limit speaks."""
 
@@ -75,11 +75,9 @@ class Sandbox:
         self._journal = Journal(self._options.journal)
         self._runner: web.AppRunner | None = None
         self._began = self._clock.monotonic()
-        self._is_over = False
-        self._under_way: set[asyncio.Task[Any]] = set()
-        self._under_way_most = 0
         self.bindings = Bindings(self._clock, self._options.state)
         self.counts: Counter[str] = Counter()
+        self._under_way = UnderWay(self._clock, self._journal, self.counts)
         self._calls = Calls(
             self.bindings, self.counts, is_second_an_error=self._options.second_bind == "error"
         )
@@ -133,7 +131,7 @@ class Sandbox:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._is_over = True
+        self._under_way.end()
         if self._runner is not None:
             await self._runner.cleanup()
         if self._tls is not None:
@@ -146,7 +144,7 @@ class Sandbox:
         return {
             "bindings": len(self.bindings),
             "requests": self.counts["requests"],
-            "in_flight_most": self._under_way_most,
+            "in_flight_most": self._under_way.most,
             "uptime_s": round(self._clock.monotonic() - self._began, 3),
             **self.counts,
         }
@@ -154,7 +152,7 @@ class Sandbox:
     # --- the route of a request -------------------------------------------------------------------
 
     async def _serve(self, request: web.Request) -> web.StreamResponse:
-        with self._request(request) as line:
+        with self._under_way.enter(request) as line:
             body = await request.read()
             call = _CALLS[request.method]
             now = self._clock.monotonic()
@@ -177,7 +175,7 @@ class Sandbox:
 
     async def _session(self, request: web.Request) -> web.StreamResponse:
         """Serve login and refreshToken. Limits and faults are about the other calls."""
-        with self._request(request) as line:
+        with self._under_way.enter(request) as line:
             line.outcome = call = request.match_info["call"]
             begin = self._doorman.login if call == "login" else self._doorman.refresh
             answer = begin(request.headers, await request.read())
@@ -227,7 +225,7 @@ class Sandbox:
         self.counts.update(strikes.names)
         line.faults += strikes.names
         if strikes.delays:
-            await self._wait_out(sum(fault.for_s for fault in strikes.delays))
+            await self._under_way.wait_out(sum(fault.for_s for fault in strikes.delays))
         response: web.StreamResponse | None
         if strikes.decider is None:
             response = plain(done())
@@ -252,45 +250,6 @@ class Sandbox:
         self.counts[line.outcome] += 1
         return web.json_response(refusal.body, status=refusal.status)
 
-    # --- what every request goes through ----------------------------------------------------------
-
-    @contextmanager
-    def _request(self, request: web.Request) -> Iterator[Line]:
-        """Count a request while it is served, and write its line at the end, however it ends."""
-        task = asyncio.current_task()
-        assert task is not None
-        self._under_way.add(task)
-        self._under_way_most = max(self._under_way_most, len(self._under_way))
-        self.counts["requests"] += 1
-        began = self._clock.monotonic()
-        line = Line(
-            at=iso(self._clock.utc_now()),
-            method=request.method,
-            user_id=request.headers.get("X-User-Id"),
-            trace_id=request.headers.get("X-Traceid"),
-        )
-        try:
-            yield line
-        except web.HTTPException as error:  # aiohttp's own, e.g. a body too large
-            line.outcome, line.status = "refused", error.status
-            raise
-        finally:
-            self._under_way.discard(task)
-            line.took_s = self._clock.monotonic() - began
-            self._journal.write(line)
-
-    async def _wait_out(self, seconds: float) -> None:
-        """Sleep, also on behalf of a client that has hung up: a busy server does not notice."""
-        nap = asyncio.create_task(self._clock.sleep(seconds), name="sandbox delay")
-        while not nap.done():
-            try:
-                await asyncio.shield(nap)
-            except asyncio.CancelledError:
-                if self._is_over:
-                    nap.cancel()
-                    await asyncio.wait({nap})
-                    raise
-
     async def _dress(self, request: web.Request, response: web.StreamResponse) -> None:
         """Put our own Date, and what limits tell, on an answer."""
         now = self._clock.utc_now() + timedelta(seconds=request.get(DATE_OFF_S, 0.0))
@@ -299,11 +258,7 @@ class Sandbox:
 
     async def _cut_off(self, _app: web.Application) -> None:
         """End what is under way: silence and delays would outlast the sandbox."""
-        tasks = set(self._under_way)
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks, timeout=STOP_S)
+        await self._under_way.cut_off()
 
     # --- the sandbox's own pages, and what does not exist -----------------------------------------
 
@@ -319,12 +274,12 @@ class Sandbox:
 
     async def _follow(self, request: web.Request) -> web.StreamResponse:
         """Count who comes here: a client that follows a redirect, perhaps with its token."""
-        with self._request(request) as line:
+        with self._under_way.enter(request) as line:
             line.outcome, line.status = "followed", 200
             self.counts["followed"] += 1
             self.counts["followed_with_authorization"] += "Authorization" in request.headers
             return web.json_response({"code": 0, "msg": "success", "data": {}})
 
     async def _refuse_path(self, request: web.Request) -> web.StreamResponse:
-        with self._request(request) as line:
+        with self._under_way.enter(request) as line:
             return self._refuse(line, Refusal(404, NO_SUCH_CALL))
