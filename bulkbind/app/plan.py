@@ -18,7 +18,7 @@ from bulkbind.errors import UsageError
 from bulkbind.ledger import Ledger, Outlook, copy_known, reading
 from bulkbind.manifest import digest, open_manifest
 from bulkbind.model import PLANNED, Forecast, Plan
-from bulkbind.report.files import replacing
+from bulkbind.report.files import write_json
 from bulkbind.report.plan import as_json
 
 if TYPE_CHECKING:
@@ -177,9 +177,7 @@ def _word(row: Wanted, record: Record | None) -> str:
 
 def save_plan(plan: Plan, path: Path) -> None:
     """Write a plan to a file that `run --plan` takes; mode 0600. Raises: LedgerError."""
-    with replacing(path) as file:
-        json.dump(as_json(plan), file, indent=2, ensure_ascii=False)
-        file.write("\n")
+    write_json(path, as_json(plan))
 
 
 def load_plan(path: Path) -> Plan:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import csv
-import json
 from typing import TYPE_CHECKING, Any
 
 from bulkbind.model import UNBIND_MEANINGS
-from bulkbind.report.files import replacing
+from bulkbind.report.files import replacing, write_json
 from bulkbind.report.tables import safe
 
 if TYPE_CHECKING:
@@ -92,7 +91,5 @@ def write_undo(
             for name in _FREE_TEXT:
                 cells[name] = safe(str(cells[name]))
             table.writerow([cells[name] for name in COLUMNS])
-    with replacing(summary_file) as file:
-        json.dump(as_json(summary), file, indent=2, ensure_ascii=False)
-        file.write("\n")
+    write_json(summary_file, as_json(summary))
     return [table_file, summary_file]
