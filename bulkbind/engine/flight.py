@@ -35,8 +35,8 @@ SPREAD = 0.8
 at a limit in flight; all of it would leave places empty."""
 REFUTED_BY = 2
 PROVEN_BY = 8
-"""So many 429s speak against a limit in flight, if they come before each of its places was used
-so many times."""
+"""So many 429s speak against a limit in flight, if they come while each of its places is used so
+many times."""
 
 
 class Flight:
@@ -89,6 +89,8 @@ class Flight:
         self._took_s += (took_s - self._took_s) * (0.25 if self._took_s else 1.0)
         if self.is_limited:
             self._since += 1
+            if self._since % (PROVEN_BY * self.wide) == 0:
+                self._against = 0
             if in_flight >= self.wide:
                 self._try_another(now)
             return
@@ -101,7 +103,6 @@ class Flight:
         is_proven = self._since >= PROVEN_BY * self.wide
         if is_proven:
             self._proven = max(self._proven, self.wide)
-            self._against = 0
         if now >= self._another_at and self.wide == self._proven < self._most:
             self.wide += 1
             self._since = 0
@@ -123,9 +124,9 @@ class Flight:
     def throttled(self, now: float, in_flight: int) -> bool:
         """A 429 came; return whether a limit on requests in flight explains it."""
         if in_flight <= max(self._proven, 1):
-            is_young = self._since < PROVEN_BY * self.wide
+            is_full = in_flight == self._proven
             # The server may count one that has just been answered.
-            return not self._is_refuted(is_young=is_young) and in_flight == self._proven
+            return not self._is_refuted() and is_full
         if self.is_limited and in_flight > self.wide:
             return True  # one of those that left before the limit was met
         if self.is_limited:
@@ -138,20 +139,26 @@ class Flight:
         self.is_limited = True
         return True
 
-    def _is_refuted(self, *, is_young: bool) -> bool:
+    def _is_refuted(self) -> bool:
         """A 429 came at no more in flight than have got through; return what that says.
 
-        A limit in flight that was met a moment ago, and does not explain what is refused now, was
-        none.
+        Several of them speak against a limit in flight that was met a moment ago: it was none. One
+        that has proven itself may be one lower than it looked.
         """
         if not self.is_limited:
             return True
-        self._against += is_young
-        if self._against >= REFUTED_BY:
-            self.is_limited = False
-            self.wide = min(max(START, self.wide), self._most)
-            self._proven = self._most
-        return is_young
+        self._against += 1
+        if self._against < REFUTED_BY:
+            return False
+        self._against = 0
+        if self._since >= PROVEN_BY * self.wide and self.wide > 1:
+            self._proven = self.wide = self.wide - 1
+            self._since = 0
+            return False
+        self.is_limited = False
+        self.wide = min(max(START, self.wide), self._most)
+        self._proven = self._most
+        return True
 
     def unanswered(self, now: float) -> None:
         """A request was waited for in vain: fewer at once, and more again after a while."""

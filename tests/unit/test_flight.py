@@ -124,3 +124,31 @@ def test_silence_makes_fewer_go_at_once():
     state.unanswered(now)
 
     assert state.wide == 32
+
+
+def limited_to(state, width):
+    """Let a flight meet a limit of *width*, and use it for a while; return the moment."""
+    now = grown_to(state, 2 * width)
+    state._proven = width
+    state.throttled(now, width + 1)
+    return filled(state, 4.0, 0.05, begin=now)
+
+
+def test_a_proven_limit_in_flight_may_be_one_lower():
+    """Refused again and again with as many in flight as were proven: one fewer from now on."""
+    state = Flight(0.0, 64)
+    now = limited_to(state, 16)
+    explained = [state.throttled(now, 16) for _ in range(flight.REFUTED_BY)]
+
+    assert all(explained)
+    assert (state.is_limited, state.wide) == (True, 15)
+
+
+def test_a_limit_of_rate_that_looked_like_one_in_flight_is_found_out():
+    """What seemed to be a limit of one at a time, and refuses that one as well, counts a rate."""
+    state = Flight(0.0, 64)
+    now = limited_to(state, 1)
+    explained = [state.throttled(now, 1) for _ in range(flight.REFUTED_BY)]
+
+    assert explained == [True] * (flight.REFUTED_BY - 1) + [False]
+    assert not state.is_limited

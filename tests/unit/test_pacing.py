@@ -49,6 +49,44 @@ def test_a_limit_is_found_and_used(limiter, per_s, efficiency, refused, told):
     assert ran.refused / requests <= refused
 
 
+class Both:
+    """Two limiters at once; what the second one refuses counts for the first all the same."""
+
+    def __init__(self, *limiters):
+        self._limiters = limiters
+
+    def admit(self, now):
+        return all(limiter.admit(now) for limiter in self._limiters)
+
+    def leave(self):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("limiter", "per_s"),
+    [
+        (Both(bucket(50, 50), Of(Window(1000, 60.0))), 1000 / 60),
+        (Both(Of(Window(20, 1.0)), Of(Sliding(600, 60.0))), 10.0),
+    ],
+    ids=["50/s and 1,000 a minute", "20/s and 600 in 60 s sliding"],
+)
+def test_of_two_limits_the_tighter_one_is_found(limiter, per_s):
+    """A gateway that counts by the second and by the minute: in ten minutes, little is lost."""
+    requests = int(per_s * 10 * MINUTE_S)
+    ran = Simulation(limiter, requests, latency_s=0.005).run()
+
+    assert 10 * MINUTE_S / ran.took_s >= 0.93
+    assert ran.refused / requests <= 0.05
+
+
+def test_few_requests_a_window_are_not_taken_for_spacing():
+    """5 in each second: the first cycles look as if requests had to be spaced, the next do not."""
+    ran = Simulation(Of(Window(5, 1.0)), 5 * 60).run()
+
+    assert MINUTE_S / ran.took_s >= 0.95
+    assert ran.refused / (5 * 60) <= 0.10
+
+
 @pytest.mark.parametrize(
     "make", [lambda n: bucket(n, n), lambda n: Of(Window(n, 1.0))], ids=["bucket", "windows"]
 )
