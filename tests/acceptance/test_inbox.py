@@ -297,7 +297,9 @@ def test_two_passes_at_once_are_one(tmp_path, inbox, url, fleet):
         end = time.monotonic() + 30
         while not count_rows(tmp_path / "l.db", "bound") and time.monotonic() < end:
             time.sleep(0.02)  # noqa: TID251  # polling another process
+        started.send_signal(signal.SIGSTOP)  # it cannot end before the second one begins
         busy = pass_over(inbox, url, *NOW, check=75)
+        started.send_signal(signal.SIGCONT)
         assert started.wait(30) == 0
 
     assert "another run holds the ledger" in busy.stderr
