@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 import yaml
 
-from bulkbind.model import OWN_COLUMNS, AttemptRow, Problem, ResultRow, Source
+from bulkbind.model import OWN_COLUMNS, AttemptRow, Problem, ResultRow, Source, UndoneRow
 from bulkbind.report.files import KEPT_BYTES, replacing
 
 if TYPE_CHECKING:
@@ -59,58 +59,62 @@ def safe(text: str) -> str:
     return f"'{text}" if text.startswith(_FORMULA) and text != "-" else text
 
 
+def write_table(
+    path: Path, columns: Sequence[str], rows: Iterable[Iterable[object]], errors: str = "strict"
+) -> None:
+    """Write a header and rows as CSV. Raises: LedgerError."""
+    with replacing(path, errors=errors) as file:
+        table = csv.writer(file, lineterminator="\r\n")
+        table.writerow(columns)
+        table.writerows(rows)
+
+
+def cells_of(
+    row: ResultRow | AttemptRow | UndoneRow,
+    columns: Sequence[str],
+    sources: Sequence[Source],
+    made_safe: Iterable[str],
+) -> dict[str, Any]:
+    """Return a row's cells by column: its source by name, and the columns *made_safe* made so."""
+    cells: dict[str, Any] = {name: getattr(row, name) for name in columns}
+    cells["source"] = sources[row.source].name
+    for name in made_safe:
+        cells[name] = safe(str(cells[name]))
+    return cells
+
+
 def write_results(path: Path, rows: Iterable[ResultRow], sources: Sequence[Source]) -> None:
     """Write one line per row of the manifests. Raises: LedgerError."""
-    with replacing(path) as file:
-        table = csv.writer(file, lineterminator="\r\n")
-        table.writerow(COLUMNS)
-        table.writerows(_result(row, sources) for row in rows)
+    write_table(path, COLUMNS, (_result(row, sources) for row in rows))
 
 
-def _result(row: ResultRow, sources: Sequence[Source]) -> list[object]:
+def _result(row: ResultRow, sources: Sequence[Source]) -> Iterable[object]:
     """Values that keep their rule stand as they are; free text and broken values are made safe."""
-    cells: dict[str, object] = {name: getattr(row, name) for name in COLUMNS[1:]}
-    cells["source"] = sources[row.source].name
-    if row.http_status is None:
-        cells["http_status"] = ""
-    for name in _VALUES:
-        if name in row.broken:
-            cells[name] = safe(str(cells[name]))
-    for name in _FREE_TEXT:
-        cells[name] = safe(str(cells[name]))
-    return [cells[name] for name in COLUMNS]
+    broken = row.broken.intersection(_VALUES)
+    return cells_of(row, COLUMNS, sources, (*_FREE_TEXT, *broken)).values()
 
 
 def write_problem_rows(path: Path, problems: Iterable[tuple[str, int, Problem]]) -> None:
     """Write one line per broken rule: source, line, and the problem. Raises: LedgerError."""
-    with replacing(path, errors=KEPT_BYTES) as file:
-        table = csv.writer(file, lineterminator="\r\n")
-        table.writerow(PROBLEM_COLUMNS)
-        for source, line, problem in problems:
-            cells = [getattr(problem, name) for name in PROBLEM_COLUMNS[2:]]
-            table.writerow([safe(source), line, *map(safe, cells)])
+    rows = (
+        (safe(source), line, *(safe(getattr(problem, name)) for name in PROBLEM_COLUMNS[2:]))
+        for source, line, problem in problems
+    )
+    write_table(path, PROBLEM_COLUMNS, rows, KEPT_BYTES)
 
 
 def plain_cells(row: ResultRow, sources: Sequence[Source]) -> dict[str, Any]:
     """Return a row by column as it is, for forms in which no cell becomes a formula."""
-    cells: dict[str, Any] = {name: getattr(row, name) for name in COLUMNS[1:]}
-    return {"source": sources[row.source].name, **cells}
+    return cells_of(row, COLUMNS, sources, ())
 
 
 def write_attempt_rows(
     path: Path, attempts: Iterable[AttemptRow], sources: Sequence[Source]
 ) -> None:
     """Write one line per attempt. Raises: LedgerError."""
-    with replacing(path) as file:
-        table = csv.writer(file, lineterminator="\r\n")
-        table.writerow(ATTEMPT_COLUMNS)
-        for item in attempts:
-            cells: dict[str, object] = {n: getattr(item, n) for n in ATTEMPT_COLUMNS[1:]}
-            cells["source"] = sources[item.source].name
-            cells["http_status"] = "" if item.http_status is None else item.http_status
-            for name in ("source", "code", "message", "trace_id"):
-                cells[name] = safe(str(cells[name]))
-            table.writerow([cells[name] for name in ATTEMPT_COLUMNS])
+    texts = ("source", "code", "message", "trace_id")
+    rows = (cells_of(item, ATTEMPT_COLUMNS, sources, texts).values() for item in attempts)
+    write_table(path, ATTEMPT_COLUMNS, rows)
 
 
 def write_failed(folder: Path, rows: Iterable[ResultRow], sources: Sequence[Source]) -> list[Path]:

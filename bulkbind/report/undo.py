@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 from typing import TYPE_CHECKING, Any
 
 from bulkbind.model import UNBIND_MEANINGS
-from bulkbind.report.files import replacing, write_json
-from bulkbind.report.tables import safe
+from bulkbind.report.files import write_json
+from bulkbind.report.tables import cells_of, write_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -81,15 +80,7 @@ def write_undo(
 ) -> list[Path]:
     """Write `undo.csv` and `undo.json`, each atomically. Raises: LedgerError."""
     table_file, summary_file = folder / "undo.csv", folder / "undo.json"
-    with replacing(table_file) as file:
-        table = csv.writer(file, lineterminator="\r\n")
-        table.writerow(COLUMNS)
-        for row in rows:
-            cells: dict[str, object] = {name: getattr(row, name) for name in COLUMNS[1:]}
-            cells["source"] = sources[row.source].name
-            cells["http_status"] = "" if row.http_status is None else row.http_status
-            for name in _FREE_TEXT:
-                cells[name] = safe(str(cells[name]))
-            table.writerow([cells[name] for name in COLUMNS])
+    cells = (cells_of(row, COLUMNS, sources, _FREE_TEXT).values() for row in rows)
+    write_table(table_file, COLUMNS, cells)
     write_json(summary_file, as_json(summary))
     return [table_file, summary_file]
