@@ -10,7 +10,17 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from bulkbind.ledger import RunReader, claiming, doubting, sending, settling, staging
 from bulkbind.ledger.store import connect, transaction
-from bulkbind.model import CheckedRow, Claim, Device, Outcome, Problem, Settlement, Source, Status
+from bulkbind.model import (
+    CheckedRow,
+    Claim,
+    Device,
+    Outcome,
+    Problem,
+    RunState,
+    Settlement,
+    Source,
+    Status,
+)
 
 USERS = ("u", "v")
 CODES = tuple("ABCDEFGH")
@@ -145,9 +155,11 @@ class LedgerMachine(RuleBasedStateMachine):
     def finish(self, is_stopped):
         self._held.clear()
         with transaction(self._db):
-            sending.finish(
+            state = sending.finish(
                 self._db, self._run, "t", "stopped" if is_stopped else None, {}, now_s=1.0
             )
+        if state is RunState.DONE:
+            self._run = 0  # another run settles its doubt
 
     @invariant()
     def every_row_has_one_state(self):
