@@ -17,6 +17,7 @@ from tests.kit import bulkbind, read_results, sandbox, sandbox_bindings, statuse
 ROOT = Path(__file__).parents[2]
 SHARED = ROOT.parent / "shared" / "data"
 GPLAY = SHARED / "gplay_supported_devices_2022-01.utf16le.csv"
+PAYLOADS = SHARED / "suites" / "csv-injection" / "Intruder" / "csv-payload.txt"
 CONFIG = ROOT / "configs" / "sandbox.yaml"
 HEADER = "machine_code,user_id,device_name\n"
 
@@ -242,6 +243,35 @@ def test_a_real_list_of_devices_plain_and_cleaned(tmp_path):
     assert [rule["count"] for rule in plain["rules"].values()] == [4_251, 2_607, 2_092]
     assert (cleaned["invalid"], cleaned["cleaned"]) == (4_260, 4_504)
     assert [rule["count"] for rule in cleaned["rules"].values()] == [4_251, 11]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not PAYLOADS.exists(), reason="the list lies beside the checkout, not in it")
+def test_published_formulas_are_run_by_no_spreadsheet(run, tmp_path):
+    """Each payload in each field: reports guard it, the operator's own table holds it as it was."""
+    payloads = PAYLOADS.read_text("utf-8").splitlines()
+    fields = ("machine_code", "user_id", "device_name", "device_os")
+    good = dict(zip(fields, ("FI1", "u", "Van", "Android"), strict=True))
+    rows = [good, *(good | {field: text} for text in payloads for field in fields)]
+    manifest = tmp_path / "fleet.csv"
+    with manifest.open("w", newline="", encoding="utf-8") as file:
+        table = csv.DictWriter(file, fields)
+        table.writeheader()
+        table.writerows(rows)
+    run(manifest, "--on-invalid", "skip", check=1)
+    results, out = read_results(tmp_path / "out"), tmp_path / "out"
+    with (out / "problems.csv").open(newline="", encoding="utf-8") as file:
+        problems = list(csv.DictReader(file))
+    with (out / "failed.csv").open(newline="", encoding="utf-8") as file:
+        failed = list(csv.DictReader(file))
+    told = bulkbind("validate", out / "failed.csv", "--json", home=tmp_path, check=1).stdout
+
+    assert len(payloads) == 6
+    assert len(results) == 1 + len(problems) == 1 + len(failed) == len(rows)
+    for row in (*results, *problems):
+        assert not any(cell.startswith(("=", "+", "-", "@", "\t", "\r")) for cell in row.values())
+    assert [{field: row[field] for field in fields} for row in failed] == rows[1:]
+    assert json.loads(told)["invalid"] == len(failed)
 
 
 # --- schemas -------------------------------------------------------------------------------------
