@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import re
 
-_BEGINS = r"=+@\uff1d\uff0b\uff20"
-"""With `-`, what begins a formula; the wide forms do so where Japanese is written."""
-_FORMULA = re.compile(rf"""^(?=[\t\r\n])|(^|[,;|\t\r\n]"*)(?=[{_BEGINS}]|[-\uff0d](?!\Z))""")
-"""Where a cell begins with one, also if the spreadsheet's delimiter is another than ours: it
-then ends a cell within a text, whatever its quotes."""
-_CALL = re.compile(rf"""(?:^|[,;]"*)[{_BEGINS}\-\uff0d][^,;]*(?:[A-Za-z.]\(|\||!)""")
+_SIGNS = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+"""What begins a formula; the wide forms do so where Japanese is written."""
+_BEGINS = (*_SIGNS, "\t", "\r", "\n")
+_SIGN = f"[{re.escape(''.join(_SIGNS))}]"
+_WITHIN = re.compile(rf"""([,;|\t\r\n]"*)(?={_SIGN}(?!\Z))""")
+"""Where one begins if the spreadsheet's delimiter is another than ours: it then ends a cell
+within a text, whatever its quotes."""
+_CALL = re.compile(rf"""(?:^|[,;]"*){_SIGN}[^,;]*(?:[A-Za-z.]\(|\||!)""")
 
 
 def safe(text: str) -> str:
     """Return *text* with an apostrophe wherever a formula would begin (`-` alone is none)."""
-    return _FORMULA.sub(r"\1'", text)
+    if _WITHIN.search(text):  # a tenth of the time of a substitution that finds nothing
+        text = _WITHIN.sub(r"\1'", text)
+    return f"'{text}" if text.startswith(_BEGINS) and text != "-" else text
 
 
 def safe_value(value: str) -> str:
