@@ -555,26 +555,38 @@ def test_rows_written_by_a_csv_writer_come_back(rows, delimiter, quoting, encodi
 # --- Files made by nobody here -------------------------------------------------------------------
 
 
-@pytest.mark.skipif(not SPECTRUM.exists(), reason="csv-spectrum is not in ../shared/data")
-@pytest.mark.parametrize(
-    "name",
-    [
-        "comma_in_quotes",
-        "empty",
-        "empty_crlf",
-        "escaped_quotes",
-        "json",
-        "newlines",
-        "newlines_crlf",
-        "quotes_and_newlines",
-        "simple",
-        "simple_crlf",
-        "utf8",
-    ],
+CASES = (
+    "comma_in_quotes",
+    "empty",
+    "empty_crlf",
+    "escaped_quotes",
+    "json",
+    "location_coordinates",
+    "newlines",
+    "newlines_crlf",
+    "quotes_and_newlines",
+    "simple",
+    "simple_crlf",
+    "utf8",
 )
+ERRATA = {"location_coordinates": {"Contact Phone Number": "2095257564"}}
+"""Cells of a case's table of which its answer says something else."""
+
+
+@pytest.mark.skipif(not SPECTRUM.exists(), reason="csv-spectrum is not in ../shared/data")
+def test_every_case_of_csv_spectrum_is_run():
+    """No file of the suite is left out below."""
+    assert CASES == tuple(sorted(path.stem for path in SPECTRUM.iterdir()))
+
+
+@pytest.mark.skipif(not SPECTRUM.exists(), reason="csv-spectrum is not in ../shared/data")
+@pytest.mark.parametrize("name", CASES)
 def test_csv_spectrum(name):
     """The cells of the csv-spectrum suite are read as the suite says."""
-    expected = json.loads((SPECTRUM.parent / "csv-spectrum-json" / f"{name}.json").read_bytes())
+    answer = json.loads((SPECTRUM.parent / "csv-spectrum-json" / f"{name}.json").read_bytes())
+    expected = answer if isinstance(answer, list) else [answer]
+    for row in expected:
+        row.update(ERRATA.get(name, {}))
     first = next(iter(expected[0]))
     manifest = open_manifest(
         SPECTRUM / f"{name}.csv", ManifestSettings(user_id="u", columns={"machine_code": first})
