@@ -576,7 +576,7 @@ ERRATA = {"location_coordinates": {"Contact Phone Number": "2095257564"}}
 @pytest.mark.skipif(not SPECTRUM.exists(), reason="csv-spectrum is not in ../shared/data")
 def test_every_case_of_csv_spectrum_is_run():
     """No file of the suite is left out below."""
-    assert CASES == tuple(sorted(path.stem for path in SPECTRUM.iterdir()))
+    assert tuple(sorted(path.stem for path in SPECTRUM.iterdir())) == CASES
 
 
 @pytest.mark.skipif(not SPECTRUM.exists(), reason="csv-spectrum is not in ../shared/data")
