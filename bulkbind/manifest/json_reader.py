@@ -9,19 +9,18 @@ from bulkbind.errors import ManifestError
 from bulkbind.manifest import columns
 from bulkbind.manifest.bounds import LONGEST_LINE
 from bulkbind.manifest.json_values import WrongJsonError, value_at
-from bulkbind.manifest.lines import open_text, undecodable
+from bulkbind.manifest.lines import open_text
 from bulkbind.manifest.rules import printable
 from bulkbind.manifest.tree import Item, Tree
 from bulkbind.model import CheckedRow, Source
 
 if TYPE_CHECKING:
-    import io
     from collections.abc import Iterator
     from pathlib import Path
 
+    from bulkbind.manifest.lines import Text
     from bulkbind.settings import ManifestSettings
 
-_BLOCK = 1 << 16
 _FORMS = (
     'a manifest is an array of objects, or {"defaults": {…}, "devices": […]}; where each device '
     "stands under a key of its own, --map FIELD=@key takes that key"
@@ -155,7 +154,7 @@ class _Keys:
 class _Text:
     """The text of a document, of which a part is in memory."""
 
-    def __init__(self, file: io.TextIOWrapper, source: Source) -> None:
+    def __init__(self, file: Text, source: Source) -> None:
         self._file = file
         self._source = source
         self._buffer = ""
@@ -222,10 +221,7 @@ class _Text:
 
     def _more(self) -> bool:
         """Read on, and forget what was taken; False at the end."""
-        try:
-            block = self._file.read(_BLOCK)
-        except UnicodeDecodeError as error:
-            raise undecodable(self._source, error) from error
+        block = self._file.read()
         self.line += self._buffer.count("\n", self._counted, self._at)
         self._buffer = self._buffer[self._at :] + block
         self._at = self._counted = 0

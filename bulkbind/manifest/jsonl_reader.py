@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from bulkbind.manifest.json_values import WrongJsonError, whole_value
-from bulkbind.manifest.lines import blocks, open_text
+from bulkbind.manifest.lines import blocks, lines_of, open_text
 from bulkbind.manifest.rules import printable
 from bulkbind.manifest.tree import Item, Tree, Written
 from bulkbind.model import CheckedRow, Problem, Source
@@ -57,7 +57,7 @@ class JsonLinesManifest:
         decode = msgspec.json.Decoder(float_hook=Written.read).decode
         first = 1
         with open_text(self._path, self.source) as file:
-            for lines in blocks(file, self.source):
+            for lines in map(lines_of, blocks(file, self.source.name)):
                 for line, text in enumerate(lines, start=first):
                     try:
                         node = decode(text)

@@ -9,7 +9,7 @@ from bulkbind.manifest import columns
 from bulkbind.manifest.bounds import MOST_COLUMNS
 from bulkbind.manifest.checking import Checker, columns_of, four, good_values
 from bulkbind.manifest.rules import printable, trim
-from bulkbind.model import COMES_BACK, OWN_COLUMNS, CheckedRow, Device, Problem, Source
+from bulkbind.model import COMES_BACK, OWN_COLUMNS, CheckedRow, Problem, Source
 from bulkbind.settings import FIELDS
 
 if TYPE_CHECKING:
@@ -84,8 +84,7 @@ class Table:
         values = self._good_values(cells)
         if values is not None:
             self._checker.suspicions.add(values[1], lines)  # type: ignore[arg-type]  # it is required
-            devices = map(Device, *values)
-            return map(CheckedRow, lines, cells, devices, zip(*values, strict=True))
+            return map(CheckedRow, lines, cells, zip(*values, strict=True))
         return self._one_by_one(cells, lines)
 
     def _one_by_one(self, cells: list[list[str]], lines: Sequence[int]) -> Iterator[CheckedRow]:
@@ -108,9 +107,13 @@ class Table:
         yield from self._checker.notices(name)
 
     def _good_values(self, cells: list[list[str]]) -> list[Sequence[str | None]] | None:
-        if self._has_comments or set(map(len, cells)) != {len(self._header)}:
+        try:
+            by_column = list(zip(*cells, strict=True))
+        except ValueError:  # ragged
             return None
-        values = good_values(self._columns, list(zip(*cells, strict=True)), len(cells))
+        if self._has_comments or len(by_column) != len(self._header):
+            return None
+        values = good_values(self._columns, by_column, len(cells))
         return None if values is None or self._code_header in values[1] else values
 
     def _kind(self, cells: Sequence[str]) -> str | None:

@@ -9,7 +9,7 @@ from bulkbind.manifest import columns
 from bulkbind.manifest.bounds import MOST_SHAPES
 from bulkbind.manifest.checking import Checker, columns_of, four, good_values
 from bulkbind.manifest.rules import printable, trim
-from bulkbind.model import OWN_COLUMNS, CheckedRow, Device, Problem
+from bulkbind.model import OWN_COLUMNS, CheckedRow, Problem
 from bulkbind.settings import FIELDS
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ class Tree:
             return
         for item in items:
             if item.problem is not None:
-                yield CheckedRow(item.line, {}, None, (None,) * 4, (item.problem,))
+                yield CheckedRow(item.line, {}, (None,) * 4, (item.problem,))
             else:
                 yield self._checked(item.line, item.node, defaults)
 
@@ -161,14 +161,13 @@ class Tree:
             return None
         lines = [item.line for item in items]
         self._checker.suspicions.add(values[1], lines)  # type: ignore[arg-type]  # it is required
-        devices = map(Device, *values)
-        return map(CheckedRow, lines, nodes, devices, zip(*values, strict=True))
+        return map(CheckedRow, lines, nodes, zip(*values, strict=True))
 
     def _checked(self, line: int, node: Node, defaults: dict[str, Any]) -> CheckedRow:
         if not isinstance(node, dict):
             shown = "" if node is None else printable(text_of(node) or str(node))
             problem = Problem("row", "row", shown, _MAPPING, f"it is {_kind(node)}")
-            return CheckedRow(line, {"value": node}, None, (None,) * 4, (problem,))
+            return CheckedRow(line, {"value": node}, (None,) * 4, (problem,))
         cells = self._with_defaults(node, defaults) if defaults else node
         shape = self._shape(tuple(cells))
         problems = [self._claimed(cells, *claim) for claim in shape.claims]

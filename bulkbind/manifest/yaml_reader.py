@@ -6,14 +6,13 @@ YAML's own types corrupt identifiers (`0123` is 83, `no` is False).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from bulkbind.errors import ManifestError
 from bulkbind.manifest import columns
 from bulkbind.manifest.lines import open_text
-from bulkbind.manifest.opening import open_bytes
 from bulkbind.manifest.rules import printable
 from bulkbind.manifest.tree import Item, Tree
 from bulkbind.manifest.yaml_events import DuplicateKeyError, Events, Node, line_of
@@ -59,15 +58,9 @@ class YamlManifest:
 
         Raises: ManifestError where the file as a whole is not what it should be.
         """
-        with self._open() as file:
+        with open_text(self._path, self.source, "strict") as file:
             yield from self._documents(Events(file, self.source))
         self.notices += self._tree.notices()
-
-    def _open(self) -> BinaryIO | TextIO:
-        # The parser itself knows UTF-8, and UTF-16 with a byte order mark.
-        if self.source.encoding == "utf-8" or self.source.bom:
-            return open_bytes(self._path, self.source.name)
-        return open_text(self._path, self.source)
 
     def _documents(self, events: Events) -> Iterator[CheckedRow]:
         for event in events:
