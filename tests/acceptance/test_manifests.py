@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import re
 from pathlib import Path
 
 import jsonschema
@@ -125,6 +126,55 @@ def test_every_problem_is_written_to_a_file(tmp_path):
     assert "and 200 more" in done.stderr
     assert "1,200  machine_code: only letters" in done.stderr
     assert (tmp_path / "folder" / "problems.csv").read_text() == (tmp_path / "p.csv").read_text()
+
+
+def broken_off(kind):
+    """Return rows of which the third is bad, and where the file then breaks off; and its name."""
+    text = HEADER + "A1,u,\nA2,u,\nA-3,u,\nA1,v,\n" + "".join(f"B{n},u,\n" for n in range(30_000))
+    match kind:
+        case "gzip":
+            whole = gzip.compress(text.encode())
+            return "fleet.csv.gz", whole[: len(whole) // 2]
+        case "encoding":
+            return "fleet.csv", text.encode("utf-16") + b"\x00\xd8"
+        case "quote":
+            return "fleet.csv", text.encode() + b'"X,u,\n'
+        case "json":
+            listed = [{"machine_code": c, "user_id": u} for c, u in (("A-3", "u"), ("A1", "u"))]
+            return "fleet.json", json.dumps([*listed, *listed]).encode()[:-3]
+        case _:
+            lines = '{"machine_code": "A-3", "user_id": "u"}\n' * 3
+            return "fleet.yaml", b"- " + lines.replace("\n", "\n- ").encode() + b"{a: \xff}"
+
+
+@pytest.mark.parametrize("kind", ["gzip", "encoding", "quote", "json", "yaml"])
+def test_problems_until_a_manifest_breaks_off_are_kept(tmp_path, kind):
+    """What was found is written, and printed, before the error ends the command."""
+    name, content = broken_off(kind)
+    (tmp_path / name).write_bytes(content)
+    done = bulkbind("validate", name, "--out", "p.csv", home=tmp_path, check=2)
+    with (tmp_path / "p.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+
+    assert "A-3" in [row["value"] for row in rows]
+    assert done.stdout.count("A-3") == [row["value"] for row in rows].count("A-3")
+    assert "error: " in done.stderr
+    assert name in done.stderr
+    assert re.search(r"rows could be read, \d of them break a rule; problems: p\.csv", done.stderr)
+    if kind in ("gzip", "encoding", "quote"):
+        assert [row["found"] for row in rows if row["value"] == "A1"] == [
+            f"{name}:5 gives it to v",
+            f"{name}:2 gives it to u",
+        ]
+
+
+def test_manifest_without_a_row_leaves_the_old_problems(tmp_path):
+    """Where nothing could be read, the file of an earlier look stays as it is."""
+    (tmp_path / "fleet.yaml").write_text("- {serial: A, user_id: u}\n")
+    (tmp_path / "p.csv").write_text("old")
+    bulkbind("validate", "fleet.yaml", "--out", "p.csv", home=tmp_path, check=2)
+
+    assert (tmp_path / "p.csv").read_text() == "old"
 
 
 @pytest.mark.slow
