@@ -9,17 +9,15 @@ from bulkbind.errors import ManifestError
 from bulkbind.manifest import columns
 from bulkbind.manifest.bounds import LONGEST_LINE
 from bulkbind.manifest.json_values import WrongJsonError, value_at
-from bulkbind.manifest.lines import open_text
 from bulkbind.manifest.rules import printable
-from bulkbind.manifest.tree import Item, Tree
-from bulkbind.model import CheckedRow, Source
+from bulkbind.manifest.tree import Item
+from bulkbind.manifest.tree_manifest import TreeManifest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from bulkbind.manifest.lines import Text
-    from bulkbind.settings import ManifestSettings
+    from bulkbind.model import CheckedRow, Source
 
 _FORMS = (
     'a manifest is an array of objects, or {"defaults": {…}, "devices": […]}; where each device '
@@ -28,42 +26,22 @@ _FORMS = (
 _BLANKS = re.compile(r"[ \t\r\n]*")
 
 
-class JsonManifest:
-    """One JSON document.
+class JsonManifest(TreeManifest):
+    """An array of devices, or an object that holds them."""
 
-    Attributes:
-        source: Name and encoding.
-        notices: What the operator should know; complete once the rows have been read.
-    """
+    def _read(self, text: Text) -> Iterator[CheckedRow]:
+        document = _Document(text, self.source)
+        begins = document.peek()
+        if begins == "[":
+            yield from self._tree.rows(_listed(document), {})
+        elif begins == "{":
+            yield from self._object(document)
+        else:
+            raise document.wrong("the document is no array and no object", hint=_FORMS)
+        if document.peek():
+            raise document.wrong(f"{document.peek()!r} stands behind the end of the document")
 
-    def __init__(
-        self,
-        path: Path,
-        source: Source,
-        head: str,  # noqa: ARG002  # as every format is opened
-        settings: ManifestSettings,
-    ) -> None:
-        self._path = path
-        self._tree = Tree(source.name, settings)
-        self.source = Source(source.name, "json", source.encoding, source.bom)
-        self.notices: list[str] = []
-
-    def rows(self) -> Iterator[CheckedRow]:
-        """Yield every device with its line. Raises: ManifestError where the document is broken."""
-        with open_text(self._path, self.source) as file:
-            text = _Text(file, self.source)
-            begins = text.peek()
-            if begins == "[":
-                yield from self._tree.rows(_listed(text), {})
-            elif begins == "{":
-                yield from self._document(text)
-            else:
-                raise text.wrong("the document is no array and no object", hint=_FORMS)
-            if text.peek():
-                raise text.wrong(f"{text.peek()!r} stands behind the end of the document")
-        self.notices += self._tree.notices()
-
-    def _document(self, text: _Text) -> Iterator[CheckedRow]:
+    def _object(self, text: _Document) -> Iterator[CheckedRow]:
         """An object at the top: `defaults` before `devices`, or devices under their keys."""
         defaults: dict[str, Any] = {}
         has_devices = False
@@ -97,7 +75,7 @@ class JsonManifest:
             raise ManifestError(f"{self.source.name}: no `devices` in it", hint=_FORMS)
 
 
-def _listed(text: _Text) -> Iterator[Item]:
+def _listed(text: _Document) -> Iterator[Item]:
     """Yield the values of an array."""
     text.take("[")
     if text.peek() == "]":
@@ -111,7 +89,7 @@ def _listed(text: _Text) -> Iterator[Item]:
             return
 
 
-def _keyed(text: _Text, keys: _Keys, first: str | None) -> Iterator[Item]:
+def _keyed(text: _Document, keys: _Keys, first: str | None) -> Iterator[Item]:
     """Yield the values of an object, each with its key under `@key`."""
     key = first
     while key is not None:
@@ -124,7 +102,7 @@ def _keyed(text: _Text, keys: _Keys, first: str | None) -> Iterator[Item]:
 class _Keys:
     """The keys of an object; whoever asks for the next one has taken the value before."""
 
-    def __init__(self, text: _Text) -> None:
+    def __init__(self, text: _Document) -> None:
         self._text = text
         self._is_first = True
         self.line = 0
@@ -151,7 +129,7 @@ class _Keys:
         return key
 
 
-class _Text:
+class _Document:
     """The text of a document, of which a part is in memory."""
 
     def __init__(self, file: Text, source: Source) -> None:
