@@ -41,6 +41,8 @@ class Dialect(NamedTuple):
     quote: str = '"'
     escape: str = ""
     """What stands before a quote inside quotes; empty: the quote is doubled."""
+    is_spaced: bool = False
+    """Whether blanks may stand before a quote."""
 
 
 def reader(lines: Iterable[str], dialect: Dialect, *, is_strict: bool = True) -> Reader:
@@ -51,6 +53,7 @@ def reader(lines: Iterable[str], dialect: Dialect, *, is_strict: bool = True) ->
         quotechar=dialect.quote,
         escapechar=dialect.escape or None,
         doublequote=not dialect.escape,
+        skipinitialspace=dialect.is_spaced,
         strict=is_strict,
     )
 
@@ -271,23 +274,40 @@ def find_dialect(head: str, mapping: Mapping[str, str], skipped: int = 0) -> Dia
     told = _SEP.match(head)
     delimiters = told[1] if told else DELIMITERS
     dialects = [Dialect(delimiter) for delimiter in delimiters]
-    if '\\"' in head and '""' not in head:
-        dialects = [Dialect(delimiter, '"', "\\") for delimiter in delimiters]
+    if '\\"' in head:
+        dialects += [Dialect(delimiter, '"', "\\") for delimiter in delimiters]
     if '"' not in head and _SINGLE_QUOTED.search(head):
         dialects += [Dialect(delimiter, "'") for delimiter in delimiters]
-    return max(dialects, key=lambda dialect: _sense(lines, dialect, mapping))
+    best = max(dialects, key=lambda dialect: _sense(lines, dialect, mapping))
+    spaced = rf"{re.escape(best.delimiter)} +{best.quote}[^{best.quote}\n]*{best.quote}\s*"
+    is_spaced = re.search(rf"{spaced}(?:{re.escape(best.delimiter)}|$)", head, re.MULTILINE)
+    return best._replace(is_spaced=is_spaced is not None)
 
 
-def _sense(lines: Sequence[str], dialect: Dialect, mapping: Mapping[str, str]) -> tuple[int, int]:
+def _sense(
+    lines: Sequence[str], dialect: Dialect, mapping: Mapping[str, str]
+) -> tuple[int, int, int]:
     """Return how much sense lines make under a dialect.
 
-    Best is the one under which most cells of a row name a field; then the one with the most
-    columns in rows of the same width. A file of one column has a comma.
+    Best is the one under which most cells of a row name a field; then the one with fewest rows that
+    cannot be read; then the one with the most columns in rows of the same width. A file of one
+    column has a comma.
     """
-    try:
-        rows = list(reader(lines, dialect, is_strict=False))
-    except csv.Error:
-        return (0, 0)
+    rows, _ = _all_rows(reader(lines, dialect, is_strict=False))
+    _, broken = _all_rows(reader(lines, dialect))
     named = max((columns.named(row, mapping) for row in rows), default=0)
     [(width, alike)] = Counter(map(len, rows)).most_common(1) or [(1, 0)]
-    return (named, alike * (width - 1))
+    return (named, -broken, alike * (width - 1))
+
+
+def _all_rows(cells: Reader) -> tuple[list[list[str]], int]:
+    """Return the rows that can be read, and how many cannot."""
+    rows: list[list[str]] = []
+    broken = 0
+    while True:
+        try:
+            rows.extend(cells)
+        except csv.Error:
+            broken += 1
+        else:
+            return rows, broken

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 from bulkbind.errors import ManifestError
 from bulkbind.manifest import columns
 from bulkbind.manifest.bounds import LONGEST_LINE
-from bulkbind.manifest.json_values import WrongJsonError, value_at
+from bulkbind.manifest.json_values import TwiceError, WrongJsonError, value_at
 from bulkbind.manifest.rules import printable
 from bulkbind.manifest.tree import Item
 from bulkbind.manifest.tree_manifest import TreeManifest
+from bulkbind.model import Problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,6 +24,7 @@ _FORMS = (
     'a manifest is an array of objects, or {"defaults": {…}, "devices": […]}; where each device '
     "stands under a key of its own, --map FIELD=@key takes that key"
 )
+_TWICE = "row: a key stands once in a device"
 _BLANKS = re.compile(r"[ \t\r\n]*")
 
 
@@ -60,14 +62,14 @@ class JsonManifest(TreeManifest):
                 inner = _Keys(text)
                 yield from self._tree.rows(_keyed(text, inner, next(inner, None)), defaults)
             elif key == "defaults" and begins == "{" and not has_devices:
-                defaults = text.value()
+                defaults = text.clear_value()
             elif key in ("defaults", "devices"):
                 raise text.wrong(
                     "`devices` is an array, and `defaults` an object that stands before it",
                     hint=_FORMS,
                 )
             else:
-                text.value()
+                text.clear_value()
                 self.notices.append(f"{self.source.name}: key `{printable(key)}` is not used")
             has_devices |= key == "devices"
             key = next(keys, None)
@@ -84,9 +86,17 @@ def _listed(text: _Document) -> Iterator[Item]:
     while True:
         text.peek()
         line = text.line
-        yield Item(line, text.value())
+        yield _item(text, line)
         if text.take(",]") == "]":
             return
+
+
+def _item(text: _Document, line: int) -> Item:
+    """Return the next value; where a key stands twice, it alone is refused."""
+    try:
+        return Item(line, text.value())
+    except TwiceError as error:
+        return Item(line, None, Problem("row", "row", printable(error.key), _TWICE, str(error)))
 
 
 def _keyed(text: _Document, keys: _Keys, first: str | None) -> Iterator[Item]:
@@ -94,8 +104,9 @@ def _keyed(text: _Document, keys: _Keys, first: str | None) -> Iterator[Item]:
     key = first
     while key is not None:
         line = keys.line
-        node = text.value()
-        yield Item(line, {columns.KEY: key, **node} if isinstance(node, dict) else node)
+        _, node, problem = _item(text, line)
+        keyed = {columns.KEY: key, **node} if isinstance(node, dict) else node
+        yield Item(line, keyed, problem)
         key = next(keys, None)
 
 
@@ -165,7 +176,11 @@ class _Document:
         return found
 
     def value(self) -> Any:  # noqa: ANN401  # whatever stands there
-        """Take a whole value. Raises: ManifestError if there is none, or it is too long."""
+        """Take a whole value.
+
+        Raises: TwiceError, after which the value is taken; ManifestError if there is none, or it is
+            too long.
+        """
         self.peek()
         while True:
             failed = None
@@ -173,6 +188,9 @@ class _Document:
             value = None
             try:
                 value, end = value_at(self._buffer, self._at)
+            except TwiceError as error:
+                self._at = error.end
+                raise
             except WrongJsonError as error:
                 failed = error
             # What touches the end of what was read may go on behind it.
@@ -185,6 +203,13 @@ class _Document:
                 )
             if not self._more() and failed is not None:
                 raise self._broken(failed)
+
+    def clear_value(self) -> Any:  # noqa: ANN401  # as above
+        """Take a value in which no key may stand twice. Raises: ManifestError."""
+        try:
+            return self.value()
+        except TwiceError as error:
+            raise self.wrong(str(error)) from error
 
     def wrong(self, what: str, hint: str = "") -> ManifestError:
         """Return an error that names the line."""

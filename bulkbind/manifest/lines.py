@@ -76,7 +76,7 @@ class Text:
             return self._decoder.decode(data, final=not data)
         except UnicodeDecodeError as error:
             self._fault = self._undecodable(error)
-            return error.object[: error.start].decode(self._source.encoding)
+            return error.object[: error.start].decode(self._source.encoding, "replace")
 
     def _undecodable(self, error: UnicodeDecodeError) -> ManifestError:
         at = self._read - len(error.object) + error.start

@@ -55,21 +55,23 @@ class Table:
             )
         self._source = source
         self._header = [cell.strip() for cell in source.header]
+        mapping = _mapping(settings, source.name)
+        self._mapping = mapping
         used = columns.positions(
             source.header,
-            _mapping(settings, source.name),
+            mapping,
             source=source.name,
             line=line,
             given={field for field in ("user_id",) if settings.user_id} | set(settings.constants),
         )
         self._columns = columns_of(used, settings)
+        own = {self._header[column.at] for column in self._columns if column.at is not None}
+        self._words = (columns.words(mapping) | own) - {""}
         self._names = tuple(
             printable(self._header[at] or f"column {at + 1}") if at is not None else field
             for field, at in zip(FIELDS, used, strict=True)
         )
         self._checker = Checker(cleans=settings.clean == "names")
-        code_at = self._columns[1].at
-        self._code_header = None if code_at is None else self._header[code_at]
         self._has_comments = 0 not in used and self._header[:1] == [_COMMENT]
         self._passed_over = dict.fromkeys(("blank lines", "repeated headers", "comment lines"), 0)
         self._unused = columns.unknown(source.header, [column.at for column in self._columns])
@@ -114,7 +116,10 @@ class Table:
         if self._has_comments or len(by_column) != len(self._header):
             return None
         values = good_values(self._columns, by_column, len(cells))
-        return None if values is None or self._code_header in values[1] else values
+        is_header = values is not None and not (
+            self._words.isdisjoint(values[0]) and self._words.isdisjoint(values[1])
+        )
+        return None if is_header else values
 
     def _kind(self, cells: Sequence[str]) -> str | None:
         """Return what a row is that is none."""
@@ -131,6 +136,7 @@ class Table:
 
     def _checked(self, line: int, cells: list[str]) -> CheckedRow:
         """A short row lacks its last cells; a longer one is shifted somewhere, unless by blanks."""
+        self._refuse_other_header(line, cells)
         width = len(self._header)
         padded = cells + [""] * (width - len(cells))
         extra = [cell for cell in cells[width:] if cell.strip()]
@@ -145,6 +151,17 @@ class Table:
             for column in self._columns
         ]
         return self._checker.row(line, cells, four(values), self._names, more)
+
+    def _refuse_other_header(self, line: int, cells: Sequence[str]) -> None:
+        """What stands below the header of another table would be taken for something else."""
+        if self._words.isdisjoint(map(str.strip, cells)):
+            return
+        if columns.named(cells, self._mapping) > 1:
+            shown = printable(self._source.delimiter.join(cells))
+            raise ManifestError(
+                f"{self._source.name}:{line}: another table begins here: {shown}",
+                hint="put it in a file of its own",
+            )
 
     def _is_our_own(self, cells: Sequence[str]) -> bool:
         """Whether a row without header has just the two cells that a report adds."""

@@ -260,4 +260,6 @@ def _no_text(field: str, name: str, found: Node) -> Problem:
 def _kind(node: Node) -> str:
     if isinstance(node, dict):
         return "a mapping"
+    if node is None:
+        return "empty"
     return "a list" if isinstance(node, list) else "a text"

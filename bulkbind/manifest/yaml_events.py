@@ -210,6 +210,8 @@ class Events:
 
 def _where(error: yaml.YAMLError) -> str:
     mark = getattr(error, "problem_mark", None)
+    if isinstance(error, yaml.reader.ReaderError):
+        return f"{error.reason}, U+{error.character:04X}, at character {error.position + 1:,}"
     problem = getattr(error, "problem", None) or str(error)
     return f"line {mark.line + 1}: {problem}" if mark else str(problem)
 

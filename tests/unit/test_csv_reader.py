@@ -518,7 +518,7 @@ def test_digest_of_a_missing_file_is_refused(tmp_path):
 
 # --- Round trip ----------------------------------------------------------------------------------
 
-cells = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=8)
+cells = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=8)
 tricky = st.text(st.sampled_from("ab ,;|\t\"'\r\n\ufeff\u2028\x85"), max_size=6)
 devices = st.tuples(st.sampled_from(["A", "B_2", "no-code"]), st.just("u"), cells | tricky, tricky)
 

@@ -77,7 +77,7 @@ def test_number_is_the_text_that_was_written(lines, value, code):
         ('{"machine_code": "A"', "Expecting ',' delimiter"),
         ("[1, 2]", "it is a list"),
         ('"A"', "it is a text"),
-        ("null", "it is a text"),
+        ("null", "it is empty"),
         (
             '{"machine_code": "A", "machine_code": "B", "user_id": "u"}',
             "`machine_code` stands twice",
