@@ -110,6 +110,8 @@ class Simulation:
     requests: int
     seed: int = 1
     latency_s: float = LATENCY_S
+    service_s: float = 0.0
+    """How long the server works on a request that was admitted."""
     concurrency: int = 32
     told: Mapping[str, float] = field(default_factory=dict)
     """What a 429 tells: `limit` and `window_s`, `retry_after_s`."""
@@ -143,6 +145,8 @@ class _Run:
             self._now, _, kind, rest = heapq.heappop(self._events)
             if kind == "arrives":
                 self._arrives(*rest)
+            elif kind == "done":
+                self._what.limiter.leave()
             elif kind == "answered":
                 self._answered(*rest)
             self._send()
@@ -161,14 +165,15 @@ class _Run:
         while self._waiting and self._out < self._flight.useful(pace.per_s):
             if pace.is_closed and self._tries:
                 return
-            if self._now < pace.next_at:
-                due_at = pace.next_at
+            due_at = max(pace.next_at, self._flight.next_at)
+            if self._now < due_at:
                 if not due_at <= self._wakes_at <= due_at + LATE_S:
                     self._wakes_at = due_at + self._random.uniform(0, LATE_S)
                     self._at(self._wakes_at, "wakes")
                 return
             self._tries = pace.is_closed
             pace.sent(self._now)
+            self._flight.sent(self._now)
             self._waiting -= 1
             self._out += 1
             ran = self._ran
@@ -178,9 +183,10 @@ class _Run:
 
     def _arrives(self, epoch: int, in_flight: int, sent_at: float) -> None:
         is_through = self._what.limiter.admit(self._now)
+        done_at = self._now + (self._what.service_s if is_through else 0.0)
         if is_through:
-            self._what.limiter.leave()
-        back_at = self._now + self._network_s()
+            self._at(done_at, "done")
+        back_at = done_at + self._network_s()
         self._at(back_at, "answered", epoch, in_flight, sent_at, is_through)
 
     def _answered(self, epoch: int, in_flight: int, sent_at: float, is_through: bool) -> None:  # noqa: FBT001  # an event's value
@@ -197,4 +203,7 @@ class _Run:
             return
         self._ran.refused += 1
         self._waiting += 1
+        is_paced = pace.is_closed or epoch != pace.epoch or self._what.told
+        if not is_paced and self._flight.throttled(self._now, in_flight):
+            return
         pace.throttled(self._now, epoch, **self._what.told)

@@ -36,6 +36,9 @@ SPAN_S = 1.0
 """… this many seconds where the gateway counts, so that a window's end shows, and …"""
 SPAN_ASKED = 20.0
 """… this many times the last Retry-After, so that waiting for it costs little of the time."""
+SPAN_CLOSED = 10.0
+"""… this many times as long as the gate was closed, where requests have to be spaced: a slow
+server answers a try slowly."""
 BEYOND = 0.15
 """How much the pace is beyond the limit as it was known, as a share, two legs after the last 429;
 from there it grows with the cube."""
@@ -207,15 +210,15 @@ class Pace(Turn):
             leg = self.search.after(cycle)
         self._begin_at(opening)
         self.has_learned = True
-        self._begin(leg)
+        self._begin(leg, cycle.closed_s)
         self._space(now)
 
-    def _begin(self, leg: Leg) -> None:
+    def _begin(self, leg: Leg, closed_s: float = 0.0) -> None:
         ceiling = min(self._cap, self._told)
         self.per_s = self._base = min(ceiling, max(leg.per_s, SLOWEST_PER_S))
         self._top = max(leg.top, self.per_s)
         self._since = 0
-        span_s = 0.0 if self.search.is_spaced else SPAN_S
+        span_s = SPAN_CLOSED * closed_s if self.search.is_spaced else SPAN_S
         self._span = max(SPAN, self.per_s * max(span_s, SPAN_ASKED * self._asked_s))
 
     def _rise(self) -> None:

@@ -105,7 +105,8 @@ class Pacer:
         state = self.state
         if not self._turn.locked() and not state.is_closed and not self._stop.is_set:
             now = self._clock.monotonic()
-            if now >= state.next_at and len(self._out) < self.flight.useful(state.per_s):
+            is_due = now >= state.next_at and now >= self.flight.next_at
+            if is_due and len(self._out) < self.flight.useful(state.per_s):
                 return self._take(now)
         self._waiting += 1
         try:
@@ -148,6 +149,8 @@ class Pacer:
                     self._count_closed(now)
                 else:
                     self.paced_s += self._clock.monotonic() - now
+            elif now < self.flight.next_at:
+                await self._clock.sleep(self.flight.next_at - now)
             else:
                 permit = self._take(now)
                 if state.is_closed:
@@ -160,6 +163,7 @@ class Pacer:
 
     def _take(self, now: float) -> int:
         self.state.sent(now)
+        self.flight.sent(now)
         self._permits += 1
         self._out[self._permits] = Out(self.state.epoch, len(self._out) + 1, now)
         return self._permits

@@ -10,6 +10,11 @@ at which it began to let requests through again (after 429s) to the next. Two th
   one long cycle, which is known the better the longer it is.
 - a gateway that wants requests spaced refuses every one that comes too early, by a millisecond of
   jitter, too. Its goodput says little; the pace at which it refuses now and then is its limit.
+  It never refuses for longer than a slot: one that does, counts.
+
+A gateway may count twice, by the second and by the minute. Where it stays closed for much longer
+than at the cycles before, a longer window is used up, and the cycle that speaks of it began when
+it opened last after as long a time: those before belong to it.
 
 A moment of opening is known only as lying between the last try that was refused and the one that
 got through, so a goodput is known as lying between a least and a most. The search keeps the
@@ -36,6 +41,12 @@ low: it is lifted by 2 %."""
 COUNTED_TRIES = 2
 """Closed for more tries than this at first: the gateway counts, and the middle of the bounds is
 where to look; otherwise a bucket's burst is in them, and the limit is not in sight."""
+LONG_S, MUCH_LONGER = 1.0, 4.0
+"""Closed for longer than 1 s, and four times as long as at the cycles before: a longer window."""
+SLACK, REFUTED_BY = 1.2, 2
+"""Refused for more than 1.2 slots, two cycles in a row: it does not want requests spaced."""
+MOST_SCALES = 16
+"""Windows of different lengths that are told apart."""
 COSTLY = 0.1
 """Share of a cycle that a Retry-After took: from there on the next pace is the geometric middle of
 the bounds, since each 429 costs more than a pace that is a little low."""
@@ -95,6 +106,14 @@ class _Busy:
         return self.accepted / max(ended.by - self.began.by, SHORTEST_S)
 
 
+class _Scale(NamedTuple):
+    """Cycles in a row, the last of which was closed for longest."""
+
+    closed_s: float
+    accepted: int
+    began: Opening
+
+
 class Search:
     """The bounds, and what led to them."""
 
@@ -104,17 +123,24 @@ class Search:
         self.spaced_at_most = SPACED_AT_MOST
         """See there; 0: it never does."""
         self._low, self._high = 0.0, math.inf
-        self._early = 0
+        self._early = self._against = 0
+        self._scales: list[_Scale] = []
+        """Each was closed for less long than the one before it."""
         self._busy = _Busy(0, Opening(now, now))
 
     def turn_to(self, began: Opening) -> None:
         """The next cycle is of another stream, or after a pause: no earlier one belongs to it."""
         self._busy = _Busy(0, began)
+        self._scales.clear()
 
     def after(self, cycle: Cycle) -> Leg:
         """Return the next leg."""
+        whole = self._whole(cycle)
         if cycle.refused_per_s == math.inf:
             return self._first(cycle)
+        if whole.accepted > cycle.accepted and not self.is_spaced:
+            return self._longer(whole, cycle)
+        self.is_spaced = self.is_spaced and not self._counts(cycle)
         is_early = cycle.accepted <= (SPACED_EARLY if self.is_spaced else EARLY)
         self._early = self._early + 1 if is_early else 0
         own = _Busy(cycle.accepted, cycle.began)
@@ -146,6 +172,38 @@ class Search:
         per_s = max(own.goodput(cycle.ended), 1.0 / max(cycle.closed_s, SHORTEST_S))
         counts = cycle.tries > COUNTED_TRIES and not self.is_spaced
         return Leg(per_s, max(per_s, (per_s + self._high) / 2) if counts else math.inf)
+
+    def _whole(self, cycle: Cycle) -> _Busy:
+        """Return the cycle, with those before it that belong to the same long window."""
+        accepted, began, closed_s = cycle.accepted, cycle.began, cycle.closed_s
+        is_long = closed_s > LONG_S and not cycle.was_asked
+        whole = _Busy(accepted, began)
+        for scale in reversed(self._scales):
+            if not is_long or MUCH_LONGER * scale.closed_s > closed_s:
+                break
+            whole = _Busy(whole.accepted + scale.accepted, scale.began)
+        while self._scales and self._scales[-1].closed_s <= closed_s:
+            last = self._scales.pop()
+            accepted, began = accepted + last.accepted, last.began
+        self._scales.append(_Scale(closed_s, accepted, began))
+        del self._scales[:-MOST_SCALES]
+        return whole
+
+    def _longer(self, whole: _Busy, cycle: Cycle) -> Leg:
+        """A longer window is used up: its limit is the one that counts now."""
+        self._early, self._busy = 0, whole
+        least = whole.least(cycle.ended)
+        self._narrow(least, min(whole.most(cycle.ended), cycle.refused_per_s), cycle.refused_per_s)
+        return Leg((self._low + self._high) / 2, self._high)
+
+    def _counts(self, cycle: Cycle) -> bool:
+        """Return whether a gateway taken for a spacing one refuses for longer than such a one."""
+        longest_s = SLACK / max(_Busy(cycle.accepted, cycle.began).least(cycle.ended), SHORTEST_S)
+        refused_s = cycle.closed_s - (cycle.ended.by - cycle.ended.after)
+        is_against = cycle.accepted > COUNTED_TRIES and not cycle.was_asked
+        is_against = is_against and refused_s + 1.0 / cycle.refused_per_s > longest_s
+        self._against = self._against + 1 if is_against else 0
+        return self._against >= REFUTED_BY
 
     def _narrow(self, least: float, most: float, refused: float) -> None:
         """Take over new bounds; an older one that they contradict is forgotten."""

@@ -2,8 +2,11 @@ from __future__ import annotations
 
 import math
 
+import pytest
+
 from bulkbind.engine import flight
 from bulkbind.engine.flight import Flight
+from bulkbind.engine.turn import COARSE_S
 
 
 def filled(state, seconds, took_s, *, begin=0.0):
@@ -61,19 +64,72 @@ def test_a_paced_run_has_as_many_as_its_pace_needs():
     assert state.useful(math.inf) == 64
 
 
+def limited_to(state, width, *, filled_s=0.7):
+    """Let a flight meet a limit of *width*, and use it for a while; return the moment."""
+    now = grown_to(state, 2 * width)
+    state._proven = width
+    state.throttled(now, width + 1)
+    return filled(state, filled_s, 0.05, begin=now)
+
+
 def test_a_limit_in_flight_is_met_by_fewer():
-    """16 got through, the 17th did not: 16 at once from now on, and 17 after a while."""
+    """16 got through, the 17th did not: 16 at once from now on."""
     state = Flight(0.0, 64)
     now = grown_to(state, 32)
     state._proven = 16
     explained = [state.throttled(now, in_flight) for in_flight in range(17, 33)]
-    limited = state.wide
-    filled(state, flight.ANOTHER_S + 1, 0.05, begin=now)
+    filled(state, flight.ANOTHER_S / 2, 0.05, begin=now)
 
     assert all(explained)
     assert state.is_limited
-    assert limited == 16
-    assert state.wide == 17
+    assert state.wide == 16
+
+
+def test_more_than_the_limit_in_flight_are_tried():
+    """One more after a while; refused, after a longer while; else two more, then four."""
+    state = Flight(0.0, 64)
+    now = limited_to(state, 16, filled_s=0.0)
+    now = filled(state, flight.ANOTHER_S + 0.01, 0.05, begin=now)
+    tried = state.wide
+    is_explained = state.throttled(now, 17)
+    now = filled(state, flight.ANOTHER_S + 0.01, 0.05, begin=now)
+    waited = state.wide
+    widths = set()
+    for _ in range(40):
+        now = filled(state, 0.05, 0.05, begin=now)
+        widths.add(state.wide)
+
+    assert (tried, is_explained, waited) == (17, True, 16)
+    assert {17, 19, 23, 31} <= widths
+
+
+def test_what_lets_many_more_through_counts_a_rate():
+    """Refused after many got through with more in flight than the limit: it was no such limit."""
+    state = Flight(0.0, 64)
+    now = limited_to(state, 16, filled_s=0.0)
+    now = filled(state, flight.ANOTHER_S + 0.01, 0.05, begin=now)
+    for _ in range(flight.MIXED):
+        state.accepted(now, 17, 0.05)
+
+    assert not state.throttled(now, 17)
+    assert not state.is_limited
+
+
+def test_what_leaves_at_a_limit_in_flight_is_spread():
+    """Four a tenth of a second: one each 20 ms, so that they are seldom answered in a bunch."""
+    state = Flight(0.0, 64)
+    state.accepted(0.1, 4, 0.1)
+    state.throttled(0.1, 5)
+    state.sent(0.2)
+    before = state.next_at
+    for _ in range(4 * flight.PROVEN_BY):
+        state.accepted(0.3, 4, 0.1)
+    state.sent(0.3)
+    state.sent(0.4)
+
+    assert before == 0.0
+    assert state.wide == 4
+    assert state.next_at == pytest.approx(0.4 - COARSE_S + flight.SPREAD * 0.1 / 4)
 
 
 def test_a_limit_of_rate_is_not_taken_for_one_in_flight():
@@ -108,3 +164,23 @@ def test_silence_makes_fewer_go_at_once():
     state.unanswered(now)
 
     assert state.wide == 32
+
+
+def test_a_proven_limit_in_flight_may_be_one_lower():
+    """Refused again and again with as many in flight as were proven: one fewer from now on."""
+    state = Flight(0.0, 64)
+    now = limited_to(state, 16)
+    explained = [state.throttled(now, 16) for _ in range(flight.REFUTED_BY)]
+
+    assert all(explained)
+    assert (state.is_limited, state.wide) == (True, 15)
+
+
+def test_a_limit_of_rate_that_looked_like_one_in_flight_is_found_out():
+    """What seemed to be a limit of one at a time, and refuses that one as well, counts a rate."""
+    state = Flight(0.0, 64)
+    now = limited_to(state, 1)
+    explained = [state.throttled(now, 1) for _ in range(flight.REFUTED_BY)]
+
+    assert explained == [True] * (flight.REFUTED_BY - 1) + [False]
+    assert not state.is_limited

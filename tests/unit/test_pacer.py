@@ -162,6 +162,26 @@ async def test_a_limit_in_flight_lowers_no_pace(clock):
     assert pacer.source() == "a limit on requests in flight"
 
 
+async def test_at_a_limit_in_flight_a_bunch_is_spread(clock):
+    """Answers that come together are followed by requests that do not leave together."""
+    pacer = Pacer(clock, StopSignal())
+    permits = [await pacer.permit() for _ in range(4)]
+    await clock.sleep(0.1)
+    for permit in permits[:3]:
+        pacer.report(permit, Accepted("1", ""))
+    pacer.report(permits[3], Throttled())
+    for _ in range(3 * flight.PROVEN_BY):  # first it has to prove itself
+        permit = await pacer.permit()
+        await clock.sleep(0.1)
+        pacer.report(permit, Accepted("1", ""))
+
+    given = [clock.monotonic() for _ in range(3) if await pacer.permit()]
+
+    assert pacer.in_flight() == 3
+    assert given[2] - given[1] == pytest.approx(flight.SPREAD * 0.1 / 3)
+    assert pacer.paced_s == 0.0
+
+
 async def test_time_refused_and_time_paced_are_told_apart(clock):
     """A run knows for how long it kept to its pace, and for how long it was refused."""
     pacer = Pacer(clock, StopSignal(), 1.0)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from bulkbind.sandbox.limits import Bucket, Sliding, Window
+from bulkbind.sandbox.limits import Bucket, InFlight, Sliding, Window
 from tests.simulator import Changing, Nginx, Of, Simulation
 
 MINUTE_S = 60.0
@@ -47,6 +47,74 @@ def test_a_limit_is_found_and_used(limiter, per_s, efficiency, refused, told):
 
     assert MINUTE_S / ran.took_s >= efficiency
     assert ran.refused / requests <= refused
+
+
+class Both:
+    """Two limiters at once; what the second one refuses counts for the first all the same."""
+
+    def __init__(self, *limiters):
+        self._limiters = limiters
+
+    def admit(self, now):
+        return all(limiter.admit(now) for limiter in self._limiters)
+
+    def leave(self):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("limiter", "per_s"),
+    [
+        (Both(bucket(50, 50), Of(Window(1000, 60.0))), 1000 / 60),
+        (Both(Of(Window(20, 1.0)), Of(Sliding(600, 60.0))), 10.0),
+    ],
+    ids=["50/s and 1,000 a minute", "20/s and 600 in 60 s sliding"],
+)
+def test_of_two_limits_the_tighter_one_is_found(limiter, per_s):
+    """A gateway that counts by the second and by the minute: in ten minutes, little is lost."""
+    requests = int(per_s * 10 * MINUTE_S)
+    ran = Simulation(limiter, requests, latency_s=0.005).run()
+
+    assert 10 * MINUTE_S / ran.took_s >= 0.93
+    assert ran.refused / requests <= 0.05
+
+
+@pytest.mark.parametrize(("places", "service_s"), [(16, 0.05), (8, 0.1), (32, 0.02), (1, 0.05)])
+def test_a_limit_in_flight_is_found_and_used(places, service_s):
+    """So many at once, for half a minute: nearly every place is used, and hardly one is refused."""
+    requests = int(30 * places / service_s)
+    ran = Simulation(
+        Of(InFlight(places)), requests, service_s=service_s, latency_s=0.001, concurrency=64
+    ).run()
+
+    assert 30 / ran.took_s >= 0.93
+    assert ran.refused / requests <= 0.02
+
+
+@pytest.mark.parametrize(
+    ("limiter", "per_s", "efficiency"),
+    [
+        (bucket(100, 10), 100, 0.95),
+        (Of(Window(60, 1.0)), 60, 0.95),
+        (Nginx(50, 0), 50, 0.88),
+        (Nginx(200, 0), 200, 0.7),
+    ],
+    ids=["100/s burst 10", "60/s windows", "nginx 50/s", "nginx 200/s"],
+)
+def test_a_slow_server_with_a_rate_is_not_taken_for_one_with_few_places(limiter, per_s, efficiency):
+    """Answers take 50 ms: 429s then come while many are in flight, and speak of the rate for all."""
+    ran = Simulation(limiter, per_s * 60, service_s=0.05, concurrency=64).run()
+
+    assert MINUTE_S / ran.took_s >= efficiency
+    assert ran.refused / (per_s * 60) <= 0.03
+
+
+def test_few_requests_a_window_are_not_taken_for_spacing():
+    """5 in each second: the first cycles look as if requests had to be spaced, the next do not."""
+    ran = Simulation(Of(Window(5, 1.0)), 5 * 60).run()
+
+    assert MINUTE_S / ran.took_s >= 0.95
+    assert ran.refused / (5 * 60) <= 0.10
 
 
 @pytest.mark.parametrize(
