@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
     from bulkbind.settings import Settings
 
-BATCH = 10_000
+BATCH = 1_000
+"""Rows looked at together: ten times as many are slower by half, as they leave the caches."""
 MOST_EXAMPLES = 3
 PROBLEMS_FILE = "problems.csv"
 
