@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from bulkbind.settings import ManifestSettings
 
+FEW = 8
+"""So few rows are looked at one by one; of more, halves are tried."""
 Names = tuple[str, ...]
 """The operator's name of the column of each of `FIELDS`."""
 _CLEANED_AT = tuple(FIELDS.index(field) for field in CLEANED)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from bulkbind.errors import ManifestError
 from bulkbind.manifest import columns
 from bulkbind.manifest.bounds import MOST_COLUMNS
-from bulkbind.manifest.checking import Checker, columns_of, four, good_values
+from bulkbind.manifest.checking import FEW, Checker, columns_of, four, good_values
 from bulkbind.manifest.rules import printable, trim
 from bulkbind.model import COMES_BACK, OWN_COLUMNS, CheckedRow, Problem, Source
 from bulkbind.settings import FIELDS
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from bulkbind.settings import ManifestSettings
 
 BATCH = 128
-"""Rows checked at a time: one broken one makes its whole batch go row by row."""
+"""Rows checked at a time; around a broken one they are checked in smaller parts."""
 _SHAPE = "row: as many cells as the header has columns"
 _COMMENT = "#"
 
@@ -87,7 +87,12 @@ class Table:
         if values is not None:
             self._checker.suspicions.add(values[1], lines)  # type: ignore[arg-type]  # it is required
             return map(CheckedRow, lines, cells, zip(*values, strict=True))
-        return self._one_by_one(cells, lines)
+        return self._halves(cells, lines) if len(cells) > FEW else self._one_by_one(cells, lines)
+
+    def _halves(self, cells: list[list[str]], lines: Sequence[int]) -> Iterator[CheckedRow]:
+        half = len(cells) // 2
+        yield from self.rows(cells[:half], lines[:half])
+        yield from self.rows(cells[half:], lines[half:])
 
     def _one_by_one(self, cells: list[list[str]], lines: Sequence[int]) -> Iterator[CheckedRow]:
         for line, row in zip(lines, cells, strict=True):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from bulkbind.errors import ManifestError
 from bulkbind.manifest import columns
 from bulkbind.manifest.bounds import MOST_SHAPES
-from bulkbind.manifest.checking import Checker, columns_of, four, good_values
+from bulkbind.manifest.checking import FEW, Checker, columns_of, four, good_values
 from bulkbind.manifest.rules import printable, trim
 from bulkbind.model import OWN_COLUMNS, CheckedRow, Problem
 from bulkbind.settings import FIELDS
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from bulkbind.settings import ManifestSettings
 
 BATCH = 128
-"""Devices checked at a time: one broken one makes its whole batch go one by one."""
+"""Devices checked at a time; around a broken one they are checked in smaller parts."""
 _CODE = FIELDS.index("machine_code")
 _MAPPING = "row: a device is a mapping of fields"
 _TEXT = "a text, not a list or a mapping"
@@ -131,9 +131,17 @@ class Tree:
 
     def _batch(self, items: Sequence[Item], defaults: dict[str, Any]) -> Iterator[CheckedRow]:
         self._require_code([item.node for item in items], defaults)
+        yield from self._parts(items, defaults)
+
+    def _parts(self, items: Sequence[Item], defaults: dict[str, Any]) -> Iterator[CheckedRow]:
         fast = None if defaults else self._fast(items)
         if fast is not None:
             yield from fast
+            return
+        if len(items) > FEW and not defaults:
+            half = len(items) // 2
+            yield from self._parts(items[:half], defaults)
+            yield from self._parts(items[half:], defaults)
             return
         for item in items:
             if item.problem is not None:
