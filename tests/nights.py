@@ -11,6 +11,7 @@ import csv
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import time
@@ -30,6 +31,8 @@ FINAL = ("bound", "already_bound", "skipped", "duplicate", "invalid", "failed", 
 FORCED = ("throttled", "refused", "500")
 """What makes a request not count: it was not done, and said so."""
 TOKENS = ("first-token", "second-token")
+LEFT = 8192
+"""Bytes that the ledger may grow by on the night of the full disk."""
 
 
 @dataclass
@@ -65,6 +68,7 @@ class Nights:
         self._inbox = self.home / "in"
         self._inbox.mkdir()
         self._next = 0
+        self._has_disk = False
         self.url = f"http://127.0.0.1:{self.port}"
         (self.home / "bulkbind.yaml").write_text(
             "readback_settle: 200ms\nbackoff_base: 100ms\nbackoff_cap: 500ms\non_invalid: skip\n"
@@ -149,10 +153,42 @@ class Nights:
         code = started.wait(10)
         self.told.append(Night(what, code, files, len(list(self._inbox.iterdir()))))
 
+    @contextmanager
+    def disk_of_its_own(self) -> Iterator[None]:
+        """Let the ledger lie on a disk of its own for the block, where a disk can be mounted."""
+        folder, kept = self.home / "ledger", self.home / "kept"
+        folder.mkdir(mode=0o700)
+        command = ["mount", "-t", "tmpfs", "-o", "size=16m,mode=700", "tmpfs", str(folder)]
+        self._has_disk = not subprocess.run(command, capture_output=True, check=False).returncode
+        try:
+            yield
+        finally:
+            if self._has_disk:
+                shutil.copytree(folder, kept)
+                subprocess.run(["umount", "-l", str(folder)], check=True)  # noqa: S607  # a system's own
+                shutil.copytree(kept, folder, dirs_exist_ok=True)
+
+    def full_night(self, what: str) -> None:
+        """Live through a night on which the ledger has hardly any room left to grow."""
+        folder = self.home / "ledger"
+        if not self._has_disk:
+            size = (folder / "l.db").stat().st_size
+            # In blocks of 1,024 bytes: no file may grow beyond what the ledger is.
+            self.night(what, ulimit=f"ulimit -f {(size + LEFT) // 1024};")
+            return
+        filler = folder / "filler"
+        filler.write_bytes(bytes(shutil.disk_usage(folder).free - LEFT))
+        self.night(what)
+        filler.unlink()
+
     # --- ten of them ------------------------------------------------------------------------------
 
     def live(self) -> None:
         """Let ten nights pass, and one more on which nothing is wrong."""
+        with self.disk_of_its_own():
+            self._live()
+
+    def _live(self) -> None:
         slow = ("--rate", str(max(20, self.rows)))
         with self.served():
             self.night("all well")
@@ -165,9 +201,7 @@ class Nights:
             self.night("the night after the kill")
         with self.served("--fault", "reset-after=0.15", "--fault", "500=0.05", "--seed", "7"):
             self.night("connections that break")
-            size = (self.home / "ledger" / "l.db").stat().st_size
-            # In blocks of 1,024 bytes: no file may grow beyond what the ledger is.
-            self.night("a full disk", ulimit=f"ulimit -f {size // 1024 + 8};")
+            self.full_night("a full disk")
         with self.served("--accept-token", TOKENS[1]):
             self.night("an expired token")
             self.token = TOKENS[1]

@@ -291,13 +291,13 @@ class Pacer:
             return f"told by {self._told_by}" if self._told_by else "told by the gateway"
         if self.learner.has_learned:
             return "learned from 429s"
-        if self.flight.is_limited:
+        if self.flight.places:
             return "a limit on requests in flight"
         return "learned by an earlier run" if self._learned_before else "no limit met"
 
     def in_flight(self) -> int | None:
         """Return the gateway's limit on requests in flight; None where it has shown none."""
-        return self.flight.wide if self.flight.is_limited else None
+        return self.flight.wide if self.flight.places else None
 
     def limit(self) -> Limit | None:
         """Return the limit that the gateway has shown or told in this run; None if it has not."""

