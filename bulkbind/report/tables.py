@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TextIO
 import yaml
 
 from bulkbind.model import OWN_COLUMNS, AttemptRow, Problem, ResultRow, Source
+from bulkbind.report.cells import safe, safe_value
 from bulkbind.report.files import KEPT_BYTES, replacing
 
 if TYPE_CHECKING:
@@ -49,14 +50,8 @@ ATTEMPT_COLUMNS = (
 )
 PROBLEM_COLUMNS = ("source", "line", "field", "column", "value", "rule", "found", "hint")
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _VALUES = ("user_id", "machine_code", "device_name", "device_os")
 _FREE_TEXT = ("source", "device_id", "create_time", "code", "message", "trace_id", "detail")
-
-
-def safe(text: str) -> str:
-    """Return *text* so that a spreadsheet does not take it for a formula (`-` alone is none)."""
-    return f"'{text}" if text.startswith(_FORMULA) and text != "-" else text
 
 
 def write_results(path: Path, rows: Iterable[ResultRow], sources: Sequence[Source]) -> None:
@@ -68,14 +63,14 @@ def write_results(path: Path, rows: Iterable[ResultRow], sources: Sequence[Sourc
 
 
 def _result(row: ResultRow, sources: Sequence[Source]) -> list[object]:
-    """Values that keep their rule stand as they are; free text and broken values are made safe."""
+    """Free text and values that break their rule are made safe, others only where they call."""
     cells: dict[str, object] = {name: getattr(row, name) for name in COLUMNS[1:]}
     cells["source"] = sources[row.source].name
     if row.http_status is None:
         cells["http_status"] = ""
     for name in _VALUES:
-        if name in row.broken:
-            cells[name] = safe(str(cells[name]))
+        guard = safe if name in row.broken else safe_value
+        cells[name] = guard(str(cells[name]))
     for name in _FREE_TEXT:
         cells[name] = safe(str(cells[name]))
     return [cells[name] for name in COLUMNS]
@@ -107,6 +102,7 @@ def write_attempt_rows(
         for item in attempts:
             cells: dict[str, object] = {n: getattr(item, n) for n in ATTEMPT_COLUMNS[1:]}
             cells["source"] = sources[item.source].name
+            cells["user_id"] = safe_value(item.user_id)
             cells["http_status"] = "" if item.http_status is None else item.http_status
             for name in ("source", "code", "message", "trace_id"):
                 cells[name] = safe(str(cells[name]))
@@ -195,18 +191,29 @@ class _CsvRows:
             doublequote=not source.escape,
             lineterminator="\r\n",
         )
+        self._is_workbook = source.format == "xlsx"
         self._width = len(source.header)
         self._kept = [
             at for at, name in enumerate(source.header) if name.strip() not in OWN_COLUMNS
         ]
         if source.has_header:
-            self._table.writerow([*(source.header[at] for at in self._kept), *OWN_COLUMNS])
+            names = [source.header[at] for at in self._kept]
+            if self._is_workbook:
+                names = list(map(safe_value, names))
+            self._table.writerow([*names, *OWN_COLUMNS])
 
     def write(self, cells: list[str], row: ResultRow) -> None:
+        if self._is_workbook:
+            cells = [self._as_text(cell, row) for cell in cells]
         padded = cells + [""] * (self._width - len(cells))
         kept = [padded[at] for at in self._kept]
         # Cells beyond the header stay beyond it.
         self._table.writerow([*kept, row.status, safe(reason_of(row)), *padded[self._width :]])
+
+    def _as_text(self, cell: str, row: ResultRow) -> str:
+        """What was text in a workbook must not call anything here; a good user stays who it is."""
+        is_user = cell.strip() == row.user_id and "user_id" not in row.broken
+        return cell if is_user else safe_value(cell)
 
     def end(self) -> None:
         """Nothing closes a CSV file."""

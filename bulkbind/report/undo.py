@@ -7,8 +7,8 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from bulkbind.model import UNBIND_MEANINGS
+from bulkbind.report.cells import safe, safe_value
 from bulkbind.report.files import replacing
-from bulkbind.report.tables import safe
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -89,6 +89,7 @@ def write_undo(
             cells: dict[str, object] = {name: getattr(row, name) for name in COLUMNS[1:]}
             cells["source"] = sources[row.source].name
             cells["http_status"] = "" if row.http_status is None else row.http_status
+            cells["user_id"] = safe_value(row.user_id)
             for name in _FREE_TEXT:
                 cells[name] = safe(str(cells[name]))
             table.writerow([cells[name] for name in COLUMNS])

@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from bulkbind.ledger import RunReader, staging, work
 from bulkbind.ledger.store import connect, transaction
-from bulkbind.model import CheckedRow, Claim, Device, Outcome, Problem, Settlement, Source, Status
+from bulkbind.model import CheckedRow, Claim, Outcome, Problem, Settlement, Source, Status
 
 USERS = ("u", "v")
 CODES = tuple("ABCDEFGH")
@@ -55,9 +55,9 @@ class LedgerMachine(RuleBasedStateMachine):
             found = (user, code, None, None)
             if skip_invalid and line % 7 == 0:
                 problem = Problem("machine_code", "c", code, "rule", "found")
-                rows.append(CheckedRow(line, [code], None, found, (problem,)))
+                rows.append(CheckedRow(line, [code], found, (problem,)))
             else:
-                rows.append(CheckedRow(line, [code], Device(user, code), found))
+                rows.append(CheckedRow(line, [code], found))
         half = len(rows) // 2
         position = staging.stage(self._db, run, 0, 0, rows[:half], rebind=False)
         staging.stage(self._db, run, 0, position, rows[half:], rebind=False)
