@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
+import textwrap
+from itertools import pairwise
 from typing import Any
 
 from bulkbind.manifest.rules import RULES, Rule
 from bulkbind.settings import Settings
-from bulkbind.settings.model import PARTS
+from bulkbind.settings.model import PARTS, AuthSettings, Part, Reading
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _SPELLINGS = {
@@ -16,7 +20,7 @@ _SPELLINGS = {
     "device_os": "deviceOS",
 }
 _SWITCH = {"enum": [True, False, "on", "off", "yes", "no"]}
-_SECRETS = ("token",)
+_DURATION = " Written 250ms, 90s, 50m, 2h, or as a number of seconds."
 
 
 def manifest_schema() -> dict[str, Any]:
@@ -55,39 +59,60 @@ def _field(rule: Rule) -> dict[str, Any]:
 
 def config_schema() -> dict[str, Any]:
     """Return the schema of a settings file, whose keys are flat but for `auth` and `profiles`."""
-    model = Settings.model_json_schema()
-    definitions = model["$defs"]
-    properties: dict[str, Any] = {}
-    for name, found in model["properties"].items():
-        part = found.get("$ref", "").rpartition("/")[2]
-        inner = definitions[part]["properties"] if part else {name: found}
-        properties |= inner if name in PARTS else {name: found}
-    kept = {"AuthSettings", "Reading"}
-    definitions = {name: _object(found) for name, found in definitions.items() if name in kept}
+    parts = [type(getattr(Settings(), name)) for name in PARTS]
+    properties = {key: value for part in parts for key, value in _properties(part).items()}
+    properties |= {k: v for k, v in _properties(Settings).items() if k not in PARTS}
     return {
         "$schema": DIALECT,
         "title": "bulkbind settings",
         "description": "An empty value means the default. A flag wins over the environment, that "
         "over this file.",
-        **_object({"properties": properties}),
-        "$defs": definitions,
+        **_object(properties),
+        "$defs": {part.__name__: _object(_properties(part)) for part in (AuthSettings, Reading)},
     }
 
 
-def _object(found: dict[str, Any]) -> dict[str, Any]:
-    properties = {
-        name: _nullable(inner)
-        for name, inner in found["properties"].items()
-        if name not in _SECRETS
-    }
+def _object(properties: dict[str, Any]) -> dict[str, Any]:
     return {"type": "object", "properties": properties, "additionalProperties": False}
 
 
-def _nullable(found: dict[str, Any]) -> dict[str, Any]:
+def _properties(part: type[Part]) -> dict[str, Any]:
+    """Return the schema of each setting, with the text that stands below it in the source."""
+    texts = setting_texts(part)
+    found = part.model_json_schema()["properties"]
+    return {n: _nullable(inner, texts[n]) for n, inner in found.items() if n in texts}
+
+
+def setting_texts(part: type[Part]) -> dict[str, str]:
+    """Return setting -> what it means; secrets, which no settings file can hold, have no text.
+
+    They are read from the source, since pydantic would do so at every start.
+    """
+    texts: dict[str, str] = {}
+    for model in reversed(part.__mro__[: part.__mro__.index(Part)]):
+        tree = ast.parse(textwrap.dedent(inspect.getsource(model))).body[0]
+        assert isinstance(tree, ast.ClassDef)  # as its source says
+        for setting, below in pairwise(tree.body):
+            if (
+                isinstance(setting, ast.AnnAssign)
+                and isinstance(setting.target, ast.Name)
+                and isinstance(below, ast.Expr)
+                and isinstance(below.value, ast.Constant)
+            ):
+                texts[setting.target.id] = " ".join(str(below.value.value).split())
+    return texts
+
+
+def _nullable(found: dict[str, Any], text: str) -> dict[str, Any]:
     """Return a schema that allows an empty value, too, and the forms a settings file knows."""
     inner: dict[str, Any] = {key: value for key, value in found.items() if key != "title"}
-    told = {"default": inner.pop("default")} if "default" in inner else {}
+    default = {"default": inner.pop("default")} if "default" in inner else {}
     forms = inner.pop("anyOf", [inner])
+    if "$ref" in inner:
+        default = {}  # each of its own settings has one
     if inner.get("type") == "boolean":
         forms = [_SWITCH]
-    return {**told, "anyOf": [*(f for f in forms if f != {"type": "null"}), {"type": "null"}]}
+    if {"string", "number"} <= {form.get("type") for form in forms}:
+        text += _DURATION
+    forms = [*(form for form in forms if form != {"type": "null"}), {"type": "null"}]
+    return {"description": text, **default, "anyOf": forms}

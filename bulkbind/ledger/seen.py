@@ -66,9 +66,10 @@ class Seen:
         self._db.executemany(
             "INSERT INTO seen (source, line, code, user, name) VALUES (?, ?, ?, ?, ?)",
             [
-                (source, row.line, device.machine_code, device.user_id, device.device_name)
+                (source, row.line, code, user, name)
                 for row in rows
-                if (device := row.device) is not None
+                if not row.problems
+                for user, code, name, _ in (row.values,)
             ],
         )
         self._db.execute("COMMIT")

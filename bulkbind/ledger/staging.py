@@ -157,7 +157,7 @@ def stage(
     valid: list[tuple[object, ...]] = []
     invalid: list[tuple[object, ...]] = []
     for number, row in enumerate(rows, start=first):
-        if row.device is not None:
+        if not row.problems:
             valid.append((number, row.line, *row.values, _cells(row.cells), _changes(row)))
         else:
             place = (number, run, source, row.line)

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from bulkbind.settings import ManifestSettings
 
+FEW = 8
+"""So few rows are looked at one by one; of more, halves are tried."""
 Names = tuple[str, ...]
 """The operator's name of the column of each of `FIELDS`."""
 _CLEANED_AT = tuple(FIELDS.index(field) for field in CLEANED)
@@ -43,20 +45,19 @@ class Checker:
         more: Sequence[Problem] = (),
     ) -> CheckedRow:
         """Return a row with every rule checked. *more*: problems that are known already."""
-        device, broken = check(values, names)
+        broken = check(values, names)
         changes: tuple[Change, ...] = ()
         if broken and self._cleans:
             values, changes = _cleaned(values, names)
             if changes:
-                device, broken = check(values, names)
+                broken = check(values, names)
         known = {problem.field for problem in more}
         problems = (*(_explained(p) for p in broken if p.field not in known), *more)
         if problems:
             shown = four([printable(value) if value else None for value in values])
-            return CheckedRow(line, cells, None, shown, problems, changes)
-        assert device is not None  # no rule is broken
-        self.suspicions.add((device.machine_code,), (line,))
-        return CheckedRow(line, cells, device, values, (), changes)
+            return CheckedRow(line, cells, shown, problems, changes)
+        self.suspicions.add(values[1:2], (line,))  # type: ignore[arg-type]  # it is required
+        return CheckedRow(line, cells, values, (), changes)
 
     def notices(self, name: str) -> Iterator[str]:
         """Yield what is worth knowing once all rows were checked."""

@@ -31,6 +31,18 @@ def plain(header: str) -> str:
     return re.sub(r"[\s_\-]+", "", header).casefold()
 
 
+def words(mapping: Mapping[str, str]) -> frozenset[str]:
+    """Return what headers call the fields, in the usual spellings."""
+    spelled = {name.replace("_", mark) for name in FIELDS for mark in ("_", "-", " ", "")}
+    spelled |= {name.title().replace("_", "") for name in FIELDS} | {*mapping.values()}
+    camel = {name[0].lower() + name[1:] for name in spelled if name}
+    return frozenset(
+        written
+        for name in spelled | camel
+        for written in (name, name.lower(), name.upper(), name.title(), name.capitalize())
+    )
+
+
 def field_of(header: str, mapping: Mapping[str, str]) -> str | None:
     """Return the field that *header* names, or None. A mapped field has no other spelling."""
     wanted = header.strip()
@@ -112,7 +124,11 @@ def _require(
             wanted = mapping.get(field, field)
             shown = ", ".join(f"`{name.strip()}`" for name in header[:20]) or "none"
             near = closest(wanted, header)
+            # All of the header in one cell: what stands between the names is no delimiter here.
+            is_joined = len(header) == 1 and len(plain(header[0])) > len(plain(wanted))
             guess = f"did you mean --map {field}='{near}'? " if near else ""
+            if is_joined and plain(wanted) in plain(header[0]):
+                guess = "a first line such as `sep=~` tells the delimiter; "
             raise ManifestError(
                 f"{source}:{line}: no column `{wanted}` for {field}; columns found: {shown}",
                 hint=guess

@@ -5,21 +5,21 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections import Counter, deque
+from collections import Counter
 from itertools import chain, islice
 from typing import TYPE_CHECKING, NamedTuple
 
 from bulkbind.errors import ManifestError
 from bulkbind.manifest import columns
-from bulkbind.manifest.bounds import HEADER_WITHIN, LONGEST_LINE
-from bulkbind.manifest.lines import BLOCK, blocks, open_text
+from bulkbind.manifest.bounds import HEADER_WITHIN, LONGEST_CELL, LONGEST_LINE
+from bulkbind.manifest.lines import blocks, lines_of, open_text
 from bulkbind.manifest.rules import printable
 from bulkbind.manifest.table import BATCH, HeaderRow, Table, find_header
 from bulkbind.model import CheckedRow, Problem, Source
 
 if TYPE_CHECKING:
     from _csv import Reader
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from bulkbind.settings import ManifestSettings
@@ -28,7 +28,8 @@ DELIMITERS = ",;\t|"
 _QUOTING = "row: quotes are closed, and doubled inside a quoted cell"
 _SEP = re.compile(r"sep=([^\s\w\"'])\s*$", re.ASCII | re.IGNORECASE | re.MULTILINE)
 """A first line by which Excel is told the delimiter."""
-_MOST_BLOCKS = 2 * LONGEST_LINE // BLOCK
+_GOES_ON = "unexpected end of data"
+"""How Python's reader says that a row does not end with the last line."""
 _BREAK = re.compile(r"\r\n|\r|\n")
 _SINGLE_QUOTED = re.compile(rf"(?:^|[{DELIMITERS}])'[^'\n]*'(?=[{DELIMITERS}]|\s*$)", re.MULTILINE)
 
@@ -40,6 +41,8 @@ class Dialect(NamedTuple):
     quote: str = '"'
     escape: str = ""
     """What stands before a quote inside quotes; empty: the quote is doubled."""
+    is_spaced: bool = False
+    """Whether blanks may stand before a quote."""
 
 
 def reader(lines: Iterable[str], dialect: Dialect, *, is_strict: bool = True) -> Reader:
@@ -50,6 +53,7 @@ def reader(lines: Iterable[str], dialect: Dialect, *, is_strict: bool = True) ->
         quotechar=dialect.quote,
         escapechar=dialect.escape or None,
         doublequote=not dialect.escape,
+        skipinitialspace=dialect.is_spaced,
         strict=is_strict,
     )
 
@@ -69,7 +73,7 @@ class CsvManifest:
         self._dialect = dialect
         self.source = source  # what is known of it so far
         lines, header = self._start(settings)
-        self._first_line = header.line
+        self._first_line = _lines_of([header.cells], header.line)[1]
         self.source = Source(
             source.name,
             "csv",
@@ -92,7 +96,7 @@ class CsvManifest:
         """Return the lines before the header, and the header."""
         name = self.source.name
         with open_text(self._path, self.source) as file:
-            lines = chain.from_iterable(blocks(file, self.source))
+            lines = chain.from_iterable(map(lines_of, blocks(file, name)))
             skipped = list(islice(lines, settings.skip_rows or 0))
             if settings.header:
                 return skipped, HeaderRow(len(skipped), list(settings.header))
@@ -113,110 +117,115 @@ class CsvManifest:
         Raises: ManifestError where the rest of the file cannot be told apart (a quote that is
             never closed, a broken encoding).
         """
+        return chain.from_iterable(self._batches())  # no frame of ours a row
+
+    def _batches(self) -> Iterator[Iterable[CheckedRow]]:
         with open_text(self._path, self.source) as file:
-            before = self._first_line - 1 if self.source.has_header else self._first_line
-            feed = _Feed(blocks(file, self.source), self.source.name)
-            cells = reader(feed.lines(before), self._dialect)
-            if self.source.has_header:
-                next(cells)
-            line = before + cells.line_num + 1
-            while True:
-                batch: list[list[str]] = []
-                feed.next_batch(batch, line)
-                stop = _read(cells, batch)
-                after = before + cells.line_num + 1
-                if stop is None and after - line == len(batch):
-                    lines: Sequence[int] = range(line, after)
-                    line = after
+            line = self._first_line
+            rest = ""
+            for text in _behind(blocks(file, self.source.name), line - 1):
+                block = rest + text
+                rest = ""
+                if self._is_plain(block):
+                    for texts in _batched(lines_of(block, keepends=False)):
+                        cells = [text.split(self._dialect.delimiter) for text in texts]
+                        yield self._table.rows(cells, range(line, line + len(cells)))
+                        line += len(cells)
                 else:
-                    lines, line = _lines_of(batch, line)
-                if batch:
-                    yield from self._table.rows(batch, lines)
-                if isinstance(stop, csv.Error):
-                    yield self._unreadable(stop, line, feed.text(line, after))
-                    line = after
-                elif stop is not None:
-                    raise stop
-                elif not batch:
-                    break
+                    rest, line = yield from self._read(block, line)
+                    self._bound(rest, line)
+            if rest:
+                raise self._unclosed(line, line + _breaks(rest))
         self.notices += self._table.notices()
 
-    def _unreadable(self, error: csv.Error, first: int, text: str) -> CheckedRow:
-        message = str(error)
-        last = first + len(_BREAK.findall(text.rstrip("\r\n")))
-        if "unexpected end of data" in message or ("field larger" in message and last > first):
-            raise ManifestError(
-                f"{self.source.name}:{first}: a quote opened here is never closed; the lines up to "
-                f"{last} cannot be told apart",
-                hint="close the quote, or double it if it belongs to the cell",
-            )
-        raw = text.rstrip("\r\n")
-        problem = Problem("row", "row", printable(raw), _QUOTING, message)
-        return CheckedRow(first, [raw], None, (None, None, None, None), (problem,))
-
-
-class _Feed:
-    """The lines of a file for `csv.reader`, of which the last ones are remembered."""
-
-    def __init__(self, source: Iterator[list[str]], name: str) -> None:
-        self._blocks = source
-        self._name = name
-        self._kept: list[tuple[int, list[str]]] = []
-        self._batch: list[list[str]] = []
-        self._batch_line = 0
-        self._reading = (0, 0)
-        """Rows there were when a block was last asked for, and blocks read since."""
-
-    def lines(self, skipped: int) -> Iterator[str]:
-        """Return the lines behind those that are skipped."""
-        lines = chain.from_iterable(self._remembered())
-        deque(islice(lines, skipped), maxlen=0)
-        return lines
-
-    def next_batch(self, batch: list[list[str]], line: int) -> None:
-        """Forget the lines before *line*; rows go into *batch* from now on."""
-        self._batch = batch
-        self._batch_line = line
-        self._reading = (0, 0)
-        while len(self._kept) > 1 and self._kept[1][0] <= line:
-            del self._kept[0]
-
-    def text(self, first: int, end: int) -> str:
-        """Return the lines from *first* up to *end*, as far as they are remembered."""
-        return "".join(
-            text
-            for start, lines in self._kept
-            for text in lines[max(0, first - start) : max(0, end - start)]
+    def _is_plain(self, block: str) -> bool:
+        """Whether lines are rows, and cells what is between delimiters: three times as fast."""
+        return (
+            self._dialect.quote not in block
+            and not (self._dialect.escape and self._dialect.escape in block)
+            and len(block) <= LONGEST_CELL
         )
 
-    def _remembered(self) -> Iterator[list[str]]:
-        line = 1
-        for lines in self._blocks:
-            self._bound()
-            self._kept.append((line, lines))
-            line += len(lines)
-            yield lines
+    def _read(
+        self, block: str, first: int
+    ) -> Generator[Iterable[CheckedRow], None, tuple[str, int]]:
+        """Yield the rows of a block; return the row that goes on behind it, and its line."""
+        texts = lines_of(block)
+        cells = reader(texts, self._dialect)
+        line = first
+        while True:
+            batch, stop = _some(cells)
+            if not batch and stop is None:
+                return "", line
+            after = first + cells.line_num
+            if stop is None and after - line == len(batch):
+                lines: Sequence[int] = range(line, after)
+                line = after
+            else:
+                lines, line = _lines_of(batch, line)
+            yield self._table.rows(batch, lines)
+            if stop is not None:
+                text = "".join(texts[line - first : after - first])
+                if _GOES_ON in str(stop):
+                    return text, line
+                yield (self._unreadable(stop, line, text),)
+                line = after
 
-    def _bound(self) -> None:
+    def _bound(self, rest: str, line: int) -> None:
         """Refuse a row that grows without end over many lines."""
-        rows, read = self._reading
-        read = read + 1 if rows == len(self._batch) else 1
-        self._reading = (len(self._batch), read)
-        if read > _MOST_BLOCKS:
+        if len(rest) > LONGEST_LINE:
             raise ManifestError(
-                f"{self._name}:{self._batch_line}: from here on, a row of more than "
+                f"{self.source.name}:{line}: from here on, a row of more than "
                 f"{LONGEST_LINE:,} characters",
                 hint="is a quote never closed?",
             )
 
+    def _unreadable(self, error: csv.Error, first: int, text: str) -> CheckedRow:
+        raw = text.rstrip("\r\n")
+        last = first + _breaks(text)
+        if "field larger" in str(error) and last > first:
+            raise self._unclosed(first, last)
+        problem = Problem("row", "row", printable(raw), _QUOTING, str(error))
+        return CheckedRow(first, [raw], (None, None, None, None), (problem,))
 
-def _read(cells: Reader, batch: list[list[str]]) -> csv.Error | ManifestError | None:
-    """Read some rows into *batch*; return what broke the reading off, if anything did."""
+    def _unclosed(self, first: int, last: int) -> ManifestError:
+        return ManifestError(
+            f"{self.source.name}:{first}: a quote opened here is never closed; the lines up to "
+            f"{last} cannot be told apart",
+            hint="close the quote, or double it if it belongs to the cell",
+        )
+
+
+def _breaks(row: str) -> int:
+    """Return how many line breaks there are within the text of a row."""
+    return len(_BREAK.findall(row.rstrip("\r\n")))
+
+
+def _behind(texts: Iterable[str], lines: int) -> Iterator[str]:
+    """Yield what stands behind some lines."""
+    for text in texts:
+        if lines:
+            found = lines_of(text)
+            kept = "".join(found[lines:])
+            lines = max(0, lines - len(found))
+        else:
+            kept = text
+        if kept:
+            yield kept
+
+
+def _batched(lines: list[str]) -> Iterator[list[str]]:
+    return (lines[at : at + BATCH] for at in range(0, len(lines), BATCH))
+
+
+def _some(cells: Reader) -> tuple[list[list[str]], csv.Error | None]:
+    """Read some rows; return them, and what broke the reading off, if anything did."""
+    batch: list[list[str]] = []
     try:
         batch.extend(islice(cells, BATCH))  # what came before an error is kept
-    except (csv.Error, ManifestError) as error:
-        return error
-    return None
+    except csv.Error as error:
+        return batch, error
+    return batch, None
 
 
 def _lines_of(batch: list[list[str]], line: int) -> tuple[Sequence[int], int]:
@@ -265,23 +274,40 @@ def find_dialect(head: str, mapping: Mapping[str, str], skipped: int = 0) -> Dia
     told = _SEP.match(head)
     delimiters = told[1] if told else DELIMITERS
     dialects = [Dialect(delimiter) for delimiter in delimiters]
-    if '\\"' in head and '""' not in head:
-        dialects = [Dialect(delimiter, '"', "\\") for delimiter in delimiters]
+    if '\\"' in head:
+        dialects += [Dialect(delimiter, '"', "\\") for delimiter in delimiters]
     if '"' not in head and _SINGLE_QUOTED.search(head):
         dialects += [Dialect(delimiter, "'") for delimiter in delimiters]
-    return max(dialects, key=lambda dialect: _sense(lines, dialect, mapping))
+    best = max(dialects, key=lambda dialect: _sense(lines, dialect, mapping))
+    spaced = rf"{re.escape(best.delimiter)} +{best.quote}[^{best.quote}\n]*{best.quote}\s*"
+    is_spaced = re.search(rf"{spaced}(?:{re.escape(best.delimiter)}|$)", head, re.MULTILINE)
+    return best._replace(is_spaced=is_spaced is not None)
 
 
-def _sense(lines: Sequence[str], dialect: Dialect, mapping: Mapping[str, str]) -> tuple[int, int]:
+def _sense(
+    lines: Sequence[str], dialect: Dialect, mapping: Mapping[str, str]
+) -> tuple[int, int, int]:
     """Return how much sense lines make under a dialect.
 
-    Best is the one under which most cells of a row name a field; then the one with the most
-    columns in rows of the same width. A file of one column has a comma.
+    Best is the one under which most cells of a row name a field; then the one with fewest rows that
+    cannot be read; then the one with the most columns in rows of the same width. A file of one
+    column has a comma.
     """
-    try:
-        rows = list(reader(lines, dialect, is_strict=False))
-    except csv.Error:
-        return (0, 0)
+    rows, _ = _all_rows(reader(lines, dialect, is_strict=False))
+    _, broken = _all_rows(reader(lines, dialect))
     named = max((columns.named(row, mapping) for row in rows), default=0)
     [(width, alike)] = Counter(map(len, rows)).most_common(1) or [(1, 0)]
-    return (named, alike * (width - 1))
+    return (named, -broken, alike * (width - 1))
+
+
+def _all_rows(cells: Reader) -> tuple[list[list[str]], int]:
+    """Return the rows that can be read, and how many cannot."""
+    rows: list[list[str]] = []
+    broken = 0
+    while True:
+        try:
+            rows.extend(cells)
+        except csv.Error:
+            broken += 1
+        else:
+            return rows, broken

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 MOST_DIGITS = 15
 """Digits of a whole number that a spreadsheet keeps. Source: IEEE 754, binary64."""
 BOOLEANS = frozenset(("TRUE", "FALSE", "True", "False", "true", "false"))
+_ENDS = ("total", "totals", "sum", "count", "end", "eof")
+_ODD = BOOLEANS | {written for end in _ENDS for written in (end, end.upper(), end.capitalize())}
+"""Machine codes that keep the rule, and are probably none."""
 _SCIENTIFIC = re.compile(r"[+-]?\d+(?:[.,]\d+)?[eE][+-]?\d+", re.ASCII)
 _WHOLE_AS_FLOAT = re.compile(r"\d+[.,]0+", re.ASCII)
 _DATE = re.compile(
@@ -89,6 +92,8 @@ def suspicious(code: str) -> str:
         return "reads like a number that a spreadsheet wrote in short"
     if code in BOOLEANS:
         return "reads like a spreadsheet's yes or no"
+    if code in _ODD:
+        return "reads like what stands below a table"
     return ""
 
 
@@ -102,12 +107,12 @@ class Suspicions:
 
     def add(self, codes: Sequence[str], lines: Iterable[int]) -> None:
         """Look at the machine codes of valid rows, and where they stand."""
-        if min(codes) >= ":" and BOOLEANS.isdisjoint(codes):
+        if min(codes) >= ":" and _ODD.isdisjoint(codes):
             return  # none begins with a digit, so none is a number
         for code, line in zip(codes, lines, strict=True):
             if code.isdecimal():
                 self._number(code, line)
-            elif (code[0] < ":" or code in BOOLEANS) and (why := suspicious(code)):
+            elif (code[0] < ":" or code in _ODD) and (why := suspicious(code)):
                 count, first, example = self._odd.get(why, (0, line, code))
                 self._odd[why] = (count + 1, first, example)
 

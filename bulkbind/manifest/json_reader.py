@@ -8,63 +8,42 @@ from typing import TYPE_CHECKING, Any
 from bulkbind.errors import ManifestError
 from bulkbind.manifest import columns
 from bulkbind.manifest.bounds import LONGEST_LINE
-from bulkbind.manifest.json_values import WrongJsonError, value_at
-from bulkbind.manifest.lines import open_text, undecodable
+from bulkbind.manifest.json_values import TwiceError, WrongJsonError, value_at
 from bulkbind.manifest.rules import printable
-from bulkbind.manifest.tree import Item, Tree
-from bulkbind.model import CheckedRow, Source
+from bulkbind.manifest.tree import Item
+from bulkbind.manifest.tree_manifest import TreeManifest
+from bulkbind.model import Problem
 
 if TYPE_CHECKING:
-    import io
     from collections.abc import Iterator
-    from pathlib import Path
 
-    from bulkbind.settings import ManifestSettings
+    from bulkbind.manifest.lines import Text
+    from bulkbind.model import CheckedRow, Source
 
-_BLOCK = 1 << 16
 _FORMS = (
     'a manifest is an array of objects, or {"defaults": {…}, "devices": […]}; where each device '
     "stands under a key of its own, --map FIELD=@key takes that key"
 )
+_TWICE = "row: a key stands once in a device"
 _BLANKS = re.compile(r"[ \t\r\n]*")
 
 
-class JsonManifest:
-    """One JSON document.
+class JsonManifest(TreeManifest):
+    """An array of devices, or an object that holds them."""
 
-    Attributes:
-        source: Name and encoding.
-        notices: What the operator should know; complete once the rows have been read.
-    """
+    def _read(self, text: Text) -> Iterator[CheckedRow]:
+        document = _Document(text, self.source)
+        begins = document.peek()
+        if begins == "[":
+            yield from self._tree.rows(_listed(document), {})
+        elif begins == "{":
+            yield from self._object(document)
+        else:
+            raise document.wrong("the document is no array and no object", hint=_FORMS)
+        if document.peek():
+            raise document.wrong(f"{document.peek()!r} stands behind the end of the document")
 
-    def __init__(
-        self,
-        path: Path,
-        source: Source,
-        head: str,  # noqa: ARG002  # as every format is opened
-        settings: ManifestSettings,
-    ) -> None:
-        self._path = path
-        self._tree = Tree(source.name, settings)
-        self.source = Source(source.name, "json", source.encoding, source.bom)
-        self.notices: list[str] = []
-
-    def rows(self) -> Iterator[CheckedRow]:
-        """Yield every device with its line. Raises: ManifestError where the document is broken."""
-        with open_text(self._path, self.source) as file:
-            text = _Text(file, self.source)
-            begins = text.peek()
-            if begins == "[":
-                yield from self._tree.rows(_listed(text), {})
-            elif begins == "{":
-                yield from self._document(text)
-            else:
-                raise text.wrong("the document is no array and no object", hint=_FORMS)
-            if text.peek():
-                raise text.wrong(f"{text.peek()!r} stands behind the end of the document")
-        self.notices += self._tree.notices()
-
-    def _document(self, text: _Text) -> Iterator[CheckedRow]:
+    def _object(self, text: _Document) -> Iterator[CheckedRow]:
         """An object at the top: `defaults` before `devices`, or devices under their keys."""
         defaults: dict[str, Any] = {}
         has_devices = False
@@ -83,14 +62,14 @@ class JsonManifest:
                 inner = _Keys(text)
                 yield from self._tree.rows(_keyed(text, inner, next(inner, None)), defaults)
             elif key == "defaults" and begins == "{" and not has_devices:
-                defaults = text.value()
+                defaults = text.clear_value()
             elif key in ("defaults", "devices"):
                 raise text.wrong(
                     "`devices` is an array, and `defaults` an object that stands before it",
                     hint=_FORMS,
                 )
             else:
-                text.value()
+                text.clear_value()
                 self.notices.append(f"{self.source.name}: key `{printable(key)}` is not used")
             has_devices |= key == "devices"
             key = next(keys, None)
@@ -98,7 +77,7 @@ class JsonManifest:
             raise ManifestError(f"{self.source.name}: no `devices` in it", hint=_FORMS)
 
 
-def _listed(text: _Text) -> Iterator[Item]:
+def _listed(text: _Document) -> Iterator[Item]:
     """Yield the values of an array."""
     text.take("[")
     if text.peek() == "]":
@@ -107,25 +86,34 @@ def _listed(text: _Text) -> Iterator[Item]:
     while True:
         text.peek()
         line = text.line
-        yield Item(line, text.value())
+        yield _item(text, line)
         if text.take(",]") == "]":
             return
 
 
-def _keyed(text: _Text, keys: _Keys, first: str | None) -> Iterator[Item]:
+def _item(text: _Document, line: int) -> Item:
+    """Return the next value; where a key stands twice, it alone is refused."""
+    try:
+        return Item(line, text.value())
+    except TwiceError as error:
+        return Item(line, None, Problem("row", "row", printable(error.key), _TWICE, str(error)))
+
+
+def _keyed(text: _Document, keys: _Keys, first: str | None) -> Iterator[Item]:
     """Yield the values of an object, each with its key under `@key`."""
     key = first
     while key is not None:
         line = keys.line
-        node = text.value()
-        yield Item(line, {columns.KEY: key, **node} if isinstance(node, dict) else node)
+        _, node, problem = _item(text, line)
+        keyed = {columns.KEY: key, **node} if isinstance(node, dict) else node
+        yield Item(line, keyed, problem)
         key = next(keys, None)
 
 
 class _Keys:
     """The keys of an object; whoever asks for the next one has taken the value before."""
 
-    def __init__(self, text: _Text) -> None:
+    def __init__(self, text: _Document) -> None:
         self._text = text
         self._is_first = True
         self.line = 0
@@ -152,10 +140,10 @@ class _Keys:
         return key
 
 
-class _Text:
+class _Document:
     """The text of a document, of which a part is in memory."""
 
-    def __init__(self, file: io.TextIOWrapper, source: Source) -> None:
+    def __init__(self, file: Text, source: Source) -> None:
         self._file = file
         self._source = source
         self._buffer = ""
@@ -188,7 +176,11 @@ class _Text:
         return found
 
     def value(self) -> Any:  # noqa: ANN401  # whatever stands there
-        """Take a whole value. Raises: ManifestError if there is none, or it is too long."""
+        """Take a whole value.
+
+        Raises: TwiceError, after which the value is taken; ManifestError if there is none, or it is
+            too long.
+        """
         self.peek()
         while True:
             failed = None
@@ -196,6 +188,9 @@ class _Text:
             value = None
             try:
                 value, end = value_at(self._buffer, self._at)
+            except TwiceError as error:
+                self._at = error.end
+                raise
             except WrongJsonError as error:
                 failed = error
             # What touches the end of what was read may go on behind it.
@@ -208,6 +203,13 @@ class _Text:
                 )
             if not self._more() and failed is not None:
                 raise self._broken(failed)
+
+    def clear_value(self) -> Any:  # noqa: ANN401  # as above
+        """Take a value in which no key may stand twice. Raises: ManifestError."""
+        try:
+            return self.value()
+        except TwiceError as error:
+            raise self.wrong(str(error)) from error
 
     def wrong(self, what: str, hint: str = "") -> ManifestError:
         """Return an error that names the line."""
@@ -222,10 +224,7 @@ class _Text:
 
     def _more(self) -> bool:
         """Read on, and forget what was taken; False at the end."""
-        try:
-            block = self._file.read(_BLOCK)
-        except UnicodeDecodeError as error:
-            raise undecodable(self._source, error) from error
+        block = self._file.read()
         self.line += self._buffer.count("\n", self._counted, self._at)
         self._buffer = self._buffer[self._at :] + block
         self._at = self._counted = 0

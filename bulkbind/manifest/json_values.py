@@ -19,13 +19,26 @@ class WrongJsonError(Exception):
         """The 0-based position in the text, where it is known."""
 
 
+class TwiceError(WrongJsonError):
+    """A key stands twice in one object of a value that is JSON."""
+
+    def __init__(self, key: str, end: int) -> None:
+        super().__init__(f"key `{key[:100]}` stands twice")
+        self.key = key
+        self.end = end
+        """The position behind the value."""
+
+
 def value_at(text: str, start: int) -> tuple[Any, int]:
     """Return the value that begins at *start* exactly, and the position behind it.
 
-    Raises: WrongJsonError.
+    Raises: TwiceError, WrongJsonError.
     """
     try:
-        return _DECODER.raw_decode(text, start)
+        try:
+            return _DECODER.raw_decode(text, start)
+        except _KeyTwiceError as error:
+            raise TwiceError(str(error), _PLAIN.raw_decode(text, start)[1]) from error
     except json.JSONDecodeError as error:
         raise WrongJsonError(error.msg, error.pos) from error
     except RecursionError as error:
@@ -41,12 +54,16 @@ def whole_value(text: str) -> Any:  # noqa: ANN401  # whatever the text says
     return value
 
 
+class _KeyTwiceError(Exception):
+    """How a key that stands twice is told through the decoder."""
+
+
 def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         seen: set[str] = set()
         twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]  # a set's add
-        raise WrongJsonError(f"key `{twice[:100]}` stands twice")
+        raise _KeyTwiceError(twice)
     return found
 
 
@@ -61,3 +78,5 @@ def _refuse(name: str) -> NoReturn:
 _DECODER = json.JSONDecoder(
     object_pairs_hook=_pairs, parse_float=Written.read, parse_int=_int, parse_constant=_refuse
 )
+_PLAIN = json.JSONDecoder(parse_float=str, parse_int=str, parse_constant=_refuse)
+"""Finds the end of a value, whatever its keys."""

@@ -6,7 +6,7 @@ import re
 import unicodedata
 from typing import TYPE_CHECKING, NamedTuple
 
-from bulkbind.model import Device, Problem
+from bulkbind.model import Problem
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 LONGEST_SHOWN = 200
 """Characters of a broken value that messages and reports show; `failed.csv` has it whole."""
 _NUL = "\0"
+_ALLOWED = b"a"
 Values = tuple[str | None, str | None, str | None, str | None]
 """user_id, machine_code, device_name, device_os: trimmed, None where absent."""
 
@@ -26,8 +27,9 @@ class Rule(NamedTuple):
     pattern: re.Pattern[str]
     allowed: re.Pattern[str]
     """One allowed character, so that a message can point at the first one that is not."""
-    plain: bytes
-    """All allowed characters but control characters."""
+    classes: bytes
+    """For `bytes.translate`: `a` for what is allowed, NUL for NUL, `!` for control characters and
+    all else."""
     has_blanks: bool
     longest: int
     text: str
@@ -37,8 +39,9 @@ def _rule(field: str, characters: str, longest: int, words: str, *, required: bo
     text = f"{field}: {words}, 1 to {longest} characters"
     whole = re.compile(f"{characters}{{1,{longest}}}", re.ASCII)
     one = re.compile(characters, re.ASCII)
-    plain = bytes(n for n in range(128) if n >= ord(" ") and one.fullmatch(chr(n)))
-    return Rule(field, required, whole, one, plain, b" " in plain, longest, text)
+    allowed = [n >= ord(" ") and one.fullmatch(chr(n)) is not None for n in range(256)]
+    classes = bytes([0, *(ord(_ALLOWED if is_allowed else b"!") for is_allowed in allowed[1:])])
+    return Rule(field, required, whole, one, classes, allowed[ord(" ")], longest, text)
 
 
 RULES = (
@@ -76,17 +79,18 @@ def keeps(rule: Rule, values: Sequence[str]) -> bool:
     spaces are left to `check`.
     """
     joined = f"\0{_NUL.join(values)}\0"
+    if not joined.isascii() or not all(values):
+        return False
+    classes = joined.encode().translate(rule.classes)
     return (
-        all(values)
-        and joined.isascii()
-        and joined.encode().translate(None, rule.plain) == b"\0" * (len(values) + 1)
+        classes.translate(None, _ALLOWED) == b"\0" * (len(values) + 1)
+        and _ALLOWED * (rule.longest + 1) not in classes
         and not (rule.has_blanks and ("\0 " in joined or " \0" in joined))
-        and len(max(values, key=len)) <= rule.longest
     )
 
 
-def check(values: Values, columns: tuple[str, ...]) -> tuple[Device | None, tuple[Problem, ...]]:
-    """Return the device, or every rule that *values* break.
+def check(values: Values, columns: tuple[str, ...]) -> tuple[Problem, ...]:
+    """Return every rule that *values* break.
 
     Args:
         values: Trimmed cells; see `Values`.
@@ -101,8 +105,8 @@ def check(values: Values, columns: tuple[str, ...]) -> tuple[Device | None, tupl
         and (name is None or _NAME(name))
         and (system is None or _OS(system))
     ):
-        return Device(user, code, name, system), ()
-    return None, tuple(_problems(values, columns))
+        return ()
+    return tuple(_problems(values, columns))
 
 
 def breaks(field: str, value: str) -> str | None:

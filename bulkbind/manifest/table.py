@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from bulkbind.errors import ManifestError
 from bulkbind.manifest import columns
 from bulkbind.manifest.bounds import MOST_COLUMNS
-from bulkbind.manifest.checking import Checker, columns_of, four, good_values
+from bulkbind.manifest.checking import FEW, Checker, columns_of, four, good_values
 from bulkbind.manifest.rules import printable, trim
-from bulkbind.model import COMES_BACK, OWN_COLUMNS, CheckedRow, Device, Problem, Source
+from bulkbind.model import COMES_BACK, OWN_COLUMNS, CheckedRow, Problem, Source
 from bulkbind.settings import FIELDS
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from bulkbind.settings import ManifestSettings
 
 BATCH = 128
-"""Rows checked at a time: one broken one makes its whole batch go row by row."""
+"""Rows checked at a time; around a broken one they are checked in smaller parts."""
 _SHAPE = "row: as many cells as the header has columns"
 _COMMENT = "#"
 
@@ -55,21 +55,23 @@ class Table:
             )
         self._source = source
         self._header = [cell.strip() for cell in source.header]
+        mapping = _mapping(settings, source.name)
+        self._mapping = mapping
         used = columns.positions(
             source.header,
-            _mapping(settings, source.name),
+            mapping,
             source=source.name,
             line=line,
             given={field for field in ("user_id",) if settings.user_id} | set(settings.constants),
         )
         self._columns = columns_of(used, settings)
+        own = {self._header[column.at] for column in self._columns if column.at is not None}
+        self._words = (columns.words(mapping) | own) - {""}
         self._names = tuple(
             printable(self._header[at] or f"column {at + 1}") if at is not None else field
             for field, at in zip(FIELDS, used, strict=True)
         )
         self._checker = Checker(cleans=settings.clean == "names")
-        code_at = self._columns[1].at
-        self._code_header = None if code_at is None else self._header[code_at]
         self._has_comments = 0 not in used and self._header[:1] == [_COMMENT]
         self._passed_over = dict.fromkeys(("blank lines", "repeated headers", "comment lines"), 0)
         self._unused = columns.unknown(source.header, [column.at for column in self._columns])
@@ -84,9 +86,13 @@ class Table:
         values = self._good_values(cells)
         if values is not None:
             self._checker.suspicions.add(values[1], lines)  # type: ignore[arg-type]  # it is required
-            devices = map(Device, *values)
-            return map(CheckedRow, lines, cells, devices, zip(*values, strict=True))
-        return self._one_by_one(cells, lines)
+            return map(CheckedRow, lines, cells, zip(*values, strict=True))
+        return self._halves(cells, lines) if len(cells) > FEW else self._one_by_one(cells, lines)
+
+    def _halves(self, cells: list[list[str]], lines: Sequence[int]) -> Iterator[CheckedRow]:
+        half = len(cells) // 2
+        yield from self.rows(cells[:half], lines[:half])
+        yield from self.rows(cells[half:], lines[half:])
 
     def _one_by_one(self, cells: list[list[str]], lines: Sequence[int]) -> Iterator[CheckedRow]:
         for line, row in zip(lines, cells, strict=True):
@@ -108,10 +114,17 @@ class Table:
         yield from self._checker.notices(name)
 
     def _good_values(self, cells: list[list[str]]) -> list[Sequence[str | None]] | None:
-        if self._has_comments or set(map(len, cells)) != {len(self._header)}:
+        try:
+            by_column = list(zip(*cells, strict=True))
+        except ValueError:  # ragged
             return None
-        values = good_values(self._columns, list(zip(*cells, strict=True)), len(cells))
-        return None if values is None or self._code_header in values[1] else values
+        if self._has_comments or len(by_column) != len(self._header):
+            return None
+        values = good_values(self._columns, by_column, len(cells))
+        is_header = values is not None and not (
+            self._words.isdisjoint(values[0]) and self._words.isdisjoint(values[1])
+        )
+        return None if is_header else values
 
     def _kind(self, cells: Sequence[str]) -> str | None:
         """Return what a row is that is none."""
@@ -128,6 +141,7 @@ class Table:
 
     def _checked(self, line: int, cells: list[str]) -> CheckedRow:
         """A short row lacks its last cells; a longer one is shifted somewhere, unless by blanks."""
+        self._refuse_other_header(line, cells)
         width = len(self._header)
         padded = cells + [""] * (width - len(cells))
         extra = [cell for cell in cells[width:] if cell.strip()]
@@ -142,6 +156,17 @@ class Table:
             for column in self._columns
         ]
         return self._checker.row(line, cells, four(values), self._names, more)
+
+    def _refuse_other_header(self, line: int, cells: Sequence[str]) -> None:
+        """What stands below the header of another table would be taken for something else."""
+        if self._words.isdisjoint(map(str.strip, cells)):
+            return
+        if columns.named(cells, self._mapping) > 1:
+            shown = printable(self._source.delimiter.join(cells))
+            raise ManifestError(
+                f"{self._source.name}:{line}: another table begins here: {shown}",
+                hint="put it in a file of its own",
+            )
 
     def _is_our_own(self, cells: Sequence[str]) -> bool:
         """Whether a row without header has just the two cells that a report adds."""

@@ -36,6 +36,8 @@ _KINDS = (
 )
 _MARKUP = (b"<!doctype html", b"<html", b"<?xml")
 _PLAIN_CONTROLS = b"\t\n\r\x0b\x0c\x1a\x1b\x08\x00"
+_MOST_NULS = 100
+"""A text with one NUL byte in so many is one with a fault; no UTF-16 has so few."""
 _CONTROLS = bytes(number for number in range(32) if number not in _PLAIN_CONTROLS)
 
 
@@ -56,7 +58,7 @@ def encoding_of(head: bytes, name: str, declared: str | None = None) -> tuple[st
             return encoding, True
     if declared:
         return checked_encoding(declared), False
-    if b"\0" not in head:
+    if head.count(0) <= len(head) // _MOST_NULS:
         if len(head.translate(None, _CONTROLS)) < len(head) * 0.95:
             raise ManifestError(
                 f"{name} is not a text file: it is full of control characters",

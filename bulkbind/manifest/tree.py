@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from bulkbind.errors import ManifestError
 from bulkbind.manifest import columns
 from bulkbind.manifest.bounds import MOST_SHAPES
-from bulkbind.manifest.checking import Checker, columns_of, four, good_values
+from bulkbind.manifest.checking import FEW, Checker, columns_of, four, good_values
 from bulkbind.manifest.rules import printable, trim
-from bulkbind.model import OWN_COLUMNS, CheckedRow, Device, Problem
+from bulkbind.model import OWN_COLUMNS, CheckedRow, Problem
 from bulkbind.settings import FIELDS
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from bulkbind.settings import ManifestSettings
 
 BATCH = 128
-"""Devices checked at a time: one broken one makes its whole batch go one by one."""
+"""Devices checked at a time; around a broken one they are checked in smaller parts."""
 _CODE = FIELDS.index("machine_code")
 _MAPPING = "row: a device is a mapping of fields"
 _TEXT = "a text, not a list or a mapping"
@@ -131,13 +131,21 @@ class Tree:
 
     def _batch(self, items: Sequence[Item], defaults: dict[str, Any]) -> Iterator[CheckedRow]:
         self._require_code([item.node for item in items], defaults)
+        yield from self._parts(items, defaults)
+
+    def _parts(self, items: Sequence[Item], defaults: dict[str, Any]) -> Iterator[CheckedRow]:
         fast = None if defaults else self._fast(items)
         if fast is not None:
             yield from fast
             return
+        if len(items) > FEW and not defaults:
+            half = len(items) // 2
+            yield from self._parts(items[:half], defaults)
+            yield from self._parts(items[half:], defaults)
+            return
         for item in items:
             if item.problem is not None:
-                yield CheckedRow(item.line, {}, None, (None,) * 4, (item.problem,))
+                yield CheckedRow(item.line, {}, (None,) * 4, (item.problem,))
             else:
                 yield self._checked(item.line, item.node, defaults)
 
@@ -161,14 +169,13 @@ class Tree:
             return None
         lines = [item.line for item in items]
         self._checker.suspicions.add(values[1], lines)  # type: ignore[arg-type]  # it is required
-        devices = map(Device, *values)
-        return map(CheckedRow, lines, nodes, devices, zip(*values, strict=True))
+        return map(CheckedRow, lines, nodes, zip(*values, strict=True))
 
     def _checked(self, line: int, node: Node, defaults: dict[str, Any]) -> CheckedRow:
         if not isinstance(node, dict):
             shown = "" if node is None else printable(text_of(node) or str(node))
             problem = Problem("row", "row", shown, _MAPPING, f"it is {_kind(node)}")
-            return CheckedRow(line, {"value": node}, None, (None,) * 4, (problem,))
+            return CheckedRow(line, {"value": node}, (None,) * 4, (problem,))
         cells = self._with_defaults(node, defaults) if defaults else node
         shape = self._shape(tuple(cells))
         problems = [self._claimed(cells, *claim) for claim in shape.claims]
@@ -261,4 +268,6 @@ def _no_text(field: str, name: str, found: Node) -> Problem:
 def _kind(node: Node) -> str:
     if isinstance(node, dict):
         return "a mapping"
+    if node is None:
+        return "empty"
     return "a list" if isinstance(node, list) else "a text"

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, BinaryIO, TextIO, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import yaml
 
 from bulkbind.errors import ManifestError
 from bulkbind.manifest.bounds import DEEPEST, LONGEST_LINE, MOST_ANCHORS, MOST_NODES
-from bulkbind.manifest.lines import undecodable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Self
 
+    from bulkbind.manifest.lines import Text
     from bulkbind.model import Source
 
 Node: TypeAlias = "str | list[Any] | dict[str, Any] | None"
@@ -34,7 +34,7 @@ class DuplicateKeyError(Exception):
 class _Bounded:
     """A stream for the parser, which would keep a text that never ends in memory."""
 
-    def __init__(self, file: BinaryIO | TextIO, name: str) -> None:
+    def __init__(self, file: Text, name: str) -> None:
         self._file = file
         self._name = name
         self._read = 0
@@ -46,7 +46,7 @@ class _Bounded:
             self.line = line
             self._read = 0
 
-    def read(self, size: int) -> bytes | str:
+    def read(self, size: int) -> str:
         data = self._file.read(size)
         self._read += len(data)
         if self._read > 2 * LONGEST_LINE:
@@ -61,7 +61,7 @@ class _Bounded:
 class Events:
     """The parser's events, and values built from them within bounds."""
 
-    def __init__(self, file: BinaryIO | TextIO, source: Source) -> None:
+    def __init__(self, file: Text, source: Source) -> None:
         self._source = source
         self._stream = _Bounded(file, source.name)
         # `yaml.parse` asks for each event twice, through Python.
@@ -86,8 +86,6 @@ class Events:
     def _translated(self, error: yaml.YAMLError | UnicodeError) -> ManifestError:
         if isinstance(error, yaml.YAMLError):
             return ManifestError(f"{self._source.name} is not YAML: {_where(error)}")
-        if isinstance(error, UnicodeDecodeError):
-            return undecodable(self._source, error)
         return ManifestError(
             f"{self._source.name} is not {self._source.encoding}",
             hint="say which encoding it has with --encoding, or save it as UTF-8",
@@ -212,6 +210,8 @@ class Events:
 
 def _where(error: yaml.YAMLError) -> str:
     mark = getattr(error, "problem_mark", None)
+    if isinstance(error, yaml.reader.ReaderError):
+        return f"{error.reason}, U+{error.character:04X}, at character {error.position + 1:,}"
     problem = getattr(error, "problem", None) or str(error)
     return f"line {mark.line + 1}: {problem}" if mark else str(problem)
 

@@ -6,24 +6,22 @@ YAML's own types corrupt identifiers (`0123` is 83, `no` is False).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from bulkbind.errors import ManifestError
 from bulkbind.manifest import columns
-from bulkbind.manifest.lines import open_text
-from bulkbind.manifest.opening import open_bytes
 from bulkbind.manifest.rules import printable
-from bulkbind.manifest.tree import Item, Tree
+from bulkbind.manifest.tree import Item
+from bulkbind.manifest.tree_manifest import TreeManifest
 from bulkbind.manifest.yaml_events import DuplicateKeyError, Events, Node, line_of
-from bulkbind.model import CheckedRow, Problem, Source
+from bulkbind.model import CheckedRow, Problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
-    from bulkbind.settings import ManifestSettings
+    from bulkbind.manifest.lines import Text
 
 _TWICE = "row: a key stands once in a device"
 _FORMS = (
@@ -32,44 +30,15 @@ _FORMS = (
 )
 
 
-class YamlManifest:
-    """One YAML file: a list of mappings, `defaults:` and `devices:`, or a mapping of devices.
+class YamlManifest(TreeManifest):
+    """A list of mappings, `defaults:` and `devices:`, or a mapping of devices."""
 
-    Attributes:
-        source: Name and encoding.
-        notices: What the operator should know; complete once the rows have been read.
-    """
+    undecodable = "strict"
 
-    def __init__(
-        self,
-        path: Path,
-        source: Source,
-        head: str,  # noqa: ARG002  # as every format is opened
-        settings: ManifestSettings,
-    ) -> None:
-        self._path = path
-        self._tree = Tree(source.name, settings)
+    def _read(self, text: Text) -> Iterator[CheckedRow]:
+        events = Events(text, self.source)
         self._defaults: dict[str, Any] = {}
-        self._is_empty = True
-        self.source = Source(source.name, "yaml", source.encoding, source.bom)
-        self.notices: list[str] = []
-
-    def rows(self) -> Iterator[CheckedRow]:
-        """Yield every device with its first line.
-
-        Raises: ManifestError where the file as a whole is not what it should be.
-        """
-        with self._open() as file:
-            yield from self._documents(Events(file, self.source))
-        self.notices += self._tree.notices()
-
-    def _open(self) -> BinaryIO | TextIO:
-        # The parser itself knows UTF-8, and UTF-16 with a byte order mark.
-        if self.source.encoding == "utf-8" or self.source.bom:
-            return open_bytes(self._path, self.source.name)
-        return open_text(self._path, self.source)
-
-    def _documents(self, events: Events) -> Iterator[CheckedRow]:
+        is_empty = True
         for event in events:
             if isinstance(event, yaml.DocumentStartEvent):
                 self._defaults = {}
@@ -86,8 +55,8 @@ class YamlManifest:
                 )
             else:
                 continue
-            self._is_empty = False
-        if self._is_empty:
+            is_empty = False
+        if is_empty:
             raise ManifestError(f"{self.source.name} is empty")
 
     def _document(self, events: Events) -> Iterator[CheckedRow]:

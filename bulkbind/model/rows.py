@@ -65,19 +65,25 @@ class Change:
 
 
 class CheckedRow(msgspec.Struct, frozen=True, gc=False):
-    """A row of a manifest after the rules: a device, or what is wrong with it."""
+    """A row of a manifest after the rules: its values, and what is wrong with them."""
 
     line: int
     """The line on which the row begins, 1-based."""
     cells: list[str] | dict[str, Any]
     """The operator's own cells, untouched: a list (a table) or a mapping (YAML, JSON)."""
-    device: Device | None
-    """The device, or None where a rule is broken."""
     values: tuple[str | None, str | None, str | None, str | None]
     """user_id, machine_code, device_name, device_os as found, also where they break a rule."""
     problems: tuple[Problem, ...] = ()
     changes: tuple[Change, ...] = ()
-    """What cleaning did; `values` and `device` hold what came of it."""
+    """What cleaning did; `values` hold what came of it."""
+
+    @property
+    def device(self) -> Device | None:
+        """The device, or None where a rule is broken. Made anew: most never need it."""
+        user, code, name, system = self.values
+        if self.problems or user is None or code is None:
+            return None
+        return Device(user, code, name, system)
 
 
 @dataclass(frozen=True, slots=True)

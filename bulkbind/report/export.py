@@ -6,7 +6,7 @@ import csv
 import re
 from typing import TYPE_CHECKING, TextIO
 
-from bulkbind.report.tables import safe
+from bulkbind.report.cells import safe, safe_value
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -32,7 +32,7 @@ class ExportWriter:
         self._table.writerows(
             [
                 _cell(record.machine_code),
-                _cell(user_id),
+                safe_value(user_id),
                 _cell(record.device_name or ""),
                 _cell(record.device_os or ""),
                 safe(record.device_id),

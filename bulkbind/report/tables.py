@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any, Protocol, TextIO
 import yaml
 
 from bulkbind.model import OWN_COLUMNS, AttemptRow, Problem, ResultRow, Source, UndoneRow
+from bulkbind.report.cells import safe, safe_value
 from bulkbind.report.files import KEPT_BYTES, replacing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
 COLUMNS = (
     "source",
@@ -49,14 +50,8 @@ ATTEMPT_COLUMNS = (
 )
 PROBLEM_COLUMNS = ("source", "line", "field", "column", "value", "rule", "found", "hint")
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _VALUES = ("user_id", "machine_code", "device_name", "device_os")
 _FREE_TEXT = ("source", "device_id", "create_time", "code", "message", "trace_id", "detail")
-
-
-def safe(text: str) -> str:
-    """Return *text* so that a spreadsheet does not take it for a formula (`-` alone is none)."""
-    return f"'{text}" if text.startswith(_FORMULA) and text != "-" else text
 
 
 def write_table(
@@ -69,29 +64,42 @@ def write_table(
         table.writerows(rows)
 
 
-def cells_of(
+def plain_cells(
     row: ResultRow | AttemptRow | UndoneRow,
-    columns: Sequence[str],
     sources: Sequence[Source],
-    made_safe: Iterable[str],
+    columns: Sequence[str] = COLUMNS,
 ) -> dict[str, Any]:
-    """Return a row's cells by column: its source by name, and the columns *made_safe* made so."""
-    cells: dict[str, Any] = {name: getattr(row, name) for name in columns}
+    """Return a row by column as it is, for forms in which no cell becomes a formula."""
+    cells = {name: getattr(row, name) for name in columns}
     cells["source"] = sources[row.source].name
-    for name in made_safe:
-        cells[name] = safe(str(cells[name]))
     return cells
+
+
+def guarded_cells(
+    row: ResultRow | AttemptRow | UndoneRow,
+    sources: Sequence[Source],
+    columns: Sequence[str],
+    broken: Collection[str] = (),
+) -> Iterable[object]:
+    """Return a row's cells for CSV, in the order of *columns*.
+
+    Free text and the values of *broken* fields are made safe, other values only where they call.
+    """
+    cells = plain_cells(row, sources, columns)
+    for name in _FREE_TEXT:
+        if name in cells:
+            cells[name] = safe(str(cells[name]))
+    for name in _VALUES:
+        if name in cells:
+            guard = safe if name in broken else safe_value
+            cells[name] = guard(str(cells[name]))
+    return cells.values()
 
 
 def write_results(path: Path, rows: Iterable[ResultRow], sources: Sequence[Source]) -> None:
     """Write one line per row of the manifests. Raises: LedgerError."""
-    write_table(path, COLUMNS, (_result(row, sources) for row in rows))
-
-
-def _result(row: ResultRow, sources: Sequence[Source]) -> Iterable[object]:
-    """Values that keep their rule stand as they are; free text and broken values are made safe."""
-    broken = row.broken.intersection(_VALUES)
-    return cells_of(row, COLUMNS, sources, (*_FREE_TEXT, *broken)).values()
+    cells = (guarded_cells(row, sources, COLUMNS, row.broken) for row in rows)
+    write_table(path, COLUMNS, cells)
 
 
 def write_problem_rows(path: Path, problems: Iterable[tuple[str, int, Problem]]) -> None:
@@ -103,18 +111,12 @@ def write_problem_rows(path: Path, problems: Iterable[tuple[str, int, Problem]])
     write_table(path, PROBLEM_COLUMNS, rows, KEPT_BYTES)
 
 
-def plain_cells(row: ResultRow, sources: Sequence[Source]) -> dict[str, Any]:
-    """Return a row by column as it is, for forms in which no cell becomes a formula."""
-    return cells_of(row, COLUMNS, sources, ())
-
-
 def write_attempt_rows(
     path: Path, attempts: Iterable[AttemptRow], sources: Sequence[Source]
 ) -> None:
     """Write one line per attempt. Raises: LedgerError."""
-    texts = ("source", "code", "message", "trace_id")
-    rows = (cells_of(item, ATTEMPT_COLUMNS, sources, texts).values() for item in attempts)
-    write_table(path, ATTEMPT_COLUMNS, rows)
+    cells = (guarded_cells(item, sources, ATTEMPT_COLUMNS) for item in attempts)
+    write_table(path, ATTEMPT_COLUMNS, cells)
 
 
 def write_failed(folder: Path, rows: Iterable[ResultRow], sources: Sequence[Source]) -> list[Path]:
@@ -199,18 +201,29 @@ class _CsvRows:
             doublequote=not source.escape,
             lineterminator="\r\n",
         )
+        self._is_workbook = source.format == "xlsx"
         self._width = len(source.header)
         self._kept = [
             at for at, name in enumerate(source.header) if name.strip() not in OWN_COLUMNS
         ]
         if source.has_header:
-            self._table.writerow([*(source.header[at] for at in self._kept), *OWN_COLUMNS])
+            names = [source.header[at] for at in self._kept]
+            if self._is_workbook:
+                names = list(map(safe_value, names))
+            self._table.writerow([*names, *OWN_COLUMNS])
 
     def write(self, cells: list[str], row: ResultRow) -> None:
+        if self._is_workbook:
+            cells = [self._as_text(cell, row) for cell in cells]
         padded = cells + [""] * (self._width - len(cells))
         kept = [padded[at] for at in self._kept]
         # Cells beyond the header stay beyond it.
         self._table.writerow([*kept, row.status, safe(reason_of(row)), *padded[self._width :]])
+
+    def _as_text(self, cell: str, row: ResultRow) -> str:
+        """What was text in a workbook must not call anything here; a good user stays who it is."""
+        is_user = cell.strip() == row.user_id and "user_id" not in row.broken
+        return cell if is_user else safe_value(cell)
 
     def end(self) -> None:
         """Nothing closes a CSV file."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from bulkbind.model import UNBIND_MEANINGS
 from bulkbind.report.files import write_json
-from bulkbind.report.tables import cells_of, write_table
+from bulkbind.report.tables import guarded_cells, write_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -29,7 +29,6 @@ COLUMNS = (
     "settled_at",
     "detail",
 )
-_FREE_TEXT = ("source", "device_id", "code", "message", "trace_id", "detail")
 
 
 def plan_as_text(undo: UndoPlan) -> str:
@@ -80,7 +79,7 @@ def write_undo(
 ) -> list[Path]:
     """Write `undo.csv` and `undo.json`, each atomically. Raises: LedgerError."""
     table_file, summary_file = folder / "undo.csv", folder / "undo.json"
-    cells = (cells_of(row, COLUMNS, sources, _FREE_TEXT).values() for row in rows)
+    cells = (guarded_cells(row, sources, COLUMNS) for row in rows)
     write_table(table_file, COLUMNS, cells)
     write_json(summary_file, as_json(summary))
     return [table_file, summary_file]

@@ -78,36 +78,45 @@ class AuthSettings(Part):
     """How requests are authorised. A settings file cannot hold the secrets themselves."""
 
     mode: AuthMode | None = None
-    """None: what the other settings are about (see `koodrive.auth.choice`)."""
+    """How requests are authorised: token, session, app or users; none: the first of users, app,
+    session, token that there is all for."""
     token: SecretStr | None = None
     token_file: Path | None = None
+    """A file with the token alone, mode 0600; none: BULKBIND_TOKEN."""
     token_command: tuple[str, ...] = ()
-    """A program and its arguments, run without a shell; its standard output is the token."""
+    """A program and its arguments that print the token, run without a shell."""
     token_prefix: str = "Bearer "  # noqa: S105  # no secret
-    """Stands before a token that has no scheme word of its own (`AT 3b91…` has one)."""
+    """Stands before a token without a scheme word of its own (`AT 3b91…` has one)."""
     refresh_token: SecretStr | None = None
     refresh_token_file: Path | None = None
+    """session: a file with the first refresh token, mode 0600; none: BULKBIND_REFRESH_TOKEN."""
     account: str | None = None
-    """Logs in where there is no refresh token, or none that the server takes."""
+    """session: logs in where there is no refresh token, or none that the server takes."""
     password: SecretStr | None = None
     password_file: Path | None = None
+    """session: a file with the account's password, mode 0600; none: BULKBIND_PASSWORD."""
     agent_name: HeaderText = "bulkbind"
-    """Sent as `x-hw-agentName` with a login."""
+    """session: sent as x-hw-agentName with a login, 1 to 128 visible ASCII characters."""
     session_path: UrlPath = "/koodrive/ose/v1/auth"
-    """`/login` and `/refreshToken` stand below it."""
+    """session: `/login` and `/refreshToken` stand below this path."""
     app_id: HeaderText | None = None
+    """app: every request is signed in its name; none: BULKBIND_APP_ID."""
     app_secret: SecretStr | None = None
     app_secret_file: Path | None = None
+    """app: a file with its secret, mode 0600; none: BULKBIND_APP_SECRET."""
     users_file: Path | None = None
-    """User -> token or refresh token, as CSV or YAML."""
+    """users: user_id with token or refresh_token, CSV or YAML, mode 0600."""
 
 
 class ApiSettings(Part):
     """What the destination is and how it speaks. Source: koodrive-api.md."""
 
     endpoint: Endpoint | None = None
+    """https://host or https://host:port; http:// for this machine only, since a token would travel
+    in clear."""
     path: UrlPath = "/koodrive/ose/v1/backup/device"
-    """`ose` is a service name in the reference, so it may differ."""
+    """The path of the call that binds; `ose` is a service name in the API reference, so it may
+    differ."""
     already_bound_codes: tuple[str, ...] = ()
     """Values of `code` that mean "already bound"; the reference names none."""
     retryable_codes: tuple[str, ...] = ()
@@ -117,46 +126,49 @@ class ApiSettings(Part):
     list_timeout: Positive = 120.0
     """The same for a user's list, which may hold 100,000 devices."""
     connect_timeout: Positive = 10.0
+    """To a connection; an endpoint that is away is noticed so soon."""
     ca_file: Path | None = None
     """Certificates (PEM) of a private authority, trusted instead of the system's."""
     proxy: Proxy | None = None
-    """For https endpoints; None: as `HTTPS_PROXY` and `NO_PROXY` say."""
+    """http://host:port for an https endpoint; none: HTTPS_PROXY and NO_PROXY."""
 
 
 class SendSettings(Part):
     """How much is sent, how often, how long."""
 
     concurrency: Annotated[int, Field(ge=1, le=1000)] = 32
-    """Requests in flight at once."""
+    """Requests in flight at once, 1 to 1000."""
     rate: Annotated[float, Field(gt=0)] | None = None
     """A cap in requests per second; none: as fast as the gateway allows."""
     rate_scope: Literal["credential", "x-user-id"] = "credential"
-    """Whose requests the server's limit counts together: those of the account that calls, or those
-    for a user. In the latter case `rate` is per user, too."""
+    """Whose requests the server's limit counts together: credential (the caller's) or x-user-id
+    (each user's; `rate` is then per user)."""
     max_attempts: Annotated[int, Field(ge=1, le=100)] = 6
-    """Attempts that cost (5xx, no answer) before a device has failed; 429 costs none."""
+    """Attempts that cost (5xx, no answer) before a device has failed, 1 to 100; 429 costs none."""
     backoff_base: Positive = 0.5
+    """The wait before attempt n + 1: rand(0, min(backoff_cap, backoff_base * 2**(n - 1)))."""
     backoff_cap: Positive = 30.0
-    """Wait before attempt n + 1: rand(0, min(backoff_cap, backoff_base * 2**(n - 1)))."""
+    """The longest of these waits, so that an endpoint that is back is used soon."""
     max_wait: Duration = 120.0
-    """The longest wait for the gateway's limit that is waited out; for a longer one the run stops
-    and says when to go on."""
+    """A longer wait for the gateway's limit stops the run, with the time to go on."""
     deadline: Positive | None = None
-    """The run stops, and can go on later, this long after its command began."""
+    """The run stops, and can go on later, this long after its command began; none: no deadline."""
     stall: Positive = 600.0
-    """The run stops, and can go on later, once nothing was read, sent or settled for so long,
-    unless it announced the pause itself (a limit, an endpoint away)."""
+    """The run stops, and can go on later, once nothing was read, sent or settled for so long (an
+    announced pause is no stall)."""
     max_failures: Failures | None = None
-    """So many failed devices, or so many percent of those that have ended, stop the run."""
+    """Stop once so many devices failed (50), or so many percent of those that ended (5%); none:
+    whatever fails."""
     grace: Duration = 20.0
-    """After a first signal: how long requests in flight may still take."""
+    """After a first Ctrl-C: how long requests in flight may still take."""
 
 
 class ReadbackSettings(Part):
     """How doubt is settled."""
 
     readback: bool = True
-    """False for servers without a list: what got no answer then stays in doubt."""
+    """What got no answer is looked for in its user's list before it is sent again; off for servers
+    without a list: it then stays in doubt."""
     readback_settle: Duration = 5.0
     """How long after a silent request its binding may still appear in the list."""
 
@@ -165,47 +177,53 @@ class Reading(Part):
     """How the rows of one kind of manifest are read; a profile is one of these with a name."""
 
     columns: dict[str, str] = Field(default_factory=dict)
-    """Field of ours -> the operator's header, `#n` for the n-th column, `@key`, or a path."""
+    """Our field: your header, e.g. machine_code: Serial; #3 is the third column, in YAML and JSON
+    data.vendor a path, @key the device's own key."""
     constants: dict[str, str] = Field(default_factory=dict)
-    """Field of ours -> its value in every row, whatever the row says."""
+    """Our field: one value for all rows, whatever they say."""
     user_id: str | None = None
     """For rows without a user."""
     header: Names = ()
-    """The columns of a table that has no header."""
+    """Names of the columns of a table that has no header."""
     skip_rows: Annotated[int, Field(ge=0, le=1000)] | None = None
-    """Lines before the header; none: it is found by the names of its columns."""
+    """Lines before the header, 0 to 1000; none: it is found by the names of its columns."""
     format: Literal["csv", "xlsx", "yaml", "jsonl", "json"] | None = None
-    """None: told from the name, else from the content."""
+    """csv, xlsx, yaml, jsonl or json; none: told from the name, else from the content."""
     encoding: str | None = None
-    """None: UTF-8, or UTF-16 where the file looks like it. A byte order mark wins over it."""
+    """Of text without a byte order mark, e.g. cp1252; none: UTF-8, or UTF-16 where it looks like
+    it."""
     sheet: str | None = None
-    """The sheet of a workbook, by name or number; none: the first."""
+    """Of a workbook, by name or number; none: the first."""
     clean: Literal["none", "names"] = "none"
-    """names: device_name and device_os are made to fit their rules."""
+    """names: make device_name and device_os fit their rules; every change is listed."""
 
 
 class ManifestSettings(Reading):
     """How manifests are read, and what is made of their rows."""
 
     on_duplicate: Literal["first", "error"] = "first"
-    """The same device again, for the same user: the first row counts, or the others are invalid."""
+    """The same device again for the same user: the first row counts; error: the others are invalid.
+    """
     on_conflict: Literal["error", "first", "last"] = "error"
-    """The same device for another user: both rows are invalid, or which one counts."""
+    """The same device for another user: error: both rows are invalid; first or last: which one
+    counts."""
     on_invalid: Literal["abort", "skip"] = "abort"
+    """abort: a row that breaks a rule keeps everything back; skip: only itself."""
     rebind: bool = False
     """Send again what the ledger knows as bound."""
     refresh: bool = False
-    """Look in the users' lists for what the ledger knows as bound; what has vanished fails."""
+    """Look in the users' lists for what the ledger knows as bound; what has vanished from there
+    fails."""
     rebind_missing: bool = False
-    """As `refresh`, and what has vanished is bound again."""
+    """As `refresh`, but what has vanished is bound again."""
     profile: str | None = None
-    """The name of the profile in force."""
+    """The profile in force, by its name in `profiles`."""
     profiles: Annotated[dict[str, Reading], PlainSerializer(_only_set)] = Field(
         default_factory=dict
     )
-    """Name -> how such manifests are read; `profile` chooses one of them."""
+    """Name: how files of one kind are read, chosen with --profile NAME; keys as outside of them."""
     move: bool = False
-    """Take devices from the users who have them by the ledger, and bind them anew."""
+    """Unbind a moved device from the user who has it by the ledger, then bind it."""
 
 
 LogLevel = Literal["debug", "info", "warning", "error"]
@@ -215,10 +233,12 @@ class LogSettings(Part):
     """What is written about a run while it runs."""
 
     log_level: LogLevel | None = None
-    """The least severe log line on standard error; None: warning on a terminal, which has the
-    progress display, else info. In a log file: info, or debug if that is set."""
+    """The least severe line on standard error: debug, info, warning, error; none: warning on a
+    terminal, which has the live display, else info; in a log file: info, or debug if that is set.
+    """
     log_format: Literal["console", "json"] | None = None
-    """The form on standard error; None: console on a terminal, else JSON lines."""
+    """On standard error: console, or json (then nothing else is written there); none: console on a
+    terminal, else json."""
     log_file: Path | None = None
     """JSON lines are appended to it, beside standard error."""
     log_devices: bool = False
@@ -233,16 +253,18 @@ class EndSettings(Part):
     """What follows once a run has ended."""
 
     fail_on: FailOn = "any"
-    """Which rows that need a person make exit code 1: any, only such that did not need one in the
-    last finished run of the same manifests, or none."""
+    """Which rows that need a person make exit code 1: any, new (not in need in the last finished
+    run of the same manifests) or none."""
     notify_on: NotifyOn = "failure"
-    """After which runs somebody is told, if there is a command or a webhook."""
+    """Who is named below is told after a failure, a change (since the last run), or always."""
     notify_command: str | None = None
-    """Gets the summary as JSON on its standard input; split into words, run without a shell."""
+    """Gets summary.json on standard input, e.g. /usr/local/bin/to-pager; split into words, no
+    shell."""
     notify_url_file: Path | None = None
-    """A file with the address of a webhook alone, readable by its owner only: it is a secret."""
+    """A file with a webhook's https address alone, mode 0600, since it is a secret
+    (Slack-compatible)."""
     notify_timeout: Positive = 10.0
-    """How long the command, or one try of the webhook, may take."""
+    """How long the command may take, or one try of the webhook."""
     metrics_file: Path | None = None
     """A textfile for Prometheus' node exporter; needs the extra `metrics`."""
 
@@ -252,6 +274,7 @@ class Settings(Part):
 
     api: ApiSettings = ApiSettings()
     auth: AuthSettings = AuthSettings()
+    """How requests are authorised; secrets come from the environment, a file or a command."""
     send: SendSettings = SendSettings()
     doubt: ReadbackSettings = ReadbackSettings()
     manifest: ManifestSettings = ManifestSettings()
@@ -260,9 +283,9 @@ class Settings(Part):
     wait: Duration = 0.0
     """How long to wait for a ledger that another run holds."""
     ledger: Path | None = None
-    """None: `$XDG_STATE_HOME/bulkbind/<host>.db`."""
+    """Its file; none: $XDG_STATE_HOME/bulkbind/<host>.db."""
     out: Path | None = None
-    """The report folder; None: `bulkbind-report/<run id>`."""
+    """The report folder; none: bulkbind-report/<run id>."""
 
     def endpoint(self) -> str:
         """Return the endpoint. Raises: UsageError if none is set."""

@@ -14,13 +14,22 @@ import yaml
 from click.testing import CliRunner
 
 import bulkbind
+from bulkbind.app.schema import config_schema, setting_texts
 from bulkbind.cli import COMMANDS, cli
 from bulkbind.errors import BulkbindError
 from bulkbind.manifest import open_manifest
 from bulkbind.manifest.rules import RULES
 from bulkbind.model import MEANINGS
 from bulkbind.report.tables import COLUMNS
-from bulkbind.settings import SECRETS, ManifestSettings, Settings, load, load_settings
+from bulkbind.settings import (
+    SECRETS,
+    AuthSettings,
+    ManifestSettings,
+    Settings,
+    load,
+    load_settings,
+)
+from bulkbind.settings.model import PARTS
 from tests.kit import bulkbind as run_bulkbind, environment, sandbox
 
 ROOT = Path(__file__).parents[2]
@@ -300,17 +309,36 @@ def test_settings_file_gives_the_defaults(path):
     assert different == DIFFERENT[path.name]
 
 
-def test_settings_files_explain_themselves():
-    """Every key stands with a reason behind it, or in the comment line above."""
-    for path in CONFIGS:
-        lines = path.read_text(encoding="utf-8").splitlines()
-        lines = [line for line in lines if not line.startswith("    ")]  # within a profile
-        bare = [line for line in lines if line.strip() and "#" not in line]
-        keys = {line.split(":")[0].strip() for line in bare}
+def settings_texts():
+    """Return every setting that a file can hold with its text, as `schema config` has it."""
+    default = Settings()
+    parts = (default, *(getattr(default, name) for name in (*PARTS, "auth")))
+    return {name: text for part in parts for name, text in setting_texts(type(part)).items()}
 
-        assert keys <= {
-            "endpoint", "auth", "connect_timeout", "backoff_cap", "readback", "profiles",
-        }, path  # fmt: skip
+
+def test_every_setting_has_a_text():
+    """What is below a setting in the source describes it; secrets have none, and no place."""
+    keys = set(as_a_file_holds(Settings()))
+    inner = set(AuthSettings.model_fields) - set(SECRETS)
+
+    assert set(settings_texts()) == keys | inner
+    assert set(config_schema()["properties"]) == keys
+    assert set(config_schema()["$defs"]["AuthSettings"]["properties"]) == inner
+    assert all(found["description"] for found in config_schema()["properties"].values())
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+def test_settings_file_says_what_the_schema_says(path):
+    """Behind each key stands its text, but for what is the file's own."""
+    lines = re.findall(
+        r"^(?: {2})?(\w+):(?: .*?)??(?: +# (.*))?$", path.read_text("utf-8"), re.MULTILINE
+    )
+    texts = settings_texts()
+    told = {name: comment for name, comment in lines if name in texts}
+
+    assert set(told) == set(texts)
+    for name in set(texts) - {"auth", "profiles", "already_bound_codes"}:
+        assert told[name].casefold() == texts[name].removesuffix(".").casefold(), name
 
 
 # --- samples -------------------------------------------------------------------------------------

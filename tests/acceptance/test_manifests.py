@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import re
 from pathlib import Path
 
 import jsonschema
@@ -17,6 +18,7 @@ from tests.kit import bulkbind, read_results, sandbox, sandbox_bindings, statuse
 ROOT = Path(__file__).parents[2]
 SHARED = ROOT.parent / "shared" / "data"
 GPLAY = SHARED / "gplay_supported_devices_2022-01.utf16le.csv"
+PAYLOADS = SHARED / "suites" / "csv-injection" / "Intruder" / "csv-payload.txt"
 CONFIG = ROOT / "configs" / "sandbox.yaml"
 HEADER = "machine_code,user_id,device_name\n"
 
@@ -124,6 +126,55 @@ def test_every_problem_is_written_to_a_file(tmp_path):
     assert "and 200 more" in done.stderr
     assert "1,200  machine_code: only letters" in done.stderr
     assert (tmp_path / "folder" / "problems.csv").read_text() == (tmp_path / "p.csv").read_text()
+
+
+def broken_off(kind):
+    """Return rows of which the third is bad, and where the file then breaks off; and its name."""
+    text = HEADER + "A1,u,\nA2,u,\nA-3,u,\nA1,v,\n" + "".join(f"B{n},u,\n" for n in range(30_000))
+    match kind:
+        case "gzip":
+            whole = gzip.compress(text.encode())
+            return "fleet.csv.gz", whole[: len(whole) // 2]
+        case "encoding":
+            return "fleet.csv", text.encode("utf-16") + b"\x00\xd8"
+        case "quote":
+            return "fleet.csv", text.encode() + b'"X,u,\n'
+        case "json":
+            listed = [{"machine_code": c, "user_id": u} for c, u in (("A-3", "u"), ("A1", "u"))]
+            return "fleet.json", json.dumps([*listed, *listed]).encode()[:-3]
+        case _:
+            lines = '{"machine_code": "A-3", "user_id": "u"}\n' * 3
+            return "fleet.yaml", b"- " + lines.replace("\n", "\n- ").encode() + b"{a: \xff}"
+
+
+@pytest.mark.parametrize("kind", ["gzip", "encoding", "quote", "json", "yaml"])
+def test_problems_until_a_manifest_breaks_off_are_kept(tmp_path, kind):
+    """What was found is written, and printed, before the error ends the command."""
+    name, content = broken_off(kind)
+    (tmp_path / name).write_bytes(content)
+    done = bulkbind("validate", name, "--out", "p.csv", home=tmp_path, check=2)
+    with (tmp_path / "p.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+
+    assert "A-3" in [row["value"] for row in rows]
+    assert done.stdout.count("A-3") == [row["value"] for row in rows].count("A-3")
+    assert "error: " in done.stderr
+    assert name in done.stderr
+    assert re.search(r"rows could be read, \d of them break a rule; problems: p\.csv", done.stderr)
+    if kind in ("gzip", "encoding", "quote"):
+        assert [row["found"] for row in rows if row["value"] == "A1"] == [
+            f"{name}:5 gives it to v",
+            f"{name}:2 gives it to u",
+        ]
+
+
+def test_manifest_without_a_row_leaves_the_old_problems(tmp_path):
+    """Where nothing could be read, the file of an earlier look stays as it is."""
+    (tmp_path / "fleet.yaml").write_text("- {serial: A, user_id: u}\n")
+    (tmp_path / "p.csv").write_text("old")
+    bulkbind("validate", "fleet.yaml", "--out", "p.csv", home=tmp_path, check=2)
+
+    assert (tmp_path / "p.csv").read_text() == "old"
 
 
 @pytest.mark.slow
@@ -242,6 +293,35 @@ def test_a_real_list_of_devices_plain_and_cleaned(tmp_path):
     assert [rule["count"] for rule in plain["rules"].values()] == [4_251, 2_607, 2_092]
     assert (cleaned["invalid"], cleaned["cleaned"]) == (4_260, 4_504)
     assert [rule["count"] for rule in cleaned["rules"].values()] == [4_251, 11]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not PAYLOADS.exists(), reason="the list lies beside the checkout, not in it")
+def test_published_formulas_are_run_by_no_spreadsheet(run, tmp_path):
+    """Each payload in each field: reports guard it, the operator's own table holds it as it was."""
+    payloads = PAYLOADS.read_text("utf-8").splitlines()
+    fields = ("machine_code", "user_id", "device_name", "device_os")
+    good = dict(zip(fields, ("FI1", "u", "Van", "Android"), strict=True))
+    rows = [good, *(good | {field: text} for text in payloads for field in fields)]
+    manifest = tmp_path / "fleet.csv"
+    with manifest.open("w", newline="", encoding="utf-8") as file:
+        table = csv.DictWriter(file, fields)
+        table.writeheader()
+        table.writerows(rows)
+    run(manifest, "--on-invalid", "skip", check=1)
+    results, out = read_results(tmp_path / "out"), tmp_path / "out"
+    with (out / "problems.csv").open(newline="", encoding="utf-8") as file:
+        problems = list(csv.DictReader(file))
+    with (out / "failed.csv").open(newline="", encoding="utf-8") as file:
+        failed = list(csv.DictReader(file))
+    told = bulkbind("validate", out / "failed.csv", "--json", home=tmp_path, check=1).stdout
+
+    assert len(payloads) == 6
+    assert len(results) == 1 + len(problems) == 1 + len(failed) == len(rows)
+    for row in (*results, *problems):
+        assert not any(cell.startswith(("=", "+", "-", "@", "\t", "\r")) for cell in row.values())
+    assert [{field: row[field] for field in fields} for row in failed] == rows[1:]
+    assert json.loads(told)["invalid"] == len(failed)
 
 
 # --- schemas -------------------------------------------------------------------------------------

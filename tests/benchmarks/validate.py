@@ -15,13 +15,15 @@ import json
 import subprocess
 import sys
 import time
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import yaml
 
-from bulkbind.app.validate import validate
+from bulkbind.app.validate import BATCH, validate
+from bulkbind.ledger import Policy, Seen
 from bulkbind.manifest import open_manifest
 from bulkbind.settings import ManifestSettings, Settings
 from tests.benchmarks.bench import BULKBIND, ran, say, write_json
@@ -119,8 +121,22 @@ def repeats(path: Path, rows: int) -> dict[str, float]:
     began = time.process_time()
     validate([path], Settings())
     speed = rows / (time.process_time() - began)
-    say(f"{'with duplicates on':<22}{speed:>12,.0f}/s")
-    return {"rows_per_s": speed}
+    size = disk_bytes(path) / rows
+    say(f"{'with duplicates on':<22}{speed:>12,.0f}/s, {size:.0f} bytes of temporary disk a row")
+    return {"rows_per_s": speed, "bytes_a_row": size}
+
+
+def disk_bytes(path: Path) -> int:
+    """Return how large the private file of devices grows, its index included."""
+    rows = open_manifest(path, ManifestSettings()).rows()
+    with Seen() as seen:
+        while batch := list(islice(rows, BATCH)):
+            seen.add(0, batch)
+        for _ in seen.repeats([path.name], Policy("first", "error")):
+            pass
+        [pages] = seen._db.execute("PRAGMA page_count").fetchone()
+        [page_bytes] = seen._db.execute("PRAGMA page_size").fetchone()
+        return int(pages) * int(page_bytes)
 
 
 def memory(folder: Path, few: Path, many: Path) -> dict[str, int]:

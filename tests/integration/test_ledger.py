@@ -29,7 +29,7 @@ from bulkbind.ledger import (
 )
 from bulkbind.ledger.lock import LedgerLock
 from bulkbind.ledger.store import APPLICATION_ID, VERSION, connect, span, transaction
-from bulkbind.model import CheckedRow, Device, Outcome, Problem, Settlement, Source, Status
+from bulkbind.model import CheckedRow, Outcome, Problem, Settlement, Source, Status
 from tests.kit import FakeClock
 
 ENDPOINT = "https://example.test"
@@ -52,14 +52,13 @@ def values(name):
 
 def valid(line, code, user="u"):
     """Return a row that keeps every rule."""
-    device = Device(user, code)
-    return CheckedRow(line, [code], device, (user, code, None, None))
+    return CheckedRow(line, [code], (user, code, None, None))
 
 
 def invalid(line):
     """Return a row that breaks one."""
     problem = Problem("machine_code", "Serial", "a-b", "machine_code: rule", "'-' at 2")
-    return CheckedRow(line, ["a-b"], None, ("u", "a-b", None, None), (problem,))
+    return CheckedRow(line, ["a-b"], ("u", "a-b", None, None), (problem,))
 
 
 def staged(db, name, rows, *, rebind=False):
@@ -309,7 +308,7 @@ def test_reasons_count_every_broken_rule(db):
     """A row that breaks two rules counts for each; the example names its place."""
     two = invalid(4)
     more = Problem("device_os", "OS", "x-y", "device_os: rule", "'-' at 2")
-    two = CheckedRow(4, two.cells, None, two.values, (*two.problems, more))
+    two = CheckedRow(4, two.cells, two.values, (*two.problems, more))
     run = staged(db, "a", [valid(2, "A"), invalid(3), two])
     reasons = RunReader(db, run).summary().reasons
 

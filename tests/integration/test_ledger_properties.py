@@ -13,7 +13,6 @@ from bulkbind.ledger.store import connect, transaction
 from bulkbind.model import (
     CheckedRow,
     Claim,
-    Device,
     Outcome,
     Problem,
     RunState,
@@ -65,9 +64,9 @@ class LedgerMachine(RuleBasedStateMachine):
             found = (user, code, None, None)
             if skip_invalid and line % 7 == 0:
                 problem = Problem("machine_code", "c", code, "rule", "found")
-                rows.append(CheckedRow(line, [code], None, found, (problem,)))
+                rows.append(CheckedRow(line, [code], found, (problem,)))
             else:
-                rows.append(CheckedRow(line, [code], Device(user, code), found))
+                rows.append(CheckedRow(line, [code], found))
         half = len(rows) // 2
         position = staging.stage(self._db, run, 0, 0, rows[:half], rebind=False)
         staging.stage(self._db, run, 0, position, rows[half:], rebind=False)

@@ -68,7 +68,7 @@ class NightBench(Bench):
         values |= {"operator": "me", "host": "here", "pid": 1, "version": "0", "settings": "{}"}
         run = await ledger.begin(values)
         rows = [
-            CheckedRow(line, [d.machine_code], d, (d.user_id, d.machine_code, None, None))
+            CheckedRow(line, [d.machine_code], (d.user_id, d.machine_code, None, None))
             for line, d in enumerate(devices, start=2)
         ]
         form = Source("fleet.csv", "csv", "utf-8", bom=False, header=("machine_code",))

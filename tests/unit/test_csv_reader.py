@@ -518,7 +518,7 @@ def test_digest_of_a_missing_file_is_refused(tmp_path):
 
 # --- Round trip ----------------------------------------------------------------------------------
 
-cells = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=8)
+cells = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=8)
 tricky = st.text(st.sampled_from("ab ,;|\t\"'\r\n\ufeff\u2028\x85"), max_size=6)
 devices = st.tuples(st.sampled_from(["A", "B_2", "no-code"]), st.just("u"), cells | tricky, tricky)
 
@@ -555,26 +555,38 @@ def test_rows_written_by_a_csv_writer_come_back(rows, delimiter, quoting, encodi
 # --- Files made by nobody here -------------------------------------------------------------------
 
 
-@pytest.mark.skipif(not SPECTRUM.exists(), reason="csv-spectrum is not in ../shared/data")
-@pytest.mark.parametrize(
-    "name",
-    [
-        "comma_in_quotes",
-        "empty",
-        "empty_crlf",
-        "escaped_quotes",
-        "json",
-        "newlines",
-        "newlines_crlf",
-        "quotes_and_newlines",
-        "simple",
-        "simple_crlf",
-        "utf8",
-    ],
+CASES = (
+    "comma_in_quotes",
+    "empty",
+    "empty_crlf",
+    "escaped_quotes",
+    "json",
+    "location_coordinates",
+    "newlines",
+    "newlines_crlf",
+    "quotes_and_newlines",
+    "simple",
+    "simple_crlf",
+    "utf8",
 )
+ERRATA = {"location_coordinates": {"Contact Phone Number": "2095257564"}}
+"""Cells of a case's table of which its answer says something else."""
+
+
+@pytest.mark.skipif(not SPECTRUM.exists(), reason="csv-spectrum is not in ../shared/data")
+def test_every_case_of_csv_spectrum_is_run():
+    """No file of the suite is left out below."""
+    assert tuple(sorted(path.stem for path in SPECTRUM.iterdir())) == CASES
+
+
+@pytest.mark.skipif(not SPECTRUM.exists(), reason="csv-spectrum is not in ../shared/data")
+@pytest.mark.parametrize("name", CASES)
 def test_csv_spectrum(name):
     """The cells of the csv-spectrum suite are read as the suite says."""
-    expected = json.loads((SPECTRUM.parent / "csv-spectrum-json" / f"{name}.json").read_bytes())
+    answer = json.loads((SPECTRUM.parent / "csv-spectrum-json" / f"{name}.json").read_bytes())
+    expected = answer if isinstance(answer, list) else [answer]
+    for row in expected:
+        row.update(ERRATA.get(name, {}))
     first = next(iter(expected[0]))
     manifest = open_manifest(
         SPECTRUM / f"{name}.csv", ManifestSettings(user_id="u", columns={"machine_code": first})

@@ -49,8 +49,8 @@ def test_a_line_is_a_device(lines):
     assert rows[1].cells == {"machine_code": 12, "user_id": "u", "site": {"x": [1]}}
     assert opened.source.format == "jsonl"
     assert opened.notices == [
-        "fleet.jsonl: keys kept but not sent: site",
         "fleet.jsonl: 1 blank lines passed over",
+        "fleet.jsonl: keys kept but not sent: site",
     ]
 
 
@@ -77,7 +77,7 @@ def test_number_is_the_text_that_was_written(lines, value, code):
         ('{"machine_code": "A"', "Expecting ',' delimiter"),
         ("[1, 2]", "it is a list"),
         ('"A"', "it is a text"),
-        ("null", "it is a text"),
+        ("null", "it is empty"),
         (
             '{"machine_code": "A", "machine_code": "B", "user_id": "u"}',
             "`machine_code` stands twice",

@@ -162,16 +162,16 @@ KINDS = {
 }
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(
     kind=st.sampled_from(sorted(KINDS)),
-    magnitude=st.floats(-1.0, 11.2879),
+    magnitude=st.floats(-1.0, 12.2877),
     burst=st.integers(8, 100),  # fewer are spacing, which depends on timers: see above
     cap=st.sampled_from([None, 0.5]),
     seed=st.integers(0, 1000),
 )
 def test_any_limit_is_found_within_a_minute(kind, magnitude, burst, cap, seed):
-    """0.5/s to 2,500/s, of any kind: most of it is used, and the cap is never passed."""
+    """0.5/s to 5,000/s, of any kind: most of it is used, and the cap is never passed."""
     per_s = 2.0**magnitude
     cap_per_s = None if cap is None else cap * per_s
     ideal_s = max(MINUTE_S, 40 / per_s)
@@ -179,6 +179,6 @@ def test_any_limit_is_found_within_a_minute(kind, magnitude, burst, cap, seed):
     ran = Simulation(KINDS[kind](per_s, burst), requests, seed=seed, cap_per_s=cap_per_s).run()
 
     slots_s = 4 / per_s  # the first limit has to be met before it is known
-    assert (ideal_s + slots_s) / ran.took_s >= 0.85
+    assert (ideal_s + slots_s) / ran.took_s >= 0.90
     if cap_per_s is not None:
         assert ran.fastest_per_s <= cap_per_s

@@ -29,7 +29,7 @@ from bulkbind.model import (
 )
 from bulkbind.report import as_json, as_text, write_report
 from bulkbind.report.files import replacing
-from bulkbind.report.tables import safe, write_failed, write_results
+from bulkbind.report.tables import write_failed, write_results
 from bulkbind.settings import ManifestSettings
 
 HEADER = ("machine_code", "user_id", "Site")
@@ -207,18 +207,6 @@ def test_results_hold_any_text(tmp_path, field, text):
 
 
 FORMULAS = ["=1+1", "+1", "-1", "@SUM(1)", "\tx", "\rx", "=cmd|'/C calc'!A0"]
-
-
-@pytest.mark.parametrize("text", FORMULAS, ids=repr)
-def test_text_that_would_be_a_formula_gets_an_apostrophe(text):
-    """Each beginning of a formula is guarded by one apostrophe."""
-    assert safe(text) == f"'{text}"
-
-
-@pytest.mark.parametrize("text", ["", "a=1", "1-2", "'=1", " =1", "13000301", "user@example"])
-def test_other_text_stands_as_it_is(text):
-    """What is no formula is left alone."""
-    assert safe(text) == text
 
 
 @pytest.mark.parametrize("text", FORMULAS, ids=repr)

@@ -647,10 +647,15 @@ def test_rows_before_a_syntax_error_are_read(manifest):
         next(rows)
 
 
-def test_bytes_that_are_no_text_are_refused(read):
-    """YAML is Unicode: a file in another encoding is refused as a whole."""
-    with pytest.raises(ManifestError, match=r"fleet\.yaml is not YAML: "):
-        read(b"- {machine_code: A, user_id: u, note: caf\xe9}\n")
+def test_bytes_that_are_no_text_are_refused(manifest):
+    """YAML is Unicode: other bytes are refused with their place; what stands before is read."""
+    rows = manifest(
+        b"- {machine_code: A, user_id: u}\n- {machine_code: B, user_id: u}\n- {note: caf\xe9}\n"
+    ).rows()
+
+    assert outline([next(rows)]) == [(1, "A")]
+    with pytest.raises(ManifestError, match=r"fleet\.yaml is not utf-8: .* at byte 77"):
+        list(rows)
 
 
 def test_mapping_as_a_key_at_the_top_is_refused(read):

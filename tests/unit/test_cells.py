@@ -1,0 +1,230 @@
+"""Cells of reports that spreadsheets show and do not run."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from bulkbind.manifest import open_manifest
+from bulkbind.model import Problem, Record, ResultRow, RunState, RunSummary, Source, Status
+from bulkbind.report import write_report
+from bulkbind.report.cells import safe, safe_value
+from bulkbind.report.export import ExportWriter
+from bulkbind.report.forms import write_xlsx
+from bulkbind.settings import ManifestSettings
+from tests.kit import write_xlsx as write_workbook
+
+SHARED = Path(__file__).parents[2].parent / "shared" / "data" / "suites"
+PAYLOADS = SHARED / "csv-injection" / "Intruder" / "csv-payload.txt"
+PUBLISHED = PAYLOADS.read_text("utf-8").splitlines() if PAYLOADS.exists() else []
+OWN = [
+    "=1+1", "+1", "-1", "@SUM(1)", "\t=1+1", "\r=1+1", "\n=1+1", "=cmd|'/C calc'!A0",
+    "\uff1dcmd|'/C calc'!A0", "\uff20SUM(1)",
+    "x;=cmd|'/C calc'!A0;y", 'x;"=cmd|\'/C calc\'!A0";y', "x\t=1+1", "x\n=1+1", "x,=1+1,y",
+    "x|@SUM(1)",
+    '=HYPERLINK("https://example.com/?"&B2,"x")',
+]  # fmt: skip
+DELIMITERS = ",;\t|"
+
+
+def runs(cell):
+    """Return whether a spreadsheet takes a cell for a formula; `-` alone is none."""
+    return (
+        cell.startswith(("=", "+", "-", "@", "\t", "\r", "\uff1d", "\uff0b", "\uff0d", "\uff20"))
+        and cell != "-"
+    )
+
+
+def formulas(text):
+    """Return all formulas in a CSV file, whatever delimiter a spreadsheet takes it to have."""
+    tables = (csv.reader(io.StringIO(text, newline=""), delimiter=d) for d in DELIMITERS)
+    return [cell for table in tables for row in table for cell in row if runs(cell)]
+
+
+def letters(text):
+    """Return what of a text no guard and no quoting touches."""
+    return re.sub(r"\W", "", text)
+
+
+def row(payload, cells, **given):
+    """Return a row that failed, with the payload wherever somebody else's text may stand."""
+    broken = tuple(
+        Problem(field, payload, payload, f"{field}: a rule", payload, payload)
+        for field in ("user_id", "machine_code", "device_name", "device_os")
+    )
+    values = {
+        "source": 0, "line": 2, "user_id": payload, "machine_code": payload,
+        "device_name": payload, "device_os": payload, "status": str(Status.INVALID),
+        "device_id": payload, "create_time": payload, "http_status": None, "code": payload,
+        "message": payload, "attempts": 0, "trace_id": payload, "settled_at": "", "detail": payload,
+        "problems": broken, "cells": json.dumps(cells),
+    }  # fmt: skip
+    return ResultRow(**(values | given))
+
+
+class OneRow:
+    """A run of one row."""
+
+    def __init__(self, source, only) -> None:
+        self._source = source
+        self._only = only
+
+    def sources(self):
+        return [self._source]
+
+    def rows(self, statuses=()):
+        return (row for row in [self._only] if not statuses or row.status in statuses)
+
+    def attempts(self):
+        return iter(())
+
+    def users(self, most):  # noqa: ARG002  # there is one
+        return [{"user_id": self._only.user_id, "counts": {self._only.status: 1}, "rows": 1}]
+
+    def user_count(self):
+        return 1
+
+    def verdicts(self):
+        return []
+
+    def summary(self):
+        counts = {self._only.status: 1}
+        return RunSummary("20261123-120000-abcd", RunState.DONE, (self._source.name,), counts, ())
+
+
+def source_of(payload, **given):
+    """Return a CSV manifest whose name, and a header, are the payload."""
+    header = ("machine_code", "user_id", "device_name", "site", payload)
+    return Source(**({"name": payload, "format": "csv", "encoding": "utf-8", "bom": False,
+                      "header": header} | given))  # fmt: skip
+
+
+# --- the rule ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text", ["=1+1", "+1", "-1", "@SUM(1)", "\tx", "\rx", "\nx", "=cmd|'/C calc'!A0"], ids=repr
+)
+def test_text_that_would_be_a_formula_gets_an_apostrophe(text):
+    """Each beginning of a formula is guarded by one apostrophe, and by no second one."""
+    assert safe(text) == f"'{text}"
+    assert safe(safe(text)) == safe(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "a=1", "1-2", "'=1", " =1", "13000301", "user@example", "-", "a; - b", "x, y", "a;-"],
+)
+def test_other_text_stands_as_it_is(text):
+    """What is no formula is left alone."""
+    assert safe(text) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "guarded"),
+    [
+        ("x;=1", "x;'=1"),
+        ("x,-1", "x,'-1"),
+        ("x\n=1\t@a", "x\n'=1\t'@a"),
+        ('x;"=1"', 'x;"\'=1"'),
+        ("\t=1", "'\t'=1"),
+    ],
+)
+def test_formula_behind_another_delimiter_is_guarded(text, guarded):
+    """A spreadsheet may cut a text where its own delimiter stands, so no part of it begins one."""
+    assert safe(text) == guarded
+
+
+@pytest.mark.parametrize("value", ["=1+1", "@me", "+49", "+49(30)123", "-Van-", "a|-b", "u;-x"])
+def test_value_without_a_call_stands_as_it_is(value):
+    """What a value that keeps its rule looks like cannot do any harm."""
+    assert safe_value(value) == value
+
+
+@pytest.mark.parametrize(
+    "value", ["=cmd|'/Ccalc'!A0", "@SUM(1)", '=HYPERLINK("x")', "-2+cmd|'x'!A0", "+A!A1"]
+)
+def test_user_that_calls_something_is_guarded(value):
+    """A user id may hold all that a call needs; no server gives such ids, so it costs nothing."""
+    assert safe_value(value) == f"'{value}"
+    assert safe_value(f"u;{value}") == f"u;'{value}"
+
+
+# --- reports -------------------------------------------------------------------------------------
+
+
+def test_the_published_list_is_all_of_it():
+    """Where the list of payloads is at hand, it is not empty."""
+    assert len(PUBLISHED) == (6 if PAYLOADS.exists() else 0)
+
+
+@pytest.mark.parametrize("payload", [*PUBLISHED, *OWN], ids=repr)
+def test_report_holds_no_formula(tmp_path, payload):
+    """Somebody else's text stands in every cell it can reach, and none of them is run."""
+    source = source_of(payload, header=("machine_code",))
+    write_report(OneRow(source, row(payload, ["SN1"])), tmp_path)
+    texts = [(tmp_path / f"{n}.csv").read_text() for n in ("results", "failed", "problems")]
+
+    assert [formulas(text) for text in texts] == [[], [], []]
+    assert all(letters(payload) in letters(text) for text in texts)
+
+
+@pytest.mark.parametrize("payload", [*PUBLISHED, *OWN], ids=repr)
+def test_workbook_of_results_holds_no_formula(tmp_path, payload):
+    """In a workbook the payload is text, as it was, and no cell is a formula or a link."""
+    openpyxl = pytest.importorskip("openpyxl", reason="the extra dev is not installed")
+    write_xlsx(tmp_path / "r.xlsx", [row(payload, [])], [source_of(payload)])
+    sheet = openpyxl.load_workbook(tmp_path / "r.xlsx").active
+    [cells] = list(sheet.iter_rows(min_row=2))
+
+    assert {cell.data_type for cell in cells if cell.value is not None} <= {"s", "n"}
+    assert not any(cell.hyperlink for cell in cells)
+    assert [cell.value for cell in cells].count(payload.replace("\r", "\n")) >= 9 or "\r" in payload
+
+
+@pytest.mark.parametrize("payload", [*PUBLISHED, *OWN], ids=repr)
+@pytest.mark.parametrize("field", ["user_id", "device_name", "site"])
+def test_cells_of_the_operators_table_come_back_as_they_were(tmp_path, payload, field):
+    """What was in the operator's table stays his own, so that the rows can be run again."""
+    header = ("machine_code", "user_id", "device_name", "site")
+    cells = ["SN1", "u1", "Van 1", "x"]
+    cells[header.index(field)] = payload
+    run = OneRow(source_of("fleet.csv", header=header), row(payload, cells))
+    write_report(run, tmp_path)
+    [back] = open_manifest(tmp_path / "failed.csv", ManifestSettings()).rows()
+
+    assert list(back.cells)[:4] == cells
+    assert not runs(list(back.cells)[-1])
+
+
+@pytest.mark.parametrize(
+    "payload", [p for p in [*PUBLISHED, *OWN] if safe_value(p) != p and "\r" not in p], ids=repr
+)
+def test_text_of_a_workbook_does_not_become_a_formula(tmp_path, payload):
+    """What was text in a workbook would be run in a CSV file, so it is guarded there."""
+    pytest.importorskip("python_calamine", reason="the extra xlsx is not installed")
+    book = tmp_path / "fleet.xlsx"
+    table: list[list[object]] = [["machine_code", "user_id", "note"], ["A-1", "+49", payload]]
+    write_workbook(book, ("One", table))
+    manifest = open_manifest(book, ManifestSettings())
+    [read] = manifest.rows()
+    assert read.cells == ["A-1", "+49", payload]
+    failed = row("x", read.cells, user_id="+49", problems=read.problems)
+    write_report(OneRow(manifest.source, failed), tmp_path)
+    [back] = open_manifest(tmp_path / "failed" / "fleet.csv", ManifestSettings()).rows()
+
+    assert list(back.cells)[:3] == ["A-1", "+49", safe_value(payload)]
+
+
+@pytest.mark.parametrize("user", ["+49", "@me", "=1+1"])
+def test_export_leaves_users_as_they_are(user):
+    """An export is a manifest: its users are bound again under the same ids."""
+    file = io.StringIO()
+    ExportWriter(file).write(user, [Record("SN1", "=1", "", "-Van-", None)])
+
+    assert file.getvalue() == f"SN1,{user},-Van-,,'=1,\r\n"
