@@ -136,7 +136,7 @@ def test_a_disk_that_fills_while_sending_is_gone_on_with(tmp_path, small):
     """Exit 4 in the middle; what was in flight is found in the list, and nothing is sent twice."""
     disk = small("40m")
     manifest = write_csv(tmp_path / "fleet.csv", fleet(600))
-    config = "readback_settle: 200ms\nbackoff_base: 50ms\nbackoff_cap: 100ms\n"
+    config = "readback_settle: 200ms\nbackoff_base: 50ms\nbackoff_cap: 100ms\nmax_attempts: 20\n"
     (tmp_path / "config.yaml").write_text(config, encoding="utf-8")
     with sandbox("--fault", "500=0.2", "--second-bind", "error", home=tmp_path) as url:
         common = ("--endpoint", url, "--ledger", disk / "l.db", "--out", "out")
