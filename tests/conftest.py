@@ -19,7 +19,7 @@ class ResponseWithoutWriter(aiohttp.ClientResponse):
         super().__init__(*args, **kwargs)
 
 
-# Source: dependencies.md, trap 1. test_aioresponses_cure.py fails once it can go.
+# test_aioresponses_cure.py fails once it can go.
 vars(aioresponses.core)["ClientResponse"] = ResponseWithoutWriter
 
 # A slow machine is no failure; pytest-timeout ends what hangs.

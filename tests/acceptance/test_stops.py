@@ -110,8 +110,10 @@ def test_a_second_run_waits_for_the_first(tmp_path, url):
     common = ("--endpoint", url, "--ledger", tmp_path / "wait.db")
     with process("run", first, *common, "--rate", "15", home=tmp_path) as started:
         until(lambda: count_rows(tmp_path / "wait.db", "claimed") > 0)
+        started.send_signal(signal.SIGSTOP)  # it holds its ledger for as long as is needed
         refused = bulkbind("run", second, *common, home=tmp_path, check=75)
         short = bulkbind("run", second, *common, "--wait", "1s", home=tmp_path, check=75)
+        started.send_signal(signal.SIGCONT)
         waited = bulkbind(
             "run", second, *common, "--wait", "30s", "--out", "out", home=tmp_path, check=0
         )

@@ -21,7 +21,7 @@ def bucket(per_s, burst):
         (Of(Sliding(100, 10.0)), 10, 0.98, 0.01, {"limit": 100, "window_s": 10.0}),
         (bucket(100, 100), 100, 0.95, 0.02, {}),
         (bucket(100, 10), 100, 0.95, 0.02, {}),
-        (bucket(3000, 100), 3000, 0.95, 0.02, {}),
+        (bucket(1000, 100), 1000, 0.95, 0.02, {}),
         (Of(Window(60, 1.0)), 60, 0.95, 0.02, {}),
         (Of(Window(600, 10.0)), 60, 0.95, 0.03, {}),
         (Of(Sliding(60, 1.0)), 60, 0.95, 0.02, {}),
@@ -35,7 +35,7 @@ def bucket(per_s, burst):
     ],
     ids=[
         "60/s, told", "100 in 10 s sliding, told", "100/s burst 100", "100/s burst 10",
-        "3000/s burst 100", "60/s windows", "600 in windows of 10 s", "60/s sliding",
+        "1000/s burst 100", "60/s windows", "600 in windows of 10 s", "60/s sliding",
         "200/s sliding", "nginx 200/s burst 20", "nginx 50/s burst 20", "nginx 200/s",
         "nginx 50/s", "60/s, only Retry-After told", "1/s",
     ],
@@ -162,7 +162,8 @@ KINDS = {
 }
 
 
-@settings(max_examples=20, deadline=None)
+@pytest.mark.timeout(300)
+@settings(max_examples=10, deadline=None)
 @given(
     kind=st.sampled_from(sorted(KINDS)),
     magnitude=st.floats(-1.0, 12.2877),
