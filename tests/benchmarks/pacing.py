@@ -19,6 +19,8 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from bulkbind.clock import SystemClock
+from tests.asker import stamp
 from tests.benchmarks.bench import BULKBIND, free_port, median, nginx, ran, say, write_json
 from tests.kit import fleet, write_csv
 
@@ -141,9 +143,10 @@ def script(folder: Path, url: str, rows: int) -> Figures:
 def curl(folder: Path, url: str, rows: int) -> Figures:
     """Let curl do all transfers, with its own retries on 429."""
     body = '{\\"machineCode\\":\\"%s\\"}'
+    now = stamp(SystemClock().utc_now())
     blocks = [
         f'url = "{url}{PATH}"\nrequest = "POST"\nheader = "Authorization: Bearer any"\n'
-        f'header = "X-User-Id: {user}"\nheader = "X-Date: 20251103T070140Z"\n'
+        f'header = "X-User-Id: {user}"\nheader = "X-Date: {now}"\n'
         f'header = "Content-Type: application/json"\ndata = "{body % code}"\n'
         'retry = 6\noutput = "/dev/null"\nwrite-out = "%{http_code}\\n"\n'
         for code, user, _, _ in fleet(rows)
