@@ -528,15 +528,15 @@ async def test_the_grace_ends_what_hangs(bench):
         bench.stop_in(5.0)
 
     async with bench.ledger() as ledger:
-        run = await bench.staged(ledger, devices(30))
+        run = await bench.staged(ledger, devices(300))
         ledger.on_settled = hang
         state = await bench.sent(ledger, run)
     counts = bench.counts()
 
     assert state is RunState.STOPPED
     assert 1 <= counts["in_doubt"] <= 2
-    assert sum(counts.values()) == 30
-    assert 24 < bench.clock.monotonic() < 30
+    assert sum(counts.values()) == 300
+    assert 24 < bench.clock.monotonic() < 40
 
 
 async def test_another_run_withdraws_what_an_older_one_left(bench):
