@@ -152,7 +152,7 @@ async def bind_all(
         )
         refuse_moved(plan, wanted)
         session.listener.notice(f"going on with run {run_id}, which was not finished")
-        if session.settings.manifest.refresh or session.settings.manifest.rebind_missing:
+        if session.settings.manifest.reads_lists:
             session.listener.notice("the server's lists are read before a run begins: not for this")
     await send(session, ledger, number, run_id, first)
     return run_id
@@ -194,7 +194,6 @@ class Staging:
 
         *wanted*: the plan that was agreed to before; another one is refused.
         """
-        reads = self._session.settings.manifest
         number = await self.stage(known, paths)
         try:
             counts = await self._ledger.counts(number)
@@ -203,7 +202,7 @@ class Staging:
                 self._session.listener.notice("the manifests hold no rows")
             plan = await self._plan(number, known)
             refuse_moved(plan, wanted)
-            if reads.refresh or reads.rebind_missing:
+            if self._session.settings.manifest.reads_lists:
                 await refresh(self._session, self._ledger, number)
                 plan = await self._plan(number, known)
             is_wanted = self._session.listener.confirm(plan)

@@ -69,7 +69,7 @@ def command(  # click's parameters
             found = await plan(
                 inputs,
                 settings,
-                refresh=reads.refresh or reads.rebind_missing,
+                refresh=reads.reads_lists,
                 extra=extra,
                 listener=Console(),
                 stop=stop,

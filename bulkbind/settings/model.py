@@ -225,6 +225,11 @@ class ManifestSettings(Reading):
     move: bool = False
     """Unbind a moved device from the user who has it by the ledger, then bind it."""
 
+    @property
+    def reads_lists(self) -> bool:
+        """Whether the users' lists are read before anything is sent."""
+        return self.refresh or self.rebind_missing
+
 
 LogLevel = Literal["debug", "info", "warning", "error"]
 
