@@ -117,26 +117,44 @@ class Ran:
     stderr: str
 
 
+_MEASURE = """
+import json, os, subprocess, sys, time
+began = time.monotonic()
+started = subprocess.Popen(sys.argv[2:])
+_, status, usage = os.wait4(started.pid, 0)
+json.dump({
+    "wall_s": time.monotonic() - began,
+    "cpu_s": usage.ru_utime + usage.ru_stime,
+    "maxrss": usage.ru_maxrss,
+    "code": os.waitstatus_to_exitcode(status),
+}, open(sys.argv[1], "w"))
+"""
+"""Starts a process from a small one. Linux counts what the parent held at the start as the
+child's peak too (`setmax_mm_hiwater_rss` in `exec_mmap`, fs/exec.c), and a worker of a long
+test run holds more than the process it measures."""
+
+
 def ran(command: Sequence[str | Path], *, cwd: Path, **environ: str) -> Ran:
     """Run a process to its end and return what it took."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("BULKBIND_", "XDG_"))}
     environment = kept | {"XDG_STATE_HOME": str(cwd), "BULKBIND_TOKEN": "any"} | environ
-    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
-        began = time.monotonic()
-        started = subprocess.Popen(
-            list(map(str, command)),
-            cwd=cwd, env=environment, stdin=subprocess.DEVNULL, stdout=out, stderr=err,
+    with (
+        tempfile.TemporaryFile("w+") as out,
+        tempfile.TemporaryFile("w+") as err,
+        tempfile.NamedTemporaryFile("r") as took,
+    ):
+        subprocess.run(
+            [sys.executable, "-I", "-S", "-c", _MEASURE, took.name, *map(str, command)],
+            cwd=cwd, env=environment, stdin=subprocess.DEVNULL, stdout=out, stderr=err, check=True,
         )  # fmt: skip
-        _, status, usage = os.wait4(started.pid, 0)
-        wall_s = time.monotonic() - began
-        started.returncode = os.waitstatus_to_exitcode(status)
+        usage = json.load(took)
         out.seek(0)
         err.seek(0)
         return Ran(
-            wall_s=wall_s,
-            cpu_s=usage.ru_utime + usage.ru_stime,
-            peak_bytes=usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024),
-            code=started.returncode,
+            wall_s=usage["wall_s"],
+            cpu_s=usage["cpu_s"],
+            peak_bytes=usage["maxrss"] * (1 if sys.platform == "darwin" else 1024),
+            code=usage["code"],
             stdout=out.read(),
             stderr=err.read(),
         )
