@@ -192,7 +192,7 @@ class Nights:
         slow = ("--rate", str(max(20, self.rows)))
         with self.served():
             self.night("all well")
-        with self.served("--limit", "80/s"):
+        with self.served("--limit", "bucket:20/s,burst=1"):
             self.night("a limit")
         self.night("no network", "--deadline", "1500ms")
         with self.served("--limit", "60/s,until=300ms", "--limit", "30/s,from=300ms"):
