@@ -149,6 +149,9 @@ class _Run:
                 self._what.limiter.leave()
             elif kind == "answered":
                 self._answered(*rest)
+            elif kind == "sure" and self._tries and rest == (self._pace.epoch,):
+                self._tries = False
+                self._pace.sure(self._now)
             self._send()
         self._ran.took_s = self._now
         return self._ran
@@ -180,6 +183,8 @@ class _Run:
             ran.most_in_flight = max(ran.most_in_flight, self._out)
             ran.fastest_per_s = max(ran.fastest_per_s, pace.per_s)
             self._at(self._now + self._network_s(), "arrives", pace.epoch, self._out, self._now)
+            if self._tries:
+                self._at(pace.sure_at() + self._random.uniform(0, LATE_S), "sure", pace.epoch)
 
     def _arrives(self, epoch: int, in_flight: int, sent_at: float) -> None:
         is_through = self._what.limiter.admit(self._now)
@@ -202,8 +207,10 @@ class _Run:
             self._flight.accepted(self._now, in_flight, self._now - sent_at)
             return
         self._ran.refused += 1
+        pace.refusal_took(self._now - sent_at)
         self._waiting += 1
         is_paced = pace.is_closed or epoch != pace.epoch or self._what.told
         if not is_paced and self._flight.throttled(self._now, in_flight):
+            pace.not_through(epoch)
             return
         pace.throttled(self._now, epoch, **self._what.told)

@@ -113,6 +113,7 @@ class Flight:
         is_explained = self.places.throttled(now, in_flight)
         if self.places.is_refuted:
             self._wide = min(max(START, self.places.wide), self._most)
+            self._before_per_s = 0.0
             self.places, self._has_places = None, False
         return is_explained
 

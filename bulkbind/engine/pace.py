@@ -1,12 +1,16 @@
 """The pace, as a calculator: it is handed every event with its moment, and says when to send next.
 
 The model. Requests leave evenly, at a pace that rises until a 429 comes. That closes the gate for
-all: one request alone tries, again and again with growing waits, until one gets through. Then the
-gate is open, and the pace goes on from where `search` says: a leg that begins a little below the
-limit as it is known, rises to it, and a little beyond. Where nothing happens there, the limit has
-been lifted, and the pace rises ever faster until the next 429. How long a leg is: so long that a
-429 is met about once in `SPAN` requests, which costs a percent, and longer where each 429 costs
-long.
+all: one request alone tries, again and again with growing waits, until one gets through. It has
+when it is answered, or not refused in the time that a 429 takes, since a server that works on what
+it lets through refuses sooner than it answers. Then the gate is open, and the pace goes on from
+where `search` says: a leg that begins a little below the limit as it is known, rises to it, and a
+little beyond. Where nothing happens there, the limit has been lifted, and the pace rises ever
+faster until the next 429. How long a leg is: so long that a 429 is met about once in `SPAN`
+requests, which costs a percent, and longer where each 429 costs long.
+
+A gateway that wants requests spaced refuses the one that comes too early, and no other: there the
+gate stays open after a 429, and only the pace falls, unless several 429s come in a row.
 
 What the gateway tells comes first: Retry-After is how long the gate stays closed, and a told limit
 is the pace, which then falls only where the gateway refuses even that. Answers to requests that
@@ -20,7 +24,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from bulkbind.engine.search import EARLY, Cycle, Leg, Search
+from bulkbind.engine.search import EARLY, Cycle, Leg, Opening, Search
 from bulkbind.engine.turn import COARSE_S, LONGEST_TRY_S, Turn
 
 if TYPE_CHECKING:
@@ -34,11 +38,10 @@ SPAN = 90
 """Requests in a leg, until the pace is where the limit is believed to be; and at least …"""
 SPAN_S = 1.0
 """… this many seconds where the gateway counts, so that a window's end shows, and …"""
+SPAN_TRIES = 20.0
+"""… this many times as long as it took to know that a try got through, and …"""
 SPAN_ASKED = 20.0
 """… this many times the last Retry-After, so that waiting for it costs little of the time."""
-SPAN_CLOSED = 10.0
-"""… this many times as long as the gate was closed, where requests have to be spaced: a slow
-server answers a try slowly."""
 BEYOND = 0.15
 """How much the pace is beyond the limit as it was known, as a share, two legs after the last 429;
 from there it grows with the cube."""
@@ -49,6 +52,9 @@ AWAY_FIRST_S = 0.5
 """A server that is away is tried after 0.5 s, 1 s, 2 s, … and every LONGEST_TRY_S in the end."""
 SILENT_IN_A_ROW = 5
 """Unanswered requests in a row after which the server is taken to be away."""
+LONE_IN_A_ROW = 3
+"""429s in a row, none of an earlier pace and none got through in between, of which the last closes
+the gate where requests have to be spaced, too."""
 SLOWEST_PER_S = 0.01
 LONGEST_PACED_S = 120.0
 """The longest told window over which requests are spread; a limit per hour is used up instead."""
@@ -65,8 +71,9 @@ class Pace(Turn):
     """
 
     __slots__ = (
-        "_base", "_cap", "_is_binding", "_silent", "_since", "_span", "_told", "_top",
-        "has_learned", "is_away", "is_told", "per_s", "search",
+        "_base", "_cap", "_has_opened", "_is_binding", "_lone", "_silent", "_since", "_span",
+        "_stale", "_told", "_top", "_try_took_s", "has_learned", "is_away", "is_told", "per_s",
+        "search",
     )  # fmt: skip
 
     def __init__(
@@ -92,8 +99,15 @@ class Pace(Turn):
         self.is_away = self.is_told = self.has_learned = False
         self.search = Search(now, is_spaced=is_spaced)
         self._since = self._silent = 0
+        self._lone: list[Cycle] = []
+        """What each 429 in a row has ended while the gate stayed open."""
+        self._stale = 0
+        """429s since the cycle began for what left before."""
         self._span = float(SPAN)
+        self._try_took_s = 0.0
         self._is_binding = False
+        self._has_opened = False
+        """Whether the gate has opened in this run."""
         if learned_per_s is not None and learned_per_s < self._cap:
             self._begin(Leg(LEARNED_SHARE * learned_per_s, learned_per_s))
 
@@ -113,7 +127,7 @@ class Pace(Turn):
 
     def accepted(self, now: float, epoch: int) -> None:
         """An answer came that was no 429."""
-        self.through += 1
+        self._lone.clear()
         if epoch != self.epoch:
             return
         self._silent = 0
@@ -132,16 +146,31 @@ class Pace(Turn):
         retry_after_s: float | None = None,
     ) -> None:
         """A 429 came, with what its text and headers tell."""
+        self.not_through(epoch)
         if epoch != self.epoch:
+            self._stale += 1
             return
         if limit and window_s:
             self.told([(limit, window_s)])
         # What refuses is there.
         self.is_away = False
-        self._refuse(now, limit, window_s, retry_after_s)
+        is_told = self.is_told or retry_after_s is not None
+        if self.search.is_spaced and not is_told and not self.is_closed:
+            self._fall(now)
+        else:
+            self._refuse(now, limit, window_s, retry_after_s)
+
+    def sure_at(self) -> float:
+        """As of any turn; a server that does not answer at all is no such."""
+        return math.inf if self.is_away else super().sure_at()
+
+    def sure(self, now: float) -> None:
+        """The request that tries has got through: it would have been refused by now."""
+        self._open(now)
 
     def unanswered(self, now: float, epoch: int, *, is_away: bool) -> None:
         """No answer came; *is_away*: not even a connection."""
+        self.not_through(epoch)
         if epoch != self.epoch:
             return
         self._silent += 1
@@ -185,17 +214,50 @@ class Pace(Turn):
 
     # --- what follows ----------------------------------------------------------------------------
 
-    def _open(self, now: float) -> None:
-        """A try got through: the cycle is over."""
-        self.is_closed = False
-        opening = self._opening(now)
-        if self.is_away:
-            self.is_away = False
-            self._begin_at(opening)
-            self.search = Search(now, is_spaced=self.search.is_spaced)
+    def _fall(self, now: float) -> None:
+        """A 429 speaks of its own request: the gate stays open, unless it is one of a row."""
+        if len(self._lone) == LONE_IN_A_ROW - 1:
+            first = self._lone[0]
+            self._lone.clear()
+            self.began, self.through = first.began, first.accepted
+            self._base, self.per_s = first.base_per_s, first.refused_per_s
+            self._refuse(now, None, None, None)
+            self.closed_at = first.ended.by
             return
         cycle = Cycle(
             accepted=self.through,
+            refused=self._stale,
+            began=self.began,
+            ended=Opening(now, now),
+            base_per_s=self._base,
+            refused_per_s=self.per_s,
+            closed_s=0.0,
+            tries=1,
+            was_asked=False,
+        )
+        self._lone.append(cycle)
+        self.epoch += 1
+        self._begin_at(cycle.ended)
+        self.has_learned = True
+        self._begin(self.search.after(cycle))
+
+    def _open(self, now: float) -> None:
+        """A try got through: the cycle is over."""
+        self.is_closed = False
+        self._try_took_s = now - self.last_sent_at()
+        opening = self._opening(now)
+        was_shut = not self._has_opened and self.through <= 1
+        if self.is_away or was_shut:
+            # Neither a server that was away shows a limit, nor a gate that was shut from the start.
+            self._has_opened = self._has_opened or not self.is_away
+            self.is_away = False
+            self._begin_at(opening)
+            self.search = self.search.anew(now)
+            return
+        self._has_opened = True
+        cycle = Cycle(
+            accepted=self.through,
+            refused=self._stale,
             began=self.began,
             ended=opening,
             base_per_s=self._base,
@@ -210,15 +272,15 @@ class Pace(Turn):
             leg = self.search.after(cycle)
         self._begin_at(opening)
         self.has_learned = True
-        self._begin(leg, cycle.closed_s)
+        self._begin(leg)
         self._space(now)
 
-    def _begin(self, leg: Leg, closed_s: float = 0.0) -> None:
+    def _begin(self, leg: Leg) -> None:
         ceiling = min(self._cap, self._told)
         self.per_s = self._base = min(ceiling, max(leg.per_s, SLOWEST_PER_S))
         self._top = max(leg.top, self.per_s)
-        self._since = 0
-        span_s = SPAN_CLOSED * closed_s if self.search.is_spaced else SPAN_S
+        self._since = self._stale = 0
+        span_s = 0.0 if self.search.is_spaced else max(SPAN_S, SPAN_TRIES * self._try_took_s)
         self._span = max(SPAN, self.per_s * max(span_s, SPAN_ASKED * self._asked_s))
 
     def _rise(self) -> None:

@@ -138,7 +138,10 @@ class Pacer:
         while True:
             now = self._clock.monotonic()
             is_full = len(self._out) >= self.flight.useful(state.per_s)
-            if is_full or (state.is_closed and self._try is not None):
+            if state.is_closed and self._try is not None:
+                await self._answer_by(state.sure_at())
+                self._count_closed(now)
+            elif is_full:
                 self._answered.clear()
                 await self._answered.wait()
                 self._count_closed(now)
@@ -156,6 +159,25 @@ class Pacer:
                 if state.is_closed:
                     self._try = permit
                 return permit
+
+    async def _answer_by(self, sure_at: float) -> None:
+        """Wait for an answer, or until the request that tries has surely got through."""
+        self._answered.clear()
+        left_s = sure_at - self._clock.monotonic()
+        if left_s < math.inf:
+            heard = asyncio.ensure_future(self._answered.wait())
+            timer = asyncio.ensure_future(self._clock.sleep(max(0.0, left_s)))
+            try:
+                await asyncio.wait((heard, timer), return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                heard.cancel()
+                timer.cancel()
+        else:
+            await self._answered.wait()
+        now = self._clock.monotonic()
+        if self.state.is_closed and self._try is not None and now >= sure_at:
+            self._try = None
+            self.state.sure(now)
 
     def _count_closed(self, since: float) -> None:
         if self.state.is_closed:
@@ -178,6 +200,7 @@ class Pacer:
         match verdict:
             case Throttled():
                 self.throttled += 1
+                self.state.refusal_took(now - out.sent_at)
                 self._refused(now, permit, out, verdict)
             case NoAnswer() | Unreachable():
                 is_away = isinstance(verdict, Unreachable)
@@ -205,6 +228,7 @@ class Pacer:
         is_untold = verdict.limit is None and verdict.retry_after_s is None
         is_paced = turn.is_closed or epoch != turn.epoch or not is_untold
         if not is_paced and self.flight.throttled(now, in_flight):
+            turn.not_through(epoch)
             if self.flight.wide != wide:
                 self._log.info("pace.changed", why="Throttled", in_flight=self.flight.wide)
             return

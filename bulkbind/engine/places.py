@@ -60,7 +60,8 @@ class Places:
     def sent(self, now: float, took_s: float) -> None:
         """A request leaves; an answer takes *took_s*."""
         if self._is_spread:
-            self.next_at = max(self.next_at, now - COARSE_S) + SPREAD * took_s / self.wide
+            places = self._proven if self._step == 1 else self.wide
+            self.next_at = max(self.next_at, now - COARSE_S) + SPREAD * took_s / places
 
     def accepted(self, now: float, in_flight: int) -> None:
         """A request got through, one of *in_flight* when it left."""

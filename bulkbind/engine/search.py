@@ -31,6 +31,8 @@ SPACED_AT_MOST = 6
 """So few requests before the first 429 are no burst: the gateway wants them spaced."""
 EARLY, SPACED_EARLY = 20, 4
 """A cycle of no more requests says that the pace was much too high."""
+MANY = 3
+"""One refused for so many that got through says the same where requests have to be spaced."""
 FALLS = (0.98, 0.95, 0.9, 0.8, 0.65, 0.5)
 SPACED_FALLS = (0.99, 0.95, 0.9, 0.8)
 """The next pace, as a share of the one refused, within the bounds: after a full cycle, after one
@@ -73,6 +75,8 @@ class Cycle:
     """What happened from one opening of the gate to the next."""
 
     accepted: int
+    refused: int
+    """So many more were, of those that left before it began."""
     began: Opening
     ended: Opening
     base_per_s: float
@@ -128,6 +132,12 @@ class Search:
         """Each was closed for less long than the one before it."""
         self._busy = _Busy(0, Opening(now, now))
 
+    def anew(self, now: float) -> Search:
+        """Return a search that begins now and knows of the kind of gateway alone."""
+        search = Search(now, is_spaced=self.is_spaced)
+        search.spaced_at_most = self.spaced_at_most
+        return search
+
     def turn_to(self, began: Opening) -> None:
         """The next cycle is of another stream, or after a pause: no earlier one belongs to it."""
         self._busy = _Busy(0, began)
@@ -141,11 +151,14 @@ class Search:
         if whole.accepted > cycle.accepted and not self.is_spaced:
             return self._longer(whole, cycle)
         self.is_spaced = self.is_spaced and not self._counts(cycle)
-        is_early = cycle.accepted <= (SPACED_EARLY if self.is_spaced else EARLY)
+        early = max(SPACED_EARLY, MANY * cycle.refused) if self.is_spaced else EARLY
+        is_early = cycle.accepted <= early
         self._early = self._early + 1 if is_early else 0
-        own = _Busy(cycle.accepted, cycle.began)
+        # Of those that left in it, as many are still to be refused.
+        accepted = cycle.accepted - (cycle.refused if self.is_spaced and is_early else 0)
+        own = _Busy(accepted, cycle.began)
         has_fallen = not is_early and own.most(cycle.ended) < self._busy.least(cycle.ended)
-        busy = own if self._early == 1 or has_fallen else self._busy.plus(cycle.accepted)
+        busy = own if self._early == 1 or has_fallen else self._busy.plus(accepted)
         least, most = busy.least(cycle.ended), busy.most(cycle.ended)
         was_idle = self.is_spaced or cycle.was_asked or cycle.base_per_s < busy.goodput(cycle.ended)
         if was_idle and (cycle.was_asked or not is_early):

@@ -25,6 +25,11 @@ LONGEST_TRY_S = 60.0
 USED_UP = 0.9
 """So much of a told limit got through since the gate opened: the window began about then."""
 
+SURE, SURE_S = 2.0, 0.01
+"""A try got through if it is not refused within twice the time that a 429 takes, or 10 ms more."""
+FORGET = 0.9
+"""How much of the longest time that a 429 took is left with each further one."""
+
 PAUSE_S = 0.25
 """Whoever is late by this, and by two slots of the pace, was not kept busy: what got through before
 says nothing of the limit."""
@@ -37,15 +42,15 @@ class Turn(ABC):
         per_s: Requests per second allowed now; infinite while nobody has set a limit.
         next_at: Nobody sends before.
         epoch: How often the gate has closed.
-        is_closed: One request alone tries, nobody else sends.
+        is_closed: One request alone tries, nobody else sends until it has got through.
         closed_at: When it closed.
         began: When the gate opened last.
-        through: Requests that got through since.
+        through: Requests that left since, but for those that are known not to have got through.
     """
 
     __slots__ = (
-        "_asked_s", "_due_at", "_refused_at", "_sent_at", "_tries", "began", "closed_at", "epoch",
-        "is_closed", "next_at", "through",
+        "_asked_s", "_due_at", "_first_epoch", "_refusal_s", "_refused_at", "_sent_at", "_tries",
+        "began", "closed_at", "epoch", "is_closed", "next_at", "through",
     )  # fmt: skip
     per_s: float
 
@@ -55,9 +60,9 @@ class Turn(ABC):
         self.is_closed = False
         self.closed_at = self._due_at = self._refused_at = now
         self._sent_at: float | None = None
-        self.through = self._tries = 0
+        self.through = self._tries = self._first_epoch = 0
         self.began = Opening(now, now)
-        self._asked_s = 0.0
+        self._asked_s = self._refusal_s = 0.0
 
     @abstractmethod
     def late_s(self) -> float:
@@ -79,13 +84,31 @@ class Turn(ABC):
     ) -> None:
         """A 429 came, with what its text and headers tell."""
 
+    def refusal_took(self, took_s: float) -> None:
+        """A 429 took so long to come."""
+        self._refusal_s = max(took_s, FORGET * self._refusal_s)
+
+    def sure_at(self) -> float:
+        """Return when the request that tries is known to have got through if no answer has come.
+
+        A server that works on what it lets through refuses sooner than it answers.
+        """
+        sent_at = self.last_sent_at()
+        return sent_at + max(SURE * self._refusal_s, self._refusal_s + SURE_S)
+
     def sent(self, now: float) -> None:
         """A request leaves at *now*."""
         if self._sent_at is None:
             self.began = Opening(now, now)
         self._sent_at = now
+        self.through += 1
         if self.per_s < math.inf:
             self.next_at = max(self.next_at, now - self.late_s()) + 1.0 / self.per_s
+
+    def not_through(self, epoch: int) -> None:
+        """A request that left in an epoch has not got through."""
+        if epoch >= self._first_epoch:
+            self.through = max(0, self.through - 1)
 
     def mind_pause(self, now: float) -> None:
         """Count anew from *now*, where a request leaves, if none was ready for long."""
@@ -145,7 +168,7 @@ class Turn(ABC):
         return Opening(now if self._asked_s else self._refused_at, now)
 
     def _begin_at(self, opening: Opening) -> None:
-        self.began, self.through = opening, 0
+        self.began, self.through, self._first_epoch = opening, 0, self.epoch
 
     def _space(self, now: float) -> None:
         """What got through last has had its slot."""

@@ -54,7 +54,6 @@ class _Follower(Turn):
         return self._leader.late_s()
 
     def accepted(self, now: float, epoch: int) -> None:
-        self.through += 1
         if epoch == self.epoch and self.is_closed:
             self.is_closed = False
             self._begin_at(self._opening(now))
@@ -71,6 +70,7 @@ class _Follower(Turn):
     ) -> None:
         if limit and window_s:
             self._leader.told([(limit, window_s)])
+        self.not_through(epoch)
         if epoch == self.epoch:
             self._refuse(now, limit, window_s, retry_after_s)
 
@@ -168,11 +168,12 @@ class UserPacer(Pacer):
         is_searched = learner.per_s == math.inf
         if user.is_unpaced and not is_searched:
             user.is_unpaced = False
-            turn.next_at = max(turn.next_at, turn.began.by + _sent(user) / learner.per_s)
+            turn.next_at = max(turn.next_at, turn.began.by + user.turn.through / learner.per_s)
         if turn.is_closed and user.trying is not None:
             return math.inf
         is_led = guide is not None and guide is not user and learner.is_closed
-        if is_led and is_searched and (turn.is_closed or _sent(user) >= max(1, learner.through)):
+        is_even = turn.through >= max(1, learner.through)
+        if is_led and is_searched and (turn.is_closed or is_even):
             is_tried = guide is not None and guide.trying is not None
             return math.inf if is_tried else max(turn.next_at, learner.next_at + ABSENT_S)
         if is_led and not is_searched and not turn.is_closed and not learner.is_told:
@@ -302,7 +303,3 @@ class UserPacer(Pacer):
     def source(self) -> str:
         """Return where the pace comes from."""
         return f"for each user, {super().source()}"
-
-
-def _sent(user: _User) -> int:
-    return user.turn.through + user.out

@@ -38,17 +38,47 @@ async def test_permits_come_at_the_pace(clock):
 async def test_after_a_429_one_probe_goes_alone(clock):
     """When the gate opens, one request goes; the others follow once it is answered."""
     pacer = Pacer(clock, StopSignal())
-    pacer.report(await pacer.permit(), Throttled(retry_after_s=5.0))
+    first = await pacer.permit()
+    await clock.sleep(1)
+    pacer.report(first, Throttled(retry_after_s=5.0))
     probe = await pacer.permit()
     probed_at = clock.monotonic()
     others = [asyncio.create_task(pacer.permit()) for _ in range(3)]
-    await clock.sleep(60)
+    await clock.sleep(1)
     waiting = [task.done() for task in others]
     pacer.report(probe, Accepted("", ""))
     await asyncio.gather(*others)
 
-    assert probed_at == 5.0
+    assert probed_at == 6.0
     assert waiting == [False] * 3
+    assert clock.monotonic() < 8.0
+
+
+async def test_a_probe_that_would_have_been_refused_by_now_has_got_through(clock):
+    """429s come in 10 ms; the server works for a minute on what it lets through: others go on."""
+    pacer = Pacer(clock, StopSignal())
+    first = await pacer.permit()
+    await clock.sleep(0.01)
+    pacer.report(first, Throttled(retry_after_s=5.0))
+    await pacer.permit()
+    probed_at = clock.monotonic()
+    await pacer.permit()
+
+    assert clock.monotonic() - probed_at == pytest.approx(0.02)
+
+
+async def test_a_probe_of_a_server_that_is_away_goes_alone_until_it_is_answered(clock):
+    """Where no answer ever came, none is no sign of anything."""
+    pacer = Pacer(clock, StopSignal())
+    pacer.report(await pacer.permit(), Unreachable())
+    probe = await pacer.permit()
+    other = asyncio.create_task(pacer.permit())
+    await clock.sleep(600)
+    was_waiting = not other.done()
+    pacer.report(probe, Accepted("", ""))
+    await other
+
+    assert was_waiting
 
 
 @pytest.mark.parametrize("verdict", [NoAnswer(), Unreachable()], ids=str)
