@@ -267,8 +267,10 @@ def confirm(db: sqlite3.Connection, run: int, moment: str) -> int:
                 db.execute(_MARK_IN_DOUBT, {"run": run, "first": first, "last": last})
             db.execute("UPDATE runs SET superseded_by = ? WHERE run = ?", (run, number))
         db.execute(_FORGET_CELLS, span(run))
-        # Not before: a run that nobody wants forgets nothing.
-        db.execute(_FORGET_VANISHED, (*span(run), _GONE))
+        query = "SELECT json_extract(facts, '$.refreshed.bound_again') FROM runs WHERE run = ?"
+        if db.execute(query, (run,)).fetchone()[0]:
+            # Not before: a run that nobody wants forgets nothing.
+            db.execute(_FORGET_VANISHED, (*span(run), _GONE))
         different = compare.changes(db, run)
         facts = {} if different is None else {"changes": different}
         db.execute(
