@@ -3,9 +3,9 @@
 `python -m tests.benchmarks.pacing [SECONDS [CASE...]] [--peers]`: each case is a run of *SECONDS*
 (30) of ideal time against the sandbox's limiters or a real nginx with `limit_req`: limit times
 seconds devices, and a bucket's burst, which a run may use up at once. Prints for bulkbind, and
-with `--peers` for a plain tenacity script and curl, the efficiency (ideal time over the time of
-the sending), refused requests per device, and devices that ended failed; then what the pacer costs
-where there is no limit. Writes them as JSON.
+with `--peers` for a bulkbind that is told the limit, a plain tenacity script and curl, the
+efficiency (ideal time over the time of the sending), refused requests per device, and devices that
+ended failed; then what the pacer costs where there is no limit. Writes them as JSON.
 """
 
 from __future__ import annotations
@@ -75,6 +75,8 @@ class Case:
     refused: float
     burst: int = 0
     """So many devices more, since a bucket is full at the start."""
+    known: tuple[str, ...] = ()
+    """What tells bulkbind the limit; empty: a cap on the rate."""
 
 
 def changing(seconds: float) -> Server:
@@ -104,7 +106,7 @@ def cases(seconds: float) -> dict[str, Case]:
         "changing": Case(changing(seconds), 230 / 3, 0.90, 0.03, 100),
         "in-flight-16": Case(
             sandbox("--limit", "inflight:16,tell=nothing", "--fault", "delay-before=1,for=50ms"),
-            16 / 0.05, 0.95, 0.02,
+            16 / 0.05, 0.95, 0.02, known=("--concurrency", "16"),
         ),
     }  # fmt: skip
 
@@ -119,13 +121,13 @@ class Figures:
     failed: int
 
 
-def bulkbind(folder: Path, url: str, rows: int) -> Figures:
+def bulkbind(folder: Path, url: str, rows: int, *options: str) -> Figures:
     """Run the whole command with a new ledger."""
     for old in folder.glob("ledger.db*"):
         old.unlink()
     command: list[str | Path] = [*BULKBIND, "run", folder / "fleet.csv", "--endpoint", url]
     command += ["--ledger", folder / "ledger.db", "--out", folder / "report", "--yes", "--quiet"]
-    ran([*command, "--concurrency", str(CONCURRENCY)], cwd=folder)
+    ran([*command, "--concurrency", str(CONCURRENCY), *options], cwd=folder)
     told = json.loads((folder / "report/summary.json").read_text(encoding="utf-8"))
     bound = told["counts"].get("bound", 0)
     return Figures(told["sending_s"], told["requests_throttled"], rows - bound)
@@ -141,14 +143,17 @@ def script(folder: Path, url: str, rows: int) -> Figures:
 
 
 def curl(folder: Path, url: str, rows: int) -> Figures:
-    """Let curl do all transfers, with its own retries on 429."""
+    """Let curl do all transfers, with its own retries on 429.
+
+    It truncates the output before a retry, so that may not be /dev/null.
+    """
     body = '{\\"machineCode\\":\\"%s\\"}'
     now = stamp(SystemClock().utc_now())
     blocks = [
         f'url = "{url}{PATH}"\nrequest = "POST"\nheader = "Authorization: Bearer any"\n'
         f'header = "X-User-Id: {user}"\nheader = "X-Date: {now}"\n'
         f'header = "Content-Type: application/json"\ndata = "{body % code}"\n'
-        'retry = 6\noutput = "/dev/null"\nwrite-out = "%{http_code}\\n"\n'
+        'retry = 6\noutput = "curl.out"\nwrite-out = "%{http_code}\\n"\n'
         for code, user, _, _ in fleet(rows)
     ]
     (folder / "curl.conf").write_text("next\n".join(blocks), encoding="utf-8")
@@ -158,14 +163,18 @@ def curl(folder: Path, url: str, rows: int) -> Figures:
     return Figures(done.wall_s, None, rows - codes.count("200"))
 
 
-PEERS = {"script": script, "curl": curl}
+Contender = Callable[[Path, str, int], Figures]
+PEERS: dict[str, Contender] = {"script": script, "curl": curl}
 
 
 def measured(name: str, case: Case, seconds: float, *, with_peers: bool) -> dict[str, object]:
     """Run a case and print a line for each contender."""
     rows = int(case.per_s * seconds) + case.burst
     results: dict[str, object] = {}
-    contenders = {"bulkbind": bulkbind, **(PEERS if with_peers else {})}
+    known = case.known or ("--rate", f"{case.per_s:g}")
+    contenders: dict[str, Contender] = {"bulkbind": bulkbind}
+    if with_peers:
+        contenders |= {"told": lambda *given: bulkbind(*given, *known), **PEERS}
     for who, contend in contenders.items():
         with tempfile.TemporaryDirectory() as scratch, case.server() as url:
             folder = Path(scratch)
