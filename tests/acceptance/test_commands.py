@@ -747,8 +747,10 @@ def test_faults_together_lose_nothing(tmp_path, second_bind):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not GPLAY.exists(), reason="the real file lies beside the checkout, not in it")
-def test_a_real_list_of_devices(tmp_path):
+def test_a_real_list_of_devices(tmp_path, monkeypatch):
     """Google Play's UTF-16 list: every row accounted for; again, no bind is sent, and it ends 1."""
+    monkeypatch.delenv("COVERAGE_PROCESS_START", raising=False)  # nothing that others do not cover
+    monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
     with sandbox(home=tmp_path) as served:
         command = ("run", GPLAY, "--endpoint", served, "--out", "report", "--user-id", "fleet")
         columns = ("machine_code=Device", "device_name=Marketing Name", "device_os=Retail Branding")
