@@ -7,12 +7,15 @@ from pathlib import Path
 import pytest
 
 MEASURED = {
+    "test_bundle",
     "test_commands",
     "test_deploy",
     "test_docs",
     "test_doctor",
     "test_inbox",
     "test_manifests",
+    "test_nightly",
+    "test_workbench",
 }
 """The processes of the other modules go through code that these and the tests of parts cover: to
 measure them as well would take a third of all tests' time."""
