@@ -21,13 +21,13 @@ from pathlib import Path
 
 from bulkbind.clock import SystemClock
 from tests.asker import stamp
-from tests.benchmarks.bench import BULKBIND, free_port, median, nginx, ran, say, write_json
+from tests.benchmarks.bench import BULKBIND, free_port, nginx, ran, say, write_json
 from tests.kit import fleet, write_csv
 
 CONCURRENCY = 64
 PATH = "/koodrive/ose/v1/backup/device"
 SECONDS = 30.0
-FREE_ROWS, FREE_ROUNDS = 40_000, 3
+FREE_ROWS, FREE_ROUNDS = 20_000, 7
 
 Server = Callable[[], AbstractContextManager[str]]
 
@@ -194,7 +194,10 @@ def measured(name: str, case: Case, seconds: float, *, with_peers: bool) -> dict
 
 
 def without_limit() -> dict[str, float]:
-    """Measure sending with the pacer, and with one that always lets everybody go."""
+    """Measure sending with the pacer, and with one that always lets everybody go.
+
+    The quickest run of each counts: what else goes on in a machine only makes one slower.
+    """
     taken: dict[str, list[float]] = {"paced": [], "free": []}
     with tempfile.TemporaryDirectory() as scratch, nginx() as url:
         folder = Path(scratch)
@@ -208,7 +211,7 @@ def without_limit() -> dict[str, float]:
                     PYTHONPATH=str(Path(__file__).parents[2]),
                 )
                 rates.append(FREE_ROWS / float(done.stdout))
-    paced, free = median(taken["paced"]), median(taken["free"])
+    paced, free = max(taken["paced"]), max(taken["free"])
     say(f"no limit: {paced:,.0f}/s with the pacer, {free:,.0f}/s without: {paced / free:.3f}")
     return {"paced_per_s": paced, "free_per_s": free, "ratio": paced / free}
 
