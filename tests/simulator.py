@@ -213,4 +213,6 @@ class _Run:
         if not is_paced and self._flight.throttled(self._now, in_flight):
             pace.not_through(epoch)
             return
+        if self._flight.is_spacing:
+            pace.search.mind_spacing()
         pace.throttled(self._now, epoch, **self._what.told)

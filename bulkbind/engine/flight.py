@@ -34,7 +34,7 @@ class Flight:
 
     __slots__ = (
         "_before_per_s", "_grow_at", "_has_places", "_most", "_older", "_proven", "_quickest",
-        "_renew_at", "_took_s", "_wide", "places",
+        "_renew_at", "_took_s", "_wide", "is_spacing", "places",
     )  # fmt: skip
 
     def __init__(self, now: float, most: int) -> None:
@@ -43,6 +43,8 @@ class Flight:
         self._wide = min(START, most)
         self.places: Places | None = None
         """The limit on requests in flight that the gateway has shown, if it has."""
+        self.is_spacing = False
+        """Whether it looked like one, but for requests that came too close together."""
         self._has_places = True
         """Whether it may have such a limit: refuted once, never believed again."""
         self._proven = 0
@@ -85,6 +87,7 @@ class Flight:
         self._took_s += (took_s - self._took_s) * (0.25 if self._took_s else 1.0)
         if self.places:
             self.places.accepted(now, in_flight)
+            self._mind_refuted()
             return
         self._proven = max(self._proven, in_flight)
         if in_flight >= self._wide and now >= self._grow_at:
@@ -111,11 +114,15 @@ class Flight:
                 self.places = Places(now, self._proven, self._most)
             return is_new
         is_explained = self.places.throttled(now, in_flight)
-        if self.places.is_refuted:
+        self._mind_refuted()
+        return is_explained
+
+    def _mind_refuted(self) -> None:
+        if self.places and self.places.is_refuted:
             self._wide = min(max(START, self.places.wide), self._most)
             self._before_per_s = 0.0
+            self.is_spacing = self.places.is_spacing
             self.places, self._has_places = None, False
-        return is_explained
 
     def unanswered(self, now: float) -> None:
         """A request was waited for in vain: fewer at once, and more again after a while."""

@@ -155,7 +155,8 @@ class Pace(Turn):
         # What refuses is there.
         self.is_away = False
         is_told = self.is_told or retry_after_s is not None
-        if self.search.is_spaced and not is_told and not self.is_closed:
+        is_searched = self.per_s == math.inf or self.is_closed
+        if self.search.is_spaced and not is_told and not is_searched:
             self._fall(now)
         else:
             self._refuse(now, limit, window_s, retry_after_s)

@@ -232,6 +232,8 @@ class Pacer:
             if self.flight.wide != wide:
                 self._log.info("pace.changed", why="Throttled", in_flight=self.flight.wide)
             return
+        if self.flight.is_spacing:
+            self.learner.search.mind_spacing()
         turn.throttled(
             now,
             epoch,

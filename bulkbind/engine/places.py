@@ -35,27 +35,29 @@ class Places:
         wide: As many may be in flight.
         next_at: No request leaves before that.
         is_refuted: It was no limit in flight.
+        is_spacing: What was refused in a bunch got through once it was spread.
     """
 
     __slots__ = (
-        "_above", "_against", "_is_spread", "_may_be_lower", "_most", "_proven", "_since", "_step",
-        "_try_at", "_try_s", "is_refuted", "next_at", "wide",
+        "_above", "_against", "_is_alone", "_is_spread", "_may_be_lower", "_most", "_proven",
+        "_since", "_step", "_try_at", "_try_s", "is_refuted", "is_spacing", "next_at", "wide",
     )  # fmt: skip
 
     def __init__(self, now: float, proven: int, most: int) -> None:
         """*proven*: as many were in flight when one got through; *most*: never more than this."""
         self.wide = self._proven = max(1, proven)
         self.next_at = now
-        self.is_refuted = False
+        self.is_refuted = self.is_spacing = False
         self._most = most
         self._since = self._against = self._above = 0
         """Requests through, and refused, since as many are in flight; and of those through, how
         many were more in flight than the limit."""
-        # Where only one got through, they are more likely to have come too close together.
-        self._may_be_lower = proven > 1
-        self._try_s, self._step = TRY_S, 1 if proven > 1 else 2
-        self._try_at = now + TRY_S if proven > 1 else now
-        self._is_spread = False
+        # Where only one got through, they are more likely to have come too close together: two are
+        # tried at once, and spread. A limit in flight refuses them all the same.
+        self._is_alone = self._is_spread = proven <= 1
+        self._may_be_lower = not self._is_alone
+        self._try_s, self._step = TRY_S, 1
+        self._try_at = now if self._is_alone else now + TRY_S
 
     def sent(self, now: float, took_s: float) -> None:
         """A request leaves; an answer takes *took_s*."""
@@ -75,6 +77,9 @@ class Places:
 
     def _try_more(self, now: float) -> None:
         if self.wide > self._proven:
+            if self._is_alone:
+                self.is_refuted = self.is_spacing = True
+                return
             self._proven = self.wide
             self._may_be_lower = False
             self._try_s, self._try_at = TRY_S, now

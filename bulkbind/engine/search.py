@@ -132,6 +132,14 @@ class Search:
         """Each was closed for less long than the one before it."""
         self._busy = _Busy(0, Opening(now, now))
 
+    def mind_spacing(self) -> None:
+        """Requests that were refused in a bunch got through once they were spread.
+
+        It says so at the first 429 alone; later, cycles know better.
+        """
+        if self._high == math.inf and self.spaced_at_most:
+            self.is_spaced = True
+
     def anew(self, now: float) -> Search:
         """Return a search that begins now and knows of the kind of gateway alone."""
         search = Search(now, is_spaced=self.is_spaced)
@@ -154,8 +162,10 @@ class Search:
         early = max(SPACED_EARLY, MANY * cycle.refused) if self.is_spaced else EARLY
         is_early = cycle.accepted <= early
         self._early = self._early + 1 if is_early else 0
-        # Of those that left in it, as many are still to be refused.
-        accepted = cycle.accepted - (cycle.refused if self.is_spaced and is_early else 0)
+        accepted = cycle.accepted
+        if self.is_spaced and is_early:
+            # Of those that left in it, as many are still to be refused.
+            accepted -= min(cycle.refused, accepted // 2)
         own = _Busy(accepted, cycle.began)
         has_fallen = not is_early and own.most(cycle.ended) < self._busy.least(cycle.ended)
         busy = own if self._early == 1 or has_fallen else self._busy.plus(accepted)
@@ -177,7 +187,7 @@ class Search:
 
     def _first(self, cycle: Cycle) -> Leg:
         """The first 429: a burst may have gone before it, so the limit is lower than it looks."""
-        self.is_spaced = cycle.accepted <= self.spaced_at_most
+        self.is_spaced = self.is_spaced or cycle.accepted <= self.spaced_at_most
         self._busy = _Busy(0, cycle.ended)
         own = _Busy(cycle.accepted, cycle.began)
         self._high = own.most(cycle.ended)

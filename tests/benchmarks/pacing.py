@@ -65,6 +65,11 @@ def limited(*limits: str) -> Server:
     return sandbox(*(word for limit in limits for word in ("--limit", limit)))
 
 
+def slow(limit: str) -> Server:
+    """Return a sandbox with a limit, which takes 200 ms for what it lets through."""
+    return sandbox("--limit", limit, "--fault", "delay-before=1,for=200ms")
+
+
 @dataclass(frozen=True, slots=True)
 class Case:
     """A limit, and what is wanted."""
@@ -104,6 +109,8 @@ def cases(seconds: float) -> dict[str, Case]:
         "nginx-200": Case(limit_req(200, 0), 200, 0.88, 0.03),
         "nginx-50": Case(limit_req(50, 0), 50, 0.88, 0.03),
         "changing": Case(changing(seconds), 230 / 3, 0.90, 0.03, 100),
+        "slow-window-60/s": Case(slow("60/s,tell=nothing"), 60, 0.95, 0.02),
+        "slow-spaced-50/s": Case(slow("bucket:50/s,burst=1,tell=nothing"), 50, 0.88, 0.03),
         "in-flight-16": Case(
             sandbox("--limit", "inflight:16,tell=nothing", "--fault", "delay-before=1,for=50ms"),
             16 / 0.05, 0.95, 0.02, known=("--concurrency", "16"),

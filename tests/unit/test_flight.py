@@ -115,6 +115,39 @@ def test_what_lets_many_more_through_counts_a_rate():
     assert not state.places
 
 
+def test_what_gets_through_once_it_is_spread_came_too_close_together():
+    """One of a bunch got through; two at once do, with a part of an answer's time between them."""
+    state = Flight(0.0, 64)
+    state.accepted(0.1, 1, 0.1)
+    explained = [state.throttled(0.1, in_flight) for in_flight in (2, 3, 4)]
+    alone = state.wide
+    state.sent(0.2)
+    apart_s = state.next_at - 0.2
+    for _ in range(places.ROUNDS):
+        state.accepted(0.3, 1, 0.1)
+    tried = state.wide
+    for _ in range(2 * places.ROUNDS):
+        state.accepted(0.5, 2, 0.1)
+
+    assert all(explained)
+    assert (alone, tried) == (1, 2)
+    assert apart_s == pytest.approx(places.SPREAD * 0.1, abs=2 * COARSE_S)
+    assert (state.places, state.is_spacing) == (None, True)
+    assert not state.throttled(0.5, 5)
+
+
+def test_one_place_stays_one_place():
+    """Where the second of two at once is refused however they are spread, there is one place."""
+    state = Flight(0.0, 64)
+    state.accepted(0.1, 1, 0.1)
+    state.throttled(0.1, 2)
+    for _ in range(places.ROUNDS):
+        state.accepted(0.3, 1, 0.1)
+
+    assert state.throttled(0.4, 2)
+    assert (state.wide, state.is_spacing) == (1, False)
+
+
 def test_what_leaves_at_a_limit_in_flight_is_spread():
     """Four a tenth of a second: one each 20 ms, so that they are seldom answered in a bunch."""
     state = Flight(0.0, 64)

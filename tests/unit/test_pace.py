@@ -152,6 +152,65 @@ def test_late_429s_of_the_same_burst_are_ignored():
     assert state.is_closed
 
 
+def spaced(per_s):
+    """Return a pace that an earlier run has learned of a gateway that wants requests spaced."""
+    return Pace(0.0, None, per_s, is_spaced=True)
+
+
+def sent_evenly(state, count):
+    """Send so many requests when they may leave, each answered at once; return the moment."""
+    now = 0.0
+    for _ in range(count):
+        now = max(now, state.next_at)
+        state.sent(now)
+        state.accepted(now, state.epoch)
+    return now
+
+
+def test_where_requests_are_spaced_a_429_closes_nothing():
+    """It speaks of its own request: the pace falls a little, and the next slot is used."""
+    state = spaced(100.0)
+    now = sent_evenly(state, 50)
+    before = state.per_s
+    state.sent(state.next_at)
+    due_at = state.next_at
+    state.throttled(now, state.epoch)
+
+    assert not state.is_closed
+    assert 0.95 * before < state.per_s < before
+    assert state.next_at == due_at
+
+
+def test_where_requests_are_spaced_429s_in_a_row_close_the_gate():
+    """None that got through in between: it is more than one that came too early."""
+    state = spaced(100.0)
+    now = sent_evenly(state, 50)
+    closed = []
+    for _ in range(3):
+        now = state.next_at
+        state.sent(now)
+        state.throttled(now, state.epoch)
+        closed.append(state.is_closed)
+
+    assert closed == [False, False, True]
+
+
+def test_where_requests_are_spaced_many_429s_at_once_leave_a_pace():
+    """A distant gateway refuses what was on its way: the pace falls, and never to nothing."""
+    state = spaced(100.0)
+    now = sent_evenly(state, 200)
+    for _ in range(5):
+        epoch = state.epoch
+        for _ in range(10):
+            now = state.next_at
+            state.sent(now)
+        for _ in range(10):
+            state.throttled(now, epoch)
+        state.accepted(now, epoch)
+
+    assert 20.0 < state.per_s < 95.0
+
+
 def test_several_silences_in_a_row_close_the_gate():
     """One silent request is a device's doubt; five in a row are a server that is away."""
     state = Pace(0.0)
