@@ -34,7 +34,7 @@ TOLD_SHARE = 0.995
 """Share of a told limit that is used: the server's windows and ours are never in step."""
 LEARNED_SHARE = 0.98
 """Share of an earlier run's limit at which a run begins; it rises to it as after any 429."""
-SPAN = 90
+SPAN = 100
 """Requests in a leg, until the pace is where the limit is believed to be; and at least …"""
 SPAN_S = 1.0
 """… this many seconds where the gateway counts, so that a window's end shows, and …"""
@@ -42,7 +42,7 @@ SPAN_TRIES = 20.0
 """… this many times as long as it took to know that a try got through, and …"""
 SPAN_ASKED = 20.0
 """… this many times the last Retry-After, so that waiting for it costs little of the time."""
-BEYOND = 0.15
+BEYOND = 0.2
 """How much the pace is beyond the limit as it was known, as a share, two legs after the last 429;
 from there it grows with the cube."""
 DOUBLING_S = 0.25
