@@ -52,7 +52,7 @@ class Checker:
             if changes:
                 broken = check(values, names)
         known = {problem.field for problem in more}
-        problems = (*(_explained(p) for p in broken if p.field not in known), *more)
+        problems = (*(_explained(p, values) for p in broken if p.field not in known), *more)
         if problems:
             shown = four([printable(value) if value else None for value in values])
             return CheckedRow(line, cells, shown, problems, changes)
@@ -76,9 +76,9 @@ def _cleaned(values: Values, names: Names) -> tuple[Values, tuple[Change, ...]]:
     return four(changed), tuple(changes)
 
 
-def _explained(problem: Problem) -> Problem:
+def _explained(problem: Problem, values: Values) -> Problem:
     """Add the likely cause, and what cleaning would make."""
-    value = problem.value.removesuffix("…")  # where it was cut to be shown
+    value = values[FIELDS.index(problem.field)]  # as it was read: the problem's is made to be shown
     hints = [cause_of_value(value)] if value else []
     if value and problem.field in CLEANED and (after := clean(problem.field, value)):
         hints.append(f"cleaning (--clean names) would make it {after!r}")

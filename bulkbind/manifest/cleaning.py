@@ -20,8 +20,11 @@ _LETTERS = str.maketrans(
 )  # fmt: skip
 """Latin letters that Unicode does not take apart."""
 _DASHES = re.compile("[\u2010-\u2015\u2212\ufe58\ufe63\uff0d]")
-_DROPPED = re.compile("[\"'`´‘-‟«»‹›′″™®©℠]|[\ud800-\udfff]")
-"""Quotes and marks that carry no name, and bytes that are no text."""
+_DROPPED = re.compile("[\"'`´‘-‟«»‹›′″™®©℠]")
+"""Quotes and marks that carry no name."""
+_NO_TEXT = re.compile("[\ud800-\udfff]")
+"""Bytes that the file's encoding does not know, and halves of characters: what they stand for is
+lost, and a name without them would be a guess."""
 _BRACKETS = re.compile(r"[()\[\]{}<>]")
 _OTHERS = re.compile(r"[^\x00-\x7f]+")
 _UNDERSCORES = re.compile(r"_{2,}")
@@ -30,7 +33,7 @@ _LEAST_KEPT = 0.5
 
 
 def clean(field: str, value: str) -> str | None:
-    """Return what a name becomes so that it keeps the rule of its field, None if nothing is left.
+    """Return what a name becomes so that it keeps the rule of its field, None where nothing can.
 
     Accents go, wide and styled forms become plain, quotes and trademark signs are dropped,
     brackets become blanks, any other character becomes `_`; blanks are collapsed; what is too
@@ -39,6 +42,8 @@ def clean(field: str, value: str) -> str | None:
     rule = _RULE[field]
     if rule.pattern.fullmatch(value):
         return value
+    if _NO_TEXT.search(value):
+        return None
     text = _DASHES.sub("-", _DROPPED.sub("", value))
     text = unicodedata.normalize("NFKD", unicodedata.normalize("NFKC", text).translate(_LETTERS))
     text = "".join(kept for character in text if (kept := _plain(character)))

@@ -33,6 +33,7 @@ PATTERN = {rule.field: rule.pattern for rule in RULES}
         ("device_os", "Linux-5.15", "Linux_5_15"),
         ("device_name", "小米手机", None),
         ("device_name", "\udcff\udc80", None),
+        ("device_name", "M\udcfcllers Ger\udce4t", None),
         ("device_name", "...", None),
     ],
     ids=ascii,
