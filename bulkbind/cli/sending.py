@@ -134,13 +134,13 @@ def _about(given: dict[str, Any]) -> str:
 
 
 def same_place() -> str:
-    """Return the options that lead to the same ledger, as they were given."""
+    """Return the options that lead to the same ledger and report, and the caps, as given."""
     context = click.get_current_context(silent=True)
     if context is None:
         return ""
     given = [
         f" --{name} {shlex.quote(str(context.params[name]))}"
-        for name in ("config", "endpoint", "ledger")
+        for name in ("config", "endpoint", "ledger", "out", "rate", "concurrency")
         if context.params.get(name)
         and context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
     ]
