@@ -225,17 +225,8 @@ class Pace(Turn):
             self._refuse(now, None, None, None)
             self.closed_at = first.ended.by
             return
-        cycle = Cycle(
-            accepted=self.through,
-            refused=self._stale,
-            began=self.began,
-            ended=Opening(now, now),
-            base_per_s=self._base,
-            refused_per_s=self.per_s,
-            closed_s=0.0,
-            tries=1,
-            was_asked=False,
-        )
+        self._asked_s = 0.0
+        cycle = self._cycle(Opening(now, now), closed_s=0.0, tries=1)
         self._lone.append(cycle)
         self.epoch += 1
         self._begin_at(cycle.ended)
@@ -256,17 +247,7 @@ class Pace(Turn):
             self.search = self.search.anew(now)
             return
         self._has_opened = True
-        cycle = Cycle(
-            accepted=self.through,
-            refused=self._stale,
-            began=self.began,
-            ended=opening,
-            base_per_s=self._base,
-            refused_per_s=self.per_s,
-            closed_s=now - self.closed_at,
-            tries=self._tries,
-            was_asked=self._asked_s > 0.0,
-        )
+        cycle = self._cycle(opening, closed_s=now - self.closed_at, tries=self._tries)
         if self.is_told and (cycle.accepted > EARLY or cycle.refused_per_s == math.inf):
             leg = Leg(self._told, self._told)
         else:
@@ -275,6 +256,19 @@ class Pace(Turn):
         self.has_learned = True
         self._begin(leg)
         self._space(now)
+
+    def _cycle(self, ended: Opening, *, closed_s: float, tries: int) -> Cycle:
+        return Cycle(
+            accepted=self.through,
+            refused=self._stale,
+            began=self.began,
+            ended=ended,
+            base_per_s=self._base,
+            refused_per_s=self.per_s,
+            closed_s=closed_s,
+            tries=tries,
+            was_asked=self._asked_s > 0.0,
+        )
 
     def _begin(self, leg: Leg) -> None:
         ceiling = min(self._cap, self._told)

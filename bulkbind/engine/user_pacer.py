@@ -168,7 +168,7 @@ class UserPacer(Pacer):
         is_searched = learner.per_s == math.inf
         if user.is_unpaced and not is_searched:
             user.is_unpaced = False
-            turn.next_at = max(turn.next_at, turn.began.by + user.turn.through / learner.per_s)
+            turn.next_at = max(turn.next_at, turn.began.by + turn.through / learner.per_s)
         if turn.is_closed and user.trying is not None:
             return math.inf
         is_led = guide is not None and guide is not user and learner.is_closed
