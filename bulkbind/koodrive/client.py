@@ -9,7 +9,7 @@ from urllib.parse import quote
 from multidict import istr
 
 from bulkbind.koodrive.auth.credential import Outgoing
-from bulkbind.koodrive.http import LISTENED_TO, HttpSession
+from bulkbind.koodrive.http import HttpSession
 from bulkbind.koodrive.server_clock import SAFETY_S, ServerClock
 from bulkbind.koodrive.verdict import (
     Codes,
@@ -77,7 +77,7 @@ class KooDrive:
             frozenset(settings.already_bound_codes), frozenset(settings.retryable_codes)
         )
         self._names = False
-        """Whether the server has ever repeated the machine code of what it bound."""
+        """Whether any success so far has repeated its machine code: then each of them must."""
         self.server_clock = ServerClock(clock, skew_s)
         self._http = HttpSession(settings, endpoint, clock, self.server_clock)
 
@@ -109,8 +109,7 @@ class KooDrive:
 
         def judge(answer: Answer) -> Reading:
             reading = classify(answer, self._codes, device.machine_code, is_named=self._names)
-            if not self._names and self.requests <= LISTENED_TO:
-                self._names = names_device(answer, reading)
+            self._names = self._names or names_device(answer, reading)
             return reading
 
         body = bind_body(device)

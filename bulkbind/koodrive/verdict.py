@@ -89,7 +89,8 @@ def classify(
 
 def names_device(answer: Answer, reading: Reading) -> bool:
     """Return whether an answer is a success that names the device."""
-    if not isinstance(reading.verdict, Accepted):
+    # A look at the bytes, so that the answers of a server that never does are not read twice.
+    if not isinstance(reading.verdict, Accepted) or b'"machineCode"' not in answer.body:
         return False
     record = record_of((body_of(answer) or {}).get("data"))
     return record is not None and bool(record.machine_code)

@@ -13,6 +13,9 @@ from bulkbind.clock import SystemClock
 from bulkbind.model import Accepted, Device, NoAnswer
 from tests.integration.test_client import drive
 
+LIST = "list"
+"""What is asked where no device is named."""
+
 
 class Chatty:
     """Answers each bind with its own record; what it says beside that is *aside*'s to tell."""
@@ -46,8 +49,8 @@ class Chatty:
             while True:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode()
                 length = re.search(r"(?i)content-length: *(\d+)", head)
-                assert length
-                code = json.loads(await reader.readexactly(int(length[1])))["machineCode"]
+                body = await reader.readexactly(int(length[1])) if length else b"{}"
+                code = json.loads(body).get("machineCode", LIST)
                 self.asked.append(code)
                 await self._aside(self, code, writer)
                 await writer.drain()
@@ -154,3 +157,31 @@ async def test_a_server_that_names_devices_is_not_believed_without_a_name():
 
     assert ids == ["id of SN0", None, None]
     assert believed == [f"id of {name}" for name in NAMES[:3]]
+
+
+EARLY = {
+    "throttled": b"HTTP/1.1 429 Slow Down\r\nContent-Length: 2\r\n\r\n{}",
+    "failed": b"HTTP/1.1 500 Oh\r\nContent-Length: 2\r\n\r\n{}",
+    "refused": b'HTTP/1.1 200 OK\r\nContent-Length: 24\r\n\r\n{"code":13,"msg":"full"}',
+    LIST: b'HTTP/1.1 200 OK\r\nContent-Length: 31\r\n\r\n{"code":0,"msg":"ok","data":[]}',
+}
+
+
+@pytest.mark.parametrize("early", [*EARLY, "nameless"])
+async def test_names_are_awaited_however_late_they_come(early):
+    """What is answered before the first success that names its device teaches nothing."""
+
+    async def names_later(server, code, writer):
+        if code in EARLY:
+            writer.write(EARLY[code])
+        else:
+            changes = {} if code == "SN0" else {"machineCode": None}
+            writer.write(server.answer(code, **changes))
+
+    async with Chatty(names_later).serving() as server, drive(server.url) as client:
+        for _ in range(25):
+            await (client.list_devices("u") if early == LIST else client.bind(Device("u", early)))
+        ids = await bound(client, NAMES[:3])
+
+    assert len(server.asked) == 28
+    assert ids == ["id of SN0", None, None]
