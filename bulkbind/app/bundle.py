@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from bulkbind.clock import Clock, SystemClock
 from bulkbind.errors import LedgerError
-from bulkbind.koodrive import known_secrets
+from bulkbind.koodrive import known_secrets, proxy_secrets
 from bulkbind.ledger import RunReader, find_run, people, reading
 from bulkbind.logs import redact
 from bulkbind.model import NEEDS_PERSON, PENDING
@@ -238,7 +238,7 @@ def _secrets(settings: Settings) -> list[str]:
 
     None should be in anything that goes into a bundle; this is the second lock on the door.
     """
-    found = known_secrets(settings.auth, settings.ledger_path())
+    found = known_secrets(settings.auth, settings.ledger_path()) | proxy_secrets()
     if settings.end.notify_url_file is not None:
         with contextlib.suppress(OSError, UnicodeDecodeError):
             found.add(settings.end.notify_url_file.read_text(encoding="utf-8").strip())

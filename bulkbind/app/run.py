@@ -31,7 +31,7 @@ from bulkbind.errors import (
     ManifestError,
     UsageError,
 )
-from bulkbind.koodrive import authorizer
+from bulkbind.koodrive import authorizer, proxy_for
 from bulkbind.ledger import Policy
 from bulkbind.manifest import Manifest, digest, open_manifest
 from bulkbind.model import CheckedRow, Status
@@ -170,10 +170,13 @@ def new_session(
 
     *asks_server*: whether it needs credentials; without them, nothing can be sent.
 
-    Raises: UsageError where it needs credentials and there are none.
+    Raises: UsageError where it needs credentials and there are none, or cannot use the proxy.
     """
     own = clock or SystemClock()
-    auth = authorizer(settings.auth, settings.ledger_path(), own) if asks_server else None
+    auth = None
+    if asks_server:
+        auth = authorizer(settings.auth, settings.ledger_path(), own)
+        proxy_for(settings.endpoint(), settings.api)
     return Session(settings, own, stop or StopSignal(), listener or Silent(), auth)
 
 

@@ -3,5 +3,15 @@
 from bulkbind.koodrive.auth import Auth, authorizer, choose, known_secrets
 from bulkbind.koodrive.client import KooDrive
 from bulkbind.koodrive.reach import reach
+from bulkbind.koodrive.transport import proxy_for, proxy_secrets
 
-__all__ = ["Auth", "KooDrive", "authorizer", "choose", "known_secrets", "reach"]
+__all__ = [
+    "Auth",
+    "KooDrive",
+    "authorizer",
+    "choose",
+    "known_secrets",
+    "proxy_for",
+    "proxy_secrets",
+    "reach",
+]

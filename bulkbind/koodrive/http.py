@@ -76,6 +76,7 @@ class HttpSession:
 
     async def __aenter__(self) -> Self:
         is_https = self._endpoint.startswith("https:")
+        self._proxy = transport.proxy_for(self._endpoint, self._settings)
         self._connector = QuietConnector(
             limit=0,  # the slots bound what is in flight; the connector need not
             keepalive_timeout=IDLE_S,
@@ -83,7 +84,7 @@ class HttpSession:
         )
         self._session = aiohttp.ClientSession(
             connector=self._connector,
-            proxy=transport.proxy_for(self._endpoint, self._settings),
+            proxy=self._proxy.url if self._proxy else None,
             # Requests of one session act for many users: a cookie of one is none of the next's.
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._settings.connect_timeout),
@@ -156,6 +157,7 @@ class HttpSession:
             URL(self._endpoint + request.path, encoded=True),
             data=data,
             headers=request.headers,
+            proxy_headers=self._proxy.headers if self._proxy else None,
             allow_redirects=False,
         ) as response:
             text, whole = await _read(response, cap)

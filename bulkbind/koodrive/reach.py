@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from yarl import URL
 
+from bulkbind.errors import UsageError
 from bulkbind.koodrive import transport
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ class Step(NamedTuple):
     """A step that was tried; after one that failed there are no more."""
 
     name: str
-    """`DNS`, `TCP` or `TLS`."""
+    """`proxy`, `DNS`, `TCP` or `TLS`."""
     is_ok: bool
     text: str
     advice: str = ""
@@ -36,8 +37,12 @@ async def reach(endpoint: str, settings: ApiSettings) -> AsyncIterator[Step]:
 
     Raises: UsageError if `ca_file` cannot be used.
     """
-    proxy = transport.proxy_for(endpoint, settings)
-    url = URL(endpoint if proxy is None else proxy)
+    try:
+        proxy = transport.proxy_for(endpoint, settings)
+    except UsageError as error:
+        yield Step("proxy", is_ok=False, text=str(error), advice=error.hint)
+        return
+    url = URL(endpoint if proxy is None else proxy.url)
     host, port = url.host or "", url.port or 443
     within_s = settings.connect_timeout
     try:

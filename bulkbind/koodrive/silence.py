@@ -25,7 +25,7 @@ def silence(error: Exception, timeout_s: float) -> Reading:  # noqa: C901, PLR09
         case aiohttp.ClientConnectorSSLError():
             return Reading(Unreachable(), "tls", f"TLS failed: {error}")
         case aiohttp.ClientHttpProxyError():
-            # Nothing went through. Its own text holds the proxy's address, and a password.
+            # Nothing went through.
             return Reading(Unreachable(), "proxy", f"the proxy answered HTTP {error.status}")
         case aiohttp.ClientProxyConnectionError():
             return Reading(Unreachable(), "proxy", f"no connection to the proxy: {error.strerror}")

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import os
 import ssl
+from base64 import b64encode
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
-from urllib.request import (  # type: ignore[attr-defined]  # typeshed leaves one of them out
-    getproxies_environment,
-    proxy_bypass_environment,
-)
+from urllib.parse import unquote, unquote_to_bytes, urlsplit
+from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined]  # not in typeshed
+
+from aiohttp import hdrs
 
 from bulkbind.errors import UsageError
+from bulkbind.settings import proxy_parts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
     from bulkbind.settings import ApiSettings
+
+SHORTEST_SECRET = 4
+"""Characters; what is shorter stands in words that are no secret."""
 
 
 def tls_context(ca_file: Path | None) -> ssl.SSLContext:
@@ -36,25 +42,81 @@ def tls_context(ca_file: Path | None) -> ssl.SSLContext:
     return context
 
 
+@dataclass(frozen=True, slots=True)
+class Proxy:
+    """What carries the requests to an https endpoint."""
+
+    url: str
+    """`scheme://host[:port]` alone, so that no error can repeat a password."""
+    headers: dict[str, str] | None = field(default=None, repr=False)
+    """User and password, for the proxy alone; None where it asks for none."""
+
+
 def proxy_for(
-    endpoint: str, settings: ApiSettings, environ: Mapping[str, str] | None = None
-) -> str | None:
+    endpoint: str, settings: ApiSettings, environ: Mapping[str, str] = os.environ
+) -> Proxy | None:
     """Return the proxy for an endpoint: the setting's, else the environment's; None: none.
 
     An http endpoint is on this machine, and never proxied: its token would travel in clear. The
     environment's proxy is not asked for a host of `NO_PROXY`.
+
+    Raises: UsageError if the environment's cannot be read; it names the variable, and never shows
+        its value.
     """
-    if urlsplit(endpoint).scheme != "https":
+    parts = urlsplit(endpoint)
+    if parts.scheme != "https":
         return None
     if settings.proxy is not None:
-        return settings.proxy
-    proxies = getproxies_environment() if environ is None else _proxies(environ)
-    host = urlsplit(endpoint).netloc
-    if proxy_bypass_environment(host, proxies):
+        return Proxy(settings.proxy)
+    _, hosts_without = _variable("no_proxy", environ)
+    if hosts_without and proxy_bypass_environment(parts.netloc, {"no": hosts_without}):
         return None
-    return proxies.get("https") or proxies.get("all")
+    name, value = _variable("https_proxy", environ)
+    if not value:
+        name, value = _variable("all_proxy", environ)
+    if not value:
+        return None
+    try:
+        url, login = proxy_parts(value)
+        return Proxy(url, {hdrs.PROXY_AUTHORIZATION: _basic(login)} if login else None)
+    except ValueError:
+        raise UsageError(
+            f"the proxy in {name} cannot be read",
+            hint="write http://host:port or http://user:password@host:port; in user and password, "
+            "/ is written %2F, # %23, ? %3F, @ %40, : %3A and % %25",
+        ) from None
 
 
-def _proxies(environ: Mapping[str, str]) -> dict[str, str]:
-    names = ((name.lower(), value) for name, value in environ.items())
-    return {name.removesuffix("_proxy"): v for name, v in names if name.endswith("_proxy") and v}
+def proxy_secrets(environ: Mapping[str, str] = os.environ) -> set[str]:
+    """Return the passwords in the environment's proxies, also in those that cannot be read.
+
+    Each as it is written, as it is meant, and as it is sent.
+    """
+    found: set[str] = set()
+    for name, value in environ.items():
+        address, at, _ = value.rpartition("@")
+        if not at or not name.lower().endswith("_proxy"):
+            continue
+        login = address.split("://", 1)[-1]
+        password = login.partition(":")[2]
+        sent = unquote_to_bytes(login.encode("utf-8", "surrogateescape"))
+        found |= {login, unquote(login), password, unquote(password), b64encode(sent).decode()}
+    return {text for text in found if len(text) >= SHORTEST_SECRET}
+
+
+def _variable(name: str, environ: Mapping[str, str]) -> tuple[str, str]:
+    """Return an environment variable as it is spelt, and its value; in lower case it wins."""
+    spelt = max((each for each in environ if each.lower() == name), default=name)
+    return spelt, environ.get(spelt, "")
+
+
+def _basic(login: str) -> str:
+    """Return the header for `user:password`, percent-encoded. Raises: ValueError.
+
+    Source: RFC 7617, which knows no user with a colon.
+    """
+    written = login.encode("utf-8", "surrogateescape")  # as the environment holds it
+    user, _, password = (unquote_to_bytes(part) for part in written.partition(b":"))
+    if b":" in user:
+        raise ValueError
+    return f"Basic {b64encode(user + b':' + password).decode()}"

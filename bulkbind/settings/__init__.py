@@ -26,6 +26,7 @@ from bulkbind.settings.values import (
     is_shared,
     normal_endpoint,
     parse_duration,
+    proxy_parts,
 )
 
 __all__ = [
@@ -49,5 +50,6 @@ __all__ = [
     "load_settings",
     "normal_endpoint",
     "parse_duration",
+    "proxy_parts",
     "read_config",
 ]

@@ -198,7 +198,8 @@ def _explain(
     is_hidden = (
         key.partition(".")[2] in SECRETS
         or isinstance(item["input"], SecretStr)
-        or (key in ("endpoint", "proxy") and "@" in str(item["input"]))
+        or key == "proxy"  # what is no proxy may hold a password anywhere
+        or (key == "endpoint" and "@" in str(item["input"]))
     )
     shown = "" if is_hidden else f": {item['input']!r}"
     return f"setting `{key}`{shown} (from {origin}): {message}"

@@ -15,6 +15,11 @@ if TYPE_CHECKING:
 
 ALL_PERCENT = 100
 _UNITS_S = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_PROXY = re.compile(
+    r"(?P<scheme>https?)://(?:(?P<login>[^/?#]*)@)?"
+    r"(?P<host>\[[0-9a-f:.]+\]|[^\s/?#@:\[\]]+)(?::(?P<port>[0-9]{1,5}))?/?",
+    re.IGNORECASE,
+)
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|)", re.ASCII)
 
 
@@ -65,13 +70,39 @@ def checked_path(value: str) -> str:
 
 
 def checked_proxy(value: str) -> str:
-    """Return `http://host:port` of a proxy. Raises: ValueError for anything else."""
-    parts = urlsplit(value.strip())
+    """Return `http://host[:port]` of a proxy. Raises: ValueError for anything else."""
     if "@" in value:
         raise ValueError("a password has no place there: set HTTPS_PROXY instead")
-    if parts.scheme.lower() != "http" or not parts.hostname or parts.path.strip("/"):
+    address, _ = proxy_parts(value)
+    if not address.startswith("http://"):
         raise ValueError("a proxy is http://host:port")
-    return value.strip()
+    return address
+
+
+def proxy_parts(value: str) -> tuple[str, str]:
+    """Return `scheme://host[:port]` of a proxy, and what stands before its `@`, as it is written.
+
+    Raises: ValueError if it is no proxy; the text holds no part of *value*.
+    """
+    match = _PROXY.fullmatch(value.strip())
+    host = _host(match["host"]) if match else None
+    if match is None or host is None or not 0 < int(match["port"] or 1) < 1 << 16:
+        raise ValueError("a proxy is http://host:port")
+    port = f":{int(match['port'])}" if match["port"] else ""
+    return f"{match['scheme'].lower()}://{host}{port}", match["login"] or ""
+
+
+def _host(text: str) -> str | None:
+    """Return a host as it is looked up, None where it cannot be one."""
+    try:
+        if text.startswith("["):
+            return f"[{ipaddress.IPv6Address(text[1:-1])}]"
+        name = text.encode("idna").decode()
+        if re.fullmatch(r"[0-9.]+", name):
+            return str(ipaddress.IPv4Address(name))
+    except ValueError:  # a UnicodeError is one
+        return None
+    return name if re.fullmatch(r"[a-zA-Z0-9._-]+", name) else None
 
 
 def normal_endpoint(value: str) -> str:

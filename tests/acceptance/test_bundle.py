@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import stat
 import tarfile
 
@@ -195,3 +196,25 @@ def test_a_mask_looks_into_everything():
         "user_id": "user#1",
         "inner": [{"device_name": "device#1", "why": "user#1 said no"}],
     }
+
+
+def test_the_password_of_a_proxy_is_taken_out_of_what_earlier_versions_wrote(run):
+    """As it is written and as it is meant, whether the proxy can be read or not."""
+    home, ledger, url = run
+    said = "hush%2F1 hush/1 me:hush/1 other:sesa#me"
+    with (home / "run.log").open("a", encoding="utf-8") as file:
+        file.write(json.dumps({"event": "x", "why": f"kept {said}"}) + "\n")
+    target = home / "proxied.tar.gz"
+    common = ("--endpoint", url, "--ledger", ledger, "--config", home / "bulkbind.yaml")
+
+    bulkbind(
+        "bundle", *common, "--to", target, "--with-ids", home=home, check=0,
+        HTTPS_PROXY="http://me:hush%2F1@proxy:1", ALL_PROXY="other:sesa#me@proxy:1",
+    )  # fmt: skip
+
+    with tarfile.open(target) as archive:
+        log = archive.extractfile(next(n for n in archive.getnames() if n.endswith("log.jsonl")))
+        assert log is not None
+        text = log.read().decode()
+    assert '"kept *** *** *** ***"' in text
+    assert not {"hush", "sesa"} & set(re.findall(r"\w+", text))
