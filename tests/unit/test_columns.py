@@ -197,13 +197,59 @@ def test_near_miss_is_offered(header, mapping, guess):
     assert caught.value.hint.startswith(f"did you mean --map {guess}? ")
 
 
-ALIKE = (
-    "Serial;Series;Serials;User;Users;Used;used;user;usr_id;Username;User Name;uuid;guid;UID;Id;"
-    "userip;user_ip;User IP;superid;used_in;Aerial;Israel;Material;Desired;Residue;user_is;unused;"
-    "Machine;Machine Mode;machine_node;machine_type;Machine Core;MachineName;machined_core;Mac;"
-    "Machete Code;Marine Code;machinery;code;Barcode;Zip Code;medicine_code;device_code;"
-    "Seriel;Serie;Cereal;Ownerx;Owned;Other;Over;Tower"
-).split(";")
+ALIKE = [
+    "Serial",
+    "Series",
+    "Serials",
+    "User",
+    "Users",
+    "Used",
+    "used",
+    "user",
+    "usr_id",
+    "Username",
+    "User Name",
+    "uuid",
+    "guid",
+    "UID",
+    "Id",
+    "userip",
+    "user_ip",
+    "User IP",
+    "superid",
+    "used_in",
+    "Aerial",
+    "Israel",
+    "Material",
+    "Desired",
+    "Residue",
+    "user_is",
+    "unused",
+    "Machine",
+    "Machine Mode",
+    "machine_node",
+    "machine_type",
+    "Machine Core",
+    "MachineName",
+    "machined_core",
+    "Mac",
+    "Machete Code",
+    "Marine Code",
+    "machinery",
+    "code",
+    "Barcode",
+    "Zip Code",
+    "medicine_code",
+    "device_code",
+    "Seriel",
+    "Serie",
+    "Cereal",
+    "Ownerx",
+    "Owned",
+    "Other",
+    "Over",
+    "Tower",
+]
 
 
 @pytest.mark.parametrize("name", ALIKE)
