@@ -83,6 +83,17 @@ def write_csv(path: Path, rows, header=("machine_code", "user_id", "device_name"
     return path
 
 
+class RawCell(str):
+    """The XML of a cell, which `write_xlsx` takes as it is."""
+
+    __slots__ = ()
+
+
+def error_cell(text: str, formula: str = "1/0") -> RawCell:
+    """Return a cell whose formula ended in an error, as programs save it."""
+    return RawCell(f'<c t="e"><f>{formula}</f><v>{text}</v></c>')
+
+
 def write_xlsx(path: Path, *sheets: tuple[str, list[list[object]]], extra: str = "") -> Path:
     """Write a workbook by hand, each sheet as (name, rows), and return its path.
 
@@ -90,6 +101,8 @@ def write_xlsx(path: Path, *sheets: tuple[str, list[list[object]]], extra: str =
     """
 
     def cell(value: object) -> str:
+        if isinstance(value, RawCell):
+            return value
         if isinstance(value, bool):
             return f'<c t="b"><v>{int(value)}</v></c>'
         if isinstance(value, int | float):

@@ -7,6 +7,7 @@ import json
 from typing import TYPE_CHECKING
 
 from bulkbind.errors import ManifestError, UsageError
+from bulkbind.manifest.damage import fault_of
 from bulkbind.manifest.formats import (
     FORMATS,
     SUFFIXES,
@@ -78,8 +79,13 @@ def _check_settings(settings: ManifestSettings) -> None:
             raise UsageError(
                 f"columns cannot map `{field}`", hint=f"fields are {', '.join(FIELDS)}"
             )
-    if settings.user_id is not None and (wrong := breaks("user_id", settings.user_id)):
+    if settings.user_id is not None and (wrong := _wrong("user_id", settings.user_id)):
         raise UsageError(f"user id {settings.user_id!r}: {wrong}")
     for field, value in settings.constants.items():
-        if wrong := breaks(field, value):
+        if wrong := _wrong(field, value):
             raise UsageError(f"--set {field}={value!r}: {wrong}")
+
+
+def _wrong(field: str, value: str) -> str | None:
+    fault = fault_of(value)
+    return fault.found if fault else breaks(field, value)

@@ -77,7 +77,9 @@ def _cleaned(values: Values, names: Names) -> tuple[Values, tuple[Change, ...]]:
 
 
 def _explained(problem: Problem, values: Values) -> Problem:
-    """Add the likely cause, and what cleaning would make."""
+    """Add the likely cause, and what cleaning would make, unless what mends it is known."""
+    if problem.hint:
+        return problem
     value = values[FIELDS.index(problem.field)]  # as it was read: the problem's is made to be shown
     hints = [cause_of_value(value)] if value else []
     if value and problem.field in CLEANED and (after := clean(problem.field, value)):

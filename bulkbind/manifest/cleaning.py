@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
+from bulkbind.manifest.damage import fault_of
 from bulkbind.manifest.rules import RULES
 
 _RULE = {rule.field: rule for rule in RULES}
@@ -42,7 +43,7 @@ def clean(field: str, value: str) -> str | None:
     rule = _RULE[field]
     if rule.pattern.fullmatch(value):
         return value
-    if _NO_TEXT.search(value):
+    if _NO_TEXT.search(value) or fault_of(value):
         return None
     text = _DASHES.sub("-", _DROPPED.sub("", value))
     text = unicodedata.normalize("NFKD", unicodedata.normalize("NFKC", text).translate(_LETTERS))

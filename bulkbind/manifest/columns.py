@@ -23,6 +23,12 @@ _SPELLINGS = {
     "deviceos": "device_os",
 }
 """Ours and the API's spelling, without case, blanks, hyphens and underscores."""
+_MUST = ("machine_code", "user_id")
+"""The fields that every device has. A wrong column for one binds wrong devices."""
+_SAME_WORDS = {"kode": "code", "cod": "code", "kod": "code", "identifier": "id"}
+_CUT_SHORT = 8
+"""Letters of a name that say it, though a program cut it short, as dBase does after ten."""
+_MOST_WORDS = 20
 _POSITION = re.compile(r"#(\d{1,5})", re.ASCII)
 
 
@@ -118,12 +124,12 @@ def _require(
     line: int,
     given: Collection[str],
 ) -> None:
-    must = ({"machine_code", "user_id"} - set(given)) | set(mapping)
+    must = ({*_MUST} - set(given)) | set(mapping)
     for field in FIELDS:
         if field in must and field not in found:
             wanted = mapping.get(field, field)
             shown = ", ".join(f"`{name.strip()}`" for name in header[:20]) or "none"
-            near = closest(wanted, header)
+            near = closest(field, wanted, header)
             # All of the header in one cell: what stands between the names is no delimiter here.
             is_joined = len(header) == 1 and len(plain(header[0])) > len(plain(wanted))
             guess = f"did you mean --map {field}='{near}'? " if near else ""
@@ -138,11 +144,39 @@ def _require(
             )
 
 
-def closest(wanted: str, names: Sequence[str]) -> str:
-    """Return the name that was probably meant, or an empty text."""
+def closest(field: str, wanted: str, names: Sequence[str]) -> str:
+    """Return the name that was probably meant by *wanted* for a field, or an empty text.
+
+    For machine_code and user_id it says the same in other words or more of them; what is merely
+    spelled alike may be anything (`Serial` is no `user_id`).
+    """
+    if field in _MUST:
+        meant = [name.strip() for name in names if _means(name, wanted)]
+        return min(meant, key=lambda name: len(_words(name)), default="")
     by_plain = {plain(name): name.strip() for name in reversed(names)}
     close = difflib.get_close_matches(plain(wanted), list(by_plain), n=1, cutoff=0.6)
     return by_plain[close[0]] if close else ""
+
+
+def _means(name: str, wanted: str) -> bool:
+    """Whether the words of *wanted* stand in *name*, one after the other, or its first letters."""
+    whole = "".join(_words(wanted))
+    words = _words(name)[:_MOST_WORDS]
+    joined = "".join(words)
+    if not whole or position_of(wanted) is not None:
+        return False
+    return (len(joined) >= _CUT_SHORT and whole.startswith(joined)) or any(
+        "".join(words[first:last]) == whole
+        for first in range(len(words))
+        for last in range(first + 1, len(words) + 1)
+    )
+
+
+def _words(name: str) -> list[str]:
+    """Return the words of a name, small, whatever divides them: `userID-no.2` has four."""
+    parted = re.sub(r"(?<=[a-z\d])(?=[A-Z])", " ", name)
+    found = re.findall(r"[^\W\d_]+|\d+", parted.casefold())
+    return [_SAME_WORDS.get(word, word) for word in found]
 
 
 def unknown(header: Sequence[str], used: Sequence[int | None]) -> list[str]:

@@ -14,7 +14,7 @@ from bulkbind.manifest import columns
 from bulkbind.manifest.bounds import HEADER_WITHIN, LONGEST_CELL, LONGEST_LINE
 from bulkbind.manifest.lines import blocks, lines_of, open_text
 from bulkbind.manifest.rules import printable
-from bulkbind.manifest.table import BATCH, HeaderRow, Table, find_header
+from bulkbind.manifest.table import BATCH, Table, TableRow, find_header
 from bulkbind.model import CheckedRow, Problem, Source
 
 if TYPE_CHECKING:
@@ -92,14 +92,14 @@ class CsvManifest:
             )
         self._table = Table(self.source, header.line, settings)
 
-    def _start(self, settings: ManifestSettings) -> tuple[list[str], HeaderRow]:
+    def _start(self, settings: ManifestSettings) -> tuple[list[str], TableRow]:
         """Return the lines before the header, and the header."""
         name = self.source.name
         with open_text(self._path, self.source) as file:
             lines = chain.from_iterable(map(lines_of, blocks(file, name)))
             skipped = list(islice(lines, settings.skip_rows or 0))
             if settings.header:
-                return skipped, HeaderRow(len(skipped), list(settings.header))
+                return skipped, TableRow(len(skipped), list(settings.header))
             seen: list[str] = []
             rows, error = _first_rows(_remembered(lines, seen), self._dialect, len(skipped))
         header = find_header(rows, settings)
@@ -245,10 +245,10 @@ def _remembered(lines: Iterable[str], seen: list[str]) -> Iterator[str]:
 
 def _first_rows(
     lines: Iterator[str], dialect: Dialect, skipped: int
-) -> tuple[list[HeaderRow], csv.Error | None]:
+) -> tuple[list[TableRow], csv.Error | None]:
     """Return the first rows, and why one of them could not be read."""
     cells = reader(lines, dialect)
-    rows: list[HeaderRow] = []
+    rows: list[TableRow] = []
     failed = None
     for _ in range(HEADER_WITHIN):
         line = skipped + cells.line_num + 1
@@ -259,7 +259,7 @@ def _first_rows(
             continue
         if row is None:
             break
-        rows.append(HeaderRow(line, row))
+        rows.append(TableRow(line, row))
     return rows, failed
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -26,7 +26,20 @@ _DATE = re.compile(
     r"|[A-Za-z]{3}-\d{2}",
     re.ASCII,
 )
-_ERRORS = frozenset(("#N/A", "#REF!", "#VALUE!", "#NAME?", "#DIV/0!", "#NULL!", "#NUM!"))
+FAULT_STARTS = ("#", "Err:", "Loading")
+"""How everything begins that `fault_of` knows."""
+_ERROR = re.compile(
+    r"#(?i:N/A(?: .*)?|(?:REF|VALUE|NUM|NULL)!|NAME\?|DIV/0!|GETTING_DATA)"
+    r"|Err:\d{3}|Loading\.\.\."
+)
+"""Errors of formulas as Excel, LibreOffice (`Err:502`) and Google (`Loading...`) write them."""
+_ERROR_ELSEWHERE = re.compile(
+    r"#(?:[¡¿]?[^\W\d]{2,}(?:/0)?[!?]|[^\W\d_]/[^\W\d_]!?|NV|YOK|HIÁNYZIK|NENÍ_K_DISPOZICI"
+    r"|REF|VALUE|NUM|NULL|NAME|DIV/0)"
+)
+"""Capitals with a mark behind, as in newer errors and in other languages (`#SPILL!`, `#BEZUG!`,
+`#¿NOMBRE?`), the words for `#N/A` there, and those whose mark was lost on the way."""
+_NARROW = re.compile(r"#{3,}")
 LOST = " (digits lost)"
 """Stands behind a number whose last digits a spreadsheet lost, so that no rule takes it."""
 _AS_TEXT = "set the column to text, enter the value again and export once more"
@@ -43,6 +56,33 @@ _LOOKS_LIKE = dict(
 """Cyrillic and Greek letters that nobody can tell from Latin ones."""
 
 
+class Fault(NamedTuple):
+    """Why a cell has no value, whatever stands in it."""
+
+    found: str
+    hint: str
+    """What would mend it."""
+
+
+def formula_error(text: str) -> Fault:
+    """Return the fault of a cell whose formula ended in an error; *text* as the cell shows it."""
+    shown = f" ({text})" if text else ""
+    return Fault(f"an error of a formula{shown}", "mend the formula, or enter the value itself")
+
+
+def fault_of(value: str) -> Fault | None:
+    """Return why a text is no value but what a spreadsheet shows in place of one, else None."""
+    if not value.startswith(FAULT_STARTS):
+        return None
+    if _NARROW.fullmatch(value):
+        return Fault(
+            "a column that is too narrow to show its value", "widen it and export the sheet again"
+        )
+    if _ERROR.fullmatch(value) or (value.isupper() and _ERROR_ELSEWHERE.fullmatch(value)):
+        return formula_error(value)
+    return None
+
+
 def cause_of_value(value: str) -> str:
     """Return what probably made this of a value, and what to do; empty if nothing is known."""
     if _SCIENTIFIC.fullmatch(value.removesuffix(LOST)):
@@ -51,8 +91,6 @@ def cause_of_value(value: str) -> str:
         return f"a program took a whole number for a fraction: {_AS_TEXT}"
     if _DATE.fullmatch(value):
         return f"it reads like a date, into which spreadsheets turn what looks like one: {_AS_TEXT}"
-    if value in _ERRORS:
-        return "it is the error of a spreadsheet's formula: mend the formula"
     wrong = next((character for character in value if not _is_plain(character)), None)
     return cause_of_character(wrong) if wrong else ""
 

@@ -6,6 +6,7 @@ import re
 import unicodedata
 from typing import TYPE_CHECKING, NamedTuple
 
+from bulkbind.manifest.damage import FAULT_STARTS, Fault, fault_of
 from bulkbind.model import Problem
 
 if TYPE_CHECKING:
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
 LONGEST_SHOWN = 200
 """Characters of a broken value that messages and reports show; `failed.csv` has it whole."""
+_VALUE = "a value, not the error of a spreadsheet"
 _NUL = "\0"
 _ALLOWED = b"a"
 Values = tuple[str | None, str | None, str | None, str | None]
@@ -86,6 +88,9 @@ def keeps(rule: Rule, values: Sequence[str]) -> bool:
         classes.translate(None, _ALLOWED) == b"\0" * (len(values) + 1)
         and _ALLOWED * (rule.longest + 1) not in classes
         and not (rule.has_blanks and ("\0 " in joined or " \0" in joined))
+        and not (
+            any(f"\0{start}" in joined for start in FAULT_STARTS) and any(map(fault_of, values))
+        )
     )
 
 
@@ -101,6 +106,7 @@ def check(values: Values, columns: tuple[str, ...]) -> tuple[Problem, ...]:
         user is not None
         and code is not None
         and _USER(user)
+        and not fault_of(user)
         and _CODE(code)
         and (name is None or _NAME(name))
         and (system is None or _OS(system))
@@ -121,10 +127,17 @@ def _problems(values: Values, columns: tuple[str, ...]) -> list[Problem]:
         if value is None:
             if rule.required:
                 problems.append(Problem(rule.field, column, "", rule.text, "it is missing"))
+        elif fault := fault_of(value):
+            problems.append(no_value(rule.field, column, value, fault))
         elif not rule.pattern.fullmatch(value):
             shown = printable(value)
             problems.append(Problem(rule.field, column, shown, rule.text, _found(value, rule)))
     return problems
+
+
+def no_value(field: str, column: str, cell: str, fault: Fault) -> Problem:
+    """Return the problem of a cell that has no value; *cell*: what stands in it."""
+    return Problem(field, column, printable(cell), f"{field}: {_VALUE}", fault.found, fault.hint)
 
 
 def _found(value: str, rule: Rule) -> str:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from itertools import chain
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from bulkbind.errors import ManifestError
 from bulkbind.manifest import columns
 from bulkbind.manifest.bounds import MOST_COLUMNS
 from bulkbind.manifest.checking import FEW, Checker, columns_of, four, good_values
-from bulkbind.manifest.rules import printable, trim
+from bulkbind.manifest.damage import Fault, fault_of
+from bulkbind.manifest.rules import no_value, printable, trim
 from bulkbind.model import COMES_BACK, OWN_COLUMNS, CheckedRow, Problem, Source
 from bulkbind.settings import FIELDS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
     from bulkbind.settings import ManifestSettings
 
@@ -21,16 +25,20 @@ BATCH = 128
 """Rows checked at a time; around a broken one they are checked in smaller parts."""
 _SHAPE = "row: as many cells as the header has columns"
 _COMMENT = "#"
+Faults = Mapping[int, Fault]
+"""The cells of a row that have no value, whatever stands in them, by their 0-based positions."""
+NO_FAULTS: Faults = MappingProxyType({})
 
 
-class HeaderRow(NamedTuple):
-    """Where a header was found."""
+class TableRow(NamedTuple):
+    """A row as it stands in its file, the header or another."""
 
     line: int
     cells: list[str]
+    faults: Faults = NO_FAULTS
 
 
-def find_header(rows: Sequence[HeaderRow], settings: ManifestSettings) -> HeaderRow | None:
+def find_header(rows: Sequence[TableRow], settings: ManifestSettings) -> TableRow | None:
     """Return the header among the first rows: the one that names most fields, machine_code too.
 
     Where none does, or where `skip_rows` says how much to leave out, it is the first row that is
@@ -48,13 +56,17 @@ def find_header(rows: Sequence[HeaderRow], settings: ManifestSettings) -> Header
 class Table:
     """Makes checked rows of cells, and counts what it passes over."""
 
-    def __init__(self, source: Source, line: int, settings: ManifestSettings) -> None:
+    def __init__(
+        self, source: Source, line: int, settings: ManifestSettings, faults: Faults = NO_FAULTS
+    ) -> None:
+        """*line* and *faults*: of the header."""
         if len(source.header) > MOST_COLUMNS:
             raise ManifestError(
                 f"{source.name}:{line}: {len(source.header):,} columns; at most {MOST_COLUMNS:,}"
             )
         self._source = source
         self._header = [cell.strip() for cell in source.header]
+        _refuse_errors(source.name, line, self._header, faults)
         mapping = _mapping(settings, source.name)
         self._mapping = mapping
         used = columns.positions(
@@ -65,7 +77,8 @@ class Table:
             given={field for field in ("user_id",) if settings.user_id} | set(settings.constants),
         )
         self._columns = columns_of(used, settings)
-        own = {self._header[column.at] for column in self._columns if column.at is not None}
+        self._used = {column.at for column in self._columns} - {None}
+        own = {self._header[at] for at in self._used if at is not None}
         self._words = (columns.words(mapping) | own) - {""}
         self._names = tuple(
             printable(self._header[at] or f"column {at + 1}") if at is not None else field
@@ -76,29 +89,42 @@ class Table:
         self._passed_over = dict.fromkeys(("blank lines", "repeated headers", "comment lines"), 0)
         self._unused = columns.unknown(source.header, [column.at for column in self._columns])
 
-    def rows(self, cells: list[list[str]], lines: Sequence[int]) -> Iterator[CheckedRow]:
+    def rows(
+        self,
+        cells: list[list[str]],
+        lines: Sequence[int],
+        faults: Mapping[int, Faults] = MappingProxyType({}),
+    ) -> Iterator[CheckedRow]:
         """Return the rows of some cells; blank rows, repeated headers and comments are passed over.
 
         Args:
             cells: Of some rows.
             lines: Where each of them begins.
+            faults: Of the rows that have any, by their lines.
         """
-        values = self._good_values(cells)
+        is_hurt = any(not self._used.isdisjoint(faults.get(line, ())) for line in lines if faults)
+        values = None if is_hurt else self._good_values(cells)
         if values is not None:
             self._checker.suspicions.add(values[1], lines)  # type: ignore[arg-type]  # it is required
             return map(CheckedRow, lines, cells, zip(*values, strict=True))
-        return self._halves(cells, lines) if len(cells) > FEW else self._one_by_one(cells, lines)
+        parts = self._halves if len(cells) > FEW else self._one_by_one
+        return parts(cells, lines, faults)
 
-    def _halves(self, cells: list[list[str]], lines: Sequence[int]) -> Iterator[CheckedRow]:
+    def _halves(
+        self, cells: list[list[str]], lines: Sequence[int], faults: Mapping[int, Faults]
+    ) -> Iterator[CheckedRow]:
         half = len(cells) // 2
-        yield from self.rows(cells[:half], lines[:half])
-        yield from self.rows(cells[half:], lines[half:])
+        yield from self.rows(cells[:half], lines[:half], faults)
+        yield from self.rows(cells[half:], lines[half:], faults)
 
-    def _one_by_one(self, cells: list[list[str]], lines: Sequence[int]) -> Iterator[CheckedRow]:
+    def _one_by_one(
+        self, cells: list[list[str]], lines: Sequence[int], faults: Mapping[int, Faults]
+    ) -> Iterator[CheckedRow]:
         for line, row in zip(lines, cells, strict=True):
-            kind = self._kind(row)
+            found = faults.get(line, NO_FAULTS)
+            kind = self._kind(row, found)
             if kind is None:
-                yield self._checked(line, row)
+                yield self._checked(line, row, found)
             else:
                 self._passed_over[kind] += 1
 
@@ -126,20 +152,27 @@ class Table:
         )
         return None if is_header else values
 
-    def _kind(self, cells: Sequence[str]) -> str | None:
-        """Return what a row is that is none."""
-        if not any(map(str.strip, cells)):
+    def _kind(self, cells: Sequence[str], faults: Faults) -> str | None:
+        """Return what a row is that is none.
+
+        Errors in columns that no field uses do not fill it: formulas are filled down below tables.
+        """
+        if not any(
+            at in self._used if at in faults else cell.strip() for at, cell in enumerate(cells)
+        ):
             return "blank lines"
         if cells[0].strip() == self._header[0] and list(map(str.strip, cells)) == self._header:
             return "comment lines" if self._has_comments else "repeated headers"
-        first = cells[0].lstrip()
+        first = cells[0].strip()
+        if fault_of(first):
+            return None
         if self._has_comments and first.startswith(_COMMENT):
             return "comment lines"
         if first.startswith(_COMMENT) and len(self._header) > 1 and not any(cells[1:]):
             return "comment lines"
         return None
 
-    def _checked(self, line: int, cells: list[str]) -> CheckedRow:
+    def _checked(self, line: int, cells: list[str], faults: Faults) -> CheckedRow:
         """A short row lacks its last cells; a longer one is shifted somewhere, unless by blanks."""
         self._refuse_other_header(line, cells)
         width = len(self._header)
@@ -151,10 +184,13 @@ class Table:
             more = (
                 Problem("row", "row", shown, _SHAPE, f"it has {len(cells)}, the header {width}"),
             )
-        values = [
-            (trim(padded[column.at]) if column.at is not None else None) or column.fill
-            for column in self._columns
-        ]
+        values: list[str | None] = []
+        for column, name in zip(self._columns, self._names, strict=True):
+            value = trim(padded[column.at]) if column.at is not None else None
+            fault = faults.get(column.at) if column.at is not None else None
+            if fault:
+                more += (no_value(column.rule.field, name, value or "", fault),)
+            values.append(value if fault else value or column.fill)
         return self._checker.row(line, cells, four(values), self._names, more)
 
     def _refuse_other_header(self, line: int, cells: Sequence[str]) -> None:
@@ -175,6 +211,18 @@ class Table:
             not self._source.has_header
             and len(cells) == width + len(OWN_COLUMNS)
             and cells[width] in COMES_BACK
+        )
+
+
+def _refuse_errors(name: str, line: int, header: Sequence[str], faults: Faults) -> None:
+    """Refuse a header of which a name is lost: it may be any field's."""
+    words = (fault_of(cell) for cell in header if cell.strip(_COMMENT))  # a ruler is no error
+    fault = next(chain(faults.values(), filter(None, words)), None)
+    if fault:
+        raise ManifestError(
+            f"{name}:{line}: the header has {fault.found}",
+            hint=f"{fault.hint}; or leave the header out with --skip-rows {line} and name the "
+            "columns with --columns",
         )
 
 

@@ -112,7 +112,7 @@ class Tree:
 
     def _guess(self) -> str:
         wanted = self._mapping.get("machine_code", "machine_code")
-        near = columns.closest(wanted, list(self._unknown))
+        near = columns.closest("machine_code", wanted, list(self._unknown))
         return f"did you mean --map machine_code='{near}'? " if near else ""
 
     def _require_code(self, nodes: Sequence[Node], defaults: dict[str, Any]) -> None:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import datetime as dt
 import re
+import tempfile
+import weakref
 import zipfile
 import zlib
+from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from bulkbind.errors import ManifestError
 from bulkbind.manifest.bounds import HEADER_WITHIN, LONGEST_CELL, SHEET_BYTES, SHEET_CELLS
-from bulkbind.manifest.damage import LOST, MOST_DIGITS
-from bulkbind.manifest.table import BATCH, HeaderRow, Table, find_header
+from bulkbind.manifest.damage import FAULT_STARTS, LOST, MOST_DIGITS, fault_of, formula_error
+from bulkbind.manifest.error_cells import BLOCK, IS_ERROR, MARK, copy_marked, is_media
+from bulkbind.manifest.table import BATCH, Table, TableRow, find_header
 from bulkbind.model import CheckedRow, Source
 
 if TYPE_CHECKING:
@@ -24,8 +28,8 @@ if TYPE_CHECKING:
 _REFERENCE = re.compile(rb'<(?:\w+:)?(?:c|row|dimension)\b[^>]{0,200}?\br(?:ef)?="([^"]{1,40})"')
 _CELL = re.compile(rb"([A-Z]{0,3})(\d{1,7})$")
 _ENTITY = re.compile(rb"<!(?:DOCTYPE|ENTITY)", re.IGNORECASE)
-_BLOCK = 1 << 20
 _LETTERS = 26
+_SUSPECT = (MARK, *FAULT_STARTS)
 
 
 class XlsxManifest:
@@ -47,14 +51,15 @@ class XlsxManifest:
         self._name = source.name
         self._sheet = settings.sheet
         self.notices: list[str] = []
-        _refuse_bombs(path, source.name)
+        self._with_errors = _examined(path, source.name)
+        self._copy: IO[bytes] | None = None
         first = [
-            HeaderRow(line, cells)
-            for line, cells in islice(self._cells(), (settings.skip_rows or 0) + HEADER_WITHIN)
-            if line > (settings.skip_rows or 0)
+            row
+            for row in islice(self._cells(), (settings.skip_rows or 0) + HEADER_WITHIN)
+            if row.line > (settings.skip_rows or 0)
         ]
         if settings.header:
-            header: HeaderRow | None = HeaderRow(settings.skip_rows or 0, list(settings.header))
+            header: TableRow | None = TableRow(settings.skip_rows or 0, list(settings.header))
         else:
             header = find_header(first, settings)
         if header is None:
@@ -71,23 +76,27 @@ class XlsxManifest:
             source.name, "xlsx", "utf-8", bom=True, header=tuple(header.cells[:width]),
             has_header=not settings.header,
         )  # fmt: skip
-        self._table = Table(self.source, header.line, settings)
+        self._table = Table(self.source, header.line, settings, header.faults)
 
     def rows(self) -> Iterator[CheckedRow]:
         """Yield every row with its number in the sheet. Raises: ManifestError."""
-        cells = ((line, row) for line, row in self._cells() if line > self._first_line)
-        while batch := list(islice(cells, BATCH)):
-            rows = [self._fitted(row) for _, row in batch]
-            yield from self._table.rows(rows, [line for line, _ in batch])
+        below = (row for row in self._cells() if row.line > self._first_line)
+        while batch := list(islice(below, BATCH)):
+            faults = {row.line: row.faults for row in batch if row.faults}
+            yield from self._table.rows(
+                [self._fitted(row) for row in batch], [row.line for row in batch], faults
+            )
         self.notices += self._table.notices()
 
-    def _fitted(self, cells: list[str]) -> list[str]:
-        """A sheet is a rectangle: cut what is empty beyond the header."""
-        extra = any(cells[self._width :])
-        return cells if extra else cells[: self._width]
+    def _fitted(self, row: TableRow) -> list[str]:
+        """A sheet is a rectangle: cut what has no value beyond the header."""
+        width, cells = self._width, row.cells
+        beyond = enumerate(cells[width:], width)
+        extra = any(cells[width:]) and any(cell and at not in row.faults for at, cell in beyond)
+        return cells if extra else cells[:width]
 
-    def _cells(self) -> Iterator[tuple[int, list[str]]]:
-        """Yield number and cells of every row."""
+    def _cells(self) -> Iterator[TableRow]:
+        """Yield every row."""
         try:
             import python_calamine as calamine  # noqa: PLC0415  # an extra
         except ImportError as error:
@@ -96,17 +105,30 @@ class XlsxManifest:
                 hint="pip install 'bulkbind[xlsx]', or save the sheet as CSV",
             ) from error
         try:
-            with self._path.open("rb") as file:
+            with self._opened() as file:
                 book = calamine.CalamineWorkbook.from_filelike(file)
                 sheet = book.get_sheet_by_name(self._chosen(book.sheet_names))
+                _, left = sheet.start or (0, 0)  # rows begin in the first row, not column
                 for line, row in enumerate(sheet.iter_rows(), start=1):
-                    yield line, [_text(cell) for cell in row]
+                    yield _row(line, [_text(cell) for cell in row], left)
         except (calamine.CalamineError, OSError, ValueError) as error:
             raise self._unreadable(error) from error
         except BaseException as error:
             if type(error).__name__ == "PanicException":  # how a fault in its Rust shows itself
                 raise self._unreadable(error) from error
             raise
+
+    def _opened(self) -> AbstractContextManager[IO[bytes]]:
+        """Return the workbook, or a copy of it with its error cells marked, which is made once."""
+        if not self._with_errors:
+            return self._path.open("rb")
+        if self._copy is None:
+            copy = tempfile.TemporaryFile(prefix="bulkbind-sheet-")  # noqa: SIM115  # closed with self
+            weakref.finalize(self, copy.close)
+            copy_marked(self._path, self._with_errors, copy)
+            self._copy = copy
+        self._copy.seek(0)
+        return nullcontext(self._copy)
 
     def _unreadable(self, error: BaseException) -> ManifestError:
         return ManifestError(
@@ -138,6 +160,21 @@ class XlsxManifest:
             self.notices.append(text)
 
 
+def _row(line: int, cells: list[str], left: int) -> TableRow:
+    """Return a row with its faults; *left*: how many columns of the sheet come before its first."""
+    if not any(cell.lstrip().startswith(_SUSPECT) for cell in cells):
+        return TableRow(line, cells)
+    faults = {}
+    for at, cell in enumerate(cells):
+        text = cell.removeprefix(MARK)
+        fault = fault_of(text.strip()) if text == cell else formula_error(text)
+        if fault:
+            cells[at] = text
+            place = f"{_letters(left + at)}{line}"
+            faults[at] = fault._replace(found=f"{fault.found} in {place}")
+    return TableRow(line, cells, faults)
+
+
 def _text(cell: Any) -> str:  # noqa: ANN401  # whatever calamine makes of a cell
     """Return a cell as a person sees it; a number that lost digits in a form that breaks rules."""
     if isinstance(cell, str):
@@ -157,11 +194,20 @@ def _number(cell: float) -> str:
     return str(int(cell)) if abs(cell) < 10**MOST_DIGITS else f"{cell:.14E}{LOST}"
 
 
-def _refuse_bombs(path: Path, name: str) -> None:
-    """Refuse what would fill the memory: parts, sheets and entities out of all proportion."""
+def _examined(path: Path, name: str) -> set[str]:
+    """Return the parts with error cells.
+
+    What would fill the memory is refused: parts, sheets and entities out of all proportion.
+    """
+    with_errors = set()
     try:
         with zipfile.ZipFile(path) as book:
             parts = book.infolist()
+            if "xl/workbook.bin" in map(str.lower, book.namelist()):
+                raise ManifestError(
+                    f"{name} is a binary workbook (.xlsb), whose errors of formulas cannot be read",
+                    hint="save it as .xlsx or CSV",
+                )
             total = sum(part.file_size for part in parts)
             if total > SHEET_BYTES:
                 raise ManifestError(
@@ -169,31 +215,40 @@ def _refuse_bombs(path: Path, name: str) -> None:
                     hint="save the sheet as CSV",
                 )
             for part in parts:
-                if part.filename.endswith((".xml", ".rels")):
-                    with book.open(part) as file:
-                        _scan(file, name, is_sheet="/worksheets/" in part.filename)
+                if is_media(part.filename):
+                    continue
+                with book.open(part) as file:
+                    if _scan(file, name, part.filename.lower()):
+                        with_errors.add(part.filename)
     except (zipfile.BadZipFile, zlib.error, OSError, EOFError, NotImplementedError,
             RuntimeError, ValueError) as error:  # fmt: skip
         raise ManifestError(
             f"{name}: the workbook is damaged or encrypted: {error}",
             hint="save it again as .xlsx without a password, or as CSV",
         ) from error
+    return with_errors
 
 
-def _scan(file: Any, name: str, *, is_sheet: bool) -> None:  # noqa: ANN401  # a part of a ZIP
-    """Look through a part for entities and for the corner of the sheet."""
+def _scan(file: IO[bytes], name: str, part: str) -> bool:
+    """Look through a part for entities and for the corner of the sheet.
+
+    Return whether it has error cells.
+    """
+    is_sheet, is_xml = "/worksheets/" in part, part.endswith((".xml", ".rels"))
     rest = b""
+    has_errors = False
     width = height = read = 0
-    while block := file.read(_BLOCK):
+    while block := file.read(BLOCK):
         read += len(block)
         if read > SHEET_BYTES:
             raise ManifestError(f"{name}: a part of the workbook is larger than it says")
         data = rest + block
-        if _ENTITY.search(data):
+        if is_xml and _ENTITY.search(data):
             raise ManifestError(
                 f"{name}: the workbook defines XML entities, as no spreadsheet program does",
                 hint="save it again as .xlsx, or as CSV",
             )
+        has_errors = has_errors or IS_ERROR.search(data) is not None
         if is_sheet:
             for reference in _REFERENCE.findall(data):
                 corner = _CELL.search(reference)
@@ -207,6 +262,7 @@ def _scan(file: Any, name: str, *, is_sheet: bool) -> None:  # noqa: ANN401  # a
                     hint="delete what stands far below or right of the table, or save it as CSV",
                 )
         rest = data[-256:]
+    return has_errors
 
 
 def _column(letters: bytes) -> int:
@@ -214,3 +270,12 @@ def _column(letters: bytes) -> int:
     for letter in letters:
         number = number * _LETTERS + letter - ord("A") + 1
     return number
+
+
+def _letters(column: int) -> str:
+    """Return how a sheet calls its column, 0-based: `A`, `B`, … `AA`."""
+    letters = ""
+    while column >= 0:
+        letters = chr(ord("A") + column % _LETTERS) + letters
+        column = column // _LETTERS - 1
+    return letters

@@ -13,7 +13,15 @@ import pytest
 import yaml
 
 from bulkbind.app.schema import config_schema, manifest_schema
-from tests.kit import bulkbind, read_results, sandbox, sandbox_bindings, statuses, write_xlsx
+from tests.kit import (
+    bulkbind,
+    error_cell,
+    read_results,
+    sandbox,
+    sandbox_bindings,
+    statuses,
+    write_xlsx,
+)
 
 ROOT = Path(__file__).parents[2]
 SHARED = ROOT.parent / "shared" / "data"
@@ -194,6 +202,60 @@ def test_cleaned_names_are_sent_and_listed(tmp_path, run, url):
     assert summary["cleaned"] == 2
     assert problem in second["detail"]
     assert problem in (tmp_path / "out" / "failed.csv").read_text(encoding="utf-8")
+
+
+def with_errors(path: Path) -> Path:
+    """Write a sheet in which formulas failed, or its export as CSV."""
+    rows: list[list[object]] = [
+        ["machine_code", "user_id", "device_name", "note"],
+        ["EC1", "u", "Van", "#N/A"],
+        ["EC2", "#N/A", "Van", "x"],
+        ["#REF!", "u", "Van", "x"],
+        ["EC4", "u", "#DIV/0!", "x"],
+        ["EC5", "#SPILL!", None, "x"],
+        ["EC6", None, "Van", "x"],
+    ]
+    if path.suffix == ".xlsx":
+        as_cells = [[error_cell(str(c)) if str(c)[:1] == "#" else c for c in row] for row in rows]
+        return write_xlsx(path, ("Devices", as_cells))
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(rows)
+    return path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["fleet.xlsx", "fleet.csv"])
+def test_error_of_a_formula_is_never_bound(tmp_path, name):
+    """Neither it nor the user for rows that name none is sent; the row comes back as it was."""
+    manifest = with_errors(tmp_path / name)
+    common = ("--user-id", "fallback", "--clean", "names")
+    told = bulkbind("validate", manifest, *common, home=tmp_path, check=1).stdout
+    bulkbind(
+        "run", manifest, "--rehearse", "--on-invalid", "skip", "--yes", "--out", "out", *common,
+        home=tmp_path, check=1,
+    )  # fmt: skip
+    results = read_results(tmp_path / "out")
+    given_back = "failed.csv" if name == "fleet.csv" else "failed/fleet.csv"
+    with (tmp_path / "out" / given_back).open(newline="", encoding="utf-8-sig") as file:
+        failed = [list(row.values())[:4] for row in csv.DictReader(file)]
+
+    for line, column, place, error in (
+        (3, "user_id", "B3", "#N/A"),
+        (4, "machine_code", "A4", "#REF!"),
+        (5, "device_name", "C5", "#DIV/0!"),
+        (6, "user_id", "B6", "#SPILL!"),
+    ):
+        where = f" in {place}" if name == "fleet.xlsx" else ""
+        found = f"an error of a formula ({error}){where} ("
+        assert f"{name}:{line}: {column} {error!r}: {found}" in told
+    assert [(row["status"], row["user_id"]) for row in results] == [
+        ("bound", "u"), ("invalid", "#N/A"), ("invalid", "u"), ("invalid", "u"),
+        ("invalid", "#SPILL!"), ("bound", "fallback"),
+    ]  # fmt: skip
+    assert failed == [
+        ["EC2", "#N/A", "Van", "x"], ["#REF!", "u", "Van", "x"], ["EC4", "u", "#DIV/0!", "x"],
+        ["EC5", "#SPILL!", "", "x"],
+    ]  # fmt: skip
 
 
 GOOD_AND_BAD = [{"machine_code": "{0}1", "user_id": "u"}, {"machine_code": "{0}-2", "user_id": "u"}]

@@ -182,7 +182,10 @@ def test_missing_column_is_refused(header, mapping, has_user, field, wanted):
         pytest.param([" Machine Kode ", "user_id"], {}, "machine_code='Machine Kode'", id="blanks"),
         pytest.param(["machine_code", "userid_no"], {}, "user_id='userid_no'", id="user"),
         pytest.param(
-            ["Devise", "user_id"], {"machine_code": "Device"}, "machine_code='Devise'", id="mapped"
+            ["machine_code", "user_id", "Devise"],
+            {"device_name": "Device"},
+            "device_name='Devise'",
+            id="mapped",
         ),
     ],
 )
@@ -192,6 +195,122 @@ def test_near_miss_is_offered(header, mapping, guess):
         find(header, mapping)
 
     assert caught.value.hint.startswith(f"did you mean --map {guess}? ")
+
+
+ALIKE = [
+    "Serial",
+    "Series",
+    "Serials",
+    "User",
+    "Users",
+    "Used",
+    "used",
+    "user",
+    "usr_id",
+    "Username",
+    "User Name",
+    "uuid",
+    "guid",
+    "UID",
+    "Id",
+    "userip",
+    "user_ip",
+    "User IP",
+    "superid",
+    "used_in",
+    "Aerial",
+    "Israel",
+    "Material",
+    "Desired",
+    "Residue",
+    "user_is",
+    "unused",
+    "Machine",
+    "Machine Mode",
+    "machine_node",
+    "machine_type",
+    "Machine Core",
+    "MachineName",
+    "machined_core",
+    "Mac",
+    "Machete Code",
+    "Marine Code",
+    "machinery",
+    "code",
+    "Barcode",
+    "Zip Code",
+    "medicine_code",
+    "device_code",
+    "Seriel",
+    "Serie",
+    "Cereal",
+    "Ownerx",
+    "Owned",
+    "Other",
+    "Over",
+    "Tower",
+]
+
+
+@pytest.mark.parametrize("name", ALIKE)
+@pytest.mark.parametrize(
+    ("field", "mapped"),
+    [
+        ("user_id", None),
+        ("user_id", "Owner"),
+        ("machine_code", None),
+        ("machine_code", "Serial No"),
+    ],
+)
+def test_what_is_merely_spelled_alike_is_never_offered(field, mapped, name):
+    """A user or a machine code taken from a column of another meaning binds wrong devices."""
+    other = "machine_code" if field == "user_id" else "user_id"
+    with pytest.raises(ManifestError) as caught:
+        find([other, name], {field: mapped} if mapped else {})
+
+    assert "did you mean" not in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("field", "mapped", "name"),
+    [
+        ("user_id", None, "user_id (required)"),
+        ("user_id", None, "User ID*"),
+        ("user_id", None, "Owner's user-id"),
+        ("user_id", None, "AssignedUserId"),
+        ("user_id", None, "User Identifier"),
+        ("user_id", "Owner", "Owner (e-mail)"),
+        ("machine_code", None, "machine_code*"),
+        ("machine_code", None, "Machine Code No. 2"),
+        ("machine_code", None, "machine.code"),
+        ("machine_code", None, "MACHINE_CO"),
+        ("machine_code", "Serial", "Serial Number"),
+        ("machine_code", "Serial Number", "Device serial-number"),
+    ],
+)
+def test_the_same_words_are_offered(field, mapped, name):
+    """A column that has the whole name among its words, or the name cut short, is asked about."""
+    other = "machine_code" if field == "user_id" else "user_id"
+    with pytest.raises(ManifestError) as caught:
+        find([other, "Serials", name], {field: mapped} if mapped else {})
+
+    assert caught.value.hint.startswith(f"did you mean --map {field}='{name}'? ")
+
+
+def test_the_name_with_the_fewest_words_is_offered():
+    """Of several columns with the name in them, the plainest."""
+    with pytest.raises(ManifestError) as caught:
+        find(["machine_code", "last user id seen", "user id*"])
+
+    assert "user_id='user id*'" in caught.value.hint
+
+
+def test_no_column_stands_for_a_position_that_is_not_there():
+    """A position has no words that a name could share."""
+    with pytest.raises(ManifestError) as caught:
+        find(["user_id", "Line 9"], {"machine_code": "#9"})
+
+    assert "did you mean" not in caught.value.hint
 
 
 def test_nothing_near_means_no_guess():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bulkbind.manifest.damage import cause_of_value
+from bulkbind.manifest.damage import cause_of_value, fault_of
 from tests.kit import opener
 
 
@@ -17,7 +17,6 @@ from tests.kit import opener
         ("2026-11-24", "reads like a date"),
         ("24.11.2026", "reads like a date"),
         ("1-Mar", "reads like a date"),
-        ("#N/A", "error of a spreadsheet's formula"),
         ("SN\u00a01", "a blank from a web page"),
         ("SN\u200b1", "invisible, copied from a web page"),
         ("\ufeffSN1", "invisible"),
@@ -41,6 +40,43 @@ def test_cause_of_a_broken_value(value, words):
 
     assert words in cause
     assert bool(words) == bool(cause)
+
+
+ERRORS = [
+    *("#N/A", "#n/a", "#REF!", "#VALUE!", "#NAME?", "#DIV/0!", "#NULL!", "#NUM!", "#GETTING_DATA"),
+    *("#SPILL!", "#CALC!", "#FIELD!", "#ERROR!", "#ref!", "#REF", "#DIV/0", "Err:502"),
+    *("Loading...", "#N/A Requesting Data...", "#NV", "#BEZUG!", "#WERT!", "#ÜBERLAUF!", "#N/D!"),
+    *("#I/T", "#¡REF!", "#¿NOMBRE?", "#¡DIV/0!", "#\u041d/\u0414", "#ССЫЛКА!", "#ДЕЛ/0!"),
+    *("#DĚLENÍ_NULOU!", "#SAYI/0!", "#YOK"),
+]
+
+
+@pytest.mark.parametrize("value", ERRORS)
+def test_error_of_a_formula_is_no_value(value):
+    """Whatever a spreadsheet of whatever language writes in place of a value is known as such."""
+    fault = fault_of(value)
+
+    assert fault is not None
+    assert fault.found == f"an error of a formula ({value})"
+    assert "mend the formula" in fault.hint
+
+
+def test_column_too_narrow_is_no_value():
+    """Spreadsheets export the `#` that they show for what does not fit."""
+    fault = fault_of("########")
+
+    assert fault is not None
+    assert "too narrow" in fault.found
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["", "u", "#", "##", "#1234", "#team", "#alice!", "#A", "#A1", "#user/1", "#TEAM", "#42!",
+     "Error", "Err:5", "Loading", "# note", "N/A", "REF!"],
+)  # fmt: skip
+def test_what_only_resembles_an_error_is_a_value(value):
+    """A user may begin with a `#`."""
+    assert fault_of(value) is None
 
 
 @pytest.fixture
