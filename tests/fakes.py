@@ -32,6 +32,8 @@ LATE = "late"
 """A plan for a bind: no answer comes, and the server binds `late_s` later."""
 ERRED = "erred"
 """A plan for a bind: the server binds, and answers 500."""
+SILENT = "silent"
+"""A plan for a bind: the server binds, and no answer has come after `time_out_s`."""
 
 
 class FakeServer:
@@ -63,6 +65,7 @@ class FakeServer:
         self.second_bind_is_refused = False
         """Whether that error is one whose code nobody set as "already bound"."""
         self.late_s = 3.0
+        self.time_out_s = 30.0
         self._late: list[tuple[float, Device]] = []
         self._ids = count(1)
 
@@ -96,7 +99,7 @@ class FakeServer:
             plan = self.planned.popleft() if self.planned else None
             verdict = self._handle(device, plan)
             # Whoever is cancelled from here on leaves a binding behind.
-            await self.clock.sleep(self.latency_s / 2)
+            await self.clock.sleep(self.time_out_s if plan == SILENT else self.latency_s / 2)
         finally:
             self.in_flight -= 1
         self.pacer.report(permit, verdict)
@@ -120,7 +123,8 @@ class FakeServer:
                 return Refused() if self.second_bind_is_refused else AlreadyBound()
         if plan == ERRED:
             return Transient()
-        return NoAnswer() if plan == LOST else Accepted(known.device_id, known.create_time)
+        is_lost = plan in (LOST, SILENT)
+        return NoAnswer() if is_lost else Accepted(known.device_id, known.create_time)
 
     async def list_devices(self, user_id: str) -> Listing:
         permit = await self.pacer.permit(user_id)

@@ -1,7 +1,7 @@
 """The pacer's calculators against model limiters on a virtual clock: an hour takes seconds.
 
 What is simulated: requests that leave as the calculators allow, a network with latency and jitter,
-a timer that fires up to a millisecond late, a limiter. What is not: other work on the event loop.
+timers that fire late, a limiter.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from bulkbind.sandbox.limits import Limiter
 
 LATE_S = 0.001
-"""Timers fire up to this late."""
+"""Timers of an idle event loop fire up to this late."""
 LATENCY_S = 0.002
 JITTER_S = 0.0001
 SPIKE, SPIKE_S = 0.01, 0.005
@@ -113,6 +113,8 @@ class Simulation:
     service_s: float = 0.0
     """How long the server works on a request that was admitted."""
     concurrency: int = 32
+    late_s: float = LATE_S
+    """Timers fire up to this late."""
     told: Mapping[str, float] = field(default_factory=dict)
     """What a 429 tells: `limit` and `window_s`, `retry_after_s`."""
     limits: Sequence[tuple[float, float]] = ()
@@ -164,14 +166,14 @@ class _Run:
         return self._what.latency_s / 2 + self._random.expovariate(1 / JITTER_S) + spike_s
 
     def _send(self) -> None:
-        pace = self._pace
+        pace, late_s = self._pace, self._what.late_s
         while self._waiting and self._out < self._flight.useful(pace.per_s):
             if pace.is_closed and self._tries:
                 return
             due_at = max(pace.next_at, self._flight.next_at)
             if self._now < due_at:
-                if not due_at <= self._wakes_at <= due_at + LATE_S:
-                    self._wakes_at = due_at + self._random.uniform(0, LATE_S)
+                if not due_at <= self._wakes_at <= due_at + late_s:
+                    self._wakes_at = due_at + self._random.uniform(0, late_s)
                     self._at(self._wakes_at, "wakes")
                 return
             self._tries = pace.is_closed
@@ -184,7 +186,7 @@ class _Run:
             ran.fastest_per_s = max(ran.fastest_per_s, pace.per_s)
             self._at(self._now + self._network_s(), "arrives", pace.epoch, self._out, self._now)
             if self._tries:
-                self._at(pace.sure_at() + self._random.uniform(0, LATE_S), "sure", pace.epoch)
+                self._at(pace.sure_at() + self._random.uniform(0, late_s), "sure", pace.epoch)
 
     def _arrives(self, epoch: int, in_flight: int, sent_at: float) -> None:
         is_through = self._what.limiter.admit(self._now)

@@ -6,6 +6,10 @@ answer, up to a time-out, and all of them are refused when a limit is met. So it
 each takes, Little's law) or answers are quick all the same; where it brings none, it goes back. A
 paced run has as many as its pace needs (rate times latency), and a margin. A limit that the gateway
 sets on requests in flight is kept to as `places` believes it to be.
+
+A few requests that break off among others that are answered say nothing of the width. Nor does one
+that stays silent while the others are answered: it is lost, most likely, and takes no place any
+more, but where the gateway is believed to count it.
 """
 
 from __future__ import annotations
@@ -27,19 +31,30 @@ HELD_S = 60.0
 """Where they did not, it is tried again after this long."""
 FORGET_S = 20.0
 """The quickest answer is that of the last 20 to 40 s."""
+LAST, OVERLOADED = 50, 10
+"""So many of the last 50 unanswered are a sign of overload, or …"""
+IN_A_ROW = 3
+"""… so many one after the other."""
+SILENT_S, SILENT = 1.0, 4.0
+"""A request is silent after four times as long as answers usually take, and at least 1 s."""
+LATELY_S = 1.0
+"""It takes no place while most requests since a second before it left were answered in time."""
+FREED = 4
+"""At most a quarter of the width is silent without a place."""
 
 
 class Flight:
     """What is known of the server's width; moments are monotonic seconds."""
 
     __slots__ = (
-        "_before_per_s", "_grow_at", "_has_places", "_most", "_older", "_proven", "_quickest",
-        "_renew_at", "_took_s", "_wide", "is_spacing", "places",
+        "_balance", "_before_per_s", "_earlier", "_grow_at", "_has_places", "_is_narrowed",
+        "_older", "_proven", "_quickest", "_renew_at", "_took_s", "_turns_at", "_unanswered",
+        "_wide", "is_spacing", "most", "places",
     )  # fmt: skip
 
     def __init__(self, now: float, most: int) -> None:
-        """*most*: never more than this, the operator's `--concurrency`."""
-        self._most = most
+        """*most*: never more than this are in flight, the operator's `--concurrency`."""
+        self.most = most
         self._wide = min(START, most)
         self.places: Places | None = None
         """The limit on requests in flight that the gateway has shown, if it has."""
@@ -56,6 +71,13 @@ class Flight:
         self._before_per_s = 0.0
         """Answers per second before the last doubling."""
         self._renew_at = now + FORGET_S
+        self._is_narrowed = False
+        """Whether more than are wide were too many when they were tried last."""
+        self._unanswered = 0
+        """The last requests, a bit each, the latest the lowest: whether it stayed unanswered."""
+        self._balance = self._earlier = 0
+        """Requests answered in time less silent ones: lately, and as long before."""
+        self._turns_at = now
 
     @property
     def wide(self) -> int:
@@ -73,6 +95,39 @@ class Flight:
             return self.wide
         return int(min(self.wide, USEFUL * per_s * min(self._quickest, self._older) + MARGIN))
 
+    @property
+    def silent_s(self) -> float:
+        """After so many seconds a request is silent; infinite before the first answer."""
+        return max(SILENT_S, SILENT * self._took_s) if self._took_s else math.inf
+
+    def has_place(self, now: float, per_s: float, in_flight: int, silent: int) -> bool:
+        """Return whether one more may leave at this pace where *silent* of *in_flight* are."""
+        if in_flight >= self.most:
+            return False
+        return in_flight - self._freed(now, silent) < self.useful(per_s)
+
+    def _freed(self, now: float, silent: int) -> int:
+        """Return how many silent requests take no place."""
+        if not silent or self.places or not self.is_served(now):
+            return 0
+        return min(silent, (self._wide if self._is_narrowed else self.most) // FREED)
+
+    def is_served(self, now: float) -> bool:
+        """Return whether most requests were answered in time of late."""
+        self._count(now, 0)
+        return self._balance + self._earlier > 0
+
+    def _count(self, now: float, answered: int) -> None:
+        if now >= self._turns_at:
+            long_s = LATELY_S + max(SILENT_S, SILENT * self._took_s)
+            self._earlier = self._balance if now < self._turns_at + long_s else 0
+            self._balance, self._turns_at = 0, now + long_s
+        self._balance += answered
+
+    def fell_silent(self, now: float) -> None:
+        """A request in flight has become a silent one."""
+        self._count(now, -1)
+
     def sent(self, now: float) -> None:
         """A request leaves."""
         if self.places:
@@ -80,6 +135,9 @@ class Flight:
 
     def accepted(self, now: float, in_flight: int, took_s: float) -> None:
         """A request got through; it was one of *in_flight* when it left, and took so long."""
+        if took_s < self.silent_s:
+            self._count(now, 1)
+        self._note(0)
         self._quickest = min(self._quickest, took_s)
         if now >= self._renew_at:
             self._older, self._quickest = self._quickest, took_s
@@ -98,9 +156,10 @@ class Flight:
         per_s = self._wide / self._took_s
         is_worth_it = self._took_s <= QUICK_S or per_s >= GAIN * self._before_per_s
         self._grow_at = now + max(DOUBLING_S, 2 * self._took_s)
+        self._is_narrowed = not is_worth_it
         if is_worth_it:
-            self._before_per_s = per_s if self._wide < self._most else 0.0
-            self._wide = min(self._most, 2 * self._wide)
+            self._before_per_s = per_s if self._wide < self.most else 0.0
+            self._wide = min(self.most, 2 * self._wide)
         else:
             self._before_per_s = 0.0
             self._grow_at = now + HELD_S
@@ -111,7 +170,7 @@ class Flight:
         if self.places is None:
             is_new = self._has_places and in_flight > max(self._proven, 1)
             if is_new:
-                self.places = Places(now, self._proven, self._most)
+                self.places = Places(now, self._proven, self.most)
             return is_new
         is_explained = self.places.throttled(now, in_flight)
         self._mind_refuted()
@@ -119,15 +178,27 @@ class Flight:
 
     def _mind_refuted(self) -> None:
         if self.places and self.places.is_refuted:
-            self._wide = min(max(START, self.places.wide), self._most)
+            self._wide = min(max(START, self.places.wide), self.most)
             self._before_per_s = 0.0
             self.is_spacing = self.places.is_spacing
             self.places, self._has_places = None, False
 
-    def unanswered(self, now: float) -> None:
-        """A request was waited for in vain: fewer at once, and more again after a while."""
+    def unanswered(self, now: float, *, was_silent: bool = False) -> None:
+        """A request was waited for in vain: several make fewer go at once, for a while.
+
+        *was_silent*: it left long ago, and those that left since were answered in time.
+        """
+        self._note(1)
+        in_a_row = (1 << IN_A_ROW) - 1
+        is_row = self._unanswered & in_a_row == in_a_row and not was_silent
+        if not is_row and self._unanswered.bit_count() < OVERLOADED:
+            return
         if self.places:
             self.places.unanswered()
         self._wide = max(1, self._wide // 2)
+        self._is_narrowed = True
         self._before_per_s = 0.0
         self._grow_at = now + DOUBLING_S
+
+    def _note(self, unanswered: int) -> None:
+        self._unanswered = (self._unanswered << 1 | unanswered) & ((1 << LAST) - 1)

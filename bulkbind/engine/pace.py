@@ -25,7 +25,7 @@ import math
 from typing import TYPE_CHECKING
 
 from bulkbind.engine.search import EARLY, Cycle, Leg, Opening, Search
-from bulkbind.engine.turn import COARSE_S, LONGEST_TRY_S, Turn
+from bulkbind.engine.turn import COARSE_S, LATE_S, LONGEST_TRY_S, Turn
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -116,14 +116,14 @@ class Pace(Turn):
     def sent(self, now: float) -> None:
         """A request leaves at *now*."""
         # A sender that was not ready in time says nothing of the pace.
-        self._is_binding = now - self.next_at < COARSE_S + 2 / self.per_s
+        self._is_binding = now - self.next_at < max(COARSE_S, self.late_s()) + 2 / self.per_s
         super().sent(now)
 
     def late_s(self) -> float:
         """Return how late a request may leave so that the next one makes up for it."""
-        if self.search.is_spaced and not self.is_told:
-            return max(0.0, COARSE_S - 1.0 / self.per_s)
-        return COARSE_S
+        if not self.search.is_spaced:
+            return LATE_S
+        return COARSE_S if self.is_told else max(0.0, COARSE_S - 1.0 / self.per_s)
 
     def accepted(self, now: float, epoch: int) -> None:
         """An answer came that was no 429."""

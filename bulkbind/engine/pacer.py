@@ -73,6 +73,9 @@ class Pacer:
         self._try: int | None = None
         """The permit of the one request that tries while the gate is closed."""
         self._out: dict[int, Out] = {}
+        """What is in flight by its permit, the earliest first, but for …"""
+        self._silent: dict[int, Out] = {}
+        """… what has been for much longer than answers take."""
         self._permits = 0
         self._windows: dict[str, float] = {}
         """Header -> the longest time to a reset that it told."""
@@ -106,7 +109,7 @@ class Pacer:
         if not self._turn.locked() and not state.is_closed and not self._stop.is_set:
             now = self._clock.monotonic()
             is_due = now >= state.next_at and now >= self.flight.next_at
-            if is_due and len(self._out) < self.flight.useful(state.per_s):
+            if is_due and self._has_place(now):
                 return self._take(now)
         self._waiting += 1
         try:
@@ -137,13 +140,13 @@ class Pacer:
         state = self.state
         while True:
             now = self._clock.monotonic()
-            is_full = len(self._out) >= self.flight.useful(state.per_s)
             if state.is_closed and self._try is not None:
-                await self._answer_by(state.sure_at())
+                sure_at = state.sure_at()
+                await self._answered_by(sure_at)
+                self._mind_sure(sure_at)
                 self._count_closed(now)
-            elif is_full:
-                self._answered.clear()
-                await self._answered.wait()
+            elif not self._has_place(now):
+                await self._answered_by(self._silent_at())
                 self._count_closed(now)
             elif now < state.next_at:
                 was_closed = state.is_closed
@@ -160,20 +163,43 @@ class Pacer:
                     self._try = permit
                 return permit
 
-    async def _answer_by(self, sure_at: float) -> None:
-        """Wait for an answer, or until the request that tries has surely got through."""
+    def _has_place(self, now: float) -> bool:
+        """Return whether one more may be in flight."""
+        self._mind_silent(now)
+        silent = len(self._silent)
+        return self.flight.has_place(now, self.state.per_s, len(self._out) + silent, silent)
+
+    def _mind_silent(self, now: float) -> None:
+        while self._out and self._next_silent_at() <= now:
+            permit = next(iter(self._out))
+            self._silent[permit] = self._out.pop(permit)
+            self.flight.fell_silent(now)
+
+    def _next_silent_at(self) -> float:
+        return next(iter(self._out.values())).sent_at + self.flight.silent_s
+
+    def _silent_at(self) -> float:
+        """Return when another place may be had though no answer comes; infinite: never."""
+        is_at_most = len(self._out) + len(self._silent) >= self.flight.most
+        return math.inf if is_at_most or not self._out else self._next_silent_at()
+
+    async def _answered_by(self, moment: float) -> None:
+        """Wait for an answer, but no longer than until *moment*."""
         self._answered.clear()
-        left_s = sure_at - self._clock.monotonic()
-        if left_s < math.inf:
-            heard = asyncio.ensure_future(self._answered.wait())
-            timer = asyncio.ensure_future(self._clock.sleep(max(0.0, left_s)))
-            try:
-                await asyncio.wait((heard, timer), return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                heard.cancel()
-                timer.cancel()
-        else:
+        if moment == math.inf:
             await self._answered.wait()
+            return
+        heard = asyncio.ensure_future(self._answered.wait())
+        left_s = max(0.0, moment - self._clock.monotonic())
+        timer = asyncio.ensure_future(self._clock.sleep(left_s))
+        try:
+            await asyncio.wait((heard, timer), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            heard.cancel()
+            timer.cancel()
+
+    def _mind_sure(self, sure_at: float) -> None:
+        """Open the gate if the request that tries has surely got through."""
         now = self._clock.monotonic()
         if self.state.is_closed and self._try is not None and now >= sure_at:
             self._try = None
@@ -187,13 +213,16 @@ class Pacer:
         self.state.sent(now)
         self.flight.sent(now)
         self._permits += 1
-        self._out[self._permits] = Out(self.state.epoch, len(self._out) + 1, now)
+        in_flight = len(self._out) + len(self._silent) + 1
+        self._out[self._permits] = Out(self.state.epoch, in_flight, now)
         return self._permits
 
     def report(self, permit: int, verdict: Verdict, told: tuple[Told, ...] = ()) -> None:
         """Learn from the verdict on a permitted request, and from what its answer told."""
         state, now = self.state, self._clock.monotonic()
-        out = self._out.pop(permit)
+        self._mind_silent(now)
+        was_silent = permit in self._silent
+        out = self._silent.pop(permit) if was_silent else self._out.pop(permit)
         if told:
             self._learn(told)
         epoch = state.epoch
@@ -203,16 +232,25 @@ class Pacer:
                 self.state.refusal_took(now - out.sent_at)
                 self._refused(now, permit, out, verdict)
             case NoAnswer() | Unreachable():
-                is_away = isinstance(verdict, Unreachable)
-                state.unanswered(now, out.epoch, is_away=is_away)
-                if not is_away:
-                    self.flight.unanswered(now)
+                # What left long before others that were answered does not say that it is away.
+                is_past = was_silent and permit != self._try and self.flight.is_served(now)
+                self._unanswered(
+                    now, out, is_away=isinstance(verdict, Unreachable), is_past=is_past
+                )
             case _:
                 self._got_through(now, permit, out)
                 self.flight.accepted(now, out.in_flight, now - out.sent_at)
         if epoch != state.epoch or self.learner.per_s != self._logged_per_s:
             self._tell(type(verdict).__name__, is_away=epoch != state.epoch and state.is_away)
         self._back(permit)
+
+    def _unanswered(self, now: float, out: Out, *, is_away: bool, is_past: bool) -> None:
+        if is_past:
+            self.state.not_through(out.epoch)
+        else:
+            self.state.unanswered(now, out.epoch, is_away=is_away)
+        if not is_away:
+            self.flight.unanswered(now, was_silent=is_past)
 
     def _got_through(self, now: float, permit: int, out: Out) -> None:  # noqa: ARG002  # see there
         self.state.accepted(now, out.epoch)
@@ -274,6 +312,7 @@ class Pacer:
     def forget(self, permit: int) -> None:
         """A permitted request was broken off: if it was the one that tries, another may go."""
         self._out.pop(permit, None)
+        self._silent.pop(permit, None)
         self._back(permit)
 
     def _back(self, permit: int) -> None:

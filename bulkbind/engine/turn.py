@@ -10,9 +10,11 @@ from abc import ABC, abstractmethod
 
 from bulkbind.engine.search import Opening
 
+LATE_S = 0.02
+"""Timers come late, and so does whoever waits for a busy event loop: up to this much is made up for
+by requests that follow at once, or a pace would be missed by as much as each timer is late."""
 COARSE_S = 0.002
-"""Timers are about 1 ms coarse: what they make late is made up for within this time. Where the
-gateway wants requests spaced, only at intervals shorter than that."""
+"""The same where requests have to be spaced: timers are at least about 1 ms coarse."""
 FIRST_TRY_S = 0.01
 """The first try after the very first 429; later ones come after a slot of the pace, or after …"""
 TRY_S = 0.25

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import time
 from contextlib import suppress
+from datetime import datetime
 
 import pytest
 
@@ -22,6 +23,7 @@ from tests.kit import (
     fleet,
     ledger_of,
     process,
+    read_results,
     sandbox,
     statuses,
     write_csv,
@@ -263,3 +265,31 @@ def test_a_full_disk_ends_with_four_and_is_gone_on_with(tmp_path):
     assert statuses(tmp_path / "report").keys() <= {"bound", "skipped"}
     assert stats["bindings"] == 1200
     assert stats.get("posted_again", 0) == 0
+
+
+@pytest.mark.slow
+def test_a_rough_night_is_sent_at_its_pace(tmp_path):
+    """300 rows at 60/s take five seconds, and the silent ones their time-out more.
+
+    Some connections break off, some answers are 500, six stay away for the 8 s of a time-out. The
+    same without the pacer's patience takes three time-outs and more.
+    """
+    manifest = write_csv(tmp_path / "fleet.csv", fleet(300))
+    config = tmp_path / "settings.yaml"
+    config.write_text("timeout: 8s\nreadback_settle: 100ms\nbackoff_base: 100ms\n")
+    faults = ("reset-after=0.05", "500=0.05", "silence-after=0.03,count=6")
+    words = [word for fault in faults for word in ("--fault", fault)]
+    with sandbox("--seed", "3", *words, home=tmp_path) as url:
+        command = ("run", manifest, "--endpoint", url, "--config", config, "--yes")
+        bulkbind(*command, "--rate", "60", "--out", tmp_path / "report", home=tmp_path, check=0)
+        stats = ask(f"{url}/sandbox/stats")
+    summary = json.loads((tmp_path / "report" / "summary.json").read_text(encoding="utf-8"))
+    settled = [
+        datetime.fromisoformat(row["settled_at"]) for row in read_results(tmp_path / "report")
+    ]
+    late = [at for at in settled if (at - min(settled)).total_seconds() > 5 + 4]
+
+    assert summary["counts"] == {"bound": 300}
+    assert stats["silence-after"] == 6
+    assert len(late) <= 6
+    assert summary["sending_s"] < 5 + 8 + 3

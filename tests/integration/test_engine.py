@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from contextlib import asynccontextmanager
+from datetime import datetime
 
 import pytest
 
@@ -25,7 +26,7 @@ from bulkbind.model import (
     Unreachable,
 )
 from bulkbind.settings import ReadbackSettings, SendSettings
-from tests.fakes import LOST, FakeServer
+from tests.fakes import LOST, SILENT, FakeServer
 from tests.kit import FakeClock
 
 ENDPOINT = "https://example.test"
@@ -565,3 +566,26 @@ async def test_known_bindings_are_skipped_and_rebind_sends_them(bench):
     assert quiet == 5
     assert bench.counts(2) == {"skipped": 5}
     assert bench.counts(3) == {"already_bound": 5}
+
+
+@pytest.mark.slow
+async def test_silent_requests_hold_no_other_rows_up(bench):
+    """600 rows at 60/s take ten seconds, and what is broken off or answered 500 a few more.
+
+    A silent row stays claimed until its time-out; the run ends once that has settled.
+    """
+    bench.send = SendSettings(concurrency=32, backoff_base=0.5, backoff_cap=5.0)
+    bench.pacer = bench.server.pacer = Pacer(bench.clock, bench.stop, 60.0, concurrency=32)
+    plans = [{1: LOST, 11: Transient()}.get(number % 20) for number in range(600)]
+    plans[200:204] = [SILENT] * 4
+    plans[100:600:150] = [SILENT] * 4
+    bench.server.planned.extend(plans)
+    state = await bench.ran(devices(600))
+    settled = [datetime.fromisoformat(row.settled_at) for row in bench.rows()]
+    late = [moment for moment in settled if (moment - min(settled)).total_seconds() > 10 + 2 * 5.0]
+
+    assert state is RunState.DONE
+    assert bench.counts() == {"bound": 600}
+    assert len(late) <= plans.count(SILENT)
+    assert bench.clock.monotonic() < 10 + bench.server.time_out_s + 2 * 5.0
+    assert bench.server.most_in_flight <= 32

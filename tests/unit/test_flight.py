@@ -191,12 +191,116 @@ def test_a_limit_in_flight_that_explains_nothing_is_dropped():
 
 
 def test_silence_makes_fewer_go_at_once():
-    """A request that was waited for in vain halves the flight."""
+    """Requests in a row that were waited for in vain halve the flight."""
     state = Flight(0.0, 64)
     now = grown_to(state, 64)
-    state.unanswered(now)
+    for _ in range(flight.IN_A_ROW):
+        state.unanswered(now)
 
     assert state.wide == 32
+
+
+@pytest.mark.parametrize(
+    ("every", "is_narrowed"), [(6, False), (4, True)], ids=["a sixth", "a quarter"]
+)
+def test_silence_among_answers_is_a_sign_only_where_there_is_much(every, is_narrowed):
+    """Less than a fifth unanswered say nothing of the server; more do, though none are in a row."""
+    state = Flight(0.0, 64)
+    now = grown_to(state, 64)
+    for number in range(100):
+        if number % every:
+            state.accepted(now, 1, 0.05)
+        else:
+            state.unanswered(now)
+
+    assert (state.wide < 64) is is_narrowed
+
+
+def test_silence_among_answers_leaves_a_limit_in_flight():
+    """16 at once stay 16 at once where one of them breaks off, and become 8 where several do."""
+    state = Flight(0.0, 64)
+    now = limited_to(state, 16)
+    state.unanswered(now)
+    after_one = state.wide
+    for _ in range(flight.IN_A_ROW - 1):
+        state.unanswered(now)
+
+    assert (after_one, state.wide) == (16, 8)
+
+
+def served(most=32, took_s=0.05):
+    """Return a flight of which a few at once were answered for two seconds, and the moment."""
+    state, now = Flight(0.0, most), 0.0
+    while now < 2.0:
+        now += took_s
+        state.accepted(now, 1, took_s)
+    return state, now
+
+
+def test_a_silent_request_takes_no_place():
+    """Four may be in flight, and four are: with a silent one among them, one more may leave."""
+    state, now = served()
+    full = state.has_place(now, 60.0, flight.START, 0)
+    state.fell_silent(now)
+
+    assert not full
+    assert state.has_place(now, 60.0, flight.START, 1)
+
+
+def test_at_most_a_quarter_of_the_width_is_silent_without_a_place():
+    """Of 32, eight; and however many are silent, never more in flight than the operator allows."""
+    state, now = served()
+
+    assert state.has_place(now, 60.0, 8 + flight.START - 1, 11)
+    assert not state.has_place(now, 60.0, 8 + flight.START, 12)
+    assert not served(6)[0].has_place(now, 60.0, 6, 6)
+
+
+def test_a_server_found_narrow_is_left_no_more_silent_ones_than_a_quarter_of_that():
+    """Eight at once were too many for it: of four that may be in flight, one takes no place."""
+    state = Flight(0.0, 64)
+    now = grown_to(state, 8)
+    for _ in range(flight.IN_A_ROW):
+        state.unanswered(now)
+
+    assert state.wide == 4
+    assert state.has_place(now, math.inf, 4, 2)
+    assert not state.has_place(now, math.inf, 5, 2)
+
+
+def test_where_most_are_silent_each_keeps_its_place():
+    """A server that answers few of them in time gets no more than may be in flight."""
+    state, now = served()
+    for _ in range(200):
+        state.fell_silent(now)
+    for _ in range(100):
+        state.accepted(now, 1, 0.05)
+
+    assert not state.has_place(now, 60.0, flight.START, 1)
+
+
+def test_where_nothing_was_answered_of_late_each_keeps_its_place():
+    """What was so ten seconds ago does not count."""
+    state, now = served()
+
+    assert state.has_place(now, 60.0, flight.START, 1)
+    assert not state.has_place(now + 10.0, 60.0, flight.START, 1)
+
+
+def test_a_limit_in_flight_counts_silent_requests():
+    """A gateway that counts what is in flight counts those, too."""
+    state = Flight(0.0, 64)
+    now = limited_to(state, 16)
+
+    assert state.has_place(now, math.inf, 15, 4)
+    assert not state.has_place(now, math.inf, 16, 4)
+
+
+@pytest.mark.parametrize(("took_s", "silent_s"), [(0.01, 1.0), (0.5, 2.0)])
+def test_a_request_is_silent_after_several_times_the_usual(took_s, silent_s):
+    """And never in less than a second."""
+    assert served(took_s=took_s)[0].silent_s == pytest.approx(silent_s)
+    assert Flight(0.0, 32).silent_s == math.inf
 
 
 def test_a_proven_limit_in_flight_may_be_one_lower():

@@ -42,16 +42,50 @@ def test_a_cap_spaces_requests():
     assert moments == pytest.approx([0.0, 0.1, 0.2, 0.3, 0.4])
 
 
-def test_a_late_sender_catches_up_two_milliseconds_at_most():
-    """After a long pause no burst follows: at 1000/s, two slots are made up for."""
+def left_at_once(state, now):
+    """Send whatever may leave at a moment and return how many did."""
+    at_once = 0
+    while state.next_at <= now:
+        state.sent(now)
+        at_once += 1
+    return at_once
+
+
+def test_a_late_sender_catches_up_twenty_milliseconds_at_most():
+    """After a long pause no long burst follows: at 1000/s, twenty slots are made up for."""
     state = Pace(0.0, 1000.0)
     state.sent(0.0)
-    at_once = 0
-    while state.next_at <= 60.0:
-        state.sent(60.0)
-        at_once += 1
 
-    assert at_once == 3
+    assert left_at_once(state, 60.0) == 21
+
+
+@pytest.mark.parametrize(
+    ("is_told", "slots"), [(False, 1), (True, 2)], ids=["untold", "told the limit"]
+)
+def test_where_requests_are_spaced_a_late_sender_catches_up_less(is_told, slots):
+    """Two milliseconds at most at 1000/s, and what a slot takes only where the limit is told."""
+    state = Pace(0.0, 1000.0, 2000.0, is_spaced=True)
+    if is_told:
+        state.told([(1000 / pace.TOLD_SHARE, 1.0)])
+    state.sent(0.0)
+
+    assert left_at_once(state, 60.0) == 1 + slots
+
+
+def test_late_timers_do_not_slow_the_rise():
+    """Where each wake-up is 15 ms late, the requests it sends at once raise the pace as any."""
+
+    def risen(late_s):
+        state, sent, now = Pace(0.0, None, 1000.0), 0, 0.0
+        while sent < 500:
+            now = state.next_at + late_s
+            while state.next_at <= now and sent < 500:
+                state.sent(now)
+                state.accepted(now, state.epoch)
+                sent += 1
+        return state.per_s
+
+    assert risen(0.015) == pytest.approx(risen(0.0))
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from bulkbind.engine import Limit, Pacer, StopReason, StopSignal, flight, places
+from bulkbind.engine import Limit, Pacer, StopReason, StopSignal, UserPacer, flight, places
 from bulkbind.engine.stop import DrainedError
 from bulkbind.model import Accepted, NoAnswer, Throttled, Told, Unreachable
 from tests.kit import FakeClock
@@ -241,3 +241,91 @@ async def test_a_gateway_that_refuses_everything_is_known_to(clock):
         pacer.report(await pacer.permit(), Throttled())
 
     assert pacer.refused_for_s() == pytest.approx(clock.monotonic())
+
+
+TIME_OUT_S = 30.0
+
+
+class Load:
+    """Requests against a server of a hundredth of a second, some of which stay silent."""
+
+    def __init__(self, pacer, clock, is_silent, user=None):
+        self.most = 0
+        """In flight at once, silent ones included."""
+        self.answered_at = 0.0
+        """When the last one was answered."""
+        self._pacer, self._clock, self._is_silent = pacer, clock, is_silent
+        self._user = user
+        self._out = 0
+
+    async def run(self, count, workers):
+        """Send so many, each worker one at a time; return this."""
+        numbers = iter(range(count))
+
+        async def work():
+            for number in numbers:
+                await self._one(number)
+
+        await asyncio.gather(*(work() for _ in range(workers)))
+        return self
+
+    async def _one(self, number):
+        permit = await self._pacer.permit(self._user)
+        self._out += 1
+        self.most = max(self.most, self._out)
+        is_silent = self._is_silent(number)
+        await self._clock.sleep(TIME_OUT_S if is_silent else 0.01)
+        self._out -= 1
+        if not is_silent:
+            self.answered_at = self._clock.monotonic()
+        self._pacer.report(permit, NoAnswer() if is_silent else Accepted("1", ""))
+
+
+SILENT = {
+    "one in 60": lambda number: number % 60 == 59,
+    "four in a row": lambda number: 60 <= number < 64,
+    "eight in a row": lambda number: 60 <= number < 68,
+}
+
+
+@pytest.mark.parametrize("is_silent", SILENT.values(), ids=list(SILENT))
+@pytest.mark.parametrize("kind", [Pacer, UserPacer])
+async def test_silent_requests_hold_nobody_up(clock, kind, is_silent):
+    """480 at 60/s take 8 s and what the first silence takes to be one; the silent ones, 30 more."""
+    pacer = kind(clock, StopSignal(), 60.0, concurrency=32)
+    load = await Load(pacer, clock, is_silent, "ann").run(480, 32)
+
+    assert load.answered_at < 8.0 + 3.0
+    assert clock.monotonic() < 8.0 + 3.0 + TIME_OUT_S
+    assert load.most <= flight.START + 32 // flight.FREED + 1
+
+
+@pytest.mark.parametrize("concurrency", [1, 4, 6, 32])
+async def test_silent_requests_count_for_the_concurrency(clock, concurrency):
+    """Where a tenth stay silent, never more are in flight than the operator allows."""
+    pacer = Pacer(clock, StopSignal(), 60.0, concurrency=concurrency)
+    load = await Load(pacer, clock, lambda number: number % 10 == 9).run(200, 64)
+
+    assert load.most <= concurrency
+
+
+async def test_a_server_that_falls_silent_gets_few_more(clock):
+    """When all answers stay away, no more leave than a quarter of what the operator allows."""
+    pacer = Pacer(clock, StopSignal(), 60.0, concurrency=32)
+    load = Load(pacer, clock, lambda number: number >= 120)
+    running = asyncio.ensure_future(load.run(300, 32))
+    await clock.sleep(20.0)
+
+    assert load.answered_at == pytest.approx(2.0, abs=0.1)
+    assert load.most <= flight.START + 32 // flight.FREED
+    running.cancel()
+
+
+async def test_time_outs_of_what_left_long_ago_do_not_close_the_gate(clock):
+    """Eight that fell silent together time out together: those since were answered."""
+    pacer = Pacer(clock, StopSignal(), 60.0, concurrency=32)
+    await Load(pacer, clock, SILENT["eight in a row"]).run(60 * 40, 32)
+
+    assert pacer.state.epoch == 0
+    assert pacer.cooled_s == 0.0
+    assert clock.monotonic() < 40 + 3.0
