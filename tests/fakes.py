@@ -34,6 +34,16 @@ ERRED = "erred"
 """A plan for a bind: the server binds, and answers 500."""
 SILENT = "silent"
 """A plan for a bind: the server binds, and no answer has come after `time_out_s`."""
+OTHERS = "others"
+"""A plan for an unbind: the server unbinds, and the answer names another device."""
+NAMELESS = "nameless"
+"""A plan for an unbind: the server unbinds, and the answer names no device."""
+_UNBOUND_BUT: dict[str, Verdict] = {
+    LOST: NoAnswer(),
+    ERRED: Transient(),
+    OTHERS: NoAnswer(names_another=True),
+    NAMELESS: Accepted("", ""),
+}
 
 
 class FakeServer:
@@ -42,6 +52,8 @@ class FakeServer:
     Attributes:
         planned: Verdicts (or `LOST`) for the next binds, then plain success.
         list_planned: Verdicts for the next lists, then the truth.
+        list_lacks: Machine codes that the next lists lack, as a copy that lags behind would.
+        missing: What an unbind of no binding is answered.
         unbind_planned: As `planned`, for unbinds.
         posted_again: Binds of devices that were bound already.
     """
@@ -52,6 +64,8 @@ class FakeServer:
         self.stop = stop
         self.planned: deque[Verdict | str] = deque()
         self.list_planned: deque[Verdict] = deque()
+        self.list_lacks: deque[set[str]] = deque()
+        self.missing: Verdict = Refused(is_missing=True)
         self.unbind_planned: deque[Verdict | str] = deque()
         self.unbinds: Counter[str] = Counter()
         self.bindings: dict[str, dict[str, Record]] = defaultdict(dict)
@@ -138,17 +152,17 @@ class FakeServer:
             return Listing(self._attempt(verdict, sent_at), None)
         self.pacer.report(permit, Accepted("", ""))
         attempt = self._attempt(Accepted("", ""), sent_at)
-        return Listing(attempt, dict(self.bindings[user_id]))
+        lacks = self.list_lacks.popleft() if self.list_lacks else set()
+        shown = {code: it for code, it in self.bindings[user_id].items() if code not in lacks}
+        return Listing(attempt, shown)
 
-    async def unbind(self, user_id: str, device_id: str) -> Attempt:
+    async def unbind(self, user_id: str, device_id: str, machine_code: str) -> Attempt:  # noqa: ARG002  # the protocol's
         permit = await self.pacer.permit()
         sent_at = self._now()
         self.unbinds[device_id] += 1
         await self.clock.sleep(self.latency_s)
         plan = self.unbind_planned.popleft() if self.unbind_planned else None
-        verdict: Verdict = (
-            Transient() if plan == ERRED else NoAnswer() if plan == LOST else Refused()
-        )
+        verdict = _UNBOUND_BUT[plan] if isinstance(plan, str) else self.missing
         if plan is not None and not isinstance(plan, str):
             verdict = plan
         else:

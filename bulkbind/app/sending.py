@@ -203,13 +203,16 @@ class _Sender:
         await self._send_staged(first)
         if first is not None:
             return
-        send, stop = self._session.settings.send, self._session.stop
+        settings, stop = self._session.settings, self._session.stop
+        send = settings.send
         unbindings = self._ledger.unbindings
         mover = Unbinder(
             client,
             unbindings,
             stop,
             retries_of(self._session, pacer),
+            self._session.clock,
+            settle_s=settings.doubt.readback_settle,
             max_attempts=send.max_attempts,
             max_wait_s=send.max_wait,
             on_settled=lambda _items: None,

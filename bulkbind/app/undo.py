@@ -59,9 +59,10 @@ async def undo(
 ) -> UndoResult:
     """Unbind what a run has bound: the rows `bound` in its report, never `already_bound` ones.
 
-    A device is unbound only if its user's list shows it under the device id that the run got. The
-    run is not gone on with any more: what it had not sent is `withdrawn`. Called again after it
-    was cut off, it goes on; called again later, it tries again what could not be unbound.
+    Only the device id that the run got is unbound: where the user's list shows it, or where two
+    lists, `readback_settle` apart, cannot be trusted to lack it. The run is not gone on with any
+    more: what it had not sent is `withdrawn`. Called again after it was cut off, it goes on; called
+    again later, it tries again what could not be unbound, and what was not there.
 
     Args:
         settings: See `bulkbind.settings`.
@@ -95,11 +96,11 @@ async def _confirmed(
     session: Session, ledger: Ledger, run: int, run_id: str, devices: int | None
 ) -> bool:
     """Return whether so many devices are to be unbound; durable once it is so."""
-    state, to_unbind, in_doubt, moved = await ledger.unbindings.to_undo(run)
+    state, to_unbind, in_doubt, moved, gone = await ledger.unbindings.to_undo(run)
     if state in GOES_ON:
         session.listener.notice(f"going on with the undo of run {run_id}, which was not finished")
         return True
-    found = UndoPlan(run_id, to_unbind, in_doubt, moved)
+    found = UndoPlan(run_id, to_unbind, in_doubt, moved, gone)
     if found.devices and devices is None and not session.listener.confirm_undo(found):
         return False
     if found.devices and devices not in (None, found.devices):
@@ -177,6 +178,8 @@ class _Undoing:
             self._ledger.unbindings,
             self._session.stop,
             self._retries,
+            clock,
+            settle_s=settings.doubt.readback_settle,
             max_attempts=settings.send.max_attempts,
             max_wait_s=settings.send.max_wait,
             on_settled=progress.unbound,

@@ -39,9 +39,11 @@ def command(run_id: str, *, yes_unbind: int | None, **given: Any) -> None:  # cl
     """Unbind what a run bound, and only that.
 
     RUN is its id or the beginning of it. Rows that were `already_bound` or `skipped` are left
-    alone, and so is a device that somebody has bound anew since: the user's list is read first. On
-    a terminal the number of devices has to be typed. What was cut off, even by kill -9, the same
-    command goes on with. What the run had not sent yet is withdrawn.
+    alone, and so is a device that somebody has bound anew since: the user's list is read first,
+    and once more where it lacks something. On a terminal the number of devices has to be typed.
+    What was cut off, even by kill -9, the same command goes on with. Given again later, it tries
+    again what could not be unbound, and what was already gone. What the run had not sent yet is
+    withdrawn.
 
     \b
     undo.csv   one line per device: unbound, already_gone, changed, failed or pending

@@ -1,18 +1,26 @@
 """The unbinder: takes bindings back, those and no others, whatever comes between.
 
-The user's list is read first: only a binding whose device id is still the same is unbound. An
-unbind may be sent again without harm, since it names that id; so what got no answer is sent again,
-and where the server then knows the binding no more, the list says what that means.
+The user's list is read first. What it shows under the same device id is unbound. What it lacks is
+looked for once more, a settling time later: a list may come from a copy that lags behind. Gone is
+what two lists lack alone, of all that is known of its user; where they lack more, or show nothing
+to trust them by, an unbind is sent for all that: it names the device id, so it has no harm.
+
+An answer proves an unbind if it names the device. A success that names nothing, and "no such
+binding", need the next list to agree; of anything else the lists alone tell. What got no answer is
+sent again.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Protocol, assert_never
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, TypeVar, assert_never
 
 from bulkbind.engine.decide import UNREACHABLE_AT_START, Again
 from bulkbind.engine.lists import ListApi, Lists
+from bulkbind.engine.readback import READS
 from bulkbind.engine.reasons import credentials_lost, endpoint_away, quota_used_up, too_long
+from bulkbind.engine.retry import jitter
 from bulkbind.engine.stop import DrainedError, StopReason
 from bulkbind.logs import logger
 from bulkbind.model import (
@@ -35,20 +43,24 @@ from bulkbind.model import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Sequence, Set as AbstractSet
 
+    from bulkbind.clock import Clock
     from bulkbind.engine.retry import Retries
     from bulkbind.engine.stop import StopSignal
 
 CHUNK = 64
 """Bindings of a user that are in hand at once: few are in question after a crash."""
 USERS_AT_ONCE = 16
+_STILL_THERE = "the server did not unbind it"
+_UNPROVEN = "the user's list lacks it, but nothing shows that this list is up to date"
+T = TypeVar("T")
 
 
 class UnbindApi(ListApi, Protocol):
     """The part of the destination that bindings are taken back from."""
 
-    async def unbind(self, user_id: str, device_id: str) -> Attempt:
+    async def unbind(self, user_id: str, device_id: str, machine_code: str) -> Attempt:
         """Send one unbind. Raises: DrainedError if it was not sent because the run stops."""
         ...
 
@@ -64,17 +76,43 @@ class Unbindings(Protocol):
         """Return what is to be taken back from a user by rows up to *last*."""
         ...
 
+    async def known(self, user_id: str) -> set[str]:
+        """Return the machine codes known as bound to a user."""
+        ...
+
     async def claim(self, items: Sequence[Unbinding]) -> None:
         """Say that requests may leave from now on."""
         ...
 
     async def release(self, items: Sequence[Unbinding]) -> None:
-        """Say that no request has left."""
+        """Say that no request has left that may have been carried out."""
         ...
 
     async def settle(self, items: Sequence[Unbinding]) -> None:
         """Write down how unbindings ended."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """What one list showed of what is known of its user."""
+
+    known: AbstractSet[str]
+    """Machine codes: those that the ledger knows as bound, and those to be taken back."""
+    records: dict[str, Record]
+    """By machine code; of known ones only."""
+    at: float
+    """Monotonic moment at which it was asked for."""
+
+    def shows(self, item: Unbinding) -> bool:
+        """Return whether it shows a binding, not just its device under another id."""
+        record = self.records.get(item.machine_code)
+        return record is not None and record.device_id == item.device_id
+
+    def is_whole_besides(self, codes: AbstractSet[str]) -> bool:
+        """Return whether it shows all that is known besides some devices, and that is something."""
+        others = self.known - codes
+        return bool(others) and others <= self.records.keys()
 
 
 class Unbinder:
@@ -86,16 +124,20 @@ class Unbinder:
         unbindings: Unbindings,
         stop: StopSignal,
         retries: Retries,
+        clock: Clock,
         *,
+        settle_s: float,
         max_attempts: int,
         max_wait_s: float,
         on_settled: Callable[[Sequence[Unbinding]], None],
     ) -> None:
-        """*on_settled* hears of unbindings once they are durable."""
+        """*settle_s*: between two lists; *on_settled* hears of unbindings once they are durable."""
         self._api = api
         self._unbindings = unbindings
         self._stop = stop
         self._retries = retries
+        self._clock = clock
+        self._settle_s = settle_s
         self._max_attempts = max_attempts
         self._max_wait_s = max_wait_s
         self._on_settled = on_settled
@@ -110,40 +152,92 @@ class Unbinder:
 
     async def run(self, run: int, kind: UnbindKind, last: int) -> None:
         """Take back all that rows up to *last* want taken back, or until the run stops."""
-        users = iter(await self._unbindings.users(run, kind, last))
+        lacking: list[tuple[str, _Look]] = []
+
+        async def first_look(user_id: str) -> None:
+            items = await self._unbindings.open_of(run, kind, user_id, last)
+            look = await self._look(user_id, items)
+            if isinstance(look, str):
+                await self._settle([_ended(item, UnbindStatus.FAILED, look) for item in items])
+            elif all(look.shows(item) for item in items):
+                await self._take_back(user_id, items)
+            else:
+                lacking.append((user_id, look))
+
+        async def second_look(user: tuple[str, _Look]) -> None:
+            user_id, first = user
+            items = await self._unbindings.open_of(run, kind, user_id, last)
+            await self._take_back(user_id, await self._not_gone(user_id, items, first))
+
+        try:
+            users = iter(await self._unbindings.users(run, kind, last))
+            # The first user alone proves endpoint, TLS and credentials.
+            if not self._is_proven and (user_id := next(users, None)) is not None:
+                await first_look(user_id)
+            await self._each(first_look, users)
+            # Nobody waits for a user whose list is to be read again.
+            await self._each(second_look, lacking)
+        except DrainedError:
+            return
+
+    async def _each(self, serve: Callable[[T], Awaitable[None]], users: Iterable[T]) -> None:
+        """Serve all, some at once. Raises: DrainedError when the run stops."""
+        left = iter(users)
 
         async def worker() -> None:
-            for user_id in users:
-                if self._stop.is_set:
-                    return
+            for user in left:
                 try:
-                    await self._serve(user_id, run, kind, last)
+                    await serve(user)
                 except DrainedError:
                     return
+                if self._stop.is_set:
+                    return
 
-        # The first user alone proves endpoint, TLS and credentials.
-        if not self._is_proven and (first := next(users, None)) is not None:
-            try:
-                await self._serve(first, run, kind, last)
-            except DrainedError:
-                return
         async with asyncio.TaskGroup() as tasks:
             for number in range(USERS_AT_ONCE):
                 tasks.create_task(worker(), name=f"unbind {number}")
+        if self._stop.is_set:
+            raise DrainedError
 
-    async def _serve(self, user_id: str, run: int, kind: UnbindKind, last: int) -> None:
-        items = await self._unbindings.open_of(run, kind, user_id, last)
+    async def _not_gone(
+        self, user_id: str, items: list[Unbinding], first: _Look
+    ) -> list[Unbinding]:
+        """Settle what a second list, too, shows to be gone; return what is to be sent."""
+        await self._settled_since(first)
+        second = await self._look(user_id, items)
+        for item in [item for item in items if not first.shows(item)]:
+            if isinstance(second, str):
+                _ended(item, UnbindStatus.FAILED, second)
+            elif not second.shows(item):
+                # One that is missing alone is believed; where more are, the list may lag behind.
+                _end_absent(item, (first, second), {item.machine_code})
+        await self._settle([item for item in items if item.status is not UnbindStatus.STAGED])
+        return [item for item in items if item.status is UnbindStatus.STAGED]
+
+    async def _take_back(self, user_id: str, items: list[Unbinding]) -> None:
+        """Unbind, and let the lists tell how those ended of which no answer told."""
+        while items:
+            left: list[Unbinding] = []
+            for start in range(0, len(items), CHUNK):
+                left += await self._unbind(items[start : start + CHUNK])
+            items = await self._look_up(user_id, left)
+
+    async def _settled_since(self, look: _Look) -> None:
+        """Return once a list can be read that is later than another by the settling time."""
+        due_at = look.at + self._settle_s
+        await self._stop.sleep(self._clock, jitter(max(0.0, due_at - self._clock.monotonic())))
+
+    async def _look(self, user_id: str, items: Sequence[Unbinding]) -> _Look | str:
+        """Read a user's list; return what it shows, or why it cannot be read."""
+        known = await self._unbindings.known(user_id) | {item.machine_code for item in items}
+        asked_at = self._clock.monotonic()
         listing = await self._read(user_id)
         if self._stop.is_set:
             raise DrainedError
         if listing.records is None:
-            why = f"the user's list cannot be read: {listing.attempt.message}"
-            await self._settle([_ended(item, UnbindStatus.FAILED, why) for item in items])
-            return
-        there = [item for item in items if not _settled_by(item, listing.records)]
-        await self._settle([item for item in items if item.status is not UnbindStatus.STAGED])
-        for start in range(0, len(there), CHUNK):
-            await self._unbind(user_id, there[start : start + CHUNK])
+            return f"the user's list cannot be read: {listing.attempt.message}"
+        shown = {code: record for code, record in listing.records.items() if code in known}
+        return _Look(known, shown, asked_at)
 
     async def _read(self, user_id: str) -> Listing:
         """Read a list. What speaks of the set-up, or of the credentials, stops the run."""
@@ -172,38 +266,56 @@ class Unbinder:
             case _:
                 pass
 
-    async def _unbind(self, user_id: str, items: list[Unbinding]) -> None:
-        """Take a chunk of a user's bindings back, and settle each."""
+    async def _unbind(self, items: Sequence[Unbinding]) -> list[Unbinding]:
+        """Send for a chunk of a user's bindings; return those of which only the list can tell."""
         await self._unbindings.claim(items)
         ended = await asyncio.gather(*(self._send(item) for item in items), return_exceptions=True)
         faults = [end for end in ended if isinstance(end, BaseException)]
-        done = [item for item, end in zip(items, ended, strict=True) if end is True]
-        await self._settle(done)
-        if any(isinstance(fault, DrainedError) for fault in faults) or self._stop.is_set:
-            left = [item for item in items if item.status is UnbindStatus.STAGED]
-            await self._unbindings.release([i for i in left if not i.was_sent])
-            raise DrainedError
+        await self._settle([item for item, end in zip(items, ended, strict=True) if end is True])
+        left = [item for item in items if item.status is UnbindStatus.STAGED]
+        drained = any(isinstance(fault, DrainedError) for fault in faults) or self._stop.is_set
+        if drained or not faults:
+            if undone := [item for item in left if not item.was_sent]:
+                await self._unbindings.release(undone)
+            if drained:
+                raise DrainedError
         for fault in faults:
             raise fault
-        await self._look_up(user_id, [i for i in items if i.status is UnbindStatus.STAGED])
+        return left
 
-    async def _look_up(self, user_id: str, items: list[Unbinding]) -> None:
-        """Let the list tell how those ended that the server did not take back."""
-        if not items:
-            return
-        listing = await self._read(user_id)
-        if self._stop.is_set:
-            raise DrainedError
+    async def _look_up(self, user_id: str, items: list[Unbinding]) -> list[Unbinding]:
+        """Let lists tell how those ended of which no answer told; return what to send again."""
+        codes = {item.machine_code for item in items}
+        looks: list[_Look] = []
+        while items and len(looks) < READS:
+            if looks:
+                await self._settled_since(looks[-1])
+            look = await self._look(user_id, items)
+            if isinstance(look, str):
+                await self._settle([_ended(item, UnbindStatus.FAILED, look) for item in items])
+                return []
+            looks.append(look)
+            for item in items:
+                _end_by(item, looks, codes)
+            await self._settle([item for item in items if item.status is not UnbindStatus.STAGED])
+            items = [item for item in items if item.status is UnbindStatus.STAGED]
+        again = [item for item in items if self._may_go_again(item)]
         for item in items:
-            if listing.records is None or not _settled_by(item, listing.records):
-                _ended(item, UnbindStatus.FAILED, "the server did not unbind it")
-        await self._settle(items)
+            if not self._may_go_again(item):
+                shown = looks[-1].shows(item)
+                _ended(item, UnbindStatus.FAILED, _STILL_THERE if shown else _UNPROVEN)
+        await self._settle([item for item in items if item.status is not UnbindStatus.STAGED])
+        return again
+
+    def _may_go_again(self, item: Unbinding) -> bool:
+        """Return whether an answer was about another device, and one more may be about this."""
+        return item.attempts < self._max_attempts and _names_another(item)
 
     async def _send(self, item: Unbinding) -> bool:
         """Send until the binding is gone (True) or only the list can tell (False)."""
 
         async def once() -> bool | Again:
-            attempt = await self._api.unbind(item.user_id, item.device_id)
+            attempt = await self._api.unbind(item.user_id, item.device_id, item.machine_code)
             item.last = attempt
             self._halt(attempt)
             return self._judge(item, attempt)
@@ -220,10 +332,17 @@ class Unbinder:
 
     def _judge(self, item: Unbinding, attempt: Attempt) -> bool | Again:
         match attempt.verdict:
-            case Accepted():
+            case Accepted(device_id=named):
                 item.attempts += 1
-                _ended(item, UnbindStatus.UNBOUND, "")
-                return True
+                if named == item.device_id:
+                    _ended(item, UnbindStatus.UNBOUND, "")
+                    return True
+                item.was_sent = True
+                return False
+            case NoAnswer(names_another=True):
+                item.attempts += 1
+                item.was_sent = True
+                return False
             case Refused() | AlreadyBound() | AuthExpired(is_users_own=True):
                 item.attempts += 1
                 return False
@@ -260,20 +379,53 @@ def _set_up_is_wrong(attempt: Attempt) -> StopReason:
     )
 
 
-def _settled_by(item: Unbinding, records: dict[str, Record]) -> bool:
-    """Settle what a list shows to be no longer there; return whether it did."""
-    record = records.get(item.machine_code)
-    if record is None:
-        if item.was_sent:
-            _ended(item, UnbindStatus.UNBOUND, "no answer came; the list shows it no more")
-        else:
-            _ended(item, UnbindStatus.ALREADY_GONE, "not on the server's list")
-        return True
-    if record.device_id != item.device_id:
+def _end_by(item: Unbinding, looks: Sequence[_Look], codes: AbstractSet[str]) -> None:
+    """End what was sent, if its answer and the lists that were read since then tell how.
+
+    *codes*: all that only these lists can tell of; they say nothing for each other.
+    """
+    verdict = item.last.verdict if item.last else None
+    is_said = (isinstance(verdict, Accepted) and not verdict.device_id) or (
+        isinstance(verdict, Refused) and verdict.is_missing
+    )
+    is_refused = not is_said and isinstance(verdict, Refused | AuthExpired)
+    if looks[-1].shows(item):
+        if is_refused:
+            _ended(item, UnbindStatus.FAILED, _STILL_THERE)
+    elif is_said and item.machine_code not in looks[-1].records:
+        _end_gone(item)
+    elif len(looks) == READS or item.machine_code in looks[-1].records:
+        _end_absent(item, looks, codes)
+
+
+def _end_absent(item: Unbinding, looks: Sequence[_Look], codes: AbstractSet[str]) -> None:
+    """End what the last list does not show, if all of them prove that it is gone.
+
+    *codes*: the devices that may be missing for that.
+    """
+    record = looks[-1].records.get(item.machine_code)
+    if record is not None:
         why = f"the list shows device id {record.device_id}, bound {record.create_time or '?'}"
         _ended(item, UnbindStatus.CHANGED, why)
-        return True
-    return False
+    elif all(not look.shows(item) and look.is_whole_besides(codes) for look in looks):
+        _end_gone(item)
+
+
+def _end_gone(item: Unbinding) -> None:
+    if not item.was_sent:
+        _ended(item, UnbindStatus.ALREADY_GONE, "not on the server's list")
+        return
+    came = "no answer came"
+    if _names_another(item):
+        came = "the answer named another device"
+    elif item.last is not None and isinstance(item.last.verdict, Accepted):
+        came = "the answer named no device"
+    _ended(item, UnbindStatus.UNBOUND, f"{came}; the list shows it no more")
+
+
+def _names_another(item: Unbinding) -> bool:
+    verdict = item.last.verdict if item.last else None
+    return isinstance(verdict, NoAnswer) and verdict.names_another
 
 
 def _ended(item: Unbinding, status: UnbindStatus, detail: str) -> Unbinding:

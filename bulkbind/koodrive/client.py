@@ -74,7 +74,9 @@ class KooDrive:
         self._trace_ids = TraceIds()
         self._x_dates = XDates()
         self._codes = Codes(
-            frozenset(settings.already_bound_codes), frozenset(settings.retryable_codes)
+            already_bound=frozenset(settings.already_bound_codes),
+            not_bound=frozenset(settings.not_bound_codes),
+            retryable=frozenset(settings.retryable_codes),
         )
         self._names = False
         """Whether any success so far has repeated its machine code: then each of them must."""
@@ -150,11 +152,14 @@ class KooDrive:
         self._gate.report(permit, sent.reading.verdict, sent.told)
         return self._attempt(sent, sent.reading, headers[_X_TRACE_ID])
 
-    async def unbind(self, user_id: str, device_id: str) -> Attempt:
-        """Take a user's binding back: one request, whatever comes of it."""
+    async def unbind(self, user_id: str, device_id: str, machine_code: str) -> Attempt:
+        """Take a user's binding back: one request, whatever comes of it.
+
+        *machine_code*: its device's; an answer that names another one is none.
+        """
 
         def judge(answer: Answer) -> Reading:
-            return classify_unbind(answer, self._codes)
+            return classify_unbind(answer, self._codes, device_id, machine_code)
 
         return await self._exchange(
             "DELETE",

@@ -46,6 +46,8 @@ _NOT_PASSED = re.compile(r"authentication (?:is |has )?(?:not passed|failed)", r
 """The status table's words for a 400."""
 _QUOTA = frozenset({"0501", "0502"})
 _LOST_BACKEND = frozenset({"0201", "0202", "0203", "0610", "0613"})
+_PUBLISHED = re.compile(r"13000[134]\d\d", re.ASCII)
+"""The API's own codes, which count before the status."""
 _LIMIT_TEXT = re.compile(
     r"limit:\s*(\d{1,9})\s*,\s*time:\s*(\d{1,9})\s*(second|minute|hour|day)",
     re.ASCII | re.IGNORECASE,
@@ -58,6 +60,7 @@ class Codes:
     """What the operator knows of the server's codes."""
 
     already_bound: frozenset[str] = frozenset()
+    not_bound: frozenset[str] = frozenset()
     retryable: frozenset[str] = frozenset()
 
 
@@ -152,20 +155,57 @@ def classify_list(answer: Answer, codes: Codes) -> tuple[Reading, dict[str, Reco
     return Reading(Accepted("", ""), "0", "success"), records
 
 
-def classify_unbind(answer: Answer, codes: Codes) -> Reading:
-    """Return what the answer to an unbind means: `Accepted` where it is done, also without a body.
+def classify_unbind(
+    answer: Answer, codes: Codes, device_id: str, machine_code: str = ""
+) -> Reading:
+    """Return what the answer to an unbind means.
 
-    A code that means "already bound" has no sense here: it is a refusal.
+    `Accepted` bears the device's id where a success names the device. It bears none where a success
+    names nothing, as without a body: only the next list tells whether it was about this one. A
+    code that means "already bound" has no sense here: it is a refusal.
     """
     if answer.status == NO_CONTENT:
         return Reading(Accepted("", ""), "0", "no content")
     body = body_of(answer)
+    code, message = words_of(answer, body)
+    if _says_not_bound(answer.status, code, codes):
+        return Reading(Refused(is_missing=True), code, message)
     refused = _common(answer, body, Codes(retryable=codes.retryable))
     if refused is not None:
         return refused
-    record = record_of(body.get("data") if body else None)
-    accepted = Accepted(record.device_id, record.create_time) if record else Accepted("", "")
-    return Reading(accepted, "0", words_of(answer, body)[1])
+    data = body.get("data") if body else None
+    named = _names_of(data)
+    others = [
+        shown
+        for shown, asked in zip(named, (device_id, machine_code), strict=True)
+        if shown and asked and shown != asked
+    ]
+    if others:
+        words = f"the answer names another device: {others[0][:64]!r}"
+        return Reading(NoAnswer(names_another=True), "0", words)
+    return Reading(Accepted(device_id if any(named) else "", ""), "0", message)
+
+
+def _says_not_bound(status: int, code: str, codes: Codes) -> bool:
+    """Return whether an answer says that there is no such binding; a 404 of the gateway does not.
+
+    That one is about the path; and the API's own codes count before the status.
+    """
+    if status == 429 or not 200 <= status < 500:  # HTTP's own numbers
+        return False
+    is_about_else = code.startswith("APIG") or _PUBLISHED.fullmatch(code)
+    return code in codes.not_bound or (status in (404, 410) and not is_about_else)
+
+
+def _names_of(data: object) -> tuple[str, str]:
+    """Return the device id and the machine code that an answer names; empty: none."""
+    if not isinstance(data, dict):
+        return "", ""
+    record = record_of(data)
+    if record is not None:
+        return record.device_id, record.machine_code
+    code = data.get("machineCode")
+    return "", code if isinstance(code, str) else ""
 
 
 def _common(answer: Answer, body: dict[str, Any] | None, codes: Codes) -> Reading | None:

@@ -22,8 +22,11 @@ _LEFT = "row BETWEEN ? AND ? AND kind = ? AND status IN ('staged', 'claimed')"
 def begin_undo(db: sqlite3.Connection, run: int, who: Mapping[str, object]) -> None:
     """Say that a run is to be undone: from now on none of it is sent.
 
+    What an earlier undo did not find is looked for again: its lists may have been wrong.
+
     *who*: `started_at`, `operator`, `host`, `pid`, `version`.
     """
+    _stage_again(db, run, UnbindStatus.ALREADY_GONE)
     staging.withdraw(db, run, str(who["started_at"]), "the run is undone")
     db.execute("UPDATE runs SET state = ? WHERE run = ?", (RunState.DONE, run))
     db.execute(
@@ -40,11 +43,7 @@ def stage_undo(db: sqlite3.Connection, run: int) -> int:
 
     Returns: How many bindings are left to take back.
     """
-    db.execute(
-        "UPDATE unbindings SET status = 'staged', attempts = 0, detail = '' "
-        "WHERE row BETWEEN ? AND ? AND kind = 'undo' AND status IN ('failed', 'changed')",
-        span(run),
-    )
+    _stage_again(db, run, UnbindStatus.FAILED, UnbindStatus.CHANGED)
     db.execute(
         "INSERT OR IGNORE INTO unbindings (row, kind, user_id, machine_code, device_id) "
         "SELECT id, 'undo', user_id, machine_code, device_id FROM rows "
@@ -54,25 +53,37 @@ def stage_undo(db: sqlite3.Connection, run: int) -> int:
     return left(db, run, UnbindKind.UNDO)
 
 
-def to_undo(db: sqlite3.Connection, run: int) -> tuple[str, int, int, int]:
+def _stage_again(db: sqlite3.Connection, run: int, *statuses: UnbindStatus) -> None:
+    """Stage what an undo has ended in one of these ways."""
+    db.executemany(
+        "UPDATE unbindings SET status = 'staged', attempts = 0, detail = '' "
+        "WHERE row BETWEEN ? AND ? AND kind = 'undo' AND status = ?",
+        [(*span(run), status) for status in statuses],
+    )
+
+
+def to_undo(db: sqlite3.Connection, run: int) -> tuple[str, int, int, int, int]:
     """Return how an undo stands before it goes on.
 
-    Returns: Its state (empty: never begun); how many bindings the run made and still has; how many
-        of its rows are in doubt; how many of the bindings had been moved from other users.
+    Returns: Its state (empty: never begun); how many bindings the run made that no undo has
+        unbound; how many of its rows are in doubt; how many of the bindings had been moved from
+        other users; how many of them an earlier undo did not find.
     """
     state = db.execute("SELECT state FROM undos WHERE run = ?", (run,)).fetchone()
-    has = (
-        "status = 'bound' AND NOT EXISTS (SELECT 1 FROM unbindings u WHERE u.row = rows.id "
-        "AND u.kind = 'undo' AND u.status IN ('unbound', 'already_gone'))"
-    )
-    counts = db.execute(
-        f"SELECT count(*) FILTER (WHERE {has}), count(*) FILTER (WHERE status = 'in_doubt'), "  # noqa: S608  # constants
-        f"count(*) FILTER (WHERE {has} AND EXISTS (SELECT 1 FROM unbindings m "
-        "WHERE m.row = rows.id AND m.kind = 'move')) FROM rows WHERE id BETWEEN ? AND ?",
+    # What a run bound, whether it had been moved, and how its undo ended, if it did.
+    counts: tuple[int, int, int, int] = db.execute(
+        "WITH has AS (SELECT r.status, u.status AS undone, m.row AS moved FROM rows r "
+        "LEFT JOIN unbindings u ON u.row = r.id AND u.kind = 'undo' AND u.user_id = r.user_id "
+        "LEFT JOIN (SELECT DISTINCT row FROM unbindings WHERE row BETWEEN ?1 AND ?2 "
+        "AND kind = 'move') m ON m.row = r.id "
+        "WHERE r.id BETWEEN ?1 AND ?2 AND r.status IN ('bound', 'in_doubt')) "
+        "SELECT count(*) FILTER (WHERE b), count(*) FILTER (WHERE status = 'in_doubt'), "
+        "count(*) FILTER (WHERE b AND moved NOT NULL), "
+        "count(*) FILTER (WHERE b AND undone = 'already_gone') "
+        "FROM (SELECT *, status = 'bound' AND undone IS NOT 'unbound' AS b FROM has)",
         span(run),
     ).fetchone()
-    bound, in_doubt, moved = counts
-    return state[0] if state else "", bound, in_doubt, moved
+    return state[0] if state else "", *counts
 
 
 def start_undo(db: sqlite3.Connection, run: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from bulkbind.clock import Clock, iso
-from bulkbind.ledger import unbinding
+from bulkbind.ledger import doubting, unbinding
 
 if TYPE_CHECKING:
     import sqlite3
@@ -39,7 +39,7 @@ class Unbindings:
         """See `unbinding.stage_undo`."""
         return await self._writer.submit(lambda db: unbinding.stage_undo(db, run))
 
-    async def to_undo(self, run: int) -> tuple[str, int, int, int]:
+    async def to_undo(self, run: int) -> tuple[str, int, int, int, int]:
         """See `unbinding.to_undo`."""
         return await self._writer.submit(lambda db: unbinding.to_undo(db, run))
 
@@ -72,6 +72,10 @@ class Unbindings:
     async def open_of(self, run: int, kind: UnbindKind, user_id: str, last: int) -> list[Unbinding]:
         """See `unbinding.open_of`."""
         return await self._writer.submit(lambda db: unbinding.open_of(db, run, kind, user_id, last))
+
+    async def known(self, user_id: str) -> set[str]:
+        """See `doubting.known`."""
+        return await self._writer.submit(lambda db: doubting.known(db, user_id))
 
     async def claim(self, items: Sequence[Unbinding]) -> None:
         """See `unbinding.claim`."""

@@ -21,7 +21,7 @@ class UnbindStatus(StrEnum):
     UNBOUND = "unbound"
     """Unbound by us."""
     ALREADY_GONE = "already_gone"
-    """Somebody else had unbound it."""
+    """It was not there any more when it was looked for."""
     CHANGED = "changed"
     """The user has the device under another device id now: somebody bound it anew; left alone."""
     FAILED = "failed"
@@ -30,7 +30,7 @@ class UnbindStatus(StrEnum):
 
 UNBIND_MEANINGS: dict[str, str] = {
     UnbindStatus.UNBOUND: "unbound",
-    UnbindStatus.ALREADY_GONE: "was unbound before, by somebody else",
+    UnbindStatus.ALREADY_GONE: "was not there any more; undo it again to look again",
     UnbindStatus.CHANGED: "bound anew since, under another device id; left alone",
     UnbindStatus.FAILED: "could not be unbound; the same command tries again",
     PENDING: "not settled yet: the same command goes on",
@@ -73,11 +73,13 @@ class UndoPlan:
 
     run_id: str
     bound: int
-    """Devices that the run bound and that were not taken back."""
+    """Devices that the run bound and that no undo has unbound."""
     in_doubt: int
     """Its rows in doubt: they are looked up, and unbound as well where the run had bound them."""
     moved: int
     """Of the bound ones, those that had been moved from another user: they do not go back there."""
+    gone: int
+    """Of the bound ones, those that an earlier undo did not find: they are looked for again."""
 
     @property
     def devices(self) -> int:

@@ -30,6 +30,8 @@ class Refused:
     """True where the answer may speak of the set-up (credentials, path) rather than the device."""
     unsure: bool = False
     """True where it may have been done for all that, as behind a redirect."""
+    is_missing: bool = False
+    """True where it says that there is no such binding (to an unbind only)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,9 @@ class Transient:
 @dataclass(frozen=True, slots=True)
 class NoAnswer:
     """A request left and no usable answer came: the server may hold the binding."""
+
+    names_another: bool = False
+    """True where an answer came that is about another device (to an unbind only)."""
 
 
 @dataclass(frozen=True, slots=True)

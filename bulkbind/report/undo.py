@@ -42,6 +42,11 @@ def plan_as_text(undo: UndoPlan) -> str:
         lines.append(
             f"  > {undo.moved:>9,}  of them were moved from another user: they do not go back there"
         )
+    if undo.gone:
+        lines.append(
+            f"  ? {undo.gone:>9,}  of them were not there any more for an earlier undo: looked for "
+            "again"
+        )
     lines.append("what others have bound, before or since, is left alone")
     return "\n".join(lines)
 

@@ -119,6 +119,9 @@ class ApiSettings(Part):
     differ."""
     already_bound_codes: tuple[str, ...] = ()
     """Values of `code` that mean "already bound"; the reference names none."""
+    not_bound_codes: tuple[str, ...] = ("13000309",)
+    """Values of `code` that answer an unbind with "no such binding"; the reference names none for
+    it, and 13000309 for a resource that is missing."""
     retryable_codes: tuple[str, ...] = ()
     """Values of `code` that may pass when sent again."""
     timeout: Positive = 30.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import json
 import os
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from bulkbind.sandbox import Sandbox, SandboxOptions, parse_fault
 from tests.asker import stamp
 from tests.kit import (
     BULKBIND,
@@ -85,10 +87,12 @@ def test_undo_leaves_alone_what_is_not_the_runs(tmp_path):
     """`already_bound` rows stay; a device gone meanwhile, or bound anew, is told and left alone."""
     rows = fleet(6, users=1)
     user = rows[0][1]
+    config = tmp_path / "settings.yaml"
+    config.write_text("readback_settle: 300ms\n", encoding="utf-8")
     with sandbox(home=tmp_path) as url:
         manifest = write_csv(tmp_path / "fleet.csv", rows)
         first = write_csv(tmp_path / "first.csv", rows[:1])
-        common = ("--endpoint", url)
+        common = ("--endpoint", url, "--config", config)
         # Another ledger binds the first device, so that this one's run finds it bound.
         elsewhere = ("--ledger", "other.db", "--out", "other")
         bulkbind("run", first, *common, *elsewhere, home=tmp_path, check=0)
@@ -350,3 +354,135 @@ def _kill_while_moving(arguments: tuple[object, ...], home: Path, url: str) -> N
     os.kill(started.pid, signal.SIGKILL)
     started.wait(10)
     assert 0 < len(held(url)) < 30
+
+
+# --- lists that lag behind, answers about other devices -------------------------------------------
+
+
+class Lagging:
+    """A sandbox in this process whose lists can lag behind; commands run against it."""
+
+    def __init__(self, served: Sandbox, home: Path) -> None:
+        self.bindings = served.bindings
+        self._home = home
+        self._config = home / "settings.yaml"
+        self._config.write_text(
+            f"endpoint: {served.url}\nreadback_settle: 300ms\nout: report\n", encoding="utf-8"
+        )
+        self._honest = served.bindings.of
+        served.bindings.of = self._of  # type: ignore[method-assign]  # a copy that lags behind
+        self.empty_lists = 0
+        """How many of the next lists show nothing."""
+
+    def _of(self, user_id: str) -> list[dict[str, object]]:
+        self.empty_lists -= 1
+        return [] if self.empty_lists >= 0 else self._honest(user_id)
+
+    async def ran(self, *words: object, check: int) -> str:
+        """Run a command; return what it printed on standard error."""
+        given = ("--config", self._config)
+        done = await asyncio.to_thread(bulkbind, *words, *given, home=self._home, check=check)  # type: ignore[arg-type]  # paths and words
+        return str(done.stderr)
+
+    def held(self) -> set[tuple[str, str]]:
+        """Return who has which device."""
+        return {(user, record["machineCode"]) for user, record in self.bindings.everything()}
+
+
+@pytest.fixture
+async def lagging(tmp_path):
+    """Return a server whose lists can lag behind."""
+    async with Sandbox() as served:
+        yield Lagging(served, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("empty", [3, 6, 100], ids=["first", "both", "all"])
+async def test_an_undo_believes_no_empty_list(lagging, tmp_path, empty):
+    """However many lists show nothing, what the run bound is unbound, and called so."""
+    rows = fleet(30, users=3)
+    await lagging.ran("run", write_csv(tmp_path / "fleet.csv", rows), check=0)
+    run_id = run_id_of(tmp_path / "report")
+    lagging.empty_lists = empty
+
+    said = await lagging.ran("undo", run_id, "--yes-unbind", "30", check=0)
+
+    assert lagging.held() == set()
+    assert "30  unbound" in said
+    assert {row["status"] for row in undo_rows(tmp_path / "report")} == {"unbound"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("empty", [3, 6, 100], ids=["first", "both", "all"])
+async def test_a_move_leaves_no_device_with_two_users(lagging, tmp_path, empty):
+    """However many lists show nothing, a moved device is its new user's alone."""
+    rows = fleet(30, users=3)
+    moved = [(code, "user_new", name, system) for code, _, name, system in rows]
+    await lagging.ran("run", write_csv(tmp_path / "a.csv", rows), check=0)
+    lagging.empty_lists = empty
+
+    await lagging.ran("run", write_csv(tmp_path / "b.csv", moved), "--move", check=0)
+
+    assert lagging.held() == {("user_new", row[0]) for row in rows}
+
+
+@pytest.mark.slow
+async def test_a_move_that_is_refused_leaves_the_device_where_it_is(tmp_path):
+    """No list shows the device, and its unbind is refused: it stays `moved`, and is not sent."""
+    rows = fleet(4, users=1)
+    moved = [(code, "user_new", name, system) for code, _, name, system in rows]
+    locked = parse_fault("business=1,on=unbind,code=13009999")
+    async with Sandbox(SandboxOptions(faults=(locked,))) as served:
+        lagging = Lagging(served, tmp_path)
+        await lagging.ran("run", write_csv(tmp_path / "a.csv", rows), check=0)
+        before, lagging.empty_lists = lagging.held(), 100
+
+        await lagging.ran("run", write_csv(tmp_path / "b.csv", moved), "--move", check=1)
+
+        assert lagging.held() == before
+    assert statuses(tmp_path / "report") == {"moved": 4}
+    assert "up to date" in read_results(tmp_path / "report")[0]["detail"]
+
+
+@pytest.mark.slow
+async def test_an_undo_looks_again_for_what_was_gone(lagging, tmp_path):
+    """`already_gone` is counted and confirmed like the rest, and unbound if it is there."""
+    rows = fleet(3, users=1)
+    await lagging.ran("run", write_csv(tmp_path / "fleet.csv", rows), check=0)
+    run_id = run_id_of(tmp_path / "report")
+    (user, record), *_ = lagging.bindings.everything()
+    lagging.bindings.unbind(user, record["deviceId"])
+    first = await lagging.ran("undo", run_id, "--yes-unbind", "3", check=0)
+    lagging.bindings._put(user, record)  # it had been there all the time
+
+    refused = await lagging.ran("undo", run_id, "--yes-unbind", "0", check=2)
+    second = await lagging.ran("undo", run_id, "--yes-unbind", "1", check=0)
+
+    assert "already_gone 1" in " ".join(first.split())
+    assert "has 1" in refused
+    assert "3  unbound" in second
+    assert lagging.held() == set()
+
+
+@pytest.mark.slow
+async def test_an_answer_about_another_device_is_no_unbind(lagging, tmp_path):
+    """The server does nothing and answers with another device's record: failed, and still there."""
+    rows = fleet(5, users=1)
+    await lagging.ran("run", write_csv(tmp_path / "fleet.csv", rows), check=0)
+    run_id = run_id_of(tmp_path / "report")
+    records = [record for _, record in lagging.bindings.everything()]
+    mine, other = records[0], records[1]
+    honest = lagging.bindings.unbind
+
+    def unbind(user_id, device_id):
+        return other if device_id == mine["deviceId"] else honest(user_id, device_id)
+
+    lagging.bindings.unbind = unbind
+
+    await lagging.ran("undo", run_id, "--yes-unbind", "5", check=1)
+
+    told = {row["machine_code"]: row for row in undo_rows(tmp_path / "report")}
+    assert [code for code, row in told.items() if row["status"] != "unbound"] == [rows[0][0]]
+    assert told[rows[0][0]]["status"] == "failed"
+    assert "names another device" in told[rows[0][0]]["message"]
+    assert lagging.held() == {(rows[0][1], rows[0][0])}

@@ -11,6 +11,7 @@ from bulkbind.engine import Unbinder
 from bulkbind.engine.retry import Retries
 from bulkbind.ledger import UndoReader, reading
 from bulkbind.model import (
+    Accepted,
     AuthExpired,
     Device,
     Listing,
@@ -23,11 +24,12 @@ from bulkbind.model import (
     UnbindKind,
     Unreachable,
 )
-from tests.fakes import ERRED, LOST
+from tests.fakes import ERRED, LOST, NAMELESS, OTHERS
 from tests.integration.test_engine import Bench
 
 WHO = {"started_at": "now", "operator": "me", "host": "here", "pid": 1, "version": "0"}
 DEVICES = [Device(f"u{n % 3}", f"SN{n}") for n in range(9)]
+SETTLE_S = 5.0
 SENT_AGAIN = 6
 """Attempts that a binding gets."""
 
@@ -43,7 +45,7 @@ async def bench(tmp_path):
 async def undone(bench, run=1):
     """Undo the run, or go on with that; return the state and the statuses by machine code."""
     async with bench.ledger() as ledger:
-        state, bound, _, _ = await ledger.unbindings.to_undo(run)
+        state, bound, *_ = await ledger.unbindings.to_undo(run)
         if state not in ("confirmed", "sending", "stopped"):
             await ledger.unbindings.begin_undo(run, WHO)
         await ledger.unbindings.start_undo(run)
@@ -53,6 +55,8 @@ async def undone(bench, run=1):
             ledger.unbindings,
             bench.stop,
             Retries(bench.clock, bench.stop, bench.pacer, base_s=0.5, cap_s=5.0),
+            bench.clock,
+            settle_s=SETTLE_S,
             max_attempts=SENT_AGAIN,
             max_wait_s=120.0,
             on_settled=lambda items: heard.extend(item.machine_code for item in items),
@@ -221,15 +225,203 @@ async def test_one_user_whose_list_is_refused_fails_alone(bench):
     assert summary.needs_person
 
 
-async def test_what_was_claimed_when_it_was_cut_off_counts_as_ours(bench):
-    """A crash after the request left: the list shows it no more, and it is `unbound`, not gone."""
+@pytest.mark.parametrize(("gone", "sent"), [(["SN0"], 8), (["SN0", "SN3", "SN6"], 9)])
+async def test_what_was_claimed_when_it_was_cut_off_counts_as_ours(bench, gone, sent):
+    """A crash after the request left: it is `unbound`, not gone; only a lone one needs no other."""
     async with bench.ledger() as ledger:
         await ledger.unbindings.begin_undo(1, WHO)
         items = await ledger.unbindings.open_of(1, UnbindKind.UNDO, "u0", 2**62)
-        await ledger.unbindings.claim(items)
-    bench.server.bindings["u0"].clear()
+        await ledger.unbindings.claim([item for item in items if item.machine_code in gone])
+    for code in gone:
+        del bench.server.bindings["u0"][code]
 
     _, rows = await undone(bench)
 
     assert statuses(rows) == {"unbound": 9}
-    assert sum(bench.server.unbinds.values()) == 6
+    assert sum(bench.server.unbinds.values()) == sent
+
+
+# --- lists that lag behind ------------------------------------------------------------------------
+
+ALL = {device.machine_code for device in DEVICES}
+ONE_EACH = {"SN0", "SN1", "SN2"}
+
+
+@pytest.mark.parametrize(
+    ("lacks", "lists"),
+    [
+        ([ALL] * 3, 2),
+        ([ALL] * 6, 2),
+        ([ALL] * 99, 2),
+        ([ONE_EACH] * 3, 2),
+        ([ALL - ONE_EACH] * 6, 2),
+        ([ONE_EACH] * 3 + [ALL - ONE_EACH] * 3, 2),
+    ],
+    ids=["first", "both", "all", "first-part", "both-part", "each-another-part"],
+)
+async def test_a_list_that_lags_behind_leaves_nothing_bound(bench, lacks, lists):
+    """What lists lack is `already_gone` only if they prove it; else it is sent for, once."""
+    bench.server.list_lacks.extend(lacks)
+
+    summary, rows = await undone(bench)
+
+    assert (summary.state, statuses(rows)) == ("done", {"unbound": 9})
+    assert on_server(bench) == known(bench) == set()
+    assert set(bench.server.unbinds.values()) == {1}
+    assert set(bench.server.lists.values()) == {lists}
+
+
+@pytest.mark.parametrize("lagging", [0, 3], ids=["right-lists", "wrong-at-first"])
+async def test_users_without_any_device_left_are_gone_by_answer_and_list(bench, lagging):
+    """Empty lists prove nothing; "no such binding", and a list that agrees, do."""
+    bench.server.bindings.clear()
+    bench.server.list_lacks.extend([ALL] * lagging)
+
+    summary, rows = await undone(bench)
+
+    assert (summary.state, statuses(rows)) == ("done", {"already_gone": 9})
+    assert not summary.needs_person
+    assert set(bench.server.lists.values()) == {3}
+    assert known(bench) == set()
+
+
+async def test_two_lists_are_a_settling_time_apart(bench):
+    """A list that is right a little later is waited for, but no user waits for another."""
+    bench.server.list_lacks.extend([ALL] * 3)
+    began = bench.clock.monotonic()
+
+    await undone(bench)
+
+    assert SETTLE_S <= bench.clock.monotonic() - began < 2 * SETTLE_S
+
+
+@pytest.mark.parametrize("is_vouched", [False, True])
+async def test_a_refusal_of_another_kind_is_no_proof_without_a_list(bench, is_vouched):
+    """A code that nobody knows: gone where the lists show the user's others, else failed."""
+    if is_vouched:
+        await bench.ran([Device("u0", "OTHER")], name="other")
+    bench.server.missing = Refused()
+    del bench.server.bindings["u0"]["SN0"], bench.server.bindings["u0"]["SN3"]
+
+    _, rows = await undone(bench)
+
+    end = "already_gone" if is_vouched else "failed"
+    assert statuses(rows) == {end: 2, "unbound": 7}
+    assert is_vouched or "up to date" in rows["SN0"].detail
+
+
+async def test_a_device_that_may_not_be_unbound_is_not_gone(bench):
+    """Refused, and no list shows it: failed, not `already_gone`; a second undo takes it back."""
+    bench.server.unbind_planned.extend([Refused()] * 9)
+    bench.server.list_lacks.extend([ALL] * 12)
+
+    first, rows = await undone(bench)
+    before = on_server(bench)
+    second, again = await undone(bench)
+
+    assert statuses(rows) == {"failed": 9}
+    assert first.needs_person
+    assert before == ALL
+    assert statuses(again) == {"unbound": 9}
+    assert not second.needs_person
+
+
+async def test_what_was_not_found_is_looked_for_again(bench):
+    """`already_gone` is no last word: the plan counts it, and a second undo finds what is there."""
+    bench.server.unbind_planned.extend([Refused(is_missing=True)] * 9)
+    bench.server.list_lacks.extend([ALL] * 9)
+
+    _, rows = await undone(bench)
+    async with bench.ledger() as ledger:
+        planned = await ledger.unbindings.to_undo(1)
+    second, again = await undone(bench)
+    async with bench.ledger() as ledger:
+        left = await ledger.unbindings.to_undo(1)
+    sent = bench.server.unbinds.total()
+    _, third = await undone(bench)
+
+    assert statuses(rows) == {"already_gone": 9}
+    assert planned == ("done", 9, 0, 0, 9)
+    assert statuses(again) == second.counts == {"unbound": 9}
+    assert on_server(bench) == set()
+    assert left == ("done", 0, 0, 0, 0)
+    assert statuses(third) == {"unbound": 9}
+    assert bench.server.unbinds.total() == sent
+
+
+async def test_a_second_list_that_cannot_be_read_proves_nothing(bench):
+    """What the first list lacked is failed, what it showed is unbound."""
+    del bench.server.bindings["u0"]["SN0"]
+    honest = bench.server.list_devices
+
+    async def list_devices(user_id):
+        listing = await honest(user_id)
+        if (user_id, bench.server.lists[user_id]) != ("u0", 2):
+            return listing
+        return Listing(bench.server._attempt(Refused(), 0.0), None)
+
+    bench.server.list_devices = list_devices
+
+    _, rows = await undone(bench)
+
+    assert statuses(rows) == {"failed": 1, "unbound": 8}
+    assert "cannot be read" in rows["SN0"].detail
+
+
+async def test_stopped_between_two_lists_it_looks_twice_again(bench):
+    """Nothing of the first list is believed by the next process."""
+    bench.server.list_lacks.extend([ALL] * 6)
+    honest = bench.server.list_devices
+
+    async def list_devices(user_id):
+        bench.stop_in(SETTLE_S / 2)
+        return await honest(user_id)
+
+    bench.server.list_devices = list_devices
+
+    stopped, rows = await undone(bench)
+    bench.renew()
+    done, after = await undone(bench)
+
+    assert (stopped.state, statuses(rows)) == ("stopped", {"pending": 9})
+    assert (done.state, statuses(after)) == ("done", {"unbound": 9})
+    assert set(bench.server.lists.values()) == {3}
+    assert set(bench.server.unbinds.values()) == {1}
+
+
+# --- answers that do not name the device ----------------------------------------------------------
+
+
+@pytest.mark.parametrize("plan", [OTHERS, NoAnswer(names_another=True)], ids=["done", "not-done"])
+async def test_an_answer_about_another_device_has_the_list_asked(bench, plan):
+    """It proves nothing, whether it was done or not; at the end every device is unbound."""
+    bench.server.unbind_planned.append(plan)
+
+    _, rows = await undone(bench)
+
+    assert statuses(rows) == {"unbound": 9}
+    assert on_server(bench) == set()
+    assert sorted(bench.server.unbinds.values()) == [*[1] * 8, 2]
+
+
+async def test_answers_about_other_devices_never_count(bench):
+    """All of them name another: what is still there has failed, after so many attempts."""
+    bench.server.unbind_planned.extend([NoAnswer(names_another=True)] * 200)
+
+    summary, rows = await undone(bench)
+
+    assert statuses(rows) == {"failed": 9}
+    assert {row.attempts for row in rows.values()} == {SENT_AGAIN}
+    assert summary.needs_person
+    assert on_server(bench) == known(bench) == ALL
+
+
+async def test_an_answer_that_names_nothing_needs_the_list(bench):
+    """Done: `unbound`, with one list more a user; not done: failed, whatever it said."""
+    bench.server.unbind_planned.extend([NAMELESS] * 8 + [Accepted("", "")])
+
+    _, rows = await undone(bench)
+
+    assert statuses(rows) == {"unbound": 8, "failed": 1}
+    assert len(on_server(bench)) == 1
+    assert sorted(bench.server.lists.values()) == [2, 2, 3]

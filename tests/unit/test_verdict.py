@@ -15,6 +15,7 @@ from bulkbind.koodrive.verdict import (
     Reading,
     classify,
     classify_list,
+    classify_unbind,
     names_device,
 )
 from bulkbind.model import (
@@ -663,3 +664,87 @@ def test_only_code_0_with_a_record_is_ever_accepted(given_answer):
         assert given_answer.whole
         assert str(body.get("code", body.get("error_code"))) == "0"
         assert found.verdict.device_id
+
+
+# --- unbinds --------------------------------------------------------------------------------------
+
+
+def unbound(status: int, body: object = b"") -> Verdict:
+    """Return the verdict on an answer to the unbind of the reference's device."""
+    codes = Codes(not_bound=frozenset({"13000309"}), retryable=frozenset({"13000999"}))
+    return classify_unbind(answer(status, body), codes, DEVICE_ID, "SN_1").verdict
+
+
+@pytest.mark.parametrize(
+    "body",
+    [success(), success(machineCode=...), success(deviceId=...), success(deviceId=int(DEVICE_ID))],
+)
+def test_an_unbind_is_done_where_the_answer_names_the_device(body):
+    """By its id, its machine code, or both."""
+    assert unbound(200, body) == Accepted(DEVICE_ID, "")
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (204, b""),
+        (200, {"code": 0, "msg": "success"}),
+        (200, {"code": "0", "data": None}),
+        (200, {"code": 0, "data": {}}),
+        (200, {"code": 0, "data": []}),
+        (200, {"code": 0, "data": {"deviceId": "", "machineCode": ""}}),
+    ],
+)
+def test_a_success_that_names_nothing_bears_no_id(status, body):
+    """So that whoever asked knows that only the list can tell."""
+    assert unbound(status, body) == Accepted("", "")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        success(machineCode="SN_2"),
+        success(deviceId="7"),
+        success(deviceId=7),
+        success(deviceId="7", machineCode=...),
+        success(deviceId=..., machineCode="SN_2"),
+        success(machineCode="sn_1"),
+    ],
+)
+def test_an_answer_about_another_device_is_none(body):
+    """Whichever of the two names differs."""
+    assert unbound(200, body) == NoAnswer(names_another=True)
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (404, b""),
+        (404, HTML),
+        (404, {"code": 40404, "msg": "no such device"}),
+        (410, b""),
+        (200, {"code": 13000309, "msg": "resource missing"}),
+        (400, {"code": "13000309", "msg": "resource missing"}),
+    ],
+)
+def test_no_such_binding(status, body):
+    """By the status, or by a code that is set as that."""
+    assert unbound(status, body) == Refused(is_missing=True)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "verdict"),
+    [
+        (404, gateway("0101"), SET_UP),
+        (404, {"code": 13000410, "msg": "no right to this space"}, SET_UP),
+        (403, b"", SET_UP),
+        (200, {"code": 13009999, "msg": "locked"}, Refused()),
+        (200, {"code": 13000999, "msg": "busy"}, Transient()),
+        (409, {"code": 1, "msg": "locked"}, Refused()),
+        (500, {"code": 13000309, "msg": "oops"}, Transient()),
+        (200, b"", NoAnswer()),
+    ],
+)
+def test_other_answers_to_an_unbind_say_nothing_of_absence(status, body, verdict):
+    """A path that does not exist, rights, locks, trouble."""
+    assert unbound(status, body) == verdict
