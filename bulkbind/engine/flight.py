@@ -49,7 +49,7 @@ class Flight:
     __slots__ = (
         "_balance", "_before_per_s", "_earlier", "_grow_at", "_has_places", "_is_narrowed",
         "_older", "_proven", "_quickest", "_renew_at", "_took_s", "_turns_at", "_unanswered",
-        "_wide", "is_spacing", "most", "places",
+        "_wide", "is_spacing", "most", "places", "silent_s",
     )  # fmt: skip
 
     def __init__(self, now: float, most: int) -> None:
@@ -68,6 +68,8 @@ class Flight:
         self._quickest = self._older = math.inf
         self._took_s = 0.0
         """A smoothed answer's time."""
+        self.silent_s = math.inf
+        """After so many seconds a request is silent; infinite before the first answer."""
         self._before_per_s = 0.0
         """Answers per second before the last doubling."""
         self._renew_at = now + FORGET_S
@@ -95,11 +97,6 @@ class Flight:
             return self.wide
         return int(min(self.wide, USEFUL * per_s * min(self._quickest, self._older) + MARGIN))
 
-    @property
-    def silent_s(self) -> float:
-        """After so many seconds a request is silent; infinite before the first answer."""
-        return max(SILENT_S, SILENT * self._took_s) if self._took_s else math.inf
-
     def has_place(self, now: float, per_s: float, in_flight: int, silent: int) -> bool:
         """Return whether one more may leave at this pace where *silent* of *in_flight* are."""
         if in_flight >= self.most:
@@ -119,7 +116,7 @@ class Flight:
 
     def _count(self, now: float, answered: int) -> None:
         if now >= self._turns_at:
-            long_s = LATELY_S + max(SILENT_S, SILENT * self._took_s)
+            long_s = LATELY_S + (self.silent_s if self._took_s else SILENT_S)
             self._earlier = self._balance if now < self._turns_at + long_s else 0
             self._balance, self._turns_at = 0, now + long_s
         self._balance += answered
@@ -143,6 +140,7 @@ class Flight:
             self._older, self._quickest = self._quickest, took_s
             self._renew_at = now + FORGET_S
         self._took_s += (took_s - self._took_s) * (0.25 if self._took_s else 1.0)
+        self.silent_s = max(SILENT_S, SILENT * self._took_s)
         if self.places:
             self.places.accepted(now, in_flight)
             self._mind_refuted()

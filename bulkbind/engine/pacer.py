@@ -170,18 +170,20 @@ class Pacer:
         return self.flight.has_place(now, self.state.per_s, len(self._out) + silent, silent)
 
     def _mind_silent(self, now: float) -> None:
-        while self._out and self._next_silent_at() <= now:
+        while self._next_silent_at() <= now:
             permit = next(iter(self._out))
             self._silent[permit] = self._out.pop(permit)
             self.flight.fell_silent(now)
 
     def _next_silent_at(self) -> float:
-        return next(iter(self._out.values())).sent_at + self.flight.silent_s
+        for out in self._out.values():
+            return out.sent_at + self.flight.silent_s
+        return math.inf
 
     def _silent_at(self) -> float:
         """Return when another place may be had though no answer comes; infinite: never."""
         is_at_most = len(self._out) + len(self._silent) >= self.flight.most
-        return math.inf if is_at_most or not self._out else self._next_silent_at()
+        return math.inf if is_at_most else self._next_silent_at()
 
     async def _answered_by(self, moment: float) -> None:
         """Wait for an answer, but no longer than until *moment*."""
