@@ -17,8 +17,8 @@ from bulkbind.errors import UsageError
 from bulkbind.sandbox import Sandbox, parse_time, read_credentials
 from bulkbind.sandbox.credentials import FORM
 from bulkbind.sandbox.faults import KINDS
-from bulkbind.sandbox.options import LIMIT_HELP
-from bulkbind.sandbox.telling import FORMS
+from bulkbind.sandbox.limit_headers import FORMS
+from bulkbind.sandbox.spec_parser import LIMIT_HELP
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

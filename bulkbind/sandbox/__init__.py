@@ -6,8 +6,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from bulkbind.sandbox.credentials import Credentials, read_credentials
-from bulkbind.sandbox.options import Fault, Limit, SandboxOptions, parse_fault, parse_limit
-from bulkbind.sandbox.spec import parse_time
+from bulkbind.sandbox.spec_parser import Fault, Limit, SandboxOptions, parse_fault, parse_limit
+from bulkbind.sandbox.specs import parse_time
 
 if TYPE_CHECKING:
     from bulkbind.sandbox.server import Sandbox

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from collections import Counter
 
-    from bulkbind.sandbox.bindings import Bindings
+    from bulkbind.sandbox.device_api import Bindings
 
 ALREADY_BOUND_CODE = 13000310
 """The sandbox's own: the reference names no code for a second bind."""

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
     from aiohttp import web
 
-    from bulkbind.sandbox.options import Fault
-    from bulkbind.sandbox.spec import Call
+    from bulkbind.sandbox.spec_parser import Fault
+    from bulkbind.sandbox.specs import Call
 
 COMMON_KEYS = ("count", "from", "until", "on")
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Self
 
-from bulkbind.sandbox.limits import Limiter, limiter_for
-from bulkbind.sandbox.telling import FORMS, Word
+from bulkbind.sandbox.limit_headers import FORMS, Word
+from bulkbind.sandbox.limiters import Limiter, limiter_for
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from bulkbind.sandbox.options import Limit
-    from bulkbind.sandbox.spec import Call
+    from bulkbind.sandbox.spec_parser import Limit
+    from bulkbind.sandbox.specs import Call
 
 
 class Entry:

@@ -14,18 +14,18 @@ from aiohttp import web
 
 from bulkbind.clock import Clock, SystemClock
 from bulkbind.errors import BulkbindError
-from bulkbind.sandbox.bindings import Bindings
+from bulkbind.sandbox.auth_checks import Doorman
 from bulkbind.sandbox.calls import Answer, Calls
 from bulkbind.sandbox.checks import Refusal, check_body, check_headers
-from bulkbind.sandbox.doorman import Doorman
+from bulkbind.sandbox.device_api import Bindings
 from bulkbind.sandbox.faults import KINDS, Faults
 from bulkbind.sandbox.gate import Gate
 from bulkbind.sandbox.journal import Journal
-from bulkbind.sandbox.options import SandboxOptions
+from bulkbind.sandbox.limit_headers import headers_of, http_date, refusal_of
 from bulkbind.sandbox.shifted import ShiftedClock
-from bulkbind.sandbox.spec import Call
+from bulkbind.sandbox.spec_parser import SandboxOptions
+from bulkbind.sandbox.specs import Call
 from bulkbind.sandbox.spoiling import DATE_OFF_S, ELSEWHERE, Exchange, plain
-from bulkbind.sandbox.telling import headers_of, http_date, refusal_of
 from bulkbind.sandbox.tls import Tls
 from bulkbind.sandbox.under_way import STOP_S, UnderWay
 

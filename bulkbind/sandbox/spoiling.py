@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from bulkbind.sandbox.telling import later_date
+from bulkbind.sandbox.limit_headers import later_date
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from bulkbind.clock import Clock
     from bulkbind.sandbox.calls import Answer
-    from bulkbind.sandbox.options import Fault
+    from bulkbind.sandbox.spec_parser import Fault
 
 ELSEWHERE = "/sandbox/elsewhere"
 SPACE_CODE = "13000301"

@@ -7,8 +7,8 @@ from hypothesis import given, strategies as st
 
 from bulkbind.sandbox import parse_limit
 from bulkbind.sandbox.gate import Gate
-from bulkbind.sandbox.limits import Bucket, InFlight, Limiter, Sliding, Standing, Window
-from bulkbind.sandbox.spec import Call
+from bulkbind.sandbox.limiters import Bucket, InFlight, Limiter, Sliding, Standing, Window
+from bulkbind.sandbox.specs import Call
 
 STEPS_S = st.lists(st.floats(0, 2) | st.sampled_from([0.0, 0.125, 0.5, 1.0]), max_size=200)
 COUNTS = st.integers(1, 8)

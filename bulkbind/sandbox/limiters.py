@@ -11,10 +11,10 @@ from abc import ABC, abstractmethod
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
-from bulkbind.sandbox.options import LimitKind
+from bulkbind.sandbox.spec_parser import LimitKind
 
 if TYPE_CHECKING:
-    from bulkbind.sandbox.options import Limit
+    from bulkbind.sandbox.spec_parser import Limit
 
 IN_FLIGHT_RETRY_S = 1.0
 """Nobody knows when a request in flight ends; this is what the caller is told."""

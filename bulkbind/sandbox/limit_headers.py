@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from bulkbind.sandbox.limits import Standing
-    from bulkbind.sandbox.options import Limit
+    from bulkbind.sandbox.limiters import Standing
+    from bulkbind.sandbox.spec_parser import Limit
 
 THROTTLED_CODE = "APIG.0308"
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Literal
 
 from bulkbind.sandbox.credentials import Credentials
 from bulkbind.sandbox.faults import COMMON_KEYS, KINDS
-from bulkbind.sandbox.spec import (
+from bulkbind.sandbox.limit_headers import FORMS
+from bulkbind.sandbox.specs import (
     Call,
     Period,
     check_keys,
@@ -21,7 +22,6 @@ from bulkbind.sandbox.spec import (
     pick,
     split_spec,
 )
-from bulkbind.sandbox.telling import FORMS
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,8 +9,8 @@ import pytest
 
 from bulkbind.sandbox import parse_fault, parse_limit, parse_time
 from bulkbind.sandbox.faults import KINDS
-from bulkbind.sandbox.options import LIMIT_HELP, LimitKind
-from bulkbind.sandbox.spec import Call, Period
+from bulkbind.sandbox.spec_parser import LIMIT_HELP, LimitKind
+from bulkbind.sandbox.specs import Call, Period
 
 ALWAYS = Period(0, math.inf)
 
