@@ -1,4 +1,4 @@
-"""What is written down of every request."""
+"""The journal: one JSON line for every request."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Line:
     """One request, filled in while it is served."""
 
     at: str
-    """When it came, by the sandbox's clock."""
+    """When the request came, by the sandbox's clock."""
     method: str
     user_id: str | None
     trace_id: str | None
@@ -44,7 +44,7 @@ class Journal:
 
     def __init__(self, path: Path | None) -> None:
         """Open the file. Raises: BulkbindError."""
-        self._file = opened(path, "journal") if path is not None else None
+        self._file = open_to_append(path, "journal") if path is not None else None
 
     def close(self) -> None:
         """Close the file."""
@@ -55,7 +55,7 @@ class Journal:
         """Append a line; once this returns it survives the end of the process."""
         if self._file is None:
             return
-        told = {
+        entry = {
             "at": line.at,
             "method": line.method,
             "user_id": line.user_id,
@@ -67,10 +67,10 @@ class Journal:
             "trace_id": line.trace_id,
             "took_s": round(line.took_s, 6),
         }
-        self._file.write(json.dumps(told) + "\n")
+        self._file.write(json.dumps(entry) + "\n")
 
 
-def opened(path: Path, what: str) -> TextIO:
+def open_to_append(path: Path, what: str) -> TextIO:
     """Return a file to append lines to. Raises: BulkbindError."""
     try:
         return path.open("a", encoding="utf-8", buffering=1)

@@ -1,4 +1,4 @@
-"""How a limit is told: the headers and texts of gateways."""
+"""How answers announce limits: the headers and texts of gateways."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from email.utils import format_datetime
 from enum import Enum, auto
 from typing import TYPE_CHECKING, NamedTuple
 
+from bulkbind.sandbox.device_api import Refusal, gateway_refusal
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from bulkbind.sandbox.limiters import Standing
-    from bulkbind.sandbox.spec_parser import Limit
-
-THROTTLED_CODE = "APIG.0308"
+    from bulkbind.sandbox.limiters import Admission, LimitState
+    from bulkbind.sandbox.specs import LimitSpec
 
 
 class When(Enum):
@@ -28,27 +28,15 @@ class When(Enum):
     DEBUG = auto()
 
 
-class Word(NamedTuple):
-    """What one limit has to say after a request."""
-
-    limit: Limit
-    standing: Standing
-
-
 class Form(NamedTuple):
-    """A way of telling."""
+    """A way to announce a limit."""
 
     help: str
     when: When
-    write: Callable[[Word, datetime], dict[str, str]]
+    write: Callable[[LimitState, datetime], dict[str, str]]
     """Returns headers; the moment is the sandbox's UTC."""
     field: str
     """The header that it alone may write; forms with the same one exclude each other."""
-
-    @property
-    def is_header(self) -> bool:
-        """Whether it goes on successes as well."""
-        return self.when is not When.REFUSED
 
 
 def http_date(moment: datetime) -> str:
@@ -64,82 +52,102 @@ def later_date(now: datetime, seconds: float) -> str:
     return http_date(moment)
 
 
-def headers_of(word: Word, now: datetime, *, is_refused: bool, is_debug: bool) -> dict[str, str]:
-    """Return the headers in which a limit speaks.
+def headers_of(admission: Admission, now: datetime, *, is_debug: bool) -> dict[str, str]:
+    """Return the headers of one limit: the one that refused, or that has the least left.
 
     Args:
-        word: What it has to say.
+        admission: What the limits made of the request.
         now: The sandbox's UTC.
-        is_refused: Whether the answer is a 429.
         is_debug: Whether the request carries `X-Apig-Mode: debug`.
     """
-    told: dict[str, str] = {}
-    for name in word.limit.tell:
-        form = FORMS[name]
-        if {When.REFUSED: is_refused, When.ALWAYS: True, When.DEBUG: is_debug}[form.when]:
-            told |= form.write(word, now)
-    return told
+    state = announced(admission)
+    if state is None:
+        return {}
+    is_on = {
+        When.REFUSED: admission.refused_by is not None,
+        When.ALWAYS: True,
+        When.DEBUG: is_debug,
+    }
+    headers: dict[str, str] = {}
+    for form in (FORMS[name] for name in state.limit.tell):
+        if is_on[form.when]:
+            headers |= form.write(state, now)
+    return headers
 
 
-def refusal_of(limit: Limit) -> dict[str, object]:
-    """Return the body of a 429."""
+def announced(admission: Admission) -> LimitState | None:
+    """Return the limit whose headers go on an answer, or None."""
+    if admission.refused_by is not None:
+        return admission.refused_by
+    with_headers = (
+        state
+        for state in admission.charged_to
+        if any(FORMS[name].when is not When.REFUSED for name in state.limit.tell)
+    )
+    return min(with_headers, key=lambda state: state.standing.left, default=None)
+
+
+def throttled(limit: LimitSpec) -> Refusal:
+    """Return the 429 of a limit."""
     text = "The throttling threshold has been reached"
     if "text" in limit.tell:
-        window = f",time:1 {limit.unit}" if limit.unit else ""
         policy = "user over ratelimit" if limit.unit else "user over concurrency"
-        text += f": policy {policy},limit:{limit.count}{window}"
-    return {"error_code": THROTTLED_CODE, "error_msg": text, "request_id": "sandbox"}
+        text += f": policy {policy},limit:{_amount(limit)}"
+    return gateway_refusal(429, "APIG.0308", text)
+
+
+def _amount(limit: LimitSpec) -> str:
+    return f"{limit.count},time:1 {limit.unit}" if limit.unit else str(limit.count)
 
 
 def _whole(seconds: float) -> int:
     return max(0, math.ceil(seconds - 1e-9))
 
 
-def _left(word: Word) -> int:
-    # A bucket's burst may be larger than its count: nobody tells more left than the limit.
-    return min(word.standing.left, word.limit.count)
+def _left(state: LimitState) -> int:
+    # A bucket's burst may be larger than its count: no gateway announces more than the limit.
+    return min(state.standing.left, state.limit.count)
 
 
-def _nothing(_word: Word, _now: datetime) -> dict[str, str]:
+def _nothing(_state: LimitState, _now: datetime) -> dict[str, str]:
     return {}
 
 
-def _retry_after(word: Word, _now: datetime) -> dict[str, str]:
-    return {"Retry-After": str(max(1, _whole(word.standing.reset_s)))}
+def _retry_after(state: LimitState, _now: datetime) -> dict[str, str]:
+    return {"Retry-After": str(max(1, _whole(state.standing.reset_s)))}
 
 
-def _retry_after_date(word: Word, now: datetime) -> dict[str, str]:
-    return {"Retry-After": later_date(now, word.standing.reset_s)}
+def _retry_after_date(state: LimitState, now: datetime) -> dict[str, str]:
+    return {"Retry-After": later_date(now, state.standing.reset_s)}
 
 
-def _three_fields(prefix: str) -> Callable[[Word, datetime], dict[str, str]]:
-    def write(word: Word, _now: datetime) -> dict[str, str]:
+def _three_fields(prefix: str) -> Callable[[LimitState, datetime], dict[str, str]]:
+    def write(state: LimitState, _now: datetime) -> dict[str, str]:
         return {
-            f"{prefix}-Limit": str(word.limit.count),
-            f"{prefix}-Remaining": str(_left(word)),
-            f"{prefix}-Reset": str(_whole(word.standing.reset_s)),
+            f"{prefix}-Limit": str(state.limit.count),
+            f"{prefix}-Remaining": str(_left(state)),
+            f"{prefix}-Reset": str(_whole(state.standing.reset_s)),
         }
 
     return write
 
 
-def _draft_07(word: Word, _now: datetime) -> dict[str, str]:
-    reset = _whole(word.standing.reset_s)
-    return {"RateLimit": f"limit={word.limit.count}, remaining={_left(word)}, reset={reset}"}
+def _draft_07(state: LimitState, _now: datetime) -> dict[str, str]:
+    reset = _whole(state.standing.reset_s)
+    return {"RateLimit": f"limit={state.limit.count}, remaining={_left(state)}, reset={reset}"}
 
 
-def _draft_11(word: Word, _now: datetime) -> dict[str, str]:
-    if word.limit.unit:
-        policy = f"q={word.limit.count};w={word.limit.window_s:.0f}"
-        left = f"r={_left(word)};t={_whole(word.standing.reset_s)}"
+def _draft_11(state: LimitState, _now: datetime) -> dict[str, str]:
+    if state.limit.unit:
+        policy = f"q={state.limit.count};w={state.limit.window_s:.0f}"
+        left = f"r={_left(state)};t={_whole(state.standing.reset_s)}"
     else:
-        policy, left = f'q={word.limit.count};qu="concurrent-requests"', f"r={_left(word)}"
+        policy, left = f'q={state.limit.count};qu="concurrent-requests"', f"r={_left(state)}"
     return {"RateLimit-Policy": f'"default";{policy}', "RateLimit": f'"default";{left}'}
 
 
-def _apig(word: Word, _now: datetime) -> dict[str, str]:
-    window = f",time:1 {word.limit.unit}" if word.limit.unit else ""
-    return {"X-Apig-RateLimit-user": f"remain:{_left(word)},limit:{word.limit.count}{window}"}
+def _apig(state: LimitState, _now: datetime) -> dict[str, str]:
+    return {"X-Apig-RateLimit-user": f"remain:{_left(state)},limit:{_amount(state.limit)}"}
 
 
 FORMS = {

@@ -1,139 +1,35 @@
-"""What a sandbox can be told to be, and how limits and faults are written."""
+"""Reads limits and faults as they are written on the command line: `HEAD,KEY=VALUE,…`."""
 
 from __future__ import annotations
 
+import difflib
+import math
 import re
-from dataclasses import dataclass, field
-from enum import StrEnum
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from bulkbind.sandbox.credentials import Credentials
 from bulkbind.sandbox.faults import COMMON_KEYS, KINDS
 from bulkbind.sandbox.limit_headers import FORMS
-from bulkbind.sandbox.specs import (
-    Call,
-    Period,
-    check_keys,
-    parse_call,
-    parse_period,
-    parse_span,
-    parse_time,
-    parse_whole,
-    pick,
-    split_spec,
-)
+from bulkbind.sandbox.specs import Call, FaultSpec, LimitKind, LimitSpec, Period
+from bulkbind.settings import parse_duration
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterable, Mapping
 
-_SECOND, _MINUTE, _HOUR, _DAY = (
-    ("second", 1.0),
-    ("minute", 60.0),
-    ("hour", 3600.0),
-    ("day", 86400.0),
-)
-_UNITS = {
-    **dict.fromkeys(("s", "second"), _SECOND),
-    **dict.fromkeys(("m", "min", "minute"), _MINUTE),
-    **dict.fromkeys(("h", "hour"), _HOUR),
-    **dict.fromkeys(("d", "day"), _DAY),
-}
+LONGEST_S = 36_500 * 86_400.0
+"""A hundred years; dates stay within what a `datetime` can hold."""
+
+_SECONDS = {"second": 1.0, "minute": 60.0, "hour": 3600.0, "day": 86_400.0}
+_UNITS = {unit: unit for unit in _SECONDS}
+_UNITS |= {"s": "second", "m": "minute", "min": "minute", "h": "hour", "d": "day"}
 _RATE = re.compile(r"(\d{1,9})/([a-z]+)", re.ASCII)
-_HOW_RATES_ARE_WRITTEN = "write 60/s, 600/min, 1000/hour or 5000/day"
 
 
-class LimitKind(StrEnum):
-    """How a limit counts."""
-
-    #: windows of fixed length, each begun by its first request
-    WINDOW = "window"
-    #: never more than N in any stretch of that length
-    SLIDING = "sliding"
-    #: tokens that trickle in
-    BUCKET = "bucket"
-    #: requests at the same time
-    IN_FLIGHT = "inflight"
-
-
-LIMIT_HELP = {
-    LimitKind.WINDOW: "window:60/s, or 60/s   fixed windows, each begun by its first request",
-    LimitKind.SLIDING: "sliding:600/min        never more than 600 in any 60 seconds",
-    LimitKind.BUCKET: "bucket:100/s,burst=20  token bucket; burst=1 is strict spacing  [burst: N]",
-    LimitKind.IN_FLIGHT: "inflight:16            at most 16 requests at the same time",
-}
-"""A line for each kind."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limit:
-    """A limit; `parse_limit` makes one."""
-
-    kind: LimitKind
-    count: int
-    """Requests per window, tokens per window, or requests at the same time."""
-    unit: str
-    """`second`, `minute`, `hour` or `day`; empty: requests at the same time."""
-    window_s: float
-    """The unit's length; 0: requests at the same time."""
-    burst: int
-    """Size of a bucket; other kinds do not look at it."""
-    tell: tuple[str, ...]
-    """Names of `FORMS`."""
-    period: Period
-    on: Call
-    is_per_user: bool
-    """Whether every X-User-Id has a count of its own."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fault:
-    """A fault; `parse_fault` makes one."""
-
-    name: str
-    """A name of `KINDS`."""
-    probability: float
-    count: int | None
-    """Strikes at most so often; None: without end."""
-    period: Period
-    on: Call
-    for_s: float
-    """What it means depends on the kind; 0 where a kind has no such thing."""
-    code: str | None
-    """Business code to answer with; None: the kind's own."""
-
-
-@dataclass(frozen=True, slots=True)
-class SandboxOptions:
-    """The defaults are a gateway without limits or faults."""
-
-    limits: tuple[Limit, ...] = ()
-    """All that are in force apply to a request."""
-    faults: tuple[Fault, ...] = ()
-    """Of those that strike, the first decides."""
-    second_bind: Literal["same", "error"] = "same"
-    """What a second bind of a device answers: the same record, or code 13000310."""
-    token: str | None = None
-    """The only token that is accepted; None: any, or what `credentials` has."""
-    credentials: Credentials = field(default_factory=Credentials)
-    """Tokens, sessions, accounts and apps; empty: any token."""
-    tls: bool = False
-    """Serve https, with a certificate of a throwaway authority."""
-    state: Path | None = None
-    """Bindings are kept in this file; None: in memory."""
-    journal: Path | None = None
-    """One JSON line per request; None: none."""
-    seed: int | None = None
-    """Repeats the same faults; None: others every time."""
-    clock_offset_s: float = 0.0
-    """How far the sandbox's clock is ahead of the machine's; negative: behind."""
-
-
-def parse_limit(text: str) -> Limit:
+def parse_limit(text: str) -> LimitSpec:
     """Return a limit written `[KIND:]N/UNIT[,KEY=VALUE...]`, e.g. `bucket:100/s,burst=20`.
 
     Keys: `tell`, `from`, `until`, `on`, `per`, and `burst` for a bucket.
 
-    Raises: ValueError for anything else; it names the text, what is wrong and what is allowed.
+    Raises: ValueError for anything else; it shows the text, what is wrong and what is allowed.
     """
     try:
         return _limit(text)
@@ -141,12 +37,12 @@ def parse_limit(text: str) -> Limit:
         raise ValueError(f"{text!r} is no limit: {error}") from None
 
 
-def parse_fault(text: str) -> Fault:
+def parse_fault(text: str) -> FaultSpec:
     """Return a fault written `NAME=PROBABILITY[,KEY=VALUE...]`, e.g. `reset-after=0.03,count=2`.
 
     Keys: `count`, `from`, `until`, `on`, and `for` or `code` where the fault has one (see `KINDS`).
 
-    Raises: ValueError for anything else; it names the text, what is wrong and what is allowed.
+    Raises: ValueError for anything else; it shows the text, what is wrong and what is allowed.
     """
     try:
         return _fault(text)
@@ -154,27 +50,42 @@ def parse_fault(text: str) -> Fault:
         raise ValueError(f"{text!r} is no fault: {error}") from None
 
 
-def _limit(text: str) -> Limit:
-    head, keys = split_spec(text)
+def parse_time(text: str) -> float:
+    """Return the seconds of `90s`, `5m`, `2h`, `250ms`, a bare number, or any of them after `-`.
+
+    Raises: ValueError for anything else, and for more than a hundred years.
+    """
+    bare = text.strip()
+    try:
+        seconds = parse_duration(bare.removeprefix("-"))
+    except ValueError:
+        seconds = math.inf
+    if seconds > LONGEST_S:
+        raise ValueError(f"{text!r} is no time: write 90s, 5m, 2h, 250ms or a number of seconds")
+    return -seconds if bare.startswith("-") else seconds
+
+
+def _limit(text: str) -> LimitSpec:
+    head, keys = _split(text)
     name, colon, amount = head.rpartition(":")
-    kind = LimitKind(pick(name, LimitKind, "kind of limit")) if colon else LimitKind.WINDOW
+    kind = LimitKind(_pick(name, LimitKind, "kind of limit")) if colon else LimitKind.WINDOW
     if kind is LimitKind.IN_FLIGHT:
-        count, unit, window_s = parse_whole("inflight", amount), "", 0.0
+        count, unit, window_s = _whole("inflight", amount), "", 0.0
     else:
         count, unit, window_s = _rate(amount)
     burst = ("burst",) if kind is LimitKind.BUCKET else ()
-    check_keys(keys, ("tell", "from", "until", "on", "per", *burst), f"{kind} limits")
+    _check_keys(keys, ("tell", "from", "until", "on", "per", *burst), f"{kind} limits")
     if "per" in keys:
-        pick(keys["per"], ("user",), "way to count")
-    return Limit(
+        _pick(keys["per"], ("user",), "way to count")
+    return LimitSpec(
         kind=kind,
         count=count,
         unit=unit,
         window_s=window_s,
-        burst=parse_whole("burst", keys["burst"]) if "burst" in keys else count,
+        burst=_whole("burst", keys["burst"]) if "burst" in keys else count,
         tell=_forms(keys.get("tell", "text")),
-        period=parse_period(keys),
-        on=parse_call(keys, Call.ALL),
+        period=_period(keys),
+        on=_call(keys, Call.ALL),
         is_per_user="per" in keys,
     )
 
@@ -182,40 +93,40 @@ def _limit(text: str) -> Limit:
 def _rate(text: str) -> tuple[int, str, float]:
     match = _RATE.fullmatch(text)
     if match is None or int(match[1]) == 0 or match[2] not in _UNITS:
-        raise ValueError(_HOW_RATES_ARE_WRITTEN)
-    return (int(match[1]), *_UNITS[match[2]])
+        raise ValueError("write 60/s, 600/min, 1000/hour or 5000/day")
+    unit = _UNITS[match[2]]
+    return int(match[1]), unit, _SECONDS[unit]
 
 
 def _forms(text: str) -> tuple[str, ...]:
-    names = tuple(pick(part.strip(), FORMS, "form of telling") for part in text.split("+"))
+    names = tuple(_pick(part.strip(), FORMS, "form of telling") for part in text.split("+"))
     if "nothing" in names and len(names) > 1:
         raise ValueError("`nothing` stands alone in `tell`")
     fields = [FORMS[name].field for name in names if FORMS[name].field]
-    for name in names:
-        if fields.count(FORMS[name].field) > 1:
-            raise ValueError(f"only one form in `tell` can write {FORMS[name].field}")
+    for field in fields:
+        if fields.count(field) > 1:
+            raise ValueError(f"only one form in `tell` can write {field}")
     return names
 
 
-def _fault(text: str) -> Fault:
-    head, keys = split_spec(text)
+def _fault(text: str) -> FaultSpec:
+    head, keys = _split(text)
     name, equals, share = (part.strip() for part in head.partition("="))
-    kind = KINDS[pick(name, KINDS, "name of a fault")]
+    kind = KINDS[_pick(name, KINDS, "name of a fault")]
     if not equals:
         raise ValueError(f"write it with its probability, from 0 to 1: {name}=0.05")
-    check_keys(keys, COMMON_KEYS + kind.keys, name)
-    on = parse_call(keys, Call.BIND)
+    _check_keys(keys, COMMON_KEYS + kind.keys, name)
+    on = _call(keys, Call.BIND)
     if kind.is_for_binds and on is not Call.BIND:
         raise ValueError(f"{name} strikes binds only, so `on` cannot be {on}")
     for_s = kind.for_s or 0.0
     if "for" in keys:
-        read = parse_time(keys["for"]) if kind.takes_negative else parse_span("for", keys["for"])
-        for_s = read
-    return Fault(
+        for_s = parse_time(keys["for"]) if kind.takes_negative else _span("for", keys["for"])
+    return FaultSpec(
         name=name,
         probability=_probability(share),
-        count=parse_whole("count", keys["count"]) if "count" in keys else None,
-        period=parse_period(keys),
+        count=_whole("count", keys["count"]) if "count" in keys else None,
+        period=_period(keys),
         on=on,
         for_s=for_s,
         code=keys.get("code"),
@@ -230,3 +141,65 @@ def _probability(text: str) -> float:
     if not 0 <= probability <= 1:
         raise ValueError(f"its probability must be a number from 0 to 1, but is {text!r}")
     return probability
+
+
+# --- what limits and faults have in common --------------------------------------------------------
+
+
+def _split(text: str) -> tuple[str, dict[str, str]]:
+    head, *pairs = (part.strip() for part in text.split(","))
+    keys: dict[str, str] = {}
+    for pair in pairs:
+        key, _, value = (part.strip() for part in pair.partition("="))
+        if not key or not value:
+            raise ValueError(f"`{pair}` must be KEY=VALUE")
+        if key in keys:
+            raise ValueError(f"`{key}` is given twice")
+        keys[key] = value
+    return head, keys
+
+
+def _check_keys(keys: Iterable[str], allowed: tuple[str, ...], owner: str) -> None:
+    for key in keys:
+        if key not in allowed:
+            listed = ", ".join(allowed)
+            raise ValueError(f"`{key}` is no key of {owner}{_guess(key, allowed)}; it has {listed}")
+
+
+def _pick(name: str, allowed: Iterable[str], what: str) -> str:
+    names = tuple(allowed)
+    if name not in names:
+        listed = ", ".join(names)
+        raise ValueError(f"`{name}` is no {what}{_guess(name, names)}; there are {listed}")
+    return name
+
+
+def _guess(name: str, names: tuple[str, ...]) -> str:
+    close = difflib.get_close_matches(name, names, n=1)
+    return f" (did you mean `{close[0]}`?)" if close else ""
+
+
+def _span(key: str, text: str) -> float:
+    seconds = parse_time(text)
+    if seconds < 0:
+        raise ValueError(f"`{key}` must not be negative, but is {text}")
+    return seconds
+
+
+def _whole(key: str, text: str) -> int:
+    number = int(text) if re.fullmatch("[0-9]{1,9}", text) else 0
+    if number == 0:
+        raise ValueError(f"`{key}` must be a whole number from 1 to 999999999, but is {text}")
+    return number
+
+
+def _period(keys: Mapping[str, str]) -> Period:
+    from_s = _span("from", keys.get("from", "0"))
+    until_s = _span("until", keys["until"]) if "until" in keys else math.inf
+    if until_s <= from_s:
+        raise ValueError(f"`until` ({until_s:g}s) must be later than `from` ({from_s:g}s)")
+    return Period(from_s, until_s)
+
+
+def _call(keys: Mapping[str, str], default: Call) -> Call:
+    return Call(_pick(keys.get("on", default), Call, "call for `on`"))

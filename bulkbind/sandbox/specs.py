@@ -1,24 +1,19 @@
-"""What limits and faults have in common: calls, periods, and `HEAD,KEY=VALUE,…` as their form."""
+"""What can be ordered of a sandbox: its limits, its faults and its other options."""
 
 from __future__ import annotations
 
-import difflib
-import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from bulkbind.settings import parse_duration
+from bulkbind.sandbox.auth_checks import Credentials
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
-LONGEST_S = 36_500 * 86_400.0
-"""A hundred years; dates stay within what a `datetime` can hold."""
+    from pathlib import Path
 
 
 class Call(StrEnum):
-    """What a limit or a fault is about."""
+    """What a limit or a fault applies to."""
 
     #: POST
     BIND = "bind"
@@ -30,7 +25,7 @@ class Call(StrEnum):
     ALL = "all"
 
     def covers(self, call: Call) -> bool:
-        """Return whether *call* is meant by this."""
+        """Return whether this applies to *call*."""
         return self in (Call.ALL, call)
 
 
@@ -40,89 +35,94 @@ class Period:
 
     from_s: float
     until_s: float
-    """The first moment that is out of it; infinite: it never ends."""
+    """The first moment after it; infinite: it never ends."""
 
     def holds(self, elapsed_s: float) -> bool:
         """Return whether a moment lies in it."""
         return self.from_s <= elapsed_s < self.until_s
 
 
-def split_spec(text: str) -> tuple[str, dict[str, str]]:
-    """Return the head and the keys of `HEAD,KEY=VALUE,…`. Raises: ValueError."""
-    head, *pairs = (part.strip() for part in text.split(","))
-    keys: dict[str, str] = {}
-    for pair in pairs:
-        key, _, value = (part.strip() for part in pair.partition("="))
-        if not key or not value:
-            raise ValueError(f"`{pair}` must be KEY=VALUE")
-        if key in keys:
-            raise ValueError(f"`{key}` is given twice")
-        keys[key] = value
-    return head, keys
+class LimitKind(StrEnum):
+    """How a limit counts."""
+
+    #: windows of fixed length, each begun by its first request
+    WINDOW = "window"
+    #: never more than N in any stretch of that length
+    SLIDING = "sliding"
+    #: tokens that trickle in
+    BUCKET = "bucket"
+    #: requests at the same time
+    IN_FLIGHT = "inflight"
 
 
-def check_keys(keys: Iterable[str], allowed: tuple[str, ...], owner: str) -> None:
-    """Raise ValueError for a key that does not belong to *owner*."""
-    for key in keys:
-        if key not in allowed:
-            listed = ", ".join(allowed)
-            raise ValueError(f"`{key}` is no key of {owner}{_guess(key, allowed)}; it has {listed}")
+LIMIT_HELP = {
+    LimitKind.WINDOW: "window:60/s, or 60/s   fixed windows, each begun by its first request",
+    LimitKind.SLIDING: "sliding:600/min        never more than 600 in any 60 seconds",
+    LimitKind.BUCKET: "bucket:100/s,burst=20  token bucket; burst=1 is strict spacing  [burst: N]",
+    LimitKind.IN_FLIGHT: "inflight:16            at most 16 requests at the same time",
+}
+"""A line for each kind."""
 
 
-def pick(name: str, allowed: Iterable[str], what: str) -> str:
-    """Return *name*. Raises: ValueError if it is not among the *allowed* names of *what*."""
-    names = tuple(allowed)
-    if name not in names:
-        listed = ", ".join(names)
-        raise ValueError(f"`{name}` is no {what}{_guess(name, names)}; there are {listed}")
-    return name
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitSpec:
+    """A limit; `parse_limit` makes one."""
+
+    kind: LimitKind
+    count: int
+    """Requests per window, tokens per window, or requests at the same time."""
+    unit: str
+    """`second`, `minute`, `hour` or `day`; empty: requests at the same time."""
+    window_s: float
+    """The unit's length; 0: requests at the same time."""
+    burst: int
+    """Size of a bucket; other kinds ignore it."""
+    tell: tuple[str, ...]
+    """Names of `limit_headers.FORMS`."""
+    period: Period
+    on: Call
+    is_per_user: bool
+    """Whether every X-User-Id has a count of its own."""
 
 
-def parse_time(text: str) -> float:
-    """Return the seconds of `90s`, `5m`, `2h`, `250ms`, a bare number, or any of them after `-`.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FaultSpec:
+    """A fault; `parse_fault` makes one."""
 
-    Raises: ValueError for anything else, and for more than a hundred years.
-    """
-    bare = text.strip()
-    try:
-        seconds = parse_duration(bare.removeprefix("-"))
-    except ValueError:
-        seconds = math.inf
-    if seconds > LONGEST_S:
-        raise ValueError(f"{text!r} is no time: write 90s, 5m, 2h, 250ms or a number of seconds")
-    return -seconds if bare.startswith("-") else seconds
-
-
-def parse_span(key: str, text: str) -> float:
-    """Return the seconds of a time that must not be negative. Raises: ValueError."""
-    seconds = parse_time(text)
-    if seconds < 0:
-        raise ValueError(f"`{key}` must not be negative, but is {text}")
-    return seconds
+    name: str
+    """A name of `faults.KINDS`."""
+    probability: float
+    count: int | None
+    """How often it strikes at most; None: without end."""
+    period: Period
+    on: Call
+    for_s: float
+    """Its meaning depends on the kind; 0 where a kind does not use it."""
+    code: str | None
+    """Business code to answer with; None: the kind's own."""
 
 
-def parse_whole(key: str, text: str) -> int:
-    """Return a whole number from 1 to 999,999,999. Raises: ValueError."""
-    number = int(text) if text.isascii() and text.isdecimal() and len(text) <= 9 else 0  # noqa: PLR2004  # as the docstring says
-    if number == 0:
-        raise ValueError(f"`{key}` must be a whole number from 1 to 999999999, but is {text}")
-    return number
+@dataclass(frozen=True, slots=True)
+class SandboxOptions:
+    """The defaults are a gateway without limits or faults."""
 
-
-def parse_period(keys: Mapping[str, str]) -> Period:
-    """Return the period of the keys `from` and `until`. Raises: ValueError."""
-    from_s = parse_span("from", keys.get("from", "0"))
-    until_s = parse_span("until", keys["until"]) if "until" in keys else math.inf
-    if until_s <= from_s:
-        raise ValueError(f"`until` ({until_s:g}s) must be later than `from` ({from_s:g}s)")
-    return Period(from_s, until_s)
-
-
-def parse_call(keys: Mapping[str, str], default: Call) -> Call:
-    """Return the call of the key `on`. Raises: ValueError."""
-    return Call(pick(keys.get("on", default), Call, "call for `on`"))
-
-
-def _guess(name: str, names: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, tuple(names), n=1)
-    return f" (did you mean `{close[0]}`?)" if close else ""
+    limits: tuple[LimitSpec, ...] = ()
+    """All that are in force apply to a request."""
+    faults: tuple[FaultSpec, ...] = ()
+    """Of those that strike, the first decides."""
+    second_bind: Literal["same", "error"] = "same"
+    """What a second bind of a device answers: the same record, or code 13000310."""
+    token: str | None = None
+    """The only token that is accepted; None: any, or those of `credentials`."""
+    credentials: Credentials = field(default_factory=Credentials)
+    """Tokens, sessions, accounts and apps; empty: any token."""
+    tls: bool = False
+    """Serve https, with a certificate of a throwaway authority."""
+    state: Path | None = None
+    """Bindings are kept in this file; None: in memory."""
+    journal: Path | None = None
+    """One JSON line per request; None: none."""
+    seed: int | None = None
+    """Repeats the same faults; None: different ones every time."""
+    clock_offset_s: float = 0.0
+    """How far the sandbox's clock is ahead of the machine's; negative: behind."""

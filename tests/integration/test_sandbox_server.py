@@ -1,142 +1,73 @@
-"""The sandbox's journal, stats, clock and end, over real sockets and as a process."""
+"""The sandbox's server over real sockets: start, own pages, clock and end."""
 
 from __future__ import annotations
 
 import asyncio
-import io
 import json
 import logging
-import signal
 import socket
-import time
-from contextlib import ExitStack, suppress
-from datetime import UTC, datetime, timedelta
+import ssl
+from datetime import datetime, timedelta
 from email.utils import parsedate_to_datetime
+from itertools import count
 
 import aiohttp
 import pytest
 
 from bulkbind.clock import SystemClock
-from tests.asker import BODY, PATH, TRACE_ID, HandClock, hanging, serving, stamp, until
-from tests.kit import FakeClock, ask, bulkbind, process
+from bulkbind.errors import BulkbindError
+from bulkbind.sandbox import Sandbox, SandboxOptions
+from tests.asker import (
+    BODY,
+    PATH,
+    HandClock,
+    address,
+    hanging,
+    journal_lines,
+    serving,
+    stamp,
+    until,
+)
+from tests.kit import FakeClock
+
+# --- start ---------------------------------------------------------------------------------------
 
 
-def lines_of(path):
-    """Return a journal's lines."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+async def test_a_taken_port_is_an_error_with_a_hint():
+    """The error names the port, and says how to get a free one."""
+    async with Sandbox() as first:
+        port = int(first.url.rpartition(":")[2])
+
+        with pytest.raises(BulkbindError, match=str(port)) as error:
+            async with Sandbox(port=port):
+                pass
+
+    assert "--port 0" in error.value.hint
 
 
-# --- journal -------------------------------------------------------------------------------------
+@pytest.mark.parametrize("what", ["journal", "state"])
+async def test_a_file_that_cannot_be_opened_is_named(tmp_path, what):
+    """The error says which file, and why."""
+    with pytest.raises(BulkbindError, match=r"no/file cannot be opened: No such file"):
+        Sandbox(SandboxOptions(**{what: tmp_path / "no/file"}))
 
 
-async def test_the_journal_has_a_line_for_every_request(tmp_path):
-    """Who asked for what, under which trace id, when, and how it ended; silence has no status."""
-    journal = tmp_path / "journal.jsonl"
+async def test_tls_is_served_with_a_throwaway_authority():
+    """A client that trusts the authority gets through, one that does not is refused."""
+    async with Sandbox(SandboxOptions(tls=True)) as sandbox, aiohttp.ClientSession() as session:
+        trusting = ssl.create_default_context(cafile=sandbox.ca_file)
+        async with session.get(f"{sandbox.url}/sandbox/stats", ssl=trusting) as answer:
+            assert answer.status == 200
+        with pytest.raises(aiohttp.ClientConnectorCertificateError):
+            await session.get(f"{sandbox.url}/sandbox/stats")
+        folder = sandbox.ca_file.parent
+        assert not (folder / "ca.key").exists()
 
-    async with serving(journal=journal) as asker:
-        _, bound = await asker.bind()
-        await asker.bind(X_Traceid="u" * 58)
-        await asker.bind({"machineCode": "a-b"})
-        await asker.list_devices()
-        await asker.unbind(bound["data"]["deviceId"])
-        await asker.unbind("7")
-        await asker.ask("POST", "/elsewhere", BODY)
-        await asker.stats()
-    async with serving(journal=journal, faults=["reset-after=1"]) as asker:
-        with pytest.raises(aiohttp.ClientConnectionError):
-            await asker.bind()
-
-    lines = lines_of(journal)
-    assert [(line["method"], line["result"], line["status"]) for line in lines] == [
-        ("POST", "bound", 200),
-        ("POST", "posted_again", 200),
-        ("POST", "refused", 400),
-        ("GET", "listed", 200),
-        ("DELETE", "unbound", 200),
-        ("DELETE", "missing", 200),
-        ("POST", "refused", 404),
-        ("POST", "reset-after bound", None),
-    ]
-    assert [line["trace_id"] for line in lines[:2]] == [TRACE_ID, "u" * 58]
-    assert {line["user_id"] for line in lines} == {"user_1"}
-    assert {lines[0]["machine_code"], lines[4]["machine_code"]} == {"SN_1"}
-    assert lines[0]["device_id"] == bound["data"]["deviceId"]
-    assert all(datetime.fromisoformat(line["at"]).tzinfo for line in lines)
-    assert all(0 <= line["took_s"] < 5 for line in lines)
+    assert sandbox.url.startswith("https://127.0.0.1:")
+    assert not folder.exists()
 
 
-async def test_the_journal_names_limits_and_faults(tmp_path):
-    """Throttled requests have a line too, and a struck one names what struck and what was done."""
-    journal = tmp_path / "journal.jsonl"
-    faults = [f"{name}=1,count=1" for name in ("500", "business", "502-after", "empty", "redirect")]
-
-    async with serving(journal=journal, faults=faults, limits=["6/day"]) as asker:
-        await asker.statuses(7, "POST")
-        await asker.reply("GET", "/sandbox/elsewhere")
-
-    assert [(line["result"], line["status"]) for line in lines_of(journal)] == [
-        ("500", 500),
-        ("business", 200),
-        ("502-after bound", 502),
-        ("empty posted_again", 200),
-        ("redirect", 302),
-        ("posted_again", 200),
-        ("throttled", 429),
-        ("followed", 200),
-    ]
-    assert {line["machine_code"] for line in lines_of(journal)[:6]} == {"SN_1"}
-
-
-async def test_the_journal_says_when_a_request_came_and_how_long_it_took(tmp_path):
-    """A delay of 3 s and one after it of 2 s: `at` is when it came, by the sandbox's clock."""
-    clock = FakeClock()
-    journal = tmp_path / "journal.jsonl"
-    faults = ["delay-before=1,for=3s", "delay-after=1,for=2s"]
-
-    async with serving(clock, journal=journal, faults=faults, clock_offset_s=60.0) as asker:
-        status, _ = await asker.bind(X_Date=stamp(clock.utc_now()))
-
-    (line,) = lines_of(journal)
-    assert (status, line["result"]) == (200, "delay-before delay-after bound")
-    assert line["at"] == "2026-11-23T12:01:00.000Z"
-    assert line["took_s"] == 5.0
-
-
-async def test_the_journal_knows_who_hung_up(tmp_path):
-    """Silence is written down when it ends, and so is a request that never came whole."""
-    clock = HandClock()
-    journal = tmp_path / "journal.jsonl"
-
-    async with serving(clock, journal=journal, faults=["silence-after=1"]) as asker:
-        async with hanging(asker):
-            await until(lambda: asker.sandbox.counts["silence-after"])
-            clock.advance(40)
-        await until(lambda: len(lines_of(journal)) == 1)
-        half = f"POST {PATH} HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nhalf"
-        _, writer = await asyncio.open_connection(*address(asker.sandbox.url))
-        writer.write(half.encode())
-        await until(lambda: asker.sandbox._under_way)
-        writer.close()
-        await until(lambda: len(lines_of(journal)) == 2)
-
-    silent, cut = lines_of(journal)
-    assert (silent["result"], silent["status"]) == ("silence-after bound", None)
-    assert (silent["machine_code"], silent["took_s"]) == ("SN_1", 40.0)
-    assert (cut["result"], cut["status"]) == ("hung up", None)
-
-
-async def test_a_body_too_large_is_refused_and_written_down(tmp_path):
-    """Over 1 MiB it is 413, as a line of the journal says as well."""
-    journal = tmp_path / "journal.jsonl"
-
-    async with serving(journal=journal) as asker:
-        status = (await asker.reply("POST", PATH, io.BytesIO(b"x" * 2_000_000))).status
-
-    (line,) = lines_of(journal)
-    assert (status, line["status"], line["result"]) == (413, 413, "refused")
-
-
-# --- stats ---------------------------------------------------------------------------------------
+# --- stats and other pages -----------------------------------------------------------------------
 
 
 async def test_stats_count_what_was_seen():
@@ -167,16 +98,62 @@ async def test_stats_count_what_was_seen():
     }
 
 
-async def test_stats_know_how_many_were_under_way_at_once():
+async def test_stats_know_how_many_were_in_flight_at_once():
     """Three that hang together are three, also once they have ended; later ones add nothing."""
     async with serving(faults=["silence-before=1,count=3"]) as asker:
         async with hanging(asker), hanging(asker), hanging(asker):
             await until(lambda: asker.sandbox.counts["silence-before"] == 3)
-        await until(lambda: not asker.sandbox._under_way)
+        await until(lambda: not asker.sandbox._in_flight)
         await asker.statuses(2)
         stats = await asker.stats()
 
     assert (stats["in_flight_most"], stats["requests"]) == (3, 5)
+
+
+async def test_bindings_can_be_dumped():
+    """One JSON line for each binding, with its user."""
+    async with serving() as asker, aiohttp.ClientSession() as session:
+        _, one = await asker.bind(X_User_Id="user_1")
+        _, two = await asker.bind(X_User_Id="user_2")
+        async with session.get(f"{asker.sandbox.url}/sandbox/bindings") as response:
+            lines = (await response.text()).splitlines()
+
+    assert [json.loads(line) for line in lines] == [
+        {"userId": "user_1", **one["data"]},
+        {"userId": "user_2", **two["data"]},
+    ]
+
+
+async def test_bindings_can_be_dumped_while_others_are_made():
+    """What was bound when the dump began is in it, whole."""
+    async with serving() as asker, aiohttp.ClientSession() as session:
+        for number in range(40_000):
+            asker.sandbox.bindings.bind("user_1", {"machineCode": f"SN_{number}"})
+
+        async def bind_more() -> None:
+            for number in count():
+                asker.sandbox.bindings.bind("user_1", {"machineCode": f"SN_more_{number}"})
+                await SystemClock().sleep(0)
+
+        more = asyncio.create_task(bind_more(), name="bind more")
+        try:
+            async with session.get(f"{asker.sandbox.url}/sandbox/bindings") as response:
+                lines = (await response.text()).splitlines()
+        finally:
+            more.cancel()
+
+    codes = {json.loads(line)["machineCode"] for line in lines}
+    assert len(codes) == len(lines) >= 40_000
+
+
+async def test_a_path_that_does_not_exist_is_refused_in_the_gateways_words():
+    """404 with APIG.0101, for another path and for another method."""
+    async with serving() as asker:
+        path = await asker.ask("POST", PATH + "/x/y", BODY)
+        method = await asker.ask("PUT", PATH, BODY)
+
+    assert [status for status, _ in (path, method)] == [404, 404]
+    assert {answer["error_code"] for _, answer in (path, method)} == {"APIG.0101"}
 
 
 # --- clock ---------------------------------------------------------------------------------------
@@ -255,14 +232,14 @@ async def test_it_ends_at_once_whatever_hangs(tmp_path, caplog, fault):
     ):
         await until(lambda: asker.sandbox.counts[fault])
         await clock.sleep(0.02)
-        under_way = len(asker.sandbox._under_way)
+        in_flight = len(asker.sandbox._in_flight)
         began = clock.monotonic()
         await asker.sandbox.__aexit__()
         took_s = clock.monotonic() - began
         left = asyncio.all_tasks() - before
 
-    (line,) = lines_of(journal)
-    assert under_way == 1
+    (line,) = journal_lines(journal)
+    assert in_flight == 1
     assert took_s < 1
     assert line["result"].startswith(fault)
     assert left == set()
@@ -298,124 +275,4 @@ async def test_a_delayed_work_is_not_done_after_the_end(tmp_path):
     clock.advance(10)
 
     assert len(sandbox.bindings) == 0
-    assert [line["result"] for line in lines_of(journal)] == ["delay-before"]
-
-
-def address(url: str) -> tuple[str, int]:
-    """Return host and port of a URL."""
-    host, port = url.removeprefix("http://").split(":")
-    return host, int(port)
-
-
-# --- the command ---------------------------------------------------------------------------------
-
-HEAD = "Host: x\r\nAuthorization: Bearer any\r\nX-User-Id: u\r\nContent-Type: application/json\r\n"
-BODY_TEXT = json.dumps(BODY)
-
-
-def send(url: str, request_line: str) -> socket.socket:
-    """Send a request and return the connection, whose answer nobody reads."""
-    connection = socket.create_connection(address(url), timeout=10)
-    date = stamp(datetime.now(UTC))  # noqa: TID251  # the process has the real clock
-    head = f"{request_line} HTTP/1.1\r\n{HEAD}X-Date: {date}\r\n"
-    connection.sendall(f"{head}Content-Length: {len(BODY_TEXT)}\r\n\r\n{BODY_TEXT}".encode())
-    return connection
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_the_command_while_requests_hang(tmp_path, number):
-    """Silence, drip and delay are cut off: exit 0 within a second, and no word but our own."""
-    journal = tmp_path / "journal.jsonl"
-    arguments = (
-        "--port", "0", "--journal", str(journal), "--verbose", "--seed", "1",
-        "--fault", "silence-after=1", "--fault", "drip=1,on=list,for=1h",
-        "--fault", "delay-before=1,on=unbind,for=1h",
-    )  # fmt: skip
-    with ExitStack() as stack:
-        started = stack.enter_context(process("sandbox", *arguments, home=tmp_path))
-        url = started.stdout.readline().split()[1]
-        for line in (f"POST {PATH}", f"GET {PATH}", f"DELETE {PATH}/1"):
-            stack.enter_context(send(url, line))
-        end = time.monotonic() + 10
-        while not {"silence-after", "drip", "delay-before"} <= set(ask(f"{url}/sandbox/stats")):
-            assert time.monotonic() < end, "they never came to hang"
-        began = time.monotonic()
-        started.send_signal(number)
-        code = started.wait(10)
-        took_s = time.monotonic() - began
-        _, errors = started.communicate()
-
-    assert code == 0
-    assert took_s < 2  # of which the interpreter's own end is a part
-    assert {line["result"] for line in lines_of(journal)} == {
-        "silence-after bound", "drip listed", "delay-before"
-    }  # fmt: skip
-    assert len(lines_of(journal)) == 3
-    first, second = errors.splitlines()
-    assert first == f"{number.name}: stopping"
-    assert second.startswith("1 bindings; {'requests': 3, ")
-
-
-def test_the_command_takes_limits_faults_and_a_wrong_clock(tmp_path):
-    """Options reach the sandbox, each as often as it is given; the clock may go behind."""
-    arguments = (
-        "--port", "0", "--limit", "2/day,on=bind,tell=x-ratelimit", "--limit", "1/day,on=list",
-        "--fault", "500=1,count=1", "--fault", "502=1,count=1", "--clock-offset", "-1h",
-    )  # fmt: skip
-    heads = []
-    with process("sandbox", *arguments, home=tmp_path) as started:
-        url = started.stdout.readline().split()[1]
-        for line in (f"POST {PATH}", f"GET {PATH}", f"GET {PATH}"):
-            with send(url, line) as connection:
-                heads.append(connection.recv(65_536).decode())
-        stats = ask(f"{url}/sandbox/stats")
-        started.send_signal(signal.SIGTERM)
-
-    dates = [
-        parsedate_to_datetime(line[6:])
-        for head in heads
-        for line in head.splitlines()
-        if line.startswith("Date: ")
-    ]
-    behind = [datetime.now(UTC) - date for date in dates]  # noqa: TID251  # the process has the real clock
-    # An X-Date by the right clock is in the future for the sandbox.
-    assert [head.split()[1] for head in heads] == ["401", "401", "429"]
-    assert "X-RateLimit-Remaining: 1\r\n" in heads[0]
-    assert len(dates) == 3
-    assert all(
-        timedelta(minutes=59) < time_behind < timedelta(minutes=61) for time_behind in behind
-    )
-    assert (stats["refused"], stats["throttled"]) == (2, 1)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "told"),
-    [
-        (("--limit", "slding:60/s"), "did you mean `sliding`"),
-        (("--limit", "60/week"), "'60/week' is no limit: write 60/s"),
-        (("--fault", "rest-after=1"), "did you mean `reset-after`"),
-        (("--fault", "500"), "500=0.05"),
-        (("--clock-offset", "soon"), "--clock-offset: 'soon' is no time"),
-        (("--journal", "no/such/file"), "journal no/such/file cannot be opened"),
-    ],
-)
-def test_a_wrong_option_ends_the_command_with_2(tmp_path, arguments, told):
-    """The error names what was given and what is allowed."""
-    done = bulkbind("sandbox", "--port", "0", *arguments, home=tmp_path, check=2)
-
-    assert told in done.stderr
-    assert "Traceback" not in done.stderr
-
-
-def test_limits_and_faults_may_come_from_the_environment(tmp_path):
-    """Several are divided by blanks."""
-    given = {"BULKBIND_LIMIT": "9/day 1/day,on=list", "BULKBIND_FAULT": "500=1 502=1"}
-    with process("sandbox", "--port", "0", home=tmp_path, **given) as started:
-        url = started.stdout.readline().split()[1]
-        for line in (f"POST {PATH}", f"GET {PATH}", f"GET {PATH}"):
-            with send(url, line) as connection, suppress(OSError):
-                connection.recv(65_536)
-        stats = ask(f"{url}/sandbox/stats")
-        started.send_signal(signal.SIGTERM)
-
-    assert (stats["500"], stats["lists"], stats["throttled"]) == (1, 1, 1)
+    assert [line["result"] for line in journal_lines(journal)] == ["delay-before"]
