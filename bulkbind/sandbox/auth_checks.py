@@ -256,12 +256,7 @@ def check_signature(
 ) -> str | None:
     """Return what is wrong with a signed request, None: nothing.
 
-    Args:
-        method: As in `AuthChecks.check`.
-        target: As there.
-        headers: As there.
-        body: As there.
-        apps: App id -> secret.
+    *apps*: app id -> secret; the others are as in `AuthChecks.check`.
     """
     match = _SIGNATURE.fullmatch(headers.get("Authorization", ""))
     if match is None:

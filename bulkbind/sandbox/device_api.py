@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bulkbind.clock import Clock, iso
 from bulkbind.errors import BulkbindError
-from bulkbind.sandbox.journal import open_to_append
+from bulkbind.sandbox.journal import JsonLines
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -119,12 +119,11 @@ class Bindings:
         self._next_id = FIRST_DEVICE_ID
         if state is not None and state.exists():
             self._read(state)
-        self._file = open_to_append(state, "state file") if state is not None else None
+        self._changes = JsonLines(state, "state file")
 
     def close(self) -> None:
         """Close the state file."""
-        if self._file is not None:
-            self._file.close()
+        self._changes.close()
 
     def find(self, user_id: str, machine_code: str) -> dict[str, Any] | None:
         """Return a binding's record, or None."""
@@ -140,7 +139,7 @@ class Bindings:
             "createTime": iso(self._clock.utc_now()),
         }
         self._put(user_id, record)
-        self._log({"user": user_id, "record": record})
+        self._changes.write({"user": user_id, "record": record})
         return record
 
     def unbind(self, user_id: str, device_id: str) -> dict[str, Any] | None:
@@ -148,7 +147,7 @@ class Bindings:
         code = self._code_of(user_id, device_id)
         if code is None:
             return None
-        self._log({"user": user_id, "unbound": device_id})
+        self._changes.write({"user": user_id, "unbound": device_id})
         return self._users[user_id].pop(code)
 
     def of(self, user_id: str) -> list[dict[str, Any]]:
@@ -189,10 +188,6 @@ class Bindings:
                 f"the sandbox's state file {state} is none, or damaged: {error}",
                 hint="begin with a new file",
             ) from error
-
-    def _log(self, change: dict[str, Any]) -> None:
-        if self._file is not None:
-            self._file.write(json.dumps(change) + "\n")
 
 
 # --- what the calls do ----------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Faults: how each kind spoils an answer, the table of kinds, and which faults strike a request."""
+"""Faults: how each kind answers, the table of kinds, and which faults strike a request."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ async def _garbage(exchange: Exchange) -> None:
         transport.close()
 
 
-# --- the right answer, spoilt ---------------------------------------------------------------------
+# --- the right answer, changed --------------------------------------------------------------------
 
 
 async def _late(exchange: Exchange) -> web.Response:
@@ -305,11 +305,8 @@ class Faults:
         """Return what strikes a request.
 
         The dice roll once for every fault that is ordered for the call, whether it may strike now
-        or not: so what a seed does to a request does not depend on the time.
-
-        Args:
-            call: What is asked for.
-            elapsed_s: Seconds since the sandbox started.
+        or not: so what a seed does to a request does not depend on the time. *elapsed_s* counts
+        from the sandbox's start.
         """
         delays: list[FaultSpec] = []
         decider: FaultSpec | None = None

@@ -55,10 +55,7 @@ def later_date(now: datetime, seconds: float) -> str:
 def headers_of(admission: Admission, now: datetime, *, is_debug: bool) -> dict[str, str]:
     """Return the headers of one limit: the one that refused, or that has the least left.
 
-    Args:
-        admission: What the limits made of the request.
-        now: The sandbox's UTC.
-        is_debug: Whether the request carries `X-Apig-Mode: debug`.
+    *now* is the sandbox's UTC; *is_debug*: the request carries `X-Apig-Mode: debug`.
     """
     state = announced(admission)
     if state is None:

@@ -195,11 +195,7 @@ class Limits:
     def admit(self, call: Call, user_id: str, *, now: float, elapsed_s: float) -> Admission:
         """Charge a request to every limit in force, or, if one refuses, to none.
 
-        Args:
-            call: What is asked for.
-            user_id: Who asks.
-            now: Monotonic seconds.
-            elapsed_s: Since the sandbox started.
+        *now* is in monotonic seconds; *elapsed_s* counts from the sandbox's start.
         """
         met = [
             (limit, self._limiter(number, user_id))

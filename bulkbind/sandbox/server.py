@@ -26,7 +26,7 @@ from bulkbind.sandbox.device_api import (
     gateway_refusal,
 )
 from bulkbind.sandbox.faults import DATE_OFF_S, ELSEWHERE, Faults, respond
-from bulkbind.sandbox.journal import Journal, Line
+from bulkbind.sandbox.journal import JsonLines, Line
 from bulkbind.sandbox.limit_headers import headers_of, http_date, throttled
 from bulkbind.sandbox.limiters import Limits
 from bulkbind.sandbox.specs import Call, SandboxOptions
@@ -74,7 +74,7 @@ class Sandbox:
         self._clock = OffsetClock(clock or SystemClock(), self._options.clock_offset_s)
         self._limits = Limits(self._options.limits)
         self._faults = Faults(self._options.faults, random.Random(self._options.seed))
-        self._journal = Journal(self._options.journal)
+        self._journal = JsonLines(self._options.journal, "journal")
         self._runner: web.AppRunner | None = None
         self._began = self._clock.monotonic()
         self.bindings = Bindings(self._clock, self._options.state)
@@ -271,7 +271,7 @@ class RequestsInFlight:
         most: The most there were at once.
     """
 
-    def __init__(self, clock: Clock, journal: Journal, counts: Counter[str]) -> None:
+    def __init__(self, clock: Clock, journal: JsonLines, counts: Counter[str]) -> None:
         self._clock = clock
         self._journal = journal
         self._counts = counts
@@ -305,7 +305,7 @@ class RequestsInFlight:
         finally:
             self._tasks.discard(task)
             line.took_s = self._clock.monotonic() - began
-            self._journal.write(line)
+            self._journal.write(line.entry())
 
     async def wait_out(self, seconds: float) -> None:
         """Sleep, even if the client has hung up: a busy server does not notice."""
