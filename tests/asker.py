@@ -18,6 +18,7 @@ from tests.kit import FakeClock
 if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
+    from pathlib import Path
 
 PATH = "/koodrive/ose/v1/backup/device"
 TRACE_ID = "t" * 58
@@ -62,6 +63,17 @@ async def until(holds: Callable[[], object]) -> None:
 def stamp(now: datetime, age_s: float = 5.0) -> str:
     """Return an X-Date of a certain age."""
     return (now - timedelta(seconds=age_s)).strftime("%Y%m%dT%H%M%SZ")
+
+
+def address(url: str) -> tuple[str, int]:
+    """Return host and port of a URL."""
+    host, port = url.removeprefix("http://").split(":")
+    return host, int(port)
+
+
+def journal_lines(path: Path) -> list[dict[str, Any]]:
+    """Return a journal's lines."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 @dataclass(frozen=True)

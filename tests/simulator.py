@@ -18,7 +18,7 @@ from bulkbind.engine.pace import Pace
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from bulkbind.sandbox.limits import Limiter
+    from bulkbind.sandbox.limiters import Limiter
 
 LATE_S = 0.001
 """Timers of an idle event loop fire up to this late."""

@@ -11,7 +11,7 @@ from pydantic import SecretStr
 
 from bulkbind.app.listener import Listener, Silent
 from bulkbind.app.run import run
-from bulkbind.sandbox import SandboxOptions
+from bulkbind.sandbox import Sandbox, SandboxOptions
 from bulkbind.settings import ApiSettings, AuthSettings
 
 if TYPE_CHECKING:
@@ -49,8 +49,6 @@ async def rehearse(
 
     Raises: as `run`.
     """
-    from bulkbind.sandbox import Sandbox  # noqa: PLC0415  # a server, which few runs need
-
     hears = listener or Silent()
     with tempfile.TemporaryDirectory(prefix="bulkbind-rehearsal-") as folder:
         async with Sandbox(sandbox or SandboxOptions()) as served:

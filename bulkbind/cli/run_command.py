@@ -16,7 +16,7 @@ from bulkbind.app.rehearse import rehearse as rehearse_run
 from bulkbind.app.run import run
 from bulkbind.cli import options
 from bulkbind.cli.running import explained
-from bulkbind.cli.sandbox_options import behaviour_from, behaviour_options
+from bulkbind.cli.sandbox_command import behaviour_from, behaviour_options
 from bulkbind.cli.sending import send, send_inbox, telling
 from bulkbind.errors import UsageError
 

@@ -1,4 +1,4 @@
-"""`bulkbind sandbox`."""
+"""`bulkbind sandbox`, and the options that any command with a sandbox of its own takes."""
 
 from __future__ import annotations
 
@@ -12,16 +12,22 @@ import click
 from bulkbind.cli import options
 from bulkbind.cli.console import say
 from bulkbind.cli.running import explained, run_until_done
-from bulkbind.cli.sandbox_options import behaviour_from, behaviour_options
 from bulkbind.errors import UsageError
-from bulkbind.sandbox import Sandbox, parse_time, read_credentials
-from bulkbind.sandbox.credentials import FORM
+from bulkbind.sandbox import (
+    Sandbox,
+    SandboxOptions,
+    parse_fault,
+    parse_limit,
+    parse_time,
+    read_credentials,
+)
+from bulkbind.sandbox.auth_checks import CREDENTIALS_HELP
 from bulkbind.sandbox.faults import KINDS
-from bulkbind.sandbox.options import LIMIT_HELP
-from bulkbind.sandbox.telling import FORMS
+from bulkbind.sandbox.limit_headers import FORMS
+from bulkbind.sandbox.specs import LIMIT_HELP
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from bulkbind.engine import StopSignal
 
@@ -82,11 +88,56 @@ HELP = "\n\n".join(
                 "code=CODE": "see below",
             },
         ),
-        _block("What a --credentials file holds (YAML):", FORM),
+        _block("What a --credentials file holds (YAML):", CREDENTIALS_HELP),
         _table("Faults:", {name: kind.help for name, kind in KINDS.items()}),
         ORDER,
     )
 )
+
+
+behaviour_options = options.together(
+    [
+        options.option(
+            "--limit",
+            "limits",
+            multiple=True,
+            metavar="[KIND:]N/UNIT[,KEY=VALUE...]",
+            help="limit of the sandbox's gateway, e.g. 60/s; repeatable: all of them hold  "
+            "[default: none]",
+        ),
+        options.option(
+            "--fault",
+            "faults",
+            multiple=True,
+            metavar="NAME=P[,KEY=VALUE...]",
+            help="fault of the sandbox that strikes with probability P (0 to 1), e.g. "
+            "reset-after=0.03; repeatable  [default: none]",
+        ),
+        options.option(
+            "--seed", type=int, help="makes the sandbox's faults repeatable  [default: chance]"
+        ),
+    ]
+)
+"""`--limit`, `--fault` and `--seed`, as `limits`, `faults` and `seed`."""
+
+
+def behaviour_from(
+    limits: Sequence[str], faults: Sequence[str], seed: int | None
+) -> SandboxOptions:
+    """Return the values of `behaviour_options` as options of a sandbox.
+
+    Raises: UsageError.
+    """
+    try:
+        return SandboxOptions(
+            limits=tuple(map(parse_limit, limits)),
+            faults=tuple(map(parse_fault, faults)),
+            seed=seed,
+        )
+    except ValueError as error:
+        raise UsageError(
+            str(error), hint="`bulkbind sandbox --help` lists kinds, keys, forms and faults"
+        ) from None
 
 
 @click.command("sandbox", help=HELP)

@@ -1,31 +1,214 @@
-"""The faults: a table of their kinds, and which of them strike a request."""
+"""Faults: how each kind answers, the table of kinds, and which faults strike a request."""
 
 from __future__ import annotations
 
+import asyncio
+import json
+import socket
+import struct
+import zlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from functools import cache
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from bulkbind.sandbox import spoiling
+from aiohttp import web
+
+from bulkbind.sandbox.limit_headers import later_date
 
 if TYPE_CHECKING:
     import random
     from collections.abc import Awaitable, Callable, Sequence
 
-    from aiohttp import web
+    from bulkbind.clock import Clock
+    from bulkbind.sandbox.specs import Call, FaultSpec
 
-    from bulkbind.sandbox.options import Fault
-    from bulkbind.sandbox.spec import Call
-
+ELSEWHERE = "/sandbox/elsewhere"
+DATE_OFF_S = web.RequestKey("date_off_s", float)
+"""Set on a request: its answer's Date is off by so much."""
 COMMON_KEYS = ("count", "from", "until", "on")
+
+_SPACE_CODE = "13000301"
+_INTERNAL_CODE = 13000001
+"""The sandbox's own: the reference names no code for a 500."""
+_JSON = {"Content-Type": "application/json"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exchange:
+    """A request that a fault has struck."""
+
+    request: web.Request
+    fault: FaultSpec
+    clock: Clock
+    """The sandbox's."""
+    body: dict[str, Any]
+    """The right answer; empty where the kind leaves the work undone."""
+
+
+# --- no answer ------------------------------------------------------------------------------------
+
+
+async def _reset(exchange: Exchange) -> None:
+    transport = exchange.request.transport
+    if transport is None:
+        return
+    sock = transport.get_extra_info("socket")
+    # With no time to linger, closing sends RST instead of FIN.
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    transport.abort()
+
+
+async def _silence(_exchange: Exchange) -> None:
+    await asyncio.get_running_loop().create_future()  # until it is cancelled
+
+
+async def _garbage(exchange: Exchange) -> None:
+    if (transport := exchange.request.transport) is not None:
+        transport.write(b"\x00\xff\x13garbage, not HTTP\r\n\r\n")
+        transport.close()
+
+
+# --- the right answer, changed --------------------------------------------------------------------
+
+
+async def _late(exchange: Exchange) -> web.Response:
+    await exchange.clock.sleep(exchange.fault.for_s)
+    return web.json_response(exchange.body)
+
+
+async def _drip(exchange: Exchange) -> web.StreamResponse:
+    body = json.dumps(exchange.body).encode()
+    response = await _begun(exchange.request, body)
+    for number, byte in enumerate(body):
+        if number:
+            await exchange.clock.sleep(exchange.fault.for_s)
+        await response.write(bytes((byte,)))
+    return response
+
+
+async def _truncated(exchange: Exchange) -> web.StreamResponse:
+    body = json.dumps(exchange.body).encode()
+    response = await _begun(exchange.request, body)
+    response.force_close()
+    await response.write(body[: len(body) // 2])
+    if exchange.request.transport is not None:
+        exchange.request.transport.close()
+    return response
+
+
+async def _begun(request: web.Request, body: bytes) -> web.StreamResponse:
+    response = web.StreamResponse(headers=_JSON)
+    response.content_length = len(body)
+    await response.prepare(request)
+    return response
+
+
+async def _empty(_exchange: Exchange) -> web.Response:
+    return web.Response(headers=_JSON)
+
+
+async def _wrong_type(exchange: Exchange) -> web.Response:
+    return web.json_response(exchange.body, content_type="text/html")
+
+
+async def _wrong_date(exchange: Exchange) -> web.Response:
+    exchange.request[DATE_OFF_S] = exchange.fault.for_s
+    return web.json_response(exchange.body)
+
+
+async def _other_code(exchange: Exchange) -> web.Response:
+    body = exchange.body
+    if "data" in body:
+        body = {**body, "data": {**body["data"], "machineCode": "OTHER_1"}}
+    return web.json_response(body)
+
+
+# --- another answer -------------------------------------------------------------------------------
+
+
+async def _error_500(_exchange: Exchange) -> web.Response:
+    body = {"code": _INTERNAL_CODE, "msg": "internal error"}
+    return web.json_response(body, status=HTTPStatus.INTERNAL_SERVER_ERROR)
+
+
+async def _error_502(_exchange: Exchange) -> web.Response:
+    title = "502 Bad Gateway"
+    page = f"<html><head><title>{title}</title></head><body>{title}</body></html>"
+    return web.Response(text=page, content_type="text/html", status=HTTPStatus.BAD_GATEWAY)
+
+
+async def _error_503(exchange: Exchange) -> web.Response:
+    retry_at = later_date(exchange.clock.utc_now(), exchange.fault.for_s)
+    # No APIG code: those of the backend leave open whether anything was done.
+    body = {"code": _INTERNAL_CODE, "msg": "service unavailable"}
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    return web.json_response(body, status=status, headers={"Retry-After": retry_at})
+
+
+async def _business(exchange: Exchange) -> web.Response:
+    code = exchange.fault.code or _SPACE_CODE
+    is_number = code.isascii() and code.isdecimal()
+    return web.json_response({"code": int(code) if is_number else code, "msg": "space missing"})
+
+
+async def _redirect(_exchange: Exchange) -> web.Response:
+    return web.Response(status=HTTPStatus.FOUND, headers={"Location": ELSEWHERE})
+
+
+_HUGE_HEAD = b'{"code": 0, "msg": "success", "data": {"padding": "'
+_HUGE_CHUNK = b"0" * 1_000_000
+_HUGE_CHUNKS = 100
+_HUGE_TAIL = b'"}}'
+
+
+async def _huge(exchange: Exchange) -> web.StreamResponse:
+    response = web.StreamResponse(headers=_JSON)
+    await response.prepare(exchange.request)
+    await response.write(_HUGE_HEAD)
+    for _ in range(_HUGE_CHUNKS):
+        await response.write(_HUGE_CHUNK)
+    await response.write(_HUGE_TAIL)
+    return response
+
+
+async def _bomb(_exchange: Exchange) -> web.Response:
+    return web.Response(body=_huge_as_gzip(), headers={**_JSON, "Content-Encoding": "gzip"})
+
+
+@cache
+def _huge_as_gzip() -> bytes:
+    """Return the huge answer at about a thousandth of its size.
+
+    A flushed block refers to nothing before it, so one is packed and repeated.
+    """
+    packer = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
+    head = packer.compress(_HUGE_HEAD) + packer.flush(zlib.Z_FULL_FLUSH)
+    chunk = packer.compress(_HUGE_CHUNK) + packer.flush(zlib.Z_FULL_FLUSH)
+    tail = packer.compress(_HUGE_TAIL) + packer.flush()
+    check = zlib.crc32(_HUGE_HEAD)
+    for _ in range(_HUGE_CHUNKS):
+        check = zlib.crc32(_HUGE_CHUNK, check)
+    check = zlib.crc32(_HUGE_TAIL, check)
+    length = len(_HUGE_HEAD) + _HUGE_CHUNKS * len(_HUGE_CHUNK) + len(_HUGE_TAIL)
+    # Source: RFC 1952, sections 2.3 and 2.3.1; 255 is an unknown operating system.
+    header = struct.pack("<BBBBIBB", 0x1F, 0x8B, 8, 0, 0, 2, 255)
+    return header + head + chunk * _HUGE_CHUNKS + tail + struct.pack("<II", check, length)
+
+
+# --- the kinds ------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class FaultKind:
-    """What there is to know of a fault before it is ordered."""
+    """What is known of a fault before it is ordered."""
 
     help: str
-    spoil: Callable[[spoiling.Exchange], Awaitable[web.StreamResponse | None]] | None
-    """None: it only delays what comes next, be it the work or another fault."""
+    answer: Callable[[Exchange], Awaitable[web.StreamResponse | None]] | None
+    """Returns None if it sent nothing and the connection is gone. Instead of a function None: the
+    fault only delays what comes next, be it the work or another fault."""
+    does_work: bool = True
+    """Whether what was asked for is done before it answers."""
     for_s: float | None = None
     """Default of `for`; None: it has no such key."""
     takes_negative: bool = False
@@ -41,70 +224,67 @@ class FaultKind:
 
 
 KINDS = {
-    "reset-before": FaultKind("connection reset; nothing is done", spoiling.reset_before),
-    "reset-after": FaultKind("connection reset after the work is done", spoiling.reset_after),
-    "silence-before": FaultKind("never answers; nothing is done", spoiling.silence_before),
-    "silence-after": FaultKind("never answers; the work is done", spoiling.silence_after),
+    "reset-before": FaultKind("connection reset; nothing is done", _reset, does_work=False),
+    "reset-after": FaultKind("connection reset after the work is done", _reset),
+    "silence-before": FaultKind("never answers; nothing is done", _silence, does_work=False),
+    "silence-after": FaultKind("never answers; the work is done", _silence),
     "delay-before": FaultKind(
         "the work is done late, even if the client has hung up  [for: 1s]", None, for_s=1.0
     ),
     "delay-after": FaultKind(
-        "the work is done at once, the answer comes late  [for: 1s]",
-        spoiling.delay_after,
-        for_s=1.0,
+        "the work is done at once, the answer comes late  [for: 1s]", _late, for_s=1.0
     ),
     "drip": FaultKind(
-        "done; the answer comes byte by byte, one every `for`  [for: 200ms]",
-        spoiling.drip,
-        for_s=0.2,
+        "done; the answer comes byte by byte, one every `for`  [for: 200ms]", _drip, for_s=0.2
     ),
-    "500": FaultKind("answers 500; nothing is done", spoiling.error_500),
-    "500-after": FaultKind("answers 500 after the work is done", spoiling.error_500_after),
-    "502": FaultKind("answers 502 with an HTML page; nothing is done", spoiling.error_502),
-    "502-after": FaultKind(
-        "answers 502 with an HTML page after the work is done", spoiling.error_502_after
-    ),
+    "500": FaultKind("answers 500; nothing is done", _error_500, does_work=False),
+    "500-after": FaultKind("answers 500 after the work is done", _error_500),
+    "502": FaultKind("answers 502 with an HTML page; nothing is done", _error_502, does_work=False),
+    "502-after": FaultKind("answers 502 with an HTML page after the work is done", _error_502),
     "503": FaultKind(
         "answers 503, Retry-After a date `for` ahead; nothing is done  [for: 2s]",
-        spoiling.error_503,
+        _error_503,
         for_s=2.0,
+        does_work=False,
     ),
-    "truncated": FaultKind("done; half of the answer, then closed", spoiling.truncated),
-    "empty": FaultKind("done; 200 with an empty body", spoiling.empty),
-    "garbage": FaultKind("done; bytes that are no HTTP, then closed", spoiling.garbage),
-    "huge": FaultKind("done; 200 with a body of 100 MB", spoiling.huge),
-    "bomb": FaultKind("done; 200 with a small gzip that unpacks to 100 MB", spoiling.bomb),
-    "wrong-type": FaultKind("done; the right JSON, called text/html", spoiling.wrong_type),
+    "truncated": FaultKind("done; half of the answer, then closed", _truncated),
+    "empty": FaultKind("done; 200 with an empty body", _empty),
+    "garbage": FaultKind("done; bytes that are no HTTP, then closed", _garbage),
+    "huge": FaultKind("done; 200 with a body of 100 MB", _huge),
+    "bomb": FaultKind("done; 200 with a small gzip that unpacks to 100 MB", _bomb),
+    "wrong-type": FaultKind("done; the right JSON, called text/html", _wrong_type),
     "business": FaultKind(
         "answers 200 with a business code; nothing is done  [code: 13000301]",
-        spoiling.business,
+        _business,
         takes_code=True,
+        does_work=False,
     ),
     "redirect": FaultKind(
-        f"answers 302 to {spoiling.ELSEWHERE}; nothing is done", spoiling.redirect
+        f"answers 302 to {ELSEWHERE}; nothing is done", _redirect, does_work=False
     ),
     "wrong-date": FaultKind(
         "done; the right answer, its Date off by `for`, e.g. -1h  [for: 1h]",
-        spoiling.wrong_date,
+        _wrong_date,
         for_s=3600.0,
         takes_negative=True,
     ),
     "other-code": FaultKind(
-        "done; the answer names another machine code (binds only)",
-        spoiling.other_code,
-        is_for_binds=True,
+        "done; the answer names another machine code (binds only)", _other_code, is_for_binds=True
     ),
 }
-"""A new fault is an entry here and a function in `spoiling`."""
+"""A new fault is an entry here and, for another way to answer, a function above."""
+
+
+# --- which of them strike -------------------------------------------------------------------------
 
 
 class Strikes(NamedTuple):
     """What strikes one request."""
 
-    delays: tuple[Fault, ...]
-    """To be waited before anything else, one after the other."""
-    decider: Fault | None
-    """The one that decides over the answer; None: the answer is right."""
+    delays: tuple[FaultSpec, ...]
+    """They come before anything else, one after the other."""
+    decider: FaultSpec | None
+    """The one that decides the answer; None: the answer is right."""
 
     @property
     def names(self) -> list[str]:
@@ -116,7 +296,7 @@ class Strikes(NamedTuple):
 class Faults:
     """Chooses, and counts so that no fault strikes more often than it may."""
 
-    def __init__(self, faults: Sequence[Fault], dice: random.Random) -> None:
+    def __init__(self, faults: Sequence[FaultSpec], dice: random.Random) -> None:
         self._faults = faults
         self._dice = dice
         self._struck = [0] * len(faults)
@@ -125,21 +305,18 @@ class Faults:
         """Return what strikes a request.
 
         The dice roll once for every fault that is ordered for the call, whether it may strike now
-        or not: so what a seed does to a request does not depend on the time.
-
-        Args:
-            call: What is asked for.
-            elapsed_s: Seconds since the sandbox started.
+        or not: so what a seed does to a request does not depend on the time. *elapsed_s* counts
+        from the sandbox's start.
         """
-        delays: list[Fault] = []
-        decider: Fault | None = None
+        delays: list[FaultSpec] = []
+        decider: FaultSpec | None = None
         for number, fault in enumerate(self._faults):
             if not fault.on.covers(call):
                 continue
             hits = self._dice.random() < fault.probability
             if not hits or not self._may(number, elapsed_s):
                 continue
-            if KINDS[fault.name].spoil is None:
+            if KINDS[fault.name].answer is None:
                 delays.append(fault)
             elif decider is None:
                 decider = fault
@@ -152,3 +329,29 @@ class Faults:
         fault = self._faults[number]
         is_used_up = fault.count is not None and self._struck[number] >= fault.count
         return fault.period.holds(elapsed_s) and not is_used_up
+
+
+async def respond(
+    fault: FaultSpec | None,
+    request: web.Request,
+    clock: Clock,
+    work: Callable[[], dict[str, Any]],
+) -> web.StreamResponse | None:
+    """Answer a request as a fault has it, or rightly; None: nobody is there to read the answer.
+
+    Args:
+        fault: The decider of its strikes.
+        request: What is answered.
+        clock: The sandbox's.
+        work: Does what was asked for, at once, and returns the right answer.
+    """
+    if fault is None:
+        return web.json_response(work())
+    kind = KINDS[fault.name]
+    assert kind.answer is not None, "a delay decides nothing"
+    body = work() if kind.does_work else {}
+    exchange = Exchange(request=request, fault=fault, clock=clock, body=body)
+    try:
+        return await kind.answer(exchange)
+    except ConnectionError:  # the client closed in the middle of the answer
+        return None

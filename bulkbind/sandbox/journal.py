@@ -1,10 +1,10 @@
-"""What is written down of every request."""
+"""The journal's line for a request, and files of JSON lines."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any
 
 from bulkbind.errors import BulkbindError
 
@@ -17,7 +17,7 @@ class Line:
     """One request, filled in while it is served."""
 
     at: str
-    """When it came, by the sandbox's clock."""
+    """When the request came, by the sandbox's clock."""
     method: str
     user_id: str | None
     trace_id: str | None
@@ -33,48 +33,40 @@ class Line:
     """None: no answer, or none that is HTTP, or its end was not reached."""
     took_s: float = 0.0
 
-    @property
-    def result(self) -> str:
-        """The faults and what was done, e.g. `reset-after bound`."""
-        return " ".join([*self.faults, self.outcome]).strip() or "hung up"
+    def entry(self) -> dict[str, object]:
+        """Return it as the journal holds it; `result` is e.g. `reset-after bound`."""
+        return {
+            "at": self.at,
+            "method": self.method,
+            "user_id": self.user_id,
+            "machine_code": self.machine_code,
+            "device_id": self.device_id,
+            "credential": self.credential,
+            "result": " ".join([*self.faults, self.outcome]).strip() or "hung up",
+            "status": self.status,
+            "trace_id": self.trace_id,
+            "took_s": round(self.took_s, 6),
+        }
 
 
-class Journal:
-    """JSON lines, appended to a file, if there is one, as soon as a request has ended."""
+class JsonLines:
+    """JSON lines, appended to a file, if there is one."""
 
-    def __init__(self, path: Path | None) -> None:
-        """Open the file. Raises: BulkbindError."""
-        self._file = opened(path, "journal") if path is not None else None
+    def __init__(self, path: Path | None, what: str) -> None:
+        """Open the file. Raises: BulkbindError, which calls it *what*."""
+        try:
+            self._file = path.open("a", encoding="utf-8", buffering=1) if path else None
+        except OSError as error:
+            raise BulkbindError(
+                f"the sandbox's {what} {path} cannot be opened: {error.strerror}"
+            ) from error
+
+    def write(self, entry: dict[str, Any]) -> None:
+        """Append a line; once this returns it survives the end of the process."""
+        if self._file is not None:
+            self._file.write(json.dumps(entry) + "\n")
 
     def close(self) -> None:
         """Close the file."""
         if self._file is not None:
             self._file.close()
-
-    def write(self, line: Line) -> None:
-        """Append a line; once this returns it survives the end of the process."""
-        if self._file is None:
-            return
-        told = {
-            "at": line.at,
-            "method": line.method,
-            "user_id": line.user_id,
-            "machine_code": line.machine_code,
-            "device_id": line.device_id,
-            "credential": line.credential,
-            "result": line.result,
-            "status": line.status,
-            "trace_id": line.trace_id,
-            "took_s": round(line.took_s, 6),
-        }
-        self._file.write(json.dumps(told) + "\n")
-
-
-def opened(path: Path, what: str) -> TextIO:
-    """Return a file to append lines to. Raises: BulkbindError."""
-    try:
-        return path.open("a", encoding="utf-8", buffering=1)
-    except OSError as error:
-        raise BulkbindError(
-            f"the sandbox's {what} {path} cannot be opened: {error.strerror}"
-        ) from error

@@ -1,4 +1,4 @@
-"""A local KooDrive: bind, list and unbind, with limits and faults to order."""
+"""The HTTP server: routes requests through limits, checks and faults to the calls."""
 
 from __future__ import annotations
 
@@ -6,44 +6,46 @@ import asyncio
 import json
 import random
 from collections import Counter
+from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from aiohttp import web
 
-from bulkbind.clock import Clock, SystemClock
+from bulkbind.clock import Clock, SystemClock, iso
 from bulkbind.errors import BulkbindError
-from bulkbind.sandbox.bindings import Bindings
-from bulkbind.sandbox.calls import Answer, Calls
-from bulkbind.sandbox.checks import Refusal, check_body, check_headers
-from bulkbind.sandbox.doorman import Doorman
-from bulkbind.sandbox.faults import KINDS, Faults
-from bulkbind.sandbox.gate import Gate
-from bulkbind.sandbox.journal import Journal
-from bulkbind.sandbox.options import SandboxOptions
-from bulkbind.sandbox.shifted import ShiftedClock
-from bulkbind.sandbox.spec import Call
-from bulkbind.sandbox.spoiling import DATE_OFF_S, ELSEWHERE, Exchange, plain
-from bulkbind.sandbox.telling import headers_of, http_date, refusal_of
+from bulkbind.sandbox.auth_checks import AuthChecks
+from bulkbind.sandbox.device_api import (
+    Bindings,
+    CallResult,
+    DeviceCalls,
+    Refusal,
+    check_body,
+    check_headers,
+    gateway_refusal,
+)
+from bulkbind.sandbox.faults import DATE_OFF_S, ELSEWHERE, Faults, respond
+from bulkbind.sandbox.journal import JsonLines, Line
+from bulkbind.sandbox.limit_headers import headers_of, http_date, throttled
+from bulkbind.sandbox.limiters import Limits
+from bulkbind.sandbox.specs import Call, SandboxOptions
 from bulkbind.sandbox.tls import Tls
-from bulkbind.sandbox.under_way import STOP_S, UnderWay
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+    from datetime import datetime
     from pathlib import Path
-
-    from bulkbind.sandbox.journal import Line
 
 PATH = "/koodrive/ose/v1/backup/device"
 AUTH_PATH = "/koodrive/ose/v1/auth"
-NO_SUCH_CALL: dict[str, object] = {
-    "error_code": "APIG.0101",
-    "error_msg": "The API does not exist or has not been published in the environment",
-    "request_id": "sandbox",
-}
-TOLD = web.RequestKey("told", dict[str, str])
-"""Set on a request: headers in which a limit speaks."""
+NO_SUCH_PATH = gateway_refusal(
+    404, "APIG.0101", "The API does not exist or has not been published in the environment"
+)
+LIMIT_HEADERS = web.RequestKey("limit_headers", dict[str, str])
+"""Set on a request: headers of its answer that announce a limit."""
+STOP_S = 0.5
+"""How long stopping may take, twice: for answers on their way, and for what is then cut off."""
 
 _CALLS = {"POST": Call.BIND, "GET": Call.LIST, "DELETE": Call.UNBIND}
 
@@ -69,19 +71,19 @@ class Sandbox:
         self._options = options or SandboxOptions()
         self._host = host
         self._port = port
-        self._clock = ShiftedClock(clock or SystemClock(), self._options.clock_offset_s)
-        self._gate = Gate(self._options.limits)
+        self._clock = OffsetClock(clock or SystemClock(), self._options.clock_offset_s)
+        self._limits = Limits(self._options.limits)
         self._faults = Faults(self._options.faults, random.Random(self._options.seed))
-        self._journal = Journal(self._options.journal)
+        self._journal = JsonLines(self._options.journal, "journal")
         self._runner: web.AppRunner | None = None
         self._began = self._clock.monotonic()
         self.bindings = Bindings(self._clock, self._options.state)
         self.counts: Counter[str] = Counter()
-        self._under_way = UnderWay(self._clock, self._journal, self.counts)
-        self._calls = Calls(
+        self._in_flight = RequestsInFlight(self._clock, self._journal, self.counts)
+        self._calls = DeviceCalls(
             self.bindings, self.counts, is_second_an_error=self._options.second_bind == "error"
         )
-        self._doorman = Doorman(
+        self._auth = AuthChecks(
             self._options.credentials, self._options.token, self._clock, self.counts
         )
         self._tls: Tls | None = None
@@ -103,8 +105,8 @@ class Sandbox:
         app.router.add_get("/sandbox/bindings", self._dump)
         app.router.add_route("*", ELSEWHERE, self._follow)
         app.router.add_route("*", "/{path:.*}", self._refuse_path)
-        app.on_response_prepare.append(self._dress)
-        app.on_shutdown.append(self._cut_off)
+        app.on_response_prepare.append(self._add_headers)
+        app.on_shutdown.append(self._in_flight.cut_off)
         self._runner = web.AppRunner(
             app,
             access_log=None,
@@ -131,7 +133,7 @@ class Sandbox:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._under_way.end()
+        self._in_flight.end()
         if self._runner is not None:
             await self._runner.cleanup()
         if self._tls is not None:
@@ -144,7 +146,7 @@ class Sandbox:
         return {
             "bindings": len(self.bindings),
             "requests": self.counts["requests"],
-            "in_flight_most": self._under_way.most,
+            "in_flight_most": self._in_flight.most,
             "uptime_s": round(self._clock.monotonic() - self._began, 3),
             **self.counts,
         }
@@ -152,32 +154,29 @@ class Sandbox:
     # --- the route of a request -------------------------------------------------------------------
 
     async def _serve(self, request: web.Request) -> web.StreamResponse:
-        with self._under_way.enter(request) as line:
+        with self._in_flight.enter(request) as line:
             body = await request.read()
             call = _CALLS[request.method]
             now = self._clock.monotonic()
             elapsed_s = now - self._began
             user_id = request.headers.get("X-User-Id", "")
-            with self._gate.enter(call, user_id, now=now, elapsed_s=elapsed_s) as entry:
-                if entry.speaker is not None:
-                    request[TOLD] = headers_of(
-                        entry.speaker,
-                        self._clock.utc_now(),
-                        is_refused=entry.refused_by is not None,
-                        is_debug=request.headers.get("X-Apig-Mode") == "debug",
-                    )
-                if entry.refused_by is not None:
-                    return self._refuse(line, Refusal(429, refusal_of(entry.refused_by.limit)))
+            with self._limits.admit(call, user_id, now=now, elapsed_s=elapsed_s) as admission:
+                is_debug = request.headers.get("X-Apig-Mode") == "debug"
+                request[LIMIT_HEADERS] = headers_of(
+                    admission, self._clock.utc_now(), is_debug=is_debug
+                )
+                if admission.refused_by is not None:
+                    return self._refuse(line, throttled(admission.refused_by.limit))
                 work = self._work(call, request, body, line)
                 if isinstance(work, Refusal):
                     return self._refuse(line, work)
                 return await self._answer(request, call, work, line)
 
     async def _session(self, request: web.Request) -> web.StreamResponse:
-        """Serve login and refreshToken. Limits and faults are about the other calls."""
-        with self._under_way.enter(request) as line:
+        """Serve login and refreshToken. Limits and faults apply to the other calls alone."""
+        with self._in_flight.enter(request) as line:
             line.outcome = call = request.match_info["call"]
-            begin = self._doorman.login if call == "login" else self._doorman.refresh
+            begin = self._auth.login if call == "login" else self._auth.refresh
             answer = begin(request.headers, await request.read())
             if isinstance(answer, Refusal):
                 return self._refuse(line, answer)
@@ -186,15 +185,11 @@ class Sandbox:
 
     def _work(
         self, call: Call, request: web.Request, body: bytes, line: Line
-    ) -> Callable[[], Answer] | Refusal:
+    ) -> Callable[[], CallResult] | Refusal:
         """Return what is to be done, or what is wrong with the request."""
         now = self._clock.utc_now()
-        line.credential, refusal = self._doorman.look(
-            request.method,
-            request.raw_path,
-            request.headers,
-            body,
-            request.headers.get("X-User-Id", ""),
+        line.credential, refusal = self._auth.check(
+            request.method, request.raw_path, request.headers, body
         )
         refusal = refusal or check_headers(request.headers, now)
         if refusal is not None:
@@ -211,36 +206,24 @@ class Sandbox:
         return partial(self._calls.bind, user_id, fields)
 
     async def _answer(
-        self, request: web.Request, call: Call, work: Callable[[], Answer], line: Line
+        self, request: web.Request, call: Call, work: Callable[[], CallResult], line: Line
     ) -> web.StreamResponse:
-        """Do the work, unless faults have it otherwise."""
+        """Do the work, unless faults prevent it."""
 
-        def done() -> Answer:
-            answer = work()
-            line.outcome, line.device_id = answer.result, answer.device_id
-            line.machine_code = line.machine_code or answer.machine_code
-            return answer
+        def recorded() -> dict[str, Any]:
+            result = work()
+            line.outcome, line.device_id = result.outcome, result.device_id
+            line.machine_code = line.machine_code or result.machine_code
+            return result.body
 
         strikes = self._faults.strike(call, self._clock.monotonic() - self._began)
         self.counts.update(strikes.names)
         line.faults += strikes.names
         if strikes.delays:
-            await self._under_way.wait_out(sum(fault.for_s for fault in strikes.delays))
-        response: web.StreamResponse | None
-        if strikes.decider is None:
-            response = plain(done())
-        else:
-            spoil = KINDS[strikes.decider.name].spoil
-            assert spoil is not None, "a delay decides nothing"
-            exchange = Exchange(
-                request=request, fault=strikes.decider, clock=self._clock, work=done
-            )
-            try:
-                response = await spoil(exchange)
-            except ConnectionError:  # the client closed in the middle of the answer
-                response = None
+            await self._in_flight.wait_out(sum(fault.for_s for fault in strikes.delays))
+        response = await respond(strikes.decider, request, self._clock, recorded)
         if response is None:
-            return web.Response()  # nobody is there to read it
+            return web.Response()  # aiohttp wants one; the connection is gone
         line.status = response.status
         return response
 
@@ -250,15 +233,11 @@ class Sandbox:
         self.counts[line.outcome] += 1
         return web.json_response(refusal.body, status=refusal.status)
 
-    async def _dress(self, request: web.Request, response: web.StreamResponse) -> None:
-        """Put our own Date, and what limits tell, on an answer."""
+    async def _add_headers(self, request: web.Request, response: web.StreamResponse) -> None:
+        """Put the sandbox's Date, and what limits announce, on an answer."""
         now = self._clock.utc_now() + timedelta(seconds=request.get(DATE_OFF_S, 0.0))
         response.headers["Date"] = http_date(now)
-        response.headers.update(request.get(TOLD, {}))
-
-    async def _cut_off(self, _app: web.Application) -> None:
-        """End what is under way: silence and delays would outlast the sandbox."""
-        await self._under_way.cut_off()
+        response.headers.update(request.get(LIMIT_HEADERS, {}))
 
     # --- the sandbox's own pages, and what does not exist -----------------------------------------
 
@@ -274,12 +253,94 @@ class Sandbox:
 
     async def _follow(self, request: web.Request) -> web.StreamResponse:
         """Count who comes here: a client that follows a redirect, perhaps with its token."""
-        with self._under_way.enter(request) as line:
+        with self._in_flight.enter(request) as line:
             line.outcome, line.status = "followed", 200
             self.counts["followed"] += 1
             self.counts["followed_with_authorization"] += "Authorization" in request.headers
             return web.json_response({"code": 0, "msg": "success", "data": {}})
 
     async def _refuse_path(self, request: web.Request) -> web.StreamResponse:
-        with self._under_way.enter(request) as line:
-            return self._refuse(line, Refusal(404, NO_SUCH_CALL))
+        with self._in_flight.enter(request) as line:
+            return self._refuse(line, NO_SUCH_PATH)
+
+
+class RequestsInFlight:
+    """The requests that are being served; its length is their number.
+
+    Attributes:
+        most: The most there were at once.
+    """
+
+    def __init__(self, clock: Clock, journal: JsonLines, counts: Counter[str]) -> None:
+        self._clock = clock
+        self._journal = journal
+        self._counts = counts
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._is_over = False
+        self.most = 0
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    @contextmanager
+    def enter(self, request: web.Request) -> Iterator[Line]:
+        """Count a request while it is served, and write its line at the end, however it ends."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        self.most = max(self.most, len(self._tasks))
+        self._counts["requests"] += 1
+        began = self._clock.monotonic()
+        line = Line(
+            at=iso(self._clock.utc_now()),
+            method=request.method,
+            user_id=request.headers.get("X-User-Id"),
+            trace_id=request.headers.get("X-Traceid"),
+        )
+        try:
+            yield line
+        except web.HTTPException as error:  # aiohttp's own, e.g. a body too large
+            line.outcome, line.status = "refused", error.status
+            raise
+        finally:
+            self._tasks.discard(task)
+            line.took_s = self._clock.monotonic() - began
+            self._journal.write(line.entry())
+
+    async def wait_out(self, seconds: float) -> None:
+        """Sleep, even if the client has hung up: a busy server does not notice."""
+        nap = asyncio.create_task(self._clock.sleep(seconds), name="sandbox delay")
+        while not nap.done():
+            try:
+                await asyncio.shield(nap)
+            except asyncio.CancelledError:
+                if self._is_over:
+                    nap.cancel()
+                    await asyncio.wait({nap})
+                    raise
+
+    def end(self) -> None:
+        """Note that the sandbox stops: from now on a delay ends with its request."""
+        self._is_over = True
+
+    async def cut_off(self, _app: web.Application) -> None:
+        """End all of them: silence and delays would outlast the sandbox. Takes `STOP_S` at most."""
+        tasks = set(self._tasks)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=STOP_S)
+
+
+class OffsetClock:
+    """Another clock, its UTC off by a fixed time."""
+
+    def __init__(self, clock: Clock, offset_s: float) -> None:
+        self.monotonic = clock.monotonic
+        self.sleep = clock.sleep
+        self._clock = clock
+        self._offset = timedelta(seconds=offset_s)
+
+    def utc_now(self) -> datetime:
+        """Return the other clock's UTC plus the offset."""
+        return self._clock.utc_now() + self._offset

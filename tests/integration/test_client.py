@@ -40,7 +40,7 @@ from bulkbind.model import (
     Verdict,
 )
 from bulkbind.sandbox import Sandbox, SandboxOptions, parse_fault, parse_limit
-from bulkbind.sandbox.signature import check_signature
+from bulkbind.sandbox.auth_checks import check_signature
 from bulkbind.settings import ApiSettings, AuthSettings
 from tests.faults import Fault, FaultProxy
 

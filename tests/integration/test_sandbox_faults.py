@@ -186,8 +186,8 @@ async def test_silence_lasts_until_the_client_hangs_up(fault, bindings):
             await until(lambda: asker.sandbox.counts[fault])
             clock.advance(100_000)
             _, pending = await asyncio.wait({task}, timeout=0.05)
-            meanwhile = (len(asker.sandbox.bindings), len(asker.sandbox._under_way))
-        await until(lambda: not asker.sandbox._under_way)
+            meanwhile = (len(asker.sandbox.bindings), len(asker.sandbox._in_flight))
+        await until(lambda: not asker.sandbox._in_flight)
 
     assert pending == {task}
     assert meanwhile == (bindings, 1)
@@ -288,9 +288,9 @@ async def test_huge_stops_when_the_client_closes(caplog):
     async with serving(faults=["huge=1"]) as asker:
         async with asker.request("POST", PATH, BODY) as response:
             await response.content.readany()
-            under_way = len(asker.sandbox._under_way)
+            under_way = len(asker.sandbox._in_flight)
             response.close()
-        await until(lambda: not asker.sandbox._under_way)
+        await until(lambda: not asker.sandbox._in_flight)
         status, _ = await asker.list_devices()
 
     assert under_way == 1
@@ -368,7 +368,7 @@ async def test_every_fault_strikes_lists_and_unbinds_too(fault, method):
         async with hanging(asker, method, path) as task:
             await until(lambda: asker.sandbox.counts[fault])
             await asyncio.wait({task}, timeout=0 if fault.startswith("silence") else 2)
-        await until(lambda: not asker.sandbox._under_way)
+        await until(lambda: not asker.sandbox._in_flight)
         counts = await asker.counts()
 
     does_the_work = "done; " in KINDS[fault].help or fault.endswith("-after") or "delay" in fault

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from bulkbind.sandbox.limits import Bucket, InFlight, Sliding, Window
+from bulkbind.sandbox.limiters import Bucket, InFlight, Sliding, Window
 from tests.simulator import Changing, Nginx, Of, Simulation
 
 MINUTE_S = 60.0

@@ -6,9 +6,17 @@ import pytest
 from hypothesis import given, strategies as st
 
 from bulkbind.sandbox import parse_limit
-from bulkbind.sandbox.gate import Gate
-from bulkbind.sandbox.limits import Bucket, InFlight, Limiter, Sliding, Standing, Window
-from bulkbind.sandbox.spec import Call
+from bulkbind.sandbox.limit_headers import announced
+from bulkbind.sandbox.limiters import (
+    Bucket,
+    InFlight,
+    Limiter,
+    Limits,
+    Sliding,
+    Standing,
+    Window,
+)
+from bulkbind.sandbox.specs import Call
 
 STEPS_S = st.lists(st.floats(0, 2) | st.sampled_from([0.0, 0.125, 0.5, 1.0]), max_size=200)
 COUNTS = st.integers(1, 8)
@@ -118,61 +126,47 @@ def test_a_fixed_window_admits_twice_its_count_at_most(count, window_s, steps_s)
 
 
 @given(st.sampled_from(["window:3/s", "sliding:3/s", "bucket:3/s", "bucket:3/s,burst=1"]), STEPS_S)
-def test_whoever_waits_as_told_is_admitted(text, steps_s):
+def test_whoever_waits_until_the_reset_is_admitted(text, steps_s):
     """After a refusal, `reset_s` later there is room; limits are no trap."""
-    gate = Gate([parse_limit(text)])
+    limits = Limits([parse_limit(text)])
     now = 0.0
     for step_s in steps_s:
         now += step_s
-        entry = gate.enter(Call.BIND, "u", now=now, elapsed_s=now)
-        if entry.refused_by is not None:
-            now += entry.refused_by.standing.reset_s + 1e-6
-            assert gate.enter(Call.BIND, "u", now=now, elapsed_s=now).refused_by is None
+        admission = limits.admit(Call.BIND, "u", now=now, elapsed_s=now)
+        if admission.refused_by is not None:
+            now += admission.refused_by.standing.reset_s + 1e-6
+            assert limits.admit(Call.BIND, "u", now=now, elapsed_s=now).refused_by is None
 
 
 # --- several limits ------------------------------------------------------------------------------
 
 
-def gate_of(*limits: str) -> Gate:
-    """Return a gate with limits as on the command line."""
-    return Gate([parse_limit(limit) for limit in limits])
+def limits_of(*limits: str) -> Limits:
+    """Return limits that are written as on the command line."""
+    return Limits([parse_limit(limit) for limit in limits])
 
 
 def test_a_refused_request_is_charged_to_no_limit():
     """Three refusals by the bucket leave the day's count where it was."""
-    gate = gate_of("3/day", "bucket:1/s,burst=1")
-    early = [gate.enter(Call.BIND, "u", now=5, elapsed_s=0).refused_by for _ in range(4)]
+    limits = limits_of("3/day", "bucket:1/s,burst=1")
+    early = [limits.admit(Call.BIND, "u", now=5, elapsed_s=0).refused_by for _ in range(4)]
 
-    late = [gate.enter(Call.BIND, "u", now=now, elapsed_s=0).refused_by for now in (6, 7, 8)]
+    late = [limits.admit(Call.BIND, "u", now=now, elapsed_s=0).refused_by for now in (6, 7, 8)]
 
-    assert [word is None for word in early] == [True, False, False, False]
-    assert [word is None for word in late] == [True, True, False]
+    assert [refused_by is None for refused_by in early] == [True, False, False, False]
+    assert [refused_by is None for refused_by in late] == [True, True, False]
 
 
-def test_of_several_that_refuse_the_longest_speaks():
+def test_of_several_that_refuse_the_longest_is_announced():
     """Whoever comes again when the first of them opens would only be refused by the other."""
-    gate = gate_of("1/s", "1/min", "1/s")
-    gate.enter(Call.BIND, "u", now=5, elapsed_s=0)
+    limits = limits_of("1/s", "1/min", "1/s")
+    limits.admit(Call.BIND, "u", now=5, elapsed_s=0)
 
-    entry = gate.enter(Call.BIND, "u", now=5.5, elapsed_s=0)
+    admission = limits.admit(Call.BIND, "u", now=5.5, elapsed_s=0)
 
-    assert entry.refused_by is not None
-    assert (entry.refused_by.limit.unit, entry.refused_by.standing) == ("minute", Standing(0, 59.5))
-    assert entry.speaker is entry.refused_by
-
-
-@pytest.mark.parametrize(
-    ("limits", "speaker"),
-    [
-        pytest.param(["9/s"], None, id="text says nothing on a success"),
-        pytest.param(["9/s,tell=draft-11"], 9, id="one"),
-        pytest.param(["9/s,tell=draft-11", "5/s,tell=apig", "2/s"], 5, id="least left of two"),
-        pytest.param(["9/s,tell=apig", "2/s,tell=draft-07,on=list"], 9, id="another call's"),
-        pytest.param(["9/s,tell=apig", "2/s,tell=draft-07,from=1h"], 9, id="not in force"),
-    ],
-)
-def test_who_speaks_on_a_success(limits, speaker):
-    """Of the limits in force that tell in headers, the one with least left."""
-    found = gate_of(*limits).enter(Call.BIND, "u", now=5, elapsed_s=0).speaker
-
-    assert (found.limit.count if found else None) == speaker
+    assert admission.refused_by is not None
+    assert (admission.refused_by.limit.unit, admission.refused_by.standing) == (
+        "minute",
+        Standing(0, 59.5),
+    )
+    assert announced(admission) is admission.refused_by

@@ -16,7 +16,7 @@ from bulkbind.koodrive.signing import (
     sign,
     string_to_sign,
 )
-from bulkbind.sandbox.signature import check_signature
+from bulkbind.sandbox.auth_checks import check_signature
 
 PATH = "/koodrive/ose/v1/backup/device"
 HEADERS = {

@@ -8,7 +8,7 @@ from bulkbind.engine import Limit, StopReason, StopSignal, UserPacer
 from bulkbind.engine.stop import DrainedError
 from bulkbind.engine.user_pacer import KEEP_S
 from bulkbind.model import Accepted, Throttled, Told, Unreachable
-from bulkbind.sandbox.limits import Bucket, Window
+from bulkbind.sandbox.limiters import Bucket, Window
 from tests.kit import FakeClock
 
 DONE = Accepted("1", "")

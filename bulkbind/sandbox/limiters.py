@@ -1,7 +1,7 @@
-"""Limiters: pure calculators that are handed the moment; they count, and admit or not.
+"""Counts requests against limits, and admits or refuses them.
 
-All of them are asked with `look` and charged with `take`, so that a request which another limit
-refuses is charged to none.
+Limiters are pure: the moment is handed in. `look` asks and `take` charges, so that a request which
+one limit refuses is charged to none.
 """
 
 from __future__ import annotations
@@ -9,15 +9,15 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections import deque
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Self
 
-from bulkbind.sandbox.options import LimitKind
+from bulkbind.sandbox.specs import Call, LimitKind, LimitSpec
 
 if TYPE_CHECKING:
-    from bulkbind.sandbox.options import Limit
+    from collections.abc import Sequence
 
 IN_FLIGHT_RETRY_S = 1.0
-"""Nobody knows when a request in flight ends; this is what the caller is told."""
+"""Nobody knows when a request in flight ends; this is the reset time that answers name."""
 
 _SLACK = 1e-9
 """Of a token: refilling in many small steps must not lose one to rounding."""
@@ -43,8 +43,8 @@ class Limiter(ABC):
     def take(self, now: float) -> None:
         """Count a request that was admitted, i.e. after a `look` with something left."""
 
-    def leave(self) -> None:  # noqa: B027  # most kinds need not hear of it
-        """Hear that a request which was counted has ended."""
+    def leave(self) -> None:  # noqa: B027  # most kinds do not care
+        """Note that a request which was counted has ended."""
 
 
 class Window(Limiter):
@@ -88,7 +88,7 @@ class Sliding(Limiter):
         return Standing(left, (log[-1] if left else log[0]) + self._window_s - now)
 
     def take(self, now: float) -> None:
-        """Write a request into the log."""
+        """Add a request to the log."""
         self._log.append(now)
 
 
@@ -136,8 +136,7 @@ class InFlight(Limiter):
         self._used -= 1
 
 
-def limiter_for(limit: Limit) -> Limiter:
-    """Return a new limiter for a limit."""
+def _limiter_for(limit: LimitSpec) -> Limiter:
     match limit.kind:
         case LimitKind.WINDOW:
             return Window(limit.count, limit.window_s)
@@ -147,3 +146,82 @@ def limiter_for(limit: Limit) -> Limiter:
             return Bucket(limit.count, limit.window_s, limit.burst)
         case LimitKind.IN_FLIGHT:
             return InFlight(limit.count)
+
+
+# --- all limits of a sandbox ----------------------------------------------------------------------
+
+
+class LimitState(NamedTuple):
+    """A limit and where it stands."""
+
+    limit: LimitSpec
+    standing: Standing
+
+
+class Admission:
+    """Whether a request was admitted; leaving the block ends the request.
+
+    Attributes:
+        refused_by: The limit that refused it, as it stood then; None: it was admitted.
+        charged_to: The limits that count it, as they stood after that.
+    """
+
+    def __init__(
+        self,
+        *,
+        refused_by: LimitState | None,
+        charged_to: Sequence[LimitState] = (),
+        limiters: Sequence[Limiter] = (),
+    ) -> None:
+        self.refused_by = refused_by
+        self.charged_to = charged_to
+        self._limiters = limiters
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for limiter in self._limiters:
+            limiter.leave()
+
+
+class Limits:
+    """Counts requests by limit, and by user where a limit is per user."""
+
+    def __init__(self, limits: Sequence[LimitSpec]) -> None:
+        self._limits = limits
+        self._limiters: list[dict[str, Limiter]] = [{} for _ in limits]
+
+    def admit(self, call: Call, user_id: str, *, now: float, elapsed_s: float) -> Admission:
+        """Charge a request to every limit in force, or, if one refuses, to none.
+
+        *now* is in monotonic seconds; *elapsed_s* counts from the sandbox's start.
+        """
+        met = [
+            (limit, self._limiter(number, user_id))
+            for number, limit in enumerate(self._limits)
+            if limit.on.covers(call) and limit.period.holds(elapsed_s)
+        ]
+        refusing = [
+            LimitState(limit, standing)
+            for limit, limiter in met
+            if (standing := limiter.look(now)).left < 1
+        ]
+        if refusing:
+            # A client that waited for any other limit would only be refused again.
+            return Admission(refused_by=max(refusing, key=lambda state: state.standing.reset_s))
+        for _, limiter in met:
+            limiter.take(now)
+        return Admission(
+            refused_by=None,
+            charged_to=[LimitState(limit, limiter.look(now)) for limit, limiter in met],
+            limiters=[limiter for _, limiter in met],
+        )
+
+    def _limiter(self, number: int, user_id: str) -> Limiter:
+        limit = self._limits[number]
+        limiters = self._limiters[number]
+        key = user_id if limit.is_per_user else ""
+        if key not in limiters:
+            limiters[key] = _limiter_for(limit)
+        return limiters[key]

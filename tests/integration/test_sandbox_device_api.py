@@ -1,16 +1,11 @@
-"""The sandbox over a real socket, asked by a plain client: it is as strict as koodrive-api.md."""
+"""The sandbox's calls over a real socket, asked by a plain client: as strict as koodrive-api.md."""
 
 from __future__ import annotations
 
-import asyncio
-import json
 from datetime import UTC, datetime
-from itertools import count
 
-import aiohttp
 import pytest
 
-from bulkbind.clock import SystemClock
 from bulkbind.errors import BulkbindError
 from bulkbind.sandbox import Sandbox, SandboxOptions
 from tests.asker import BODY, PATH, serving, stamp
@@ -280,7 +275,7 @@ async def test_nobody_unbinds_somebody_elses_device():
     assert listing["data"] == [bound["data"]]
 
 
-# --- what it keeps and tells ----------------------------------------------------------------------
+# --- the state file -------------------------------------------------------------------------------
 
 
 async def test_the_state_file_survives_a_restart(tmp_path):
@@ -309,71 +304,6 @@ async def test_without_a_state_file_nothing_survives():
         stats = await asker.counts()
 
     assert stats == {"bindings": 0}
-
-
-async def test_bindings_can_be_dumped():
-    """One JSON line for each binding, with its user."""
-    async with serving() as asker, aiohttp.ClientSession() as session:
-        _, one = await asker.bind(X_User_Id="user_1")
-        _, two = await asker.bind(X_User_Id="user_2")
-        async with session.get(f"{asker.sandbox.url}/sandbox/bindings") as response:
-            lines = (await response.text()).splitlines()
-
-    assert [json.loads(line) for line in lines] == [
-        {"userId": "user_1", **one["data"]},
-        {"userId": "user_2", **two["data"]},
-    ]
-
-
-async def test_bindings_can_be_dumped_while_others_are_made():
-    """What was bound when the dump began is in it, whole."""
-    async with serving() as asker, aiohttp.ClientSession() as session:
-        for number in range(40_000):
-            asker.sandbox.bindings.bind("user_1", {"machineCode": f"SN_{number}"})
-
-        async def bind_more() -> None:
-            for number in count():
-                asker.sandbox.bindings.bind("user_1", {"machineCode": f"SN_more_{number}"})
-                await SystemClock().sleep(0)
-
-        more = asyncio.create_task(bind_more(), name="bind more")
-        try:
-            async with session.get(f"{asker.sandbox.url}/sandbox/bindings") as response:
-                lines = (await response.text()).splitlines()
-        finally:
-            more.cancel()
-
-    codes = {json.loads(line)["machineCode"] for line in lines}
-    assert len(codes) == len(lines) >= 40_000
-
-
-async def test_a_taken_port_is_an_error_with_a_hint():
-    """The error names the port, and says how to get a free one."""
-    async with Sandbox() as first:
-        port = int(first.url.rpartition(":")[2])
-
-        with pytest.raises(BulkbindError, match=str(port)) as error:
-            async with Sandbox(port=port):
-                pass
-
-    assert "--port 0" in error.value.hint
-
-
-async def test_a_path_that_does_not_exist_is_refused_in_the_gateways_words():
-    """404 with APIG.0101, for another path and for another method."""
-    async with serving() as asker:
-        path = await asker.ask("POST", PATH + "/x/y", BODY)
-        method = await asker.ask("PUT", PATH, BODY)
-
-    assert [status for status, _ in (path, method)] == [404, 404]
-    assert {answer["error_code"] for _, answer in (path, method)} == {"APIG.0101"}
-
-
-@pytest.mark.parametrize("what", ["journal", "state"])
-async def test_a_file_that_cannot_be_opened_is_named(tmp_path, what):
-    """The error says which file, and why."""
-    with pytest.raises(BulkbindError, match=r"no/file cannot be opened: No such file"):
-        Sandbox(SandboxOptions(**{what: tmp_path / "no/file"}))
 
 
 async def test_a_damaged_state_file_is_named(tmp_path):

@@ -1,4 +1,4 @@
-"""How limits and faults of the sandbox are written, and what is said of mistakes."""
+"""How limits and faults of the sandbox are written, and how mistakes are explained."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ import pytest
 
 from bulkbind.sandbox import parse_fault, parse_limit, parse_time
 from bulkbind.sandbox.faults import KINDS
-from bulkbind.sandbox.options import LIMIT_HELP, LimitKind
-from bulkbind.sandbox.spec import Call, Period
+from bulkbind.sandbox.specs import LIMIT_HELP, Call, LimitKind, Period
 
 ALWAYS = Period(0, math.inf)
 
@@ -116,7 +115,7 @@ def test_every_kind_of_limit_has_its_line_of_help():
 
 
 def test_faults_are_written_with_their_probability():
-    """Without keys it strikes binds, always, as often as it likes."""
+    """Without keys it strikes binds, always, without a limit on how often."""
     fault = parse_fault("reset-after=0.03")
 
     assert (fault.name, fault.probability) == ("reset-after", 0.03)

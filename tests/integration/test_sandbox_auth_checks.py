@@ -1,14 +1,11 @@
-"""The sandbox's own idea of sessions, users' tokens and TLS, asked by a plain client."""
+"""Whom the sandbox lets in: tokens, sessions and signatures, asked by a plain client."""
 
 from __future__ import annotations
 
-import ssl
-
-import aiohttp
 import pytest
 
 from bulkbind.errors import UsageError
-from bulkbind.sandbox import Credentials, Sandbox, SandboxOptions, read_credentials
+from bulkbind.sandbox import Credentials, read_credentials
 from tests.asker import Asker, HandClock, serving
 
 AUTH = "/koodrive/ose/v1/auth"
@@ -111,21 +108,6 @@ async def test_a_login(changes, agent, status):
     if status == 200:
         assert answer["data"]["userInfo"]["userId"] == "ops"
         assert answer["data"]["sessionInfo"]["refreshToken"]
-
-
-async def test_tls_is_served_with_a_throwaway_authority():
-    """A client that trusts the authority gets through, one that does not is refused."""
-    async with Sandbox(SandboxOptions(tls=True)) as sandbox, aiohttp.ClientSession() as session:
-        trusting = ssl.create_default_context(cafile=sandbox.ca_file)
-        async with session.get(f"{sandbox.url}/sandbox/stats", ssl=trusting) as answer:
-            assert answer.status == 200
-        with pytest.raises(aiohttp.ClientConnectorCertificateError):
-            await session.get(f"{sandbox.url}/sandbox/stats")
-        folder = sandbox.ca_file.parent
-        assert not (folder / "ca.key").exists()
-
-    assert sandbox.url.startswith("https://127.0.0.1:")
-    assert not folder.exists()
 
 
 def test_a_file_says_what_is_taken(tmp_path):

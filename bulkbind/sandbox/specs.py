@@ -1,0 +1,128 @@
+"""What can be ordered of a sandbox: its limits, its faults and its other options."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Literal
+
+from bulkbind.sandbox.auth_checks import Credentials
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class Call(StrEnum):
+    """What a limit or a fault applies to."""
+
+    #: POST
+    BIND = "bind"
+    #: GET
+    LIST = "list"
+    #: DELETE
+    UNBIND = "unbind"
+    #: any of them
+    ALL = "all"
+
+    def covers(self, call: Call) -> bool:
+        """Return whether this applies to *call*."""
+        return self in (Call.ALL, call)
+
+
+@dataclass(frozen=True, slots=True)
+class Period:
+    """A stretch of the sandbox's life, in seconds since it started."""
+
+    from_s: float
+    until_s: float
+    """The first moment after it; infinite: it never ends."""
+
+    def holds(self, elapsed_s: float) -> bool:
+        """Return whether a moment lies in it."""
+        return self.from_s <= elapsed_s < self.until_s
+
+
+class LimitKind(StrEnum):
+    """How a limit counts."""
+
+    #: windows of fixed length, each begun by its first request
+    WINDOW = "window"
+    #: never more than N in any stretch of that length
+    SLIDING = "sliding"
+    #: tokens that trickle in
+    BUCKET = "bucket"
+    #: requests at the same time
+    IN_FLIGHT = "inflight"
+
+
+LIMIT_HELP = {
+    LimitKind.WINDOW: "window:60/s, or 60/s   fixed windows, each begun by its first request",
+    LimitKind.SLIDING: "sliding:600/min        never more than 600 in any 60 seconds",
+    LimitKind.BUCKET: "bucket:100/s,burst=20  token bucket; burst=1 is strict spacing  [burst: N]",
+    LimitKind.IN_FLIGHT: "inflight:16            at most 16 requests at the same time",
+}
+"""A line for each kind."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitSpec:
+    """A limit; `parse_limit` makes one."""
+
+    kind: LimitKind
+    count: int
+    """Requests per window, tokens per window, or requests at the same time."""
+    unit: str
+    """`second`, `minute`, `hour` or `day`; empty: requests at the same time."""
+    window_s: float
+    """The unit's length; 0: requests at the same time."""
+    burst: int
+    """Size of a bucket; other kinds ignore it."""
+    tell: tuple[str, ...]
+    """Names of `limit_headers.FORMS`."""
+    period: Period
+    on: Call
+    is_per_user: bool
+    """Whether every X-User-Id has a count of its own."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FaultSpec:
+    """A fault; `parse_fault` makes one."""
+
+    name: str
+    """A name of `faults.KINDS`."""
+    probability: float
+    count: int | None
+    """How often it strikes at most; None: without end."""
+    period: Period
+    on: Call
+    for_s: float
+    """Its meaning depends on the kind; 0 where a kind does not use it."""
+    code: str | None
+    """Business code to answer with; None: the kind's own."""
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxOptions:
+    """The defaults are a gateway without limits or faults."""
+
+    limits: tuple[LimitSpec, ...] = ()
+    """All that are in force apply to a request."""
+    faults: tuple[FaultSpec, ...] = ()
+    """Of those that strike, the first decides."""
+    second_bind: Literal["same", "error"] = "same"
+    """What a second bind of a device answers: the same record, or code 13000310."""
+    token: str | None = None
+    """The only token that is accepted; None: any, or those of `credentials`."""
+    credentials: Credentials = field(default_factory=Credentials)
+    """Tokens, sessions, accounts and apps; empty: any token."""
+    tls: bool = False
+    """Serve https, with a certificate of a throwaway authority."""
+    state: Path | None = None
+    """Bindings are kept in this file; None: in memory."""
+    journal: Path | None = None
+    """One JSON line per request; None: none."""
+    seed: int | None = None
+    """Repeats the same faults; None: different ones every time."""
+    clock_offset_s: float = 0.0
+    """How far the sandbox's clock is ahead of the machine's; negative: behind."""
