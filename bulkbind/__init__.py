@@ -17,17 +17,16 @@ if TYPE_CHECKING:
     from bulkbind.app.export import export
     from bulkbind.app.plan import plan
     from bulkbind.app.rehearse import rehearse
-    from bulkbind.app.reports import runs, write_report
+    from bulkbind.app.reports import runs, status, write_report
     from bulkbind.app.run import resume, run
-    from bulkbind.app.sending import RunResult
-    from bulkbind.app.status import status
+    from bulkbind.app.session.session import RunResult
     from bulkbind.app.undo import undo
     from bulkbind.app.validate import validate
     from bulkbind.app.verify import verify
     from bulkbind.settings import Settings, load_settings
 
 _HOMES = {
-    "RunResult": "bulkbind.app.sending",
+    "RunResult": "bulkbind.app.session.session",
     "Settings": "bulkbind.settings",
     "export": "bulkbind.app.export",
     "load_settings": "bulkbind.settings",
@@ -36,7 +35,7 @@ _HOMES = {
     "resume": "bulkbind.app.run",
     "run": "bulkbind.app.run",
     "runs": "bulkbind.app.reports",
-    "status": "bulkbind.app.status",
+    "status": "bulkbind.app.reports",
     "undo": "bulkbind.app.undo",
     "validate": "bulkbind.app.validate",
     "verify": "bulkbind.app.verify",

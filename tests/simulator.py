@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import TYPE_CHECKING, Any, Protocol
 
-from bulkbind.engine.flight import Flight
-from bulkbind.engine.pace import Pace
+from bulkbind.pacing.learner import Pace
+from bulkbind.pacing.width import Flight
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -22,8 +22,8 @@ from bulkbind.ledger import RunReader, find_run, people, reading
 from bulkbind.logs import redact
 from bulkbind.model import NEEDS_PERSON, PENDING
 from bulkbind.report import as_json
-from bulkbind.report.cells import safe
 from bulkbind.report.masking import Mask
+from bulkbind.report.tables import safe
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from pydantic import SecretStr
 
 from bulkbind.app.run import run
-from bulkbind.report.files import replacing
+from bulkbind.files import replacing
 from bulkbind.sandbox import Sandbox, SandboxOptions, parse_fault, parse_limit
 from bulkbind.settings import (
     ApiSettings,
@@ -24,8 +24,8 @@ from bulkbind.settings import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from bulkbind.app.listener import Listener
-    from bulkbind.app.sending import RunResult
+    from bulkbind.app.session.listener import Listener
+    from bulkbind.app.session.session import RunResult
     from bulkbind.engine import StopSignal
 
 HEADER = ("machine_code", "user_id", "device_name", "device_os", "asset_tag")

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TextIO
 
-from bulkbind.app.connecting import read_lists
 from bulkbind.app.run import new_session
+from bulkbind.app.session.lists import read_lists
 from bulkbind.errors import UsageError
 from bulkbind.manifest.rules import breaks
-from bulkbind.report.export import ExportWriter
+from bulkbind.report.tables import ExportWriter
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from bulkbind.app.listener import Listener
+    from bulkbind.app.session.listener import Listener
     from bulkbind.clock import Clock
     from bulkbind.engine import StopSignal
     from bulkbind.model import Record

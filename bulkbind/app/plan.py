@@ -10,23 +10,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bulkbind.app.connecting import read_lists
 from bulkbind.app.inputs import named
-from bulkbind.app.outlook import read_plan
-from bulkbind.app.run import Staging, new_session
+from bulkbind.app.run import Staging, new_session, read_plan
+from bulkbind.app.session.lists import read_lists
 from bulkbind.errors import UsageError
+from bulkbind.files import write_json
 from bulkbind.ledger import Ledger, Outlook, copy_known, reading
 from bulkbind.manifest import digest, open_manifest
 from bulkbind.model import PLANNED, Forecast, Plan
-from bulkbind.report.files import write_json
-from bulkbind.report.plan import as_json
+from bulkbind.report.plan_text import as_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from bulkbind.app.inputs import Named
-    from bulkbind.app.listener import Listener
-    from bulkbind.app.sending import Session
+    from bulkbind.app.session.listener import Listener
+    from bulkbind.app.session.session import Session
     from bulkbind.clock import Clock
     from bulkbind.engine import StopSignal
     from bulkbind.ledger.outlook import Wanted

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bulkbind.app.sending import holder
+from bulkbind.app.session.session import holder
 from bulkbind.clock import Clock, SystemClock, iso
 from bulkbind.errors import LedgerError
 from bulkbind.ledger import Pruned, prune as prune_ledger

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bulkbind.app.connecting import read_lists
-from bulkbind.app.sending import nothing_sent
+from bulkbind.app.session.lists import read_lists
+from bulkbind.app.session.session import nothing_sent
 from bulkbind.engine.stop import DrainedError
 from bulkbind.ledger import SkippedReader, reading
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from bulkbind.app.sending import Session
+    from bulkbind.app.session.session import Session
     from bulkbind.ledger import Ledger
     from bulkbind.model import Record
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from pydantic import SecretStr
 
-from bulkbind.app.listener import Listener, Silent
 from bulkbind.app.run import run
+from bulkbind.app.session.listener import Listener, Silent
 from bulkbind.sandbox import Sandbox, SandboxOptions
 from bulkbind.settings import ApiSettings, AuthSettings
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from bulkbind.app.inputs import Named
-    from bulkbind.app.sending import RunResult
+    from bulkbind.app.session.session import RunResult
     from bulkbind.engine import StopSignal
     from bulkbind.settings import Settings
 

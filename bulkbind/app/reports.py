@@ -1,19 +1,82 @@
-"""`report` and `runs`: what the ledger knows, read-only, beside a running run."""
+"""`report`, `runs` and `status`: what the ledger knows, read-only, beside a running run."""
 
 from __future__ import annotations
 
+import os
+import socket
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bulkbind import report
+from bulkbind.clock import Clock, SystemClock, iso
 from bulkbind.ledger import RunReader, all_runs, find_run, reading
+from bulkbind.model import NEEDS_PERSON, PENDING, RunState
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from bulkbind.model import RunSummary
     from bulkbind.settings import Settings
+
+SEEN_S = 60.0
+"""The rate is that of the last minute."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunStatus:
+    """Where a run stands."""
+
+    summary: RunSummary
+    done: int
+    """Rows that have ended."""
+    per_s: float
+    """Rows that ended per second, over the last minute."""
+    is_alive: bool | None
+    """Whether its process is there; None where that cannot be told, as on another host."""
+    last_settled_at: str
+    problems: tuple[str, ...]
+    """The newest rows that need a person."""
+
+    @property
+    def left_s(self) -> float | None:
+        """Seconds to the end at this rate, None where it stands still."""
+        left = self.summary.counts.get(PENDING, 0)
+        return left / self.per_s if self.per_s and left else None
+
+
+def status(settings: Settings, run_id: str | None = None, clock: Clock | None = None) -> RunStatus:
+    """Return where a run stands; the newest one unless *run_id* is given. Read-only.
+
+    Raises: UsageError if there is no such run, LedgerError.
+    """
+    now = (clock or SystemClock()).utc_now()
+    with reading(settings.ledger_path(), settings.api.endpoint) as db:
+        reader = RunReader(db, find_run(db, run_id))
+        summary = reader.summary()
+        lately, last = reader.settled_since(iso(now - timedelta(seconds=SEEN_S)))
+        problems = reader.newest(NEEDS_PERSON, 3)
+    return RunStatus(
+        summary=summary,
+        done=summary.total - summary.counts.get(PENDING, 0),
+        per_s=lately / SEEN_S if summary.state is RunState.SENDING else 0.0,
+        is_alive=_is_alive(summary),
+        last_settled_at=last,
+        problems=problems,
+    )
+
+
+def _is_alive(summary: RunSummary) -> bool | None:
+    if summary.state is not RunState.SENDING or summary.facts["host"] != socket.gethostname():
+        return None
+    try:
+        os.kill(summary.facts["pid"], 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's process
+        return True
+    return True
 
 
 @dataclass(frozen=True, slots=True)

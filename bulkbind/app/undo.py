@@ -7,23 +7,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bulkbind.app.connecting import client_of, retries_of
-from bulkbind.app.gauge import Gauge
-from bulkbind.app.pacing import pacer_of
-from bulkbind.app.progress import Progress
 from bulkbind.app.run import new_session
-from bulkbind.app.sending import facts_of, held_ledger, holder
+from bulkbind.app.session.eta import Gauge
+from bulkbind.app.session.lists import client_of, retries_of
+from bulkbind.app.session.progress import Progress
+from bulkbind.app.session.session import facts_of, held_ledger, holder, pacer_of
 from bulkbind.engine import Parts, Unbinder, draining
 from bulkbind.engine.readback import Readback
 from bulkbind.errors import UsageError
 from bulkbind.ledger import RunReader, UndoReader, find_run, reading
 from bulkbind.logs import bound, logger
 from bulkbind.model import RunState, UnbindKind, UndoPlan, UndoSummary
-from bulkbind.report.undo import write_undo
+from bulkbind.report.undo_text import write_undo
 
 if TYPE_CHECKING:
-    from bulkbind.app.listener import Listener
-    from bulkbind.app.sending import Session
+    from bulkbind.app.session.listener import Listener
+    from bulkbind.app.session.session import Session
     from bulkbind.clock import Clock
     from bulkbind.engine import Pacer, StopSignal
     from bulkbind.koodrive import KooDrive

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from bulkbind import report
 from bulkbind.app.inputs import Named, named
-from bulkbind.app.listener import Listener, Silent
+from bulkbind.app.session.listener import Listener, Silent
 from bulkbind.errors import ManifestError
 from bulkbind.ledger import Policy, Seen
 from bulkbind.manifest import open_manifest

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from bulkbind.app.connecting import read_lists
 from bulkbind.app.run import new_session
+from bulkbind.app.session.lists import read_lists
 from bulkbind.ledger import BoundReader, RunReader, find_run, reading
 
 if TYPE_CHECKING:
-    from bulkbind.app.listener import Listener
+    from bulkbind.app.session.listener import Listener
     from bulkbind.clock import Clock
     from bulkbind.engine import StopSignal
     from bulkbind.model import Record

@@ -45,7 +45,7 @@ class _Commands(click.Group):
     ) -> click.Command | None:  # click's signature
         if cmd_name not in COMMANDS:
             return None
-        module = import_module(f"bulkbind.cli.{cmd_name}_command")
+        module = import_module(f"bulkbind.cli.commands.{cmd_name}")
         return cast("click.Command", module.command)
 
     def format_commands(

@@ -12,13 +12,13 @@ import click
 from bulkbind.clock import SystemClock
 from bulkbind.errors import InterruptedRunError, UsageError
 from bulkbind.logs import is_terminal, logger
-from bulkbind.report.plan import as_text as plan_text
-from bulkbind.report.undo import plan_as_text as undo_plan_text
+from bulkbind.report.plan_text import as_text as plan_text
+from bulkbind.report.undo_text import plan_as_text as undo_plan_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from bulkbind.app.gauge import Gauge
+    from bulkbind.app.session.eta import Gauge
     from bulkbind.cli.live import LiveDisplay
     from bulkbind.model import CheckedRow, Plan, UndoPlan
 

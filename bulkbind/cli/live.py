@@ -14,12 +14,12 @@ from rich.table import Table
 from rich.text import Text
 
 from bulkbind.model import Status, UnbindStatus
-from bulkbind.report.plan import span_text
+from bulkbind.report.plan_text import span_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from bulkbind.app.gauge import Gauge
+    from bulkbind.app.session.eta import Gauge
     from bulkbind.clock import Clock
 
 SEEN_S = 10.0

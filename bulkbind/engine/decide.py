@@ -1,19 +1,17 @@
-"""What follows from a verdict. Pure: the table of states in design words, row by row."""
+"""What follows from a verdict: for a row, and for the run where its answers speak of the set-up.
+
+Pure: the table of states in design words, row by row.
+"""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias, assert_never
+from datetime import UTC, datetime
+from typing import TypeAlias, assert_never
 
-from bulkbind.clock import epoch_of
-from bulkbind.engine.reasons import (
-    clock_refused,
-    credentials_lost,
-    endpoint_away,
-    quota_used_up,
-    too_long,
-)
+from bulkbind.clock import epoch_of, iso
+from bulkbind.engine.stop import StopReason
 from bulkbind.model import (
     Accepted,
     AlreadyBound,
@@ -33,8 +31,138 @@ from bulkbind.model import (
     value,
 )
 
-if TYPE_CHECKING:
-    from bulkbind.engine.stop import StopReason
+_PARAMETERS = "13000102"
+"""Source: koodrive-api.md, "Errors"."""
+_UNREACHABLE = {
+    "dns": "check the host name in `endpoint` (--endpoint), and this machine's DNS",
+    "tls": "check `endpoint` (--endpoint): host name, https on that port, its certificate; else "
+    "`ca_file` (--ca-file), or this machine's CA certificates (SSL_CERT_FILE), and its clock; "
+    "`bulkbind doctor` looks closer",
+    "proxy": "check `proxy` (--proxy) and HTTPS_PROXY; NO_PROXY names hosts that need none",
+    "session": "check `auth: session_path:`; else the login service is away",
+}
+_BY_STATUS = {
+    400: "check the credentials (BULKBIND_TOKEN or `auth:`) and `auth: token_prefix:`",
+    403: "check the rights of the credentials (BULKBIND_TOKEN or `auth:`): they are known, but may "
+    "not bind for these users",
+    404: "check `path`: nothing answers to it there; else `endpoint` (--endpoint)",
+    405: "check `path`: it takes no such call; else `endpoint` (--endpoint)",
+}
+
+
+def setting_to_check(attempt: Attempt) -> str:  # noqa: PLR0911  # a table
+    """Return which setting an answer, or its absence, speaks of, as a hint for a person."""
+    status = attempt.http_status
+    match attempt.verdict:
+        case Unreachable():
+            return _UNREACHABLE.get(
+                attempt.code,
+                "check host and port in `endpoint` (--endpoint); else a firewall or a proxy",
+            )
+        case AuthExpired(advice=advice) if advice:
+            return advice
+        case NoAnswer():
+            return (
+                "check `endpoint` (--endpoint) and `path`: something else than KooDrive may answer "
+                "there, or nothing within `timeout`"
+            )
+        case _ if status is None or status >= 500:  # HTTP's own numbers
+            return "the service is in trouble, or `endpoint` and `path` lead to another one"
+        case _ if 300 <= status < 400:  # HTTP's own numbers
+            return (
+                "check `endpoint` (--endpoint): scheme and host; then `path`: the server sends us "
+                "elsewhere, where no credentials are carried"
+            )
+        case _ if status == 400 and attempt.code == _PARAMETERS:  # HTTP's own numbers
+            return (
+                "check what is sent for all: the users (`user_id`, --user-id), the columns (--map)"
+                " and `path`"
+            )
+        case _:
+            return _BY_STATUS.get(
+                status, "check `endpoint` (--endpoint), `path` and the credentials (`auth:`)"
+            )
+
+
+def too_long(attempt: Attempt, max_wait_s: float, refused_for_s: float = 0.0) -> StopReason | None:
+    """Return why a run stops rather than wait, if the gateway wants a wait that is too long.
+
+    A gateway that tells a limit per hour or day, and no time to wait, may mean all of it; so may
+    one that tells nothing and has refused everything for so long (*refused_for_s*).
+    """
+    told = attempt.verdict
+    if isinstance(told, Throttled) and refused_for_s > max_wait_s:
+        return StopReason(
+            f"the gateway has refused every request for {refused_for_s:,.0f} s, longer than "
+            f"max_wait, {max_wait_s:g} s, and does not say for how long it will",
+            hint="it may be a limit per hour or day: go on later, or with a larger --max-wait",
+        )
+    limit = ""
+    match told:
+        case Transient():
+            wait_s = told.retry_after_s
+        case Throttled():
+            wait_s = told.window_s if told.retry_after_s is None else told.retry_after_s
+            if told.limit and told.window_s:
+                limit = f" ({told.limit:g} in {told.window_s:g} s)"
+        case _:
+            return None
+    if wait_s is None or wait_s <= max_wait_s:
+        return None
+    what = "the gateway's limit is used up" if isinstance(told, Throttled) else "it is busy"
+    moment = _moment(attempt, wait_s)
+    return StopReason(
+        f"the server says that {what}{limit}, and waiting for it would take up to "
+        f"{wait_s:,.0f} s: longer than max_wait, {max_wait_s:g} s",
+        hint=f"go on after {moment}, or with a larger --max-wait",
+    )
+
+
+def credentials_lost(attempt: Attempt) -> StopReason | None:
+    """Return why a run stops, if its credentials were refused for good."""
+    verdict = attempt.verdict
+    if not isinstance(verdict, AuthExpired) or verdict.is_renewable or verdict.is_users_own:
+        return None
+    came = (
+        f"HTTP {attempt.http_status} {attempt.code}".strip() + ": " if attempt.http_status else ""
+    )
+    return StopReason(
+        f"the server does not accept the credentials ({came}{attempt.message})", hint=verdict.advice
+    )
+
+
+def endpoint_away(attempt: Attempt) -> StopReason:
+    """Return why a run stops that cannot even begin."""
+    return StopReason(
+        f"the endpoint cannot be reached: {attempt.message}", hint=setting_to_check(attempt)
+    )
+
+
+def quota_used_up(attempt: Attempt, verdict: QuotaUsedUp) -> StopReason:
+    """Return why a run stops that the gateway takes nothing more of."""
+    after_s = verdict.retry_after_s
+    when = (
+        "when the quota has been renewed, or raised; the gateway does not say when"
+        if after_s is None
+        else f"after {_moment(attempt, after_s)}"
+    )
+    return StopReason(
+        f"the gateway's quota is used up ({attempt.code}: {attempt.message})", hint=f"go on {when}"
+    )
+
+
+def clock_refused(attempt: Attempt) -> StopReason:
+    """Return why a run stops whose clock the server does not take."""
+    return StopReason(
+        f"the server refuses our X-Date although its own Date was followed: {attempt.message}",
+        hint="compare this machine's clock with the server's",
+    )
+
+
+def _moment(attempt: Attempt, wait_s: float) -> str:
+    """Return the moment so long after an attempt, by the server's clock."""
+    return iso(datetime.fromtimestamp(attempt.sent_at + wait_s, UTC))
+
 
 CREATE_TIME_MARGIN_S = 1.0
 """A `createTime` this much before our sending still counts as ours: `Date` has whole seconds."""

@@ -1,4 +1,7 @@
-"""Stopping: one small object says that nothing new is sent, and cuts waits short."""
+"""Stopping: one small object says that nothing new is sent, and cuts waits short.
+
+The breaker stops a run in which too many devices fail; a drain lets what is in flight end.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from bulkbind.errors import BulkbindError
 from bulkbind.logs import logger
+from bulkbind.model import Status
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Coroutine, Iterator, Sequence
 
     from bulkbind.clock import Clock
+    from bulkbind.model import Settlement
 
 
 class DrainedError(Exception):
@@ -83,3 +89,80 @@ class StopSignal:
         """Sleep on *clock*. Raises: DrainedError when the run stops."""
         with self.cutting_short():
             await clock.sleep(seconds)
+
+
+COUNTED_FROM = 100
+"""Devices that must have ended before a share of them says something."""
+
+
+class Breaker:
+    """Counts outcomes of one sending. Hears of them when they are durable."""
+
+    def __init__(self, stop: StopSignal, limit: str | None) -> None:
+        """*limit*: `50` failed devices, or `5%` of those that have ended; None: never."""
+        self._stop = stop
+        self._limit = limit
+        self._ended = 0
+        self._failed = 0
+
+    def settled(self, settlements: Sequence[Settlement]) -> None:
+        """Hear of outcomes, and stop the run once too many are failures."""
+        if self._limit is None:
+            return
+        self._ended += len(settlements)
+        self._failed += sum(item.outcome.status is Status.FAILED for item in settlements)
+        if self._failed >= self._most(self._limit):
+            self._stop.set(
+                StopReason(
+                    f"{self._failed:,} of {self._ended:,} devices have failed, which is as many "
+                    f"as --max-failures {self._limit} allows",
+                    hint="failed.csv tells why; what has not been sent stays pending",
+                )
+            )
+
+    def _most(self, limit: str) -> float:
+        if not limit.endswith("%"):
+            return float(limit)
+        if self._ended < COUNTED_FROM:
+            return float("inf")
+        return self._ended * float(limit.removesuffix("%")) / 100
+
+
+async def draining(
+    work: Coroutine[None, None, None],
+    clock: Clock,
+    stop: StopSignal,
+    *,
+    grace_s: float,
+) -> None:
+    """Carry *work* out; once the run stops, what is in flight has *grace_s* to end.
+
+    Raises: what *work* raises, of several errors the first of ours.
+    """
+    watch = asyncio.create_task(_watch(clock, stop, grace_s), name="watch")
+    task = asyncio.create_task(work, name="work")
+    try:
+        await asyncio.wait([watch, task], return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for each in (watch, task):
+            each.cancel()
+        await asyncio.gather(watch, task, return_exceptions=True)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            raise first_of(error)
+
+
+async def _watch(clock: Clock, stop: StopSignal, grace_s: float) -> None:
+    """Return when what is in flight has had its grace."""
+    await stop.wait()
+    await clock.sleep(grace_s)
+
+
+def first_of(error: BaseException) -> BaseException:
+    """Return the first error of ours in a group, or the error itself."""
+    if isinstance(error, BaseExceptionGroup):
+        ours = error.subgroup(BulkbindError)
+        inner: BaseException = ours if ours is not None else error
+        while isinstance(inner, BaseExceptionGroup):
+            inner = inner.exceptions[0]
+        return inner
+    return error

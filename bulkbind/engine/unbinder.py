@@ -16,10 +16,15 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeVar, assert_never
 
-from bulkbind.engine.decide import UNREACHABLE_AT_START, Again
-from bulkbind.engine.lists import ListApi, Lists
-from bulkbind.engine.readback import READS
-from bulkbind.engine.reasons import credentials_lost, endpoint_away, quota_used_up, too_long
+from bulkbind.engine.decide import (
+    UNREACHABLE_AT_START,
+    Again,
+    credentials_lost,
+    endpoint_away,
+    quota_used_up,
+    too_long,
+)
+from bulkbind.engine.readback import READS, ListApi, Lists
 from bulkbind.engine.retry import jitter
 from bulkbind.engine.stop import DrainedError, StopReason
 from bulkbind.logs import logger

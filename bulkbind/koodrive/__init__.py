@@ -2,8 +2,7 @@
 
 from bulkbind.koodrive.auth import Auth, authorizer, choose, known_secrets
 from bulkbind.koodrive.client import KooDrive
-from bulkbind.koodrive.reach import reach
-from bulkbind.koodrive.transport import proxy_for, proxy_secrets
+from bulkbind.koodrive.transport import proxy_for, proxy_secrets, reach
 
 __all__ = [
     "Auth",

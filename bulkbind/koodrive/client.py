@@ -11,7 +11,7 @@ from multidict import istr
 from bulkbind.koodrive.auth.credential import Outgoing
 from bulkbind.koodrive.http import HttpSession
 from bulkbind.koodrive.server_clock import SAFETY_S, ServerClock
-from bulkbind.koodrive.verdict import (
+from bulkbind.koodrive.verdicts import (
     Codes,
     Reading,
     classify,
@@ -35,11 +35,11 @@ from bulkbind.model import (
 
 if TYPE_CHECKING:
     from bulkbind.clock import Clock
-    from bulkbind.koodrive.answer import Answer
     from bulkbind.koodrive.auth.credential import Credential
     from bulkbind.koodrive.auth.renewing import SessionCall
     from bulkbind.koodrive.http import Judge, Sent
     from bulkbind.koodrive.ports import Authorizer, Gate
+    from bulkbind.koodrive.wire import Answer
     from bulkbind.settings import ApiSettings
 
 ANSWER_CAP_BYTES = 1 << 20

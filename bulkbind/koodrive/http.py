@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from importlib.metadata import version
-from typing import TYPE_CHECKING, NamedTuple, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeAlias
 
 import aiohttp
 from aiohttp import hdrs
@@ -13,19 +13,156 @@ from multidict import istr
 from yarl import URL
 
 from bulkbind.koodrive import transport
-from bulkbind.koodrive.answer import Answer, request_id_of
-from bulkbind.koodrive.connector import QuietConnector
-from bulkbind.koodrive.limits import told_by
-from bulkbind.koodrive.silence import silence
-from bulkbind.koodrive.verdict import Reading
-from bulkbind.koodrive.watchdog import Watchdog
-from bulkbind.model import Accepted, NoAnswer, Told
+from bulkbind.koodrive.limit_headers import told_by
+from bulkbind.koodrive.verdicts import Reading
+from bulkbind.koodrive.wire import Answer, request_id_of
+from bulkbind.model import Accepted, NoAnswer, Told, Unreachable
 
 if TYPE_CHECKING:
+    from types import TracebackType
+
+    from aiohttp.client_reqrep import ConnectionKey
+    from aiohttp.connector import Connection
+    from aiohttp.tracing import Trace
+
     from bulkbind.clock import Clock
     from bulkbind.koodrive.auth.credential import Outgoing
     from bulkbind.koodrive.server_clock import ServerClock
     from bulkbind.settings import ApiSettings
+
+TICK_S = 0.05
+"""How often it looks, and so how late a time-out may come."""
+
+
+class Watchdog:
+    """Ends what takes too long. Belongs to one event loop."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._watched: dict[_Timeout, None] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    def close(self) -> None:
+        """Stop looking."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def timeout(self, seconds: float) -> _Timeout:
+        """Return a block that ends what it awaits after *seconds*, as `asyncio.timeout` does.
+
+        Raises: TimeoutError.
+        """
+        if self._timer is None:
+            self._timer = self._loop.call_later(TICK_S, self._look)
+        return _Timeout(self._watched, self._loop.time() + seconds)
+
+    def _look(self) -> None:
+        now = self._loop.time()
+        for watched in self._watched:
+            if now >= watched.due_at:
+                watched.cut()
+        waits = bool(self._watched)
+        self._timer = self._loop.call_later(TICK_S, self._look) if waits else None
+
+
+class _Timeout:
+    """One block. Its task is cancelled once, and the cancellation told apart from any other."""
+
+    __slots__ = ("_cancelling", "_is_cut", "_task", "_watched", "due_at")
+
+    def __init__(self, watched: dict[_Timeout, None], due_at: float) -> None:
+        self._watched = watched
+        self._is_cut = False
+        self.due_at = due_at
+
+    def __enter__(self) -> None:
+        task = asyncio.current_task()
+        assert task is not None  # it is awaited
+        self._task: asyncio.Task[Any] = task
+        self._cancelling = task.cancelling()
+        self._watched[self] = None
+
+    def cut(self) -> None:
+        """Cancel the task, if that has not been done."""
+        if not self._is_cut:
+            self._is_cut = True
+            self._task.cancel()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> None:
+        del self._watched[self]
+        if not self._is_cut:
+            return
+        is_last = self._task.uncancel() <= self._cancelling
+        if is_last and kind is not None and issubclass(kind, asyncio.CancelledError):
+            raise TimeoutError from error
+
+
+class QuietConnector(aiohttp.TCPConnector):
+    """Drops a kept connection over which something came while nothing was asked.
+
+    aiohttp looks at a connection when it is given back, not when it is taken again: what came in
+    between, it would take for the answer to the next request.
+    """
+
+    # aiohttp has no public place for this; tests watch that it is called.
+    async def _get(self, key: ConnectionKey, traces: list[Trace]) -> Connection | None:
+        while (connection := await super()._get(key, traces)) is not None:
+            protocol = connection.protocol
+            if protocol is not None and not protocol.should_close:
+                return connection
+            connection.close()
+        return None
+
+    def drop_idle(self) -> None:
+        """Close every connection that is not in use."""
+        for kept in self._conns.values():
+            for protocol, _ in kept:
+                protocol.close()  # whoever looks at it next sees that it is closed
+
+
+def _certificate(error: aiohttp.ClientConnectorCertificateError) -> str:
+    found = error.certificate_error
+    why = getattr(found, "verify_message", "") or str(found)
+    return f"the certificate of {error.host}:{error.port} is not accepted: {why}"
+
+
+def silence(error: Exception, timeout_s: float) -> Reading:  # noqa: C901, PLR0911  # a table
+    """Return what it means that no answer came. Source: dependencies.md, trap 3.
+
+    Only where no connection was made is it known that nothing was sent.
+    """
+    match error:
+        case aiohttp.ClientConnectorCertificateError():
+            return Reading(Unreachable(), "tls", _certificate(error))
+        case aiohttp.ClientConnectorSSLError():
+            return Reading(Unreachable(), "tls", f"TLS failed: {error}")
+        case aiohttp.ClientHttpProxyError():
+            # Nothing went through.
+            return Reading(Unreachable(), "proxy", f"the proxy answered HTTP {error.status}")
+        case aiohttp.ClientProxyConnectionError():
+            return Reading(Unreachable(), "proxy", f"no connection to the proxy: {error.strerror}")
+        case aiohttp.ClientConnectorDNSError():
+            return Reading(Unreachable(), "dns", f"the host name is not known: {error}")
+        case aiohttp.ConnectionTimeoutError() | aiohttp.ClientConnectorError():
+            return Reading(Unreachable(), "connect", f"no connection: {error}")
+        case TimeoutError():
+            return Reading(NoAnswer(), "timeout", f"no answer within {timeout_s:g} s")
+        case aiohttp.ServerDisconnectedError():
+            return Reading(NoAnswer(), "closed", "the server closed the connection unanswered")
+        case aiohttp.ClientPayloadError():
+            return Reading(NoAnswer(), "cut", f"the answer was cut off: {error}")
+        case aiohttp.ClientOSError() | OSError():
+            return Reading(NoAnswer(), "reset", f"the connection broke: {error}")
+        case _:
+            kind = type(error).__name__
+            return Reading(NoAnswer(), "garbage", f"the answer is no HTTP: {kind}: {error}"[:300])
+
 
 IDLE_S = 4.0
 """An idle connection is closed by us before a server does it under our feet, which would leave

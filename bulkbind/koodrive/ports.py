@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from bulkbind.koodrive.auth.credential import Credential
     from bulkbind.koodrive.auth.renewing import Call
-    from bulkbind.koodrive.verdict import Reading
+    from bulkbind.koodrive.verdicts import Reading
     from bulkbind.model import AuthExpired, Told, Verdict
 
 

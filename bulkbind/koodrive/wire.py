@@ -1,19 +1,20 @@
-"""What goes over the wire: header values, bodies, and the few header values that come back.
-
-Source of every format: koodrive-api.md, "Bind a device to a user".
-"""
+"""What goes over the wire: header values and bodies, and what an answer says."""
 
 from __future__ import annotations
 
+import json
+import re
 import secrets
 import time
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from json.encoder import encode_basestring_ascii as _quoted
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from bulkbind.model import Record, value
 
 if TYPE_CHECKING:
-    from bulkbind.model import Device
+    from bulkbind.model import Device, Told
 
 TRACE_ID_LENGTH = 58
 EARLIEST_S, LATEST_S = 0.0, 253_370_764_800.0
@@ -98,3 +99,99 @@ def retry_after(text: str | None, date: str | None) -> float | None:
     if until is None or now is None or until <= now:
         return None
     return min(until - now, LONGEST_RETRY_AFTER_S)
+
+
+LONGEST_MESSAGE = 300
+LONGEST_ID = 128
+LONGEST_TIME = 64
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
+
+
+@value
+class Answer:
+    """An answer as it came, and what is needed to judge it."""
+
+    status: int
+    body: bytes
+    date: str | None = None
+    retry_after: str | None = None
+    x_date_s: float = 0.0
+    """The X-Date that was sent, seconds since 1970."""
+    whole: bool = True
+    """False where the body was longer than the cap and left."""
+    told: tuple[Told, ...] = ()
+    """What its headers tell of limits."""
+    request_id: str | None = None
+    """The header X-Request-Id."""
+
+
+def body_of(answer: Answer) -> dict[str, Any] | None:
+    """Return the object that the body holds; None where it holds none, or did not come whole."""
+    if not answer.whole:
+        return None
+    try:
+        body = json.loads(answer.body)
+    except (ValueError, RecursionError):
+        return None
+    return body if isinstance(body, dict) else None
+
+
+def words_of(answer: Answer, body: dict[str, Any] | None) -> tuple[str, str]:
+    """Return the answer's code and message as text."""
+    if body is None:
+        text = answer.body[: LONGEST_MESSAGE * 4].decode("utf-8", "replace")
+        plain = _line(re.sub(r"<[^>]*>", " ", text))
+        return "", plain or f"HTTP {answer.status} without a text"
+    code = _first(body, "code", "error_code")
+    if isinstance(code, bool) or not isinstance(code, str | int):
+        code = ""
+    message = _first(body, "msg", "error_msg", "message")
+    shown = message if isinstance(message, str) else f"HTTP {answer.status}"
+    return _storable(str(code))[:64], _line(shown)
+
+
+def _first(body: dict[str, Any], *names: str) -> object:
+    """Return the first of several members that is there and not null."""
+    return next((body[name] for name in names if body.get(name) is not None), None)
+
+
+def record_of(data: object) -> Record | None:
+    """Return a record, or None where it is none. An id may be a number: Python keeps all digits."""
+    if not isinstance(data, dict):
+        return None
+    number = data.get("deviceId")
+    if isinstance(number, bool) or not isinstance(number, str | int) or number == "":
+        return None
+    code, created = data.get("machineCode"), data.get("createTime")
+    return Record(
+        machine_code=_storable(code) if isinstance(code, str) else "",
+        device_id=_storable(str(number))[:LONGEST_ID],
+        create_time=_storable(created)[:LONGEST_TIME] if isinstance(created, str) else "",
+        device_name=_text(data.get("deviceName")),
+        device_os=_text(data.get("deviceOS")),
+    )
+
+
+def _text(found: object) -> str | None:
+    """Return a name as the manifest would have it: an empty one is none."""
+    return _storable(found)[:LONGEST_ID] if isinstance(found, str) and found else None
+
+
+def request_id_of(answer: Answer) -> str:
+    """Return the gateway's own id of a request, or nothing. Source: koodrive-api.md, "Errors"."""
+    found = (body_of(answer) or {}).get("request_id") or answer.request_id
+    return _storable(found)[:LONGEST_ID] if isinstance(found, str) else ""
+
+
+def _line(text: str) -> str:
+    """Return *text* as one line that is not too long."""
+    return _storable(re.sub(r"\s+", " ", text).strip())[:LONGEST_MESSAGE]
+
+
+def _storable(text: str) -> str:
+    """Return *text* with a mark in the place of what nobody can write down.
+
+    That is half surrogate pairs, which JSON can name, and control characters: a NUL would end the
+    text in SQLite, others move a terminal's cursor.
+    """
+    return _CONTROL.sub("\ufffd", text.encode("utf-8", "replace").decode("utf-8"))

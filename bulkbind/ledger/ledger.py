@@ -7,11 +7,11 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from bulkbind.clock import Clock, iso
-from bulkbind.ledger import claiming, doubting, repeats, sending, settling, staging
-from bulkbind.ledger.gathering import GATHER_S, Gathering, Listener
+from bulkbind.ledger import duplicates, runs, staging, transitions
+from bulkbind.ledger.batching import GATHER_S, Gathering, Listener
 from bulkbind.ledger.lock import LedgerLock
 from bulkbind.ledger.store import get_meta, reading, relaxed, span
-from bulkbind.ledger.unbindings import Unbindings
+from bulkbind.ledger.unbinding import Unbindings
 from bulkbind.ledger.writer import Writer
 from bulkbind.model import (
     Attempt,
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from bulkbind.ledger.repeats import Policy
+    from bulkbind.ledger.duplicates import Policy
 
 T = TypeVar("T")
 
@@ -59,7 +59,7 @@ class Ledger:
         try:
             await self._writer.open()
             await self._writer.submit(staging.discard_unconfirmed, alone=True)
-            return await self._writer.submit(lambda db: doubting.recover(db, self._now_s()))
+            return await self._writer.submit(lambda db: transitions.recover(db, self._now_s()))
         except BaseException:
             await self.close()
             raise
@@ -147,7 +147,7 @@ class Ledger:
 
     async def counts(self, run: int) -> dict[str, int]:
         """Return a run's rows by status."""
-        return await self._writer.submit(lambda db: sending.counts(db, run))
+        return await self._writer.submit(lambda db: runs.counts(db, run))
 
     async def unsettled(self, run: int) -> tuple[int, int]:
         """Return how many rows of a run are staged, and how many are in doubt."""
@@ -161,7 +161,7 @@ class Ledger:
     async def judge(self, run: int, policy: Policy) -> list[str]:
         """See `repeats.judge`."""
         return await self._writer.submit(
-            lambda db: repeats.judge(db, self._path, run, policy), alone=True
+            lambda db: duplicates.judge(db, self._path, run, policy), alone=True
         )
 
     async def vanish(self, run: int, rows: Sequence[int], *, users: int, bind_again: bool) -> None:
@@ -194,14 +194,14 @@ class Ledger:
 
     async def start(self, run: int) -> None:
         """Say that the run is sending."""
-        await self._writer.submit(lambda db: sending.start(db, run))
+        await self._writer.submit(lambda db: runs.start(db, run))
 
     async def claim(
         self, run: int, after: int, most: int, sent_at: float | None, *, but: Sequence[int]
     ) -> list[Claim]:
         """See `claiming.claim`."""
         return await self._writer.submit(
-            lambda db: claiming.claim(db, run, after, most, sent_at, but=but)
+            lambda db: transitions.claim(db, run, after, most, sent_at, but=but)
         )
 
     async def claim_in_turns(
@@ -209,42 +209,42 @@ class Ledger:
     ) -> list[Claim]:
         """See `claiming.claim_in_turns`."""
         return await self._writer.submit(
-            lambda db: claiming.claim_in_turns(db, run, most, sent_at, but=but)
+            lambda db: transitions.claim_in_turns(db, run, most, sent_at, but=but)
         )
 
     async def reclaim(self, claim: Claim, sent_at: float | None) -> None:
         """See `claiming.reclaim`."""
-        await self._writer.submit(lambda db: claiming.reclaim(db, claim, sent_at))
+        await self._writer.submit(lambda db: transitions.reclaim(db, claim, sent_at))
 
     async def release(self, claims: Sequence[Claim]) -> None:
         """See `claiming.release`."""
-        await self._writer.submit(lambda db: claiming.release(db, claims))
+        await self._writer.submit(lambda db: transitions.release(db, claims))
 
     async def doubt(self, claim: Claim) -> None:
         """See `doubting.doubt`; the attempts that led to it are durable as well then."""
         attempts = self._gathering.take_attempts()
 
         def write(db: sqlite3.Connection) -> None:
-            settling.record_attempts(db, attempts)
-            doubting.doubt(db, claim, self._now_s())
+            transitions.record_attempts(db, attempts)
+            transitions.doubt(db, claim, self._now_s())
 
         await self._writer.submit(write)
 
     async def doubts(self) -> list[Claim]:
         """See `doubting.doubts`."""
-        return await self._writer.submit(doubting.doubts)
+        return await self._writer.submit(transitions.doubts)
 
     async def missed(self, rows: Sequence[int]) -> None:
         """See `doubting.missed`."""
-        await self._writer.submit(lambda db: doubting.missed(db, rows, self._now_s()))
+        await self._writer.submit(lambda db: transitions.missed(db, rows, self._now_s()))
 
     async def note_doubt(self, rows: Sequence[int], why: str) -> None:
         """See `doubting.note_doubt`."""
-        await self._writer.submit(lambda db: doubting.note_doubt(db, rows, why))
+        await self._writer.submit(lambda db: transitions.note_doubt(db, rows, why))
 
     async def known(self, user_id: str) -> set[str]:
         """See `doubting.known`."""
-        return await self._writer.submit(lambda db: doubting.known(db, user_id))
+        return await self._writer.submit(lambda db: transitions.known(db, user_id))
 
     def is_of(self, run: int, row: int) -> bool:
         """Return whether a row belongs to a run."""
@@ -273,7 +273,7 @@ class Ledger:
         await self.flushed()
         moment = iso(self._clock.utc_now())
         return await self._writer.submit(
-            lambda db: sending.finish(db, run, moment, stop_reason, facts, now_s=self._now_s())
+            lambda db: runs.finish(db, run, moment, stop_reason, facts, now_s=self._now_s())
         )
 
     def _tell(self, settlements: Sequence[Settlement]) -> None:

@@ -7,7 +7,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from bulkbind.errors import LedgerBusyError, LedgerError
-from bulkbind.ledger.trouble import refused
+from bulkbind.ledger.store import refused
 
 if TYPE_CHECKING:
     from pathlib import Path

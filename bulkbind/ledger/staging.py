@@ -8,7 +8,7 @@ from json.encoder import encode_basestring_ascii
 from typing import TYPE_CHECKING, Any
 
 from bulkbind.errors import LedgerError
-from bulkbind.ledger import compare
+from bulkbind.ledger import changes
 from bulkbind.ledger.store import RUN_SHIFT, span, transaction
 from bulkbind.model import CheckedRow, RunState, Source, Status
 
@@ -271,7 +271,7 @@ def confirm(db: sqlite3.Connection, run: int, moment: str) -> int:
         if db.execute(query, (run,)).fetchone()[0]:
             # Not before: a run that nobody wants forgets nothing.
             db.execute(_FORGET_VANISHED, (*span(run), _GONE))
-        different = compare.changes(db, run)
+        different = changes.changes(db, run)
         facts = {} if different is None else {"changes": different}
         db.execute(
             "UPDATE runs SET state = ?, confirmed_at = ?, facts = json_patch(facts, ?) "

@@ -1,4 +1,4 @@
-"""Opening a ledger file: its schema, its version, and what is refused."""
+"""Opening a ledger file: its schema, its version, what is refused, and what its errors mean."""
 
 from __future__ import annotations
 
@@ -11,11 +11,75 @@ from importlib import resources
 from typing import TYPE_CHECKING
 
 from bulkbind.errors import LedgerError
-from bulkbind.ledger.trouble import damaged, refused, translated
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
+
+ELSEWHERE = "or choose another place with --ledger FILE"
+_FREE = f"free the disk, {ELSEWHERE}"
+_READ_ONLY = f"its disk or file is read-only: make it writable, {ELSEWHERE}"
+_RIGHTS = f"give this user the right to read and write it and its folder, {ELSEWHERE}"
+_FOLDER = "it is a folder: name a file, for instance one in it, with --ledger FILE"
+_NO_FOLDER = f"a part of its path is a file: {ELSEWHERE[3:]}"
+_HINTS = {
+    errno.EISDIR: _FOLDER,
+    errno.EROFS: _READ_ONLY,
+    errno.EACCES: _RIGHTS,
+    errno.EPERM: _RIGHTS,
+    errno.ENOSPC: _FREE,
+    errno.EDQUOT: _FREE,
+    errno.ENOTDIR: _NO_FOLDER,
+    errno.EEXIST: _NO_FOLDER,  # as `mkdir` says it
+}
+_SQLITE_HINTS = {
+    "CANTOPEN": _RIGHTS,
+    "PERM": _RIGHTS,
+    "AUTH": _RIGHTS,
+    "READONLY": _READ_ONLY,
+    "FULL": _FREE,
+    "IOERR": f"see to the disk (space, quota, cables), {ELSEWHERE}",
+    "BUSY": "another program has it open: end it, and try again",
+}
+
+
+def refused(what: str, error: OSError) -> LedgerError:
+    """Return the error of an operating system that does not give us a file."""
+    hint = _HINTS.get(error.errno or 0, ELSEWHERE[3:])
+    return LedgerError(f"{what}: {error.strerror}", hint=hint)
+
+
+def is_damage(error: sqlite3.Error) -> bool:
+    """Return whether an error says that the file is damaged."""
+    return "CORRUPT" in _name(error)
+
+
+def damaged(path: Path, what: str, *, is_untouched: bool) -> LedgerError:
+    """Return the error of a damaged ledger. *is_untouched*: whether nothing was written to it."""
+    hint = "restore a copy of it, or choose another file with --ledger; " + (
+        "it was not written to"
+        if is_untouched
+        else "this run has written to it: keep it beside the copy, which lacks what was done since"
+    )
+    return LedgerError(f"ledger {path} is damaged: {what}", hint=hint)
+
+
+def translated(path: Path, error: sqlite3.Error, *, is_untouched: bool = True) -> LedgerError:
+    """Return an error of SQLite's as one of ours."""
+    name = _name(error)
+    if "NOTADB" in name:
+        return LedgerError(
+            f"{path} is not a ledger: {error}", hint="the file was not touched; name another one"
+        )
+    if is_damage(error):
+        return damaged(path, str(error), is_untouched=is_untouched)
+    hints = [hint for word, hint in _SQLITE_HINTS.items() if name.startswith(f"SQLITE_{word}")]
+    return LedgerError(f"ledger {path}: {error}", hint="".join(hints[:1]))
+
+
+def _name(error: sqlite3.Error) -> str:
+    return getattr(error, "sqlite_errorname", "") or ""
+
 
 APPLICATION_ID = 0x62626C31
 """`bbl1` in the file's header: tells a ledger from any other SQLite file."""
@@ -250,3 +314,44 @@ def _refuse_other(path: Path, known: object, endpoint: str) -> None:
             f"ledger {path} belongs to {known}, not to {endpoint}",
             hint="each endpoint has a ledger of its own: leave --ledger away, or name another file",
         )
+
+
+# What staging looks at, and nothing else: the real ledger is neither written to nor held.
+_COPY = """
+BEGIN;
+INSERT INTO runs (run, run_id, state, digest, created_at, operator, host, pid, version, settings,
+                  facts, superseded_by)
+SELECT run, run_id, state, digest, created_at, operator, host, pid, version, '{}', facts,
+       superseded_by
+  FROM known.runs WHERE state NOT IN ('staging', 'ready');
+INSERT INTO bindings (user_id, machine_code, device_id, create_time, device_name, device_os, since,
+                      run)
+SELECT user_id, machine_code, device_id, create_time, device_name, device_os, since, run
+  FROM known.bindings;
+INSERT INTO rows (id, run, source, line, user_id, machine_code, status)
+SELECT id, run, source, line, user_id, machine_code, status
+  FROM known.rows INDEXED BY rows_open WHERE status IN ('claimed', 'in_doubt');
+COMMIT;
+"""
+
+
+def copy_known(ledger: Path, scratch: Path, endpoint: str) -> None:
+    """Make a ledger *scratch* that knows which devices *ledger* knows as bound or in doubt.
+
+    One consistent view, also beside a run that writes. Where there is no ledger yet, nothing is
+    known.
+
+    Raises: LedgerError if the ledger is none, or another endpoint's.
+    """
+    connect(scratch, endpoint).close()
+    if not ledger.exists():
+        return
+    with reading(ledger, endpoint):
+        pass  # it is one, and this endpoint's
+    try:
+        with closing(sqlite3.connect(scratch.as_uri(), uri=True, isolation_level=None)) as db:
+            db.execute("PRAGMA synchronous = OFF")  # nobody needs it after a crash
+            db.execute("ATTACH ? AS known", (f"{ledger.resolve().as_uri()}?mode=ro",))
+            db.executescript(_COPY)
+    except sqlite3.Error as error:
+        raise translated(ledger, error) from error

@@ -12,12 +12,24 @@ from typing import TYPE_CHECKING, Any
 from bulkbind.errors import LedgerError
 from bulkbind.ledger.lock import LedgerLock
 from bulkbind.ledger.reading import RunReader
-from bulkbind.ledger.store import connect, reading, span, transaction
-from bulkbind.ledger.trouble import translated
+from bulkbind.ledger.store import connect, reading, span, transaction, translated
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+MOST_FAULTS = 5
+
+
+def faults(path: Path, endpoint: str | None) -> list[str]:
+    """Return what SQLite finds damaged, at most five faults; reads the whole file, writes nothing.
+
+    Raises: LedgerError if it cannot be read, is no ledger, or another endpoint's.
+    """
+    with reading(path, endpoint) as db:
+        told = [str(row[0]) for row in db.execute(f"PRAGMA integrity_check({MOST_FAULTS})")]
+    return [] if told == ["ok"] else told
+
 
 BATCH = 20_000
 """Rows deleted in one transaction: the log of the ledger stays small, others read beside it."""

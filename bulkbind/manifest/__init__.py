@@ -7,7 +7,6 @@ import json
 from typing import TYPE_CHECKING
 
 from bulkbind.errors import ManifestError, UsageError
-from bulkbind.manifest.damage import fault_of
 from bulkbind.manifest.formats import (
     FORMATS,
     SUFFIXES,
@@ -16,9 +15,9 @@ from bulkbind.manifest.formats import (
     is_manifest_name,
     is_workbook,
 )
-from bulkbind.manifest.opening import read_head
+from bulkbind.manifest.likely_causes import fault_of
 from bulkbind.manifest.rules import breaks
-from bulkbind.manifest.text import encoding_of
+from bulkbind.manifest.text import encoding_of, read_head
 from bulkbind.model import Source
 from bulkbind.settings import FIELDS, ManifestSettings
 

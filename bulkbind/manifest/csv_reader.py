@@ -11,10 +11,16 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from bulkbind.errors import ManifestError
 from bulkbind.manifest import columns
-from bulkbind.manifest.bounds import HEADER_WITHIN, LONGEST_CELL, LONGEST_LINE
-from bulkbind.manifest.lines import blocks, lines_of, open_text
 from bulkbind.manifest.rules import printable
 from bulkbind.manifest.table import BATCH, Table, TableRow, find_header
+from bulkbind.manifest.text import (
+    HEADER_WITHIN,
+    LONGEST_CELL,
+    LONGEST_LINE,
+    blocks,
+    lines_of,
+    open_text,
+)
 from bulkbind.model import CheckedRow, Problem, Source
 
 if TYPE_CHECKING:

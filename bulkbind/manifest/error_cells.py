@@ -12,7 +12,7 @@ import zipfile
 from functools import partial
 from typing import IO, TYPE_CHECKING
 
-from bulkbind.manifest.bounds import LONGEST_LINE
+from bulkbind.manifest.text import LONGEST_LINE
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator

@@ -11,9 +11,12 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from bulkbind.manifest.csv_reader import CsvManifest
-from bulkbind.manifest.json_reader import JsonManifest
-from bulkbind.manifest.json_values import WrongJsonError, whole_value
-from bulkbind.manifest.jsonl_reader import JsonLinesManifest
+from bulkbind.manifest.json_reader import (
+    JsonLinesManifest,
+    JsonManifest,
+    WrongJsonError,
+    whole_value,
+)
 from bulkbind.manifest.xlsx_reader import XlsxManifest
 from bulkbind.manifest.yaml_reader import YamlManifest
 

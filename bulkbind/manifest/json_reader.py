@@ -1,24 +1,104 @@
-"""A JSON document, value by value: an array of devices, or an object that holds them."""
+"""JSON and JSON Lines: every number as it was written, keys that stand twice refused.
+
+A document is read value by value: an array of devices, or an object that holds them. In JSON Lines
+each line holds one device.
+"""
 
 from __future__ import annotations
 
+import json
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import msgspec
 
 from bulkbind.errors import ManifestError
 from bulkbind.manifest import columns
-from bulkbind.manifest.bounds import LONGEST_LINE
-from bulkbind.manifest.json_values import TwiceError, WrongJsonError, value_at
 from bulkbind.manifest.rules import printable
-from bulkbind.manifest.tree import Item
-from bulkbind.manifest.tree_manifest import TreeManifest
-from bulkbind.model import Problem
+from bulkbind.manifest.text import LONGEST_LINE, blocks, lines_of
+from bulkbind.manifest.tree import Item, TreeManifest, Written
+from bulkbind.model import CheckedRow, Problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from bulkbind.manifest.lines import Text
-    from bulkbind.model import CheckedRow, Source
+    from bulkbind.manifest.text import Text
+    from bulkbind.model import Source
+
+_LONGEST_INT = 18
+
+
+class WrongJsonError(Exception):
+    """A text is not JSON, or not JSON that is clear."""
+
+    def __init__(self, found: str, at: int | None = None) -> None:
+        super().__init__(found)
+        self.at = at
+        """The 0-based position in the text, where it is known."""
+
+
+class TwiceError(WrongJsonError):
+    """A key stands twice in one object of a value that is JSON."""
+
+    def __init__(self, key: str, end: int) -> None:
+        super().__init__(f"key `{key[:100]}` stands twice")
+        self.key = key
+        self.end = end
+        """The position behind the value."""
+
+
+def value_at(text: str, start: int) -> tuple[Any, int]:
+    """Return the value that begins at *start* exactly, and the position behind it.
+
+    Raises: TwiceError, WrongJsonError.
+    """
+    try:
+        try:
+            return _DECODER.raw_decode(text, start)
+        except _KeyTwiceError as error:
+            raise TwiceError(str(error), _PLAIN.raw_decode(text, start)[1]) from error
+    except json.JSONDecodeError as error:
+        raise WrongJsonError(error.msg, error.pos) from error
+    except RecursionError as error:
+        raise WrongJsonError("it is nested too deeply") from error
+
+
+def whole_value(text: str) -> Any:  # noqa: ANN401  # whatever the text says
+    """Return the one value of a text. Raises: WrongJsonError."""
+    stripped = text.strip(" \t\r\n")
+    value, end = value_at(stripped, 0)
+    if end < len(stripped):
+        raise WrongJsonError("something stands behind the value", end)
+    return value
+
+
+class _KeyTwiceError(Exception):
+    """How a key that stands twice is told through the decoder."""
+
+
+def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]  # a set's add
+        raise _KeyTwiceError(twice)
+    return found
+
+
+def _int(text: str) -> int | str:
+    return int(text) if len(text) <= _LONGEST_INT else text
+
+
+def _refuse(name: str) -> NoReturn:
+    raise WrongJsonError(f"{name} is no JSON value")
+
+
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=_pairs, parse_float=Written.read, parse_int=_int, parse_constant=_refuse
+)
+_PLAIN = json.JSONDecoder(parse_float=str, parse_int=str, parse_constant=_refuse)
+"""Finds the end of a value, whatever its keys."""
+
 
 _FORMS = (
     'a manifest is an array of objects, or {"defaults": {…}, "devices": […]}; where each device '
@@ -230,3 +310,44 @@ class _Document:
         self._at = self._counted = 0
         self._is_ended = not block
         return bool(block)
+
+
+_JSON = "row: a line is one JSON object whose keys stand once"
+_BLANK = " \t\r\n"
+
+
+class JsonLinesManifest(TreeManifest):
+    """A device in each line; a line that is no JSON object is a problem of its own."""
+
+    def _read(self, text: Text) -> Iterator[CheckedRow]:
+        self._blank = 0
+        yield from self._tree.rows(self._items(text), {})
+        if self._blank:
+            self.notices.append(f"{self.source.name}: {self._blank:,} blank lines passed over")
+
+    def _items(self, text: Text) -> Iterator[Item]:
+        decode = msgspec.json.Decoder(float_hook=Written.read).decode
+        first = 1
+        for lines in map(lines_of, blocks(text, self.source.name)):
+            for line, written in enumerate(lines, start=first):
+                try:
+                    node = decode(written)
+                except (msgspec.DecodeError, RecursionError, UnicodeError, ValueError):
+                    node = None
+                # As many colons as keys: it is flat, and no key stands twice.
+                if type(node) is dict and written.count(":") == len(node):
+                    yield Item(line, node)
+                elif written.strip(_BLANK):
+                    yield _slowly(line, written)
+                else:
+                    self._blank += 1
+            first += len(lines)
+
+
+def _slowly(line: int, text: str) -> Item:
+    try:
+        return Item(line, whole_value(text))
+    except WrongJsonError as error:
+        at = "" if error.at is None else f" at {error.at + 1}"
+        shown = printable(text.rstrip(_BLANK))
+        return Item(line, None, Problem("row", "row", shown, _JSON, f"{error}{at}"))

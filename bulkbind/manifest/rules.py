@@ -6,7 +6,7 @@ import re
 import unicodedata
 from typing import TYPE_CHECKING, NamedTuple
 
-from bulkbind.manifest.damage import FAULT_STARTS, Fault, fault_of
+from bulkbind.manifest.likely_causes import FAULT_STARTS, Fault, fault_of
 from bulkbind.model import Problem
 
 if TYPE_CHECKING:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from bulkbind.errors import ManifestError
 from bulkbind.manifest import columns
-from bulkbind.manifest.bounds import MOST_COLUMNS
 from bulkbind.manifest.checking import FEW, Checker, columns_of, four, good_values
-from bulkbind.manifest.damage import Fault, fault_of
+from bulkbind.manifest.likely_causes import Fault, fault_of
 from bulkbind.manifest.rules import no_value, printable, trim
+from bulkbind.manifest.text import MOST_COLUMNS
 from bulkbind.model import COMES_BACK, OWN_COLUMNS, CheckedRow, Problem, Source
 from bulkbind.settings import FIELDS
 

@@ -1,11 +1,114 @@
-"""What a file's first bytes say of its encoding, and of what it is where it is no text."""
+"""From the bytes of a file to lines of text: unpacked, decoded, and bounded against bombs."""
 
 from __future__ import annotations
 
 import codecs
+import gzip
 import io
+import zlib
+from typing import TYPE_CHECKING, BinaryIO
 
 from bulkbind.errors import ManifestError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+    from typing import Self
+
+    from _typeshed import WriteableBuffer
+
+    from bulkbind.model import Source
+
+LONGEST_LINE = 1 << 20
+"""Characters of one line of text, and of one row over several lines."""
+LONGEST_CELL = 1 << 17
+"""Characters of one cell; also Python's own bound for CSV."""
+MOST_COLUMNS = 2_000
+"""Cells of one row."""
+MOST_NODES = 1_000
+"""Values in one device, aliases resolved: a bound against expanding aliases."""
+MOST_ANCHORS = 100
+DEEPEST = 20
+"""Levels of lists and mappings in one device."""
+MOST_SHAPES = 1_000
+"""Different sets of keys that are remembered."""
+HEADER_WITHIN = 50
+"""Rows within which a header is looked for by its names."""
+INFLATED_BYTES = 64 << 20
+"""Below it, no ratio of packed to unpacked is suspicious."""
+MOST_RATIO = 250
+"""Bytes out of each packed byte: manifests pack 5 to 30 to 1, bombs 1,000 to 1."""
+SHEET_BYTES = 1 << 30
+"""Unpacked parts of a workbook."""
+SHEET_CELLS = 20_000_000
+"""Cells in the rectangle that a sheet spans, which is held in memory."""
+
+
+HEAD_BYTES = 65536
+_GZIP = b"\x1f\x8b"
+
+
+def open_bytes(path: Path, name: str) -> BinaryIO:
+    """Open a manifest for reading, unpacked if it is gzip.
+
+    What cannot be read, then or later, is a ManifestError that calls the file *name*.
+    """
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise _unreadable(name, error) from error
+    if file.peek(2)[:2] != _GZIP:
+        return file
+    return io.BufferedReader(_Inflated(file, name), 1 << 18)
+
+
+def read_head(path: Path, name: str) -> bytes:
+    """Return the first bytes of a manifest, unpacked. Raises: ManifestError."""
+    try:
+        with open_bytes(path, name) as file:
+            return file.read(HEAD_BYTES)
+    except OSError as error:
+        raise _unreadable(name, error) from error
+
+
+def _unreadable(name: str, error: OSError) -> ManifestError:
+    return ManifestError(f"manifest {name} cannot be read: {error.strerror or error}")
+
+
+class _Inflated(io.RawIOBase):
+    """A gzip file unpacked; more than a manifest can hold is refused."""
+
+    def __init__(self, packed: io.BufferedReader, name: str) -> None:
+        self._packed = packed
+        self._gzip = gzip.GzipFile(fileobj=packed)
+        self._name = name
+        self._out = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer, /) -> int:
+        view = memoryview(buffer).cast("B")
+        try:
+            data = self._gzip.read1(len(view))
+        except (OSError, EOFError, zlib.error) as error:
+            raise ManifestError(
+                f"{self._name}: the gzip file is damaged: {error}", hint="fetch or pack it again"
+            ) from error
+        self._out += len(data)
+        if self._out > INFLATED_BYTES and self._out > MOST_RATIO * self._packed.tell():
+            raise ManifestError(
+                f"{self._name}: more than {MOST_RATIO} bytes come out of each packed byte",
+                hint="no manifest packs so well; unpack it yourself if it is one",
+            )
+        view[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        self._gzip.close()
+        self._packed.close()
+        super().close()
+
 
 _BOMS = (
     (codecs.BOM_UTF8, "utf-8"),
@@ -107,3 +210,106 @@ def refuse_other(head: bytes, name: str) -> None:
 def decoding_errors(encoding: str) -> str:
     """Return how undecodable bytes are treated: kept as escapes wherever that can be undone."""
     return "strict" if encoding.startswith("utf-16") else "surrogateescape"
+
+
+BLOCK = 1 << 16
+"""Bytes read at a time."""
+_MARK = "\ufeff"
+_NO_ENDS = "\v\f\x1c\x1d\x1e\x85\u2028\u2029"
+"""What ends a line for `str.splitlines`, which is fast, but not in a manifest."""
+
+
+def open_text(path: Path, source: Source, errors: str | None = None) -> Text:
+    """Open a manifest as text, behind its byte order mark, line ends untouched.
+
+    Args:
+        path: The file.
+        source: Its name and encoding.
+        errors: What becomes of undecodable bytes, as for `codecs.decode`. None: wherever it can be
+            undone, an escape that breaks its cell, and is written back as it was.
+    """
+    kept = errors or decoding_errors(source.encoding)
+    return Text(open_bytes(path, source.name), source, kept)
+
+
+class Text:
+    """The text of an open file. Unlike Python's own it loses nothing that stands before a fault."""
+
+    def __init__(self, file: BinaryIO, source: Source, errors: str) -> None:
+        self._file = file
+        self._source = source
+        self._decoder = codecs.getincrementaldecoder(source.encoding)(errors)
+        self._is_marked = source.bom
+        self._read = 0
+        self._fault: ManifestError | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def read(self, size: int = BLOCK) -> str:
+        """Return the next part, from about *size* bytes; an empty one at the end.
+
+        Raises: ManifestError where it cannot be read on: damaged, or not in its encoding.
+        """
+        while self._fault is None:
+            data = self._file.read1(size)  # type: ignore[attr-defined]  # it is buffered
+            text = self._decoded(data)
+            if text and self._is_marked:
+                self._is_marked = False
+                text = text.removeprefix(_MARK)
+            if text or (not data and self._fault is None):
+                return text
+        raise self._fault
+
+    def _decoded(self, data: bytes) -> str:
+        self._read += len(data)
+        try:
+            return self._decoder.decode(data, final=not data)
+        except UnicodeDecodeError as error:
+            self._fault = self._undecodable(error)
+            return error.object[: error.start].decode(self._source.encoding, "replace")
+
+    def _undecodable(self, error: UnicodeDecodeError) -> ManifestError:
+        at = self._read - len(error.object) + error.start
+        fault = ManifestError(
+            f"{self._source.name} is not {self._source.encoding}: {error.reason} "
+            f"at byte {at + 1:,}",
+            hint="say which one with --encoding, or save it as UTF-8",
+        )
+        fault.__cause__ = error
+        return fault
+
+
+def blocks(text: Text, name: str) -> Iterator[str]:
+    """Yield whole lines with their ends, some at a time, of a file called *name*.
+
+    Raises: ManifestError for a line over the bound, or where the text cannot be read on.
+    """
+    rest = ""
+    line = 1
+    while block := text.read():
+        block = rest + block
+        # A final CR may be the first half of a CRLF.
+        cut = max(block.rfind("\n"), block.rfind("\r", 0, len(block) - 1)) + 1
+        rest = block[cut:]
+        line += block.count("\n") or block.count("\r")
+        if len(rest) > LONGEST_LINE:
+            raise ManifestError(
+                f"{name}:{line}: a line of more than {LONGEST_LINE:,} characters",
+                hint="a manifest has a row in each line; is this one?",
+            )
+        if cut:
+            yield block[:cut]
+    if rest:
+        yield rest
+
+
+def lines_of(block: str, *, keepends: bool = True) -> list[str]:
+    """Return the lines of a text, with their ends unless said otherwise: CR, LF or CRLF."""
+    if any(character in block for character in _NO_ENDS):
+        lines = list(io.StringIO(block, newline=""))
+        return lines if keepends else [line.rstrip("\r\n") for line in lines]
+    return block.splitlines(keepends)

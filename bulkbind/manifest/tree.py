@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from bulkbind.errors import ManifestError
 from bulkbind.manifest import columns
-from bulkbind.manifest.bounds import MOST_SHAPES
 from bulkbind.manifest.checking import FEW, Checker, columns_of, four, good_values
 from bulkbind.manifest.rules import printable, trim
+from bulkbind.manifest.text import MOST_SHAPES, open_text
 from bulkbind.model import OWN_COLUMNS, CheckedRow, Problem
 from bulkbind.settings import FIELDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
 
+    from bulkbind.manifest.text import Text
+    from bulkbind.model import Source
     from bulkbind.settings import ManifestSettings
 
 BATCH = 128
@@ -271,3 +275,40 @@ def _kind(node: Node) -> str:
     if node is None:
         return "empty"
     return "a list" if isinstance(node, list) else "a text"
+
+
+class TreeManifest(ABC):
+    """One file.
+
+    Attributes:
+        source: Name, format and encoding.
+        notices: What the operator should know; complete once the rows have been read.
+    """
+
+    undecodable: ClassVar[str | None] = None
+    """See `open_text`."""
+
+    def __init__(
+        self,
+        path: Path,
+        source: Source,
+        head: str,  # noqa: ARG002  # as every format is opened
+        settings: ManifestSettings,
+    ) -> None:
+        self._path = path
+        self._tree = Tree(source.name, settings)
+        self.source = source
+        self.notices: list[str] = []
+
+    def rows(self) -> Iterator[CheckedRow]:
+        """Yield every device with its first line.
+
+        Raises: ManifestError where the file as a whole is not what it should be.
+        """
+        with open_text(self._path, self.source, self.undecodable) as text:
+            yield from self._read(text)
+        self.notices += self._tree.notices()
+
+    @abstractmethod
+    def _read(self, text: Text) -> Iterator[CheckedRow]:
+        """Yield every device of a text."""

@@ -13,10 +13,10 @@ from itertools import islice
 from typing import IO, TYPE_CHECKING, Any
 
 from bulkbind.errors import ManifestError
-from bulkbind.manifest.bounds import HEADER_WITHIN, LONGEST_CELL, SHEET_BYTES, SHEET_CELLS
-from bulkbind.manifest.damage import FAULT_STARTS, LOST, MOST_DIGITS, fault_of, formula_error
 from bulkbind.manifest.error_cells import BLOCK, IS_ERROR, MARK, copy_marked, is_media
+from bulkbind.manifest.likely_causes import FAULT_STARTS, LOST, MOST_DIGITS, fault_of, formula_error
 from bulkbind.manifest.table import BATCH, Table, TableRow, find_header
+from bulkbind.manifest.text import HEADER_WITHIN, LONGEST_CELL, SHEET_BYTES, SHEET_CELLS
 from bulkbind.model import CheckedRow, Source
 
 if TYPE_CHECKING:

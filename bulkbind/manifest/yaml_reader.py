@@ -1,27 +1,229 @@
-"""YAML from parser events: one device at a time, every scalar as the text that was written.
-
-Loading a document whole took 18 s and 737 MB for 200,000 items, events 3 s and 12 MB; and
-YAML's own types corrupt identifiers (`0123` is 83, `no` is False).
-"""
+"""YAML from parser events: one device at a time, every scalar as the text that was written."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import yaml
 
 from bulkbind.errors import ManifestError
 from bulkbind.manifest import columns
 from bulkbind.manifest.rules import printable
-from bulkbind.manifest.tree import Item
-from bulkbind.manifest.tree_manifest import TreeManifest
-from bulkbind.manifest.yaml_events import DuplicateKeyError, Events, Node, line_of
+from bulkbind.manifest.text import DEEPEST, LONGEST_LINE, MOST_ANCHORS, MOST_NODES
+from bulkbind.manifest.tree import Item, TreeManifest
 from bulkbind.model import CheckedRow, Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from typing import Self
 
-    from bulkbind.manifest.lines import Text
+    from bulkbind.manifest.text import Text
+    from bulkbind.model import Source
+
+Node: TypeAlias = "str | list[Any] | dict[str, Any] | None"
+
+_NULLS = frozenset(("", "~", "null", "Null", "NULL"))
+"""Unquoted, these are YAML's "nothing here"."""
+
+
+class DuplicateKeyError(Exception):
+    """A key stands twice in one mapping."""
+
+    def __init__(self, key: str, line: int) -> None:
+        super().__init__(key)
+        self.key = key
+        self.line = line
+
+
+class _Bounded:
+    """A stream for the parser, which would keep a text that never ends in memory."""
+
+    def __init__(self, file: Text, name: str) -> None:
+        self._file = file
+        self._name = name
+        self._read = 0
+        self.line = 0
+
+    def passed(self, line: int) -> None:
+        """Say that the parser has come to a line, 1-based."""
+        if line > self.line:
+            self.line = line
+            self._read = 0
+
+    def read(self, size: int) -> str:
+        data = self._file.read(size)
+        self._read += len(data)
+        if self._read > 2 * LONGEST_LINE:
+            raise ManifestError(
+                f"{self._name}:{self.line}: from here on, a text of more than "
+                f"{LONGEST_LINE:,} characters",
+                hint="is a quote never closed?",
+            )
+        return data
+
+
+class Events:
+    """The parser's events, and values built from them within bounds."""
+
+    def __init__(self, file: Text, source: Source) -> None:
+        self._source = source
+        self._stream = _Bounded(file, source.name)
+        # `yaml.parse` asks for each event twice, through Python.
+        self._get: Callable[[], Any] = yaml.CBaseLoader(self._stream).get_event  # type: ignore[arg-type]  # reads either
+        self._anchors: dict[str, tuple[Node, int]] = {}
+        self._nodes = 0
+        self._open = 0
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> yaml.Event:
+        try:
+            event = self._get()
+        except (yaml.YAMLError, UnicodeError) as error:
+            raise self._translated(error) from error
+        if event is None:
+            raise StopIteration
+        assert isinstance(event, yaml.Event)  # the parser's own
+        return event
+
+    def _translated(self, error: yaml.YAMLError | UnicodeError) -> ManifestError:
+        if isinstance(error, yaml.YAMLError):
+            return ManifestError(f"{self._source.name} is not YAML: {_where(error)}")
+        return ManifestError(
+            f"{self._source.name} is not {self._source.encoding}",
+            hint="say which encoding it has with --encoding, or save it as UTF-8",
+        )
+
+    def place(self, event: yaml.Event) -> str:
+        """Return `file:line` of an event."""
+        return f"{self._source.name}:{line_of(event)}"
+
+    def build(self, event: yaml.Event) -> Node:
+        """Return the value that begins with *event*, all of its events consumed.
+
+        Raises: DuplicateKeyError (call `skip` to leave the value), ManifestError over the bounds.
+        """
+        self._nodes = 0
+        self._open = 0
+        self._stream.passed(line_of(event))
+        try:
+            return self._node(event)
+        except (yaml.YAMLError, UnicodeError) as error:
+            raise self._translated(error) from error
+
+    def forget(self) -> None:
+        """Forget the anchors: they hold for one document."""
+        self._anchors.clear()
+
+    def skip(self) -> None:
+        """Leave a value whose building was broken off."""
+        while self._open:
+            event = next(self)
+            if isinstance(event, yaml.CollectionStartEvent):
+                self._open += 1
+            elif isinstance(event, yaml.CollectionEndEvent):
+                self._open -= 1
+
+    def _node(self, event: Any) -> Node:  # noqa: ANN401  # the stubs lack what its kinds have
+        before = self._nodes
+        self._nodes = before + 1
+        if before >= MOST_NODES:
+            self._count(event, 0)
+        kind = type(event)
+        node: Node
+        if kind is yaml.ScalarEvent:
+            node = event.value
+            if node in _NULLS and event.implicit[0] and not event.style:
+                node = None
+        elif kind is yaml.AliasEvent:
+            return self._alias(event)
+        else:
+            self._open += 1
+            if self._open > DEEPEST:
+                raise ManifestError(f"{self.place(event)}: nested deeper than {DEEPEST}")
+            node = self._mapping() if kind is yaml.MappingStartEvent else self._list()
+            self._open -= 1
+        if event.anchor is not None:
+            self._keep(event, node, self._nodes - before)
+        return node
+
+    def _keep(self, event: Any, node: Node, nodes: int) -> None:  # noqa: ANN401  # as above
+        anchor: str = event.anchor
+        if len(self._anchors) >= MOST_ANCHORS and anchor not in self._anchors:
+            raise ManifestError(f"{self.place(event)}: more than {MOST_ANCHORS} anchors")
+        self._anchors[anchor] = (node, nodes)
+
+    def _alias(self, event: yaml.AliasEvent) -> Node:
+        known = self._anchors.get(event.anchor or "")
+        if known is None:
+            raise ManifestError(f"{self.place(event)}: alias `*{event.anchor}` has no anchor")
+        self._count(event, known[1])
+        return known[0]
+
+    def _count(self, event: yaml.Event, nodes: int) -> None:
+        self._nodes += nodes
+        if self._nodes > MOST_NODES:
+            raise ManifestError(
+                f"{self.place(event)}: more than {MOST_NODES} values in one device",
+                hint="aliases count as often as they are used",
+            )
+
+    def _list(self) -> list[Any]:
+        items: list[Any] = []
+        while type(event := self._get()) is not yaml.SequenceEndEvent:
+            items.append(self._node(event))
+        return items
+
+    def _mapping(self) -> dict[str, Any]:
+        """A mapping; `<<:` adds what the mapping itself does not say."""
+        get, build, scalar = self._get, self._node, yaml.ScalarEvent
+        pairs: dict[str, Any] = {}
+        merged: dict[str, Any] = {}
+        while type(event := get()) is not yaml.MappingEndEvent:
+            # Nearly all keys and values are plain texts, for which a call is dear.
+            if type(event) is scalar and event.anchor is None and event.value not in _NULLS:
+                self._nodes += 1
+                name = event.value
+            else:
+                key = build(event)
+                if isinstance(key, list | dict):
+                    raise ManifestError(f"{self.place(event)}: a key must be a text")
+                name = key or ""
+            if name in pairs:
+                raise DuplicateKeyError(name, line_of(event))
+            inner = get()
+            if type(inner) is scalar and inner.anchor is None and inner.value not in _NULLS:
+                self._nodes += 1
+                value: Node = inner.value
+            else:
+                value = build(inner)
+            if name == "<<":
+                self._merge(event, value, merged)
+            else:
+                pairs[name] = value
+        return {**merged, **pairs} if merged else pairs
+
+    def _merge(self, event: yaml.Event, value: Node, merged: dict[str, Any]) -> None:
+        for part in value if isinstance(value, list) else [value]:
+            if not isinstance(part, dict):
+                raise ManifestError(f"{self.place(event)}: `<<` takes a mapping")
+            for name, inner in part.items():
+                merged.setdefault(name, inner)
+
+
+def _where(error: yaml.YAMLError) -> str:
+    mark = getattr(error, "problem_mark", None)
+    if isinstance(error, yaml.reader.ReaderError):
+        return f"{error.reason}, U+{error.character:04X}, at character {error.position + 1:,}"
+    problem = getattr(error, "problem", None) or str(error)
+    return f"line {mark.line + 1}: {problem}" if mark else str(problem)
+
+
+def line_of(event: yaml.Event) -> int:
+    """Return the line on which an event begins, 1-based."""
+    return event.start_mark.line + 1 if event.start_mark else 0
+
 
 _TWICE = "row: a key stands once in a device"
 _FORMS = (

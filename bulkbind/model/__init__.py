@@ -4,13 +4,29 @@ Imports the standard library, and msgspec for what is made for every row of a ma
 `msgspec.Struct` takes a third of the time of a dataclass, and none of the garbage collector's.
 """
 
-from bulkbind.model.attempts import Attempt, Listing, Record, Told
+from bulkbind.model.attempts import (
+    Accepted,
+    AlreadyBound,
+    Attempt,
+    AuthExpired,
+    ClockRefused,
+    Listing,
+    NoAnswer,
+    QuotaUsedUp,
+    Record,
+    Refused,
+    Throttled,
+    Told,
+    Transient,
+    Unreachable,
+    Verdict,
+    value,
+)
 from bulkbind.model.claims import Claim, Outcome, Settlement
-from bulkbind.model.plans import EXTRA, PLANNED, Forecast, Plan
-from bulkbind.model.results import AttemptRow, ResultRow, RunSummary
+from bulkbind.model.reports import EXTRA, PLANNED, AttemptRow, Forecast, Plan, ResultRow, RunSummary
 from bulkbind.model.rows import OWN_COLUMNS, Change, CheckedRow, Device, Problem, Source
-from bulkbind.model.states import COMES_BACK, MEANINGS, NEEDS_PERSON, PENDING, RunState, Status
-from bulkbind.model.unbinding import (
+from bulkbind.model.statuses import COMES_BACK, MEANINGS, NEEDS_PERSON, PENDING, RunState, Status
+from bulkbind.model.unbindings import (
     GONE,
     UNBIND_MEANINGS,
     Unbinding,
@@ -19,20 +35,6 @@ from bulkbind.model.unbinding import (
     UndoneRow,
     UndoPlan,
     UndoSummary,
-)
-from bulkbind.model.values import value
-from bulkbind.model.verdicts import (
-    Accepted,
-    AlreadyBound,
-    AuthExpired,
-    ClockRefused,
-    NoAnswer,
-    QuotaUsedUp,
-    Refused,
-    Throttled,
-    Transient,
-    Unreachable,
-    Verdict,
 )
 
 __all__ = [

@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from bulkbind.model.values import value
+from bulkbind.model.attempts import value
 
 if TYPE_CHECKING:
-    from bulkbind.model.attempts import Attempt
+    from bulkbind.model.attempts import Attempt, Verdict
     from bulkbind.model.rows import Device
-    from bulkbind.model.states import Status
-    from bulkbind.model.verdicts import Verdict
+    from bulkbind.model.statuses import Status
 
 
 @dataclass(slots=True)

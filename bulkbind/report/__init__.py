@@ -8,7 +8,7 @@ from bulkbind.errors import UsageError
 from bulkbind.model import COMES_BACK, Status
 from bulkbind.report import forms
 from bulkbind.report.filters import RowFilter, parse_filter
-from bulkbind.report.html import write_html
+from bulkbind.report.page import write_html
 from bulkbind.report.summary import as_json, as_text, write_summary
 from bulkbind.report.tables import (
     write_attempt_rows,

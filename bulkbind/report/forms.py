@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bulkbind.errors import LedgerError, UsageError
-from bulkbind.report.files import replacing
-from bulkbind.report.html import verdict
+from bulkbind.files import replacing
+from bulkbind.report.page import verdict
 from bulkbind.report.tables import COLUMNS, plain_cells, reason_of
 
 if TYPE_CHECKING:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from bulkbind.files import write_json
 from bulkbind.model import MEANINGS, RunSummary
-from bulkbind.report.files import write_json
 
 if TYPE_CHECKING:
     from pathlib import Path

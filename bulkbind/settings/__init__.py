@@ -19,8 +19,6 @@ from bulkbind.settings.model import (
     ReadbackSettings,
     SendSettings,
     Settings,
-)
-from bulkbind.settings.values import (
     duration_words,
     is_loopback,
     is_shared,

@@ -14,7 +14,7 @@ import pytest
 from pydantic import SecretStr
 
 import bulkbind as library
-from bulkbind.app.listener import Silent
+from bulkbind.app.session.listener import Silent
 from bulkbind.engine import StopSignal
 from bulkbind.settings import (
     ApiSettings,

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from bulkbind.model import PENDING, ResultRow, RunState, RunSummary, Source, Status
-from bulkbind.report.html import MOST_ROWS, write_html
+from bulkbind.report.page import MOST_ROWS, write_html
 from tests.browser import CHROMIUM, DRIVER, axe_core, chromium
 
 pytestmark = [

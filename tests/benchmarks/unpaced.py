@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 
 import bulkbind
-from bulkbind.engine.pacer import Pacer
+from bulkbind.pacing.pacer import Pacer
 from tests.benchmarks.peers import loop_factory
 
 
@@ -36,9 +36,9 @@ def main() -> None:
     """Run once."""
     name, manifest, url, concurrency = sys.argv[1:]
     if name == "free":
-        from bulkbind.app import pacing  # noqa: PLC0415  # only here is it looked into
+        from bulkbind.app.session import session  # noqa: PLC0415  # only here is it looked into
 
-        vars(pacing)["Pacer"] = Free  # the one part that is taken out
+        vars(session)["Pacer"] = Free  # the one part that is taken out
     with tempfile.TemporaryDirectory() as folder:
         settings = bulkbind.load_settings(
             None,

@@ -19,10 +19,10 @@ from pydantic import SecretStr
 
 from bulkbind.clock import SystemClock
 from bulkbind.koodrive import KooDrive, authorizer
-from bulkbind.koodrive.auth.app import AppAuth
+from bulkbind.koodrive.auth.choice import AppAuth
 from bulkbind.koodrive.auth.credential import Token
-from bulkbind.koodrive.auth.fixed import GivenToken
 from bulkbind.koodrive.auth.renewing import Renewing
+from bulkbind.koodrive.auth.static_token import GivenToken
 from bulkbind.koodrive.client import ANSWER_CAP_BYTES, LIST_CAP_BYTES
 from bulkbind.koodrive.http import HttpSession
 from bulkbind.model import (

@@ -19,13 +19,11 @@ from bulkbind.ledger import (
     Ledger,
     RunReader,
     all_runs,
-    claiming,
-    doubting,
     find_run,
     reading,
-    sending,
-    settling,
+    runs,
     staging,
+    transitions,
 )
 from bulkbind.ledger.lock import LedgerLock
 from bulkbind.ledger.store import APPLICATION_ID, VERSION, connect, span, transaction
@@ -74,7 +72,7 @@ def settle(db, claims, status=Status.BOUND):
     """Settle claims, all alike."""
     with transaction(db):
         outcome = Outcome(status, "id1", "2026-11-23T12:00:00Z")
-        settling.settle(
+        transitions.settle(
             db, [Settlement(c.row, c.device, outcome, 1) for c in claims], "2026-11-23T12:00:01Z"
         )
 
@@ -82,7 +80,7 @@ def settle(db, claims, status=Status.BOUND):
 def claimed(db, run, most=100):
     """Claim rows and return them."""
     with transaction(db):
-        return claiming.claim(db, run, 0, most, 1.0)
+        return transitions.claim(db, run, 0, most, 1.0)
 
 
 @pytest.fixture
@@ -115,7 +113,7 @@ def test_duplicates_are_found_across_batches(db):
         rows = [valid(2 + position, f"S{position}"), valid(3, "SAME")]
         staging.stage(db, run, 0, position * 2, rows, rebind=False)
 
-    assert sending.counts(db, run) == {"staged": 4, "duplicate": 2}
+    assert runs.counts(db, run) == {"staged": 4, "duplicate": 2}
 
 
 def test_what_is_known_is_skipped_or_moved(db):
@@ -162,7 +160,7 @@ def test_claims_come_in_order_and_once(db):
     run = staged(db, "a", [valid(2 + n, f"S{n}") for n in range(5)])
     first = claimed(db, run, 2)
     with transaction(db):
-        rest = claiming.claim(db, run, first[-1].row, 10, 1.0)
+        rest = transitions.claim(db, run, first[-1].row, 10, 1.0)
 
     assert [c.device.machine_code for c in first + rest] == [f"S{n}" for n in range(5)]
 
@@ -174,14 +172,14 @@ def test_claims_in_turns_take_one_row_of_each_user_at_a_time(db):
     left_out = run_row(db, run, "SN4")
     batches = []
     with transaction(db):
-        sending.start(db, run)
+        runs.start(db, run)
     for _ in range(4):
         with transaction(db):
-            batches.append(claiming.claim_in_turns(db, run, 3, 7.0, but=[left_out]))
+            batches.append(transitions.claim_in_turns(db, run, 3, 7.0, but=[left_out]))
 
     codes = [claim.device.machine_code for batch in batches for claim in batch]
     assert codes == ["SN2", "SN6", "SN8", "SN3", "SN7", "SN5"]
-    assert sending.counts(db, run)["claimed"] == 6
+    assert runs.counts(db, run)["claimed"] == 6
     assert {claim.sent_at for batch in batches for claim in batch} == {7.0}
 
 
@@ -195,7 +193,7 @@ def test_rows_that_are_staged_once_all_were_taken_get_their_turns(db):
             db.executemany("UPDATE rows SET status = 'staged' WHERE id = ?", rows)
         for _ in range(2):
             with transaction(db):
-                found = claiming.claim_in_turns(db, run, 8, 7.0)
+                found = transitions.claim_in_turns(db, run, 8, 7.0)
             taken.append([claim.device.machine_code for claim in found])
 
     assert taken == [["SN1", "SN2"], [], ["SN2"], []]
@@ -214,8 +212,8 @@ def test_a_crash_leaves_claimed_rows_in_doubt(db):
     run = staged(db, "a", [valid(2, "A"), valid(3, "B")])
     claimed(db, run, 1)
     with transaction(db):
-        found = doubting.recover(db, 1.0)
-        doubts = doubting.doubts(db)
+        found = transitions.recover(db, 1.0)
+        doubts = transitions.doubts(db)
 
     assert found == 1
     assert [(c.device.machine_code, c.attempts, c.doubts, c.sent_at) for c in doubts] == [
@@ -229,9 +227,9 @@ def test_a_released_row_forgets_when_it_was_sent_unless_it_counted(db):
     one, two = claimed(db, run)
     two.attempts = 1
     with transaction(db):
-        claiming.release(db, [one, two])
-        claiming.reclaim(db, one, 9.0)
-        claiming.reclaim(db, two, 9.0)
+        transitions.release(db, [one, two])
+        transitions.reclaim(db, one, 9.0)
+        transitions.reclaim(db, two, 9.0)
 
     assert (one.sent_at, two.sent_at) == (9.0, 1.0)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from hypothesis import HealthCheck, settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from bulkbind.ledger import RunReader, claiming, doubting, sending, settling, staging
+from bulkbind.ledger import RunReader, runs, staging, transitions
 from bulkbind.ledger.store import connect, transaction
 from bulkbind.model import (
     CheckedRow,
@@ -91,7 +91,7 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(most=st.integers(1, 5))
     def claim(self, most):
         with transaction(self._db):
-            claims = claiming.claim(self._db, self._run, self._after, most, 1.0)
+            claims = transitions.claim(self._db, self._run, self._after, most, 1.0)
         if claims:
             self._after = claims[-1].row
         self._held += claims
@@ -102,13 +102,13 @@ class LedgerMachine(RuleBasedStateMachine):
         claim = self._held.pop()
         with transaction(self._db):
             outcome = Outcome(status, "id", "t")
-            settling.settle(self._db, [Settlement(claim.row, claim.device, outcome, 1)], "t")
+            transitions.settle(self._db, [Settlement(claim.row, claim.device, outcome, 1)], "t")
 
     @precondition(lambda self: self._held)
     @rule()
     def release(self):
         with transaction(self._db):
-            claiming.release(self._db, [self._held.pop()])
+            transitions.release(self._db, [self._held.pop()])
 
     @precondition(lambda self: self._held)
     @rule()
@@ -116,24 +116,24 @@ class LedgerMachine(RuleBasedStateMachine):
         claim = self._held.pop()
         claim.doubts += 1
         with transaction(self._db):
-            doubting.doubt(self._db, claim, 1.0)
+            transitions.doubt(self._db, claim, 1.0)
 
     @rule(
         status=st.sampled_from((*FINAL, Status.SKIPPED, Status.WITHDRAWN, None)),
         pick=st.integers(0, 20),
     )
     def read_back(self, status, pick):
-        doubts = doubting.doubts(self._db)
+        doubts = transitions.doubts(self._db)
         if not doubts:
             return
         claim = doubts[pick % len(doubts)]
         is_own = claim.row >> 40 == self._run
         with transaction(self._db):
             if status is None and is_own:
-                claiming.release(self._db, [claim])
+                transitions.release(self._db, [claim])
             else:
                 status = status or Status.WITHDRAWN  # another run took that one's place
-                settling.settle(
+                transitions.settle(
                     self._db, [Settlement(claim.row, claim.device, Outcome(status), 1)], "t"
                 )
 
@@ -146,7 +146,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self._db = connect(self._path, "https://example.test")
         staging.discard_unconfirmed(self._db)
         with transaction(self._db):
-            assert doubting.recover(self._db, 1.0) == len(held)
+            assert transitions.recover(self._db, 1.0) == len(held)
         self._after = 0
 
     @precondition(lambda self: self._run)
@@ -154,7 +154,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def finish(self, is_stopped):
         self._held.clear()
         with transaction(self._db):
-            state = sending.finish(
+            state = runs.finish(
                 self._db, self._run, "t", "stopped" if is_stopped else None, {}, now_s=1.0
             )
         if state is RunState.DONE:

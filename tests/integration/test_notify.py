@@ -9,8 +9,8 @@ from contextlib import asynccontextmanager
 import pytest
 from aiohttp import web
 
-from bulkbind.app.ending import Ending
-from bulkbind.app.notify import follow_up
+from bulkbind.app.notices.notify import follow_up
+from bulkbind.app.notices.run_end import Ending
 from bulkbind.settings import EndSettings, Settings
 from tests.kit import FakeClock
 

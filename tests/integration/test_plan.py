@@ -13,7 +13,7 @@ from bulkbind.app.plan import load_plan, save_plan
 from bulkbind.clock import SystemClock
 from bulkbind.errors import PlanMovedError, UnreadableListError, UsageError
 from bulkbind.ledger import Ledger
-from bulkbind.report.plan import as_json, as_text, span_text
+from bulkbind.report.plan_text import as_json, as_text, span_text
 from bulkbind.sandbox import Sandbox, SandboxOptions, parse_fault
 from bulkbind.settings import ApiSettings, AuthSettings, ManifestSettings, Settings
 from tests.kit import fleet, write_csv

@@ -9,9 +9,9 @@ import pytest
 from pydantic import SecretStr
 
 import bulkbind
-from bulkbind.app.listener import Silent
+from bulkbind.app.session.listener import Silent
 from bulkbind.errors import UnreadableListError
-from bulkbind.report.plan import as_text
+from bulkbind.report.plan_text import as_text
 from bulkbind.report.summary import as_text as summary_text
 from bulkbind.sandbox import Sandbox
 from bulkbind.settings import ApiSettings, AuthSettings, ManifestSettings, ReadbackSettings

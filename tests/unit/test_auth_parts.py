@@ -11,13 +11,13 @@ import pytest
 from pydantic import SecretStr
 
 from bulkbind.errors import LedgerError, UsageError
-from bulkbind.koodrive.answer import Answer
 from bulkbind.koodrive.auth import choose
 from bulkbind.koodrive.auth.credential import App, Outgoing, Token, scrub
-from bulkbind.koodrive.auth.flight import Flight
-from bulkbind.koodrive.auth.session_calls import session_of
-from bulkbind.koodrive.auth.store import SessionStore, Stored, root_of
-from bulkbind.koodrive.auth.users_file import UserEntry, parse_users
+from bulkbind.koodrive.auth.renewing import Flight
+from bulkbind.koodrive.auth.session import session_of
+from bulkbind.koodrive.auth.session_store import SessionStore, Stored, root_of
+from bulkbind.koodrive.auth.users import UserEntry, parse_users
+from bulkbind.koodrive.wire import Answer
 from bulkbind.settings import AuthSettings
 from tests.kit import FakeClock
 

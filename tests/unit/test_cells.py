@@ -13,9 +13,8 @@ import pytest
 from bulkbind.manifest import open_manifest
 from bulkbind.model import Problem, Record, ResultRow, RunState, RunSummary, Source, Status
 from bulkbind.report import write_report
-from bulkbind.report.cells import safe, safe_value
-from bulkbind.report.export import ExportWriter
 from bulkbind.report.forms import write_xlsx
+from bulkbind.report.tables import ExportWriter, safe, safe_value
 from bulkbind.settings import ManifestSettings
 from tests.kit import write_xlsx as write_workbook
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import example, given, settings, strategies as st
 
-from bulkbind.manifest.cleaning import CLEANED, clean
+from bulkbind.manifest.checking import CLEANED, clean
 from bulkbind.manifest.rules import RULES
 from bulkbind.model import Change, Device
 from tests.kit import opener

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bulkbind.manifest.damage import cause_of_value, fault_of
+from bulkbind.manifest.likely_causes import cause_of_value, fault_of
 from tests.kit import opener
 
 

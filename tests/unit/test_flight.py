@@ -4,9 +4,9 @@ import math
 
 import pytest
 
-from bulkbind.engine import flight, places
-from bulkbind.engine.flight import Flight
-from bulkbind.engine.turn import COARSE_S
+from bulkbind.pacing import width
+from bulkbind.pacing.gate import COARSE_S
+from bulkbind.pacing.width import Flight
 
 
 def filled(state, seconds, took_s, *, begin=0.0):
@@ -60,7 +60,7 @@ def test_a_paced_run_has_as_many_as_its_pace_needs():
     state = Flight(0.0, 64)
     filled(state, 5.0, 0.1)
 
-    assert state.useful(10.0) == 2 * 1 + flight.MARGIN
+    assert state.useful(10.0) == 2 * 1 + width.MARGIN
     assert state.useful(math.inf) == 64
 
 
@@ -78,7 +78,7 @@ def test_a_limit_in_flight_is_met_by_fewer():
     now = grown_to(state, 32)
     state._proven = 16
     explained = [state.throttled(now, in_flight) for in_flight in range(17, 33)]
-    filled(state, places.TRY_S / 2, 0.05, begin=now)
+    filled(state, width.TRY_S / 2, 0.05, begin=now)
 
     assert all(explained)
     assert state.places
@@ -89,10 +89,10 @@ def test_more_than_the_limit_in_flight_are_tried():
     """One more after a while; refused, after a longer while; else two more, then four."""
     state = Flight(0.0, 64)
     now = limited_to(state, 16, filled_s=0.0)
-    now = filled(state, places.TRY_S + 0.01, 0.05, begin=now)
+    now = filled(state, width.TRY_S + 0.01, 0.05, begin=now)
     tried = state.wide
     is_explained = state.throttled(now, 17)
-    now = filled(state, places.TRY_S + 0.01, 0.05, begin=now)
+    now = filled(state, width.TRY_S + 0.01, 0.05, begin=now)
     waited = state.wide
     widths = set()
     for _ in range(40):
@@ -107,8 +107,8 @@ def test_what_lets_many_more_through_counts_a_rate():
     """Refused after many got through with more in flight than the limit: it was no such limit."""
     state = Flight(0.0, 64)
     now = limited_to(state, 16, filled_s=0.0)
-    now = filled(state, places.TRY_S + 0.01, 0.05, begin=now)
-    for _ in range(places.MIXED):
+    now = filled(state, width.TRY_S + 0.01, 0.05, begin=now)
+    for _ in range(width.MIXED):
         state.accepted(now, 17, 0.05)
 
     assert not state.throttled(now, 17)
@@ -123,15 +123,15 @@ def test_what_gets_through_once_it_is_spread_came_too_close_together():
     alone = state.wide
     state.sent(0.2)
     apart_s = state.next_at - 0.2
-    for _ in range(places.ROUNDS):
+    for _ in range(width.ROUNDS):
         state.accepted(0.3, 1, 0.1)
     tried = state.wide
-    for _ in range(2 * places.ROUNDS):
+    for _ in range(2 * width.ROUNDS):
         state.accepted(0.5, 2, 0.1)
 
     assert all(explained)
     assert (alone, tried) == (1, 2)
-    assert apart_s == pytest.approx(places.SPREAD * 0.1, abs=2 * COARSE_S)
+    assert apart_s == pytest.approx(width.SPREAD * 0.1, abs=2 * COARSE_S)
     assert (state.places, state.is_spacing) == (None, True)
     assert not state.throttled(0.5, 5)
 
@@ -141,7 +141,7 @@ def test_one_place_stays_one_place():
     state = Flight(0.0, 64)
     state.accepted(0.1, 1, 0.1)
     state.throttled(0.1, 2)
-    for _ in range(places.ROUNDS):
+    for _ in range(width.ROUNDS):
         state.accepted(0.3, 1, 0.1)
 
     assert state.throttled(0.4, 2)
@@ -155,14 +155,14 @@ def test_what_leaves_at_a_limit_in_flight_is_spread():
     state.throttled(0.1, 5)
     state.sent(0.2)
     before = state.next_at
-    for _ in range(4 * places.PROVEN_BY):
+    for _ in range(4 * width.PROVEN_BY):
         state.accepted(0.3, 4, 0.1)
     state.sent(0.3)
     state.sent(0.4)
 
     assert before == 0.1
     assert state.wide == 4
-    assert state.next_at == pytest.approx(0.4 - COARSE_S + places.SPREAD * 0.1 / 4)
+    assert state.next_at == pytest.approx(0.4 - COARSE_S + width.SPREAD * 0.1 / 4)
 
 
 def test_a_limit_of_rate_is_not_taken_for_one_in_flight():
@@ -181,12 +181,12 @@ def test_a_limit_in_flight_that_explains_nothing_is_dropped():
     state.accepted(0.1, 1, 0.01)
     state.throttled(0.1, 2)
     was_limited = state.places
-    for _ in range(places.AGAINST):
+    for _ in range(width.AGAINST):
         state.throttled(0.2, 1)
 
     assert was_limited
     assert not state.places
-    assert state.wide == flight.START
+    assert state.wide == width.START
     assert not state.throttled(0.3, 4)
 
 
@@ -194,7 +194,7 @@ def test_silence_makes_fewer_go_at_once():
     """Requests in a row that were waited for in vain halve the flight."""
     state = Flight(0.0, 64)
     now = grown_to(state, 64)
-    for _ in range(flight.IN_A_ROW):
+    for _ in range(width.IN_A_ROW):
         state.unanswered(now)
 
     assert state.wide == 32
@@ -222,7 +222,7 @@ def test_silence_among_answers_leaves_a_limit_in_flight():
     now = limited_to(state, 16)
     state.unanswered(now)
     after_one = state.wide
-    for _ in range(flight.IN_A_ROW - 1):
+    for _ in range(width.IN_A_ROW - 1):
         state.unanswered(now)
 
     assert (after_one, state.wide) == (16, 8)
@@ -240,19 +240,19 @@ def served(most=32, took_s=0.05):
 def test_a_silent_request_takes_no_place():
     """Four may be in flight, and four are: with a silent one among them, one more may leave."""
     state, now = served()
-    full = state.has_place(now, 60.0, flight.START, 0)
+    full = state.has_place(now, 60.0, width.START, 0)
     state.fell_silent(now)
 
     assert not full
-    assert state.has_place(now, 60.0, flight.START, 1)
+    assert state.has_place(now, 60.0, width.START, 1)
 
 
 def test_at_most_a_quarter_of_the_width_is_silent_without_a_place():
     """Of 32, eight; and however many are silent, never more in flight than the operator allows."""
     state, now = served()
 
-    assert state.has_place(now, 60.0, 8 + flight.START - 1, 11)
-    assert not state.has_place(now, 60.0, 8 + flight.START, 12)
+    assert state.has_place(now, 60.0, 8 + width.START - 1, 11)
+    assert not state.has_place(now, 60.0, 8 + width.START, 12)
     assert not served(6)[0].has_place(now, 60.0, 6, 6)
 
 
@@ -260,7 +260,7 @@ def test_a_server_found_narrow_is_left_no_more_silent_ones_than_a_quarter_of_tha
     """Eight at once were too many for it: of four that may be in flight, one takes no place."""
     state = Flight(0.0, 64)
     now = grown_to(state, 8)
-    for _ in range(flight.IN_A_ROW):
+    for _ in range(width.IN_A_ROW):
         state.unanswered(now)
 
     assert state.wide == 4
@@ -276,15 +276,15 @@ def test_where_most_are_silent_each_keeps_its_place():
     for _ in range(100):
         state.accepted(now, 1, 0.05)
 
-    assert not state.has_place(now, 60.0, flight.START, 1)
+    assert not state.has_place(now, 60.0, width.START, 1)
 
 
 def test_where_nothing_was_answered_of_late_each_keeps_its_place():
     """What was so ten seconds ago does not count."""
     state, now = served()
 
-    assert state.has_place(now, 60.0, flight.START, 1)
-    assert not state.has_place(now + 10.0, 60.0, flight.START, 1)
+    assert state.has_place(now, 60.0, width.START, 1)
+    assert not state.has_place(now + 10.0, 60.0, width.START, 1)
 
 
 def test_a_limit_in_flight_counts_silent_requests():
@@ -307,7 +307,7 @@ def test_a_proven_limit_in_flight_may_be_one_lower():
     """Refused again and again with as many in flight as were proven: one fewer from now on."""
     state = Flight(0.0, 64)
     now = limited_to(state, 16)
-    explained = [state.throttled(now, 16) for _ in range(places.AGAINST)]
+    explained = [state.throttled(now, 16) for _ in range(width.AGAINST)]
 
     assert all(explained)
     assert state.places
@@ -318,7 +318,7 @@ def test_a_limit_of_rate_that_looked_like_one_in_flight_is_found_out():
     """What seemed to be a limit of one at a time, and refuses that one as well, counts a rate."""
     state = Flight(0.0, 64)
     now = limited_to(state, 1, filled_s=0.0)
-    explained = [state.throttled(now, 1) for _ in range(places.AGAINST)]
+    explained = [state.throttled(now, 1) for _ in range(width.AGAINST)]
 
-    assert explained == [True] * (places.AGAINST - 1) + [False]
+    assert explained == [True] * (width.AGAINST - 1) + [False]
     assert not state.places

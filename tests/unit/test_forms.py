@@ -158,7 +158,7 @@ def test_a_filtered_page_shows_those_rows(tmp_path):
 )
 def test_the_verdict_is_one_sentence(state, facts, tone, words):
     """It says first what a person has to know of a run in that state."""
-    from bulkbind.report.html import verdict  # noqa: PLC0415  # the one test of it
+    from bulkbind.report.page import verdict  # noqa: PLC0415  # the one test of it
 
     told = verdict(RunSummary("id", state, (), {"bound": 1, "failed": 1}, (), facts))
 

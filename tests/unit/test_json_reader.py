@@ -11,7 +11,7 @@ from hypothesis import given, settings, strategies as st
 
 from bulkbind.errors import ManifestError
 from bulkbind.manifest import open_manifest
-from bulkbind.manifest.bounds import LONGEST_LINE
+from bulkbind.manifest.text import LONGEST_LINE
 from bulkbind.model import Device
 from bulkbind.settings import ManifestSettings
 from tests.kit import opener, outline

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, strategies as st
 from multidict import CIMultiDict
 
-from bulkbind.koodrive.limits import told_by
+from bulkbind.koodrive.limit_headers import told_by
 from bulkbind.model import Told
 
 DATE = "Tue, 24 Nov 2026 02:00:00 GMT"

@@ -7,7 +7,7 @@ import io
 import pytest
 from rich.console import Console as Terminal
 
-from bulkbind.app.gauge import Gauge
+from bulkbind.app.session.eta import Gauge
 from bulkbind.cli.live import LiveDisplay
 from bulkbind.engine import Pacer, StopSignal
 from bulkbind.model import Throttled

@@ -5,8 +5,8 @@ import math
 import pytest
 from hypothesis import given, strategies as st
 
-from bulkbind.engine import pace, turn
-from bulkbind.engine.pace import Pace
+from bulkbind.pacing import gate, learner
+from bulkbind.pacing.learner import Pace
 
 
 def closed(state, now=1.0, **told):
@@ -66,7 +66,7 @@ def test_where_requests_are_spaced_a_late_sender_catches_up_less(is_told, slots)
     """Two milliseconds at most at 1000/s, and what a slot takes only where the limit is told."""
     state = Pace(0.0, 1000.0, 2000.0, is_spaced=True)
     if is_told:
-        state.told([(1000 / pace.TOLD_SHARE, 1.0)])
+        state.told([(1000 / learner.TOLD_SHARE, 1.0)])
     state.sent(0.0)
 
     assert left_at_once(state, 60.0) == 1 + slots
@@ -156,12 +156,12 @@ def test_tries_come_at_once_at_first_then_ever_later():
         waits.append(state.next_at - now)
         now = state.next_at
 
-    assert waits[0] == turn.FIRST_TRY_S
+    assert waits[0] == gate.FIRST_TRY_S
     assert sum(waits[:4]) < 0.1
-    assert max(waits) == waits[-1] == turn.LONGEST_TRY_S
+    assert max(waits) == waits[-1] == gate.LONGEST_TRY_S
 
 
-@pytest.mark.parametrize("window_s", turn.COMMON_WINDOWS_S)
+@pytest.mark.parametrize("window_s", gate.COMMON_WINDOWS_S)
 def test_a_try_is_made_when_a_common_window_is_over(window_s):
     """A gateway that counts by the second, ten seconds or minute is met where its window ends."""
     state, tries, now = Pace(0.0), [], 0.0
@@ -248,7 +248,7 @@ def test_where_requests_are_spaced_many_429s_at_once_leave_a_pace():
 def test_several_silences_in_a_row_close_the_gate():
     """One silent request is a device's doubt; five in a row are a server that is away."""
     state = Pace(0.0)
-    for _ in range(pace.SILENT_IN_A_ROW - 1):
+    for _ in range(learner.SILENT_IN_A_ROW - 1):
         state.unanswered(1.0, 0, is_away=False)
     was_closed = state.is_closed
     state.unanswered(1.0, 0, is_away=False)
@@ -307,7 +307,7 @@ def test_hostile_limits_leave_a_pace(limit, window_s):
     """Whatever a gateway tells, something can be sent, some time."""
     state = opened(closed(Pace(0.0), limit=limit, window_s=window_s))
 
-    assert state.per_s >= pace.SLOWEST_PER_S
+    assert state.per_s >= learner.SLOWEST_PER_S
     assert state.next_at < 500.0
 
 
@@ -342,6 +342,6 @@ def test_never_above_the_cap_and_never_stuck(cap, events):
                 state.throttled(now, state.epoch, retry_after_s=seconds)
             case _:
                 state.unanswered(now, state.epoch, is_away=kind == "away")
-        longest = max(asked_s, turn.LONGEST_TRY_S) + 3 / min(state.per_s, pace.SLOWEST_PER_S)
+        longest = max(asked_s, gate.LONGEST_TRY_S) + 3 / min(state.per_s, learner.SLOWEST_PER_S)
         assert 0 < state.per_s <= (cap or math.inf)
         assert state.next_at - now <= longest

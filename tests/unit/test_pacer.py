@@ -4,9 +4,10 @@ import asyncio
 
 import pytest
 
-from bulkbind.engine import Limit, Pacer, StopReason, StopSignal, UserPacer, flight, places
+from bulkbind.engine import Limit, Pacer, StopReason, StopSignal, UserPacer
 from bulkbind.engine.stop import DrainedError
 from bulkbind.model import Accepted, NoAnswer, Throttled, Told, Unreachable
+from bulkbind.pacing import width
 from tests.kit import FakeClock
 
 
@@ -168,7 +169,7 @@ async def test_headers_never_lift_the_cap():
 async def test_no_more_are_in_flight_than_is_useful(clock):
     """At first few requests are in flight; another one leaves when one is answered."""
     pacer = Pacer(clock, StopSignal())
-    permits = [await pacer.permit() for _ in range(flight.START)]
+    permits = [await pacer.permit() for _ in range(width.START)]
     more = asyncio.create_task(pacer.permit())
     await clock.sleep(1.0)
     was_done = more.done()
@@ -200,7 +201,7 @@ async def test_at_a_limit_in_flight_a_bunch_is_spread(clock):
     for permit in permits[:3]:
         pacer.report(permit, Accepted("1", ""))
     pacer.report(permits[3], Throttled())
-    for _ in range(3 * places.PROVEN_BY):  # first it has to prove itself
+    for _ in range(3 * width.PROVEN_BY):  # first it has to prove itself
         permit = await pacer.permit()
         await clock.sleep(0.1)
         pacer.report(permit, Accepted("1", ""))
@@ -208,7 +209,7 @@ async def test_at_a_limit_in_flight_a_bunch_is_spread(clock):
     given = [clock.monotonic() for _ in range(3) if await pacer.permit()]
 
     assert pacer.in_flight() == 3
-    assert given[2] - given[1] == pytest.approx(places.SPREAD * 0.1 / 3)
+    assert given[2] - given[1] == pytest.approx(width.SPREAD * 0.1 / 3)
     assert pacer.paced_s == 0.0
 
 
@@ -297,7 +298,7 @@ async def test_silent_requests_hold_nobody_up(clock, kind, is_silent):
 
     assert load.answered_at < 8.0 + 3.0
     assert clock.monotonic() < 8.0 + 3.0 + TIME_OUT_S
-    assert load.most <= flight.START + 32 // flight.FREED + 1
+    assert load.most <= width.START + 32 // width.FREED + 1
 
 
 @pytest.mark.parametrize("concurrency", [1, 4, 6, 32])
@@ -317,7 +318,7 @@ async def test_a_server_that_falls_silent_gets_few_more(clock):
     await clock.sleep(20.0)
 
     assert load.answered_at == pytest.approx(2.0, abs=0.1)
-    assert load.most <= flight.START + 32 // flight.FREED
+    assert load.most <= width.START + 32 // width.FREED
     running.cancel()
 
 

@@ -7,8 +7,8 @@ import asyncio
 import pytest
 import structlog
 
-from bulkbind.app.listener import Silent
-from bulkbind.app.progress import TOLD_EVERY_S, Progress
+from bulkbind.app.session.listener import Silent
+from bulkbind.app.session.progress import TOLD_EVERY_S, Progress
 from bulkbind.model import Accepted, Attempt, Device, Outcome, Settlement, Status
 from tests.kit import FakeClock
 

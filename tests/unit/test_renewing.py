@@ -7,11 +7,11 @@ from collections import deque
 
 import pytest
 
-from bulkbind.koodrive.auth.app import AppAuth
+from bulkbind.koodrive.auth.choice import AppAuth
 from bulkbind.koodrive.auth.credential import Token
 from bulkbind.koodrive.auth.renewing import FRUITLESS, LATER_S, Made, Renewing
 from bulkbind.koodrive.auth.users import UserAuth
-from bulkbind.koodrive.verdict import Reading
+from bulkbind.koodrive.verdicts import Reading
 from bulkbind.model import AuthExpired, Unreachable
 from tests.kit import FakeClock
 

@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from bulkbind.errors import LedgerError
+from bulkbind.files import replacing
 from bulkbind.manifest import open_manifest
 from bulkbind.model import (
     COMES_BACK,
@@ -28,7 +29,6 @@ from bulkbind.model import (
     Status,
 )
 from bulkbind.report import as_json, as_text, write_report
-from bulkbind.report.files import replacing
 from bulkbind.report.tables import write_failed, write_results
 from bulkbind.settings import ManifestSettings
 

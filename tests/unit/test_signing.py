@@ -8,7 +8,7 @@ from urllib.parse import quote
 import pytest
 from hypothesis import given, strategies as st
 
-from bulkbind.koodrive.signing import (
+from bulkbind.koodrive.auth.credential import (
     authorization,
     canonical_query,
     canonical_request,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from bulkbind.errors import ManifestError, UsageError
-from bulkbind.manifest.bounds import LONGEST_LINE, MOST_COLUMNS
 from bulkbind.manifest.csv_reader import Dialect, find_dialect
+from bulkbind.manifest.text import LONGEST_LINE, MOST_COLUMNS
 from bulkbind.model import Device
 from bulkbind.settings import ManifestSettings
 from tests.kit import opener, outline

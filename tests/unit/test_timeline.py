@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bulkbind.app.timeline import LATENCY_EDGES_MS, MOST_POINTS, Timeline
+from bulkbind.app.session.progress import LATENCY_EDGES_MS, MOST_POINTS, Timeline
 from bulkbind.model import Accepted, Attempt, Device, Outcome, Settlement, Status
 from tests.kit import FakeClock
 

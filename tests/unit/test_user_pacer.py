@@ -6,8 +6,8 @@ import pytest
 
 from bulkbind.engine import Limit, StopReason, StopSignal, UserPacer
 from bulkbind.engine.stop import DrainedError
-from bulkbind.engine.user_pacer import KEEP_S
 from bulkbind.model import Accepted, Throttled, Told, Unreachable
+from bulkbind.pacing.user_pacer import KEEP_S
 from bulkbind.sandbox.limiters import Bucket, Window
 from tests.kit import FakeClock
 

@@ -9,8 +9,7 @@ from typing import get_args
 import pytest
 from hypothesis import example, given, strategies as st
 
-from bulkbind.koodrive.answer import Answer
-from bulkbind.koodrive.verdict import (
+from bulkbind.koodrive.verdicts import (
     Codes,
     Reading,
     classify,
@@ -18,6 +17,7 @@ from bulkbind.koodrive.verdict import (
     classify_unbind,
     names_device,
 )
+from bulkbind.koodrive.wire import Answer
 from bulkbind.model import (
     Accepted,
     AlreadyBound,

@@ -3,7 +3,6 @@
 `choice` picks one from the settings; `renewing` replaces what ends, once for all who need it.
 """
 
-from bulkbind.koodrive.auth.choice import Auth, Chosen, authorizer, choose
-from bulkbind.koodrive.auth.known import known_secrets
+from bulkbind.koodrive.auth.choice import Auth, Chosen, authorizer, choose, known_secrets
 
 __all__ = ["Auth", "Chosen", "authorizer", "choose", "known_secrets"]

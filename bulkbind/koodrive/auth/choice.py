@@ -1,29 +1,128 @@
-"""Which kind of credentials is used, and the parts that carry it out."""
+"""Which kind of credentials is used, the parts that carry it out, and every secret in them."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from bulkbind.errors import UsageError
-from bulkbind.koodrive.auth.app import AppAuth
-from bulkbind.koodrive.auth.credential import Token
-from bulkbind.koodrive.auth.finding import Secrets, header_value
-from bulkbind.koodrive.auth.fixed import FetchedToken, GivenToken, output_of
+from bulkbind.koodrive.auth.credential import App, Token
 from bulkbind.koodrive.auth.renewing import Renewing
+from bulkbind.koodrive.auth.secret_sources import Secrets, header_value, read_private
 from bulkbind.koodrive.auth.session import Grant, Session, SessionForm
-from bulkbind.koodrive.auth.store import SessionStore, session_file, session_folder
-from bulkbind.koodrive.auth.users import UserAuth
-from bulkbind.koodrive.auth.users_file import parse_users
+from bulkbind.koodrive.auth.session_store import (
+    SessionStore,
+    session_file,
+    session_files,
+    session_folder,
+)
+from bulkbind.koodrive.auth.static_token import FetchedToken, GivenToken, output_of
+from bulkbind.koodrive.auth.users import UserAuth, parse_users
+from bulkbind.koodrive.verdicts import Reading
+from bulkbind.model import AuthExpired
+from bulkbind.settings import SECRETS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from bulkbind.clock import Clock
+    from bulkbind.koodrive.auth.credential import Credential
+    from bulkbind.koodrive.auth.renewing import Call
     from bulkbind.settings import AuthMode, AuthSettings
+
+
+def known_secrets(
+    settings: AuthSettings, ledger: Path, environ: Mapping[str, str] = os.environ
+) -> set[str]:
+    """Return the secrets of the settings, their files, the users and the sessions kept so far.
+
+    What cannot be read is left out: it has been read by nobody else, either.
+    """
+    secrets = Secrets(settings, environ)
+    found: set[str] = set()
+    for name in SECRETS:
+        try:
+            given = secrets.find(name)
+        except UsageError:
+            continue
+        if given is not None:
+            found.add(given.text)
+    found.update(_of_users(settings, secrets))
+    for path in session_files(ledger):
+        found.update(_of_session(path))
+    return {text.strip() for text in found if text.strip()}
+
+
+def _of_users(settings: AuthSettings, secrets: Secrets) -> Iterator[str]:
+    path = settings.users_file
+    if path is None:
+        return
+    try:
+        entries = parse_users(secrets.read(path), path)
+    except UsageError:
+        return
+    for entry in entries.values():
+        yield from filter(None, entry)
+
+
+def _of_session(path: Path) -> Iterator[str]:
+    try:
+        kept = json.loads(read_private(path))
+    except (UsageError, ValueError):
+        return
+    if isinstance(kept, dict):
+        yield from (kept[name] for name in ("access_token", "refresh_token") if name in kept)
+
+
+ADVICE = (
+    "check app id and secret, and that they belong to this endpoint; `bulkbind doctor` looks at "
+    "the clock as well"
+)
+
+
+class AppAuth:
+    """Signs with one application, for as long as the server takes it."""
+
+    def __init__(self, app_id: str, app_secret: str) -> None:
+        self._app = App(app_id, app_secret)
+        self._witness: str | None = None
+        """A user who was served last."""
+        self._not_served: set[str] = set()
+        """Users who were refused while others were served."""
+
+    def current(self, user_id: str) -> Credential | None:  # noqa: ARG002  # the protocol's
+        """Return the application, unless it is refused altogether."""
+        return None if self._app.is_dead else self._app
+
+    async def renew(self, user_id: str, call: Call) -> Reading | None:  # noqa: ARG002  # as above
+        """Return that there is nothing to renew."""
+        return Reading(AuthExpired(advice=ADVICE), "", "the application's signature was refused")
+
+    def accepted(self, credential: Credential, user_id: str) -> None:  # noqa: ARG002  # as above
+        """Hear that a signature was taken."""
+        self._witness = user_id
+
+    def witness(self, credential: Credential, user_id: str) -> str | None:
+        """Return whose request tells whether it is about *user_id* alone; None: not asked."""
+        if credential.is_dead or user_id in self._not_served or self._witness == user_id:
+            return None
+        return self._witness
+
+    def refused(self, credential: Credential, user_id: str, *, is_users_own: bool) -> AuthExpired:
+        """Hear that a signature was refused; return what that means."""
+        if is_users_own or (user_id in self._not_served and not credential.is_dead):
+            self._not_served.add(user_id)
+            return AuthExpired(is_users_own=True, advice="check that the app may serve this user")
+        credential.is_dead = True
+        return AuthExpired(advice=ADVICE)
+
+    async def close(self) -> None:
+        """Do nothing."""
+
 
 Auth: TypeAlias = Renewing | AppAuth | UserAuth
 

@@ -2,20 +2,56 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
 
-from bulkbind.koodrive.auth.flight import Flight
-from bulkbind.koodrive.verdict import Reading
+from bulkbind.koodrive.verdicts import Reading
 from bulkbind.logs import logger
 from bulkbind.model import AuthExpired
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
     from bulkbind.clock import Clock
-    from bulkbind.koodrive.answer import Answer
     from bulkbind.koodrive.auth.credential import Credential, Token
+    from bulkbind.koodrive.wire import Answer
+
+T = TypeVar("T")
+
+LANDING_S = 5.0
+
+
+class Flight(Generic[T]):
+    """Whoever comes while the work is under way waits for its end, and shares what came of it."""
+
+    def __init__(self) -> None:
+        self._task: asyncio.Task[T] | None = None
+
+    async def join(self, work: Callable[[], Coroutine[None, None, T]]) -> T:
+        """Return what the work under way returns, or begin it.
+
+        Being cancelled ends the waiting, not the work: what it brings is not to be had twice.
+        """
+        if self._task is None:
+            self._task = asyncio.create_task(work(), name="renewal")
+            self._task.add_done_callback(self._landed)
+        return await asyncio.shield(self._task)
+
+    async def landed(self) -> None:
+        """Let the work under way end, but for no longer than `LANDING_S`."""
+        if self._task is not None:
+            _, late = await asyncio.wait([self._task], timeout=LANDING_S)
+            for task in late:
+                task.cancel()
+
+    def _landed(self, task: asyncio.Task[T]) -> None:
+        self._task = None
+        if not task.cancelled():
+            task.exception()  # perhaps nobody waits any more: that is no error of its own
+
 
 FRUITLESS = 3
 """New credentials in a row that were never taken, after which no more are made."""

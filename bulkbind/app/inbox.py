@@ -1,0 +1,449 @@
+"""`run INBOX --archive DONE`: every complete manifest of a folder, each a run of its own.
+
+What is done with a file is known from the ledger and from where the file lies, so a process may be
+killed between any two steps, and the next one does the step that is missing:
+
+    in the inbox, no run       -> stage and send
+    in the inbox, unfinished   -> resume its run, before any other file
+    in the inbox, in doubt     -> run it again: what is bound is skipped, the doubt is settled
+    in the inbox, finished     -> write its report, copy failed.csv, then move it (one rename)
+    in the archive             -> nothing
+
+A finished run is the file's if it has its name and content and began after it was last touched; so
+the same file, dropped once more, is a new one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import stat
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bulkbind.app.inputs import Named, shown
+from bulkbind.app.run import bind_all, new_session, probe
+from bulkbind.app.session.session import RunResult, Session, held_ledger, result
+from bulkbind.clock import Clock, iso
+from bulkbind.errors import (
+    InterruptedRunError,
+    InvalidRowsError,
+    LedgerError,
+    ManifestError,
+    UsageError,
+)
+from bulkbind.files import replacing, write_json
+from bulkbind.manifest import digest, open_manifest
+from bulkbind.model import RunState, Status
+
+if TYPE_CHECKING:
+    from bulkbind.app.reports import Report
+    from bulkbind.app.session.listener import Listener
+    from bulkbind.engine import StopSignal
+    from bulkbind.ledger import Ledger
+    from bulkbind.settings import Settings
+
+MIN_AGE_S = 60.0
+"""A file that was touched later may still be written to."""
+UNFINISHED_NAMES = (".part", ".tmp", ".filepart", "~")
+"""Endings that programs give to files which they are still writing."""
+
+
+def folders(inbox: Path, archive: Path) -> tuple[Path, Path]:
+    """Return both folders as absolute paths; the archive is made. Raises: UsageError."""
+    if not inbox.is_dir():
+        raise UsageError(f"--archive wants a folder of manifests, and {inbox} is none")
+    inbox = inbox.resolve()
+    try:
+        archive.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"archive {archive} cannot be made: {error.strerror}") from error
+    archive = archive.resolve()
+    if archive == inbox:
+        raise UsageError("--archive must be another folder than the inbox")
+    if archive.stat().st_dev != inbox.stat().st_dev:
+        raise UsageError(
+            f"archive {archive} lies on another file system than inbox {inbox}",
+            hint="a file is moved in one step, so both must be on the same one",
+        )
+    for folder in (inbox, archive):
+        if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+            raise UsageError(f"folder {folder} cannot be written", hint="files are moved there")
+    return inbox, archive
+
+
+def complete_files(inbox: Path, now_s: float, min_age_s: float) -> tuple[list[Path], int]:
+    """Return the files that are complete, oldest first, and how many are not yet.
+
+    Args:
+        inbox: The folder.
+        now_s: Seconds since 1970, local clock.
+        min_age_s: A file touched later than so many seconds ago is not complete yet.
+    """
+    found: list[tuple[float, str, Path]] = []
+    waiting = 0
+    for path in inbox.iterdir():
+        known = regular(path)
+        if known is None or path.name.startswith(".") or _is_unfinished_name(path.name):
+            continue
+        if known.st_ctime > now_s - min_age_s:
+            waiting += 1
+        else:
+            found.append((known.st_mtime, path.name, path))
+    return [path for _, _, path in sorted(found)], waiting
+
+
+def regular(path: Path) -> os.stat_result | None:
+    """Return what is known of a regular file; None for links, folders and what has gone."""
+    try:
+        known = path.lstat()
+    except OSError:
+        return None
+    return known if stat.S_ISREG(known.st_mode) else None
+
+
+def _is_unfinished_name(name: str) -> bool:
+    return name.lower().endswith(UNFINISHED_NAMES)
+
+
+def _is_same(one: os.stat_result | None, other: os.stat_result) -> bool:
+    return one is not None and all(
+        getattr(one, name) == getattr(other, name)
+        for name in ("st_dev", "st_ino", "st_size", "st_mtime_ns")
+    )
+
+
+def move(path: Path, before: os.stat_result, target: Path) -> bool:
+    """Move a file in one step, if it is still what was run; nothing is overwritten.
+
+    Raises: LedgerError.
+    """
+    try:
+        if not _is_same(regular(path), before) or target.exists():
+            return False
+        path.rename(target)
+        if _is_same(regular(target), before):
+            return True
+        # Another file took its name in between: it goes back, unless a third one came.
+        os.link(target, path, follow_symlinks=False)
+        target.unlink()
+    except OSError as error:
+        raise LedgerError(
+            f"{path} cannot be moved to {target}: {error.strerror or error}",
+            hint="its rows are accounted for; the next run moves it",
+        ) from error
+    return False
+
+
+def copy(source: Path, target: Path) -> None:
+    """Copy a file's bytes so that it is there whole or not at all. Raises: LedgerError."""
+    with (
+        source.open(encoding="latin-1", newline="") as file,
+        replacing(target, encoding="latin-1") as copied,
+    ):
+        shutil.copyfileobj(file, copied)
+
+
+_FACTS = (
+    "requests", "requests_throttled", "requests_lists", "paced_s", "cooled_s", "retrying_s",
+    "pace_per_s", "pace_from", "limit", "limit_per_user", "limit_in_flight",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InboxFile:
+    """What became of one file."""
+
+    name: str
+    exit_code: int
+    """As `run` would have ended with it."""
+    run_id: str | None = None
+    state: str | None = None
+    counts: dict[str, int] = field(default_factory=dict)
+    changes: dict[str, Any] = field(default_factory=dict)
+    examples: list[dict[str, str]] = field(default_factory=list)
+    facts: dict[str, Any] = field(default_factory=dict)
+    """Requests and pace, as in the run's summary."""
+    report: Path | None = None
+    moved_to: Path | None = None
+    """None: it is still in the inbox."""
+    problem: str = ""
+    """Why it is still there; where that is clear, what to do."""
+    hint: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InboxResult:
+    """How a pass over an inbox ended."""
+
+    inbox: Path
+    archive: Path
+    started_at: str
+    ended_at: str
+    files: tuple[InboxFile, ...]
+    waiting: int
+    """Files that are not taken yet, since they were touched too recently or the run was stopped."""
+    exit_code: int
+    stopped: str = ""
+    """Why it ended before every file had its turn."""
+    hint: str = ""
+    summary_file: Path | None = None
+
+    def counts(self) -> dict[str, int]:
+        """Return the rows of all files by status."""
+        total: dict[str, int] = {}
+        for item in self.files:
+            for status, count in item.counts.items():
+                total[status] = total.get(status, 0) + count
+        return total
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as `inbox.json` holds it."""
+        return {
+            "inbox": shown(self.inbox),
+            "archive": shown(self.archive),
+            "started_at": self.started_at,
+            "ended_at": self.ended_at,
+            "exit_code": self.exit_code,
+            "stopped": self.stopped,
+            "rows": sum(self.counts().values()),
+            "counts": self.counts(),
+            "waiting": self.waiting,
+            "files": [
+                {
+                    "name": item.name,
+                    "exit_code": item.exit_code,
+                    "run_id": item.run_id,
+                    "state": item.state,
+                    "rows": sum(item.counts.values()),
+                    "counts": item.counts,
+                    "changes": item.changes,
+                    "examples": item.examples,
+                    "report": str(item.report) if item.report else None,
+                    "moved_to": shown(item.moved_to) if item.moved_to else None,
+                    "problem": item.problem,
+                    "hint": item.hint,
+                }
+                for item in self.files
+            ],
+        }
+
+
+def file_of(path: Path, ended: RunResult, run_id: str) -> InboxFile:
+    """Return what became of a file whose run was sent."""
+    assert ended.report is not None  # as its caller knows
+    summary = ended.report.summary
+    return InboxFile(
+        name=shown(path.name),
+        exit_code=ended.exit_code,
+        run_id=run_id,
+        state=summary.state.value,
+        counts=dict(summary.counts),
+        changes=dict(summary.facts.get("changes") or {}),
+        examples=list(summary.facts.get("examples") or []),
+        facts={key: value for key, value in summary.facts.items() if key in _FACTS},
+        report=ended.report.folder,
+    )
+
+
+WITH_PROBLEMS = "with-problems"
+_WORST = (0, 1, 2, 3, 75, 4, 130, 143)
+"""Exit codes; the last of them that a file has is that of the command."""
+
+
+async def run_inbox(
+    inbox: Path,
+    archive: Path,
+    settings: Settings,
+    *,
+    min_age_s: float = MIN_AGE_S,
+    listener: Listener | None = None,
+    stop: StopSignal | None = None,
+    clock: Clock | None = None,
+) -> InboxResult:
+    """Run every complete manifest of a folder, oldest first, and move it once it is accounted for.
+
+    Args:
+        inbox: The folder; what lies in folders below it is left alone.
+        archive: Where files go whose rows are all bound; those with rows that need a person go to
+            `with-problems` below it, their failed.csv beside them. On the inbox's file system.
+        settings: As in `run`; `out` is the folder that gets a report folder for each run, and
+            `inbox.json`, the report on all.
+        min_age_s: A file touched later than so many seconds ago is left for the next time.
+        listener: As in `run`; it is asked for each file.
+        stop: As in `run`; the deadline is one for all files.
+        clock: For tests.
+
+    Raises: UsageError, LedgerBusyError, LedgerError. What a file cannot be run for is told of that
+        file, and the others are run.
+    """
+    session = new_session(settings, listener, stop, clock)
+    probe(settings)
+    inbox, archive = folders(inbox, archive)
+    async with held_ledger(session) as ledger:
+        return await _Pass(session, ledger, inbox, archive, min_age_s).run()
+
+
+class _Pass:
+    """One look at the inbox, under the ledger's lock."""
+
+    def __init__(
+        self, session: Session, ledger: Ledger, inbox: Path, archive: Path, min_age_s: float
+    ) -> None:
+        self._session = session
+        self._ledger = ledger
+        self._inbox = inbox
+        self._archive = archive
+        self._min_age_s = min_age_s
+        self._out = session.settings.out or Path("bulkbind-report")
+        self._began = iso(session.clock.utc_now())
+        self._files: list[InboxFile] = []
+
+    async def run(self) -> InboxResult:
+        now_s = self._session.clock.utc_now().timestamp()
+        candidates, waiting = complete_files(self._inbox, now_s, self._min_age_s)
+        queue = await self._in_turn(candidates)
+        stop = self._session.stop
+        while queue and not stop.is_set:
+            path = queue.pop(0)
+            try:
+                item = await self._one(path)
+            except InterruptedRunError:  # while it was read, so nothing of it is left behind
+                queue.insert(0, path)
+                continue
+            if item is not None:
+                self._files.append(item)
+        reason = stop.reason if queue or any(_is_stopped(item) for item in self._files) else None
+        codes = [item.exit_code for item in self._files]
+        codes += [reason.exit_code] if reason else []
+        return await self._told(
+            waiting=waiting + len(queue),
+            exit_code=max(codes, key=_WORST.index, default=0),
+            stopped=reason.text if reason else "",
+            hint=reason.hint if reason else "",
+        )
+
+    # --- which one is next ------------------------------------------------------------------------
+
+    async def _in_turn(self, paths: list[Path]) -> list[Path]:
+        """Put the file whose run was cut off first: another run would take that one's place."""
+        if await self._ledger.unfinished() is None:
+            return paths
+        for path in paths:
+            try:
+                known = await self._digest(path)
+            except ManifestError:
+                continue  # it is told when its turn comes
+            if await self._ledger.unfinished(known) is not None:
+                return [path, *(other for other in paths if other != path)]
+        return paths
+
+    async def _digest(self, path: Path) -> str:
+        return await asyncio.to_thread(digest, [path], self._session.settings.manifest)
+
+    # --- one file ---------------------------------------------------------------------------------
+
+    async def _one(self, path: Path) -> InboxFile | None:
+        """Do what is left to do with a file; None where it has gone."""
+        before = regular(path)
+        if before is None:
+            return None
+        try:
+            run_id = await self._finished(path, before)
+            if run_id is None:
+                named = Named(path, shown(path))
+                manifest = open_manifest(path, self._session.settings.manifest, named.name)
+                ended = await bind_all(self._session, self._ledger, [manifest], [path])
+                if isinstance(ended, RunResult):
+                    return InboxFile(
+                        name=shown(path.name),
+                        exit_code=ended.exit_code,
+                        problem="it was not confirmed",
+                    )
+                run_id = ended
+        except (ManifestError, InvalidRowsError, UsageError) as error:
+            return InboxFile(
+                name=shown(path.name),
+                exit_code=error.exit_code,
+                problem=str(error),
+                hint=error.hint,
+            )
+        return await asyncio.to_thread(self._settle, path, before, run_id)
+
+    async def _finished(self, path: Path, before: os.stat_result) -> str | None:
+        touched = datetime.fromtimestamp(before.st_ctime, UTC)
+        return await self._ledger.finished(await self._digest(path), shown(path), iso(touched))
+
+    def _settle(self, path: Path, before: os.stat_result, run_id: str) -> InboxFile:
+        """Write a run's report, and move its file if its rows are accounted for."""
+        settings = self._session.settings.model_copy(update={"out": self._out / run_id})
+        ended = result(replace(self._session, settings=settings), run_id)
+        assert ended.report is not None  # it has been sent
+        item = file_of(path, ended, run_id)
+        if ended.report.summary.state is not RunState.DONE:
+            return replace(item, problem="stopped before all its rows had ended")
+        doubtful = item.counts.get(Status.IN_DOUBT, 0)
+        if doubtful and settings.doubt.readback:
+            return replace(
+                item,
+                problem=f"{doubtful:,} of its rows are in doubt",
+                hint="the next run asks the server again, and moves it then",
+            )
+        target = self._target(path, ended.report, run_id)
+        # Told before it is done: a file that has gone from the inbox stands in a report.
+        self._write([*self._files, replace(item, moved_to=target)])
+        if move(path, before, target):
+            return replace(item, moved_to=target)
+        return replace(item, problem="it was changed while it was run: the next run takes it again")
+
+    def _target(self, path: Path, report: Report, run_id: str) -> Path:
+        """Return where a file goes, with failed.csv beside it where that is `with-problems`."""
+        if not report.summary.needs_person:
+            return self._archive / f"{run_id}-{path.name}"
+        folder = self._archive / WITH_PROBLEMS
+        folder.mkdir(mode=0o700, exist_ok=True)
+        for failed in report.files:
+            if failed.name == "failed.csv" or failed.parent.name == "failed":
+                stem = path.name.removesuffix(".gz").removesuffix(failed.suffix)
+                copy(failed, folder / f"{run_id}-{stem}.failed{failed.suffix}")
+        return folder / f"{run_id}-{path.name}"
+
+    # --- the report on all ------------------------------------------------------------------------
+
+    async def _told(self, *, waiting: int, exit_code: int, stopped: str, hint: str) -> InboxResult:
+        ended = self._result(self._files, waiting, exit_code, stopped, hint)
+        await asyncio.to_thread(write_json, self._summary_file, ended.as_json())
+        return ended
+
+    @property
+    def _summary_file(self) -> Path:
+        return self._out / "inbox.json"
+
+    def _write(self, files: list[InboxFile]) -> None:
+        write_json(self._summary_file, self._result(files, 0, 0, "not ended yet", "").as_json())
+
+    def _result(
+        self, files: list[InboxFile], waiting: int, exit_code: int, stopped: str, hint: str
+    ) -> InboxResult:
+        return InboxResult(
+            inbox=self._inbox,
+            archive=self._archive,
+            started_at=self._began,
+            ended_at=iso(self._session.clock.utc_now()),
+            files=tuple(files),
+            waiting=waiting,
+            exit_code=exit_code,
+            stopped=stopped,
+            hint=hint,
+            summary_file=self._summary_file,
+        )
+
+
+def _is_stopped(item: InboxFile) -> bool:
+    return item.state == RunState.STOPPED
+
+
+__all__ = ["InboxFile", "InboxResult", "run_inbox"]

@@ -1,0 +1,1 @@
+"""How a command ended, and who is notified of it."""

@@ -1,0 +1,151 @@
+"""What follows once a command has ended: metrics are written, somebody is told. Fails no run."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import shlex
+import signal
+import tempfile
+from typing import TYPE_CHECKING
+
+from bulkbind.errors import BulkbindError
+from bulkbind.ledger import bindings_of, size_of
+from bulkbind.logs import logger
+from bulkbind.report.metrics import Measured, write_metrics
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from bulkbind.app.notices.run_end import Ending
+    from bulkbind.clock import Clock
+    from bulkbind.settings import Settings
+    from bulkbind.settings.model import EndSettings, NotifyOn
+
+MOST_WORDS = 300
+"""Characters of a command's standard error that are told."""
+_SECRET_WORDS = ("TOKEN", "SECRET", "PASSWORD")
+
+
+class _CommandError(Exception):
+    """The command did not do it."""
+
+
+async def follow_up(settings: Settings, ending: Ending, clock: Clock, took_s: float) -> list[str]:
+    """Write the metrics and tell whom the settings name.
+
+    Returns: What could not be done, for a person; it does not change how the command ends.
+    """
+    troubles: list[str] = []
+    # Without a name they would take the place of those that have one.
+    if settings.end.metrics_file is not None and ending.about:
+        try:
+            await asyncio.to_thread(_measure, settings, ending, clock, took_s)
+        except BulkbindError as error:
+            troubles.append(str(error))
+    if _is_wanted(settings.end.notify_on, ending):
+        troubles += await _tell(settings.end, ending, clock)
+    return troubles
+
+
+def _is_wanted(when: NotifyOn, ending: Ending) -> bool:
+    match when:
+        case "always":
+            return True
+        case "change":
+            return ending.is_change
+        case "failure":
+            return ending.exit_code != 0
+
+
+async def _tell(end: EndSettings, ending: Ending, clock: Clock) -> list[str]:
+    from bulkbind.app.notices.webhook import WebhookError, post  # noqa: PLC0415  # few runs need it
+
+    troubles: list[str] = []
+    if end.notify_command is not None:
+        try:
+            await _command(end.notify_command, ending, end.notify_timeout)
+        except _CommandError as error:
+            troubles.append(str(error))
+    if end.notify_url_file is not None:
+        try:
+            await post(
+                end.notify_url_file,
+                ending.text,
+                ending.summary,
+                timeout_s=end.notify_timeout,
+                clock=clock,
+            )
+        except WebhookError as error:
+            troubles.append(str(error))
+    for trouble in troubles:
+        logger().warning("notify.failed", why=trouble)
+    if not troubles and (end.notify_command or end.notify_url_file):
+        logger().info("notify.sent", exit_code=ending.exit_code)
+    return troubles
+
+
+async def _command(command: str, ending: Ending, timeout_s: float) -> None:
+    """Run a command with the summary on its standard input. Raises: _CommandError."""
+    summary = json.dumps({**ending.summary, "text": ending.text}).encode()
+    try:
+        program, *arguments = shlex.split(command) or [""]
+        with tempfile.TemporaryFile() as words:
+            process = await asyncio.create_subprocess_exec(
+                program,
+                *arguments,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.DEVNULL,
+                stderr=words,
+                env=_without_secrets(os.environ),
+                start_new_session=True,
+            )
+            await _ended(process, summary, timeout_s)
+            words.seek(0)
+            said = words.read(MOST_WORDS).decode("utf-8", "replace").strip()
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        raise _CommandError(f"notify_command could not be started: {why}") from error
+    if process.returncode:
+        raise _CommandError(f"notify_command ended with {process.returncode}: {said}")
+
+
+async def _ended(process: asyncio.subprocess.Process, summary: bytes, timeout_s: float) -> None:
+    try:
+        async with asyncio.timeout(timeout_s):
+            await process.communicate(summary)  # what it does not read is its own affair
+    except TimeoutError:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        await process.wait()
+        raise _CommandError(f"notify_command took longer than {timeout_s:g} s") from None
+
+
+def _without_secrets(environ: Mapping[str, str]) -> dict[str, str]:
+    return {
+        key: value
+        for key, value in environ.items()
+        if not (key.startswith("BULKBIND_") and any(word in key for word in _SECRET_WORDS))
+    }
+
+
+def _measure(settings: Settings, ending: Ending, clock: Clock, took_s: float) -> None:
+    path = settings.end.metrics_file
+    assert path is not None  # as its caller knows
+    ledger = settings.ledger_path()
+    write_metrics(
+        path,
+        Measured(
+            endpoint=settings.endpoint(),
+            manifest=ending.about,
+            exit_code=ending.exit_code,
+            took_s=took_s,
+            ended_at=clock.utc_now().timestamp(),
+            counts=ending.counts,
+            facts=ending.facts,
+            ledger_bytes=size_of(ledger),
+            bindings=bindings_of(ledger),
+        ),
+    )

@@ -1,0 +1,192 @@
+"""How a command ended, in the form in which it is told: a mail's text, JSON, what is new of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from bulkbind.model import NEEDS_PERSON, PENDING, RunState, Status
+from bulkbind.report import as_json
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from bulkbind.app.inbox import InboxFile, InboxResult
+    from bulkbind.app.session.session import RunResult
+    from bulkbind.errors import BulkbindError
+
+MOST_FILES = 10
+"""Files of an inbox that a mail tells of."""
+MOST_WHY = 160
+"""Characters of a reason; the report has all of them."""
+
+_ADDING = ("paced_s", "cooled_s", "retrying_s")
+
+_TO_DO: dict[str, str] = {
+    Status.FAILED: "failed: mend the row, or run failed.csv once more as it is",
+    Status.INVALID: "invalid: mend the cell that the reason names, in failed.csv or at its source",
+    Status.IN_DOUBT: "in doubt: the next run asks the server again",
+    Status.MOVED: "moved: decide whose the device is; results.csv names the other user",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ending:
+    """How a command ended."""
+
+    exit_code: int
+    about: str
+    """The manifests, or the inbox."""
+    text: str
+    """For a person who did not watch: what, how many, which, where, what to do."""
+    summary: Mapping[str, Any]
+    """For a machine."""
+    is_change: bool
+    """Whether it ended otherwise than the last time, as far as is known."""
+    counts: Mapping[str, int] = field(default_factory=dict)
+    """Rows by status."""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """Of the run's summary; of many runs what adds up, and the newest pace."""
+
+
+def of_run(result: RunResult) -> Ending:
+    """Return how one run ended."""
+    if result.report is None:
+        return Ending(
+            exit_code=result.exit_code,
+            about="",
+            text=f"bulkbind: {result.hint}",
+            summary={"exit_code": result.exit_code},
+            is_change=True,
+        )
+    summary = result.report.summary
+    about = ", ".join(summary.manifests)
+    counts, facts = summary.counts, summary.facts
+    changes = facts.get("changes") or {}
+    lines = [f"bulkbind: {_what(result, about)}"]
+    lines += _examples(facts.get("examples") or [], changes)
+    lines += [f"report: {path}" for path in result.report.files]
+    lines += _to_do(counts)
+    if result.hint:
+        lines.append(f"what to do: {result.hint}")
+    if summary.state is RunState.STOPPED:
+        lines.append(
+            "what to do: the next run of the same manifest goes on there, and so does "
+            f"`bulkbind resume {summary.run_id}`"
+        )
+    return Ending(
+        exit_code=result.exit_code,
+        about=about,
+        text="\n".join(lines),
+        summary=as_json(summary) | {"exit_code": result.exit_code},
+        is_change=summary.state is not RunState.DONE or _is_change(changes),
+        counts=counts,
+        facts=facts,
+    )
+
+
+def of_inbox(result: InboxResult) -> Ending:
+    """Return how a pass over an inbox ended."""
+    troubled = [item for item in result.files if item.exit_code]
+    of_all = f"{len(result.files):,} files of {result.inbox}"
+    lines = [
+        f"bulkbind: {len(troubled):,} of {of_all} need a person"
+        if troubled
+        else f"bulkbind: {of_all}, none needs a person"
+    ]
+    for item in troubled[:MOST_FILES]:
+        lines += _file(item)
+    if len(troubled) > MOST_FILES:
+        lines.append(f"  … and {len(troubled) - MOST_FILES:,} more files")
+    if result.stopped:
+        lines.append(f"stopped: {result.stopped}; {result.waiting:,} files wait for the next run")
+    if result.hint:
+        lines.append(f"what to do: {result.hint}")
+    lines.append(f"report: {result.summary_file}")
+    lines += _to_do(result.counts())
+    return Ending(
+        exit_code=result.exit_code,
+        about=str(result.inbox),
+        text="\n".join(lines),
+        summary=result.as_json(),
+        is_change=bool(result.files) or bool(result.stopped),
+        counts=result.counts(),
+        facts=_added([item.facts for item in result.files]),
+    )
+
+
+def of_error(error: BulkbindError, about: str) -> Ending:
+    """Return how a command ended that could not do its work."""
+    lines = [f"bulkbind: {about}: {error}" if about else f"bulkbind: {error}"]
+    lines += [f"what to do: {error.hint}"] if error.hint else []
+    return Ending(
+        exit_code=error.exit_code,
+        about=about,
+        text="\n".join(lines),
+        summary={"exit_code": error.exit_code, "error": str(error), "hint": error.hint},
+        is_change=True,
+    )
+
+
+def _added(facts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    total: dict[str, Any] = {}
+    for item in facts:
+        for key, value in item.items():
+            adds = key.startswith("requests") or key in _ADDING
+            total[key] = total.get(key, 0) + value if adds else value
+    return total
+
+
+def _is_change(changes: Mapping[str, Any]) -> bool:
+    """Return whether a finished run differs from the last one; the first one does."""
+    kinds = ("added", "removed", "renamed", "newly_failed", "mended")
+    return not changes or any(changes.get(kind) for kind in kinds)
+
+
+def _what(result: RunResult, about: str) -> str:
+    assert result.report is not None  # its caller looked
+    summary = result.report.summary
+    if summary.state is RunState.STOPPED:
+        reason = summary.facts.get("stop_reason") or "for no known reason"
+        left = summary.counts.get(PENDING, 0)
+        return (
+            f"run {summary.run_id} of {about} stopped: {reason}; {left:,} of {summary.total:,} "
+            "rows are left"
+        )
+    if not summary.needs_person:
+        return f"run {summary.run_id} of {about}: {summary.total:,} rows, none needs a person"
+    needing = sum(summary.counts.get(status, 0) for status in NEEDS_PERSON)
+    new = (summary.facts.get("changes") or {}).get("newly_failed")
+    since = "" if new is None else f", {new:,} of them new since the last run"
+    return (
+        f"{needing:,} of {summary.total:,} rows of {about} need a person "
+        f"({_told(summary.counts)}){since}"
+    )
+
+
+def _told(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{counts[s]:,} {s.replace('_', ' ')}" for s in NEEDS_PERSON if counts.get(s))
+
+
+def _examples(
+    examples: Sequence[Mapping[str, str]], changes: Mapping[str, Any], indent: str = "  "
+) -> list[str]:
+    """Return up to three rows, the new ones if there are any."""
+    shown = changes.get("newly_failed_rows") or examples
+    return [f"{indent}{row['place']}  {row['status']}: {row['why'][:MOST_WHY]}" for row in shown]
+
+
+def _file(item: InboxFile) -> list[str]:
+    if item.moved_to is None:
+        return [f"  {item.name} is still in the inbox: {item.problem}"] + (
+            [f"    what to do: {item.hint}"] if item.hint else []
+        )
+    rows = sum(item.counts.values())
+    return [
+        f"  {item.name}: {_told(item.counts)} of {rows:,} rows, now {item.moved_to}",
+        *_examples(item.examples, item.changes, "    "),
+    ]
+
+
+def _to_do(counts: Mapping[str, int]) -> list[str]:
+    return [f"what to do: {words}" for status, words in _TO_DO.items() if counts.get(status)]

@@ -1,0 +1,1 @@
+"""What joins the stages for one command, and watches over it."""

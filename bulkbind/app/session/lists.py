@@ -1,0 +1,109 @@
+"""The client of a command, and users' lists read with it, many at once."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from bulkbind.app.session.session import new_pacer, slots_of
+from bulkbind.engine.decide import UNREACHABLE_AT_START
+from bulkbind.engine.readback import Lists
+from bulkbind.engine.retry import Retries
+from bulkbind.engine.stop import DrainedError, first_of
+from bulkbind.errors import InterruptedRunError, UnreadableListError
+from bulkbind.koodrive import KooDrive
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from bulkbind.app.session.session import Session
+    from bulkbind.engine import Pacer
+    from bulkbind.model import Attempt, Listing, Record
+
+
+def client_of(session: Session, pacer: Pacer, skew_s: object = None) -> KooDrive:
+    """Return the API, to be entered. Raises: UsageError (no endpoint, no credentials)."""
+    settings = session.settings
+    assert session.auth is not None, "a command that asks the server has credentials"
+    return KooDrive(
+        settings.api,
+        settings.endpoint(),
+        session.auth,
+        pacer,
+        session.clock,
+        concurrency=slots_of(settings.send),
+        skew_s=skew_s if isinstance(skew_s, int | float) else None,
+    )
+
+
+def retries_of(session: Session, pacer: Pacer) -> Retries:
+    """Return how long is waited between attempts."""
+    send = session.settings.send
+    return Retries(
+        session.clock, session.stop, pacer, base_s=send.backoff_base, cap_s=send.backoff_cap
+    )
+
+
+async def read_lists(
+    session: Session,
+    users: Iterable[str],
+    heard: Callable[[str, dict[str, Record]], None],
+) -> None:
+    """Read users' lists, concurrently and at the gateway's pace.
+
+    The first one alone proves the set-up; *heard* is called with each, in no order.
+
+    Raises: UnreadableListError at the first that cannot be read, InterruptedRunError, UsageError.
+    """
+    send = session.settings.send
+    pacer = new_pacer(session)
+    waiting = iter(users)
+    async with client_of(session, pacer) as client:
+        lists = Lists(
+            client,
+            session.stop,
+            retries_of(session, pacer),
+            max_attempts=send.max_attempts,
+            max_wait_s=send.max_wait,
+        )
+
+        async def worker(most: int | None = None) -> None:
+            for done, user in enumerate(waiting, start=1):
+                listing = await lists.read(user, UNREACHABLE_AT_START)
+                if listing.records is None:
+                    raise _unreadable(user, listing, session)
+                heard(user, listing.records)
+                if done == most:
+                    return
+
+        try:
+            await worker(1)
+            async with asyncio.TaskGroup() as tasks:
+                for number in range(send.concurrency):
+                    tasks.create_task(worker(), name=f"lists {number}")
+        except BaseExceptionGroup as group:
+            error = first_of(group)
+            raise _stopped(session) if isinstance(error, DrainedError) else error from None
+        except DrainedError:
+            raise _stopped(session) from None
+
+
+def _unreadable(user: str, listing: Listing, session: Session) -> UnreadableListError:
+    reason = session.stop.reason
+    hint = reason.hint if reason and reason.hint else "nothing was changed; try again later"
+    return UnreadableListError(
+        f"the list of user {user} cannot be read: {_words(listing.attempt)}", hint=hint
+    )
+
+
+def _stopped(session: Session) -> Exception:
+    reason = session.stop.reason
+    text = reason.text if reason else "stopped"
+    if reason is not None and reason.exit_code != UnreadableListError.exit_code:
+        return InterruptedRunError(text, exit_code=reason.exit_code)
+    return UnreadableListError(text, hint=reason.hint if reason else "")
+
+
+def _words(attempt: Attempt) -> str:
+    status = f"HTTP {attempt.http_status}" if attempt.http_status else ""
+    return " ".join(word for word in (status, attempt.code, attempt.message) if word)

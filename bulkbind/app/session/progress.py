@@ -1,0 +1,204 @@
+"""How a sending goes: its progress in lines, and its course over time for the report."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter
+from operator import attrgetter
+from typing import TYPE_CHECKING
+
+from bulkbind.clock import iso
+from bulkbind.ledger.store import RUN_SHIFT
+from bulkbind.logs import logger
+from bulkbind.model import NEEDS_PERSON, UnbindStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from bulkbind.app.session.eta import Gauge
+    from bulkbind.app.session.listener import Listener
+    from bulkbind.clock import Clock
+    from bulkbind.model import Settlement, Unbinding
+
+MOST_POINTS = 120
+"""When there are more, every two become one, and the next ones are twice as far apart."""
+LATENCY_EDGES_MS = tuple(round(10 * 2 ** (n / 2)) for n in range(24))
+"""Upper edges of the classes of latency, 10 ms to half a minute; one more class lies above."""
+
+
+class Timeline:
+    """Samples what is settled and what is allowed, once a second at most.
+
+    Taken when outcomes come, so that a run that waits takes no samples and no time.
+    """
+
+    def __init__(self, gauge: Gauge, clock: Clock) -> None:
+        self._gauge = gauge
+        self._clock = clock
+        self._began = clock.monotonic()
+        self._began_at = iso(clock.utc_now())
+        self._step_s = 1.0
+        self._settled: list[int] = [0]
+        self._pace: list[float | None] = [gauge.per_s()]
+        self._throttled: list[int] = [0]
+        self._throttled_before = 0
+        self._latency = [0] * (len(LATENCY_EDGES_MS) + 1)
+
+    def settled(self, settlements: Sequence[Settlement]) -> None:
+        """Hear of outcomes once they are durable."""
+        self._reach(int((self._clock.monotonic() - self._began) / self._step_s))
+        self._settled[-1] += len(settlements)
+        self._pace[-1] = self._gauge.per_s()
+        throttled = self._gauge.throttled()
+        self._throttled[-1] += throttled - self._throttled_before
+        self._throttled_before = throttled
+        for item in settlements:
+            if item.attempt is not None and item.attempt.http_status is not None:
+                self._latency[bisect_left(LATENCY_EDGES_MS, item.attempt.took_s * 1000)] += 1
+
+    def _reach(self, position: int) -> None:
+        """Bring the series to *position*; a gap holds nothing settled, and the last pace."""
+        while position >= MOST_POINTS:
+            self._thin()
+            position //= 2
+        while len(self._settled) <= position:
+            self._settled.append(0)
+            self._pace.append(self._pace[-1])
+            self._throttled.append(0)
+
+    def _thin(self) -> None:
+        self._step_s *= 2
+        self._settled = [sum(self._settled[at : at + 2]) for at in range(0, len(self._settled), 2)]
+        self._throttled = [
+            sum(self._throttled[at : at + 2]) for at in range(0, len(self._throttled), 2)
+        ]
+        self._pace = self._pace[1::2] + self._pace[-1:] * (len(self._pace) % 2)
+
+    def part(self) -> dict[str, object]:
+        """Return it as the ledger keeps it: one part of a run, from a start to a stop."""
+        return {
+            "began_at": self._began_at,
+            "step_s": self._step_s,
+            "settled": list(self._settled),
+            "pace_per_s": [None if pace is None else round(pace, 2) for pace in self._pace],
+            "throttled": list(self._throttled),
+            "latency_edges_ms": list(LATENCY_EDGES_MS),
+            "latency": list(self._latency),
+        }
+
+
+TOLD_EVERY_S = 30.0
+"""A progress line at least this often, and at every tenth of the rows."""
+TOLD_AT_MOST_S = 1.0
+"""A progress line at most this often."""
+
+SHORTEST_S = 1e-3
+
+_POSITION = (1 << RUN_SHIFT) - 1
+"""The part of a row's id that counts within its run."""
+
+_status = attrgetter("outcome.status.value")
+
+MOST_PROBLEMS = 3
+"""Problems of one group of outcomes that are told to the listener: the newest."""
+
+
+def _problem(item: Settlement) -> str:
+    words = item.attempt.message if item.attempt else ""
+    said = f"{item.attempt.code if item.attempt else ''} {words}".strip()
+    return f"{item.device.machine_code}: {item.outcome.status}: {item.outcome.detail or said}"
+
+
+class Progress:
+    """Counts what is durable; one line per settled device, or a line now and then for all."""
+
+    def __init__(
+        self,
+        rows: int,
+        listener: Listener,
+        clock: Clock,
+        pace: Callable[[], float | None],
+        *,
+        log_devices: bool,
+    ) -> None:
+        self._rows = max(rows, 1)
+        self._listener = listener
+        self._clock = clock
+        self._pace = pace
+        self._log_devices = log_devices
+        self._log = logger()
+        self._counts: Counter[str] = Counter()
+        self._done = 0
+        self._began_at = self._told_at = clock.monotonic()
+        self._told = 0
+
+    def settled(self, settlements: Sequence[Settlement]) -> None:
+        """Hear of outcomes once they are durable."""
+        self._counts.update(map(_status, settlements))
+        problems = [item for item in settlements if item.outcome.status in NEEDS_PERSON]
+        self._count(len(settlements), [_problem(item) for item in problems[-MOST_PROBLEMS:]])
+        if self._log_devices:
+            for item in settlements:
+                self._tell_device(item)
+
+    def unbound(self, items: Sequence[Unbinding]) -> None:
+        """Hear of bindings taken back, once that is durable."""
+        self._counts.update(item.status.value for item in items)
+        problems = [
+            f"{item.machine_code}: {item.status}: {item.detail}"
+            for item in items
+            if item.status in (UnbindStatus.CHANGED, UnbindStatus.FAILED)
+        ]
+        self._count(len(items), problems[-MOST_PROBLEMS:])
+
+    def _count(self, done: int, problems: list[str]) -> None:
+        self._done += done
+        self._listener.settled(self._counts, problems)
+        if not self._log_devices and self._is_new_tenth():
+            self._tell()
+
+    async def run(self) -> None:
+        """Tell at least every `TOLD_EVERY_S`, until cancelled."""
+        while not self._log_devices:
+            wait_s = self._told_at + TOLD_EVERY_S - self._clock.monotonic()
+            if wait_s <= 0:
+                self._tell()
+            else:
+                await self._clock.sleep(wait_s)
+
+    def _is_new_tenth(self) -> bool:
+        is_later = self._clock.monotonic() >= self._told_at + TOLD_AT_MOST_S
+        return is_later and self._told * 10 // self._rows < self._done * 10 // self._rows
+
+    def _tell(self) -> None:
+        now = self._clock.monotonic()
+        recent_per_s = (self._done - self._told) / max(now - self._told_at, SHORTEST_S)
+        left_s = (self._rows - self._done) / recent_per_s if recent_per_s else None
+        self._told_at, self._told = now, self._done
+        self._log.info(
+            "run.progress",
+            settled=self._done,
+            rows=self._rows,
+            **self._counts,
+            per_s=round(self._done / max(now - self._began_at, TOLD_AT_MOST_S), 1),
+            pace_per_s=None if (pace := self._pace()) is None else round(pace, 2),
+            left_s=None if left_s is None else round(left_s, 1),
+        )
+
+    def _tell_device(self, item: Settlement) -> None:
+        attempt = item.attempt
+        self._log.info(
+            "device.settled",
+            row=(item.row & _POSITION) + 1,
+            machine_code=item.device.machine_code,
+            user_id=item.device.user_id,
+            outcome=item.outcome.status.value,
+            device_id=item.outcome.device_id,
+            attempts=item.attempts,
+            took_s=round(attempt.took_s, 3) if attempt else None,
+            http_status=attempt.http_status if attempt else None,
+            code=attempt.code if attempt else "",
+            message=attempt.message if attempt else "",
+            trace_id=attempt.trace_id if attempt else "",
+            detail=item.outcome.detail,
+        )

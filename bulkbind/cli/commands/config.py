@@ -1,0 +1,74 @@
+"""`bulkbind config`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+import yaml
+
+from bulkbind.cli import options
+from bulkbind.cli.options import loaded_from
+from bulkbind.cli.running import explained, print_json
+
+if TYPE_CHECKING:
+    from bulkbind.settings import Value
+
+COMMENT_AT = 40
+"""Column at which the origins stand."""
+
+
+@click.command("config")
+@options.manifest_options
+@options.repeat_options
+@options.ledger_options
+@options.out
+@options.sending_options
+@options.staging_options
+@options.end_options
+@options.log_options
+@options.option("--json", "as_json", is_flag=True, help="print them as JSON")
+def command(*, as_json: bool, **given: Any) -> None:  # click's parameters
+    """Print the settings in force, each with where it came from: a settings file by itself.
+
+    A flag wins over the environment, that over the settings file, that over the default. Secrets
+    are masked. Give it the options of the `run` in question.
+
+    \b
+    Examples:
+      bulkbind config --config configs/koodrive-intl.yaml --concurrency 64
+      BULKBIND_RATE=20 bulkbind config > mine.yaml
+    """  # noqa: D301  # click's mark for a block that is not wrapped
+    with explained():
+        values = list(loaded_from(given).values())
+        if as_json:
+            print_json({v.key: {"value": v.value, "origin": v.origin} for v in values})
+            return
+        for line in _lines(values):
+            click.echo(line)
+
+
+def _lines(values: list[Value]) -> list[str]:
+    lines: list[str] = []
+    part = ""
+    for item in values:
+        above, _, name = item.key.rpartition(".")
+        if above and above != part:
+            lines.append(f"{above}:")
+        part = above
+        indent = "  " if above else ""
+        if item.is_secret:
+            # Where there is one it is masked, and a file with the mask in it would be refused.
+            shown = f"{indent}# {name}: {item.value or 'not set'}"
+        else:
+            shown = f"{indent}{name}:{_plain(item.value)}"
+        lines.append(f"{shown:<{COMMENT_AT}}  # {item.origin}")
+    return lines
+
+
+def _plain(value: object) -> str:
+    """Return a value as YAML on one line, after its blank; nothing for what is not set."""
+    if value is None:
+        return ""
+    text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=10_000)
+    return " " + text.removesuffix("\n").removesuffix("\n...")

@@ -1,0 +1,52 @@
+"""`bulkbind demo`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from bulkbind.app.demo import demo
+from bulkbind.cli import options
+from bulkbind.cli.console import Console, say
+from bulkbind.cli.running import DRAINING, configure_logs, explained, run_until_done, show
+from bulkbind.settings import LogSettings
+
+if TYPE_CHECKING:
+    from bulkbind.engine import StopSignal
+
+
+@click.command("demo")
+@options.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    default=Path("bulkbind-report/demo"),
+    show_default=True,
+    help="folder of the manifests and the report",
+)
+def command(out: Path) -> None:
+    """Do the whole job on an embedded sandbox; needs no account and no file.
+
+    A small fleet is bound twice against a local KooDrive that throttles, breaks connections and
+    refuses some devices. It ends with every status explained and a report to look at.
+    """
+    with explained():
+        configure_logs(LogSettings(log_level="error"), is_quiet=False)
+        console = Console()
+
+        async def work(stop: StopSignal) -> int:
+            try:
+                result = await demo(out, console, say, stop)
+            finally:
+                console.close()
+            show(result, is_quiet=False, is_json=False, every_status=True)
+            failed = out / "failed.csv"
+            say(f"look at {out / 'report.html'}; {failed} could be mended and run again")
+            # Rows with mistakes are part of the show, so only a run that broke off is an error.
+            return 0 if result.exit_code == 1 else result.exit_code
+
+        code = run_until_done(work, first_words=DRAINING)
+    sys.exit(code)

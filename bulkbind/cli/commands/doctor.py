@@ -1,0 +1,62 @@
+"""`bulkbind doctor`."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from bulkbind.app.doctor import Finding, doctor
+from bulkbind.cli import options
+from bulkbind.cli.options import loaded_from
+from bulkbind.cli.running import configure_logs, explained, print_json, run_until_done
+
+if TYPE_CHECKING:
+    from bulkbind.engine import StopSignal
+
+NAME_WIDTH = 11
+
+
+@click.command("doctor")
+@options.manifest_options
+@options.ledger_options
+@options.network_options
+@options.out
+@options.log_options
+@options.option("--json", "as_json", is_flag=True, help="print them as JSON")
+def command(*, as_json: bool, **given: Any) -> None:  # click's parameters
+    """Look at everything a run needs, line by line: ok, warn or fail, with what to do.
+
+    Settings and where each came from, ledger, disk, credentials, name, connection, TLS, clock, and
+    one list call of the user that --user-id names. Nothing is bound. Ends with 0, or with 2 if
+    something failed.
+
+    \b
+    Examples:
+      bulkbind doctor --config configs/koodrive-intl.yaml --user-id u42
+      bulkbind doctor --config configs/koodrive-intl.yaml --json
+    """  # noqa: D301  # click's mark for a block that is not wrapped
+    with explained():
+        loaded = loaded_from(given)
+        configure_logs(loaded.settings.log, is_quiet=True)
+
+        async def work(_stop: StopSignal) -> int:
+            found: list[Finding] = []
+            async for finding in doctor(loaded):
+                found.append(finding)
+                if not as_json:
+                    _show(finding)
+            if as_json:
+                print_json([asdict(finding) for finding in found])
+            return 2 if any(finding.state == "fail" for finding in found) else 0
+
+        code = run_until_done(work)
+    sys.exit(code)
+
+
+def _show(finding: Finding) -> None:
+    click.echo(f"{finding.state:<4}  {finding.check:<{NAME_WIDTH}}  {finding.text}")
+    if finding.advice:
+        click.echo(f"{'':<{NAME_WIDTH + 8}}-> {finding.advice}")

@@ -1,0 +1,66 @@
+"""`bulkbind export`."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from bulkbind.app.export import export
+from bulkbind.cli import options
+from bulkbind.cli.console import say
+from bulkbind.cli.options import settings_from
+from bulkbind.cli.running import configure_logs, explained, run_until_done
+from bulkbind.files import replacing
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from bulkbind.engine import StopSignal
+
+
+@click.command("export")
+@click.argument("users", nargs=-1, required=True, metavar="USER...")
+@options.config
+@options.ledger_options
+@options.pace_options
+@options.option(
+    "--to",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="the manifest to write, mode 0600  [default: standard output]",
+)
+def command(users: tuple[str, ...], *, to: Path | None, **given: Any) -> None:  # click's parameters
+    """Write what is bound on the server for some users, as a CSV manifest.
+
+    USER is a user's id; - reads ids from standard input, one a line. The manifest holds
+    machine_code, user_id, device_name and device_os, and for a person device_id and create_time.
+
+    Exit codes: 0 written, 2 could not start, 3 a list could not be read (no file is written then).
+    """
+    code = 0
+    with explained():
+        settings = settings_from(given)
+        configure_logs(settings.log, is_quiet=True)
+
+        async def work(stop: StopSignal) -> int:
+            with ExitStack() as stack:
+                file = sys.stdout if to is None else stack.enter_context(replacing(to))
+                devices = await export(_ids(users), settings, file, stop=stop)
+                file.flush()
+            say(f"{devices:,} devices" + (f": {to}" if to else ""))
+            return 0
+
+        code = run_until_done(work)
+    sys.exit(code)
+
+
+def _ids(users: tuple[str, ...]) -> Iterator[str]:
+    for user in users:
+        if user == "-":
+            yield from (line.strip() for line in sys.stdin if line.strip())
+        else:
+            yield user

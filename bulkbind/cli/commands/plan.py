@@ -1,0 +1,90 @@
+"""`bulkbind plan`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from bulkbind.app.inputs import named
+from bulkbind.app.plan import plan, save_plan
+from bulkbind.cli import options
+from bulkbind.cli.console import Console, say
+from bulkbind.cli.options import settings_from
+from bulkbind.cli.running import configure_logs, explained, print_json, run_until_done
+from bulkbind.report.plan_text import as_json, as_text
+
+if TYPE_CHECKING:
+    from bulkbind.engine import StopSignal
+
+
+@click.command("plan")
+@click.argument("manifests", nargs=-1, required=True, metavar="MANIFEST...")
+@options.manifest_options
+@options.ledger_options
+@options.staging_options
+@options.option(
+    "--extra",
+    is_flag=True,
+    help="with --refresh: count also what is on the server but not in the manifests",
+)
+@options.option(
+    "--save",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="keep the plan for `run --plan FILE`, which refuses once manifest or ledger have moved",
+)
+@options.pace_options
+@options.option("--json", "as_json_", is_flag=True, help="print the plan as JSON")
+def command(  # click's parameters
+    manifests: tuple[str, ...],
+    *,
+    extra: bool,
+    save: Path | None,
+    as_json_: bool,
+    **given: Any,
+) -> None:
+    """Show what `run` would do with the manifests; nothing is sent and nothing recorded.
+
+    Give it the options of the run. It needs no token unless --refresh or --rebind-missing is given,
+    and can be called while a run is sending.
+
+    \b
+    +  to bind                  =  already bound         ~  bound under another name or OS
+    >  bound to another user    2  a row twice           !  a rule is broken
+    -  not on the server        ?  only on the server    …  in doubt
+
+    Exit codes: 0 no problem, 1 some rows could not be bound, 2 a manifest could not be read,
+    3 the server's lists could not be read.
+    """  # noqa: D301  # click's mark for a block that is not wrapped
+    code = 0
+    with explained(), named(manifests) as inputs:
+        settings = settings_from(given)
+        configure_logs(settings.log, is_quiet=True)
+
+        async def work(stop: StopSignal) -> int:
+            reads = settings.manifest
+            found = await plan(
+                inputs,
+                settings,
+                refresh=reads.reads_lists,
+                extra=extra,
+                listener=Console(),
+                stop=stop,
+            )
+            if as_json_:
+                print_json(as_json(found))
+            else:
+                click.echo(as_text(found))
+            if save is not None:
+                save_plan(found, save)
+                say(f"saved: {save}; `bulkbind run --plan {save}` does this or nothing")
+            counts = found.counts
+            is_moved = counts["moved"] and not found.forecast.unbinds
+            is_missing = counts["missing"] and not reads.rebind_missing
+            return 1 if counts["invalid"] or is_moved or is_missing else 0
+
+        code = run_until_done(work)
+    sys.exit(code)

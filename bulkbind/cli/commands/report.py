@@ -1,0 +1,84 @@
+"""`bulkbind report`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from bulkbind.app.reports import write_forms, write_report
+from bulkbind.cli import options
+from bulkbind.cli.console import say
+from bulkbind.cli.options import run_argument, settings_from
+from bulkbind.cli.running import explained, print_json
+from bulkbind.errors import UsageError
+from bulkbind.report import FORMS, as_json, as_text
+
+
+@click.command("report")
+@run_argument
+@options.config
+@options.ledger_options
+@options.out
+@options.option(
+    "--attempts",
+    is_flag=True,
+    help="write attempts.csv as well: every attempt that was not simply accepted",
+)
+@options.option(
+    "--format",
+    "forms",
+    multiple=True,
+    type=click.Choice(FORMS),
+    help="write only this form; repeatable; xlsx keeps ids as text, md fits a ticket",
+)
+@options.option(
+    "--filter",
+    "only",
+    multiple=True,
+    type=options.Listed(),
+    metavar="KEY=VALUE|…",
+    help="with --format: only these rows, e.g. status=failed|invalid,reason=space; keys are "
+    "status, reason, user_id, machine_code, code; repeatable",
+)
+@options.option(
+    "--json", "as_json_", is_flag=True, help="print the summary as JSON on standard output"
+)
+def command(
+    run_id: str | None,
+    *,
+    as_json_: bool,
+    attempts: bool,
+    forms: tuple[str, ...],
+    only: tuple[str, ...],
+    **given: Any,
+) -> None:  # click's parameters
+    """Write a run's report files again, from the ledger alone.
+
+    RUN is its id or the beginning of it; without one, the newest run. It can be called while a
+    run is sending: rows that have not ended are then `pending`.
+
+    \b
+    results.csv   one line per row of the manifest, in its order
+    failed.csv    the rows that need a person or another try, in the manifest's own form
+    summary.json  counts, reasons, times, settings
+    report.html   one page for a person, which needs nothing beside it
+    attempts.csv  with --attempts: when each was sent, how long it took, what came, trace id
+    """  # noqa: D301  # click's mark for a block that is not wrapped
+    with explained():
+        if only and not forms:
+            raise UsageError(
+                "--filter chooses rows of one form of the report",
+                hint="add --format csv, or another",
+            )
+        settings = settings_from(given)
+        if forms:
+            written = write_forms(settings, run_id, forms=forms, only=only)
+        else:
+            written = write_report(settings, run_id, attempts=attempts)
+        if as_json_:
+            print_json(as_json(written.summary))
+        else:
+            for path in written.files:
+                click.echo(path)
+        say(as_text(written.summary))

@@ -1,0 +1,154 @@
+"""`bulkbind run`."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from bulkbind.app.inbox import InboxResult, run_inbox
+from bulkbind.app.inputs import named
+from bulkbind.app.plan import load_plan
+from bulkbind.app.rehearse import rehearse as rehearse_run
+from bulkbind.app.run import run
+from bulkbind.cli import options
+from bulkbind.cli.commands.sandbox import behaviour_from, behaviour_options
+from bulkbind.cli.running import explained, send, send_inbox, telling
+from bulkbind.errors import UsageError
+
+if TYPE_CHECKING:
+    from bulkbind.app.session.session import RunResult
+    from bulkbind.cli.console import Console
+    from bulkbind.engine import StopSignal
+    from bulkbind.settings import Settings
+
+
+@click.command("run")
+@click.argument("manifests", nargs=-1, required=True, metavar="MANIFEST...")
+@options.manifest_options
+@options.repeat_options
+@options.ledger_options
+@options.out
+@options.sending_options
+@options.end_options
+@options.first
+@options.staging_options
+@options.option(
+    "--rehearse",
+    is_flag=True,
+    help="run against a sandbox in this process, with a ledger that is thrown away: nothing real "
+    "is touched",
+)
+@behaviour_options
+@options.option(
+    "--plan",
+    "plan_file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="do what `bulkbind plan --save FILE` planned, or nothing if manifest or ledger moved",
+)
+@options.option("--yes", is_flag=True, help="do not ask")
+@options.option(
+    "--archive",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="MANIFEST is a folder: each complete file in it is a run of its own, oldest first, and is "
+    "moved to DIR once its rows are accounted for, to DIR/with-problems where some need a person",
+)
+@options.option(
+    "--min-age",
+    type=options.TIME,
+    default="60s",
+    show_default=True,
+    metavar="TIME",
+    help="with --archive: leave files that were touched later than so long ago for the next time",
+)
+@options.output_options
+def command(  # click's parameters
+    manifests: tuple[str, ...],
+    *,
+    first: int | None,
+    rehearse: bool,
+    plan_file: Path | None,
+    limits: tuple[str, ...],
+    faults: tuple[str, ...],
+    seed: int | None,
+    archive: Path | None,
+    min_age: float,
+    **given: Any,
+) -> None:
+    """Bind every device of the manifests to its user, and write a result for every row.
+
+    MANIFEST is a file (CSV, XLSX, YAML, JSON Lines, JSON, each also as .gz), a folder, a pattern in
+    quotes, or - for standard input; several make one run. All of it is checked before anything is
+    sent. What the ledger knows as bound is not sent again; what an earlier run of
+    the same manifest left is gone on with. On a terminal it asks first.
+
+    Credentials come from the environment (BULKBIND_TOKEN, BULKBIND_REFRESH_TOKEN, or
+    BULKBIND_APP_ID with BULKBIND_APP_SECRET) or from files that `auth:` in the settings file names;
+    `bulkbind doctor` checks them.
+
+    \b
+    Examples:
+      bulkbind plan fleet.csv --endpoint https://intl.myhuaweicloud-koodrive.com
+      bulkbind run fleet.csv --endpoint https://intl.myhuaweicloud-koodrive.com
+      bulkbind run fleet.csv --rehearse --limit 60/s --fault reset-after=0.03
+      bulkbind run export.csv --map machine_code=Serial --user-id u42 --on-invalid skip --yes
+      bulkbind run inbox/ --archive done/ --on-invalid skip --deadline 50m --quiet
+    """  # noqa: D301  # click's mark for a block that is not wrapped
+    given["manifests"] = manifests
+    if "-" in manifests or rehearse:
+        given["yes"] = True  # standard input holds the manifest, so nobody can be asked
+    with explained():
+        if (limits or faults or seed is not None) and not rehearse:
+            raise UsageError(
+                "--limit, --fault and --seed say how the sandbox of a rehearsal behaves",
+                hint="add --rehearse, or leave them away",
+            )
+        sandbox = behaviour_from(limits, faults, seed)
+        wanted = load_plan(plan_file) if plan_file is not None else None
+    if archive is not None:
+        sys.exit(_inbox(manifests, archive, min_age, given, is_plain=not rehearse and not first))
+    with ExitStack() as stack:
+        with explained(), telling(given):
+            inputs = stack.enter_context(named(manifests))
+
+        async def use_case(settings: Settings, console: Console, stop: StopSignal) -> RunResult:
+            if not rehearse:
+                return await run(
+                    inputs, settings, first=first, wanted=wanted, listener=console, stop=stop
+                )
+            return await rehearse_run(
+                inputs, settings, sandbox=sandbox, first=first, listener=console, stop=stop
+            )
+
+        code = send(given, use_case)
+    sys.exit(code)
+
+
+def _inbox(
+    manifests: tuple[str, ...],
+    archive: Path,
+    min_age_s: float,
+    given: dict[str, Any],
+    *,
+    is_plain: bool,
+) -> int:
+    with explained():
+        if len(manifests) != 1 or not is_plain:
+            raise UsageError(
+                "--archive takes one folder, and neither --first nor --rehearse",
+                hint="bulkbind run inbox/ --archive done/",
+            )
+    inbox = Path(manifests[0])
+    given["manifests"] = (str(inbox.resolve()),)
+
+    async def use_case(settings: Settings, console: Console, stop: StopSignal) -> InboxResult:
+        return await run_inbox(
+            inbox, archive, settings, min_age_s=min_age_s, listener=console, stop=stop
+        )
+
+    return send_inbox(given, use_case)

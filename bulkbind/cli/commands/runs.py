@@ -1,0 +1,33 @@
+"""`bulkbind runs`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from bulkbind.app.reports import runs
+from bulkbind.cli import options
+from bulkbind.cli.options import settings_from
+from bulkbind.cli.running import explained, print_json
+
+
+@click.command("runs")
+@options.config
+@options.ledger_options
+@options.option("--json", "as_json", is_flag=True, help="print them as JSON")
+def command(*, as_json: bool, **given: Any) -> None:  # click's parameters
+    """List the runs in the ledger, newest first: id, state, when, who, rows by status."""
+    with explained():
+        found = runs(settings_from(given))
+        if as_json:
+            print_json(found)
+            return
+        for run in found:
+            counts = ", ".join(f"{count:,} {status}" for status, count in run["counts"].items())
+            state = "superseded" if run["superseded_by"] else run["state"]
+            state = "undone" if run["undo"] else state
+            click.echo(
+                f"{run['run_id']}  {state:<10}  {run['created_at'][:19]}Z  "
+                f"{run['operator']}@{run['host']}  {', '.join(run['manifests'])}: {counts}"
+            )

@@ -1,0 +1,65 @@
+"""`bulkbind status`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from bulkbind.app.reports import status
+from bulkbind.cli import options
+from bulkbind.cli.options import settings_from
+from bulkbind.cli.running import explained, print_json
+from bulkbind.model import RunState
+from bulkbind.report import as_json, as_text
+from bulkbind.report.plan_text import span_text
+
+if TYPE_CHECKING:
+    from bulkbind.app.reports import RunStatus
+
+
+@click.command("status")
+@click.argument("run_id", required=False, metavar="[RUN]")
+@options.config
+@options.ledger_options
+@options.option("--json", "as_json_", is_flag=True, help="print it as JSON")
+def command(run_id: str | None, *, as_json_: bool, **given: Any) -> None:  # click's parameters
+    """Show where a run stands: rows by status, rate, time left, newest problems.
+
+    RUN is its id or the beginning of it; without one, the newest run. It only reads, so it can be
+    called from another shell while the run is sending.
+    """
+    with explained():
+        found = status(settings_from(given), run_id)
+        if as_json_:
+            told = {
+                "done": found.done,
+                "per_s": round(found.per_s, 2),
+                "left_s": None if found.left_s is None else round(found.left_s, 1),
+                "is_alive": found.is_alive,
+                "last_settled_at": found.last_settled_at or None,
+                "problems": list(found.problems),
+            }
+            print_json(as_json(found.summary) | told)
+            return
+        click.echo(as_text(found.summary))
+        for line in _lines(found):
+            click.echo(line)
+
+
+def _lines(found: RunStatus) -> list[str]:
+    total = found.summary.total
+    lines = [
+        f"ended: {found.done:,} of {total:,}"
+        + (f", the last at {found.last_settled_at}" if found.last_settled_at else "")
+    ]
+    if found.summary.state is RunState.SENDING:
+        facts = found.summary.facts
+        who = f"pid {facts['pid']} on {facts['host']}"
+        if found.is_alive is False:
+            lines.append(f"cut off: its process ({who}) is gone; `bulkbind resume` goes on")
+        else:
+            left = f", about {span_text(found.left_s)} left" if found.left_s else ""
+            lines.append(f"sending: {who}, {found.per_s:,.1f}/s in the last minute{left}")
+    lines += [f"! {problem}" for problem in found.problems]
+    return lines

@@ -1,0 +1,95 @@
+"""`bulkbind undo`."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from bulkbind.app.undo import undo
+from bulkbind.cli import options
+from bulkbind.cli.console import Console, is_interactive, say, speaks_in_events
+from bulkbind.cli.options import settings_from
+from bulkbind.cli.running import (
+    DRAINING,
+    configure_logs,
+    explained,
+    print_json,
+    run_until_done,
+    same_place,
+)
+from bulkbind.model import RunState
+from bulkbind.report.undo_text import as_json, as_text
+
+if TYPE_CHECKING:
+    from bulkbind.app.undo import UndoResult
+    from bulkbind.engine import StopSignal
+
+
+@click.command("undo")
+@click.argument("run_id", metavar="RUN")
+@options.config
+@options.ledger_options
+@options.out
+@options.option(
+    "--yes-unbind",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="do not ask: N devices are meant; if it would be another number, none is unbound",
+)
+@options.sending_options
+@options.output_options
+def command(run_id: str, *, yes_unbind: int | None, **given: Any) -> None:  # click's parameters
+    """Unbind what a run bound, and only that.
+
+    RUN is its id or the beginning of it. Rows that were `already_bound` or `skipped` are left
+    alone, and so is a device that somebody has bound anew since: the user's list is read first,
+    and once more where it lacks something. On a terminal the number of devices has to be typed.
+    What was cut off, even by kill -9, the same command goes on with. Given again later, it tries
+    again what could not be unbound, and what was already gone. What the run had not sent yet is
+    withdrawn.
+
+    \b
+    undo.csv   one line per device: unbound, already_gone, changed, failed or pending
+    undo.json  counts, times, requests
+
+    Exit codes: as run; 1 where a device was bound anew since, or could not be unbound.
+    """  # noqa: D301  # click's mark for a block that is not wrapped
+    code = 0
+    with explained():
+        settings = settings_from(given)
+        configure_logs(settings.log, is_quiet=given["quiet"])
+        console = Console(is_quiet=given["quiet"], asks=is_interactive())
+
+        async def work(stop: StopSignal) -> int:
+            try:
+                result = await undo(
+                    settings, run_id, devices=yes_unbind, listener=console, stop=stop
+                )
+            finally:
+                console.close()
+            _show(result, is_quiet=given["quiet"], is_json=given["as_json"])
+            return result.exit_code
+
+        code = run_until_done(work, first_words=DRAINING)
+    sys.exit(code)
+
+
+def _show(result: UndoResult, *, is_quiet: bool, is_json: bool) -> None:
+    if result.summary is None:
+        say(result.hint)
+        return
+    if not is_quiet or result.exit_code:
+        if not speaks_in_events():  # `undo.finished` says the same
+            say(as_text(result.summary))
+        say("report: " + ", ".join(str(path) for path in result.files))
+        if result.hint:
+            say(f"\nhint: {result.hint}")
+        if result.summary.state == RunState.STOPPED:
+            say(f"go on with: bulkbind undo {result.summary.run_id}{same_place()}")
+    if is_json:
+        # Whoever stops reading does not change how it ended.
+        with contextlib.suppress(BrokenPipeError):
+            print_json(as_json(result.summary))

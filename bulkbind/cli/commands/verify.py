@@ -1,0 +1,59 @@
+"""`bulkbind verify`."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from bulkbind.app.verify import verify
+from bulkbind.cli import options
+from bulkbind.cli.console import say
+from bulkbind.cli.options import settings_from
+from bulkbind.cli.running import configure_logs, explained, print_json, run_until_done
+
+if TYPE_CHECKING:
+    from bulkbind.engine import StopSignal
+
+MARKS = {"missing": "-", "changed": "~", "extra": "?"}
+
+
+@click.command("verify")
+@click.argument("run_id", metavar="RUN")
+@options.config
+@options.ledger_options
+@options.pace_options
+@options.option("--json", "as_json_", is_flag=True, help="print the differences as JSON")
+def command(run_id: str, *, as_json_: bool, **given: Any) -> None:  # click's parameters
+    """Compare what a run says is bound with the server's lists; nothing is changed.
+
+    RUN is its id or the beginning of it. Every difference is a line on standard output:
+
+    \b
+    -  missing: bound by the ledger, but not on the user's list
+    ~  changed: under another device id, name or OS
+    ?  extra: on the list of one of the run's users, and not known to the ledger
+
+    Exit codes: 0 no difference, 1 some, 2 could not start, 3 a list could not be read.
+    """  # noqa: D301  # click's mark for a block that is not wrapped
+    code = 0
+    with explained():
+        settings = settings_from(given)
+        configure_logs(settings.log, is_quiet=True)
+
+        async def work(stop: StopSignal) -> int:
+            found = await verify(settings, run_id, stop=stop)
+            if as_json_:
+                print_json(asdict(found))
+            else:
+                for item in found.differences:
+                    mark = MARKS[item.kind]
+                    click.echo(f"{mark} {item.user_id} {item.machine_code}: {item.detail}")
+            told = ", ".join(f"{count:,} {kind}" for kind, count in found.counts.items())
+            say(f"run {found.run_id}: {found.devices:,} devices of {found.users:,} users: {told}")
+            return found.exit_code
+
+        code = run_until_done(work)
+    sys.exit(code)

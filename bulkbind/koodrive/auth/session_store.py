@@ -1,0 +1,154 @@
+"""The session store: a file next to the ledger that outlives the run."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bulkbind.errors import LedgerError
+from bulkbind.koodrive.auth.secret_sources import read_private
+from bulkbind.logs import logger
+
+try:
+    import fcntl
+except ImportError:  # pragma: no cover  # Windows, which is not promised
+    fcntl = None  # type: ignore[assignment]  # asked for below
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from bulkbind.clock import Clock
+
+LOOK_AGAIN_S = 0.05
+PATIENCE_S = 60.0
+"""How long another process may take to renew."""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Stored:
+    """A session as it is kept."""
+
+    root: str
+    """Tells the credentials that it descends from, which are not kept; see `root_of`."""
+    access_token: str
+    refresh_token: str
+    expires_at: float
+    """Seconds since 1970 by the local clock."""
+
+
+def root_of(kind: str, text: str) -> str:
+    """Return what tells configured credentials again without giving them away."""
+    return hashlib.sha256(f"bulkbind session\n{kind}\n{text}".encode()).hexdigest()
+
+
+def session_file(ledger: Path) -> Path:
+    """Return where the one session of an account is kept: beside the ledger."""
+    return ledger.with_name(f"{ledger.name}.session")
+
+
+def session_folder(ledger: Path) -> Path:
+    """Return where the sessions of many users are kept."""
+    return ledger.with_name(f"{ledger.name}.sessions")
+
+
+def session_files(ledger: Path) -> list[Path]:
+    """Return the sessions that are kept beside a ledger."""
+    own, folder = session_file(ledger), session_folder(ledger)
+    files = [own, *(folder.iterdir() if folder.is_dir() else ())]
+    return [path for path in files if path.is_file() and path.suffix != ".lock"]
+
+
+class SessionStore:
+    """One session in a file: mode 0600, replaced as a whole."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    @asynccontextmanager
+    async def held(self, clock: Clock) -> AsyncIterator[None]:
+        """Keep other processes from renewing the same session in the block.
+
+        Raises: LedgerError if the folder cannot be written, or another process does not end.
+        """
+        if fcntl is None:  # pragma: no cover  # as above
+            raise LedgerError("this platform has no file locks that bulkbind knows")
+        lock = self._path.with_name(self._path.name + ".lock")
+        try:
+            lock.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            file = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise LedgerError(f"lock {lock} cannot be made: {error.strerror}") from error
+        until = clock.monotonic() + PATIENCE_S
+        try:
+            while not _locked(file):
+                if clock.monotonic() >= until:
+                    raise LedgerError(
+                        f"another process has been renewing the session for {PATIENCE_S:g} s",
+                        hint=f"it holds {lock}",
+                    )
+                await clock.sleep(LOOK_AGAIN_S)
+            yield
+        finally:
+            os.close(file)
+
+    def read(self, root: str) -> Stored | None:
+        """Return the session if it descends from these credentials.
+
+        Raises: UsageError if others can read it.
+        """
+        if not self._path.exists():
+            return None
+        try:
+            stored = Stored(**json.loads(read_private(self._path)))
+        except (ValueError, TypeError):
+            logger().warning("session.unreadable", path=str(self._path))
+            return None
+        return stored if stored.root == root else None
+
+    def write(self, stored: Stored) -> None:
+        """Keep a session. What cannot be kept is told, and holds for this run alone."""
+        temporary = None
+        try:
+            number, temporary = tempfile.mkstemp(
+                prefix=f".{self._path.name}.", dir=self._path.parent
+            )  # mode 0600
+            with os.fdopen(number, "w", encoding="utf-8") as file:
+                json.dump(asdict(stored), file)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(temporary).replace(self._path)
+            _sync(self._path.parent)
+        except OSError as error:
+            logger().warning(
+                "session.unsaved",
+                path=str(self._path),
+                why=error.strerror,
+                hint="the next run needs a new refresh token, or an account to log in with",
+            )
+            if temporary is not None:
+                with contextlib.suppress(OSError):
+                    Path(temporary).unlink(missing_ok=True)
+
+
+def _locked(file: int) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _sync(folder: Path) -> None:
+    """Make a new name in a folder durable."""
+    number = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)

@@ -1,0 +1,97 @@
+"""A token that somebody else renews: given once, or read again from its file or its command."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shlex
+from typing import TYPE_CHECKING
+
+from bulkbind.errors import UsageError
+from bulkbind.koodrive.auth.credential import Token
+from bulkbind.koodrive.auth.renewing import Call, Made
+from bulkbind.koodrive.auth.secret_sources import header_value
+from bulkbind.koodrive.verdicts import Reading
+from bulkbind.model import AuthExpired
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+COMMAND_S = 30.0
+"""How long a token command may take."""
+LONGEST_OUTPUT = 1 << 16
+
+
+class GivenToken:
+    """A token that there is no second of."""
+
+    is_spent = True
+    advice = (
+        "get a new token and set BULKBIND_TOKEN (or the token file), or check `auth: "
+        "token_prefix:`; nothing was lost"
+    )
+
+    async def make(self, call: Call) -> Made | Reading:  # noqa: ARG002  # the protocol's
+        """Return that there is none."""
+        return Reading(AuthExpired(advice=self.advice), "", "the token has been refused")
+
+
+class FetchedToken:
+    """A token that is fetched again when it has ended: there may be a new one by then."""
+
+    is_spent = False
+
+    def __init__(self, origin: str, prefix: str, fetch: Callable[[], Awaitable[str]]) -> None:
+        self._origin = origin
+        self._prefix = prefix
+        self._fetch = fetch
+        self._header = ""
+        self.advice = f"see that {origin} gives a token that the server takes; nothing was lost"
+
+    async def make(self, call: Call) -> Made | Reading:  # noqa: ARG002  # the protocol's
+        """Return the token, unless it is still the one that was refused."""
+        try:
+            header = header_value(await self._fetch(), self._origin, self._prefix)
+        except UsageError as error:
+            return Reading(AuthExpired(advice=error.hint or self.advice), "", str(error))
+        if header == self._header:
+            words = f"the token has been refused, and {self._origin} gives no other"
+            return Reading(AuthExpired(advice=self.advice), "", words)
+        self._header = header
+        return Made(Token(header))
+
+
+async def output_of(command: Sequence[str]) -> str:
+    """Return what a command prints; no shell is asked, its standard error is left unread.
+
+    Raises: UsageError if it cannot be started, fails, or takes too long.
+    """
+    shown = shlex.join(command)
+    hint = "run it by hand to see what it says"
+    try:
+        started = await asyncio.create_subprocess_exec(
+            *command,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.DEVNULL,
+        )
+    except OSError as error:
+        raise UsageError(f"token command `{shown}` cannot be run: {error.strerror}") from error
+    try:
+        async with asyncio.timeout(COMMAND_S):
+            printed, _ = await started.communicate()
+    except TimeoutError:
+        raise UsageError(
+            f"token command `{shown}` took longer than {COMMAND_S:g} s", hint=hint
+        ) from None
+    finally:
+        if started.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                started.kill()
+            await started.wait()
+    if started.returncode:
+        raise UsageError(f"token command `{shown}` ended with {started.returncode}", hint=hint)
+    try:
+        return printed[:LONGEST_OUTPUT].decode()
+    except UnicodeDecodeError:
+        raise UsageError(f"token command `{shown}` prints what is not UTF-8", hint=hint) from None

@@ -1,0 +1,303 @@
+"""What an answer means. Pure and total: every status and every body has a verdict.
+
+Source: koodrive-api.md, "Errors"; the gateway's codes: dependencies.md, trap 10.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import msgspec
+
+from bulkbind.koodrive import wire
+from bulkbind.koodrive.wire import (
+    LONGEST_ID,
+    LONGEST_MESSAGE,
+    LONGEST_TIME,
+    Answer,
+    body_of,
+    record_of,
+    words_of,
+)
+from bulkbind.model import (
+    Accepted,
+    AlreadyBound,
+    AuthExpired,
+    ClockRefused,
+    NoAnswer,
+    QuotaUsedUp,
+    Record,
+    Refused,
+    Throttled,
+    Transient,
+    Verdict,
+)
+
+NO_CONTENT = 204
+DATE_WINDOW_S = 900.0
+"""X-Date may be at most 15 minutes old. Source: koodrive-api.md, header table."""
+
+_GATEWAY_CODE = re.compile(r"APIGW?\.(\d{4})", re.ASCII)
+_THROTTLED = "0308"
+_RENEW = frozenset({"0301", "0303", "0307", "1002"})
+_NOT_PASSED = re.compile(r"authentication (?:is |has )?(?:not passed|failed)", re.IGNORECASE)
+"""The status table's words for a 400."""
+_QUOTA = frozenset({"0501", "0502"})
+_LOST_BACKEND = frozenset({"0201", "0202", "0203", "0610", "0613"})
+_PUBLISHED = re.compile(r"13000[134]\d\d", re.ASCII)
+"""The API's own codes, which count before the status."""
+_LIMIT_TEXT = re.compile(
+    r"limit:\s*(\d{1,9})\s*,\s*time:\s*(\d{1,9})\s*(second|minute|hour|day)",
+    re.ASCII | re.IGNORECASE,
+)
+_WINDOW_S = {"second": 1.0, "minute": 60.0, "hour": 3600.0, "day": 86400.0}
+
+
+@dataclass(frozen=True, slots=True)
+class Codes:
+    """What the operator knows of the server's codes."""
+
+    already_bound: frozenset[str] = frozenset()
+    not_bound: frozenset[str] = frozenset()
+    retryable: frozenset[str] = frozenset()
+
+
+class Reading(NamedTuple):
+    """A verdict, and the answer's own words."""
+
+    verdict: Verdict
+    code: str
+    message: str
+
+
+def classify(
+    answer: Answer, codes: Codes, machine_code: str = "", *, is_named: bool = False
+) -> Reading:
+    """Return what the answer to a bind means.
+
+    Args:
+        answer: The answer.
+        codes: Settings.
+        machine_code: The one that was sent: an answer that names another is no answer to it.
+        is_named: The server is known to name it, so that a success without it is none.
+    """
+    plain = _plainly_bound(answer, machine_code, is_named=is_named)
+    if plain is not None:
+        return plain
+    body = body_of(answer)
+    return _common(answer, body, codes) or _bound(answer, body, machine_code, is_named=is_named)
+
+
+def names_device(answer: Answer, reading: Reading) -> bool:
+    """Return whether an answer is a success that names the device."""
+    # A look at the bytes, so that the answers of a server that never does are not read twice.
+    if not isinstance(reading.verdict, Accepted) or b'"machineCode"' not in answer.body:
+        return False
+    record = record_of((body_of(answer) or {}).get("data"))
+    return record is not None and bool(record.machine_code)
+
+
+class _Data(msgspec.Struct):
+    deviceId: str  # noqa: N815  # the answer's own names
+    createTime: str  # noqa: N815  # as above
+    machineCode: str | None = None  # noqa: N815  # as above
+
+
+class _Success(msgspec.Struct):
+    code: Literal[0]
+    msg: str
+    data: _Data
+
+
+_SUCCESS = msgspec.json.Decoder(_Success)
+
+
+def _plainly_bound(answer: Answer, machine_code: str, *, is_named: bool) -> Reading | None:
+    """Return the reading of a success as it should be, at a tenth of the cost; else None."""
+    if answer.status != 200 or not answer.whole:
+        return None
+    try:
+        body = _SUCCESS.decode(answer.body)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return None
+    data = body.data
+    if not (
+        (data.machineCode == machine_code or (data.machineCode is None and not is_named))
+        and 0 < len(data.deviceId) <= LONGEST_ID
+        and len(data.createTime) <= LONGEST_TIME
+        and data.deviceId.isalnum()
+        and data.createTime.isprintable()
+        and body.msg.isalnum()
+    ):
+        return None
+    return Reading(Accepted(data.deviceId, data.createTime), "0", body.msg[:LONGEST_MESSAGE])
+
+
+def classify_list(answer: Answer, codes: Codes) -> tuple[Reading, dict[str, Record] | None]:
+    """Return what the answer to a list means, and the records by machine code, if it is a list."""
+    body = body_of(answer)
+    refused = _common(answer, body, codes)
+    if refused is not None:
+        return refused, None
+    data = body.get("data") if body else None
+    if data is None and body is not None and "data" in body:
+        data = []
+    if not isinstance(data, list):
+        return Reading(NoAnswer(), "0", "the list's answer holds no list"), None
+    records: dict[str, Record] = {}
+    for item in data:
+        record = record_of(item)
+        if record is None or not record.machine_code:
+            return Reading(NoAnswer(), "0", "the list holds a record that is none"), None
+        records[record.machine_code] = record
+    return Reading(Accepted("", ""), "0", "success"), records
+
+
+def classify_unbind(
+    answer: Answer, codes: Codes, device_id: str, machine_code: str = ""
+) -> Reading:
+    """Return what the answer to an unbind means.
+
+    `Accepted` bears the device's id where a success names the device. It bears none where a success
+    names nothing, as without a body: only the next list tells whether it was about this one. A
+    code that means "already bound" has no sense here: it is a refusal.
+    """
+    if answer.status == NO_CONTENT:
+        return Reading(Accepted("", ""), "0", "no content")
+    body = body_of(answer)
+    code, message = words_of(answer, body)
+    if _says_not_bound(answer.status, code, codes):
+        return Reading(Refused(is_missing=True), code, message)
+    refused = _common(answer, body, Codes(retryable=codes.retryable))
+    if refused is not None:
+        return refused
+    data = body.get("data") if body else None
+    named = _names_of(data)
+    others = [
+        shown
+        for shown, asked in zip(named, (device_id, machine_code), strict=True)
+        if shown and asked and shown != asked
+    ]
+    if others:
+        words = f"the answer names another device: {others[0][:64]!r}"
+        return Reading(NoAnswer(names_another=True), "0", words)
+    return Reading(Accepted(device_id if any(named) else "", ""), "0", message)
+
+
+def _says_not_bound(status: int, code: str, codes: Codes) -> bool:
+    """Return whether an answer says that there is no such binding; a 404 of the gateway does not.
+
+    That one is about the path; and the API's own codes count before the status.
+    """
+    if status == 429 or not 200 <= status < 500:  # HTTP's own numbers
+        return False
+    is_about_else = code.startswith("APIG") or _PUBLISHED.fullmatch(code)
+    return code in codes.not_bound or (status in (404, 410) and not is_about_else)
+
+
+def _names_of(data: object) -> tuple[str, str]:
+    """Return the device id and the machine code that an answer names; empty: none."""
+    if not isinstance(data, dict):
+        return "", ""
+    record = record_of(data)
+    if record is not None:
+        return record.device_id, record.machine_code
+    code = data.get("machineCode")
+    return "", code if isinstance(code, str) else ""
+
+
+def _common(answer: Answer, body: dict[str, Any] | None, codes: Codes) -> Reading | None:
+    """Judge everything but success, which depends on the call: None."""
+    code, message = words_of(answer, body)
+    gateway = _GATEWAY_CODE.fullmatch(code)
+    number = gateway[1] if gateway else ""
+    if answer.status == 429 or number == _THROTTLED:  # HTTP's own number
+        return Reading(_throttled(answer, message), code, message)
+    if 200 <= answer.status < 300:  # HTTP's own numbers
+        return _business(answer, body, code, message, codes)
+    is_unauthenticated = number in _RENEW or bool(_NOT_PASSED.search(message))
+    verdict = _by_status(answer, number, is_unauthenticated=is_unauthenticated)
+    return Reading(verdict, code, message)
+
+
+def _by_status(answer: Answer, number: str, *, is_unauthenticated: bool) -> Verdict:  # noqa: C901, PLR0911  # a table
+    match answer.status:
+        case 400 | 401 if _clock_refused(answer):
+            return ClockRefused()
+        case 401:
+            return AuthExpired()
+        case 400 | 403 if is_unauthenticated:
+            return AuthExpired()
+        case 405 if number in _QUOTA:
+            return QuotaUsedUp(wire.retry_after(answer.retry_after, answer.date))
+        case 400 | 403 | 404 | 405:
+            return Refused(set_up=True)
+        case 408 | 425:
+            return Transient()
+        case status if 300 <= status < 400:  # HTTP's own numbers
+            return Refused(set_up=True, unsure=True)
+        case status if 400 <= status < 500:  # HTTP's own numbers
+            return Refused()
+        case 502 | 504:
+            return NoAnswer()
+        case status if 500 <= status < 600:  # HTTP's own numbers
+            if number in _LOST_BACKEND:
+                return NoAnswer()
+            return Transient(wire.retry_after(answer.retry_after, answer.date))
+        case _:
+            return NoAnswer()
+
+
+def _business(
+    answer: Answer, body: dict[str, Any] | None, code: str, message: str, codes: Codes
+) -> Reading | None:
+    """A 2xx: the body's code decides. None: success."""
+    if body is None:
+        why = "is not JSON" if answer.whole else "is longer than the cap"
+        return Reading(NoAnswer(), "", f"the answer {why}: {message}"[:LONGEST_MESSAGE])
+    if not code:
+        return Reading(NoAnswer(), "", "the answer has no code")
+    if code == "0":
+        return None
+    if code in codes.already_bound:
+        return Reading(AlreadyBound(), code, message)
+    if code in codes.retryable:
+        return Reading(Transient(wire.retry_after(answer.retry_after, answer.date)), code, message)
+    return Reading(Refused(), code, message)
+
+
+def _bound(
+    answer: Answer, body: dict[str, Any] | None, machine_code: str, *, is_named: bool
+) -> Reading:
+    record = record_of(body.get("data") if body else None)
+    _, message = words_of(answer, body)
+    if record is None:
+        return Reading(NoAnswer(), "0", "the answer says success, but holds no record")
+    if machine_code and record.machine_code and record.machine_code != machine_code:
+        shown = record.machine_code[:64]
+        return Reading(NoAnswer(), "0", f"the answer names another machine code: {shown!r}")
+    if is_named and not record.machine_code:
+        return Reading(NoAnswer(), "0", "the answer names no machine code, as others did")
+    return Reading(Accepted(record.device_id, record.create_time), "0", message)
+
+
+def _throttled(answer: Answer, message: str) -> Throttled:
+    after = wire.retry_after(answer.retry_after, answer.date)
+    told = _LIMIT_TEXT.search(message)
+    if told is None or int(told[1]) == 0 or int(told[2]) == 0:
+        return Throttled(retry_after_s=after)
+    return Throttled(
+        limit=float(told[1]),
+        window_s=float(told[2]) * _WINDOW_S[told[3].lower()],
+        retry_after_s=after,
+    )
+
+
+def _clock_refused(answer: Answer) -> bool:
+    date = wire.http_date(answer.date)
+    if date is None:
+        return False
+    # Date is rounded down, so the server's clock stood up to a second later.
+    return answer.x_date_s >= date or date - answer.x_date_s >= DATE_WINDOW_S

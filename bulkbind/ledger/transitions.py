@@ -1,0 +1,329 @@
+"""The life of a row once it is staged: claimed, released, in doubt, settled.
+
+Each function runs inside a transaction of the caller's.
+"""
+
+from __future__ import annotations
+
+import json
+from operator import attrgetter
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from bulkbind.ledger.store import agree, expect, span
+from bulkbind.model import AlreadyBound, Claim, Device, Refused, Status, Transient, Verdict
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Iterable, Sequence
+
+    from bulkbind.model import Attempt, Settlement
+
+# Many rows go to and fro as one JSON text: each step of a statement would take and drop Python's
+# lock, which the event loop wants at the same time.
+COLUMNS = "id, user_id, machine_code, device_name, device_os, attempts, doubts, sent_at"
+"""What a claim is made of."""
+_CLAIM = f"SELECT json_group_array(json_array({COLUMNS})) FROM"
+_THESE = "(SELECT value FROM json_each(?))"
+_FREE = "status = 'staged' AND id NOT IN (SELECT value FROM json_each(?))"
+_LIST_TURNS = f"""
+INSERT INTO turns (row)
+SELECT id FROM rows WHERE id BETWEEN ? AND ? AND {_FREE}
+ ORDER BY row_number() OVER (PARTITION BY user_id ORDER BY id), id
+"""  # noqa: S608  # constants
+_MARK_CLAIMED = """
+UPDATE rows SET status = 'claimed',
+       sent_at = CASE WHEN attempts = 0 AND doubts = 0 THEN ? ELSE sent_at END
+ WHERE id
+"""
+
+
+def claim(
+    db: sqlite3.Connection,
+    run: int,
+    after: int,
+    most: int,
+    sent_at: float | None,
+    *,
+    but: Iterable[int] = (),
+) -> list[Claim]:
+    """Take up to *most* staged rows behind row *after*, in manifest order.
+
+    Args:
+        db: The ledger.
+        run: The run's number.
+        after: A row of it, or 0.
+        most: How many.
+        sent_at: The server's time now, None where it is not known yet: the earliest moment at
+            which the rows may be sent.
+        but: Rows that somebody else has in hand.
+    """
+    others = json.dumps(list(but))
+    (text,) = db.execute(
+        f"{_CLAIM} (SELECT * FROM rows WHERE id BETWEEN ? AND ? AND {_FREE} ORDER BY id LIMIT ?)",  # noqa: S608  # a constant
+        (max(after + 1, span(run)[0]), span(run)[1], others, most),
+    ).fetchone()
+    claims = _claims(text)
+    if claims:
+        # All that is free from the first to the last, so a range names them.
+        changed = db.execute(
+            f"{_MARK_CLAIMED} BETWEEN ? AND ? AND {_FREE}",
+            (sent_at, claims[0].row, claims[-1].row, others),
+        ).rowcount
+        agree(len(claims), changed)
+    for taken in claims:
+        _sent_first(taken, sent_at)
+    return claims
+
+
+def claim_in_turns(
+    db: sqlite3.Connection, run: int, most: int, sent_at: float | None, *, but: Iterable[int] = ()
+) -> list[Claim]:
+    """Take up to *most* staged rows, one of each user, then another one of each, and so on.
+
+    The order is that of the first call since `start`, or since none was left: a list of its own, in
+    memory, of some 20 bytes a row, from which rows are struck that have been taken. Arguments as
+    of `claim`.
+    """
+    (is_listed,) = db.execute(
+        "SELECT count(*) FROM temp.sqlite_schema WHERE name = 'turns'"
+    ).fetchone()
+    if not is_listed:
+        db.execute("CREATE TEMP TABLE turns (place INTEGER PRIMARY KEY, row INTEGER)")
+        db.execute(_LIST_TURNS, (*span(run), json.dumps(list(but))))
+    (rows,) = db.execute(
+        "SELECT json_group_array(row) FROM (SELECT row FROM turns ORDER BY place LIMIT ?)", (most,)
+    ).fetchone()
+    (text,) = db.execute(f"{_CLAIM} rows WHERE id IN {_THESE}", (rows,)).fetchone()  # constants
+    claims = {taken.row: taken for taken in _claims(text)}
+    changed = db.execute(f"{_MARK_CLAIMED} IN {_THESE} AND status = 'staged'", (sent_at, rows))
+    agree(len(claims), changed.rowcount)
+    db.execute(
+        "DELETE FROM turns WHERE place IN (SELECT place FROM turns ORDER BY place LIMIT ?)", (most,)
+    )
+    if not claims:
+        # A run that moves devices stages more rows later.
+        db.execute("DROP TABLE temp.turns")
+    for taken in claims.values():
+        _sent_first(taken, sent_at)
+    return [claims[row] for row in msgspec.json.decode(rows)]
+
+
+def reclaim(db: sqlite3.Connection, taken: Claim, sent_at: float | None) -> None:
+    """Take one row again that was released."""
+    changed = db.execute(f"{_MARK_CLAIMED} = ? AND status = 'staged'", (sent_at, taken.row))
+    agree(1, changed.rowcount)
+    _sent_first(taken, sent_at)
+
+
+def release(db: sqlite3.Connection, claims: Iterable[Claim]) -> None:
+    """Put rows back to `staged`: surely not bound by what was sent, if anything was."""
+    expect(
+        db,
+        "UPDATE rows SET status = 'staged', attempts = ?, "
+        "sent_at = CASE WHEN ? = 0 AND doubts = 0 THEN NULL ELSE ? END "
+        "WHERE id = ? AND status IN ('claimed', 'in_doubt')",
+        [(taken.attempts, taken.attempts, taken.sent_at, taken.row) for taken in claims],
+    )
+
+
+def _claims(text: str) -> list[Claim]:
+    """Return claims in the order of their rows."""
+    claims = [
+        Claim(number, Device(user, code, name, system), attempts, doubts, sent_at)
+        for number, user, code, name, system, attempts, doubts, sent_at in msgspec.json.decode(text)
+    ]
+    claims.sort(key=attrgetter("row"))
+    return claims
+
+
+def _sent_first(taken: Claim, sent_at: float | None) -> None:
+    if taken.attempts == 0 and taken.doubts == 0:
+        taken.sent_at = sent_at
+
+
+_DOUBT = f"""
+SELECT json_group_array(json_array({COLUMNS}, verdict,
+       json_object('silent_at', silent_at, 'misses', misses, 'missed_at', missed_at))) FROM
+"""  # noqa: S608  # constants
+_HEARD: dict[str, Verdict] = {
+    type(verdict).__name__: verdict for verdict in (AlreadyBound(), Refused(), Transient())
+}
+"""Verdicts that say how doubt may end; no answer is none of them."""
+
+
+def doubt(db: sqlite3.Connection, taken: Claim, now_s: float) -> None:
+    """A request for this row got no answer that settles it, or none that the list need not confirm.
+
+    *now_s*: the local clock, seconds since 1970.
+    """
+    attempt = taken.last
+    expect(
+        db,
+        "UPDATE rows SET status = 'in_doubt', attempts = ?, doubts = ?, sent_at = ?, verdict = ?, "
+        "silent_at = ?, misses = 0, missed_at = NULL, "
+        "http_status = ?, code = ?, message = ?, trace_id = ?, detail = '' "
+        "WHERE id = ? AND status = 'claimed'",
+        [
+            (
+                taken.attempts,
+                taken.doubts,
+                taken.sent_at,
+                type(attempt.verdict).__name__ if attempt else None,
+                now_s,
+                attempt.http_status if attempt else None,
+                attempt.code if attempt else "",
+                attempt.message if attempt else "",
+                attempt.trace_id if attempt else "",
+                taken.row,
+            )
+        ],
+    )
+
+
+def recover(db: sqlite3.Connection, now_s: float) -> int:
+    """Take stock at start-up: what is found claimed may have been sent. Returns how many rows.
+
+    It costs no attempt: a crash is not the device's fault. Only the holder of the lock may call
+    this. *now_s*: the local clock, seconds since 1970.
+    """
+    return db.execute(
+        "UPDATE rows INDEXED BY rows_open SET status = 'in_doubt', doubts = doubts + 1, "
+        "detail = 'the run was cut off while it was sent', verdict = NULL, silent_at = ?, "
+        "misses = 0, missed_at = NULL "
+        "WHERE status IN ('claimed', 'in_doubt') AND status = 'claimed'",
+        (now_s,),
+    ).rowcount
+
+
+def doubts(db: sqlite3.Connection) -> list[Claim]:
+    """Return every row in doubt, whoever left it, in order of user."""
+    (text,) = db.execute(
+        f"{_DOUBT} rows INDEXED BY rows_open "
+        "WHERE status IN ('claimed', 'in_doubt') AND status = 'in_doubt'"
+    ).fetchone()
+    claims = [
+        Claim(row, Device(*device), attempts, doubts, sent_at, left=_HEARD.get(verdict), **silence)
+        for row, *device, attempts, doubts, sent_at, verdict, silence in msgspec.json.decode(text)
+    ]
+    return sorted(claims, key=lambda claim: (claim.device.user_id, claim.row))
+
+
+def missed(db: sqlite3.Connection, rows: Iterable[int], now_s: float) -> None:
+    """A list that could be trusted did not show these rows. *now_s*: the local clock."""
+    db.executemany(
+        "UPDATE rows SET misses = misses + 1, missed_at = ? WHERE id = ? AND status = 'in_doubt'",
+        [(now_s, row) for row in rows],
+    )
+
+
+def note_doubt(db: sqlite3.Connection, rows: Iterable[int], why: str) -> None:
+    """Write down why rows stay in doubt."""
+    db.executemany(
+        "UPDATE rows SET detail = ? WHERE id = ? AND status = 'in_doubt'",
+        [(why, row) for row in rows],
+    )
+
+
+def known(db: sqlite3.Connection, user_id: str) -> set[str]:
+    """Return the machine codes that the ledger knows as bound to a user."""
+    return {
+        row[0]
+        for row in db.execute("SELECT machine_code FROM bindings WHERE user_id = ?", (user_id,))
+    }
+
+
+_SETTLE = """
+UPDATE rows SET status = o.value ->> 1, attempts = o.value ->> 2,
+       device_id = o.value ->> 3, create_time = o.value ->> 4,
+       http_status = coalesce(o.value ->> 5, http_status), code = coalesce(o.value ->> 6, code),
+       message = coalesce(o.value ->> 7, message), trace_id = coalesce(o.value ->> 8, trace_id),
+       detail = o.value ->> 9, settled_at = ?2,
+       cells = CASE WHEN o.value ->> 10 THEN NULL ELSE cells END
+  FROM json_each(?1) o
+ WHERE rows.id = o.value ->> 0 AND rows.status IN ('claimed', 'in_doubt')
+"""
+# Requests that met the binding: those sent after it was made (`sent_at` is never later than the
+# true moment), and those that were told no, which made none. They may be of several processes.
+_COUNT_REPEATS = """
+UPDATE rows SET repeats = ?1 + (
+       SELECT count(*) FROM attempts a
+        WHERE a.row = rows.id AND (a.verdict IN ('Refused', 'AlreadyBound')
+           OR a.verdict IN ('NoAnswer', 'Transient') AND a.sent_at > ?2))
+ WHERE id = ?3
+"""
+_BIND = """
+INSERT INTO bindings (user_id, machine_code, device_id, create_time, device_name, device_os, since,
+                      run)
+SELECT user_id, machine_code, device_id, create_time, device_name, device_os, settled_at, run
+  FROM rows WHERE id IN (SELECT value FROM json_each(?))
+    ON CONFLICT DO UPDATE SET device_id = excluded.device_id, create_time = excluded.create_time,
+       device_name = excluded.device_name, device_os = excluded.device_os
+"""
+_BINDS = (Status.BOUND, Status.ALREADY_BOUND)
+_KNOWN = (*_BINDS, Status.SKIPPED)
+
+
+def settle(db: sqlite3.Connection, settlements: Sequence[Settlement], moment: str) -> None:
+    """Write down how rows ended, and what is bound now."""
+    if not settlements:
+        return
+    outcomes = msgspec.json.encode([_settled(item) for item in settlements]).decode()
+    agree(len(settlements), db.execute(_SETTLE, (outcomes, moment)).rowcount)
+    db.executemany(
+        _COUNT_REPEATS,
+        [
+            (item.outcome.repeated, item.outcome.made_at, item.row)
+            for item in settlements
+            if item.outcome.made_at is not None
+        ],
+    )
+    bound = [item.row for item in settlements if item.outcome.status in _BINDS]
+    if bound:
+        db.execute(_BIND, (msgspec.json.encode(bound).decode(),))
+
+
+def _settled(item: Settlement) -> tuple[object, ...]:
+    """Return the values of `_SETTLE`, in its order."""
+    outcome, attempt = item.outcome, item.attempt
+    return (
+        item.row,
+        outcome.status,
+        item.attempts,
+        outcome.device_id,
+        outcome.create_time,
+        attempt.http_status if attempt else None,
+        attempt.code if attempt else None,
+        attempt.message if attempt else None,
+        attempt.trace_id if attempt else None,
+        outcome.detail,
+        outcome.status in _KNOWN,
+    )
+
+
+def record_attempts(db: sqlite3.Connection, attempts: Iterable[tuple[int, Attempt]]) -> None:
+    """Keep attempts that were not simply accepted."""
+    db.executemany(
+        "INSERT INTO attempts VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        [
+            (
+                row,
+                attempt.sent_at,
+                attempt.took_s,
+                type(attempt.verdict).__name__,
+                attempt.http_status,
+                attempt.code,
+                _with_request_id(attempt),
+                attempt.trace_id,
+            )
+            for row, attempt in attempts
+        ],
+    )
+
+
+def _with_request_id(attempt: Attempt) -> str:
+    """Return the message of one attempt; a row's own has no such id, so that reasons add up."""
+    if not attempt.request_id:
+        return attempt.message
+    return f"{attempt.message} [request id {attempt.request_id}]"

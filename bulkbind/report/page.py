@@ -1,0 +1,313 @@
+"""`report.html`: one page that needs nothing but itself."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from datetime import datetime
+from importlib import resources
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from bulkbind.files import replacing
+from bulkbind.model import COMES_BACK, MEANINGS, NEEDS_PERSON, PENDING, RunState, Status
+from bulkbind.report import charts
+from bulkbind.report.plan_text import span_text
+from bulkbind.report.tables import reason_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from markupsafe import Markup
+
+    from bulkbind.model import ResultRow, RunSummary, Source
+    from bulkbind.report import RunRows
+    from bulkbind.report.filters import RowFilter
+
+MOST_ROWS = 2_000
+"""Rows in the page's table; a browser sorts and searches so many without a pause."""
+MOST_USERS = 200
+
+TONES = {
+    Status.BOUND: "ok",
+    Status.ALREADY_BOUND: "ok2",
+    Status.SKIPPED: "info",
+    Status.DUPLICATE: "mute",
+    Status.INVALID: "bad2",
+    Status.FAILED: "bad",
+    Status.IN_DOUBT: "warn",
+    Status.MOVED: "warn2",
+    Status.WITHDRAWN: "mute2",
+    PENDING: "wait",
+}
+"""The colour of each status, a class of the page's style."""
+_FINE = (Status.BOUND, Status.ALREADY_BOUND, Status.SKIPPED)
+_VERDICTS = {
+    "Accepted": "accepted",
+    "AlreadyBound": "already bound, says the server",
+    "Refused": "refused",
+    "Throttled": "throttled (429): no device's fault",
+    "QuotaUsedUp": "quota used up",
+    "Transient": "trouble that may pass (5xx)",
+    "NoAnswer": "no answer: looked up in the list",
+    "Unreachable": "no connection",
+    "AuthExpired": "credentials to be renewed",
+    "ClockRefused": "our clock refused, corrected",
+}
+
+
+def write_html(
+    path: Path, run: RunRows, summary: RunSummary, only: RowFilter | None = None
+) -> None:
+    """Write the page. *only*: the rows of its table; None: those that are not bound.
+
+    Raises: LedgerError.
+    """
+    # Loaded here: it costs as much as all else, and few commands write a page.
+    from jinja2 import Environment, PackageLoader  # noqa: PLC0415  # as above
+
+    environment = Environment(
+        loader=PackageLoader("bulkbind.report", "page"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["n"] = "{:,}".format
+    environment.filters["moment"] = _moment
+    sources = run.sources()
+    table = _Table(run, summary, sources, only)
+    script = _file("report.js")
+    values = {
+        "summary": summary,
+        "facts": summary.facts,
+        "verdict": verdict(summary),
+        "statuses": _statuses(summary),
+        "reasons": summary.reasons,
+        "most_reason": max((reason["count"] for reason in summary.reasons), default=1),
+        "tones": TONES,
+        "users": run.users(MOST_USERS),
+        "user_count": run.user_count(),
+        "attempts": [
+            {**item, "words": _VERDICTS.get(item["verdict"], item["verdict"])}
+            for item in run.verdicts()
+        ],
+        "spent": _time_spent(summary),
+        "table": table,
+        "settings": json.dumps(summary.facts.get("settings", {}), indent=2, ensure_ascii=False),
+        "style": _file("report.css"),
+        "script": script,
+        "script_digest": _digest(script),
+        **_series(summary.facts.get("parts", [])),
+    }
+    with replacing(path) as file:
+        file.writelines(environment.get_template("report.html").generate(values))
+
+
+def _moment(text: str | None) -> str:
+    """Return a moment of the ledger's to the second: `2026-11-23 20:44:03 UTC`."""
+    return f"{text[:10]} {text[11:19]} UTC" if text else ""
+
+
+def _file(name: str) -> Markup:
+    from markupsafe import Markup as Safe  # noqa: PLC0415  # comes with jinja2
+
+    return Safe(resources.files("bulkbind.report").joinpath("page", name).read_text("utf-8"))  # noqa: S704  # our own file
+
+
+def _digest(script: str) -> str:
+    """Return the digest by which the page allows this script, and no other."""
+    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+
+
+def verdict(summary: RunSummary) -> dict[str, str]:
+    """Return the sentence that stands on top, and its tone."""
+    counts, total = summary.counts, summary.total
+    bound = sum(counts.get(status, 0) for status in _FINE)
+    needs = sum(counts.get(status, 0) for status in NEEDS_PERSON)
+    pending = counts.get(PENDING, 0)
+    if undo := summary.facts.get("undo"):
+        gone = undo["counts"].get("unbound", 0) + undo["counts"].get("already_gone", 0)
+        return {"tone": "mute", "text": f"Undone: {gone:,} devices of this run are unbound again."}
+    if summary.state is RunState.STOPPED:
+        why = summary.facts.get("stop_reason") or "it was stopped"
+        text = f"Stopped, and can go on: {pending:,} of {total:,} rows are pending ({why})."
+        return {"tone": "wait", "text": text}
+    if summary.state is not RunState.DONE:
+        return {"tone": "wait", "text": f"Not finished: {pending:,} of {total:,} rows are pending."}
+    if needs:
+        rows = "row needs" if needs == 1 else "rows need"
+        text = f"{needs:,} {rows} a person; {bound:,} of {total:,} are bound."
+        return {"tone": "bad", "text": text}
+    return {"tone": "ok", "text": f"All is well: {bound:,} of {total:,} rows are bound."}
+
+
+def _statuses(summary: RunSummary) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": status,
+            "count": count,
+            "meaning": MEANINGS[status],
+            "tone": TONES[status],
+            "share": 100 * count / max(summary.total, 1),
+        }
+        for status, count in summary.counts.items()
+    ]
+
+
+class _Table:
+    """The rows that the page shows one by one."""
+
+    def __init__(
+        self,
+        run: RunRows,
+        summary: RunSummary,
+        sources: Sequence[Source],
+        only: RowFilter | None,
+    ) -> None:
+        self._run = run
+        self._sources = sources
+        self._only = only
+        counts = summary.counts
+        unbound = {status: n for status, n in counts.items() if status not in _FINE}
+        self.is_filtered = only is not None
+        self.is_narrowed = only is None and sum(unbound.values()) > MOST_ROWS
+        """Whether rows that need nobody are left out, as there are too many."""
+        shown = {s: n for s, n in unbound.items() if not self.is_narrowed or s in _TO_MEND}
+        self._statuses = tuple(shown) or ("none",)
+        self.total = None if self.is_filtered else sum(shown.values())
+        """Rows that belong into the table, None where nobody has counted them."""
+        self.most = MOST_ROWS
+        self.statuses = sorted(shown)
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """Yield the rows in manifest order, so many as a page can hold."""
+        found = self._run.rows(self._statuses) if self._only is None else self._only.rows(self._run)
+        for row in islice(found, MOST_ROWS):
+            yield _shown(row, self._sources)
+
+
+_TO_MEND = (*COMES_BACK, Status.MOVED)
+
+
+def _shown(row: ResultRow, sources: Sequence[Source]) -> dict[str, Any]:
+    return {
+        "place": f"{sources[row.source].name}:{row.line}",
+        "user": row.user_id,
+        "code": row.machine_code,
+        "name": row.device_name,
+        "status": row.status,
+        "tone": TONES.get(row.status, "mute"),
+        "reason": reason_of(row),
+        "attempts": row.attempts,
+        "trace": row.trace_id,
+    }
+
+
+# --- charts --------------------------------------------------------------------------------------
+
+
+def _series(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return the charts over time and of latency, empty where the run kept nothing of it."""
+    times: list[float] = []
+    settled: list[float | None] = []
+    pace: list[float | None] = []
+    breaks: list[int] = []
+    marks: list[int] = []
+    began = 0.0
+    for part in parts:
+        step = float(part["step_s"])
+        if times:
+            breaks.append(len(times))
+        points = zip(part["settled"], part["pace_per_s"], part["throttled"], strict=False)
+        for position, (count, allowed, throttled) in enumerate(points):
+            times.append(began + position * step)
+            settled.append(count / step)
+            pace.append(allowed)
+            if throttled:
+                marks.append(len(times) - 1)
+        began += len(part["settled"]) * step
+    if not any(settled):
+        return {"throughput": "", "latency": "", "latency_text": "", "has_limit": False}
+    peak = max(value for value in settled if value is not None)
+    title = f"Devices settled per second over {charts.clock_text(began)}; the most were {peak:,.1f}"
+    return {
+        "throughput": charts.over_time(
+            [
+                charts.Series("settled", settled, "s1", is_area=True),
+                charts.Series("allowed", pace, "s2", is_stepped=True),
+            ],
+            times,
+            title=title,
+            breaks=breaks,
+            marks=marks,
+        ),
+        "has_limit": any(value is not None for value in pace),
+        **_latency(parts),
+    }
+
+
+def _latency(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    edges: list[int] = parts[-1]["latency_edges_ms"]
+    counts = [0] * (len(edges) + 1)
+    for part in parts:
+        if part["latency_edges_ms"] == edges:
+            counts = [a + b for a, b in zip(counts, part["latency"], strict=True)]
+    total = sum(counts)
+    if not total:
+        return {"latency": "", "latency_text": ""}
+    first = next(at for at, n in enumerate(counts) if n)
+    last = len(counts) - next(at for at, n in enumerate(reversed(counts)) if n)
+    labels = [f"≤ {_ms(edge)}" for edge in edges] + [f"> {_ms(edges[-1])}"]
+    text = ", ".join(
+        f"{share} % {labels[_percentile(counts, total, share)]}" for share in (50, 90, 99)
+    )
+    chart = charts.histogram(labels[first:last], counts[first:last], title=f"Latency: {text}")
+    return {"latency": chart, "latency_text": text}
+
+
+def _percentile(counts: Sequence[int], total: int, share: int) -> int:
+    """Return the position of the class in which the first *share* percent end."""
+    seen = 0
+    for position, count in enumerate(counts):
+        seen += count
+        if seen * 100 >= share * total:
+            return position
+    return len(counts) - 1
+
+
+def _ms(edge: int) -> str:
+    return f"{edge} ms" if edge < 1000 else f"{edge / 1000:.2g} s"  # noqa: PLR2004  # a second
+
+
+def _time_spent(summary: RunSummary) -> list[dict[str, Any]]:
+    """Return where the time went, largest share first where the run kept it."""
+    facts = summary.facts
+    spent: dict[str, float] = {}
+    staging_s = _between(facts.get("created_at"), facts.get("confirmed_at"))
+    if staging_s is not None:
+        spent["checking the manifest, and the question"] = staging_s
+    sending_s = float(facts.get("sending_s") or 0.0)
+    waited = {
+        "keeping to the pace": float(facts.get("paced_s") or 0.0),
+        "refused by the gateway, or waiting for it": float(facts.get("cooled_s") or 0.0),
+    }
+    if sending_s:
+        spent["sending"] = max(0.0, sending_s - sum(waited.values()))
+        spent |= {what: seconds for what, seconds in waited.items() if seconds}
+    total = sum(spent.values()) or 1.0
+    return [
+        {
+            "what": what,
+            "seconds": span_text(s) if s >= 1 else f"{s:.2f} s",
+            "share": 100 * s / total,
+        }
+        for what, s in spent.items()
+    ]
+
+
+def _between(first: object, last: object) -> float | None:
+    if not isinstance(first, str) or not isinstance(last, str):
+        return None
+    return (datetime.fromisoformat(last) - datetime.fromisoformat(first)).total_seconds()
