@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from bulkbind.app.rehearse import rehearse
     from bulkbind.app.reports import runs, status, write_report
     from bulkbind.app.run import resume, run
-    from bulkbind.app.session.session import RunResult
+    from bulkbind.app.session.sending import RunResult
     from bulkbind.app.undo import undo
     from bulkbind.app.validate import validate
     from bulkbind.app.verify import verify
     from bulkbind.settings import Settings, load_settings
 
 _HOMES = {
-    "RunResult": "bulkbind.app.session.session",
+    "RunResult": "bulkbind.app.session.sending",
     "Settings": "bulkbind.settings",
     "export": "bulkbind.app.export",
     "load_settings": "bulkbind.settings",

@@ -22,8 +22,9 @@ from bulkbind.model import (
 )
 
 if TYPE_CHECKING:
-    from bulkbind.engine import Pacer, StopSignal
+    from bulkbind.engine import StopSignal
     from bulkbind.model import Device
+    from bulkbind.pacing import Pacer
     from tests.kit import FakeClock
 
 LOST = "lost"

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from bulkbind.app.session.listener import Listener
-    from bulkbind.app.session.session import RunResult
+    from bulkbind.app.session.sending import RunResult
     from bulkbind.engine import StopSignal
 
 HEADER = ("machine_code", "user_id", "device_name", "device_os", "asset_tag")

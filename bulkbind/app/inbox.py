@@ -26,7 +26,8 @@ from typing import TYPE_CHECKING, Any
 
 from bulkbind.app.inputs import Named, shown
 from bulkbind.app.run import bind_all, new_session, probe
-from bulkbind.app.session.session import RunResult, Session, held_ledger, result
+from bulkbind.app.session.sending import RunResult, result
+from bulkbind.app.session.session import Session, held_ledger
 from bulkbind.clock import Clock, iso
 from bulkbind.errors import (
     InterruptedRunError,

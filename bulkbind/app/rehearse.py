@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from bulkbind.app.inputs import Named
-    from bulkbind.app.session.session import RunResult
+    from bulkbind.app.session.sending import RunResult
     from bulkbind.engine import StopSignal
     from bulkbind.settings import Settings
 

@@ -12,16 +12,8 @@ from typing import TYPE_CHECKING
 from bulkbind.app.inputs import Named, named
 from bulkbind.app.refresh import refresh
 from bulkbind.app.session.listener import Listener, Silent
-from bulkbind.app.session.session import (
-    RunResult,
-    Session,
-    held_ledger,
-    holder,
-    is_per_user,
-    nothing_sent,
-    result,
-    send,
-)
+from bulkbind.app.session.sending import RunResult, result, send
+from bulkbind.app.session.session import Session, held_ledger, holder, is_per_user, nothing_sent
 from bulkbind.clock import Clock, SystemClock
 from bulkbind.engine import StopSignal
 from bulkbind.errors import (

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from bulkbind.app.run import new_session
 from bulkbind.app.session.eta import Gauge
-from bulkbind.app.session.lists import client_of, retries_of
 from bulkbind.app.session.progress import Progress
-from bulkbind.app.session.session import facts_of, held_ledger, holder, pacer_of
+from bulkbind.app.session.sending import facts_of
+from bulkbind.app.session.session import client_of, held_ledger, holder, pacer_of, retries_of
 from bulkbind.engine import Parts, Unbinder, draining
 from bulkbind.engine.readback import Readback
 from bulkbind.errors import UsageError
@@ -24,9 +24,10 @@ if TYPE_CHECKING:
     from bulkbind.app.session.listener import Listener
     from bulkbind.app.session.session import Session
     from bulkbind.clock import Clock
-    from bulkbind.engine import Pacer, StopSignal
+    from bulkbind.engine import StopSignal
     from bulkbind.koodrive import KooDrive
     from bulkbind.ledger import Ledger
+    from bulkbind.pacing import Pacer
     from bulkbind.settings import Settings
 
 GOES_ON = (RunState.CONFIRMED, RunState.SENDING, RunState.STOPPED)

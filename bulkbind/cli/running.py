@@ -20,7 +20,7 @@ from bulkbind import logs
 from bulkbind.app.inbox import InboxResult
 from bulkbind.app.notices.notify import follow_up
 from bulkbind.app.notices.run_end import Ending, of_error, of_inbox, of_run
-from bulkbind.app.session.session import RunResult
+from bulkbind.app.session.sending import RunResult
 from bulkbind.cli import console
 from bulkbind.cli.console import Console, is_interactive, say, speaks_in_events
 from bulkbind.cli.options import settings_from

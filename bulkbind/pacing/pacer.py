@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from bulkbind.logs import logger
 from bulkbind.model import NoAnswer, Throttled, Told, Unreachable, Verdict
@@ -14,15 +14,28 @@ from bulkbind.pacing.width import Flight
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from contextlib import AbstractContextManager
 
     from bulkbind.clock import Clock
-    from bulkbind.engine.stop import StopSignal
     from bulkbind.pacing.gate import Turn
 
 MOST_IN_FLIGHT = 1000
 """Where nobody says otherwise."""
 CHANGED = 0.05
 """A pace that differs by less from the one last logged is not logged."""
+
+
+class Stop(Protocol):
+    """Says that the run stops, and ends what waits then."""
+
+    @property
+    def is_set(self) -> bool:
+        """Whether the run is stopping."""
+        ...
+
+    def cutting_short(self) -> AbstractContextManager[None]:
+        """Let a stop end what the block awaits, by an error of its own."""
+        ...
 
 
 class Out(NamedTuple):
@@ -58,7 +71,7 @@ class Pacer:
     def __init__(
         self,
         clock: Clock,
-        stop: StopSignal,
+        stop: Stop,
         cap_per_s: float | None = None,
         *,
         concurrency: int = MOST_IN_FLIGHT,

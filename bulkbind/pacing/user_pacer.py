@@ -19,11 +19,10 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 from bulkbind.pacing.gate import Turn
-from bulkbind.pacing.pacer import MOST_IN_FLIGHT, Limit, Out, Pacer
+from bulkbind.pacing.pacer import MOST_IN_FLIGHT, Limit, Out, Pacer, Stop
 
 if TYPE_CHECKING:
     from bulkbind.clock import Clock
-    from bulkbind.engine.stop import StopSignal
     from bulkbind.model import Throttled
     from bulkbind.pacing.learner import Pace
 
@@ -105,7 +104,7 @@ class UserPacer(Pacer):
     def __init__(
         self,
         clock: Clock,
-        stop: StopSignal,
+        stop: Stop,
         cap_per_s: float | None = None,
         *,
         concurrency: int = MOST_IN_FLIGHT,

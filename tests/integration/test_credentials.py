@@ -31,7 +31,7 @@ from tests.kit import fleet, read_results, write_csv
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from bulkbind.app.session.session import RunResult
+    from bulkbind.app.session.sending import RunResult
 
 ROOT_TOKEN = "refresh-root-7c1e55"
 SECRET = "app-secret-91d0aa"

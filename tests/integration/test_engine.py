@@ -9,7 +9,7 @@ from datetime import datetime
 
 import pytest
 
-from bulkbind.engine import Pacer, Parts, Pipeline, StopReason, StopSignal
+from bulkbind.engine import Parts, Pipeline, StopReason, StopSignal
 from bulkbind.ledger import Ledger, RunReader, reading
 from bulkbind.model import (
     AuthExpired,
@@ -25,6 +25,7 @@ from bulkbind.model import (
     Transient,
     Unreachable,
 )
+from bulkbind.pacing import Pacer
 from bulkbind.settings import ReadbackSettings, SendSettings
 from tests.fakes import LOST, SILENT, FakeServer
 from tests.kit import FakeClock

@@ -9,8 +9,9 @@ from rich.console import Console as Terminal
 
 from bulkbind.app.session.eta import Gauge
 from bulkbind.cli.live import LiveDisplay
-from bulkbind.engine import Pacer, StopSignal
+from bulkbind.engine import StopSignal
 from bulkbind.model import Throttled
+from bulkbind.pacing import Pacer
 from tests.kit import FakeClock
 
 

@@ -4,10 +4,10 @@ import asyncio
 
 import pytest
 
-from bulkbind.engine import Limit, Pacer, StopReason, StopSignal, UserPacer
+from bulkbind.engine import StopReason, StopSignal
 from bulkbind.engine.stop import DrainedError
 from bulkbind.model import Accepted, NoAnswer, Throttled, Told, Unreachable
-from bulkbind.pacing import width
+from bulkbind.pacing import Limit, Pacer, UserPacer, width
 from tests.kit import FakeClock
 
 

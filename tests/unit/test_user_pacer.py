@@ -4,9 +4,10 @@ import asyncio
 
 import pytest
 
-from bulkbind.engine import Limit, StopReason, StopSignal, UserPacer
+from bulkbind.engine import StopReason, StopSignal
 from bulkbind.engine.stop import DrainedError
 from bulkbind.model import Accepted, Throttled, Told, Unreachable
+from bulkbind.pacing import Limit, UserPacer
 from bulkbind.pacing.user_pacer import KEEP_S
 from bulkbind.sandbox.limiters import Bucket, Window
 from tests.kit import FakeClock

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from bulkbind.app.inbox import InboxFile, InboxResult
-    from bulkbind.app.session.session import RunResult
+    from bulkbind.app.session.sending import RunResult
     from bulkbind.errors import BulkbindError
 
 MOST_FILES = 10

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from bulkbind.clock import Clock
-    from bulkbind.engine import Pacer
+    from bulkbind.pacing import Pacer
 
 WORTH_TELLING_S = 1.0
 """Shorter waits are the pace itself."""

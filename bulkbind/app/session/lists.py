@@ -1,47 +1,21 @@
-"""The client of a command, and users' lists read with it, many at once."""
+"""Users' lists, read concurrently and at the gateway's pace."""
 
 from __future__ import annotations
 
 import asyncio
 from typing import TYPE_CHECKING
 
-from bulkbind.app.session.session import new_pacer, slots_of
+from bulkbind.app.session.session import client_of, new_pacer, retries_of
 from bulkbind.engine.decide import UNREACHABLE_AT_START
 from bulkbind.engine.readback import Lists
-from bulkbind.engine.retry import Retries
 from bulkbind.engine.stop import DrainedError, first_of
 from bulkbind.errors import InterruptedRunError, UnreadableListError
-from bulkbind.koodrive import KooDrive
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from bulkbind.app.session.session import Session
-    from bulkbind.engine import Pacer
     from bulkbind.model import Attempt, Listing, Record
-
-
-def client_of(session: Session, pacer: Pacer, skew_s: object = None) -> KooDrive:
-    """Return the API, to be entered. Raises: UsageError (no endpoint, no credentials)."""
-    settings = session.settings
-    assert session.auth is not None, "a command that asks the server has credentials"
-    return KooDrive(
-        settings.api,
-        settings.endpoint(),
-        session.auth,
-        pacer,
-        session.clock,
-        concurrency=slots_of(settings.send),
-        skew_s=skew_s if isinstance(skew_s, int | float) else None,
-    )
-
-
-def retries_of(session: Session, pacer: Pacer) -> Retries:
-    """Return how long is waited between attempts."""
-    send = session.settings.send
-    return Retries(
-        session.clock, session.stop, pacer, base_s=send.backoff_base, cap_s=send.backoff_cap
-    )
 
 
 async def read_lists(

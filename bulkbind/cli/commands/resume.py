@@ -13,7 +13,7 @@ from bulkbind.cli.options import run_argument
 from bulkbind.cli.running import send
 
 if TYPE_CHECKING:
-    from bulkbind.app.session.session import RunResult
+    from bulkbind.app.session.sending import RunResult
     from bulkbind.cli.console import Console
     from bulkbind.engine import StopSignal
     from bulkbind.settings import Settings

@@ -20,7 +20,7 @@ from bulkbind.cli.running import explained, send, send_inbox, telling
 from bulkbind.errors import UsageError
 
 if TYPE_CHECKING:
-    from bulkbind.app.session.session import RunResult
+    from bulkbind.app.session.sending import RunResult
     from bulkbind.cli.console import Console
     from bulkbind.engine import StopSignal
     from bulkbind.settings import Settings

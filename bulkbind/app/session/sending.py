@@ -1,0 +1,239 @@
+"""Where the stages meet: ledger, client, pacer and engine, joined for one sending."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+from bulkbind.app.reports import Report, write_report
+from bulkbind.app.session.eta import Gauge
+from bulkbind.app.session.progress import Progress, Timeline
+from bulkbind.app.session.session import LIMITS, Session, client_of, pacer_of, retries_of
+from bulkbind.engine import Breaker, Parts, Pipeline, StopSignal, Unbinder, draining
+from bulkbind.errors import LedgerError
+from bulkbind.logs import bound, logger
+from bulkbind.model import RunState, UnbindKind
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from bulkbind.koodrive import KooDrive
+    from bulkbind.ledger import Ledger
+    from bulkbind.model import RunSummary, Settlement
+    from bulkbind.pacing import Pacer
+    from bulkbind.settings.model import FailOn, SendSettings
+
+MOVED_AT_ONCE = 200
+"""Moved rows whose devices are unbound before they are bound again."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """How a run ended."""
+
+    report: Report | None
+    """None where nothing was sent and nothing recorded."""
+    exit_code: int
+    """As listed in the README."""
+    hint: str = ""
+    """What to do next, if anything."""
+    can_go_on: bool = True
+    """Whether a stopped run can be gone on with: not a rehearsal, whose ledger is gone."""
+
+
+async def send(
+    session: Session, ledger: Ledger, run: int, run_id: str, first: int | None = None
+) -> None:
+    """Send what *run* has staged, or the *first* rows of it, and end it in the ledger.
+
+    Raises: LedgerError, UsageError (no credentials).
+    """
+    settings, clock, stop = session.settings, session.clock, session.stop
+    pacer = await pacer_of(session, ledger)
+    gauge = Gauge(pacer, clock)
+    client = client_of(session, pacer, await ledger.recall("clock_skew_s"))
+    staged, doubtful = await ledger.unsettled(run)
+    moves = 0 if first else await ledger.unbindings.left(run, UnbindKind.MOVE)
+    rows = (staged if first is None else min(first, staged)) + doubtful + moves
+    progress = Progress(
+        rows,
+        session.listener,
+        clock,
+        pacer.per_s,
+        log_devices=settings.log.log_devices,
+    )
+    timeline = Timeline(gauge, clock)
+    breaker = Breaker(stop, settings.send.max_failures)
+
+    def on_settled(settlements: Sequence[Settlement]) -> None:
+        progress.settled(settlements)
+        timeline.settled(settlements)
+        breaker.settled(settlements)
+        session.pulse.beat()
+
+    ledger.on_settled = on_settled
+    began = clock.monotonic()
+    sender = _Sender(session, ledger, Parts(client, ledger, pacer, stop, clock), run)
+    session.pulse.follow(lambda: client.requests, lambda: pacer.closed_for_s() > 0)
+    await ledger.start(run)
+    session.listener.sending(rows, gauge)
+    with bound(run_id=run_id):
+        logger().info("run.started", rows=rows, endpoint=settings.endpoint())
+        telling = asyncio.create_task(progress.run(), name="progress")
+        try:
+            async with client:
+                await sender.send(client, pacer, first)
+        finally:
+            telling.cancel()
+            facts = facts_of(
+                client,
+                pacer,
+                settings.send,
+                lists=sender.lists,
+                sending_s=clock.monotonic() - began,
+                backed_off_s=sender.backed_off_s,
+            )
+            await asyncio.shield(_finish(ledger, run, run_id, stop, facts=facts, timeline=timeline))
+
+
+class _Sender:
+    """Sends a run: first what is staged, then, group by group, what is moved."""
+
+    def __init__(self, session: Session, ledger: Ledger, parts: Parts, run: int) -> None:
+        self._session = session
+        self._ledger = ledger
+        self._parts = parts
+        self._run = run
+        self.lists = 0
+        """List calls made."""
+        self.backed_off_s = 0.0
+        """Seconds that devices have waited for their own trouble to pass, added up."""
+
+    async def send(self, client: KooDrive, pacer: Pacer, first: int | None) -> None:
+        """*first*: as in `run`; a pilot moves nothing."""
+        await self._send_staged(first)
+        if first is not None:
+            return
+        settings, stop = self._session.settings, self._session.stop
+        send = settings.send
+        unbindings = self._ledger.unbindings
+        mover = Unbinder(
+            client,
+            unbindings,
+            stop,
+            retries_of(self._session, pacer),
+            self._session.clock,
+            settle_s=settings.doubt.readback_settle,
+            max_attempts=send.max_attempts,
+            max_wait_s=send.max_wait,
+            on_settled=lambda _items: None,
+        )
+        while not stop.is_set:
+            # A group at a time, so that no device is long without a user.
+            last = await unbindings.next_rows(self._run, UnbindKind.MOVE, MOVED_AT_ONCE)
+            if last is None:
+                break
+            await draining(
+                mover.run(self._run, UnbindKind.MOVE, last),
+                self._session.clock,
+                stop,
+                grace_s=send.grace,
+            )
+            if not stop.is_set:
+                await self._send_staged(None)
+        self.lists += mover.lists
+
+    async def _send_staged(self, first: int | None) -> None:
+        settings = self._session.settings
+        pipeline = Pipeline(self._parts, self._run, settings.send, settings.doubt, first)
+        try:
+            await pipeline.run()
+        finally:
+            self.lists += pipeline.lists
+            self.backed_off_s += pipeline.backed_off_s
+
+
+def facts_of(
+    client: KooDrive,
+    pacer: Pacer,
+    send: SendSettings,
+    *,
+    lists: int,
+    sending_s: float,
+    backed_off_s: float,
+) -> dict[str, object]:
+    """Return what the ledger remembers of a sending beside the rows."""
+    facts: dict[str, object] = {
+        "requests": client.requests,
+        "requests_lists": lists,
+        "sending_s": round(sending_s, 3),
+        "retrying_s": round(backed_off_s, 3),
+    }
+    facts |= pace_facts(pacer, send)
+    if client.server_clock.measured:
+        # Rounded down: the server's clock must never be taken for later than it is.
+        facts["clock_skew_s"] = math.floor(client.server_clock.skew_s() * 1000) / 1000
+    return facts
+
+
+async def _finish(
+    ledger: Ledger,
+    run: int,
+    run_id: str,
+    stop: StopSignal,
+    *,
+    facts: dict[str, object],
+    timeline: Timeline,
+) -> None:
+    reason = stop.reason.text if stop.reason else None
+    try:
+        await ledger.flushed()  # the last outcomes belong into the timeline, too
+        parts = {"parts": [timeline.part()]}
+        state = await ledger.finish(run, reason, facts | parts)
+    except LedgerError as error:
+        raise LedgerError(f"run {run_id} broke off: {error}", hint=error.hint) from error
+    counts = await ledger.counts(run)
+    logger().info("run.finished", state=state.value, stopped=reason, counts=counts, **facts)
+
+
+def result(session: Session, run_id: str) -> RunResult:
+    """Write the report of a run that has been sent, and say how its command ends."""
+    try:
+        written = write_report(session.settings, run_id)
+    except LedgerError as error:
+        hint = f"nothing is lost: `bulkbind report {run_id} --out DIR` writes it elsewhere"
+        if not session.settings.ledger_path().is_file():
+            hint = "the report is made of the ledger, which is gone: bring it back, or run again"
+        raise LedgerError(f"run {run_id} has ended, but {error}", hint=hint) from error
+    reason = session.stop.reason
+    if written.summary.state is RunState.STOPPED and reason is not None:
+        return RunResult(written, reason.exit_code, reason.hint)
+    return RunResult(written, int(_needs_person(written.summary, session.settings.end.fail_on)))
+
+
+def _needs_person(summary: RunSummary, fail_on: FailOn) -> bool:
+    """Return whether a finished run has rows that somebody wants to hear of."""
+    if fail_on == "none" or not summary.needs_person:
+        return False
+    changes = summary.facts.get("changes") or {}
+    return fail_on == "any" or changes.get("newly_failed", 1) > 0
+
+
+def pace_facts(pacer: Pacer, send: SendSettings) -> dict[str, object]:
+    """Return what is remembered of how fast it went, and why not faster."""
+    pace = pacer.pace()
+    facts: dict[str, object] = {
+        "requests_throttled": pacer.throttled,
+        "paced_s": round(pacer.paced_s, 3),
+        "cooled_s": round(pacer.cooled_s, 3),
+        "rate_scope": send.rate_scope,
+        "pace_per_s": None if pace is None else round(pace, 2),
+        "pace_from": pacer.source(),
+    }
+    if (limit := pacer.limit()) is not None:
+        facts[LIMITS[send.rate_scope]] = asdict(limit)
+    if (in_flight := pacer.in_flight()) is not None:
+        facts["limit_in_flight"] = in_flight
+    return facts
