@@ -16,12 +16,14 @@ from bulkbind.model import (
     NoAnswer,
     Record,
     Refused,
-    Told,
+    ServerLimit,
     Transient,
     Verdict,
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from bulkbind.engine import StopSignal
     from bulkbind.model import Device
     from bulkbind.pacing import Pacer
@@ -104,8 +106,12 @@ class FakeServer:
     def server_time(self) -> float | None:
         return self._now()
 
-    async def bind(self, device: Device) -> Attempt:
+    async def bind(
+        self, device: Device, before: Callable[[], Awaitable[None]] | None = None
+    ) -> Attempt:
         permit = await self.pacer.permit(device.user_id)
+        if before is not None:
+            await before()
         sent_at = self._now()
         self.in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
@@ -201,14 +207,11 @@ class OpenGate:
             raise DrainedError
         return 0
 
-    def report(self, permit: int, verdict: Verdict, told: tuple[Told, ...] = ()) -> None:  # noqa: ARG002  # the protocol's
+    def report(self, permit: int, verdict: Verdict, limits: tuple[ServerLimit, ...] = ()) -> None:  # noqa: ARG002  # the protocol's
         self.reported.append(verdict)
 
     def forget(self, permit: int) -> None:  # noqa: ARG002  # the protocol's
         self.forgotten += 1
-
-    def turn_in_s(self, user_id: str) -> float:  # noqa: ARG002  # the protocol's
-        return 0.0
 
     def is_far(self, user_id: str) -> bool:  # noqa: ARG002  # the protocol's
         return False

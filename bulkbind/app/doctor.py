@@ -11,15 +11,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from bulkbind.clock import Clock, SystemClock
+from bulkbind.engine import StopSignal
+from bulkbind.engine.paced import Paced
 from bulkbind.errors import BulkbindError
 from bulkbind.koodrive import Auth, KooDrive, authorizer, choose, reach
 from bulkbind.ledger import faults
 from bulkbind.model import Accepted, AuthExpired, ClockRefused
+from bulkbind.pacing import Pacer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
-    from bulkbind.model import Attempt, Told, Verdict
+    from bulkbind.model import Attempt
     from bulkbind.settings import Loaded, Settings
 
 TRIES = 4
@@ -128,27 +131,10 @@ def _existing(folder: Path) -> Path:
     return next(path for path in (folder, *folder.absolute().parents) if path.exists())
 
 
-class _Ear:
-    """A gate that is open, and hears what is told of limits."""
-
-    def __init__(self) -> None:
-        self.told: tuple[Told, ...] = ()
-
-    async def permit(self, user_id: str | None = None) -> int:  # noqa: ARG002  # the protocol's
-        return 0
-
-    def report(self, permit: int, verdict: Verdict, told: tuple[Told, ...] = ()) -> None:  # noqa: ARG002  # the protocol's
-        self.told = told or self.told
-
-    def forget(self, permit: int) -> None:
-        pass
-
-
 async def _calls(settings: Settings, auth: Auth, clock: Clock) -> AsyncIterator[Finding]:
-    ear = _Ear()
     endpoint = settings.endpoint()
-    client = KooDrive(settings.api, endpoint, auth, ear, clock, concurrency=1)
-    async with client:
+    client = KooDrive(settings.api, endpoint, clock)
+    async with Paced(client, auth, Pacer(clock, StopSignal())) as api:
         came = await client.knock()
         if came.http_status is None:
             yield Finding("HTTP", "fail", came.message, "check endpoint and proxy")
@@ -160,11 +146,13 @@ async def _calls(settings: Settings, auth: Auth, clock: Clock) -> AsyncIterator[
             advice = "give --user-id ID, a user whose list may be read"
             yield Finding("list call", "warn", "not made: no user is named", advice)
             return
-        yield _listed(user_id, await _list(client, user_id))
-        for told in ear.told:
-            window = f" in {told.window_s:g} s" if told.window_s else ""
-            yield Finding("limit", "ok", f"{told.source} tells {told.limit:g} requests{window}")
-        if not ear.told:
+        listed = await _list(api, user_id)
+        yield _listed(user_id, listed)
+        limits = listed.limits or came.limits
+        for limit in limits:
+            window = f" in {limit.window_s:g} s" if limit.window_s else ""
+            yield Finding("limit", "ok", f"{limit.source} tells {limit.limit:g} requests{window}")
+        if not limits:
             yield Finding("limit", "ok", "no header tells one; a run finds it out")
 
 
@@ -180,15 +168,15 @@ def _clock(client: KooDrive) -> Finding:
     return Finding("clock", "warn", text, "runs follow it; still, set this machine's clock")
 
 
-async def _list(client: KooDrive, user_id: str) -> Attempt:
+async def _list(api: Paced, user_id: str) -> Attempt:
     for _ in range(TRIES - 1):
-        attempt = (await client.list_devices(user_id)).attempt
+        attempt = (await api.list_devices(user_id)).attempt
         match attempt.verdict:
             case ClockRefused() | AuthExpired(is_renewable=True):
                 continue
             case _:
                 return attempt
-    return (await client.list_devices(user_id)).attempt
+    return (await api.list_devices(user_id)).attempt
 
 
 def _listed(user_id: str, attempt: Attempt) -> Finding:

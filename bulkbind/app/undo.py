@@ -11,7 +11,7 @@ from bulkbind.app.run import new_session
 from bulkbind.app.session.eta import Gauge
 from bulkbind.app.session.progress import Progress
 from bulkbind.app.session.sending import facts_of
-from bulkbind.app.session.session import client_of, held_ledger, holder, pacer_of, retries_of
+from bulkbind.app.session.session import client_of, held_ledger, holder, paced, pacer_of, retries_of
 from bulkbind.engine import Parts, Unbinder, draining
 from bulkbind.engine.readback import Readback
 from bulkbind.errors import UsageError
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from bulkbind.app.session.session import Session
     from bulkbind.clock import Clock
     from bulkbind.engine import StopSignal
-    from bulkbind.koodrive import KooDrive
+    from bulkbind.engine.paced import Paced
     from bulkbind.ledger import Ledger
     from bulkbind.pacing import Pacer
     from bulkbind.settings import Settings
@@ -115,14 +115,15 @@ async def _confirmed(
 async def _take_back(session: Session, ledger: Ledger, run: int) -> None:
     settings, clock, stop = session.settings, session.clock, session.stop
     pacer = await pacer_of(session, ledger)
-    client = client_of(session, pacer, await ledger.recall("clock_skew_s"))
+    client = client_of(session, await ledger.recall("clock_skew_s"))
     began = clock.monotonic()
     session.pulse.follow(lambda: client.requests, lambda: pacer.closed_for_s() > 0)
-    undoing = _Undoing(session, ledger, client, pacer, run)
+    api = paced(session, client, pacer)
+    undoing = _Undoing(session, ledger, api, pacer, run)
     await ledger.unbindings.start_undo(run)
     reason = None
     try:
-        async with client:
+        async with api:
             await draining(
                 undoing.run(),
                 clock,
@@ -147,11 +148,11 @@ class _Undoing:
     """The two steps of an undo: doubt is settled first, then bindings are taken back."""
 
     def __init__(
-        self, session: Session, ledger: Ledger, client: KooDrive, pacer: Pacer, run: int
+        self, session: Session, ledger: Ledger, api: Paced, pacer: Pacer, run: int
     ) -> None:
         self._session = session
         self._ledger = ledger
-        self._client = client
+        self._api = api
         self._pacer = pacer
         self._run = run
         self._retries = retries_of(session, pacer)
@@ -174,7 +175,7 @@ class _Undoing:
         self._session.listener.sending(rows, gauge)
         logger().info("undo.started", rows=rows, endpoint=settings.endpoint())
         unbinder = Unbinder(
-            self._client,
+            self._api,
             self._ledger.unbindings,
             self._session.stop,
             self._retries,
@@ -197,7 +198,7 @@ class _Undoing:
         if not mine:
             return
         session, settings = self._session, self._session.settings
-        parts = Parts(self._client, self._ledger, self._pacer, session.stop, session.clock)
+        parts = Parts(self._api, self._ledger, self._pacer, session.stop, session.clock)
         async with asyncio.TaskGroup() as tasks:
             readback = Readback(
                 parts,

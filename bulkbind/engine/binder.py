@@ -152,17 +152,19 @@ class Binder:
                 await self._ledger.release([claim])
             released = True
 
-        async def once() -> Step:
+        async def reclaim() -> None:
             nonlocal released
-            if self._gate.is_far(claim.device.user_id):
-                return Again(backoff=False)
-            await self._ledger.reclaim(claim, self._api.server_time())
+            if released:
+                await self._ledger.reclaim(claim, self._api.server_time())
             released = False
-            return await self._send_once(claim)
 
-        return await self._retries.until_done(
-            step, claim.device.user_id, lambda: claim.attempts, release, once
-        )
+        async def once() -> Step:
+            # It waits at the gate, staged: whoever is killed meanwhile leaves no doubt.
+            attempt = await self._api.bind(claim.device, reclaim)
+            await reclaim()  # where nothing was sent, it is still staged
+            return self._judge(claim, attempt)
+
+        return await self._retries.until_done(step, lambda: claim.attempts, release, once)
 
     async def _persist(self, claim: Claim, step: Again, *, is_released: bool = False) -> None:
         """Own a row until it has ended; started with a place in the room taken."""

@@ -6,22 +6,113 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from bulkbind.clock import Clock
     from bulkbind.engine.stop import StopSignal
-    from bulkbind.model import Attempt, Claim, Device, Listing, Settlement
+    from bulkbind.koodrive.auth.credential import Credential
+    from bulkbind.koodrive.auth.renewing import Call, SessionCall
+    from bulkbind.model import (
+        Attempt,
+        AuthExpired,
+        Claim,
+        Device,
+        Listing,
+        ServerLimit,
+        Settlement,
+        Verdict,
+    )
+
+
+class Client(Protocol):
+    """The destination, a request at a time; each call returns what came, whatever it is."""
+
+    async def __aenter__(self) -> object: ...
+
+    async def __aexit__(self, *_: object) -> None: ...
+
+    def now(self) -> float:
+        """Return the server's time as far as it is known, seconds since 1970."""
+        ...
+
+    def server_time(self) -> float | None:
+        """Return the server's time, seconds since 1970, or None while it is not known."""
+        ...
+
+    async def bind(self, device: Device, credential: Credential) -> Attempt:
+        """Send one bind."""
+        ...
+
+    async def list_devices(self, user_id: str, credential: Credential) -> Listing:
+        """Read a user's list."""
+        ...
+
+    async def unbind(
+        self, user_id: str, device_id: str, machine_code: str, credential: Credential
+    ) -> Attempt:
+        """Take one binding back; an answer that names another device is none."""
+        ...
+
+    async def call(self, call: SessionCall) -> Attempt:
+        """Make a call that renews a session."""
+        ...
+
+
+class Authorizer(Protocol):
+    """Gives what authorises requests, and learns whether the server took it."""
+
+    def current(self, user_id: str) -> Credential | None:
+        """Return what a request for a user is sent with now; None: `renew` comes first."""
+        ...
+
+    async def renew(self, user_id: str, call: Call) -> Attempt | None:
+        """Renew, once for all who ask meanwhile; return why there is nothing to send with.
+
+        *call* sends a session call.
+        """
+        ...
+
+    def accepted(self, credential: Credential, user_id: str) -> None:
+        """Note that the server took it."""
+        ...
+
+    def witness(self, credential: Credential, user_id: str) -> str | None:
+        """Return a user whose request can tell whether a refusal is about *user_id* alone.
+
+        None: that is not in question.
+        """
+        ...
+
+    def refused(self, credential: Credential, user_id: str, *, is_users_own: bool) -> AuthExpired:
+        """Note that the server refused it; return what that means.
+
+        *is_users_own*: whether the witness was served with it afterwards.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Let what is under way end."""
+        ...
 
 
 class Api(Protocol):
-    """The destination."""
+    """The destination at the gateway's pace: what `Paced` makes of a client."""
 
-    async def bind(self, device: Device) -> Attempt:
-        """Send one bind. Raises: DrainedError if it was not sent because the run stops."""
+    async def bind(
+        self, device: Device, before: Callable[[], Awaitable[None]] | None = None
+    ) -> Attempt:
+        """Send one bind; *before* is awaited when it may leave.
+
+        Raises: DrainedError if it was not sent because the run stops.
+        """
         ...
 
     async def list_devices(self, user_id: str) -> Listing:
         """Read a user's list. Raises: DrainedError as above."""
+        ...
+
+    async def unbind(self, user_id: str, device_id: str, machine_code: str) -> Attempt:
+        """Take one binding back. Raises: DrainedError as above."""
         ...
 
     def server_time(self) -> float | None:
@@ -86,10 +177,23 @@ class Ledger(Protocol):
 
 
 class Gate(Protocol):
-    """The part of the pacer that the engine asks."""
+    """Says when a request may leave, and learns from what came of it."""
 
-    def turn_in_s(self, user_id: str) -> float:
-        """Return in how many seconds a row of a user may ask for a permit; others may before."""
+    async def permit(self, user_id: str | None = None) -> int:
+        """Return, once a request may be sent, a number to hand back to `report`.
+
+        *user_id*: the user that it acts for; None: it acts for none.
+
+        Raises: DrainedError when the run stops; nothing may be sent then.
+        """
+        ...
+
+    def report(self, permit: int, verdict: Verdict, limits: tuple[ServerLimit, ...] = ()) -> None:
+        """Take the verdict on a permitted request, and the limits that its answer stated."""
+        ...
+
+    def forget(self, permit: int) -> None:
+        """Take back the permit of a request that was not sent, or that we broke off."""
         ...
 
     def is_far(self, user_id: str) -> bool:

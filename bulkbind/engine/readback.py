@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from bulkbind.engine.decide import (
     UNREACHABLE_AT_START,
@@ -36,16 +36,8 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Awaitable, Callable, Iterable
 
-    from bulkbind.engine.ports import Parts
+    from bulkbind.engine.ports import Api, Parts
     from bulkbind.engine.stop import StopSignal
-
-
-class ListApi(Protocol):
-    """The part of the destination that lists come from."""
-
-    async def list_devices(self, user_id: str) -> Listing:
-        """Read a user's list. Raises: DrainedError if it was not asked for as the run stops."""
-        ...
 
 
 class Lists:
@@ -53,7 +45,7 @@ class Lists:
 
     def __init__(
         self,
-        api: ListApi,
+        api: Api,
         stop: StopSignal,
         retries: Retries,
         *,
@@ -106,7 +98,7 @@ class Lists:
         first = await once()
         if isinstance(first, Listing):
             return first
-        return await self._retries.until_done(first, user_id, lambda: attempts, nothing, once)
+        return await self._retries.until_done(first, lambda: attempts, nothing, once)
 
 
 READS = 2

@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 class Retries:
-    """Waits between attempts: full jitter for a device's trouble, the gate for everybody's."""
+    """Waits between attempts: full jitter for a device's trouble; everybody's is the gate's."""
 
     def __init__(
         self, clock: Clock, stop: StopSignal, gate: Gate, *, base_s: float, cap_s: float
@@ -36,15 +36,15 @@ class Retries:
         """Return for how many seconds the gateway has refused everything."""
         return self._gate.refused_for_s()
 
-    def wait_s(self, again: Again, attempts: int, user_id: str) -> float:
+    def wait_s(self, again: Again, attempts: int) -> float:
         """Return the seconds to wait after attempt *attempts* (1-based, those that cost).
 
         `max(retry_after, rand(0, min(cap, base * 2**(attempts - 1))))` after trouble of the
-        device; otherwise until its user's turn.   Source: AWS Architecture Blog, "full
-        jitter".
+        device; otherwise 0, since the gate is where all wait for the gateway's. Source: AWS
+        Architecture Blog, "full jitter".
         """
         if not again.backoff:
-            return self._gate.turn_in_s(user_id)
+            return 0.0
         state = RetryCallState(None, None, (), {})  # type: ignore[arg-type]  # only the number is read
         state.attempt_number = max(attempts, 1)
         return max(again.retry_after_s, self._backoff(state))
@@ -52,7 +52,6 @@ class Retries:
     async def until_done(
         self,
         again: Again,
-        user_id: str,
         attempts: Callable[[], int],
         before_wait: Callable[[], Awaitable[None]],
         once: Callable[[], Awaitable[T | Again]],
@@ -61,7 +60,6 @@ class Retries:
 
         Args:
             again: What the attempt before the first call returned.
-            user_id: Whose turn it is.
             attempts: How many attempts have cost so far; grows from call to call.
             before_wait: Called before every wait, the first included.
             once: Makes one attempt.
@@ -77,7 +75,7 @@ class Retries:
             outcome = state.outcome
             assert outcome is not None  # tenacity asks after an attempt only
             result = outcome.result()
-            wait_s = self.wait_s(result, attempts(), user_id)
+            wait_s = self.wait_s(result, attempts())
             self.backed_off_s += wait_s if result.backoff else 0.0
             return wait_s
 

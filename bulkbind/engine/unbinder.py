@@ -24,7 +24,7 @@ from bulkbind.engine.decide import (
     quota_used_up,
     too_long,
 )
-from bulkbind.engine.readback import READS, ListApi, Lists
+from bulkbind.engine.readback import READS, Lists
 from bulkbind.engine.retry import jitter
 from bulkbind.engine.stop import DrainedError, StopReason
 from bulkbind.logs import logger
@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence, Set as AbstractSet
 
     from bulkbind.clock import Clock
+    from bulkbind.engine.ports import Api
     from bulkbind.engine.retry import Retries
     from bulkbind.engine.stop import StopSignal
 
@@ -60,14 +61,6 @@ USERS_AT_ONCE = 16
 _STILL_THERE = "the server did not unbind it"
 _UNPROVEN = "the user's list lacks it, but nothing shows that this list is up to date"
 T = TypeVar("T")
-
-
-class UnbindApi(ListApi, Protocol):
-    """The part of the destination that bindings are taken back from."""
-
-    async def unbind(self, user_id: str, device_id: str, machine_code: str) -> Attempt:
-        """Send one unbind. Raises: DrainedError if it was not sent because the run stops."""
-        ...
 
 
 class Unbindings(Protocol):
@@ -125,7 +118,7 @@ class Unbinder:
 
     def __init__(
         self,
-        api: UnbindApi,
+        api: Api,
         unbindings: Unbindings,
         stop: StopSignal,
         retries: Retries,
@@ -331,9 +324,7 @@ class Unbinder:
         first = await once()
         if isinstance(first, bool):
             return first
-        return await self._retries.until_done(
-            first, item.user_id, lambda: item.attempts, nothing, once
-        )
+        return await self._retries.until_done(first, lambda: item.attempts, nothing, once)
 
     def _judge(self, item: Unbinding, attempt: Attempt) -> bool | Again:
         match attempt.verdict:

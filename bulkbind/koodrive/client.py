@@ -1,76 +1,63 @@
-"""The one place that talks to KooDrive: one session, one semaphore, one pacer for all it sends."""
+"""The client: one request, one Attempt. It neither waits nor sends anything twice."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, TypeAlias
 from urllib.parse import quote
 
+import aiohttp
 from multidict import istr
 
 from bulkbind.koodrive.auth.credential import Outgoing
-from bulkbind.koodrive.http import HttpSession
+from bulkbind.koodrive.http import HttpSession, silence
 from bulkbind.koodrive.server_clock import SAFETY_S, ServerClock
 from bulkbind.koodrive.verdicts import (
     Codes,
-    Reading,
     classify,
     classify_list,
     classify_unbind,
     names_device,
 )
-from bulkbind.koodrive.wire import TraceIds, XDates, bind_body
-from bulkbind.model import (
-    Accepted,
-    AlreadyBound,
-    Attempt,
-    AuthExpired,
-    Device,
-    Listing,
-    NoAnswer,
-    Record,
-    Refused,
-    Unreachable,
-)
+from bulkbind.koodrive.wire import Answer, TraceIds, XDates, bind_body, request_id_of
+from bulkbind.model import Accepted, Attempt, Listing, NoAnswer, Unreachable
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from bulkbind.clock import Clock
     from bulkbind.koodrive.auth.credential import Credential
     from bulkbind.koodrive.auth.renewing import SessionCall
-    from bulkbind.koodrive.http import Judge, Sent
-    from bulkbind.koodrive.ports import Authorizer, Gate
-    from bulkbind.koodrive.wire import Answer
+    from bulkbind.model import Device, Record
     from bulkbind.settings import ApiSettings
 
 ANSWER_CAP_BYTES = 1 << 20
 LIST_CAP_BYTES = 64 << 20
 """100,000 devices of some 250 bytes, and room."""
-WITNESS_TRIES = 5
-"""Requests that get no say, after which a witness counts as not served."""
+READ_IN_THREAD_BYTES = 1 << 18
+"""A larger answer is judged in a thread of its own, so that it holds up no other request."""
+BEYOND_SUCCESS = 300
 # Names that need not be lowered at every comparison.
 _X_USER_ID, _X_DATE, _X_TRACE_ID = istr("X-User-Id"), istr("X-Date"), istr("X-Traceid")
 
+Judge: TypeAlias = "Callable[[Answer], Attempt]"
+"""Returns the verdict on an answer, with the answer's words."""
+
 
 class KooDrive:
-    """The API. Enter it before use; every request waits for a slot and for the pacer."""
+    """The API. Enter it before use; each call is one request, whatever comes of it."""
 
-    def __init__(  # each is a part that app hands in
+    def __init__(
         self,
         settings: ApiSettings,
         endpoint: str,
-        auth: Authorizer,
-        gate: Gate,
         clock: Clock,
         *,
-        concurrency: int,
         skew_s: float | None = None,
     ) -> None:
+        """*skew_s*: how far the server's clock was ahead, as an earlier run measured it."""
         self._settings = settings
-        self._auth = auth
-        self._gate = gate
         self._clock = clock
-        self._slots = asyncio.Semaphore(concurrency)
-        self._asking = asyncio.Lock()
         self._trace_ids = TraceIds()
         self._x_dates = XDates()
         self._codes = Codes(
@@ -88,7 +75,6 @@ class KooDrive:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._auth.close()
         await self._http.__aexit__()
 
     @property
@@ -96,190 +82,83 @@ class KooDrive:
         """Requests sent."""
         return self._http.requests
 
+    def now(self) -> float:
+        """Return the server's time as far as it is known, seconds since 1970."""
+        return self.server_clock.now()
+
     def server_time(self) -> float | None:
         """Return the server's time now, seconds since 1970; None while nothing is known of it."""
         return self.server_clock.now() if self.server_clock.known else None
 
-    async def bind(self, device: Device) -> Attempt:
-        """Bind a device to its user: one request, whatever comes of it.
+    async def bind(self, device: Device, credential: Credential) -> Attempt:
+        """Bind a device to its user."""
 
-        None is sent where there are no credentials to send with; the verdict says why.
+        def judge(answer: Answer) -> Attempt:
+            attempt = classify(answer, self._codes, device.machine_code, is_named=self._names)
+            self._names = self._names or names_device(answer, attempt)
+            return attempt
 
-        Raises: only what the gate raises (nothing was bound then), cancellation, and LedgerError or
-            UsageError where a session cannot be kept.
-        """
+        request = self._request("POST", device.user_id, body=bind_body(device))
+        return await self._authorized(request, credential, judge)
 
-        def judge(answer: Answer) -> Reading:
-            reading = classify(answer, self._codes, device.machine_code, is_named=self._names)
-            self._names = self._names or names_device(answer, reading)
-            return reading
+    async def list_devices(self, user_id: str, credential: Credential) -> Listing:
+        """Read the list of a user's devices."""
+        records: dict[str, Record] | None = None
 
-        body = bind_body(device)
-        return await self._exchange(
-            "POST",
-            device.user_id,
-            body=body,
-            judge=judge,
-            cap=ANSWER_CAP_BYTES,
-            timeout_s=self._settings.timeout,
-        )
+        def judge(answer: Answer) -> Attempt:
+            nonlocal records
+            attempt, records = classify_list(answer, self._codes)
+            return attempt
 
-    async def list_devices(self, user_id: str) -> Listing:
-        """Read the list of a user's devices: one request, whatever comes of it."""
-        records: list[dict[str, Record] | None] = []
-
-        def judge(answer: Answer) -> Reading:
-            reading, found = classify_list(answer, self._codes)
-            records.append(found)
-            return reading
-
-        attempt = await self._exchange(
-            "GET",
-            user_id,
-            body=None,
-            judge=judge,
+        attempt = await self._authorized(
+            self._request("GET", user_id),
+            credential,
+            judge,
             cap=LIST_CAP_BYTES,
             timeout_s=self._settings.list_timeout,
         )
-        return Listing(attempt, records[-1] if records else None)
+        return Listing(attempt, records)
 
-    async def knock(self) -> Attempt:
-        """Send a request without credentials: whatever comes tells the server's clock."""
-        permit = await self._gate.permit()
-        headers: dict[str, str] = {_X_TRACE_ID: self._trace_ids.next()}
-        request = Outgoing("GET", self._settings.path, self._http.host, headers, None)
-        sent = await self._send(permit, request, _take_any, timeout_s=self._settings.timeout)
-        self._gate.report(permit, sent.reading.verdict, sent.told)
-        return self._attempt(sent, sent.reading, headers[_X_TRACE_ID])
-
-    async def unbind(self, user_id: str, device_id: str, machine_code: str) -> Attempt:
-        """Take a user's binding back: one request, whatever comes of it.
+    async def unbind(
+        self, user_id: str, device_id: str, machine_code: str, credential: Credential
+    ) -> Attempt:
+        """Take a user's binding back.
 
         *machine_code*: its device's; an answer that names another one is none.
         """
 
-        def judge(answer: Answer) -> Reading:
+        def judge(answer: Answer) -> Attempt:
             return classify_unbind(answer, self._codes, device_id, machine_code)
 
-        return await self._exchange(
-            "DELETE",
-            user_id,
-            part=f"/{quote(device_id, safe='')}",
-            body=None,
-            judge=judge,
-            cap=ANSWER_CAP_BYTES,
-            timeout_s=self._settings.timeout,
+        request = self._request("DELETE", user_id, part=f"/{quote(device_id, safe='')}")
+        return await self._authorized(request, credential, judge)
+
+    async def knock(self) -> Attempt:
+        """Send a request without credentials: whatever comes shows the server's clock."""
+        headers: dict[str, str] = {_X_TRACE_ID: self._trace_ids.next()}
+        request = Outgoing("GET", self._settings.path, self._http.host, headers, None)
+        return await self._send(
+            request, lambda answer: Attempt(Accepted("", ""), "", f"HTTP {answer.status}")
         )
 
-    async def _exchange(  # what differs between calls
-        self,
-        method: str,
-        user_id: str,
-        *,
-        part: str = "",
-        body: bytes | None,
-        judge: Judge,
-        cap: int,
-        timeout_s: float,
-    ) -> Attempt:
-        async with self._slots:
-            admitted = await self._admitted(user_id)
-            if isinstance(admitted, Reading):
-                return self._unsent(admitted)
-            permit, credential = admitted
-            request, signed_s = self._signed(method, user_id, body, part)
-            credential.authorize(request)
-            sent = await self._send(
-                permit, request, judge, cap=cap, timeout_s=timeout_s, signed_s=signed_s
-            )
-            self._gate.report(permit, sent.reading.verdict, sent.told)
-            reading = sent.reading
-            if isinstance(reading.verdict, Accepted):
-                self._auth.accepted(credential, user_id)
-            else:
-                reading = await self._heard(reading, credential, user_id)
-                sent = sent._replace(request_id=credential.scrubbed(sent.request_id))
-        return self._attempt(sent, reading, request.headers[_X_TRACE_ID])
+    async def call(self, call: SessionCall) -> Attempt:
+        """Send a session call.
 
-    def _attempt(self, sent: Sent, reading: Reading, trace_id: str) -> Attempt:
-        return Attempt(
-            verdict=reading.verdict,
-            trace_id=trace_id,
-            sent_at=self.server_clock.at(sent.sent_s),
-            took_s=self._clock.monotonic() - sent.sent_s,
-            http_status=sent.status,
-            code=reading.code,
-            message=reading.message,
-            request_id=sent.request_id,
-        )
+        What is not known to have come to something is `Unreachable`: no row was sent for it.
+        """
+        headers = call.headers | {_X_TRACE_ID: self._trace_ids.next()}
+        request = Outgoing("POST", call.path, self._http.host, headers, call.body)
+        attempt = await self._send(request, call.judge)
+        if isinstance(attempt.verdict, NoAnswer):
+            attempt.verdict = Unreachable()
+            attempt.code = "session"
+            attempt.message = f"the session cannot be renewed: {attempt.message}"
+        return attempt
 
-    async def _admitted(self, user_id: str) -> tuple[int, Credential] | Reading:
-        """Return a permit and what to send with, or why there is nothing to send with."""
-        while True:
-            if self._auth.current(user_id) is None:
-                trouble = await self._auth.renew(user_id, self._call)
-                if trouble is not None:
-                    return trouble
-            permit = await self._gate.permit(user_id)
-            credential = self._auth.current(user_id)
-            if credential is not None:
-                return permit, credential
-            self._gate.forget(permit)  # it ended while this request waited
-
-    def _unsent(self, why: Reading) -> Attempt:
-        return Attempt(
-            verdict=why.verdict,
-            trace_id="",
-            sent_at=self.server_clock.now(),
-            took_s=0.0,
-            code=why.code,
-            message=why.message,
-        )
-
-    async def _heard(self, reading: Reading, credential: Credential, user_id: str) -> Reading:
-        """Hear what a request that was not accepted says of what authorised it, and hide that."""
-        verdict = reading.verdict
-        match verdict:
-            case AlreadyBound() | Refused(set_up=False):
-                self._auth.accepted(credential, user_id)
-            case AuthExpired():
-                verdict = await self._refused(credential, user_id)
-            case _:
-                pass  # it says nothing of them
-        return Reading(verdict, reading.code, credential.scrubbed(reading.message))
-
-    async def _refused(self, credential: Credential, user_id: str) -> AuthExpired:
-        """Find out what a refusal is about, one at a time: it may spare the next one asking."""
-        async with self._asking:
-            witness = self._auth.witness(credential, user_id)
-            is_users_own = witness is not None and await self._is_served(credential, witness)
-            return self._auth.refused(credential, user_id, is_users_own=is_users_own)
-
-    async def _is_served(self, credential: Credential, witness: str) -> bool:
-        """Return whether a user's list can be read with a credential."""
-        for _ in range(WITNESS_TRIES):
-            permit = await self._gate.permit(witness)
-            request, signed_s = self._signed("GET", witness, None)
-            credential.authorize(request)
-            reading = (
-                await self._send(
-                    permit,
-                    request,
-                    lambda answer: classify_list(answer, self._codes)[0],
-                    cap=LIST_CAP_BYTES,
-                    timeout_s=self._settings.list_timeout,
-                    signed_s=signed_s,
-                )
-            ).reading
-            self._gate.report(permit, reading.verdict)
-            if isinstance(reading.verdict, Accepted | AuthExpired):
-                return isinstance(reading.verdict, Accepted)
-        return False
-
-    def _signed(
-        self, method: str, user_id: str, body: bytes | None, part: str = ""
-    ) -> tuple[Outgoing, float]:
-        """Return a request of this moment, not yet authorised, and its X-Date.
+    def _request(
+        self, method: str, user_id: str, *, part: str = "", body: bytes | None = None
+    ) -> Outgoing:
+        """Return a request of this moment, not yet authorised.
 
         *part*: what stands behind the path.
         """
@@ -290,43 +169,55 @@ class KooDrive:
             _X_TRACE_ID: self._trace_ids.next(),
         }
         path = self._settings.path + part
-        return Outgoing(method, path, self._http.host, headers, body), signed_s
+        return Outgoing(method, path, self._http.host, headers, body, signed_s)
 
-    async def _call(self, call: SessionCall) -> Reading:
-        """Send a session call, when the gate lets it. It takes no slot: who waits for it has one.
-
-        What is not known to have come to something is `Unreachable`: no row was sent for it.
-        """
-        permit = await self._gate.permit()
-        headers = call.headers | {_X_TRACE_ID: self._trace_ids.next()}
-        request = Outgoing("POST", call.path, self._http.host, headers, call.body)
-        sent = await self._send(permit, request, call.judge, timeout_s=self._settings.timeout)
-        reading = sent.reading
-        if isinstance(reading.verdict, NoAnswer):
-            words = f"the session cannot be renewed: {reading.message}"
-            reading = Reading(Unreachable(), "session", words)
-        self._gate.report(permit, reading.verdict, sent.told)
-        return reading
+    async def _authorized(
+        self,
+        request: Outgoing,
+        credential: Credential,
+        judge: Judge,
+        *,
+        cap: int = ANSWER_CAP_BYTES,
+        timeout_s: float | None = None,
+    ) -> Attempt:
+        credential.authorize(request)
+        attempt = await self._send(request, judge, cap=cap, timeout_s=timeout_s)
+        if not isinstance(attempt.verdict, Accepted):
+            attempt.message = credential.scrubbed(attempt.message)
+            attempt.request_id = credential.scrubbed(attempt.request_id)
+        return attempt
 
     async def _send(
         self,
-        permit: int,
         request: Outgoing,
         judge: Judge,
         *,
         cap: int = ANSWER_CAP_BYTES,
-        timeout_s: float,
-        signed_s: float = 0.0,
-    ) -> Sent:
-        """Send a permitted request; return what came, whatever it is."""
+        timeout_s: float | None = None,
+    ) -> Attempt:
+        """Send a request; return what came of it. *timeout_s*: None: as for a bind."""
+        timeout_s = self._settings.timeout if timeout_s is None else timeout_s
+        sent_s = self._clock.monotonic()
         try:
-            return await self._http.send(
-                request, judge, cap=cap, timeout_s=timeout_s, signed_s=signed_s
-            )
-        except BaseException:
-            self._gate.forget(permit)
-            raise
+            answer = await self._http.send(request, cap=cap, timeout_s=timeout_s)
+            attempt = await self._judged(judge, answer)
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            attempt = silence(error, timeout_s)
+        attempt.trace_id = request.headers[_X_TRACE_ID]
+        attempt.sent_at = self.server_clock.at(sent_s)
+        attempt.took_s = self._clock.monotonic() - sent_s
+        return attempt
 
-
-def _take_any(answer: Answer) -> Reading:
-    return Reading(Accepted("", ""), "", f"HTTP {answer.status}")
+    async def _judged(self, judge: Judge, answer: Answer) -> Attempt:
+        if len(answer.body) > READ_IN_THREAD_BYTES:
+            attempt = await asyncio.to_thread(judge, answer)
+        else:
+            attempt = judge(answer)
+        attempt.http_status, attempt.limits = answer.status, answer.limits
+        if not isinstance(attempt.verdict, Accepted):
+            attempt.request_id = request_id_of(answer)
+        if isinstance(attempt.verdict, NoAnswer) and answer.status < BEYOND_SUCCESS:
+            # Perhaps the answer to another request: the next one on its connection would be as
+            # well.
+            self._http.drop_idle()
+        return attempt

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Self
 
 import aiohttp
 from aiohttp import hdrs
@@ -13,10 +12,9 @@ from multidict import istr
 from yarl import URL
 
 from bulkbind.koodrive import transport
-from bulkbind.koodrive.limit_headers import told_by
-from bulkbind.koodrive.verdicts import Reading
-from bulkbind.koodrive.wire import Answer, request_id_of
-from bulkbind.model import Accepted, NoAnswer, Told, Unreachable
+from bulkbind.koodrive.limit_headers import stated_limits
+from bulkbind.koodrive.wire import Answer
+from bulkbind.model import Attempt, NoAnswer, ServerLimit, Unreachable
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -132,62 +130,46 @@ def _certificate(error: aiohttp.ClientConnectorCertificateError) -> str:
     return f"the certificate of {error.host}:{error.port} is not accepted: {why}"
 
 
-def silence(error: Exception, timeout_s: float) -> Reading:  # noqa: C901, PLR0911  # a table
+def silence(error: Exception, timeout_s: float) -> Attempt:  # noqa: C901, PLR0911  # a table
     """Return what it means that no answer came. Source: dependencies.md, trap 3.
 
     Only where no connection was made is it known that nothing was sent.
     """
     match error:
         case aiohttp.ClientConnectorCertificateError():
-            return Reading(Unreachable(), "tls", _certificate(error))
+            return Attempt(Unreachable(), "tls", _certificate(error))
         case aiohttp.ClientConnectorSSLError():
-            return Reading(Unreachable(), "tls", f"TLS failed: {error}")
+            return Attempt(Unreachable(), "tls", f"TLS failed: {error}")
         case aiohttp.ClientHttpProxyError():
             # Nothing went through.
-            return Reading(Unreachable(), "proxy", f"the proxy answered HTTP {error.status}")
+            return Attempt(Unreachable(), "proxy", f"the proxy answered HTTP {error.status}")
         case aiohttp.ClientProxyConnectionError():
-            return Reading(Unreachable(), "proxy", f"no connection to the proxy: {error.strerror}")
+            return Attempt(Unreachable(), "proxy", f"no connection to the proxy: {error.strerror}")
         case aiohttp.ClientConnectorDNSError():
-            return Reading(Unreachable(), "dns", f"the host name is not known: {error}")
+            return Attempt(Unreachable(), "dns", f"the host name is not known: {error}")
         case aiohttp.ConnectionTimeoutError() | aiohttp.ClientConnectorError():
-            return Reading(Unreachable(), "connect", f"no connection: {error}")
+            return Attempt(Unreachable(), "connect", f"no connection: {error}")
         case TimeoutError():
-            return Reading(NoAnswer(), "timeout", f"no answer within {timeout_s:g} s")
+            return Attempt(NoAnswer(), "timeout", f"no answer within {timeout_s:g} s")
         case aiohttp.ServerDisconnectedError():
-            return Reading(NoAnswer(), "closed", "the server closed the connection unanswered")
+            return Attempt(NoAnswer(), "closed", "the server closed the connection unanswered")
         case aiohttp.ClientPayloadError():
-            return Reading(NoAnswer(), "cut", f"the answer was cut off: {error}")
+            return Attempt(NoAnswer(), "cut", f"the answer was cut off: {error}")
         case aiohttp.ClientOSError() | OSError():
-            return Reading(NoAnswer(), "reset", f"the connection broke: {error}")
+            return Attempt(NoAnswer(), "reset", f"the connection broke: {error}")
         case _:
             kind = type(error).__name__
-            return Reading(NoAnswer(), "garbage", f"the answer is no HTTP: {kind}: {error}"[:300])
+            return Attempt(NoAnswer(), "garbage", f"the answer is no HTTP: {kind}: {error}"[:300])
 
 
 IDLE_S = 4.0
 """An idle connection is closed by us before a server does it under our feet, which would leave
 the next request in doubt; 5 s is the shortest keep-alive that common servers have by default."""
-_PARSE_IN_THREAD_BYTES = 1 << 18
 LISTENED_TO = 10
-"""First requests whose answers are looked at for headers that tell limits."""
+"""First requests whose answers are looked at for headers that state limits."""
 THROTTLED = 429
-BEYOND_SUCCESS = 300
 _JSON = "application/json"
 _X_REQUEST_ID = istr("X-Request-Id")
-
-Judge: TypeAlias = Callable[[Answer], Reading]
-"""Says what an answer means."""
-
-
-class Sent(NamedTuple):
-    """A request that was sent, and what came."""
-
-    reading: Reading
-    sent_s: float
-    """Monotonic."""
-    status: int | None
-    told: tuple[Told, ...]
-    request_id: str
 
 
 class HttpSession:
@@ -196,7 +178,7 @@ class HttpSession:
     def __init__(
         self, settings: ApiSettings, endpoint: str, clock: Clock, server_clock: ServerClock
     ) -> None:
-        """*server_clock* hears of every answer's Date."""
+        """*server_clock* learns from every answer's Date."""
         self._settings = settings
         self._endpoint = endpoint
         self._clock = clock
@@ -204,8 +186,8 @@ class HttpSession:
         self._agent = f"bulkbind/{version('bulkbind')}"
         self._session: aiohttp.ClientSession | None = None
         self._watchdog: Watchdog | None = None
-        self._tells = False
-        """Whether the last answer that was looked at told of limits."""
+        self._states_limits = False
+        """Whether the last answer that was looked at stated any."""
         self.host = URL(endpoint).host_port_subcomponent or ""
         """As aiohttp writes it into the Host header."""
         self.requests = 0
@@ -239,53 +221,30 @@ class HttpSession:
         if self._watchdog is not None:
             self._watchdog.close()
 
-    async def send(
-        self,
-        request: Outgoing,
-        judge: Judge,
-        *,
-        cap: int,
-        timeout_s: float,
-        signed_s: float = 0.0,
-    ) -> Sent:
-        """Send a request; return what came, whatever it is.
+    async def send(self, request: Outgoing, *, cap: int, timeout_s: float) -> Answer:
+        """Send a request and return its answer.
 
         Args:
             request: The request, authorised.
-            judge: Says what an answer means; of a large one in a thread of its own.
             cap: The most bytes of an answer's body that are read.
             timeout_s: How long the answer may take.
-            signed_s: The X-Date that was sent, seconds since 1970.
+
+        Raises: aiohttp.ClientError, OSError or TimeoutError where no answer came: see `silence`.
         """
         watchdog = self._watchdog
         assert watchdog is not None, "enter the session first"  # a programmer's error
         sent_s = self._clock.monotonic()
-        status: int | None = None
-        told: tuple[Told, ...] = ()
-        request_id = ""
-        try:
-            self.requests += 1
-            with watchdog.timeout(timeout_s):
-                answer = await self._request(request, cap, signed_s)
-            status, told = answer.status, answer.told
-            self._server_clock.observe(answer.date, sent_s, self._clock.monotonic())
-            reading = await self._judged(judge, answer)
-            if not isinstance(reading.verdict, Accepted):
-                request_id = request_id_of(answer)
-            if isinstance(reading.verdict, NoAnswer) and status < BEYOND_SUCCESS:
-                # Perhaps the answer to another request: the next one on its connection would be as
-                # well.
-                self._connector.drop_idle()
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            reading = silence(error, timeout_s)
-        return Sent(reading, sent_s, status, told, request_id)
+        self.requests += 1
+        with watchdog.timeout(timeout_s):
+            answer = await self._request(request, cap)
+        self._server_clock.observe(answer.date, sent_s, self._clock.monotonic())
+        return answer
 
-    async def _judged(self, judge: Judge, answer: Answer) -> Reading:
-        if len(answer.body) > _PARSE_IN_THREAD_BYTES:
-            return await asyncio.to_thread(judge, answer)
-        return judge(answer)
+    def drop_idle(self) -> None:
+        """Close every connection that is not in use: what comes on them next cannot be trusted."""
+        self._connector.drop_idle()
 
-    async def _request(self, request: Outgoing, cap: int, signed_s: float) -> Answer:
+    async def _request(self, request: Outgoing, cap: int) -> Answer:
         assert self._session is not None, "enter the session first"  # a programmer's error
         body = request.body
         data = None if body is None else aiohttp.BytesPayload(body, content_type=_JSON)
@@ -303,19 +262,20 @@ class HttpSession:
                 body=text,
                 date=response.headers.get(hdrs.DATE),
                 retry_after=response.headers.get(hdrs.RETRY_AFTER),
-                x_date_s=float(int(signed_s)),
+                x_date_s=float(int(request.signed_s)),
                 whole=whole,
-                told=self._told(response),
+                limits=self._limits(response),
                 request_id=response.headers.get(_X_REQUEST_ID),
             )
 
-    def _told(self, response: aiohttp.ClientResponse) -> tuple[Told, ...]:
-        """Return what an answer tells of limits: a server that never does is not always asked."""
-        if not (self._tells or self.requests <= LISTENED_TO or response.status == THROTTLED):
+    def _limits(self, response: aiohttp.ClientResponse) -> tuple[ServerLimit, ...]:
+        """Return the limits that an answer states: a server that never does is not always asked."""
+        is_worth_a_look = self._states_limits or self.requests <= LISTENED_TO
+        if not is_worth_a_look and response.status != THROTTLED:
             return ()
-        told = told_by(response.headers, response.headers.get(hdrs.DATE))
-        self._tells = bool(told)
-        return told
+        limits = stated_limits(response.headers, response.headers.get(hdrs.DATE))
+        self._states_limits = bool(limits)
+        return limits
 
 
 async def _read(response: aiohttp.ClientResponse, cap: int) -> tuple[bytes, bool]:

@@ -11,7 +11,7 @@ import re
 from typing import TYPE_CHECKING
 
 from bulkbind.koodrive.wire import http_date
-from bulkbind.model import Told
+from bulkbind.model import ServerLimit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -33,20 +33,20 @@ _APIG = re.compile(
 )
 
 
-def told_by(headers: Mapping[str, str], date: str | None) -> tuple[Told, ...]:
+def stated_limits(headers: Mapping[str, str], date: str | None) -> tuple[ServerLimit, ...]:
     """Return the limits that the headers of an answer tell; nothing where they tell none.
 
     Args:
         headers: The answer's, in any case.
         date: Its Date, against which moments are measured.
     """
-    found: list[Told] = []
+    found: list[ServerLimit] = []
     for read in _READERS:
         found += (told for told in read(headers, date) if _is_meant(told))
     return tuple(found)
 
 
-def _is_meant(told: Told) -> bool:
+def _is_meant(told: ServerLimit) -> bool:
     limit, window, left, reset = told.limit, told.window_s, told.remaining, told.reset_s
     return (
         (limit is not None or left is not None)
@@ -69,7 +69,7 @@ def _items(text: str | None) -> Iterator[tuple[str, dict[str, str]]]:
         yield match[1] or match[2] or "", dict(_PARAMETER.findall(match[3]))
 
 
-def _draft(headers: Mapping[str, str], _date: str | None) -> Iterator[Told]:
+def _draft(headers: Mapping[str, str], _date: str | None) -> Iterator[ServerLimit]:
     """-08 to -11: `RateLimit-Policy: "p";q=100;w=60` with `RateLimit: "p";r=50;t=30`."""
     standing = {n: p for n, p in _items(headers.get("RateLimit")) if "r" in p}
     policies = {n: p for n, p in _items(headers.get("RateLimit-Policy")) if "q" in p}
@@ -77,7 +77,7 @@ def _draft(headers: Mapping[str, str], _date: str | None) -> Iterator[Told]:
         policy, now = policies.get(name, {}), standing.get(name, {})
         if "qu" in policy and policy["qu"] != "requests":
             continue  # bytes, or requests in flight
-        yield Told(
+        yield ServerLimit(
             limit=_number(policy.get("q")),
             window_s=_number(policy.get("w")),
             remaining=_number(now.get("r")),
@@ -86,14 +86,14 @@ def _draft(headers: Mapping[str, str], _date: str | None) -> Iterator[Told]:
         )
 
 
-def _draft_07(headers: Mapping[str, str], _date: str | None) -> Iterator[Told]:
+def _draft_07(headers: Mapping[str, str], _date: str | None) -> Iterator[ServerLimit]:
     """-07: `RateLimit: limit=100, remaining=50, reset=5`, `RateLimit-Policy: 100;w=60`."""
     values = dict(
         re.findall(r"\b(limit|remaining|reset)\s*=\s*(\d+)", headers.get("RateLimit", ""))
     )
     if values:
         limit = _number(values.get("limit"))
-        yield Told(
+        yield ServerLimit(
             limit=limit,
             window_s=_window(headers.get("RateLimit-Policy"), limit),
             remaining=_number(values.get("remaining")),
@@ -102,7 +102,7 @@ def _draft_07(headers: Mapping[str, str], _date: str | None) -> Iterator[Told]:
         )
 
 
-def _draft_03(headers: Mapping[str, str], _date: str | None) -> Iterator[Told]:
+def _draft_03(headers: Mapping[str, str], _date: str | None) -> Iterator[ServerLimit]:
     """-03 to -06: three fields; the limit may carry policies, `100, 100;w=60`."""
     text = headers.get("RateLimit-Limit")
     left = _number(headers.get("RateLimit-Remaining"))
@@ -110,7 +110,7 @@ def _draft_03(headers: Mapping[str, str], _date: str | None) -> Iterator[Told]:
         limit = _number((text or "").partition(",")[0].partition(";")[0])
         policies = headers.get("RateLimit-Policy") or (text or "").partition(",")[2]
         reset = _number(headers.get("RateLimit-Reset"))
-        yield Told(limit, _window(policies, limit), left, reset, "RateLimit-Limit")
+        yield ServerLimit(limit, _window(policies, limit), left, reset, "RateLimit-Limit")
 
 
 def _window(policies: str | None, limit: float | None) -> float | None:
@@ -121,12 +121,12 @@ def _window(policies: str | None, limit: float | None) -> float | None:
     return None
 
 
-def _x_ratelimit(headers: Mapping[str, str], date: str | None) -> Iterator[Told]:
+def _x_ratelimit(headers: Mapping[str, str], date: str | None) -> Iterator[ServerLimit]:
     limit = _number(headers.get("X-RateLimit-Limit"))
     left = _number(headers.get("X-RateLimit-Remaining"))
     if limit is not None or left is not None:
         reset = _reset_s(headers.get("X-RateLimit-Reset"), date)
-        yield Told(limit, None, left, reset, "X-RateLimit")
+        yield ServerLimit(limit, None, left, reset, "X-RateLimit")
 
 
 def _reset_s(text: str | None, date: str | None) -> float | None:
@@ -142,12 +142,12 @@ def _reset_s(text: str | None, date: str | None) -> float | None:
     return None if now is None else max(0.0, moment - now)
 
 
-def _apig(headers: Mapping[str, str], _date: str | None) -> Iterator[Told]:
+def _apig(headers: Mapping[str, str], _date: str | None) -> Iterator[ServerLimit]:
     """`X-Apig-RateLimit-user: remain:9,limit:10,time:10 second`, for api, user, app and ip."""
     for scope in ("api", "user", "app", "ip"):
         match = _APIG.search(headers.get(f"X-Apig-RateLimit-{scope}", ""))
         if match is not None:
-            yield Told(
+            yield ServerLimit(
                 limit=_number(match[2]),
                 window_s=float(match[3]) * _UNITS_S[match[4].lower()],
                 remaining=_number(match[1]),
@@ -156,7 +156,7 @@ def _apig(headers: Mapping[str, str], _date: str | None) -> Iterator[Told]:
             )
 
 
-_READERS: tuple[Callable[[Mapping[str, str], str | None], Iterator[Told]], ...] = (
+_READERS: tuple[Callable[[Mapping[str, str], str | None], Iterator[ServerLimit]], ...] = (
     _draft,
     _draft_07,
     _draft_03,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import msgspec
 
@@ -24,6 +24,7 @@ from bulkbind.koodrive.wire import (
 from bulkbind.model import (
     Accepted,
     AlreadyBound,
+    Attempt,
     AuthExpired,
     ClockRefused,
     NoAnswer,
@@ -64,17 +65,9 @@ class Codes:
     retryable: frozenset[str] = frozenset()
 
 
-class Reading(NamedTuple):
-    """A verdict, and the answer's own words."""
-
-    verdict: Verdict
-    code: str
-    message: str
-
-
 def classify(
     answer: Answer, codes: Codes, machine_code: str = "", *, is_named: bool = False
-) -> Reading:
+) -> Attempt:
     """Return what the answer to a bind means.
 
     Args:
@@ -90,10 +83,10 @@ def classify(
     return _common(answer, body, codes) or _bound(answer, body, machine_code, is_named=is_named)
 
 
-def names_device(answer: Answer, reading: Reading) -> bool:
+def names_device(answer: Answer, attempt: Attempt) -> bool:
     """Return whether an answer is a success that names the device."""
     # A look at the bytes, so that the answers of a server that never does are not read twice.
-    if not isinstance(reading.verdict, Accepted) or b'"machineCode"' not in answer.body:
+    if not isinstance(attempt.verdict, Accepted) or b'"machineCode"' not in answer.body:
         return False
     record = record_of((body_of(answer) or {}).get("data"))
     return record is not None and bool(record.machine_code)
@@ -114,8 +107,8 @@ class _Success(msgspec.Struct):
 _SUCCESS = msgspec.json.Decoder(_Success)
 
 
-def _plainly_bound(answer: Answer, machine_code: str, *, is_named: bool) -> Reading | None:
-    """Return the reading of a success as it should be, at a tenth of the cost; else None."""
+def _plainly_bound(answer: Answer, machine_code: str, *, is_named: bool) -> Attempt | None:
+    """Return the attempt for a success as it should be, at a tenth of the cost; else None."""
     if answer.status != 200 or not answer.whole:
         return None
     try:
@@ -132,10 +125,10 @@ def _plainly_bound(answer: Answer, machine_code: str, *, is_named: bool) -> Read
         and body.msg.isalnum()
     ):
         return None
-    return Reading(Accepted(data.deviceId, data.createTime), "0", body.msg[:LONGEST_MESSAGE])
+    return Attempt(Accepted(data.deviceId, data.createTime), "0", body.msg[:LONGEST_MESSAGE])
 
 
-def classify_list(answer: Answer, codes: Codes) -> tuple[Reading, dict[str, Record] | None]:
+def classify_list(answer: Answer, codes: Codes) -> tuple[Attempt, dict[str, Record] | None]:
     """Return what the answer to a list means, and the records by machine code, if it is a list."""
     body = body_of(answer)
     refused = _common(answer, body, codes)
@@ -145,19 +138,19 @@ def classify_list(answer: Answer, codes: Codes) -> tuple[Reading, dict[str, Reco
     if data is None and body is not None and "data" in body:
         data = []
     if not isinstance(data, list):
-        return Reading(NoAnswer(), "0", "the list's answer holds no list"), None
+        return Attempt(NoAnswer(), "0", "the list's answer holds no list"), None
     records: dict[str, Record] = {}
     for item in data:
         record = record_of(item)
         if record is None or not record.machine_code:
-            return Reading(NoAnswer(), "0", "the list holds a record that is none"), None
+            return Attempt(NoAnswer(), "0", "the list holds a record that is none"), None
         records[record.machine_code] = record
-    return Reading(Accepted("", ""), "0", "success"), records
+    return Attempt(Accepted("", ""), "0", "success"), records
 
 
 def classify_unbind(
     answer: Answer, codes: Codes, device_id: str, machine_code: str = ""
-) -> Reading:
+) -> Attempt:
     """Return what the answer to an unbind means.
 
     `Accepted` bears the device's id where a success names the device. It bears none where a success
@@ -165,11 +158,11 @@ def classify_unbind(
     code that means "already bound" has no sense here: it is a refusal.
     """
     if answer.status == NO_CONTENT:
-        return Reading(Accepted("", ""), "0", "no content")
+        return Attempt(Accepted("", ""), "0", "no content")
     body = body_of(answer)
     code, message = words_of(answer, body)
     if _says_not_bound(answer.status, code, codes):
-        return Reading(Refused(is_missing=True), code, message)
+        return Attempt(Refused(is_missing=True), code, message)
     refused = _common(answer, body, Codes(retryable=codes.retryable))
     if refused is not None:
         return refused
@@ -182,8 +175,8 @@ def classify_unbind(
     ]
     if others:
         words = f"the answer names another device: {others[0][:64]!r}"
-        return Reading(NoAnswer(names_another=True), "0", words)
-    return Reading(Accepted(device_id if any(named) else "", ""), "0", message)
+        return Attempt(NoAnswer(names_another=True), "0", words)
+    return Attempt(Accepted(device_id if any(named) else "", ""), "0", message)
 
 
 def _says_not_bound(status: int, code: str, codes: Codes) -> bool:
@@ -208,18 +201,18 @@ def _names_of(data: object) -> tuple[str, str]:
     return "", code if isinstance(code, str) else ""
 
 
-def _common(answer: Answer, body: dict[str, Any] | None, codes: Codes) -> Reading | None:
+def _common(answer: Answer, body: dict[str, Any] | None, codes: Codes) -> Attempt | None:
     """Judge everything but success, which depends on the call: None."""
     code, message = words_of(answer, body)
     gateway = _GATEWAY_CODE.fullmatch(code)
     number = gateway[1] if gateway else ""
     if answer.status == 429 or number == _THROTTLED:  # HTTP's own number
-        return Reading(_throttled(answer, message), code, message)
+        return Attempt(_throttled(answer, message), code, message)
     if 200 <= answer.status < 300:  # HTTP's own numbers
         return _business(answer, body, code, message, codes)
     is_unauthenticated = number in _RENEW or bool(_NOT_PASSED.search(message))
     verdict = _by_status(answer, number, is_unauthenticated=is_unauthenticated)
-    return Reading(verdict, code, message)
+    return Attempt(verdict, code, message)
 
 
 def _by_status(answer: Answer, number: str, *, is_unauthenticated: bool) -> Verdict:  # noqa: C901, PLR0911  # a table
@@ -252,35 +245,35 @@ def _by_status(answer: Answer, number: str, *, is_unauthenticated: bool) -> Verd
 
 def _business(
     answer: Answer, body: dict[str, Any] | None, code: str, message: str, codes: Codes
-) -> Reading | None:
+) -> Attempt | None:
     """A 2xx: the body's code decides. None: success."""
     if body is None:
         why = "is not JSON" if answer.whole else "is longer than the cap"
-        return Reading(NoAnswer(), "", f"the answer {why}: {message}"[:LONGEST_MESSAGE])
+        return Attempt(NoAnswer(), "", f"the answer {why}: {message}"[:LONGEST_MESSAGE])
     if not code:
-        return Reading(NoAnswer(), "", "the answer has no code")
+        return Attempt(NoAnswer(), "", "the answer has no code")
     if code == "0":
         return None
     if code in codes.already_bound:
-        return Reading(AlreadyBound(), code, message)
+        return Attempt(AlreadyBound(), code, message)
     if code in codes.retryable:
-        return Reading(Transient(wire.retry_after(answer.retry_after, answer.date)), code, message)
-    return Reading(Refused(), code, message)
+        return Attempt(Transient(wire.retry_after(answer.retry_after, answer.date)), code, message)
+    return Attempt(Refused(), code, message)
 
 
 def _bound(
     answer: Answer, body: dict[str, Any] | None, machine_code: str, *, is_named: bool
-) -> Reading:
+) -> Attempt:
     record = record_of(body.get("data") if body else None)
     _, message = words_of(answer, body)
     if record is None:
-        return Reading(NoAnswer(), "0", "the answer says success, but holds no record")
+        return Attempt(NoAnswer(), "0", "the answer says success, but holds no record")
     if machine_code and record.machine_code and record.machine_code != machine_code:
         shown = record.machine_code[:64]
-        return Reading(NoAnswer(), "0", f"the answer names another machine code: {shown!r}")
+        return Attempt(NoAnswer(), "0", f"the answer names another machine code: {shown!r}")
     if is_named and not record.machine_code:
-        return Reading(NoAnswer(), "0", "the answer names no machine code, as others did")
-    return Reading(Accepted(record.device_id, record.create_time), "0", message)
+        return Attempt(NoAnswer(), "0", "the answer names no machine code, as others did")
+    return Attempt(Accepted(record.device_id, record.create_time), "0", message)
 
 
 def _throttled(answer: Answer, message: str) -> Throttled:

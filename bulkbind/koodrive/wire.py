@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from bulkbind.model import Record, value
 
 if TYPE_CHECKING:
-    from bulkbind.model import Device, Told
+    from bulkbind.model import Device, ServerLimit
 
 TRACE_ID_LENGTH = 58
 EARLIEST_S, LATEST_S = 0.0, 253_370_764_800.0
@@ -119,7 +119,7 @@ class Answer:
     """The X-Date that was sent, seconds since 1970."""
     whole: bool = True
     """False where the body was longer than the cap and left."""
-    told: tuple[Told, ...] = ()
+    limits: tuple[ServerLimit, ...] = ()
     """What its headers tell of limits."""
     request_id: str | None = None
     """The header X-Request-Id."""

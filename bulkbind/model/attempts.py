@@ -111,28 +111,9 @@ Verdict: TypeAlias = (
 )
 
 
-@value
-class Attempt:
-    """One request and what came of it."""
-
-    verdict: Verdict
-    trace_id: str
-    sent_at: float
-    """When it was sent: seconds since 1970 by the server's clock as far as it is known, never
-    later than the true moment."""
-    took_s: float
-    http_status: int | None = None
-    code: str = ""
-    """The answer's `code` or `error_code`, as text."""
-    message: str = ""
-    """The server's own words, cut at 300 characters; or what happened on the way."""
-    request_id: str = ""
-    """The gateway's own name for it, where it was not accepted and the answer gave one."""
-
-
 @dataclass(frozen=True, slots=True)
-class Told:
-    """What the headers of an answer tell of one of the gateway's limits."""
+class ServerLimit:
+    """One of the gateway's limits, as the headers of an answer state it."""
 
     limit: float | None
     """Requests per window."""
@@ -143,6 +124,29 @@ class Told:
     """Seconds until the window is whole again."""
     source: str
     """The header's name, for a person."""
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One request and what came of it: made with the verdict, completed by whoever sent it."""
+
+    verdict: Verdict
+    code: str = ""
+    """The answer's `code` or `error_code`, as text."""
+    message: str = ""
+    """The server's own words, cut at 300 characters; or what happened on the way."""
+    trace_id: str = ""
+    """Empty where nothing was sent."""
+    sent_at: float = 0.0
+    """When it was sent: seconds since 1970 by the server's clock as far as it is known, never
+    later than the true moment."""
+    took_s: float = 0.0
+    http_status: int | None = None
+    """None where no answer came."""
+    request_id: str = ""
+    """The gateway's own name for it, where it was not accepted and the answer gave one."""
+    limits: tuple[ServerLimit, ...] = ()
+    """What the answer's headers state of the gateway's limits."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from bulkbind.logs import logger
-from bulkbind.model import NoAnswer, Throttled, Told, Unreachable, Verdict
+from bulkbind.model import NoAnswer, ServerLimit, Throttled, Unreachable, Verdict
 from bulkbind.pacing.learner import LONGEST_PACED_S, Pace
 from bulkbind.pacing.width import Flight
 
@@ -232,14 +232,14 @@ class Pacer:
         self._out[self._permits] = Out(self.state.epoch, in_flight, now)
         return self._permits
 
-    def report(self, permit: int, verdict: Verdict, told: tuple[Told, ...] = ()) -> None:
-        """Learn from the verdict on a permitted request, and from what its answer told."""
+    def report(self, permit: int, verdict: Verdict, limits: tuple[ServerLimit, ...] = ()) -> None:
+        """Learn from the verdict on a permitted request, and from the limits in its answer."""
         state, now = self.state, self._clock.monotonic()
         self._mind_silent(now)
         was_silent = permit in self._silent
         out = self._silent.pop(permit) if was_silent else self._out.pop(permit)
-        if told:
-            self._learn(told)
+        if limits:
+            self._learn(limits)
         epoch = state.epoch
         match verdict:
             case Throttled():
@@ -309,10 +309,10 @@ class Pacer:
                 closed_s=round(self.closed_for_s(), 2),
             )
 
-    def _learn(self, told: Sequence[Told]) -> None:
+    def _learn(self, stated: Sequence[ServerLimit]) -> None:
         """Follow limits; where no window is told, it is the longest time to a reset seen."""
         limits = []
-        for item in told:
+        for item in stated:
             window_s = item.window_s
             if window_s is None and item.reset_s:
                 window_s = max(item.reset_s, self._windows.get(item.source, 0.0))
@@ -340,10 +340,6 @@ class Pacer:
     def closed_for_s(self) -> float:
         """Return for how many seconds nobody may send."""
         return max(0.0, self.state.next_at - self._clock.monotonic())
-
-    def turn_in_s(self, user_id: str) -> float:  # noqa: ARG002  # the protocol's
-        """Return in how many seconds a user's row may ask for a permit."""
-        return self.closed_for_s()
 
     def is_far(self, user_id: str) -> bool:  # noqa: ARG002  # the protocol's
         """Return whether a user's turn is far off while others may go: never, all wait together."""

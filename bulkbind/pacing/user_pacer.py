@@ -77,7 +77,7 @@ class _Follower(Turn):
 class _User:
     """A user with something to send, or who had lately."""
 
-    __slots__ = ("booked_at", "door", "is_unpaced", "name", "out", "trying", "turn", "waiting")
+    __slots__ = ("door", "is_unpaced", "name", "out", "trying", "turn", "waiting")
 
     def __init__(self, name: str, turn: Turn) -> None:
         self.name = name
@@ -91,8 +91,6 @@ class _User:
         """The permit of the one that tries while the user's gate is closed."""
         self.is_unpaced = True
         """Whether some left before there was a pace, so that the next slot does not count them."""
-        self.booked_at = -math.inf
-        """The last turn that a row was told to come back for."""
 
 
 class UserPacer(Pacer):
@@ -122,6 +120,7 @@ class UserPacer(Pacer):
         self._of: dict[int, tuple[_User, int]] = {}
         """Permit -> its user and the epoch of that user's turn."""
         self._asking = 0
+        """Who waits for a permit and was not far from it: the others keep nobody waiting."""
         self._heard = asyncio.Event()
         self._idle_since: float | None = None
         self._refused_since: float | None = None
@@ -130,15 +129,16 @@ class UserPacer(Pacer):
     async def permit(self, user_id: str | None = None) -> int:
         """Return once a request for a user, or for none, may be sent. Raises: as there."""
         user = self._user(user_id or "")
+        is_near = not self.is_far(user.name)
         user.waiting += 1
-        self._asking += 1
+        self._asking += is_near
         try:
             with self._stop.cutting_short():
                 async with user.door:
                     return await self._admitted(user)
         finally:
             user.waiting -= 1
-            self._asking -= 1
+            self._asking -= is_near
             self._taken.set()
 
     async def _admitted(self, user: _User) -> int:
@@ -224,7 +224,7 @@ class UserPacer(Pacer):
     def _forget_idle(self, now: float) -> None:
         while True:
             name, user = next(iter(self._users.items()))
-            if user.out or user.waiting or now < max(user.booked_at, user.turn.next_at) + KEEP_S:
+            if user.out or user.waiting or now < user.turn.next_at + KEEP_S:
                 return
             if user.turn.last_sent_at() + KEEP_S > now:
                 return
@@ -268,15 +268,9 @@ class UserPacer(Pacer):
     def closed_for_s(self) -> float:
         """Return for how many seconds none of those users may send who have something to send."""
         now = self._clock.monotonic()
-        wanting = [user for user in self._users.values() if user.waiting or user.booked_at > now]
+        wanting = [user for user in self._users.values() if user.waiting]
         due_at = [at for at in map(self._due_at, wanting) if at < math.inf]
         return max(super().closed_for_s(), min(due_at, default=now) - now)
-
-    def turn_in_s(self, user_id: str) -> float:
-        """Return in how many seconds a user's row may ask; the next one is told a slot later."""
-        user, now = self._user(user_id), self._clock.monotonic()
-        user.booked_at = max(self._soon(user, now), user.booked_at + 1.0 / self.learner.per_s)
-        return max(0.0, user.booked_at - now, super().closed_for_s())
 
     def is_far(self, user_id: str) -> bool:
         """Return whether a user's turn, behind those who wait for it already, is far off."""

@@ -51,7 +51,15 @@ async def claim(ledger: Ledger, run: int) -> list[Claim]:
 async def settle(ledger: Ledger, claims: list[Claim]) -> None:
     """Settle claims as bound, group by group."""
     outcome = Outcome(Status.BOUND, "1842812272691451648", "2026-11-24T00:00:00.000Z")
-    attempt = Attempt(Accepted("", ""), "t" * 58, 0.0, 0.02, 200, "0", "success")
+    attempt = Attempt(
+        Accepted("", ""),
+        "0",
+        "success",
+        trace_id="t" * 58,
+        sent_at=0.0,
+        took_s=0.02,
+        http_status=200,
+    )
     for start in range(0, len(claims), GROUP):
         for item in claims[start : start + GROUP]:
             ledger.settle(Settlement(item.row, item.device, outcome, 1, attempt))

@@ -18,13 +18,14 @@ from aioresponses import aioresponses
 from pydantic import SecretStr
 
 from bulkbind.clock import SystemClock
-from bulkbind.koodrive import KooDrive, authorizer
+from bulkbind.engine import StopSignal
+from bulkbind.engine.paced import Paced
+from bulkbind.koodrive import Auth, KooDrive, authorizer
 from bulkbind.koodrive.auth.choice import AppAuth
 from bulkbind.koodrive.auth.credential import Token
 from bulkbind.koodrive.auth.renewing import Renewing
 from bulkbind.koodrive.auth.static_token import GivenToken
 from bulkbind.koodrive.client import ANSWER_CAP_BYTES, LIST_CAP_BYTES
-from bulkbind.koodrive.http import HttpSession
 from bulkbind.model import (
     Accepted,
     AlreadyBound,
@@ -33,15 +34,17 @@ from bulkbind.model import (
     Device,
     NoAnswer,
     Refused,
+    ServerLimit,
     Throttled,
-    Told,
     Transient,
     Unreachable,
     Verdict,
 )
+from bulkbind.pacing import Pacer
 from bulkbind.sandbox import Sandbox, SandboxOptions, parse_fault, parse_limit
 from bulkbind.sandbox.auth_checks import check_signature
 from bulkbind.settings import ApiSettings, AuthSettings
+from tests import fakes
 from tests.faults import Fault, FaultProxy
 
 PATH = "/koodrive/ose/v1/backup/device"
@@ -49,25 +52,26 @@ DEVICE = Device("user_1", "SN_1", "Van 1", "Android 15")
 DAY_S = 86_400.0
 
 
-class OpenGate:
+class OpenGate(fakes.OpenGate):
     """Lets everything through at once, and keeps what it heard."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.permits = 0
         self.reports: list[tuple[int, Verdict]] = []
-        self.forgotten: list[int] = []
-        self.told: tuple[Told, ...] = ()
+        self.taken_back: list[int] = []
+        self.limits: tuple[ServerLimit, ...] = ()
 
     async def permit(self, user_id: str | None = None) -> int:  # noqa: ARG002  # the protocol's
         self.permits += 1
         return self.permits
 
-    def report(self, permit: int, verdict: Verdict, told: tuple[Told, ...] = ()) -> None:
-        self.told = told
+    def report(self, permit: int, verdict: Verdict, limits: tuple[ServerLimit, ...] = ()) -> None:
+        self.limits = limits
         self.reports.append((permit, verdict))
 
     def forget(self, permit: int) -> None:
-        self.forgotten.append(permit)
+        self.taken_back.append(permit)
 
 
 class DrainedGate(OpenGate):
@@ -92,20 +96,23 @@ def given(header: str) -> Renewing:
     return Renewing(GivenToken(), SystemClock(), Token(header))
 
 
+class Driven(Paced):
+    """The API behind a gate, and the client that makes its requests."""
+
+    def __init__(self, client: KooDrive, auth: Auth, gate: OpenGate | Pacer) -> None:
+        super().__init__(client, auth, gate)
+        self.client = client
+
+
 def drive(
-    endpoint: str, gate=None, clock=None, concurrency=8, skew_s=None, *, auth=None, **api
-) -> KooDrive:
-    """Return a client, ready to enter."""
+    endpoint: str, gate=None, clock=None, skew_s=None, *, auth=None, concurrency=None, **api
+) -> Driven:
+    """Return the API behind a gate, ready to enter; with *concurrency* that of a real run."""
     clock = clock or SystemClock()
-    return KooDrive(
-        ApiSettings(**api),
-        endpoint,
-        auth or given("Bearer secret-token"),
-        gate or OpenGate(),
-        clock,
-        concurrency=concurrency,
-        skew_s=skew_s,
-    )
+    if concurrency is not None:
+        gate = Pacer(clock, StopSignal(), concurrency=concurrency)
+    client = KooDrive(ApiSettings(**api), endpoint, clock, skew_s=skew_s)
+    return Driven(client, auth or given("Bearer secret-token"), gate or OpenGate())
 
 
 @dataclass
@@ -162,7 +169,7 @@ async def test_a_bind_is_accepted_by_the_sandbox():
     async with Sandbox() as sandbox, drive(sandbox.url, gate) as client:
         attempt = await client.bind(DEVICE)
         record = sandbox.bindings.find("user_1", "SN_1")
-        requests, server_time = client.requests, client.server_time()
+        requests, server_time = client.client.requests, client.server_time()
 
     assert record is not None
     assert attempt.verdict == Accepted(record["deviceId"], record["createTime"])
@@ -288,7 +295,7 @@ async def test_what_each_fault_becomes(fault, verdict, code, status, bound):
     assert found is bound
     assert sent == (0 if fault is Fault.REFUSE else 1)  # never sent again by aiohttp itself
     assert gate.reports == [(1, attempt.verdict)]
-    assert gate.forgotten == []
+    assert gate.taken_back == []
 
 
 @pytest.mark.parametrize("fault", [Fault.RESET_AFTER, Fault.HALF_A_BODY, Fault.BLACK_HOLE])
@@ -344,7 +351,7 @@ async def test_a_list_is_sent_once_whatever_comes_of_it():
         seen = sandbox.stats()["requests"]
 
     assert listing.attempt.verdict == NoAnswer()
-    assert (seen, client.requests) == (2, 2)
+    assert (seen, client.client.requests) == (2, 2)
 
 
 async def test_a_name_that_does_not_exist_is_unreachable():
@@ -668,18 +675,18 @@ async def test_nothing_is_sent_without_a_permit():
         with pytest.raises(InterruptedError):
             await client.bind(DEVICE)
 
-        assert client.requests == 0
+        assert client.client.requests == 0
     assert seen.requests == []
 
 
 async def test_a_cancelled_request_is_forgotten_not_reported():
-    """The gate hears that its permit came to nothing, and the slot is free again."""
+    """The gate learns that its permit came to nothing."""
     gate = OpenGate()
 
     async with (
         Sandbox() as sandbox,
         FaultProxy(sandbox.url, Fault.BLACK_HOLE) as proxy,
-        drive(proxy.url, gate, concurrency=1) as client,
+        drive(proxy.url, gate) as client,
     ):
         task = asyncio.create_task(client.bind(DEVICE), name="to be cancelled")
         while proxy.requests == 0:
@@ -690,12 +697,12 @@ async def test_a_cancelled_request_is_forgotten_not_reported():
         proxy.fault = Fault.NONE
         again = await client.bind(DEVICE)
 
-    assert gate.forgotten == [1]
+    assert gate.taken_back == [1]
     assert gate.reports == [(2, again.verdict)]
     assert isinstance(again.verdict, Accepted)
 
 
-class SlowReader(HttpSession):
+class SlowReader(KooDrive):
     """Takes for ever to read an answer that has come."""
 
     async def _judged(self, judge, answer):
@@ -709,10 +716,8 @@ async def test_a_request_cancelled_while_its_answer_is_read_is_forgotten_too():
     gate = OpenGate()
 
     async with server(accept) as seen:
-        client = KooDrive(ApiSettings(), seen.url, given("x"), gate, SystemClock(), concurrency=1)
-        slow = SlowReader(ApiSettings(), seen.url, SystemClock(), client.server_clock)
-        client._http = slow
-        async with client:
+        slow = SlowReader(ApiSettings(), seen.url, SystemClock())
+        async with Paced(slow, given("x"), gate) as client:
             task = asyncio.create_task(client.bind(DEVICE), name="to be cancelled")
             while not hasattr(slow, "reading"):
                 await SystemClock().sleep(0.005)
@@ -720,7 +725,7 @@ async def test_a_request_cancelled_while_its_answer_is_read_is_forgotten_too():
             with pytest.raises(asyncio.CancelledError):
                 await task
 
-    assert gate.forgotten == [1]
+    assert gate.taken_back == [1]
 
 
 # --- decisions, with canned answers ---------------------------------------------------------------
@@ -808,7 +813,7 @@ async def test_what_is_no_answer_of_the_network_comes_out():
             with pytest.raises(ZeroDivisionError):
                 await client.bind(DEVICE)
 
-    assert gate.forgotten == [1]
+    assert gate.taken_back == [1]
     assert gate.reports == []
 
 
@@ -817,14 +822,10 @@ async def test_limits_in_headers_reach_the_gate(form):
     """Whatever form the server uses, the gate hears limit and window with the first answer."""
     gate = OpenGate()
     options = SandboxOptions(limits=(parse_limit(f"60/s,tell={form}"),))
-    async with Sandbox(options) as sandbox:
-        client = KooDrive(
-            ApiSettings(), sandbox.url, given("x"), gate, SystemClock(), concurrency=1
-        )
-        async with client:
-            await client.bind(DEVICE)
+    async with Sandbox(options) as sandbox, drive(sandbox.url, gate) as client:
+        await client.bind(DEVICE)
 
-    [told] = gate.told
+    [told] = gate.limits
     assert told.limit == 60
     assert told.window_s == 1 or told.reset_s == 1
 

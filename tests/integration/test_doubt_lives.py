@@ -119,7 +119,13 @@ async def left(bench, *heard, made_s=LATE_S):
             claim.attempts, claim.doubts = 1 + len(heard), 1
             for number, verdict in enumerate([NoAnswer(), *heard]):
                 sent_at = now - 20.0 if number == 0 else now + AGAIN_S
-                claim.last = Attempt(verdict, f"t{number}", sent_at, 0.1, message="as planned")
+                claim.last = Attempt(
+                    verdict,
+                    message="as planned",
+                    trace_id=f"t{number}",
+                    sent_at=sent_at,
+                    took_s=0.1,
+                )
                 ledger.record(claim.row, claim.last)
             await ledger.doubt(claim)
         await ledger.flushed()
@@ -169,10 +175,10 @@ async def test_a_repeat_that_is_simply_accepted_is_counted(bench):
     bench.server.latency_s = 0.5
     bind = bench.server.bind
 
-    async def just_before(device):
+    async def just_before(device, before=None):
         if device.machine_code == "SN1":
             bench.server.put("user_0", "SN1", age_s=0.002)
-        return await bind(device)
+        return await bind(device, before)
 
     bench.server.bind = just_before
     assert await lives(bench, wanted, each_s=60.0) == 1

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, strategies as st
 from multidict import CIMultiDict
 
-from bulkbind.koodrive.limit_headers import told_by
-from bulkbind.model import Told
+from bulkbind.koodrive.limit_headers import stated_limits
+from bulkbind.model import ServerLimit
 
 DATE = "Tue, 24 Nov 2026 02:00:00 GMT"
 EPOCH = 1795485600  # the same moment: date -u -d '2026-11-24 02:00' +%s
@@ -16,7 +16,7 @@ EPOCH = 1795485600  # the same moment: date -u -d '2026-11-24 02:00' +%s
 def told(date=DATE, **headers):
     """Return what headers tell; underscores stand for hyphens."""
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return told_by(CIMultiDict(named), date)
+    return stated_limits(CIMultiDict(named), date)
 
 
 @pytest.mark.parametrize(
@@ -24,7 +24,7 @@ def told(date=DATE, **headers):
     [
         pytest.param(
             {"RateLimit_Policy": '"burst";q=100;w=60', "RateLimit": '"burst";r=50;t=30'},
-            [Told(100, 60, 50, 30, "RateLimit")],
+            [ServerLimit(100, 60, 50, 30, "RateLimit")],
             id="draft -11",
         ),
         pytest.param(
@@ -32,27 +32,30 @@ def told(date=DATE, **headers):
                 "RateLimit_Policy": '"s";q=10;w=1, "d";q=5000;w=86400;pk=:YQ==:',
                 "RateLimit": '"d";r=4000;t=3000, "s";r=9;t=1',
             },
-            [Told(10, 1, 9, 1, "RateLimit"), Told(5000, 86400, 4000, 3000, "RateLimit")],
+            [
+                ServerLimit(10, 1, 9, 1, "RateLimit"),
+                ServerLimit(5000, 86400, 4000, 3000, "RateLimit"),
+            ],
             id="draft -11, two policies",
         ),
         pytest.param(
             {"RateLimit_Policy": '"a";q=16;qu="concurrent-requests", "b";q=5;qu="requests";w=1'},
-            [Told(5, 1, None, None, "RateLimit")],
+            [ServerLimit(5, 1, None, None, "RateLimit")],
             id="draft -11, other units",
         ),
         pytest.param(
             {"RateLimit": '"x";r=0;t=7'},
-            [Told(None, None, 0, 7, "RateLimit")],
+            [ServerLimit(None, None, 0, 7, "RateLimit")],
             id="draft -11 without policy",
         ),
         pytest.param(
             {"RateLimit": "limit=100, remaining=50, reset=5", "RateLimit_Policy": "100;w=60"},
-            [Told(100, 60, 50, 5, "RateLimit")],
+            [ServerLimit(100, 60, 50, 5, "RateLimit")],
             id="draft -07",
         ),
         pytest.param(
             {"RateLimit": "limit=100, remaining=50, reset=5"},
-            [Told(100, None, 50, 5, "RateLimit")],
+            [ServerLimit(100, None, 50, 5, "RateLimit")],
             id="draft -07 without policy",
         ),
         pytest.param(
@@ -61,7 +64,7 @@ def told(date=DATE, **headers):
                 "RateLimit_Remaining": "50",
                 "RateLimit_Reset": "30",
             },
-            [Told(100, 60, 50, 30, "RateLimit-Limit")],
+            [ServerLimit(100, 60, 50, 30, "RateLimit-Limit")],
             id="draft -03",
         ),
         pytest.param(
@@ -70,32 +73,32 @@ def told(date=DATE, **headers):
                 "X_RateLimit_Remaining": "59",
                 "X_RateLimit_Reset": "1",
             },
-            [Told(60, None, 59, 1, "X-RateLimit")],
+            [ServerLimit(60, None, 59, 1, "X-RateLimit")],
             id="X-RateLimit, seconds",
         ),
         pytest.param(
             {"X_RateLimit_Limit": "60", "X_RateLimit_Reset": str(EPOCH + 30)},
-            [Told(60, None, None, 30, "X-RateLimit")],
+            [ServerLimit(60, None, None, 30, "X-RateLimit")],
             id="X-RateLimit, epoch",
         ),
         pytest.param(
             {"X_RateLimit_Limit": "60", "X_RateLimit_Reset": str((EPOCH + 30) * 1000)},
-            [Told(60, None, None, 30, "X-RateLimit")],
+            [ServerLimit(60, None, None, 30, "X-RateLimit")],
             id="X-RateLimit, milliseconds",
         ),
         pytest.param(
             {"X_RateLimit_Remaining": "0", "X_RateLimit_Reset": "Tue, 24 Nov 2026 02:00:30 GMT"},
-            [Told(None, None, 0, 30, "X-RateLimit")],
+            [ServerLimit(None, None, 0, 30, "X-RateLimit")],
             id="X-RateLimit, date",
         ),
         pytest.param(
             {"X_RateLimit_Limit": "60", "X_RateLimit_Reset": str(EPOCH - 30)},
-            [Told(60, None, None, 0, "X-RateLimit")],
+            [ServerLimit(60, None, None, 0, "X-RateLimit")],
             id="X-RateLimit, the past",
         ),
         pytest.param(
             {"X_Apig_RateLimit_user": "remain:9,limit:10,time:10 second"},
-            [Told(10, 10, 9, None, "X-Apig-RateLimit-user")],
+            [ServerLimit(10, 10, 9, None, "X-Apig-RateLimit-user")],
             id="the gateway's own",
         ),
         pytest.param(
@@ -104,8 +107,8 @@ def told(date=DATE, **headers):
                 "X_Apig_RateLimit_ip": "remain:5,limit:6,time:1 day",
             },
             [
-                Told(100, 60, 99, None, "X-Apig-RateLimit-api"),
-                Told(6, 86400, 5, None, "X-Apig-RateLimit-ip"),
+                ServerLimit(100, 60, 99, None, "X-Apig-RateLimit-api"),
+                ServerLimit(6, 86400, 5, None, "X-Apig-RateLimit-ip"),
             ],
             id="the gateway's own, two scopes",
         ),
@@ -151,7 +154,7 @@ TEXTS = st.text(alphabet='0123456789";,=qwrt -lmimt:aefbn.\\', max_size=60)
 @given(st.dictionaries(st.sampled_from(NAMES), TEXTS), st.none() | st.just(DATE))
 def test_anything_is_read_or_ignored(headers, date):
     """Whatever stands in a header, what is told is a limit that a server could mean."""
-    for item in told_by(CIMultiDict(headers), date):
+    for item in stated_limits(CIMultiDict(headers), date):
         assert item.limit is None or 0 < item.limit <= 1e9
         assert item.window_s is None or 0 < item.window_s <= 366 * 86400
         assert item.remaining is None or item.remaining >= 0

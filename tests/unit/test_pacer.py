@@ -6,7 +6,7 @@ import pytest
 
 from bulkbind.engine import StopReason, StopSignal
 from bulkbind.engine.stop import DrainedError
-from bulkbind.model import Accepted, NoAnswer, Throttled, Told, Unreachable
+from bulkbind.model import Accepted, NoAnswer, ServerLimit, Throttled, Unreachable
 from bulkbind.pacing import Limit, Pacer, UserPacer, width
 from tests.kit import FakeClock
 
@@ -136,11 +136,11 @@ async def test_a_stop_ends_every_wait(clock):
 async def test_what_headers_tell_is_the_pace():
     """A limit in an answer's headers is followed at once; the tightest counts, a day's does not."""
     pacer = Pacer(FakeClock(), StopSignal())
-    minute = Told(600, 60.0, 599, None, "X-Apig-RateLimit-user")
+    minute = ServerLimit(600, 60.0, 599, None, "X-Apig-RateLimit-user")
     pacer.report(
         await pacer.permit(),
         Accepted("1", ""),
-        (minute, Told(50, 86400.0, 40, None, "X-Apig-RateLimit-ip")),
+        (minute, ServerLimit(50, 86400.0, 40, None, "X-Apig-RateLimit-ip")),
     )
 
     assert pacer.per_s() == pytest.approx(9.95)
@@ -152,7 +152,9 @@ async def test_a_window_that_is_not_told_is_the_longest_reset():
     pacer = Pacer(FakeClock(), StopSignal())
     for reset_s in (20.0, 60.0, 3.0):
         pacer.report(
-            await pacer.permit(), Accepted("1", ""), (Told(600, None, 5, reset_s, "X-RateLimit"),)
+            await pacer.permit(),
+            Accepted("1", ""),
+            (ServerLimit(600, None, 5, reset_s, "X-RateLimit"),),
         )
 
     assert pacer.per_s() == pytest.approx(9.95)
@@ -161,7 +163,9 @@ async def test_a_window_that_is_not_told_is_the_longest_reset():
 async def test_headers_never_lift_the_cap():
     """What the operator allows stays the most."""
     pacer = Pacer(FakeClock(), StopSignal(), 5.0)
-    pacer.report(await pacer.permit(), Accepted("1", ""), (Told(600, 1.0, 5, None, "RateLimit"),))
+    pacer.report(
+        await pacer.permit(), Accepted("1", ""), (ServerLimit(600, 1.0, 5, None, "RateLimit"),)
+    )
 
     assert pacer.per_s() == 5.0
 

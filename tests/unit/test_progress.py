@@ -35,7 +35,15 @@ def log():
 
 def settlements(count, status=Status.BOUND, run=1):
     """Return outcomes of the first rows of a run."""
-    attempt = Attempt(Accepted("d1", "t"), "trace", 0.0, 0.25, 200, "0", "success")
+    attempt = Attempt(
+        Accepted("d1", "t"),
+        "0",
+        "success",
+        trace_id="trace",
+        sent_at=0.0,
+        took_s=0.25,
+        http_status=200,
+    )
     return [
         Settlement((run << 40) + n, Device("u", f"SN{n}"), Outcome(status), 1, attempt)
         for n in range(count)

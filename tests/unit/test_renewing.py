@@ -11,12 +11,11 @@ from bulkbind.koodrive.auth.choice import AppAuth
 from bulkbind.koodrive.auth.credential import Token
 from bulkbind.koodrive.auth.renewing import FRUITLESS, LATER_S, Made, Renewing
 from bulkbind.koodrive.auth.users import UserAuth
-from bulkbind.koodrive.verdicts import Reading
-from bulkbind.model import AuthExpired, Unreachable
+from bulkbind.model import Attempt, AuthExpired, Unreachable
 from tests.kit import FakeClock
 
-AWAY = Reading(Unreachable(), "session", "the session cannot be renewed: HTTP 503")
-LOST = Reading(AuthExpired(advice="log in"), "session", "the refresh token is refused")
+AWAY = Attempt(Unreachable(), "session", "the session cannot be renewed: HTTP 503")
+LOST = Attempt(AuthExpired(advice="log in"), "session", "the refresh token is refused")
 
 
 class Source:

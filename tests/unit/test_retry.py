@@ -9,14 +9,9 @@ from tests.fakes import OpenGate
 from tests.kit import FakeClock
 
 
-class ClosedGate(OpenGate):
-    def turn_in_s(self, user_id: str) -> float:  # noqa: ARG002  # the protocol's
-        return 42.0
-
-
-def retries(clock, stop=None, gate=None):
+def retries(clock, stop=None):
     """Return retries with a base of 0.5 s and a cap of 30 s."""
-    return Retries(clock, stop or StopSignal(), gate or OpenGate(), base_s=0.5, cap_s=30.0)
+    return Retries(clock, stop or StopSignal(), OpenGate(), base_s=0.5, cap_s=30.0)
 
 
 @pytest.mark.parametrize(
@@ -26,7 +21,7 @@ def retries(clock, stop=None, gate=None):
 )
 def test_backoff_is_full_jitter(attempts, most):
     """The wait lies between 0 and min(cap, base * 2**(attempts - 1)), and is spread over it."""
-    waits = [retries(FakeClock()).wait_s(Again(backoff=True), attempts, "u") for _ in range(300)]
+    waits = [retries(FakeClock()).wait_s(Again(backoff=True), attempts) for _ in range(300)]
 
     assert 0 <= min(waits) < most * 0.1
     assert most * 0.9 < max(waits) <= most
@@ -34,12 +29,12 @@ def test_backoff_is_full_jitter(attempts, most):
 
 def test_retry_after_beats_the_formula():
     """The server's own wait is the least."""
-    assert retries(FakeClock()).wait_s(Again(backoff=True, retry_after_s=77.0), 1, "u") == 77.0
+    assert retries(FakeClock()).wait_s(Again(backoff=True, retry_after_s=77.0), 1) == 77.0
 
 
 def test_throttled_rows_wait_for_the_gate():
-    """What is everybody's trouble is waited for at the gate, not by a formula."""
-    assert retries(FakeClock(), gate=ClosedGate()).wait_s(Again(backoff=False), 1, "u") == 42.0
+    """What is everybody's trouble is waited for once, at the gate, and not here as well."""
+    assert retries(FakeClock()).wait_s(Again(backoff=False), 1) == 0.0
 
 
 async def test_until_done_releases_before_every_wait():
@@ -53,7 +48,7 @@ async def test_until_done_releases_before_every_wait():
     async def before_wait():
         told.append("release")
 
-    result = await retries(clock).until_done(Again(backoff=True), "u", lambda: 1, before_wait, once)
+    result = await retries(clock).until_done(Again(backoff=True), lambda: 1, before_wait, once)
 
     assert result == "done"
     assert told == ["release", "once", "release", "once", "release", "once"]
@@ -70,6 +65,4 @@ async def test_a_stop_ends_the_wait():
         raise AssertionError("nothing is sent any more")
 
     with pytest.raises(DrainedError):
-        await retries(clock, stop).until_done(
-            Again(backoff=True), "u", lambda: 1, before_wait, once
-        )
+        await retries(clock, stop).until_done(Again(backoff=True), lambda: 1, before_wait, once)

@@ -25,7 +25,15 @@ class FakeGauge:
 
 def settlements(count, took_s=0.05):
     """Return as many outcomes."""
-    attempt = Attempt(Accepted("d", "t"), "trace", 0.0, took_s, 200, "0", "success")
+    attempt = Attempt(
+        Accepted("d", "t"),
+        "0",
+        "success",
+        trace_id="trace",
+        sent_at=0.0,
+        took_s=took_s,
+        http_status=200,
+    )
     outcome = Outcome(Status.BOUND)
     return [Settlement(n, Device("u", f"SN{n}"), outcome, 1, attempt) for n in range(count)]
 
@@ -81,7 +89,15 @@ def test_a_long_run_has_as_few_points(made, seconds):
 def test_latency_goes_into_classes(made):
     """10 ms belong to the first class, two minutes to the last, and silence to none."""
     timeline, _, _ = made
-    silent = Attempt(Accepted("d", "t"), "trace", 0.0, 30.0, None, "timeout", "no answer")
+    silent = Attempt(
+        Accepted("d", "t"),
+        "timeout",
+        "no answer",
+        trace_id="trace",
+        sent_at=0.0,
+        took_s=30.0,
+        http_status=None,
+    )
     timeline.settled(settlements(2, took_s=0.010))
     timeline.settled(settlements(3, took_s=120.0))
     timeline.settled([Settlement(9, Device("u", "SN"), Outcome(Status.FAILED), 1, silent)])

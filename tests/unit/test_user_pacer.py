@@ -6,7 +6,7 @@ import pytest
 
 from bulkbind.engine import StopReason, StopSignal
 from bulkbind.engine.stop import DrainedError
-from bulkbind.model import Accepted, Throttled, Told, Unreachable
+from bulkbind.model import Accepted, ServerLimit, Throttled, Unreachable
 from bulkbind.pacing import Limit, UserPacer
 from bulkbind.pacing.user_pacer import KEEP_S
 from bulkbind.sandbox.limiters import Bucket, Window
@@ -58,7 +58,7 @@ async def test_a_429_closes_the_gate_of_its_user_alone(clock):
 async def test_what_one_user_was_told_paces_all(clock):
     """A limit is learned once: whoever comes next goes at it from the first request on."""
     pacer = pacer_for(clock)
-    pacer.report(await pacer.permit("ann"), DONE, (Told(600, 60.0, 599, None, "RateLimit"),))
+    pacer.report(await pacer.permit("ann"), DONE, (ServerLimit(600, 60.0, 599, None, "RateLimit"),))
     took_s = -clock.monotonic() + await sent(pacer, clock, "bob", 11)
 
     assert took_s == pytest.approx(10 / 9.95)
@@ -159,14 +159,24 @@ async def test_a_guide_with_nothing_left_to_send_holds_nobody(clock):
     assert clock.monotonic() < 1.0
 
 
-async def test_rows_that_are_put_off_come_back_one_by_one(clock):
-    """Each of a user's rows that makes way is told a turn of its own."""
+async def test_rows_that_are_put_off_leave_one_by_one_and_keep_nobody_waiting(clock):
+    """Each of a user's rows that makes way waits for a turn of its own; others have room."""
     pacer = pacer_for(clock, 0.5)
     await sent(pacer, clock, "ann", 1)
+    left_at: list[float] = []
+
+    async def leave() -> None:
+        pacer.report(await pacer.permit("ann"), DONE)
+        left_at.append(clock.monotonic())
 
     assert pacer.is_far("ann")
     assert not pacer.is_far("bob")
-    assert [pacer.turn_in_s("ann") for _ in range(3)] == pytest.approx([2.0, 4.0, 6.0])
+    put_off = [asyncio.create_task(leave()) for _ in range(3)]
+    await clock.sleep(0.1)
+    assert pacer.has_room()
+    await asyncio.gather(*put_off)
+
+    assert left_at == pytest.approx([2.0, 4.0, 6.0], abs=0.05)
 
 
 async def test_it_is_closed_where_every_user_with_rows_has_to_wait(clock):
@@ -174,11 +184,16 @@ async def test_it_is_closed_where_every_user_with_rows_has_to_wait(clock):
     pacer = pacer_for(clock)
     permits = [await pacer.permit(user) for user in ("ann", "bob")]
     pacer.report(permits[0], Throttled(retry_after_s=30.0))
-    pacer.turn_in_s("ann")
+    waiting = [asyncio.create_task(pacer.permit("ann"))]
+    await clock.sleep(0.01)
     one = pacer.closed_for_s()
     pacer.report(permits[1], Throttled(retry_after_s=90.0))
-    pacer.turn_in_s("bob")
+    waiting.append(asyncio.create_task(pacer.permit("bob")))
+    await clock.sleep(0.01)
     both = pacer.closed_for_s()
+    for task in waiting:
+        task.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
 
     assert one == pytest.approx(30.0, abs=1.0)
     assert both == pytest.approx(30.0, abs=1.0)
@@ -196,7 +211,7 @@ async def test_a_server_that_is_away_is_away_for_all(clock):
     await waiting
 
     assert not was_done
-    assert pacer.turn_in_s("bob") == 0.0
+    assert not pacer.is_far("bob")
 
 
 async def test_a_gateway_that_refuses_everybody_is_known_to(clock):

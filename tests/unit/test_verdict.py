@@ -11,7 +11,6 @@ from hypothesis import example, given, strategies as st
 
 from bulkbind.koodrive.verdicts import (
     Codes,
-    Reading,
     classify,
     classify_list,
     classify_unbind,
@@ -21,6 +20,7 @@ from bulkbind.koodrive.wire import Answer
 from bulkbind.model import (
     Accepted,
     AlreadyBound,
+    Attempt,
     AuthExpired,
     ClockRefused,
     NoAnswer,
@@ -79,7 +79,7 @@ def success(**changes: object) -> dict[str, object]:
     return {"code": 0, "msg": "success", "data": data}
 
 
-def read(given: Answer) -> Reading:
+def read(given: Answer) -> Attempt:
     """Return what an answer to the bind of SN_1 means."""
     return classify(given, CODES, "SN_1")
 
@@ -334,7 +334,7 @@ def test_code_0_with_a_record_is_accepted(body, device_id, create_time):
     """The id keeps all 19 digits; what the server left out is empty."""
     found = read(answer(200, body))
 
-    assert found == Reading(Accepted(device_id, create_time), "0", "success")
+    assert found == Attempt(Accepted(device_id, create_time), "0", "success")
 
 
 @pytest.mark.parametrize(
@@ -459,7 +459,7 @@ def test_another_code_under_200_is_a_failure_unless_it_is_set(code, verdict):
     """The business code decides; code and message are kept as the server wrote them."""
     found = read(answer(200, {"code": code, "msg": "its own words"}))
 
-    assert found == Reading(verdict, str(code), "its own words")
+    assert found == Attempt(verdict, str(code), "its own words")
 
 
 def test_codes_mean_nothing_unless_they_are_set():
@@ -624,7 +624,7 @@ ANSWERS = st.builds(
 )
 
 
-def sound(found: Reading) -> bool:
+def sound(found: Attempt) -> bool:
     """Return whether this is a reading in every respect."""
     return (
         isinstance(found.verdict, get_args(Verdict))

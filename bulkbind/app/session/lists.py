@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from bulkbind.app.session.session import client_of, new_pacer, retries_of
+from bulkbind.app.session.session import client_of, new_pacer, paced, retries_of
 from bulkbind.engine.decide import UNREACHABLE_AT_START
 from bulkbind.engine.readback import Lists
 from bulkbind.engine.stop import DrainedError, first_of
@@ -32,9 +32,9 @@ async def read_lists(
     send = session.settings.send
     pacer = new_pacer(session)
     waiting = iter(users)
-    async with client_of(session, pacer) as client:
+    async with paced(session, client_of(session), pacer) as api:
         lists = Lists(
-            client,
+            api,
             session.stop,
             retries_of(session, pacer),
             max_attempts=send.max_attempts,

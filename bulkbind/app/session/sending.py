@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from bulkbind.app.reports import Report, write_report
 from bulkbind.app.session.eta import Gauge
 from bulkbind.app.session.progress import Progress, Timeline
-from bulkbind.app.session.session import LIMITS, Session, client_of, pacer_of, retries_of
+from bulkbind.app.session.session import LIMITS, Session, client_of, paced, pacer_of, retries_of
 from bulkbind.engine import Breaker, Parts, Pipeline, StopSignal, Unbinder, draining
 from bulkbind.errors import LedgerError
 from bulkbind.logs import bound, logger
@@ -53,7 +53,8 @@ async def send(
     settings, clock, stop = session.settings, session.clock, session.stop
     pacer = await pacer_of(session, ledger)
     gauge = Gauge(pacer, clock)
-    client = client_of(session, pacer, await ledger.recall("clock_skew_s"))
+    client = client_of(session, await ledger.recall("clock_skew_s"))
+    api = paced(session, client, pacer)
     staged, doubtful = await ledger.unsettled(run)
     moves = 0 if first else await ledger.unbindings.left(run, UnbindKind.MOVE)
     rows = (staged if first is None else min(first, staged)) + doubtful + moves
@@ -75,7 +76,7 @@ async def send(
 
     ledger.on_settled = on_settled
     began = clock.monotonic()
-    sender = _Sender(session, ledger, Parts(client, ledger, pacer, stop, clock), run)
+    sender = _Sender(session, ledger, Parts(api, ledger, pacer, stop, clock), run)
     session.pulse.follow(lambda: client.requests, lambda: pacer.closed_for_s() > 0)
     await ledger.start(run)
     session.listener.sending(rows, gauge)
@@ -83,8 +84,8 @@ async def send(
         logger().info("run.started", rows=rows, endpoint=settings.endpoint())
         telling = asyncio.create_task(progress.run(), name="progress")
         try:
-            async with client:
-                await sender.send(client, pacer, first)
+            async with api:
+                await sender.send(first)
         finally:
             telling.cancel()
             facts = facts_of(
@@ -111,7 +112,7 @@ class _Sender:
         self.backed_off_s = 0.0
         """Seconds that devices have waited for their own trouble to pass, added up."""
 
-    async def send(self, client: KooDrive, pacer: Pacer, first: int | None) -> None:
+    async def send(self, first: int | None) -> None:
         """*first*: as in `run`; a pilot moves nothing."""
         await self._send_staged(first)
         if first is not None:
@@ -120,10 +121,10 @@ class _Sender:
         send = settings.send
         unbindings = self._ledger.unbindings
         mover = Unbinder(
-            client,
+            self._parts.api,
             unbindings,
             stop,
-            retries_of(self._session, pacer),
+            retries_of(self._session, self._parts.gate),
             self._session.clock,
             settle_s=settings.doubt.readback_settle,
             max_attempts=send.max_attempts,

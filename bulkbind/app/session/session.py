@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from bulkbind.app.session.stall_watch import Pulse, time_box
 from bulkbind.clock import Clock, iso
-from bulkbind.engine.binder import PUT_OFF_PER_SLOT
+from bulkbind.engine.paced import Paced
 from bulkbind.engine.retry import Retries
 from bulkbind.engine.stop import DrainedError
 from bulkbind.errors import InterruptedRunError, LedgerBusyError
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from bulkbind.app.session.listener import Listener
     from bulkbind.engine import StopReason, StopSignal
+    from bulkbind.engine.ports import Gate
     from bulkbind.koodrive import Auth
     from bulkbind.settings import Settings
     from bulkbind.settings.model import SendSettings
@@ -134,32 +135,29 @@ def is_per_user(send: SendSettings) -> bool:
     return send.rate_scope == "x-user-id"
 
 
-def slots_of(send: SendSettings) -> int:
-    """Return how many rows may be with the client: rows that wait for their user's turn, too.
+def client_of(session: Session, skew_s: object = None) -> KooDrive:
+    """Return the API, a request at a time. Raises: UsageError (no endpoint).
 
-    What is in flight is bounded by the pacer.
+    *skew_s*: what the ledger remembers of the server's clock.
     """
-    return send.concurrency * (1 + PUT_OFF_PER_SLOT if is_per_user(send) else 1)
-
-
-def client_of(session: Session, pacer: Pacer, skew_s: object = None) -> KooDrive:
-    """Return the API, to be entered. Raises: UsageError (no endpoint, no credentials)."""
     settings = session.settings
-    assert session.auth is not None, "a command that asks the server has credentials"
     return KooDrive(
         settings.api,
         settings.endpoint(),
-        session.auth,
-        pacer,
         session.clock,
-        concurrency=slots_of(settings.send),
         skew_s=skew_s if isinstance(skew_s, int | float) else None,
     )
 
 
-def retries_of(session: Session, pacer: Pacer) -> Retries:
+def paced(session: Session, client: KooDrive, pacer: Pacer) -> Paced:
+    """Return the API at the gateway's pace, to be entered."""
+    assert session.auth is not None, "a command that asks the server has credentials"
+    return Paced(client, session.auth, pacer)
+
+
+def retries_of(session: Session, gate: Gate) -> Retries:
     """Return how long is waited between attempts."""
     send = session.settings.send
     return Retries(
-        session.clock, session.stop, pacer, base_s=send.backoff_base, cap_s=send.backoff_cap
+        session.clock, session.stop, gate, base_s=send.backoff_base, cap_s=send.backoff_cap
     )

@@ -21,8 +21,7 @@ from bulkbind.koodrive.auth.session_store import (
 )
 from bulkbind.koodrive.auth.static_token import FetchedToken, GivenToken, output_of
 from bulkbind.koodrive.auth.users import UserAuth, parse_users
-from bulkbind.koodrive.verdicts import Reading
-from bulkbind.model import AuthExpired
+from bulkbind.model import Attempt, AuthExpired
 from bulkbind.settings import SECRETS
 
 if TYPE_CHECKING:
@@ -98,9 +97,9 @@ class AppAuth:
         """Return the application, unless it is refused altogether."""
         return None if self._app.is_dead else self._app
 
-    async def renew(self, user_id: str, call: Call) -> Reading | None:  # noqa: ARG002  # as above
+    async def renew(self, user_id: str, call: Call) -> Attempt | None:  # noqa: ARG002  # as above
         """Return that there is nothing to renew."""
-        return Reading(AuthExpired(advice=ADVICE), "", "the application's signature was refused")
+        return Attempt(AuthExpired(advice=ADVICE), "", "the application's signature was refused")
 
     def accepted(self, credential: Credential, user_id: str) -> None:  # noqa: ARG002  # as above
         """Hear that a signature was taken."""

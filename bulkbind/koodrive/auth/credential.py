@@ -107,6 +107,8 @@ class Outgoing:
     headers: dict[str, str]
     """All that it goes out with, but for what aiohttp adds."""
     body: bytes | None
+    signed_s: float = 0.0
+    """Its X-Date, seconds since 1970; 0 where it has none."""
 
 
 class Credential(ABC):

@@ -8,9 +8,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
 
-from bulkbind.koodrive.verdicts import Reading
 from bulkbind.logs import logger
-from bulkbind.model import AuthExpired
+from bulkbind.model import Attempt, AuthExpired
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -66,13 +65,13 @@ class SessionCall:
     path: str
     headers: dict[str, str]
     body: bytes
-    judge: Callable[[Answer], Reading]
+    judge: Callable[[Answer], Attempt]
 
     def __repr__(self) -> str:
         return f"SessionCall({self.path})"
 
 
-Call: TypeAlias = Callable[[SessionCall], Awaitable[Reading]]
+Call: TypeAlias = Callable[[SessionCall], Awaitable[Attempt]]
 """Sends a session call, as the pacer lets it, and returns what its judge made of the answer."""
 
 
@@ -92,7 +91,7 @@ class Source(Protocol):
     is_spent: bool
     """Whether it is known to make none any more."""
 
-    async def make(self, call: Call) -> Made | Reading:
+    async def make(self, call: Call) -> Made | Attempt:
         """Return a credential, or why there is none.
 
         `AuthExpired`: there will be none; any other verdict: perhaps later.
@@ -107,7 +106,7 @@ class Renewing:
         """*first*: what to begin with; None: what the source makes."""
         self._source = source
         self._clock = clock
-        self._flight: Flight[Reading | None] = Flight()
+        self._flight: Flight[Attempt | None] = Flight()
         self._credential = first
         self._is_taken = False
         """Whether the server has taken the present credential."""
@@ -127,16 +126,16 @@ class Renewing:
             return None
         return credential
 
-    async def renew(self, user_id: str, call: Call) -> Reading | None:  # noqa: ARG002  # as above
+    async def renew(self, user_id: str, call: Call) -> Attempt | None:  # noqa: ARG002  # as above
         """Make a new credential, unless that is under way; return why there is none."""
         return await self._flight.join(lambda: self._renew(call))
 
-    async def _renew(self, call: Call) -> Reading | None:
+    async def _renew(self, call: Call) -> Attempt | None:
         old = self._credential
         if self._fruitless >= FRUITLESS:
             return self._lost()
         made = await self._source.make(call)
-        if isinstance(made, Reading):
+        if isinstance(made, Attempt):
             if old is not None and not old.is_dead:
                 self._due_at = self._clock.monotonic() + LATER_S
                 return None
@@ -186,9 +185,9 @@ class Renewing:
         """Let a renewal that is under way end: what it brings is kept for the next run."""
         await self._flight.landed()
 
-    def _lost(self) -> Reading:
+    def _lost(self) -> Attempt:
         words = f"{FRUITLESS} credentials in a row were refused, each of them new"
-        return Reading(AuthExpired(advice=self._source.advice), "", words)
+        return Attempt(AuthExpired(advice=self._source.advice), "", words)
 
 
 def _ahead_s(life_s: float) -> float:

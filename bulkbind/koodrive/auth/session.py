@@ -15,8 +15,16 @@ from bulkbind.koodrive.auth.credential import Token, scrub
 from bulkbind.koodrive.auth.renewing import Call, Made, SessionCall
 from bulkbind.koodrive.auth.secret_sources import header_value
 from bulkbind.koodrive.auth.session_store import SessionStore, Stored, root_of
-from bulkbind.koodrive.verdicts import Codes, Reading, classify
-from bulkbind.model import Accepted, AuthExpired, NoAnswer, Throttled, Transient, Unreachable
+from bulkbind.koodrive.verdicts import Codes, classify
+from bulkbind.model import (
+    Accepted,
+    Attempt,
+    AuthExpired,
+    NoAnswer,
+    Throttled,
+    Transient,
+    Unreachable,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -43,7 +51,7 @@ class SessionInfo(NamedTuple):
 
 async def refresh(
     call: Call, path: str, access_header: str | None, refresh_token: str
-) -> SessionInfo | Reading:
+) -> SessionInfo | Attempt:
     """Trade a refresh token for a new session. *access_header*: the old token's, if known."""
     headers = {} if access_header is None else {"Authorization": access_header}
     return await _ask(
@@ -57,7 +65,7 @@ async def refresh(
 
 async def login(
     call: Call, path: str, agent_name: str, account: str, password: str
-) -> SessionInfo | Reading:
+) -> SessionInfo | Attempt:
     """Begin a session with an account and its password."""
     return await _ask(
         call,
@@ -70,15 +78,15 @@ async def login(
 
 async def _ask(
     call: Call, path: str, headers: dict[str, str], body: dict[str, str], *, hidden: Sequence[str]
-) -> SessionInfo | Reading:
+) -> SessionInfo | Attempt:
     found: list[SessionInfo] = []
 
-    def judge(answer: Answer) -> Reading:
+    def judge(answer: Answer) -> Attempt:
         info = session_of(answer)
         if info is None:
             return _refusal(answer, hidden)
         found.append(info)
-        return Reading(Accepted("", ""), "0", "success")
+        return Attempt(Accepted("", ""), "0", "success")
 
     reading = await call(SessionCall(path, headers, json.dumps(body).encode(), judge))
     return found[-1] if found else reading
@@ -111,19 +119,20 @@ def _is_token(text: object) -> bool:
     )
 
 
-def _refusal(answer: Answer, hidden: Sequence[str]) -> Reading:
+def _refusal(answer: Answer, hidden: Sequence[str]) -> Attempt:
     """Return why an answer brings no session. What may hold one is not quoted."""
-    verdict, code, message = classify(answer, Codes())
+    refused = classify(answer, Codes())
+    verdict, code, message = refused.verdict, refused.code, refused.message
     if answer.status < 300:  # noqa: PLR2004  # HTTP's own number
         message = "the answer holds no session" if isinstance(verdict, NoAnswer) else message
     words = scrub(f"HTTP {answer.status} {code}".strip() + f": {message}", hidden)
     match verdict:
         case Throttled():
-            return Reading(verdict, code, words)
+            return Attempt(verdict, code, words)
         case Transient() | NoAnswer():
-            return Reading(Unreachable(), "session", f"the session cannot be renewed: {words}")
+            return Attempt(Unreachable(), "session", f"the session cannot be renewed: {words}")
         case _:
-            return Reading(AuthExpired(), code, words)
+            return Attempt(AuthExpired(), code, words)
 
 
 SPARE_S = 30.0
@@ -176,7 +185,7 @@ class Session:
         self._refresh: str | None = None
         """The latest refresh token that this process was given."""
 
-    async def make(self, call: Call) -> Made | Reading:
+    async def make(self, call: Call) -> Made | Attempt:
         """Return the kept session's token if it is not the one that ended; else a renewed one.
 
         Raises: LedgerError if the session could not be kept.
@@ -195,7 +204,7 @@ class Session:
                     return got
                 refused.append(f"{name} is refused ({got.message})")
         words = "the session cannot be renewed: " + "; ".join(refused)
-        return Reading(AuthExpired(advice=self.advice), "session", words)
+        return Attempt(AuthExpired(advice=self.advice), "session", words)
 
     def _kept(self, stored: Stored | None) -> Made | None:
         """Return a token that is to be had without a call: a kept one, or the one given."""
@@ -212,7 +221,7 @@ class Session:
 
     def _ways(
         self, stored: Stored | None
-    ) -> Iterator[tuple[str, Callable[[Call], Awaitable[SessionInfo | Reading]]]]:
+    ) -> Iterator[tuple[str, Callable[[Call], Awaitable[SessionInfo | Attempt]]]]:
         """Yield what may bring a session, the likeliest first."""
         access = stored.access_token if stored is not None else self._access
         header = None if access is None else self._header(access)

@@ -11,8 +11,7 @@ from bulkbind.errors import UsageError
 from bulkbind.koodrive.auth.credential import Token
 from bulkbind.koodrive.auth.renewing import Call, Made
 from bulkbind.koodrive.auth.secret_sources import header_value
-from bulkbind.koodrive.verdicts import Reading
-from bulkbind.model import AuthExpired
+from bulkbind.model import Attempt, AuthExpired
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -31,9 +30,9 @@ class GivenToken:
         "token_prefix:`; nothing was lost"
     )
 
-    async def make(self, call: Call) -> Made | Reading:  # noqa: ARG002  # the protocol's
+    async def make(self, call: Call) -> Made | Attempt:  # noqa: ARG002  # the protocol's
         """Return that there is none."""
-        return Reading(AuthExpired(advice=self.advice), "", "the token has been refused")
+        return Attempt(AuthExpired(advice=self.advice), "", "the token has been refused")
 
 
 class FetchedToken:
@@ -48,15 +47,15 @@ class FetchedToken:
         self._header = ""
         self.advice = f"see that {origin} gives a token that the server takes; nothing was lost"
 
-    async def make(self, call: Call) -> Made | Reading:  # noqa: ARG002  # the protocol's
+    async def make(self, call: Call) -> Made | Attempt:  # noqa: ARG002  # the protocol's
         """Return the token, unless it is still the one that was refused."""
         try:
             header = header_value(await self._fetch(), self._origin, self._prefix)
         except UsageError as error:
-            return Reading(AuthExpired(advice=error.hint or self.advice), "", str(error))
+            return Attempt(AuthExpired(advice=error.hint or self.advice), "", str(error))
         if header == self._header:
             words = f"the token has been refused, and {self._origin} gives no other"
-            return Reading(AuthExpired(advice=self.advice), "", words)
+            return Attempt(AuthExpired(advice=self.advice), "", words)
         self._header = header
         return Made(Token(header))
 

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import csv
 import io
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import yaml
 
 from bulkbind.errors import UsageError
-from bulkbind.koodrive.verdicts import Reading
-from bulkbind.model import AuthExpired
+from bulkbind.model import Attempt, AuthExpired
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -131,11 +131,11 @@ class UserAuth:
         own = self._of(user_id)
         return None if own is None else own.current(user_id)
 
-    async def renew(self, user_id: str, call: Call) -> Reading | None:
+    async def renew(self, user_id: str, call: Call) -> Attempt | None:
         """Renew a user's credential; return why there is none."""
         own = self._of(user_id)
         if own is None:
-            return Reading(
+            return Attempt(
                 AuthExpired(
                     is_users_own=True, advice=f"add the user to {self._origin}, and run again"
                 ),
@@ -145,7 +145,7 @@ class UserAuth:
         trouble = await own.renew(user_id, call)
         if trouble is None or not isinstance(trouble.verdict, AuthExpired):
             return trouble
-        return trouble._replace(verdict=self._own())
+        return replace(trouble, verdict=self._own())
 
     def accepted(self, credential: Credential, user_id: str) -> None:
         """Hear that the server took a user's credential."""

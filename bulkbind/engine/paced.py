@@ -1,0 +1,160 @@
+"""Requests at the gateway's pace: first the permit, then the credentials, then one request.
+
+It stands around each single request, those that renew a session or ask for a witness too. Whoever
+sends through it waits here, and nowhere else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Self
+
+from bulkbind.model import Accepted, AlreadyBound, Attempt, AuthExpired, Listing, Refused
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from bulkbind.engine.ports import Authorizer, Client, Gate
+    from bulkbind.koodrive.auth.credential import Credential
+    from bulkbind.koodrive.auth.renewing import SessionCall
+    from bulkbind.model import Device
+
+WITNESS_TRIES = 5
+"""Requests that decide nothing, after which a witness counts as not served."""
+
+
+class Paced:
+    """The destination as the engine uses it. Enter it before use."""
+
+    def __init__(self, client: Client, auth: Authorizer, gate: Gate) -> None:
+        self._client = client
+        self._auth = auth
+        self._gate = gate
+        self._asking = asyncio.Lock()
+
+    async def __aenter__(self) -> Self:
+        await self._client.__aenter__()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._auth.close()
+        await self._client.__aexit__()
+
+    def server_time(self) -> float | None:
+        """Return the server's time now, seconds since 1970; None while nothing is known of it."""
+        return self._client.server_time()
+
+    async def bind(
+        self, device: Device, before: Callable[[], Awaitable[None]] | None = None
+    ) -> Attempt:
+        """Bind a device to its user: one request, or none where there are no credentials for it.
+
+        *before*: awaited once there is a permit, perhaps again for another one.
+
+        Raises: what the gate and *before* raise (nothing was sent then), cancellation, and
+            LedgerError or UsageError where a session cannot be kept.
+        """
+
+        def send(credential: Credential) -> Awaitable[Attempt]:
+            return self._client.bind(device, credential)
+
+        return await self._exchange(device.user_id, send, before)
+
+    async def list_devices(self, user_id: str) -> Listing:
+        """Read the list of a user's devices. Raises: as `bind`."""
+        listing: Listing | None = None
+
+        async def send(credential: Credential) -> Attempt:
+            nonlocal listing
+            listing = await self._client.list_devices(user_id, credential)
+            return listing.attempt
+
+        attempt = await self._exchange(user_id, send)
+        return listing or Listing(attempt, None)
+
+    async def unbind(self, user_id: str, device_id: str, machine_code: str) -> Attempt:
+        """Take a user's binding back, that of this device. Raises: as `bind`."""
+
+        def send(credential: Credential) -> Awaitable[Attempt]:
+            return self._client.unbind(user_id, device_id, machine_code, credential)
+
+        return await self._exchange(user_id, send)
+
+    async def _exchange(
+        self,
+        user_id: str,
+        send: Callable[[Credential], Awaitable[Attempt]],
+        before: Callable[[], Awaitable[None]] | None = None,
+    ) -> Attempt:
+        admitted = await self._admitted(user_id, before)
+        if isinstance(admitted, Attempt):
+            return admitted
+        permit, credential = admitted
+        attempt = await self._reported(permit, send(credential))
+        match attempt.verdict:
+            case Accepted() | AlreadyBound() | Refused(set_up=False):
+                self._auth.accepted(credential, user_id)
+            case AuthExpired():
+                attempt.verdict = await self._refused(credential, user_id)
+            case _:
+                pass  # it says nothing of the credential
+        return attempt
+
+    async def _admitted(
+        self, user_id: str, before: Callable[[], Awaitable[None]] | None
+    ) -> tuple[int, Credential] | Attempt:
+        """Return a permit and what to send with, or why there is nothing to send with."""
+        while True:
+            if self._auth.current(user_id) is None:
+                trouble = await self._auth.renew(user_id, self._call)
+                if trouble is not None:
+                    return Attempt(
+                        trouble.verdict,
+                        trouble.code,
+                        trouble.message,
+                        sent_at=self._client.now(),
+                    )
+            permit = await self._gate.permit(user_id)
+            if before is not None:
+                try:
+                    await before()
+                except BaseException:
+                    self._gate.forget(permit)
+                    raise
+            credential = self._auth.current(user_id)
+            if credential is not None:
+                return permit, credential
+            self._gate.forget(permit)  # it ended while this request waited
+
+    async def _reported(self, permit: int, request: Awaitable[Attempt]) -> Attempt:
+        """Make a permitted request, and report to the gate what came of it."""
+        try:
+            attempt = await request
+        except BaseException:
+            self._gate.forget(permit)
+            raise
+        self._gate.report(permit, attempt.verdict, attempt.limits)
+        return attempt
+
+    async def _call(self, call: SessionCall) -> Attempt:
+        """Make a session call."""
+        return await self._reported(await self._gate.permit(), self._client.call(call))
+
+    async def _refused(self, credential: Credential, user_id: str) -> AuthExpired:
+        """Find out what a refusal is about, one at a time: it may spare the next one asking."""
+        async with self._asking:
+            witness = self._auth.witness(credential, user_id)
+            is_users_own = witness is not None and await self._is_served(credential, witness)
+            return self._auth.refused(credential, user_id, is_users_own=is_users_own)
+
+    async def _is_served(self, credential: Credential, witness: str) -> bool:
+        """Return whether a user's list can be read with a credential."""
+
+        async def read() -> Attempt:
+            return (await self._client.list_devices(witness, credential)).attempt
+
+        for _ in range(WITNESS_TRIES):
+            attempt = await self._reported(await self._gate.permit(witness), read())
+            if isinstance(attempt.verdict, Accepted | AuthExpired):
+                return isinstance(attempt.verdict, Accepted)
+        return False
