@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from bulkbind.engine import StopSignal
     from bulkbind.engine.paced import Paced
     from bulkbind.ledger import Ledger
+    from bulkbind.model import Claim
     from bulkbind.pacing import Pacer
     from bulkbind.settings import Settings
 
@@ -205,6 +206,7 @@ class _Undoing:
                 self._retries,
                 tasks,
                 NO_RUN,
+                _send_nothing,
                 settle_s=settings.doubt.readback_settle,
                 is_enabled=True,
                 max_attempts=settings.send.max_attempts,
@@ -214,6 +216,10 @@ class _Undoing:
             readback.start()
         self.lists += readback.lists
         await self._ledger.flushed()
+
+
+async def _send_nothing(claim: Claim) -> None:
+    raise AssertionError(f"row {claim.row} belongs to no run that sends")
 
 
 def _result(session: Session, run: int) -> UndoResult:

@@ -172,6 +172,7 @@ class Pipeline:
             self._retries,
             self._tasks,
             run,
+            self._resend,
             settle_s=doubt.readback_settle,
             is_enabled=doubt.readback,
             max_attempts=send.max_attempts,
@@ -187,7 +188,6 @@ class Pipeline:
             concurrency=send.concurrency,
             is_per_user=is_per_user,
         )
-        self._readback.resend = self._resend
 
     @property
     def lists(self) -> int:

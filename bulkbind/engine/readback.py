@@ -133,12 +133,14 @@ class Readback:
         retries: Retries,
         tasks: asyncio.TaskGroup,
         run: int,
+        resend: Callable[[Claim], Awaitable[None]],
         *,
         settle_s: float,
         is_enabled: bool,
         max_attempts: int,
         max_wait_s: float,
     ) -> None:
+        """*resend*: sends a row once more that the lists have cleared of doubt."""
         self._api = parts.api
         self._ledger = parts.ledger
         self._clock = parts.clock
@@ -153,9 +155,8 @@ class Readback:
         )
         self._users: dict[str, _User] = {}
         self._is_started = False
+        self._resend = resend
         self._log = logger()
-        self.resend: Callable[[Claim], Awaitable[None]]
-        """Sends a row once more; set by whoever joins the two."""
 
     @property
     def lists(self) -> int:
@@ -293,7 +294,7 @@ class Readback:
             self._settle(item, outcome)
             return
         self._log.debug("doubt.cleared", machine_code=claim.device.machine_code)
-        await self.resend(claim)
+        await self._resend(claim)
 
     def _settle(self, item: _Parked, outcome: Outcome) -> None:
         claim = item.claim

@@ -73,7 +73,7 @@ def command(run_id: str, *, yes_unbind: int | None, **given: Any) -> None:  # cl
             _show(result, is_quiet=given["quiet"], is_json=given["as_json"])
             return result.exit_code
 
-        code = run_until_done(work, first_words=DRAINING)
+        code = run_until_done(work, first_words=DRAINING, grace_s=settings.send.grace)
     sys.exit(code)
 
 
