@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from bisect import bisect_left
 from collections import Counter
 from operator import attrgetter
@@ -13,7 +15,7 @@ from bulkbind.logs import logger
 from bulkbind.model import NEEDS_PERSON, UnbindStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from bulkbind.app.session.eta import Gauge
     from bulkbind.app.session.listener import Listener
@@ -121,7 +123,7 @@ class Progress:
         *,
         log_devices: bool,
     ) -> None:
-        self._rows = max(rows, 1)
+        self._rows = rows
         self._listener = listener
         self._clock = clock
         self._pace = pace
@@ -131,6 +133,20 @@ class Progress:
         self._done = 0
         self._began_at = self._told_at = clock.monotonic()
         self._told = 0
+
+    @contextlib.contextmanager
+    def shown(self, gauge: Gauge) -> Iterator[None]:
+        """Show the block's sending to the listener, and in lines; it ends however the block does.
+
+        *gauge*: tells the listener of the pace.
+        """
+        telling = asyncio.create_task(self.run(), name="progress")
+        try:
+            self._listener.sending(self._rows, gauge)
+            yield
+        finally:
+            telling.cancel()
+            self._listener.sent()
 
     def settled(self, settlements: Sequence[Settlement]) -> None:
         """Hear of outcomes once they are durable."""
@@ -168,7 +184,8 @@ class Progress:
 
     def _is_new_tenth(self) -> bool:
         is_later = self._clock.monotonic() >= self._told_at + TOLD_AT_MOST_S
-        return is_later and self._told * 10 // self._rows < self._done * 10 // self._rows
+        rows = max(self._rows, 1)
+        return is_later and self._told * 10 // rows < self._done * 10 // rows
 
     def _tell(self) -> None:
         now = self._clock.monotonic()

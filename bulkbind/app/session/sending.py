@@ -79,15 +79,13 @@ async def send(
     sender = _Sender(session, ledger, Parts(api, ledger, pacer, stop, clock), run)
     session.pulse.follow(lambda: client.requests, lambda: pacer.closed_for_s() > 0)
     await ledger.start(run)
-    session.listener.sending(rows, gauge)
     with bound(run_id=run_id):
         logger().info("run.started", rows=rows, endpoint=settings.endpoint())
-        telling = asyncio.create_task(progress.run(), name="progress")
         try:
             async with api:
-                await sender.send(first)
+                with progress.shown(gauge):
+                    await sender.send(first)
         finally:
-            telling.cancel()
             facts = facts_of(
                 client,
                 pacer,
