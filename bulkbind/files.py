@@ -1,4 +1,4 @@
-"""Files that are either the old ones or the new ones, never half of one."""
+"""Files that are either the old ones or the new ones, never half of one; and lock files."""
 
 from __future__ import annotations
 
@@ -11,6 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from bulkbind.errors import LedgerError
+
+try:
+    import fcntl
+except ImportError:  # pragma: no cover  # Windows, which is not promised
+    fcntl = None  # type: ignore[assignment]  # asked for below
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -61,3 +66,21 @@ def write_json(path: Path, value: object) -> None:
     with replacing(path) as file:
         json.dump(value, file, indent=2, ensure_ascii=False)
         file.write("\n")
+
+
+def take_lock(path: Path) -> int | None:
+    """Take a lock file, made with its folder where it is missing; None while another holds it.
+
+    Returns: A descriptor; whoever closes it gives the lock back, and so does a process that dies.
+    Raises: OSError if the file cannot be made, LedgerError on a platform without such locks.
+    """
+    if fcntl is None:  # pragma: no cover  # as above
+        raise LedgerError("this platform has no file locks that bulkbind knows")
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(file)
+        return None
+    return file

@@ -63,7 +63,7 @@ def kill_before(step: int, home: Path) -> None:
 
     def execute(self, db, group):
         if left > 0:
-            count("ledger: " + ", ".join(item.work.__qualname__.split(".")[-1] for item in group))
+            count("ledger: " + ", ".join(item.verb.work.__name__ for item in group))
         write(self, db, group)
 
     Writer._execute = execute  # type: ignore[method-assign]  # in a process that is about to die

@@ -1,4 +1,4 @@
-"""Outcomes and attempts, gathered and written as groups."""
+"""Outcomes and attempts are collected for a moment, and written as one group."""
 
 from __future__ import annotations
 
@@ -6,31 +6,29 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from bulkbind.clock import Clock, iso
 from bulkbind.ledger import transitions
+from bulkbind.ledger.writer import timed_verb
 from bulkbind.model import Settlement
 
 if TYPE_CHECKING:
-    import sqlite3
-
     from bulkbind.ledger.writer import Writer
     from bulkbind.model import Attempt
 
-GATHER_S = 0.025
-"""How long outcomes are gathered before they are written as one group: a commit for each handful
+BATCH_S = 0.025
+"""How long outcomes are collected before they are written as one group: a commit for each handful
 would take a third of the time that sending takes."""
+_SETTLE = timed_verb(transitions.settle)
 
 Listener = Callable[[Sequence[Settlement]], None]
 
 
-class Gathering:
+class Batching:
     """Takes what is handed in, at once; writes it soon, in one transaction with its neighbours."""
 
-    def __init__(self, writer: Writer, clock: Clock, gather_s: float, on_settled: Listener) -> None:
-        """*on_settled* hears of outcomes once they are durable."""
+    def __init__(self, writer: Writer, batch_s: float, on_settled: Listener) -> None:
+        """*on_settled* is called with outcomes once they are durable."""
         self._writer = writer
-        self._clock = clock
-        self._gather_s = gather_s
+        self._batch_s = batch_s
         self._on_settled = on_settled
         self._settlements: list[Settlement] = []
         self._attempts: list[tuple[int, Attempt]] = []
@@ -48,7 +46,7 @@ class Gathering:
         self._flush_soon()
 
     def take_attempts(self) -> list[tuple[int, Attempt]]:
-        """Return the attempts that are not being written yet; who takes them writes them."""
+        """Return the attempts that are not being written yet: whoever takes them writes them."""
         attempts, self._attempts = self._attempts, []
         return attempts
 
@@ -72,29 +70,18 @@ class Gathering:
     async def _write_all(self) -> None:
         """Write what was handed in, and what is handed in meanwhile, group by group."""
         while self._settlements or self._attempts:
-            if self._gather_s and not self._hurry.is_set():
-                timer = asyncio.get_running_loop().call_later(self._gather_s, self._hurry.set)
+            if self._batch_s and not self._hurry.is_set():
+                timer = asyncio.get_running_loop().call_later(self._batch_s, self._hurry.set)
                 await self._hurry.wait()
                 timer.cancel()
             self._hurry.clear()
             settlements, self._settlements = self._settlements, []
-            attempts = self.take_attempts()
-            await self._writer.submit(_writing(settlements, attempts, iso(self._clock.utc_now())))
+            await self._writer.submit(_SETTLE, settlements, self.take_attempts())
             if settlements:
                 self._on_settled(settlements)
 
 
-def _writing(
-    settlements: Sequence[Settlement], attempts: Sequence[tuple[int, Attempt]], moment: str
-) -> Callable[[sqlite3.Connection], None]:
-    def write(db: sqlite3.Connection) -> None:
-        transitions.record_attempts(db, attempts)  # among them are repeats
-        transitions.settle(db, settlements, moment)
-
-    return write
-
-
 def _retrieve(task: asyncio.Task[None]) -> None:
-    """Whoever awaits the ledger next hears of a failure; nobody need await this task."""
+    """A failure shows in the next call of the ledger; nobody need await this task."""
     if not task.cancelled():
         task.exception()

@@ -6,6 +6,7 @@ import json
 import sqlite3
 from dataclasses import asdict
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from bulkbind.errors import LedgerError
@@ -14,7 +15,6 @@ from bulkbind.model import Problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
-    from pathlib import Path
     from types import TracebackType
     from typing import Self
 
@@ -94,13 +94,14 @@ def conflict(code: str, place: str, other_user: str) -> Problem:
     )  # fmt: skip
 
 
-def judge(db: sqlite3.Connection, path: Path, run: int, policy: Policy) -> list[str]:
+def judge(db: sqlite3.Connection, run: int, policy: Policy) -> list[str]:
     """Make invalid, or duplicates, of what stands in a staged run more than once.
 
-    Returns: Some of the problems, each with its place.
+    It manages its own transactions. Returns: Some of the problems, each with its place.
     """
     examples: list[str] = []
-    with reading(path) as before:
+    (_, _, path) = db.execute("PRAGMA database_list").fetchone()
+    with reading(Path(path)) as before:
         if policy.on_duplicate == "error":
             _invalidate(db, _duplicates(before, run), examples)
         rows = before.execute(_CONFLICTS, (*span(run), run))

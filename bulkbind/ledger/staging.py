@@ -1,20 +1,26 @@
-"""Staging: the whole manifest goes into the ledger before anything is sent."""
+"""Staging: the whole manifest goes into the ledger before anything is sent.
+
+Each function but `withdraw` manages its own transactions.
+"""
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from itertools import islice
 from json.encoder import encode_basestring_ascii
 from typing import TYPE_CHECKING, Any
 
+from bulkbind.clock import iso
 from bulkbind.errors import LedgerError
 from bulkbind.ledger import changes
-from bulkbind.ledger.store import RUN_SHIFT, span, transaction
+from bulkbind.ledger.store import RUN_SHIFT, relaxed, span, transaction
 from bulkbind.model import CheckedRow, RunState, Source, Status
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from datetime import datetime
 
 BATCH = 10_000
 """Rows per transaction while staging."""
@@ -81,7 +87,7 @@ UPDATE rows SET status = 'skipped', device_id = b.device_id, create_time = b.cre
 # and the new run waits for it, too.
 _DOUBT_OLDER = """
 UPDATE rows SET status = 'in_doubt', doubts = doubts + 1, verdict = NULL,
-       silent_at = (julianday(?1) - 2440587.5) * 86400.0, misses = 0, missed_at = NULL,
+       silent_at = ?1, misses = 0, missed_at = NULL,
        detail = 'sent, and answered with an error, when another run took its run''s place'
  WHERE id BETWEEN ?2 AND ?3 AND status = 'staged' AND attempts > 0
 """
@@ -128,6 +134,36 @@ def add_source(db: sqlite3.Connection, run: int, source: int, form: Source) -> N
     """Record a manifest's form."""
     with transaction(db):
         db.execute("INSERT INTO sources VALUES (?, ?, ?)", (run, source, json.dumps(asdict(form))))
+
+
+def stage_manifest(  # noqa: PLR0917  # one value each, all needed
+    db: sqlite3.Connection,
+    run: int,
+    source: int,
+    form: Source,
+    position: int,
+    rows: Iterable[CheckedRow],
+    *,
+    rebind: bool,
+    keep_duplicates: bool = False,
+    move: bool = False,
+    on_batch: Callable[[int], None],
+) -> int:
+    """Write a whole manifest, batch by batch, and return the position after its last row.
+
+    Arguments as of `stage`. *rows* is read in the writer's thread, and *on_batch* is called there
+    with the position reached; what it raises ends the staging.
+    """
+    add_source(db, run, source, form)
+    iterator = iter(rows)
+    with relaxed(db):
+        while batch := list(islice(iterator, BATCH)):
+            position = stage(
+                db, run, source, position, batch,
+                rebind=rebind, keep_duplicates=keep_duplicates, move=move,
+            )  # fmt: skip
+            on_batch(position)
+    return position
 
 
 def stage(
@@ -224,9 +260,9 @@ def ready(db: sqlite3.Connection, run: int) -> None:
 
 def vanish(
     db: sqlite3.Connection,
+    now: datetime,
     run: int,
     rows: Sequence[int],
-    moment: str,
     *,
     users: int,
     bind_again: bool,
@@ -240,14 +276,14 @@ def vanish(
         if bind_again:
             db.executemany(_STAGE_VANISHED, [(_GONE, row) for row in rows])
         else:
-            db.executemany(_FAIL_VANISHED, [(moment, _GONE, row) for row in rows])
+            db.executemany(_FAIL_VANISHED, [(iso(now), _GONE, row) for row in rows])
         db.execute(
             "UPDATE runs SET facts = json_patch(facts, ?) WHERE run = ?",
             (json.dumps({"refreshed": found}), run),
         )
 
 
-def confirm(db: sqlite3.Connection, run: int, moment: str) -> int:
+def confirm(db: sqlite3.Connection, now: datetime, run: int) -> int:
     """The operator wants this run: it takes the place of every other one.
 
     What an older unfinished run still had staged becomes `withdrawn`. Returns how many rows.
@@ -260,7 +296,7 @@ def confirm(db: sqlite3.Connection, run: int, moment: str) -> int:
             (run,),
         ).fetchall()
         for number, run_id in older:
-            in_doubt, left = withdraw(db, number, moment, f"run {run_id} took this run's place")
+            in_doubt, left = withdraw(db, now, number, f"run {run_id} took this run's place")
             withdrawn += left
             if in_doubt:
                 first, last = span(run)
@@ -276,21 +312,21 @@ def confirm(db: sqlite3.Connection, run: int, moment: str) -> int:
         db.execute(
             "UPDATE runs SET state = ?, confirmed_at = ?, facts = json_patch(facts, ?) "
             "WHERE run = ?",
-            (RunState.CONFIRMED, moment, json.dumps(facts), run),
+            (RunState.CONFIRMED, iso(now), json.dumps(facts), run),
         )
     return withdrawn
 
 
-def withdraw(db: sqlite3.Connection, run: int, moment: str, why: str) -> tuple[int, int]:
+def withdraw(db: sqlite3.Connection, now: datetime, run: int, why: str) -> tuple[int, int]:
     """Send no more of a run: what it has staged is `withdrawn`, or in doubt if it may be bound.
 
     Returns: How many rows are in doubt now, and how many withdrawn.
     """
-    in_doubt = db.execute(_DOUBT_OLDER, (moment, *span(run))).rowcount
+    in_doubt = db.execute(_DOUBT_OLDER, (now.timestamp(), *span(run))).rowcount
     withdrawn = db.execute(
         "UPDATE rows SET status = ?, settled_at = ?, detail = ? "
         "WHERE id BETWEEN ? AND ? AND status = 'staged'",
-        (Status.WITHDRAWN, moment, why, *span(run)),
+        (Status.WITHDRAWN, iso(now), why, *span(run)),
     ).rowcount
     return in_doubt, withdrawn
 

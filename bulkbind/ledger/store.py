@@ -1,4 +1,4 @@
-"""Opening a ledger file: its schema, its version, what is refused, and what its errors mean."""
+"""The ledger's file: its lock, its schema and version, what is refused, what its errors mean."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import os
 import sqlite3
 from contextlib import closing, contextmanager
 from importlib import resources
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from bulkbind.errors import LedgerError
+from bulkbind.errors import LedgerBusyError, LedgerError
+from bulkbind.files import take_lock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -79,6 +80,44 @@ def translated(path: Path, error: sqlite3.Error, *, is_untouched: bool = True) -
 
 def _name(error: sqlite3.Error) -> str:
     return getattr(error, "sqlite_errorname", "") or ""
+
+
+class LedgerLock:
+    """Holds `<ledger>.lock` from `acquire` to `release`, or until the process dies."""
+
+    def __init__(self, ledger: Path) -> None:
+        self._path = ledger.with_name(ledger.name + ".lock")
+        self._file: int | None = None
+
+    def acquire(self, holder: dict[str, Any]) -> None:
+        """Take the lock and write *holder* (`pid`, `host`, `started_at`) into it.
+
+        Raises: LedgerBusyError that names the holder, LedgerError if the file cannot be made.
+        """
+        try:
+            self._file = take_lock(self._path)
+        except OSError as error:
+            raise refused(f"lock {self._path} cannot be made", error) from error
+        if self._file is None:
+            raise LedgerBusyError(
+                f"another run holds the ledger: {self._holder()}",
+                hint="--wait 10m waits for it; `bulkbind runs` shows it",
+            )
+        os.ftruncate(self._file, 0)
+        os.pwrite(self._file, json.dumps(holder).encode(), 0)
+
+    def release(self) -> None:
+        """Give the lock back; does nothing where it is not held."""
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+    def _holder(self) -> str:
+        try:
+            holder = json.loads(self._path.read_bytes())
+            return f"pid {holder['pid']} on {holder['host']} since {holder['started_at']}"
+        except (OSError, ValueError, KeyError, TypeError):
+            return "it has not said who it is"
 
 
 APPLICATION_ID = 0x62626C31
@@ -222,14 +261,9 @@ def count_by(
     return {str(name): count for name, count in zip(values, found, strict=True) if count}
 
 
-def expect(db: sqlite3.Connection, sql: str, rows: Sequence[tuple[object, ...]]) -> None:
-    """Change exactly one row per set of values: anything else is a broken promise.
-
-    Raises: LedgerError.
-    """
-    if not rows:
-        return
-    agree(len(rows), db.executemany(sql, rows).rowcount)
+def count(db: sqlite3.Connection, query: str, values: Sequence[object] = ()) -> int:
+    """Return the one number that a query asks for."""
+    return int(db.execute(query, values).fetchone()[0])
 
 
 def agree(wanted: int, changed: int) -> None:

@@ -1,6 +1,7 @@
 """The life of a row once it is staged: claimed, released, in doubt, settled.
 
-Each function runs inside a transaction of the caller's.
+Each function runs inside a transaction of the caller's. The changes of status stand in
+`ROW_TRANSITIONS`; where one of the rows named does not change, nothing is written (LedgerError).
 """
 
 from __future__ import annotations
@@ -11,22 +12,24 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from bulkbind.ledger.store import agree, expect, span
+from bulkbind.clock import iso
+from bulkbind.ledger.store import agree, span
 from bulkbind.model import AlreadyBound, Claim, Device, Refused, Status, Transient, Verdict
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Iterable, Sequence
+    from datetime import datetime
 
     from bulkbind.model import Attempt, Settlement
 
 # Many rows go to and fro as one JSON text: each step of a statement would take and drop Python's
 # lock, which the event loop wants at the same time.
-COLUMNS = "id, user_id, machine_code, device_name, device_os, attempts, doubts, sent_at"
+_COLUMNS = "id, user_id, machine_code, device_name, device_os, attempts, doubts, sent_at"
 """What a claim is made of."""
-_CLAIM = f"SELECT json_group_array(json_array({COLUMNS})) FROM"
+_CLAIM = f"SELECT json_group_array(json_array({_COLUMNS})) FROM"
 _THESE = "(SELECT value FROM json_each(?))"
-_FREE = "status = 'staged' AND id NOT IN (SELECT value FROM json_each(?))"
+_FREE = f"status = 'staged' AND id NOT IN {_THESE}"
 _LIST_TURNS = f"""
 INSERT INTO turns (row)
 SELECT id FROM rows WHERE id BETWEEN ? AND ? AND {_FREE}
@@ -110,22 +113,24 @@ def claim_in_turns(
     return [claims[row] for row in msgspec.json.decode(rows)]
 
 
-def reclaim(db: sqlite3.Connection, taken: Claim, sent_at: float | None) -> None:
+def reclaim(db: sqlite3.Connection, claim: Claim, sent_at: float | None) -> None:
     """Take one row again that was released."""
-    changed = db.execute(f"{_MARK_CLAIMED} = ? AND status = 'staged'", (sent_at, taken.row))
+    changed = db.execute(f"{_MARK_CLAIMED} = ? AND status = 'staged'", (sent_at, claim.row))
     agree(1, changed.rowcount)
-    _sent_first(taken, sent_at)
+    _sent_first(claim, sent_at)
 
 
-def release(db: sqlite3.Connection, claims: Iterable[Claim]) -> None:
+def release(db: sqlite3.Connection, claims: Sequence[Claim]) -> None:
     """Put rows back to `staged`: surely not bound by what was sent, if anything was."""
-    expect(
-        db,
-        "UPDATE rows SET status = 'staged', attempts = ?, "
-        "sent_at = CASE WHEN ? = 0 AND doubts = 0 THEN NULL ELSE ? END "
-        "WHERE id = ? AND status IN ('claimed', 'in_doubt')",
-        [(taken.attempts, taken.attempts, taken.sent_at, taken.row) for taken in claims],
+    if not claims:
+        return
+    changed = db.executemany(
+        "UPDATE rows SET status = 'staged', attempts = ?1, "
+        "sent_at = CASE WHEN ?1 = 0 AND doubts = 0 THEN NULL ELSE ?2 END "
+        "WHERE id = ?3 AND status IN ('claimed', 'in_doubt')",
+        [(taken.attempts, taken.sent_at, taken.row) for taken in claims],
     )
+    agree(len(claims), changed.rowcount)
 
 
 def _claims(text: str) -> list[Claim]:
@@ -144,7 +149,7 @@ def _sent_first(taken: Claim, sent_at: float | None) -> None:
 
 
 _DOUBT = f"""
-SELECT json_group_array(json_array({COLUMNS}, verdict,
+SELECT json_group_array(json_array({_COLUMNS}, verdict,
        json_object('silent_at', silent_at, 'misses', misses, 'missed_at', missed_at))) FROM
 """  # noqa: S608  # constants
 _HEARD: dict[str, Verdict] = {
@@ -153,47 +158,44 @@ _HEARD: dict[str, Verdict] = {
 """Verdicts that say how doubt may end; no answer is none of them."""
 
 
-def doubt(db: sqlite3.Connection, taken: Claim, now_s: float) -> None:
+def doubt(
+    db: sqlite3.Connection,
+    now: datetime,
+    claim: Claim,
+    attempts: Iterable[tuple[int, Attempt]] = (),
+) -> None:
     """A request for this row got no answer that settles it, or none that the list need not confirm.
 
-    *now_s*: the local clock, seconds since 1970.
+    *attempts*: as of `settle`.
     """
-    attempt = taken.last
-    expect(
-        db,
+    record_attempts(db, attempts)
+    heard = type(claim.last.verdict).__name__ if claim.last else None
+    changed = db.execute(
         "UPDATE rows SET status = 'in_doubt', attempts = ?, doubts = ?, sent_at = ?, verdict = ?, "
-        "silent_at = ?, misses = 0, missed_at = NULL, "
-        "http_status = ?, code = ?, message = ?, trace_id = ?, detail = '' "
+        "silent_at = ?, misses = 0, missed_at = NULL, detail = '', http_status = ?, "
+        "code = coalesce(?, ''), message = coalesce(?, ''), trace_id = coalesce(?, '') "
         "WHERE id = ? AND status = 'claimed'",
-        [
-            (
-                taken.attempts,
-                taken.doubts,
-                taken.sent_at,
-                type(attempt.verdict).__name__ if attempt else None,
-                now_s,
-                attempt.http_status if attempt else None,
-                attempt.code if attempt else "",
-                attempt.message if attempt else "",
-                attempt.trace_id if attempt else "",
-                taken.row,
-            )
-        ],
+        (
+            *(claim.attempts, claim.doubts, claim.sent_at, heard, now.timestamp()),
+            *answer_of(claim.last),
+            claim.row,
+        ),
     )
+    agree(1, changed.rowcount)
 
 
-def recover(db: sqlite3.Connection, now_s: float) -> int:
+def recover(db: sqlite3.Connection, now: datetime) -> int:
     """Take stock at start-up: what is found claimed may have been sent. Returns how many rows.
 
     It costs no attempt: a crash is not the device's fault. Only the holder of the lock may call
-    this. *now_s*: the local clock, seconds since 1970.
+    this.
     """
     return db.execute(
         "UPDATE rows INDEXED BY rows_open SET status = 'in_doubt', doubts = doubts + 1, "
         "detail = 'the run was cut off while it was sent', verdict = NULL, silent_at = ?, "
         "misses = 0, missed_at = NULL "
         "WHERE status IN ('claimed', 'in_doubt') AND status = 'claimed'",
-        (now_s,),
+        (now.timestamp(),),
     ).rowcount
 
 
@@ -210,11 +212,11 @@ def doubts(db: sqlite3.Connection) -> list[Claim]:
     return sorted(claims, key=lambda claim: (claim.device.user_id, claim.row))
 
 
-def missed(db: sqlite3.Connection, rows: Iterable[int], now_s: float) -> None:
-    """A list that could be trusted did not show these rows. *now_s*: the local clock."""
+def missed(db: sqlite3.Connection, now: datetime, rows: Iterable[int]) -> None:
+    """A list that could be trusted did not show these rows."""
     db.executemany(
         "UPDATE rows SET misses = misses + 1, missed_at = ? WHERE id = ? AND status = 'in_doubt'",
-        [(now_s, row) for row in rows],
+        [(now.timestamp(), row) for row in rows],
     )
 
 
@@ -224,14 +226,6 @@ def note_doubt(db: sqlite3.Connection, rows: Iterable[int], why: str) -> None:
         "UPDATE rows SET detail = ? WHERE id = ? AND status = 'in_doubt'",
         [(why, row) for row in rows],
     )
-
-
-def known(db: sqlite3.Connection, user_id: str) -> set[str]:
-    """Return the machine codes that the ledger knows as bound to a user."""
-    return {
-        row[0]
-        for row in db.execute("SELECT machine_code FROM bindings WHERE user_id = ?", (user_id,))
-    }
 
 
 _SETTLE = """
@@ -262,15 +256,24 @@ SELECT user_id, machine_code, device_id, create_time, device_name, device_os, se
        device_name = excluded.device_name, device_os = excluded.device_os
 """
 _BINDS = (Status.BOUND, Status.ALREADY_BOUND)
-_KNOWN = (*_BINDS, Status.SKIPPED)
+_NEED_NO_CELLS = (*_BINDS, Status.SKIPPED)
 
 
-def settle(db: sqlite3.Connection, settlements: Sequence[Settlement], moment: str) -> None:
-    """Write down how rows ended, and what is bound now."""
+def settle(
+    db: sqlite3.Connection,
+    now: datetime,
+    settlements: Sequence[Settlement],
+    attempts: Iterable[tuple[int, Attempt]] = (),
+) -> None:
+    """Write down how rows ended, and what is bound now.
+
+    *attempts*: with their rows, those that were not simply accepted and are not written yet.
+    """
+    record_attempts(db, attempts)  # first: repeats are counted among them
     if not settlements:
         return
     outcomes = msgspec.json.encode([_settled(item) for item in settlements]).decode()
-    agree(len(settlements), db.execute(_SETTLE, (outcomes, moment)).rowcount)
+    agree(len(settlements), db.execute(_SETTLE, (outcomes, iso(now))).rowcount)
     db.executemany(
         _COUNT_REPEATS,
         [
@@ -286,20 +289,24 @@ def settle(db: sqlite3.Connection, settlements: Sequence[Settlement], moment: st
 
 def _settled(item: Settlement) -> tuple[object, ...]:
     """Return the values of `_SETTLE`, in its order."""
-    outcome, attempt = item.outcome, item.attempt
+    outcome = item.outcome
     return (
         item.row,
         outcome.status,
         item.attempts,
         outcome.device_id,
         outcome.create_time,
-        attempt.http_status if attempt else None,
-        attempt.code if attempt else None,
-        attempt.message if attempt else None,
-        attempt.trace_id if attempt else None,
+        *answer_of(item.attempt),
         outcome.detail,
-        outcome.status in _KNOWN,
+        outcome.status in _NEED_NO_CELLS,
     )
+
+
+def answer_of(attempt: Attempt | None) -> tuple[int | None, str | None, str | None, str | None]:
+    """Return what is kept of an answer: HTTP status, code, message and trace id."""
+    if attempt is None:
+        return None, None, None, None
+    return attempt.http_status, attempt.code, attempt.message, attempt.trace_id
 
 
 def record_attempts(db: sqlite3.Connection, attempts: Iterable[tuple[int, Attempt]]) -> None:
@@ -327,3 +334,11 @@ def _with_request_id(attempt: Attempt) -> str:
     if not attempt.request_id:
         return attempt.message
     return f"{attempt.message} [request id {attempt.request_id}]"
+
+
+def known(db: sqlite3.Connection, user_id: str) -> set[str]:
+    """Return the machine codes that the ledger knows as bound to a user."""
+    return {
+        row[0]
+        for row in db.execute("SELECT machine_code FROM bindings WHERE user_id = ?", (user_id,))
+    }

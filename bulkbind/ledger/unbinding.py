@@ -1,4 +1,4 @@
-"""Taking bindings back: the transitions of an unbinding, and who calls them.
+"""Taking bindings back: an undo's beginning and end, and the life of an unbinding.
 
 As in `transitions`, each function runs inside a transaction of the caller's.
 """
@@ -8,29 +8,45 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from bulkbind.clock import Clock, iso
-from bulkbind.ledger import staging, transitions
-from bulkbind.ledger.store import span
+from bulkbind.clock import iso
+from bulkbind.ledger import staging
+from bulkbind.ledger.store import count, span
+from bulkbind.ledger.transitions import answer_of
 from bulkbind.model import GONE, RunState, Unbinding, UnbindKind, UnbindStatus
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
-
-    from bulkbind.ledger.writer import Writer
+    from collections.abc import Mapping, Sequence
+    from datetime import datetime
 
 _LEFT = "row BETWEEN ? AND ? AND kind = ? AND status IN ('staged', 'claimed')"
+# In the same transaction as the end of the last unbinding: between the two steps of a move the
+# device is staged, and any start of the run sends it.
+_SEND_MOVED = """
+UPDATE rows SET status = 'staged', message = '', detail = ''
+ WHERE id = ? AND status = 'moved' AND NOT EXISTS (
+       SELECT 1 FROM unbindings u
+        WHERE u.row = rows.id AND u.kind = 'move' AND u.status NOT IN ('unbound', 'already_gone'))
+"""
+_KEEP_MOVED = """
+UPDATE rows SET detail = detail || (
+       SELECT '; not moved: ' || u.detail || ' ' || u.message FROM unbindings u
+        WHERE u.row = rows.id AND u.kind = 'move' AND u.status IN ('changed', 'failed') LIMIT 1)
+ WHERE id = ? AND status = 'moved' AND EXISTS (
+       SELECT 1 FROM unbindings u
+        WHERE u.row = rows.id AND u.kind = 'move' AND u.status IN ('changed', 'failed'))
+"""
 
 
-def begin_undo(db: sqlite3.Connection, run: int, who: Mapping[str, object]) -> None:
-    """Say that a run is to be undone: from now on none of it is sent.
+def begin_undo(db: sqlite3.Connection, now: datetime, run: int, who: Mapping[str, object]) -> None:
+    """Say that a run is to be undone, and stage what it bound: from now on none of it is sent.
 
     What an earlier undo did not find is looked for again: its lists may have been wrong.
 
     *who*: `started_at`, `operator`, `host`, `pid`, `version`.
     """
     _stage_again(db, run, UnbindStatus.ALREADY_GONE)
-    staging.withdraw(db, run, str(who["started_at"]), "the run is undone")
+    staging.withdraw(db, now, run, "the run is undone")
     db.execute("UPDATE runs SET state = ? WHERE run = ?", (RunState.DONE, run))
     db.execute(
         "INSERT INTO undos (run, state, created_at, operator, host, pid, version) "
@@ -39,6 +55,7 @@ def begin_undo(db: sqlite3.Connection, run: int, who: Mapping[str, object]) -> N
         "operator = :operator, host = :host, pid = :pid, version = :version",
         {"run": run, **who},
     )
+    stage_undo(db, run)
 
 
 def stage_undo(db: sqlite3.Connection, run: int) -> int:
@@ -96,47 +113,34 @@ def start_undo(db: sqlite3.Connection, run: int) -> None:
 
 def finish_undo(
     db: sqlite3.Connection,
+    now: datetime,
     run: int,
-    moment: str,
     stop_reason: str | None,
     facts: Mapping[str, object],
 ) -> RunState:
     """End the undo, and return its last state."""
-    more = is_left(db, run, UnbindKind.UNDO) or is_in_doubt(db, run)
+    # The server may hold bindings of rows in doubt, which the ledger does not know.
+    more = left(db, run, UnbindKind.UNDO) or count(
+        db,
+        "SELECT count(*) FROM rows INDEXED BY rows_open "
+        "WHERE status IN ('claimed', 'in_doubt') AND run = ?",
+        (run,),
+    )
     state = RunState.STOPPED if more and stop_reason else RunState.DONE
     db.execute(
         "UPDATE undos SET state = ?, ended_at = ?, stop_reason = ?, facts = ? WHERE run = ?",
-        (state, moment, stop_reason if more else None, json.dumps(facts), run),
+        (state, iso(now), stop_reason if more else None, json.dumps(facts), run),
     )
     return state
 
 
-def is_in_doubt(db: sqlite3.Connection, run: int) -> bool:
-    """Return whether the server may hold bindings of a run that the ledger does not know."""
-    found: tuple[int] = db.execute(
-        "SELECT EXISTS (SELECT 1 FROM rows INDEXED BY rows_open "
-        "WHERE status IN ('claimed', 'in_doubt') AND run = ?)",
-        (run,),
-    ).fetchone()
-    return bool(found[0])
-
-
-def is_left(db: sqlite3.Connection, run: int, kind: UnbindKind) -> bool:
-    """Return whether a run has bindings left to take back."""
-    found: tuple[int] = db.execute(
-        f"SELECT EXISTS (SELECT 1 FROM unbindings WHERE {_LEFT})",  # noqa: S608  # constants
-        (*span(run), kind),
-    ).fetchone()
-    return bool(found[0])
-
-
 def left(db: sqlite3.Connection, run: int, kind: UnbindKind) -> int:
     """Return how many bindings a run has left to take back."""
-    found: tuple[int] = db.execute(
+    return count(
+        db,
         f"SELECT count(*) FROM unbindings WHERE {_LEFT}",  # noqa: S608  # constants
         (*span(run), kind),
-    ).fetchone()
-    return found[0]
+    )
 
 
 def next_rows(db: sqlite3.Connection, run: int, kind: UnbindKind, most: int) -> int | None:
@@ -193,12 +197,20 @@ def _mark(db: sqlite3.Connection, items: Sequence[Unbinding], status: str) -> No
     )
 
 
-def settle(db: sqlite3.Connection, items: Sequence[Unbinding], moment: str) -> None:
+def settle(db: sqlite3.Connection, now: datetime, items: Sequence[Unbinding]) -> None:
     """Write down how unbindings ended; what is gone is no binding any more."""
     db.executemany(
-        "UPDATE unbindings SET status = ?, attempts = ?, http_status = ?, code = ?, message = ?, "
-        "trace_id = ?, settled_at = ?, detail = ? WHERE row = ? AND kind = ? AND user_id = ?",
-        [(*_outcome(item, moment), item.row, item.kind, item.user_id) for item in items],
+        "UPDATE unbindings SET status = ?, attempts = ?, settled_at = ?, detail = ?, "
+        "http_status = ?, code = coalesce(?, ''), message = coalesce(?, ''), "
+        "trace_id = coalesce(?, '') WHERE row = ? AND kind = ? AND user_id = ?",
+        [
+            (
+                *(item.status, item.attempts, iso(now), item.detail),
+                *answer_of(item.last),
+                *(item.row, item.kind, item.user_id),
+            )
+            for item in items
+        ],
     )
     gone = [item for item in items if item.status in GONE]
     db.executemany(
@@ -208,111 +220,3 @@ def settle(db: sqlite3.Connection, items: Sequence[Unbinding], moment: str) -> N
     moved = [(item.row,) for item in items if item.kind is UnbindKind.MOVE]
     db.executemany(_SEND_MOVED, moved)
     db.executemany(_KEEP_MOVED, moved)
-
-
-def _outcome(item: Unbinding, moment: str) -> tuple[object, ...]:
-    last = item.last
-    return (
-        item.status,
-        item.attempts,
-        last.http_status if last else None,
-        last.code if last else "",
-        last.message if last else "",
-        last.trace_id if last else "",
-        moment,
-        item.detail,
-    )
-
-
-# In the same transaction as the end of the last unbinding: between the two steps of a move the
-# device is staged, and any start of the run sends it.
-_SEND_MOVED = """
-UPDATE rows SET status = 'staged', message = '', detail = ''
- WHERE id = ? AND status = 'moved' AND NOT EXISTS (
-       SELECT 1 FROM unbindings u
-        WHERE u.row = rows.id AND u.kind = 'move' AND u.status NOT IN ('unbound', 'already_gone'))
-"""
-_KEEP_MOVED = """
-UPDATE rows SET detail = detail || (
-       SELECT '; not moved: ' || u.detail || ' ' || u.message FROM unbindings u
-        WHERE u.row = rows.id AND u.kind = 'move' AND u.status IN ('changed', 'failed') LIMIT 1)
- WHERE id = ? AND status = 'moved' AND EXISTS (
-       SELECT 1 FROM unbindings u
-        WHERE u.row = rows.id AND u.kind = 'move' AND u.status IN ('changed', 'failed'))
-"""
-
-
-class Unbindings:
-    """What a ledger knows of bindings to be taken back; what is awaited survives a crash."""
-
-    def __init__(
-        self, writer: Writer, clock: Clock, flushed: Callable[[], Awaitable[None]]
-    ) -> None:
-        """*flushed*: returns once every outcome that was handed in is durable."""
-        self._writer = writer
-        self._clock = clock
-        self._flushed = flushed
-
-    async def begin_undo(self, run: int, who: Mapping[str, object]) -> None:
-        """Say that a run is to be undone; see `unbinding.begin_undo`."""
-
-        def begin(db: sqlite3.Connection) -> None:
-            begin_undo(db, run, who)
-            stage_undo(db, run)
-
-        await self._writer.submit(begin)
-
-    async def stage_undo(self, run: int) -> int:
-        """See `unbinding.stage_undo`."""
-        return await self._writer.submit(lambda db: stage_undo(db, run))
-
-    async def to_undo(self, run: int) -> tuple[str, int, int, int, int]:
-        """See `unbinding.to_undo`."""
-        return await self._writer.submit(lambda db: to_undo(db, run))
-
-    async def left(self, run: int, kind: UnbindKind) -> int:
-        """Return how many bindings a run has left to take back."""
-        return await self._writer.submit(lambda db: left(db, run, kind))
-
-    async def start_undo(self, run: int) -> None:
-        """Say that the undo is sending."""
-        await self._writer.submit(lambda db: start_undo(db, run))
-
-    async def finish_undo(
-        self, run: int, stop_reason: str | None, facts: Mapping[str, object]
-    ) -> RunState:
-        """End the undo; see `unbinding.finish_undo`."""
-        await self._flushed()
-        moment = iso(self._clock.utc_now())
-        return await self._writer.submit(
-            lambda db: finish_undo(db, run, moment, stop_reason, facts)
-        )
-
-    async def next_rows(self, run: int, kind: UnbindKind, most: int) -> int | None:
-        """See `unbinding.next_rows`."""
-        return await self._writer.submit(lambda db: next_rows(db, run, kind, most))
-
-    async def users(self, run: int, kind: UnbindKind, last: int) -> list[str]:
-        """See `unbinding.users`."""
-        return await self._writer.submit(lambda db: users(db, run, kind, last))
-
-    async def open_of(self, run: int, kind: UnbindKind, user_id: str, last: int) -> list[Unbinding]:
-        """See `unbinding.open_of`."""
-        return await self._writer.submit(lambda db: open_of(db, run, kind, user_id, last))
-
-    async def known(self, user_id: str) -> set[str]:
-        """See `doubting.known`."""
-        return await self._writer.submit(lambda db: transitions.known(db, user_id))
-
-    async def claim(self, items: Sequence[Unbinding]) -> None:
-        """See `unbinding.claim`."""
-        await self._writer.submit(lambda db: claim(db, items))
-
-    async def release(self, items: Sequence[Unbinding]) -> None:
-        """See `unbinding.release`."""
-        await self._writer.submit(lambda db: release(db, items))
-
-    async def settle(self, items: Sequence[Unbinding]) -> None:
-        """See `unbinding.settle`."""
-        moment = iso(self._clock.utc_now())
-        await self._writer.submit(lambda db: settle(db, items, moment))

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bulkbind.errors import LedgerError
-from bulkbind.ledger.lock import LedgerLock
 from bulkbind.ledger.reading import RunReader
-from bulkbind.ledger.store import connect, reading, span, transaction, translated
+from bulkbind.ledger.store import LedgerLock, connect, reading, span, transaction, translated
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""One thread that owns the connection; what waits for it shares a transaction (group commit).
+"""Verbs, and the one thread that carries them out on the connection, in groups that share a commit.
 
 A ledger that was deleted under our hands is written anew: what is open still holds all of it.
 """
@@ -12,21 +12,244 @@ import sqlite3
 import threading
 from contextlib import closing, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Self, TypeVar, overload
 
 from bulkbind.errors import BulkbindError, LedgerError
 from bulkbind.ledger.store import ELSEWHERE, connect, is_damage, transaction, translated
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable, Coroutine
+    from datetime import datetime
     from pathlib import Path
 
-Identity = tuple[int, int]
-"""Of a file: device and inode."""
+    from bulkbind.clock import Clock
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
-def identity(path: Path) -> Identity | None:
-    """Return which file stands at a path, None where there is none."""
+@dataclass(frozen=True, slots=True)
+class Verb(Generic[P, T]):
+    """A function of the connection that is an awaitable method of `Verbs`."""
+
+    work: Callable[..., T]
+    """Called in the writer's thread, inside a transaction that it shares with its neighbours."""
+    is_timed: bool
+    """Takes the moment of the call, in UTC, behind the connection."""
+    is_alone: bool
+    """Manages its own transactions instead."""
+    is_last: bool
+    """Waits until every outcome that was handed in before is durable."""
+
+    @overload
+    def __get__(self, owner: None, kind: type) -> Self: ...
+    @overload
+    def __get__(self, owner: Verbs, kind: type) -> Callable[P, Coroutine[Any, Any, T]]: ...
+    def __get__(
+        self, owner: Verbs | None, kind: type
+    ) -> Self | Callable[P, Coroutine[Any, Any, T]]:
+        """Return the verb itself, or as a method: once it returns, its change survives a crash."""
+        return self if owner is None else partial(owner.carry_out, self)
+
+
+def verb(
+    work: Callable[Concatenate[sqlite3.Connection, P], T], *, alone: bool = False
+) -> Verb[P, T]:
+    """Return a function of the connection as a verb. *alone*: it manages its own transactions."""
+    return Verb(work, is_timed=False, is_alone=alone, is_last=False)
+
+
+def timed_verb(
+    work: Callable[Concatenate[sqlite3.Connection, datetime, P], T],
+    *,
+    alone: bool = False,
+    last: bool = False,
+) -> Verb[P, T]:
+    """Return a function of the connection and the moment as a verb.
+
+    *last*: it waits until every outcome that was handed in before is durable.
+    """
+    return Verb(work, is_timed=True, is_alone=alone, is_last=last)
+
+
+class Verbs:
+    """Whose methods are verbs; `vars` of the class finds them by name."""
+
+    def __init__(self, writer: Writer, flushed: Callable[[], Awaitable[None]]) -> None:
+        """*flushed*: returns once every outcome that was handed in is durable."""
+        self._writer = writer
+        self._flushed = flushed
+
+    async def carry_out(self, what: Verb[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Return what a verb returns, once it is committed. Raises: LedgerError."""
+        if what.is_last:
+            await self._flushed()
+        return await self._writer.submit(what, *args, **kwargs)
+
+
+LARGEST_GROUP = 256
+"""Operations that share one transaction at most."""
+
+
+@dataclass(slots=True)
+class _Operation:
+    verb: Verb[..., Any]
+    call: Callable[[sqlite3.Connection], Any]
+    future: asyncio.Future[Any]
+    result: Any = None
+
+
+class Writer:
+    """Carries out verbs on the ledger's connection, in the order in which they were handed in.
+
+    After a failure nothing more is written: every later call raises the same error.
+    """
+
+    def __init__(self, path: Path, endpoint: str | None, clock: Clock) -> None:
+        self._path = path
+        self._endpoint = endpoint
+        self._clock = clock
+        self._queue: queue.SimpleQueue[_Operation | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="ledger-writer", daemon=True)
+        self._loop = asyncio.get_running_loop()
+        self._failure: BulkbindError | None = None
+        self._file: tuple[int, int] | None = None
+        """Device and inode of the file that was opened."""
+        self._opened: asyncio.Future[None] = self._loop.create_future()
+        self._closed: asyncio.Future[None] = self._loop.create_future()
+
+    async def open(self) -> None:
+        """Start the thread and open the file. Raises: LedgerError."""
+        self._thread.start()
+        await self._opened
+
+    async def close(self) -> None:
+        """Finish what was handed in, then close the file; safe to be cancelled, and to repeat."""
+        if self._thread.ident is None:
+            return
+        if not self._closed.done():
+            self._queue.put(None)
+        await asyncio.shield(self._closed)
+        self._thread.join()
+
+    def submit(self, what: Verb[P, T], *args: P.args, **kwargs: P.kwargs) -> asyncio.Future[T]:
+        """Hand in a verb; the future is done once it is committed."""
+        future: asyncio.Future[T] = self._loop.create_future()
+        if self._failure is not None:
+            # A new one each time: a raised error gathers the traceback of everybody who raises it.
+            future.set_exception(LedgerError(str(self._failure), hint=self._failure.hint))
+            return future
+        moment = (self._clock.utc_now(),) if what.is_timed else ()
+
+        def call(db: sqlite3.Connection) -> T:
+            return what.work(db, *moment, *args, **kwargs)
+
+        self._queue.put(_Operation(what, call, future))
+        return future
+
+    # --- in the thread ---------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            db = connect(self._path, self._endpoint)
+        except BulkbindError as error:
+            self._notify(_fail, self._opened, error)
+            self._notify(_done, self._closed)
+            return
+        self._file = file_id(self._path)
+        self._notify(_done, self._opened)
+        try:
+            while self._step(db):
+                pass
+        finally:
+            try:
+                db.close()
+            finally:
+                self._notify(_done, self._closed)
+
+    def _step(self, db: sqlite3.Connection) -> bool:
+        """Take what waits, as one group; return whether to go on."""
+        first = self._queue.get()
+        if first is None:
+            return False
+        group, follower, going = [first], None, True
+        while not first.verb.is_alone and len(group) < LARGEST_GROUP:
+            try:
+                item = self._queue.get_nowait()
+            except queue.Empty:
+                break
+            if item is None:
+                going = False
+                break
+            if item.verb.is_alone:
+                follower = item
+                break
+            group.append(item)
+        self._execute(db, group)
+        if follower is not None:
+            self._execute(db, [follower])
+        return going
+
+    def _execute(self, db: sqlite3.Connection, group: list[_Operation]) -> None:
+        error: BulkbindError | None = self._failure
+        if error is None:
+            error = self._attempt(db, group)
+            # What this group wrote is in the file that is gone, and is rescued with the rest.
+            if file_id(self._path) != self._file:
+                error = write_anew(db, self._path)
+        if error is None:
+            for item in group:
+                self._notify(_done, item.future, item.result)
+            return
+        # A manifest that cannot be read on is no trouble of the ledger's.
+        if isinstance(error, LedgerError) or not group[0].verb.is_alone:
+            self._failure = error
+        for item in group:
+            self._notify(_fail, item.future, error)
+
+    def _attempt(self, db: sqlite3.Connection, group: list[_Operation]) -> BulkbindError | None:
+        try:
+            if group[0].verb.is_alone:
+                group[0].result = group[0].call(db)
+            else:
+                with transaction(db):
+                    for item in group:
+                        item.result = item.call(db)
+        except BulkbindError as error:
+            return error
+        except sqlite3.DatabaseError as error:
+            if is_damage(error):
+                return translated(self._path, error, is_untouched=False)
+            return LedgerError(
+                f"ledger {self._path} could not be written: {error}",
+                hint="free the disk or mend its rights; `bulkbind resume` then goes on, and what "
+                "was in flight is settled by the server's list",
+            )
+        except Exception as error:  # noqa: BLE001  # whatever it is, whoever waits must be told
+            return LedgerError(f"ledger {self._path}: {type(error).__name__}: {error}")
+        return None
+
+    def _notify(self, call: Callable[..., None], *arguments: object) -> None:
+        try:
+            self._loop.call_soon_threadsafe(call, *arguments)
+        except RuntimeError:  # the loop is closed: nobody waits any more
+            return
+
+
+def _done(future: asyncio.Future[Any], result: object = None) -> None:
+    if not future.done():
+        future.set_result(result)
+
+
+def _fail(future: asyncio.Future[Any], error: BaseException) -> None:
+    if not future.done():
+        future.set_exception(error)
+        future.exception()  # somebody may have stopped waiting: that is no error of its own
+
+
+def file_id(path: Path) -> tuple[int, int] | None:
+    """Return device and inode of the file that stands at a path, None where there is none."""
     try:
         found = path.stat()
     except OSError:
@@ -34,10 +257,11 @@ def identity(path: Path) -> Identity | None:
     return found.st_dev, found.st_ino
 
 
-def rescue(db: sqlite3.Connection, path: Path) -> LedgerError:
-    """Write all that a deleted ledger held to a file again, and close it.
+def write_anew(db: sqlite3.Connection, path: Path) -> LedgerError:
+    """Write all that a deleted ledger held to a new file, and close it.
 
-    In the old place where nothing stands there now, else beside it. Returns: the error to end with.
+    In the old place where nothing stands there now, else under another name in the same folder.
+    Returns: the error with which the run ends.
     """
     what = f"ledger {path} was deleted or replaced while it was in use"
     try:
@@ -78,175 +302,11 @@ def _copied(db: sqlite3.Connection, path: Path) -> Path:
 def _linked(part: Path, path: Path) -> Path:
     """Give the copy a name, never one that is taken."""
     if not path.exists():
-        for leftover in ("-wal", "-shm"):  # of the deleted file: they are no part of the copy
+        for leftover in ("-wal", "-shm"):  # of the deleted file, not of the copy
             path.with_name(path.name + leftover).unlink(missing_ok=True)
         with suppress(FileExistsError):
             os.link(part, path)
             return path
-    beside = path.with_name(f"{path.stem}.rescued-{os.getpid()}{path.suffix}")
-    os.link(part, beside)
-    return beside
-
-
-T = TypeVar("T")
-
-LARGEST_GROUP = 256
-"""Operations that share one transaction at most."""
-
-
-@dataclass(slots=True)
-class _Operation:
-    work: Callable[[sqlite3.Connection], Any]
-    future: asyncio.Future[Any]
-    alone: bool
-    """Manages its own transactions."""
-    result: Any = None
-
-
-class Writer:
-    """Runs functions on the ledger's connection, in the order in which they were handed in.
-
-    After a failure nothing more is written: every later call raises the same error.
-    """
-
-    def __init__(self, path: Path, endpoint: str | None) -> None:
-        self._path = path
-        self._endpoint = endpoint
-        self._queue: queue.SimpleQueue[_Operation | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="ledger-writer", daemon=True)
-        self._loop = asyncio.get_running_loop()
-        self._failure: BulkbindError | None = None
-        self._file: Identity | None = None
-        """The file that was opened."""
-        self._opened: asyncio.Future[None] = self._loop.create_future()
-        self._closed: asyncio.Future[None] = self._loop.create_future()
-
-    async def open(self) -> None:
-        """Start the thread and open the file. Raises: LedgerError."""
-        self._thread.start()
-        await self._opened
-
-    async def close(self) -> None:
-        """Finish what was handed in, then close the file; safe to be cancelled, and to repeat."""
-        if self._thread.ident is None:
-            return
-        if not self._closed.done():
-            self._queue.put(None)
-        await asyncio.shield(self._closed)
-        self._thread.join()
-
-    def submit(
-        self, work: Callable[[sqlite3.Connection], T], *, alone: bool = False
-    ) -> asyncio.Future[T]:
-        """Hand in *work*; the future is done once it is committed.
-
-        Args:
-            work: Called in the thread, inside a transaction shared with its neighbours.
-            alone: It manages its own transactions instead.
-        """
-        future: asyncio.Future[T] = self._loop.create_future()
-        if self._failure is not None:
-            # A new one each time: a raised error gathers the traceback of everybody who raises it.
-            future.set_exception(LedgerError(str(self._failure), hint=self._failure.hint))
-        else:
-            self._queue.put(_Operation(work, future, alone))
-        return future
-
-    # --- in the thread ---------------------------------------------------------------------------
-
-    def _run(self) -> None:
-        try:
-            db = connect(self._path, self._endpoint)
-        except BulkbindError as error:
-            self._tell(_fail, self._opened, error)
-            self._tell(_done, self._closed)
-            return
-        self._file = identity(self._path)
-        self._tell(_done, self._opened)
-        try:
-            while self._step(db):
-                pass
-        finally:
-            try:
-                db.close()
-            finally:
-                self._tell(_done, self._closed)
-
-    def _step(self, db: sqlite3.Connection) -> bool:
-        """Take what waits, as one group; return whether to go on."""
-        first = self._queue.get()
-        if first is None:
-            return False
-        group, follower, going = [first], None, True
-        while not first.alone and len(group) < LARGEST_GROUP:
-            try:
-                item = self._queue.get_nowait()
-            except queue.Empty:
-                break
-            if item is None:
-                going = False
-                break
-            if item.alone:
-                follower = item
-                break
-            group.append(item)
-        self._execute(db, group)
-        if follower is not None:
-            self._execute(db, [follower])
-        return going
-
-    def _execute(self, db: sqlite3.Connection, group: list[_Operation]) -> None:
-        error: BulkbindError | None = self._failure
-        if error is None:
-            error = self._attempt(db, group)
-            # What this group wrote is in the file that is gone, and is rescued with the rest.
-            if identity(self._path) != self._file:
-                error = rescue(db, self._path)
-        if error is None:
-            for item in group:
-                self._tell(_done, item.future, item.result)
-            return
-        # A manifest that cannot be read on is no trouble of the ledger's.
-        if isinstance(error, LedgerError) or not group[0].alone:
-            self._failure = error
-        for item in group:
-            self._tell(_fail, item.future, error)
-
-    def _attempt(self, db: sqlite3.Connection, group: list[_Operation]) -> BulkbindError | None:
-        try:
-            if group[0].alone:
-                group[0].result = group[0].work(db)
-            else:
-                with transaction(db):
-                    for item in group:
-                        item.result = item.work(db)
-        except BulkbindError as error:
-            return error
-        except sqlite3.DatabaseError as error:
-            if is_damage(error):
-                return translated(self._path, error, is_untouched=False)
-            return LedgerError(
-                f"ledger {self._path} could not be written: {error}",
-                hint="free the disk or mend its rights; `bulkbind resume` then goes on, and what "
-                "was in flight is settled by the server's list",
-            )
-        except Exception as error:  # noqa: BLE001  # whatever it is, whoever waits must be told
-            return LedgerError(f"ledger {self._path}: {type(error).__name__}: {error}")
-        return None
-
-    def _tell(self, call: Callable[..., None], *arguments: object) -> None:
-        try:
-            self._loop.call_soon_threadsafe(call, *arguments)
-        except RuntimeError:  # the loop is closed: nobody waits any more
-            return
-
-
-def _done(future: asyncio.Future[Any], result: object = None) -> None:
-    if not future.done():
-        future.set_result(result)
-
-
-def _fail(future: asyncio.Future[Any], error: BaseException) -> None:
-    if not future.done():
-        future.set_exception(error)
-        future.exception()  # somebody may have stopped waiting: that is no error of its own
+    saved = path.with_name(f"{path.stem}.rescued-{os.getpid()}{path.suffix}")
+    os.link(part, saved)
+    return saved

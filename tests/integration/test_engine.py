@@ -51,12 +51,12 @@ class Bench:
 
     @asynccontextmanager
     async def ledger(self):
-        ledger = Ledger(self.path, ENDPOINT, self.clock, gather_s=0)
+        ledger = Ledger(self.path, ENDPOINT, self.clock, batch_s=0)
         await ledger.open(HOLDER)
         submit = ledger._writer.submit
 
-        def watched(work, *, alone=False):
-            future = submit(work, alone=alone)
+        def watched(*args, **kwargs):
+            future = submit(*args, **kwargs)
             self.clock.waits_for.add(future)
             future.add_done_callback(self.clock.waits_for.discard)
             return future

@@ -9,7 +9,7 @@ import stat
 import subprocess
 import sys
 from contextlib import closing
-from functools import partial
+from datetime import UTC, datetime
 from importlib import resources
 
 import pytest
@@ -25,12 +25,20 @@ from bulkbind.ledger import (
     staging,
     transitions,
 )
-from bulkbind.ledger.lock import LedgerLock
-from bulkbind.ledger.store import APPLICATION_ID, VERSION, connect, span, transaction
+from bulkbind.ledger.store import (
+    APPLICATION_ID,
+    VERSION,
+    LedgerLock,
+    connect,
+    span,
+    transaction,
+)
+from bulkbind.ledger.writer import verb
 from bulkbind.model import CheckedRow, Outcome, Problem, Settlement, Source, Status
 from tests.kit import FakeClock
 
 ENDPOINT = "https://example.test"
+NOW = datetime(2026, 11, 23, 12, 0, 1, tzinfo=UTC)
 FORM = Source("fleet.csv", "csv", "utf-8", bom=False, header=("machine_code",))
 
 
@@ -72,9 +80,7 @@ def settle(db, claims, status=Status.BOUND):
     """Settle claims, all alike."""
     with transaction(db):
         outcome = Outcome(status, "id1", "2026-11-23T12:00:00Z")
-        transitions.settle(
-            db, [Settlement(c.row, c.device, outcome, 1) for c in claims], "2026-11-23T12:00:01Z"
-        )
+        transitions.settle(db, NOW, [Settlement(c.row, c.device, outcome, 1) for c in claims])
 
 
 def claimed(db, run, most=100):
@@ -126,7 +132,7 @@ def test_what_is_known_is_skipped_or_moved(db):
     rows = list(RunReader(db, second).rows())
 
     assert [row.status for row in rows] == ["skipped", "duplicate", "moved", "duplicate"]
-    assert rows[0].detail == "bound since 2026-11-23T12:00:01Z by run a"
+    assert rows[0].detail == "bound since 2026-11-23T12:00:01.000Z by run a"
     assert (rows[0].device_id, rows[0].create_time) == ("id1", "2026-11-23T12:00:00Z")
     assert rows[2].detail == "bound to user u"
 
@@ -212,7 +218,7 @@ def test_a_crash_leaves_claimed_rows_in_doubt(db):
     run = staged(db, "a", [valid(2, "A"), valid(3, "B")])
     claimed(db, run, 1)
     with transaction(db):
-        found = transitions.recover(db, 1.0)
+        found = transitions.recover(db, NOW)
         doubts = transitions.doubts(db)
 
     assert found == 1
@@ -237,10 +243,10 @@ def test_a_released_row_forgets_when_it_was_sent_unless_it_counted(db):
 def test_confirming_takes_the_place_of_older_runs(db):
     """Staged rows of an older unfinished run are withdrawn; what it bound stays."""
     first = staged(db, "a", [valid(2, "A"), valid(3, "B")])
-    staging.confirm(db, first, "now")
+    staging.confirm(db, NOW, first)
     settle(db, claimed(db, first, 1))
     second = staged(db, "b", [valid(2, "C")])
-    withdrawn = staging.confirm(db, second, "later")
+    withdrawn = staging.confirm(db, NOW, second)
 
     assert withdrawn == 1
     assert shown(db, first) == [(2, "bound"), (3, "withdrawn")]
@@ -286,7 +292,7 @@ def test_open_rows_are_found_by_their_index(db):
 @pytest.mark.parametrize("beginning", ["2026-a", "2026", "2026-ab"], ids=str)
 def test_runs_are_found_by_the_beginning_of_their_id(db, beginning):
     """A run's id may be cut short as long as it is clear."""
-    staging.confirm(db, staged(db, "2026-ab", [valid(2, "A")]), "now")
+    staging.confirm(db, NOW, staged(db, "2026-ab", [valid(2, "A")]))
 
     assert find_run(db, beginning) == 1
 
@@ -294,7 +300,7 @@ def test_runs_are_found_by_the_beginning_of_their_id(db, beginning):
 def test_an_unclear_or_unknown_run_is_refused(db):
     """Two runs that begin alike, or none, are an error that names them."""
     for name in ("2026-ab", "2026-ac"):
-        staging.confirm(db, staged(db, name, [valid(2, "A")]), "now")
+        staging.confirm(db, NOW, staged(db, name, [valid(2, "A")]))
 
     with pytest.raises(UsageError, match="2026-ac, 2026-ab"):
         find_run(db, "2026")
@@ -418,7 +424,7 @@ def test_the_lock_names_its_holder(tmp_path):
 def test_a_dead_process_holds_no_lock(tmp_path):
     """A lock left by a killed process is no lock."""
     code = (
-        "import os, sys, pathlib; from bulkbind.ledger.lock import LedgerLock; "
+        "import os, sys, pathlib; from bulkbind.ledger.store import LedgerLock; "
         f"LedgerLock(pathlib.Path({str(tmp_path / 'l.db')!r})).acquire({{}}); "
         "os.kill(os.getpid(), 9)"
     )
@@ -429,7 +435,7 @@ def test_a_dead_process_holds_no_lock(tmp_path):
     lock.release()
 
 
-def _note(order, number, _db):
+def _note(_db, order, number):
     order.append(number)
 
 
@@ -441,7 +447,7 @@ async def test_operations_share_transactions_and_keep_their_order(tmp_path):
     ledger = Ledger(tmp_path / "l.db", ENDPOINT, FakeClock())
     await ledger.open({})
     order: list[int] = []
-    futures = [ledger._writer.submit(partial(_note, order, number)) for number in range(50)]
+    futures = [ledger._writer.submit(verb(_note), order, number) for number in range(50)]
     await asyncio.gather(*futures)
     await ledger.close()
 
@@ -453,7 +459,7 @@ async def test_after_a_failure_nothing_more_is_written(tmp_path):
     ledger = Ledger(tmp_path / "l.db", ENDPOINT, FakeClock())
     await ledger.open({})
     with pytest.raises(LedgerError, match="no such table"):
-        await ledger._writer.submit(lambda db: db.execute("INSERT INTO missing VALUES (1)"))
+        await ledger._writer.submit(verb(lambda db: db.execute("INSERT INTO missing VALUES (1)")))
     with pytest.raises(LedgerError, match="no such table"):
         await ledger.start(1)
     await ledger.close()

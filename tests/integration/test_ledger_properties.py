@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from datetime import UTC, datetime
 from pathlib import Path
 
 from hypothesis import HealthCheck, settings, strategies as st
@@ -21,6 +22,7 @@ from bulkbind.model import (
     Status,
 )
 
+NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 USERS = ("u", "v")
 CODES = tuple("ABCDEFGH")
 FORM = Source("fleet.csv", "csv", "utf-8", bom=False, header=("machine_code",))
@@ -83,7 +85,7 @@ class LedgerMachine(RuleBasedStateMachine):
         if not is_confirmed:
             staging.discard(self._db, run)
             return
-        staging.confirm(self._db, run, "t")
+        staging.confirm(self._db, NOW, run)
         self._run, self._after = run, 0
         self._sizes[run] = size
 
@@ -102,7 +104,7 @@ class LedgerMachine(RuleBasedStateMachine):
         claim = self._held.pop()
         with transaction(self._db):
             outcome = Outcome(status, "id", "t")
-            transitions.settle(self._db, [Settlement(claim.row, claim.device, outcome, 1)], "t")
+            transitions.settle(self._db, NOW, [Settlement(claim.row, claim.device, outcome, 1)])
 
     @precondition(lambda self: self._held)
     @rule()
@@ -116,7 +118,7 @@ class LedgerMachine(RuleBasedStateMachine):
         claim = self._held.pop()
         claim.doubts += 1
         with transaction(self._db):
-            transitions.doubt(self._db, claim, 1.0)
+            transitions.doubt(self._db, NOW, claim)
 
     @rule(
         status=st.sampled_from((*FINAL, Status.SKIPPED, Status.WITHDRAWN, None)),
@@ -134,7 +136,7 @@ class LedgerMachine(RuleBasedStateMachine):
             else:
                 status = status or Status.WITHDRAWN  # another run took that one's place
                 transitions.settle(
-                    self._db, [Settlement(claim.row, claim.device, Outcome(status), 1)], "t"
+                    self._db, NOW, [Settlement(claim.row, claim.device, Outcome(status), 1)]
                 )
 
     @rule()
@@ -146,7 +148,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self._db = connect(self._path, "https://example.test")
         staging.discard_unconfirmed(self._db)
         with transaction(self._db):
-            assert transitions.recover(self._db, 1.0) == len(held)
+            assert transitions.recover(self._db, NOW) == len(held)
         self._after = 0
 
     @precondition(lambda self: self._run)
@@ -154,9 +156,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def finish(self, is_stopped):
         self._held.clear()
         with transaction(self._db):
-            state = runs.finish(
-                self._db, self._run, "t", "stopped" if is_stopped else None, {}, now_s=1.0
-            )
+            state = runs.finish(self._db, NOW, self._run, "stopped" if is_stopped else None, {})
         if state is RunState.DONE:
             self._run = 0  # another run settles its doubt
 

@@ -13,13 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bulkbind.errors import LedgerError
+from bulkbind.files import take_lock
 from bulkbind.koodrive.auth.secret_sources import read_private
 from bulkbind.logs import logger
-
-try:
-    import fcntl
-except ImportError:  # pragma: no cover  # Windows, which is not promised
-    fcntl = None  # type: ignore[assignment]  # asked for below
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -77,23 +73,19 @@ class SessionStore:
 
         Raises: LedgerError if the folder cannot be written, or another process does not end.
         """
-        if fcntl is None:  # pragma: no cover  # as above
-            raise LedgerError("this platform has no file locks that bulkbind knows")
         lock = self._path.with_name(self._path.name + ".lock")
-        try:
-            lock.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            file = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise LedgerError(f"lock {lock} cannot be made: {error.strerror}") from error
         until = clock.monotonic() + PATIENCE_S
         try:
-            while not _locked(file):
+            while (file := take_lock(lock)) is None:
                 if clock.monotonic() >= until:
                     raise LedgerError(
                         f"another process has been renewing the session for {PATIENCE_S:g} s",
                         hint=f"it holds {lock}",
                     )
                 await clock.sleep(LOOK_AGAIN_S)
+        except OSError as error:
+            raise LedgerError(f"lock {lock} cannot be made: {error.strerror}") from error
+        try:
             yield
         finally:
             os.close(file)
@@ -135,14 +127,6 @@ class SessionStore:
             if temporary is not None:
                 with contextlib.suppress(OSError):
                     Path(temporary).unlink(missing_ok=True)
-
-
-def _locked(file: int) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
 
 
 def _sync(folder: Path) -> None:
