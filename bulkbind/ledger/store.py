@@ -266,6 +266,12 @@ def count(db: sqlite3.Connection, query: str, values: Sequence[object] = ()) -> 
     return int(db.execute(query, values).fetchone()[0])
 
 
+def change_each(db: sqlite3.Connection, sql: str, rows: Sequence[tuple[object, ...]]) -> None:
+    """Change one row with each set of values. Raises: LedgerError if one was not changed."""
+    if rows:
+        agree(len(rows), db.executemany(sql, rows).rowcount)
+
+
 def agree(wanted: int, changed: int) -> None:
     """Check that as many rows were changed as were to be. Raises: LedgerError."""
     if changed != wanted:

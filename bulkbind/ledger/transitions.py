@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from bulkbind.clock import iso
-from bulkbind.ledger.store import agree, span
+from bulkbind.ledger.store import agree, change_each, span
 from bulkbind.model import AlreadyBound, Claim, Device, Refused, Status, Transient, Verdict
 
 if TYPE_CHECKING:
@@ -122,15 +122,13 @@ def reclaim(db: sqlite3.Connection, claim: Claim, sent_at: float | None) -> None
 
 def release(db: sqlite3.Connection, claims: Sequence[Claim]) -> None:
     """Put rows back to `staged`: surely not bound by what was sent, if anything was."""
-    if not claims:
-        return
-    changed = db.executemany(
+    change_each(
+        db,
         "UPDATE rows SET status = 'staged', attempts = ?1, "
         "sent_at = CASE WHEN ?1 = 0 AND doubts = 0 THEN NULL ELSE ?2 END "
         "WHERE id = ?3 AND status IN ('claimed', 'in_doubt')",
         [(taken.attempts, taken.sent_at, taken.row) for taken in claims],
     )
-    agree(len(claims), changed.rowcount)
 
 
 def _claims(text: str) -> list[Claim]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from bulkbind.clock import iso
 from bulkbind.ledger import staging
-from bulkbind.ledger.store import count, span
+from bulkbind.ledger.store import change_each, count, span
 from bulkbind.ledger.transitions import answer_of
 from bulkbind.model import GONE, RunState, Unbinding, UnbindKind, UnbindStatus
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
 _LEFT = "row BETWEEN ? AND ? AND kind = ? AND status IN ('staged', 'claimed')"
+_OPEN = "row = ? AND kind = ? AND user_id = ? AND status IN ('staged', 'claimed')"
 # In the same transaction as the end of the last unbinding: between the two steps of a move the
 # device is staged, and any start of the run sends it.
 _SEND_MOVED = """
@@ -191,18 +192,20 @@ def release(db: sqlite3.Connection, items: Sequence[Unbinding]) -> None:
 
 
 def _mark(db: sqlite3.Connection, items: Sequence[Unbinding], status: str) -> None:
-    db.executemany(
-        "UPDATE unbindings SET status = ? WHERE row = ? AND kind = ? AND user_id = ?",
+    change_each(
+        db,
+        f"UPDATE unbindings SET status = ? WHERE {_OPEN}",  # noqa: S608  # a constant
         [(status, item.row, item.kind, item.user_id) for item in items],
     )
 
 
 def settle(db: sqlite3.Connection, now: datetime, items: Sequence[Unbinding]) -> None:
     """Write down how unbindings ended; what is gone is no binding any more."""
-    db.executemany(
-        "UPDATE unbindings SET status = ?, attempts = ?, settled_at = ?, detail = ?, "
+    change_each(
+        db,
+        "UPDATE unbindings SET status = ?, attempts = ?, settled_at = ?, detail = ?, "  # noqa: S608  # a constant
         "http_status = ?, code = coalesce(?, ''), message = coalesce(?, ''), "
-        "trace_id = coalesce(?, '') WHERE row = ? AND kind = ? AND user_id = ?",
+        f"trace_id = coalesce(?, '') WHERE {_OPEN}",
         [
             (
                 *(item.status, item.attempts, iso(now), item.detail),

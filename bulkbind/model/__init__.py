@@ -25,10 +25,21 @@ from bulkbind.model.attempts import (
 from bulkbind.model.claims import Claim, Outcome, Settlement
 from bulkbind.model.reports import EXTRA, PLANNED, AttemptRow, Forecast, Plan, ResultRow, RunSummary
 from bulkbind.model.rows import OWN_COLUMNS, Change, CheckedRow, Device, Problem, Source
-from bulkbind.model.statuses import COMES_BACK, MEANINGS, NEEDS_PERSON, PENDING, RunState, Status
+from bulkbind.model.statuses import (
+    COMES_BACK,
+    MEANINGS,
+    NEEDS_PERSON,
+    PENDING,
+    ROW_TRANSITIONS,
+    RUN_TRANSITIONS,
+    UNDO_TRANSITIONS,
+    RunState,
+    Status,
+)
 from bulkbind.model.unbindings import (
     GONE,
     UNBIND_MEANINGS,
+    UNBIND_TRANSITIONS,
     Unbinding,
     UnbindKind,
     UnbindStatus,
@@ -46,7 +57,11 @@ __all__ = [
     "OWN_COLUMNS",
     "PENDING",
     "PLANNED",
+    "ROW_TRANSITIONS",
+    "RUN_TRANSITIONS",
     "UNBIND_MEANINGS",
+    "UNBIND_TRANSITIONS",
+    "UNDO_TRANSITIONS",
     "Accepted",
     "AlreadyBound",
     "Attempt",

@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class Status(StrEnum):
-    """The states of a row; the transitions between them are the ledger's."""
+    """The states of a row."""
 
     STAGED = "staged"
     """Checked, and waiting to be sent."""
@@ -31,6 +31,58 @@ class Status(StrEnum):
     WITHDRAWN = "withdrawn"
     """Only an older run wanted it, and another run took that one's place; not sent."""
 
+
+ROW_TRANSITIONS: dict[Status | None, dict[Status, str]] = {
+    None: {
+        Status.STAGED: "it keeps every rule",
+        Status.INVALID: "it breaks a rule",
+        Status.DUPLICATE: "an earlier row of the run names its user and device",
+    },
+    Status.STAGED: {
+        Status.CLAIMED: "handed to a worker",
+        Status.IN_DOUBT: "an older run may have sent it, or another run may have bound it",
+        Status.SKIPPED: "the ledger knows it as bound",
+        Status.MOVED: "the ledger knows its device as bound to another user",
+        Status.WITHDRAWN: "another run takes its run's place, or its run is undone",
+        Status.INVALID: "another row has its device, which is an error",
+        Status.DUPLICATE: "another row has its device for another user, and counts",
+    },
+    Status.CLAIMED: {
+        Status.BOUND: "accepted, and made since it was first sent",
+        Status.ALREADY_BOUND: "accepted, but made earlier; or said to be bound",
+        Status.FAILED: "refused, or out of attempts",
+        Status.STAGED: "surely not done: it was put off, or is to be sent again",
+        Status.IN_DOUBT: "no answer came, or it was found claimed at start-up",
+    },
+    Status.IN_DOUBT: {
+        Status.BOUND: "the list shows it, made since it was first sent",
+        Status.ALREADY_BOUND: "the list shows it, made earlier",
+        Status.SKIPPED: "the list shows it, and an older run had sent it",
+        Status.STAGED: "two lists do not show it",
+        Status.FAILED: "two lists do not show it, and it was refused or is out of attempts",
+        Status.WITHDRAWN: "two lists do not show it, and another run took its run's place",
+        Status.INVALID: "another row has its device, which is an error",
+        Status.DUPLICATE: "another row has its device for another user, and counts",
+    },
+    Status.SKIPPED: {
+        Status.FAILED: "its binding has vanished from the server",
+        Status.STAGED: "its binding has vanished, and is to be made again",
+        Status.INVALID: "another row has its device, which is an error",
+        Status.DUPLICATE: "another row has its device for another user, and counts",
+    },
+    Status.MOVED: {
+        Status.STAGED: "the other user's binding has been taken back",
+        Status.INVALID: "another row has its device, which is an error",
+        Status.DUPLICATE: "another row has its device for another user, and counts",
+    },
+    Status.DUPLICATE: {
+        Status.INVALID: "duplicates are errors",
+    },
+}
+"""From a state (None: a new row) to the states that may follow it, and why; no others do.
+
+The ledger's SQL is checked against it, in every integration test.
+"""
 
 PENDING = "pending"
 """What a report calls a row that is still staged or claimed when a run has stopped."""
@@ -62,3 +114,31 @@ class RunState(StrEnum):
     SENDING = "sending"
     DONE = "done"
     STOPPED = "stopped"
+
+
+RUN_TRANSITIONS: dict[RunState | None, dict[RunState, str]] = {
+    None: {RunState.STAGING: "its manifest is about to be read"},
+    RunState.STAGING: {RunState.READY: "the whole manifest is staged"},
+    RunState.READY: {RunState.CONFIRMED: "it is wanted"},
+    RunState.CONFIRMED: {
+        RunState.SENDING: "the first rows are about to leave",
+        RunState.DONE: "it is undone before anything was sent",
+    },
+    RunState.SENDING: {
+        RunState.DONE: "nothing is left to send; or it was killed, and is undone",
+        RunState.STOPPED: "rows are left, and the run can go on",
+    },
+    RunState.STOPPED: {RunState.SENDING: "it resumes", RunState.DONE: "it is undone"},
+}
+"""As `ROW_TRANSITIONS`, for a run; a run that never was confirmed is deleted."""
+UNDO_TRANSITIONS: dict[RunState | None, dict[RunState, str]] = {
+    None: {RunState.CONFIRMED: "the question was answered"},
+    RunState.CONFIRMED: {RunState.SENDING: "the first requests are about to leave"},
+    RunState.SENDING: {
+        RunState.DONE: "everything was tried",
+        RunState.STOPPED: "bindings are left, and the undo can go on",
+    },
+    RunState.STOPPED: {RunState.SENDING: "it resumes"},
+    RunState.DONE: {RunState.CONFIRMED: "it is begun again, for what could not be unbound"},
+}
+"""As `ROW_TRANSITIONS`, for the undo of a run."""

@@ -28,6 +28,25 @@ class UnbindStatus(StrEnum):
     """The server said no, or its list could not be read; it may still be bound."""
 
 
+UNBIND_TRANSITIONS: dict[UnbindStatus | None, dict[UnbindStatus, str]] = {
+    None: {UnbindStatus.STAGED: "its run is undone, or its device is to be moved"},
+    UnbindStatus.STAGED: {
+        UnbindStatus.CLAIMED: "a request may leave",
+        UnbindStatus.ALREADY_GONE: "the list does not show the device",
+        UnbindStatus.CHANGED: "the list shows the device under another id",
+        UnbindStatus.FAILED: "the list could not be read",
+    },
+    UnbindStatus.CLAIMED: {
+        UnbindStatus.STAGED: "no request has left",
+        UnbindStatus.UNBOUND: "accepted; or no answer came, and the list shows it no more",
+        UnbindStatus.ALREADY_GONE: "the server says, or its list shows, that it was gone before",
+        UnbindStatus.CHANGED: "the list shows the device under another id",
+        UnbindStatus.FAILED: "refused, or out of attempts",
+    },
+    UnbindStatus.CHANGED: {UnbindStatus.STAGED: "the undo is begun again"},
+    UnbindStatus.FAILED: {UnbindStatus.STAGED: "the undo is begun again"},
+}
+"""As `ROW_TRANSITIONS`, for a binding that is to be taken back."""
 UNBIND_MEANINGS: dict[str, str] = {
     UnbindStatus.UNBOUND: "unbound",
     UnbindStatus.ALREADY_GONE: "was not there any more; undo it again to look again",

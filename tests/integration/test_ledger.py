@@ -176,6 +176,7 @@ def test_claims_in_turns_take_one_row_of_each_user_at_a_time(db):
     users = ["ann"] * 4 + ["bob"] * 2 + ["cid"]
     run = staged(db, "r", [valid(n, f"SN{n}", user) for n, user in enumerate(users, start=2)])
     left_out = run_row(db, run, "SN4")
+    staging.confirm(db, NOW, run)
     batches = []
     with transaction(db):
         runs.start(db, run)
@@ -483,6 +484,7 @@ async def test_reports_can_be_read_beside_a_writer(tmp_path):
     await ledger.stage(
         run, 0, FORM, 0, [valid(2, "A")], rebind=False, on_batch=lambda _reached: None
     )
+    await ledger.ready(run)
     await ledger.confirm(run)
     with reading(tmp_path / "l.db") as db:
         before = RunReader(db, run).counts()

@@ -156,6 +156,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def finish(self, is_stopped):
         self._held.clear()
         with transaction(self._db):
+            runs.start(self._db, self._run)
             state = runs.finish(self._db, NOW, self._run, "stopped" if is_stopped else None, {})
         if state is RunState.DONE:
             self._run = 0  # another run settles its doubt
