@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Iterator
 
-TABLES = {
+TABLES: dict[str, tuple[str, dict[Any, dict[Any, str]]]] = {
     "rows": ("status", ROW_TRANSITIONS),
     "unbindings": ("status", UNBIND_TRANSITIONS),
     "runs": ("state", RUN_TRANSITIONS),

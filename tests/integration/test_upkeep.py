@@ -146,7 +146,8 @@ def large(path, runs=4, rows=30_000):
     """Make a ledger of many rows with SQL alone, as finished runs leave it."""
     from bulkbind.ledger.store import connect  # noqa: PLC0415  # the real schema
 
-    with closing(connect(path, ENDPOINT)) as db:
+    connect(path, ENDPOINT).close()
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
         db.execute("BEGIN")
         for run in range(1, runs + 1):
             db.execute(
