@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bulkbind.ledger.store import span
+from bulkbind.ledger.store import int_of, span
 from bulkbind.model import NEEDS_PERSON, Status
 
 if TYPE_CHECKING:
@@ -39,12 +39,13 @@ def changes(db: sqlite3.Connection, run: int) -> dict[str, object] | None:
     if earlier is None:
         return None
     number, run_id = earlier
-    (renamed,) = db.execute(
+    renamed = int_of(
+        db,
         "SELECT count(*) FROM rows r JOIN bindings b USING (user_id, machine_code) "
         "WHERE r.id BETWEEN ? AND ? AND r.status = 'skipped' "
         "AND (b.device_name IS NOT r.device_name OR b.device_os IS NOT r.device_os)",
         span(run),
-    ).fetchone()
+    )
     return {
         "since": run_id,
         "added": _only_in(db, run, number),
@@ -71,7 +72,7 @@ def outcomes(db: sqlite3.Connection, run: int) -> dict[str, object] | None:
     for row, key in _needing(db, run):
         if key not in known:
             fresh.setdefault(key, row)
-    mended = sum(db.execute(_IS_GOOD, (run, *key, *_GOOD)).fetchone()[0] for key in known)
+    mended = sum(int_of(db, _IS_GOOD, (run, *key, *_GOOD)) for key in known)
     return {
         "newly_failed": len(fresh),
         "newly_failed_rows": [example(db, row) for row in list(fresh.values())[:MOST_NEW]],
@@ -112,11 +113,11 @@ def example(db: sqlite3.Connection, row: int) -> dict[str, str]:
 
 def _only_in(db: sqlite3.Connection, run: int, other: int) -> int:
     """Return how many devices one run has and another has not."""
-    found: tuple[int] = db.execute(
+    return int_of(
+        db,
         "SELECT count(*) FROM rows r WHERE r.id BETWEEN ? AND ? AND r.problems IS NULL "
         "AND r.duplicate_of IS NULL AND NOT EXISTS (SELECT 1 FROM rows o INDEXED BY rows_device "
         "WHERE o.run = ? AND o.user_id = r.user_id AND o.machine_code = r.machine_code "
         "AND o.problems IS NULL AND o.duplicate_of IS NULL)",
         (*span(run), other),
-    ).fetchone()
-    return found[0]
+    )

@@ -66,6 +66,11 @@ UPDATE rows SET duplicate_of = (SELECT f.duplicate_of FROM rows f WHERE f.id = r
  WHERE id BETWEEN ? AND ? AND status = 'duplicate'
    AND (SELECT f.status FROM rows f WHERE f.id = rows.duplicate_of) = 'duplicate'
 """
+# What a row that is not moved after all was to take back from another user.
+_FORGET_MOVES = """
+DELETE FROM unbindings WHERE row BETWEEN ? AND ?
+   AND (SELECT r.status FROM rows r WHERE r.id = unbindings.row) <> 'moved'
+"""
 
 
 class Policy(NamedTuple):
@@ -114,6 +119,8 @@ def judge(db: sqlite3.Connection, run: int, policy: Policy) -> list[str]:
         elif _give_way(db, rows, 7 if policy.on_conflict == "first" else 8):
             with transaction(db):
                 db.execute(_FOLLOW, span(run))
+    with transaction(db):
+        db.execute(_FORGET_MOVES, span(run))
     return examples
 
 

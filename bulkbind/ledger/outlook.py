@@ -6,8 +6,9 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, NamedTuple
 
-from bulkbind.ledger.store import span
-from bulkbind.model import PLANNED, Record
+from bulkbind.ledger import transitions, unbinding
+from bulkbind.ledger.store import int_of, span
+from bulkbind.model import PLANNED, Record, UnbindKind
 
 if TYPE_CHECKING:
     import sqlite3
@@ -76,8 +77,7 @@ class BoundReader:
 
     def known(self, user_id: str) -> set[str]:
         """Return the machine codes that the ledger knows as bound to a user, whoever bound them."""
-        found = self._db.execute("SELECT machine_code FROM bindings WHERE user_id = ?", (user_id,))
-        return {code for (code,) in found}
+        return transitions.known(self._db, user_id)
 
 
 MOST_USERS = 10_000
@@ -133,12 +133,12 @@ class Outlook:
 
     def user_count(self) -> int:
         """Return how many users the valid rows name."""
-        found: tuple[int] = self._db.execute(
-            "SELECT count(DISTINCT user_id) FROM rows INDEXED BY rows_device WHERE run = ? "
-            "AND problems IS NULL AND duplicate_of IS NULL",
+        return int_of(
+            self._db,
+            "SELECT count(DISTINCT r.user_id) FROM rows r INDEXED BY rows_device "  # noqa: S608  # constants
+            f"WHERE r.run = ? AND {_VALID}",
             (self._run,),
-        ).fetchone()
-        return found[0]
+        )
 
     def user_ids(self) -> Iterator[str]:
         """Yield the users of the valid rows, in order."""
@@ -162,8 +162,7 @@ class Outlook:
         """Yield a user's valid rows, each device once."""
         found = self._db.execute(
             f"SELECT r.machine_code, r.device_name, r.device_os, {_WORD} "  # noqa: S608  # constants
-            "FROM rows r INDEXED BY rows_device WHERE r.run = ? AND r.user_id = ? "
-            "AND r.problems IS NULL AND r.duplicate_of IS NULL",
+            f"FROM rows r INDEXED BY rows_device WHERE r.run = ? AND r.user_id = ? AND {_VALID}",
             (self._run, user_id),
         )
         return (Wanted(*row) for row in found)
@@ -180,23 +179,18 @@ class Outlook:
 
     def moves(self) -> int:
         """Return how many bindings a run with `--move` would take back first."""
-        found: tuple[int] = self._db.execute(
-            "SELECT count(*) FROM unbindings WHERE row BETWEEN ? AND ? AND kind = 'move' "
-            "AND status IN ('staged', 'claimed')",
-            span(self._run),
-        ).fetchone()
-        return found[0]
+        return unbinding.left(self._db, self._run, UnbindKind.MOVE)
 
     def lists(self) -> int:
         """Return how many list calls there would be: two for doubt, one before unbinding."""
-        found: tuple[int] = self._db.execute(
+        return int_of(
+            self._db,
             "SELECT 2 * (SELECT count(DISTINCT user_id) FROM rows INDEXED BY rows_open "
             "WHERE status IN ('claimed', 'in_doubt') AND run = ?1) + "
             "(SELECT count(DISTINCT user_id) FROM unbindings WHERE row BETWEEN ?2 AND ?3 "
             "AND kind = 'move' AND status IN ('staged', 'claimed'))",
             (self._run, *span(self._run)),
-        ).fetchone()
-        return found[0]
+        )
 
     def problems(self, most: int) -> tuple[str, ...]:
         """Return the first rows that break a rule, one clause each."""
@@ -207,6 +201,10 @@ class Outlook:
             (*span(self._run), most),
         )
         return tuple(f"{name}:{line}: {detail} ({rule})" for name, line, detail, rule in found)
+
+
+LEAST_REQUESTS = 20
+"""Requests of a run from which its speed says something."""
 
 
 class Pace(NamedTuple):
@@ -238,7 +236,3 @@ def last_pace(db: sqlite3.Connection) -> Pace | None:
             why = "each user has a limit" if is_per_user else "no limit was met"
             return Pace(run_id, requests / seconds, f"as fast as it went; {why}")
     return None
-
-
-LEAST_REQUESTS = 20
-"""Requests of a run from which its speed says something."""

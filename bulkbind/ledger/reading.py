@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from bulkbind.clock import iso
 from bulkbind.errors import UsageError
 from bulkbind.ledger import changes
-from bulkbind.ledger.store import count_by, reading, span
+from bulkbind.ledger.store import count_by, int_of, reading, span
 from bulkbind.model import (
     MEANINGS,
     PENDING,
@@ -74,10 +74,11 @@ class UndoReader:
             "SELECT run_id FROM runs WHERE run = ?", (self._run,)
         ).fetchone()
         facts = json.loads(undo["facts"]) | {name: undo[name] for name in _FACTS}
-        (in_doubt,) = self._db.execute(
+        in_doubt = int_of(
+            self._db,
             "SELECT count(*) FROM rows WHERE id BETWEEN ? AND ? AND status = 'in_doubt'",
             span(self._run),
-        ).fetchone()
+        )
         return UndoSummary(run_id, undo["state"], self.counts(), in_doubt, facts)
 
 
@@ -212,11 +213,11 @@ class RunReader:
 
     def user_count(self) -> int:
         """Return how many users the rows name."""
-        found: tuple[int] = self._db.execute(
+        return int_of(
+            self._db,
             "SELECT count(DISTINCT coalesce(user_id, '')) FROM rows WHERE id BETWEEN ? AND ?",
             span(self._run),
-        ).fetchone()
-        return found[0]
+        )
 
     def verdicts(self) -> list[dict[str, Any]]:
         """Return how many attempts that were not simply accepted had which verdict and code."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from bulkbind.clock import iso
 from bulkbind.errors import LedgerError
 from bulkbind.ledger import changes
-from bulkbind.ledger.store import RUN_SHIFT, relaxed, span, transaction
+from bulkbind.ledger.store import RUN_SHIFT, int_of, relaxed, span, transaction
 from bulkbind.model import CheckedRow, RunState, Source, Status
 
 if TYPE_CHECKING:
@@ -209,9 +209,9 @@ def stage(
         if db.execute(_STAGE_FIRST, values).rowcount < len(valid):
             db.execute(_STAGE_DUPLICATES, values)
         _mark_known(db, values)
-        (written,) = db.execute(
-            "SELECT count(*) FROM rows WHERE id BETWEEN :first AND :last", values
-        ).fetchone()
+        written = int_of(
+            db, "SELECT count(*) FROM rows WHERE id BETWEEN ? AND ?", (first, values["last"])
+        )
         if written != len(rows):
             raise LedgerError(f"the ledger took {written} of {len(rows)} rows; none was kept")
     return position + len(rows)

@@ -128,17 +128,20 @@ VERSION = len(MIGRATIONS)
 CHECKED_BYTES = 64 << 20
 """A ledger up to this size, some 150,000 rows, is checked as a whole before anything is written to
 it: less than a second. In a larger one, damage is met where it is."""
+_SETTINGS = (
+    "journal_mode = WAL",
+    "synchronous = FULL",
+    "fullfsync = ON",  # macOS: a plain fsync may stop at the drive's cache
+    "busy_timeout = 10000",
+    "temp_store = MEMORY",
+    "cache_size = -32768",  # 32 MiB: bounded, whatever the manifest's size
+)
 RUN_SHIFT = 40
 """A row's id is run * 2**40 + its position."""
 
 
 View = sqlite3.Connection
 """A connection that only reads, for those who may not know what it is."""
-
-
-def span(run: int) -> tuple[int, int]:
-    """Return the first and the last possible row id of a run."""
-    return run << RUN_SHIFT, ((run + 1) << RUN_SHIFT) - 1
 
 
 def connect(path: Path, endpoint: str | None) -> sqlite3.Connection:
@@ -157,25 +160,18 @@ def connect(path: Path, endpoint: str | None) -> sqlite3.Connection:
         raise refused(f"ledger {path} cannot be opened", error) from error
     try:
         db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        try:
+            _refuse_strangers(db, path)
+            _refuse_damaged(db, path)
+            for setting in _SETTINGS:
+                db.execute(f"PRAGMA {setting}")
+            _migrate(db)
+            if endpoint is not None:
+                _claim_endpoint(db, path, endpoint)
+        except BaseException:
+            db.close()
+            raise
     except sqlite3.Error as error:
-        raise translated(path, error) from error
-    try:
-        _refuse_strangers(db, path)
-        _refuse_damaged(db, path)
-        db.execute("PRAGMA journal_mode = WAL")
-        db.execute("PRAGMA synchronous = FULL")
-        db.execute("PRAGMA fullfsync = ON")  # macOS: a plain fsync may stop at the drive's cache
-        db.execute("PRAGMA busy_timeout = 10000")
-        db.execute("PRAGMA temp_store = MEMORY")
-        db.execute("PRAGMA cache_size = -32768")  # 32 MiB: bounded, whatever the manifest's size
-        _migrate(db)
-        if endpoint is not None:
-            _claim_endpoint(db, path, endpoint)
-    except LedgerError:
-        db.close()
-        raise
-    except sqlite3.Error as error:
-        db.close()
         raise translated(path, error) from error
     return db
 
@@ -194,20 +190,123 @@ def reading(path: Path, endpoint: str | None = None) -> Iterator[sqlite3.Connect
         raise refused(f"ledger {path} cannot be read", IsADirectoryError(errno.EISDIR, "a folder"))
     _bring_up_to_date(path)
     try:
-        db = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, isolation_level=None)
+        with closing(_read_only(path)) as db:
+            _refuse_strangers(db, path)
+            db.execute("PRAGMA busy_timeout = 10000")
+            db.execute("BEGIN")
+            if endpoint is not None:
+                _refuse_other(path, get_meta(db, "endpoint"), endpoint)
+            yield db
     except sqlite3.Error as error:
         raise translated(path, error) from error
+
+
+def _read_only(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, isolation_level=None)
+
+
+def _refuse_strangers(db: sqlite3.Connection, path: Path) -> None:
+    has_tables = int_of(db, "SELECT count(*) FROM sqlite_schema") > 0
+    if has_tables and int_of(db, "PRAGMA application_id") != APPLICATION_ID:
+        raise LedgerError(
+            f"{path} is a database, but not a ledger of bulkbind",
+            hint="give another file with --ledger; this one was not touched",
+        )
+    version = int_of(db, "PRAGMA user_version")
+    if version > VERSION:
+        raise LedgerError(
+            f"ledger {path} has version {version}, this bulkbind knows up to {VERSION}",
+            hint="use the newer bulkbind that wrote it; the file was not touched",
+        )
+
+
+def _bring_up_to_date(path: Path) -> None:
+    """Bring a ledger of an older version up to date before it is only read."""
     try:
-        _refuse_strangers(db, path)
-        db.execute("PRAGMA busy_timeout = 10000")
-        db.execute("BEGIN")
-        if endpoint is not None:
-            _refuse_other(path, get_meta(db, "endpoint"), endpoint)
-        yield db
+        with closing(_read_only(path)) as db:
+            version = int_of(db, "PRAGMA user_version")
+    except sqlite3.Error:
+        return  # whoever reads it says what is wrong
+    if 0 < version < VERSION:
+        connect(path, None).close()
+
+
+def _refuse_damaged(db: sqlite3.Connection, path: Path) -> None:
+    if path.stat().st_size > CHECKED_BYTES:
+        return
+    found = db.execute("PRAGMA quick_check(1)").fetchone()[0]
+    if found != "ok":
+        raise damaged(path, " ".join(str(found).split()), is_untouched=True)
+
+
+def _migrate(db: sqlite3.Connection) -> None:
+    folder = resources.files("bulkbind.ledger")
+    for version in range(int_of(db, "PRAGMA user_version"), VERSION):
+        script = folder.joinpath(MIGRATIONS[version]).read_text("utf-8")
+        db.executescript(
+            f"BEGIN EXCLUSIVE;\n{script}\nPRAGMA application_id = {APPLICATION_ID};\n"
+            f"PRAGMA user_version = {version + 1};\nCOMMIT;"
+        )
+
+
+def _claim_endpoint(db: sqlite3.Connection, path: Path, endpoint: str) -> None:
+    if get_meta(db, "endpoint") is None:
+        put_meta(db, "endpoint", endpoint)
+    _refuse_other(path, get_meta(db, "endpoint"), endpoint)
+
+
+def _refuse_other(path: Path, known: object, endpoint: str) -> None:
+    if known != endpoint:
+        raise LedgerError(
+            f"ledger {path} belongs to {known}, not to {endpoint}",
+            hint="each endpoint has a ledger of its own: leave --ledger away, or name another file",
+        )
+
+
+# What staging looks at, and nothing else: the real ledger is neither written to nor held.
+_COPY = """
+BEGIN;
+INSERT INTO runs (run, run_id, state, digest, created_at, operator, host, pid, version, settings,
+                  facts, superseded_by)
+SELECT run, run_id, state, digest, created_at, operator, host, pid, version, '{}', facts,
+       superseded_by
+  FROM known.runs WHERE state NOT IN ('staging', 'ready');
+INSERT INTO bindings (user_id, machine_code, device_id, create_time, device_name, device_os, since,
+                      run)
+SELECT user_id, machine_code, device_id, create_time, device_name, device_os, since, run
+  FROM known.bindings;
+INSERT INTO rows (id, run, source, line, user_id, machine_code, status)
+SELECT id, run, source, line, user_id, machine_code, status
+  FROM known.rows INDEXED BY rows_open WHERE status IN ('claimed', 'in_doubt');
+COMMIT;
+"""
+
+
+def copy_known(ledger: Path, copy: Path, endpoint: str) -> None:
+    """Make a ledger *copy* that knows which devices *ledger* knows as bound or in doubt.
+
+    One consistent view, also beside a run that writes. Where there is no ledger yet, nothing is
+    known.
+
+    Raises: LedgerError if the ledger is none, or another endpoint's.
+    """
+    connect(copy, endpoint).close()
+    if not ledger.exists():
+        return
+    with reading(ledger, endpoint):
+        pass  # it is one, and this endpoint's
+    try:
+        with closing(sqlite3.connect(copy.as_uri(), uri=True, isolation_level=None)) as db:
+            db.execute("PRAGMA synchronous = OFF")  # nobody needs it after a crash
+            db.execute("ATTACH ? AS known", (f"{ledger.resolve().as_uri()}?mode=ro",))
+            db.executescript(_COPY)
     except sqlite3.Error as error:
-        raise translated(path, error) from error
-    finally:
-        db.close()
+        raise translated(ledger, error) from error
+
+
+def span(run: int) -> tuple[int, int]:
+    """Return the first and the last possible row id of a run."""
+    return run << RUN_SHIFT, ((run + 1) << RUN_SHIFT) - 1
 
 
 @contextmanager
@@ -261,7 +360,7 @@ def count_by(
     return {str(name): count for name, count in zip(values, found, strict=True) if count}
 
 
-def count(db: sqlite3.Connection, query: str, values: Sequence[object] = ()) -> int:
+def int_of(db: sqlite3.Connection, query: str, values: Sequence[object] = ()) -> int:
     """Return the one number that a query asks for."""
     return int(db.execute(query, values).fetchone()[0])
 
@@ -290,108 +389,3 @@ def get_meta(db: sqlite3.Connection, key: str) -> object:
 def put_meta(db: sqlite3.Connection, key: str, value: object) -> None:
     """Remember a value that JSON can hold."""
     db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, json.dumps(value)))
-
-
-def _refuse_strangers(db: sqlite3.Connection, path: Path) -> None:
-    tables = db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
-    mark = db.execute("PRAGMA application_id").fetchone()[0]
-    version = db.execute("PRAGMA user_version").fetchone()[0]
-    if tables and mark != APPLICATION_ID:
-        raise LedgerError(
-            f"{path} is a database, but not a ledger of bulkbind",
-            hint="give another file with --ledger; this one was not touched",
-        )
-    if version > VERSION:
-        raise LedgerError(
-            f"ledger {path} has version {version}, this bulkbind knows up to {VERSION}",
-            hint="use the newer bulkbind that wrote it; the file was not touched",
-        )
-
-
-def _bring_up_to_date(path: Path) -> None:
-    """Bring a ledger of an older version up to date before it is only read."""
-    try:
-        with closing(sqlite3.connect(path.resolve().as_uri() + "?mode=ro", uri=True)) as db:
-            version = db.execute("PRAGMA user_version").fetchone()[0]
-    except sqlite3.Error:
-        return  # whoever reads it says what is wrong
-    if 0 < version < VERSION:
-        connect(path, None).close()
-
-
-def _refuse_damaged(db: sqlite3.Connection, path: Path) -> None:
-    if path.stat().st_size > CHECKED_BYTES:
-        return
-    found = db.execute("PRAGMA quick_check(1)").fetchone()[0]
-    if found != "ok":
-        raise damaged(path, " ".join(str(found).split()), is_untouched=True)
-
-
-def _migrate(db: sqlite3.Connection) -> None:
-    version = db.execute("PRAGMA user_version").fetchone()[0]
-    for number in range(version, VERSION):
-        db.executescript(
-            f"BEGIN EXCLUSIVE;\n{_script(number)}\nPRAGMA application_id = {APPLICATION_ID};\n"
-            f"PRAGMA user_version = {number + 1};\nCOMMIT;"
-        )
-
-
-def _script(number: int) -> str:
-    return resources.files("bulkbind.ledger").joinpath(MIGRATIONS[number]).read_text("utf-8")
-
-
-def _claim_endpoint(db: sqlite3.Connection, path: Path, endpoint: str) -> None:
-    known = get_meta(db, "endpoint")
-    if known is None:
-        put_meta(db, "endpoint", endpoint)
-    else:
-        _refuse_other(path, known, endpoint)
-
-
-def _refuse_other(path: Path, known: object, endpoint: str) -> None:
-    if known != endpoint:
-        raise LedgerError(
-            f"ledger {path} belongs to {known}, not to {endpoint}",
-            hint="each endpoint has a ledger of its own: leave --ledger away, or name another file",
-        )
-
-
-# What staging looks at, and nothing else: the real ledger is neither written to nor held.
-_COPY = """
-BEGIN;
-INSERT INTO runs (run, run_id, state, digest, created_at, operator, host, pid, version, settings,
-                  facts, superseded_by)
-SELECT run, run_id, state, digest, created_at, operator, host, pid, version, '{}', facts,
-       superseded_by
-  FROM known.runs WHERE state NOT IN ('staging', 'ready');
-INSERT INTO bindings (user_id, machine_code, device_id, create_time, device_name, device_os, since,
-                      run)
-SELECT user_id, machine_code, device_id, create_time, device_name, device_os, since, run
-  FROM known.bindings;
-INSERT INTO rows (id, run, source, line, user_id, machine_code, status)
-SELECT id, run, source, line, user_id, machine_code, status
-  FROM known.rows INDEXED BY rows_open WHERE status IN ('claimed', 'in_doubt');
-COMMIT;
-"""
-
-
-def copy_known(ledger: Path, scratch: Path, endpoint: str) -> None:
-    """Make a ledger *scratch* that knows which devices *ledger* knows as bound or in doubt.
-
-    One consistent view, also beside a run that writes. Where there is no ledger yet, nothing is
-    known.
-
-    Raises: LedgerError if the ledger is none, or another endpoint's.
-    """
-    connect(scratch, endpoint).close()
-    if not ledger.exists():
-        return
-    with reading(ledger, endpoint):
-        pass  # it is one, and this endpoint's
-    try:
-        with closing(sqlite3.connect(scratch.as_uri(), uri=True, isolation_level=None)) as db:
-            db.execute("PRAGMA synchronous = OFF")  # nobody needs it after a crash
-            db.execute("ATTACH ? AS known", (f"{ledger.resolve().as_uri()}?mode=ro",))
-            db.executescript(_COPY)
-    except sqlite3.Error as error:
-        raise translated(ledger, error) from error

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from bulkbind.clock import iso
-from bulkbind.ledger.store import agree, change_each, span
+from bulkbind.ledger.store import agree, change_each, int_of, span
 from bulkbind.model import AlreadyBound, Claim, Device, Refused, Status, Transient, Verdict
 
 if TYPE_CHECKING:
@@ -89,16 +89,13 @@ def claim_in_turns(
     memory, of some 20 bytes a row, from which rows are struck that have been taken. Arguments as
     of `claim`.
     """
-    (is_listed,) = db.execute(
-        "SELECT count(*) FROM temp.sqlite_schema WHERE name = 'turns'"
-    ).fetchone()
-    if not is_listed:
+    if not int_of(db, "SELECT count(*) FROM temp.sqlite_schema WHERE name = 'turns'"):
         db.execute("CREATE TEMP TABLE turns (place INTEGER PRIMARY KEY, row INTEGER)")
         db.execute(_LIST_TURNS, (*span(run), json.dumps(list(but))))
     (rows,) = db.execute(
         "SELECT json_group_array(row) FROM (SELECT row FROM turns ORDER BY place LIMIT ?)", (most,)
     ).fetchone()
-    (text,) = db.execute(f"{_CLAIM} rows WHERE id IN {_THESE}", (rows,)).fetchone()  # constants
+    (text,) = db.execute(f"{_CLAIM} rows WHERE id IN {_THESE}", (rows,)).fetchone()
     claims = {taken.row: taken for taken in _claims(text)}
     changed = db.execute(f"{_MARK_CLAIMED} IN {_THESE} AND status = 'staged'", (sent_at, rows))
     agree(len(claims), changed.rowcount)
@@ -134,8 +131,8 @@ def release(db: sqlite3.Connection, claims: Sequence[Claim]) -> None:
 def _claims(text: str) -> list[Claim]:
     """Return claims in the order of their rows."""
     claims = [
-        Claim(number, Device(user, code, name, system), attempts, doubts, sent_at)
-        for number, user, code, name, system, attempts, doubts, sent_at in msgspec.json.decode(text)
+        Claim(row, Device(user, code, name, system), attempts, doubts, sent_at)
+        for row, user, code, name, system, attempts, doubts, sent_at in msgspec.json.decode(text)
     ]
     claims.sort(key=attrgetter("row"))
     return claims

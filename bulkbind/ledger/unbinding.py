@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from bulkbind.clock import iso
 from bulkbind.ledger import staging
-from bulkbind.ledger.store import change_each, count, span
+from bulkbind.ledger.store import change_each, int_of, span
 from bulkbind.ledger.transitions import answer_of
 from bulkbind.model import GONE, RunState, Unbinding, UnbindKind, UnbindStatus
 
@@ -121,7 +121,7 @@ def finish_undo(
 ) -> RunState:
     """End the undo, and return its last state."""
     # The server may hold bindings of rows in doubt, which the ledger does not know.
-    more = left(db, run, UnbindKind.UNDO) or count(
+    more = left(db, run, UnbindKind.UNDO) or int_of(
         db,
         "SELECT count(*) FROM rows INDEXED BY rows_open "
         "WHERE status IN ('claimed', 'in_doubt') AND run = ?",
@@ -137,7 +137,7 @@ def finish_undo(
 
 def left(db: sqlite3.Connection, run: int, kind: UnbindKind) -> int:
     """Return how many bindings a run has left to take back."""
-    return count(
+    return int_of(
         db,
         f"SELECT count(*) FROM unbindings WHERE {_LEFT}",  # noqa: S608  # constants
         (*span(run), kind),

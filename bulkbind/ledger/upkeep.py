@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 from bulkbind.errors import LedgerError
 from bulkbind.ledger.reading import RunReader
-from bulkbind.ledger.store import LedgerLock, connect, reading, span, transaction, translated
+from bulkbind.ledger.store import (
+    LedgerLock,
+    connect,
+    int_of,
+    reading,
+    span,
+    transaction,
+    translated,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -21,13 +29,13 @@ MOST_FAULTS = 5
 
 
 def faults(path: Path, endpoint: str | None) -> list[str]:
-    """Return what SQLite finds damaged, at most five faults; reads the whole file, writes nothing.
+    """Return what SQLite finds damaged, at most `MOST_FAULTS`; reads the whole file.
 
     Raises: LedgerError if it cannot be read, is no ledger, or another endpoint's.
     """
     with reading(path, endpoint) as db:
-        told = [str(row[0]) for row in db.execute(f"PRAGMA integrity_check({MOST_FAULTS})")]
-    return [] if told == ["ok"] else told
+        found = [str(row[0]) for row in db.execute(f"PRAGMA integrity_check({MOST_FAULTS})")]
+    return [] if found == ["ok"] else found
 
 
 BATCH = 20_000
@@ -82,8 +90,7 @@ def bindings_of(path: Path) -> int | None:
     if not path.exists():
         return None
     with reading(path) as db:
-        found: tuple[int] = db.execute("SELECT count(*) FROM bindings").fetchone()
-    return found[0]
+        return int_of(db, "SELECT count(*) FROM bindings")
 
 
 def prune(
@@ -108,7 +115,7 @@ def prune(
         before: A moment as `iso` writes it.
         now: The moment of the pruning.
         is_trial: Delete nothing, count only.
-        on_batch: Hears how many rows are gone so far.
+        on_batch: Called with how many rows are gone so far.
 
     Raises: LedgerBusyError while a run holds the ledger, LedgerError.
     """
@@ -209,15 +216,14 @@ def _deleted(db: sqlite3.Connection, run: int, table: str, key: str) -> Iterator
 
 
 def _count(db: sqlite3.Connection, runs: list[int], table: str, key: str) -> int:
-    count = f"SELECT count(*) FROM {table} WHERE {key} BETWEEN ? AND ?"  # noqa: S608  # constants
-    return sum(db.execute(count, span(run)).fetchone()[0] for run in runs)
+    query = f"SELECT count(*) FROM {table} WHERE {key} BETWEEN ? AND ?"  # noqa: S608  # constants
+    return sum(int_of(db, query, span(run)) for run in runs)
 
 
 def _shrunk(db: sqlite3.Connection, path: Path) -> tuple[bool, str]:
     """Write the file anew if that frees much; return whether it was, or why it was not."""
     free, pages, page_bytes = (
-        db.execute(f"PRAGMA {name}").fetchone()[0]
-        for name in ("freelist_count", "page_count", "page_size")
+        int_of(db, f"PRAGMA {name}") for name in ("freelist_count", "page_count", "page_size")
     )
     if free < PAYS_FROM * pages or free * page_bytes < PAYS_FROM_BYTES:
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)")

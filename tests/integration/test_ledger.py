@@ -17,8 +17,10 @@ import pytest
 from bulkbind.errors import LedgerBusyError, LedgerError, UsageError
 from bulkbind.ledger import (
     Ledger,
+    Policy,
     RunReader,
     all_runs,
+    duplicates,
     find_run,
     reading,
     runs,
@@ -143,6 +145,29 @@ def test_a_device_known_for_two_users_is_skipped_for_both(db):
     settle(db, claimed(db, staged(db, "a", rows)))
 
     assert shown(db, staged(db, "b", rows)) == [(2, "skipped"), (3, "skipped")]
+
+
+@pytest.mark.parametrize(
+    ("users", "policy", "left"),
+    [
+        (("b", "c"), Policy("first", "error"), []),
+        (("b", "a"), Policy("first", "error"), []),
+        (("b", "a"), Policy("first", "last"), []),
+        (("b", "c"), Policy("first", "first"), [2]),
+        (("b", "c"), Policy("first", "last"), [3]),
+    ],
+)
+def test_only_a_row_that_is_moved_takes_a_binding_back(db, users, policy, left):
+    """A row that its manifest contradicts leaves the device with the user who has it."""
+    settle(db, claimed(db, staged(db, "a", [valid(2, "X", "a")])))
+    run = staging.begin(db, values("b"))
+    staging.add_source(db, run, 0, FORM)
+    rows = [valid(line, "X", user) for line, user in enumerate(users, start=2)]
+    staging.stage(db, run, 0, 0, rows, rebind=False, keep_duplicates=True, move=True)
+    duplicates.judge(db, run, policy)
+
+    moves = db.execute("SELECT r.line FROM unbindings u JOIN rows r ON r.id = u.row")
+    assert [line for (line,) in moves] == left
 
 
 def test_rebind_stages_what_is_known(db):
