@@ -147,7 +147,7 @@ _DOUBT = f"""
 SELECT json_group_array(json_array({_COLUMNS}, verdict,
        json_object('silent_at', silent_at, 'misses', misses, 'missed_at', missed_at))) FROM
 """  # noqa: S608  # constants
-_HEARD: dict[str, Verdict] = {
+_ANSWERED: dict[str, Verdict] = {
     type(verdict).__name__: verdict for verdict in (AlreadyBound(), Refused(), Transient())
 }
 """Verdicts that say how doubt may end; no answer is none of them."""
@@ -164,14 +164,14 @@ def doubt(
     *attempts*: as of `settle`.
     """
     record_attempts(db, attempts)
-    heard = type(claim.last.verdict).__name__ if claim.last else None
+    verdict = type(claim.last.verdict).__name__ if claim.last else None
     changed = db.execute(
         "UPDATE rows SET status = 'in_doubt', attempts = ?, doubts = ?, sent_at = ?, verdict = ?, "
         "silent_at = ?, misses = 0, missed_at = NULL, detail = '', http_status = ?, "
         "code = coalesce(?, ''), message = coalesce(?, ''), trace_id = coalesce(?, '') "
         "WHERE id = ? AND status = 'claimed'",
         (
-            *(claim.attempts, claim.doubts, claim.sent_at, heard, now.timestamp()),
+            *(claim.attempts, claim.doubts, claim.sent_at, verdict, now.timestamp()),
             *answer_of(claim.last),
             claim.row,
         ),
@@ -201,7 +201,9 @@ def doubts(db: sqlite3.Connection) -> list[Claim]:
         "WHERE status IN ('claimed', 'in_doubt') AND status = 'in_doubt'"
     ).fetchone()
     claims = [
-        Claim(row, Device(*device), attempts, doubts, sent_at, left=_HEARD.get(verdict), **silence)
+        Claim(
+            row, Device(*device), attempts, doubts, sent_at, left=_ANSWERED.get(verdict), **silence
+        )
         for row, *device, attempts, doubts, sent_at, verdict, silence in msgspec.json.decode(text)
     ]
     return sorted(claims, key=lambda claim: (claim.device.user_id, claim.row))
