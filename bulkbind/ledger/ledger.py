@@ -142,6 +142,7 @@ class Unbindings(Verbs):
     left = verb(unbinding.left)
     next_rows = verb(unbinding.next_rows)
     users = verb(unbinding.users)
+    known = verb(transitions.known)
     open_of = verb(unbinding.open_of)
     claim = verb(unbinding.claim)
     release = verb(unbinding.release)

@@ -43,6 +43,7 @@ UNBIND_TRANSITIONS: dict[UnbindStatus | None, dict[UnbindStatus, str]] = {
         UnbindStatus.CHANGED: "the list shows the device under another id",
         UnbindStatus.FAILED: "refused, or out of attempts",
     },
+    UnbindStatus.ALREADY_GONE: {UnbindStatus.STAGED: "the undo is begun anew: lists may be wrong"},
     UnbindStatus.CHANGED: {UnbindStatus.STAGED: "the undo is begun again"},
     UnbindStatus.FAILED: {UnbindStatus.STAGED: "the undo is begun again"},
 }
