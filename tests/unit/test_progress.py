@@ -10,8 +10,9 @@ import structlog
 from bulkbind.app.session.eta import Gauge
 from bulkbind.app.session.listener import Silent
 from bulkbind.app.session.progress import TOLD_EVERY_S, Progress
-from bulkbind.engine import Pacer, StopSignal
+from bulkbind.engine import StopSignal
 from bulkbind.model import Accepted, Attempt, Device, Outcome, Settlement, Status
+from bulkbind.pacing import Pacer
 from tests.kit import FakeClock
 
 
