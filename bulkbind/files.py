@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
+import io
 import json
 import os
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, BinaryIO, TextIO
 
 from bulkbind.errors import LedgerError
 
@@ -36,29 +38,43 @@ codecs.register_error(KEPT_BYTES, _keep_bytes)
 
 
 @contextmanager
-def replacing(path: Path, encoding: str = "utf-8", errors: str = "strict") -> Iterator[TextIO]:
+def replacing_bytes(path: Path) -> Iterator[BinaryIO]:
     """Open a new file that takes *path*'s place once the block has ended well; mode 0600.
 
-    Raises: LedgerError if the folder or the file cannot be written.
+    A link at *path* is replaced, not followed.
+
+    Raises: OSError if the folder is missing, or the file cannot be written.
     """
-    temporary = None
+    number, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        number, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        with os.fdopen(number, "w", encoding=encoding, errors=errors, newline="") as file:
+        with os.fdopen(number, "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)  # noqa: PTH105  # a plain name from mkstemp
-        temporary = None
+    except BaseException:
+        with contextlib.suppress(OSError):
+            Path(temporary).unlink()
+        raise
+
+
+@contextmanager
+def replacing(path: Path, encoding: str = "utf-8", errors: str = "strict") -> Iterator[TextIO]:
+    """Open a new report file of text, as `replacing_bytes` does; its folder is made.
+
+    Raises: LedgerError if the folder or the file cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing_bytes(path) as file:
+            text = io.TextIOWrapper(file, encoding=encoding, errors=errors, newline="")
+            yield text
+            text.detach()
     except OSError as error:
         raise LedgerError(
             f"report file {path} cannot be written: {error.strerror or error}",
             hint="free the disk or choose another --out; `bulkbind report` writes it again",
         ) from error
-    finally:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: object) -> None:

@@ -9,7 +9,6 @@ import json
 import os
 import platform
 import tarfile
-import tempfile
 from importlib.metadata import PackageNotFoundError, version
 from itertools import islice
 from pathlib import Path, PurePath
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from bulkbind.clock import Clock, SystemClock
 from bulkbind.errors import LedgerError
+from bulkbind.files import replacing_bytes
 from bulkbind.koodrive import known_secrets, proxy_secrets
 from bulkbind.ledger import RunReader, find_run, people, reading
 from bulkbind.logs import redact
@@ -254,20 +254,15 @@ def _without(text: str, secrets: Sequence[str]) -> str:
 def _write(target: Path, folder: str, members: Mapping[str, str], now: float) -> None:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        number, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-        try:
-            with (
-                os.fdopen(number, "wb") as file,
-                tarfile.open(fileobj=file, mode="w:gz") as archive,
-            ):
-                for name, text in members.items():
-                    content = text.encode("utf-8", "replace")
-                    info = tarfile.TarInfo(f"{folder}/{name}")
-                    info.size, info.mtime, info.mode = len(content), int(now), 0o600
-                    archive.addfile(info, io.BytesIO(content))
-            Path(temporary).replace(target)
-        finally:
-            Path(temporary).unlink(missing_ok=True)
+        with (
+            replacing_bytes(target) as file,
+            tarfile.open(fileobj=file, mode="w:gz") as archive,
+        ):
+            for name, text in members.items():
+                content = text.encode("utf-8", "replace")
+                info = tarfile.TarInfo(f"{folder}/{name}")
+                info.size, info.mtime, info.mode = len(content), int(now), 0o600
+                archive.addfile(info, io.BytesIO(content))
     except OSError as error:
         raise LedgerError(
             f"bundle {target} cannot be written: {error.strerror or error}",

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import tempfile
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bulkbind.errors import LedgerError, UsageError
-from bulkbind.files import replacing
+from bulkbind.files import replacing, replacing_bytes
 from bulkbind.report.page import verdict
 from bulkbind.report.tables import COLUMNS, plain_cells, reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from pathlib import Path
 
     from bulkbind.model import ResultRow, RunSummary, Source
 
@@ -101,23 +99,15 @@ def write_xlsx(path: Path, rows: Iterable[ResultRow], sources: Sequence[Source])
             "the XLSX form needs XlsxWriter, which is not installed",
             hint="pip install 'bulkbind[xlsx]'",
         ) from None
-    temporary = None
+    options = {"constant_memory": True, "strings_to_formulas": False, "strings_to_urls": False}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        number, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        os.close(number)
-        options = {"constant_memory": True, "strings_to_formulas": False, "strings_to_urls": False}
-        with xlsxwriter.Workbook(temporary, options) as book:
+        with replacing_bytes(path) as file, xlsxwriter.Workbook(file, options) as book:
             _fill(book, rows, sources)
-        os.replace(temporary, path)  # noqa: PTH105  # a plain name from mkstemp
-        temporary = None
     except (OSError, xlsxwriter.exceptions.XlsxWriterException) as error:
         raise LedgerError(
             f"report file {path} cannot be written: {error}", hint="choose another --out"
         ) from error
-    finally:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
 
 
 def _fill(book: Any, rows: Iterable[ResultRow], sources: Sequence[Source]) -> None:  # noqa: ANN401  # an extra's

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from bulkbind.errors import LedgerError
-from bulkbind.files import replacing
+from bulkbind.files import replacing, replacing_bytes
 from bulkbind.manifest import open_manifest
 from bulkbind.model import (
     COMES_BACK,
@@ -616,6 +616,30 @@ def test_file_that_cannot_be_replaced_is_told(tmp_path):
         file.write("new")
 
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_bytes_are_replaced_whole_and_their_error_stays_as_it_is(tmp_path):
+    """What is no report file says in its own words what went wrong; a link is not followed."""
+    kept, path = tmp_path / "kept", tmp_path / "session"
+    kept.write_bytes(b"kept")
+    path.symlink_to(kept)
+    with replacing_bytes(path) as file:
+        file.write(b"\xff\x00new")
+
+    def break_off():
+        with replacing_bytes(path) as file:
+            file.write(b"half")
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        break_off()
+    with pytest.raises(FileNotFoundError), replacing_bytes(tmp_path / "missing" / "session"):
+        pass
+
+    assert path.read_bytes() == b"\xff\x00new"
+    assert stat.S_IMODE(path.lstat().st_mode) == 0o600
+    assert kept.read_bytes() == b"kept"
+    assert sorted(tmp_path.iterdir()) == [kept, path]
 
 
 # --- The whole report ----------------------------------------------------------------------------

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
-import tempfile
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bulkbind.errors import LedgerError
-from bulkbind.files import take_lock
+from bulkbind.files import replacing_bytes, take_lock
 from bulkbind.koodrive.auth.secret_sources import read_private
 from bulkbind.logs import logger
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
     from bulkbind.clock import Clock
 
@@ -106,16 +104,9 @@ class SessionStore:
 
     def write(self, stored: Stored) -> None:
         """Keep a session. What cannot be kept is told, and holds for this run alone."""
-        temporary = None
         try:
-            number, temporary = tempfile.mkstemp(
-                prefix=f".{self._path.name}.", dir=self._path.parent
-            )  # mode 0600
-            with os.fdopen(number, "w", encoding="utf-8") as file:
-                json.dump(asdict(stored), file)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(temporary).replace(self._path)
+            with replacing_bytes(self._path) as file:
+                file.write(json.dumps(asdict(stored)).encode())
             _sync(self._path.parent)
         except OSError as error:
             logger().warning(
@@ -124,9 +115,6 @@ class SessionStore:
                 why=error.strerror,
                 hint="the next run needs a new refresh token, or an account to log in with",
             )
-            if temporary is not None:
-                with contextlib.suppress(OSError):
-                    Path(temporary).unlink(missing_ok=True)
 
 
 def _sync(folder: Path) -> None:
