@@ -21,10 +21,9 @@ from bulkbind.clock import SystemClock
 from bulkbind.engine import StopSignal
 from bulkbind.engine.paced import Paced
 from bulkbind.koodrive import Auth, KooDrive, authorizer
-from bulkbind.koodrive.auth.choice import AppAuth
-from bulkbind.koodrive.auth.credential import Token
+from bulkbind.koodrive.auth.credential import App, Token
 from bulkbind.koodrive.auth.renewing import Renewing
-from bulkbind.koodrive.auth.static_token import GivenToken
+from bulkbind.koodrive.auth.static_token import GIVEN_APP, GIVEN_TOKEN
 from bulkbind.koodrive.client import ANSWER_CAP_BYTES, LIST_CAP_BYTES
 from bulkbind.model import (
     Accepted,
@@ -93,7 +92,7 @@ class SkewedClock(SystemClock):
 
 def given(header: str) -> Renewing:
     """Return a token that nobody renews."""
-    return Renewing(GivenToken(), SystemClock(), Token(header))
+    return Renewing(GIVEN_TOKEN, SystemClock(), Token(header))
 
 
 class Driven(Paced):
@@ -744,7 +743,7 @@ ENDPOINT = "https://intl.example.invalid"
         ),
         pytest.param(
             {"status": 401, "payload": {"error_code": "APIG.0307", "error_msg": "renew"}},
-            AuthExpired(advice=GivenToken.advice),
+            AuthExpired(advice=GIVEN_TOKEN.advice),
             "APIG.0307",
             id="401",
         ),
@@ -870,7 +869,8 @@ async def test_a_token_in_the_servers_words_is_hidden(filler):
 
 async def test_a_signed_request_names_its_host_once():
     """What is signed is what is sent: one Host header, with the port, and the body's own bytes."""
-    async with server(accept) as seen, drive(seen.url, auth=AppAuth("app1", "s3cret")) as client:
+    auth = Renewing(GIVEN_APP, SystemClock(), App("app1", "s3cret"))
+    async with server(accept) as seen, drive(seen.url, auth=auth) as client:
         await client.bind(DEVICE)
         await client.list_devices("user_1")
 

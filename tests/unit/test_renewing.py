@@ -7,9 +7,9 @@ from collections import deque
 
 import pytest
 
-from bulkbind.koodrive.auth.choice import AppAuth
-from bulkbind.koodrive.auth.credential import Token
+from bulkbind.koodrive.auth.credential import App, Token
 from bulkbind.koodrive.auth.renewing import FRUITLESS, LATER_S, Made, Renewing
+from bulkbind.koodrive.auth.static_token import GIVEN_APP
 from bulkbind.koodrive.auth.users import UserAuth
 from bulkbind.model import Attempt, AuthExpired, Unreachable
 from tests.kit import FakeClock
@@ -154,7 +154,7 @@ async def test_a_user_who_is_served_again_is_in_question_no_more():
 
 async def test_an_app_is_refused_for_one_user_or_for_all():
     """A witness who is served makes it the user's; nobody served, or the witness refused: all."""
-    app = AppAuth("app1", "secret")
+    app = Renewing(GIVEN_APP, FakeClock(), App("app1", "secret"))
     credential = await ready(app)
     assert app.witness(credential, "u") is None
     app.accepted(credential, "good")

@@ -19,9 +19,8 @@ from bulkbind.koodrive.auth.session_store import (
     session_files,
     session_folder,
 )
-from bulkbind.koodrive.auth.static_token import FetchedToken, GivenToken, output_of
+from bulkbind.koodrive.auth.static_token import GIVEN_APP, GIVEN_TOKEN, FetchedToken, output_of
 from bulkbind.koodrive.auth.users import UserAuth, parse_users
-from bulkbind.model import Attempt, AuthExpired
 from bulkbind.settings import SECRETS
 
 if TYPE_CHECKING:
@@ -29,8 +28,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from bulkbind.clock import Clock
-    from bulkbind.koodrive.auth.credential import Credential
-    from bulkbind.koodrive.auth.renewing import Call
     from bulkbind.settings import AuthMode, AuthSettings
 
 
@@ -77,53 +74,7 @@ def _of_session(path: Path) -> Iterator[str]:
         yield from (kept[name] for name in ("access_token", "refresh_token") if name in kept)
 
 
-ADVICE = (
-    "check app id and secret, and that they belong to this endpoint; `bulkbind doctor` looks at "
-    "the clock as well"
-)
-
-
-class AppAuth:
-    """Signs with one application, for as long as the server takes it."""
-
-    def __init__(self, app_id: str, app_secret: str) -> None:
-        self._app = App(app_id, app_secret)
-        self._witness: str | None = None
-        """A user who was served last."""
-        self._not_served: set[str] = set()
-        """Users who were refused while others were served."""
-
-    def current(self, user_id: str) -> Credential | None:  # noqa: ARG002  # the protocol's
-        """Return the application, unless it is refused altogether."""
-        return None if self._app.is_dead else self._app
-
-    async def renew(self, user_id: str, call: Call) -> Attempt | None:  # noqa: ARG002  # as above
-        """Return that there is nothing to renew."""
-        return Attempt(AuthExpired(advice=ADVICE), "", "the application's signature was refused")
-
-    def accepted(self, credential: Credential, user_id: str) -> None:  # noqa: ARG002  # as above
-        """Hear that a signature was taken."""
-        self._witness = user_id
-
-    def witness(self, credential: Credential, user_id: str) -> str | None:
-        """Return whose request tells whether it is about *user_id* alone; None: not asked."""
-        if credential.is_dead or user_id in self._not_served or self._witness == user_id:
-            return None
-        return self._witness
-
-    def refused(self, credential: Credential, user_id: str, *, is_users_own: bool) -> AuthExpired:
-        """Hear that a signature was refused; return what that means."""
-        if is_users_own or (user_id in self._not_served and not credential.is_dead):
-            self._not_served.add(user_id)
-            return AuthExpired(is_users_own=True, advice="check that the app may serve this user")
-        credential.is_dead = True
-        return AuthExpired(advice=ADVICE)
-
-    async def close(self) -> None:
-        """Do nothing."""
-
-
-Auth: TypeAlias = Renewing | AppAuth | UserAuth
+Auth: TypeAlias = Renewing | UserAuth
 
 _HINT = (
     "set BULKBIND_TOKEN, or BULKBIND_REFRESH_TOKEN, or BULKBIND_APP_ID and BULKBIND_APP_SECRET; or "
@@ -225,7 +176,7 @@ def authorizer(
         case "app":
             secret = secrets.find("app_secret")
             assert settings.app_id is not None and secret is not None  # noqa: PT018  # chosen
-            return AppAuth(settings.app_id, secret.text)
+            return Renewing(GIVEN_APP, clock, App(settings.app_id, secret.text))
         case "session":
             store = SessionStore(session_file(ledger))
             return Renewing(_session(settings, secrets, store, clock), clock)
@@ -239,7 +190,7 @@ def _token(settings: AuthSettings, secrets: Secrets, clock: Clock) -> Renewing:
     if settings.token is not None or (path is None and not settings.token_command):
         given = secrets.find("token")
         assert given is not None  # it was chosen
-        return Renewing(GivenToken(), clock, Token(header_value(*given, prefix)))
+        return Renewing(GIVEN_TOKEN, clock, Token(header_value(*given, prefix)))
     if path is not None:
         header_value(secrets.read(path), str(path), prefix)  # said before anything is read
 
@@ -294,7 +245,7 @@ def _users(settings: AuthSettings, secrets: Secrets, ledger: Path, clock: Clock)
         if entry is None:
             return None
         if entry.refresh_token is None:
-            return Renewing(GivenToken(), clock, Token(header_value(entry.token or "", "", prefix)))
+            return Renewing(GIVEN_TOKEN, clock, Token(header_value(entry.token or "", "", prefix)))
         grant = Grant(access_token=entry.token, refresh_token=entry.refresh_token)
         name = hashlib.sha256(user_id.encode()).hexdigest()[:32]
         return Renewing(Session(grant, form, SessionStore(folder / name), clock), clock)

@@ -117,7 +117,10 @@ class Credential(ABC):
     Attributes:
         is_dead: Whether the server has refused it: nothing is sent with it any more.
         proven: The number of the latest request that the server took as authorised; 0: none.
+        users_advice: What a person can do where it serves others, but not one user.
     """
+
+    users_advice = "check that it may serve this user"
 
     def __init__(self) -> None:
         self.is_dead = False
@@ -154,6 +157,8 @@ class Token(Credential):
 
 class App(Credential):
     """An application, which signs every request for whichever user it is."""
+
+    users_advice = "check that the app may serve this user"
 
     def __init__(self, app_id: str, app_secret: str) -> None:
         super().__init__()

@@ -173,7 +173,7 @@ class Renewing:
         """
         if is_users_own or (user_id in self._not_served and not credential.is_dead):
             self._not_served.add(user_id)
-            return AuthExpired(is_users_own=True, advice="check that it may serve this user")
+            return AuthExpired(is_users_own=True, advice=credential.users_advice)
         self._suspects.add(user_id)
         if credential is self._credential and not credential.is_dead:
             credential.is_dead = True

@@ -1,10 +1,11 @@
-"""A token that somebody else renews: given once, or read again from its file or its command."""
+"""What somebody else renews: an app or token given once, a token read again where it comes from."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import shlex
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bulkbind.errors import UsageError
@@ -21,18 +22,30 @@ COMMAND_S = 30.0
 LONGEST_OUTPUT = 1 << 16
 
 
-class GivenToken:
-    """A token that there is no second of."""
+@dataclass(slots=True)
+class Given:
+    """What was given once: there is no second one."""
 
     is_spent = True
-    advice = (
-        "get a new token and set BULKBIND_TOKEN (or the token file), or check `auth: "
-        "token_prefix:`; nothing was lost"
-    )
+    advice: str
+    words: str
+    """What is said once it has been refused."""
 
     async def make(self, call: Call) -> Made | Attempt:  # noqa: ARG002  # the protocol's
         """Return that there is none."""
-        return Attempt(AuthExpired(advice=self.advice), "", "the token has been refused")
+        return Attempt(AuthExpired(advice=self.advice), "", self.words)
+
+
+GIVEN_TOKEN = Given(
+    advice="get a new token and set BULKBIND_TOKEN (or the token file), or check `auth: "
+    "token_prefix:`; nothing was lost",
+    words="the token has been refused",
+)
+GIVEN_APP = Given(
+    advice="check app id and secret, and that they belong to this endpoint; `bulkbind doctor` "
+    "looks at the clock as well",
+    words="the application's signature was refused",
+)
 
 
 class FetchedToken:
