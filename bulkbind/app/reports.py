@@ -9,7 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bulkbind import report
+from bulkbind import ledger, report
 from bulkbind.clock import Clock, SystemClock, iso
 from bulkbind.ledger import RunReader, all_runs, find_run, reading
 from bulkbind.model import NEEDS_PERSON, PENDING, RunState
@@ -17,6 +17,7 @@ from bulkbind.model import NEEDS_PERSON, PENDING, RunState
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from bulkbind.ledger import RunName
     from bulkbind.model import RunSummary
     from bulkbind.settings import Settings
 
@@ -99,8 +100,7 @@ def write_report(
     """
     with reading(settings.ledger_path(), settings.api.endpoint) as db:
         reader = RunReader(db, find_run(db, run_id))
-        known_id = reader.summary().run_id
-        folder = settings.out or Path("bulkbind-report") / known_id
+        folder = settings.out or Path("bulkbind-report") / reader.run_id()
         summary, files = report.write_report(reader, folder)
         if attempts:
             files.append(report.write_attempts(reader, folder))
@@ -127,6 +127,11 @@ def write_forms(
         folder = settings.out or Path("bulkbind-report") / summary.run_id
         files = [report.write_form(reader, summary, folder, form, wanted) for form in forms]
     return Report(summary, folder, files)
+
+
+def run_names(settings: Settings, most: int) -> list[RunName]:
+    """Return what the newest runs are known by, without their rows. Raises: LedgerError."""
+    return ledger.run_names(settings.ledger_path(), settings.api.endpoint, most)
 
 
 def runs(settings: Settings) -> list[dict[str, Any]]:

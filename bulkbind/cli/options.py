@@ -431,20 +431,20 @@ def runs_of(
     context: click.Context, _param: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
     """Return the ids of the runs in the ledger that the options given so far lead to."""
-    from bulkbind.app.reports import runs  # noqa: PLC0415  # completing a word must be quick
+    from bulkbind.app.reports import run_names  # noqa: PLC0415  # completing a word must be quick
 
     given: dict[str, Any] = {
         name: context.params.get(name) for name in ("config", "endpoint", "ledger")
     }
     try:
         with context:
-            found = runs(settings_from(given))
+            found = run_names(settings_from(given), MOST_RUNS)
     except BulkbindError:
         return []
     return [
-        CompletionItem(run["run_id"], help=f"{run['state']}, {', '.join(run['manifests'])}")
-        for run in found[:MOST_RUNS]
-        if run["run_id"].startswith(incomplete)
+        CompletionItem(run.run_id, help=f"{run.state}, {', '.join(run.manifests)}")
+        for run in found
+        if run.run_id.startswith(incomplete)
     ]
 
 

@@ -3,7 +3,15 @@
 from bulkbind.ledger.duplicates import Policy, Seen
 from bulkbind.ledger.ledger import Ledger
 from bulkbind.ledger.outlook import BoundReader, Outlook, SkippedReader, last_pace
-from bulkbind.ledger.reading import RunReader, UndoReader, all_runs, find_run, people
+from bulkbind.ledger.reading import (
+    RunName,
+    RunReader,
+    UndoReader,
+    all_runs,
+    find_run,
+    people,
+    run_names,
+)
 from bulkbind.ledger.store import View, copy_known, reading
 from bulkbind.ledger.upkeep import Pruned, bindings_of, faults, prune, size_of
 
@@ -13,6 +21,7 @@ __all__ = [
     "Outlook",
     "Policy",
     "Pruned",
+    "RunName",
     "RunReader",
     "Seen",
     "SkippedReader",
@@ -27,5 +36,6 @@ __all__ = [
     "people",
     "prune",
     "reading",
+    "run_names",
     "size_of",
 ]

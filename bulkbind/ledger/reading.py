@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bulkbind.clock import iso
 from bulkbind.errors import UsageError
@@ -320,6 +320,29 @@ def people(db: sqlite3.Connection, run: int) -> list[str]:
         span(run),
     )
     return [str(user) for (user,) in found if user]
+
+
+class RunName(NamedTuple):
+    """What a run is known by."""
+
+    run_id: str
+    state: str
+    manifests: tuple[str, ...]
+
+
+def run_names(path: Path, endpoint: str | None, most: int) -> list[RunName]:
+    """Return the newest runs of a ledger, newest first; no row is looked at. Raises: LedgerError.
+
+    *most*: how many at the most.
+    """
+    with reading(path, endpoint) as db:
+        found = db.execute(
+            "SELECT run_id, state, coalesce(facts ->> 'pruned_manifests', "
+            "(SELECT json_group_array(name) FROM (SELECT form ->> 'name' AS name FROM sources s "
+            "WHERE s.run = r.run ORDER BY source))) FROM runs r ORDER BY run DESC LIMIT ?",
+            (most,),
+        )
+        return [RunName(run_id, state, tuple(json.loads(names))) for run_id, state, names in found]
 
 
 def all_runs(path: Path, endpoint: str | None = None) -> list[dict[str, Any]]:

@@ -9,7 +9,9 @@ import stat
 import subprocess
 import sys
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from importlib import resources
 
 import pytest
@@ -23,6 +25,7 @@ from bulkbind.ledger import (
     duplicates,
     find_run,
     reading,
+    run_names,
     runs,
     staging,
     transitions,
@@ -424,6 +427,25 @@ def test_an_older_ledger_is_brought_up_to_date_by_a_reader_too(tmp_path):
 
     assert (told["counts"], told["undo"]) == ({"bound": 1}, None)
     assert (version, unbindings, rows) == (VERSION, 0, 1)
+
+
+def test_what_runs_are_known_by_is_read_without_their_rows(tmp_path):
+    """The newest ones, also of a pruned run, as the list of all runs has them: no row is needed."""
+    path = tmp_path / "l.db"
+    with closing(connect(path, ENDPOINT)) as db:
+        numbers = [staged(db, name, [valid(2, name)]) for name in ("r1", "r2", "r3")]
+        for number in range(1, 12):
+            staging.add_source(db, numbers[2], number, replace(FORM, name=f"{number}.csv"))
+        facts = json.dumps({"pruned_manifests": ["a.csv", "b.csv"], "pruned_counts": {"bound": 1}})
+        db.execute("UPDATE runs SET facts = ? WHERE run = ?", (facts, numbers[1]))
+        known = [
+            (run["run_id"], run["state"], tuple(run["manifests"]))
+            for run in all_runs(path, ENDPOINT)
+        ]
+        db.execute("DROP TABLE rows")
+
+    assert run_names(path, ENDPOINT, 3) == known
+    assert run_names(path, ENDPOINT, 2) == known[:2]
 
 
 def test_a_ledger_that_is_not_there_is_said_plainly(tmp_path):
