@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import msgspec
 
 from bulkbind.errors import ManifestError
-from bulkbind.manifest import columns
 from bulkbind.manifest.rules import printable
 from bulkbind.manifest.text import LONGEST_LINE, blocks, lines_of
 from bulkbind.manifest.tree import Item, TreeManifest, Written
@@ -104,7 +103,6 @@ _FORMS = (
     'a manifest is an array of objects, or {"defaults": {…}, "devices": […]}; where each device '
     "stands under a key of its own, --map FIELD=@key takes that key"
 )
-_TWICE = "row: a key stands once in a device"
 _BLANKS = re.compile(r"[ \t\r\n]*")
 
 
@@ -176,7 +174,7 @@ def _item(text: _Document, line: int) -> Item:
     try:
         return Item(line, text.value())
     except TwiceError as error:
-        return Item(line, None, Problem("row", "row", printable(error.key), _TWICE, str(error)))
+        return Item.with_key_twice(line, error.key, str(error))
 
 
 def _keyed(text: _Document, keys: _Keys, first: str | None) -> Iterator[Item]:
@@ -184,9 +182,7 @@ def _keyed(text: _Document, keys: _Keys, first: str | None) -> Iterator[Item]:
     key = first
     while key is not None:
         line = keys.line
-        _, node, problem = _item(text, line)
-        keyed = {columns.KEY: key, **node} if isinstance(node, dict) else node
-        yield Item(line, keyed, problem)
+        yield _item(text, line).under(key, line)
         key = next(keys, None)
 
 

@@ -16,6 +16,7 @@ from bulkbind.settings import FIELDS
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
+    from typing import Self
 
     from bulkbind.manifest.text import Text
     from bulkbind.model import Source
@@ -55,6 +56,17 @@ class Item(NamedTuple):
     node: Node
     problem: Problem | None = None
     """Why it could not be read."""
+
+    @classmethod
+    def with_key_twice(cls, line: int, key: str, found: str) -> Self:
+        """Return a device that is refused because a key stands twice in it."""
+        rule = "row: a key stands once in a device"
+        return cls(line, None, Problem("row", "row", printable(key), rule, found))
+
+    def under(self, key: str, line: int) -> Item:
+        """Return a device that stands under a key of its own, with that key under `@key`."""
+        node = {columns.KEY: key, **self.node} if isinstance(self.node, dict) else self.node
+        return Item(line, node, self.problem)
 
 
 class _Shape(NamedTuple):

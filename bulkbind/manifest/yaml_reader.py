@@ -7,18 +7,16 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import yaml
 
 from bulkbind.errors import ManifestError
-from bulkbind.manifest import columns
 from bulkbind.manifest.rules import printable
 from bulkbind.manifest.text import DEEPEST, LONGEST_LINE, MOST_ANCHORS, MOST_NODES
 from bulkbind.manifest.tree import Item, TreeManifest
-from bulkbind.model import CheckedRow, Problem
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Self
 
     from bulkbind.manifest.text import Text
-    from bulkbind.model import Source
+    from bulkbind.model import CheckedRow, Source
 
 Node: TypeAlias = "str | list[Any] | dict[str, Any] | None"
 
@@ -225,7 +223,6 @@ def line_of(event: yaml.Event) -> int:
     return event.start_mark.line + 1 if event.start_mark else 0
 
 
-_TWICE = "row: a key stands once in a device"
 _FORMS = (
     "a manifest is a list of mappings, or `defaults:` and `devices:`; where each device stands "
     "under a key of its own, --map FIELD=@key takes that key"
@@ -328,11 +325,10 @@ class YamlManifest(TreeManifest):
             key = self._built(events, event)
             if not isinstance(key, str):
                 raise ManifestError(f"{events.place(event)}: a key must be a text")
-            _, node, problem = self._item(events, next(events))
-            if node is None and problem is None:
-                node = {}  # a device of which nothing but its key is said
-            keyed = {columns.KEY: key, **node} if isinstance(node, dict) else node
-            yield Item(line, keyed, problem)
+            item = self._item(events, next(events))
+            if item.node is None and item.problem is None:
+                item = item._replace(node={})  # nothing but its key is said of the device
+            yield item.under(key, line)
             event = next(events)
 
     def _item(self, events: Events, event: yaml.Event) -> Item:
@@ -342,4 +338,4 @@ class YamlManifest(TreeManifest):
         except DuplicateKeyError as error:
             events.skip()
             found = f"`{error.key}` stands again in line {error.line}"
-            return Item(line, None, Problem("row", "row", error.key, _TWICE, found))
+            return Item.with_key_twice(line, error.key, found)
