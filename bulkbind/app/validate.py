@@ -27,7 +27,7 @@ PROBLEMS_FILE = "problems.csv"
 
 
 @dataclass(slots=True)
-class Rule:
+class BrokenRule:
     """How often a rule is broken."""
 
     count: int = 0
@@ -46,7 +46,7 @@ class Validation:
     """Rows whose device stands in an earlier one for the same user, and do no harm."""
     cleaned: int = 0
     """Rows that cleaning changed."""
-    rules: dict[str, Rule] = field(default_factory=dict)
+    rules: dict[str, BrokenRule] = field(default_factory=dict)
     file: Path | None = None
     """Where all problems stand."""
 
@@ -188,7 +188,7 @@ class _Work:
             )
 
     def _count(self, source: str, line: int, problem: Problem) -> None:
-        rule = self.found.rules.setdefault(problem.rule, Rule())
+        rule = self.found.rules.setdefault(problem.rule, BrokenRule())
         rule.count += 1
         if len(rule.examples) < MOST_EXAMPLES:
             rule.examples.append(f"{source}:{line}: {problem.what}")

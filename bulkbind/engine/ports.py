@@ -120,7 +120,7 @@ class Api(Protocol):
         ...
 
 
-class Ledger(Protocol):
+class RowLedger(Protocol):
     """Where rows come from and outcomes go. What is awaited is durable once it returns."""
 
     async def claim(
@@ -222,7 +222,7 @@ class Parts:
     """What the engine works with, handed in by `app`."""
 
     api: Api
-    ledger: Ledger
+    ledger: RowLedger
     gate: Gate
     stop: StopSignal
     clock: Clock

@@ -117,7 +117,7 @@ class _Parked:
 
 
 @dataclass(slots=True)
-class _User:
+class _ParkedUser:
     parked: list[_Parked] = field(default_factory=list)
     is_served: bool = False
     """Whether a task reads this user's list."""
@@ -153,7 +153,7 @@ class Readback:
         self._lists = Lists(
             parts.api, parts.stop, retries, max_attempts=max_attempts, max_wait_s=max_wait_s
         )
-        self._users: dict[str, _User] = {}
+        self._users: dict[str, _ParkedUser] = {}
         self._is_started = False
         self._resend = resend
         self._log = logger()
@@ -173,7 +173,7 @@ class Readback:
                 self._settle(item, item.park.if_disabled)
             return
         name = item.claim.device.user_id
-        user = self._users.setdefault(name, _User())
+        user = self._users.setdefault(name, _ParkedUser())
         user.parked.append(item)
         if self._is_started:
             self._serve(name, user)
@@ -214,12 +214,12 @@ class Readback:
         for name, user in self._users.items():
             self._serve(name, user)
 
-    def _serve(self, name: str, user: _User) -> None:
+    def _serve(self, name: str, user: _ParkedUser) -> None:
         if not user.is_served:
             user.is_served = True
             self._tasks.create_task(self._settle_user(name, user), name="readback")
 
-    async def _settle_user(self, name: str, user: _User) -> None:
+    async def _settle_user(self, name: str, user: _ParkedUser) -> None:
         try:
             while user.parked:
                 due_at = max(
@@ -233,7 +233,7 @@ class Readback:
         finally:
             user.is_served = False
 
-    async def _read(self, name: str, user: _User, patience: int | None = None) -> None:
+    async def _read(self, name: str, user: _ParkedUser, patience: int | None = None) -> None:
         """Read the list once and settle what it can settle. *patience*: see `Lists.read`."""
         known = await self._ledger.known(name)
         user.last_read_at = asked_at = self._clock.monotonic()

@@ -63,7 +63,7 @@ _UNPROVEN = "the user's list lacks it, but nothing shows that this list is up to
 T = TypeVar("T")
 
 
-class Unbindings(Protocol):
+class UnbindingLedger(Protocol):
     """Where unbindings come from and go. What is awaited is durable once it returns."""
 
     async def users(self, run: int, kind: UnbindKind, last: int) -> list[str]:
@@ -119,7 +119,7 @@ class Unbinder:
     def __init__(
         self,
         api: Api,
-        unbindings: Unbindings,
+        unbindings: UnbindingLedger,
         stop: StopSignal,
         retries: Retries,
         clock: Clock,

@@ -23,7 +23,7 @@ from bulkbind.model.attempts import (
     value,
 )
 from bulkbind.model.claims import Claim, Outcome, Settlement
-from bulkbind.model.reports import EXTRA, PLANNED, AttemptRow, Forecast, Plan, ResultRow, RunSummary
+from bulkbind.model.results import EXTRA, PLANNED, AttemptRow, Forecast, Plan, ResultRow, RunSummary
 from bulkbind.model.rows import OWN_COLUMNS, Change, CheckedRow, Device, Problem, Source
 from bulkbind.model.statuses import (
     COMES_BACK,

@@ -13,8 +13,8 @@ from pydantic import SecretStr
 from bulkbind.errors import LedgerError, UsageError
 from bulkbind.koodrive.auth import choose
 from bulkbind.koodrive.auth.credential import App, Outgoing, Token, scrub
-from bulkbind.koodrive.auth.renewing import Flight
-from bulkbind.koodrive.auth.session import session_of
+from bulkbind.koodrive.auth.renewed_session import session_of
+from bulkbind.koodrive.auth.renewing import SingleFlight
 from bulkbind.koodrive.auth.session_store import SessionStore, Stored, root_of
 from bulkbind.koodrive.auth.users import UserEntry, parse_users
 from bulkbind.koodrive.wire import Answer
@@ -143,7 +143,7 @@ def test_a_wrong_users_file_is_explained_without_its_secrets(name, text, words):
 
 async def test_all_who_come_share_one_flight():
     """The work is done once; who comes after its end begins it anew."""
-    flight: Flight[int] = Flight()
+    flight: SingleFlight[int] = SingleFlight()
     runs = 0
     door = asyncio.Event()
 
@@ -163,7 +163,7 @@ async def test_all_who_come_share_one_flight():
 
 async def test_whoever_is_cancelled_does_not_cancel_the_flight():
     """What a renewal brings is not lost with the request that asked for it."""
-    flight: Flight[str] = Flight()
+    flight: SingleFlight[str] = SingleFlight()
     door = asyncio.Event()
     kept = []
 
@@ -185,7 +185,7 @@ async def test_whoever_is_cancelled_does_not_cancel_the_flight():
 
 async def test_an_error_reaches_all_who_wait():
     """A flight that fails fails for everybody, once."""
-    flight: Flight[str] = Flight()
+    flight: SingleFlight[str] = SingleFlight()
 
     async def work() -> str:
         raise UsageError("broken")

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from bulkbind.errors import UsageError
 from bulkbind.koodrive.auth.credential import App, Token
+from bulkbind.koodrive.auth.renewed_session import Grant, RenewedSession, SessionForm
 from bulkbind.koodrive.auth.renewing import Renewing
 from bulkbind.koodrive.auth.secret_sources import Secrets, header_value, read_private
-from bulkbind.koodrive.auth.session import Grant, Session, SessionForm
 from bulkbind.koodrive.auth.session_store import (
     SessionStore,
     session_file,
@@ -210,7 +210,7 @@ def _token(settings: AuthSettings, secrets: Secrets, clock: Clock) -> Renewing:
 
 def _session(
     settings: AuthSettings, secrets: Secrets, store: SessionStore, clock: Clock
-) -> Session:
+) -> RenewedSession:
     found = {name: secrets.find(name) for name in ("token", "refresh_token", "password")}
     texts = {name: item.text for name, item in found.items() if item is not None}
     grant = Grant(
@@ -219,7 +219,7 @@ def _session(
         account=settings.account,
         password=texts.get("password"),
     )
-    return Session(grant, _form(settings), store, clock)
+    return RenewedSession(grant, _form(settings), store, clock)
 
 
 def _form(settings: AuthSettings) -> SessionForm:
@@ -248,6 +248,6 @@ def _users(settings: AuthSettings, secrets: Secrets, ledger: Path, clock: Clock)
             return Renewing(GIVEN_TOKEN, clock, Token(header_value(entry.token or "", "", prefix)))
         grant = Grant(access_token=entry.token, refresh_token=entry.refresh_token)
         name = hashlib.sha256(user_id.encode()).hexdigest()[:32]
-        return Renewing(Session(grant, form, SessionStore(folder / name), clock), clock)
+        return Renewing(RenewedSession(grant, form, SessionStore(folder / name), clock), clock)
 
     return UserAuth(str(path), make)

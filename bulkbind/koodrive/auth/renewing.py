@@ -23,7 +23,7 @@ T = TypeVar("T")
 LANDING_S = 5.0
 
 
-class Flight(Generic[T]):
+class SingleFlight(Generic[T]):
     """Whoever comes while the work is under way waits for its end, and shares what came of it."""
 
     def __init__(self) -> None:
@@ -83,7 +83,7 @@ class Made(NamedTuple):
     """How long it holds, as far as is known."""
 
 
-class Source(Protocol):
+class CredentialSource(Protocol):
     """Makes credentials."""
 
     advice: str
@@ -102,11 +102,13 @@ class Source(Protocol):
 class Renewing:
     """The credential of all users, with where the next one comes from."""
 
-    def __init__(self, source: Source, clock: Clock, first: Credential | None = None) -> None:
+    def __init__(
+        self, source: CredentialSource, clock: Clock, first: Credential | None = None
+    ) -> None:
         """*first*: what to begin with; None: what the source makes."""
         self._source = source
         self._clock = clock
-        self._flight: Flight[Attempt | None] = Flight()
+        self._flight: SingleFlight[Attempt | None] = SingleFlight()
         self._credential = first
         self._is_taken = False
         """Whether the server has taken the present credential."""

@@ -165,7 +165,7 @@ class SessionForm:
     token_prefix: str
 
 
-class Session:
+class RenewedSession:
     """Makes tokens; each renewal is kept, for the next run and for processes beside this one."""
 
     is_spent = False
