@@ -11,7 +11,6 @@ import sys
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import partial
 from importlib import resources
 
 import pytest
