@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, assert_never
 from bulkbind.engine.decide import Again, Halt, Park, Settle, Step, Suspect, costs, decide
 from bulkbind.engine.stop import DrainedError
 from bulkbind.logs import logger
-from bulkbind.model import Accepted, Attempt, Claim, ClockRefused, Settlement, Unreachable
+from bulkbind.model import Accepted, Attempt, Claim, ClockRefused, Unreachable
 
 if TYPE_CHECKING:
     from bulkbind.engine.ports import Parts
@@ -87,9 +87,7 @@ class Binder:
             case Suspect(step=held_back):
                 await self.act(claim, held_back)
             case Settle(outcome=outcome):
-                self._ledger.settle(
-                    Settlement(claim.row, claim.device, outcome, claim.attempts, claim.last)
-                )
+                self._ledger.settle(claim, outcome)
             case Park():
                 # In the ledger first: whoever is killed from here on leaves what was answered.
                 await self._doubt(claim, is_new=step.if_absent is None)

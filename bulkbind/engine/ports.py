@@ -18,8 +18,8 @@ if TYPE_CHECKING:
         Claim,
         Device,
         Listing,
+        Outcome,
         ServerLimit,
-        Settlement,
         Verdict,
     )
 
@@ -163,8 +163,8 @@ class RowLedger(Protocol):
         """Return the machine codes known as bound to a user."""
         ...
 
-    def settle(self, settlement: Settlement) -> None:
-        """Hand in an outcome; it becomes durable soon."""
+    def settle(self, claim: Claim, outcome: Outcome) -> None:
+        """Hand in how a row ended; it becomes durable soon."""
         ...
 
     def record(self, row: int, attempt: Attempt) -> None:

@@ -25,7 +25,6 @@ from bulkbind.model import (
     Listing,
     NoAnswer,
     Outcome,
-    Settlement,
     Status,
     Throttled,
     Transient,
@@ -299,8 +298,9 @@ class Readback:
     def _settle(self, item: _Parked, outcome: Outcome) -> None:
         claim = item.claim
         # What the list shows was sent at least once, also where a crash kept us from counting.
-        attempts = max(claim.attempts, 1) if outcome.status is Status.BOUND else claim.attempts
-        self._ledger.settle(Settlement(claim.row, claim.device, outcome, attempts, claim.last))
+        if outcome.status is Status.BOUND:
+            claim.attempts = max(claim.attempts, 1)
+        self._ledger.settle(claim, outcome)
         self._log.debug(
             "doubt.settled",
             user_id=claim.device.user_id,

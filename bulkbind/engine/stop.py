@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator, Sequence
 
     from bulkbind.clock import Clock
-    from bulkbind.model import Settlement
+    from bulkbind.model import Ended
 
 
 class DrainedError(Exception):
@@ -105,12 +105,12 @@ class Breaker:
         self._ended = 0
         self._failed = 0
 
-    def settled(self, settlements: Sequence[Settlement]) -> None:
-        """Hear of outcomes, and stop the run once too many are failures."""
+    def settled(self, ended: Sequence[Ended]) -> None:
+        """Count outcomes, and stop the run once too many are failures."""
         if self._limit is None:
             return
-        self._ended += len(settlements)
-        self._failed += sum(item.outcome.status is Status.FAILED for item in settlements)
+        self._ended += len(ended)
+        self._failed += sum(outcome.status is Status.FAILED for _, outcome in ended)
         if self._failed >= self._most(self._limit):
             self._stop.set(
                 StopReason(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from bulkbind.ledger import duplicates, runs, staging, transitions, unbinding
 from bulkbind.ledger.store import LedgerLock, get_meta, reading, span
 from bulkbind.ledger.writer import Verbs, Writer, timed_verb, verb
-from bulkbind.model import Settlement
+from bulkbind.model import Claim, Ended, Outcome
 
 if TYPE_CHECKING:
     import sqlite3
@@ -24,7 +24,7 @@ would take a third of the time that sending takes."""
 _SETTLE = timed_verb(transitions.settle)
 
 T = TypeVar("T")
-Listener = Callable[[Sequence[Settlement]], None]
+Listener = Callable[[Sequence[Ended]], None]
 
 
 class Ledger(Verbs):
@@ -108,12 +108,12 @@ class Ledger(Verbs):
         first, last = span(run)
         return first <= row <= last
 
-    def settle(self, settlement: Settlement) -> None:
+    def settle(self, claim: Claim, outcome: Outcome) -> None:
         """Hand in an outcome; it is written with its neighbours soon, then given to `on_settled`.
 
         A failure to write shows in the next awaited call.
         """
-        self._batching.settle(settlement)
+        self._batching.settle(claim, outcome)
 
     def record(self, row: int, attempt: Attempt) -> None:
         """Hand in an attempt that was not simply accepted."""
@@ -127,7 +127,7 @@ class Ledger(Verbs):
         """Return once every outcome handed in is durable. Raises: LedgerError."""
         await self._batching.flushed()
 
-    def _report(self, settled: Sequence[Settlement]) -> None:
+    def _report(self, settled: Sequence[Ended]) -> None:
         self.on_settled(settled)
 
 
@@ -157,14 +157,14 @@ class Batching:
         self._writer = writer
         self._batch_s = batch_s
         self._on_settled = on_settled
-        self._settlements: list[Settlement] = []
+        self._ended: list[Ended] = []
         self._attempts: list[tuple[int, Attempt]] = []
         self._flush: asyncio.Task[None] | None = None
         self._hurry = asyncio.Event()
 
-    def settle(self, settlement: Settlement) -> None:
+    def settle(self, claim: Claim, outcome: Outcome) -> None:
         """Take an outcome. A failure to write it shows in the writer's next answer."""
-        self._settlements.append(settlement)
+        self._ended.append((claim, outcome))
         self._flush_soon()
 
     def record(self, row: int, attempt: Attempt) -> None:
@@ -196,16 +196,16 @@ class Batching:
 
     async def _write_all(self) -> None:
         """Write what was handed in, and what is handed in meanwhile, group by group."""
-        while self._settlements or self._attempts:
+        while self._ended or self._attempts:
             if self._batch_s and not self._hurry.is_set():
                 timer = asyncio.get_running_loop().call_later(self._batch_s, self._hurry.set)
                 await self._hurry.wait()
                 timer.cancel()
             self._hurry.clear()
-            settlements, self._settlements = self._settlements, []
-            await self._writer.submit(_SETTLE, settlements, self.take_attempts())
-            if settlements:
-                self._on_settled(settlements)
+            ended, self._ended = self._ended, []
+            await self._writer.submit(_SETTLE, ended, self.take_attempts())
+            if ended:
+                self._on_settled(ended)
 
 
 def _retrieve(task: asyncio.Task[None]) -> None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from datetime import datetime
 
-    from bulkbind.model import Attempt, Settlement
+    from bulkbind.model import Attempt, Ended, Outcome
 
 # Many rows go to and fro as one JSON text: each step of a statement would take and drop Python's
 # lock, which the event loop wants at the same time.
@@ -259,7 +259,7 @@ _NEED_NO_CELLS = (*_BINDS, Status.SKIPPED)
 def settle(
     db: sqlite3.Connection,
     now: datetime,
-    settlements: Sequence[Settlement],
+    ended: Sequence[Ended],
     attempts: Iterable[tuple[int, Attempt]] = (),
 ) -> None:
     """Write down how rows ended, and what is bound now.
@@ -267,33 +267,32 @@ def settle(
     *attempts*: with their rows, those that were not simply accepted and are not written yet.
     """
     record_attempts(db, attempts)  # first: repeats are counted among them
-    if not settlements:
+    if not ended:
         return
-    outcomes = msgspec.json.encode([_settled(item) for item in settlements]).decode()
-    agree(len(settlements), db.execute(_SETTLE, (outcomes, iso(now))).rowcount)
+    outcomes = msgspec.json.encode([_settled(*item) for item in ended]).decode()
+    agree(len(ended), db.execute(_SETTLE, (outcomes, iso(now))).rowcount)
     db.executemany(
         _COUNT_REPEATS,
         [
-            (item.outcome.repeated, item.outcome.made_at, item.row)
-            for item in settlements
-            if item.outcome.made_at is not None
+            (outcome.repeated, outcome.made_at, claim.row)
+            for claim, outcome in ended
+            if outcome.made_at is not None
         ],
     )
-    bound = [item.row for item in settlements if item.outcome.status in _BINDS]
+    bound = [claim.row for claim, outcome in ended if outcome.status in _BINDS]
     if bound:
         db.execute(_BIND, (msgspec.json.encode(bound).decode(),))
 
 
-def _settled(item: Settlement) -> tuple[object, ...]:
+def _settled(claim: Claim, outcome: Outcome) -> tuple[object, ...]:
     """Return the values of `_SETTLE`, in its order."""
-    outcome = item.outcome
     return (
-        item.row,
+        claim.row,
         outcome.status,
-        item.attempts,
+        claim.attempts,
         outcome.device_id,
         outcome.create_time,
-        *answer_of(item.attempt),
+        *answer_of(claim.last),
         outcome.detail,
         outcome.status in _NEED_NO_CELLS,
     )

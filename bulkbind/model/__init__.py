@@ -22,7 +22,7 @@ from bulkbind.model.attempts import (
     Verdict,
     value,
 )
-from bulkbind.model.claims import Claim, Outcome, Settlement
+from bulkbind.model.claims import Claim, Ended, Outcome
 from bulkbind.model.results import EXTRA, PLANNED, AttemptRow, Forecast, Plan, ResultRow, RunSummary
 from bulkbind.model.rows import OWN_COLUMNS, Change, CheckedRow, Device, Problem, Source
 from bulkbind.model.statuses import (
@@ -72,6 +72,7 @@ __all__ = [
     "Claim",
     "ClockRefused",
     "Device",
+    "Ended",
     "Forecast",
     "Listing",
     "NoAnswer",
@@ -85,7 +86,6 @@ __all__ = [
     "RunState",
     "RunSummary",
     "ServerLimit",
-    "Settlement",
     "Source",
     "Status",
     "Throttled",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from bulkbind.model.attempts import value
 
@@ -56,13 +56,5 @@ class Outcome:
     """Whether the attempt that was accepted is one of those."""
 
 
-@value
-class Settlement:
-    """An outcome with the attempt that led to it, ready for the ledger."""
-
-    row: int
-    device: Device
-    outcome: Outcome
-    attempts: int
-    attempt: Attempt | None = None
-    """None where no request of this run led to it."""
+Ended: TypeAlias = tuple[Claim, Outcome]
+"""A row and how it ended; the claim bears its attempts, and the last of them."""

@@ -18,7 +18,7 @@ from pathlib import Path
 from bulkbind.clock import SystemClock
 from bulkbind.ledger import Ledger
 from bulkbind.manifest import Manifest, open_manifest
-from bulkbind.model import Accepted, Attempt, Claim, Outcome, Settlement, Status
+from bulkbind.model import Accepted, Attempt, Claim, Outcome, Status
 from bulkbind.settings import ManifestSettings
 from tests.benchmarks.bench import say, write_json
 from tests.kit import fleet, write_csv
@@ -62,7 +62,7 @@ async def settle(ledger: Ledger, claims: list[Claim]) -> None:
     )
     for start in range(0, len(claims), GROUP):
         for item in claims[start : start + GROUP]:
-            ledger.settle(Settlement(item.row, item.device, outcome, 1, attempt))
+            ledger.settle(Claim(item.row, item.device, 1, last=attempt), outcome)
         await ledger.flushed()
 
 

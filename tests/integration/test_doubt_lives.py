@@ -10,11 +10,11 @@ from bulkbind.ledger import RunReader, reading
 from bulkbind.model import (
     AlreadyBound,
     Attempt,
+    Claim,
     NoAnswer,
     Outcome,
     Refused,
     RunState,
-    Settlement,
     Status,
     Throttled,
     Transient,
@@ -114,7 +114,7 @@ async def left(bench, *heard, made_s=LATE_S):
         for claim in await ledger.claim(run, 0, 4, now - 20.0, but=()):
             if claim.device.machine_code != "SN1":
                 bench.server.put("user_0", claim.device.machine_code)
-                ledger.settle(Settlement(claim.row, claim.device, Outcome(Status.BOUND), 1))
+                ledger.settle(Claim(claim.row, claim.device, 1), Outcome(Status.BOUND))
                 continue
             claim.attempts, claim.doubts = 1 + len(heard), 1
             for number, verdict in enumerate([NoAnswer(), *heard]):

@@ -38,7 +38,7 @@ from bulkbind.ledger.store import (
     transaction,
 )
 from bulkbind.ledger.writer import verb
-from bulkbind.model import CheckedRow, Outcome, Problem, Settlement, Source, Status
+from bulkbind.model import CheckedRow, Claim, Outcome, Problem, Source, Status
 from tests.kit import FakeClock
 
 ENDPOINT = "https://example.test"
@@ -84,7 +84,7 @@ def settle(db, claims, status=Status.BOUND):
     """Settle claims, all alike."""
     with transaction(db):
         outcome = Outcome(status, "id1", "2026-11-23T12:00:00Z")
-        transitions.settle(db, NOW, [Settlement(c.row, c.device, outcome, 1) for c in claims])
+        transitions.settle(db, NOW, [(Claim(c.row, c.device, 1), outcome) for c in claims])
 
 
 def claimed(db, run, most=100):

@@ -17,7 +17,6 @@ from bulkbind.model import (
     Outcome,
     Problem,
     RunState,
-    Settlement,
     Source,
     Status,
 )
@@ -104,7 +103,7 @@ class LedgerMachine(RuleBasedStateMachine):
         claim = self._held.pop()
         with transaction(self._db):
             outcome = Outcome(status, "id", "t")
-            transitions.settle(self._db, NOW, [Settlement(claim.row, claim.device, outcome, 1)])
+            transitions.settle(self._db, NOW, [(Claim(claim.row, claim.device, 1), outcome)])
 
     @precondition(lambda self: self._held)
     @rule()
@@ -136,7 +135,7 @@ class LedgerMachine(RuleBasedStateMachine):
             else:
                 status = status or Status.WITHDRAWN  # another run took that one's place
                 transitions.settle(
-                    self._db, NOW, [Settlement(claim.row, claim.device, Outcome(status), 1)]
+                    self._db, NOW, [(Claim(claim.row, claim.device, 1), Outcome(status))]
                 )
 
     @rule()

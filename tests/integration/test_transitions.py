@@ -14,9 +14,9 @@ from bulkbind.ledger.store import connect, span, transaction
 from bulkbind.model import (
     ROW_TRANSITIONS,
     UNBIND_TRANSITIONS,
+    Claim,
     Outcome,
     RunState,
-    Settlement,
     Status,
     UnbindKind,
     UnbindStatus,
@@ -70,7 +70,7 @@ class Life:
 
     def settle(self, claim, status):
         """Settle a claim."""
-        settlement = Settlement(claim.row, claim.device, Outcome(status, "id", "now"), 1)
+        settlement = (Claim(claim.row, claim.device, 1), Outcome(status, "id", "now"))
         self.do(transitions.settle, NOW, [settlement])
 
     def settle_doubt(self, run, *statuses):

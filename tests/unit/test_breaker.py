@@ -6,14 +6,14 @@ import pytest
 
 from bulkbind.engine import Breaker, StopSignal
 from bulkbind.errors import UsageError
-from bulkbind.model import Device, Outcome, Settlement, Status
+from bulkbind.model import Claim, Device, Outcome, Status
 from bulkbind.settings import load_settings
 
 
 def ended(bound, failed):
     """Return outcomes."""
     statuses = [Status.BOUND] * bound + [Status.FAILED] * failed
-    return [Settlement(n, Device("u", f"S{n}"), Outcome(s), 1) for n, s in enumerate(statuses)]
+    return [(Claim(n, Device("u", f"S{n}"), 1), Outcome(s)) for n, s in enumerate(statuses)]
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from bulkbind.app.session.eta import Gauge
 from bulkbind.app.session.listener import Silent
 from bulkbind.app.session.progress import TOLD_EVERY_S, Progress
 from bulkbind.engine import StopSignal
-from bulkbind.model import Accepted, Attempt, Device, Outcome, Settlement, Status
+from bulkbind.model import Accepted, Attempt, Claim, Device, Outcome, Status
 from bulkbind.pacing import Pacer
 from tests.kit import FakeClock
 
@@ -62,7 +62,7 @@ def settlements(count, status=Status.BOUND, run=1):
         http_status=200,
     )
     return [
-        Settlement((run << 40) + n, Device("u", f"SN{n}"), Outcome(status), 1, attempt)
+        (Claim((run << 40) + n, Device("u", f"SN{n}"), 1, last=attempt), Outcome(status))
         for n in range(count)
     ]
 

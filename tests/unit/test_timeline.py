@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bulkbind.app.session.progress import LATENCY_EDGES_MS, MOST_POINTS, Timeline
-from bulkbind.model import Accepted, Attempt, Device, Outcome, Settlement, Status
+from bulkbind.model import Accepted, Attempt, Claim, Device, Outcome, Status
 from tests.kit import FakeClock
 
 
@@ -35,7 +35,7 @@ def settlements(count, took_s=0.05):
         http_status=200,
     )
     outcome = Outcome(Status.BOUND)
-    return [Settlement(n, Device("u", f"SN{n}"), outcome, 1, attempt) for n in range(count)]
+    return [(Claim(n, Device("u", f"SN{n}"), 1, last=attempt), outcome) for n in range(count)]
 
 
 @pytest.fixture
@@ -100,8 +100,8 @@ def test_latency_goes_into_classes(made):
     )
     timeline.settled(settlements(2, took_s=0.010))
     timeline.settled(settlements(3, took_s=120.0))
-    timeline.settled([Settlement(9, Device("u", "SN"), Outcome(Status.FAILED), 1, silent)])
-    timeline.settled([Settlement(9, Device("u", "SN"), Outcome(Status.FAILED), 1)])
+    timeline.settled([(Claim(9, Device("u", "SN"), 1, last=silent), Outcome(Status.FAILED))])
+    timeline.settled([(Claim(9, Device("u", "SN"), 1), Outcome(Status.FAILED))])
 
     latency = timeline.part()["latency"]
     assert (latency[0], latency[-1], sum(latency)) == (2, 3, 5)

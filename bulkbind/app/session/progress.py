@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 from bisect import bisect_left
 from collections import Counter
-from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from bulkbind.clock import iso
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from bulkbind.app.session.eta import Gauge
     from bulkbind.app.session.listener import Listener
     from bulkbind.clock import Clock
-    from bulkbind.model import Settlement, Unbinding
+    from bulkbind.model import Claim, Ended, Outcome, Unbinding
 
 MOST_POINTS = 120
 """When there are more, every two become one, and the next ones are twice as far apart."""
@@ -46,17 +45,17 @@ class Timeline:
         self._throttled_before = 0
         self._latency = [0] * (len(LATENCY_EDGES_MS) + 1)
 
-    def settled(self, settlements: Sequence[Settlement]) -> None:
+    def settled(self, ended: Sequence[Ended]) -> None:
         """Hear of outcomes once they are durable."""
         self._reach(int((self._clock.monotonic() - self._began) / self._step_s))
-        self._settled[-1] += len(settlements)
+        self._settled[-1] += len(ended)
         self._pace[-1] = self._gauge.per_s()
         throttled = self._gauge.throttled()
         self._throttled[-1] += throttled - self._throttled_before
         self._throttled_before = throttled
-        for item in settlements:
-            if item.attempt is not None and item.attempt.http_status is not None:
-                self._latency[bisect_left(LATENCY_EDGES_MS, item.attempt.took_s * 1000)] += 1
+        for claim, _ in ended:
+            if claim.last is not None and claim.last.http_status is not None:
+                self._latency[bisect_left(LATENCY_EDGES_MS, claim.last.took_s * 1000)] += 1
 
     def _reach(self, position: int) -> None:
         """Bring the series to *position*; a gap holds nothing settled, and the last pace."""
@@ -99,16 +98,13 @@ SHORTEST_S = 1e-3
 _POSITION = (1 << RUN_SHIFT) - 1
 """The part of a row's id that counts within its run."""
 
-_status = attrgetter("outcome.status.value")
-
 MOST_PROBLEMS = 3
 """Problems of one group of outcomes that are told to the listener: the newest."""
 
 
-def _problem(item: Settlement) -> str:
-    words = item.attempt.message if item.attempt else ""
-    said = f"{item.attempt.code if item.attempt else ''} {words}".strip()
-    return f"{item.device.machine_code}: {item.outcome.status}: {item.outcome.detail or said}"
+def _problem(claim: Claim, outcome: Outcome) -> str:
+    words = f"{claim.last.code} {claim.last.message}".strip() if claim.last else ""
+    return f"{claim.device.machine_code}: {outcome.status}: {outcome.detail or words}"
 
 
 class Progress:
@@ -148,14 +144,14 @@ class Progress:
             telling.cancel()
             self._listener.sent()
 
-    def settled(self, settlements: Sequence[Settlement]) -> None:
+    def settled(self, ended: Sequence[Ended]) -> None:
         """Hear of outcomes once they are durable."""
-        self._counts.update(map(_status, settlements))
-        problems = [item for item in settlements if item.outcome.status in NEEDS_PERSON]
-        self._count(len(settlements), [_problem(item) for item in problems[-MOST_PROBLEMS:]])
+        self._counts.update(outcome.status.value for _, outcome in ended)
+        problems = [item for item in ended if item[1].status in NEEDS_PERSON]
+        self._count(len(ended), [_problem(*item) for item in problems[-MOST_PROBLEMS:]])
         if self._log_devices:
-            for item in settlements:
-                self._tell_device(item)
+            for claim, outcome in ended:
+                self._log_device(claim, outcome)
 
     def unbound(self, items: Sequence[Unbinding]) -> None:
         """Hear of bindings taken back, once that is durable."""
@@ -202,20 +198,20 @@ class Progress:
             left_s=None if left_s is None else round(left_s, 1),
         )
 
-    def _tell_device(self, item: Settlement) -> None:
-        attempt = item.attempt
+    def _log_device(self, claim: Claim, outcome: Outcome) -> None:
+        attempt = claim.last
         self._log.info(
             "device.settled",
-            row=(item.row & _POSITION) + 1,
-            machine_code=item.device.machine_code,
-            user_id=item.device.user_id,
-            outcome=item.outcome.status.value,
-            device_id=item.outcome.device_id,
-            attempts=item.attempts,
+            row=(claim.row & _POSITION) + 1,
+            machine_code=claim.device.machine_code,
+            user_id=claim.device.user_id,
+            outcome=outcome.status.value,
+            device_id=outcome.device_id,
+            attempts=claim.attempts,
             took_s=round(attempt.took_s, 3) if attempt else None,
             http_status=attempt.http_status if attempt else None,
             code=attempt.code if attempt else "",
             message=attempt.message if attempt else "",
             trace_id=attempt.trace_id if attempt else "",
-            detail=item.outcome.detail,
+            detail=outcome.detail,
         )

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from bulkbind.koodrive import KooDrive
     from bulkbind.ledger import Ledger
-    from bulkbind.model import RunSummary, Settlement
+    from bulkbind.model import Ended, RunSummary
     from bulkbind.pacing import Pacer
     from bulkbind.settings.model import FailOn, SendSettings
 
@@ -68,10 +68,10 @@ async def send(
     timeline = Timeline(gauge, clock)
     breaker = Breaker(stop, settings.send.max_failures)
 
-    def on_settled(settlements: Sequence[Settlement]) -> None:
-        progress.settled(settlements)
-        timeline.settled(settlements)
-        breaker.settled(settlements)
+    def on_settled(ended: Sequence[Ended]) -> None:
+        progress.settled(ended)
+        timeline.settled(ended)
+        breaker.settled(ended)
         session.pulse.beat()
 
     ledger.on_settled = on_settled
