@@ -12,7 +12,8 @@ import tarfile
 import pytest
 
 from bulkbind.report.masking import Mask
-from tests.kit import bulkbind, fleet, ledger_of, sandbox, write_csv
+from tests.support.manifests import fleet, write_csv
+from tests.support.processes import bulkbind, ledger_of, sandbox
 
 TOKEN = "very-secret-token"
 HOOK = "https://hooks.example.test/services/T0/B0/very-secret-path"

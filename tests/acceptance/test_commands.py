@@ -13,12 +13,14 @@ import subprocess
 import time
 from collections import Counter
 from contextlib import closing
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from bulkbind.manifest.rules import RULES
-from tests.kit import (
+from tests.support.manifests import write_csv
+from tests.support.paths import GPLAY
+from tests.support.processes import (
     BULKBIND,
     ask,
     bulkbind,
@@ -30,12 +32,13 @@ from tests.kit import (
     sandbox,
     sandbox_bindings,
     statuses,
-    write_csv,
 )
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 TOKEN = "secret-token"
 """What `environment` of the kit gives."""
-GPLAY = Path(__file__).parents[2].parent / "shared/data/gplay_supported_devices_2022-01.utf16le.csv"
 FIELDS = ("machine_code", "user_id", "device_name", "device_os")
 RULE = {rule.field: rule.text for rule in RULES}
 

@@ -8,7 +8,8 @@ import sys
 
 import pytest
 
-from tests.kit import bulkbind, environment, fleet, sandbox, write_csv
+from tests.support.manifests import fleet, write_csv
+from tests.support.processes import bulkbind, environment, sandbox
 
 BASH = shutil.which("bash")
 ZSH = shutil.which("zsh")

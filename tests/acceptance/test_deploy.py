@@ -14,8 +14,9 @@ import yaml
 from bulkbind.settings import Settings, is_shared
 from bulkbind.settings.model import KEYS
 from tests.acceptance.test_docs import EXIT_CODES, README, command_of
+from tests.support.paths import ROOT
 
-DEPLOY = Path(__file__).parents[2] / "samples" / "deploy"
+DEPLOY = ROOT / "samples" / "deploy"
 CRON = DEPLOY / "cron" / "bulkbind"
 SERVICE = DEPLOY / "systemd" / "bulkbind.service"
 TIMER = DEPLOY / "systemd" / "bulkbind.timer"

@@ -18,16 +18,15 @@ import pytest
 
 from bulkbind import load_settings, run, write_report
 from bulkbind.errors import LedgerError
-from tests.kit import (
+from tests.support.manifests import fleet, write_csv
+from tests.support.processes import (
     ask,
     bulkbind,
-    fleet,
     process,
     read_results,
     sandbox,
     sandbox_bindings,
     statuses,
-    write_csv,
 )
 
 if TYPE_CHECKING:

@@ -7,7 +7,6 @@ import shlex
 import subprocess
 import sys
 import tomllib
-from pathlib import Path
 
 import click
 import pytest
@@ -32,9 +31,9 @@ from bulkbind.settings import (
     load_settings,
 )
 from bulkbind.settings.model import PARTS
-from tests.kit import bulkbind as run_bulkbind, environment, sandbox
+from tests.support.paths import ROOT
+from tests.support.processes import bulkbind as run_bulkbind, environment, sandbox
 
-ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SAMPLES = sorted(path for path in (ROOT / "samples").iterdir() if path.suffix in (".csv", ".yaml"))
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))

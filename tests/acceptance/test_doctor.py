@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.kit import bulkbind, fleet, ledger_of, process, sandbox, statuses, write_csv
+from tests.support.manifests import fleet, write_csv
+from tests.support.processes import bulkbind, ledger_of, process, sandbox, statuses
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -1,7 +1,7 @@
 """Every fault of the sandbox, and answers that no honest server gives, against a real run.
 
 What each comes to is a table: what the attempts are called, and how the rows that were struck end.
-`python -m tests.benchmarks.fault_table` prints it.
+`python -m tests.campaigns.fault_table` prints it.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ import pytest
 
 from bulkbind.clock import SystemClock, iso
 from bulkbind.sandbox.faults import KINDS
-from tests.benchmarks.fault_table import SETTINGS, STRIKES, Ahead, ordered, run_with
-from tests.kit import bulkbind, read_results, write_csv
+from tests.campaigns.fault_table import SETTINGS, STRIKES, Ahead, ordered, run_with
+from tests.support.manifests import write_csv
+from tests.support.processes import bulkbind, read_results
 
 if TYPE_CHECKING:
     import subprocess

@@ -15,7 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.kit import (
+from tests.support.manifests import write_csv
+from tests.support.paths import ROOT
+from tests.support.processes import (
     ask,
     bulkbind,
     count_rows,
@@ -23,10 +25,8 @@ from tests.kit import (
     process,
     read_results,
     sandbox,
-    write_csv,
 )
 
-ROOT = Path(__file__).parents[2]
 NOW = ("--min-age", "0s")
 SHM = Path("/dev/shm")  # noqa: S108  # another file system, nothing is kept there
 BAD = ("a hyphen-code", "u", "", "")
@@ -272,7 +272,7 @@ def test_an_archive_on_another_file_system_is_refused(inbox, url):
 def test_a_kill_between_any_two_steps_loses_nothing():
     """Every ninth step, with SIGKILL: each file is run once, archived once, bound once."""
     done = subprocess.run(
-        [sys.executable, "-m", "tests.kill_points", "9", "4"],
+        [sys.executable, "-m", "tests.campaigns.kill_points", "9", "4"],
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -6,8 +6,8 @@ from dataclasses import fields, replace
 
 import pytest
 
-from tests.campaign import Lives, Plan, run_campaign
-from tests.reckoning import Evidence, Figures, Row, reckon
+from tests.campaigns.crash_campaign import Lives, Plan, run_campaign
+from tests.campaigns.crash_evidence import Evidence, Figures, Row, reckon
 
 
 @pytest.mark.slow

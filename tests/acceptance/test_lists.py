@@ -16,14 +16,9 @@ import bulkbind
 from bulkbind.clock import SystemClock, epoch_of, iso
 from bulkbind.report import as_text
 from bulkbind.sandbox import Sandbox, SandboxOptions, parse_fault
-from tests.benchmarks.bench import BULKBIND, ran
-from tests.kit import (
-    fleet,
-    read_results,
-    sandbox,
-    statuses,
-    write_csv,
-)
+from tests.benchmarks.bench import ran
+from tests.support.manifests import fleet, write_csv
+from tests.support.processes import BULKBIND, read_results, sandbox, statuses
 
 if TYPE_CHECKING:
     from collections.abc import Callable

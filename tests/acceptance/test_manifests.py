@@ -6,27 +6,20 @@ import csv
 import gzip
 import json
 import re
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import jsonschema
 import pytest
 import yaml
 
 from bulkbind.app.schema import config_schema, manifest_schema
-from tests.kit import (
-    bulkbind,
-    error_cell,
-    read_results,
-    sandbox,
-    sandbox_bindings,
-    statuses,
-    write_xlsx,
-)
+from tests.support.manifests import error_cell, write_xlsx
+from tests.support.paths import CSV_INJECTIONS, GPLAY, ROOT, SHARED_DATA
+from tests.support.processes import bulkbind, read_results, sandbox, sandbox_bindings, statuses
 
-ROOT = Path(__file__).parents[2]
-SHARED = ROOT.parent / "shared" / "data"
-GPLAY = SHARED / "gplay_supported_devices_2022-01.utf16le.csv"
-PAYLOADS = SHARED / "suites" / "csv-injection" / "Intruder" / "csv-payload.txt"
+if TYPE_CHECKING:
+    from pathlib import Path
+
 CONFIG = ROOT / "configs" / "sandbox.yaml"
 HEADER = "machine_code,user_id,device_name\n"
 
@@ -326,7 +319,9 @@ def test_folders_patterns_and_profiles(tmp_path, run):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not SHARED.exists(), reason="the real files lie beside the checkout, not in it")
+@pytest.mark.skipif(
+    not SHARED_DATA.exists(), reason="the real files lie beside the checkout, not in it"
+)
 @pytest.mark.parametrize(
     ("pattern", "profile", "bound"),
     [
@@ -337,7 +332,7 @@ def test_folders_patterns_and_profiles(tmp_path, run):
 )
 def test_real_exports_are_bound_with_one_command(run, tmp_path, pattern, profile, bound):
     """The commands of the README bind real exports, every row of them."""
-    run(SHARED / pattern, "--config", CONFIG, "--profile", profile, "--user-id", "lab")
+    run(SHARED_DATA / pattern, "--config", CONFIG, "--profile", profile, "--user-id", "lab")
 
     assert statuses(tmp_path / "out") == {"bound": bound}
 
@@ -358,10 +353,12 @@ def test_a_real_list_of_devices_plain_and_cleaned(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not PAYLOADS.exists(), reason="the list lies beside the checkout, not in it")
+@pytest.mark.skipif(
+    not CSV_INJECTIONS.exists(), reason="the list lies beside the checkout, not in it"
+)
 def test_published_formulas_are_run_by_no_spreadsheet(run, tmp_path):
     """Each payload in each field: reports guard it, the operator's own table holds it as it was."""
-    payloads = PAYLOADS.read_text("utf-8").splitlines()
+    payloads = CSV_INJECTIONS.read_text("utf-8").splitlines()
     fields = ("machine_code", "user_id", "device_name", "device_os")
     good = dict(zip(fields, ("FI1", "u", "Van", "Android"), strict=True))
     rows = [good, *(good | {field: text} for text in payloads for field in fields)]

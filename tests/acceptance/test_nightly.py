@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
@@ -23,9 +22,10 @@ from bulkbind.settings import (
     SendSettings,
     Settings,
 )
-from tests.kit import bulkbind, count_rows, fleet, process, sandbox, statuses, write_csv
+from tests.support.manifests import fleet, write_csv
+from tests.support.paths import ROOT
+from tests.support.processes import bulkbind, count_rows, process, sandbox, statuses
 
-ROOT = Path(__file__).parents[2]
 BAD = ("a-hyphen", "user_1", "", "")
 
 

@@ -1,13 +1,13 @@
 """Ten nights of an inbox that grows, as processes, each with a fault of its own.
 
-The longer form is a command: `python -m tests.benchmarks.months`.
+The longer form is a command: `python -m tests.campaigns.months`.
 """
 
 from __future__ import annotations
 
 import pytest
 
-from tests.nights import KILLED, Nights
+from tests.campaigns.ten_nights import KILLED, Nights
 
 
 @pytest.mark.slow

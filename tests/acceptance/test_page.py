@@ -9,7 +9,7 @@ import pytest
 
 from bulkbind.model import PENDING, ResultRow, RunState, RunSummary, Source, Status
 from bulkbind.report.page import MOST_ROWS, write_html
-from tests.browser import CHROMIUM, DRIVER, axe_core, chromium
+from tests.support.browser import CHROMIUM, DRIVER, axe_core, chromium
 
 pytestmark = [
     pytest.mark.slow,

@@ -16,7 +16,8 @@ from urllib.parse import quote, unquote
 import pytest
 
 from tests.acceptance.test_doctor import Proxy, tls_sandbox
-from tests.kit import bulkbind, fleet, statuses, write_csv
+from tests.support.manifests import fleet, write_csv
+from tests.support.processes import bulkbind, statuses
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -14,19 +14,18 @@ from datetime import datetime
 
 import pytest
 
-from tests.kit import (
+from tests.support.manifests import fleet, write_csv
+from tests.support.processes import (
     BULKBIND,
     ask,
     bulkbind,
     count_rows,
     environment,
-    fleet,
     ledger_of,
     process,
     read_results,
     sandbox,
     statuses,
-    write_csv,
 )
 
 

@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
-from tests.kit import bulkbind, fleet, ledger_of, process, sandbox, write_csv
+from tests.support.manifests import fleet, write_csv
+from tests.support.paths import ROOT
+from tests.support.processes import bulkbind, ledger_of, process, sandbox
 
-ROOT = Path(__file__).parents[2]
 MARKS = {
     "token": "tok-71f0a3-sesame",
     "refresh": "refresh-52bb1c-sesame",

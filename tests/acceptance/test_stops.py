@@ -8,17 +8,16 @@ import time
 
 import pytest
 
-from tests.kit import (
+from tests.support.manifests import fleet, write_csv
+from tests.support.processes import (
     ask,
     bulkbind,
     count_rows,
-    fleet,
     ledger_of,
     process,
     read_results,
     sandbox,
     statuses,
-    write_csv,
 )
 
 

@@ -13,9 +13,11 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.test_rough import Terminal
-from tests.kit import BULKBIND, bulkbind, environment, fleet, sandbox, sandbox_bindings, write_csv
+from tests.support.manifests import fleet, write_csv
+from tests.support.paths import ROOT
+from tests.support.processes import BULKBIND, bulkbind, environment, sandbox, sandbox_bindings
 
-WALK = Path(__file__).parents[2] / "samples/walk.sh"
+WALK = ROOT / "samples/walk.sh"
 
 
 @pytest.mark.slow

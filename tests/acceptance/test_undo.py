@@ -18,21 +18,20 @@ from typing import TYPE_CHECKING
 import pytest
 
 from bulkbind.sandbox import Sandbox, SandboxOptions, parse_fault
-from tests.asker import stamp
-from tests.kit import (
+from tests.campaigns.undo_campaign import undo_killed
+from tests.support.manifests import fleet, write_csv
+from tests.support.processes import (
     BULKBIND,
     ask,
     bulkbind,
     environment,
-    fleet,
     ledger_of,
     read_results,
     sandbox,
     sandbox_bindings,
     statuses,
-    write_csv,
 )
-from tests.undoing import undo_killed
+from tests.support.sandbox_client import stamp
 
 if TYPE_CHECKING:
     from pathlib import Path

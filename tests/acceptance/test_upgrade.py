@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 
 from bulkbind.ledger.store import VERSION
-from tests.kit import ask, bulkbind, read_results, sandbox, sandbox_bindings, statuses
-from tests.make_ledger import FINISHED, FOLDER, ROWS
+from tests.support.make_ledger import FINISHED, FOLDER, ROWS
+from tests.support.processes import ask, bulkbind, read_results, sandbox, sandbox_bindings, statuses
 
 LEDGERS = sorted(FOLDER.glob("version-*.db"))
 
 
 def test_every_version_before_this_one_is_kept():
-    """`python -m tests.make_ledger` makes one; without it, its upgrade cannot be tested."""
+    """`python -m tests.support.make_ledger` makes one; without it, its upgrade cannot be tested."""
     kept = {int(re.sub(r"\D", "", path.stem)) for path in LEDGERS}
 
     assert kept >= set(range(1, VERSION))

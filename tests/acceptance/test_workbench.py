@@ -12,16 +12,8 @@ import pytest
 import yaml
 
 from bulkbind.settings import SECRETS, AuthSettings
-from tests.kit import (
-    ask,
-    bulkbind,
-    fleet,
-    ledger_of,
-    read_results,
-    sandbox,
-    statuses,
-    write_csv,
-)
+from tests.support.manifests import fleet, write_csv
+from tests.support.processes import ask, bulkbind, ledger_of, read_results, sandbox, statuses
 
 
 @pytest.fixture(scope="module")

@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tests.support.processes import environment, free_port
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-
-BULKBIND = [sys.executable, "-m", "bulkbind"]
 
 _NGINX = """
 daemon off; worker_processes 1; pid {folder}/nginx.pid; error_log {folder}/error.log;
@@ -51,14 +51,6 @@ http {{
 """
 """A static answer to every request; it echoes no machine code. Limits hold at a server in front,
 since a `return` is carried out before them."""
-
-
-def free_port() -> int:
-    """Return a port that nobody listens on."""
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        port: int = server.getsockname()[1]
-        return port
 
 
 @contextmanager
@@ -136,8 +128,6 @@ test run holds more than the process it measures."""
 
 def ran(command: Sequence[str | Path], *, cwd: Path, **environ: str) -> Ran:
     """Run a process to its end and return what it took."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("BULKBIND_", "XDG_"))}
-    environment = kept | {"XDG_STATE_HOME": str(cwd), "BULKBIND_TOKEN": "any"} | environ
     with (
         tempfile.TemporaryFile("w+") as out,
         tempfile.TemporaryFile("w+") as err,
@@ -145,7 +135,8 @@ def ran(command: Sequence[str | Path], *, cwd: Path, **environ: str) -> Ran:
     ):
         subprocess.run(
             [sys.executable, "-I", "-S", "-c", _MEASURE, took.name, *map(str, command)],
-            cwd=cwd, env=environment, stdin=subprocess.DEVNULL, stdout=out, stderr=err, check=True,
+            cwd=cwd, env=environment(cwd, **environ), stdin=subprocess.DEVNULL, stdout=out,
+            stderr=err, check=True,
         )  # fmt: skip
         usage = json.load(took)
         out.seek(0)

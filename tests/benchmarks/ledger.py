@@ -21,7 +21,7 @@ from bulkbind.manifest import Manifest, open_manifest
 from bulkbind.model import Accepted, Attempt, Claim, Outcome, Status
 from bulkbind.settings import ManifestSettings
 from tests.benchmarks.bench import say, write_json
-from tests.kit import fleet, write_csv
+from tests.support.manifests import fleet, write_csv
 
 BATCH = 192
 GROUP = 250

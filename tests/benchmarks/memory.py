@@ -14,8 +14,10 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.benchmarks.bench import BULKBIND, Ran, nginx, ran, say, write_json
-from tests.kit import write_csv
+from tests.benchmarks.bench import Ran, nginx, ran, say, write_json
+from tests.support.manifests import write_csv
+from tests.support.paths import ROOT
+from tests.support.processes import BULKBIND
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,8 +58,7 @@ def measure(folder: Path, url: str, rows: int) -> dict[str, dict[str, float]]:
     assert summary["counts"] == {"bound": rows}
     if rows <= MOST_FOR_PEER:
         peer = [sys.executable, "-m", "tests.benchmarks.peers", "script", manifest, url]
-        root = str(Path(__file__).parents[2])
-        runs["script"] = ran(peer, cwd=folder, PYTHONPATH=root)
+        runs["script"] = ran(peer, cwd=folder, PYTHONPATH=str(ROOT))
     for file in folder.glob("ledger.db*"):
         file.unlink()
     return {

@@ -20,9 +20,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bulkbind.clock import SystemClock
-from tests.asker import stamp
-from tests.benchmarks.bench import BULKBIND, free_port, nginx, ran, say, write_json
-from tests.kit import fleet, write_csv
+from tests.benchmarks.bench import nginx, ran, say, write_json
+from tests.support.manifests import fleet, write_csv
+from tests.support.paths import ROOT
+from tests.support.processes import BULKBIND, free_port
+from tests.support.sandbox_client import stamp
 
 CONCURRENCY = 64
 PATH = "/koodrive/ose/v1/backup/device"
@@ -142,9 +144,8 @@ def bulkbind(folder: Path, url: str, rows: int, *options: str) -> Figures:
 
 def script(folder: Path, url: str, rows: int) -> Figures:
     """Run a colleague's script: aiohttp and tenacity, six attempts."""
-    root = Path(__file__).parents[2]
     module = [sys.executable, "-m", "tests.benchmarks.peers", "script"]
-    done = ran([*module, folder / "fleet.csv", url], cwd=folder, PYTHONPATH=str(root))
+    done = ran([*module, folder / "fleet.csv", url], cwd=folder, PYTHONPATH=str(ROOT))
     told = json.loads(done.stdout)
     return Figures(told["sending_s"], None, rows - told["bound"])
 
@@ -215,7 +216,7 @@ def without_limit() -> dict[str, float]:
                 done = ran(
                     [*module, folder / "fleet.csv", url, str(CONCURRENCY)],
                     cwd=folder,
-                    PYTHONPATH=str(Path(__file__).parents[2]),
+                    PYTHONPATH=str(ROOT),
                 )
                 rates.append(FREE_ROWS / float(done.stdout))
     paced, free = max(taken["paced"]), max(taken["free"])

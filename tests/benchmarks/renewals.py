@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from bulkbind.koodrive.auth.credential import App, Credential, Outgoing, Token
-from tests.benchmarks.bench import BULKBIND, Ran, ran, say, write_json
-from tests.kit import ask, fleet, sandbox, write_csv
+from tests.benchmarks.bench import Ran, ran, say, write_json
+from tests.support.manifests import fleet, write_csv
+from tests.support.processes import BULKBIND, ask, sandbox
 
 ROWS, USERS, CALLS, CONCURRENCY = 20_000, 2_000, 1_000, 64
 REFRESH, APP, SECRET = "refresh-token-of-the-benchmark", "app1", "secret-of-the-benchmark"

@@ -11,8 +11,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.benchmarks.bench import BULKBIND, Ran, ran, say, write_json
-from tests.kit import ask, fleet, ledger_of, sandbox, write_csv
+from tests.benchmarks.bench import Ran, ran, say, write_json
+from tests.support.manifests import fleet, write_csv
+from tests.support.processes import BULKBIND, ask, ledger_of, sandbox
 
 
 def measure(home: Path, rows: int) -> dict[str, float]:

@@ -10,8 +10,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.benchmarks.bench import BULKBIND, median, ran, say, write_json
-from tests.kit import fleet, write_csv
+from tests.benchmarks.bench import median, ran, say, write_json
+from tests.support.manifests import fleet, write_csv
+from tests.support.processes import BULKBIND
 
 WANTED_HELP_CPU_S = 0.2
 

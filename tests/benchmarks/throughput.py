@@ -14,8 +14,10 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.benchmarks.bench import BULKBIND, Ran, median, nginx, ran, say, write_json
-from tests.kit import fleet, write_csv
+from tests.benchmarks.bench import Ran, median, nginx, ran, say, write_json
+from tests.support.manifests import fleet, write_csv
+from tests.support.paths import ROOT
+from tests.support.processes import BULKBIND
 
 CONCURRENCY = 64
 FIELDS = ("machineCode", "deviceName", "deviceOS")
@@ -77,11 +79,10 @@ def peer(*arguments: str) -> Contender:
     """Return a contender of `tests.benchmarks.peers`."""
 
     def contend(folder: Path, url: str, rows: int) -> Figures:
-        root = Path(__file__).parents[2]
         name, *options = arguments
         module = [sys.executable, "-m", "tests.benchmarks.peers"]
         command: list[str | Path] = [*module, name, folder / "fleet.csv", url, *options]
-        done = ran(command, cwd=folder, PYTHONPATH=str(root))
+        done = ran(command, cwd=folder, PYTHONPATH=str(ROOT))
         _expect(done, 0)
         told = json.loads(done.stdout)
         assert told["bound"] == rows

@@ -26,7 +26,8 @@ from bulkbind.app.validate import BATCH, validate
 from bulkbind.ledger import Policy, Seen
 from bulkbind.manifest import open_manifest
 from bulkbind.settings import ManifestSettings, Settings
-from tests.benchmarks.bench import BULKBIND, ran, say, write_json
+from tests.benchmarks.bench import ran, say, write_json
+from tests.support.processes import BULKBIND
 
 if TYPE_CHECKING:
     from collections.abc import Callable

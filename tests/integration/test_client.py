@@ -43,8 +43,8 @@ from bulkbind.pacing import Pacer
 from bulkbind.sandbox import Sandbox, SandboxOptions, parse_fault, parse_limit
 from bulkbind.sandbox.auth_checks import check_signature
 from bulkbind.settings import ApiSettings, AuthSettings
-from tests import fakes
-from tests.faults import Fault, FaultProxy
+from tests.support import fakes
+from tests.support.fault_proxy import Fault, FaultProxy
 
 PATH = "/koodrive/ose/v1/backup/device"
 DEVICE = Device("user_1", "SN_1", "Van 1", "Android 15")

@@ -26,7 +26,8 @@ from bulkbind.settings import (
     SendSettings,
     Settings,
 )
-from tests.kit import fleet, read_results, write_csv
+from tests.support.manifests import fleet, write_csv
+from tests.support.processes import read_results
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -27,8 +27,8 @@ from bulkbind.model import (
 )
 from bulkbind.pacing import Pacer
 from bulkbind.settings import ReadbackSettings, SendSettings
-from tests.fakes import LOST, SILENT, FakeServer
-from tests.kit import FakeClock
+from tests.support.fake_clock import FakeClock
+from tests.support.fakes import LOST, SILENT, FakeServer
 
 ENDPOINT = "https://example.test"
 HOLDER = {"pid": 1, "host": "here", "started_at": "now"}

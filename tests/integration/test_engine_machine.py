@@ -12,7 +12,6 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from bulkbind.ledger import RunReader, all_runs, find_run, reading
 from bulkbind.model import RunState
 from bulkbind.settings import SendSettings
-from tests.fakes import LATE
 from tests.integration.test_engine import Bench, devices
 from tests.integration.test_engine_properties import (
     LIST_PLANS,
@@ -21,6 +20,7 @@ from tests.integration.test_engine_properties import (
     begun,
     sent_and_killed,
 )
+from tests.support.fakes import LATE
 
 FLEET = devices(10, users=2)
 OPEN = {"staged", "claimed", "pending"}

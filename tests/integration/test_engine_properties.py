@@ -20,8 +20,8 @@ from bulkbind.model import (
     Unreachable,
 )
 from bulkbind.settings import SendSettings
-from tests.fakes import ERRED, LOST
 from tests.integration.test_engine import Bench, devices
+from tests.support.fakes import ERRED, LOST
 
 PLANS = st.sampled_from(
     [

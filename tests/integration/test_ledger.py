@@ -39,7 +39,7 @@ from bulkbind.ledger.store import (
 )
 from bulkbind.ledger.writer import verb
 from bulkbind.model import CheckedRow, Claim, Outcome, Problem, Source, Status
-from tests.kit import FakeClock
+from tests.support.fake_clock import FakeClock
 
 ENDPOINT = "https://example.test"
 NOW = datetime(2026, 11, 23, 12, 0, 1, tzinfo=UTC)

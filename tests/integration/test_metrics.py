@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from bulkbind.errors import LedgerError
 from bulkbind.model import MEANINGS
 from bulkbind.report.metrics import LAST_SUCCESS, Measured, write_metrics
-from tests.benchmarks.bench import free_port
+from tests.support.processes import free_port
 
 PROMTOOL = shutil.which("promtool")
 NODE_EXPORTER = shutil.which("prometheus-node-exporter")

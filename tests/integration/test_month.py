@@ -1,6 +1,6 @@
 """Thirty nights of the same growing manifest on a clock that is turned by hand, with every fault.
 
-The longer form is a command: `python -m tests.benchmarks.months`.
+The longer form is a command: `python -m tests.campaigns.months`.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from bulkbind.model import (
     Unreachable,
 )
 from bulkbind.settings import SendSettings
-from tests.fakes import ERRED, LOST, FakeServer
 from tests.integration.test_engine import ENDPOINT, HOLDER, Bench
+from tests.support.fakes import ERRED, LOST, FakeServer
 
 DAY_S = 86_400.0
 FAULTS = (LOST, ERRED, NoAnswer(), Transient(), Throttled(limit=40.0, window_s=1.0), Refused())

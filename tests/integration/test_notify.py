@@ -12,7 +12,7 @@ from aiohttp import web
 from bulkbind.app.notices.notify import follow_up
 from bulkbind.app.notices.run_end import Ending
 from bulkbind.settings import EndSettings, Settings
-from tests.kit import FakeClock
+from tests.support.fake_clock import FakeClock
 
 SECRET = "T000/B000/very-secret-path"
 

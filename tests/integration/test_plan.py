@@ -16,7 +16,7 @@ from bulkbind.ledger import Ledger
 from bulkbind.report.plan_text import as_json, as_text, span_text
 from bulkbind.sandbox import Sandbox, SandboxOptions, parse_fault
 from bulkbind.settings import ApiSettings, AuthSettings, ManifestSettings, Settings
-from tests.kit import fleet, write_csv
+from tests.support.manifests import fleet, write_csv
 
 ROWS = fleet(20, users=4)
 

@@ -8,14 +8,13 @@ from collections import Counter
 import pytest
 
 import bulkbind
-from tests.kit import (
+from tests.support.manifests import fleet, write_csv
+from tests.support.processes import (
     ask,
     bulkbind as run_bulkbind,
-    fleet,
     process,
     sandbox,
     sandbox_bindings,
-    write_csv,
 )
 
 USERS, ROWS, PER_S = 40, 15, 5

@@ -15,7 +15,7 @@ from bulkbind.report.plan_text import as_text
 from bulkbind.report.summary import as_text as summary_text
 from bulkbind.sandbox import Sandbox
 from bulkbind.settings import ApiSettings, AuthSettings, ManifestSettings, ReadbackSettings
-from tests.kit import fleet, write_csv
+from tests.support.manifests import fleet, write_csv
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -6,7 +6,8 @@ import pytest
 
 from bulkbind.errors import UsageError
 from bulkbind.sandbox import Credentials, read_credentials
-from tests.asker import Asker, HandClock, serving
+from tests.support.fake_clock import HandClock
+from tests.support.sandbox_client import Asker, serving
 
 AUTH = "/koodrive/ose/v1/auth"
 KNOWN = Credentials(

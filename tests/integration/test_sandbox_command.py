@@ -12,14 +12,8 @@ from email.utils import parsedate_to_datetime
 
 import pytest
 
-from tests.asker import (
-    BODY,
-    PATH,
-    address,
-    journal_lines,
-    stamp,
-)
-from tests.kit import ask, bulkbind, process
+from tests.support.processes import ask, bulkbind, process
+from tests.support.sandbox_client import BODY, PATH, address, journal_lines, stamp
 
 HEAD = "Host: x\r\nAuthorization: Bearer any\r\nX-User-Id: u\r\nContent-Type: application/json\r\n"
 BODY_TEXT = json.dumps(BODY)

@@ -8,8 +8,8 @@ import pytest
 
 from bulkbind.errors import BulkbindError
 from bulkbind.sandbox import Sandbox, SandboxOptions
-from tests.asker import BODY, PATH, serving, stamp
-from tests.kit import FakeClock
+from tests.support.fake_clock import FakeClock
+from tests.support.sandbox_client import BODY, PATH, serving, stamp
 
 NOW = datetime.now(UTC)  # noqa: TID251  # the server's own clock is what these are about
 

@@ -12,8 +12,8 @@ import aiohttp
 import pytest
 
 from bulkbind.sandbox.faults import KINDS
-from tests.asker import BODY, PATH, HandClock, hanging, serving, until
-from tests.kit import FakeClock
+from tests.support.fake_clock import FakeClock, HandClock
+from tests.support.sandbox_client import BODY, PATH, hanging, serving, until
 
 HUGE_BYTES = 100_000_000
 

@@ -9,11 +9,11 @@ from datetime import datetime
 import aiohttp
 import pytest
 
-from tests.asker import (
+from tests.support.fake_clock import FakeClock, HandClock
+from tests.support.sandbox_client import (
     BODY,
     PATH,
     TRACE_ID,
-    HandClock,
     address,
     hanging,
     journal_lines,
@@ -21,7 +21,6 @@ from tests.asker import (
     stamp,
     until,
 )
-from tests.kit import FakeClock
 
 
 async def test_the_journal_has_a_line_for_every_request(tmp_path):

@@ -7,8 +7,8 @@ from email.utils import parsedate_to_datetime
 
 import pytest
 
-from tests.asker import BODY, PATH, serving
-from tests.kit import FakeClock
+from tests.support.fake_clock import FakeClock
+from tests.support.sandbox_client import BODY, PATH, serving
 
 RATE_FIELDS = ("retry", "limit")
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.asker import PATH, HandClock, hanging, serving, until
-from tests.kit import FakeClock
+from tests.support.fake_clock import FakeClock, HandClock
+from tests.support.sandbox_client import PATH, hanging, serving, until
 
 WORDS = "The throttling threshold has been reached"
 

@@ -17,10 +17,10 @@ import pytest
 from bulkbind.clock import SystemClock
 from bulkbind.errors import BulkbindError
 from bulkbind.sandbox import Sandbox, SandboxOptions
-from tests.asker import (
+from tests.support.fake_clock import FakeClock, HandClock
+from tests.support.sandbox_client import (
     BODY,
     PATH,
-    HandClock,
     address,
     hanging,
     journal_lines,
@@ -28,7 +28,6 @@ from tests.asker import (
     stamp,
     until,
 )
-from tests.kit import FakeClock
 
 # --- start ---------------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ import bulkbind
 from bulkbind.clock import SystemClock
 from bulkbind.sandbox import Sandbox
 from tests.integration.test_client import server
-from tests.kit import fleet, write_csv
+from tests.support.manifests import fleet, write_csv
 
 ROWS = 40
 

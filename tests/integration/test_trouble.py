@@ -11,7 +11,7 @@ from bulkbind.errors import LedgerError
 from bulkbind.ledger import Ledger, reading
 from bulkbind.ledger.store import connect, translated
 from tests.integration.test_engine import ENDPOINT, HOLDER, Bench, devices
-from tests.kit import FakeClock
+from tests.support.fake_clock import FakeClock
 
 
 async def deleted_under(bench, in_its_place):

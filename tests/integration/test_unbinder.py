@@ -24,8 +24,8 @@ from bulkbind.model import (
     UnbindKind,
     Unreachable,
 )
-from tests.fakes import ERRED, LOST, NAMELESS, OTHERS
 from tests.integration.test_engine import Bench
+from tests.support.fakes import ERRED, LOST, NAMELESS, OTHERS
 
 WHO = {"started_at": "now", "operator": "me", "host": "here", "pid": 1, "version": "0"}
 DEVICES = [Device(f"u{n % 3}", f"SN{n}") for n in range(9)]

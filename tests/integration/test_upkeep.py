@@ -10,7 +10,6 @@ import sys
 from contextlib import closing
 from dataclasses import asdict
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 
@@ -22,10 +21,10 @@ from bulkbind.ledger.store import LedgerLock
 from bulkbind.model import Device, NoAnswer, Refused, RunState, Source, Transient
 from bulkbind.settings import ApiSettings, SendSettings, Settings
 from tests.integration.test_engine import ENDPOINT, HOLDER, Bench
-from tests.kit import START, FakeClock
+from tests.support.fake_clock import START, FakeClock
+from tests.support.paths import ROOT
 
 LATER = iso(START + timedelta(days=400))
-ROOT = Path(__file__).parents[2]
 
 
 def devices(*numbers):

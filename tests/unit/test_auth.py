@@ -10,7 +10,7 @@ from bulkbind.errors import UsageError
 from bulkbind.koodrive import authorizer
 from bulkbind.koodrive.auth.credential import Outgoing
 from bulkbind.settings import AuthSettings, Settings, load_settings
-from tests.kit import FakeClock
+from tests.support.fake_clock import FakeClock
 
 SECRET = "3b91c0ffee"
 

@@ -19,7 +19,7 @@ from bulkbind.koodrive.auth.session_store import SessionStore, Stored, root_of
 from bulkbind.koodrive.auth.users import UserEntry, parse_users
 from bulkbind.koodrive.wire import Answer
 from bulkbind.settings import AuthSettings
-from tests.kit import FakeClock
+from tests.support.fake_clock import FakeClock
 
 TOKEN = {"token": SecretStr("t-o-k-e-n")}
 REFRESH = {"refresh_token": SecretStr("r-e-f-r-e-s-h")}

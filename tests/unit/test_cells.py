@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import re
-from pathlib import Path
 
 import pytest
 
@@ -16,11 +15,10 @@ from bulkbind.report import write_report
 from bulkbind.report.forms import write_xlsx
 from bulkbind.report.tables import ExportWriter, safe, safe_value
 from bulkbind.settings import ManifestSettings
-from tests.kit import write_xlsx as write_workbook
+from tests.support.manifests import write_xlsx as write_workbook
+from tests.support.paths import CSV_INJECTIONS
 
-SHARED = Path(__file__).parents[2].parent / "shared" / "data" / "suites"
-PAYLOADS = SHARED / "csv-injection" / "Intruder" / "csv-payload.txt"
-PUBLISHED = PAYLOADS.read_text("utf-8").splitlines() if PAYLOADS.exists() else []
+PUBLISHED = CSV_INJECTIONS.read_text("utf-8").splitlines() if CSV_INJECTIONS.exists() else []
 OWN = [
     "=1+1", "+1", "-1", "@SUM(1)", "\t=1+1", "\r=1+1", "\n=1+1", "=cmd|'/C calc'!A0",
     "\uff1dcmd|'/C calc'!A0", "\uff20SUM(1)",
@@ -159,7 +157,7 @@ def test_user_that_calls_something_is_guarded(value):
 
 def test_the_published_list_is_all_of_it():
     """Where the list of payloads is at hand, it is not empty."""
-    assert len(PUBLISHED) == (6 if PAYLOADS.exists() else 0)
+    assert len(PUBLISHED) == (6 if CSV_INJECTIONS.exists() else 0)
 
 
 @pytest.mark.parametrize("payload", [*PUBLISHED, *OWN], ids=repr)

@@ -8,7 +8,7 @@ from hypothesis import example, given, settings, strategies as st
 from bulkbind.manifest.checking import CLEANED, clean
 from bulkbind.manifest.rules import RULES
 from bulkbind.model import Change, Device
-from tests.kit import opener
+from tests.support.manifests import opener
 
 PATTERN = {rule.field: rule.pattern for rule in RULES}
 

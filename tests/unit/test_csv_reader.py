@@ -17,12 +17,10 @@ from bulkbind.manifest import digest, open_manifest
 from bulkbind.manifest.csv_reader import find_dialect
 from bulkbind.model import Device, Source
 from bulkbind.settings import ManifestSettings
-from tests.kit import opener, outline
+from tests.support.manifests import opener, outline
+from tests.support.paths import CSV_SPECTRUM, GPLAY
 
 HEADER = "machine_code,user_id,device_name,device_os"
-SHARED = Path(__file__).parents[2].parent / "shared" / "data"
-GPLAY = SHARED / "gplay_supported_devices_2022-01.utf16le.csv"
-SPECTRUM = SHARED / "suites" / "csv-spectrum-csvs"
 
 
 @pytest.fixture
@@ -573,23 +571,23 @@ ERRATA = {"location_coordinates": {"Contact Phone Number": "2095257564"}}
 """Cells of a case's table of which its answer says something else."""
 
 
-@pytest.mark.skipif(not SPECTRUM.exists(), reason="csv-spectrum is not in ../shared/data")
+@pytest.mark.skipif(not CSV_SPECTRUM.exists(), reason="csv-spectrum is not in ../shared/data")
 def test_every_case_of_csv_spectrum_is_run():
     """No file of the suite is left out below."""
-    assert tuple(sorted(path.stem for path in SPECTRUM.iterdir())) == CASES
+    assert tuple(sorted(path.stem for path in CSV_SPECTRUM.iterdir())) == CASES
 
 
-@pytest.mark.skipif(not SPECTRUM.exists(), reason="csv-spectrum is not in ../shared/data")
+@pytest.mark.skipif(not CSV_SPECTRUM.exists(), reason="csv-spectrum is not in ../shared/data")
 @pytest.mark.parametrize("name", CASES)
 def test_csv_spectrum(name):
     """The cells of the csv-spectrum suite are read as the suite says."""
-    answer = json.loads((SPECTRUM.parent / "csv-spectrum-json" / f"{name}.json").read_bytes())
+    answer = json.loads((CSV_SPECTRUM.parent / "csv-spectrum-json" / f"{name}.json").read_bytes())
     expected = answer if isinstance(answer, list) else [answer]
     for row in expected:
         row.update(ERRATA.get(name, {}))
     first = next(iter(expected[0]))
     manifest = open_manifest(
-        SPECTRUM / f"{name}.csv", ManifestSettings(user_id="u", columns={"machine_code": first})
+        CSV_SPECTRUM / f"{name}.csv", ManifestSettings(user_id="u", columns={"machine_code": first})
     )
     found = [dict(zip(manifest.source.header, row.cells, strict=True)) for row in manifest.rows()]
 

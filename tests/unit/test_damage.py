@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bulkbind.manifest.likely_causes import cause_of_value, fault_of
-from tests.kit import opener
+from tests.support.manifests import opener
 
 
 @pytest.mark.parametrize(

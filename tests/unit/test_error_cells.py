@@ -16,7 +16,7 @@ from bulkbind.manifest import open_manifest
 from bulkbind.manifest.error_cells import MARK, marked
 from bulkbind.model import Device
 from bulkbind.settings import ManifestSettings
-from tests.kit import RawCell, error_cell, opener, write_xlsx
+from tests.support.manifests import RawCell, error_cell, opener, write_xlsx
 
 HEADER: list[object] = ["machine_code", "user_id", "device_name", "device_os", "note"]
 NA = error_cell("#N/A", "VLOOKUP(A2,People!A:B,2,0)")

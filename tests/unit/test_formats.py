@@ -14,7 +14,7 @@ from bulkbind.manifest import digest, is_manifest_name, open_manifest
 from bulkbind.manifest.formats import format_of
 from bulkbind.model import Device
 from bulkbind.settings import ManifestSettings
-from tests.kit import outline, write_xlsx
+from tests.support.manifests import outline, write_xlsx
 
 CSV = "machine_code,user_id\nA,u\n"
 YAML = "- machine_code: A\n  user_id: u\n"

@@ -14,7 +14,7 @@ from bulkbind.manifest import open_manifest
 from bulkbind.manifest.text import LONGEST_LINE
 from bulkbind.model import Device
 from bulkbind.settings import ManifestSettings
-from tests.kit import opener, outline
+from tests.support.manifests import opener, outline
 
 A = '{"machine_code": "A", "user_id": "u"}'
 B = '{"machine_code": "B", "user_id": "u"}'

@@ -12,7 +12,7 @@ from bulkbind.cli.live import LiveDisplay
 from bulkbind.engine import StopSignal
 from bulkbind.model import Throttled
 from bulkbind.pacing import Pacer
-from tests.kit import FakeClock
+from tests.support.fake_clock import FakeClock
 
 
 @pytest.fixture

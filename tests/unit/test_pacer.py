@@ -8,7 +8,7 @@ from bulkbind.engine import StopReason, StopSignal
 from bulkbind.engine.stop import DrainedError
 from bulkbind.model import Accepted, NoAnswer, ServerLimit, Throttled, Unreachable
 from bulkbind.pacing import Limit, Pacer, UserPacer, width
-from tests.kit import FakeClock
+from tests.support.fake_clock import FakeClock
 
 
 @pytest.fixture

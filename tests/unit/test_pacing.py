@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from bulkbind.sandbox.limiters import Bucket, InFlight, Sliding, Window
-from tests.simulator import Changing, Nginx, Of, Simulation
+from tests.support.pacing_simulator import Changing, Nginx, Of, Simulation
 
 MINUTE_S = 60.0
 

@@ -13,7 +13,7 @@ from bulkbind.app.session.progress import TOLD_EVERY_S, Progress
 from bulkbind.engine import StopSignal
 from bulkbind.model import Accepted, Attempt, Claim, Device, Outcome, Status
 from bulkbind.pacing import Pacer
-from tests.kit import FakeClock
+from tests.support.fake_clock import FakeClock
 
 
 class Hears(Silent):

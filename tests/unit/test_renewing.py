@@ -12,7 +12,7 @@ from bulkbind.koodrive.auth.renewing import FRUITLESS, LATER_S, Made, Renewing
 from bulkbind.koodrive.auth.static_token import GIVEN_APP
 from bulkbind.koodrive.auth.users import UserAuth
 from bulkbind.model import Attempt, AuthExpired, Unreachable
-from tests.kit import FakeClock
+from tests.support.fake_clock import FakeClock
 
 AWAY = Attempt(Unreachable(), "session", "the session cannot be renewed: HTTP 503")
 LOST = Attempt(AuthExpired(advice="log in"), "session", "the refresh token is refused")

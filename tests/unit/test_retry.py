@@ -5,8 +5,8 @@ import pytest
 from bulkbind.engine.decide import Again
 from bulkbind.engine.retry import Retries
 from bulkbind.engine.stop import DrainedError, StopReason, StopSignal
-from tests.fakes import OpenGate
-from tests.kit import FakeClock
+from tests.support.fake_clock import FakeClock
+from tests.support.fakes import OpenGate
 
 
 def retries(clock, stop=None):

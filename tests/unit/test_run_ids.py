@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bulkbind.app.run import _new_id
-from tests.kit import FakeClock
+from tests.support.fake_clock import FakeClock
 
 
 def test_ids_of_one_second_sort_by_their_time():

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from bulkbind.koodrive.server_clock import SAFETY_S, ServerClock
-from tests.kit import START, FakeClock
+from tests.support.fake_clock import START, FakeClock
 
 MINUTE, DAY = 60.0, 86_400.0
 EPSILON_S = 1e-5

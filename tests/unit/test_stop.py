@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from bulkbind.engine.stop import DrainedError, StopReason, StopSignal
-from tests.kit import FakeClock
+from tests.support.fake_clock import FakeClock
 
 
 async def test_a_stop_cuts_a_sleep_short():

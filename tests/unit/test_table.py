@@ -9,7 +9,7 @@ from bulkbind.manifest.csv_reader import Dialect, find_dialect
 from bulkbind.manifest.text import LONGEST_LINE, MOST_COLUMNS
 from bulkbind.model import Device
 from bulkbind.settings import ManifestSettings
-from tests.kit import opener, outline
+from tests.support.manifests import opener, outline
 
 HEADER = "machine_code,user_id"
 

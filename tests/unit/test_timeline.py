@@ -6,7 +6,7 @@ import pytest
 
 from bulkbind.app.session.progress import LATENCY_EDGES_MS, MOST_POINTS, Timeline
 from bulkbind.model import Accepted, Attempt, Claim, Device, Outcome, Status
-from tests.kit import FakeClock
+from tests.support.fake_clock import FakeClock
 
 
 class FakeGauge:

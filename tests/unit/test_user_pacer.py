@@ -10,7 +10,7 @@ from bulkbind.model import Accepted, ServerLimit, Throttled, Unreachable
 from bulkbind.pacing import Limit, UserPacer
 from bulkbind.pacing.user_pacer import KEEP_S
 from bulkbind.sandbox.limiters import Bucket, Window
-from tests.kit import FakeClock
+from tests.support.fake_clock import FakeClock
 
 DONE = Accepted("1", "")
 

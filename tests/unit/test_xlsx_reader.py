@@ -13,7 +13,7 @@ from bulkbind.errors import ManifestError
 from bulkbind.manifest import open_manifest
 from bulkbind.model import Device
 from bulkbind.settings import ManifestSettings
-from tests.kit import outline, write_xlsx
+from tests.support.manifests import outline, write_xlsx
 
 pytest.importorskip("python_calamine", reason="the extra xlsx is not installed")
 HEADER: list[object] = ["machine_code", "user_id", "device_name"]

@@ -15,7 +15,7 @@ from bulkbind.errors import ManifestError
 from bulkbind.manifest import open_manifest
 from bulkbind.model import Device
 from bulkbind.settings import ManifestSettings
-from tests.kit import opener, outline
+from tests.support.manifests import opener, outline
 
 
 @pytest.fixture

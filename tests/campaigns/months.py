@@ -1,4 +1,4 @@
-"""Many months of nights: `python -m tests.benchmarks.months [MONTHS [ROWS]]`.
+"""Many months of nights: `python -m tests.campaigns.months [MONTHS [ROWS]]`.
 
 MONTHS months of thirty nights each on a clock that is turned by hand, every one with other faults;
 then ten nights of processes with ROWS rows a night. Prints how many led to trouble, and which. The
@@ -14,8 +14,8 @@ from pathlib import Path
 
 from bulkbind.clock import SystemClock
 from tests.benchmarks.bench import say, write_json
+from tests.campaigns.ten_nights import Nights
 from tests.integration.test_month import live
-from tests.nights import Nights
 
 
 def months(count: int) -> dict[str, float]:

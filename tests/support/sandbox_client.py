@@ -1,4 +1,4 @@
-"""A plain client of the sandbox, and a clock that does not run by itself."""
+"""A plain HTTP client of the sandbox, with raw statuses, headers and bodies."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ import aiohttp
 
 from bulkbind.clock import Clock, SystemClock
 from bulkbind.sandbox import Sandbox, SandboxOptions, parse_fault, parse_limit
-from tests.kit import FakeClock
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,30 +24,6 @@ TRACE_ID = "t" * 58
 BODY = {"machineCode": "SN_1", "deviceName": "Van-1 x", "deviceOS": "Android 15"}
 ALWAYS_THERE = ("requests", "in_flight_most", "uptime_s")
 """Stats beside those that count what was done."""
-
-
-class HandClock(FakeClock):
-    """Time that passes only by `advance`, which wakes whoever is due."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._due: list[tuple[float, asyncio.Future[None]]] = []
-
-    async def sleep(self, seconds: float) -> None:
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._due.append((self.monotonic() + seconds, future))
-        await future
-
-    def advance(self, seconds: float) -> None:
-        super().advance(seconds)
-        for due, future in self._due:
-            if due <= self.monotonic() and not future.done():
-                future.set_result(None)
-
-    @property
-    def sleeps_s(self) -> list[float]:
-        """How long everybody who sleeps still has to."""
-        return [due - self.monotonic() for due, future in self._due if not future.done()]
 
 
 async def until(holds: Callable[[], object]) -> None:

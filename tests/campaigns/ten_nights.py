@@ -20,8 +20,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from tests.benchmarks.bench import free_port
-from tests.kit import BULKBIND, ask, environment, sandbox, sandbox_bindings, write_csv
+from tests.support.manifests import write_csv
+from tests.support.processes import BULKBIND, ask, environment, free_port, sandbox, sandbox_bindings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

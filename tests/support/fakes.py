@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from bulkbind.engine import StopSignal
     from bulkbind.model import Device
     from bulkbind.pacing import Pacer
-    from tests.kit import FakeClock
+    from tests.support.fake_clock import FakeClock
 
 LOST = "lost"
 """A plan for a bind: the server binds, and no answer comes."""

@@ -1,8 +1,8 @@
-"""Makes a ledger of the present version, for tests of later ones: `python -m tests.make_ledger`.
+"""Makes a ledger of the present version, for tests of later ones.
 
-Writes `tests/ledgers/version-N.db` and the sandbox's bindings beside it: one finished run with a
-row of most statuses, and one that was killed while it was sending. Run it before the schema
-changes, and keep what it wrote.
+`python -m tests.support.make_ledger` writes `tests/ledgers/version-N.db` and the sandbox's bindings
+beside it: one finished run with a row of most statuses, and one that was killed while it was
+sending. Run it before the schema changes, and keep what it wrote.
 """
 
 from __future__ import annotations
@@ -15,9 +15,11 @@ from contextlib import closing
 from pathlib import Path
 
 from bulkbind.ledger.store import VERSION
-from tests.kit import ask, bulkbind, fleet, process, sandbox, write_csv
+from tests.support.manifests import fleet, write_csv
+from tests.support.paths import ROOT
+from tests.support.processes import ask, bulkbind, process, sandbox
 
-FOLDER = Path(__file__).parent / "ledgers"
+FOLDER = ROOT / "tests" / "ledgers"
 ROWS = 40
 FINISHED = [
     *fleet(6), fleet(1)[0], ("a-hyphen", "user_1", "", ""), (fleet(ROWS)[-1][0], "other", "", ""),

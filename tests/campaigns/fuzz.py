@@ -1,6 +1,6 @@
 """All readers on made-up and damaged manifests: no crash, no hang, no growth of memory.
 
-    python -m tests.benchmarks.fuzz --minutes 10
+    python -m tests.campaigns.fuzz --minutes 10
 
 Whatever a file holds, reading it ends with rows and problems, or with an error of ours that names
 the file; what comes back to the operator can be read again. A finding is shrunk by hypothesis and
@@ -32,7 +32,7 @@ from bulkbind.model import ResultRow
 from bulkbind.report.tables import write_failed
 from bulkbind.settings import ManifestSettings
 from tests.benchmarks.bench import peak_bytes, say, write_json
-from tests.kit import write_xlsx
+from tests.support.manifests import write_xlsx
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

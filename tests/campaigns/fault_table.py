@@ -1,4 +1,4 @@
-"""What each fault of the sandbox comes to: `python -m tests.benchmarks.fault_table [NAME ...]`.
+"""What each fault of the sandbox comes to: `python -m tests.campaigns.fault_table [NAME ...]`.
 
 For every fault: forty devices are bound by `bulkbind run` while the fault strikes a third of the
 binds; then what the operator saw, what the ledger holds of the attempts, and how the rows that were
@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 from bulkbind.sandbox import Sandbox, SandboxOptions, parse_fault
 from bulkbind.sandbox.faults import KINDS
 from tests.benchmarks.bench import say
-from tests.kit import bulkbind, fleet, read_results, write_csv
+from tests.support.manifests import fleet, write_csv
+from tests.support.processes import bulkbind, read_results
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

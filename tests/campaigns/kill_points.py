@@ -1,4 +1,4 @@
-"""Kills a command before each of its steps: `python -m tests.kill_points [STRIDE]`.
+"""Kills a command before each of its steps: `python -m tests.campaigns.kill_points [STRIDE]`.
 
 A step is a group of writes to the ledger, or a change to a file or folder of the test. For every
 step (or every STRIDE-th) there is an inbox of its own with two files; the run is killed before that
@@ -21,7 +21,8 @@ from typing import Any
 
 from bulkbind.cli import main
 from bulkbind.ledger.writer import Writer
-from tests.kit import ask, environment, sandbox, sandbox_bindings, write_csv
+from tests.support.manifests import write_csv
+from tests.support.processes import ask, environment, sandbox, sandbox_bindings
 
 FILES = {"older.csv": 4, "newer.csv": 3}
 """Name -> rows; one more in each breaks a rule."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from bulkbind.clock import epoch_of
 
 if TYPE_CHECKING:
-    from tests.campaign import Lives, Plan
+    from tests.campaigns.crash_campaign import Lives, Plan
 
 Key: TypeAlias = tuple[str, str]
 """User and machine code."""

@@ -1,31 +1,33 @@
-"""An undo that is killed again and again, and what is left on the server at the end."""
+"""A run of 5,000 devices is undone, and the undo killed in the middle: who is left on the server?
+
+Use: python -m tests.campaigns.undo_campaign [--devices 5000] [--kills 5] [--rate 400]
+"""
 
 from __future__ import annotations
 
+import argparse
 import csv
 import json
 import os
 import signal
 import sqlite3
 import subprocess
+import sys
+import tempfile
 import time
 from contextlib import closing
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
-from tests.kit import (
+from tests.support.manifests import fleet, write_csv
+from tests.support.processes import (
     BULKBIND,
     bulkbind,
     environment,
-    fleet,
     ledger_of,
     sandbox,
     sandbox_bindings,
-    write_csv,
 )
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 OTHERS = 50
 """Devices of the same users that an earlier run bound, and that the undone run skips."""
@@ -117,3 +119,27 @@ def _kill(command: tuple[str, ...], home: Path, ledger: Path, left: int) -> int:
         time.sleep(0.005)  # noqa: TID251  # polling another process
     started.wait(30)
     return open_unbindings(ledger, "claimed") if started.returncode == -signal.SIGKILL else 0
+
+
+def main() -> None:
+    """Run the campaign and print what it came to; exit 1 if anything is wrong."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--devices", type=int, default=5_000)
+    parser.add_argument("--kills", type=int, default=5)
+    parser.add_argument("--rate", type=int, default=400, help="unbinds per second let through")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="bulkbind-undo-") as folder:
+        found = undo_killed(Path(folder), devices=given.devices, kills=given.kills, rate=given.rate)
+    sys.stdout.write(json.dumps(asdict(found), indent=2) + "\n")
+    wrong = (
+        found.left_of_the_run
+        or found.lost_of_others
+        or found.exit_code
+        or found.ledger_bindings_unlike_the_server
+        or found.statuses != {"unbound": given.devices}
+    )
+    sys.exit(1 if wrong else 0)
+
+
+if __name__ == "__main__":
+    main()

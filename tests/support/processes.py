@@ -1,0 +1,129 @@
+"""bulkbind and its sandbox as processes, and what they leave: reports, ledgers, bindings."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import urllib.request
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+BULKBIND = [sys.executable, "-m", "bulkbind"]
+
+
+def read_results(folder: Path) -> list[dict[str, str]]:
+    """Return the rows of `results.csv`."""
+    with (folder / "results.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def statuses(folder: Path) -> dict[str, int]:
+    """Return how many rows have which status."""
+    found: dict[str, int] = {}
+    for row in read_results(folder):
+        found[row["status"]] = found.get(row["status"], 0) + 1
+    return found
+
+
+def environment(home: Path, **more: str) -> dict[str, str]:
+    """Return an environment in which bulkbind finds nothing but what the test gives."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("BULKBIND_", "XDG_"))}
+    return kept | {"XDG_STATE_HOME": str(home), "BULKBIND_TOKEN": "secret-token"} | more
+
+
+def bulkbind(*arguments: str | Path, home: Path, check=None, timeout: float = 100, **environ: str):
+    """Run bulkbind to its end and return the finished process; *check*: its exit code."""
+    done = subprocess.run(
+        [*BULKBIND, *map(str, arguments)],
+        env=environment(home, **environ),
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        cwd=home,
+        stdin=subprocess.DEVNULL,
+        check=False,
+    )
+    if check is not None:
+        assert done.returncode == check, f"{done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on."""
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        port: int = server.getsockname()[1]
+        return port
+
+
+@contextmanager
+def process(*arguments: str | Path, home: Path, **environ: str):
+    """Start bulkbind, and make sure that it is gone at the end."""
+    started = subprocess.Popen(
+        [*BULKBIND, *map(str, arguments)],
+        env=environment(home, **environ),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=home,
+        stdin=subprocess.DEVNULL,
+    )
+    try:
+        yield started
+    finally:
+        if started.poll() is None:
+            started.kill()
+        started.communicate()
+
+
+@contextmanager
+def sandbox(*arguments: str, home: Path):
+    """Serve a sandbox in a process of its own and yield its URL."""
+    with process("sandbox", "--port", "0", *arguments, home=home) as started:
+        assert started.stdout is not None
+        line = started.stdout.readline()
+        assert line.startswith("ready "), line
+        yield line.split()[1]
+        started.send_signal(signal.SIGTERM)
+        started.wait(10)
+
+
+def ask(url: str):
+    """Return the JSON that a sandbox's own page answers."""
+    assert url.startswith("http://127.0.0.1:")
+    with urllib.request.urlopen(url, timeout=10) as answer:  # noqa: S310  # loopback
+        return json.load(answer)
+
+
+def sandbox_bindings(url: str) -> list[dict[str, str]]:
+    """Return every record that a sandbox holds."""
+    with urllib.request.urlopen(f"{url}/sandbox/bindings", timeout=10) as answer:  # noqa: S310  # loopback
+        return [json.loads(line) for line in answer]
+
+
+def ledger_of(home: Path, url: str) -> Path:
+    """Return the default ledger of an endpoint."""
+    host = url.removeprefix("http://").replace(":", "_")
+    return home / "bulkbind" / f"{host}.db"
+
+
+def count_rows(ledger: Path, status: str) -> int:
+    """Return how many rows of a ledger have a status; 0 where there is no ledger yet."""
+    if not ledger.exists():
+        return 0
+    with closing(sqlite3.connect(f"file:{ledger}?mode=ro", uri=True)) as db:
+        try:
+            query = "SELECT count(*) FROM rows WHERE status = ?"
+            (number,) = db.execute(query, (status,)).fetchone()
+        except sqlite3.OperationalError:
+            return 0
+        return int(number)
