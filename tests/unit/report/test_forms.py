@@ -10,7 +10,7 @@ import pytest
 from bulkbind.errors import UsageError
 from bulkbind.model import PENDING, RunState, RunSummary, Status
 from bulkbind.report import FORMS, forms, parse_filter, write_form
-from tests.unit.test_report import COLUMNS, CSV, FakeRun, result
+from tests.unit.report.test_report import COLUMNS, CSV, FakeRun, result
 
 HOSTILE = ("=1+1", "@SUM(A1)", "+1", "-1", "<b>|x|</b>", "http://127.0.0.1/", "a\nb", "`c`")
 ROWS = [
