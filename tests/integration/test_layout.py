@@ -11,7 +11,7 @@ PACKAGE = ROOT / "bulkbind"
 def test_unit_tests_mirror_the_package():
     """A unit test lies in the folder of the package it tests, or at the top, named as its module."""
     unit = TESTS / "unit"
-    inside = {path.parent.relative_to(unit) for path in unit.glob("*/**/test_*.py")}
+    inside = {path.parent.relative_to(unit) for path in unit.rglob("*/test_*.py")}
     at_the_top = {path.stem.removeprefix("test_") for path in unit.glob("test_*.py")}
 
     assert {str(folder) for folder in inside if not (PACKAGE / folder).is_dir()} == set()
