@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import tempfile
+from collections import Counter
+from pathlib import Path
 from types import SimpleNamespace
 
 import aiohttp
@@ -25,6 +28,39 @@ vars(aioresponses.core)["ClientResponse"] = ResponseWithoutWriter
 # A slow machine is no failure; pytest-timeout ends what hangs.
 hypothesis.settings.register_profile("bulkbind", deadline=None)
 hypothesis.settings.load_profile("bulkbind")
+
+MEMORY = Path("/dev/shm")  # noqa: S108  # folders of their own are made in it, for their owner alone
+ROOM_BYTES = 1 << 30
+
+
+def pytest_configure() -> None:
+    """Keep the tests' files in memory where there is room, unless TMPDIR says where they belong.
+
+    A ledger waits for the disk at every group of writes, and no test pulls the plug.
+    """
+    if "TMPDIR" in os.environ or not MEMORY.is_dir():
+        return
+    disk = os.statvfs(MEMORY)
+    if disk.f_bavail * disk.f_frsize >= ROOM_BYTES and not disk.f_flag & os.ST_NOEXEC:
+        os.environ["TMPDIR"] = tempfile.tempdir = str(MEMORY)
+
+
+LONG_S = 1.0
+NAMED = 5
+
+
+def pytest_terminal_summary(terminalreporter) -> None:
+    """Name the slowest of the tests that take long and are not marked `slow`."""
+    took_s: Counter[str] = Counter()
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if isinstance(report, pytest.TestReport) and "slow" not in report.keywords:
+                took_s[report.nodeid] += report.duration
+    found = [(name, seconds) for name, seconds in took_s.most_common(NAMED) if seconds > LONG_S]
+    if found:
+        terminalreporter.section(f"over {LONG_S:g} s and not marked slow")
+    for name, seconds in found:
+        terminalreporter.write_line(f"{seconds:.1f}s {name}")
 
 
 @pytest.fixture(autouse=True)
