@@ -160,6 +160,7 @@ def test_neither_cleaned_names_nor_tokens_of_users_are_in_it(tmp_path):
         assert secret not in everything
 
 
+@pytest.mark.slow
 def test_a_bundle_of_no_run_is_refused(run):
     """The error says which run there is none of."""
     home, ledger, url = run

@@ -17,6 +17,8 @@ from tests.support.processes import bulkbind, ledger_of, process, sandbox, statu
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.slow
+
 TOKEN = "secret-token"
 
 

@@ -515,6 +515,7 @@ def test_hostile_answers_hurt_nobody_else(by_hand):
     assert "Traceback" not in by_hand.done.stderr
 
 
+@pytest.mark.slow
 async def test_a_redirect_takes_the_token_nowhere(tmp_path):
     """Nobody follows a 3xx: the rows have failed, and the other host has seen nothing."""
     elsewhere = ByHand({})

@@ -242,6 +242,7 @@ def test_a_signal_drains_and_the_file_stays(tmp_path, inbox, url, fleet):
     assert names(tmp_path / "done") == ["fleet.csv"]
 
 
+@pytest.mark.slow
 def test_folders_that_cannot_do_are_refused_before_anything_is_sent(tmp_path, inbox, url):
     """A missing inbox, the inbox as its own archive, several folders: exit 2 and what to do."""
     done = pass_over(tmp_path / "none", url, check=2, home=tmp_path)

@@ -94,6 +94,7 @@ def test_duplicates_can_be_errors(tmp_path, run):
     assert "DU1,a,y,invalid" in (tmp_path / "out" / "failed.csv").read_text()
 
 
+@pytest.mark.slow
 def test_validate_finds_what_run_would_refuse(tmp_path):
     """Without a ledger: duplicates are counted, conflicts are problems of both rows, as in JSON."""
     one, two = conflicting(tmp_path, "VA")
@@ -112,6 +113,7 @@ def test_validate_finds_what_run_would_refuse(tmp_path):
 # --- problems, cleaning, what comes back ---------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_every_problem_is_written_to_a_file(tmp_path):
     """`--out` takes a file or a folder; the text of a problem is the same everywhere."""
     manifest = tmp_path / "fleet.csv"
@@ -148,6 +150,7 @@ def broken_off(kind):
             return "fleet.yaml", b"- " + lines.replace("\n", "\n- ").encode() + b"{a: \xff}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["gzip", "encoding", "quote", "json", "yaml"])
 def test_problems_until_a_manifest_breaks_off_are_kept(tmp_path, kind):
     """What was found is written, and printed, before the error ends the command."""
@@ -169,6 +172,7 @@ def test_problems_until_a_manifest_breaks_off_are_kept(tmp_path, kind):
         ]
 
 
+@pytest.mark.slow
 def test_manifest_without_a_row_leaves_the_old_problems(tmp_path):
     """Where nothing could be read, the file of an earlier look stays as it is."""
     (tmp_path / "fleet.yaml").write_text("- {serial: A, user_id: u}\n")
@@ -337,6 +341,7 @@ def test_real_exports_are_bound_with_one_command(run, tmp_path, pattern, profile
     assert statuses(tmp_path / "out") == {"bound": bound}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not GPLAY.exists(), reason="the real file lies beside the checkout, not in it")
 def test_a_real_list_of_devices_plain_and_cleaned(tmp_path):
     """Cleaning makes all names fit but those without one plain letter; every change is counted."""
@@ -386,6 +391,7 @@ def test_published_formulas_are_run_by_no_spreadsheet(run, tmp_path):
 # --- schemas -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_shipped_schemas_are_what_is_printed(tmp_path):
     """The files beside samples and settings are what `bulkbind schema` prints."""
     for what, path in (

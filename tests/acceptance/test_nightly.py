@@ -185,6 +185,7 @@ class Hanging(Silent):
             threading.Event().wait(0.02)
 
 
+@pytest.mark.slow
 async def test_a_reading_that_hangs_is_a_stall(tmp_path, url):
     """Nothing is read for --stall: the run ends with 3 and the reason, and nothing was sent."""
     manifest = write_csv(tmp_path / "fleet.csv", fleet(20))

@@ -86,6 +86,7 @@ def test_few_rows_are_in_question_at_a_slow_pace(tmp_path):
     assert stats.get("posted_again", 0) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("closed", ["<&-", "2>&-", ">&-"], ids=["stdin", "stderr", "stdout"])
 def test_a_closed_stream_changes_nothing(tmp_path, closed):
     """As daemons and cron have it: the run does its work and ends with its own code."""
@@ -97,6 +98,7 @@ def test_a_closed_stream_changes_nothing(tmp_path, closed):
     assert statuses(tmp_path / "report") == {"bound": 3}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("sink", "code"),
     [("| true; exit ${PIPESTATUS[0]}", 0), ("> /dev/full", 4)],
@@ -112,6 +114,7 @@ def test_a_bad_standard_output_loses_no_summary(tmp_path, sink, code):
     assert "3  bound by this run" in done.stderr
 
 
+@pytest.mark.slow
 def test_logs_to_a_broken_pipe_do_not_end_a_run(tmp_path):
     """When whoever reads the log has gone, the run goes on."""
     write_csv(tmp_path / "fleet.csv", fleet(20))
@@ -123,6 +126,7 @@ def test_logs_to_a_broken_pipe_do_not_end_a_run(tmp_path):
     assert statuses(tmp_path / "report") == {"bound": 20}
 
 
+@pytest.mark.slow
 def test_a_file_name_that_is_no_text_is_shown_and_stored(tmp_path):
     """Bytes that are not UTF-8, and line breaks, stand as escapes in report and ledger."""
     name = os.fsencode(tmp_path) + b"/fleet\xff\n.csv"
@@ -137,6 +141,7 @@ def test_a_file_name_that_is_no_text_is_shown_and_stored(tmp_path):
     assert json.loads(runs.stdout)[0]["manifests"] == ["fleet\\udcff\\n.csv"]
 
 
+@pytest.mark.slow
 def test_an_open_pipe_as_manifest_can_be_interrupted(tmp_path):
     """`run -` that waits for its other end stops at Ctrl-C."""
     # Tests that are run in the background ignore it, and what they start would as well.
@@ -162,6 +167,7 @@ def test_an_open_pipe_as_manifest_can_be_interrupted(tmp_path):
     assert code == 130
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("place", "words"),
     [("taken", "is not a folder"), ("taken/inside", "is not a folder")],

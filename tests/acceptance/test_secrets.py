@@ -159,6 +159,7 @@ def test_no_secret_is_told_to_anybody_but_the_server(tmp_path, kind):
     ]
 
 
+@pytest.mark.slow
 def test_a_traceback_shows_no_values(tmp_path):
     """A log line with an exception holds the traceback and no local variable, in both forms."""
     code = (

@@ -31,6 +31,7 @@ def log_lines(text: str):
 # --- bulkbind config -----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_config_prints_every_setting_with_its_origin(tmp_path):
     """Flag, variable, line of the file and default are told apart, and the token is masked."""
     config = tmp_path / "my.yaml"
@@ -51,6 +52,7 @@ def test_config_prints_every_setting_with_its_origin(tmp_path):
     assert "hush-1" not in done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_what_config_prints_is_a_settings_file(tmp_path):
     """Fed back with --config, every setting is the same."""
     given = ("--rate", "2.5", "--deadline", "50m", "--map", "user_id=A: #b", "--on-invalid", "skip")
@@ -69,6 +71,7 @@ def test_what_config_prints_is_a_settings_file(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_a_wrong_setting_is_told_with_its_line_and_what_is_allowed(tmp_path):
     """The error names key, value, file and line, variable or flag, and the key that was meant."""
     config = tmp_path / "my.yaml"
@@ -176,6 +179,7 @@ def test_pace_doubt_and_stop_are_events(tmp_path):
     assert events >= {"run.started", "pace.changed", "doubt.read", "run.stopping", "run.finished"}
 
 
+@pytest.mark.slow
 def test_a_log_file_that_cannot_be_opened_stops_the_run_before_it_begins(tmp_path, url):
     """Exit 2, the file and the reason are named, and no ledger is made."""
     manifest = write_csv(tmp_path / "fleet.csv", fleet(1))
@@ -304,6 +308,7 @@ def test_a_rehearsal_has_the_limits_and_faults_it_is_told(tmp_path):
     assert "go on with" not in stopped.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("option", [("--limit", "5/s"), ("--fault", "500=1"), ("--seed", "1")])
 def test_options_of_a_rehearsal_need_one(tmp_path, option):
     """A limit or a fault for a real run is refused: it would do nothing."""

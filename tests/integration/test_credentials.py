@@ -218,6 +218,7 @@ async def test_a_lost_rotation_stops_the_run_and_says_so(tmp_path):
     assert "BULKBIND_REFRESH_TOKEN" in result.hint
 
 
+@pytest.mark.slow
 async def test_a_lost_rotation_is_made_good_by_a_login(tmp_path):
     """With account and password the run logs in, and the next one finds that session."""
     known = Credentials(
@@ -495,6 +496,7 @@ async def test_a_token_command_that_fails_stops_the_run(tmp_path, code, words):
 # --- trouble --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 async def test_an_endpoint_that_is_away_at_the_start_is_said(tmp_path):
     """A session that cannot be begun since nobody listens: 3 after a few tries, nothing failed."""
     async with place(tmp_path, Credentials(refresh_tokens={ROOT_TOKEN: "any"})) as at:
@@ -518,6 +520,7 @@ async def test_rows_in_doubt_are_settled_under_a_renewed_session(tmp_path):
     assert set(counts_of(result)) <= {Status.BOUND}
 
 
+@pytest.mark.slow
 async def test_a_stop_while_a_renewal_hangs_ends_within_the_grace(tmp_path):
     """Nobody answers the renewal: the run ends all the same, 3, and nothing has failed.
 

@@ -6,6 +6,7 @@ import asyncio
 import tempfile
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
@@ -21,6 +22,8 @@ from tests.integration.test_engine_properties import (
     sent_and_killed,
 )
 from tests.support.fakes import LATE
+
+pytestmark = pytest.mark.slow
 
 FLEET = devices(10, users=2)
 OPEN = {"staged", "claimed", "pending"}

@@ -7,6 +7,7 @@ import tempfile
 from itertools import zip_longest
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, example, given, settings, strategies as st
 
 from bulkbind.engine import Parts, Pipeline
@@ -22,6 +23,8 @@ from bulkbind.model import (
 from bulkbind.settings import SendSettings
 from tests.integration.test_engine import Bench, devices
 from tests.support.fakes import ERRED, LOST
+
+pytestmark = pytest.mark.slow
 
 PLANS = st.sampled_from(
     [

@@ -6,6 +6,7 @@ import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -20,6 +21,8 @@ from bulkbind.model import (
     Source,
     Status,
 )
+
+pytestmark = pytest.mark.slow
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 USERS = ("u", "v")

@@ -96,6 +96,7 @@ def test_an_upgrade_is_all_or_nothing(old):
     assert columns(old) == before
 
 
+@pytest.mark.slow
 async def test_a_run_that_an_older_version_was_killed_in_goes_on(old):
     """What was claimed or in doubt is settled by the lists; nothing is lost or posted again."""
     bench = Bench(old)

@@ -168,7 +168,7 @@ async def test_a_command_gets_the_summary_on_its_standard_input(tmp_path, monkey
             "import sys; print('no pager', file=sys.stderr); sys.exit(3)",
             "ended with 3: no pager",
         ),
-        ("import time; time.sleep(60)", "took longer than"),
+        pytest.param("import time; time.sleep(60)", "took longer than", marks=pytest.mark.slow),
         ("import os; os._exit(0)", None),
     ],
     ids=["fails", "hangs", "reads nothing"],

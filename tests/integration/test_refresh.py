@@ -71,6 +71,7 @@ async def night(tmp_path):
         yield bound
 
 
+@pytest.mark.slow
 async def test_what_has_vanished_fails_and_is_not_sent(night, tmp_path):
     """Without --rebind-missing nothing is sent: the rows fail, each with what to do about it."""
     lost = night.lose("user_1", 2)
@@ -155,6 +156,7 @@ async def test_a_pilot_of_it_is_gone_on_with(night):
     assert len(night.codes("user_1")) == 5
 
 
+@pytest.mark.slow
 async def test_a_list_that_cannot_be_read_sends_nothing(night, monkeypatch):
     """The run ends with 3 and leaves no trace in the ledger."""
     monkeypatch.setattr(night.sandbox.bindings, "of", lambda _user: 1 / 0)

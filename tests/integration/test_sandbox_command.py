@@ -28,6 +28,7 @@ def send(url: str, request_line: str) -> socket.socket:
     return connection
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_command_while_requests_hang(tmp_path, number):
     """Silence, drip and delay are cut off: exit 0 within a second, and no output but its own."""
@@ -62,6 +63,7 @@ def test_a_signal_ends_the_command_while_requests_hang(tmp_path, number):
     assert second.startswith("1 bindings; {'requests': 3, ")
 
 
+@pytest.mark.slow
 def test_the_command_takes_limits_faults_and_a_wrong_clock(tmp_path):
     """Options reach the sandbox, each as often as it is given; the clock may go behind."""
     arguments = (
@@ -94,6 +96,7 @@ def test_the_command_takes_limits_faults_and_a_wrong_clock(tmp_path):
     assert (stats["refused"], stats["throttled"]) == (2, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -113,6 +116,7 @@ def test_a_wrong_option_ends_the_command_with_2(tmp_path, arguments, message):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_limits_and_faults_may_come_from_the_environment(tmp_path):
     """Several are separated by blanks."""
     given = {"BULKBIND_LIMIT": "9/day 1/day,on=list", "BULKBIND_FAULT": "500=1 502=1"}

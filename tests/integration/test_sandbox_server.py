@@ -51,6 +51,7 @@ async def test_a_file_that_cannot_be_opened_is_named(tmp_path, what):
         Sandbox(SandboxOptions(**{what: tmp_path / "no/file"}))
 
 
+@pytest.mark.slow
 async def test_tls_is_served_with_a_throwaway_authority():
     """A client that trusts the authority gets through, one that does not is refused."""
     async with Sandbox(SandboxOptions(tls=True)) as sandbox, aiohttp.ClientSession() as session:

@@ -48,6 +48,7 @@ texts = st.text(max_size=50) | st.text(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=400, deadline=None)
 @given(field=st.sampled_from(CLEANED), value=texts)
 @example(field="device_name", value="a" * 31 + "  b")

@@ -91,6 +91,7 @@ def test_gzip_is_a_layer_below(read, content, name):
     assert outline(read(gzip.compress(content.encode()), name).rows())[0][1] == "A"
 
 
+@pytest.mark.slow
 def test_gzip_bomb_is_refused(read):
     """What packs a thousand to one is no manifest."""
     data = gzip.compress(b"machine_code,user_id\n" + (b"A,u" + b" " * 997 + b"\n") * 80_000, 9)

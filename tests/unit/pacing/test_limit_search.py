@@ -226,6 +226,7 @@ KINDS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 @settings(max_examples=10, deadline=None)
 @given(

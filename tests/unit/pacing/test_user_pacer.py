@@ -110,6 +110,7 @@ async def run(pacer, clock, limiters, rows, name="user"):
     return refused
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("limiter", "per_s", "users"),
     [(lambda: Window(5, 1.0), 5, 20), (lambda: Bucket(20, 1.0, 20), 20, 8)],

@@ -150,6 +150,7 @@ QUERIES = st.lists(st.tuples(st.text(max_size=6), st.text(max_size=6)), max_size
 VALUES = st.from_regex(r"[ \t]*[!-~]{1,20}[ \t]*", fullmatch=True)
 
 
+@pytest.mark.slow
 @given(
     method=st.sampled_from(["GET", "POST", "DELETE"]),
     path=SEGMENTS,
