@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections import Counter
+from collections import defaultdict
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -51,15 +51,15 @@ NAMED = 5
 
 def pytest_terminal_summary(terminalreporter) -> None:
     """Name the slowest of the tests that take long and are not marked `slow`."""
-    took_s: Counter[str] = Counter()
+    took_s: defaultdict[str, float] = defaultdict(float)
     for reports in terminalreporter.stats.values():
         for report in reports:
             if isinstance(report, pytest.TestReport) and "slow" not in report.keywords:
                 took_s[report.nodeid] += report.duration
-    found = [(name, seconds) for name, seconds in took_s.most_common(NAMED) if seconds > LONG_S]
+    found = sorted((seconds, name) for name, seconds in took_s.items() if seconds > LONG_S)
     if found:
         terminalreporter.section(f"over {LONG_S:g} s and not marked slow")
-    for name, seconds in found:
+    for seconds, name in found[: -NAMED - 1 : -1]:
         terminalreporter.write_line(f"{seconds:.1f}s {name}")
 
 

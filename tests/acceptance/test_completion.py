@@ -118,6 +118,7 @@ def asked(home, what, words, at):
     return done.stdout.split()
 
 
+@pytest.mark.slow
 def test_a_shell_that_is_unknown_is_refused(home):
     """The error names those that are known."""
     done = bulkbind("completion", "tcsh", home=home, check=2)

@@ -5,17 +5,24 @@ from __future__ import annotations
 import csv
 import json
 import os
+import select
 import signal
 import socket
 import sqlite3
 import subprocess
 import sys
+import tempfile
+import threading
 import urllib.request
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
+from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tests.support.paths import ROOT
+
 if TYPE_CHECKING:
-    from pathlib import Path
+    from io import FileIO
 
 BULKBIND = [sys.executable, "-m", "bulkbind"]
 
@@ -85,16 +92,55 @@ def process(*arguments: str | Path, home: Path, **environ: str):
         started.communicate()
 
 
+@cache
+def _forks() -> subprocess.Popen[str]:
+    """Start what sandboxes are forked from; it ends with this process."""
+    command = [sys.executable, "-m", "tests.support.sandbox_forks"]
+    environ = {k: v for k, v in os.environ.items() if not k.startswith("COVERAGE_PROCESS_")}
+    started = subprocess.Popen(
+        command, env=environ, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL, text=True,
+    )  # fmt: skip
+    assert started.stdout is not None
+    assert started.stdout.readline() == "ready\n", f"{command} does not start"
+    return started
+
+
+_ORDERING = threading.Lock()
+
+
 @contextmanager
 def sandbox(*arguments: str, home: Path):
     """Serve a sandbox in a process of its own and yield its URL."""
-    with process("sandbox", "--port", "0", *arguments, home=home) as started:
-        assert started.stdout is not None
-        line = started.stdout.readline()
-        assert line.startswith("ready "), line
-        yield line.split()[1]
-        started.send_signal(signal.SIGTERM)
-        started.wait(10)
+    with tempfile.TemporaryDirectory() as folder:
+        fifo = Path(folder, "out")
+        os.mkfifo(fifo)
+        order = {"arguments": ["--port", "0", *arguments], "home": str(home), "out": str(fifo)}
+        with _ORDERING:
+            orders = _forks().stdin
+            assert orders is not None
+            orders.write(json.dumps(order | {"environ": environment(home)}) + "\n")
+            orders.flush()
+        with fifo.open("rb", buffering=0) as out:
+            pid, how = int(out.readline()), signal.SIGKILL
+            try:
+                line = out.readline().decode()
+                assert line.startswith("ready "), line
+                yield line.split()[1]
+                how = signal.SIGTERM
+            finally:
+                _end(pid, how, out)
+
+
+def _end(pid: int, how: signal.Signals, out: FileIO) -> None:
+    """Send a signal and wait until the process has gone, and closed its output by that."""
+    with suppress(ProcessLookupError):
+        os.kill(pid, how)
+    while select.select([out], [], [], 10)[0]:
+        if not out.read(4096):
+            return
+    os.kill(pid, signal.SIGKILL)
+    raise TimeoutError("the sandbox did not end within 10 s")
 
 
 def ask(url: str):
