@@ -18,7 +18,7 @@ from bulkbind.files import write_json
 from bulkbind.ledger import Ledger, Outlook, copy_known, reading
 from bulkbind.manifest import digest, open_manifest
 from bulkbind.model import PLANNED, Forecast, Plan
-from bulkbind.report.plan_text import as_json
+from bulkbind.report.plan_text import plan_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -176,7 +176,7 @@ def _word(row: Wanted, record: Record | None) -> str:
 
 def save_plan(plan: Plan, path: Path) -> None:
     """Write a plan to a file that `run --plan` takes; mode 0600. Raises: LedgerError."""
-    write_json(path, as_json(plan))
+    write_json(path, plan_json(plan))
 
 
 def load_plan(path: Path) -> Plan:

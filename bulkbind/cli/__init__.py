@@ -45,6 +45,8 @@ class _Commands(click.Group):
     ) -> click.Command | None:  # click's signature
         if cmd_name not in COMMANDS:
             return None
+        if cmd_name == "resume":  # it sends as `run` does, and lives beside it
+            return cast("click.Command", import_module("bulkbind.cli.commands.run").resume_command)
         module = import_module(f"bulkbind.cli.commands.{cmd_name}")
         return cast("click.Command", module.command)
 

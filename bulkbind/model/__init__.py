@@ -22,9 +22,18 @@ from bulkbind.model.attempts import (
     Verdict,
     value,
 )
-from bulkbind.model.claims import Claim, Ended, Outcome
 from bulkbind.model.results import EXTRA, PLANNED, AttemptRow, Forecast, Plan, ResultRow, RunSummary
-from bulkbind.model.rows import OWN_COLUMNS, Change, CheckedRow, Device, Problem, Source
+from bulkbind.model.rows import (
+    OWN_COLUMNS,
+    Change,
+    CheckedRow,
+    Claim,
+    Device,
+    Ended,
+    Outcome,
+    Problem,
+    Source,
+)
 from bulkbind.model.statuses import (
     COMES_BACK,
     MEANINGS,

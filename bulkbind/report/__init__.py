@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 from bulkbind.errors import UsageError
 from bulkbind.model import COMES_BACK, Status
 from bulkbind.report import forms
-from bulkbind.report.filters import RowFilter, parse_filter
 from bulkbind.report.page import write_html
 from bulkbind.report.summary import as_json, as_text, write_summary
 from bulkbind.report.tables import (
+    RowFilter,
+    parse_filter,
     write_attempt_rows,
     write_failed,
     write_problem_rows,

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from bulkbind.model import ResultRow, RunSummary, Source
     from bulkbind.report import RunRows
-    from bulkbind.report.filters import RowFilter
+    from bulkbind.report.tables import RowFilter
 
 MOST_ROWS = 2_000
 """Rows in the page's table; a browser sorts and searches so many without a pause."""

@@ -1,20 +1,25 @@
-"""A plan: as lines for a person, and as JSON for machines."""
+"""Plans of runs and undos, and how an undo ended: as lines for a person, and as JSON."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from bulkbind.model import EXTRA, PLANNED, Forecast, Plan
+from bulkbind.files import write_json
+from bulkbind.model import EXTRA, PLANNED, UNBIND_MEANINGS, Forecast, Plan
+from bulkbind.report.tables import guarded_cells, write_table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
+
+    from bulkbind.model import Source, UndoneRow, UndoPlan, UndoSummary
 
 MOST_USERS = 20
 MOST_MOVED = 10
 _MINUTE_S, _HOUR_S = 60, 3600
 
 
-def as_json(plan: Plan) -> dict[str, Any]:
+def plan_json(plan: Plan) -> dict[str, Any]:
     """Return a plan as `plan --json` prints it, and `--save` keeps it."""
     forecast = plan.forecast
     shown: dict[str, Any] = {
@@ -44,7 +49,7 @@ def as_json(plan: Plan) -> dict[str, Any]:
     return shown
 
 
-def as_text(plan: Plan, *, is_brief: bool = False) -> str:
+def plan_text(plan: Plan, *, is_brief: bool = False) -> str:
     """Return a plan as lines; *is_brief*: without users, as before a question."""
     return "\n".join(_lines(plan, is_brief=is_brief))
 
@@ -123,3 +128,79 @@ def span_text(seconds: float) -> str:
         return f"{seconds / _MINUTE_S:,.0f} min"
     hours, rest = divmod(round(seconds / _MINUTE_S), 60)
     return f"{hours:,} h {rest} min"
+
+
+UNDO_COLUMNS = (
+    "source",
+    "line",
+    "user_id",
+    "machine_code",
+    "device_id",
+    "status",
+    "http_status",
+    "code",
+    "message",
+    "attempts",
+    "trace_id",
+    "settled_at",
+    "detail",
+)
+
+
+def plan_as_text(undo: UndoPlan) -> str:
+    """Return what an undo would do, as lines for a person."""
+    lines = [f"undo of run {undo.run_id}:", f"  - {undo.bound:>9,}  bound by this run: to unbind"]
+    if undo.in_doubt:
+        lines.append(
+            f"  … {undo.in_doubt:>9,}  in doubt: looked up, and unbound if this run bound them"
+        )
+    if undo.moved:
+        lines.append(
+            f"  > {undo.moved:>9,}  of them were moved from another user: they do not go back there"
+        )
+    if undo.gone:
+        lines.append(
+            f"  ? {undo.gone:>9,}  of them were not there any more for an earlier undo: looked for "
+            "again"
+        )
+    lines.append("what others have bound, before or since, is left alone")
+    return "\n".join(lines)
+
+
+def undo_json(summary: UndoSummary) -> dict[str, Any]:
+    """Return a summary as `undo.json` holds it."""
+    return {
+        "run_id": summary.run_id,
+        "state": summary.state,
+        "counts": summary.counts,
+        "in_doubt": summary.in_doubt,
+        **summary.facts,
+    }
+
+
+def undo_text(summary: UndoSummary) -> str:
+    """Return how an undo ended, as lines for a person."""
+    total = sum(summary.counts.values())
+    lines = [f"undo of run {summary.run_id}: {summary.state}, {total:,} devices"]
+    lines += [
+        f"  {status:<14}{count:>10,}  {UNBIND_MEANINGS[status]}"
+        for status, count in summary.counts.items()
+    ]
+    if summary.in_doubt:
+        lines.append(
+            f"  {'in_doubt':<14}{summary.in_doubt:>10,}  no list could tell whether they are bound"
+        )
+    if summary.facts.get("stop_reason"):
+        lines.append(f"stopped: {summary.facts['stop_reason']}")
+    return "\n".join(lines)
+
+
+def write_undo(
+    folder: Path, summary: UndoSummary, rows: Iterable[UndoneRow], sources: Sequence[Source]
+) -> list[Path]:
+    """Write `undo.csv` and `undo.json`, each atomically. Raises: LedgerError."""
+    table_file, summary_file = folder / "undo.csv", folder / "undo.json"
+    cells = (guarded_cells(row, sources, UNDO_COLUMNS) for row in rows)
+    write_table(table_file, UNDO_COLUMNS, cells)
+    write_json(summary_file, undo_json(summary))
+    return [table_file, summary_file]

@@ -5,8 +5,7 @@ flags: `concurrency: 64`. Every key stands in `configs/*.yaml` with its unit and
 is written `90s`, `50m`, `2h` or as a number of seconds.
 """
 
-from bulkbind.settings.file import read_config
-from bulkbind.settings.load import Loaded, Value, load, load_settings
+from bulkbind.settings.load import Loaded, Value, load, load_settings, read_config
 from bulkbind.settings.model import (
     FIELDS,
     SECRETS,

@@ -11,7 +11,7 @@ import tarfile
 
 import pytest
 
-from bulkbind.report.masking import Mask
+from bulkbind.app.bundle import Mask
 from tests.support.manifests import fleet, write_csv
 from tests.support.processes import bulkbind, ledger_of, sandbox
 

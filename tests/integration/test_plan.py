@@ -13,7 +13,7 @@ from bulkbind.app.plan import load_plan, save_plan
 from bulkbind.clock import SystemClock
 from bulkbind.errors import PlanMovedError, UnreadableListError, UsageError
 from bulkbind.ledger import Ledger
-from bulkbind.report.plan_text import as_json, as_text, span_text
+from bulkbind.report.plan_text import plan_json, plan_text, span_text
 from bulkbind.sandbox import Sandbox, SandboxOptions, parse_fault
 from bulkbind.settings import ApiSettings, AuthSettings, ManifestSettings, Settings
 from tests.support.manifests import fleet, write_csv
@@ -111,7 +111,7 @@ async def test_refresh_follows_the_lists(tmp_path, sandbox):
     assert (plan.extra, plan.extras) == (1, ({"user_id": "user_0", "machine_code": "EXTRA"},))
     assert plan.users["user_0"]["extra"] == 1
     assert plan.forecast.binds == 12  # what `run` sends: it goes by the ledger
-    assert "these are sent, and found bound" in as_text(plan)
+    assert "these are sent, and found bound" in plan_text(plan)
 
 
 async def test_a_plan_is_made_beside_a_held_ledger(tmp_path, sandbox):
@@ -200,7 +200,7 @@ async def test_a_plan_in_json_has_the_words_of_its_marks(tmp_path, sandbox):
     settings = settings_for(tmp_path, sandbox.url)
     manifest = write_csv(tmp_path / "fleet.csv", ROWS)
 
-    told = json.loads(json.dumps(as_json(await bulkbind.plan([manifest], settings))))
+    told = json.loads(json.dumps(plan_json(await bulkbind.plan([manifest], settings))))
 
     assert set(told["counts"]) >= {
         "bind",

@@ -11,7 +11,7 @@ from pydantic import SecretStr
 import bulkbind
 from bulkbind.app.session.listener import Silent
 from bulkbind.errors import UnreadableListError
-from bulkbind.report.plan_text import as_text
+from bulkbind.report.plan_text import plan_text
 from bulkbind.report.summary import as_text as summary_text
 from bulkbind.sandbox import Sandbox
 from bulkbind.settings import ApiSettings, AuthSettings, ManifestSettings, ReadbackSettings
@@ -137,7 +137,7 @@ async def test_a_run_that_is_not_wanted_forgets_nothing(night):
     plain, calls = await night.run()
 
     assert [(plan.counts["missing"], plan.counts["bind"]) for plan in shown] == [(2, 0), (0, 2)]
-    assert "not on the server's list" in as_text(shown[0])
+    assert "not on the server's list" in plan_text(shown[0])
     assert plain.report is not None
     assert (plain.report.summary.counts, calls["binds"]) == ({"skipped": 20}, 0)
     assert not set(lost) & night.codes("user_1")

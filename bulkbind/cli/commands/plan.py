@@ -14,7 +14,7 @@ from bulkbind.cli import options
 from bulkbind.cli.console import Console, say
 from bulkbind.cli.options import settings_from
 from bulkbind.cli.running import configure_logs, explained, print_json, run_until_done
-from bulkbind.report.plan_text import as_json, as_text
+from bulkbind.report.plan_text import plan_json, plan_text
 
 if TYPE_CHECKING:
     from bulkbind.engine import StopSignal
@@ -75,9 +75,9 @@ def command(  # click's parameters
                 stop=stop,
             )
             if as_json_:
-                print_json(as_json(found))
+                print_json(plan_json(found))
             else:
-                click.echo(as_text(found))
+                click.echo(plan_text(found))
             if save is not None:
                 save_plan(found, save)
                 say(f"saved: {save}; `bulkbind run --plan {save}` does this or nothing")

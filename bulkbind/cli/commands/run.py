@@ -1,4 +1,4 @@
-"""`bulkbind run`."""
+"""`bulkbind run` and `bulkbind resume`."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from bulkbind.app.inbox import InboxResult, run_inbox
 from bulkbind.app.inputs import named
 from bulkbind.app.plan import load_plan
 from bulkbind.app.rehearse import rehearse as rehearse_run
-from bulkbind.app.run import run
+from bulkbind.app.run import resume, run
 from bulkbind.cli import options
 from bulkbind.cli.commands.sandbox import behaviour_from, behaviour_options
+from bulkbind.cli.options import run_argument
 from bulkbind.cli.running import explained, send, send_inbox, telling
 from bulkbind.errors import UsageError
 
@@ -153,3 +154,27 @@ def _inbox(
         )
 
     return send_inbox(given, use_case)
+
+
+@click.command("resume")
+@run_argument
+@options.config
+@options.ledger_options
+@options.out
+@options.sending_options
+@options.end_options
+@options.first
+@options.output_options
+def resume_command(
+    run_id: str | None, *, first: int | None, **given: Any
+) -> None:  # click's parameters
+    """Go on with the unfinished run, from the ledger alone; the manifest is not needed.
+
+    RUN is its id or the beginning of it; without one, the run that can go on. What was being sent
+    when it was cut off is looked for in the server's lists first.
+    """
+
+    async def use_case(settings: Settings, console: Console, stop: StopSignal) -> RunResult:
+        return await resume(settings, run_id, first=first, listener=console, stop=stop)
+
+    sys.exit(send(given, use_case))

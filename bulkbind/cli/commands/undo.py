@@ -21,7 +21,7 @@ from bulkbind.cli.running import (
     same_place,
 )
 from bulkbind.model import RunState
-from bulkbind.report.undo_text import as_json, as_text
+from bulkbind.report.plan_text import undo_json, undo_text
 
 if TYPE_CHECKING:
     from bulkbind.app.undo import UndoResult
@@ -65,7 +65,7 @@ def command(run_id: str, *, yes_unbind: int | None, **given: Any) -> None:  # cl
 
         async def work(stop: StopSignal) -> int:
             result = await undo(settings, run_id, devices=yes_unbind, listener=console, stop=stop)
-            _show(result, is_quiet=given["quiet"], is_json=given["as_json"])
+            _show(result, is_quiet=given["quiet"], is_json=given["undo_json"])
             return result.exit_code
 
         code = run_until_done(work, first_words=DRAINING, grace_s=settings.send.grace)
@@ -78,7 +78,7 @@ def _show(result: UndoResult, *, is_quiet: bool, is_json: bool) -> None:
         return
     if not is_quiet or result.exit_code:
         if not speaks_in_events():  # `undo.finished` says the same
-            say(as_text(result.summary))
+            say(undo_text(result.summary))
         say("report: " + ", ".join(str(path) for path in result.files))
         if result.hint:
             say(f"\nhint: {result.hint}")
@@ -87,4 +87,4 @@ def _show(result: UndoResult, *, is_quiet: bool, is_json: bool) -> None:
     if is_json:
         # Whoever stops reading does not change how it ended.
         with contextlib.suppress(BrokenPipeError):
-            print_json(as_json(result.summary))
+            print_json(undo_json(result.summary))
