@@ -1,23 +1,29 @@
-"""The pacer: carries out what the calculators say, for everybody who sends."""
+"""The pacer: carries out what the calculators say, for everybody who sends.
+
+It knows who waits for a permit, in which order and for how long, and logs how the pace changes.
+Of when a request may leave it knows nothing: its parts do, `traffic` for all requests and `streams`
+for those that the gateway counts together.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from bulkbind.logs import logger
 from bulkbind.model import NoAnswer, ServerLimit, Throttled, Unreachable, Verdict
-from bulkbind.pacing.learner import LONGEST_PACED_S, Pace
-from bulkbind.pacing.width import Flight
+from bulkbind.pacing.learner import Pace
+from bulkbind.pacing.streams import OneStream, StreamPerUser
+from bulkbind.pacing.width import Flight, Traffic
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from contextlib import AbstractContextManager
 
     from bulkbind.clock import Clock
-    from bulkbind.pacing.gate import Turn
+    from bulkbind.pacing.streams import RequestStream
+    from bulkbind.pacing.width import Out
 
 MOST_IN_FLIGHT = 1000
 """Where nobody says otherwise."""
@@ -38,14 +44,6 @@ class Stop(Protocol):
         ...
 
 
-class Out(NamedTuple):
-    """A request on its way."""
-
-    epoch: int
-    in_flight: int
-    sent_at: float
-
-
 @dataclass(frozen=True, slots=True)
 class Limit:
     """A limit as it was learned, for the next run."""
@@ -56,16 +54,18 @@ class Limit:
 
 
 class Pacer:
-    """Gives permits in order of asking; one waiter at a time sleeps, the others wait for it.
+    """Gives permits to each stream as its turn comes, and within it in order of asking.
+
+    One request of a stream waits for its turn, and one of all for the server; others wait for them.
 
     Attributes:
-        state: The calculator of when anybody may send.
-        learner: The calculator that learns the gateway's limit: the same one, where it counts all
-            requests together.
-        flight: The calculator of how many may be in flight.
+        state: The gate of all: whether the server is there, and where all requests are one stream,
+            what its limit allows.
+        streams: What the gateway counts together, and the limit of each.
+        flight: How many may be in flight.
         throttled: 429s seen.
         paced_s: For how long nobody was allowed to send, for the pace's sake.
-        cooled_s: The same while the gate was closed.
+        cooled_s: The same while the gate of all was closed.
     """
 
     def __init__(
@@ -76,66 +76,71 @@ class Pacer:
         *,
         concurrency: int = MOST_IN_FLIGHT,
         learned: Limit | None = None,
+        per_user: bool = False,
     ) -> None:
+        """Begin with what an earlier run has *learned*, or with nothing.
+
+        *per_user*: whether the gateway counts each user's requests apart; *cap_per_s* and *learned*
+        are those of one user then.
+        """
         self._clock = clock
         self._stop = stop
-        self._turn = asyncio.Lock()
+        self._cap_per_s, self._learned = cap_per_s, learned
+        now = clock.monotonic()
+        known = learned or Limit(math.inf, is_spaced=False)
+        learner = Pace(now, cap_per_s, known.per_s, is_spaced=known.is_spaced)
+        self.streams = StreamPerUser(learner) if per_user else OneStream(learner)
+        self.state = Pace(now) if per_user else learner
+        self.flight = Flight(now, concurrency)
+        self._traffic = Traffic(self.state, self.flight)
+        self._line = asyncio.Lock()
+        """Whoever has it waits for the server."""
         self._waiting = 0
+        """Who waits for a permit and was not far from it: the others keep nobody waiting."""
         self._taken = asyncio.Event()
-        self._answered = asyncio.Event()
-        self._try: int | None = None
-        """The permit of the one request that tries while the gate is closed."""
-        self._out: dict[int, Out] = {}
-        """What is in flight by its permit, the earliest first, but for …"""
-        self._silent: dict[int, Out] = {}
-        """… what has been for much longer than answers take."""
-        self._permits = 0
-        self._windows: dict[str, float] = {}
-        """Header -> the longest time to a reset that it told."""
-        self._told_by = ""
+        self._expecting: dict[asyncio.Event, None] = {}
+        """Waits that the next answer ends, in order."""
+        self._idle_since: float | None = None
+        self._idle_s = 0.0
         self._log = logger()
-        self._learn_anew(cap_per_s, learned)
-        self.state = self.learner
-        self.flight = Flight(clock.monotonic(), concurrency)
+        self._logged_per_s = learner.per_s
         self.throttled = 0
         self.paced_s = self.cooled_s = 0.0
 
-    def _learn_anew(self, cap_per_s: float | None, learned: Limit | None) -> None:
-        now = self._clock.monotonic()
-        self.learner = (
-            Pace(now, cap_per_s, learned.per_s, is_spaced=learned.is_spaced)
-            if learned
-            else Pace(now, cap_per_s)
-        )
-        self._logged_per_s = self.learner.per_s
-        self._cap_per_s = cap_per_s
-        self._learned_before = learned is not None
-
-    async def permit(self, user_id: str | None = None) -> int:  # noqa: ARG002  # the protocol's
-        """Return once a request may be sent: a number to hand back to `report`.
-
-        *user_id*: whose request it is; the gateway that this pacer is for does not mind.
+    async def permit(self, user_id: str | None = None) -> int:
+        """Return once a request for a user, or for none, may be sent: a number for `report`.
 
         Raises: DrainedError when the run stops; nothing may be sent then.
         """
-        state = self.state
-        if not self._turn.locked() and not state.is_closed and not self._stop.is_set:
-            now = self._clock.monotonic()
-            is_due = now >= state.next_at and now >= self.flight.next_at
-            if is_due and self._has_place(now):
-                return self._take(now)
-        self._waiting += 1
+        now = self._clock.monotonic()
+        stream = self.streams.of(user_id or "", now)
+        is_first = not (self._line.locked() or stream.door.locked() or self._stop.is_set)
+        if is_first and self.streams.due_at(stream) <= now and self._traffic.is_clear(now):
+            return self._leave(stream, now)
+        is_near = not self.streams.is_far(stream, now)
+        stream.waiting += 1
+        self._waiting += is_near
         try:
             with self._stop.cutting_short():
-                async with self._turn:
-                    return await self._wait()
+                async with stream.door:
+                    return await self._admitted(stream)
         finally:
-            self._waiting -= 1
+            stream.waiting -= 1
+            self._waiting -= is_near
             self._taken.set()
+
+    def _leave(self, stream: RequestStream, now: float) -> int:
+        permit = self._traffic.sent(now)
+        self.streams.left(stream, permit, now)
+        if self._idle_since is not None:
+            self._idle_s += now - self._idle_since
+            self._idle_since = None
+            self.paced_s = max(0.0, self._idle_s - self.cooled_s)
+        return permit
 
     def has_room(self) -> bool:
         """Return whether less than a second of the pace waits for a permit."""
-        return self._waiting < max(1.0, self.state.per_s)
+        return self._waiting < max(1.0, self.streams.per_s())
 
     async def room(self) -> None:
         """Return once less than a second of the pace waits for a permit.
@@ -149,21 +154,35 @@ class Pacer:
             with self._stop.cutting_short():
                 await self._taken.wait()
 
-    async def _wait(self) -> int:
-        state = self.state
+    async def _admitted(self, stream: RequestStream) -> int:
+        while True:
+            while (due_at := self.streams.due_at(stream)) > (now := self._clock.monotonic()):
+                if self._idle_since is None and not self._traffic.in_flight():
+                    self._idle_since = now
+                await (self._answer() if due_at == math.inf else self._clock.sleep(due_at - now))
+            if not self._line.locked() and self._traffic.is_clear(now):
+                return self._leave(stream, now)
+            async with self._line:
+                now = await self._clear()
+                if self.streams.due_at(stream) <= now:  # or its gate has closed while all waited
+                    return self._leave(stream, now)
+
+    async def _clear(self) -> float:
+        """Wait until the server may be sent one more request; return the moment."""
+        gate, traffic = self.state, self._traffic
         while True:
             now = self._clock.monotonic()
-            if state.is_closed and self._try is not None:
-                sure_at = state.sure_at()
-                await self._answered_by(sure_at)
-                self._mind_sure(sure_at)
+            if gate.is_closed and gate.trying is not None:
+                sure_at = gate.sure_at()
+                await self._answer(sure_at)
+                traffic.sure(self._clock.monotonic(), sure_at)
                 self._count_closed(now)
-            elif not self._has_place(now):
-                await self._answered_by(self._silent_at())
+            elif not traffic.has_place(now):
+                await self._answer(traffic.place_at())
                 self._count_closed(now)
-            elif now < state.next_at:
-                was_closed = state.is_closed
-                await self._clock.sleep(state.next_at - now)
+            elif now < gate.next_at:
+                was_closed = gate.is_closed
+                await self._clock.sleep(gate.next_at - now)
                 if was_closed:
                     self._count_closed(now)
                 else:
@@ -171,211 +190,145 @@ class Pacer:
             elif now < self.flight.next_at:
                 await self._clock.sleep(self.flight.next_at - now)
             else:
-                permit = self._take(now)
-                if state.is_closed:
-                    self._try = permit
-                return permit
+                return now
 
-    def _has_place(self, now: float) -> bool:
-        """Return whether one more may be in flight."""
-        self._mind_silent(now)
-        silent = len(self._silent)
-        return self.flight.has_place(now, self.state.per_s, len(self._out) + silent, silent)
-
-    def _mind_silent(self, now: float) -> None:
-        while self._next_silent_at() <= now:
-            permit = next(iter(self._out))
-            self._silent[permit] = self._out.pop(permit)
-            self.flight.fell_silent(now)
-
-    def _next_silent_at(self) -> float:
-        for out in self._out.values():
-            return out.sent_at + self.flight.silent_s
-        return math.inf
-
-    def _silent_at(self) -> float:
-        """Return when another place may be had though no answer comes; infinite: never."""
-        is_at_most = len(self._out) + len(self._silent) >= self.flight.most
-        return math.inf if is_at_most else self._next_silent_at()
-
-    async def _answered_by(self, moment: float) -> None:
-        """Wait for an answer, but no longer than until *moment*."""
-        self._answered.clear()
-        if moment == math.inf:
-            await self._answered.wait()
-            return
-        heard = asyncio.ensure_future(self._answered.wait())
-        left_s = max(0.0, moment - self._clock.monotonic())
-        timer = asyncio.ensure_future(self._clock.sleep(left_s))
+    async def _answer(self, by: float = math.inf) -> None:
+        """Wait for an answer, but no longer than until *by*."""
+        came = asyncio.Event()
+        self._expecting[came] = None
+        timer = None
+        if by < math.inf:
+            left_s = max(0.0, by - self._clock.monotonic())
+            timer = asyncio.ensure_future(self._clock.sleep(left_s))
+            timer.add_done_callback(lambda _: came.set())
         try:
-            await asyncio.wait((heard, timer), return_when=asyncio.FIRST_COMPLETED)
+            await came.wait()
         finally:
-            heard.cancel()
-            timer.cancel()
-
-    def _mind_sure(self, sure_at: float) -> None:
-        """Open the gate if the request that tries has surely got through."""
-        now = self._clock.monotonic()
-        if self.state.is_closed and self._try is not None and now >= sure_at:
-            self._try = None
-            self.state.sure(now)
+            del self._expecting[came]
+            if timer is not None:
+                timer.cancel()
 
     def _count_closed(self, since: float) -> None:
         if self.state.is_closed:
             self.cooled_s += self._clock.monotonic() - max(since, self.state.closed_at)
 
-    def _take(self, now: float) -> int:
-        self.state.sent(now)
-        self.flight.sent(now)
-        self._permits += 1
-        in_flight = len(self._out) + len(self._silent) + 1
-        self._out[self._permits] = Out(self.state.epoch, in_flight, now)
-        return self._permits
-
     def report(self, permit: int, verdict: Verdict, limits: tuple[ServerLimit, ...] = ()) -> None:
         """Learn from the verdict on a permitted request, and from the limits in its answer."""
-        state, now = self.state, self._clock.monotonic()
-        self._mind_silent(now)
-        was_silent = permit in self._silent
-        out = self._silent.pop(permit) if was_silent else self._out.pop(permit)
+        gate, learner, now = self.state, self.streams.learner, self._clock.monotonic()
+        out, was_silent = self._traffic.ended(permit, now)
         if limits:
-            self._learn(limits)
-        epoch = state.epoch
+            learner.stated_in_headers(limits)
+        epoch = gate.epoch
         match verdict:
             case Throttled():
                 self.throttled += 1
-                self.state.refusal_took(now - out.sent_at)
-                self._refused(now, permit, out, verdict)
+                self._refused(permit, out, verdict, now)
             case NoAnswer() | Unreachable():
-                # What left long before others that were answered does not say that it is away.
-                is_past = was_silent and permit != self._try and self.flight.is_served(now)
-                self._unanswered(
-                    now, out, is_away=isinstance(verdict, Unreachable), is_past=is_past
-                )
+                is_away = isinstance(verdict, Unreachable)
+                self._traffic.unanswered(out, now, was_silent=was_silent, is_away=is_away)
             case _:
-                self._got_through(now, permit, out)
-                self.flight.accepted(now, out.in_flight, now - out.sent_at)
-        if epoch != state.epoch or self.learner.per_s != self._logged_per_s:
-            self._tell(type(verdict).__name__, is_away=epoch != state.epoch and state.is_away)
+                self.streams.accepted(permit, now)
+                self._traffic.accepted(out, now)
+        if epoch != gate.epoch or learner.per_s != self._logged_per_s:
+            self._log_pace(verdict, is_away=epoch != gate.epoch and gate.is_away)
         self._back(permit)
 
-    def _unanswered(self, now: float, out: Out, *, is_away: bool, is_past: bool) -> None:
-        if is_past:
-            self.state.not_through(out.epoch)
-        else:
-            self.state.unanswered(now, out.epoch, is_away=is_away)
-        if not is_away:
-            self.flight.unanswered(now, was_silent=is_past)
-
-    def _got_through(self, now: float, permit: int, out: Out) -> None:  # noqa: ARG002  # see there
-        self.state.accepted(now, out.epoch)
-
-    def _refused(self, now: float, permit: int, out: Out, verdict: Throttled) -> None:  # noqa: ARG002  # as above
-        self._close(self.state, now, out.epoch, out.in_flight, verdict)
-
-    def _close(
-        self, turn: Turn, now: float, epoch: int, in_flight: int, verdict: Throttled
-    ) -> None:
-        """A limit in flight is met by fewer at once; any other closes the gate."""
+    def _refused(self, permit: int, out: Out, verdict: Throttled, now: float) -> None:
+        """A limit in flight is met by fewer at once; any other closes the gate of its stream."""
+        self.state.refusal_took(now - out.sent_at)
+        gate, epoch = self.streams.refused(permit, out.epoch, now)
+        is_stated = verdict.limit is not None or verdict.retry_after_s is not None
+        is_about_rate = gate.is_closed or epoch != gate.epoch or is_stated
         wide = self.flight.wide
-        is_untold = verdict.limit is None and verdict.retry_after_s is None
-        is_paced = turn.is_closed or epoch != turn.epoch or not is_untold
-        if not is_paced and self.flight.throttled(now, in_flight):
-            turn.not_through(epoch)
+        if not is_about_rate and self.flight.throttled(now, out.in_flight):
+            gate.not_through(epoch)
             if self.flight.wide != wide:
                 self._log.info("pace.changed", why="Throttled", in_flight=self.flight.wide)
-            return
-        if self.flight.is_spacing:
-            self.learner.search.mind_spacing()
-        turn.throttled(
-            now,
-            epoch,
-            limit=verdict.limit,
-            window_s=verdict.window_s,
-            retry_after_s=verdict.retry_after_s,
-        )
-
-    def _tell(self, why: str, *, is_away: bool) -> None:
-        """Log a pace that has changed, not every 429; and that the server is away."""
-        per_s = self.learner.per_s
-        is_told = math.isfinite(per_s) and not self.learner.is_closed
-        if is_away or (is_told and abs(per_s - self._logged_per_s) > CHANGED * per_s):
-            self._logged_per_s = per_s
-            self._log.info(
-                "pace.changed",
-                why=why,
-                per_s=round(per_s, 2) if math.isfinite(per_s) else None,
-                told=self.learner.is_told,
-                closed_s=round(self.closed_for_s(), 2),
+        else:
+            if self.flight.is_spacing:
+                self.streams.learner.search.mind_spacing()
+            gate.throttled(
+                now,
+                epoch,
+                limit=verdict.limit,
+                window_s=verdict.window_s,
+                retry_after_s=verdict.retry_after_s,
             )
-
-    def _learn(self, stated: Sequence[ServerLimit]) -> None:
-        """Follow limits; where no window is told, it is the longest time to a reset seen."""
-        limits = []
-        for item in stated:
-            window_s = item.window_s
-            if window_s is None and item.reset_s:
-                window_s = max(item.reset_s, self._windows.get(item.source, 0.0))
-                self._windows[item.source] = window_s
-            if item.limit is not None and window_s:
-                limits.append((item.limit, window_s, item.source))
-        self.learner.told((limit, window_s) for limit, window_s, _ in limits)
-        followed = [limit for limit in limits if limit[1] <= LONGEST_PACED_S]
-        if followed:
-            self._told_by = min(followed, key=lambda limit: limit[0] / limit[1])[2]
+        if gate is not self.state:
+            self.state.accepted(now, out.epoch)  # what refuses is there
 
     def forget(self, permit: int) -> None:
         """A permitted request was broken off: if it was the one that tries, another may go."""
-        self._out.pop(permit, None)
-        self._silent.pop(permit, None)
+        self._traffic.forget(permit)
         self._back(permit)
 
     def _back(self, permit: int) -> None:
-        if permit == self._try:
-            self._try = None
-        self._answered.set()
+        self.streams.back(permit)
+        for came in self._expecting:
+            came.set()
 
-    # --- what it tells ---------------------------------------------------------------------------
+    def _log_pace(self, verdict: Verdict, *, is_away: bool) -> None:
+        """Log a pace that has changed, not every 429; and that the server is away."""
+        learner = self.streams.learner
+        is_known = math.isfinite(learner.per_s) and not learner.is_closed
+        has_changed = abs(learner.per_s - self._logged_per_s) > CHANGED * learner.per_s
+        if is_away or (is_known and has_changed):
+            self._logged_per_s = learner.per_s
+            self._log.info(
+                "pace.changed",
+                why=type(verdict).__name__,
+                per_s=round(learner.per_s, 2) if math.isfinite(learner.per_s) else None,
+                told=learner.is_stated,
+                closed_s=round(self.closed_for_s(), 2),
+            )
+
+    # --- what its parts report: both, the streams, the learner, the flight ----------------------
 
     def closed_for_s(self) -> float:
-        """Return for how many seconds nobody may send."""
-        return max(0.0, self.state.next_at - self._clock.monotonic())
-
-    def is_far(self, user_id: str) -> bool:  # noqa: ARG002  # the protocol's
-        """Return whether a user's turn is far off while others may go: never, all wait together."""
-        return False
+        """Return for how many seconds nobody may send who has something to send."""
+        now = self._clock.monotonic()
+        return max(0.0, self.state.next_at - now, self.streams.first_due_at(now) - now)
 
     def refused_for_s(self) -> float:
-        """Return for how many seconds the gateway has refused everything; 0 while it is open."""
-        if not self.state.is_closed or self.state.is_away:
-            return 0.0
-        return self._clock.monotonic() - self.state.closed_at
+        """Return for how many seconds the gateway has refused everything; 0 while it does not."""
+        return 0.0 if self.state.is_away else self.streams.refused_for_s(self._clock.monotonic())
+
+    def is_far(self, user_id: str) -> bool:
+        """Return whether a user's turn is far off while others may go."""
+        now = self._clock.monotonic()
+        return self.streams.is_far(self.streams.of(user_id, now), now)
 
     def per_s(self) -> float | None:
         """Return the requests per second allowed now; None while nobody has set a limit."""
-        return self.pace()
+        per_s = self.streams.per_s()
+        return per_s if math.isfinite(per_s) else None
 
     def pace(self) -> float | None:
         """Return the same for those requests that the gateway counts together."""
-        return self.learner.per_s if math.isfinite(self.learner.per_s) else None
+        per_s = self.streams.learner.per_s
+        return per_s if math.isfinite(per_s) else None
 
     def source(self) -> str:
         """Return where the pace comes from."""
-        if self.learner.per_s == self._cap_per_s:
-            return "set by --rate"
-        if self.learner.is_told:
-            return f"told by {self._told_by}" if self._told_by else "told by the gateway"
-        if self.learner.has_learned:
-            return "learned from 429s"
-        if self.flight.places:
-            return "a limit on requests in flight"
-        return "learned by an earlier run" if self._learned_before else "no limit met"
+        learner = self.streams.learner
+        if learner.per_s == self._cap_per_s:
+            source = "set by --rate"
+        elif learner.is_stated:
+            source = f"told by {learner.stated_by or 'the gateway'}"
+        elif learner.has_learned:
+            source = "learned from 429s"
+        elif self.flight.places:
+            source = "a limit on requests in flight"
+        else:
+            source = "learned by an earlier run" if self._learned else "no limit met"
+        return self.streams.scope + source
+
+    def limit(self) -> Limit | None:
+        """Return the limit that the gateway has shown or stated in this run; None: it has not."""
+        learner = self.streams.learner
+        per_s = learner.limit_per_s()
+        return None if per_s is None else Limit(round(per_s, 3), learner.search.is_spaced)
 
     def in_flight(self) -> int | None:
         """Return the gateway's limit on requests in flight; None where it has shown none."""
         return self.flight.wide if self.flight.places else None
-
-    def limit(self) -> Limit | None:
-        """Return the limit that the gateway has shown or told in this run; None if it has not."""
-        per_s = self.learner.limit_per_s()
-        return None if per_s is None else Limit(round(per_s, 3), self.learner.search.is_spaced)

@@ -1,25 +1,19 @@
-"""How many requests may be in flight, as a calculator: handed every event, it does nothing else.
+"""How many requests may be in flight, and which ones are, as calculators.
 
-More requests than the server works on at once only wait there: they lengthen every answer, up to a
-time-out, and all of them are refused when a limit is met. So it begins with `START` and doubles
-while that brings more answers a second (requests in flight over the time that each takes, Little's
-law) or answers are quick all the same; where it brings none, it goes back. A paced run has as many
-as its pace needs (rate times latency), and a margin.
-
-A limit that the gateway sets on requests in flight is kept to as `Places` believes it to be. A 429
-that met more requests in flight than any that got through speaks of such a limit: each request in
-flight takes a place, and whatever finds none is refused, at whatever pace it comes. So as many are
-in flight as got through, and more are tried now and then. What is refused with no more in flight,
-or lets many through with more, counts a rate instead: it was no such limit. A bunch of requests
-tells the two apart, so they are spread only once the limit has proven itself; then they are, since
-what leaves in a bunch comes back in one, and waits for itself at both ends.
+`Flight` knows how long answers take, and how many were in flight; `Places`, a limit on that which
+the gateway has shown; `Traffic`, what is on its way, what of it has fallen silent, and whether the
+server is there. Whose requests those are they do not know.
 """
 
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING, NamedTuple
 
 from bulkbind.pacing.gate import COARSE_S
+
+if TYPE_CHECKING:
+    from bulkbind.pacing.learner import Pace
 
 TRY_S, LONGEST_TRY_S = 1.0, 320.0
 """One more is tried after 1 s, 2 s, 4 s, … while it is refused; where it is not, two more, then
@@ -38,7 +32,13 @@ of it would leave places empty."""
 
 
 class Places:
-    """What is believed of the limit; moments are monotonic seconds.
+    """What is believed of a limit on requests in flight; moments are monotonic seconds.
+
+    Each request takes a place, and is refused where it finds none, at whatever pace it comes. So as
+    many are in flight as got through, and more are tried now and then. A gateway that refuses with
+    no more in flight, or lets many through with more, counts a rate instead. A bunch of requests
+    shows which it is, so they are spread only once the limit has proven itself: what leaves in a
+    bunch comes back in one, and waits for itself at both ends.
 
     Attributes:
         wide: As many may be in flight.
@@ -165,7 +165,15 @@ FREED = 4
 
 
 class Flight:
-    """What is known of the server's width; moments are monotonic seconds."""
+    """What is known of the server's width; moments are monotonic seconds.
+
+    More requests than the server works on at once only wait there: they lengthen every answer, up
+    to a time-out, and are all refused when a limit is met. So the width begins with `START`, and
+    doubles while that brings more answers a second (those in flight over an answer's time, Little's
+    law) or answers are quick all the same; else it falls again. A paced run has as many as its pace
+    needs (rate times latency), and a margin. A 429 that met more requests in flight than any that
+    got through speaks of a limit on them: see `Places`.
+    """
 
     __slots__ = (
         "_balance", "_before_per_s", "_earlier", "_grow_at", "_has_places", "_is_narrowed",
@@ -222,11 +230,12 @@ class Flight:
         """Return whether one more may leave at this pace where *silent* of *in_flight* are."""
         if in_flight >= self.most:
             return False
-        return in_flight - self._freed(now, silent) < self.useful(per_s)
+        freed = self._freed(now, silent) if silent else 0
+        return in_flight - freed < self.useful(per_s)
 
     def _freed(self, now: float, silent: int) -> int:
         """Return how many silent requests take no place."""
-        if not silent or self.places or not self.is_served(now):
+        if self.places or not self.is_served(now):
             return 0
         return min(silent, (self._wide if self._is_narrowed else self.most) // FREED)
 
@@ -321,3 +330,103 @@ class Flight:
 
     def _note(self, unanswered: int) -> None:
         self._unanswered = (self._unanswered << 1 | unanswered) & ((1 << LAST) - 1)
+
+
+class Out(NamedTuple):
+    """A request on its way: the gate's epoch, how many were in flight with it, and since when."""
+
+    epoch: int
+    in_flight: int
+    sent_at: float
+
+
+class Traffic:
+    """What is on its way to the server: through the gate of all, and so many as `Flight` allows."""
+
+    def __init__(self, gate: Pace, flight: Flight) -> None:
+        self.gate = gate
+        self.flight = flight
+        self._permits = 0
+        self._out: dict[int, Out] = {}
+        """What is in flight by its permit, the earliest first, but for …"""
+        self._silent: dict[int, Out] = {}
+        """… what has been for much longer than answers take."""
+
+    def in_flight(self) -> int:
+        """Return how many requests are, the silent ones too."""
+        return len(self._out) + len(self._silent)
+
+    def is_clear(self, now: float) -> bool:
+        """Return whether a request may leave now that is not the one that tries."""
+        gate = self.gate
+        is_due = not gate.is_closed and now >= gate.next_at and now >= self.flight.next_at
+        return is_due and self.has_place(now)
+
+    def has_place(self, now: float) -> bool:
+        """Return whether one more may be in flight."""
+        self._find_silent(now)
+        silent = len(self._silent)
+        return self.flight.has_place(now, self.gate.per_s, len(self._out) + silent, silent)
+
+    def place_at(self) -> float:
+        """Return when another place may be had though no answer comes; infinite: never."""
+        if self.in_flight() >= self.flight.most:
+            return math.inf
+        out = next(iter(self._out.values()), None)
+        return math.inf if out is None else out.sent_at + self.flight.silent_s
+
+    def _find_silent(self, now: float) -> None:
+        while self._out:
+            permit, out = next(iter(self._out.items()))
+            if out.sent_at + self.flight.silent_s > now:
+                return
+            self._silent[permit] = self._out.pop(permit)
+            self.flight.fell_silent(now)
+
+    def sent(self, now: float) -> int:
+        """A request leaves; return its permit."""
+        self.gate.sent(now)
+        self.flight.sent(now)
+        self._permits = permit = self._permits + 1
+        self._out[permit] = Out(self.gate.epoch, self.in_flight() + 1, now)
+        if self.gate.is_closed:
+            self.gate.trying = permit
+        return permit
+
+    def sure(self, now: float, sure_at: float) -> None:
+        """Open the gate if the request that tries has surely got through, answered or not."""
+        if self.gate.is_closed and self.gate.trying is not None and now >= sure_at:
+            self.gate.trying = None
+            self.gate.sure(now)
+
+    def ended(self, permit: int, now: float) -> tuple[Out, bool]:
+        """Take out a request that has ended; return it, and whether it was silent."""
+        self._find_silent(now)
+        is_trying = permit == self.gate.trying
+        if is_trying:
+            self.gate.trying = None
+        out = self._out.pop(permit, None)
+        return (self._silent.pop(permit), not is_trying) if out is None else (out, False)
+
+    def forget(self, permit: int) -> None:
+        """Take out a request that was broken off."""
+        if permit == self.gate.trying:
+            self.gate.trying = None
+        self._out.pop(permit, None)
+        self._silent.pop(permit, None)
+
+    def accepted(self, out: Out, now: float) -> None:
+        """An answer came that was no 429."""
+        self.gate.accepted(now, out.epoch)
+        self.flight.accepted(now, out.in_flight, now - out.sent_at)
+
+    def unanswered(self, out: Out, now: float, *, was_silent: bool, is_away: bool) -> None:
+        """No answer came; *is_away*: not even a connection."""
+        # What left long before others that were answered does not say that the server is away.
+        is_past = was_silent and self.flight.is_served(now)
+        if is_past:
+            self.gate.not_through(out.epoch)
+        else:
+            self.gate.unanswered(now, out.epoch, is_away=is_away)
+        if not is_away:
+            self.flight.unanswered(now, was_silent=is_past)

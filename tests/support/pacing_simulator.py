@@ -200,7 +200,7 @@ class _Run:
         pace = self._pace
         self._out -= 1
         if self._what.limits:
-            pace.told(self._what.limits)
+            pace.stated(self._what.limits)
         if epoch == pace.epoch:
             self._tries = False
         if is_through:

@@ -20,7 +20,7 @@ from bulkbind.engine.stop import DrainedError
 from bulkbind.errors import InterruptedRunError, LedgerBusyError
 from bulkbind.koodrive import KooDrive
 from bulkbind.ledger import Ledger
-from bulkbind.pacing import Limit, Pacer, UserPacer
+from bulkbind.pacing import Limit, Pacer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -115,9 +115,13 @@ LIMITS = {"credential": "limit", "x-user-id": "limit_per_user"}
 def new_pacer(session: Session, learned: Limit | None = None) -> Pacer:
     """Return a pacer that begins with a limit, or with nothing."""
     send = session.settings.send
-    kind = UserPacer if is_per_user(send) else Pacer
-    return kind(
-        session.clock, session.stop, send.rate, concurrency=send.concurrency, learned=learned
+    return Pacer(
+        session.clock,
+        session.stop,
+        send.rate,
+        concurrency=send.concurrency,
+        learned=learned,
+        per_user=is_per_user(send),
     )
 
 

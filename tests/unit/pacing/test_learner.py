@@ -66,7 +66,7 @@ def test_where_requests_are_spaced_a_late_sender_catches_up_less(is_told, slots)
     """Two milliseconds at most at 1000/s, and what a slot takes only where the limit is told."""
     state = Pace(0.0, 1000.0, 2000.0, is_spaced=True)
     if is_told:
-        state.told([(1000 / learner.TOLD_SHARE, 1.0)])
+        state.stated([(1000 / learner.STATED_SHARE, 1.0)])
     state.sent(0.0)
 
     assert left_at_once(state, 60.0) == 1 + slots
@@ -98,7 +98,7 @@ def test_a_told_limit_is_the_pace(limit, window_s, per_s):
     state = closed(Pace(0.0), limit=limit, window_s=window_s)
 
     assert state.per_s == pytest.approx(per_s)
-    assert state.is_told
+    assert state.is_stated
 
 
 def test_a_limit_per_hour_is_not_spread():
@@ -106,7 +106,7 @@ def test_a_limit_per_hour_is_not_spread():
     state = closed(Pace(0.0), limit=1000, window_s=3600.0)
 
     assert state.per_s == math.inf
-    assert not state.is_told
+    assert not state.is_stated
 
 
 def test_a_told_pace_does_not_climb():

@@ -7,7 +7,7 @@ import pytest
 from bulkbind.engine import StopReason, StopSignal
 from bulkbind.engine.stop import DrainedError
 from bulkbind.model import Accepted, NoAnswer, ServerLimit, Throttled, Unreachable
-from bulkbind.pacing import Limit, Pacer, UserPacer, width
+from bulkbind.pacing import Limit, Pacer, width
 from tests.support.fake_clock import FakeClock
 
 
@@ -294,10 +294,10 @@ SILENT = {
 
 
 @pytest.mark.parametrize("is_silent", SILENT.values(), ids=list(SILENT))
-@pytest.mark.parametrize("kind", [Pacer, UserPacer])
-async def test_silent_requests_hold_nobody_up(clock, kind, is_silent):
+@pytest.mark.parametrize("per_user", [False, True], ids=["one stream", "per user"])
+async def test_silent_requests_hold_nobody_up(clock, per_user, is_silent):
     """480 at 60/s take 8 s and what the first silence takes to be one; the silent ones, 30 more."""
-    pacer = kind(clock, StopSignal(), 60.0, concurrency=32)
+    pacer = Pacer(clock, StopSignal(), 60.0, concurrency=32, per_user=per_user)
     load = await Load(pacer, clock, is_silent, "ann").run(480, 32)
 
     assert load.answered_at < 8.0 + 3.0

@@ -7,8 +7,8 @@ import pytest
 from bulkbind.engine import StopReason, StopSignal
 from bulkbind.engine.stop import DrainedError
 from bulkbind.model import Accepted, ServerLimit, Throttled, Unreachable
-from bulkbind.pacing import Limit, UserPacer
-from bulkbind.pacing.user_pacer import KEEP_S
+from bulkbind.pacing import Limit, Pacer
+from bulkbind.pacing.streams import KEEP_S
 from bulkbind.sandbox.limiters import Bucket, Window
 from tests.support.fake_clock import FakeClock
 
@@ -23,7 +23,7 @@ def clock():
 
 def pacer_for(clock, cap_per_s=None, **more):
     """Return a pacer of users."""
-    return UserPacer(clock, StopSignal(), cap_per_s, **more)
+    return Pacer(clock, StopSignal(), cap_per_s, per_user=True, **more)
 
 
 async def sent(pacer, clock, user, count, verdict=DONE):
@@ -146,7 +146,7 @@ async def test_users_with_nothing_to_do_are_forgotten(clock):
     for number in range(20_000):
         clock.advance(0.01)
         await sent(pacer, clock, f"u{number}", 1)
-        most = max(most, len(pacer._users))
+        most = max(most, len(pacer.streams.users))
 
     assert most <= (KEEP_S + 1) / 0.01
 
@@ -236,7 +236,7 @@ async def test_a_stop_ends_every_wait(clock):
     ends = await asyncio.gather(*waiters, return_exceptions=True)
 
     assert all(isinstance(end, DrainedError) for end in ends)
-    assert pacer._users["ann"].waiting == 0
+    assert pacer.streams.users["ann"].waiting == 0
 
 
 async def test_a_cancelled_waiter_gives_its_turn_back(clock):
