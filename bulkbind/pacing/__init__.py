@@ -1,4 +1,4 @@
-"""When a request may leave: gate, learner and width; knows neither HTTP nor ledger."""
+"""When a request may leave: gate, learner, width, streams, and the pacer; no HTTP, no ledger."""
 
 from bulkbind.pacing.pacer import Limit, Pacer
 

@@ -8,7 +8,8 @@ server is there. Whose requests those are they do not know.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from bulkbind.pacing.gate import COARSE_S
 
@@ -264,7 +265,8 @@ class Flight:
         """A request got through; it was one of *in_flight* when it left, and took so long."""
         if took_s < self.silent_s:
             self._count(now, 1)
-        self._note(0)
+        if self._unanswered:
+            self._note(0)
         self._quickest = min(self._quickest, took_s)
         if now >= self._renew_at:
             self._older, self._quickest = self._quickest, took_s
@@ -332,7 +334,8 @@ class Flight:
         self._unanswered = (self._unanswered << 1 | unanswered) & ((1 << LAST) - 1)
 
 
-class Out(NamedTuple):
+@dataclass(slots=True)
+class Out:
     """A request on its way: the gate's epoch, how many were in flight with it, and since when."""
 
     epoch: int
