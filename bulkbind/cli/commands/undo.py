@@ -65,7 +65,7 @@ def command(run_id: str, *, yes_unbind: int | None, **given: Any) -> None:  # cl
 
         async def work(stop: StopSignal) -> int:
             result = await undo(settings, run_id, devices=yes_unbind, listener=console, stop=stop)
-            _show(result, is_quiet=given["quiet"], is_json=given["undo_json"])
+            _show(result, is_quiet=given["quiet"], is_json=given["as_json"])
             return result.exit_code
 
         code = run_until_done(work, first_words=DRAINING, grace_s=settings.send.grace)
