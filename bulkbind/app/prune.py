@@ -81,9 +81,9 @@ def prune(
 
 
 def _reports(root: Path) -> list[tuple[datetime, Path]]:
-    """Return the report folders below a folder, newest first, each with when its run began.
+    """Return the report folders below a folder, each with when its run began, newest first.
 
-    They are those named after the run that they hold. Anything else is left alone, and so are links.
+    They are named after the run that they hold. Anything else is left alone, and so are links.
     """
     if not root.is_dir():
         return []
