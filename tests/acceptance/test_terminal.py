@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -71,6 +72,71 @@ def test_the_display_is_torn_by_nothing(tmp_path):
     after = terminal.screen.rpartition("\x1b[2K")[2]
     assert after.startswith("run 2")
     assert "go on with: bulkbind resume" in after
+
+
+def walked(home, *command, path="/usr/bin:/bin"):
+    """Run the walk of a home by a command of bash, as far as it leads; return the process."""
+    return subprocess.run(
+        ["/bin/bash", *command],
+        env=environment(home) | {"PATH": path, "TMPDIR": str(home)},
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+
+
+@pytest.fixture
+def walk(tmp_path):
+    """Return the walk in a home of its own."""
+    folder = tmp_path / "a home/samples"
+    folder.mkdir(parents=True)
+    return Path(shutil.copy(WALK, folder))
+
+
+@pytest.fixture
+def broken(walk):
+    """Install a bulkbind that cannot start beside the walk; return the program."""
+    program = walk.parents[1] / ".venv/bin/bulkbind"
+    program.parent.mkdir(parents=True)
+    program.write_text("#!/bin/sh\necho no such module >&2; exit 1\n", encoding="utf-8")
+    program.chmod(0o755)
+    return program
+
+
+def test_a_walk_without_bulkbind_says_at_once_how_to_get_it(walk):
+    """Two commands, with the folder quoted; nothing is left behind."""
+    home = walk.parents[1]
+    done = walked(home, walk, home / "walk")
+    said = [line.removeprefix("walk.sh:").strip() for line in done.stderr.splitlines()]
+
+    assert (done.returncode, done.stdout) == (1, "")
+    assert said[0] == "bulkbind is not on the path; type:"
+    venv, walks = (shlex.split(line.split("&&")[-1]) for line in said[1:])
+    assert venv == [f"{home}/.venv/bin/pip", "install", str(home)]
+    assert walks == [f"PATH={home}/.venv/bin:$PATH", str(walk)]
+    assert list(home.iterdir()) == [walk.parent]
+
+
+@pytest.mark.usefixtures("broken")
+def test_what_a_walk_says_to_type_leads_on(walk):
+    """Where bulkbind is installed beside it, that is one command; it runs as it stands."""
+    home = walk.parents[1]
+    lost = walked(home, walk)
+    [_, said] = lost.stderr.splitlines()
+    typed = walked(home, "-c", said.removeprefix("walk.sh:"))
+
+    assert lost.returncode == 1
+    assert "no such module" in typed.stderr
+
+
+def test_a_walk_does_not_wait_for_a_sandbox_that_ended(walk, broken):
+    """Whatever keeps it from starting, the walk ends with that."""
+    done = walked(walk.parents[1], walk, path=f"{broken.parent}:/usr/bin:/bin")
+
+    assert done.returncode == 1
+    assert "no such module" in done.stderr
+    assert "walk.sh: bulkbind sandbox ended before it was ready" in done.stderr
 
 
 def displays(screen):
