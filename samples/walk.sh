@@ -4,6 +4,15 @@
 #
 # Use: PATH="$PWD/.venv/bin:$PATH" samples/walk.sh [FOLDER]     the folder is kept, to look at
 set -euo pipefail
+fail() { printf 'walk.sh: %s\n' "$@" >&2; exit 1; }
+if ! command -v bulkbind > /dev/null; then
+  root=$(cd "$(dirname "$0")/.." && pwd)
+  quoted=$(printf %q "$root")
+  how=("PATH=$quoted/.venv/bin:\$PATH $quoted/samples/walk.sh")
+  [ -x "$root/.venv/bin/bulkbind" ] ||
+    how=("python3 -m venv $quoted/.venv && $quoted/.venv/bin/pip install $quoted" "${how[@]}")
+  fail "bulkbind is not on the path; type:" "${how[@]/#/  }"
+fi
 folder=${1:-$(mktemp -d)}
 mkdir -p "$folder"
 cd "$folder"
@@ -26,7 +35,10 @@ bulkbind sandbox --port 0 --limit 200/s --seed 8 --fault business=1,count=5 \
   --fault reset-after=0.03 --fault 500=0.03 > sandbox.txt &
 sandbox=$!
 trap 'kill $sandbox 2> /dev/null || true' EXIT
-until grep -q ready sandbox.txt; do sleep 0.1; done
+until grep -q ready sandbox.txt; do
+  kill -0 $sandbox 2> /dev/null || fail "bulkbind sandbox ended before it was ready: see above"
+  sleep 0.1
+done
 export BULKBIND_ENDPOINT
 BULKBIND_ENDPOINT=$(cut -d ' ' -f 2 sandbox.txt)
 

@@ -112,7 +112,7 @@ def at_point(step: int, base: Path, url: str) -> Point:
     codes = fill(home / "in", prefix)
     (home / "bulkbind.yaml").write_text("readback_settle: 100ms\non_invalid: skip\n")
     command = ["run", "in", "--archive", "done", "--min-age", "0s", "--out", "reports"]
-    command += ["--endpoint", url, "--config", "bulkbind.yaml", "--quiet"]
+    command += ["--endpoint", url, "--config", "bulkbind.yaml", "--quiet", "--yes"]
     run_forked(home, command, step)
     killed = home / "killed"
     second = run_forked(home, command)

@@ -26,6 +26,10 @@ class Listener(Protocol):
         """Hear that sending begins, how many rows there are to settle, and whom to ask of pace."""
         ...
 
+    def sent(self) -> None:
+        """Hear that this sending has ended, however it did; nothing of it is to be shown on."""
+        ...
+
     def settled(self, counts: dict[str, int], problems: Sequence[str]) -> None:
         """Hear how many rows of this sending have ended, by status; all of them durable.
 
@@ -56,6 +60,9 @@ class Silent:
         """Ignore it."""
 
     def sending(self, rows: int, gauge: Gauge) -> None:
+        """Ignore it."""
+
+    def sent(self) -> None:
         """Ignore it."""
 
     def settled(self, counts: dict[str, int], problems: Sequence[str]) -> None:

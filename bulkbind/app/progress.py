@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections import Counter
 from operator import attrgetter
 from typing import TYPE_CHECKING
@@ -11,8 +13,9 @@ from bulkbind.logs import logger
 from bulkbind.model import NEEDS_PERSON, UnbindStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
+    from bulkbind.app.gauge import Gauge
     from bulkbind.app.listener import Listener
     from bulkbind.clock import Clock
     from bulkbind.model import Settlement, Unbinding
@@ -51,7 +54,7 @@ class Progress:
         *,
         log_devices: bool,
     ) -> None:
-        self._rows = max(rows, 1)
+        self._rows = rows
         self._listener = listener
         self._clock = clock
         self._pace = pace
@@ -61,6 +64,20 @@ class Progress:
         self._done = 0
         self._began_at = self._told_at = clock.monotonic()
         self._told = 0
+
+    @contextlib.contextmanager
+    def shown(self, gauge: Gauge) -> Iterator[None]:
+        """Show the block's sending to the listener, and in lines; it ends however the block does.
+
+        *gauge*: tells the listener of the pace.
+        """
+        telling = asyncio.create_task(self.run(), name="progress")
+        try:
+            self._listener.sending(self._rows, gauge)
+            yield
+        finally:
+            telling.cancel()
+            self._listener.sent()
 
     def settled(self, settlements: Sequence[Settlement]) -> None:
         """Hear of outcomes once they are durable."""
@@ -98,7 +115,8 @@ class Progress:
 
     def _is_new_tenth(self) -> bool:
         is_later = self._clock.monotonic() >= self._told_at + TOLD_AT_MOST_S
-        return is_later and self._told * 10 // self._rows < self._done * 10 // self._rows
+        rows = max(self._rows, 1)
+        return is_later and self._told * 10 // rows < self._done * 10 // rows
 
     def _tell(self) -> None:
         now = self._clock.monotonic()

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bulkbind.app.sending import holder
-from bulkbind.clock import Clock, SystemClock, iso
+from bulkbind.clock import Clock, SystemClock, epoch_of, iso
 from bulkbind.errors import LedgerError
 from bulkbind.ledger import Pruned, prune as prune_ledger
 
@@ -65,11 +65,11 @@ def prune(
             is_trial=is_trial,
             on_batch=on_batch,
         )
-    folders = _reports(settings.out or Path("bulkbind-report"))
-    old = folders[keep_reports:] if keep_reports is not None else []
+    reports = _reports(settings.out or Path("bulkbind-report"))
+    old = [path for _, path in reports[keep_reports:]] if keep_reports is not None else []
     if reports_older_than_s is not None:
         limit = now - timedelta(seconds=reports_older_than_s)
-        old += [folder for folder in folders[1:] if _began(folder) < limit and folder not in old]
+        old += [path for began, path in reports[1:] if began < limit and path not in old]
     for folder in [] if is_trial else old:
         try:
             shutil.rmtree(folder)
@@ -80,26 +80,32 @@ def prune(
     return Housekeeping(ledger=pruned, reports=tuple(sorted(old)))
 
 
-def _reports(root: Path) -> list[Path]:
-    """Return the report folders below a folder, newest first: those named after the run they hold.
+def _reports(root: Path) -> list[tuple[datetime, Path]]:
+    """Return the report folders below a folder, each with when its run began, newest first.
 
-    Anything else is left alone, and so are links.
+    They are named after the run that they hold. Anything else is left alone, and so are links.
     """
     if not root.is_dir():
         return []
-    found = [path for path in root.iterdir() if not path.is_symlink() and _is_report(path)]
-    return sorted(found, key=lambda path: path.name, reverse=True)
+    found = [
+        (began, path)
+        for path in root.iterdir()
+        if not path.is_symlink() and (began := _began(path)) is not None
+    ]
+    return sorted(found, reverse=True)
 
 
-def _is_report(path: Path) -> bool:
+def _began(path: Path) -> datetime | None:
+    """Return when the run of a report folder began; None where it is no report folder of ours.
+
+    Its summary knows the millisecond; ids of older versions do not sort within a second.
+    """
     try:
         summary = json.loads((path / "summary.json").read_text(encoding="utf-8"))
-        _began(path)
+        named = datetime.strptime(path.name[:15], "%Y%m%d-%H%M%S").replace(tzinfo=UTC)
     except (OSError, ValueError):
-        return False
-    return isinstance(summary, dict) and summary.get("run_id") == path.name
-
-
-def _began(path: Path) -> datetime:
-    """Return when the run of a report folder began, from its name. Raises: ValueError."""
-    return datetime.strptime(path.name[:15], "%Y%m%d-%H%M%S").replace(tzinfo=UTC)
+        return None
+    if not isinstance(summary, dict) or summary.get("run_id") != path.name:
+        return None
+    created_s = epoch_of(str(summary.get("created_at")))
+    return named if created_s is None else datetime.fromtimestamp(created_s, UTC)

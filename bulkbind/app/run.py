@@ -323,5 +323,11 @@ def probe(settings: Settings) -> None:
 
 
 def _new_id(clock: Clock) -> str:
-    """Return a run id, `20261123-204403-9f3c`: UTC, then four random hex digits."""
-    return f"{clock.utc_now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+    """Return a run id, `20261123-204403-9f3c52d1`; ids sort by the time at which they were made.
+
+    UTC, then in hex digits: four for the part of the second, four at random. Ids of older versions
+    have only the random ones.
+    """
+    now = clock.utc_now()
+    part = now.microsecond * 0x10000 // 1_000_000
+    return f"{now:%Y%m%d-%H%M%S}-{part:04x}{secrets.token_hex(2)}"

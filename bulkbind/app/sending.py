@@ -165,15 +165,13 @@ async def send(
     sender = _Sender(session, ledger, Parts(client, ledger, pacer, stop, clock), run)
     session.pulse.follow(lambda: client.requests, lambda: pacer.closed_for_s() > 0)
     await ledger.start(run)
-    session.listener.sending(rows, gauge)
     with bound(run_id=run_id):
         logger().info("run.started", rows=rows, endpoint=settings.endpoint())
-        telling = asyncio.create_task(progress.run(), name="progress")
         try:
             async with client:
-                await sender.send(client, pacer, first)
+                with progress.shown(gauge):
+                    await sender.send(client, pacer, first)
         finally:
-            telling.cancel()
             facts = facts_of(
                 client,
                 pacer,

@@ -171,7 +171,6 @@ class _Undoing:
         progress = Progress(
             rows, self._session.listener, clock, self._pacer.per_s, log_devices=False
         )
-        self._session.listener.sending(rows, gauge)
         logger().info("undo.started", rows=rows, endpoint=settings.endpoint())
         unbinder = Unbinder(
             self._client,
@@ -184,11 +183,10 @@ class _Undoing:
             max_wait_s=settings.send.max_wait,
             on_settled=progress.unbound,
         )
-        telling = asyncio.create_task(progress.run(), name="progress")
         try:
-            await unbinder.run(self._run, UnbindKind.UNDO, ALL_ROWS)
+            with progress.shown(gauge):
+                await unbinder.run(self._run, UnbindKind.UNDO, ALL_ROWS)
         finally:
-            telling.cancel()
             self.lists += unbinder.lists
 
     async def _settle_doubt(self) -> None:

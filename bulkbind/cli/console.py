@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import select
 import signal
+import stat
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
-
-import click
 
 from bulkbind.clock import SystemClock
 from bulkbind.errors import InterruptedRunError, UsageError
@@ -17,6 +19,7 @@ from bulkbind.report.undo import plan_as_text as undo_plan_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from typing import TextIO
 
     from bulkbind.app.gauge import Gauge
     from bulkbind.cli.live import LiveDisplay
@@ -43,11 +46,8 @@ def say(text: str) -> None:
     if _speaks_in_events:
         logger().info("command.said", text=text)
         return
-    if sys.stderr is not None:
-        # Not by click, which would write past a live display that has taken the stream's place.
-        with contextlib.suppress(OSError, ValueError):
-            sys.stderr.write(f"{text}\n")
-            sys.stderr.flush()
+    # Not by click, which would write past a live display that has taken the stream's place.
+    _write(sys.stderr, f"{text}\n")
 
 
 def fail(text: str, hint: str = "") -> None:
@@ -61,8 +61,70 @@ def fail(text: str, hint: str = "") -> None:
 
 
 def is_interactive() -> bool:
-    """Return whether a person can be asked."""
-    return is_terminal(sys.stdin) and is_terminal(sys.stderr)
+    """Return whether a person can be asked: one who types, wherever the output goes."""
+    return is_terminal(sys.stdin)
+
+
+def ask(what: str, question: str, unanswered: str) -> str:
+    """Return the line that a person types in answer, without blanks around it.
+
+    Args:
+        what: What the question is about; may be empty.
+        question: One line.
+        unanswered: What it means that no answer comes: at Ctrl-C, or at the end of the input.
+
+    Raises: InterruptedRunError where no answer comes.
+    """
+    with _interruptible():
+        try:
+            _put(what, question)
+            line = sys.stdin.readline()
+        except UnicodeDecodeError:
+            line = "?\n"  # whatever it was, it is no answer
+        except (KeyboardInterrupt, OSError):
+            line = ""
+    if not line:
+        if is_terminal(sys.stderr):
+            say("")  # behind the question and `^C`
+        raise InterruptedRunError(unanswered)
+    return line.strip()
+
+
+def _put(what: str, question: str) -> None:
+    """Write a question where it is seen: on standard error, or else where the answer is typed."""
+    if what:
+        say(what)
+    if is_terminal(sys.stderr) and not _speaks_in_events:
+        _write(sys.stderr, f"{question} ")
+        return
+    if not _speaks_in_events:
+        say(question)  # a whole line: a program that reads a pipe may wait for its end
+    if _speaks_in_events or not _may_be_seen(sys.stderr):
+        with contextlib.suppress(OSError), Path("/dev/tty").open("w", encoding="utf-8") as terminal:
+            _write(terminal, f"{what}\n{question} ")
+
+
+def _may_be_seen(stream: TextIO | None) -> bool:
+    """Return whether a person may see what is no terminal: a pipe that is read, as by tee."""
+    if stream is None:
+        return False
+    try:
+        mode = os.fstat(stream.fileno()).st_mode
+    except (OSError, ValueError):  # it is none of the operating system's
+        return True
+    if not stat.S_ISFIFO(mode) and not stat.S_ISSOCK(mode):
+        return False
+    poll = select.poll()
+    poll.register(stream.fileno(), 0)
+    return not poll.poll(0)  # it tells only that the reader has gone
+
+
+def _write(stream: TextIO | None, text: str) -> None:
+    """Write at once; a reader who has gone is nobody's trouble."""
+    if stream is not None:
+        with contextlib.suppress(OSError, ValueError):
+            stream.write(text)
+            stream.flush()
 
 
 class Console:
@@ -74,12 +136,6 @@ class Console:
         self._clock = SystemClock()
         self._live: LiveDisplay | None = None
         self._told_at = self._clock.monotonic()
-
-    def close(self) -> None:
-        """Leave the screen as it should stay."""
-        if self._live is not None:
-            self._live.stop()
-            self._live = None
 
     def notice(self, text: str) -> None:
         """Say something worth knowing."""
@@ -95,6 +151,7 @@ class Console:
 
     def sending(self, rows: int, gauge: Gauge) -> None:
         """Begin to show progress; off a terminal, log lines tell it."""
+        self.sent()  # two displays would overwrite each other
         if rows and not self._is_quiet and is_terminal(sys.stderr) and not _speaks_in_events:
             from rich.console import Console as Terminal  # noqa: PLC0415  # only on a terminal
 
@@ -103,6 +160,12 @@ class Console:
             self._live = LiveDisplay(rows, gauge, self._clock, Terminal(stderr=True))
             self._live.start()
 
+    def sent(self) -> None:
+        """Take the progress off the screen, which stays as if it had not been there."""
+        if self._live is not None:
+            live, self._live = self._live, None
+            live.stop()
+
     def settled(self, counts: dict[str, int], problems: Sequence[str]) -> None:
         """Show what is durable."""
         if self._live is not None:
@@ -110,15 +173,16 @@ class Console:
 
     def confirm(self, plan: Plan) -> bool:
         """Show what would be done and ask, if there is somebody to ask."""
-        if not self._is_quiet:
-            say(plan_text(plan, is_brief=True))
+        what = "" if self._is_quiet else plan_text(plan, is_brief=True)
         if not self._asks or not plan.forecast.calls:
+            if what:
+                say(what)
             return True
-        with _interruptible():
-            try:
-                return click.confirm("Bind them?", default=False, err=True)
-            except (click.Abort, KeyboardInterrupt):
-                raise InterruptedRunError("nothing was sent") from None
+        while True:
+            answer = ask(what, "Bind them? [y/N]:", "nothing was sent").lower()
+            if answer in ("y", "yes", "n", "no", ""):
+                return answer.startswith("y")
+            what = "answer y or n"
 
     def confirm_undo(self, undo: UndoPlan) -> bool:
         """Show what would be taken back, and let its number be typed."""
@@ -127,15 +191,9 @@ class Console:
                 f"undo would unbind {undo.devices:,} devices, and there is nobody to ask",
                 hint=f"--yes-unbind {undo.devices} says that so many are meant",
             )
-        say(undo_plan_text(undo))
-        with _interruptible():
-            try:
-                typed: str = click.prompt(
-                    f"Type {undo.devices} to unbind them", default="", show_default=False, err=True
-                )
-            except (click.Abort, KeyboardInterrupt):
-                raise InterruptedRunError("nothing was unbound") from None
-        return typed.strip().replace(",", "") == str(undo.devices)
+        question = f"Type {undo.devices} to unbind them:"
+        typed = ask(undo_plan_text(undo), question, "nothing was unbound")
+        return typed.replace(",", "") == str(undo.devices)
 
     def problem(self, source: str, row: CheckedRow) -> None:
         """Problems are shown by `validate` itself."""

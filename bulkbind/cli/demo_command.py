@@ -39,10 +39,7 @@ def command(out: Path) -> None:
         console = Console()
 
         async def work(stop: StopSignal) -> int:
-            try:
-                result = await demo(out, console, say, stop)
-            finally:
-                console.close()
+            result = await demo(out, console, say, stop)
             show(result, is_quiet=False, is_json=False, every_status=True)
             failed = out / "failed.csv"
             say(f"look at {out / 'report.html'}; {failed} could be mended and run again")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections import deque
 from typing import TYPE_CHECKING
@@ -55,20 +56,18 @@ class LiveDisplay:
 
     def start(self) -> None:
         """Begin to show it. Log lines and notices are written above it, not through it."""
-        self._live.start()
+        with contextlib.suppress(OSError, ValueError):  # as in `stop`
+            self._live.start()
 
     def stop(self) -> None:
-        """Take it off the screen."""
-        self._live.stop()
+        """Take it off the screen; a terminal that has gone changes nothing."""
+        with contextlib.suppress(OSError, ValueError):
+            self._live.stop()
 
     def settled(self, counts: dict[str, int], problems: Sequence[str]) -> None:
         """Hear what is durable, and what went wrong with the newest."""
         self._counts = dict(counts)
         self._problems.extend(problems)
-
-    def say(self, text: str) -> None:
-        """Write a line above it."""
-        self._terminal.print(Text(text))
 
     def shown(self) -> Group:
         """Return what stands on the screen now. Called from rich's thread before each drawing."""

@@ -86,7 +86,8 @@ def command(  # click's parameters
     MANIFEST is a file (CSV, XLSX, YAML, JSON Lines, JSON, each also as .gz), a folder, a pattern in
     quotes, or - for standard input; several make one run. All of it is checked before anything is
     sent. What the ledger knows as bound is not sent again; what an earlier run of
-    the same manifest left is gone on with. On a terminal it asks first.
+    the same manifest left is gone on with. Where standard input is a terminal it asks first,
+    wherever the output goes.
 
     Credentials come from the environment (BULKBIND_TOKEN, BULKBIND_REFRESH_TOKEN, or
     BULKBIND_APP_ID with BULKBIND_APP_SECRET) or from files that `auth:` in the settings file names;

@@ -23,11 +23,12 @@ def command(*, as_json: bool, **given: Any) -> None:  # click's parameters
         if as_json:
             print_json(found)
             return
+        width = max((len(run["run_id"]) for run in found), default=0)
         for run in found:
             counts = ", ".join(f"{count:,} {status}" for status, count in run["counts"].items())
             state = "superseded" if run["superseded_by"] else run["state"]
             state = "undone" if run["undo"] else state
             click.echo(
-                f"{run['run_id']}  {state:<10}  {run['created_at'][:19]}Z  "
+                f"{run['run_id']:<{width}}  {state:<10}  {run['created_at'][:19]}Z  "
                 f"{run['operator']}@{run['host']}  {', '.join(run['manifests'])}: {counts}"
             )

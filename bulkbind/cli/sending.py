@@ -69,8 +69,6 @@ def _send(
             except BulkbindError as error:
                 await follow(of_error(error, _about(given)))
                 raise
-            finally:
-                console.close()
             ending = ending_of(result)
             if given["quiet"] and result.exit_code:
                 say(ending.text)

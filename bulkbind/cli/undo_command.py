@@ -58,12 +58,7 @@ def command(run_id: str, *, yes_unbind: int | None, **given: Any) -> None:  # cl
         console = Console(is_quiet=given["quiet"], asks=is_interactive())
 
         async def work(stop: StopSignal) -> int:
-            try:
-                result = await undo(
-                    settings, run_id, devices=yes_unbind, listener=console, stop=stop
-                )
-            finally:
-                console.close()
+            result = await undo(settings, run_id, devices=yes_unbind, listener=console, stop=stop)
             _show(result, is_quiet=given["quiet"], is_json=given["as_json"])
             return result.exit_code
 

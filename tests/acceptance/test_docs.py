@@ -6,12 +6,14 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import click
 import pytest
 import yaml
 from click.testing import CliRunner
+from packaging.requirements import Requirement
 
 import bulkbind
 from bulkbind.app.schema import config_schema, setting_texts
@@ -392,6 +394,17 @@ def test_the_package_offers_what_it_says():
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("version", "works"), [("8.3.0", False), ("8.3.3", False), ("8.4.0", True), ("8.5.1", True)]
+)
+def test_no_click_is_installed_with_which_nothing_starts(version, works):
+    """Up to 8.3.3 every command ended in a TypeError: `ParamType` was no generic class."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    needed = {item.name: item for item in map(Requirement, project["dependencies"])}
+
+    assert (version in needed["click"].specifier) == works
+
+
 def test_readme_example_of_the_library_works(tmp_path):
     """The README's Python block runs as pasted, and prints what it prints, nothing of ours."""
     [code] = blocks("python")

@@ -40,6 +40,7 @@ def shell(script, home, **environ):
         capture_output=True,
         text=True,
         timeout=60,
+        stdin=subprocess.DEVNULL,
         check=False,
     )
 
@@ -180,13 +181,15 @@ def test_an_unusable_report_folder_is_said_before_anything_is_sent(tmp_path, pla
 
 
 class Terminal:
-    """bulkbind on a terminal of its own."""
+    """bulkbind on a terminal of its own; *redirected*: what a shell is to do with its streams."""
 
-    def __init__(self, home, *arguments):
+    def __init__(self, home, *arguments, redirected=""):
         self.pid, self._file = pty.fork()
         if self.pid == 0:  # the child
             os.chdir(home)
             command = [*BULKBIND, *map(str, arguments)]
+            if redirected:
+                command = ["/bin/bash", "-c", f'"$@" {redirected}', "bash", *command]
             os.execve(command[0], command, environment(home, TERM="xterm"))  # noqa: S606  # ours
         self.screen = ""
 
@@ -194,12 +197,18 @@ class Terminal:
         """Read until *text* is on the screen."""
         end = time.monotonic() + 30
         while text not in self.screen and time.monotonic() < end:
-            self.screen += os.read(self._file, 4096).decode("utf-8", "replace")
-        assert text in self.screen
+            if select.select([self._file], [], [], 1.0)[0]:
+                self.screen += os.read(self._file, 4096).decode("utf-8", "replace")
+        assert text in self.screen, self.screen
 
     def type(self, keys):
         """Press keys."""
         os.write(self._file, keys)
+
+    def close(self):
+        """Close the window, and return the exit code."""
+        os.close(self._file)
+        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
 
     def ended(self, again=b""):
         """Return the exit code, once it has ended; press *again* while it has not."""
@@ -215,8 +224,7 @@ class Terminal:
                 self.screen += block.decode("utf-8", "replace")
         except OSError:  # how Linux says that the other end has gone
             pass
-        os.close(self._file)
-        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        return self.close()
 
 
 @pytest.mark.slow

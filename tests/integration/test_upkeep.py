@@ -219,12 +219,12 @@ def test_a_prune_that_is_killed_is_gone_on_with(tmp_path):
 # --- report folders -------------------------------------------------------------------------------
 
 
-def report_folder(root, day, *, run_id=None):
+def report_folder(root, day, *, run_id=None, name=None, **facts):
     """Make a report folder of a run of a day in November."""
-    name = f"202611{day:02}-021500-a{day:03x}"
+    name = name or f"202611{day:02}-021500-a{day:03x}"
     folder = root / name
     folder.mkdir(parents=True)
-    (folder / "summary.json").write_text(json.dumps({"run_id": run_id or name}))
+    (folder / "summary.json").write_text(json.dumps({"run_id": run_id or name, **facts}))
     (folder / "results.csv").write_text("x")
     return folder
 
@@ -252,6 +252,21 @@ def test_reports_are_kept_by_count_or_age(tmp_path):
     assert trial.reports == by_count.reports == tuple(folders[:3])
     assert by_age.reports == tuple(folders[3:7])
     assert sorted(tmp_path.iterdir()) == sorted([*folders[7:], *strange, other, link])
+
+
+def test_reports_of_one_second_go_by_their_time(tmp_path):
+    """Ids of older versions do not tell which of them is newer; the summaries do."""
+    folders = [
+        report_folder(
+            tmp_path, 1, name=f"20261101-021500-{end}", created_at=f"2026-11-01T02:15:00.{ms}Z"
+        )
+        for end, ms in (("ffff", "100"), ("0000", "200"), ("8000", "300"))
+    ]
+
+    gone = keep_house(settings(tmp_path), keep_reports=1, clock=FakeClock(START))
+
+    assert set(gone.reports) == set(folders[:2])
+    assert folders[2].exists()
 
 
 def test_the_newest_report_is_never_too_old(tmp_path):

@@ -7,8 +7,10 @@ import asyncio
 import pytest
 import structlog
 
+from bulkbind.app.gauge import Gauge
 from bulkbind.app.listener import Silent
 from bulkbind.app.progress import TOLD_EVERY_S, Progress
+from bulkbind.engine import Pacer, StopSignal
 from bulkbind.model import Accepted, Attempt, Device, Outcome, Settlement, Status
 from tests.kit import FakeClock
 
@@ -22,6 +24,20 @@ class Hears(Silent):
     def settled(self, counts, problems):
         self.counts = dict(counts)
         self.problems = list(problems)
+
+
+class Shows(Silent):
+    """Remembers whether something is shown."""
+
+    is_shown = False
+
+    def sending(self, rows, gauge):  # noqa: ARG002  # the protocol's
+        assert not self.is_shown
+        self.is_shown = True
+
+    def sent(self):
+        assert self.is_shown
+        self.is_shown = False
 
 
 @pytest.fixture
@@ -105,3 +121,23 @@ def test_with_lines_for_devices_there_is_no_progress_line(log):
         "trace_id": "trace",
         "detail": "",
     }
+
+
+@pytest.mark.parametrize("ends", [RuntimeError, asyncio.CancelledError, KeyboardInterrupt])
+async def test_what_is_shown_ends_however_the_sending_does(ends):
+    """By an error, a cancellation or a Ctrl-C, and so does the task that writes lines."""
+    clock, shows = FakeClock(), Shows()
+    gauge = Gauge(Pacer(clock, StopSignal(), 40.0), clock)
+    made = Progress(10, shows, clock, lambda: None, log_devices=False)
+
+    def breaks_off():
+        with made.shown(gauge):
+            assert shows.is_shown
+            raise ends
+
+    with pytest.raises(ends):
+        breaks_off()
+
+    assert not shows.is_shown
+    await asyncio.sleep(0)  # noqa: TID251  # yields to the loop, no time passes
+    assert [task for task in asyncio.all_tasks() if task.get_name() == "progress"] == []
