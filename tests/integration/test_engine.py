@@ -166,6 +166,21 @@ async def test_the_first_request_goes_alone(bench):
     assert max(seen[1:]) > 1
 
 
+async def test_a_refused_row_waits_once_at_the_gate(bench):
+    """Refused for half a minute, the very first row waits there, staged; the wait is counted."""
+    bench.server.planned.append(Throttled(retry_after_s=30.0))
+    async with bench.ledger() as ledger:
+        run = await bench.staged(ledger, devices(3))
+        sending = asyncio.create_task(bench.sent(ledger, run))
+        await bench.clock.sleep(15.0)
+        waiting = await ledger.counts(run)
+        await sending
+
+    assert waiting == {"staged": 3}
+    assert bench.pacer.cooled_s == pytest.approx(30.0, abs=0.5)
+    assert bench.counts() == {"bound": 3}
+
+
 async def test_lost_answers_are_read_back_and_not_sent_again(bench):
     """A device that the server bound without answering is found in the list."""
     bench.server.planned.extend([None, LOST, LOST, LOST])

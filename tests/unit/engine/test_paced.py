@@ -1,0 +1,194 @@
+"""Requests at the gateway's pace: permit, credentials, one request; and what the gate learns."""
+
+from __future__ import annotations
+
+import pytest
+
+from bulkbind.engine.paced import Paced
+from bulkbind.model import Accepted, Attempt, AuthExpired, Device, Listing, Throttled
+from tests.support.fakes import OpenGate
+
+DEVICE = Device("user_1", "SN_1")
+
+
+class CountingGate(OpenGate):
+    """An open gate that notes what happens, in order, in a list that others note in, too."""
+
+    def __init__(self, seen: list[str]) -> None:
+        super().__init__()
+        self.seen = seen
+
+    async def permit(self, user_id=None):
+        self.seen.append(f"permit {user_id}")
+        return 1
+
+    def report(self, permit, verdict, limits=()):
+        super().report(permit, verdict, limits)
+        self.seen.append(f"report {type(verdict).__name__}")
+
+    def forget(self, permit):
+        super().forget(permit)
+        self.seen.append("forget")
+
+
+class FakeAuth:
+    """Gives one credential after the other; each renewal is a session call."""
+
+    def __init__(self, seen: list[str], credentials: list[str | None]) -> None:
+        self.seen = seen
+        self.credentials = credentials
+        self.trouble: Attempt | None = None
+        self.witness_id: str | None = None
+
+    def current(self, user_id):  # noqa: ARG002  # the protocol's
+        return self.credentials[0]
+
+    async def renew(self, user_id, call):  # noqa: ARG002  # the protocol's
+        self.seen.append("renew")
+        await call("session call")
+        if self.trouble is None:
+            self.credentials.pop(0)
+        return self.trouble
+
+    def accepted(self, credential, user_id):  # noqa: ARG002  # the protocol's
+        self.seen.append(f"accepted {credential}")
+
+    def witness(self, credential, user_id):  # noqa: ARG002  # the protocol's
+        return self.witness_id
+
+    def refused(self, credential, user_id, *, is_users_own):  # noqa: ARG002  # the protocol's
+        return AuthExpired(is_users_own=is_users_own)
+
+    async def close(self):
+        self.seen.append("close")
+
+
+class FakeClient:
+    """Answers as planned, and notes with what credential it was asked."""
+
+    def __init__(self, seen: list[str], *attempts: Attempt) -> None:
+        self.seen = seen
+        self.attempts = list(attempts) or [Attempt(Accepted("id", "now"))]
+
+    async def __aenter__(self):
+        return self
+
+    async def __aexit__(self, *_):
+        self.seen.append("exit")
+
+    def now(self):
+        return 42.0
+
+    def server_time(self):
+        return 42.0
+
+    async def bind(self, device, credential):  # noqa: ARG002  # the protocol's
+        self.seen.append(f"bind with {credential}")
+        return self.attempts.pop(0)
+
+    async def list_devices(self, user_id, credential):
+        self.seen.append(f"list of {user_id} with {credential}")
+        return Listing(self.attempts.pop(0), {})
+
+    async def unbind(self, user_id, device_id, machine_code, credential):  # noqa: ARG002  # the protocol's
+        self.seen.append(f"unbind {device_id} with {credential}")
+        return self.attempts.pop(0)
+
+    async def call(self, call):
+        self.seen.append(call)
+        return Attempt(Accepted("", ""))
+
+
+def paced(*attempts, credentials=("one",)):
+    """Return the API at the pace of an open gate, its parts, and what they note."""
+    seen: list[str] = []
+    gate, auth = CountingGate(seen), FakeAuth(seen, list(credentials))
+    return Paced(FakeClient(seen, *attempts), auth, gate), auth, gate, seen
+
+
+async def test_the_permit_comes_before_the_credential():
+    """What is sent is authorised once it may leave, by the credential of that moment."""
+    api, auth, _, seen = paced()
+
+    async def renewed_meanwhile() -> None:
+        seen.append("before")
+        auth.credentials = ["two"]
+
+    await api.bind(DEVICE, renewed_meanwhile)
+
+    assert seen == ["permit user_1", "before", "bind with two", "report Accepted", "accepted two"]
+
+
+async def test_session_calls_take_permits_too():
+    """A renewal goes through the gate, and its request after it."""
+    api, _, _, seen = paced(credentials=(None, "one"))
+
+    await api.bind(DEVICE)
+
+    assert seen[:4] == ["renew", "permit None", "session call", "report Accepted"]
+    assert seen[4:6] == ["permit user_1", "bind with one"]
+
+
+async def test_without_credentials_nothing_is_sent():
+    """The attempt says why, at the server's time, and bears nothing of the session call."""
+    api, auth, _, seen = paced(credentials=(None,))
+    auth.trouble = Attempt(AuthExpired(), "session", "no", trace_id="t", http_status=401)
+
+    attempt = await api.bind(DEVICE)
+
+    assert attempt == Attempt(AuthExpired(), "session", "no", sent_at=42.0)
+    assert not any(item.startswith("bind") for item in seen)
+
+
+async def test_a_credential_that_ends_while_the_request_waits_gives_the_permit_back():
+    """The permit is not used up by a request that is not made."""
+    api, auth, gate, seen = paced(credentials=("one",))
+
+    async def ended_meanwhile() -> None:
+        if auth.credentials == ["one"]:
+            auth.credentials = [None, "two"]
+
+    await api.bind(DEVICE, ended_meanwhile)
+
+    assert gate.forgotten == 1
+    assert seen[-2:] == ["report Accepted", "accepted two"]
+
+
+async def test_what_fails_before_the_request_gives_the_permit_back():
+    """A row that cannot be claimed again is not sent."""
+    api, _, gate, seen = paced()
+
+    async def failing() -> None:
+        raise OSError
+
+    with pytest.raises(OSError):  # noqa: PT011  # the very one
+        await api.bind(DEVICE, failing)
+
+    assert gate.forgotten == 1
+    assert gate.reported == []
+    assert "bind with one" not in seen
+
+
+async def test_a_witness_is_asked_through_the_gate():
+    """A refusal is about one user alone where another's list can be read with the same token."""
+    api, auth, gate, seen = paced(
+        Attempt(AuthExpired()), Attempt(Throttled()), Attempt(Accepted("", ""))
+    )
+    auth.witness_id = "user_2"
+
+    attempt = await api.bind(DEVICE)
+
+    assert attempt.verdict == AuthExpired(is_users_own=True)
+    assert seen.count("permit user_2") == 2
+    assert gate.reported == [AuthExpired(), Throttled(), Accepted("", "")]
+
+
+async def test_leaving_lets_the_renewal_end_before_the_client():
+    """A session call that is under way needs the client."""
+    api, _, _, seen = paced()
+
+    async with api:
+        await api.unbind("user_1", "id7", "SN_1")
+
+    assert "unbind id7 with one" in seen
+    assert seen[-2:] == ["close", "exit"]
