@@ -202,7 +202,13 @@ def doubts(db: sqlite3.Connection) -> list[Claim]:
     ).fetchone()
     claims = [
         Claim(
-            row, Device(*device), attempts, doubts, sent_at, left=_ANSWERED.get(verdict), **silence
+            row,
+            Device(*device),
+            attempts,
+            doubts,
+            sent_at,
+            earlier_verdict=_ANSWERED.get(verdict),
+            **silence,
         )
         for row, *device, attempts, doubts, sent_at, verdict, silence in msgspec.json.decode(text)
     ]
