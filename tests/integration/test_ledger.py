@@ -209,7 +209,7 @@ def test_claims_in_turns_take_one_row_of_each_user_at_a_time(db):
         runs.start(db, run)
     for _ in range(4):
         with transaction(db):
-            batches.append(transitions.claim_in_turns(db, run, 3, 7.0, but=[left_out]))
+            batches.append(transitions.claim_in_turns(db, run, 3, 7.0, excluding=[left_out]))
 
     codes = [claim.device.machine_code for batch in batches for claim in batch]
     assert codes == ["SN2", "SN6", "SN8", "SN3", "SN7", "SN5"]
@@ -534,7 +534,7 @@ async def test_reports_can_be_read_beside_a_writer(tmp_path):
     await ledger.confirm(run)
     with reading(tmp_path / "l.db") as db:
         before = RunReader(db, run).counts()
-        await ledger.claim(run, 0, 1, None, but=())
+        await ledger.claim(run, 0, 1, None, excluding=())
         after = RunReader(db, run).counts()
     await ledger.close()
 
