@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 MOST_PARTS = 20
 """Parts of a run, each from a start to a stop, whose details are kept."""
-REMEMBERED = ("clock_skew_s", "limit", "limit_per_user")
+CARRIED_OVER = ("clock_skew_s", "limit", "limit_per_user")
 """Facts of a run that the next one starts with."""
 _SUMMED = ("sending_s", "paced_s", "cooled_s", "retrying_s")
 
@@ -94,7 +94,7 @@ def finish(
         "UPDATE runs SET state = ?, ended_at = ?, stop_reason = ?, facts = ? WHERE run = ?",
         (state, iso(now), stop_reason, json.dumps(total), run),
     )
-    for key in REMEMBERED:
+    for key in CARRIED_OVER:
         if key in facts:
             put_meta(db, key, facts[key])
     return state

@@ -311,10 +311,7 @@ def confirm(db: sqlite3.Connection, now: datetime, run: int) -> int:
 
 
 def withdraw(db: sqlite3.Connection, now: datetime, run: int, why: str) -> tuple[int, int]:
-    """Withdraw a run's staged rows; those that may be bound become in doubt.
-
-    Returns: The number of rows in doubt now, and of those withdrawn.
-    """
+    """Withdraw a run's staged rows. Returns: rows put in doubt (may be bound), rows withdrawn."""
     in_doubt = db.execute(_DOUBT_OLDER, (now.timestamp(), *span(run))).rowcount
     withdrawn = db.execute(
         "UPDATE rows SET status = ?, settled_at = ?, detail = ? "

@@ -31,7 +31,7 @@ _HINTS = {
     errno.ENOSPC: _FREE,
     errno.EDQUOT: _FREE,
     errno.ENOTDIR: _NO_FOLDER,
-    errno.EEXIST: _NO_FOLDER,  # as `mkdir` says it
+    errno.EEXIST: _NO_FOLDER,  # raised by `mkdir`
 }
 _SQLITE_HINTS = {
     "CANTOPEN": _RIGHTS,
@@ -220,7 +220,6 @@ def _refuse_foreign(db: sqlite3.Connection, path: Path) -> None:
 
 
 def _migrate_old(path: Path) -> None:
-    """Migrate a ledger of an older version before it is read."""
     try:
         with closing(_read_only(path)) as db:
             version = int_of(db, "PRAGMA user_version")

@@ -59,10 +59,7 @@ def begin_undo(db: sqlite3.Connection, now: datetime, run: int, who: Mapping[str
 
 
 def stage_undo(db: sqlite3.Connection, run: int) -> int:
-    """Stage the run's remaining bindings, including those that could not be unbound.
-
-    Returns: The number of bindings left to unbind.
-    """
+    """Stage the run's bindings, also those not unbound before; return how many are left."""
     _stage_again(db, run, UnbindStatus.FAILED, UnbindStatus.CHANGED)
     db.execute(
         "INSERT OR IGNORE INTO unbindings (row, kind, user_id, machine_code, device_id) "
@@ -74,7 +71,6 @@ def stage_undo(db: sqlite3.Connection, run: int) -> int:
 
 
 def _stage_again(db: sqlite3.Connection, run: int, *statuses: UnbindStatus) -> None:
-    """Stage unbindings that ended with one of *statuses*."""
     db.executemany(
         "UPDATE unbindings SET status = 'staged', attempts = 0, detail = '' "
         "WHERE row BETWEEN ? AND ? AND kind = 'undo' AND status = ?",

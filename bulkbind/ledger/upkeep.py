@@ -149,17 +149,19 @@ def _pruned(
     """Return how many rows, attempts and runs were pruned."""
     old = [run for (run,) in db.execute(_OLD, (before,))]
     # Left over from a prune that was killed.
-    begun = [run for (run,) in db.execute("SELECT run FROM runs WHERE facts ->> 'pruned_rows' = 1")]
+    interrupted = [
+        run for (run,) in db.execute("SELECT run FROM runs WHERE facts ->> 'pruned_rows' = 1")
+    ]
     if is_trial:
         return (
-            _count(db, [*begun, *old], "rows", "id"),
-            _count(db, [*begun, *old], "attempts", "row"),
+            _count(db, [*interrupted, *old], "rows", "id"),
+            _count(db, [*interrupted, *old], "attempts", "row"),
             len(old),
         )
     for run in old:
         _mark(db, run, now)
     rows = attempts = 0
-    for run in [*begun, *old]:
+    for run in [*interrupted, *old]:
         attempts += sum(_deleted(db, run, "attempts", "row"))
         list(_deleted(db, run, "unbindings", "row"))
         for deleted in _deleted(db, run, "rows", "id"):

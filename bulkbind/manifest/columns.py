@@ -185,7 +185,7 @@ def unknown(header: Sequence[str], used: Sequence[int | None]) -> list[str]:
     ]
 
 
-def at_path(cells: Any, path: Sequence[str]) -> Any:  # noqa: ANN401  # whatever stands there
+def at_path(cells: Any, path: Sequence[str]) -> Any:  # noqa: ANN401  # any parsed value
     """Return the value at a path of keys and list positions; None if there is none."""
     for part in path:
         if isinstance(cells, dict):

@@ -202,12 +202,10 @@ class CsvManifest:
 
 
 def _count_breaks(row: str) -> int:
-    """Return the number of line breaks within a row's text."""
     return len(_BREAK.findall(row.rstrip("\r\n")))
 
 
 def _skip_lines(texts: Iterable[str], lines: int) -> Iterator[str]:
-    """Yield the text after the first *lines* lines."""
     for text in texts:
         if lines:
             found = lines_of(text)

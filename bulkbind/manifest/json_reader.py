@@ -47,10 +47,7 @@ class RepeatedKeyError(WrongJsonError):
 
 
 def value_at(text: str, start: int) -> tuple[Any, int]:
-    """Return the value that begins exactly at *start*, and the position after it.
-
-    Raises: RepeatedKeyError, WrongJsonError.
-    """
+    """Return the value at *start*, and its end. Raises: RepeatedKeyError, WrongJsonError."""
     try:
         try:
             return _DECODER.raw_decode(text, start)
@@ -62,7 +59,7 @@ def value_at(text: str, start: int) -> tuple[Any, int]:
         raise WrongJsonError("it is nested too deeply") from error
 
 
-def whole_value(text: str) -> Any:  # noqa: ANN401  # whatever the text says
+def whole_value(text: str) -> Any:  # noqa: ANN401  # any JSON value
     """Return the single value of a text. Raises: WrongJsonError."""
     stripped = text.strip(" \t\r\n")
     value, end = value_at(stripped, 0)
@@ -79,8 +76,8 @@ def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         seen: set[str] = set()
-        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]  # a set's add
-        raise _DecoderKeyError(twice)
+        repeated = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]  # a set's add
+        raise _DecoderKeyError(repeated)
     return found
 
 
@@ -250,7 +247,7 @@ class _Document:
         self._at += 1
         return found
 
-    def value(self) -> Any:  # noqa: ANN401  # whatever stands there
+    def value(self) -> Any:  # noqa: ANN401  # any JSON value
         """Take a whole value.
 
         Raises: RepeatedKeyError, with the value taken; ManifestError if there is none, or it is too

@@ -308,10 +308,7 @@ class TreeManifest(ABC):
         self.notices: list[str] = []
 
     def rows(self) -> Iterator[CheckedRow]:
-        """Yield every device with its first line.
-
-        Raises: ManifestError where the file as a whole is not a manifest.
-        """
+        """Yield every device with its first line. Raises: ManifestError if it is no manifest."""
         with open_text(self._path, self.source, self.undecodable) as text:
             yield from self._read(text)
         self.notices += self._tree.notices()

@@ -174,7 +174,7 @@ def _row(line: int, cells: list[str], left: int) -> TableRow:
     return TableRow(line, cells, faults)
 
 
-def _text(cell: Any) -> str:  # noqa: ANN401  # whatever calamine makes of a cell
+def _text(cell: Any) -> str:  # noqa: ANN401  # any type of calamine's
     """Return a cell as displayed; a number that lost digits in a form that breaks every rule."""
     if isinstance(cell, str):
         return cell[: LONGEST_CELL + 1]
@@ -194,10 +194,7 @@ def _number(cell: float) -> str:
 
 
 def _examined(path: Path, name: str) -> set[str]:
-    """Return the parts with error cells.
-
-    Raises: ManifestError for a workbook that is damaged or would fill the memory.
-    """
+    """Return the parts with error cells. Raises: ManifestError if damaged or too large to read."""
     with_errors = set()
     try:
         with zipfile.ZipFile(path) as book:

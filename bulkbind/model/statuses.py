@@ -126,7 +126,7 @@ RUN_TRANSITIONS: dict[RunState | None, dict[RunState, str]] = {
     },
     RunState.SENDING: {
         RunState.DONE: "nothing is left to send; or it was killed, and is undone",
-        RunState.STOPPED: "rows are left, and the run can go on",
+        RunState.STOPPED: "rows are left, and the run can resume",
     },
     RunState.STOPPED: {RunState.SENDING: "it resumes", RunState.DONE: "it is undone"},
 }
@@ -136,7 +136,7 @@ UNDO_TRANSITIONS: dict[RunState | None, dict[RunState, str]] = {
     RunState.CONFIRMED: {RunState.SENDING: "the first requests are about to leave"},
     RunState.SENDING: {
         RunState.DONE: "everything was tried",
-        RunState.STOPPED: "bindings are left, and the undo can go on",
+        RunState.STOPPED: "bindings are left, and the undo can resume",
     },
     RunState.STOPPED: {RunState.SENDING: "it resumes"},
     RunState.DONE: {RunState.CONFIRMED: "it is repeated for what could not be unbound"},

@@ -14,12 +14,12 @@ from bulkbind.report.tables import (
     parse_filter,
     write_attempt_rows,
     write_failed,
-    write_problem_rows,
+    write_problems,
     write_results,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
     from bulkbind.model import AttemptRow, Problem, ResultRow, RunSummary, Source
@@ -85,17 +85,12 @@ def write_report(run: RunRows, folder: Path) -> tuple[RunSummary, list[Path]]:
     write_results(results, run.rows(), sources)
     failed = write_failed(folder, run.rows(COMES_BACK), sources)
     problems = folder / "problems.csv"
-    write_problem_rows(problems, _problems(run, sources))
+    write_problems(problems, _problems(run, sources))
     summary_file = folder / "summary.json"
     write_summary(summary_file, summary)
     page = folder / "report.html"
     write_html(page, run, summary)
     return summary, [results, *failed, problems, summary_file, page]
-
-
-def write_problems(path: Path, problems: Iterable[tuple[str, int, Problem]]) -> None:
-    """Write `problems.csv` atomically: source, line and problem each. Raises: LedgerError."""
-    write_problem_rows(path, problems)
 
 
 def _problems(run: RunRows, sources: list[Source]) -> Iterator[tuple[str, int, Problem]]:

@@ -76,8 +76,6 @@ def over_time(
 
 
 class _Plot:
-    """Converts positions and values to chart coordinates."""
-
     def __init__(self, last: float, ceiling: float) -> None:
         self._last = last
         self._ceiling = ceiling

@@ -61,10 +61,7 @@ _VERDICTS = {
 def write_html(
     path: Path, run: RunRows, summary: RunSummary, only: RowFilter | None = None
 ) -> None:
-    """Write the page. *only*: the rows of its table; None: those that are not bound.
-
-    Raises: LedgerError.
-    """
+    """Write the page. *only*: the rows of its table (None: unbound ones). Raises: LedgerError."""
     # Imported here: it takes as long as everything else, and few commands write a page.
     from jinja2 import Environment, PackageLoader  # noqa: PLC0415  # as above
 
@@ -157,8 +154,6 @@ def _statuses(summary: RunSummary) -> list[dict[str, Any]]:
 
 
 class _Table:
-    """The table of rows on the page."""
-
     def __init__(
         self,
         run: RunRows,
@@ -282,7 +277,6 @@ def _ms(edge: int) -> str:
 
 
 def _time_spent(summary: RunSummary) -> list[dict[str, Any]]:
-    """Return what the run's time was spent on, as far as recorded."""
     facts = summary.facts
     spent: dict[str, float] = {}
     staging_s = _between(facts.get("created_at"), facts.get("confirmed_at"))

@@ -66,7 +66,6 @@ def _reason(reason: dict[str, Any]) -> str:
 
 
 def _changes(changes: dict[str, Any] | None) -> list[str]:
-    """Return a line with the differences from the last run of the same manifests, if any."""
     if not changes:
         return []
     parts = [
@@ -84,7 +83,6 @@ def _changes(changes: dict[str, Any] | None) -> list[str]:
 
 
 def _refreshed(found: dict[str, Any] | None) -> list[str]:
-    """Return a line about bindings missing from the server's lists, if those were read."""
     if found is None:
         return []
     users = f"the lists of {found['users']:,} users"

@@ -135,8 +135,8 @@ def write_results(path: Path, rows: Iterable[ResultRow], sources: Sequence[Sourc
     write_table(path, COLUMNS, cells)
 
 
-def write_problem_rows(path: Path, problems: Iterable[tuple[str, int, Problem]]) -> None:
-    """Write one line per broken rule: source, line, and the problem. Raises: LedgerError."""
+def write_problems(path: Path, problems: Iterable[tuple[str, int, Problem]]) -> None:
+    """Write one row per problem with its source and line, atomically. Raises: LedgerError."""
     rows = (
         (safe(source), line, *(safe(getattr(problem, name)) for name in PROBLEM_COLUMNS[2:]))
         for source, line, problem in problems
@@ -286,8 +286,6 @@ class _YamlRows:
 
 
 class _JsonLinesRows:
-    """JSON Lines: an object in each line."""
-
     def __init__(self, file: TextIO, source: Source) -> None:  # noqa: ARG002  # as all writers
         self._file = file
 

@@ -36,10 +36,7 @@ _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|)", re.ASCII)
 
 
 def parse_duration(value: object) -> float:
-    """Return the seconds of `90s`, `50m`, `2h`, `1d`, `250ms` or a bare number.
-
-    Raises: ValueError if *value* is none of these.
-    """
+    """Return the seconds of `90s`, `50m`, `2h`, `1d`, `250ms` or a number. Raises: ValueError."""
     match = _DURATION.fullmatch(str(value).strip())
     if match is None:
         raise ValueError("a duration is written like 90s, 50m, 2h or 250ms")
@@ -62,10 +59,7 @@ def duration_words(seconds: float) -> str:
 
 
 def checked_failures(value: str) -> str:
-    """Return a number of failures (`50`) or a share (`5%`, `2.5%`) in canonical form.
-
-    Raises: ValueError if *value* is neither.
-    """
+    """Return a number (`50`) or share (`5%`, `2.5%`) of failures, stripped. Raises: ValueError."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(%?)", value.strip(), re.ASCII)
     if match is None or (not match[2] and "." in match[1]) or float(match[1]) == 0:
         raise ValueError("a number of failures is written 50, or 5% of the devices that have ended")
