@@ -99,7 +99,7 @@ def conflict(code: str, place: str, other_user: str) -> Problem:
     )  # fmt: skip
 
 
-def judge(db: sqlite3.Connection, run: int, policy: Policy) -> list[str]:
+def resolve_duplicates(db: sqlite3.Connection, run: int, policy: Policy) -> list[str]:
     """Mark devices named more than once in a staged run as invalid or duplicate, per *policy*.
 
     Manages its own transactions. Returns: Some of the problems, each with its place.

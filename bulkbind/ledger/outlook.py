@@ -179,7 +179,7 @@ class Outlook:
 
     def moves(self) -> int:
         """Return how many bindings a run with `--move` would unbind first."""
-        return unbinding.left(self._db, self._run, UnbindKind.MOVE)
+        return unbinding.count_left(self._db, self._run, UnbindKind.MOVE)
 
     def lists(self) -> int:
         """Return the number of list calls: per user, two to settle doubt, one before unbinding."""

@@ -36,7 +36,7 @@ def unfinished(db: sqlite3.Connection, digest: str | None = None) -> tuple[int, 
 
 
 def finished(db: sqlite3.Connection, digest: str, name: str, since: str) -> str | None:
-    """Return the id of a finished run of the one manifest *name* created after *since*, or None.
+    """Return the id of a finished run, created after *since*, of the one manifest *name*, or None.
 
     *since*: as `iso` writes it. A run with rows in doubt does not count as finished.
     """
@@ -82,7 +82,9 @@ def finish(
     transitions.recover(db, now)
     staged, in_doubt = unsettled(db, run)
     left = (
-        staged or (stop_reason is not None and in_doubt) or unbinding.left(db, run, UnbindKind.MOVE)
+        staged
+        or (stop_reason is not None and in_doubt)
+        or unbinding.count_left(db, run, UnbindKind.MOVE)
     )
     state = RunState.STOPPED if left else RunState.DONE
     stop_reason = stop_reason if left else None

@@ -251,7 +251,7 @@ def ready(db: sqlite3.Connection, run: int) -> None:
         db.execute("UPDATE runs SET state = ? WHERE run = ?", (RunState.READY, run))
 
 
-def vanish(
+def mark_vanished(
     db: sqlite3.Connection,
     now: datetime,
     run: int,

@@ -67,7 +67,7 @@ def stage_undo(db: sqlite3.Connection, run: int) -> int:
         "WHERE id BETWEEN ? AND ? AND status = 'bound'",
         span(run),
     )
-    return left(db, run, UnbindKind.UNDO)
+    return count_left(db, run, UnbindKind.UNDO)
 
 
 def _stage_again(db: sqlite3.Connection, run: int, *statuses: UnbindStatus) -> None:
@@ -78,7 +78,7 @@ def _stage_again(db: sqlite3.Connection, run: int, *statuses: UnbindStatus) -> N
     )
 
 
-def to_undo(db: sqlite3.Connection, run: int) -> tuple[str, int, int, int, int]:
+def undo_progress(db: sqlite3.Connection, run: int) -> tuple[str, int, int, int, int]:
     """Return the state of an undo (empty if it never started), and how much is left to undo.
 
     Returns: State; number of bindings that the run made and no undo has unbound; of rows in doubt;
@@ -115,7 +115,7 @@ def finish_undo(
 ) -> RunState:
     """End the undo and return its final state."""
     # The server may hold bindings of rows in doubt that the ledger does not know.
-    more = left(db, run, UnbindKind.UNDO) or int_of(
+    more = count_left(db, run, UnbindKind.UNDO) or int_of(
         db,
         "SELECT count(*) FROM rows INDEXED BY rows_open "
         "WHERE status IN ('claimed', 'in_doubt') AND run = ?",
@@ -129,7 +129,7 @@ def finish_undo(
     return state
 
 
-def left(db: sqlite3.Connection, run: int, kind: UnbindKind) -> int:
+def count_left(db: sqlite3.Connection, run: int, kind: UnbindKind) -> int:
     """Return how many bindings a run has left to unbind."""
     return int_of(
         db,

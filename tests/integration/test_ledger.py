@@ -166,7 +166,7 @@ def test_only_a_row_that_is_moved_takes_a_binding_back(db, users, policy, left):
     staging.add_source(db, run, 0, FORM)
     rows = [valid(line, "X", user) for line, user in enumerate(users, start=2)]
     staging.stage(db, run, 0, 0, rows, rebind=False, keep_duplicates=True, move=True)
-    duplicates.judge(db, run, policy)
+    duplicates.resolve_duplicates(db, run, policy)
 
     moves = db.execute("SELECT r.line FROM unbindings u JOIN rows r ON r.id = u.row")
     assert [line for (line,) in moves] == left
