@@ -79,7 +79,7 @@ def read_plan(
         ),
         digest=digest,
         mark=mark,
-        resumed_run=going_on,
+        going_on=going_on,
     )
 
 

@@ -71,7 +71,7 @@ class Plan:
     """Of the manifests."""
     mark: str
     """Digest of the action planned for each row; changes when manifest or ledger change."""
-    resumed_run: str = ""
+    going_on: str = ""
     """The unfinished run of these manifests that would resume; empty if there is none."""
     is_refreshed: bool = False
     """Whether the server's lists were read."""

@@ -41,7 +41,7 @@ def plan_json(plan: Plan) -> dict[str, Any]:
             "source": forecast.source,
             "seconds": None if forecast.seconds is None else round(forecast.seconds, 1),
         },
-        "going_on": plan.resumed_run or None,
+        "going_on": plan.going_on or None,
         "refreshed": plan.is_refreshed,
         "digest": plan.digest,
         "mark": plan.mark,
@@ -57,8 +57,8 @@ def plan_text(plan: Plan, *, is_brief: bool = False) -> str:
 def _lines(plan: Plan, *, is_brief: bool) -> Iterator[str]:
     names = ", ".join(plan.manifests)
     yield f"{names}: {plan.rows:,} rows, {plan.user_count:,} users"
-    if plan.resumed_run:
-        yield f"run {plan.resumed_run} of these manifests is not finished: run goes on with it"
+    if plan.going_on:
+        yield f"run {plan.going_on} of these manifests is not finished: run goes on with it"
     for word, (mark, meaning) in PLANNED.items():
         if count := plan.counts.get(word, 0):
             yield f"  {mark} {count:>9,}  {_meaning(plan, word, meaning)}"

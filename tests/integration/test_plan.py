@@ -164,7 +164,7 @@ async def test_a_plan_tells_of_the_run_that_is_gone_on_with(tmp_path, sandbox):
     plan = await bulkbind.plan([manifest], settings)
     await bulkbind.run([manifest], settings, wanted=plan)
 
-    assert plan.resumed_run == pilot.report.summary.run_id
+    assert plan.going_on == pilot.report.summary.run_id
     assert (plan.counts["bind"], plan.counts["already_bound"]) == (14, 6)
     assert plan.forecast.per_s is not None or "no run" in plan.forecast.source
     assert sandbox.counts["binds"] == 20
