@@ -1,4 +1,4 @@
-"""Time. Nothing else in bulkbind asks the operating system for it."""
+"""The only module that reads the operating system's clock."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """What bulkbind needs of time; tests hand in one that they turn by hand."""
+    """A source of time; tests use one that they advance themselves."""
 
     def monotonic(self) -> float:
-        """Return seconds since some fixed moment; never goes back."""
+        """Return seconds since an arbitrary fixed time; never decreases."""
         ...
 
     def utc_now(self) -> datetime:
-        """Return the local machine's idea of UTC, aware."""
+        """Return the local machine's UTC time, timezone-aware."""
         ...
 
     async def sleep(self, seconds: float) -> None:
-        """Return after *seconds*; 0 or less only yields."""
+        """Return after *seconds*; 0 or less only yields to the event loop."""
         ...
 
 
 class SystemClock:
-    """The real thing."""
+    """The operating system's clock."""
 
     def monotonic(self) -> float:
-        """Return the operating system's monotonic seconds."""
+        """Return `time.monotonic`."""
         return time.monotonic()
 
     def utc_now(self) -> datetime:

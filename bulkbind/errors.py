@@ -3,28 +3,27 @@
 BulkbindError
  ├─ UsageError        2   an option or a setting is wrong
  ├─ ManifestError     2   a manifest cannot be read
- ├─ InvalidRowsError  2   rows break rules and `--on-invalid abort` holds
- ├─ PlanMovedError    2   what a saved plan says would no longer be done
- ├─ UnreadableListError 3   the server did not answer a list that a command needs
+ ├─ InvalidRowsError  2   rows break rules and `--on-invalid abort` is set
+ ├─ PlanMovedError    2   a saved plan is out of date
+ ├─ UnreadableListError 3   the server did not return a list that a command needs
  ├─ InterruptedRunError  3, 130 or 143   stopped before anything was sent
  └─ LedgerError       4   the ledger or a disk failed
      └─ LedgerBusyError   75  another run holds the ledger
 
-A run that was sent and stopped early is no error either: its result carries the exit code.
-
-A row that cannot be bound is never an exception: it is a value with a status.
+A row that cannot be bound is a value with a status, and a run that stopped early after sending is
+a result with an exit code; neither is an exception.
 """
 
 from __future__ import annotations
 
 
 def _storable(text: str) -> str:
-    """Return a text that may quote any file, with bytes that are no text as escapes."""
+    """Return *text* with undecodable bytes, quoted from a file, as escapes."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 class BulkbindError(Exception):
-    """The root. The text says what was being done, with which value, and what is allowed."""
+    """The base class. The message names the operation, the value and what is allowed."""
 
     exit_code = 2
 
@@ -39,19 +38,19 @@ class UsageError(BulkbindError):
 
 
 class ManifestError(BulkbindError):
-    """A manifest cannot be read as a whole (one bad row is a problem of that row instead)."""
+    """A manifest cannot be read as a whole (a bad row is a `Problem` instead)."""
 
 
 class InvalidRowsError(BulkbindError):
-    """Rows break rules, and the operator wants all or nothing."""
+    """Rows break rules, and `--on-invalid abort` is set."""
 
 
 class PlanMovedError(BulkbindError):
-    """The manifest or the ledger is another than a saved plan was made of."""
+    """The manifest or the ledger has changed since the plan was saved."""
 
 
 class UnreadableListError(BulkbindError):
-    """A command needs a user's list, and the server did not give it."""
+    """The server did not return a user's list that a command needs."""
 
     exit_code = 3
 

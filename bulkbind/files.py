@@ -1,4 +1,4 @@
-"""Files that are either the old ones or the new ones, never half of one; and lock files."""
+"""Atomic file replacement, and lock files."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from bulkbind.errors import LedgerError
 try:
     import fcntl
 except ImportError:  # pragma: no cover  # Windows, which is not promised
-    fcntl = None  # type: ignore[assignment]  # asked for below
+    fcntl = None  # type: ignore[assignment]  # checked in take_lock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
 KEPT_BYTES = "bulkbind.kept-bytes"
-"""How what an encoding lacks is written: bytes kept as escapes as they were, all else escaped."""
+"""Codec error handler: surrogate escapes become their original bytes, all else is escaped."""
 
 
 def _keep_bytes(error: UnicodeError) -> tuple[str | bytes, int]:
@@ -39,7 +39,7 @@ codecs.register_error(KEPT_BYTES, _keep_bytes)
 
 @contextmanager
 def replacing_bytes(path: Path) -> Iterator[BinaryIO]:
-    """Open a new file that takes *path*'s place once the block has ended well; mode 0600.
+    """Open a new file, mode 0600, that replaces *path* when the block succeeds.
 
     A link at *path* is replaced, not followed.
 
@@ -60,7 +60,7 @@ def replacing_bytes(path: Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def replacing(path: Path, encoding: str = "utf-8", errors: str = "strict") -> Iterator[TextIO]:
-    """Open a new report file of text, as `replacing_bytes` does; its folder is made.
+    """Open a new text file as `replacing_bytes` does, for a report; its folder is created.
 
     Raises: LedgerError if the folder or the file cannot be written.
     """
@@ -85,10 +85,10 @@ def write_json(path: Path, value: object) -> None:
 
 
 def take_lock(path: Path) -> int | None:
-    """Take a lock file, made with its folder where it is missing; None while another holds it.
+    """Acquire a lock file, creating it and its folder; None while another process holds it.
 
-    Returns: A descriptor; whoever closes it gives the lock back, and so does a process that dies.
-    Raises: OSError if the file cannot be made, LedgerError on a platform without such locks.
+    Returns: A descriptor; closing it, or the end of the process, releases the lock.
+    Raises: OSError if the file cannot be created, LedgerError on a platform without such locks.
     """
     if fcntl is None:  # pragma: no cover  # as above
         raise LedgerError("this platform has no file locks that bulkbind knows")

@@ -29,36 +29,36 @@ Event = MutableMapping[str, Any]
 
 
 class Stream(Protocol):
-    """What log lines are written to."""
+    """The part of `TextIO` that log lines need."""
 
     @property
     def closed(self) -> bool:
-        """Whether nothing can be written any more."""
+        """Whether the stream is closed."""
         ...
 
     def write(self, text: str, /) -> int:
-        """Write it."""
+        """Write *text*."""
         ...
 
     def flush(self) -> None:
-        """Leave nothing in memory."""
+        """Flush what is buffered."""
         ...
 
     def isatty(self) -> bool:
-        """Return whether a person reads it."""
+        """Return whether this is a terminal."""
         ...
 
 
 def redact(_logger: object, _name: str, event: Event) -> Event:
-    """Mask the values of keys that hold secrets, whatever their case."""
+    """Mask the values of secret keys, in any case."""
     for key in event:
         if key.lower() in SECRET_KEYS:
             event[key] = "***"
     return event
 
 
-class _Steadfast:
-    """A stream whose reader may go away: what cannot be written is nobody's trouble."""
+class _BestEffortStream:
+    """A stream that drops what it cannot write, since its reader may go away."""
 
     def __init__(self, stream: Stream | None) -> None:
         self._stream = stream
@@ -76,22 +76,22 @@ class _Steadfast:
 
 
 def is_terminal(stream: Stream | None) -> bool:
-    """Return whether a person sees *stream*; a closed one, as daemons have, is None."""
+    """Return whether *stream* is a terminal. It may be closed or, in daemons, None."""
     return stream is not None and not stream.closed and stream.isatty()
 
 
 @dataclass(frozen=True, slots=True)
 class Sink:
-    """A place where log lines go."""
+    """A destination of log lines."""
 
     stream: Stream | None
     form: Form
     level: str
-    """The least severe level that is written: debug, info, warning or error."""
+    """The lowest level written: debug, info, warning or error."""
 
 
 def log_file(path: Path) -> LogFile:
-    """Open a log file to append to; a new one is for its owner only, as it names devices.
+    """Open a log file to append to; a new one gets mode 0600, as it names devices.
 
     Raises: UsageError if it cannot be opened.
     """
@@ -102,46 +102,46 @@ def log_file(path: Path) -> LogFile:
 
 
 class LogFile:
-    """A log file that may be renamed or deleted while it is written: then a new one is begun."""
+    """A log file that starts a new file when the current one is renamed or deleted."""
 
     closed = False
 
     def __init__(self, path: Path) -> None:
-        self._path = path.absolute()  # whatever becomes of the working folder
+        self._path = path.absolute()  # the working folder may change
         self._file = self._open()
 
     def _open(self) -> TextIO:
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
         file = os.fdopen(os.open(self._path, flags, 0o600), "a", encoding="utf-8", buffering=1)
         known = os.fstat(file.fileno())
-        self._is = (known.st_dev, known.st_ino)
+        self._file_id = (known.st_dev, known.st_ino)
         return file
 
-    def _is_there(self) -> bool:
+    def _is_current(self) -> bool:
         try:
             known = self._path.stat()
         except OSError:
             return False
-        return (known.st_dev, known.st_ino) == self._is
+        return (known.st_dev, known.st_ino) == self._file_id
 
     def write(self, text: str) -> int:
-        """Append to the file of that name, whichever it is now."""
-        if not self._is_there():
-            with contextlib.suppress(OSError):  # no room for a new one: the old one goes on
+        """Append to the file that currently has the name."""
+        if not self._is_current():
+            with contextlib.suppress(OSError):  # disk full: keep writing to the old file
                 old, self._file = self._file, self._open()
                 old.close()
         return self._file.write(text)
 
     def flush(self) -> None:
-        """Leave nothing in memory."""
+        """Flush the file."""
         self._file.flush()
 
     def close(self) -> None:
-        """Write no more."""
+        """Close the file."""
         self._file.close()
 
     def isatty(self) -> bool:
-        """Nobody reads a file as it is written."""
+        """Return False."""
         return False
 
 
@@ -162,10 +162,12 @@ def configure(*sinks: Sink) -> None:
 
 
 class _FanOut:
-    """The last processor: renders an event for each sink in its own form."""
+    """The last processor: renders each event in the form of each sink."""
 
     def __init__(self, sinks: Sequence[Sink]) -> None:
-        self._sinks = [(_number(sink), _renderer(sink), _Steadfast(sink.stream)) for sink in sinks]
+        self._sinks = [
+            (_number(sink), _renderer(sink), _BestEffortStream(sink.stream)) for sink in sinks
+        ]
 
     def __call__(self, bound: object, name: str, event: Event) -> NoReturn:
         severity = logging.getLevelNamesMapping()[str(event["level"]).upper()]
@@ -173,7 +175,7 @@ class _FanOut:
             if severity >= least:
                 stream.write(f"{render(bound, name, dict(event))}\n")
                 stream.flush()
-        raise structlog.DropEvent  # it has been written
+        raise structlog.DropEvent  # already written
 
 
 def _number(sink: Sink) -> int:
@@ -186,7 +188,7 @@ def _renderer(sink: Sink) -> Callable[[object, str, Event], object]:
             "Callable[[object, str, Event], object]",
             structlog.dev.ConsoleRenderer(
                 colors=is_terminal(sink.stream),
-                # Its own choice, where rich is installed, prints the values of local variables.
+                # The default, where rich is installed, prints the values of local variables.
                 exception_formatter=structlog.dev.plain_traceback,
             ),
         )
@@ -200,20 +202,20 @@ def _renderer(sink: Sink) -> Callable[[object, str, Event], object]:
 
 
 def logger() -> structlog.typing.FilteringBoundLogger:
-    """Return a logger; what it writes, and where, is the application's choice."""
+    """Return a logger; the application decides what is written, and where."""
     bound: structlog.typing.FilteringBoundLogger = structlog.get_logger()
     if structlog.is_configured():
         return bound
-    # As a library, in a program that has no structlog of its own: warnings, and not on stdout.
+    # As a library in a program that does not configure structlog: warnings only, to stderr.
     return cast(
         "structlog.typing.FilteringBoundLogger",
         structlog.wrap_logger(
-            structlog.WriteLogger(cast("TextIO", _Steadfast(sys.stderr))),
+            structlog.WriteLogger(cast("TextIO", _BestEffortStream(sys.stderr))),
             wrapper_class=structlog.make_filtering_bound_logger("warning"),
         ),
     )
 
 
 def bound(**values: object) -> contextlib.AbstractContextManager[None]:
-    """Let every line of the block, and of the tasks begun in it, carry *values*."""
+    """Add *values* to every log line of the block and of the tasks started in it."""
     return structlog.contextvars.bound_contextvars(**values)

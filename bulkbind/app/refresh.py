@@ -35,7 +35,7 @@ async def refresh(session: Session, ledger: Ledger, run: int) -> None:
             await search.look(list(search.vanished))
     gone = [row for rows in search.vanished.values() for row in rows]
     is_bound_again = settings.manifest.rebind_missing
-    await ledger.vanish(run, gone, users=users, bind_again=is_bound_again)
+    await ledger.mark_vanished(run, gone, users=users, bind_again=is_bound_again)
     if gone:
         what = "to be bound again" if is_bound_again else "--rebind-missing binds them again"
         session.listener.notice(f"{len(gone):,} bindings have vanished from the server; {what}")

@@ -312,7 +312,7 @@ class Staging:
             await self._refuse_changed(known, paths)
             reads = self._session.settings.manifest
             policy = Policy(reads.on_duplicate, reads.on_conflict)
-            self._examples += await self._ledger.judge(number, policy)
+            self._examples += await self._ledger.resolve_duplicates(number, policy)
             await self._ledger.ready(number)
         except LedgerError:
             raise

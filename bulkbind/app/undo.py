@@ -97,7 +97,7 @@ async def _confirmed(
     session: Session, ledger: Ledger, run: int, run_id: str, devices: int | None
 ) -> bool:
     """Return whether so many devices are to be unbound; durable once it is so."""
-    state, to_unbind, in_doubt, moved, gone = await ledger.unbindings.to_undo(run)
+    state, to_unbind, in_doubt, moved, gone = await ledger.unbindings.undo_progress(run)
     if state in GOES_ON:
         session.listener.notice(f"going on with the undo of run {run_id}, which was not finished")
         return True
@@ -116,7 +116,7 @@ async def _confirmed(
 async def _take_back(session: Session, ledger: Ledger, run: int) -> None:
     settings, clock, stop = session.settings, session.clock, session.stop
     pacer = await pacer_of(session, ledger)
-    client = client_of(session, await ledger.recall("clock_skew_s"))
+    client = client_of(session, await ledger.get_meta("clock_skew_s"))
     began = clock.monotonic()
     session.pulse.follow(lambda: client.requests, lambda: pacer.closed_for_s() > 0)
     api = paced(session, client, pacer)

@@ -319,7 +319,7 @@ def _made_by(text: str, created: float | None) -> float | None:
 
 def inherited(claim: Claim) -> Park:
     """Return how a row is settled that an earlier process, or run, left in doubt."""
-    match claim.left:
+    match claim.earlier_verdict:
         case AlreadyBound():
             return _SAID_TO_BE_BOUND
         case Refused():

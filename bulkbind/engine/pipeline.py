@@ -102,8 +102,12 @@ class Claims:
     async def _batch_of(self, most: int) -> list[Claim]:
         now = self._api.server_time()
         if self._is_in_turns:
-            return await self._ledger.claim_in_turns(self._run, most, now, but=list(self._others))
-        return await self._ledger.claim(self._run, self._last, most, now, but=self._others_behind())
+            return await self._ledger.claim_in_turns(
+                self._run, most, now, excluding=list(self._others)
+            )
+        return await self._ledger.claim(
+            self._run, self._last, most, now, excluding=self._others_behind()
+        )
 
     def leave_out(self, row: int) -> None:
         """Never hand out a row that somebody else sends, though it be staged between attempts."""

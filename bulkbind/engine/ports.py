@@ -124,13 +124,13 @@ class RowLedger(Protocol):
     """Where rows come from and outcomes go. What is awaited is durable once it returns."""
 
     async def claim(
-        self, run: int, after: int, most: int, sent_at: float | None, *, but: Sequence[int]
+        self, run: int, after: int, most: int, sent_at: float | None, *, excluding: Sequence[int]
     ) -> list[Claim]:
-        """Take up to *most* staged rows behind row *after*, none of *but*."""
+        """Claim up to *most* staged rows after row *after*, except *excluding*."""
         ...
 
     async def claim_in_turns(
-        self, run: int, most: int, sent_at: float | None, *, but: Sequence[int]
+        self, run: int, most: int, sent_at: float | None, *, excluding: Sequence[int]
     ) -> list[Claim]:
         """Take up to *most* staged rows: one of each user, then another one of each, and so on."""
         ...

@@ -1,4 +1,4 @@
-"""The ledger: one SQLite file per endpoint that knows how every row stands, also after a crash."""
+"""The ledger: one SQLite file per endpoint with the state of every row, safe against crashes."""
 
 from bulkbind.ledger.duplicates import Policy, Seen
 from bulkbind.ledger.ledger import Ledger

@@ -1,4 +1,4 @@
-"""What a manifest says otherwise than it did the last time."""
+"""Differences between a run and the previous one of the same manifests."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 MOST_NEW = 3
-"""Rows that are named of those that need a person."""
+"""Rows named as examples of those that need a person."""
 _SAME_NAMES = (
     "(SELECT json_group_array(form ->> 'name') FROM sources s WHERE s.run = r.run) = "
     "(SELECT json_group_array(form ->> 'name') FROM sources s WHERE s.run = ?1)"
@@ -26,10 +26,10 @@ SELECT EXISTS (SELECT 1 FROM rows INDEXED BY rows_device
 
 
 def changes(db: sqlite3.Connection, run: int) -> dict[str, object] | None:
-    """Return what is different since the last run of manifests of the same names, if there is one.
+    """Return the differences from the last run of manifests with the same names; None if none ran.
 
-    Returns: `since` (its run id); `added` and `removed` devices; `renamed`: bound under another
-        name or OS than the manifest has now.
+    Returns: `since` (its run id); `added` and `removed` devices; `renamed`: devices bound under
+        another name or OS than the manifest has now.
     """
     earlier = db.execute(
         f"SELECT r.run, r.run_id FROM runs r WHERE r.run < ?1 AND {_SAME_NAMES} "  # noqa: S608  # constants
@@ -55,7 +55,7 @@ def changes(db: sqlite3.Connection, run: int) -> dict[str, object] | None:
 
 
 def outcomes(db: sqlite3.Connection, run: int) -> dict[str, object] | None:
-    """Return how a run ended beside the last finished one of the same manifests, if there is one.
+    """Compare outcomes with the last finished run of the same manifests; None if there is none.
 
     Returns: `newly_failed`: devices that need a person now and did not then; `newly_failed_rows`,
         some of their rows; `mended`: devices that needed one then and are bound now.
@@ -81,7 +81,7 @@ def outcomes(db: sqlite3.Connection, run: int) -> dict[str, object] | None:
 
 
 def needing(db: sqlite3.Connection, run: int) -> list[dict[str, str]]:
-    """Return the first rows of a run that need a person, as `example` does."""
+    """Return the first rows of a run that need a person; see `example`."""
     first = [row for row, _ in _needing(db, run, MOST_NEW)]
     return [example(db, row) for row in first]
 
@@ -101,7 +101,7 @@ def _needing(
 
 
 def example(db: sqlite3.Connection, row: int) -> dict[str, str]:
-    """Return a row as it is named to a person: `place` (file and line), `status`, `why`."""
+    """Return a row for display: `place` (file and line), `status`, `why`."""
     name, line, status, code, message, detail = db.execute(
         "SELECT s.form ->> 'name', r.line, r.status, r.code, r.message, r.detail FROM rows r "
         "JOIN sources s USING (run, source) WHERE r.id = ?",
@@ -112,7 +112,7 @@ def example(db: sqlite3.Connection, row: int) -> dict[str, str]:
 
 
 def _only_in(db: sqlite3.Connection, run: int, other: int) -> int:
-    """Return how many devices one run has and another has not."""
+    """Return how many devices one run has that another lacks."""
     return int_of(
         db,
         "SELECT count(*) FROM rows r WHERE r.id BETWEEN ? AND ? AND r.problems IS NULL "

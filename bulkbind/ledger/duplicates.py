@@ -1,4 +1,4 @@
-"""Devices that stand in a manifest more than once: for the same user, or for another one."""
+"""Devices named more than once in a manifest, for the same user or for different users."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 MOST_EXAMPLES = 10
 _BATCH = 10_000
 
-# First rows of a device whose other first rows are for somebody else; in a second connection,
-# whose sorting is done on disk and whose view does not change meanwhile.
+# The first row per device and user, for devices with several users. Runs on a second connection,
+# which sorts on disk and sees a consistent snapshot.
 _CONFLICTS = """
 WITH firsts AS (
   SELECT r.id, r.source, r.line, r.machine_code, r.user_id, min(r.user_id) OVER device AS low,
@@ -60,21 +60,21 @@ UPDATE rows SET status = 'duplicate', duplicate_of = ?, message = '', detail = '
        device_id = '', create_time = ''
  WHERE id = ?
 """
-# A duplicate of a row that gave way to another one is a duplicate of that one.
-_FOLLOW = """
+# Duplicates of a row that lost a conflict now point to the winner.
+_REPOINT_DUPLICATES = """
 UPDATE rows SET duplicate_of = (SELECT f.duplicate_of FROM rows f WHERE f.id = rows.duplicate_of)
  WHERE id BETWEEN ? AND ? AND status = 'duplicate'
    AND (SELECT f.status FROM rows f WHERE f.id = rows.duplicate_of) = 'duplicate'
 """
-# What a row that is not moved after all was to take back from another user.
-_FORGET_MOVES = """
+# Unbindings of rows that are no longer to be moved.
+_DELETE_MOVES = """
 DELETE FROM unbindings WHERE row BETWEEN ? AND ?
    AND (SELECT r.status FROM rows r WHERE r.id = unbindings.row) <> 'moved'
 """
 
 
 class Policy(NamedTuple):
-    """What is made of devices that stand in a run more than once."""
+    """How to treat devices named more than once in a run."""
 
     on_duplicate: str
     """`first` or `error`."""
@@ -83,7 +83,7 @@ class Policy(NamedTuple):
 
 
 def duplicate(code: str, place: str, other_name: str) -> Problem:
-    """Return the problem of a row whose device stands in an earlier one for the same user."""
+    """Return the problem of a row that repeats an earlier row's device and user."""
     named = f", under the name {other_name!r}" if other_name else ""
     return Problem(
         "machine_code", "machine_code", code, "machine_code: a device stands once in a run",
@@ -92,17 +92,17 @@ def duplicate(code: str, place: str, other_name: str) -> Problem:
 
 
 def conflict(code: str, place: str, other_user: str) -> Problem:
-    """Return the problem of a row whose device stands in another one for another user."""
+    """Return the problem of a row whose device another row gives to another user."""
     return Problem(
         "machine_code", "machine_code", code, "machine_code: a device has one user in a run",
         f"{place} gives it to {other_user}", "--on-conflict first or last says which row counts",
     )  # fmt: skip
 
 
-def judge(db: sqlite3.Connection, run: int, policy: Policy) -> list[str]:
-    """Make invalid, or duplicates, of what stands in a staged run more than once.
+def resolve_duplicates(db: sqlite3.Connection, run: int, policy: Policy) -> list[str]:
+    """Mark devices named more than once in a staged run as invalid or duplicate, per *policy*.
 
-    It manages its own transactions. Returns: Some of the problems, each with its place.
+    Manages its own transactions. Returns: Some of the problems, each with its place.
     """
     examples: list[str] = []
     (_, _, path) = db.execute("PRAGMA database_list").fetchone()
@@ -116,11 +116,11 @@ def judge(db: sqlite3.Connection, run: int, policy: Policy) -> list[str]:
                 for row, name, line, code, other, other_line, user, _, _ in rows
             )
             _invalidate(db, problems, examples)
-        elif _give_way(db, rows, 7 if policy.on_conflict == "first" else 8):
+        elif _mark_losers(db, rows, 7 if policy.on_conflict == "first" else 8):
             with transaction(db):
-                db.execute(_FOLLOW, span(run))
+                db.execute(_REPOINT_DUPLICATES, span(run))
     with transaction(db):
-        db.execute(_FORGET_MOVES, span(run))
+        db.execute(_DELETE_MOVES, span(run))
     return examples
 
 
@@ -142,8 +142,8 @@ def _invalidate(
         examples += [f"{place}: {problem.text}" for _, place, problem in batch[:room]]
 
 
-def _give_way(db: sqlite3.Connection, rows: Iterable[tuple[int, ...]], winner_at: int) -> bool:
-    """Make duplicates of the rows of a conflict that do not win; return whether there were any."""
+def _mark_losers(db: sqlite3.Connection, rows: Iterable[tuple[int, ...]], winner_at: int) -> bool:
+    """Mark the losing rows of conflicts as duplicates; return whether there were any."""
     losers = ((row[winner_at], row[0]) for row in rows if row[winner_at] != row[0])
     found = False
     while batch := list(islice(losers, _BATCH)):
@@ -157,7 +157,7 @@ _CACHE_KB = 16_384
 
 
 class Repeat(NamedTuple):
-    """A row whose device stands in another one, too."""
+    """A row whose device another row names as well."""
 
     source: int
     line: int
@@ -167,14 +167,14 @@ class Repeat(NamedTuple):
 
 
 class Seen:
-    """Devices in a private file that is gone at the end, so that memory stays flat.
+    """Devices kept in a private temporary file, so that memory stays flat.
 
-    It takes some 100 bytes of disk a row (`TMPDIR`, or `SQLITE_TMPDIR`); a LedgerError says where
+    Takes about 100 bytes of disk per row (in `SQLITE_TMPDIR` or `TMPDIR`). Raises: LedgerError if
     that disk is full.
     """
 
     def __init__(self) -> None:
-        # The empty name is SQLite's for a database on disk that nobody else sees.
+        # An empty name means a private temporary database on disk.
         self._db = sqlite3.connect("", isolation_level=None)
         for pragma in ("journal_mode = OFF", "synchronous = OFF", f"cache_size = -{_CACHE_KB}"):
             self._db.execute(f"PRAGMA {pragma}")
@@ -199,7 +199,7 @@ class Seen:
             ) from error
 
     def add(self, source: int, rows: Iterable[CheckedRow]) -> None:
-        """Remember the devices of some rows."""
+        """Record the devices of valid rows."""
         self._db.execute("BEGIN")
         self._db.executemany(
             "INSERT INTO seen (source, line, code, user, name) VALUES (?, ?, ?, ?, ?)",
@@ -215,12 +215,8 @@ class Seen:
     def repeats(self, names: Sequence[str], policy: Policy) -> Iterator[Repeat]:
         """Yield the rows that repeat a device, device by device.
 
-        For one user, all rows but the first; for several users, the first row of each, unless
-        the policy says which one counts.
-
-        Args:
-            names: What messages call the sources.
-            policy: Which of them are wanted as problems is the caller's affair.
+        For one user: all rows but the first, whatever the policy. For several users: the first row
+        of each, if conflicts are errors. *names*: the sources' names for messages.
         """
         self._db.execute("CREATE INDEX seen_device ON seen (code, user, id)")
         again = self._db.execute(

@@ -1,4 +1,4 @@
-"""The ledger as the engine and the use cases see it: its verbs, and what surrounds them."""
+"""The ledger as used by the engine and the use cases: its verbs, opening and closing."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from bulkbind.model import Attempt, Claim
 
 BATCH_S = 0.025
-"""How long outcomes are collected before they are written as one group: a commit for each handful
-would take a third of the time that sending takes."""
+"""How long outcomes are collected into one commit; smaller commits would cost a third of the time
+that sending takes."""
 _SETTLE = timed_verb(transitions.settle)
 
 T = TypeVar("T")
@@ -28,22 +28,22 @@ Listener = Callable[[Sequence[Ended]], None]
 
 
 class Ledger(Verbs):
-    """A ledger held for sending. Once an awaited method returns, its change survives a crash."""
+    """A ledger locked for sending. Once an awaited method returns, its change survives a crash."""
 
-    # Which run there is, and how it begins.
+    # Finding or preparing a run.
     unfinished = verb(runs.unfinished)
     finished = verb(runs.finished)
-    recall = verb(get_meta)
+    get_meta = verb(get_meta)
     begin = verb(staging.begin, alone=True)
     stage = verb(staging.stage_manifest, alone=True)
-    judge = verb(duplicates.judge, alone=True)
+    resolve_duplicates = verb(duplicates.resolve_duplicates, alone=True)
     ready = verb(staging.ready, alone=True)
-    vanish = timed_verb(staging.vanish, alone=True)
+    mark_vanished = timed_verb(staging.mark_vanished, alone=True)
     confirm = timed_verb(staging.confirm, alone=True)
     discard = verb(staging.discard, alone=True)
     _discard_unconfirmed = verb(staging.discard_unconfirmed, alone=True)
 
-    # The sending.
+    # Sending.
     start = verb(runs.start)
     counts = verb(runs.counts)
     unsettled = verb(runs.unsettled)
@@ -62,7 +62,7 @@ class Ledger(Verbs):
     def __init__(
         self, path: Path, endpoint: str | None, clock: Clock, *, batch_s: float = BATCH_S
     ) -> None:
-        self._path = path.resolve()  # a link to a ledger is that ledger, and has its lock
+        self._path = path.resolve()  # a link shares the lock of the ledger it points to
         self._lock = LedgerLock(self._path)
         writer = Writer(self._path, endpoint, clock)
         self._batching = Batching(writer, batch_s, self._report)
@@ -72,9 +72,9 @@ class Ledger(Verbs):
         """Called with outcomes once they are durable."""
 
     async def open(self, holder: dict[str, Any]) -> int:
-        """Take the lock, open the file, and take stock of what a crash left.
+        """Acquire the lock, open the file, and recover from a crash.
 
-        Returns: The number of rows found claimed, which are in doubt now.
+        Returns: The number of rows found claimed, which are now in doubt.
         Raises: LedgerBusyError, LedgerError.
         """
         self._lock.acquire(holder)
@@ -87,21 +87,21 @@ class Ledger(Verbs):
             raise
 
     async def close(self) -> None:
-        """Write what was handed in, close the file and give the lock back."""
+        """Write what was submitted, close the file and release the lock."""
         try:
             await self._batching.end()
             await self._writer.close()
         finally:
             self._lock.release()
 
-    async def read(self, look: Callable[[sqlite3.Connection], T]) -> T:
-        """Return what *look* sees, beside the writer, whose sorting would be done in memory."""
+    async def read(self, query: Callable[[sqlite3.Connection], T]) -> T:
+        """Return *query*'s result on a read-only connection, which sorts on disk, in a thread."""
 
-        def seen() -> T:
+        def run_query() -> T:
             with reading(self._path) as db:
-                return look(db)
+                return query(db)
 
-        return await asyncio.to_thread(seen)
+        return await asyncio.to_thread(run_query)
 
     def is_of(self, run: int, row: int) -> bool:
         """Return whether a row belongs to a run."""
@@ -109,22 +109,22 @@ class Ledger(Verbs):
         return first <= row <= last
 
     def settle(self, claim: Claim, outcome: Outcome) -> None:
-        """Hand in an outcome; it is written with its neighbours soon, then given to `on_settled`.
+        """Submit an outcome; it is written with the next batch, then passed to `on_settled`.
 
-        A failure to write shows in the next awaited call.
+        The next awaited call raises a failure to write.
         """
         self._batching.settle(claim, outcome)
 
     def record(self, row: int, attempt: Attempt) -> None:
-        """Hand in an attempt that was not simply accepted."""
+        """Submit an attempt that was not accepted outright."""
         self._batching.record(row, attempt)
 
     async def doubt(self, claim: Claim) -> None:
-        """See `transitions.doubt`; the attempts that led to it are durable as well then."""
+        """Call `transitions.doubt`; the attempts that led to it are written with it."""
         await self._doubt(claim, self._batching.take_attempts())
 
     async def flushed(self) -> None:
-        """Return once every outcome handed in is durable. Raises: LedgerError."""
+        """Return once every submitted outcome is durable. Raises: LedgerError."""
         await self._batching.flushed()
 
     def _report(self, settled: Sequence[Ended]) -> None:
@@ -132,14 +132,14 @@ class Ledger(Verbs):
 
 
 class Unbindings(Verbs):
-    """Bindings to be taken back: those of a run (its undo), or those that its moves replace."""
+    """Bindings to unbind: those of a run (its undo), or those that its moves replace."""
 
     begin_undo = timed_verb(unbinding.begin_undo)
     stage_undo = verb(unbinding.stage_undo)
-    to_undo = verb(unbinding.to_undo)
+    undo_progress = verb(unbinding.undo_progress)
     start_undo = verb(unbinding.start_undo)
     finish_undo = timed_verb(unbinding.finish_undo, last=True)
-    left = verb(unbinding.left)
+    count_left = verb(unbinding.count_left)
     next_rows = verb(unbinding.next_rows)
     users = verb(unbinding.users)
     known = verb(transitions.known)
@@ -150,7 +150,7 @@ class Unbindings(Verbs):
 
 
 class Batching:
-    """Takes what is handed in, at once; writes it soon, in one transaction with its neighbours."""
+    """Collects outcomes and attempts for up to *batch_s* seconds, then writes them as one group."""
 
     def __init__(self, writer: Writer, batch_s: float, on_settled: Listener) -> None:
         """*on_settled* is called with outcomes once they are durable."""
@@ -160,33 +160,33 @@ class Batching:
         self._ended: list[Ended] = []
         self._attempts: list[tuple[int, Attempt]] = []
         self._flush: asyncio.Task[None] | None = None
-        self._hurry = asyncio.Event()
+        self._write_now = asyncio.Event()
 
     def settle(self, claim: Claim, outcome: Outcome) -> None:
-        """Take an outcome. A failure to write it shows in the writer's next answer."""
+        """Add an outcome. The writer's next call raises a failure to write it."""
         self._ended.append((claim, outcome))
         self._flush_soon()
 
     def record(self, row: int, attempt: Attempt) -> None:
-        """Take an attempt."""
+        """Add an attempt."""
         self._attempts.append((row, attempt))
         self._flush_soon()
 
     def take_attempts(self) -> list[tuple[int, Attempt]]:
-        """Return the attempts that are not being written yet: whoever takes them writes them."""
+        """Return the attempts not yet being written, and leave writing them to the caller."""
         attempts, self._attempts = self._attempts, []
         return attempts
 
     async def flushed(self) -> None:
-        """Return once every outcome handed in is durable. Raises: LedgerError."""
+        """Return once every added outcome is durable. Raises: LedgerError."""
         if self._flush is not None:
-            self._hurry.set()
+            self._write_now.set()
             await asyncio.shield(self._flush)
 
     async def end(self) -> None:
-        """Return once what was handed in is written, or has failed to be."""
+        """Return once everything added is written or has failed."""
         if self._flush is not None:
-            self._hurry.set()
+            self._write_now.set()
             await asyncio.wait([self._flush])
 
     def _flush_soon(self) -> None:
@@ -195,13 +195,13 @@ class Batching:
             self._flush.add_done_callback(_retrieve)
 
     async def _write_all(self) -> None:
-        """Write what was handed in, and what is handed in meanwhile, group by group."""
+        """Write group by group until nothing is left, including what is added meanwhile."""
         while self._ended or self._attempts:
-            if self._batch_s and not self._hurry.is_set():
-                timer = asyncio.get_running_loop().call_later(self._batch_s, self._hurry.set)
-                await self._hurry.wait()
+            if self._batch_s and not self._write_now.is_set():
+                timer = asyncio.get_running_loop().call_later(self._batch_s, self._write_now.set)
+                await self._write_now.wait()
                 timer.cancel()
-            self._hurry.clear()
+            self._write_now.clear()
             ended, self._ended = self._ended, []
             await self._writer.submit(_SETTLE, ended, self.take_attempts())
             if ended:
@@ -209,6 +209,6 @@ class Batching:
 
 
 def _retrieve(task: asyncio.Task[None]) -> None:
-    """A failure shows in the next call of the ledger; nobody need await this task."""
+    """Mark the exception as retrieved; the ledger's next call raises it."""
     if not task.cancelled():
         task.exception()

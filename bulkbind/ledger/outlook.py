@@ -1,4 +1,4 @@
-"""What a run would do with each of its rows, and what a run's report says is bound. Read-only."""
+"""What a run would do with each row, and which devices a run has bound. Read-only."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _VALID = "r.problems IS NULL AND r.duplicate_of IS NULL"
 
 
 def user_ids(db: sqlite3.Connection, run: int, only: str = "") -> Iterator[str]:
-    """Yield the users of a run's valid rows, in order; *only*: a condition more, of ours."""
+    """Yield the users of a run's valid rows, in order. *only*: a further SQL condition."""
     last = ""
     while True:
-        # From one user to the next in the index, however many rows stand between.
+        # Jumps from user to user in the index, instead of reading every row.
         found = db.execute(
             "SELECT r.user_id FROM rows r INDEXED BY rows_device "  # noqa: S608  # constants
             f"WHERE r.run = ? AND r.user_id > ? AND {_VALID} {only} ORDER BY r.user_id LIMIT 1",
@@ -34,7 +34,7 @@ def user_ids(db: sqlite3.Connection, run: int, only: str = "") -> Iterator[str]:
 
 
 class SkippedReader:
-    """The devices of one run that are not sent because the ledger knows them as bound."""
+    """The devices of one run that are skipped because they are known to be bound."""
 
     def __init__(self, db: sqlite3.Connection, run: int) -> None:
         self._db = db
@@ -45,7 +45,7 @@ class SkippedReader:
         return user_ids(self._db, self._run, "AND r.status = 'skipped'")
 
     def of(self, user_id: str) -> Iterator[tuple[int, str]]:
-        """Yield row and machine code of a user's."""
+        """Yield row id and machine code of a user's devices."""
         return self._db.execute(
             "SELECT r.id, r.machine_code FROM rows r INDEXED BY rows_device "  # noqa: S608  # constants
             f"WHERE r.run = ? AND r.user_id = ? AND {_VALID} AND r.status = 'skipped'",
@@ -54,7 +54,7 @@ class SkippedReader:
 
 
 class BoundReader:
-    """The devices of one run that are bound: by it, or before it."""
+    """The devices of one run that are bound, by it or before it."""
 
     def __init__(self, db: sqlite3.Connection, run: int) -> None:
         self._db = db
@@ -65,7 +65,7 @@ class BoundReader:
         return user_ids(self._db, self._run)
 
     def of(self, user_id: str) -> Iterator[Record]:
-        """Yield what the run says is bound to a user, and nobody has taken back since."""
+        """Yield the run's devices bound to a user and not unbound since."""
         found = self._db.execute(
             "SELECT b.machine_code, b.device_id, b.create_time, b.device_name, b.device_os "  # noqa: S608  # constants
             "FROM rows r INDEXED BY rows_device JOIN bindings b USING (user_id, machine_code) "
@@ -76,12 +76,12 @@ class BoundReader:
         return (Record(*row) for row in found)
 
     def known(self, user_id: str) -> set[str]:
-        """Return the machine codes that the ledger knows as bound to a user, whoever bound them."""
+        """Return the machine codes known to be bound to a user, by any run."""
         return transitions.known(self._db, user_id)
 
 
 MOST_USERS = 10_000
-"""Users of whom a plan tells, in the order of their ids."""
+"""Users listed in a plan, in the order of their ids."""
 MOST_EXAMPLES = 1_000
 
 _WORD = """
@@ -100,7 +100,7 @@ CASE WHEN r.status = 'staged' THEN 'bind'
 
 
 class Wanted(NamedTuple):
-    """A valid row of a user's, as a list is compared with it."""
+    """A user's valid row, to compare with the server's list."""
 
     machine_code: str
     device_name: str | None
@@ -109,16 +109,16 @@ class Wanted(NamedTuple):
 
 
 class Outlook:
-    """One run that is staged, or goes on, as a plan sees it."""
+    """One staged or resumable run, as needed by a plan."""
 
     def __init__(self, db: sqlite3.Connection, run: int) -> None:
         self._db = db
         self._run = run
 
     def counts(self) -> tuple[dict[str, int], str]:
-        """Return the rows by the words of `PLANNED`, all of them, and the mark.
+        """Return the rows by every key of `PLANNED`, and the mark.
 
-        The mark is a digest of what would be done with each row, and of what would be moved.
+        The mark is a digest of the action planned for each row, and of the number of moves.
         """
         counts = dict.fromkeys(PLANNED, 0)
         total = hashlib.sha256(str(self.moves()).encode())
@@ -132,7 +132,7 @@ class Outlook:
         return counts, total.hexdigest()
 
     def user_count(self) -> int:
-        """Return how many users the valid rows name."""
+        """Return the number of users in valid rows."""
         return int_of(
             self._db,
             "SELECT count(DISTINCT r.user_id) FROM rows r INDEXED BY rows_device "  # noqa: S608  # constants
@@ -145,7 +145,7 @@ class Outlook:
         return user_ids(self._db, self._run)
 
     def users(self) -> dict[str, dict[str, int]]:
-        """Return the rows of the first users by word."""
+        """Return the number of rows of the first users by key of `PLANNED`."""
         users: dict[str, dict[str, int]] = {}
         found = self._db.execute(
             f"SELECT coalesce(r.user_id, ''), {_WORD}, count(*) FROM rows r "  # noqa: S608  # constants
@@ -168,7 +168,7 @@ class Outlook:
         return (Wanted(*row) for row in found)
 
     def moved(self) -> tuple[dict[str, str], ...]:
-        """Return the first moved rows, with who has the device and who is to get it."""
+        """Return the first moved rows, with the device's present and future user."""
         found = self._db.execute(
             "SELECT r.machine_code, min(b.user_id), r.user_id FROM rows r "
             "JOIN bindings b ON b.machine_code = r.machine_code AND b.user_id <> r.user_id "
@@ -178,11 +178,11 @@ class Outlook:
         return tuple({"machine_code": c, "from": f, "to": t} for c, f, t in found)
 
     def moves(self) -> int:
-        """Return how many bindings a run with `--move` would take back first."""
-        return unbinding.left(self._db, self._run, UnbindKind.MOVE)
+        """Return how many bindings a run with `--move` would unbind first."""
+        return unbinding.count_left(self._db, self._run, UnbindKind.MOVE)
 
     def lists(self) -> int:
-        """Return how many list calls there would be: two for doubt, one before unbinding."""
+        """Return the number of list calls: per user, two to settle doubt, one before unbinding."""
         return int_of(
             self._db,
             "SELECT 2 * (SELECT count(DISTINCT user_id) FROM rows INDEXED BY rows_open "
@@ -204,11 +204,11 @@ class Outlook:
 
 
 LEAST_REQUESTS = 20
-"""Requests of a run from which its speed says something."""
+"""The fewest requests from which a run's speed is estimated."""
 
 
 class Pace(NamedTuple):
-    """How fast an earlier run went."""
+    """The speed of an earlier run."""
 
     run_id: str
     per_s: float
@@ -216,7 +216,7 @@ class Pace(NamedTuple):
 
 
 def last_pace(db: sqlite3.Connection) -> Pace | None:
-    """Return the newest pace that a run has learned, or else made; None: nothing is known."""
+    """Return the newest pace that a run learned, else the newest measured one; None if unknown."""
     found = db.execute(
         "SELECT run_id, facts FROM runs WHERE state IN ('done', 'stopped') "
         "ORDER BY run DESC LIMIT 20"
@@ -224,7 +224,7 @@ def last_pace(db: sqlite3.Connection) -> Pace | None:
     for run_id, text in found:
         facts = json.loads(text)
         if facts.get("rate_scope") == "x-user-id":
-            continue  # they are each user's
+            continue  # these are per user
         for per_s in ((facts.get("limit") or {}).get("per_s"), facts.get("pace_per_s")):
             if isinstance(per_s, int | float) and per_s > 0:
                 return Pace(run_id, float(per_s), str(facts.get("pace_from", "learned")))

@@ -1,4 +1,4 @@
-"""What reports are made of: read-only, streamed, in manifest order."""
+"""The data for reports: read-only, streamed, in manifest order."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class UndoReader:
         self._run = run
 
     def rows(self) -> Iterator[UndoneRow]:
-        """Yield the bindings that were to be taken back, in manifest order."""
+        """Yield the bindings to unbind, in manifest order."""
         found = self._db.execute(
             f"SELECT r.source, r.line, u.user_id, u.machine_code, u.device_id, {_UNDO_SHOWN}, "  # noqa: S608  # constants
             "u.http_status, u.code, u.message, u.attempts, u.trace_id, "
@@ -52,7 +52,7 @@ class UndoReader:
         return (UndoneRow(*row) for row in found)
 
     def counts(self) -> dict[str, int]:
-        """Return how many there are by status, in the order in which they are shown."""
+        """Return the number of bindings by status, in display order."""
         found = dict(
             self._db.execute(
                 f"SELECT {_UNDO_SHOWN}, count(*) FROM unbindings u "  # noqa: S608  # constants
@@ -63,7 +63,7 @@ class UndoReader:
         return {status: found[status] for status in UNBIND_MEANINGS if status in found}
 
     def summary(self) -> UndoSummary | None:
-        """Return how the undo stands, None if the run was never undone."""
+        """Return the state of the undo; None if the run was never undone."""
         found = self._db.execute("SELECT * FROM undos WHERE run = ?", (self._run,))
         columns = [column[0] for column in found.description]
         values = found.fetchone()
@@ -86,7 +86,7 @@ MOST_REASONS = 50
 """Reasons listed in a summary."""
 
 _SHOWN = f"CASE WHEN r.status IN ('staged', 'claimed') THEN '{PENDING}' ELSE r.status END"
-# What was taken back, or taken from another user first, stands in a table of its own.
+# Unbindings by an undo or a move are in a table of their own.
 _DETAIL = """
 CASE WHEN r.changes IS NULL THEN '' ELSE r.changes || '; ' END ||
 CASE WHEN r.duplicate_of IS NULL
@@ -114,7 +114,7 @@ r.problems, r.cells, coalesce(r.changes, '')
 
 
 class RunReader:
-    """One run, read from a connection whose view does not change."""
+    """One run, read from a connection with a consistent snapshot."""
 
     def __init__(self, db: sqlite3.Connection, run: int) -> None:
         self._db = db
@@ -139,7 +139,7 @@ class RunReader:
         return [source.name for source in self.sources()]
 
     def rows(self, statuses: tuple[str, ...] = ()) -> Iterator[ResultRow]:
-        """Yield the rows in manifest order, all or those with one of *statuses* (as shown)."""
+        """Yield the rows in manifest order: all, or those shown with one of *statuses*."""
         marks = ", ".join("?" * len(statuses))
         only = f"AND {_SHOWN} IN ({marks})" if statuses else ""
         found = self._db.execute(
@@ -151,7 +151,7 @@ class RunReader:
             yield ResultRow(*[*values, tuple(broken), cells, changed])
 
     def attempts(self) -> Iterator[AttemptRow]:
-        """Yield the attempts that were not simply accepted, by row, then in their order."""
+        """Yield the attempts that were not accepted outright, by row, then in order."""
         found = self._db.execute(
             "SELECT r.source, r.line, r.user_id, r.machine_code, a.sent_at, a.took_s, a.verdict, "
             "a.http_status, a.code, a.message, a.trace_id FROM attempts a "
@@ -197,7 +197,7 @@ class RunReader:
         )
 
     def users(self, most: int) -> list[dict[str, Any]]:
-        """Return users with their rows by status, first those with most rows that are not bound."""
+        """Return *most* users with their rows by status, those with most unbound rows first."""
         found = self._db.execute(
             f"SELECT u, json_group_object(s, n), sum(n) FROM ("  # noqa: S608  # constants
             f"SELECT coalesce(r.user_id, '') u, {_SHOWN} s, count(*) n FROM rows r "
@@ -212,7 +212,7 @@ class RunReader:
         ]
 
     def user_count(self) -> int:
-        """Return how many users the rows name."""
+        """Return the number of users in the rows."""
         return int_of(
             self._db,
             "SELECT count(DISTINCT coalesce(user_id, '')) FROM rows WHERE id BETWEEN ? AND ?",
@@ -220,7 +220,7 @@ class RunReader:
         )
 
     def verdicts(self) -> list[dict[str, Any]]:
-        """Return how many attempts that were not simply accepted had which verdict and code."""
+        """Return the number of attempts not accepted outright, by verdict and code."""
         found = self._db.execute(
             "SELECT verdict, code, count(*) FROM attempts WHERE row BETWEEN ? AND ? "
             "GROUP BY 1, 2 ORDER BY 3 DESC LIMIT ?",
@@ -229,7 +229,7 @@ class RunReader:
         return [{"verdict": v, "code": code, "count": count} for v, code, count in found]
 
     def settled_since(self, moment: str) -> tuple[int, str]:
-        """Return how many rows ended since a moment, and when the last one did (empty: none)."""
+        """Return how many rows ended since *moment*, and when the last one did (empty if none)."""
         found: tuple[int, str] = self._db.execute(
             "SELECT count(*) FILTER (WHERE settled_at >= ?), coalesce(max(settled_at), '') "
             "FROM rows WHERE id BETWEEN ? AND ?",
@@ -238,7 +238,7 @@ class RunReader:
         return found
 
     def newest(self, statuses: tuple[str, ...], most: int) -> tuple[str, ...]:
-        """Return the newest rows of some statuses that were sent, one clause each."""
+        """Return the last settled rows with one of *statuses*, one clause each."""
         marks = ", ".join("?" * len(statuses))
         found = self._db.execute(
             "SELECT user_id, machine_code, status, code, message, detail FROM rows "  # noqa: S608  # constants
@@ -252,7 +252,7 @@ class RunReader:
         )
 
     def counts(self) -> dict[str, int]:
-        """Return the number of rows by status as shown, in the order in which they are shown."""
+        """Return the number of rows by displayed status, in display order."""
         return count_by(self._db, self._run, _SHOWN, tuple(MEANINGS))
 
     def _reasons(self) -> Iterator[dict[str, Any]]:
@@ -278,13 +278,13 @@ class RunReader:
                 "message": message,
                 "count": count,
                 "example": f"{name}:{line}",
-                # A broken rule stands in the reason already.
+                # The broken rule is already the reason.
                 "detail": detail.replace(f" ({message})", ""),
             }
 
 
 def find_run(db: sqlite3.Connection, run_id: str | None) -> int:
-    """Return the number of a run by its id or the unique beginning of it; the newest if None.
+    """Return the number of a run by its id or a unique prefix of it; of the newest run if None.
 
     Raises: UsageError if there is none, or more than one.
     """
@@ -312,7 +312,7 @@ def find_run(db: sqlite3.Connection, run_id: str | None) -> int:
 
 
 def people(db: sqlite3.Connection, run: int) -> list[str]:
-    """Return whom a run's rows may speak of: its own users, and those who have its devices."""
+    """Return the users that a run's rows may name: its own, and present owners of moved devices."""
     found = db.execute(
         "SELECT user_id FROM rows WHERE id BETWEEN ?1 AND ?2 AND user_id IS NOT NULL "
         "UNION SELECT b.user_id FROM rows r JOIN bindings b USING (machine_code) "
@@ -323,7 +323,7 @@ def people(db: sqlite3.Connection, run: int) -> list[str]:
 
 
 class RunName(NamedTuple):
-    """What a run is known by."""
+    """The id, state and manifests of a run."""
 
     run_id: str
     state: str
@@ -331,10 +331,7 @@ class RunName(NamedTuple):
 
 
 def run_names(path: Path, endpoint: str | None, most: int) -> list[RunName]:
-    """Return the newest runs of a ledger, newest first; no row is looked at. Raises: LedgerError.
-
-    *most*: how many at the most.
-    """
+    """Return up to *most* runs, newest first, without reading rows. Raises: LedgerError."""
     with reading(path, endpoint) as db:
         found = db.execute(
             "SELECT run_id, state, coalesce(facts ->> 'pruned_manifests', "
@@ -346,7 +343,7 @@ def run_names(path: Path, endpoint: str | None, most: int) -> list[RunName]:
 
 
 def all_runs(path: Path, endpoint: str | None = None) -> list[dict[str, Any]]:
-    """Return the runs of a ledger, newest first: id, state, times, who, manifests, counts."""
+    """Return the runs of a ledger, newest first: id, state, times, operator, manifests, counts."""
     with reading(path, endpoint) as db:
         numbers = [row[0] for row in db.execute("SELECT run FROM runs ORDER BY run DESC")]
         runs = []

@@ -1,6 +1,6 @@
-"""Which run can go on, a run's sending: its beginning, how the rows stand, and its end.
+"""Which run can resume; the start, state and end of a run's sending.
 
-As in `transitions`, each function runs inside a transaction of the caller's.
+Each function runs inside the caller's transaction.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from datetime import datetime
 
 MOST_PARTS = 20
-"""Parts of a run, each from a start to a stop, of which details are kept."""
-REMEMBERED = ("clock_skew_s", "limit", "limit_per_user")
-"""Facts of a run with which the next one begins."""
-_ADDING = ("sending_s", "paced_s", "cooled_s", "retrying_s")
+"""Parts of a run, each from a start to a stop, whose details are kept."""
+CARRIED_OVER = ("clock_skew_s", "limit", "limit_per_user")
+"""Facts of a run that the next one starts with."""
+_SUMMED = ("sending_s", "paced_s", "cooled_s", "retrying_s")
 
 
 def unfinished(db: sqlite3.Connection, digest: str | None = None) -> tuple[int, str] | None:
-    """Return number and id of the run that can go on: of these manifests, or any if None."""
+    """Return number and id of the run that can resume: of these manifests, or any if None."""
     found: tuple[int, str] | None = db.execute(
         "SELECT run, run_id FROM runs WHERE state IN ('confirmed', 'sending', 'stopped') "
         "AND superseded_by IS NULL AND coalesce(?1, digest) = digest ORDER BY run DESC LIMIT 1",
@@ -36,10 +36,9 @@ def unfinished(db: sqlite3.Connection, digest: str | None = None) -> tuple[int, 
 
 
 def finished(db: sqlite3.Connection, digest: str, name: str, since: str) -> str | None:
-    """Return the id of a finished run of one manifest, begun after *since*, or None.
+    """Return the id of a finished run, created after *since*, of the one manifest *name*, or None.
 
-    *name* is the manifest's, *since* a moment as `iso` writes it. A run with rows in doubt is not
-    finished in this sense.
+    *since*: as `iso` writes it. A run with rows in doubt does not count as finished.
     """
     found = db.execute(
         "SELECT r.run_id FROM runs r JOIN sources s ON s.run = r.run AND s.source = 0 "
@@ -53,7 +52,7 @@ def finished(db: sqlite3.Connection, digest: str, name: str, since: str) -> str 
 
 
 def start(db: sqlite3.Connection, run: int) -> None:
-    """The run is sending from now on."""
+    """Record that the run is sending."""
     db.execute(
         "UPDATE runs SET state = ?, ended_at = NULL, stop_reason = NULL WHERE run = ?",
         (RunState.SENDING, run),
@@ -67,7 +66,7 @@ def counts(db: sqlite3.Connection, run: int) -> dict[str, int]:
 
 
 def unsettled(db: sqlite3.Connection, run: int) -> tuple[int, int]:
-    """Return how many rows of a run are staged, and how many are in doubt."""
+    """Return the number of staged rows, and of rows in doubt."""
     found = count_by(db, run, "status", (Status.STAGED, Status.IN_DOUBT))
     return found.get(Status.STAGED, 0), found.get(Status.IN_DOUBT, 0)
 
@@ -79,11 +78,13 @@ def finish(
     stop_reason: str | None,
     facts: Mapping[str, object],
 ) -> RunState:
-    """End the sending: what is still claimed may have been sent. Returns the run's last state."""
+    """End the sending; rows still claimed become in doubt. Returns the run's final state."""
     transitions.recover(db, now)
     staged, in_doubt = unsettled(db, run)
     left = (
-        staged or (stop_reason is not None and in_doubt) or unbinding.left(db, run, UnbindKind.MOVE)
+        staged
+        or (stop_reason is not None and in_doubt)
+        or unbinding.count_left(db, run, UnbindKind.MOVE)
     )
     state = RunState.STOPPED if left else RunState.DONE
     stop_reason = stop_reason if left else None
@@ -95,21 +96,18 @@ def finish(
         "UPDATE runs SET state = ?, ended_at = ?, stop_reason = ?, facts = ? WHERE run = ?",
         (state, iso(now), stop_reason, json.dumps(total), run),
     )
-    for key in REMEMBERED:
+    for key in CARRIED_OVER:
         if key in facts:
             put_meta(db, key, facts[key])
     return state
 
 
 def _added(before: dict[str, object], now: Mapping[str, object]) -> dict[str, object]:
-    """Counts and seconds add up over the parts of a run that was resumed; the rest is the newest.
-
-    What begins with `requests` adds up, and the seconds spent; lists hold an item for each part.
-    """
+    """Merge a resumed run's facts: add request counts and seconds, append lists, replace others."""
     total = dict(before)
     for key, value in now.items():
         earlier = total.get(key)
-        adds = key.startswith("requests") or key in _ADDING
+        adds = key.startswith("requests") or key in _SUMMED
         if isinstance(earlier, list) and isinstance(value, list):
             total[key] = (earlier + value)[-MOST_PARTS:]
         elif adds and isinstance(earlier, int | float) and isinstance(value, int | float):

@@ -1,6 +1,6 @@
-"""Staging: the whole manifest goes into the ledger before anything is sent.
+"""Staging: the whole manifest is written to the ledger before anything is sent.
 
-Each function but `withdraw` manages its own transactions.
+All functions except `withdraw` manage their own transactions.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 BATCH = 10_000
 """Rows per transaction while staging."""
 
-# A batch goes through a table of its own in memory, so that SQLite does the work a batch at a
-# time. Which state wins: invalid, duplicate, moved, in doubt (left so by another run), skipped.
+# Each batch goes through a temporary table, so that SQLite processes it as a whole.
+# Precedence of states: invalid, duplicate, moved, in doubt (from another run), skipped.
 _BATCH_TABLE = """
 CREATE TEMP TABLE IF NOT EXISTS batch (
   id INTEGER PRIMARY KEY, line, user_id, machine_code, device_name, device_os, cells, changes)
 """
-# The unique index on a run's devices says which rows are not the first for their device; in its
-# order, a batch touches each of its pages once.
+# The unique index on a run's devices rejects all but the first row of a device. Inserting in index
+# order touches each page once per batch.
 _STAGE_FIRST = """
 INSERT OR IGNORE INTO rows (id, run, source, line, user_id, machine_code, device_name, device_os,
                             cells, changes, status)
@@ -50,7 +50,7 @@ SELECT b.id, :run, :source, b.line, b.user_id, b.machine_code, b.device_name, b.
    AND f.problems IS NULL AND f.duplicate_of IS NULL
  WHERE f.id <> b.id
 """
-# A server that let both users have it, knows it for this one, too.
+# A device that is also bound to this user is not moved.
 _MARK_MOVED = """
 UPDATE rows SET status = 'moved', message = 'bound to another user',
        detail = 'bound to user ' || b.user_id
@@ -83,15 +83,15 @@ UPDATE rows SET status = 'skipped', device_id = b.device_id, create_time = b.cre
  WHERE rows.id BETWEEN :first AND :last AND rows.status = 'staged' AND NOT :rebind
    AND b.user_id = rows.user_id AND b.machine_code = rows.machine_code
 """
-# What an older run had sent and got an error for may be bound for all that: only a list can tell,
-# and the new run waits for it, too.
+# A row that got an error from an older run may be bound anyway: only a list can settle it, and the
+# new run waits for that.
 _DOUBT_OLDER = """
 UPDATE rows SET status = 'in_doubt', doubts = doubts + 1, verdict = NULL,
        silent_at = ?1, misses = 0, missed_at = NULL,
        detail = 'sent, and answered with an error, when another run took its run''s place'
  WHERE id BETWEEN ?2 AND ?3 AND status = 'staged' AND attempts > 0
 """
-# Found by `--refresh` alone; such a row was skipped, so nothing of it is on its way.
+# Found only by `--refresh`; such a row was skipped, so no request for it is in flight.
 _GONE = "not on the user's list any more"
 _FAIL_VANISHED = """
 UPDATE rows SET status = 'failed', settled_at = ?1, device_id = '', create_time = '',
@@ -108,7 +108,7 @@ DELETE FROM bindings WHERE (user_id, machine_code) IN (
        SELECT user_id, machine_code FROM rows
         WHERE id BETWEEN ? AND ? AND status = 'staged' AND detail = ?)
 """
-# What is still skipped when a run begins needs no mending, so its cells are of no more use.
+# Rows still skipped when a run starts are never returned to the operator, so drop their cells.
 _FORGET_CELLS = "UPDATE rows SET cells = NULL WHERE id BETWEEN ? AND ? AND status = 'skipped'"
 _STAGE_INVALID = """
 INSERT INTO rows (id, run, source, line, user_id, machine_code, device_name, device_os,
@@ -118,7 +118,7 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'invalid', ?, ?, ?)
 
 
 def begin(db: sqlite3.Connection, run: dict[str, object]) -> int:
-    """Record a new run, state `staging`, and return its number. See `schema.sql` for the keys."""
+    """Insert a run with state `staging` and return its number. See `schema.sql` for the keys."""
     with transaction(db):
         cursor = db.execute(
             "INSERT INTO runs (run_id, state, digest, created_at, operator, host, pid, version, "
@@ -149,10 +149,10 @@ def stage_manifest(  # noqa: PLR0917  # one value each, all needed
     move: bool = False,
     on_batch: Callable[[int], None],
 ) -> int:
-    """Write a whole manifest, batch by batch, and return the position after its last row.
+    """Write a whole manifest batch by batch and return the position after its last row.
 
-    Arguments as of `stage`. *rows* is read in the writer's thread, and *on_batch* is called there
-    with the position reached; what it raises ends the staging.
+    For the arguments see `stage`. *rows* is read in the writer's thread. *on_batch* is called there
+    with the position reached; an exception from it ends the staging.
     """
     add_source(db, run, source, form)
     iterator = iter(rows)
@@ -179,15 +179,9 @@ def stage(
 ) -> int:
     """Write a batch of rows in one transaction and return the position after the last one.
 
-    Args:
-        db: The ledger.
-        run: The run's number.
-        source: Which of its manifests.
-        position: 0-based, within the run, of the first of *rows*.
-        rows: In the manifest's order.
-        rebind: Stage also what is known as bound.
-        keep_duplicates: Keep the cells of duplicates, which may become invalid.
-        move: Let moved devices be unbound from the user who has them, and then be sent.
+    *source* is the index of the manifest, *position* the 0-based position of the first row within
+    the run. *rebind*: stage rows known to be bound, too. *keep_duplicates*: keep the cells of
+    duplicates, which may become invalid. *move*: stage the unbindings of moved devices.
     """
     first = (run << RUN_SHIFT) + position
     valid: list[tuple[object, ...]] = []
@@ -218,7 +212,7 @@ def stage(
 
 
 def _mark_known(db: sqlite3.Connection, values: Mapping[str, object]) -> None:
-    """Say of staged rows what the ledger knows of their devices."""
+    """Mark staged rows whose devices the ledger knows as moved, in doubt or skipped."""
     has_bindings, has_open = db.execute(
         "SELECT EXISTS (SELECT 1 FROM bindings), EXISTS (SELECT 1 FROM rows INDEXED BY rows_open "
         "WHERE status IN ('claimed', 'in_doubt'))"
@@ -232,14 +226,14 @@ def _mark_known(db: sqlite3.Connection, values: Mapping[str, object]) -> None:
 
 
 def _cells(cells: list[str] | dict[str, Any]) -> str:
-    """Return cells as JSON; the list of texts of a CSV row three times faster than `dumps`."""
+    """Return cells as JSON; for a list of strings, three times faster than `json.dumps`."""
     if isinstance(cells, dict):
         return json.dumps(cells)
     return f"[{','.join(map(encode_basestring_ascii, cells))}]"
 
 
 def _problems(row: CheckedRow) -> tuple[str, str, str]:
-    """Return the problems as JSON, their rules, and as a person reads them."""
+    """Return the problems as JSON, their rules, and their display texts."""
     return (
         json.dumps([asdict(problem) for problem in row.problems]),
         "; ".join(problem.rule for problem in row.problems),
@@ -248,17 +242,16 @@ def _problems(row: CheckedRow) -> tuple[str, str, str]:
 
 
 def _changes(row: CheckedRow) -> str | None:
-    """Return what cleaning did, None for nothing."""
     return "; ".join(change.text for change in row.changes) if row.changes else None
 
 
 def ready(db: sqlite3.Connection, run: int) -> None:
-    """The whole manifest is in the ledger."""
+    """Record that the whole manifest is staged."""
     with transaction(db):
         db.execute("UPDATE runs SET state = ? WHERE run = ?", (RunState.READY, run))
 
 
-def vanish(
+def mark_vanished(
     db: sqlite3.Connection,
     now: datetime,
     run: int,
@@ -267,9 +260,9 @@ def vanish(
     users: int,
     bind_again: bool,
 ) -> None:
-    """Say of skipped rows that their bindings have vanished: they fail, or are staged.
+    """Fail skipped rows whose bindings have vanished, or stage them if *bind_again*.
 
-    *users*: how many users' lists were read to know it.
+    *users*: the number of users whose lists were read.
     """
     found = {"users": users, "vanished": len(rows), "bound_again": bind_again}
     with transaction(db):
@@ -284,9 +277,9 @@ def vanish(
 
 
 def confirm(db: sqlite3.Connection, now: datetime, run: int) -> int:
-    """The operator wants this run: it takes the place of every other one.
+    """Confirm this run, which replaces every older unfinished one.
 
-    What an older unfinished run still had staged becomes `withdrawn`. Returns how many rows.
+    Rows that those still had staged become `withdrawn`. Returns: the number of withdrawn rows.
     """
     with transaction(db):
         withdrawn = 0
@@ -305,7 +298,7 @@ def confirm(db: sqlite3.Connection, now: datetime, run: int) -> int:
         db.execute(_FORGET_CELLS, span(run))
         query = "SELECT json_extract(facts, '$.refreshed.bound_again') FROM runs WHERE run = ?"
         if db.execute(query, (run,)).fetchone()[0]:
-            # Not before: a run that nobody wants forgets nothing.
+            # Only now: an unconfirmed run must not delete bindings.
             db.execute(_FORGET_VANISHED, (*span(run), _GONE))
         different = changes.changes(db, run)
         facts = {} if different is None else {"changes": different}
@@ -318,10 +311,7 @@ def confirm(db: sqlite3.Connection, now: datetime, run: int) -> int:
 
 
 def withdraw(db: sqlite3.Connection, now: datetime, run: int, why: str) -> tuple[int, int]:
-    """Send no more of a run: what it has staged is `withdrawn`, or in doubt if it may be bound.
-
-    Returns: How many rows are in doubt now, and how many withdrawn.
-    """
+    """Withdraw a run's staged rows. Returns: rows put in doubt (may be bound), rows withdrawn."""
     in_doubt = db.execute(_DOUBT_OLDER, (now.timestamp(), *span(run))).rowcount
     withdrawn = db.execute(
         "UPDATE rows SET status = ?, settled_at = ?, detail = ? "
@@ -332,7 +322,7 @@ def withdraw(db: sqlite3.Connection, now: datetime, run: int, why: str) -> tuple
 
 
 def discard(db: sqlite3.Connection, run: int) -> None:
-    """Throw away a run that was never confirmed: nothing of it stays."""
+    """Delete a run that was never confirmed."""
     with transaction(db):
         db.execute("DELETE FROM unbindings WHERE row BETWEEN ? AND ?", span(run))
         db.execute("DELETE FROM rows WHERE id BETWEEN ? AND ?", span(run))
@@ -341,7 +331,7 @@ def discard(db: sqlite3.Connection, run: int) -> None:
 
 
 def discard_unconfirmed(db: sqlite3.Connection) -> int:
-    """Throw away what was killed before it was confirmed. Returns how many runs."""
+    """Delete all runs that were killed before confirmation. Returns how many."""
     runs = db.execute("SELECT run FROM runs WHERE state IN ('staging', 'ready')").fetchall()
     for (run,) in runs:
         discard(db, run)

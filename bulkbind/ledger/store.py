@@ -1,4 +1,4 @@
-"""The ledger's file: its lock, its schema and version, what is refused, what its errors mean."""
+"""The ledger's file: lock, schema, version, checks on opening, and translation of errors."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _HINTS = {
     errno.ENOSPC: _FREE,
     errno.EDQUOT: _FREE,
     errno.ENOTDIR: _NO_FOLDER,
-    errno.EEXIST: _NO_FOLDER,  # as `mkdir` says it
+    errno.EEXIST: _NO_FOLDER,  # raised by `mkdir`
 }
 _SQLITE_HINTS = {
     "CANTOPEN": _RIGHTS,
@@ -45,18 +45,18 @@ _SQLITE_HINTS = {
 
 
 def refused(what: str, error: OSError) -> LedgerError:
-    """Return the error of an operating system that does not give us a file."""
+    """Return the error for a file that the operating system does not let us use."""
     hint = _HINTS.get(error.errno or 0, ELSEWHERE[3:])
     return LedgerError(f"{what}: {error.strerror}", hint=hint)
 
 
 def is_damage(error: sqlite3.Error) -> bool:
-    """Return whether an error says that the file is damaged."""
+    """Return whether an error means that the file is damaged."""
     return "CORRUPT" in _name(error)
 
 
 def damaged(path: Path, what: str, *, is_untouched: bool) -> LedgerError:
-    """Return the error of a damaged ledger. *is_untouched*: whether nothing was written to it."""
+    """Return the error for a damaged ledger. *is_untouched*: whether we wrote nothing to it."""
     hint = "restore a copy of it, or choose another file with --ledger; " + (
         "it was not written to"
         if is_untouched
@@ -66,7 +66,7 @@ def damaged(path: Path, what: str, *, is_untouched: bool) -> LedgerError:
 
 
 def translated(path: Path, error: sqlite3.Error, *, is_untouched: bool = True) -> LedgerError:
-    """Return an error of SQLite's as one of ours."""
+    """Translate an SQLite error into a LedgerError."""
     name = _name(error)
     if "NOTADB" in name:
         return LedgerError(
@@ -83,16 +83,16 @@ def _name(error: sqlite3.Error) -> str:
 
 
 class LedgerLock:
-    """Holds `<ledger>.lock` from `acquire` to `release`, or until the process dies."""
+    """Holds `<ledger>.lock` from `acquire` to `release`, or until the process ends."""
 
     def __init__(self, ledger: Path) -> None:
         self._path = ledger.with_name(ledger.name + ".lock")
         self._file: int | None = None
 
     def acquire(self, holder: dict[str, Any]) -> None:
-        """Take the lock and write *holder* (`pid`, `host`, `started_at`) into it.
+        """Acquire the lock and write *holder* (`pid`, `host`, `started_at`) into it.
 
-        Raises: LedgerBusyError that names the holder, LedgerError if the file cannot be made.
+        Raises: LedgerBusyError that names the holder, LedgerError if the file cannot be created.
         """
         try:
             self._file = take_lock(self._path)
@@ -107,7 +107,7 @@ class LedgerLock:
         os.pwrite(self._file, json.dumps(holder).encode(), 0)
 
     def release(self) -> None:
-        """Give the lock back; does nothing where it is not held."""
+        """Release the lock if it is held."""
         if self._file is not None:
             os.close(self._file)
             self._file = None
@@ -121,37 +121,36 @@ class LedgerLock:
 
 
 APPLICATION_ID = 0x62626C31
-"""`bbl1` in the file's header: tells a ledger from any other SQLite file."""
+"""`bbl1` in the file's header: distinguishes a ledger from other SQLite files."""
 MIGRATIONS = ("schema.sql", "doubt.sql", "changes.sql", "unbindings.sql")
-"""Script number n brings a ledger from version n to n + 1."""
+"""Script n migrates a ledger from version n to n + 1."""
 VERSION = len(MIGRATIONS)
 CHECKED_BYTES = 64 << 20
-"""A ledger up to this size, some 150,000 rows, is checked as a whole before anything is written to
-it: less than a second. In a larger one, damage is met where it is."""
+"""A ledger up to this size (about 150,000 rows, less than a second) is checked for damage before it
+is written to; in a larger one, damage shows when it is read."""
 _SETTINGS = (
     "journal_mode = WAL",
     "synchronous = FULL",
     "fullfsync = ON",  # macOS: a plain fsync may stop at the drive's cache
     "busy_timeout = 10000",
     "temp_store = MEMORY",
-    "cache_size = -32768",  # 32 MiB: bounded, whatever the manifest's size
+    "cache_size = -32768",  # 32 MiB
 )
 RUN_SHIFT = 40
 """A row's id is run * 2**40 + its position."""
 
 
 View = sqlite3.Connection
-"""A connection that only reads, for those who may not know what it is."""
+"""A read-only connection, for modules that may not import sqlite3."""
 
 
 def connect(path: Path, endpoint: str | None) -> sqlite3.Connection:
-    """Open a ledger for writing; a new file gets the schema, an older one is brought up to date.
+    """Open a ledger for writing; a new file gets the schema, an older one is migrated.
 
-    Args:
-        path: The file; it and a missing folder are made for their owner only.
-        endpoint: Whose ledger it is: a file of another endpoint is refused. None: as it says.
+    A missing file or folder is created for its owner only. *endpoint*: the one that the ledger must
+    belong to; None: any.
 
-    Raises: LedgerError for a file that is not a ledger, is damaged, newer or another endpoint's.
+    Raises: LedgerError if the file is no ledger, damaged, newer or of another endpoint.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -161,7 +160,7 @@ def connect(path: Path, endpoint: str | None) -> sqlite3.Connection:
     try:
         db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         try:
-            _refuse_strangers(db, path)
+            _refuse_foreign(db, path)
             _refuse_damaged(db, path)
             for setting in _SETTINGS:
                 db.execute(f"PRAGMA {setting}")
@@ -178,7 +177,7 @@ def connect(path: Path, endpoint: str | None) -> sqlite3.Connection:
 
 @contextmanager
 def reading(path: Path, endpoint: str | None = None) -> Iterator[sqlite3.Connection]:
-    """Open a ledger read-only, beside a run that writes; one consistent view for the whole block.
+    """Open a ledger read-only, also during a run; the whole block sees one consistent snapshot.
 
     Raises: LedgerError if there is no ledger or it cannot be read.
     """
@@ -188,10 +187,10 @@ def reading(path: Path, endpoint: str | None = None) -> Iterator[sqlite3.Connect
         )
     if path.is_dir():
         raise refused(f"ledger {path} cannot be read", IsADirectoryError(errno.EISDIR, "a folder"))
-    _bring_up_to_date(path)
+    _migrate_old(path)
     try:
         with closing(_read_only(path)) as db:
-            _refuse_strangers(db, path)
+            _refuse_foreign(db, path)
             db.execute("PRAGMA busy_timeout = 10000")
             db.execute("BEGIN")
             if endpoint is not None:
@@ -205,7 +204,7 @@ def _read_only(path: Path) -> sqlite3.Connection:
     return sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, isolation_level=None)
 
 
-def _refuse_strangers(db: sqlite3.Connection, path: Path) -> None:
+def _refuse_foreign(db: sqlite3.Connection, path: Path) -> None:
     has_tables = int_of(db, "SELECT count(*) FROM sqlite_schema") > 0
     if has_tables and int_of(db, "PRAGMA application_id") != APPLICATION_ID:
         raise LedgerError(
@@ -220,13 +219,12 @@ def _refuse_strangers(db: sqlite3.Connection, path: Path) -> None:
         )
 
 
-def _bring_up_to_date(path: Path) -> None:
-    """Bring a ledger of an older version up to date before it is only read."""
+def _migrate_old(path: Path) -> None:
     try:
         with closing(_read_only(path)) as db:
             version = int_of(db, "PRAGMA user_version")
     except sqlite3.Error:
-        return  # whoever reads it says what is wrong
+        return  # the caller's own read reports the error
     if 0 < version < VERSION:
         connect(path, None).close()
 
@@ -263,7 +261,7 @@ def _refuse_other(path: Path, known: object, endpoint: str) -> None:
         )
 
 
-# What staging looks at, and nothing else: the real ledger is neither written to nor held.
+# Only what staging reads; the real ledger is neither written to nor locked.
 _COPY = """
 BEGIN;
 INSERT INTO runs (run, run_id, state, digest, created_at, operator, host, pid, version, settings,
@@ -283,21 +281,20 @@ COMMIT;
 
 
 def copy_known(ledger: Path, copy: Path, endpoint: str) -> None:
-    """Make a ledger *copy* that knows which devices *ledger* knows as bound or in doubt.
+    """Create a ledger *copy* with the devices that *ledger* knows to be bound or in doubt.
 
-    One consistent view, also beside a run that writes. Where there is no ledger yet, nothing is
-    known.
+    A consistent snapshot, also during a run. If there is no ledger yet, the copy is empty.
 
-    Raises: LedgerError if the ledger is none, or another endpoint's.
+    Raises: LedgerError if the file is no ledger, or of another endpoint.
     """
     connect(copy, endpoint).close()
     if not ledger.exists():
         return
     with reading(ledger, endpoint):
-        pass  # it is one, and this endpoint's
+        pass  # only its checks
     try:
         with closing(sqlite3.connect(copy.as_uri(), uri=True, isolation_level=None)) as db:
-            db.execute("PRAGMA synchronous = OFF")  # nobody needs it after a crash
+            db.execute("PRAGMA synchronous = OFF")  # the copy need not survive a crash
             db.execute("ATTACH ? AS known", (f"{ledger.resolve().as_uri()}?mode=ro",))
             db.executescript(_COPY)
     except sqlite3.Error as error:
@@ -311,7 +308,7 @@ def span(run: int) -> tuple[int, int]:
 
 @contextmanager
 def transaction(db: sqlite3.Connection) -> Iterator[None]:
-    """All or nothing, also when cancelled; durable once the block is left."""
+    """Run the block in a transaction: durable at its end, rolled back on any error."""
     db.execute("BEGIN IMMEDIATE")
     try:
         yield
@@ -325,10 +322,10 @@ def transaction(db: sqlite3.Connection) -> Iterator[None]:
 
 @contextmanager
 def relaxed(db: sqlite3.Connection) -> Iterator[None]:
-    """Let commits of the block wait for no disk, and checkpoints be rare: twice as fast.
+    """Commit without waiting for the disk, and checkpoint rarely: twice as fast.
 
-    Only for what is thrown away after a crash. The next commit outside the block makes all of it
-    durable, since it waits for the same log.
+    Only for data that is discarded after a crash. The next commit outside the block makes all of it
+    durable, since it syncs the same log.
     """
     db.execute("PRAGMA synchronous = NORMAL")
     db.execute("PRAGMA wal_autocheckpoint = 8000")
@@ -342,15 +339,10 @@ def relaxed(db: sqlite3.Connection) -> Iterator[None]:
 def count_by(
     db: sqlite3.Connection, run: int, expression: str, values: Sequence[str]
 ) -> dict[str, int]:
-    """Return how many rows of a run have each of *values*, those without any left out.
+    """Return the number of a run's rows for each value of an SQL expression, zeros omitted.
 
-    In one pass and without memory: GROUP BY would sort all rows first, a million of them in 40 MB.
-
-    Args:
-        db: The ledger.
-        run: The run's number.
-        expression: SQL over the columns of `rows r`; a constant of ours.
-        values: All that it can come to.
+    *expression* is a constant over the columns of `rows r`, *values* all values it can have. One
+    pass, without sorting in memory: GROUP BY would take 40 MB for a million rows.
     """
     columns = ", ".join([f"count(*) FILTER (WHERE {expression} = ?)"] * len(values))
     found = db.execute(
@@ -361,18 +353,18 @@ def count_by(
 
 
 def int_of(db: sqlite3.Connection, query: str, values: Sequence[object] = ()) -> int:
-    """Return the one number that a query asks for."""
+    """Return the single integer that a query selects."""
     return int(db.execute(query, values).fetchone()[0])
 
 
 def change_each(db: sqlite3.Connection, sql: str, rows: Sequence[tuple[object, ...]]) -> None:
     """Change one row with each set of values. Raises: LedgerError if one was not changed."""
     if rows:
-        agree(len(rows), db.executemany(sql, rows).rowcount)
+        check_changed(len(rows), db.executemany(sql, rows).rowcount)
 
 
-def agree(wanted: int, changed: int) -> None:
-    """Check that as many rows were changed as were to be. Raises: LedgerError."""
+def check_changed(wanted: int, changed: int) -> None:
+    """Check that *wanted* rows were changed. Raises: LedgerError."""
     if changed != wanted:
         raise LedgerError(
             f"the ledger and the run disagree: {wanted} rows to change, {changed} changed",
@@ -381,11 +373,11 @@ def agree(wanted: int, changed: int) -> None:
 
 
 def get_meta(db: sqlite3.Connection, key: str) -> object:
-    """Return a remembered value, or None."""
+    """Return a stored value, or None."""
     row = db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
     return json.loads(row[0]) if row else None
 
 
 def put_meta(db: sqlite3.Connection, key: str, value: object) -> None:
-    """Remember a value that JSON can hold."""
+    """Store a JSON-serializable value."""
     db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, json.dumps(value)))

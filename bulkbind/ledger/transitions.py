@@ -1,7 +1,7 @@
-"""The life of a row once it is staged: claimed, released, in doubt, settled.
+"""A row's transitions once staged: claimed, released, in doubt, settled (see `ROW_TRANSITIONS`).
 
-Each function runs inside a transaction of the caller's. The changes of status stand in
-`ROW_TRANSITIONS`; where one of the rows named does not change, nothing is written (LedgerError).
+Each function runs inside the caller's transaction. Raises: LedgerError if one of the given rows
+does not change; the transaction must then be rolled back.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from bulkbind.clock import iso
-from bulkbind.ledger.store import agree, change_each, int_of, span
+from bulkbind.ledger.store import change_each, check_changed, int_of, span
 from bulkbind.model import AlreadyBound, Claim, Device, Refused, Status, Transient, Verdict
 
 if TYPE_CHECKING:
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
     from bulkbind.model import Attempt, Ended, Outcome
 
-# Many rows go to and fro as one JSON text: each step of a statement would take and drop Python's
-# lock, which the event loop wants at the same time.
+# Rows are exchanged with SQLite as one JSON text: each step of a statement would release and
+# reacquire the GIL, for which the event loop competes.
 _COLUMNS = "id, user_id, machine_code, device_name, device_os, attempts, doubts, sent_at"
-"""What a claim is made of."""
+"""The columns of a claim."""
 _CLAIM = f"SELECT json_group_array(json_array({_COLUMNS})) FROM"
 _THESE = "(SELECT value FROM json_each(?))"
 _FREE = f"status = 'staged' AND id NOT IN {_THESE}"
@@ -49,61 +49,59 @@ def claim(
     most: int,
     sent_at: float | None,
     *,
-    but: Iterable[int] = (),
+    excluding: Iterable[int] = (),
 ) -> list[Claim]:
-    """Take up to *most* staged rows behind row *after*, in manifest order.
+    """Claim up to *most* staged rows after row *after* (0: from the first), in manifest order.
 
-    Args:
-        db: The ledger.
-        run: The run's number.
-        after: A row of it, or 0.
-        most: How many.
-        sent_at: The server's time now, None where it is not known yet: the earliest moment at
-            which the rows may be sent.
-        but: Rows that somebody else has in hand.
+    *sent_at*: the server's current time, the earliest at which the rows may be sent; None if not
+    known yet. *excluding*: rows that another task holds.
     """
-    others = json.dumps(list(but))
+    others = json.dumps(list(excluding))
     (text,) = db.execute(
         f"{_CLAIM} (SELECT * FROM rows WHERE id BETWEEN ? AND ? AND {_FREE} ORDER BY id LIMIT ?)",  # noqa: S608  # a constant
         (max(after + 1, span(run)[0]), span(run)[1], others, most),
     ).fetchone()
     claims = _claims(text)
     if claims:
-        # All that is free from the first to the last, so a range names them.
+        # These are all free rows from the first to the last, so a range selects them.
         changed = db.execute(
             f"{_MARK_CLAIMED} BETWEEN ? AND ? AND {_FREE}",
             (sent_at, claims[0].row, claims[-1].row, others),
         ).rowcount
-        agree(len(claims), changed)
+        check_changed(len(claims), changed)
     for taken in claims:
         _sent_first(taken, sent_at)
     return claims
 
 
 def claim_in_turns(
-    db: sqlite3.Connection, run: int, most: int, sent_at: float | None, *, but: Iterable[int] = ()
+    db: sqlite3.Connection,
+    run: int,
+    most: int,
+    sent_at: float | None,
+    *,
+    excluding: Iterable[int] = (),
 ) -> list[Claim]:
-    """Take up to *most* staged rows, one of each user, then another one of each, and so on.
+    """Claim up to *most* staged rows round-robin by user. For the arguments see `claim`.
 
-    The order is that of the first call since `start`, or since none was left: a list of its own, in
-    memory, of some 20 bytes a row, from which rows are struck that have been taken. Arguments as
-    of `claim`.
+    The first call since `start`, or since no row was left, fixes the order in a temporary table in
+    memory (about 20 bytes per row), from which claimed rows are deleted.
     """
     if not int_of(db, "SELECT count(*) FROM temp.sqlite_schema WHERE name = 'turns'"):
         db.execute("CREATE TEMP TABLE turns (place INTEGER PRIMARY KEY, row INTEGER)")
-        db.execute(_LIST_TURNS, (*span(run), json.dumps(list(but))))
+        db.execute(_LIST_TURNS, (*span(run), json.dumps(list(excluding))))
     (rows,) = db.execute(
         "SELECT json_group_array(row) FROM (SELECT row FROM turns ORDER BY place LIMIT ?)", (most,)
     ).fetchone()
     (text,) = db.execute(f"{_CLAIM} rows WHERE id IN {_THESE}", (rows,)).fetchone()
     claims = {taken.row: taken for taken in _claims(text)}
     changed = db.execute(f"{_MARK_CLAIMED} IN {_THESE} AND status = 'staged'", (sent_at, rows))
-    agree(len(claims), changed.rowcount)
+    check_changed(len(claims), changed.rowcount)
     db.execute(
         "DELETE FROM turns WHERE place IN (SELECT place FROM turns ORDER BY place LIMIT ?)", (most,)
     )
     if not claims:
-        # A run that moves devices stages more rows later.
+        # A run that moves devices stages more rows later; they need a new list.
         db.execute("DROP TABLE temp.turns")
     for taken in claims.values():
         _sent_first(taken, sent_at)
@@ -111,14 +109,14 @@ def claim_in_turns(
 
 
 def reclaim(db: sqlite3.Connection, claim: Claim, sent_at: float | None) -> None:
-    """Take one row again that was released."""
+    """Claim one released row again."""
     changed = db.execute(f"{_MARK_CLAIMED} = ? AND status = 'staged'", (sent_at, claim.row))
-    agree(1, changed.rowcount)
+    check_changed(1, changed.rowcount)
     _sent_first(claim, sent_at)
 
 
 def release(db: sqlite3.Connection, claims: Sequence[Claim]) -> None:
-    """Put rows back to `staged`: surely not bound by what was sent, if anything was."""
+    """Return rows to `staged`: certainly not bound by any request so far."""
     change_each(
         db,
         "UPDATE rows SET status = 'staged', attempts = ?1, "
@@ -129,7 +127,6 @@ def release(db: sqlite3.Connection, claims: Sequence[Claim]) -> None:
 
 
 def _claims(text: str) -> list[Claim]:
-    """Return claims in the order of their rows."""
     claims = [
         Claim(row, Device(user, code, name, system), attempts, doubts, sent_at)
         for row, user, code, name, system, attempts, doubts, sent_at in msgspec.json.decode(text)
@@ -150,7 +147,7 @@ SELECT json_group_array(json_array({_COLUMNS}, verdict,
 _ANSWERED: dict[str, Verdict] = {
     type(verdict).__name__: verdict for verdict in (AlreadyBound(), Refused(), Transient())
 }
-"""Verdicts that say how doubt may end; no answer is none of them."""
+"""Verdicts that decide how doubt may end; NoAnswer is not among them."""
 
 
 def doubt(
@@ -159,9 +156,9 @@ def doubt(
     claim: Claim,
     attempts: Iterable[tuple[int, Attempt]] = (),
 ) -> None:
-    """A request for this row got no answer that settles it, or none that the list need not confirm.
+    """Mark a row in doubt: no answer settled it, or only the list can confirm the answer.
 
-    *attempts*: as of `settle`.
+    *attempts*: as in `settle`.
     """
     record_attempts(db, attempts)
     verdict = type(claim.last.verdict).__name__ if claim.last else None
@@ -176,14 +173,13 @@ def doubt(
             claim.row,
         ),
     )
-    agree(1, changed.rowcount)
+    check_changed(1, changed.rowcount)
 
 
 def recover(db: sqlite3.Connection, now: datetime) -> int:
-    """Take stock at start-up: what is found claimed may have been sent. Returns how many rows.
+    """Mark claimed rows in doubt at start-up, as they may have been sent. Returns how many.
 
-    It costs no attempt: a crash is not the device's fault. Only the holder of the lock may call
-    this.
+    Counts no attempt: a crash is not the device's fault. Call only while holding the lock.
     """
     return db.execute(
         "UPDATE rows INDEXED BY rows_open SET status = 'in_doubt', doubts = doubts + 1, "
@@ -195,14 +191,20 @@ def recover(db: sqlite3.Connection, now: datetime) -> int:
 
 
 def doubts(db: sqlite3.Connection) -> list[Claim]:
-    """Return every row in doubt, whoever left it, in order of user."""
+    """Return every row in doubt, of any run, in order of user."""
     (text,) = db.execute(
         f"{_DOUBT} rows INDEXED BY rows_open "
         "WHERE status IN ('claimed', 'in_doubt') AND status = 'in_doubt'"
     ).fetchone()
     claims = [
         Claim(
-            row, Device(*device), attempts, doubts, sent_at, left=_ANSWERED.get(verdict), **silence
+            row,
+            Device(*device),
+            attempts,
+            doubts,
+            sent_at,
+            earlier_verdict=_ANSWERED.get(verdict),
+            **silence,
         )
         for row, *device, attempts, doubts, sent_at, verdict, silence in msgspec.json.decode(text)
     ]
@@ -210,7 +212,7 @@ def doubts(db: sqlite3.Connection) -> list[Claim]:
 
 
 def missed(db: sqlite3.Connection, now: datetime, rows: Iterable[int]) -> None:
-    """A list that could be trusted did not show these rows."""
+    """Record that a trustworthy list did not show these rows."""
     db.executemany(
         "UPDATE rows SET misses = misses + 1, missed_at = ? WHERE id = ? AND status = 'in_doubt'",
         [(now.timestamp(), row) for row in rows],
@@ -218,7 +220,7 @@ def missed(db: sqlite3.Connection, now: datetime, rows: Iterable[int]) -> None:
 
 
 def note_doubt(db: sqlite3.Connection, rows: Iterable[int], why: str) -> None:
-    """Write down why rows stay in doubt."""
+    """Record why rows stay in doubt."""
     db.executemany(
         "UPDATE rows SET detail = ? WHERE id = ? AND status = 'in_doubt'",
         [(why, row) for row in rows],
@@ -235,8 +237,8 @@ UPDATE rows SET status = o.value ->> 1, attempts = o.value ->> 2,
   FROM json_each(?1) o
  WHERE rows.id = o.value ->> 0 AND rows.status IN ('claimed', 'in_doubt')
 """
-# Requests that met the binding: those sent after it was made (`sent_at` is never later than the
-# true moment), and those that were told no, which made none. They may be of several processes.
+# Requests made while the device was already bound: those sent after the binding was made (`sent_at`
+# is never later than the true time), and those that were refused. Includes earlier processes.
 _COUNT_REPEATS = """
 UPDATE rows SET repeats = ?1 + (
        SELECT count(*) FROM attempts a
@@ -262,15 +264,15 @@ def settle(
     ended: Sequence[Ended],
     attempts: Iterable[tuple[int, Attempt]] = (),
 ) -> None:
-    """Write down how rows ended, and what is bound now.
+    """Record the outcomes of rows, and the new bindings.
 
-    *attempts*: with their rows, those that were not simply accepted and are not written yet.
+    *attempts*: row and attempt of those not accepted outright and not written yet.
     """
     record_attempts(db, attempts)  # first: repeats are counted among them
     if not ended:
         return
     outcomes = msgspec.json.encode([_settled(*item) for item in ended]).decode()
-    agree(len(ended), db.execute(_SETTLE, (outcomes, iso(now))).rowcount)
+    check_changed(len(ended), db.execute(_SETTLE, (outcomes, iso(now))).rowcount)
     db.executemany(
         _COUNT_REPEATS,
         [
@@ -299,14 +301,14 @@ def _settled(claim: Claim, outcome: Outcome) -> tuple[object, ...]:
 
 
 def answer_of(attempt: Attempt | None) -> tuple[int | None, str | None, str | None, str | None]:
-    """Return what is kept of an answer: HTTP status, code, message and trace id."""
+    """Return the recorded part of an answer: HTTP status, code, message and trace id."""
     if attempt is None:
         return None, None, None, None
     return attempt.http_status, attempt.code, attempt.message, attempt.trace_id
 
 
 def record_attempts(db: sqlite3.Connection, attempts: Iterable[tuple[int, Attempt]]) -> None:
-    """Keep attempts that were not simply accepted."""
+    """Record attempts that were not accepted outright."""
     db.executemany(
         "INSERT INTO attempts VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
         [
@@ -326,14 +328,14 @@ def record_attempts(db: sqlite3.Connection, attempts: Iterable[tuple[int, Attemp
 
 
 def _with_request_id(attempt: Attempt) -> str:
-    """Return the message of one attempt; a row's own has no such id, so that reasons add up."""
+    """Return an attempt's message with its id. A row's message has none, so that reasons group."""
     if not attempt.request_id:
         return attempt.message
     return f"{attempt.message} [request id {attempt.request_id}]"
 
 
 def known(db: sqlite3.Connection, user_id: str) -> set[str]:
-    """Return the machine codes that the ledger knows as bound to a user."""
+    """Return the machine codes known to be bound to a user."""
     return {
         row[0]
         for row in db.execute("SELECT machine_code FROM bindings WHERE user_id = ?", (user_id,))

@@ -1,6 +1,6 @@
-"""Taking bindings back: an undo's beginning and end, and the life of an unbinding.
+"""The start and end of an undo, and the transitions of an unbinding.
 
-As in `transitions`, each function runs inside a transaction of the caller's.
+Each function runs inside the caller's transaction.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 _LEFT = "row BETWEEN ? AND ? AND kind = ? AND status IN ('staged', 'claimed')"
 _OPEN = "row = ? AND kind = ? AND user_id = ? AND status IN ('staged', 'claimed')"
-# In the same transaction as the end of the last unbinding: between the two steps of a move the
-# device is staged, and any start of the run sends it.
+# In the same transaction as the last unbinding, so that after a crash in the middle of a move the
+# row is already staged and a resumed run sends it.
 _SEND_MOVED = """
 UPDATE rows SET status = 'staged', message = '', detail = ''
  WHERE id = ? AND status = 'moved' AND NOT EXISTS (
@@ -40,10 +40,9 @@ UPDATE rows SET detail = detail || (
 
 
 def begin_undo(db: sqlite3.Connection, now: datetime, run: int, who: Mapping[str, object]) -> None:
-    """Say that a run is to be undone, and stage what it bound: from now on none of it is sent.
+    """Confirm the undo of a run: withdraw its staged rows and stage the unbinding of what it bound.
 
-    What an earlier undo did not find is looked for again: its lists may have been wrong.
-
+    Devices that an earlier undo did not find are looked up again, as its lists may have been wrong.
     *who*: `started_at`, `operator`, `host`, `pid`, `version`.
     """
     _stage_again(db, run, UnbindStatus.ALREADY_GONE)
@@ -60,10 +59,7 @@ def begin_undo(db: sqlite3.Connection, now: datetime, run: int, who: Mapping[str
 
 
 def stage_undo(db: sqlite3.Connection, run: int) -> int:
-    """Stage whatever the run bound and still has; what could not be unbound is tried again.
-
-    Returns: How many bindings are left to take back.
-    """
+    """Stage the run's bindings, also those not unbound before; return how many are left."""
     _stage_again(db, run, UnbindStatus.FAILED, UnbindStatus.CHANGED)
     db.execute(
         "INSERT OR IGNORE INTO unbindings (row, kind, user_id, machine_code, device_id) "
@@ -71,11 +67,10 @@ def stage_undo(db: sqlite3.Connection, run: int) -> int:
         "WHERE id BETWEEN ? AND ? AND status = 'bound'",
         span(run),
     )
-    return left(db, run, UnbindKind.UNDO)
+    return count_left(db, run, UnbindKind.UNDO)
 
 
 def _stage_again(db: sqlite3.Connection, run: int, *statuses: UnbindStatus) -> None:
-    """Stage what an undo has ended in one of these ways."""
     db.executemany(
         "UPDATE unbindings SET status = 'staged', attempts = 0, detail = '' "
         "WHERE row BETWEEN ? AND ? AND kind = 'undo' AND status = ?",
@@ -83,15 +78,14 @@ def _stage_again(db: sqlite3.Connection, run: int, *statuses: UnbindStatus) -> N
     )
 
 
-def to_undo(db: sqlite3.Connection, run: int) -> tuple[str, int, int, int, int]:
-    """Return how an undo stands before it goes on.
+def undo_progress(db: sqlite3.Connection, run: int) -> tuple[str, int, int, int, int]:
+    """Return the state of an undo (empty if it never started), and how much is left to undo.
 
-    Returns: Its state (empty: never begun); how many bindings the run made that no undo has
-        unbound; how many of its rows are in doubt; how many of the bindings had been moved from
-        other users; how many of them an earlier undo did not find.
+    Returns: State; number of bindings that the run made and no undo has unbound; of rows in doubt;
+        of those bindings moved from other users; of those an earlier undo did not find.
     """
     state = db.execute("SELECT state FROM undos WHERE run = ?", (run,)).fetchone()
-    # What a run bound, whether it had been moved, and how its undo ended, if it did.
+    # The rows bound by the run, whether they were moved, and how their undo ended, if it did.
     counts: tuple[int, int, int, int] = db.execute(
         "WITH has AS (SELECT r.status, u.status AS undone, m.row AS moved FROM rows r "
         "LEFT JOIN unbindings u ON u.row = r.id AND u.kind = 'undo' AND u.user_id = r.user_id "
@@ -108,7 +102,7 @@ def to_undo(db: sqlite3.Connection, run: int) -> tuple[str, int, int, int, int]:
 
 
 def start_undo(db: sqlite3.Connection, run: int) -> None:
-    """The undo is sending from now on."""
+    """Record that the undo is sending."""
     db.execute("UPDATE undos SET state = 'sending' WHERE run = ?", (run,))
 
 
@@ -119,9 +113,9 @@ def finish_undo(
     stop_reason: str | None,
     facts: Mapping[str, object],
 ) -> RunState:
-    """End the undo, and return its last state."""
-    # The server may hold bindings of rows in doubt, which the ledger does not know.
-    more = left(db, run, UnbindKind.UNDO) or int_of(
+    """End the undo and return its final state."""
+    # The server may hold bindings of rows in doubt that the ledger does not know.
+    more = count_left(db, run, UnbindKind.UNDO) or int_of(
         db,
         "SELECT count(*) FROM rows INDEXED BY rows_open "
         "WHERE status IN ('claimed', 'in_doubt') AND run = ?",
@@ -135,8 +129,8 @@ def finish_undo(
     return state
 
 
-def left(db: sqlite3.Connection, run: int, kind: UnbindKind) -> int:
-    """Return how many bindings a run has left to take back."""
+def count_left(db: sqlite3.Connection, run: int, kind: UnbindKind) -> int:
+    """Return how many bindings a run has left to unbind."""
     return int_of(
         db,
         f"SELECT count(*) FROM unbindings WHERE {_LEFT}",  # noqa: S608  # constants
@@ -145,7 +139,7 @@ def left(db: sqlite3.Connection, run: int, kind: UnbindKind) -> int:
 
 
 def next_rows(db: sqlite3.Connection, run: int, kind: UnbindKind, most: int) -> int | None:
-    """Return the last row of the next *most* that have something to take back, None if none has."""
+    """Return the last row of the next *most* open unbindings; None if none is left."""
     found: tuple[int | None] = db.execute(
         f"SELECT max(row) FROM (SELECT row FROM unbindings WHERE {_LEFT} ORDER BY row LIMIT ?)",  # noqa: S608  # constants
         (*span(run), kind, most),
@@ -154,7 +148,7 @@ def next_rows(db: sqlite3.Connection, run: int, kind: UnbindKind, most: int) -> 
 
 
 def users(db: sqlite3.Connection, run: int, kind: UnbindKind, last: int) -> list[str]:
-    """Return the users, in order, who have something to be taken back by rows up to *last*."""
+    """Return the users, in order, with open unbindings of rows up to *last*."""
     found = db.execute(
         "SELECT DISTINCT user_id FROM unbindings INDEXED BY unbindings_open "
         "WHERE status IN ('staged', 'claimed') AND kind = ? AND row BETWEEN ? AND ? "
@@ -167,7 +161,7 @@ def users(db: sqlite3.Connection, run: int, kind: UnbindKind, last: int) -> list
 def open_of(
     db: sqlite3.Connection, run: int, kind: UnbindKind, user_id: str, last: int
 ) -> list[Unbinding]:
-    """Return what is to be taken back from a user by rows up to *last*."""
+    """Return a user's open unbindings of rows up to *last*."""
     found = db.execute(
         "SELECT row, user_id, machine_code, device_id, status "
         "FROM unbindings INDEXED BY unbindings_open "
@@ -182,12 +176,12 @@ def open_of(
 
 
 def claim(db: sqlite3.Connection, items: Sequence[Unbinding]) -> None:
-    """Say that requests for these may leave from now on."""
+    """Record that requests for these may be sent from now on."""
     _mark(db, items, "claimed")
 
 
 def release(db: sqlite3.Connection, items: Sequence[Unbinding]) -> None:
-    """Say that no request for these has left."""
+    """Record that no request for these was sent."""
     _mark(db, items, "staged")
 
 
@@ -200,7 +194,7 @@ def _mark(db: sqlite3.Connection, items: Sequence[Unbinding], status: str) -> No
 
 
 def settle(db: sqlite3.Connection, now: datetime, items: Sequence[Unbinding]) -> None:
-    """Write down how unbindings ended; what is gone is no binding any more."""
+    """Record how unbindings ended, and delete the bindings that are gone."""
     change_each(
         db,
         "UPDATE unbindings SET status = ?, attempts = ?, settled_at = ?, detail = ?, "  # noqa: S608  # a constant

@@ -1,4 +1,4 @@
-"""Upkeep: what is old goes, what is needed to know that a device is bound stays."""
+"""Upkeep: damage check, size, and pruning of old runs, which keeps every binding."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ MOST_FAULTS = 5
 
 
 def faults(path: Path, endpoint: str | None) -> list[str]:
-    """Return what SQLite finds damaged, at most `MOST_FAULTS`; reads the whole file.
+    """Return at most `MOST_FAULTS` damages that SQLite finds; reads the whole file.
 
-    Raises: LedgerError if it cannot be read, is no ledger, or another endpoint's.
+    Raises: LedgerError if it cannot be read, is no ledger, or of another endpoint.
     """
     with reading(path, endpoint) as db:
         found = [str(row[0]) for row in db.execute(f"PRAGMA integrity_check({MOST_FAULTS})")]
@@ -39,12 +39,12 @@ def faults(path: Path, endpoint: str | None) -> list[str]:
 
 
 BATCH = 20_000
-"""Rows deleted in one transaction: the log of the ledger stays small, others read beside it."""
-PAYS_FROM = 0.25
-"""Share of the file that must be free before it is written anew."""
-PAYS_FROM_BYTES = 4 << 20
+"""Rows deleted in one transaction, so that the log stays small and readers are not blocked."""
+VACUUM_FROM = 0.25
+"""Share of the file that must be free before it is vacuumed."""
+VACUUM_FROM_BYTES = 4 << 20
 
-# Neither a run that can go on, nor one with rows in doubt, nor one whose undo is not finished.
+# Excludes runs that can resume, that have rows in doubt, or whose undo is unfinished.
 _OLD = """
 SELECT r.run FROM runs r
  WHERE r.facts ->> 'pruned_at' IS NULL AND coalesce(r.ended_at, r.created_at) < ?
@@ -65,7 +65,7 @@ DELETE FROM runs
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pruned:
-    """What went, or would go."""
+    """What was pruned, or would be in a trial."""
 
     runs: int
     rows: int
@@ -74,11 +74,11 @@ class Pruned:
     bytes_after: int
     is_vacuumed: bool
     why_not: str = ""
-    """Why the file was not written anew although it would have paid."""
+    """Why the file was not vacuumed although that was worthwhile."""
 
 
 def size_of(path: Path) -> int | None:
-    """Return the bytes of a ledger and its log; None where there is none."""
+    """Return the size of a ledger and its log in bytes; None if there is no ledger."""
     if not path.exists():
         return None
     files = (path, path.with_name(f"{path.name}-wal"))
@@ -86,7 +86,7 @@ def size_of(path: Path) -> int | None:
 
 
 def bindings_of(path: Path) -> int | None:
-    """Return how many devices a ledger knows as bound; None where there is none. LedgerError."""
+    """Return the number of bindings; None if there is no ledger. Raises: LedgerError."""
     if not path.exists():
         return None
     with reading(path) as db:
@@ -103,19 +103,13 @@ def prune(
     is_trial: bool,
     on_batch: Callable[[int], None] = lambda _rows: None,
 ) -> Pruned:
-    """Delete rows and attempts of runs that ended before a moment, and shrink the file.
+    """Delete rows and attempts of runs that ended before a given time, and shrink the file.
 
-    What stays: every binding, every row in doubt, and runs that can go on. What a pruned run bound
-    stays known as bound, but the run can be neither reported nor undone any more.
+    Every binding, every row in doubt and every run that can resume is kept. Devices bound by a
+    pruned run stay known as bound, but the run can no longer be reported or undone.
 
-    Args:
-        path: The ledger.
-        endpoint: Whose it must be.
-        holder: Who works here, for the lock.
-        before: A moment as `iso` writes it.
-        now: The moment of the pruning.
-        is_trial: Delete nothing, count only.
-        on_batch: Called with how many rows are gone so far.
+    *before* and *now* are times as `iso` writes them, *holder* is for the lock. *is_trial*: count
+    only. *on_batch* is called with the number of rows deleted so far.
 
     Raises: LedgerBusyError while a run holds the ledger, LedgerError.
     """
@@ -152,20 +146,22 @@ def _pruned(
     is_trial: bool,
     on_batch: Callable[[int], None],
 ) -> tuple[int, int, int]:
-    """Return how many rows, attempts and runs went."""
+    """Return how many rows, attempts and runs were pruned."""
     old = [run for (run,) in db.execute(_OLD, (before,))]
-    # What a prune that was killed had begun.
-    begun = [run for (run,) in db.execute("SELECT run FROM runs WHERE facts ->> 'pruned_rows' = 1")]
+    # Left over from a prune that was killed.
+    interrupted = [
+        run for (run,) in db.execute("SELECT run FROM runs WHERE facts ->> 'pruned_rows' = 1")
+    ]
     if is_trial:
         return (
-            _count(db, [*begun, *old], "rows", "id"),
-            _count(db, [*begun, *old], "attempts", "row"),
+            _count(db, [*interrupted, *old], "rows", "id"),
+            _count(db, [*interrupted, *old], "attempts", "row"),
             len(old),
         )
     for run in old:
         _mark(db, run, now)
     rows = attempts = 0
-    for run in [*begun, *old]:
+    for run in [*interrupted, *old]:
         attempts += sum(_deleted(db, run, "attempts", "row"))
         list(_deleted(db, run, "unbindings", "row"))
         for deleted in _deleted(db, run, "rows", "id"):
@@ -182,7 +178,7 @@ def _pruned(
 
 
 def _mark(db: sqlite3.Connection, run: int, now: str) -> None:
-    """Keep how a run ended in a few words, and say that its rows are on their way out."""
+    """Keep a short summary of a run, and mark that its rows are being deleted."""
     summary = RunReader(db, run).summary()
     facts = {
         "pruned_at": now,
@@ -197,7 +193,7 @@ def _mark(db: sqlite3.Connection, run: int, now: str) -> None:
 
 
 def _deleted(db: sqlite3.Connection, run: int, table: str, key: str) -> Iterator[int]:
-    """Delete a run's rows of a table, batch by batch; yield how many each time."""
+    """Delete a run's rows of a table batch by batch; yield the size of each batch."""
     first, last = span(run)
     while True:
         found = db.execute(
@@ -221,18 +217,18 @@ def _count(db: sqlite3.Connection, runs: list[int], table: str, key: str) -> int
 
 
 def _shrunk(db: sqlite3.Connection, path: Path) -> tuple[bool, str]:
-    """Write the file anew if that frees much; return whether it was, or why it was not."""
+    """Vacuum the file if that frees much; return whether it did, or what prevented it."""
     free, pages, page_bytes = (
         int_of(db, f"PRAGMA {name}") for name in ("freelist_count", "page_count", "page_size")
     )
-    if free < PAYS_FROM * pages or free * page_bytes < PAYS_FROM_BYTES:
+    if free < VACUUM_FROM * pages or free * page_bytes < VACUUM_FROM_BYTES:
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         return False, ""
-    # The new file, and as much again in the log.
+    # For the new file, and the same again in the log.
     needed = 2 * (pages - free) * page_bytes
     if shutil.disk_usage(path.parent).free < needed:
         return False, f"to shrink the file takes {needed / 1e6:,.0f} MB of free disk"
-    db.execute("PRAGMA temp_store = FILE")  # not in memory, as for sorting
+    db.execute("PRAGMA temp_store = FILE")  # the copy may not fit in memory
     db.execute("VACUUM")
     db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     return True, ""

@@ -1,6 +1,6 @@
-"""Verbs, and the one thread that carries them out on the connection, in groups that share a commit.
+"""Verbs, and the thread that executes them on the connection, in groups that share a commit.
 
-A ledger that was deleted under our hands is written anew: what is open still holds all of it.
+A ledger deleted while in use is rescued: the open file still holds all of it.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Verb(Generic[P, T]):
-    """A function of the connection that is an awaitable method of `Verbs`."""
+    """A function of the connection, exposed as an awaitable method of `Verbs`."""
 
     work: Callable[..., T]
-    """Called in the writer's thread, inside a transaction that it shares with its neighbours."""
+    """Called in the writer's thread, in a transaction shared with other verbs."""
     is_timed: bool
-    """Takes the moment of the call, in UTC, behind the connection."""
+    """Takes the time of the call, in UTC, as second argument."""
     is_alone: bool
     """Manages its own transactions instead."""
     is_last: bool
-    """Waits until every outcome that was handed in before is durable."""
+    """Waits until every outcome submitted before is durable."""
 
     @overload
     def __get__(self, owner: None, kind: type) -> Self: ...
@@ -49,14 +49,14 @@ class Verb(Generic[P, T]):
     def __get__(
         self, owner: Verbs | None, kind: type
     ) -> Self | Callable[P, Coroutine[Any, Any, T]]:
-        """Return the verb itself, or as a method: once it returns, its change survives a crash."""
-        return self if owner is None else partial(owner.carry_out, self)
+        """Return the verb itself or a bound method; once awaited, its change survives a crash."""
+        return self if owner is None else partial(owner.execute, self)
 
 
 def verb(
     work: Callable[Concatenate[sqlite3.Connection, P], T], *, alone: bool = False
 ) -> Verb[P, T]:
-    """Return a function of the connection as a verb. *alone*: it manages its own transactions."""
+    """Make a verb of a function of the connection. *alone*: it manages its own transactions."""
     return Verb(work, is_timed=False, is_alone=alone, is_last=False)
 
 
@@ -66,30 +66,30 @@ def timed_verb(
     alone: bool = False,
     last: bool = False,
 ) -> Verb[P, T]:
-    """Return a function of the connection and the moment as a verb.
+    """Make a verb of a function of the connection and the current time.
 
-    *last*: it waits until every outcome that was handed in before is durable.
+    *last*: it waits until every outcome submitted before is durable.
     """
     return Verb(work, is_timed=True, is_alone=alone, is_last=last)
 
 
 class Verbs:
-    """Whose methods are verbs; `vars` of the class finds them by name."""
+    """A class whose methods are verbs; `vars` of the class lists them by name."""
 
     def __init__(self, writer: Writer, flushed: Callable[[], Awaitable[None]]) -> None:
-        """*flushed*: returns once every outcome that was handed in is durable."""
+        """*flushed* returns once every submitted outcome is durable."""
         self._writer = writer
         self._flushed = flushed
 
-    async def carry_out(self, what: Verb[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Return what a verb returns, once it is committed. Raises: LedgerError."""
+    async def execute(self, what: Verb[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Execute a verb and return its result once committed. Raises: LedgerError."""
         if what.is_last:
             await self._flushed()
         return await self._writer.submit(what, *args, **kwargs)
 
 
 LARGEST_GROUP = 256
-"""Operations that share one transaction at most."""
+"""The most operations that share one transaction."""
 
 
 @dataclass(slots=True)
@@ -101,9 +101,9 @@ class _Operation:
 
 
 class Writer:
-    """Carries out verbs on the ledger's connection, in the order in which they were handed in.
+    """Executes verbs on the ledger's connection in the order submitted.
 
-    After a failure nothing more is written: every later call raises the same error.
+    After a failure nothing more is written; every later call raises the same error.
     """
 
     def __init__(self, path: Path, endpoint: str | None, clock: Clock) -> None:
@@ -115,7 +115,7 @@ class Writer:
         self._loop = asyncio.get_running_loop()
         self._failure: BulkbindError | None = None
         self._file: tuple[int, int] | None = None
-        """Device and inode of the file that was opened."""
+        """Device and inode of the opened file."""
         self._opened: asyncio.Future[None] = self._loop.create_future()
         self._closed: asyncio.Future[None] = self._loop.create_future()
 
@@ -125,7 +125,7 @@ class Writer:
         await self._opened
 
     async def close(self) -> None:
-        """Finish what was handed in, then close the file; safe to be cancelled, and to repeat."""
+        """Finish what was submitted, then close the file; may be cancelled and repeated."""
         if self._thread.ident is None:
             return
         if not self._closed.done():
@@ -134,10 +134,10 @@ class Writer:
         self._thread.join()
 
     def submit(self, what: Verb[P, T], *args: P.args, **kwargs: P.kwargs) -> asyncio.Future[T]:
-        """Hand in a verb; the future is done once it is committed."""
+        """Submit a verb; the future is done once it is committed."""
         future: asyncio.Future[T] = self._loop.create_future()
         if self._failure is not None:
-            # A new one each time: a raised error gathers the traceback of everybody who raises it.
+            # A new error each time: raising the same one again would extend its traceback.
             future.set_exception(LedgerError(str(self._failure), hint=self._failure.hint))
             return future
         moment = (self._clock.utc_now(),) if what.is_timed else ()
@@ -169,7 +169,7 @@ class Writer:
                 self._notify(_done, self._closed)
 
     def _step(self, db: sqlite3.Connection) -> bool:
-        """Take what waits, as one group; return whether to go on."""
+        """Execute the queued verbs as one group; return False once closed."""
         first = self._queue.get()
         if first is None:
             return False
@@ -195,14 +195,14 @@ class Writer:
         error: BulkbindError | None = self._failure
         if error is None:
             error = self._attempt(db, group)
-            # What this group wrote is in the file that is gone, and is rescued with the rest.
+            # What this group wrote is in the deleted file, and is rescued with the rest.
             if file_id(self._path) != self._file:
-                error = write_anew(db, self._path)
+                error = rescue(db, self._path)
         if error is None:
             for item in group:
                 self._notify(_done, item.future, item.result)
             return
-        # A manifest that cannot be read on is no trouble of the ledger's.
+        # An unreadable manifest, read by a verb of its own, is not a failure of the ledger.
         if isinstance(error, LedgerError) or not group[0].verb.is_alone:
             self._failure = error
         for item in group:
@@ -226,14 +226,14 @@ class Writer:
                 hint="free the disk or mend its rights; `bulkbind resume` then goes on, and what "
                 "was in flight is settled by the server's list",
             )
-        except Exception as error:  # noqa: BLE001  # whatever it is, whoever waits must be told
+        except Exception as error:  # noqa: BLE001  # the callers must not wait for ever
             return LedgerError(f"ledger {self._path}: {type(error).__name__}: {error}")
         return None
 
     def _notify(self, call: Callable[..., None], *arguments: object) -> None:
         try:
             self._loop.call_soon_threadsafe(call, *arguments)
-        except RuntimeError:  # the loop is closed: nobody waits any more
+        except RuntimeError:  # the loop is closed: no caller is waiting
             return
 
 
@@ -245,11 +245,11 @@ def _done(future: asyncio.Future[Any], result: object = None) -> None:
 def _fail(future: asyncio.Future[Any], error: BaseException) -> None:
     if not future.done():
         future.set_exception(error)
-        future.exception()  # somebody may have stopped waiting: that is no error of its own
+        future.exception()  # retrieved, in case the caller was cancelled
 
 
 def file_id(path: Path) -> tuple[int, int] | None:
-    """Return device and inode of the file that stands at a path, None where there is none."""
+    """Return device and inode of the file at *path*; None if there is none."""
     try:
         found = path.stat()
     except OSError:
@@ -257,11 +257,11 @@ def file_id(path: Path) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-def write_anew(db: sqlite3.Connection, path: Path) -> LedgerError:
-    """Write all that a deleted ledger held to a new file, and close it.
+def rescue(db: sqlite3.Connection, path: Path) -> LedgerError:
+    """Copy a ledger deleted while in use to a new file, and close it.
 
-    In the old place where nothing stands there now, else under another name in the same folder.
-    Returns: the error with which the run ends.
+    The new file is at *path* or, if that exists again, under another name in the same folder.
+    Returns: The error that ends the run.
     """
     what = f"ledger {path} was deleted or replaced while it was in use"
     try:
@@ -291,7 +291,7 @@ def _copied(db: sqlite3.Connection, path: Path) -> Path:
         os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
         with closing(sqlite3.connect(part)) as copy:
             db.backup(copy)
-        # Closed before the copy takes its place: SQLite deletes the log that stands beside it.
+        # Closed before the copy takes its place, since closing deletes the log at that path.
         db.close()
         return _linked(part, path)
     finally:
@@ -300,7 +300,7 @@ def _copied(db: sqlite3.Connection, path: Path) -> Path:
 
 
 def _linked(part: Path, path: Path) -> Path:
-    """Give the copy a name, never one that is taken."""
+    """Link the copy to an unused name and return it."""
     if not path.exists():
         for leftover in ("-wal", "-shm"):  # of the deleted file, not of the copy
             path.with_name(path.name + leftover).unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Manifests: files of any operator's in, checked rows out, never the whole file in memory."""
+"""Manifests: read files of various formats into checked rows, without loading them whole."""
 
 from __future__ import annotations
 
@@ -29,12 +29,9 @@ __all__ = ["SUFFIXES", "Manifest", "digest", "is_manifest_name", "open_manifest"
 
 
 def open_manifest(path: Path, settings: ManifestSettings, name: str | None = None) -> Manifest:
-    """Open a manifest and find out its encoding, form and columns.
+    """Open a regular file as a manifest and detect its encoding, format and columns.
 
-    Args:
-        path: A regular file.
-        settings: How manifests are read.
-        name: What messages and reports call it; the path unless given.
+    *name* is used in messages and reports; the default is the path.
 
     Raises: ManifestError, UsageError.
     """
@@ -52,7 +49,7 @@ def open_manifest(path: Path, settings: ManifestSettings, name: str | None = Non
 
 
 def digest(paths: Sequence[Path], settings: ManifestSettings) -> str:
-    """Return the SHA-256 (hex) of what decides the rows: bytes, and how they are read.
+    """Return the SHA-256 (hex) of the files' bytes and of the settings that determine the rows.
 
     Raises: ManifestError if a file cannot be read.
     """

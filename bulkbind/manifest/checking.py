@@ -1,6 +1,6 @@
-"""From the values of a row to a checked row: rules, cleaning if wanted, and likely causes.
+"""Checking the values of a row: rules, optional cleaning, and likely causes.
 
-Cleaning turns names into what the rules allow; it is never used on machine codes or users.
+Cleaning makes names fit the rules; it never changes machine codes or users.
 """
 
 from __future__ import annotations
@@ -31,26 +31,25 @@ _LETTERS = str.maketrans(
         "ı": "i", "ħ": "h", "Ħ": "H", "ŧ": "t", "Ŧ": "T", "ĸ": "k", "ŋ": "n", "Ŋ": "N",
     }
 )  # fmt: skip
-"""Latin letters that Unicode does not take apart."""
+"""Latin letters that Unicode does not decompose."""
 _DASHES = re.compile("[\u2010-\u2015\u2212\ufe58\ufe63\uff0d]")
 _DROPPED = re.compile("[\"'`´‘-‟«»‹›′″™®©℠]")
-"""Quotes and marks that carry no name."""
+"""Quotes and marks that are not part of a name."""
 _NO_TEXT = re.compile("[\ud800-\udfff]")
-"""Bytes that the file's encoding does not know, and halves of characters: what they stand for is
-lost, and a name without them would be a guess."""
+"""Undecodable bytes and lone surrogates: the original is lost, so cleaning would be a guess."""
 _BRACKETS = re.compile(r"[()\[\]{}<>]")
 _OTHERS = re.compile(r"[^\x00-\x7f]+")
 _UNDERSCORES = re.compile(r"_{2,}")
 _LEAST_KEPT = 0.5
-"""A cut at a word end keeps at least this share of the length."""
+"""Truncation at the end of a word keeps at least this share of the maximum length."""
 
 
 def clean(field: str, value: str) -> str | None:
-    """Return what a name becomes so that it keeps the rule of its field, None where nothing can.
+    """Return a name changed to fit the rule of its field; None if that is impossible.
 
-    Accents go, wide and styled forms become plain, quotes and trademark signs are dropped,
-    brackets become blanks, any other character becomes `_`; blanks are collapsed; what is too
-    long is cut, at the end of a word where there is one. What is clean already stays as it is.
+    Removes accents, quotes and trademark signs, converts wide and styled forms to plain ones,
+    brackets to blanks and other characters to `_`, collapses blanks, and truncates, if possible at
+    the end of a word. A valid name is returned unchanged.
     """
     rule = _RULE[field]
     if rule.pattern.fullmatch(value):
@@ -60,7 +59,7 @@ def clean(field: str, value: str) -> str | None:
     text = _DASHES.sub("-", _DROPPED.sub("", value))
     text = unicodedata.normalize("NFKD", unicodedata.normalize("NFKC", text).translate(_LETTERS))
     text = "".join(kept for character in text if (kept := _plain(character)))
-    # Compatibility forms may have brought quotes and brackets of their own.
+    # Normalization may have produced quotes and brackets.
     text = _BRACKETS.sub(" ", _DROPPED.sub("", text))
     text = _OTHERS.sub("_", text)
     text = "".join(character if rule.allowed.fullmatch(character) else "_" for character in text)
@@ -70,7 +69,7 @@ def clean(field: str, value: str) -> str | None:
 
 
 def _plain(character: str) -> str:
-    """Return a character, a blank for what is one, nothing for accents and what is invisible."""
+    """Return the character, a blank for any white space, or "" for accents and invisible ones."""
     category = unicodedata.category(character)
     if character.isspace() or category == "Zs":
         return " "
@@ -88,20 +87,20 @@ def _cut(text: str, longest: int) -> str:
 
 
 FEW = 8
-"""So few rows are looked at one by one; of more, halves are tried."""
+"""Up to so many rows are checked one by one; larger batches are halved first."""
 Names = tuple[str, ...]
 """The operator's name of the column of each of `FIELDS`."""
 _CLEANED_AT = tuple(FIELDS.index(field) for field in CLEANED)
 
 
-def four(values: Sequence[str | None]) -> Values:
-    """Return the values of the four fields as what they are."""
+def as_values(values: Sequence[str | None]) -> Values:
+    """Return the values of the four fields as a tuple with their static type."""
     user, code, name, system = values
     return user, code, name, system
 
 
 class Checker:
-    """Checks rows one by one, and remembers what is worth a notice."""
+    """Checks rows one by one, and collects suspicious values for notices."""
 
     def __init__(self, *, cleans: bool) -> None:
         self._cleans = cleans
@@ -115,7 +114,7 @@ class Checker:
         names: Names,
         more: Sequence[Problem] = (),
     ) -> CheckedRow:
-        """Return a row with every rule checked. *more*: problems that are known already."""
+        """Return a row with every rule checked. *more*: problems already known."""
         broken = check(values, names)
         changes: tuple[Change, ...] = ()
         if broken and self._cleans:
@@ -125,13 +124,13 @@ class Checker:
         known = {problem.field for problem in more}
         problems = (*(_explained(p, values) for p in broken if p.field not in known), *more)
         if problems:
-            shown = four([printable(value) if value else None for value in values])
+            shown = as_values([printable(value) if value else None for value in values])
             return CheckedRow(line, cells, shown, problems, changes)
         self.suspicions.add(values[1:2], (line,))  # type: ignore[arg-type]  # it is required
         return CheckedRow(line, cells, values, (), changes)
 
     def notices(self, name: str) -> Iterator[str]:
-        """Yield what is worth knowing once all rows were checked."""
+        """Yield the notices once all rows were checked."""
         yield from self.suspicions.notices(name)
 
 
@@ -144,14 +143,14 @@ def _cleaned(values: Values, names: Names) -> tuple[Values, tuple[Change, ...]]:
         if before and after and after != before:
             changed[at] = after
             changes.append(Change(names[at], printable(before), after))
-    return four(changed), tuple(changes)
+    return as_values(changed), tuple(changes)
 
 
 def _explained(problem: Problem, values: Values) -> Problem:
-    """Add the likely cause, and what cleaning would make, unless what mends it is known."""
+    """Add the likely cause and the result of cleaning, unless there is a hint already."""
     if problem.hint:
         return problem
-    value = values[FIELDS.index(problem.field)]  # as it was read: the problem's is made to be shown
+    value = values[FIELDS.index(problem.field)]  # as read: the problem's own value may be truncated
     hints = [cause_of_value(value)] if value else []
     if value and problem.field in CLEANED and (after := clean(problem.field, value)):
         hints.append(f"cleaning (--clean names) would make it {after!r}")
@@ -164,15 +163,15 @@ class Column(NamedTuple):
 
     rule: Rule
     at: int | None
-    """Position of the column; None: there is none."""
+    """Position of the column; None if there is none."""
     fill: str | None
-    """For rows whose cell is empty or not there."""
+    """Default for rows whose cell is empty or missing."""
 
 
 def columns_of(
     used: Sequence[int | None], settings: ManifestSettings
 ) -> tuple[Column, Column, Column, Column]:
-    """Return the column of each of `FIELDS`: a constant wins over the operator's own column."""
+    """Return the column of each of `FIELDS`; a constant takes precedence over a column."""
     fills = {"user_id": settings.user_id} | settings.constants
     user, code, name, system = (
         Column(rule, None if rule.field in settings.constants else at, fills.get(rule.field))
@@ -184,14 +183,10 @@ def columns_of(
 def good_values(
     columns: Sequence[Column], cells: Sequence[Sequence[str]], count: int
 ) -> list[Sequence[str | None]] | None:
-    """Return the values of many rows, field by field, if all of them keep every rule.
+    """Return the values of *count* rows, field by field, if all are valid; otherwise None.
 
-    Ten times as fast as row by row, which is left to the caller where None comes back.
-
-    Args:
-        columns: In the order of `FIELDS`.
-        cells: The cells of the rows, column by column.
-        count: How many rows.
+    Ten times faster than checking row by row. *columns* are in the order of `FIELDS`, *cells* are
+    given column by column.
     """
     values: list[Sequence[str | None]] = []
     for rule, at, fill in columns:

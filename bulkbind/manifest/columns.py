@@ -1,4 +1,4 @@
-"""Which column of the operator's is which field of ours."""
+"""Mapping the operator's columns to fields."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
 KEY = "@key"
-"""Stands for the key of a device where devices are a mapping; such rows hold it under this name."""
+"""Name for the key of a device where devices are a mapping; rows hold the key under this name."""
 _SPELLINGS = {
     "userid": "user_id",
     "xuserid": "user_id",
@@ -22,12 +22,12 @@ _SPELLINGS = {
     "devicename": "device_name",
     "deviceos": "device_os",
 }
-"""Ours and the API's spelling, without case, blanks, hyphens and underscores."""
+"""Our and the API's spelling, without case, blanks, hyphens and underscores."""
 _MUST = ("machine_code", "user_id")
-"""The fields that every device has. A wrong column for one binds wrong devices."""
+"""The required fields. A wrong column for one of them would bind wrong devices."""
 _SAME_WORDS = {"kode": "code", "cod": "code", "kod": "code", "identifier": "id"}
-_CUT_SHORT = 8
-"""Letters of a name that say it, though a program cut it short, as dBase does after ten."""
+_LEAST_PREFIX = 8
+"""The shortest prefix that identifies a truncated name (dBase truncates after ten letters)."""
 _MOST_WORDS = 20
 _POSITION = re.compile(r"#(\d{1,5})", re.ASCII)
 
@@ -38,7 +38,7 @@ def plain(header: str) -> str:
 
 
 def words(mapping: Mapping[str, str]) -> frozenset[str]:
-    """Return what headers call the fields, in the usual spellings."""
+    """Return the usual spellings of the fields in headers."""
     spelled = {name.replace("_", mark) for name in FIELDS for mark in ("_", "-", " ", "")}
     spelled |= {name.title().replace("_", "") for name in FIELDS} | {*mapping.values()}
     camel = {name[0].lower() + name[1:] for name in spelled if name}
@@ -50,7 +50,7 @@ def words(mapping: Mapping[str, str]) -> frozenset[str]:
 
 
 def field_of(header: str, mapping: Mapping[str, str]) -> str | None:
-    """Return the field that *header* names, or None. A mapped field has no other spelling."""
+    """Return the field that *header* names, or None. A mapped field is known by no other name."""
     wanted = header.strip()
     for field, column in mapping.items():
         if column == wanted or plain(column) == plain(wanted):
@@ -60,13 +60,13 @@ def field_of(header: str, mapping: Mapping[str, str]) -> str | None:
 
 
 def position_of(column: str) -> int | None:
-    """Return the 0-based position that `#3` means, None if *column* is a name."""
+    """Return the 0-based position meant by e.g. `#3`; None if *column* is a name."""
     match = _POSITION.fullmatch(column)
     return int(match[1]) - 1 if match else None
 
 
 def named(row: Sequence[str], mapping: Mapping[str, str]) -> int:
-    """Return how many fields a row of cells names, as a header does; 0 without machine_code."""
+    """Return how many fields a row names if taken as a header; 0 without machine_code."""
     fields = {field_of(cell, mapping) for cell in row if cell.strip()} - {None}
     by_position = position_of(mapping.get("machine_code", "")) is not None
     return len(fields) if "machine_code" in fields or by_position else 0
@@ -80,16 +80,12 @@ def positions(
     line: int,
     given: Collection[str],
 ) -> tuple[int | None, ...]:
-    """Return the position of each of `FIELDS` in *header*, None where it has no column.
+    """Return the position of each of `FIELDS` in *header*; None if it has no column.
 
-    Args:
-        header: The operator's names.
-        mapping: Field -> name, or `#n` for the n-th column.
-        source: What messages call the file.
-        line: Where the header stands.
-        given: Fields that need no column.
+    *mapping* gives the name of a field's column, or `#n` for the n-th column; *given* are fields
+    that need no column. *source* and *line* locate the header in messages.
 
-    Raises: ManifestError if two columns claim one field, a mapped column is not there, or
+    Raises: ManifestError if two columns claim one field, a mapped column is missing, or
         machine_code or user_id has no column and is not given.
     """
     found: dict[str, int] = {}
@@ -130,7 +126,7 @@ def _require(
             wanted = mapping.get(field, field)
             shown = ", ".join(f"`{name.strip()}`" for name in header[:20]) or "none"
             near = closest(field, wanted, header)
-            # All of the header in one cell: what stands between the names is no delimiter here.
+            # The whole header in one cell: its delimiter was not recognized.
             is_joined = len(header) == 1 and len(plain(header[0])) > len(plain(wanted))
             guess = f"did you mean --map {field}='{near}'? " if near else ""
             if is_joined and plain(wanted) in plain(header[0]):
@@ -145,10 +141,10 @@ def _require(
 
 
 def closest(field: str, wanted: str, names: Sequence[str]) -> str:
-    """Return the name that was probably meant by *wanted* for a field, or an empty text.
+    """Return the name probably meant by *wanted* for a field, or an empty string.
 
-    For machine_code and user_id it says the same in other words or more of them; what is merely
-    spelled alike may be anything (`Serial` is no `user_id`).
+    For machine_code and user_id, only names with the same words count, perhaps among others: a
+    merely similar spelling may mean anything.
     """
     if field in _MUST:
         meant = [name.strip() for name in names if _means(name, wanted)]
@@ -159,13 +155,13 @@ def closest(field: str, wanted: str, names: Sequence[str]) -> str:
 
 
 def _means(name: str, wanted: str) -> bool:
-    """Whether the words of *wanted* stand in *name*, one after the other, or its first letters."""
+    """Whether *name* contains the words of *wanted* in sequence, or is a long enough prefix."""
     whole = "".join(_words(wanted))
     words = _words(name)[:_MOST_WORDS]
     joined = "".join(words)
     if not whole or position_of(wanted) is not None:
         return False
-    return (len(joined) >= _CUT_SHORT and whole.startswith(joined)) or any(
+    return (len(joined) >= _LEAST_PREFIX and whole.startswith(joined)) or any(
         "".join(words[first:last]) == whole
         for first in range(len(words))
         for last in range(first + 1, len(words) + 1)
@@ -173,14 +169,14 @@ def _means(name: str, wanted: str) -> bool:
 
 
 def _words(name: str) -> list[str]:
-    """Return the words of a name, small, whatever divides them: `userID-no.2` has four."""
+    """Return the lower-case words of a name, however separated: `userID-no.2` has four."""
     parted = re.sub(r"(?<=[a-z\d])(?=[A-Z])", " ", name)
     found = re.findall(r"[^\W\d_]+|\d+", parted.casefold())
     return [_SAME_WORDS.get(word, word) for word in found]
 
 
 def unknown(header: Sequence[str], used: Sequence[int | None]) -> list[str]:
-    """Return the operator's columns that are neither ours nor used."""
+    """Return the operator's columns that are neither used nor added by bulkbind."""
     taken = {position for position in used if position is not None}
     return [
         name.strip() or f"column {position + 1}"
@@ -189,8 +185,8 @@ def unknown(header: Sequence[str], used: Sequence[int | None]) -> list[str]:
     ]
 
 
-def at_path(cells: Any, path: Sequence[str]) -> Any:  # noqa: ANN401  # whatever stands there
-    """Return what stands at a path of keys and list positions, None where nothing does."""
+def at_path(cells: Any, path: Sequence[str]) -> Any:  # noqa: ANN401  # any parsed value
+    """Return the value at a path of keys and list positions; None if there is none."""
     for part in path:
         if isinstance(cells, dict):
             cells = cells.get(part)

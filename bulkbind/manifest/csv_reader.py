@@ -1,4 +1,4 @@
-"""CSV and its relatives: the dialect is found, line breaks in cells are kept, lines are counted."""
+"""CSV and its variants: detects the dialect, keeps line breaks in cells, counts lines."""
 
 from __future__ import annotations
 
@@ -33,22 +33,22 @@ if TYPE_CHECKING:
 DELIMITERS = ",;\t|"
 _QUOTING = "row: quotes are closed, and doubled inside a quoted cell"
 _SEP = re.compile(r"sep=([^\s\w\"'])\s*$", re.ASCII | re.IGNORECASE | re.MULTILINE)
-"""A first line by which Excel is told the delimiter."""
-_GOES_ON = "unexpected end of data"
-"""How Python's reader says that a row does not end with the last line."""
+"""A first line that states the delimiter for Excel."""
+_INCOMPLETE = "unexpected end of data"
+"""Message of Python's reader for a row that continues after the last line."""
 _BREAK = re.compile(r"\r\n|\r|\n")
 _SINGLE_QUOTED = re.compile(rf"(?:^|[{DELIMITERS}])'[^'\n]*'(?=[{DELIMITERS}]|\s*$)", re.MULTILINE)
 
 
 class Dialect(NamedTuple):
-    """How the cells of a line are told apart."""
+    """How a line is split into cells."""
 
     delimiter: str
     quote: str = '"'
     escape: str = ""
-    """What stands before a quote inside quotes; empty: the quote is doubled."""
+    """The escape character before a quote inside quotes; empty if quotes are doubled."""
     is_spaced: bool = False
-    """Whether blanks may stand before a quote."""
+    """Whether blanks may precede a quote."""
 
 
 def reader(lines: Iterable[str], dialect: Dialect, *, is_strict: bool = True) -> Reader:
@@ -69,7 +69,7 @@ class CsvManifest:
 
     Attributes:
         source: Name, encoding, dialect and header, so that rows can be written back.
-        notices: What the operator should know; complete once the rows have been read.
+        notices: For the operator; complete once the rows have been read.
     """
 
     def __init__(self, path: Path, source: Source, head: str, settings: ManifestSettings) -> None:
@@ -77,9 +77,9 @@ class CsvManifest:
         self.notices: list[str] = []
         dialect = find_dialect(head, settings.columns, settings.skip_rows or 0)
         self._dialect = dialect
-        self.source = source  # what is known of it so far
+        self.source = source  # preliminary, for _start
         lines, header = self._start(settings)
-        self._first_line = _lines_of([header.cells], header.line)[1]
+        self._first_line = _line_numbers([header.cells], header.line)[1]
         self.source = Source(
             source.name,
             "csv",
@@ -107,7 +107,7 @@ class CsvManifest:
             if settings.header:
                 return skipped, TableRow(len(skipped), list(settings.header))
             seen: list[str] = []
-            rows, error = _first_rows(_remembered(lines, seen), self._dialect, len(skipped))
+            rows, error = _first_rows(_recording(lines, seen), self._dialect, len(skipped))
         header = find_header(rows, settings)
         if header is None:
             if error is not None:
@@ -118,18 +118,18 @@ class CsvManifest:
         return (skipped + seen)[: header.line - 1], header
 
     def rows(self) -> Iterator[CheckedRow]:
-        """Yield every row with its line; blank rows are passed over and counted in a notice.
+        """Yield every row with its line; blank rows are skipped and counted in a notice.
 
-        Raises: ManifestError where the rest of the file cannot be told apart (a quote that is
-            never closed, a broken encoding).
+        Raises: ManifestError where the rest of the file cannot be parsed (a quote that is never
+            closed, a broken encoding).
         """
-        return chain.from_iterable(self._batches())  # no frame of ours a row
+        return chain.from_iterable(self._batches())  # avoids a generator frame per row
 
     def _batches(self) -> Iterator[Iterable[CheckedRow]]:
         with open_text(self._path, self.source) as file:
             line = self._first_line
             rest = ""
-            for text in _behind(blocks(file, self.source.name), line - 1):
+            for text in _skip_lines(blocks(file, self.source.name), line - 1):
                 block = rest + text
                 rest = ""
                 if self._is_plain(block):
@@ -139,13 +139,13 @@ class CsvManifest:
                         line += len(cells)
                 else:
                     rest, line = yield from self._read(block, line)
-                    self._bound(rest, line)
+                    self._check_length(rest, line)
             if rest:
-                raise self._unclosed(line, line + _breaks(rest))
+                raise self._unclosed(line, line + _count_breaks(rest))
         self.notices += self._table.notices()
 
     def _is_plain(self, block: str) -> bool:
-        """Whether lines are rows, and cells what is between delimiters: three times as fast."""
+        """Whether each line is a row that can be split at delimiters, three times faster."""
         return (
             self._dialect.quote not in block
             and not (self._dialect.escape and self._dialect.escape in block)
@@ -155,12 +155,12 @@ class CsvManifest:
     def _read(
         self, block: str, first: int
     ) -> Generator[Iterable[CheckedRow], None, tuple[str, int]]:
-        """Yield the rows of a block; return the row that goes on behind it, and its line."""
+        """Yield the rows of a block; return the incomplete row at its end, and its line."""
         texts = lines_of(block)
         cells = reader(texts, self._dialect)
         line = first
         while True:
-            batch, stop = _some(cells)
+            batch, stop = _read_batch(cells)
             if not batch and stop is None:
                 return "", line
             after = first + cells.line_num
@@ -168,17 +168,16 @@ class CsvManifest:
                 lines: Sequence[int] = range(line, after)
                 line = after
             else:
-                lines, line = _lines_of(batch, line)
+                lines, line = _line_numbers(batch, line)
             yield self._table.rows(batch, lines)
             if stop is not None:
                 text = "".join(texts[line - first : after - first])
-                if _GOES_ON in str(stop):
+                if _INCOMPLETE in str(stop):
                     return text, line
                 yield (self._unreadable(stop, line, text),)
                 line = after
 
-    def _bound(self, rest: str, line: int) -> None:
-        """Refuse a row that grows without end over many lines."""
+    def _check_length(self, rest: str, line: int) -> None:
         if len(rest) > LONGEST_LINE:
             raise ManifestError(
                 f"{self.source.name}:{line}: from here on, a row of more than "
@@ -188,7 +187,7 @@ class CsvManifest:
 
     def _unreadable(self, error: csv.Error, first: int, text: str) -> CheckedRow:
         raw = text.rstrip("\r\n")
-        last = first + _breaks(text)
+        last = first + _count_breaks(text)
         if "field larger" in str(error) and last > first:
             raise self._unclosed(first, last)
         problem = Problem("row", "row", printable(raw), _QUOTING, str(error))
@@ -202,13 +201,11 @@ class CsvManifest:
         )
 
 
-def _breaks(row: str) -> int:
-    """Return how many line breaks there are within the text of a row."""
+def _count_breaks(row: str) -> int:
     return len(_BREAK.findall(row.rstrip("\r\n")))
 
 
-def _behind(texts: Iterable[str], lines: int) -> Iterator[str]:
-    """Yield what stands behind some lines."""
+def _skip_lines(texts: Iterable[str], lines: int) -> Iterator[str]:
     for text in texts:
         if lines:
             found = lines_of(text)
@@ -224,18 +221,18 @@ def _batched(lines: list[str]) -> Iterator[list[str]]:
     return (lines[at : at + BATCH] for at in range(0, len(lines), BATCH))
 
 
-def _some(cells: Reader) -> tuple[list[list[str]], csv.Error | None]:
-    """Read some rows; return them, and what broke the reading off, if anything did."""
+def _read_batch(cells: Reader) -> tuple[list[list[str]], csv.Error | None]:
+    """Read up to `BATCH` rows; return them, and the error that ended the reading, if any."""
     batch: list[list[str]] = []
     try:
-        batch.extend(islice(cells, BATCH))  # what came before an error is kept
+        batch.extend(islice(cells, BATCH))  # keeps the rows before an error
     except csv.Error as error:
         return batch, error
     return batch, None
 
 
-def _lines_of(batch: list[list[str]], line: int) -> tuple[Sequence[int], int]:
-    """Return where each row begins, counting line breaks in cells, and the line behind them."""
+def _line_numbers(batch: list[list[str]], line: int) -> tuple[Sequence[int], int]:
+    """Return each row's first line, counting line breaks in cells, and the line after the batch."""
     lines = []
     for cells in batch:
         lines.append(line)
@@ -243,7 +240,7 @@ def _lines_of(batch: list[list[str]], line: int) -> tuple[Sequence[int], int]:
     return lines, line
 
 
-def _remembered(lines: Iterable[str], seen: list[str]) -> Iterator[str]:
+def _recording(lines: Iterable[str], seen: list[str]) -> Iterator[str]:
     for text in lines:
         seen.append(text)
         yield text
@@ -252,7 +249,7 @@ def _remembered(lines: Iterable[str], seen: list[str]) -> Iterator[str]:
 def _first_rows(
     lines: Iterator[str], dialect: Dialect, skipped: int
 ) -> tuple[list[TableRow], csv.Error | None]:
-    """Return the first rows, and why one of them could not be read."""
+    """Return the first rows, and the last error in reading them, if any."""
     cells = reader(lines, dialect)
     rows: list[TableRow] = []
     failed = None
@@ -270,34 +267,32 @@ def _first_rows(
 
 
 def find_dialect(head: str, mapping: Mapping[str, str], skipped: int = 0) -> Dialect:
-    """Return delimiter, quote and escape of a file that begins with *head*.
+    """Return the dialect of a file that begins with *head*, ignoring its first *skipped* lines.
 
-    The first *skipped* lines say nothing of them. Single quotes are quotes only where lines make
-    more sense that way.
+    Single quotes count as quotes only if the lines parse better that way.
     """
     text = islice(io.StringIO(head, newline=""), skipped, None)
     lines = [line for line in text if line.strip()][:HEADER_WITHIN]
-    told = _SEP.match(head)
-    delimiters = told[1] if told else DELIMITERS
+    stated = _SEP.match(head)
+    delimiters = stated[1] if stated else DELIMITERS
     dialects = [Dialect(delimiter) for delimiter in delimiters]
     if '\\"' in head:
         dialects += [Dialect(delimiter, '"', "\\") for delimiter in delimiters]
     if '"' not in head and _SINGLE_QUOTED.search(head):
         dialects += [Dialect(delimiter, "'") for delimiter in delimiters]
-    best = max(dialects, key=lambda dialect: _sense(lines, dialect, mapping))
+    best = max(dialects, key=lambda dialect: _score(lines, dialect, mapping))
     spaced = rf"{re.escape(best.delimiter)} +{best.quote}[^{best.quote}\n]*{best.quote}\s*"
     is_spaced = re.search(rf"{spaced}(?:{re.escape(best.delimiter)}|$)", head, re.MULTILINE)
     return best._replace(is_spaced=is_spaced is not None)
 
 
-def _sense(
+def _score(
     lines: Sequence[str], dialect: Dialect, mapping: Mapping[str, str]
 ) -> tuple[int, int, int]:
-    """Return how much sense lines make under a dialect.
+    """Return how well lines parse in a dialect.
 
-    Best is the one under which most cells of a row name a field; then the one with fewest rows that
-    cannot be read; then the one with the most columns in rows of the same width. A file of one
-    column has a comma.
+    Best has the most cells of a row that name a field, then the fewest unreadable rows, then the
+    most columns in rows of equal width. A file with one column gets a comma.
     """
     rows, _ = _all_rows(reader(lines, dialect, is_strict=False))
     _, broken = _all_rows(reader(lines, dialect))
@@ -307,7 +302,7 @@ def _sense(
 
 
 def _all_rows(cells: Reader) -> tuple[list[list[str]], int]:
-    """Return the rows that can be read, and how many cannot."""
+    """Return the readable rows, and the number of unreadable ones."""
     rows: list[list[str]] = []
     broken = 0
     while True:

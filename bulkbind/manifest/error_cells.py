@@ -1,8 +1,7 @@
-"""Cells of a workbook that hold an error of a formula, made readable.
+"""Making cells with formula errors readable.
 
-calamine gives an empty cell for the errors that it knows, and no workbook at all for the others
-(`#SPILL!`, `#CALC!`). In a copy of the workbook these cells become texts with a mark in front, so
-that calamine itself finds their places.
+calamine returns an empty cell for the errors that it knows, and fails on the whole workbook for
+others (`#SPILL!`, `#CALC!`). A copy of the workbook holds these cells as text prefixed with a mark.
 """
 
 from __future__ import annotations
@@ -19,29 +18,29 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 BLOCK = 1 << 20
-"""Bytes of a part that are looked at together."""
+"""Bytes of a part processed at a time."""
 _USUAL = 1 << 14
-"""Bytes among which a cell begins, nearly always."""
+"""Bytes within which a cell nearly always begins."""
 MARK = "\ue000error\ue000"
-"""Stands before the text of an error in the copy; private characters, which no text has."""
+"""Prefix of an error's text in the copy; private-use characters, which no text contains."""
 IS_ERROR = re.compile(rb"""\st\s*=\s*(?:"e"|'e')""")
-"""The type of an error cell, as its start tag says it."""
+"""The type attribute of an error cell."""
 _PREFIX = rb"(?:[\w.-]+:)?"
 _START = re.compile(rb"<(" + _PREFIX + rb")c(?=[\s/>])")
 _END = rb"[^<>]*+>(?:(?<=/>)|[^<]*+(?:<(?!/?" + _PREFIX + rb"c[\s/>])[^<]*+)*+</\1c\s*>)"
-"""Up to the end of a cell, in one pass: a file made to be slow must not be."""
+"""Up to the end of a cell; possessive, so that a hostile file cannot cause backtracking."""
 _CELL = re.compile(_START.pattern + _END)
 _ERROR_CELL = re.compile(_START.pattern + rb"(?>[^<>]*?" + IS_ERROR.pattern + rb")" + _END)
 _VALUE = re.compile(rb"<(?:[\w.-]+:)?v(?:\s[^<>]*)?>([^<]*)<")
 
 
 def is_media(part: str) -> bool:
-    """Return whether a part is a picture or the like, which says nothing of cells."""
+    """Return whether a part is media, which contains no cells."""
     return "/media/" in part.lower()
 
 
 def copy_marked(path: Path, parts: Collection[str], out: IO[bytes]) -> None:
-    """Write a copy of a workbook without its pictures, the error cells of *parts* marked.
+    """Write a copy of a workbook without media and with the error cells of *parts* marked.
 
     Raises: ValueError for a cell that never ends, OSError.
     """
@@ -58,7 +57,7 @@ def copy_marked(path: Path, parts: Collection[str], out: IO[bytes]) -> None:
 
 
 def marked(blocks: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield the XML of a sheet with its error cells as marked texts, however the blocks cut it.
+    """Yield the XML of a sheet with its error cells as marked text, across block boundaries.
 
     Raises: ValueError for a cell that never ends.
     """
@@ -74,7 +73,7 @@ def marked(blocks: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def _whole(data: bytes) -> int:
-    """Return how many bytes of a part cut no cell and no tag in two."""
+    """Return the length of the longest prefix that splits no cell or tag."""
     starts = _starts(data, max(0, len(data) - _USUAL)) or _starts(data, 0)
     if starts and not _CELL.match(data, starts[-1]):
         return starts[-1]

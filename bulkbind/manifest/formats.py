@@ -1,6 +1,6 @@
-"""The formats, and how a file's is told: by its name, else by how it begins.
+"""The formats, and how a file's format is detected: by its name, else by its first characters.
 
-A new format is a module with a class like the others, and a line in `FORMATS`.
+To add a format, write a module with a class like the others and add a line to `FORMATS`.
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ class Manifest(Protocol):
     notices: list[str]
 
     def rows(self) -> Iterator[CheckedRow]:
-        """Yield every row, checked. Raises: ManifestError if the file cannot be read on."""
+        """Yield every row, checked. Raises: ManifestError where the rest cannot be read."""
         ...
 
 
 class Opens(Protocol):
-    """Makes a manifest of a file, its source as far as it is known, and its first text."""
+    """Opens a manifest, given its source as far as known and the beginning of its text."""
 
     def __call__(
         self, path: Path, source: Source, head: str, settings: ManifestSettings, /
     ) -> Manifest:
-        """Raises: ManifestError if the file is not what it should be."""
+        """Raises: ManifestError if the file is not of this format."""
         ...
 
 
@@ -71,12 +71,12 @@ SUFFIXES = tuple(suffix for form in FORMATS.values() for suffix in form.suffixes
 
 
 def is_manifest_name(name: str) -> bool:
-    """Return whether a file in a folder is taken for a manifest: by its name alone."""
+    """Return whether a file's name is that of a manifest."""
     return PurePath(name.lower().removesuffix(PACKED)).suffix in SUFFIXES
 
 
 def is_workbook(path: Path, head: bytes) -> bool:
-    """Return whether a file is XLSX, whatever its name."""
+    """Return whether a file is XLSX, judging by its content."""
     if not head.startswith(_ZIP):
         return False
     try:
@@ -87,13 +87,13 @@ def is_workbook(path: Path, head: bytes) -> bool:
 
 
 def format_of(name: str, head: str, declared: str | None = None) -> str:
-    """Return the format of a text: as declared, by the file's name, else by how it begins."""
+    """Return a text's format: as declared, by the file's name, else by its first characters."""
     if declared and FORMATS[declared].is_text:
         return declared
     suffix = PurePath(name.lower().removesuffix(PACKED)).suffix
     by_name = next((key for key, form in FORMATS.items() if suffix in form.suffixes), None)
     if by_name not in (None, "json", "xlsx"):
-        assert by_name is not None  # as just seen
+        assert by_name is not None  # checked above, which mypy does not see
         return by_name
     begins = head.lstrip()[:1]
     if begins == "{":
@@ -107,7 +107,7 @@ def format_of(name: str, head: str, declared: str | None = None) -> str:
 
 
 def _begins_with_a_row(text: str) -> bool:
-    """Whether the first line alone is a device, not a document that holds devices."""
+    """Whether the first line is a device of its own, not the start of a document."""
     lines = io.StringIO(text)
     first = next(lines, "")
     if next((line for line in lines if line.strip()), "").lstrip().startswith("{"):

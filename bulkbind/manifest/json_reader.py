@@ -1,6 +1,6 @@
-"""JSON and JSON Lines: every number as it was written, keys that stand twice refused.
+"""JSON and JSON Lines, keeping numbers as written and refusing repeated keys.
 
-A document is read value by value: an array of devices, or an object that holds them. In JSON Lines
+A document, an array of devices or an object that holds them, is read value by value. In JSON Lines,
 each line holds one device.
 """
 
@@ -28,42 +28,39 @@ _LONGEST_INT = 18
 
 
 class WrongJsonError(Exception):
-    """A text is not JSON, or not JSON that is clear."""
+    """A text is not JSON, or ambiguous JSON."""
 
     def __init__(self, found: str, at: int | None = None) -> None:
         super().__init__(found)
         self.at = at
-        """The 0-based position in the text, where it is known."""
+        """The 0-based position in the text, if known."""
 
 
-class TwiceError(WrongJsonError):
-    """A key stands twice in one object of a value that is JSON."""
+class RepeatedKeyError(WrongJsonError):
+    """A key is repeated in one object of an otherwise valid value."""
 
     def __init__(self, key: str, end: int) -> None:
         super().__init__(f"key `{key[:100]}` stands twice")
         self.key = key
         self.end = end
-        """The position behind the value."""
+        """The position after the value."""
 
 
 def value_at(text: str, start: int) -> tuple[Any, int]:
-    """Return the value that begins at *start* exactly, and the position behind it.
-
-    Raises: TwiceError, WrongJsonError.
-    """
+    """Return the value at *start*, and its end. Raises: RepeatedKeyError, WrongJsonError."""
     try:
         try:
             return _DECODER.raw_decode(text, start)
-        except _KeyTwiceError as error:
-            raise TwiceError(str(error), _PLAIN.raw_decode(text, start)[1]) from error
+        except _DecoderKeyError as error:
+            raise RepeatedKeyError(str(error), _PLAIN.raw_decode(text, start)[1]) from error
     except json.JSONDecodeError as error:
         raise WrongJsonError(error.msg, error.pos) from error
     except RecursionError as error:
         raise WrongJsonError("it is nested too deeply") from error
 
 
-def whole_value(text: str) -> Any:  # noqa: ANN401  # whatever the text says
-    """Return the one value of a text. Raises: WrongJsonError."""
+def whole_value(text: str) -> Any:  # noqa: ANN401  # any JSON value
+    """Return the single value of a text. Raises: WrongJsonError."""
     stripped = text.strip(" \t\r\n")
     value, end = value_at(stripped, 0)
     if end < len(stripped):
@@ -71,16 +68,16 @@ def whole_value(text: str) -> Any:  # noqa: ANN401  # whatever the text says
     return value
 
 
-class _KeyTwiceError(Exception):
-    """How a key that stands twice is told through the decoder."""
+class _DecoderKeyError(Exception):
+    """Carries a repeated key out of the decoder."""
 
 
 def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         seen: set[str] = set()
-        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]  # a set's add
-        raise _KeyTwiceError(twice)
+        repeated = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]  # a set's add
+        raise _DecoderKeyError(repeated)
     return found
 
 
@@ -96,7 +93,7 @@ _DECODER = json.JSONDecoder(
     object_pairs_hook=_pairs, parse_float=Written.read, parse_int=_int, parse_constant=_refuse
 )
 _PLAIN = json.JSONDecoder(parse_float=str, parse_int=str, parse_constant=_refuse)
-"""Finds the end of a value, whatever its keys."""
+"""Finds the end of a value with repeated keys."""
 
 
 _FORMS = (
@@ -107,7 +104,7 @@ _BLANKS = re.compile(r"[ \t\r\n]*")
 
 
 class JsonManifest(TreeManifest):
-    """An array of devices, or an object that holds them."""
+    """A JSON document: an array of devices, or an object that holds them."""
 
     def _read(self, text: Text) -> Iterator[CheckedRow]:
         document = _Document(text, self.source)
@@ -122,13 +119,13 @@ class JsonManifest(TreeManifest):
             raise document.wrong(f"{document.peek()!r} stands behind the end of the document")
 
     def _object(self, text: _Document) -> Iterator[CheckedRow]:
-        """An object at the top: `defaults` before `devices`, or devices under their keys."""
+        """Yield the devices of a top-level object: `devices` with defaults, or by their keys."""
         defaults: dict[str, Any] = {}
         has_devices = False
         keys = _Keys(text)
         first = next(keys, None)
         if self._tree.is_keyed and first not in (None, "defaults", "devices"):
-            assert first is not None  # as just seen
+            assert first is not None  # checked above, which mypy does not see
             yield from self._tree.rows(_keyed(text, keys, first), {})
             return
         key = first
@@ -140,14 +137,14 @@ class JsonManifest(TreeManifest):
                 inner = _Keys(text)
                 yield from self._tree.rows(_keyed(text, inner, next(inner, None)), defaults)
             elif key == "defaults" and begins == "{" and not has_devices:
-                defaults = text.clear_value()
+                defaults = text.unambiguous_value()
             elif key in ("defaults", "devices"):
                 raise text.wrong(
                     "`devices` is an array, and `defaults` an object that stands before it",
                     hint=_FORMS,
                 )
             else:
-                text.clear_value()
+                text.unambiguous_value()
                 self.notices.append(f"{self.source.name}: key `{printable(key)}` is not used")
             has_devices |= key == "devices"
             key = next(keys, None)
@@ -156,7 +153,6 @@ class JsonManifest(TreeManifest):
 
 
 def _listed(text: _Document) -> Iterator[Item]:
-    """Yield the values of an array."""
     text.take("[")
     if text.peek() == "]":
         text.take("]")
@@ -170,11 +166,11 @@ def _listed(text: _Document) -> Iterator[Item]:
 
 
 def _item(text: _Document, line: int) -> Item:
-    """Return the next value; where a key stands twice, it alone is refused."""
+    """Return the next value; one with a repeated key becomes an item with a problem."""
     try:
         return Item(line, text.value())
-    except TwiceError as error:
-        return Item.with_key_twice(line, error.key, str(error))
+    except RepeatedKeyError as error:
+        return Item.with_repeated_key(line, error.key, str(error))
 
 
 def _keyed(text: _Document, keys: _Keys, first: str | None) -> Iterator[Item]:
@@ -187,13 +183,13 @@ def _keyed(text: _Document, keys: _Keys, first: str | None) -> Iterator[Item]:
 
 
 class _Keys:
-    """The keys of an object; whoever asks for the next one has taken the value before."""
+    """The keys of an object; take each value before asking for the next key."""
 
     def __init__(self, text: _Document) -> None:
         self._text = text
         self._is_first = True
         self.line = 0
-        """Where the last key stands."""
+        """The line of the last key."""
 
     def __iter__(self) -> _Keys:
         return self
@@ -217,7 +213,7 @@ class _Keys:
 
 
 class _Document:
-    """The text of a document, of which a part is in memory."""
+    """The text of a document, partly in memory."""
 
     def __init__(self, file: Text, source: Source) -> None:
         self._file = file
@@ -227,13 +223,13 @@ class _Document:
         self._counted = 0
         self._is_ended = False
         self.line = 1
-        """The line of the next character, once `peek` has looked at it."""
+        """The line of the next character, valid after `peek`."""
 
     def peek(self) -> str:
-        """Return the next character that is no blank, without taking it; empty at the end."""
+        """Return the next non-blank character without taking it; empty at the end."""
         while True:
             match = _BLANKS.match(self._buffer, self._at)
-            assert match is not None  # it matches nothing, too
+            assert match is not None  # it also matches the empty string
             self._at = match.end()
             if self._at < len(self._buffer) or not self._more():
                 break
@@ -242,7 +238,7 @@ class _Document:
         return self._buffer[self._at : self._at + 1]
 
     def take(self, allowed: str) -> str:
-        """Take the next character that is no blank. Raises: ManifestError if it is another one."""
+        """Take the next non-blank character. Raises: ManifestError if it is not *allowed*."""
         found = self.peek()
         if not found or found not in allowed:
             wanted = " or ".join(f"`{character}`" for character in allowed)
@@ -251,11 +247,11 @@ class _Document:
         self._at += 1
         return found
 
-    def value(self) -> Any:  # noqa: ANN401  # whatever stands there
+    def value(self) -> Any:  # noqa: ANN401  # any JSON value
         """Take a whole value.
 
-        Raises: TwiceError, after which the value is taken; ManifestError if there is none, or it is
-            too long.
+        Raises: RepeatedKeyError, with the value taken; ManifestError if there is none, or it is too
+            long.
         """
         self.peek()
         while True:
@@ -264,12 +260,12 @@ class _Document:
             value = None
             try:
                 value, end = value_at(self._buffer, self._at)
-            except TwiceError as error:
+            except RepeatedKeyError as error:
                 self._at = error.end
                 raise
             except WrongJsonError as error:
                 failed = error
-            # What touches the end of what was read may go on behind it.
+            # A value that reaches the end of the buffer may continue after it.
             if failed is None and (end < len(self._buffer) or self._is_ended):
                 self._at = end
                 return value
@@ -280,15 +276,15 @@ class _Document:
             if not self._more() and failed is not None:
                 raise self._broken(failed)
 
-    def clear_value(self) -> Any:  # noqa: ANN401  # as above
-        """Take a value in which no key may stand twice. Raises: ManifestError."""
+    def unambiguous_value(self) -> Any:  # noqa: ANN401  # as above
+        """Take a value without repeated keys. Raises: ManifestError."""
         try:
             return self.value()
-        except TwiceError as error:
+        except RepeatedKeyError as error:
             raise self.wrong(str(error)) from error
 
     def wrong(self, what: str, hint: str = "") -> ManifestError:
-        """Return an error that names the line."""
+        """Return an error that names the current line."""
         return ManifestError(f"{self._source.name}:{self.line}: {what}", hint=hint)
 
     def _broken(self, error: WrongJsonError) -> ManifestError:
@@ -299,7 +295,7 @@ class _Document:
         return ManifestError(f"{self._source.name}:{line}: {error}, character {column} of the line")
 
     def _more(self) -> bool:
-        """Read on, and forget what was taken; False at the end."""
+        """Read the next block and drop what was taken; return False at the end."""
         block = self._file.read()
         self.line += self._buffer.count("\n", self._counted, self._at)
         self._buffer = self._buffer[self._at :] + block
@@ -313,7 +309,7 @@ _BLANK = " \t\r\n"
 
 
 class JsonLinesManifest(TreeManifest):
-    """A device in each line; a line that is no JSON object is a problem of its own."""
+    """JSON Lines: a device in each line; a line that is no JSON object is a row's problem."""
 
     def _read(self, text: Text) -> Iterator[CheckedRow]:
         self._blank = 0
@@ -330,17 +326,17 @@ class JsonLinesManifest(TreeManifest):
                     node = decode(written)
                 except (msgspec.DecodeError, RecursionError, UnicodeError, ValueError):
                     node = None
-                # As many colons as keys: it is flat, and no key stands twice.
+                # As many colons as keys: it is flat and has no repeated key.
                 if type(node) is dict and written.count(":") == len(node):
                     yield Item(line, node)
                 elif written.strip(_BLANK):
-                    yield _slowly(line, written)
+                    yield _parse_line(line, written)
                 else:
                     self._blank += 1
             first += len(lines)
 
 
-def _slowly(line: int, text: str) -> Item:
+def _parse_line(line: int, text: str) -> Item:
     try:
         return Item(line, whole_value(text))
     except WrongJsonError as error:

@@ -1,7 +1,7 @@
-"""What probably happened to a value on its way here; pure.
+"""Likely causes of broken values; pure.
 
-Most broken values were right once: a spreadsheet turned a number into `3.56E+14`, a word processor
-put a dash where a hyphen was, somebody typed a Cyrillic letter that looks like a Latin one.
+Most were valid once: a spreadsheet turned a number into `3.56E+14`, a word processor replaced a
+hyphen by a dash, someone typed a Cyrillic letter that looks like a Latin one.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
 MOST_DIGITS = 15
-"""Digits of a whole number that a spreadsheet keeps. Source: IEEE 754, binary64."""
+"""Digits of an integer that a spreadsheet keeps. Source: IEEE 754, binary64."""
 BOOLEANS = frozenset(("TRUE", "FALSE", "True", "False", "true", "false"))
 _ENDS = ("total", "totals", "sum", "count", "end", "eof")
 _ODD = BOOLEANS | {written for end in _ENDS for written in (end, end.upper(), end.capitalize())}
-"""Machine codes that keep the rule, and are probably none."""
+"""Valid machine codes that are probably not meant as such."""
 _SCIENTIFIC = re.compile(r"[+-]?\d+(?:[.,]\d+)?[eE][+-]?\d+", re.ASCII)
 _WHOLE_AS_FLOAT = re.compile(r"\d+[.,]0+", re.ASCII)
 _DATE = re.compile(
@@ -27,21 +27,21 @@ _DATE = re.compile(
     re.ASCII,
 )
 FAULT_STARTS = ("#", "Err:", "Loading")
-"""How everything begins that `fault_of` knows."""
+"""The beginnings of everything that `fault_of` recognizes."""
 _ERROR = re.compile(
     r"#(?i:N/A(?: .*)?|(?:REF|VALUE|NUM|NULL)!|NAME\?|DIV/0!|GETTING_DATA)"
     r"|Err:\d{3}|Loading\.\.\."
 )
-"""Errors of formulas as Excel, LibreOffice (`Err:502`) and Google (`Loading...`) write them."""
+"""Formula errors of Excel, LibreOffice (`Err:502`) and Google (`Loading...`)."""
 _ERROR_ELSEWHERE = re.compile(
     r"#(?:[¡¿]?[^\W\d]{2,}(?:/0)?[!?]|[^\W\d_]/[^\W\d_]!?|NV|YOK|HIÁNYZIK|NENÍ_K_DISPOZICI"
     r"|REF|VALUE|NUM|NULL|NAME|DIV/0)"
 )
-"""Capitals with a mark behind, as in newer errors and in other languages (`#SPILL!`, `#BEZUG!`,
-`#¿NOMBRE?`), the words for `#N/A` there, and those whose mark was lost on the way."""
+"""Formula errors that are newer or in other languages (`#SPILL!`, `#BEZUG!`, `#¿NOMBRE?`),
+translations of `#N/A`, and errors that lost their final mark."""
 _NARROW = re.compile(r"#{3,}")
 LOST = " (digits lost)"
-"""Stands behind a number whose last digits a spreadsheet lost, so that no rule takes it."""
+"""Suffix of a number whose last digits a spreadsheet lost; it makes the value break every rule."""
 _AS_TEXT = "set the column to text, enter the value again and export once more"
 _QUOTES = "‘’‚‛“”„‟«»‹›′″`´"
 _DASHES = "‐‑‒–—―−﹣－"
@@ -53,25 +53,25 @@ _LOOKS_LIKE = dict(
         strict=True,
     )
 )
-"""Cyrillic and Greek letters that nobody can tell from Latin ones."""
+"""Cyrillic and Greek letters that look exactly like Latin ones."""
 
 
 class Fault(NamedTuple):
-    """Why a cell has no value, whatever stands in it."""
+    """Why the text of a cell is not a value."""
 
     found: str
     hint: str
-    """What would mend it."""
+    """How to fix it."""
 
 
 def formula_error(text: str) -> Fault:
-    """Return the fault of a cell whose formula ended in an error; *text* as the cell shows it."""
+    """Return the fault of a cell with a formula error; *text*: as shown in the cell."""
     shown = f" ({text})" if text else ""
     return Fault(f"an error of a formula{shown}", "mend the formula, or enter the value itself")
 
 
 def fault_of(value: str) -> Fault | None:
-    """Return why a text is no value but what a spreadsheet shows in place of one, else None."""
+    """Return why a text is what a spreadsheet shows instead of a value; None if it is a value."""
     if not value.startswith(FAULT_STARTS):
         return None
     if _NARROW.fullmatch(value):
@@ -84,7 +84,7 @@ def fault_of(value: str) -> Fault | None:
 
 
 def cause_of_value(value: str) -> str:
-    """Return what probably made this of a value, and what to do; empty if nothing is known."""
+    """Return the likely cause of a broken value, and what to do; empty if unknown."""
     if _SCIENTIFIC.fullmatch(value.removesuffix(LOST)):
         return f"a spreadsheet wrote a long number in short, and its digits are gone: {_AS_TEXT}"
     if _WHOLE_AS_FLOAT.fullmatch(value):
@@ -100,7 +100,7 @@ def _is_plain(character: str) -> bool:
 
 
 def cause_of_character(character: str) -> str:
-    """Return how a character that is no plain ASCII probably came into a value."""
+    """Return the likely origin of a character other than printable ASCII; empty if unknown."""
     number = ord(character)
     if 0xDC80 <= number <= 0xDCFF:  # noqa: PLR2004  # how Python escapes a byte it cannot decode
         return "the file is not UTF-8: --encoding names another one, e.g. cp1252"
@@ -125,7 +125,7 @@ def cause_of_character(character: str) -> str:
 
 
 def suspicious(code: str) -> str:
-    """Return why a machine code that keeps the rules is probably not what it was, or nothing."""
+    """Return why a valid machine code is probably not the original one; empty if it is not odd."""
     if _SCIENTIFIC.fullmatch(code):
         return "reads like a number that a spreadsheet wrote in short"
     if code in BOOLEANS:
@@ -136,7 +136,7 @@ def suspicious(code: str) -> str:
 
 
 class Suspicions:
-    """What is odd about machine codes that keep the rules, seen over a whole file."""
+    """Suspicious patterns among the valid machine codes of a whole file."""
 
     def __init__(self) -> None:
         self._odd: dict[str, tuple[int, int, str]] = {}
@@ -144,7 +144,7 @@ class Suspicions:
         self._bare: dict[int, tuple[int, int, str]] = {}
 
     def add(self, codes: Sequence[str], lines: Iterable[int]) -> None:
-        """Look at the machine codes of valid rows, and where they stand."""
+        """Examine the machine codes of valid rows. *lines*: where they are."""
         if min(codes) >= ":" and _ODD.isdisjoint(codes):
             return  # none begins with a digit, so none is a number
         for code, line in zip(codes, lines, strict=True):
@@ -163,7 +163,7 @@ class Suspicions:
             self._bare[length] = (count + 1, first, example)
 
     def notices(self, name: str) -> Iterator[str]:
-        """Yield what the operator should look at."""
+        """Yield what the operator should check."""
         for why, (count, line, code) in self._odd.items():
             yield f"{name}: {count:,} machine codes like `{code}` (line {line}): each {why}"
         for length, (padded_line, padded) in self._padded.items():

@@ -13,25 +13,24 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 LONGEST_SHOWN = 200
-"""Characters of a broken value that messages and reports show; `failed.csv` has it whole."""
+"""The most characters of a broken value shown in messages and reports; `failed.csv` has all."""
 _VALUE = "a value, not the error of a spreadsheet"
 _NUL = "\0"
 _ALLOWED = b"a"
 Values = tuple[str | None, str | None, str | None, str | None]
-"""user_id, machine_code, device_name, device_os: trimmed, None where absent."""
+"""user_id, machine_code, device_name, device_os: trimmed, None if missing."""
 
 
 class Rule(NamedTuple):
-    """What one field may hold: whole value, ASCII."""
+    """What one field may contain (ASCII only)."""
 
     field: str
     required: bool
     pattern: re.Pattern[str]
     allowed: re.Pattern[str]
-    """One allowed character, so that a message can point at the first one that is not."""
+    """Matches one allowed character; used to find the first one that is not."""
     classes: bytes
-    """For `bytes.translate`: `a` for what is allowed, NUL for NUL, `!` for control characters and
-    all else."""
+    """For `bytes.translate`: `a` for allowed characters, NUL for NUL, `!` for all others."""
     has_blanks: bool
     longest: int
     text: str
@@ -70,15 +69,15 @@ _USER, _CODE, _NAME, _OS = (rule.pattern.fullmatch for rule in RULES)
 
 
 def trim(cell: str | None) -> str | None:
-    """Return *cell* without surrounding white space (as `str.strip` sees it), None if empty."""
+    """Return *cell* without surrounding white space (see `str.strip`), None if empty."""
     return (cell.strip() or None) if cell else None
 
 
 def keeps(rule: Rule, values: Sequence[str]) -> bool:
-    """Return whether many values are trimmed, not empty and all keep a rule.
+    """Return whether all values are trimmed, not empty and valid.
 
-    Many times as fast as each of them alone, and on the safe side: values with other blanks than
-    spaces are left to `check`.
+    Many times faster than one by one, and conservative: False for blanks other than spaces, which
+    `check` then decides.
     """
     joined = f"\0{_NUL.join(values)}\0"
     if not joined.isascii() or not all(values):
@@ -95,11 +94,9 @@ def keeps(rule: Rule, values: Sequence[str]) -> bool:
 
 
 def check(values: Values, columns: tuple[str, ...]) -> tuple[Problem, ...]:
-    """Return every rule that *values* break.
+    """Return a problem for every rule that *values* break.
 
-    Args:
-        values: Trimmed cells; see `Values`.
-        columns: The operator's names of the four columns, for messages.
+    *columns*: the operator's names of the four columns, for messages.
     """
     user, code, name, system = values
     if (
@@ -116,7 +113,7 @@ def check(values: Values, columns: tuple[str, ...]) -> tuple[Problem, ...]:
 
 
 def breaks(field: str, value: str) -> str | None:
-    """Return what is wrong with a value given as an option, or None."""
+    """Return what is wrong with a value given as an option; None if it is valid."""
     rule = next(rule for rule in RULES if rule.field == field)
     return None if rule.pattern.fullmatch(value) else f"{rule.text}; {_found(value, rule)}"
 
@@ -136,12 +133,12 @@ def _problems(values: Values, columns: tuple[str, ...]) -> list[Problem]:
 
 
 def no_value(field: str, column: str, cell: str, fault: Fault) -> Problem:
-    """Return the problem of a cell that has no value; *cell*: what stands in it."""
+    """Return the problem of a cell whose text is not a value."""
     return Problem(field, column, printable(cell), f"{field}: {_VALUE}", fault.found, fault.hint)
 
 
 def _found(value: str, rule: Rule) -> str:
-    """Say what breaks the rule: the first character that may not stand there, the length."""
+    """Describe the violation: the first forbidden character, and the length if too long."""
     if not value:
         return "it is empty"
     wrong = (at for at, character in enumerate(value) if not rule.allowed.fullmatch(character))
@@ -153,7 +150,7 @@ def _found(value: str, rule: Rule) -> str:
 
 
 def name_character(character: str) -> str:
-    """Return a character as people and tools name it: `'-' (U+002D HYPHEN-MINUS)`."""
+    """Return a character with its code point and name: `'-' (U+002D HYPHEN-MINUS)`."""
     number = ord(character)
     if 0xDC80 <= number <= 0xDCFF:  # noqa: PLR2004  # how Python escapes a byte it cannot decode
         return f"byte 0x{number - 0xDC00:02X}, which the file's encoding does not know,"
@@ -163,9 +160,6 @@ def name_character(character: str) -> str:
 
 
 def printable(value: str, longest: int = LONGEST_SHOWN) -> str:
-    """Return *value* so that it can be stored and shown.
-
-    Undecodable bytes are written as escapes, and what is longer than *longest* is cut.
-    """
+    """Return *value* truncated to *longest* characters, with undecodable bytes as escapes."""
     text = value if len(value) <= longest else f"{value[:longest]}…"
     return text.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -1,4 +1,4 @@
-"""Rows of cells under a header, from CSV and spreadsheets alike."""
+"""Rows of cells under a header, from CSV and spreadsheets."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from bulkbind.errors import ManifestError
 from bulkbind.manifest import columns
-from bulkbind.manifest.checking import FEW, Checker, columns_of, four, good_values
+from bulkbind.manifest.checking import FEW, Checker, as_values, columns_of, good_values
 from bulkbind.manifest.likely_causes import Fault, fault_of
 from bulkbind.manifest.rules import no_value, printable, trim
 from bulkbind.manifest.text import MOST_COLUMNS
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
     from bulkbind.settings import ManifestSettings
 
 BATCH = 128
-"""Rows checked at a time; around a broken one they are checked in smaller parts."""
+"""Rows checked at a time; a batch with a broken row is split into smaller ones."""
 _SHAPE = "row: as many cells as the header has columns"
 _COMMENT = "#"
 Faults = Mapping[int, Fault]
-"""The cells of a row that have no value, whatever stands in them, by their 0-based positions."""
+"""The cells of a row whose text is not a value, by 0-based position."""
 NO_FAULTS: Faults = MappingProxyType({})
 
 
 class TableRow(NamedTuple):
-    """A row as it stands in its file, the header or another."""
+    """A row as read from the file, including the header."""
 
     line: int
     cells: list[str]
@@ -39,10 +39,10 @@ class TableRow(NamedTuple):
 
 
 def find_header(rows: Sequence[TableRow], settings: ManifestSettings) -> TableRow | None:
-    """Return the header among the first rows: the one that names most fields, machine_code too.
+    """Return the header among the first rows: the one that names machine_code and most fields.
 
-    Where none does, or where `skip_rows` says how much to leave out, it is the first row that is
-    not blank; None if all are.
+    If there is none, or if `skip_rows` is set, the header is the first row that is not blank; None
+    if all are blank.
     """
     filled = [row for row in rows if any(map(str.strip, row.cells))]
     if not filled:
@@ -54,7 +54,7 @@ def find_header(rows: Sequence[TableRow], settings: ManifestSettings) -> TableRo
 
 
 class Table:
-    """Makes checked rows of cells, and counts what it passes over."""
+    """Turns cells into checked rows, and counts the rows that it skips."""
 
     def __init__(
         self, source: Source, line: int, settings: ManifestSettings, faults: Faults = NO_FAULTS
@@ -95,15 +95,12 @@ class Table:
         lines: Sequence[int],
         faults: Mapping[int, Faults] = MappingProxyType({}),
     ) -> Iterator[CheckedRow]:
-        """Return the rows of some cells; blank rows, repeated headers and comments are passed over.
+        """Yield the checked rows; blank rows, repeated headers and comments are skipped.
 
-        Args:
-            cells: Of some rows.
-            lines: Where each of them begins.
-            faults: Of the rows that have any, by their lines.
+        *lines*: the first line of each row. *faults*: by line, for rows that have any.
         """
-        is_hurt = any(not self._used.isdisjoint(faults.get(line, ())) for line in lines if faults)
-        values = None if is_hurt else self._good_values(cells)
+        is_faulty = any(not self._used.isdisjoint(faults.get(line, ())) for line in lines if faults)
+        values = None if is_faulty else self._good_values(cells)
         if values is not None:
             self._checker.suspicions.add(values[1], lines)  # type: ignore[arg-type]  # it is required
             return map(CheckedRow, lines, cells, zip(*values, strict=True))
@@ -129,7 +126,7 @@ class Table:
                 self._passed_over[kind] += 1
 
     def notices(self) -> Iterator[str]:
-        """Yield what the operator should know once all rows have been read."""
+        """Yield the notices once all rows have been read."""
         name = self._source.name
         if self._unused:
             shown = printable(", ".join(self._unused[:20]))
@@ -153,9 +150,9 @@ class Table:
         return None if is_header else values
 
     def _kind(self, cells: Sequence[str], faults: Faults) -> str | None:
-        """Return what a row is that is none.
+        """Return why a row is skipped; None if it is not.
 
-        Errors in columns that no field uses do not fill it: formulas are filled down below tables.
+        Errors in unused columns count as blank, as formulas are often filled down below a table.
         """
         if not any(
             at in self._used if at in faults else cell.strip() for at, cell in enumerate(cells)
@@ -173,7 +170,7 @@ class Table:
         return None
 
     def _checked(self, line: int, cells: list[str], faults: Faults) -> CheckedRow:
-        """A short row lacks its last cells; a longer one is shifted somewhere, unless by blanks."""
+        """Check a row. A short row is padded; extra cells that are not blank are a problem."""
         self._refuse_other_header(line, cells)
         width = len(self._header)
         padded = cells + [""] * (width - len(cells))
@@ -191,10 +188,10 @@ class Table:
             if fault:
                 more += (no_value(column.rule.field, name, value or "", fault),)
             values.append(value if fault else value or column.fill)
-        return self._checker.row(line, cells, four(values), self._names, more)
+        return self._checker.row(line, cells, as_values(values), self._names, more)
 
     def _refuse_other_header(self, line: int, cells: Sequence[str]) -> None:
-        """What stands below the header of another table would be taken for something else."""
+        """Refuse the header of another table, as the rows below it would be misread."""
         if self._words.isdisjoint(map(str.strip, cells)):
             return
         if columns.named(cells, self._mapping) > 1:
@@ -205,7 +202,7 @@ class Table:
             )
 
     def _is_our_own(self, cells: Sequence[str]) -> bool:
-        """Whether a row without header has just the two cells that a report adds."""
+        """Whether the extra cells, in a file without header, are the two that a report adds."""
         width = len(self._header)
         return (
             not self._source.has_header
@@ -215,8 +212,8 @@ class Table:
 
 
 def _refuse_errors(name: str, line: int, header: Sequence[str], faults: Faults) -> None:
-    """Refuse a header of which a name is lost: it may be any field's."""
-    words = (fault_of(cell) for cell in header if cell.strip(_COMMENT))  # a ruler is no error
+    """Refuse a header in which an error replaces a name, which may be that of any field."""
+    words = (fault_of(cell) for cell in header if cell.strip(_COMMENT))  # `###` is no error here
     fault = next(chain(faults.values(), filter(None, words)), None)
     if fault:
         raise ManifestError(
@@ -227,7 +224,7 @@ def _refuse_errors(name: str, line: int, header: Sequence[str], faults: Faults) 
 
 
 def _mapping(settings: ManifestSettings, name: str) -> Mapping[str, str]:
-    """Return field -> column of what is not the same in all rows."""
+    """Return the column of each mapped field, without constants."""
     mapping = {k: v for k, v in settings.columns.items() if k not in settings.constants}
     if columns.KEY in mapping.values():
         raise ManifestError(

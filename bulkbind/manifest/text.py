@@ -1,4 +1,4 @@
-"""From the bytes of a file to lines of text: unpacked, decoded, and bounded against bombs."""
+"""From the bytes of a file to lines of text: decompressed, decoded, and limited in size."""
 
 from __future__ import annotations
 
@@ -20,38 +20,36 @@ if TYPE_CHECKING:
     from bulkbind.model import Source
 
 LONGEST_LINE = 1 << 20
-"""Characters of one line of text, and of one row over several lines."""
+"""Characters of one line, and of one row over several lines."""
 LONGEST_CELL = 1 << 17
-"""Characters of one cell; also Python's own bound for CSV."""
+"""Characters of one cell; also the default limit of Python's csv module."""
 MOST_COLUMNS = 2_000
 """Cells of one row."""
 MOST_NODES = 1_000
-"""Values in one device, aliases resolved: a bound against expanding aliases."""
+"""Values in one device with aliases expanded, to limit nested aliases."""
 MOST_ANCHORS = 100
 DEEPEST = 20
 """Levels of lists and mappings in one device."""
 MOST_SHAPES = 1_000
-"""Different sets of keys that are remembered."""
+"""Different sets of keys that are cached."""
 HEADER_WITHIN = 50
-"""Rows within which a header is looked for by its names."""
+"""Rows searched for a header."""
 INFLATED_BYTES = 64 << 20
-"""Below it, no ratio of packed to unpacked is suspicious."""
+"""Below this size, any compression ratio is accepted."""
 MOST_RATIO = 250
-"""Bytes out of each packed byte: manifests pack 5 to 30 to 1, bombs 1,000 to 1."""
+"""Compression ratio: manifests have 5 to 30, decompression bombs 1,000."""
 SHEET_BYTES = 1 << 30
-"""Unpacked parts of a workbook."""
+"""Uncompressed size of a workbook's parts."""
 SHEET_CELLS = 20_000_000
 """Cells in the rectangle that a sheet spans, which is held in memory."""
-
-
 HEAD_BYTES = 65536
 _GZIP = b"\x1f\x8b"
 
 
 def open_bytes(path: Path, name: str) -> BinaryIO:
-    """Open a manifest for reading, unpacked if it is gzip.
+    """Open a manifest for reading, decompressed if it is gzip.
 
-    What cannot be read, then or later, is a ManifestError that calls the file *name*.
+    Raises: ManifestError, also while decompressing; *name*: the file's name in messages.
     """
     try:
         file = path.open("rb")
@@ -63,7 +61,7 @@ def open_bytes(path: Path, name: str) -> BinaryIO:
 
 
 def read_head(path: Path, name: str) -> bytes:
-    """Return the first bytes of a manifest, unpacked. Raises: ManifestError."""
+    """Return the first bytes of a manifest, decompressed. Raises: ManifestError."""
     try:
         with open_bytes(path, name) as file:
             return file.read(HEAD_BYTES)
@@ -76,7 +74,7 @@ def _unreadable(name: str, error: OSError) -> ManifestError:
 
 
 class _Inflated(io.RawIOBase):
-    """A gzip file unpacked; more than a manifest can hold is refused."""
+    """A decompressed gzip file; an implausible compression ratio is refused."""
 
     def __init__(self, packed: io.BufferedReader, name: str) -> None:
         self._packed = packed
@@ -140,20 +138,20 @@ _KINDS = (
 _MARKUP = (b"<!doctype html", b"<html", b"<?xml")
 _PLAIN_CONTROLS = b"\t\n\r\x0b\x0c\x1a\x1b\x08\x00"
 _MOST_NULS = 100
-"""A text with one NUL byte in so many is one with a fault; no UTF-16 has so few."""
+"""A text with at most one NUL byte in so many is damaged; UTF-16 has more."""
 _CONTROLS = bytes(number for number in range(32) if number not in _PLAIN_CONTROLS)
 
 
 def encoding_of(head: bytes, name: str, declared: str | None = None) -> tuple[str, bool]:
-    """Return the encoding and whether a byte order mark stands in front.
+    """Return the encoding, and whether the file begins with a byte order mark.
 
-    A mark wins over what is *declared*. Without either: NUL bytes at every other place mean
-    UTF-16, none at all UTF-8.
+    A mark takes precedence over *declared*. Without either: NUL bytes at every other position mean
+    UTF-16, hardly any UTF-8.
 
-    Raises: ManifestError for UTF-32 and for what is not text, UsageError for an encoding that
-        does not exist.
+    Raises: ManifestError for UTF-32 and for files that are not text, UsageError for an unknown
+        encoding.
     """
-    refuse_other(head, name)
+    refuse_non_text(head, name)
     for mark, encoding in _BOMS:
         if head.startswith(mark):
             if encoding == "utf-32":
@@ -180,7 +178,7 @@ def encoding_of(head: bytes, name: str, declared: str | None = None) -> tuple[st
 
 
 def checked_encoding(name: str) -> str:
-    """Return Python's name of a text encoding. Raises: UsageError if there is none."""
+    """Return Python's name of a text encoding. Raises: UsageError if it is unknown."""
     try:
         found = codecs.lookup(name.strip()).name
         io.TextIOWrapper(io.BytesIO(), encoding=found).read()
@@ -192,8 +190,8 @@ def checked_encoding(name: str) -> str:
     return {"utf-8-sig": "utf-8", "utf-16": "utf-16-le"}.get(found, found)
 
 
-def refuse_other(head: bytes, name: str) -> None:
-    """Say of a file that is no text what it seems to be. Raises: ManifestError."""
+def refuse_non_text(head: bytes, name: str) -> None:
+    """Raises: ManifestError that names the apparent type of a file that is not a manifest."""
     for start, kind, hint in _KINDS:
         if head.startswith(start):
             raise ManifestError(
@@ -208,32 +206,29 @@ def refuse_other(head: bytes, name: str) -> None:
 
 
 def decoding_errors(encoding: str) -> str:
-    """Return how undecodable bytes are treated: kept as escapes wherever that can be undone."""
+    """Return the error handler: keep undecodable bytes as escapes where that is reversible."""
     return "strict" if encoding.startswith("utf-16") else "surrogateescape"
 
 
 BLOCK = 1 << 16
 """Bytes read at a time."""
 _MARK = "\ufeff"
-_NO_ENDS = "\v\f\x1c\x1d\x1e\x85\u2028\u2029"
-"""What ends a line for `str.splitlines`, which is fast, but not in a manifest."""
+_NOT_LINE_ENDS = "\v\f\x1c\x1d\x1e\x85\u2028\u2029"
+"""Characters that end a line for the fast `str.splitlines`, but not in a manifest."""
 
 
 def open_text(path: Path, source: Source, errors: str | None = None) -> Text:
-    """Open a manifest as text, behind its byte order mark, line ends untouched.
+    """Open a manifest as text, without its byte order mark and with line ends unchanged.
 
-    Args:
-        path: The file.
-        source: Its name and encoding.
-        errors: What becomes of undecodable bytes, as for `codecs.decode`. None: wherever it can be
-            undone, an escape that breaks its cell, and is written back as it was.
+    *errors*: as for `codecs.decode`. None: see `decoding_errors`; an escape makes its cell invalid
+    and is written back as the original byte.
     """
     kept = errors or decoding_errors(source.encoding)
     return Text(open_bytes(path, source.name), source, kept)
 
 
 class Text:
-    """The text of an open file. Unlike Python's own it loses nothing that stands before a fault."""
+    """The text of an open file. Unlike `TextIOWrapper`, it yields all text before an error."""
 
     def __init__(self, file: BinaryIO, source: Source, errors: str) -> None:
         self._file = file
@@ -250,9 +245,9 @@ class Text:
         self._file.close()
 
     def read(self, size: int = BLOCK) -> str:
-        """Return the next part, from about *size* bytes; an empty one at the end.
+        """Return the text of up to *size* more bytes; empty at the end.
 
-        Raises: ManifestError where it cannot be read on: damaged, or not in its encoding.
+        Raises: ManifestError where the file is damaged or not in its encoding.
         """
         while self._fault is None:
             data = self._file.read1(size)  # type: ignore[attr-defined]  # it is buffered
@@ -284,9 +279,9 @@ class Text:
 
 
 def blocks(text: Text, name: str) -> Iterator[str]:
-    """Yield whole lines with their ends, some at a time, of a file called *name*.
+    """Yield blocks of whole lines with their ends. *name*: the file's name in messages.
 
-    Raises: ManifestError for a line over the bound, or where the text cannot be read on.
+    Raises: ManifestError for a line that is too long, or where the text cannot be read.
     """
     rest = ""
     line = 1
@@ -308,8 +303,8 @@ def blocks(text: Text, name: str) -> Iterator[str]:
 
 
 def lines_of(block: str, *, keepends: bool = True) -> list[str]:
-    """Return the lines of a text, with their ends unless said otherwise: CR, LF or CRLF."""
-    if any(character in block for character in _NO_ENDS):
+    """Return the lines of a text that end with CR, LF or CRLF."""
+    if any(character in block for character in _NOT_LINE_ENDS):
         lines = list(io.StringIO(block, newline=""))
         return lines if keepends else [line.rstrip("\r\n") for line in lines]
     return block.splitlines(keepends)

@@ -1,4 +1,4 @@
-"""Devices as mappings, from YAML and JSON alike: fields by key, by path, or by the device's key."""
+"""Devices as mappings, from YAML and JSON: fields by key, by path, or by the device's key."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from bulkbind.errors import ManifestError
 from bulkbind.manifest import columns
-from bulkbind.manifest.checking import FEW, Checker, columns_of, four, good_values
+from bulkbind.manifest.checking import FEW, Checker, as_values, columns_of, good_values
 from bulkbind.manifest.rules import printable, trim
 from bulkbind.manifest.text import MOST_SHAPES, open_text
 from bulkbind.model import OWN_COLUMNS, CheckedRow, Problem
@@ -23,25 +23,25 @@ if TYPE_CHECKING:
     from bulkbind.settings import ManifestSettings
 
 BATCH = 128
-"""Devices checked at a time; around a broken one they are checked in smaller parts."""
+"""Devices checked at a time; a batch with a broken one is split into smaller ones."""
 _CODE = FIELDS.index("machine_code")
 _MAPPING = "row: a device is a mapping of fields"
 _TEXT = "a text, not a list or a mapping"
-_NO_TRUTH = "a text or a number, not true or false"
+_NOT_BOOLEAN = "a text or a number, not true or false"
 
 Node = Any
-"""A text, number, truth value, None, list or mapping."""
+"""A string, number, boolean, None, list or mapping."""
 
 
 class Written(float):
-    """A number with the text that was written for it, which a float would not keep."""
+    """A number with its original text, which a float would not keep."""
 
     __slots__ = ("text",)
     text: str
 
     @classmethod
     def read(cls, text: str) -> Written | str:
-        """Return the number, or the text alone where no float can hold it."""
+        """Return the number, or its text if it exceeds the range of a float."""
         number = cls(text)
         if number in (float("inf"), float("-inf")):
             return text
@@ -50,7 +50,7 @@ class Written(float):
 
 
 class Item(NamedTuple):
-    """What stands where a device should."""
+    """The value at a device's place in the file."""
 
     line: int
     node: Node
@@ -58,31 +58,31 @@ class Item(NamedTuple):
     """Why it could not be read."""
 
     @classmethod
-    def with_key_twice(cls, line: int, key: str, found: str) -> Self:
-        """Return a device that is refused because a key stands twice in it."""
+    def with_repeated_key(cls, line: int, key: str, found: str) -> Self:
+        """Return an item that is refused because of a repeated key."""
         rule = "row: a key stands once in a device"
         return cls(line, None, Problem("row", "row", printable(key), rule, found))
 
     def under(self, key: str, line: int) -> Item:
-        """Return a device that stands under a key of its own, with that key under `@key`."""
+        """Return the device with the key that it has in a mapping of devices as `@key`."""
         node = {columns.KEY: key, **self.node} if isinstance(self.node, dict) else self.node
         return Item(line, node, self.problem)
 
 
 class _Shape(NamedTuple):
-    """Where devices with the same keys hold the fields."""
+    """The location of the fields in devices with the same keys."""
 
     names: tuple[str, ...]
     """The operator's key of each of `FIELDS`."""
     paths: tuple[tuple[str, ...] | None, ...]
     claims: tuple[tuple[str, str, str], ...]
-    """Field, key that claims it, too, and the key that has it."""
+    """Field, second key that claims it, and the key that has it."""
     at: tuple[int | None, ...] | None
-    """Positions among the keys; None where a field lies deeper."""
+    """Positions among the keys; None if any field is nested."""
 
 
 class Tree:
-    """Makes checked rows of mappings."""
+    """Turns mappings into checked rows."""
 
     def __init__(self, name: str, settings: ManifestSettings) -> None:
         self._name = name
@@ -96,16 +96,11 @@ class Tree:
 
     @property
     def is_keyed(self) -> bool:
-        """Whether a field is the key under which a device stands."""
+        """Whether a field is mapped to the devices' own keys."""
         return columns.KEY in self._mapping.values()
 
     def rows(self, items: Iterable[Item], defaults: dict[str, Any]) -> Iterator[CheckedRow]:
-        """Yield a row for each item, some at a time.
-
-        Args:
-            items: In the file's order.
-            defaults: For what a device does not say.
-        """
+        """Yield a row for each item, in batches. *defaults*: for keys that a device lacks."""
         batch: list[Item] = []
         try:
             for item in items:
@@ -114,13 +109,13 @@ class Tree:
                     yield from self._batch(batch, defaults)
                     batch = []
         except ManifestError:
-            self._has_code = True  # what is wrong is known
+            self._has_code = True  # the file's own error takes precedence
             yield from self._batch(batch, defaults)
             raise
         yield from self._batch(batch, defaults)
 
     def notices(self) -> Iterator[str]:
-        """Yield what the operator should know."""
+        """Yield the notices."""
         if self._unknown:
             names = printable(", ".join(list(self._unknown)[:20]))
             yield f"{self._name}: keys kept but not sent: {names}"
@@ -132,7 +127,7 @@ class Tree:
         return f"did you mean --map machine_code='{near}'? " if near else ""
 
     def _require_code(self, nodes: Sequence[Node], defaults: dict[str, Any]) -> None:
-        """Refuse a file whose first devices have, all of them, nothing for machine_code."""
+        """Refuse a file in which none of the first devices has a key for machine_code."""
         if self._has_code or "machine_code" in self._fills:
             return
         shapes = [self._shape((*defaults, *node)) for node in nodes if isinstance(node, dict)]
@@ -166,7 +161,7 @@ class Tree:
                 yield self._checked(item.line, item.node, defaults)
 
     def _fast(self, items: Sequence[Item]) -> Iterator[CheckedRow] | None:
-        """Return the rows of devices that have the same keys and keep every rule."""
+        """Return the rows if all devices are valid and have the same keys; otherwise None."""
         nodes = [item.node for item in items]
         if set(map(type, nodes)) != {dict}:
             return None
@@ -201,17 +196,17 @@ class Tree:
             if path is not None:
                 found = columns.at_path(cells, path)
                 if isinstance(found, list | dict | bool):
-                    problems.append(_no_text(field, name, found))
+                    problems.append(_not_text(field, name, found))
             values.append(trim(text_of(found)) or self._fills.get(field))
-        return self._checker.row(line, cells, four(values), shape.names, problems)
+        return self._checker.row(line, cells, as_values(values), shape.names, problems)
 
     def _with_defaults(self, node: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
-        """Return a device with what it does not say itself, under whatever spelling."""
-        said = {columns.field_of(key, self._mapping) for key in node} - {None}
+        """Return a device with defaults for the fields that it lacks in any spelling."""
+        stated = {columns.field_of(key, self._mapping) for key in node} - {None}
         kept = {
             key: value
             for key, value in defaults.items()
-            if columns.field_of(key, self._mapping) not in said
+            if columns.field_of(key, self._mapping) not in stated
         }
         return {**kept, **node}
 
@@ -263,20 +258,20 @@ class Tree:
 
 
 def text_of(node: Node) -> str | None:
-    """Return a single value as text, None for what is none."""
+    """Return a string or number as text; None for anything else."""
     if isinstance(node, str):
         return node
     if isinstance(node, Written):
         return node.text
     if isinstance(node, int) and not isinstance(node, bool):
-        return str(node)  # readers leave longer numbers than this can show as text
+        return str(node)  # readers keep numbers too long for str() as text
     return None
 
 
-def _no_text(field: str, name: str, found: Node) -> Problem:
+def _not_text(field: str, name: str, found: Node) -> Problem:
     if isinstance(found, bool):
         shown = "true" if found else "false"
-        return Problem(field, name, shown, f"{field}: {_NO_TRUTH}", f"it is {shown}")
+        return Problem(field, name, shown, f"{field}: {_NOT_BOOLEAN}", f"it is {shown}")
     shown = printable(str(found))
     return Problem(field, name, shown, f"{field}: {_TEXT}", f"it is {_kind(found)}")
 
@@ -294,17 +289,17 @@ class TreeManifest(ABC):
 
     Attributes:
         source: Name, format and encoding.
-        notices: What the operator should know; complete once the rows have been read.
+        notices: For the operator; complete once the rows have been read.
     """
 
     undecodable: ClassVar[str | None] = None
-    """See `open_text`."""
+    """The `errors` of `open_text`."""
 
     def __init__(
         self,
         path: Path,
         source: Source,
-        head: str,  # noqa: ARG002  # as every format is opened
+        head: str,  # noqa: ARG002  # required by Opens
         settings: ManifestSettings,
     ) -> None:
         self._path = path
@@ -313,10 +308,7 @@ class TreeManifest(ABC):
         self.notices: list[str] = []
 
     def rows(self) -> Iterator[CheckedRow]:
-        """Yield every device with its first line.
-
-        Raises: ManifestError where the file as a whole is not what it should be.
-        """
+        """Yield every device with its first line. Raises: ManifestError if it is no manifest."""
         with open_text(self._path, self.source, self.undecodable) as text:
             yield from self._read(text)
         self.notices += self._tree.notices()

@@ -1,4 +1,4 @@
-"""XLSX, through python-calamine, an extra; one sheet is in memory while it is read."""
+"""XLSX, read with the extra python-calamine; one sheet at a time is in memory."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ class XlsxManifest:
     """One sheet of a workbook.
 
     Attributes:
-        source: Name and header; rows come back as CSV.
-        notices: What the operator should know; complete once the rows have been read.
+        source: Name and header; rows are written back as CSV.
+        notices: For the operator; complete once the rows have been read.
     """
 
     def __init__(
         self,
         path: Path,
         source: Source,
-        head: str,  # noqa: ARG002  # as every format is opened
+        head: str,  # noqa: ARG002  # required by Opens
         settings: ManifestSettings,
     ) -> None:
         self._path = path
@@ -89,14 +89,13 @@ class XlsxManifest:
         self.notices += self._table.notices()
 
     def _fitted(self, row: TableRow) -> list[str]:
-        """A sheet is a rectangle: cut what has no value beyond the header."""
+        """Return the cells without those beyond the header, unless one of these has a value."""
         width, cells = self._width, row.cells
         beyond = enumerate(cells[width:], width)
         extra = any(cells[width:]) and any(cell and at not in row.faults for at, cell in beyond)
         return cells if extra else cells[:width]
 
     def _cells(self) -> Iterator[TableRow]:
-        """Yield every row."""
         try:
             import python_calamine as calamine  # noqa: PLC0415  # an extra
         except ImportError as error:
@@ -114,12 +113,12 @@ class XlsxManifest:
         except (calamine.CalamineError, OSError, ValueError) as error:
             raise self._unreadable(error) from error
         except BaseException as error:
-            if type(error).__name__ == "PanicException":  # how a fault in its Rust shows itself
+            if type(error).__name__ == "PanicException":  # a panic in its Rust code
                 raise self._unreadable(error) from error
             raise
 
     def _opened(self) -> AbstractContextManager[IO[bytes]]:
-        """Return the workbook, or a copy of it with its error cells marked, which is made once."""
+        """Return the workbook, or a copy with its error cells marked, which is created once."""
         if not self._with_errors:
             return self._path.open("rb")
         if self._copy is None:
@@ -161,7 +160,7 @@ class XlsxManifest:
 
 
 def _row(line: int, cells: list[str], left: int) -> TableRow:
-    """Return a row with its faults; *left*: how many columns of the sheet come before its first."""
+    """Return a row with its faults. *left*: the sheet's 0-based column of the row's first cell."""
     if not any(cell.lstrip().startswith(_SUSPECT) for cell in cells):
         return TableRow(line, cells)
     faults = {}
@@ -175,8 +174,8 @@ def _row(line: int, cells: list[str], left: int) -> TableRow:
     return TableRow(line, cells, faults)
 
 
-def _text(cell: Any) -> str:  # noqa: ANN401  # whatever calamine makes of a cell
-    """Return a cell as a person sees it; a number that lost digits in a form that breaks rules."""
+def _text(cell: Any) -> str:  # noqa: ANN401  # any type of calamine's
+    """Return a cell as displayed; a number that lost digits in a form that breaks every rule."""
     if isinstance(cell, str):
         return cell[: LONGEST_CELL + 1]
     if isinstance(cell, bool):
@@ -195,10 +194,7 @@ def _number(cell: float) -> str:
 
 
 def _examined(path: Path, name: str) -> set[str]:
-    """Return the parts with error cells.
-
-    What would fill the memory is refused: parts, sheets and entities out of all proportion.
-    """
+    """Return the parts with error cells. Raises: ManifestError if damaged or too large to read."""
     with_errors = set()
     try:
         with zipfile.ZipFile(path) as book:
@@ -230,10 +226,7 @@ def _examined(path: Path, name: str) -> set[str]:
 
 
 def _scan(file: IO[bytes], name: str, part: str) -> bool:
-    """Look through a part for entities and for the corner of the sheet.
-
-    Return whether it has error cells.
-    """
+    """Return whether a part has error cells; refuse XML entities and sheets that are too large."""
     is_sheet, is_xml = "/worksheets/" in part, part.endswith((".xml", ".rels"))
     rest = b""
     has_errors = False
@@ -273,7 +266,7 @@ def _column(letters: bytes) -> int:
 
 
 def _letters(column: int) -> str:
-    """Return how a sheet calls its column, 0-based: `A`, `B`, … `AA`."""
+    """Return the name of a 0-based column: `A`, `B`, … `AA`."""
     letters = ""
     while column >= 0:
         letters = chr(ord("A") + column % _LETTERS) + letters

@@ -1,4 +1,4 @@
-"""YAML from parser events: one device at a time, every scalar as the text that was written."""
+"""YAML from parser events: one device at a time, every scalar as the original text."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 Node: TypeAlias = "str | list[Any] | dict[str, Any] | None"
 
 _NULLS = frozenset(("", "~", "null", "Null", "NULL"))
-"""Unquoted, these are YAML's "nothing here"."""
+"""YAML's null values, if unquoted."""
 
 
 class DuplicateKeyError(Exception):
-    """A key stands twice in one mapping."""
+    """A key is repeated in one mapping."""
 
     def __init__(self, key: str, line: int) -> None:
         super().__init__(key)
@@ -34,7 +34,7 @@ class DuplicateKeyError(Exception):
 
 
 class _Bounded:
-    """A stream for the parser, which would keep a text that never ends in memory."""
+    """A stream for the parser that limits the length of one value, which it keeps in memory."""
 
     def __init__(self, file: Text, name: str) -> None:
         self._file = file
@@ -42,8 +42,8 @@ class _Bounded:
         self._read = 0
         self.line = 0
 
-    def passed(self, line: int) -> None:
-        """Say that the parser has come to a line, 1-based."""
+    def reached(self, line: int) -> None:
+        """Record that the parser has reached a line, 1-based."""
         if line > self.line:
             self.line = line
             self._read = 0
@@ -61,12 +61,12 @@ class _Bounded:
 
 
 class Events:
-    """The parser's events, and values built from them within bounds."""
+    """The parser's events, and values of limited size built from them."""
 
     def __init__(self, file: Text, source: Source) -> None:
         self._source = source
         self._stream = _Bounded(file, source.name)
-        # `yaml.parse` asks for each event twice, through Python.
+        # `yaml.parse` calls Python twice for each event.
         self._get: Callable[[], Any] = yaml.CBaseLoader(self._stream).get_event  # type: ignore[arg-type]  # reads either
         self._anchors: dict[str, tuple[Node, int]] = {}
         self._nodes = 0
@@ -82,7 +82,7 @@ class Events:
             raise self._translated(error) from error
         if event is None:
             raise StopIteration
-        assert isinstance(event, yaml.Event)  # the parser's own
+        assert isinstance(event, yaml.Event)  # as the parser promises
         return event
 
     def _translated(self, error: yaml.YAMLError | UnicodeError) -> ManifestError:
@@ -98,24 +98,24 @@ class Events:
         return f"{self._source.name}:{line_of(event)}"
 
     def build(self, event: yaml.Event) -> Node:
-        """Return the value that begins with *event*, all of its events consumed.
+        """Return the value that begins with *event*, consuming all of its events.
 
-        Raises: DuplicateKeyError (call `skip` to leave the value), ManifestError over the bounds.
+        Raises: DuplicateKeyError (call `skip` to leave the value), ManifestError if too large.
         """
         self._nodes = 0
         self._open = 0
-        self._stream.passed(line_of(event))
+        self._stream.reached(line_of(event))
         try:
             return self._node(event)
         except (yaml.YAMLError, UnicodeError) as error:
             raise self._translated(error) from error
 
-    def forget(self) -> None:
-        """Forget the anchors: they hold for one document."""
+    def clear_anchors(self) -> None:
+        """Forget the anchors, which are valid within one document."""
         self._anchors.clear()
 
     def skip(self) -> None:
-        """Leave a value whose building was broken off."""
+        """Skip the rest of a value after `build` raised."""
         while self._open:
             event = next(self)
             if isinstance(event, yaml.CollectionStartEvent):
@@ -174,12 +174,12 @@ class Events:
         return items
 
     def _mapping(self) -> dict[str, Any]:
-        """A mapping; `<<:` adds what the mapping itself does not say."""
+        """Build a mapping; `<<:` adds keys that the mapping itself lacks."""
         get, build, scalar = self._get, self._node, yaml.ScalarEvent
         pairs: dict[str, Any] = {}
         merged: dict[str, Any] = {}
         while type(event := get()) is not yaml.MappingEndEvent:
-            # Nearly all keys and values are plain texts, for which a call is dear.
+            # Nearly all keys and values are plain scalars, for which a call would be slow.
             if type(event) is scalar and event.anchor is None and event.value not in _NULLS:
                 self._nodes += 1
                 name = event.value
@@ -241,7 +241,7 @@ class YamlManifest(TreeManifest):
         for event in events:
             if isinstance(event, yaml.DocumentStartEvent):
                 self._defaults = {}
-                events.forget()
+                events.clear_anchors()
                 continue
             if isinstance(event, yaml.SequenceStartEvent):
                 yield from self._tree.rows(self._listed(events), self._defaults)
@@ -259,7 +259,7 @@ class YamlManifest(TreeManifest):
             raise ManifestError(f"{self.source.name} is empty")
 
     def _document(self, events: Events) -> Iterator[CheckedRow]:
-        """A mapping at the top: `defaults:` before `devices:`, or devices under their keys."""
+        """Yield the devices of a top-level mapping: `devices:` with defaults, or by their keys."""
         first = next(events)
         is_known = isinstance(first, yaml.ScalarEvent) and first.value in ("defaults", "devices")
         if self._tree.is_keyed and not is_known:
@@ -319,7 +319,7 @@ class YamlManifest(TreeManifest):
             yield self._item(events, event)
 
     def _keyed(self, events: Events, event: yaml.Event) -> Iterator[Item]:
-        """Yield the devices of a mapping, each with its key under `@key`."""
+        """Yield the devices of a mapping, each with its key as `@key`."""
         while not isinstance(event, yaml.MappingEndEvent):
             line = line_of(event)
             key = self._built(events, event)
@@ -327,7 +327,7 @@ class YamlManifest(TreeManifest):
                 raise ManifestError(f"{events.place(event)}: a key must be a text")
             item = self._item(events, next(events))
             if item.node is None and item.problem is None:
-                item = item._replace(node={})  # nothing but its key is said of the device
+                item = item._replace(node={})  # the device has only its key
             yield item.under(key, line)
             event = next(events)
 
@@ -338,4 +338,4 @@ class YamlManifest(TreeManifest):
         except DuplicateKeyError as error:
             events.skip()
             found = f"`{error.key}` stands again in line {error.line}"
-            return Item.with_key_twice(line, error.key, found)
+            return Item.with_repeated_key(line, error.key, found)

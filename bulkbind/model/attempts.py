@@ -1,4 +1,4 @@
-"""Attempts: one request each, what came of it, and the verdict on that."""
+"""Attempts: one request each, its answer, and the verdict on it."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ T = TypeVar("T")
 
 @dataclass_transform(frozen_default=True)
 def value(cls: type[T]) -> type[T]:
-    """Make a class of values: frozen for the type checker, which costs nothing at run time.
+    """Make a value class that is frozen for the type checker only.
 
-    For what is made for every device; `dataclass(frozen=True)` makes them three times as slowly.
+    For objects created for every device: `dataclass(frozen=True)` is three times slower.
     """
     return dataclass(slots=True, unsafe_hash=True)(cls)
 
@@ -23,12 +23,12 @@ class Accepted:
 
     device_id: str
     create_time: str
-    """As the server wrote it; empty where it sent none."""
+    """As the server sent it; empty if it sent none."""
 
 
 @dataclass(frozen=True, slots=True)
 class AlreadyBound:
-    """A code that is set as "already bound": perhaps to this user, perhaps to another."""
+    """A code configured as "already bound", to this user or to another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +36,11 @@ class Refused:
     """A final no."""
 
     set_up: bool = False
-    """True where the answer may speak of the set-up (credentials, path) rather than the device."""
+    """Whether the cause may be the set-up (credentials, path) rather than the device."""
     unsure: bool = False
-    """True where it may have been done for all that, as behind a redirect."""
+    """Whether the request may have been carried out anyway, e.g. behind a redirect."""
     is_missing: bool = False
-    """True where it says that there is no such binding (to an unbind only)."""
+    """Whether the server says that there is no such binding (unbind only)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,31 +48,31 @@ class Throttled:
     """The gateway said slow down: the destination's state, never the device's fault."""
 
     limit: float | None = None
-    """Requests per window, where the gateway told."""
+    """Requests per window; None if the gateway did not state it."""
     window_s: float | None = None
     retry_after_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class QuotaUsedUp:
-    """The gateway takes nothing more of this application for a long time, or for ever."""
+    """The gateway refuses this application's requests for a long time, or for good."""
 
     retry_after_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Transient:
-    """Trouble that may pass; the device was not bound as far as the server says."""
+    """An error that may pass; according to the server, the device was not bound."""
 
     retry_after_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class NoAnswer:
-    """A request left and no usable answer came: the server may hold the binding."""
+    """A request was sent and no usable answer came: the server may hold the binding."""
 
     names_another: bool = False
-    """True where an answer came that is about another device (to an unbind only)."""
+    """Whether an answer came that names another device (unbind only)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,19 +82,19 @@ class Unreachable:
 
 @dataclass(frozen=True, slots=True)
 class AuthExpired:
-    """The credentials were refused, or there are none to send with: nothing was done."""
+    """The credentials were refused or are missing; nothing was done."""
 
     is_renewable: bool = False
-    """Whether the same request may go through with renewed credentials."""
+    """Whether the request may succeed with renewed credentials."""
     is_users_own: bool = False
-    """Whether it is about this user alone, and others can be served."""
+    """Whether only this user is affected."""
     advice: str = ""
     """What a person can do about it."""
 
 
 @dataclass(frozen=True, slots=True)
 class ClockRefused:
-    """Our X-Date was outside the server's window; its clock is known now."""
+    """Our X-Date was outside the server's window; the server's clock is now known."""
 
 
 Verdict: TypeAlias = (
@@ -113,7 +113,7 @@ Verdict: TypeAlias = (
 
 @dataclass(frozen=True, slots=True)
 class ServerLimit:
-    """One of the gateway's limits, as the headers of an answer state it."""
+    """One of the gateway's limits, as stated in the headers of an answer."""
 
     limit: float | None
     """Requests per window."""
@@ -121,37 +121,36 @@ class ServerLimit:
     remaining: float | None
     """Requests left in the window."""
     reset_s: float | None
-    """Seconds until the window is whole again."""
+    """Seconds until the window resets."""
     source: str
-    """The header's name, for a person."""
+    """The header's name, for display."""
 
 
 @dataclass(slots=True)
 class Attempt:
-    """One request and what came of it: made with the verdict, completed by whoever sent it."""
+    """One request and its result: created with the verdict, completed by the sender."""
 
     verdict: Verdict
     code: str = ""
     """The answer's `code` or `error_code`, as text."""
     message: str = ""
-    """The server's own words, cut at 300 characters; or what happened on the way."""
+    """The server's message, truncated to 300 characters, or a transport error."""
     trace_id: str = ""
-    """Empty where nothing was sent."""
+    """Empty if nothing was sent."""
     sent_at: float = 0.0
-    """When it was sent: seconds since 1970 by the server's clock as far as it is known, never
-    later than the true moment."""
+    """Seconds since 1970 by the server's clock, as far as known; never later than the true time."""
     took_s: float = 0.0
     http_status: int | None = None
-    """None where no answer came."""
+    """None if no answer came."""
     request_id: str = ""
-    """The gateway's own name for it, where it was not accepted and the answer gave one."""
+    """The gateway's id of the request, if it was not accepted and the answer gave one."""
     limits: tuple[ServerLimit, ...] = ()
-    """What the answer's headers state of the gateway's limits."""
+    """The gateway's limits, as stated in the answer's headers."""
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A binding as the server's list shows it."""
+    """A binding as shown in the server's list."""
 
     machine_code: str
     device_id: str
@@ -162,8 +161,8 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """A user's list of devices, or the attempt that did not bring one."""
+    """A user's list of devices, or the attempt that failed to get one."""
 
     attempt: Attempt
     records: dict[str, Record] | None
-    """By machine code; None where no usable list came."""
+    """By machine code; None if no usable list came."""

@@ -1,4 +1,4 @@
-"""What a plan says before a run, and a report after it."""
+"""The contents of a plan before a run and of a report after it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PLANNED: dict[str, tuple[str, str]] = {
     "invalid": ("!", "break a rule"),
     "failed": ("x", "failed in the unfinished run that is gone on with"),
 }
-"""What a plan counts: its mark and its meaning, in the order in which they are shown."""
+"""What a plan counts: mark and meaning of each kind of row, in display order."""
 EXTRA = ("?", "on the server, but not in the manifest")
 
 
@@ -36,33 +36,32 @@ class Forecast:
     binds: int
     lists: int
     per_s: float | None
-    """The rate it is reckoned with; None: nothing is known."""
+    """The expected rate; None if unknown."""
     source: str
     """Where the rate comes from."""
     unbinds: int = 0
 
     @property
     def calls(self) -> int:
-        """Requests, if none has to be sent again."""
+        """Requests, not counting retries."""
         return self.binds + self.lists + self.unbinds
 
     @property
     def seconds(self) -> float | None:
-        """How long they take at that rate; None where no rate is known."""
+        """Expected duration; None if the rate is unknown."""
         return None if not self.per_s else self.calls / self.per_s
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a run would do, before it does."""
+    """What a run would do."""
 
     manifests: tuple[str, ...]
     counts: dict[str, int]
-    """Rows by the words of `PLANNED`, all of them."""
+    """Rows by every key of `PLANNED`."""
     users: dict[str, dict[str, int]]
-    """The same by user, those without any left out, with `extra`; of the first users alone."""
+    """The same for each of the first users, zeros omitted, plus `extra`."""
     user_count: int
-    """Users in the manifests."""
     moved: tuple[dict[str, str], ...]
     """`machine_code`, `from`, `to` of the first moved rows."""
     problems: tuple[str, ...]
@@ -71,19 +70,19 @@ class Plan:
     digest: str
     """Of the manifests."""
     mark: str
-    """Of what would be done with each row: another one means that manifest or ledger moved."""
+    """Digest of the action planned for each row; changes when manifest or ledger change."""
     going_on: str = ""
-    """The unfinished run of these manifests that would be gone on with."""
+    """The unfinished run of these manifests that would resume; empty if there is none."""
     is_refreshed: bool = False
-    """Whether the server's lists were asked."""
+    """Whether the server's lists were read."""
     extra: int | None = None
-    """Devices of these users on the server that no row names; None: nobody looked."""
+    """Devices of these users on the server that no row names; None if not looked up."""
     extras: tuple[dict[str, str], ...] = ()
     """`user_id`, `machine_code` of the first of them."""
 
     @property
     def rows(self) -> int:
-        """Rows in the manifests."""
+        """The number of rows in the manifests."""
         return sum(self.counts.values())
 
 
@@ -110,9 +109,9 @@ class ResultRow:
     problems: tuple[Problem, ...]
     """The rules that the row breaks."""
     cells: str | None
-    """JSON of the operator's cells, None once the row is known as bound."""
+    """The operator's cells as JSON; None once the row is known to be bound."""
     changes: str = ""
-    """What cleaning did; `detail` begins with it."""
+    """What cleaning changed; `detail` begins with it."""
 
     @property
     def broken(self) -> frozenset[str]:
@@ -122,14 +121,14 @@ class ResultRow:
 
 @dataclass(frozen=True, slots=True)
 class AttemptRow:
-    """One attempt that was not simply accepted, as a report shows it."""
+    """One attempt that was not accepted outright, as shown in a report."""
 
     source: int
     line: int
     user_id: str
     machine_code: str
     sent_at: str
-    """ISO 8601, by the server's clock as far as it was known."""
+    """ISO 8601, by the server's clock as far as known."""
     took_s: float
     verdict: str
     http_status: int | None
@@ -140,24 +139,24 @@ class AttemptRow:
 
 @dataclass(frozen=True, slots=True)
 class RunSummary:
-    """What a run is and how its rows stand; every number is read from the ledger."""
+    """A run and the state of its rows; every number is read from the ledger."""
 
     run_id: str
     state: RunState
     manifests: tuple[str, ...]
     counts: dict[str, int]
-    """Rows by status, as a report shows them (`pending` for what is left)."""
+    """Rows by status as shown in a report (`pending` if not settled)."""
     reasons: tuple[dict[str, Any], ...]
     """`status, code, message, count, example` (file and line of the first), largest first."""
     facts: dict[str, Any] = field(default_factory=dict)
-    """Who, where, which version, times, settings without secrets, pace learned."""
+    """Operator, host, version, times, settings without secrets, learned pace."""
 
     @property
     def total(self) -> int:
-        """Rows in the manifests."""
+        """The number of rows in the manifests."""
         return sum(self.counts.values())
 
     @property
     def needs_person(self) -> bool:
-        """Whether a row ended in a state that somebody has to look at."""
+        """Whether any row ended in a state that needs a person."""
         return any(self.counts.get(status, 0) for status in NEEDS_PERSON)

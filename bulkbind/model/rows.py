@@ -1,4 +1,4 @@
-"""Rows of a manifest: what the rules say of them, and how they end once they are claimed."""
+"""Rows of a manifest: the result of the rules, and how claimed rows end."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from bulkbind.model.statuses import Status
 
 OWN_COLUMNS = ("bulkbind_status", "bulkbind_reason")
-"""Columns that we add to rows that come back to the operator, and ignore on input."""
+"""Columns added to rows returned to the operator, and ignored on input."""
 
 
 class Device(msgspec.Struct, frozen=True, gc=False):
-    """One device and the user who gets it; every rule has been passed."""
+    """One valid device and its user."""
 
     user_id: str
     machine_code: str
@@ -33,15 +33,15 @@ class Problem:
     field: str
     """The field of the manifest (`machine_code`, …), or `row`."""
     column: str
-    """The operator's own name of the column, or the field's where there is none."""
+    """The operator's name of the column; the field's name if there is no column."""
     value: str
-    """The cell as it was found, trimmed."""
+    """The cell as read, trimmed."""
     rule: str
     """What is allowed: one clause, the same for every row that breaks it."""
     found: str
-    """What breaks it in this value, e.g. `'-' (U+002D HYPHEN-MINUS) at 4`."""
+    """What is wrong with this value, e.g. `'-' (U+002D HYPHEN-MINUS) at 4`."""
     hint: str = ""
-    """The likely cause, and what would mend it; empty where nothing is known."""
+    """The likely cause and a fix; empty if unknown."""
 
     @property
     def what(self) -> str:
@@ -51,41 +51,41 @@ class Problem:
 
     @property
     def text(self) -> str:
-        """The problem as a person reads it, the same wherever it is shown."""
+        """The problem as displayed everywhere."""
         return f"{self.what} ({self.rule})" + (f"; {self.hint}" if self.hint else "")
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A value that cleaning made fit its rule."""
+    """A value that cleaning changed so that it fits its rule."""
 
     column: str
-    """The operator's own name of the column."""
+    """The operator's name of the column."""
     before: str
     after: str
 
     @property
     def text(self) -> str:
-        """The change as a person reads it."""
+        """The change as displayed."""
         return f"{self.column} cleaned: {self.before!r} -> {self.after!r}"
 
 
 class CheckedRow(msgspec.Struct, frozen=True, gc=False):
-    """A row of a manifest after the rules: its values, and what is wrong with them."""
+    """A checked row: its values and their problems."""
 
     line: int
     """The line on which the row begins, 1-based."""
     cells: list[str] | dict[str, Any]
-    """The operator's own cells, untouched: a list (a table) or a mapping (YAML, JSON)."""
+    """The operator's cells, unchanged: a list (tables) or a mapping (YAML, JSON)."""
     values: tuple[str | None, str | None, str | None, str | None]
-    """user_id, machine_code, device_name, device_os as found, also where they break a rule."""
+    """user_id, machine_code, device_name, device_os after cleaning, even if invalid."""
     problems: tuple[Problem, ...] = ()
     changes: tuple[Change, ...] = ()
-    """What cleaning did; `values` hold what came of it."""
+    """What cleaning changed."""
 
     @property
     def device(self) -> Device | None:
-        """The device, or None where a rule is broken. Made anew: most never need it."""
+        """The device; None if a rule is broken. Created on demand, as few callers need it."""
         user, code, name, system = self.values
         if self.problems or user is None or code is None:
             return None
@@ -94,7 +94,7 @@ class CheckedRow(msgspec.Struct, frozen=True, gc=False):
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A manifest file as it was found: all that is needed to write rows back in its own form."""
+    """The form of a manifest file: what is needed to write rows back in the same form."""
 
     name: str
     """The path as the operator gave it; `-` for standard input."""
@@ -104,38 +104,38 @@ class Source:
     bom: bool
     delimiter: str = ","
     header: tuple[str, ...] = ()
-    """The operator's header cells, untouched (tables)."""
+    """The operator's header cells, unchanged (tables)."""
     has_header: bool = True
-    """False where `header` was given because the file has none."""
+    """False if the file has no header and `header` was given as a setting."""
     preamble: str = ""
-    """The lines before the header, untouched (CSV)."""
+    """The lines before the header, unchanged (CSV)."""
     quote: str = '"'
     escape: str = ""
-    """What stands before a quote inside quotes; empty: the quote is doubled."""
+    """The escape character before a quote inside quotes; empty if quotes are doubled."""
 
 
 @dataclass(slots=True)
 class Claim:
-    """A row in a worker's hands. Owned by one task at a time, which counts in it."""
+    """A row being worked on, owned by one task at a time, which updates its counters."""
 
     row: int
     """The row's id in the ledger."""
     device: Device
     attempts: int = 0
-    """Attempts that cost: Transient and NoAnswer, and the one that ended it."""
+    """Attempts that count: Transient, NoAnswer, and the one that ended the row."""
     doubts: int = 0
-    """How often a request for this row got no answer."""
+    """Requests for this row that got no answer."""
     sent_at: float | None = None
-    """The first moment it may have been sent, server's clock; None: never, or clock unknown."""
+    """Earliest time it may have been sent, server's clock; None if never, or clock unknown."""
     clock_refusals: int = 0
     last: Attempt | None = None
     """The last attempt of this process, if any."""
-    left: Verdict | None = None
-    """In doubt: the verdict on the last request of an earlier process, None where it heard none."""
+    earlier_verdict: Verdict | None = None
+    """In doubt: the verdict on an earlier process's last request; None if it got no answer."""
     silent_at: float | None = None
-    """In doubt: since when nothing of ours is on its way, seconds since 1970, local clock."""
+    """In doubt: since when no request is in flight, seconds since 1970, local clock."""
     misses: int = 0
-    """In doubt: how many lists that could be trusted did not show it."""
+    """In doubt: the number of trustworthy lists that did not show the device."""
     missed_at: float | None = None
     """When the last of them was read, local clock."""
 
@@ -148,14 +148,13 @@ class Outcome:
     device_id: str = ""
     create_time: str = ""
     detail: str = ""
-    """For a person: what is worth knowing beyond the server's message."""
+    """For display: anything to add to the server's message."""
     made_at: float | None = None
-    """Where one of several requests made the binding: the latest moment when that may have been,
-    seconds since 1970, server's clock. What was sent later was posted again although it was
-    bound."""
+    """If there were several requests: the latest time at which the binding may have been made,
+    seconds since 1970, server's clock. Requests sent later were repeats."""
     repeated: bool = False
-    """Whether the attempt that was accepted is one of those."""
+    """Whether the accepted attempt was such a repeat."""
 
 
 Ended: TypeAlias = tuple[Claim, Outcome]
-"""A row and how it ended; the claim bears its attempts, and the last of them."""
+"""A row and how it ended; the claim holds the number of attempts and the last one."""

@@ -1,4 +1,4 @@
-"""The states of a run and of a row, and what a report calls them."""
+"""The states of a run and of a row, and their names in reports."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ class Status(StrEnum):
     """The states of a row."""
 
     STAGED = "staged"
-    """Checked, and waiting to be sent."""
+    """Checked and waiting to be sent."""
     CLAIMED = "claimed"
     """Handed to a worker; it may have been sent."""
     BOUND = "bound"
-    """Bound by this run: only these can be undone."""
+    """Bound by this run; only these can be undone."""
     ALREADY_BOUND = "already_bound"
     """The server held the binding before this run sent it."""
     FAILED = "failed"
-    """Refused, or out of attempts; not bound."""
+    """Refused or out of attempts; not bound."""
     IN_DOUBT = "in_doubt"
-    """A request left and no answer came: the server may hold the binding."""
+    """A request was sent and no answer came: the server may hold the binding."""
     INVALID = "invalid"
-    """A rule is broken; never sent."""
+    """Breaks a rule; never sent."""
     DUPLICATE = "duplicate"
-    """Another valid row of this run names the same device, and is the one that counts."""
+    """Another valid row of this run names the same device and counts instead."""
     SKIPPED = "skipped"
-    """The ledger knows that it is bound; not sent again."""
+    """Known to be bound by the ledger; not sent again."""
     MOVED = "moved"
-    """The ledger knows the device as bound to another user; not sent."""
+    """Bound to another user according to the ledger; not sent."""
     WITHDRAWN = "withdrawn"
-    """Only an older run wanted it, and another run took that one's place; not sent."""
+    """Only wanted by an older run, which another run replaced; not sent."""
 
 
 ROW_TRANSITIONS: dict[Status | None, dict[Status, str]] = {
@@ -79,13 +79,13 @@ ROW_TRANSITIONS: dict[Status | None, dict[Status, str]] = {
         Status.INVALID: "duplicates are errors",
     },
 }
-"""From a state (None: a new row) to the states that may follow it, and why; no others do.
+"""Every permitted transition: state (None: a new row) -> next state -> reason.
 
-The ledger's SQL is checked against it, in every integration test.
+Every integration test checks the ledger's SQL against it.
 """
 
 PENDING = "pending"
-"""What a report calls a row that is still staged or claimed when a run has stopped."""
+"""The status that a report shows for rows still staged or claimed."""
 MEANINGS: dict[str, str] = {
     Status.BOUND: "bound by this run",
     Status.ALREADY_BOUND: "was bound on the server before this run sent it",
@@ -98,11 +98,11 @@ MEANINGS: dict[str, str] = {
     Status.WITHDRAWN: "left by a run that another one replaced, not sent",
     PENDING: "not settled yet: `bulkbind resume` goes on",
 }
-"""One clause for each status that a report can show, in the order in which they are shown."""
+"""One clause for each status that a report can show, in display order."""
 NEEDS_PERSON = (Status.FAILED, Status.INVALID, Status.IN_DOUBT, Status.MOVED)
-"""The final states after which somebody has to look (exit code 1)."""
+"""The final states that need a person (exit code 1)."""
 COMES_BACK = (Status.FAILED, Status.INVALID, Status.IN_DOUBT, PENDING)
-"""What comes back to the operator as a manifest: it needs a person or another try."""
+"""The states of rows returned to the operator as a manifest: fix them or retry."""
 
 
 class RunState(StrEnum):
@@ -126,19 +126,19 @@ RUN_TRANSITIONS: dict[RunState | None, dict[RunState, str]] = {
     },
     RunState.SENDING: {
         RunState.DONE: "nothing is left to send; or it was killed, and is undone",
-        RunState.STOPPED: "rows are left, and the run can go on",
+        RunState.STOPPED: "rows are left, and the run can resume",
     },
     RunState.STOPPED: {RunState.SENDING: "it resumes", RunState.DONE: "it is undone"},
 }
-"""As `ROW_TRANSITIONS`, for a run; a run that never was confirmed is deleted."""
+"""Like `ROW_TRANSITIONS`, for a run; an unconfirmed run is deleted."""
 UNDO_TRANSITIONS: dict[RunState | None, dict[RunState, str]] = {
     None: {RunState.CONFIRMED: "the question was answered"},
     RunState.CONFIRMED: {RunState.SENDING: "the first requests are about to leave"},
     RunState.SENDING: {
         RunState.DONE: "everything was tried",
-        RunState.STOPPED: "bindings are left, and the undo can go on",
+        RunState.STOPPED: "bindings are left, and the undo can resume",
     },
     RunState.STOPPED: {RunState.SENDING: "it resumes"},
-    RunState.DONE: {RunState.CONFIRMED: "it is begun again, for what could not be unbound"},
+    RunState.DONE: {RunState.CONFIRMED: "it is repeated for what could not be unbound"},
 }
-"""As `ROW_TRANSITIONS`, for the undo of a run."""
+"""Like `ROW_TRANSITIONS`, for the undo of a run."""

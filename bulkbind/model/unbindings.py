@@ -1,4 +1,4 @@
-"""Taking bindings back: what is to be unbound, and how that ended."""
+"""Unbinding: what to unbind, and how that ended."""
 
 from __future__ import annotations
 
@@ -13,41 +13,41 @@ if TYPE_CHECKING:
 
 
 class UnbindStatus(StrEnum):
-    """The states of a binding that is to be taken back."""
+    """The states of a binding that is to be unbound."""
 
     STAGED = "staged"
     CLAIMED = "claimed"
-    """A request to unbind it may have left."""
+    """A request to unbind it may have been sent."""
     UNBOUND = "unbound"
     """Unbound by us."""
     ALREADY_GONE = "already_gone"
-    """It was not there any more when it was looked for."""
+    """No longer there when looked up."""
     CHANGED = "changed"
-    """The user has the device under another device id now: somebody bound it anew; left alone."""
+    """The user now has the device under another device id, as it was bound again; left alone."""
     FAILED = "failed"
-    """The server said no, or its list could not be read; it may still be bound."""
+    """Refused, or the list could not be read; it may still be bound."""
 
 
 UNBIND_TRANSITIONS: dict[UnbindStatus | None, dict[UnbindStatus, str]] = {
     None: {UnbindStatus.STAGED: "its run is undone, or its device is to be moved"},
     UnbindStatus.STAGED: {
-        UnbindStatus.CLAIMED: "a request may leave",
+        UnbindStatus.CLAIMED: "a request may be sent",
         UnbindStatus.ALREADY_GONE: "the list does not show the device",
         UnbindStatus.CHANGED: "the list shows the device under another id",
         UnbindStatus.FAILED: "the list could not be read",
     },
     UnbindStatus.CLAIMED: {
-        UnbindStatus.STAGED: "no request has left",
-        UnbindStatus.UNBOUND: "accepted; or no answer came, and the list shows it no more",
+        UnbindStatus.STAGED: "no request was sent",
+        UnbindStatus.UNBOUND: "accepted; or no answer came, and the list no longer shows it",
         UnbindStatus.ALREADY_GONE: "the server says, or its list shows, that it was gone before",
         UnbindStatus.CHANGED: "the list shows the device under another id",
         UnbindStatus.FAILED: "refused, or out of attempts",
     },
-    UnbindStatus.ALREADY_GONE: {UnbindStatus.STAGED: "the undo is begun anew: lists may be wrong"},
-    UnbindStatus.CHANGED: {UnbindStatus.STAGED: "the undo is begun again"},
-    UnbindStatus.FAILED: {UnbindStatus.STAGED: "the undo is begun again"},
+    UnbindStatus.ALREADY_GONE: {UnbindStatus.STAGED: "the undo is repeated: lists may be wrong"},
+    UnbindStatus.CHANGED: {UnbindStatus.STAGED: "the undo is repeated"},
+    UnbindStatus.FAILED: {UnbindStatus.STAGED: "the undo is repeated"},
 }
-"""As `ROW_TRANSITIONS`, for a binding that is to be taken back."""
+"""Like `ROW_TRANSITIONS`, for a binding that is to be unbound."""
 UNBIND_MEANINGS: dict[str, str] = {
     UnbindStatus.UNBOUND: "unbound",
     UnbindStatus.ALREADY_GONE: "was not there any more; undo it again to look again",
@@ -55,13 +55,13 @@ UNBIND_MEANINGS: dict[str, str] = {
     UnbindStatus.FAILED: "could not be unbound; the same command tries again",
     PENDING: "not settled yet: the same command goes on",
 }
-"""One clause for each status that a report of an undo can show, in that order."""
+"""One clause for each status that the report of an undo can show, in display order."""
 GONE = (UnbindStatus.UNBOUND, UnbindStatus.ALREADY_GONE)
-"""The states after which the binding is no more."""
+"""The states in which the binding no longer exists."""
 
 
 class UnbindKind(StrEnum):
-    """Why a binding is taken back."""
+    """Why a binding is unbound."""
 
     UNDO = "undo"
     """Its run is undone."""
@@ -71,10 +71,10 @@ class UnbindKind(StrEnum):
 
 @dataclass(slots=True)
 class Unbinding:
-    """A binding in the hands of whoever takes it back."""
+    """A binding being unbound."""
 
     row: int
-    """The row, in the ledger, that is undone or that moves the device."""
+    """Id of the row that is undone or that moves the device."""
     kind: UnbindKind
     user_id: str
     machine_code: str
@@ -82,7 +82,7 @@ class Unbinding:
     status: UnbindStatus = UnbindStatus.STAGED
     attempts: int = 0
     was_sent: bool = False
-    """Whether a request may have been carried out of which nobody heard."""
+    """Whether an unanswered request may have been carried out."""
     last: Attempt | None = None
     detail: str = ""
 
@@ -95,15 +95,15 @@ class UndoPlan:
     bound: int
     """Devices that the run bound and that no undo has unbound."""
     in_doubt: int
-    """Its rows in doubt: they are looked up, and unbound as well where the run had bound them."""
+    """Rows in doubt: looked up, and unbound if the run bound them."""
     moved: int
-    """Of the bound ones, those that had been moved from another user: they do not go back there."""
+    """Bound devices that were moved from another user; they are not moved back."""
     gone: int
-    """Of the bound ones, those that an earlier undo did not find: they are looked for again."""
+    """Bound devices that an earlier undo did not find; they are looked up again."""
 
     @property
     def devices(self) -> int:
-        """The number that has to be confirmed: so many are unbound at most."""
+        """The most devices that are unbound: the number to confirm."""
         return self.bound + self.in_doubt
 
 
@@ -128,20 +128,20 @@ class UndoneRow:
 
 @dataclass(frozen=True, slots=True)
 class UndoSummary:
-    """How an undo stands; every number is read from the ledger."""
+    """The state of an undo; every number is read from the ledger."""
 
     run_id: str
     state: str
-    """`planned` where nothing was confirmed yet, else as a run's."""
+    """`planned` before confirmation, then like a run's."""
     counts: dict[str, int]
-    """Bindings by status, as a report shows them."""
+    """Bindings by status as shown in a report."""
     in_doubt: int = 0
-    """Rows of the run of which no list could tell whether they are bound."""
+    """Rows of the run that no list could settle."""
     facts: dict[str, Any] = field(default_factory=dict)
 
     @property
     def needs_person(self) -> bool:
-        """Whether a binding could not be taken back, or may still be there."""
+        """Whether a binding could not be unbound or may still exist."""
         return self.in_doubt > 0 or any(
             self.counts.get(s) for s in (UnbindStatus.CHANGED, UnbindStatus.FAILED)
         )

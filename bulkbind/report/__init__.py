@@ -1,4 +1,4 @@
-"""Reports, made from the ledger only."""
+"""Reports, written from the ledger only."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from bulkbind.report.tables import (
     parse_filter,
     write_attempt_rows,
     write_failed,
-    write_problem_rows,
+    write_problems,
     write_results,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
     from bulkbind.model import AttemptRow, Problem, ResultRow, RunSummary, Source
@@ -39,7 +39,7 @@ __all__ = [
 
 
 class RunRows(Protocol):
-    """One run, as the ledger holds it."""
+    """One run in the ledger."""
 
     def sources(self) -> list[Source]:
         """Return the manifests' forms."""
@@ -50,7 +50,7 @@ class RunRows(Protocol):
         ...
 
     def attempts(self) -> Iterator[AttemptRow]:
-        """Yield the attempts that were not simply accepted, in manifest order."""
+        """Yield the attempts that were not accepted outright, in manifest order."""
         ...
 
     def summary(self) -> RunSummary:
@@ -58,26 +58,24 @@ class RunRows(Protocol):
         ...
 
     def users(self, most: int) -> list[dict[str, Any]]:
-        """Return `user_id`, `rows`, `counts` of users, first those with most rows not bound."""
+        """Return `user_id`, `rows`, `counts` of users, those with most unbound rows first."""
         ...
 
     def user_count(self) -> int:
-        """Return how many users the rows name."""
+        """Return the number of users in the rows."""
         ...
 
     def verdicts(self) -> list[dict[str, Any]]:
-        """Return `verdict`, `code`, `count` of the attempts that were not simply accepted."""
+        """Return `verdict`, `code`, `count` of the attempts that were not accepted outright."""
         ...
 
 
 FORMS = ("csv", "jsonl", "html", "md", "xlsx")
-"""What `write_form` can write."""
+"""The forms of `write_form`."""
 
 
 def write_report(run: RunRows, folder: Path) -> tuple[RunSummary, list[Path]]:
-    """Write `results.csv`, `failed.csv`, `problems.csv`, `summary.json` and `report.html`.
-
-    Each is written atomically.
+    """Write `results.csv`, `failed.csv`, `problems.csv`, `summary.json`, `report.html`, atomically.
 
     Returns: The summary, and the files. Raises: LedgerError.
     """
@@ -87,17 +85,12 @@ def write_report(run: RunRows, folder: Path) -> tuple[RunSummary, list[Path]]:
     write_results(results, run.rows(), sources)
     failed = write_failed(folder, run.rows(COMES_BACK), sources)
     problems = folder / "problems.csv"
-    write_problem_rows(problems, _problems(run, sources))
+    write_problems(problems, _problems(run, sources))
     summary_file = folder / "summary.json"
     write_summary(summary_file, summary)
     page = folder / "report.html"
     write_html(page, run, summary)
     return summary, [results, *failed, problems, summary_file, page]
-
-
-def write_problems(path: Path, problems: Iterable[tuple[str, int, Problem]]) -> None:
-    """Write `problems.csv`, atomically: source, line and problem each. Raises: LedgerError."""
-    write_problem_rows(path, problems)
 
 
 def _problems(run: RunRows, sources: list[Source]) -> Iterator[tuple[str, int, Problem]]:
@@ -109,15 +102,10 @@ def _problems(run: RunRows, sources: list[Source]) -> Iterator[tuple[str, int, P
 def write_form(
     run: RunRows, summary: RunSummary, folder: Path, form: str, only: RowFilter | None
 ) -> Path:
-    """Write one form of a report, atomically, and return its path.
+    """Write one of `FORMS` into the report folder, atomically, and return its path.
 
-    Args:
-        run: The run.
-        summary: Its summary.
-        folder: The report folder.
-        form: One of `FORMS`.
-        only: The rows to write; the file is then called `…-filtered`. None: all, but in the forms
-            for a person, which show those that are not bound.
+    *only* selects the rows; the file is then named `…-filtered`. None: all rows; in the forms for
+    people (html, md) only those that are not bound.
 
     Raises: LedgerError, UsageError.
     """
@@ -144,7 +132,7 @@ def write_form(
 
 
 def write_attempts(run: RunRows, folder: Path) -> Path:
-    """Write `attempts.csv`, atomically, and return its path. Raises: LedgerError."""
+    """Write `attempts.csv` atomically and return its path. Raises: LedgerError."""
     path = folder / "attempts.csv"
     write_attempt_rows(path, run.attempts(), run.sources())
     return path

@@ -1,4 +1,4 @@
-"""Charts as inline SVG: small, without a script, coloured by the page's own style."""
+"""Charts as inline SVG: small, without scripts, coloured by the page's style sheet."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ _NICE = (1, 2, 2.5, 5, 10)
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """One line, or one filled area, of a chart over time."""
+    """One line or filled area of a chart over time."""
 
     name: str
     values: Sequence[float | None]
     """Evenly spaced; None is a gap."""
     style: str
-    """A class of the page's style: its colour."""
+    """A class of the page's style sheet, which sets the colour."""
     is_area: bool = False
     is_stepped: bool = False
 
 
 def nice_ceiling(value: float) -> float:
-    """Return the least of 1, 2, 2.5, 5 times a power of ten that is no less than *value*."""
+    """Return the smallest of 1, 2, 2.5, 5 times a power of ten that is at least *value*."""
     if value <= 0 or not math.isfinite(value):
         return 1.0
     power = 10.0 ** math.floor(math.log10(value))
@@ -48,11 +48,11 @@ def over_time(
     """Return lines over time.
 
     Args:
-        series: As many values each as *times_s*.
-        times_s: The moments, from the start.
-        title: What the chart shows, for those who do not see it.
-        breaks: Positions before which the run was stopped for a while.
-        marks: Positions at which something is to be pointed out below the axis.
+        series: Each with as many values as *times_s*.
+        times_s: Times from the start.
+        title: Text alternative for screen readers.
+        breaks: Positions before which the run was stopped.
+        marks: Positions to mark below the axis.
     """
     count = len(times_s)
     if count == 0:
@@ -76,8 +76,6 @@ def over_time(
 
 
 class _Plot:
-    """Turns positions and values into places on the chart."""
-
     def __init__(self, last: float, ceiling: float) -> None:
         self._last = last
         self._ceiling = ceiling
@@ -130,12 +128,12 @@ class _Plot:
                 yield self.x(position), self.y(before)
             yield self.x(position), self.y(value)
             before = value
-        if len(run) == 1:  # a point alone is a short line
+        if len(run) == 1:  # a single point is drawn as a short line
             yield self.x(run[0][0] + 0.5), self.y(run[0][1])
 
 
 def _runs(values: Sequence[float | None]) -> Iterator[list[tuple[int, float]]]:
-    """Yield what stands together between gaps, with positions."""
+    """Yield each run of values between gaps, with positions."""
     run: list[tuple[int, float]] = []
     for position, value in enumerate(values):
         if value is not None:
@@ -148,7 +146,7 @@ def _runs(values: Sequence[float | None]) -> Iterator[list[tuple[int, float]]]:
 
 
 def histogram(labels: Sequence[str], counts: Sequence[int], *, title: str) -> Markup:
-    """Return bars, side by side, with some of their labels below."""
+    """Return a bar chart with some of the labels below."""
     if not counts:
         return Markup("")
     ceiling = nice_ceiling(max(counts))
@@ -172,7 +170,7 @@ def histogram(labels: Sequence[str], counts: Sequence[int], *, title: str) -> Ma
 
 
 def clock_text(seconds: float) -> str:
-    """Return a moment of a run: `45 s`, `3:20`, `1:02:05`."""
+    """Return a time since the start of a run: `45 s`, `3:20`, `1:02:05`."""
     whole = round(seconds)
     if whole < 60:  # noqa: PLR2004  # a minute
         return f"{whole} s"
@@ -182,7 +180,7 @@ def clock_text(seconds: float) -> str:
 
 
 def _svg(inner: str, title: str) -> Markup:
-    # What varies in it are numbers of ours and texts that were escaped above.
+    # It contains only our own numbers and text escaped above.
     return Markup(  # noqa: S704  # as above
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}" '
         f'preserveAspectRatio="xMidYMid meet">{inner}</svg>'

@@ -1,4 +1,4 @@
-"""The rows of a run in other forms: JSON lines, Markdown for a ticket, a workbook."""
+"""The rows of a run in other forms: JSON Lines, Markdown for a ticket, a workbook."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from bulkbind.model import ResultRow, RunSummary, Source
 
 MOST_MARKDOWN_ROWS = 50
-"""A ticket holds so many; the CSV has all."""
+"""As many as fit a ticket; the CSV has all."""
 SHEET_ROWS = 1_000_000
-"""A sheet holds 1,048,576 rows; what is more goes on the next one."""
+"""Rows per sheet, whose limit is 1,048,576; more rows continue on the next one."""
 _WIDTHS = {"machine_code": 24, "device_id": 22, "message": 40, "detail": 40, "trace_id": 20}
 
 
 def write_jsonl(path: Path, rows: Iterable[ResultRow], sources: Sequence[Source]) -> None:
-    """Write one JSON object a line, keys as the columns of `results.csv`. Raises: LedgerError."""
+    """Write one JSON object per line, keyed by column. Raises: LedgerError."""
     with replacing(path) as file:
         for row in rows:
             json.dump(plain_cells(row, sources), file, ensure_ascii=False)
@@ -36,7 +36,7 @@ def write_jsonl(path: Path, rows: Iterable[ResultRow], sources: Sequence[Source]
 def write_markdown(
     path: Path, summary: RunSummary, rows: Iterable[ResultRow], sources: Sequence[Source]
 ) -> None:
-    """Write what fits a ticket: the verdict, counts, reasons, and the first rows."""
+    """Write an extract for a ticket: the verdict, counts, reasons, and the first rows."""
     with replacing(path) as file:
         file.write(f"# bulkbind run {summary.run_id}\n\n")
         file.write(f"**{_plain(verdict(summary)['text'])}**\n\n")
@@ -77,7 +77,7 @@ def _write_table(file: Any, header: Sequence[str], rows: Iterable[Sequence[objec
 
 
 def _plain(text: str) -> str:
-    """Return text that Markdown shows as it is, on one line."""
+    """Return text escaped for Markdown, on one line."""
     line = re.sub(r"\s+", " ", text).strip()
     line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return re.sub(r"([\\`*_{}\[\]#|!~@])", r"\\\1", line)
@@ -88,7 +88,7 @@ def _code(text: str) -> str:
 
 
 def write_xlsx(path: Path, rows: Iterable[ResultRow], sources: Sequence[Source]) -> None:
-    """Write a workbook, all cells as text: no id loses a digit, no text becomes a formula.
+    """Write a workbook with ids as text: no digit is lost, and no text becomes a formula.
 
     Raises: UsageError if the extra is not installed, LedgerError if the file cannot be written.
     """
@@ -132,7 +132,7 @@ def _fill(book: Any, rows: Iterable[ResultRow], sources: Sequence[Source]) -> No
 
 
 def _or_none(rows: Iterable[ResultRow]) -> Iterable[ResultRow | None]:
-    """Yield the rows, or None once where there are none."""
+    """Yield the rows, or a single None if there are none."""
     is_empty = True
     for row in rows:
         is_empty = False

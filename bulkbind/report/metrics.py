@@ -1,6 +1,6 @@
 """Metrics of the last run as a textfile for Prometheus' node exporter.
 
-Source: https://prometheus.io/docs/practices/naming/ for the names.
+Source of the names: https://prometheus.io/docs/practices/naming/.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ _LABELS = ("endpoint", "manifest")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """What is known of a command that has ended."""
+    """The measurements of a command that has ended."""
 
     endpoint: str
     manifest: str
-    """The manifests, or the inbox: two jobs with files of their own do not collide."""
+    """The manifests or the inbox; distinguishes jobs that write separate files."""
     exit_code: int
     took_s: float
     ended_at: float
@@ -37,7 +37,7 @@ class Measured:
 
 
 def need_metrics() -> None:
-    """Make sure that the library is there. Raises: UsageError."""
+    """Check that the library is installed. Raises: UsageError."""
     try:
         import prometheus_client  # noqa: F401, PLC0415  # an extra
     except ImportError as error:
@@ -47,7 +47,7 @@ def need_metrics() -> None:
 
 
 def write_metrics(path: Path, measured: Measured) -> None:
-    """Write the textfile, atomically; it holds no personal data and others can read it.
+    """Write the textfile atomically; it is world-readable and holds no personal data.
 
     Raises: LedgerError if it cannot be written.
     """
@@ -120,7 +120,7 @@ def _gauges(path: Path, measured: Measured) -> list[tuple[str, str, float | None
 
 
 def _last_success(path: Path, measured: Measured) -> float | None:
-    """Return the moment that the file told before; a run that failed does not change it."""
+    """Return the value in the existing file, which a failed run does not change."""
     from prometheus_client.parser import text_string_to_metric_families  # noqa: PLC0415  # an extra
 
     wanted = {"endpoint": measured.endpoint, "manifest": measured.manifest}

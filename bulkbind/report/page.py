@@ -1,4 +1,4 @@
-"""`report.html`: one page that needs nothing but itself."""
+"""`report.html`: a self-contained page."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from bulkbind.report.tables import RowFilter
 
 MOST_ROWS = 2_000
-"""Rows in the page's table; a browser sorts and searches so many without a pause."""
+"""Rows in the page's table: as many as a browser sorts and searches without delay."""
 MOST_USERS = 200
 
 TONES = {
@@ -42,7 +42,7 @@ TONES = {
     Status.WITHDRAWN: "mute2",
     PENDING: "wait",
 }
-"""The colour of each status, a class of the page's style."""
+"""The colour of each status: a class of the page's style sheet."""
 _FINE = (Status.BOUND, Status.ALREADY_BOUND, Status.SKIPPED)
 _VERDICTS = {
     "Accepted": "accepted",
@@ -61,11 +61,8 @@ _VERDICTS = {
 def write_html(
     path: Path, run: RunRows, summary: RunSummary, only: RowFilter | None = None
 ) -> None:
-    """Write the page. *only*: the rows of its table; None: those that are not bound.
-
-    Raises: LedgerError.
-    """
-    # Loaded here: it costs as much as all else, and few commands write a page.
+    """Write the page. *only*: the rows of its table (None: unbound ones). Raises: LedgerError."""
+    # Imported here: it takes as long as everything else, and few commands write a page.
     from jinja2 import Environment, PackageLoader  # noqa: PLC0415  # as above
 
     environment = Environment(
@@ -106,7 +103,7 @@ def write_html(
 
 
 def _moment(text: str | None) -> str:
-    """Return a moment of the ledger's to the second: `2026-11-23 20:44:03 UTC`."""
+    """Return a time from the ledger to the second: `2026-11-23 20:44:03 UTC`."""
     return f"{text[:10]} {text[11:19]} UTC" if text else ""
 
 
@@ -117,12 +114,12 @@ def _file(name: str) -> Markup:
 
 
 def _digest(script: str) -> str:
-    """Return the digest by which the page allows this script, and no other."""
+    """Return the digest for the page's content security policy."""
     return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
 def verdict(summary: RunSummary) -> dict[str, str]:
-    """Return the sentence that stands on top, and its tone."""
+    """Return the sentence at the top of the page, and its tone."""
     counts, total = summary.counts, summary.total
     bound = sum(counts.get(status, 0) for status in _FINE)
     needs = sum(counts.get(status, 0) for status in NEEDS_PERSON)
@@ -157,8 +154,6 @@ def _statuses(summary: RunSummary) -> list[dict[str, Any]]:
 
 
 class _Table:
-    """The rows that the page shows one by one."""
-
     def __init__(
         self,
         run: RunRows,
@@ -173,16 +168,16 @@ class _Table:
         unbound = {status: n for status, n in counts.items() if status not in _FINE}
         self.is_filtered = only is not None
         self.is_narrowed = only is None and sum(unbound.values()) > MOST_ROWS
-        """Whether rows that need nobody are left out, as there are too many."""
+        """Whether rows that need no person are left out, as there are too many."""
         shown = {s: n for s, n in unbound.items() if not self.is_narrowed or s in _TO_MEND}
         self._statuses = tuple(shown) or ("none",)
         self.total = None if self.is_filtered else sum(shown.values())
-        """Rows that belong into the table, None where nobody has counted them."""
+        """Rows that belong in the table; None if not counted."""
         self.most = MOST_ROWS
         self.statuses = sorted(shown)
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """Yield the rows in manifest order, so many as a page can hold."""
+        """Yield the first `MOST_ROWS` rows in manifest order."""
         found = self._run.rows(self._statuses) if self._only is None else self._only.rows(self._run)
         for row in islice(found, MOST_ROWS):
             yield _shown(row, self._sources)
@@ -209,7 +204,7 @@ def _shown(row: ResultRow, sources: Sequence[Source]) -> dict[str, Any]:
 
 
 def _series(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return the charts over time and of latency, empty where the run kept nothing of it."""
+    """Return the throughput and latency charts, empty if the run recorded no data."""
     times: list[float] = []
     settled: list[float | None] = []
     pace: list[float | None] = []
@@ -268,7 +263,7 @@ def _latency(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _percentile(counts: Sequence[int], total: int, share: int) -> int:
-    """Return the position of the class in which the first *share* percent end."""
+    """Return the index of the histogram class that contains the percentile *share*."""
     seen = 0
     for position, count in enumerate(counts):
         seen += count
@@ -282,7 +277,6 @@ def _ms(edge: int) -> str:
 
 
 def _time_spent(summary: RunSummary) -> list[dict[str, Any]]:
-    """Return where the time went, largest share first where the run kept it."""
     facts = summary.facts
     spent: dict[str, float] = {}
     staging_s = _between(facts.get("created_at"), facts.get("confirmed_at"))

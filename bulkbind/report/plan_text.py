@@ -1,4 +1,4 @@
-"""Plans of runs and undos, and how an undo ended: as lines for a person, and as JSON."""
+"""Plans of runs and undos, and how an undo ended: as text and as JSON."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _MINUTE_S, _HOUR_S = 60, 3600
 
 
 def plan_json(plan: Plan) -> dict[str, Any]:
-    """Return a plan as `plan --json` prints it, and `--save` keeps it."""
+    """Return a plan as `plan --json` prints it and `--save` stores it."""
     forecast = plan.forecast
     shown: dict[str, Any] = {
         "version": 1,
@@ -50,7 +50,7 @@ def plan_json(plan: Plan) -> dict[str, Any]:
 
 
 def plan_text(plan: Plan, *, is_brief: bool = False) -> str:
-    """Return a plan as lines; *is_brief*: without users, as before a question."""
+    """Return a plan as lines; *is_brief*: without users, for the confirmation."""
     return "\n".join(_lines(plan, is_brief=is_brief))
 
 
@@ -100,8 +100,8 @@ def _users(plan: Plan) -> Iterator[str]:
     width = min(40, max(len(user) for user in list(plan.users)[:MOST_USERS]))
     marks = {word: mark for word, (mark, _) in PLANNED.items()} | {"extra": EXTRA[0]}
     for user, counts in list(plan.users.items())[:MOST_USERS]:
-        told = "  ".join(f"{marks[w]} {counts[w]:,}" for w in marks if counts.get(w))
-        yield f"  {user or '(none)':<{width}}  {told}"
+        shown = "  ".join(f"{marks[w]} {counts[w]:,}" for w in marks if counts.get(w))
+        yield f"  {user or '(none)':<{width}}  {shown}"
     if len(plan.users) > MOST_USERS:
         yield f"  … and {len(plan.users) - MOST_USERS:,} more (--json has them)"
 
@@ -111,17 +111,17 @@ def forecast_text(forecast: Forecast) -> str:
     parts = [f"{forecast.binds:,} binds"]
     parts += [f"{forecast.unbinds:,} unbinds"] if forecast.unbinds else []
     parts += [f"{forecast.lists:,} lists"] if forecast.lists else []
-    told = f"{forecast.calls:,} calls ({', '.join(parts)})"
+    calls = f"{forecast.calls:,} calls ({', '.join(parts)})"
     if not forecast.calls:
         return "nothing to send"
     if forecast.seconds is None:
-        return f"{told}; how long that takes is not known: {forecast.source}"
+        return f"{calls}; how long that takes is not known: {forecast.source}"
     rate = f"{forecast.per_s:,.4g}/s ({forecast.source})"
-    return f"{told}, about {span_text(forecast.seconds)} at {rate}"
+    return f"{calls}, about {span_text(forecast.seconds)} at {rate}"
 
 
 def span_text(seconds: float) -> str:
-    """Return a span for a person: `4 s`, `12 min`, `3 h 20 min`."""
+    """Return a duration for display: `4 s`, `12 min`, `3 h 20 min`."""
     if seconds < 2 * _MINUTE_S:
         return f"{max(seconds, 1):,.0f} s"
     if seconds < 2 * _HOUR_S:
@@ -147,8 +147,8 @@ UNDO_COLUMNS = (
 )
 
 
-def plan_as_text(undo: UndoPlan) -> str:
-    """Return what an undo would do, as lines for a person."""
+def undo_plan_text(undo: UndoPlan) -> str:
+    """Return what an undo would do, as lines of text."""
     lines = [f"undo of run {undo.run_id}:", f"  - {undo.bound:>9,}  bound by this run: to unbind"]
     if undo.in_doubt:
         lines.append(
@@ -168,7 +168,7 @@ def plan_as_text(undo: UndoPlan) -> str:
 
 
 def undo_json(summary: UndoSummary) -> dict[str, Any]:
-    """Return a summary as `undo.json` holds it."""
+    """Return the content of `undo.json`."""
     return {
         "run_id": summary.run_id,
         "state": summary.state,
@@ -179,7 +179,7 @@ def undo_json(summary: UndoSummary) -> dict[str, Any]:
 
 
 def undo_text(summary: UndoSummary) -> str:
-    """Return how an undo ended, as lines for a person."""
+    """Return how an undo ended, as lines of text."""
     total = sum(summary.counts.values())
     lines = [f"undo of run {summary.run_id}: {summary.state}, {total:,} devices"]
     lines += [

@@ -1,4 +1,4 @@
-"""How a run ended: as JSON for machines, as a few lines for a person."""
+"""How a run ended: as JSON for machines, as a few lines for people."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MOST_REASONS_SHOWN = 8
-SHORTEST_TOLD_S = 0.1
+SHORTEST_SHOWN_S = 0.1
 
 
 def as_json(summary: RunSummary) -> dict[str, Any]:
-    """Return a summary as `summary.json` holds it."""
+    """Return the content of `summary.json`."""
     return {
         "run_id": summary.run_id,
         "state": summary.state.value,
@@ -33,12 +33,7 @@ def write_summary(path: Path, summary: RunSummary) -> None:
 
 
 def as_text(summary: RunSummary, *, every_status: bool = False) -> str:
-    """Return a summary as lines for a person.
-
-    Args:
-        summary: The run.
-        every_status: Explain also the statuses that no row has.
-    """
+    """Return a summary as lines of text. *every_status*: include statuses that no row has."""
     lines = [f"run {summary.run_id}: {summary.state.value}, {summary.total:,} rows"]
     shown = MEANINGS if every_status else [s for s in MEANINGS if s in summary.counts]
     lines += [
@@ -57,8 +52,8 @@ def as_text(summary: RunSummary, *, every_status: bool = False) -> str:
     lines += _refreshed(summary.facts.get("refreshed"))
     lines += _pace(summary.facts)
     if undo := summary.facts.get("undo"):
-        told = ", ".join(f"{count:,} {status}" for status, count in undo["counts"].items())
-        lines.append(f"undone: {told or 'nothing was left to unbind'} ({undo['state']})")
+        ended = ", ".join(f"{count:,} {status}" for status, count in undo["counts"].items())
+        lines.append(f"undone: {ended or 'nothing was left to unbind'} ({undo['state']})")
     if summary.facts.get("stop_reason"):
         lines.append(f"stopped: {summary.facts['stop_reason']}")
     return "\n".join(lines)
@@ -71,10 +66,9 @@ def _reason(reason: dict[str, Any]) -> str:
 
 
 def _changes(changes: dict[str, Any] | None) -> list[str]:
-    """Say what is different since the last run of the same manifests, if anything is."""
     if not changes:
         return []
-    told = [
+    parts = [
         f"{changes[kind]:,} devices {words}"
         for kind, words in (
             ("added", "added"),
@@ -85,11 +79,10 @@ def _changes(changes: dict[str, Any] | None) -> list[str]:
         )
         if changes.get(kind)
     ]
-    return [f"since run {changes['since']}: " + ", ".join(told)] if told else []
+    return [f"since run {changes['since']}: " + ", ".join(parts)] if parts else []
 
 
 def _refreshed(found: dict[str, Any] | None) -> list[str]:
-    """Say what the server's lists had lost, if they were read."""
     if found is None:
         return []
     users = f"the lists of {found['users']:,} users"
@@ -119,6 +112,6 @@ def _pace(facts: dict[str, Any]) -> list[str]:
             ("cooled_s", "refused by the gateway, or waiting for it"),
             ("retrying_s", "of devices' own trouble, all added up"),
         )
-        if facts.get(key, 0.0) >= SHORTEST_TOLD_S
+        if facts.get(key, 0.0) >= SHORTEST_SHOWN_S
     ]
     return ["sent: " + ", ".join(parts)] + (["waited: " + ", ".join(waits)] if waits else [])

@@ -1,6 +1,6 @@
-"""`results.csv`, and rows in the manifest's own form; no cell runs in a spreadsheet.
+"""`results.csv`, failed rows in the manifest's own form, and `--filter`.
 
-Source of what is guarded: OWASP, "CSV Injection". `--filter` says which rows a report shows.
+Cells are guarded against formulas in spreadsheets. Source: OWASP, "CSV Injection".
 """
 
 from __future__ import annotations
@@ -25,26 +25,27 @@ if TYPE_CHECKING:
     from bulkbind.report import RunRows
 
 _SIGNS = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
-"""What begins a formula; the wide forms do so where Japanese is written."""
+"""Characters that begin a formula; the wide forms do so in Japanese locales."""
 _BEGINS = (*_SIGNS, "\t", "\r", "\n")
 _SIGN = f"[{re.escape(''.join(_SIGNS))}]"
 _WITHIN = re.compile(rf"""([,;|\t\r\n]"*)(?={_SIGN}(?!\Z))""")
-"""Where one begins if the spreadsheet's delimiter is another than ours: it then ends a cell
-within a text, whatever its quotes."""
+"""Where a formula could begin within text: after a character that a spreadsheet with another
+delimiter takes as the end of a cell, despite quotes."""
 _CALL = re.compile(rf"""(?:^|[,;]"*){_SIGN}[^,;]*(?:[A-Za-z.]\(|\||!)""")
 
 
 def safe(text: str) -> str:
-    """Return *text* with an apostrophe wherever a formula would begin (`-` alone is none)."""
-    if _WITHIN.search(text):  # a tenth of the time of a substitution that finds nothing
+    """Return *text* with an apostrophe wherever a formula could begin (`-` alone is none)."""
+    if _WITHIN.search(text):  # ten times faster than a substitution that finds nothing
         text = _WITHIN.sub(r"\1'", text)
     return f"'{text}" if text.startswith(_BEGINS) and text != "-" else text
 
 
 def safe_value(value: str) -> str:
-    """Return a value that keeps its rule as it stands, unless it is a formula that calls something.
+    """Return a valid value unchanged, unless it is a formula with a function call.
 
-    Only a user id can hold what a call needs; `+49` and `@me` are only shown in another way.
+    Only a user id can contain the characters for a call. Values like `+49` and `@me` may be
+    displayed differently, but run nothing.
     """
     return safe(value) if _CALL.search(value) else value
 
@@ -101,7 +102,7 @@ def plain_cells(
     sources: Sequence[Source],
     columns: Sequence[str] = COLUMNS,
 ) -> dict[str, Any]:
-    """Return a row by column as it is, for forms in which no cell becomes a formula."""
+    """Return a row's unguarded values by column, for forms in which no cell becomes a formula."""
     cells = {name: getattr(row, name) for name in columns}
     cells["source"] = sources[row.source].name
     return cells
@@ -115,7 +116,7 @@ def guarded_cells(
 ) -> Iterable[object]:
     """Return a row's cells for CSV, in the order of *columns*.
 
-    Free text and the values of *broken* fields are made safe, other values only where they call.
+    Free text and the values of *broken* fields are guarded by `safe`, others by `safe_value`.
     """
     cells = plain_cells(row, sources, columns)
     for name in _FREE_TEXT:
@@ -134,8 +135,8 @@ def write_results(path: Path, rows: Iterable[ResultRow], sources: Sequence[Sourc
     write_table(path, COLUMNS, cells)
 
 
-def write_problem_rows(path: Path, problems: Iterable[tuple[str, int, Problem]]) -> None:
-    """Write one line per broken rule: source, line, and the problem. Raises: LedgerError."""
+def write_problems(path: Path, problems: Iterable[tuple[str, int, Problem]]) -> None:
+    """Write one row per problem with its source and line, atomically. Raises: LedgerError."""
     rows = (
         (safe(source), line, *(safe(getattr(problem, name)) for name in PROBLEM_COLUMNS[2:]))
         for source, line, problem in problems
@@ -152,15 +153,10 @@ def write_attempt_rows(
 
 
 def write_failed(folder: Path, rows: Iterable[ResultRow], sources: Sequence[Source]) -> list[Path]:
-    """Write the rows of `COMES_BACK` as manifests that can be mended and run again.
+    """Write the rows of `COMES_BACK`, in manifest order, as manifests to fix and run again.
 
     One CSV manifest: `failed.csv`. Several, or another format: `failed/<name>` each. A file is
-    written even if no row comes back, so that an older one does not stay.
-
-    Args:
-        folder: The report folder.
-        rows: In manifest order.
-        sources: The manifests' forms.
+    written even without rows, to replace an older one.
 
     Returns: The files. Raises: LedgerError.
     """
@@ -201,7 +197,7 @@ def _names(sources: Sequence[Source]) -> list[str]:
 
 
 def reason_of(row: ResultRow) -> str:
-    """Return why a row ended as it did; a broken rule in the words of `validate`."""
+    """Return why a row ended as it did; broken rules in the same words as `validate`."""
     if row.problems:
         return "; ".join(problem.text for problem in row.problems)
     words = [f"{row.code} {row.message}".strip(), row.detail]
@@ -211,17 +207,17 @@ def reason_of(row: ResultRow) -> str:
 class _Writer(Protocol):
     """Writes rows in the form of their source."""
 
-    def write(self, cells: Any, row: ResultRow) -> None:  # noqa: ANN401  # as the format has them
-        """Write a row with its status and the reason."""
+    def write(self, cells: Any, row: ResultRow) -> None:  # noqa: ANN401  # depends on the format
+        """Write a row with its status and reason."""
         ...
 
     def end(self) -> None:
-        """Write what closes the file."""
+        """Write the end of the file."""
         ...
 
 
 class _CsvRows:
-    """The lines before the header, the operator's own header and cells, status and reason."""
+    """CSV: the preamble, the operator's header and cells, status and reason."""
 
     def __init__(self, file: TextIO, source: Source) -> None:
         file.write(source.preamble)
@@ -253,12 +249,12 @@ class _CsvRows:
         self._table.writerow([*kept, row.status, safe(reason_of(row)), *padded[self._width :]])
 
     def _as_text(self, cell: str, row: ResultRow) -> str:
-        """What was text in a workbook must not call anything here; a good user stays who it is."""
+        """Guard a workbook's text, which ran nothing there; valid user ids stay unchanged."""
         is_user = cell.strip() == row.user_id and "user_id" not in row.broken
         return cell if is_user else safe_value(cell)
 
     def end(self) -> None:
-        """Nothing closes a CSV file."""
+        """Do nothing."""
 
 
 def _with_own(cells: dict[str, Any], row: ResultRow) -> dict[str, Any]:
@@ -267,7 +263,7 @@ def _with_own(cells: dict[str, Any], row: ResultRow) -> dict[str, Any]:
 
 
 class _YamlRows:
-    """A list of mappings, every scalar as the text that it was."""
+    """YAML: a list of mappings, every scalar with its original text."""
 
     def __init__(self, file: TextIO, source: Source) -> None:  # noqa: ARG002  # as all writers
         self._file = file
@@ -290,8 +286,6 @@ class _YamlRows:
 
 
 class _JsonLinesRows:
-    """An object in each line."""
-
     def __init__(self, file: TextIO, source: Source) -> None:  # noqa: ARG002  # as all writers
         self._file = file
 
@@ -299,11 +293,11 @@ class _JsonLinesRows:
         self._file.write(_json(cells, row) + "\n")
 
     def end(self) -> None:
-        """Nothing closes a file of lines."""
+        """Do nothing."""
 
 
 class _JsonRows:
-    """An array with an object in each line."""
+    """JSON: an array with an object in each line."""
 
     def __init__(self, file: TextIO, source: Source) -> None:  # noqa: ARG002  # as all writers
         self._file = file
@@ -318,7 +312,7 @@ class _JsonRows:
 
 
 def _json(cells: dict[str, Any], row: ResultRow) -> str:
-    """Return a row as JSON, lone halves of surrogate pairs as the escapes they were read from."""
+    """Return a row as JSON; lone surrogates become the escapes from which they were read."""
     text = json.dumps(_with_own(cells, row), ensure_ascii=False)
     return text if text.isprintable() else json.dumps(_with_own(cells, row))
 
@@ -330,7 +324,7 @@ _WRITERS: dict[str, Callable[[TextIO, Source], _Writer]] = {
     "jsonl": _JsonLinesRows,
     "json": _JsonRows,
 }
-"""Format -> how its rows come back."""
+"""Format -> writer of its returned rows."""
 
 
 EXPORT_COLUMNS = ("machine_code", "user_id", "device_name", "device_os", "device_id", "create_time")
@@ -348,7 +342,7 @@ class ExportWriter:
         self._table.writerow(EXPORT_COLUMNS)
 
     def write(self, user_id: str, records: Iterable[Record]) -> None:
-        """Write a user's records. What keeps the rules of a manifest stands as it is."""
+        """Write a user's records; values that are valid in a manifest stay unchanged."""
         self._table.writerows(
             [
                 _cell(record.machine_code),
@@ -372,7 +366,7 @@ _NEXT = re.compile(rf",(?=(?:{'|'.join(KEYS)})=)")
 
 @dataclass(frozen=True, slots=True)
 class RowFilter:
-    """Conditions that all have to hold; each names values of which one has to."""
+    """Conditions that must all hold; each holds for any of its values."""
 
     conditions: tuple[tuple[str, tuple[str, ...]], ...]
 
@@ -399,10 +393,10 @@ def _holds(row: ResultRow, key: str, values: Sequence[str]) -> bool:
 
 
 def parse_filter(texts: Sequence[str]) -> RowFilter | None:
-    """Return the filter of `status=failed|invalid,reason=space`; several texts hold together.
+    """Parse filters like `status=failed|invalid,reason=space`; all must match. None without one.
 
-    `status`, `user_id`, `machine_code` and `code` are compared whole, `reason` is looked for in
-    code, message and detail, whatever its case. None without a text.
+    `status`, `user_id`, `machine_code` and `code` must be equal; `reason` is a case-insensitive
+    substring of code, message or detail.
 
     Raises: UsageError.
     """

@@ -1,8 +1,8 @@
-"""The settings: one frozen model of a few parts, merged flag > environment > file > default.
+"""The settings: a frozen model in parts; precedence flag > environment > file > default.
 
-The parts are ours; a settings file is flat, but for `auth:`, and its keys are the names of the
-flags: `concurrency: 64`. Every key stands in `configs/*.yaml` with its unit and reason. A duration
-is written `90s`, `50m`, `2h` or as a number of seconds.
+A settings file is flat, except for `auth:` and `profiles:`; its keys are the names of the flags:
+`concurrency: 64`. `configs/*.yaml` documents every key with unit and reason. Durations are written
+`90s`, `50m`, `2h` or as a number of seconds.
 """
 
 from bulkbind.settings.load import Loaded, Value, load, load_settings, read_config

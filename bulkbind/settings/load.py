@@ -1,7 +1,6 @@
 """Reading a settings file, and merging it with flags, environment and defaults.
 
-Every scalar stays the text that was written, every key keeps its line, and every value says where
-it came from.
+Scalars stay text as written, and for every value its origin (file and line, flag, …) is kept.
 """
 
 from __future__ import annotations
@@ -31,28 +30,28 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 DEEPEST = 4
-"""Levels of nesting; no key needs more, and an alias inside itself has no end."""
+"""Levels of nesting; no key needs more, and a recursive alias would have no end."""
 
 
 @dataclass(frozen=True, slots=True)
 class ConfigFile:
-    """What a settings file says."""
+    """The contents of a settings file."""
 
     path: Path
     values: dict[str, Any]
-    """Nested mappings and lists of text; keys with nothing behind them are left out."""
+    """Nested mappings and lists of text; keys without a value are left out."""
     lines: dict[str, int] = field(default_factory=dict)
-    """Dotted key (`auth.token_file`) -> the line on which it stands, 1-based."""
+    """Dotted key (`auth.token_file`) -> its line, 1-based."""
 
     def place(self, key: str) -> str:
-        """Return the file, and the line of a key or of what holds it."""
+        """Return the file, and the line of a key or of its nearest parent."""
         while key and key not in self.lines:
             key = key.rpartition(".")[0]
         return f"{self.path}, line {self.lines[key]}" if key else str(self.path)
 
 
 def read_config(path: Path) -> ConfigFile:
-    """Return what a settings file says. Raises: UsageError if it cannot be read or parsed."""
+    """Read a settings file. Raises: UsageError if it cannot be read or parsed."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -104,7 +103,7 @@ def _mapping(node: yaml.MappingNode, file: ConfigFile, above: str) -> dict[str, 
 
 def _value(node: yaml.Node, file: ConfigFile, key: str) -> Any:  # noqa: ANN401  # as the file has it
     if isinstance(node, yaml.ScalarNode):
-        # A plain scalar of nothing: the key stands there, and nothing is set.
+        # An empty plain scalar: a key without a value sets nothing.
         return None if node.value == "" and not node.style else str(node.value)
     if key.count(".") >= DEEPEST:
         raise UsageError(f"settings file {file.place(key)}: `{key}` is nested too deeply")
@@ -122,12 +121,12 @@ DEFAULT = "default"
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """One setting in force."""
+    """One effective setting."""
 
     key: str
     """As in a settings file; dotted below `auth:`."""
     value: Any
-    """As a settings file would hold it; None: not set. A secret shows as `***`."""
+    """As in a settings file; None: not set. A secret is shown as `***`."""
     origin: str
     """`--concurrency`, `BULKBIND_RATE`, `fleet.yaml, line 12` or `default`."""
     is_secret: bool = False
@@ -135,14 +134,14 @@ class Value:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """Settings, and where each value came from."""
+    """Settings, and the origin of each value."""
 
     settings: Settings
     origins: dict[str, str]
     """Key -> flag, variable, or file and line; defaults are left out."""
 
     def values(self) -> Iterator[Value]:
-        """Yield every setting in force, in the order of the settings files."""
+        """Yield every effective setting, in the order of the settings files."""
         for key in KEYS:
             if key == "auth":
                 for inner in AuthSettings.model_fields:
@@ -169,14 +168,12 @@ def load_settings(
 def load(
     config: Path | None, given: Mapping[str, Any], origins: Mapping[str, str] | None = None
 ) -> Loaded:
-    """Merge a settings file with what flags and environment gave, and check it all.
+    """Merge a settings file with values from flags and environment, and validate the result.
 
-    Args:
-        config: A YAML file, or None.
-        given: `{"concurrency": 64, "auth.token": "…", …}`; None values count as not given.
-        origins: Key -> where a given value came from (`--concurrency`, `BULKBIND_RATE`).
+    *given*: `{"concurrency": 64, "auth.token": "…", …}`; None counts as not given. *origins*: where
+    each of them came from (`--concurrency`, `BULKBIND_RATE`).
 
-    Raises: UsageError that names every wrong key with its value and where it came from.
+    Raises: UsageError that lists every invalid key with its value and origin.
     """
     file = read_config(config) if config else None
     raw = copy.deepcopy(file.values) if file else {}
@@ -203,10 +200,7 @@ def load(
 def _put_profile(
     raw: Raw, known: dict[str, str], file: ConfigFile | None, given: Mapping[str, Any]
 ) -> None:
-    """Set what the chosen profile says over what the file says otherwise.
-
-    Raises: UsageError if there is no such profile.
-    """
+    """Override the file's values with the chosen profile's. Raises: UsageError if it is missing."""
     name = given.get("profile") or raw.get("profile")
     if not name:
         return
@@ -218,13 +212,13 @@ def _put_profile(
             hint="profiles stand under `profiles:` in the settings file (--config)",
         )
     for key, value in profiles[name].items():
-        if key in Reading.model_fields:  # another one is told as wrong where it stands
+        if key in Reading.model_fields:  # validation of `profiles` reports any other
             _put(raw, key, value)
             known[key] = file.place(f"profiles.{name}.{key}") if file else f"profile {name}"
 
 
 def _leaves(raw: Raw) -> Iterator[str]:
-    """Yield the keys of a settings file, those of `auth:` dotted."""
+    """Yield the keys of a settings file; those below `auth:` are dotted."""
     for key, value in raw.items():
         if key == "auth" and isinstance(value, dict):
             yield from (f"auth.{inner}" for inner in value)
@@ -233,7 +227,7 @@ def _leaves(raw: Raw) -> Iterator[str]:
 
 
 def _in_parts(raw: Raw) -> Raw:
-    """Return the keys of a settings file sorted into the parts of the model."""
+    """Group the keys of a settings file by part of the model."""
     parts: Raw = {part: {} for part in PARTS}
     for key, value in raw.items():
         if key in PART_OF:
@@ -244,12 +238,12 @@ def _in_parts(raw: Raw) -> Raw:
 
 
 def _put(raw: Raw, dotted: str, value: object) -> None:
-    """Set a key over what a file says; a mapping is merged into the file's."""
+    """Override a key of the file; a mapping is merged into the file's."""
     *parents, leaf = dotted.split(".")
     for parent in parents:
         inner = raw.setdefault(parent, {})
         if not isinstance(inner, dict):
-            return  # the check names what stands there instead
+            return  # validation reports the value that is not a mapping
         raw = inner
     if isinstance(value, dict) and isinstance(raw.get(leaf), dict):
         value = {**raw[leaf], **value}
@@ -257,7 +251,7 @@ def _put(raw: Raw, dotted: str, value: object) -> None:
 
 
 def _origin(key: str, known: Mapping[str, str], file: ConfigFile | None) -> str:
-    """Return where a value, or the list or mapping that holds it, came from."""
+    """Return the origin of a value, or of the list or mapping that contains it."""
     above = key
     while above:
         if above in known:
@@ -275,7 +269,7 @@ def _unknown(key: str, keys: tuple[str, ...], origin: str) -> str:
 
 
 def _explain(
-    item: Any,  # noqa: ANN401  # pydantic's own shape
+    item: Any,  # noqa: ANN401  # an error of pydantic's
     known: Mapping[str, str],
     file: ConfigFile | None,
 ) -> str:
@@ -289,7 +283,7 @@ def _explain(
     is_hidden = (
         key.partition(".")[2] in SECRETS
         or isinstance(item["input"], SecretStr)
-        or key == "proxy"  # what is no proxy may hold a password anywhere
+        or key == "proxy"  # an invalid proxy may contain a password anywhere
         or (key == "endpoint" and "@" in str(item["input"]))
     )
     shown = "" if is_hidden else f": {item['input']!r}"

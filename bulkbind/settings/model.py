@@ -1,4 +1,4 @@
-"""The settings: one frozen model of a few parts, and the values with a form of their own."""
+"""The settings: one frozen model in parts, and the types of its values."""
 
 from __future__ import annotations
 
@@ -36,10 +36,7 @@ _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|)", re.ASCII)
 
 
 def parse_duration(value: object) -> float:
-    """Return the seconds of `90s`, `50m`, `2h`, `1d`, `250ms` or a bare number.
-
-    Raises: ValueError if *value* is none of these.
-    """
+    """Return the seconds of `90s`, `50m`, `2h`, `1d`, `250ms` or a number. Raises: ValueError."""
     match = _DURATION.fullmatch(str(value).strip())
     if match is None:
         raise ValueError("a duration is written like 90s, 50m, 2h or 250ms")
@@ -47,14 +44,14 @@ def parse_duration(value: object) -> float:
 
 
 def duration_text(seconds: float) -> str:
-    """Return seconds as a settings file would hold them: `500ms`, `90s`."""
+    """Return a duration as written in a settings file: `500ms`, `90s`."""
     if 0 < seconds < 1:
         return f"{seconds * 1000:g}ms"
     return f"{seconds:g}s"
 
 
 def duration_words(seconds: float) -> str:
-    """Return seconds for a person: `500ms`, `90s`, `50m`, `2h`, `30d`."""
+    """Return a duration for display: `500ms`, `90s`, `50m`, `2h`, `30d`."""
     for unit, size in (("d", 86400.0), ("h", 3600.0), ("m", 60.0)):
         if seconds >= size and seconds % size == 0:
             return f"{seconds / size:g}{unit}"
@@ -62,10 +59,7 @@ def duration_words(seconds: float) -> str:
 
 
 def checked_failures(value: str) -> str:
-    """Return a number of failures, `50`, or a share of them, `5%` or `2.5%`.
-
-    Raises: ValueError if *value* is neither.
-    """
+    """Return a number (`50`) or share (`5%`, `2.5%`) of failures, stripped. Raises: ValueError."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(%?)", value.strip(), re.ASCII)
     if match is None or (not match[2] and "." in match[1]) or float(match[1]) == 0:
         raise ValueError("a number of failures is written 50, or 5% of the devices that have ended")
@@ -75,7 +69,7 @@ def checked_failures(value: str) -> str:
 
 
 def checked_path(value: str) -> str:
-    """Return the path of a URL. Raises: ValueError if it cannot stand there."""
+    """Return the path of a URL. Raises: ValueError if it is invalid."""
     if not re.fullmatch(r"/[!-~]*[!-.0-~]", value, re.ASCII):
         raise ValueError("a path begins with / and ends with something else, without blanks")
     return value
@@ -92,9 +86,9 @@ def checked_proxy(value: str) -> str:
 
 
 def proxy_parts(value: str) -> tuple[str, str]:
-    """Return `scheme://host[:port]` of a proxy, and what stands before its `@`, as it is written.
+    """Return `scheme://host[:port]` of a proxy, and the text before its `@` as written.
 
-    Raises: ValueError if it is no proxy; the text holds no part of *value*.
+    Raises: ValueError if it is no proxy; the message contains no part of *value*.
     """
     match = _PROXY.fullmatch(value.strip())
     host = _host(match["host"]) if match else None
@@ -105,7 +99,7 @@ def proxy_parts(value: str) -> tuple[str, str]:
 
 
 def _host(text: str) -> str | None:
-    """Return a host as it is looked up, None where it cannot be one."""
+    """Return a host as used for lookup; None if it is invalid."""
     try:
         if text.startswith("["):
             return f"[{ipaddress.IPv6Address(text[1:-1])}]"
@@ -138,16 +132,16 @@ def normal_endpoint(value: str) -> str:
 
 
 def is_shared(path: Path, mode: int, environ: Mapping[str, str] = os.environ) -> bool:
-    """Return whether others than its owner can read a file of this mode.
+    """Return whether anyone but its owner can read a file of this mode.
 
-    What systemd hands to a service (LoadCredential) is readable by that service's user only, though
-    its access list shows as the group's right. Source: systemd.exec(5), "LoadCredential=".
+    Credentials passed by systemd (LoadCredential) are readable by the service's user only, although
+    their access list shows as a group permission. Source: systemd.exec(5), "LoadCredential=".
     """
     if mode & stat.S_IROTH:
         return True
-    handed = environ.get("CREDENTIALS_DIRECTORY")
-    is_handed = bool(handed) and path.absolute().is_relative_to(Path(handed or "/"))
-    return bool(mode & stat.S_IRGRP) and not is_handed
+    credentials = environ.get("CREDENTIALS_DIRECTORY")
+    is_credential = bool(credentials) and path.absolute().is_relative_to(Path(credentials or "/"))
+    return bool(mode & stat.S_IRGRP) and not is_credential
 
 
 def is_loopback(host: str) -> bool:
@@ -161,7 +155,7 @@ def is_loopback(host: str) -> bool:
 
 
 Raw = dict[str, Any]
-"""Settings as a file holds them: nested mappings."""
+"""Settings as in a file: nested mappings."""
 
 FIELDS = ("user_id", "machine_code", "device_name", "device_os")
 """The fields of a manifest, in the order of the report."""
@@ -181,7 +175,7 @@ Failures = Annotated[str, AfterValidator(checked_failures)]
 
 AuthMode = Literal["token", "session", "app", "users"]
 SECRETS = ("token", "refresh_token", "password", "app_secret")
-"""Settings of `auth:` that only the environment can give."""
+"""Settings of `auth:` that can only come from the environment."""
 
 
 def _names(value: object) -> object:
@@ -437,7 +431,7 @@ class Settings(Part):
         return self.api.endpoint
 
     def ledger_path(self, environ: Mapping[str, str] = os.environ) -> Path:
-        """Return the ledger's file: as set, or one per endpoint in the user's state folder."""
+        """Return the ledger's file: as set, else one per endpoint in the user's state folder."""
         if self.ledger is not None:
             return self.ledger
         state = environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
@@ -445,7 +439,7 @@ class Settings(Part):
         return Path(state) / "bulkbind" / f"{host}.db"
 
     def public(self) -> Raw:
-        """Return the settings as a file would hold them, without secrets."""
+        """Return the settings as in a file, without secrets."""
         plain: Raw = self.model_dump(mode="json", exclude={"auth": set(SECRETS)})
         for part in PARTS:
             plain |= plain.pop(part)
@@ -454,7 +448,7 @@ class Settings(Part):
 
 
 PARTS = ("api", "send", "doubt", "manifest", "log", "end")
-"""Parts whose keys stand at the top of a settings file."""
+"""Parts whose keys are at the top level of a settings file."""
 PART_OF = {key: part for part in PARTS for key in type(getattr(Settings(), part)).model_fields}
 KEYS = (*PART_OF, "auth", "wait", "ledger", "out")
-"""The keys at the top of a settings file."""
+"""The top-level keys of a settings file."""

@@ -43,7 +43,9 @@ async def stage(ledger: Ledger, manifest: Manifest) -> int:
 async def claim(ledger: Ledger, run: int) -> list[Claim]:
     """Claim every row of a run, batch by batch."""
     claims: list[Claim] = []
-    while batch := await ledger.claim(run, claims[-1].row if claims else 0, BATCH, 0.0, but=()):
+    while batch := await ledger.claim(
+        run, claims[-1].row if claims else 0, BATCH, 0.0, excluding=()
+    ):
         claims += batch
     return claims
 

@@ -111,7 +111,7 @@ async def left(bench, *heard, made_s=LATE_S):
     async with bench.ledger() as ledger:
         run = await bench.staged(ledger, devices(4))
         await ledger.start(run)
-        for claim in await ledger.claim(run, 0, 4, now - 20.0, but=()):
+        for claim in await ledger.claim(run, 0, 4, now - 20.0, excluding=()):
             if claim.device.machine_code != "SN1":
                 bench.server.put("user_0", claim.device.machine_code)
                 ledger.settle(Claim(claim.row, claim.device, 1), Outcome(Status.BOUND))

@@ -166,7 +166,7 @@ def test_only_a_row_that_is_moved_takes_a_binding_back(db, users, policy, left):
     staging.add_source(db, run, 0, FORM)
     rows = [valid(line, "X", user) for line, user in enumerate(users, start=2)]
     staging.stage(db, run, 0, 0, rows, rebind=False, keep_duplicates=True, move=True)
-    duplicates.judge(db, run, policy)
+    duplicates.resolve_duplicates(db, run, policy)
 
     moves = db.execute("SELECT r.line FROM unbindings u JOIN rows r ON r.id = u.row")
     assert [line for (line,) in moves] == left
@@ -209,7 +209,7 @@ def test_claims_in_turns_take_one_row_of_each_user_at_a_time(db):
         runs.start(db, run)
     for _ in range(4):
         with transaction(db):
-            batches.append(transitions.claim_in_turns(db, run, 3, 7.0, but=[left_out]))
+            batches.append(transitions.claim_in_turns(db, run, 3, 7.0, excluding=[left_out]))
 
     codes = [claim.device.machine_code for batch in batches for claim in batch]
     assert codes == ["SN2", "SN6", "SN8", "SN3", "SN7", "SN5"]
@@ -534,7 +534,7 @@ async def test_reports_can_be_read_beside_a_writer(tmp_path):
     await ledger.confirm(run)
     with reading(tmp_path / "l.db") as db:
         before = RunReader(db, run).counts()
-        await ledger.claim(run, 0, 1, None, but=())
+        await ledger.claim(run, 0, 1, None, excluding=())
         after = RunReader(db, run).counts()
     await ledger.close()
 

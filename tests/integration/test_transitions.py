@@ -124,8 +124,8 @@ def know(life):
         life.settle(claim, Status.BOUND)
     second = life.staged("again", ("u", "K1"), ("u", "K2"), ("w", "K3"))
     rows = [span(second)[0], span(second)[0] + 1]
-    staging.vanish(life.db, NOW, second, rows[:1], users=1, bind_again=False)
-    staging.vanish(life.db, NOW, second, rows[1:], users=1, bind_again=True)
+    staging.mark_vanished(life.db, NOW, second, rows[:1], users=1, bind_again=False)
+    staging.mark_vanished(life.db, NOW, second, rows[1:], users=1, bind_again=True)
     staging.confirm(life.db, NOW, second)
     life.unbind(second, UnbindKind.MOVE, UnbindStatus.ALREADY_GONE)
 
@@ -145,7 +145,7 @@ def judge(life):
     ]
     for policy in (Policy("error", "error"), Policy("first", "first")):
         run = life.staged("judging", *devices)
-        duplicates.judge(life.db, run, policy)
+        duplicates.resolve_duplicates(life.db, run, policy)
         staging.discard(life.db, run)
 
 
@@ -155,7 +155,7 @@ def undo(life):
     for claim in life.claimed(undone).values():
         life.settle(claim, Status.BOUND)
     for expected in (RunState.STOPPED, RunState.DONE, RunState.DONE):
-        if life.do(unbinding.to_undo, undone)[0] in ("", "done"):
+        if life.do(unbinding.undo_progress, undone)[0] in ("", "done"):
             life.do(unbinding.begin_undo, NOW, undone, WHO)
         life.do(unbinding.start_undo, undone)
         life.unbind(undone, UnbindKind.UNDO, *map(UnbindStatus, ("already_gone", "changed")))
@@ -204,10 +204,10 @@ ROW_VERBS = (
     lambda life, _, claim: life.settle(claim, Status.ALREADY_BOUND),
     lambda life, _, claim: life.settle(claim, Status.FAILED),
     lambda life, run, _: life.do(staging.withdraw, NOW, run, "for a test"),
-    lambda life, run, claim: staging.vanish(
+    lambda life, run, claim: staging.mark_vanished(
         life.db, NOW, run, [claim.row], users=1, bind_again=False
     ),
-    lambda life, run, claim: staging.vanish(
+    lambda life, run, claim: staging.mark_vanished(
         life.db, NOW, run, [claim.row], users=1, bind_again=True
     ),
     lambda life, run, _: life.unbind(run, UnbindKind.MOVE, UnbindStatus.ALREADY_GONE),
@@ -279,7 +279,7 @@ def test_a_wrong_transition_in_the_sql_is_caught(tmp_path, state_guard, monkeypa
     with closing(connect(tmp_path / "l.db", ENDPOINT)) as db:
         run = Life(db).staged("a", ("u", "A"))
         with pytest.raises(sqlite3.IntegrityError, match="no such transition"):
-            staging.vanish(db, NOW, run, [span(run)[0]], users=1, bind_again=True)
+            staging.mark_vanished(db, NOW, run, [span(run)[0]], users=1, bind_again=True)
 
         assert db.execute("SELECT status FROM rows").fetchall() == [("staged",), ("invalid",)]
     assert state_guard.refused == [("rows", "staged", "bound")]

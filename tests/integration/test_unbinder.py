@@ -45,7 +45,7 @@ async def bench(tmp_path):
 async def undone(bench, run=1):
     """Undo the run, or go on with that; return the state and the statuses by machine code."""
     async with bench.ledger() as ledger:
-        state, bound, *_ = await ledger.unbindings.to_undo(run)
+        state, bound, *_ = await ledger.unbindings.undo_progress(run)
         if state not in ("confirmed", "sending", "stopped"):
             await ledger.unbindings.begin_undo(run, WHO)
         await ledger.unbindings.start_undo(run)
@@ -333,10 +333,10 @@ async def test_what_was_not_found_is_looked_for_again(bench):
 
     _, rows = await undone(bench)
     async with bench.ledger() as ledger:
-        planned = await ledger.unbindings.to_undo(1)
+        planned = await ledger.unbindings.undo_progress(1)
     second, again = await undone(bench)
     async with bench.ledger() as ledger:
-        left = await ledger.unbindings.to_undo(1)
+        left = await ledger.unbindings.undo_progress(1)
     sent = bench.server.unbinds.total()
     _, third = await undone(bench)
 

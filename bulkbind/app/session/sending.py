@@ -53,10 +53,10 @@ async def send(
     settings, clock, stop = session.settings, session.clock, session.stop
     pacer = await pacer_of(session, ledger)
     gauge = Gauge(pacer, clock)
-    client = client_of(session, await ledger.recall("clock_skew_s"))
+    client = client_of(session, await ledger.get_meta("clock_skew_s"))
     api = paced(session, client, pacer)
     staged, doubtful = await ledger.unsettled(run)
-    moves = 0 if first else await ledger.unbindings.left(run, UnbindKind.MOVE)
+    moves = 0 if first else await ledger.unbindings.count_left(run, UnbindKind.MOVE)
     rows = (staged if first is None else min(first, staged)) + doubtful + moves
     progress = Progress(
         rows,

@@ -127,7 +127,7 @@ def new_pacer(session: Session, learned: Limit | None = None) -> Pacer:
 
 async def pacer_of(session: Session, ledger: Ledger) -> Pacer:
     """Return a pacer that begins with what an earlier run learned."""
-    match await ledger.recall(LIMITS[session.settings.send.rate_scope]):
+    match await ledger.get_meta(LIMITS[session.settings.send.rate_scope]):
         case {"per_s": int() | float() as per_s, "is_spaced": bool() as is_spaced} if per_s > 0:
             return new_pacer(session, Limit(float(per_s), is_spaced))
         case _:
