@@ -1,4 +1,4 @@
-"""The binder: takes a claimed row through its attempts to an outcome."""
+"""Take a claimed row through its attempts to an outcome."""
 
 from __future__ import annotations
 
@@ -16,14 +16,13 @@ if TYPE_CHECKING:
     from bulkbind.engine.retry import Retries
 
 RETRIES_PER_SLOT, PUT_OFF_PER_SLOT = 4, 64
-"""Rows that may wait for another attempt, per slot of the concurrency; and where they wait for the
-turn of their user, so that the rows of others can be sent meanwhile."""
+"""Rows per slot of concurrency that may wait for another attempt; for their user's turn."""
 
 
 class Binder:
-    """One for a run. The first attempt is plain; only what it does not settle costs more."""
+    """Binds the rows of one run; only a row that its first attempt does not settle gets a task."""
 
-    def __init__(  # the parts that pipeline joins
+    def __init__(
         self,
         parts: Parts,
         readback: Readback,
@@ -51,11 +50,11 @@ class Binder:
         self._log = logger()
 
     async def bind(self, claim: Claim) -> None:
-        """Make the first attempt; settle the row, or hand it on to a task of its own.
+        """Make the first attempt; settle the row, or give it a task of its own.
 
-        Raises: DrainedError when the run stops; the row has been released then.
+        Raises: DrainedError when the run stops, after releasing the row.
         """
-        # Where its turn is far off, it makes way for the rows of others.
+        # A row whose turn is far off must not hold up the rows of other users.
         is_far = self._gate.is_far(claim.device.user_id)
         step = Again(backoff=False) if is_far else await self._send_once(claim)
         if isinstance(step, Again):
@@ -65,7 +64,7 @@ class Binder:
             await self.act(claim, step)
 
     async def resend(self, claim: Claim) -> None:
-        """Send a row once more that a list has cleared of doubt."""
+        """Send a row again that a list has cleared of doubt."""
         await self._ledger.release([claim])
         await self._room.acquire()
         self._tasks.create_task(
@@ -74,7 +73,7 @@ class Binder:
         )
 
     async def to_end(self, claim: Claim) -> Step:
-        """Make attempts until something follows, and return that without acting on it.
+        """Make attempts until none must follow; return the next step without taking it.
 
         Raises: DrainedError as `bind`.
         """
@@ -82,14 +81,14 @@ class Binder:
         return await self._again(claim, step) if isinstance(step, Again) else step
 
     async def act(self, claim: Claim, step: Step) -> None:
-        """Do what follows from the last attempt."""
+        """Take the step that follows from the last attempt."""
         match step:
             case Suspect(step=held_back):
                 await self.act(claim, held_back)
             case Settle(outcome=outcome):
                 self._ledger.settle(claim, outcome)
             case Park():
-                # In the ledger first: whoever is killed from here on leaves what was answered.
+                # In the ledger first, so that a crash from here on keeps the answer.
                 await self._doubt(claim, is_new=step.if_absent is None)
                 self._readback.park(claim, step)
             case Halt(reason=reason):
@@ -157,15 +156,15 @@ class Binder:
             released = False
 
         async def once() -> Step:
-            # It waits at the gate, staged: whoever is killed meanwhile leaves no doubt.
+            # The row is staged while it waits at the gate: a crash then leaves no doubt.
             attempt = await self._api.bind(claim.device, reclaim)
-            await reclaim()  # where nothing was sent, it is still staged
+            await reclaim()  # if nothing was sent, it is still staged
             return self._judge(claim, attempt)
 
-        return await self._retries.until_done(step, lambda: claim.attempts, release, once)
+        return await self._retries.until_done(step, lambda: claim.attempts, once, release)
 
     async def _persist(self, claim: Claim, step: Again, *, is_released: bool = False) -> None:
-        """Own a row until it has ended; started with a place in the room taken."""
+        """Own a row until it has ended, then release the room that the caller acquired."""
         try:
             await self.act(claim, await self._again(claim, step, is_released=is_released))
         except DrainedError:

@@ -48,7 +48,7 @@ async def test_until_done_releases_before_every_wait():
     async def before_wait():
         told.append("release")
 
-    result = await retries(clock).until_done(Again(backoff=True), lambda: 1, before_wait, once)
+    result = await retries(clock).until_done(Again(backoff=True), lambda: 1, once, before_wait)
 
     assert result == "done"
     assert told == ["release", "once", "release", "once", "release", "once"]
@@ -65,4 +65,4 @@ async def test_a_stop_ends_the_wait():
         raise AssertionError("nothing is sent any more")
 
     with pytest.raises(DrainedError):
-        await retries(clock, stop).until_done(Again(backoff=True), lambda: 1, before_wait, once)
+        await retries(clock, stop).until_done(Again(backoff=True), lambda: 1, once, before_wait)
