@@ -1,4 +1,4 @@
-"""`undo`: takes back what a run has bound, and only that."""
+"""`undo`: unbind what a run has bound, and only that."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from bulkbind.pacing import Pacer
     from bulkbind.settings import Settings
 
-GOES_ON = (RunState.CONFIRMED, RunState.SENDING, RunState.STOPPED)
+UNFINISHED = (RunState.CONFIRMED, RunState.SENDING, RunState.STOPPED)
 NO_RUN = 0
-"""A run that no row belongs to: what a list clears of doubt is sent by nobody."""
+"""A run without rows, so that rows cleared of doubt are not sent again."""
 ALL_ROWS = 2**62
 
 
@@ -42,10 +42,10 @@ class UndoResult:
     """How an undo ended."""
 
     summary: UndoSummary | None
-    """None where nothing was begun."""
+    """None if it was not started."""
     files: tuple[Path, ...]
     exit_code: int
-    """As `run`'s."""
+    """As of `run`."""
     hint: str = ""
 
 
@@ -60,19 +60,13 @@ async def undo(
 ) -> UndoResult:
     """Unbind what a run has bound: the rows `bound` in its report, never `already_bound` ones.
 
-    Only the device id that the run got is unbound: where the user's list shows it, or where two
-    lists, `readback_settle` apart, cannot be trusted to lack it. The run is not gone on with any
-    more: what it had not sent is `withdrawn`. Called again after it was cut off, it goes on; called
-    again later, it tries again what could not be unbound, and what was not there.
+    Only the device id that the run received is unbound, if the user's list shows it, or if two
+    lists, `readback_settle` apart, do not prove that it is gone. The run cannot be resumed: what it
+    had not sent is `withdrawn`. Called again, an interrupted undo resumes; a finished one retries
+    what could not be unbound and what was not found.
 
-    Args:
-        settings: See `bulkbind.settings`.
-        run_id: The run, or the unique beginning of its id.
-        devices: How many devices are meant to be unbound: another number is refused. None: the
-            listener is asked, which refuses by default.
-        listener: Hears of progress and is asked.
-        stop: Set it to stop and drain.
-        clock: For tests.
+    *run_id*: the run, or a unique prefix of its id. *devices*: how many devices to unbind, another
+    number is refused; None: the listener is asked, which refuses by default.
 
     Raises: UsageError (no such run, no lists, another number), LedgerBusyError, LedgerError.
     """
@@ -89,16 +83,16 @@ async def undo(
         if not await _confirmed(session, ledger, run, known_id, devices):
             return UndoResult(None, (), 2, "nothing was unbound")
         with bound(run_id=known_id):
-            await _take_back(session, ledger, run)
+            await _unbind_all(session, ledger, run)
     return await asyncio.to_thread(_result, session, run)
 
 
 async def _confirmed(
     session: Session, ledger: Ledger, run: int, run_id: str, devices: int | None
 ) -> bool:
-    """Return whether so many devices are to be unbound; durable once it is so."""
+    """Return whether to unbind *devices* devices; a yes is durable."""
     state, to_unbind, in_doubt, moved, gone = await ledger.unbindings.to_undo(run)
-    if state in GOES_ON:
+    if state in UNFINISHED:
         session.listener.notice(f"going on with the undo of run {run_id}, which was not finished")
         return True
     found = UndoPlan(run_id, to_unbind, in_doubt, moved, gone)
@@ -113,7 +107,7 @@ async def _confirmed(
     return True
 
 
-async def _take_back(session: Session, ledger: Ledger, run: int) -> None:
+async def _unbind_all(session: Session, ledger: Ledger, run: int) -> None:
     settings, clock, stop = session.settings, session.clock, session.stop
     pacer = await pacer_of(session, ledger)
     client = client_of(session, await ledger.recall("clock_skew_s"))
@@ -146,7 +140,7 @@ async def _take_back(session: Session, ledger: Ledger, run: int) -> None:
 
 
 class _Undoing:
-    """The two steps of an undo: doubt is settled first, then bindings are taken back."""
+    """The two steps of an undo: settle doubt, then unbind."""
 
     def __init__(
         self, session: Session, ledger: Ledger, api: Paced, pacer: Pacer, run: int
@@ -162,7 +156,7 @@ class _Undoing:
 
     @property
     def backed_off_s(self) -> float:
-        """Seconds that devices have waited for their own trouble to pass, added up."""
+        """Total seconds of backoff over all devices."""
         return self._retries.backed_off_s
 
     async def run(self) -> None:
@@ -192,7 +186,7 @@ class _Undoing:
             self.lists += unbinder.lists
 
     async def _settle_doubt(self) -> None:
-        """Let the lists tell which of the run's rows in doubt it has bound; none is sent again."""
+        """Find in the lists which of the run's rows in doubt it has bound; send none again."""
         mine = [c for c in await self._ledger.doubts() if self._ledger.is_of(self._run, c.row)]
         if not mine:
             return

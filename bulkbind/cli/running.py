@@ -246,7 +246,7 @@ def show(result: RunResult, *, is_quiet: bool, is_json: bool, every_status: bool
         say("report: " + ", ".join(str(path) for path in result.report.files))
         if result.hint:
             say(f"\nhint: {result.hint}")
-        if summary.state is RunState.STOPPED and result.can_go_on:
+        if summary.state is RunState.STOPPED and result.can_resume:
             say(f"go on with: bulkbind resume {summary.run_id}{same_place()}")
     if is_json:
         _print(as_json(summary))

@@ -1,4 +1,4 @@
-"""Where the stages meet: ledger, client, pacer and engine, joined for one sending."""
+"""Join ledger, client, pacer and engine to send a run."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from bulkbind.settings.model import FailOn, SendSettings
 
 MOVED_AT_ONCE = 200
-"""Moved rows whose devices are unbound before they are bound again."""
+"""Moved rows that are unbound together before they are bound again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,19 +34,19 @@ class RunResult:
     """How a run ended."""
 
     report: Report | None
-    """None where nothing was sent and nothing recorded."""
+    """None if nothing was sent and nothing recorded."""
     exit_code: int
     """As listed in the README."""
     hint: str = ""
     """What to do next, if anything."""
-    can_go_on: bool = True
-    """Whether a stopped run can be gone on with: not a rehearsal, whose ledger is gone."""
+    can_resume: bool = True
+    """Whether a stopped run can be resumed: not a rehearsal, whose ledger is gone."""
 
 
 async def send(
     session: Session, ledger: Ledger, run: int, run_id: str, first: int | None = None
 ) -> None:
-    """Send what *run* has staged, or the *first* rows of it, and end it in the ledger.
+    """Send the staged rows of *run*, or the *first* of them, and record the end of the run.
 
     Raises: LedgerError, UsageError (no credentials).
     """
@@ -98,7 +98,7 @@ async def send(
 
 
 class _Sender:
-    """Sends a run: first what is staged, then, group by group, what is moved."""
+    """Sends a run: first the staged rows, then, in groups, the moved ones."""
 
     def __init__(self, session: Session, ledger: Ledger, parts: Parts, run: int) -> None:
         self._session = session
@@ -108,7 +108,7 @@ class _Sender:
         self.lists = 0
         """List calls made."""
         self.backed_off_s = 0.0
-        """Seconds that devices have waited for their own trouble to pass, added up."""
+        """Total seconds of backoff over all devices."""
 
     async def send(self, first: int | None) -> None:
         """*first*: as in `run`; a pilot moves nothing."""
@@ -130,7 +130,7 @@ class _Sender:
             on_settled=lambda _items: None,
         )
         while not stop.is_set:
-            # A group at a time, so that no device is long without a user.
+            # In groups, so that no device is long without a user.
             last = await unbindings.next_rows(self._run, UnbindKind.MOVE, MOVED_AT_ONCE)
             if last is None:
                 break
@@ -163,7 +163,7 @@ def facts_of(
     sending_s: float,
     backed_off_s: float,
 ) -> dict[str, object]:
-    """Return what the ledger remembers of a sending beside the rows."""
+    """Return what to record about sending, apart from the rows."""
     facts: dict[str, object] = {
         "requests": client.requests,
         "requests_lists": lists,
@@ -172,7 +172,7 @@ def facts_of(
     }
     facts |= pace_facts(pacer, send)
     if client.server_clock.measured:
-        # Rounded down: the server's clock must never be taken for later than it is.
+        # Rounded down: the estimate must never be ahead of the server's clock.
         facts["clock_skew_s"] = math.floor(client.server_clock.skew_s() * 1000) / 1000
     return facts
 
@@ -188,7 +188,7 @@ async def _finish(
 ) -> None:
     reason = stop.reason.text if stop.reason else None
     try:
-        await ledger.flushed()  # the last outcomes belong into the timeline, too
+        await ledger.flushed()  # the timeline includes the last outcomes
         parts = {"parts": [timeline.part()]}
         state = await ledger.finish(run, reason, facts | parts)
     except LedgerError as error:
@@ -198,7 +198,7 @@ async def _finish(
 
 
 def result(session: Session, run_id: str) -> RunResult:
-    """Write the report of a run that has been sent, and say how its command ends."""
+    """Write the report of a run that has been sent; return how its command ends."""
     try:
         written = write_report(session.settings, run_id)
     except LedgerError as error:
@@ -213,7 +213,7 @@ def result(session: Session, run_id: str) -> RunResult:
 
 
 def _needs_person(summary: RunSummary, fail_on: FailOn) -> bool:
-    """Return whether a finished run has rows that somebody wants to hear of."""
+    """Return whether a finished run has rows that *fail_on* makes an error."""
     if fail_on == "none" or not summary.needs_person:
         return False
     changes = summary.facts.get("changes") or {}
@@ -221,7 +221,7 @@ def _needs_person(summary: RunSummary, fail_on: FailOn) -> bool:
 
 
 def pace_facts(pacer: Pacer, send: SendSettings) -> dict[str, object]:
-    """Return what is remembered of how fast it went, and why not faster."""
+    """Return what to record about the pace and its limit."""
     pace = pacer.pace()
     facts: dict[str, object] = {
         "requests_throttled": pacer.throttled,
