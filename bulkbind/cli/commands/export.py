@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     metavar="FILE",
     help="the manifest to write, mode 0600  [default: standard output]",
 )
-def command(users: tuple[str, ...], *, to: Path | None, **given: Any) -> None:  # click's parameters
+def command(users: tuple[str, ...], *, to: Path | None, **given: Any) -> None:
     """Write what is bound on the server for some users, as a CSV manifest.
 
     USER is a user's id; - reads ids from standard input, one a line. The manifest holds

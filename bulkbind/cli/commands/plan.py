@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 )
 @options.pace_options
 @options.option("--json", "as_json_", is_flag=True, help="print the plan as JSON")
-def command(  # click's parameters
+def command(
     manifests: tuple[str, ...],
     *,
     extra: bool,

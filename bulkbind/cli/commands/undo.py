@@ -10,7 +10,7 @@ import click
 
 from bulkbind.app.undo import undo
 from bulkbind.cli import options
-from bulkbind.cli.console import Console, is_interactive, say, speaks_in_events
+from bulkbind.cli.console import Console, is_interactive, logs_only, say
 from bulkbind.cli.options import settings_from
 from bulkbind.cli.running import (
     DRAINING,
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 )
 @options.sending_options
 @options.output_options
-def command(run_id: str, *, yes_unbind: int | None, **given: Any) -> None:  # click's parameters
+def command(run_id: str, *, yes_unbind: int | None, **given: Any) -> None:
     """Unbind what a run bound, and only that.
 
     RUN is its id or the beginning of it. Rows that were `already_bound` or `skipped` are left
@@ -77,7 +77,7 @@ def _show(result: UndoResult, *, is_quiet: bool, is_json: bool) -> None:
         say(result.hint)
         return
     if not is_quiet or result.exit_code:
-        if not speaks_in_events():  # `undo.finished` says the same
+        if not logs_only():  # the log has `undo.finished`
             say(undo_text(result.summary))
         say("report: " + ", ".join(str(path) for path in result.files))
         if result.hint:
@@ -85,6 +85,6 @@ def _show(result: UndoResult, *, is_quiet: bool, is_json: bool) -> None:
         if result.summary.state == RunState.STOPPED:
             say(f"go on with: bulkbind undo {result.summary.run_id}{same_place()}")
     if is_json:
-        # Whoever stops reading does not change how it ended.
+        # A closed pipe does not change the exit code.
         with contextlib.suppress(BrokenPipeError):
             print_json(undo_json(result.summary))
