@@ -47,13 +47,13 @@ class Of:
         self._limiter = limiter
 
     def admit(self, now: float) -> bool:
-        if self._limiter.look(now).left < 1:
+        if self._limiter.peek(now).left < 1:
             return False
         self._limiter.take(now)
         return True
 
     def leave(self) -> None:
-        self._limiter.leave()
+        self._limiter.release()
 
 
 class Nginx:
@@ -148,7 +148,7 @@ class _Run:
             if kind == "arrives":
                 self._arrives(*rest)
             elif kind == "done":
-                self._what.limiter.leave()
+                self._what.limiter.release()
             elif kind == "answered":
                 self._answered(*rest)
             elif kind == "sure" and self._tries and rest == (self._pace.epoch,):
