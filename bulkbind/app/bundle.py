@@ -195,9 +195,6 @@ def bundle(
     return target
 
 
-# --- what is in it --------------------------------------------------------------------------------
-
-
 def _versions() -> dict[str, object]:
     found: dict[str, object] = {"bulkbind": version("bulkbind")}
     found |= {"python": platform.python_version(), "system": platform.platform()}
@@ -291,9 +288,6 @@ def _table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     table.writerow(columns)
     table.writerows(rows)
     return file.getvalue()
-
-
-# --- what is not in it ----------------------------------------------------------------------------
 
 
 def _secrets(settings: Settings) -> list[str]:

@@ -85,7 +85,9 @@ def complete_files(inbox: Path, now_s: float, min_age_s: float) -> tuple[list[Pa
     waiting = 0
     for path in inbox.iterdir():
         known = regular(path)
-        if known is None or path.name.startswith(".") or _is_unfinished_name(path.name):
+        if known is None or path.name.startswith("."):
+            continue
+        if path.name.lower().endswith(UNFINISHED_NAMES):
             continue
         if known.st_ctime > now_s - min_age_s:
             waiting += 1
@@ -101,10 +103,6 @@ def regular(path: Path) -> os.stat_result | None:
     except OSError:
         return None
     return known if stat.S_ISREG(known.st_mode) else None
-
-
-def _is_unfinished_name(name: str) -> bool:
-    return name.lower().endswith(UNFINISHED_NAMES)
 
 
 def _is_same(one: os.stat_result | None, other: os.stat_result) -> bool:
@@ -314,17 +312,19 @@ class _Pass:
                 continue
             if item is not None:
                 self._files.append(item)
-        reason = stop.reason if queue or any(_is_stopped(item) for item in self._files) else None
+        is_stopped = queue or any(item.state == RunState.STOPPED for item in self._files)
+        reason = stop.reason if is_stopped else None
         codes = [item.exit_code for item in self._files]
         codes += [reason.exit_code] if reason else []
-        return await self._conclude(
+        ended = self._result(
+            self._files,
             waiting=waiting + len(queue),
             exit_code=max(codes, key=_WORST.index, default=0),
             stopped=reason.text if reason else "",
             hint=reason.hint if reason else "",
         )
-
-    # --- which one is next ------------------------------------------------------------------------
+        await asyncio.to_thread(write_json, self._summary_file, ended.as_json())
+        return ended
 
     async def _ordered(self, paths: list[Path]) -> list[Path]:
         """Put the file of the interrupted run first: another run would withdraw its rows."""
@@ -341,8 +341,6 @@ class _Pass:
 
     async def _digest(self, path: Path) -> str:
         return await asyncio.to_thread(digest, [path], self._session.settings.manifest)
-
-    # --- one file ---------------------------------------------------------------------------------
 
     async def _handle(self, path: Path) -> InboxFile | None:
         """Take the missing steps for a file; None if it is gone."""
@@ -392,7 +390,9 @@ class _Pass:
             )
         target = self._target(path, ended.report, run_id)
         # Recorded first: whatever left the inbox must be in a report.
-        self._write([*self._files, replace(item, moved_to=target)])
+        files = [*self._files, replace(item, moved_to=target)]
+        so_far = self._result(files, waiting=0, exit_code=0, stopped="not ended yet")
+        write_json(self._summary_file, so_far.as_json())
         if move(path, before, target):
             return replace(item, moved_to=target)
         return replace(item, problem="it was changed while it was run: the next run takes it again")
@@ -409,41 +409,17 @@ class _Pass:
                 copy(failed, folder / f"{run_id}-{stem}.failed{failed.suffix}")
         return folder / f"{run_id}-{path.name}"
 
-    # --- the report on all ------------------------------------------------------------------------
-
-    async def _conclude(
-        self, *, waiting: int, exit_code: int, stopped: str, hint: str
-    ) -> InboxResult:
-        ended = self._result(self._files, waiting, exit_code, stopped, hint)
-        await asyncio.to_thread(write_json, self._summary_file, ended.as_json())
-        return ended
-
     @property
     def _summary_file(self) -> Path:
         return self._out / "inbox.json"
 
-    def _write(self, files: list[InboxFile]) -> None:
-        write_json(self._summary_file, self._result(files, 0, 0, "not ended yet", "").as_json())
-
-    def _result(
-        self, files: list[InboxFile], waiting: int, exit_code: int, stopped: str, hint: str
-    ) -> InboxResult:
+    def _result(self, files: list[InboxFile], **how: Any) -> InboxResult:
         return InboxResult(
             inbox=self._inbox,
             archive=self._archive,
             started_at=self._began,
             ended_at=iso(self._session.clock.utc_now()),
             files=tuple(files),
-            waiting=waiting,
-            exit_code=exit_code,
-            stopped=stopped,
-            hint=hint,
             summary_file=self._summary_file,
+            **how,
         )
-
-
-def _is_stopped(item: InboxFile) -> bool:
-    return item.state == RunState.STOPPED
-
-
-__all__ = ["InboxFile", "InboxResult", "run_inbox"]

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from bulkbind.app.session.session import Session
     from bulkbind.clock import Clock
     from bulkbind.engine import StopSignal
-    from bulkbind.engine.paced import Paced
     from bulkbind.ledger import Ledger
     from bulkbind.model import Claim
     from bulkbind.pacing import Pacer
@@ -114,17 +113,11 @@ async def _unbind_all(session: Session, ledger: Ledger, run: int) -> None:
     began = clock.monotonic()
     session.pulse.follow(lambda: client.requests, lambda: pacer.closed_for_s() > 0)
     api = paced(session, client, pacer)
-    undoing = _Undoing(session, ledger, api, pacer, run)
+    undoing = _Undoing(session, ledger, Parts(api, ledger, pacer, stop, clock), pacer, run)
     await ledger.unbindings.start_undo(run)
-    reason = None
     try:
         async with api:
-            await draining(
-                undoing.run(),
-                clock,
-                stop,
-                grace_s=settings.send.grace,
-            )
+            await draining(undoing.run(), clock, stop, grace_s=settings.send.grace)
     finally:
         reason = stop.reason.text if stop.reason else None
         facts = facts_of(
@@ -143,11 +136,11 @@ class _Undoing:
     """The two steps of an undo: settle doubt, then unbind."""
 
     def __init__(
-        self, session: Session, ledger: Ledger, api: Paced, pacer: Pacer, run: int
+        self, session: Session, ledger: Ledger, parts: Parts, pacer: Pacer, run: int
     ) -> None:
         self._session = session
         self._ledger = ledger
-        self._api = api
+        self._parts = parts
         self._pacer = pacer
         self._run = run
         self._retries = retries_of(session, pacer)
@@ -169,14 +162,11 @@ class _Undoing:
         )
         logger().info("undo.started", rows=rows, endpoint=settings.endpoint())
         unbinder = Unbinder(
-            self._api,
+            self._parts,
             self._ledger.unbindings,
-            self._session.stop,
             self._retries,
-            clock,
-            settle_s=settings.doubt.readback_settle,
-            max_attempts=settings.send.max_attempts,
-            max_wait_s=settings.send.max_wait,
+            settings.send,
+            settings.doubt,
             on_settled=progress.unbound,
         )
         try:
@@ -190,19 +180,16 @@ class _Undoing:
         mine = [c for c in await self._ledger.doubts() if self._ledger.is_of(self._run, c.row)]
         if not mine:
             return
-        session, settings = self._session, self._session.settings
-        parts = Parts(self._api, self._ledger, self._pacer, session.stop, session.clock)
+        settings = self._session.settings
         async with asyncio.TaskGroup() as tasks:
             readback = Readback(
-                parts,
+                self._parts,
                 self._retries,
                 tasks,
                 NO_RUN,
                 _send_nothing,
-                settle_s=settings.doubt.readback_settle,
-                is_enabled=True,
-                max_attempts=settings.send.max_attempts,
-                max_wait_s=settings.send.max_wait,
+                send=settings.send,
+                doubt=settings.doubt,
             )
             readback.take_up(mine)
             readback.start()

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from bulkbind.engine.ports import Parts
     from bulkbind.engine.readback import Readback
     from bulkbind.engine.retry import Retries
+    from bulkbind.settings import SendSettings
 
 RETRIES_PER_SLOT, PUT_OFF_PER_SLOT = 4, 64
 """Rows per slot of concurrency that may wait for another attempt; for their user's turn."""
@@ -28,13 +29,9 @@ class Binder:
         readback: Readback,
         retries: Retries,
         tasks: asyncio.TaskGroup,
-        *,
-        max_attempts: int,
-        max_wait_s: float,
-        concurrency: int,
-        is_per_user: bool,
+        send: SendSettings,
     ) -> None:
-        self._max_wait_s = max_wait_s
+        self._send = send
         self._api = parts.api
         self._ledger = parts.ledger
         self._gate = parts.gate
@@ -42,10 +39,9 @@ class Binder:
         self._readback = readback
         self._retries = retries
         self._tasks = tasks
-        self._max_attempts = max_attempts
-        self._room = asyncio.Semaphore(
-            (PUT_OFF_PER_SLOT if is_per_user else RETRIES_PER_SLOT) * concurrency
-        )
+        is_per_user = send.rate_scope == "x-user-id"
+        per_slot = PUT_OFF_PER_SLOT if is_per_user else RETRIES_PER_SLOT
+        self._room = asyncio.Semaphore(per_slot * send.concurrency)
         self._unreachable: int | None = 0
         self._log = logger()
 
@@ -134,9 +130,9 @@ class Binder:
         return decide(
             claim,
             attempt,
-            max_attempts=self._max_attempts,
+            max_attempts=self._send.max_attempts,
             unreachable=self._unreachable,
-            max_wait_s=self._max_wait_s,
+            max_wait_s=self._send.max_wait,
             refused_for_s=self._gate.refused_for_s(),
         )
 

@@ -153,9 +153,7 @@ class Pipeline:
         self._send = send
         self._tasks = asyncio.TaskGroup()
         self._room_lock = asyncio.Lock()
-        self._retries = Retries(
-            parts.clock, parts.stop, parts.gate, base_s=send.backoff_base, cap_s=send.backoff_cap
-        )
+        self._retries = Retries(parts.clock, parts.stop, parts.gate, send)
         is_per_user = send.rate_scope == "x-user-id"
         self._claims = Claims(
             parts,
@@ -165,26 +163,9 @@ class Pipeline:
             is_in_turns=is_per_user and first is None,  # a pilot takes the first rows
         )
         self._readback = Readback(
-            parts,
-            self._retries,
-            self._tasks,
-            run,
-            self._resend,
-            settle_s=doubt.readback_settle,
-            is_enabled=doubt.readback,
-            max_attempts=send.max_attempts,
-            max_wait_s=send.max_wait,
+            parts, self._retries, self._tasks, run, self._resend, send=send, doubt=doubt
         )
-        self._binder = Binder(
-            parts,
-            self._readback,
-            self._retries,
-            self._tasks,
-            max_attempts=send.max_attempts,
-            max_wait_s=send.max_wait,
-            concurrency=send.concurrency,
-            is_per_user=is_per_user,
-        )
+        self._binder = Binder(parts, self._readback, self._retries, self._tasks, send)
 
     @property
     def lists(self) -> int:

@@ -37,25 +37,17 @@ if TYPE_CHECKING:
 
     from bulkbind.engine.ports import Api, Parts
     from bulkbind.engine.stop import StopSignal
+    from bulkbind.settings import ReadbackSettings, SendSettings
 
 
 class Lists:
     """Reads lists and counts the calls."""
 
-    def __init__(
-        self,
-        api: Api,
-        stop: StopSignal,
-        retries: Retries,
-        *,
-        max_attempts: int,
-        max_wait_s: float,
-    ) -> None:
+    def __init__(self, api: Api, stop: StopSignal, retries: Retries, send: SendSettings) -> None:
         self._api = api
         self._stop = stop
         self._retries = retries
-        self._max_attempts = max_attempts
-        self._max_wait_s = max_wait_s
+        self._send = send
         self.calls = 0
         """List calls made."""
 
@@ -75,7 +67,7 @@ class Lists:
             self.calls += 1
             listing = await self._api.list_devices(user_id)
             attempt = listing.attempt
-            reason = too_long(attempt, self._max_wait_s, self._retries.refused_for_s())
+            reason = too_long(attempt, self._send.max_wait, self._retries.refused_for_s())
             if reason := reason or credentials_lost(attempt):
                 self._stop.set(reason)
                 return listing
@@ -87,7 +79,7 @@ class Lists:
                     return listing if unreachable == patience else Again(backoff=False)
                 case Transient() | NoAnswer():
                     attempts += 1
-                    return listing if attempts >= self._max_attempts else Again(backoff=True)
+                    return listing if attempts >= self._send.max_attempts else Again(backoff=True)
                 case _:
                     return listing
 
@@ -131,10 +123,8 @@ class Readback:
         run: int,
         resend: Callable[[Claim], Awaitable[None]],
         *,
-        settle_s: float,
-        is_enabled: bool,
-        max_attempts: int,
-        max_wait_s: float,
+        send: SendSettings,
+        doubt: ReadbackSettings,
     ) -> None:
         """*resend*: sends a row again that the lists have cleared of doubt."""
         self._api = parts.api
@@ -143,12 +133,10 @@ class Readback:
         self._stop = parts.stop
         self._tasks = tasks
         self._run = run
-        self._settle_s = settle_s
-        self._is_enabled = is_enabled
-        self._max_attempts = max_attempts
-        self._lists = Lists(
-            parts.api, parts.stop, retries, max_attempts=max_attempts, max_wait_s=max_wait_s
-        )
+        self._settle_s = doubt.readback_settle
+        self._is_enabled = doubt.readback
+        self._max_attempts = send.max_attempts
+        self._lists = Lists(parts.api, parts.stop, retries, send)
         self._users: dict[str, _ParkedUser] = {}
         self._is_started = False
         self._resend = resend

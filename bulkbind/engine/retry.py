@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from bulkbind.clock import Clock
     from bulkbind.engine.ports import Gate
     from bulkbind.engine.stop import StopSignal
+    from bulkbind.settings import SendSettings
 
 T = TypeVar("T")
 
@@ -22,13 +23,11 @@ T = TypeVar("T")
 class Retries:
     """Waits between attempts: full jitter for a device's own trouble; the gate does the rest."""
 
-    def __init__(
-        self, clock: Clock, stop: StopSignal, gate: Gate, *, base_s: float, cap_s: float
-    ) -> None:
+    def __init__(self, clock: Clock, stop: StopSignal, gate: Gate, send: SendSettings) -> None:
         self._clock = clock
         self._stop = stop
         self._gate = gate
-        self._backoff = wait_random_exponential(multiplier=base_s, max=cap_s)
+        self._backoff = wait_random_exponential(multiplier=send.backoff_base, max=send.backoff_cap)
         self.backed_off_s = 0.0
         """Total seconds of backoff over all devices."""
 

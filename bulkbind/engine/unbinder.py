@@ -50,10 +50,9 @@ from bulkbind.model import (
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence, Set as AbstractSet
 
-    from bulkbind.clock import Clock
-    from bulkbind.engine.ports import Api
+    from bulkbind.engine.ports import Parts
     from bulkbind.engine.retry import Retries
-    from bulkbind.engine.stop import StopSignal
+    from bulkbind.settings import ReadbackSettings, SendSettings
 
 CHUNK = 64
 """Bindings of a user claimed at once, so that few are in question after a crash."""
@@ -112,28 +111,25 @@ class Unbinder:
 
     def __init__(
         self,
-        api: Api,
+        parts: Parts,
         unbindings: UnbindingLedger,
-        stop: StopSignal,
         retries: Retries,
-        clock: Clock,
+        send: SendSettings,
+        doubt: ReadbackSettings,
         *,
-        settle_s: float,
-        max_attempts: int,
-        max_wait_s: float,
         on_settled: Callable[[Sequence[Unbinding]], None],
     ) -> None:
-        """*settle_s*: between two lists; *on_settled*: called with unbindings once durable."""
-        self._api = api
+        """*on_settled*: called with unbindings once durable."""
+        self._api = parts.api
         self._unbindings = unbindings
-        self._stop = stop
+        self._stop = parts.stop
         self._retries = retries
-        self._clock = clock
-        self._settle_s = settle_s
-        self._max_attempts = max_attempts
-        self._max_wait_s = max_wait_s
+        self._clock = parts.clock
+        self._settle_s = doubt.readback_settle
+        self._max_attempts = send.max_attempts
+        self._max_wait_s = send.max_wait
         self._on_settled = on_settled
-        self._lists = Lists(api, stop, retries, max_attempts=max_attempts, max_wait_s=max_wait_s)
+        self._lists = Lists(parts.api, parts.stop, retries, send)
         self._is_proven = False
         self._log = logger()
 
@@ -205,8 +201,7 @@ class Unbinder:
             elif not second.shows(item):
                 # If others are missing too, the list may lag, and proves nothing.
                 _end_absent(item, (first, second), {item.machine_code})
-        await self._settle([item for item in items if item.status is not UnbindStatus.STAGED])
-        return [item for item in items if item.status is UnbindStatus.STAGED]
+        return await self._settle_ended(items)
 
     async def _unbind_user(self, user_id: str, items: list[Unbinding]) -> None:
         """Unbind; where no answer says how an unbinding ended, the lists decide."""
@@ -291,15 +286,12 @@ class Unbinder:
             looks.append(look)
             for item in items:
                 _end_by_lists(item, looks, codes)
-            await self._settle([item for item in items if item.status is not UnbindStatus.STAGED])
-            items = [item for item in items if item.status is UnbindStatus.STAGED]
-        again = [item for item in items if self._may_resend(item)]
+            items = await self._settle_ended(items)
         for item in items:
             if not self._may_resend(item):
                 shown = looks[-1].shows(item)
                 _ended(item, UnbindStatus.FAILED, _STILL_THERE if shown else _UNPROVEN)
-        await self._settle([item for item in items if item.status is not UnbindStatus.STAGED])
-        return again
+        return await self._settle_ended(items)
 
     def _may_resend(self, item: Unbinding) -> bool:
         """Return whether the answer named another device and attempts are left."""
@@ -344,6 +336,11 @@ class Unbinder:
                 return Again(backoff=False)
             case _ as never:
                 assert_never(never)
+
+    async def _settle_ended(self, items: list[Unbinding]) -> list[Unbinding]:
+        """Settle the items that have ended; return the others."""
+        await self._settle([item for item in items if item.status is not UnbindStatus.STAGED])
+        return [item for item in items if item.status is UnbindStatus.STAGED]
 
     async def _settle(self, items: list[Unbinding]) -> None:
         if not items:

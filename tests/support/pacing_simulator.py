@@ -148,7 +148,7 @@ class _Run:
             if kind == "arrives":
                 self._arrives(*rest)
             elif kind == "done":
-                self._what.limiter.release()
+                self._what.limiter.leave()
             elif kind == "answered":
                 self._answered(*rest)
             elif kind == "sure" and self._tries and rest == (self._pace.epoch,):

@@ -33,13 +33,7 @@ async def read_lists(
     pacer = new_pacer(session)
     waiting = iter(users)
     async with paced(session, client_of(session), pacer) as api:
-        lists = Lists(
-            api,
-            session.stop,
-            retries_of(session, pacer),
-            max_attempts=send.max_attempts,
-            max_wait_s=send.max_wait,
-        )
+        lists = Lists(api, session.stop, retries_of(session, pacer), send)
 
         async def worker(most: int | None = None) -> None:
             for done, user in enumerate(waiting, start=1):

@@ -116,17 +116,13 @@ class _Sender:
         if first is not None:
             return
         settings, stop = self._session.settings, self._session.stop
-        send = settings.send
         unbindings = self._ledger.unbindings
         mover = Unbinder(
-            self._parts.api,
+            self._parts,
             unbindings,
-            stop,
             retries_of(self._session, self._parts.gate),
-            self._session.clock,
-            settle_s=settings.doubt.readback_settle,
-            max_attempts=send.max_attempts,
-            max_wait_s=send.max_wait,
+            settings.send,
+            settings.doubt,
             on_settled=lambda _items: None,
         )
         while not stop.is_set:
@@ -138,7 +134,7 @@ class _Sender:
                 mover.run(self._run, UnbindKind.MOVE, last),
                 self._session.clock,
                 stop,
-                grace_s=send.grace,
+                grace_s=settings.send.grace,
             )
             if not stop.is_set:
                 await self._send_staged(None)
@@ -164,13 +160,23 @@ def facts_of(
     backed_off_s: float,
 ) -> dict[str, object]:
     """Return what to record about sending, apart from the rows."""
+    pace = pacer.pace()
     facts: dict[str, object] = {
         "requests": client.requests,
         "requests_lists": lists,
         "sending_s": round(sending_s, 3),
         "retrying_s": round(backed_off_s, 3),
+        "requests_throttled": pacer.throttled,
+        "paced_s": round(pacer.paced_s, 3),
+        "cooled_s": round(pacer.cooled_s, 3),
+        "rate_scope": send.rate_scope,
+        "pace_per_s": None if pace is None else round(pace, 2),
+        "pace_from": pacer.source(),
     }
-    facts |= pace_facts(pacer, send)
+    if (limit := pacer.limit()) is not None:
+        facts[LIMITS[send.rate_scope]] = asdict(limit)
+    if (in_flight := pacer.in_flight()) is not None:
+        facts["limit_in_flight"] = in_flight
     if client.server_clock.measured:
         # Rounded down: the estimate must never be ahead of the server's clock.
         facts["clock_skew_s"] = math.floor(client.server_clock.skew_s() * 1000) / 1000
@@ -218,21 +224,3 @@ def _needs_person(summary: RunSummary, fail_on: FailOn) -> bool:
         return False
     changes = summary.facts.get("changes") or {}
     return fail_on == "any" or changes.get("newly_failed", 1) > 0
-
-
-def pace_facts(pacer: Pacer, send: SendSettings) -> dict[str, object]:
-    """Return what to record about the pace and its limit."""
-    pace = pacer.pace()
-    facts: dict[str, object] = {
-        "requests_throttled": pacer.throttled,
-        "paced_s": round(pacer.paced_s, 3),
-        "cooled_s": round(pacer.cooled_s, 3),
-        "rate_scope": send.rate_scope,
-        "pace_per_s": None if pace is None else round(pace, 2),
-        "pace_from": pacer.source(),
-    }
-    if (limit := pacer.limit()) is not None:
-        facts[LIMITS[send.rate_scope]] = asdict(limit)
-    if (in_flight := pacer.in_flight()) is not None:
-        facts["limit_in_flight"] = in_flight
-    return facts

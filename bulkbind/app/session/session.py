@@ -154,7 +154,4 @@ def paced(session: Session, client: KooDrive, pacer: Pacer) -> Paced:
 
 def retries_of(session: Session, gate: Gate) -> Retries:
     """Return the waits between attempts, as the settings say."""
-    send = session.settings.send
-    return Retries(
-        session.clock, session.stop, gate, base_s=send.backoff_base, cap_s=send.backoff_cap
-    )
+    return Retries(session.clock, session.stop, gate, session.settings.send)

@@ -45,5 +45,4 @@ def command(out: Path) -> None:
             # Failed rows are part of the demo; only an aborted run is an error.
             return 0 if result.exit_code == 1 else result.exit_code
 
-        code = run_until_done(work, first_words=DRAINING)
-    sys.exit(code)
+        sys.exit(run_until_done(work, first_words=DRAINING))

@@ -52,8 +52,7 @@ def command(*, as_json: bool, **given: Any) -> None:
                 print_json([asdict(finding) for finding in found])
             return 2 if any(finding.state == "fail" for finding in found) else 0
 
-        code = run_until_done(work)
-    sys.exit(code)
+        sys.exit(run_until_done(work))
 
 
 def _show(finding: Finding) -> None:

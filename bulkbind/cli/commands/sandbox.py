@@ -236,8 +236,7 @@ def command(
                     say(f"{len(sandbox.bindings)} bindings; {dict(sandbox.counts)}")
             return 0
 
-        code = run_until_done(work)
-    sys.exit(code)
+        sys.exit(run_until_done(work))
 
 
 def _time(flag: str, text: str) -> float:

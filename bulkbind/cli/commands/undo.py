@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +15,7 @@ from bulkbind.cli.running import (
     DRAINING,
     configure_logs,
     explained,
-    print_json,
+    print_result,
     run_until_done,
     same_place,
 )
@@ -57,7 +56,6 @@ def command(run_id: str, *, yes_unbind: int | None, **given: Any) -> None:
 
     Exit codes: as run; 1 where a device was bound anew since, or could not be unbound.
     """  # noqa: D301  # click's mark for a block that is not wrapped
-    code = 0
     with explained():
         settings = settings_from(given)
         configure_logs(settings.log, is_quiet=given["quiet"])
@@ -65,11 +63,10 @@ def command(run_id: str, *, yes_unbind: int | None, **given: Any) -> None:
 
         async def work(stop: StopSignal) -> int:
             result = await undo(settings, run_id, devices=yes_unbind, listener=console, stop=stop)
-            _show(result, is_quiet=given["quiet"], is_json=given["undo_json"])
+            _show(result, is_quiet=given["quiet"], is_json=given["as_json"])
             return result.exit_code
 
-        code = run_until_done(work, first_words=DRAINING, grace_s=settings.send.grace)
-    sys.exit(code)
+        sys.exit(run_until_done(work, first_words=DRAINING, grace_s=settings.send.grace))
 
 
 def _show(result: UndoResult, *, is_quiet: bool, is_json: bool) -> None:
@@ -85,6 +82,4 @@ def _show(result: UndoResult, *, is_quiet: bool, is_json: bool) -> None:
         if result.summary.state == RunState.STOPPED:
             say(f"go on with: bulkbind undo {result.summary.run_id}{same_place()}")
     if is_json:
-        # A closed pipe does not change the exit code.
-        with contextlib.suppress(BrokenPipeError):
-            print_json(undo_json(result.summary))
+        print_result(undo_json(result.summary))

@@ -38,7 +38,6 @@ def command(run_id: str, *, as_json_: bool, **given: Any) -> None:
 
     Exit codes: 0 no difference, 1 some, 2 could not start, 3 a list could not be read.
     """  # noqa: D301  # click's mark for a block that is not wrapped
-    code = 0
     with explained():
         settings = settings_from(given)
         configure_logs(settings.log, is_quiet=True)
@@ -55,5 +54,4 @@ def command(run_id: str, *, as_json_: bool, **given: Any) -> None:
             say(f"run {found.run_id}: {found.devices:,} devices of {found.users:,} users: {counts}")
             return found.exit_code
 
-        code = run_until_done(work)
-    sys.exit(code)
+        sys.exit(run_until_done(work))

@@ -225,6 +225,7 @@ class RenewedSession:
         """Yield the calls that may return a session, the likeliest first."""
         access = stored.access_token if stored is not None else self._access
         header = None if access is None else self._header(access)
+        path, account, password = self._form.path, self._grant.account, self._grant.password
         own = "the refresh token"
         kept = (
             f"{own} of an earlier renewal, perhaps used up by a run that was cut off before it "
@@ -237,23 +238,13 @@ class RenewedSession:
         for token, name in tokens:
             if token is not None and token not in tried:
                 tried.add(token)
-                yield (
-                    name,
-                    partial(
-                        refresh, path=self._form.path, access_header=header, refresh_token=token
-                    ),
-                )
-        if self._grant.account is not None and self._grant.password is not None:
-            yield (
-                "the login",
-                partial(
-                    login,
-                    path=self._form.path,
-                    agent_name=self._form.agent_name,
-                    account=self._grant.account,
-                    password=self._grant.password,
-                ),
+                yield name, partial(refresh, path=path, access_header=header, refresh_token=token)
+        if account is not None and password is not None:
+            agent = self._form.agent_name
+            by_login = partial(
+                login, path=path, agent_name=agent, account=account, password=password
             )
+            yield "the login", by_login
 
     def _keep(self, info: SessionInfo) -> Made:
         valid_s = math.inf if info.expires_in_s is None else info.expires_in_s

@@ -5,13 +5,14 @@ import pytest
 from bulkbind.engine.decide import Again
 from bulkbind.engine.retry import Retries
 from bulkbind.engine.stop import DrainedError, StopReason, StopSignal
+from bulkbind.settings import SendSettings
 from tests.support.fake_clock import FakeClock
 from tests.support.fakes import OpenGate
 
 
 def retries(clock, stop=None):
     """Return retries with a base of 0.5 s and a cap of 30 s."""
-    return Retries(clock, stop or StopSignal(), OpenGate(), base_s=0.5, cap_s=30.0)
+    return Retries(clock, stop or StopSignal(), OpenGate(), SendSettings())
 
 
 @pytest.mark.parametrize(
