@@ -170,10 +170,11 @@ def _clock(client: KooDrive) -> Finding:
 async def _list(api: Paced, user_id: str) -> Attempt:
     for _ in range(TRIES - 1):
         attempt = (await api.list_devices(user_id)).attempt
-        if not isinstance(attempt.verdict, ClockRefused | AuthExpired):
-            return attempt
-        if isinstance(attempt.verdict, AuthExpired) and not attempt.verdict.is_renewable:
-            return attempt
+        match attempt.verdict:
+            case ClockRefused() | AuthExpired(is_renewable=True):
+                continue
+            case _:
+                return attempt
     return (await api.list_devices(user_id)).attempt
 
 

@@ -59,7 +59,7 @@ class Authorizer(Protocol):
         """Return the credential for a user's requests; None: call `renew` first."""
 
     async def renew(self, user_id: str, call: Call) -> Attempt | None:
-        """Renew, once for all concurrent callers; return why it failed, None if it did not.
+        """Renew, once for all concurrent callers; return why there is still no credential, or None.
 
         *call* sends a session call.
         """
