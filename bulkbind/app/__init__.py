@@ -1,1 +1,1 @@
-"""The use cases: plain functions without a terminal. `bulkbind` offers them as its Python API."""
+"""The use cases: plain functions without a terminal, exported by `bulkbind` as its Python API."""

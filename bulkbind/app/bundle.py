@@ -1,7 +1,7 @@
-"""`bundle`: what one attaches to a ticket about a run, in one archive, without secrets.
+"""`bundle`: an archive about a run to attach to a ticket, without secrets.
 
-Who and what a text speaks of can be masked: `user_7` becomes `user#1` wherever it stands alone,
-also within a message of the server's.
+User ids and device names can be masked: `user_7` becomes `user#1` wherever it occurs as a word,
+server messages included.
 """
 
 from __future__ import annotations
@@ -37,35 +37,35 @@ if TYPE_CHECKING:
 
 _WORD = re.compile(r"[^\s\"'`=,;()<>\[\]{}]+")
 _AROUND = ":.!?"
-"""What may follow a user id in a sentence, and is none of it."""
+"""Punctuation that may follow a user id in a sentence."""
 _USER_KEYS = frozenset({"user_id", "userid", "x-user-id", "operator", "account"})
 _NAME_KEYS = frozenset({"device_name", "devicename"})
 
 
 class Mask:
-    """Gives every user id and every device name a number, in order of appearance."""
+    """Replaces every user id and device name by a number, in order of appearance."""
 
     def __init__(self, users: Iterable[str] = ()) -> None:
-        """*users*: ids that are replaced wherever they stand as a word."""
+        """*users*: ids to replace wherever they occur as a word."""
         self._known = set(users)
         self._users: dict[str, str] = {}
         self._names: dict[str, str] = {}
 
     def user(self, user_id: str) -> str:
-        """Return what stands for a user id; nothing for nothing."""
+        """Return the mask of a user id; empty for an empty one."""
         if not user_id:
             return ""
         self._known.add(user_id)
         return self._users.setdefault(user_id, f"user#{len(self._users) + 1}")
 
     def name(self, device_name: str) -> str:
-        """Return what stands for a device name; nothing for nothing."""
+        """Return the mask of a device name; empty for an empty one."""
         if not device_name:
             return ""
         return self._names.setdefault(device_name, f"device#{len(self._names) + 1}")
 
     def text(self, text: str) -> str:
-        """Return a text without the user ids, and the device names seen so far."""
+        """Return a text with user ids, and the device names seen so far, masked."""
         for name in sorted(self._names, key=len, reverse=True):
             if name in text:
                 text = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", self._names[name], text)
@@ -78,7 +78,7 @@ class Mask:
                 return word.replace(known, self.user(known))
         return word
 
-    def values(self, value: Any) -> Any:  # noqa: ANN401  # whatever JSON holds
+    def values(self, value: Any) -> Any:  # noqa: ANN401  # JSON
         """Return a JSON value masked: by its keys, and in its texts."""
         if isinstance(value, dict):
             return {key: self._value(str(key), inner) for key, inner in value.items()}
@@ -147,10 +147,10 @@ def bundle(
     """Write an archive about a run, for its owner only, and return its path.
 
     Args:
-        settings: Which ledger, and which log file.
-        run_id: The run, or the beginning of its id; None: the newest.
+        settings: For the ledger and the log file.
+        run_id: The run, or a prefix of its id; None: the newest.
         to: The archive; None: `bulkbind-<run id>.tar.gz` in the current folder.
-        with_ids: Leave user ids and device names as they are.
+        with_ids: Do not mask user ids and device names.
         clock: For tests.
 
     Raises: UsageError if there is no such run, LedgerError if something cannot be read or written.
@@ -189,13 +189,10 @@ def bundle(
         ),
     }
     target = to or Path(f"bulkbind-{summary.run_id}.tar.gz")
-    hidden = {name: _without(text, _secrets(settings)) for name, text in members.items()}
+    hidden = {name: _scrubbed(text, _secrets(settings)) for name, text in members.items()}
     now = (clock or SystemClock()).utc_now().timestamp()
     _write(target, f"bulkbind-{summary.run_id}", hidden, now)
     return target
-
-
-# --- what is in it --------------------------------------------------------------------------------
 
 
 def _versions() -> dict[str, object]:
@@ -213,7 +210,7 @@ def _plain(value: dict[str, Any], mask: Mask, *, with_ids: bool) -> Any:  # noqa
     if with_ids:
         return value
     masked = mask.values(value)
-    # The values of broken cells stand in these.
+    # These quote the values of invalid cells.
     for reason in masked.get("reasons", []):
         reason["detail"] = ""
     if "manifests" in masked:
@@ -224,13 +221,13 @@ def _plain(value: dict[str, Any], mask: Mask, *, with_ids: bool) -> Any:  # noqa
 def _row(row: ResultRow, sources: Sequence[Source], mask: Mask, *, with_ids: bool) -> list[object]:
     cells = _cells(row, _ROW_COLUMNS, sources, mask, with_ids=with_ids)
     if not with_ids and row.broken:
-        # What breaks a rule may be anything, in any cell: only the rule is told.
+        # An invalid value may be anything, in any cell: only the rule is shown.
         for name in ("user_id", "machine_code", "device_name"):
             if name in row.broken:
                 cells[_ROW_COLUMNS.index(name)] = "(breaks its rule)"
         cells[_ROW_COLUMNS.index("detail")] = ""
     elif not with_ids and row.changes:
-        # The names that the operator wrote stand in front of it.
+        # The text before quotes names as the operator wrote them.
         cells[_ROW_COLUMNS.index("detail")] = safe(mask.text(row.detail[len(row.changes) :]))
     return cells
 
@@ -259,7 +256,7 @@ def _cells(
 
 
 def _log(path: Path | None, mask: Mask, *, with_ids: bool) -> Iterator[str]:
-    """Yield the last lines of the log file, masked; what is no JSON as text."""
+    """Yield the last lines of the log file, masked; a line that is not JSON as text."""
     if path is None:
         return
     try:
@@ -293,14 +290,8 @@ def _table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     return file.getvalue()
 
 
-# --- what is not in it ----------------------------------------------------------------------------
-
-
 def _secrets(settings: Settings) -> list[str]:
-    """Return every secret that the settings lead to, longest first.
-
-    None should be in anything that goes into a bundle; this is the second lock on the door.
-    """
+    """Return every secret that the settings lead to, longest first: a second line of defence."""
     found = known_secrets(settings.auth, settings.ledger_path()) | proxy_secrets()
     if settings.end.notify_url_file is not None:
         with contextlib.suppress(OSError, UnicodeDecodeError):
@@ -308,7 +299,7 @@ def _secrets(settings: Settings) -> list[str]:
     return sorted(filter(None, found), key=len, reverse=True)
 
 
-def _without(text: str, secrets: Sequence[str]) -> str:
+def _scrubbed(text: str, secrets: Sequence[str]) -> str:
     for secret in secrets:
         text = text.replace(secret, "***").replace(json.dumps(secret)[1:-1], "***")
     return text

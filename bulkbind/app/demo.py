@@ -1,4 +1,4 @@
-"""`demo`: the whole job on an embedded sandbox; needs no account and no file."""
+"""`demo`: a whole run on an embedded sandbox; needs no account and no file."""
 
 from __future__ import annotations
 
@@ -36,13 +36,9 @@ FAULTS = ("500=0.04", "business=0.03", "reset-before=0.02", "reset-after=0.06")
 async def demo(
     out: Path, listener: Listener, say: Callable[[str], None], stop: StopSignal
 ) -> RunResult:
-    """Bind a small fleet twice, with a limit, faults and broken rows in the way.
+    """Bind a small fleet twice, with a limit, faults and invalid rows.
 
-    Args:
-        out: The folder for the manifests and the report of the second run.
-        listener: Hears of progress.
-        say: Told what happens, step by step.
-        stop: Set it to stop.
+    *out*: the folder for the manifests and the report of the second run; *say* prints the steps.
     """
     options = SandboxOptions(
         limits=(parse_limit(LIMIT),),

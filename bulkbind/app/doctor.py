@@ -1,4 +1,4 @@
-"""`doctor`: looks at everything a run needs, line by line, and binds nothing."""
+"""`doctor`: check everything a run needs, line by line, and bind nothing."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from bulkbind.settings import Loaded, Settings
 
 TRIES = 4
-"""List calls made where renewed credentials or a corrected clock may help."""
+"""List calls while renewed credentials or a corrected clock may help."""
 LITTLE_BYTES, TOO_LITTLE_BYTES = 500 << 20, 50 << 20
-"""A row takes about 500 bytes in the ledger, and as much again in a report."""
+"""A row takes about 500 bytes in the ledger, and the same in a report."""
 SKEW_SEEN_S, SKEW_WARNED_S = 2.0, 60.0
 """A `Date` has whole seconds."""
 
@@ -37,21 +37,20 @@ State = Literal["ok", "warn", "fail"]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line of the doctor's."""
+    """One line of the doctor's output."""
 
     check: str
-    """What was looked at: `settings`, `ledger`, `TLS`, …"""
+    """What was checked: `settings`, `ledger`, `TLS`, …"""
     state: State
     text: str
     advice: str = ""
-    """What to do about it."""
 
 
 async def doctor(loaded: Loaded, clock: Clock | None = None) -> AsyncIterator[Finding]:
-    """Yield what is found, each as soon as it is known.
+    """Yield the findings, each as soon as it is known.
 
-    One request without credentials and one list call are sent, where the settings name a user;
-    a session may be renewed for it.
+    Sends one request without credentials and, if the settings name a user, one list call, for
+    which a session may be renewed.
     """
     settings = loaded.settings
     for finding in _settings(loaded):
@@ -135,11 +134,11 @@ async def _calls(settings: Settings, auth: Auth, clock: Clock) -> AsyncIterator[
     endpoint = settings.endpoint()
     client = KooDrive(settings.api, endpoint, clock)
     async with Paced(client, auth, Pacer(clock, StopSignal())) as api:
-        came = await client.knock()
-        if came.http_status is None:
-            yield Finding("HTTP", "fail", came.message, "check endpoint and proxy")
+        attempt = await client.knock()
+        if attempt.http_status is None:
+            yield Finding("HTTP", "fail", attempt.message, "check endpoint and proxy")
             return
-        yield Finding("HTTP", "ok", f"{endpoint} answers, with HTTP {came.http_status}")
+        yield Finding("HTTP", "ok", f"{endpoint} answers, with HTTP {attempt.http_status}")
         yield _clock(client)
         user_id = settings.manifest.user_id
         if user_id is None:
@@ -148,7 +147,7 @@ async def _calls(settings: Settings, auth: Auth, clock: Clock) -> AsyncIterator[
             return
         listed = await _list(api, user_id)
         yield _listed(user_id, listed)
-        limits = listed.limits or came.limits
+        limits = listed.limits or attempt.limits
         for limit in limits:
             window = f" in {limit.window_s:g} s" if limit.window_s else ""
             yield Finding("limit", "ok", f"{limit.source} tells {limit.limit:g} requests{window}")

@@ -1,4 +1,4 @@
-"""`export`: what is bound on the server for some users, as a manifest."""
+"""`export`: what is bound to some users on the server, as a manifest."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ async def export(
     stop: StopSignal | None = None,
     clock: Clock | None = None,
 ) -> int:
-    """Write what is bound for *users* to *file* as a CSV manifest; return how many devices.
+    """Write what is bound to *users* to *file* as a CSV manifest; return the number of devices.
 
-    Users stand in the order given, each once; the lists are read concurrently.
+    Users are written in the order given, each once; their lists are read concurrently.
 
-    Raises: UsageError (no users, or one whose id cannot be), UnreadableListError.
+    Raises: UsageError (no users, or an invalid id), UnreadableListError.
     """
     session = new_session(settings, listener, stop, clock)
     wanted = list(dict.fromkeys(users))
@@ -45,17 +45,17 @@ async def export(
         if wrong := breaks("user_id", user):
             raise UsageError(f"user id {user!r}: {wrong}")
     writer = ExportWriter(file)
-    is_begun = False
+    has_begun = False
     waiting: dict[str, dict[str, Record]] = {}
     order = iter(wanted)
     turn: str | None = next(order)
     devices = 0
 
-    def heard(user: str, records: dict[str, Record]) -> None:
-        nonlocal turn, devices, is_begun
-        if not is_begun:
-            writer.begin()  # not before the server has answered once
-            is_begun = True
+    def write_in_order(user: str, records: dict[str, Record]) -> None:
+        nonlocal turn, devices, has_begun
+        if not has_begun:
+            writer.begin()  # not before the first answer
+            has_begun = True
         waiting[user] = records
         while turn in waiting:
             ready = waiting.pop(turn)
@@ -63,5 +63,5 @@ async def export(
             devices += len(ready)
             turn = next(order, None)
 
-    await read_lists(session, wanted, heard)
+    await read_lists(session, wanted, write_in_order)
     return devices

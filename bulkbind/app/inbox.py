@@ -1,7 +1,7 @@
-"""`run INBOX --archive DONE`: every complete manifest of a folder, each a run of its own.
+"""`run INBOX --archive DONE`: run every complete manifest of a folder, each as a run of its own.
 
-What is done with a file is known from the ledger and from where the file lies, so a process may be
-killed between any two steps, and the next one does the step that is missing:
+The state of a file follows from the ledger and from the folder it is in. So a process may be killed
+between any two steps, and the next one does the step that is missing:
 
     in the inbox, no run       -> stage and send
     in the inbox, unfinished   -> resume its run, before any other file
@@ -9,8 +9,8 @@ killed between any two steps, and the next one does the step that is missing:
     in the inbox, finished     -> write its report, copy failed.csv, then move it (one rename)
     in the archive             -> nothing
 
-A finished run is the file's if it has its name and content and began after it was last touched; so
-the same file, dropped once more, is a new one.
+A finished run belongs to a file with its name and content that was last touched before the run
+began; so the same file, dropped again, is a new one.
 """
 
 from __future__ import annotations
@@ -48,13 +48,13 @@ if TYPE_CHECKING:
     from bulkbind.settings import Settings
 
 MIN_AGE_S = 60.0
-"""A file that was touched later may still be written to."""
+"""A file touched more recently may still be written to."""
 UNFINISHED_NAMES = (".part", ".tmp", ".filepart", "~")
-"""Endings that programs give to files which they are still writing."""
+"""Endings of files that a program is still writing."""
 
 
 def folders(inbox: Path, archive: Path) -> tuple[Path, Path]:
-    """Return both folders as absolute paths; the archive is made. Raises: UsageError."""
+    """Return both folders as absolute paths; create the archive. Raises: UsageError."""
     if not inbox.is_dir():
         raise UsageError(f"--archive wants a folder of manifests, and {inbox} is none")
     inbox = inbox.resolve()
@@ -77,18 +77,17 @@ def folders(inbox: Path, archive: Path) -> tuple[Path, Path]:
 
 
 def complete_files(inbox: Path, now_s: float, min_age_s: float) -> tuple[list[Path], int]:
-    """Return the files that are complete, oldest first, and how many are not yet.
+    """Return the complete files, oldest first, and how many are not complete yet.
 
-    Args:
-        inbox: The folder.
-        now_s: Seconds since 1970, local clock.
-        min_age_s: A file touched later than so many seconds ago is not complete yet.
+    *now_s*: seconds since 1970, local clock; *min_age_s*: a file touched later is not complete.
     """
     found: list[tuple[float, str, Path]] = []
     waiting = 0
     for path in inbox.iterdir():
         known = regular(path)
-        if known is None or path.name.startswith(".") or _is_unfinished_name(path.name):
+        if known is None or path.name.startswith("."):
+            continue
+        if path.name.lower().endswith(UNFINISHED_NAMES):
             continue
         if known.st_ctime > now_s - min_age_s:
             waiting += 1
@@ -98,16 +97,12 @@ def complete_files(inbox: Path, now_s: float, min_age_s: float) -> tuple[list[Pa
 
 
 def regular(path: Path) -> os.stat_result | None:
-    """Return what is known of a regular file; None for links, folders and what has gone."""
+    """Return the status of a regular file; None for links, folders and missing files."""
     try:
         known = path.lstat()
     except OSError:
         return None
     return known if stat.S_ISREG(known.st_mode) else None
-
-
-def _is_unfinished_name(name: str) -> bool:
-    return name.lower().endswith(UNFINISHED_NAMES)
 
 
 def _is_same(one: os.stat_result | None, other: os.stat_result) -> bool:
@@ -118,7 +113,7 @@ def _is_same(one: os.stat_result | None, other: os.stat_result) -> bool:
 
 
 def move(path: Path, before: os.stat_result, target: Path) -> bool:
-    """Move a file in one step, if it is still what was run; nothing is overwritten.
+    """Move a file in one step if it is still what was run, overwriting nothing.
 
     Raises: LedgerError.
     """
@@ -128,7 +123,7 @@ def move(path: Path, before: os.stat_result, target: Path) -> bool:
         path.rename(target)
         if _is_same(regular(target), before):
             return True
-        # Another file took its name in between: it goes back, unless a third one came.
+        # Another file took its name in between: move it back, unless there is a third one.
         os.link(target, path, follow_symlinks=False)
         target.unlink()
     except OSError as error:
@@ -140,7 +135,7 @@ def move(path: Path, before: os.stat_result, target: Path) -> bool:
 
 
 def copy(source: Path, target: Path) -> None:
-    """Copy a file's bytes so that it is there whole or not at all. Raises: LedgerError."""
+    """Copy a file atomically. Raises: LedgerError."""
     with (
         source.open(encoding="latin-1", newline="") as file,
         replacing(target, encoding="latin-1") as copied,
@@ -156,11 +151,11 @@ _FACTS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InboxFile:
-    """What became of one file."""
+    """The result for one file."""
 
     name: str
     exit_code: int
-    """As `run` would have ended with it."""
+    """As of a `run` of this file."""
     run_id: str | None = None
     state: str | None = None
     counts: dict[str, int] = field(default_factory=dict)
@@ -172,13 +167,14 @@ class InboxFile:
     moved_to: Path | None = None
     """None: it is still in the inbox."""
     problem: str = ""
-    """Why it is still there; where that is clear, what to do."""
+    """Why it is still in the inbox."""
     hint: str = ""
+    """What to do, if known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InboxResult:
-    """How a pass over an inbox ended."""
+    """The result of a pass over an inbox."""
 
     inbox: Path
     archive: Path
@@ -186,10 +182,10 @@ class InboxResult:
     ended_at: str
     files: tuple[InboxFile, ...]
     waiting: int
-    """Files that are not taken yet, since they were touched too recently or the run was stopped."""
+    """Files that were not run: touched too recently, or the pass was stopped."""
     exit_code: int
     stopped: str = ""
-    """Why it ended before every file had its turn."""
+    """Why it ended before every file was run."""
     hint: str = ""
     summary_file: Path | None = None
 
@@ -202,7 +198,7 @@ class InboxResult:
         return total
 
     def as_json(self) -> dict[str, Any]:
-        """Return it as `inbox.json` holds it."""
+        """Return it as in `inbox.json`."""
         return {
             "inbox": shown(self.inbox),
             "archive": shown(self.archive),
@@ -234,8 +230,8 @@ class InboxResult:
 
 
 def file_of(path: Path, ended: RunResult, run_id: str) -> InboxFile:
-    """Return what became of a file whose run was sent."""
-    assert ended.report is not None  # as its caller knows
+    """Return the result for a file whose run was sent."""
+    assert ended.report is not None  # it was sent
     summary = ended.report.summary
     return InboxFile(
         name=shown(path.name),
@@ -252,7 +248,7 @@ def file_of(path: Path, ended: RunResult, run_id: str) -> InboxFile:
 
 WITH_PROBLEMS = "with-problems"
 _WORST = (0, 1, 2, 3, 75, 4, 130, 143)
-"""Exit codes; the last of them that a file has is that of the command."""
+"""Exit codes by severity: the command ends with the worst of its files."""
 
 
 async def run_inbox(
@@ -268,18 +264,17 @@ async def run_inbox(
     """Run every complete manifest of a folder, oldest first, and move it once it is accounted for.
 
     Args:
-        inbox: The folder; what lies in folders below it is left alone.
-        archive: Where files go whose rows are all bound; those with rows that need a person go to
-            `with-problems` below it, their failed.csv beside them. On the inbox's file system.
-        settings: As in `run`; `out` is the folder that gets a report folder for each run, and
-            `inbox.json`, the report on all.
-        min_age_s: A file touched later than so many seconds ago is left for the next time.
-        listener: As in `run`; it is asked for each file.
-        stop: As in `run`; the deadline is one for all files.
+        inbox: The folder; folders below it are ignored.
+        archive: The folder, on the inbox's file system, for files whose rows need no person; other
+            files go to `with-problems` below it, next to their failed.csv.
+        settings: As in `run`; `out` gets a report folder for each run, and `inbox.json` about all.
+        min_age_s: A file touched in the last so many seconds is left for the next pass.
+        listener: As in `run`; asked to confirm each file.
+        stop: As in `run`; there is one deadline for all files.
         clock: For tests.
 
-    Raises: UsageError, LedgerBusyError, LedgerError. What a file cannot be run for is told of that
-        file, and the others are run.
+    Raises: UsageError, LedgerBusyError, LedgerError. An error of one file is in its result, and the
+        others are run.
     """
     session = new_session(settings, listener, stop, clock)
     probe(settings)
@@ -289,7 +284,7 @@ async def run_inbox(
 
 
 class _Pass:
-    """One look at the inbox, under the ledger's lock."""
+    """One pass over the inbox, holding the ledger."""
 
     def __init__(
         self, session: Session, ledger: Ledger, inbox: Path, archive: Path, min_age_s: float
@@ -306,38 +301,40 @@ class _Pass:
     async def run(self) -> InboxResult:
         now_s = self._session.clock.utc_now().timestamp()
         candidates, waiting = complete_files(self._inbox, now_s, self._min_age_s)
-        queue = await self._in_turn(candidates)
+        queue = await self._ordered(candidates)
         stop = self._session.stop
         while queue and not stop.is_set:
             path = queue.pop(0)
             try:
-                item = await self._one(path)
-            except InterruptedRunError:  # while it was read, so nothing of it is left behind
+                item = await self._handle(path)
+            except InterruptedRunError:  # before anything was sent, so no run remains
                 queue.insert(0, path)
                 continue
             if item is not None:
                 self._files.append(item)
-        reason = stop.reason if queue or any(_is_stopped(item) for item in self._files) else None
+        is_stopped = queue or any(item.state == RunState.STOPPED for item in self._files)
+        reason = stop.reason if is_stopped else None
         codes = [item.exit_code for item in self._files]
         codes += [reason.exit_code] if reason else []
-        return await self._told(
+        ended = self._result(
+            self._files,
             waiting=waiting + len(queue),
             exit_code=max(codes, key=_WORST.index, default=0),
             stopped=reason.text if reason else "",
             hint=reason.hint if reason else "",
         )
+        await asyncio.to_thread(write_json, self._summary_file, ended.as_json())
+        return ended
 
-    # --- which one is next ------------------------------------------------------------------------
-
-    async def _in_turn(self, paths: list[Path]) -> list[Path]:
-        """Put the file whose run was cut off first: another run would take that one's place."""
+    async def _ordered(self, paths: list[Path]) -> list[Path]:
+        """Put the file of the interrupted run first: another run would withdraw its rows."""
         if await self._ledger.unfinished() is None:
             return paths
         for path in paths:
             try:
                 known = await self._digest(path)
             except ManifestError:
-                continue  # it is told when its turn comes
+                continue  # reported when the file is run
             if await self._ledger.unfinished(known) is not None:
                 return [path, *(other for other in paths if other != path)]
         return paths
@@ -345,10 +342,8 @@ class _Pass:
     async def _digest(self, path: Path) -> str:
         return await asyncio.to_thread(digest, [path], self._session.settings.manifest)
 
-    # --- one file ---------------------------------------------------------------------------------
-
-    async def _one(self, path: Path) -> InboxFile | None:
-        """Do what is left to do with a file; None where it has gone."""
+    async def _handle(self, path: Path) -> InboxFile | None:
+        """Take the missing steps for a file; None if it is gone."""
         before = regular(path)
         if before is None:
             return None
@@ -382,7 +377,7 @@ class _Pass:
         """Write a run's report, and move its file if its rows are accounted for."""
         settings = self._session.settings.model_copy(update={"out": self._out / run_id})
         ended = result(replace(self._session, settings=settings), run_id)
-        assert ended.report is not None  # it has been sent
+        assert ended.report is not None  # it was sent
         item = file_of(path, ended, run_id)
         if ended.report.summary.state is not RunState.DONE:
             return replace(item, problem="stopped before all its rows had ended")
@@ -394,14 +389,16 @@ class _Pass:
                 hint="the next run asks the server again, and moves it then",
             )
         target = self._target(path, ended.report, run_id)
-        # Told before it is done: a file that has gone from the inbox stands in a report.
-        self._write([*self._files, replace(item, moved_to=target)])
+        # Recorded first: whatever left the inbox must be in a report.
+        files = [*self._files, replace(item, moved_to=target)]
+        so_far = self._result(files, waiting=0, exit_code=0, stopped="not ended yet")
+        write_json(self._summary_file, so_far.as_json())
         if move(path, before, target):
             return replace(item, moved_to=target)
         return replace(item, problem="it was changed while it was run: the next run takes it again")
 
     def _target(self, path: Path, report: Report, run_id: str) -> Path:
-        """Return where a file goes, with failed.csv beside it where that is `with-problems`."""
+        """Return where to move a file; copy its failed.csv there if it has problems."""
         if not report.summary.needs_person:
             return self._archive / f"{run_id}-{path.name}"
         folder = self._archive / WITH_PROBLEMS
@@ -412,39 +409,17 @@ class _Pass:
                 copy(failed, folder / f"{run_id}-{stem}.failed{failed.suffix}")
         return folder / f"{run_id}-{path.name}"
 
-    # --- the report on all ------------------------------------------------------------------------
-
-    async def _told(self, *, waiting: int, exit_code: int, stopped: str, hint: str) -> InboxResult:
-        ended = self._result(self._files, waiting, exit_code, stopped, hint)
-        await asyncio.to_thread(write_json, self._summary_file, ended.as_json())
-        return ended
-
     @property
     def _summary_file(self) -> Path:
         return self._out / "inbox.json"
 
-    def _write(self, files: list[InboxFile]) -> None:
-        write_json(self._summary_file, self._result(files, 0, 0, "not ended yet", "").as_json())
-
-    def _result(
-        self, files: list[InboxFile], waiting: int, exit_code: int, stopped: str, hint: str
-    ) -> InboxResult:
+    def _result(self, files: list[InboxFile], **how: Any) -> InboxResult:
         return InboxResult(
             inbox=self._inbox,
             archive=self._archive,
             started_at=self._began,
             ended_at=iso(self._session.clock.utc_now()),
             files=tuple(files),
-            waiting=waiting,
-            exit_code=exit_code,
-            stopped=stopped,
-            hint=hint,
             summary_file=self._summary_file,
+            **how,
         )
-
-
-def _is_stopped(item: InboxFile) -> bool:
-    return item.state == RunState.STOPPED
-
-
-__all__ = ["InboxFile", "InboxResult", "run_inbox"]

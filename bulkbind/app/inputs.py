@@ -1,4 +1,4 @@
-"""Opens what the operator named: files, and standard input kept in a file while it is needed."""
+"""Find the manifests that the operator named; standard input is copied to a temporary file."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ STDIN = "-"
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """A manifest file, and what messages and reports call it."""
+    """A manifest file, and its name in messages and reports."""
 
     path: Path
     name: str
@@ -30,13 +30,13 @@ class Named:
 
 @contextmanager
 def named(manifests: Sequence[str | Path | Named]) -> Iterator[list[Named]]:
-    """Yield the files of manifests: of folders and patterns, too; `-` is standard input.
+    """Yield the files of manifests, folders and patterns; `-` is standard input.
 
-    Standard input is copied to a private file (mode 0600), since it is read more than once. That
-    waits until its other end is closed, so a program with an event loop does it before.
+    Standard input is read more than once, so it is copied to a private file (mode 0600). This
+    blocks until its other end is closed: call it before starting an event loop.
 
-    Raises: UsageError for none at all or `-` twice, ManifestError for what is no regular file,
-        LedgerError if standard input cannot be kept.
+    Raises: UsageError for no manifest or `-` twice, ManifestError for what is not a regular file,
+        LedgerError if standard input cannot be copied.
     """
     if not manifests:
         raise UsageError("no manifest was given", hint="name a file, a folder, or - for stdin")
@@ -69,7 +69,7 @@ def _named(name: str, stack: ExitStack) -> list[Named]:
 
 
 def _in_folder(folder: Path) -> list[Named]:
-    """Return the manifests in a folder, by their names; dotfiles and others are left out."""
+    """Return the manifests in a folder, sorted by name, without dotfiles."""
     try:
         entries = sorted(folder.iterdir())
     except OSError as error:
@@ -88,7 +88,7 @@ def _in_folder(folder: Path) -> list[Named]:
 
 
 def _matching(pattern: str) -> list[Named]:
-    """Return the files that a pattern means, which the shell did not resolve."""
+    """Return the files that match a pattern that the shell did not expand."""
     found = [Path(name) for name in sorted(glob.glob(pattern, recursive=True))]  # noqa: PTH207  # absolute ones, too
     files = [path for path in found if path.is_file()]
     if not files:
@@ -103,7 +103,7 @@ def _matching(pattern: str) -> list[Named]:
 
 
 def shown(name: str | Path) -> str:
-    """Return a file's name with what cannot be printed, or stored, as escapes."""
+    """Return a file name with unprintable characters escaped."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(name))
 
 

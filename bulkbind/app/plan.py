@@ -1,4 +1,4 @@
-"""`plan`: what `run` would do, and optionally how that compares with the server's lists."""
+"""`plan`: what `run` would do, optionally compared with the server's lists."""
 
 from __future__ import annotations
 
@@ -46,19 +46,12 @@ async def plan(
     stop: StopSignal | None = None,
     clock: Clock | None = None,
 ) -> Plan:
-    """Return what `run` would do with these manifests; nothing is sent and nothing recorded.
+    """Return what `run` would do with these manifests; send and record nothing.
 
-    It needs no credentials and waits for no run: what the ledger knows is copied into one of its
-    own, in which the manifests are staged as a run would stage them.
+    It needs no credentials and waits for no run: the manifests are staged in a copy of the ledger.
 
-    Args:
-        manifests: As in `run`.
-        settings: As in `run`.
-        refresh: Read the users' lists, too, and compare with those; this needs credentials.
-        extra: With *refresh*: count what is on the server, but not in the manifests.
-        listener: Hears of progress.
-        stop: Set it to stop.
-        clock: For tests.
+    *refresh*: compare with the users' lists as well, which needs credentials; *extra*, with
+    *refresh*: count what is on the server, but not in the manifests; other arguments: as in `run`.
 
     Raises: as `run`; UnreadableListError with *refresh*.
     """
@@ -85,7 +78,7 @@ async def _staged(
     known: str,
     folder: Path,
 ) -> tuple[Path, int, str]:
-    """Return the ledger that shows the run to come, its number, and which run it goes on with."""
+    """Return the ledger that holds the planned run, its number, and the id of a resumed run."""
     real = session.settings.ledger_path()
     endpoint = session.settings.endpoint() if session.settings.api.endpoint else _endpoint_of(real)
     scratch = folder / "plan.db"
@@ -103,21 +96,21 @@ async def _staged(
 
 
 def _endpoint_of(ledger: Path) -> str:
-    """Return whose ledger a file is, where only the file was named."""
+    """Return the endpoint of a ledger, if only its file was named."""
     with reading(ledger) as db:
         (text,) = db.execute("SELECT value FROM meta WHERE key = 'endpoint'").fetchone()
     return str(json.loads(text))
 
 
 async def _refreshed(session: Session, outlook: Outlook, before: Plan, *, extra: bool) -> Plan:
-    """Return a plan that follows the server's lists."""
-    comparing = _Comparing(outlook, before, session.settings.manifest, counts_extra=extra)
-    await read_lists(session, outlook.user_ids(), comparing.heard)
-    return comparing.plan()
+    """Return the plan, corrected by the server's lists."""
+    comparison = _Comparison(outlook, before, session.settings.manifest, counts_extra=extra)
+    await read_lists(session, outlook.user_ids(), comparison.compare)
+    return comparison.plan()
 
 
-class _Comparing:
-    """Counts anew what the lists show otherwise than the ledger."""
+class _Comparison:
+    """Corrects the counts of a plan where the lists differ from the ledger."""
 
     def __init__(
         self, outlook: Outlook, plan: Plan, staging: ManifestSettings, *, counts_extra: bool
@@ -131,7 +124,7 @@ class _Comparing:
         self._extra = 0
         self._extras: list[dict[str, str]] = []
 
-    def heard(self, user: str, records: dict[str, Record]) -> None:
+    def compare(self, user: str, records: dict[str, Record]) -> None:
         """Compare a user's list with the rows that name the user."""
         shown = self._users.get(user, Counter())
         extra = set(records)
@@ -149,7 +142,7 @@ class _Comparing:
             self._extras += [{"user_id": user, "machine_code": c} for c in sorted(extra)[:room]]
 
     def plan(self) -> Plan:
-        """Return the plan with all that was heard."""
+        """Return the corrected plan."""
         forecast = self._plan.forecast
         if self._staging.rebind_missing:
             forecast = replace(forecast, binds=forecast.binds + self._counts["missing"])
@@ -165,7 +158,7 @@ class _Comparing:
 
 
 def _word(row: Wanted, record: Record | None) -> str:
-    """Return what would become of a row, given its record on the server."""
+    """Return what would happen to a row, given its record on the server."""
     if row.word in ("moved", "failed"):
         return row.word
     if record is None:
@@ -175,12 +168,12 @@ def _word(row: Wanted, record: Record | None) -> str:
 
 
 def save_plan(plan: Plan, path: Path) -> None:
-    """Write a plan to a file that `run --plan` takes; mode 0600. Raises: LedgerError."""
+    """Write a plan for `run --plan` to a file; mode 0600. Raises: LedgerError."""
     write_json(path, plan_json(plan))
 
 
 def load_plan(path: Path) -> Plan:
-    """Read a plan that `save_plan` wrote. Raises: UsageError if it is none."""
+    """Read a plan that `save_plan` wrote. Raises: UsageError if it is not one."""
     try:
         saved = json.loads(path.read_text(encoding="utf-8"))
         return Plan(

@@ -1,4 +1,4 @@
-"""`prune`: what is old goes from the ledger and from the report folders."""
+"""`prune`: delete what is old from the ledger and from the report folders."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Housekeeping:
-    """What went, or would go."""
+    """What was deleted, or would be."""
 
     ledger: Pruned | None
     reports: tuple[Path, ...]
@@ -42,13 +42,14 @@ def prune(
     """Delete what is old.
 
     Args:
-        settings: Which ledger; `out` is the folder that holds the report folders.
+        settings: For the ledger; `out` is the parent of the report folders.
         older_than_s: Rows of runs that ended so many seconds ago, see `bulkbind.ledger.prune`.
-        reports_older_than_s: Report folders of runs that began so long ago; the newest one stays.
-        keep_reports: Only so many report folders stay, the newest; at least 1.
-        is_trial: Delete nothing, only say what would go.
+        reports_older_than_s: Report folders of runs that began so many seconds ago; the newest
+            one is kept.
+        keep_reports: How many of the newest report folders to keep; at least 1.
+        is_trial: Delete nothing, only return what would be deleted.
         clock: For tests.
-        on_batch: Hears how many rows are gone so far.
+        on_batch: Called with the number of rows deleted so far.
 
     Raises: LedgerBusyError while a run holds the ledger, LedgerError.
     """
@@ -81,9 +82,9 @@ def prune(
 
 
 def _reports(root: Path) -> list[tuple[datetime, Path]]:
-    """Return the report folders below a folder, each with when its run began, newest first.
+    """Return the report folders in a folder, newest first, each with the start of its run.
 
-    They are named after the run that they hold. Anything else is left alone, and so are links.
+    They are named after their run. Anything else is left alone, and so are links.
     """
     if not root.is_dir():
         return []
@@ -96,9 +97,9 @@ def _reports(root: Path) -> list[tuple[datetime, Path]]:
 
 
 def _began(path: Path) -> datetime | None:
-    """Return when the run of a report folder began; None where it is no report folder of ours.
+    """Return when the run of a report folder began; None if it is not one of our report folders.
 
-    Its summary knows the millisecond; ids of older versions do not sort within a second.
+    The summary has milliseconds; ids of older versions do not sort within a second.
     """
     try:
         summary = json.loads((path / "summary.json").read_text(encoding="utf-8"))

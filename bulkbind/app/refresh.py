@@ -1,4 +1,4 @@
-"""`run --refresh`: what the ledger knows as bound is looked for in the server's lists."""
+"""`run --refresh`: find in the server's lists which known bindings have vanished."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ if TYPE_CHECKING:
 async def refresh(session: Session, ledger: Ledger, run: int) -> None:
     """Find which bindings that a staged run would skip have vanished from the server.
 
-    A list call for each of their users; who lacks something is read once more after
-    `readback_settle`, so that one wrong answer takes nothing for gone. What has vanished fails, or
-    with `rebind_missing` is staged to be bound again.
+    The list of each of their users is read. One that lacks a binding is read again after
+    `readback_settle`, so that one wrong answer proves nothing. What has vanished fails, or is
+    staged to be bound again with `rebind_missing`.
 
     Raises: UnreadableListError, InterruptedRunError, UsageError, LedgerError.
     """
     settings = session.settings
     with reading(settings.ledger_path(), settings.endpoint()) as db:
         search = _Search(session, SkippedReader(db, run))
-        users = await search.look(search.reader.user_ids())
+        users = await search.read(search.reader.user_ids())
         if search.vanished:
-            await _settled(session)
-            await search.look(list(search.vanished))
+            await _wait_to_settle(session)
+            await search.read(list(search.vanished))
     gone = [row for rows in search.vanished.values() for row in rows]
     is_bound_again = settings.manifest.rebind_missing
     await ledger.mark_vanished(run, gone, users=users, bind_again=is_bound_again)
@@ -41,8 +41,8 @@ async def refresh(session: Session, ledger: Ledger, run: int) -> None:
         session.listener.notice(f"{len(gone):,} bindings have vanished from the server; {what}")
 
 
-async def _settled(session: Session) -> None:
-    """Wait until a list would show what it did not show yet. Raises: InterruptedRunError."""
+async def _wait_to_settle(session: Session) -> None:
+    """Wait until even a lagging list is up to date. Raises: InterruptedRunError."""
     try:
         await session.stop.sleep(session.clock, session.settings.doubt.readback_settle)
     except DrainedError:
@@ -51,18 +51,18 @@ async def _settled(session: Session) -> None:
 
 
 class _Search:
-    """The rows of each user's that the user's newest list lacks."""
+    """Collects, by user, the rows that the user's latest list lacks."""
 
     def __init__(self, session: Session, reader: SkippedReader) -> None:
         self._session = session
         self.reader = reader
         self.vanished: dict[str, list[int]] = {}
 
-    async def look(self, users: Iterable[str]) -> int:
-        """Read lists, note what each lacks, and return how many. Raises: as `read_lists`."""
+    async def read(self, users: Iterable[str]) -> int:
+        """Read lists and note what each lacks; return their number. Raises: as `read_lists`."""
         count = 0
 
-        def heard(user: str, records: dict[str, Record]) -> None:
+        def note(user: str, records: dict[str, Record]) -> None:
             nonlocal count
             count += 1
             self._session.pulse.beat()
@@ -72,5 +72,5 @@ class _Search:
             else:
                 self.vanished.pop(user, None)
 
-        await read_lists(self._session, users, heard)
+        await read_lists(self._session, users, note)
         return count

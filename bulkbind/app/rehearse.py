@@ -1,4 +1,4 @@
-"""`run --rehearse`: a real manifest against a sandbox of its own; nothing real is touched."""
+"""`run --rehearse`: a real manifest against a sandbox; nothing real is touched."""
 
 from __future__ import annotations
 
@@ -34,25 +34,19 @@ async def rehearse(
     listener: Listener | None = None,
     stop: StopSignal | None = None,
 ) -> RunResult:
-    """Run manifests against a sandbox in this process, with a ledger that is thrown away.
+    """Run manifests against a sandbox in this process, with a temporary ledger.
 
-    Endpoint, path, credentials and ledger of *settings* are left alone; all the rest holds. The
-    report goes to `settings.out`, or to `bulkbind-report/rehearsal`.
+    Endpoint, path, credentials and ledger of *settings* are ignored; the rest applies. The report
+    goes to `settings.out`, or to `bulkbind-report/rehearsal`.
 
-    Args:
-        manifests: As in `run`.
-        settings: As in `run`.
-        sandbox: The sandbox's limits and faults; None: none.
-        first: As in `run`.
-        listener: As in `run`.
-        stop: As in `run`.
+    *sandbox*: its limits and faults; None: none. Other arguments: as in `run`.
 
     Raises: as `run`.
     """
-    hears = listener or Silent()
+    listener = listener or Silent()
     with tempfile.TemporaryDirectory(prefix="bulkbind-rehearsal-") as folder:
         async with Sandbox(sandbox or SandboxOptions()) as served:
-            hears.notice(f"a rehearsal on a sandbox, {served.url}: nothing real is touched")
+            listener.notice(f"a rehearsal on a sandbox, {served.url}: nothing real is touched")
             own = settings.model_copy(
                 update={
                     "api": settings.api.model_copy(
@@ -63,5 +57,5 @@ async def rehearse(
                     "out": settings.out or OUT,
                 }
             )
-            result = await run(manifests, own, first=first, listener=hears, stop=stop)
-    return replace(result, can_go_on=False)
+            result = await run(manifests, own, first=first, listener=listener, stop=stop)
+    return replace(result, can_resume=False)

@@ -1,4 +1,4 @@
-"""`report`, `runs` and `status`: what the ledger knows, read-only, beside a running run."""
+"""`report`, `runs` and `status`: read the ledger, also while a run is sending."""
 
 from __future__ import annotations
 
@@ -21,34 +21,34 @@ if TYPE_CHECKING:
     from bulkbind.model import RunSummary
     from bulkbind.settings import Settings
 
-SEEN_S = 60.0
-"""The rate is that of the last minute."""
+RECENT_S = 60.0
+"""The time over which the rate is measured."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunStatus:
-    """Where a run stands."""
+    """The state of a run."""
 
     summary: RunSummary
     done: int
     """Rows that have ended."""
     per_s: float
-    """Rows that ended per second, over the last minute."""
+    """Rows that ended per second in the last minute."""
     is_alive: bool | None
-    """Whether its process is there; None where that cannot be told, as on another host."""
+    """Whether its process exists; None if that is not known, as on another host."""
     last_settled_at: str
     problems: tuple[str, ...]
     """The newest rows that need a person."""
 
     @property
     def left_s(self) -> float | None:
-        """Seconds to the end at this rate, None where it stands still."""
+        """Seconds to the end at this rate, None if nothing moves."""
         left = self.summary.counts.get(PENDING, 0)
         return left / self.per_s if self.per_s and left else None
 
 
 def status(settings: Settings, run_id: str | None = None, clock: Clock | None = None) -> RunStatus:
-    """Return where a run stands; the newest one unless *run_id* is given. Read-only.
+    """Return the state of a run; the newest one unless *run_id* is given. Read-only.
 
     Raises: UsageError if there is no such run, LedgerError.
     """
@@ -56,12 +56,12 @@ def status(settings: Settings, run_id: str | None = None, clock: Clock | None = 
     with reading(settings.ledger_path(), settings.api.endpoint) as db:
         reader = RunReader(db, find_run(db, run_id))
         summary = reader.summary()
-        lately, last = reader.settled_since(iso(now - timedelta(seconds=SEEN_S)))
+        recent, last = reader.settled_since(iso(now - timedelta(seconds=RECENT_S)))
         problems = reader.newest(NEEDS_PERSON, 3)
     return RunStatus(
         summary=summary,
         done=summary.total - summary.counts.get(PENDING, 0),
-        per_s=lately / SEEN_S if summary.state is RunState.SENDING else 0.0,
+        per_s=recent / RECENT_S if summary.state is RunState.SENDING else 0.0,
         is_alive=_is_alive(summary),
         last_settled_at=last,
         problems=problems,
@@ -75,7 +75,7 @@ def _is_alive(summary: RunSummary) -> bool | None:
         os.kill(summary.facts["pid"], 0)
     except ProcessLookupError:
         return False
-    except PermissionError:  # somebody else's process
+    except PermissionError:  # another user's process
         return True
     return True
 
@@ -94,7 +94,7 @@ def write_report(
 ) -> Report:
     """Write a run's report files again; the newest run's unless *run_id* is given.
 
-    *attempts*: write `attempts.csv` as well, the attempts that were not simply accepted.
+    *attempts*: also write `attempts.csv`, the attempts that were not accepted.
 
     Raises: UsageError if there is no such run, LedgerError if something cannot be read or written.
     """
@@ -116,7 +116,7 @@ def write_forms(
 ) -> Report:
     """Write a run's report in other forms: csv, jsonl, html, md, xlsx; in manifest order.
 
-    *only*: conditions such as `status=failed|invalid,reason=space`, which all have to hold.
+    *only*: conditions such as `status=failed|invalid,reason=space`; all must hold.
 
     Raises: UsageError, LedgerError.
     """
@@ -130,7 +130,7 @@ def write_forms(
 
 
 def run_names(settings: Settings, most: int) -> list[RunName]:
-    """Return what the newest runs are known by, without their rows. Raises: LedgerError."""
+    """Return ids and names of the newest runs, without their rows. Raises: LedgerError."""
     return ledger.run_names(settings.ledger_path(), settings.api.endpoint, most)
 
 

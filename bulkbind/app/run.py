@@ -54,10 +54,10 @@ def read_plan(
         db: The ledger.
         run: The run's number.
         settings: Those of the run.
-        manifests: What they are called.
+        manifests: Their names.
         digest: Theirs.
-        going_on: The run's id, where it is an unfinished one.
-        is_whole: Tell of users, too: a question before a run can do without.
+        going_on: The run's id if it is resumed.
+        is_whole: Count by user as well, which the question before a run does not need.
     """
     outlook = Outlook(db, run)
     counts, mark = outlook.counts()
@@ -84,7 +84,7 @@ def read_plan(
 
 
 def _rate(db: View, settings: Settings) -> tuple[float | None, str]:
-    """Return the rate to reckon with, and where it comes from."""
+    """Return the expected rate and its origin."""
     cap = None if is_per_user(settings.send) else settings.send.rate
     known = last_pace(db)
     if known is None:
@@ -95,7 +95,7 @@ def _rate(db: View, settings: Settings) -> tuple[float | None, str]:
 
 
 def refuse_moved(plan: Plan, wanted: Plan | None) -> None:
-    """Make sure that what was planned is what would be done. Raises: PlanMovedError."""
+    """Check that *plan* is the one that was agreed to. Raises: PlanMovedError."""
     if wanted is None or (plan.digest, plan.mark) == (wanted.digest, wanted.mark):
         return
     if plan.digest != wanted.digest:
@@ -106,8 +106,8 @@ def refuse_moved(plan: Plan, wanted: Plan | None) -> None:
             for word, count in plan.counts.items()
             if count != wanted.counts.get(word, 0)
         ]
-        told = ", ".join(changed) or "other rows than planned, though as many of each"
-        what = f"the ledger, --rebind or --move is another than when the plan was made ({told})"
+        how = ", ".join(changed) or "other rows than planned, though as many of each"
+        what = f"the ledger, --rebind or --move is another than when the plan was made ({how})"
     raise PlanMovedError(
         f"{what}, so nothing was sent", hint="look at a new `bulkbind plan`, and save that"
     )
@@ -129,23 +129,22 @@ async def run(
 ) -> RunResult:
     """Bind every device of the manifests to its user, and write a result for every row.
 
-    What an unfinished run of the same manifests left is gone on with, under that run's id.
+    An unfinished run of the same manifests is resumed under its id.
 
     Args:
         manifests: Paths; `-` is standard input.
-        settings: See `bulkbind.settings`; an endpoint and a token must be among them.
-        first: A pilot: only this many rows that need sending are sent, and the run stops; the
-            same call goes on with the others. None: all rows.
-        wanted: The plan that was agreed to; where manifest or ledger have moved since, nothing is
-            sent.
-        listener: Hears of progress and is asked before anything is sent; agrees by default.
+        settings: See `bulkbind.settings`; must include an endpoint and a token.
+        first: A pilot: only this many of the rows that need sending are sent, then the run stops;
+            the same call resumes it. None: all rows.
+        wanted: The plan that was agreed to; nothing is sent if manifest or ledger have changed.
+        listener: Receives progress and is asked before anything is sent; agrees by default.
         stop: Set it to stop and drain the run.
         clock: For tests.
 
     Returns: The report, and the exit code of the command.
 
     Raises: UsageError, ManifestError, InvalidRowsError (with `on_invalid: abort`), PlanMovedError,
-        LedgerBusyError, LedgerError. Nothing was sent, but for LedgerError.
+        LedgerBusyError, LedgerError. Only after a LedgerError may anything have been sent.
     """
     session = new_session(settings, listener, stop, clock)
     with named(manifests) as inputs:
@@ -168,7 +167,7 @@ async def resume(
     stop: StopSignal | None = None,
     clock: Clock | None = None,
 ) -> RunResult:
-    """Go on with the unfinished run from the ledger alone; the manifest is not needed.
+    """Resume the unfinished run from the ledger alone; the manifest is not needed.
 
     *first*: as in `run`.
 
@@ -199,11 +198,11 @@ async def bind_all(
     first: int | None = None,
     wanted: Plan | None = None,
 ) -> str | RunResult:
-    """Stage manifests, or go on with their unfinished run, and send it.
+    """Stage manifests, or resume their unfinished run, and send it.
 
-    *wanted*: the plan that was agreed to before; another one is refused.
+    *wanted*: the plan that was agreed to; another one is refused.
 
-    Returns: The run's id, or how the command ends without one.
+    Returns: The run's id, or how the command ends without a run.
     Raises: as `run`.
     """
     known = await asyncio.to_thread(digest, paths, session.settings.manifest)
@@ -236,11 +235,11 @@ def new_session(
     *,
     asks_server: bool = True,
 ) -> Session:
-    """Return what a command works with, filled up with what it has by default.
+    """Return a session, with defaults for what is None.
 
-    *asks_server*: whether it needs credentials; without them, nothing can be sent.
+    *asks_server*: whether it sends requests, which needs credentials.
 
-    Raises: UsageError where it needs credentials and there are none, or cannot use the proxy.
+    Raises: UsageError if needed credentials are missing, or the proxy cannot be used.
     """
     own = clock or SystemClock()
     auth = None
@@ -251,7 +250,7 @@ def new_session(
 
 
 class Staging:
-    """Brings manifests into the ledger as a confirmed run, or leaves nothing behind."""
+    """Stages manifests in the ledger as a confirmed run, or leaves nothing behind."""
 
     def __init__(self, session: Session, ledger: Ledger, manifests: Sequence[Manifest]) -> None:
         self._session = session
@@ -265,7 +264,7 @@ class Staging:
     ) -> tuple[int, str] | RunResult:
         """Return number and id of the confirmed run, or how the command ends without one.
 
-        *wanted*: the plan that was agreed to before; another one is refused.
+        *wanted*: the plan that was agreed to; another one is refused.
         """
         number = await self.stage(known, paths)
         try:
@@ -279,7 +278,7 @@ class Staging:
                 await refresh(self._session, self._ledger, number)
                 plan = await self._plan(number, known)
             is_wanted = self._session.listener.confirm(plan)
-            self._session.pulse.beat()  # whoever was asked may have taken their time
+            self._session.pulse.beat()  # the answer may have taken long
             if not is_wanted:
                 await self._ledger.discard(number)
                 return RunResult(None, 2, "nothing was sent")
@@ -302,9 +301,9 @@ class Staging:
         )
 
     async def stage(self, known: str, paths: Sequence[Path]) -> int:
-        """Bring the manifests into the ledger, and return the number of the run; or nothing of it.
+        """Stage the manifests, and return the number of the run; on an error leave nothing behind.
 
-        *known*: the digest of the files, which may not change meanwhile.
+        *known*: the digest of the files, which must not change meanwhile.
         """
         number = await self._begin(self._run_id, known)
         try:
@@ -341,7 +340,7 @@ class Staging:
                 source,
                 manifest.source,
                 position,
-                self._watched(manifest),
+                self._noting_examples(manifest),
                 rebind=self._session.settings.manifest.rebind,
                 keep_duplicates=self._session.settings.manifest.on_duplicate == "error",
                 move=self._session.settings.manifest.move,
@@ -350,8 +349,7 @@ class Staging:
             for notice in manifest.notices:
                 self._session.listener.notice(notice)
 
-    def _watched(self, manifest: Manifest) -> Iterator[CheckedRow]:
-        """Remember the first rows that break a rule."""
+    def _noting_examples(self, manifest: Manifest) -> Iterator[CheckedRow]:
         for row in manifest.rows():
             if row.problems and len(self._examples) < MOST_EXAMPLES:
                 text = row.problems[0].text
@@ -382,7 +380,7 @@ class Staging:
 
 
 def probe(settings: Settings) -> None:
-    """Make sure that the report has a place, before anything is sent; leaves no trace."""
+    """Check, before anything is sent, that the report can be written. Raises: UsageError."""
     folder = (settings.out or Path("bulkbind-report")).absolute()
     place = next(path for path in (folder, *folder.parents) if path.exists())
     if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
@@ -393,10 +391,10 @@ def probe(settings: Settings) -> None:
 
 
 def _new_id(clock: Clock) -> str:
-    """Return a run id, `20261123-204403-9f3c52d1`; ids sort by the time at which they were made.
+    """Return a run id, `20261123-204403-9f3c52d1`; ids sort by creation time.
 
-    UTC, then in hex digits: four for the part of the second, four at random. Ids of older versions
-    have only the random ones.
+    UTC, then in hex four digits for the fraction of the second and four random ones. Older versions
+    had random ones only.
     """
     now = clock.utc_now()
     part = now.microsecond * 0x10000 // 1_000_000

@@ -1,4 +1,4 @@
-"""`schema`: JSON Schemas of manifests and settings files, by which editors complete and check."""
+"""`schema`: JSON Schemas of manifests and settings files, for completion and checks in editors."""
 
 from __future__ import annotations
 
@@ -50,15 +50,15 @@ def manifest_schema() -> dict[str, Any]:
 
 
 def _field(rule: Rule) -> dict[str, Any]:
-    """Return the schema of a field; YAML takes unquoted digits for numbers, and they are fine."""
-    # What stands around a value is trimmed, so the pattern allows blanks there.
+    """Return the schema of a field; in YAML unquoted digits are numbers, which are allowed."""
+    # Values are trimmed, so the pattern allows blanks around them.
     pattern = rf"^\s*{rule.pattern.pattern}\s*$"
     kinds = ["string", "integer"] if rule.required else ["string", "integer", "null"]
     return {"description": rule.text, "type": kinds, "pattern": pattern}
 
 
 def config_schema() -> dict[str, Any]:
-    """Return the schema of a settings file, whose keys are flat but for `auth` and `profiles`."""
+    """Return the schema of a settings file; its keys are flat except `auth` and `profiles`."""
     parts = [type(getattr(Settings(), name)) for name in PARTS]
     properties = {key: value for part in parts for key, value in _properties(part).items()}
     properties |= {k: v for k, v in _properties(Settings).items() if k not in PARTS}
@@ -77,21 +77,21 @@ def _object(properties: dict[str, Any]) -> dict[str, Any]:
 
 
 def _properties(part: type[Part]) -> dict[str, Any]:
-    """Return the schema of each setting, with the text that stands below it in the source."""
+    """Return the schema of each setting, with its docstring as the description."""
     texts = setting_texts(part)
     found = part.model_json_schema()["properties"]
     return {n: _nullable(inner, texts[n]) for n, inner in found.items() if n in texts}
 
 
 def setting_texts(part: type[Part]) -> dict[str, str]:
-    """Return setting -> what it means; secrets, which no settings file can hold, have no text.
+    """Return the docstring of each setting; secrets, which no settings file can hold, have none.
 
-    They are read from the source, since pydantic would do so at every start.
+    They are read here from the source, since pydantic would do so at every start.
     """
     texts: dict[str, str] = {}
     for model in reversed(part.__mro__[: part.__mro__.index(Part)]):
         tree = ast.parse(textwrap.dedent(inspect.getsource(model))).body[0]
-        assert isinstance(tree, ast.ClassDef)  # as its source says
+        assert isinstance(tree, ast.ClassDef)
         for setting, below in pairwise(tree.body):
             if (
                 isinstance(setting, ast.AnnAssign)
@@ -104,12 +104,12 @@ def setting_texts(part: type[Part]) -> dict[str, str]:
 
 
 def _nullable(found: dict[str, Any], text: str) -> dict[str, Any]:
-    """Return a schema that allows an empty value, too, and the forms a settings file knows."""
+    """Return a schema that also allows an empty value, and the spellings of settings files."""
     inner: dict[str, Any] = {key: value for key, value in found.items() if key != "title"}
     default = {"default": inner.pop("default")} if "default" in inner else {}
     forms = inner.pop("anyOf", [inner])
     if "$ref" in inner:
-        default = {}  # each of its own settings has one
+        default = {}  # each setting inside has its own
     if inner.get("type") == "boolean":
         forms = [_SWITCH]
     if {"string", "number"} <= {form.get("type") for form in forms}:

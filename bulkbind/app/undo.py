@@ -1,4 +1,4 @@
-"""`undo`: takes back what a run has bound, and only that."""
+"""`undo`: unbind what a run has bound, and only that."""
 
 from __future__ import annotations
 
@@ -25,15 +25,14 @@ if TYPE_CHECKING:
     from bulkbind.app.session.session import Session
     from bulkbind.clock import Clock
     from bulkbind.engine import StopSignal
-    from bulkbind.engine.paced import Paced
     from bulkbind.ledger import Ledger
     from bulkbind.model import Claim
     from bulkbind.pacing import Pacer
     from bulkbind.settings import Settings
 
-GOES_ON = (RunState.CONFIRMED, RunState.SENDING, RunState.STOPPED)
+UNFINISHED = (RunState.CONFIRMED, RunState.SENDING, RunState.STOPPED)
 NO_RUN = 0
-"""A run that no row belongs to: what a list clears of doubt is sent by nobody."""
+"""A run without rows, so that rows cleared of doubt are not sent again."""
 ALL_ROWS = 2**62
 
 
@@ -42,10 +41,10 @@ class UndoResult:
     """How an undo ended."""
 
     summary: UndoSummary | None
-    """None where nothing was begun."""
+    """None if it was not started."""
     files: tuple[Path, ...]
     exit_code: int
-    """As `run`'s."""
+    """As of `run`."""
     hint: str = ""
 
 
@@ -60,19 +59,13 @@ async def undo(
 ) -> UndoResult:
     """Unbind what a run has bound: the rows `bound` in its report, never `already_bound` ones.
 
-    Only the device id that the run got is unbound: where the user's list shows it, or where two
-    lists, `readback_settle` apart, cannot be trusted to lack it. The run is not gone on with any
-    more: what it had not sent is `withdrawn`. Called again after it was cut off, it goes on; called
-    again later, it tries again what could not be unbound, and what was not there.
+    Only the device id that the run received is unbound, if the user's list shows it, or if two
+    lists, `readback_settle` apart, do not prove that it is gone. The run cannot be resumed: what it
+    had not sent is `withdrawn`. Called again, an interrupted undo resumes; a finished one retries
+    what could not be unbound and what was not found.
 
-    Args:
-        settings: See `bulkbind.settings`.
-        run_id: The run, or the unique beginning of its id.
-        devices: How many devices are meant to be unbound: another number is refused. None: the
-            listener is asked, which refuses by default.
-        listener: Hears of progress and is asked.
-        stop: Set it to stop and drain.
-        clock: For tests.
+    *run_id*: the run, or a unique prefix of its id. *devices*: how many devices to unbind, another
+    number is refused; None: the listener is asked, which refuses by default.
 
     Raises: UsageError (no such run, no lists, another number), LedgerBusyError, LedgerError.
     """
@@ -89,16 +82,16 @@ async def undo(
         if not await _confirmed(session, ledger, run, known_id, devices):
             return UndoResult(None, (), 2, "nothing was unbound")
         with bound(run_id=known_id):
-            await _take_back(session, ledger, run)
+            await _unbind_all(session, ledger, run)
     return await asyncio.to_thread(_result, session, run)
 
 
 async def _confirmed(
     session: Session, ledger: Ledger, run: int, run_id: str, devices: int | None
 ) -> bool:
-    """Return whether so many devices are to be unbound; durable once it is so."""
+    """Return whether to unbind *devices* devices; a yes is durable."""
     state, to_unbind, in_doubt, moved, gone = await ledger.unbindings.undo_progress(run)
-    if state in GOES_ON:
+    if state in UNFINISHED:
         session.listener.notice(f"going on with the undo of run {run_id}, which was not finished")
         return True
     found = UndoPlan(run_id, to_unbind, in_doubt, moved, gone)
@@ -113,24 +106,18 @@ async def _confirmed(
     return True
 
 
-async def _take_back(session: Session, ledger: Ledger, run: int) -> None:
+async def _unbind_all(session: Session, ledger: Ledger, run: int) -> None:
     settings, clock, stop = session.settings, session.clock, session.stop
     pacer = await pacer_of(session, ledger)
     client = client_of(session, await ledger.get_meta("clock_skew_s"))
     began = clock.monotonic()
     session.pulse.follow(lambda: client.requests, lambda: pacer.closed_for_s() > 0)
     api = paced(session, client, pacer)
-    undoing = _Undoing(session, ledger, api, pacer, run)
+    undoing = _Undoing(session, ledger, Parts(api, ledger, pacer, stop, clock), pacer, run)
     await ledger.unbindings.start_undo(run)
-    reason = None
     try:
         async with api:
-            await draining(
-                undoing.run(),
-                clock,
-                stop,
-                grace_s=settings.send.grace,
-            )
+            await draining(undoing.run(), clock, stop, grace_s=settings.send.grace)
     finally:
         reason = stop.reason.text if stop.reason else None
         facts = facts_of(
@@ -146,14 +133,14 @@ async def _take_back(session: Session, ledger: Ledger, run: int) -> None:
 
 
 class _Undoing:
-    """The two steps of an undo: doubt is settled first, then bindings are taken back."""
+    """The two steps of an undo: settle doubt, then unbind."""
 
     def __init__(
-        self, session: Session, ledger: Ledger, api: Paced, pacer: Pacer, run: int
+        self, session: Session, ledger: Ledger, parts: Parts, pacer: Pacer, run: int
     ) -> None:
         self._session = session
         self._ledger = ledger
-        self._api = api
+        self._parts = parts
         self._pacer = pacer
         self._run = run
         self._retries = retries_of(session, pacer)
@@ -162,7 +149,7 @@ class _Undoing:
 
     @property
     def backed_off_s(self) -> float:
-        """Seconds that devices have waited for their own trouble to pass, added up."""
+        """Total seconds of backoff over all devices."""
         return self._retries.backed_off_s
 
     async def run(self) -> None:
@@ -175,14 +162,11 @@ class _Undoing:
         )
         logger().info("undo.started", rows=rows, endpoint=settings.endpoint())
         unbinder = Unbinder(
-            self._api,
+            self._parts,
             self._ledger.unbindings,
-            self._session.stop,
             self._retries,
-            clock,
-            settle_s=settings.doubt.readback_settle,
-            max_attempts=settings.send.max_attempts,
-            max_wait_s=settings.send.max_wait,
+            settings.send,
+            settings.doubt,
             on_settled=progress.unbound,
         )
         try:
@@ -192,23 +176,20 @@ class _Undoing:
             self.lists += unbinder.lists
 
     async def _settle_doubt(self) -> None:
-        """Let the lists tell which of the run's rows in doubt it has bound; none is sent again."""
+        """Find in the lists which of the run's rows in doubt it has bound; send none again."""
         mine = [c for c in await self._ledger.doubts() if self._ledger.is_of(self._run, c.row)]
         if not mine:
             return
-        session, settings = self._session, self._session.settings
-        parts = Parts(self._api, self._ledger, self._pacer, session.stop, session.clock)
+        settings = self._session.settings
         async with asyncio.TaskGroup() as tasks:
             readback = Readback(
-                parts,
+                self._parts,
                 self._retries,
                 tasks,
                 NO_RUN,
                 _send_nothing,
-                settle_s=settings.doubt.readback_settle,
-                is_enabled=True,
-                max_attempts=settings.send.max_attempts,
-                max_wait_s=settings.send.max_wait,
+                send=settings.send,
+                doubt=settings.doubt,
             )
             readback.take_up(mine)
             readback.start()

@@ -1,4 +1,4 @@
-"""`validate`: the rules alone; no network, no ledger."""
+"""`validate`: check the rules only, without network and ledger."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from bulkbind.settings import Settings
 
 BATCH = 1_000
-"""Rows looked at together: ten times as many are slower by half, as they leave the caches."""
+"""Rows checked together: ten times as many take half as long again, being larger than caches."""
 MOST_EXAMPLES = 3
 PROBLEMS_FILE = "problems.csv"
 
@@ -41,14 +41,14 @@ class Validation:
 
     rows: int = 0
     invalid: int = 0
-    """Rows that break a rule, conflicts and unwanted duplicates among them."""
+    """Rows that break a rule, including conflicts and unwanted duplicates."""
     duplicates: int = 0
-    """Rows whose device stands in an earlier one for the same user, and do no harm."""
+    """Rows that repeat an earlier row's user and device, and do no harm."""
     cleaned: int = 0
     """Rows that cleaning changed."""
     rules: dict[str, BrokenRule] = field(default_factory=dict)
     file: Path | None = None
-    """Where all problems stand."""
+    """The file with all problems."""
 
     @property
     def exit_code(self) -> int:
@@ -76,18 +76,18 @@ def validate(
     *,
     repeats: bool = True,
 ) -> Validation:
-    """Check every row of every manifest, and tell the listener of each that breaks a rule.
+    """Check every row of every manifest, and report each that breaks a rule to the listener.
 
     Args:
         manifests: Paths, folders, patterns; `-` is standard input.
         settings: With `out`, all problems are written there: a `.csv` file, or `problems.csv` in
             that folder.
-        listener: Hears of problems, changes and notices.
-        repeats: Look for devices that stand more than once, too; twice the time, and some 100
-            bytes of temporary disk a row.
+        listener: Receives problems, changes and notices.
+        repeats: Also find repeated devices; takes twice the time, and some 100 bytes of temporary
+            disk space per row.
 
-    Raises: ManifestError if one cannot be read, or read on, LedgerError if a disk is full. What was
-        found until then has been told, and written.
+    Raises: ManifestError if one cannot be read to its end, LedgerError if a disk is full. What was
+        found until then has been reported and written.
     """
     with named(manifests) as inputs:
         work = _Work(inputs, settings, listener or Silent())
@@ -100,7 +100,7 @@ def validate(
             work.found.file = settings.out if is_file else settings.out / PROBLEMS_FILE
             report.write_problems(work.found.file, problems)
     if work.fault is not None:
-        work.tell_how_far()
+        work.report_partial()
         raise work.fault
     return work.found
 
@@ -108,50 +108,50 @@ def validate(
 class _Work:
     """One validation."""
 
-    def __init__(self, inputs: Sequence[Named], settings: Settings, hears: Listener) -> None:
+    def __init__(self, inputs: Sequence[Named], settings: Settings, listener: Listener) -> None:
         self._inputs = inputs
         self._reads = settings.manifest
-        self._hears = hears
+        self._listener = listener
         self.found = Validation()
         self.fault: ManifestError | None = None
-        """Why the manifests could not be read to their end."""
+        """Why the manifests could not be read to the end."""
 
     def problems(self, *, repeats: bool) -> Iterator[tuple[str, int, Problem]]:
         """Yield source, line and problem of every broken rule, in order; repeats at the end.
 
-        A manifest that breaks off ends the reading, not the file of problems.
+        If a manifest becomes unreadable, no more is read, but what was found is yielded.
         """
         manifests = [open_manifest(i.path, self._reads, i.name) for i in self._inputs]
         with Seen() as seen:
             for number, manifest in enumerate(manifests):
                 rows = manifest.rows()
-                while batch := self._some(rows):
+                while batch := self._next_batch(rows):
                     self.found.rows += len(batch)
-                    self._hears.staged(self.found.rows)
+                    self._listener.staged(self.found.rows)
                     if repeats:
                         seen.add(number, batch)
                     for row in batch:
                         if row.problems or row.changes:
-                            yield from self._looked_at(manifest.source.name, row)
+                            yield from self._report(manifest.source.name, row)
                 for notice in manifest.notices:
-                    self._hears.notice(notice)
+                    self._listener.notice(notice)
                 if self.fault is not None:
                     break
             if self.fault is not None and not self.found.rows:
-                raise self.fault  # nothing was found that would be worth a file
+                raise self.fault  # there is nothing to write
             if repeats:
                 yield from self._repeats(seen)
 
-    def tell_how_far(self) -> None:
-        """Tell the listener what was found before the manifests broke off."""
+    def report_partial(self) -> None:
+        """Report what was found before a manifest became unreadable."""
         found = self.found
         file = f"; problems: {found.file}" if found.file else ""
-        self._hears.notice(
+        self._listener.notice(
             f"{found.rows:,} rows could be read, {found.invalid:,} of them break a rule{file}"
         )
 
-    def _some(self, rows: Iterator[CheckedRow]) -> list[CheckedRow]:
-        """Return the next rows, also where those behind them cannot be read."""
+    def _next_batch(self, rows: Iterator[CheckedRow]) -> list[CheckedRow]:
+        """Return the next rows, even if later ones cannot be read."""
         batch: list[CheckedRow] = []
         try:
             batch.extend(islice(rows, BATCH if self.fault is None else 0))
@@ -159,10 +159,10 @@ class _Work:
             self.fault = error
         return batch
 
-    def _looked_at(self, source: str, row: CheckedRow) -> Iterator[tuple[str, int, Problem]]:
+    def _report(self, source: str, row: CheckedRow) -> Iterator[tuple[str, int, Problem]]:
         self.found.invalid += bool(row.problems)
         self.found.cleaned += bool(row.changes)
-        self._hears.problem(source, row)
+        self._listener.problem(source, row)
         for problem in row.problems:
             self._count(source, row.line, problem)
             yield source, row.line, problem
@@ -178,11 +178,11 @@ class _Work:
                 continue
             self.found.invalid += 1
             values = (None, problem.value, None, None)
-            self._hears.problem(names[source], CheckedRow(line, [], values, (problem,)))
+            self._listener.problem(names[source], CheckedRow(line, [], values, (problem,)))
             self._count(names[source], line, problem)
             yield names[source], line, problem
         if self.found.duplicates:
-            self._hears.notice(
+            self._listener.notice(
                 f"{self.found.duplicates:,} rows name a device of an earlier row again and do no "
                 f"harm, e.g. {example}"
             )

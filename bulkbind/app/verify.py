@@ -1,4 +1,4 @@
-"""`verify`: what a run says is bound, compared with the server's lists."""
+"""`verify`: compare what a run has bound with the server's lists."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from bulkbind.settings import Settings
 
 MOST_SHOWN = 10_000
-"""Differences that are told one by one; all are counted."""
+"""Differences that are listed; all are counted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One device about which ledger and server differ."""
+    """A device on which ledger and server differ."""
 
     kind: str
     """`missing`, `changed` or `extra`."""
@@ -38,16 +38,16 @@ class Verification:
     run_id: str
     users: int = 0
     devices: int = 0
-    """Devices that the run says are bound."""
+    """Devices bound according to the run."""
     counts: dict[str, int] = field(
         default_factory=lambda: {"same": 0, "missing": 0, "changed": 0, "extra": 0}
     )
     differences: list[Difference] = field(default_factory=list)
-    """The first of them, in order of user and machine code."""
+    """The first ones, sorted by user and machine code."""
 
     @property
     def exit_code(self) -> int:
-        """0 no difference, 1 some."""
+        """0 without differences, else 1."""
         return 1 if any(n for kind, n in self.counts.items() if kind != "same") else 0
 
 
@@ -61,16 +61,11 @@ async def verify(
 ) -> Verification:
     """Compare the ledger with the server's lists, for the users and devices of a run.
 
-    *missing*: the ledger knows it as bound, the server does not; *changed*: under another device
-    id, name or OS; *extra*: the server has it for one of the run's users, and the ledger does not
-    know it. Nothing is changed. What was undone is not expected any more.
+    *missing*: bound in the ledger, not on the server; *changed*: under another device id, name or
+    OS; *extra*: the server has it for one of the run's users, the ledger does not. Nothing is
+    changed. What was undone is not expected.
 
-    Args:
-        settings: See `bulkbind.settings`.
-        run_id: The run, or the unique beginning of its id.
-        listener: Not asked anything.
-        stop: Set it to stop.
-        clock: For tests.
+    *run_id*: the run, or a unique prefix of its id.
 
     Raises: UsageError, LedgerError, UnreadableListError.
     """
@@ -80,7 +75,7 @@ async def verify(
         reader = BoundReader(db, run)
         found = Verification(RunReader(db, run).run_id())
 
-        def heard(user: str, records: dict[str, Record]) -> None:
+        def compare_user(user: str, records: dict[str, Record]) -> None:
             found.users += 1
             for item in reader.of(user):
                 found.devices += 1
@@ -88,7 +83,7 @@ async def verify(
             for code in sorted(records.keys() - reader.known(user)):
                 _differ(found, "extra", user, code, f"device id {records[code].device_id}")
 
-        await read_lists(session, reader.user_ids(), heard)
+        await read_lists(session, reader.user_ids(), compare_user)
     found.differences.sort(key=lambda item: (item.user_id, item.machine_code))
     return found
 

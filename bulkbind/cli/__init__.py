@@ -1,4 +1,4 @@
-"""The command line: one small module per command, loaded when it is called."""
+"""The command line: one module per command, imported when it is called."""
 
 from __future__ import annotations
 
@@ -35,31 +35,25 @@ COMMANDS = {
 
 
 class _Commands(click.Group):
-    """Imports a command's module only when it is needed, so that `--help` is fast."""
+    """Imports a command's module only when needed, so that `--help` is fast."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:  # click's signature
+    def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
 
-    def get_command(
-        self, ctx: click.Context, cmd_name: str
-    ) -> click.Command | None:  # click's signature
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        if cmd_name == "resume":  # it sends as `run` does, and lives beside it
+        if cmd_name == "resume":  # shares the module of `run`
             return cast("click.Command", import_module("bulkbind.cli.commands.run").resume_command)
         module = import_module(f"bulkbind.cli.commands.{cmd_name}")
         return cast("click.Command", module.command)
 
-    def format_commands(
-        self, ctx: click.Context, formatter: click.HelpFormatter
-    ) -> None:  # click's signature
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
 
-    def shell_complete(
-        self, ctx: click.Context, incomplete: str
-    ) -> list[CompletionItem]:  # click's signature
-        """Offer commands without importing them: a shell waits for the answer."""
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Complete commands without importing them, which would be slow."""
         from click.shell_completion import CompletionItem  # noqa: PLC0415  # few calls complete
 
         if incomplete.startswith("-"):
@@ -88,11 +82,7 @@ def cli() -> None:
 
 
 def _fill_standard_streams() -> None:
-    """Open nothing in place of a closed standard stream.
-
-    Otherwise the next file or socket would take its number, and be written to, or closed, as if
-    it were that stream.
-    """
+    """Open /dev/null for closed standard streams, so that no other file gets their numbers."""
     for number in (0, 1, 2):
         try:
             os.fstat(number)

@@ -26,32 +26,32 @@ if TYPE_CHECKING:
 
 READING_EVERY_S = 3.0
 
-_speaks_in_events = False
+_logs_only = False
 
 
-def speak_in_events() -> None:
-    """From now on, what is said is a log line, so that standard error holds nothing else."""
-    global _speaks_in_events  # noqa: PLW0603  # as there is one standard error
-    _speaks_in_events = True
+def log_only() -> None:
+    """Turn messages into log lines from now on, so that standard error holds nothing else."""
+    global _logs_only  # noqa: PLW0603  # there is one standard error
+    _logs_only = True
 
 
-def speaks_in_events() -> bool:
-    """Return whether standard error is for a machine."""
-    return _speaks_in_events
+def logs_only() -> bool:
+    """Return whether standard error holds log lines only."""
+    return _logs_only
 
 
 def say(text: str) -> None:
-    """Write a line to standard error; a closed pipe there is nobody's trouble."""
-    if _speaks_in_events:
+    """Write a line to standard error; ignore a closed pipe."""
+    if _logs_only:
         logger().info("command.said", text=text)
         return
-    # Not by click, which would write past a live display that has taken the stream's place.
+    # Not with click, which would bypass a live display that has replaced the stream.
     _write(sys.stderr, f"{text}\n")
 
 
 def fail(text: str, hint: str = "") -> None:
-    """Say why a command ends, and what to do next."""
-    if _speaks_in_events:
+    """Print why a command failed, and what to do next."""
+    if _logs_only:
         logger().error("command.failed", error=text, hint=hint)
         return
     say(f"error: {text}")
@@ -60,66 +60,66 @@ def fail(text: str, hint: str = "") -> None:
 
 
 def is_interactive() -> bool:
-    """Return whether a person can be asked: one who types, wherever the output goes."""
+    """Return whether a person can be asked: standard input is a terminal."""
     return is_terminal(sys.stdin)
 
 
 def ask(what: str, question: str, unanswered: str) -> str:
-    """Return the line that a person types in answer, without blanks around it.
+    """Ask a person; return the line typed, without blanks around it.
 
     Args:
         what: What the question is about; may be empty.
         question: One line.
-        unanswered: What it means that no answer comes: at Ctrl-C, or at the end of the input.
+        unanswered: The error's text if there is no answer: at Ctrl-C, or at the end of the input.
 
-    Raises: InterruptedRunError where no answer comes.
+    Raises: InterruptedRunError without an answer.
     """
     with _interruptible():
         try:
-            _put(what, question)
+            _show_question(what, question)
             line = sys.stdin.readline()
         except UnicodeDecodeError:
-            line = "?\n"  # whatever it was, it is no answer
+            line = "?\n"  # not an answer
         except (KeyboardInterrupt, OSError):
             line = ""
     if not line:
         if is_terminal(sys.stderr):
-            say("")  # behind the question and `^C`
+            say("")  # ends the line of the question and `^C`
         raise InterruptedRunError(unanswered)
     return line.strip()
 
 
-def _put(what: str, question: str) -> None:
-    """Write a question where it is seen: on standard error, or else where the answer is typed."""
+def _show_question(what: str, question: str) -> None:
+    """Write a question where a person sees it: to standard error, else to the terminal."""
     if what:
         say(what)
-    if is_terminal(sys.stderr) and not _speaks_in_events:
+    if is_terminal(sys.stderr) and not _logs_only:
         _write(sys.stderr, f"{question} ")
         return
-    if not _speaks_in_events:
-        say(question)  # a whole line: a program that reads a pipe may wait for its end
-    if _speaks_in_events or not _may_be_seen(sys.stderr):
+    if not _logs_only:
+        say(question)  # a whole line, since the reader of a pipe may wait for its end
+    if _logs_only or not _may_be_seen(sys.stderr):
         with contextlib.suppress(OSError), Path("/dev/tty").open("w", encoding="utf-8") as terminal:
             _write(terminal, f"{what}\n{question} ")
 
 
 def _may_be_seen(stream: TextIO | None) -> bool:
-    """Return whether a person may see what is no terminal: a pipe that is read, as by tee."""
+    """Return whether a person may see a stream that is not a terminal: a pipe, as to tee."""
     if stream is None:
         return False
     try:
         mode = os.fstat(stream.fileno()).st_mode
-    except (OSError, ValueError):  # it is none of the operating system's
+    except (OSError, ValueError):  # not a stream of the operating system
         return True
     if not stat.S_ISFIFO(mode) and not stat.S_ISSOCK(mode):
         return False
     poll = select.poll()
     poll.register(stream.fileno(), 0)
-    return not poll.poll(0)  # it tells only that the reader has gone
+    return not poll.poll(0)  # an event here means only that the reader is gone
 
 
 def _write(stream: TextIO | None, text: str) -> None:
-    """Write at once; a reader who has gone is nobody's trouble."""
+    """Write and flush; ignore a closed pipe."""
     if stream is not None:
         with contextlib.suppress(OSError, ValueError):
             stream.write(text)
@@ -127,31 +127,31 @@ def _write(stream: TextIO | None, text: str) -> None:
 
 
 class Console:
-    """Tells a person what a use case does."""
+    """Shows a person what a use case does."""
 
     def __init__(self, *, is_quiet: bool = False, asks: bool = False) -> None:
         self._is_quiet = is_quiet
         self._asks = asks
         self._clock = SystemClock()
         self._live: LiveDisplay | None = None
-        self._told_at = self._clock.monotonic()
+        self._reported_at = self._clock.monotonic()
 
     def notice(self, text: str) -> None:
-        """Say something worth knowing."""
+        """Print a notice."""
         if not self._is_quiet:
             say(f"note: {text}")
 
     def staged(self, rows: int) -> None:
-        """Tell how far the reading has come, every few seconds."""
+        """Print the number of rows read, every few seconds."""
         now = self._clock.monotonic()
-        if not self._is_quiet and now - self._told_at >= READING_EVERY_S:
-            self._told_at = now
+        if not self._is_quiet and now - self._reported_at >= READING_EVERY_S:
+            self._reported_at = now
             say(f"reading: {rows:,} rows")
 
     def sending(self, rows: int, gauge: Gauge) -> None:
-        """Begin to show progress; off a terminal, log lines tell it."""
+        """Start the live display; without a terminal, log lines show progress."""
         self.sent()  # two displays would overwrite each other
-        if rows and not self._is_quiet and is_terminal(sys.stderr) and not _speaks_in_events:
+        if rows and not self._is_quiet and is_terminal(sys.stderr) and not _logs_only:
             from rich.console import Console as Terminal  # noqa: PLC0415  # only on a terminal
 
             from bulkbind.cli.live import LiveDisplay  # noqa: PLC0415  # as above
@@ -160,18 +160,18 @@ class Console:
             self._live.start()
 
     def sent(self) -> None:
-        """Take the progress off the screen, which stays as if it had not been there."""
+        """Remove the live display from the screen."""
         if self._live is not None:
             live, self._live = self._live, None
             live.stop()
 
     def settled(self, counts: dict[str, int], problems: Sequence[str]) -> None:
-        """Show what is durable."""
+        """Update the live display."""
         if self._live is not None:
             self._live.settled(counts, problems)
 
     def confirm(self, plan: Plan) -> bool:
-        """Show what would be done and ask, if there is somebody to ask."""
+        """Show the plan, and ask if there is a person to ask."""
         what = "" if self._is_quiet else plan_text(plan, is_brief=True)
         if not self._asks or not plan.forecast.calls:
             if what:
@@ -184,7 +184,7 @@ class Console:
             what = "answer y or n"
 
     def confirm_undo(self, undo: UndoPlan) -> bool:
-        """Show what would be taken back, and let its number be typed."""
+        """Show what would be unbound, and ask for the number of devices."""
         if not self._asks:
             raise UsageError(
                 f"undo would unbind {undo.devices:,} devices, and there is nobody to ask",
@@ -195,12 +195,12 @@ class Console:
         return typed.replace(",", "") == str(undo.devices)
 
     def problem(self, source: str, row: CheckedRow) -> None:
-        """Problems are shown by `validate` itself."""
+        """Do nothing: only `validate` shows problems."""
 
 
 @contextlib.contextmanager
 def _interruptible() -> Iterator[None]:
-    """Let signals end a question: the loop's handlers could not run while it waits."""
+    """Let signals end a question: the event loop's handlers do not run while it waits."""
     before = {
         signal.SIGINT: signal.signal(signal.SIGINT, signal.default_int_handler),
         signal.SIGTERM: signal.signal(signal.SIGTERM, signal.SIG_DFL),

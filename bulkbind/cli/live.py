@@ -1,4 +1,4 @@
-"""The live display: a few lines on a terminal that say how a sending goes, and why it waits."""
+"""The live display: a few lines on a terminal with the progress, the pace and why it waits."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from bulkbind.app.session.eta import Gauge
     from bulkbind.clock import Clock
 
-SEEN_S = 10.0
-"""The rate shown is that of so many seconds."""
+RATE_SPAN_S = 10.0
+"""The time over which the rate is measured."""
 LAST_PROBLEMS = 3
 REFRESHES_PER_S = 4
 
@@ -33,7 +33,7 @@ _DOUBTFUL = (Status.IN_DOUBT, Status.MOVED, UnbindStatus.CHANGED)
 
 
 class LiveDisplay:
-    """Shows one sending from `start` to `stop`; drawn anew for any width of the terminal."""
+    """Shows the progress from `start` to `stop`, adapting to the terminal's width."""
 
     def __init__(self, rows: int, gauge: Gauge, clock: Clock, terminal: Terminal) -> None:
         self._rows = rows
@@ -41,40 +41,40 @@ class LiveDisplay:
         self._clock = clock
         self._counts: dict[str, int] = {}
         self._problems: deque[str] = deque(maxlen=LAST_PROBLEMS)
-        self._seen: deque[tuple[float, int]] = deque([(clock.monotonic(), 0)])
+        self._samples: deque[tuple[float, int]] = deque([(clock.monotonic(), 0)])
         self._terminal = terminal
         self._width = 0
         self._lengths: list[int] = []
-        """Of the last frame: the terminal's width, and those of its lines."""
+        """The widths of the terminal and of the lines in the last frame."""
         self._live = Live(
             console=terminal,
             get_renderable=self.shown,
             refresh_per_second=REFRESHES_PER_S,
             transient=True,
-            redirect_stdout=False,  # it holds what was asked for
+            redirect_stdout=False,  # it carries results
         )
 
     def start(self) -> None:
-        """Begin to show it. Log lines and notices are written above it, not through it."""
+        """Start the display. Log lines and notices are written above it."""
         with contextlib.suppress(OSError, ValueError):  # as in `stop`
             self._live.start()
 
     def stop(self) -> None:
-        """Take it off the screen; a terminal that has gone changes nothing."""
+        """Remove the display; ignore a closed terminal."""
         with contextlib.suppress(OSError, ValueError):
             self._live.stop()
 
     def settled(self, counts: dict[str, int], problems: Sequence[str]) -> None:
-        """Hear what is durable, and what went wrong with the newest."""
+        """Update counts and problems."""
         self._counts = dict(counts)
         self._problems.extend(problems)
 
     def shown(self) -> Group:
-        """Return what stands on the screen now. Called from rich's thread before each drawing."""
+        """Return the current frame. Called from rich's thread before each refresh."""
         frame = self._frame()
         width = self._terminal.width
         if width < self._width:
-            # A terminal that became narrower has broken our lines into more, all to be overdrawn.
+            # A narrower terminal has wrapped our lines into more, which all must be overwritten.
             rows = sum(max(1, math.ceil(length / width)) for length in self._lengths)
             self._live._live_render._shape = (width, rows)  # noqa: SLF001  # rich has no public way
         lines = self._terminal.render_lines(frame, pad=False)
@@ -94,13 +94,13 @@ class LiveDisplay:
             ProgressBar(total=max(self._rows, 1), completed=done),
             Text(f"{done:,} / {self._rows:,}  {percent}"),
         )
-        lines: list[Table | Text] = [table, self._told_counts(), self._told_pace(done, rate)]
+        lines: list[Table | Text] = [table, self._counts_line(), self._pace_line(done, rate)]
         if waits := self._gauge.waits():
             lines.append(_line(f"waiting: {waits}", "yellow", width))
         lines += [_line(f"! {problem}", "red", width) for problem in self._problems]
         return Group(*lines)
 
-    def _told_counts(self) -> Text:
+    def _counts_line(self) -> Text:
         text = Text()
         for status, count in self._counts.items():
             if count:
@@ -109,28 +109,28 @@ class LiveDisplay:
                 text.append("  ")
         return text or Text(f"{self._gauge.what} …")
 
-    def _told_pace(self, done: int, rate: float) -> Text:
+    def _pace_line(self, done: int, rate: float) -> Text:
         allowed = self._gauge.per_s()
-        told = f"{rate:,.1f}/s"
-        told += f" of {allowed:,.4g}/s ({self._gauge.source()})" if allowed else ", no limit met"
+        text = f"{rate:,.1f}/s"
+        text += f" of {allowed:,.4g}/s ({self._gauge.source()})" if allowed else ", no limit met"
         left = self._rows - done
         if rate > 0 and left > 0:
-            told += f"  ·  {span_text(left / rate)} left"
-        return Text(told)
+            text += f"  ·  {span_text(left / rate)} left"
+        return Text(text)
 
     def _rate(self, done: int) -> float:
-        """Return how many end per second, over the last seconds."""
-        now = self._clock.monotonic()
-        if now - self._seen[-1][0] >= 1 / REFRESHES_PER_S:
-            self._seen.append((now, done))
-        while len(self._seen) > 2 and now - self._seen[1][0] > SEEN_S:  # noqa: PLR2004  # two make a rate
-            self._seen.popleft()
-        since, before = self._seen[0]
+        """Return the rows that ended per second, over `RATE_SPAN_S`."""
+        now, samples = self._clock.monotonic(), self._samples
+        if now - samples[-1][0] >= 1 / REFRESHES_PER_S:
+            samples.append((now, done))
+        while len(samples) > 2 and now - samples[1][0] > RATE_SPAN_S:  # noqa: PLR2004  # two make a rate
+            samples.popleft()
+        since, before = samples[0]
         return (done - before) / (now - since) if now > since else 0.0
 
 
 def _line(text: str, style: str, width: int) -> Text:
-    """Return one line, cut to the terminal's width."""
+    """Return one line, truncated to the terminal's width."""
     line = Text(text, style=style, no_wrap=True, overflow="ellipsis")
     line.truncate(width, overflow="ellipsis")
     return line

@@ -1,4 +1,4 @@
-"""Options that commands share, each with its environment twin, and the settings they give."""
+"""Options that commands share, each with its environment variable, and the resulting settings."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 class Listed(click.types.StringParamType):
-    """Texts that may hold blanks, so a variable divides several of them by semicolons."""
+    """Texts that may contain blanks: the environment variable separates them by semicolons."""
 
     envvar_list_splitter = ";"
 
 
 class _Time(click.ParamType[float]):
-    """A duration, as the settings write it."""
+    """A duration, written as in settings."""
 
     name = "time"
 
@@ -42,14 +42,14 @@ class _Time(click.ParamType[float]):
 TIME = _Time()
 
 
-def option(flag: str, *more: Any, **attributes: Any) -> Callable[[Command], Command]:  # click's own
-    """Return a click option with its environment twin `BULKBIND_…` shown in the help."""
-    twin = "BULKBIND_" + flag.removeprefix("--").replace("-", "_").upper()
-    return click.option(flag, *more, envvar=twin, show_envvar=True, **attributes)
+def option(flag: str, *more: Any, **attributes: Any) -> Callable[[Command], Command]:
+    """Return a click option with its environment variable `BULKBIND_…`, shown in the help."""
+    variable = "BULKBIND_" + flag.removeprefix("--").replace("-", "_").upper()
+    return click.option(flag, *more, envvar=variable, show_envvar=True, **attributes)
 
 
 def together(options: list[Callable[[Any], Any]]) -> Callable[[Command], Command]:
-    """Return a decorator that gives a command several options, in this order in its help."""
+    """Return a decorator that adds several options to a command, in the order of its help."""
 
     def decorate(command: Command) -> Command:
         for decorator in reversed(options):
@@ -371,21 +371,18 @@ GIVEN = (
     "fail_on",
     "metrics_file",
 )
-"""Parameters that give the setting of the same name."""
+"""Parameters that set the setting of the same name."""
 _PAIRS = {"columns": ("--map", "FIELD=COLUMN"), "constants": ("--set", "FIELD=VALUE")}
-"""Parameters that are pairs, with their flag and their form."""
+"""Parameters that are pairs, with their flag and format."""
 
 
 def settings_from(given: dict[str, Any]) -> Settings:
-    """Return the settings of a command's parameters, the environment's secrets and the file.
-
-    Raises: UsageError.
-    """
+    """Return the settings by parameters, environment secrets and file. Raises: UsageError."""
     return loaded_from(given).settings
 
 
 def loaded_from(given: dict[str, Any]) -> Loaded:
-    """Return the same, with where each value came from. Raises: UsageError."""
+    """Return the same, with the origin of each value. Raises: UsageError."""
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
     for name in GIVEN:
@@ -403,7 +400,7 @@ def loaded_from(given: dict[str, Any]) -> Loaded:
 
 
 def _origin(name: str) -> str:
-    """Return the flag or the variable that gave a parameter."""
+    """Return the flag or the environment variable that a parameter came from."""
     context = click.get_current_context()
     option = next(param for param in context.command.params if param.name == name)
     if context.get_parameter_source(name) is click.core.ParameterSource.ENVIRONMENT:
@@ -424,14 +421,14 @@ def _pairs(pairs: tuple[str, ...], flag: str, form: str) -> dict[str, str]:
 
 
 MOST_RUNS = 50
-"""The newest ones are offered."""
+"""Runs offered for completion, the newest ones."""
 
 
 def runs_of(
     context: click.Context, _param: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
-    """Return the ids of the runs in the ledger that the options given so far lead to."""
-    from bulkbind.app.reports import run_names  # noqa: PLC0415  # completing a word must be quick
+    """Return the ids of runs in the ledger that the options so far select."""
+    from bulkbind.app.reports import run_names  # noqa: PLC0415  # completion must be fast
 
     given: dict[str, Any] = {
         name: context.params.get(name) for name in ("config", "endpoint", "ledger")
@@ -449,4 +446,4 @@ def runs_of(
 
 
 run_argument = click.argument("run_id", required=False, metavar="[RUN]", shell_complete=runs_of)
-"""A run's id or the beginning of it."""
+"""A run's id or a prefix of it."""

@@ -1,4 +1,4 @@
-"""Runs a use case under an event loop: signals, errors, exit codes, the last lines."""
+"""Run a use case in an event loop: signals, errors, exit codes, final output."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from bulkbind.app.notices.notify import follow_up
 from bulkbind.app.notices.run_end import Ending, of_error, of_inbox, of_run
 from bulkbind.app.session.sending import RunResult
 from bulkbind.cli import console
-from bulkbind.cli.console import Console, is_interactive, say, speaks_in_events
+from bulkbind.cli.console import Console, is_interactive, logs_only, say
 from bulkbind.cli.options import settings_from
 from bulkbind.clock import SystemClock
 from bulkbind.engine import StopReason, StopSignal
@@ -39,49 +39,49 @@ if TYPE_CHECKING:
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 LAST_RESORT_S = 600.0
-"""How long after its grace a command that is to stop may take for its last reports."""
+"""How long a stopping command may take for its reports, after its grace."""
 
 Work = Callable[[StopSignal], Coroutine[Any, Any, int]]
 
 
 @contextlib.contextmanager
 def explained() -> Iterator[None]:
-    """Turn errors of ours into a text with a hint, and the exit code that belongs to them."""
+    """Turn our errors into a message with a hint, and their exit code."""
     try:
         yield
     except BulkbindError as error:
         console.fail(str(error), error.hint)
         sys.exit(error.exit_code)
     except OSError as error:
-        # All files but our standard streams are looked after where they are used.
+        # Errors of all other files are handled where they are used.
         leave_stdout()
         console.fail(f"standard output cannot be written: {error.strerror}")
         sys.exit(LedgerError.exit_code)
 
 
 def leave_stdout() -> None:
-    """Keep Python from trying to write once more what could not be written."""
+    """Keep Python from flushing again, at exit, what could not be written."""
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def configure_logs(settings: LogSettings, *, is_quiet: bool) -> None:
-    """Send log lines where the settings say. Raises: UsageError if a file cannot be opened."""
-    is_seen = logs.is_terminal(sys.stderr)
-    usual: LogLevel = "error" if is_quiet else "warning" if is_seen else "info"
-    level = settings.log_level or usual
-    form = settings.log_format or ("console" if is_seen else "json")
+    """Configure log lines by the settings. Raises: UsageError if a file cannot be opened."""
+    on_terminal = logs.is_terminal(sys.stderr)
+    default: LogLevel = "error" if is_quiet else "warning" if on_terminal else "info"
+    level = settings.log_level or default
+    form = settings.log_format or ("console" if on_terminal else "json")
     sinks = [logs.Sink(cast("TextIO", _Stderr()), form, level)]
     if settings.log_file is not None:
-        kept: LogLevel = "debug" if settings.log_level == "debug" else "info"
-        sinks.append(logs.Sink(logs.log_file(settings.log_file), "json", kept))
+        file_level: LogLevel = "debug" if settings.log_level == "debug" else "info"
+        sinks.append(logs.Sink(logs.log_file(settings.log_file), "json", file_level))
     logs.configure(*sinks)
     if settings.log_format == "json":
-        console.speak_in_events()
+        console.log_only()
 
 
 class _Stderr(io.TextIOBase):
-    """Standard error of the moment: a live display takes its place, to write above itself."""
+    """The current `sys.stderr`, which a live display replaces to write above itself."""
 
     def write(self, text: str) -> int:
         return sys.stderr.write(text) if sys.stderr is not None else len(text)
@@ -100,9 +100,9 @@ def run_until_done(work: Work, *, first_words: str = "stopping", grace_s: float 
     The first SIGINT, SIGTERM or SIGHUP drains, the second one cancels, later ones are ignored.
 
     Args:
-        work: Gets the signal that says when to stop.
-        first_words: What is said at the first signal.
-        grace_s: How long *work* may take to end what it has begun, once it is to stop.
+        work: Receives the signal to stop.
+        first_words: Printed at the first signal.
+        grace_s: How long *work* may take to finish once it is stopping.
     """
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         return runner.run(_with_signals(work, first_words, grace_s))
@@ -147,16 +147,16 @@ async def _with_signals(work: Work, first_words: str, grace_s: float) -> int:
         for number in SIGNALS:
             loop.remove_signal_handler(number)
             if signals_seen:
-                signal.signal(number, signal.SIG_IGN)  # the end is near, and takes no time
+                signal.signal(number, signal.SIG_IGN)  # only the exit is left
 
 
 async def _last_resort(stop: StopSignal, grace_s: float) -> None:
-    """End the process where a stop does not: something hangs that cannot be cancelled.
+    """End the process if a stop does not: something hangs that cannot be cancelled.
 
-    As after `kill -9`, the next run takes stock of what was in flight.
+    As after `kill -9`, the next run settles what was in flight.
     """
     await stop.wait()
-    assert stop.reason is not None  # it is set
+    assert stop.reason is not None
     await SystemClock().sleep(grace_s + LAST_RESORT_S)
     say(f"error: {stop.reason.text}, and it does not end: a disk or a library hangs")
     os._exit(stop.reason.exit_code)
@@ -174,12 +174,12 @@ UseCase = Callable[[Settings, Console, StopSignal], Coroutine[Any, Any, Result]]
 
 
 def send(given: dict[str, Any], use_case: UseCase[RunResult]) -> int:
-    """Carry out a command that sends one run; return its exit code."""
+    """Execute a command that sends one run; return its exit code."""
     return _send(given, use_case, of_run, show)
 
 
 def send_inbox(given: dict[str, Any], use_case: UseCase[InboxResult]) -> int:
-    """Carry out a command that sends the manifests of an inbox; return its exit code."""
+    """Execute a command that sends the manifests of an inbox; return its exit code."""
     return _send(given, use_case, of_inbox, _show_inbox)
 
 
@@ -222,8 +222,8 @@ def _send(
 
 
 @contextlib.contextmanager
-def telling(given: dict[str, Any]) -> Iterator[None]:
-    """Let whom the settings name hear of an error that comes before there is an event loop."""
+def notifying(given: dict[str, Any]) -> Iterator[None]:
+    """Send the notifications about an error before there is an event loop."""
     try:
         yield
     except BulkbindError as error:
@@ -235,21 +235,21 @@ def telling(given: dict[str, Any]) -> Iterator[None]:
 
 
 def show(result: RunResult, *, is_quiet: bool, is_json: bool, every_status: bool = False) -> None:
-    """Print how a run ended: for a person unless that was done, then on standard output."""
+    """Print how a run ended: for a person on standard error, as JSON on standard output."""
     if result.report is None:
         say(result.hint)
         return
     summary = result.report.summary
     if not is_quiet:
-        if not speaks_in_events():  # `run.finished` says the same
+        if not logs_only():  # the log has `run.finished`
             say(as_text(summary, every_status=every_status))
         say("report: " + ", ".join(str(path) for path in result.report.files))
         if result.hint:
             say(f"\nhint: {result.hint}")
-        if summary.state is RunState.STOPPED and result.can_go_on:
+        if summary.state is RunState.STOPPED and result.can_resume:
             say(f"go on with: bulkbind resume {summary.run_id}{same_place()}")
     if is_json:
-        _print(as_json(summary))
+        print_result(as_json(summary))
 
 
 def _show_inbox(result: InboxResult, *, is_quiet: bool, is_json: bool) -> None:
@@ -260,11 +260,11 @@ def _show_inbox(result: InboxResult, *, is_quiet: bool, is_json: bool) -> None:
             say(f"{item.name}: {counts or 'not run'}; {where}")
         say(of_inbox(result).text)
     if is_json:
-        _print(result.as_json())
+        print_result(result.as_json())
 
 
-def _print(value: object) -> None:
-    # Whoever stops reading does not change how the run ended.
+def print_result(value: object) -> None:
+    """Print as JSON how a run ended; a closed pipe does not change the exit code."""
     with contextlib.suppress(BrokenPipeError):
         print_json(value)
 
@@ -274,7 +274,7 @@ def _about(given: dict[str, Any]) -> str:
 
 
 def same_place() -> str:
-    """Return the options that lead to the same ledger and report, and the caps, as given."""
+    """Return the given options that select the ledger, the report and the caps."""
     context = click.get_current_context(silent=True)
     if context is None:
         return ""

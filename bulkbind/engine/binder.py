@@ -1,4 +1,4 @@
-"""The binder: takes a claimed row through its attempts to an outcome."""
+"""Take a claimed row through its attempts to an outcome."""
 
 from __future__ import annotations
 
@@ -14,28 +14,24 @@ if TYPE_CHECKING:
     from bulkbind.engine.ports import Parts
     from bulkbind.engine.readback import Readback
     from bulkbind.engine.retry import Retries
+    from bulkbind.settings import SendSettings
 
 RETRIES_PER_SLOT, PUT_OFF_PER_SLOT = 4, 64
-"""Rows that may wait for another attempt, per slot of the concurrency; and where they wait for the
-turn of their user, so that the rows of others can be sent meanwhile."""
+"""Rows per slot of concurrency that may wait for another attempt; for their user's turn."""
 
 
 class Binder:
-    """One for a run. The first attempt is plain; only what it does not settle costs more."""
+    """Binds the rows of one run; only a row that its first attempt does not settle gets a task."""
 
-    def __init__(  # the parts that pipeline joins
+    def __init__(
         self,
         parts: Parts,
         readback: Readback,
         retries: Retries,
         tasks: asyncio.TaskGroup,
-        *,
-        max_attempts: int,
-        max_wait_s: float,
-        concurrency: int,
-        is_per_user: bool,
+        send: SendSettings,
     ) -> None:
-        self._max_wait_s = max_wait_s
+        self._send = send
         self._api = parts.api
         self._ledger = parts.ledger
         self._gate = parts.gate
@@ -43,19 +39,18 @@ class Binder:
         self._readback = readback
         self._retries = retries
         self._tasks = tasks
-        self._max_attempts = max_attempts
-        self._room = asyncio.Semaphore(
-            (PUT_OFF_PER_SLOT if is_per_user else RETRIES_PER_SLOT) * concurrency
-        )
+        is_per_user = send.rate_scope == "x-user-id"
+        per_slot = PUT_OFF_PER_SLOT if is_per_user else RETRIES_PER_SLOT
+        self._room = asyncio.Semaphore(per_slot * send.concurrency)
         self._unreachable: int | None = 0
         self._log = logger()
 
     async def bind(self, claim: Claim) -> None:
-        """Make the first attempt; settle the row, or hand it on to a task of its own.
+        """Make the first attempt; settle the row, or give it a task of its own.
 
-        Raises: DrainedError when the run stops; the row has been released then.
+        Raises: DrainedError when the run stops, after releasing the row.
         """
-        # Where its turn is far off, it makes way for the rows of others.
+        # A row whose turn is far off must not hold up the rows of other users.
         is_far = self._gate.is_far(claim.device.user_id)
         step = Again(backoff=False) if is_far else await self._send_once(claim)
         if isinstance(step, Again):
@@ -65,7 +60,7 @@ class Binder:
             await self.act(claim, step)
 
     async def resend(self, claim: Claim) -> None:
-        """Send a row once more that a list has cleared of doubt."""
+        """Send a row again that a list has cleared of doubt."""
         await self._ledger.release([claim])
         await self._room.acquire()
         self._tasks.create_task(
@@ -74,7 +69,7 @@ class Binder:
         )
 
     async def to_end(self, claim: Claim) -> Step:
-        """Make attempts until something follows, and return that without acting on it.
+        """Make attempts until none must follow; return the next step without taking it.
 
         Raises: DrainedError as `bind`.
         """
@@ -82,14 +77,14 @@ class Binder:
         return await self._again(claim, step) if isinstance(step, Again) else step
 
     async def act(self, claim: Claim, step: Step) -> None:
-        """Do what follows from the last attempt."""
+        """Take the step that follows from the last attempt."""
         match step:
             case Suspect(step=held_back):
                 await self.act(claim, held_back)
             case Settle(outcome=outcome):
                 self._ledger.settle(claim, outcome)
             case Park():
-                # In the ledger first: whoever is killed from here on leaves what was answered.
+                # In the ledger first, so that a crash from here on keeps the answer.
                 await self._doubt(claim, is_new=step.if_absent is None)
                 self._readback.park(claim, step)
             case Halt(reason=reason):
@@ -135,9 +130,9 @@ class Binder:
         return decide(
             claim,
             attempt,
-            max_attempts=self._max_attempts,
+            max_attempts=self._send.max_attempts,
             unreachable=self._unreachable,
-            max_wait_s=self._max_wait_s,
+            max_wait_s=self._send.max_wait,
             refused_for_s=self._gate.refused_for_s(),
         )
 
@@ -157,15 +152,15 @@ class Binder:
             released = False
 
         async def once() -> Step:
-            # It waits at the gate, staged: whoever is killed meanwhile leaves no doubt.
+            # The row is staged while it waits at the gate: a crash then leaves no doubt.
             attempt = await self._api.bind(claim.device, reclaim)
-            await reclaim()  # where nothing was sent, it is still staged
+            await reclaim()  # if nothing was sent, it is still staged
             return self._judge(claim, attempt)
 
-        return await self._retries.until_done(step, lambda: claim.attempts, release, once)
+        return await self._retries.until_done(step, lambda: claim.attempts, once, release)
 
     async def _persist(self, claim: Claim, step: Again, *, is_released: bool = False) -> None:
-        """Own a row until it has ended; started with a place in the room taken."""
+        """Own a row until it has ended, then release the room that the caller acquired."""
         try:
             await self.act(claim, await self._again(claim, step, is_released=is_released))
         except DrainedError:

@@ -1,6 +1,6 @@
-"""What follows from a verdict: for a row, and for the run where its answers speak of the set-up.
+"""Decide what follows from a verdict for its row, and for the run if it is about the set-up.
 
-Pure: the table of states in design words, row by row.
+Pure: the table of row states in the design, row by row.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _BY_STATUS = {
 
 
 def setting_to_check(attempt: Attempt) -> str:  # noqa: PLR0911  # a table
-    """Return which setting an answer, or its absence, speaks of, as a hint for a person."""
+    """Return a hint: the setting to check after this answer, or after none."""
     status = attempt.http_status
     match attempt.verdict:
         case Unreachable():
@@ -66,14 +66,14 @@ def setting_to_check(attempt: Attempt) -> str:  # noqa: PLR0911  # a table
                 "check `endpoint` (--endpoint) and `path`: something else than KooDrive may answer "
                 "there, or nothing within `timeout`"
             )
-        case _ if status is None or status >= 500:  # HTTP's own numbers
+        case _ if status is None or status >= 500:
             return "the service is in trouble, or `endpoint` and `path` lead to another one"
-        case _ if 300 <= status < 400:  # HTTP's own numbers
+        case _ if 300 <= status < 400:
             return (
                 "check `endpoint` (--endpoint): scheme and host; then `path`: the server sends us "
                 "elsewhere, where no credentials are carried"
             )
-        case _ if status == 400 and attempt.code == _PARAMETERS:  # HTTP's own numbers
+        case _ if status == 400 and attempt.code == _PARAMETERS:
             return (
                 "check what is sent for all: the users (`user_id`, --user-id), the columns (--map)"
                 " and `path`"
@@ -85,31 +85,31 @@ def setting_to_check(attempt: Attempt) -> str:  # noqa: PLR0911  # a table
 
 
 def too_long(attempt: Attempt, max_wait_s: float, refused_for_s: float = 0.0) -> StopReason | None:
-    """Return why a run stops rather than wait, if the gateway wants a wait that is too long.
+    """Return why a run stops rather than wait, if the gateway asks for too long a wait.
 
-    A gateway that tells a limit per hour or day, and no time to wait, may mean all of it; so may
-    one that tells nothing and has refused everything for so long (*refused_for_s*).
+    A limit per hour or day without a time to wait may mean all of it. So may a gateway that states
+    nothing and has refused everything for *refused_for_s*.
     """
-    told = attempt.verdict
-    if isinstance(told, Throttled) and refused_for_s > max_wait_s:
+    verdict = attempt.verdict
+    if isinstance(verdict, Throttled) and refused_for_s > max_wait_s:
         return StopReason(
             f"the gateway has refused every request for {refused_for_s:,.0f} s, longer than "
             f"max_wait, {max_wait_s:g} s, and does not say for how long it will",
             hint="it may be a limit per hour or day: go on later, or with a larger --max-wait",
         )
     limit = ""
-    match told:
+    match verdict:
         case Transient():
-            wait_s = told.retry_after_s
+            wait_s = verdict.retry_after_s
         case Throttled():
-            wait_s = told.window_s if told.retry_after_s is None else told.retry_after_s
-            if told.limit and told.window_s:
-                limit = f" ({told.limit:g} in {told.window_s:g} s)"
+            wait_s = verdict.window_s if verdict.retry_after_s is None else verdict.retry_after_s
+            if verdict.limit and verdict.window_s:
+                limit = f" ({verdict.limit:g} in {verdict.window_s:g} s)"
         case _:
             return None
     if wait_s is None or wait_s <= max_wait_s:
         return None
-    what = "the gateway's limit is used up" if isinstance(told, Throttled) else "it is busy"
+    what = "the gateway's limit is used up" if isinstance(verdict, Throttled) else "it is busy"
     moment = _moment(attempt, wait_s)
     return StopReason(
         f"the server says that {what}{limit}, and waiting for it would take up to "
@@ -132,14 +132,14 @@ def credentials_lost(attempt: Attempt) -> StopReason | None:
 
 
 def endpoint_away(attempt: Attempt) -> StopReason:
-    """Return why a run stops that cannot even begin."""
+    """Return why a run stops whose endpoint cannot be reached."""
     return StopReason(
         f"the endpoint cannot be reached: {attempt.message}", hint=setting_to_check(attempt)
     )
 
 
 def quota_used_up(attempt: Attempt, verdict: QuotaUsedUp) -> StopReason:
-    """Return why a run stops that the gateway takes nothing more of."""
+    """Return why a run stops whose quota is used up."""
     after_s = verdict.retry_after_s
     when = (
         "when the quota has been renewed, or raised; the gateway does not say when"
@@ -152,7 +152,7 @@ def quota_used_up(attempt: Attempt, verdict: QuotaUsedUp) -> StopReason:
 
 
 def clock_refused(attempt: Attempt) -> StopReason:
-    """Return why a run stops whose clock the server does not take."""
+    """Return why a run stops whose clock the server refuses."""
     return StopReason(
         f"the server refuses our X-Date although its own Date was followed: {attempt.message}",
         hint="compare this machine's clock with the server's",
@@ -160,17 +160,17 @@ def clock_refused(attempt: Attempt) -> StopReason:
 
 
 def _moment(attempt: Attempt, wait_s: float) -> str:
-    """Return the moment so long after an attempt, by the server's clock."""
+    """Return the moment *wait_s* after an attempt, by the server's clock."""
     return iso(datetime.fromtimestamp(attempt.sent_at + wait_s, UTC))
 
 
 CREATE_TIME_MARGIN_S = 1.0
-"""A `createTime` this much before our sending still counts as ours: `Date` has whole seconds."""
+"""A `createTime` this much before we sent still counts as ours: `Date` has whole seconds."""
 _FRACTION = re.compile(r"\.(\d+)", re.ASCII)
 CLOCK_REFUSALS = 8
-"""In a row, after which a refused clock is a refusal."""
+"""Clock refusals of one row in succession that stop the run."""
 UNREACHABLE_AT_START = 5
-"""Failed connections in a row, before anything was ever answered, that stop a run."""
+"""Failed connections in succession, before any answer, that stop a run."""
 
 
 @value
@@ -182,7 +182,7 @@ class Settle:
 
 @dataclass(frozen=True, slots=True)
 class Again:
-    """Send once more: after backoff (the device's trouble) or once the gate lets it."""
+    """Send again: after backoff (the device's own trouble) or as soon as the gate permits."""
 
     backoff: bool
     retry_after_s: float = 0.0
@@ -190,28 +190,28 @@ class Again:
 
 @dataclass(frozen=True, slots=True)
 class Park:
-    """Only the user's list can tell."""
+    """Only the user's list can settle the row."""
 
     if_absent: Outcome | None = None
     """How the row ends if the list does not show it; None: it is sent again."""
     if_unreadable: Outcome | None = None
     """How it ends if the list cannot be read; None: it stays in doubt."""
     if_disabled: Outcome | None = None
-    """How it ends where the settings say that there are no lists; None: it stays in doubt."""
+    """How it ends if the settings rule out lists; None: it stays in doubt."""
 
 
 @dataclass(frozen=True, slots=True)
 class Suspect:
-    """What may speak of the set-up: before anything has succeeded it is held back."""
+    """A step that may be due to the set-up: held back until something has succeeded."""
 
     step: Settle | Park
     is_about_user: bool = False
-    """Whether it may speak of this user's credentials rather than of the whole set-up."""
+    """Whether this user's credentials may be the cause, rather than the whole set-up."""
 
 
 @dataclass(frozen=True, slots=True)
 class Halt:
-    """The run stops; the row goes back."""
+    """The run stops; the row is staged again."""
 
     reason: StopReason
 
@@ -233,7 +233,7 @@ _COSTS = (Accepted, AlreadyBound, Refused, Transient, NoAnswer)
 
 
 def costs(attempt: Attempt) -> bool:
-    """Return whether an attempt counts: all but those in which the device had no say."""
+    """Return whether an attempt counts against the row's `max_attempts`."""
     return isinstance(attempt.verdict, _COSTS)
 
 
@@ -249,12 +249,12 @@ def decide(  # noqa: C901, PLR0911, PLR0912  # a table, one case a verdict
     """Return what to do with a row after an attempt.
 
     Args:
-        claim: The row; `attempts` counts this attempt already if it costs.
-        attempt: What came of it.
-        max_attempts: After this many that cost, the row has failed.
-        unreachable: Failed connections in a row before anything was ever answered; None later.
-        max_wait_s: What the gateway may make the whole run wait before it stops instead.
-        refused_for_s: For how long it has let nothing through.
+        claim: The row; `attempts` includes this attempt already if it costs.
+        attempt: The last attempt.
+        max_attempts: The row fails after this many that cost.
+        unreachable: Failed connections in succession before any answer; None after one.
+        max_wait_s: The longest wait for the gateway; the run stops rather than wait longer.
+        refused_for_s: Seconds for which the gateway has refused everything.
     """
     match attempt.verdict:
         case Accepted():
@@ -291,7 +291,7 @@ def decide(  # noqa: C901, PLR0911, PLR0912  # a table, one case a verdict
 
 
 def accepted(claim: Claim, attempt: Attempt, verdict: Accepted) -> Outcome:
-    """Return `bound` if the binding is younger than our first sending, else `already_bound`."""
+    """Return `bound` if the binding was created after we first sent, else `already_bound`."""
     was_sent_before = _was_sent_before(claim)
     first = claim.sent_at if was_sent_before else attempt.sent_at
     created = epoch_of(verdict.create_time)
@@ -310,15 +310,14 @@ def accepted(claim: Claim, attempt: Attempt, verdict: Accepted) -> Outcome:
 def _made_by(text: str, created: float | None) -> float | None:
     """Return the latest moment that a `createTime` may mean: it is rounded down to its digits.
 
-    Whatever was sent later met the binding for certain, since `sent_at` is never later than the
-    true moment.
+    A request sent later is certain to have found the binding: `sent_at` is never too late.
     """
     fraction = _FRACTION.search(text)
     return None if created is None else created + 10.0 ** -(len(fraction[1]) if fraction else 0)
 
 
 def inherited(claim: Claim) -> Park:
-    """Return how a row is settled that an earlier process, or run, left in doubt."""
+    """Return how to settle a row that an earlier process or run left in doubt."""
     match claim.earlier_verdict:
         case AlreadyBound():
             return _SAID_TO_BE_BOUND
@@ -336,7 +335,7 @@ def _was_sent_before(claim: Claim) -> bool:
 
 
 def found(claim: Claim, record: Record, park: Park) -> Outcome:
-    """Return how a row ends that the user's list shows."""
+    """Return how a row on the user's list ends."""
     created = epoch_of(record.create_time)
     is_ours = (
         created is not None
@@ -364,7 +363,7 @@ def found(claim: Claim, record: Record, park: Park) -> Outcome:
 
 
 def absent(claim: Claim, park: Park, *, is_own: bool, max_attempts: int) -> Outcome | None:
-    """Return how a row ends that the user's list does not show; None: it is sent again."""
+    """Return how a row missing from the user's list ends; None: it is sent again."""
     if park.if_absent is not None:
         return park.if_absent
     if not is_own:
@@ -409,5 +408,5 @@ def _gave_up(claim: Claim) -> Outcome:
 
 
 def _unless_listed(claim: Claim, outcome: Outcome) -> Park:
-    """An earlier request may have bound it, whatever the last one was told: let the list tell."""
+    """Let the list decide: an earlier request may have bound it, whatever the last answer said."""
     return Park(if_absent=outcome, if_disabled=None if claim.doubts else outcome)

@@ -1,7 +1,6 @@
-"""Requests at the gateway's pace: first the permit, then the credentials, then one request.
+"""Send requests at the gateway's pace: first the permit, then the credentials, then the request.
 
-It stands around each single request, those that renew a session or ask for a witness too. Whoever
-sends through it waits here, and nowhere else.
+It wraps every single request, session calls and witness calls included; nothing waits elsewhere.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from bulkbind.model import Device
 
 WITNESS_TRIES = 5
-"""Requests that decide nothing, after which a witness counts as not served."""
+"""Inconclusive requests after which a witness counts as not served."""
 
 
 class Paced:
@@ -30,7 +29,7 @@ class Paced:
         self._client = client
         self._auth = auth
         self._gate = gate
-        self._asking = asyncio.Lock()
+        self._witness_lock = asyncio.Lock()
 
     async def __aenter__(self) -> Self:
         await self._client.__aenter__()
@@ -41,18 +40,18 @@ class Paced:
         await self._client.__aexit__()
 
     def server_time(self) -> float | None:
-        """Return the server's time now, seconds since 1970; None while nothing is known of it."""
+        """Return the server's time, seconds since 1970; None while it is not known."""
         return self._client.server_time()
 
     async def bind(
         self, device: Device, before: Callable[[], Awaitable[None]] | None = None
     ) -> Attempt:
-        """Bind a device to its user: one request, or none where there are no credentials for it.
+        """Bind a device to its user: one request, or none without credentials.
 
-        *before*: awaited once there is a permit, perhaps again for another one.
+        *before*: awaited after each permit; there may be several before the request leaves.
 
         Raises: what the gate and *before* raise (nothing was sent then), cancellation, and
-            LedgerError or UsageError where a session cannot be kept.
+            LedgerError or UsageError if a session cannot be stored.
         """
 
         def send(credential: Credential) -> Awaitable[Attempt]:
@@ -61,7 +60,7 @@ class Paced:
         return await self._exchange(device.user_id, send, before)
 
     async def list_devices(self, user_id: str) -> Listing:
-        """Read the list of a user's devices. Raises: as `bind`."""
+        """Read a user's list. Raises: as `bind`."""
         listing: Listing | None = None
 
         async def send(credential: Credential) -> Attempt:
@@ -73,7 +72,7 @@ class Paced:
         return listing or Listing(attempt, None)
 
     async def unbind(self, user_id: str, device_id: str, machine_code: str) -> Attempt:
-        """Take a user's binding back, that of this device. Raises: as `bind`."""
+        """Unbind a device from its user. Raises: as `bind`."""
 
         def send(credential: Credential) -> Awaitable[Attempt]:
             return self._client.unbind(user_id, device_id, machine_code, credential)
@@ -97,13 +96,13 @@ class Paced:
             case AuthExpired():
                 attempt.verdict = await self._refused(credential, user_id)
             case _:
-                pass  # it says nothing of the credential
+                pass  # says nothing about the credential
         return attempt
 
     async def _admitted(
         self, user_id: str, before: Callable[[], Awaitable[None]] | None
     ) -> tuple[int, Credential] | Attempt:
-        """Return a permit and what to send with, or why there is nothing to send with."""
+        """Return a permit and a credential, or why there is no credential."""
         while True:
             if self._auth.current(user_id) is None:
                 trouble = await self._auth.renew(user_id, self._call)
@@ -124,10 +123,10 @@ class Paced:
             credential = self._auth.current(user_id)
             if credential is not None:
                 return permit, credential
-            self._gate.forget(permit)  # it ended while this request waited
+            self._gate.forget(permit)  # the credential expired while this request waited
 
     async def _reported(self, permit: int, request: Awaitable[Attempt]) -> Attempt:
-        """Make a permitted request, and report to the gate what came of it."""
+        """Make a permitted request and report its verdict to the gate."""
         try:
             attempt = await request
         except BaseException:
@@ -137,12 +136,11 @@ class Paced:
         return attempt
 
     async def _call(self, call: SessionCall) -> Attempt:
-        """Make a session call."""
         return await self._reported(await self._gate.permit(), self._client.call(call))
 
     async def _refused(self, credential: Credential, user_id: str) -> AuthExpired:
-        """Find out what a refusal is about, one at a time: it may spare the next one asking."""
-        async with self._asking:
+        """Find out what a refusal is about; one at a time, since the result may answer the next."""
+        async with self._witness_lock:
             witness = self._auth.witness(credential, user_id)
             is_users_own = witness is not None and await self._is_served(credential, witness)
             return self._auth.refused(credential, user_id, is_users_own=is_users_own)

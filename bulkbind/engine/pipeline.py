@@ -1,6 +1,6 @@
-"""The engine of a run: settle old doubt, send one canary, then everything, then drain.
+"""Send a run: settle old doubt, send one canary, then everything, then drain.
 
-Rows come from the ledger in small batches, fetched ahead by one task for all workers.
+Rows come from the ledger in small batches, prefetched by one task for all workers.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from bulkbind.settings import ReadbackSettings, SendSettings
 
 BATCHES = 4
-"""A claim takes at most this many times the concurrency, and about a second of the pace: so few
-rows are in question after a crash. The next one is fetched while half of it is left."""
+"""A batch is at most this many times the concurrency, and about a second of the pace, so that few
+rows are in question after a crash. The next one is fetched when half of it is left."""
 
 
 class Claims:
     """Hands out the staged rows of a run, each once; at most *first* rows.
 
-    In manifest order, or in turns: one row of each user, then the next one of each, and so on.
+    In manifest order or in turns: one row of each user, then the next of each, and so on.
     """
 
     def __init__(
@@ -49,14 +49,14 @@ class Claims:
         self._waiting: deque[Claim] = deque()
         self._fetching: asyncio.Task[None] | None = None
         self._last = 0
-        self._others: set[int] = set()
+        self._left_out: set[int] = set()
         self._low = 0
-        """The next batch is fetched when no more than this many wait."""
+        """The next batch is fetched when at most this many wait."""
         self._left = first
         self._is_exhausted = False
 
     def ready(self) -> Claim | None:
-        """Return the next row, if it is durably claimed already."""
+        """Return the next row if it is durably claimed already."""
         if not self._waiting:
             return None
         claim = self._waiting.popleft()
@@ -65,9 +65,9 @@ class Claims:
         return claim
 
     async def next(self, *, ahead: bool = True) -> Claim | None:
-        """Return the next row, durably claimed, or None if there is no more.
+        """Return the next row, durably claimed, or None if there are no more.
 
-        *ahead*: fetch before the last one is handed out; a canary takes one row at a time.
+        *ahead*: prefetch a batch; a canary takes one row at a time.
         """
         while not self._waiting:
             if self._is_exhausted:
@@ -103,26 +103,22 @@ class Claims:
         now = self._api.server_time()
         if self._is_in_turns:
             return await self._ledger.claim_in_turns(
-                self._run, most, now, excluding=list(self._others)
+                self._run, most, now, excluding=list(self._left_out)
             )
-        return await self._ledger.claim(
-            self._run, self._last, most, now, excluding=self._others_behind()
-        )
+        later = [row for row in self._left_out if row > self._last]
+        return await self._ledger.claim(self._run, self._last, most, now, excluding=later)
 
     def leave_out(self, row: int) -> None:
-        """Never hand out a row that somebody else sends, though it be staged between attempts."""
-        self._others.add(row)
-
-    def _others_behind(self) -> list[int]:
-        return [row for row in self._others if row > self._last]
+        """Never hand out a row that another task sends, though it is staged between attempts."""
+        self._left_out.add(row)
 
     @property
     def is_pilot_over(self) -> bool:
-        """Whether as many rows were handed out as were wanted."""
+        """Whether *first* rows have been handed out."""
         return self._left == 0
 
     async def give_back(self) -> None:
-        """Release what was claimed and never handed out."""
+        """Release rows that were claimed and never handed out."""
         if self._fetching is not None:
             await asyncio.gather(self._fetching, return_exceptions=True)
         left = list(self._waiting)
@@ -133,17 +129,17 @@ class Claims:
 
 
 def _retrieve(task: asyncio.Task[None]) -> None:
-    """Whoever asks for the next row hears of a failure; nobody need await this task."""
+    """Keep asyncio from logging a failure of a prefetch that nobody awaits; `next` meets it."""
     if not task.cancelled():
         task.exception()
 
 
 CANARIES = 5
-"""First rows in a row that may fail in a way that speaks of the set-up, before the run stops."""
+"""First rows in succession that fail as with a wrong set-up before the run stops."""
 
 
 class Pipeline:
-    """Sends what a run has staged, once."""
+    """Sends the staged rows of a run, once."""
 
     def __init__(
         self,
@@ -153,45 +149,25 @@ class Pipeline:
         doubt: ReadbackSettings,
         first: int | None = None,
     ) -> None:
-        """*first*: a pilot, which sends this many rows and leaves the others; None: all rows."""
+        """*first*: a pilot that sends only this many rows; None: all rows."""
         self._parts = parts
         self._run = run
         self._send = send
         self._tasks = asyncio.TaskGroup()
-        self._door = asyncio.Lock()
-        self._retries = Retries(
-            parts.clock, parts.stop, parts.gate, base_s=send.backoff_base, cap_s=send.backoff_cap
-        )
+        self._room_lock = asyncio.Lock()
+        self._retries = Retries(parts.clock, parts.stop, parts.gate, send)
         is_per_user = send.rate_scope == "x-user-id"
         self._claims = Claims(
             parts,
             run,
             concurrency=send.concurrency,
             first=first,
-            # A pilot is of the first rows.
-            is_in_turns=is_per_user and first is None,
+            is_in_turns=is_per_user and first is None,  # a pilot takes the first rows
         )
         self._readback = Readback(
-            parts,
-            self._retries,
-            self._tasks,
-            run,
-            self._resend,
-            settle_s=doubt.readback_settle,
-            is_enabled=doubt.readback,
-            max_attempts=send.max_attempts,
-            max_wait_s=send.max_wait,
+            parts, self._retries, self._tasks, run, self._resend, send=send, doubt=doubt
         )
-        self._binder = Binder(
-            parts,
-            self._readback,
-            self._retries,
-            self._tasks,
-            max_attempts=send.max_attempts,
-            max_wait_s=send.max_wait,
-            concurrency=send.concurrency,
-            is_per_user=is_per_user,
-        )
+        self._binder = Binder(parts, self._readback, self._retries, self._tasks, send)
 
     @property
     def lists(self) -> int:
@@ -200,13 +176,13 @@ class Pipeline:
 
     @property
     def backed_off_s(self) -> float:
-        """Seconds that devices have waited for their own trouble to pass, added up."""
+        """Total seconds of backoff over all devices."""
         return self._retries.backed_off_s
 
     async def run(self) -> None:
         """Send until every row has ended, or the run is stopped and drained.
 
-        Raises: LedgerError; the run can go on later from what the ledger holds.
+        Raises: LedgerError; the run can be resumed from the ledger.
         """
         try:
             await draining(
@@ -240,12 +216,12 @@ class Pipeline:
                     self._tasks.create_task(self._worker(), name=f"worker {number}")
 
     async def _first_contact(self) -> bool:
-        """Let one request alone prove endpoint, TLS, credentials and clock.
+        """Prove endpoint, TLS, credentials and clock with one request alone.
 
-        With rows in doubt it is their list; then, or else, a bind: rights and parameters of the one
-        prove nothing of the other.
+        With rows in doubt, a list call comes first; then a bind: rights and parameters of the one
+        prove nothing about the other.
 
-        Returns: Whether rows can be sent on; False where none is left.
+        Returns: Whether more rows can be sent; False if none is left.
         Raises: DrainedError when the run stops.
         """
         await self._readback.first_contact()
@@ -258,7 +234,7 @@ class Pipeline:
                 if claim is None:
                     break
                 step = await self._binder.to_end(claim)
-                # What may be about a user's credentials is not told anew by its next row.
+                # Another row of this user proves nothing more about the user's credentials.
                 is_about_user = isinstance(step, Suspect) and step.is_about_user
                 tried.add(claim.device.user_id if is_about_user else claim.row)
                 if isinstance(step, Suspect):
@@ -276,8 +252,8 @@ class Pipeline:
             suspects.clear()
             return claim is not None
         finally:
-            # What was held back was refused for the set-up's sake: no attempt is counted, but one
-            # where the request may have been done, so that it is not taken for never sent.
+            # These were refused because of the set-up, so no attempt counts; but a request that may
+            # have been carried out counts as one, so that its row does not look unsent.
             for earlier, held_back in suspects:
                 earlier.attempts = int(isinstance(held_back.step, Park))
             await self._parts.ledger.release([earlier for earlier, _ in suspects])
@@ -292,8 +268,8 @@ class Pipeline:
             try:
                 claim = self._claims.ready() if self._parts.gate.has_room() else None
                 if claim is None:
-                    # One at a time through this door, so that each sees the others wait.
-                    async with self._door:
+                    # One worker at a time, so that each sees the rows of the others waiting.
+                    async with self._room_lock:
                         await self._parts.gate.room()
                         claim = await self._claims.next()
                 if claim is None:
@@ -309,7 +285,7 @@ def _is_unanswered(step: Step) -> bool:
 
 def _set_up_is_wrong(claim: Claim) -> StopReason:
     last = claim.last
-    assert last is not None  # it is a suspect for its last attempt
+    assert last is not None  # a suspect has been sent
     parts = (f"HTTP {last.http_status}" if last.http_status else "", last.code, last.message)
     words = " ".join(part for part in parts if part)
     return StopReason(

@@ -1,4 +1,4 @@
-"""Reading doubt back: what got no answer is looked for in its user's list, then sent again."""
+"""Read doubt back: look for unanswered rows in their user's list, then send them again."""
 
 from __future__ import annotations
 
@@ -37,33 +37,25 @@ if TYPE_CHECKING:
 
     from bulkbind.engine.ports import Api, Parts
     from bulkbind.engine.stop import StopSignal
+    from bulkbind.settings import ReadbackSettings, SendSettings
 
 
 class Lists:
-    """Reads lists; counts the calls."""
+    """Reads lists and counts the calls."""
 
-    def __init__(
-        self,
-        api: Api,
-        stop: StopSignal,
-        retries: Retries,
-        *,
-        max_attempts: int,
-        max_wait_s: float,
-    ) -> None:
+    def __init__(self, api: Api, stop: StopSignal, retries: Retries, send: SendSettings) -> None:
         self._api = api
         self._stop = stop
         self._retries = retries
-        self._max_attempts = max_attempts
-        self._max_wait_s = max_wait_s
+        self._send = send
         self.calls = 0
         """List calls made."""
 
     async def read(self, user_id: str, patience: int | None = None) -> Listing:
-        """Return a user's list, or the last attempt where it cannot be read.
+        """Return a user's list, or the last attempt if it cannot be read.
 
-        *patience*: how many failed connections to bear; None: until the endpoint is back. A wait
-        that is too long stops the run, and so do credentials that are lost.
+        *patience*: failed connections after which to give up; None: wait until the endpoint is
+        back. Too long a wait stops the run, and so do lost credentials.
 
         Raises: DrainedError when the run stops.
         """
@@ -75,7 +67,7 @@ class Lists:
             self.calls += 1
             listing = await self._api.list_devices(user_id)
             attempt = listing.attempt
-            reason = too_long(attempt, self._max_wait_s, self._retries.refused_for_s())
+            reason = too_long(attempt, self._send.max_wait, self._retries.refused_for_s())
             if reason := reason or credentials_lost(attempt):
                 self._stop.set(reason)
                 return listing
@@ -87,21 +79,18 @@ class Lists:
                     return listing if unreachable == patience else Again(backoff=False)
                 case Transient() | NoAnswer():
                     attempts += 1
-                    return listing if attempts >= self._max_attempts else Again(backoff=True)
+                    return listing if attempts >= self._send.max_attempts else Again(backoff=True)
                 case _:
                     return listing
-
-        async def nothing() -> None:
-            return
 
         first = await once()
         if isinstance(first, Listing):
             return first
-        return await self._retries.until_done(first, lambda: attempts, nothing, once)
+        return await self._retries.until_done(first, lambda: attempts, once)
 
 
 READS = 2
-"""Reads, a settling time apart, that must miss a row before it counts as not bound."""
+"""Lists, a settling time apart, that must lack a row before it counts as not bound."""
 SHORTEST_ROUND_S = 0.05
 
 
@@ -110,7 +99,7 @@ class _Parked:
     claim: Claim
     park: Park
     due_at: float
-    """Monotonic moment from which on a list that lacks it says something."""
+    """Monotonic moment from which a list that lacks it counts."""
     misses: int = 0
     untrusted: int = 0
 
@@ -119,14 +108,14 @@ class _Parked:
 class _ParkedUser:
     parked: list[_Parked] = field(default_factory=list)
     is_served: bool = False
-    """Whether a task reads this user's list."""
+    """Whether a task reads this user's lists."""
     last_read_at: float = float("-inf")
 
 
 class Readback:
-    """Parks rows per user; one list call answers for all of a user's rows."""
+    """Parks rows per user; one list call settles all rows of a user."""
 
-    def __init__(  # the parts that pipeline joins
+    def __init__(
         self,
         parts: Parts,
         retries: Retries,
@@ -134,24 +123,20 @@ class Readback:
         run: int,
         resend: Callable[[Claim], Awaitable[None]],
         *,
-        settle_s: float,
-        is_enabled: bool,
-        max_attempts: int,
-        max_wait_s: float,
+        send: SendSettings,
+        doubt: ReadbackSettings,
     ) -> None:
-        """*resend*: sends a row once more that the lists have cleared of doubt."""
+        """*resend*: sends a row again that the lists have cleared of doubt."""
         self._api = parts.api
         self._ledger = parts.ledger
         self._clock = parts.clock
         self._stop = parts.stop
         self._tasks = tasks
         self._run = run
-        self._settle_s = settle_s
-        self._is_enabled = is_enabled
-        self._max_attempts = max_attempts
-        self._lists = Lists(
-            parts.api, parts.stop, retries, max_attempts=max_attempts, max_wait_s=max_wait_s
-        )
+        self._settle_s = doubt.readback_settle
+        self._is_enabled = doubt.readback
+        self._max_attempts = send.max_attempts
+        self._lists = Lists(parts.api, parts.stop, retries, send)
         self._users: dict[str, _ParkedUser] = {}
         self._is_started = False
         self._resend = resend
@@ -178,37 +163,37 @@ class Readback:
             self._serve(name, user)
 
     async def load(self) -> int:
-        """Park what earlier runs, or a crash, left in doubt. Returns how many rows."""
+        """Park what earlier runs or a crash left in doubt. Returns the number of rows."""
         claims = await self._ledger.doubts()
         self.take_up(claims)
         return len(claims)
 
     def take_up(self, claims: Iterable[Claim]) -> None:
-        """Park rows that an earlier process, or run, left in doubt."""
+        """Park rows that an earlier process or run left in doubt."""
         for claim in claims:
             self._park(_Parked(claim, inherited(claim), self._due_at(claim), claim.misses))
 
     def _due_at(self, claim: Claim) -> float:
-        """Return since when, or from when on, a list that lacks a row in doubt says something.
+        """Return the monotonic moment from which a list that lacks a row in doubt counts.
 
-        An earlier process may have waited already, by the local clock; one that stands behind what
-        it wrote down was set back since, and says nothing.
+        An earlier process may have waited already, by the local clock. If that clock is now behind
+        the recorded moment, it was set back, and the wait starts again.
         """
         now = self._clock.monotonic()
-        heard_s = claim.missed_at if claim.missed_at is not None else claim.silent_at
-        if heard_s is None:
+        since_s = claim.missed_at if claim.missed_at is not None else claim.silent_at
+        if since_s is None:
             return now + self._settle_s
-        waited_s = max(0.0, self._clock.utc_now().timestamp() - heard_s)
+        waited_s = max(0.0, self._clock.utc_now().timestamp() - since_s)
         return now + self._settle_s - waited_s
 
     async def first_contact(self) -> None:
-        """Read one user's list alone, if anything is parked."""
+        """Read one user's list before all others, if anything is parked."""
         for name, user in self._users.items():
             await self._read(name, user, patience=UNREACHABLE_AT_START)
             return
 
     def start(self) -> None:
-        """Let every user's list be read from now on."""
+        """Start reading the lists of all users."""
         self._is_started = True
         for name, user in self._users.items():
             self._serve(name, user)
@@ -228,18 +213,17 @@ class Readback:
                 await self._stop.sleep(self._clock, jitter(due_at - self._clock.monotonic()))
                 await self._read(name, user)
         except DrainedError:
-            pass  # the rows are in doubt in the ledger, and the next run goes on there
+            pass  # the rows are in doubt in the ledger; the next run settles them
         finally:
             user.is_served = False
 
     async def _read(self, name: str, user: _ParkedUser, patience: int | None = None) -> None:
-        """Read the list once and settle what it can settle. *patience*: see `Lists.read`."""
+        """Read the list once and settle what it proves. *patience*: see `Lists.read`."""
         known = await self._ledger.known(name)
         user.last_read_at = asked_at = self._clock.monotonic()
         listing = await self._lists.read(name, patience)
         items, user.parked = user.parked, []
         if listing.records is None:
-            # Nothing is dropped: the rows stay in doubt in the ledger.
             why = f"the user's list cannot be read: {listing.attempt.message}"
             await self._give_up(items, why)
             return
@@ -281,7 +265,7 @@ class Readback:
             await self._give_up(given_up, why)
 
     async def _cleared(self, item: _Parked) -> None:
-        """The list, read twice, does not show the row."""
+        """End or resend a row that two lists did not show."""
         claim = item.claim
         outcome = absent(
             claim,
@@ -297,7 +281,7 @@ class Readback:
 
     def _settle(self, item: _Parked, outcome: Outcome) -> None:
         claim = item.claim
-        # What the list shows was sent at least once, also where a crash kept us from counting.
+        # It was sent at least once, even if a crash kept us from counting.
         if outcome.status is Status.BOUND:
             claim.attempts = max(claim.attempts, 1)
         self._ledger.settle(claim, outcome)

@@ -1,4 +1,4 @@
-"""Sending again: the only module that knows tenacity."""
+"""Send again: the only module that knows tenacity."""
 
 from __future__ import annotations
 
@@ -15,22 +15,21 @@ if TYPE_CHECKING:
     from bulkbind.clock import Clock
     from bulkbind.engine.ports import Gate
     from bulkbind.engine.stop import StopSignal
+    from bulkbind.settings import SendSettings
 
 T = TypeVar("T")
 
 
 class Retries:
-    """Waits between attempts: full jitter for a device's trouble; everybody's is the gate's."""
+    """Waits between attempts: full jitter for a device's own trouble; the gate does the rest."""
 
-    def __init__(
-        self, clock: Clock, stop: StopSignal, gate: Gate, *, base_s: float, cap_s: float
-    ) -> None:
+    def __init__(self, clock: Clock, stop: StopSignal, gate: Gate, send: SendSettings) -> None:
         self._clock = clock
         self._stop = stop
         self._gate = gate
-        self._backoff = wait_random_exponential(multiplier=base_s, max=cap_s)
+        self._backoff = wait_random_exponential(multiplier=send.backoff_base, max=send.backoff_cap)
         self.backed_off_s = 0.0
-        """Seconds that devices have waited for their own trouble to pass, all of them added up."""
+        """Total seconds of backoff over all devices."""
 
     def refused_for_s(self) -> float:
         """Return for how many seconds the gateway has refused everything."""
@@ -39,9 +38,8 @@ class Retries:
     def wait_s(self, again: Again, attempts: int) -> float:
         """Return the seconds to wait after attempt *attempts* (1-based, those that cost).
 
-        `max(retry_after, rand(0, min(cap, base * 2**(attempts - 1))))` after trouble of the
-        device; otherwise 0, since the gate is where all wait for the gateway's. Source: AWS
-        Architecture Blog, "full jitter".
+        `max(retry_after, rand(0, min(cap, base * 2**(attempts - 1))))` for the device's own trouble
+        (source: AWS Architecture Blog, "full jitter"); else 0: the gate waits for the gateway.
         """
         if not again.backoff:
             return 0.0
@@ -53,16 +51,16 @@ class Retries:
         self,
         again: Again,
         attempts: Callable[[], int],
-        before_wait: Callable[[], Awaitable[None]],
         once: Callable[[], Awaitable[T | Again]],
+        before_wait: Callable[[], Awaitable[None]] | None = None,
     ) -> T:
         """Call *once* until it returns something other than `Again`, and return that.
 
         Args:
             again: What the attempt before the first call returned.
-            attempts: How many attempts have cost so far; grows from call to call.
-            before_wait: Called before every wait, the first included.
+            attempts: Returns how many attempts have cost so far.
             once: Makes one attempt.
+            before_wait: Called before every wait, the first included.
 
         Raises: DrainedError when the run stops; whatever *once* raises.
         """
@@ -73,20 +71,20 @@ class Retries:
 
         def wait(state: RetryCallState) -> float:
             outcome = state.outcome
-            assert outcome is not None  # tenacity asks after an attempt only
+            assert outcome is not None  # tenacity calls this after an attempt only
             result = outcome.result()
             wait_s = self.wait_s(result, attempts())
             self.backed_off_s += wait_s if result.backoff else 0.0
             return wait_s
 
         async def before_sleep(_state: RetryCallState) -> None:
-            await before_wait()
+            if before_wait is not None:
+                await before_wait()
 
         async def sleep(seconds: float) -> None:
             await self._stop.sleep(self._clock, seconds)
 
-        # How many attempts there are is decided with the verdict, so this one never stops by
-        # itself; its counter is per device.
+        # No stop condition: the number of attempts is decided with the verdict.
         retrying = AsyncRetrying(
             sleep=sleep,
             wait=wait,
@@ -94,10 +92,10 @@ class Retries:
             retry=retry_if_result(lambda result: isinstance(result, Again)),
         )
         result: T | Again = await retrying(attempt)
-        assert not isinstance(result, Again)  # the condition above
+        assert not isinstance(result, Again)  # excluded by `retry`
         return result
 
 
 def jitter(seconds: float) -> float:
-    """Return *seconds* plus up to a tenth, so that many who wait do not come at once."""
+    """Return *seconds* plus up to a tenth, so that many waiters do not wake at once."""
     return seconds * random.uniform(1.0, 1.1)  # noqa: S311  # not a secret

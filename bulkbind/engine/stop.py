@@ -1,7 +1,4 @@
-"""Stopping: one small object says that nothing new is sent, and cuts waits short.
-
-The breaker stops a run in which too many devices fail; a drain lets what is in flight end.
-"""
+"""Stop a run: the signal ends waits, the breaker sets it, the drain lets requests finish."""
 
 from __future__ import annotations
 
@@ -22,12 +19,12 @@ if TYPE_CHECKING:
 
 
 class DrainedError(Exception):
-    """A wait was cut short: the run is stopping, and what waited was not sent."""
+    """A wait was cut short because the run is stopping; what waited was not sent."""
 
 
 @dataclass(frozen=True, slots=True)
 class StopReason:
-    """Why a run stops early, for a person, and how its command ends."""
+    """Why a run stops early, for a person, and the exit code of its command."""
 
     text: str
     exit_code: int = 3
@@ -35,7 +32,7 @@ class StopReason:
 
 
 class StopSignal:
-    """Set once, by whoever has a reason; the first reason counts."""
+    """Set at most once: the first reason counts."""
 
     def __init__(self) -> None:
         self.reason: StopReason | None = None
@@ -60,16 +57,16 @@ class StopSignal:
             task.cancel()
 
     async def wait(self) -> None:
-        """Return once the run is stopping."""
+        """Wait until the run is stopping."""
         await self._event.wait()
 
     @contextmanager
     def cutting_short(self) -> Iterator[None]:
-        """Let a stop end what the block awaits. Raises: DrainedError, also if it is set already."""
+        """Cancel what the block awaits once the run stops. Raises: DrainedError, also if it has."""
         if self.is_set:
             raise DrainedError
         task = asyncio.current_task()
-        assert task is not None  # it is awaited
+        assert task is not None
         cancelling = task.cancelling()
         self._waiting.add(task)
         try:
@@ -82,7 +79,7 @@ class StopSignal:
             self._waiting.discard(task)
             if task in self._cut:
                 self._cut.discard(task)
-                if task.cancelling() > cancelling:  # it came after the last await of the block
+                if task.cancelling() > cancelling:  # the stop came after the block's last await
                     task.uncancel()
 
     async def sleep(self, clock: Clock, seconds: float) -> None:
@@ -92,11 +89,11 @@ class StopSignal:
 
 
 COUNTED_FROM = 100
-"""Devices that must have ended before a share of them says something."""
+"""Devices that must have ended before a percentage of them counts."""
 
 
 class Breaker:
-    """Counts outcomes of one sending. Hears of them when they are durable."""
+    """Counts durable outcomes, and stops the run when too many are failures."""
 
     def __init__(self, stop: StopSignal, limit: str | None) -> None:
         """*limit*: `50` failed devices, or `5%` of those that have ended; None: never."""
@@ -106,7 +103,7 @@ class Breaker:
         self._failed = 0
 
     def settled(self, ended: Sequence[Ended]) -> None:
-        """Count outcomes, and stop the run once too many are failures."""
+        """Count outcomes; stop the run if too many are failures."""
         if self._limit is None:
             return
         self._ended += len(ended)
@@ -135,9 +132,9 @@ async def draining(
     *,
     grace_s: float,
 ) -> None:
-    """Carry *work* out; once the run stops, what is in flight has *grace_s* to end.
+    """Await *work*; once the run stops, requests in flight get *grace_s* seconds to finish.
 
-    Raises: what *work* raises, of several errors the first of ours.
+    Raises: what *work* raises; of a group, our first error.
     """
     watch = asyncio.create_task(_watch(clock, stop, grace_s), name="watch")
     task = asyncio.create_task(work, name="work")
@@ -152,13 +149,12 @@ async def draining(
 
 
 async def _watch(clock: Clock, stop: StopSignal, grace_s: float) -> None:
-    """Return when what is in flight has had its grace."""
     await stop.wait()
     await clock.sleep(grace_s)
 
 
 def first_of(error: BaseException) -> BaseException:
-    """Return the first error of ours in a group, or the error itself."""
+    """Return our first error in a group, or the error itself."""
     if isinstance(error, BaseExceptionGroup):
         ours = error.subgroup(BulkbindError)
         inner: BaseException = ours if ours is not None else error

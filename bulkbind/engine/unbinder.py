@@ -1,13 +1,13 @@
-"""The unbinder: takes bindings back, those and no others, whatever comes between.
+"""Unbind exactly the staged bindings, whatever happens in between.
 
 The user's list is read first. What it shows under the same device id is unbound. What it lacks is
-looked for once more, a settling time later: a list may come from a copy that lags behind. Gone is
-what two lists lack alone, of all that is known of its user; where they lack more, or show nothing
-to trust them by, an unbind is sent for all that: it names the device id, so it has no harm.
+looked up again a settling time later, since a list may come from a lagging replica. A binding is
+gone if both lists lack it and show all else that is known of its user; if they lack more, or
+nothing else is known, an unbind is sent anyway: it names the device id, so it does no harm.
 
-An answer proves an unbind if it names the device. A success that names nothing, and "no such
-binding", need the next list to agree; of anything else the lists alone tell. What got no answer is
-sent again.
+An answer that names the device proves the unbind. A success that names none, and "no such binding",
+need the next list to agree; all other cases are decided by lists alone. What got no answer is sent
+again.
 """
 
 from __future__ import annotations
@@ -50,13 +50,12 @@ from bulkbind.model import (
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence, Set as AbstractSet
 
-    from bulkbind.clock import Clock
-    from bulkbind.engine.ports import Api
+    from bulkbind.engine.ports import Parts
     from bulkbind.engine.retry import Retries
-    from bulkbind.engine.stop import StopSignal
+    from bulkbind.settings import ReadbackSettings, SendSettings
 
 CHUNK = 64
-"""Bindings of a user that are in hand at once: few are in question after a crash."""
+"""Bindings of a user claimed at once, so that few are in question after a crash."""
 USERS_AT_ONCE = 16
 _STILL_THERE = "the server did not unbind it"
 _UNPROVEN = "the user's list lacks it, but nothing shows that this list is up to date"
@@ -64,43 +63,37 @@ T = TypeVar("T")
 
 
 class UnbindingLedger(Protocol):
-    """Where unbindings come from and go. What is awaited is durable once it returns."""
+    """Source and sink of unbindings. Coroutines return once their change is durable."""
 
     async def users(self, run: int, kind: UnbindKind, last: int) -> list[str]:
-        """Return the users who have something to be taken back by rows up to *last*."""
-        ...
+        """Return the users with something to unbind in rows up to *last*."""
 
     async def open_of(self, run: int, kind: UnbindKind, user_id: str, last: int) -> list[Unbinding]:
-        """Return what is to be taken back from a user by rows up to *last*."""
-        ...
+        """Return what to unbind from a user in rows up to *last*."""
 
     async def known(self, user_id: str) -> set[str]:
         """Return the machine codes known as bound to a user."""
-        ...
 
     async def claim(self, items: Sequence[Unbinding]) -> None:
-        """Say that requests may leave from now on."""
-        ...
+        """Record that requests may leave from now on."""
 
     async def release(self, items: Sequence[Unbinding]) -> None:
-        """Say that no request has left that may have been carried out."""
-        ...
+        """Record that no request was sent that may have been carried out."""
 
     async def settle(self, items: Sequence[Unbinding]) -> None:
-        """Write down how unbindings ended."""
-        ...
+        """Record how unbindings ended."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Look:
-    """What one list showed of what is known of its user."""
+    """What one list showed of the known devices of its user."""
 
     known: AbstractSet[str]
-    """Machine codes: those that the ledger knows as bound, and those to be taken back."""
+    """Machine codes: those that the ledger knows as bound, and those to unbind."""
     records: dict[str, Record]
-    """By machine code; of known ones only."""
+    """By machine code, known ones only."""
     at: float
-    """Monotonic moment at which it was asked for."""
+    """Monotonic moment at which it was requested."""
 
     def shows(self, item: Unbinding) -> bool:
         """Return whether it shows a binding, not just its device under another id."""
@@ -108,38 +101,35 @@ class _Look:
         return record is not None and record.device_id == item.device_id
 
     def is_whole_besides(self, codes: AbstractSet[str]) -> bool:
-        """Return whether it shows all that is known besides some devices, and that is something."""
+        """Return whether it shows all known devices besides *codes*, and there are any."""
         others = self.known - codes
         return bool(others) and others <= self.records.keys()
 
 
 class Unbinder:
-    """Takes back what a run has staged for it."""
+    """Unbinds what a run has staged."""
 
     def __init__(
         self,
-        api: Api,
+        parts: Parts,
         unbindings: UnbindingLedger,
-        stop: StopSignal,
         retries: Retries,
-        clock: Clock,
+        send: SendSettings,
+        doubt: ReadbackSettings,
         *,
-        settle_s: float,
-        max_attempts: int,
-        max_wait_s: float,
         on_settled: Callable[[Sequence[Unbinding]], None],
     ) -> None:
-        """*settle_s*: between two lists; *on_settled* hears of unbindings once they are durable."""
-        self._api = api
+        """*on_settled*: called with unbindings once durable."""
+        self._api = parts.api
         self._unbindings = unbindings
-        self._stop = stop
+        self._stop = parts.stop
         self._retries = retries
-        self._clock = clock
-        self._settle_s = settle_s
-        self._max_attempts = max_attempts
-        self._max_wait_s = max_wait_s
+        self._clock = parts.clock
+        self._settle_s = doubt.readback_settle
+        self._max_attempts = send.max_attempts
+        self._max_wait_s = send.max_wait
         self._on_settled = on_settled
-        self._lists = Lists(api, stop, retries, max_attempts=max_attempts, max_wait_s=max_wait_s)
+        self._lists = Lists(parts.api, parts.stop, retries, send)
         self._is_proven = False
         self._log = logger()
 
@@ -149,7 +139,7 @@ class Unbinder:
         return self._lists.calls
 
     async def run(self, run: int, kind: UnbindKind, last: int) -> None:
-        """Take back all that rows up to *last* want taken back, or until the run stops."""
+        """Unbind all that rows up to *last* require, or until the run stops."""
         lacking: list[tuple[str, _Look]] = []
 
         async def first_look(user_id: str) -> None:
@@ -158,28 +148,30 @@ class Unbinder:
             if isinstance(look, str):
                 await self._settle([_ended(item, UnbindStatus.FAILED, look) for item in items])
             elif all(look.shows(item) for item in items):
-                await self._take_back(user_id, items)
+                await self._unbind_user(user_id, items)
             else:
                 lacking.append((user_id, look))
 
         async def second_look(user: tuple[str, _Look]) -> None:
             user_id, first = user
             items = await self._unbindings.open_of(run, kind, user_id, last)
-            await self._take_back(user_id, await self._not_gone(user_id, items, first))
+            await self._unbind_user(user_id, await self._still_bound(user_id, items, first))
 
         try:
             users = iter(await self._unbindings.users(run, kind, last))
             # The first user alone proves endpoint, TLS and credentials.
             if not self._is_proven and (user_id := next(users, None)) is not None:
                 await first_look(user_id)
-            await self._each(first_look, users)
-            # Nobody waits for a user whose list is to be read again.
-            await self._each(second_look, lacking)
+            await self._for_each_user(first_look, users)
+            # Last, so that no user waits for one whose list must be read again.
+            await self._for_each_user(second_look, lacking)
         except DrainedError:
             return
 
-    async def _each(self, serve: Callable[[T], Awaitable[None]], users: Iterable[T]) -> None:
-        """Serve all, some at once. Raises: DrainedError when the run stops."""
+    async def _for_each_user(
+        self, serve: Callable[[T], Awaitable[None]], users: Iterable[T]
+    ) -> None:
+        """Serve all users, some concurrently. Raises: DrainedError when the run stops."""
         left = iter(users)
 
         async def worker() -> None:
@@ -197,31 +189,30 @@ class Unbinder:
         if self._stop.is_set:
             raise DrainedError
 
-    async def _not_gone(
+    async def _still_bound(
         self, user_id: str, items: list[Unbinding], first: _Look
     ) -> list[Unbinding]:
-        """Settle what a second list, too, shows to be gone; return what is to be sent."""
+        """Settle what a second list also proves gone; return what to send."""
         await self._settled_since(first)
         second = await self._look(user_id, items)
         for item in [item for item in items if not first.shows(item)]:
             if isinstance(second, str):
                 _ended(item, UnbindStatus.FAILED, second)
             elif not second.shows(item):
-                # One that is missing alone is believed; where more are, the list may lag behind.
+                # If others are missing too, the list may lag, and proves nothing.
                 _end_absent(item, (first, second), {item.machine_code})
-        await self._settle([item for item in items if item.status is not UnbindStatus.STAGED])
-        return [item for item in items if item.status is UnbindStatus.STAGED]
+        return await self._settle_ended(items)
 
-    async def _take_back(self, user_id: str, items: list[Unbinding]) -> None:
-        """Unbind, and let the lists tell how those ended of which no answer told."""
+    async def _unbind_user(self, user_id: str, items: list[Unbinding]) -> None:
+        """Unbind; where no answer says how an unbinding ended, the lists decide."""
         while items:
             left: list[Unbinding] = []
             for start in range(0, len(items), CHUNK):
-                left += await self._unbind(items[start : start + CHUNK])
+                left += await self._unbind_chunk(items[start : start + CHUNK])
             items = await self._look_up(user_id, left)
 
     async def _settled_since(self, look: _Look) -> None:
-        """Return once a list can be read that is later than another by the settling time."""
+        """Wait until the settling time has passed since another list."""
         due_at = look.at + self._settle_s
         await self._stop.sleep(self._clock, jitter(max(0.0, due_at - self._clock.monotonic())))
 
@@ -238,7 +229,7 @@ class Unbinder:
         return _Look(known, shown, asked_at)
 
     async def _read(self, user_id: str) -> Listing:
-        """Read a list. What speaks of the set-up, or of the credentials, stops the run."""
+        """Read a list. Trouble with the set-up or the credentials stops the run."""
         patience = None if self._is_proven else UNREACHABLE_AT_START
         listing = await self._lists.read(user_id, patience)
         self._halt(listing.attempt)
@@ -247,7 +238,7 @@ class Unbinder:
         return listing
 
     def _halt(self, attempt: Attempt) -> None:
-        """Stop the run where an attempt says that no other would fare better."""
+        """Stop the run if an attempt shows that others would fail too."""
         match attempt.verdict:
             case AuthExpired():
                 if reason := credentials_lost(attempt):
@@ -264,8 +255,8 @@ class Unbinder:
             case _:
                 pass
 
-    async def _unbind(self, items: Sequence[Unbinding]) -> list[Unbinding]:
-        """Send for a chunk of a user's bindings; return those of which only the list can tell."""
+    async def _unbind_chunk(self, items: Sequence[Unbinding]) -> list[Unbinding]:
+        """Send for a chunk of a user's bindings; return those that only the list can settle."""
         await self._unbindings.claim(items)
         ended = await asyncio.gather(*(self._send(item) for item in items), return_exceptions=True)
         faults = [end for end in ended if isinstance(end, BaseException)]
@@ -282,7 +273,7 @@ class Unbinder:
         return left
 
     async def _look_up(self, user_id: str, items: list[Unbinding]) -> list[Unbinding]:
-        """Let lists tell how those ended of which no answer told; return what to send again."""
+        """Settle by lists what no answer settled; return what to send again."""
         codes = {item.machine_code for item in items}
         looks: list[_Look] = []
         while items and len(looks) < READS:
@@ -294,23 +285,20 @@ class Unbinder:
                 return []
             looks.append(look)
             for item in items:
-                _end_by(item, looks, codes)
-            await self._settle([item for item in items if item.status is not UnbindStatus.STAGED])
-            items = [item for item in items if item.status is UnbindStatus.STAGED]
-        again = [item for item in items if self._may_go_again(item)]
+                _end_by_lists(item, looks, codes)
+            items = await self._settle_ended(items)
         for item in items:
-            if not self._may_go_again(item):
+            if not self._may_resend(item):
                 shown = looks[-1].shows(item)
                 _ended(item, UnbindStatus.FAILED, _STILL_THERE if shown else _UNPROVEN)
-        await self._settle([item for item in items if item.status is not UnbindStatus.STAGED])
-        return again
+        return await self._settle_ended(items)
 
-    def _may_go_again(self, item: Unbinding) -> bool:
-        """Return whether an answer was about another device, and one more may be about this."""
+    def _may_resend(self, item: Unbinding) -> bool:
+        """Return whether the answer named another device and attempts are left."""
         return item.attempts < self._max_attempts and _names_another(item)
 
     async def _send(self, item: Unbinding) -> bool:
-        """Send until the binding is gone (True) or only the list can tell (False)."""
+        """Send until the binding is gone (True) or only the list can settle it (False)."""
 
         async def once() -> bool | Again:
             attempt = await self._api.unbind(item.user_id, item.device_id, item.machine_code)
@@ -318,13 +306,10 @@ class Unbinder:
             self._halt(attempt)
             return self._judge(item, attempt)
 
-        async def nothing() -> None:
-            return
-
         first = await once()
         if isinstance(first, bool):
             return first
-        return await self._retries.until_done(first, lambda: item.attempts, nothing, once)
+        return await self._retries.until_done(first, lambda: item.attempts, once)
 
     def _judge(self, item: Unbinding, attempt: Attempt) -> bool | Again:
         match attempt.verdict:
@@ -343,7 +328,7 @@ class Unbinder:
                 item.attempts += 1
                 return False
             case Transient() | NoAnswer():
-                # It may have been carried out, and has no harm in being asked for again.
+                # It may have been carried out; sending it again does no harm.
                 item.attempts += 1
                 item.was_sent = True
                 return item.attempts < self._max_attempts and Again(backoff=True)
@@ -351,6 +336,11 @@ class Unbinder:
                 return Again(backoff=False)
             case _ as never:
                 assert_never(never)
+
+    async def _settle_ended(self, items: list[Unbinding]) -> list[Unbinding]:
+        """Settle the items that have ended; return the others."""
+        await self._settle([item for item in items if item.status is not UnbindStatus.STAGED])
+        return [item for item in items if item.status is UnbindStatus.STAGED]
 
     async def _settle(self, items: list[Unbinding]) -> None:
         if not items:
@@ -375,20 +365,20 @@ def _set_up_is_wrong(attempt: Attempt) -> StopReason:
     )
 
 
-def _end_by(item: Unbinding, looks: Sequence[_Look], codes: AbstractSet[str]) -> None:
-    """End what was sent, if its answer and the lists that were read since then tell how.
+def _end_by_lists(item: Unbinding, looks: Sequence[_Look], codes: AbstractSet[str]) -> None:
+    """End what was sent, if its answer and the lists read since then prove how.
 
-    *codes*: all that only these lists can tell of; they say nothing for each other.
+    *codes*: all that only these lists can settle; none of them is evidence for another.
     """
     verdict = item.last.verdict if item.last else None
-    is_said = (isinstance(verdict, Accepted) and not verdict.device_id) or (
+    says_gone = (isinstance(verdict, Accepted) and not verdict.device_id) or (
         isinstance(verdict, Refused) and verdict.is_missing
     )
-    is_refused = not is_said and isinstance(verdict, Refused | AuthExpired)
+    is_refused = not says_gone and isinstance(verdict, Refused | AuthExpired)
     if looks[-1].shows(item):
         if is_refused:
             _ended(item, UnbindStatus.FAILED, _STILL_THERE)
-    elif is_said and item.machine_code not in looks[-1].records:
+    elif says_gone and item.machine_code not in looks[-1].records:
         _end_gone(item)
     elif len(looks) == READS or item.machine_code in looks[-1].records:
         _end_absent(item, looks, codes)
@@ -397,7 +387,7 @@ def _end_by(item: Unbinding, looks: Sequence[_Look], codes: AbstractSet[str]) ->
 def _end_absent(item: Unbinding, looks: Sequence[_Look], codes: AbstractSet[str]) -> None:
     """End what the last list does not show, if all of them prove that it is gone.
 
-    *codes*: the devices that may be missing for that.
+    *codes*: the devices that may be missing without casting doubt on a list.
     """
     record = looks[-1].records.get(item.machine_code)
     if record is not None:

@@ -1,4 +1,4 @@
-"""KooDrive: the wire, credentials, the client, and what its answers mean."""
+"""The KooDrive API: wire format, credentials, client, verdicts."""
 
 from bulkbind.koodrive.auth import Auth, authorizer, choose, known_secrets
 from bulkbind.koodrive.client import KooDrive

@@ -1,4 +1,4 @@
-"""The client: one request, one Attempt. It neither waits nor sends anything twice."""
+"""The client: one request, one `Attempt`. It never waits, and never sends anything twice."""
 
 from __future__ import annotations
 
@@ -33,19 +33,18 @@ if TYPE_CHECKING:
 
 ANSWER_CAP_BYTES = 1 << 20
 LIST_CAP_BYTES = 64 << 20
-"""100,000 devices of some 250 bytes, and room."""
+"""Enough for 100,000 devices of some 250 bytes."""
 READ_IN_THREAD_BYTES = 1 << 18
-"""A larger answer is judged in a thread of its own, so that it holds up no other request."""
+"""A larger answer is judged in a thread, so that it does not hold up other requests."""
 BEYOND_SUCCESS = 300
-# Names that need not be lowered at every comparison.
 _X_USER_ID, _X_DATE, _X_TRACE_ID = istr("X-User-Id"), istr("X-Date"), istr("X-Traceid")
 
 Judge: TypeAlias = "Callable[[Answer], Attempt]"
-"""Returns the verdict on an answer, with the answer's words."""
+"""Returns the verdict on an answer, with its code and message."""
 
 
 class KooDrive:
-    """The API. Enter it before use; each call is one request, whatever comes of it."""
+    """The API, an async context manager. Each call is one request, whatever its result."""
 
     def __init__(
         self,
@@ -55,7 +54,7 @@ class KooDrive:
         *,
         skew_s: float | None = None,
     ) -> None:
-        """*skew_s*: how far the server's clock was ahead, as an earlier run measured it."""
+        """*skew_s*: seconds that the server's clock was ahead, as an earlier run measured."""
         self._settings = settings
         self._clock = clock
         self._trace_ids = TraceIds()
@@ -66,7 +65,7 @@ class KooDrive:
             retryable=frozenset(settings.retryable_codes),
         )
         self._names = False
-        """Whether any success so far has repeated its machine code: then each of them must."""
+        """Whether any success so far has named its machine code: then each of them must."""
         self.server_clock = ServerClock(clock, skew_s)
         self._http = HttpSession(settings, endpoint, clock, self.server_clock)
 
@@ -83,11 +82,11 @@ class KooDrive:
         return self._http.requests
 
     def now(self) -> float:
-        """Return the server's time as far as it is known, seconds since 1970."""
+        """Return the best estimate of the server's time, seconds since 1970."""
         return self.server_clock.now()
 
     def server_time(self) -> float | None:
-        """Return the server's time now, seconds since 1970; None while nothing is known of it."""
+        """Return the server's time, seconds since 1970; None while it is not known."""
         return self.server_clock.now() if self.server_clock.known else None
 
     async def bind(self, device: Device, credential: Credential) -> Attempt:
@@ -102,7 +101,7 @@ class KooDrive:
         return await self._authorized(request, credential, judge)
 
     async def list_devices(self, user_id: str, credential: Credential) -> Listing:
-        """Read the list of a user's devices."""
+        """Read a user's list."""
         records: dict[str, Record] | None = None
 
         def judge(answer: Answer) -> Attempt:
@@ -122,9 +121,9 @@ class KooDrive:
     async def unbind(
         self, user_id: str, device_id: str, machine_code: str, credential: Credential
     ) -> Attempt:
-        """Take a user's binding back.
+        """Unbind a device from its user.
 
-        *machine_code*: its device's; an answer that names another one is none.
+        *machine_code*: the device's; an answer that names another one counts as no answer.
         """
 
         def judge(answer: Answer) -> Attempt:
@@ -134,7 +133,7 @@ class KooDrive:
         return await self._authorized(request, credential, judge)
 
     async def knock(self) -> Attempt:
-        """Send a request without credentials: whatever comes shows the server's clock."""
+        """Send a request without credentials: any answer shows the server's clock."""
         headers: dict[str, str] = {_X_TRACE_ID: self._trace_ids.next()}
         request = Outgoing("GET", self._settings.path, self._http.host, headers, None)
         return await self._send(
@@ -142,10 +141,7 @@ class KooDrive:
         )
 
     async def call(self, call: SessionCall) -> Attempt:
-        """Send a session call.
-
-        What is not known to have come to something is `Unreachable`: no row was sent for it.
-        """
+        """Send a session call. No answer counts as `Unreachable`, since no row was sent."""
         headers = call.headers | {_X_TRACE_ID: self._trace_ids.next()}
         request = Outgoing("POST", call.path, self._http.host, headers, call.body)
         attempt = await self._send(request, call.judge)
@@ -158,10 +154,7 @@ class KooDrive:
     def _request(
         self, method: str, user_id: str, *, part: str = "", body: bytes | None = None
     ) -> Outgoing:
-        """Return a request of this moment, not yet authorised.
-
-        *part*: what stands behind the path.
-        """
+        """Return a request dated now, not yet authorised. *part*: is appended to the path."""
         signed_s = self.server_clock.now() - SAFETY_S
         headers: dict[str, str] = {
             _X_USER_ID: user_id,
@@ -195,7 +188,7 @@ class KooDrive:
         cap: int = ANSWER_CAP_BYTES,
         timeout_s: float | None = None,
     ) -> Attempt:
-        """Send a request; return what came of it. *timeout_s*: None: as for a bind."""
+        """Send a request. *timeout_s*: None: as for a bind."""
         timeout_s = self._settings.timeout if timeout_s is None else timeout_s
         sent_s = self._clock.monotonic()
         try:
@@ -217,7 +210,6 @@ class KooDrive:
         if not isinstance(attempt.verdict, Accepted):
             attempt.request_id = request_id_of(answer)
         if isinstance(attempt.verdict, NoAnswer) and answer.status < BEYOND_SUCCESS:
-            # Perhaps the answer to another request: the next one on its connection would be as
-            # well.
+            # Perhaps the answer to another request; then later ones on the connection are too.
             self._http.drop_idle()
         return attempt

@@ -1,4 +1,4 @@
-"""HTTP: one session with the endpoint, which sends a request and returns what came of it."""
+"""HTTP: one session with the endpoint that sends requests and returns their answers."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
     from bulkbind.settings import ApiSettings
 
 TICK_S = 0.05
-"""How often it looks, and so how late a time-out may come."""
+"""Interval of the checks, and so how late a time-out may be."""
 
 
 class Watchdog:
-    """Ends what takes too long. Belongs to one event loop."""
+    """Ends what takes too long; belongs to one event loop."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -41,31 +41,28 @@ class Watchdog:
         self._timer: asyncio.TimerHandle | None = None
 
     def close(self) -> None:
-        """Stop looking."""
+        """Stop the checks."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
     def timeout(self, seconds: float) -> _Timeout:
-        """Return a block that ends what it awaits after *seconds*, as `asyncio.timeout` does.
-
-        Raises: TimeoutError.
-        """
+        """Return a context manager like `asyncio.timeout`. Raises: TimeoutError."""
         if self._timer is None:
-            self._timer = self._loop.call_later(TICK_S, self._look)
+            self._timer = self._loop.call_later(TICK_S, self._check)
         return _Timeout(self._watched, self._loop.time() + seconds)
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         now = self._loop.time()
         for watched in self._watched:
             if now >= watched.due_at:
                 watched.cut()
         waits = bool(self._watched)
-        self._timer = self._loop.call_later(TICK_S, self._look) if waits else None
+        self._timer = self._loop.call_later(TICK_S, self._check) if waits else None
 
 
 class _Timeout:
-    """One block. Its task is cancelled once, and the cancellation told apart from any other."""
+    """One block. Its task is cancelled at most once; other cancellations pass through."""
 
     __slots__ = ("_cancelling", "_is_cut", "_task", "_watched", "due_at")
 
@@ -76,13 +73,13 @@ class _Timeout:
 
     def __enter__(self) -> None:
         task = asyncio.current_task()
-        assert task is not None  # it is awaited
+        assert task is not None
         self._task: asyncio.Task[Any] = task
         self._cancelling = task.cancelling()
         self._watched[self] = None
 
     def cut(self) -> None:
-        """Cancel the task, if that has not been done."""
+        """Cancel the task, once."""
         if not self._is_cut:
             self._is_cut = True
             self._task.cancel()
@@ -102,13 +99,13 @@ class _Timeout:
 
 
 class QuietConnector(aiohttp.TCPConnector):
-    """Drops a kept connection over which something came while nothing was asked.
+    """Drops an idle connection that has received data without a request.
 
-    aiohttp looks at a connection when it is given back, not when it is taken again: what came in
-    between, it would take for the answer to the next request.
+    aiohttp checks a connection when it is released, not when it is acquired: it would take such
+    data for the answer to the next request.
     """
 
-    # aiohttp has no public place for this; tests watch that it is called.
+    # aiohttp has no public hook for this; a test checks that it is called.
     async def _get(self, key: ConnectionKey, traces: list[Trace]) -> Connection | None:
         while (connection := await super()._get(key, traces)) is not None:
             protocol = connection.protocol
@@ -121,7 +118,7 @@ class QuietConnector(aiohttp.TCPConnector):
         """Close every connection that is not in use."""
         for kept in self._conns.values():
             for protocol, _ in kept:
-                protocol.close()  # whoever looks at it next sees that it is closed
+                protocol.close()  # `_get` then sees that it is closed
 
 
 def _certificate(error: aiohttp.ClientConnectorCertificateError) -> str:
@@ -131,9 +128,9 @@ def _certificate(error: aiohttp.ClientConnectorCertificateError) -> str:
 
 
 def silence(error: Exception, timeout_s: float) -> Attempt:  # noqa: C901, PLR0911  # a table
-    """Return what it means that no answer came. Source: dependencies.md, trap 3.
+    """Return what the lack of an answer means. Source: dependencies.md, trap 3.
 
-    Only where no connection was made is it known that nothing was sent.
+    Only without a connection is it certain that nothing was sent.
     """
     match error:
         case aiohttp.ClientConnectorCertificateError():
@@ -141,7 +138,6 @@ def silence(error: Exception, timeout_s: float) -> Attempt:  # noqa: C901, PLR09
         case aiohttp.ClientConnectorSSLError():
             return Attempt(Unreachable(), "tls", f"TLS failed: {error}")
         case aiohttp.ClientHttpProxyError():
-            # Nothing went through.
             return Attempt(Unreachable(), "proxy", f"the proxy answered HTTP {error.status}")
         case aiohttp.ClientProxyConnectionError():
             return Attempt(Unreachable(), "proxy", f"no connection to the proxy: {error.strerror}")
@@ -163,17 +159,17 @@ def silence(error: Exception, timeout_s: float) -> Attempt:  # noqa: C901, PLR09
 
 
 IDLE_S = 4.0
-"""An idle connection is closed by us before a server does it under our feet, which would leave
-the next request in doubt; 5 s is the shortest keep-alive that common servers have by default."""
-LISTENED_TO = 10
-"""First requests whose answers are looked at for headers that state limits."""
+"""We close an idle connection before the server does, which might leave the next request in doubt;
+the shortest default keep-alive of common servers is 5 s."""
+ALWAYS_PARSED = 10
+"""First requests whose answers are always searched for headers that state limits."""
 THROTTLED = 429
 _JSON = "application/json"
 _X_REQUEST_ID = istr("X-Request-Id")
 
 
 class HttpSession:
-    """Sends requests, none of them twice, and follows no redirect. Enter it before use."""
+    """Sends each request once, without redirects; an async context manager."""
 
     def __init__(
         self, settings: ApiSettings, endpoint: str, clock: Clock, server_clock: ServerClock
@@ -187,7 +183,7 @@ class HttpSession:
         self._session: aiohttp.ClientSession | None = None
         self._watchdog: Watchdog | None = None
         self._states_limits = False
-        """Whether the last answer that was looked at stated any."""
+        """Whether the last answer that was searched stated any."""
         self.host = URL(endpoint).host_port_subcomponent or ""
         """As aiohttp writes it into the Host header."""
         self.requests = 0
@@ -197,21 +193,21 @@ class HttpSession:
         is_https = self._endpoint.startswith("https:")
         self._proxy = transport.proxy_for(self._endpoint, self._settings)
         self._connector = QuietConnector(
-            limit=0,  # the slots bound what is in flight; the connector need not
+            limit=0,  # the workers limit the requests in flight
             keepalive_timeout=IDLE_S,
             ssl=transport.tls_context(self._settings.ca_file) if is_https else True,
         )
         self._session = aiohttp.ClientSession(
             connector=self._connector,
             proxy=self._proxy.url if self._proxy else None,
-            # Requests of one session act for many users: a cookie of one is none of the next's.
+            # Requests act for many users: no cookie may pass from one to another.
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._settings.connect_timeout),
             headers={"User-Agent": self._agent},
         )
-        # aiohttp has no public switch: it sends a GET or DELETE again by itself when a kept
-        # connection breaks, past the pacer and with the same trace id.
-        self._session._retry_connection = False  # noqa: SLF001  # as above; a test watches it
+        # aiohttp has no public switch: by default it sends a GET or DELETE again when an idle
+        # connection breaks, bypassing the pacer and with the same trace id.
+        self._session._retry_connection = False  # noqa: SLF001  # as above; tested
         self._watchdog = Watchdog()
         return self
 
@@ -226,10 +222,10 @@ class HttpSession:
 
         Args:
             request: The request, authorised.
-            cap: The most bytes of an answer's body that are read.
+            cap: The most bytes of the body to read.
             timeout_s: How long the answer may take.
 
-        Raises: aiohttp.ClientError, OSError or TimeoutError where no answer came: see `silence`.
+        Raises: aiohttp.ClientError, OSError or TimeoutError without an answer: see `silence`.
         """
         watchdog = self._watchdog
         assert watchdog is not None, "enter the session first"  # a programmer's error
@@ -241,7 +237,7 @@ class HttpSession:
         return answer
 
     def drop_idle(self) -> None:
-        """Close every connection that is not in use: what comes on them next cannot be trusted."""
+        """Close every connection that is not in use."""
         self._connector.drop_idle()
 
     async def _request(self, request: Outgoing, cap: int) -> Answer:
@@ -269,9 +265,9 @@ class HttpSession:
             )
 
     def _limits(self, response: aiohttp.ClientResponse) -> tuple[ServerLimit, ...]:
-        """Return the limits that an answer states: a server that never does is not always asked."""
-        is_worth_a_look = self._states_limits or self.requests <= LISTENED_TO
-        if not is_worth_a_look and response.status != THROTTLED:
+        """Return the limits that an answer states; skip the search if the server states none."""
+        may_state_limits = self._states_limits or self.requests <= ALWAYS_PARSED
+        if not may_state_limits and response.status != THROTTLED:
             return ()
         limits = stated_limits(response.headers, response.headers.get(hdrs.DATE))
         self._states_limits = bool(limits)
@@ -279,7 +275,7 @@ class HttpSession:
 
 
 async def _read(response: aiohttp.ClientResponse, cap: int) -> tuple[bytes, bool]:
-    """Return the body up to *cap* bytes, and whether that is all; what is longer is left."""
+    """Return the body up to *cap* bytes, and whether that is all."""
     content = response.content
     first = await content.readany()
     if content.at_eof() and len(first) <= cap:

@@ -1,8 +1,8 @@
-"""What headers tell of the gateway's limits. Pure; values that no server can mean are ignored.
+"""Parse the limits that headers state. Pure; implausible values are ignored.
 
 Sources: dependencies.md, traps 9 and 10: the IETF draft "RateLimit header fields for HTTP" in its
-present form (-11) and earlier ones (-07, -03 to -06), the X-RateLimit-* custom, and the gateway's
-own X-Apig-RateLimit-*.
+current form (-11) and earlier ones (-07, -03 to -06), the X-RateLimit-* convention, and the
+gateway's X-Apig-RateLimit-*.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 MOST_REQUESTS = 1e9
 LONGEST_WINDOW_S = 366 * 86_400.0
-"""Larger numbers are no limits that anybody means."""
+"""Larger numbers are ignored."""
 LARGEST_DELAY_S = 1e8
-"""X-RateLimit-Reset: up to here seconds from now; beyond, a moment in seconds since 1970."""
+"""X-RateLimit-Reset up to this is seconds from now; above, a moment in seconds since 1970."""
 LARGEST_EPOCH_S = 1e11
-"""Up to here seconds since 1970; beyond, milliseconds."""
+"""Up to this, seconds since 1970; above, milliseconds."""
 
 _UNITS_S = {"second": 1.0, "minute": 60.0, "hour": 3600.0, "day": 86400.0}
 _ITEM = re.compile(r'(?:"((?:[^"\\]|\\.)*)"|([^\s",;]+))((?:\s*;\s*[a-z][a-z0-9_.*-]*=?[^;,]*)*)')
@@ -34,20 +34,16 @@ _APIG = re.compile(
 
 
 def stated_limits(headers: Mapping[str, str], date: str | None) -> tuple[ServerLimit, ...]:
-    """Return the limits that the headers of an answer tell; nothing where they tell none.
+    """Return the limits that the headers of an answer state; empty if none.
 
-    Args:
-        headers: The answer's, in any case.
-        date: Its Date, against which moments are measured.
+    *date*: the answer's Date, against which moments are measured.
     """
-    found: list[ServerLimit] = []
-    for read in _READERS:
-        found += (told for told in read(headers, date) if _is_meant(told))
-    return tuple(found)
+    found = (stated for read in _READERS for stated in read(headers, date))
+    return tuple(stated for stated in found if _is_plausible(stated))
 
 
-def _is_meant(told: ServerLimit) -> bool:
-    limit, window, left, reset = told.limit, told.window_s, told.remaining, told.reset_s
+def _is_plausible(stated: ServerLimit) -> bool:
+    limit, window, left, reset = stated.limit, stated.window_s, stated.remaining, stated.reset_s
     return (
         (limit is not None or left is not None)
         and (limit is None or 0 < limit <= MOST_REQUESTS)
@@ -58,7 +54,7 @@ def _is_meant(told: ServerLimit) -> bool:
 
 
 def _number(text: str | None) -> float | None:
-    """Return a plain number that is not negative, or None."""
+    """Return a plain non-negative number, or None."""
     text = (text or "").strip()
     return float(text) if re.fullmatch(r"\d{1,15}(\.\d{1,9})?", text, re.ASCII) else None
 
@@ -71,12 +67,12 @@ def _items(text: str | None) -> Iterator[tuple[str, dict[str, str]]]:
 
 def _draft(headers: Mapping[str, str], _date: str | None) -> Iterator[ServerLimit]:
     """-08 to -11: `RateLimit-Policy: "p";q=100;w=60` with `RateLimit: "p";r=50;t=30`."""
-    standing = {n: p for n, p in _items(headers.get("RateLimit")) if "r" in p}
+    remaining = {n: p for n, p in _items(headers.get("RateLimit")) if "r" in p}
     policies = {n: p for n, p in _items(headers.get("RateLimit-Policy")) if "q" in p}
-    for name in [*policies, *(name for name in standing if name not in policies)]:
-        policy, now = policies.get(name, {}), standing.get(name, {})
+    for name in [*policies, *(name for name in remaining if name not in policies)]:
+        policy, now = policies.get(name, {}), remaining.get(name, {})
         if "qu" in policy and policy["qu"] != "requests":
-            continue  # bytes, or requests in flight
+            continue  # a limit of bytes, or of requests in flight
         yield ServerLimit(
             limit=_number(policy.get("q")),
             window_s=_number(policy.get("w")),

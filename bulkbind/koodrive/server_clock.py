@@ -1,4 +1,4 @@
-"""The server's clock, as far as its answers tell."""
+"""Estimate the server's clock from its answers."""
 
 from __future__ import annotations
 
@@ -10,18 +10,17 @@ if TYPE_CHECKING:
     from bulkbind.clock import Clock
 
 SAFETY_S = 1.0
-"""X-Date must never lie in the server's future: what we send lies this far behind our estimate."""
+"""X-Date must never be in the server's future: we send this much less than our estimate."""
 
 
 class ServerClock:
     """An estimate of the server's clock that is never ahead of it.
 
-    Each `Date` header says that the server's clock stood in [Date, Date + 1 s) at some moment
-    between our sending and our receiving. The estimate is the latest that all answers allow to be
-    certain. An answer that contradicts them (the server's clock was set, or another server
-    answered) is believed once the next one confirms it: one wrong Date would make bindings ours
-    that are not, or the other way round. It hangs on the monotonic clock, so a step of the local
-    wall clock does not move it.
+    Each `Date` header states that the server's clock was in [Date, Date + 1 s) at some moment
+    between sending and receiving. The estimate is the latest that is certain by all answers. An
+    answer that contradicts them (the server's clock was set, or another server answered) counts
+    once the next one confirms it, since one wrong Date could change whose bindings are ours. The
+    estimate is based on the monotonic clock, so a step of the local wall clock does not move it.
     """
 
     def __init__(self, clock: Clock, skew_s: float | None = None) -> None:
@@ -29,16 +28,16 @@ class ServerClock:
         self._clock = clock
         local = clock.utc_now().timestamp() - clock.monotonic()
         self._offset = local + (skew_s or 0.0)
-        """Server minus monotonic: the least that it can be."""
+        """Server minus monotonic: the least possible."""
         self._most = self._offset
-        """The most that it can be."""
+        """The most possible."""
         self._latest = ""
         self._doubted: tuple[float, float] | None = None
-        """Least and most by an answer that contradicts the ones before it."""
+        """Least and most by an answer that contradicts earlier ones."""
         self.measured = False
-        """Whether an answer of this process has told the server's clock."""
+        """Whether this process has received a Date."""
         self.known = skew_s is not None
-        """Whether the estimate rests on an answer, of this process or an earlier one."""
+        """Whether this process or an earlier one has received a Date."""
 
     def at(self, monotonic_s: float) -> float:
         """Return the server's time, seconds since 1970, at a monotonic moment."""
@@ -56,9 +55,9 @@ class ServerClock:
         """Learn from the Date header of an answer.
 
         Args:
-            date: The header's text; what is no date is ignored.
+            date: The header's text; ignored if it is not a date.
             sent_s: When the request was sent (monotonic).
-            received_s: When the answer came (monotonic).
+            received_s: When the answer was received (monotonic).
         """
         if not date or (date == self._latest and self._doubted is None):
             return

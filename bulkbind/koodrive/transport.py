@@ -1,4 +1,4 @@
-"""How the endpoint is reached: TLS that is verified, and a proxy where there is one."""
+"""Reach the endpoint: verified TLS, and a proxy if there is one."""
 
 from __future__ import annotations
 
@@ -26,14 +26,13 @@ if TYPE_CHECKING:
     from bulkbind.settings import ApiSettings
 
 SHORTEST_SECRET = 4
-"""Characters; what is shorter stands in words that are no secret."""
+"""In characters; shorter ones occur in ordinary words."""
 
 
 def tls_context(ca_file: Path | None) -> ssl.SSLContext:
-    """Return a context that verifies certificate and host name, TLS 1.2 at least.
+    """Return a context that verifies certificate and host name, TLS 1.2 or later.
 
-    Args:
-        ca_file: Certificates (PEM) trusted instead of the system's; None: the system's.
+    *ca_file*: certificates (PEM) trusted instead of the system's; None: the system's.
 
     Raises: UsageError if the file cannot be read, or holds no certificate.
     """
@@ -48,12 +47,12 @@ def tls_context(ca_file: Path | None) -> ssl.SSLContext:
 
 @dataclass(frozen=True, slots=True)
 class Proxy:
-    """What carries the requests to an https endpoint."""
+    """A proxy for an https endpoint."""
 
     url: str
-    """`scheme://host[:port]` alone, so that no error can repeat a password."""
+    """`scheme://host[:port]` only, so that no error can quote a password."""
     headers: dict[str, str] | None = field(default=None, repr=False)
-    """User and password, for the proxy alone; None where it asks for none."""
+    """User and password, for the proxy only; None without any."""
 
 
 def proxy_for(
@@ -61,11 +60,10 @@ def proxy_for(
 ) -> Proxy | None:
     """Return the proxy for an endpoint: the setting's, else the environment's; None: none.
 
-    An http endpoint is on this machine, and never proxied: its token would travel in clear. The
-    environment's proxy is not asked for a host of `NO_PROXY`.
+    An http endpoint is on this machine and never proxied: its token would be sent in clear text.
+    The environment's proxy is not used for a host in `NO_PROXY`.
 
-    Raises: UsageError if the environment's cannot be read; it names the variable, and never shows
-        its value.
+    Raises: UsageError if the environment's cannot be parsed; it never shows the variable's value.
     """
     parts = urlsplit(endpoint)
     if parts.scheme != "https":
@@ -92,9 +90,9 @@ def proxy_for(
 
 
 def proxy_secrets(environ: Mapping[str, str] = os.environ) -> set[str]:
-    """Return the passwords in the environment's proxies, also in those that cannot be read.
+    """Return the passwords in the environment's proxies, even in unparsable ones.
 
-    Each as it is written, as it is meant, and as it is sent.
+    Each as written, as decoded, and as sent.
     """
     found: set[str] = set()
     for name, value in environ.items():
@@ -109,15 +107,15 @@ def proxy_secrets(environ: Mapping[str, str] = os.environ) -> set[str]:
 
 
 def _variable(name: str, environ: Mapping[str, str]) -> tuple[str, str]:
-    """Return an environment variable as it is spelt, and its value; in lower case it wins."""
+    """Return an environment variable's spelling and its value; lower case takes precedence."""
     spelt = max((each for each in environ if each.lower() == name), default=name)
     return spelt, environ.get(spelt, "")
 
 
 def _basic(login: str) -> str:
-    """Return the header for `user:password`, percent-encoded. Raises: ValueError.
+    """Return the header for `user:password`, percent-encoded.
 
-    Source: RFC 7617, which knows no user with a colon.
+    Raises: ValueError for a user with a colon (RFC 7617).
     """
     written = login.encode("utf-8", "surrogateescape")  # as the environment holds it
     user, _, password = (unquote_to_bytes(part) for part in written.partition(b":"))
@@ -127,11 +125,11 @@ def _basic(login: str) -> str:
 
 
 SHOWN = 3
-"""Addresses that are named."""
+"""Addresses to show."""
 
 
 class Step(NamedTuple):
-    """A step that was tried; after one that failed there are no more."""
+    """A step on the way to the endpoint; a failed one is the last."""
 
     name: str
     """`proxy`, `DNS`, `TCP` or `TLS`."""
@@ -141,7 +139,7 @@ class Step(NamedTuple):
 
 
 async def reach(endpoint: str, settings: ApiSettings) -> AsyncIterator[Step]:
-    """Yield the steps on the way to the endpoint, or to the proxy before it.
+    """Try the steps on the way to the endpoint, or to its proxy, and yield their results.
 
     Raises: UsageError if `ca_file` cannot be used.
     """

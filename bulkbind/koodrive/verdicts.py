@@ -1,4 +1,4 @@
-"""What an answer means. Pure and total: every status and every body has a verdict.
+"""Classify answers. Pure and total: every status and every body has a verdict.
 
 Source: koodrive-api.md, "Errors"; the gateway's codes: dependencies.md, trap 10.
 """
@@ -38,17 +38,17 @@ from bulkbind.model import (
 
 NO_CONTENT = 204
 DATE_WINDOW_S = 900.0
-"""X-Date may be at most 15 minutes old. Source: koodrive-api.md, header table."""
+"""The maximum age of X-Date. Source: koodrive-api.md, header table."""
 
 _GATEWAY_CODE = re.compile(r"APIGW?\.(\d{4})", re.ASCII)
 _THROTTLED = "0308"
 _RENEW = frozenset({"0301", "0303", "0307", "1002"})
 _NOT_PASSED = re.compile(r"authentication (?:is |has )?(?:not passed|failed)", re.IGNORECASE)
-"""The status table's words for a 400."""
+"""The status table's description of a 400."""
 _QUOTA = frozenset({"0501", "0502"})
 _LOST_BACKEND = frozenset({"0201", "0202", "0203", "0610", "0613"})
 _PUBLISHED = re.compile(r"13000[134]\d\d", re.ASCII)
-"""The API's own codes, which count before the status."""
+"""The API's own codes, which take precedence over the status."""
 _LIMIT_TEXT = re.compile(
     r"limit:\s*(\d{1,9})\s*,\s*time:\s*(\d{1,9})\s*(second|minute|hour|day)",
     re.ASCII | re.IGNORECASE,
@@ -58,7 +58,7 @@ _WINDOW_S = {"second": 1.0, "minute": 60.0, "hour": 3600.0, "day": 86400.0}
 
 @dataclass(frozen=True, slots=True)
 class Codes:
-    """What the operator knows of the server's codes."""
+    """The meanings of codes that the operator has configured."""
 
     already_bound: frozenset[str] = frozenset()
     not_bound: frozenset[str] = frozenset()
@@ -70,11 +70,8 @@ def classify(
 ) -> Attempt:
     """Return what the answer to a bind means.
 
-    Args:
-        answer: The answer.
-        codes: Settings.
-        machine_code: The one that was sent: an answer that names another is no answer to it.
-        is_named: The server is known to name it, so that a success without it is none.
+    *machine_code*: the one that was sent; an answer that names another counts as no answer.
+    *is_named*: the server is known to name it, so that a success without it does not count.
     """
     plain = _plainly_bound(answer, machine_code, is_named=is_named)
     if plain is not None:
@@ -85,7 +82,7 @@ def classify(
 
 def names_device(answer: Answer, attempt: Attempt) -> bool:
     """Return whether an answer is a success that names the device."""
-    # A look at the bytes, so that the answers of a server that never does are not read twice.
+    # Searching the bytes first avoids parsing most answers twice.
     if not isinstance(attempt.verdict, Accepted) or b'"machineCode"' not in answer.body:
         return False
     record = record_of((body_of(answer) or {}).get("data"))
@@ -108,7 +105,7 @@ _SUCCESS = msgspec.json.Decoder(_Success)
 
 
 def _plainly_bound(answer: Answer, machine_code: str, *, is_named: bool) -> Attempt | None:
-    """Return the attempt for a success as it should be, at a tenth of the cost; else None."""
+    """Return the attempt for a regular success, at a tenth of the cost; else None."""
     if answer.status != 200 or not answer.whole:
         return None
     try:
@@ -129,7 +126,7 @@ def _plainly_bound(answer: Answer, machine_code: str, *, is_named: bool) -> Atte
 
 
 def classify_list(answer: Answer, codes: Codes) -> tuple[Attempt, dict[str, Record] | None]:
-    """Return what the answer to a list means, and the records by machine code, if it is a list."""
+    """Return what the answer to a list call means, and its records by machine code, if any."""
     body = body_of(answer)
     refused = _common(answer, body, codes)
     if refused is not None:
@@ -153,9 +150,9 @@ def classify_unbind(
 ) -> Attempt:
     """Return what the answer to an unbind means.
 
-    `Accepted` bears the device's id where a success names the device. It bears none where a success
-    names nothing, as without a body: only the next list tells whether it was about this one. A
-    code that means "already bound" has no sense here: it is a refusal.
+    `Accepted` holds the device id if the success names the device. It is empty if the success names
+    nothing, as without a body: then only the next list shows whether it was about this device. A
+    code that means "already bound" makes no sense here: it is a refusal.
     """
     if answer.status == NO_CONTENT:
         return Attempt(Accepted("", ""), "0", "no content")
@@ -180,18 +177,18 @@ def classify_unbind(
 
 
 def _says_not_bound(status: int, code: str, codes: Codes) -> bool:
-    """Return whether an answer says that there is no such binding; a 404 of the gateway does not.
+    """Return whether an answer says that there is no such binding.
 
-    That one is about the path; and the API's own codes count before the status.
+    A 404 of the gateway does not: it is about the path. The API's own codes take precedence.
     """
-    if status == 429 or not 200 <= status < 500:  # HTTP's own numbers
+    if status == 429 or not 200 <= status < 500:
         return False
     is_about_else = code.startswith("APIG") or _PUBLISHED.fullmatch(code)
     return code in codes.not_bound or (status in (404, 410) and not is_about_else)
 
 
 def _names_of(data: object) -> tuple[str, str]:
-    """Return the device id and the machine code that an answer names; empty: none."""
+    """Return the device id and the machine code that an answer names; empty if it does not."""
     if not isinstance(data, dict):
         return "", ""
     record = record_of(data)
@@ -202,13 +199,13 @@ def _names_of(data: object) -> tuple[str, str]:
 
 
 def _common(answer: Answer, body: dict[str, Any] | None, codes: Codes) -> Attempt | None:
-    """Judge everything but success, which depends on the call: None."""
+    """Judge everything but success, which depends on the call: then None."""
     code, message = words_of(answer, body)
     gateway = _GATEWAY_CODE.fullmatch(code)
     number = gateway[1] if gateway else ""
-    if answer.status == 429 or number == _THROTTLED:  # HTTP's own number
+    if answer.status == 429 or number == _THROTTLED:
         return Attempt(_throttled(answer, message), code, message)
-    if 200 <= answer.status < 300:  # HTTP's own numbers
+    if 200 <= answer.status < 300:
         return _business(answer, body, code, message, codes)
     is_unauthenticated = number in _RENEW or bool(_NOT_PASSED.search(message))
     verdict = _by_status(answer, number, is_unauthenticated=is_unauthenticated)
@@ -229,13 +226,13 @@ def _by_status(answer: Answer, number: str, *, is_unauthenticated: bool) -> Verd
             return Refused(set_up=True)
         case 408 | 425:
             return Transient()
-        case status if 300 <= status < 400:  # HTTP's own numbers
+        case status if 300 <= status < 400:
             return Refused(set_up=True, unsure=True)
-        case status if 400 <= status < 500:  # HTTP's own numbers
+        case status if 400 <= status < 500:
             return Refused()
         case 502 | 504:
             return NoAnswer()
-        case status if 500 <= status < 600:  # HTTP's own numbers
+        case status if 500 <= status < 600:
             if number in _LOST_BACKEND:
                 return NoAnswer()
             return Transient(wire.retry_after(answer.retry_after, answer.date))
@@ -246,7 +243,7 @@ def _by_status(answer: Answer, number: str, *, is_unauthenticated: bool) -> Verd
 def _business(
     answer: Answer, body: dict[str, Any] | None, code: str, message: str, codes: Codes
 ) -> Attempt | None:
-    """A 2xx: the body's code decides. None: success."""
+    """Judge a 2xx by the body's code. None: success."""
     if body is None:
         why = "is not JSON" if answer.whole else "is longer than the cap"
         return Attempt(NoAnswer(), "", f"the answer {why}: {message}"[:LONGEST_MESSAGE])
@@ -278,12 +275,12 @@ def _bound(
 
 def _throttled(answer: Answer, message: str) -> Throttled:
     after = wire.retry_after(answer.retry_after, answer.date)
-    told = _LIMIT_TEXT.search(message)
-    if told is None or int(told[1]) == 0 or int(told[2]) == 0:
+    stated = _LIMIT_TEXT.search(message)
+    if stated is None or int(stated[1]) == 0 or int(stated[2]) == 0:
         return Throttled(retry_after_s=after)
     return Throttled(
-        limit=float(told[1]),
-        window_s=float(told[2]) * _WINDOW_S[told[3].lower()],
+        limit=float(stated[1]),
+        window_s=float(stated[2]) * _WINDOW_S[stated[3].lower()],
         retry_after_s=after,
     )
 
@@ -292,5 +289,5 @@ def _clock_refused(answer: Answer) -> bool:
     date = wire.http_date(answer.date)
     if date is None:
         return False
-    # Date is rounded down, so the server's clock stood up to a second later.
+    # Date is rounded down: the server's clock was up to a second later.
     return answer.x_date_s >= date or date - answer.x_date_s >= DATE_WINDOW_S

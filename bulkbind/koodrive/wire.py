@@ -1,4 +1,4 @@
-"""What goes over the wire: header values and bodies, and what an answer says."""
+"""The wire format: write headers and bodies, parse answers."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 TRACE_ID_LENGTH = 58
 EARLIEST_S, LATEST_S = 0.0, 253_370_764_800.0
-"""1970 to 9998: a server's clock outside says nothing, and nobody could write its moments down."""
+"""1970 to 9998: dates outside are ignored, as no format of ours can hold them."""
 LONGEST_RETRY_AFTER_S = 86_400.0
-"""A server that asks for more than a day is taken at a day."""
+"""A longer wait counts as a day."""
 
 
 class TraceIds:
-    """Trace ids of 58 characters, each used once: a random part for the process, and a count."""
+    """Unique trace ids of 58 characters: a random part per process, and a counter."""
 
     def __init__(self) -> None:
         self._count = 0
@@ -37,14 +37,14 @@ class TraceIds:
 
 
 class XDates:
-    """Signature times, made once a second."""
+    """Formats signature times, once per second."""
 
     def __init__(self) -> None:
         self._second = -1
         self._text = ""
 
     def at(self, epoch_s: float) -> str:
-        """Return `x_date` of a moment."""
+        """Return `x_date(epoch_s)`."""
         if int(epoch_s) != self._second:
             self._second, self._text = int(epoch_s), x_date(epoch_s)
         return self._text
@@ -56,7 +56,7 @@ def x_date(epoch_s: float) -> str:
 
 
 def bind_body(device: Device) -> bytes:
-    """Return the JSON body of a bind; an absent optional field is left out."""
+    """Return the JSON body of a bind, without absent optional fields."""
     # Four times as fast as `json.dumps` of a mapping.
     text = f'{{"machineCode":{_quoted(device.machine_code)}'
     if device.device_name is not None:
@@ -84,11 +84,11 @@ def http_date(text: str | None) -> float | None:
 
 
 def retry_after(text: str | None, date: str | None) -> float | None:
-    """Return the seconds of a Retry-After header, or None where it says nothing usable.
+    """Return the seconds of a Retry-After header, or None if it is unusable.
 
     Args:
         text: Delay in seconds, or an HTTP-date.
-        date: The answer's own Date, against which an HTTP-date is measured.
+        date: The answer's Date, against which an HTTP-date is measured.
     """
     if text is None:
         return None
@@ -109,7 +109,7 @@ _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 
 @value
 class Answer:
-    """An answer as it came, and what is needed to judge it."""
+    """An answer as received, and what is needed to judge it."""
 
     status: int
     body: bytes
@@ -118,15 +118,15 @@ class Answer:
     x_date_s: float = 0.0
     """The X-Date that was sent, seconds since 1970."""
     whole: bool = True
-    """False where the body was longer than the cap and left."""
+    """False if the body was truncated at the cap."""
     limits: tuple[ServerLimit, ...] = ()
-    """What its headers tell of limits."""
+    """The limits that its headers state."""
     request_id: str | None = None
     """The header X-Request-Id."""
 
 
 def body_of(answer: Answer) -> dict[str, Any] | None:
-    """Return the object that the body holds; None where it holds none, or did not come whole."""
+    """Return the JSON object in the body; None if there is none, or it is truncated."""
     if not answer.whole:
         return None
     try:
@@ -151,12 +151,12 @@ def words_of(answer: Answer, body: dict[str, Any] | None) -> tuple[str, str]:
 
 
 def _first(body: dict[str, Any], *names: str) -> object:
-    """Return the first of several members that is there and not null."""
+    """Return the first of several members that is present and not null."""
     return next((body[name] for name in names if body.get(name) is not None), None)
 
 
 def record_of(data: object) -> Record | None:
-    """Return a record, or None where it is none. An id may be a number: Python keeps all digits."""
+    """Return a record, or None if it is not one. An id may be a number: Python keeps all digits."""
     if not isinstance(data, dict):
         return None
     number = data.get("deviceId")
@@ -173,25 +173,25 @@ def record_of(data: object) -> Record | None:
 
 
 def _text(found: object) -> str | None:
-    """Return a name as the manifest would have it: an empty one is none."""
+    """Return a name as in a manifest: None if it is empty."""
     return _storable(found)[:LONGEST_ID] if isinstance(found, str) and found else None
 
 
 def request_id_of(answer: Answer) -> str:
-    """Return the gateway's own id of a request, or nothing. Source: koodrive-api.md, "Errors"."""
+    """Return the gateway's id of a request, or "". Source: koodrive-api.md, "Errors"."""
     found = (body_of(answer) or {}).get("request_id") or answer.request_id
     return _storable(found)[:LONGEST_ID] if isinstance(found, str) else ""
 
 
 def _line(text: str) -> str:
-    """Return *text* as one line that is not too long."""
+    """Return *text* as one line of limited length."""
     return _storable(re.sub(r"\s+", " ", text).strip())[:LONGEST_MESSAGE]
 
 
 def _storable(text: str) -> str:
-    """Return *text* with a mark in the place of what nobody can write down.
+    """Return *text* with what cannot be stored replaced by a mark.
 
-    That is half surrogate pairs, which JSON can name, and control characters: a NUL would end the
-    text in SQLite, others move a terminal's cursor.
+    That is lone surrogates, which JSON allows, and control characters: a NUL would end the text in
+    SQLite, others move a terminal's cursor.
     """
     return _CONTROL.sub("\ufffd", text.encode("utf-8", "replace").decode("utf-8"))

@@ -1,4 +1,4 @@
-"""A local KooDrive to rehearse on; it never imports the client it stands in for."""
+"""A local KooDrive to rehearse on; it never imports `koodrive`."""
 
 from bulkbind.sandbox.auth_checks import Credentials, read_credentials
 from bulkbind.sandbox.server import Sandbox

@@ -1,6 +1,6 @@
-"""Whom the sandbox lets in: tokens, sessions that end, signatures of apps.
+"""Check credentials: tokens, expiring sessions, app signatures.
 
-Written from koodrive-api.md, independently of the client's own code.
+Written from koodrive-api.md, independently of the client's code.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ CREDENTIALS_HELP = (
 """A line for each key of a credentials file."""
 ANY_USER = "any"
 IDLE_S = 1200.0
-"""A session's token lives so long after its last call. Source: koodrive-api.md, "Token life"."""
+"""Idle time after which a session's token expires. Source: koodrive-api.md, "Token life"."""
 EXPIRES_IN_S = 1800
-"""What a session answer says. Source: koodrive-api.md."""
+"""As stated in a session answer. Source: koodrive-api.md."""
 SCHEMES = ("Bearer", "AT")
 
 _FILE_KEYS = ("tokens", "refresh_tokens", "accounts", "apps")
@@ -53,20 +53,20 @@ _FILE_KEYS = ("tokens", "refresh_tokens", "accounts", "apps")
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Credentials:
-    """What is accepted; all of it empty: any token."""
+    """The accepted credentials; without any, every token is accepted."""
 
     tokens: Mapping[str, str] = field(default_factory=dict)
-    """Token -> the user that it is for, or `any`."""
+    """Token -> its user, or `any`."""
     refresh_tokens: Mapping[str, str] = field(default_factory=dict)
-    """Refresh token that begins a session -> the user that it is for, or `any`."""
+    """Refresh token that starts a session -> its user, or `any`."""
     accounts: Mapping[str, str] = field(default_factory=dict)
     """Account -> password; its sessions are for any user."""
     apps: Mapping[str, str] = field(default_factory=dict)
     """App id -> secret."""
     session_calls: int | None = None
-    """A session's token dies after so many calls; None: their number does not matter."""
+    """Calls after which a session's token expires; None: no limit."""
     session_idle_s: float = IDLE_S
-    """A session's token dies after so long without a call."""
+    """Seconds without a call after which a session's token expires."""
 
     @property
     def takes_any(self) -> bool:
@@ -77,11 +77,11 @@ class Credentials:
 def read_credentials(
     path: Path | None, *, session_calls: int | None = None, session_idle_s: float = IDLE_S
 ) -> Credentials:
-    """Return what a file says is accepted. Raises: UsageError."""
+    """Return the accepted credentials from a file. Raises: UsageError."""
     found: dict[str, Any] = {}
     if path is not None:
         try:
-            found = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.CBaseLoader) or {}  # noqa: S506  # every scalar stays text
+            found = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.CBaseLoader) or {}  # noqa: S506  # keeps scalars as text
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise UsageError(f"credentials file {path} cannot be read: {error}") from error
         is_right = isinstance(found, dict) and all(
@@ -111,20 +111,20 @@ class _Session:
 
 
 class AuthResult(NamedTuple):
-    """What the credentials of a request are worth."""
+    """The result of checking a request's credentials."""
 
     name: str
-    """Whose they are, for the journal: `session 3`, `app demo`, `token`; never a secret."""
+    """Their name in the journal: `session 3`, `app demo`, `token`; never a secret."""
     refusal: Refusal | None = None
 
 
 class AuthChecks:
-    """Checks credentials, and holds the sessions that were begun since the start."""
+    """Checks credentials, and holds the sessions started so far."""
 
     def __init__(
         self, credentials: Credentials, token: str | None, clock: Clock, counts: Counter[str]
     ) -> None:
-        """*token*: the only one accepted besides *credentials*; None: none, or any."""
+        """*token*: the only one accepted besides *credentials*; None: no other."""
         self._credentials = credentials
         self._token = token
         self._clock = clock
@@ -134,18 +134,14 @@ class AuthChecks:
         self._refresh: dict[str, tuple[str, str | None]] = {
             token: (user, None) for token, user in credentials.refresh_tokens.items()
         }
-        """Refresh token that may still be used -> its user, and the access token it came with."""
+        """Unused refresh token -> its user, and the access token issued with it."""
 
     def check(
         self, method: str, target: str, headers: Mapping[str, str], body: bytes
     ) -> AuthResult:
-        """Return whose request it is, and why it is refused, if it is.
+        """Return the name of a request's credentials, and why it is refused, if it is.
 
-        Args:
-            method: In capitals.
-            target: Path and query, as they came.
-            headers: As they came; names in any case.
-            body: As it came.
+        *method*: in capitals; *target*: path and query as received; *headers*: names in any case.
         """
         given = headers.get("Authorization", "")
         user_id = headers.get("X-User-Id", "")
@@ -184,7 +180,7 @@ class AuthChecks:
     # --- the session calls ------------------------------------------------------------------------
 
     def login(self, headers: Mapping[str, str], body: bytes) -> dict[str, object] | Refusal:
-        """Begin a session."""
+        """Start a session."""
         fields = _text_fields(body)
         account, password = fields.get("account", ""), fields.get("password", "")
         right = self._credentials.accounts.get(account)
@@ -195,10 +191,10 @@ class AuthChecks:
         if not hmac.compare_digest(right.encode(), password.encode()):
             return _wrong("the password is wrong")
         self._counts["logins"] += 1
-        return self._begin(ANY_USER, {"userInfo": {"userId": account}})
+        return self._start_session(ANY_USER, {"userInfo": {"userId": account}})
 
     def refresh(self, headers: Mapping[str, str], body: bytes) -> dict[str, object] | Refusal:
-        """Trade a refresh token, once, for a new session; the old one ends."""
+        """Exchange a refresh token, once, for a new session; the old one ends."""
         token = _text_fields(body).get("refreshToken", "")
         if token not in self._refresh:
             return _wrong("the refresh token is unknown, or was used")
@@ -210,9 +206,9 @@ class AuthChecks:
         if access is not None:
             self._sessions[access].is_dead = True
         self._counts["refreshes"] += 1
-        return self._begin(user, {})
+        return self._start_session(user, {})
 
-    def _begin(self, user: str, more: dict[str, object]) -> dict[str, object]:
+    def _start_session(self, user: str, more: dict[str, object]) -> dict[str, object]:
         access, refresh = secrets.token_hex(20), secrets.token_hex(20)
         now = self._clock.monotonic()
         self._sessions[access] = _Session(len(self._sessions) + 1, user, now)
@@ -254,9 +250,9 @@ _HEX = re.compile(rb"%([0-9A-Fa-f]{2})")
 def check_signature(
     method: str, target: str, headers: Mapping[str, str], body: bytes, apps: Mapping[str, str]
 ) -> str | None:
-    """Return what is wrong with a signed request, None: nothing.
+    """Return what is wrong with a signed request, or None.
 
-    *apps*: app id -> secret; the others are as in `AuthChecks.check`.
+    *apps*: app id -> secret; other arguments: as in `AuthChecks.check`.
     """
     match = _SIGNATURE.fullmatch(headers.get("Authorization", ""))
     if match is None:

@@ -1,4 +1,4 @@
-"""Bind, list and unbind: what a request must look like, what it does, and what is bound.
+"""Bind, list and unbind: check requests, execute them, and hold the bindings.
 
 The checks are written from koodrive-api.md, independently of the client's rules.
 """
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MAX_AGE_S = 900
-"""X-Date: at most 15 minutes old, and never later than the server's clock."""
+"""The maximum age of X-Date, which must not be later than the server's clock either."""
 TRACE_ID_LENGTH = 58
 ALREADY_BOUND_CODE = 13000310
-"""The sandbox's own: the reference names no code for a second bind."""
+"""Our choice: the reference names no code for a second bind."""
 MISSING_CODE = 13000309
 FIRST_DEVICE_ID = 1842812272691451648
 """Ids have 19 digits, as in the reference's example."""
@@ -50,7 +50,7 @@ def wrong_parameters(message: str) -> Refusal:
 
 
 def gateway_refusal(status: int, code: str, message: str) -> Refusal:
-    """Return an answer of the gateway, which never reached the API."""
+    """Return an error answer of the gateway, without the API."""
     return Refusal(status, {"error_code": code, "error_msg": message, "request_id": "sandbox"})
 
 
@@ -63,7 +63,7 @@ def unauthorised(message: str) -> Refusal:
 
 
 def check_headers(headers: Mapping[str, str], now: datetime) -> Refusal | None:
-    """Return what is wrong with a request's headers, credentials apart, or None."""
+    """Return what is wrong with a request's headers, apart from credentials, or None."""
     if not _USER_ID.match(headers.get("X-User-Id", "")):
         return wrong_parameters("X-User-Id is missing or malformed")
     trace_id = headers.get("X-Traceid")
@@ -110,10 +110,10 @@ def check_body(content_type: str, body: bytes) -> dict[str, str] | Refusal:
 
 
 class Bindings:
-    """Records by user and machine code; changes are appended to a file, if there is one."""
+    """Records by user and machine code; changes are appended to the state file, if there is one."""
 
     def __init__(self, clock: Clock, state: Path | None = None) -> None:
-        """Read what the file holds. Raises: BulkbindError."""
+        """Read the state file. Raises: BulkbindError."""
         self._clock = clock
         self._users: dict[str, dict[str, dict[str, Any]]] = {}
         self._next_id = FIRST_DEVICE_ID
@@ -130,7 +130,7 @@ class Bindings:
         return self._users.get(user_id, {}).get(machine_code)
 
     def bind(self, user_id: str, body: dict[str, str]) -> dict[str, Any]:
-        """Make a binding and return its record."""
+        """Add a binding and return its record."""
         record = {
             "deviceId": str(self._next_id),
             "machineCode": body["machineCode"],
@@ -194,7 +194,7 @@ class Bindings:
 
 
 class CallResult(NamedTuple):
-    """What a call did; it is answered with HTTP 200, errors included."""
+    """The result of a call; its HTTP status is 200, errors included."""
 
     outcome: str
     """A word for the journal."""
@@ -204,7 +204,7 @@ class CallResult(NamedTuple):
 
 
 class DeviceCalls:
-    """Binds, lists and unbinds, for requests that have passed the checks, and counts it."""
+    """Executes and counts calls that have passed the checks."""
 
     def __init__(
         self, bindings: Bindings, counts: Counter[str], *, is_second_an_error: bool
@@ -214,7 +214,7 @@ class DeviceCalls:
         self._is_second_an_error = is_second_an_error
 
     def bind(self, user_id: str, fields: dict[str, str]) -> CallResult:
-        """Bind a device, or find it bound."""
+        """Bind a device, unless it is bound."""
         code = fields["machineCode"]
         known = self._bindings.find(user_id, code)
         outcome = "bound" if known is None else "posted_again"
@@ -232,7 +232,7 @@ class DeviceCalls:
         return CallResult("listed", _success(self._bindings.of(user_id)))
 
     def unbind(self, user_id: str, device_id: str) -> CallResult:
-        """Unbind one of the user's own devices."""
+        """Unbind one of the user's devices."""
         self._counts["unbinds"] += 1
         record = self._bindings.unbind(user_id, device_id)
         if record is None:

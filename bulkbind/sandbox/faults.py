@@ -1,4 +1,4 @@
-"""Faults: how each kind answers, the table of kinds, and which faults strike a request."""
+"""Faults: the answers of each kind, the table of kinds, and the choice for a request."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
 ELSEWHERE = "/sandbox/elsewhere"
 DATE_OFF_S = web.RequestKey("date_off_s", float)
-"""Set on a request: its answer's Date is off by so much."""
+"""Set on a request: seconds by which the Date of its answer is off."""
 COMMON_KEYS = ("count", "from", "until", "on")
 
 _SPACE_CODE = "13000301"
 _INTERNAL_CODE = 13000001
-"""The sandbox's own: the reference names no code for a 500."""
+"""Our choice: the reference names no code for a 500."""
 _JSON = {"Content-Type": "application/json"}
 
 
@@ -41,9 +41,8 @@ class Exchange:
     request: web.Request
     fault: FaultSpec
     clock: Clock
-    """The sandbox's."""
     body: dict[str, Any]
-    """The right answer; empty where the kind leaves the work undone."""
+    """The right answer; empty if the kind does not do the work."""
 
 
 # --- no answer ------------------------------------------------------------------------------------
@@ -54,13 +53,13 @@ async def _reset(exchange: Exchange) -> None:
     if transport is None:
         return
     sock = transport.get_extra_info("socket")
-    # With no time to linger, closing sends RST instead of FIN.
+    # With a linger time of 0, closing sends RST instead of FIN.
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     transport.abort()
 
 
 async def _silence(_exchange: Exchange) -> None:
-    await asyncio.get_running_loop().create_future()  # until it is cancelled
+    await asyncio.get_running_loop().create_future()  # until cancelled
 
 
 async def _garbage(exchange: Exchange) -> None:
@@ -79,7 +78,7 @@ async def _late(exchange: Exchange) -> web.Response:
 
 async def _drip(exchange: Exchange) -> web.StreamResponse:
     body = json.dumps(exchange.body).encode()
-    response = await _begun(exchange.request, body)
+    response = await _started(exchange.request, body)
     for number, byte in enumerate(body):
         if number:
             await exchange.clock.sleep(exchange.fault.for_s)
@@ -89,7 +88,7 @@ async def _drip(exchange: Exchange) -> web.StreamResponse:
 
 async def _truncated(exchange: Exchange) -> web.StreamResponse:
     body = json.dumps(exchange.body).encode()
-    response = await _begun(exchange.request, body)
+    response = await _started(exchange.request, body)
     response.force_close()
     await response.write(body[: len(body) // 2])
     if exchange.request.transport is not None:
@@ -97,7 +96,7 @@ async def _truncated(exchange: Exchange) -> web.StreamResponse:
     return response
 
 
-async def _begun(request: web.Request, body: bytes) -> web.StreamResponse:
+async def _started(request: web.Request, body: bytes) -> web.StreamResponse:
     response = web.StreamResponse(headers=_JSON)
     response.content_length = len(body)
     await response.prepare(request)
@@ -140,7 +139,7 @@ async def _error_502(_exchange: Exchange) -> web.Response:
 
 async def _error_503(exchange: Exchange) -> web.Response:
     retry_at = later_date(exchange.clock.utc_now(), exchange.fault.for_s)
-    # No APIG code: those of the backend leave open whether anything was done.
+    # No APIG code: backend errors leave open whether anything was done.
     body = {"code": _INTERNAL_CODE, "msg": "service unavailable"}
     status = HTTPStatus.SERVICE_UNAVAILABLE
     return web.json_response(body, status=status, headers={"Retry-After": retry_at})
@@ -178,9 +177,9 @@ async def _bomb(_exchange: Exchange) -> web.Response:
 
 @cache
 def _huge_as_gzip() -> bytes:
-    """Return the huge answer at about a thousandth of its size.
+    """Return the huge answer, compressed to about a thousandth of its size.
 
-    A flushed block refers to nothing before it, so one is packed and repeated.
+    A fully flushed block does not refer to earlier ones, so one is compressed and repeated.
     """
     packer = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
     head = packer.compress(_HUGE_HEAD) + packer.flush(zlib.Z_FULL_FLUSH)
@@ -201,16 +200,16 @@ def _huge_as_gzip() -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class FaultKind:
-    """What is known of a fault before it is ordered."""
+    """The properties of a kind of fault."""
 
     help: str
     answer: Callable[[Exchange], Awaitable[web.StreamResponse | None]] | None
-    """Returns None if it sent nothing and the connection is gone. Instead of a function None: the
-    fault only delays what comes next, be it the work or another fault."""
+    """Returns None if it sent nothing and the connection is gone. None instead of a function: the
+    fault only delays what comes next, the work or another fault."""
     does_work: bool = True
-    """Whether what was asked for is done before it answers."""
+    """Whether the call is executed before the answer."""
     for_s: float | None = None
-    """Default of `for`; None: it has no such key."""
+    """Default of the key `for`; None: it has no such key."""
     takes_negative: bool = False
     """Whether `for` may be negative."""
     takes_code: bool = False
@@ -219,7 +218,7 @@ class FaultKind:
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """The keys that it has besides the common ones."""
+        """Its keys besides the common ones."""
         return ("for",) * (self.for_s is not None) + ("code",) * self.takes_code
 
 
@@ -272,29 +271,29 @@ KINDS = {
         "done; the answer names another machine code (binds only)", _other_code, is_for_binds=True
     ),
 }
-"""A new fault is an entry here and, for another way to answer, a function above."""
+"""A new fault needs an entry here and, if it answers in a new way, a function above."""
 
 
 # --- which of them strike -------------------------------------------------------------------------
 
 
 class Strikes(NamedTuple):
-    """What strikes one request."""
+    """The faults that strike one request."""
 
     delays: tuple[FaultSpec, ...]
-    """They come before anything else, one after the other."""
+    """Delays before anything else, added up."""
     decider: FaultSpec | None
-    """The one that decides the answer; None: the answer is right."""
+    """The fault that decides the answer; None: the answer is right."""
 
     @property
     def names(self) -> list[str]:
-        """The names of all of them, each of which is one strike."""
+        """The names of all of them."""
         deciders = () if self.decider is None else (self.decider,)
         return [fault.name for fault in (*self.delays, *deciders)]
 
 
 class Faults:
-    """Chooses, and counts so that no fault strikes more often than it may."""
+    """Chooses the faults of each request, and counts them to limit each to its `count`."""
 
     def __init__(self, faults: Sequence[FaultSpec], dice: random.Random) -> None:
         self._faults = faults
@@ -302,11 +301,10 @@ class Faults:
         self._struck = [0] * len(faults)
 
     def strike(self, call: Call, elapsed_s: float) -> Strikes:
-        """Return what strikes a request.
+        """Return the faults that strike a request, *elapsed_s* after the sandbox's start.
 
-        The dice roll once for every fault that is ordered for the call, whether it may strike now
-        or not: so what a seed does to a request does not depend on the time. *elapsed_s* counts
-        from the sandbox's start.
+        The dice roll once for every fault configured for the call, whether it may strike now or
+        not, so that the effect of a seed does not depend on the time.
         """
         delays: list[FaultSpec] = []
         decider: FaultSpec | None = None
@@ -337,13 +335,9 @@ async def respond(
     clock: Clock,
     work: Callable[[], dict[str, Any]],
 ) -> web.StreamResponse | None:
-    """Answer a request as a fault has it, or rightly; None: nobody is there to read the answer.
+    """Answer a request as a fault requires, or correctly; None: the connection is gone.
 
-    Args:
-        fault: The decider of its strikes.
-        request: What is answered.
-        clock: The sandbox's.
-        work: Does what was asked for, at once, and returns the right answer.
+    *work*: executes the call, and returns the right answer.
     """
     if fault is None:
         return web.json_response(work())
@@ -353,5 +347,5 @@ async def respond(
     exchange = Exchange(request=request, fault=fault, clock=clock, body=body)
     try:
         return await kind.answer(exchange)
-    except ConnectionError:  # the client closed in the middle of the answer
+    except ConnectionError:  # the client closed the connection early
         return None

@@ -1,4 +1,4 @@
-"""The journal's line for a request, and files of JSON lines."""
+"""Journal lines, and files of JSON lines."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True, kw_only=True)
 class Line:
-    """One request, filled in while it is served."""
+    """The journal's line for a request, completed while it is served."""
 
     at: str
-    """When the request came, by the sandbox's clock."""
+    """When the request was received, by the sandbox's clock."""
     method: str
     user_id: str | None
     trace_id: str | None
     machine_code: str = ""
     device_id: str = ""
     credential: str = ""
-    """Whose credentials came with it, by name."""
+    """The name of its credentials."""
     faults: list[str] = field(default_factory=list)
-    """Names of those that struck."""
+    """The names of the faults that struck."""
     outcome: str = ""
     """What was done; empty: nothing."""
     status: int | None = None
-    """None: no answer, or none that is HTTP, or its end was not reached."""
+    """None: no answer, not HTTP, or incomplete."""
     took_s: float = 0.0
 
     def entry(self) -> dict[str, object]:
-        """Return it as the journal holds it; `result` is e.g. `reset-after bound`."""
+        """Return it as in the journal; `result` is e.g. `reset-after bound`."""
         return {
             "at": self.at,
             "method": self.method,
@@ -50,10 +50,10 @@ class Line:
 
 
 class JsonLines:
-    """JSON lines, appended to a file, if there is one."""
+    """Appends JSON lines to a file, if there is one."""
 
     def __init__(self, path: Path | None, what: str) -> None:
-        """Open the file. Raises: BulkbindError, which calls it *what*."""
+        """Open the file; *what* is its name in errors. Raises: BulkbindError."""
         try:
             self._file = path.open("a", encoding="utf-8", buffering=1) if path else None
         except OSError as error:
@@ -62,7 +62,7 @@ class JsonLines:
             ) from error
 
     def write(self, entry: dict[str, Any]) -> None:
-        """Append a line; once this returns it survives the end of the process."""
+        """Append a line; it survives the end of the process from then on."""
         if self._file is not None:
             self._file.write(json.dumps(entry) + "\n")
 

@@ -1,4 +1,4 @@
-"""How answers announce limits: the headers and texts of gateways."""
+"""Announce limits in answers, with the headers and texts of gateways."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class When(Enum):
-    """Which answers a form goes on."""
+    """Which answers a form is used on."""
 
     #: 429s
     REFUSED = auto()
@@ -34,18 +34,18 @@ class Form(NamedTuple):
     help: str
     when: When
     write: Callable[[LimitState, datetime], dict[str, str]]
-    """Returns headers; the moment is the sandbox's UTC."""
+    """Returns headers; its second argument is the sandbox's UTC."""
     field: str
-    """The header that it alone may write; forms with the same one exclude each other."""
+    """The header that it writes; forms with the same one exclude each other."""
 
 
 def http_date(moment: datetime) -> str:
-    """Return an IMF-fixdate, the second begun. Source: RFC 9110, section 5.6.7."""
+    """Return an IMF-fixdate, rounded down. Source: RFC 9110, section 5.6.7."""
     return format_datetime(moment, usegmt=True)
 
 
 def later_date(now: datetime, seconds: float) -> str:
-    """Return the IMF-fixdate *seconds* after *now*, rounded up, so that it is never too early."""
+    """Return the IMF-fixdate *seconds* after *now*, rounded up."""
     moment = now + timedelta(seconds=seconds)
     if moment.microsecond:
         moment = moment.replace(microsecond=0) + timedelta(seconds=1)
@@ -55,7 +55,7 @@ def later_date(now: datetime, seconds: float) -> str:
 def headers_of(admission: Admission, now: datetime, *, is_debug: bool) -> dict[str, str]:
     """Return the headers of one limit: the one that refused, or that has the least left.
 
-    *now* is the sandbox's UTC; *is_debug*: the request carries `X-Apig-Mode: debug`.
+    *now*: the sandbox's UTC; *is_debug*: whether the request has `X-Apig-Mode: debug`.
     """
     state = announced(admission)
     if state is None:
@@ -73,7 +73,7 @@ def headers_of(admission: Admission, now: datetime, *, is_debug: bool) -> dict[s
 
 
 def announced(admission: Admission) -> LimitState | None:
-    """Return the limit whose headers go on an answer, or None."""
+    """Return the limit to announce in an answer, or None."""
     if admission.refused_by is not None:
         return admission.refused_by
     with_headers = (
@@ -102,7 +102,7 @@ def _whole(seconds: float) -> int:
 
 
 def _left(state: LimitState) -> int:
-    # A bucket's burst may be larger than its count: no gateway announces more than the limit.
+    # A bucket's burst may exceed its count, but no gateway announces more than the limit.
     return min(state.standing.left, state.limit.count)
 
 

@@ -1,7 +1,7 @@
-"""Counts requests against limits, and admits or refuses them.
+"""Count requests against limits, and admit or refuse them.
 
-Limiters are pure: the moment is handed in. `look` asks and `take` charges, so that a request which
-one limit refuses is charged to none.
+Limiters are pure: the time is an argument. `peek` only looks and `take` counts, so that a request
+refused by one limit is counted by none.
 """
 
 from __future__ import annotations
@@ -17,38 +17,38 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 IN_FLIGHT_RETRY_S = 1.0
-"""Nobody knows when a request in flight ends; this is the reset time that answers name."""
+"""The reset time to announce: when a request in flight ends is not known."""
 
 _SLACK = 1e-9
-"""Of a token: refilling in many small steps must not lose one to rounding."""
+"""Part of a token: rounding in many small refills must not lose a whole one."""
 
 
 class Standing(NamedTuple):
-    """Where a limiter stands at a moment."""
+    """What a limiter has left at a moment."""
 
     left: int
     """Requests that would be admitted now, one after the other."""
     reset_s: float
-    """Until all of it is free again; with nothing left, until one request is admitted."""
+    """Seconds until all is free again; with nothing left, until one request is admitted."""
 
 
 class Limiter(ABC):
-    """Counts the requests of one limit; moments are monotonic seconds and never go back."""
+    """Counts the requests of one limit; times are monotonic seconds and never decrease."""
 
     @abstractmethod
-    def look(self, now: float) -> Standing:
-        """Return where it stands, counting nothing."""
+    def peek(self, now: float) -> Standing:
+        """Return what is left, counting nothing."""
 
     @abstractmethod
     def take(self, now: float) -> None:
-        """Count a request that was admitted, i.e. after a `look` with something left."""
+        """Count an admitted request, i.e. after a `peek` with something left."""
 
-    def leave(self) -> None:  # noqa: B027  # most kinds do not care
-        """Note that a request which was counted has ended."""
+    def release(self) -> None:  # noqa: B027  # most kinds do not need it
+        """Note that a counted request has ended."""
 
 
 class Window(Limiter):
-    """A fixed window: *count* requests in each; it begins with the first request after the last."""
+    """Fixed windows of *count* requests; each starts with the first request after the last one."""
 
     def __init__(self, count: int, window_s: float) -> None:
         self._count = count
@@ -56,29 +56,29 @@ class Window(Limiter):
         self._began = -math.inf
         self._used = 0
 
-    def look(self, now: float) -> Standing:
-        """Return what is left of the window, or of a new one."""
+    def peek(self, now: float) -> Standing:
+        """Return what is left in the window, or in a new one."""
         if now - self._began >= self._window_s:
             return Standing(self._count, self._window_s)
         return Standing(self._count - self._used, self._began + self._window_s - now)
 
     def take(self, now: float) -> None:
-        """Count a request, in a new window if the last is over."""
+        """Count a request, in a new window if the last one is over."""
         if now - self._began >= self._window_s:
             self._began, self._used = now, 0
         self._used += 1
 
 
 class Sliding(Limiter):
-    """A sliding log: never more than *count* requests in any stretch of *window_s*."""
+    """A sliding log: at most *count* requests in any period of *window_s*."""
 
     def __init__(self, count: int, window_s: float) -> None:
         self._count = count
         self._window_s = window_s
         self._log: deque[float] = deque()
 
-    def look(self, now: float) -> Standing:
-        """Return how many more fit into the window that ends now."""
+    def peek(self, now: float) -> Standing:
+        """Return what is left in the window that ends now."""
         log = self._log
         while log and now - log[0] >= self._window_s:
             log.popleft()
@@ -93,7 +93,7 @@ class Sliding(Limiter):
 
 
 class Bucket(Limiter):
-    """A token bucket: *count* tokens trickle in per *window_s*, up to *burst*; it starts full."""
+    """A token bucket: *count* tokens are added per *window_s*, up to *burst*; it starts full."""
 
     def __init__(self, count: int, window_s: float, burst: int) -> None:
         self._per_s = count / window_s
@@ -101,7 +101,7 @@ class Bucket(Limiter):
         self._tokens = float(burst)
         self._at = 0.0
 
-    def look(self, now: float) -> Standing:
+    def peek(self, now: float) -> Standing:
         """Return the whole tokens in the bucket."""
         tokens = self._tokens_at(now)
         left = math.floor(tokens + _SLACK)
@@ -123,16 +123,16 @@ class InFlight(Limiter):
         self._count = count
         self._used = 0
 
-    def look(self, now: float) -> Standing:  # noqa: ARG002  # time does not matter to it
-        """Return how many more may come in."""
+    def peek(self, now: float) -> Standing:  # noqa: ARG002  # independent of time
+        """Return how many more are admitted."""
         return Standing(self._count - self._used, IN_FLIGHT_RETRY_S)
 
     def take(self, now: float) -> None:  # noqa: ARG002  # as above
-        """Count a request that comes in."""
+        """Count a request."""
         self._used += 1
 
-    def leave(self) -> None:
-        """Count a request that has ended."""
+    def release(self) -> None:
+        """Note that a counted request has ended."""
         self._used -= 1
 
 
@@ -152,7 +152,7 @@ def _limiter_for(limit: LimitSpec) -> Limiter:
 
 
 class LimitState(NamedTuple):
-    """A limit and where it stands."""
+    """A limit and what it has left."""
 
     limit: LimitSpec
     standing: Standing
@@ -162,8 +162,8 @@ class Admission:
     """Whether a request was admitted; leaving the block ends the request.
 
     Attributes:
-        refused_by: The limit that refused it, as it stood then; None: it was admitted.
-        charged_to: The limits that count it, as they stood after that.
+        refused_by: The limit that refused it, as it was then; None: it was admitted.
+        charged_to: The limits that count it, with what they have left afterwards.
     """
 
     def __init__(
@@ -182,20 +182,20 @@ class Admission:
 
     def __exit__(self, *_: object) -> None:
         for limiter in self._limiters:
-            limiter.leave()
+            limiter.release()
 
 
 class Limits:
-    """Counts requests by limit, and by user where a limit is per user."""
+    """Counts requests by limit, and by user for limits per user."""
 
     def __init__(self, limits: Sequence[LimitSpec]) -> None:
         self._limits = limits
         self._limiters: list[dict[str, Limiter]] = [{} for _ in limits]
 
     def admit(self, call: Call, user_id: str, *, now: float, elapsed_s: float) -> Admission:
-        """Charge a request to every limit in force, or, if one refuses, to none.
+        """Count a request against every limit in force or, if one refuses, against none.
 
-        *now* is in monotonic seconds; *elapsed_s* counts from the sandbox's start.
+        *now*: monotonic seconds; *elapsed_s*: since the sandbox's start.
         """
         met = [
             (limit, self._limiter(number, user_id))
@@ -205,16 +205,16 @@ class Limits:
         refusing = [
             LimitState(limit, standing)
             for limit, limiter in met
-            if (standing := limiter.look(now)).left < 1
+            if (standing := limiter.peek(now)).left < 1
         ]
         if refusing:
-            # A client that waited for any other limit would only be refused again.
+            # The longest: after waiting for another limit, the client would be refused again.
             return Admission(refused_by=max(refusing, key=lambda state: state.standing.reset_s))
         for _, limiter in met:
             limiter.take(now)
         return Admission(
             refused_by=None,
-            charged_to=[LimitState(limit, limiter.look(now)) for limit, limiter in met],
+            charged_to=[LimitState(limit, limiter.peek(now)) for limit, limiter in met],
             limiters=[limiter for _, limiter in met],
         )
 

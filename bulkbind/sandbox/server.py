@@ -1,4 +1,4 @@
-"""The HTTP server: routes requests through limits, checks and faults to the calls."""
+"""The HTTP server: pass requests through limits, checks and faults to the calls."""
 
 from __future__ import annotations
 
@@ -45,19 +45,19 @@ NO_SUCH_PATH = gateway_refusal(
 LIMIT_HEADERS = web.RequestKey("limit_headers", dict[str, str])
 """Set on a request: headers of its answer that announce a limit."""
 STOP_S = 0.5
-"""How long stopping may take, twice: for answers on their way, and for what is then cut off."""
+"""Time for each of the two steps of stopping: finish answers, then cancel what is left."""
 
 _CALLS = {"POST": Call.BIND, "GET": Call.LIST, "DELETE": Call.UNBIND}
 
 
 class Sandbox:
-    """Serves on loopback from entering to leaving the block, once.
+    """Serves on loopback while its block is entered, once.
 
     Attributes:
         bindings: What is bound.
-        counts: What was seen: requests, binds, lists, unbinds, bound, posted_again, throttled,
+        counts: What was received: requests, binds, lists, unbinds, bound, posted_again, throttled,
             refused, followed, followed_with_authorization, and each fault.
-        url: Where it serves, without a final slash.
+        url: Its base URL, without a final slash.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class Sandbox:
 
     @property
     def ca_file(self) -> Path:
-        """The certificate to trust, where it serves https."""
+        """The certificate to trust, if it serves https."""
         assert self._tls is not None, "ordered by `tls`, and entered"
         return self._tls.ca_file
 
@@ -106,7 +106,7 @@ class Sandbox:
         app.router.add_route("*", ELSEWHERE, self._follow)
         app.router.add_route("*", "/{path:.*}", self._refuse_path)
         app.on_response_prepare.append(self._add_headers)
-        app.on_shutdown.append(self._in_flight.cut_off)
+        app.on_shutdown.append(self._in_flight.cancel)
         self._runner = web.AppRunner(
             app,
             access_log=None,
@@ -142,7 +142,7 @@ class Sandbox:
         self._journal.close()
 
     def stats(self) -> dict[str, float]:
-        """Return what is bound now, what was seen, and seconds since the start."""
+        """Return numbers of bindings and of what was received, and seconds since the start."""
         return {
             "bindings": len(self.bindings),
             "requests": self.counts["requests"],
@@ -173,7 +173,7 @@ class Sandbox:
                 return await self._answer(request, call, work, line)
 
     async def _session(self, request: web.Request) -> web.StreamResponse:
-        """Serve login and refreshToken. Limits and faults apply to the other calls alone."""
+        """Serve login and refreshToken, without limits and faults."""
         with self._in_flight.enter(request) as line:
             line.outcome = call = request.match_info["call"]
             begin = self._auth.login if call == "login" else self._auth.refresh
@@ -186,7 +186,7 @@ class Sandbox:
     def _work(
         self, call: Call, request: web.Request, body: bytes, line: Line
     ) -> Callable[[], CallResult] | Refusal:
-        """Return what is to be done, or what is wrong with the request."""
+        """Return the call to execute, or what is wrong with the request."""
         now = self._clock.utc_now()
         line.credential, refusal = self._auth.check(
             request.method, request.raw_path, request.headers, body
@@ -208,7 +208,7 @@ class Sandbox:
     async def _answer(
         self, request: web.Request, call: Call, work: Callable[[], CallResult], line: Line
     ) -> web.StreamResponse:
-        """Do the work, unless faults prevent it."""
+        """Execute the call, unless faults prevent it."""
 
         def recorded() -> dict[str, Any]:
             result = work()
@@ -223,7 +223,7 @@ class Sandbox:
             await self._in_flight.wait_out(sum(fault.for_s for fault in strikes.delays))
         response = await respond(strikes.decider, request, self._clock, recorded)
         if response is None:
-            return web.Response()  # aiohttp wants one; the connection is gone
+            return web.Response()  # required by aiohttp; the connection is gone
         line.status = response.status
         return response
 
@@ -234,7 +234,7 @@ class Sandbox:
         return web.json_response(refusal.body, status=refusal.status)
 
     async def _add_headers(self, request: web.Request, response: web.StreamResponse) -> None:
-        """Put the sandbox's Date, and what limits announce, on an answer."""
+        """Add the sandbox's Date and the headers of limits to an answer."""
         now = self._clock.utc_now() + timedelta(seconds=request.get(DATE_OFF_S, 0.0))
         response.headers["Date"] = http_date(now)
         response.headers.update(request.get(LIMIT_HEADERS, {}))
@@ -252,7 +252,7 @@ class Sandbox:
         return response
 
     async def _follow(self, request: web.Request) -> web.StreamResponse:
-        """Count who comes here: a client that follows a redirect, perhaps with its token."""
+        """Count clients that follow a redirect, and those that send their token."""
         with self._in_flight.enter(request) as line:
             line.outcome, line.status = "followed", 200
             self.counts["followed"] += 1
@@ -265,7 +265,7 @@ class Sandbox:
 
 
 class RequestsInFlight:
-    """The requests that are being served; its length is their number.
+    """The requests being served.
 
     Attributes:
         most: The most there were at once.
@@ -284,7 +284,7 @@ class RequestsInFlight:
 
     @contextmanager
     def enter(self, request: web.Request) -> Iterator[Line]:
-        """Count a request while it is served, and write its line at the end, however it ends."""
+        """Track a request while it is served; write its journal line at the end, even on errors."""
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
@@ -323,8 +323,8 @@ class RequestsInFlight:
         """Note that the sandbox stops: from now on a delay ends with its request."""
         self._is_over = True
 
-    async def cut_off(self, _app: web.Application) -> None:
-        """End all of them: silence and delays would outlast the sandbox. Takes `STOP_S` at most."""
+    async def cancel(self, _app: web.Application) -> None:
+        """Cancel all of them, since silence and delays may not end. Takes at most `STOP_S`."""
         tasks = set(self._tasks)
         for task in tasks:
             task.cancel()
@@ -333,7 +333,7 @@ class RequestsInFlight:
 
 
 class OffsetClock:
-    """Another clock, its UTC off by a fixed time."""
+    """Another clock with a fixed offset of its UTC."""
 
     def __init__(self, clock: Clock, offset_s: float) -> None:
         self.monotonic = clock.monotonic

@@ -1,4 +1,4 @@
-"""Reads limits and faults as they are written on the command line: `HEAD,KEY=VALUE,…`."""
+"""Parse limits and faults as written on the command line: `HEAD,KEY=VALUE,…`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 LONGEST_S = 36_500 * 86_400.0
-"""A hundred years; dates stay within what a `datetime` can hold."""
+"""A hundred years, so that dates stay in the range of `datetime`."""
 
 _SECONDS = {"second": 1.0, "minute": 60.0, "hour": 3600.0, "day": 86_400.0}
 _UNITS = {unit: unit for unit in _SECONDS}
@@ -25,11 +25,11 @@ _RATE = re.compile(r"(\d{1,9})/([a-z]+)", re.ASCII)
 
 
 def parse_limit(text: str) -> LimitSpec:
-    """Return a limit written `[KIND:]N/UNIT[,KEY=VALUE...]`, e.g. `bucket:100/s,burst=20`.
+    """Parse a limit, `[KIND:]N/UNIT[,KEY=VALUE...]`, e.g. `bucket:100/s,burst=20`.
 
     Keys: `tell`, `from`, `until`, `on`, `per`, and `burst` for a bucket.
 
-    Raises: ValueError for anything else; it shows the text, what is wrong and what is allowed.
+    Raises: ValueError for anything else, with the text, what is wrong and what is allowed.
     """
     try:
         return _limit(text)
@@ -38,11 +38,11 @@ def parse_limit(text: str) -> LimitSpec:
 
 
 def parse_fault(text: str) -> FaultSpec:
-    """Return a fault written `NAME=PROBABILITY[,KEY=VALUE...]`, e.g. `reset-after=0.03,count=2`.
+    """Parse a fault, `NAME=PROBABILITY[,KEY=VALUE...]`, e.g. `reset-after=0.03,count=2`.
 
-    Keys: `count`, `from`, `until`, `on`, and `for` or `code` where the fault has one (see `KINDS`).
+    Keys: `count`, `from`, `until`, `on`, and `for` or `code` if the fault has it (see `KINDS`).
 
-    Raises: ValueError for anything else; it shows the text, what is wrong and what is allowed.
+    Raises: as `parse_limit`.
     """
     try:
         return _fault(text)
@@ -51,7 +51,7 @@ def parse_fault(text: str) -> FaultSpec:
 
 
 def parse_time(text: str) -> float:
-    """Return the seconds of `90s`, `5m`, `2h`, `250ms`, a bare number, or any of them after `-`.
+    """Parse `90s`, `5m`, `2h`, `250ms` or a number, optionally negative; return seconds.
 
     Raises: ValueError for anything else, and for more than a hundred years.
     """

@@ -1,4 +1,4 @@
-"""What can be ordered of a sandbox: its limits, its faults and its other options."""
+"""The options of a sandbox: limits, faults and others."""
 
 from __future__ import annotations
 
@@ -31,25 +31,25 @@ class Call(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Period:
-    """A stretch of the sandbox's life, in seconds since it started."""
+    """A period, in seconds since the sandbox started."""
 
     from_s: float
     until_s: float
-    """The first moment after it; infinite: it never ends."""
+    """Exclusive; infinite: it never ends."""
 
     def holds(self, elapsed_s: float) -> bool:
-        """Return whether a moment lies in it."""
+        """Return whether it includes a moment."""
         return self.from_s <= elapsed_s < self.until_s
 
 
 class LimitKind(StrEnum):
     """How a limit counts."""
 
-    #: windows of fixed length, each begun by its first request
+    #: windows of fixed length, each started by its first request
     WINDOW = "window"
-    #: never more than N in any stretch of that length
+    #: at most N in any period of that length
     SLIDING = "sliding"
-    #: tokens that trickle in
+    #: a token bucket
     BUCKET = "bucket"
     #: requests at the same time
     IN_FLIGHT = "inflight"
@@ -66,15 +66,15 @@ LIMIT_HELP = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LimitSpec:
-    """A limit; `parse_limit` makes one."""
+    """A limit, as parsed by `parse_limit`."""
 
     kind: LimitKind
     count: int
-    """Requests per window, tokens per window, or requests at the same time."""
+    """Requests per window, tokens per window, or requests in flight."""
     unit: str
-    """`second`, `minute`, `hour` or `day`; empty: requests at the same time."""
+    """`second`, `minute`, `hour` or `day`; empty for requests in flight."""
     window_s: float
-    """The unit's length; 0: requests at the same time."""
+    """The unit's length; 0 for requests in flight."""
     burst: int
     """Size of a bucket; other kinds ignore it."""
     tell: tuple[str, ...]
@@ -82,47 +82,47 @@ class LimitSpec:
     period: Period
     on: Call
     is_per_user: bool
-    """Whether every X-User-Id has a count of its own."""
+    """Whether each X-User-Id is counted separately."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FaultSpec:
-    """A fault; `parse_fault` makes one."""
+    """A fault, as parsed by `parse_fault`."""
 
     name: str
     """A name of `faults.KINDS`."""
     probability: float
     count: int | None
-    """How often it strikes at most; None: without end."""
+    """How often it strikes at most; None: no limit."""
     period: Period
     on: Call
     for_s: float
-    """Its meaning depends on the kind; 0 where a kind does not use it."""
+    """Its meaning depends on the kind; 0 if unused."""
     code: str | None
-    """Business code to answer with; None: the kind's own."""
+    """Business code of the answer; None: the kind's default."""
 
 
 @dataclass(frozen=True, slots=True)
 class SandboxOptions:
-    """The defaults are a gateway without limits or faults."""
+    """The options of a sandbox; the defaults are a gateway without limits or faults."""
 
     limits: tuple[LimitSpec, ...] = ()
     """All that are in force apply to a request."""
     faults: tuple[FaultSpec, ...] = ()
     """Of those that strike, the first decides."""
     second_bind: Literal["same", "error"] = "same"
-    """What a second bind of a device answers: the same record, or code 13000310."""
+    """The answer to a second bind of a device: the same record, or code 13000310."""
     token: str | None = None
-    """The only token that is accepted; None: any, or those of `credentials`."""
+    """The only accepted token; None: any, or those of `credentials`."""
     credentials: Credentials = field(default_factory=Credentials)
     """Tokens, sessions, accounts and apps; empty: any token."""
     tls: bool = False
     """Serve https, with a certificate of a throwaway authority."""
     state: Path | None = None
-    """Bindings are kept in this file; None: in memory."""
+    """The file that stores bindings; None: memory."""
     journal: Path | None = None
-    """One JSON line per request; None: none."""
+    """The file for one JSON line per request; None: none."""
     seed: int | None = None
-    """Repeats the same faults; None: different ones every time."""
+    """Makes faults repeatable; None: different ones every time."""
     clock_offset_s: float = 0.0
-    """How far the sandbox's clock is ahead of the machine's; negative: behind."""
+    """Seconds by which the sandbox's clock is ahead of the machine's; negative: behind."""

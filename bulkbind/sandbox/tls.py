@@ -1,4 +1,4 @@
-"""A certificate for the sandbox, of an authority that is thrown away with it."""
+"""Make a certificate for the sandbox, signed by a throwaway authority."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ DAYS = "30"
 
 
 class Tls:
-    """A folder with the authority's certificate and the server's; it goes with `close`."""
+    """A temporary folder with the certificates of the authority and the server."""
 
     def __init__(self, folder: tempfile.TemporaryDirectory[str]) -> None:
         self._folder = folder
         self._path = Path(folder.name)
         self.ca_file = self._path / "ca.pem"
-        """What a client has to trust."""
+        """The certificate that a client must trust."""
 
     @classmethod
     def make(cls) -> Self:
-        """Make authority and certificate with the openssl command. Raises: BulkbindError."""
+        """Make the certificates with the openssl command. Raises: BulkbindError."""
         made = cls(tempfile.TemporaryDirectory(prefix="bulkbind-tls-"))
         try:
             made._write()
@@ -35,13 +35,13 @@ class Tls:
         return made
 
     def context(self) -> ssl.SSLContext:
-        """Return what the server serves with."""
+        """Return the server's TLS context."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(self._path / "server.pem", self._path / "server.key")
         return context
 
     def close(self) -> None:
-        """Remove it all."""
+        """Delete the folder."""
         self._folder.cleanup()
 
     def _write(self) -> None:
@@ -54,12 +54,12 @@ class Tls:
         self._openssl(
             "x509", "-req", "-in", "server.csr", *signed_by, "-extfile", "san", "-out", "server.pem"
         )
-        (self._path / "ca.key").unlink()  # nothing more is signed
+        (self._path / "ca.key").unlink()  # it signs nothing more
 
     def _openssl(self, *arguments: str) -> None:
         try:
             subprocess.run(  # noqa: S603  # constants
-                ["openssl", *arguments],  # noqa: S607  # as the machine has it
+                ["openssl", *arguments],  # noqa: S607  # found on PATH
                 cwd=self._path,
                 check=True,
                 capture_output=True,

@@ -7,7 +7,7 @@ from contextlib import closing
 
 import pytest
 
-from bulkbind.engine import Unbinder
+from bulkbind.engine import Parts, Unbinder
 from bulkbind.engine.retry import Retries
 from bulkbind.ledger import UndoReader, reading
 from bulkbind.model import (
@@ -24,6 +24,7 @@ from bulkbind.model import (
     UnbindKind,
     Unreachable,
 )
+from bulkbind.settings import ReadbackSettings, SendSettings
 from tests.integration.test_engine import Bench
 from tests.support.fakes import ERRED, LOST, NAMELESS, OTHERS
 
@@ -50,15 +51,13 @@ async def undone(bench, run=1):
             await ledger.unbindings.begin_undo(run, WHO)
         await ledger.unbindings.start_undo(run)
         heard: list[str] = []
+        send = SendSettings(backoff_cap=5.0, max_attempts=SENT_AGAIN)
         unbinder = Unbinder(
-            bench.server,
+            Parts(bench.server, ledger, bench.pacer, bench.stop, bench.clock),
             ledger.unbindings,
-            bench.stop,
-            Retries(bench.clock, bench.stop, bench.pacer, base_s=0.5, cap_s=5.0),
-            bench.clock,
-            settle_s=SETTLE_S,
-            max_attempts=SENT_AGAIN,
-            max_wait_s=120.0,
+            Retries(bench.clock, bench.stop, bench.pacer, send),
+            send,
+            ReadbackSettings(readback_settle=SETTLE_S),
             on_settled=lambda items: heard.extend(item.machine_code for item in items),
         )
         await unbinder.run(run, UnbindKind.UNDO, 2**62)

@@ -47,13 +47,13 @@ class Of:
         self._limiter = limiter
 
     def admit(self, now: float) -> bool:
-        if self._limiter.look(now).left < 1:
+        if self._limiter.peek(now).left < 1:
             return False
         self._limiter.take(now)
         return True
 
     def leave(self) -> None:
-        self._limiter.leave()
+        self._limiter.release()
 
 
 class Nginx:

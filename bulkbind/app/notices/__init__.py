@@ -1,1 +1,1 @@
-"""How a command ended, and who is notified of it."""
+"""How a command ended: the text, metrics and notifications."""

@@ -1,4 +1,4 @@
-"""What follows once a command has ended: metrics are written, somebody is told. Fails no run."""
+"""After a command has ended: write metrics, send notifications. Never fails a run."""
 
 from __future__ import annotations
 
@@ -25,28 +25,28 @@ if TYPE_CHECKING:
     from bulkbind.settings.model import EndSettings, NotifyOn
 
 MOST_WORDS = 300
-"""Characters of a command's standard error that are told."""
+"""Characters of a command's standard error to report."""
 _SECRET_WORDS = ("TOKEN", "SECRET", "PASSWORD")
 
 
 class _CommandError(Exception):
-    """The command did not do it."""
+    """The notification command failed."""
 
 
 async def follow_up(settings: Settings, ending: Ending, clock: Clock, took_s: float) -> list[str]:
-    """Write the metrics and tell whom the settings name.
+    """Write the metrics and send the notifications that the settings ask for.
 
-    Returns: What could not be done, for a person; it does not change how the command ends.
+    Returns: What failed, for a person; it does not change the exit code.
     """
     troubles: list[str] = []
-    # Without a name they would take the place of those that have one.
+    # Without a manifest's name they would replace those of a run.
     if settings.end.metrics_file is not None and ending.about:
         try:
             await asyncio.to_thread(_measure, settings, ending, clock, took_s)
         except BulkbindError as error:
             troubles.append(str(error))
     if _is_wanted(settings.end.notify_on, ending):
-        troubles += await _tell(settings.end, ending, clock)
+        troubles += await _notify(settings.end, ending, clock)
     return troubles
 
 
@@ -60,7 +60,7 @@ def _is_wanted(when: NotifyOn, ending: Ending) -> bool:
             return ending.exit_code != 0
 
 
-async def _tell(end: EndSettings, ending: Ending, clock: Clock) -> list[str]:
+async def _notify(end: EndSettings, ending: Ending, clock: Clock) -> list[str]:
     from bulkbind.app.notices.webhook import WebhookError, post  # noqa: PLC0415  # few runs need it
 
     troubles: list[str] = []
@@ -92,30 +92,32 @@ async def _command(command: str, ending: Ending, timeout_s: float) -> None:
     summary = json.dumps({**ending.summary, "text": ending.text}).encode()
     try:
         program, *arguments = shlex.split(command) or [""]
-        with tempfile.TemporaryFile() as words:
+        with tempfile.TemporaryFile() as stderr:
             process = await asyncio.create_subprocess_exec(
                 program,
                 *arguments,
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.DEVNULL,
-                stderr=words,
+                stderr=stderr,
                 env=_without_secrets(os.environ),
                 start_new_session=True,
             )
-            await _ended(process, summary, timeout_s)
-            words.seek(0)
-            said = words.read(MOST_WORDS).decode("utf-8", "replace").strip()
+            await _communicate(process, summary, timeout_s)
+            stderr.seek(0)
+            words = stderr.read(MOST_WORDS).decode("utf-8", "replace").strip()
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or str(error)
         raise _CommandError(f"notify_command could not be started: {why}") from error
     if process.returncode:
-        raise _CommandError(f"notify_command ended with {process.returncode}: {said}")
+        raise _CommandError(f"notify_command ended with {process.returncode}: {words}")
 
 
-async def _ended(process: asyncio.subprocess.Process, summary: bytes, timeout_s: float) -> None:
+async def _communicate(
+    process: asyncio.subprocess.Process, summary: bytes, timeout_s: float
+) -> None:
     try:
         async with asyncio.timeout(timeout_s):
-            await process.communicate(summary)  # what it does not read is its own affair
+            await process.communicate(summary)
     except TimeoutError:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
@@ -133,7 +135,7 @@ def _without_secrets(environ: Mapping[str, str]) -> dict[str, str]:
 
 def _measure(settings: Settings, ending: Ending, clock: Clock, took_s: float) -> None:
     path = settings.end.metrics_file
-    assert path is not None  # as its caller knows
+    assert path is not None
     ledger = settings.ledger_path()
     write_metrics(
         path,

@@ -1,4 +1,4 @@
-"""How a command ended, in the form in which it is told: a mail's text, JSON, what is new of it."""
+"""Describe how a command ended: text for a mail, JSON, and whether anything changed."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from bulkbind.errors import BulkbindError
 
 MOST_FILES = 10
-"""Files of an inbox that a mail tells of."""
+"""Files of an inbox that a mail lists."""
 MOST_WHY = 160
-"""Characters of a reason; the report has all of them."""
+"""Characters of a reason; the report has the whole."""
 
 _ADDING = ("paced_s", "cooled_s", "retrying_s")
 
@@ -42,11 +42,11 @@ class Ending:
     summary: Mapping[str, Any]
     """For a machine."""
     is_change: bool
-    """Whether it ended otherwise than the last time, as far as is known."""
+    """Whether it ended differently from the last time, as far as is known."""
     counts: Mapping[str, int] = field(default_factory=dict)
     """Rows by status."""
     facts: Mapping[str, Any] = field(default_factory=dict)
-    """Of the run's summary; of many runs what adds up, and the newest pace."""
+    """As in the run's summary; for several runs their sums, and the newest pace."""
 
 
 def of_run(result: RunResult) -> Ending:
@@ -111,12 +111,12 @@ def of_inbox(result: InboxResult) -> Ending:
         summary=result.as_json(),
         is_change=bool(result.files) or bool(result.stopped),
         counts=result.counts(),
-        facts=_added([item.facts for item in result.files]),
+        facts=_totals([item.facts for item in result.files]),
     )
 
 
 def of_error(error: BulkbindError, about: str) -> Ending:
-    """Return how a command ended that could not do its work."""
+    """Return how a failed command ended."""
     lines = [f"bulkbind: {about}: {error}" if about else f"bulkbind: {error}"]
     lines += [f"what to do: {error.hint}"] if error.hint else []
     return Ending(
@@ -128,7 +128,7 @@ def of_error(error: BulkbindError, about: str) -> Ending:
     )
 
 
-def _added(facts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _totals(facts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     total: dict[str, Any] = {}
     for item in facts:
         for key, value in item.items():
@@ -138,13 +138,13 @@ def _added(facts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _is_change(changes: Mapping[str, Any]) -> bool:
-    """Return whether a finished run differs from the last one; the first one does."""
+    """Return whether a finished run differs from the last one; the first run does."""
     kinds = ("added", "removed", "renamed", "newly_failed", "mended")
     return not changes or any(changes.get(kind) for kind in kinds)
 
 
 def _what(result: RunResult, about: str) -> str:
-    assert result.report is not None  # its caller looked
+    assert result.report is not None
     summary = result.report.summary
     if summary.state is RunState.STOPPED:
         reason = summary.facts.get("stop_reason") or "for no known reason"
@@ -160,18 +160,18 @@ def _what(result: RunResult, about: str) -> str:
     since = "" if new is None else f", {new:,} of them new since the last run"
     return (
         f"{needing:,} of {summary.total:,} rows of {about} need a person "
-        f"({_told(summary.counts)}){since}"
+        f"({_counted(summary.counts)}){since}"
     )
 
 
-def _told(counts: Mapping[str, int]) -> str:
+def _counted(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{counts[s]:,} {s.replace('_', ' ')}" for s in NEEDS_PERSON if counts.get(s))
 
 
 def _examples(
     examples: Sequence[Mapping[str, str]], changes: Mapping[str, Any], indent: str = "  "
 ) -> list[str]:
-    """Return up to three rows, the new ones if there are any."""
+    """Return the newly failed rows if there are any, else examples."""
     shown = changes.get("newly_failed_rows") or examples
     return [f"{indent}{row['place']}  {row['status']}: {row['why'][:MOST_WHY]}" for row in shown]
 
@@ -183,7 +183,7 @@ def _file(item: InboxFile) -> list[str]:
         )
     rows = sum(item.counts.values())
     return [
-        f"  {item.name}: {_told(item.counts)} of {rows:,} rows, now {item.moved_to}",
+        f"  {item.name}: {_counted(item.counts)} of {rows:,} rows, now {item.moved_to}",
         *_examples(item.examples, item.changes, "    "),
     ]
 

@@ -1,4 +1,4 @@
-"""Posts how a command ended to a webhook. The only module of `app` that knows aiohttp."""
+"""Post how a command ended to a webhook. The only module of `app` that knows aiohttp."""
 
 from __future__ import annotations
 
@@ -20,32 +20,28 @@ TRIES = 3
 PAUSE_S = 2.0
 """Before the second try; twice as long before the third."""
 MOST_TEXT = 3_000
-"""Characters of the text; chats cut or refuse more."""
+"""Characters of the text; chats truncate or refuse more."""
 _FINAL = (400, 401, 403, 404, 405, 410, 413)
-"""Answers that another try would not change."""
+"""HTTP statuses after which a retry is pointless."""
 
 
 class WebhookError(Exception):
-    """The webhook did not take it. The text holds no part of the address but the host."""
+    """The post failed. The message names no part of the address but the host."""
 
 
 async def post(
     address_file: Path, text: str, summary: Mapping[str, Any], *, timeout_s: float, clock: Clock
 ) -> None:
-    """Post `{"text": …, "summary": …}`; the text is what Slack and its likes show.
+    """Post `{"text": …, "summary": …}`; the text is what chats such as Slack show.
 
-    Args:
-        address_file: Holds the address alone: https, or http to this machine. It is a secret.
-        text: For a person.
-        summary: For a machine.
-        timeout_s: For each try.
-        clock: For the pauses between tries.
+    *address_file*: holds only the address, a secret: https, or http to this machine. *timeout_s*:
+    of each try.
 
     Raises: WebhookError.
     """
     url = _address(address_file)
     host = urlsplit(url).hostname
-    # Slack takes these three for marks of its own.
+    # Slack interprets &, < and >.
     body = {"text": html.escape(text[:MOST_TEXT], quote=False), "summary": summary}
     why = ""
     async with aiohttp.ClientSession(
@@ -55,10 +51,10 @@ async def post(
             if number:
                 await clock.sleep(PAUSE_S * number)
             try:
-                # A redirect would carry the secret of the path elsewhere.
+                # A redirect would send the secret in the path elsewhere.
                 async with session.post(url, json=body, allow_redirects=False) as answer:
                     await answer.content.read(1 << 16)
-                    if answer.ok and answer.status < 300:  # noqa: PLR2004  # HTTP's own
+                    if answer.ok and answer.status < 300:  # noqa: PLR2004  # HTTP status
                         return
                     why = f"HTTP {answer.status}"
                     if answer.status in _FINAL or answer.status // 100 == 3:  # noqa: PLR2004  # as above
@@ -66,7 +62,7 @@ async def post(
             except TimeoutError:
                 why = f"no answer within {timeout_s:g} s"
             except (aiohttp.ClientError, OSError) as error:
-                why = type(error).__name__  # its text may hold the address
+                why = type(error).__name__  # its message may hold the address
     raise WebhookError(f"the webhook at {host} did not take it: {why}")
 
 

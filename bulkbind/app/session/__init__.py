@@ -1,1 +1,1 @@
-"""What joins the stages for one command, and watches over it."""
+"""Join the stages for one command, and watch over it."""

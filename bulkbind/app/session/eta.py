@@ -1,4 +1,4 @@
-"""What a person wants to know of a sending: how fast it may go, and why it waits."""
+"""What a person wants to know while sending: the pace, and why it waits."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ if TYPE_CHECKING:
     from bulkbind.clock import Clock
     from bulkbind.pacing import Pacer
 
-WORTH_TELLING_S = 1.0
-"""Shorter waits are the pace itself."""
+WORTH_SHOWING_S = 1.0
+"""Shorter waits are part of the pace."""
 
 
 class Gauge:
-    """Reads the pacer; the one place that knows how it tells."""
+    """Reads the pacer for display."""
 
     def __init__(self, pacer: Pacer, clock: Clock, what: str = "binding") -> None:
         self._pacer = pacer
         self._clock = clock
         self.what = what
-        """What is being done: `binding` or `unbinding`."""
+        """`binding` or `unbinding`."""
 
     def per_s(self) -> float | None:
-        """Return the requests per second allowed now; None while nobody has set a limit."""
+        """Return the requests per second allowed now; None without a limit."""
         return self._pacer.per_s()
 
     def source(self) -> str:
-        """Return where that comes from."""
+        """Return the origin of that limit."""
         return self._pacer.source()
 
     def throttled(self) -> int:
@@ -35,9 +35,9 @@ class Gauge:
         return self._pacer.throttled
 
     def waits(self) -> str:
-        """Return why nobody sends now, in a few words; empty while somebody may."""
+        """Return briefly why nothing is sent now; empty if sending is allowed."""
         closed_s = self._pacer.closed_for_s()
-        if closed_s > WORTH_TELLING_S:
+        if closed_s > WORTH_SHOWING_S:
             until = (self._clock.utc_now() + timedelta(seconds=closed_s)).astimezone()
             if self._pacer.state.is_away:
                 return f"the endpoint is away, tried again at {until:%H:%M:%S}"

@@ -1,4 +1,4 @@
-"""What a use case tells while it works, and what it asks; a library may ignore it."""
+"""What a use case reports while it works, and what it asks; both are optional in a library."""
 
 from __future__ import annotations
 
@@ -12,46 +12,38 @@ if TYPE_CHECKING:
 
 
 class Listener(Protocol):
-    """Hears of progress. Called on the event loop, but for `staged`."""
+    """Receives progress. Called on the event loop, unless stated otherwise."""
 
     def notice(self, text: str) -> None:
-        """Hear something worth knowing."""
-        ...
+        """Receive a notice for a person."""
 
     def staged(self, rows: int) -> None:
-        """Hear how many rows have been read and staged so far; called from another thread."""
-        ...
+        """Receive the number of rows staged so far; called from another thread."""
 
     def sending(self, rows: int, gauge: Gauge) -> None:
-        """Hear that sending begins, how many rows there are to settle, and whom to ask of pace."""
-        ...
+        """Note that sending starts; *rows*: to settle; *gauge*: shows the pace."""
 
     def sent(self) -> None:
-        """Hear that this sending has ended, however it did; nothing of it is to be shown on."""
-        ...
+        """Note that sending has ended, with or without success: stop showing it."""
 
     def settled(self, counts: dict[str, int], problems: Sequence[str]) -> None:
-        """Hear how many rows of this sending have ended, by status; all of them durable.
+        """Receive the numbers of durably settled rows by status.
 
         *problems*: what went wrong with some of the newest, one clause each.
         """
-        ...
 
     def confirm(self, plan: Plan) -> bool:
-        """Say whether to go on, given what would be done."""
-        ...
+        """Return whether to carry out a plan."""
 
     def confirm_undo(self, undo: UndoPlan) -> bool:
-        """Say whether to unbind so many devices."""
-        ...
+        """Return whether to carry out an undo."""
 
     def problem(self, source: str, row: CheckedRow) -> None:
-        """Hear of a row that breaks a rule; called from another thread."""
-        ...
+        """Receive a row that breaks a rule or was changed; called from another thread."""
 
 
 class Silent:
-    """Says nothing, lets what was asked for begin, and takes nothing back by itself."""
+    """Ignores progress, agrees to plans and refuses undos."""
 
     def notice(self, text: str) -> None:
         """Ignore it."""
@@ -73,7 +65,7 @@ class Silent:
         return True
 
     def confirm_undo(self, undo: UndoPlan) -> bool:  # noqa: ARG002  # the protocol's
-        """Refuse: nothing is unbound that nobody has asked for by number."""
+        """Refuse: an undo must be asked for with its number of devices."""
         return False
 
     def problem(self, source: str, row: CheckedRow) -> None:

@@ -1,4 +1,4 @@
-"""Users' lists, read concurrently and at the gateway's pace."""
+"""Read users' lists, concurrently and at the gateway's pace."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 async def read_lists(
     session: Session,
     users: Iterable[str],
-    heard: Callable[[str, dict[str, Record]], None],
+    on_list: Callable[[str, dict[str, Record]], None],
 ) -> None:
     """Read users' lists, concurrently and at the gateway's pace.
 
-    The first one alone proves the set-up; *heard* is called with each, in no order.
+    The first one is read alone to prove the set-up. *on_list*: called with each, in any order.
 
     Raises: UnreadableListError at the first that cannot be read, InterruptedRunError, UsageError.
     """
@@ -33,20 +33,14 @@ async def read_lists(
     pacer = new_pacer(session)
     waiting = iter(users)
     async with paced(session, client_of(session), pacer) as api:
-        lists = Lists(
-            api,
-            session.stop,
-            retries_of(session, pacer),
-            max_attempts=send.max_attempts,
-            max_wait_s=send.max_wait,
-        )
+        lists = Lists(api, session.stop, retries_of(session, pacer), send)
 
         async def worker(most: int | None = None) -> None:
             for done, user in enumerate(waiting, start=1):
                 listing = await lists.read(user, UNREACHABLE_AT_START)
                 if listing.records is None:
                     raise _unreadable(user, listing, session)
-                heard(user, listing.records)
+                on_list(user, listing.records)
                 if done == most:
                     return
 

@@ -1,4 +1,4 @@
-"""How a sending goes: its progress in lines, and its course over time for the report."""
+"""The progress of sending: log lines, and a timeline for the report."""
 
 from __future__ import annotations
 
@@ -22,16 +22,13 @@ if TYPE_CHECKING:
     from bulkbind.model import Claim, Ended, Outcome, Unbinding
 
 MOST_POINTS = 120
-"""When there are more, every two become one, and the next ones are twice as far apart."""
+"""Beyond this, every two points are merged and the step doubles."""
 LATENCY_EDGES_MS = tuple(round(10 * 2 ** (n / 2)) for n in range(24))
-"""Upper edges of the classes of latency, 10 ms to half a minute; one more class lies above."""
+"""Upper edges of the latency histogram, 10 ms to half a minute; one more class is above."""
 
 
 class Timeline:
-    """Samples what is settled and what is allowed, once a second at most.
-
-    Taken when outcomes come, so that a run that waits takes no samples and no time.
-    """
+    """Samples settled rows and the pace, at most once a second, when outcomes arrive."""
 
     def __init__(self, gauge: Gauge, clock: Clock) -> None:
         self._gauge = gauge
@@ -46,8 +43,8 @@ class Timeline:
         self._latency = [0] * (len(LATENCY_EDGES_MS) + 1)
 
     def settled(self, ended: Sequence[Ended]) -> None:
-        """Hear of outcomes once they are durable."""
-        self._reach(int((self._clock.monotonic() - self._began) / self._step_s))
+        """Sample durable outcomes."""
+        self._extend_to(int((self._clock.monotonic() - self._began) / self._step_s))
         self._settled[-1] += len(ended)
         self._pace[-1] = self._gauge.per_s()
         throttled = self._gauge.throttled()
@@ -57,17 +54,17 @@ class Timeline:
             if claim.last is not None and claim.last.http_status is not None:
                 self._latency[bisect_left(LATENCY_EDGES_MS, claim.last.took_s * 1000)] += 1
 
-    def _reach(self, position: int) -> None:
-        """Bring the series to *position*; a gap holds nothing settled, and the last pace."""
+    def _extend_to(self, position: int) -> None:
+        """Extend the series to *position*; a gap has nothing settled, and the last pace."""
         while position >= MOST_POINTS:
-            self._thin()
+            self._double_step()
             position //= 2
         while len(self._settled) <= position:
             self._settled.append(0)
             self._pace.append(self._pace[-1])
             self._throttled.append(0)
 
-    def _thin(self) -> None:
+    def _double_step(self) -> None:
         self._step_s *= 2
         self._settled = [sum(self._settled[at : at + 2]) for at in range(0, len(self._settled), 2)]
         self._throttled = [
@@ -76,7 +73,7 @@ class Timeline:
         self._pace = self._pace[1::2] + self._pace[-1:] * (len(self._pace) % 2)
 
     def part(self) -> dict[str, object]:
-        """Return it as the ledger keeps it: one part of a run, from a start to a stop."""
+        """Return it as stored in the ledger: one part of a run, from a start to a stop."""
         return {
             "began_at": self._began_at,
             "step_s": self._step_s,
@@ -88,18 +85,18 @@ class Timeline:
         }
 
 
-TOLD_EVERY_S = 30.0
-"""A progress line at least this often, and at every tenth of the rows."""
-TOLD_AT_MOST_S = 1.0
-"""A progress line at most this often."""
+LOG_EVERY_S = 30.0
+"""The longest time between progress lines; there is one at every tenth of the rows, too."""
+LOG_AT_MOST_EVERY_S = 1.0
+"""The shortest time between progress lines."""
 
 SHORTEST_S = 1e-3
 
 _POSITION = (1 << RUN_SHIFT) - 1
-"""The part of a row's id that counts within its run."""
+"""The part of a row's id that is its position in the run."""
 
 MOST_PROBLEMS = 3
-"""Problems of one group of outcomes that are told to the listener: the newest."""
+"""The newest problems of a group of outcomes, which the listener receives."""
 
 
 def _problem(claim: Claim, outcome: Outcome) -> str:
@@ -108,7 +105,7 @@ def _problem(claim: Claim, outcome: Outcome) -> str:
 
 
 class Progress:
-    """Counts what is durable; one line per settled device, or a line now and then for all."""
+    """Counts durable outcomes, and logs each device or, now and then, the progress."""
 
     def __init__(
         self,
@@ -127,25 +124,25 @@ class Progress:
         self._log = logger()
         self._counts: Counter[str] = Counter()
         self._done = 0
-        self._began_at = self._told_at = clock.monotonic()
-        self._told = 0
+        self._began_at = self._logged_at = clock.monotonic()
+        self._logged = 0
 
     @contextlib.contextmanager
     def shown(self, gauge: Gauge) -> Iterator[None]:
-        """Show the block's sending to the listener, and in lines; it ends however the block does.
+        """Show the progress of the block to the listener, and in log lines, until it ends.
 
-        *gauge*: tells the listener of the pace.
+        *gauge*: shows the listener the pace.
         """
-        telling = asyncio.create_task(self.run(), name="progress")
+        task = asyncio.create_task(self.run(), name="progress")
         try:
             self._listener.sending(self._rows, gauge)
             yield
         finally:
-            telling.cancel()
+            task.cancel()
             self._listener.sent()
 
     def settled(self, ended: Sequence[Ended]) -> None:
-        """Hear of outcomes once they are durable."""
+        """Count durable outcomes."""
         self._counts.update(outcome.status.value for _, outcome in ended)
         problems = [item for item in ended if item[1].status in NEEDS_PERSON]
         self._count(len(ended), [_problem(*item) for item in problems[-MOST_PROBLEMS:]])
@@ -154,7 +151,7 @@ class Progress:
                 self._log_device(claim, outcome)
 
     def unbound(self, items: Sequence[Unbinding]) -> None:
-        """Hear of bindings taken back, once that is durable."""
+        """Count durable unbindings."""
         self._counts.update(item.status.value for item in items)
         problems = [
             f"{item.machine_code}: {item.status}: {item.detail}"
@@ -167,33 +164,33 @@ class Progress:
         self._done += done
         self._listener.settled(self._counts, problems)
         if not self._log_devices and self._is_new_tenth():
-            self._tell()
+            self._log_progress()
 
     async def run(self) -> None:
-        """Tell at least every `TOLD_EVERY_S`, until cancelled."""
+        """Log at least every `LOG_EVERY_S`, until cancelled."""
         while not self._log_devices:
-            wait_s = self._told_at + TOLD_EVERY_S - self._clock.monotonic()
+            wait_s = self._logged_at + LOG_EVERY_S - self._clock.monotonic()
             if wait_s <= 0:
-                self._tell()
+                self._log_progress()
             else:
                 await self._clock.sleep(wait_s)
 
     def _is_new_tenth(self) -> bool:
-        is_later = self._clock.monotonic() >= self._told_at + TOLD_AT_MOST_S
+        is_later = self._clock.monotonic() >= self._logged_at + LOG_AT_MOST_EVERY_S
         rows = max(self._rows, 1)
-        return is_later and self._told * 10 // rows < self._done * 10 // rows
+        return is_later and self._logged * 10 // rows < self._done * 10 // rows
 
-    def _tell(self) -> None:
+    def _log_progress(self) -> None:
         now = self._clock.monotonic()
-        recent_per_s = (self._done - self._told) / max(now - self._told_at, SHORTEST_S)
+        recent_per_s = (self._done - self._logged) / max(now - self._logged_at, SHORTEST_S)
         left_s = (self._rows - self._done) / recent_per_s if recent_per_s else None
-        self._told_at, self._told = now, self._done
+        self._logged_at, self._logged = now, self._done
         self._log.info(
             "run.progress",
             settled=self._done,
             rows=self._rows,
             **self._counts,
-            per_s=round(self._done / max(now - self._began_at, TOLD_AT_MOST_S), 1),
+            per_s=round(self._done / max(now - self._began_at, LOG_AT_MOST_EVERY_S), 1),
             pace_per_s=None if (pace := self._pace()) is None else round(pace, 2),
             left_s=None if left_s is None else round(left_s, 1),
         )

@@ -1,4 +1,4 @@
-"""Where the stages meet: ledger, client, pacer and engine, joined for one sending."""
+"""Join ledger, client, pacer and engine to send a run."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from bulkbind.settings.model import FailOn, SendSettings
 
 MOVED_AT_ONCE = 200
-"""Moved rows whose devices are unbound before they are bound again."""
+"""Moved rows that are unbound together before they are bound again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,19 +34,19 @@ class RunResult:
     """How a run ended."""
 
     report: Report | None
-    """None where nothing was sent and nothing recorded."""
+    """None if nothing was sent and nothing recorded."""
     exit_code: int
     """As listed in the README."""
     hint: str = ""
     """What to do next, if anything."""
-    can_go_on: bool = True
-    """Whether a stopped run can be gone on with: not a rehearsal, whose ledger is gone."""
+    can_resume: bool = True
+    """Whether a stopped run can be resumed: not a rehearsal, whose ledger is gone."""
 
 
 async def send(
     session: Session, ledger: Ledger, run: int, run_id: str, first: int | None = None
 ) -> None:
-    """Send what *run* has staged, or the *first* rows of it, and end it in the ledger.
+    """Send the staged rows of *run*, or the *first* of them, and record the end of the run.
 
     Raises: LedgerError, UsageError (no credentials).
     """
@@ -98,7 +98,7 @@ async def send(
 
 
 class _Sender:
-    """Sends a run: first what is staged, then, group by group, what is moved."""
+    """Sends a run: first the staged rows, then, in groups, the moved ones."""
 
     def __init__(self, session: Session, ledger: Ledger, parts: Parts, run: int) -> None:
         self._session = session
@@ -108,7 +108,7 @@ class _Sender:
         self.lists = 0
         """List calls made."""
         self.backed_off_s = 0.0
-        """Seconds that devices have waited for their own trouble to pass, added up."""
+        """Total seconds of backoff over all devices."""
 
     async def send(self, first: int | None) -> None:
         """*first*: as in `run`; a pilot moves nothing."""
@@ -116,21 +116,17 @@ class _Sender:
         if first is not None:
             return
         settings, stop = self._session.settings, self._session.stop
-        send = settings.send
         unbindings = self._ledger.unbindings
         mover = Unbinder(
-            self._parts.api,
+            self._parts,
             unbindings,
-            stop,
             retries_of(self._session, self._parts.gate),
-            self._session.clock,
-            settle_s=settings.doubt.readback_settle,
-            max_attempts=send.max_attempts,
-            max_wait_s=send.max_wait,
+            settings.send,
+            settings.doubt,
             on_settled=lambda _items: None,
         )
         while not stop.is_set:
-            # A group at a time, so that no device is long without a user.
+            # In groups, so that no device is long without a user.
             last = await unbindings.next_rows(self._run, UnbindKind.MOVE, MOVED_AT_ONCE)
             if last is None:
                 break
@@ -138,7 +134,7 @@ class _Sender:
                 mover.run(self._run, UnbindKind.MOVE, last),
                 self._session.clock,
                 stop,
-                grace_s=send.grace,
+                grace_s=settings.send.grace,
             )
             if not stop.is_set:
                 await self._send_staged(None)
@@ -163,16 +159,26 @@ def facts_of(
     sending_s: float,
     backed_off_s: float,
 ) -> dict[str, object]:
-    """Return what the ledger remembers of a sending beside the rows."""
+    """Return what to record about sending, apart from the rows."""
+    pace = pacer.pace()
     facts: dict[str, object] = {
         "requests": client.requests,
         "requests_lists": lists,
         "sending_s": round(sending_s, 3),
         "retrying_s": round(backed_off_s, 3),
+        "requests_throttled": pacer.throttled,
+        "paced_s": round(pacer.paced_s, 3),
+        "cooled_s": round(pacer.cooled_s, 3),
+        "rate_scope": send.rate_scope,
+        "pace_per_s": None if pace is None else round(pace, 2),
+        "pace_from": pacer.source(),
     }
-    facts |= pace_facts(pacer, send)
+    if (limit := pacer.limit()) is not None:
+        facts[LIMITS[send.rate_scope]] = asdict(limit)
+    if (in_flight := pacer.in_flight()) is not None:
+        facts["limit_in_flight"] = in_flight
     if client.server_clock.measured:
-        # Rounded down: the server's clock must never be taken for later than it is.
+        # Rounded down: the estimate must never be ahead of the server's clock.
         facts["clock_skew_s"] = math.floor(client.server_clock.skew_s() * 1000) / 1000
     return facts
 
@@ -188,7 +194,7 @@ async def _finish(
 ) -> None:
     reason = stop.reason.text if stop.reason else None
     try:
-        await ledger.flushed()  # the last outcomes belong into the timeline, too
+        await ledger.flushed()  # the timeline includes the last outcomes
         parts = {"parts": [timeline.part()]}
         state = await ledger.finish(run, reason, facts | parts)
     except LedgerError as error:
@@ -198,7 +204,7 @@ async def _finish(
 
 
 def result(session: Session, run_id: str) -> RunResult:
-    """Write the report of a run that has been sent, and say how its command ends."""
+    """Write the report of a run that has been sent; return how its command ends."""
     try:
         written = write_report(session.settings, run_id)
     except LedgerError as error:
@@ -213,26 +219,8 @@ def result(session: Session, run_id: str) -> RunResult:
 
 
 def _needs_person(summary: RunSummary, fail_on: FailOn) -> bool:
-    """Return whether a finished run has rows that somebody wants to hear of."""
+    """Return whether a finished run has rows that *fail_on* makes an error."""
     if fail_on == "none" or not summary.needs_person:
         return False
     changes = summary.facts.get("changes") or {}
     return fail_on == "any" or changes.get("newly_failed", 1) > 0
-
-
-def pace_facts(pacer: Pacer, send: SendSettings) -> dict[str, object]:
-    """Return what is remembered of how fast it went, and why not faster."""
-    pace = pacer.pace()
-    facts: dict[str, object] = {
-        "requests_throttled": pacer.throttled,
-        "paced_s": round(pacer.paced_s, 3),
-        "cooled_s": round(pacer.cooled_s, 3),
-        "rate_scope": send.rate_scope,
-        "pace_per_s": None if pace is None else round(pace, 2),
-        "pace_from": pacer.source(),
-    }
-    if (limit := pacer.limit()) is not None:
-        facts[LIMITS[send.rate_scope]] = asdict(limit)
-    if (in_flight := pacer.in_flight()) is not None:
-        facts["limit_in_flight"] = in_flight
-    return facts

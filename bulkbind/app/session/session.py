@@ -1,4 +1,4 @@
-"""What one command works with: settings, clock, stop, credentials, and the parts made of them."""
+"""What a command works with: settings, clock, stop, credentials, and the parts built from them."""
 
 from __future__ import annotations
 
@@ -32,31 +32,31 @@ if TYPE_CHECKING:
     from bulkbind.settings import Settings
     from bulkbind.settings.model import SendSettings
 
-LOOK_AGAIN_S = 0.5
-"""How often a ledger is tried that another run holds."""
+RETRY_LOCK_S = 0.5
+"""Time between attempts to acquire a ledger that another run holds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """What one command works with."""
+    """What a command works with."""
 
     settings: Settings
     clock: Clock
     stop: StopSignal
     listener: Listener
     auth: Auth | None
-    """None: nothing is asked of the server."""
+    """None: the command sends no requests."""
     pulse: Pulse = field(default_factory=Pulse)
-    """Beaten by whatever gets on, so that a run that stands still is seen."""
+    """Beaten by all progress, so that a stall is noticed."""
 
 
 def nothing_sent(reason: StopReason) -> InterruptedRunError:
-    """Return what ends a command that is stopped before it sends."""
+    """Return the error of a command that is stopped before it sends."""
     return InterruptedRunError(f"{reason.text}; nothing was sent", exit_code=reason.exit_code)
 
 
 def holder(clock: Clock) -> dict[str, object]:
-    """Return who works here, where, since when, with which version."""
+    """Return who runs this command, on which host, since when, with which version."""
     try:
         operator = getpass.getuser()
     except (KeyError, OSError):  # a user id without a name, as in some containers
@@ -72,7 +72,7 @@ def holder(clock: Clock) -> dict[str, object]:
 
 @asynccontextmanager
 async def held_ledger(session: Session) -> AsyncIterator[Ledger]:
-    """Hold the endpoint's ledger for the block, which the deadline and the watch for a stall end.
+    """Hold the endpoint's ledger for the block, which stops at the deadline or on a stall.
 
     Raises: LedgerBusyError, LedgerError.
     """
@@ -88,9 +88,9 @@ async def held_ledger(session: Session) -> AsyncIterator[Ledger]:
 
 
 async def _opened(session: Session, endpoint: str) -> tuple[Ledger, int]:
-    """Return the ledger once nobody else holds it, and how many rows a crash left claimed."""
+    """Acquire the ledger; return it, and how many rows a crash left claimed."""
     until = session.clock.monotonic() + session.settings.wait
-    is_told = False
+    is_announced = False
     while True:
         ledger = Ledger(session.settings.ledger_path(), endpoint, session.clock)
         try:
@@ -100,20 +100,20 @@ async def _opened(session: Session, endpoint: str) -> tuple[Ledger, int]:
                 raise nothing_sent(session.stop.reason) from error
             if session.clock.monotonic() >= until:
                 raise
-            if not is_told:
+            if not is_announced:
                 session.listener.notice(f"{error}; waiting for it")
-                is_told = True
-        session.pulse.beat()  # to wait for another run is no stall
+                is_announced = True
+        session.pulse.beat()  # waiting for another run is not a stall
         with contextlib.suppress(DrainedError):
-            await session.stop.sleep(session.clock, LOOK_AGAIN_S)
+            await session.stop.sleep(session.clock, RETRY_LOCK_S)
 
 
 LIMITS = {"credential": "limit", "x-user-id": "limit_per_user"}
-"""Under which name the ledger remembers the limit, by what it counts."""
+"""The ledger's name of the learned limit, by `rate_scope`."""
 
 
 def new_pacer(session: Session, learned: Limit | None = None) -> Pacer:
-    """Return a pacer that begins with a limit, or with nothing."""
+    """Return a pacer that starts with a learned limit, if there is one."""
     send = session.settings.send
     return Pacer(
         session.clock,
@@ -126,7 +126,7 @@ def new_pacer(session: Session, learned: Limit | None = None) -> Pacer:
 
 
 async def pacer_of(session: Session, ledger: Ledger) -> Pacer:
-    """Return a pacer that begins with what an earlier run learned."""
+    """Return a pacer that starts with the limit that an earlier run learned."""
     match await ledger.get_meta(LIMITS[session.settings.send.rate_scope]):
         case {"per_s": int() | float() as per_s, "is_spaced": bool() as is_spaced} if per_s > 0:
             return new_pacer(session, Limit(float(per_s), is_spaced))
@@ -135,15 +135,12 @@ async def pacer_of(session: Session, ledger: Ledger) -> Pacer:
 
 
 def is_per_user(send: SendSettings) -> bool:
-    """Return whether the server counts the requests for each user apart."""
+    """Return whether the server's limit is per user."""
     return send.rate_scope == "x-user-id"
 
 
 def client_of(session: Session, skew_s: object = None) -> KooDrive:
-    """Return the API, a request at a time. Raises: UsageError (no endpoint).
-
-    *skew_s*: what the ledger remembers of the server's clock.
-    """
+    """Return the client. *skew_s*: as recorded in the ledger. Raises: UsageError (no endpoint)."""
     settings = session.settings
     return KooDrive(
         settings.api,
@@ -154,14 +151,11 @@ def client_of(session: Session, skew_s: object = None) -> KooDrive:
 
 
 def paced(session: Session, client: KooDrive, pacer: Pacer) -> Paced:
-    """Return the API at the gateway's pace, to be entered."""
+    """Return the API at the gateway's pace, a context manager."""
     assert session.auth is not None, "a command that asks the server has credentials"
     return Paced(client, session.auth, pacer)
 
 
 def retries_of(session: Session, gate: Gate) -> Retries:
-    """Return how long is waited between attempts."""
-    send = session.settings.send
-    return Retries(
-        session.clock, session.stop, gate, base_s=send.backoff_base, cap_s=send.backoff_cap
-    )
+    """Return the waits between attempts, as the settings say."""
+    return Retries(session.clock, session.stop, gate, session.settings.send)

@@ -1,4 +1,4 @@
-"""What ends a command that takes too long: its deadline, and a watch for one that stands still."""
+"""Stop a command that takes too long: at its deadline, or when it stalls."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from bulkbind.engine import StopSignal
     from bulkbind.settings import Settings
 
-LOOKS = 20
-"""How often a watch looks within the time that it allows."""
+CHECKS = 20
+"""Checks within the time that a stall may take."""
 
 
 class Pulse:
-    """Says whether a command gets on with its work, and whether it said that it would wait."""
+    """Shows whether a command makes progress, or waits deliberately."""
 
     def __init__(self) -> None:
         self._batches = 0
@@ -29,20 +29,20 @@ class Pulse:
         self._is_paused: Callable[[], bool] = lambda: False
 
     def beat(self) -> None:
-        """Say that something was done; may be called from any thread."""
+        """Record progress; may be called from any thread."""
         self._batches += 1
 
     def follow(self, count: Callable[[], int], is_paused: Callable[[], bool]) -> None:
-        """Take *count* for a beat whenever it changes; while *is_paused*, none is missed."""
+        """Count each change of *count* as a beat; expect none while *is_paused*."""
         self._count = count
         self._is_paused = is_paused
 
     def taken(self) -> tuple[int, int]:
-        """Return what changes with every beat."""
+        """Return a value that changes with every beat."""
         return self._batches, self._count()
 
     def is_paused(self) -> bool:
-        """Return whether the run itself announced that nothing is sent now."""
+        """Return whether the run waits deliberately."""
         return self._is_paused()
 
 
@@ -50,7 +50,7 @@ class Pulse:
 async def time_box(
     settings: Settings, clock: Clock, stop: StopSignal, pulse: Pulse
 ) -> AsyncIterator[None]:
-    """Stop what the block does at the deadline, counted from now, or once it stands still."""
+    """Stop the block's work at the deadline, counted from now, or when it stalls."""
     watches = [asyncio.create_task(_stall(settings, clock, stop, pulse), name="stall")]
     if settings.send.deadline is not None:
         watches.append(
@@ -73,7 +73,7 @@ async def _stall(settings: Settings, clock: Clock, stop: StopSignal, pulse: Puls
     allowed_s = _allowed_s(settings)
     seen, since = pulse.taken(), clock.monotonic()
     while not stop.is_set:
-        await clock.sleep(allowed_s / LOOKS)
+        await clock.sleep(allowed_s / CHECKS)
         now = clock.monotonic()
         if pulse.taken() != seen or pulse.is_paused():
             seen, since = pulse.taken(), now
@@ -88,7 +88,7 @@ async def _stall(settings: Settings, clock: Clock, stop: StopSignal, pulse: Puls
 
 
 def _allowed_s(settings: Settings) -> float:
-    """Return how long nothing may happen: never less than the settings let one step take."""
+    """Return the longest time without progress: at least as long as one step may take."""
     api, send = settings.api, settings.send
     return max(
         send.stall,

@@ -1,1 +1,1 @@
-"""One module a command, imported when it is called."""
+"""One module per command, imported when it is called."""

@@ -33,9 +33,7 @@ from bulkbind.cli.running import explained
 )
 @options.config
 @options.ledger_options
-def command(
-    run_id: str | None, *, to: Path | None, with_ids: bool, **given: Any
-) -> None:  # click's parameters
+def command(run_id: str | None, *, to: Path | None, with_ids: bool, **given: Any) -> None:
     """Pack what one attaches to a ticket about a run, without secrets.
 
     RUN is its id or the beginning of it; without one, the newest run. The archive holds versions,

@@ -11,7 +11,7 @@ from bulkbind.cli.running import explained
 from bulkbind.errors import UsageError
 
 VARIABLE = "_BULKBIND_COMPLETE"
-"""What click asks for; its value is the shell's name and `_complete` or `_source`."""
+"""The variable that click reads: the shell's name with `_complete` or `_source`."""
 
 
 @click.command("completion")

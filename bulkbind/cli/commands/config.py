@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from bulkbind.settings import Value
 
 COMMENT_AT = 40
-"""Column at which the origins stand."""
+"""Column of the origins."""
 
 
 @click.command("config")
@@ -28,7 +28,7 @@ COMMENT_AT = 40
 @options.end_options
 @options.log_options
 @options.option("--json", "as_json", is_flag=True, help="print them as JSON")
-def command(*, as_json: bool, **given: Any) -> None:  # click's parameters
+def command(*, as_json: bool, **given: Any) -> None:
     """Print the settings in force, each with where it came from: a settings file by itself.
 
     A flag wins over the environment, that over the settings file, that over the default. Secrets
@@ -58,7 +58,7 @@ def _lines(values: list[Value]) -> list[str]:
         part = above
         indent = "  " if above else ""
         if item.is_secret:
-            # Where there is one it is masked, and a file with the mask in it would be refused.
+            # A comment, since a settings file that contains the mask would be refused.
             shown = f"{indent}# {name}: {item.value or 'not set'}"
         else:
             shown = f"{indent}{name}:{_plain(item.value)}"
@@ -67,7 +67,7 @@ def _lines(values: list[Value]) -> list[str]:
 
 
 def _plain(value: object) -> str:
-    """Return a value as YAML on one line, after its blank; nothing for what is not set."""
+    """Return a value as YAML on one line after a blank; empty if it is not set."""
     if value is None:
         return ""
     text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=10_000)

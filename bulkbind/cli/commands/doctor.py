@@ -26,7 +26,7 @@ NAME_WIDTH = 11
 @options.out
 @options.log_options
 @options.option("--json", "as_json", is_flag=True, help="print them as JSON")
-def command(*, as_json: bool, **given: Any) -> None:  # click's parameters
+def command(*, as_json: bool, **given: Any) -> None:
     """Look at everything a run needs, line by line: ok, warn or fail, with what to do.
 
     Settings and where each came from, ledger, disk, credentials, name, connection, TLS, clock, and
@@ -52,8 +52,7 @@ def command(*, as_json: bool, **given: Any) -> None:  # click's parameters
                 print_json([asdict(finding) for finding in found])
             return 2 if any(finding.state == "fail" for finding in found) else 0
 
-        code = run_until_done(work)
-    sys.exit(code)
+        sys.exit(run_until_done(work))
 
 
 def _show(finding: Finding) -> None:

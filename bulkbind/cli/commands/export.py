@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     metavar="FILE",
     help="the manifest to write, mode 0600  [default: standard output]",
 )
-def command(users: tuple[str, ...], *, to: Path | None, **given: Any) -> None:  # click's parameters
+def command(users: tuple[str, ...], *, to: Path | None, **given: Any) -> None:
     """Write what is bound on the server for some users, as a CSV manifest.
 
     USER is a user's id; - reads ids from standard input, one a line. The manifest holds
@@ -41,7 +41,6 @@ def command(users: tuple[str, ...], *, to: Path | None, **given: Any) -> None:  
 
     Exit codes: 0 written, 2 could not start, 3 a list could not be read (no file is written then).
     """
-    code = 0
     with explained():
         settings = settings_from(given)
         configure_logs(settings.log, is_quiet=True)
@@ -54,8 +53,7 @@ def command(users: tuple[str, ...], *, to: Path | None, **given: Any) -> None:  
             say(f"{devices:,} devices" + (f": {to}" if to else ""))
             return 0
 
-        code = run_until_done(work)
-    sys.exit(code)
+        sys.exit(run_until_done(work))
 
 
 def _ids(users: tuple[str, ...]) -> Iterator[str]:

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 )
 @options.pace_options
 @options.option("--json", "as_json_", is_flag=True, help="print the plan as JSON")
-def command(  # click's parameters
+def command(
     manifests: tuple[str, ...],
     *,
     extra: bool,
@@ -59,7 +59,6 @@ def command(  # click's parameters
     Exit codes: 0 no problem, 1 some rows could not be bound, 2 a manifest could not be read,
     3 the server's lists could not be read.
     """  # noqa: D301  # click's mark for a block that is not wrapped
-    code = 0
     with explained(), named(manifests) as inputs:
         settings = settings_from(given)
         configure_logs(settings.log, is_quiet=True)
@@ -86,5 +85,4 @@ def command(  # click's parameters
             is_missing = counts["missing"] and not reads.rebind_missing
             return 1 if counts["invalid"] or is_moved or is_missing else 0
 
-        code = run_until_done(work)
-    sys.exit(code)
+        sys.exit(run_until_done(work))

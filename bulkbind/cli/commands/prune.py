@@ -55,7 +55,7 @@ def command(
     dry_run: bool,
     quiet: bool,
     **given: Any,
-) -> None:  # click's parameters
+) -> None:
     """Delete what is old from the ledger and from the report folders.
 
     What is needed to know that a device is bound stays, and so do rows in doubt and runs that can
@@ -86,14 +86,14 @@ def command(
             return
         would = "would be deleted" if dry_run else "deleted"
         if done.ledger is not None:
-            _tell(done.ledger, would)
+            _show(done.ledger, would)
         if reports_older_than is not None or keep_reports is not None:
             say(f"reports: {len(done.reports):,} folders {would}")
         for folder in done.reports:
             click.echo(folder)
 
 
-def _tell(pruned: Pruned, would: str) -> None:
+def _show(pruned: Pruned, would: str) -> None:
     say(
         f"ledger: {pruned.rows:,} rows and {pruned.attempts:,} attempts of {pruned.runs:,} runs "
         f"{would}"

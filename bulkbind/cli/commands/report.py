@@ -52,7 +52,7 @@ def command(
     forms: tuple[str, ...],
     only: tuple[str, ...],
     **given: Any,
-) -> None:  # click's parameters
+) -> None:
     """Write a run's report files again, from the ledger alone.
 
     RUN is its id or the beginning of it; without one, the newest run. It can be called while a

@@ -17,7 +17,7 @@ from bulkbind.app.run import resume, run
 from bulkbind.cli import options
 from bulkbind.cli.commands.sandbox import behaviour_from, behaviour_options
 from bulkbind.cli.options import run_argument
-from bulkbind.cli.running import explained, send, send_inbox, telling
+from bulkbind.cli.running import explained, notifying, send, send_inbox
 from bulkbind.errors import UsageError
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ if TYPE_CHECKING:
     help="with --archive: leave files that were touched later than so long ago for the next time",
 )
 @options.output_options
-def command(  # click's parameters
+def command(
     manifests: tuple[str, ...],
     *,
     first: int | None,
@@ -115,7 +115,7 @@ def command(  # click's parameters
     if archive is not None:
         sys.exit(_inbox(manifests, archive, min_age, given, is_plain=not rehearse and not first))
     with ExitStack() as stack:
-        with explained(), telling(given):
+        with explained(), notifying(given):
             inputs = stack.enter_context(named(manifests))
 
         async def use_case(settings: Settings, console: Console, stop: StopSignal) -> RunResult:
@@ -165,9 +165,7 @@ def _inbox(
 @options.end_options
 @options.first
 @options.output_options
-def resume_command(
-    run_id: str | None, *, first: int | None, **given: Any
-) -> None:  # click's parameters
+def resume_command(run_id: str | None, *, first: int | None, **given: Any) -> None:
     """Go on with the unfinished run, from the ledger alone; the manifest is not needed.
 
     RUN is its id or the beginning of it; without one, the run that can go on. What was being sent

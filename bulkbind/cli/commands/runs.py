@@ -16,7 +16,7 @@ from bulkbind.cli.running import explained, print_json
 @options.config
 @options.ledger_options
 @options.option("--json", "as_json", is_flag=True, help="print them as JSON")
-def command(*, as_json: bool, **given: Any) -> None:  # click's parameters
+def command(*, as_json: bool, **given: Any) -> None:
     """List the runs in the ledger, newest first: id, state, when, who, rows by status."""
     with explained():
         found = runs(settings_from(given))

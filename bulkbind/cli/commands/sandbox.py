@@ -1,4 +1,4 @@
-"""`bulkbind sandbox`, and the options that any command with a sandbox of its own takes."""
+"""`bulkbind sandbox`, and the options of every command that starts a sandbox."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ NAME_WIDTH = max(map(len, (*KINDS, *FORMS)))
 
 
 def _block(title: str, lines: Iterable[str]) -> str:
-    # \b is click's mark for a block that is not wrapped.
+    # \b makes click leave a block unwrapped.
     return "\b\n" + "\n".join([title, *(f"  {line}" for line in lines)])
 
 
@@ -124,10 +124,7 @@ behaviour_options = options.together(
 def behaviour_from(
     limits: Sequence[str], faults: Sequence[str], seed: int | None
 ) -> SandboxOptions:
-    """Return the values of `behaviour_options` as options of a sandbox.
-
-    Raises: UsageError.
-    """
+    """Return the values of `behaviour_options` as options of a sandbox. Raises: UsageError."""
     try:
         return SandboxOptions(
             limits=tuple(map(parse_limit, limits)),
@@ -195,7 +192,7 @@ def behaviour_from(
     "--journal", type=click.Path(path_type=Path), metavar="FILE", help="one JSON line per request"
 )
 @options.option("--verbose", is_flag=True, help="say what was seen when it stops")
-def command(  # one per option
+def command(
     *,
     port: int,
     limits: tuple[str, ...],
@@ -239,8 +236,7 @@ def command(  # one per option
                     say(f"{len(sandbox.bindings)} bindings; {dict(sandbox.counts)}")
             return 0
 
-        code = run_until_done(work)
-    sys.exit(code)
+        sys.exit(run_until_done(work))
 
 
 def _time(flag: str, text: str) -> float:

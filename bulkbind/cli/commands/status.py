@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @options.config
 @options.ledger_options
 @options.option("--json", "as_json_", is_flag=True, help="print it as JSON")
-def command(run_id: str | None, *, as_json_: bool, **given: Any) -> None:  # click's parameters
+def command(run_id: str | None, *, as_json_: bool, **given: Any) -> None:
     """Show where a run stands: rows by status, rate, time left, newest problems.
 
     RUN is its id or the beginning of it; without one, the newest run. It only reads, so it can be
@@ -32,7 +32,7 @@ def command(run_id: str | None, *, as_json_: bool, **given: Any) -> None:  # cli
     with explained():
         found = status(settings_from(given), run_id)
         if as_json_:
-            told = {
+            progress = {
                 "done": found.done,
                 "per_s": round(found.per_s, 2),
                 "left_s": None if found.left_s is None else round(found.left_s, 1),
@@ -40,7 +40,7 @@ def command(run_id: str | None, *, as_json_: bool, **given: Any) -> None:  # cli
                 "last_settled_at": found.last_settled_at or None,
                 "problems": list(found.problems),
             }
-            print_json(as_json(found.summary) | told)
+            print_json(as_json(found.summary) | progress)
             return
         click.echo(as_text(found.summary))
         for line in _lines(found):

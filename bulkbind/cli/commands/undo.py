@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -10,13 +9,13 @@ import click
 
 from bulkbind.app.undo import undo
 from bulkbind.cli import options
-from bulkbind.cli.console import Console, is_interactive, say, speaks_in_events
+from bulkbind.cli.console import Console, is_interactive, logs_only, say
 from bulkbind.cli.options import settings_from
 from bulkbind.cli.running import (
     DRAINING,
     configure_logs,
     explained,
-    print_json,
+    print_result,
     run_until_done,
     same_place,
 )
@@ -41,7 +40,7 @@ if TYPE_CHECKING:
 )
 @options.sending_options
 @options.output_options
-def command(run_id: str, *, yes_unbind: int | None, **given: Any) -> None:  # click's parameters
+def command(run_id: str, *, yes_unbind: int | None, **given: Any) -> None:
     """Unbind what a run bound, and only that.
 
     RUN is its id or the beginning of it. Rows that were `already_bound` or `skipped` are left
@@ -57,7 +56,6 @@ def command(run_id: str, *, yes_unbind: int | None, **given: Any) -> None:  # cl
 
     Exit codes: as run; 1 where a device was bound anew since, or could not be unbound.
     """  # noqa: D301  # click's mark for a block that is not wrapped
-    code = 0
     with explained():
         settings = settings_from(given)
         configure_logs(settings.log, is_quiet=given["quiet"])
@@ -68,8 +66,7 @@ def command(run_id: str, *, yes_unbind: int | None, **given: Any) -> None:  # cl
             _show(result, is_quiet=given["quiet"], is_json=given["as_json"])
             return result.exit_code
 
-        code = run_until_done(work, first_words=DRAINING, grace_s=settings.send.grace)
-    sys.exit(code)
+        sys.exit(run_until_done(work, first_words=DRAINING, grace_s=settings.send.grace))
 
 
 def _show(result: UndoResult, *, is_quiet: bool, is_json: bool) -> None:
@@ -77,7 +74,7 @@ def _show(result: UndoResult, *, is_quiet: bool, is_json: bool) -> None:
         say(result.hint)
         return
     if not is_quiet or result.exit_code:
-        if not speaks_in_events():  # `undo.finished` says the same
+        if not logs_only():  # the log has `undo.finished`
             say(undo_text(result.summary))
         say("report: " + ", ".join(str(path) for path in result.files))
         if result.hint:
@@ -85,6 +82,4 @@ def _show(result: UndoResult, *, is_quiet: bool, is_json: bool) -> None:
         if result.summary.state == RunState.STOPPED:
             say(f"go on with: bulkbind undo {result.summary.run_id}{same_place()}")
     if is_json:
-        # Whoever stops reading does not change how it ended.
-        with contextlib.suppress(BrokenPipeError):
-            print_json(undo_json(result.summary))
+        print_result(undo_json(result.summary))

@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from bulkbind.model import CheckedRow
 
 MOST_PRINTED = 1_000
-"""Problems printed one by one, or listed in JSON; `--out` has all of them."""
+"""Problems to print or to list in JSON; `--out` has all of them."""
 
 
 class _Problems(Console):
-    """Prints the first problems as they are found, and keeps them for JSON."""
+    """Prints the first problems as they are found, and collects them for JSON."""
 
     def __init__(self, *, is_silent: bool) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class _Problems(Console):
             return
         try:
             click.echo(text)
-        except OSError as error:  # else it would be taken for the problems file's
+        except OSError as error:  # not to be mistaken for an error of the problems file
             leave_stdout()
             raise LedgerError(f"standard output cannot be written: {error.strerror}") from error
 
@@ -68,9 +68,7 @@ class _Problems(Console):
 @options.repeat_options
 @options.problems_out
 @options.option("--json", "as_json", is_flag=True, help="print the result as JSON")
-def command(
-    manifests: tuple[str, ...], *, as_json: bool, **given: Any
-) -> None:  # click's parameters
+def command(manifests: tuple[str, ...], *, as_json: bool, **given: Any) -> None:
     """Check every row of the manifests against the rules; no network, no ledger.
 
     MANIFEST is a file (CSV, XLSX, YAML, JSON Lines, JSON, each also as .gz), a folder, a pattern in

@@ -26,7 +26,7 @@ MARKS = {"missing": "-", "changed": "~", "extra": "?"}
 @options.ledger_options
 @options.pace_options
 @options.option("--json", "as_json_", is_flag=True, help="print the differences as JSON")
-def command(run_id: str, *, as_json_: bool, **given: Any) -> None:  # click's parameters
+def command(run_id: str, *, as_json_: bool, **given: Any) -> None:
     """Compare what a run says is bound with the server's lists; nothing is changed.
 
     RUN is its id or the beginning of it. Every difference is a line on standard output:
@@ -38,7 +38,6 @@ def command(run_id: str, *, as_json_: bool, **given: Any) -> None:  # click's pa
 
     Exit codes: 0 no difference, 1 some, 2 could not start, 3 a list could not be read.
     """  # noqa: D301  # click's mark for a block that is not wrapped
-    code = 0
     with explained():
         settings = settings_from(given)
         configure_logs(settings.log, is_quiet=True)
@@ -51,9 +50,8 @@ def command(run_id: str, *, as_json_: bool, **given: Any) -> None:  # click's pa
                 for item in found.differences:
                     mark = MARKS[item.kind]
                     click.echo(f"{mark} {item.user_id} {item.machine_code}: {item.detail}")
-            told = ", ".join(f"{count:,} {kind}" for kind, count in found.counts.items())
-            say(f"run {found.run_id}: {found.devices:,} devices of {found.users:,} users: {told}")
+            counts = ", ".join(f"{count:,} {kind}" for kind, count in found.counts.items())
+            say(f"run {found.run_id}: {found.devices:,} devices of {found.users:,} users: {counts}")
             return found.exit_code
 
-        code = run_until_done(work)
-    sys.exit(code)
+        sys.exit(run_until_done(work))

@@ -1,4 +1,4 @@
-"""Which kind of credentials is used, the parts that carry it out, and every secret in them."""
+"""Choose the kind of credentials from the settings and build it; find every known secret."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ if TYPE_CHECKING:
 def known_secrets(
     settings: AuthSettings, ledger: Path, environ: Mapping[str, str] = os.environ
 ) -> set[str]:
-    """Return the secrets of the settings, their files, the users and the sessions kept so far.
+    """Return the secrets in the settings, their files, the users file and the stored sessions.
 
-    What cannot be read is left out: it has been read by nobody else, either.
+    What cannot be read is left out: then nothing else has read it either.
     """
     secrets = Secrets(settings, environ)
     found: set[str] = set()
@@ -67,11 +67,11 @@ def _of_users(settings: AuthSettings, secrets: Secrets) -> Iterator[str]:
 
 def _of_session(path: Path) -> Iterator[str]:
     try:
-        kept = json.loads(read_private(path))
+        stored = json.loads(read_private(path))
     except (UsageError, ValueError):
         return
-    if isinstance(kept, dict):
-        yield from (kept[name] for name in ("access_token", "refresh_token") if name in kept)
+    if isinstance(stored, dict):
+        yield from (stored[name] for name in ("access_token", "refresh_token") if name in stored)
 
 
 Auth: TypeAlias = Renewing | UserAuth
@@ -91,7 +91,7 @@ _NEEDS: dict[AuthMode, str] = {
 
 
 class Chosen(NamedTuple):
-    """A kind of credentials, and what it rests on."""
+    """A kind of credentials, and why it was chosen."""
 
     mode: AuthMode
     why: str
@@ -99,11 +99,11 @@ class Chosen(NamedTuple):
 
 
 def choose(settings: AuthSettings, environ: Mapping[str, str] = os.environ) -> Chosen:
-    """Return the kind that the settings name, or else the first that there is all for.
+    """Return the kind that the settings name, else the first complete one.
 
-    The order: a file of users, app, session, token.
+    The order: users file, app, session, token.
 
-    Raises: UsageError if what a kind needs is not there, or cannot be read.
+    Raises: UsageError if a needed secret is missing or cannot be read.
     """
     secrets = Secrets(settings, environ)
     modes: tuple[AuthMode, ...] = ("users", "app", "session", "token")
@@ -130,7 +130,7 @@ def choose(settings: AuthSettings, environ: Mapping[str, str] = os.environ) -> C
 
 
 def _origins(mode: AuthMode, settings: AuthSettings, secrets: Secrets) -> str | None:
-    """Return where the secrets of a kind come from, None if they are not all there."""
+    """Return where the secrets of a kind come from; None if one is missing."""
     match mode:
         case "users":
             return None if settings.users_file is None else str(settings.users_file)
@@ -148,23 +148,23 @@ def _origins(mode: AuthMode, settings: AuthSettings, secrets: Secrets) -> str | 
 
 
 def _session_origins(settings: AuthSettings, secrets: Secrets) -> str | None:
-    told: list[str] = []
+    origins: list[str] = []
     if (refresh := secrets.find("refresh_token")) is not None:
-        told.append(f"a refresh token from {refresh.origin}")
+        origins.append(f"a refresh token from {refresh.origin}")
     if settings.account and (password := secrets.find("password")) is not None:
-        told.append(f"account {settings.account} with its password from {password.origin}")
-    return ", ".join(told) or None
+        origins.append(f"account {settings.account} with its password from {password.origin}")
+    return ", ".join(origins) or None
 
 
 def authorizer(
     settings: AuthSettings, ledger: Path, clock: Clock, environ: Mapping[str, str] = os.environ
 ) -> Auth:
-    """Return what authorises the requests. Nothing is asked of anybody yet.
+    """Return what authorises the requests; nothing is requested yet.
 
     Args:
-        settings: The credentials, or where they are found.
-        ledger: Sessions are kept in files beside it.
-        clock: Tells when a token ends.
+        settings: The credentials, or where to find them.
+        ledger: Sessions are stored in files next to it.
+        clock: Measures how long a token is valid.
         environ: For systemd's credentials.
 
     Raises: UsageError if there are no credentials, or they cannot be read or sent.
@@ -189,10 +189,10 @@ def _token(settings: AuthSettings, secrets: Secrets, clock: Clock) -> Renewing:
     path = secrets.file("token")
     if settings.token is not None or (path is None and not settings.token_command):
         given = secrets.find("token")
-        assert given is not None  # it was chosen
+        assert given is not None  # chosen
         return Renewing(GIVEN_TOKEN, clock, Token(header_value(*given, prefix)))
     if path is not None:
-        header_value(secrets.read(path), str(path), prefix)  # said before anything is read
+        header_value(secrets.read(path), str(path), prefix)  # fail early
 
         async def read() -> str:
             return secrets.read(path)
@@ -232,7 +232,7 @@ def _form(settings: AuthSettings) -> SessionForm:
 
 def _users(settings: AuthSettings, secrets: Secrets, ledger: Path, clock: Clock) -> UserAuth:
     path = settings.users_file
-    assert path is not None  # it was chosen
+    assert path is not None  # chosen
     entries = parse_users(secrets.read(path), path)
     folder = session_folder(ledger)
     prefix, form = settings.token_prefix, _form(settings)

@@ -1,4 +1,4 @@
-"""What authorises a request: a token, or a signature made for it.
+"""What authorises a request: a token, or a signature.
 
 Source of the signature: koodrive-api.md, "App authentication (signed requests)".
 """
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 ALGORITHM = "HMAC-SHA256"
 _UNRESERVED = "-_.~"
-"""Beside letters and digits; all else is percent-encoded."""
+"""Apart from letters and digits; all else is percent-encoded."""
 
 
 def authorization(app_id: str, app_secret: str, canonical: str, signed_headers: str) -> str:
@@ -30,7 +30,7 @@ def authorization(app_id: str, app_secret: str, canonical: str, signed_headers: 
 
 
 def sign(app_secret: str, text: str) -> str:
-    """Return the signature of a string to sign, in lower-case hex."""
+    """Return the signature of *text*, in lower-case hex."""
     return hmac.digest(app_secret.encode(), text.encode(), "sha256").hex()
 
 
@@ -46,10 +46,10 @@ def canonical_request(
 
     Args:
         method: In capitals.
-        path: As it is sent, percent-encoded where it must be.
-        query: As it is sent, without the question mark; empty where there is none.
-        headers: The headers to sign, by any spelling of their names.
-        body: The very bytes that are sent; empty where there are none.
+        path: As sent, percent-encoded where needed.
+        query: As sent, without the question mark; may be empty.
+        headers: The headers to sign; names in any case.
+        body: The bytes as sent; may be empty.
     """
     lines = sorted((name.lower(), value.strip()) for name, value in headers.items())
     names = ";".join(name for name, _ in lines)
@@ -89,35 +89,35 @@ def _encoded(text: str) -> str:
 
 HIDDEN = "***"
 SHORTEST_SECRET = 6
-"""A shorter one may be any word, and is not looked for in a server's words."""
+"""A shorter one may be any word, and is not searched for in messages."""
 SIGNED = ("X-Date", "X-User-Id")
-"""Signed beside the host. Source: koodrive-api.md, the reference's example."""
+"""Signed besides the host. Source: koodrive-api.md, the reference's example."""
 
 
 @dataclass(slots=True, repr=False)
 class Outgoing:
-    """A request that is about to be sent."""
+    """A request about to be sent."""
 
     method: str
     """In capitals."""
     path: str
-    """As it is sent, perhaps with a query."""
+    """As sent, perhaps with a query."""
     host: str
-    """As the Host header names it: with the port, where that is not the scheme's own."""
+    """The Host header: with the port if it is not the scheme's default."""
     headers: dict[str, str]
-    """All that it goes out with, but for what aiohttp adds."""
+    """All but those that aiohttp adds."""
     body: bytes | None
     signed_s: float = 0.0
-    """Its X-Date, seconds since 1970; 0 where it has none."""
+    """Its X-Date, seconds since 1970; 0 without one."""
 
 
 class Credential(ABC):
-    """What a request goes out with: one object for as long as it holds; a renewal makes another.
+    """Authorises requests while it is valid; a renewal creates another object.
 
     Attributes:
         is_dead: Whether the server has refused it: nothing is sent with it any more.
-        proven: The number of the latest request that the server took as authorised; 0: none.
-        users_advice: What a person can do where it serves others, but not one user.
+        proven: The number of the latest request that the server accepted; 0: none.
+        users_advice: What a person can do if it serves others, but not one user.
     """
 
     users_advice = "check that it may serve this user"
@@ -131,11 +131,11 @@ class Credential(ABC):
 
     @abstractmethod
     def authorize(self, request: Outgoing) -> None:
-        """Put on a request's headers what authorises it."""
+        """Add the headers that authorise a request."""
 
     @abstractmethod
     def scrubbed(self, text: str) -> str:
-        """Return a server's words without what they repeat of the secret."""
+        """Return a server's message with the secret masked."""
 
 
 class Token(Credential):
@@ -144,19 +144,18 @@ class Token(Credential):
     def __init__(self, header: str) -> None:
         super().__init__()
         self.header = header
-        """The value of the Authorization header."""
 
     def authorize(self, request: Outgoing) -> None:
-        """Put the token on."""
+        """Add the token."""
         request.headers[hdrs.AUTHORIZATION] = self.header
 
     def scrubbed(self, text: str) -> str:
-        """Return a server's words without the token."""
+        """Return a server's message with the token masked."""
         return scrub(text, [self.header.rpartition(" ")[2]])
 
 
 class App(Credential):
-    """An application, which signs every request for whichever user it is."""
+    """An application that signs the requests of all users."""
 
     users_advice = "check that the app may serve this user"
 
@@ -166,7 +165,7 @@ class App(Credential):
         self._app_secret = app_secret
 
     def authorize(self, request: Outgoing) -> None:
-        """Sign the request, and name its host outright, so that what is signed is what is sent."""
+        """Sign the request, and set its Host header to what is signed."""
         request.headers[hdrs.HOST] = request.host
         signed = {"host": request.host} | {name: request.headers[name] for name in SIGNED}
         path, _, query = request.path.partition("?")
@@ -178,12 +177,12 @@ class App(Credential):
         )
 
     def scrubbed(self, text: str) -> str:
-        """Return a server's words without the secret."""
+        """Return a server's message with the app secret masked."""
         return scrub(text, [self._app_secret])
 
 
 def scrub(text: str, secrets: Iterable[str]) -> str:
-    """Return *text* without the secrets that stand in it, also one that is cut off at its end."""
+    """Return *text* with the secrets in it masked, also one that is truncated at its end."""
     for secret in secrets:
         if len(secret) < SHORTEST_SECRET:
             continue

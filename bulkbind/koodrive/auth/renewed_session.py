@@ -1,4 +1,4 @@
-"""A session: a short-lived token, renewed by a refresh token that is used once, or by a login.
+"""A session: a short-lived token, renewed by a single-use refresh token or by a login.
 
 Source of the calls: koodrive-api.md, "Its neighbours".
 """
@@ -34,14 +34,14 @@ if TYPE_CHECKING:
 
 BY_PASSWORD = "1"  # noqa: S105  # no password
 LONGEST_TOKEN = 8192
-"""A header longer than that is refused by common servers."""
+"""Common servers refuse a longer header."""
 
 
 class SessionInfo(NamedTuple):
-    """What a session call brought."""
+    """The result of a session call."""
 
     access_token: str
-    """Perhaps with a scheme word."""
+    """Perhaps with a scheme."""
     refresh_token: str
     expires_in_s: float | None
 
@@ -52,9 +52,9 @@ class SessionInfo(NamedTuple):
 async def refresh(
     call: Call, path: str, access_header: str | None, refresh_token: str
 ) -> SessionInfo | Attempt:
-    """Trade a refresh token for a new session. *access_header*: the old token's, if known."""
+    """Exchange a refresh token for a new session. *access_header*: the old token's, if known."""
     headers = {} if access_header is None else {"Authorization": access_header}
-    return await _ask(
+    return await _request_session(
         call,
         f"{path}/refreshToken",
         headers,
@@ -66,8 +66,8 @@ async def refresh(
 async def login(
     call: Call, path: str, agent_name: str, account: str, password: str
 ) -> SessionInfo | Attempt:
-    """Begin a session with an account and its password."""
-    return await _ask(
+    """Start a session with an account and its password."""
+    return await _request_session(
         call,
         f"{path}/login",
         {"x-hw-agentName": agent_name},
@@ -76,7 +76,7 @@ async def login(
     )
 
 
-async def _ask(
+async def _request_session(
     call: Call, path: str, headers: dict[str, str], body: dict[str, str], *, hidden: Sequence[str]
 ) -> SessionInfo | Attempt:
     found: list[SessionInfo] = []
@@ -93,8 +93,8 @@ async def _ask(
 
 
 def session_of(answer: Answer) -> SessionInfo | None:
-    """Return the session that an answer brings, if it does."""
-    if answer.status != 200 or not answer.whole:  # noqa: PLR2004  # HTTP's own number
+    """Return the session in an answer, None if there is none."""
+    if answer.status != 200 or not answer.whole:  # noqa: PLR2004  # HTTP status
         return None
     try:
         body = json.loads(answer.body)
@@ -102,12 +102,12 @@ def session_of(answer: Answer) -> SessionInfo | None:
         if str(body["code"]) != "0":
             return None
         access, refreshing = info["accessToken"], info["refreshToken"]
-        life = float(info.get("expiresIn") or 0)
+        expires_in_s = float(info.get("expiresIn") or 0)
     except (ValueError, RecursionError, LookupError, TypeError, AttributeError):
         return None
     if not (_is_token(access) and _is_token(refreshing)):
         return None
-    return SessionInfo(access, refreshing, life if life > 0 else None)
+    return SessionInfo(access, refreshing, expires_in_s if expires_in_s > 0 else None)
 
 
 def _is_token(text: object) -> bool:
@@ -120,10 +120,10 @@ def _is_token(text: object) -> bool:
 
 
 def _refusal(answer: Answer, hidden: Sequence[str]) -> Attempt:
-    """Return why an answer brings no session. What may hold one is not quoted."""
+    """Return why an answer holds no session. A text that may hold one is not quoted."""
     refused = classify(answer, Codes())
     verdict, code, message = refused.verdict, refused.code, refused.message
-    if answer.status < 300:  # noqa: PLR2004  # HTTP's own number
+    if answer.status < 300:  # noqa: PLR2004  # HTTP status
         message = "the answer holds no session" if isinstance(verdict, NoAnswer) else message
     words = scrub(f"HTTP {answer.status} {code}".strip() + f": {message}", hidden)
     match verdict:
@@ -136,21 +136,21 @@ def _refusal(answer: Answer, hidden: Sequence[str]) -> Attempt:
 
 
 SPARE_S = 30.0
-"""A kept session that ends sooner is renewed at once."""
+"""A stored session that expires sooner is renewed at once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Grant:
-    """What a session is begun with: a refresh token, or an account with its password, or both."""
+    """What starts a session: a refresh token, or an account with its password, or both."""
 
     access_token: str | None = None
-    """A token to begin with, if there is one."""
+    """The first token, if there is one."""
     refresh_token: str | None = None
     account: str | None = None
     password: str | None = None
 
     def root(self) -> str:
-        """Return what a kept session is known by as descending from this."""
+        """Return the `Stored.root` of sessions that descend from this."""
         if self.refresh_token is not None:
             return root_of("refresh token", self.refresh_token)
         return root_of("account", self.account or "")
@@ -158,7 +158,7 @@ class Grant:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionForm:
-    """How the session calls are spoken."""
+    """The settings of session calls."""
 
     path: str
     agent_name: str
@@ -166,7 +166,7 @@ class SessionForm:
 
 
 class RenewedSession:
-    """Makes tokens; each renewal is kept, for the next run and for processes beside this one."""
+    """Makes tokens; each renewal is stored for later runs and for concurrent processes."""
 
     is_spent = False
     advice = (
@@ -183,31 +183,31 @@ class RenewedSession:
         self._access: str | None = None
         """The token in use."""
         self._refresh: str | None = None
-        """The latest refresh token that this process was given."""
+        """The latest refresh token that this process received."""
 
     async def make(self, call: Call) -> Made | Attempt:
-        """Return the kept session's token if it is not the one that ended; else a renewed one.
+        """Return the stored session's token if it is not the expired one; else a renewed one.
 
-        Raises: LedgerError if the session could not be kept.
+        Raises: LedgerError if the lock of the session cannot be acquired.
         """
         async with self._store.held(self._clock):
             stored = self._store.read(self._root)
-            kept = self._kept(stored)
-            if kept is not None:
-                return kept
+            available = self._available(stored)
+            if available is not None:
+                return available
             refused: list[str] = []
-            for name, way in self._ways(stored):
-                got = await way(call)
-                if isinstance(got, SessionInfo):
-                    return self._keep(got)
-                if not isinstance(got.verdict, AuthExpired):
-                    return got
-                refused.append(f"{name} is refused ({got.message})")
+            for name, renew in self._renewals(stored):
+                result = await renew(call)
+                if isinstance(result, SessionInfo):
+                    return self._keep(result)
+                if not isinstance(result.verdict, AuthExpired):
+                    return result
+                refused.append(f"{name} is refused ({result.message})")
         words = "the session cannot be renewed: " + "; ".join(refused)
         return Attempt(AuthExpired(advice=self.advice), "session", words)
 
-    def _kept(self, stored: Stored | None) -> Made | None:
-        """Return a token that is to be had without a call: a kept one, or the one given."""
+    def _available(self, stored: Stored | None) -> Made | None:
+        """Return a token that needs no call: the stored one, or the configured one."""
         if stored is not None:
             left_s = stored.expires_at - self._now()
             if stored.access_token == self._access or left_s < SPARE_S:
@@ -219,12 +219,13 @@ class RenewedSession:
             return self._made(self._access, math.inf)
         return None
 
-    def _ways(
+    def _renewals(
         self, stored: Stored | None
     ) -> Iterator[tuple[str, Callable[[Call], Awaitable[SessionInfo | Attempt]]]]:
-        """Yield what may bring a session, the likeliest first."""
+        """Yield the calls that may return a session, the likeliest first."""
         access = stored.access_token if stored is not None else self._access
         header = None if access is None else self._header(access)
+        path, account, password = self._form.path, self._grant.account, self._grant.password
         own = "the refresh token"
         kept = (
             f"{own} of an earlier renewal, perhaps used up by a run that was cut off before it "
@@ -237,39 +238,29 @@ class RenewedSession:
         for token, name in tokens:
             if token is not None and token not in tried:
                 tried.add(token)
-                yield (
-                    name,
-                    partial(
-                        refresh, path=self._form.path, access_header=header, refresh_token=token
-                    ),
-                )
-        if self._grant.account is not None and self._grant.password is not None:
-            yield (
-                "the login",
-                partial(
-                    login,
-                    path=self._form.path,
-                    agent_name=self._form.agent_name,
-                    account=self._grant.account,
-                    password=self._grant.password,
-                ),
+                yield name, partial(refresh, path=path, access_header=header, refresh_token=token)
+        if account is not None and password is not None:
+            agent = self._form.agent_name
+            by_login = partial(
+                login, path=path, agent_name=agent, account=account, password=password
             )
+            yield "the login", by_login
 
     def _keep(self, info: SessionInfo) -> Made:
-        life_s = math.inf if info.expires_in_s is None else info.expires_in_s
+        valid_s = math.inf if info.expires_in_s is None else info.expires_in_s
         self._access, self._refresh = info.access_token, info.refresh_token
         self._store.write(
             Stored(
                 root=self._root,
                 access_token=info.access_token,
                 refresh_token=info.refresh_token,
-                expires_at=self._now() + life_s,
+                expires_at=self._now() + valid_s,
             )
         )
-        return self._made(info.access_token, life_s)
+        return self._made(info.access_token, valid_s)
 
-    def _made(self, access: str, life_s: float) -> Made:
-        return Made(Token(self._header(access)), life_s)
+    def _made(self, access: str, valid_s: float) -> Made:
+        return Made(Token(self._header(access)), valid_s)
 
     def _header(self, access: str) -> str:
         return header_value(access, "the session", self._form.token_prefix)

@@ -1,4 +1,4 @@
-"""One credential for everybody, replaced by a new one when it ends: once for all who need it."""
+"""One credential for all users, renewed once for all who need it."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ LANDING_S = 5.0
 
 
 class SingleFlight(Generic[T]):
-    """Whoever comes while the work is under way waits for its end, and shares what came of it."""
+    """Shares one run of the work among all callers that arrive while it is under way."""
 
     def __init__(self) -> None:
         self._task: asyncio.Task[T] | None = None
 
     async def join(self, work: Callable[[], Coroutine[None, None, T]]) -> T:
-        """Return what the work under way returns, or begin it.
+        """Return what the work under way returns, or start it.
 
-        Being cancelled ends the waiting, not the work: what it brings is not to be had twice.
+        Cancellation ends the wait, not the work: its result cannot be obtained twice.
         """
         if self._task is None:
             self._task = asyncio.create_task(work(), name="renewal")
@@ -40,7 +40,7 @@ class SingleFlight(Generic[T]):
         return await asyncio.shield(self._task)
 
     async def landed(self) -> None:
-        """Let the work under way end, but for no longer than `LANDING_S`."""
+        """Wait for the work under way, at most `LANDING_S`."""
         if self._task is not None:
             _, late = await asyncio.wait([self._task], timeout=LANDING_S)
             for task in late:
@@ -49,18 +49,18 @@ class SingleFlight(Generic[T]):
     def _landed(self, task: asyncio.Task[T]) -> None:
         self._task = None
         if not task.cancelled():
-            task.exception()  # perhaps nobody waits any more: that is no error of its own
+            task.exception()  # if nobody waits any more, asyncio must not log it
 
 
 FRUITLESS = 3
-"""New credentials in a row that were never taken, after which no more are made."""
+"""New credentials in succession, none of them accepted, after which no more are made."""
 LATER_S = 30.0
-"""When a renewal ahead of time has failed: how long the old credential goes on before the next."""
+"""After an early renewal failed: how long the old credential is used before the next try."""
 
 
 @dataclass(frozen=True, slots=True)
 class SessionCall:
-    """A request to the session calls."""
+    """A request that renews a session."""
 
     path: str
     headers: dict[str, str]
@@ -72,64 +72,60 @@ class SessionCall:
 
 
 Call: TypeAlias = Callable[[SessionCall], Awaitable[Attempt]]
-"""Sends a session call, as the pacer lets it, and returns what its judge made of the answer."""
+"""Sends a session call at the gateway's pace; returns what its *judge* makes of the answer."""
 
 
 class Made(NamedTuple):
     """A new credential."""
 
     credential: Token
-    life_s: float = math.inf
-    """How long it holds, as far as is known."""
+    valid_s: float = math.inf
+    """How long it is valid, as far as is known."""
 
 
 class CredentialSource(Protocol):
     """Makes credentials."""
 
     advice: str
-    """What a person can do where it makes none any more."""
+    """What a person can do once it makes no more."""
     is_spent: bool
-    """Whether it is known to make none any more."""
+    """Whether it is known to make no more."""
 
     async def make(self, call: Call) -> Made | Attempt:
-        """Return a credential, or why there is none.
-
-        `AuthExpired`: there will be none; any other verdict: perhaps later.
-        """
-        ...
+        """Return a credential, or why there is none: for good if `AuthExpired`, else for now."""
 
 
 class Renewing:
-    """The credential of all users, with where the next one comes from."""
+    """The credential of all users, and the source of the next one."""
 
     def __init__(
         self, source: CredentialSource, clock: Clock, first: Credential | None = None
     ) -> None:
-        """*first*: what to begin with; None: what the source makes."""
+        """*first*: the first credential; None: the source makes it."""
         self._source = source
         self._clock = clock
         self._flight: SingleFlight[Attempt | None] = SingleFlight()
         self._credential = first
         self._is_taken = False
-        """Whether the server has taken the present credential."""
+        """Whether the server has accepted the current credential."""
         self._due_at = math.inf
         self._fruitless = 0
         self._witness: str | None = None
-        """A user who was served last."""
+        """The user who was served last."""
         self._suspects: set[str] = set()
-        """Users who were refused, and not served since."""
+        """Users who were refused and not served since."""
         self._not_served: set[str] = set()
         """Users who were refused while others were served."""
 
     def current(self, user_id: str) -> Credential | None:  # noqa: ARG002  # the protocol's
-        """Return what to send with now; None: `renew` first."""
+        """Return the current credential; None: call `renew` first."""
         credential = self._credential
         if credential is None or credential.is_dead or self._clock.monotonic() >= self._due_at:
             return None
         return credential
 
     async def renew(self, user_id: str, call: Call) -> Attempt | None:  # noqa: ARG002  # as above
-        """Make a new credential, unless that is under way; return why there is none."""
+        """Make a new credential, or join a renewal under way; return why there is none."""
         return await self._flight.join(lambda: self._renew(call))
 
     async def _renew(self, call: Call) -> Attempt | None:
@@ -143,13 +139,13 @@ class Renewing:
                 return None
             return made
         self._credential, self._is_taken = made.credential, False
-        self._due_at = self._clock.monotonic() + _ahead_s(made.life_s)
+        self._due_at = self._clock.monotonic() + _ahead_s(made.valid_s)
         if old is not None:
             logger().info("session.renewed", why="refused" if old.is_dead else "ahead of its end")
         return None
 
     def accepted(self, credential: Credential, user_id: str) -> None:
-        """Hear that the server took a credential."""
+        """Note that the server accepted a credential."""
         if credential is self._credential:
             self._is_taken = True
             self._fruitless = 0
@@ -158,20 +154,20 @@ class Renewing:
             self._suspects.discard(user_id)
 
     def witness(self, credential: Credential, user_id: str) -> str | None:
-        """Return whose request tells whether a refusal is about *user_id* alone; None: not asked.
+        """Return whose request shows whether a refusal is about *user_id* alone; None: no need.
 
-        A token that ended is the likelier reason, and a new one costs no more than asking: so only
-        a user who was refused under an earlier one is doubted, or where there will be no new one.
+        An expired token is likelier, and renewing it costs no more than a witness. So a user is
+        suspected only after a refusal under an earlier token, or if the token cannot be renewed.
         """
         if credential.is_dead or user_id in self._not_served:
             return None
-        is_doubted = self._source.is_spent or user_id in self._suspects
-        return self._witness if is_doubted and self._witness != user_id else None
+        is_suspect = self._source.is_spent or user_id in self._suspects
+        return self._witness if is_suspect and self._witness != user_id else None
 
     def refused(self, credential: Credential, user_id: str, *, is_users_own: bool) -> AuthExpired:
-        """Hear that the server refused a credential; return what that means.
+        """Note that the server refused a credential; return what that means.
 
-        *is_users_own*: whether the witness was served meanwhile.
+        *is_users_own*: whether the witness was served with it.
         """
         if is_users_own or (user_id in self._not_served and not credential.is_dead):
             self._not_served.add(user_id)
@@ -184,7 +180,7 @@ class Renewing:
         return AuthExpired(is_renewable=may_help, advice=self._source.advice)
 
     async def close(self) -> None:
-        """Let a renewal that is under way end: what it brings is kept for the next run."""
+        """Wait for a renewal under way, so that its result is stored for the next run."""
         await self._flight.landed()
 
     def _lost(self) -> Attempt:
@@ -192,6 +188,6 @@ class Renewing:
         return Attempt(AuthExpired(advice=self._source.advice), "", words)
 
 
-def _ahead_s(life_s: float) -> float:
-    """Return after how long a credential is renewed: before its end, by a fifth or two minutes."""
-    return life_s - min(life_s / 5, 120.0)
+def _ahead_s(valid_s: float) -> float:
+    """Return when to renew: a fifth of the validity before its end, at most two minutes."""
+    return valid_s - min(valid_s / 5, 120.0)

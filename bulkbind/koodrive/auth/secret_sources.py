@@ -1,4 +1,4 @@
-"""Where secrets are found: the environment, files of their own, systemd's credentials."""
+"""Find secrets: in the environment, in files of their own, in systemd's credentials."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CREDENTIALS_DIRECTORY = "CREDENTIALS_DIRECTORY"
 
 
 class Found(NamedTuple):
-    """A secret, and where it was found."""
+    """A secret and its origin."""
 
     text: str
     origin: str
@@ -38,9 +38,9 @@ class Secrets:
         self._folder = environ.get(CREDENTIALS_DIRECTORY)
 
     def find(self, name: str) -> Found | None:
-        """Return a secret: of the environment, of its file, or `bulkbind-<name>` of systemd.
+        """Return a secret: from the environment, its file, or `bulkbind-<name>` of systemd.
 
-        Raises: UsageError if it is empty, or its file cannot be read, or can be read by others.
+        Raises: UsageError if it is empty, or its file cannot be read, or others can read it.
         """
         given = getattr(self._settings, name)
         path = self.file(name)
@@ -58,7 +58,7 @@ class Secrets:
         return found
 
     def file(self, name: str) -> Path | None:
-        """Return the file that holds a secret, None where no file does."""
+        """Return the file that holds a secret, None if there is none."""
         set_to: Path | None = getattr(self._settings, f"{name}_file")
         if set_to is not None or not self._folder:
             return set_to
@@ -66,14 +66,14 @@ class Secrets:
         return path if path.exists() else None
 
     def read(self, path: Path) -> str:
-        """Return a secret file's text. Raises: UsageError if others can read it, or nobody can."""
+        """Return the text of a file that holds secrets. Raises: as `read_private`."""
         return read_private(path, self._environ)
 
 
 def read_private(path: Path, environ: Mapping[str, str] = os.environ) -> str:
-    """Return the text of a file that holds secrets, see `is_shared`.
+    """Return the text of a file that holds secrets.
 
-    Raises: UsageError if others can read it, or nobody can.
+    Raises: UsageError if it cannot be read, or others can read it (see `is_shared`).
     """
     try:
         with path.open("rb") as file:
@@ -90,17 +90,14 @@ def read_private(path: Path, environ: Mapping[str, str] = os.environ) -> str:
 
 
 def _why(error: OSError | UnicodeDecodeError) -> str:
-    # The error of a decoder holds the bytes, and with them the secret.
+    # A decoding error would quote the bytes, and so the secret.
     return str(error.strerror) if isinstance(error, OSError) else "it is not UTF-8"
 
 
 def header_value(token: str, origin: str, prefix: str) -> str:
-    """Return a token ready for the Authorization header.
+    """Return a token as an Authorization header: with *prefix*, unless it has a scheme (`AT 3b91`).
 
-    A token with a scheme word of its own (`AT 3b91…`) goes out as it is, any other one behind
-    *prefix*.
-
-    Raises: UsageError if it is empty, or cannot stand in a header.
+    Raises: UsageError if it is empty, or a header cannot hold it.
     """
     token = token.strip()
     if not token:

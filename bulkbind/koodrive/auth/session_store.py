@@ -1,4 +1,4 @@
-"""The session store: a file next to the ledger that outlives the run."""
+"""Store sessions in files next to the ledger, for later runs."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
 
 LOOK_AGAIN_S = 0.05
 PATIENCE_S = 60.0
-"""How long another process may take to renew."""
+"""How long to wait for another process that renews."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Stored:
-    """A session as it is kept."""
+    """A session as stored."""
 
     root: str
-    """Tells the credentials that it descends from, which are not kept; see `root_of`."""
+    """Identifies the credentials that it descends from; see `root_of`."""
     access_token: str
     refresh_token: str
     expires_at: float
@@ -38,22 +38,22 @@ class Stored:
 
 
 def root_of(kind: str, text: str) -> str:
-    """Return what tells configured credentials again without giving them away."""
+    """Return what identifies configured credentials without revealing them."""
     return hashlib.sha256(f"bulkbind session\n{kind}\n{text}".encode()).hexdigest()
 
 
 def session_file(ledger: Path) -> Path:
-    """Return where the one session of an account is kept: beside the ledger."""
+    """Return the file of the session for all users."""
     return ledger.with_name(f"{ledger.name}.session")
 
 
 def session_folder(ledger: Path) -> Path:
-    """Return where the sessions of many users are kept."""
+    """Return the folder of sessions per user."""
     return ledger.with_name(f"{ledger.name}.sessions")
 
 
 def session_files(ledger: Path) -> list[Path]:
-    """Return the sessions that are kept beside a ledger."""
+    """Return the files of all sessions stored next to a ledger."""
     own, folder = session_file(ledger), session_folder(ledger)
     files = [own, *(folder.iterdir() if folder.is_dir() else ())]
     return [path for path in files if path.is_file() and path.suffix != ".lock"]
@@ -67,9 +67,9 @@ class SessionStore:
 
     @asynccontextmanager
     async def held(self, clock: Clock) -> AsyncIterator[None]:
-        """Keep other processes from renewing the same session in the block.
+        """Hold the session's lock: no other process renews it meanwhile.
 
-        Raises: LedgerError if the folder cannot be written, or another process does not end.
+        Raises: LedgerError if the folder cannot be written, or another process keeps the lock.
         """
         lock = self._path.with_name(self._path.name + ".lock")
         until = clock.monotonic() + PATIENCE_S
@@ -103,7 +103,7 @@ class SessionStore:
         return stored if stored.root == root else None
 
     def write(self, stored: Stored) -> None:
-        """Keep a session. What cannot be kept is told, and holds for this run alone."""
+        """Store a session. One that cannot be stored is logged, and serves this run only."""
         try:
             with replacing_bytes(self._path) as file:
                 file.write(json.dumps(asdict(stored)).encode())
@@ -118,7 +118,7 @@ class SessionStore:
 
 
 def _sync(folder: Path) -> None:
-    """Make a new name in a folder durable."""
+    """Make a rename in a folder durable."""
     number = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(number)

@@ -1,4 +1,4 @@
-"""What somebody else renews: an app or token given once, a token read again where it comes from."""
+"""Credentials that bulkbind does not renew itself: a fixed app or token, or a fetched token."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ LONGEST_OUTPUT = 1 << 16
 
 @dataclass(slots=True)
 class Given:
-    """What was given once: there is no second one."""
+    """The source behind fixed credentials: it has no others."""
 
     is_spent = True
     advice: str
     words: str
-    """What is said once it has been refused."""
+    """The message after a refusal."""
 
     async def make(self, call: Call) -> Made | Attempt:  # noqa: ARG002  # the protocol's
-        """Return that there is none."""
+        """Return that there are no others."""
         return Attempt(AuthExpired(advice=self.advice), "", self.words)
 
 
@@ -49,7 +49,7 @@ GIVEN_APP = Given(
 
 
 class FetchedToken:
-    """A token that is fetched again when it has ended: there may be a new one by then."""
+    """Fetches the token again when it has expired."""
 
     is_spent = False
 
@@ -74,7 +74,7 @@ class FetchedToken:
 
 
 async def output_of(command: Sequence[str]) -> str:
-    """Return what a command prints; no shell is asked, its standard error is left unread.
+    """Return what a command prints; it runs without a shell, its standard error is discarded.
 
     Raises: UsageError if it cannot be started, fails, or takes too long.
     """

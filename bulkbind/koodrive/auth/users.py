@@ -1,6 +1,6 @@
-"""A credential for each user, from a file: one that fails stops its own user's rows alone.
+"""A credential per user, from a file: one that fails affects only its own user's rows.
 
-No message repeats what stands in the file.
+No message quotes the file.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ FORM = (
 
 
 class UserEntry(NamedTuple):
-    """What one user is authorised by; at least one of the two."""
+    """The credentials of one user; at least one is set."""
 
     token: str | None
     refresh_token: str | None
@@ -107,16 +107,16 @@ def _mapping(node: yaml.MappingNode, where: str) -> dict[str, str]:
 
 def _check_names(names: Iterable[str], known: set[str], where: str) -> None:
     if set(names) - known:
-        # The name is not repeated: where a colon is missing, it is a token.
+        # The name is not quoted: if a colon is missing, it is a token.
         listed = ", ".join(sorted(known))
         raise UsageError(f"{where} has a name that is none of {listed}", hint=f"it is {FORM}")
 
 
 class UserAuth:
-    """The credentials of many users, each renewed by itself."""
+    """The credentials of many users, each renewed separately."""
 
     def __init__(self, origin: str, make: Callable[[str], Renewing | None]) -> None:
-        """*make*: returns what authorises a user, None where nothing is known of it."""
+        """*make*: returns what authorises a user; None for an unknown one."""
         self._origin = origin
         self._make = make
         self._users: dict[str, Renewing | None] = {}
@@ -127,7 +127,7 @@ class UserAuth:
         return self._users[user_id]
 
     def current(self, user_id: str) -> Credential | None:
-        """Return a user's credential, None where it must be renewed first, or there is none."""
+        """Return a user's credential; None if it must be renewed first, or there is none."""
         own = self._of(user_id)
         return None if own is None else own.current(user_id)
 
@@ -148,24 +148,24 @@ class UserAuth:
         return replace(trouble, verdict=self._own())
 
     def accepted(self, credential: Credential, user_id: str) -> None:
-        """Hear that the server took a user's credential."""
+        """Note that the server accepted a user's credential."""
         own = self._of(user_id)
         if own is not None:
             own.accepted(credential, user_id)
 
     def witness(self, credential: Credential, user_id: str) -> str | None:  # noqa: ARG002  # as below
-        """Return None: a user's credential is tried for that user alone."""
+        """Return None: each credential serves one user, so there is no witness."""
         return None
 
     def refused(self, credential: Credential, user_id: str, *, is_users_own: bool) -> AuthExpired:
-        """Hear that the server refused a user's credential; return what that means."""
+        """Note that the server refused a user's credential; return what that means."""
         own = self._of(user_id)
-        assert own is not None  # it gave the credential
+        assert own is not None  # it made the credential
         found = own.refused(credential, user_id, is_users_own=is_users_own)
         return found if found.is_renewable else self._own()
 
     async def close(self) -> None:
-        """Let renewals that are under way end."""
+        """Wait for renewals under way."""
         for own in self._users.values():
             if own is not None:
                 await own.close()

@@ -5,13 +5,14 @@ import pytest
 from bulkbind.engine.decide import Again
 from bulkbind.engine.retry import Retries
 from bulkbind.engine.stop import DrainedError, StopReason, StopSignal
+from bulkbind.settings import SendSettings
 from tests.support.fake_clock import FakeClock
 from tests.support.fakes import OpenGate
 
 
 def retries(clock, stop=None):
     """Return retries with a base of 0.5 s and a cap of 30 s."""
-    return Retries(clock, stop or StopSignal(), OpenGate(), base_s=0.5, cap_s=30.0)
+    return Retries(clock, stop or StopSignal(), OpenGate(), SendSettings())
 
 
 @pytest.mark.parametrize(
@@ -48,7 +49,7 @@ async def test_until_done_releases_before_every_wait():
     async def before_wait():
         told.append("release")
 
-    result = await retries(clock).until_done(Again(backoff=True), lambda: 1, before_wait, once)
+    result = await retries(clock).until_done(Again(backoff=True), lambda: 1, once, before_wait)
 
     assert result == "done"
     assert told == ["release", "once", "release", "once", "release", "once"]
@@ -65,4 +66,4 @@ async def test_a_stop_ends_the_wait():
         raise AssertionError("nothing is sent any more")
 
     with pytest.raises(DrainedError):
-        await retries(clock, stop).until_done(Again(backoff=True), lambda: 1, before_wait, once)
+        await retries(clock, stop).until_done(Again(backoff=True), lambda: 1, once, before_wait)

@@ -98,7 +98,7 @@ async def run(pacer, clock, limiters, rows, name="user"):
         while left:
             permit = await pacer.permit(user)
             await clock.sleep(0.005)
-            if limiter.look(clock.monotonic()).left < 1:
+            if limiter.peek(clock.monotonic()).left < 1:
                 refused += 1
                 pacer.report(permit, Throttled())
             else:

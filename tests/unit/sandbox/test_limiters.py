@@ -29,7 +29,7 @@ def admitted(limiter: Limiter, steps_s: list[float]) -> list[float]:
     moments = []
     for step_s in steps_s:
         now += step_s
-        if limiter.look(now).left > 0:
+        if limiter.peek(now).left > 0:
             limiter.take(now)
             moments.append(now)
     return moments
@@ -39,7 +39,7 @@ def found(limiter: Limiter, moments: list[float]) -> list[bool]:
     """Return which of the requests at some moments were let in."""
     answers = []
     for now in moments:
-        answers.append(limiter.look(now).left > 0)
+        answers.append(limiter.peek(now).left > 0)
         if answers[-1]:
             limiter.take(now)
     return answers
@@ -82,19 +82,19 @@ def test_where_limiters_stand(limiter, taken, now, standing):
     for moment in taken:
         limiter.take(moment)
 
-    assert limiter.look(now) == standing
-    assert limiter.look(now) == standing
+    assert limiter.peek(now) == standing
+    assert limiter.peek(now) == standing
 
 
 def test_who_leaves_makes_room():
     """A limiter of requests in flight gives back what ends."""
     limiter = InFlight(1)
     limiter.take(0)
-    full = limiter.look(0).left
+    full = limiter.peek(0).left
 
-    limiter.leave()
+    limiter.release()
 
-    assert (full, limiter.look(0).left) == (0, 1)
+    assert (full, limiter.peek(0).left) == (0, 1)
 
 
 @given(COUNTS, WINDOWS_S, STEPS_S)

@@ -9,7 +9,7 @@ import structlog
 
 from bulkbind.app.session.eta import Gauge
 from bulkbind.app.session.listener import Silent
-from bulkbind.app.session.progress import TOLD_EVERY_S, Progress
+from bulkbind.app.session.progress import LOG_EVERY_S, Progress
 from bulkbind.engine import StopSignal
 from bulkbind.model import Accepted, Attempt, Claim, Device, Outcome, Status
 from bulkbind.pacing import Pacer
@@ -101,7 +101,7 @@ async def test_silence_is_told_too(log):
     made, clock, _ = progress(100)
     telling = asyncio.create_task(made.run())
 
-    await clock.sleep(3 * TOLD_EVERY_S + 1)
+    await clock.sleep(3 * LOG_EVERY_S + 1)
     telling.cancel()
 
     assert [event["settled"] for event in log] == [0, 0, 0]

@@ -277,13 +277,13 @@ GOOD = {"accessToken": "AT a", "refreshToken": "r", "expiresIn": 1800, "issuedAt
 
 
 @pytest.mark.parametrize(
-    ("came", "life_s"),
+    ("came", "valid_s"),
     [(GOOD, 1800.0), (GOOD | {"expiresIn": "1800"}, 1800.0), (GOOD | {"expiresIn": None}, None)],
     ids=["as documented", "a text", "not told"],
 )
-def test_a_session_is_read(came, life_s):
+def test_a_session_is_read(came, valid_s):
     """Tokens as they are, and how long the session holds."""
-    assert session_of(answer(came)) == ("AT a", "r", life_s)
+    assert session_of(answer(came)) == ("AT a", "r", valid_s)
 
 
 @pytest.mark.parametrize(

@@ -69,9 +69,9 @@ async def test_many_refusals_of_one_token_make_one_new_one():
 
 async def test_a_token_is_renewed_ahead_of_its_end():
     """Of 30 minutes the last two are not used; of a short life, its last fifth."""
-    for life_s, until_s in ((1800.0, 1680.0), (10.0, 8.0)):
+    for valid_s, until_s in ((1800.0, 1680.0), (10.0, 8.0)):
         clock = FakeClock()
-        auth = Renewing(Source(Made(Token("AT x"), life_s)), clock)
+        auth = Renewing(Source(Made(Token("AT x"), valid_s)), clock)
         token = await ready(auth)
 
         clock.advance(until_s - 0.1)
