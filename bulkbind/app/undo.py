@@ -18,7 +18,7 @@ from bulkbind.errors import UsageError
 from bulkbind.ledger import RunReader, UndoReader, find_run, reading
 from bulkbind.logs import bound, logger
 from bulkbind.model import RunState, UnbindKind, UndoPlan, UndoSummary
-from bulkbind.report.plan_text import write_undo
+from bulkbind.report.undo_report import write_undo
 
 if TYPE_CHECKING:
     from bulkbind.app.session.listener import Listener

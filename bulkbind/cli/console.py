@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 from bulkbind.clock import SystemClock
 from bulkbind.errors import InterruptedRunError, UsageError
 from bulkbind.logs import is_terminal, logger
-from bulkbind.report.plan_text import plan_text, undo_plan_text
+from bulkbind.report.plan_text import plan_text
+from bulkbind.report.undo_report import undo_plan_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -207,7 +207,7 @@ LEAST_REQUESTS = 20
 """The fewest requests from which a run's speed is estimated."""
 
 
-class Pace(NamedTuple):
+class LearnedPace(NamedTuple):
     """The speed of an earlier run."""
 
     run_id: str
@@ -215,7 +215,7 @@ class Pace(NamedTuple):
     source: str
 
 
-def last_pace(db: sqlite3.Connection) -> Pace | None:
+def last_pace(db: sqlite3.Connection) -> LearnedPace | None:
     """Return the newest pace that a run learned, else the newest measured one; None if unknown."""
     found = db.execute(
         "SELECT run_id, facts FROM runs WHERE state IN ('done', 'stopped') "
@@ -227,12 +227,12 @@ def last_pace(db: sqlite3.Connection) -> Pace | None:
             continue  # these are per user
         for per_s in ((facts.get("limit") or {}).get("per_s"), facts.get("pace_per_s")):
             if isinstance(per_s, int | float) and per_s > 0:
-                return Pace(run_id, float(per_s), str(facts.get("pace_from", "learned")))
+                return LearnedPace(run_id, float(per_s), str(facts.get("pace_from", "learned")))
     for run_id, text in found:
         facts = json.loads(text)
         requests, seconds = facts.get("requests", 0), facts.get("sending_s", 0.0)
         if requests >= LEAST_REQUESTS and seconds > 0:
             is_per_user = facts.get("rate_scope") == "x-user-id"
             why = "each user has a limit" if is_per_user else "no limit was met"
-            return Pace(run_id, requests / seconds, f"as fast as it went; {why}")
+            return LearnedPace(run_id, requests / seconds, f"as fast as it went; {why}")
     return None

@@ -1,4 +1,6 @@
-"""A row's transitions once staged: claimed, released, in doubt, settled (see `ROW_TRANSITIONS`).
+"""A row's life once it is staged: claimed, released, in doubt, settled.
+
+The SQL of each step; which steps are allowed is the table in `model.statuses`.
 
 Each function runs inside the caller's transaction. Raises: LedgerError if one of the given rows
 does not change; the transaction must then be rolled back.

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from aiohttp import web
 
-from bulkbind.sandbox.limit_headers import later_date
+from bulkbind.sandbox.limit_announcements import later_date
 
 if TYPE_CHECKING:
     import random

@@ -27,7 +27,7 @@ from bulkbind.sandbox.device_api import (
 )
 from bulkbind.sandbox.faults import DATE_OFF_S, ELSEWHERE, Faults, respond
 from bulkbind.sandbox.journal import JsonLines, Line
-from bulkbind.sandbox.limit_headers import headers_of, http_date, throttled
+from bulkbind.sandbox.limit_announcements import headers_of, http_date, throttled
 from bulkbind.sandbox.limiters import Limits
 from bulkbind.sandbox.specs import Call, SandboxOptions
 from bulkbind.sandbox.tls import Tls

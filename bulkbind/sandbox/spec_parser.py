@@ -8,7 +8,7 @@ import re
 from typing import TYPE_CHECKING
 
 from bulkbind.sandbox.faults import COMMON_KEYS, KINDS
-from bulkbind.sandbox.limit_headers import FORMS
+from bulkbind.sandbox.limit_announcements import FORMS
 from bulkbind.sandbox.specs import Call, FaultSpec, LimitKind, LimitSpec, Period
 from bulkbind.settings import parse_duration
 

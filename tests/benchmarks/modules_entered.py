@@ -1,4 +1,4 @@
-"""How many modules of bulkbind a row, a bind, a 429 and an undo enter; `--names`: which.
+"""How many modules of bulkbind a row, a bind, a 429 and an undo enter; `names`: which.
 
 A module is entered when one of its functions runs; importing it does not count. The sandbox that
 answers is a process of its own. What is counted:
@@ -127,7 +127,7 @@ def _measured(what: str, tasks: tuple[str, ...], rows: int, *faults: str) -> set
 
 
 def main() -> None:
-    """Print a line for each of the four, and with `--names` which modules they are."""
+    """Print a line for each of the four, and with `names` which modules they are."""
     logging.disable()
     bind = _measured("bind", ("worker",), 2)
     measured = {
@@ -141,7 +141,7 @@ def main() -> None:
     }
     for what, modules in measured.items():
         say(f"{what}: {len(modules)} modules")
-        if "--names" in sys.argv:
+        if "names" in sys.argv:
             say("    " + ", ".join(sorted(modules)))
 
 

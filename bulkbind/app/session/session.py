@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-from bulkbind.app.session.stall_watch import Pulse, time_box
+from bulkbind.app.session.time_limits import Pulse, time_box
 from bulkbind.clock import Clock, iso
 from bulkbind.engine.paced import Paced
 from bulkbind.engine.retry import Retries

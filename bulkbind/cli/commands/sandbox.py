@@ -23,7 +23,7 @@ from bulkbind.sandbox import (
 )
 from bulkbind.sandbox.auth_checks import CREDENTIALS_HELP
 from bulkbind.sandbox.faults import KINDS
-from bulkbind.sandbox.limit_headers import FORMS
+from bulkbind.sandbox.limit_announcements import FORMS
 from bulkbind.sandbox.specs import LIMIT_HELP
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from bulkbind.cli.running import (
     same_place,
 )
 from bulkbind.model import RunState
-from bulkbind.report.plan_text import undo_json, undo_text
+from bulkbind.report.undo_report import undo_json, undo_text
 
 if TYPE_CHECKING:
     from bulkbind.app.undo import UndoResult

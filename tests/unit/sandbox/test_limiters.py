@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from bulkbind.sandbox import parse_limit
-from bulkbind.sandbox.limit_headers import announced
+from bulkbind.sandbox.limit_announcements import announced
 from bulkbind.sandbox.limiters import (
     Bucket,
     InFlight,

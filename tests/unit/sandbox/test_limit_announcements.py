@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bulkbind.sandbox import parse_limit
-from bulkbind.sandbox.limit_headers import announced
+from bulkbind.sandbox.limit_announcements import announced
 from bulkbind.sandbox.limiters import Limits
 from bulkbind.sandbox.specs import Call
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bulkbind.app.session.stall_watch import Pulse, time_box
+from bulkbind.app.session.time_limits import Pulse, time_box
 from bulkbind.engine import StopSignal
 from bulkbind.settings import ApiSettings, SendSettings, Settings
 from tests.support.fake_clock import FakeClock

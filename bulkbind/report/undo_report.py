@@ -1,0 +1,90 @@
+"""An undo: its plan, how it ended, and the files that it writes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from bulkbind.files import write_json
+from bulkbind.model import UNBIND_MEANINGS
+from bulkbind.report.tables import guarded_cells, write_table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+    from bulkbind.model import Source, UndoneRow, UndoPlan, UndoSummary
+
+COLUMNS = (
+    "source",
+    "line",
+    "user_id",
+    "machine_code",
+    "device_id",
+    "status",
+    "http_status",
+    "code",
+    "message",
+    "attempts",
+    "trace_id",
+    "settled_at",
+    "detail",
+)
+
+
+def undo_plan_text(undo: UndoPlan) -> str:
+    """Return what an undo would do, as lines of text."""
+    lines = [f"undo of run {undo.run_id}:", f"  - {undo.bound:>9,}  bound by this run: to unbind"]
+    if undo.in_doubt:
+        lines.append(
+            f"  … {undo.in_doubt:>9,}  in doubt: looked up, and unbound if this run bound them"
+        )
+    if undo.moved:
+        lines.append(
+            f"  > {undo.moved:>9,}  of them were moved from another user: they do not go back there"
+        )
+    if undo.gone:
+        lines.append(
+            f"  ? {undo.gone:>9,}  of them were not there any more for an earlier undo: looked for "
+            "again"
+        )
+    lines.append("what others have bound, before or since, is left alone")
+    return "\n".join(lines)
+
+
+def undo_json(summary: UndoSummary) -> dict[str, Any]:
+    """Return the content of `undo.json`."""
+    return {
+        "run_id": summary.run_id,
+        "state": summary.state,
+        "counts": summary.counts,
+        "in_doubt": summary.in_doubt,
+        **summary.facts,
+    }
+
+
+def undo_text(summary: UndoSummary) -> str:
+    """Return how an undo ended, as lines of text."""
+    total = sum(summary.counts.values())
+    lines = [f"undo of run {summary.run_id}: {summary.state}, {total:,} devices"]
+    lines += [
+        f"  {status:<14}{count:>10,}  {UNBIND_MEANINGS[status]}"
+        for status, count in summary.counts.items()
+    ]
+    if summary.in_doubt:
+        lines.append(
+            f"  {'in_doubt':<14}{summary.in_doubt:>10,}  no list could tell whether they are bound"
+        )
+    if summary.facts.get("stop_reason"):
+        lines.append(f"stopped: {summary.facts['stop_reason']}")
+    return "\n".join(lines)
+
+
+def write_undo(
+    folder: Path, summary: UndoSummary, rows: Iterable[UndoneRow], sources: Sequence[Source]
+) -> list[Path]:
+    """Write `undo.csv` and `undo.json`, each atomically. Raises: LedgerError."""
+    table_file, summary_file = folder / "undo.csv", folder / "undo.json"
+    cells = (guarded_cells(row, sources, COLUMNS) for row in rows)
+    write_table(table_file, COLUMNS, cells)
+    write_json(summary_file, undo_json(summary))
+    return [table_file, summary_file]
