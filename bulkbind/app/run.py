@@ -13,7 +13,7 @@ from bulkbind.app.inputs import Named, named
 from bulkbind.app.refresh import refresh
 from bulkbind.app.session.listener import Listener, Silent
 from bulkbind.app.session.sending import RunResult, result, send
-from bulkbind.app.session.session import Session, held_ledger, holder, is_per_user, nothing_sent
+from bulkbind.app.session.session import Session, held_ledger, holder, nothing_sent
 from bulkbind.clock import Clock, SystemClock
 from bulkbind.engine import StopSignal
 from bulkbind.errors import (
@@ -85,7 +85,7 @@ def read_plan(
 
 def _rate(db: View, settings: Settings) -> tuple[float | None, str]:
     """Return the expected rate and its origin."""
-    cap = None if is_per_user(settings.send) else settings.send.rate
+    cap = None if settings.send.is_per_user else settings.send.rate
     known = last_pace(db)
     if known is None:
         return (cap, "set by --rate") if cap else (None, "no run has met this gateway yet")

@@ -39,8 +39,7 @@ class Binder:
         self._readback = readback
         self._retries = retries
         self._tasks = tasks
-        is_per_user = send.rate_scope == "x-user-id"
-        per_slot = PUT_OFF_PER_SLOT if is_per_user else RETRIES_PER_SLOT
+        per_slot = PUT_OFF_PER_SLOT if send.is_per_user else RETRIES_PER_SLOT
         self._room = asyncio.Semaphore(per_slot * send.concurrency)
         self._unreachable: int | None = 0
         self._log = logger()

@@ -156,13 +156,12 @@ class Pipeline:
         self._tasks = asyncio.TaskGroup()
         self._room_lock = asyncio.Lock()
         self._retries = Retries(parts.clock, parts.stop, parts.gate, send)
-        is_per_user = send.rate_scope == "x-user-id"
         self._claims = Claims(
             parts,
             run,
             concurrency=send.concurrency,
             first=first,
-            is_in_turns=is_per_user and first is None,  # a pilot takes the first rows
+            is_in_turns=send.is_per_user and first is None,  # a pilot takes the first rows
         )
         self._readback = Readback(
             parts, self._retries, self._tasks, run, self._resend, send=send, doubt=doubt

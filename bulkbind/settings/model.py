@@ -289,6 +289,11 @@ class SendSettings(Part):
     grace: Duration = 20.0
     """After a first Ctrl-C: how long requests in flight may still take."""
 
+    @property
+    def is_per_user(self) -> bool:
+        """Whether the server counts each user's requests apart."""
+        return self.rate_scope == "x-user-id"
+
 
 class ReadbackSettings(Part):
     """How doubt is settled."""

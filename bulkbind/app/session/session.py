@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from bulkbind.engine.ports import Gate
     from bulkbind.koodrive import Auth
     from bulkbind.settings import Settings
-    from bulkbind.settings.model import SendSettings
 
 RETRY_LOCK_S = 0.5
 """Time between attempts to acquire a ledger that another run holds."""
@@ -121,7 +120,7 @@ def new_pacer(session: Session, learned: Limit | None = None) -> Pacer:
         send.rate,
         concurrency=send.concurrency,
         learned=learned,
-        per_user=is_per_user(send),
+        per_user=send.is_per_user,
     )
 
 
@@ -132,11 +131,6 @@ async def pacer_of(session: Session, ledger: Ledger) -> Pacer:
             return new_pacer(session, Limit(float(per_s), is_spaced))
         case _:
             return new_pacer(session)
-
-
-def is_per_user(send: SendSettings) -> bool:
-    """Return whether the server's limit is per user."""
-    return send.rate_scope == "x-user-id"
 
 
 def client_of(session: Session, skew_s: object = None) -> KooDrive:
