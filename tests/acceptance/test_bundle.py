@@ -200,6 +200,7 @@ def test_a_mask_looks_into_everything():
     }
 
 
+@pytest.mark.slow
 def test_the_password_of_a_proxy_is_taken_out_of_what_earlier_versions_wrote(run):
     """As it is written and as it is meant, whether the proxy can be read or not."""
     home, ledger, url = run

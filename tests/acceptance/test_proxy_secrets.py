@@ -222,6 +222,7 @@ def test_what_is_searched_for_would_be_found(tmp_path):
     assert "stream 1" not in found
 
 
+@pytest.mark.slow
 def test_a_working_proxy_is_signed_in_to_once_a_connection(tmp_path):
     """Its connections are kept, and nothing is taken from .netrc for it or for the endpoint."""
     proxy = Proxy()

@@ -654,18 +654,20 @@ async def test_never_more_than_concurrency_at_once():
     assert flying["most"] == 5
 
 
-async def test_slots_come_back_after_faults():
-    """Faults and refusals give their slots back: the last of many still goes."""
+async def test_permits_come_back_after_faults():
+    """Every fault is reported to the gate, none keeps its permit: the last of many still goes."""
+    gate = OpenGate()
     async with (
         Sandbox() as sandbox,
         FaultProxy(sandbox.url, Fault.RESET_AFTER) as proxy,
-        drive(proxy.url, concurrency=2) as client,
+        drive(proxy.url, gate) as client,
     ):
         await asyncio.gather(*(client.bind(DEVICE) for _ in range(10)))
         proxy.fault = Fault.NONE
         attempt = await client.bind(DEVICE)
 
     assert isinstance(attempt.verdict, Accepted)
+    assert sorted(permit for permit, _ in gate.reports) == list(range(1, 12))
 
 
 async def test_nothing_is_sent_without_a_permit():

@@ -326,6 +326,7 @@ async def test_a_server_that_falls_silent_gets_few_more(clock):
     running.cancel()
 
 
+@pytest.mark.slow
 async def test_time_outs_of_what_left_long_ago_do_not_close_the_gate(clock):
     """Eight that fell silent together time out together: those since were answered."""
     pacer = Pacer(clock, StopSignal(), 60.0, concurrency=32)
