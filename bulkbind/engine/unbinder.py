@@ -198,6 +198,8 @@ class Unbinder:
         for item in [item for item in items if not first.shows(item)]:
             if isinstance(second, str):
                 _ended(item, UnbindStatus.FAILED, second)
+            elif item.kind is UnbindKind.MOVE and item.machine_code not in second.records:
+                pass  # sent for all that: no list is worth a device with two users
             elif not second.shows(item):
                 # If others are missing too, the list may lag, and proves nothing.
                 _end_absent(item, (first, second), {item.machine_code})

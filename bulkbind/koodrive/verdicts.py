@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
@@ -36,7 +36,12 @@ from bulkbind.model import (
     Verdict,
 )
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 NO_CONTENT = 204
+SHORTEST_ID = 5
+"""A shorter value in an answer of an unexpected shape is a state or a count."""
 DATE_WINDOW_S = 900.0
 """The maximum age of X-Date. Source: koodrive-api.md, header table."""
 
@@ -135,12 +140,14 @@ def classify_list(answer: Answer, codes: Codes) -> tuple[Attempt, dict[str, Reco
     if data is None and body is not None and "data" in body:
         data = []
     if not isinstance(data, list):
-        return Attempt(NoAnswer(), "0", "the list's answer holds no list"), None
+        return Attempt(NoAnswer(was_read=True), "0", "the list's answer holds no list"), None
     records: dict[str, Record] = {}
     for item in data:
         record = record_of(item)
         if record is None or not record.machine_code:
-            return Attempt(NoAnswer(), "0", "the list holds a record that is none"), None
+            return Attempt(
+                NoAnswer(was_read=True), "0", "the list holds a record that is none"
+            ), None
         records[record.machine_code] = record
     return Attempt(Accepted("", ""), "0", "success"), records
 
@@ -154,7 +161,7 @@ def classify_unbind(
     nothing, as without a body: then only the next list shows whether it was about this device. A
     code that means "already bound" makes no sense here: it is a refusal.
     """
-    if answer.status == NO_CONTENT:
+    if answer.status == NO_CONTENT or (200 <= answer.status < 300 and not answer.body.strip()):
         return Attempt(Accepted("", ""), "0", "no content")
     body = body_of(answer)
     code, message = words_of(answer, body)
@@ -170,20 +177,24 @@ def classify_unbind(
         for shown, asked in zip(named, (device_id, machine_code), strict=True)
         if shown and asked and shown != asked
     ]
+    if not any(named):
+        others = [shown for shown in _ids_in(data) if shown not in (device_id, machine_code)]
     if others:
         words = f"the answer names another device: {others[0][:64]!r}"
-        return Attempt(NoAnswer(names_another=True), "0", words)
+        return Attempt(NoAnswer(names_another=True, was_read=True), "0", words)
     return Attempt(Accepted(device_id if any(named) else "", ""), "0", message)
 
 
 def _says_not_bound(status: int, code: str, codes: Codes) -> bool:
     """Return whether an answer says that there is no such binding.
 
-    A 404 of the gateway does not: it is about the path. The API's own codes take precedence.
+    A 404 does so only with a code of the API's: that of a gateway or a web server is about the
+    path, and so is one that only repeats its status. Published codes take precedence.
     """
     if status == 429 or not 200 <= status < 500:
         return False
-    is_about_else = code.startswith("APIG") or _PUBLISHED.fullmatch(code)
+    is_about_else = code in ("", str(status)) or code.startswith("APIG")
+    is_about_else = is_about_else or bool(_PUBLISHED.fullmatch(code))
     return code in codes.not_bound or (status in (404, 410) and not is_about_else)
 
 
@@ -196,6 +207,22 @@ def _names_of(data: object) -> tuple[str, str]:
         return record.device_id, record.machine_code
     code = data.get("machineCode")
     return "", code if isinstance(code, str) else ""
+
+
+def _ids_in(data: object) -> Iterator[str]:
+    """Yield what may be an id in an answer of an unexpected shape."""
+    match data:
+        case dict():
+            for inner in data.values():
+                yield from _ids_in(inner)
+        case list():
+            for inner in data:
+                yield from _ids_in(inner)
+        case str() | int() if not isinstance(data, bool):
+            if len(text := str(data)) >= SHORTEST_ID and any(map(str.isdigit, text)):
+                yield text
+        case _:
+            return
 
 
 def _common(answer: Answer, body: dict[str, Any] | None, codes: Codes) -> Attempt | None:
@@ -264,12 +291,16 @@ def _bound(
     record = record_of(body.get("data") if body else None)
     _, message = words_of(answer, body)
     if record is None:
-        return Attempt(NoAnswer(), "0", "the answer says success, but holds no record")
+        return Attempt(NoAnswer(was_read=True), "0", "the answer says success, but holds no record")
     if machine_code and record.machine_code and record.machine_code != machine_code:
         shown = record.machine_code[:64]
-        return Attempt(NoAnswer(), "0", f"the answer names another machine code: {shown!r}")
+        return Attempt(
+            NoAnswer(was_read=True), "0", f"the answer names another machine code: {shown!r}"
+        )
     if is_named and not record.machine_code:
-        return Attempt(NoAnswer(), "0", "the answer names no machine code, as others did")
+        return Attempt(
+            NoAnswer(was_read=True), "0", "the answer names no machine code, as others did"
+        )
     return Attempt(Accepted(record.device_id, record.create_time), "0", message)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from bulkbind.errors import ManifestError
@@ -26,6 +27,8 @@ _SPELLINGS = {
 _MUST = ("machine_code", "user_id")
 """The required fields. A wrong column for one of them would bind wrong devices."""
 _SAME_WORDS = {"kode": "code", "cod": "code", "kod": "code", "identifier": "id"}
+_DBASE_NAME = 10
+"""Letters that dBase leaves of a longer name."""
 _LEAST_PREFIX = 8
 """The shortest prefix that identifies a truncated name (dBase truncates after ten letters)."""
 _MOST_WORDS = 20
@@ -161,7 +164,11 @@ def _means(name: str, wanted: str) -> bool:
     joined = "".join(words)
     if not whole or position_of(wanted) is not None:
         return False
-    return (len(joined) >= _LEAST_PREFIX and whole.startswith(joined)) or any(
+    ends = accumulate(map(len, _words(wanted)))
+    is_cut = len(joined) == _DBASE_NAME or (
+        len(joined) >= _LEAST_PREFIX and len(joined) not in ends
+    )
+    return (is_cut and whole.startswith(joined)) or any(
         "".join(words[first:last]) == whole
         for first in range(len(words))
         for last in range(first + 1, len(words) + 1)

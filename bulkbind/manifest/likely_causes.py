@@ -26,13 +26,28 @@ _DATE = re.compile(
     r"|[A-Za-z]{3}-\d{2}",
     re.ASCII,
 )
-FAULT_STARTS = ("#", "Err:", "Loading")
+FAULT_STARTS = (
+    "#",
+    "Err:",
+    "ERR:",
+    "err:",
+    "Loading",
+    "LOADING",
+    "loading",
+    "'#",
+    '"#',
+    "=NA(",
+    "=na(",
+)
 """The beginnings of everything that `fault_of` recognizes."""
 _ERROR = re.compile(
-    r"#(?i:N/A(?: .*)?|(?:REF|VALUE|NUM|NULL)!|NAME\?|DIV/0!|GETTING_DATA)"
-    r"|Err:\d{3}|Loading\.\.\."
+    r"#(?:N/?A(?: .*)?|N/D(?:ISP)?|NV|NAME\??|DIV/0!?|GETTING_DATA(?:\.\.\.)?"
+    r"|(?:REF|VALUE|NUM|NULL|SPILL|CALC|BUSY|BLOCKED|FIELD|UNKNOWN|CONNECT|EXTERNAL|PYTHON|TIMEOUT"
+    r"|ERROR|BEZUG|WERT|ZAHL)!?)|#REF!.*|Err:\d{3}|Loading\.\.\.|=NA\(\)",
+    re.IGNORECASE,
 )
-"""Formula errors of Excel, LibreOffice (`Err:502`) and Google (`Loading...`)."""
+"""Formula errors of Excel, LibreOffice (`Err:502`) and Google (`Loading...`), in whatever case, and
+those that lost their final mark."""
 _ERROR_ELSEWHERE = re.compile(
     r"#(?:[¡¿]?[^\W\d]{2,}(?:/0)?[!?]|[^\W\d_]/[^\W\d_]!?|NV|YOK|HIÁNYZIK|NENÍ_K_DISPOZICI"
     r"|REF|VALUE|NUM|NULL|NAME|DIV/0)"
@@ -74,11 +89,12 @@ def fault_of(value: str) -> Fault | None:
     """Return why a text is what a spreadsheet shows instead of a value; None if it is a value."""
     if not value.startswith(FAULT_STARTS):
         return None
-    if _NARROW.fullmatch(value):
+    bare = value.strip("'\"")  # as a spreadsheet keeps text, or an export left it
+    if _NARROW.fullmatch(bare):
         return Fault(
             "a column that is too narrow to show its value", "widen it and export the sheet again"
         )
-    if _ERROR.fullmatch(value) or (value.isupper() and _ERROR_ELSEWHERE.fullmatch(value)):
+    if _ERROR.fullmatch(bare) or (bare.isupper() and _ERROR_ELSEWHERE.fullmatch(bare)):
         return formula_error(value)
     return None
 

@@ -161,7 +161,7 @@ class Table:
         if cells[0].strip() == self._header[0] and list(map(str.strip, cells)) == self._header:
             return "comment lines" if self._has_comments else "repeated headers"
         first = cells[0].strip()
-        if fault_of(first):
+        if 0 in faults or fault_of(first):
             return None
         if self._has_comments and first.startswith(_COMMENT):
             return "comment lines"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias, TypeVar, dataclass_transform
 
 T = TypeVar("T")
@@ -73,6 +73,8 @@ class NoAnswer:
 
     names_another: bool = False
     """Whether an answer came that names another device (unbind only)."""
+    was_read: bool = field(default=False, compare=False)
+    """Whether the API answered, but not with what became of the request: the server is there."""
 
 
 @dataclass(frozen=True, slots=True)

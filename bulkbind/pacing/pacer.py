@@ -223,7 +223,7 @@ class Pacer:
             case Throttled():
                 self.throttled += 1
                 self._refused(permit, out, verdict, now)
-            case NoAnswer() | Unreachable():
+            case NoAnswer(was_read=False) | Unreachable():
                 is_away = isinstance(verdict, Unreachable)
                 self._traffic.unanswered(out, now, was_silent=was_silent, is_away=is_away)
             case _:

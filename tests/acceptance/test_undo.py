@@ -372,10 +372,13 @@ class Lagging:
         served.bindings.of = self._of  # type: ignore[method-assign]  # a copy that lags behind
         self.empty_lists = 0
         """How many of the next lists show nothing."""
+        self.lacking = ""
+        """The machine code that no list shows."""
 
     def _of(self, user_id: str) -> list[dict[str, object]]:
         self.empty_lists -= 1
-        return [] if self.empty_lists >= 0 else self._honest(user_id)
+        shown = [] if self.empty_lists >= 0 else self._honest(user_id)
+        return [record for record in shown if record["machineCode"] != self.lacking]
 
     async def ran(self, *words: object, check: int) -> str:
         """Run a command; return what it printed on standard error."""
@@ -423,6 +426,20 @@ async def test_a_move_leaves_no_device_with_two_users(lagging, tmp_path, empty):
     await lagging.ran("run", write_csv(tmp_path / "b.csv", moved), "--move", check=0)
 
     assert lagging.held() == {("user_new", row[0]) for row in rows}
+
+
+@pytest.mark.slow
+async def test_a_move_believes_no_list_that_lacks_just_its_device(lagging, tmp_path):
+    """All lists show the user's other devices: the one that is moved is unbound all the same."""
+    rows = fleet(6, users=1)
+    code, _, name, system = rows[2]
+    await lagging.ran("run", write_csv(tmp_path / "a.csv", rows), check=0)
+    lagging.lacking = code
+
+    moved = write_csv(tmp_path / "b.csv", [(code, "user_new", name, system)])
+    await lagging.ran("run", moved, "--move", check=0)
+
+    assert {user for user, held in lagging.held() if held == code} == {"user_new"}
 
 
 @pytest.mark.slow

@@ -709,26 +709,61 @@ def test_a_success_that_names_nothing_bears_no_id(status, body):
         success(deviceId="7", machineCode=...),
         success(deviceId=..., machineCode="SN_2"),
         success(machineCode="sn_1"),
+        {"code": 0, "msg": "success", "data": [{"deviceId": "99999", "machineCode": "SN_2"}]},
+        {"code": 0, "msg": "success", "data": {"device": {"deviceId": "99999"}}},
+        {"code": 0, "msg": "success", "data": {"device_id": "99999", "machine_code": "SN_00002"}},
+        {"code": 0, "msg": "success", "data": "1842812272691459999"},
+        {"code": 0, "msg": "success", "data": 1842812272691459999},
     ],
 )
 def test_an_answer_about_another_device_is_none(body):
-    """Whichever of the two names differs."""
+    """Whichever of the two names differs, in whatever shape it stands there."""
     assert unbound(200, body) == NoAnswer(names_another=True)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b" ",
+        {"code": 0, "msg": "ok", "data": True},
+        {"code": 0, "msg": "", "data": {"state": "done", "left": 12}},
+    ],
+)
+def test_a_success_that_names_nothing_leaves_it_to_the_list(body):
+    """No body, or one with a state in it, is no proof and no contradiction."""
+    assert unbound(200, body) == Accepted("", "")
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "is_named", "was_read"),
+    [
+        (200, success(machineCode="SN_2"), False, True),
+        (200, success(machineCode=...), True, True),
+        (200, {"code": 0, "msg": "ok"}, False, True),
+        (200, HTML, False, False),
+        (504, b"", False, False),
+    ],
+)
+def test_an_answer_that_was_read_shows_that_the_server_is_there(status, body, is_named, was_read):
+    """It says nothing of its request, but it is not silence; what is no answer of the API is."""
+    verdict = classify(answer(status, body), Codes(), "SN_1", is_named=is_named).verdict
+
+    assert isinstance(verdict, NoAnswer)
+    assert verdict.was_read is was_read
 
 
 @pytest.mark.parametrize(
     ("status", "body"),
     [
-        (404, b""),
-        (404, HTML),
         (404, {"code": 40404, "msg": "no such device"}),
-        (410, b""),
+        (410, {"code": 41001, "msg": "gone"}),
         (200, {"code": 13000309, "msg": "resource missing"}),
         (400, {"code": "13000309", "msg": "resource missing"}),
     ],
 )
 def test_no_such_binding(status, body):
-    """By the status, or by a code that is set as that."""
+    """By the status with a code of the API's, or by a code that is set as that."""
     assert unbound(status, body) == Refused(is_missing=True)
 
 
@@ -736,13 +771,17 @@ def test_no_such_binding(status, body):
     ("status", "body", "verdict"),
     [
         (404, gateway("0101"), SET_UP),
+        (404, b"", SET_UP),
+        (404, HTML, SET_UP),
+        (404, {"code": 404, "msg": "No message available"}, SET_UP),
+        (410, b"", Refused()),
         (404, {"code": 13000410, "msg": "no right to this space"}, SET_UP),
         (403, b"", SET_UP),
         (200, {"code": 13009999, "msg": "locked"}, Refused()),
         (200, {"code": 13000999, "msg": "busy"}, Transient()),
         (409, {"code": 1, "msg": "locked"}, Refused()),
         (500, {"code": 13000309, "msg": "oops"}, Transient()),
-        (200, b"", NoAnswer()),
+        (200, HTML, NoAnswer()),
     ],
 )
 def test_other_answers_to_an_unbind_say_nothing_of_absence(status, body, verdict):

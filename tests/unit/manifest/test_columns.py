@@ -272,6 +272,23 @@ def test_what_is_merely_spelled_alike_is_never_offered(field, mapped, name):
 
 
 @pytest.mark.parametrize(
+    ("wanted", "name"),
+    [
+        ("Customer Id", "Customer"),
+        ("Customer Number", "Customer"),
+        ("Username Id", "Username"),
+        ("Equipment Serial", "Equipment"),
+    ],
+)
+def test_the_first_words_of_a_name_are_another_name(wanted, name):
+    """Only a name that was cut inside a word was cut short."""
+    with pytest.raises(ManifestError) as caught:
+        find(["machine_code", name], {"user_id": wanted})
+
+    assert "did you mean" not in caught.value.hint
+
+
+@pytest.mark.parametrize(
     ("field", "mapped", "name"),
     [
         ("user_id", None, "user_id (required)"),

@@ -147,6 +147,16 @@ def test_column_given_for_all_rows_needs_no_value(read):
     assert row.device == Device("all", "SN1")
 
 
+def test_error_alone_in_its_row_is_no_comment(read):
+    """A word that nobody knows, in an error cell of the first column, is a lost machine code."""
+    rows = list(read(HEADER, [error_cell("#weird")], ["SN2", None, None, None, None]).rows())
+
+    assert told(rows) == [
+        (2, None, [("machine_code", "#weird", "an error of a formula (#weird) in A2")]),
+        (3, Device("fallback", "SN2"), []),
+    ]
+
+
 @pytest.mark.parametrize("at", range(5))
 @pytest.mark.parametrize("cell", [error_cell("#REF!"), "#REF!", RawCell('<c t="e"/>')])
 def test_error_in_the_header_is_refused(read, at, cell):

@@ -47,7 +47,9 @@ ERRORS = [
     *("#SPILL!", "#CALC!", "#FIELD!", "#ERROR!", "#ref!", "#REF", "#DIV/0", "Err:502"),
     *("Loading...", "#N/A Requesting Data...", "#NV", "#BEZUG!", "#WERT!", "#ÜBERLAUF!", "#N/D!"),
     *("#I/T", "#¡REF!", "#¿NOMBRE?", "#¡DIV/0!", "#\u041d/\u0414", "#ССЫЛКА!", "#ДЕЛ/0!"),
-    *("#DĚLENÍ_NULOU!", "#SAYI/0!", "#YOK"),
+    *("#DĚLENÍ_NULOU!", "#SAYI/0!", "#YOK", "#Connect!", "#spill!", "#SPILL", "#CALC", "#BEZUG"),
+    *("#N/DISP", "#NA", "#nv", "#REF!A1", "#GETTING_DATA...", "ERR:508", "LOADING...", "=NA()"),
+    *("'#N/A", '"#N/A"'),
 ]
 
 

@@ -93,6 +93,16 @@ async def test_a_failed_try_closes_the_gate_again(clock, verdict):
     assert clock.monotonic() == pytest.approx(0.5 + 1.0)
 
 
+async def test_an_answer_that_was_read_closes_no_gate(clock):
+    """It may be none to its request, but it shows that the server is there."""
+    pacer = Pacer(clock, StopSignal())
+    for _ in range(50):
+        pacer.report(await pacer.permit(), NoAnswer(was_read=True))
+
+    assert not pacer.state.is_closed
+    assert clock.monotonic() == 0
+
+
 async def test_a_forgotten_try_makes_room_for_another(clock):
     """A try that we break off ourselves does not lock everybody out."""
     pacer = Pacer(clock, StopSignal())
