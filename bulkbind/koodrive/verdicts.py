@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -36,12 +36,11 @@ from bulkbind.model import (
     Verdict,
 )
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 NO_CONTENT = 204
 SHORTEST_ID = 5
 """A shorter value in an answer of an unexpected shape is a state or a count."""
+_ID = re.compile(r"\w+", re.ASCII)
+"""Machine codes and device ids are such words; times and sentences are not."""
 DATE_WINDOW_S = 900.0
 """The maximum age of X-Date. Source: koodrive-api.md, header table."""
 
@@ -209,20 +208,20 @@ def _names_of(data: object) -> tuple[str, str]:
     return "", code if isinstance(code, str) else ""
 
 
-def _ids_in(data: object) -> Iterator[str]:
-    """Yield what may be an id in an answer of an unexpected shape."""
-    match data:
-        case dict():
-            for inner in data.values():
-                yield from _ids_in(inner)
-        case list():
-            for inner in data:
-                yield from _ids_in(inner)
-        case str() | int() if not isinstance(data, bool):
-            if len(text := str(data)) >= SHORTEST_ID and any(map(str.isdigit, text)):
-                yield text
-        case _:
-            return
+def _ids_in(data: object) -> list[str]:
+    """Return what may be an id in an answer of an unexpected shape, however deep it is."""
+    found: list[str] = []
+    left = [data]
+    while left:
+        item = left.pop()
+        if isinstance(item, dict):
+            left.extend(item.values())
+        elif isinstance(item, list):
+            left.extend(item)
+        elif isinstance(item, str | int) and len(text := str(item)) >= SHORTEST_ID:
+            if _ID.fullmatch(text) and any(map(str.isdigit, text)):
+                found.append(text)
+    return found
 
 
 def _common(answer: Answer, body: dict[str, Any] | None, codes: Codes) -> Attempt | None:

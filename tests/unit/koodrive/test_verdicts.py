@@ -728,7 +728,10 @@ def test_an_answer_about_another_device_is_none(body):
         b" ",
         {"code": 0, "msg": "ok", "data": True},
         {"code": 0, "msg": "", "data": {"state": "done", "left": 12}},
+        {"code": 0, "msg": "ok", "data": {"unboundAt": "2026-11-26T14:48:00.123Z"}},
+        b'{"code":0,"msg":"ok","data":' + b"[" * 900 + b"]" * 900 + b"}",
     ],
+    ids=["empty", "blank", "true", "a state", "a time", "deep"],
 )
 def test_a_success_that_names_nothing_leaves_it_to_the_list(body):
     """No body, or one with a state in it, is no proof and no contradiction."""
