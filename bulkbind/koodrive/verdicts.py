@@ -37,10 +37,8 @@ from bulkbind.model import (
 )
 
 NO_CONTENT = 204
-SHORTEST_ID = 5
-"""A shorter value in an answer of an unexpected shape is a state or a count."""
-_ID = re.compile(r"\w+", re.ASCII)
-"""Machine codes and device ids are such words; times and sentences are not."""
+_ID = re.compile(r"\w{5,}", re.ASCII)
+"""What may be an id in an answer of an unexpected shape: no time, no sentence, no small count."""
 DATE_WINDOW_S = 900.0
 """The maximum age of X-Date. Source: koodrive-api.md, header table."""
 
@@ -218,10 +216,9 @@ def _ids_in(data: object) -> list[str]:
             left.extend(item.values())
         elif isinstance(item, list):
             left.extend(item)
-        elif isinstance(item, str | int) and len(text := str(item)) >= SHORTEST_ID:
-            if _ID.fullmatch(text) and any(map(str.isdigit, text)):
-                found.append(text)
-    return found
+        elif isinstance(item, str | int):
+            found.append(str(item))
+    return [text for text in found if _ID.fullmatch(text) and any(map(str.isdigit, text))]
 
 
 def _common(answer: Answer, body: dict[str, Any] | None, codes: Codes) -> Attempt | None:
