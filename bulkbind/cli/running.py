@@ -1,4 +1,4 @@
-"""Run a use case in an event loop: signals, errors, exit codes, final output."""
+"""Run a command: its errors explained, its event loop, signals and exit code."""
 
 from __future__ import annotations
 
@@ -8,29 +8,19 @@ import importlib
 import io
 import json
 import os
-import shlex
 import signal
 import sys
 from collections.abc import Callable, Coroutine, Iterator
-from typing import TYPE_CHECKING, Any, TextIO, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 import click
 
 from bulkbind import logs
-from bulkbind.app.inbox import InboxResult
-from bulkbind.app.notices.notify import follow_up
-from bulkbind.app.notices.run_end import Ending, of_error, of_inbox, of_run
-from bulkbind.app.session.sending import RunResult
 from bulkbind.cli import console
-from bulkbind.cli.console import Console, is_interactive, logs_only, say
-from bulkbind.cli.options import settings_from
+from bulkbind.cli.console import say
 from bulkbind.clock import SystemClock
 from bulkbind.engine import StopReason, StopSignal
 from bulkbind.errors import BulkbindError, LedgerError
-from bulkbind.model import RunState
-from bulkbind.report import as_json, as_text
-from bulkbind.report.metrics import need_metrics
-from bulkbind.settings import Settings
 
 if TYPE_CHECKING:
     from bulkbind.settings import LogSettings
@@ -165,123 +155,3 @@ async def _last_resort(stop: StopSignal, grace_s: float) -> None:
 def print_json(value: object) -> None:
     """Print a value as JSON on standard output."""
     click.echo(json.dumps(value, indent=2, ensure_ascii=False))
-
-
-DRAINING = "nothing new is sent; what is in flight may end (again: at once)"
-
-Result = TypeVar("Result", RunResult, InboxResult)
-UseCase = Callable[[Settings, Console, StopSignal], Coroutine[Any, Any, Result]]
-
-
-def send(given: dict[str, Any], use_case: UseCase[RunResult]) -> int:
-    """Execute a command that sends one run; return its exit code."""
-    return _send(given, use_case, of_run, show)
-
-
-def send_inbox(given: dict[str, Any], use_case: UseCase[InboxResult]) -> int:
-    """Execute a command that sends the manifests of an inbox; return its exit code."""
-    return _send(given, use_case, of_inbox, _show_inbox)
-
-
-def _send(
-    given: dict[str, Any],
-    use_case: UseCase[Result],
-    ending_of: Callable[[Result], Ending],
-    shown: Callable[..., None],
-) -> int:
-    with explained():
-        settings = settings_from(given)
-        configure_logs(settings.log, is_quiet=given["quiet"])
-        if settings.end.metrics_file is not None:
-            need_metrics()
-        asks = is_interactive() and not given.get("yes", True)
-        console = Console(is_quiet=given["quiet"], asks=asks)
-
-        async def work(stop: StopSignal) -> int:
-            clock = SystemClock()
-            began = clock.monotonic()
-
-            async def follow(ending: Ending) -> None:
-                took_s = clock.monotonic() - began
-                for trouble in await follow_up(settings, ending, clock, took_s):
-                    say(f"note: {trouble}")
-
-            try:
-                result = await use_case(settings, console, stop)
-            except BulkbindError as error:
-                await follow(of_error(error, _about(given)))
-                raise
-            ending = ending_of(result)
-            if given["quiet"] and result.exit_code:
-                say(ending.text)
-            shown(result, is_quiet=given["quiet"], is_json=given["as_json"])
-            await follow(ending)
-            return result.exit_code
-
-        return run_until_done(work, first_words=DRAINING, grace_s=settings.send.grace)
-
-
-@contextlib.contextmanager
-def notifying(given: dict[str, Any]) -> Iterator[None]:
-    """Send the notifications about an error before there is an event loop."""
-    try:
-        yield
-    except BulkbindError as error:
-        settings = settings_from(given)
-        ending = of_error(error, _about(given))
-        for trouble in asyncio.run(follow_up(settings, ending, SystemClock(), 0.0)):
-            say(f"note: {trouble}")
-        raise
-
-
-def show(result: RunResult, *, is_quiet: bool, is_json: bool, every_status: bool = False) -> None:
-    """Print how a run ended: for a person on standard error, as JSON on standard output."""
-    if result.report is None:
-        say(result.hint)
-        return
-    summary = result.report.summary
-    if not is_quiet:
-        if not logs_only():  # the log has `run.finished`
-            say(as_text(summary, every_status=every_status))
-        say("report: " + ", ".join(str(path) for path in result.report.files))
-        if result.hint:
-            say(f"\nhint: {result.hint}")
-        if summary.state is RunState.STOPPED and result.can_resume:
-            say(f"go on with: bulkbind resume {summary.run_id}{same_place()}")
-    if is_json:
-        print_result(as_json(summary))
-
-
-def _show_inbox(result: InboxResult, *, is_quiet: bool, is_json: bool) -> None:
-    if not is_quiet:
-        for item in result.files:
-            counts = ", ".join(f"{count:,} {status}" for status, count in item.counts.items())
-            where = f"moved to {item.moved_to}" if item.moved_to else f"stays: {item.problem}"
-            say(f"{item.name}: {counts or 'not run'}; {where}")
-        say(of_inbox(result).text)
-    if is_json:
-        print_result(result.as_json())
-
-
-def print_result(value: object) -> None:
-    """Print as JSON how a run ended; a closed pipe does not change the exit code."""
-    with contextlib.suppress(BrokenPipeError):
-        print_json(value)
-
-
-def _about(given: dict[str, Any]) -> str:
-    return ", ".join(given.get("manifests", ()))
-
-
-def same_place() -> str:
-    """Return the given options that select the ledger, the report and the caps."""
-    context = click.get_current_context(silent=True)
-    if context is None:
-        return ""
-    given = [
-        f" --{name} {shlex.quote(str(context.params[name]))}"
-        for name in ("config", "endpoint", "ledger", "out", "rate", "concurrency")
-        if context.params.get(name)
-        and context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
-    ]
-    return "".join(given)

@@ -81,3 +81,23 @@ def test_long_tests_without_the_mark_are_named(tmp_path, workers):
     assert {name for _, name in named} == {"test_long", "test_parts"}
     assert seconds == sorted(seconds, reverse=True)
     assert seconds[-1] > 1
+
+
+READERS = ("completion", "config", "report", "runs", "schema", "status", "validate")
+
+
+def test_commands_that_send_nothing_import_no_http():
+    """They start in half the time: aiohttp alone takes as long as they do."""
+    code = (
+        "import sys\n"
+        "from importlib import import_module\n"
+        f"for name in {READERS}:\n"
+        "    import_module(f'bulkbind.cli.commands.{name}')\n"
+        "print(*sorted({'aiohttp', 'jinja2'} & set(sys.modules)))\n"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+
+    assert done.stdout.split() == []

@@ -11,7 +11,8 @@ import click
 from bulkbind.app.demo import demo
 from bulkbind.cli import options
 from bulkbind.cli.console import Console, say
-from bulkbind.cli.running import DRAINING, configure_logs, explained, run_until_done, show
+from bulkbind.cli.running import configure_logs, explained, run_until_done
+from bulkbind.cli.sending import DRAINING, show
 from bulkbind.settings import LogSettings
 
 if TYPE_CHECKING:

@@ -11,14 +11,8 @@ from bulkbind.app.undo import undo
 from bulkbind.cli import options
 from bulkbind.cli.console import Console, is_interactive, logs_only, say
 from bulkbind.cli.options import settings_from
-from bulkbind.cli.running import (
-    DRAINING,
-    configure_logs,
-    explained,
-    print_result,
-    run_until_done,
-    same_place,
-)
+from bulkbind.cli.running import configure_logs, explained, run_until_done
+from bulkbind.cli.sending import DRAINING, print_result, same_place
 from bulkbind.model import RunState
 from bulkbind.report.undo_report import undo_json, undo_text
 
