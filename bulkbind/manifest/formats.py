@@ -10,15 +10,15 @@ import zipfile
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from bulkbind.manifest.csv_reader import CsvManifest
-from bulkbind.manifest.json_reader import (
+from bulkbind.manifest.csv_format import CsvManifest
+from bulkbind.manifest.json_format import (
     JsonLinesManifest,
     JsonManifest,
     WrongJsonError,
     whole_value,
 )
-from bulkbind.manifest.xlsx_reader import XlsxManifest
-from bulkbind.manifest.yaml_reader import YamlManifest
+from bulkbind.manifest.xlsx_format import XlsxManifest
+from bulkbind.manifest.yaml_format import YamlManifest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
