@@ -316,3 +316,8 @@ class TreeManifest(ABC):
     @abstractmethod
     def _read(self, text: Text) -> Iterator[CheckedRow]:
         """Yield every device of a text."""
+
+
+def with_own(cells: dict[str, Any], own: dict[str, str]) -> dict[str, Any]:
+    """Return a device to write back: its keys, and `OWN_COLUMNS` behind them."""
+    return {key: value for key, value in cells.items() if key not in OWN_COLUMNS} | own
