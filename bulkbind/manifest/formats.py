@@ -61,7 +61,7 @@ class Writes(Protocol):
     def __call__(
         self, file: TextIO, source: Source, rows: Iterable[tuple[Any, dict[str, str]]], /
     ) -> None:
-        """Write a whole file, which its `Opens` reads, also if there are no rows."""
+        """Write the whole file, also if there are no rows."""
         ...
 
 
