@@ -98,7 +98,9 @@ def test_no_format_without_a_writer():
 
 def test_names_of_the_formats_are_accepted_as_settings():
     """Each can be declared; they come in the order of the table."""
-    assert [ManifestSettings(format=name).format for name in format_names()] == list(FORMATS)
+    given = [ManifestSettings.model_validate({"format": name}) for name in format_names()]
+
+    assert [settings.format for settings in given] == list(FORMATS)
 
 
 @pytest.mark.parametrize(

@@ -402,7 +402,10 @@ def test_cells_beyond_the_header_survive_the_second_round(tmp_path):
 
 # --- Every format --------------------------------------------------------------------------------
 
-DEVICES_OF_A_SAMPLE = (("SN-1", "u1", "Van, 1"), ("0123", "+49", 'a: "b" # c'))
+DEVICES_OF_A_SAMPLE: list[list[object]] = [
+    ["SN-1", "u1", "Van, 1"],
+    ["0123", "+49", 'a: "b" # c'],
+]
 """Of each sample: machine_code, user_id and note; the first breaks a rule."""
 SAMPLES = {
     "csv": b'machine_code,user_id,note\nSN-1,u1,"Van, 1"\n0123,+49,"a: ""b"" # c"\n',
