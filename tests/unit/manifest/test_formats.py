@@ -15,6 +15,7 @@ from bulkbind.manifest.formats import FORMATS, Format, format_names, format_of
 from bulkbind.model import Device
 from bulkbind.settings import ManifestSettings
 from tests.support.manifests import outline, write_xlsx
+from tests.support.paths import ROOT
 
 CSV = "machine_code,user_id\nA,u\n"
 YAML = "- machine_code: A\n  user_id: u\n"
@@ -94,6 +95,14 @@ def test_no_format_without_a_writer():
     """A format that can only be read cannot be declared; its failed rows would be lost."""
     with pytest.raises(TypeError, match="writes"):
         Format((".x",), FORMATS["csv"].opens)  # type: ignore[call-arg]  # as it must not be
+
+
+def test_every_module_of_a_format_is_in_the_table():
+    """What reads and writes a format is used by its entry."""
+    folder = ROOT / "bulkbind/manifest"
+    used = {part.__module__ for form in FORMATS.values() for part in (form.opens, form.writes)}
+
+    assert used == {f"bulkbind.manifest.{path.stem}" for path in folder.glob("*_format.py")}
 
 
 def test_names_of_the_formats_are_accepted_as_settings():
