@@ -20,9 +20,10 @@ from bulkbind.manifest.tree import Item, TreeManifest, Written, with_own
 from bulkbind.model import CheckedRow, Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
     from bulkbind.manifest.text import Text
+    from bulkbind.manifest.tree import Rows
     from bulkbind.model import Source
 
 _LONGEST_INT = 18
@@ -367,29 +368,21 @@ def begins_document(head: str) -> bool:
     return text[:1] == "{" or (text[:1] == "[" and text[1:].lstrip()[:1] in ("{", "]"))
 
 
-def write_lines(
-    file: TextIO,
-    source: Source,  # noqa: ARG001  # required by Writes
-    rows: Iterable[tuple[dict[str, Any], dict[str, str]]],
-) -> None:
+def write_lines(file: TextIO, _source: Source, rows: Rows) -> None:
     """Write JSON Lines."""
-    file.writelines(_as_json(with_own(cells, own)) + "\n" for cells, own in rows)
+    file.writelines(f"{_as_json(device)}\n" for device in with_own(rows))
 
 
-def write_document(
-    file: TextIO,
-    source: Source,  # noqa: ARG001  # required by Writes
-    rows: Iterable[tuple[dict[str, Any], dict[str, str]]],
-) -> None:
+def write_document(file: TextIO, _source: Source, rows: Rows) -> None:
     """Write an array with an object in each line."""
     before = "["
-    for cells, own in rows:
-        file.write(f"{before}\n{_as_json(with_own(cells, own))}")
+    for device in with_own(rows):
+        file.write(f"{before}\n{_as_json(device)}")
         before = ","
     file.write("[]\n" if before == "[" else "\n]\n")
 
 
-def _as_json(node: dict[str, Any]) -> str:
+def _as_json(device: dict[str, Any]) -> str:
     """Return a device as JSON; lone surrogates become the escapes from which they were read."""
-    text = json.dumps(node, ensure_ascii=False)
-    return text if text.isprintable() else json.dumps(node)
+    text = json.dumps(device, ensure_ascii=False)
+    return text if text.isprintable() else json.dumps(device)

@@ -12,10 +12,11 @@ from bulkbind.manifest.text import DEEPEST, LONGEST_LINE, MOST_ANCHORS, MOST_NOD
 from bulkbind.manifest.tree import Item, TreeManifest, with_own
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator
     from typing import Self
 
     from bulkbind.manifest.text import Text
+    from bulkbind.manifest.tree import Rows
     from bulkbind.model import CheckedRow, Source
 
 Node: TypeAlias = "str | list[Any] | dict[str, Any] | None"
@@ -348,20 +349,12 @@ def begins_yaml(head: str) -> bool:
     return (next(lines, "") + "\n").startswith(_STARTS)
 
 
-def write_yaml(
-    file: TextIO,
-    source: Source,  # noqa: ARG001  # required by Writes
-    rows: Iterable[tuple[dict[str, Any], dict[str, str]]],
-) -> None:
+def write_yaml(file: TextIO, _source: Source, rows: Rows) -> None:
     """Write a list of mappings, every scalar with its original text."""
     is_empty = True
-    for cells, own in rows:
+    for device in with_own(rows):
         text = yaml.dump(
-            [with_own(cells, own)],
-            Dumper=yaml.CSafeDumper,
-            sort_keys=False,
-            allow_unicode=True,
-            width=10_000,
+            [device], Dumper=yaml.CSafeDumper, sort_keys=False, allow_unicode=True, width=10_000
         )
         file.write(text)
         is_empty = False

@@ -142,7 +142,7 @@ def write_failed(folder: Path, rows: Iterable[ResultRow], sources: Sequence[Sour
         nonlocal row
         while row is not None and row.source == number:
             if row.cells is not None:
-                yield _returned(row, sources[number])
+                yield _returned(row, json.loads(row.cells), sources[number])
             row = next(iterator, None)
 
     paths = [folder / name for name in names]
@@ -177,13 +177,16 @@ def _harmless(source: Source) -> Source:
     return replace(source, header=tuple(map(safe_value, source.header)))
 
 
-def _returned(row: ResultRow, source: Source) -> tuple[Any, dict[str, str]]:
+def _returned(
+    row: ResultRow,
+    cells: Any,  # noqa: ANN401  # depends on the format
+    source: Source,
+) -> tuple[Any, dict[str, str]]:
     """Return the operator's cells, and `OWN_COLUMNS` with what they say of the row.
 
     Text that ran nothing in its own format is guarded if it comes back in another one; valid user
     ids stay unchanged.
     """
-    cells = json.loads(row.cells or "null")
     if FORMATS[source.format].writes_as:
         user = None if "user_id" in row.broken else row.user_id
         cells = [cell if cell.strip() == user else safe_value(cell) for cell in cells]
