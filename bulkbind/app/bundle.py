@@ -25,9 +25,9 @@ from bulkbind.files import replacing_bytes
 from bulkbind.koodrive import known_secrets, proxy_secrets
 from bulkbind.ledger import RunReader, find_run, people, reading
 from bulkbind.logs import redact
+from bulkbind.manifest.formulas import safe
 from bulkbind.model import NEEDS_PERSON, PENDING
 from bulkbind.report import as_json
-from bulkbind.report.tables import safe
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence

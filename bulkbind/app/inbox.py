@@ -37,7 +37,7 @@ from bulkbind.errors import (
     UsageError,
 )
 from bulkbind.files import replacing, write_json
-from bulkbind.manifest import digest, open_manifest
+from bulkbind.manifest import PACKED, digest, open_manifest
 from bulkbind.model import RunState, Status
 
 if TYPE_CHECKING:
@@ -405,7 +405,7 @@ class _Pass:
         folder.mkdir(mode=0o700, exist_ok=True)
         for failed in report.files:
             if failed.name == "failed.csv" or failed.parent.name == "failed":
-                stem = path.name.removesuffix(".gz").removesuffix(failed.suffix)
+                stem = path.name.removesuffix(PACKED).removesuffix(failed.suffix)
                 copy(failed, folder / f"{run_id}-{stem}.failed{failed.suffix}")
         return folder / f"{run_id}-{path.name}"
 

@@ -114,7 +114,7 @@ def write_forms(
     forms: Sequence[str],
     only: Sequence[str] = (),
 ) -> Report:
-    """Write a run's report in other forms: csv, jsonl, html, md, xlsx; in manifest order.
+    """Write a run's report in other forms, of `report.FORMS`; in manifest order.
 
     *only*: conditions such as `status=failed|invalid,reason=space`; all must hold.
 

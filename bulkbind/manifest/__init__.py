@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING
 from bulkbind.errors import ManifestError, UsageError
 from bulkbind.manifest.formats import (
     FORMATS,
+    PACKED,
     SUFFIXES,
     Manifest,
+    binary_format,
+    format_names,
     format_of,
     is_manifest_name,
-    is_workbook,
 )
 from bulkbind.manifest.likely_causes import fault_of
 from bulkbind.manifest.rules import breaks
@@ -25,7 +27,16 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-__all__ = ["SUFFIXES", "Manifest", "digest", "is_manifest_name", "open_manifest"]
+__all__ = [
+    "FORMATS",
+    "PACKED",
+    "SUFFIXES",
+    "Manifest",
+    "digest",
+    "format_names",
+    "is_manifest_name",
+    "open_manifest",
+]
 
 
 def open_manifest(path: Path, settings: ManifestSettings, name: str | None = None) -> Manifest:
@@ -40,8 +51,8 @@ def open_manifest(path: Path, settings: ManifestSettings, name: str | None = Non
     head = read_head(path, shown)
     if not head:
         raise ManifestError(f"{shown} is empty")
-    if is_workbook(path, head):
-        return FORMATS["xlsx"].opens(path, Source(shown, "xlsx", "utf-8", bom=True), "", settings)
+    if binary := binary_format(path, head):
+        return FORMATS[binary].opens(path, Source(shown, binary, "utf-8", bom=True), "", settings)
     encoding, bom = encoding_of(head, shown, settings.encoding)
     text = head.decode(encoding, "replace").lstrip("\ufeff")
     form = format_of(shown, text, settings.format)

@@ -1,34 +1,33 @@
 """The formats, and how a file's format is detected: by its name, else by its first characters.
 
-To add a format, write a module with a class like the others and add a line to `FORMATS`.
+To add a format, write a module that reads and writes it, like the others, and add a line to
+`FORMATS`.
 """
 
 from __future__ import annotations
 
-import io
-import zipfile
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TextIO
 
-from bulkbind.manifest.csv_reader import CsvManifest
-from bulkbind.manifest.json_reader import (
+from bulkbind.manifest.csv_format import CsvManifest, write_csv
+from bulkbind.manifest.json_format import (
     JsonLinesManifest,
     JsonManifest,
-    WrongJsonError,
-    whole_value,
+    begins_document,
+    begins_lines,
+    write_document,
+    write_lines,
 )
-from bulkbind.manifest.xlsx_reader import XlsxManifest
-from bulkbind.manifest.yaml_reader import YamlManifest
+from bulkbind.manifest.xlsx_format import SUFFIXES as WORKBOOKS, XlsxManifest, is_workbook
+from bulkbind.manifest.yaml_format import YamlManifest, begins_yaml, write_yaml
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from bulkbind.model import CheckedRow, Source
     from bulkbind.settings import ManifestSettings
 
 PACKED = ".gz"
-_ZIP = b"PK\x03\x04"
-_YAML_STARTS = ("---", "- ", "-\n", "defaults:", "devices:", "%YAML")
 
 
 class Manifest(Protocol):
@@ -52,68 +51,78 @@ class Opens(Protocol):
         ...
 
 
+class Writes(Protocol):
+    """Writes rows back, given what `Opens` found out about the file.
+
+    Each row is the cells that the reader kept (`CheckedRow.cells`) and `OWN_COLUMNS` with what
+    they say of the row. Every row must be taken, in order.
+    """
+
+    def __call__(
+        self, file: TextIO, source: Source, rows: Iterable[tuple[Any, dict[str, str]]], /
+    ) -> None:
+        """Write the whole file, also if there are no rows."""
+        ...
+
+
+def _claims_nothing(_head: str) -> bool:
+    return False
+
+
 class Format(NamedTuple):
     """A format of manifests."""
 
     suffixes: tuple[str, ...]
+    """One may belong to several formats: to the first that claims its text, else to the last."""
     opens: Opens
-    is_text: bool = True
+    writes: Writes
+    claims: Callable[[str], bool] = _claims_nothing
+    """Whether a text begins as in no other format; not asked of the first of `FORMATS`."""
+    claims_binary: Callable[[Path, bytes], bool] | None = None
+    """Of a format that is not text: whether a file that begins with these bytes has it."""
+    writes_as: str = ""
+    """The format that `writes` writes, if it is another one."""
 
 
 FORMATS: dict[str, Format] = {
-    "csv": Format((".csv", ".tsv", ".tab", ".txt"), CsvManifest),
-    "xlsx": Format((".xlsx", ".xlsm"), XlsxManifest, is_text=False),
-    "yaml": Format((".yaml", ".yml"), YamlManifest),
-    "jsonl": Format((".jsonl", ".ndjson"), JsonLinesManifest),
-    "json": Format((".json",), JsonManifest),
+    "csv": Format((".csv", ".tsv", ".tab", ".txt"), CsvManifest, write_csv),
+    "xlsx": Format(WORKBOOKS, XlsxManifest, write_csv, claims_binary=is_workbook, writes_as="csv"),
+    "yaml": Format((".yaml", ".yml"), YamlManifest, write_yaml, begins_yaml),
+    "jsonl": Format((".jsonl", ".ndjson", ".json"), JsonLinesManifest, write_lines, begins_lines),
+    "json": Format((".json",), JsonManifest, write_document, begins_document),
 }
-SUFFIXES = tuple(suffix for form in FORMATS.values() for suffix in form.suffixes)
+"""By the name that `--format` takes. A text that no other format claims has the first one."""
+SUFFIXES = tuple(dict.fromkeys(suffix for form in FORMATS.values() for suffix in form.suffixes))
+
+
+def format_names() -> tuple[str, ...]:
+    """Return the names of the formats, in order."""
+    return tuple(FORMATS)
 
 
 def is_manifest_name(name: str) -> bool:
     """Return whether a file's name is that of a manifest."""
-    return PurePath(name.lower().removesuffix(PACKED)).suffix in SUFFIXES
+    return _suffix(name) in SUFFIXES
 
 
-def is_workbook(path: Path, head: bytes) -> bool:
-    """Return whether a file is XLSX, judging by its content."""
-    if not head.startswith(_ZIP):
-        return False
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return any(name.startswith("xl/workbook") for name in archive.namelist())
-    except (zipfile.BadZipFile, OSError, ValueError, EOFError, NotImplementedError):
-        return PurePath(path).suffix.lower() in FORMATS["xlsx"].suffixes
+def _suffix(name: str) -> str:
+    return PurePath(name.lower().removesuffix(PACKED)).suffix
+
+
+def binary_format(path: Path, head: bytes) -> str | None:
+    """Return the format of a file that is not text; *head*: its first bytes, decompressed."""
+    for key, form in FORMATS.items():
+        if form.claims_binary and form.claims_binary(path, head):
+            return key
+    return None
 
 
 def format_of(name: str, head: str, declared: str | None = None) -> str:
     """Return a text's format: as declared, by the file's name, else by its first characters."""
-    if declared and FORMATS[declared].is_text:
+    first, *others = (key for key, form in FORMATS.items() if not form.claims_binary)
+    if declared in (first, *others):
         return declared
-    suffix = PurePath(name.lower().removesuffix(PACKED)).suffix
-    by_name = next((key for key, form in FORMATS.items() if suffix in form.suffixes), None)
-    if by_name not in (None, "json", "xlsx"):
-        assert by_name is not None  # checked above, which mypy does not see
-        return by_name
-    begins = head.lstrip()[:1]
-    if begins == "{":
-        return "jsonl" if _begins_with_a_row(head.lstrip()) else "json"
-    if by_name == "json" or (begins == "[" and head.lstrip()[1:].lstrip()[:1] in ("{", "]")):
-        return "json"
-    for line in head.splitlines():
-        if line.strip() and not line.startswith("#"):
-            return "yaml" if (line + "\n").startswith(_YAML_STARTS) else "csv"
-    return "csv"
-
-
-def _begins_with_a_row(text: str) -> bool:
-    """Whether the first line is a device of its own, not the start of a document."""
-    lines = io.StringIO(text)
-    first = next(lines, "")
-    if next((line for line in lines if line.strip()), "").lstrip().startswith("{"):
-        return True
-    try:
-        value = whole_value(first)
-    except WrongJsonError:
-        return False
-    return not any(isinstance(inner, list | dict) for inner in value.values())
+    suffix = _suffix(name)
+    named = [key for key in (first, *others) if suffix in FORMATS[key].suffixes]
+    *asked, last = named or [*others, first]
+    return next((key for key in asked if FORMATS[key].claims(head)), last)

@@ -163,7 +163,7 @@ def encoding_of(head: bytes, name: str, declared: str | None = None) -> tuple[st
         if len(head.translate(None, _CONTROLS)) < len(head) * 0.95:
             raise ManifestError(
                 f"{name} is not a text file: it is full of control characters",
-                hint="export it as CSV, XLSX, YAML or JSON",
+                hint="export it as CSV, for instance",
             )
         return "utf-8", False
     even, odd = head[0::2].count(0), head[1::2].count(0)
@@ -173,7 +173,7 @@ def encoding_of(head: bytes, name: str, declared: str | None = None) -> tuple[st
         return "utf-16-be", False
     raise ManifestError(
         f"{name} is not a text file: it holds NUL bytes",
-        hint="export it as CSV, XLSX, YAML or JSON",
+        hint="export it as CSV, for instance",
     )
 
 
@@ -196,7 +196,7 @@ def refuse_non_text(head: bytes, name: str) -> None:
         if head.startswith(start):
             raise ManifestError(
                 f"{name} is not a manifest: it seems to be {kind}",
-                hint=hint or "name a CSV, XLSX, YAML or JSON file",
+                hint=hint or "name the table itself, for instance a CSV file",
             )
     if head.lstrip(codecs.BOM_UTF8 + b" \t\r\n")[:20].lower().startswith(_MARKUP):
         raise ManifestError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeAlias
 
 from bulkbind.errors import ManifestError
 from bulkbind.manifest import columns
@@ -31,6 +31,8 @@ _NOT_BOOLEAN = "a text or a number, not true or false"
 
 Node = Any
 """A string, number, boolean, None, list or mapping."""
+Rows: TypeAlias = "Iterable[tuple[dict[str, Any], dict[str, str]]]"
+"""Rows to write back: the device's keys, and `OWN_COLUMNS`."""
 
 
 class Written(float):
@@ -316,3 +318,9 @@ class TreeManifest(ABC):
     @abstractmethod
     def _read(self, text: Text) -> Iterator[CheckedRow]:
         """Yield every device of a text."""
+
+
+def with_own(rows: Rows) -> Iterator[dict[str, Any]]:
+    """Yield the devices to write back: their keys, and `OWN_COLUMNS` behind them."""
+    for cells, own in rows:
+        yield {key: value for key, value in cells.items() if key not in OWN_COLUMNS} | own

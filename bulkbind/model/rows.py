@@ -99,7 +99,7 @@ class Source:
     name: str
     """The path as the operator gave it; `-` for standard input."""
     format: str
-    """`csv`, `xlsx`, `yaml`, `json` or `jsonl`."""
+    """Its name in the table of formats."""
     encoding: str
     bom: bool
     delimiter: str = ","

@@ -19,10 +19,13 @@ from bulkbind.report.tables import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
+    from typing import TypeAlias
 
     from bulkbind.model import AttemptRow, Problem, ResultRow, RunSummary, Source
+
+    _Write: TypeAlias = "Callable[[Path, RunRows, RunSummary, RowFilter | None], None]"
 
 __all__ = [
     "FORMS",
@@ -70,10 +73,6 @@ class RunRows(Protocol):
         ...
 
 
-FORMS = ("csv", "jsonl", "html", "md", "xlsx")
-"""The forms of `write_form`."""
-
-
 def write_report(run: RunRows, folder: Path) -> tuple[RunSummary, list[Path]]:
     """Write `results.csv`, `failed.csv`, `problems.csv`, `summary.json`, `report.html`, atomically.
 
@@ -99,6 +98,30 @@ def _problems(run: RunRows, sources: list[Source]) -> Iterator[tuple[str, int, P
             yield sources[row.source].name, row.line, problem
 
 
+def _rows_by(write: Callable[[Path, Iterable[ResultRow], Sequence[Source]], None]) -> _Write:
+    """Return what writes all rows, or those selected, by *write*."""
+
+    def written(path: Path, run: RunRows, _: RunSummary, only: RowFilter | None) -> None:
+        write(path, only.rows(run) if only else run.rows(), run.sources())
+
+    return written
+
+
+def _write_markdown(path: Path, run: RunRows, summary: RunSummary, only: RowFilter | None) -> None:
+    rows = only.rows(run) if only else run.rows((*COMES_BACK, Status.MOVED))
+    forms.write_markdown(path, summary, rows, run.sources())
+
+
+FORMS: dict[str, tuple[str, _Write]] = {
+    "csv": ("results", _rows_by(write_results)),
+    "jsonl": ("results", _rows_by(forms.write_jsonl)),
+    "html": ("report", write_html),
+    "md": ("report", _write_markdown),
+    "xlsx": ("results", _rows_by(forms.write_xlsx)),
+}
+"""The forms of `write_form`: suffix -> the file's name, and what writes it."""
+
+
 def write_form(
     run: RunRows, summary: RunSummary, folder: Path, form: str, only: RowFilter | None
 ) -> Path:
@@ -109,25 +132,11 @@ def write_form(
 
     Raises: LedgerError, UsageError.
     """
-    sources = run.sources()
-    end = "" if only is None else "-filtered"
-    rows = run.rows() if only is None else only.rows(run)
-    stem = "report" if form in ("html", "md") else "results"
-    path = folder / f"{stem}{end}.{form}"
-    match form:
-        case "csv":
-            write_results(path, rows, sources)
-        case "jsonl":
-            forms.write_jsonl(path, rows, sources)
-        case "html":
-            write_html(path, run, summary, only)
-        case "md":
-            shown = run.rows((*COMES_BACK, Status.MOVED)) if only is None else rows
-            forms.write_markdown(path, summary, shown, sources)
-        case "xlsx":
-            forms.write_xlsx(path, rows, sources)
-        case _:
-            raise UsageError(f"there is no form {form!r}", hint=f"forms are {', '.join(FORMS)}")
+    if form not in FORMS:
+        raise UsageError(f"there is no form {form!r}", hint=f"forms are {', '.join(FORMS)}")
+    stem, write = FORMS[form]
+    path = folder / f"{stem}{'-filtered' if only else ''}.{form}"
+    write(path, run, summary, only)
     return path
 
 

@@ -1,54 +1,26 @@
-"""`results.csv`, failed rows in the manifest's own form, and `--filter`.
-
-Cells are guarded against formulas in spreadsheets. Source: OWASP, "CSV Injection".
-"""
+"""`results.csv`, failed rows in the manifest's own form, and `--filter`."""
 
 from __future__ import annotations
 
 import csv
 import json
 import re
-from dataclasses import dataclass
-from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Any, Protocol, TextIO
-
-import yaml
+from dataclasses import dataclass, replace
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any, TextIO
 
 from bulkbind.errors import UsageError
 from bulkbind.files import KEPT_BYTES, replacing
+from bulkbind.manifest import FORMATS, PACKED
+from bulkbind.manifest.formulas import safe, safe_value
 from bulkbind.model import MEANINGS, OWN_COLUMNS, AttemptRow, Problem, ResultRow, Source, UndoneRow
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
+    from pathlib import Path
 
     from bulkbind.model import Record
     from bulkbind.report import RunRows
-
-_SIGNS = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
-"""Characters that begin a formula; the wide forms do so in Japanese locales."""
-_BEGINS = (*_SIGNS, "\t", "\r", "\n")
-_SIGN = f"[{re.escape(''.join(_SIGNS))}]"
-_WITHIN = re.compile(rf"""([,;|\t\r\n]"*)(?={_SIGN}(?!\Z))""")
-"""Where a formula could begin within text: after a character that a spreadsheet with another
-delimiter takes as the end of a cell, despite quotes."""
-_CALL = re.compile(rf"""(?:^|[,;]"*){_SIGN}[^,;]*(?:[A-Za-z.]\(|\||!)""")
-
-
-def safe(text: str) -> str:
-    """Return *text* with an apostrophe wherever a formula could begin (`-` alone is none)."""
-    if _WITHIN.search(text):  # ten times faster than a substitution that finds nothing
-        text = _WITHIN.sub(r"\1'", text)
-    return f"'{text}" if text.startswith(_BEGINS) and text != "-" else text
-
-
-def safe_value(value: str) -> str:
-    """Return a valid value unchanged, unless it is a formula with a function call.
-
-    Only a user id can contain the characters for a call. Values like `+49` and `@me` may be
-    displayed differently, but run nothing.
-    """
-    return safe(value) if _CALL.search(value) else value
-
 
 COLUMNS = (
     "source",
@@ -165,20 +137,20 @@ def write_failed(folder: Path, rows: Iterable[ResultRow], sources: Sequence[Sour
         (folder / "failed.csv").unlink(missing_ok=True)  # of an earlier run with one manifest
     iterator = iter(rows)
     row = next(iterator, None)
-    paths: list[Path] = []
-    for source, name in zip(sources, names, strict=True):
-        number = len(paths)
-        path = folder / name
+
+    def rows_of(number: int) -> Iterator[tuple[Any, dict[str, str]]]:
+        nonlocal row
+        while row is not None and row.source == number:
+            if row.cells is not None:
+                yield _returned(row, json.loads(row.cells), sources[number])
+            row = next(iterator, None)
+
+    paths = [folder / name for name in names]
+    for number, (source, path) in enumerate(zip(sources, paths, strict=True)):
         with replacing(path, source.encoding, KEPT_BYTES) as file:
             if source.bom:
                 file.write("\ufeff")
-            writer = _WRITERS[source.format](file, source)
-            while row is not None and row.source == number:
-                if row.cells is not None:
-                    writer.write(json.loads(row.cells), row)
-                row = next(iterator, None)
-            writer.end()
-        paths.append(path)
+            FORMATS[source.format].writes(file, _harmless(source), rows_of(number))
     return paths
 
 
@@ -187,13 +159,38 @@ def _names(sources: Sequence[Source]) -> list[str]:
         return ["failed.csv"]
     names: list[str] = []
     for number, source in enumerate(sources, start=1):
-        name = PurePath(source.name).name.removesuffix(".gz")
-        name = f"stdin.{source.format}" if name in ("", "-") else name
-        name = PurePath(name).with_suffix(".csv").name if source.format == "xlsx" else name
+        form = FORMATS[source.format]
+        name = PurePath(source.name).name.removesuffix(PACKED)
+        name = f"stdin{form.suffixes[0]}" if name in ("", "-") else name
+        if form.writes_as:
+            name = PurePath(name).with_suffix(FORMATS[form.writes_as].suffixes[0]).name
         while f"failed/{name}" in names:
             name = f"{number}-{name}"
         names.append(f"failed/{name}")
     return names
+
+
+def _harmless(source: Source) -> Source:
+    """Return a manifest's form, its header guarded if it comes back in another format."""
+    if not FORMATS[source.format].writes_as:
+        return source
+    return replace(source, header=tuple(map(safe_value, source.header)))
+
+
+def _returned(
+    row: ResultRow,
+    cells: Any,  # noqa: ANN401  # depends on the format
+    source: Source,
+) -> tuple[Any, dict[str, str]]:
+    """Return the operator's cells, and `OWN_COLUMNS` with what they say of the row.
+
+    Text that ran nothing in its own format is guarded if it comes back in another one; valid user
+    ids stay unchanged.
+    """
+    if FORMATS[source.format].writes_as:
+        user = None if "user_id" in row.broken else row.user_id
+        cells = [cell if cell.strip() == user else safe_value(cell) for cell in cells]
+    return cells, dict(zip(OWN_COLUMNS, (row.status, reason_of(row)), strict=True))
 
 
 def reason_of(row: ResultRow) -> str:
@@ -202,129 +199,6 @@ def reason_of(row: ResultRow) -> str:
         return "; ".join(problem.text for problem in row.problems)
     words = [f"{row.code} {row.message}".strip(), row.detail]
     return "; ".join(word for word in words if word)
-
-
-class _Writer(Protocol):
-    """Writes rows in the form of their source."""
-
-    def write(self, cells: Any, row: ResultRow) -> None:  # noqa: ANN401  # depends on the format
-        """Write a row with its status and reason."""
-        ...
-
-    def end(self) -> None:
-        """Write the end of the file."""
-        ...
-
-
-class _CsvRows:
-    """CSV: the preamble, the operator's header and cells, status and reason."""
-
-    def __init__(self, file: TextIO, source: Source) -> None:
-        file.write(source.preamble)
-        self._table = csv.writer(
-            file,
-            delimiter=source.delimiter,
-            quotechar=source.quote,
-            escapechar=source.escape or None,
-            doublequote=not source.escape,
-            lineterminator="\r\n",
-        )
-        self._is_workbook = source.format == "xlsx"
-        self._width = len(source.header)
-        self._kept = [
-            at for at, name in enumerate(source.header) if name.strip() not in OWN_COLUMNS
-        ]
-        if source.has_header:
-            names = [source.header[at] for at in self._kept]
-            if self._is_workbook:
-                names = list(map(safe_value, names))
-            self._table.writerow([*names, *OWN_COLUMNS])
-
-    def write(self, cells: list[str], row: ResultRow) -> None:
-        if self._is_workbook:
-            cells = [self._as_text(cell, row) for cell in cells]
-        padded = cells + [""] * (self._width - len(cells))
-        kept = [padded[at] for at in self._kept]
-        # Cells beyond the header stay beyond it.
-        self._table.writerow([*kept, row.status, safe(reason_of(row)), *padded[self._width :]])
-
-    def _as_text(self, cell: str, row: ResultRow) -> str:
-        """Guard a workbook's text, which ran nothing there; valid user ids stay unchanged."""
-        is_user = cell.strip() == row.user_id and "user_id" not in row.broken
-        return cell if is_user else safe_value(cell)
-
-    def end(self) -> None:
-        """Do nothing."""
-
-
-def _with_own(cells: dict[str, Any], row: ResultRow) -> dict[str, Any]:
-    own = dict(zip(OWN_COLUMNS, (row.status, reason_of(row)), strict=True))
-    return {key: value for key, value in cells.items() if key not in OWN_COLUMNS} | own
-
-
-class _YamlRows:
-    """YAML: a list of mappings, every scalar with its original text."""
-
-    def __init__(self, file: TextIO, source: Source) -> None:  # noqa: ARG002  # as all writers
-        self._file = file
-        self._is_empty = True
-
-    def write(self, cells: dict[str, Any], row: ResultRow) -> None:
-        text = yaml.dump(
-            [_with_own(cells, row)],
-            Dumper=yaml.CSafeDumper,
-            sort_keys=False,
-            allow_unicode=True,
-            width=10_000,
-        )
-        self._file.write(text)
-        self._is_empty = False
-
-    def end(self) -> None:
-        if self._is_empty:
-            self._file.write("[]\n")
-
-
-class _JsonLinesRows:
-    def __init__(self, file: TextIO, source: Source) -> None:  # noqa: ARG002  # as all writers
-        self._file = file
-
-    def write(self, cells: dict[str, Any], row: ResultRow) -> None:
-        self._file.write(_json(cells, row) + "\n")
-
-    def end(self) -> None:
-        """Do nothing."""
-
-
-class _JsonRows:
-    """JSON: an array with an object in each line."""
-
-    def __init__(self, file: TextIO, source: Source) -> None:  # noqa: ARG002  # as all writers
-        self._file = file
-        self._before = "["
-
-    def write(self, cells: dict[str, Any], row: ResultRow) -> None:
-        self._file.write(f"{self._before}\n{_json(cells, row)}")
-        self._before = ","
-
-    def end(self) -> None:
-        self._file.write("[]\n" if self._before == "[" else "\n]\n")
-
-
-def _json(cells: dict[str, Any], row: ResultRow) -> str:
-    """Return a row as JSON; lone surrogates become the escapes from which they were read."""
-    text = json.dumps(_with_own(cells, row), ensure_ascii=False)
-    return text if text.isprintable() else json.dumps(_with_own(cells, row))
-
-
-_WRITERS: dict[str, Callable[[TextIO, Source], _Writer]] = {
-    "csv": _CsvRows,
-    "xlsx": _CsvRows,
-    "yaml": _YamlRows,
-    "jsonl": _JsonLinesRows,
-    "json": _JsonRows,
-}
-"""Format -> writer of its returned rows."""
 
 
 EXPORT_COLUMNS = ("machine_code", "user_id", "device_name", "device_os", "device_id", "create_time")

@@ -18,9 +18,10 @@ import bulkbind
 from bulkbind.app.schema import config_schema, setting_texts
 from bulkbind.cli import COMMANDS, cli
 from bulkbind.errors import BulkbindError
-from bulkbind.manifest import open_manifest
+from bulkbind.manifest import format_names, open_manifest
 from bulkbind.manifest.rules import RULES
 from bulkbind.model import MEANINGS
+from bulkbind.report import FORMS
 from bulkbind.report.tables import COLUMNS
 from bulkbind.settings import (
     SECRETS,
@@ -340,6 +341,39 @@ def test_settings_file_says_what_the_schema_says(path):
     assert set(told) == set(texts)
     for name in set(texts) - {"auth", "profiles", "already_bound_codes"}:
         assert told[name].casefold() == texts[name].removesuffix(".").casefold(), name
+
+
+@pytest.mark.parametrize("name", format_names())
+def test_format_is_named_wherever_formats_are_listed(name):
+    """The schema, and the help of what reads manifests, list the formats."""
+    schema = config_schema()
+    helps = [
+        option.help or ""
+        for command in ("validate", "plan", "run")
+        for option in options_of(command)
+        if option.name == "format"
+    ]
+    assert len(helps) == 3
+    for text in (
+        *helps,
+        str(schema["properties"]["format"]),
+        str(schema["$defs"]["Reading"]["properties"]["format"]),
+    ):
+        assert name in re.findall(r"\w+", text), text
+
+
+def test_readme_lists_the_formats():
+    """In the order of the table."""
+    assert f"`--format {'|'.join(format_names())}`" in section("Manifests")
+
+
+def test_forms_of_the_report_are_listed():
+    """The README and the help of `report` name the forms that there are."""
+    [option] = [option for option in options_of("report") if "--format" in option.opts]
+
+    assert isinstance(option.type, click.Choice)
+    assert list(option.type.choices) == list(FORMS)
+    assert f"`bulkbind report --format {'|'.join(FORMS)}`" in README
 
 
 # --- samples -------------------------------------------------------------------------------------

@@ -29,7 +29,7 @@ from bulkbind.report import FORMS, as_json, as_text
     "--format",
     "forms",
     multiple=True,
-    type=click.Choice(FORMS),
+    type=click.Choice(tuple(FORMS)),
     help="write only this form; repeatable; xlsx keeps ids as text, md fits a ticket",
 )
 @options.option(

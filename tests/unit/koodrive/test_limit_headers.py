@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
+
 import pytest
 from hypothesis import given, strategies as st
 from multidict import CIMultiDict
 
+from bulkbind.koodrive import limit_headers
 from bulkbind.koodrive.limit_headers import stated_limits
 from bulkbind.model import ServerLimit
 
@@ -142,6 +145,18 @@ def test_every_form_is_read(headers, expected):
 def test_what_cannot_be_meant_is_ignored(headers):
     """Nothing, zero, negative numbers, a year and more, words."""
     assert told(**headers) == ()
+
+
+def test_every_reader_is_asked():
+    """Each function of the module that reads a kind of header is asked of every answer."""
+    readers = {
+        function
+        for _, function in inspect.getmembers(limit_headers, inspect.isfunction)
+        if inspect.signature(function).return_annotation == "Iterator[ServerLimit]"
+    }
+
+    assert readers == set(limit_headers._READERS)
+    assert len(readers) >= 5
 
 
 NAMES = [

@@ -11,10 +11,11 @@ import pytest
 
 from bulkbind.errors import ManifestError, UsageError
 from bulkbind.manifest import digest, is_manifest_name, open_manifest
-from bulkbind.manifest.formats import format_of
+from bulkbind.manifest.formats import FORMATS, Format, format_names, format_of
 from bulkbind.model import Device
 from bulkbind.settings import ManifestSettings
 from tests.support.manifests import outline, write_xlsx
+from tests.support.paths import ROOT
 
 CSV = "machine_code,user_id\nA,u\n"
 YAML = "- machine_code: A\n  user_id: u\n"
@@ -79,6 +80,36 @@ def test_json_that_is_lines_is_read_as_lines():
 def test_declared_format_wins():
     """`--format` is for what is neither clear from name nor content."""
     assert format_of("a.csv", "x: 1", "yaml") == "yaml"
+
+
+@pytest.mark.parametrize("form", [form for form in FORMATS.values() if form.writes_as])
+def test_rows_that_come_back_in_another_format_are_written_in_it(form):
+    """What is said to come back as CSV is written by CSV's own writer."""
+    other = FORMATS[form.writes_as]
+
+    assert form.writes is other.writes
+    assert not other.writes_as
+
+
+def test_no_format_without_a_writer():
+    """A format that can only be read cannot be declared; its failed rows would be lost."""
+    with pytest.raises(TypeError, match="writes"):
+        Format((".x",), FORMATS["csv"].opens)  # type: ignore[call-arg]  # as it must not be
+
+
+def test_every_module_of_a_format_is_in_the_table():
+    """What reads and writes a format is used by its entry."""
+    folder = ROOT / "bulkbind/manifest"
+    used = {part.__module__ for form in FORMATS.values() for part in (form.opens, form.writes)}
+
+    assert used == {f"bulkbind.manifest.{path.stem}" for path in folder.glob("*_format.py")}
+
+
+def test_names_of_the_formats_are_accepted_as_settings():
+    """Each can be declared; they come in the order of the table."""
+    given = [ManifestSettings.model_validate({"format": name}) for name in format_names()]
+
+    assert [settings.format for settings in given] == list(FORMATS)
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,11 @@ import re
 import pytest
 
 from bulkbind.manifest import open_manifest
+from bulkbind.manifest.formulas import safe, safe_value
 from bulkbind.model import Problem, Record, ResultRow, RunState, RunSummary, Source, Status
 from bulkbind.report import write_report
 from bulkbind.report.forms import write_xlsx
-from bulkbind.report.tables import ExportWriter, safe, safe_value
+from bulkbind.report.tables import ExportWriter
 from bulkbind.settings import ManifestSettings
 from tests.support.manifests import write_xlsx as write_workbook
 from tests.support.paths import CSV_INJECTIONS

@@ -15,7 +15,7 @@ import yaml
 
 from bulkbind.errors import LedgerError
 from bulkbind.files import replacing, replacing_bytes
-from bulkbind.manifest import open_manifest
+from bulkbind.manifest import FORMATS, open_manifest
 from bulkbind.model import (
     COMES_BACK,
     MEANINGS,
@@ -31,6 +31,7 @@ from bulkbind.model import (
 from bulkbind.report import as_json, as_text, write_report
 from bulkbind.report.tables import write_failed, write_results
 from bulkbind.settings import ManifestSettings
+from tests.support.manifests import write_xlsx
 
 HEADER = ("machine_code", "user_id", "Site")
 CSV = Source("fleet.csv", "csv", "utf-8", bom=False, delimiter=",", header=HEADER)
@@ -397,6 +398,66 @@ def test_cells_beyond_the_header_survive_the_second_round(tmp_path):
     _, [again] = fed_back(tmp_path, manifest.source, failed(row.cells, status=Status.INVALID))
 
     assert set(cells) <= set(again.cells)
+
+
+# --- Every format --------------------------------------------------------------------------------
+
+DEVICES_OF_A_SAMPLE: list[list[object]] = [
+    ["SN-1", "u1", "Van, 1"],
+    ["0123", "+49", 'a: "b" # c'],
+]
+"""Of each sample: machine_code, user_id and note; the first breaks a rule."""
+SAMPLES = {
+    "csv": b'machine_code,user_id,note\nSN-1,u1,"Van, 1"\n0123,+49,"a: ""b"" # c"\n',
+    "yaml": b"""
+- {machine_code: SN-1, user_id: u1, note: "Van, 1"}
+- {machine_code: 0123, user_id: +49, note: 'a: "b" # c'}
+""",
+    "jsonl": rb"""{"machine_code": "SN-1", "user_id": "u1", "note": "Van, 1"}
+{"machine_code": "0123", "user_id": "+49", "note": "a: \"b\" # c"}
+""",
+    "json": rb"""[{"machine_code": "SN-1", "user_id": "u1", "note": "Van, 1"},
+{"machine_code": "0123", "user_id": "+49", "note": "a: \"b\" # c"}]
+""",
+}
+
+
+def sample_of(form, path):
+    """Write the sample of a format to *path* with the format's suffix and open it."""
+    path = path.with_suffix(FORMATS[form].suffixes[0])
+    if form == "xlsx":
+        pytest.importorskip("python_calamine", reason="the extra xlsx is not installed")
+        write_xlsx(path, ("One", [["machine_code", "user_id", "note"], *DEVICES_OF_A_SAMPLE]))
+    else:
+        path.write_bytes(SAMPLES[form])
+    return open_manifest(path, ManifestSettings(), path.name)
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_rows_of_every_format_come_back(tmp_path, form):
+    """Of each format a file is read, and its rows come back under its name, in order, to be run."""
+    manifest = sample_of(form, tmp_path / "fleet")
+    rows = list(manifest.rows())
+    other = sample_of(form, tmp_path / "other")
+    back = [
+        failed(row.cells, user_id=row.values[1] or "", problems=row.problems, source=source)
+        for source, read in enumerate((rows, list(other.rows())))
+        for row in read
+    ]
+    paths = write_failed(tmp_path / "report", back, [manifest.source, other.source])
+
+    assert manifest.source.format == form
+    assert [row.device is None for row in rows] == [True, False]
+    wanted = FORMATS[FORMATS[form].writes_as or form].suffixes[0]
+    assert [path.name for path in paths] == [f"fleet{wanted}", f"other{wanted}"]
+    for path in paths:
+        again = list(open_manifest(path, ManifestSettings()).rows())
+        assert [row.values for row in again] == [row.values for row in rows]
+        assert [row.problems for row in again] == [row.problems for row in rows]
+        for row, device in zip(again, DEVICES_OF_A_SAMPLE, strict=True):
+            cells = list(row.cells.values() if isinstance(row.cells, dict) else row.cells)
+            assert cells[:4] == [*device, "failed"]
+            assert cells[4].startswith("machine_code 'SN-1'" if row.problems else "13000301")
 
 
 # --- Several sources, YAML -----------------------------------------------------------------------

@@ -10,6 +10,7 @@ import zipfile
 import zlib
 from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
+from pathlib import PurePath
 from typing import IO, TYPE_CHECKING, Any
 
 from bulkbind.errors import ManifestError
@@ -30,6 +31,18 @@ _CELL = re.compile(rb"([A-Z]{0,3})(\d{1,7})$")
 _ENTITY = re.compile(rb"<!(?:DOCTYPE|ENTITY)", re.IGNORECASE)
 _LETTERS = 26
 _SUSPECT = (MARK, *FAULT_STARTS)
+SUFFIXES = (".xlsx", ".xlsm")
+
+
+def is_workbook(path: Path, head: bytes) -> bool:
+    """Return whether a file that begins with *head* is XLSX, judging by its content."""
+    if not head.startswith(b"PK\x03\x04"):
+        return False
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.startswith("xl/workbook") for name in archive.namelist())
+    except (zipfile.BadZipFile, OSError, ValueError, EOFError, NotImplementedError):
+        return PurePath(path).suffix.lower() in SUFFIXES
 
 
 class XlsxManifest:

@@ -6,22 +6,24 @@ each line holds one device.
 
 from __future__ import annotations
 
+import io
 import json
 import re
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 import msgspec
 
 from bulkbind.errors import ManifestError
 from bulkbind.manifest.rules import printable
 from bulkbind.manifest.text import LONGEST_LINE, blocks, lines_of
-from bulkbind.manifest.tree import Item, TreeManifest, Written
+from bulkbind.manifest.tree import Item, TreeManifest, Written, with_own
 from bulkbind.model import CheckedRow, Problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from bulkbind.manifest.text import Text
+    from bulkbind.manifest.tree import Rows
     from bulkbind.model import Source
 
 _LONGEST_INT = 18
@@ -343,3 +345,44 @@ def _parse_line(line: int, text: str) -> Item:
         at = "" if error.at is None else f" at {error.at + 1}"
         shown = printable(text.rstrip(_BLANK))
         return Item(line, None, Problem("row", "row", shown, _JSON, f"{error}{at}"))
+
+
+def begins_lines(head: str) -> bool:
+    """Return whether a text begins as JSON Lines: with a line that is a device of its own."""
+    lines = io.StringIO(head.lstrip())
+    first = next(lines, "")
+    if not first.startswith("{"):
+        return False
+    if next((line for line in lines if line.strip()), "").lstrip().startswith("{"):
+        return True
+    try:
+        value = whole_value(first)
+    except WrongJsonError:
+        return False
+    return not any(isinstance(inner, list | dict) for inner in value.values())
+
+
+def begins_document(head: str) -> bool:
+    """Return whether a text begins as a JSON document: with an object, or an array of them."""
+    text = head.lstrip()
+    return text[:1] == "{" or (text[:1] == "[" and text[1:].lstrip()[:1] in ("{", "]"))
+
+
+def write_lines(file: TextIO, _source: Source, rows: Rows) -> None:
+    """Write JSON Lines."""
+    file.writelines(f"{_as_json(device)}\n" for device in with_own(rows))
+
+
+def write_document(file: TextIO, _source: Source, rows: Rows) -> None:
+    """Write an array with an object in each line."""
+    before = "["
+    for device in with_own(rows):
+        file.write(f"{before}\n{_as_json(device)}")
+        before = ","
+    file.write("[]\n" if before == "[" else "\n]\n")
+
+
+def _as_json(device: dict[str, Any]) -> str:
+    """Return a device as JSON; lone surrogates become the escapes from which they were read."""
+    text = json.dumps(device, ensure_ascii=False)
+    return text if text.isprintable() else json.dumps(device)

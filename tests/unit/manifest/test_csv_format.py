@@ -14,7 +14,7 @@ from hypothesis import example, given, settings, strategies as st
 
 from bulkbind.errors import ManifestError, UsageError
 from bulkbind.manifest import digest, open_manifest
-from bulkbind.manifest.csv_reader import find_dialect
+from bulkbind.manifest.csv_format import find_dialect
 from bulkbind.model import Device, Source
 from bulkbind.settings import ManifestSettings
 from tests.support.manifests import opener, outline

@@ -119,7 +119,7 @@ def test_sheet_that_spans_the_world_is_refused(tmp_path):
 
 def test_part_that_unpacks_without_end_is_refused(tmp_path, monkeypatch):
     """Parts that unpack to more than a workbook has are refused by what the archive says."""
-    monkeypatch.setattr("bulkbind.manifest.xlsx_reader.SHEET_BYTES", 1 << 20)
+    monkeypatch.setattr("bulkbind.manifest.xlsx_format.SHEET_BYTES", 1 << 20)
     path = tmp_path / "fleet.xlsx"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as book:
         book.writestr("xl/workbook.xml", "x")

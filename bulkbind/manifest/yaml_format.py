@@ -1,27 +1,29 @@
-"""YAML from parser events: one device at a time, every scalar as the original text."""
+"""YAML, read from parser events: one device at a time, every scalar as the original text."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TextIO, TypeAlias
 
 import yaml
 
 from bulkbind.errors import ManifestError
 from bulkbind.manifest.rules import printable
 from bulkbind.manifest.text import DEEPEST, LONGEST_LINE, MOST_ANCHORS, MOST_NODES
-from bulkbind.manifest.tree import Item, TreeManifest
+from bulkbind.manifest.tree import Item, TreeManifest, with_own
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Self
 
     from bulkbind.manifest.text import Text
+    from bulkbind.manifest.tree import Rows
     from bulkbind.model import CheckedRow, Source
 
 Node: TypeAlias = "str | list[Any] | dict[str, Any] | None"
 
 _NULLS = frozenset(("", "~", "null", "Null", "NULL"))
 """YAML's null values, if unquoted."""
+_STARTS = ("---", "- ", "-\n", "defaults:", "devices:", "%YAML")
 
 
 class DuplicateKeyError(Exception):
@@ -339,3 +341,22 @@ class YamlManifest(TreeManifest):
             events.skip()
             found = f"`{error.key}` stands again in line {error.line}"
             return Item.with_repeated_key(line, error.key, found)
+
+
+def begins_yaml(head: str) -> bool:
+    """Return whether the first line that is no comment begins as only YAML does."""
+    lines = (line for line in head.splitlines() if line.strip() and not line.startswith("#"))
+    return (next(lines, "") + "\n").startswith(_STARTS)
+
+
+def write_yaml(file: TextIO, _source: Source, rows: Rows) -> None:
+    """Write a list of mappings, every scalar with its original text."""
+    is_empty = True
+    for device in with_own(rows):
+        text = yaml.dump(
+            [device], Dumper=yaml.CSafeDumper, sort_keys=False, allow_unicode=True, width=10_000
+        )
+        file.write(text)
+        is_empty = False
+    if is_empty:
+        file.write("[]\n")

@@ -1,4 +1,7 @@
-"""CSV and its variants: detects the dialect, keeps line breaks in cells, counts lines."""
+"""CSV and its variants: detects the dialect, keeps line breaks in cells, counts lines.
+
+Rows are written back in the same dialect.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,11 @@ import io
 import re
 from collections import Counter
 from itertools import chain, islice
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TextIO
 
 from bulkbind.errors import ManifestError
 from bulkbind.manifest import columns
+from bulkbind.manifest.formulas import safe
 from bulkbind.manifest.rules import printable
 from bulkbind.manifest.table import BATCH, Table, TableRow, find_header
 from bulkbind.manifest.text import (
@@ -21,7 +25,7 @@ from bulkbind.manifest.text import (
     lines_of,
     open_text,
 )
-from bulkbind.model import CheckedRow, Problem, Source
+from bulkbind.model import OWN_COLUMNS, CheckedRow, Problem, Source
 
 if TYPE_CHECKING:
     from _csv import Reader
@@ -312,3 +316,26 @@ def _all_rows(cells: Reader) -> tuple[list[list[str]], int]:
             broken += 1
         else:
             return rows, broken
+
+
+def write_csv(
+    file: TextIO, source: Source, rows: Iterable[tuple[list[str], dict[str, str]]]
+) -> None:
+    """Write the preamble, the operator's header and cells, and `OWN_COLUMNS`, guarded."""
+    file.write(source.preamble)
+    table = csv.writer(
+        file,
+        delimiter=source.delimiter,
+        quotechar=source.quote,
+        escapechar=source.escape or None,
+        doublequote=not source.escape,
+        lineterminator="\r\n",
+    )
+    width = len(source.header)
+    kept = [at for at, name in enumerate(source.header) if name.strip() not in OWN_COLUMNS]
+    if source.has_header:
+        table.writerow([*(source.header[at] for at in kept), *OWN_COLUMNS])
+    for cells, own in rows:
+        padded = cells + [""] * (width - len(cells))
+        # Cells beyond the header stay beyond it.
+        table.writerow([*(padded[at] for at in kept), *map(safe, own.values()), *padded[width:]])

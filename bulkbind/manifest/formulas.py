@@ -1,0 +1,33 @@
+"""Guards cells of CSV files against formulas in spreadsheets.
+
+Source: OWASP, "CSV Injection".
+"""
+
+from __future__ import annotations
+
+import re
+
+_SIGNS = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+"""Characters that begin a formula; the wide forms do so in Japanese locales."""
+_BEGINS = (*_SIGNS, "\t", "\r", "\n")
+_SIGN = f"[{re.escape(''.join(_SIGNS))}]"
+_WITHIN = re.compile(rf"""([,;|\t\r\n]"*)(?={_SIGN}(?!\Z))""")
+"""Where a formula could begin within text: after a character that a spreadsheet with another
+delimiter takes as the end of a cell, despite quotes."""
+_CALL = re.compile(rf"""(?:^|[,;]"*){_SIGN}[^,;]*(?:[A-Za-z.]\(|\||!)""")
+
+
+def safe(text: str) -> str:
+    """Return *text* with an apostrophe wherever a formula could begin (`-` alone is none)."""
+    if _WITHIN.search(text):  # ten times faster than a substitution that finds nothing
+        text = _WITHIN.sub(r"\1'", text)
+    return f"'{text}" if text.startswith(_BEGINS) and text != "-" else text
+
+
+def safe_value(value: str) -> str:
+    """Return a valid value unchanged, unless it is a formula with a function call.
+
+    Only a user id can contain the characters for a call. Values like `+49` and `@me` may be
+    displayed differently, but run nothing.
+    """
+    return safe(value) if _CALL.search(value) else value
