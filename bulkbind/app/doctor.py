@@ -22,7 +22,7 @@ from bulkbind.pacing import Pacer
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
-    from bulkbind.model import Attempt
+    from bulkbind.model import Attempt, ServerLimit
     from bulkbind.settings import Loaded, Settings
 
 TRIES = 4
@@ -149,10 +149,18 @@ async def _calls(settings: Settings, auth: Auth, clock: Clock) -> AsyncIterator[
         yield _listed(user_id, listed)
         limits = listed.limits or attempt.limits
         for limit in limits:
-            window = f" in {limit.window_s:g} s" if limit.window_s else ""
-            yield Finding("limit", "ok", f"{limit.source} tells {limit.limit:g} requests{window}")
+            yield Finding("limit", "ok", limit_text(limit))
         if not limits:
             yield Finding("limit", "ok", "no header tells one; a run finds it out")
+
+
+def limit_text(limit: ServerLimit) -> str:
+    """Return a limit as a header states it, which may be only what is left of it."""
+    if limit.limit is None:
+        within = f" for {limit.reset_s:g} s" if limit.reset_s else ""
+        return f"{limit.source} tells {limit.remaining:g} requests left{within}"
+    window = f" in {limit.window_s:g} s" if limit.window_s else ""
+    return f"{limit.source} tells {limit.limit:g} requests{window}"
 
 
 def _clock(client: KooDrive) -> Finding:

@@ -362,11 +362,6 @@ def test_format_is_named_wherever_formats_are_listed(name):
         assert name in re.findall(r"\w+", text), text
 
 
-def test_readme_lists_the_formats():
-    """In the order of the table."""
-    assert f"`--format {'|'.join(format_names())}`" in section("Manifests")
-
-
 def test_forms_of_the_report_are_listed():
     """The README and the help of `report` name the forms that there are."""
     [option] = [option for option in options_of("report") if "--format" in option.opts]
