@@ -166,9 +166,7 @@ def facts_of(
     facts.requests_lists = lists
     facts.sending_s = round(sending_s, 3)
     facts.retrying_s = round(backed_off_s, 3)
-    facts.requests_throttled = pacer.throttled
-    facts.paced_s = round(pacer.paced_s, 3)
-    facts.cooled_s = round(pacer.cooled_s, 3)
+    facts = facts.merge(pacer.spent())
     facts.rate_scope = send.rate_scope
     facts.pace_per_s = None if pace is None else round(pace, 2)
     facts.pace_from = pacer.source()
