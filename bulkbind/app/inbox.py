@@ -38,13 +38,14 @@ from bulkbind.errors import (
 )
 from bulkbind.files import replacing, write_json
 from bulkbind.manifest import PACKED, digest, open_manifest
-from bulkbind.model import RunState, Status
+from bulkbind.model import RunFacts, RunState, Status
 
 if TYPE_CHECKING:
     from bulkbind.app.reports import Report
     from bulkbind.app.session.listener import Listener
     from bulkbind.engine import StopSignal
     from bulkbind.ledger import Ledger
+    from bulkbind.model import Example
     from bulkbind.settings import Settings
 
 MIN_AGE_S = 60.0
@@ -143,12 +144,6 @@ def copy(source: Path, target: Path) -> None:
         shutil.copyfileobj(file, copied)
 
 
-_FACTS = (
-    "requests", "requests_throttled", "requests_lists", "paced_s", "cooled_s", "retrying_s",
-    "pace_per_s", "pace_from", "limit", "limit_per_user", "limit_in_flight",
-)  # fmt: skip
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InboxFile:
     """The result for one file."""
@@ -159,10 +154,8 @@ class InboxFile:
     run_id: str | None = None
     state: str | None = None
     counts: dict[str, int] = field(default_factory=dict)
-    changes: dict[str, Any] = field(default_factory=dict)
-    examples: list[dict[str, str]] = field(default_factory=list)
-    facts: dict[str, Any] = field(default_factory=dict)
-    """Requests and pace, as in the run's summary."""
+    examples: list[Example] = field(default_factory=list)
+    facts: RunFacts = field(default_factory=RunFacts)
     report: Path | None = None
     moved_to: Path | None = None
     """None: it is still in the inbox."""
@@ -217,7 +210,7 @@ class InboxResult:
                     "state": item.state,
                     "rows": sum(item.counts.values()),
                     "counts": item.counts,
-                    "changes": item.changes,
+                    "changes": item.facts.changes.as_json(),
                     "examples": item.examples,
                     "report": str(item.report) if item.report else None,
                     "moved_to": shown(item.moved_to) if item.moved_to else None,
@@ -239,9 +232,8 @@ def file_of(path: Path, ended: RunResult, run_id: str) -> InboxFile:
         run_id=run_id,
         state=summary.state.value,
         counts=dict(summary.counts),
-        changes=dict(summary.facts.get("changes") or {}),
-        examples=list(summary.facts.get("examples") or []),
-        facts={key: value for key, value in summary.facts.items() if key in _FACTS},
+        examples=summary.examples,
+        facts=summary.facts,
         report=ended.report.folder,
     )
 

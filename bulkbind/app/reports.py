@@ -69,10 +69,10 @@ def status(settings: Settings, run_id: str | None = None, clock: Clock | None = 
 
 
 def _is_alive(summary: RunSummary) -> bool | None:
-    if summary.state is not RunState.SENDING or summary.facts["host"] != socket.gethostname():
+    if summary.state is not RunState.SENDING or summary.host != socket.gethostname():
         return None
     try:
-        os.kill(summary.facts["pid"], 0)
+        os.kill(summary.pid, 0)
     except ProcessLookupError:
         return False
     except PermissionError:  # another user's process

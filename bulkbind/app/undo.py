@@ -17,7 +17,7 @@ from bulkbind.engine.readback import Readback
 from bulkbind.errors import UsageError
 from bulkbind.ledger import RunReader, UndoReader, find_run, reading
 from bulkbind.logs import bound, logger
-from bulkbind.model import RunState, UnbindKind, UndoPlan, UndoSummary
+from bulkbind.model import RunFacts, RunState, UnbindKind, UndoPlan, UndoSummary
 from bulkbind.report.undo_report import write_undo
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ async def _confirmed(
 async def _unbind_all(session: Session, ledger: Ledger, run: int) -> None:
     settings, clock, stop = session.settings, session.clock, session.stop
     pacer = await pacer_of(session, ledger)
-    client = client_of(session, await ledger.get_meta("clock_skew_s"))
+    client = client_of(session, await ledger.get_meta(RunFacts.clock_skew_s.name))
     began = clock.monotonic()
     session.pulse.follow(lambda: client.requests, lambda: pacer.closed_for_s() > 0)
     api = paced(session, client, pacer)
@@ -129,7 +129,7 @@ async def _unbind_all(session: Session, ledger: Ledger, run: int) -> None:
             backed_off_s=undoing.backed_off_s,
         )
         state = await asyncio.shield(ledger.unbindings.finish_undo(run, reason, facts))
-        logger().info("undo.finished", state=state.value, stopped=reason, **facts)
+        logger().info("undo.finished", state=state.value, stopped=reason, **facts.shown())
 
 
 class _Undoing:

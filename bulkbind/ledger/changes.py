@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from bulkbind.ledger.store import int_of, span
-from bulkbind.model import NEEDS_PERSON, Status
+from bulkbind.model import NEEDS_PERSON, Changes, Example, Status
 
 if TYPE_CHECKING:
     import sqlite3
@@ -25,11 +25,10 @@ SELECT EXISTS (SELECT 1 FROM rows INDEXED BY rows_device
 """
 
 
-def changes(db: sqlite3.Connection, run: int) -> dict[str, object] | None:
+def changes(db: sqlite3.Connection, run: int) -> Changes | None:
     """Return the differences from the last run of manifests with the same names; None if none ran.
 
-    Returns: `since` (its run id); `added` and `removed` devices; `renamed`: devices bound under
-        another name or OS than the manifest has now.
+    Returns: `since`, `added`, `removed`, `renamed`.
     """
     earlier = db.execute(
         f"SELECT r.run, r.run_id FROM runs r WHERE r.run < ?1 AND {_SAME_NAMES} "  # noqa: S608  # constants
@@ -39,26 +38,24 @@ def changes(db: sqlite3.Connection, run: int) -> dict[str, object] | None:
     if earlier is None:
         return None
     number, run_id = earlier
-    renamed = int_of(
+    found = Changes()
+    found.since = run_id
+    found.added = _only_in(db, run, number)
+    found.removed = _only_in(db, number, run)
+    found.renamed = int_of(
         db,
         "SELECT count(*) FROM rows r JOIN bindings b USING (user_id, machine_code) "
         "WHERE r.id BETWEEN ? AND ? AND r.status = 'skipped' "
         "AND (b.device_name IS NOT r.device_name OR b.device_os IS NOT r.device_os)",
         span(run),
     )
-    return {
-        "since": run_id,
-        "added": _only_in(db, run, number),
-        "removed": _only_in(db, number, run),
-        "renamed": renamed,
-    }
+    return found
 
 
-def outcomes(db: sqlite3.Connection, run: int) -> dict[str, object] | None:
+def outcomes(db: sqlite3.Connection, run: int) -> Changes | None:
     """Compare outcomes with the last finished run of the same manifests; None if there is none.
 
-    Returns: `newly_failed`: devices that need a person now and did not then; `newly_failed_rows`,
-        some of their rows; `mended`: devices that needed one then and are bound now.
+    Returns: `newly_failed`, `newly_failed_rows`, `mended`.
     """
     earlier = db.execute(
         f"SELECT r.run FROM runs r WHERE r.run < ?1 AND r.state = 'done' AND {_SAME_NAMES} "  # noqa: S608  # constants
@@ -72,16 +69,15 @@ def outcomes(db: sqlite3.Connection, run: int) -> dict[str, object] | None:
     for row, key in _needing(db, run):
         if key not in known:
             fresh.setdefault(key, row)
-    mended = sum(int_of(db, _IS_GOOD, (run, *key, *_GOOD)) for key in known)
-    return {
-        "newly_failed": len(fresh),
-        "newly_failed_rows": [example(db, row) for row in list(fresh.values())[:MOST_NEW]],
-        "mended": mended,
-    }
+    found = Changes()
+    found.newly_failed = len(fresh)
+    found.newly_failed_rows = [example(db, row) for row in list(fresh.values())[:MOST_NEW]]
+    found.mended = sum(int_of(db, _IS_GOOD, (run, *key, *_GOOD)) for key in known)
+    return found
 
 
-def needing(db: sqlite3.Connection, run: int) -> list[dict[str, str]]:
-    """Return the first rows of a run that need a person; see `example`."""
+def needing(db: sqlite3.Connection, run: int) -> list[Example]:
+    """Return the first rows of a run that need a person."""
     first = [row for row, _ in _needing(db, run, MOST_NEW)]
     return [example(db, row) for row in first]
 
@@ -100,15 +96,15 @@ def _needing(
         yield row, (user, code)
 
 
-def example(db: sqlite3.Connection, row: int) -> dict[str, str]:
-    """Return a row for display: `place` (file and line), `status`, `why`."""
+def example(db: sqlite3.Connection, row: int) -> Example:
+    """Return a row for display."""
     name, line, status, code, message, detail = db.execute(
         "SELECT s.form ->> 'name', r.line, r.status, r.code, r.message, r.detail FROM rows r "
         "JOIN sources s USING (run, source) WHERE r.id = ?",
         (row,),
     ).fetchone()
     why = " ".join(word for word in (code, message or detail) if word)
-    return {"place": f"{name}:{line}", "status": status, "why": why}
+    return Example(place=f"{name}:{line}", status=status, why=why)
 
 
 def _only_in(db: sqlite3.Connection, run: int, other: int) -> int:

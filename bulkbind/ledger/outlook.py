@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from bulkbind.ledger import transitions, unbinding
 from bulkbind.ledger.store import int_of, span
-from bulkbind.model import PLANNED, Record, UnbindKind
+from bulkbind.model import PLANNED, Record, RunFacts, UnbindKind
 
 if TYPE_CHECKING:
     import sqlite3
@@ -221,18 +221,17 @@ def last_pace(db: sqlite3.Connection) -> LearnedPace | None:
         "SELECT run_id, facts FROM runs WHERE state IN ('done', 'stopped') "
         "ORDER BY run DESC LIMIT 20"
     ).fetchall()
-    for run_id, text in found:
-        facts = json.loads(text)
-        if facts.get("rate_scope") == "x-user-id":
+    earlier = [(run_id, RunFacts(json.loads(text))) for run_id, text in found]
+    for run_id, facts in earlier:
+        if facts.rate_scope == "x-user-id":
             continue  # these are per user
-        for per_s in ((facts.get("limit") or {}).get("per_s"), facts.get("pace_per_s")):
-            if isinstance(per_s, int | float) and per_s > 0:
-                return LearnedPace(run_id, float(per_s), str(facts.get("pace_from", "learned")))
-    for run_id, text in found:
-        facts = json.loads(text)
-        requests, seconds = facts.get("requests", 0), facts.get("sending_s", 0.0)
-        if requests >= LEAST_REQUESTS and seconds > 0:
-            is_per_user = facts.get("rate_scope") == "x-user-id"
+        for per_s in (facts.limit_per_s, facts.pace_per_s):
+            if per_s is not None and per_s > 0:
+                return LearnedPace(run_id, float(per_s), facts.pace_from or "learned")
+    for run_id, facts in earlier:
+        if facts.requests >= LEAST_REQUESTS and facts.sending_s > 0:
+            is_per_user = facts.rate_scope == "x-user-id"
             why = "each user has a limit" if is_per_user else "no limit was met"
-            return LearnedPace(run_id, requests / seconds, f"as fast as it went; {why}")
+            per_s = facts.requests / facts.sending_s
+            return LearnedPace(run_id, per_s, f"as fast as it went; {why}")
     return None

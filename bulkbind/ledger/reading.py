@@ -17,10 +17,12 @@ from bulkbind.model import (
     AttemptRow,
     Problem,
     ResultRow,
+    RunFacts,
     RunState,
     RunSummary,
     Source,
     UndoneRow,
+    UndoState,
     UndoSummary,
 )
 
@@ -30,7 +32,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _UNDO_SHOWN = f"CASE WHEN u.status IN ('staged', 'claimed') THEN '{PENDING}' ELSE u.status END"
-_FACTS = ("created_at", "ended_at", "stop_reason", "operator", "host", "pid", "version")
 
 
 class UndoReader:
@@ -73,13 +74,25 @@ class UndoReader:
         (run_id,) = self._db.execute(
             "SELECT run_id FROM runs WHERE run = ?", (self._run,)
         ).fetchone()
-        facts = json.loads(undo["facts"]) | {name: undo[name] for name in _FACTS}
         in_doubt = int_of(
             self._db,
             "SELECT count(*) FROM rows WHERE id BETWEEN ? AND ? AND status = 'in_doubt'",
             span(self._run),
         )
-        return UndoSummary(run_id, undo["state"], self.counts(), in_doubt, facts)
+        return UndoSummary(
+            run_id=run_id,
+            state=undo["state"],
+            counts=self.counts(),
+            in_doubt=in_doubt,
+            facts=RunFacts(json.loads(undo["facts"])),
+            created_at=undo["created_at"],
+            ended_at=undo["ended_at"],
+            stop_reason=undo["stop_reason"],
+            operator=undo["operator"],
+            host=undo["host"],
+            pid=undo["pid"],
+            version=undo["version"],
+        )
 
 
 MOST_REASONS = 50
@@ -170,30 +183,36 @@ class RunReader:
             (self._run,),
         )
         run = dict(zip([column[0] for column in row.description], row.fetchone(), strict=True))
-        facts = json.loads(run["facts"])
-        facts |= {
-            key: run[key]
-            for key in ("created_at", "confirmed_at", "ended_at", "stop_reason", "operator")
-        }
-        facts |= {key: run[key] for key in ("host", "pid", "version", "digest")}
-        facts |= {"superseded_by": run["next"], "settings": json.loads(run["settings"])}
+        facts = RunFacts(json.loads(run["facts"]))
         attempts, repeats, cleaned = self._db.execute(
             "SELECT coalesce(sum(attempts), 0), coalesce(sum(repeats), 0), count(changes) "
             "FROM rows WHERE id BETWEEN ? AND ?",
             span(self._run),
         ).fetchone()
         undo = UndoReader(self._db, self._run).summary()
-        if undo is not None:
-            facts["undo"] = {"state": undo.state, "counts": undo.counts}
-        facts |= {"attempts": attempts, "posted_again_after_bound": repeats, "cleaned": cleaned}
-        facts |= {"examples": changes.needing(self._db, self._run)}
         return RunSummary(
             run_id=run["run_id"],
             state=RunState(run["state"]),
-            manifests=tuple(facts.pop("pruned_manifests", None) or self._names()),
-            counts=facts.pop("pruned_counts", None) or self.counts(),
+            manifests=tuple(facts.pruned_manifests or self._names()),
+            counts=facts.pruned_counts or self.counts(),
             reasons=tuple(self._reasons()),
             facts=facts,
+            created_at=run["created_at"],
+            confirmed_at=run["confirmed_at"],
+            ended_at=run["ended_at"],
+            stop_reason=run["stop_reason"],
+            operator=run["operator"],
+            host=run["host"],
+            pid=run["pid"],
+            version=run["version"],
+            digest=run["digest"],
+            superseded_by=run["next"],
+            settings=json.loads(run["settings"]),
+            undo=None if undo is None else UndoState(state=undo.state, counts=undo.counts),
+            attempts=attempts,
+            posted_again_after_bound=repeats,
+            cleaned=cleaned,
+            examples=changes.needing(self._db, self._run),
         )
 
     def users(self, most: int) -> list[dict[str, Any]]:
@@ -354,15 +373,15 @@ def all_runs(path: Path, endpoint: str | None = None) -> list[dict[str, Any]]:
                 {
                     "run_id": summary.run_id,
                     "state": summary.state.value,
-                    "created_at": summary.facts["created_at"],
-                    "ended_at": summary.facts["ended_at"],
-                    "operator": summary.facts["operator"],
-                    "host": summary.facts["host"],
-                    "version": summary.facts["version"],
-                    "superseded_by": summary.facts["superseded_by"],
+                    "created_at": summary.created_at,
+                    "ended_at": summary.ended_at,
+                    "operator": summary.operator,
+                    "host": summary.host,
+                    "version": summary.version,
+                    "superseded_by": summary.superseded_by,
                     "manifests": list(summary.manifests),
                     "counts": summary.counts,
-                    "undo": summary.facts.get("undo"),
+                    "undo": summary.undo,
                 }
             )
         return runs

@@ -5,24 +5,16 @@ Each function runs inside the caller's transaction.
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 from bulkbind.clock import iso
 from bulkbind.ledger import changes, transitions, unbinding
-from bulkbind.ledger.store import count_by, put_meta
-from bulkbind.model import RunState, Status, UnbindKind
+from bulkbind.ledger.store import count_by, get_facts, put_facts, put_meta
+from bulkbind.model import RunFacts, RunState, Status, UnbindKind
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Mapping
     from datetime import datetime
-
-MOST_PARTS = 20
-"""Parts of a run, each from a start to a stop, whose details are kept."""
-CARRIED_OVER = ("clock_skew_s", "limit", "limit_per_user")
-"""Facts of a run that the next one starts with."""
-_SUMMED = ("sending_s", "paced_s", "cooled_s", "retrying_s")
 
 
 def unfinished(db: sqlite3.Connection, digest: str | None = None) -> tuple[int, str] | None:
@@ -76,9 +68,12 @@ def finish(
     now: datetime,
     run: int,
     stop_reason: str | None,
-    facts: Mapping[str, object],
+    facts: RunFacts,
 ) -> RunState:
-    """End the sending; rows still claimed become in doubt. Returns the run's final state."""
+    """End the sending; rows still claimed become in doubt. Returns the run's final state.
+
+    *facts*: of this session.
+    """
     transitions.recover(db, now)
     staged, in_doubt = unsettled(db, run)
     left = (
@@ -88,30 +83,14 @@ def finish(
     )
     state = RunState.STOPPED if left else RunState.DONE
     stop_reason = stop_reason if left else None
-    before = json.loads(db.execute("SELECT facts FROM runs WHERE run = ?", (run,)).fetchone()[0])
-    total = _added(before, facts)
+    total = get_facts(db, "runs", run).merge(facts)
     if state is RunState.DONE and (different := changes.outcomes(db, run)) is not None:
-        total["changes"] = {**before.get("changes", {}), **different}
+        total.changes = total.changes.merge(different)
+    put_facts(db, "runs", run, total)
     db.execute(
-        "UPDATE runs SET state = ?, ended_at = ?, stop_reason = ?, facts = ? WHERE run = ?",
-        (state, iso(now), stop_reason, json.dumps(total), run),
+        "UPDATE runs SET state = ?, ended_at = ?, stop_reason = ? WHERE run = ?",
+        (state, iso(now), stop_reason, run),
     )
-    for key in CARRIED_OVER:
-        if key in facts:
-            put_meta(db, key, facts[key])
+    for name, value in facts.carried().items():
+        put_meta(db, name, value)
     return state
-
-
-def _added(before: dict[str, object], now: Mapping[str, object]) -> dict[str, object]:
-    """Merge a resumed run's facts: add request counts and seconds, append lists, replace others."""
-    total = dict(before)
-    for key, value in now.items():
-        earlier = total.get(key)
-        adds = key.startswith("requests") or key in _SUMMED
-        if isinstance(earlier, list) and isinstance(value, list):
-            total[key] = (earlier + value)[-MOST_PARTS:]
-        elif adds and isinstance(earlier, int | float) and isinstance(value, int | float):
-            total[key] = earlier + value
-        else:
-            total[key] = value
-    return total

@@ -14,8 +14,16 @@ from typing import TYPE_CHECKING, Any
 from bulkbind.clock import iso
 from bulkbind.errors import LedgerError
 from bulkbind.ledger import changes
-from bulkbind.ledger.store import RUN_SHIFT, int_of, relaxed, span, transaction
-from bulkbind.model import CheckedRow, RunState, Source, Status
+from bulkbind.ledger.store import (
+    RUN_SHIFT,
+    get_facts,
+    int_of,
+    put_facts,
+    relaxed,
+    span,
+    transaction,
+)
+from bulkbind.model import CheckedRow, Refreshed, RunState, Source, Status
 
 if TYPE_CHECKING:
     import sqlite3
@@ -264,16 +272,14 @@ def mark_vanished(
 
     *users*: the number of users whose lists were read.
     """
-    found = {"users": users, "vanished": len(rows), "bound_again": bind_again}
     with transaction(db):
         if bind_again:
             db.executemany(_STAGE_VANISHED, [(_GONE, row) for row in rows])
         else:
             db.executemany(_FAIL_VANISHED, [(iso(now), _GONE, row) for row in rows])
-        db.execute(
-            "UPDATE runs SET facts = json_patch(facts, ?) WHERE run = ?",
-            (json.dumps({"refreshed": found}), run),
-        )
+        facts = get_facts(db, "runs", run)
+        facts.refreshed = Refreshed(users=users, vanished=len(rows), bound_again=bind_again)
+        put_facts(db, "runs", run, facts)
 
 
 def confirm(db: sqlite3.Connection, now: datetime, run: int) -> int:
@@ -296,16 +302,16 @@ def confirm(db: sqlite3.Connection, now: datetime, run: int) -> int:
                 db.execute(_MARK_IN_DOUBT, {"run": run, "first": first, "last": last})
             db.execute("UPDATE runs SET superseded_by = ? WHERE run = ?", (run, number))
         db.execute(_FORGET_CELLS, span(run))
-        query = "SELECT json_extract(facts, '$.refreshed.bound_again') FROM runs WHERE run = ?"
-        if db.execute(query, (run,)).fetchone()[0]:
+        facts = get_facts(db, "runs", run)
+        if facts.refreshed is not None and facts.refreshed["bound_again"]:
             # Only now: an unconfirmed run must not delete bindings.
             db.execute(_FORGET_VANISHED, (*span(run), _GONE))
-        different = changes.changes(db, run)
-        facts = {} if different is None else {"changes": different}
+        if (different := changes.changes(db, run)) is not None:
+            facts.changes = facts.changes.merge(different)
+            put_facts(db, "runs", run, facts)
         db.execute(
-            "UPDATE runs SET state = ?, confirmed_at = ?, facts = json_patch(facts, ?) "
-            "WHERE run = ?",
-            (RunState.CONFIRMED, iso(now), json.dumps(facts), run),
+            "UPDATE runs SET state = ?, confirmed_at = ? WHERE run = ?",
+            (RunState.CONFIRMED, iso(now), run),
         )
     return withdrawn
 

@@ -8,10 +8,11 @@ import os
 import sqlite3
 from contextlib import closing, contextmanager
 from importlib import resources
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from bulkbind.errors import LedgerBusyError, LedgerError
 from bulkbind.files import take_lock
+from bulkbind.model import RunFacts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -376,6 +377,20 @@ def get_meta(db: sqlite3.Connection, key: str) -> object:
     """Return a stored value, or None."""
     row = db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
     return json.loads(row[0]) if row else None
+
+
+def get_facts(db: sqlite3.Connection, table: Literal["runs", "undos"], run: int) -> RunFacts:
+    """Return what the sessions of a run, or of its undo, learned and spent."""
+    query = f"SELECT facts FROM {table} WHERE run = ?"  # noqa: S608  # constants
+    return RunFacts(json.loads(db.execute(query, (run,)).fetchone()[0]))
+
+
+def put_facts(
+    db: sqlite3.Connection, table: Literal["runs", "undos"], run: int, facts: RunFacts
+) -> None:
+    """Store what `get_facts` returns."""
+    query = f"UPDATE {table} SET facts = ? WHERE run = ?"  # noqa: S608  # constants
+    db.execute(query, (json.dumps(facts.as_json()), run))
 
 
 def put_meta(db: sqlite3.Connection, key: str, value: object) -> None:

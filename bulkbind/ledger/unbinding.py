@@ -5,12 +5,11 @@ Each function runs inside the caller's transaction.
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 from bulkbind.clock import iso
 from bulkbind.ledger import staging
-from bulkbind.ledger.store import change_each, int_of, span
+from bulkbind.ledger.store import change_each, get_facts, int_of, put_facts, span
 from bulkbind.ledger.transitions import answer_of
 from bulkbind.model import GONE, RunState, Unbinding, UnbindKind, UnbindStatus
 
@@ -18,6 +17,8 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Mapping, Sequence
     from datetime import datetime
+
+    from bulkbind.model import RunFacts
 
 _LEFT = "row BETWEEN ? AND ? AND kind = ? AND status IN ('staged', 'claimed')"
 _OPEN = "row = ? AND kind = ? AND user_id = ? AND status IN ('staged', 'claimed')"
@@ -111,9 +112,9 @@ def finish_undo(
     now: datetime,
     run: int,
     stop_reason: str | None,
-    facts: Mapping[str, object],
+    facts: RunFacts,
 ) -> RunState:
-    """End the undo and return its final state."""
+    """End the undo and return its final state. *facts*: of this session."""
     # The server may hold bindings of rows in doubt that the ledger does not know.
     more = count_left(db, run, UnbindKind.UNDO) or int_of(
         db,
@@ -123,9 +124,10 @@ def finish_undo(
     )
     state = RunState.STOPPED if more and stop_reason else RunState.DONE
     db.execute(
-        "UPDATE undos SET state = ?, ended_at = ?, stop_reason = ?, facts = ? WHERE run = ?",
-        (state, iso(now), stop_reason if more else None, json.dumps(facts), run),
+        "UPDATE undos SET state = ?, ended_at = ?, stop_reason = ? WHERE run = ?",
+        (state, iso(now), stop_reason if more else None, run),
     )
+    put_facts(db, "undos", run, get_facts(db, "undos", run).merge(facts))
     return state
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import sqlite3
 from contextlib import closing
@@ -15,11 +14,13 @@ from bulkbind.ledger.store import (
     LedgerLock,
     connect,
     int_of,
+    put_facts,
     reading,
     span,
     transaction,
     translated,
 )
+from bulkbind.model import RunFacts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -180,16 +181,14 @@ def _pruned(
 def _mark(db: sqlite3.Connection, run: int, now: str) -> None:
     """Keep a short summary of a run, and mark that its rows are being deleted."""
     summary = RunReader(db, run).summary()
-    facts = {
-        "pruned_at": now,
-        "pruned_rows": 1,
-        "pruned_counts": summary.counts,
-        "pruned_manifests": summary.manifests,
-    }
+    facts = RunFacts()
+    facts.pruned_at = now
+    facts.pruned_rows = 1
+    facts.pruned_counts = summary.counts
+    facts.pruned_manifests = summary.manifests
     with transaction(db):
-        db.execute(
-            "UPDATE runs SET facts = ?, settings = '{}' WHERE run = ?", (json.dumps(facts), run)
-        )
+        put_facts(db, "runs", run, facts)
+        db.execute("UPDATE runs SET settings = '{}' WHERE run = ?", (run,))
 
 
 def _deleted(db: sqlite3.Connection, run: int, table: str, key: str) -> Iterator[int]:

@@ -22,6 +22,7 @@ from bulkbind.model.attempts import (
     Verdict,
     value,
 )
+from bulkbind.model.facts import Changes, Example, LimitFound, Part, Refreshed, RunFacts
 from bulkbind.model.results import EXTRA, PLANNED, AttemptRow, Forecast, Plan, ResultRow, RunSummary
 from bulkbind.model.rows import (
     OWN_COLUMNS,
@@ -54,6 +55,7 @@ from bulkbind.model.unbindings import (
     UnbindStatus,
     UndoneRow,
     UndoPlan,
+    UndoState,
     UndoSummary,
 )
 
@@ -77,21 +79,27 @@ __all__ = [
     "AttemptRow",
     "AuthExpired",
     "Change",
+    "Changes",
     "CheckedRow",
     "Claim",
     "ClockRefused",
     "Device",
     "Ended",
+    "Example",
     "Forecast",
+    "LimitFound",
     "Listing",
     "NoAnswer",
     "Outcome",
+    "Part",
     "Plan",
     "Problem",
     "QuotaUsedUp",
     "Record",
+    "Refreshed",
     "Refused",
     "ResultRow",
+    "RunFacts",
     "RunState",
     "RunSummary",
     "ServerLimit",
@@ -103,6 +111,7 @@ __all__ = [
     "UnbindStatus",
     "Unbinding",
     "UndoPlan",
+    "UndoState",
     "UndoSummary",
     "UndoneRow",
     "Unreachable",

@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from bulkbind.model.facts import RunFacts
 from bulkbind.model.statuses import NEEDS_PERSON
 
 if TYPE_CHECKING:
+    from bulkbind.model.facts import Example
     from bulkbind.model.rows import Problem
     from bulkbind.model.statuses import RunState
+    from bulkbind.model.unbindings import UndoState
 
 PLANNED: dict[str, tuple[str, str]] = {
     "bind": ("+", "to bind"),
@@ -139,7 +142,10 @@ class AttemptRow:
 
 @dataclass(frozen=True, slots=True)
 class RunSummary:
-    """A run and the state of its rows; every number is read from the ledger."""
+    """A run and the state of its rows; every number is read from the ledger.
+
+    What follows `facts` stands in `summary.json` under the same names.
+    """
 
     run_id: str
     state: RunState
@@ -148,8 +154,36 @@ class RunSummary:
     """Rows by status as shown in a report (`pending` if not settled)."""
     reasons: tuple[dict[str, Any], ...]
     """`status, code, message, count, example` (file and line of the first), largest first."""
-    facts: dict[str, Any] = field(default_factory=dict)
-    """Operator, host, version, times, settings without secrets, learned pace."""
+    facts: RunFacts = field(default_factory=RunFacts)
+    created_at: str = ""
+    """ISO 8601, like all times."""
+    confirmed_at: str | None = None
+    ended_at: str | None = None
+    """None while it is sending, and before."""
+    stop_reason: str | None = None
+    """None if nothing is left to send."""
+    operator: str = ""
+    host: str = ""
+    pid: int = 0
+    """Of the process that began it."""
+    version: str = ""
+    """Of bulkbind."""
+    digest: str = ""
+    """Of the manifests."""
+    superseded_by: str | None = None
+    """Id of the run that took its place."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """Without secrets."""
+    undo: UndoState | None = None
+    """None: it was never undone."""
+    attempts: int = 0
+    """Over all rows."""
+    posted_again_after_bound: int = 0
+    """Requests for devices that were bound already."""
+    cleaned: int = 0
+    """Rows whose cells were cleaned."""
+    examples: list[Example] = field(default_factory=list)
+    """The first rows that need a person."""
 
     @property
     def total(self) -> int:

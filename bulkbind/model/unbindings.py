@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
+from bulkbind.model.facts import RunFacts
 from bulkbind.model.statuses import PENDING
 
 if TYPE_CHECKING:
@@ -126,9 +127,20 @@ class UndoneRow:
     detail: str
 
 
+class UndoState(TypedDict):
+    """What a run's summary says of its undo."""
+
+    state: str
+    counts: dict[str, int]
+    """Bindings by status."""
+
+
 @dataclass(frozen=True, slots=True)
 class UndoSummary:
-    """The state of an undo; every number is read from the ledger."""
+    """The state of an undo; every number is read from the ledger.
+
+    What follows `facts` stands in `undo.json` under the same names.
+    """
 
     run_id: str
     state: str
@@ -137,7 +149,16 @@ class UndoSummary:
     """Bindings by status as shown in a report."""
     in_doubt: int = 0
     """Rows of the run that no list could settle."""
-    facts: dict[str, Any] = field(default_factory=dict)
+    facts: RunFacts = field(default_factory=RunFacts)
+    created_at: str = ""
+    """ISO 8601: when it was first confirmed."""
+    ended_at: str | None = None
+    stop_reason: str | None = None
+    """None if nothing is left to unbind."""
+    operator: str = ""
+    host: str = ""
+    pid: int = 0
+    version: str = ""
 
     @property
     def needs_person(self) -> bool:

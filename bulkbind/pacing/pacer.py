@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from bulkbind.logs import logger
-from bulkbind.model import NoAnswer, ServerLimit, Throttled, Unreachable, Verdict
+from bulkbind.model import NoAnswer, RunFacts, ServerLimit, Throttled, Unreachable, Verdict
 from bulkbind.pacing.learner import Pace
 from bulkbind.pacing.streams import OneStream, StreamPerUser
 from bulkbind.pacing.width import Flight, Traffic
@@ -283,6 +283,14 @@ class Pacer:
             )
 
     # --- what its parts report: both, the streams, the learner, the flight ----------------------
+
+    def spent(self) -> RunFacts:
+        """Return the 429s seen, and the seconds in which nobody was allowed to send, by cause."""
+        facts = RunFacts()
+        facts.requests_throttled = self.throttled
+        facts.paced_s = round(self.paced_s, 3)
+        facts.cooled_s = round(self.cooled_s, 3)
+        return facts
 
     def closed_for_s(self) -> float:
         """Return for how many seconds nobody may send who has something to send."""

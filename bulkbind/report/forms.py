@@ -41,7 +41,7 @@ def write_markdown(
         file.write(f"# bulkbind run {summary.run_id}\n\n")
         file.write(f"**{_plain(verdict(summary)['text'])}**\n\n")
         names = ", ".join(f"`{_code(name)}`" for name in summary.manifests)
-        file.write(f"{names} · {summary.facts.get('created_at') or ''}\n\n")
+        file.write(f"{names} · {summary.created_at}\n\n")
         _write_table(file, ("status", "rows"), summary.counts.items())
         if summary.reasons:
             file.write("\n## Reasons\n\n")

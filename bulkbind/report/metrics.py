@@ -6,10 +6,10 @@ Source of the names: https://prometheus.io/docs/practices/naming/.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from bulkbind.errors import LedgerError, UsageError
-from bulkbind.model import MEANINGS
+from bulkbind.model import MEANINGS, RunFacts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,7 +31,7 @@ class Measured:
     ended_at: float
     """Seconds since 1970."""
     counts: Mapping[str, int]
-    facts: Mapping[str, Any]
+    facts: RunFacts
     ledger_bytes: int | None = None
     bindings: int | None = None
 
@@ -78,41 +78,30 @@ def _gauges(path: Path, measured: Measured) -> list[tuple[str, str, float | None
         ("bulkbind_run_duration_seconds", "How long the last run took.", measured.took_s),
         ("bulkbind_run_end_timestamp_seconds", "When the last run ended.", measured.ended_at),
         (LAST_SUCCESS, "When a run last ended with exit code 0.", last),
-        ("bulkbind_run_requests", "Requests that the last run sent.", facts.get("requests")),
+        ("bulkbind_run_requests", "Requests that the last run sent.", facts.get(RunFacts.requests)),
         (
             "bulkbind_run_throttled_requests",
             "Requests of the last run that the gateway answered with 429.",
-            facts.get("requests_throttled"),
+            facts.get(RunFacts.requests_throttled),
         ),
         (
             "bulkbind_run_pace_requests_per_second",
             "Pace at the end of the last run; missing where no limit was met.",
-            facts.get("pace_per_s"),
+            facts.pace_per_s,
         ),
         (
             "bulkbind_run_limit_requests_per_second",
             "Limit that the gateway told or showed in the last run; missing where it did not.",
-            (facts.get("limit") or {}).get("per_s"),
+            facts.limit_per_s,
         ),
         (
             "bulkbind_run_limit_requests_in_flight",
             "Limit of the gateway on requests in flight; missing where it showed none.",
-            facts.get("limit_in_flight"),
+            facts.limit_in_flight,
         ),
-        (
-            "bulkbind_run_paced_seconds",
-            "How long the last run waited to keep to the pace.",
-            facts.get("paced_s"),
-        ),
-        (
-            "bulkbind_run_cooled_seconds",
-            "How long the gateway refused the last run, or was away.",
-            facts.get("cooled_s"),
-        ),
-        (
-            "bulkbind_run_retrying_seconds",
-            "How long devices of the last run waited after trouble of their own, added up.",
-            facts.get("retrying_s"),
+        *(
+            (f"bulkbind_run_{fact.name.removesuffix('_s')}_seconds", wait.metric, seconds)
+            for fact, wait, seconds in facts.waits()
         ),
         ("bulkbind_ledger_size_bytes", "Size of the ledger's files.", measured.ledger_bytes),
         ("bulkbind_ledger_bindings", "Devices known as bound.", measured.bindings),

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from markupsafe import Markup
 
-    from bulkbind.model import ResultRow, RunSummary, Source
+    from bulkbind.model import Part, ResultRow, RunSummary, Source
     from bulkbind.report import RunRows
     from bulkbind.report.tables import RowFilter
 
@@ -63,13 +63,14 @@ def write_html(
 ) -> None:
     """Write the page. *only*: the rows of its table (None: unbound ones). Raises: LedgerError."""
     # Imported here: it takes as long as everything else, and few commands write a page.
-    from jinja2 import Environment, PackageLoader  # noqa: PLC0415  # as above
+    from jinja2 import Environment, PackageLoader, StrictUndefined  # noqa: PLC0415  # as above
 
     environment = Environment(
         loader=PackageLoader("bulkbind.report", "page"),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
+        undefined=StrictUndefined,
     )
     environment.filters["n"] = "{:,}".format
     environment.filters["moment"] = _moment
@@ -92,11 +93,11 @@ def write_html(
         ],
         "spent": _time_spent(summary),
         "table": table,
-        "settings": json.dumps(summary.facts.get("settings", {}), indent=2, ensure_ascii=False),
+        "settings": json.dumps(summary.settings, indent=2, ensure_ascii=False),
         "style": _file("report.css"),
         "script": script,
         "script_digest": _digest(script),
-        **_series(summary.facts.get("parts", [])),
+        **_series(summary.facts.parts),
     }
     with replacing(path) as file:
         file.writelines(environment.get_template("report.html").generate(values))
@@ -124,11 +125,11 @@ def verdict(summary: RunSummary) -> dict[str, str]:
     bound = sum(counts.get(status, 0) for status in _FINE)
     needs = sum(counts.get(status, 0) for status in NEEDS_PERSON)
     pending = counts.get(PENDING, 0)
-    if undo := summary.facts.get("undo"):
+    if undo := summary.undo:
         gone = undo["counts"].get("unbound", 0) + undo["counts"].get("already_gone", 0)
         return {"tone": "mute", "text": f"Undone: {gone:,} devices of this run are unbound again."}
     if summary.state is RunState.STOPPED:
-        why = summary.facts.get("stop_reason") or "it was stopped"
+        why = summary.stop_reason or "it was stopped"
         text = f"Stopped, and can go on: {pending:,} of {total:,} rows are pending ({why})."
         return {"tone": "wait", "text": text}
     if summary.state is not RunState.DONE:
@@ -203,7 +204,7 @@ def _shown(row: ResultRow, sources: Sequence[Source]) -> dict[str, Any]:
 # --- charts --------------------------------------------------------------------------------------
 
 
-def _series(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def _series(parts: Sequence[Part]) -> dict[str, Any]:
     """Return the throughput and latency charts, empty if the run recorded no data."""
     times: list[float] = []
     settled: list[float | None] = []
@@ -243,8 +244,8 @@ def _series(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _latency(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    edges: list[int] = parts[-1]["latency_edges_ms"]
+def _latency(parts: Sequence[Part]) -> dict[str, Any]:
+    edges = parts[-1]["latency_edges_ms"]
     counts = [0] * (len(edges) + 1)
     for part in parts:
         if part["latency_edges_ms"] == edges:
@@ -279,16 +280,12 @@ def _ms(edge: int) -> str:
 def _time_spent(summary: RunSummary) -> list[dict[str, Any]]:
     facts = summary.facts
     spent: dict[str, float] = {}
-    staging_s = _between(facts.get("created_at"), facts.get("confirmed_at"))
+    staging_s = _between(summary.created_at, summary.confirmed_at)
     if staging_s is not None:
         spent["checking the manifest, and the question"] = staging_s
-    sending_s = float(facts.get("sending_s") or 0.0)
-    waited = {
-        "keeping to the pace": float(facts.get("paced_s") or 0.0),
-        "refused by the gateway, or waiting for it": float(facts.get("cooled_s") or 0.0),
-    }
-    if sending_s:
-        spent["sending"] = max(0.0, sending_s - sum(waited.values()))
+    waited = {wait.row: seconds or 0.0 for _, wait, seconds in facts.waits() if wait.row}
+    if facts.sending_s:
+        spent["sending"] = max(0.0, facts.sending_s - sum(waited.values()))
         spent |= {what: seconds for what, seconds in waited.items() if seconds}
     total = sum(spent.values()) or 1.0
     return [
@@ -301,7 +298,7 @@ def _time_spent(summary: RunSummary) -> list[dict[str, Any]]:
     ]
 
 
-def _between(first: object, last: object) -> float | None:
-    if not isinstance(first, str) or not isinstance(last, str):
+def _between(first: str, last: str | None) -> float | None:
+    if not first or not last:
         return None
     return (datetime.fromisoformat(last) - datetime.fromisoformat(first)).total_seconds()

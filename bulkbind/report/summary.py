@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from bulkbind.files import write_json
@@ -9,6 +10,8 @@ from bulkbind.model import MEANINGS, RunSummary
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from bulkbind.model import Changes, Refreshed, UndoSummary
 
 MOST_REASONS_SHOWN = 8
 SHORTEST_SHOWN_S = 0.1
@@ -23,8 +26,17 @@ def as_json(summary: RunSummary) -> dict[str, Any]:
         "rows": summary.total,
         "counts": summary.counts,
         "reasons": list(summary.reasons),
-        **{key: value for key, value in summary.facts.items() if key != "parts"},
+        **facts_json(summary),
     }
+
+
+def facts_json(summary: RunSummary | UndoSummary) -> dict[str, Any]:
+    """Return the facts, and the attributes that follow them; `undo` only if there was one."""
+    names = [field.name for field in fields(summary)]
+    more = {name: getattr(summary, name) for name in names[names.index("facts") + 1 :]}
+    if more.get("undo", more) is None:
+        del more["undo"]
+    return summary.facts.shown() | more
 
 
 def write_summary(path: Path, summary: RunSummary) -> None:
@@ -46,16 +58,16 @@ def as_text(summary: RunSummary, *, every_status: bool = False) -> str:
         rest = len(summary.reasons) - MOST_REASONS_SHOWN
         if rest > 0:
             lines.append(f"  … and {rest} more in summary.json")
-    if summary.facts.get("cleaned"):
-        lines.append(f"cleaned: names of {summary.facts['cleaned']:,} rows, each in `detail`")
-    lines += _changes(summary.facts.get("changes"))
-    lines += _refreshed(summary.facts.get("refreshed"))
-    lines += _pace(summary.facts)
-    if undo := summary.facts.get("undo"):
+    if summary.cleaned:
+        lines.append(f"cleaned: names of {summary.cleaned:,} rows, each in `detail`")
+    lines += _changes(summary.facts.changes)
+    lines += _refreshed(summary.facts.refreshed)
+    lines += _pace(summary)
+    if undo := summary.undo:
         ended = ", ".join(f"{count:,} {status}" for status, count in undo["counts"].items())
         lines.append(f"undone: {ended or 'nothing was left to unbind'} ({undo['state']})")
-    if summary.facts.get("stop_reason"):
-        lines.append(f"stopped: {summary.facts['stop_reason']}")
+    if summary.stop_reason:
+        lines.append(f"stopped: {summary.stop_reason}")
     return "\n".join(lines)
 
 
@@ -65,24 +77,12 @@ def _reason(reason: dict[str, Any]) -> str:
     return f"  {reason['count']:>7,}  {reason['status']}: {words}, e.g. {reason['example']}{detail}"
 
 
-def _changes(changes: dict[str, Any] | None) -> list[str]:
-    if not changes:
-        return []
-    parts = [
-        f"{changes[kind]:,} devices {words}"
-        for kind, words in (
-            ("added", "added"),
-            ("removed", "no longer named (they stay bound)"),
-            ("renamed", "bound under another name or OS (--rebind sends the new ones)"),
-            ("newly_failed", "newly failed"),
-            ("mended", "mended"),
-        )
-        if changes.get(kind)
-    ]
-    return [f"since run {changes['since']}: " + ", ".join(parts)] if parts else []
+def _changes(changes: Changes) -> list[str]:
+    parts = [f"{count:,} devices {words}" for count, words in changes.counted()]
+    return [f"since run {changes.since}: " + ", ".join(parts)] if parts else []
 
 
-def _refreshed(found: dict[str, Any] | None) -> list[str]:
+def _refreshed(found: Refreshed | None) -> list[str]:
     if found is None:
         return []
     users = f"the lists of {found['users']:,} users"
@@ -92,26 +92,22 @@ def _refreshed(found: dict[str, Any] | None) -> list[str]:
     return [f"refreshed: {users} lack {found['vanished']:,} known bindings: {what}"]
 
 
-def _pace(facts: dict[str, Any]) -> list[str]:
-    if not facts.get("requests"):
+def _pace(summary: RunSummary) -> list[str]:
+    facts = summary.facts
+    if not facts.requests:
         return []
-    seconds = facts.get("sending_s", 0.0)
-    parts = [f"{facts['requests']:,} requests in {seconds:,.1f} s"]
-    if facts.get("requests_throttled"):
-        parts.append(f"{facts['requests_throttled']:,} of them throttled")
-    if facts.get("pace_per_s"):
-        parts.append(f"pace {facts['pace_per_s']:g}/s ({facts.get('pace_from', 'learned')})")
-    if facts.get("requests_lists"):
-        parts.append(f"{facts['requests_lists']:,} list calls")
-    if facts.get("posted_again_after_bound"):
-        parts.append(f"{facts['posted_again_after_bound']:,} requests for what was bound already")
+    parts = [f"{facts.requests:,} requests in {facts.sending_s:,.1f} s"]
+    if facts.requests_throttled:
+        parts.append(f"{facts.requests_throttled:,} of them throttled")
+    if facts.pace_per_s:
+        parts.append(f"pace {facts.pace_per_s:g}/s ({facts.pace_from or 'learned'})")
+    if facts.requests_lists:
+        parts.append(f"{facts.requests_lists:,} list calls")
+    if summary.posted_again_after_bound:
+        parts.append(f"{summary.posted_again_after_bound:,} requests for what was bound already")
     waits = [
-        f"{facts[key]:,.1f} s {words}"
-        for key, words in (
-            ("paced_s", "kept to the pace"),
-            ("cooled_s", "refused by the gateway, or waiting for it"),
-            ("retrying_s", "of devices' own trouble, all added up"),
-        )
-        if facts.get(key, 0.0) >= SHORTEST_SHOWN_S
+        f"{seconds:,.1f} s {wait.said}"
+        for _, wait, seconds in facts.waits()
+        if seconds is not None and seconds >= SHORTEST_SHOWN_S
     ]
     return ["sent: " + ", ".join(parts)] + (["waited: " + ", ".join(waits)] if waits else [])

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from bulkbind.files import write_json
 from bulkbind.model import UNBIND_MEANINGS
+from bulkbind.report.summary import facts_json
 from bulkbind.report.tables import guarded_cells, write_table
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def undo_json(summary: UndoSummary) -> dict[str, Any]:
         "state": summary.state,
         "counts": summary.counts,
         "in_doubt": summary.in_doubt,
-        **summary.facts,
+        **facts_json(summary),
     }
 
 
@@ -74,8 +75,8 @@ def undo_text(summary: UndoSummary) -> str:
         lines.append(
             f"  {'in_doubt':<14}{summary.in_doubt:>10,}  no list could tell whether they are bound"
         )
-    if summary.facts.get("stop_reason"):
-        lines.append(f"stopped: {summary.facts['stop_reason']}")
+    if summary.stop_reason:
+        lines.append(f"stopped: {summary.stop_reason}")
     return "\n".join(lines)
 
 

@@ -204,9 +204,7 @@ async def test_a_reading_that_hangs_is_a_stall(tmp_path, url):
     assert result.exit_code == 3
     assert result.report is not None
     assert result.report.summary.counts == {"pending": 20}
-    assert (
-        result.report.summary.facts["stop_reason"] == "nothing was read, sent or settled for 500ms"
-    )
+    assert result.report.summary.stop_reason == "nothing was read, sent or settled for 500ms"
 
 
 @pytest.mark.slow

@@ -7,7 +7,16 @@ from typing import Any
 
 import pytest
 
-from bulkbind.model import PENDING, ResultRow, RunState, RunSummary, Source, Status
+from bulkbind.model import (
+    PENDING,
+    Part,
+    ResultRow,
+    RunFacts,
+    RunState,
+    RunSummary,
+    Source,
+    Status,
+)
 from bulkbind.report.page import MOST_ROWS, write_html
 from tests.support.browser import CHROMIUM, DRIVER, axe_core, chromium
 
@@ -101,27 +110,22 @@ class Rows:
             counts[status] = counts.get(status, 0) + 1
         name = self.names[0]
         reason = {"status": "failed", "code": "1", "message": name, "count": 3, "detail": name}
-        part = {
-            "step_s": 1.0,
-            "settled": [40, 80, 60, 0, 20],
-            "pace_per_s": [None, 98.0, 98.0, 49.0, 49.0],
-            "throttled": [0, 1, 0, 0, 0],
-            "latency_edges_ms": [10, 20, 40],
-            "latency": [100, 60, 30, 10],
-        }
-        facts = {
-            "created_at": "2026-11-23T12:00:00.000Z",
-            "confirmed_at": "2026-11-23T12:00:02.000Z",
-            "ended_at": "2026-11-23T12:01:00.000Z",
-            "settings": {"endpoint": "https://example.org", "user_id": name},
-            "parts": [part, part],
-            "requests": 321,
-            "requests_throttled": 12,
-            "sending_s": 9.5,
-            "operator": name,
-            "pace_from": name,
-            "pace_per_s": 49.0,
-        }
+        part = Part(
+            began_at="2026-11-23T12:00:02.000Z",
+            step_s=1.0,
+            settled=[40, 80, 60, 0, 20],
+            pace_per_s=[None, 98.0, 98.0, 49.0, 49.0],
+            throttled=[0, 1, 0, 0, 0],
+            latency_edges_ms=[10, 20, 40],
+            latency=[100, 60, 30, 10],
+        )
+        facts = RunFacts()
+        facts.parts = [part, part]
+        facts.requests = 321
+        facts.requests_throttled = 12
+        facts.sending_s = 9.5
+        facts.pace_from = name
+        facts.pace_per_s = 49.0
         return RunSummary(
             "20261123-120000-abcd",
             RunState.DONE,
@@ -129,6 +133,11 @@ class Rows:
             counts,
             ({**reason, "example": "fleet.csv:3"},) if counts else (),
             facts,
+            created_at="2026-11-23T12:00:00.000Z",
+            confirmed_at="2026-11-23T12:00:02.000Z",
+            ended_at="2026-11-23T12:01:00.000Z",
+            settings={"endpoint": "https://example.org", "user_id": name},
+            operator=name,
         )
 
 

@@ -213,7 +213,7 @@ async def test_a_lost_rotation_stops_the_run_and_says_so(tmp_path):
     assert result.exit_code == 3
     assert counts_of(result).get("failed") is None
     assert result.report is not None
-    reason = result.report.summary.facts["stop_reason"]
+    reason = result.report.summary.stop_reason
     assert "perhaps used up by a run that was cut off" in reason
     assert "BULKBIND_REFRESH_TOKEN" in result.hint
 
@@ -271,7 +271,7 @@ async def test_a_wrong_password_stops_at_once(tmp_path):
     assert result.exit_code == 3
     assert [line["result"] for line in at.journal()] == ["refused"]
     assert result.report is not None
-    assert "the password is wrong" in result.report.summary.facts["stop_reason"]
+    assert "the password is wrong" in result.report.summary.stop_reason
     assert "wrong-password" not in (tmp_path / "report/summary.json").read_text(encoding="utf-8")
 
 
@@ -453,7 +453,7 @@ async def test_a_token_file_is_read_again_when_its_token_has_ended(tmp_path):
         second = await at.run(fleet(9), token_file=path, clock=Replacing())
 
     assert first.exit_code == 3
-    assert "gives no other" in str(first.report and first.report.summary.facts["stop_reason"])
+    assert "gives no other" in str(first.report and first.report.summary.stop_reason)
     assert counts_of(second) == {"bound": 9}
 
 
@@ -489,7 +489,7 @@ async def test_a_token_command_that_fails_stops_the_run(tmp_path, code, words):
         counts = at.counts
 
     assert result.exit_code == 3
-    assert words in str(result.report and result.report.summary.facts["stop_reason"])
+    assert words in str(result.report and result.report.summary.stop_reason)
     assert "requests" not in counts
 
 
@@ -505,7 +505,7 @@ async def test_an_endpoint_that_is_away_at_the_start_is_said(tmp_path):
 
     assert result.exit_code == 3
     assert counts_of(result) == {"pending": 3}
-    assert "cannot be reached" in str(result.report and result.report.summary.facts["stop_reason"])
+    assert "cannot be reached" in str(result.report and result.report.summary.stop_reason)
 
 
 async def test_rows_in_doubt_are_settled_under_a_renewed_session(tmp_path):

@@ -19,6 +19,7 @@ from bulkbind.model import (
     NoAnswer,
     QuotaUsedUp,
     Refused,
+    RunFacts,
     RunState,
     Source,
     Throttled,
@@ -96,7 +97,7 @@ class Bench:
         parts = Parts(self.server, ledger, self.pacer, self.stop, self.clock)
         await Pipeline(parts, run, self.send, self.readback).run()
         reason = self.stop.reason.text if self.stop.reason else None
-        return await ledger.finish(run, reason, {})
+        return await ledger.finish(run, reason, RunFacts())
 
     async def ran(self, devices, name="run", **options):
         """Do the whole of a run; return its last state."""

@@ -17,6 +17,7 @@ from bulkbind.model import (
     Claim,
     Outcome,
     Problem,
+    RunFacts,
     RunState,
     Source,
     Status,
@@ -159,7 +160,9 @@ class LedgerMachine(RuleBasedStateMachine):
         self._held.clear()
         with transaction(self._db):
             runs.start(self._db, self._run)
-            state = runs.finish(self._db, NOW, self._run, "stopped" if is_stopped else None, {})
+            state = runs.finish(
+                self._db, NOW, self._run, "stopped" if is_stopped else None, RunFacts()
+            )
         if state is RunState.DONE:
             self._run = 0  # another run settles its doubt
 

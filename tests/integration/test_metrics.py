@@ -13,7 +13,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from bulkbind.errors import LedgerError
-from bulkbind.model import MEANINGS
+from bulkbind.model import MEANINGS, RunFacts
 from bulkbind.report.metrics import LAST_SUCCESS, Measured, write_metrics
 from tests.support.processes import free_port
 
@@ -44,7 +44,8 @@ def measured(**more):
         "ledger_bytes": 73_728,
         "bindings": 7,
     }
-    return Measured(**(given | more))
+    given |= more
+    return Measured(**(given | {"facts": RunFacts(given["facts"])}))
 
 
 def samples(path):

@@ -80,7 +80,7 @@ class NightBench(Bench):
     def changes(self, run):
         """Return what a run's summary tells of the last one."""
         with reading(self.path) as db:
-            return RunReader(db, run).summary().facts.get("changes")
+            return RunReader(db, run).summary().facts.changes.as_json()
 
 
 @dataclass
@@ -104,7 +104,7 @@ class Month:
         if run in self.sizes:
             return
         before = list(self.sizes.values())[-1:]
-        told = self.bench.changes(run) or {}
+        told = self.bench.changes(run)
         if before and (told.get("added"), told.get("removed")) != (size - before[0], 0):
             self.troubles.append(f"run {run}: {told} told, {size - before[0]} were added")
         self.sizes[run] = size

@@ -52,11 +52,11 @@ async def test_users_do_not_wait_for_each_other(served, order, tell):
     """
     facts = await served(f"{PER_S}/s,per=user,tell={tell}", order)
 
-    assert facts["sending_s"] < 3 * ROWS / PER_S
-    assert facts["requests_throttled"] < 4 * USERS
-    assert facts["pace_from"].startswith("for each user, ")
-    assert "limit_per_user" in facts
-    assert "limit" not in facts
+    assert facts.sending_s < 3 * ROWS / PER_S
+    assert facts.requests_throttled < 4 * USERS
+    assert facts.pace_from.startswith("for each user, ")
+    assert facts.limit_per_user is not None
+    assert facts.limit is None
 
 
 @pytest.mark.slow

@@ -82,8 +82,8 @@ async def test_what_has_vanished_fails_and_is_not_sent(night, tmp_path):
     assert report is not None
     assert (result.exit_code, calls["binds"], calls["lists"]) == (1, 0, 5)  # user_1's once more
     assert report.summary.counts == {"skipped": 18, "failed": 2}
-    assert report.summary.facts["refreshed"] == {"users": 4, "vanished": 2, "bound_again": False}
-    assert report.summary.facts["changes"]["newly_failed"] == 2
+    assert report.summary.facts.refreshed == {"users": 4, "vanished": 2, "bound_again": False}
+    assert report.summary.facts.changes.newly_failed == 2
     assert "lack 2 known bindings: failed" in summary_text(report.summary)
     with (tmp_path / "report" / "failed.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
@@ -102,7 +102,7 @@ async def test_what_has_vanished_is_bound_again_if_wanted(night):
     assert again.report is not None
     assert (result.exit_code, calls["binds"]) == (0, 7)
     assert result.report.summary.counts == {"bound": 7, "skipped": 13}
-    assert result.report.summary.facts["refreshed"]["bound_again"] is True
+    assert result.report.summary.facts.refreshed["bound_again"] is True
     assert set(lost) <= night.codes("user_1") | night.codes("user_2")
     assert (again.exit_code, calls_again["binds"], calls_again["lists"]) == (0, 0, 4)
     assert "show all that the ledger knows" in summary_text(again.report.summary)

@@ -16,6 +16,7 @@ from bulkbind.model import (
     UNBIND_TRANSITIONS,
     Claim,
     Outcome,
+    RunFacts,
     RunState,
     Status,
     UnbindKind,
@@ -99,12 +100,14 @@ def send_and_go_on(life):
         life.settle(claims[code], Status(status))
     life.do(transitions.doubt, NOW, claims["D"])
     life.do(transitions.release, [claims["E"], claims["D"]])
-    assert life.do(runs.finish, NOW, run, "enough", {}) is RunState.STOPPED  # F to I were claimed
+    assert (
+        life.do(runs.finish, NOW, run, "enough", RunFacts()) is RunState.STOPPED
+    )  # F to I were claimed
     life.do(runs.start, run)
     life.settle_doubt(run, *map(Status, ("bound", "already_bound", "failed", "skipped")))
     for claim in life.claimed(run).values():
         life.settle(claim, Status.FAILED)
-    assert life.do(runs.finish, NOW, run, None, {}) is RunState.DONE
+    assert life.do(runs.finish, NOW, run, None, RunFacts()) is RunState.DONE
 
 
 def withdraw(life):
@@ -168,9 +171,9 @@ def undo(life):
                 UnbindKind.UNDO,
                 *map(UnbindStatus, ("unbound", "already_gone", "changed", *["failed"] * 9)),
             )
-        assert life.do(unbinding.finish_undo, NOW, undone, "enough", {}) is expected
+        assert life.do(unbinding.finish_undo, NOW, undone, "enough", RunFacts()) is expected
     stopped = life.confirmed("stopped", ("u", "S"))
-    life.do(runs.finish, NOW, stopped, "enough", {})
+    life.do(runs.finish, NOW, stopped, "enough", RunFacts())
     confirmed = life.staged("confirmed", ("u", "T"))
     staging.confirm(life.db, NOW, confirmed)
     for run in (stopped, confirmed):

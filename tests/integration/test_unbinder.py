@@ -19,6 +19,7 @@ from bulkbind.model import (
     QuotaUsedUp,
     Record,
     Refused,
+    RunFacts,
     Throttled,
     Transient,
     UnbindKind,
@@ -62,7 +63,7 @@ async def undone(bench, run=1):
         )
         await unbinder.run(run, UnbindKind.UNDO, 2**62)
         reason = bench.stop.reason.text if bench.stop.reason else None
-        await ledger.unbindings.finish_undo(run, reason, {})
+        await ledger.unbindings.finish_undo(run, reason, RunFacts())
     with reading(bench.path) as db:
         reader = UndoReader(db, run)
         summary = reader.summary()
@@ -182,7 +183,7 @@ async def test_what_no_other_device_would_bear_stops_it(bench, verdict, words):
     done, after = await undone(bench)
 
     assert (stopped.state, statuses(rows)) == ("stopped", {"pending": 9})
-    assert words in stopped.facts["stop_reason"]
+    assert words in stopped.stop_reason
     assert not stopped.needs_person
     assert (done.state, statuses(after)) == ("done", {"unbound": 9})
 

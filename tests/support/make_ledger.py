@@ -1,12 +1,14 @@
 """Makes a ledger of the present version, for tests of later ones.
 
-`python -m tests.support.make_ledger` writes `tests/ledgers/version-N.db` and the sandbox's bindings
-beside it: one finished run with a row of most statuses, and one that was killed while it was
-sending. Run it before the schema changes, and keep what it wrote.
+`python -m tests.support.make_ledger` writes to `tests/ledgers/`: `version-N.db` with one finished
+run that has a row of most statuses, and one that was killed while it was sending; the sandbox's
+bindings; the `summary.json` of the finished run. Run it before the schema changes, and keep what it
+wrote.
 """
 
 from __future__ import annotations
 
+import json
 import shutil
 import sqlite3
 import tempfile
@@ -14,7 +16,9 @@ import time
 from contextlib import closing
 from pathlib import Path
 
+from bulkbind.ledger import RunReader, reading
 from bulkbind.ledger.store import VERSION
+from bulkbind.report import as_json
 from tests.support.manifests import fleet, write_csv
 from tests.support.paths import ROOT
 from tests.support.processes import ask, bulkbind, process, sandbox
@@ -62,13 +66,23 @@ def make(home: Path) -> tuple[Path, Path]:
     return ledger, state
 
 
+def summary_text(ledger: Path) -> str:
+    """Return the `summary.json` of the finished run, without the folder in which it was made."""
+    with reading(ledger) as db:
+        summary = RunReader(db, 1).summary()
+    text = json.dumps(as_json(summary), indent=2, ensure_ascii=False) + "\n"
+    return text.replace(f"{Path(summary.settings['ledger']).parent}/", "")
+
+
 def main() -> None:
-    """Write both files to their place."""
+    """Write the three files to their place."""
     FOLDER.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         ledger, state = make(Path(folder).resolve())
         shutil.copyfile(ledger, FOLDER / f"version-{VERSION}.db")
         shutil.copyfile(state, FOLDER / f"version-{VERSION}.jsonl")
+        summary = summary_text(ledger)
+        (FOLDER / f"version-{VERSION}.summary.json").write_text(summary, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from bulkbind.model import NEEDS_PERSON, PENDING, RunState, Status
+from bulkbind.model import NEEDS_PERSON, PENDING, RunFacts, RunState, Status
 from bulkbind.report import as_json
 
 if TYPE_CHECKING:
@@ -14,13 +14,12 @@ if TYPE_CHECKING:
     from bulkbind.app.inbox import InboxFile, InboxResult
     from bulkbind.app.session.sending import RunResult
     from bulkbind.errors import BulkbindError
+    from bulkbind.model import Changes, Example
 
 MOST_FILES = 10
 """Files of an inbox that a mail lists."""
 MOST_WHY = 160
 """Characters of a reason; the report has the whole."""
-
-_ADDING = ("paced_s", "cooled_s", "retrying_s")
 
 _TO_DO: dict[str, str] = {
     Status.FAILED: "failed: mend the row, or run failed.csv once more as it is",
@@ -45,7 +44,7 @@ class Ending:
     """Whether it ended differently from the last time, as far as is known."""
     counts: Mapping[str, int] = field(default_factory=dict)
     """Rows by status."""
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    facts: RunFacts = field(default_factory=RunFacts)
     """As in the run's summary; for several runs their sums, and the newest pace."""
 
 
@@ -61,10 +60,9 @@ def of_run(result: RunResult) -> Ending:
         )
     summary = result.report.summary
     about = ", ".join(summary.manifests)
-    counts, facts = summary.counts, summary.facts
-    changes = facts.get("changes") or {}
+    counts, changes = summary.counts, summary.facts.changes
     lines = [f"bulkbind: {_what(result, about)}"]
-    lines += _examples(facts.get("examples") or [], changes)
+    lines += _examples(summary.examples, changes)
     lines += [f"report: {path}" for path in result.report.files]
     lines += _to_do(counts)
     if result.hint:
@@ -81,7 +79,7 @@ def of_run(result: RunResult) -> Ending:
         summary=as_json(summary) | {"exit_code": result.exit_code},
         is_change=summary.state is not RunState.DONE or _is_change(changes),
         counts=counts,
-        facts=facts,
+        facts=summary.facts,
     )
 
 
@@ -111,7 +109,7 @@ def of_inbox(result: InboxResult) -> Ending:
         summary=result.as_json(),
         is_change=bool(result.files) or bool(result.stopped),
         counts=result.counts(),
-        facts=_totals([item.facts for item in result.files]),
+        facts=RunFacts.total(item.facts for item in result.files),
     )
 
 
@@ -128,26 +126,16 @@ def of_error(error: BulkbindError, about: str) -> Ending:
     )
 
 
-def _totals(facts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    total: dict[str, Any] = {}
-    for item in facts:
-        for key, value in item.items():
-            adds = key.startswith("requests") or key in _ADDING
-            total[key] = total.get(key, 0) + value if adds else value
-    return total
-
-
-def _is_change(changes: Mapping[str, Any]) -> bool:
+def _is_change(changes: Changes) -> bool:
     """Return whether a finished run differs from the last one; the first run does."""
-    kinds = ("added", "removed", "renamed", "newly_failed", "mended")
-    return not changes or any(changes.get(kind) for kind in kinds)
+    return not changes or bool(changes.counted())
 
 
 def _what(result: RunResult, about: str) -> str:
     assert result.report is not None
     summary = result.report.summary
     if summary.state is RunState.STOPPED:
-        reason = summary.facts.get("stop_reason") or "for no known reason"
+        reason = summary.stop_reason or "for no known reason"
         left = summary.counts.get(PENDING, 0)
         return (
             f"run {summary.run_id} of {about} stopped: {reason}; {left:,} of {summary.total:,} "
@@ -156,7 +144,7 @@ def _what(result: RunResult, about: str) -> str:
     if not summary.needs_person:
         return f"run {summary.run_id} of {about}: {summary.total:,} rows, none needs a person"
     needing = sum(summary.counts.get(status, 0) for status in NEEDS_PERSON)
-    new = (summary.facts.get("changes") or {}).get("newly_failed")
+    new = summary.facts.changes.newly_failed
     since = "" if new is None else f", {new:,} of them new since the last run"
     return (
         f"{needing:,} of {summary.total:,} rows of {about} need a person "
@@ -168,11 +156,9 @@ def _counted(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{counts[s]:,} {s.replace('_', ' ')}" for s in NEEDS_PERSON if counts.get(s))
 
 
-def _examples(
-    examples: Sequence[Mapping[str, str]], changes: Mapping[str, Any], indent: str = "  "
-) -> list[str]:
+def _examples(examples: Sequence[Example], changes: Changes, indent: str = "  ") -> list[str]:
     """Return the newly failed rows if there are any, else examples."""
-    shown = changes.get("newly_failed_rows") or examples
+    shown = changes.newly_failed_rows or examples
     return [f"{indent}{row['place']}  {row['status']}: {row['why'][:MOST_WHY]}" for row in shown]
 
 
@@ -184,7 +170,7 @@ def _file(item: InboxFile) -> list[str]:
     rows = sum(item.counts.values())
     return [
         f"  {item.name}: {_counted(item.counts)} of {rows:,} rows, now {item.moved_to}",
-        *_examples(item.examples, item.changes, "    "),
+        *_examples(item.examples, item.facts.changes, "    "),
     ]
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from bulkbind.clock import iso
 from bulkbind.ledger.store import RUN_SHIFT
 from bulkbind.logs import logger
-from bulkbind.model import NEEDS_PERSON, UnbindStatus
+from bulkbind.model import NEEDS_PERSON, Part, UnbindStatus
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -72,17 +72,17 @@ class Timeline:
         ]
         self._pace = self._pace[1::2] + self._pace[-1:] * (len(self._pace) % 2)
 
-    def part(self) -> dict[str, object]:
+    def part(self) -> Part:
         """Return it as stored in the ledger: one part of a run, from a start to a stop."""
-        return {
-            "began_at": self._began_at,
-            "step_s": self._step_s,
-            "settled": list(self._settled),
-            "pace_per_s": [None if pace is None else round(pace, 2) for pace in self._pace],
-            "throttled": list(self._throttled),
-            "latency_edges_ms": list(LATENCY_EDGES_MS),
-            "latency": list(self._latency),
-        }
+        return Part(
+            began_at=self._began_at,
+            step_s=self._step_s,
+            settled=list(self._settled),
+            pace_per_s=[None if pace is None else round(pace, 2) for pace in self._pace],
+            throttled=list(self._throttled),
+            latency_edges_ms=list(LATENCY_EDGES_MS),
+            latency=list(self._latency),
+        )
 
 
 LOG_EVERY_S = 30.0

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bulkbind.app.reports import Report, write_report
 from bulkbind.app.session.eta import Gauge
 from bulkbind.app.session.progress import Progress, Timeline
-from bulkbind.app.session.session import LIMITS, Session, client_of, paced, pacer_of, retries_of
+from bulkbind.app.session.session import Session, client_of, paced, pacer_of, retries_of
 from bulkbind.engine import Breaker, Parts, Pipeline, StopSignal, Unbinder, draining
 from bulkbind.errors import LedgerError
 from bulkbind.logs import bound, logger
-from bulkbind.model import RunState, UnbindKind
+from bulkbind.model import LimitFound, RunFacts, RunState, UnbindKind
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,7 +53,7 @@ async def send(
     settings, clock, stop = session.settings, session.clock, session.stop
     pacer = await pacer_of(session, ledger)
     gauge = Gauge(pacer, clock)
-    client = client_of(session, await ledger.get_meta("clock_skew_s"))
+    client = client_of(session, await ledger.get_meta(RunFacts.clock_skew_s.name))
     api = paced(session, client, pacer)
     staged, doubtful = await ledger.unsettled(run)
     moves = 0 if first else await ledger.unbindings.count_left(run, UnbindKind.MOVE)
@@ -158,28 +158,29 @@ def facts_of(
     lists: int,
     sending_s: float,
     backed_off_s: float,
-) -> dict[str, object]:
+) -> RunFacts:
     """Return what to record about sending, apart from the rows."""
     pace = pacer.pace()
-    facts: dict[str, object] = {
-        "requests": client.requests,
-        "requests_lists": lists,
-        "sending_s": round(sending_s, 3),
-        "retrying_s": round(backed_off_s, 3),
-        "requests_throttled": pacer.throttled,
-        "paced_s": round(pacer.paced_s, 3),
-        "cooled_s": round(pacer.cooled_s, 3),
-        "rate_scope": send.rate_scope,
-        "pace_per_s": None if pace is None else round(pace, 2),
-        "pace_from": pacer.source(),
-    }
+    facts = RunFacts()
+    facts.requests = client.requests
+    facts.requests_lists = lists
+    facts.sending_s = round(sending_s, 3)
+    facts.retrying_s = round(backed_off_s, 3)
+    facts = facts.merge(pacer.spent())
+    facts.rate_scope = send.rate_scope
+    facts.pace_per_s = None if pace is None else round(pace, 2)
+    facts.pace_from = pacer.source()
     if (limit := pacer.limit()) is not None:
-        facts[LIMITS[send.rate_scope]] = asdict(limit)
+        found = LimitFound(per_s=limit.per_s, is_spaced=limit.is_spaced)
+        if send.is_per_user:
+            facts.limit_per_user = found
+        else:
+            facts.limit = found
     if (in_flight := pacer.in_flight()) is not None:
-        facts["limit_in_flight"] = in_flight
+        facts.limit_in_flight = in_flight
     if client.server_clock.measured:
         # Rounded down: the estimate must never be ahead of the server's clock.
-        facts["clock_skew_s"] = math.floor(client.server_clock.skew_s() * 1000) / 1000
+        facts.clock_skew_s = math.floor(client.server_clock.skew_s() * 1000) / 1000
     return facts
 
 
@@ -189,18 +190,18 @@ async def _finish(
     run_id: str,
     stop: StopSignal,
     *,
-    facts: dict[str, object],
+    facts: RunFacts,
     timeline: Timeline,
 ) -> None:
     reason = stop.reason.text if stop.reason else None
     try:
         await ledger.flushed()  # the timeline includes the last outcomes
-        parts = {"parts": [timeline.part()]}
-        state = await ledger.finish(run, reason, facts | parts)
+        facts.parts = [timeline.part()]
+        state = await ledger.finish(run, reason, facts)
     except LedgerError as error:
         raise LedgerError(f"run {run_id} broke off: {error}", hint=error.hint) from error
     counts = await ledger.counts(run)
-    logger().info("run.finished", state=state.value, stopped=reason, counts=counts, **facts)
+    logger().info("run.finished", state=state.value, stopped=reason, counts=counts, **facts.shown())
 
 
 def result(session: Session, run_id: str) -> RunResult:
@@ -222,5 +223,4 @@ def _needs_person(summary: RunSummary, fail_on: FailOn) -> bool:
     """Return whether a finished run has rows that *fail_on* makes an error."""
     if fail_on == "none" or not summary.needs_person:
         return False
-    changes = summary.facts.get("changes") or {}
-    return fail_on == "any" or changes.get("newly_failed", 1) > 0
+    return fail_on == "any" or summary.facts.changes.newly_failed != 0

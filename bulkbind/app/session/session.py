@@ -20,6 +20,7 @@ from bulkbind.engine.stop import DrainedError
 from bulkbind.errors import InterruptedRunError, LedgerBusyError
 from bulkbind.koodrive import KooDrive
 from bulkbind.ledger import Ledger
+from bulkbind.model import RunFacts
 from bulkbind.pacing import Limit, Pacer
 
 if TYPE_CHECKING:
@@ -107,10 +108,6 @@ async def _opened(session: Session, endpoint: str) -> tuple[Ledger, int]:
             await session.stop.sleep(session.clock, RETRY_LOCK_S)
 
 
-LIMITS = {"credential": "limit", "x-user-id": "limit_per_user"}
-"""The ledger's name of the learned limit, by `rate_scope`."""
-
-
 def new_pacer(session: Session, learned: Limit | None = None) -> Pacer:
     """Return a pacer that starts with a learned limit, if there is one."""
     send = session.settings.send
@@ -126,7 +123,9 @@ def new_pacer(session: Session, learned: Limit | None = None) -> Pacer:
 
 async def pacer_of(session: Session, ledger: Ledger) -> Pacer:
     """Return a pacer that starts with the limit that an earlier run learned."""
-    match await ledger.get_meta(LIMITS[session.settings.send.rate_scope]):
+    is_per_user = session.settings.send.is_per_user
+    found = RunFacts.limit_per_user if is_per_user else RunFacts.limit
+    match await ledger.get_meta(found.name):
         case {"per_s": int() | float() as per_s, "is_spaced": bool() as is_spaced} if per_s > 0:
             return new_pacer(session, Limit(float(per_s), is_spaced))
         case _:

@@ -54,8 +54,7 @@ def _lines(found: RunStatus) -> list[str]:
         + (f", the last at {found.last_settled_at}" if found.last_settled_at else "")
     ]
     if found.summary.state is RunState.SENDING:
-        facts = found.summary.facts
-        who = f"pid {facts['pid']} on {facts['host']}"
+        who = f"pid {found.summary.pid} on {found.summary.host}"
         if found.is_alive is False:
             lines.append(f"cut off: its process ({who}) is gone; `bulkbind resume` goes on")
         else:

@@ -146,21 +146,29 @@ def test_a_filtered_page_shows_those_rows(tmp_path):
     assert text.count('<tr class="tone-ok"') == 1
 
 
+UNDONE = {"state": "done", "counts": {"unbound": 5}}
+
+
 @pytest.mark.parametrize(
-    ("state", "facts", "tone", "words"),
+    ("state", "more", "tone", "words"),
     [
         (RunState.DONE, {}, "bad", "1 row needs a person; 1 of 2 are bound"),
         (RunState.STOPPED, {"stop_reason": "deadline"}, "wait", "can go on: 0 of 2"),
         (RunState.SENDING, {}, "wait", "Not finished"),
-        (RunState.DONE, {"undo": {"counts": {"unbound": 5}}}, "mute", "5 devices of this run"),
+        (
+            RunState.DONE,
+            {"undo": {"state": "done", "counts": {"unbound": 5}}},
+            "mute",
+            "5 devices of this run",
+        ),
     ],
     ids=["done", "stopped", "sending", "undone"],
 )
-def test_the_verdict_is_one_sentence(state, facts, tone, words):
+def test_the_verdict_is_one_sentence(state, more, tone, words):
     """It says first what a person has to know of a run in that state."""
     from bulkbind.report.page import verdict  # noqa: PLC0415  # the one test of it
 
-    told = verdict(RunSummary("id", state, (), {"bound": 1, "failed": 1}, (), facts))
+    told = verdict(RunSummary("id", state, (), {"bound": 1, "failed": 1}, (), **more))
 
     assert told["tone"] == tone
     assert words in told["text"]

@@ -23,6 +23,7 @@ from bulkbind.model import (
     PENDING,
     Problem,
     ResultRow,
+    RunFacts,
     RunState,
     RunSummary,
     Source,
@@ -767,7 +768,9 @@ def summary_of(**given):
         "manifests": ("fleet.csv", "gr\u00f6\u00dfer.yaml"),
         "counts": {"bound": 3400, "failed": 1200, PENDING: 1},
         "reasons": (reason,),
-        "facts": {"digest": "ab", "settings": {"out": None}},
+        "facts": RunFacts({"requests": 0, "parts": [], "of_another_version": None}),
+        "digest": "ab",
+        "settings": {"out": None},
     }
     return RunSummary(**(values | given))
 
@@ -792,8 +795,23 @@ def test_summary_for_machines():
                 "detail": "",
             }
         ],
+        "requests": 0,
+        "of_another_version": None,
+        "created_at": "",
+        "confirmed_at": None,
+        "ended_at": None,
+        "stop_reason": None,
+        "operator": "",
+        "host": "",
+        "pid": 0,
+        "version": "",
         "digest": "ab",
+        "superseded_by": None,
         "settings": {"out": None},
+        "attempts": 0,
+        "posted_again_after_bound": 0,
+        "cleaned": 0,
+        "examples": [],
     }
 
 
@@ -844,11 +862,11 @@ def test_summary_adds_the_detail_of_the_example():
 
 
 @pytest.mark.parametrize(
-    ("facts", "line"),
+    ("facts", "repeats", "line"),
     [
-        pytest.param({"requests": 0}, None, id="nothing sent"),
+        pytest.param({"requests": 0}, 0, None, id="nothing sent"),
         pytest.param(
-            {"requests": 1234, "sending_s": 2.04}, "sent: 1,234 requests in 2.0 s", id="plain"
+            {"requests": 1234, "sending_s": 2.04}, 0, "sent: 1,234 requests in 2.0 s", id="plain"
         ),
         pytest.param(
             {
@@ -858,29 +876,31 @@ def test_summary_adds_the_detail_of_the_example():
                 "pace_per_s": 20.0,
                 "pace_from": "told by the gateway",
                 "requests_lists": 2,
-                "posted_again_after_bound": 1,
             },
+            1,
             "sent: 10 requests in 1.0 s, 3 of them throttled, pace 20/s (told by the gateway), "
             "2 list calls, 1 requests for what was bound already",
             id="everything",
         ),
         pytest.param(
             {"requests": 1, "sending_s": 1.0, "pace_per_s": 12.5},
+            0,
             "sent: 1 requests in 1.0 s, pace 12.5/s (learned)",
             id="learned",
         ),
     ],
 )
-def test_summary_tells_the_pace(facts, line):
+def test_summary_tells_the_pace(facts, repeats, line):
     """A run that sent something says how much, how fast, and what slowed it down."""
-    shown = [text for text in as_text(summary_of(facts=facts)).splitlines() if text[:5] == "sent:"]
+    summary = summary_of(facts=RunFacts(facts), posted_again_after_bound=repeats)
+    shown = [text for text in as_text(summary).splitlines() if text[:5] == "sent:"]
 
     assert shown == ([line] if line else [])
 
 
 def test_summary_tells_why_a_run_stopped():
     """The last line of a stopped run is the reason."""
-    text = as_text(summary_of(facts={"stop_reason": "the deadline of 50m has passed"}))
+    text = as_text(summary_of(stop_reason="the deadline of 50m has passed"))
 
     assert text.splitlines()[-1] == "stopped: the deadline of 50m has passed"
 

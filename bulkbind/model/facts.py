@@ -1,0 +1,328 @@
+"""What the sessions of a run learned and spent: each fact once, how it merges, and its words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Generic, Self, TypedDict, TypeVar, overload
+
+MOST_PARTS = 20
+"""Parts of a run, each from a start to a stop, whose details are kept."""
+
+T = TypeVar("T")
+Rule = Callable[[Any, Any], Any]
+"""Returns one fact of two, the earlier and the later one as stored; None where one is missing."""
+
+
+def newest(_earlier: object, later: object) -> object:
+    """Return the later one, also if it says that nothing is known."""
+    return later
+
+
+def adds(earlier: object, later: object) -> float:
+    """Return the sum; what is missing or no number counts nothing."""
+    return sum(item for item in (earlier, later) if isinstance(item, int | float))
+
+
+def joins(earlier: Sequence[object] | None, later: Sequence[object] | None) -> list[object]:
+    """Return the last `MOST_PARTS` items of both."""
+    return [*(earlier or ()), *(later or ())][-MOST_PARTS:]
+
+
+def overlays(
+    earlier: Mapping[str, object] | None, later: Mapping[str, object] | None
+) -> dict[str, object]:
+    """Return the names of both; of those in both, the later ones."""
+    return {**(earlier or {}), **(later or {})}
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """A cause of waiting, in words for people."""
+
+    said: str
+    """After the seconds, in the summary's `waited:`."""
+    row: str
+    """In the page's account of the run's time; empty: devices waited side by side, so that their
+    seconds are no share of it."""
+    metric: str
+    """The help text of its metric, `bulkbind_run_NAME_seconds`."""
+
+
+class Fact(Generic[T]):
+    """An attribute of `Facts`.
+
+    Attributes:
+        name: As the attribute, in the ledger and in `summary.json`.
+        merged: How two sessions' or runs' become one.
+        wait: What was waited for, if these are seconds of waiting.
+        words: For people, after a number.
+        is_shown: Whether `summary.json` and the log have it.
+        is_carried: Whether the next run starts with it.
+    """
+
+    name: str
+
+    def __init__(
+        self,
+        missing: T,
+        merged: Rule = newest,
+        *,
+        read: Callable[[Any], T] | None = None,
+        wait: Wait | None = None,
+        words: str = "",
+        is_shown: bool = True,
+        is_carried: bool = False,
+    ) -> None:
+        """*missing*: stands for a fact not stored; *read*: makes the value of its JSON or None."""
+        self._missing = missing
+        self._read = read
+        self.merged = merged
+        self.wait = wait
+        self.words = words
+        self.is_shown = is_shown
+        self.is_carried = is_carried
+
+    def __set_name__(self, owner: type[Facts], name: str) -> None:
+        self.name = name
+
+    @overload
+    def __get__(self, facts: None, owner: type[Facts]) -> Self: ...
+    @overload
+    def __get__(self, facts: Facts, owner: type[Facts]) -> T: ...
+    def __get__(self, facts: Facts | None, owner: type[Facts]) -> Self | T:
+        if facts is None:
+            return self
+        stored = facts.get(self)
+        if self._read is not None:
+            return self._read(stored)
+        return self._missing if stored is None else stored
+
+    def __set__(self, facts: Facts, value: T) -> None:
+        facts._stored[self.name] = value.as_json() if isinstance(value, Facts) else value  # noqa: SLF001  # one idea in two classes
+
+
+class Facts:
+    """Typed attributes of a JSON object.
+
+    Names that are not declared, of another version, are kept as they are, and so is the order.
+    """
+
+    __slots__ = ("_stored",)
+    declared: ClassVar[dict[str, Fact[Any]]] = {}
+
+    def __init_subclass__(cls) -> None:
+        cls.declared = {name: fact for name, fact in vars(cls).items() if isinstance(fact, Fact)}
+
+    def __init__(self, stored: Mapping[str, Any] | None = None) -> None:
+        """*stored*: as `as_json` returns it."""
+        self._stored = dict(stored or {})
+
+    def __bool__(self) -> bool:
+        return bool(self._stored)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._stored!r})"
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and other._stored == self._stored
+
+    __hash__ = None  # type: ignore[assignment]  # they change
+
+    def get(self, fact: Fact[T]) -> T | None:
+        """Return a fact as stored; None if it is missing."""
+        return self._stored.get(fact.name)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return all facts, as stored in the ledger."""
+        return dict(self._stored)
+
+    def shown(self) -> dict[str, Any]:
+        """Return the facts that `summary.json` has."""
+        hidden = {name for name, fact in self.declared.items() if not fact.is_shown}
+        return {name: value for name, value in self._stored.items() if name not in hidden}
+
+    def carried(self) -> dict[str, Any]:
+        """Return those that the next run starts with."""
+        return {
+            name: self._stored[name]
+            for name, fact in self.declared.items()
+            if fact.is_carried and name in self._stored
+        }
+
+    def merge(self, later: Self) -> Self:
+        """Return these facts and *later* ones as one; of undeclared names, the later ones."""
+        total = dict(self._stored)
+        for name, value in later._stored.items():
+            rule = self.declared[name].merged if name in self.declared else newest
+            total[name] = rule(total.get(name), value)
+        return type(self)(total)
+
+    @classmethod
+    def total(cls, many: Iterable[Self]) -> Self:
+        """Return the facts of *many*, the earliest first, as one."""
+        merged = cls()
+        for facts in many:
+            merged = merged.merge(facts)
+        return merged
+
+
+class Example(TypedDict):
+    """A row that needs a person."""
+
+    place: str
+    """File and line."""
+    status: str
+    why: str
+
+
+class Changes(Facts):
+    """Differences between a run and the previous one of manifests with the same names.
+
+    The first four are known once the run is confirmed, the others once it has finished, if an
+    earlier one has.
+    """
+
+    __slots__ = ()
+
+    since = Fact("")
+    """Id of the previous run."""
+    added = Fact(0, words="added")
+    """Devices that the previous run did not name."""
+    removed = Fact(0, words="no longer named (they stay bound)")
+    """Devices that this run does not name."""
+    renamed = Fact(0, words="bound under another name or OS (--rebind sends the new ones)")
+    """Devices bound under another name or OS than the manifest has now."""
+    newly_failed = Fact[int | None](None, words="newly failed")
+    """Devices that need a person now and did not then; None: not compared."""
+    newly_failed_rows = Fact[Sequence[Example]](())
+    """Some of their rows."""
+    mended = Fact(0, words="mended")
+    """Devices that needed a person then and are bound now."""
+
+    def counted(self) -> list[tuple[int, str]]:
+        """Return the number of devices and the words of each kind of difference, but zeros."""
+        found = [(getattr(self, name), fact.words) for name, fact in self.declared.items()]
+        return [(count, words) for count, words in found if words and count]
+
+
+class Refreshed(TypedDict):
+    """What the server's lists said before the run about devices known as bound."""
+
+    users: int
+    """Users whose lists were read."""
+    vanished: int
+    """Known bindings that the lists lack."""
+    bound_again: bool
+    """Whether these are sent again; else their rows are failed."""
+
+
+class LimitFound(TypedDict):
+    """A limit as the gateway stated or showed it."""
+
+    per_s: float
+    """Requests per second."""
+    is_spaced: bool
+    """Whether the gateway refuses requests that come close together."""
+
+
+class Part(TypedDict):
+    """The timeline of one part of a run, from a start to a stop, in steps of equal length."""
+
+    began_at: str
+    """ISO 8601."""
+    step_s: float
+    """Seconds per step."""
+    settled: list[int]
+    """Rows settled in each step."""
+    pace_per_s: list[float | None]
+    """Requests per second allowed at its end; None: no limit known."""
+    throttled: list[int]
+    """429s in each step."""
+    latency_edges_ms: list[int]
+    """Upper edges of the histogram's classes, in milliseconds; one more class is above."""
+    latency: list[int]
+    """Answers in each class."""
+
+
+class RunFacts(Facts):
+    """What the sessions of a run, or of an undo, learned and spent."""
+
+    __slots__ = ()
+
+    refreshed = Fact[Refreshed | None](None)
+    """None: the server's lists were not read beforehand."""
+    changes = Fact(Changes(), overlays, read=Changes)
+    """Empty if no earlier run had manifests of these names."""
+    requests = Fact(0, adds)
+    """Requests sent, of every kind."""
+    requests_lists = Fact(0, adds)
+    """List calls among them."""
+    requests_throttled = Fact(0, adds)
+    """Those answered with 429."""
+    sending_s = Fact(0.0, adds)
+    """Seconds from the start of sending to its end, all waits included."""
+    paced_s = Fact(
+        0.0,
+        adds,
+        wait=Wait(
+            said="kept to the pace",
+            row="keeping to the pace",
+            metric="How long the last run waited to keep to the pace.",
+        ),
+    )
+    """Seconds in which nobody was allowed to send, for the pace's sake."""
+    cooled_s = Fact(
+        0.0,
+        adds,
+        wait=Wait(
+            said="refused by the gateway, or waiting for it",
+            row="refused by the gateway, or waiting for it",
+            metric="How long the gateway refused the last run, or was away.",
+        ),
+    )
+    """Seconds in which nobody was allowed to send, as the gateway refused everybody or was away."""
+    retrying_s = Fact(
+        0.0,
+        adds,
+        wait=Wait(
+            said="of devices' own trouble, all added up",
+            row="",
+            metric="How long devices of the last run waited after trouble of their own, added up.",
+        ),
+    )
+    """Seconds that devices waited for another attempt, over all devices."""
+    rate_scope = Fact("")
+    """What the gateway counts together: as the setting."""
+    pace_per_s = Fact[float | None](None)
+    """Requests per second allowed at the end, of those that are counted together; None: no limit
+    met."""
+    pace_from = Fact("")
+    """Where the pace comes from, in words."""
+    limit = Fact[LimitFound | None](None, is_carried=True)
+    """The limit of the credential; None: none was shown."""
+    limit_per_user = Fact[LimitFound | None](None, is_carried=True)
+    """The limit of each user; None: none was shown."""
+    limit_in_flight = Fact[int | None](None)
+    """Most requests in flight at once that the gateway takes; None: no limit was shown."""
+    clock_skew_s = Fact[float | None](None, is_carried=True)
+    """Seconds by which the server's clock is ahead of ours, rounded down; None: not measured."""
+    parts = Fact[Sequence[Part]]((), joins, is_shown=False)
+    """The timeline of each session."""
+    pruned_at = Fact[str | None](None)
+    """ISO 8601; None: the run has its rows."""
+    pruned_rows = Fact[int | None](None)
+    """1 while its rows are being deleted."""
+    pruned_counts = Fact[dict[str, int] | None](None, is_shown=False)
+    """Rows by status before they were pruned."""
+    pruned_manifests = Fact[Sequence[str]]((), is_shown=False)
+    """The names of its manifests."""
+
+    @property
+    def limit_per_s(self) -> float | None:
+        """Requests per second of the credential's limit; None: none was shown."""
+        return None if self.limit is None else self.limit.get("per_s")
+
+    def waits(self) -> list[tuple[Fact[float], Wait, float | None]]:
+        """Return every cause of waiting, its words, and its seconds; None: not measured."""
+        return [(fact, fact.wait, self.get(fact)) for fact in self.declared.values() if fact.wait]
