@@ -17,7 +17,7 @@ from bulkbind.engine.readback import Readback
 from bulkbind.errors import UsageError
 from bulkbind.ledger import RunReader, UndoReader, find_run, reading
 from bulkbind.logs import bound, logger
-from bulkbind.model import RunState, UnbindKind, UndoPlan, UndoSummary
+from bulkbind.model import CAN_RESUME, RunState, UnbindKind, UndoPlan, UndoSummary
 from bulkbind.report.undo_report import write_undo
 
 if TYPE_CHECKING:
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from bulkbind.pacing import Pacer
     from bulkbind.settings import Settings
 
-UNFINISHED = (RunState.CONFIRMED, RunState.SENDING, RunState.STOPPED)
 NO_RUN = 0
 """A run without rows, so that rows cleared of doubt are not sent again."""
 ALL_ROWS = 2**62
@@ -91,7 +90,7 @@ async def _confirmed(
 ) -> bool:
     """Return whether to unbind *devices* devices; a yes is durable."""
     state, to_unbind, in_doubt, moved, gone = await ledger.unbindings.undo_progress(run)
-    if state in UNFINISHED:
+    if state in CAN_RESUME:
         session.listener.notice(f"going on with the undo of run {run_id}, which was not finished")
         return True
     found = UndoPlan(run_id, to_unbind, in_doubt, moved, gone)

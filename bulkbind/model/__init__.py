@@ -5,6 +5,7 @@ which take a third of the time of a dataclass and no time in the garbage collect
 """
 
 from bulkbind.model.attempts import (
+    VERDICTS,
     Accepted,
     AlreadyBound,
     Attempt,
@@ -22,7 +23,7 @@ from bulkbind.model.attempts import (
     Verdict,
     value,
 )
-from bulkbind.model.results import EXTRA, PLANNED, AttemptRow, Forecast, Plan, ResultRow, RunSummary
+from bulkbind.model.results import EXTRA, AttemptRow, Forecast, Plan, ResultRow, RunSummary
 from bulkbind.model.rows import (
     OWN_COLUMNS,
     Change,
@@ -35,19 +36,30 @@ from bulkbind.model.rows import (
     Source,
 )
 from bulkbind.model.statuses import (
+    CAN_RESUME,
     COMES_BACK,
+    IS_BOUND,
+    IS_OPEN,
+    IS_OURS,
+    IS_OVER,
+    IS_PENDING,
+    IS_UNCONFIRMED,
     MEANINGS,
     NEEDS_PERSON,
     PENDING,
     ROW_TRANSITIONS,
     RUN_TRANSITIONS,
+    TO_SEE_TO,
     UNDO_TRANSITIONS,
+    PlanWord,
     RunState,
     Status,
 )
 from bulkbind.model.unbindings import (
     GONE,
+    NOT_UNBOUND,
     UNBIND_MEANINGS,
+    UNBIND_PENDING,
     UNBIND_TRANSITIONS,
     Unbinding,
     UnbindKind,
@@ -58,19 +70,29 @@ from bulkbind.model.unbindings import (
 )
 
 __all__ = [
+    "CAN_RESUME",
     "COMES_BACK",
     "EXTRA",
     "GONE",
+    "IS_BOUND",
+    "IS_OPEN",
+    "IS_OURS",
+    "IS_OVER",
+    "IS_PENDING",
+    "IS_UNCONFIRMED",
     "MEANINGS",
     "NEEDS_PERSON",
+    "NOT_UNBOUND",
     "OWN_COLUMNS",
     "PENDING",
-    "PLANNED",
     "ROW_TRANSITIONS",
     "RUN_TRANSITIONS",
+    "TO_SEE_TO",
     "UNBIND_MEANINGS",
+    "UNBIND_PENDING",
     "UNBIND_TRANSITIONS",
     "UNDO_TRANSITIONS",
+    "VERDICTS",
     "Accepted",
     "AlreadyBound",
     "Attempt",
@@ -87,6 +109,7 @@ __all__ = [
     "NoAnswer",
     "Outcome",
     "Plan",
+    "PlanWord",
     "Problem",
     "QuotaUsedUp",
     "Record",

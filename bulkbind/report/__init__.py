@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 from bulkbind.errors import UsageError
-from bulkbind.model import COMES_BACK, Status
+from bulkbind.model import COMES_BACK, TO_SEE_TO, Status
 from bulkbind.report import forms
 from bulkbind.report.page import write_html
 from bulkbind.report.summary import as_json, as_text, write_summary
@@ -122,7 +122,7 @@ def write_form(
         case "html":
             write_html(path, run, summary, only)
         case "md":
-            shown = run.rows((*COMES_BACK, Status.MOVED)) if only is None else rows
+            shown = run.rows(TO_SEE_TO) if only is None else rows
             forms.write_markdown(path, summary, shown, sources)
         case "xlsx":
             forms.write_xlsx(path, rows, sources)

@@ -13,11 +13,13 @@ from bulkbind.cli import options
 from bulkbind.cli.console import say
 from bulkbind.cli.options import settings_from
 from bulkbind.cli.running import configure_logs, explained, print_json, run_until_done
+from bulkbind.model import EXTRA, PlanWord
 
 if TYPE_CHECKING:
     from bulkbind.engine import StopSignal
 
-MARKS = {"missing": "-", "changed": "~", "extra": "?"}
+MARKS = {str(word): word.about.sign for word in (PlanWord.MISSING, PlanWord.CHANGED)}
+MARKS["extra"] = EXTRA[0]
 
 
 @click.command("verify")
