@@ -18,6 +18,7 @@ from bulkbind.clock import Clock, SystemClock
 from bulkbind.engine import StopSignal
 from bulkbind.errors import (
     BulkbindError,
+    ExitCode,
     InvalidRowsError,
     LedgerError,
     ManifestError,
@@ -281,7 +282,7 @@ class Staging:
             self._session.pulse.beat()  # the answer may have taken long
             if not is_wanted:
                 await self._ledger.discard(number)
-                return RunResult(None, 2, "nothing was sent")
+                return RunResult(None, ExitCode.DECLINED, "nothing was sent")
         except LedgerError:
             raise
         except BulkbindError:

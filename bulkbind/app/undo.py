@@ -14,7 +14,7 @@ from bulkbind.app.session.sending import facts_of
 from bulkbind.app.session.session import client_of, held_ledger, holder, paced, pacer_of, retries_of
 from bulkbind.engine import Parts, Unbinder, draining
 from bulkbind.engine.readback import Readback
-from bulkbind.errors import UsageError
+from bulkbind.errors import ExitCode, UsageError
 from bulkbind.ledger import RunReader, UndoReader, find_run, reading
 from bulkbind.logs import bound, logger
 from bulkbind.model import CAN_RESUME, RunState, UnbindKind, UndoPlan, UndoSummary
@@ -42,7 +42,7 @@ class UndoResult:
     summary: UndoSummary | None
     """None if it was not started."""
     files: tuple[Path, ...]
-    exit_code: int
+    exit_code: ExitCode
     """As of `run`."""
     hint: str = ""
 
@@ -79,7 +79,7 @@ async def undo(
         known_id = RunReader(db, run).run_id()
     async with held_ledger(session) as ledger:
         if not await _confirmed(session, ledger, run, known_id, devices):
-            return UndoResult(None, (), 2, "nothing was unbound")
+            return UndoResult(None, (), ExitCode.DECLINED, "nothing was unbound")
         with bound(run_id=known_id):
             await _unbind_all(session, ledger, run)
     return await asyncio.to_thread(_result, session, run)
@@ -211,4 +211,5 @@ def _result(session: Session, run: int) -> UndoResult:
     reason = session.stop.reason
     if summary.state == RunState.STOPPED and reason is not None:
         return UndoResult(summary, tuple(files), reason.exit_code, reason.hint)
-    return UndoResult(summary, tuple(files), 1 if summary.needs_person else 0)
+    code = ExitCode.NEEDS_PERSON if summary.needs_person else ExitCode.DONE
+    return UndoResult(summary, tuple(files), code)

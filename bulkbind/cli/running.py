@@ -26,7 +26,7 @@ from bulkbind.cli.console import Console, is_interactive, logs_only, say
 from bulkbind.cli.options import settings_from
 from bulkbind.clock import SystemClock
 from bulkbind.engine import StopReason, StopSignal
-from bulkbind.errors import BulkbindError, LedgerError
+from bulkbind.errors import BulkbindError, ExitCode
 from bulkbind.model import RunState
 from bulkbind.report import as_json, as_text
 from bulkbind.report.metrics import need_metrics
@@ -41,7 +41,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 LAST_RESORT_S = 600.0
 """How long a stopping command may take for its reports, after its grace."""
 
-Work = Callable[[StopSignal], Coroutine[Any, Any, int]]
+Work = Callable[[StopSignal], Coroutine[Any, Any, ExitCode]]
 
 
 @contextlib.contextmanager
@@ -56,7 +56,7 @@ def explained() -> Iterator[None]:
         # Errors of all other files are handled where they are used.
         leave_stdout()
         console.fail(f"standard output cannot be written: {error.strerror}")
-        sys.exit(LedgerError.exit_code)
+        sys.exit(ExitCode.LEDGER)
 
 
 def leave_stdout() -> None:
@@ -94,7 +94,7 @@ class _Stderr(io.TextIOBase):
         return logs.is_terminal(sys.stderr)
 
 
-def run_until_done(work: Work, *, first_words: str = "stopping", grace_s: float = 0.0) -> int:
+def run_until_done(work: Work, *, first_words: str = "stopping", grace_s: float = 0.0) -> ExitCode:
     """Run *work* with signal handlers; return the exit code.
 
     The first SIGINT, SIGTERM or SIGHUP drains, the second one cancels, later ones are ignored.
@@ -117,17 +117,17 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return factory
 
 
-async def _with_signals(work: Work, first_words: str, grace_s: float) -> int:
+async def _with_signals(work: Work, first_words: str, grace_s: float) -> ExitCode:
     stop = StopSignal()
     loop = asyncio.get_running_loop()
     task = asyncio.ensure_future(work(stop))
-    code = 130
+    code = ExitCode.INTERRUPTED
     signals_seen = 0
 
     def on_signal(number: signal.Signals) -> None:
         nonlocal code, signals_seen
         signals_seen += 1
-        code = 130 if number == signal.SIGINT else 143
+        code = ExitCode.INTERRUPTED if number == signal.SIGINT else ExitCode.TERMINATED
         if signals_seen == 1 and not stop.is_set:
             say(f"{number.name}: {first_words}")
             stop.set(StopReason(f"interrupted by {number.name}", code))
@@ -173,12 +173,12 @@ Result = TypeVar("Result", RunResult, InboxResult)
 UseCase = Callable[[Settings, Console, StopSignal], Coroutine[Any, Any, Result]]
 
 
-def send(given: dict[str, Any], use_case: UseCase[RunResult]) -> int:
+def send(given: dict[str, Any], use_case: UseCase[RunResult]) -> ExitCode:
     """Execute a command that sends one run; return its exit code."""
     return _send(given, use_case, of_run, show)
 
 
-def send_inbox(given: dict[str, Any], use_case: UseCase[InboxResult]) -> int:
+def send_inbox(given: dict[str, Any], use_case: UseCase[InboxResult]) -> ExitCode:
     """Execute a command that sends the manifests of an inbox; return its exit code."""
     return _send(given, use_case, of_inbox, _show_inbox)
 
@@ -188,7 +188,7 @@ def _send(
     use_case: UseCase[Result],
     ending_of: Callable[[Result], Ending],
     shown: Callable[..., None],
-) -> int:
+) -> ExitCode:
     with explained():
         settings = settings_from(given)
         configure_logs(settings.log, is_quiet=given["quiet"])
@@ -197,7 +197,7 @@ def _send(
         asks = is_interactive() and not given.get("yes", True)
         console = Console(is_quiet=given["quiet"], asks=asks)
 
-        async def work(stop: StopSignal) -> int:
+        async def work(stop: StopSignal) -> ExitCode:
             clock = SystemClock()
             began = clock.monotonic()
 

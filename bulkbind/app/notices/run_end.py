@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from bulkbind.app.inbox import InboxFile, InboxResult
     from bulkbind.app.session.sending import RunResult
-    from bulkbind.errors import BulkbindError
+    from bulkbind.errors import BulkbindError, ExitCode
 
 MOST_FILES = 10
 """Files of an inbox that a mail lists."""
@@ -27,7 +27,7 @@ _ADDING = ("paced_s", "cooled_s", "retrying_s")
 class Ending:
     """How a command ended."""
 
-    exit_code: int
+    exit_code: ExitCode
     about: str
     """The manifests, or the inbox."""
     text: str

@@ -17,6 +17,7 @@ from bulkbind.model import EXTRA, PlanWord
 
 if TYPE_CHECKING:
     from bulkbind.engine import StopSignal
+    from bulkbind.errors import ExitCode
 
 MARKS = {str(word): word.about.sign for word in (PlanWord.MISSING, PlanWord.CHANGED)}
 MARKS["extra"] = EXTRA[0]
@@ -44,7 +45,7 @@ def command(run_id: str, *, as_json_: bool, **given: Any) -> None:
         settings = settings_from(given)
         configure_logs(settings.log, is_quiet=True)
 
-        async def work(stop: StopSignal) -> int:
+        async def work(stop: StopSignal) -> ExitCode:
             found = await verify(settings, run_id, stop=stop)
             if as_json_:
                 print_json(asdict(found))
