@@ -263,7 +263,7 @@ def _refuse_other(path: Path, known: object, endpoint: str) -> None:
 
 
 def sql_list(words: Iterable[str]) -> str:
-    """Return words of ours as the right side of `IN`: `('staged', 'claimed')`."""
+    """Return words of ours as the right side of `IN`: `('a', 'b')`."""
     return "({})".format(", ".join(f"'{word}'" for word in words))
 
 
