@@ -75,8 +75,6 @@ class Facts:
     """One clause, for reports."""
     tone: str
     """Its colour: a class of the page's style sheet."""
-    needs_person: bool = False
-    """Whether it has ended and needs a person (exit code 1)."""
     is_pending: bool = False
     """Whether it has not ended; reports show it as `PENDING`."""
 
@@ -96,11 +94,12 @@ class RowFacts(Facts):
     is_open: bool = False
     """Whether the server may hold the binding without our knowing."""
     to_do: str = ""
-    """What a person can do about it."""
+    """What a person can do about it; empty if it needs none."""
 
-    def __post_init__(self) -> None:
-        if self.needs_person != bool(self.to_do):
-            raise TypeError(f"who needs a person needs to know what to do: {self.meaning}")
+    @property
+    def needs_person(self) -> bool:
+        """Whether it has ended and needs a person (exit code 1)."""
+        return bool(self.to_do)
 
 
 _PENDING = RowFacts(
@@ -141,22 +140,22 @@ class Status(Described):
     )  # fmt: skip
     INVALID = "invalid", RowFacts(
         meaning="breaks a rule, never sent", planned=PlanWord.INVALID, tone="bad2",
-        comes_back=True, is_bound=False, needs_person=True,
+        comes_back=True, is_bound=False,
         to_do="mend the cell that the reason names, in failed.csv or at its source",
     )  # fmt: skip
     FAILED = "failed", RowFacts(
         meaning="the server said no, all attempts were used up, or a known binding has vanished",
-        planned=PlanWord.FAILED, tone="bad", comes_back=True, is_bound=False, needs_person=True,
+        planned=PlanWord.FAILED, tone="bad", comes_back=True, is_bound=False,
         to_do="mend the row, or run failed.csv once more as it is",
     )  # fmt: skip
     IN_DOUBT = "in_doubt", RowFacts(
         meaning="sent, no answer came, and the server's list could not settle it yet",
         planned=PlanWord.IN_DOUBT, tone="warn", comes_back=True, is_bound=False, is_open=True,
-        needs_person=True, to_do="the next run asks the server again",
+        to_do="the next run asks the server again",
     )  # fmt: skip
     MOVED = "moved", RowFacts(
         meaning="bound to another user, not sent", planned=PlanWord.MOVED, tone="warn2",
-        comes_back=False, is_bound=False, needs_person=True,
+        comes_back=False, is_bound=False,
         to_do="decide whose the device is; results.csv names the other user",
     )  # fmt: skip
     WITHDRAWN = "withdrawn", RowFacts(
@@ -232,7 +231,7 @@ IS_OURS = tuple(status for status in Status if status.about.is_ours)
 """The states in which the row's own run bound the device."""
 NEEDS_PERSON = tuple(status for status in Status if status.about.needs_person)
 """The final states that need a person (exit code 1)."""
-COMES_BACK = (PENDING, *(s for s in Status if s.about.comes_back and not s.about.is_pending))
+COMES_BACK = tuple(dict.fromkeys(status.shown for status in Status if status.about.comes_back))
 """The states of rows returned to the operator as a manifest: fix them or retry."""
 TO_SEE_TO = tuple(dict.fromkeys([*COMES_BACK, *NEEDS_PERSON]))
 """The states of rows that need a person or another try."""

@@ -18,6 +18,8 @@ class UnbindFacts(Facts):
 
     is_gone: bool
     """Whether the binding no longer exists."""
+    needs_person: bool = False
+    """Whether it has ended and needs a person (exit code 1)."""
 
 
 _PENDING = UnbindFacts(

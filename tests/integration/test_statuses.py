@@ -9,6 +9,7 @@ from contextlib import closing
 
 import pytest
 
+from bulkbind.errors import UsageError
 from bulkbind.ledger import Outlook, RunReader, UndoReader, changes, reading, runs, transitions
 from bulkbind.ledger.outlook import BoundReader
 from bulkbind.ledger.store import OPEN, RUN_SHIFT, UNBIND_OPEN, connect
@@ -167,3 +168,11 @@ def test_what_follows_from_a_status(path):
         assert list(undo.counts()) == list(UNBIND_MEANINGS)
         assert {row.status for row in undo.rows()} == set(UNBIND_MEANINGS)
         assert RunReader(db, RUN).counts()[PENDING] == 2
+
+
+def test_a_filter_for_an_unknown_status_names_all():
+    """Whoever mistypes one sees which there are."""
+    with pytest.raises(UsageError) as caught:
+        parse_filter(["status=postponed"])
+
+    assert caught.value.hint == f"statuses are {', '.join(MEANINGS)}"
