@@ -1,20 +1,64 @@
 """Errors that end a command.
 
 BulkbindError
- ├─ UsageError        2   an option or a setting is wrong
- ├─ ManifestError     2   a manifest cannot be read
- ├─ InvalidRowsError  2   rows break rules and `--on-invalid abort` is set
- ├─ PlanMovedError    2   a saved plan is out of date
- ├─ UnreadableListError 3   the server did not return a list that a command needs
- ├─ InterruptedRunError  3, 130 or 143   stopped before anything was sent
- └─ LedgerError       4   the ledger or a disk failed
-     └─ LedgerBusyError   75  another run holds the ledger
+ ├─ UsageError            an option or a setting is wrong
+ ├─ ManifestError         a manifest cannot be read
+ ├─ InvalidRowsError      rows break rules and `--on-invalid abort` is set
+ ├─ PlanMovedError        a saved plan is out of date
+ ├─ UnreadableListError   the server did not return a list that a command needs
+ ├─ InterruptedRunError   stopped before anything was sent
+ └─ LedgerError           the ledger or a disk failed
+     └─ LedgerBusyError   another run holds the ledger
 
 A row that cannot be bound is a value with a status, and a run that stopped early after sending is
 a result with an exit code; neither is an exception.
 """
 
 from __future__ import annotations
+
+from enum import IntEnum
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Self
+
+
+class ExitCode(IntEnum):
+    """How a command ended, in order of severity. Codes are added, never changed."""
+
+    meaning: str
+
+    def __new__(cls, value: int, meaning: str = "") -> Self:
+        """*meaning* has a default only because mypy takes a lookup by value for this call."""
+        if not meaning:
+            raise TypeError(f"exit code {value} has no meaning")
+        self = int.__new__(cls, value)
+        self._value_ = value
+        self.meaning = meaning
+        return self
+
+    DONE = 0, "all well"
+    NEEDS_PERSON = 1, "some rows need a person"
+    DECLINED = 5, "declined: the question was answered no"
+    NOT_STARTED = 2, "could not start"
+    STOPPED = 3, "stopped early and can go on"
+    BUSY = 75, "another run holds the ledger"
+    LEDGER = 4, "ledger or disk trouble"
+    INTERRUPTED = 130, "interrupted and can go on"
+    TERMINATED = 143, "interrupted and can go on"
+
+
+def worst(codes: Iterable[ExitCode]) -> ExitCode:
+    """Return the most severe of some exit codes."""
+    return max(codes, key=list(ExitCode).index, default=ExitCode.DONE)
+
+
+def meanings() -> str:
+    """Return every exit code with its meaning, by number: `0 all well, 1 some …`."""
+    ordered = groupby(sorted(ExitCode), lambda code: code.meaning)
+    return ", ".join(f"{'/'.join(map(str, codes))} {meaning}" for meaning, codes in ordered)
 
 
 def _storable(text: str) -> str:
@@ -25,7 +69,7 @@ def _storable(text: str) -> str:
 class BulkbindError(Exception):
     """The base class. The message names the operation, the value and what is allowed."""
 
-    exit_code = 2
+    exit_code = ExitCode.NOT_STARTED
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(_storable(message))
@@ -52,13 +96,13 @@ class PlanMovedError(BulkbindError):
 class UnreadableListError(BulkbindError):
     """The server did not return a user's list that a command needs."""
 
-    exit_code = 3
+    exit_code = ExitCode.STOPPED
 
 
 class InterruptedRunError(BulkbindError):
     """A person, a signal or the deadline stopped a run before anything was sent."""
 
-    def __init__(self, message: str, *, exit_code: int = 130) -> None:
+    def __init__(self, message: str, *, exit_code: ExitCode = ExitCode.INTERRUPTED) -> None:
         super().__init__(message)
         self.exit_code = exit_code
 
@@ -66,10 +110,10 @@ class InterruptedRunError(BulkbindError):
 class LedgerError(BulkbindError):
     """The ledger, its lock or a report could not be written or read."""
 
-    exit_code = 4
+    exit_code = ExitCode.LEDGER
 
 
 class LedgerBusyError(LedgerError):
     """Another run holds the ledger."""
 
-    exit_code = 75
+    exit_code = ExitCode.BUSY

@@ -26,7 +26,7 @@ from bulkbind.koodrive import known_secrets, proxy_secrets
 from bulkbind.ledger import RunReader, find_run, people, reading
 from bulkbind.logs import redact
 from bulkbind.manifest.formulas import safe
-from bulkbind.model import NEEDS_PERSON, PENDING
+from bulkbind.model import TO_SEE_TO
 from bulkbind.report import as_json
 
 if TYPE_CHECKING:
@@ -161,7 +161,7 @@ def bundle(
         summary = run.summary()
         mask = Mask(() if with_ids else people(db, number))
         sources = run.sources()
-        rows = list(islice(run.rows((*NEEDS_PERSON, PENDING)), MOST_ROWS))
+        rows = list(islice(run.rows(TO_SEE_TO), MOST_ROWS))
         attempts = list(islice(run.attempts(), MOST_ATTEMPTS))
     if not with_ids:
         for row in rows:

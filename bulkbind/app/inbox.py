@@ -30,11 +30,13 @@ from bulkbind.app.session.sending import RunResult, result
 from bulkbind.app.session.session import Session, held_ledger
 from bulkbind.clock import Clock, iso
 from bulkbind.errors import (
+    ExitCode,
     InterruptedRunError,
     InvalidRowsError,
     LedgerError,
     ManifestError,
     UsageError,
+    worst,
 )
 from bulkbind.files import replacing, write_json
 from bulkbind.manifest import PACKED, digest, open_manifest
@@ -149,7 +151,7 @@ class InboxFile:
     """The result for one file."""
 
     name: str
-    exit_code: int
+    exit_code: ExitCode
     """As of a `run` of this file."""
     run_id: str | None = None
     state: str | None = None
@@ -176,7 +178,7 @@ class InboxResult:
     files: tuple[InboxFile, ...]
     waiting: int
     """Files that were not run: touched too recently, or the pass was stopped."""
-    exit_code: int
+    exit_code: ExitCode
     stopped: str = ""
     """Why it ended before every file was run."""
     hint: str = ""
@@ -239,8 +241,6 @@ def file_of(path: Path, ended: RunResult, run_id: str) -> InboxFile:
 
 
 WITH_PROBLEMS = "with-problems"
-_WORST = (0, 1, 2, 3, 75, 4, 130, 143)
-"""Exit codes by severity: the command ends with the worst of its files."""
 
 
 async def run_inbox(
@@ -311,7 +311,7 @@ class _Pass:
         ended = self._result(
             self._files,
             waiting=waiting + len(queue),
-            exit_code=max(codes, key=_WORST.index, default=0),
+            exit_code=worst(codes),
             stopped=reason.text if reason else "",
             hint=reason.hint if reason else "",
         )
@@ -383,7 +383,7 @@ class _Pass:
         target = self._target(path, ended.report, run_id)
         # Recorded first: whatever left the inbox must be in a report.
         files = [*self._files, replace(item, moved_to=target)]
-        so_far = self._result(files, waiting=0, exit_code=0, stopped="not ended yet")
+        so_far = self._result(files, waiting=0, exit_code=ExitCode.DONE, stopped="not ended yet")
         write_json(self._summary_file, so_far.as_json())
         if move(path, before, target):
             return replace(item, moved_to=target)

@@ -17,7 +17,7 @@ from bulkbind.errors import UsageError
 from bulkbind.files import write_json
 from bulkbind.ledger import Ledger, Outlook, copy_known, reading
 from bulkbind.manifest import digest, open_manifest
-from bulkbind.model import PLANNED, Forecast, Plan
+from bulkbind.model import Forecast, Plan, PlanWord
 from bulkbind.report.plan_text import plan_json
 
 if TYPE_CHECKING:
@@ -145,11 +145,11 @@ class _Comparison:
         """Return the corrected plan."""
         forecast = self._plan.forecast
         if self._staging.rebind_missing:
-            forecast = replace(forecast, binds=forecast.binds + self._counts["missing"])
+            forecast = replace(forecast, binds=forecast.binds + self._counts[PlanWord.MISSING])
         return replace(
             self._plan,
             forecast=forecast,
-            counts={word: self._counts[word] for word in PLANNED},
+            counts={str(word): self._counts[word] for word in PlanWord},
             users={user: {w: n for w, n in c.items() if n} for user, c in self._users.items()},
             is_refreshed=True,
             extra=self._extra if self._counts_extra else None,
@@ -157,14 +157,14 @@ class _Comparison:
         )
 
 
-def _word(row: Wanted, record: Record | None) -> str:
+def _word(row: Wanted, record: Record | None) -> PlanWord:
     """Return what would happen to a row, given its record on the server."""
-    if row.word in ("moved", "failed"):
+    if row.word.about.is_fixed:
         return row.word
     if record is None:
-        return "missing" if row.word in ("already_bound", "changed") else row.word
+        return PlanWord.MISSING if row.word.about.is_bound else row.word
     is_same = (row.device_name, row.device_os) == (record.device_name, record.device_os)
-    return "already_bound" if is_same else "changed"
+    return PlanWord.ALREADY_BOUND if is_same else PlanWord.CHANGED
 
 
 def save_plan(plan: Plan, path: Path) -> None:

@@ -18,6 +18,7 @@ from bulkbind.clock import Clock, SystemClock
 from bulkbind.engine import StopSignal
 from bulkbind.errors import (
     BulkbindError,
+    ExitCode,
     InvalidRowsError,
     LedgerError,
     ManifestError,
@@ -27,7 +28,7 @@ from bulkbind.errors import (
 from bulkbind.koodrive import authorizer, proxy_for
 from bulkbind.ledger import Outlook, Policy, last_pace
 from bulkbind.manifest import Manifest, digest, open_manifest
-from bulkbind.model import CheckedRow, Forecast, Plan, Status
+from bulkbind.model import CheckedRow, Forecast, Plan, PlanWord, Status
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -71,7 +72,7 @@ def read_plan(
         moved=outlook.moved(),
         problems=outlook.problems(MOST_PROBLEMS),
         forecast=Forecast(
-            binds=counts["bind"] + (counts["moved"] if moves else 0),
+            binds=counts[PlanWord.BIND] + (counts[PlanWord.MOVED] if moves else 0),
             lists=outlook.lists(),
             per_s=per_s,
             source=source,
@@ -281,7 +282,7 @@ class Staging:
             self._session.pulse.beat()  # the answer may have taken long
             if not is_wanted:
                 await self._ledger.discard(number)
-                return RunResult(None, 2, "nothing was sent")
+                return RunResult(None, ExitCode.DECLINED, "nothing was sent")
         except LedgerError:
             raise
         except BulkbindError:

@@ -14,10 +14,10 @@ from bulkbind.app.session.sending import facts_of
 from bulkbind.app.session.session import client_of, held_ledger, holder, paced, pacer_of, retries_of
 from bulkbind.engine import Parts, Unbinder, draining
 from bulkbind.engine.readback import Readback
-from bulkbind.errors import UsageError
+from bulkbind.errors import ExitCode, UsageError
 from bulkbind.ledger import RunReader, UndoReader, find_run, reading
 from bulkbind.logs import bound, logger
-from bulkbind.model import RunFacts, RunState, UnbindKind, UndoPlan, UndoSummary
+from bulkbind.model import CAN_RESUME, RunFacts, RunState, UnbindKind, UndoPlan, UndoSummary
 from bulkbind.report.undo_report import write_undo
 
 if TYPE_CHECKING:
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from bulkbind.pacing import Pacer
     from bulkbind.settings import Settings
 
-UNFINISHED = (RunState.CONFIRMED, RunState.SENDING, RunState.STOPPED)
 NO_RUN = 0
 """A run without rows, so that rows cleared of doubt are not sent again."""
 ALL_ROWS = 2**62
@@ -43,7 +42,7 @@ class UndoResult:
     summary: UndoSummary | None
     """None if it was not started."""
     files: tuple[Path, ...]
-    exit_code: int
+    exit_code: ExitCode
     """As of `run`."""
     hint: str = ""
 
@@ -80,7 +79,7 @@ async def undo(
         known_id = RunReader(db, run).run_id()
     async with held_ledger(session) as ledger:
         if not await _confirmed(session, ledger, run, known_id, devices):
-            return UndoResult(None, (), 2, "nothing was unbound")
+            return UndoResult(None, (), ExitCode.DECLINED, "nothing was unbound")
         with bound(run_id=known_id):
             await _unbind_all(session, ledger, run)
     return await asyncio.to_thread(_result, session, run)
@@ -91,7 +90,7 @@ async def _confirmed(
 ) -> bool:
     """Return whether to unbind *devices* devices; a yes is durable."""
     state, to_unbind, in_doubt, moved, gone = await ledger.unbindings.undo_progress(run)
-    if state in UNFINISHED:
+    if state in CAN_RESUME:
         session.listener.notice(f"going on with the undo of run {run_id}, which was not finished")
         return True
     found = UndoPlan(run_id, to_unbind, in_doubt, moved, gone)
@@ -212,4 +211,5 @@ def _result(session: Session, run: int) -> UndoResult:
     reason = session.stop.reason
     if summary.state == RunState.STOPPED and reason is not None:
         return UndoResult(summary, tuple(files), reason.exit_code, reason.hint)
-    return UndoResult(summary, tuple(files), 1 if summary.needs_person else 0)
+    code = ExitCode.NEEDS_PERSON if summary.needs_person else ExitCode.DONE
+    return UndoResult(summary, tuple(files), code)

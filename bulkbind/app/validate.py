@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from bulkbind import report
 from bulkbind.app.inputs import Named, named
 from bulkbind.app.session.listener import Listener, Silent
-from bulkbind.errors import ManifestError
+from bulkbind.errors import ExitCode, ManifestError
 from bulkbind.ledger import Policy, Seen
 from bulkbind.manifest import open_manifest
 from bulkbind.model import CheckedRow, Problem
@@ -51,9 +51,9 @@ class Validation:
     """The file with all problems."""
 
     @property
-    def exit_code(self) -> int:
-        """0 no problem, 1 some rows could not be bound."""
-        return 1 if self.invalid else 0
+    def exit_code(self) -> ExitCode:
+        """`NEEDS_PERSON` if some rows could not be bound."""
+        return ExitCode.NEEDS_PERSON if self.invalid else ExitCode.DONE
 
     def as_json(self) -> dict[str, Any]:
         """Return the counts, and the rules with their first examples, largest first."""

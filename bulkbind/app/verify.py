@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from bulkbind.app.run import new_session
 from bulkbind.app.session.lists import read_lists
+from bulkbind.errors import ExitCode
 from bulkbind.ledger import BoundReader, RunReader, find_run, reading
 
 if TYPE_CHECKING:
@@ -46,9 +47,10 @@ class Verification:
     """The first ones, sorted by user and machine code."""
 
     @property
-    def exit_code(self) -> int:
-        """0 without differences, else 1."""
-        return 1 if any(n for kind, n in self.counts.items() if kind != "same") else 0
+    def exit_code(self) -> ExitCode:
+        """`DONE` without differences."""
+        differs = any(n for kind, n in self.counts.items() if kind != "same")
+        return ExitCode.NEEDS_PERSON if differs else ExitCode.DONE
 
 
 async def verify(

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
+from bulkbind.errors import ExitCode, meanings
+
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
@@ -68,9 +70,7 @@ class _Commands(click.Group):
 @click.group(
     cls=_Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="Start with `bulkbind demo`. Exit codes: 0 all well, 1 some rows need a person, "
-    "2 could not start, 3 stopped early and can go on, 4 ledger or disk trouble, 75 another run "
-    "holds the ledger, 130/143 interrupted and can go on.",
+    epilog=f"Start with `bulkbind demo`. Exit codes: {meanings()}.",
 )
 @click.version_option(package_name="bulkbind")
 def cli() -> None:
@@ -99,5 +99,5 @@ def main() -> None:
         error.show()
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        sys.exit(130)
-    sys.exit(code if isinstance(code, int) else 0)
+        sys.exit(ExitCode.INTERRUPTED)
+    sys.exit(code if isinstance(code, int) else ExitCode.DONE)

@@ -28,8 +28,11 @@ RATE_SPAN_S = 10.0
 LAST_PROBLEMS = 3
 REFRESHES_PER_S = 4
 
-_GOOD = (Status.BOUND, Status.ALREADY_BOUND, Status.SKIPPED, UnbindStatus.UNBOUND)
-_DOUBTFUL = (Status.IN_DOUBT, Status.MOVED, UnbindStatus.CHANGED)
+_COLOURS = {"ok": "green", "ok2": "green", "info": "green", "warn": "yellow", "warn2": "yellow"}
+"""The terminal's colours for the page's; else red."""
+_STYLES = {
+    str(status): _COLOURS.get(status.about.tone, "red") for status in (*UnbindStatus, *Status)
+}
 
 
 class LiveDisplay:
@@ -104,8 +107,7 @@ class LiveDisplay:
         text = Text()
         for status, count in self._counts.items():
             if count:
-                style = "green" if status in _GOOD else "yellow" if status in _DOUBTFUL else "red"
-                text.append(f"{count:,} {status}", style=style)
+                text.append(f"{count:,} {status}", style=_STYLES[status])
                 text.append("  ")
         return text or Text(f"{self._gauge.what} …")
 

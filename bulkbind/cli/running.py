@@ -20,7 +20,7 @@ from bulkbind.cli import console
 from bulkbind.cli.console import say
 from bulkbind.clock import SystemClock
 from bulkbind.engine import StopReason, StopSignal
-from bulkbind.errors import BulkbindError, LedgerError
+from bulkbind.errors import BulkbindError, ExitCode
 
 if TYPE_CHECKING:
     from bulkbind.settings import LogSettings
@@ -31,7 +31,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 LAST_RESORT_S = 600.0
 """How long a stopping command may take for its reports, after its grace."""
 
-Work = Callable[[StopSignal], Coroutine[Any, Any, int]]
+Work = Callable[[StopSignal], Coroutine[Any, Any, ExitCode]]
 
 
 @contextlib.contextmanager
@@ -46,7 +46,7 @@ def explained() -> Iterator[None]:
         # Errors of all other files are handled where they are used.
         leave_stdout()
         console.fail(f"standard output cannot be written: {error.strerror}")
-        sys.exit(LedgerError.exit_code)
+        sys.exit(ExitCode.LEDGER)
 
 
 def leave_stdout() -> None:
@@ -84,7 +84,7 @@ class _Stderr(io.TextIOBase):
         return logs.is_terminal(sys.stderr)
 
 
-def run_until_done(work: Work, *, first_words: str = "stopping", grace_s: float = 0.0) -> int:
+def run_until_done(work: Work, *, first_words: str = "stopping", grace_s: float = 0.0) -> ExitCode:
     """Run *work* with signal handlers; return the exit code.
 
     The first SIGINT, SIGTERM or SIGHUP drains, the second one cancels, later ones are ignored.
@@ -107,17 +107,17 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return factory
 
 
-async def _with_signals(work: Work, first_words: str, grace_s: float) -> int:
+async def _with_signals(work: Work, first_words: str, grace_s: float) -> ExitCode:
     stop = StopSignal()
     loop = asyncio.get_running_loop()
     task = asyncio.ensure_future(work(stop))
-    code = 130
+    code = ExitCode.INTERRUPTED
     signals_seen = 0
 
     def on_signal(number: signal.Signals) -> None:
         nonlocal code, signals_seen
         signals_seen += 1
-        code = 130 if number == signal.SIGINT else 143
+        code = ExitCode.INTERRUPTED if number == signal.SIGINT else ExitCode.TERMINATED
         if signals_seen == 1 and not stop.is_set:
             say(f"{number.name}: {first_words}")
             stop.set(StopReason(f"interrupted by {number.name}", code))

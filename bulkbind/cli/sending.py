@@ -19,7 +19,7 @@ from bulkbind.cli.options import settings_from
 from bulkbind.cli.running import configure_logs, explained, print_json, run_until_done
 from bulkbind.clock import SystemClock
 from bulkbind.engine import StopSignal
-from bulkbind.errors import BulkbindError
+from bulkbind.errors import BulkbindError, ExitCode
 from bulkbind.model import RunState
 from bulkbind.report import as_json, as_text
 from bulkbind.report.metrics import need_metrics
@@ -31,12 +31,12 @@ Result = TypeVar("Result", RunResult, InboxResult)
 UseCase = Callable[[Settings, Console, StopSignal], Coroutine[Any, Any, Result]]
 
 
-def send(given: dict[str, Any], use_case: UseCase[RunResult]) -> int:
+def send(given: dict[str, Any], use_case: UseCase[RunResult]) -> ExitCode:
     """Execute a command that sends one run; return its exit code."""
     return _send(given, use_case, of_run, show)
 
 
-def send_inbox(given: dict[str, Any], use_case: UseCase[InboxResult]) -> int:
+def send_inbox(given: dict[str, Any], use_case: UseCase[InboxResult]) -> ExitCode:
     """Execute a command that sends the manifests of an inbox; return its exit code."""
     return _send(given, use_case, of_inbox, _show_inbox)
 
@@ -46,7 +46,7 @@ def _send(
     use_case: UseCase[Result],
     ending_of: Callable[[Result], Ending],
     shown: Callable[..., None],
-) -> int:
+) -> ExitCode:
     with explained():
         settings = settings_from(given)
         configure_logs(settings.log, is_quiet=given["quiet"])
@@ -55,7 +55,7 @@ def _send(
         asks = is_interactive() and not given.get("yes", True)
         console = Console(is_quiet=given["quiet"], asks=asks)
 
-        async def work(stop: StopSignal) -> int:
+        async def work(stop: StopSignal) -> ExitCode:
             clock = SystemClock()
             began = clock.monotonic()
 

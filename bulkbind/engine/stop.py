@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from bulkbind.errors import BulkbindError
+from bulkbind.errors import BulkbindError, ExitCode
 from bulkbind.logs import logger
 from bulkbind.model import Status
 
@@ -27,7 +27,7 @@ class StopReason:
     """Why a run stops early, for a person, and the exit code of its command."""
 
     text: str
-    exit_code: int = 3
+    exit_code: ExitCode = ExitCode.STOPPED
     hint: str = ""
 
 

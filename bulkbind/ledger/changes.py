@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bulkbind.ledger.store import int_of, span
-from bulkbind.model import NEEDS_PERSON, Changes, Example, Status
+from bulkbind.ledger.store import int_of, span, sql_list
+from bulkbind.model import IS_BOUND, NEEDS_PERSON, Changes, Example
 
 if TYPE_CHECKING:
     import sqlite3
@@ -17,12 +17,11 @@ _SAME_NAMES = (
     "(SELECT json_group_array(form ->> 'name') FROM sources s WHERE s.run = r.run) = "
     "(SELECT json_group_array(form ->> 'name') FROM sources s WHERE s.run = ?1)"
 )
-_GOOD = (Status.BOUND, Status.ALREADY_BOUND, Status.SKIPPED)
-_IS_GOOD = """
+_IS_GOOD = f"""
 SELECT EXISTS (SELECT 1 FROM rows INDEXED BY rows_device
                 WHERE run = ? AND user_id = ? AND machine_code = ?
-                  AND problems IS NULL AND duplicate_of IS NULL AND status IN (?, ?, ?))
-"""
+                  AND problems IS NULL AND duplicate_of IS NULL AND status IN {sql_list(IS_BOUND)})
+"""  # noqa: S608  # constants
 
 
 def changes(db: sqlite3.Connection, run: int) -> Changes | None:
@@ -72,7 +71,7 @@ def outcomes(db: sqlite3.Connection, run: int) -> Changes | None:
     found = Changes()
     found.newly_failed = len(fresh)
     found.newly_failed_rows = [example(db, row) for row in list(fresh.values())[:MOST_NEW]]
-    found.mended = sum(int_of(db, _IS_GOOD, (run, *key, *_GOOD)) for key in known)
+    found.mended = sum(int_of(db, _IS_GOOD, (run, *key)) for key in known)
     return found
 
 
@@ -88,9 +87,9 @@ def _needing(
     """Yield id and device of the rows that need a person, in manifest order."""
     found = db.execute(
         "SELECT id, coalesce(user_id, ''), coalesce(machine_code, '') FROM rows "  # noqa: S608  # constants
-        f"WHERE id BETWEEN ? AND ? AND status IN ({', '.join('?' * len(NEEDS_PERSON))}) "
+        f"WHERE id BETWEEN ? AND ? AND status IN {sql_list(NEEDS_PERSON)} "
         "ORDER BY id LIMIT ?",
-        (*span(run), *NEEDS_PERSON, most),
+        (*span(run), most),
     )
     for row, user, code in found:
         yield row, (user, code)

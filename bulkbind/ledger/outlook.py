@@ -7,8 +7,16 @@ import json
 from typing import TYPE_CHECKING, NamedTuple
 
 from bulkbind.ledger import transitions, unbinding
-from bulkbind.ledger.store import int_of, span
-from bulkbind.model import PLANNED, Record, RunFacts, UnbindKind
+from bulkbind.ledger.store import OPEN, UNBIND_OPEN, int_of, span, sql_list
+from bulkbind.model import (
+    IS_BOUND,
+    IS_OVER,
+    PlanWord,
+    Record,
+    RunFacts,
+    Status,
+    UnbindKind,
+)
 
 if TYPE_CHECKING:
     import sqlite3
@@ -69,8 +77,7 @@ class BoundReader:
         found = self._db.execute(
             "SELECT b.machine_code, b.device_id, b.create_time, b.device_name, b.device_os "  # noqa: S608  # constants
             "FROM rows r INDEXED BY rows_device JOIN bindings b USING (user_id, machine_code) "
-            f"WHERE r.run = ? AND r.user_id = ? AND {_VALID} "
-            "AND r.status IN ('bound', 'already_bound', 'skipped')",
+            f"WHERE r.run = ? AND r.user_id = ? AND {_VALID} AND r.status IN {sql_list(IS_BOUND)}",
             (self._run, user_id),
         )
         return (Record(*row) for row in found)
@@ -84,19 +91,30 @@ MOST_USERS = 10_000
 """Users listed in a plan, in the order of their ids."""
 MOST_EXAMPLES = 1_000
 
-_WORD = """
-CASE WHEN r.status = 'staged' THEN 'bind'
-     WHEN r.status IN ('claimed', 'in_doubt') THEN 'in_doubt'
-     WHEN r.status IN ('moved', 'duplicate', 'invalid') THEN r.status
-     WHEN r.status = 'failed' AND r.attempts = 0 AND EXISTS (
-          SELECT 1 FROM bindings b WHERE b.user_id = r.user_id AND b.machine_code = r.machine_code)
-     THEN 'missing'
-     WHEN r.status IN ('failed', 'withdrawn') THEN 'failed'
-     WHEN r.status = 'skipped' AND EXISTS (
-          SELECT 1 FROM bindings b WHERE b.user_id = r.user_id AND b.machine_code = r.machine_code
-             AND (b.device_name IS NOT r.device_name OR b.device_os IS NOT r.device_os))
-     THEN 'changed' ELSE 'already_bound' END
-"""
+_IS_KNOWN = (
+    "EXISTS (SELECT 1 FROM bindings b "
+    "WHERE b.user_id = r.user_id AND b.machine_code = r.machine_code"
+)
+# What the bindings say besides; the condition, and the word where it holds.
+_BESIDES = {
+    Status.FAILED: (f"r.attempts = 0 AND {_IS_KNOWN})", PlanWord.MISSING),
+    Status.SKIPPED: (
+        f"{_IS_KNOWN} AND (b.device_name IS NOT r.device_name OR b.device_os IS NOT r.device_os))",
+        PlanWord.CHANGED,
+    ),
+}
+
+
+def _planned(status: Status) -> str:
+    """Return the SQL for the `PlanWord` of a row with this status."""
+    word = f"'{status.about.planned}'"
+    if status in _BESIDES:
+        condition, other = _BESIDES[status]
+        return f"WHEN '{status}' THEN CASE WHEN {condition} THEN '{other}' ELSE {word} END"
+    return f"WHEN '{status}' THEN {word}"
+
+
+_WORD = f"CASE r.status {' '.join(map(_planned, Status))} END"
 
 
 class Wanted(NamedTuple):
@@ -105,7 +123,7 @@ class Wanted(NamedTuple):
     machine_code: str
     device_name: str | None
     device_os: str | None
-    word: str
+    word: PlanWord
 
 
 class Outlook:
@@ -116,11 +134,11 @@ class Outlook:
         self._run = run
 
     def counts(self) -> tuple[dict[str, int], str]:
-        """Return the rows by every key of `PLANNED`, and the mark.
+        """Return the rows by every `PlanWord`, and the mark.
 
         The mark is a digest of the action planned for each row, and of the number of moves.
         """
-        counts = dict.fromkeys(PLANNED, 0)
+        counts = dict.fromkeys(map(str, PlanWord), 0)
         total = hashlib.sha256(str(self.moves()).encode())
         words = self._db.execute(
             f"SELECT {_WORD} FROM rows r WHERE r.id BETWEEN ? AND ? ORDER BY r.id",  # noqa: S608  # constants
@@ -145,7 +163,7 @@ class Outlook:
         return user_ids(self._db, self._run)
 
     def users(self) -> dict[str, dict[str, int]]:
-        """Return the number of rows of the first users by key of `PLANNED`."""
+        """Return the number of rows of the first users by `PlanWord`."""
         users: dict[str, dict[str, int]] = {}
         found = self._db.execute(
             f"SELECT coalesce(r.user_id, ''), {_WORD}, count(*) FROM rows r "  # noqa: S608  # constants
@@ -165,7 +183,7 @@ class Outlook:
             f"FROM rows r INDEXED BY rows_device WHERE r.run = ? AND r.user_id = ? AND {_VALID}",
             (self._run, user_id),
         )
-        return (Wanted(*row) for row in found)
+        return (Wanted(code, name, system, PlanWord(word)) for code, name, system, word in found)
 
     def moved(self) -> tuple[dict[str, str], ...]:
         """Return the first moved rows, with the device's present and future user."""
@@ -185,10 +203,10 @@ class Outlook:
         """Return the number of list calls: per user, two to settle doubt, one before unbinding."""
         return int_of(
             self._db,
-            "SELECT 2 * (SELECT count(DISTINCT user_id) FROM rows INDEXED BY rows_open "
-            "WHERE status IN ('claimed', 'in_doubt') AND run = ?1) + "
+            "SELECT 2 * (SELECT count(DISTINCT user_id) FROM rows INDEXED BY rows_open "  # noqa: S608  # constants
+            f"WHERE {OPEN} AND run = ?1) + "
             "(SELECT count(DISTINCT user_id) FROM unbindings WHERE row BETWEEN ?2 AND ?3 "
-            "AND kind = 'move' AND status IN ('staged', 'claimed'))",
+            f"AND kind = 'move' AND {UNBIND_OPEN})",
             (self._run, *span(self._run)),
         )
 
@@ -218,7 +236,7 @@ class LearnedPace(NamedTuple):
 def last_pace(db: sqlite3.Connection) -> LearnedPace | None:
     """Return the newest pace that a run learned, else the newest measured one; None if unknown."""
     found = db.execute(
-        "SELECT run_id, facts FROM runs WHERE state IN ('done', 'stopped') "
+        f"SELECT run_id, facts FROM runs WHERE state IN {sql_list(IS_OVER)} "  # noqa: S608  # constants
         "ORDER BY run DESC LIMIT 20"
     ).fetchall()
     earlier = [(run_id, RunFacts(json.loads(text))) for run_id, text in found]

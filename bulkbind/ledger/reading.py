@@ -9,11 +9,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from bulkbind.clock import iso
 from bulkbind.errors import UsageError
 from bulkbind.ledger import changes
-from bulkbind.ledger.store import count_by, int_of, reading, span
+from bulkbind.ledger.store import count_by, int_of, reading, span, sql_list
 from bulkbind.model import (
+    GONE,
+    IS_BOUND,
+    IS_PENDING,
+    IS_UNCONFIRMED,
     MEANINGS,
+    NEEDS_PERSON,
     PENDING,
     UNBIND_MEANINGS,
+    UNBIND_PENDING,
     AttemptRow,
     Problem,
     ResultRow,
@@ -31,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-_UNDO_SHOWN = f"CASE WHEN u.status IN ('staged', 'claimed') THEN '{PENDING}' ELSE u.status END"
+_UNDO_SHOWN = f"CASE WHEN u.status IN {sql_list(UNBIND_PENDING)} THEN '{PENDING}' ELSE u.status END"
 
 
 class UndoReader:
@@ -98,25 +104,25 @@ class UndoReader:
 MOST_REASONS = 50
 """Reasons listed in a summary."""
 
-_SHOWN = f"CASE WHEN r.status IN ('staged', 'claimed') THEN '{PENDING}' ELSE r.status END"
+_SHOWN = f"CASE WHEN r.status IN {sql_list(IS_PENDING)} THEN '{PENDING}' ELSE r.status END"
 # Unbindings by an undo or a move are in a table of their own.
-_DETAIL = """
+_DETAIL = f"""
 CASE WHEN r.changes IS NULL THEN '' ELSE r.changes || '; ' END ||
 CASE WHEN r.duplicate_of IS NULL
      THEN trim(r.detail || coalesce('; ' || (
           SELECT group_concat(CASE u.kind WHEN 'undo' THEN 'unbound again by undo, ' || u.settled_at
                                           ELSE 'moved from user ' || u.user_id END, '; ')
-            FROM unbindings u WHERE u.row = r.id AND u.status IN ('unbound', 'already_gone')), ''),
+            FROM unbindings u WHERE u.row = r.id AND u.status IN {sql_list(GONE)}), ''),
           '; ')
      ELSE (SELECT 'same device as ' || (s.form ->> 'name') || ':' || f.line
                   || CASE WHEN f.user_id = r.user_id THEN '' ELSE ' for user ' || f.user_id END
                   || CASE WHEN f.device_name IS r.device_name OR f.device_name IS NULL THEN ''
                           ELSE ' under the name ' || f.device_name END
                   || ', which is '
-                  || CASE WHEN f.status IN ('staged', 'claimed') THEN 'pending' ELSE f.status END
+                  || {_SHOWN.replace("r.", "f.")}
              FROM rows f JOIN sources s ON s.run = f.run AND s.source = f.source
             WHERE f.id = r.duplicate_of) END
-"""
+"""  # noqa: S608  # constants
 _RESULT = f"""
 r.source, r.line, coalesce(r.user_id, ''), coalesce(r.machine_code, ''),
 coalesce(r.device_name, ''), coalesce(r.device_os, ''), {_SHOWN}, r.device_id, r.create_time,
@@ -221,7 +227,7 @@ class RunReader:
             f"SELECT u, json_group_object(s, n), sum(n) FROM ("  # noqa: S608  # constants
             f"SELECT coalesce(r.user_id, '') u, {_SHOWN} s, count(*) n FROM rows r "
             "WHERE r.id BETWEEN ? AND ? GROUP BY 1, 2) GROUP BY u ORDER BY "
-            "sum(CASE WHEN s IN ('bound', 'already_bound', 'skipped') THEN 0 ELSE n END) DESC, u "
+            f"sum(CASE WHEN s IN {sql_list(IS_BOUND)} THEN 0 ELSE n END) DESC, u "
             "LIMIT ?",
             (*span(self._run), most),
         )
@@ -277,12 +283,12 @@ class RunReader:
     def _reasons(self) -> Iterator[dict[str, Any]]:
         # A row that breaks two rules counts for each of them.
         found = self._db.execute(
-            "SELECT r.status, r.code, CASE WHEN r.message = '' THEN r.detail ELSE r.message END, "
+            "SELECT r.status, r.code, CASE WHEN r.message = '' THEN r.detail ELSE r.message END, "  # noqa: S608  # constants
             "count(*), min(r.id) FROM rows r WHERE r.id BETWEEN ?1 AND ?2 "
-            "AND r.status IN ('failed', 'in_doubt', 'moved') GROUP BY 1, 2, 3 "
+            f"AND r.problems IS NULL AND r.status IN {sql_list(NEEDS_PERSON)} GROUP BY 1, 2, 3 "
             "UNION ALL SELECT r.status, '', p.value ->> 'rule', count(*), min(r.id) "
             "FROM rows r, json_each(r.problems) p WHERE r.id BETWEEN ?1 AND ?2 "
-            "AND r.status = 'invalid' GROUP BY 3 ORDER BY 4 DESC, 5 LIMIT ?3",
+            "AND r.problems IS NOT NULL GROUP BY 3 ORDER BY 4 DESC, 5 LIMIT ?3",
             (*span(self._run), MOST_REASONS),
         ).fetchall()
         for status, code, message, count, first in found:
@@ -308,8 +314,8 @@ def find_run(db: sqlite3.Connection, run_id: str | None) -> int:
     Raises: UsageError if there is none, or more than one.
     """
     rows = db.execute(
-        "SELECT run, run_id, facts ->> 'pruned_at' FROM runs "
-        "WHERE state NOT IN ('staging', 'ready') AND substr(run_id, 1, length(?1)) = ?1 "
+        "SELECT run, run_id, facts ->> 'pruned_at' FROM runs "  # noqa: S608  # constants
+        f"WHERE state NOT IN {sql_list(IS_UNCONFIRMED)} AND substr(run_id, 1, length(?1)) = ?1 "
         "ORDER BY run DESC",
         (run_id or "",),
     ).fetchall()

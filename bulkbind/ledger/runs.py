@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from bulkbind.clock import iso
 from bulkbind.ledger import changes, transitions, unbinding
-from bulkbind.ledger.store import count_by, get_facts, put_facts, put_meta
-from bulkbind.model import RunFacts, RunState, Status, UnbindKind
+from bulkbind.ledger.store import OPEN, count_by, get_facts, put_facts, put_meta, sql_list
+from bulkbind.model import CAN_RESUME, RunFacts, RunState, Status, UnbindKind
 
 if TYPE_CHECKING:
     import sqlite3
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def unfinished(db: sqlite3.Connection, digest: str | None = None) -> tuple[int, str] | None:
     """Return number and id of the run that can resume: of these manifests, or any if None."""
     found: tuple[int, str] | None = db.execute(
-        "SELECT run, run_id FROM runs WHERE state IN ('confirmed', 'sending', 'stopped') "
+        f"SELECT run, run_id FROM runs WHERE state IN {sql_list(CAN_RESUME)} "  # noqa: S608  # constants
         "AND superseded_by IS NULL AND coalesce(?1, digest) = digest ORDER BY run DESC LIMIT 1",
         (digest,),
     ).fetchone()
@@ -33,10 +33,10 @@ def finished(db: sqlite3.Connection, digest: str, name: str, since: str) -> str 
     *since*: as `iso` writes it. A run with rows in doubt does not count as finished.
     """
     found = db.execute(
-        "SELECT r.run_id FROM runs r JOIN sources s ON s.run = r.run AND s.source = 0 "
+        "SELECT r.run_id FROM runs r JOIN sources s ON s.run = r.run AND s.source = 0 "  # noqa: S608  # constants
         "WHERE r.state = 'done' AND r.digest = ? AND s.form ->> 'name' = ? "
         "AND r.created_at > ? AND NOT EXISTS (SELECT 1 FROM rows d INDEXED BY rows_open "
-        "WHERE d.status IN ('claimed', 'in_doubt') AND d.run = r.run) "
+        f"WHERE d.{OPEN} AND d.run = r.run) "
         "ORDER BY r.run DESC LIMIT 1",
         (digest, name, since),
     ).fetchone()

@@ -15,15 +15,17 @@ from bulkbind.clock import iso
 from bulkbind.errors import LedgerError
 from bulkbind.ledger import changes
 from bulkbind.ledger.store import (
+    OPEN,
     RUN_SHIFT,
     get_facts,
     int_of,
     put_facts,
     relaxed,
     span,
+    sql_list,
     transaction,
 )
-from bulkbind.model import CheckedRow, Refreshed, RunState, Source, Status
+from bulkbind.model import IS_UNCONFIRMED, CheckedRow, Refreshed, RunState, Source, Status
 
 if TYPE_CHECKING:
     import sqlite3
@@ -74,14 +76,14 @@ SELECT r.id, 'move', b.user_id, b.machine_code, b.device_id
   FROM rows r JOIN bindings b ON b.machine_code = r.machine_code AND b.user_id <> r.user_id
  WHERE r.id BETWEEN :first AND :last AND r.status = 'moved'
 """
-_MARK_IN_DOUBT = """
+_MARK_IN_DOUBT = f"""
 UPDATE rows SET status = 'in_doubt', detail = 'in doubt since run ' || r.run_id,
        silent_at = d.silent_at, misses = d.misses, missed_at = d.missed_at
   FROM rows d INDEXED BY rows_open JOIN runs r ON r.run = d.run
  WHERE rows.id BETWEEN :first AND :last AND rows.status = 'staged'
    AND d.user_id = rows.user_id AND d.machine_code = rows.machine_code
-   AND d.status IN ('claimed', 'in_doubt') AND d.run <> :run
-"""
+   AND d.{OPEN} AND d.run <> :run
+"""  # noqa: S608  # constants
 _MARK_SKIPPED = """
 UPDATE rows SET status = 'skipped', device_id = b.device_id, create_time = b.create_time,
        detail = 'bound since ' || b.since || ' by run ' || r.run_id
@@ -222,8 +224,8 @@ def stage(
 def _mark_known(db: sqlite3.Connection, values: Mapping[str, object]) -> None:
     """Mark staged rows whose devices the ledger knows as moved, in doubt or skipped."""
     has_bindings, has_open = db.execute(
-        "SELECT EXISTS (SELECT 1 FROM bindings), EXISTS (SELECT 1 FROM rows INDEXED BY rows_open "
-        "WHERE status IN ('claimed', 'in_doubt'))"
+        "SELECT EXISTS (SELECT 1 FROM bindings), "  # noqa: S608  # constants
+        f"EXISTS (SELECT 1 FROM rows INDEXED BY rows_open WHERE {OPEN})"
     ).fetchone()
     if has_bindings and db.execute(_MARK_MOVED, values).rowcount and values["move"]:
         db.execute(_STAGE_MOVES, values)
@@ -338,7 +340,9 @@ def discard(db: sqlite3.Connection, run: int) -> None:
 
 def discard_unconfirmed(db: sqlite3.Connection) -> int:
     """Delete all runs that were killed before confirmation. Returns how many."""
-    runs = db.execute("SELECT run FROM runs WHERE state IN ('staging', 'ready')").fetchall()
+    runs = db.execute(
+        f"SELECT run FROM runs WHERE state IN {sql_list(IS_UNCONFIRMED)}"  # noqa: S608  # constants
+    ).fetchall()
     for (run,) in runs:
         discard(db, run)
     return len(runs)

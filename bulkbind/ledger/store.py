@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from bulkbind.errors import LedgerBusyError, LedgerError
 from bulkbind.files import take_lock
-from bulkbind.model import RunFacts
+from bulkbind.model import IS_OPEN, IS_UNCONFIRMED, UNBIND_PENDING, RunFacts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
 ELSEWHERE = "or choose another place with --ledger FILE"
@@ -262,23 +262,33 @@ def _refuse_other(path: Path, known: object, endpoint: str) -> None:
         )
 
 
+def sql_list(words: Iterable[str]) -> str:
+    """Return words of ours as the right side of `IN`: `('a', 'b')`."""
+    return "({})".format(", ".join(f"'{word}'" for word in words))
+
+
+OPEN = f"status IN {sql_list(IS_OPEN)}"
+"""Rows of which the server may hold the binding; as in the index `rows_open`, which needs it."""
+UNBIND_OPEN = f"status IN {sql_list(UNBIND_PENDING)}"
+"""Unbindings that have not ended; as in the index `unbindings_open`."""
+
 # Only what staging reads; the real ledger is neither written to nor locked.
-_COPY = """
+_COPY = f"""
 BEGIN;
 INSERT INTO runs (run, run_id, state, digest, created_at, operator, host, pid, version, settings,
                   facts, superseded_by)
-SELECT run, run_id, state, digest, created_at, operator, host, pid, version, '{}', facts,
+SELECT run, run_id, state, digest, created_at, operator, host, pid, version, '{{}}', facts,
        superseded_by
-  FROM known.runs WHERE state NOT IN ('staging', 'ready');
+  FROM known.runs WHERE state NOT IN {sql_list(IS_UNCONFIRMED)};
 INSERT INTO bindings (user_id, machine_code, device_id, create_time, device_name, device_os, since,
                       run)
 SELECT user_id, machine_code, device_id, create_time, device_name, device_os, since, run
   FROM known.bindings;
 INSERT INTO rows (id, run, source, line, user_id, machine_code, status)
 SELECT id, run, source, line, user_id, machine_code, status
-  FROM known.rows INDEXED BY rows_open WHERE status IN ('claimed', 'in_doubt');
+  FROM known.rows INDEXED BY rows_open WHERE {OPEN};
 COMMIT;
-"""
+"""  # noqa: S608  # constants
 
 
 def copy_known(ledger: Path, copy: Path, endpoint: str) -> None:

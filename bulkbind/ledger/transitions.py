@@ -15,8 +15,17 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from bulkbind.clock import iso
-from bulkbind.ledger.store import change_each, check_changed, int_of, span
-from bulkbind.model import AlreadyBound, Claim, Device, Refused, Status, Transient, Verdict
+from bulkbind.ledger.store import OPEN, change_each, check_changed, int_of, span, sql_list
+from bulkbind.model import (
+    AlreadyBound,
+    Claim,
+    Device,
+    NoAnswer,
+    Refused,
+    Status,
+    Transient,
+    Verdict,
+)
 
 if TYPE_CHECKING:
     import sqlite3
@@ -121,9 +130,9 @@ def release(db: sqlite3.Connection, claims: Sequence[Claim]) -> None:
     """Return rows to `staged`: certainly not bound by any request so far."""
     change_each(
         db,
-        "UPDATE rows SET status = 'staged', attempts = ?1, "
+        "UPDATE rows SET status = 'staged', attempts = ?1, "  # noqa: S608  # constants
         "sent_at = CASE WHEN ?1 = 0 AND doubts = 0 THEN NULL ELSE ?2 END "
-        "WHERE id = ?3 AND status IN ('claimed', 'in_doubt')",
+        f"WHERE id = ?3 AND {OPEN}",
         [(taken.attempts, taken.sent_at, taken.row) for taken in claims],
     )
 
@@ -184,10 +193,10 @@ def recover(db: sqlite3.Connection, now: datetime) -> int:
     Counts no attempt: a crash is not the device's fault. Call only while holding the lock.
     """
     return db.execute(
-        "UPDATE rows INDEXED BY rows_open SET status = 'in_doubt', doubts = doubts + 1, "
+        "UPDATE rows INDEXED BY rows_open SET status = 'in_doubt', doubts = doubts + 1, "  # noqa: S608  # constants
         "detail = 'the run was cut off while it was sent', verdict = NULL, silent_at = ?, "
         "misses = 0, missed_at = NULL "
-        "WHERE status IN ('claimed', 'in_doubt') AND status = 'claimed'",
+        f"WHERE {OPEN} AND status = 'claimed'",
         (now.timestamp(),),
     ).rowcount
 
@@ -195,8 +204,7 @@ def recover(db: sqlite3.Connection, now: datetime) -> int:
 def doubts(db: sqlite3.Connection) -> list[Claim]:
     """Return every row in doubt, of any run, in order of user."""
     (text,) = db.execute(
-        f"{_DOUBT} rows INDEXED BY rows_open "
-        "WHERE status IN ('claimed', 'in_doubt') AND status = 'in_doubt'"
+        f"{_DOUBT} rows INDEXED BY rows_open WHERE {OPEN} AND status = 'in_doubt'"
     ).fetchone()
     claims = [
         Claim(
@@ -229,7 +237,7 @@ def note_doubt(db: sqlite3.Connection, rows: Iterable[int], why: str) -> None:
     )
 
 
-_SETTLE = """
+_SETTLE = f"""
 UPDATE rows SET status = o.value ->> 1, attempts = o.value ->> 2,
        device_id = o.value ->> 3, create_time = o.value ->> 4,
        http_status = coalesce(o.value ->> 5, http_status), code = coalesce(o.value ->> 6, code),
@@ -237,17 +245,19 @@ UPDATE rows SET status = o.value ->> 1, attempts = o.value ->> 2,
        detail = o.value ->> 9, settled_at = ?2,
        cells = CASE WHEN o.value ->> 10 THEN NULL ELSE cells END
   FROM json_each(?1) o
- WHERE rows.id = o.value ->> 0 AND rows.status IN ('claimed', 'in_doubt')
-"""
+ WHERE rows.id = o.value ->> 0 AND rows.{OPEN}
+"""  # noqa: S608  # constants
 # Requests made while the device was already bound: those sent after the binding was made (`sent_at`
 # is never later than the true time), and those that were refused. Includes earlier processes.
-_COUNT_REPEATS = """
+_REFUSALS = sql_list(kind.__name__ for kind in (Refused, AlreadyBound))
+_UNSURE = sql_list(kind.__name__ for kind in (NoAnswer, Transient))
+_COUNT_REPEATS = f"""
 UPDATE rows SET repeats = ?1 + (
        SELECT count(*) FROM attempts a
-        WHERE a.row = rows.id AND (a.verdict IN ('Refused', 'AlreadyBound')
-           OR a.verdict IN ('NoAnswer', 'Transient') AND a.sent_at > ?2))
+        WHERE a.row = rows.id AND (a.verdict IN {_REFUSALS}
+           OR a.verdict IN {_UNSURE} AND a.sent_at > ?2))
  WHERE id = ?3
-"""
+"""  # noqa: S608  # constants
 _BIND = """
 INSERT INTO bindings (user_id, machine_code, device_id, create_time, device_name, device_os, since,
                       run)
@@ -256,8 +266,6 @@ SELECT user_id, machine_code, device_id, create_time, device_name, device_os, se
     ON CONFLICT DO UPDATE SET device_id = excluded.device_id, create_time = excluded.create_time,
        device_name = excluded.device_name, device_os = excluded.device_os
 """
-_BINDS = (Status.BOUND, Status.ALREADY_BOUND)
-_NEED_NO_CELLS = (*_BINDS, Status.SKIPPED)
 
 
 def settle(
@@ -283,7 +291,11 @@ def settle(
             if outcome.made_at is not None
         ],
     )
-    bound = [claim.row for claim, outcome in ended if outcome.status in _BINDS]
+    bound = [
+        claim.row
+        for claim, outcome in ended
+        if outcome.status.about.is_bound and outcome.status is not Status.SKIPPED
+    ]  # a skipped row's binding is known from the run that made it
     if bound:
         db.execute(_BIND, (msgspec.json.encode(bound).decode(),))
 
@@ -298,7 +310,7 @@ def _settled(claim: Claim, outcome: Outcome) -> tuple[object, ...]:
         outcome.create_time,
         *answer_of(claim.last),
         outcome.detail,
-        outcome.status in _NEED_NO_CELLS,
+        outcome.status.about.is_bound,
     )
 
 

@@ -9,9 +9,27 @@ from typing import TYPE_CHECKING
 
 from bulkbind.clock import iso
 from bulkbind.ledger import staging
-from bulkbind.ledger.store import change_each, get_facts, int_of, put_facts, span
+from bulkbind.ledger.store import (
+    OPEN,
+    UNBIND_OPEN,
+    change_each,
+    get_facts,
+    int_of,
+    put_facts,
+    span,
+    sql_list,
+)
 from bulkbind.ledger.transitions import answer_of
-from bulkbind.model import GONE, RunState, Unbinding, UnbindKind, UnbindStatus
+from bulkbind.model import (
+    GONE,
+    IS_OURS,
+    NOT_UNBOUND,
+    RunState,
+    Status,
+    Unbinding,
+    UnbindKind,
+    UnbindStatus,
+)
 
 if TYPE_CHECKING:
     import sqlite3
@@ -20,24 +38,24 @@ if TYPE_CHECKING:
 
     from bulkbind.model import RunFacts
 
-_LEFT = "row BETWEEN ? AND ? AND kind = ? AND status IN ('staged', 'claimed')"
-_OPEN = "row = ? AND kind = ? AND user_id = ? AND status IN ('staged', 'claimed')"
+_LEFT = f"row BETWEEN ? AND ? AND kind = ? AND {UNBIND_OPEN}"
+_OPEN = f"row = ? AND kind = ? AND user_id = ? AND {UNBIND_OPEN}"
 # In the same transaction as the last unbinding, so that after a crash in the middle of a move the
 # row is already staged and a resumed run sends it.
-_SEND_MOVED = """
+_SEND_MOVED = f"""
 UPDATE rows SET status = 'staged', message = '', detail = ''
  WHERE id = ? AND status = 'moved' AND NOT EXISTS (
        SELECT 1 FROM unbindings u
-        WHERE u.row = rows.id AND u.kind = 'move' AND u.status NOT IN ('unbound', 'already_gone'))
-"""
-_KEEP_MOVED = """
+        WHERE u.row = rows.id AND u.kind = 'move' AND u.status NOT IN {sql_list(GONE)})
+"""  # noqa: S608  # constants
+_KEEP_MOVED = f"""
 UPDATE rows SET detail = detail || (
        SELECT '; not moved: ' || u.detail || ' ' || u.message FROM unbindings u
-        WHERE u.row = rows.id AND u.kind = 'move' AND u.status IN ('changed', 'failed') LIMIT 1)
+        WHERE u.row = rows.id AND u.kind = 'move' AND u.status IN {sql_list(NOT_UNBOUND)} LIMIT 1)
  WHERE id = ? AND status = 'moved' AND EXISTS (
        SELECT 1 FROM unbindings u
-        WHERE u.row = rows.id AND u.kind = 'move' AND u.status IN ('changed', 'failed'))
-"""
+        WHERE u.row = rows.id AND u.kind = 'move' AND u.status IN {sql_list(NOT_UNBOUND)})
+"""  # noqa: S608  # constants
 
 
 def begin_undo(db: sqlite3.Connection, now: datetime, run: int, who: Mapping[str, object]) -> None:
@@ -63,9 +81,9 @@ def stage_undo(db: sqlite3.Connection, run: int) -> int:
     """Stage the run's bindings, also those not unbound before; return how many are left."""
     _stage_again(db, run, UnbindStatus.FAILED, UnbindStatus.CHANGED)
     db.execute(
-        "INSERT OR IGNORE INTO unbindings (row, kind, user_id, machine_code, device_id) "
+        "INSERT OR IGNORE INTO unbindings (row, kind, user_id, machine_code, device_id) "  # noqa: S608  # constants
         "SELECT id, 'undo', user_id, machine_code, device_id FROM rows "
-        "WHERE id BETWEEN ? AND ? AND status = 'bound'",
+        f"WHERE id BETWEEN ? AND ? AND status IN {sql_list(IS_OURS)}",
         span(run),
     )
     return count_left(db, run, UnbindKind.UNDO)
@@ -88,15 +106,15 @@ def undo_progress(db: sqlite3.Connection, run: int) -> tuple[str, int, int, int,
     state = db.execute("SELECT state FROM undos WHERE run = ?", (run,)).fetchone()
     # The rows bound by the run, whether they were moved, and how their undo ended, if it did.
     counts: tuple[int, int, int, int] = db.execute(
-        "WITH has AS (SELECT r.status, u.status AS undone, m.row AS moved FROM rows r "
+        "WITH has AS (SELECT r.status, u.status AS undone, m.row AS moved FROM rows r "  # noqa: S608  # constants
         "LEFT JOIN unbindings u ON u.row = r.id AND u.kind = 'undo' AND u.user_id = r.user_id "
         "LEFT JOIN (SELECT DISTINCT row FROM unbindings WHERE row BETWEEN ?1 AND ?2 "
         "AND kind = 'move') m ON m.row = r.id "
-        "WHERE r.id BETWEEN ?1 AND ?2 AND r.status IN ('bound', 'in_doubt')) "
+        f"WHERE r.id BETWEEN ?1 AND ?2 AND r.status IN {sql_list((*IS_OURS, Status.IN_DOUBT))}) "
         "SELECT count(*) FILTER (WHERE b), count(*) FILTER (WHERE status = 'in_doubt'), "
         "count(*) FILTER (WHERE b AND moved NOT NULL), "
         "count(*) FILTER (WHERE b AND undone = 'already_gone') "
-        "FROM (SELECT *, status = 'bound' AND undone IS NOT 'unbound' AS b FROM has)",
+        f"FROM (SELECT *, status IN {sql_list(IS_OURS)} AND undone IS NOT 'unbound' AS b FROM has)",
         span(run),
     ).fetchone()
     return state[0] if state else "", *counts
@@ -118,8 +136,7 @@ def finish_undo(
     # The server may hold bindings of rows in doubt that the ledger does not know.
     more = count_left(db, run, UnbindKind.UNDO) or int_of(
         db,
-        "SELECT count(*) FROM rows INDEXED BY rows_open "
-        "WHERE status IN ('claimed', 'in_doubt') AND run = ?",
+        f"SELECT count(*) FROM rows INDEXED BY rows_open WHERE {OPEN} AND run = ?",  # noqa: S608  # constants
         (run,),
     )
     state = RunState.STOPPED if more and stop_reason else RunState.DONE
@@ -152,8 +169,8 @@ def next_rows(db: sqlite3.Connection, run: int, kind: UnbindKind, most: int) -> 
 def users(db: sqlite3.Connection, run: int, kind: UnbindKind, last: int) -> list[str]:
     """Return the users, in order, with open unbindings of rows up to *last*."""
     found = db.execute(
-        "SELECT DISTINCT user_id FROM unbindings INDEXED BY unbindings_open "
-        "WHERE status IN ('staged', 'claimed') AND kind = ? AND row BETWEEN ? AND ? "
+        "SELECT DISTINCT user_id FROM unbindings INDEXED BY unbindings_open "  # noqa: S608  # constants
+        f"WHERE {UNBIND_OPEN} AND kind = ? AND row BETWEEN ? AND ? "
         "ORDER BY user_id",
         (kind, span(run)[0], last),
     )
@@ -165,9 +182,9 @@ def open_of(
 ) -> list[Unbinding]:
     """Return a user's open unbindings of rows up to *last*."""
     found = db.execute(
-        "SELECT row, user_id, machine_code, device_id, status "
+        "SELECT row, user_id, machine_code, device_id, status "  # noqa: S608  # constants
         "FROM unbindings INDEXED BY unbindings_open "
-        "WHERE status IN ('staged', 'claimed') AND kind = ? AND user_id = ? "
+        f"WHERE {UNBIND_OPEN} AND kind = ? AND user_id = ? "
         "AND row BETWEEN ? AND ? ORDER BY row",
         (kind, user_id, span(run)[0], last),
     )
@@ -179,15 +196,15 @@ def open_of(
 
 def claim(db: sqlite3.Connection, items: Sequence[Unbinding]) -> None:
     """Record that requests for these may be sent from now on."""
-    _mark(db, items, "claimed")
+    _mark(db, items, UnbindStatus.CLAIMED)
 
 
 def release(db: sqlite3.Connection, items: Sequence[Unbinding]) -> None:
     """Record that no request for these was sent."""
-    _mark(db, items, "staged")
+    _mark(db, items, UnbindStatus.STAGED)
 
 
-def _mark(db: sqlite3.Connection, items: Sequence[Unbinding], status: str) -> None:
+def _mark(db: sqlite3.Connection, items: Sequence[Unbinding], status: UnbindStatus) -> None:
     change_each(
         db,
         f"UPDATE unbindings SET status = ? WHERE {_OPEN}",  # noqa: S608  # a constant
@@ -211,7 +228,7 @@ def settle(db: sqlite3.Connection, now: datetime, items: Sequence[Unbinding]) ->
             for item in items
         ],
     )
-    gone = [item for item in items if item.status in GONE]
+    gone = [item for item in items if item.status.about.is_gone]
     db.executemany(
         "DELETE FROM bindings WHERE user_id = ? AND machine_code = ? AND device_id = ?",
         [(item.user_id, item.machine_code, item.device_id) for item in gone],

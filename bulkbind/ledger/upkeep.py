@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from bulkbind.errors import LedgerError
 from bulkbind.ledger.reading import RunReader
 from bulkbind.ledger.store import (
+    OPEN,
     LedgerLock,
     connect,
     int_of,
@@ -46,15 +47,15 @@ VACUUM_FROM = 0.25
 VACUUM_FROM_BYTES = 4 << 20
 
 # Excludes runs that can resume, that have rows in doubt, or whose undo is unfinished.
-_OLD = """
+_OLD = f"""
 SELECT r.run FROM runs r
  WHERE r.facts ->> 'pruned_at' IS NULL AND coalesce(r.ended_at, r.created_at) < ?
    AND (r.state = 'done' OR r.superseded_by IS NOT NULL)
    AND NOT EXISTS (SELECT 1 FROM rows d INDEXED BY rows_open
-                    WHERE d.status IN ('claimed', 'in_doubt') AND d.run = r.run)
+                    WHERE d.{OPEN} AND d.run = r.run)
    AND NOT EXISTS (SELECT 1 FROM undos u WHERE u.run = r.run AND u.state <> 'done')
  ORDER BY r.run
-"""
+"""  # noqa: S608  # constants
 _UNNAMED = """
 DELETE FROM runs
  WHERE facts ->> 'pruned_at' IS NOT NULL AND facts ->> 'pruned_rows' IS NULL

@@ -5,6 +5,7 @@ which take a third of the time of a dataclass and no time in the garbage collect
 """
 
 from bulkbind.model.attempts import (
+    VERDICTS,
     Accepted,
     AlreadyBound,
     Attempt,
@@ -23,7 +24,7 @@ from bulkbind.model.attempts import (
     value,
 )
 from bulkbind.model.facts import Changes, Example, LimitFound, Part, Refreshed, RunFacts
-from bulkbind.model.results import EXTRA, PLANNED, AttemptRow, Forecast, Plan, ResultRow, RunSummary
+from bulkbind.model.results import EXTRA, AttemptRow, Forecast, Plan, ResultRow, RunSummary
 from bulkbind.model.rows import (
     OWN_COLUMNS,
     Change,
@@ -36,19 +37,30 @@ from bulkbind.model.rows import (
     Source,
 )
 from bulkbind.model.statuses import (
+    CAN_RESUME,
     COMES_BACK,
+    IS_BOUND,
+    IS_OPEN,
+    IS_OURS,
+    IS_OVER,
+    IS_PENDING,
+    IS_UNCONFIRMED,
     MEANINGS,
     NEEDS_PERSON,
     PENDING,
     ROW_TRANSITIONS,
     RUN_TRANSITIONS,
+    TO_SEE_TO,
     UNDO_TRANSITIONS,
+    PlanWord,
     RunState,
     Status,
 )
 from bulkbind.model.unbindings import (
     GONE,
+    NOT_UNBOUND,
     UNBIND_MEANINGS,
+    UNBIND_PENDING,
     UNBIND_TRANSITIONS,
     Unbinding,
     UnbindKind,
@@ -60,19 +72,29 @@ from bulkbind.model.unbindings import (
 )
 
 __all__ = [
+    "CAN_RESUME",
     "COMES_BACK",
     "EXTRA",
     "GONE",
+    "IS_BOUND",
+    "IS_OPEN",
+    "IS_OURS",
+    "IS_OVER",
+    "IS_PENDING",
+    "IS_UNCONFIRMED",
     "MEANINGS",
     "NEEDS_PERSON",
+    "NOT_UNBOUND",
     "OWN_COLUMNS",
     "PENDING",
-    "PLANNED",
     "ROW_TRANSITIONS",
     "RUN_TRANSITIONS",
+    "TO_SEE_TO",
     "UNBIND_MEANINGS",
+    "UNBIND_PENDING",
     "UNBIND_TRANSITIONS",
     "UNDO_TRANSITIONS",
+    "VERDICTS",
     "Accepted",
     "AlreadyBound",
     "Attempt",
@@ -93,6 +115,7 @@ __all__ = [
     "Outcome",
     "Part",
     "Plan",
+    "PlanWord",
     "Problem",
     "QuotaUsedUp",
     "Record",

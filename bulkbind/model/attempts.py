@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TypeAlias, TypeVar, dataclass_transform
+from typing import ClassVar, TypeAlias, TypeVar, dataclass_transform, get_args
 
 T = TypeVar("T")
 
@@ -21,6 +21,8 @@ def value(cls: type[T]) -> type[T]:
 class Accepted:
     """The server holds the binding and sent its record."""
 
+    words: ClassVar = "accepted"
+
     device_id: str
     create_time: str
     """As the server sent it; empty if it sent none."""
@@ -30,10 +32,14 @@ class Accepted:
 class AlreadyBound:
     """A code configured as "already bound", to this user or to another."""
 
+    words: ClassVar = "already bound, says the server"
+
 
 @dataclass(frozen=True, slots=True)
 class Refused:
     """A final no."""
+
+    words: ClassVar = "refused"
 
     set_up: bool = False
     """Whether the cause may be the set-up (credentials, path) rather than the device."""
@@ -47,6 +53,8 @@ class Refused:
 class Throttled:
     """The gateway said slow down: the destination's state, never the device's fault."""
 
+    words: ClassVar = "throttled (429): no device's fault"
+
     limit: float | None = None
     """Requests per window; None if the gateway did not state it."""
     window_s: float | None = None
@@ -57,6 +65,8 @@ class Throttled:
 class QuotaUsedUp:
     """The gateway refuses this application's requests for a long time, or for good."""
 
+    words: ClassVar = "quota used up"
+
     retry_after_s: float | None = None
 
 
@@ -64,12 +74,16 @@ class QuotaUsedUp:
 class Transient:
     """An error that may pass; according to the server, the device was not bound."""
 
+    words: ClassVar = "trouble that may pass (5xx)"
+
     retry_after_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class NoAnswer:
     """A request was sent and no usable answer came: the server may hold the binding."""
+
+    words: ClassVar = "no answer: looked up in the list"
 
     names_another: bool = False
     """Whether an answer came that names another device (unbind only)."""
@@ -81,10 +95,14 @@ class NoAnswer:
 class Unreachable:
     """No connection was made, so nothing was sent."""
 
+    words: ClassVar = "no connection"
+
 
 @dataclass(frozen=True, slots=True)
 class AuthExpired:
     """The credentials were refused or are missing; nothing was done."""
+
+    words: ClassVar = "credentials to be renewed"
 
     is_renewable: bool = False
     """Whether the request may succeed with renewed credentials."""
@@ -97,6 +115,8 @@ class AuthExpired:
 @dataclass(frozen=True, slots=True)
 class ClockRefused:
     """Our X-Date was outside the server's window; the server's clock is now known."""
+
+    words: ClassVar = "our clock refused, corrected"
 
 
 Verdict: TypeAlias = (
@@ -111,6 +131,8 @@ Verdict: TypeAlias = (
     | AuthExpired
     | ClockRefused
 )
+VERDICTS: dict[str, str] = {kind.__name__: kind.words for kind in get_args(Verdict)}
+"""What a report says of each verdict, by the name under which the ledger keeps it."""
 
 
 @dataclass(frozen=True, slots=True)

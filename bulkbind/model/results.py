@@ -14,21 +14,6 @@ if TYPE_CHECKING:
     from bulkbind.model.statuses import RunState
     from bulkbind.model.unbindings import UndoState
 
-PLANNED: dict[str, tuple[str, str]] = {
-    "bind": ("+", "to bind"),
-    "already_bound": ("=", "already bound"),
-    "changed": ("~", "bound under another name or OS: --rebind sends these"),
-    "missing": (
-        "-",
-        "known as bound, but not on the server's list: --rebind-missing sends these",
-    ),
-    "in_doubt": ("…", "in doubt: the server's list settles them first"),
-    "moved": (">", "bound to another user: --move takes them from there"),
-    "duplicate": ("2", "same user and machine code as an earlier row"),
-    "invalid": ("!", "break a rule"),
-    "failed": ("x", "failed in the unfinished run that is gone on with"),
-}
-"""What a plan counts: mark and meaning of each kind of row, in display order."""
 EXTRA = ("?", "on the server, but not in the manifest")
 
 
@@ -61,7 +46,7 @@ class Plan:
 
     manifests: tuple[str, ...]
     counts: dict[str, int]
-    """Rows by every key of `PLANNED`."""
+    """Rows by every `PlanWord`."""
     users: dict[str, dict[str, int]]
     """The same for each of the first users, zeros omitted, plus `extra`."""
     user_count: int

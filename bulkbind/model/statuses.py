@@ -1,35 +1,167 @@
-"""The states of a run and of a row, and their names in reports."""
+"""The states of a run and of a row: every fact about each, from which everything else follows."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import Self
+
+PENDING = "pending"
+"""What reports show for what has not ended yet."""
 
 
-class Status(StrEnum):
-    """The states of a row."""
+class Described(StrEnum):
+    """Words with facts: a word without them is an error on import."""
 
-    STAGED = "staged"
+    about: object
+
+    def __new__(cls, value: str, about: object = None) -> Self:
+        """*about* has a default only because mypy takes a lookup by value for this call."""
+        if about is None:
+            raise TypeError(f"{cls.__name__} {value} has no facts")
+        self = str.__new__(cls, value)
+        self._value_ = value
+        self.about = about
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class PlanFacts:
+    """The facts about a word of a plan."""
+
+    sign: str
+    meaning: str
+    is_bound: bool = False
+    """Whether the device is known as bound; the server's list may say otherwise."""
+    is_fixed: bool = False
+    """Whether it stays, whatever the server's list shows."""
+    is_problem: bool = False
+    """Whether `plan` ends with 1 for it, unless an option solves it."""
+
+
+class PlanWord(Described):
+    """What a plan says of a row, in display order."""
+
+    about: PlanFacts
+
+    BIND = "bind", PlanFacts("+", "to bind")
+    ALREADY_BOUND = "already_bound", PlanFacts("=", "already bound", is_bound=True)
+    CHANGED = "changed", PlanFacts(
+        "~", "bound under another name or OS: --rebind sends these", is_bound=True
+    )  # fmt: skip
+    MISSING = "missing", PlanFacts(
+        "-", "known as bound, but not on the server's list: --rebind-missing sends these",
+        is_problem=True,
+    )  # fmt: skip
+    IN_DOUBT = "in_doubt", PlanFacts("…", "in doubt: the server's list settles them first")
+    MOVED = "moved", PlanFacts(
+        ">", "bound to another user: --move takes them from there", is_fixed=True, is_problem=True
+    )  # fmt: skip
+    DUPLICATE = "duplicate", PlanFacts("2", "same user and machine code as an earlier row")
+    INVALID = "invalid", PlanFacts("!", "break a rule", is_problem=True)
+    FAILED = "failed", PlanFacts(
+        "x", "failed in the unfinished run that is gone on with", is_fixed=True
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """The facts about a status, of a row or of an unbinding."""
+
+    meaning: str
+    """One clause, for reports."""
+    tone: str
+    """Its colour: a class of the page's style sheet."""
+    is_pending: bool = False
+    """Whether it has not ended; reports show it as `PENDING`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowFacts(Facts):
+    """The facts about a status of a row."""
+
+    planned: PlanWord
+    """What a plan says of it."""
+    comes_back: bool
+    """Whether the row is returned to the operator as a manifest: fix it or retry."""
+    is_bound: bool
+    """Whether the device is bound to the row's user."""
+    is_ours: bool = False
+    """Whether its own run bound it, so that an undo unbinds it."""
+    is_open: bool = False
+    """Whether the server may hold the binding without our knowing."""
+    to_do: str = ""
+    """What a person can do about it; empty if it needs none."""
+
+    @property
+    def needs_person(self) -> bool:
+        """Whether it has ended and needs a person (exit code 1)."""
+        return bool(self.to_do)
+
+
+_PENDING = RowFacts(
+    meaning="not settled yet: `bulkbind resume` goes on", planned=PlanWord.BIND, tone="wait",
+    comes_back=True, is_bound=False, is_pending=True,
+)  # fmt: skip
+
+
+class Status(Described):
+    """The states of a row, in display order."""
+
+    about: RowFacts
+
+    @property
+    def shown(self) -> str:
+        """The status that reports show."""
+        return PENDING if self.about.is_pending else self.value
+
+    STAGED = "staged", _PENDING
     """Checked and waiting to be sent."""
-    CLAIMED = "claimed"
+    CLAIMED = "claimed", replace(_PENDING, planned=PlanWord.IN_DOUBT, is_open=True)
     """Handed to a worker; it may have been sent."""
-    BOUND = "bound"
-    """Bound by this run; only these can be undone."""
-    ALREADY_BOUND = "already_bound"
-    """The server held the binding before this run sent it."""
-    FAILED = "failed"
-    """Refused or out of attempts; not bound."""
-    IN_DOUBT = "in_doubt"
-    """A request was sent and no answer came: the server may hold the binding."""
-    INVALID = "invalid"
-    """Breaks a rule; never sent."""
-    DUPLICATE = "duplicate"
-    """Another valid row of this run names the same device and counts instead."""
-    SKIPPED = "skipped"
-    """Known to be bound by the ledger; not sent again."""
-    MOVED = "moved"
-    """Bound to another user according to the ledger; not sent."""
-    WITHDRAWN = "withdrawn"
-    """Only wanted by an older run, which another run replaced; not sent."""
+    BOUND = "bound", RowFacts(
+        meaning="bound by this run", planned=PlanWord.ALREADY_BOUND, tone="ok",
+        comes_back=False, is_bound=True, is_ours=True,
+    )  # fmt: skip
+    ALREADY_BOUND = "already_bound", RowFacts(
+        meaning="was bound on the server before this run sent it",
+        planned=PlanWord.ALREADY_BOUND, tone="ok2", comes_back=False, is_bound=True,
+    )  # fmt: skip
+    SKIPPED = "skipped", RowFacts(
+        meaning="known as bound from an earlier run, not sent again",
+        planned=PlanWord.ALREADY_BOUND, tone="info", comes_back=False, is_bound=True,
+    )  # fmt: skip
+    DUPLICATE = "duplicate", RowFacts(
+        meaning="same device as another row, which is the one that counts",
+        planned=PlanWord.DUPLICATE, tone="mute", comes_back=False, is_bound=False,
+    )  # fmt: skip
+    INVALID = "invalid", RowFacts(
+        meaning="breaks a rule, never sent", planned=PlanWord.INVALID, tone="bad2",
+        comes_back=True, is_bound=False,
+        to_do="mend the cell that the reason names, in failed.csv or at its source",
+    )  # fmt: skip
+    FAILED = "failed", RowFacts(
+        meaning="the server said no, all attempts were used up, or a known binding has vanished",
+        planned=PlanWord.FAILED, tone="bad", comes_back=True, is_bound=False,
+        to_do="mend the row, or run failed.csv once more as it is",
+    )  # fmt: skip
+    IN_DOUBT = "in_doubt", RowFacts(
+        meaning="sent, no answer came, and the server's list could not settle it yet",
+        planned=PlanWord.IN_DOUBT, tone="warn", comes_back=True, is_bound=False, is_open=True,
+        to_do="the next run asks the server again",
+    )  # fmt: skip
+    MOVED = "moved", RowFacts(
+        meaning="bound to another user, not sent", planned=PlanWord.MOVED, tone="warn2",
+        comes_back=False, is_bound=False,
+        to_do="decide whose the device is; results.csv names the other user",
+    )  # fmt: skip
+    WITHDRAWN = "withdrawn", RowFacts(
+        meaning="left by a run that another one replaced, not sent",
+        planned=PlanWord.FAILED, tone="mute2", comes_back=False, is_bound=False,
+    )  # fmt: skip
 
 
 ROW_TRANSITIONS: dict[Status | None, dict[Status, str]] = {
@@ -84,36 +216,54 @@ ROW_TRANSITIONS: dict[Status | None, dict[Status, str]] = {
 Every integration test checks the ledger's SQL against it.
 """
 
-PENDING = "pending"
-"""The status that a report shows for rows still staged or claimed."""
 MEANINGS: dict[str, str] = {
-    Status.BOUND: "bound by this run",
-    Status.ALREADY_BOUND: "was bound on the server before this run sent it",
-    Status.SKIPPED: "known as bound from an earlier run, not sent again",
-    Status.DUPLICATE: "same device as another row, which is the one that counts",
-    Status.INVALID: "breaks a rule, never sent",
-    Status.FAILED: "the server said no, all attempts were used up, or a known binding has vanished",
-    Status.IN_DOUBT: "sent, no answer came, and the server's list could not settle it yet",
-    Status.MOVED: "bound to another user, not sent",
-    Status.WITHDRAWN: "left by a run that another one replaced, not sent",
-    PENDING: "not settled yet: `bulkbind resume` goes on",
+    **{status: status.about.meaning for status in Status if not status.about.is_pending},
+    PENDING: _PENDING.meaning,
 }
 """One clause for each status that a report can show, in display order."""
-NEEDS_PERSON = (Status.FAILED, Status.INVALID, Status.IN_DOUBT, Status.MOVED)
+IS_PENDING = tuple(status for status in Status if status.about.is_pending)
+"""The states that reports show as `PENDING`."""
+IS_OPEN = tuple(status for status in Status if status.about.is_open)
+"""The states in which the server may hold the binding without our knowing."""
+IS_BOUND = tuple(status for status in Status if status.about.is_bound)
+"""The states in which the device is bound to the row's user."""
+IS_OURS = tuple(status for status in Status if status.about.is_ours)
+"""The states in which the row's own run bound the device."""
+NEEDS_PERSON = tuple(status for status in Status if status.about.needs_person)
 """The final states that need a person (exit code 1)."""
-COMES_BACK = (Status.FAILED, Status.INVALID, Status.IN_DOUBT, PENDING)
+COMES_BACK = tuple(dict.fromkeys(status.shown for status in Status if status.about.comes_back))
 """The states of rows returned to the operator as a manifest: fix them or retry."""
+TO_SEE_TO = tuple(dict.fromkeys([*COMES_BACK, *NEEDS_PERSON]))
+"""The states of rows that need a person or another try."""
 
 
-class RunState(StrEnum):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFacts:
+    """The facts about a state of a run."""
+
+    is_confirmed: bool
+    """Whether it is wanted; other runs are thrown away when the next one begins."""
+    can_resume: bool
+    is_over: bool
+    """Whether its sending has ended, for now or for good."""
+
+
+class RunState(Described):
     """The states of a run, each durable before the next step begins."""
 
-    STAGING = "staging"
-    READY = "ready"
-    CONFIRMED = "confirmed"
-    SENDING = "sending"
-    DONE = "done"
-    STOPPED = "stopped"
+    about: RunFacts
+
+    STAGING = "staging", RunFacts(is_confirmed=False, can_resume=False, is_over=False)
+    READY = "ready", RunFacts(is_confirmed=False, can_resume=False, is_over=False)
+    CONFIRMED = "confirmed", RunFacts(is_confirmed=True, can_resume=True, is_over=False)
+    SENDING = "sending", RunFacts(is_confirmed=True, can_resume=True, is_over=False)
+    DONE = "done", RunFacts(is_confirmed=True, can_resume=False, is_over=True)
+    STOPPED = "stopped", RunFacts(is_confirmed=True, can_resume=True, is_over=True)
+
+
+IS_UNCONFIRMED = tuple(state for state in RunState if not state.about.is_confirmed)
+CAN_RESUME = tuple(state for state in RunState if state.about.can_resume)
+IS_OVER = tuple(state for state in RunState if state.about.is_over)
 
 
 RUN_TRANSITIONS: dict[RunState | None, dict[RunState, str]] = {

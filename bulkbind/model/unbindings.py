@@ -7,25 +7,48 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, TypedDict
 
 from bulkbind.model.facts import RunFacts
-from bulkbind.model.statuses import PENDING
+from bulkbind.model.statuses import PENDING, Described, Facts
 
 if TYPE_CHECKING:
     from bulkbind.model.attempts import Attempt
 
 
-class UnbindStatus(StrEnum):
-    """The states of a binding that is to be unbound."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnbindFacts(Facts):
+    """The facts about a status of an unbinding."""
 
-    STAGED = "staged"
-    CLAIMED = "claimed"
+    is_gone: bool
+    """Whether the binding no longer exists."""
+    needs_person: bool = False
+    """Whether it has ended and needs a person (exit code 1)."""
+
+
+_PENDING = UnbindFacts(
+    meaning="not settled yet: the same command goes on", tone="wait", is_gone=False, is_pending=True
+)
+
+
+class UnbindStatus(Described):
+    """The states of a binding that is to be unbound, in display order."""
+
+    about: UnbindFacts
+
+    STAGED = "staged", _PENDING
+    CLAIMED = "claimed", _PENDING
     """A request to unbind it may have been sent."""
-    UNBOUND = "unbound"
+    UNBOUND = "unbound", UnbindFacts(meaning="unbound", tone="ok", is_gone=True)
     """Unbound by us."""
-    ALREADY_GONE = "already_gone"
-    """No longer there when looked up."""
-    CHANGED = "changed"
-    """The user now has the device under another device id, as it was bound again; left alone."""
-    FAILED = "failed"
+    ALREADY_GONE = "already_gone", UnbindFacts(
+        meaning="was not there any more; undo it again to look again", tone="mute", is_gone=True
+    )  # fmt: skip
+    CHANGED = "changed", UnbindFacts(
+        meaning="bound anew since, under another device id; left alone",
+        tone="warn", is_gone=False, needs_person=True,
+    )  # fmt: skip
+    FAILED = "failed", UnbindFacts(
+        meaning="could not be unbound; the same command tries again",
+        tone="bad", is_gone=False, needs_person=True,
+    )  # fmt: skip
     """Refused, or the list could not be read; it may still be bound."""
 
 
@@ -50,15 +73,16 @@ UNBIND_TRANSITIONS: dict[UnbindStatus | None, dict[UnbindStatus, str]] = {
 }
 """Like `ROW_TRANSITIONS`, for a binding that is to be unbound."""
 UNBIND_MEANINGS: dict[str, str] = {
-    UnbindStatus.UNBOUND: "unbound",
-    UnbindStatus.ALREADY_GONE: "was not there any more; undo it again to look again",
-    UnbindStatus.CHANGED: "bound anew since, under another device id; left alone",
-    UnbindStatus.FAILED: "could not be unbound; the same command tries again",
-    PENDING: "not settled yet: the same command goes on",
+    **{status: status.about.meaning for status in UnbindStatus if not status.about.is_pending},
+    PENDING: _PENDING.meaning,
 }
 """One clause for each status that the report of an undo can show, in display order."""
-GONE = (UnbindStatus.UNBOUND, UnbindStatus.ALREADY_GONE)
+UNBIND_PENDING = tuple(status for status in UnbindStatus if status.about.is_pending)
+"""The states that reports show as `PENDING`."""
+GONE = tuple(status for status in UnbindStatus if status.about.is_gone)
 """The states in which the binding no longer exists."""
+NOT_UNBOUND = tuple(status for status in UnbindStatus if status.about.needs_person)
+"""The final states that need a person (exit code 1)."""
 
 
 class UnbindKind(StrEnum):
@@ -163,6 +187,4 @@ class UndoSummary:
     @property
     def needs_person(self) -> bool:
         """Whether a binding could not be unbound or may still exist."""
-        return self.in_doubt > 0 or any(
-            self.counts.get(s) for s in (UnbindStatus.CHANGED, UnbindStatus.FAILED)
-        )
+        return self.in_doubt > 0 or any(self.counts.get(status) for status in NOT_UNBOUND)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 from bulkbind.errors import UsageError
-from bulkbind.model import COMES_BACK, Status
+from bulkbind.model import COMES_BACK, TO_SEE_TO, Status
 from bulkbind.report import forms
 from bulkbind.report.page import write_html
 from bulkbind.report.summary import as_json, as_text, write_summary
@@ -108,7 +108,7 @@ def _rows_by(write: Callable[[Path, Iterable[ResultRow], Sequence[Source]], None
 
 
 def _write_markdown(path: Path, run: RunRows, summary: RunSummary, only: RowFilter | None) -> None:
-    rows = only.rows(run) if only else run.rows((*COMES_BACK, Status.MOVED))
+    rows = only.rows(run) if only else run.rows(TO_SEE_TO)
     forms.write_markdown(path, summary, rows, run.sources())
 
 

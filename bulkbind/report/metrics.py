@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from bulkbind.errors import LedgerError, UsageError
+from bulkbind.errors import ExitCode, LedgerError, UsageError
 from bulkbind.model import MEANINGS, RunFacts
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ class Measured:
     endpoint: str
     manifest: str
     """The manifests or the inbox; distinguishes jobs that write separate files."""
-    exit_code: int
+    exit_code: ExitCode
     took_s: float
     ended_at: float
     """Seconds since 1970."""
@@ -72,7 +72,8 @@ def write_metrics(path: Path, measured: Measured) -> None:
 
 def _gauges(path: Path, measured: Measured) -> list[tuple[str, str, float | None]]:
     facts = measured.facts
-    last = measured.ended_at if measured.exit_code == 0 else _last_success(path, measured)
+    is_well = measured.exit_code == ExitCode.DONE
+    last = measured.ended_at if is_well else _last_success(path, measured)
     return [
         ("bulkbind_run_exit_code", "Exit code of the last run.", measured.exit_code),
         ("bulkbind_run_duration_seconds", "How long the last run took.", measured.took_s),

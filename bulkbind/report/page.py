@@ -11,7 +11,17 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from bulkbind.files import replacing
-from bulkbind.model import COMES_BACK, MEANINGS, NEEDS_PERSON, PENDING, RunState, Status
+from bulkbind.model import (
+    GONE,
+    IS_BOUND,
+    MEANINGS,
+    NEEDS_PERSON,
+    PENDING,
+    TO_SEE_TO,
+    VERDICTS,
+    RunState,
+    Status,
+)
 from bulkbind.report import charts
 from bulkbind.report.plan_text import span_text
 from bulkbind.report.tables import reason_of
@@ -30,32 +40,8 @@ MOST_ROWS = 2_000
 """Rows in the page's table: as many as a browser sorts and searches without delay."""
 MOST_USERS = 200
 
-TONES = {
-    Status.BOUND: "ok",
-    Status.ALREADY_BOUND: "ok2",
-    Status.SKIPPED: "info",
-    Status.DUPLICATE: "mute",
-    Status.INVALID: "bad2",
-    Status.FAILED: "bad",
-    Status.IN_DOUBT: "warn",
-    Status.MOVED: "warn2",
-    Status.WITHDRAWN: "mute2",
-    PENDING: "wait",
-}
+TONES = {status.shown: status.about.tone for status in Status}
 """The colour of each status: a class of the page's style sheet."""
-_FINE = (Status.BOUND, Status.ALREADY_BOUND, Status.SKIPPED)
-_VERDICTS = {
-    "Accepted": "accepted",
-    "AlreadyBound": "already bound, says the server",
-    "Refused": "refused",
-    "Throttled": "throttled (429): no device's fault",
-    "QuotaUsedUp": "quota used up",
-    "Transient": "trouble that may pass (5xx)",
-    "NoAnswer": "no answer: looked up in the list",
-    "Unreachable": "no connection",
-    "AuthExpired": "credentials to be renewed",
-    "ClockRefused": "our clock refused, corrected",
-}
 
 
 def write_html(
@@ -88,7 +74,7 @@ def write_html(
         "users": run.users(MOST_USERS),
         "user_count": run.user_count(),
         "attempts": [
-            {**item, "words": _VERDICTS.get(item["verdict"], item["verdict"])}
+            {**item, "words": VERDICTS.get(item["verdict"], item["verdict"])}
             for item in run.verdicts()
         ],
         "spent": _time_spent(summary),
@@ -122,11 +108,11 @@ def _digest(script: str) -> str:
 def verdict(summary: RunSummary) -> dict[str, str]:
     """Return the sentence at the top of the page, and its tone."""
     counts, total = summary.counts, summary.total
-    bound = sum(counts.get(status, 0) for status in _FINE)
+    bound = sum(counts.get(status, 0) for status in IS_BOUND)
     needs = sum(counts.get(status, 0) for status in NEEDS_PERSON)
     pending = counts.get(PENDING, 0)
     if undo := summary.undo:
-        gone = undo["counts"].get("unbound", 0) + undo["counts"].get("already_gone", 0)
+        gone = sum(undo["counts"].get(status, 0) for status in GONE)
         return {"tone": "mute", "text": f"Undone: {gone:,} devices of this run are unbound again."}
     if summary.state is RunState.STOPPED:
         why = summary.stop_reason or "it was stopped"
@@ -166,11 +152,11 @@ class _Table:
         self._sources = sources
         self._only = only
         counts = summary.counts
-        unbound = {status: n for status, n in counts.items() if status not in _FINE}
+        unbound = {status: n for status, n in counts.items() if status not in IS_BOUND}
         self.is_filtered = only is not None
         self.is_narrowed = only is None and sum(unbound.values()) > MOST_ROWS
         """Whether rows that need no person are left out, as there are too many."""
-        shown = {s: n for s, n in unbound.items() if not self.is_narrowed or s in _TO_MEND}
+        shown = {s: n for s, n in unbound.items() if not self.is_narrowed or s in TO_SEE_TO}
         self._statuses = tuple(shown) or ("none",)
         self.total = None if self.is_filtered else sum(shown.values())
         """Rows that belong in the table; None if not counted."""
@@ -184,9 +170,6 @@ class _Table:
             yield _shown(row, self._sources)
 
 
-_TO_MEND = (*COMES_BACK, Status.MOVED)
-
-
 def _shown(row: ResultRow, sources: Sequence[Source]) -> dict[str, Any]:
     return {
         "place": f"{sources[row.source].name}:{row.line}",
@@ -194,7 +177,7 @@ def _shown(row: ResultRow, sources: Sequence[Source]) -> dict[str, Any]:
         "code": row.machine_code,
         "name": row.device_name,
         "status": row.status,
-        "tone": TONES.get(row.status, "mute"),
+        "tone": TONES[row.status],
         "reason": reason_of(row),
         "attempts": row.attempts,
         "trace": row.trace_id,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from bulkbind.model import EXTRA, PLANNED, Forecast, Plan
+from bulkbind.model import EXTRA, Forecast, Plan, PlanWord
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,16 +55,16 @@ def _lines(plan: Plan, *, is_brief: bool) -> Iterator[str]:
     yield f"{names}: {plan.rows:,} rows, {plan.user_count:,} users"
     if plan.going_on:
         yield f"run {plan.going_on} of these manifests is not finished: run goes on with it"
-    for word, (mark, meaning) in PLANNED.items():
+    for word in PlanWord:
         if count := plan.counts.get(word, 0):
-            yield f"  {mark} {count:>9,}  {_meaning(plan, word, meaning)}"
+            yield f"  {word.about.sign} {count:>9,}  {_meaning(plan, word)}"
     if plan.extra is not None:
         yield f"  {EXTRA[0]} {plan.extra:>9,}  {EXTRA[1]}"
     yield from _examples(plan)
     if not is_brief:
         yield from _users(plan)
     yield f"forecast: {forecast_text(plan.forecast)}"
-    if plan.is_refreshed and plan.forecast.binds > plan.counts["bind"]:
+    if plan.is_refreshed and plan.forecast.binds > plan.counts[PlanWord.BIND]:
         yield (
             "  (the ledger does not know all that the server has: these are sent, and found bound)"
         )
@@ -72,19 +72,21 @@ def _lines(plan: Plan, *, is_brief: bool) -> Iterator[str]:
 
 def _examples(plan: Plan) -> Iterator[str]:
     for item in plan.moved[:MOST_MOVED]:
-        yield f"    > {item['machine_code']}: {item['from']} -> {item['to']}"
-    if plan.counts.get("moved", 0) > MOST_MOVED:
-        yield f"    … and {plan.counts['moved'] - MOST_MOVED:,} more"
+        move = f"{item['machine_code']}: {item['from']} -> {item['to']}"
+        yield f"    {PlanWord.MOVED.about.sign} {move}"
+    if (moved := plan.counts.get(PlanWord.MOVED, 0)) > MOST_MOVED:
+        yield f"    … and {moved - MOST_MOVED:,} more"
     for problem in plan.problems:
-        yield f"    ! {problem}"
-    if plan.counts.get("invalid", 0) > len(plan.problems):
+        yield f"    {PlanWord.INVALID.about.sign} {problem}"
+    if plan.counts.get(PlanWord.INVALID, 0) > len(plan.problems):
         yield "    … `bulkbind validate` lists every one"
 
 
-def _meaning(plan: Plan, word: str, meaning: str) -> str:
-    if word == "moved" and plan.forecast.unbinds:
+def _meaning(plan: Plan, word: PlanWord) -> str:
+    meaning = word.about.meaning
+    if word is PlanWord.MOVED and plan.forecast.unbinds:
         return "taken from the user who has them, then bound"
-    if plan.is_refreshed and word in ("already_bound", "changed"):
+    if plan.is_refreshed and word.about.is_bound:
         return f"{meaning.split(':', maxsplit=1)[0]}, by the server's lists"
     return meaning
 
@@ -94,7 +96,7 @@ def _users(plan: Plan) -> Iterator[str]:
         return
     yield "by user:"
     width = min(40, max(len(user) for user in list(plan.users)[:MOST_USERS]))
-    marks = {word: mark for word, (mark, _) in PLANNED.items()} | {"extra": EXTRA[0]}
+    marks = {str(word): word.about.sign for word in PlanWord} | {"extra": EXTRA[0]}
     for user, counts in list(plan.users.items())[:MOST_USERS]:
         shown = "  ".join(f"{marks[w]} {counts[w]:,}" for w in marks if counts.get(w))
         yield f"  {user or '(none)':<{width}}  {shown}"

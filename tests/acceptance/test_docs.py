@@ -17,10 +17,10 @@ from packaging.requirements import Requirement
 import bulkbind
 from bulkbind.app.schema import config_schema, setting_texts
 from bulkbind.cli import COMMANDS, cli
-from bulkbind.errors import BulkbindError
+from bulkbind.errors import ExitCode
 from bulkbind.manifest import format_names, open_manifest
 from bulkbind.manifest.rules import RULES
-from bulkbind.model import MEANINGS
+from bulkbind.model import EXTRA, MEANINGS, NEEDS_PERSON, UNBIND_MEANINGS, PlanWord
 from bulkbind.report import FORMS
 from bulkbind.report.tables import COLUMNS
 from bulkbind.settings import (
@@ -44,8 +44,6 @@ DIFFERENT = {
     "sandbox.yaml": {"endpoint", "profiles", "already_bound_codes", "readback_settle"},
 }
 """Keys that a settings file sets to something other than the default, on purpose."""
-EXIT_CODES = (0, 1, 2, 3, 4, 75, 130, 143)
-"""Source: design.md, section 5."""
 
 
 def command_of(name: str) -> click.Command:
@@ -239,9 +237,35 @@ def test_help_loads_little():
 # --- words, codes, columns -----------------------------------------------------------------------
 
 
+def rows_of(text: str) -> dict[str, str]:
+    """Return the second cells of the tables in a text, by each word of the first."""
+    rows = re.findall(r"^\| ([^|]+?) \| ([^|]+?) \|$", text, re.MULTILINE)
+    return {word.strip("` "): cell for words, cell in rows for word in words.split(",")}
+
+
 def test_readme_explains_every_status():
-    """The status table holds every status that a report can show, and no other."""
-    assert first_cells(section("Results")) - {"status", "---"} == set(MEANINGS)
+    """The status table holds every status that a report can show, in order, and its meaning."""
+    rows = rows_of(section("Results"))
+    shown = [status for status in rows if status not in ("status", "---")]
+
+    assert shown == list(MEANINGS)
+    for status, meaning in MEANINGS.items():
+        assert re.fullmatch(rf"{re.escape(meaning)}( \(.*\))?", rows[status])
+
+
+def test_the_help_of_undo_names_every_status():
+    """What `undo.csv` may hold stands in the help."""
+    (listed,) = re.findall(r"one line per device: (.*)", help_of("undo"))
+
+    assert re.split(", | or ", listed) == list(UNBIND_MEANINGS)
+
+
+def test_the_help_of_plan_explains_every_sign():
+    """Each sign that a plan prints, and no other."""
+    (table,) = re.findall(r"^  \+.*?\n\n", help_of("plan"), re.DOTALL | re.MULTILINE)
+    signs = re.findall(r"(?:^ |  ) ?(\S)  (?=\S)", table, re.MULTILINE)
+
+    assert sorted(signs) == sorted({EXTRA[0], *(word.about.sign for word in PlanWord)} - {"x"})
 
 
 def test_readme_demo_ends_as_the_demo_does():
@@ -253,15 +277,16 @@ def test_readme_demo_ends_as_the_demo_does():
 
 
 def test_readme_explains_every_exit_code():
-    """The table of exit codes holds those of the design, and every error's own is one of them."""
-    codes = first_cells(section("Exit codes")) - {"code", "---"}
-    errors = [BulkbindError]
-    for error in errors:
-        errors += error.__subclasses__()
+    """The table of exit codes holds each with its meaning; the one for people names their rows."""
+    rows = rows_of(section("Exit codes"))
+    codes = {code: words for code, words in rows.items() if code not in ("code", "---")}
 
-    assert codes == {str(code) for code in EXIT_CODES}
-    assert {str(error.exit_code) for error in errors} <= codes
-    assert all(re.search(rf"\b{code}\b", help_of()) for code in EXIT_CODES)
+    assert list(codes) == [str(code) for code in sorted(ExitCode)]
+    for code in ExitCode:
+        assert re.fullmatch(rf"{re.escape(code.meaning)}([:;] .*)?", codes[str(code)])
+        assert f"{code.meaning}" in " ".join(help_of().split())
+    for status in NEEDS_PERSON:
+        assert status.replace("_", " ") in codes[str(ExitCode.NEEDS_PERSON)]
 
 
 def test_readme_lists_the_columns_of_results():

@@ -240,15 +240,15 @@ TEE = "2>&1 | tee log; exit ${PIPESTATUS[0]}"
 @pytest.mark.parametrize(
     ("redirected", "typed", "code"),
     [
-        (TEE, b"n\n", 2),
+        (TEE, b"n\n", 5),
         (TEE, b"\x03", 130),
-        ("2>&1 | true; exit ${PIPESTATUS[0]}", b"n\n", 2),
-        ("2> /dev/null", b"\xff\nn\n", 2),
+        ("2>&1 | true; exit ${PIPESTATUS[0]}", b"n\n", 5),
+        ("2> /dev/null", b"\xff\nn\n", 5),
         ("2>&-", b"\x03", 130),
-        ("&> log", b"\n", 2),
-        ("--quiet " + TEE, b"n\n", 2),
-        ("--log-format json", b"n\n", 2),
-        ("--log-format json " + TEE, b"n\n", 2),
+        ("&> log", b"\n", 5),
+        ("--quiet " + TEE, b"n\n", 5),
+        ("--log-format json", b"n\n", 5),
+        ("--log-format json " + TEE, b"n\n", 5),
     ],
 )
 def test_whoever_types_is_asked_wherever_the_output_goes(tmp_path, redirected, typed, code):

@@ -10,6 +10,7 @@ from datetime import datetime
 import pytest
 
 from bulkbind.engine import Parts, Pipeline, StopReason, StopSignal
+from bulkbind.errors import ExitCode
 from bulkbind.ledger import Ledger, RunReader, reading
 from bulkbind.model import (
     AuthExpired,
@@ -109,7 +110,7 @@ class Bench:
 
         async def stop():
             await self.clock.sleep(seconds)
-            self.stop.set(StopReason("enough", 130))
+            self.stop.set(StopReason("enough", ExitCode.INTERRUPTED))
 
         if self.stopping is None:
             self.stopping = asyncio.create_task(stop())
@@ -515,7 +516,7 @@ async def test_a_drain_sends_nothing_new_and_loses_nothing(bench):
     """After a stop, rows in hand go back and the rest stays: done plus pending is all."""
     async with bench.ledger() as ledger:
         run = await bench.staged(ledger, devices(200))
-        ledger.on_settled = lambda _: bench.stop.set(StopReason("enough", 130))
+        ledger.on_settled = lambda _: bench.stop.set(StopReason("enough", ExitCode.INTERRUPTED))
         state = await bench.sent(ledger, run)
     counts = bench.counts()
     bound = counts["bound"]

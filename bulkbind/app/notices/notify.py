@@ -11,7 +11,7 @@ import signal
 import tempfile
 from typing import TYPE_CHECKING
 
-from bulkbind.errors import BulkbindError
+from bulkbind.errors import BulkbindError, ExitCode
 from bulkbind.ledger import bindings_of, size_of
 from bulkbind.logs import logger
 from bulkbind.report.metrics import Measured, write_metrics
@@ -57,7 +57,7 @@ def _is_wanted(when: NotifyOn, ending: Ending) -> bool:
         case "change":
             return ending.is_change
         case "failure":
-            return ending.exit_code != 0
+            return ending.exit_code != ExitCode.DONE
 
 
 async def _notify(end: EndSettings, ending: Ending, clock: Clock) -> list[str]:
@@ -83,7 +83,7 @@ async def _notify(end: EndSettings, ending: Ending, clock: Clock) -> list[str]:
     for trouble in troubles:
         logger().warning("notify.failed", why=trouble)
     if not troubles and (end.notify_command or end.notify_url_file):
-        logger().info("notify.sent", exit_code=ending.exit_code)
+        logger().info("notify.sent", exit_code=int(ending.exit_code))
     return troubles
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from bulkbind.app.inbox import InboxFile, InboxResult
     from bulkbind.app.session.sending import RunResult
-    from bulkbind.errors import BulkbindError
+    from bulkbind.errors import BulkbindError, ExitCode
     from bulkbind.model import Changes, Example
 
 MOST_FILES = 10
@@ -21,19 +21,12 @@ MOST_FILES = 10
 MOST_WHY = 160
 """Characters of a reason; the report has the whole."""
 
-_TO_DO: dict[str, str] = {
-    Status.FAILED: "failed: mend the row, or run failed.csv once more as it is",
-    Status.INVALID: "invalid: mend the cell that the reason names, in failed.csv or at its source",
-    Status.IN_DOUBT: "in doubt: the next run asks the server again",
-    Status.MOVED: "moved: decide whose the device is; results.csv names the other user",
-}
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ending:
     """How a command ended."""
 
-    exit_code: int
+    exit_code: ExitCode
     about: str
     """The manifests, or the inbox."""
     text: str
@@ -153,7 +146,11 @@ def _what(result: RunResult, about: str) -> str:
 
 
 def _counted(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{counts[s]:,} {s.replace('_', ' ')}" for s in NEEDS_PERSON if counts.get(s))
+    return ", ".join(f"{counts[s]:,} {_words(s)}" for s in NEEDS_PERSON if counts.get(s))
+
+
+def _words(status: Status) -> str:
+    return status.replace("_", " ")
 
 
 def _examples(examples: Sequence[Example], changes: Changes, indent: str = "  ") -> list[str]:
@@ -175,4 +172,8 @@ def _file(item: InboxFile) -> list[str]:
 
 
 def _to_do(counts: Mapping[str, int]) -> list[str]:
-    return [f"what to do: {words}" for status, words in _TO_DO.items() if counts.get(status)]
+    return [
+        f"what to do: {_words(status)}: {status.about.to_do}"
+        for status in NEEDS_PERSON
+        if counts.get(status)
+    ]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from bulkbind.clock import iso
 from bulkbind.ledger.store import RUN_SHIFT
 from bulkbind.logs import logger
-from bulkbind.model import NEEDS_PERSON, Part, UnbindStatus
+from bulkbind.model import Part
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -144,7 +144,7 @@ class Progress:
     def settled(self, ended: Sequence[Ended]) -> None:
         """Count durable outcomes."""
         self._counts.update(outcome.status.value for _, outcome in ended)
-        problems = [item for item in ended if item[1].status in NEEDS_PERSON]
+        problems = [item for item in ended if item[1].status.about.needs_person]
         self._count(len(ended), [_problem(*item) for item in problems[-MOST_PROBLEMS:]])
         if self._log_devices:
             for claim, outcome in ended:
@@ -156,7 +156,7 @@ class Progress:
         problems = [
             f"{item.machine_code}: {item.status}: {item.detail}"
             for item in items
-            if item.status in (UnbindStatus.CHANGED, UnbindStatus.FAILED)
+            if item.status.about.needs_person
         ]
         self._count(len(items), problems[-MOST_PROBLEMS:])
 

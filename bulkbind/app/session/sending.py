@@ -12,7 +12,7 @@ from bulkbind.app.session.eta import Gauge
 from bulkbind.app.session.progress import Progress, Timeline
 from bulkbind.app.session.session import Session, client_of, paced, pacer_of, retries_of
 from bulkbind.engine import Breaker, Parts, Pipeline, StopSignal, Unbinder, draining
-from bulkbind.errors import LedgerError
+from bulkbind.errors import ExitCode, LedgerError
 from bulkbind.logs import bound, logger
 from bulkbind.model import LimitFound, RunFacts, RunState, UnbindKind
 
@@ -35,7 +35,7 @@ class RunResult:
 
     report: Report | None
     """None if nothing was sent and nothing recorded."""
-    exit_code: int
+    exit_code: ExitCode
     """As listed in the README."""
     hint: str = ""
     """What to do next, if anything."""
@@ -216,7 +216,8 @@ def result(session: Session, run_id: str) -> RunResult:
     reason = session.stop.reason
     if written.summary.state is RunState.STOPPED and reason is not None:
         return RunResult(written, reason.exit_code, reason.hint)
-    return RunResult(written, int(_needs_person(written.summary, session.settings.end.fail_on)))
+    fails = _needs_person(written.summary, session.settings.end.fail_on)
+    return RunResult(written, ExitCode.NEEDS_PERSON if fails else ExitCode.DONE)
 
 
 def _needs_person(summary: RunSummary, fail_on: FailOn) -> bool:

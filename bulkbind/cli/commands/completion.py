@@ -8,7 +8,7 @@ import click
 from click.shell_completion import get_completion_class
 
 from bulkbind.cli.running import explained
-from bulkbind.errors import UsageError
+from bulkbind.errors import ExitCode, UsageError
 
 VARIABLE = "_BULKBIND_COMPLETE"
 """The variable that click reads: the shell's name with `_complete` or `_source`."""
@@ -32,4 +32,4 @@ def command(shell: str) -> None:
             click.echo(kind(root.command, {}, "bulkbind", VARIABLE).source())
         except RuntimeError as error:  # a bash too old for it
             raise UsageError(f"completion for {shell}: {error}") from error
-    sys.exit(0)
+    sys.exit(ExitCode.DONE)

@@ -13,6 +13,7 @@ from bulkbind.cli import options
 from bulkbind.cli.console import Console, say
 from bulkbind.cli.running import configure_logs, explained, run_until_done
 from bulkbind.cli.sending import DRAINING, show
+from bulkbind.errors import ExitCode
 from bulkbind.settings import LogSettings
 
 if TYPE_CHECKING:
@@ -38,12 +39,13 @@ def command(out: Path) -> None:
         configure_logs(LogSettings(log_level="error"), is_quiet=False)
         console = Console()
 
-        async def work(stop: StopSignal) -> int:
+        async def work(stop: StopSignal) -> ExitCode:
             result = await demo(out, console, say, stop)
             show(result, is_quiet=False, is_json=False, every_status=True)
             failed = out / "failed.csv"
             say(f"look at {out / 'report.html'}; {failed} could be mended and run again")
             # Failed rows are part of the demo; only an aborted run is an error.
-            return 0 if result.exit_code == 1 else result.exit_code
+            is_done = result.exit_code == ExitCode.NEEDS_PERSON
+            return ExitCode.DONE if is_done else result.exit_code
 
         sys.exit(run_until_done(work, first_words=DRAINING))

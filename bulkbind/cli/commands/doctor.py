@@ -12,6 +12,7 @@ from bulkbind.app.doctor import Finding, doctor
 from bulkbind.cli import options
 from bulkbind.cli.options import loaded_from
 from bulkbind.cli.running import configure_logs, explained, print_json, run_until_done
+from bulkbind.errors import ExitCode
 
 if TYPE_CHECKING:
     from bulkbind.engine import StopSignal
@@ -42,7 +43,7 @@ def command(*, as_json: bool, **given: Any) -> None:
         loaded = loaded_from(given)
         configure_logs(loaded.settings.log, is_quiet=True)
 
-        async def work(_stop: StopSignal) -> int:
+        async def work(_stop: StopSignal) -> ExitCode:
             found: list[Finding] = []
             async for finding in doctor(loaded):
                 found.append(finding)
@@ -50,7 +51,8 @@ def command(*, as_json: bool, **given: Any) -> None:
                     _show(finding)
             if as_json:
                 print_json([asdict(finding) for finding in found])
-            return 2 if any(finding.state == "fail" for finding in found) else 0
+            is_well = all(finding.state != "fail" for finding in found)
+            return ExitCode.DONE if is_well else ExitCode.NOT_STARTED
 
         sys.exit(run_until_done(work))
 

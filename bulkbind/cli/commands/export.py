@@ -14,6 +14,7 @@ from bulkbind.cli import options
 from bulkbind.cli.console import say
 from bulkbind.cli.options import settings_from
 from bulkbind.cli.running import configure_logs, explained, run_until_done
+from bulkbind.errors import ExitCode
 from bulkbind.files import replacing
 
 if TYPE_CHECKING:
@@ -45,13 +46,13 @@ def command(users: tuple[str, ...], *, to: Path | None, **given: Any) -> None:
         settings = settings_from(given)
         configure_logs(settings.log, is_quiet=True)
 
-        async def work(stop: StopSignal) -> int:
+        async def work(stop: StopSignal) -> ExitCode:
             with ExitStack() as stack:
                 file = sys.stdout if to is None else stack.enter_context(replacing(to))
                 devices = await export(_ids(users), settings, file, stop=stop)
                 file.flush()
             say(f"{devices:,} devices" + (f": {to}" if to else ""))
-            return 0
+            return ExitCode.DONE
 
         sys.exit(run_until_done(work))
 

@@ -14,6 +14,8 @@ from bulkbind.cli import options
 from bulkbind.cli.console import Console, say
 from bulkbind.cli.options import settings_from
 from bulkbind.cli.running import configure_logs, explained, print_json, run_until_done
+from bulkbind.errors import ExitCode
+from bulkbind.model import PlanWord
 from bulkbind.report.plan_text import plan_json, plan_text
 
 if TYPE_CHECKING:
@@ -63,7 +65,7 @@ def command(
         settings = settings_from(given)
         configure_logs(settings.log, is_quiet=True)
 
-        async def work(stop: StopSignal) -> int:
+        async def work(stop: StopSignal) -> ExitCode:
             reads = settings.manifest
             found = await plan(
                 inputs,
@@ -80,9 +82,12 @@ def command(
             if save is not None:
                 save_plan(found, save)
                 say(f"saved: {save}; `bulkbind run --plan {save}` does this or nothing")
-            counts = found.counts
-            is_moved = counts["moved"] and not found.forecast.unbinds
-            is_missing = counts["missing"] and not reads.rebind_missing
-            return 1 if counts["invalid"] or is_moved or is_missing else 0
+            solved = {
+                PlanWord.MOVED: found.forecast.unbinds > 0,
+                PlanWord.MISSING: reads.rebind_missing,
+            }
+            problems = [word for word in PlanWord if word.about.is_problem and found.counts[word]]
+            is_well = all(solved.get(word) for word in problems)
+            return ExitCode.DONE if is_well else ExitCode.NEEDS_PERSON
 
         sys.exit(run_until_done(work))

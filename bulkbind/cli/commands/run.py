@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from bulkbind.app.session.sending import RunResult
     from bulkbind.cli.console import Console
     from bulkbind.engine import StopSignal
+    from bulkbind.errors import ExitCode
     from bulkbind.settings import Settings
 
 
@@ -139,7 +140,7 @@ def _inbox(
     given: dict[str, Any],
     *,
     is_plain: bool,
-) -> int:
+) -> ExitCode:
     with explained():
         if len(manifests) != 1 or not is_plain:
             raise UsageError(

@@ -12,7 +12,7 @@ import click
 from bulkbind.cli import options
 from bulkbind.cli.console import say
 from bulkbind.cli.running import explained, run_until_done
-from bulkbind.errors import UsageError
+from bulkbind.errors import ExitCode, UsageError
 from bulkbind.sandbox import (
     Sandbox,
     SandboxOptions,
@@ -226,7 +226,7 @@ def command(
             tls=tls,
         )
 
-        async def work(stop: StopSignal) -> int:
+        async def work(stop: StopSignal) -> ExitCode:
             async with Sandbox(chosen, port=port) as sandbox:
                 click.echo(f"ready {sandbox.url}")
                 if tls:
@@ -234,7 +234,7 @@ def command(
                 await stop.wait()
                 if verbose:
                     say(f"{len(sandbox.bindings)} bindings; {dict(sandbox.counts)}")
-            return 0
+            return ExitCode.DONE
 
         sys.exit(run_until_done(work))
 

@@ -19,6 +19,7 @@ from bulkbind.report.undo_report import undo_json, undo_text
 if TYPE_CHECKING:
     from bulkbind.app.undo import UndoResult
     from bulkbind.engine import StopSignal
+    from bulkbind.errors import ExitCode
 
 
 @click.command("undo")
@@ -55,7 +56,7 @@ def command(run_id: str, *, yes_unbind: int | None, **given: Any) -> None:
         configure_logs(settings.log, is_quiet=given["quiet"])
         console = Console(is_quiet=given["quiet"], asks=is_interactive())
 
-        async def work(stop: StopSignal) -> int:
+        async def work(stop: StopSignal) -> ExitCode:
             result = await undo(settings, run_id, devices=yes_unbind, listener=console, stop=stop)
             _show(result, is_quiet=given["quiet"], is_json=given["as_json"])
             return result.exit_code

@@ -13,11 +13,14 @@ from bulkbind.cli import options
 from bulkbind.cli.console import say
 from bulkbind.cli.options import settings_from
 from bulkbind.cli.running import configure_logs, explained, print_json, run_until_done
+from bulkbind.model import EXTRA, PlanWord
 
 if TYPE_CHECKING:
     from bulkbind.engine import StopSignal
+    from bulkbind.errors import ExitCode
 
-MARKS = {"missing": "-", "changed": "~", "extra": "?"}
+MARKS = {str(word): word.about.sign for word in (PlanWord.MISSING, PlanWord.CHANGED)}
+MARKS["extra"] = EXTRA[0]
 
 
 @click.command("verify")
@@ -42,7 +45,7 @@ def command(run_id: str, *, as_json_: bool, **given: Any) -> None:
         settings = settings_from(given)
         configure_logs(settings.log, is_quiet=True)
 
-        async def work(stop: StopSignal) -> int:
+        async def work(stop: StopSignal) -> ExitCode:
             found = await verify(settings, run_id, stop=stop)
             if as_json_:
                 print_json(asdict(found))

@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from bulkbind.engine.stop import DrainedError, StopReason, StopSignal
+from bulkbind.errors import ExitCode
 from tests.support.fake_clock import FakeClock
 
 
@@ -39,7 +40,7 @@ async def test_the_first_reason_counts():
     """A later stop does not overwrite why the run stops."""
     stop = StopSignal()
     stop.set(StopReason("first"))
-    stop.set(StopReason("second", 4))
+    stop.set(StopReason("second", ExitCode.LEDGER))
 
     assert stop.reason == StopReason("first")
 

@@ -11,6 +11,7 @@ from jinja2 import Environment, nodes
 
 from bulkbind.app.inbox import InboxFile, InboxResult
 from bulkbind.app.notices.run_end import of_inbox
+from bulkbind.errors import ExitCode
 from bulkbind.model import Changes, RunFacts, RunState, RunSummary, UndoSummary, facts as module
 from bulkbind.model.facts import MOST_PARTS, adds
 from bulkbind.report import as_text
@@ -124,7 +125,7 @@ def test_each_cause_of_waiting_is_told_everywhere(tmp_path, fact, wait):
     write_metrics(
         tmp_path / "m.prom",
         Measured(
-            endpoint="e", manifest="m", exit_code=0, took_s=1.0, ended_at=1.0, counts={},
+            endpoint="e", manifest="m", exit_code=ExitCode.DONE, took_s=1.0, ended_at=1.0, counts={},
             facts=facts,
         ),
     )  # fmt: skip
@@ -181,7 +182,7 @@ def test_no_attribute_of_a_summary_hides_a_fact():
 def test_an_inbox_adds_up_its_runs(tmp_path):
     """What was sent and waited is summed over the files; the pace is the newest."""
     files = [
-        InboxFile(name="a", exit_code=0, facts=RunFacts(facts))
+        InboxFile(name="a", exit_code=ExitCode.DONE, facts=RunFacts(facts))
         for facts in (
             {"requests": 3, "sending_s": 1.5, "paced_s": 1.0, "pace_per_s": 9.0},
             {},
@@ -190,7 +191,7 @@ def test_an_inbox_adds_up_its_runs(tmp_path):
     ]
     result = InboxResult(
         inbox=tmp_path, archive=tmp_path, started_at="", ended_at="", files=tuple(files),
-        waiting=0, exit_code=0,
+        waiting=0, exit_code=ExitCode.DONE,
     )  # fmt: skip
 
     assert of_inbox(result).facts.as_json() == {
