@@ -125,8 +125,8 @@ def test_each_cause_of_waiting_is_told_everywhere(tmp_path, fact, wait):
     write_metrics(
         tmp_path / "m.prom",
         Measured(
-            endpoint="e", manifest="m", exit_code=ExitCode.DONE, took_s=1.0, ended_at=1.0, counts={},
-            facts=facts,
+            endpoint="e", manifest="m", exit_code=ExitCode.DONE, took_s=1.0, ended_at=1.0,
+            counts={}, facts=facts,
         ),
     )  # fmt: skip
 
