@@ -163,8 +163,7 @@ def _word(row: Wanted, record: Record | None) -> str:
         return row.word
     if record is None:
         return "missing" if row.word in ("already_bound", "changed") else row.word
-    is_same = (row.device_name, row.device_os) == (record.device_name, record.device_os)
-    return "already_bound" if is_same else "changed"
+    return "already_bound" if row.optional == record.optional else "changed"
 
 
 def save_plan(plan: Plan, path: Path) -> None:

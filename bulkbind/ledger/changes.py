@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bulkbind.ledger.store import int_of, span
+from bulkbind.ledger.store import differs, int_of, span
 from bulkbind.model import NEEDS_PERSON, Status
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def changes(db: sqlite3.Connection, run: int) -> dict[str, object] | None:
     """Return the differences from the last run of manifests with the same names; None if none ran.
 
     Returns: `since` (its run id); `added` and `removed` devices; `renamed`: devices bound under
-        another name or OS than the manifest has now.
+        other optional values than the manifest has now.
     """
     earlier = db.execute(
         f"SELECT r.run, r.run_id FROM runs r WHERE r.run < ?1 AND {_SAME_NAMES} "  # noqa: S608  # constants
@@ -41,9 +41,9 @@ def changes(db: sqlite3.Connection, run: int) -> dict[str, object] | None:
     number, run_id = earlier
     renamed = int_of(
         db,
-        "SELECT count(*) FROM rows r JOIN bindings b USING (user_id, machine_code) "
+        "SELECT count(*) FROM rows r JOIN bindings b USING (user_id, machine_code) "  # noqa: S608  # constants
         "WHERE r.id BETWEEN ? AND ? AND r.status = 'skipped' "
-        "AND (b.device_name IS NOT r.device_name OR b.device_os IS NOT r.device_os)",
+        f"AND {differs('b', 'r')}",
         span(run),
     )
     return {

@@ -7,12 +7,14 @@ import json
 from typing import TYPE_CHECKING, NamedTuple
 
 from bulkbind.ledger import transitions, unbinding
-from bulkbind.ledger.store import int_of, span
+from bulkbind.ledger.store import differs, int_of, optional_of, span
 from bulkbind.model import PLANNED, Record, UnbindKind
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Iterator
+
+    from bulkbind.model import Values
 
 _VALID = "r.problems IS NULL AND r.duplicate_of IS NULL"
 
@@ -67,13 +69,16 @@ class BoundReader:
     def of(self, user_id: str) -> Iterator[Record]:
         """Yield the run's devices bound to a user and not unbound since."""
         found = self._db.execute(
-            "SELECT b.machine_code, b.device_id, b.create_time, b.device_name, b.device_os "  # noqa: S608  # constants
+            f"SELECT b.machine_code, b.device_id, b.create_time, {optional_of('b')} "  # noqa: S608  # constants
             "FROM rows r INDEXED BY rows_device JOIN bindings b USING (user_id, machine_code) "
             f"WHERE r.run = ? AND r.user_id = ? AND {_VALID} "
             "AND r.status IN ('bound', 'already_bound', 'skipped')",
             (self._run, user_id),
         )
-        return (Record(*row) for row in found)
+        return (
+            Record(code, device_id, created, tuple(optional))
+            for code, device_id, created, *optional in found
+        )
 
     def known(self, user_id: str) -> set[str]:
         """Return the machine codes known to be bound to a user, by any run."""
@@ -84,7 +89,7 @@ MOST_USERS = 10_000
 """Users listed in a plan, in the order of their ids."""
 MOST_EXAMPLES = 1_000
 
-_WORD = """
+_WORD = f"""
 CASE WHEN r.status = 'staged' THEN 'bind'
      WHEN r.status IN ('claimed', 'in_doubt') THEN 'in_doubt'
      WHEN r.status IN ('moved', 'duplicate', 'invalid') THEN r.status
@@ -94,17 +99,16 @@ CASE WHEN r.status = 'staged' THEN 'bind'
      WHEN r.status IN ('failed', 'withdrawn') THEN 'failed'
      WHEN r.status = 'skipped' AND EXISTS (
           SELECT 1 FROM bindings b WHERE b.user_id = r.user_id AND b.machine_code = r.machine_code
-             AND (b.device_name IS NOT r.device_name OR b.device_os IS NOT r.device_os))
+             AND {differs("b", "r")})
      THEN 'changed' ELSE 'already_bound' END
-"""
+"""  # noqa: S608  # constants
 
 
 class Wanted(NamedTuple):
     """A user's valid row, to compare with the server's list."""
 
     machine_code: str
-    device_name: str | None
-    device_os: str | None
+    optional: Values
     word: str
 
 
@@ -161,11 +165,11 @@ class Outlook:
     def wanted(self, user_id: str) -> Iterator[Wanted]:
         """Yield a user's valid rows, each device once."""
         found = self._db.execute(
-            f"SELECT r.machine_code, r.device_name, r.device_os, {_WORD} "  # noqa: S608  # constants
+            f"SELECT {_WORD}, r.machine_code, {optional_of('r')} "  # noqa: S608  # constants
             f"FROM rows r INDEXED BY rows_device WHERE r.run = ? AND r.user_id = ? AND {_VALID}",
             (self._run, user_id),
         )
-        return (Wanted(*row) for row in found)
+        return (Wanted(code, tuple(optional), word) for word, code, *optional in found)
 
     def moved(self) -> tuple[dict[str, str], ...]:
         """Return the first moved rows, with the device's present and future user."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from bulkbind.errors import LedgerBusyError, LedgerError
 from bulkbind.files import take_lock
+from bulkbind.model import FIELDS, OPTIONAL
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -261,23 +262,41 @@ def _refuse_other(path: Path, known: object, endpoint: str) -> None:
         )
 
 
+ALL_FIELDS = ", ".join(FIELDS)
+"""The columns of a row's fields."""
+
+
+def optional_of(table: str) -> str:
+    """Return the columns of a table's optional fields."""
+    return ", ".join(f"{table}.{name}" for name in OPTIONAL)
+
+
+def differs(one: str, other: str) -> str:
+    """Return the condition that two tables' rows have different optional values."""
+    return f"({optional_of(one)}) IS NOT ({optional_of(other)})"
+
+
+def marks(count: int) -> str:
+    """Return the marks of so many parameters."""
+    return ", ".join("?" * count)
+
+
 # Only what staging reads; the real ledger is neither written to nor locked.
-_COPY = """
+_COPY = f"""
 BEGIN;
 INSERT INTO runs (run, run_id, state, digest, created_at, operator, host, pid, version, settings,
                   facts, superseded_by)
-SELECT run, run_id, state, digest, created_at, operator, host, pid, version, '{}', facts,
+SELECT run, run_id, state, digest, created_at, operator, host, pid, version, '{{}}', facts,
        superseded_by
   FROM known.runs WHERE state NOT IN ('staging', 'ready');
-INSERT INTO bindings (user_id, machine_code, device_id, create_time, device_name, device_os, since,
-                      run)
-SELECT user_id, machine_code, device_id, create_time, device_name, device_os, since, run
+INSERT INTO bindings ({ALL_FIELDS}, device_id, create_time, since, run)
+SELECT {ALL_FIELDS}, device_id, create_time, since, run
   FROM known.bindings;
 INSERT INTO rows (id, run, source, line, user_id, machine_code, status)
 SELECT id, run, source, line, user_id, machine_code, status
   FROM known.rows INDEXED BY rows_open WHERE status IN ('claimed', 'in_doubt');
 COMMIT;
-"""
+"""  # noqa: S608  # constants
 
 
 def copy_known(ledger: Path, copy: Path, endpoint: str) -> None:

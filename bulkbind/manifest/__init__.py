@@ -18,12 +18,13 @@ from bulkbind.manifest.formats import (
 from bulkbind.manifest.likely_causes import fault_of
 from bulkbind.manifest.rules import breaks
 from bulkbind.manifest.text import encoding_of, read_head
-from bulkbind.model import Source
-from bulkbind.settings import FIELDS, ManifestSettings
+from bulkbind.model import FIELDS, Source
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
+
+    from bulkbind.settings import ManifestSettings
 
 __all__ = ["SUFFIXES", "Manifest", "digest", "is_manifest_name", "open_manifest"]
 

@@ -22,7 +22,30 @@ from bulkbind.model.attempts import (
     Verdict,
     value,
 )
-from bulkbind.model.results import EXTRA, PLANNED, AttemptRow, Forecast, Plan, ResultRow, RunSummary
+from bulkbind.model.fields import (
+    ABSENT,
+    CODE,
+    DETAILS,
+    FIELDS,
+    NAME,
+    OPTIONAL,
+    OPTIONAL_FIELDS,
+    ROW_FIELDS,
+    USER,
+    Field,
+    Values,
+    either,
+)
+from bulkbind.model.results import (
+    EXTRA,
+    NO_COLUMN,
+    PLANNED,
+    AttemptRow,
+    Forecast,
+    Plan,
+    ResultRow,
+    RunSummary,
+)
 from bulkbind.model.rows import (
     OWN_COLUMNS,
     Change,
@@ -58,19 +81,29 @@ from bulkbind.model.unbindings import (
 )
 
 __all__ = [
+    "ABSENT",
+    "CODE",
     "COMES_BACK",
+    "DETAILS",
     "EXTRA",
+    "FIELDS",
     "GONE",
     "MEANINGS",
+    "NAME",
     "NEEDS_PERSON",
+    "NO_COLUMN",
+    "OPTIONAL",
+    "OPTIONAL_FIELDS",
     "OWN_COLUMNS",
     "PENDING",
     "PLANNED",
+    "ROW_FIELDS",
     "ROW_TRANSITIONS",
     "RUN_TRANSITIONS",
     "UNBIND_MEANINGS",
     "UNBIND_TRANSITIONS",
     "UNDO_TRANSITIONS",
+    "USER",
     "Accepted",
     "AlreadyBound",
     "Attempt",
@@ -82,6 +115,7 @@ __all__ = [
     "ClockRefused",
     "Device",
     "Ended",
+    "Field",
     "Forecast",
     "Listing",
     "NoAnswer",
@@ -106,6 +140,8 @@ __all__ = [
     "UndoSummary",
     "UndoneRow",
     "Unreachable",
+    "Values",
     "Verdict",
+    "either",
     "value",
 ]

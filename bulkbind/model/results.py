@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from bulkbind.model.fields import DETAILS, NAME
 from bulkbind.model.statuses import NEEDS_PERSON
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 PLANNED: dict[str, tuple[str, str]] = {
     "bind": ("+", "to bind"),
     "already_bound": ("=", "already bound"),
-    "changed": ("~", "bound under another name or OS: --rebind sends these"),
+    "changed": ("~", f"bound under another {DETAILS}: --rebind sends these"),
     "missing": (
         "-",
         "known as bound, but not on the server's list: --rebind-missing sends these",
@@ -27,6 +28,8 @@ PLANNED: dict[str, tuple[str, str]] = {
 }
 """What a plan counts: mark and meaning of each kind of row, in display order."""
 EXTRA = ("?", "on the server, but not in the manifest")
+NO_COLUMN = {"is_column": False}
+"""Marks an attribute of a row that reports do not show. All others are columns, in their order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +97,8 @@ class ResultRow:
     line: int
     user_id: str
     machine_code: str
-    device_name: str
-    device_os: str
+    optional: tuple[str, ...]
+    """The values of the optional fields, empty if missing; a column each."""
     status: str
     device_id: str
     create_time: str
@@ -106,12 +109,17 @@ class ResultRow:
     trace_id: str
     settled_at: str
     detail: str
-    problems: tuple[Problem, ...]
+    problems: tuple[Problem, ...] = field(metadata=NO_COLUMN)
     """The rules that the row breaks."""
-    cells: str | None
+    cells: str | None = field(metadata=NO_COLUMN)
     """The operator's cells as JSON; None once the row is known to be bound."""
-    changes: str = ""
+    changes: str = field(default="", metadata=NO_COLUMN)
     """What cleaning changed; `detail` begins with it."""
+
+    @property
+    def name(self) -> str:
+        """The name by which people know the device; empty if it has none."""
+        return self.optional[NAME]
 
     @property
     def broken(self) -> frozenset[str]:

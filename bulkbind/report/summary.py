@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from bulkbind.files import write_json
-from bulkbind.model import MEANINGS, RunSummary
+from bulkbind.model import DETAILS, MEANINGS, RunSummary
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -73,7 +73,7 @@ def _changes(changes: dict[str, Any] | None) -> list[str]:
         for kind, words in (
             ("added", "added"),
             ("removed", "no longer named (they stay bound)"),
-            ("renamed", "bound under another name or OS (--rebind sends the new ones)"),
+            ("renamed", f"bound under another {DETAILS} (--rebind sends the new ones)"),
             ("newly_failed", "newly failed"),
             ("mended", "mended"),
         )

@@ -21,7 +21,7 @@ from bulkbind.errors import BulkbindError
 from bulkbind.manifest import open_manifest
 from bulkbind.manifest.rules import RULES
 from bulkbind.model import MEANINGS
-from bulkbind.report.tables import COLUMNS
+from bulkbind.report.tables import RESULTS
 from bulkbind.settings import (
     SECRETS,
     AuthSettings,
@@ -268,7 +268,7 @@ def test_readme_lists_the_columns_of_results():
     found = re.search(r"`results\.csv`[^`]*`([^`]*)`", section("Results"))
 
     assert found is not None
-    assert tuple(found[1].replace("\n", " ").replace(",", " ").split()) == COLUMNS
+    assert tuple(found[1].replace("\n", " ").replace(",", " ").split()) == RESULTS.names
 
 
 def test_readme_tells_the_rules_of_every_field():

@@ -47,7 +47,7 @@ from tests.support import fakes
 from tests.support.fault_proxy import Fault, FaultProxy
 
 PATH = "/koodrive/ose/v1/backup/device"
-DEVICE = Device("user_1", "SN_1", "Van 1", "Android 15")
+DEVICE = Device("user_1", "SN_1", ("Van 1", "Android 15"))
 DAY_S = 86_400.0
 
 

@@ -77,13 +77,13 @@ def test_trace_ids_are_58_characters_and_never_repeat():
     ("device", "expected"),
     [
         pytest.param(
-            Device("u", "SN_1", "Van-1 _x", "Android 15"),
+            Device("u", "SN_1", ("Van-1 _x", "Android 15")),
             {"machineCode": "SN_1", "deviceName": "Van-1 _x", "deviceOS": "Android 15"},
             id="all fields",
         ),
         pytest.param(Device("u", "SN_1"), {"machineCode": "SN_1"}, id="absent fields left out"),
         pytest.param(
-            Device("u", "0123", None, "16"),
+            Device("u", "0123", (None, "16")),
             {"machineCode": "0123", "deviceOS": "16"},
             id="digits stay text",
         ),

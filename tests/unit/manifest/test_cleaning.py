@@ -76,7 +76,7 @@ def test_names_are_cleaned_when_asked_to(manifest):
     """Changes are told with the operator's column; machine codes are never touched."""
     cleaned, broken, plain = manifest(TEXT, columns={"device_name": "Name"}, clean="names").rows()
 
-    assert cleaned.device == Device("u", "A", "Buro", "iOS 17_2")
+    assert cleaned.device == Device("u", "A", ("Buro", "iOS 17_2"))
     assert cleaned.cells == ["A", "u", "Büro", "iOS 17.2"]
     assert cleaned.changes == (
         Change("Name", "Büro", "Buro"),

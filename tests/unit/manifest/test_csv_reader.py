@@ -47,7 +47,7 @@ def test_row_becomes_a_device(read):
     """A good row is a device, with its line, its values and its cells untouched."""
     [row] = read(f"{HEADER}\n SN1 ,u1,\u00a0Van 1,\n")
 
-    assert row.device == Device("u1", "SN1", "Van 1", None)
+    assert row.device == Device("u1", "SN1", ("Van 1", None))
     assert row.line == 2
     assert row.values == ("u1", "SN1", "Van 1", None)
     assert row.cells == [" SN1 ", "u1", "\u00a0Van 1", ""]
@@ -124,7 +124,7 @@ def test_delimiter_is_found(manifest, delimiter):
     rows = list(opened.rows())
 
     assert opened.source.delimiter == delimiter
-    assert [row.device for row in rows] == [Device("u", "A", "Van 1", "Android 15")]
+    assert [row.device for row in rows] == [Device("u", "A", ("Van 1", "Android 15"))]
 
 
 @pytest.mark.parametrize(

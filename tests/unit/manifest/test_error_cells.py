@@ -174,7 +174,7 @@ def test_error_in_a_title_does_not_matter(read):
     """The header is found below it."""
     [row] = read([NA], HEADER, GOOD).rows()
 
-    assert row.device == Device("u", "SN1", "Van", "linux")
+    assert row.device == Device("u", "SN1", ("Van", "linux"))
 
 
 def test_only_the_sheet_that_is_read_counts(tmp_path, read):

@@ -67,7 +67,8 @@ def test_allowed_value_becomes_a_device(field, value):
     row = CheckedRow(1, [], tuple(values.values()), check_one(field, value))
 
     assert row.problems == ()
-    assert row.device == Device(**values)
+    user, code, *optional = values.values()
+    assert row.device == Device(user, code, tuple(optional))
 
 
 @pytest.mark.parametrize(

@@ -80,7 +80,7 @@ def test_constant_wins_over_every_row(manifest):
     opened = manifest(f"{HEADER}\nA,own\nB,\n", constants={"user_id": "all", "device_os": "X"})
 
     assert [row.device for row in opened.rows()] == [
-        Device("all", "A", None, "X"), Device("all", "B", None, "X"),
+        Device("all", "A", (None, "X")), Device("all", "B", (None, "X")),
     ]  # fmt: skip
     assert opened.notices == ["fleet.csv: columns kept but not sent: user_id"]
 

@@ -36,7 +36,7 @@ def test_rows_have_the_numbers_of_the_sheet(read):
     rows = list(opened.rows())
 
     assert outline(rows) == [(4, "SN1"), (6, "SN2")]
-    assert rows[0].device == Device("u", "SN1", "Van 1")
+    assert rows[0].device == Device("u", "SN1", ("Van 1", None))
     assert opened.source.header == tuple(HEADER)
     assert opened.notices == ["fleet.xlsx: 1 blank lines passed over"]
 

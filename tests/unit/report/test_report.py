@@ -19,6 +19,7 @@ from bulkbind.manifest import open_manifest
 from bulkbind.model import (
     COMES_BACK,
     MEANINGS,
+    OPTIONAL,
     OWN_COLUMNS,
     PENDING,
     Problem,
@@ -71,6 +72,7 @@ def result(**given):
         "cells": None,
     }
     values |= given
+    values["optional"] = tuple(values.pop(name) for name in OPTIONAL)
     return ResultRow(**(values | {"status": str(values["status"])}))  # plain, as SQLite gives it
 
 
