@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from bulkbind.app.run import new_session
 from bulkbind.app.session.lists import read_lists
 from bulkbind.ledger import BoundReader, RunReader, find_run, reading
-from bulkbind.model import OPTIONAL_FIELDS
+from bulkbind.model import LABELS
 
 if TYPE_CHECKING:
     from bulkbind.app.session.listener import Listener
@@ -93,7 +93,7 @@ def _compare(found: Verification, user: str, known: Record, listed: Record | Non
     if listed is None:
         _differ(found, "missing", user, known.machine_code, f"device id {known.device_id}")
         return
-    names = ("device id", *(field.label for field in OPTIONAL_FIELDS))
+    names = ("device id", *LABELS)
     now, before = (listed.device_id, *listed.optional), (known.device_id, *known.optional)
     parts = [
         f"{name} is {shown!r}, by the ledger {recorded!r}"

@@ -27,6 +27,7 @@ from bulkbind.model.fields import (
     CODE,
     DETAILS,
     FIELDS,
+    LABELS,
     NAME,
     OPTIONAL,
     OPTIONAL_FIELDS,
@@ -34,7 +35,7 @@ from bulkbind.model.fields import (
     USER,
     Field,
     Values,
-    either,
+    enumeration,
 )
 from bulkbind.model.results import (
     EXTRA,
@@ -88,6 +89,7 @@ __all__ = [
     "EXTRA",
     "FIELDS",
     "GONE",
+    "LABELS",
     "MEANINGS",
     "NAME",
     "NEEDS_PERSON",
@@ -142,6 +144,6 @@ __all__ = [
     "Unreachable",
     "Values",
     "Verdict",
-    "either",
+    "enumeration",
     "value",
 ]

@@ -64,6 +64,7 @@ FIELDS = tuple(field.name for field in ROW_FIELDS)
 """The names of all fields, in the order of `ROW_FIELDS`."""
 OPTIONAL = tuple(field.name for field in OPTIONAL_FIELDS)
 """The names of the optional fields."""
+LABELS = tuple(field.label for field in OPTIONAL_FIELDS)
 NAME = OPTIONAL.index("device_name")
 """Which of the optional fields is the one by which people know a device."""
 
@@ -73,10 +74,10 @@ ABSENT: Values = (None,) * len(OPTIONAL)
 """The optional values of a device that has none."""
 
 
-def either(*words: str) -> str:
-    """Return words as an enumeration: `name, OS or model`."""
-    return " or ".join(filter(None, (", ".join(words[:-1]), words[-1])))
+def enumeration(*words: str, last: str = "or") -> str:
+    """Return words with commas, and *last* before the last one: `name, OS or model`."""
+    return f" {last} ".join(filter(None, (", ".join(words[:-1]), words[-1])))
 
 
-DETAILS = either(*(field.label for field in OPTIONAL_FIELDS))
+DETAILS = enumeration(*LABELS)
 """What may differ between bindings of one device to one user: `name or OS`."""
