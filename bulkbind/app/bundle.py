@@ -25,14 +25,16 @@ from bulkbind.files import replacing_bytes
 from bulkbind.koodrive import known_secrets, proxy_secrets
 from bulkbind.ledger import RunReader, find_run, people, reading
 from bulkbind.logs import redact
-from bulkbind.model import NEEDS_PERSON, OPTIONAL_FIELDS, PENDING, ROW_FIELDS, USER
+from bulkbind.model import NEEDS_PERSON, PENDING
+from bulkbind.model.fields import OPTIONAL_FIELDS, ROW_FIELDS, USER
 from bulkbind.report import as_json
 from bulkbind.report.tables import ATTEMPTS, RESULTS, safe
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from bulkbind.model import Field, ResultRow, Source
+    from bulkbind.model import ResultRow, Source
+    from bulkbind.model.fields import Field
     from bulkbind.report.tables import Cells
     from bulkbind.settings import Settings
 

@@ -9,7 +9,7 @@ from itertools import pairwise
 from typing import Any
 
 from bulkbind.manifest.rules import RULES, Rule
-from bulkbind.model import CODE, ROW_FIELDS
+from bulkbind.model.fields import CODE, ROW_FIELDS
 from bulkbind.settings import Settings
 from bulkbind.settings.model import PARTS, AuthSettings, Part, Reading
 

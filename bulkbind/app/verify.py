@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from bulkbind.app.run import new_session
 from bulkbind.app.session.lists import read_lists
 from bulkbind.ledger import BoundReader, RunReader, find_run, reading
-from bulkbind.model import LABELS
+from bulkbind.model.fields import LABELS
 
 if TYPE_CHECKING:
     from bulkbind.app.session.listener import Listener

@@ -20,7 +20,8 @@ from bulkbind.koodrive.verdicts import (
     names_device,
 )
 from bulkbind.koodrive.wire import Answer, TraceIds, XDates, bind_body, request_id_of
-from bulkbind.model import USER, Accepted, Attempt, Listing, NoAnswer, Unreachable
+from bulkbind.model import Accepted, Attempt, Listing, NoAnswer, Unreachable
+from bulkbind.model.fields import USER
 
 if TYPE_CHECKING:
     from collections.abc import Callable

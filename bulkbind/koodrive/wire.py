@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from bulkbind.model import CODE, OPTIONAL_FIELDS, Record, value
+from bulkbind.model import Record, value
+from bulkbind.model.fields import CODE, OPTIONAL_FIELDS
 
 if TYPE_CHECKING:
     from bulkbind.model import Device, ServerLimit

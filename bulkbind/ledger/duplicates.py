@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from bulkbind.errors import LedgerError
 from bulkbind.ledger.store import reading, span, transaction
-from bulkbind.model import NAME, OPTIONAL, Problem
+from bulkbind.model import Problem
+from bulkbind.model.fields import NAME, OPTIONAL
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

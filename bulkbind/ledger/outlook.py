@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Iterator
 
-    from bulkbind.model import Values
+    from bulkbind.model.fields import Values
 
 _VALID = "r.problems IS NULL AND r.duplicate_of IS NULL"
 

@@ -12,8 +12,6 @@ from bulkbind.ledger import changes
 from bulkbind.ledger.store import count_by, int_of, reading, span
 from bulkbind.model import (
     MEANINGS,
-    NAME,
-    OPTIONAL,
     PENDING,
     UNBIND_MEANINGS,
     AttemptRow,
@@ -25,6 +23,7 @@ from bulkbind.model import (
     UndoneRow,
     UndoSummary,
 )
+from bulkbind.model.fields import NAME, OPTIONAL
 
 if TYPE_CHECKING:
     import sqlite3

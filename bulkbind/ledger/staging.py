@@ -25,7 +25,8 @@ from bulkbind.ledger.store import (
     span,
     transaction,
 )
-from bulkbind.model import DETAILS, FIELDS, CheckedRow, RunState, Source, Status
+from bulkbind.model import CheckedRow, RunState, Source, Status
+from bulkbind.model.fields import DETAILS, FIELDS
 
 if TYPE_CHECKING:
     import sqlite3

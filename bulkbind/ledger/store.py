@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from bulkbind.errors import LedgerBusyError, LedgerError
 from bulkbind.files import take_lock
-from bulkbind.model import FIELDS, OPTIONAL
+from bulkbind.model.fields import FIELDS, OPTIONAL
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

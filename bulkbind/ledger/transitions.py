@@ -16,16 +16,8 @@ import msgspec
 
 from bulkbind.clock import iso
 from bulkbind.ledger.store import ALL_FIELDS, change_each, check_changed, int_of, span
-from bulkbind.model import (
-    OPTIONAL,
-    AlreadyBound,
-    Claim,
-    Device,
-    Refused,
-    Status,
-    Transient,
-    Verdict,
-)
+from bulkbind.model import AlreadyBound, Claim, Device, Refused, Status, Transient, Verdict
+from bulkbind.model.fields import OPTIONAL
 
 if TYPE_CHECKING:
     import sqlite3

@@ -18,7 +18,8 @@ from bulkbind.manifest.formats import (
 from bulkbind.manifest.likely_causes import fault_of
 from bulkbind.manifest.rules import breaks
 from bulkbind.manifest.text import encoding_of, read_head
-from bulkbind.model import FIELDS, Source
+from bulkbind.model import Source
+from bulkbind.model.fields import FIELDS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bulkbind.manifest.likely_causes import Suspicions, cause_of_value, fault_of
 from bulkbind.manifest.rules import RULES, Rule, check, keeps, printable
-from bulkbind.model import FIELDS, ROW_FIELDS, Change, CheckedRow, Problem
+from bulkbind.model import Change, CheckedRow, Problem
+from bulkbind.model.fields import FIELDS, ROW_FIELDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from bulkbind.model import Values
+    from bulkbind.model.fields import Values
     from bulkbind.settings import ManifestSettings
 
 _RULE = {rule.field: rule for rule in RULES}

@@ -8,7 +8,8 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from bulkbind.errors import ManifestError
-from bulkbind.model import FIELDS, OWN_COLUMNS, ROW_FIELDS
+from bulkbind.model import OWN_COLUMNS
+from bulkbind.model.fields import FIELDS, ROW_FIELDS
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence

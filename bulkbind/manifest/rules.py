@@ -7,12 +7,13 @@ import unicodedata
 from typing import TYPE_CHECKING, NamedTuple
 
 from bulkbind.manifest.likely_causes import FAULT_STARTS, Fault, fault_of
-from bulkbind.model import ROW_FIELDS, Field, Problem
+from bulkbind.model import Problem
+from bulkbind.model.fields import ROW_FIELDS, Field
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from bulkbind.model import Values
+    from bulkbind.model.fields import Values
 
 LONGEST_SHOWN = 200
 """The most characters of a broken value shown in messages and reports; `failed.csv` has all."""

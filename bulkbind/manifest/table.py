@@ -13,7 +13,8 @@ from bulkbind.manifest.checking import FEW, Checker, columns_of, good_values
 from bulkbind.manifest.likely_causes import Fault, fault_of
 from bulkbind.manifest.rules import no_value, printable, trim
 from bulkbind.manifest.text import MOST_COLUMNS
-from bulkbind.model import COMES_BACK, FIELDS, OWN_COLUMNS, CheckedRow, Problem, Source
+from bulkbind.model import COMES_BACK, OWN_COLUMNS, CheckedRow, Problem, Source
+from bulkbind.model.fields import FIELDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -10,7 +10,8 @@ from bulkbind.manifest import columns
 from bulkbind.manifest.checking import FEW, Checker, columns_of, good_values
 from bulkbind.manifest.rules import printable, trim
 from bulkbind.manifest.text import MOST_SHAPES, open_text
-from bulkbind.model import FIELDS, OWN_COLUMNS, CheckedRow, Problem
+from bulkbind.model import OWN_COLUMNS, CheckedRow, Problem
+from bulkbind.model.fields import FIELDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

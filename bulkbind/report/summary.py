@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from bulkbind.files import write_json
-from bulkbind.model import DETAILS, MEANINGS, RunSummary
+from bulkbind.model import MEANINGS, RunSummary
+from bulkbind.model.fields import DETAILS
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -17,18 +17,9 @@ import yaml
 
 from bulkbind.errors import UsageError
 from bulkbind.files import KEPT_BYTES, replacing
-from bulkbind.model import (
-    FIELDS,
-    MEANINGS,
-    NO_COLUMN,
-    OPTIONAL,
-    OWN_COLUMNS,
-    AttemptRow,
-    Problem,
-    ResultRow,
-    Source,
-    UndoneRow,
-)
+from bulkbind.model import MEANINGS, OWN_COLUMNS, AttemptRow, Problem, ResultRow, Source, UndoneRow
+from bulkbind.model.fields import FIELDS, OPTIONAL
+from bulkbind.model.results import NO_COLUMN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence

@@ -12,7 +12,7 @@ import tarfile
 import pytest
 
 from bulkbind.app.bundle import Mask
-from bulkbind.model import NAME, OPTIONAL_FIELDS
+from bulkbind.model.fields import NAME, OPTIONAL_FIELDS
 from tests.support.manifests import fleet, write_csv
 from tests.support.processes import bulkbind, ledger_of, sandbox
 

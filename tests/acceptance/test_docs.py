@@ -20,7 +20,8 @@ from bulkbind.cli import COMMANDS, cli
 from bulkbind.errors import BulkbindError
 from bulkbind.manifest import open_manifest
 from bulkbind.manifest.rules import RULES
-from bulkbind.model import MEANINGS, ROW_FIELDS
+from bulkbind.model import MEANINGS
+from bulkbind.model.fields import ROW_FIELDS
 from bulkbind.report.tables import RESULTS
 from bulkbind.settings import (
     SECRETS,

@@ -28,7 +28,8 @@ from hypothesis import HealthCheck, Phase, given, seed, settings, strategies as 
 from bulkbind.errors import BulkbindError
 from bulkbind.manifest import open_manifest
 from bulkbind.manifest.rules import RULES
-from bulkbind.model import OPTIONAL, ResultRow
+from bulkbind.model import ResultRow
+from bulkbind.model.fields import OPTIONAL
 from bulkbind.report.tables import write_failed
 from bulkbind.settings import ManifestSettings
 from tests.benchmarks.bench import peak_bytes, say, write_json

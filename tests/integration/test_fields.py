@@ -23,14 +23,14 @@ from bulkbind.clock import SystemClock
 from bulkbind.ledger import store
 from bulkbind.manifest.checking import CLEANED
 from bulkbind.manifest.rules import RULES
-from bulkbind.model import (
+from bulkbind.model import PLANNED
+from bulkbind.model.fields import (
     CODE,
     DETAILS,
     FIELDS,
     LABELS,
     OPTIONAL,
     OPTIONAL_FIELDS,
-    PLANNED,
     ROW_FIELDS,
     USER,
     Field,

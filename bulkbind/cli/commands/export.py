@@ -15,7 +15,7 @@ from bulkbind.cli.console import say
 from bulkbind.cli.options import settings_from
 from bulkbind.cli.running import configure_logs, explained, run_until_done
 from bulkbind.files import replacing
-from bulkbind.model import CODE, OPTIONAL, USER, enumeration
+from bulkbind.model.fields import CODE, OPTIONAL, USER, enumeration
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -14,7 +14,7 @@ from bulkbind.cli import options
 from bulkbind.cli.console import Console, say
 from bulkbind.cli.options import settings_from
 from bulkbind.cli.running import configure_logs, explained, print_json, run_until_done
-from bulkbind.model import DETAILS
+from bulkbind.model.fields import DETAILS
 from bulkbind.report.plan_text import plan_json, plan_text
 
 if TYPE_CHECKING:

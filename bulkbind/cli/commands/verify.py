@@ -13,7 +13,7 @@ from bulkbind.cli import options
 from bulkbind.cli.console import say
 from bulkbind.cli.options import settings_from
 from bulkbind.cli.running import configure_logs, explained, print_json, run_until_done
-from bulkbind.model import LABELS, enumeration
+from bulkbind.model.fields import LABELS, enumeration
 
 if TYPE_CHECKING:
     from bulkbind.engine import StopSignal

@@ -19,7 +19,6 @@ from bulkbind.manifest import open_manifest
 from bulkbind.model import (
     COMES_BACK,
     MEANINGS,
-    OPTIONAL,
     OWN_COLUMNS,
     PENDING,
     Problem,
@@ -29,6 +28,7 @@ from bulkbind.model import (
     Source,
     Status,
 )
+from bulkbind.model.fields import OPTIONAL
 from bulkbind.report import as_json, as_text, write_report
 from bulkbind.report.tables import write_failed, write_results
 from bulkbind.settings import ManifestSettings
