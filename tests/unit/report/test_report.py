@@ -72,7 +72,7 @@ def result(**given):
         "cells": None,
     }
     values |= given
-    values["optional"] = tuple(values.pop(name) for name in OPTIONAL)
+    values["optional"] = tuple(values.pop(name, "") for name in OPTIONAL)
     return ResultRow(**(values | {"status": str(values["status"])}))  # plain, as SQLite gives it
 
 
