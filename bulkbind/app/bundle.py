@@ -27,55 +27,65 @@ from bulkbind.ledger import RunReader, find_run, people, reading
 from bulkbind.logs import redact
 from bulkbind.manifest.formulas import safe
 from bulkbind.model import TO_SEE_TO
+from bulkbind.model.fields import OPTIONAL_FIELDS, ROW_FIELDS, USER
 from bulkbind.report import as_json
+from bulkbind.report.tables import ATTEMPTS, RESULTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from bulkbind.model import ResultRow, Source
+    from bulkbind.model.fields import Field
+    from bulkbind.report.tables import Cells
     from bulkbind.settings import Settings
 
 _WORD = re.compile(r"[^\s\"'`=,;()<>\[\]{}]+")
 _AROUND = ":.!?"
 """Punctuation that may follow a user id in a sentence."""
-_USER_KEYS = frozenset({"user_id", "userid", "x-user-id", "operator", "account"})
-_NAME_KEYS = frozenset({"device_name", "devicename"})
+_MASKS = {
+    key.lower(): field
+    for field in ROW_FIELDS
+    for key in (field.name, field.name.replace("_", ""), field.api, field.header)
+    if key
+} | dict.fromkeys(("operator", "account"), USER)
+"""Keys, in lower case, whose values are values of a field."""
 
 
 class Mask:
-    """Replaces every user id and device name by a number, in order of appearance."""
+    """Replaces user ids and the values of other fields by numbers, in order of appearance."""
 
     def __init__(self, users: Iterable[str] = ()) -> None:
         """*users*: ids to replace wherever they occur as a word."""
         self._known = set(users)
-        self._users: dict[str, str] = {}
-        self._names: dict[str, str] = {}
+        self._masks: dict[str, dict[str, str]] = {field.mask: {} for field in ROW_FIELDS}
 
-    def user(self, user_id: str) -> str:
-        """Return the mask of a user id; empty for an empty one."""
-        if not user_id:
-            return ""
-        self._known.add(user_id)
-        return self._users.setdefault(user_id, f"user#{len(self._users) + 1}")
-
-    def name(self, device_name: str) -> str:
-        """Return the mask of a device name; empty for an empty one."""
-        if not device_name:
-            return ""
-        return self._names.setdefault(device_name, f"device#{len(self._names) + 1}")
+    def value(self, field: Field, value: str) -> str:
+        """Return the mask of a field's value; the value itself if it is empty or harmless."""
+        if not value or not field.mask:
+            return value
+        if field is USER:
+            self._known.add(value)
+        masks = self._masks[field.mask]
+        return masks.setdefault(value, f"{field.mask}#{len(masks) + 1}")
 
     def text(self, text: str) -> str:
-        """Return a text with user ids, and the device names seen so far, masked."""
-        for name in sorted(self._names, key=len, reverse=True):
-            if name in text:
-                text = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", self._names[name], text)
+        """Return a text with user ids, and the other values seen so far, masked."""
+        values = {
+            value: mask
+            for kind, masks in self._masks.items()
+            if kind != USER.mask
+            for value, mask in masks.items()
+        }
+        for value in sorted(values, key=len, reverse=True):
+            if value in text:
+                text = re.sub(rf"(?<!\w){re.escape(value)}(?!\w)", values[value], text)
         return _WORD.sub(self._word, text)
 
     def _word(self, found: re.Match[str]) -> str:
         word = found[0]
         for known in (word, word.strip(_AROUND)):
             if known in self._known:
-                return word.replace(known, self.user(known))
+                return word.replace(known, self.value(USER, known))
         return word
 
     def values(self, value: Any) -> Any:  # noqa: ANN401  # JSON
@@ -87,10 +97,9 @@ class Mask:
         return self.text(value) if isinstance(value, str) else value
 
     def _value(self, key: str, value: Any) -> Any:  # noqa: ANN401  # as above
-        if isinstance(value, str) and key.lower() in _USER_KEYS:
-            return self.user(value)
-        if isinstance(value, str) and key.lower() in _NAME_KEYS:
-            return self.name(value)
+        field = _MASKS.get(key.lower())
+        if isinstance(value, str) and field is not None and field.mask:
+            return self.value(field, value)
         return self.values(value)
 
 
@@ -98,14 +107,10 @@ MOST_ROWS = 1_000
 MOST_ATTEMPTS = 5_000
 MOST_LINES = 2_000
 LOG_TAIL_BYTES = 4 << 20
-_ROW_COLUMNS = (
-    "source", "line", "user_id", "machine_code", "device_name", "status", "http_status", "code",
-    "message", "attempts", "trace_id", "settled_at", "detail",
-)  # fmt: skip
-_ATTEMPT_COLUMNS = (
-    "source", "line", "user_id", "machine_code", "sent_at", "took_s", "verdict", "http_status",
-    "code", "message", "trace_id",
-)  # fmt: skip
+_LEFT_OUT = ("device_id", "create_time", *(f.name for f in ROW_FIELDS if not f.is_bundled))
+_ROW_COLUMNS = tuple(name for name in RESULTS.names if name not in _LEFT_OUT)
+_HARMLESS = ("source", "status", "code", "trace_id", "settled_at", "sent_at", "verdict")
+"""Texts that name nobody."""
 _LIBRARIES = (
     "aiohttp",
     "tenacity",
@@ -165,7 +170,8 @@ def bundle(
         attempts = list(islice(run.attempts(), MOST_ATTEMPTS))
     if not with_ids:
         for row in rows:
-            mask.name(row.device_name)
+            for field, value in zip(OPTIONAL_FIELDS, row.optional, strict=True):
+                mask.value(field, value)
     members = {
         "README.txt": _READ_ME.format(
             run_id=summary.run_id,
@@ -181,8 +187,11 @@ def bundle(
             _ROW_COLUMNS, (_row(row, sources, mask, with_ids=with_ids) for row in rows)
         ),
         "attempts.csv": _table(
-            _ATTEMPT_COLUMNS,
-            (_cells(item, _ATTEMPT_COLUMNS, sources, mask, with_ids=with_ids) for item in attempts),
+            ATTEMPTS.names,
+            (
+                _cells(ATTEMPTS.plain(item, sources), mask, with_ids=with_ids).values()
+                for item in attempts
+            ),
         ),
         "log.jsonl": "".join(
             f"{line}\n" for line in _log(settings.log.log_file, mask, with_ids=with_ids)
@@ -218,40 +227,31 @@ def _plain(value: dict[str, Any], mask: Mask, *, with_ids: bool) -> Any:  # noqa
     return masked
 
 
-def _row(row: ResultRow, sources: Sequence[Source], mask: Mask, *, with_ids: bool) -> list[object]:
-    cells = _cells(row, _ROW_COLUMNS, sources, mask, with_ids=with_ids)
+def _row(
+    row: ResultRow, sources: Sequence[Source], mask: Mask, *, with_ids: bool
+) -> Iterable[object]:
+    plain = RESULTS.plain(row, sources)
+    cells = _cells({name: plain[name] for name in _ROW_COLUMNS}, mask, with_ids=with_ids)
     if not with_ids and row.broken:
         # An invalid value may be anything, in any cell: only the rule is shown.
-        for name in ("user_id", "machine_code", "device_name"):
-            if name in row.broken:
-                cells[_ROW_COLUMNS.index(name)] = "(breaks its rule)"
-        cells[_ROW_COLUMNS.index("detail")] = ""
+        cells |= dict.fromkeys(row.broken & cells.keys(), "(breaks its rule)") | {"detail": ""}
     elif not with_ids and row.changes:
         # The text before quotes names as the operator wrote them.
-        cells[_ROW_COLUMNS.index("detail")] = safe(mask.text(row.detail[len(row.changes) :]))
-    return cells
+        cells["detail"] = safe(mask.text(row.detail[len(row.changes) :]))
+    return cells.values()
 
 
-def _cells(
-    item: object,
-    columns: Sequence[str],
-    sources: Sequence[Source],
-    mask: Mask,
-    *,
-    with_ids: bool,
-) -> list[object]:
-    cells: list[object] = []
-    for name in columns:
-        cell = getattr(item, name)
-        if name == "source":
-            cell = PurePath(sources[cell].name).name
-        elif not with_ids and name == "user_id":
-            cell = mask.user(cell)
-        elif not with_ids and name == "device_name":
-            cell = mask.name(cell)
-        elif not with_ids and name in ("message", "detail"):
-            cell = mask.text(cell)
-        cells.append("" if cell is None else safe(str(cell)))
+def _cells(plain: Cells, mask: Mask, *, with_ids: bool) -> Cells:
+    """Return cells guarded and masked: the values of fields, and every text that may name one."""
+    cells: Cells = plain | {"source": PurePath(plain["source"]).name}
+    for name, cell in cells.items():
+        if with_ids or not isinstance(cell, str) or name in _HARMLESS:
+            shown = cell
+        elif name in _MASKS:
+            shown = mask.value(_MASKS[name], cell)
+        else:
+            shown = mask.text(cell)
+        cells[name] = "" if shown is None else safe(str(shown))
     return cells
 
 
@@ -282,7 +282,7 @@ def _json(value: object) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
 
 
-def _table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+def _table(columns: Sequence[str], rows: Iterable[Iterable[object]]) -> str:
     file = io.StringIO()
     table = csv.writer(file, lineterminator="\r\n")
     table.writerow(columns)

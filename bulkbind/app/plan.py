@@ -163,7 +163,7 @@ def _word(row: Wanted, record: Record | None) -> PlanWord:
         return row.word
     if record is None:
         return PlanWord.MISSING if row.word.about.is_bound else row.word
-    is_same = (row.device_name, row.device_os) == (record.device_name, record.device_os)
+    is_same = row.optional == record.optional
     return PlanWord.ALREADY_BOUND if is_same else PlanWord.CHANGED
 
 

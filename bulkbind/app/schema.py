@@ -9,23 +9,22 @@ from itertools import pairwise
 from typing import Any
 
 from bulkbind.manifest.rules import RULES, Rule
+from bulkbind.model.fields import CODE, ROW_FIELDS
 from bulkbind.settings import Settings
 from bulkbind.settings.model import PARTS, AuthSettings, Part, Reading
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
-_SPELLINGS = {
-    "user_id": "userId",
-    "machine_code": "machineCode",
-    "device_name": "deviceName",
-    "device_os": "deviceOS",
-}
 _SWITCH = {"enum": [True, False, "on", "off", "yes", "no"]}
 _DURATION = " Written 250ms, 90s, 50m, 2h, or as a number of seconds."
 
 
 def manifest_schema() -> dict[str, Any]:
     """Return the schema of a YAML or JSON manifest."""
-    fields = {name: _field(rule) for rule in RULES for name in (rule.field, _SPELLINGS[rule.field])}
+    fields = {
+        name: _field(rule)
+        for field, rule in zip(ROW_FIELDS, RULES, strict=True)
+        for name in (field.name, field.api)
+    }
     devices = {"type": "array", "items": {"$ref": "#/$defs/device"}}
     return {
         "$schema": DIALECT,
@@ -43,7 +42,7 @@ def manifest_schema() -> dict[str, Any]:
             "fields": {"type": "object", "properties": fields},
             "device": {
                 "$ref": "#/$defs/fields",
-                "anyOf": [{"required": ["machine_code"]}, {"required": ["machineCode"]}],
+                "anyOf": [{"required": [CODE.name]}, {"required": [CODE.api]}],
             },
         },
     }

@@ -9,6 +9,7 @@ from bulkbind.app.run import new_session
 from bulkbind.app.session.lists import read_lists
 from bulkbind.errors import ExitCode
 from bulkbind.ledger import BoundReader, RunReader, find_run, reading
+from bulkbind.model.fields import LABELS
 
 if TYPE_CHECKING:
     from bulkbind.app.session.listener import Listener
@@ -63,9 +64,9 @@ async def verify(
 ) -> Verification:
     """Compare the ledger with the server's lists, for the users and devices of a run.
 
-    *missing*: bound in the ledger, not on the server; *changed*: under another device id, name or
-    OS; *extra*: the server has it for one of the run's users, the ledger does not. Nothing is
-    changed. What was undone is not expected.
+    *missing*: bound in the ledger, not on the server; *changed*: under another device id,
+    or with other optional values; *extra*: the server has it for one of the run's users, the ledger
+    does not. Nothing is changed. What was undone is not expected.
 
     *run_id*: the run, or a unique prefix of its id.
 
@@ -94,10 +95,12 @@ def _compare(found: Verification, user: str, known: Record, listed: Record | Non
     if listed is None:
         _differ(found, "missing", user, known.machine_code, f"device id {known.device_id}")
         return
+    names = ("device id", *LABELS)
+    now, before = (listed.device_id, *listed.optional), (known.device_id, *known.optional)
     parts = [
-        f"{name} is {getattr(listed, key)!r}, by the ledger {getattr(known, key)!r}"
-        for key, name in (("device_id", "device id"), ("device_name", "name"), ("device_os", "OS"))
-        if getattr(listed, key) != getattr(known, key)
+        f"{name} is {shown!r}, by the ledger {recorded!r}"
+        for name, shown, recorded in zip(names, now, before, strict=True)
+        if shown != recorded
     ]
     if parts:
         _differ(found, "changed", user, known.machine_code, "; ".join(parts))

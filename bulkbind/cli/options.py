@@ -11,7 +11,8 @@ import click
 from click.shell_completion import CompletionItem
 
 from bulkbind.errors import BulkbindError, UsageError
-from bulkbind.settings import FIELDS, SECRETS, Loaded, Settings, load, parse_duration
+from bulkbind.model.fields import FIELDS
+from bulkbind.settings import SECRETS, Loaded, Settings, load, parse_duration
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

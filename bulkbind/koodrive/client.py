@@ -21,6 +21,7 @@ from bulkbind.koodrive.verdicts import (
 )
 from bulkbind.koodrive.wire import Answer, TraceIds, XDates, bind_body, request_id_of
 from bulkbind.model import Accepted, Attempt, Listing, NoAnswer, Unreachable
+from bulkbind.model.fields import USER
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,7 +38,7 @@ LIST_CAP_BYTES = 64 << 20
 READ_IN_THREAD_BYTES = 1 << 18
 """A larger answer is judged in a thread, so that it does not hold up other requests."""
 BEYOND_SUCCESS = 300
-_X_USER_ID, _X_DATE, _X_TRACE_ID = istr("X-User-Id"), istr("X-Date"), istr("X-Traceid")
+_X_USER_ID, _X_DATE, _X_TRACE_ID = istr(USER.header), istr("X-Date"), istr("X-Traceid")
 
 Judge: TypeAlias = "Callable[[Answer], Attempt]"
 """Returns the verdict on an answer, with its code and message."""

@@ -8,10 +8,12 @@ import secrets
 import time
 from datetime import UTC
 from email.utils import parsedate_to_datetime
-from json.encoder import encode_basestring_ascii as _quoted
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from bulkbind.model import Record, value
+from bulkbind.model.fields import CODE, OPTIONAL_FIELDS
 
 if TYPE_CHECKING:
     from bulkbind.model import Device, ServerLimit
@@ -55,15 +57,20 @@ def x_date(epoch_s: float) -> str:
     return time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(epoch_s))
 
 
+_SENT = (CODE, *OPTIONAL_FIELDS)
+_BODY = msgspec.defstruct(
+    "_BODY",
+    [(CODE.name, str), *((field.name, str | None, None) for field in OPTIONAL_FIELDS)],
+    rename={field.name: field.api for field in _SENT},
+    omit_defaults=True,
+    gc=False,
+)
+_BODIES = msgspec.json.Encoder()
+
+
 def bind_body(device: Device) -> bytes:
     """Return the JSON body of a bind, without absent optional fields."""
-    # Four times as fast as `json.dumps` of a mapping.
-    text = f'{{"machineCode":{_quoted(device.machine_code)}'
-    if device.device_name is not None:
-        text += f',"deviceName":{_quoted(device.device_name)}'
-    if device.device_os is not None:
-        text += f',"deviceOS":{_quoted(device.device_os)}'
-    return f"{text}}}".encode()
+    return _BODIES.encode(_BODY(device.machine_code, *device.optional))
 
 
 def http_date(text: str | None) -> float | None:
@@ -162,13 +169,12 @@ def record_of(data: object) -> Record | None:
     number = data.get("deviceId")
     if isinstance(number, bool) or not isinstance(number, str | int) or number == "":
         return None
-    code, created = data.get("machineCode"), data.get("createTime")
+    code, created = data.get(CODE.api), data.get("createTime")
     return Record(
         machine_code=_storable(code) if isinstance(code, str) else "",
         device_id=_storable(str(number))[:LONGEST_ID],
         create_time=_storable(created)[:LONGEST_TIME] if isinstance(created, str) else "",
-        device_name=_text(data.get("deviceName")),
-        device_os=_text(data.get("deviceOS")),
+        optional=tuple([_text(data.get(field.api)) for field in OPTIONAL_FIELDS]),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bulkbind.ledger.store import int_of, span, sql_list
+from bulkbind.ledger.store import differs, int_of, span, sql_list
 from bulkbind.model import IS_BOUND, NEEDS_PERSON, Changes, Example
 
 if TYPE_CHECKING:
@@ -43,9 +43,9 @@ def changes(db: sqlite3.Connection, run: int) -> Changes | None:
     found.removed = _only_in(db, number, run)
     found.renamed = int_of(
         db,
-        "SELECT count(*) FROM rows r JOIN bindings b USING (user_id, machine_code) "
+        "SELECT count(*) FROM rows r JOIN bindings b USING (user_id, machine_code) "  # noqa: S608  # constants
         "WHERE r.id BETWEEN ? AND ? AND r.status = 'skipped' "
-        "AND (b.device_name IS NOT r.device_name OR b.device_os IS NOT r.device_os)",
+        f"AND {differs('b', 'r')}",
         span(run),
     )
     return found

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from bulkbind.errors import LedgerError
 from bulkbind.ledger.store import reading, span, transaction
 from bulkbind.model import Problem
+from bulkbind.model.fields import NAME, OPTIONAL
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 MOST_EXAMPLES = 10
 _BATCH = 10_000
+_NAME = OPTIONAL[NAME]
 
 # The first row per device and user, for devices with several users. Runs on a second connection,
 # which sorts on disk and sees a consistent snapshot.
@@ -42,14 +44,14 @@ SELECT r.id, own.form ->> 'name', r.line, r.machine_code, s.form ->> 'name', o.l
   JOIN sources own ON own.run = o.run AND own.source = r.source
  WHERE r.low <> r.high
 """
-_DUPLICATES = """
+_DUPLICATES = f"""
 SELECT r.id, own.form ->> 'name', r.line, r.machine_code, s.form ->> 'name', f.line,
-       CASE WHEN f.device_name IS r.device_name THEN '' ELSE coalesce(f.device_name, '') END
+       CASE WHEN f.{_NAME} IS r.{_NAME} THEN '' ELSE coalesce(f.{_NAME}, '') END
   FROM rows r JOIN rows f ON f.id = r.duplicate_of
   JOIN sources s ON s.run = f.run AND s.source = f.source
   JOIN sources own ON own.run = r.run AND own.source = r.source
  WHERE r.id BETWEEN ? AND ? AND r.status = 'duplicate'
-"""
+"""  # noqa: S608  # constants
 _MAKE_INVALID = """
 UPDATE rows SET status = 'invalid', duplicate_of = NULL, problems = ?, message = ?, detail = ?,
        device_id = '', create_time = ''
@@ -204,10 +206,10 @@ class Seen:
         self._db.executemany(
             "INSERT INTO seen (source, line, code, user, name) VALUES (?, ?, ?, ?, ?)",
             [
-                (source, row.line, code, user, name)
+                (source, row.line, code, user, optional[NAME])
                 for row in rows
                 if not row.problems
-                for user, code, name, _ in (row.values,)
+                for user, code, *optional in (row.values,)
             ],
         )
         self._db.execute("COMMIT")

@@ -7,7 +7,7 @@ import json
 from typing import TYPE_CHECKING, NamedTuple
 
 from bulkbind.ledger import transitions, unbinding
-from bulkbind.ledger.store import OPEN, UNBIND_OPEN, int_of, span, sql_list
+from bulkbind.ledger.store import OPEN, UNBIND_OPEN, differs, int_of, optional_of, span, sql_list
 from bulkbind.model import (
     IS_BOUND,
     IS_OVER,
@@ -21,6 +21,8 @@ from bulkbind.model import (
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Iterator
+
+    from bulkbind.model.fields import Values
 
 _VALID = "r.problems IS NULL AND r.duplicate_of IS NULL"
 
@@ -75,12 +77,15 @@ class BoundReader:
     def of(self, user_id: str) -> Iterator[Record]:
         """Yield the run's devices bound to a user and not unbound since."""
         found = self._db.execute(
-            "SELECT b.machine_code, b.device_id, b.create_time, b.device_name, b.device_os "  # noqa: S608  # constants
+            f"SELECT b.machine_code, b.device_id, b.create_time, {optional_of('b')} "  # noqa: S608  # constants
             "FROM rows r INDEXED BY rows_device JOIN bindings b USING (user_id, machine_code) "
             f"WHERE r.run = ? AND r.user_id = ? AND {_VALID} AND r.status IN {sql_list(IS_BOUND)}",
             (self._run, user_id),
         )
-        return (Record(*row) for row in found)
+        return (
+            Record(code, device_id, created, tuple(optional))
+            for code, device_id, created, *optional in found
+        )
 
     def known(self, user_id: str) -> set[str]:
         """Return the machine codes known to be bound to a user, by any run."""
@@ -99,7 +104,7 @@ _IS_KNOWN = (
 _BESIDES = {
     Status.FAILED: (f"r.attempts = 0 AND {_IS_KNOWN})", PlanWord.MISSING),
     Status.SKIPPED: (
-        f"{_IS_KNOWN} AND (b.device_name IS NOT r.device_name OR b.device_os IS NOT r.device_os))",
+        f"{_IS_KNOWN} AND {differs('b', 'r')})",
         PlanWord.CHANGED,
     ),
 }
@@ -121,8 +126,7 @@ class Wanted(NamedTuple):
     """A user's valid row, to compare with the server's list."""
 
     machine_code: str
-    device_name: str | None
-    device_os: str | None
+    optional: Values
     word: PlanWord
 
 
@@ -179,11 +183,11 @@ class Outlook:
     def wanted(self, user_id: str) -> Iterator[Wanted]:
         """Yield a user's valid rows, each device once."""
         found = self._db.execute(
-            f"SELECT r.machine_code, r.device_name, r.device_os, {_WORD} "  # noqa: S608  # constants
+            f"SELECT {_WORD}, r.machine_code, {optional_of('r')} "  # noqa: S608  # constants
             f"FROM rows r INDEXED BY rows_device WHERE r.run = ? AND r.user_id = ? AND {_VALID}",
             (self._run, user_id),
         )
-        return (Wanted(code, name, system, PlanWord(word)) for code, name, system, word in found)
+        return (Wanted(code, tuple(optional), PlanWord(word)) for word, code, *optional in found)
 
     def moved(self) -> tuple[dict[str, str], ...]:
         """Return the first moved rows, with the device's present and future user."""

@@ -31,6 +31,7 @@ from bulkbind.model import (
     UndoState,
     UndoSummary,
 )
+from bulkbind.model.fields import NAME, OPTIONAL
 
 if TYPE_CHECKING:
     import sqlite3
@@ -105,6 +106,7 @@ MOST_REASONS = 50
 """Reasons listed in a summary."""
 
 _SHOWN = f"CASE WHEN r.status IN {sql_list(IS_PENDING)} THEN '{PENDING}' ELSE r.status END"
+_NAME = OPTIONAL[NAME]
 # Unbindings by an undo or a move are in a table of their own.
 _DETAIL = f"""
 CASE WHEN r.changes IS NULL THEN '' ELSE r.changes || '; ' END ||
@@ -116,8 +118,8 @@ CASE WHEN r.duplicate_of IS NULL
           '; ')
      ELSE (SELECT 'same device as ' || (s.form ->> 'name') || ':' || f.line
                   || CASE WHEN f.user_id = r.user_id THEN '' ELSE ' for user ' || f.user_id END
-                  || CASE WHEN f.device_name IS r.device_name OR f.device_name IS NULL THEN ''
-                          ELSE ' under the name ' || f.device_name END
+                  || CASE WHEN f.{_NAME} IS r.{_NAME} OR f.{_NAME} IS NULL THEN ''
+                          ELSE ' under the name ' || f.{_NAME} END
                   || ', which is '
                   || {_SHOWN.replace("r.", "f.")}
              FROM rows f JOIN sources s ON s.run = f.run AND s.source = f.source
@@ -125,7 +127,7 @@ CASE WHEN r.duplicate_of IS NULL
 """  # noqa: S608  # constants
 _RESULT = f"""
 r.source, r.line, coalesce(r.user_id, ''), coalesce(r.machine_code, ''),
-coalesce(r.device_name, ''), coalesce(r.device_os, ''), {_SHOWN}, r.device_id, r.create_time,
+{", ".join(f"coalesce(r.{name}, '')" for name in OPTIONAL)}, {_SHOWN}, r.device_id, r.create_time,
 r.http_status, r.code, r.message, r.attempts, r.trace_id, coalesce(r.settled_at, ''), {_DETAIL},
 r.problems, r.cells, coalesce(r.changes, '')
 """
@@ -165,8 +167,10 @@ class RunReader:
             f"SELECT {_RESULT} FROM rows r WHERE r.id BETWEEN ? AND ? {only} ORDER BY r.id",  # noqa: S608  # constants
             (*span(self._run), *statuses),
         )
+        last = 4 + len(OPTIONAL)
         for *values, problems, cells, changed in found:
             broken = [Problem(**problem) for problem in json.loads(problems)] if problems else []
+            values[4:last] = [tuple(values[4:last])]
             yield ResultRow(*[*values, tuple(broken), cells, changed])
 
     def attempts(self) -> Iterator[AttemptRow]:

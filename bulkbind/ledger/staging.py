@@ -15,10 +15,14 @@ from bulkbind.clock import iso
 from bulkbind.errors import LedgerError
 from bulkbind.ledger import changes
 from bulkbind.ledger.store import (
+    ALL_FIELDS,
     OPEN,
     RUN_SHIFT,
+    differs,
     get_facts,
     int_of,
+    marks,
+    optional_of,
     put_facts,
     relaxed,
     span,
@@ -26,6 +30,7 @@ from bulkbind.ledger.store import (
     transaction,
 )
 from bulkbind.model import IS_UNCONFIRMED, CheckedRow, Refreshed, RunState, Source, Status
+from bulkbind.model.fields import DETAILS, FIELDS
 
 if TYPE_CHECKING:
     import sqlite3
@@ -37,29 +42,27 @@ BATCH = 10_000
 
 # Each batch goes through a temporary table, so that SQLite processes it as a whole.
 # Precedence of states: invalid, duplicate, moved, in doubt (from another run), skipped.
-_BATCH_TABLE = """
+_BATCH_TABLE = f"""
 CREATE TEMP TABLE IF NOT EXISTS batch (
-  id INTEGER PRIMARY KEY, line, user_id, machine_code, device_name, device_os, cells, changes)
+  id INTEGER PRIMARY KEY, line, {ALL_FIELDS}, cells, changes)
 """
+_INSERT_BATCH = f"INSERT INTO batch VALUES ({marks(4 + len(FIELDS))})"  # noqa: S608  # constants
 # The unique index on a run's devices rejects all but the first row of a device. Inserting in index
 # order touches each page once per batch.
-_STAGE_FIRST = """
-INSERT OR IGNORE INTO rows (id, run, source, line, user_id, machine_code, device_name, device_os,
-                            cells, changes, status)
-SELECT id, :run, :source, line, user_id, machine_code, device_name, device_os,
-       cells, changes, 'staged'
+_STAGE_FIRST = f"""
+INSERT OR IGNORE INTO rows (id, run, source, line, {ALL_FIELDS}, cells, changes, status)
+SELECT id, :run, :source, line, {ALL_FIELDS}, cells, changes, 'staged'
   FROM batch ORDER BY user_id, machine_code, id
-"""
-_STAGE_DUPLICATES = """
-INSERT INTO rows (id, run, source, line, user_id, machine_code, device_name, device_os,
-                  cells, changes, duplicate_of, status)
-SELECT b.id, :run, :source, b.line, b.user_id, b.machine_code, b.device_name, b.device_os,
+"""  # noqa: S608  # constants
+_STAGE_DUPLICATES = f"""
+INSERT INTO rows (id, run, source, line, {ALL_FIELDS}, cells, changes, duplicate_of, status)
+SELECT b.id, :run, :source, b.line, b.user_id, b.machine_code, {optional_of("b")},
        CASE WHEN :keep_duplicates THEN b.cells END, b.changes, f.id, 'duplicate'
   FROM batch b JOIN rows f INDEXED BY rows_device
     ON f.run = :run AND f.user_id = b.user_id AND f.machine_code = b.machine_code
    AND f.problems IS NULL AND f.duplicate_of IS NULL
  WHERE f.id <> b.id
-"""
+"""  # noqa: S608  # constants
 # A device that is also bound to this user is not moved.
 _MARK_MOVED = """
 UPDATE rows SET status = 'moved', message = 'bound to another user',
@@ -84,15 +87,15 @@ UPDATE rows SET status = 'in_doubt', detail = 'in doubt since run ' || r.run_id,
    AND d.user_id = rows.user_id AND d.machine_code = rows.machine_code
    AND d.{OPEN} AND d.run <> :run
 """  # noqa: S608  # constants
-_MARK_SKIPPED = """
+_MARK_SKIPPED = f"""
 UPDATE rows SET status = 'skipped', device_id = b.device_id, create_time = b.create_time,
        detail = 'bound since ' || b.since || ' by run ' || r.run_id
-                || CASE WHEN b.device_name IS rows.device_name AND b.device_os IS rows.device_os
-                        THEN '' ELSE '; under another name or OS: --rebind sends these' END
+                || CASE WHEN {differs("b", "rows")}
+                        THEN '; under another {DETAILS}: --rebind sends these' ELSE '' END
   FROM bindings b JOIN runs r USING (run)
  WHERE rows.id BETWEEN :first AND :last AND rows.status = 'staged' AND NOT :rebind
    AND b.user_id = rows.user_id AND b.machine_code = rows.machine_code
-"""
+"""  # noqa: S608  # constants
 # A row that got an error from an older run may be bound anyway: only a list can settle it, and the
 # new run waits for that.
 _DOUBT_OLDER = """
@@ -120,11 +123,11 @@ DELETE FROM bindings WHERE (user_id, machine_code) IN (
 """
 # Rows still skipped when a run starts are never returned to the operator, so drop their cells.
 _FORGET_CELLS = "UPDATE rows SET cells = NULL WHERE id BETWEEN ? AND ? AND status = 'skipped'"
-_STAGE_INVALID = """
-INSERT INTO rows (id, run, source, line, user_id, machine_code, device_name, device_os,
-                  cells, changes, status, problems, message, detail)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'invalid', ?, ?, ?)
-"""
+_STAGE_INVALID = f"""
+INSERT INTO rows (status, id, run, source, line, {ALL_FIELDS}, cells, changes, problems, message,
+                  detail)
+VALUES ('invalid', {marks(9 + len(FIELDS))})
+"""  # noqa: S608  # constants
 
 
 def begin(db: sqlite3.Connection, run: dict[str, object]) -> int:
@@ -208,7 +211,7 @@ def stage(
     db.execute(_BATCH_TABLE)
     with transaction(db):
         db.execute("DELETE FROM batch")
-        db.executemany("INSERT INTO batch VALUES (?, ?, ?, ?, ?, ?, ?, ?)", valid)
+        db.executemany(_INSERT_BATCH, valid)
         db.executemany(_STAGE_INVALID, invalid)
         if db.execute(_STAGE_FIRST, values).rowcount < len(valid):
             db.execute(_STAGE_DUPLICATES, values)

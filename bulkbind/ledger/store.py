@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from bulkbind.errors import LedgerBusyError, LedgerError
 from bulkbind.files import take_lock
 from bulkbind.model import IS_OPEN, IS_UNCONFIRMED, UNBIND_PENDING, RunFacts
+from bulkbind.model.fields import FIELDS, OPTIONAL
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -271,6 +272,24 @@ OPEN = f"status IN {sql_list(IS_OPEN)}"
 """Rows of which the server may hold the binding; as in the index `rows_open`, which needs it."""
 UNBIND_OPEN = f"status IN {sql_list(UNBIND_PENDING)}"
 """Unbindings that have not ended; as in the index `unbindings_open`."""
+ALL_FIELDS = ", ".join(FIELDS)
+"""The columns of a row's fields."""
+
+
+def optional_of(table: str) -> str:
+    """Return the columns of a table's optional fields."""
+    return ", ".join(f"{table}.{name}" for name in OPTIONAL)
+
+
+def differs(one: str, other: str) -> str:
+    """Return the condition that two tables' rows have different optional values."""
+    return f"({optional_of(one)}) IS NOT ({optional_of(other)})"
+
+
+def marks(count: int) -> str:
+    """Return the marks of so many parameters."""
+    return ", ".join("?" * count)
+
 
 # Only what staging reads; the real ledger is neither written to nor locked.
 _COPY = f"""
@@ -280,9 +299,8 @@ INSERT INTO runs (run, run_id, state, digest, created_at, operator, host, pid, v
 SELECT run, run_id, state, digest, created_at, operator, host, pid, version, '{{}}', facts,
        superseded_by
   FROM known.runs WHERE state NOT IN {sql_list(IS_UNCONFIRMED)};
-INSERT INTO bindings (user_id, machine_code, device_id, create_time, device_name, device_os, since,
-                      run)
-SELECT user_id, machine_code, device_id, create_time, device_name, device_os, since, run
+INSERT INTO bindings ({ALL_FIELDS}, device_id, create_time, since, run)
+SELECT {ALL_FIELDS}, device_id, create_time, since, run
   FROM known.bindings;
 INSERT INTO rows (id, run, source, line, user_id, machine_code, status)
 SELECT id, run, source, line, user_id, machine_code, status

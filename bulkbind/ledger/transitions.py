@@ -10,12 +10,20 @@ from __future__ import annotations
 
 import json
 from operator import attrgetter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from bulkbind.clock import iso
-from bulkbind.ledger.store import OPEN, change_each, check_changed, int_of, span, sql_list
+from bulkbind.ledger.store import (
+    ALL_FIELDS,
+    OPEN,
+    change_each,
+    check_changed,
+    int_of,
+    span,
+    sql_list,
+)
 from bulkbind.model import (
     AlreadyBound,
     Claim,
@@ -26,6 +34,7 @@ from bulkbind.model import (
     Transient,
     Verdict,
 )
+from bulkbind.model.fields import OPTIONAL
 
 if TYPE_CHECKING:
     import sqlite3
@@ -36,8 +45,11 @@ if TYPE_CHECKING:
 
 # Rows are exchanged with SQLite as one JSON text: each step of a statement would release and
 # reacquire the GIL, for which the event loop competes.
-_COLUMNS = "id, user_id, machine_code, device_name, device_os, attempts, doubts, sent_at"
-"""The columns of a claim."""
+_COLUMNS = f"""
+id, json_array(user_id, machine_code, json_array({", ".join(OPTIONAL)})), attempts, doubts, sent_at
+"""
+"""The columns of a claim, in the order of `Claim`."""
+_CLAIMS = msgspec.json.Decoder(list[tuple[int, Device, int, int, float | None]])
 _CLAIM = f"SELECT json_group_array(json_array({_COLUMNS})) FROM"
 _THESE = "(SELECT value FROM json_each(?))"
 _FREE = f"status = 'staged' AND id NOT IN {_THESE}"
@@ -138,10 +150,7 @@ def release(db: sqlite3.Connection, claims: Sequence[Claim]) -> None:
 
 
 def _claims(text: str) -> list[Claim]:
-    claims = [
-        Claim(row, Device(user, code, name, system), attempts, doubts, sent_at)
-        for row, user, code, name, system, attempts, doubts, sent_at in msgspec.json.decode(text)
-    ]
+    claims = [Claim(*columns) for columns in _CLAIMS.decode(text)]
     claims.sort(key=attrgetter("row"))
     return claims
 
@@ -155,6 +164,9 @@ _DOUBT = f"""
 SELECT json_group_array(json_array({_COLUMNS}, verdict,
        json_object('silent_at', silent_at, 'misses', misses, 'missed_at', missed_at))) FROM
 """  # noqa: S608  # constants
+_DOUBTS = msgspec.json.Decoder(
+    list[tuple[int, Device, int, int, float | None, str | None, dict[str, Any]]]
+)
 _ANSWERED: dict[str, Verdict] = {
     type(verdict).__name__: verdict for verdict in (AlreadyBound(), Refused(), Transient())
 }
@@ -209,14 +221,14 @@ def doubts(db: sqlite3.Connection) -> list[Claim]:
     claims = [
         Claim(
             row,
-            Device(*device),
+            device,
             attempts,
             doubts,
             sent_at,
-            earlier_verdict=_ANSWERED.get(verdict),
+            earlier_verdict=_ANSWERED.get(verdict or ""),
             **silence,
         )
-        for row, *device, attempts, doubts, sent_at, verdict, silence in msgspec.json.decode(text)
+        for row, device, attempts, doubts, sent_at, verdict, silence in _DOUBTS.decode(text)
     ]
     return sorted(claims, key=lambda claim: (claim.device.user_id, claim.row))
 
@@ -258,14 +270,13 @@ UPDATE rows SET repeats = ?1 + (
            OR a.verdict IN {_UNSURE} AND a.sent_at > ?2))
  WHERE id = ?3
 """  # noqa: S608  # constants
-_BIND = """
-INSERT INTO bindings (user_id, machine_code, device_id, create_time, device_name, device_os, since,
-                      run)
-SELECT user_id, machine_code, device_id, create_time, device_name, device_os, settled_at, run
+_BIND = f"""
+INSERT INTO bindings ({ALL_FIELDS}, device_id, create_time, since, run)
+SELECT {ALL_FIELDS}, device_id, create_time, settled_at, run
   FROM rows WHERE id IN (SELECT value FROM json_each(?))
     ON CONFLICT DO UPDATE SET device_id = excluded.device_id, create_time = excluded.create_time,
-       device_name = excluded.device_name, device_os = excluded.device_os
-"""
+       {", ".join(f"{name} = excluded.{name}" for name in OPTIONAL)}
+"""  # noqa: S608  # constants
 
 
 def settle(

@@ -21,11 +21,13 @@ from bulkbind.manifest.likely_causes import fault_of
 from bulkbind.manifest.rules import breaks
 from bulkbind.manifest.text import encoding_of, read_head
 from bulkbind.model import Source
-from bulkbind.settings import FIELDS, ManifestSettings
+from bulkbind.model.fields import FIELDS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
+
+    from bulkbind.settings import ManifestSettings
 
 __all__ = [
     "FORMATS",

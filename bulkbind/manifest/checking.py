@@ -11,17 +11,18 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bulkbind.manifest.likely_causes import Suspicions, cause_of_value, fault_of
-from bulkbind.manifest.rules import RULES, Rule, Values, check, keeps, printable
+from bulkbind.manifest.rules import RULES, Rule, check, keeps, printable
 from bulkbind.model import Change, CheckedRow, Problem
-from bulkbind.settings import FIELDS
+from bulkbind.model.fields import FIELDS, ROW_FIELDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from bulkbind.model.fields import Values
     from bulkbind.settings import ManifestSettings
 
 _RULE = {rule.field: rule for rule in RULES}
-CLEANED = ("device_name", "device_os")
+CLEANED = tuple(field.name for field in ROW_FIELDS if field.is_cleaned)
 """The fields that may be cleaned."""
 
 _LETTERS = str.maketrans(
@@ -93,12 +94,6 @@ Names = tuple[str, ...]
 _CLEANED_AT = tuple(FIELDS.index(field) for field in CLEANED)
 
 
-def as_values(values: Sequence[str | None]) -> Values:
-    """Return the values of the four fields as a tuple with their static type."""
-    user, code, name, system = values
-    return user, code, name, system
-
-
 class Checker:
     """Checks rows one by one, and collects suspicious values for notices."""
 
@@ -124,7 +119,7 @@ class Checker:
         known = {problem.field for problem in more}
         problems = (*(_explained(p, values) for p in broken if p.field not in known), *more)
         if problems:
-            shown = as_values([printable(value) if value else None for value in values])
+            shown = tuple([printable(value) if value else None for value in values])
             return CheckedRow(line, cells, shown, problems, changes)
         self.suspicions.add(values[1:2], (line,))  # type: ignore[arg-type]  # it is required
         return CheckedRow(line, cells, values, (), changes)
@@ -143,7 +138,7 @@ def _cleaned(values: Values, names: Names) -> tuple[Values, tuple[Change, ...]]:
         if before and after and after != before:
             changed[at] = after
             changes.append(Change(names[at], printable(before), after))
-    return as_values(changed), tuple(changes)
+    return tuple(changed), tuple(changes)
 
 
 def _explained(problem: Problem, values: Values) -> Problem:
@@ -168,16 +163,13 @@ class Column(NamedTuple):
     """Default for rows whose cell is empty or missing."""
 
 
-def columns_of(
-    used: Sequence[int | None], settings: ManifestSettings
-) -> tuple[Column, Column, Column, Column]:
+def columns_of(used: Sequence[int | None], settings: ManifestSettings) -> tuple[Column, ...]:
     """Return the column of each of `FIELDS`; a constant takes precedence over a column."""
     fills = {"user_id": settings.user_id} | settings.constants
-    user, code, name, system = (
+    return tuple(
         Column(rule, None if rule.field in settings.constants else at, fills.get(rule.field))
         for rule, at in zip(RULES, used, strict=True)
     )
-    return user, code, name, system
 
 
 def good_values(

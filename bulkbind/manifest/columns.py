@@ -9,22 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from bulkbind.errors import ManifestError
 from bulkbind.model import OWN_COLUMNS
-from bulkbind.settings import FIELDS
+from bulkbind.model.fields import FIELDS, ROW_FIELDS
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
 KEY = "@key"
 """Name for the key of a device where devices are a mapping; rows hold the key under this name."""
-_SPELLINGS = {
-    "userid": "user_id",
-    "xuserid": "user_id",
-    "machinecode": "machine_code",
-    "devicename": "device_name",
-    "deviceos": "device_os",
-}
-"""Our and the API's spelling, without case, blanks, hyphens and underscores."""
-_MUST = ("machine_code", "user_id")
+_MUST = frozenset(field.name for field in ROW_FIELDS if field.is_required)
 """The required fields. A wrong column for one of them would bind wrong devices."""
 _SAME_WORDS = {"kode": "code", "cod": "code", "kod": "code", "identifier": "id"}
 _DBASE_NAME = 10
@@ -38,6 +30,15 @@ _POSITION = re.compile(r"#(\d{1,5})", re.ASCII)
 def plain(header: str) -> str:
     """Return *header* without case, blanks, hyphens and underscores."""
     return re.sub(r"[\s_\-]+", "", header).casefold()
+
+
+_SPELLINGS = {
+    plain(spelled): field.name
+    for field in ROW_FIELDS
+    for spelled in (field.name, field.api, field.header)
+    if spelled
+}
+"""Our and the API's spelling, as `plain` leaves it."""
 
 
 def words(mapping: Mapping[str, str]) -> frozenset[str]:
@@ -123,7 +124,7 @@ def _require(
     line: int,
     given: Collection[str],
 ) -> None:
-    must = ({*_MUST} - set(given)) | set(mapping)
+    must = (_MUST - set(given)) | set(mapping)
     for field in FIELDS:
         if field in must and field not in found:
             wanted = mapping.get(field, field)

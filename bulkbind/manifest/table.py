@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from bulkbind.errors import ManifestError
 from bulkbind.manifest import columns
-from bulkbind.manifest.checking import FEW, Checker, as_values, columns_of, good_values
+from bulkbind.manifest.checking import FEW, Checker, columns_of, good_values
 from bulkbind.manifest.likely_causes import Fault, fault_of
 from bulkbind.manifest.rules import no_value, printable, trim
 from bulkbind.manifest.text import MOST_COLUMNS
 from bulkbind.model import COMES_BACK, OWN_COLUMNS, CheckedRow, Problem, Source
-from bulkbind.settings import FIELDS
+from bulkbind.model.fields import FIELDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -188,7 +188,7 @@ class Table:
             if fault:
                 more += (no_value(column.rule.field, name, value or "", fault),)
             values.append(value if fault else value or column.fill)
-        return self._checker.row(line, cells, as_values(values), self._names, more)
+        return self._checker.row(line, cells, tuple(values), self._names, more)
 
     def _refuse_other_header(self, line: int, cells: Sequence[str]) -> None:
         """Refuse the header of another table, as the rows below it would be misread."""

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeAlias
 
 from bulkbind.errors import ManifestError
 from bulkbind.manifest import columns
-from bulkbind.manifest.checking import FEW, Checker, as_values, columns_of, good_values
+from bulkbind.manifest.checking import FEW, Checker, columns_of, good_values
 from bulkbind.manifest.rules import printable, trim
 from bulkbind.manifest.text import MOST_SHAPES, open_text
 from bulkbind.model import OWN_COLUMNS, CheckedRow, Problem
-from bulkbind.settings import FIELDS
+from bulkbind.model.fields import FIELDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -158,7 +158,7 @@ class Tree:
             return
         for item in items:
             if item.problem is not None:
-                yield CheckedRow(item.line, {}, (None,) * 4, (item.problem,))
+                yield CheckedRow(item.line, {}, (None,) * len(FIELDS), (item.problem,))
             else:
                 yield self._checked(item.line, item.node, defaults)
 
@@ -188,7 +188,7 @@ class Tree:
         if not isinstance(node, dict):
             shown = "" if node is None else printable(text_of(node) or str(node))
             problem = Problem("row", "row", shown, _MAPPING, f"it is {_kind(node)}")
-            return CheckedRow(line, {"value": node}, (None,) * 4, (problem,))
+            return CheckedRow(line, {"value": node}, (None,) * len(FIELDS), (problem,))
         cells = self._with_defaults(node, defaults) if defaults else node
         shape = self._shape(tuple(cells))
         problems = [self._claimed(cells, *claim) for claim in shape.claims]
@@ -200,7 +200,7 @@ class Tree:
                 if isinstance(found, list | dict | bool):
                     problems.append(_not_text(field, name, found))
             values.append(trim(text_of(found)) or self._fills.get(field))
-        return self._checker.row(line, cells, as_values(values), shape.names, problems)
+        return self._checker.row(line, cells, tuple(values), shape.names, problems)
 
     def _with_defaults(self, node: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
         """Return a device with defaults for the fields that it lacks in any spelling."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar, TypeAlias, TypeVar, dataclass_transform, get_args
 
+from bulkbind.model.fields import ABSENT, Values
+
 T = TypeVar("T")
 
 
@@ -179,8 +181,8 @@ class Record:
     machine_code: str
     device_id: str
     create_time: str
-    device_name: str | None = None
-    device_os: str | None = None
+    optional: Values = ABSENT
+    """The values of the optional fields."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, Self, TypedDict, TypeVar, overload
 
+from bulkbind.model.fields import DETAILS
+
 MOST_PARTS = 20
 """Parts of a run, each from a start to a stop, whose details are kept."""
 
@@ -191,8 +193,8 @@ class Changes(Facts):
     """Devices that the previous run did not name."""
     removed = Fact(0, words="no longer named (they stay bound)")
     """Devices that this run does not name."""
-    renamed = Fact(0, words="bound under another name or OS (--rebind sends the new ones)")
-    """Devices bound under another name or OS than the manifest has now."""
+    renamed = Fact(0, words=f"bound under another {DETAILS} (--rebind sends the new ones)")
+    """Devices bound under other optional values than the manifest has now."""
     newly_failed = Fact[int | None](None, words="newly failed")
     """Devices that need a person now and did not then; None: not compared."""
     newly_failed_rows = Fact[Sequence[Example]](())

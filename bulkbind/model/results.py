@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from bulkbind.model.facts import RunFacts
+from bulkbind.model.fields import NAME
 from bulkbind.model.statuses import NEEDS_PERSON
 
 if TYPE_CHECKING:
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from bulkbind.model.unbindings import UndoState
 
 EXTRA = ("?", "on the server, but not in the manifest")
+NO_COLUMN = {"is_column": False}
+"""Marks an attribute of a row that reports do not show. All others are columns, in their order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +85,8 @@ class ResultRow:
     line: int
     user_id: str
     machine_code: str
-    device_name: str
-    device_os: str
+    optional: tuple[str, ...]
+    """The values of the optional fields, empty if missing; a column each."""
     status: str
     device_id: str
     create_time: str
@@ -94,12 +97,17 @@ class ResultRow:
     trace_id: str
     settled_at: str
     detail: str
-    problems: tuple[Problem, ...]
+    problems: tuple[Problem, ...] = field(metadata=NO_COLUMN)
     """The rules that the row breaks."""
-    cells: str | None
+    cells: str | None = field(metadata=NO_COLUMN)
     """The operator's cells as JSON; None once the row is known to be bound."""
-    changes: str = ""
+    changes: str = field(default="", metadata=NO_COLUMN)
     """What cleaning changed; `detail` begins with it."""
+
+    @property
+    def name(self) -> str:
+        """The name by which people know the device; empty if it has none."""
+        return self.optional[NAME]
 
     @property
     def broken(self) -> frozenset[str]:

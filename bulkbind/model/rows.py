@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import msgspec
 
 from bulkbind.model.attempts import value
+from bulkbind.model.fields import ABSENT, Values
 
 if TYPE_CHECKING:
     from bulkbind.model.attempts import Attempt, Verdict
@@ -17,13 +18,13 @@ OWN_COLUMNS = ("bulkbind_status", "bulkbind_reason")
 """Columns added to rows returned to the operator, and ignored on input."""
 
 
-class Device(msgspec.Struct, frozen=True, gc=False):
-    """One valid device and its user."""
+class Device(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """One valid device and its user; in JSON an array."""
 
     user_id: str
     machine_code: str
-    device_name: str | None = None
-    device_os: str | None = None
+    optional: Values = ABSENT
+    """The values of the optional fields."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +78,8 @@ class CheckedRow(msgspec.Struct, frozen=True, gc=False):
     """The line on which the row begins, 1-based."""
     cells: list[str] | dict[str, Any]
     """The operator's cells, unchanged: a list (tables) or a mapping (YAML, JSON)."""
-    values: tuple[str | None, str | None, str | None, str | None]
-    """user_id, machine_code, device_name, device_os after cleaning, even if invalid."""
+    values: Values
+    """Of all fields, after cleaning, even if invalid."""
     problems: tuple[Problem, ...] = ()
     changes: tuple[Change, ...] = ()
     """What cleaning changed."""
@@ -86,10 +87,11 @@ class CheckedRow(msgspec.Struct, frozen=True, gc=False):
     @property
     def device(self) -> Device | None:
         """The device; None if a rule is broken. Created on demand, as few callers need it."""
-        user, code, name, system = self.values
+        values = self.values
+        user, code = values[0], values[1]
         if self.problems or user is None or code is None:
             return None
-        return Device(user, code, name, system)
+        return Device(user, code, values[2:])
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from bulkbind.model.fields import DETAILS
+
 if TYPE_CHECKING:
     from typing import Self
 
@@ -50,7 +52,7 @@ class PlanWord(Described):
     BIND = "bind", PlanFacts("+", "to bind")
     ALREADY_BOUND = "already_bound", PlanFacts("=", "already bound", is_bound=True)
     CHANGED = "changed", PlanFacts(
-        "~", "bound under another name or OS: --rebind sends these", is_bound=True
+        "~", f"bound under another {DETAILS}: --rebind sends these", is_bound=True
     )  # fmt: skip
     MISSING = "missing", PlanFacts(
         "-", "known as bound, but not on the server's list: --rebind-missing sends these",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from bulkbind.errors import LedgerError, UsageError
 from bulkbind.files import replacing, replacing_bytes
 from bulkbind.report.page import verdict
-from bulkbind.report.tables import COLUMNS, plain_cells, reason_of
+from bulkbind.report.tables import RESULTS, reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -29,7 +29,7 @@ def write_jsonl(path: Path, rows: Iterable[ResultRow], sources: Sequence[Source]
     """Write one JSON object per line, keyed by column. Raises: LedgerError."""
     with replacing(path) as file:
         for row in rows:
-            json.dump(plain_cells(row, sources), file, ensure_ascii=False)
+            json.dump(RESULTS.plain(row, sources), file, ensure_ascii=False)
             file.write("\n")
 
 
@@ -119,12 +119,12 @@ def _fill(book: Any, rows: Iterable[ResultRow], sources: Sequence[Source]) -> No
         if at == 1:
             sheet = book.add_worksheet()
             sheet.freeze_panes(1, 0)
-            for column, name in enumerate(COLUMNS):
+            for column, name in enumerate(RESULTS.names):
                 sheet.set_column(column, column, _WIDTHS.get(name, 14))
                 sheet.write_string(0, column, name, bold)
         if row is None:
             return
-        for column, value in enumerate(plain_cells(row, sources).values()):
+        for column, value in enumerate(RESULTS.plain(row, sources).values()):
             if isinstance(value, int):
                 sheet.write_number(at, column, value)
             elif value is not None:

@@ -175,7 +175,7 @@ def _shown(row: ResultRow, sources: Sequence[Source]) -> dict[str, Any]:
         "place": f"{sources[row.source].name}:{row.line}",
         "user": row.user_id,
         "code": row.machine_code,
-        "name": row.device_name,
+        "name": row.name,
         "status": row.status,
         "tone": TONES[row.status],
         "reason": reason_of(row),

@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from operator import attrgetter
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -14,6 +15,8 @@ from bulkbind.files import KEPT_BYTES, replacing
 from bulkbind.manifest import FORMATS, PACKED
 from bulkbind.manifest.formulas import safe, safe_value
 from bulkbind.model import MEANINGS, OWN_COLUMNS, AttemptRow, Problem, ResultRow, Source, UndoneRow
+from bulkbind.model.fields import FIELDS, OPTIONAL
+from bulkbind.model.results import NO_COLUMN
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -22,41 +25,57 @@ if TYPE_CHECKING:
     from bulkbind.model import Record
     from bulkbind.report import RunRows
 
-COLUMNS = (
-    "source",
-    "line",
-    "user_id",
-    "machine_code",
-    "device_name",
-    "device_os",
-    "status",
-    "device_id",
-    "create_time",
-    "http_status",
-    "code",
-    "message",
-    "attempts",
-    "trace_id",
-    "settled_at",
-    "detail",
-)
-ATTEMPT_COLUMNS = (
-    "source",
-    "line",
-    "user_id",
-    "machine_code",
-    "sent_at",
-    "took_s",
-    "verdict",
-    "http_status",
-    "code",
-    "message",
-    "trace_id",
-)
-PROBLEM_COLUMNS = ("source", "line", "field", "column", "value", "rule", "found", "hint")
 
-_VALUES = ("user_id", "machine_code", "device_name", "device_os")
-_FREE_TEXT = ("source", "device_id", "create_time", "code", "message", "trace_id", "detail")
+class Columns:
+    """The columns of a table of rows, which follow from the attributes of their class.
+
+    The rows' `source`, an index, is shown as the name of the manifest.
+    """
+
+    def __init__(self, kind: type[ResultRow | AttemptRow | UndoneRow]) -> None:
+        shown = [each for each in fields(kind) if each.metadata != NO_COLUMN]
+        attributes = [each.name for each in shown]
+        self._values = attrgetter(*attributes)
+        self._spread = attributes.index("optional") if "optional" in attributes else None
+        names: list[str] = []
+        for name in attributes:
+            names += OPTIONAL if name == "optional" else (name,)
+        self.names = tuple(names)
+        self._fields = tuple(name for name in FIELDS if name in names)
+        texts = [each.name for each in shown if each.type in ("str", str)]
+        self._free = ("source", *(name for name in texts if name not in FIELDS))
+
+    def plain(self, row: ResultRow | AttemptRow | UndoneRow, sources: Sequence[Source]) -> Cells:
+        """Return a row's unguarded values, for forms in which no cell becomes a formula."""
+        values = self._values(row)
+        if (at := self._spread) is not None:
+            values = (*values[:at], *values[at], *values[at + 1 :])
+        cells = dict(zip(self.names, values, strict=True))
+        cells["source"] = sources[row.source].name
+        return cells
+
+    def guarded(
+        self,
+        row: ResultRow | AttemptRow | UndoneRow,
+        sources: Sequence[Source],
+        broken: Collection[str] = (),
+    ) -> Iterable[object]:
+        """Return a row's cells for CSV.
+
+        Texts and the values of *broken* fields are guarded by `safe`, other values by `safe_value`.
+        """
+        cells = self.plain(row, sources)
+        for name in self._free:
+            cells[name] = safe(cells[name])
+        for name in self._fields:
+            cells[name] = safe(cells[name]) if name in broken else safe_value(cells[name])
+        return cells.values()
+
+
+Cells = dict[str, Any]
+"""The values of a row by column, in their order."""
+RESULTS, ATTEMPTS, UNDONE = Columns(ResultRow), Columns(AttemptRow), Columns(UndoneRow)
+PROBLEM_COLUMNS = ("source", "line", *(each.name for each in fields(Problem)))
 
 
 def write_table(
@@ -69,42 +88,10 @@ def write_table(
         table.writerows(rows)
 
 
-def plain_cells(
-    row: ResultRow | AttemptRow | UndoneRow,
-    sources: Sequence[Source],
-    columns: Sequence[str] = COLUMNS,
-) -> dict[str, Any]:
-    """Return a row's unguarded values by column, for forms in which no cell becomes a formula."""
-    cells = {name: getattr(row, name) for name in columns}
-    cells["source"] = sources[row.source].name
-    return cells
-
-
-def guarded_cells(
-    row: ResultRow | AttemptRow | UndoneRow,
-    sources: Sequence[Source],
-    columns: Sequence[str],
-    broken: Collection[str] = (),
-) -> Iterable[object]:
-    """Return a row's cells for CSV, in the order of *columns*.
-
-    Free text and the values of *broken* fields are guarded by `safe`, others by `safe_value`.
-    """
-    cells = plain_cells(row, sources, columns)
-    for name in _FREE_TEXT:
-        if name in cells:
-            cells[name] = safe(str(cells[name]))
-    for name in _VALUES:
-        if name in cells:
-            guard = safe if name in broken else safe_value
-            cells[name] = guard(str(cells[name]))
-    return cells.values()
-
-
 def write_results(path: Path, rows: Iterable[ResultRow], sources: Sequence[Source]) -> None:
     """Write one line per row of the manifests. Raises: LedgerError."""
-    cells = (guarded_cells(row, sources, COLUMNS, row.broken) for row in rows)
-    write_table(path, COLUMNS, cells)
+    cells = (RESULTS.guarded(row, sources, row.broken) for row in rows)
+    write_table(path, RESULTS.names, cells)
 
 
 def write_problems(path: Path, problems: Iterable[tuple[str, int, Problem]]) -> None:
@@ -120,8 +107,7 @@ def write_attempt_rows(
     path: Path, attempts: Iterable[AttemptRow], sources: Sequence[Source]
 ) -> None:
     """Write one line per attempt. Raises: LedgerError."""
-    cells = (guarded_cells(item, sources, ATTEMPT_COLUMNS) for item in attempts)
-    write_table(path, ATTEMPT_COLUMNS, cells)
+    write_table(path, ATTEMPTS.names, (ATTEMPTS.guarded(item, sources) for item in attempts))
 
 
 def write_failed(folder: Path, rows: Iterable[ResultRow], sources: Sequence[Source]) -> list[Path]:
@@ -201,7 +187,7 @@ def reason_of(row: ResultRow) -> str:
     return "; ".join(word for word in words if word)
 
 
-EXPORT_COLUMNS = ("machine_code", "user_id", "device_name", "device_os", "device_id", "create_time")
+EXPORT_COLUMNS = ("machine_code", "user_id", *OPTIONAL, "device_id", "create_time")
 _HARMLESS = re.compile(r"[A-Za-z0-9 _-]*", re.ASCII)
 
 
@@ -221,8 +207,7 @@ class ExportWriter:
             [
                 _cell(record.machine_code),
                 safe_value(user_id),
-                _cell(record.device_name or ""),
-                _cell(record.device_os or ""),
+                *(_cell(value or "") for value in record.optional),
                 safe(record.device_id),
                 safe(record.create_time),
             ]

@@ -7,29 +7,13 @@ from typing import TYPE_CHECKING, Any
 from bulkbind.files import write_json
 from bulkbind.model import UNBIND_MEANINGS
 from bulkbind.report.summary import facts_json
-from bulkbind.report.tables import guarded_cells, write_table
+from bulkbind.report.tables import UNDONE, write_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from bulkbind.model import Source, UndoneRow, UndoPlan, UndoSummary
-
-COLUMNS = (
-    "source",
-    "line",
-    "user_id",
-    "machine_code",
-    "device_id",
-    "status",
-    "http_status",
-    "code",
-    "message",
-    "attempts",
-    "trace_id",
-    "settled_at",
-    "detail",
-)
 
 
 def undo_plan_text(undo: UndoPlan) -> str:
@@ -85,7 +69,6 @@ def write_undo(
 ) -> list[Path]:
     """Write `undo.csv` and `undo.json`, each atomically. Raises: LedgerError."""
     table_file, summary_file = folder / "undo.csv", folder / "undo.json"
-    cells = (guarded_cells(row, sources, COLUMNS) for row in rows)
-    write_table(table_file, COLUMNS, cells)
+    write_table(table_file, UNDONE.names, (UNDONE.guarded(row, sources) for row in rows))
     write_json(summary_file, undo_json(summary))
     return [table_file, summary_file]

@@ -133,9 +133,7 @@ class Bindings:
         """Add a binding and return its record."""
         record = {
             "deviceId": str(self._next_id),
-            "machineCode": body["machineCode"],
-            "deviceName": body.get("deviceName"),
-            "deviceOS": body.get("deviceOS"),
+            **{name: body.get(name) for name in _FIELDS},
             "createTime": iso(self._clock.utc_now()),
         }
         self._put(user_id, record)

@@ -7,7 +7,6 @@ A settings file is flat, except for `auth:` and `profiles:`; its keys are the na
 
 from bulkbind.settings.load import Loaded, Value, load, load_settings, read_config
 from bulkbind.settings.model import (
-    FIELDS,
     SECRETS,
     ApiSettings,
     AuthMode,
@@ -27,7 +26,6 @@ from bulkbind.settings.model import (
 )
 
 __all__ = [
-    "FIELDS",
     "SECRETS",
     "ApiSettings",
     "AuthMode",

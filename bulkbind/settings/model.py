@@ -157,9 +157,6 @@ def is_loopback(host: str) -> bool:
 Raw = dict[str, Any]
 """Settings as in a file: nested mappings."""
 
-FIELDS = ("user_id", "machine_code", "device_name", "device_os")
-"""The fields of a manifest, in the order of the report."""
-
 Duration = Annotated[
     float,
     BeforeValidator(parse_duration, json_schema_input_type=str | float),

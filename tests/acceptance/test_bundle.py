@@ -12,6 +12,7 @@ import tarfile
 import pytest
 
 from bulkbind.app.bundle import Mask
+from bulkbind.model.fields import NAME, OPTIONAL_FIELDS
 from tests.support.manifests import fleet, write_csv
 from tests.support.processes import bulkbind, ledger_of, sandbox
 
@@ -183,7 +184,7 @@ def test_a_bundle_of_no_run_is_refused(run):
 def test_a_mask_finds_whole_words(text, masked):
     """An id within another word is not one; marks around it do not hide it."""
     mask = Mask(["u.1"])
-    mask.name("Van 1")
+    mask.value(OPTIONAL_FIELDS[NAME], "Van 1")
 
     assert mask.text(text) == masked
 

@@ -19,6 +19,7 @@ from bulkbind.model import (
 )
 from bulkbind.report.page import MOST_ROWS, write_html
 from tests.support.browser import CHROMIUM, DRIVER, axe_core, chromium
+from tests.support.rows import device
 
 pytestmark = [
     pytest.mark.slow,
@@ -71,8 +72,7 @@ class Rows:
             "line": number + 2,
             "user_id": f"user_{number % 9} {name if name != 'Van' else ''}",
             "machine_code": f"SN{number}",
-            "device_name": name,
-            "device_os": "Android 15",
+            "optional": tuple(value or "" for value in device("", "", name, "Android 15").optional),
             "status": status,
             "device_id": "",
             "create_time": "",

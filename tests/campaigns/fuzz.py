@@ -29,6 +29,7 @@ from bulkbind.errors import BulkbindError
 from bulkbind.manifest import open_manifest
 from bulkbind.manifest.rules import RULES
 from bulkbind.model import ResultRow
+from bulkbind.model.fields import OPTIONAL
 from bulkbind.report.tables import write_failed
 from bulkbind.settings import ManifestSettings
 from tests.benchmarks.bench import peak_bytes, say, write_json
@@ -205,9 +206,12 @@ def check(row: CheckedRow) -> None:
             assert rule.pattern.fullmatch(value) if value else not rule.required
 
 
+NONE = ("",) * len(OPTIONAL)
+
+
 def _failed(line: int, cells: str) -> ResultRow:
     return ResultRow(
-        0, line, "", "", "", "", "invalid", "", "", None, "", "", 0, "", "", "why", (), cells
+        0, line, "", "", NONE, "invalid", "", "", None, "", "", 0, "", "", "why", (), cells
     )
 
 

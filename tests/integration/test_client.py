@@ -45,9 +45,10 @@ from bulkbind.sandbox.auth_checks import check_signature
 from bulkbind.settings import ApiSettings, AuthSettings
 from tests.support import fakes
 from tests.support.fault_proxy import Fault, FaultProxy
+from tests.support.rows import device
 
 PATH = "/koodrive/ose/v1/backup/device"
-DEVICE = Device("user_1", "SN_1", "Van 1", "Android 15")
+DEVICE = device("user_1", "SN_1", "Van 1", "Android 15")
 DAY_S = 86_400.0
 
 

@@ -31,6 +31,7 @@ from bulkbind.pacing import Pacer
 from bulkbind.settings import ReadbackSettings, SendSettings
 from tests.support.fake_clock import FakeClock
 from tests.support.fakes import LOST, SILENT, FakeServer
+from tests.support.rows import values as row_values
 
 ENDPOINT = "https://example.test"
 HOLDER = {"pid": 1, "host": "here", "started_at": "now"}
@@ -77,7 +78,7 @@ class Bench:
         values |= {"host": "here", "pid": 1, "version": "0", "settings": "{}"}
         run = await ledger.begin(values)
         rows = [
-            CheckedRow(line, [d.machine_code], (d.user_id, d.machine_code, None, None))
+            CheckedRow(line, [d.machine_code], row_values(d.user_id, d.machine_code))
             for line, d in enumerate(devices, start=2)
         ]
         form = Source(name, "csv", "utf-8", bom=False, header=("machine_code",))

@@ -40,6 +40,7 @@ from bulkbind.ledger.store import (
 from bulkbind.ledger.writer import verb
 from bulkbind.model import CheckedRow, Claim, Outcome, Problem, Source, Status
 from tests.support.fake_clock import FakeClock
+from tests.support.rows import values as row_values
 
 ENDPOINT = "https://example.test"
 NOW = datetime(2026, 11, 23, 12, 0, 1, tzinfo=UTC)
@@ -62,13 +63,13 @@ def values(name):
 
 def valid(line, code, user="u"):
     """Return a row that keeps every rule."""
-    return CheckedRow(line, [code], (user, code, None, None))
+    return CheckedRow(line, [code], row_values(user, code))
 
 
 def invalid(line):
     """Return a row that breaks one."""
     problem = Problem("machine_code", "Serial", "a-b", "machine_code: rule", "'-' at 2")
-    return CheckedRow(line, ["a-b"], ("u", "a-b", None, None), (problem,))
+    return CheckedRow(line, ["a-b"], row_values("u", "a-b"), (problem,))
 
 
 def staged(db, name, rows, *, rebind=False):

@@ -22,6 +22,7 @@ from bulkbind.model import (
     Source,
     Status,
 )
+from tests.support.rows import values as row_values
 
 pytestmark = pytest.mark.slow
 
@@ -66,7 +67,7 @@ class LedgerMachine(RuleBasedStateMachine):
         staging.add_source(self._db, run, 0, FORM)
         rows = []
         for line, (user, code) in enumerate(devices, start=2):
-            found = (user, code, None, None)
+            found = row_values(user, code)
             if skip_invalid and line % 7 == 0:
                 problem = Problem("machine_code", "c", code, "rule", "found")
                 rows.append(CheckedRow(line, [code], found, (problem,)))

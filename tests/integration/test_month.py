@@ -29,6 +29,7 @@ from bulkbind.model import (
 from bulkbind.settings import SendSettings
 from tests.integration.test_engine import ENDPOINT, HOLDER, Bench
 from tests.support.fakes import ERRED, LOST, FakeServer
+from tests.support.rows import values as row_values
 
 DAY_S = 86_400.0
 FAULTS = (LOST, ERRED, NoAnswer(), Transient(), Throttled(limit=40.0, window_s=1.0), Refused())
@@ -68,7 +69,7 @@ class NightBench(Bench):
         values |= {"operator": "me", "host": "here", "pid": 1, "version": "0", "settings": "{}"}
         run = await ledger.begin(values)
         rows = [
-            CheckedRow(line, [d.machine_code], (d.user_id, d.machine_code, None, None))
+            CheckedRow(line, [d.machine_code], row_values(d.user_id, d.machine_code))
             for line, d in enumerate(devices, start=2)
         ]
         form = Source("fleet.csv", "csv", "utf-8", bom=False, header=("machine_code",))

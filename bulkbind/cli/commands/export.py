@@ -16,6 +16,7 @@ from bulkbind.cli.options import settings_from
 from bulkbind.cli.running import configure_logs, explained, run_until_done
 from bulkbind.errors import ExitCode
 from bulkbind.files import replacing
+from bulkbind.model.fields import CODE, OPTIONAL, USER, enumeration
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,7 +24,17 @@ if TYPE_CHECKING:
     from bulkbind.engine import StopSignal
 
 
-@click.command("export")
+HELP = f"""Write what is bound on the server for some users, as a CSV manifest.
+
+USER is a user's id; - reads ids from standard input, one a line. The manifest holds
+{enumeration(CODE.name, USER.name, *OPTIONAL, last="and")}, and for a person device_id and
+create_time.
+
+Exit codes: 0 written, 2 could not start, 3 a list could not be read (no file is written then).
+"""
+
+
+@click.command("export", help=HELP)
 @click.argument("users", nargs=-1, required=True, metavar="USER...")
 @options.config
 @options.ledger_options
@@ -35,13 +46,7 @@ if TYPE_CHECKING:
     help="the manifest to write, mode 0600  [default: standard output]",
 )
 def command(users: tuple[str, ...], *, to: Path | None, **given: Any) -> None:
-    """Write what is bound on the server for some users, as a CSV manifest.
-
-    USER is a user's id; - reads ids from standard input, one a line. The manifest holds
-    machine_code, user_id, device_name and device_os, and for a person device_id and create_time.
-
-    Exit codes: 0 written, 2 could not start, 3 a list could not be read (no file is written then).
-    """
+    """Write the manifest."""
     with explained():
         settings = settings_from(given)
         configure_logs(settings.log, is_quiet=True)

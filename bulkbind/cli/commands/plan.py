@@ -16,13 +16,29 @@ from bulkbind.cli.options import settings_from
 from bulkbind.cli.running import configure_logs, explained, print_json, run_until_done
 from bulkbind.errors import ExitCode
 from bulkbind.model import PlanWord
+from bulkbind.model.fields import DETAILS
 from bulkbind.report.plan_text import plan_json, plan_text
 
 if TYPE_CHECKING:
     from bulkbind.engine import StopSignal
 
 
-@click.command("plan")
+HELP = f"""Show what `run` would do with the manifests; nothing is sent and nothing recorded.
+
+Give it the options of the run. It needs no token unless --refresh or --rebind-missing is given,
+and can be called while a run is sending.
+
+\b
++  to bind                  =  already bound         ~  bound under another {DETAILS}
+>  bound to another user    2  a row twice           !  a rule is broken
+-  not on the server        ?  only on the server    …  in doubt
+
+Exit codes: 0 no problem, 1 some rows could not be bound, 2 a manifest could not be read,
+3 the server's lists could not be read.
+"""
+
+
+@click.command("plan", help=HELP)
 @click.argument("manifests", nargs=-1, required=True, metavar="MANIFEST...")
 @options.manifest_options
 @options.ledger_options
@@ -48,19 +64,7 @@ def command(
     as_json_: bool,
     **given: Any,
 ) -> None:
-    """Show what `run` would do with the manifests; nothing is sent and nothing recorded.
-
-    Give it the options of the run. It needs no token unless --refresh or --rebind-missing is given,
-    and can be called while a run is sending.
-
-    \b
-    +  to bind                  =  already bound         ~  bound under another name or OS
-    >  bound to another user    2  a row twice           !  a rule is broken
-    -  not on the server        ?  only on the server    …  in doubt
-
-    Exit codes: 0 no problem, 1 some rows could not be bound, 2 a manifest could not be read,
-    3 the server's lists could not be read.
-    """  # noqa: D301  # click's mark for a block that is not wrapped
+    """Print the plan, and save it if asked to."""
     with explained(), named(manifests) as inputs:
         settings = settings_from(given)
         configure_logs(settings.log, is_quiet=True)

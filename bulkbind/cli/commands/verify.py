@@ -14,6 +14,7 @@ from bulkbind.cli.console import say
 from bulkbind.cli.options import settings_from
 from bulkbind.cli.running import configure_logs, explained, print_json, run_until_done
 from bulkbind.model import EXTRA, PlanWord
+from bulkbind.model.fields import LABELS, enumeration
 
 if TYPE_CHECKING:
     from bulkbind.engine import StopSignal
@@ -23,24 +24,27 @@ MARKS = {str(word): word.about.sign for word in (PlanWord.MISSING, PlanWord.CHAN
 MARKS["extra"] = EXTRA[0]
 
 
-@click.command("verify")
+HELP = f"""Compare what a run says is bound with the server's lists; nothing is changed.
+
+RUN is its id or the beginning of it. Every difference is a line on standard output:
+
+\b
+-  missing: bound by the ledger, but not on the user's list
+~  changed: under another {enumeration("device id", *LABELS)}
+?  extra: on the list of one of the run's users, and not known to the ledger
+
+Exit codes: 0 no difference, 1 some, 2 could not start, 3 a list could not be read.
+"""
+
+
+@click.command("verify", help=HELP)
 @click.argument("run_id", metavar="RUN")
 @options.config
 @options.ledger_options
 @options.pace_options
 @options.option("--json", "as_json_", is_flag=True, help="print the differences as JSON")
 def command(run_id: str, *, as_json_: bool, **given: Any) -> None:
-    """Compare what a run says is bound with the server's lists; nothing is changed.
-
-    RUN is its id or the beginning of it. Every difference is a line on standard output:
-
-    \b
-    -  missing: bound by the ledger, but not on the user's list
-    ~  changed: under another device id, name or OS
-    ?  extra: on the list of one of the run's users, and not known to the ledger
-
-    Exit codes: 0 no difference, 1 some, 2 could not start, 3 a list could not be read.
-    """  # noqa: D301  # click's mark for a block that is not wrapped
+    """Print the differences."""
     with explained():
         settings = settings_from(given)
         configure_logs(settings.log, is_quiet=True)

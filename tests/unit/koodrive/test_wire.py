@@ -17,6 +17,7 @@ from bulkbind.koodrive.wire import (
     x_date,
 )
 from bulkbind.model import Device
+from tests.support.rows import device
 
 DATE = "Mon, 23 Nov 2026 12:00:00 GMT"
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC).timestamp()
@@ -77,13 +78,13 @@ def test_trace_ids_are_58_characters_and_never_repeat():
     ("device", "expected"),
     [
         pytest.param(
-            Device("u", "SN_1", "Van-1 _x", "Android 15"),
+            device("u", "SN_1", "Van-1 _x", "Android 15"),
             {"machineCode": "SN_1", "deviceName": "Van-1 _x", "deviceOS": "Android 15"},
             id="all fields",
         ),
         pytest.param(Device("u", "SN_1"), {"machineCode": "SN_1"}, id="absent fields left out"),
         pytest.param(
-            Device("u", "0123", None, "16"),
+            device("u", "0123", None, "16"),
             {"machineCode": "0123", "deviceOS": "16"},
             id="digits stay text",
         ),

@@ -7,8 +7,9 @@ from hypothesis import example, given, settings, strategies as st
 
 from bulkbind.manifest.checking import CLEANED, clean
 from bulkbind.manifest.rules import RULES
-from bulkbind.model import Change, Device
+from bulkbind.model import Change
 from tests.support.manifests import opener
+from tests.support.rows import device
 
 PATTERN = {rule.field: rule.pattern for rule in RULES}
 
@@ -76,7 +77,7 @@ def test_names_are_cleaned_when_asked_to(manifest):
     """Changes are told with the operator's column; machine codes are never touched."""
     cleaned, broken, plain = manifest(TEXT, columns={"device_name": "Name"}, clean="names").rows()
 
-    assert cleaned.device == Device("u", "A", "Buro", "iOS 17_2")
+    assert cleaned.device == device("u", "A", "Buro", "iOS 17_2")
     assert cleaned.cells == ["A", "u", "Büro", "iOS 17.2"]
     assert cleaned.changes == (
         Change("Name", "Büro", "Buro"),

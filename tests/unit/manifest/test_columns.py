@@ -6,8 +6,14 @@ import pytest
 
 from bulkbind.errors import ManifestError
 from bulkbind.manifest import columns
+from bulkbind.model.fields import FIELDS
 
 ALL = ("user_id", "machine_code", "device_name", "device_os")
+
+
+def positions(*known):
+    """Return the positions of the first fields; the others have no column."""
+    return (*known, *[None] * (len(FIELDS) - len(known)))
 
 
 def find(header, mapping=None, *, has_user=False):
@@ -75,22 +81,22 @@ def test_positions_are_in_the_order_of_the_fields():
     """Every field has its position, wherever its column stands."""
     header = ["deviceOS", "note", "machineCode", "userId", "deviceName"]
 
-    assert find(header) == (3, 2, 4, 0)
+    assert find(header) == positions(3, 2, 4, 0)
 
 
 def test_optional_columns_may_be_absent():
     """Name and system need no column."""
-    assert find(["machine_code", "user_id"]) == (1, 0, None, None)
+    assert find(["machine_code", "user_id"]) == positions(1, 0)
 
 
 def test_user_column_may_be_absent_where_a_user_is_given():
     """With a user for all rows, only the machine code needs a column."""
-    assert find(["machine_code"], has_user=True) == (None, 0, None, None)
+    assert find(["machine_code"], has_user=True) == positions(None, 0)
 
 
 def test_user_column_is_used_even_where_a_user_is_given():
     """The user given fills rows without one, it does not replace the column."""
-    assert find(["machine_code", "user_id"], has_user=True) == (1, 0, None, None)
+    assert find(["machine_code", "user_id"], has_user=True) == positions(1, 0)
 
 
 def test_own_columns_are_ignored():
@@ -98,7 +104,7 @@ def test_own_columns_are_ignored():
     header = ["machine_code", "user_id", "bulkbind_status", " bulkbind_reason "]
     used = find(header)
 
-    assert used == (1, 0, None, None)
+    assert used == positions(1, 0)
     assert columns.unknown(header, used) == []
 
 
@@ -133,13 +139,13 @@ def test_mapping_settles_which_of_two_columns_is_meant():
     header = ["machine_code", "user_id", "Device"]
     used = find(header, {"machine_code": "Device"})
 
-    assert used == (1, 2, None, None)
+    assert used == positions(1, 2)
     assert columns.unknown(header, used) == ["machine_code"]
 
 
 def test_mapping_to_the_letter_settles_between_alike_columns():
     """Of two columns that differ in case alone, the one written as mapped is meant."""
-    assert find(["device", "user_id", "Device"], {"machine_code": "Device"}) == (1, 2, None, None)
+    assert find(["device", "user_id", "Device"], {"machine_code": "Device"}) == positions(1, 2)
 
 
 @pytest.mark.parametrize(

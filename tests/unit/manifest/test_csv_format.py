@@ -19,6 +19,7 @@ from bulkbind.model import Device, Source
 from bulkbind.settings import ManifestSettings
 from tests.support.manifests import opener, outline
 from tests.support.paths import CSV_SPECTRUM, GPLAY
+from tests.support.rows import device, values
 
 HEADER = "machine_code,user_id,device_name,device_os"
 
@@ -47,7 +48,7 @@ def test_row_becomes_a_device(read):
     """A good row is a device, with its line, its values and its cells untouched."""
     [row] = read(f"{HEADER}\n SN1 ,u1,\u00a0Van 1,\n")
 
-    assert row.device == Device("u1", "SN1", "Van 1", None)
+    assert row.device == device("u1", "SN1", "Van 1", None)
     assert row.line == 2
     assert row.values == ("u1", "SN1", "Van 1", None)
     assert row.cells == [" SN1 ", "u1", "\u00a0Van 1", ""]
@@ -62,7 +63,7 @@ def test_every_problem_names_the_operators_column(read):
     )
 
     assert row.device is None
-    assert row.values == (None, "A-1", None, "b.c")
+    assert row.values == values(None, "A-1", None, "b.c")
     assert [(problem.field, problem.column, problem.value) for problem in row.problems] == [
         ("user_id", "Owner", ""),
         ("machine_code", "Serial No", "A-1"),
@@ -124,7 +125,7 @@ def test_delimiter_is_found(manifest, delimiter):
     rows = list(opened.rows())
 
     assert opened.source.delimiter == delimiter
-    assert [row.device for row in rows] == [Device("u", "A", "Van 1", "Android 15")]
+    assert [row.device for row in rows] == [device("u", "A", "Van 1", "Android 15")]
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from bulkbind.manifest.error_cells import MARK, marked
 from bulkbind.model import Device
 from bulkbind.settings import ManifestSettings
 from tests.support.manifests import RawCell, error_cell, opener, write_xlsx
+from tests.support.rows import device
 
 HEADER: list[object] = ["machine_code", "user_id", "device_name", "device_os", "note"]
 NA = error_cell("#N/A", "VLOOKUP(A2,People!A:B,2,0)")
@@ -174,7 +175,7 @@ def test_error_in_a_title_does_not_matter(read):
     """The header is found below it."""
     [row] = read([NA], HEADER, GOOD).rows()
 
-    assert row.device == Device("u", "SN1", "Van", "linux")
+    assert row.device == device("u", "SN1", "Van", "linux")
 
 
 def test_only_the_sheet_that_is_read_counts(tmp_path, read):

@@ -16,9 +16,11 @@ from bulkbind.manifest.rules import (
     printable,
     trim,
 )
-from bulkbind.model import CheckedRow, Device
+from bulkbind.model import CheckedRow
+from bulkbind.model.fields import OPTIONAL
+from tests.support.rows import device, values
 
-COLUMNS = ("User", "Code", "Name", "System")
+COLUMNS = ("User", "Code", "Name", "System", *OPTIONAL[2:])
 GOOD = {"user_id": "u1", "machine_code": "SN1", "device_name": "Van 1", "device_os": "Android 15"}
 
 CONTRACT = {
@@ -33,9 +35,7 @@ CONTRACT = {
 def check_one(field, value):
     """Check a row in which all fields but one are good."""
     row = GOOD | {field: value}
-    return check(
-        (row["user_id"], row["machine_code"], row["device_name"], row["device_os"]), COLUMNS
-    )
+    return check(values(*row.values()), COLUMNS)
 
 
 @pytest.mark.parametrize(
@@ -63,11 +63,11 @@ def check_one(field, value):
 )
 def test_allowed_value_becomes_a_device(field, value):
     """A value within its rule goes into the device as it is."""
-    values = GOOD | {field: value}
-    row = CheckedRow(1, [], tuple(values.values()), check_one(field, value))
+    good = GOOD | {field: value}
+    row = CheckedRow(1, [], values(*good.values()), check_one(field, value))
 
     assert row.problems == ()
-    assert row.device == Device(**values)
+    assert row.device == device(*good.values())
 
 
 @pytest.mark.parametrize(
@@ -135,10 +135,10 @@ def test_required_field_without_a_value_is_missing(field):
 
 def test_every_problem_of_a_row_is_reported():
     """A row that breaks four rules has four problems, in the order of the fields."""
-    problems = check((None, "a b", "x.y", "a-b"), COLUMNS)
+    problems = check(values(None, "a b", "x.y", "a-b"), COLUMNS)
 
     assert [problem.field for problem in problems] == list(GOOD)
-    assert [problem.column for problem in problems] == list(COLUMNS)
+    assert [problem.column for problem in problems] == list(COLUMNS[:4])
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from bulkbind.manifest.text import LONGEST_LINE, MOST_COLUMNS
 from bulkbind.model import Device
 from bulkbind.settings import ManifestSettings
 from tests.support.manifests import opener, outline
+from tests.support.rows import device
 
 HEADER = "machine_code,user_id"
 
@@ -80,7 +81,7 @@ def test_constant_wins_over_every_row(manifest):
     opened = manifest(f"{HEADER}\nA,own\nB,\n", constants={"user_id": "all", "device_os": "X"})
 
     assert [row.device for row in opened.rows()] == [
-        Device("all", "A", None, "X"), Device("all", "B", None, "X"),
+        device("all", "A", None, "X"), device("all", "B", None, "X"),
     ]  # fmt: skip
     assert opened.notices == ["fleet.csv: columns kept but not sent: user_id"]
 

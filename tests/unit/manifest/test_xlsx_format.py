@@ -14,6 +14,7 @@ from bulkbind.manifest import open_manifest
 from bulkbind.model import Device
 from bulkbind.settings import ManifestSettings
 from tests.support.manifests import outline, write_xlsx
+from tests.support.rows import device
 
 pytest.importorskip("python_calamine", reason="the extra xlsx is not installed")
 HEADER: list[object] = ["machine_code", "user_id", "device_name"]
@@ -36,7 +37,7 @@ def test_rows_have_the_numbers_of_the_sheet(read):
     rows = list(opened.rows())
 
     assert outline(rows) == [(4, "SN1"), (6, "SN2")]
-    assert rows[0].device == Device("u", "SN1", "Van 1")
+    assert rows[0].device == device("u", "SN1", "Van 1", None)
     assert opened.source.header == tuple(HEADER)
     assert opened.notices == ["fleet.xlsx: 1 blank lines passed over"]
 

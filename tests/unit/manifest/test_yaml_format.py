@@ -16,6 +16,7 @@ from bulkbind.manifest import open_manifest
 from bulkbind.model import Device
 from bulkbind.settings import ManifestSettings
 from tests.support.manifests import opener, outline
+from tests.support.rows import device
 
 
 @pytest.fixture
@@ -52,8 +53,8 @@ def test_list_of_mappings(read):
     )
 
     assert [row.device for row in rows] == [
-        Device("u1", "A", "Van 1", None),
-        Device("u2", "B", None, "Android 15"),
+        device("u1", "A", "Van 1", None),
+        device("u2", "B", None, "Android 15"),
         Device("u3", "C"),
     ]
     assert [row.line for row in rows] == [2, 5, 7]
@@ -75,8 +76,8 @@ def test_defaults_fill_what_a_device_does_not_say(read):
     )
 
     assert [row.device for row in rows] == [
-        Device("u", "A", None, "Android 15"),
-        Device("other", "B", None, None),
+        device("u", "A", None, "Android 15"),
+        device("other", "B", None, None),
     ]
     assert rows[0].cells == {"user_id": "u", "device_os": "Android 15", "machine_code": "A"}
 
@@ -234,7 +235,7 @@ def test_null_is_absent(read, absent):
     """An unquoted null, in any of its spellings, is a field that is not there."""
     [row] = read(f"- machine_code: A\n  user_id: u\n  device_name: {absent}\n")
 
-    assert row.device == Device("u", "A", None, None)
+    assert row.device == device("u", "A", None, None)
 
 
 @pytest.mark.parametrize("absent", ["null", "~", ""])
@@ -286,7 +287,7 @@ def test_block_scalar_is_one_text(read):
     """A text over several lines is one value, line breaks inside it kept."""
     [row] = read("- machine_code: A\n  user_id: u\n  device_name: |\n    Van\n    1\n")
 
-    assert row.device == Device("u", "A", "Van\n1")
+    assert row.device == device("u", "A", "Van\n1", None)
 
 
 # --- Keys that stand twice -----------------------------------------------------------------------

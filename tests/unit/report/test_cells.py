@@ -12,6 +12,7 @@ import pytest
 from bulkbind.manifest import open_manifest
 from bulkbind.manifest.formulas import safe, safe_value
 from bulkbind.model import Problem, Record, ResultRow, RunState, RunSummary, Source, Status
+from bulkbind.model.fields import ABSENT, OPTIONAL
 from bulkbind.report import write_report
 from bulkbind.report.forms import write_xlsx
 from bulkbind.report.tables import ExportWriter
@@ -57,7 +58,7 @@ def row(payload, cells, **given):
     )
     values = {
         "source": 0, "line": 2, "user_id": payload, "machine_code": payload,
-        "device_name": payload, "device_os": payload, "status": str(Status.INVALID),
+        "optional": (payload,) * len(OPTIONAL), "status": str(Status.INVALID),
         "device_id": payload, "create_time": payload, "http_status": None, "code": payload,
         "message": payload, "attempts": 0, "trace_id": payload, "settled_at": "", "detail": payload,
         "problems": broken, "cells": json.dumps(cells),
@@ -223,6 +224,6 @@ def test_text_of_a_workbook_does_not_become_a_formula(tmp_path, payload):
 def test_export_leaves_users_as_they_are(user):
     """An export is a manifest: its users are bound again under the same ids."""
     file = io.StringIO()
-    ExportWriter(file).write(user, [Record("SN1", "=1", "", "-Van-", None)])
+    ExportWriter(file).write(user, [Record("SN1", "=1", "", ("-Van-", *ABSENT[1:]))])
 
-    assert file.getvalue() == f"SN1,{user},-Van-,,'=1,\r\n"
+    assert file.getvalue() == f"SN1,{user},-Van-{',' * len(ABSENT)}'=1,\r\n"

@@ -29,6 +29,7 @@ from bulkbind.model import (
     Source,
     Status,
 )
+from bulkbind.model.fields import OPTIONAL
 from bulkbind.report import as_json, as_text, write_report
 from bulkbind.report.tables import write_failed, write_results
 from bulkbind.settings import ManifestSettings
@@ -73,6 +74,7 @@ def result(**given):
         "cells": None,
     }
     values |= given
+    values["optional"] = tuple(values.pop(name, "") for name in OPTIONAL)
     return ResultRow(**(values | {"status": str(values["status"])}))  # plain, as SQLite gives it
 
 
@@ -925,6 +927,6 @@ def test_which_counts_need_a_person(counts, needs):
 
 def test_results_show_every_field_of_a_row():
     """Nothing that a row of a report knows is left out, but what only serves the writing."""
-    assert {field.name for field in fields(ResultRow)} - {"problems", "cells", "changes"} == set(
-        COLUMNS
-    )
+    shown = {field.name for field in fields(ResultRow)} - {"problems", "cells", "changes"}
+
+    assert shown - {"optional"} | {"device_name", "device_os"} == set(COLUMNS)

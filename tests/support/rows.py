@@ -1,0 +1,24 @@
+"""Rows with a name and an OS, and with no value of whatever other optional fields there are."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from bulkbind.model import Device
+from bulkbind.model.fields import FIELDS
+
+if TYPE_CHECKING:
+    from bulkbind.model.fields import Values
+
+
+def values(
+    user: str | None, code: str | None, name: str | None = None, system: str | None = None
+) -> Values:
+    """Return the values of a row, in the order of the fields."""
+    given = {"user_id": user, "machine_code": code, "device_name": name, "device_os": system}
+    return tuple(given.get(field) for field in FIELDS)
+
+
+def device(user: str, code: str, name: str | None = None, system: str | None = None) -> Device:
+    """Return a device."""
+    return Device(user, code, values(user, code, name, system)[2:])
