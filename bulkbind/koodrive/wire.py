@@ -11,6 +11,7 @@ from email.utils import parsedate_to_datetime
 from json.encoder import encode_basestring_ascii as _quoted
 from typing import TYPE_CHECKING, Any
 
+from bulkbind.clock import DAY_S
 from bulkbind.model import Record, value
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 TRACE_ID_LENGTH = 58
 EARLIEST_S, LATEST_S = 0.0, 253_370_764_800.0
 """1970 to 9998: dates outside are ignored, as no format of ours can hold them."""
-LONGEST_RETRY_AFTER_S = 86_400.0
+LONGEST_RETRY_AFTER_S = DAY_S
 """A longer wait counts as a day."""
 
 

@@ -20,13 +20,14 @@ from pydantic import (
     SecretStr,
 )
 
+from bulkbind.clock import UNITS_S
 from bulkbind.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 ALL_PERCENT = 100
-_UNITS_S = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_WRITTEN_S = {"": 1.0, "ms": 0.001} | {unit[0]: seconds for unit, seconds in UNITS_S.items()}
 _PROXY = re.compile(
     r"(?P<scheme>https?)://(?:(?P<login>[^/?#]*)@)?"
     r"(?P<host>\[[0-9a-f:.]+\]|[^\s/?#@:\[\]]+)(?::(?P<port>[0-9]{1,5}))?/?",
@@ -40,7 +41,7 @@ def parse_duration(value: object) -> float:
     match = _DURATION.fullmatch(str(value).strip())
     if match is None:
         raise ValueError("a duration is written like 90s, 50m, 2h or 250ms")
-    return float(match[1]) * _UNITS_S[match[2]]
+    return float(match[1]) * _WRITTEN_S[match[2]]
 
 
 def duration_text(seconds: float) -> str:
@@ -52,9 +53,9 @@ def duration_text(seconds: float) -> str:
 
 def duration_words(seconds: float) -> str:
     """Return a duration for display: `500ms`, `90s`, `50m`, `2h`, `30d`."""
-    for unit, size in (("d", 86400.0), ("h", 3600.0), ("m", 60.0)):
-        if seconds >= size and seconds % size == 0:
-            return f"{seconds / size:g}{unit}"
+    for unit, size in reversed(UNITS_S.items()):
+        if seconds >= size > 1 and seconds % size == 0:
+            return f"{seconds / size:g}{unit[0]}"
     return duration_text(seconds)
 
 
