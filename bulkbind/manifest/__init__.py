@@ -19,7 +19,7 @@ from bulkbind.manifest.likely_causes import fault_of
 from bulkbind.manifest.rules import breaks
 from bulkbind.manifest.text import encoding_of, read_head
 from bulkbind.model import Source
-from bulkbind.settings import FIELDS, ManifestSettings
+from bulkbind.settings import FIELDS, ManifestSettings, check_format
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -70,6 +70,11 @@ def digest(paths: Sequence[Path], settings: ManifestSettings) -> str:
 
 
 def _check_settings(settings: ManifestSettings) -> None:
+    if settings.format is not None:
+        try:
+            check_format(settings.format, FORMATS)
+        except ValueError as error:
+            raise UsageError(f"setting `format`: {settings.format!r}: {error}") from None
     for field in (*settings.columns, *settings.constants):
         if field not in FIELDS:
             raise UsageError(

@@ -14,7 +14,9 @@ from bulkbind.cli import options
 from bulkbind.cli.console import say
 from bulkbind.cli.options import settings_from
 from bulkbind.cli.running import configure_logs, explained, run_until_done
+from bulkbind.cli.variables import Command
 from bulkbind.files import replacing
+from bulkbind.settings import Group
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,13 +24,13 @@ if TYPE_CHECKING:
     from bulkbind.engine import StopSignal
 
 
-@click.command("export")
+@click.command("export", cls=Command)
 @click.argument("users", nargs=-1, required=True, metavar="USER...")
 @options.config
-@options.ledger_options
-@options.pace_options
+@options.settings(Group.LEDGER, Group.NETWORK, Group.PACE)
 @options.option(
     "--to",
+    of="export",
     type=click.Path(path_type=Path),
     metavar="FILE",
     help="the manifest to write, mode 0600  [default: standard output]",

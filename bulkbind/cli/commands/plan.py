@@ -14,17 +14,18 @@ from bulkbind.cli import options
 from bulkbind.cli.console import Console, say
 from bulkbind.cli.options import settings_from
 from bulkbind.cli.running import configure_logs, explained, print_json, run_until_done
+from bulkbind.cli.variables import Command
 from bulkbind.report.plan_text import plan_json, plan_text
+from bulkbind.settings import Group
 
 if TYPE_CHECKING:
     from bulkbind.engine import StopSignal
 
 
-@click.command("plan")
+@click.command("plan", cls=Command)
 @click.argument("manifests", nargs=-1, required=True, metavar="MANIFEST...")
-@options.manifest_options
-@options.ledger_options
-@options.staging_options
+@options.config
+@options.settings(Group.MANIFEST, Group.LEDGER, Group.STAGING)
 @options.option(
     "--extra",
     is_flag=True,
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     metavar="FILE",
     help="keep the plan for `run --plan FILE`, which refuses once manifest or ledger have moved",
 )
-@options.pace_options
+@options.settings(Group.NETWORK, Group.PACE)
 @options.option("--json", "as_json_", is_flag=True, help="print the plan as JSON")
 def command(
     manifests: tuple[str, ...],

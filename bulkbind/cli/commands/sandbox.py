@@ -12,6 +12,7 @@ import click
 from bulkbind.cli import options
 from bulkbind.cli.console import say
 from bulkbind.cli.running import explained, run_until_done
+from bulkbind.cli.variables import Command
 from bulkbind.errors import UsageError
 from bulkbind.sandbox import (
     Sandbox,
@@ -137,7 +138,7 @@ def behaviour_from(
         ) from None
 
 
-@click.command("sandbox", help=HELP)
+@click.command("sandbox", cls=Command, help=HELP)
 @options.option(
     "--port", type=click.IntRange(0, 65535), default=8765, show_default=True, help="0: any free one"
 )

@@ -6,11 +6,12 @@ import click
 
 from bulkbind.app.schema import config_schema, manifest_schema
 from bulkbind.cli.running import explained, print_json
+from bulkbind.cli.variables import Command
 
 _SCHEMAS = {"manifest": manifest_schema, "config": config_schema}
 
 
-@click.command("schema")
+@click.command("schema", cls=Command)
 @click.argument("what", type=click.Choice(list(_SCHEMAS)))
 def command(what: str) -> None:
     """Print the JSON Schema of manifests (YAML and JSON) or of settings files.

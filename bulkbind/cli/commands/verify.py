@@ -13,6 +13,8 @@ from bulkbind.cli import options
 from bulkbind.cli.console import say
 from bulkbind.cli.options import settings_from
 from bulkbind.cli.running import configure_logs, explained, print_json, run_until_done
+from bulkbind.cli.variables import Command
+from bulkbind.settings import Group
 
 if TYPE_CHECKING:
     from bulkbind.engine import StopSignal
@@ -20,11 +22,10 @@ if TYPE_CHECKING:
 MARKS = {"missing": "-", "changed": "~", "extra": "?"}
 
 
-@click.command("verify")
+@click.command("verify", cls=Command)
 @click.argument("run_id", metavar="RUN")
 @options.config
-@options.ledger_options
-@options.pace_options
+@options.settings(Group.LEDGER, Group.NETWORK, Group.PACE)
 @options.option("--json", "as_json_", is_flag=True, help="print the differences as JSON")
 def command(run_id: str, *, as_json_: bool, **given: Any) -> None:
     """Compare what a run says is bound with the server's lists; nothing is changed.
