@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,7 +12,10 @@ from typing import Any, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
+from bulkbind import logs
 from bulkbind.app.schema import filled
+from bulkbind.cli import console
+from bulkbind.cli.variables import unknown_variables
 from bulkbind.errors import BulkbindError, UsageError
 from bulkbind.manifest.formats import FORMATS
 from bulkbind.settings import (
@@ -18,6 +23,7 @@ from bulkbind.settings import (
     SETTINGS,
     Group,
     Loaded,
+    LogSettings,
     Setting,
     Settings,
     load,
@@ -25,7 +31,7 @@ from bulkbind.settings import (
     variable_of,
 )
 
-Command = TypeVar("Command", bound=Callable[..., Any])
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
 
 class Listed(click.types.StringParamType):
@@ -54,7 +60,43 @@ class _Time(click.ParamType[float]):
 TIME = _Time()
 
 
-def option(flag: str, *more: Any, of: str = "", **attributes: Any) -> Callable[[Command], Command]:
+class Command(click.Command):
+    """A command that first looks for environment variables of ours that mean nothing."""
+
+    def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401  # click's signature
+        """Call the command, or exit with 2 where a variable is nearly one of ours."""
+        slips, others = unknown_variables(self)
+        for text in slips:
+            console.fail(text)
+        if slips:
+            ctx.exit(UsageError.exit_code)
+        if others and not ctx.params.get("quiet"):
+            _note(ctx.params, others)
+        return super().invoke(ctx)
+
+
+def _note(given: dict[str, Any], texts: list[str]) -> None:
+    """Print notes: as log lines where nothing else may be written."""
+    log = LogSettings()
+    with contextlib.suppress(UsageError):  # which the command reports itself
+        log = settings_from(given).log
+    if log.log_format == "json":
+        logs.configure(logs.Sink(sys.stderr, "json", log.log_level or "warning"))
+    for text in texts:
+        if log.log_format == "json":
+            logs.logger().warning("command.said", text=text)
+        else:
+            console.say(f"note: {text}")
+
+
+def command(name: str, **attributes: Any) -> Callable[[Callable[..., Any]], Command]:
+    """Return a decorator that makes a command of a function."""
+    return click.command(name, cls=Command, **attributes)
+
+
+def option(
+    flag: str, *more: Any, of: str = "", **attributes: Any
+) -> Callable[[Decorated], Decorated]:
     """Return a click option with its environment variable `BULKBIND_…`, shown in the help.
 
     *of*: the command, where other commands' options of that name mean something else.
@@ -63,10 +105,10 @@ def option(flag: str, *more: Any, of: str = "", **attributes: Any) -> Callable[[
     return click.option(flag, *more, envvar=variable, show_envvar=True, **attributes)
 
 
-def together(options: list[Callable[[Any], Any]]) -> Callable[[Command], Command]:
+def together(options: list[Callable[[Any], Any]]) -> Callable[[Decorated], Decorated]:
     """Return a decorator that adds several options to a command, in the order of its help."""
 
-    def decorate(command: Command) -> Command:
+    def decorate(command: Decorated) -> Decorated:
         for decorator in reversed(options):
             command = decorator(command)
         return command
@@ -74,7 +116,7 @@ def together(options: list[Callable[[Any], Any]]) -> Callable[[Command], Command
     return decorate
 
 
-def settings(*groups: Group) -> Callable[[Command], Command]:
+def settings(*groups: Group) -> Callable[[Decorated], Decorated]:
     """Return a decorator that adds the options of the settings in some groups."""
     return together([_option(s) for group in groups for s in SETTINGS.values() if s.group is group])
 

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
-import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from bulkbind import logs
-from bulkbind.cli import COMMANDS, cli, console
-from bulkbind.cli.options import settings_from
-from bulkbind.errors import UsageError
-from bulkbind.settings import PREFIX, SETTINGS, LogSettings, Setting
+from bulkbind.cli import COMMANDS, cli
+from bulkbind.settings import PREFIX, SETTINGS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -29,22 +24,28 @@ _SERVICE_LINK = re.compile(
 """What Kubernetes and Docker set for a service whose name begins with `bulkbind`."""
 
 
-class Command(click.Command):
-    """A command that first looks for variables of ours that mean nothing."""
+def unknown_variables(command: click.Command) -> tuple[list[str], list[str]]:
+    """Return what to say of variables that are nearly one of ours, and of those that are not.
 
-    def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401  # click's signature
-        """Call the command, or exit with 2 where a variable is nearly one of ours."""
-        unknown = {name for name in os.environ if name.startswith(PREFIX)} - _variables_of(self)
-        if unknown:
-            known = every_variable()
-            guesses = {name: meant(name, known) for name in sorted(unknown - known)}
-            slips = [f"{_shown(n)}; did you mean {guess}?" for n, guess in guesses.items() if guess]
-            for slip in slips:
-                console.fail(f"the environment sets {slip}")
-            if slips:
-                ctx.exit(UsageError.exit_code)
-            _warn(ctx, guesses)
-        return super().invoke(ctx)
+    Their values, which may be secrets, are not shown.
+    """
+    unknown = {name for name in os.environ if name.startswith(PREFIX)} - _variables_of(command)
+    if not unknown:
+        return [], []
+    known = every_variable()
+    slips, others = [], []
+    for name in sorted(unknown - known):
+        text = f"the environment sets {ascii(name)[1:-1]}"  # nothing that would steer a terminal
+        key = name.removeprefix(PREFIX).lower()
+        setting = SETTINGS.get(key, SETTINGS.get(f"auth.{key}"))
+        if setting is not None:
+            source = setting.variable or "a settings file"
+            others.append(f"{text}, which means nothing to bulkbind; {source} sets `{setting.key}`")
+        elif guess := meant(name, known):
+            slips.append(f"{text}; did you mean {guess}?")
+        else:
+            others.append(f"{text}, which means nothing to bulkbind")
+    return slips, others
 
 
 def every_variable() -> set[str]:
@@ -61,16 +62,9 @@ def _variables_of(command: click.Command) -> set[str]:
 
 
 def meant(name: str, known: Iterable[str]) -> str | None:
-    """Return the variable that was probably meant; None for a setting's own name or a cluster's."""
-    if _SERVICE_LINK.fullmatch(name) or _setting(name):
-        return None
+    """Return the variable that was probably meant; None for what a cluster sets."""
     wrong, nearest = min((_letters_apart(name, other), other) for other in known)
-    return nearest if wrong <= MOST_WRONG else None
-
-
-def _setting(name: str) -> Setting | None:
-    key = name.removeprefix(PREFIX).lower()
-    return SETTINGS.get(key, SETTINGS.get(f"auth.{key}"))
+    return nearest if wrong <= MOST_WRONG and not _SERVICE_LINK.fullmatch(name) else None
 
 
 def _letters_apart(one: str, other: str) -> int:
@@ -88,25 +82,3 @@ def _letters_apart(one: str, other: str) -> int:
                 row[j] = min(row[j], before[j - 2] + 1)
         before, last = last, row
     return last[-1]
-
-
-def _shown(name: str) -> str:
-    """Return a name without what would change a terminal or a line."""
-    return ascii(name)[1:-1]
-
-
-def _warn(ctx: click.Context, names: Iterable[str]) -> None:
-    """Say which variables mean nothing: in a line, or in the log where only that may be written."""
-    log = LogSettings()
-    with contextlib.suppress(UsageError):  # which the command reports itself
-        log = settings_from(ctx.params).log
-    if log.log_format == "json":
-        logs.configure(logs.Sink(sys.stderr, "json", log.log_level or "warning"))
-    for name in () if ctx.params.get("quiet") else names:
-        text = f"the environment sets {_shown(name)}, which means nothing to bulkbind"
-        if setting := _setting(name):
-            text += f"; {setting.variable or 'a settings file'} sets `{setting.key}`"
-        if log.log_format == "json":
-            logs.logger().warning("command.said", text=text)
-        else:
-            console.say(f"note: {text}")

@@ -266,7 +266,7 @@ class Setting:
     """None: no option gives it."""
     flag: str = ""
     variable: str = ""
-    """Empty: no environment variable sets it."""
+    """Follows from a flag, and for secrets; empty: no environment variable sets it."""
     part: str = ""
     """The field of `Settings` that holds it; empty: `Settings` itself."""
     name: str = ""
@@ -292,16 +292,11 @@ class Setting:
 
     def placed(self, part: str, name: str, field: FieldInfo, default: object) -> Setting:
         """Return it with what follows from its place."""
+        kinds = (*_kinds(field.annotation), *field.metadata)
         flag = self.flag or ("--" + name.replace("_", "-") if self.group else "")
-        return replace(
-            self,
-            part=part,
-            name=name,
-            default=default,
-            flag=flag,
-            variable=self.variable or (variable_of(flag) if flag else ""),
-            kinds=(*_kinds(field.annotation), *field.metadata),
-        )
+        variable = variable_of(flag or name) if flag or SecretStr in kinds else self.variable
+        where: dict[str, Any] = {"part": part, "name": name, "default": default, "kinds": kinds}
+        return replace(self, **where, flag=flag, variable=variable)
 
 
 def _kinds(annotation: object) -> Iterator[object]:
@@ -314,11 +309,6 @@ def setting(text: str, default: Any = None, **more: Any) -> Any:  # noqa: ANN401
     """Declare a setting; *more*: see `Setting`. A *default* of `dict` is an empty one."""
     given = {"default_factory": dict} if default is dict else {"default": default}
     return Field(**given, json_schema_extra=Setting(text=text, **more))
-
-
-def secret(name: str) -> Any:  # noqa: ANN401  # as above
-    """Declare a setting of `auth:` that its environment variable sets, and no file."""
-    return setting("", variable=variable_of(name))
 
 
 class Part(BaseModel):
@@ -334,7 +324,7 @@ class AuthSettings(Part):
         "how requests are authorised: token, session, app or users",
         none="the first of users, app, session, token that there is all for",
     )
-    token: SecretStr | None = secret("token")
+    token: SecretStr | None = setting("")
     token_file: Path | None = setting(
         "a file with the token alone, mode 0600", none=variable_of("token")
     )
@@ -344,14 +334,14 @@ class AuthSettings(Part):
     token_prefix: str = setting(
         "stands before a token without a scheme word of its own (`AT 3b91…` has one)", "Bearer "
     )
-    refresh_token: SecretStr | None = secret("refresh_token")
+    refresh_token: SecretStr | None = setting("")
     refresh_token_file: Path | None = setting(
         "session: a file with the first refresh token, mode 0600", none=variable_of("refresh_token")
     )
     account: str | None = setting(
         "session: logs in where there is no refresh token, or none that the server takes"
     )
-    password: SecretStr | None = secret("password")
+    password: SecretStr | None = setting("")
     password_file: Path | None = setting(
         "session: a file with the account's password, mode 0600", none=variable_of("password")
     )
@@ -367,7 +357,7 @@ class AuthSettings(Part):
         none=variable_of("app_id"),
         variable=variable_of("app_id"),
     )
-    app_secret: SecretStr | None = secret("app_secret")
+    app_secret: SecretStr | None = setting("")
     app_secret_file: Path | None = setting(
         "app: a file with its secret, mode 0600", none=variable_of("app_secret")
     )

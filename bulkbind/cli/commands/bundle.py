@@ -12,11 +12,10 @@ from bulkbind.cli import options
 from bulkbind.cli.console import say
 from bulkbind.cli.options import run_argument, settings_from
 from bulkbind.cli.running import explained
-from bulkbind.cli.variables import Command
 from bulkbind.settings import Group
 
 
-@click.command("bundle", cls=Command)
+@options.command("bundle")
 @run_argument
 @options.option(
     "--to",

@@ -10,7 +10,6 @@ import yaml
 from bulkbind.cli import options
 from bulkbind.cli.options import loaded_from
 from bulkbind.cli.running import explained, print_json
-from bulkbind.cli.variables import Command
 from bulkbind.settings import Group
 
 if TYPE_CHECKING:
@@ -20,7 +19,7 @@ COMMENT_AT = 40
 """Column of the origins."""
 
 
-@click.command("config", cls=Command)
+@options.command("config")
 @options.config
 @options.settings(*Group)
 @options.option("--json", "as_json", is_flag=True, help="print them as JSON")

@@ -12,14 +12,13 @@ from bulkbind.app.demo import demo
 from bulkbind.cli import options
 from bulkbind.cli.console import Console, say
 from bulkbind.cli.running import DRAINING, configure_logs, explained, run_until_done, show
-from bulkbind.cli.variables import Command
 from bulkbind.settings import LogSettings
 
 if TYPE_CHECKING:
     from bulkbind.engine import StopSignal
 
 
-@click.command("demo", cls=Command)
+@options.command("demo")
 @options.option(
     "--out",
     of="demo",

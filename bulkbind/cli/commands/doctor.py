@@ -12,7 +12,6 @@ from bulkbind.app.doctor import Finding, doctor
 from bulkbind.cli import options
 from bulkbind.cli.options import loaded_from
 from bulkbind.cli.running import configure_logs, explained, print_json, run_until_done
-from bulkbind.cli.variables import Command
 from bulkbind.settings import Group
 
 if TYPE_CHECKING:
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 NAME_WIDTH = 11
 
 
-@click.command("doctor", cls=Command)
+@options.command("doctor")
 @options.config
 @options.settings(Group.MANIFEST, Group.LEDGER, Group.NETWORK, Group.OUT, Group.LOG)
 @options.option("--json", "as_json", is_flag=True, help="print them as JSON")

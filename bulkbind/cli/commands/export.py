@@ -14,7 +14,6 @@ from bulkbind.cli import options
 from bulkbind.cli.console import say
 from bulkbind.cli.options import settings_from
 from bulkbind.cli.running import configure_logs, explained, run_until_done
-from bulkbind.cli.variables import Command
 from bulkbind.files import replacing
 from bulkbind.settings import Group
 
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from bulkbind.engine import StopSignal
 
 
-@click.command("export", cls=Command)
+@options.command("export")
 @click.argument("users", nargs=-1, required=True, metavar="USER...")
 @options.config
 @options.settings(Group.LEDGER, Group.NETWORK, Group.PACE)

@@ -14,7 +14,6 @@ from bulkbind.cli import options
 from bulkbind.cli.console import Console, say
 from bulkbind.cli.options import settings_from
 from bulkbind.cli.running import configure_logs, explained, print_json, run_until_done
-from bulkbind.cli.variables import Command
 from bulkbind.report.plan_text import plan_json, plan_text
 from bulkbind.settings import Group
 
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from bulkbind.engine import StopSignal
 
 
-@click.command("plan", cls=Command)
+@options.command("plan")
 @click.argument("manifests", nargs=-1, required=True, metavar="MANIFEST...")
 @options.config
 @options.settings(Group.MANIFEST, Group.LEDGER, Group.STAGING)

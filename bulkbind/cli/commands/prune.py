@@ -11,7 +11,6 @@ from bulkbind.cli import options
 from bulkbind.cli.console import say
 from bulkbind.cli.options import settings_from
 from bulkbind.cli.running import explained
-from bulkbind.cli.variables import Command
 from bulkbind.errors import UsageError
 from bulkbind.settings import Group
 
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from bulkbind.ledger import Pruned
 
 
-@click.command("prune", cls=Command)
+@options.command("prune")
 @options.option(
     "--older-than",
     type=options.TIME,

@@ -11,13 +11,12 @@ from bulkbind.cli import options
 from bulkbind.cli.console import say
 from bulkbind.cli.options import run_argument, settings_from
 from bulkbind.cli.running import explained, print_json
-from bulkbind.cli.variables import Command
 from bulkbind.errors import UsageError
 from bulkbind.report import FORMS, as_json, as_text
 from bulkbind.settings import Group
 
 
-@click.command("report", cls=Command)
+@options.command("report")
 @run_argument
 @options.config
 @options.settings(Group.LEDGER, Group.OUT)

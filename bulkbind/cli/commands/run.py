@@ -18,7 +18,6 @@ from bulkbind.cli import options
 from bulkbind.cli.commands.sandbox import behaviour_from, behaviour_options
 from bulkbind.cli.options import run_argument
 from bulkbind.cli.running import explained, notifying, send, send_inbox
-from bulkbind.cli.variables import Command
 from bulkbind.errors import UsageError
 from bulkbind.settings import Group
 
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
     from bulkbind.settings import Settings
 
 
-@click.command("run", cls=Command)
+@options.command("run")
 @click.argument("manifests", nargs=-1, required=True, metavar="MANIFEST...")
 @options.config
 @options.settings(Group.MANIFEST, Group.REPEAT, Group.LEDGER, Group.OUT)
@@ -155,7 +154,7 @@ def _inbox(
     return send_inbox(given, use_case)
 
 
-@click.command("resume", cls=Command)
+@options.command("resume")
 @run_argument
 @options.config
 @options.settings(Group.LEDGER, Group.OUT)

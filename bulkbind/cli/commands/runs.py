@@ -10,11 +10,10 @@ from bulkbind.app.reports import runs
 from bulkbind.cli import options
 from bulkbind.cli.options import settings_from
 from bulkbind.cli.running import explained, print_json
-from bulkbind.cli.variables import Command
 from bulkbind.settings import Group
 
 
-@click.command("runs", cls=Command)
+@options.command("runs")
 @options.config
 @options.settings(Group.LEDGER)
 @options.option("--json", "as_json", is_flag=True, help="print them as JSON")

@@ -12,7 +12,6 @@ import click
 from bulkbind.cli import options
 from bulkbind.cli.console import say
 from bulkbind.cli.running import explained, run_until_done
-from bulkbind.cli.variables import Command
 from bulkbind.errors import UsageError
 from bulkbind.sandbox import (
     Sandbox,
@@ -138,7 +137,7 @@ def behaviour_from(
         ) from None
 
 
-@click.command("sandbox", cls=Command, help=HELP)
+@options.command("sandbox", help=HELP)
 @options.option(
     "--port", type=click.IntRange(0, 65535), default=8765, show_default=True, help="0: any free one"
 )

@@ -10,7 +10,6 @@ from bulkbind.app.reports import status
 from bulkbind.cli import options
 from bulkbind.cli.options import settings_from
 from bulkbind.cli.running import explained, print_json
-from bulkbind.cli.variables import Command
 from bulkbind.model import RunState
 from bulkbind.report import as_json, as_text
 from bulkbind.report.plan_text import span_text
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from bulkbind.app.reports import RunStatus
 
 
-@click.command("status", cls=Command)
+@options.command("status")
 @click.argument("run_id", required=False, metavar="[RUN]")
 @options.config
 @options.settings(Group.LEDGER)

@@ -19,7 +19,6 @@ from bulkbind.cli.running import (
     run_until_done,
     same_place,
 )
-from bulkbind.cli.variables import Command
 from bulkbind.model import RunState
 from bulkbind.report.undo_report import undo_json, undo_text
 from bulkbind.settings import Group
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
     from bulkbind.engine import StopSignal
 
 
-@click.command("undo", cls=Command)
+@options.command("undo")
 @click.argument("run_id", metavar="RUN")
 @options.config
 @options.settings(Group.LEDGER, Group.OUT)

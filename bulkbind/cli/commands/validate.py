@@ -14,7 +14,6 @@ from bulkbind.cli import options
 from bulkbind.cli.console import Console, say
 from bulkbind.cli.options import settings_from
 from bulkbind.cli.running import explained, leave_stdout, print_json
-from bulkbind.cli.variables import Command
 from bulkbind.errors import LedgerError
 from bulkbind.settings import Group
 
@@ -65,7 +64,7 @@ class _Problems(Console):
         return max(0, self._printed - MOST_PRINTED)
 
 
-@click.command("validate", cls=Command)
+@options.command("validate")
 @click.argument("manifests", nargs=-1, required=True, metavar="MANIFEST...")
 @options.config
 @options.settings(Group.MANIFEST, Group.REPEAT)

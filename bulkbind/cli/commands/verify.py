@@ -13,7 +13,6 @@ from bulkbind.cli import options
 from bulkbind.cli.console import say
 from bulkbind.cli.options import settings_from
 from bulkbind.cli.running import configure_logs, explained, print_json, run_until_done
-from bulkbind.cli.variables import Command
 from bulkbind.settings import Group
 
 if TYPE_CHECKING:
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 MARKS = {"missing": "-", "changed": "~", "extra": "?"}
 
 
-@click.command("verify", cls=Command)
+@options.command("verify")
 @click.argument("run_id", metavar="RUN")
 @options.config
 @options.settings(Group.LEDGER, Group.NETWORK, Group.PACE)
