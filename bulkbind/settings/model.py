@@ -13,7 +13,7 @@ import stat
 from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -651,7 +651,8 @@ def _all_settings() -> Iterator[Setting]:
         plain = held.model_dump(mode="json")
         for name, field in type(held).model_fields.items():
             if part or name not in (*PARTS, "auth"):
-                declared = cast("Setting", field.json_schema_extra)
+                declared = field.json_schema_extra
+                assert isinstance(declared, Setting), f"{name} is not declared with setting()"
                 yield declared.placed(part, name, field, plain[name])
 
 

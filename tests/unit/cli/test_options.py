@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
+from pathlib import Path
 
 import click
 import pytest
 
+import bulkbind
 from bulkbind.cli import COMMANDS, cli
 from bulkbind.cli.options import loaded_from
 from bulkbind.cli.variables import every_variable
 from bulkbind.errors import UsageError
 from bulkbind.manifest import open_manifest
 from bulkbind.manifest.formats import FORMATS
-from bulkbind.settings import SETTINGS, Group, ManifestSettings, Settings, load
+from bulkbind.settings import SECRETS, SETTINGS, Group, ManifestSettings, Settings, load
 from bulkbind.settings.model import PARTS, Part
 
 WORDS = {
@@ -163,6 +166,20 @@ def test_every_setting_is_in_the_table(part):
         assert setting.group is None or setting.flag.startswith("--"), name
         assert setting.group is None or bool in setting.kinds or setting.metavar, name
     assert issubclass(part, Part)
+
+
+def test_every_setting_is_used():
+    """A setting that nothing reads would be a silent no-op: each is read outside of settings/."""
+    package = Path(bulkbind.__file__).parent
+    texts = [
+        path.read_text(encoding="utf-8")
+        for path in package.rglob("*.py")
+        if path.parent.name not in ("settings", "commands") and path.name != "options.py"
+    ]
+    read = set(re.findall(r"(?<=[.\"])\w+\b", "".join(texts)))
+    of_secrets = {f"{secret}_file" for secret in SECRETS}  # found by the secret's name
+
+    assert {setting.name for setting in SETTINGS.values()} - of_secrets - read == set()
 
 
 SAME = {
