@@ -62,9 +62,13 @@ def _variables_of(command: click.Command) -> set[str]:
 
 
 def meant(name: str, known: Iterable[str]) -> str | None:
-    """Return the variable that was probably meant; None for what a cluster sets."""
+    """Return the variable that was probably meant, or those; None for what a cluster sets."""
     wrong, nearest = min((_letters_apart(name, other), other) for other in known)
-    return nearest if wrong <= MOST_WRONG and not _SERVICE_LINK.fullmatch(name) else None
+    if wrong > MOST_WRONG or _SERVICE_LINK.fullmatch(name):
+        return None
+    word = name.removeprefix(PREFIX.rstrip("_"))
+    of_commands = sorted(other for other in known if other.endswith(word))
+    return " or ".join(of_commands) or nearest
 
 
 def _letters_apart(one: str, other: str) -> int:

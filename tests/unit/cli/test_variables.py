@@ -36,6 +36,7 @@ def called(monkeypatch, *arguments, **variables):
         ("BULKBIND_PASSWROD", "BULKBIND_PASSWORD"),
         ("BULKBIND_APPID", "BULKBIND_APP_ID"),
         ("BULKBIND_ACEPT_TOKNE", "BULKBIND_ACCEPT_TOKEN"),  # of `sandbox` alone
+        ("BULKBIND_TO", "BULKBIND_BUNDLE_TO or BULKBIND_EXPORT_TO"),  # what it was once
         ("BULKBIND_REPORT_FROMAT", "BULKBIND_REPORT_FORMAT"),  # of `report` alone
     ],
 )
