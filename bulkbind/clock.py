@@ -1,4 +1,4 @@
-"""The only module that reads the operating system's clock."""
+"""The units of time, and the only module that reads the operating system's clock."""
 
 from __future__ import annotations
 
@@ -6,6 +6,10 @@ import asyncio
 import time
 from datetime import UTC, datetime
 from typing import Protocol
+
+UNITS_S = {"second": 1.0, "minute": 60.0, "hour": 3600.0, "day": 86_400.0}
+"""The units of time by name, in seconds, the smallest first."""
+MINUTE_S, HOUR_S, DAY_S = UNITS_S["minute"], UNITS_S["hour"], UNITS_S["day"]
 
 
 class Clock(Protocol):

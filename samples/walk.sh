@@ -17,7 +17,7 @@ folder=${1:-$(mktemp -d)}
 mkdir -p "$folder"
 cd "$folder"
 folder=$PWD
-export XDG_STATE_HOME="$folder/state" BULKBIND_TOKEN=any BULKBIND_READBACK_SETTLE=1s
+export XDG_STATE_HOME="$folder/state" BULKBIND_TOKEN=any
 
 step() { printf '\n== %s\n' "$*"; }
 

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import ast
-import inspect
-import textwrap
-from itertools import pairwise
 from typing import Any
 
+from bulkbind.manifest.formats import FORMATS
 from bulkbind.manifest.rules import RULES, Rule
-from bulkbind.model.fields import CODE, ROW_FIELDS
-from bulkbind.settings import Settings
-from bulkbind.settings.model import PARTS, AuthSettings, Part, Reading
+from bulkbind.model.fields import CODE, ROW_FIELDS, enumeration
+from bulkbind.settings import SETTINGS, AuthSettings, Setting, Settings
+from bulkbind.settings.model import PARTS, Part, Reading
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _SWITCH = {"enum": [True, False, "on", "off", "yes", "no"]}
-_DURATION = " Written 250ms, 90s, 50m, 2h, or as a number of seconds."
+_DURATION = "; written 250ms, 90s, 50m, 2h, or as a number of seconds"
 
 
 def manifest_schema() -> dict[str, Any]:
@@ -56,11 +53,24 @@ def _field(rule: Rule) -> dict[str, Any]:
     return {"description": rule.text, "type": kinds, "pattern": pattern}
 
 
+def filled(text: str) -> str:
+    """Return a setting's text with the names of the formats of manifests."""
+    return text.format(formats=enumeration(*FORMATS))
+
+
+def described(setting: Setting) -> str:
+    """Return what a settings file says of a setting, where no flag stands beside it."""
+    text = filled(setting.text)
+    if setting.flag and "|" in setting.metavar:
+        text = f"{setting.metavar}: {text}"
+    return f"{text}; none: {setting.none}" if setting.none not in ("", "none") else text
+
+
 def config_schema() -> dict[str, Any]:
     """Return the schema of a settings file; its keys are flat except `auth` and `profiles`."""
     parts = [type(getattr(Settings(), name)) for name in PARTS]
     properties = {key: value for part in parts for key, value in _properties(part).items()}
-    properties |= {k: v for k, v in _properties(Settings).items() if k not in PARTS}
+    properties |= _properties(Settings)
     return {
         "$schema": DIALECT,
         "title": "bulkbind settings",
@@ -76,35 +86,22 @@ def _object(properties: dict[str, Any]) -> dict[str, Any]:
 
 
 def _properties(part: type[Part]) -> dict[str, Any]:
-    """Return the schema of each setting, with its docstring as the description."""
-    texts = setting_texts(part)
-    found = part.model_json_schema()["properties"]
-    return {n: _nullable(inner, texts[n]) for n, inner in found.items() if n in texts}
-
-
-def setting_texts(part: type[Part]) -> dict[str, str]:
-    """Return the docstring of each setting; secrets, which no settings file can hold, have none.
-
-    They are read here from the source, since pydantic would do so at every start.
-    """
-    texts: dict[str, str] = {}
-    for model in reversed(part.__mro__[: part.__mro__.index(Part)]):
-        tree = ast.parse(textwrap.dedent(inspect.getsource(model))).body[0]
-        assert isinstance(tree, ast.ClassDef)
-        for setting, below in pairwise(tree.body):
-            if (
-                isinstance(setting, ast.AnnAssign)
-                and isinstance(setting.target, ast.Name)
-                and isinstance(below, ast.Expr)
-                and isinstance(below.value, ast.Constant)
-            ):
-                texts[setting.target.id] = " ".join(str(below.value.value).split())
-    return texts
+    """Return the schema of each setting of a part that a settings file can hold."""
+    above = "auth." if part is AuthSettings else ""
+    forms = part.model_json_schema()["properties"]
+    found: dict[str, Any] = {}
+    for name, field in part.model_fields.items():
+        if name == "format":
+            forms[name]["anyOf"][0]["enum"] = list(FORMATS)
+        declared = SETTINGS.get(above + name, field.json_schema_extra)
+        if isinstance(declared, Setting) and declared.text:
+            found[name] = _nullable(forms[name], described(declared))
+    return found
 
 
 def _nullable(found: dict[str, Any], text: str) -> dict[str, Any]:
     """Return a schema that also allows an empty value, and the spellings of settings files."""
-    inner: dict[str, Any] = {key: value for key, value in found.items() if key != "title"}
+    inner = {key: value for key, value in found.items() if key not in ("title", "description")}
     default = {"default": inner.pop("default")} if "default" in inner else {}
     forms = inner.pop("anyOf", [inner])
     if "$ref" in inner:

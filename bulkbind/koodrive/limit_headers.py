@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from bulkbind.clock import DAY_S, UNITS_S
 from bulkbind.koodrive.wire import http_date
 from bulkbind.model import ServerLimit
 
@@ -17,18 +18,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
 MOST_REQUESTS = 1e9
-LONGEST_WINDOW_S = 366 * 86_400.0
+LONGEST_WINDOW_S = 366 * DAY_S
 """Larger numbers are ignored."""
 LARGEST_DELAY_S = 1e8
 """X-RateLimit-Reset up to this is seconds from now; above, a moment in seconds since 1970."""
 LARGEST_EPOCH_S = 1e11
 """Up to this, seconds since 1970; above, milliseconds."""
 
-_UNITS_S = {"second": 1.0, "minute": 60.0, "hour": 3600.0, "day": 86400.0}
 _ITEM = re.compile(r'(?:"((?:[^"\\]|\\.)*)"|([^\s",;]+))((?:\s*;\s*[a-z][a-z0-9_.*-]*=?[^;,]*)*)')
 _PARAMETER = re.compile(r';\s*([a-z][a-z0-9_.*-]*)="?([^;,"]*)"?')
 _APIG = re.compile(
-    r"remain:\s*(\d+)\s*,\s*limit:\s*(\d+)\s*,\s*time:\s*(\d+)\s*(second|minute|hour|day)",
+    rf"remain:\s*(\d+)\s*,\s*limit:\s*(\d+)\s*,\s*time:\s*(\d+)\s*({'|'.join(UNITS_S)})",
     re.ASCII | re.IGNORECASE,
 )
 
@@ -145,7 +145,7 @@ def _apig(headers: Mapping[str, str], _date: str | None) -> Iterator[ServerLimit
         if match is not None:
             yield ServerLimit(
                 limit=_number(match[2]),
-                window_s=float(match[3]) * _UNITS_S[match[4].lower()],
+                window_s=float(match[3]) * UNITS_S[match[4].lower()],
                 remaining=_number(match[1]),
                 reset_s=None,
                 source=f"X-Apig-RateLimit-{scope}",

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from bulkbind.clock import UNITS_S
 from bulkbind.koodrive import wire
 from bulkbind.koodrive.wire import (
     LONGEST_ID,
@@ -52,10 +53,9 @@ _LOST_BACKEND = frozenset({"0201", "0202", "0203", "0610", "0613"})
 _PUBLISHED = re.compile(r"13000[134]\d\d", re.ASCII)
 """The API's own codes, which take precedence over the status."""
 _LIMIT_TEXT = re.compile(
-    r"limit:\s*(\d{1,9})\s*,\s*time:\s*(\d{1,9})\s*(second|minute|hour|day)",
+    rf"limit:\s*(\d{{1,9}})\s*,\s*time:\s*(\d{{1,9}})\s*({'|'.join(UNITS_S)})",
     re.ASCII | re.IGNORECASE,
 )
-_WINDOW_S = {"second": 1.0, "minute": 60.0, "hour": 3600.0, "day": 86400.0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,7 +307,7 @@ def _throttled(answer: Answer, message: str) -> Throttled:
         return Throttled(retry_after_s=after)
     return Throttled(
         limit=float(stated[1]),
-        window_s=float(stated[2]) * _WINDOW_S[stated[3].lower()],
+        window_s=float(stated[2]) * UNITS_S[stated[3].lower()],
         retry_after_s=after,
     )
 

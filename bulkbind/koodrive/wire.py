@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from bulkbind.clock import DAY_S
 from bulkbind.model import Record, value
 from bulkbind.model.fields import CODE, OPTIONAL_FIELDS
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 TRACE_ID_LENGTH = 58
 EARLIEST_S, LATEST_S = 0.0, 253_370_764_800.0
 """1970 to 9998: dates outside are ignored, as no format of ours can hold them."""
-LONGEST_RETRY_AFTER_S = 86_400.0
+LONGEST_RETRY_AFTER_S = DAY_S
 """A longer wait counts as a day."""
 
 

@@ -22,6 +22,7 @@ from bulkbind.manifest.rules import breaks
 from bulkbind.manifest.text import encoding_of, read_head
 from bulkbind.model import Source
 from bulkbind.model.fields import FIELDS
+from bulkbind.settings import ManifestSettings, check_format
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -83,6 +84,11 @@ def digest(paths: Sequence[Path], settings: ManifestSettings) -> str:
 
 
 def _check_settings(settings: ManifestSettings) -> None:
+    if settings.format is not None:
+        try:
+            check_format(settings.format, FORMATS)
+        except ValueError as error:
+            raise UsageError(f"setting `format`: {settings.format!r}: {error}") from None
     for field in (*settings.columns, *settings.constants):
         if field not in FIELDS:
             raise UsageError(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from bulkbind.manifest.likely_causes import Suspicions, cause_of_value, fault_of
 from bulkbind.manifest.rules import RULES, Rule, check, keeps, printable
 from bulkbind.model import Change, CheckedRow, Problem
-from bulkbind.model.fields import FIELDS, ROW_FIELDS
+from bulkbind.model.fields import CLEANED, FIELDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from bulkbind.settings import ManifestSettings
 
 _RULE = {rule.field: rule for rule in RULES}
-CLEANED = tuple(field.name for field in ROW_FIELDS if field.is_cleaned)
-"""The fields that may be cleaned."""
 
 _LETTERS = str.maketrans(
     {

@@ -64,6 +64,8 @@ FIELDS = tuple(field.name for field in ROW_FIELDS)
 """The names of all fields, in the order of `ROW_FIELDS`."""
 OPTIONAL = tuple(field.name for field in OPTIONAL_FIELDS)
 """The names of the optional fields."""
+CLEANED = tuple(field.name for field in ROW_FIELDS if field.is_cleaned)
+"""The names of the fields that `--clean names` may change."""
 LABELS = tuple(field.label for field in OPTIONAL_FIELDS)
 NAME = OPTIONAL.index("device_name")
 """Which of the optional fields is the one by which people know a device."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from bulkbind.clock import HOUR_S, MINUTE_S
 from bulkbind.model import EXTRA, Forecast, Plan, PlanWord
 
 if TYPE_CHECKING:
@@ -12,7 +13,6 @@ if TYPE_CHECKING:
 
 MOST_USERS = 20
 MOST_MOVED = 10
-_MINUTE_S, _HOUR_S = 60, 3600
 
 
 def plan_json(plan: Plan) -> dict[str, Any]:
@@ -120,9 +120,9 @@ def forecast_text(forecast: Forecast) -> str:
 
 def span_text(seconds: float) -> str:
     """Return a duration for display: `4 s`, `12 min`, `3 h 20 min`."""
-    if seconds < 2 * _MINUTE_S:
+    if seconds < 2 * MINUTE_S:
         return f"{max(seconds, 1):,.0f} s"
-    if seconds < 2 * _HOUR_S:
-        return f"{seconds / _MINUTE_S:,.0f} min"
-    hours, rest = divmod(round(seconds / _MINUTE_S), 60)
+    if seconds < 2 * HOUR_S:
+        return f"{seconds / MINUTE_S:,.0f} min"
+    hours, rest = divmod(round(seconds / MINUTE_S), 60)
     return f"{hours:,} h {rest} min"

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from aiohttp import web
 
+from bulkbind.clock import HOUR_S
 from bulkbind.sandbox.limit_announcements import later_date
 
 if TYPE_CHECKING:
@@ -264,7 +265,7 @@ KINDS = {
     "wrong-date": FaultKind(
         "done; the right answer, its Date off by `for`, e.g. -1h  [for: 1h]",
         _wrong_date,
-        for_s=3600.0,
+        for_s=HOUR_S,
         takes_negative=True,
     ),
     "other-code": FaultKind(

@@ -7,6 +7,7 @@ import math
 import re
 from typing import TYPE_CHECKING
 
+from bulkbind.clock import DAY_S, UNITS_S
 from bulkbind.sandbox.faults import COMMON_KEYS, KINDS
 from bulkbind.sandbox.limit_announcements import FORMS
 from bulkbind.sandbox.specs import Call, FaultSpec, LimitKind, LimitSpec, Period
@@ -15,11 +16,10 @@ from bulkbind.settings import parse_duration
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-LONGEST_S = 36_500 * 86_400.0
+LONGEST_S = 36_500 * DAY_S
 """A hundred years, so that dates stay in the range of `datetime`."""
 
-_SECONDS = {"second": 1.0, "minute": 60.0, "hour": 3600.0, "day": 86_400.0}
-_UNITS = {unit: unit for unit in _SECONDS}
+_UNITS = {unit: unit for unit in UNITS_S}
 _UNITS |= {"s": "second", "m": "minute", "min": "minute", "h": "hour", "d": "day"}
 _RATE = re.compile(r"(\d{1,9})/([a-z]+)", re.ASCII)
 
@@ -95,7 +95,7 @@ def _rate(text: str) -> tuple[int, str, float]:
     if match is None or int(match[1]) == 0 or match[2] not in _UNITS:
         raise ValueError("write 60/s, 600/min, 1000/hour or 5000/day")
     unit = _UNITS[match[2]]
-    return int(match[1]), unit, _SECONDS[unit]
+    return int(match[1]), unit, UNITS_S[unit]
 
 
 def _forms(text: str) -> tuple[str, ...]:

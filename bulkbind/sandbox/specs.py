@@ -72,7 +72,7 @@ class LimitSpec:
     count: int
     """Requests per window, tokens per window, or requests in flight."""
     unit: str
-    """`second`, `minute`, `hour` or `day`; empty for requests in flight."""
+    """One of `clock.UNITS_S`; empty for requests in flight."""
     window_s: float
     """The unit's length; 0 for requests in flight."""
     burst: int

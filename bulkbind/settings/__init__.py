@@ -1,43 +1,54 @@
 """The settings: a frozen model in parts; precedence flag > environment > file > default.
 
 A settings file is flat, except for `auth:` and `profiles:`; its keys are the names of the flags:
-`concurrency: 64`. `configs/*.yaml` documents every key with unit and reason. Durations are written
-`90s`, `50m`, `2h` or as a number of seconds.
+`concurrency: 64`. `SETTINGS` says of every key what it is, with unit and reason. Durations are
+written `90s`, `50m`, `2h` or as a number of seconds.
 """
 
 from bulkbind.settings.load import Loaded, Value, load, load_settings, read_config
 from bulkbind.settings.model import (
+    PREFIX,
     SECRETS,
+    SETTINGS,
     ApiSettings,
     AuthMode,
     AuthSettings,
     EndSettings,
+    Group,
     LogSettings,
     ManifestSettings,
     ReadbackSettings,
     SendSettings,
+    Setting,
     Settings,
+    check_format,
     duration_words,
     is_loopback,
     is_shared,
     normal_endpoint,
     parse_duration,
     proxy_parts,
+    variable_of,
 )
 
 __all__ = [
+    "PREFIX",
     "SECRETS",
+    "SETTINGS",
     "ApiSettings",
     "AuthMode",
     "AuthSettings",
     "EndSettings",
+    "Group",
     "Loaded",
     "LogSettings",
     "ManifestSettings",
     "ReadbackSettings",
     "SendSettings",
+    "Setting",
     "Settings",
     "Value",
+    "check_format",
     "duration_words",
     "is_loopback",
     "is_shared",
@@ -47,4 +58,5 @@ __all__ = [
     "parse_duration",
     "proxy_parts",
     "read_config",
+    "variable_of",
 ]

@@ -8,10 +8,10 @@ from __future__ import annotations
 import copy
 import difflib
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 import yaml
-from pydantic import BaseModel, SecretStr, ValidationError
+from pydantic import SecretStr, ValidationError
 
 from bulkbind.errors import UsageError
 from bulkbind.settings.model import (
@@ -19,14 +19,16 @@ from bulkbind.settings.model import (
     PART_OF,
     PARTS,
     SECRETS,
+    SETTINGS,
     AuthSettings,
     Raw,
     Reading,
     Settings,
+    variable_of,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping
     from pathlib import Path
 
 DEEPEST = 4
@@ -77,7 +79,7 @@ def _refuse_secrets(file: ConfigFile) -> None:
             raise UsageError(
                 f"settings file {file.place(f'auth.{name}')} holds `auth.{name}`: a secret has no "
                 "place there",
-                hint=f"use BULKBIND_{name.upper()}, or `auth: {name}_file:` with a file only you "
+                hint=f"use {variable_of(name)}, or `auth: {name}_file:` with a file only you "
                 "can read",
             )
 
@@ -142,20 +144,15 @@ class Loaded:
 
     def values(self) -> Iterator[Value]:
         """Yield every effective setting, in the order of the settings files."""
-        for key in KEYS:
-            if key == "auth":
-                for inner in AuthSettings.model_fields:
-                    yield self._value(f"auth.{inner}", self.settings.auth, inner)
+        for key, setting in SETTINGS.items():
+            held = getattr(self.settings, setting.part) if setting.part else self.settings
+            origin = self.origins.get(key, DEFAULT)
+            if setting.name in SECRETS:
+                shown = None if getattr(held, setting.name) is None else "***"
+                yield Value(key, shown, origin, is_secret=True)
             else:
-                part = getattr(self.settings, PART_OF[key]) if key in PART_OF else self.settings
-                yield self._value(key, part, key)
-
-    def _value(self, key: str, part: BaseModel, name: str) -> Value:
-        origin = self.origins.get(key, DEFAULT)
-        if SecretStr in get_args(type(part).model_fields[name].annotation):
-            shown = None if getattr(part, name) is None else "***"
-            return Value(key, shown, origin, is_secret=True)
-        return Value(key, part.model_dump(mode="json", include={name})[name], origin)
+                plain = held.model_dump(mode="json", include={setting.name})
+                yield Value(key, plain[setting.name], origin)
 
 
 def load_settings(
@@ -166,12 +163,17 @@ def load_settings(
 
 
 def load(
-    config: Path | None, given: Mapping[str, Any], origins: Mapping[str, str] | None = None
+    config: Path | None,
+    given: Mapping[str, Any],
+    origins: Mapping[str, str] | None = None,
+    *,
+    formats: Collection[str] | None = None,
 ) -> Loaded:
     """Merge a settings file with values from flags and environment, and validate the result.
 
     *given*: `{"concurrency": 64, "auth.token": "…", …}`; None counts as not given. *origins*: where
-    each of them came from (`--concurrency`, `BULKBIND_RATE`).
+    each of them came from (`--concurrency`, `BULKBIND_RATE`). *formats*: of manifests; without
+    them, any is taken here, and refused once a manifest is opened.
 
     Raises: UsageError that lists every invalid key with its value and origin.
     """
@@ -185,7 +187,8 @@ def load(
             known[key] = (origins or {}).get(key, "the caller")
     wrong = [_unknown(key, KEYS, _origin(key, known, file)) for key in raw if key not in KEYS]
     try:
-        settings = Settings.model_validate(_in_parts(raw))
+        context = None if formats is None else {"formats": formats}
+        settings = Settings.model_validate(_in_parts(raw), context=context)
     except ValidationError as error:
         wrong += [_explain(item, known, file) for item in error.errors()]
     else:

@@ -1,4 +1,8 @@
-"""The settings: one frozen model in parts, and the types of its values."""
+"""The settings: one frozen model in parts, and the types of its values.
+
+A setting is declared once. Its option, its variable, its help, its description in the JSON Schema
+and its comment in `configs/` follow from that.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +10,10 @@ import ipaddress
 import os
 import re
 import stat
+from dataclasses import dataclass, replace
+from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -18,15 +24,20 @@ from pydantic import (
     Field,
     PlainSerializer,
     SecretStr,
+    ValidationInfo,
 )
 
+from bulkbind.clock import UNITS_S
 from bulkbind.errors import UsageError
+from bulkbind.model.fields import CLEANED, FIELDS, enumeration
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Iterator, Mapping
+
+    from pydantic.fields import FieldInfo
 
 ALL_PERCENT = 100
-_UNITS_S = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_WRITTEN_S = {"": 1.0, "ms": 0.001} | {unit[0]: seconds for unit, seconds in UNITS_S.items()}
 _PROXY = re.compile(
     r"(?P<scheme>https?)://(?:(?P<login>[^/?#]*)@)?"
     r"(?P<host>\[[0-9a-f:.]+\]|[^\s/?#@:\[\]]+)(?::(?P<port>[0-9]{1,5}))?/?",
@@ -40,7 +51,7 @@ def parse_duration(value: object) -> float:
     match = _DURATION.fullmatch(str(value).strip())
     if match is None:
         raise ValueError("a duration is written like 90s, 50m, 2h or 250ms")
-    return float(match[1]) * _UNITS_S[match[2]]
+    return float(match[1]) * _WRITTEN_S[match[2]]
 
 
 def duration_text(seconds: float) -> str:
@@ -52,9 +63,9 @@ def duration_text(seconds: float) -> str:
 
 def duration_words(seconds: float) -> str:
     """Return a duration for display: `500ms`, `90s`, `50m`, `2h`, `30d`."""
-    for unit, size in (("d", 86400.0), ("h", 3600.0), ("m", 60.0)):
-        if seconds >= size and seconds % size == 0:
-            return f"{seconds / size:g}{unit}"
+    for unit, size in reversed(UNITS_S.items()):
+        if seconds >= size > 1 and seconds % size == 0:
+            return f"{seconds / size:g}{unit[0]}"
     return duration_text(seconds)
 
 
@@ -157,22 +168,24 @@ def is_loopback(host: str) -> bool:
 Raw = dict[str, Any]
 """Settings as in a file: nested mappings."""
 
-Duration = Annotated[
-    float,
-    BeforeValidator(parse_duration, json_schema_input_type=str | float),
-    PlainSerializer(duration_text, return_type=str, when_used="json"),
-]
-Positive = Annotated[Duration, Field(gt=0)]
-Endpoint = Annotated[str, AfterValidator(normal_endpoint)]
-UrlPath = Annotated[str, AfterValidator(checked_path)]
-HeaderText = Annotated[str, Field(pattern=r"^[!-~]{1,128}$")]
-Proxy = Annotated[str, AfterValidator(checked_proxy)]
-Failures = Annotated[str, AfterValidator(checked_failures)]
+
+class Shown(str):
+    """How values of a type are called in the help."""
+
+    __slots__ = ()
 
 
-AuthMode = Literal["token", "session", "app", "users"]
-SECRETS = ("token", "refresh_token", "password", "app_secret")
-"""Settings of `auth:` that can only come from the environment."""
+def check_format(name: str, formats: Collection[str]) -> None:
+    """Raises: ValueError if a format of manifests is none of *formats*."""
+    if name not in formats:
+        *most, last = map(repr, formats)
+        raise ValueError(f"Input should be {', '.join(most)} or {last}")
+
+
+def _format(name: str, info: ValidationInfo) -> str:
+    if info.context is not None:
+        check_format(name, info.context["formats"])
+    return name
 
 
 def _names(value: object) -> object:
@@ -186,7 +199,114 @@ def _only_set(profiles: dict[str, BaseModel]) -> dict[str, Any]:
     }
 
 
-Names = Annotated[tuple[str, ...], BeforeValidator(_names, json_schema_input_type=list[str] | str)]
+Duration = Annotated[
+    float,
+    BeforeValidator(parse_duration, json_schema_input_type=str | float),
+    PlainSerializer(duration_text, return_type=str, when_used="json"),
+    Shown("TIME"),
+]
+Positive = Annotated[Duration, Field(gt=0)]
+Count = Annotated[int, Shown("N")]
+Endpoint = Annotated[str, AfterValidator(normal_endpoint), Shown("URL")]
+UrlPath = Annotated[str, AfterValidator(checked_path)]
+HeaderText = Annotated[str, Field(pattern=r"^[!-~]{1,128}$")]
+Proxy = Annotated[str, AfterValidator(checked_proxy), Shown("URL")]
+Failures = Annotated[str, AfterValidator(checked_failures), Shown("N|N%")]
+File = Annotated[Path, Shown("FILE")]
+Name = Annotated[str, Shown("NAME")]
+Names = Annotated[
+    tuple[str, ...],
+    BeforeValidator(_names, json_schema_input_type=list[str] | str),
+    Shown("NAME,…"),
+]
+AuthMode = Literal["token", "session", "app", "users"]
+LogLevel = Literal["debug", "info", "warning", "error"]
+FailOn = Literal["any", "new", "none"]
+NotifyOn = Literal["failure", "change", "always"]
+
+PREFIX = "BULKBIND_"
+
+
+def variable_of(name: str) -> str:
+    """Return the environment variable of a flag or a secret: `BULKBIND_MAX_WAIT`."""
+    return PREFIX + name.removeprefix("--").replace("-", "_").upper()
+
+
+class Group(Enum):
+    """Settings that a command takes as options together; `config` takes them all, in this order."""
+
+    MANIFEST = "how manifests are read"
+    REPEAT = "what becomes of a device that is there twice"
+    LEDGER = "the endpoint and its ledger"
+    OUT = "the report folder"
+    NETWORK = "how the endpoint is reached"
+    PACE = "how fast requests leave"
+    SENDING = "how long, and when to stop"
+    STAGING = "which rows are sent"
+    END = "what follows the end of a run"
+    LOG = "log lines"
+
+    def option(self, text: str, default: Any = None, **more: str) -> Any:  # noqa: ANN401  # see `setting`
+        """Declare a setting with an option; *more*: `none`, and `flag` if it has another name."""
+        return setting(text, default, group=self, **more)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """One setting: what `setting` declares, and what follows from its place and its type."""
+
+    text: str
+    """What it is, with unit, range and reason; empty for secrets, which no file can hold.
+    `{formats}` stands for the names of the manifests' formats, which only their package knows."""
+    none: str = ""
+    """What holds while it is not set; empty: `text` says it."""
+    group: Group | None = None
+    """None: no option gives it."""
+    flag: str = ""
+    variable: str = ""
+    """Follows from a flag, and for secrets; empty: no environment variable sets it."""
+    part: str = ""
+    """The field of `Settings` that holds it; empty: `Settings` itself."""
+    name: str = ""
+    default: Any = None
+    """As in a settings file."""
+    kinds: tuple[Any, ...] = ()
+    """Its type, and the types, choices and annotations in it."""
+
+    def __call__(self, schema: dict[str, Any]) -> None:
+        """Add the text to a JSON Schema; pydantic calls it."""
+        schema["description"] = self.text
+
+    @property
+    def key(self) -> str:
+        """As in a settings file; dotted below `auth:`."""
+        return f"auth.{self.name}" if self.part == "auth" else self.name
+
+    @property
+    def metavar(self) -> str:
+        """How its value is called in the help, such as `TIME` or `abort|skip`."""
+        shown = [kind for kind in self.kinds if isinstance(kind, Shown)]
+        return shown[0] if shown else "|".join(k for k in self.kinds if isinstance(k, str))
+
+    def placed(self, part: str, name: str, field: FieldInfo, default: object) -> Setting:
+        """Return it with what follows from its place."""
+        kinds = (*_kinds(field.annotation), *field.metadata)
+        flag = self.flag or ("--" + name.replace("_", "-") if self.group else "")
+        variable = variable_of(flag or name) if flag or SecretStr in kinds else self.variable
+        where: dict[str, Any] = {"part": part, "name": name, "default": default, "kinds": kinds}
+        return replace(self, **where, flag=flag, variable=variable)
+
+
+def _kinds(annotation: object) -> Iterator[object]:
+    yield get_origin(annotation) or annotation
+    for inner in get_args(annotation):
+        yield from _kinds(inner)
+
+
+def setting(text: str, default: Any = None, **more: Any) -> Any:  # noqa: ANN401  # as pydantic's Field
+    """Declare a setting; *more*: see `Setting`. A *default* of `dict` is an empty one."""
+    given = {"default_factory": dict} if default is dict else {"default": default}
+    return Field(**given, json_schema_extra=Setting(text=text, **more))
 
 
 class Part(BaseModel):
@@ -198,93 +318,133 @@ class Part(BaseModel):
 class AuthSettings(Part):
     """How requests are authorised. A settings file cannot hold the secrets themselves."""
 
-    mode: AuthMode | None = None
-    """How requests are authorised: token, session, app or users; none: the first of users, app,
-    session, token that there is all for."""
-    token: SecretStr | None = None
-    token_file: Path | None = None
-    """A file with the token alone, mode 0600; none: BULKBIND_TOKEN."""
-    token_command: tuple[str, ...] = ()
-    """A program and its arguments that print the token, run without a shell."""
-    token_prefix: str = "Bearer "  # noqa: S105  # no secret
-    """Stands before a token without a scheme word of its own (`AT 3b91…` has one)."""
-    refresh_token: SecretStr | None = None
-    refresh_token_file: Path | None = None
-    """session: a file with the first refresh token, mode 0600; none: BULKBIND_REFRESH_TOKEN."""
-    account: str | None = None
-    """session: logs in where there is no refresh token, or none that the server takes."""
-    password: SecretStr | None = None
-    password_file: Path | None = None
-    """session: a file with the account's password, mode 0600; none: BULKBIND_PASSWORD."""
-    agent_name: HeaderText = "bulkbind"
-    """session: sent as x-hw-agentName with a login, 1 to 128 visible ASCII characters."""
-    session_path: UrlPath = "/koodrive/ose/v1/auth"
-    """session: `/login` and `/refreshToken` stand below this path."""
-    app_id: HeaderText | None = None
-    """app: every request is signed in its name; none: BULKBIND_APP_ID."""
-    app_secret: SecretStr | None = None
-    app_secret_file: Path | None = None
-    """app: a file with its secret, mode 0600; none: BULKBIND_APP_SECRET."""
-    users_file: Path | None = None
-    """users: user_id with token or refresh_token, CSV or YAML, mode 0600."""
+    mode: AuthMode | None = setting(
+        "how requests are authorised: token, session, app or users",
+        none="the first of users, app, session, token that there is all for",
+    )
+    token: SecretStr | None = setting("")
+    token_file: Path | None = setting(
+        "a file with the token alone, mode 0600", none=variable_of("token")
+    )
+    token_command: tuple[str, ...] = setting(
+        "a program and its arguments that print the token, run without a shell", ()
+    )
+    token_prefix: str = setting(
+        "stands before a token without a scheme word of its own (`AT 3b91…` has one)", "Bearer "
+    )
+    refresh_token: SecretStr | None = setting("")
+    refresh_token_file: Path | None = setting(
+        "session: a file with the first refresh token, mode 0600", none=variable_of("refresh_token")
+    )
+    account: str | None = setting(
+        "session: logs in where there is no refresh token, or none that the server takes"
+    )
+    password: SecretStr | None = setting("")
+    password_file: Path | None = setting(
+        "session: a file with the account's password, mode 0600", none=variable_of("password")
+    )
+    agent_name: HeaderText = setting(
+        "session: sent as x-hw-agentName with a login, 1 to 128 visible ASCII characters",
+        "bulkbind",
+    )
+    session_path: UrlPath = setting(
+        "session: `/login` and `/refreshToken` stand below this path", "/koodrive/ose/v1/auth"
+    )
+    app_id: HeaderText | None = setting(
+        "app: every request is signed in its name",
+        none=variable_of("app_id"),
+        variable=variable_of("app_id"),
+    )
+    app_secret: SecretStr | None = setting("")
+    app_secret_file: Path | None = setting(
+        "app: a file with its secret, mode 0600", none=variable_of("app_secret")
+    )
+    users_file: Path | None = setting(
+        "users: user_id with token or refresh_token, CSV or YAML, mode 0600"
+    )
 
 
 class ApiSettings(Part):
     """What the destination is and how it speaks. Source: koodrive-api.md."""
 
-    endpoint: Endpoint | None = None
-    """https://host or https://host:port; http:// for this machine only, since a token would travel
-    in clear."""
-    path: UrlPath = "/koodrive/ose/v1/backup/device"
-    """The path of the call that binds; `ose` is a service name in the API reference, so it may
-    differ."""
-    already_bound_codes: tuple[str, ...] = ()
-    """Values of `code` that mean "already bound"; the reference names none."""
-    not_bound_codes: tuple[str, ...] = ("13000309",)
-    """Values of `code` that answer an unbind with "no such binding"; the reference names none for
-    it, and 13000309 for a resource that is missing."""
-    retryable_codes: tuple[str, ...] = ()
-    """Values of `code` that may pass when sent again."""
-    timeout: Positive = 30.0
-    """From sending a bind to the end of its answer."""
-    list_timeout: Positive = 120.0
-    """The same for a user's list, which may hold 100,000 devices."""
-    connect_timeout: Positive = 10.0
-    """To a connection; an endpoint that is away is noticed so soon."""
-    ca_file: Path | None = None
-    """Certificates (PEM) of a private authority, trusted instead of the system's."""
-    proxy: Proxy | None = None
-    """http://host:port for an https endpoint; none: HTTPS_PROXY and NO_PROXY."""
+    endpoint: Endpoint | None = Group.LEDGER.option(
+        "scheme://host[:port] of the API; http:// for this machine only, since a token would "
+        "travel in clear"
+    )
+    path: UrlPath = setting(
+        "the path of the call that binds; `ose` is a service name in the API reference, so it may "
+        "differ",
+        "/koodrive/ose/v1/backup/device",
+    )
+    already_bound_codes: tuple[str, ...] = setting(
+        'values of `code` that mean "already bound"; the reference names none', ()
+    )
+    not_bound_codes: tuple[str, ...] = setting(
+        'values of `code` that answer an unbind with "no such binding"; the reference names none '
+        "for it, and 13000309 for a resource that is missing",
+        ("13000309",),
+    )
+    retryable_codes: tuple[str, ...] = setting("values of `code` that may pass when sent again", ())
+    timeout: Positive = setting("from sending a bind to the end of its answer", 30.0)
+    list_timeout: Positive = setting(
+        "the same for a user's list, which may hold 100,000 devices", 120.0
+    )
+    connect_timeout: Positive = setting(
+        "to a connection; an endpoint that is away is noticed so soon", 10.0
+    )
+    ca_file: File | None = Group.NETWORK.option(
+        "certificates (PEM) of a private authority, trusted instead of the system's"
+    )
+    proxy: Proxy | None = Group.NETWORK.option(
+        "http://host:port for an https endpoint", none="HTTPS_PROXY and NO_PROXY"
+    )
 
 
 class SendSettings(Part):
     """How much is sent, how often, how long."""
 
-    concurrency: Annotated[int, Field(ge=1, le=1000)] = 32
-    """Requests in flight at once, 1 to 1000."""
-    rate: Annotated[float, Field(gt=0)] | None = None
-    """A cap in requests per second; none: as fast as the gateway allows."""
-    rate_scope: Literal["credential", "x-user-id"] = "credential"
-    """Whose requests the server's limit counts together: credential (the caller's) or x-user-id
-    (each user's; `rate` is then per user)."""
-    max_attempts: Annotated[int, Field(ge=1, le=100)] = 6
-    """Attempts that cost (5xx, no answer) before a device has failed, 1 to 100; 429 costs none."""
-    backoff_base: Positive = 0.5
-    """The wait before attempt n + 1: rand(0, min(backoff_cap, backoff_base * 2**(n - 1)))."""
-    backoff_cap: Positive = 30.0
-    """The longest of these waits, so that an endpoint that is back is used soon."""
-    max_wait: Duration = 120.0
-    """A longer wait for the gateway's limit stops the run, with the time to go on."""
-    deadline: Positive | None = None
-    """The run stops, and can go on later, this long after its command began; none: no deadline."""
-    stall: Positive = 600.0
-    """The run stops, and can go on later, once nothing was read, sent or settled for so long (an
-    announced pause is no stall)."""
-    max_failures: Failures | None = None
-    """Stop once so many devices failed (50), or so many percent of those that ended (5%); none:
-    whatever fails."""
-    grace: Duration = 20.0
-    """After a first Ctrl-C: how long requests in flight may still take."""
+    concurrency: Annotated[Count, Field(ge=1, le=1000)] = Group.PACE.option(
+        "requests in flight at once, 1 to 1000", 32
+    )
+    rate: Annotated[float, Field(gt=0), Shown("N")] | None = Group.PACE.option(
+        "cap in requests per second", none="as fast as the gateway allows"
+    )
+    rate_scope: Literal["credential", "x-user-id"] = setting(
+        "whose requests the server's limit counts together: credential (the caller's) or x-user-id "
+        "(each user's; `rate` is then per user)",
+        "credential",
+    )
+    max_attempts: Annotated[Count, Field(ge=1, le=100)] = Group.SENDING.option(
+        "attempts that cost (5xx, no answer) before a device has failed, 1 to 100; 429 costs none",
+        6,
+    )
+    backoff_base: Positive = setting(
+        "the wait before attempt n + 1: rand(0, min(backoff_cap, backoff_base * 2**(n - 1)))", 0.5
+    )
+    backoff_cap: Positive = setting(
+        "the longest of these waits, so that an endpoint that is back is used soon", 30.0
+    )
+    max_wait: Duration = Group.SENDING.option(
+        "the longest wait for the gateway's limit that is waited out; a longer one, as for a limit "
+        "per hour or day, stops with 3",
+        120.0,
+    )
+    deadline: Positive | None = Group.SENDING.option(
+        "stop after this long (90s, 50m, 2h), exit 3", none="none"
+    )
+    stall: Positive = Group.SENDING.option(
+        "stop, exit 3, once nothing was read, sent or settled for so long; a pause for a limit or "
+        "an endpoint that is away is none",
+        600.0,
+    )
+    max_failures: Failures | None = Group.SENDING.option(
+        "stop, exit 3, once so many devices have failed, or so many percent of those that have "
+        "ended (counted from 100 on)",
+        none="none",
+    )
+    grace: Duration = Group.SENDING.option(
+        "after Ctrl-C or SIGTERM: how long requests in flight may take", 20.0
+    )
 
     @property
     def is_per_user(self) -> bool:
@@ -295,64 +455,86 @@ class SendSettings(Part):
 class ReadbackSettings(Part):
     """How doubt is settled."""
 
-    readback: bool = True
-    """What got no answer is looked for in its user's list before it is sent again; off for servers
-    without a list: it then stays in doubt."""
-    readback_settle: Duration = 5.0
-    """How long after a silent request its binding may still appear in the list."""
+    readback: bool = setting(
+        "what got no answer is looked for in its user's list before it is sent again; off for "
+        "servers without a list: it then stays in doubt",
+        default=True,
+    )
+    readback_settle: Duration = setting(
+        "how long after a silent request its binding may still appear in the list", 5.0
+    )
 
 
 class Reading(Part):
     """How the rows of one kind of manifest are read; a profile is one of these with a name."""
 
-    columns: dict[str, str] = Field(default_factory=dict)
-    """Our field: your header, e.g. machine_code: Serial; #3 is the third column, in YAML and JSON
-    data.vendor a path, @key the device's own key."""
-    constants: dict[str, str] = Field(default_factory=dict)
-    """Our field: one value for all rows, whatever they say."""
-    user_id: str | None = None
-    """For rows without a user."""
-    header: Names = ()
-    """Names of the columns of a table that has no header."""
-    skip_rows: Annotated[int, Field(ge=0, le=1000)] | None = None
-    """Lines before the header, 0 to 1000; none: it is found by the names of its columns."""
-    format: Literal["csv", "xlsx", "yaml", "jsonl", "json"] | None = None
-    """csv, xlsx, yaml, jsonl or json; none: told from the name, else from the content."""
-    encoding: str | None = None
-    """Of text without a byte order mark, e.g. cp1252; none: UTF-8, or UTF-16 where it looks like
-    it."""
-    sheet: str | None = None
-    """Of a workbook, by name or number; none: the first."""
-    clean: Literal["none", "names"] = "none"
-    """names: make device_name and device_os fit their rules; every change is listed."""
+    user_id: Annotated[str, Shown("ID")] | None = Group.MANIFEST.option(
+        "user of the rows that name none"
+    )
+    columns: Annotated[dict[str, str], Shown("FIELD=COLUMN")] = Group.MANIFEST.option(
+        f"which column holds a field ({', '.join(FIELDS)}): its header, #3 for the third, and in "
+        "YAML and JSON a path (data.vendor) or @key for the device's own key",
+        dict,
+        flag="--map",
+    )
+    constants: Annotated[dict[str, str], Shown("FIELD=VALUE")] = Group.MANIFEST.option(
+        "one value of a field for all rows, whatever they say", dict, flag="--set"
+    )
+    format: Annotated[str, AfterValidator(_format), Shown("FORMAT")] | None = Group.MANIFEST.option(
+        "{formats}; without it, told from name or content"
+    )
+    encoding: Name | None = Group.MANIFEST.option(
+        "of text without a byte order mark, e.g. cp1252; without it UTF-8, or UTF-16 where it "
+        "looks like it"
+    )
+    skip_rows: Annotated[Count, Field(ge=0, le=1000)] | None = Group.MANIFEST.option(
+        "lines before the header, 0 to 1000; without it, it is found by the names of its columns"
+    )
+    header: Names = Group.MANIFEST.option(
+        "the columns of a table that has no header, in their order", (), flag="--columns"
+    )
+    sheet: Annotated[str, Shown("NAME|N")] | None = Group.MANIFEST.option(
+        "sheet of a workbook; without it the first"
+    )
+    clean: Literal["none", "names"] = Group.MANIFEST.option(
+        f"names: make {enumeration(*CLEANED, last='and')} fit their rules; every change is listed",
+        "none",
+    )
 
 
 class ManifestSettings(Reading):
     """How manifests are read, and what is made of their rows."""
 
-    on_duplicate: Literal["first", "error"] = "first"
-    """The same device again for the same user: the first row counts; error: the others are invalid.
-    """
-    on_conflict: Literal["error", "first", "last"] = "error"
-    """The same device for another user: error: both rows are invalid; first or last: which one
-    counts."""
-    on_invalid: Literal["abort", "skip"] = "abort"
-    """abort: a row that breaks a rule keeps everything back; skip: only itself."""
-    rebind: bool = False
-    """Send again what the ledger knows as bound."""
-    refresh: bool = False
-    """Look in the users' lists for what the ledger knows as bound; what has vanished from there
-    fails."""
-    rebind_missing: bool = False
-    """As `refresh`, but what has vanished is bound again."""
-    profile: str | None = None
-    """The profile in force, by its name in `profiles`."""
-    profiles: Annotated[dict[str, Reading], PlainSerializer(_only_set)] = Field(
-        default_factory=dict
+    on_duplicate: Literal["first", "error"] = Group.REPEAT.option(
+        "the same device again for the same user: the first row counts, or the others are invalid",
+        "first",
     )
-    """Name: how files of one kind are read, chosen with --profile NAME; keys as outside of them."""
-    move: bool = False
-    """Unbind a moved device from the user who has it by the ledger, then bind it."""
+    on_conflict: Literal["error", "first", "last"] = Group.REPEAT.option(
+        "the same device for another user: both rows are invalid, or which one counts", "error"
+    )
+    on_invalid: Literal["abort", "skip"] = Group.STAGING.option(
+        "when rows break a rule: send nothing, or the other rows", "abort"
+    )
+    rebind: bool = Group.STAGING.option("send again what the ledger knows as bound", default=False)
+    refresh: bool = Group.STAGING.option(
+        "look in the users' lists on the server, too: what the ledger knows as bound and the lists "
+        "lack fails",
+        default=False,
+    )
+    rebind_missing: bool = Group.STAGING.option(
+        "as --refresh, but what the lists lack is bound again", default=False
+    )
+    profile: Name | None = Group.MANIFEST.option(
+        "how such files are read, by its name under `profiles:` in the settings file"
+    )
+    profiles: Annotated[dict[str, Reading], PlainSerializer(_only_set)] = setting(
+        "name: how files of one kind are read, chosen with --profile NAME; keys as outside of them",
+        dict,
+    )
+    move: bool = Group.STAGING.option(
+        "unbind a device that the ledger knows for another user from there, then bind it",
+        default=False,
+    )
 
     @property
     def reads_lists(self) -> bool:
@@ -360,66 +542,74 @@ class ManifestSettings(Reading):
         return self.refresh or self.rebind_missing
 
 
-LogLevel = Literal["debug", "info", "warning", "error"]
-
-
 class LogSettings(Part):
     """What is written about a run while it runs."""
 
-    log_level: LogLevel | None = None
-    """The least severe line on standard error: debug, info, warning, error; none: warning on a
-    terminal, which has the live display, else info; in a log file: info, or debug if that is set.
-    """
-    log_format: Literal["console", "json"] | None = None
-    """On standard error: console, or json (then nothing else is written there); none: console on a
-    terminal, else json."""
-    log_file: Path | None = None
-    """JSON lines are appended to it, beside standard error."""
-    log_devices: bool = False
-    """A line for every settled device, instead of progress lines."""
-
-
-FailOn = Literal["any", "new", "none"]
-NotifyOn = Literal["failure", "change", "always"]
+    log_format: Literal["console", "json"] | None = Group.LOG.option(
+        "form of log lines on standard error; json given outright: nothing else is written there",
+        none="console on a terminal, else json",
+    )
+    log_level: Annotated[LogLevel, Shown("LEVEL")] | None = Group.LOG.option(
+        "least severe log line: debug, info, warning or error; a log file gets info, or debug if "
+        "that is set",
+        none="warning on a terminal, which has the live display, else info",
+    )
+    log_file: File | None = Group.LOG.option("append log lines to a file as well, as JSON")
+    log_devices: bool = Group.LOG.option(
+        "a log line for every settled device, instead of progress lines", default=False
+    )
 
 
 class EndSettings(Part):
     """What follows once a run has ended."""
 
-    fail_on: FailOn = "any"
-    """Which rows that need a person make exit code 1: any, new (not in need in the last finished
-    run of the same manifests) or none."""
-    notify_on: NotifyOn = "failure"
-    """Who is named below is told after a failure, a change (since the last run), or always."""
-    notify_command: str | None = None
-    """Gets summary.json on standard input, e.g. /usr/local/bin/to-pager; split into words, no
-    shell."""
-    notify_url_file: Path | None = None
-    """A file with a webhook's https address alone, mode 0600, since it is a secret
-    (Slack-compatible)."""
-    notify_timeout: Positive = 10.0
-    """How long the command may take, or one try of the webhook."""
-    metrics_file: Path | None = None
-    """A textfile for Prometheus' node exporter; needs the extra `metrics`."""
+    fail_on: FailOn = Group.END.option(
+        "which rows that need a person make exit code 1: any, only such that did not need one in "
+        "the last finished run of the same manifests, or none",
+        "any",
+    )
+    notify_on: NotifyOn = setting(
+        "who is named below is told after a failure, a change (since the last run), or always",
+        "failure",
+    )
+    notify_command: str | None = setting(
+        "gets summary.json on standard input, e.g. /usr/local/bin/to-pager; split into words, no "
+        "shell"
+    )
+    notify_url_file: Path | None = setting(
+        "a file with a webhook's https address alone, mode 0600, since it is a secret "
+        "(Slack-compatible)"
+    )
+    notify_timeout: Positive = setting(
+        "how long the command may take, or one try of the webhook", 10.0
+    )
+    metrics_file: File | None = Group.END.option(
+        "write metrics for Prometheus' node exporter there (needs the extra `metrics`)"
+    )
 
 
 class Settings(Part):
     """Everything, as one value."""
 
     api: ApiSettings = ApiSettings()
-    auth: AuthSettings = AuthSettings()
-    """How requests are authorised; secrets come from the environment, a file or a command."""
+    auth: AuthSettings = setting(
+        "how requests are authorised; secrets come from the environment, a file or a command",
+        AuthSettings(),
+    )
     send: SendSettings = SendSettings()
     doubt: ReadbackSettings = ReadbackSettings()
     manifest: ManifestSettings = ManifestSettings()
     log: LogSettings = LogSettings()
     end: EndSettings = EndSettings()
-    wait: Duration = 0.0
-    """How long to wait for a ledger that another run holds."""
-    ledger: Path | None = None
-    """Its file; none: $XDG_STATE_HOME/bulkbind/<host>.db."""
-    out: Path | None = None
-    """The report folder; none: bulkbind-report/<run id>."""
+    wait: Duration = Group.SENDING.option(
+        "wait so long for a ledger that another run holds, before exit 75", 0.0
+    )
+    ledger: File | None = Group.LEDGER.option(
+        "the ledger", none="$XDG_STATE_HOME/bulkbind/<host>.db"
+    )
+    out: Annotated[Path, Shown("DIR")] | None = Group.OUT.option(
+        "report folder", none="bulkbind-report/<run id>"
+    )
 
     def endpoint(self) -> str:
         """Return the endpoint. Raises: UsageError if none is set."""
@@ -451,6 +641,24 @@ class Settings(Part):
 
 PARTS = ("api", "send", "doubt", "manifest", "log", "end")
 """Parts whose keys are at the top level of a settings file."""
-PART_OF = {key: part for part in PARTS for key in type(getattr(Settings(), part)).model_fields}
-KEYS = (*PART_OF, "auth", "wait", "ledger", "out")
+
+
+def _all_settings() -> Iterator[Setting]:
+    nothing_set = Settings()
+    for part in (*PARTS, "auth", ""):
+        held = getattr(nothing_set, part) if part else nothing_set
+        plain = held.model_dump(mode="json")
+        for name, field in type(held).model_fields.items():
+            if part or name not in (*PARTS, "auth"):
+                declared = field.json_schema_extra
+                assert isinstance(declared, Setting), f"{name} is not declared with setting()"
+                yield declared.placed(part, name, field, plain[name])
+
+
+SETTINGS = {found.key: found for found in _all_settings()}
+"""Every setting by its key, in the order of `bulkbind config`."""
+SECRETS = tuple(found.name for found in SETTINGS.values() if SecretStr in found.kinds)
+"""Settings of `auth:` that can only come from the environment."""
+PART_OF = {key: found.part for key, found in SETTINGS.items() if found.part in PARTS}
+KEYS = (*PART_OF, "auth", *(key for key, found in SETTINGS.items() if not found.part))
 """The top-level keys of a settings file."""

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from packaging.requirements import Requirement
 
 import bulkbind
-from bulkbind.app.schema import config_schema, setting_texts
+from bulkbind.app.schema import config_schema, described
 from bulkbind.cli import COMMANDS, cli
 from bulkbind.errors import ExitCode
 from bulkbind.manifest import format_names, open_manifest
@@ -26,13 +26,15 @@ from bulkbind.report import FORMS
 from bulkbind.report.tables import RESULTS
 from bulkbind.settings import (
     SECRETS,
+    SETTINGS,
     AuthSettings,
     ManifestSettings,
+    Setting,
     Settings,
     load,
     load_settings,
 )
-from bulkbind.settings.model import PARTS
+from tests.support.configs import config_files
 from tests.support.paths import ROOT
 from tests.support.processes import bulkbind as run_bulkbind, environment, sandbox
 
@@ -140,16 +142,27 @@ def test_help_explains_every_option(name):
         assert option.opts[0] in help_of(name)
 
 
+OTHER_MEANINGS = {
+    ("validate", "--out"),
+    ("prune", "--out"),
+    ("demo", "--out"),
+    ("report", "--format"),
+    ("bundle", "--to"),
+    ("export", "--to"),
+}
+"""Options that mean something else in another command, and so have their command in the twin."""
+
+
 @pytest.mark.parametrize("name", [name for name in COMMANDS if name != "sandbox"])
 def test_help_shows_the_twin_of_every_option(name):
-    """Every option but --map has an environment twin of its name, shown in the help."""
+    """Every option has an environment twin of its name, shown in the help."""
     shown = " ".join(help_of(name).split())
 
     for option in options_of(name):
         flag = max(option.opts, key=len)
         twin = "BULKBIND_" + flag.removeprefix("--").replace("-", "_").upper()
-        if flag == "--map":
-            continue
+        if (name, flag) in OTHER_MEANINGS:
+            twin = twin.replace("BULKBIND_", f"BULKBIND_{name.upper()}_")
         assert option.envvar == twin
         assert f"env var: {twin}" in shown, twin
 
@@ -175,9 +188,10 @@ def test_help_tells_the_defaults_of_the_model():
 
     for name, found in told.items():
         default = defaults[name]
-        if default is None and name in SETTING_HELP:
+        none = SETTING_HELP.get(name, SETTINGS[name].none)
+        if default is None and none:
             assert found, name
-            assert found[1] == SETTING_HELP[name], name
+            assert found[1] == none, name
         elif default in (None, False, {}, []):
             assert found is None, name
         else:
@@ -345,13 +359,14 @@ def test_settings_file_gives_the_defaults(path):
 
 def settings_texts():
     """Return every setting that a file can hold with its text, as `schema config` has it."""
-    default = Settings()
-    parts = (default, *(getattr(default, name) for name in (*PARTS, "auth")))
-    return {name: text for part in parts for name, text in setting_texts(type(part)).items()}
+    auth = Settings.model_fields["auth"].json_schema_extra
+    assert isinstance(auth, Setting)
+    texts = {setting.name: described(setting) for setting in SETTINGS.values() if setting.text}
+    return texts | {"auth": described(auth)}
 
 
 def test_every_setting_has_a_text():
-    """What is below a setting in the source describes it; secrets have none, and no place."""
+    """Every setting that a file can hold is described; secrets have no text, and no place."""
     keys = set(as_a_file_holds(Settings()))
     inner = set(AuthSettings.model_fields) - set(SECRETS)
 
@@ -371,8 +386,18 @@ def test_settings_file_says_what_the_schema_says(path):
     told = {name: comment for name, comment in lines if name in texts}
 
     assert set(told) == set(texts)
-    for name in set(texts) - {"auth", "profiles", "already_bound_codes"}:
-        assert told[name].casefold() == texts[name].removesuffix(".").casefold(), name
+    schema = config_schema()
+    held = schema["properties"] | schema["$defs"]["AuthSettings"]["properties"]
+    for name in set(texts) - {"auth", "profiles"}:
+        assert told[name] == texts[name], name
+    for name, found in held.items():
+        assert found["description"].startswith(texts[name]), name
+
+
+@pytest.mark.parametrize("name", config_files())
+def test_settings_files_follow_from_the_table(name):
+    """Each file in configs/ is what `python -m tests.support.configs` makes of the table."""
+    assert (ROOT / "configs" / name).read_text("utf-8") == config_files()[name]
 
 
 @pytest.mark.parametrize("name", format_names())

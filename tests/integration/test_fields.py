@@ -21,10 +21,10 @@ from bulkbind.app.bundle import bundle
 from bulkbind.cli import cli
 from bulkbind.clock import SystemClock
 from bulkbind.ledger import store
-from bulkbind.manifest.checking import CLEANED
 from bulkbind.manifest.rules import RULES
 from bulkbind.model import PlanWord
 from bulkbind.model.fields import (
+    CLEANED,
     CODE,
     DETAILS,
     FIELDS,
@@ -276,8 +276,8 @@ async def test_a_bundle_masks_every_field_that_may_identify(place):
 # --- texts ---------------------------------------------------------------------------------------
 
 NAMING = {"model/fields.py", "sandbox/device_api.py"}
-SAMPLES_OF_USE = {"app/demo.py", "settings/model.py", "cli/options.py"}
-"""A manifest, and the text of `--clean`, which is compared below."""
+SAMPLES_OF_USE = {"app/demo.py"}
+"""A manifest."""
 
 
 def test_no_other_module_names_an_optional_field():

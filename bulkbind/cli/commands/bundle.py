@@ -12,12 +12,14 @@ from bulkbind.cli import options
 from bulkbind.cli.console import say
 from bulkbind.cli.options import run_argument, settings_from
 from bulkbind.cli.running import explained
+from bulkbind.settings import Group
 
 
-@click.command("bundle")
+@options.command("bundle")
 @run_argument
 @options.option(
     "--to",
+    of="bundle",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
     help="the archive  [default: bulkbind-<run id>.tar.gz here]",
@@ -32,7 +34,7 @@ from bulkbind.cli.running import explained
     help="the log file whose last lines go in  [default: as in the settings file]",
 )
 @options.config
-@options.ledger_options
+@options.settings(Group.LEDGER)
 def command(run_id: str | None, *, to: Path | None, with_ids: bool, **given: Any) -> None:
     """Pack what one attaches to a ticket about a run, without secrets.
 

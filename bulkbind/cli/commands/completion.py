@@ -7,6 +7,7 @@ import sys
 import click
 from click.shell_completion import get_completion_class
 
+from bulkbind.cli import options
 from bulkbind.cli.running import explained
 from bulkbind.errors import ExitCode, UsageError
 
@@ -14,7 +15,7 @@ VARIABLE = "_BULKBIND_COMPLETE"
 """The variable that click reads: the shell's name with `_complete` or `_source`."""
 
 
-@click.command("completion")
+@options.command("completion")
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def command(shell: str) -> None:
     """Print a script that completes commands, options and run ids in a shell.

@@ -10,6 +10,7 @@ import yaml
 from bulkbind.cli import options
 from bulkbind.cli.options import loaded_from
 from bulkbind.cli.running import explained, print_json
+from bulkbind.settings import Group
 
 if TYPE_CHECKING:
     from bulkbind.settings import Value
@@ -18,15 +19,9 @@ COMMENT_AT = 40
 """Column of the origins."""
 
 
-@click.command("config")
-@options.manifest_options
-@options.repeat_options
-@options.ledger_options
-@options.out
-@options.sending_options
-@options.staging_options
-@options.end_options
-@options.log_options
+@options.command("config")
+@options.config
+@options.settings(*Group)
 @options.option("--json", "as_json", is_flag=True, help="print them as JSON")
 def command(*, as_json: bool, **given: Any) -> None:
     """Print the settings in force, each with where it came from: a settings file by itself.
@@ -61,12 +56,12 @@ def _lines(values: list[Value]) -> list[str]:
             # A comment, since a settings file that contains the mask would be refused.
             shown = f"{indent}# {name}: {item.value or 'not set'}"
         else:
-            shown = f"{indent}{name}:{_plain(item.value)}"
+            shown = f"{indent}{name}:{plain(item.value)}"
         lines.append(f"{shown:<{COMMENT_AT}}  # {item.origin}")
     return lines
 
 
-def _plain(value: object) -> str:
+def plain(value: object) -> str:
     """Return a value as YAML on one line after a blank; empty if it is not set."""
     if value is None:
         return ""

@@ -20,9 +20,10 @@ if TYPE_CHECKING:
     from bulkbind.engine import StopSignal
 
 
-@click.command("demo")
+@options.command("demo")
 @options.option(
     "--out",
+    of="demo",
     type=click.Path(path_type=Path),
     metavar="DIR",
     default=Path("bulkbind-report/demo"),

@@ -13,6 +13,7 @@ from bulkbind.cli import options
 from bulkbind.cli.options import loaded_from
 from bulkbind.cli.running import configure_logs, explained, print_json, run_until_done
 from bulkbind.errors import ExitCode
+from bulkbind.settings import Group
 
 if TYPE_CHECKING:
     from bulkbind.engine import StopSignal
@@ -20,12 +21,9 @@ if TYPE_CHECKING:
 NAME_WIDTH = 11
 
 
-@click.command("doctor")
-@options.manifest_options
-@options.ledger_options
-@options.network_options
-@options.out
-@options.log_options
+@options.command("doctor")
+@options.config
+@options.settings(Group.MANIFEST, Group.LEDGER, Group.NETWORK, Group.OUT, Group.LOG)
 @options.option("--json", "as_json", is_flag=True, help="print them as JSON")
 def command(*, as_json: bool, **given: Any) -> None:
     """Look at everything a run needs, line by line: ok, warn or fail, with what to do.

@@ -17,6 +17,7 @@ from bulkbind.cli.running import configure_logs, explained, run_until_done
 from bulkbind.errors import ExitCode
 from bulkbind.files import replacing
 from bulkbind.model.fields import CODE, OPTIONAL, USER, enumeration
+from bulkbind.settings import Group
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,13 +35,13 @@ Exit codes: 0 written, 2 could not start, 3 a list could not be read (no file is
 """
 
 
-@click.command("export", help=HELP)
+@options.command("export", help=HELP)
 @click.argument("users", nargs=-1, required=True, metavar="USER...")
 @options.config
-@options.ledger_options
-@options.pace_options
+@options.settings(Group.LEDGER, Group.NETWORK, Group.PACE)
 @options.option(
     "--to",
+    of="export",
     type=click.Path(path_type=Path),
     metavar="FILE",
     help="the manifest to write, mode 0600  [default: standard output]",

@@ -18,6 +18,7 @@ from bulkbind.errors import ExitCode
 from bulkbind.model import PlanWord
 from bulkbind.model.fields import DETAILS
 from bulkbind.report.plan_text import plan_json, plan_text
+from bulkbind.settings import Group
 
 if TYPE_CHECKING:
     from bulkbind.engine import StopSignal
@@ -38,11 +39,10 @@ Exit codes: 0 no problem, 1 some rows could not be bound, 2 a manifest could not
 """
 
 
-@click.command("plan", help=HELP)
+@options.command("plan", help=HELP)
 @click.argument("manifests", nargs=-1, required=True, metavar="MANIFEST...")
-@options.manifest_options
-@options.ledger_options
-@options.staging_options
+@options.config
+@options.settings(Group.MANIFEST, Group.LEDGER, Group.STAGING)
 @options.option(
     "--extra",
     is_flag=True,
@@ -54,7 +54,7 @@ Exit codes: 0 no problem, 1 some rows could not be bound, 2 a manifest could not
     metavar="FILE",
     help="keep the plan for `run --plan FILE`, which refuses once manifest or ledger have moved",
 )
-@options.pace_options
+@options.settings(Group.NETWORK, Group.PACE)
 @options.option("--json", "as_json_", is_flag=True, help="print the plan as JSON")
 def command(
     manifests: tuple[str, ...],

@@ -12,12 +12,13 @@ from bulkbind.cli.console import say
 from bulkbind.cli.options import settings_from
 from bulkbind.cli.running import explained
 from bulkbind.errors import UsageError
+from bulkbind.settings import Group
 
 if TYPE_CHECKING:
     from bulkbind.ledger import Pruned
 
 
-@click.command("prune")
+@options.command("prune")
 @options.option(
     "--older-than",
     type=options.TIME,
@@ -40,9 +41,10 @@ if TYPE_CHECKING:
 @options.option("--quiet", is_flag=True, help="say nothing but problems")
 @options.option("--dry-run", is_flag=True, help="say what would go, and delete nothing")
 @options.config
-@options.ledger_options
+@options.settings(Group.LEDGER)
 @options.option(
     "--out",
+    of="prune",
     type=click.Path(),
     metavar="DIR",
     help="folder that holds the report folders  [default: bulkbind-report]",

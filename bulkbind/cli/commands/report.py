@@ -13,13 +13,13 @@ from bulkbind.cli.options import run_argument, settings_from
 from bulkbind.cli.running import explained, print_json
 from bulkbind.errors import UsageError
 from bulkbind.report import FORMS, as_json, as_text
+from bulkbind.settings import Group
 
 
-@click.command("report")
+@options.command("report")
 @run_argument
 @options.config
-@options.ledger_options
-@options.out
+@options.settings(Group.LEDGER, Group.OUT)
 @options.option(
     "--attempts",
     is_flag=True,
@@ -28,6 +28,7 @@ from bulkbind.report import FORMS, as_json, as_text
 @options.option(
     "--format",
     "forms",
+    of="report",
     multiple=True,
     type=click.Choice(tuple(FORMS)),
     help="write only this form; repeatable; xlsx keeps ids as text, md fits a ticket",

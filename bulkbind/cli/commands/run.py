@@ -20,6 +20,7 @@ from bulkbind.cli.options import run_argument
 from bulkbind.cli.running import explained
 from bulkbind.cli.sending import notifying, send, send_inbox
 from bulkbind.errors import UsageError
+from bulkbind.settings import Group
 
 if TYPE_CHECKING:
     from bulkbind.app.session.sending import RunResult
@@ -29,16 +30,13 @@ if TYPE_CHECKING:
     from bulkbind.settings import Settings
 
 
-@click.command("run")
+@options.command("run")
 @click.argument("manifests", nargs=-1, required=True, metavar="MANIFEST...")
-@options.manifest_options
-@options.repeat_options
-@options.ledger_options
-@options.out
-@options.sending_options
-@options.end_options
+@options.config
+@options.settings(Group.MANIFEST, Group.REPEAT, Group.LEDGER, Group.OUT)
+@options.settings(Group.NETWORK, Group.PACE, Group.SENDING, Group.END)
 @options.first
-@options.staging_options
+@options.settings(Group.STAGING)
 @options.option(
     "--rehearse",
     is_flag=True,
@@ -158,13 +156,11 @@ def _inbox(
     return send_inbox(given, use_case)
 
 
-@click.command("resume")
+@options.command("resume")
 @run_argument
 @options.config
-@options.ledger_options
-@options.out
-@options.sending_options
-@options.end_options
+@options.settings(Group.LEDGER, Group.OUT)
+@options.settings(Group.NETWORK, Group.PACE, Group.SENDING, Group.END)
 @options.first
 @options.output_options
 def resume_command(run_id: str | None, *, first: int | None, **given: Any) -> None:

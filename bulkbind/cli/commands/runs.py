@@ -10,11 +10,12 @@ from bulkbind.app.reports import runs
 from bulkbind.cli import options
 from bulkbind.cli.options import settings_from
 from bulkbind.cli.running import explained, print_json
+from bulkbind.settings import Group
 
 
-@click.command("runs")
+@options.command("runs")
 @options.config
-@options.ledger_options
+@options.settings(Group.LEDGER)
 @options.option("--json", "as_json", is_flag=True, help="print them as JSON")
 def command(*, as_json: bool, **given: Any) -> None:
     """List the runs in the ledger, newest first: id, state, when, who, rows by status."""

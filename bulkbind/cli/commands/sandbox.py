@@ -137,7 +137,7 @@ def behaviour_from(
         ) from None
 
 
-@click.command("sandbox", help=HELP)
+@options.command("sandbox", help=HELP)
 @options.option(
     "--port", type=click.IntRange(0, 65535), default=8765, show_default=True, help="0: any free one"
 )

@@ -5,12 +5,13 @@ from __future__ import annotations
 import click
 
 from bulkbind.app.schema import config_schema, manifest_schema
+from bulkbind.cli import options
 from bulkbind.cli.running import explained, print_json
 
 _SCHEMAS = {"manifest": manifest_schema, "config": config_schema}
 
 
-@click.command("schema")
+@options.command("schema")
 @click.argument("what", type=click.Choice(list(_SCHEMAS)))
 def command(what: str) -> None:
     """Print the JSON Schema of manifests (YAML and JSON) or of settings files.

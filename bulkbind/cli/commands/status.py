@@ -13,15 +13,16 @@ from bulkbind.cli.running import explained, print_json
 from bulkbind.model import RunState
 from bulkbind.report import as_json, as_text
 from bulkbind.report.plan_text import span_text
+from bulkbind.settings import Group
 
 if TYPE_CHECKING:
     from bulkbind.app.reports import RunStatus
 
 
-@click.command("status")
+@options.command("status")
 @click.argument("run_id", required=False, metavar="[RUN]")
 @options.config
-@options.ledger_options
+@options.settings(Group.LEDGER)
 @options.option("--json", "as_json_", is_flag=True, help="print it as JSON")
 def command(run_id: str | None, *, as_json_: bool, **given: Any) -> None:
     """Show where a run stands: rows by status, rate, time left, newest problems.

@@ -15,6 +15,7 @@ from bulkbind.cli.running import configure_logs, explained, run_until_done
 from bulkbind.cli.sending import DRAINING, print_result, same_place
 from bulkbind.model import RunState
 from bulkbind.report.undo_report import undo_json, undo_text
+from bulkbind.settings import Group
 
 if TYPE_CHECKING:
     from bulkbind.app.undo import UndoResult
@@ -22,18 +23,17 @@ if TYPE_CHECKING:
     from bulkbind.errors import ExitCode
 
 
-@click.command("undo")
+@options.command("undo")
 @click.argument("run_id", metavar="RUN")
 @options.config
-@options.ledger_options
-@options.out
+@options.settings(Group.LEDGER, Group.OUT)
 @options.option(
     "--yes-unbind",
     type=click.IntRange(min=0),
     metavar="N",
     help="do not ask: N devices are meant; if it would be another number, none is unbound",
 )
-@options.sending_options
+@options.settings(Group.NETWORK, Group.PACE, Group.SENDING)
 @options.output_options
 def command(run_id: str, *, yes_unbind: int | None, **given: Any) -> None:
     """Unbind what a run bound, and only that.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,6 +15,7 @@ from bulkbind.cli.console import Console, say
 from bulkbind.cli.options import settings_from
 from bulkbind.cli.running import explained, leave_stdout, print_json
 from bulkbind.errors import LedgerError
+from bulkbind.settings import Group
 
 if TYPE_CHECKING:
     from bulkbind.model import CheckedRow
@@ -62,11 +64,17 @@ class _Problems(Console):
         return max(0, self._printed - MOST_PRINTED)
 
 
-@click.command("validate")
+@options.command("validate")
 @click.argument("manifests", nargs=-1, required=True, metavar="MANIFEST...")
-@options.manifest_options
-@options.repeat_options
-@options.problems_out
+@options.config
+@options.settings(Group.MANIFEST, Group.REPEAT)
+@options.option(
+    "--out",
+    of="validate",
+    type=click.Path(path_type=Path),
+    metavar="FILE.csv|DIR",
+    help="write every problem there; in a folder, as problems.csv  [default: print the first]",
+)
 @options.option("--json", "as_json", is_flag=True, help="print the result as JSON")
 def command(manifests: tuple[str, ...], *, as_json: bool, **given: Any) -> None:
     """Check every row of the manifests against the rules; no network, no ledger.

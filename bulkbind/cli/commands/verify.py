@@ -15,6 +15,7 @@ from bulkbind.cli.options import settings_from
 from bulkbind.cli.running import configure_logs, explained, print_json, run_until_done
 from bulkbind.model import EXTRA, PlanWord
 from bulkbind.model.fields import LABELS, enumeration
+from bulkbind.settings import Group
 
 if TYPE_CHECKING:
     from bulkbind.engine import StopSignal
@@ -37,11 +38,10 @@ Exit codes: 0 no difference, 1 some, 2 could not start, 3 a list could not be re
 """
 
 
-@click.command("verify", help=HELP)
+@options.command("verify", help=HELP)
 @click.argument("run_id", metavar="RUN")
 @options.config
-@options.ledger_options
-@options.pace_options
+@options.settings(Group.LEDGER, Group.NETWORK, Group.PACE)
 @options.option("--json", "as_json_", is_flag=True, help="print the differences as JSON")
 def command(run_id: str, *, as_json_: bool, **given: Any) -> None:
     """Print the differences."""

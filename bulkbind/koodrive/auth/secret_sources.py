@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from bulkbind.errors import UsageError
-from bulkbind.settings import is_shared
+from bulkbind.settings import is_shared, variable_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -45,7 +45,7 @@ class Secrets:
         given = getattr(self._settings, name)
         path = self.file(name)
         if given is not None:
-            found = Found(given.get_secret_value(), f"BULKBIND_{name.upper()}")
+            found = Found(given.get_secret_value(), variable_of(name))
         elif path is not None:
             found = Found(self.read(path).rstrip("\r\n"), str(path))
         else:
@@ -53,7 +53,7 @@ class Secrets:
         if not found.text.strip():
             raise UsageError(
                 f"the {name.replace('_', ' ')} from {found.origin} is empty",
-                hint=f"give another BULKBIND_{name.upper()}, or `auth: {name}_file:`",
+                hint=f"give another {variable_of(name)}, or `auth: {name}_file:`",
             )
         return found
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 from hypothesis import example, given, settings, strategies as st
 
-from bulkbind.manifest.checking import CLEANED, clean
+from bulkbind.manifest.checking import clean
 from bulkbind.manifest.rules import RULES
 from bulkbind.model import Change
+from bulkbind.model.fields import CLEANED
 from tests.support.manifests import opener
 from tests.support.rows import device
 
