@@ -155,7 +155,7 @@ def test_neither_cleaned_names_nor_tokens_of_users_are_in_it(tmp_path):
     with tarfile.open(tmp_path / "b.tar.gz") as archive:
         files = [archive.extractfile(member) for member in archive.getmembers()]
         everything = "\n".join(file.read().decode() for file in files if file is not None)
-    assert "SN1,device#1,failed" in everything
+    assert re.search(r"SN1,device#1,+failed", everything)
     assert "a line with *** and ***" in everything
     for secret in ("private phone", TOKEN, "kept-for-later"):
         assert secret not in everything

@@ -50,7 +50,7 @@ def test_row_becomes_a_device(read):
 
     assert row.device == device("u1", "SN1", "Van 1", None)
     assert row.line == 2
-    assert row.values == ("u1", "SN1", "Van 1", None)
+    assert row.values == values("u1", "SN1", "Van 1", None)
     assert row.cells == [" SN1 ", "u1", "\u00a0Van 1", ""]
     assert row.problems == ()
 

@@ -17,7 +17,7 @@ from bulkbind.manifest.rules import (
     trim,
 )
 from bulkbind.model import CheckedRow
-from bulkbind.model.fields import OPTIONAL
+from bulkbind.model.fields import FIELDS, OPTIONAL
 from tests.support.rows import device, values
 
 COLUMNS = ("User", "Code", "Name", "System", *OPTIONAL[2:])
@@ -110,7 +110,7 @@ def test_broken_value_is_one_problem_that_says_what_is_wrong(field, value, found
 
     [problem] = problems
     assert problem.field == field
-    assert problem.column == dict(zip(GOOD, COLUMNS, strict=True))[field]
+    assert problem.column == COLUMNS[FIELDS.index(field)]
     assert problem.value == value
     assert problem.rule == next(rule.text for rule in RULES if rule.field == field)
     assert problem.found == found

@@ -16,7 +16,7 @@ from bulkbind.manifest import open_manifest
 from bulkbind.model import Device
 from bulkbind.settings import ManifestSettings
 from tests.support.manifests import opener, outline
-from tests.support.rows import device
+from tests.support.rows import device, values
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def test_list_of_mappings(read):
     ]
     assert [row.line for row in rows] == [2, 5, 7]
     assert rows[0].cells == {"machine_code": "A", "user_id": "u1", "deviceName": "Van 1"}
-    assert rows[1].values == ("u2", "B", None, "Android 15")
+    assert rows[1].values == values("u2", "B", None, "Android 15")
 
 
 def test_defaults_fill_what_a_device_does_not_say(read):

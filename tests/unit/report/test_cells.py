@@ -12,7 +12,7 @@ import pytest
 from bulkbind.manifest import open_manifest
 from bulkbind.manifest.formulas import safe, safe_value
 from bulkbind.model import Problem, Record, ResultRow, RunState, RunSummary, Source, Status
-from bulkbind.model.fields import ABSENT, OPTIONAL
+from bulkbind.model.fields import ABSENT, FIELDS, OPTIONAL
 from bulkbind.report import write_report
 from bulkbind.report.forms import write_xlsx
 from bulkbind.report.tables import ExportWriter
@@ -53,8 +53,7 @@ def letters(text):
 def row(payload, cells, **given):
     """Return a row that failed, with the payload wherever somebody else's text may stand."""
     broken = tuple(
-        Problem(field, payload, payload, f"{field}: a rule", payload, payload)
-        for field in ("user_id", "machine_code", "device_name", "device_os")
+        Problem(field, payload, payload, f"{field}: a rule", payload, payload) for field in FIELDS
     )
     values = {
         "source": 0, "line": 2, "user_id": payload, "machine_code": payload,
