@@ -131,7 +131,7 @@ VALUES ('invalid', {marks(9 + len(FIELDS))})
 
 
 def begin(db: sqlite3.Connection, run: dict[str, object]) -> int:
-    """Insert a run with state `staging` and return its number. See `schema.sql` for the keys."""
+    """Insert a run with state `staging` and return its number. See `1-schema.sql` for the keys."""
     with transaction(db):
         cursor = db.execute(
             "INSERT INTO runs (run_id, state, digest, created_at, operator, host, pid, version, "

@@ -124,8 +124,9 @@ class LedgerLock:
 
 APPLICATION_ID = 0x62626C31
 """`bbl1` in the file's header: distinguishes a ledger from other SQLite files."""
-MIGRATIONS = ("schema.sql", "doubt.sql", "changes.sql", "unbindings.sql")
-"""Script n migrates a ledger from version n to n + 1."""
+_SCRIPTS = resources.files("bulkbind.ledger") / "migrations"
+MIGRATIONS = sorted(_SCRIPTS.iterdir(), key=lambda script: int(script.name.partition("-")[0]))
+"""Script n, `n-what.sql`, makes a ledger of version n of an older one; the first one, a new one."""
 VERSION = len(MIGRATIONS)
 CHECKED_BYTES = 64 << 20
 """A ledger up to this size (about 150,000 rows, less than a second) is checked for damage before it
@@ -240,9 +241,8 @@ def _refuse_damaged(db: sqlite3.Connection, path: Path) -> None:
 
 
 def _migrate(db: sqlite3.Connection) -> None:
-    folder = resources.files("bulkbind.ledger")
     for version in range(int_of(db, "PRAGMA user_version"), VERSION):
-        script = folder.joinpath(MIGRATIONS[version]).read_text("utf-8")
+        script = MIGRATIONS[version].read_text("utf-8")
         db.executescript(
             f"BEGIN EXCLUSIVE;\n{script}\nPRAGMA application_id = {APPLICATION_ID};\n"
             f"PRAGMA user_version = {version + 1};\nCOMMIT;"

@@ -10,7 +10,6 @@ import sqlite3
 import tarfile
 from contextlib import closing
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -313,9 +312,8 @@ def _help(command):
     return " ".join(result.output.split())
 
 
-@pytest.mark.parametrize("path", sorted(Path(ROOT / "samples").glob("*.csv")), ids=lambda p: p.name)
-def test_samples_have_every_field(path):
-    """A sample shows all that a manifest may have."""
-    header = path.read_text(encoding="utf-8").splitlines()[0].split(",")
+def test_a_sample_has_every_field():
+    """It shows all that a manifest may have."""
+    header = (ROOT / "samples" / "fleet.csv").read_text(encoding="utf-8").splitlines()[0]
 
-    assert set(FIELDS) <= set(header)
+    assert set(FIELDS) <= set(header.split(","))

@@ -11,7 +11,6 @@ import sys
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
-from importlib import resources
 
 import pytest
 
@@ -31,6 +30,7 @@ from bulkbind.ledger import (
 )
 from bulkbind.ledger.store import (
     APPLICATION_ID,
+    MIGRATIONS,
     VERSION,
     LedgerLock,
     connect,
@@ -408,7 +408,7 @@ def test_an_older_ledger_is_brought_up_to_date_by_a_reader_too(tmp_path):
     """What is new is added before it is read, and all that was there is kept."""
     path = tmp_path / "old.db"
     with closing(sqlite3.connect(path)) as db:
-        script = resources.files("bulkbind.ledger").joinpath("schema.sql").read_text("utf-8")
+        script = MIGRATIONS[0].read_text("utf-8")
         db.executescript(f"{script}\nPRAGMA application_id = {APPLICATION_ID};")
         db.execute("PRAGMA user_version = 1")
         db.execute("INSERT INTO meta VALUES ('endpoint', ?)", (json.dumps(ENDPOINT),))

@@ -56,7 +56,7 @@ def test_an_upgraded_ledger_is_like_a_new_one(tmp_path, old):
     store.connect(tmp_path / "new.db", ENDPOINT).close()
     store.connect(old, ENDPOINT).close()
 
-    assert version(old) == store.VERSION == len(store.MIGRATIONS)
+    assert version(old) == store.VERSION
     assert columns(old) == columns(tmp_path / "new.db")
 
 
@@ -117,3 +117,10 @@ async def test_a_run_that_an_older_version_was_killed_in_goes_on(old):
     assert {code for code, row in after.items() if "found on the" in row.detail} == IN_DOUBT
     assert bench.server.posted_again == 0
     assert sum(bench.server.binds.values()) == 11
+
+
+def test_migrations_are_numbered_without_a_gap():
+    """Each script stands for one version."""
+    numbers = [int(script.name.partition("-")[0]) for script in store.MIGRATIONS]
+
+    assert numbers == list(range(1, store.VERSION + 1))
