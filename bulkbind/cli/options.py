@@ -86,6 +86,21 @@ manifest_options = together(
             help="one value of a field for all rows, whatever they say; repeatable",
         ),
         option(
+            "--ignore-column",
+            "ignore_columns",
+            multiple=True,
+            type=Listed(),
+            metavar="COLUMN",
+            help="a header that is no field's, though it reads like one; repeatable, and divided "
+            "by semicolons in the environment",
+        ),
+        option(
+            "--placeholders",
+            metavar="WORD,…|none",
+            help="words that are no values, instead of the usual ones (NA, NULL, TBD, -, 0 and "
+            "the like); none: no word is one",
+        ),
+        option(
             "--profile",
             metavar="NAME",
             help="how such files are read, by its name under `profiles:` in the settings file",
@@ -339,6 +354,8 @@ GIVEN = (
     "user_id",
     "columns",
     "constants",
+    "ignore_columns",
+    "placeholders",
     "header",
     "skip_rows",
     "format",

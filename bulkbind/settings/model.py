@@ -189,7 +189,13 @@ def _only_set(profiles: dict[str, BaseModel]) -> dict[str, Any]:
     }
 
 
+def _alone(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
 Names = Annotated[tuple[str, ...], BeforeValidator(_names, json_schema_input_type=list[str] | str)]
+Titles = Annotated[tuple[str, ...], BeforeValidator(_alone, json_schema_input_type=list[str] | str)]
+"""Names that may hold commas: one, or a list."""
 
 
 class Part(BaseModel):
@@ -315,6 +321,8 @@ class Reading(Part):
     """Our field: one value for all rows, whatever they say."""
     user_id: str | None = None
     """For rows without a user."""
+    ignore_columns: Titles = ()
+    """Your headers that are no field's, though they read like one."""
     header: Names = ()
     """Names of the columns of a table that has no header."""
     skip_rows: Annotated[int, Field(ge=0, le=1000)] | None = None
@@ -326,6 +334,9 @@ class Reading(Part):
     it."""
     sheet: str | None = None
     """Of a workbook, by name or number; none: the first."""
+    placeholders: Names = ()
+    """Words that are no values, e.g. N/A, TBD: a problem in a field that must be, left out of
+    another; empty: the usual ones (see README); none: no word is one."""
     clean: Literal["none", "names"] = "none"
     """names: make device_name and device_os fit their rules; every change is listed."""
 
