@@ -7,7 +7,7 @@ import json
 from typing import TYPE_CHECKING
 
 from bulkbind.errors import ManifestError, UsageError
-from bulkbind.manifest.columns import is_ignored
+from bulkbind.manifest.columns import same
 from bulkbind.manifest.formats import (
     FORMATS,
     SUFFIXES,
@@ -78,7 +78,7 @@ def _check_settings(settings: ManifestSettings) -> None:
                 f"columns cannot map `{field}`", hint=f"fields are {', '.join(FIELDS)}"
             )
     for field, column in settings.columns.items():
-        if is_ignored(column, settings.ignore_columns):
+        if any(same(column, name) for name in settings.ignore_columns):
             raise UsageError(
                 f"column {column!r} is mapped to {field} and ignored as well",
                 hint="take it out of --ignore-column (`ignore_columns:`), or of --map (`columns:`)",

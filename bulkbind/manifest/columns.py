@@ -17,6 +17,8 @@ from bulkbind.settings import FIELDS
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
+    from bulkbind.settings import ManifestSettings
+
 KEY = "@key"
 """Name for the key of a device where devices are a mapping; rows hold the key under this name."""
 _SPELLINGS = {
@@ -77,7 +79,8 @@ def read_as(name: str, field: str, mapping: Mapping[str, str]) -> str:
     written = _bare(name)
     if written == plain(name) or written == _bare(column) or position_of(column) is not None:
         return ""
-    return f"`{printable(name)}` is read as {field}; --ignore-column says that it is none"
+    shown = "".join(f"<U+{ord(c):04X}>" if _is_invisible(c) else c for c in printable(name))
+    return f"`{shown}` is read as {field}; --ignore-column says that it is none"
 
 
 def _bare(name: str) -> str:
@@ -111,26 +114,27 @@ def _rough(header: str) -> str:
     return "".join(c for c in text if c.isalnum()).casefold()
 
 
-def lookalike(field: str, names: Iterable[str], ignored: Collection[str]) -> str:
+def lookalike(field: str, names: Iterable[str]) -> str:
     """Return the first name that may be meant for a field, though it is none of its spellings.
 
     Empty if there is none. A fallback must not take its place unseen.
     """
-    return next(
-        (
-            name.strip()
-            for name in names
-            if not is_ignored(name, ignored) and _SPELLINGS.get(_rough(name)) == field
-        ),
-        "",
-    )
+    found = (name.strip() for name in names if _SPELLINGS.get(_rough(name)) == field)
+    return next(found, "")
 
 
-def is_ignored(name: str, ignored: Collection[str]) -> bool:
-    """Return whether the settings say that a column is none of ours."""
-    return bool(ignored) and (
-        name.strip() in ignored or bool(plain(name) and plain(name) in map(plain, ignored))
-    )
+def ignored(names: Sequence[str], settings: ManifestSettings) -> frozenset[str]:
+    """Return which names are no field's by the settings: as written there, else as one reads it."""
+    found: set[str] = set()
+    for wanted in settings.ignore_columns:
+        exact = {name for name in names if name.strip() == wanted.strip()}
+        found |= exact or {name for name in names if same(name, wanted)}
+    return frozenset(found)
+
+
+def same(name: str, other: str) -> bool:
+    """Return whether two names are the same to a person."""
+    return plain(name) == plain(other) != ""
 
 
 def words(mapping: Mapping[str, str]) -> frozenset[str]:
@@ -145,11 +149,9 @@ def words(mapping: Mapping[str, str]) -> frozenset[str]:
     )
 
 
-def field_of(header: str, mapping: Mapping[str, str], ignored: Collection[str] = ()) -> str | None:
+def field_of(header: str, mapping: Mapping[str, str]) -> str | None:
     """Return the field that *header* names, or None. A mapped field is known by no other name."""
     wanted = header.strip()
-    if is_ignored(wanted, ignored):
-        return None
     name = plain(wanted)
     for field, column in mapping.items():
         if column == wanted or (name and plain(column) == name):
@@ -178,12 +180,12 @@ def positions(
     source: str,
     line: int,
     given: Collection[str],
-    ignored: Collection[str] = (),
+    without: Collection[str] = (),
 ) -> tuple[int | None, ...]:
     """Return the position of each of `FIELDS` in *header*; None if it has no column.
 
     *mapping* gives the name of a field's column, or `#n` for the n-th column; *given* are fields
-    that need no column, *ignored* names of columns that are no field's. *source* and *line* locate
+    that need no column, *without* names in *header* that are no field's. *source* and *line* locate
     the header in messages.
 
     Raises: ManifestError if two columns claim one field, a mapped column is missing, or
@@ -193,7 +195,7 @@ def positions(
     names = [name.strip() for name in header]
     exact = {field: column for field, column in mapping.items() if column in names}
     for position, name in enumerate(names):
-        field = field_of(name, mapping, ignored)
+        field = None if header[position] in without else field_of(name, mapping)
         if field is None or name != exact.get(field, name):
             continue
         if field in found:
@@ -226,7 +228,7 @@ def _require(
         if field in must and field not in found:
             wanted = mapping.get(field, field)
             shown = ", ".join(f"`{name.strip()}`" for name in header[:20]) or "none"
-            near = closest(field, wanted, header)
+            near = closest(field, wanted, header) or lookalike(field, header)
             # The whole header in one cell: its delimiter was not recognized.
             is_joined = len(header) == 1 and len(plain(header[0])) > len(plain(wanted))
             guess = f"did you mean --map {field}='{near}'? " if near else ""

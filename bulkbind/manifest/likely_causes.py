@@ -60,11 +60,17 @@ translations of `#N/A`, and errors that lost their final mark."""
 _NARROW = re.compile(r"#{3,}")
 _IN_SHORT = re.compile(r"[+-]?(?:\d+[.,]\d+[eE][+-]?|\d+[eE][+-])\d+", re.ASCII)
 """A number in short that no machine code can be; `12E3` may be an id."""
+_GROUPED = re.compile(r"[+-]?\d{1,3}(?:,\d{3})+(?:\.\d+)?", re.ASCII)
+_CHANGED_NUMBERS = (
+    (_IN_SHORT, "a spreadsheet wrote a long number in short, and its digits are gone"),
+    (_WHOLE_AS_FLOAT, "a program took a whole number for a fraction"),
+    (_GROUPED, "a number with marks at the thousands"),
+)
 _MARKS = "#.,+-'\"=:"
 """All that `damage_of` recognizes has one of these characters."""
 _SUSPECT = (
     rf"(?:{'|'.join(map(re.escape, FAULT_STARTS))}|=?['\"]"
-    r"|[+-]?\d+(?:[.,]0|[.,]\d+[eE][+-]?\d|[eE][+-]\d))"
+    r"|[+-]?\d+(?:[.,]0|[.,]\d+[eE][+-]?\d|[eE][+-]\d|,\d{3}))"
 )
 """How all that `damage_of` recognizes begins."""
 _SUSPECT_VALUE = re.compile(_SUSPECT, re.ASCII)
@@ -132,11 +138,9 @@ def damage_of(value: str) -> Fault | None:
         return fault
     if _is_kept_as_text(value):
         return Fault("the quotes by which a spreadsheet keeps text", _UNQUOTE, _AS_WRITTEN)
-    if _IN_SHORT.fullmatch(value):
-        found = "a long number that a spreadsheet wrote in short, and its digits are gone"
-        return Fault(found, _AS_TEXT, _AS_WRITTEN)
-    if _WHOLE_AS_FLOAT.fullmatch(value):
-        return Fault("a whole number that a program took for a fraction", _AS_TEXT, _AS_WRITTEN)
+    for pattern, found in _CHANGED_NUMBERS:
+        if pattern.fullmatch(value):
+            return Fault(found, _AS_TEXT, _AS_WRITTEN)
     return None
 
 
@@ -153,12 +157,8 @@ def _is_kept_as_text(value: str) -> bool:
 
 def cause_of_value(value: str) -> str:
     """Return the likely cause of a broken value, and what to do; empty if unknown."""
-    if _is_kept_as_text(value):
-        return f"the quotes by which a spreadsheet keeps text: {_UNQUOTE}"
-    if _SCIENTIFIC.fullmatch(value.removesuffix(LOST)):
-        return f"a spreadsheet wrote a long number in short, and its digits are gone: {_AS_TEXT}"
-    if _WHOLE_AS_FLOAT.fullmatch(value):
-        return f"a program took a whole number for a fraction: {_AS_TEXT}"
+    if damage := damage_of(value.removesuffix(LOST)):
+        return f"{damage.found}: {damage.hint}"
     if _DATE.fullmatch(value):
         return f"it reads like a date, into which spreadsheets turn what looks like one: {_AS_TEXT}"
     wrong = next((character for character in value if not _is_plain(character)), None)
@@ -354,9 +354,10 @@ class Repeats:
 
     def notices(self, name: str) -> Iterator[str]:
         """Yield what the operator should check."""
-        shared = {code: each for code, each in self._repeated.items() if each.is_shared}
+        shared = [(code, each) for code, each in self._repeated.items() if each.is_shared]
+        shared.sort(key=lambda item: -item[1].count)
         least = "" if self._is_exact else "at least "
-        for code, each in list(shared.items())[:_MOST_TOLD]:
+        for code, each in shared[:_MOST_TOLD]:
             first, other = each.names[:2]
             yield (
                 f"{name}: {least}{each.count:,} rows with different names, like {first!r} and "

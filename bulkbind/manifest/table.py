@@ -75,7 +75,7 @@ class Table:
             source=source.name,
             line=line,
             given={field for field in ("user_id",) if settings.user_id} | set(settings.constants),
-            ignored=settings.ignore_columns,
+            without=columns.ignored(source.header, settings),
         )
         self._columns = columns_of(used, settings)
         self._refuse_lookalikes(line, settings)
@@ -208,12 +208,14 @@ class Table:
     def _refuse_lookalikes(self, line: int, settings: ManifestSettings) -> None:
         """Refuse a header with a column that a fallback would replace, and that may be meant."""
         taken = {column.at for column in self._columns}
-        names = [name for at, name in enumerate(self._header) if at not in taken]
+        header = self._source.header
+        without = columns.ignored(header, settings)
+        names = [name for at, name in enumerate(header) if at not in taken and name not in without]
         for column in self._columns:
             field = column.rule.field
             if column.at is not None or not column.fill or field in settings.constants:
                 continue
-            if name := printable(columns.lookalike(field, names, settings.ignore_columns)):
+            if name := printable(columns.lookalike(field, names)):
                 raise ManifestError(
                     f"{self._source.name}:{line}: column `{name}` may be meant for {field}, and "
                     "--user-id would take its place",

@@ -14,7 +14,7 @@ from bulkbind.model import OWN_COLUMNS, CheckedRow, Problem
 from bulkbind.settings import FIELDS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
     from typing import Self
 
@@ -217,7 +217,7 @@ class Tree:
         """Yield the problems of fields that a fallback fills though a key may be meant for them."""
         for at, key in self._shape(tuple(node)).lookalikes:
             field = FIELDS[at]
-            if self._fills.get(field) or field in map(self._field_of, defaults):
+            if self._fills.get(field) or field in self._fields_of(defaults).values():
                 shown = printable(text_of(node[key]) or str(node[key]))
                 yield Problem(
                     field, key, shown, f"{field}: its key, not one that is like it",
@@ -225,13 +225,18 @@ class Tree:
                     f"--map {field}={key!r} takes it, --ignore-column {key!r} says that it is none",
                 )  # fmt: skip
 
-    def _field_of(self, key: str) -> str | None:
-        return columns.field_of(key, self._mapping, self._settings.ignore_columns)
+    def _fields_of(self, keys: Collection[str]) -> dict[str, str | None]:
+        """Return the field of each key, None if it is no field's."""
+        ignored = columns.ignored(tuple(keys), self._settings)
+        return {
+            key: None if key in ignored else columns.field_of(key, self._mapping) for key in keys
+        }
 
     def _with_defaults(self, node: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
         """Return a device with defaults for the fields that it lacks in any spelling."""
-        stated = {self._field_of(key) for key in node} - {None}
-        kept = {key: value for key, value in defaults.items() if self._field_of(key) not in stated}
+        stated = set(self._fields_of(node).values()) - {None}
+        fields = self._fields_of(defaults)
+        kept = {key: value for key, value in defaults.items() if fields[key] not in stated}
         return {**kept, **node}
 
     def _claimed(self, cells: dict[str, Any], field: str, key: str, other: str) -> Problem:
@@ -252,8 +257,7 @@ class Tree:
         names: dict[str, str] = {}
         paths: dict[str, tuple[str, ...]] = {}
         claims = []
-        for key in keys:
-            field = self._field_of(key)
+        for key, field in self._fields_of(keys).items():
             if field in self._settings.constants and field in names:
                 continue
             if field is None:
@@ -286,11 +290,12 @@ class Tree:
     def _lookalikes(
         self, keys: Sequence[str], names: Mapping[str, str]
     ) -> Iterator[tuple[int, str]]:
-        others = [key for key in keys if key not in names.values()]
+        without = columns.ignored(keys, self._settings)
+        others = [key for key in keys if key not in names.values() and key not in without]
         for at, field in enumerate(FIELDS):
             if field in names or field in self._settings.constants:
                 continue
-            if key := columns.lookalike(field, others, self._settings.ignore_columns):
+            if key := columns.lookalike(field, others):
                 yield at, key
 
 
