@@ -57,9 +57,15 @@ _NOTE = re.compile(
     r"|^(?:required|mandatory)[\s:*]",
     re.IGNORECASE,
 )
+_MAY_HAVE_NOTE = re.compile(r"[(\[{<]|required|mandatory", re.IGNORECASE)
 _REMARK = re.compile(r"\([^()]*\)|\[[^\[\]]*\]|<[^<>]*>|\{[^{}]*\}")
-_FILLERS = "\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0"
-"""Letters and marks that show nothing."""
+_INVISIBLE = re.compile(
+    "[\xad\u0600-\u0605\u061c\u06dd\u070f\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
+    "\U000e0001\U000e0020-\U000e007f"
+    "\ufe00-\ufe0f\U000e0100-\U000e01ef"
+    "\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0]"
+)
+"""What shows nothing: Unicode's format characters, variation selectors, and fillers."""
 
 
 def plain(header: str) -> str:
@@ -70,7 +76,10 @@ def plain(header: str) -> str:
     """
     if len(header) > _LONGEST_NAME:
         return header
-    return _SEPARATORS.sub("", _NOTE.sub("", _visible(header).strip())).casefold()
+    text = _visible(header).strip()
+    if _MAY_HAVE_NOTE.search(text):
+        text = _NOTE.sub("", text)
+    return _SEPARATORS.sub("", text).casefold()
 
 
 def read_as(name: str, field: str, mapping: Mapping[str, str]) -> str:
@@ -79,7 +88,7 @@ def read_as(name: str, field: str, mapping: Mapping[str, str]) -> str:
     written = _bare(name)
     if written == plain(name) or written == _bare(column) or position_of(column) is not None:
         return ""
-    shown = "".join(f"<U+{ord(c):04X}>" if _is_invisible(c) else c for c in printable(name))
+    shown = _INVISIBLE.sub(lambda found: f"<U+{ord(found[0]):04X}>", printable(name))
     return f"`{shown}` is read as {field}; --ignore-column says that it is none"
 
 
@@ -91,17 +100,7 @@ def _visible(text: str) -> str:
     """Return a text without what shows nothing, and wide or styled letters as plain ones."""
     if text.isascii():
         return text
-    shown = "".join(c for c in text if not _is_invisible(c))
-    return "".join(c for c in unicodedata.normalize("NFKC", shown) if not _is_invisible(c))
-
-
-def _is_invisible(character: str) -> bool:
-    return (
-        unicodedata.category(character) == "Cf"
-        or character in _FILLERS
-        or "\ufe00" <= character <= "\ufe0f"
-        or "\U000e0100" <= character <= "\U000e01ef"
-    )
+    return unicodedata.normalize("NFKC", _INVISIBLE.sub("", text))
 
 
 def _rough(header: str) -> str:
