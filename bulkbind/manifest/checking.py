@@ -222,9 +222,7 @@ class Checker:
         self._codes.add(codes, lines)
         if has_users:
             self._users.add(users, lines)
-        if None in names:
-            names = [name or user for name, user in zip(names, users, strict=True)]
-        self._repeats.add(codes, names, lines)
+        self._repeats.add(codes, names, users, lines)
 
     def _leave_out(self, name: str, line: int, value: str) -> None:
         count, first, example = self._left_out.get(name, (0, line, printable(value)))

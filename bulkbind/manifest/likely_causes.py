@@ -234,13 +234,16 @@ class Suspicions:
         if least >= ":" and _ODD.isdisjoint(values):
             return  # none begins with a digit, so none is a number
         length = len(values[0])
+        is_padded = least < "1" > max(values)
         if (
-            length <= MOST_DIGITS
-            and least >= "1"
-            and self._besides not in values
+            (is_padded or (least >= "1" and length <= MOST_DIGITS))
             and _are_numbers(values, length)
+            and self._besides not in values
         ):
-            self._count(self._bare, length, len(values), lines[0], values[0])
+            if is_padded:
+                self._padded.setdefault(length, (lines[0], values[0]))
+            else:
+                self._count(self._bare, length, len(values), lines[0], values[0])
             return
         for value, line in zip(values, lines, strict=True):
             if value == self._besides:
@@ -300,7 +303,7 @@ def _are_numbers(values: Sequence[str], length: int) -> bool:
 
 _MANY_NAMES = 3
 """Names from which on a code is no device's own."""
-_MOST_CODES = 20_000
+_MOST_CODES = 5_000
 _MOST_REPEATED = 1_000
 _MOST_TOLD = 3
 
@@ -313,24 +316,30 @@ class Repeats:
     """
 
     def __init__(self) -> None:
-        self._names: dict[str, str] = {}
-        """The name with which each of the last codes was first seen."""
+        self._first: dict[str, _Rows] = {}
+        """The rows among which each of the last codes was first seen."""
         self._repeated: dict[str, _Repeated] = {}
         self._is_exact = True
 
-    def add(self, codes: Sequence[str], names: Sequence[str], lines: Sequence[int]) -> None:
-        """Examine valid rows. *names*: what tells devices apart, such as their names."""
-        known = self._names
-        if len(set(codes)) < len(codes) or not known.keys().isdisjoint(codes):
-            for code, name, line in zip(codes, names, lines, strict=True):
-                if code in known:
-                    self._again(code, name, line)
-                else:
-                    known[code] = name
+    def add(
+        self,
+        codes: Sequence[str],
+        names: Sequence[str | None],
+        users: Sequence[str],
+        lines: Sequence[int],
+    ) -> None:
+        """Examine valid rows; a device without a name is told apart by its user."""
+        rows = _Rows(codes, names, users)
+        fresh = dict.fromkeys(codes, rows)
+        if len(fresh) < len(codes) or not self._first.keys().isdisjoint(fresh):
+            for at, (code, line) in enumerate(zip(codes, lines, strict=True)):
+                if self._first.setdefault(code, rows) is not rows or codes.index(code) < at:
+                    self._again(code, rows.name(at), line)
             return
-        if len(known) > _MOST_CODES:
-            self._forget()
-        known.update(zip(codes, names, strict=True))
+        if len(self._first) > _MOST_CODES:
+            self._is_exact = False
+            self._first = {code: self._first[code] for code in self._repeated}
+        self._first.update(fresh)
 
     def _again(self, code: str, name: str, line: int) -> None:
         found = self._repeated.get(code)
@@ -341,16 +350,12 @@ class Repeats:
                 }
             if len(self._repeated) >= _MOST_REPEATED:
                 return
-            found = self._repeated[code] = _Repeated(line, [self._names[code]])
+            first = self._first[code]
+            name_of_first = first.name(first.codes.index(code))
+            found = self._repeated[code] = _Repeated(line, [name_of_first])
         found.count += 1
         if not found.is_shared and name not in found.names:
             found.names.append(name)
-
-    def _forget(self) -> None:
-        self._is_exact = False
-        kept = {code: found.names[0] for code, found in self._repeated.items()}
-        self._names.clear()
-        self._names.update(kept)
 
     def notices(self, name: str) -> Iterator[str]:
         """Yield what the operator should check."""
@@ -366,6 +371,17 @@ class Repeats:
             )
         if len(shared) > _MOST_TOLD:
             yield f"{name}: {len(shared) - _MOST_TOLD:,} more machine codes are shared like that"
+
+
+class _Rows(NamedTuple):
+    """Some rows, column by column."""
+
+    codes: Sequence[str]
+    names: Sequence[str | None]
+    users: Sequence[str]
+
+    def name(self, at: int) -> str:
+        return self.names[at] or self.users[at]
 
 
 @dataclass(slots=True)
