@@ -295,7 +295,7 @@ def _secrets(settings: Settings) -> list[str]:
     found = known_secrets(settings.auth, settings.ledger_path()) | proxy_secrets()
     if settings.end.notify_url_file is not None:
         with contextlib.suppress(OSError, UnicodeDecodeError):
-            found.add(settings.end.notify_url_file.read_text(encoding="utf-8").strip())
+            found.add(settings.end.notify_url_file.read_text(encoding="utf-8-sig").strip())
     return sorted(filter(None, found), key=len, reverse=True)
 
 

@@ -30,6 +30,7 @@ from bulkbind.settings import (
     parse_duration,
     variable_of,
 )
+from bulkbind.settings.model import Repeated
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
@@ -128,7 +129,7 @@ def _option(setting: Setting) -> Callable[[Any], Any]:
     default = setting.none or setting.default
     if bool in setting.kinds:
         attributes = {"is_flag": True}
-    elif dict in setting.kinds:
+    elif any(isinstance(kind, Repeated) for kind in setting.kinds):
         attributes |= {"multiple": True, "type": Listed()}
         text += "; repeatable, and divided by semicolons in the environment"
     elif Path in setting.kinds:

@@ -7,6 +7,7 @@ import json
 from typing import TYPE_CHECKING
 
 from bulkbind.errors import ManifestError, UsageError
+from bulkbind.manifest.columns import same
 from bulkbind.manifest.formats import (
     FORMATS,
     PACKED,
@@ -17,7 +18,8 @@ from bulkbind.manifest.formats import (
     format_of,
     is_manifest_name,
 )
-from bulkbind.manifest.likely_causes import fault_of
+from bulkbind.manifest.likely_causes import PLACEHOLDER, damage_of, fault_of
+from bulkbind.manifest.placeholders import placeholders
 from bulkbind.manifest.rules import breaks
 from bulkbind.manifest.text import encoding_of, read_head
 from bulkbind.model import Source
@@ -94,13 +96,21 @@ def _check_settings(settings: ManifestSettings) -> None:
             raise UsageError(
                 f"columns cannot map `{field}`", hint=f"fields are {', '.join(FIELDS)}"
             )
-    if settings.user_id is not None and (wrong := _wrong("user_id", settings.user_id)):
+    for field, column in settings.columns.items():
+        if any(same(column, name) for name in settings.ignore_columns):
+            raise UsageError(
+                f"column {column!r} is mapped to {field} and ignored as well",
+                hint="take it out of --ignore-column (`ignore_columns:`), or of --map (`columns:`)",
+            )
+    if settings.user_id is not None and (wrong := _wrong("user_id", settings.user_id, settings)):
         raise UsageError(f"user id {settings.user_id!r}: {wrong}")
     for field, value in settings.constants.items():
-        if wrong := _wrong(field, value):
+        if wrong := _wrong(field, value, settings):
             raise UsageError(f"--set {field}={value!r}: {wrong}")
 
 
-def _wrong(field: str, value: str) -> str | None:
-    fault = fault_of(value)
+def _wrong(field: str, value: str, settings: ManifestSettings) -> str | None:
+    fault = damage_of(value) if field == "user_id" else fault_of(value)
+    if fault is None and value in placeholders(settings.placeholders):
+        return f"{PLACEHOLDER.found}; --placeholders none takes it as it stands"
     return fault.found if fault else breaks(field, value)

@@ -10,13 +10,21 @@ import unicodedata
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from bulkbind.manifest.likely_causes import Suspicions, cause_of_value, fault_of
-from bulkbind.manifest.rules import RULES, Rule, check, keeps, printable
+from bulkbind.manifest.likely_causes import (
+    PLACEHOLDER,
+    Fault,
+    Repeats,
+    Suspicions,
+    cause_of_value,
+    fault_of,
+)
+from bulkbind.manifest.placeholders import placeholders
+from bulkbind.manifest.rules import RULES, Rule, check, keeps, no_value, printable
 from bulkbind.model import Change, CheckedRow, Problem
-from bulkbind.model.fields import CLEANED, FIELDS
+from bulkbind.model.fields import CLEANED, FIELDS, NAME
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from bulkbind.model.fields import Values
     from bulkbind.settings import ManifestSettings
@@ -92,12 +100,133 @@ Names = tuple[str, ...]
 _CLEANED_AT = tuple(FIELDS.index(field) for field in CLEANED)
 
 
-class Checker:
-    """Checks rows one by one, and collects suspicious values for notices."""
+class Column(NamedTuple):
+    """Where the values of one field come from."""
 
-    def __init__(self, *, cleans: bool) -> None:
-        self._cleans = cleans
-        self.suspicions = Suspicions()
+    rule: Rule
+    at: int | None
+    """Position of the column; None if there is none."""
+    fill: str | None
+    """Default for rows whose cell is empty or missing."""
+    covered: int | None = None
+    """Position of a column whose values a constant replaces."""
+
+
+def columns_of(used: Sequence[int | None], settings: ManifestSettings) -> tuple[Column, ...]:
+    """Return the column of each of `FIELDS`; a constant takes precedence over a column."""
+    return tuple(
+        Column(rule, None, settings.constants[rule.field], at)
+        if rule.field in settings.constants
+        else Column(rule, at, settings.user_id if rule.field == "user_id" else None)
+        for rule, at in zip(RULES, used, strict=True)
+    )
+
+
+def covered_problem(field: str, name: str, cell: str, fault: Fault) -> Problem:
+    """Return the problem of a damaged cell that a constant would replace."""
+    hint = f"{fault.hint}; --ignore-column {name!r} leaves the column out, whatever it says"
+    return no_value(field, name, cell.strip(), fault._replace(hint=hint))
+
+
+class Good(NamedTuple):
+    """The values of some rows that are all valid, field by field."""
+
+    values: list[Sequence[str | None]]
+    left_out: tuple[int, ...]
+    """Positions among `FIELDS` of columns with placeholders, for which there is None."""
+
+
+class Checker:
+    """Checks rows, and collects what is suspicious or left out for notices."""
+
+    def __init__(self, settings: ManifestSettings) -> None:
+        self._cleans = settings.clean == "names"
+        self._placeholders = placeholders(settings.placeholders)
+        self._codes = Suspicions("machine codes")
+        self._users = Suspicions("user ids", besides=settings.user_id)
+        self._repeats = Repeats()
+        self._left_out: dict[str, tuple[int, int, str]] = {}
+
+    def good(
+        self, columns: Sequence[Column], cells: Sequence[Sequence[str]], count: int
+    ) -> Good | None:
+        """Return the values of *count* rows if all are valid; otherwise None.
+
+        Ten times faster than checking row by row. *columns* are in the order of `FIELDS`, *cells*
+        are given column by column. Call `accept` with what is taken.
+        """
+        values: list[Sequence[str | None]] = []
+        left_out: list[int] = []
+        for number, column in enumerate(columns):
+            rule, at, fill, covered = column
+            if covered is not None and any(self.fault_behind(rule, c) for c in cells[covered]):
+                return None
+            if at is None:
+                if fill is None and rule.required:
+                    return None
+                values.append([fill] * count)
+                continue
+            if keeps(rule, cells[at], self._placeholders):
+                values.append(cells[at])
+                continue
+            found = [cell.strip() or fill or "" for cell in cells[at]]
+            if not self._keep(rule, found):
+                found = self._without_placeholders(rule, found)
+                left_out.append(number)
+                if not found or not self._keep(rule, found):
+                    return None
+            values.append([cell or None for cell in found])
+        return Good(values, tuple(left_out))
+
+    def _keep(self, rule: Rule, found: Sequence[str]) -> bool:
+        """Return whether trimmed values are valid, or empty where the field is optional."""
+        present = found if rule.required else list(filter(None, found))
+        return not present or keeps(rule, present, self._placeholders)
+
+    def _without_placeholders(self, rule: Rule, found: list[str]) -> list[str]:
+        """Return values with "" for placeholders; none if there are none, or the field must be."""
+        kept = ["" if value in self._placeholders else value for value in found]
+        return [] if rule.required or kept == found else kept
+
+    def accept(
+        self,
+        good: Good,
+        columns: Sequence[Column],
+        cells: Sequence[Sequence[str]],
+        lines: Sequence[int],
+        names: Names,
+    ) -> None:
+        """Examine valid rows that are taken: *good*, as returned for *columns* and *cells*."""
+        self._examine(good.values, lines, has_users=columns[0].at is not None)
+        for number in good.left_out:
+            at = columns[number].at
+            assert at is not None  # only a column can have a placeholder
+            for cell, value, line in zip(cells[at], good.values[number], lines, strict=True):
+                if value is None and cell.strip():
+                    self._leave_out(names[number], line, cell.strip())
+
+    def _examine(
+        self, values: Sequence[Sequence[Any]], lines: Sequence[int], *, has_users: bool
+    ) -> None:
+        users, codes, *optional = values
+        self._codes.add(codes, lines)
+        if has_users:
+            self._users.add(users, lines)
+        self._repeats.add(codes, optional[NAME], users, lines)
+
+    def _leave_out(self, name: str, line: int, value: str) -> None:
+        count, first, example = self._left_out.get(name, (0, line, printable(value)))
+        self._left_out[name] = (count + 1, first, example)
+
+    def fault_behind(self, rule: Rule, cell: str) -> Fault | None:
+        """Return why a cell cannot give way to a constant: it is damaged, and nobody saw that."""
+        value = cell.strip()
+        if not value:
+            return None
+        fault = fault_of(value)
+        if fault is None and rule.required and value in self._placeholders:
+            fault = PLACEHOLDER
+        return fault
 
     def row(
         self,
@@ -108,95 +237,81 @@ class Checker:
         more: Sequence[Problem] = (),
     ) -> CheckedRow:
         """Return a row with every rule checked. *more*: problems already known."""
-        broken = check(values, names)
+        values, broken = self._checked(line, values, names)
         changes: tuple[Change, ...] = ()
         if broken and self._cleans:
-            values, changes = _cleaned(values, names)
+            values, changes = self._cleaned(values, names)
             if changes:
-                broken = check(values, names)
+                values, broken = self._checked(line, values, names)
         known = {problem.field for problem in more}
-        problems = (*(_explained(p, values) for p in broken if p.field not in known), *more)
+        problems = (*(self._explained(p, values) for p in broken if p.field not in known), *more)
         if problems:
             shown = tuple([printable(value) if value else None for value in values])
             return CheckedRow(line, cells, shown, problems, changes)
-        self.suspicions.add(values[1:2], (line,))  # type: ignore[arg-type]  # it is required
+        self._examine([(value,) for value in values], (line,), has_users=True)
         return CheckedRow(line, cells, values, (), changes)
 
     def notices(self, name: str) -> Iterator[str]:
         """Yield the notices once all rows were checked."""
-        yield from self.suspicions.notices(name)
+        for column, (count, line, value) in self._left_out.items():
+            yield (
+                f"{name}: {count:,} placeholders like `{value}` (line {line}) in {column} are left "
+                "out; --placeholders none takes them as they stand"
+            )
+        yield from self._codes.notices(name)
+        yield from self._users.notices(name)
+        yield from self._repeats.notices(name)
 
+    def _checked(
+        self, line: int, values: Values, names: Names
+    ) -> tuple[Values, tuple[Problem, ...]]:
+        """Return the values without optional placeholders, and the broken rules."""
+        broken = list(check(values, names))
+        if not broken and not any(value and value in self._placeholders for value in values):
+            return values, ()
+        kept = list(values)
+        failed = {problem.field: problem for problem in broken}
+        for at, (rule, value) in enumerate(zip(RULES, values, strict=True)):
+            if not value or fault_of(value) or not self._is_placeholder(value, rule, failed):
+                continue
+            if rule.required:
+                failed[rule.field] = no_value(rule.field, names[at], value, PLACEHOLDER)
+            else:
+                failed.pop(rule.field, None)
+                kept[at] = None
+                self._leave_out(names[at], line, value)
+        ordered = (failed[rule.field] for rule in RULES if rule.field in failed)
+        return tuple(kept), tuple(ordered)
 
-def _cleaned(values: Values, names: Names) -> tuple[Values, tuple[Change, ...]]:
-    changed: list[str | None] = list(values)
-    changes = []
-    for at in _CLEANED_AT:
-        before = values[at]
-        after = clean(FIELDS[at], before) if before else None
-        if before and after and after != before:
-            changed[at] = after
-            changes.append(Change(names[at], printable(before), after))
-    return tuple(changed), tuple(changes)
+    def _is_placeholder(self, value: str, rule: Rule, failed: Mapping[str, Problem]) -> bool:
+        return value in self._placeholders or (
+            rule.field in failed and self._placeholders.is_disguised(value)
+        )
 
+    def _clean(self, field: str, value: str) -> str | None:
+        """Return a cleaned name, unless it would be a placeholder."""
+        after = clean(field, value)
+        return None if after and after in self._placeholders else after
 
-def _explained(problem: Problem, values: Values) -> Problem:
-    """Add the likely cause and the result of cleaning, unless there is a hint already."""
-    if problem.hint:
-        return problem
-    value = values[FIELDS.index(problem.field)]  # as read: the problem's own value may be truncated
-    hints = [cause_of_value(value)] if value else []
-    if value and problem.field in CLEANED and (after := clean(problem.field, value)):
-        hints.append(f"cleaning (--clean names) would make it {after!r}")
-    hint = "; ".join(filter(None, hints))
-    return replace(problem, hint=hint) if hint else problem
+    def _cleaned(self, values: Values, names: Names) -> tuple[Values, tuple[Change, ...]]:
+        changed: list[str | None] = list(values)
+        changes = []
+        for at in _CLEANED_AT:
+            before = values[at]
+            after = self._clean(FIELDS[at], before) if before else None
+            if before and after and after != before:
+                changed[at] = after
+                changes.append(Change(names[at], printable(before), after))
+        return tuple(changed), tuple(changes)
 
-
-class Column(NamedTuple):
-    """Where the values of one field come from."""
-
-    rule: Rule
-    at: int | None
-    """Position of the column; None if there is none."""
-    fill: str | None
-    """Default for rows whose cell is empty or missing."""
-
-
-def columns_of(used: Sequence[int | None], settings: ManifestSettings) -> tuple[Column, ...]:
-    """Return the column of each of `FIELDS`; a constant takes precedence over a column."""
-    fills = {"user_id": settings.user_id} | settings.constants
-    return tuple(
-        Column(rule, None if rule.field in settings.constants else at, fills.get(rule.field))
-        for rule, at in zip(RULES, used, strict=True)
-    )
-
-
-def good_values(
-    columns: Sequence[Column], cells: Sequence[Sequence[str]], count: int
-) -> list[Sequence[str | None]] | None:
-    """Return the values of *count* rows, field by field, if all are valid; otherwise None.
-
-    Ten times faster than checking row by row. *columns* are in the order of `FIELDS`, *cells* are
-    given column by column.
-    """
-    values: list[Sequence[str | None]] = []
-    for rule, at, fill in columns:
-        if at is None:
-            if fill is None and rule.required:
-                return None
-            values.append([fill] * count)
-            continue
-        found = _good_column(rule, cells[at], fill)
-        if found is None:
-            return None
-        values.append(found)
-    return values
-
-
-def _good_column(rule: Rule, cells: Sequence[str], fill: str | None) -> Sequence[str | None] | None:
-    if keeps(rule, cells):
-        return cells
-    column = [cell.strip() or fill or "" for cell in cells]
-    present = column if rule.required else list(filter(None, column))
-    if not all(present) or (present and not keeps(rule, present)):
-        return None
-    return [cell or None for cell in column]
+    def _explained(self, problem: Problem, values: Values) -> Problem:
+        """Add the likely cause and the result of cleaning, unless there is a hint already."""
+        if problem.hint:
+            return problem
+        # As read: the problem's own value may be truncated.
+        value = values[FIELDS.index(problem.field)]
+        hints = [cause_of_value(value)] if value else []
+        if value and problem.field in CLEANED and (after := self._clean(problem.field, value)):
+            hints.append(f"cleaning (--clean names) would make it {after!r}")
+        hint = "; ".join(filter(None, hints))
+        return replace(problem, hint=hint) if hint else problem

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import difflib
 import re
+import unicodedata
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from bulkbind.errors import ManifestError
+from bulkbind.manifest.likely_causes import DASHES, LOOKS_LIKE, QUOTES
+from bulkbind.manifest.rules import printable
 from bulkbind.model import OWN_COLUMNS
 from bulkbind.model.fields import FIELDS, ROW_FIELDS
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
+
+    from bulkbind.settings import ManifestSettings
 
 KEY = "@key"
 """Name for the key of a device where devices are a mapping; rows hold the key under this name."""
@@ -27,9 +32,100 @@ _MOST_WORDS = 20
 _POSITION = re.compile(r"#(\d{1,5})", re.ASCII)
 
 
+_LONGEST_NAME = 200
+_SEPARATORS = re.compile(rf"[\s_\-\x00-\x1f\x7f*\"'`{QUOTES}{DASHES}]+|[:\s]+$")
+"""What a name is recognised without; a colon only at its end."""
+_NEED = (
+    "required|requis|requise|requerido|richiesto|mandatory|obligatory|compulsory|optional|must"
+    "|required field|mandatory field|obligatoire|obligatorio|obbligatorio|obrigatorio|obrigatório"
+    "|verplicht|wymagane|pflicht|pflichtfeld|pflichtangabe|erforderlich|notwendig|facultatif"
+    "|обязательно|обязательное поле|必填|必须|必須|必需|选填|任意"
+)
+"""What templates say of a column."""
+_LENGTH = r"(?:max\.?|up to|bis)\s{0,3}\d+(?:\s{0,3}(?:chars?|characters|zeichen))?\.?"
+_NOTE = re.compile(
+    rf"[(\[{{<]\s{{0,9}}(?:{_NEED}|{_LENGTH}|[*!])[\s*!.:]{{0,9}}[)\]}}>]"
+    r"|(?<=[\s:,;/*])(?:required|mandatory)(?=[\s*!.:]{0,9}$)"
+    r"|^(?:required|mandatory)[\s:*]",
+    re.IGNORECASE,
+)
+_MAY_HAVE_NOTE = re.compile(r"[(\[{<]|required|mandatory", re.IGNORECASE)
+_REMARK = re.compile(r"\([^()]*\)|\[[^\[\]]*\]|<[^<>]*>|\{[^{}]*\}")
+_INVISIBLE = re.compile(
+    "[\xad\u0600-\u0605\u061c\u06dd\u070f\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
+    "\U000e0001\U000e0020-\U000e007f"
+    "\ufe00-\ufe0f\U000e0100-\U000e01ef"
+    "\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0]"
+)
+"""What shows nothing: Unicode's format characters, variation selectors, and fillers."""
+
+
 def plain(header: str) -> str:
-    """Return *header* without case, blanks, hyphens and underscores."""
-    return re.sub(r"[\s_\-]+", "", header).casefold()
+    """Return *header* as names are compared: as a person reads it.
+
+    Without case, blanks, hyphens, underscores and quotes, without what is invisible, without the
+    width and style of letters, and without a `*` or `(required)` that a template adds.
+    """
+    if len(header) > _LONGEST_NAME:
+        return header
+    text = _visible(header).strip()
+    if _MAY_HAVE_NOTE.search(text):
+        text = _NOTE.sub("", text)
+    return _SEPARATORS.sub("", text).casefold()
+
+
+def read_as(name: str, field: str, mapping: Mapping[str, str]) -> str:
+    """Return a notice if a name is a field's only without what `plain` takes away; else ""."""
+    column = mapping.get(field, "")
+    written = _bare(name)
+    if written == plain(name) or written == _bare(column) or position_of(column) is not None:
+        return ""
+    shown = _INVISIBLE.sub(lambda found: f"<U+{ord(found[0]):04X}>", printable(name))
+    return f"`{shown}` is read as {field}; --ignore-column says that it is none"
+
+
+def _bare(name: str) -> str:
+    return re.sub(r"[\s_\-]+", "", name).casefold()
+
+
+def _visible(text: str) -> str:
+    """Return a text without what shows nothing, and wide or styled letters as plain ones."""
+    if text.isascii():
+        return text
+    return unicodedata.normalize("NFKC", _INVISIBLE.sub("", text))
+
+
+def _rough(header: str) -> str:
+    """Return *header* as `plain`, and without accents, other marks and whatever is in brackets.
+
+    Letters that look like Latin ones are taken for these.
+    """
+    text = _REMARK.sub("", _visible(header[: _LONGEST_NAME + 1]))
+    text = unicodedata.normalize("NFKD", "".join(LOOKS_LIKE.get(c, c) for c in text))
+    return "".join(c for c in text if c.isalnum()).casefold()
+
+
+def lookalike(field: str, names: Iterable[str]) -> str:
+    """Return the first name that may be meant for a field, though it is none of its spellings.
+
+    Empty if there is none. A fallback must not take its place unseen.
+    """
+    found = (name.strip() for name in names if _SPELLINGS.get(_rough(name)) == field)
+    return next(found, "")
+
+
+def ignored(names: Sequence[str], settings: ManifestSettings) -> frozenset[str]:
+    """Return which names are no field's by the settings: as written there, else as one reads it."""
+    found: set[str] = set()
+    for wanted in settings.ignore_columns:
+        exact = {name for name in names if name.strip() == wanted.strip()}
+        found |= exact or {name for name in names if same(name, wanted)}
+    return frozenset(found)
+
+
+def same(name: str, other: str) -> bool:
+    """Return whether two names are the same to a person."""
+    return plain(name) == plain(other) != ""
 
 
 _SPELLINGS = {
@@ -56,10 +152,11 @@ def words(mapping: Mapping[str, str]) -> frozenset[str]:
 def field_of(header: str, mapping: Mapping[str, str]) -> str | None:
     """Return the field that *header* names, or None. A mapped field is known by no other name."""
     wanted = header.strip()
+    name = plain(wanted)
     for field, column in mapping.items():
-        if column == wanted or plain(column) == plain(wanted):
+        if column == wanted or (name and plain(column) == name):
             return field
-    spelled = _SPELLINGS.get(plain(wanted))
+    spelled = _SPELLINGS.get(name)
     return None if spelled in mapping else spelled
 
 
@@ -83,11 +180,13 @@ def positions(
     source: str,
     line: int,
     given: Collection[str],
+    without: Collection[str] = (),
 ) -> tuple[int | None, ...]:
     """Return the position of each of `FIELDS` in *header*; None if it has no column.
 
     *mapping* gives the name of a field's column, or `#n` for the n-th column; *given* are fields
-    that need no column. *source* and *line* locate the header in messages.
+    that need no column, *without* names in *header* that are no field's. *source* and *line* locate
+    the header in messages.
 
     Raises: ManifestError if two columns claim one field, a mapped column is missing, or
         machine_code or user_id has no column and is not given.
@@ -96,7 +195,7 @@ def positions(
     names = [name.strip() for name in header]
     exact = {field: column for field, column in mapping.items() if column in names}
     for position, name in enumerate(names):
-        field = field_of(name, mapping)
+        field = None if header[position] in without else field_of(name, mapping)
         if field is None or name != exact.get(field, name):
             continue
         if field in found:
@@ -104,7 +203,7 @@ def positions(
                 f"{source}:{line}: columns `{header[found[field]].strip()}` and `{name.strip()}` "
                 f"both claim {field}",
                 hint=f"say which with --map {field}=COLUMN or --map {field}=#{position + 1}, or "
-                "rename one of them",
+                "rename one of them, or leave one out with --ignore-column",
             )
         found[field] = position
     for field, column in mapping.items():
@@ -129,7 +228,7 @@ def _require(
         if field in must and field not in found:
             wanted = mapping.get(field, field)
             shown = ", ".join(f"`{name.strip()}`" for name in header[:20]) or "none"
-            near = closest(field, wanted, header)
+            near = closest(field, wanted, header) or lookalike(field, header)
             # The whole header in one cell: its delimiter was not recognized.
             is_joined = len(header) == 1 and len(plain(header[0])) > len(plain(wanted))
             guess = f"did you mean --map {field}='{near}'? " if near else ""

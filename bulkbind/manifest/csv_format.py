@@ -300,7 +300,9 @@ def _score(
     """
     rows, _ = _all_rows(reader(lines, dialect, is_strict=False))
     _, broken = _all_rows(reader(lines, dialect))
-    named = max((columns.named(row, mapping) for row in rows), default=0)
+    # A name that still has quotes of the other kind is half a name.
+    bare = ([cell for cell in row if not cell.startswith(("'", '"'))] for row in rows)
+    named = max((columns.named(row, mapping) for row in bare), default=0)
     [(width, alike)] = Counter(map(len, rows)).most_common(1) or [(1, 0)]
     return (named, -broken, alike * (width - 1))
 

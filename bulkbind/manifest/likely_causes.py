@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
 MOST_DIGITS = 15
 """Digits of an integer that a spreadsheet keeps. Source: IEEE 754, binary64."""
 BOOLEANS = frozenset(("TRUE", "FALSE", "True", "False", "true", "false"))
+_MORE_THAN_CHANCE = 4
+"""How many times as often as by chance numbers end in zeros before they are suspected."""
 _ENDS = ("total", "totals", "sum", "count", "end", "eof")
 _ODD = BOOLEANS | {written for end in _ENDS for written in (end, end.upper(), end.capitalize())}
 """Valid machine codes that are probably not meant as such."""
 _SCIENTIFIC = re.compile(r"[+-]?\d+(?:[.,]\d+)?[eE][+-]?\d+", re.ASCII)
-_WHOLE_AS_FLOAT = re.compile(r"\d+[.,]0+", re.ASCII)
+_WHOLE_AS_FLOAT = re.compile(r"[+-]?\d+[.,]0+", re.ASCII)
 _DATE = re.compile(
     r"\d{4}-\d{1,2}-\d{1,2}(?:[T ].*)?|\d{1,2}[./-]\d{1,2}[./-]\d{2,4}|\d{1,2}-[A-Za-z]{3}(?:-\d+)?"
     r"|[A-Za-z]{3}-\d{2}",
@@ -55,13 +58,32 @@ _ERROR_ELSEWHERE = re.compile(
 """Formula errors that are newer or in other languages (`#SPILL!`, `#BEZUG!`, `#¿NOMBRE?`),
 translations of `#N/A`, and errors that lost their final mark."""
 _NARROW = re.compile(r"#{3,}")
+_IN_SHORT = re.compile(r"[+-]?(?:\d+[.,]\d+[eE][+-]?|\d+[eE][+-])\d+", re.ASCII)
+"""A number in short that no machine code can be; `12E3` may be an id."""
+_GROUPED = re.compile(r"[+-]?\d{1,3}(?:,\d{3})+(?:\.\d+)?", re.ASCII)
+_CHANGED_NUMBERS = (
+    (_IN_SHORT, "a spreadsheet wrote a long number in short, and its digits are gone"),
+    (_WHOLE_AS_FLOAT, "a program took a whole number for a fraction"),
+    (_GROUPED, "a number with marks at the thousands"),
+)
+_MARKS = "#.,+-'\"=:"
+"""All that `damage_of` recognizes has one of these characters."""
+_SUSPECT = (
+    rf"(?:{'|'.join(map(re.escape, FAULT_STARTS))}|=?['\"]"
+    r"|[+-]?\d+(?:[.,]0|[.,]\d+[eE][+-]?\d|[eE][+-]\d|,\d{3}))"
+)
+"""How all that `damage_of` recognizes begins."""
+_SUSPECT_VALUE = re.compile(_SUSPECT, re.ASCII)
+_SUSPECT_AMONG = re.compile("\0" + _SUSPECT, re.ASCII)
 LOST = " (digits lost)"
 """Suffix of a number whose last digits a spreadsheet lost; it makes the value break every rule."""
 _AS_TEXT = "set the column to text, enter the value again and export once more"
-_QUOTES = "‘’‚‛“”„‟«»‹›′″`´"
-_DASHES = "‐‑‒–—―−﹣－"
+_AS_WRITTEN = "a value, not what a spreadsheet made of it"
+_UNQUOTE = "export the sheet once more as CSV or .xlsx, or delete them"
+QUOTES = "‘’‚‛“”„‟«»‹›′″`´"
+DASHES = "‐‑‒–—―−﹣－"
 _BIDI = "\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
-_LOOKS_LIKE = dict(
+LOOKS_LIKE = dict(
     zip(
         "АВЕЅІЈКМНОРСТУХаеорсухіѕјԁһΑΒΕΖΗΙΚΜΝΟΡΤΥΧονι",
         "ABESIJKMHOPCTYXaeopcyxisjdhABEZHIKMNOPTYXovi",
@@ -77,6 +99,15 @@ class Fault(NamedTuple):
     found: str
     hint: str
     """How to fix it."""
+    rule: str = "a value, not the error of a spreadsheet"
+    """What is allowed instead."""
+
+
+PLACEHOLDER = Fault(
+    "a placeholder, not a value",
+    "enter the value itself; --placeholders none takes it as it stands",
+    "a value, not a placeholder",
+)
 
 
 def formula_error(text: str) -> Fault:
@@ -99,12 +130,35 @@ def fault_of(value: str) -> Fault | None:
     return None
 
 
+def damage_of(value: str) -> Fault | None:
+    """Return why a text is a damaged id, or none, though visible ASCII; None if it may be one."""
+    if not _SUSPECT_VALUE.match(value):
+        return None
+    if fault := fault_of(value):
+        return fault
+    if _is_kept_as_text(value):
+        return Fault("the quotes by which a spreadsheet keeps text", _UNQUOTE, _AS_WRITTEN)
+    for pattern, found in _CHANGED_NUMBERS:
+        if pattern.fullmatch(value):
+            return Fault(found, _AS_TEXT, _AS_WRITTEN)
+    return None
+
+
+def may_have_damage(joined: str) -> bool:
+    """Return whether any of many values may be damaged; *joined*: with NUL before each."""
+    return any(mark in joined for mark in _MARKS) and _SUSPECT_AMONG.search(joined) is not None
+
+
+def _is_kept_as_text(value: str) -> bool:
+    """Whether a value begins as `'00123` or `="00123"`, and with a quote in general."""
+    bare = value.removeprefix("=")
+    return len(bare) > 1 and bare[0] in "'\""
+
+
 def cause_of_value(value: str) -> str:
     """Return the likely cause of a broken value, and what to do; empty if unknown."""
-    if _SCIENTIFIC.fullmatch(value.removesuffix(LOST)):
-        return f"a spreadsheet wrote a long number in short, and its digits are gone: {_AS_TEXT}"
-    if _WHOLE_AS_FLOAT.fullmatch(value):
-        return f"a program took a whole number for a fraction: {_AS_TEXT}"
+    if damage := damage_of(value.removesuffix(LOST)):
+        return f"{damage.found}: {damage.hint}"
     if _DATE.fullmatch(value):
         return f"it reads like a date, into which spreadsheets turn what looks like one: {_AS_TEXT}"
     wrong = next((character for character in value if not _is_plain(character)), None)
@@ -120,14 +174,14 @@ def cause_of_character(character: str) -> str:
     number = ord(character)
     if 0xDC80 <= number <= 0xDCFF:  # noqa: PLR2004  # how Python escapes a byte it cannot decode
         return "the file is not UTF-8: --encoding names another one, e.g. cp1252"
-    if character in _LOOKS_LIKE:
-        return f"it looks like the Latin {_LOOKS_LIKE[character]}: type it again"
+    if character in LOOKS_LIKE:
+        return f"it looks like the Latin {LOOKS_LIKE[character]}: type it again"
     for characters, cause in (
         ("\xa0\u202f\u2007", "a blank from a web page or a document: type a plain one"),
         ("\u200b\u200c\u200d\u2060\ufeff\xad", "invisible, copied from a web page: delete it"),
         (_BIDI, "an invisible mark of the direction of writing: delete it"),
-        (_QUOTES, "a quote that a word processor made: type a plain one, or none"),
-        (_DASHES, "a dash that a word processor made of a hyphen"),
+        (QUOTES, "a quote that a word processor made: type a plain one, or none"),
+        (DASHES, "a dash that a word processor made of a hyphen"),
         ("\ufffd", "the text was read in a wrong encoding before it came here: export it again"),
     ):
         if character in characters:
@@ -140,56 +194,206 @@ def cause_of_character(character: str) -> str:
     return ""
 
 
-def suspicious(code: str) -> str:
-    """Return why a valid machine code is probably not the original one; empty if it is not odd."""
-    if _SCIENTIFIC.fullmatch(code):
+def suspicious(value: str) -> str:
+    """Return why a valid id is probably not the original one; empty if it is not odd."""
+    if _SCIENTIFIC.fullmatch(value):
         return "reads like a number that a spreadsheet wrote in short"
-    if code in BOOLEANS:
+    if value in BOOLEANS:
         return "reads like a spreadsheet's yes or no"
-    if code in _ODD:
+    if value in _ODD:
         return "reads like what stands below a table"
+    if _DATE.fullmatch(value):
+        return "reads like a date, into which spreadsheets turn what looks like one"
     return ""
 
 
-class Suspicions:
-    """Suspicious patterns among the valid machine codes of a whole file."""
+class _Numbers(NamedTuple):
+    """Some numbers of one length."""
 
-    def __init__(self) -> None:
+    number: int
+    line: int
+    example: str
+
+
+class Suspicions:
+    """Suspicious patterns among the valid ids of one field in a whole file."""
+
+    def __init__(self, noun: str, besides: str | None = None) -> None:
+        """*noun*: what the ids are, in the plural. *besides*: one that is never suspected."""
+        self._noun = noun
+        self._besides = besides
         self._odd: dict[str, tuple[int, int, str]] = {}
         self._padded: dict[int, tuple[int, str]] = {}
-        self._bare: dict[int, tuple[int, int, str]] = {}
+        self._bare: dict[int, _Numbers] = {}
+        self._cut: dict[int, _Numbers] = {}
+        """Those with nothing but zeros where a spreadsheet loses digits."""
 
-    def add(self, codes: Sequence[str], lines: Iterable[int]) -> None:
-        """Examine the machine codes of valid rows. *lines*: where they are."""
-        if min(codes) >= ":" and _ODD.isdisjoint(codes):
+    def add(self, values: Sequence[str], lines: Sequence[int]) -> None:
+        """Examine ids of valid rows. *lines*: where they are."""
+        least = min(values)
+        if least >= ":" and _ODD.isdisjoint(values):
             return  # none begins with a digit, so none is a number
-        for code, line in zip(codes, lines, strict=True):
-            if code.isdecimal():
-                self._number(code, line)
-            elif (code[0] < ":" or code in _ODD) and (why := suspicious(code)):
-                count, first, example = self._odd.get(why, (0, line, code))
+        length = len(values[0])
+        is_padded = least < "1" > max(values)
+        if (
+            (is_padded or (least >= "1" and length <= MOST_DIGITS))
+            and _are_numbers(values, length)
+            and self._besides not in values
+        ):
+            if is_padded:
+                self._padded.setdefault(length, (lines[0], values[0]))
+            else:
+                self._count(self._bare, length, len(values), lines[0], values[0])
+            return
+        for value, line in zip(values, lines, strict=True):
+            if value == self._besides:
+                continue
+            if value.isdecimal():
+                self._number(value, line)
+            elif (value[0] < ":" or value in _ODD) and (why := suspicious(value)):
+                count, first, example = self._odd.get(why, (0, line, value))
                 self._odd[why] = (count + 1, first, example)
 
-    def _number(self, code: str, line: int) -> None:
-        length = len(code)
-        if code[0] == "0":
-            self._padded.setdefault(length, (line, code))
-        else:
-            count, first, example = self._bare.get(length, (0, line, code))
-            self._bare[length] = (count + 1, first, example)
+    def _number(self, value: str, line: int) -> None:
+        length = len(value)
+        if value[0] == "0":
+            self._padded.setdefault(length, (line, value))
+            return
+        self._count(self._bare, length, 1, line, value)
+        if length > MOST_DIGITS and not value[MOST_DIGITS:].strip("0"):
+            self._count(self._cut, length, 1, line, value)
+
+    @staticmethod
+    def _count(counts: dict[int, _Numbers], length: int, more: int, line: int, value: str) -> None:
+        known = counts.get(length) or _Numbers(0, line, value)
+        counts[length] = known._replace(number=known.number + more)
 
     def notices(self, name: str) -> Iterator[str]:
         """Yield what the operator should check."""
-        for why, (count, line, code) in self._odd.items():
-            yield f"{name}: {count:,} machine codes like `{code}` (line {line}): each {why}"
+        for why, (count, line, value) in self._odd.items():
+            yield f"{name}: {count:,} {self._noun} like `{value}` (line {line}): each {why}"
+        yield from self._lost_ends(name)
         for length, (padded_line, padded) in self._padded.items():
             shorter = [bare for size, bare in self._bare.items() if size < length]
             if shorter:
-                count = sum(bare[0] for bare in shorter)
-                _, line, code = min(shorter, key=lambda bare: bare[1])
+                count = sum(bare.number for bare in shorter)
+                _, line, value = min(shorter, key=lambda bare: bare.line)
                 yield (
-                    f"{name}: {count:,} machine codes like `{code}` (line {line}) may have lost "
+                    f"{name}: {count:,} {self._noun} like `{value}` (line {line}) may have lost "
                     f"leading zeros: others have {length} digits with them, like `{padded}` "
                     f"(line {padded_line})"
                 )
                 return
+
+    def _lost_ends(self, name: str) -> Iterator[str]:
+        for length, (count, line, value) in self._cut.items():
+            # By chance, one number in 10, 100, … ends in one, two, … zeros.
+            if count * 10 ** (length - MOST_DIGITS) > _MORE_THAN_CHANCE * self._bare[length].number:
+                yield (
+                    f"{name}: {count:,} {self._noun} like `{value}` (line {line}) may have lost "
+                    f"their last digits: a spreadsheet keeps {MOST_DIGITS} and writes zeros for "
+                    "the others"
+                )
+
+
+def _are_numbers(values: Sequence[str], length: int) -> bool:
+    """Whether all are digits, and *length* of them; values are not empty."""
+    return set(map(len, values)) == {length} and "".join(values).isdecimal()
+
+
+_MANY_NAMES = 3
+"""Names from which on a code is no device's own."""
+_MOST_CODES = 5_000
+_MOST_REPEATED = 1_000
+_MOST_TOLD = 3
+
+
+class Repeats:
+    """Machine codes that rows with different names share, such as a vendor's default.
+
+    Remembers a number of codes only, so that memory stays flat: one that comes again after many
+    others may be missed.
+    """
+
+    def __init__(self) -> None:
+        self._first: dict[str, _Rows] = {}
+        """The rows among which each of the last codes was first seen."""
+        self._repeated: dict[str, _Repeated] = {}
+        self._is_exact = True
+
+    def add(
+        self,
+        codes: Sequence[str],
+        names: Sequence[str | None],
+        users: Sequence[str],
+        lines: Sequence[int],
+    ) -> None:
+        """Examine valid rows; a device without a name is told apart by its user."""
+        rows = _Rows(codes, names, users)
+        fresh = dict.fromkeys(codes, rows)
+        if len(fresh) < len(codes) or not self._first.keys().isdisjoint(fresh):
+            for at, (code, line) in enumerate(zip(codes, lines, strict=True)):
+                if self._first.setdefault(code, rows) is not rows or codes.index(code) < at:
+                    self._again(code, rows.name(at), line)
+            return
+        if len(self._first) > _MOST_CODES:
+            self._is_exact = False
+            self._first = {code: self._first[code] for code in self._repeated}
+        self._first.update(fresh)
+
+    def _again(self, code: str, name: str, line: int) -> None:
+        found = self._repeated.get(code)
+        if found is None:
+            if len(self._repeated) >= _MOST_REPEATED:
+                self._repeated = {
+                    known: each for known, each in self._repeated.items() if each.is_shared
+                }
+            if len(self._repeated) >= _MOST_REPEATED:
+                return
+            first = self._first[code]
+            name_of_first = first.name(first.codes.index(code))
+            found = self._repeated[code] = _Repeated(line, [name_of_first])
+        found.count += 1
+        if not found.is_shared and name not in found.names:
+            found.names.append(name)
+
+    def notices(self, name: str) -> Iterator[str]:
+        """Yield what the operator should check."""
+        shared = [(code, each) for code, each in self._repeated.items() if each.is_shared]
+        shared.sort(key=lambda item: -item[1].count)
+        least = "" if self._is_exact else "at least "
+        for code, each in shared[:_MOST_TOLD]:
+            first, other = each.names[:2]
+            yield (
+                f"{name}: {least}{each.count:,} rows with different names, like {first!r} and "
+                f"{other!r} (line {each.line}), share the machine code `{code}`: is it a device's "
+                "own?"
+            )
+        if len(shared) > _MOST_TOLD:
+            yield f"{name}: {len(shared) - _MOST_TOLD:,} more machine codes are shared like that"
+
+
+class _Rows(NamedTuple):
+    """Some rows, column by column."""
+
+    codes: Sequence[str]
+    names: Sequence[str | None]
+    users: Sequence[str]
+
+    def name(self, at: int) -> str:
+        return self.names[at] or self.users[at]
+
+
+@dataclass(slots=True)
+class _Repeated:
+    """A code that stands in several rows."""
+
+    line: int
+    """Where it stood for the second time."""
+    names: list[str]
+    """The first different ones."""
+    count: int = 1
+
+    @property
+    def is_shared(self) -> bool:
+        return len(self.names) >= _MANY_NAMES

@@ -6,7 +6,8 @@ import re
 import unicodedata
 from typing import TYPE_CHECKING, NamedTuple
 
-from bulkbind.manifest.likely_causes import FAULT_STARTS, Fault, fault_of
+from bulkbind.manifest.likely_causes import Fault, damage_of, fault_of, may_have_damage
+from bulkbind.manifest.placeholders import NO_PLACEHOLDERS, Placeholders
 from bulkbind.model import Problem
 from bulkbind.model.fields import ROW_FIELDS, Field
 
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 
 LONGEST_SHOWN = 200
 """The most characters of a broken value shown in messages and reports; `failed.csv` has all."""
-_VALUE = "a value, not the error of a spreadsheet"
 _NUL = "\0"
 _ALLOWED = b"a"
 
@@ -52,13 +52,10 @@ RULES = tuple(map(_rule, ROW_FIELDS))
 """In the order of `ROW_FIELDS`."""
 
 
-def _plainly_good(rule: Rule) -> str:
-    """Return the pattern of valid values that do not even begin like a fault; "" if missing."""
-    starts = "|".join(map(re.escape, FAULT_STARTS))
-    return f"(?:(?!{starts}){rule.pattern.pattern}){'' if rule.required else '?'}"
-
-
-_PLAINLY_GOOD = re.compile(_NUL.join(map(_plainly_good, RULES)), re.ASCII).fullmatch
+_GOOD = re.compile(
+    _NUL.join(f"(?:{rule.pattern.pattern}){'' if rule.required else '?'}" for rule in RULES),
+    re.ASCII,
+).fullmatch
 """Matches the values of a whole row, joined: one match is faster than one for each value."""
 
 
@@ -67,8 +64,8 @@ def trim(cell: str | None) -> str | None:
     return (cell.strip() or None) if cell else None
 
 
-def keeps(rule: Rule, values: Sequence[str]) -> bool:
-    """Return whether all values are trimmed, not empty and valid.
+def keeps(rule: Rule, values: Sequence[str], placeholders: Placeholders = NO_PLACEHOLDERS) -> bool:
+    """Return whether all values are trimmed, not empty and valid, and none is a placeholder.
 
     Many times faster than one by one, and conservative: False for blanks other than spaces, which
     `check` then decides.
@@ -76,15 +73,20 @@ def keeps(rule: Rule, values: Sequence[str]) -> bool:
     joined = f"\0{_NUL.join(values)}\0"
     if not joined.isascii() or not all(values):
         return False
-    classes = joined.encode().translate(rule.classes)
+    encoded = joined.encode()
+    classes = encoded.translate(rule.classes)
     return (
         classes.translate(None, _ALLOWED) == b"\0" * (len(values) + 1)
         and _ALLOWED * (rule.longest + 1) not in classes
         and not (rule.has_blanks and ("\0 " in joined or " \0" in joined))
-        and not (
-            any(f"\0{start}" in joined for start in FAULT_STARTS) and any(map(fault_of, values))
-        )
+        and not (_may_hide_damage(rule) and may_have_damage(joined) and any(map(damage_of, values)))
+        and not placeholders.among(encoded)
     )
+
+
+def _may_hide_damage(rule: Rule) -> bool:
+    """Whether a rule allows the marks of damaged values; elsewhere they break it anyway."""
+    return rule.classes[ord("#")] == ord(_ALLOWED)
 
 
 def check(values: Values, columns: tuple[str, ...]) -> tuple[Problem, ...]:
@@ -92,7 +94,8 @@ def check(values: Values, columns: tuple[str, ...]) -> tuple[Problem, ...]:
 
     *values* are trimmed. *columns*: the operator's names of the columns, for messages.
     """
-    if "" not in values and _PLAINLY_GOOD(_NUL.join([value or "" for value in values])):
+    joined = _NUL.join([value or "" for value in values])
+    if "" not in values and _GOOD(joined) and not may_have_damage(_NUL + joined):
         return ()
     return tuple(_problems(values, columns))
 
@@ -109,7 +112,7 @@ def _problems(values: Values, columns: tuple[str, ...]) -> list[Problem]:
         if value is None:
             if rule.required:
                 problems.append(Problem(rule.field, column, "", rule.text, "it is missing"))
-        elif fault := fault_of(value):
+        elif fault := damage_of(value) if _may_hide_damage(rule) else fault_of(value):
             problems.append(no_value(rule.field, column, value, fault))
         elif not rule.pattern.fullmatch(value):
             shown = printable(value)
@@ -119,7 +122,8 @@ def _problems(values: Values, columns: tuple[str, ...]) -> list[Problem]:
 
 def no_value(field: str, column: str, cell: str, fault: Fault) -> Problem:
     """Return the problem of a cell whose text is not a value."""
-    return Problem(field, column, printable(cell), f"{field}: {_VALUE}", fault.found, fault.hint)
+    rule = f"{field}: {fault.rule}"
+    return Problem(field, column, printable(cell), rule, fault.found, fault.hint)
 
 
 def _found(value: str, rule: Rule) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from bulkbind.errors import ManifestError
 from bulkbind.manifest import columns
-from bulkbind.manifest.checking import FEW, Checker, columns_of, good_values
+from bulkbind.manifest.checking import FEW, Checker, columns_of, covered_problem
 from bulkbind.manifest.likely_causes import Fault, fault_of
 from bulkbind.manifest.rules import no_value, printable, trim
 from bulkbind.manifest.text import MOST_COLUMNS
@@ -75,18 +75,25 @@ class Table:
             source=source.name,
             line=line,
             given={field for field in ("user_id",) if settings.user_id} | set(settings.constants),
+            without=columns.ignored(source.header, settings),
         )
         self._columns = columns_of(used, settings)
-        self._used = {column.at for column in self._columns} - {None}
+        self._refuse_lookalikes(line, settings)
+        self._used = {at for column in self._columns for at in (column.at, column.covered)} - {None}
         own = {self._header[at] for at in self._used if at is not None}
         self._words = (columns.words(mapping) | own) - {""}
         self._names = tuple(
             printable(self._header[at] or f"column {at + 1}") if at is not None else field
             for field, at in zip(FIELDS, used, strict=True)
         )
-        self._checker = Checker(cleans=settings.clean == "names")
+        self._checker = Checker(settings)
         self._has_comments = 0 not in used and self._header[:1] == [_COMMENT]
         self._passed_over = dict.fromkeys(("blank lines", "repeated headers", "comment lines"), 0)
+        self._read_as = [
+            columns.read_as(self._header[at], field, mapping)
+            for field, at in zip(FIELDS, used, strict=True)
+            if at is not None
+        ]
         self._unused = columns.unknown(source.header, [column.at for column in self._columns])
 
     def rows(
@@ -100,9 +107,8 @@ class Table:
         *lines*: the first line of each row. *faults*: by line, for rows that have any.
         """
         is_faulty = any(not self._used.isdisjoint(faults.get(line, ())) for line in lines if faults)
-        values = None if is_faulty else self._good_values(cells)
+        values = None if is_faulty else self._good_values(cells, lines)
         if values is not None:
-            self._checker.suspicions.add(values[1], lines)  # type: ignore[arg-type]  # it is required
             return map(CheckedRow, lines, cells, zip(*values, strict=True))
         parts = self._halves if len(cells) > FEW else self._one_by_one
         return parts(cells, lines, faults)
@@ -128,6 +134,7 @@ class Table:
     def notices(self) -> Iterator[str]:
         """Yield the notices once all rows have been read."""
         name = self._source.name
+        yield from (f"{name}: column {how}" for how in self._read_as if how)
         if self._unused:
             shown = printable(", ".join(self._unused[:20]))
             yield f"{name}: columns kept but not sent: {shown}"
@@ -136,18 +143,20 @@ class Table:
                 yield f"{name}: {count:,} {kind} passed over"
         yield from self._checker.notices(name)
 
-    def _good_values(self, cells: list[list[str]]) -> list[Sequence[str | None]] | None:
+    def _good_values(
+        self, cells: list[list[str]], lines: Sequence[int]
+    ) -> list[Sequence[str | None]] | None:
         try:
             by_column = list(zip(*cells, strict=True))
         except ValueError:  # ragged
             return None
         if self._has_comments or len(by_column) != len(self._header):
             return None
-        values = good_values(self._columns, by_column, len(cells))
-        is_header = values is not None and not (
-            self._words.isdisjoint(values[0]) and self._words.isdisjoint(values[1])
-        )
-        return None if is_header else values
+        good = self._checker.good(self._columns, by_column, len(cells))
+        if good is None or not all(map(self._words.isdisjoint, good.values[:2])):
+            return None
+        self._checker.accept(good, self._columns, by_column, lines, self._names)
+        return good.values
 
     def _kind(self, cells: Sequence[str], faults: Faults) -> str | None:
         """Return why a row is skipped; None if it is not.
@@ -158,7 +167,9 @@ class Table:
             at in self._used if at in faults else cell.strip() for at, cell in enumerate(cells)
         ):
             return "blank lines"
-        if cells[0].strip() == self._header[0] and list(map(str.strip, cells)) == self._header:
+        if _trimmed(cells[0]) == _trimmed(self._header[0]) and (
+            list(map(_trimmed, cells)) == list(map(_trimmed, self._header))
+        ):
             return "comment lines" if self._has_comments else "repeated headers"
         first = cells[0].strip()
         if 0 in faults or fault_of(first):
@@ -187,8 +198,30 @@ class Table:
             fault = faults.get(column.at) if column.at is not None else None
             if fault:
                 more += (no_value(column.rule.field, name, value or "", fault),)
+            elif column.covered is not None:
+                cell = padded[column.covered]
+                found = faults.get(column.covered) or self._checker.fault_behind(column.rule, cell)
+                more += (covered_problem(column.rule.field, name, cell, found),) if found else ()
             values.append(value if fault else value or column.fill)
         return self._checker.row(line, cells, tuple(values), self._names, more)
+
+    def _refuse_lookalikes(self, line: int, settings: ManifestSettings) -> None:
+        """Refuse a header with a column that a fallback would replace, and that may be meant."""
+        taken = {column.at for column in self._columns}
+        header = self._source.header
+        without = columns.ignored(header, settings)
+        names = [name for at, name in enumerate(header) if at not in taken and name not in without]
+        for column in self._columns:
+            field = column.rule.field
+            if column.at is not None or not column.fill or field in settings.constants:
+                continue
+            if name := printable(columns.lookalike(field, names)):
+                raise ManifestError(
+                    f"{self._source.name}:{line}: column `{name}` may be meant for {field}, and "
+                    "--user-id would take its place",
+                    hint=f"--map {field}={name!r} takes it, --ignore-column {name!r} says that it "
+                    "is none",
+                )
 
     def _refuse_other_header(self, line: int, cells: Sequence[str]) -> None:
         """Refuse the header of another table, as the rows below it would be misread."""
@@ -209,6 +242,11 @@ class Table:
             and len(cells) == width + len(OWN_COLUMNS)
             and cells[width] in COMES_BACK
         )
+
+
+def _trimmed(cell: str) -> str:
+    """Return a cell of a header without the byte order mark of a file that was glued to another."""
+    return cell.strip().lstrip("\ufeff")
 
 
 def _refuse_errors(name: str, line: int, header: Sequence[str], faults: Faults) -> None:

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeAlias
 
 from bulkbind.errors import ManifestError
 from bulkbind.manifest import columns
-from bulkbind.manifest.checking import FEW, Checker, columns_of, good_values
-from bulkbind.manifest.rules import printable, trim
+from bulkbind.manifest.checking import FEW, Checker, columns_of, covered_problem
+from bulkbind.manifest.rules import RULES, printable, trim
 from bulkbind.manifest.text import MOST_SHAPES, open_text
 from bulkbind.model import OWN_COLUMNS, CheckedRow, Problem
 from bulkbind.model.fields import FIELDS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
     from typing import Self
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 BATCH = 128
 """Devices checked at a time; a batch with a broken one is split into smaller ones."""
-_CODE = FIELDS.index("machine_code")
+_USER, _CODE = FIELDS.index("user_id"), FIELDS.index("machine_code")
 _MAPPING = "row: a device is a mapping of fields"
 _TEXT = "a text, not a list or a mapping"
 _NOT_BOOLEAN = "a text or a number, not true or false"
@@ -81,6 +81,8 @@ class _Shape(NamedTuple):
     """Field, second key that claims it, and the key that has it."""
     at: tuple[int | None, ...] | None
     """Positions among the keys; None if any field is nested."""
+    lookalikes: tuple[tuple[int, str], ...]
+    """Keys that may be meant for a field without a key, by its position among `FIELDS`."""
 
 
 class Tree:
@@ -90,9 +92,10 @@ class Tree:
         self._name = name
         self._settings = settings
         self._mapping = settings.columns
-        self._checker = Checker(cleans=settings.clean == "names")
+        self._checker = Checker(settings)
         self._shapes: dict[tuple[str, ...], _Shape] = {}
         self._unknown: dict[str, None] = {}
+        self._read_as = ""
         self._fills: dict[str, str | None] = {"user_id": settings.user_id, **settings.constants}
         self._has_code = False
 
@@ -118,6 +121,8 @@ class Tree:
 
     def notices(self) -> Iterator[str]:
         """Yield the notices."""
+        if self._read_as:
+            yield f"{self._name}: key {self._read_as}"
         if self._unknown:
             names = printable(", ".join(list(self._unknown)[:20]))
             yield f"{self._name}: keys kept but not sent: {names}"
@@ -171,18 +176,19 @@ class Tree:
         if len(keys) != 1:
             return None
         shape = self._shape(keys.pop())
-        if shape.at is None or shape.claims:
+        if shape.at is None or shape.claims or any(at == _USER for at, _ in shape.lookalikes):
             return None
         cells = list(zip(*(node.values() for node in nodes), strict=True))
         places = columns_of(shape.at, self._settings)
-        if any(p.at is not None and set(map(type, cells[p.at])) != {str} for p in places):
+        used = [at for place in places for at in (place.at, place.covered) if at is not None]
+        if any(set(map(type, cells[at])) != {str} for at in used):
             return None
-        values = good_values(places, cells, len(nodes))
-        if values is None:
+        good = self._checker.good(places, cells, len(nodes))
+        if good is None:
             return None
         lines = [item.line for item in items]
-        self._checker.suspicions.add(values[1], lines)  # type: ignore[arg-type]  # it is required
-        return map(CheckedRow, lines, nodes, zip(*values, strict=True))
+        self._checker.accept(good, places, cells, lines, shape.names)
+        return map(CheckedRow, lines, nodes, zip(*good.values, strict=True))
 
     def _checked(self, line: int, node: Node, defaults: dict[str, Any]) -> CheckedRow:
         if not isinstance(node, dict):
@@ -193,23 +199,46 @@ class Tree:
         shape = self._shape(tuple(cells))
         problems = [self._claimed(cells, *claim) for claim in shape.claims]
         values: list[str | None] = []
-        for field, name, path in zip(FIELDS, shape.names, shape.paths, strict=True):
-            found = None
-            if path is not None:
-                found = columns.at_path(cells, path)
-                if isinstance(found, list | dict | bool):
-                    problems.append(_not_text(field, name, found))
-            values.append(trim(text_of(found)) or self._fills.get(field))
+        for rule, name, path in zip(RULES, shape.names, shape.paths, strict=True):
+            found = None if path is None else columns.at_path(cells, path)
+            value = trim(text_of(found))
+            if rule.field in self._settings.constants:
+                fault = self._checker.fault_behind(rule, value or "")
+                if fault:
+                    problems.append(covered_problem(rule.field, name, value or "", fault))
+                value = None
+            elif isinstance(found, list | dict | bool):
+                problems.append(_not_text(rule.field, name, found))
+                values.append(None)
+                continue
+            values.append(value or self._fills.get(rule.field))
+        problems += self._unsure(node, defaults)
         return self._checker.row(line, cells, tuple(values), shape.names, problems)
+
+    def _unsure(self, node: dict[str, Any], defaults: dict[str, Any]) -> Iterator[Problem]:
+        """Yield the problems of fields that a fallback fills though a key may be meant for them."""
+        for at, key in self._shape(tuple(node)).lookalikes:
+            field = FIELDS[at]
+            if self._fills.get(field) or field in self._fields_of(defaults).values():
+                shown = printable(text_of(node[key]) or str(node[key]))
+                yield Problem(
+                    field, key, shown, f"{field}: its key, not one that is like it",
+                    "it may be meant, and a value for all rows would take its place",
+                    f"--map {field}={key!r} takes it, --ignore-column {key!r} says that it is none",
+                )  # fmt: skip
+
+    def _fields_of(self, keys: Collection[str]) -> dict[str, str | None]:
+        """Return the field of each key, None if it is no field's."""
+        ignored = columns.ignored(tuple(keys), self._settings)
+        return {
+            key: None if key in ignored else columns.field_of(key, self._mapping) for key in keys
+        }
 
     def _with_defaults(self, node: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
         """Return a device with defaults for the fields that it lacks in any spelling."""
-        stated = {columns.field_of(key, self._mapping) for key in node} - {None}
-        kept = {
-            key: value
-            for key, value in defaults.items()
-            if columns.field_of(key, self._mapping) not in stated
-        }
+        stated = set(self._fields_of(node).values()) - {None}
+        fields = self._fields_of(defaults)
+        kept = {key: value for key, value in defaults.items() if fields[key] not in stated}
         return {**kept, **node}
 
     def _claimed(self, cells: dict[str, Any], field: str, key: str, other: str) -> Problem:
@@ -230,9 +259,8 @@ class Tree:
         names: dict[str, str] = {}
         paths: dict[str, tuple[str, ...]] = {}
         claims = []
-        for key in keys:
-            field = columns.field_of(key, self._mapping)
-            if field in self._settings.constants:
+        for key, field in self._fields_of(keys).items():
+            if field in self._settings.constants and field in names:
                 continue
             if field is None:
                 if key not in OWN_COLUMNS and len(self._unknown) < MOST_SHAPES:
@@ -242,6 +270,8 @@ class Tree:
             else:
                 names[field] = key
                 paths[field] = (key,)
+                if (how := columns.read_as(key, field, self._mapping)) and not self._read_as:
+                    self._read_as = how
         for field, column in self._mapping.items():
             first, _, rest = column.partition(".")
             if rest and field not in names and first in keys:
@@ -256,7 +286,19 @@ class Tree:
             tuple(paths.get(f) for f in FIELDS),
             tuple(claims),
             at,
+            tuple(self._lookalikes(keys, names)),
         )
+
+    def _lookalikes(
+        self, keys: Sequence[str], names: Mapping[str, str]
+    ) -> Iterator[tuple[int, str]]:
+        without = columns.ignored(keys, self._settings)
+        others = [key for key in keys if key not in names.values() and key not in without]
+        for at, field in enumerate(FIELDS):
+            if field in names or field in self._settings.constants:
+                continue
+            if key := columns.lookalike(field, others):
+                yield at, key
 
 
 def text_of(node: Node) -> str | None:

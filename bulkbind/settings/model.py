@@ -175,6 +175,12 @@ class Shown(str):
     __slots__ = ()
 
 
+class Repeated(Shown):
+    """The same, for options that are given again for each value."""
+
+    __slots__ = ()
+
+
 def check_format(name: str, formats: Collection[str]) -> None:
     """Raises: ValueError if a format of manifests is none of *formats*."""
     if name not in formats:
@@ -190,6 +196,10 @@ def _format(name: str, info: ValidationInfo) -> str:
 
 def _names(value: object) -> object:
     return [name.strip() for name in value.split(",")] if isinstance(value, str) else value
+
+
+def _alone(value: object) -> object:
+    return [value] if isinstance(value, str) else value
 
 
 def _only_set(profiles: dict[str, BaseModel]) -> dict[str, Any]:
@@ -219,6 +229,12 @@ Names = Annotated[
     BeforeValidator(_names, json_schema_input_type=list[str] | str),
     Shown("NAME,…"),
 ]
+Titles = Annotated[
+    tuple[str, ...],
+    BeforeValidator(_alone, json_schema_input_type=list[str] | str),
+    Repeated("COLUMN"),
+]
+"""Names that may hold commas: one, or a list."""
 AuthMode = Literal["token", "session", "app", "users"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 FailOn = Literal["any", "new", "none"]
@@ -471,14 +487,22 @@ class Reading(Part):
     user_id: Annotated[str, Shown("ID")] | None = Group.MANIFEST.option(
         "user of the rows that name none"
     )
-    columns: Annotated[dict[str, str], Shown("FIELD=COLUMN")] = Group.MANIFEST.option(
+    columns: Annotated[dict[str, str], Repeated("FIELD=COLUMN")] = Group.MANIFEST.option(
         f"which column holds a field ({', '.join(FIELDS)}): its header, #3 for the third, and in "
         "YAML and JSON a path (data.vendor) or @key for the device's own key",
         dict,
         flag="--map",
     )
-    constants: Annotated[dict[str, str], Shown("FIELD=VALUE")] = Group.MANIFEST.option(
+    constants: Annotated[dict[str, str], Repeated("FIELD=VALUE")] = Group.MANIFEST.option(
         "one value of a field for all rows, whatever they say", dict, flag="--set"
+    )
+    ignore_columns: Titles = Group.MANIFEST.option(
+        "a header that is no field's, though it reads like one", (), flag="--ignore-column"
+    )
+    placeholders: Names = Group.MANIFEST.option(
+        "words that are no values, instead of the usual ones (NA, NULL, TBD, -, 0 and the like): a "
+        "problem in a field that must be, left out of another; none: no word is one",
+        (),
     )
     format: Annotated[str, AfterValidator(_format), Shown("FORMAT")] | None = Group.MANIFEST.option(
         "{formats}; without it, told from name or content"

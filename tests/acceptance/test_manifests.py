@@ -415,3 +415,35 @@ def test_samples_and_settings_keep_their_schemas():
     assert not config.is_valid({"clean": "all"})
     assert not manifest.is_valid([{"machine_code": "A-1", "user_id": "u"}])
     assert not manifest.is_valid([{"user_id": "u"}])
+
+
+# --- what is no value, and no column -------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_placeholders_and_columns_are_settled_by_options(tmp_path, run):
+    """By flag, by variable and by profile; without them, nothing of it is sent."""
+    manifest = tmp_path / "fleet.csv"
+    manifest.write_text("machine_code,user_id (old),device_name\nNA,x,TBD\nWORD1,x,Van\n")
+    profile = tmp_path / "config.yaml"
+    profile.write_text(
+        "profiles:\n  own:\n    placeholders: TBD\n    ignore_columns: user_id (old)\n"
+    )
+    refused = run(manifest, "--user-id", "words", check=2).stderr
+    given = ("--user-id", "words", "--ignore-column", "user_id (old)")
+    bad = bulkbind("validate", manifest, *given, home=tmp_path, check=1).stderr
+    good = bulkbind(
+        "validate", manifest, "--user-id", "words", home=tmp_path, check=0,
+        BULKBIND_IGNORE_COLUMN="other;user_id (old)", BULKBIND_PLACEHOLDERS="none",
+    ).stderr  # fmt: skip
+    run(manifest, "--user-id", "words", "--config", profile, "--profile", "own")
+    rows = read_results(tmp_path / "out")
+
+    assert "column `user_id (old)` may be meant for user_id" in refused
+    assert "machine_code 'NA': a placeholder, not a value" in bad
+    assert "2 rows, 0 of them break a rule" in good
+    assert "a placeholder" not in good
+    assert [(r["user_id"], r["machine_code"], r["device_name"], r["status"]) for r in rows] == [
+        ("words", "NA", "", "bound"),
+        ("words", "WORD1", "Van", "bound"),
+    ]

@@ -86,6 +86,17 @@ async def test_a_webhook_gets_text_and_summary(tmp_path):
     ]
 
 
+async def test_an_address_as_windows_writes_it_is_read(tmp_path):
+    """A byte order mark and CR LF are no part of it."""
+    hook = Hook()
+    async with hook.served(tmp_path) as path:
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().strip() + b"\r\n")
+        troubles = await told({"notify_url_file": path})
+
+    assert troubles == []
+    assert len(hook.bodies) == 1
+
+
 @pytest.mark.parametrize(
     ("planned", "posts", "is_taken"),
     [

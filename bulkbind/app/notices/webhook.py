@@ -69,7 +69,7 @@ async def post(
 def _address(path: Path) -> str:
     try:
         mode = path.stat().st_mode
-        url = path.read_text(encoding="utf-8").strip()
+        url = path.read_text(encoding="utf-8-sig").strip()
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, "strerror", None) or type(error).__name__
         raise WebhookError(f"the webhook's file {path} cannot be read: {why}") from error

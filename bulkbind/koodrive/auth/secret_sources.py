@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import stat
 from pathlib import Path
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
     from bulkbind.settings import AuthSettings
 
+_BOM = "\ufeff"
 CREDENTIALS_DIRECTORY = "CREDENTIALS_DIRECTORY"
 """Set by systemd for `LoadCredential=` and its kin. Source: systemd.exec(5)."""
 
@@ -45,7 +47,7 @@ class Secrets:
         given = getattr(self._settings, name)
         path = self.file(name)
         if given is not None:
-            found = Found(given.get_secret_value(), variable_of(name))
+            found = Found(given.get_secret_value().lstrip(_BOM), variable_of(name))
         elif path is not None:
             found = Found(self.read(path).rstrip("\r\n"), str(path))
         else:
@@ -78,7 +80,7 @@ def read_private(path: Path, environ: Mapping[str, str] = os.environ) -> str:
     try:
         with path.open("rb") as file:
             mode = os.fstat(file.fileno()).st_mode
-            text = file.read().decode("utf-8")
+            text = _decoded(file.read())
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"secret file {path} cannot be read: {_why(error)}") from None
     if is_shared(path, mode, environ):
@@ -87,6 +89,12 @@ def read_private(path: Path, environ: Mapping[str, str] = os.environ) -> str:
             hint=f"chmod 600 {path}",
         )
     return text
+
+
+def _decoded(data: bytes) -> str:
+    """Return a text without byte order marks, which editors and shells of Windows write."""
+    is_utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    return data.decode("utf-16" if is_utf16 else "utf-8").lstrip(_BOM)
 
 
 def _why(error: OSError | UnicodeDecodeError) -> str:

@@ -65,7 +65,9 @@ def agrees(value, word):
     """Return whether a setting has the value that a word means; None: of a switch."""
     if value.key in HELD:
         return value.value == HELD[value.key]
-    return value.value is True if word is None else str(value.value) in (word, f"{word}.0")
+    if word is None:
+        return value.value is True
+    return str(value.value) in (word, f"{word}.0") or value.value == word.split(",")
 
 
 USES = [

@@ -142,8 +142,9 @@ def test_row_of_nothing_but_an_error_is_no_blank_line_and_no_comment(read):
 
 
 def test_column_given_for_all_rows_needs_no_value(read):
-    """With `--set user_id=…` the column of users is not used."""
-    [row] = read(HEADER, ["SN1", NA], constants={"user_id": "all"}).rows()
+    """With `--set user_id=…` and `--ignore-column user_id` the column of users is not used."""
+    given = {"constants": {"user_id": "all"}, "ignore_columns": ("user_id",)}
+    [row] = read(HEADER, ["SN1", NA], **given).rows()
 
     assert row.device == Device("all", "SN1")
 

@@ -81,6 +81,20 @@ def test_a_private_file_is_read(tmp_path, mode):
     assert header_of(found) == f"Bearer {SECRET}"
 
 
+@pytest.mark.parametrize(
+    ("before", "encoding"),
+    [("\ufeff", "utf-8"), ("\ufeff\ufeff", "utf-8"), ("", "utf-16"), ("\ufeff", "utf-16-be")],
+    ids=ascii,
+)
+@pytest.mark.parametrize("end", ["", "\n", "\r\n", " \r\n\r\n"], ids=ascii)
+def test_a_file_as_windows_writes_it_is_read(tmp_path, before, encoding, end):
+    """A byte order mark is no part of the token, and neither is what ends its line."""
+    path = token_file(tmp_path, f"{before}{SECRET}{end}".encode(encoding))
+
+    assert header_of(made(settings(token_file=path))) == f"Bearer {SECRET}"
+    assert header_of(made(settings(f"{before}{SECRET}{end}"))) == f"Bearer {SECRET}"
+
+
 @pytest.mark.parametrize("mode", [0o644, 0o640, 0o604, 0o666], ids=oct)
 def test_a_file_that_others_can_read_is_refused(tmp_path, mode):
     """The error names the file, the mode and the cure, and not the secret."""
@@ -135,7 +149,7 @@ def test_no_token_at_all_is_refused_with_a_hint():
         pytest.param(f"{SECRET}\tx", id="tab"),
         pytest.param(f"{SECRET}\x7f", id="DEL"),
         pytest.param(f"{SECRET}é", id="not ASCII"),
-        pytest.param(f"\ufeff{SECRET}", id="byte order mark"),
+        pytest.param(f"AT \ufeff{SECRET}", id="byte order mark inside"),
     ],
 )
 def test_characters_that_no_header_can_carry_are_refused(tmp_path, token):
