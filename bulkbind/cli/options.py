@@ -112,7 +112,16 @@ manifest_options = together(
             metavar="NAME,…",
             help="the columns of a table that has no header, in their order",
         ),
-        option("--sheet", metavar="NAME|N", help="sheet of a workbook; without it the first"),
+        option(
+            "--sheet",
+            metavar="NAME|N",
+            help="sheet of a workbook; without it the first that is visible",
+        ),
+        option(
+            "--visible-rows",
+            is_flag=True,
+            help="leave out the rows of a workbook that are hidden or filtered away",
+        ),
         option(
             "--clean",
             metavar="none|names",
@@ -344,6 +353,7 @@ GIVEN = (
     "format",
     "encoding",
     "sheet",
+    "visible_rows",
     "clean",
     "profile",
     "on_duplicate",

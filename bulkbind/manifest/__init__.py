@@ -18,6 +18,7 @@ from bulkbind.manifest.formats import (
 from bulkbind.manifest.likely_causes import fault_of
 from bulkbind.manifest.rules import breaks
 from bulkbind.manifest.text import encoding_of, read_head
+from bulkbind.manifest.workbook import OLD, refuse_old
 from bulkbind.model import Source
 from bulkbind.settings import FIELDS, ManifestSettings
 
@@ -42,6 +43,8 @@ def open_manifest(path: Path, settings: ManifestSettings, name: str | None = Non
         raise ManifestError(f"{shown} is empty")
     if is_workbook(path, head):
         return FORMATS["xlsx"].opens(path, Source(shown, "xlsx", "utf-8", bom=True), "", settings)
+    if head.startswith(OLD):
+        refuse_old(path, shown)
     encoding, bom = encoding_of(head, shown, settings.encoding)
     text = head.decode(encoding, "replace").lstrip("\ufeff")
     form = format_of(shown, text, settings.format)

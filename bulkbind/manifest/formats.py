@@ -6,7 +6,6 @@ To add a format, write a module with a class like the others and add a line to `
 from __future__ import annotations
 
 import io
-import zipfile
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -17,6 +16,8 @@ from bulkbind.manifest.json_reader import (
     WrongJsonError,
     whole_value,
 )
+from bulkbind.manifest.text import SHEET_BYTES
+from bulkbind.manifest.workbook import is_spreadsheet
 from bulkbind.manifest.xlsx_reader import XlsxManifest
 from bulkbind.manifest.yaml_reader import YamlManifest
 
@@ -76,14 +77,11 @@ def is_manifest_name(name: str) -> bool:
 
 
 def is_workbook(path: Path, head: bytes) -> bool:
-    """Return whether a file is XLSX, judging by its content."""
+    """Return whether a file is a spreadsheet in a ZIP archive, judging by its content."""
     if not head.startswith(_ZIP):
         return False
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return any(name.startswith("xl/workbook") for name in archive.namelist())
-    except (zipfile.BadZipFile, OSError, ValueError, EOFError, NotImplementedError):
-        return PurePath(path).suffix.lower() in FORMATS["xlsx"].suffixes
+    suffix = PurePath(path.name.lower().removesuffix(PACKED)).suffix
+    return suffix in FORMATS["xlsx"].suffixes or is_spreadsheet(path, path.name, SHEET_BYTES)
 
 
 def format_of(name: str, head: str, declared: str | None = None) -> str:

@@ -39,7 +39,7 @@ FAULT_STARTS = (
     "=NA(",
     "=na(",
 )
-"""The beginnings of everything that `fault_of` recognizes."""
+"""The beginnings of all errors that `error_of` recognizes."""
 _ERROR = re.compile(
     r"#(?:N/?A(?: .*)?|N/D(?:ISP)?|NV|NAME\??|DIV/0!?|GETTING_DATA(?:\.\.\.)?"
     r"|(?:REF|VALUE|NUM|NULL|SPILL|CALC|BUSY|BLOCKED|FIELD|UNKNOWN|CONNECT|EXTERNAL|PYTHON|TIMEOUT"
@@ -55,8 +55,6 @@ _ERROR_ELSEWHERE = re.compile(
 """Formula errors that are newer or in other languages (`#SPILL!`, `#BEZUG!`, `#¿NOMBRE?`),
 translations of `#N/A`, and errors that lost their final mark."""
 _NARROW = re.compile(r"#{3,}")
-LOST = " (digits lost)"
-"""Suffix of a number whose last digits a spreadsheet lost; it makes the value break every rule."""
 _AS_TEXT = "set the column to text, enter the value again and export once more"
 _QUOTES = "‘’‚‛“”„‟«»‹›′″`´"
 _DASHES = "‐‑‒–—―−﹣－"
@@ -77,6 +75,50 @@ class Fault(NamedTuple):
     found: str
     hint: str
     """How to fix it."""
+    rule: str = "a value, not the error of a spreadsheet"
+    """What is allowed, without the name of the field."""
+
+
+DIGITS_LOST = "digits lost"
+NEVER_CALCULATED = "never calculated"
+EMPTY_FORMULA = "empty formula"
+"""Doubts about a cell of a spreadsheet, as they stand in parentheses behind what it shows."""
+_SHOWN = "a value that is stored as it is shown"
+_DOUBTS = tuple(
+    (re.compile(doubt, re.DOTALL), Fault(found, hint, rule))
+    for doubt, found, hint, rule in (
+        (DIGITS_LOST, "a number of more than 15 digits ({shown})",
+         f"a spreadsheet keeps 15 of them, the other digits are gone: {_AS_TEXT}", _SHOWN),
+        (NEVER_CALCULATED, "a formula that was never calculated ({shown})",
+         "open and save the file, or enter the value itself", "a value, not a formula without one"),
+        (EMPTY_FORMULA, "a formula that shows nothing",
+         "enter the value itself, or clear the cell", "a value, not a formula without one"),
+        ("merged ([A-Z]+[0-9]+:[A-Z]+[0-9]+)", "a part of the merged cells {held}",
+         "unmerge them, and give each row its own value", "a cell of its own row and column"),
+        ("the cell holds (.+)", "a cell that is shown as {shown!r} and stored as {held!r}",
+         "set the column to text, and enter the value as it should be", _SHOWN),
+        ("a date, stored as (.+)", "a date ({shown}, stored as {held})",
+         f"spreadsheets turn into dates what looks like one: {_AS_TEXT}", _SHOWN),
+        ("in the format (.+)", "a cell that is stored as {shown!r} and shown in the format {held!r}",
+         "set the column to text, and enter the value as it should be", _SHOWN),
+    )
+)  # fmt: skip
+
+
+def doubted(shown: str, doubt: str) -> str:
+    """Return what a cell shows with a doubt behind it, as `fault_of` recognizes it."""
+    return f"{shown} ({doubt})".lstrip()
+
+
+def _doubt_of(value: str) -> Fault | None:
+    """Return the fault of a text made by `doubted`."""
+    shown, _, doubt = value[:-1].rpartition("(")
+    for pattern, fault in _DOUBTS:
+        if found := pattern.fullmatch(doubt):
+            held = found[1] if pattern.groups else ""
+            told = fault.found.format(shown=shown.rstrip(), held=held)
+            return fault._replace(found=told.replace(" ()", ""))
+    return None
 
 
 def formula_error(text: str) -> Fault:
@@ -87,6 +129,13 @@ def formula_error(text: str) -> Fault:
 
 def fault_of(value: str) -> Fault | None:
     """Return why a text is what a spreadsheet shows instead of a value; None if it is a value."""
+    if value.endswith(")") and (fault := _doubt_of(value)):
+        return fault
+    return error_of(value)
+
+
+def error_of(value: str) -> Fault | None:
+    """Return the fault of a text that is an error of a spreadsheet; None if it is none."""
     if not value.startswith(FAULT_STARTS):
         return None
     bare = value.strip("'\"")  # as a spreadsheet keeps text, or an export left it
@@ -101,7 +150,7 @@ def fault_of(value: str) -> Fault | None:
 
 def cause_of_value(value: str) -> str:
     """Return the likely cause of a broken value, and what to do; empty if unknown."""
-    if _SCIENTIFIC.fullmatch(value.removesuffix(LOST)):
+    if _SCIENTIFIC.fullmatch(value):
         return f"a spreadsheet wrote a long number in short, and its digits are gone: {_AS_TEXT}"
     if _WHOLE_AS_FLOAT.fullmatch(value):
         return f"a program took a whole number for a fraction: {_AS_TEXT}"

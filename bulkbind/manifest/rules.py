@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
 LONGEST_SHOWN = 200
 """The most characters of a broken value shown in messages and reports; `failed.csv` has all."""
-_VALUE = "a value, not the error of a spreadsheet"
 _NUL = "\0"
 _ALLOWED = b"a"
 Values = tuple[str | None, str | None, str | None, str | None]
@@ -134,7 +133,9 @@ def _problems(values: Values, columns: tuple[str, ...]) -> list[Problem]:
 
 def no_value(field: str, column: str, cell: str, fault: Fault) -> Problem:
     """Return the problem of a cell whose text is not a value."""
-    return Problem(field, column, printable(cell), f"{field}: {_VALUE}", fault.found, fault.hint)
+    return Problem(
+        field, column, printable(cell), f"{field}: {fault.rule}", fault.found, fault.hint
+    )
 
 
 def _found(value: str, rule: Rule) -> str:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from bulkbind.errors import ManifestError
 from bulkbind.manifest import columns
-from bulkbind.manifest.checking import FEW, Checker, as_values, columns_of, good_values
-from bulkbind.manifest.likely_causes import Fault, fault_of
+from bulkbind.manifest.checking import FEW, Checker, Column, as_values, columns_of, good_values
+from bulkbind.manifest.likely_causes import Fault, error_of, fault_of
 from bulkbind.manifest.rules import no_value, printable, trim
 from bulkbind.manifest.text import MOST_COLUMNS
 from bulkbind.model import COMES_BACK, OWN_COLUMNS, CheckedRow, Problem, Source
@@ -88,6 +88,24 @@ class Table:
         self._has_comments = 0 not in used and self._header[:1] == [_COMMENT]
         self._passed_over = dict.fromkeys(("blank lines", "repeated headers", "comment lines"), 0)
         self._unused = columns.unknown(source.header, [column.at for column in self._columns])
+
+    @property
+    def used(self) -> dict[int, Column]:
+        """The columns of the fields, by 0-based position."""
+        return {column.at: column for column in self._columns if column.at is not None}
+
+    @property
+    def positions(self) -> dict[str, int]:
+        """The 0-based position of each field that has a column."""
+        return {column.rule.field: at for at, column in self.used.items()}
+
+    def field_of(self, at: int) -> str:
+        """Return the field of a column that is used."""
+        return self.used[at].rule.field
+
+    def pass_over_blank_lines(self, count: int) -> None:
+        """Count lines that are blank in the file and were not given to `rows`."""
+        self._passed_over["blank lines"] += count
 
     def rows(
         self,
@@ -213,7 +231,7 @@ class Table:
 
 def _refuse_errors(name: str, line: int, header: Sequence[str], faults: Faults) -> None:
     """Refuse a header in which an error replaces a name, which may be that of any field."""
-    words = (fault_of(cell) for cell in header if cell.strip(_COMMENT))  # `###` is no error here
+    words = (error_of(cell) for cell in header if cell.strip(_COMMENT))  # `###` is no error here
     fault = next(chain(faults.values(), filter(None, words)), None)
     if fault:
         raise ManifestError(

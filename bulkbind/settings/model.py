@@ -325,7 +325,9 @@ class Reading(Part):
     """Of text without a byte order mark, e.g. cp1252; none: UTF-8, or UTF-16 where it looks like
     it."""
     sheet: str | None = None
-    """Of a workbook, by name or number; none: the first."""
+    """Of a workbook, by name or number; none: the first visible worksheet."""
+    visible_rows: bool = False
+    """Of a workbook: leave out rows that are hidden or filtered away."""
     clean: Literal["none", "names"] = "none"
     """names: make device_name and device_os fit their rules; every change is listed."""
 

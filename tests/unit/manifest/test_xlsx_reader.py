@@ -15,7 +15,6 @@ from bulkbind.model import Device
 from bulkbind.settings import ManifestSettings
 from tests.support.manifests import outline, write_xlsx
 
-pytest.importorskip("python_calamine", reason="the extra xlsx is not installed")
 HEADER: list[object] = ["machine_code", "user_id", "device_name"]
 
 
