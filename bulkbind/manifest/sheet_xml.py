@@ -14,7 +14,7 @@ from itertools import chain
 from typing import IO, TYPE_CHECKING, NamedTuple, Protocol
 
 from bulkbind.manifest.likely_causes import MOST_DIGITS
-from bulkbind.manifest.text import LONGEST_LINE
+from bulkbind.manifest.text import LONGEST_CELL, LONGEST_LINE
 
 if TYPE_CHECKING:
     from collections.abc import Container, Generator, Iterable, Iterator, Sequence
@@ -260,35 +260,38 @@ def _expect_blanks(between: bytes) -> None:
         raise ValueError(f"{between[:40].decode(errors='replace')!r} is not expected in it")
 
 
-@lru_cache(8)
-def _text_patterns(prefix: bytes) -> tuple[re.Pattern[bytes], re.Pattern[bytes]]:
-    reading = rb"<%srPh[\s>](?:[^<]++|<(?!/%srPh\s*>))*+</%srPh\s*>" % ((prefix,) * 3)
-    text = rb"<%st%s>([^<]*+)</%st\s*>" % (prefix, _ATTRIBUTES, prefix)
-    return re.compile(reading), re.compile(text)
+_RUN = re.compile(rb"<(/?)%s(rPh|t)(?=[\s/>])[^<>/]*+(/?)>([^<]*+)" % _PREFIX)
 
 
 def text_of(inner: bytes) -> str:
     """Return the text of a string's inner XML, with that of its runs, without their readings."""
     if inner.startswith(b"<t>") and inner.endswith(b"</t>") and inner.count(b"<") == 2:  # noqa: PLR2004
         return unescaped(decoded(inner[3:-4]))
-    readings, found = _text_patterns(_PREFIX)
-    return unescaped(decoded(b"".join(found.findall(readings.sub(b"", inner)))))
+    parts = []
+    is_reading = False
+    for end, name, empty, text in _RUN.findall(inner):
+        if name == b"rPh":
+            is_reading = not end and not empty
+        elif not end and not empty and not is_reading:
+            parts.append(text)
+    return unescaped(decoded(b"".join(parts)))
 
 
-_FORMULA = re.compile(rb"<%sf%s(?:/>|>([^<]*+)</)" % (_PREFIX, _ATTRIBUTES))
-_VALUE = re.compile(rb"<%sv%s(?:/>|>([^<]*+)</)" % (_PREFIX, _ATTRIBUTES))
+_FORMULA = re.compile(
+    rb"\s*+(?:<%sf%s(/>|>([^<]*+)</%sf\s*>))?+\s*+(?:<%sv%s(/>|>([^<]*+)</%sv\s*>))?+"
+    % (_PREFIX, _ATTRIBUTES, _PREFIX, _PREFIX, _ATTRIBUTES, _PREFIX)
+)
 
 
-def formula_of(inner: bytes) -> str | None:
-    """Return the formula in a cell's inner XML: empty if it is that of another cell; else None."""
-    found = _FORMULA.search(inner)
-    return decoded(found[1] or b"") if found else None
+def formula_of(inner: bytes) -> tuple[str | None, bytes | None]:
+    """Return the formula and the value in a cell's inner XML, each None if there is none.
 
-
-def value_of(inner: bytes) -> bytes | None:
-    """Return the content of the element `v` in a cell's inner XML; None if there is none."""
-    found = _VALUE.search(inner)
-    return (found[1] or b"") if found else None
+    A formula is empty if it is that of another cell.
+    """
+    found = _FORMULA.match(inner)
+    assert found  # it matches an empty text
+    formula = decoded(found[2] or b"") if found[1] else None
+    return formula, (found[4] or b"") if found[3] else None
 
 
 def decoded(text: bytes) -> str:
@@ -338,26 +341,32 @@ class _Patterns(NamedTuple):
     begin: re.Pattern[bytes]
     end: re.Pattern[bytes]
     row: re.Pattern[bytes]
-    row_end: re.Pattern[bytes]
+    row_end: bytes
+    """How the end tag of a row begins."""
     cells: re.Pattern[bytes]
     """Groups: letters and digits of the place, other attributes, the value, all content if it is
     not a mere value, and everything from where no cell follows."""
+    blank_rows: re.Pattern[bytes]
 
 
 @lru_cache(8)
 def _patterns(prefix: bytes) -> _Patterns:
     p = re.escape(prefix)
     cell = (
-        rb'<%sc(?: r="([A-Za-z]{1,3})([0-9]{1,7})")?+(%s)(?:/>|>(?:(?:<%sv>|<%sis><%st'
+        rb'<%sc(?: r="([A-Za-z]{1,3})([0-9]{1,7})")?+([^<>/]*+)(?:/>|>(?:(?:<%sv>|<%sis><%st'
         rb'(?: xml:space="preserve")?+>)([^<]*+)(?:</%sv>|</%st></%sis>)'
         rb"|((?:[^<]++|<(?!/%sc\s*>))*+))</%sc\s*+>)\s*+|(.++)"
-    ) % (p, _ATTRIBUTES, p, p, p, p, p, p, p, p)
+    ) % (p, p, p, p, p, p, p, p, p)
     return _Patterns(
         re.compile(rb"<%ssheetData%s(/?)>" % (p, _ATTRIBUTES)),
         re.compile(rb"</%ssheetData\s*>" % p),
         re.compile(rb"\s*+<%srow(%s)(/?)>\s*+" % (p, _ATTRIBUTES)),
-        re.compile(rb"</%srow\s*>" % p),
+        b"</%srow" % prefix,
         re.compile(cell, re.DOTALL),
+        re.compile(
+            rb"(?:\s*+<%srow(?=[\s/>])[^<>/]*+(?:/>|>\s*+(?:<%sc(?=[\s/>])[^<>/]*+/>\s*+)*+"
+            rb"</%srow\s*+>))++" % (p, p, p)
+        ),
     )
 
 
@@ -410,7 +419,8 @@ def is_true(value: str) -> bool:
 def rows(part: Iterator[bytes], seen: Seen, plain: Plain) -> Iterator[SheetRow]:
     """Yield the rows of a sheet as they stand, without blank ones.
 
-    Raises: ValueError for what is not known, and for a row or a cell that stands twice.
+    Raises: ValueError for what is not known, for a row or a cell that stands twice, and for a cell
+        that is too long.
     """
     _, patterns, rest = _begun(part)
     if rest is None:
@@ -434,8 +444,10 @@ class Plain(NamedTuple):
 
     styles: Container[int]
     """Those in which whole numbers and texts are shown as they are stored."""
-    texts: Sequence[str]
-    """The shared strings."""
+    first_texts: Sequence[str]
+    """The first shared strings."""
+    has_long_texts: bool = False
+    """Whether a shared string is longer than a cell may be."""
 
 
 class _Metas(dict[bytes, tuple[int, str, int, str]]):
@@ -446,6 +458,9 @@ class _Metas(dict[bytes, tuple[int, str, int, str]]):
         self._plain = plain
 
     def __missing__(self, given: bytes) -> tuple[int, str, int, str]:
+        """Raises: ValueError if the text is not that of a tag of a cell."""
+        if not _IN_TAG.fullmatch(given):
+            raise ValueError("its XML has a cell that is not written as usual")
         named = attributes(given)
         kind, style = named.get("t", "n"), int(named.get("s", "0"))
         short = _SHORT.get(kind, 0) if style in self._plain.styles else 0
@@ -463,12 +478,16 @@ class _Columns(dict[bytes, int]):
         return at
 
 
+_IN_TAG = re.compile(_ATTRIBUTES)
 _SHORT = {"n": 1, "s": 2, "inlineStr": 3, "str": 3}
 _EXTENSION = re.compile(rb"<%sextLst[\s/>]" % _PREFIX)
 _MOST_METAS = 10_000
+_SMALL = 100
 _BLANKS = re.compile(rb"\s*+")
 _ZERO = ord("0")
-_LONGEST_END = 100
+_AFTER_NAME = (b" ", b"/", b">", b"\n", b"\r", b"\t", b"\v", b"\f")
+_NO_DIGITS = bytes(set(range(256)) - set(b"0123456789"))
+_TAG_END = re.compile(rb"\s*+>")
 
 
 class _Rows:
@@ -481,7 +500,9 @@ class _Rows:
     def __init__(self, patterns: _Patterns, seen: Seen, plain: Plain) -> None:
         self._patterns = patterns
         self._seen = seen
-        self._texts = plain.texts
+        self._known: dict[tuple[bytes, bytes, bytes], tuple[str, str]] = {}
+        self._texts = plain.first_texts
+        self._may_be_long = plain.has_long_texts
         self._metas = _Metas(plain)
         self._columns = _Columns()
         self._is_hidden: dict[bytes, bool] = {}
@@ -493,25 +514,47 @@ class _Rows:
 
         *searched*: bytes in which the first row does not end.
         """
-        _, end, row, row_end, _ = self._patterns
+        _, end, row, row_end, _, blank_rows = self._patterns
         at = 0
         while found := row.match(data, at):
             body = found.end()
             if found[2]:
-                self._next(found[1])
-                at = body
+                blank = blank_rows.match(data, at)
+                assert blank  # it begins with this row
+                self._pass_over(blank[0])
+                at = blank.end()
                 continue
-            last = row_end.search(data, max(body, searched - _LONGEST_END))
+            closed = data.find(row_end, max(body, searched - len(row_end)))
+            last = _TAG_END.match(data, closed + len(row_end)) if closed >= 0 else None
             if not last:
                 return at
             is_hidden = self._next(found[1])
-            cells, doubts = self._cells(data[body : last.start()])
+            cells, doubts = self._cells(data[body:closed])
             if cells:
                 yield SheetRow(self.number, is_hidden, cells, doubts)
             at = last.end()
+            if blank := blank_rows.match(data, at):
+                self._pass_over(blank[0])
+                at = blank.end()
         blanks = _BLANKS.match(data, at)
         assert blanks  # it always matches
-        return None if end.match(data, blanks.end()) else at
+        at = blanks.end()
+        return None if end.match(data, at) else at
+
+    def _pass_over(self, blank: bytes) -> None:
+        """Go to the last of some blank rows."""
+        tag = self._patterns.row_end.replace(b"/", b"", 1)
+        named = blank.rfind(b" r=")
+        if named < 0:
+            self.number += blank.count(tag)
+            return
+        begin = blank.rfind(tag, 0, named)
+        given = attributes(blank[begin : blank.find(b">", begin)]).get("r")
+        if given is None:  # the place of a cell
+            given = blank[named : named + 20].strip(_NO_DIGITS).decode()
+        self.number = int(given) + blank.count(tag, begin + 1)
+        if not 0 < self.number <= MOST_ROWS:
+            raise ValueError(f"row {self.number} is beyond the last one")
 
     def _next(self, given: bytes) -> bool:
         """Go to the row of a tag; return whether it is hidden."""
@@ -533,14 +576,15 @@ class _Rows:
 
     def _cells(self, body: bytes) -> tuple[list[str], dict[int, str]]:
         """Return the cells up to the last one that is not blank, and their doubts."""
+        if len(body) > MOST_CELLS and self._count(body) > MOST_CELLS:
+            raise ValueError(f"row {self.number} has more than {MOST_CELLS:,} cells")
         found = self._patterns.cells.findall(body)
         if found and found[-1][5] and not _EXTENSION.match(found.pop()[5]):
             raise ValueError(f"its XML is not as expected in row {self.number}")
-        if len(found) > MOST_CELLS:
-            raise ValueError(f"row {self.number} has more than {MOST_CELLS:,} cells")
         cells: list[str] = []
         doubts: dict[int, str] = {}
         columns, metas, texts, number = self._columns, self._metas, self._texts, b"%d" % self.number
+        known = len(texts)
         is_literal = not (b"&" in body or b"_x" in body or b"\r" in body)
         at = -1
         for name, line, given, value, other, _ in found:
@@ -550,14 +594,20 @@ class _Rows:
             else:
                 at = self._at(place or (name + line).decode(), at)
             doubt = ""
-            if short == 2 and value:  # noqa: PLR2004  # see _SHORT
+            if short == 2 and value.isdigit() and int(value) < known:  # noqa: PLR2004
                 text = texts[int(value)]
             elif short == 1 and value.isdigit() and len(value) <= MOST_DIGITS and value[0] != _ZERO:
                 text = value.decode()
             elif short == 3 and value and is_literal:  # noqa: PLR2004
                 text = value.decode()
             elif value or other or kind == "e":
-                text, doubt = self._seen(kind, style, value, other)
+                key = given, value, other
+                if key in self._known:
+                    text, doubt = self._known[key]
+                else:
+                    text, doubt = self._seen(kind, style, value, other)
+                    if len(value) + len(other) < _SMALL and len(self._known) < _MOST_METAS:
+                        self._known[key] = text, doubt
             else:
                 continue
             if at == len(cells):
@@ -566,7 +616,18 @@ class _Rows:
                 self._put(cells, at, text)
             if doubt:
                 doubts[at] = doubt
+        if len(body) > LONGEST_CELL or self._may_be_long:
+            longest = max(map(len, cells), default=0)
+            if longest > LONGEST_CELL:
+                raise ValueError(
+                    f"a cell takes more than {LONGEST_CELL:,} characters, in row {self.number}"
+                )
         return cells, doubts
+
+    def _count(self, body: bytes) -> int:
+        """Return how many cells a row has at most."""
+        tag = self._patterns.row_end.replace(b"/", b"", 1)[:-3] + b"c"
+        return sum(body.count(tag + mark) for mark in _AFTER_NAME)
 
     def _put(self, cells: list[str], at: int, text: str) -> None:
         """Put a text into its column, which is not the next one."""

@@ -17,7 +17,7 @@ from bulkbind.errors import ManifestError
 from bulkbind.manifest import sheet_xml
 from bulkbind.manifest.likely_causes import EMPTY_FORMULA, NEVER_CALCULATED
 from bulkbind.manifest.number_formats import NumberFormat, built_in
-from bulkbind.manifest.text import INFLATED_BYTES, MOST_RATIO, open_bytes
+from bulkbind.manifest.text import INFLATED_BYTES, LONGEST_CELL, MOST_RATIO, open_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,6 +29,9 @@ SMALL_PART_BYTES = 16 << 20
 """Uncompressed size of a part that is no sheet and not the list of texts."""
 TEXT_BYTES = 64 << 20
 """Memory for the shared strings of a workbook."""
+_FAST_BYTES = 2 << 20
+_FAST_TEXTS = 100_000
+"""Text that is kept twice, since it is then looked up faster."""
 MOST_SHEETS = 1_000
 MOST_FORMATS = 100_000
 _BLOCK = 1 << 18
@@ -61,23 +64,30 @@ class UnreadableError(ManifestError):
 
 
 class Texts:
-    """The shared strings, in a few bytes more than they have."""
+    """The shared strings, most of them in a few bytes more than they have.
+
+    Attributes:
+        first: So many of them that are looked up faster.
+        longest: Bytes of the longest one.
+    """
 
     def __init__(self) -> None:
         self._bytes = bytearray()
         self._ends = array("I", [0])
+        self.first: list[str] = []
+        self.longest = 0
 
     def extend(self, texts: list[bytes]) -> None:
         """Add texts in UTF-8. Raises: ValueError if all take more memory than a manifest may."""
+        if len(self._bytes) < _FAST_BYTES and len(self.first) < _FAST_TEXTS:
+            self.first += [text.decode("utf-8", "surrogatepass") for text in texts]
+        self.longest = max(self.longest, *map(len, texts))
         self._ends.extend(islice(accumulate(map(len, texts), initial=self._ends[-1]), 1, None))
         self._bytes += b"".join(texts)
         if len(self._bytes) + self._ends.itemsize * len(self._ends) > TEXT_BYTES:
             raise ValueError(
                 f"the texts of its cells take more than {TEXT_BYTES >> 20} MiB of memory"
             )
-
-    def __len__(self) -> int:
-        return len(self._ends) - 1
 
     def __getitem__(self, at: int) -> str:
         """Raises: ValueError, IndexError."""
@@ -127,7 +137,8 @@ class Workbook:
             if self._texts is None:
                 self._texts = self._shared()
             styles = {at for at, form in enumerate(self._formats) if form.is_plain}
-            plain = sheet_xml.Plain(styles, self._texts)
+            has_long = self._texts.longest > LONGEST_CELL
+            plain = sheet_xml.Plain(styles, self._texts.first, has_long)
             yield from sheet_xml.rows(sheet_xml.blocks(part), self._seen, plain)
 
     @contextmanager
@@ -265,7 +276,7 @@ class Workbook:
         form = self._formats[style if style < len(self._formats) else 0]
         formula = None
         if other:
-            formula, found = sheet_xml.formula_of(other), sheet_xml.value_of(other)
+            formula, found = sheet_xml.formula_of(other)
             if found is None and kind == "inlineStr":
                 return form.of_text(sheet_xml.text_of(other))
             value = found or b""

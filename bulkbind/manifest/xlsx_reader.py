@@ -21,8 +21,8 @@ from bulkbind.manifest.likely_causes import (
     formula_error,
 )
 from bulkbind.manifest.sheet_xml import Area, letters
-from bulkbind.manifest.table import BATCH, Table, TableRow, find_header
-from bulkbind.manifest.text import HEADER_WITHIN, LONGEST_CELL, SHEET_BYTES, SHEET_CELLS
+from bulkbind.manifest.table import BATCH, NO_FAULTS, Table, TableRow, find_header
+from bulkbind.manifest.text import HEADER_WITHIN, SHEET_BYTES, SHEET_CELLS
 from bulkbind.manifest.workbook import ERROR, NAMELESS_ERROR, Sheet, UnreadableError, Workbook
 from bulkbind.model import CheckedRow, Source
 
@@ -215,14 +215,14 @@ class _OpenSheet:
             return TableRow(skipped, list(settings.header))
         merges = _Merges(self._layout.merged)
         above = islice(self._read(merges), skipped + HEADER_WITHIN)
-        first = [row for row, _ in above if row.line > skipped]
-        header = find_header([TableRow(row.line, row.cells) for row in first], settings)
+        first = [row for row in above if row.number > skipped]
+        header = find_header([TableRow(row.number, row.cells) for row in first], settings)
         if header is None:
             raise ManifestError(
                 f"{self._name} is empty: no row of sheet `{self._sheet.name}` has a cell",
                 hint="--sheet names another one",
             )
-        doubts = next(row.doubts for row in first if row.line == header.line)
+        doubts = next(row.doubts for row in first if row.number == header.line)
         return header._replace(faults=_header_faults(header, doubts))
 
     def _below_header(self, line: int, mapped: Collection[str]) -> int:
@@ -257,8 +257,8 @@ class _OpenSheet:
     def _below(self) -> Iterator[TableRow]:
         """Yield the rows below the header, as wide as the header unless they have more cells."""
         before, width, first = self._first_line, self._width, self._first_line
-        for row, is_hidden in self._read(self._merges):
-            line = row.line
+        for row in self._read(self._merges):
+            line, is_hidden, cells, doubts = row
             if line <= first:
                 continue
             if line > before:
@@ -269,27 +269,26 @@ class _OpenSheet:
                     self._hidden += 1
                     self._hidden_line = self._hidden_line or line
                     continue
-                if any(row.cells[:width]):
+                if any(cells[:width]):
                     self._hidden += 1
                     self._hidden_line = self._hidden_line or line
-            faults = self._faults(row) if row.doubts else {}
-            cells = row.cells
+            faults = self._faults(cells, doubts) if doubts else NO_FAULTS
             if len(cells) < width:
                 cells += [""] * (width - len(cells))
             elif len(cells) > width:
                 extra = enumerate(cells[width:], width)
                 if not any(
-                    cell.strip() and row.doubts.get(at) not in _ERRORS for at, cell in extra
+                    cell.strip() and doubts.get(at) not in _ERRORS for at, cell in extra
                 ):
                     del cells[width:]
             yield TableRow(line, cells, faults)
 
-    def _read(self, merges: _Merges) -> Iterator[tuple[_Seen, bool]]:
-        """Yield the rows with merged cells filled down, and whether they are hidden."""
+    def _read(self, merges: _Merges) -> Iterator[SheetRow]:
+        """Yield the rows with merged cells filled down."""
         with self._book.reading(self._sheet):
             tallest = widest = 0
             for row in self._book.rows(self._sheet):
-                number, is_hidden, cells, doubts = row
+                number, _, cells, _ = row
                 tallest, widest = max(tallest, number), max(widest, len(cells))
                 if tallest * widest > SHEET_CELLS:
                     raise ManifestError(
@@ -297,24 +296,18 @@ class _OpenSheet:
                         f"{widest:,} columns, at most {SHEET_CELLS:,} cells are read",
                         hint="delete what stands far below or right of the table, or save it as CSV",
                     )
-                if max(map(len, cells)) > LONGEST_CELL:
-                    raise ValueError(
-                        f"a cell takes more than {LONGEST_CELL:,} characters, in row {number}"
-                    )
                 if merges:
                     merges.apply(row)
-                yield _Seen(number, cells, doubts), is_hidden
+                yield row
 
-    def _faults(self, row: _Seen) -> Mapping[int, Fault]:
+    def _faults(self, cells: list[str], doubts: Mapping[int, str]) -> Mapping[int, Fault]:
         """Return the faults of the cells in doubt; those of fields keep the doubt in their text."""
         faults = {}
-        cells = row.cells
         has_text = any(map(str.strip, cells))
-        for at, doubt in row.doubts.items():
-            if doubt == ERROR:
-                faults[at] = formula_error(cells[at])
-            elif doubt == NAMELESS_ERROR:
-                faults[at] = formula_error("")
+        for at, doubt in doubts.items():
+            if doubt in _ERRORS:
+                is_named = doubt == ERROR and at in self._fills
+                faults[at] = formula_error(cells[at]) if is_named else _NAMELESS
             elif at in self._fills:
                 if doubt == EMPTY_FORMULA and not (self._fills[at] and has_text):
                     continue
@@ -369,16 +362,8 @@ class _OpenSheet:
         yield from self._table.notices()
 
 
-@dataclass(slots=True)
-class _Seen:
-    """A row with merged cells filled down."""
-
-    line: int
-    cells: list[str]
-    doubts: dict[int, str]
-
-
 _ERRORS = (ERROR, NAMELESS_ERROR)
+_NAMELESS = formula_error("")
 _EMPTY = "empty "
 """Prefix of a doubt that matters only where an empty cell would be filled by a default."""
 
