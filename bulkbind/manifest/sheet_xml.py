@@ -14,7 +14,7 @@ from itertools import chain
 from typing import IO, TYPE_CHECKING, NamedTuple, Protocol
 
 from bulkbind.manifest.likely_causes import MOST_DIGITS
-from bulkbind.manifest.text import LONGEST_CELL, LONGEST_LINE
+from bulkbind.manifest.text import LONGEST_CELL, LONGEST_LINE, MOST_COLUMNS
 
 if TYPE_CHECKING:
     from collections.abc import Container, Generator, Iterable, Iterator, Sequence
@@ -24,7 +24,7 @@ BLOCK = 1 << 18
 LONGEST_ROW = 8 << 20
 """Bytes of the XML of one row."""
 LONGEST_TEXT = 2 << 20
-"""Bytes of the XML of one shared string."""
+"""Bytes of the XML of one shared string, and of what stands before the rows."""
 MOST_ROWS = 1 << 20
 MOST_CELLS = 1 << 14
 """Rows of a sheet, and cells of a row. Source: Excel's specifications."""
@@ -41,12 +41,17 @@ _LONGEST_OPENING = 9
 _ENCODING = re.compile(rb"""\A<\?xml[^>]*?\sencoding\s*=\s*["']([\w.-]+)["']""")
 _ESCAPE = re.compile(r"_x([0-9A-Fa-f]{4})_")
 _ENTITY = re.compile(r"&(#\d{1,7}|#x[0-9A-Fa-f]{1,6}|lt|gt|amp|quot|apos);|&")
+_NAMED = {"&lt;": "<", "&gt;": ">", "&quot;": '"', "&apos;": "'", "&amp;": "&"}
+"""The named entities; `&amp;` is resolved last."""
 _RANGE = re.compile(r"\$?([A-Z]{1,3})\$?(\d{1,7})(?::\$?([A-Z]{1,3})\$?(\d{1,7}))?", re.IGNORECASE)
 _LETTERS = 26
 _STRINGS = re.compile(rb"<%ssst%s(/?)>" % (_PREFIX, _ATTRIBUTES))
 _STRING = re.compile(
-    rb"<(%ssi)%s(?:/>|>((?:[^<]++|<(?!/\1\s*>))*+)</\1\s*>)" % (_PREFIX, _ATTRIBUTES)
+    rb"<%ssi%s(?:/>|>(?:<%st(?=[\s>])[^<>/]*+>([^<]*+)</%st\s*+></%ssi\s*+>"
+    rb"|((?:[^<]++|<(?!/?%ssi[\s/>]))*+)</%ssi\s*+>))"
+    % (_PREFIX, _ATTRIBUTES, _PREFIX, _PREFIX, _PREFIX, _PREFIX, _PREFIX)
 )
+"""Groups: a text alone, and any other content."""
 _BETWEEN = b"</t></si><si><t>"
 """What stands between two shared strings in the form that most programs write."""
 _STRINGS_END = re.compile(rb"\s*+</%ssst\s*>" % _PREFIX)
@@ -236,11 +241,19 @@ def _usual_texts(data: bytes) -> tuple[bytes, list[bytes], bytes]:
 def _any_texts(data: bytes) -> Generator[list[bytes], None, bytes]:
     """Yield the texts in *data* in whatever form; return what is not whole."""
     at = 0
+    whole = []
     for found in _STRING.finditer(data):
         if found.start() > at:
             _expect_blanks(data[at : found.start()])
-        yield [text_of(found[2] or b"").encode("utf-8", "surrogatepass")]
+        text, runs = found.groups()
+        if runs:
+            text = text_of(runs).encode("utf-8", "surrogatepass")
+        elif text and (b"&" in text or b"_x" in text or b"\r" in text):
+            text = unescaped(decoded(text)).encode("utf-8", "surrogatepass")
+        whole.append(text or b"")
         at = found.end()
+    if whole:
+        yield whole
     return data[at:]
 
 
@@ -298,6 +311,10 @@ def decoded(text: bytes) -> str:
     """Return XML text with its entities resolved. Raises: ValueError."""
     if b"&" in text or b"\r" in text:
         lines = text.decode().replace("\r\n", "\n").replace("\r", "\n")
+        if lines.count("&") == sum(map(lines.count, _NAMED)):
+            for name, character in _NAMED.items():
+                lines = lines.replace(name, character)
+            return lines
         return _ENTITY.sub(_character, lines)
     return text.decode()
 
@@ -381,8 +398,8 @@ def _begun(part: Iterator[bytes]) -> tuple[bytes, _Patterns, bytes | None]:
             begin = patterns.begin.search(data, root.end())
             if begin:
                 return data[: begin.start()], patterns, None if begin[1] else data[begin.end() :]
-        if len(data) > LONGEST_ROW:
-            raise ValueError(f"no row begins in the first {LONGEST_ROW:,} bytes of the sheet")
+        if len(data) > LONGEST_TEXT:
+            raise ValueError(f"no row begins in the first {LONGEST_TEXT:,} bytes of the sheet")
     if not _ROOT.search(data):
         raise ValueError("its sheet is no worksheet")
     raise ValueError("its sheet has no rows")
@@ -514,15 +531,12 @@ class _Rows:
 
         *searched*: bytes in which the first row does not end.
         """
-        _, end, row, row_end, _, blank_rows = self._patterns
+        _, end, row, row_end, _, _ = self._patterns
         at = 0
         while found := row.match(data, at):
             body = found.end()
             if found[2]:
-                blank = blank_rows.match(data, at)
-                assert blank  # it begins with this row
-                self._pass_over(blank[0])
-                at = blank.end()
+                at = self._next_blank(data, at, body)
                 continue
             closed = data.find(row_end, max(body, searched - len(row_end)))
             last = _TAG_END.match(data, closed + len(row_end)) if closed >= 0 else None
@@ -533,28 +547,41 @@ class _Rows:
             if cells:
                 yield SheetRow(self.number, is_hidden, cells, doubts)
             at = last.end()
-            if blank := blank_rows.match(data, at):
-                self._pass_over(blank[0])
-                at = blank.end()
+            at = self._next_blank(data, at, at)
         blanks = _BLANKS.match(data, at)
         assert blanks  # it always matches
         at = blanks.end()
         return None if end.match(data, at) else at
 
-    def _pass_over(self, blank: bytes) -> None:
-        """Go to the last of some blank rows."""
+    def _next_blank(self, data: bytes, at: int, otherwise: int) -> int:
+        """Go to the last of the blank rows that begin at *at*; return where they end.
+
+        *otherwise*: what is returned where none begins that is surely blank.
+        """
+        found = self._patterns.blank_rows.match(data, at)
+        if not found or b'"e"' in found[0] or b"'e'" in found[0]:
+            if otherwise > at:
+                row = self._patterns.row.match(data, at)
+                assert row  # the caller found it
+                self._next(row[1])
+            return otherwise
+        blank = found[0]
         tag = self._patterns.row_end.replace(b"/", b"", 1)
         named = blank.rfind(b" r=")
         if named < 0:
             self.number += blank.count(tag)
-            return
+            return self._checked_end(found)
         begin = blank.rfind(tag, 0, named)
         given = attributes(blank[begin : blank.find(b">", begin)]).get("r")
         if given is None:  # the place of a cell
             given = blank[named : named + 20].strip(_NO_DIGITS).decode()
         self.number = int(given) + blank.count(tag, begin + 1)
+        return self._checked_end(found)
+
+    def _checked_end(self, found: re.Match[bytes]) -> int:
         if not 0 < self.number <= MOST_ROWS:
             raise ValueError(f"row {self.number} is beyond the last one")
+        return found.end()
 
     def _next(self, given: bytes) -> bool:
         """Go to the row of a tag; return whether it is hidden."""
@@ -616,6 +643,8 @@ class _Rows:
                 self._put(cells, at, text)
             if doubt:
                 doubts[at] = doubt
+        if len(cells) > MOST_COLUMNS and sum(map(bool, cells)) > MOST_COLUMNS:
+            raise ValueError(f"row {self.number} has more than {MOST_COLUMNS:,} cells with text")
         if len(body) > LONGEST_CELL or self._may_be_long:
             longest = max(map(len, cells), default=0)
             if longest > LONGEST_CELL:

@@ -33,7 +33,9 @@ _FAST_BYTES = 2 << 20
 _FAST_TEXTS = 100_000
 """Text that is kept twice, since it is then looked up faster."""
 MOST_SHEETS = 1_000
-MOST_FORMATS = 100_000
+MOST_FORMATS = 5_000
+MOST_STYLES = 100_000
+MOST_TARGETS = 10_000
 _BLOCK = 1 << 18
 _TAIL_BYTES = 65557
 """The longest end of a ZIP archive: its last record with the longest comment."""
@@ -214,6 +216,8 @@ class Workbook:
             target = posixpath.join("/", folder, given.get("Target", "").replace("\\", "/"))
             kind = given.get("Type", "").rpartition("/")[2]
             found[given.get("Id", "")] = kind, posixpath.normpath(target).lstrip("/")
+            if len(found) > MOST_TARGETS:
+                raise ValueError(f"it refers to more than {MOST_TARGETS:,} parts")
         return found
 
     def _is_from_1904(self, workbook: str) -> bool:
@@ -230,8 +234,8 @@ class Workbook:
             kind, part = targets.get(key, ("", ""))
             is_visible = given.get("state", "visible") == "visible"
             sheets.append(Sheet(given.get("name", ""), kind, is_visible, part))
-        if len(sheets) > MOST_SHEETS:
-            raise ValueError(f"it has more than {MOST_SHEETS:,} sheets")
+            if len(sheets) > MOST_SHEETS:
+                raise ValueError(f"it has more than {MOST_SHEETS:,} sheets")
         return sheets
 
     def _part(self, workbook: str, wanted: str) -> str | None:
@@ -245,19 +249,27 @@ class Workbook:
         if part is None or part.lower() not in self._parts:
             return [built_in(0)]
         xml = self._small(part)
-        codes: dict[int, NumberFormat] = {}
+        codes: dict[int, str] = {}
         for _, given in sheet_xml.tags(xml, "numFmt"):
-            code = given.get("formatCode", "General")
-            codes[int(given.get("numFmtId", "-1"))] = NumberFormat(code, from_1904=self._from_1904)
-        cells = _CELL_STYLES.search(xml[0])
+            codes[int(given.get("numFmtId", "-1"))] = given.get("formatCode", "General")
+            if len(codes) > MOST_FORMATS:
+                raise ValueError(f"it has more than {MOST_FORMATS:,} number formats")
+        begin = _CELL_STYLES.search(xml[0])
+        end = _CELL_STYLES_END.search(xml[0], begin.end()) if begin else None
+        cells = xml[0][begin.end() : end.start()] if begin and end else b""
+        known: dict[int, NumberFormat] = {}
         formats = []
-        for _, given in sheet_xml.tags([cells[1] if cells else b""], "xf"):
+        for _, given in sheet_xml.tags([cells], "xf"):
             number = int(given.get("numFmtId", "0"))
-            if number not in codes:
-                codes[number] = built_in(number, from_1904=self._from_1904)
-            formats.append(codes[number])
-            if len(formats) > MOST_FORMATS:
-                raise ValueError(f"it has more than {MOST_FORMATS:,} styles")
+            if number not in known:
+                known[number] = (
+                    NumberFormat(codes[number], from_1904=self._from_1904)
+                    if number in codes
+                    else built_in(number, from_1904=self._from_1904)
+                )
+            formats.append(known[number])
+            if len(formats) > MOST_STYLES:
+                raise ValueError(f"it has more than {MOST_STYLES:,} styles")
         return formats or [built_in(0)]
 
     def _shared(self) -> Texts:
@@ -306,9 +318,8 @@ class Workbook:
 ERROR = "error"
 NAMELESS_ERROR = "error without a name"
 """Doubts about a cell with an error of a formula."""
-_CELL_STYLES = re.compile(
-    rb"<(?:[\w.-]++:)?cellXfs(?:\s[^<>]*+)?>((?:[^<]++|<(?!/(?:[\w.-]++:)?cellXfs\s*>))*+)<"
-)
+_CELL_STYLES = re.compile(rb"<(?:[\w.-]++:)?cellXfs(?:\s[^<>]*+)?>")
+_CELL_STYLES_END = re.compile(rb"</(?:[\w.-]++:)?cellXfs\s*>")
 
 
 # --- what a file is ------------------------------------------------------------------------------

@@ -277,9 +277,7 @@ class _OpenSheet:
                 cells += [""] * (width - len(cells))
             elif len(cells) > width:
                 extra = enumerate(cells[width:], width)
-                if not any(
-                    cell.strip() and doubts.get(at) not in _ERRORS for at, cell in extra
-                ):
+                if not any(cell.strip() and doubts.get(at) not in _ERRORS for at, cell in extra):
                     del cells[width:]
             yield TableRow(line, cells, faults)
 
