@@ -123,9 +123,10 @@ class Workbook:
             self._refuse_others()
             self._refuse_bombs()
             workbook = self._main()
+            self._related = self._targets(workbook)
             self._from_1904 = self._is_from_1904(workbook)
             self.sheets = self._sheets(workbook)
-            self._formats = self._styles(workbook)
+            self._formats = self._styles()
             self.close = opened.pop_all().close
 
     def layout(self, sheet: Sheet) -> sheet_xml.Layout:
@@ -227,26 +228,25 @@ class Workbook:
         )
 
     def _sheets(self, workbook: str) -> list[Sheet]:
-        targets = self._targets(workbook)
-        sheets = []
+        sheets: list[Sheet] = []
         for _, given in sheet_xml.tags(self._small(workbook), "sheet"):
             key = next((value for name, value in given.items() if name.endswith(":id")), "")
-            kind, part = targets.get(key, ("", ""))
+            kind, part = self._related.get(key, ("", ""))
             is_visible = given.get("state", "visible") == "visible"
             sheets.append(Sheet(given.get("name", ""), kind, is_visible, part))
             if len(sheets) > MOST_SHEETS:
                 raise ValueError(f"it has more than {MOST_SHEETS:,} sheets")
         return sheets
 
-    def _part(self, workbook: str, wanted: str) -> str | None:
-        return next(
-            (part for kind, part in self._targets(workbook).values() if kind == wanted), None
-        )
+    def _part(self, wanted: str) -> str | None:
+        """Return the part of some kind, if there is one."""
+        found = next((part for kind, part in self._related.values() if kind == wanted), None)
+        return found if found and found.lower() in self._parts else None
 
-    def _styles(self, workbook: str) -> list[NumberFormat]:
+    def _styles(self) -> list[NumberFormat]:
         """Return the number format of each style."""
-        part = self._part(workbook, "styles")
-        if part is None or part.lower() not in self._parts:
+        part = self._part("styles")
+        if part is None:
             return [built_in(0)]
         xml = self._small(part)
         codes: dict[int, str] = {}
@@ -274,8 +274,8 @@ class Workbook:
 
     def _shared(self) -> Texts:
         texts = Texts()
-        name = self._part(self._main(), "sharedStrings")
-        if name is not None and name.lower() in self._parts:
+        name = self._part("sharedStrings")
+        if name is not None:
             with self._open(name) as part:
                 for some in sheet_xml.texts(sheet_xml.blocks(part)):
                     texts.extend(some)

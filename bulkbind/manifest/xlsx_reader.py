@@ -307,13 +307,10 @@ class _OpenSheet:
                 is_named = doubt == ERROR and at in self._fills
                 faults[at] = formula_error(cells[at]) if is_named else _NAMELESS
             elif at in self._fills:
-                if doubt == EMPTY_FORMULA and not (self._fills[at] and has_text):
+                is_empty = doubt == EMPTY_FORMULA or doubt.startswith(_EMPTY)
+                if is_empty and not (self._fills[at] and has_text):
                     continue
-                if doubt.startswith(_EMPTY):
-                    if not self._fills[at]:
-                        continue
-                    doubt = doubt.removeprefix(_EMPTY)
-                cells[at] = doubted(cells[at], doubt)
+                cells[at] = doubted(cells[at], doubt.removeprefix(_EMPTY))
                 fault = fault_of(cells[at])
                 assert fault  # every doubt is known
                 faults[at] = fault
@@ -362,7 +359,7 @@ class _OpenSheet:
 
 _ERRORS = (ERROR, NAMELESS_ERROR)
 _NAMELESS = formula_error("")
-_EMPTY = "empty "
+_EMPTY = "? "
 """Prefix of a doubt that matters only where an empty cell would be filled by a default."""
 
 

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
-import time
 import zipfile
-from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings, strategies as st
 
 from bulkbind.errors import ManifestError, UsageError
 from bulkbind.manifest import open_manifest
