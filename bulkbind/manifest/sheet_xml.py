@@ -167,7 +167,7 @@ def _as_utf8(file: IO[bytes]) -> Iterator[bytes]:
 
 def _without_remarks(data: bytes, *, is_last: bool) -> tuple[bytes, bytes, int]:
     """Return the bytes up to the last whole tag, those after it, and the number of comments."""
-    parts = []
+    parts: list[bytes] = []
     remarks = at = 0
     while found := _REMARK.search(data, at):
         begin = found.start()
@@ -296,13 +296,19 @@ _FORMULA = re.compile(
 )
 
 
+_MORE = re.compile(rb"<%s(?:extLst|is)[\s/>]" % _PREFIX)
+
+
 def formula_of(inner: bytes) -> tuple[str | None, bytes | None]:
     """Return the formula and the value in a cell's inner XML, each None if there is none.
 
-    A formula is empty if it is that of another cell.
+    A formula is empty if it is that of another cell. Raises: ValueError.
     """
     found = _FORMULA.match(inner)
     assert found  # it matches an empty text
+    rest = inner[found.end() :].strip()
+    if rest and not _MORE.match(rest):
+        raise ValueError("a cell has content that is not known")
     formula = decoded(found[2] or b"") if found[1] else None
     return formula, (found[4] or b"") if found[3] else None
 
@@ -324,7 +330,7 @@ def _character(entity: re.Match[str]) -> str:
     if name is None:
         raise ValueError("it has an `&` that begins no known entity")
     if name.startswith("#x"):
-        return chr(int(name[2:], 16))
+        return chr(int(name[2:], base=16))
     if name.startswith("#"):
         return chr(int(name[1:]))
     return html.unescape(entity[0])
@@ -496,7 +502,8 @@ class _Columns(dict[bytes, int]):
 
 
 _IN_TAG = re.compile(_ATTRIBUTES)
-_SHORT = {"n": 1, "s": 2, "inlineStr": 3, "str": 3}
+_NUMBER_KIND, _SHARED, _TEXT = 1, 2, 3
+_SHORT = {"n": _NUMBER_KIND, "s": _SHARED, "inlineStr": _TEXT, "str": _TEXT}
 _EXTENSION = re.compile(rb"<%sextLst[\s/>]" % _PREFIX)
 _MOST_METAS = 10_000
 _SMALL = 100
@@ -603,38 +610,27 @@ class _Rows:
 
     def _cells(self, body: bytes) -> tuple[list[str], dict[int, str]]:
         """Return the cells up to the last one that is not blank, and their doubts."""
-        if len(body) > MOST_CELLS and self._count(body) > MOST_CELLS:
-            raise ValueError(f"row {self.number} has more than {MOST_CELLS:,} cells")
-        found = self._patterns.cells.findall(body)
-        if found and found[-1][5] and not _EXTENSION.match(found.pop()[5]):
-            raise ValueError(f"its XML is not as expected in row {self.number}")
         cells: list[str] = []
         doubts: dict[int, str] = {}
         columns, metas, texts, number = self._columns, self._metas, self._texts, b"%d" % self.number
         known = len(texts)
         is_literal = not (b"&" in body or b"_x" in body or b"\r" in body)
         at = -1
-        for name, line, given, value, other, _ in found:
+        for name, line, given, value, other, _ in self._found(body):
             short, kind, style, place = metas[given]
-            if line == number:
-                at = columns[name]
-            else:
-                at = self._at(place or (name + line).decode(), at)
+            at = columns[name] if line == number else self._at(place, name + line, at)
             doubt = ""
-            if short == 2 and value.isdigit() and int(value) < known:  # noqa: PLR2004
+            if short == _SHARED and value.isdigit() and int(value) < known:
                 text = texts[int(value)]
-            elif short == 1 and value.isdigit() and len(value) <= MOST_DIGITS and value[0] != _ZERO:
-                text = value.decode()
-            elif short == 3 and value and is_literal:  # noqa: PLR2004
+            elif (short == _TEXT and value and is_literal) or (
+                short == _NUMBER_KIND
+                and value.isdigit()
+                and len(value) <= MOST_DIGITS
+                and value[0] != _ZERO
+            ):
                 text = value.decode()
             elif value or other or kind == "e":
-                key = given, value, other
-                if key in self._known:
-                    text, doubt = self._known[key]
-                else:
-                    text, doubt = self._seen(kind, style, value, other)
-                    if len(value) + len(other) < _SMALL and len(self._known) < _MOST_METAS:
-                        self._known[key] = text, doubt
+                text, doubt = self._asked(given, kind, style, value, other)
             else:
                 continue
             if at == len(cells):
@@ -643,15 +639,38 @@ class _Rows:
                 self._put(cells, at, text)
             if doubt:
                 doubts[at] = doubt
-        if len(cells) > MOST_COLUMNS and sum(map(bool, cells)) > MOST_COLUMNS:
-            raise ValueError(f"row {self.number} has more than {MOST_COLUMNS:,} cells with text")
-        if len(body) > LONGEST_CELL or self._may_be_long:
-            longest = max(map(len, cells), default=0)
-            if longest > LONGEST_CELL:
-                raise ValueError(
-                    f"a cell takes more than {LONGEST_CELL:,} characters, in row {self.number}"
-                )
+        if len(cells) > MOST_COLUMNS or len(body) > LONGEST_CELL or self._may_be_long:
+            self._check_size(cells)
         return cells, doubts
+
+    def _found(self, body: bytes) -> list[tuple[bytes, ...]]:
+        """Return the cells of a row, each as the groups of its pattern."""
+        if len(body) > MOST_CELLS and self._count(body) > MOST_CELLS:
+            raise ValueError(f"row {self.number} has more than {MOST_CELLS:,} cells")
+        found = self._patterns.cells.findall(body)
+        if found and found[-1][5] and not _EXTENSION.match(found.pop()[5]):
+            raise ValueError(f"its XML is not as expected in row {self.number}")
+        return found
+
+    def _asked(
+        self, given: bytes, kind: str, style: int, value: bytes, other: bytes
+    ) -> tuple[str, str]:
+        """Return what is shown of a cell, and the doubt; the same cells are asked for once."""
+        key = given, value, other
+        if key in self._known:
+            return self._known[key]
+        shown = self._seen(kind, style, value, other)
+        if len(value) + len(other) < _SMALL and len(self._known) < _MOST_METAS:
+            self._known[key] = shown
+        return shown
+
+    def _check_size(self, cells: list[str]) -> None:
+        if sum(map(bool, cells)) > MOST_COLUMNS:
+            raise ValueError(f"row {self.number} has more than {MOST_COLUMNS:,} cells with text")
+        if max(map(len, cells), default=0) > LONGEST_CELL:
+            raise ValueError(
+                f"a cell takes more than {LONGEST_CELL:,} characters, in row {self.number}"
+            )
 
     def _count(self, body: bytes) -> int:
         """Return how many cells a row has at most."""
@@ -668,8 +687,9 @@ class _Rows:
         cells += [""] * (at - len(cells))
         cells.append(text)
 
-    def _at(self, place: str, before: int) -> int:
+    def _at(self, place: str, usual: bytes, before: int) -> int:
         """Return the column of a cell whose place is not in the usual form, or left out."""
+        place = place or usual.decode()
         if not place:
             if before + 1 >= MOST_CELLS:
                 raise ValueError(f"row {self.number} has more than {MOST_CELLS:,} cells")

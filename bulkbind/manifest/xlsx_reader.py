@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from bulkbind.manifest.sheet_xml import Layout, SheetRow
+    from bulkbind.manifest.sheet_xml import SheetRow
     from bulkbind.settings import ManifestSettings
 
 _MOST_ALTERNATIVES = 20

@@ -47,7 +47,9 @@ Makes = Callable[[Random, Path], Made]
 UNSURE = object()
 """A cell of which nobody can say what it means."""
 _FORMATS = ("00000000", "#,##0", "0%", "yyyy-mm-dd", "000-000", '"SN"0000', "0.00", ";;;", "@", 14)
-_ZEROS, _THOUSANDS, _PERCENT, _DATE, _DASHED, _SN, _DECIMALS, _HIDING, _TEXT, _BUILT_IN = range(1, 11)
+_ZEROS, _THOUSANDS, _PERCENT, _DATE, _DASHED, _SN, _DECIMALS, _HIDING, _TEXT, _BUILT_IN = range(
+    1, 11
+)
 
 
 class Cell(NamedTuple):
@@ -137,7 +139,9 @@ def _unsure(draw: Random, _: _Texts) -> Cell:
 def _empty(draw: Random, _: _Texts) -> Cell:
     if draw.random() < 0.2:
         return Cell('<c t="str"><f>IF(1,"","")</f><v></v></c>', None, is_formula=True)
-    return Cell(draw.choice(["", "<c/>", f'<c s="{_ZEROS}"/>', '<c t="inlineStr"><is><t/></is></c>']), None)
+    return Cell(
+        draw.choice(["", "<c/>", f'<c s="{_ZEROS}"/>', '<c t="inlineStr"><is><t/></is></c>']), None
+    )
 
 
 def _cell(draw: Random, texts: _Texts) -> Cell:
@@ -170,7 +174,9 @@ def xlsx(draw: Random, folder: Path) -> Made:
     ]
     data = "".join(_row(draw, number, cells, left, is_hidden=h, has_places=has_places)
                    for number, cells, h in rows)  # fmt: skip
-    page = Page(data, before=draw.choice(["", '<dimension ref="A1"/>', '<dimension ref="A1:XFD1048576"/>']))
+    page = Page(
+        data, before=draw.choice(["", '<dimension ref="A1"/>', '<dimension ref="A1:XFD1048576"/>'])
+    )
     page.after = merged(*areas) if areas else ""
     others = [
         Page(data, "lists", state="hidden"), Page("", "Chart", kind="chartsheet"),

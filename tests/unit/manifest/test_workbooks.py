@@ -83,7 +83,11 @@ def test_calculated_formula_is_its_value(read):
 def test_formula_that_shows_nothing_is_never_filled(read):
     """`=IFERROR(VLOOKUP(…),"")` found nobody; the user for other rows is not his."""
     nothing = '<c t="str"><f>IFERROR(X(),"")</f><v></v></c>'
-    rows = [["SN1", nothing, nothing, None], ["SN2", None, None, None], [nothing, nothing, None, None]]
+    rows = [
+        ["SN1", nothing, nothing, None],
+        ["SN2", None, None, None],
+        [nothing, nothing, None, None],
+    ]
     manifest = read(one(table(*rows)))
 
     assert [(line, device) for line, device, _ in devices(manifest)] == [
@@ -127,7 +131,9 @@ def test_other_merges_are_a_problem_of_the_rows_they_cover(read, area, bad):
     told = devices(manifest)
 
     assert [line for line, device, _ in told if device is None] == bad
-    assert all(f"a part of the merged cells {area}" in text for line, _, text in told if line in bad)
+    assert all(
+        f"a part of the merged cells {area}" in text for line, _, text in told if line in bad
+    )
 
 
 def test_merges_beside_the_fields_do_not_matter(read):
@@ -306,8 +312,9 @@ def test_first_visible_worksheet_is_read_and_named(read, others):
     manifest = read(Book([*others, Page(HERE)]))
 
     assert [row.values[1] for row in manifest.rows()] == ["HERE"]
-    assert f"sheet `Devices` is read; --sheet takes another of `{others[0].name}` (" in (
-        manifest.notices[0]
+    assert (
+        f"sheet `Devices` is read; --sheet takes another of `{others[0].name}` ("
+        in (manifest.notices[0])
     )
 
 
@@ -427,7 +434,10 @@ def test_sheet_is_read_whoever_wrote_it(tmp_path, read, form):
             xml = archive.read("xl/worksheets/sheet1.xml").decode()
         book.more = {"xl/worksheets/sheet1.xml": xml.replace("UTF-8", "UTF-16").encode("utf-16")}
 
-    assert [device for _, device, _ in devices(read(book))] == [Device("u&v", "A"), Device("007", "B")]
+    assert [device for _, device, _ in devices(read(book))] == [
+        Device("u&v", "A"),
+        Device("007", "B"),
+    ]
 
 
 @pytest.mark.parametrize(
