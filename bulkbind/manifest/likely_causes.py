@@ -99,7 +99,7 @@ _DOUBTS = tuple(
          "set the column to text, and enter the value as it should be", _SHOWN),
         ("a date, stored as (.+)", "a date ({shown}, stored as {held})",
          f"spreadsheets turn into dates what looks like one: {_AS_TEXT}", _SHOWN),
-        ("in the format (.+)", "a cell that is stored as {shown!r} and shown in the format {held!r}",
+        ("in the format (.+)", "a cell stored as {shown!r} and shown in the format {held!r}",
          "set the column to text, and enter the value as it should be", _SHOWN),
     )
 )  # fmt: skip

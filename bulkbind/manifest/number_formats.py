@@ -65,7 +65,7 @@ class NumberFormat:
         has_text = len(sections) > 3 or "@" in sections[-1]  # noqa: PLR2004  # the fourth is text's
         if self.is_plain or not has_text or not text:
             return Seen(text)
-        parts = [text if token == "@" else _literal(token) for token in sections[-1]]
+        parts = [text if mark == "@" else _literal(mark) for mark in sections[-1]]
         if None in parts:
             return Seen(text, self._in_format())
         shown = "".join(filter(None, parts))
@@ -143,62 +143,62 @@ def _plain(number: float, stored: str) -> Seen:
 def _split(code: str) -> list[str]:
     """Return the sections of a format code, which semicolons separate."""
     sections = [""]
-    for token in _TOKEN.findall(code):
-        if token == ";":
+    for mark in _TOKEN.findall(code):
+        if mark == ";":
             sections.append("")
         else:
-            sections[-1] += token
+            sections[-1] += mark
     return sections
 
 
 def _tokens(section: str) -> list[str]:
-    return [token for token in _TOKEN.findall(section) if not _IGNORED.fullmatch(token)]
+    return [mark for mark in _TOKEN.findall(section) if not _IGNORED.fullmatch(mark)]
 
 
 def _shows_dates(tokens: list[str]) -> bool:
     return any(
-        token.lower() in _DATE_LETTERS or re.fullmatch(r"\[[hms]+\]|A[M/].*", token, re.IGNORECASE)
-        for token in tokens
+        mark.lower() in _DATE_LETTERS or re.fullmatch(r"\[[hms]+\]|A[M/].*", mark, re.IGNORECASE)
+        for mark in tokens
     )
 
 
 def _has_condition(tokens: list[str]) -> bool:
-    return any(token.startswith("[") for token in tokens)
+    return any(mark.startswith("[") for mark in tokens)
 
 
-def _literal(token: str) -> str | None:
-    """Return the text that a token shows; None if it is no literal."""
-    if token.startswith('"'):
-        return token.strip('"')
-    if token.startswith("\\"):
-        return token[1:]
-    if token.startswith("_"):
+def _literal(mark: str) -> str | None:
+    """Return the text that a mark shows; None if it is no literal."""
+    if mark.startswith('"'):
+        return mark.strip('"')
+    if mark.startswith("\\"):
+        return mark[1:]
+    if mark.startswith("_"):
         return " "
-    return token if token in _LITERALS else None
+    return mark if mark in _LITERALS else None
 
 
 def _placed(tokens: list[str], digits: str) -> str | None:
     """Return digits in their places (`0`, `#`) among literals; None for anything else."""
-    if "/" in tokens and any(token in ("0", "#") for token in tokens):
+    if "/" in tokens and any(mark in ("0", "#") for mark in tokens):
         return None  # a fraction
-    places = [token for token in tokens if token in ("0", "#")]
+    places = [mark for mark in tokens if mark in ("0", "#")]
     spare = len(digits) - len(places)
     taken = max(0, spare)
     parts: list[str] = []
     is_first = True
-    for token in tokens:
-        if token in ("0", "#"):
+    for mark in tokens:
+        if mark in ("0", "#"):
             if is_first:
                 parts.append(digits[:taken])
                 is_first = False
             if spare < 0:
-                parts.append("0" if token == "0" else "")
+                parts.append("0" if mark == "0" else "")
                 spare += 1
             else:
                 parts.append(digits[taken])
                 taken += 1
             continue
-        literal = _literal(token)
+        literal = _literal(mark)
         if literal is None:
             return None
         parts.append(literal)

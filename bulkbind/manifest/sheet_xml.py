@@ -189,7 +189,7 @@ def _without_remarks(data: bytes, *, is_last: bool) -> tuple[bytes, bytes, int]:
     return b"".join(parts), data[opened:], remarks
 
 
-# --- parts that are small, or of one kind of element -----------------------------------------------
+# --- parts that are small, or of one kind of element ---------------------------------------------
 
 
 def tags(part: Iterable[bytes], *names: str) -> Iterator[tuple[str, dict[str, str]]]:
@@ -296,6 +296,7 @@ _FORMULA = re.compile(
 )
 
 
+_HAS_TEXT = re.compile(rb"<%sis[\s/>]" % _PREFIX)
 _MORE = re.compile(rb"<%s(?:extLst|is)[\s/>]" % _PREFIX)
 
 
@@ -311,6 +312,11 @@ def formula_of(inner: bytes) -> tuple[str | None, bytes | None]:
         raise ValueError("a cell has content that is not known")
     formula = decoded(found[2] or b"") if found[1] else None
     return formula, (found[4] or b"") if found[3] else None
+
+
+def has_text(inner: bytes) -> bool:
+    """Return whether a cell's inner XML has a text of its own."""
+    return _HAS_TEXT.search(inner) is not None
 
 
 def decoded(text: bytes) -> str:
@@ -330,7 +336,7 @@ def _character(entity: re.Match[str]) -> str:
     if name is None:
         raise ValueError("it has an `&` that begins no known entity")
     if name.startswith("#x"):
-        return chr(int(name[2:], base=16))
+        return chr(int(f"0{name[1:]}", base=0))
     if name.startswith("#"):
         return chr(int(name[1:]))
     return html.unescape(entity[0])

@@ -39,12 +39,15 @@ MOST_TARGETS = 10_000
 _BLOCK = 1 << 18
 _TAIL_BYTES = 65557
 """The longest end of a ZIP archive: its last record with the longest comment."""
+_LONGEST_STREAM = 64
 _OLE_BYTES = 256 << 20
 """Bytes of an old file that are searched for what it is."""
 OLD = b"\xd0\xcf\x11\xe0"
 """The beginning of files of old programs (OLE), also of newer ones that are protected."""
 _END = b"PK\5\6"
 _END64 = b"PK\6\6"
+_NUMBERS = frozenset(("index/document.iwa", "index/calculationengine.iwa", "index.zip"))
+"""Parts of a file of Apple's Numbers, one of which it has."""
 _DAMAGED = (
     zipfile.BadZipFile, zlib.error, struct.error, OSError, EOFError, NotImplementedError,
     RuntimeError, ValueError, OverflowError, KeyError, IndexError,
@@ -198,7 +201,7 @@ class Workbook:
                 raise ValueError(f"its part {name!r} is larger than {SMALL_PART_BYTES:,} bytes")
             return [b"".join(sheet_xml.blocks(part))]
 
-    # --- what the workbook says of itself ----------------------------------------------------------
+    # --- what the workbook says of itself ------------------------------------------------------
 
     def _main(self) -> str:
         """Return the name of the part that lists the sheets."""
@@ -286,33 +289,44 @@ class Workbook:
     def _seen(self, kind: str, style: int, value: bytes, other: bytes) -> tuple[str, str]:
         """Return what is shown of a cell, and why that is not certain; see `sheet_xml.Seen`."""
         form = self._formats[style if style < len(self._formats) else 0]
-        formula = None
         if other:
             formula, found = sheet_xml.formula_of(other)
-            if found is None and kind == "inlineStr":
-                return form.of_text(sheet_xml.text_of(other))
+            if formula is None and found is None:
+                return self._inline(form, kind, other)
             value = found or b""
             if formula is not None and not value.strip() and kind != "e":
-                if kind == "str" and found is not None:
-                    return "", EMPTY_FORMULA
-                return f"={formula}", NEVER_CALCULATED
+                is_empty = kind == "str" and found is not None
+                return ("", EMPTY_FORMULA) if is_empty else (f"={formula}", NEVER_CALCULATED)
         text = sheet_xml.decoded(value)
-        match kind:
-            case "e":
-                return (text.strip(), ERROR) if text.strip() else ("#ERROR!", NAMELESS_ERROR)
-            case "s":
-                assert self._texts is not None  # read before the rows
-                return form.of_text(self._texts[int(text)]) if text.strip() else ("", "")
-            case "str" | "inlineStr":
-                return form.of_text(sheet_xml.unescaped(text))
-            case "b":
-                return ("TRUE" if sheet_xml.is_true(text.strip()) else "FALSE"), ""
-            case "d":
-                shown = text.strip()
-                return shown, f"a date, stored as {shown}"
-            case "n":
-                return form.of_number(text.strip()) if text.strip() else ("", "")
-        raise ValueError(f"a cell is of the unknown type {kind[:20]!r}")
+        if kind in ("str", "inlineStr"):
+            return form.of_text(sheet_xml.unescaped(text))
+        return self._typed(form, kind, text.strip())
+
+    def _inline(self, form: NumberFormat, kind: str, other: bytes) -> tuple[str, str]:
+        """Return what is shown of a cell that has neither a formula nor a value."""
+        if kind == "inlineStr":
+            return form.of_text(sheet_xml.text_of(other))
+        if kind != "e" and sheet_xml.has_text(other):
+            raise ValueError(f"a cell of the type {kind[:20]!r} has a text")
+        return self._typed(form, kind, "")
+
+    def _typed(self, form: NumberFormat, kind: str, text: str) -> tuple[str, str]:
+        """Return what is shown of a cell by its type. Raises: ValueError."""
+        shown, doubt = text, ""
+        if kind == "e":
+            shown, doubt = (text, ERROR) if text else ("#ERROR!", NAMELESS_ERROR)
+        elif kind == "s" and text:
+            assert self._texts is not None  # read before the rows
+            shown, doubt = form.of_text(self._texts[int(text)])
+        elif kind == "n" and text:
+            shown, doubt = form.of_number(text)
+        elif kind == "b" and text:
+            shown = "TRUE" if sheet_xml.is_true(text) else "FALSE"
+        elif kind == "d" and text:
+            doubt = f"a date, stored as {text}"
+        elif kind not in ("s", "n", "b", "d", "str"):
+            raise ValueError(f"a cell is of the unknown type {kind[:20]!r}")
+        return shown, doubt
 
 
 ERROR = "error"
@@ -333,21 +347,18 @@ def unpacked(path: Path, name: str, most_bytes: int) -> IO[bytes]:
     with path.open("rb") as file:
         if file.read(2) != b"\x1f\x8b":
             return path.open("rb")
-    copy = tempfile.TemporaryFile(prefix="bulkbind-workbook-")  # noqa: SIM115  # closed with the book
-    try:
-        with open_bytes(path, name) as file:
-            while block := file.read(_BLOCK):
-                copy.write(block)
-                if copy.tell() > most_bytes:
-                    raise ManifestError(
-                        f"{name}: it unpacks to more than {most_bytes:,} bytes",
-                        hint="save the sheet as CSV",
-                    )
+    with ExitStack() as opened, open_bytes(path, name) as packed:
+        copy = opened.enter_context(tempfile.TemporaryFile(prefix="bulkbind-workbook-"))
+        while block := packed.read(_BLOCK):
+            copy.write(block)
+            if copy.tell() > most_bytes:
+                raise ManifestError(
+                    f"{name}: it unpacks to more than {most_bytes:,} bytes",
+                    hint="save the sheet as CSV",
+                )
         copy.seek(0)
-    except BaseException:
-        copy.close()
-        raise
-    return copy
+        opened.pop_all()
+        return copy
 
 
 def is_spreadsheet(path: Path, name: str, most_bytes: int) -> bool:
@@ -401,11 +412,7 @@ def _other_kind(archive: zipfile.ZipFile, parts: dict[str, zipfile.ZipInfo]) -> 
     """Return what a ZIP archive is if it is a spreadsheet of another kind; otherwise None."""
     if "xl/workbook.bin" in parts:
         return "a binary workbook (.xlsb)"
-    if (
-        "index/document.iwa" in parts
-        or "index.zip" in parts
-        or "index/calculationengine.iwa" in parts
-    ):
+    if not _NUMBERS.isdisjoint(parts):
         return "a file of Apple's Numbers (.numbers)"
     if "mimetype" in parts and parts["mimetype"].file_size <= 1000:  # noqa: PLR2004  # it is one word
         kind = archive.read(parts["mimetype"]).decode("ascii", "replace")
@@ -416,30 +423,32 @@ def _other_kind(archive: zipfile.ZipFile, parts: dict[str, zipfile.ZipInfo]) -> 
     return None
 
 
+_STREAMS = {
+    name: name.encode("utf-16-le")
+    for name in ("EncryptedPackage", "EncryptionInfo", "WordDocument", "Workbook", "Book")
+}
+"""What an old file may hold, by which it is known."""
+
+
 def refuse_old(path: Path, name: str) -> None:
     """Raises: ManifestError that names what an OLE file is: protected, or of an old program."""
-    found: dict[str, bool] = {}
-    names = {
-        key: key.encode("utf-16-le")
-        for key in ("EncryptedPackage", "EncryptionInfo", "Workbook", "Book", "WordDocument")
-    }
+    found: set[str] = set()
     rest = b""
     with open_bytes(path, name) as file:
         for _ in range(_OLE_BYTES // _BLOCK):
-            block = file.read(_BLOCK)
-            if not block:
+            if not (block := file.read(_BLOCK)):
                 break
             data = rest + block
-            found |= {key: True for key, text in names.items() if text in data}
-            rest = data[-64:]
-    if "EncryptedPackage" in found or "EncryptionInfo" in found:
+            found |= {stream for stream, text in _STREAMS.items() if text in data}
+            rest = data[-_LONGEST_STREAM:]
+    if found & {"EncryptedPackage", "EncryptionInfo"}:
         raise ManifestError(
             f"{name} is protected by a password", hint="save it without one, as .xlsx or CSV"
         )
     kind = "an old Excel or Word file"
     if "WordDocument" in found:
         kind = "an old Word file (.doc)"
-    elif "Workbook" in found or "Book" in found:
+    elif found:
         kind = "an old Excel workbook (.xls)"
     raise ManifestError(
         f"{name} is not a manifest: it seems to be {kind}", hint="save it as .xlsx or CSV"

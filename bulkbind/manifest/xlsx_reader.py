@@ -292,7 +292,8 @@ class _OpenSheet:
                     raise ManifestError(
                         f"{self._name}: sheet `{self._sheet.name}` spans {tallest:,} rows and "
                         f"{widest:,} columns, at most {SHEET_CELLS:,} cells are read",
-                        hint="delete what stands far below or right of the table, or save it as CSV",
+                        hint="delete what stands far below or right of the table, or save it "
+                        "as CSV",
                     )
                 if merges:
                     merges.apply(row)
@@ -368,11 +369,11 @@ def _header_faults(header: TableRow, doubts: Mapping[int, str]) -> dict[int, Fau
     faults = {}
     for at, cell in enumerate(header.cells):
         fault = error_of(cell.strip()) if cell.strip("#") else None
-        match doubts.get(at):
-            case "error" | "error without a name":
-                fault = formula_error(cell if doubts[at] == ERROR else "")
-            case "never calculated":
-                fault = fault_of(doubted(cell, NEVER_CALCULATED))
+        doubt = doubts.get(at)
+        if doubt in _ERRORS:
+            fault = formula_error(cell if doubt == ERROR else "")
+        elif doubt == NEVER_CALCULATED:
+            fault = fault_of(doubted(cell, NEVER_CALCULATED))
         if fault:
             faults[at] = fault._replace(found=f"{fault.found} in {letters(at)}{header.line}")
     return faults
@@ -423,19 +424,18 @@ class _Merges:
         if not self._active:
             return
         for area, first in self._active:
-            if area.top == number:
-                if area.left < len(cells):
-                    first[:] = cells[area.left], doubts.get(area.left, "")
+            if area.top == number and area.left < len(cells):
+                first[:] = cells[area.left], doubts.get(area.left, "")
         if not self._has_own_cell(number, cells):
             cells[:] = [""]
             doubts.clear()
             return
-        for area, (text, doubt) in self._active:
+        for area, first in self._active:
             self._cells += area.right - area.left + 1
             if self._cells > SHEET_CELLS:
                 raise ValueError(f"more than {SHEET_CELLS:,} cells are merged")
             if area.left == area.right:
-                self._fill(area, number, cells, doubts, text, doubt)
+                self._fill(area, number, cells, doubts, first)
             else:
                 self._doubt(area, number, cells, doubts)
 
@@ -449,9 +449,9 @@ class _Merges:
         return any(cell.strip() and at not in covered for at, cell in enumerate(cells))
 
     def _fill(
-        self, area: Area, number: int, cells: list[str], doubts: dict[int, str], text: str,
-        doubt: str,
-    ) -> None:  # fmt: skip
+        self, area: Area, number: int, cells: list[str], doubts: dict[int, str], first: list[str]
+    ) -> None:
+        text, doubt = first
         at = area.left
         if at >= len(cells):
             cells += [""] * (at + 1 - len(cells))

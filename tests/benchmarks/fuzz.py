@@ -83,24 +83,19 @@ def _text(draw: Random, texts: _Texts) -> Cell:
     half = draw.randint(0, len(value))
     runs = f"<r><rPr><b/></rPr><t>{value[:half]}</t></r><r><t>{value[half:]}</t></r>"
     reading = '<rPh sb="0" eb="1"><t>yomi</t></rPh><phoneticPr fontId="1"/>'
-    match draw.randrange(8):
-        case 0:
-            return Cell(texts.add(f"<t>{value}</t>"), value)
-        case 1:
-            return Cell(texts.add(f'<t xml:space="preserve"> {value} </t>'), value)
-        case 2:
-            return Cell(texts.add(f"{runs}{reading}"), value)
-        case 3:
-            return Cell(f'<c t="inlineStr"><is><t>{value}</t></is></c>', value)
-        case 4:
-            return Cell(f'<c t="inlineStr"><is>{runs}{reading}</is></c>', value)
-        case 5:
-            return Cell(f'<c t="str"><f>A1&amp;"{value}"</f><v>{value}</v></c>', value)
-        case 6:
-            coded = f"&#{ord(value[0])};{value[1:]}"
-            return Cell(f'<c t="str"><v>{coded}</v></c>', value)
-        case _:
-            return Cell(texts.add(f"<t>_x{ord(value[0]):04X}_{value[1:]}</t>"), value)
+    coded = f"&#{ord(value[0])};{value[1:]}"
+    return draw.choice(
+        [
+            lambda: Cell(texts.add(f"<t>{value}</t>"), value),
+            lambda: Cell(texts.add(f'<t xml:space="preserve"> {value} </t>'), value),
+            lambda: Cell(texts.add(f"{runs}{reading}"), value),
+            lambda: Cell(texts.add(f"<t>_x{ord(value[0]):04X}_{value[1:]}</t>"), value),
+            lambda: Cell(f'<c t="inlineStr"><is><t>{value}</t></is></c>', value),
+            lambda: Cell(f'<c t="inlineStr"><is>{runs}{reading}</is></c>', value),
+            lambda: Cell(f'<c t="str"><f>A1&amp;"{value}"</f><v>{value}</v></c>', value),
+            lambda: Cell(f'<c t="str"><v>{coded}</v></c>', value),
+        ]
+    )()
 
 
 def _number(draw: Random, _: _Texts) -> Cell:

@@ -49,7 +49,7 @@ class Book:
     from_1904: bool = False
     prefix: str = ""
     is_strict: bool = False
-    more: dict[str, str] = field(default_factory=dict)
+    more: dict[str, str | bytes] = field(default_factory=dict)
     """Other parts."""
 
     def write(self, path: Path) -> Path:
@@ -59,7 +59,7 @@ class Book:
                 book.writestr(name, text)
         return path
 
-    def _parts(self) -> dict[str, str]:
+    def _parts(self) -> dict[str, str | bytes]:
         main, rel = _STRICT if self.is_strict else _TRANSITIONAL
         numbered = list(enumerate(self.pages, start=1))
         sheets = "".join(
@@ -74,7 +74,7 @@ class Book:
         )
         for kind in ("styles", "sharedStrings"):
             relations += f'<Relationship Id="{kind}" Type="{rel}/{kind}" Target="{kind}.xml"/>'
-        parts = {
+        parts: dict[str, str | bytes] = {
             "_rels/.rels": f'<Relationships xmlns="{_PACKAGE}/relationships"><Relationship Id="r" '
             f'Type="{rel}/officeDocument" Target="xl/workbook.xml"/></Relationships>',
             "xl/workbook.xml": f'<workbook xmlns="{main}" xmlns:r="{rel}"><workbookPr date1904='
@@ -110,8 +110,9 @@ class Book:
             for one in self.formats
         )
         return (
-            f'<styleSheet xmlns="{main}"><numFmts>{listed}</numFmts><cellStyleXfs><xf numFmtId="9"/>'
-            f'</cellStyleXfs><cellXfs><xf numFmtId="0"/>{styles}</cellXfs></styleSheet>'
+            f'<styleSheet xmlns="{main}"><numFmts>{listed}</numFmts><cellStyleXfs>'
+            '<xf numFmtId="9"/></cellStyleXfs><cellXfs><xf numFmtId="0"/>'
+            f"{styles}</cellXfs></styleSheet>"
         )
 
 
