@@ -11,7 +11,7 @@ import html
 import re
 from functools import lru_cache
 from itertools import chain
-from typing import IO, TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from bulkbind.manifest.likely_causes import MOST_DIGITS
 from bulkbind.manifest.text import LONGEST_CELL, LONGEST_LINE, MOST_COLUMNS
@@ -91,6 +91,14 @@ class SheetRow(NamedTuple):
     """Why a cell is not certainly a value, by 0-based column."""
 
 
+class Readable(Protocol):
+    """What the XML of a part is read from."""
+
+    def read(self, size: int, /) -> bytes:
+        """Return up to *size* more bytes; none at the end. Raises: ValueError."""
+        ...
+
+
 class Seen(Protocol):
     """Returns what is shown of a cell, and why that is not certainly a value.
 
@@ -126,7 +134,7 @@ def column_of(name: bytes) -> int:
 # --- blocks --------------------------------------------------------------------------------------
 
 
-def blocks(file: IO[bytes]) -> Iterator[bytes]:
+def blocks(file: Readable) -> Iterator[bytes]:
     """Yield the XML of a part as UTF-8 without comments and CDATA; no block ends within a tag.
 
     Raises: EntitiesError, ValueError.
@@ -146,7 +154,7 @@ def blocks(file: IO[bytes]) -> Iterator[bytes]:
         raise ValueError("its XML breaks off")
 
 
-def _as_utf8(file: IO[bytes]) -> Iterator[bytes]:
+def _as_utf8(file: Readable) -> Iterator[bytes]:
     block = file.read(BLOCK)
     if block.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, b"<\0", b"\0<")):
         name = "utf-16-be" if block[:1] in (b"\xfe", b"\0") else "utf-16-le"

@@ -102,6 +102,22 @@ class Texts:
         return self._bytes[ends[at] : ends[at + 1]].decode("utf-8", "surrogatepass")
 
 
+class _Part:
+    """An open part of exactly the size that the archive says."""
+
+    def __init__(self, file: IO[bytes], size: int) -> None:
+        self._file = file
+        self._left = size
+
+    def read(self, size: int, /) -> bytes:
+        """Raises: ValueError if the part ends too early."""
+        block = self._file.read(size)
+        self._left -= len(block)
+        if not block and self._left:
+            raise ValueError("a part is not as long as the archive says")
+        return block
+
+
 class Workbook:
     """An open workbook.
 
@@ -186,13 +202,15 @@ class Workbook:
                 hint="save the sheet as CSV",
             )
 
-    def _open(self, name: str) -> IO[bytes]:
+    @contextmanager
+    def _open(self, name: str) -> Iterator[sheet_xml.Readable]:
         part = self._parts.get(name.lower())
         if part is None:
             raise ValueError(f"its part {name!r} is missing")
         if part.file_size > INFLATED_BYTES and part.file_size > MOST_RATIO * part.compress_size:
             raise ValueError(f"more than {MOST_RATIO} bytes come out of each packed byte")
-        return self._zip.open(part)
+        with self._zip.open(part) as file:
+            yield _Part(file, part.file_size)
 
     def _small(self, name: str) -> list[bytes]:
         """Return the XML of a part that is held in memory as a whole."""
