@@ -69,7 +69,7 @@ class NumberFormat:
         if None in parts:
             return Seen(text, self._in_format())
         shown = "".join(filter(None, parts))
-        return Seen(shown) if text in shown else Seen(shown, f"the cell holds {_bare(text)}")
+        return Seen(shown) if text in shown else Seen(shown, f"the cell holds {bare(text)}")
 
     def of_number(self, stored: str) -> Seen:
         """Return what is shown of a number. Raises: ValueError if *stored* is none."""
@@ -90,7 +90,7 @@ class NumberFormat:
         return Seen(plain.text, self._in_format())
 
     def _in_format(self) -> str:
-        return f"in the format {_bare(self._code)}"
+        return f"in the format {bare(self._code)}"
 
     def _whole(self, number: int) -> str | None:
         """Return a whole number as shown, trimmed; None if that is not certain."""
@@ -182,6 +182,8 @@ def _placed(tokens: list[str], digits: str) -> str | None:
     if "/" in tokens and any(mark in ("0", "#") for mark in tokens):
         return None  # a fraction
     places = [mark for mark in tokens if mark in ("0", "#")]
+    if tokens and not places:
+        return None  # the number itself is not shown
     spare = len(digits) - len(places)
     taken = max(0, spare)
     parts: list[str] = []
@@ -216,6 +218,6 @@ def _about(code: str, number: float) -> str | None:
     return f"{value:{',' if found[1] else ''}.{len(found[2] or '')}f}{found[3]}"
 
 
-def _bare(text: str) -> str:
-    """Return a text without parentheses, so that it can stand in some."""
-    return text.translate({ord("("): None, ord(")"): None})
+def bare(text: str) -> str:
+    """Return a text without parentheses, so that it can stand in some; `?` if nothing is left."""
+    return text.translate({ord("("): None, ord(")"): None}).strip() or "?"

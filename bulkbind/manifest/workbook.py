@@ -16,7 +16,7 @@ from typing import IO, TYPE_CHECKING, NamedTuple
 from bulkbind.errors import ManifestError
 from bulkbind.manifest import sheet_xml
 from bulkbind.manifest.likely_causes import EMPTY_FORMULA, NEVER_CALCULATED
-from bulkbind.manifest.number_formats import NumberFormat, built_in
+from bulkbind.manifest.number_formats import NumberFormat, bare, built_in
 from bulkbind.manifest.text import INFLATED_BYTES, LONGEST_CELL, MOST_RATIO, open_bytes
 
 if TYPE_CHECKING:
@@ -341,7 +341,7 @@ class Workbook:
         elif kind == "b" and text:
             shown = "TRUE" if sheet_xml.is_true(text) else "FALSE"
         elif kind == "d" and text:
-            doubt = f"a date, stored as {text}"
+            doubt = f"a date, stored as {bare(text)}"
         elif kind not in ("s", "n", "b", "d", "str"):
             raise ValueError(f"a cell is of the unknown type {kind[:20]!r}")
         return shown, doubt

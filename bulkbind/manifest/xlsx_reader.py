@@ -312,9 +312,7 @@ class _OpenSheet:
                 if is_empty and not (self._fills[at] and has_text):
                     continue
                 cells[at] = doubted(cells[at], doubt.removeprefix(_EMPTY))
-                fault = fault_of(cells[at])
-                assert fault  # every doubt is known
-                faults[at] = fault
+                faults[at] = fault_of(cells[at]) or _NAMELESS
         return faults
 
     def _placed(self, row: CheckedRow) -> CheckedRow:

@@ -145,7 +145,7 @@ def outcome(pieces):
     """Return the rows of a sheet, or the error."""
     plain = sheet_xml.Plain((), ())
     try:
-        part = sheet_xml.blocks(Blocks(pieces))  # type: ignore[arg-type]
+        part = sheet_xml.blocks(Blocks(pieces))
         return list(sheet_xml.rows(part, lambda *cell: (repr(cell), ""), plain))
     except ValueError as error:
         return str(error)

@@ -239,7 +239,7 @@ def test_number_is_what_its_format_surely_shows(read, code, stored, shown):
         (44, "5", "built-in"),
         (18, "0.5", "12:00:00"), ("[h]:mm", "1.5", "1899-12-31"),
         ("General", "0.1234567890123", "0.123457"),
-        ("0\\.0", "-5", "-5"),
+        ("0\\.0", "-5", "-5"), ('"sold"', "5", "sold"), ("()", "5", "stored as '5'"),
     ],
 )  # fmt: skip
 def test_number_that_is_shown_otherwise_is_a_problem(read, at, code, stored, told):
