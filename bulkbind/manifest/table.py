@@ -85,7 +85,8 @@ class Table:
             for field, at in zip(FIELDS, used, strict=True)
         )
         self._checker = Checker(cleans=settings.clean == "names")
-        self._has_comments = 0 not in used and self._header[:1] == [_COMMENT]
+        self._first = next((at for at, name in enumerate(self._header) if name), 0)
+        self._has_comments = self._first not in used and self._header[:1] == [_COMMENT]
         self._passed_over = dict.fromkeys(("blank lines", "repeated headers", "comment lines"), 0)
         self._unused = columns.unknown(source.header, [column.at for column in self._columns])
 
@@ -176,14 +177,16 @@ class Table:
             at in self._used if at in faults else cell.strip() for at, cell in enumerate(cells)
         ):
             return "blank lines"
-        if cells[0].strip() == self._header[0] and list(map(str.strip, cells)) == self._header:
+        if list(map(str.strip, cells)) == self._header:
             return "comment lines" if self._has_comments else "repeated headers"
-        first = cells[0].strip()
-        if 0 in faults or fault_of(first):
+        margin = cells[: self._first]
+        at = next((at for at, cell in enumerate(margin) if cell.strip()), len(margin))
+        first = cells[at].strip() if at < len(cells) else ""
+        if at in faults or fault_of(first):
             return None
         if self._has_comments and first.startswith(_COMMENT):
             return "comment lines"
-        if first.startswith(_COMMENT) and len(self._header) > 1 and not any(cells[1:]):
+        if first.startswith(_COMMENT) and len(self._header) > 1 and not any(cells[at + 1 :]):
             return "comment lines"
         return None
 

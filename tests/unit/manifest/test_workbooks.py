@@ -398,9 +398,12 @@ def test_positions_count_from_column_a(read, left):
     data = row(*["<c/>"] * left, text("Serial"), text("Owner"), at=3)
     data += row(*["<c/>"] * left, text("SN-1"), text("u"), at=4)
     at = {"machine_code": f"#{left + 1}", "user_id": f"#{left + 2}"}
-    [(line, _, told)] = devices(read(one(data, before='<dimension ref="A1"/>'), columns=at))
+    data += row(*["<c/>"] * left, text("# a note"), at=5)
+    manifest = read(one(data, before='<dimension ref="A1"/>'), columns=at)
+    [(line, _, told)] = devices(manifest)
 
     assert line == 4
+    assert manifest.notices == ["f.xlsx: 1 comment lines passed over"]
     assert f"at 3 in {'ABCD'[left]}4 (" in told
 
 
