@@ -634,8 +634,8 @@ class _Rows:
             short, kind, style, place = metas[given]
             at = columns[name] if line == number else self._at(place, name + line, at)
             doubt = ""
-            if short == _SHARED and value.isdigit() and int(value) < known:
-                text = texts[int(value)]
+            if short == _SHARED and value.isdigit() and (index := int(value)) < known:
+                text = texts[index]
             elif (short == _TEXT and value and is_literal) or (
                 short == _NUMBER_KIND
                 and value.isdigit()

@@ -27,10 +27,10 @@ MOST_PARTS_BYTES = 4 << 20
 """Bytes of the list of parts, enough for some 40,000 parts."""
 SMALL_PART_BYTES = 16 << 20
 """Uncompressed size of a part that is no sheet and not the list of texts."""
-TEXT_BYTES = 64 << 20
+TEXT_BYTES = 48 << 20
 """Memory for the shared strings of a workbook."""
-_FAST_BYTES = 2 << 20
-_FAST_TEXTS = 100_000
+_FAST_BYTES = 4 << 20
+_FAST_TEXTS = 400_000
 """Text that is kept twice, since it is then looked up faster."""
 MOST_SHEETS = 1_000
 MOST_FORMATS = 5_000

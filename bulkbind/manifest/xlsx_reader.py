@@ -284,13 +284,12 @@ class _OpenSheet:
     def _read(self, merges: _Merges) -> Iterator[SheetRow]:
         """Yield the rows with merged cells filled down."""
         with self._book.reading(self._sheet):
-            tallest = widest = 0
+            widest = 0
             for row in self._book.rows(self._sheet):
-                number, _, cells, _ = row
-                tallest, widest = max(tallest, number), max(widest, len(cells))
-                if tallest * widest > SHEET_CELLS:
+                widest = max(widest, len(row.cells))
+                if row.number * widest > SHEET_CELLS:
                     raise ManifestError(
-                        f"{self._name}: sheet `{self._sheet.name}` spans {tallest:,} rows and "
+                        f"{self._name}: sheet `{self._sheet.name}` spans {row.number:,} rows and "
                         f"{widest:,} columns, at most {SHEET_CELLS:,} cells are read",
                         hint="delete what stands far below or right of the table, or save it "
                         "as CSV",

@@ -281,5 +281,5 @@ def test_more_shared_strings_than_memory_allows_are_refused(tmp_path):
     path = book.write(tmp_path / "f.xlsx")
     told, mib = peak(path)
 
-    assert "the texts of its cells take more than 64 MiB" in told or "come out of each" in told
+    assert "the texts of its cells take more than 48 MiB" in told or "come out of each" in told
     assert mib < 150
