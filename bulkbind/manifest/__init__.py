@@ -22,9 +22,10 @@ from bulkbind.manifest.likely_causes import PLACEHOLDER, damage_of, fault_of
 from bulkbind.manifest.placeholders import placeholders
 from bulkbind.manifest.rules import breaks
 from bulkbind.manifest.text import encoding_of, read_head
+from bulkbind.manifest.workbook import OLD, refuse_old
 from bulkbind.model import Source
 from bulkbind.model.fields import FIELDS
-from bulkbind.settings import ManifestSettings, check_format
+from bulkbind.settings import check_format
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,6 +59,8 @@ def open_manifest(path: Path, settings: ManifestSettings, name: str | None = Non
         raise ManifestError(f"{shown} is empty")
     if binary := binary_format(path, head):
         return FORMATS[binary].opens(path, Source(shown, binary, "utf-8", bom=True), "", settings)
+    if head.startswith(OLD):
+        refuse_old(path, shown)
     encoding, bom = encoding_of(head, shown, settings.encoding)
     text = head.decode(encoding, "replace").lstrip("\ufeff")
     form = format_of(shown, text, settings.format)

@@ -283,8 +283,12 @@ def _words(name: str) -> list[str]:
 
 
 def unknown(header: Sequence[str], used: Sequence[int | None]) -> list[str]:
-    """Return the operator's columns that are neither used nor added by bulkbind."""
-    taken = {position for position in used if position is not None}
+    """Return the operator's columns that are neither used nor added by bulkbind.
+
+    Columns without a name before the first one are the margin of a table.
+    """
+    margin = next((at for at, name in enumerate(header) if name.strip()), 0)
+    taken = {position for position in used if position is not None} | set(range(margin))
     return [
         name.strip() or f"column {position + 1}"
         for position, name in enumerate(header)

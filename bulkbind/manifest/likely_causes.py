@@ -42,7 +42,7 @@ FAULT_STARTS = (
     "=NA(",
     "=na(",
 )
-"""The beginnings of everything that `fault_of` recognizes."""
+"""The beginnings of all errors that `error_of` recognizes."""
 _ERROR = re.compile(
     r"#(?:N/?A(?: .*)?|N/D(?:ISP)?|NV|NAME\??|DIV/0!?|GETTING_DATA(?:\.\.\.)?"
     r"|(?:REF|VALUE|NUM|NULL|SPILL|CALC|BUSY|BLOCKED|FIELD|UNKNOWN|CONNECT|EXTERNAL|PYTHON|TIMEOUT"
@@ -75,8 +75,6 @@ _SUSPECT = (
 """How all that `damage_of` recognizes begins."""
 _SUSPECT_VALUE = re.compile(_SUSPECT, re.ASCII)
 _SUSPECT_AMONG = re.compile("\0" + _SUSPECT, re.ASCII)
-LOST = " (digits lost)"
-"""Suffix of a number whose last digits a spreadsheet lost; it makes the value break every rule."""
 _AS_TEXT = "set the column to text, enter the value again and export once more"
 _AS_WRITTEN = "a value, not what a spreadsheet made of it"
 _UNQUOTE = "export the sheet once more as CSV or .xlsx, or delete them"
@@ -100,7 +98,7 @@ class Fault(NamedTuple):
     hint: str
     """How to fix it."""
     rule: str = "a value, not the error of a spreadsheet"
-    """What is allowed instead."""
+    """What is allowed, without the name of the field."""
 
 
 PLACEHOLDER = Fault(
@@ -108,6 +106,48 @@ PLACEHOLDER = Fault(
     "enter the value itself; --placeholders none takes it as it stands",
     "a value, not a placeholder",
 )
+
+
+DIGITS_LOST = "digits lost"
+NEVER_CALCULATED = "never calculated"
+EMPTY_FORMULA = "empty formula"
+"""Doubts about a cell of a spreadsheet, as they stand in parentheses behind what it shows."""
+_SHOWN = "a value that is stored as it is shown"
+_DOUBTS = tuple(
+    (re.compile(doubt, re.DOTALL), Fault(found, hint, rule))
+    for doubt, found, hint, rule in (
+        (DIGITS_LOST, "a number of more than 15 digits ({shown})",
+         f"a spreadsheet keeps 15 of them, the other digits are gone: {_AS_TEXT}", _SHOWN),
+        (NEVER_CALCULATED, "a formula that was never calculated ({shown})",
+         "open and save the file, or enter the value itself", "a value, not a formula without one"),
+        (EMPTY_FORMULA, "a formula that shows nothing",
+         "enter the value itself, or clear the cell", "a value, not a formula without one"),
+        ("merged ([A-Z]+[0-9]+:[A-Z]+[0-9]+)", "a part of the merged cells {held}",
+         "unmerge them, and give each row its own value", "a cell of its own row and column"),
+        ("the cell holds (.+)", "a cell that is shown as {shown!r} and stored as {held!r}",
+         "set the column to text, and enter the value as it should be", _SHOWN),
+        ("a date, stored as (.+)", "a date ({shown}, stored as {held})",
+         f"spreadsheets turn into dates what looks like one: {_AS_TEXT}", _SHOWN),
+        ("in the format (.+)", "a cell stored as {shown!r} and shown in the format {held!r}",
+         "set the column to text, and enter the value as it should be", _SHOWN),
+    )
+)  # fmt: skip
+
+
+def doubted(shown: str, doubt: str) -> str:
+    """Return what a cell shows with a doubt behind it, as `fault_of` recognizes it."""
+    return f"{shown} ({doubt})".lstrip()
+
+
+def _doubt_of(value: str) -> Fault | None:
+    """Return the fault of a text made by `doubted`."""
+    shown, _, doubt = value[:-1].rpartition("(")
+    for pattern, fault in _DOUBTS:
+        if found := pattern.fullmatch(doubt):
+            held = found[1] if pattern.groups else ""
+            told = fault.found.format(shown=shown.rstrip(), held=held)
+            return fault._replace(found=told.replace(" ()", ""))
+    return None
 
 
 def formula_error(text: str) -> Fault:
@@ -118,6 +158,13 @@ def formula_error(text: str) -> Fault:
 
 def fault_of(value: str) -> Fault | None:
     """Return why a text is what a spreadsheet shows instead of a value; None if it is a value."""
+    if value.endswith(")") and (fault := _doubt_of(value)):
+        return fault
+    return error_of(value)
+
+
+def error_of(value: str) -> Fault | None:
+    """Return the fault of a text that is an error of a spreadsheet; None if it is none."""
     if not value.startswith(FAULT_STARTS):
         return None
     bare = value.strip("'\"")  # as a spreadsheet keeps text, or an export left it
@@ -132,7 +179,7 @@ def fault_of(value: str) -> Fault | None:
 
 def damage_of(value: str) -> Fault | None:
     """Return why a text is a damaged id, or none, though visible ASCII; None if it may be one."""
-    if not _SUSPECT_VALUE.match(value):
+    if not _SUSPECT_VALUE.match(value) and not value.endswith(")"):
         return None
     if fault := fault_of(value):
         return fault
@@ -157,7 +204,7 @@ def _is_kept_as_text(value: str) -> bool:
 
 def cause_of_value(value: str) -> str:
     """Return the likely cause of a broken value, and what to do; empty if unknown."""
-    if damage := damage_of(value.removesuffix(LOST)):
+    if damage := damage_of(value):
         return f"{damage.found}: {damage.hint}"
     if _DATE.fullmatch(value):
         return f"it reads like a date, into which spreadsheets turn what looks like one: {_AS_TEXT}"

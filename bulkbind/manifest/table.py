@@ -9,8 +9,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from bulkbind.errors import ManifestError
 from bulkbind.manifest import columns
-from bulkbind.manifest.checking import FEW, Checker, columns_of, covered_problem
-from bulkbind.manifest.likely_causes import Fault, fault_of
+from bulkbind.manifest.checking import (
+    FEW,
+    Checker,
+    Column,
+    columns_of,
+    covered_problem,
+)
+from bulkbind.manifest.likely_causes import Fault, error_of, fault_of
 from bulkbind.manifest.rules import no_value, printable, trim
 from bulkbind.manifest.text import MOST_COLUMNS
 from bulkbind.model import COMES_BACK, OWN_COLUMNS, CheckedRow, Problem, Source
@@ -87,7 +93,8 @@ class Table:
             for field, at in zip(FIELDS, used, strict=True)
         )
         self._checker = Checker(settings)
-        self._has_comments = 0 not in used and self._header[:1] == [_COMMENT]
+        self._first = next((at for at, name in enumerate(self._header) if name), 0)
+        self._has_comments = self._first not in used and self._header[:1] == [_COMMENT]
         self._passed_over = dict.fromkeys(("blank lines", "repeated headers", "comment lines"), 0)
         self._read_as = [
             columns.read_as(self._header[at], field, mapping)
@@ -95,6 +102,24 @@ class Table:
             if at is not None
         ]
         self._unused = columns.unknown(source.header, [column.at for column in self._columns])
+
+    @property
+    def used(self) -> dict[int, Column]:
+        """The columns of the fields, by 0-based position."""
+        return {column.at: column for column in self._columns if column.at is not None}
+
+    @property
+    def positions(self) -> dict[str, int]:
+        """The 0-based position of each field that has a column."""
+        return {column.rule.field: at for at, column in self.used.items()}
+
+    def field_of(self, at: int) -> str:
+        """Return the field of a column that is used."""
+        return self.used[at].rule.field
+
+    def pass_over_blank_lines(self, count: int) -> None:
+        """Count lines that are blank in the file and were not given to `rows`."""
+        self._passed_over["blank lines"] += count
 
     def rows(
         self,
@@ -167,16 +192,16 @@ class Table:
             at in self._used if at in faults else cell.strip() for at, cell in enumerate(cells)
         ):
             return "blank lines"
-        if _trimmed(cells[0]) == _trimmed(self._header[0]) and (
-            list(map(_trimmed, cells)) == list(map(_trimmed, self._header))
-        ):
+        if list(map(_trimmed, cells)) == list(map(_trimmed, self._header)):
             return "comment lines" if self._has_comments else "repeated headers"
-        first = cells[0].strip()
-        if 0 in faults or fault_of(first):
+        margin = cells[: self._first]
+        at = next((at for at, cell in enumerate(margin) if cell.strip()), len(margin))
+        first = cells[at].strip() if at < len(cells) else ""
+        if at in faults or fault_of(first):
             return None
         if self._has_comments and first.startswith(_COMMENT):
             return "comment lines"
-        if first.startswith(_COMMENT) and len(self._header) > 1 and not any(cells[1:]):
+        if first.startswith(_COMMENT) and len(self._header) > 1 and not any(cells[at + 1 :]):
             return "comment lines"
         return None
 
@@ -251,7 +276,7 @@ def _trimmed(cell: str) -> str:
 
 def _refuse_errors(name: str, line: int, header: Sequence[str], faults: Faults) -> None:
     """Refuse a header in which an error replaces a name, which may be that of any field."""
-    words = (fault_of(cell) for cell in header if cell.strip(_COMMENT))  # `###` is no error here
+    words = (error_of(cell) for cell in header if cell.strip(_COMMENT))  # `###` is no error here
     fault = next(chain(faults.values(), filter(None, words)), None)
     if fault:
         raise ManifestError(

@@ -1,48 +1,59 @@
-"""XLSX, read with the extra python-calamine; one sheet at a time is in memory."""
+"""XLSX: one sheet of a workbook, row by row, each cell as a person sees it."""
 
 from __future__ import annotations
 
-import datetime as dt
-import re
-import tempfile
 import weakref
-import zipfile
-import zlib
-from contextlib import AbstractContextManager, nullcontext
+from bisect import bisect_left
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import PurePath
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+import msgspec
 
 from bulkbind.errors import ManifestError
-from bulkbind.manifest.error_cells import BLOCK, IS_ERROR, MARK, copy_marked, is_media
-from bulkbind.manifest.likely_causes import FAULT_STARTS, LOST, MOST_DIGITS, fault_of, formula_error
-from bulkbind.manifest.table import BATCH, Table, TableRow, find_header
-from bulkbind.manifest.text import HEADER_WITHIN, LONGEST_CELL, SHEET_BYTES, SHEET_CELLS
+from bulkbind.manifest.likely_causes import (
+    EMPTY_FORMULA,
+    NEVER_CALCULATED,
+    Fault,
+    doubted,
+    error_of,
+    fault_of,
+    formula_error,
+)
+from bulkbind.manifest.sheet_xml import Area, letters
+from bulkbind.manifest.table import BATCH, NO_FAULTS, Table, TableRow, find_header
+from bulkbind.manifest.text import HEADER_WITHIN, SHEET_BYTES, SHEET_CELLS
+from bulkbind.manifest.workbook import (
+    ERROR,
+    NAMELESS_ERROR,
+    Sheet,
+    UnreadableError,
+    Workbook,
+    is_spreadsheet,
+)
 from bulkbind.model import CheckedRow, Source
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from bulkbind.manifest.sheet_xml import SheetRow
     from bulkbind.settings import ManifestSettings
 
-_REFERENCE = re.compile(rb'<(?:\w+:)?(?:c|row|dimension)\b[^>]{0,200}?\br(?:ef)?="([^"]{1,40})"')
-_CELL = re.compile(rb"([A-Z]{0,3})(\d{1,7})$")
-_ENTITY = re.compile(rb"<!(?:DOCTYPE|ENTITY)", re.IGNORECASE)
-_LETTERS = 26
-_SUSPECT = (MARK, *FAULT_STARTS)
 SUFFIXES = (".xlsx", ".xlsm")
+_ZIP = b"PK\x03\x04"
+_MOST_ALTERNATIVES = 20
+"""Sheets that are searched for the columns, where the one that is read lacks them."""
+_MOST_NAMED = 10
 
 
 def is_workbook(path: Path, head: bytes) -> bool:
-    """Return whether a file that begins with *head* is XLSX, judging by its content."""
-    if not head.startswith(b"PK\x03\x04"):
+    """Return whether a file is a spreadsheet in a ZIP archive, judging by its content."""
+    if not head.startswith(_ZIP):
         return False
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return any(name.startswith("xl/workbook") for name in archive.namelist())
-    except (zipfile.BadZipFile, OSError, ValueError, EOFError, NotImplementedError):
-        return PurePath(path).suffix.lower() in SUFFIXES
+    suffix = PurePath(path.name.lower().removesuffix(".gz")).suffix
+    return suffix in SUFFIXES or is_spreadsheet(path, path.name, SHEET_BYTES)
 
 
 class XlsxManifest:
@@ -60,27 +71,145 @@ class XlsxManifest:
         head: str,  # noqa: ARG002  # required by Opens
         settings: ManifestSettings,
     ) -> None:
-        self._path = path
         self._name = source.name
-        self._sheet = settings.sheet
+        self._settings = settings
+        self._book = Workbook(path, source.name, SHEET_BYTES)
+        weakref.finalize(self, self._book.close)
         self.notices: list[str] = []
-        self._with_errors = _examined(path, source.name)
-        self._copy: IO[bytes] | None = None
-        first = [
-            row
-            for row in islice(self._cells(), (settings.skip_rows or 0) + HEADER_WITHIN)
-            if row.line > (settings.skip_rows or 0)
-        ]
-        if settings.header:
-            header: TableRow | None = TableRow(settings.skip_rows or 0, list(settings.header))
-        else:
-            header = find_header(first, settings)
-        if header is None:
+        self._sheet = self._chosen(self._book.sheets)
+        try:
+            opened = _OpenSheet(self._book, self._sheet, source, settings)
+        except UnreadableError:
+            raise
+        except ManifestError as error:
+            raise self._with_alternatives(error, source) from error
+        self._opened = opened
+        self.source = opened.source
+
+    def rows(self) -> Iterator[CheckedRow]:
+        """Yield every row with its number in the sheet. Raises: ManifestError."""
+        try:
+            yield from self._opened.rows()
+        except ManifestError as error:
+            raise self._in_sheet(error) from error
+        told = self._opened.notices()
+        if len(self._book.sheets) > 1:
+            about = f"{self._name}: sheet `{self._sheet.name}`: "
+            told = (f"{about}{text.removeprefix(f'{self._name}: ')}" for text in told)
+        self.notices += told
+
+    # --- which sheet ---------------------------------------------------------------------------
+
+    def _chosen(self, sheets: Sequence[Sheet]) -> Sheet:
+        if not sheets:
+            raise ManifestError(f"{self._name} has no sheet")
+        wanted = self._settings.sheet
+        if wanted is None:
+            return self._first(sheets)
+        sheet = self._named(wanted, sheets)
+        if sheet.kind != "worksheet":
             raise ManifestError(
-                f"{source.name} is empty: no row of sheet {self._sheet!r} has a cell",
-                hint="--sheet names another one",
+                f"{self._name}: sheet `{sheet.name}` has no cells, it is a {sheet.kind}",
+                hint=f"its sheets: {_list(sheets)}",
             )
-        self._first_line = header.line
+        if not sheet.is_visible:
+            self.notices.append(f"{self._name}: sheet `{sheet.name}` is read, which is hidden")
+        return sheet
+
+    def _first(self, sheets: Sequence[Sheet]) -> Sheet:
+        """Return the first worksheet that is visible, and note the others."""
+        sheet = next((s for s in sheets if s.kind == "worksheet" and s.is_visible), None)
+        if sheet is None:
+            raise ManifestError(
+                f"{self._name} has no visible worksheet",
+                hint=f"--sheet reads a hidden one; its sheets: {_list(sheets)}",
+            )
+        others = [s for s in sheets if s is not sheet]
+        if others:
+            self.notices.append(
+                f"{self._name}: sheet `{sheet.name}` is read; --sheet takes another of "
+                f"{_list(others)}"
+            )
+        return sheet
+
+    def _named(self, wanted: str, sheets: Sequence[Sheet]) -> Sheet:
+        for sheet in sheets:
+            if sheet.name == wanted:
+                return sheet
+        numbered: list[Sheet] = []
+        if wanted.isdecimal() and wanted.isascii() and int(wanted[:6]) > 0:
+            at = slice(int(wanted[:6]) - 1, int(wanted[:6]))
+            numbered = [*sheets[at], *[s for s in sheets if s.is_visible][at]]
+        if not numbered:
+            raise ManifestError(
+                f"{self._name} has no sheet {wanted!r}",
+                hint=f"its sheets: {_list(sheets)}, or 1, 2, …",
+            )
+        if numbered[0] is not numbered[-1]:
+            raise ManifestError(
+                f"{self._name}: sheet {wanted} is `{numbered[0].name}` with the hidden ones "
+                f"counted, `{numbered[-1].name}` without them",
+                hint="give its name",
+            )
+        return numbered[0]
+
+    # --- errors --------------------------------------------------------------------------------
+
+    def _in_sheet(self, error: ManifestError) -> ManifestError:
+        told = str(error)
+        if f"`{self._sheet.name}`" not in told:
+            told = f"{told} (sheet `{self._sheet.name}`)"
+        return ManifestError(told, hint=error.hint)
+
+    def _with_alternatives(self, error: ManifestError, source: Source) -> ManifestError:
+        """Return an error about the sheet that names those which have the columns."""
+        told = self._in_sheet(error)
+        worksheets = [s for s in self._book.sheets if s.kind == "worksheet" and s != self._sheet]
+        if not worksheets:
+            return told
+        read = f"sheet `{self._sheet.name}` is read; "
+        for sheet in worksheets[:_MOST_ALTERNATIVES]:
+            try:
+                _OpenSheet(self._book, sheet, source, self._settings)
+            except ManifestError:
+                continue
+            hidden = "" if sheet.is_visible else ", which is hidden,"
+            found = f"`{sheet.name}`{hidden} has the columns: --sheet {_quoted(sheet.name)}"
+            return ManifestError(str(told), hint=read + found)
+        return ManifestError(str(told), hint=f"{read}no other has the columns; {told.hint}")
+
+
+def _quoted(name: str) -> str:
+    return f"'{name}'" if not name.isalnum() else name
+
+
+def _list(sheets: Sequence[Sheet]) -> str:
+    """Return the names of sheets, and what is not seen of them."""
+    shown = []
+    for sheet in sheets[:_MOST_NAMED]:
+        about = "" if sheet.is_visible else " (hidden)"
+        if sheet.kind != "worksheet":
+            about = f" (a {sheet.kind})"
+        shown.append(f"`{sheet.name}`{about}")
+    return ", ".join(shown) + (", …" if len(sheets) > _MOST_NAMED else "")
+
+
+class _OpenSheet:
+    """A sheet whose header is known.
+
+    Attributes:
+        source: As of `XlsxManifest`.
+    """
+
+    def __init__(
+        self, book: Workbook, sheet: Sheet, source: Source, settings: ManifestSettings
+    ) -> None:
+        self._book = book
+        self._sheet = sheet
+        self._name = source.name
+        self._only_visible = settings.visible_rows
+        self._layout = book.layout(sheet)
+        header = self._header(settings)
         width = len(header.cells)
         while width and not header.cells[width - 1].strip():
             width -= 1
@@ -90,198 +219,272 @@ class XlsxManifest:
             has_header=not settings.header,
         )  # fmt: skip
         self._table = Table(self.source, header.line, settings, header.faults)
+        self._fills = {at: column.fill is not None for at, column in self._table.used.items()}
+        self._first_line = header.line
+        if not settings.header:
+            self._first_line = self._below_header(header.line, settings.columns.values())
+        self._blank = self._hidden = 0
+        self._hidden_line = 0
+        self._merges = _Merges(self._layout.merged)
+
+    def _header(self, settings: ManifestSettings) -> TableRow:
+        skipped = settings.skip_rows or 0
+        if settings.header:
+            return TableRow(skipped, list(settings.header))
+        merges = _Merges(self._layout.merged)
+        above = islice(self._read(merges), skipped + HEADER_WITHIN)
+        first = [row for row in above if row.number > skipped]
+        header = find_header([TableRow(row.number, row.cells) for row in first], settings)
+        if header is None:
+            raise ManifestError(
+                f"{self._name} is empty: no row of sheet `{self._sheet.name}` has a cell",
+                hint="--sheet names another one",
+            )
+        doubts = next(row.doubts for row in first if row.number == header.line)
+        return header._replace(faults=_header_faults(header, doubts))
+
+    def _below_header(self, line: int, mapped: Collection[str]) -> int:
+        """Return the last line of the header. Raises: ManifestError if it names several columns."""
+        last = line
+        for area in self._layout.merged:
+            if not area.top <= line <= area.bottom:
+                continue
+            used = [at for at in self._fills if area.left <= at <= area.right]
+            if used and area.left != area.right and f"#{used[0] + 1}" not in mapped:
+                name = self.source.header[area.left].strip()
+                raise ManifestError(
+                    f"{self._name}:{line}: the header `{name}` spans the columns of {area}",
+                    hint="split it, or say which column is meant, e.g. --map "
+                    f"{self._table.field_of(used[0])}=#{area.left + 1}",
+                )
+            if used:
+                last = max(last, area.bottom)
+        return last
+
+    # --- rows ----------------------------------------------------------------------------------
 
     def rows(self) -> Iterator[CheckedRow]:
-        """Yield every row with its number in the sheet. Raises: ManifestError."""
-        below = (row for row in self._cells() if row.line > self._first_line)
+        """Yield every row. Raises: ManifestError."""
+        below = self._below()
         while batch := list(islice(below, BATCH)):
             faults = {row.line: row.faults for row in batch if row.faults}
-            yield from self._table.rows(
-                [self._fitted(row) for row in batch], [row.line for row in batch], faults
-            )
-        self.notices += self._table.notices()
+            lines = [row.line for row in batch]
+            for row in self._table.rows([row.cells for row in batch], lines, faults):
+                yield self._placed(row) if row.problems else row
 
-    def _fitted(self, row: TableRow) -> list[str]:
-        """Return the cells without those beyond the header, unless one of these has a value."""
-        width, cells = self._width, row.cells
-        beyond = enumerate(cells[width:], width)
-        extra = any(cells[width:]) and any(cell and at not in row.faults for at, cell in beyond)
-        return cells if extra else cells[:width]
-
-    def _cells(self) -> Iterator[TableRow]:
-        try:
-            import python_calamine as calamine  # noqa: PLC0415  # an extra
-        except ImportError as error:
-            raise ManifestError(
-                f"{self._name} is an Excel workbook, and python-calamine is not installed",
-                hint="pip install 'bulkbind[xlsx]', or save the sheet as CSV",
-            ) from error
-        try:
-            with self._opened() as file:
-                book = calamine.CalamineWorkbook.from_filelike(file)
-                sheet = book.get_sheet_by_name(self._chosen(book.sheet_names))
-                _, left = sheet.start or (0, 0)  # rows begin in the first row, not column
-                for line, row in enumerate(sheet.iter_rows(), start=1):
-                    yield _row(line, [_text(cell) for cell in row], left)
-        except (calamine.CalamineError, OSError, ValueError) as error:
-            raise self._unreadable(error) from error
-        except BaseException as error:
-            if type(error).__name__ == "PanicException":  # a panic in its Rust code
-                raise self._unreadable(error) from error
-            raise
-
-    def _opened(self) -> AbstractContextManager[IO[bytes]]:
-        """Return the workbook, or a copy with its error cells marked, which is created once."""
-        if not self._with_errors:
-            return self._path.open("rb")
-        if self._copy is None:
-            copy = tempfile.TemporaryFile(prefix="bulkbind-sheet-")  # noqa: SIM115  # closed with self
-            weakref.finalize(self, copy.close)
-            copy_marked(self._path, self._with_errors, copy)
-            self._copy = copy
-        self._copy.seek(0)
-        return nullcontext(self._copy)
-
-    def _unreadable(self, error: BaseException) -> ManifestError:
-        return ManifestError(
-            f"{self._name}: the workbook cannot be read: {error}",
-            hint="save it again as .xlsx, without a password, or as CSV",
-        )
-
-    def _chosen(self, names: list[str]) -> str:
-        if not names:
-            raise ManifestError(f"{self._name} has no sheet")
-        if self._sheet is None:
-            if len(names) > 1:
-                others = ", ".join(f"`{name}`" for name in names[1:10])
-                self._note(
-                    f"{self._name}: sheet `{names[0]}` is read; --sheet takes another of {others}"
-                )
-            return names[0]
-        if self._sheet in names:
-            return self._sheet
-        if self._sheet.isdecimal() and 0 < int(self._sheet[:6]) <= len(names):
-            return names[int(self._sheet) - 1]
-        shown = ", ".join(f"`{name}`" for name in names[:20])
-        raise ManifestError(
-            f"{self._name} has no sheet {self._sheet!r}", hint=f"its sheets: {shown}, or 1, 2, …"
-        )
-
-    def _note(self, text: str) -> None:
-        if text not in self.notices:
-            self.notices.append(text)
-
-
-def _row(line: int, cells: list[str], left: int) -> TableRow:
-    """Return a row with its faults. *left*: the sheet's 0-based column of the row's first cell."""
-    if not any(cell.lstrip().startswith(_SUSPECT) for cell in cells):
-        return TableRow(line, cells)
-    faults = {}
-    for at, cell in enumerate(cells):
-        text = cell.removeprefix(MARK)
-        fault = fault_of(text.strip()) if text == cell else formula_error(text)
-        if fault:
-            cells[at] = text
-            place = f"{_letters(left + at)}{line}"
-            faults[at] = fault._replace(found=f"{fault.found} in {place}")
-    return TableRow(line, cells, faults)
-
-
-def _text(cell: Any) -> str:  # noqa: ANN401  # any type of calamine's
-    """Return a cell as displayed; a number that lost digits in a form that breaks every rule."""
-    if isinstance(cell, str):
-        return cell[: LONGEST_CELL + 1]
-    if isinstance(cell, bool):
-        return "TRUE" if cell else "FALSE"
-    if isinstance(cell, float):
-        return _number(cell)
-    if isinstance(cell, dt.datetime) and cell.time() == dt.time.min:
-        return str(cell.date())
-    return str(cell)
-
-
-def _number(cell: float) -> str:
-    if not cell.is_integer():
-        return repr(cell)
-    return str(int(cell)) if abs(cell) < 10**MOST_DIGITS else f"{cell:.14E}{LOST}"
-
-
-def _examined(path: Path, name: str) -> set[str]:
-    """Return the parts with error cells. Raises: ManifestError if damaged or too large to read."""
-    with_errors = set()
-    try:
-        with zipfile.ZipFile(path) as book:
-            parts = book.infolist()
-            if "xl/workbook.bin" in map(str.lower, book.namelist()):
-                raise ManifestError(
-                    f"{name} is a binary workbook (.xlsb), whose errors of formulas cannot be read",
-                    hint="save it as .xlsx or CSV",
-                )
-            total = sum(part.file_size for part in parts)
-            if total > SHEET_BYTES:
-                raise ManifestError(
-                    f"{name}: the workbook unpacks to {total:,} bytes; at most {SHEET_BYTES:,}",
-                    hint="save the sheet as CSV",
-                )
-            for part in parts:
-                if is_media(part.filename):
+    def _below(self) -> Iterator[TableRow]:
+        """Yield the rows below the header, as wide as the header unless they have more cells."""
+        before, width, first = self._first_line, self._width, self._first_line
+        for row in self._read(self._merges):
+            line, is_hidden, cells, doubts = row
+            if line <= first:
+                continue
+            if line > before:
+                self._blank += line - before - 1
+                before = line
+            if is_hidden:
+                if self._only_visible:
+                    self._hidden += 1
+                    self._hidden_line = self._hidden_line or line
                     continue
-                with book.open(part) as file:
-                    if _scan(file, name, part.filename.lower()):
-                        with_errors.add(part.filename)
-    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, NotImplementedError,
-            RuntimeError, ValueError) as error:  # fmt: skip
-        raise ManifestError(
-            f"{name}: the workbook is damaged or encrypted: {error}",
-            hint="save it again as .xlsx without a password, or as CSV",
-        ) from error
-    return with_errors
+                if any(cells[:width]):
+                    self._hidden += 1
+                    self._hidden_line = self._hidden_line or line
+            faults = self._faults(cells, doubts) if doubts else NO_FAULTS
+            if len(cells) < width:
+                cells += [""] * (width - len(cells))
+            elif len(cells) > width:
+                extra = enumerate(cells[width:], width)
+                if not any(cell.strip() and doubts.get(at) not in _ERRORS for at, cell in extra):
+                    del cells[width:]
+            yield TableRow(line, cells, faults)
 
+    def _read(self, merges: _Merges) -> Iterator[SheetRow]:
+        """Yield the rows with merged cells filled down."""
+        with self._book.reading(self._sheet):
+            widest = 0
+            for row in self._book.rows(self._sheet):
+                widest = max(widest, len(row.cells))
+                if row.number * widest > SHEET_CELLS:
+                    raise ManifestError(
+                        f"{self._name}: sheet `{self._sheet.name}` spans {row.number:,} rows and "
+                        f"{widest:,} columns, at most {SHEET_CELLS:,} cells are read",
+                        hint="delete what stands far below or right of the table, or save it "
+                        "as CSV",
+                    )
+                if merges:
+                    merges.apply(row)
+                yield row
 
-def _scan(file: IO[bytes], name: str, part: str) -> bool:
-    """Return whether a part has error cells; refuse XML entities and sheets that are too large."""
-    is_sheet, is_xml = "/worksheets/" in part, part.endswith((".xml", ".rels"))
-    rest = b""
-    has_errors = False
-    width = height = read = 0
-    while block := file.read(BLOCK):
-        read += len(block)
-        if read > SHEET_BYTES:
-            raise ManifestError(f"{name}: a part of the workbook is larger than it says")
-        data = rest + block
-        if is_xml and _ENTITY.search(data):
-            raise ManifestError(
-                f"{name}: the workbook defines XML entities, as no spreadsheet program does",
-                hint="save it again as .xlsx, or as CSV",
+    def _faults(self, cells: list[str], doubts: Mapping[int, str]) -> Mapping[int, Fault]:
+        """Return the faults of the cells in doubt; those of fields keep the doubt in their text."""
+        faults = {}
+        has_text = any(map(str.strip, cells))
+        for at, doubt in doubts.items():
+            if doubt in _ERRORS:
+                is_named = doubt == ERROR and at in self._fills
+                faults[at] = formula_error(cells[at]) if is_named else _NAMELESS
+            elif at in self._fills:
+                is_empty = doubt == EMPTY_FORMULA or doubt.startswith(_EMPTY)
+                if is_empty and not (self._fills[at] and has_text):
+                    continue
+                cells[at] = doubted(cells[at], doubt.removeprefix(_EMPTY))
+                faults[at] = fault_of(cells[at]) or _NAMELESS
+        return faults
+
+    def _placed(self, row: CheckedRow) -> CheckedRow:
+        """Return a row whose problems name their cells."""
+        places = self._table.positions
+        problems = tuple(
+            problem
+            if places.get(problem.field) is None
+            else replace(
+                problem, found=f"{problem.found} in {letters(places[problem.field])}{row.line}"
             )
-        has_errors = has_errors or IS_ERROR.search(data) is not None
-        if is_sheet:
-            for reference in _REFERENCE.findall(data):
-                corner = _CELL.search(reference)
-                if corner:
-                    width = max(width, _column(corner[1]))
-                    height = max(height, int(corner[2]))
-            if width * height > SHEET_CELLS:
-                raise ManifestError(
-                    f"{name}: a sheet spans {height:,} rows and {width:,} columns, at most "
-                    f"{SHEET_CELLS:,} cells are read",
-                    hint="delete what stands far below or right of the table, or save it as CSV",
+            for problem in row.problems
+        )
+        return msgspec.structs.replace(row, problems=problems)
+
+    # --- notices -------------------------------------------------------------------------------
+
+    def notices(self) -> Iterator[str]:
+        """Yield the notices once all rows have been read."""
+        name = self._name
+        if self._hidden:
+            what = (
+                f"{self._hidden:,} hidden or filtered rows, the first in line {self._hidden_line},"
+            )
+            if self._only_visible:
+                yield f"{name}: {what} are left out"
+            else:
+                yield f"{name}: {what} are read like the others; --visible-rows leaves them out"
+        for at in sorted(self._fills):
+            if any(first <= at <= last for first, last in self._layout.hidden):
+                column = self.source.header[at].strip() or f"column {at + 1}"
+                yield f"{name}: the column `{column}` ({letters(at)}) is used, which is hidden"
+            if filled := self._merges.filled.get(at):
+                column = self.source.header[at].strip() or f"column {at + 1}"
+                yield (
+                    f"{name}: merged cells of `{column}` are filled down into {filled.count:,} "
+                    f"rows, e.g. {letters(at)}{filled.line} from {filled.area}"
                 )
-        rest = data[-256:]
-    return has_errors
+        if self._blank:
+            self._table.pass_over_blank_lines(self._blank)
+        yield from self._table.notices()
 
 
-def _column(letters: bytes) -> int:
-    number = 0
-    for letter in letters:
-        number = number * _LETTERS + letter - ord("A") + 1
-    return number
+_ERRORS = (ERROR, NAMELESS_ERROR)
+_NAMELESS = formula_error("")
+_EMPTY = "? "
+"""Prefix of a doubt that matters only where an empty cell would be filled by a default."""
 
 
-def _letters(column: int) -> str:
-    """Return the name of a 0-based column: `A`, `B`, … `AA`."""
-    letters = ""
-    while column >= 0:
-        letters = chr(ord("A") + column % _LETTERS) + letters
-        column = column // _LETTERS - 1
-    return letters
+def _header_faults(header: TableRow, doubts: Mapping[int, str]) -> dict[int, Fault]:
+    """Return the faults of header cells whose name is not known."""
+    faults = {}
+    for at, cell in enumerate(header.cells):
+        fault = error_of(cell.strip()) if cell.strip("#") else None
+        doubt = doubts.get(at)
+        if doubt in _ERRORS:
+            fault = formula_error(cell if doubt == ERROR else "")
+        elif doubt == NEVER_CALCULATED:
+            fault = fault_of(doubted(cell, NEVER_CALCULATED))
+        if fault:
+            faults[at] = fault._replace(found=f"{fault.found} in {letters(at)}{header.line}")
+    return faults
+
+
+@dataclass(slots=True)
+class _Filled:
+    """Cells of a column that were filled down."""
+
+    line: int
+    area: Area
+    count: int = 0
+
+
+class _Merges:
+    """Merged cells, applied to one row after the other.
+
+    Attributes:
+        filled: What was filled down, by 0-based column.
+    """
+
+    def __init__(self, areas: Iterable[Area]) -> None:
+        self._areas = sorted(area for area in areas if area[:2] != area[2:])
+        self._tops = [area.top for area in self._areas]
+        self._begun = 0
+        self._line = 0
+        self._active: list[tuple[Area, list[str]]] = []
+        self._cells = 0
+        self.filled: dict[int, _Filled] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._areas)
+
+    def apply(self, row: SheetRow) -> None:
+        """Fill merged cells of one column down, and put doubts on all other merged cells.
+
+        A row without a cell of its own stays blank. Raises: ValueError.
+        """
+        number, _, cells, doubts = row
+        if number < self._line:
+            raise ValueError(f"row {number} comes after row {self._line}")
+        self._line = number
+        end = bisect_left(self._tops, number + 1)
+        begun = [(area, ["", ""]) for area in self._areas[self._begun : end]]
+        self._begun = end
+        self._active = [one for one in self._active if one[0].bottom >= number]
+        self._active += [one for one in begun if one[0].bottom >= number]
+        if not self._active:
+            return
+        for area, first in self._active:
+            if area.top == number and area.left < len(cells):
+                first[:] = cells[area.left], doubts.get(area.left, "")
+        if not self._has_own_cell(number, cells):
+            cells[:] = [""]
+            doubts.clear()
+            return
+        for area, first in self._active:
+            self._cells += area.right - area.left + 1
+            if self._cells > SHEET_CELLS:
+                raise ValueError(f"more than {SHEET_CELLS:,} cells are merged")
+            if area.left == area.right:
+                self._fill(area, number, cells, doubts, first)
+            else:
+                self._doubt(area, number, cells, doubts)
+
+    def _has_own_cell(self, number: int, cells: Sequence[str]) -> bool:
+        covered = {
+            at
+            for area, _ in self._active
+            if area.top < number
+            for at in range(area.left, min(area.right + 1, len(cells)))
+        }
+        return any(cell.strip() and at not in covered for at, cell in enumerate(cells))
+
+    def _fill(
+        self, area: Area, number: int, cells: list[str], doubts: dict[int, str], first: list[str]
+    ) -> None:
+        text, doubt = first
+        at = area.left
+        if at >= len(cells):
+            cells += [""] * (at + 1 - len(cells))
+        cells[at] = text
+        doubts.pop(at, None)
+        if doubt:
+            doubts[at] = doubt
+        elif not text.strip():
+            doubts[at] = f"{_EMPTY}merged {area}"
+        if number > area.top and text.strip():
+            filled = self.filled.setdefault(at, _Filled(number, area))
+            filled.count += 1
+
+    def _doubt(self, area: Area, number: int, cells: list[str], doubts: dict[int, str]) -> None:
+        if area.right >= len(cells):
+            cells += [""] * (area.right + 1 - len(cells))
+        for at in range(area.left, area.right + 1):
+            if number > area.top or at > area.left:
+                cells[at] = ""
+            if doubts.get(at) not in _ERRORS:
+                doubts[at] = f"merged {area}"

@@ -518,7 +518,10 @@ class Reading(Part):
         "the columns of a table that has no header, in their order", (), flag="--columns"
     )
     sheet: Annotated[str, Shown("NAME|N")] | None = Group.MANIFEST.option(
-        "sheet of a workbook; without it the first"
+        "sheet of a workbook; without it the first visible worksheet"
+    )
+    visible_rows: bool = Group.MANIFEST.option(
+        "leave out the rows of a workbook that are hidden or filtered away", default=False
     )
     clean: Literal["none", "names"] = Group.MANIFEST.option(
         f"names: make {enumeration(*CLEANED, last='and')} fit their rules; every change is listed",

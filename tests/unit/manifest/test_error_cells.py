@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
-import time
 import zipfile
-from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings, strategies as st
 
 from bulkbind.errors import ManifestError, UsageError
 from bulkbind.manifest import open_manifest
-from bulkbind.manifest.error_cells import MARK, marked
 from bulkbind.model import Device
 from bulkbind.settings import ManifestSettings
 from tests.support.manifests import RawCell, error_cell, opener, write_xlsx
@@ -28,7 +24,6 @@ NO_VALUE = "a value, not the error of a spreadsheet"
 @pytest.fixture
 def read(tmp_path):
     """Return a function that opens a workbook of some rows, with a user for rows that name none."""
-    pytest.importorskip("python_calamine", reason="the extra xlsx is not installed")
 
     def opened(*rows, **given):
         path = write_xlsx(tmp_path / "fleet.xlsx", ("One", list(rows)))
@@ -287,47 +282,6 @@ def test_many_rows_keep_their_order_and_their_errors(read):
     assert [row.line for row in found] == list(range(2, 20_002))
     assert [row.line - 2 for row in found if row.problems] == list(range(5, 20_000, 997))
     assert [row.values[1] for row in found] == [f"A{n}" for n in range(20_000)]
-
-
-cell_xml = st.sampled_from(
-    ['<c r="A1" t="e"><f>1/0</f><v>#N/A</v></c>', '<c t="e"/>', '<c r="B1"><v>1</v></c>', "<c/>",
-     '<row r="2">', "</row>", '<c t="s" ><v>3</v></c>', "<cols/>", "text &lt;", '<f>t="e"</f>']
-)  # fmt: skip
-
-
-@settings(max_examples=300, deadline=None)
-@given(parts=st.lists(cell_xml, max_size=12), cuts=st.lists(st.integers(0, 400), max_size=12))
-def test_cells_are_marked_however_blocks_cut_them(parts, cuts):
-    """A cell that ends in another block than it began is the same cell."""
-    data = "".join(parts).encode()
-    places = [0, *sorted(cuts), len(data)]
-    blocks = [data[a:b] for a, b in pairwise(places)]
-    done = b"".join(marked(blocks))
-
-    assert done == b"".join(marked([data]))
-    assert done.count(MARK.encode()) == sum(
-        '<c r="A1" t="e"' in p or p == '<c t="e"/>' for p in parts
-    )
-    assert b'<c t="e"' not in done
-
-
-@pytest.mark.parametrize(
-    "hostile",
-    [
-        pytest.param(b'<c t="e">' * 100_000, id="never closed"),
-        pytest.param(b"".join(b'<p%d:c t="e">' % n for n in range(50_000)), id="prefixes"),
-        pytest.param(b"<c" + b' t="e"' * 150_000 + b">", id="one tag"),
-        pytest.param(b"<c" + b" t " * 300_000 + b">", id="blanks"),
-        pytest.param(b"<" * 900_000, id="brackets"),
-        pytest.param(b'<c t="e">' + b"<v" * 400_000 + b"</c>", id="values"),
-    ],
-)
-def test_hostile_sheets_take_no_longer(hostile):
-    """What no program writes is gone through once."""
-    begun = time.perf_counter()
-    b"".join(marked([hostile]))
-
-    assert time.perf_counter() - begun < 5
 
 
 def test_cell_without_end_is_refused(read_sheet):

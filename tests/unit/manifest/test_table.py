@@ -194,3 +194,11 @@ def test_settings_take_a_header_as_list_or_text():
     """`header:` is a list in a file and divided by commas on the command line."""
     assert ManifestSettings(header="a, b,c").header == ("a", "b", "c")  # type: ignore[arg-type]  # as flags give it
     assert ManifestSettings(header=("a", "b")).header == ("a", "b")
+
+
+def test_comment_in_a_column_without_a_name_is_passed_over(tmp_path):
+    """The first column may be the margin of a table, or the numbers that a program adds."""
+    read = opener(tmp_path / "f.csv")
+    rows = list(read(",machine_code,user_id\n0,A,u\n# note,,\n,# note,\n1,B,u\n").rows())
+
+    assert outline(rows) == [(2, "A"), (5, "B")]

@@ -16,7 +16,6 @@ from bulkbind.settings import ManifestSettings
 from tests.support.manifests import outline, write_xlsx
 from tests.support.rows import device
 
-pytest.importorskip("python_calamine", reason="the extra xlsx is not installed")
 HEADER: list[object] = ["machine_code", "user_id", "device_name"]
 
 

@@ -205,7 +205,6 @@ def test_cells_of_the_operators_table_come_back_as_they_were(tmp_path, payload, 
 )
 def test_text_of_a_workbook_does_not_become_a_formula(tmp_path, payload):
     """What was text in a workbook would be run in a CSV file, so it is guarded there."""
-    pytest.importorskip("python_calamine", reason="the extra xlsx is not installed")
     book = tmp_path / "fleet.xlsx"
     table: list[list[object]] = [["machine_code", "user_id", "note"], ["A-1", "+49", payload]]
     write_workbook(book, ("One", table))
