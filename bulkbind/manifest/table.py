@@ -110,8 +110,9 @@ class Table:
 
     @property
     def positions(self) -> dict[str, int]:
-        """The 0-based position of each field that has a column."""
-        return {column.rule.field: at for at, column in self.used.items()}
+        """The 0-based position of each field that has a column, also where a constant counts."""
+        found = {c.rule.field: c.covered if c.at is None else c.at for c in self._columns}
+        return {field: at for field, at in found.items() if at is not None}
 
     def field_of(self, at: int) -> str:
         """Return the field of a column that is used."""

@@ -6,6 +6,7 @@ import codecs
 import csv
 import io
 import json
+import re
 import stat
 from dataclasses import fields
 from typing import Any
@@ -429,11 +430,15 @@ def sample_of(form, path):
     """Write the sample of a format to *path* with the format's suffix and open it."""
     path = path.with_suffix(FORMATS[form].suffixes[0])
     if form == "xlsx":
-        pytest.importorskip("python_calamine", reason="the extra xlsx is not installed")
         write_xlsx(path, ("One", [["machine_code", "user_id", "note"], *DEVICES_OF_A_SAMPLE]))
     else:
         path.write_bytes(SAMPLES[form])
     return open_manifest(path, ManifestSettings(), path.name)
+
+
+def problems_of(row):
+    """Return what is wrong with a row, without the cells that only a workbook has."""
+    return [re.sub(r" in [A-Z]+\d+", "", problem.text) for problem in row.problems]
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -456,7 +461,7 @@ def test_rows_of_every_format_come_back(tmp_path, form):
     for path in paths:
         again = list(open_manifest(path, ManifestSettings()).rows())
         assert [row.values for row in again] == [row.values for row in rows]
-        assert [row.problems for row in again] == [row.problems for row in rows]
+        assert [problems_of(row) for row in again] == [problems_of(row) for row in rows]
         for row, device in zip(again, DEVICES_OF_A_SAMPLE, strict=True):
             cells = list(row.cells.values() if isinstance(row.cells, dict) else row.cells)
             assert cells[:4] == [*device, "failed"]
