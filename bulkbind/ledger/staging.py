@@ -188,10 +188,10 @@ def stage(
     invalid: list[tuple[object, ...]] = []
     for number, row in enumerate(rows, start=first):
         if not row.problems:
-            valid.append((number, row.line, *row.values, _cells(row.cells), _changes(row)))
+            valid.append((number, row.line, *row.values, _cells(row.kept), _changes(row)))
         else:
             place = (number, run, source, row.line)
-            known = (*place, *row.values, _cells(row.cells), _changes(row))
+            known = (*place, *row.values, _cells(row.kept), _changes(row))
             invalid.append((*known, *_problems(row)))
     values = {"run": run, "source": source, "rebind": rebind, "keep_duplicates": keep_duplicates}
     values |= {"move": move, "first": first, "last": first + len(rows) - 1}
@@ -225,9 +225,9 @@ def _mark_known(db: sqlite3.Connection, values: Mapping[str, object]) -> None:
         db.execute(_MARK_SKIPPED, values)
 
 
-def _cells(cells: list[str] | dict[str, Any]) -> str:
+def _cells(cells: list[str] | dict[str, Any] | str) -> str:
     """Return cells as JSON; for a list of strings, three times faster than `json.dumps`."""
-    if isinstance(cells, dict):
+    if not isinstance(cells, list):
         return json.dumps(cells)
     return f"[{','.join(map(encode_basestring_ascii, cells))}]"
 

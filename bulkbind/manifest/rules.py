@@ -88,7 +88,9 @@ def keeps(rule: Rule, values: Sequence[str]) -> bool:
         and _ALLOWED * (rule.longest + 1) not in classes
         and not (rule.has_blanks and ("\0 " in joined or " \0" in joined))
         and not (
-            any(f"\0{start}" in joined for start in FAULT_STARTS) and any(map(fault_of, values))
+            rule.allowed.fullmatch("#")  # no error consists of letters, digits and blanks alone
+            and any(f"\0{start}" in joined for start in FAULT_STARTS)
+            and any(map(fault_of, values))
         )
     )
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from itertools import chain
+from itertools import chain, repeat
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
 
 from bulkbind.errors import ManifestError
 from bulkbind.manifest import columns
@@ -19,14 +22,26 @@ from bulkbind.settings import FIELDS
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from bulkbind.manifest.row_widths import ShortRows
     from bulkbind.settings import ManifestSettings
 
 BATCH = 128
 """Rows checked at a time; a batch with a broken row is split into smaller ones."""
 _SHAPE = "row: as many cells as the header has columns"
 _COMMENT = "#"
+_RULE = re.compile(r"[-=+:|\u2500-\u257f\s]+")
+"""A line below a header, as databases and Markdown draw it; three dashes of it stand together."""
+_FOOTER = re.compile(
+    r"\(\d[\d,.]* \w+(?: \w+)?\)"
+    r"|\d[\d,.]* (?:rows?|records?|(?:row|record)\(s\)) "
+    r"(?:selected|affected|in set|returned|fetched|produced|retrieved)\.?(?:,? .*)?"
+    r"|no rows selected\.?|Completion time: .*|Time(?: taken|): [\d.,]+ ?\w+.*|Elapsed: [\d:.]+",
+    re.IGNORECASE,
+)
+"""What databases print below a table: `(2 rows)`, `2 rows selected.`, `(3 rows affected)`."""
 Faults = Mapping[int, Fault]
 """The cells of a row whose text is not a value, by 0-based position."""
+_STATUSES = frozenset(COMES_BACK)
 NO_FAULTS: Faults = MappingProxyType({})
 
 
@@ -41,31 +56,70 @@ class TableRow(NamedTuple):
 def find_header(rows: Sequence[TableRow], settings: ManifestSettings) -> TableRow | None:
     """Return the header among the first rows: the one that names machine_code and most fields.
 
-    If there is none, or if `skip_rows` is set, the header is the first row that is not blank; None
-    if all are blank.
+    A name as given by `--map` comes before one that only resembles it. If there is none, or if
+    `skip_rows` is set, the header is the first row that is not blank; None if all are blank.
     """
     filled = [row for row in rows if any(map(str.strip, row.cells))]
     if not filled:
         return None
     if settings.skip_rows is not None:
         return filled[0]
-    best = max(filled, key=lambda row: columns.named(row.cells, settings.columns))
+    best = max(filled, key=lambda row: columns.likeness(row.cells, settings.columns))
     return best if columns.named(best.cells, settings.columns) else filled[0]
+
+
+def is_outside(cells: Sequence[str], delimiter: str) -> bool:
+    """Return whether a row is no row of a table, but a line or a count that a program prints."""
+    filled = [cell for cell in map(str.strip, cells) if cell]
+    if all(map(_RULE.fullmatch, filled)):
+        return any("---" in cell or "===" in cell or "\u2500" * 3 in cell for cell in filled)
+    return _FOOTER.fullmatch(delimiter.join(cells).strip()) is not None
+
+
+def has_own(header: Sequence[str]) -> bool:
+    """Return whether the last columns of a header are those that a report adds."""
+    return tuple(map(str.strip, header[-len(OWN_COLUMNS) :])) == OWN_COLUMNS
+
+
+def own_at(cells: Sequence[str], width: int, *, has_header: bool) -> int:
+    """Return how many cells at the end of a row are those that a report adds.
+
+    *width*: columns of the header, which has those, or of a file without header, which has not. In
+    the latter, a row may have that width because it lacks others: the report said so.
+    """
+    count = len(OWN_COLUMNS)
+    if has_header and len(cells) == width:
+        return count
+    if len(cells) <= count or cells[-count] not in _STATUSES:
+        return 0
+    return count if len(cells) != width or _SHAPE in cells[-1] else 0
 
 
 class Table:
     """Turns cells into checked rows, and counts the rows that it skips."""
 
     def __init__(
-        self, source: Source, line: int, settings: ManifestSettings, faults: Faults = NO_FAULTS
+        self,
+        source: Source,
+        line: int,
+        settings: ManifestSettings,
+        faults: Faults = NO_FAULTS,
+        short: ShortRows | None = None,
     ) -> None:
-        """*line* and *faults*: of the header."""
+        """*line* and *faults*: of the header; *short*: what short rows mean, if that matters."""
         if len(source.header) > MOST_COLUMNS:
             raise ManifestError(
                 f"{source.name}:{line}: {len(source.header):,} columns; at most {MOST_COLUMNS:,}"
             )
         self._source = source
         self._header = [cell.strip() for cell in source.header]
+        self._delimiter = {"\t": "a tab", ",": "a comma", ";": "a semicolon"}.get(
+            source.delimiter, f"`{source.delimiter}`"
+        )
+        self._own = len(OWN_COLUMNS) if has_own(source.header) else 0
+        self._width = len(self._header) - self._own
+        self._short = short
+        self._may_be_ours = bool(self._own) or not source.has_header
         _refuse_errors(source.name, line, self._header, faults)
         mapping = _mapping(settings, source.name)
         self._mapping = mapping
@@ -80,48 +134,107 @@ class Table:
         self._used = {column.at for column in self._columns} - {None}
         own = {self._header[at] for at in self._used if at is not None}
         self._words = (columns.words(mapping) | own) - {""}
+        code = used[FIELDS.index("machine_code")]
+        self._code_name = self._header[code] if code is not None else ""
+        self._must_at = [
+            column.at for column in self._columns if column.rule.required and column.at is not None
+        ]
+        self._needles = columns.needles(mapping, self._code_name)
         self._names = tuple(
             printable(self._header[at] or f"column {at + 1}") if at is not None else field
             for field, at in zip(FIELDS, used, strict=True)
         )
         self._checker = Checker(cleans=settings.clean == "names")
         self._has_comments = 0 not in used and self._header[:1] == [_COMMENT]
-        self._passed_over = dict.fromkeys(("blank lines", "repeated headers", "comment lines"), 0)
+        self._passed_over = dict.fromkeys(
+            ("blank lines", "repeated headers", "comment lines", "rule lines and footers"), 0
+        )
+        self._cut = 0
+        self._first_cut = 0
         self._unused = columns.unknown(source.header, [column.at for column in self._columns])
+
+    def may_name(self, text: str) -> bool:
+        """Return whether a text may contain the name of the column of machine codes."""
+        lower = text.lower()
+        return any(needle in lower for needle in self._needles)
 
     def rows(
         self,
         cells: list[list[str]],
         lines: Sequence[int],
         faults: Mapping[int, Faults] = MappingProxyType({}),
+        texts: Sequence[str] | None = None,
+        *,
+        has_names: bool = True,
     ) -> Iterator[CheckedRow]:
         """Yield the checked rows; blank rows, repeated headers and comments are skipped.
 
-        *lines*: the first line of each row. *faults*: by line, for rows that have any.
+        *lines*: the first line of each row. *faults*: by line, for rows that have any. *texts*: the
+        rows as written, where cells do not say it. *has_names*: whether there may be a header.
         """
         is_faulty = any(not self._used.isdisjoint(faults.get(line, ())) for line in lines if faults)
-        values = None if is_faulty else self._good_values(cells)
+        values = None if is_faulty else self._good_values(cells, has_names=has_names)
         if values is not None:
-            self._checker.suspicions.add(values[1], lines)  # type: ignore[arg-type]  # it is required
-            return map(CheckedRow, lines, cells, zip(*values, strict=True))
-        parts = self._halves if len(cells) > FEW else self._one_by_one
-        return parts(cells, lines, faults)
+            return self._good(cells, lines, values, texts)
+        widths = [len(row) for row in cells]
+        return self._parted(cells, lines, faults, texts, self._is_cut_usual(widths))
 
-    def _halves(
-        self, cells: list[list[str]], lines: Sequence[int], faults: Mapping[int, Faults]
+    def _good(
+        self,
+        cells: list[list[str]],
+        lines: Sequence[int],
+        values: list[Sequence[str | None]],
+        texts: Sequence[str] | None,
     ) -> Iterator[CheckedRow]:
+        self._checker.suspicions.add(values[1], lines)  # type: ignore[arg-type]  # it is required
+        if texts is None:
+            return map(CheckedRow, lines, cells, zip(*values, strict=True))
+        none: repeat[tuple[()]] = repeat(())
+        return map(CheckedRow, lines, cells, zip(*values, strict=True), none, none, texts)
+
+    def _is_cut_usual(self, widths: Sequence[int]) -> bool:
+        is_ragged = self._short is not None and min(widths, default=0) < self._width
+        return is_ragged and self._short.are_usual(widths)  # type: ignore[union-attr]  # it is not
+
+    def _parted(
+        self,
+        cells: list[list[str]],
+        lines: Sequence[int],
+        faults: Mapping[int, Faults],
+        texts: Sequence[str] | None,
+        is_cut: bool,  # noqa: FBT001  # recursive
+    ) -> Iterator[CheckedRow]:
+        """Yield the checked rows of a batch with a broken one, halved while that is faster.
+
+        *is_cut*: short rows lack nothing but empty cells.
+        """
+        if len(cells) <= FEW:
+            yield from self._one_by_one(cells, lines, faults, texts, is_cut=is_cut)
+            return
         half = len(cells) // 2
-        yield from self.rows(cells[:half], lines[:half], faults)
-        yield from self.rows(cells[half:], lines[half:], faults)
+        for part in (slice(half), slice(half, None)):
+            written = None if texts is None else texts[part]
+            is_faulty = any(line in faults for line in lines[part])
+            values = None if is_faulty else self._good_values(cells[part])
+            if values is None:
+                yield from self._parted(cells[part], lines[part], faults, written, is_cut)
+            else:
+                yield from self._good(cells[part], lines[part], values, written)
 
     def _one_by_one(
-        self, cells: list[list[str]], lines: Sequence[int], faults: Mapping[int, Faults]
+        self,
+        cells: list[list[str]],
+        lines: Sequence[int],
+        faults: Mapping[int, Faults],
+        texts: Sequence[str] | None,
+        *,
+        is_cut: bool,
     ) -> Iterator[CheckedRow]:
-        for line, row in zip(lines, cells, strict=True):
+        for line, row, text in zip(lines, cells, texts or repeat(None), strict=False):
             found = faults.get(line, NO_FAULTS)
             kind = self._kind(row, found)
             if kind is None:
-                yield self._checked(line, row, found)
+                yield self._checked(line, row, found, text, is_cut=is_cut)
             else:
                 self._passed_over[kind] += 1
 
@@ -134,20 +247,31 @@ class Table:
         for kind, count in self._passed_over.items():
             if count:
                 yield f"{name}: {count:,} {kind} passed over"
+        if self._cut:
+            yield (
+                f"{name}: {self._cut:,} rows are shorter than the header, e.g. line "
+                f"{self._first_cut}: read as if empty cells had been cut off at their ends"
+            )
         yield from self._checker.notices(name)
 
-    def _good_values(self, cells: list[list[str]]) -> list[Sequence[str | None]] | None:
+    def _good_values(
+        self, cells: list[list[str]], *, has_names: bool = True
+    ) -> list[Sequence[str | None]] | None:
         try:
             by_column = list(zip(*cells, strict=True))
         except ValueError:  # ragged
             return None
         if self._has_comments or len(by_column) != len(self._header):
             return None
+        if not self._source.has_header and not _STATUSES.isdisjoint(by_column[-2:][0]):
+            return None
         values = good_values(self._columns, by_column, len(cells))
-        is_header = values is not None and not (
-            self._words.isdisjoint(values[0]) and self._words.isdisjoint(values[1])
+        if values is None or not has_names:
+            return values
+        is_plain = all(map(self._words.isdisjoint, by_column)) and all(
+            map(self._words.isdisjoint, values)
         )
-        return None if is_header else values
+        return values if is_plain else None
 
     def _kind(self, cells: Sequence[str], faults: Faults) -> str | None:
         """Return why a row is skipped; None if it is not.
@@ -163,24 +287,29 @@ class Table:
         first = cells[0].strip()
         if 0 in faults or fault_of(first):
             return None
-        if self._has_comments and first.startswith(_COMMENT):
+        if first.startswith(_COMMENT) and (
+            self._has_comments or (len(self._header) > 1 and not any(cells[1:]))
+        ):
             return "comment lines"
-        if first.startswith(_COMMENT) and len(self._header) > 1 and not any(cells[1:]):
-            return "comment lines"
-        return None
+        is_outside_table = not faults and is_outside(cells, self._source.delimiter)
+        return "rule lines and footers" if is_outside_table else None
 
-    def _checked(self, line: int, cells: list[str], faults: Faults) -> CheckedRow:
-        """Check a row. A short row is padded; extra cells that are not blank are a problem."""
+    def _checked(
+        self, line: int, cells: list[str], faults: Faults, text: str | None, *, is_cut: bool
+    ) -> CheckedRow:
+        """Check a row. A short row is padded where that is usual; else its width is a problem."""
         self._refuse_other_header(line, cells)
-        width = len(self._header)
-        padded = cells + [""] * (width - len(cells))
-        extra = [cell for cell in cells[width:] if cell.strip()]
-        more: tuple[Problem, ...] = ()
-        if extra and not self._is_our_own(cells):
-            shown = printable(self._source.delimiter.join(cells))
-            more = (
-                Problem("row", "row", shown, _SHAPE, f"it has {len(cells)}, the header {width}"),
-            )
+        own = (
+            own_at(cells, len(self._header), has_header=bool(self._own)) if self._may_be_ours else 0
+        )
+        theirs = cells[: len(cells) - own]
+        padded = theirs + [""] * (self._width - len(theirs))
+        more = self._shape(line, theirs, is_cut=is_cut)
+        missing = self._width - len(theirs) if self._short else 0
+        if more and text is None:
+            text = self._source.delimiter.join(cells)
+        elif missing > 0 and text is not None and not own:
+            text = text.rstrip("\r\n") + self._source.delimiter * missing
         values: list[str | None] = []
         for column, name in zip(self._columns, self._names, strict=True):
             value = trim(padded[column.at]) if column.at is not None else None
@@ -188,27 +317,52 @@ class Table:
             if fault:
                 more += (no_value(column.rule.field, name, value or "", fault),)
             values.append(value if fault else value or column.fill)
-        return self._checker.row(line, cells, as_values(values), self._names, more)
+        row = self._checker.row(line, cells, as_values(values), self._names, more)
+        return row if text is None else msgspec.structs.replace(row, text=text)
+
+    def _shape(self, line: int, cells: list[str], *, is_cut: bool) -> tuple[Problem, ...]:
+        """Return the problem of a row with more or fewer cells than the header, if it is one."""
+        hint = ""
+        if len(cells) > self._width:
+            hint = f"a cell that contains {self._delimiter} must stand in quotes"
+        elif len(cells) < self._width and self._short is not None:
+            if not is_cut:
+                hint = f"{self._delimiter} or a quote is missing"
+            elif self._short.is_moved(cells, self._must_at):
+                hint = f"{self._delimiter} is missing: a value stands in the wrong column"
+            else:
+                self._cut += 1
+                self._first_cut = self._first_cut or line
+        if not hint:
+            return ()
+        shown = printable(self._source.delimiter.join(cells))
+        found = f"it has {len(cells)}, the header {self._width}"
+        return (Problem("row", "row", shown, _SHAPE, found, hint),)
 
     def _refuse_other_header(self, line: int, cells: Sequence[str]) -> None:
         """Refuse the header of another table, as the rows below it would be misread."""
         if self._words.isdisjoint(map(str.strip, cells)):
             return
-        if columns.named(cells, self._mapping) > 1:
+        named = columns.named(cells, self._mapping)
+        if named > 1 or (named and self._names_code(cells)):
             shown = printable(self._source.delimiter.join(cells))
             raise ManifestError(
                 f"{self._source.name}:{line}: another table begins here: {shown}",
                 hint="put it in a file of its own",
             )
 
-    def _is_our_own(self, cells: Sequence[str]) -> bool:
-        """Whether the extra cells, in a file without header, are the two that a report adds."""
-        width = len(self._header)
-        return (
-            not self._source.has_header
-            and len(cells) == width + len(OWN_COLUMNS)
-            and cells[width] in COMES_BACK
-        )
+    def _names_code(self, cells: Sequence[str]) -> bool:
+        """Return whether a row is a header that names machine_code alone, and no device.
+
+        It is where the name stands under one of our columns, or no cell has a digit.
+        """
+        at = {
+            at
+            for at, cell in enumerate(map(str.strip, cells))
+            if cell and (cell == self._code_name or columns.is_code(cell, self._mapping))
+        }
+        has_digit = any(character.isdigit() for cell in cells for character in cell)
+        return bool(at) and (not at.isdisjoint(self._used) or not has_digit)
 
 
 def _refuse_errors(name: str, line: int, header: Sequence[str], faults: Faults) -> None:

@@ -82,6 +82,13 @@ class CheckedRow(msgspec.Struct, frozen=True, gc=False):
     problems: tuple[Problem, ...] = ()
     changes: tuple[Change, ...] = ()
     """What cleaning changed."""
+    text: str | None = None
+    """The row as written, with or without its line end (CSV); None if the cells say it all."""
+
+    @property
+    def kept(self) -> list[str] | dict[str, Any] | str:
+        """What is kept of the row, to write it back: its text, or its cells."""
+        return self.cells if self.text is None else self.text
 
     @property
     def device(self) -> Device | None:
@@ -112,6 +119,10 @@ class Source:
     quote: str = '"'
     escape: str = ""
     """The escape character before a quote inside quotes; empty if quotes are doubled."""
+    header_text: str = ""
+    """The header as written, without its line end (CSV); empty if unknown."""
+    line_end: str = "\r\n"
+    """Of the rows (CSV)."""
 
 
 @dataclass(slots=True)

@@ -1,0 +1,228 @@
+"""How the lines of a CSV file are split into cells: delimiter, quotes, escapes, blanks.
+
+The delimiter is found in the beginning of a file. Quotes are decided over all of it, where anything
+in it speaks for others than RFC 4180: a file that is valid as such is read as such.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections import Counter
+from itertools import chain, islice
+from typing import TYPE_CHECKING, NamedTuple
+
+from bulkbind.manifest import columns
+from bulkbind.manifest.text import HEADER_WITHIN, lines_of
+from bulkbind.model import COMES_BACK, OWN_COLUMNS
+
+if TYPE_CHECKING:
+    from _csv import Reader
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+DELIMITERS = ",;\t|"
+_SEP = re.compile(r"sep=([^\s\w\"'])\s*$", re.ASCII | re.IGNORECASE | re.MULTILINE)
+"""A first line that states the delimiter for Excel."""
+_ESCAPED = re.compile(r"\\(.?)", re.DOTALL)
+_NUMBER = re.compile(r"[+-]?\d+(?:[.,]\d+)?", re.ASCII)
+_OWN_SINGLE = re.compile(rf"'(?:{'|'.join((*OWN_COLUMNS, *COMES_BACK))})'")
+"""What a report adds to a file with single quotes."""
+
+
+class Dialect(NamedTuple):
+    """How a line is split into cells."""
+
+    delimiter: str
+    quote: str = '"'
+    escape: str = ""
+    """The escape character before a quote inside quotes; empty if quotes are only doubled."""
+    is_spaced: bool = False
+    """Whether blanks may precede a quote."""
+
+
+def reader(lines: Iterable[str], dialect: Dialect, *, is_strict: bool = True) -> Reader:
+    """Return Python's reader for a dialect.
+
+    An escape character stays text where it stands before anything but a quote or itself.
+    """
+    if dialect.escape:
+        lines = (_ESCAPED.sub(_only_before_quotes, line) for line in lines)
+    return csv.reader(
+        lines,
+        delimiter=dialect.delimiter,
+        quotechar=dialect.quote,
+        escapechar=dialect.escape or None,
+        skipinitialspace=dialect.is_spaced,
+        strict=is_strict,
+    )
+
+
+def _only_before_quotes(found: re.Match[str]) -> str:
+    return found[0] if found[1] and found[1] in "\\\"'" else f"\\\\{found[1]}"
+
+
+def find_dialect(
+    head: str,
+    mapping: Mapping[str, str],
+    skipped: int = 0,
+    width: int = 0,
+    whole: Callable[[], Iterable[str]] | None = None,
+) -> Dialect:
+    """Return the dialect of a file that begins with *head*, ignoring its first *skipped* lines.
+
+    *width*: the number of columns, if it is given; else 0. *whole* yields the text of the file in
+    blocks of whole lines, if it is longer than *head*; it is parsed only where blocks contain what
+    another dialect would make a quote.
+
+    Escapes and single quotes are believed only where doubled quotes fail: where fewer rows are
+    unreadable, or of another width than most, without them. Single quotes also count where they
+    enclose everything but numbers.
+    """
+    text = islice(io.StringIO(head, newline=""), skipped, None)
+    lines = [line for line in text if line.strip()][:HEADER_WITHIN]
+    stated = _SEP.match(head)
+    delimiters = stated[1] if stated else DELIMITERS
+    dialects = [Dialect(delimiter) for delimiter in delimiters]
+    if "'" in head:
+        dialects += [Dialect(delimiter, "'") for delimiter in delimiters]
+    scores = {dialect: _score(lines, dialect, mapping, width) for dialect in dialects}
+    best = max(scores, key=lambda dialect: scores[dialect])
+    plain, single = Dialect(best.delimiter), Dialect(best.delimiter, "'")
+    blocks = whole or (lambda: (head,))
+    found = _Found(best.delimiter)
+    for block in blocks():
+        found.look(block)
+    below = lines if width else lines[1 + _header_at(lines, best, mapping) :]
+    is_single = single in scores and (
+        scores[single][0] > scores[plain][0] or _encloses_all(below, single)
+    )
+    return _quoted(found, lambda: _lines(blocks(), skipped), is_single=is_single)
+
+
+def _lines(blocks: Iterable[str], skipped: int) -> Iterator[str]:
+    return islice(chain.from_iterable(map(lines_of, blocks)), skipped, None)
+
+
+def _header_at(lines: Sequence[str], dialect: Dialect, mapping: Mapping[str, str]) -> int:
+    """Return the index of the line that names most fields; of the first one if none does."""
+    rows = (next(reader([line], dialect, is_strict=False), []) for line in lines)
+    named = [columns.named(row, mapping) for row in rows]
+    return named.index(max(named)) if named else 0
+
+
+class _Found:
+    """What a text contains that may speak for another dialect than RFC 4180."""
+
+    def __init__(self, delimiter: str) -> None:
+        start = f"(?:^|{re.escape(delimiter)})"
+        end = rf"\s*(?:{re.escape(delimiter)}|$)"
+        cell = "{0}(?:[^{0}]|{0}{0})*+{0}"
+        self._spaced = {
+            quote: re.compile(f"{start} +{cell.format(quote)}{end}", re.MULTILINE)
+            for quote in "\"'"
+        }
+        self._single = re.compile(f"{start} *{cell.format(chr(39))}{end}", re.MULTILINE)
+        self._marks = [f"{before}'" for before in (delimiter, " ", "\n", "\r")]
+        self.delimiter = delimiter
+        self.has_escape = self.has_single = False
+        self.is_spaced = dict.fromkeys(self._spaced, False)
+
+    def look(self, block: str) -> None:
+        """Note what a block of text contains."""
+        # Each search is behind a faster one that rarely finds anything.
+        if f"{self.delimiter} " in block or block.startswith(" "):
+            for quote, spaced in self._spaced.items():
+                if quote in block and not self.is_spaced[quote]:
+                    self.is_spaced[quote] = spaced.search(block) is not None
+        if not self.has_escape and "\\" in block:
+            self.has_escape = '\\"' in block
+        if (
+            not self.has_single
+            and "'" in block
+            and (block.startswith("'") or any(mark in block for mark in self._marks))
+        ):
+            self.has_single = self._single.search(block) is not None
+
+
+def _quoted(found: _Found, lines: Callable[[], Iterator[str]], *, is_single: bool) -> Dialect:
+    """Return the dialect with the quotes of the whole file.
+
+    *is_single*: whether its head has single ones.
+    """
+    plain = Dialect(found.delimiter, is_spaced=found.is_spaced['"'])
+    single = Dialect(found.delimiter, "'", is_spaced=found.is_spaced["'"])
+    if is_single:
+        return single
+    others = [plain._replace(escape="\\")] if found.has_escape else []
+    if found.has_single:
+        others.append(single)
+    if not others:
+        return plain
+    defects = {dialect: _defects(lines(), dialect) for dialect in (plain, *others)}
+    return min(defects, key=lambda dialect: defects[dialect])  # the first one of equals
+
+
+def _defects(lines: Iterable[str], dialect: Dialect) -> int:
+    """Return how many rows are unreadable, or are not as wide as most."""
+    widths: Counter[int] = Counter()
+    cells = reader(lines, dialect)
+    broken = 0
+    while True:
+        try:
+            widths.update(map(len, cells))
+        except csv.Error:
+            broken += 1
+        else:
+            break
+    del widths[0]
+    [(_, alike)] = widths.most_common(1) or [(0, 0)]
+    return broken + widths.total() - alike
+
+
+def _encloses_all(lines: Sequence[str], single: Dialect) -> bool:
+    """Return whether single quotes enclose all cells of rows but numbers.
+
+    So do the programs that put quotes around every text.
+    """
+    if any(map(_OWN_SINGLE.search, lines)):
+        return True
+    end = re.escape(single.delimiter)
+    cell = re.compile(rf"\s*('(?:[^']|'')*'|[^'{end}]*?)\s*(?:{end}|$)")
+    quoted = 0
+    for line in lines:
+        parts = [part for part in cell.findall(line.rstrip("\r\n")) if part]
+        if not all(part.startswith("'") or _NUMBER.fullmatch(part) for part in parts):
+            return False
+        quoted += any(part.startswith("'") and len(part) > len("''") for part in parts)
+    return quoted > 0
+
+
+def _score(
+    lines: Sequence[str], dialect: Dialect, mapping: Mapping[str, str], width: int
+) -> tuple[int, int, int, int]:
+    """Return how well lines parse in a dialect.
+
+    Best has the most cells of a row that name a field, then the most rows of the given width, then
+    the fewest unreadable rows, then the most columns in rows of equal width. A file with one column
+    gets a comma.
+    """
+    rows, _ = all_rows(reader(lines, dialect, is_strict=False))
+    _, broken = all_rows(reader(lines, dialect))
+    named = max((columns.named(row, mapping) for row in rows), default=0)
+    fitting = sum(len(row) in (width, width + len(OWN_COLUMNS)) for row in rows) if width else 0
+    [(common, alike)] = Counter(map(len, rows)).most_common(1) or [(1, 0)]
+    return (named, fitting, -broken, alike * (common - 1))
+
+
+def all_rows(cells: Reader) -> tuple[list[list[str]], int]:
+    """Return the readable rows, and the number of unreadable ones."""
+    rows: list[list[str]] = []
+    broken = 0
+    while True:
+        try:
+            rows.extend(cells)
+        except csv.Error:
+            broken += 1
+        else:
+            return rows, broken
