@@ -119,6 +119,11 @@ manifest_options = together(
             help="names: make device_name and device_os fit their rules; every change is "
             "listed  [default: none]",
         ),
+        option(
+            "--min-rows",
+            metavar="N",
+            help="fewer rows in all manifests together are an error: an export was cut off",
+        ),
     ]
 )
 
@@ -349,6 +354,7 @@ GIVEN = (
     "on_duplicate",
     "on_conflict",
     "on_invalid",
+    "min_rows",
     "rebind",
     "refresh",
     "rebind_missing",

@@ -341,6 +341,9 @@ class ManifestSettings(Reading):
     counts."""
     on_invalid: Literal["abort", "skip"] = "abort"
     """abort: a row that breaks a rule keeps everything back; skip: only itself."""
+    min_rows: Annotated[int, Field(ge=0)] | None = None
+    """Fewer rows in all manifests of a run are an error: an export was cut off; none: any number.
+    """
     rebind: bool = False
     """Send again what the ledger knows as bound."""
     refresh: bool = False
