@@ -10,8 +10,8 @@ import csv
 import io
 import re
 from collections import Counter
-from itertools import chain, islice
-from typing import TYPE_CHECKING, NamedTuple
+from itertools import chain, dropwhile, islice
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from bulkbind.manifest import columns
 from bulkbind.manifest.text import HEADER_WITHIN, lines_of
@@ -26,8 +26,8 @@ _SEP = re.compile(r"sep=([^\s\w\"'])\s*$", re.ASCII | re.IGNORECASE | re.MULTILI
 """A first line that states the delimiter for Excel."""
 _ESCAPED = re.compile(r"\\(.?)", re.DOTALL)
 _NUMBER = re.compile(r"[+-]?\d+(?:[.,]\d+)?", re.ASCII)
-_OWN_SINGLE = re.compile(rf"'(?:{'|'.join((*OWN_COLUMNS, *COMES_BACK))})'")
-"""What a report adds to a file with single quotes."""
+_OWN = "|".join((OWN_COLUMNS[0], *COMES_BACK))
+"""What a report adds to rows, in single quotes where those are the file's; a reason follows."""
 
 
 class Dialect(NamedTuple):
@@ -39,6 +39,18 @@ class Dialect(NamedTuple):
     """The escape character before a quote inside quotes; empty if quotes are only doubled."""
     is_spaced: bool = False
     """Whether blanks may precede a quote."""
+
+
+class Whole(Protocol):
+    """A file that can be read again, up to where it cannot be decoded."""
+
+    def texts(self) -> Iterable[str]:
+        """Yield its text in parts that may end anywhere."""
+        ...
+
+    def blocks(self) -> Iterable[str]:
+        """Yield its text in parts of whole lines."""
+        ...
 
 
 def reader(lines: Iterable[str], dialect: Dialect, *, is_strict: bool = True) -> Reader:
@@ -67,13 +79,12 @@ def find_dialect(
     mapping: Mapping[str, str],
     skipped: int = 0,
     width: int = 0,
-    whole: Callable[[], Iterable[str]] | None = None,
+    whole: Whole | None = None,
 ) -> Dialect:
     """Return the dialect of a file that begins with *head*, ignoring its first *skipped* lines.
 
-    *width*: the number of columns, if it is given; else 0. *whole* yields the text of the file in
-    blocks of whole lines, if it is longer than *head*; it is parsed only where blocks contain what
-    another dialect would make a quote.
+    *width*: the number of columns, if it is given; else 0. *whole*: the file, if it is longer than
+    *head*; it is parsed only if it contains what another dialect would make a quote.
 
     Escapes and single quotes are believed only where doubled quotes fail: where fewer rows are
     unreadable, or of another width than most, without them. Single quotes also count where they
@@ -83,25 +94,35 @@ def find_dialect(
     lines = [line for line in text if line.strip()][:HEADER_WITHIN]
     stated = _SEP.match(head)
     delimiters = stated[1] if stated else DELIMITERS
-    dialects = [Dialect(delimiter) for delimiter in delimiters]
-    if "'" in head:
-        dialects += [Dialect(delimiter, "'") for delimiter in delimiters]
+    quotes = "\"'" if "'" in head else '"'
+    dialects = [
+        Dialect(delimiter, quote, is_spaced=True) for quote in quotes for delimiter in delimiters
+    ]
     scores = {dialect: _score(lines, dialect, mapping, width) for dialect in dialects}
     best = max(scores, key=lambda dialect: scores[dialect])
-    plain, single = Dialect(best.delimiter), Dialect(best.delimiter, "'")
-    blocks = whole or (lambda: (head,))
+    plain, single = best._replace(quote='"'), best._replace(quote="'")
+    blocks = whole.blocks if whole else (lambda: (head,))
     found = _Found(best.delimiter)
-    for block in blocks():
-        found.look(block)
-    below = lines if width else lines[1 + _header_at(lines, best, mapping) :]
-    is_single = single in scores and (
-        scores[single][0] > scores[plain][0] or _encloses_all(below, single)
-    )
-    return _quoted(found, lambda: _lines(blocks(), skipped), is_single=is_single)
+    found.look(head, is_head=True)
+    for block in whole.texts() if whole else ():
+        found.look(block, is_head=False)
+    at = -1 if width else _header_at(lines, best, mapping)
+    below = lines[at + 1 :]
+    delimiter = re.escape(best.delimiter)
+    ours = re.search(rf"{delimiter} *(['\"]?)(?:{_OWN})\1 *{delimiter}", head)
+    if ours:
+        is_single = ours[1] == "'"
+        found.has_single = False
+    else:
+        is_single = single in scores and (
+            scores[single][0] > scores[plain][0] or _encloses_all(below, single)
+        )
 
+    def table() -> Iterator[str]:
+        rows = islice(chain.from_iterable(map(lines_of, blocks())), skipped, None)
+        return rows if width else dropwhile(lambda line: line not in lines[at : at + 1], rows)
 
-def _lines(blocks: Iterable[str], skipped: int) -> Iterator[str]:
-    return islice(chain.from_iterable(map(lines_of, blocks)), skipped, None)
+    return _quoted(found, table, width, is_single=is_single)
 
 
 def _header_at(lines: Sequence[str], dialect: Dialect, mapping: Mapping[str, str]) -> int:
@@ -128,27 +149,28 @@ class _Found:
         self.has_escape = self.has_single = False
         self.is_spaced = dict.fromkeys(self._spaced, False)
 
-    def look(self, block: str) -> None:
-        """Note what a block of text contains."""
-        # Each search is behind a faster one that rarely finds anything.
-        if f"{self.delimiter} " in block or block.startswith(" "):
+    def look(self, block: str, *, is_head: bool) -> None:
+        """Note what a block of text contains; blanks before quotes in the head alone."""
+        if is_head:
             for quote, spaced in self._spaced.items():
-                if quote in block and not self.is_spaced[quote]:
-                    self.is_spaced[quote] = spaced.search(block) is not None
-        if not self.has_escape and "\\" in block:
-            self.has_escape = '\\"' in block
+                self.is_spaced[quote] = spaced.search(block) is not None
+        if not self.has_escape and "\\" in block:  # finds one character much faster than two
+            self.has_escape = '\\"' in block or block.endswith("\\")
         if (
             not self.has_single
             and "'" in block
-            and (block.startswith("'") or any(mark in block for mark in self._marks))
+            and (block[0] == "'" or any(mark in block for mark in self._marks))
         ):
             self.has_single = self._single.search(block) is not None
 
 
-def _quoted(found: _Found, lines: Callable[[], Iterator[str]], *, is_single: bool) -> Dialect:
+def _quoted(
+    found: _Found, lines: Callable[[], Iterator[str]], width: int, *, is_single: bool
+) -> Dialect:
     """Return the dialect with the quotes of the whole file.
 
-    *is_single*: whether its head has single ones.
+    *lines*: of its table; *width*: its number of columns, 0 if unknown; *is_single*: whether single
+    quotes are certain.
     """
     plain = Dialect(found.delimiter, is_spaced=found.is_spaced['"'])
     single = Dialect(found.delimiter, "'", is_spaced=found.is_spaced["'"])
@@ -159,43 +181,56 @@ def _quoted(found: _Found, lines: Callable[[], Iterator[str]], *, is_single: boo
         others.append(single)
     if not others:
         return plain
-    defects = {dialect: _defects(lines(), dialect) for dialect in (plain, *others)}
+    defects = {dialect: _defects(lines(), dialect, width) for dialect in (plain, *others)}
     return min(defects, key=lambda dialect: defects[dialect])  # the first one of equals
 
 
-def _defects(lines: Iterable[str], dialect: Dialect) -> int:
-    """Return how many rows are unreadable, or are not as wide as most."""
+def _defects(lines: Iterable[str], dialect: Dialect, width: int) -> int:
+    """Return how many lines belong to unreadable rows, or to rows not as wide as most, or *width*.
+
+    Lines, since a wrong quote makes one row of many.
+    """
     widths: Counter[int] = Counter()
     cells = reader(lines, dialect)
-    broken = 0
+    broken = before = 0
     while True:
         try:
-            widths.update(map(len, cells))
+            for row in cells:
+                widths[len(row)] += cells.line_num - before
+                before = cells.line_num
         except csv.Error:
-            broken += 1
+            broken += cells.line_num - before
+            before = cells.line_num
         else:
             break
     del widths[0]
-    [(_, alike)] = widths.most_common(1) or [(0, 0)]
+    alike = widths[width] if width else max(widths.values(), default=0)
     return broken + widths.total() - alike
 
 
 def _encloses_all(lines: Sequence[str], single: Dialect) -> bool:
     """Return whether single quotes enclose all cells of rows but numbers.
 
-    So do the programs that put quotes around every text.
+    So do the programs that put quotes around every text. Lines of a single cell are no rows.
     """
-    if any(map(_OWN_SINGLE.search, lines)):
-        return True
+    text = "".join(lines)
     end = re.escape(single.delimiter)
-    cell = re.compile(rf"\s*('(?:[^']|'')*'|[^'{end}]*?)\s*(?:{end}|$)")
-    quoted = 0
-    for line in lines:
-        parts = [part for part in cell.findall(line.rstrip("\r\n")) if part]
-        if not all(part.startswith("'") or _NUMBER.fullmatch(part) for part in parts):
-            return False
-        quoted += any(part.startswith("'") and len(part) > len("''") for part in parts)
-    return quoted > 0
+    cell = re.compile(rf"[ \t]*('(?:[^']|'')*+'|[^'{end}\r\n]*?)[ \t]*({end}|[\r\n]+|\Z)")
+    quoted = at = 0
+    row: list[str] = []
+    while at < len(text) and (found := cell.match(text, at)):
+        row.append(found[1])
+        at = found.end()
+        if found[2] == single.delimiter:
+            continue
+        parts, has_several = [part for part in row if part], len(row) > 1
+        row = []
+        if has_several:
+            if not all(part[0] == "'" or _NUMBER.fullmatch(part) for part in parts):
+                return False
+            quoted += any(part[0] == "'" and len(part) > len("''") for part in parts)
+    rest = text[at:].lstrip()[1:].replace("''", "")  # of a cell that is cut off
+    return quoted > 0 and "'" not in rest
 
 
 def _score(

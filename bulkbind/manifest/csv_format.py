@@ -59,6 +59,22 @@ class _Beginning(NamedTuple):
     """The header as written; empty if the file has none."""
 
 
+class _File:
+    """The text of a file, up to where it cannot be read."""
+
+    def __init__(self, path: Path, source: Source) -> None:
+        self._path = path
+        self._source = source
+
+    def texts(self) -> Iterator[str]:
+        with suppress(ManifestError), open_text(self._path, self._source) as file:
+            yield from iter(file.read, "")
+
+    def blocks(self) -> Iterator[str]:
+        with suppress(ManifestError), open_text(self._path, self._source) as file:
+            yield from blocks(file, self._source.name)
+
+
 class CsvManifest:
     """One CSV file, open for reading once.
 
@@ -70,14 +86,14 @@ class CsvManifest:
     def __init__(self, path: Path, source: Source, head: str, settings: ManifestSettings) -> None:
         self._path = path
         self.notices: list[str] = []
-        self.source = source  # preliminary, for _texts and _start
+        self.source = source  # preliminary, for _start
         is_long = len(head) >= HEAD_BYTES // 4  # a character has four bytes at most
         dialect = find_dialect(
             head,
             settings.columns,
             settings.skip_rows or 0,
             len(settings.header),
-            self._texts if is_long else None,
+            _File(path, source) if is_long else None,
         )
         self._dialect = dialect
         lines, header, text = self._start(settings)
@@ -110,11 +126,6 @@ class CsvManifest:
                 "more than the header"
             )
         self._table = Table(self.source, header.line, settings, short=short)
-
-    def _texts(self) -> Iterator[str]:
-        """Yield the file in blocks of whole lines, up to where it cannot be read."""
-        with suppress(ManifestError), open_text(self._path, self.source) as file:
-            yield from blocks(file, self.source.name)
 
     def _start(self, settings: ManifestSettings) -> _Beginning:
         """Return the lines up to the header."""

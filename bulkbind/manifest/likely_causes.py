@@ -34,13 +34,12 @@ FAULT_STARTS = (
     "Loading",
     "LOADING",
     "loading",
-    "'",
-    '="',
+    "'#",
     '"#',
     "=NA(",
     "=na(",
 )
-"""The beginnings of everything that `fault_of` and `kept_as_text` recognize."""
+"""The beginnings of everything that `fault_of` recognizes."""
 _ERROR = re.compile(
     r"#(?:N/?A(?: .*)?|N/D(?:ISP)?|NV|NAME\??|DIV/0!?|GETTING_DATA(?:\.\.\.)?"
     r"|(?:REF|VALUE|NUM|NULL|SPILL|CALC|BUSY|BLOCKED|FIELD|UNKNOWN|CONNECT|EXTERNAL|PYTHON|TIMEOUT"
@@ -56,11 +55,10 @@ _ERROR_ELSEWHERE = re.compile(
 """Formula errors that are newer or in other languages (`#SPILL!`, `#BEZUG!`, `#¿NOMBRE?`),
 translations of `#N/A`, and errors that lost their final mark."""
 _NARROW = re.compile(r"#{3,}")
-_EXCEL_TEXT = re.compile(r'=\s*"[^"]*"')
-_EXCEL_MARK = re.compile(r"'[^'\s][^']*")
 LOST = " (digits lost)"
 """Suffix of a number whose last digits a spreadsheet lost; it makes the value break every rule."""
 _AS_TEXT = "set the column to text, enter the value again and export once more"
+_UNQUOTE = "export the sheet once more as CSV or .xlsx, or delete them"
 _QUOTES = "‘’‚‛“”„‟«»‹›′″`´"
 _DASHES = "‐‑‒–—―−﹣－"
 _BIDI = "\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
@@ -102,19 +100,16 @@ def fault_of(value: str) -> Fault | None:
     return None
 
 
-def kept_as_text(value: str) -> str:
-    """Return, of a value with one of the marks by which Excel keeps text, what to do; else ""."""
-    if _EXCEL_TEXT.fullmatch(value):
-        return 'Excel keeps text as ="…": leave only what stands between the quotes'
-    if _EXCEL_MARK.fullmatch(value):
-        return "Excel keeps text by an apostrophe in front: delete it"
-    return ""
+def _is_kept_as_text(value: str) -> bool:
+    """Whether a value begins as `'00123` or `="00123`, and with a quote in general."""
+    bare = value.removeprefix("=")
+    return len(bare) > 1 and bare[0] in "'\""
 
 
 def cause_of_value(value: str) -> str:
     """Return the likely cause of a broken value, and what to do; empty if unknown."""
-    if kept := kept_as_text(value):
-        return kept
+    if _is_kept_as_text(value):
+        return f"the quotes by which a spreadsheet keeps text: {_UNQUOTE}"
     if _SCIENTIFIC.fullmatch(value.removesuffix(LOST)):
         return f"a spreadsheet wrote a long number in short, and its digits are gone: {_AS_TEXT}"
     if _WHOLE_AS_FLOAT.fullmatch(value):

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _LEAST_SHARE = 0.25
 """The share of short rows among the first rows from which they are no accident."""
+_MOST = 0.75
 _RUN = 16
 """Short rows in a row that are no accident: Excel leaves out empty cells for as many at a time."""
 
@@ -30,14 +31,15 @@ def fitted(header: Sequence[str], rows: Sequence[Sequence[str]]) -> int:
     widths = Counter(map(len, rows))
     if not widths:
         return len(header)
-    [(usual, count)] = widths.most_common(1)
+    usual = widths.most_common(1)[0][0]
     named = len(header)
     while named > 1 and not header[named - 1].strip():
         named -= 1
     if named <= usual <= len(header):
         return usual
-    is_trailing = usual > len(header) and count == len(rows)
-    if is_trailing and not any(cell.strip() for row in rows for cell in row[len(header) :]):
+    is_trailing = len(header) < usual == min(widths)
+    ends = (row[len(header) :] for row in rows if len(row) == usual)
+    if is_trailing and not any(cell.strip() for cells in ends for cell in cells):
         return usual
     return len(header)
 
@@ -59,6 +61,9 @@ class ShortRows:
         self._is_usual = short == len(rows) or (
             short > 1 and short >= _LEAST_SHARE * len(rows) and all(row[-1].strip() for row in rows)
         )
+        longer = Counter(len(row) for row in rows if len(row) > width).most_common(1)
+        self.usual = longer[0][0] if longer and longer[0][1] >= _MOST * len(rows) else 0
+        """How many cells most rows have, if more than the header; else 0."""
         self._seen = [{cell.strip() for cell in column} - {""} for column in zip(*whole)]  # noqa: B905  # they are
 
     def are_usual(self, widths: Sequence[int]) -> bool:

@@ -6,7 +6,7 @@ import re
 import unicodedata
 from typing import TYPE_CHECKING, NamedTuple
 
-from bulkbind.manifest.likely_causes import FAULT_STARTS, Fault, fault_of, kept_as_text
+from bulkbind.manifest.likely_causes import FAULT_STARTS, Fault, fault_of
 from bulkbind.model import Problem
 
 if TYPE_CHECKING:
@@ -88,9 +88,7 @@ def keeps(rule: Rule, values: Sequence[str]) -> bool:
         and _ALLOWED * (rule.longest + 1) not in classes
         and not (rule.has_blanks and ("\0 " in joined or " \0" in joined))
         and not (
-            rule.allowed.fullmatch("#")  # no error consists of letters, digits and blanks alone
-            and any(f"\0{start}" in joined for start in FAULT_STARTS)
-            and any(fault_of(value) or kept_as_text(value) for value in values)
+            any(f"\0{start}" in joined for start in FAULT_STARTS) and any(map(fault_of, values))
         )
     )
 
@@ -106,7 +104,6 @@ def check(values: Values, columns: tuple[str, ...]) -> tuple[Problem, ...]:
         and code is not None
         and _USER(user)
         and not fault_of(user)
-        and not kept_as_text(user)
         and _CODE(code)
         and (name is None or _NAME(name))
         and (system is None or _OS(system))
@@ -129,10 +126,6 @@ def _problems(values: Values, columns: tuple[str, ...]) -> list[Problem]:
                 problems.append(Problem(rule.field, column, "", rule.text, "it is missing"))
         elif fault := fault_of(value):
             problems.append(no_value(rule.field, column, value, fault))
-        elif rule.pattern.fullmatch(value) and (hint := kept_as_text(value)):
-            found = "a mark of Excel, not part of the value"
-            shown = printable(value)
-            problems.append(Problem(rule.field, column, shown, rule.text, found, hint))
         elif not rule.pattern.fullmatch(value):
             shown = printable(value)
             problems.append(Problem(rule.field, column, shown, rule.text, _found(value, rule)))

@@ -41,6 +41,8 @@ _FOOTER = re.compile(
 """What databases print below a table: `(2 rows)`, `2 rows selected.`, `(3 rows affected)`."""
 Faults = Mapping[int, Fault]
 """The cells of a row whose text is not a value, by 0-based position."""
+_ODD = re.compile(r"it has \d+, the header \d+, but most rows (\d+)")
+"""What a report says of a row that only has as many cells as the header by accident."""
 _STATUSES = frozenset(COMES_BACK)
 NO_FAULTS: Faults = MappingProxyType({})
 
@@ -230,7 +232,7 @@ class Table:
         *,
         is_cut: bool,
     ) -> Iterator[CheckedRow]:
-        for line, row, text in zip(lines, cells, texts or repeat(None), strict=False):
+        for line, row, text in zip(lines, cells, texts or repeat(""), strict=False):
             found = faults.get(line, NO_FAULTS)
             kind = self._kind(row, found)
             if kind is None:
@@ -263,7 +265,7 @@ class Table:
             return None
         if self._has_comments or len(by_column) != len(self._header):
             return None
-        if not self._source.has_header and not _STATUSES.isdisjoint(by_column[-2:][0]):
+        if self._may_be_judged(by_column[-1]):
             return None
         values = good_values(self._columns, by_column, len(cells))
         if values is None or not has_names:
@@ -272,6 +274,12 @@ class Table:
             map(self._words.isdisjoint, values)
         )
         return values if is_plain else None
+
+    def _may_be_judged(self, last: Sequence[str]) -> bool:
+        """Return whether rows of the right width may be problems. *last*: their last cells."""
+        if self._short and self._short.usual:
+            return True
+        return self._may_be_ours and any(_SHAPE in cell for cell in last)
 
     def _kind(self, cells: Sequence[str], faults: Faults) -> str | None:
         """Return why a row is skipped; None if it is not.
@@ -295,7 +303,7 @@ class Table:
         return "rule lines and footers" if is_outside_table else None
 
     def _checked(
-        self, line: int, cells: list[str], faults: Faults, text: str | None, *, is_cut: bool
+        self, line: int, cells: list[str], faults: Faults, text: str, *, is_cut: bool
     ) -> CheckedRow:
         """Check a row. A short row is padded where that is usual; else its width is a problem."""
         self._refuse_other_header(line, cells)
@@ -304,11 +312,11 @@ class Table:
         )
         theirs = cells[: len(cells) - own]
         padded = theirs + [""] * (self._width - len(theirs))
-        more = self._shape(line, theirs, is_cut=is_cut)
+        more = self._shape(line, theirs, cells[-1] if own else "", is_cut=is_cut)
         missing = self._width - len(theirs) if self._short else 0
-        if more and text is None:
-            text = self._source.delimiter.join(cells)
-        elif missing > 0 and text is not None and not own:
+        if more:
+            text = text or self._source.delimiter.join(cells)
+        elif missing > 0 and text and not own:
             text = text.rstrip("\r\n") + self._source.delimiter * missing
         values: list[str | None] = []
         for column, name in zip(self._columns, self._names, strict=True):
@@ -318,12 +326,22 @@ class Table:
                 more += (no_value(column.rule.field, name, value or "", fault),)
             values.append(value if fault else value or column.fill)
         row = self._checker.row(line, cells, as_values(values), self._names, more)
-        return row if text is None else msgspec.structs.replace(row, text=text)
+        return row if not text else msgspec.structs.replace(row, text=text)
 
-    def _shape(self, line: int, cells: list[str], *, is_cut: bool) -> tuple[Problem, ...]:
-        """Return the problem of a row with more or fewer cells than the header, if it is one."""
+    def _shape(
+        self, line: int, cells: list[str], reason: str, *, is_cut: bool
+    ) -> tuple[Problem, ...]:
+        """Return the problem of a row with more or fewer cells than it should have, if it is one.
+
+        *reason*: what a report said of it.
+        """
         hint = ""
-        if len(cells) > self._width:
+        found = f"it has {len(cells)}, the header {self._width}"
+        known = _ODD.search(reason)
+        if len(cells) == self._width and self._short and (known or self._short.usual):
+            found += f", but most rows {known[1] if known else self._short.usual}"
+            hint = f"{self._delimiter} or a quote is missing, or the header lacks a name"
+        elif len(cells) > self._width:
             hint = f"a cell that contains {self._delimiter} must stand in quotes"
         elif len(cells) < self._width and self._short is not None:
             if not is_cut:
@@ -336,7 +354,6 @@ class Table:
         if not hint:
             return ()
         shown = printable(self._source.delimiter.join(cells))
-        found = f"it has {len(cells)}, the header {self._width}"
         return (Problem("row", "row", shown, _SHAPE, found, hint),)
 
     def _refuse_other_header(self, line: int, cells: Sequence[str]) -> None:

@@ -82,13 +82,13 @@ class CheckedRow(msgspec.Struct, frozen=True, gc=False):
     problems: tuple[Problem, ...] = ()
     changes: tuple[Change, ...] = ()
     """What cleaning changed."""
-    text: str | None = None
-    """The row as written, with or without its line end (CSV); None if the cells say it all."""
+    text: str = ""
+    """The row as written, with or without its line end (CSV); empty if the cells say it all."""
 
     @property
     def kept(self) -> list[str] | dict[str, Any] | str:
         """What is kept of the row, to write it back: its text, or its cells."""
-        return self.cells if self.text is None else self.text
+        return self.text or self.cells
 
     @property
     def device(self) -> Device | None:
