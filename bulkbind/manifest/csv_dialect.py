@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 DELIMITERS = ",;\t|"
-_SEP = re.compile(r"sep=([^\s\w\"'])\s*$", re.ASCII | re.IGNORECASE | re.MULTILINE)
+_SEP = re.compile(r"sep=([^\s\w\"'])[ \t]*(?:[\r\n]|\Z)", re.ASCII | re.IGNORECASE)
 """A first line that states the delimiter for Excel."""
 _ESCAPED = re.compile(r"\\(.?)", re.DOTALL)
 _NUMBER = re.compile(r"[+-]?\d+(?:[.,]\d+)?", re.ASCII)
@@ -136,14 +136,11 @@ class _Found:
     """What a text contains that may speak for another dialect than RFC 4180."""
 
     def __init__(self, delimiter: str) -> None:
-        start = f"(?:^|{re.escape(delimiter)})"
-        end = rf"\s*(?:{re.escape(delimiter)}|$)"
+        start = rf"(?:\A|[\r\n]|{re.escape(delimiter)})"
+        end = rf"\s*(?:{re.escape(delimiter)}|[\r\n]|\Z)"
         cell = "{0}(?:[^{0}]|{0}{0})*+{0}"
-        self._spaced = {
-            quote: re.compile(f"{start} +{cell.format(quote)}{end}", re.MULTILINE)
-            for quote in "\"'"
-        }
-        self._single = re.compile(f"{start} *{cell.format(chr(39))}{end}", re.MULTILINE)
+        self._spaced = {quote: re.compile(f"{start} +{cell.format(quote)}{end}") for quote in "\"'"}
+        self._single = re.compile(f"{start} *{cell.format(chr(39))}{end}")
         self._marks = [f"{before}'" for before in (delimiter, " ", "\n", "\r")]
         self.delimiter = delimiter
         self.has_escape = self.has_single = False
@@ -181,31 +178,68 @@ def _quoted(
         others.append(single)
     if not others:
         return plain
-    defects = {dialect: _defects(lines(), dialect, width) for dialect in (plain, *others)}
-    return min(defects, key=lambda dialect: defects[dialect])  # the first one of equals
+    parsed = {dialect: _parsed(lines(), dialect, width) for dialect in (plain, *others)}
+    if not parsed[plain].spoilt:
+        return plain
+    return min(parsed, key=lambda dialect: parsed[dialect].defects)  # the first one of equals
 
 
-def _defects(lines: Iterable[str], dialect: Dialect, width: int) -> int:
-    """Return how many lines belong to unreadable rows, or to rows not as wide as most, or *width*.
+class _Parsed(NamedTuple):
+    """What came of a text in one dialect."""
 
-    Lines, since a wrong quote makes one row of many.
-    """
-    widths: Counter[int] = Counter()
+    spoilt: int
+    """Lines of rows that are unreadable, or not as wide as most."""
+    alike: int
+    """The other rows. Fewer of them are worse, as a wrong quote makes one row of many."""
+    unreadable: int
+    doubtful: int
+    """Rows with a cell that only a writer of single quotes leaves: `'O''Neil'`."""
+
+    @property
+    def defects(self) -> tuple[int, int]:
+        """Compared with another dialect's: more is worse."""
+        return self.spoilt + self.doubtful - self.alike, self.unreadable
+
+
+def _parsed(lines: Iterable[str], dialect: Dialect, width: int) -> _Parsed:
+    """Return how well a text parses in a dialect. *width*: of its rows, 0 if unknown."""
+    rows: Counter[tuple[int, bool]] = Counter()  # by cells, and whether the last one is empty
+    lines_of_rows: Counter[tuple[int, bool]] = Counter()
     cells = reader(lines, dialect)
-    broken = before = 0
+    spoilt = unreadable = doubtful = before = 0
     while True:
         try:
-            for row in cells:
-                widths[len(row)] += cells.line_num - before
+            for row in filter(None, cells):
+                shape = (len(row), not row[-1].strip())
+                rows[shape] += 1
+                lines_of_rows[shape] += cells.line_num - before
                 before = cells.line_num
+                doubtful += any(map(_is_single_quoted, row))
         except csv.Error:
-            broken += cells.line_num - before
+            unreadable += 1
+            spoilt += cells.line_num - before
             before = cells.line_num
         else:
             break
-    del widths[0]
-    alike = widths[width] if width else max(widths.values(), default=0)
-    return broken + widths.total() - alike
+    if not width:
+        widths: Counter[int] = Counter()
+        for (count, _), number in rows.items():
+            widths[count] += number
+        width = widths.most_common(1)[0][0] if widths else 0
+    alike = {(width, True), (width, False), (width + 1, True)}  # or with a delimiter at the end
+    spoilt += sum(number for shape, number in lines_of_rows.items() if shape not in alike)
+    return _Parsed(spoilt, sum(rows[shape] for shape in alike), unreadable, doubtful)
+
+
+def _is_single_quoted(cell: str) -> bool:
+    text = cell.strip()
+    inner = text[1:-1]
+    return (
+        text.startswith("'")
+        and text.endswith("'")
+        and "''" in inner.strip("'")
+        and "'" not in inner.replace("''", "")
+    )
 
 
 def _encloses_all(lines: Sequence[str], single: Dialect) -> bool:

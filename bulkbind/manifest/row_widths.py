@@ -56,6 +56,8 @@ class ShortRows:
         """
         self._width = width
         self._is_settled = is_settled
+        self.run = 0
+        """Short rows in a row, up to the last one read."""
         short = sum(len(row) < width for row in rows)
         whole = [row for row in rows if len(row) == width]
         self._is_usual = short == len(rows) or (
@@ -70,22 +72,22 @@ class ShortRows:
         """Return whether short rows are usual among rows of these widths, in order, of the file."""
         if self._is_usual or self._is_settled:
             return not self._is_settled
-        run = longest = 0
+        longest = self.run
         for width in widths:
-            run = run + 1 if width < self._width else 0
-            longest = max(longest, run)
+            self.run = self.run + 1 if width < self._width else 0
+            longest = max(longest, self.run)
         return longest >= _RUN
 
     def is_moved(self, cells: Sequence[str], at: Collection[int]) -> bool:
         """Return whether a short row has, at one of these positions, what belongs further right.
 
-        Its cells would be at the end of a row that lacks delimiters: there, whole rows have the
-        same values.
+        Whole rows have the same values there.
         """
         missing = self._width - len(cells)
         return any(
-            position < len(cells)
-            and position + missing < len(self._seen)
-            and cells[position].strip() in self._seen[position + missing]
+            cells[position].strip() in self._seen[position + further]
             for position in at
+            if position < len(cells)
+            for further in range(1, missing + 1)
+            if position + further < len(self._seen)
         )

@@ -177,6 +177,8 @@ class Table:
         is_faulty = any(not self._used.isdisjoint(faults.get(line, ())) for line in lines if faults)
         values = None if is_faulty else self._good_values(cells, has_names=has_names)
         if values is not None:
+            if self._short is not None:
+                self._short.run = 0
             return self._good(cells, lines, values, texts)
         widths = [len(row) for row in cells]
         return self._parted(cells, lines, faults, texts, self._is_cut_usual(widths))
