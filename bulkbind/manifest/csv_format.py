@@ -18,7 +18,16 @@ from bulkbind.manifest.csv_dialect import DELIMITERS, Dialect, all_rows, find_di
 from bulkbind.manifest.formulas import safe
 from bulkbind.manifest.row_widths import ShortRows, fitted
 from bulkbind.manifest.rules import printable
-from bulkbind.manifest.table import BATCH, Table, TableRow, find_header, has_own, is_outside, own_at
+from bulkbind.manifest.table import (
+    BATCH,
+    Table,
+    TableRow,
+    find_header,
+    has_own,
+    is_blamed,
+    is_outside,
+    own_at,
+)
 from bulkbind.manifest.text import (
     HEAD_BYTES,
     HEADER_WITHIN,
@@ -358,8 +367,12 @@ def _columns(
     """
     rows = [row for row in rows if any(map(str.strip, row)) and not is_outside(row, delimiter)]
     width = len(header)
-    if has_own(header) or any(own_at(row, width, has_header=False) for row in rows):
+    if has_own(header):
         return header, ShortRows(width, (), is_settled=True)
+    if ours := [row for row in rows if own_at(row, width, has_header=False)]:
+        good = [row[: -len(OWN_COLUMNS)] for row in ours if not is_blamed(row[-1])]
+        width = max(width, fitted(header, good))
+        return header + [""] * (width - len(header)), ShortRows(width, (), is_settled=True)
     by_position = map(columns.position_of, settings.columns.values())
     least = max((at + 1 for at in by_position if at is not None), default=0)
     width = max(fitted(header, rows), min(least, len(header)))
@@ -413,6 +426,9 @@ class _Writer:
 
     def write(self, cells: list[str] | str, own: dict[str, str]) -> None:
         """Write one row, without what an earlier report said of it."""
+        width = len(self._source.header)
+        if isinstance(cells, list) and len(cells) <= width and not self._has_own:
+            cells = self._joined(cells + [""] * (width - len(cells)))
         if isinstance(cells, str):
             whole = cells.rstrip("\r\n")
             text = self._own_tail.sub("", whole)
@@ -423,7 +439,6 @@ class _Writer:
                 self._file.write(text + self._source.delimiter + added + self._source.line_end)
                 return
             cells = next(reader(lines_of(cells), self._dialect, is_strict=False))
-        width = len(self._source.header)
         padded = cells + [""] * (width - len(cells))
         # Cells beyond the header stay beyond it.
         kept = [*(padded[at] for at in self._kept), *own.values(), *padded[width:]]

@@ -41,8 +41,8 @@ _FOOTER = re.compile(
 """What databases print below a table: `(2 rows)`, `2 rows selected.`, `(3 rows affected)`."""
 Faults = Mapping[int, Fault]
 """The cells of a row whose text is not a value, by 0-based position."""
-_ODD = re.compile(r"it has \d+, the header \d+, but most rows (\d+)")
-"""What a report says of a row that only has as many cells as the header by accident."""
+_SAID = re.compile(r"it has (\d+), the header (\d+)(?:, but most rows \d+)?")
+"""What a report says of a row that has more or fewer cells than it should."""
 _STATUSES = frozenset(COMES_BACK)
 NO_FAULTS: Faults = MappingProxyType({})
 
@@ -81,6 +81,11 @@ def is_outside(cells: Sequence[str], delimiter: str) -> bool:
 def has_own(header: Sequence[str]) -> bool:
     """Return whether the last columns of a header are those that a report adds."""
     return tuple(map(str.strip, header[-len(OWN_COLUMNS) :])) == OWN_COLUMNS
+
+
+def is_blamed(reason: str) -> bool:
+    """Return whether a report's reason for a row is the number of its cells."""
+    return _SHAPE in reason
 
 
 def own_at(cells: Sequence[str], width: int, *, has_header: bool) -> int:
@@ -337,24 +342,28 @@ class Table:
 
         *reason*: what a report said of it.
         """
-        hint = ""
-        found = f"it has {len(cells)}, the header {self._width}"
-        known = _ODD.search(reason)
-        if len(cells) == self._width and self._short and (known or self._short.usual):
-            found += f", but most rows {known[1] if known else self._short.usual}"
-            hint = f"{self._delimiter} or a quote is missing, or the header lacks a name"
-        elif len(cells) > self._width:
-            hint = f"a cell that contains {self._delimiter} must stand in quotes"
-        elif len(cells) < self._width and self._short is not None:
-            if not is_cut:
-                hint = f"{self._delimiter} or a quote is missing"
-            elif self._short.is_moved(cells, self._must_at):
-                hint = f"{self._delimiter} is missing: a value stands in the wrong column"
-            else:
+        width = self._width
+        found = f"it has {len(cells)}, the header {width}"
+        said = _SAID.search(reason) if _SHAPE in reason else None
+        is_header_as_then = said and (int(said[2]) == width or not self._source.has_header)
+        if said and is_header_as_then and int(said[1]) == len(cells):
+            found, width = said[0], int(said[2])
+        elif len(cells) == width:
+            if not (self._short and self._short.usual):
+                return ()
+            found += f", but most rows {self._short.usual}"
+        elif len(cells) < width:
+            if self._short is None:
+                return ()
+            if is_cut and not self._short.is_moved(cells, self._must_at):
                 self._cut += 1
                 self._first_cut = self._first_cut or line
-        if not hint:
-            return ()
+                return ()
+        hint = f"{self._delimiter} or a quote is missing"
+        if len(cells) > width:
+            hint = f"a cell that contains {self._delimiter} must stand in quotes"
+        elif len(cells) == width:
+            hint += ", or the header lacks a name"
         shown = printable(self._source.delimiter.join(cells))
         return (Problem("row", "row", shown, _SHAPE, found, hint),)
 
