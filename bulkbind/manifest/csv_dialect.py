@@ -26,6 +26,7 @@ _SEP = re.compile(r"sep=([^\s\w\"'])[ \t]*(?:[\r\n]|\Z)", re.ASCII | re.IGNORECA
 """A first line that states the delimiter for Excel."""
 _ESCAPED = re.compile(r"\\(.?)", re.DOTALL)
 _NUMBER = re.compile(r"[+-]?\d+(?:[.,]\d+)?", re.ASCII)
+_NEARLY_ALL = 0.75
 _OWN = "|".join((OWN_COLUMNS[0], *COMES_BACK))
 """What a report adds to rows, in single quotes where those are the file's; a reason follows."""
 
@@ -243,28 +244,33 @@ def _is_single_quoted(cell: str) -> bool:
 
 
 def _encloses_all(lines: Sequence[str], single: Dialect) -> bool:
-    """Return whether single quotes enclose all cells of rows but numbers.
+    """Return whether single quotes enclose all cells but numbers, in nearly all rows.
 
     So do the programs that put quotes around every text. Lines of a single cell are no rows.
     """
     text = "".join(lines)
     end = re.escape(single.delimiter)
     cell = re.compile(rf"[ \t]*('(?:[^']|'')*+'|[^'{end}\r\n]*?)[ \t]*({end}|[\r\n]+|\Z)")
-    quoted = at = 0
+    line = re.compile(r"[^\r\n]*[\r\n]*")
+    enclosed = others = at = 0
     row: list[str] = []
-    while at < len(text) and (found := cell.match(text, at)):
-        row.append(found[1])
+    while at < len(text):
+        found = cell.match(text, at) or line.match(text, at)
+        if found is None or found.end() == at:
+            break
         at = found.end()
-        if found[2] == single.delimiter:
+        is_cell = found.re is cell
+        row.append(found[1] if is_cell else "")
+        if is_cell and found[2] == single.delimiter:
             continue
-        parts, has_several = [part for part in row if part], len(row) > 1
+        parts = [part for part in row if part]
+        is_text = all(part[0] == "'" or _NUMBER.fullmatch(part) for part in parts)
+        if is_cell and is_text and any(len(part) > len("''") and part[0] == "'" for part in parts):
+            enclosed += len(row) > 1
+        elif len(row) > 1 or not is_cell:
+            others += at < len(text)  # the last one may be cut off
         row = []
-        if has_several:
-            if not all(part[0] == "'" or _NUMBER.fullmatch(part) for part in parts):
-                return False
-            quoted += any(part[0] == "'" and len(part) > len("''") for part in parts)
-    rest = text[at:].lstrip()[1:].replace("''", "")  # of a cell that is cut off
-    return quoted > 0 and "'" not in rest
+    return enclosed > 0 and enclosed >= _NEARLY_ALL * (enclosed + others)
 
 
 def _score(

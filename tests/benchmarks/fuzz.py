@@ -40,10 +40,13 @@ def tally(maker: Callable[[Random], Made], files: int, seed: int) -> Counter[str
             made = maker(Random(f"{seed}-{maker.__name__}-{number}"))
             found["rows"] += len(made.rows or ())
             found["to be refused"] += made.rows is None
-            for difference in differences(made, Path(folder)):
+            found[f"files: {made.shape}"] += 1
+            wrong = differences(made, Path(folder))
+            kinds = {difference.partition(":")[0] for difference in wrong}
+            found.update(f"files {kind}: {made.shape}" for kind in kinds)
+            for difference in wrong:
                 kind = difference.partition(":")[0]
                 found[kind] += 1
-                found[f"{kind}, {made.shape}"] += 1
                 if found[kind] <= MOST_SHOWN:
                     say(f"{maker.__name__} {number}, {made.shape}: {difference}")
     return found

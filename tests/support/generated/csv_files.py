@@ -35,6 +35,7 @@ _FOOTERS = [
     ["{rows} rows selected."],
     ["", "({rows} rows affected)"],
 ]
+_MANY = 0.25
 DAMAGES = ("long", "short", "bad code", "broken quote")
 
 
@@ -121,6 +122,31 @@ def _damaged(random: Random, style: Style, cells: list[str], columns: list[str])
     return text.replace("SN1", f"{quote}SN{quote}1", 1).replace(quote * 2, quote), kind
 
 
+def _rows(
+    random: Random, style: Style, columns: list[str], given: str | None, ragged: str
+) -> list[Right]:
+    """Return what must come of some rows, each with its text."""
+    rows: list[Right] = []
+    short: list[int] = []
+    for number in range(random.choice([1, 3, 8, 20, 60])):
+        cells, right = _device(random, columns, given)
+        # A damaged row can be told from whole ones alone.
+        if ragged == "damage" and number % 5 == 4:
+            text, _ = _damaged(random, style, cells, columns)
+            right = Right(None)
+        else:
+            while ragged == "cut" and len(cells) > 1 and not cells[-1]:
+                cells.pop()
+            text = style.row(cells)
+        if text.strip(style.delimiter + " "):
+            short += [len(rows)] * (len(cells) < len(columns))
+            rows.append(right._replace(written=(text,)))
+    if ragged == "cut" and len(short) < max(2, _MANY * len(rows)):
+        for at in short:  # too few to tell them from damaged ones
+            rows[at] = rows[at]._replace(is_open=True)
+    return rows
+
+
 def csv_file(random: Random) -> Made:
     """Return a file of a random dialect and shape."""
     style = _style(random)
@@ -139,24 +165,8 @@ def csv_file(random: Random) -> Made:
     if style.delimiter == "^":
         written.insert(0, "sep=^")
     written.append(head)
-    rows: list[Right] = []
-    count = random.choice([1, 3, 8, 20, 60])
-    for number in range(count):
-        cells, right = _device(random, columns, given)
-        # A damaged row can be told from whole ones alone.
-        if ragged == "damage" and number % 5 == 4:
-            text, _ = _damaged(random, style, cells, columns)
-            right = Right(None)
-        elif ragged == "cut" and not ending:
-            while len(cells) > 1 and not cells[-1]:
-                cells.pop()
-            text = style.row(cells)
-        else:
-            text = style.row(cells)
-        if text.strip(style.delimiter + " ") == "":
-            continue
-        written.append(text + ending)
-        rows.append(right._replace(written=(text,)))
+    rows = _rows(random, style, columns, given, "none" if ending and ragged == "cut" else ragged)
+    written += [f"{right.written[0]}{ending}" for right in rows]
     footer = random.choice(_FOOTERS)
     written += [line.format(rows=len(rows)) for line in footer]
     end = style.line_end if random.random() < 0.8 else ""
