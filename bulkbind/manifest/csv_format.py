@@ -350,7 +350,9 @@ def _refuse_misread(
                 hint="take off the first and the last quote of every line, and write doubled ones "
                 "once",
             )
-    if any(map(_BY_BLANKS.fullmatch, seen)) or any(map(_EXPANDED.fullmatch, seen)):
+    if any(
+        _BY_BLANKS.fullmatch(line) or _EXPANDED.fullmatch(line) or "\u2502" in line for line in seen
+    ):
         raise ManifestError(
             f"{name}: this is a table printed for a screen, its columns divided by blanks or lines",
             hint="export it as CSV (psql: --csv; mysql: --batch; sqlplus: set markup csv on; "

@@ -351,6 +351,9 @@ def test_what_databases_print_around_a_table_is_passed_over(manifest, content, c
     "content",
     [
         pytest.param("MACHINE_CODE N\n------------ ----\nA1           x\n", id="sqlplus"),
+        pytest.param(
+            "\u250c\u2500\u2510\n\u2502 machine_code \u2502\n\u2502 A1 \u2502\n", id="a box"
+        ),
         pytest.param("-[ RECORD 1 ]+---\nmachine_code | A1\nn | x\n", id="psql, expanded"),
     ],
 )
