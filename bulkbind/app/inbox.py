@@ -24,7 +24,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bulkbind.app.inputs import Named, shown
+from bulkbind.app.inputs import Named, is_owner_file, shown
 from bulkbind.app.run import bind_all, new_session, probe
 from bulkbind.app.session.sending import RunResult, result
 from bulkbind.app.session.session import Session, held_ledger
@@ -88,7 +88,7 @@ def complete_files(inbox: Path, now_s: float, min_age_s: float) -> tuple[list[Pa
     waiting = 0
     for path in inbox.iterdir():
         known = regular(path)
-        if known is None or path.name.startswith("."):
+        if known is None or path.name.startswith(".") or is_owner_file(path.name):
             continue
         if path.name.lower().endswith(UNFINISHED_NAMES):
             continue

@@ -17,6 +17,8 @@ from bulkbind.manifest import SUFFIXES, is_manifest_name
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from bulkbind.settings import ManifestSettings
+
 STDIN = "-"
 
 
@@ -45,7 +47,7 @@ def named(manifests: Sequence[str | Path | Named]) -> Iterator[list[Named]]:
     with ExitStack() as stack:
         yield [
             each
-            for manifest in manifests
+            for manifest in _without_owner_files(manifests)
             for each in (
                 [manifest] if isinstance(manifest, Named) else _named(str(manifest), stack)
             )
@@ -68,6 +70,29 @@ def _named(name: str, stack: ExitStack) -> list[Named]:
     return [Named(path, shown(name))]
 
 
+def _without_owner_files(manifests: Sequence[str | Path | Named]) -> list[str | Path | Named]:
+    """Return the manifests without owner files, which a pattern of a shell may have added.
+
+    Raises: ManifestError if nothing else was named.
+    """
+    found = [
+        manifest
+        for manifest in manifests
+        if isinstance(manifest, Named) or not is_owner_file(Path(manifest).name)
+    ]
+    if not found:
+        raise ManifestError(
+            f"{shown(str(manifests[0]))} only says who has another file open",
+            hint="name the file itself, without what is in front of its name",
+        )
+    return found
+
+
+def is_owner_file(name: str) -> bool:
+    """Return whether a file only says who has another one open in an office program."""
+    return name.startswith("~$") or (name.startswith(".~lock.") and name.endswith("#"))
+
+
 def _in_folder(folder: Path) -> list[Named]:
     """Return the manifests in a folder, sorted by name, without dotfiles."""
     try:
@@ -77,7 +102,10 @@ def _in_folder(folder: Path) -> list[Named]:
     found = [
         Named(path, shown(path))
         for path in entries
-        if not path.name.startswith(".") and is_manifest_name(path.name) and path.is_file()
+        if not path.name.startswith(".")
+        and not is_owner_file(path.name)
+        and is_manifest_name(path.name)
+        and path.is_file()
     ]
     if not found:
         raise ManifestError(
@@ -90,7 +118,7 @@ def _in_folder(folder: Path) -> list[Named]:
 def _matching(pattern: str) -> list[Named]:
     """Return the files that match a pattern that the shell did not expand."""
     found = [Path(name) for name in sorted(glob.glob(pattern, recursive=True))]  # noqa: PTH207  # absolute ones, too
-    files = [path for path in found if path.is_file()]
+    files = [path for path in found if path.is_file() and not is_owner_file(path.name)]
     if not files:
         is_pattern = glob.has_magic(pattern)
         raise ManifestError(
@@ -100,6 +128,22 @@ def _matching(pattern: str) -> list[Named]:
             hint="check the path; - is standard input",
         )
     return [Named(path, shown(path)) for path in files]
+
+
+def no_rows(name: str) -> str:
+    """Return the warning of a manifest without rows."""
+    return f"{name} holds no rows"
+
+
+def too_few(rows: int, settings: ManifestSettings) -> ManifestError | None:
+    """Return the error of fewer rows in all manifests together than there must be, if they are."""
+    least = settings.min_rows or 0
+    if rows >= least:
+        return None
+    return ManifestError(
+        f"{rows:,} rows were read, and there must be {least:,} at least (min_rows)",
+        hint="was the export cut off? --min-rows N says how many rows it has at least",
+    )
 
 
 def shown(name: str | Path) -> str:

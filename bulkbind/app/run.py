@@ -9,7 +9,7 @@ import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bulkbind.app.inputs import Named, named
+from bulkbind.app.inputs import Named, named, no_rows, too_few
 from bulkbind.app.refresh import refresh
 from bulkbind.app.session.listener import Listener, Silent
 from bulkbind.app.session.sending import RunResult, result, send
@@ -271,8 +271,6 @@ class Staging:
         try:
             counts = await self._ledger.counts(number)
             self._refuse_invalid(counts)
-            if not sum(counts.values()):
-                self._session.listener.notice("the manifests hold no rows")
             plan = await self._plan(number, known)
             refuse_moved(plan, wanted)
             if self._session.settings.manifest.reads_lists:
@@ -336,6 +334,7 @@ class Staging:
     async def _stage(self, number: int) -> None:
         position = 0
         for source, manifest in enumerate(self._manifests):
+            before = position
             position = await self._ledger.stage(
                 number,
                 source,
@@ -349,6 +348,10 @@ class Staging:
             )
             for notice in manifest.notices:
                 self._session.listener.notice(notice)
+            if position == before:
+                self._session.listener.warning(no_rows(manifest.source.name))
+        if fault := too_few(position, self._session.settings.manifest):
+            raise fault
 
     def _noting_examples(self, manifest: Manifest) -> Iterator[CheckedRow]:
         for row in manifest.rows():

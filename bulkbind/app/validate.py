@@ -7,7 +7,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from bulkbind import report
-from bulkbind.app.inputs import Named, named
+from bulkbind.app.inputs import Named, named, no_rows, too_few
 from bulkbind.app.session.listener import Listener, Silent
 from bulkbind.errors import ExitCode, ManifestError
 from bulkbind.ledger import Policy, Seen
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    from bulkbind.manifest import Manifest
     from bulkbind.settings import Settings
 
 BATCH = 1_000
@@ -86,8 +87,8 @@ def validate(
         repeats: Also find repeated devices; takes twice the time, and some 100 bytes of temporary
             disk space per row.
 
-    Raises: ManifestError if one cannot be read to its end, LedgerError if a disk is full. What was
-        found until then has been reported and written.
+    Raises: ManifestError if one cannot be read to its end, or there are too few rows; LedgerError
+        if a disk is full. What was found until then has been reported and written.
     """
     with named(manifests) as inputs:
         work = _Work(inputs, settings, listener or Silent())
@@ -125,6 +126,7 @@ class _Work:
         with Seen() as seen:
             for number, manifest in enumerate(manifests):
                 rows = manifest.rows()
+                before = self.found.rows
                 while batch := self._next_batch(rows):
                     self.found.rows += len(batch)
                     self._listener.staged(self.found.rows)
@@ -133,14 +135,20 @@ class _Work:
                     for row in batch:
                         if row.problems or row.changes:
                             yield from self._report(manifest.source.name, row)
-                for notice in manifest.notices:
-                    self._listener.notice(notice)
+                self._tell(manifest, self.found.rows - before)
                 if self.fault is not None:
                     break
+            self.fault = self.fault or too_few(self.found.rows, self._reads)
             if self.fault is not None and not self.found.rows:
                 raise self.fault  # there is nothing to write
             if repeats:
                 yield from self._repeats(seen)
+
+    def _tell(self, manifest: Manifest, rows: int) -> None:
+        for notice in manifest.notices:
+            self._listener.notice(notice)
+        if not rows and self.fault is None:
+            self._listener.warning(no_rows(manifest.source.name))
 
     def report_partial(self) -> None:
         """Report what was found before a manifest became unreadable."""

@@ -142,6 +142,10 @@ class Console:
         if not self._is_quiet:
             say(f"note: {text}")
 
+    def warning(self, text: str) -> None:
+        """Print a warning."""
+        say(f"warning: {text}")
+
     def staged(self, rows: int) -> None:
         """Print the number of rows read, every few seconds."""
         now = self._clock.monotonic()

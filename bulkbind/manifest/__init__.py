@@ -74,7 +74,15 @@ def digest(paths: Sequence[Path], settings: ManifestSettings) -> str:
     """
     meaning = settings.model_dump(
         mode="json",
-        exclude={"profile", "profiles", "on_invalid", "rebind", "refresh", "rebind_missing"},
+        exclude={
+            "profile",
+            "profiles",
+            "on_invalid",
+            "min_rows",
+            "rebind",
+            "refresh",
+            "rebind_missing",
+        },
     )
     total = hashlib.sha256(json.dumps(meaning, sort_keys=True).encode())
     for path in paths:

@@ -173,6 +173,31 @@ def named(row: Sequence[str], mapping: Mapping[str, str]) -> int:
     return len(fields) if "machine_code" in fields or by_position else 0
 
 
+def likeness(row: Sequence[str], mapping: Mapping[str, str]) -> tuple[int, int]:
+    """Return how well a row serves as a header: 0, 0 without machine_code.
+
+    First how many of its cells are exactly a name that is wanted, then how many fields it names.
+    """
+    fields = named(row, mapping)
+    exact = {*mapping.values()} | {name for name in FIELDS if name not in mapping}
+    return (len(exact.intersection(map(str.strip, row))) if fields else 0, fields)
+
+
+def is_code(cell: str, mapping: Mapping[str, str]) -> bool:
+    """Return whether a cell is the name of the column of machine codes."""
+    return field_of(cell, mapping) == "machine_code"
+
+
+def needles(mapping: Mapping[str, str], name: str) -> tuple[str, ...]:
+    """Return lower-case texts, one of which stands in every header with machine_code.
+
+    *name*: of its column in the header at hand.
+    """
+    names = {mapping.get("machine_code", "machine"), name} - {""}
+    found = (re.findall(r"[^\W_]+", each.lower()) for each in names)
+    return tuple({max(words, key=len, default="") for words in found})
+
+
 def positions(
     header: Sequence[str],
     mapping: Mapping[str, str],

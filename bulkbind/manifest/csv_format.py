@@ -1,6 +1,6 @@
-"""CSV and its variants: detects the dialect, keeps line breaks in cells, counts lines.
+"""CSV and its variants: finds the header, keeps line breaks in cells, counts lines.
 
-Rows are written back in the same dialect.
+Rows are written back as they were written.
 """
 
 from __future__ import annotations
@@ -8,16 +8,28 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections import Counter
-from itertools import chain, islice
+from contextlib import suppress
+from itertools import chain, islice, pairwise
 from typing import TYPE_CHECKING, NamedTuple, TextIO
 
 from bulkbind.errors import ManifestError
 from bulkbind.manifest import columns
+from bulkbind.manifest.csv_dialect import DELIMITERS, Dialect, all_rows, find_dialect, reader
 from bulkbind.manifest.formulas import safe
+from bulkbind.manifest.row_widths import ShortRows, fitted
 from bulkbind.manifest.rules import printable
-from bulkbind.manifest.table import BATCH, Table, TableRow, find_header
+from bulkbind.manifest.table import (
+    BATCH,
+    Table,
+    TableRow,
+    find_header,
+    has_own,
+    is_blamed,
+    is_outside,
+    own_at,
+)
 from bulkbind.manifest.text import (
+    HEAD_BYTES,
     HEADER_WITHIN,
     LONGEST_CELL,
     LONGEST_LINE,
@@ -25,47 +37,51 @@ from bulkbind.manifest.text import (
     lines_of,
     open_text,
 )
-from bulkbind.model import OWN_COLUMNS, CheckedRow, Problem, Source
+from bulkbind.model import COMES_BACK, OWN_COLUMNS, CheckedRow, Problem, Source
 
 if TYPE_CHECKING:
     from _csv import Reader
-    from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Generator, Iterable, Iterator, Sequence
     from pathlib import Path
 
     from bulkbind.settings import ManifestSettings
 
-DELIMITERS = ",;\t|"
 _QUOTING = "row: quotes are closed, and doubled inside a quoted cell"
-_SEP = re.compile(r"sep=([^\s\w\"'])\s*$", re.ASCII | re.IGNORECASE | re.MULTILINE)
-"""A first line that states the delimiter for Excel."""
 _INCOMPLETE = "unexpected end of data"
 """Message of Python's reader for a row that continues after the last line."""
 _BREAK = re.compile(r"\r\n|\r|\n")
-_SINGLE_QUOTED = re.compile(rf"(?:^|[{DELIMITERS}])'[^'\n]*'(?=[{DELIMITERS}]|\s*$)", re.MULTILINE)
+_MOST_BLANK = 10_000
+"""Lines without a word that may precede the header."""
+_BY_BLANKS = re.compile(r"\s*-{2,}(?:[ \t]+-{2,})+\s*")
+"""The line below the header of a table whose columns are divided by blanks."""
+_EXPANDED = re.compile(r"-\[ RECORD 1 \][-+]*\s*|\*{5,} 1\. row \*{5,}\s*")
+"""The first line of records printed one below the other, by psql and mysql."""
 
 
-class Dialect(NamedTuple):
-    """How a line is split into cells."""
+class _Beginning(NamedTuple):
+    """The lines up to the header."""
 
-    delimiter: str
-    quote: str = '"'
-    escape: str = ""
-    """The escape character before a quote inside quotes; empty if quotes are doubled."""
-    is_spaced: bool = False
-    """Whether blanks may precede a quote."""
+    lines: list[str]
+    """Before the header."""
+    header: TableRow
+    text: str
+    """The header as written; empty if the file has none."""
 
 
-def reader(lines: Iterable[str], dialect: Dialect, *, is_strict: bool = True) -> Reader:
-    """Return Python's reader for a dialect."""
-    return csv.reader(
-        lines,
-        delimiter=dialect.delimiter,
-        quotechar=dialect.quote,
-        escapechar=dialect.escape or None,
-        doublequote=not dialect.escape,
-        skipinitialspace=dialect.is_spaced,
-        strict=is_strict,
-    )
+class _File:
+    """The text of a file, up to where it cannot be read."""
+
+    def __init__(self, path: Path, source: Source) -> None:
+        self._path = path
+        self._source = source
+
+    def texts(self) -> Iterator[str]:
+        with suppress(ManifestError), open_text(self._path, self._source) as file:
+            yield from iter(file.read, "")
+
+    def blocks(self) -> Iterator[str]:
+        with suppress(ManifestError), open_text(self._path, self._source) as file:
+            yield from blocks(file, self._source.name)
 
 
 class CsvManifest:
@@ -79,47 +95,72 @@ class CsvManifest:
     def __init__(self, path: Path, source: Source, head: str, settings: ManifestSettings) -> None:
         self._path = path
         self.notices: list[str] = []
-        dialect = find_dialect(head, settings.columns, settings.skip_rows or 0)
-        self._dialect = dialect
         self.source = source  # preliminary, for _start
-        lines, header = self._start(settings)
+        is_long = len(head) >= HEAD_BYTES // 4  # a character has four bytes at most
+        dialect = find_dialect(
+            head,
+            settings.columns,
+            settings.skip_rows or 0,
+            len(settings.header),
+            _File(path, source) if is_long else None,
+        )
+        self._dialect = dialect
+        lines, header, text = self._start(settings)
         self._first_line = _line_numbers([header.cells], header.line)[1]
+        first = lines_of(head)[self._first_line - 1 : -1 if is_long else None]
+        rows, _ = all_rows(reader(first, dialect))
+        cells, short = _columns(header.cells, rows, settings, dialect.delimiter)
+        broken = _BREAK.search(text or head)
         self.source = Source(
             source.name,
             "csv",
             source.encoding,
             source.bom,
             dialect.delimiter,
-            tuple(header.cells),
+            tuple(cells),
             has_header=not settings.header,
             preamble="".join(lines),
             quote=dialect.quote,
             escape=dialect.escape,
+            header_text=_refitted(text.rstrip("\r\n"), len(cells) - len(header.cells), dialect),
+            line_end=broken[0] if broken else "\r\n",
         )
         if lines and settings.skip_rows is None and any(map(str.strip, lines)):
             self.notices.append(
                 f"{source.name}: {len(lines):,} lines before the header passed over"
             )
-        self._table = Table(self.source, header.line, settings)
+        if len(cells) > len(header.cells):
+            self.notices.append(
+                f"{source.name}: every row ends with {len(cells) - len(header.cells)} empty cells "
+                "more than the header"
+            )
+        self._table = Table(self.source, header.line, settings, short=short)
 
-    def _start(self, settings: ManifestSettings) -> tuple[list[str], TableRow]:
-        """Return the lines before the header, and the header."""
+    def _start(self, settings: ManifestSettings) -> _Beginning:
+        """Return the lines up to the header."""
         name = self.source.name
         with open_text(self._path, self.source) as file:
             lines = chain.from_iterable(map(lines_of, blocks(file, name)))
             skipped = list(islice(lines, settings.skip_rows or 0))
             if settings.header:
-                return skipped, TableRow(len(skipped), list(settings.header))
+                return _Beginning(skipped, TableRow(len(skipped), list(settings.header)), "")
             seen: list[str] = []
-            rows, error = _first_rows(_recording(lines, seen), self._dialect, len(skipped))
+            rows, faults = _first_rows(_recording(lines, seen), self._dialect, len(skipped))
         header = find_header(rows, settings)
+        seen = skipped + seen
+        _refuse_misread(name, header, faults, seen, settings)
         if header is None:
-            if error is not None:
-                raise ManifestError(f"{name}: the header cannot be read: {error}") from error
+            if len(seen) > len(skipped) + HEADER_WITHIN:
+                raise ManifestError(
+                    f"{name}: no header in the first {len(seen):,} lines",
+                    hint="--skip-rows N says where it is, --columns that there is none",
+                )
             raise ManifestError(
                 f"{name} is empty", hint="the first line names the columns, e.g. machine_code"
             )
-        return (skipped + seen)[: header.line - 1], header
+        after = _line_numbers([header.cells], header.line)[1]
+        text = "".join(seen[header.line - 1 : after - 1])
+        return _Beginning(seen[: header.line - 1], header, text)
 
     def rows(self) -> Iterator[CheckedRow]:
         """Yield every row with its line; blank rows are skipped and counted in a notice.
@@ -136,13 +177,15 @@ class CsvManifest:
             for text in _skip_lines(blocks(file, self.source.name), line - 1):
                 block = rest + text
                 rest = ""
+                names = self._table.may_name(block)
                 if self._is_plain(block):
                     for texts in _batched(lines_of(block, keepends=False)):
                         cells = [text.split(self._dialect.delimiter) for text in texts]
-                        yield self._table.rows(cells, range(line, line + len(cells)))
+                        lines = range(line, line + len(cells))
+                        yield self._table.rows(cells, lines, has_names=names)
                         line += len(cells)
                 else:
-                    rest, line = yield from self._read(block, line)
+                    rest, line = yield from self._read(block, line, has_names=names)
                     self._check_length(rest, line)
             if rest:
                 raise self._unclosed(line, line + _count_breaks(rest))
@@ -157,7 +200,7 @@ class CsvManifest:
         )
 
     def _read(
-        self, block: str, first: int
+        self, block: str, first: int, *, has_names: bool
     ) -> Generator[Iterable[CheckedRow], None, tuple[str, int]]:
         """Yield the rows of a block; return the incomplete row at its end, and its line."""
         texts = lines_of(block)
@@ -170,10 +213,13 @@ class CsvManifest:
             after = first + cells.line_num
             if stop is None and after - line == len(batch):
                 lines: Sequence[int] = range(line, after)
+                written = texts[line - first : after - first]
                 line = after
             else:
                 lines, line = _line_numbers(batch, line)
-            yield self._table.rows(batch, lines)
+                ends = pairwise((*lines, line))
+                written = ["".join(texts[begin - first : end - first]) for begin, end in ends]
+            yield self._table.rows(batch, lines, texts=written, has_names=has_names)
             if stop is not None:
                 text = "".join(texts[line - first : after - first])
                 if _INCOMPLETE in str(stop):
@@ -190,12 +236,13 @@ class CsvManifest:
             )
 
     def _unreadable(self, error: csv.Error, first: int, text: str) -> CheckedRow:
-        raw = text.rstrip("\r\n")
+        kept = text.rstrip("\r\n")
+        raw = _own_tail(self.source).sub("", kept)
         last = first + _count_breaks(text)
         if "field larger" in str(error) and last > first:
             raise self._unclosed(first, last)
         problem = Problem("row", "row", printable(raw), _QUOTING, str(error))
-        return CheckedRow(first, [raw], (None, None, None, None), (problem,))
+        return CheckedRow(first, [raw], (None, None, None, None), (problem,), text=kept)
 
     def _unclosed(self, first: int, last: int) -> ManifestError:
         return ManifestError(
@@ -252,92 +299,161 @@ def _recording(lines: Iterable[str], seen: list[str]) -> Iterator[str]:
 
 def _first_rows(
     lines: Iterator[str], dialect: Dialect, skipped: int
-) -> tuple[list[TableRow], csv.Error | None]:
-    """Return the first rows, and the last error in reading them, if any."""
+) -> tuple[list[TableRow], dict[int, csv.Error]]:
+    """Return the first rows that are not blank, and the errors in reading others, by line."""
     cells = reader(lines, dialect)
     rows: list[TableRow] = []
-    failed = None
-    for _ in range(HEADER_WITHIN):
+    faults: dict[int, csv.Error] = {}
+    while len(rows) + len(faults) < HEADER_WITHIN and cells.line_num < _MOST_BLANK:
         line = skipped + cells.line_num + 1
         try:
             row = next(cells, None)
         except csv.Error as error:
-            failed = error
+            faults[line] = error
             continue
         if row is None:
             break
-        rows.append(TableRow(line, row))
-    return rows, failed
+        if any(map(str.strip, row)):
+            rows.append(TableRow(line, row))
+    return rows, faults
 
 
-def find_dialect(head: str, mapping: Mapping[str, str], skipped: int = 0) -> Dialect:
-    """Return the dialect of a file that begins with *head*, ignoring its first *skipped* lines.
+def _refuse_misread(
+    name: str,
+    header: TableRow | None,
+    faults: dict[int, csv.Error],
+    seen: Sequence[str],
+    settings: ManifestSettings,
+) -> None:
+    """Refuse a file whose header would be taken from a wrong line, or names nothing for a reason.
 
-    Single quotes count as quotes only if the lines parse better that way.
+    *seen*: the first lines of the file.
     """
-    text = islice(io.StringIO(head, newline=""), skipped, None)
-    lines = [line for line in text if line.strip()][:HEADER_WITHIN]
-    stated = _SEP.match(head)
-    delimiters = stated[1] if stated else DELIMITERS
-    dialects = [Dialect(delimiter) for delimiter in delimiters]
-    if '\\"' in head:
-        dialects += [Dialect(delimiter, '"', "\\") for delimiter in delimiters]
-    if '"' not in head and _SINGLE_QUOTED.search(head):
-        dialects += [Dialect(delimiter, "'") for delimiter in delimiters]
-    best = max(dialects, key=lambda dialect: _score(lines, dialect, mapping))
-    spaced = rf"{re.escape(best.delimiter)} +{best.quote}[^{best.quote}\n]*{best.quote}\s*"
-    is_spaced = re.search(rf"{spaced}(?:{re.escape(best.delimiter)}|$)", head, re.MULTILINE)
-    return best._replace(is_spaced=is_spaced is not None)
+    mapping = settings.columns
+    if header is not None and columns.named(header.cells, mapping):
+        return
+    for line, error in faults.items():
+        parts = re.split(f"[{re.escape(DELIMITERS)}]", seen[line - 1])
+        names = columns.named([part.strip(" \t\r\n\"'") for part in parts], mapping)
+        if names or header is None or line < header.line:
+            raise ManifestError(
+                f"{name}:{line}: the header cannot be read: {error}",
+                hint="close every quote, and double one that belongs to a cell",
+            ) from error
+    if header is None:
+        return
+    if len(header.cells) == 1 and seen[header.line - 1].lstrip().startswith(('"', "'")):
+        parts = re.split(f"[{re.escape(DELIMITERS)}]", header.cells[0])
+        if columns.named([part.strip("\"' ") for part in parts], mapping) or len(parts) > 1:
+            raise ManifestError(
+                f"{name}:{header.line}: each line stands in quotes as a whole",
+                hint="take off the first and the last quote of every line, and write doubled ones "
+                "once",
+            )
+    if any(
+        _BY_BLANKS.fullmatch(line) or _EXPANDED.fullmatch(line) or "\u2502" in line for line in seen
+    ):
+        raise ManifestError(
+            f"{name}: this is a table printed for a screen, its columns divided by blanks or lines",
+            hint="export it as CSV (psql: --csv; mysql: --batch; sqlplus: set markup csv on; "
+            "sqlcmd: -s,)",
+        )
 
 
-def _score(
-    lines: Sequence[str], dialect: Dialect, mapping: Mapping[str, str]
-) -> tuple[int, int, int]:
-    """Return how well lines parse in a dialect.
+def _columns(
+    header: list[str], rows: Sequence[list[str]], settings: ManifestSettings, delimiter: str
+) -> tuple[list[str], ShortRows]:
+    """Return the cells of the header, as many as rows have, and what to make of short rows.
 
-    Best has the most cells of a row that name a field, then the fewest unreadable rows, then the
-    most columns in rows of equal width. A file with one column gets a comma.
+    *rows*: the first ones. Where a report has added its columns, it has settled both.
     """
-    rows, _ = _all_rows(reader(lines, dialect, is_strict=False))
-    _, broken = _all_rows(reader(lines, dialect))
-    # A name that still has quotes of the other kind is half a name.
-    bare = ([cell for cell in row if not cell.startswith(("'", '"'))] for row in rows)
-    named = max((columns.named(row, mapping) for row in bare), default=0)
-    [(width, alike)] = Counter(map(len, rows)).most_common(1) or [(1, 0)]
-    return (named, -broken, alike * (width - 1))
+    rows = [row for row in rows if any(map(str.strip, row)) and not is_outside(row, delimiter)]
+    width = len(header)
+    if has_own(header):
+        return header, ShortRows(width, (), is_settled=True)
+    if ours := [row for row in rows if own_at(row, width, has_header=False)]:
+        good = [row[: -len(OWN_COLUMNS)] for row in ours if not is_blamed(row[-1])]
+        width = max(width, fitted(header, good))
+        return header + [""] * (width - len(header)), ShortRows(width, (), is_settled=True)
+    by_position = map(columns.position_of, settings.columns.values())
+    least = max((at + 1 for at in by_position if at is not None), default=0)
+    width = max(fitted(header, rows), min(least, len(header)))
+    return (header + [""] * (width - len(header)))[:width], ShortRows(width, rows)
 
 
-def _all_rows(cells: Reader) -> tuple[list[list[str]], int]:
-    """Return the readable rows, and the number of unreadable ones."""
-    rows: list[list[str]] = []
-    broken = 0
-    while True:
-        try:
-            rows.extend(cells)
-        except csv.Error:
-            broken += 1
-        else:
-            return rows, broken
+def _refitted(text: str, more: int, dialect: Dialect) -> str:
+    """Return the text of a header with empty cells more at its end, or fewer if negative."""
+    if not text or more >= 0:
+        return text + dialect.delimiter * more * bool(text)
+    cell = rf"{re.escape(dialect.delimiter)}\s*(?:{dialect.quote}\s*{dialect.quote})?\s*"
+    return re.sub(rf"(?:{cell}){{{-more}}}$", "", text)
+
+
+def _own_tail(source: Source) -> re.Pattern[str]:
+    """Return a pattern for the cells that a report added to a row, at the end of its text."""
+    delimiter, quote = re.escape(source.delimiter), source.quote
+    within = rf"[^{quote}\\]|\\.|{quote}{quote}" if source.escape else f"[^{quote}]|{quote}{quote}"
+    return re.compile(
+        rf"{delimiter} *{quote}?(?:{'|'.join((*COMES_BACK, OWN_COLUMNS[0]))}){quote}? *"
+        rf"{delimiter} *(?:{quote}(?:{within})*+{quote}|[^{quote}{delimiter}\r\n]*) *\Z",
+        re.DOTALL,
+    )
 
 
 def write_csv(
-    file: TextIO, source: Source, rows: Iterable[tuple[list[str], dict[str, str]]]
+    file: TextIO, source: Source, rows: Iterable[tuple[list[str] | str, dict[str, str]]]
 ) -> None:
-    """Write the preamble, the operator's header and cells, and `OWN_COLUMNS`, guarded."""
+    """Write the preamble, header and rows as they were written, and `OWN_COLUMNS`, guarded.
+
+    Rows given as cells are written anew, those given as text are not touched.
+    """
+    writer = _Writer(file, source)
     file.write(source.preamble)
-    table = csv.writer(
-        file,
-        delimiter=source.delimiter,
-        quotechar=source.quote,
-        escapechar=source.escape or None,
-        doublequote=not source.escape,
-        lineterminator="\r\n",
-    )
-    width = len(source.header)
-    kept = [at for at, name in enumerate(source.header) if name.strip() not in OWN_COLUMNS]
     if source.has_header:
-        table.writerow([*(source.header[at] for at in kept), *OWN_COLUMNS])
+        writer.write(source.header_text or list(source.header), dict(zip(OWN_COLUMNS, OWN_COLUMNS)))  # noqa: B905  # the same
     for cells, own in rows:
+        writer.write(cells, {name: safe(text) for name, text in own.items()})
+
+
+class _Writer:
+    """Writes the rows of one file with what `OWN_COLUMNS` say of them."""
+
+    def __init__(self, file: TextIO, source: Source) -> None:
+        self._file = file
+        self._source = source
+        self._kept = [n for n, name in enumerate(source.header) if name.strip() not in OWN_COLUMNS]
+        self._own_tail = _own_tail(source)
+        self._has_own = len(self._kept) < len(source.header)
+        self._dialect = Dialect(source.delimiter, source.quote, source.escape)
+
+    def write(self, cells: list[str] | str, own: dict[str, str]) -> None:
+        """Write one row, without what an earlier report said of it."""
+        width = len(self._source.header)
+        if isinstance(cells, list) and len(cells) <= width and not self._has_own:
+            cells = self._joined(cells + [""] * (width - len(cells)))
+        if isinstance(cells, str):
+            whole = cells.rstrip("\r\n")
+            text = self._own_tail.sub("", whole)
+            if not self._has_own or text != whole:
+                # Single quotes are recognized by those of our own cells.
+                is_single = self._source.quote == "'"
+                added = self._joined(list(own.values()), quotes_all=is_single)
+                self._file.write(text + self._source.delimiter + added + self._source.line_end)
+                return
+            cells = next(reader(lines_of(cells), self._dialect, is_strict=False))
         padded = cells + [""] * (width - len(cells))
         # Cells beyond the header stay beyond it.
-        table.writerow([*(padded[at] for at in kept), *map(safe, own.values()), *padded[width:]])
+        kept = [*(padded[at] for at in self._kept), *own.values(), *padded[width:]]
+        self._file.write(self._joined(kept) + self._source.line_end)
+
+    def _joined(self, cells: list[str], *, quotes_all: bool = False) -> str:
+        text = io.StringIO()
+        csv.writer(
+            text,
+            delimiter=self._source.delimiter,
+            quotechar=self._source.quote,
+            escapechar=self._source.escape or None,
+            doublequote=not self._source.escape,
+            quoting=csv.QUOTE_ALL if quotes_all else csv.QUOTE_MINIMAL,
+        ).writerow(cells)
+        return text.getvalue().removesuffix("\r\n")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from itertools import chain
+from itertools import chain, repeat
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
 
 from bulkbind.errors import ManifestError
 from bulkbind.manifest import columns
@@ -23,16 +26,30 @@ from bulkbind.model import COMES_BACK, OWN_COLUMNS, CheckedRow, Problem, Source
 from bulkbind.model.fields import FIELDS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
+    from bulkbind.manifest.row_widths import ShortRows
     from bulkbind.settings import ManifestSettings
 
 BATCH = 128
 """Rows checked at a time; a batch with a broken row is split into smaller ones."""
 _SHAPE = "row: as many cells as the header has columns"
 _COMMENT = "#"
+_RULE = re.compile(r"[-=+:|\u2500-\u257f\s]+")
+"""A line below a header, as databases and Markdown draw it; three dashes of it stand together."""
+_FOOTER = re.compile(
+    r"\(\d[\d,.]* \w+(?: \w+)?\)"
+    r"|\d[\d,.]* (?:rows?|records?|(?:row|record)\(s\)) "
+    r"(?:selected|affected|in set|returned|fetched|produced|retrieved)\.?(?:,? .*)?"
+    r"|no rows selected\.?|Completion time: .*|Time(?: taken|): [\d.,]+ ?\w+.*|Elapsed: [\d:.]+",
+    re.IGNORECASE,
+)
+"""What databases print below a table: `(2 rows)`, `2 rows selected.`, `(3 rows affected)`."""
 Faults = Mapping[int, Fault]
 """The cells of a row whose text is not a value, by 0-based position."""
+_SAID = re.compile(r"it has (\d+), the header (\d+)(?:, but most rows \d+)?")
+"""What a report says of a row that has more or fewer cells than it should."""
+_STATUSES = frozenset(COMES_BACK)
 NO_FAULTS: Faults = MappingProxyType({})
 
 
@@ -47,31 +64,75 @@ class TableRow(NamedTuple):
 def find_header(rows: Sequence[TableRow], settings: ManifestSettings) -> TableRow | None:
     """Return the header among the first rows: the one that names machine_code and most fields.
 
-    If there is none, or if `skip_rows` is set, the header is the first row that is not blank; None
-    if all are blank.
+    A name as given by `--map` comes before one that only resembles it. If there is none, or if
+    `skip_rows` is set, the header is the first row that is not blank; None if all are blank.
     """
     filled = [row for row in rows if any(map(str.strip, row.cells))]
     if not filled:
         return None
     if settings.skip_rows is not None:
         return filled[0]
-    best = max(filled, key=lambda row: columns.named(row.cells, settings.columns))
+    best = max(filled, key=lambda row: columns.likeness(row.cells, settings.columns))
     return best if columns.named(best.cells, settings.columns) else filled[0]
+
+
+def is_outside(cells: Sequence[str], delimiter: str) -> bool:
+    """Return whether a row is no row of a table, but a line or a count that a program prints."""
+    filled = [cell for cell in map(str.strip, cells) if cell]
+    if all(map(_RULE.fullmatch, filled)):
+        return any("---" in cell or "===" in cell or "\u2500" * 3 in cell for cell in filled)
+    return _FOOTER.fullmatch(delimiter.join(cells).strip()) is not None
+
+
+def has_own(header: Sequence[str]) -> bool:
+    """Return whether the last columns of a header are those that a report adds."""
+    return tuple(map(str.strip, header[-len(OWN_COLUMNS) :])) == OWN_COLUMNS
+
+
+def is_blamed(reason: str) -> bool:
+    """Return whether a report's reason for a row is the number of its cells."""
+    return _SHAPE in reason
+
+
+def own_at(cells: Sequence[str], width: int, *, has_header: bool) -> int:
+    """Return how many cells at the end of a row are those that a report adds.
+
+    *width*: columns of the header, which has those, or of a file without header, which has not. In
+    the latter, a row may have that width because it lacks others: the report said so.
+    """
+    count = len(OWN_COLUMNS)
+    if has_header and len(cells) == width:
+        return count
+    if len(cells) <= count or cells[-count] not in _STATUSES:
+        return 0
+    return count if len(cells) != width or _SHAPE in cells[-1] else 0
 
 
 class Table:
     """Turns cells into checked rows, and counts the rows that it skips."""
 
     def __init__(
-        self, source: Source, line: int, settings: ManifestSettings, faults: Faults = NO_FAULTS
+        self,
+        source: Source,
+        line: int,
+        settings: ManifestSettings,
+        faults: Faults = NO_FAULTS,
+        short: ShortRows | None = None,
     ) -> None:
-        """*line* and *faults*: of the header."""
+        """*line* and *faults*: of the header; *short*: what short rows mean, if that matters."""
         if len(source.header) > MOST_COLUMNS:
             raise ManifestError(
                 f"{source.name}:{line}: {len(source.header):,} columns; at most {MOST_COLUMNS:,}"
             )
         self._source = source
         self._header = [cell.strip() for cell in source.header]
+        self._delimiter = {"\t": "a tab", ",": "a comma", ";": "a semicolon"}.get(
+            source.delimiter, f"`{source.delimiter}`"
+        )
+        self._own = len(OWN_COLUMNS) if has_own(source.header) else 0
+        self._width = len(self._header) - self._own
+        self._short = short
+        self._may_be_ours = bool(self._own) or not source.has_header
         _refuse_errors(source.name, line, self._header, faults)
         mapping = _mapping(settings, source.name)
         self._mapping = mapping
@@ -88,6 +149,12 @@ class Table:
         self._used = {at for column in self._columns for at in (column.at, column.covered)} - {None}
         own = {self._header[at] for at in self._used if at is not None}
         self._words = (columns.words(mapping) | own) - {""}
+        code = used[FIELDS.index("machine_code")]
+        self._code_name = self._header[code] if code is not None else ""
+        self._must_at = [
+            column.at for column in self._columns if column.rule.required and column.at is not None
+        ]
+        self._needles = columns.needles(mapping, self._code_name)
         self._names = tuple(
             printable(self._header[at] or f"column {at + 1}") if at is not None else field
             for field, at in zip(FIELDS, used, strict=True)
@@ -95,7 +162,11 @@ class Table:
         self._checker = Checker(settings)
         self._first = next((at for at, name in enumerate(self._header) if name), 0)
         self._has_comments = self._first not in used and self._header[:1] == [_COMMENT]
-        self._passed_over = dict.fromkeys(("blank lines", "repeated headers", "comment lines"), 0)
+        self._passed_over = dict.fromkeys(
+            ("blank lines", "repeated headers", "comment lines", "rule lines and footers"), 0
+        )
+        self._cut = 0
+        self._first_cut = 0
         self._read_as = [
             columns.read_as(self._header[at], field, mapping)
             for field, at in zip(FIELDS, used, strict=True)
@@ -122,38 +193,75 @@ class Table:
         """Count lines that are blank in the file and were not given to `rows`."""
         self._passed_over["blank lines"] += count
 
+    def may_name(self, text: str) -> bool:
+        """Return whether a text may contain the name of the column of machine codes."""
+        lower = text.lower()
+        return any(needle in lower for needle in self._needles)
+
     def rows(
         self,
         cells: list[list[str]],
         lines: Sequence[int],
         faults: Mapping[int, Faults] = MappingProxyType({}),
+        texts: Sequence[str] | None = None,
+        *,
+        has_names: bool = True,
     ) -> Iterator[CheckedRow]:
         """Yield the checked rows; blank rows, repeated headers and comments are skipped.
 
-        *lines*: the first line of each row. *faults*: by line, for rows that have any.
+        *lines*: the first line of each row. *faults*: by line, for rows that have any. *texts*: the
+        rows as written, where cells do not say it. *has_names*: whether there may be a header.
         """
-        is_faulty = any(not self._used.isdisjoint(faults.get(line, ())) for line in lines if faults)
-        values = None if is_faulty else self._good_values(cells, lines)
+        values = self._good_values(cells, lines, faults, has_names=has_names)
         if values is not None:
-            return map(CheckedRow, lines, cells, zip(*values, strict=True))
-        parts = self._halves if len(cells) > FEW else self._one_by_one
-        return parts(cells, lines, faults)
+            if self._short is not None:
+                self._short.run = 0
+            return _good(cells, lines, values, texts)
+        widths = [len(row) for row in cells]
+        return self._parted(cells, lines, faults, texts, self._is_cut_usual(widths))
 
-    def _halves(
-        self, cells: list[list[str]], lines: Sequence[int], faults: Mapping[int, Faults]
+    def _is_cut_usual(self, widths: Sequence[int]) -> bool:
+        is_ragged = self._short is not None and min(widths, default=0) < self._width
+        return is_ragged and self._short.are_usual(widths)  # type: ignore[union-attr]  # it is not
+
+    def _parted(
+        self,
+        cells: list[list[str]],
+        lines: Sequence[int],
+        faults: Mapping[int, Faults],
+        texts: Sequence[str] | None,
+        is_cut: bool,  # noqa: FBT001  # recursive
     ) -> Iterator[CheckedRow]:
+        """Yield the checked rows of a batch with a broken one, halved while that is faster.
+
+        *is_cut*: short rows lack nothing but empty cells.
+        """
+        if len(cells) <= FEW:
+            yield from self._one_by_one(cells, lines, faults, texts, is_cut=is_cut)
+            return
         half = len(cells) // 2
-        yield from self.rows(cells[:half], lines[:half], faults)
-        yield from self.rows(cells[half:], lines[half:], faults)
+        for part in (slice(half), slice(half, None)):
+            written = None if texts is None else texts[part]
+            values = self._good_values(cells[part], lines[part], faults)
+            if values is None:
+                yield from self._parted(cells[part], lines[part], faults, written, is_cut)
+            else:
+                yield from _good(cells[part], lines[part], values, written)
 
     def _one_by_one(
-        self, cells: list[list[str]], lines: Sequence[int], faults: Mapping[int, Faults]
+        self,
+        cells: list[list[str]],
+        lines: Sequence[int],
+        faults: Mapping[int, Faults],
+        texts: Sequence[str] | None,
+        *,
+        is_cut: bool,
     ) -> Iterator[CheckedRow]:
-        for line, row in zip(lines, cells, strict=True):
+        for line, row, text in zip(lines, cells, texts or repeat(""), strict=False):
             found = faults.get(line, NO_FAULTS)
             kind = self._kind(row, found)
             if kind is None:
-                yield self._checked(line, row, found)
+                yield self._checked(line, row, found, text, is_cut=is_cut)
             else:
                 self._passed_over[kind] += 1
 
@@ -167,22 +275,45 @@ class Table:
         for kind, count in self._passed_over.items():
             if count:
                 yield f"{name}: {count:,} {kind} passed over"
+        if self._cut:
+            yield (
+                f"{name}: {self._cut:,} rows are shorter than the header, e.g. line "
+                f"{self._first_cut}: read as if empty cells had been cut off at their ends"
+            )
         yield from self._checker.notices(name)
 
     def _good_values(
-        self, cells: list[list[str]], lines: Sequence[int]
+        self,
+        cells: list[list[str]],
+        lines: Sequence[int],
+        faults: Mapping[int, Faults],
+        *,
+        has_names: bool = True,
     ) -> list[Sequence[str | None]] | None:
+        if faults and any(not self._used.isdisjoint(faults.get(line, ())) for line in lines):
+            return None
         try:
             by_column = list(zip(*cells, strict=True))
         except ValueError:  # ragged
             return None
         if self._has_comments or len(by_column) != len(self._header):
             return None
+        if self._may_be_judged(by_column[-1]):
+            return None
         good = self._checker.good(self._columns, by_column, len(cells))
-        if good is None or not all(map(self._words.isdisjoint, good.values[:2])):
+        if good is None or (has_names and self._has_word(by_column, good.values)):
             return None
         self._checker.accept(good, self._columns, by_column, lines, self._names)
         return good.values
+
+    def _has_word(self, *columns_of_cells: Iterable[Sequence[str | None]]) -> bool:
+        return not all(map(self._words.isdisjoint, chain(*columns_of_cells)))
+
+    def _may_be_judged(self, last: Sequence[str]) -> bool:
+        """Return whether rows of the right width may be problems. *last*: their last cells."""
+        if self._short and self._short.usual:
+            return True
+        return self._may_be_ours and any(_SHAPE in cell for cell in last)
 
     def _kind(self, cells: Sequence[str], faults: Faults) -> str | None:
         """Return why a row is skipped; None if it is not.
@@ -200,24 +331,29 @@ class Table:
         first = cells[at].strip() if at < len(cells) else ""
         if at in faults or fault_of(first):
             return None
-        if self._has_comments and first.startswith(_COMMENT):
+        if first.startswith(_COMMENT) and (
+            self._has_comments or (len(self._header) > 1 and not any(cells[at + 1 :]))
+        ):
             return "comment lines"
-        if first.startswith(_COMMENT) and len(self._header) > 1 and not any(cells[at + 1 :]):
-            return "comment lines"
-        return None
+        is_outside_table = not faults and is_outside(cells, self._source.delimiter)
+        return "rule lines and footers" if is_outside_table else None
 
-    def _checked(self, line: int, cells: list[str], faults: Faults) -> CheckedRow:
-        """Check a row. A short row is padded; extra cells that are not blank are a problem."""
+    def _checked(
+        self, line: int, cells: list[str], faults: Faults, text: str, *, is_cut: bool
+    ) -> CheckedRow:
+        """Check a row. A short row is padded where that is usual; else its width is a problem."""
         self._refuse_other_header(line, cells)
-        width = len(self._header)
-        padded = cells + [""] * (width - len(cells))
-        extra = [cell for cell in cells[width:] if cell.strip()]
-        more: tuple[Problem, ...] = ()
-        if extra and not self._is_our_own(cells):
-            shown = printable(self._source.delimiter.join(cells))
-            more = (
-                Problem("row", "row", shown, _SHAPE, f"it has {len(cells)}, the header {width}"),
-            )
+        own = (
+            own_at(cells, len(self._header), has_header=bool(self._own)) if self._may_be_ours else 0
+        )
+        theirs = cells[: len(cells) - own]
+        padded = theirs + [""] * (len(self._header) - len(theirs))
+        more = self._shape(line, theirs, cells[-1] if own else "", is_cut=is_cut)
+        missing = self._width - len(theirs)
+        if more and self._short:
+            text = text or self._source.delimiter.join(cells)
+        elif missing > 0 and text and not own:
+            text = text.rstrip("\r\n") + self._source.delimiter * missing
         values: list[str | None] = []
         for column, name in zip(self._columns, self._names, strict=True):
             value = trim(padded[column.at]) if column.at is not None else None
@@ -229,7 +365,44 @@ class Table:
                 found = faults.get(column.covered) or self._checker.fault_behind(column.rule, cell)
                 more += (covered_problem(column.rule.field, name, cell, found),) if found else ()
             values.append(value if fault else value or column.fill)
-        return self._checker.row(line, cells, tuple(values), self._names, more)
+        row = self._checker.row(line, cells, tuple(values), self._names, more)
+        return row if not text else msgspec.structs.replace(row, text=text)
+
+    def _shape(
+        self, line: int, cells: list[str], reason: str, *, is_cut: bool
+    ) -> tuple[Problem, ...]:
+        """Return the problem of a row with more or fewer cells than it should have, if it is one.
+
+        *reason*: what a report said of it.
+        """
+        width = self._width
+        found = f"it has {len(cells)}, the header {width}"
+        said = _SAID.search(reason) if _SHAPE in reason else None
+        is_header_as_then = said and (int(said[2]) == width or not self._source.has_header)
+        if said and is_header_as_then and int(said[1]) == len(cells):
+            found, width = said[0], int(said[2])
+        elif len(cells) == width:
+            if not (self._short and self._short.usual):
+                return ()
+            found += f", but most rows {self._short.usual}"
+        elif len(cells) < width:
+            if self._short is None:
+                return ()
+            if is_cut and not self._short.is_moved(cells, self._must_at):
+                self._cut += 1
+                self._first_cut = self._first_cut or line
+                return ()
+        shown = printable(self._source.delimiter.join(cells))
+        hint = self._missing(len(cells) - width) if self._short else ""
+        return (Problem("row", "row", shown, _SHAPE, found, hint),)
+
+    def _missing(self, more: int) -> str:
+        """Return what a row of CSV may lack. *more*: cells than it should have, or fewer."""
+        if more > 0:
+            return f"a cell that contains {self._delimiter} must stand in quotes"
+        return f"{self._delimiter} or a quote is missing" + (
+            "" if more else ", or the header lacks a name"
+        )
 
     def _refuse_lookalikes(self, line: int, settings: ManifestSettings) -> None:
         """Refuse a header with a column that a fallback would replace, and that may be meant."""
@@ -253,21 +426,38 @@ class Table:
         """Refuse the header of another table, as the rows below it would be misread."""
         if self._words.isdisjoint(map(str.strip, cells)):
             return
-        if columns.named(cells, self._mapping) > 1:
+        named = columns.named(cells, self._mapping)
+        if named > 1 or (named and self._names_code(cells)):
             shown = printable(self._source.delimiter.join(cells))
             raise ManifestError(
                 f"{self._source.name}:{line}: another table begins here: {shown}",
                 hint="put it in a file of its own",
             )
 
-    def _is_our_own(self, cells: Sequence[str]) -> bool:
-        """Whether the extra cells, in a file without header, are the two that a report adds."""
-        width = len(self._header)
-        return (
-            not self._source.has_header
-            and len(cells) == width + len(OWN_COLUMNS)
-            and cells[width] in COMES_BACK
-        )
+    def _names_code(self, cells: Sequence[str]) -> bool:
+        """Return whether a row is a header that names machine_code alone, and no device.
+
+        It is where the name stands under one of our columns, or no cell has a digit.
+        """
+        at = {
+            at
+            for at, cell in enumerate(map(str.strip, cells))
+            if cell and (cell == self._code_name or columns.is_code(cell, self._mapping))
+        }
+        has_digit = any(character.isdigit() for cell in cells for character in cell)
+        return bool(at) and (not at.isdisjoint(self._used) or not has_digit)
+
+
+def _good(
+    cells: list[list[str]],
+    lines: Sequence[int],
+    values: list[Sequence[str | None]],
+    texts: Sequence[str] | None,
+) -> Iterator[CheckedRow]:
+    if texts is None:
+        return map(CheckedRow, lines, cells, zip(*values, strict=True))
+    none: repeat[tuple[()]] = repeat(())
+    return map(CheckedRow, lines, cells, zip(*values, strict=True), none, none, texts)
 
 
 def _trimmed(cell: str) -> str:

@@ -198,11 +198,26 @@ def refuse_non_text(head: bytes, name: str) -> None:
                 f"{name} is not a manifest: it seems to be {kind}",
                 hint=hint or "name the table itself, for instance a CSV file",
             )
+    if _is_tar(head):
+        raise ManifestError(
+            f"{name} is not a manifest: it seems to be a tar archive",
+            hint="unpack it with tar, and name the files in it",
+        )
     if head.lstrip(codecs.BOM_UTF8 + b" \t\r\n")[:20].lower().startswith(_MARKUP):
         raise ManifestError(
             f"{name} is not a manifest: it seems to be a web page or XML",
             hint="an export that needs a login saves its login page; open the file to see",
         )
+
+
+def _is_tar(head: bytes) -> bool:
+    """Return whether a file begins with the header of a tar archive, of any kind: its checksum."""
+    block = head[:512]
+    stated = block[148:156].strip(b" \0")
+    if len(block) < 512 or not stated.isdigit():  # noqa: PLR2004  # bytes of the header
+        return False
+    blanked = block[:148] + b" " * 8 + block[156:]
+    return stated.lstrip(b"0") == b"%o" % sum(blanked)
 
 
 def decoding_errors(encoding: str) -> str:

@@ -83,6 +83,9 @@ class CheckedRow(msgspec.Struct, frozen=True, gc=False):
     problems: tuple[Problem, ...] = ()
     changes: tuple[Change, ...] = ()
     """What cleaning changed."""
+    text: str = ""
+    """The row as the operator wrote it, with or without its line end in CSV; it is kept in place of
+    `cells`. Empty if those say it all."""
 
     @property
     def device(self) -> Device | None:
@@ -114,6 +117,10 @@ class Source:
     quote: str = '"'
     escape: str = ""
     """The escape character before a quote inside quotes; empty if quotes are doubled."""
+    header_text: str = ""
+    """The header as written, without its line end (CSV); empty if unknown."""
+    line_end: str = "\r\n"
+    """Of the rows (CSV)."""
 
 
 @dataclass(slots=True)

@@ -542,6 +542,9 @@ class ManifestSettings(Reading):
     on_invalid: Literal["abort", "skip"] = Group.STAGING.option(
         "when rows break a rule: send nothing, or the other rows", "abort"
     )
+    min_rows: Annotated[Count, Field(ge=0)] | None = Group.MANIFEST.option(
+        "fewer rows in all manifests together are an error: an export was cut off"
+    )
     rebind: bool = Group.STAGING.option("send again what the ledger knows as bound", default=False)
     refresh: bool = Group.STAGING.option(
         "look in the users' lists on the server, too: what the ledger knows as bound and the lists "

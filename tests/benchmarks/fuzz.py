@@ -1,321 +1,75 @@
-"""Files with known right values: how many rows are read as something else, without a word.
+"""Manifests with known right values: none may be read wrongly, and each comes back as written.
 
-    python -m tests.benchmarks.fuzz [--files 1000] [--seed 1] [--format xlsx]
+    python -m tests.benchmarks.fuzz [--files 1000] [--seed 1] [--only csv_file]
 
-Each format has a function that makes a file and says what its rows are. A row is silently wrong if
-it is read as a device that it does not name, or as one at all where nobody can be sure; or if it is
-missing, though it names one. Rows refused without need are counted as well.
+Made are CSV files and workbooks of many shapes. A difference is silent (a device that is not what
+was written), loud (refused, or a problem, where it is right) or on the way back (a failed file that
+lacks the operator's text, or is read differently). Silent ones and those on the way back are
+faults: exit code 1.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass, field
+import time
+from collections import Counter
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
-from xml.sax.saxutils import escape
+from typing import TYPE_CHECKING
 
-from bulkbind.errors import BulkbindError
-from bulkbind.manifest import open_manifest
-from bulkbind.settings import ManifestSettings
 from tests.benchmarks.bench import say, write_json
-from tests.support.workbooks import Book, Page, merged
+from tests.support.generated.csv_files import csv_file
+from tests.support.generated.made import differences
+from tests.support.generated.xlsx_files import xlsx_file
 
-FIELDS = ("user_id", "machine_code", "device_name", "device_os")
-Values = tuple[str | None, ...]
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
+    from tests.support.generated.made import Made
 
-class Made(NamedTuple):
-    """A file that was made."""
-
-    path: Path
-    options: dict[str, Any]
-    """How it is read, as manifest settings."""
-    rows: dict[int, Values | None]
-    """By line, the values of `FIELDS`; None if the row must be a problem."""
+MAKERS: tuple[Callable[[Random], Made], ...] = (csv_file, xlsx_file)
+MOST_SHOWN = 5
 
 
-Makes = Callable[[Random, Path], Made]
-
-
-# --- XLSX ----------------------------------------------------------------------------------------
-
-UNSURE = object()
-"""A cell of which nobody can say what it means."""
-_FORMATS = ("00000000", "#,##0", "0%", "yyyy-mm-dd", "000-000", '"SN"0000', "0.00", ";;;", "@", 14)
-_ZEROS, _THOUSANDS, _PERCENT, _DATE, _DASHED, _SN, _DECIMALS, _HIDING, _TEXT, _BUILT_IN = range(
-    1, 11
-)
-
-
-class Cell(NamedTuple):
-    """A cell, and what it means."""
-
-    xml: str
-    means: object
-    """A text, None if it is empty, or `UNSURE`."""
-    is_formula: bool = False
-    """Whether it is empty, though not in the source: then no default fills it."""
-
-
-@dataclass
-class _Texts:
-    """The shared strings of a workbook that is being made."""
-
-    inner: list[str] = field(default_factory=list)
-
-    def add(self, inner: str) -> str:
-        self.inner.append(inner)
-        return f'<c t="s"><v>{len(self.inner) - 1}</v></c>'
-
-
-def _word(draw: Random) -> str:
-    return draw.choice("ABCXYZ") + "".join(draw.choices("abc0123456789_", k=draw.randint(1, 9)))
-
-
-def _text(draw: Random, texts: _Texts) -> Cell:
-    """Return a text in one of the forms that programs write."""
-    value = _word(draw)
-    half = draw.randint(0, len(value))
-    runs = f"<r><rPr><b/></rPr><t>{value[:half]}</t></r><r><t>{value[half:]}</t></r>"
-    reading = '<rPh sb="0" eb="1"><t>yomi</t></rPh><phoneticPr fontId="1"/>'
-    coded = f"&#{ord(value[0])};{value[1:]}"
-    return draw.choice(
-        [
-            lambda: Cell(texts.add(f"<t>{value}</t>"), value),
-            lambda: Cell(texts.add(f'<t xml:space="preserve"> {value} </t>'), value),
-            lambda: Cell(texts.add(f"{runs}{reading}"), value),
-            lambda: Cell(texts.add(f"<t>_x{ord(value[0]):04X}_{value[1:]}</t>"), value),
-            lambda: Cell(f'<c t="inlineStr"><is><t>{value}</t></is></c>', value),
-            lambda: Cell(f'<c t="inlineStr"><is>{runs}{reading}</is></c>', value),
-            lambda: Cell(f'<c t="str"><f>A1&amp;"{value}"</f><v>{value}</v></c>', value),
-            lambda: Cell(f'<c t="str"><v>{coded}</v></c>', value),
-        ]
-    )()
-
-
-def _number(draw: Random, _: _Texts) -> Cell:
-    """Return a number that is what it shows."""
-    value = draw.randint(1, 10 ** draw.randint(1, 15) - 1)
-    short = value % 10_000
-    return draw.choice(
-        [
-            Cell(f"<c><v>{value}</v></c>", str(value)),
-            Cell(f"<c><f>1+1</f><v>{value}</v></c>", str(value)),
-            Cell(f"<c><v>{value}.0</v></c>", str(value)),
-            Cell(f'<c s="{_ZEROS}"><v>{short}</v></c>', f"{short:08d}"),
-            Cell(f'<c s="{_SN}"><v>{short}</v></c>', f"SN{short:04d}"),
-            Cell(f'<c s="{_TEXT}"><v>{value}</v></c>', str(value)),
-            Cell('<c t="b"><v>1</v></c>', "TRUE"),
-        ]
-    )
-
-
-def _unsure(draw: Random, _: _Texts) -> Cell:
-    """Return a cell of which nobody can say what it means."""
-    error = draw.choice(["#N/A", "#REF!", "#DIV/0!", "#NAME?", "#SPILL!", "#WEIRD"])
-    style = draw.choice([_THOUSANDS, _PERCENT, _DATE, _DECIMALS, _HIDING, _BUILT_IN])
-    xml = draw.choice(
-        [
-            f'<c t="e"><v>{error}</v></c>', f'<c t="e"><f>1/0</f><v>{error}</v></c>', '<c t="e"/>',
-            "<c><f>A1</f></c>", "<c><f>A1</f><v/></c>", '<c><f t="shared" si="0"/><v></v></c>',
-            f"<c><v>{draw.randint(10**15, 10**19)}</v></c>", "<c><v>1.84281E+18</v></c>",
-            f'<c s="{style}"><v>{draw.randint(1001, 60_000)}</v></c>',
-            '<c t="d"><v>2024-03-09</v></c>',
-        ]
-    )  # fmt: skip
-    return Cell(xml, UNSURE)
-
-
-def _empty(draw: Random, _: _Texts) -> Cell:
-    if draw.random() < 0.2:
-        return Cell('<c t="str"><f>IF(1,"","")</f><v></v></c>', None, is_formula=True)
-    return Cell(
-        draw.choice(["", "<c/>", f'<c s="{_ZEROS}"/>', '<c t="inlineStr"><is><t/></is></c>']), None
-    )
-
-
-def _cell(draw: Random, texts: _Texts) -> Cell:
-    [kind] = draw.choices([_text, _number, _unsure, _empty], [10, 4, 1, 1])
-    return kind(draw, texts)
-
-
-def xlsx(draw: Random, folder: Path) -> Made:
-    """Make a workbook: errors, merges, formulas, formats, hidden parts, offsets and dialects."""
-    texts = _Texts()
-    options: dict[str, Any] = {}
-    if draw.random() < 0.6:
-        options["user_id"] = "fallback"
-    if draw.random() < 0.3:
-        options["visible_rows"] = True
-    columns = [*FIELDS, *draw.sample(["note", "site", "x"], draw.randint(0, 3))]
-    draw.shuffle(columns)
-    has_places = draw.random() < 0.8
-    left = draw.choice([0, 0, 1, 3]) if has_places else 0
-    first = draw.choice([1, 1, 2, 5]) if has_places else 1
-    table = [[_cell(draw, texts) for _ in columns] for _ in range(draw.randint(1, 8))]
-    numbers = [first + 1 + n + (n > 3 and has_places) for n in range(len(table))]
-    areas = _merge(draw, table, numbers, columns, left) if has_places else []
-    hidden = {number for number in numbers if draw.random() < 0.15}
-    header = [texts.add(f"<t>{escape(name)}</t>") for name in columns]
-    rows = [(first, header, False)]
-    rows += [
-        (number, [cell.xml for cell in cells], number in hidden)
-        for number, cells in zip(numbers, table, strict=True)
-    ]
-    data = "".join(_row(draw, number, cells, left, is_hidden=h, has_places=has_places)
-                   for number, cells, h in rows)  # fmt: skip
-    page = Page(
-        data, before=draw.choice(["", '<dimension ref="A1"/>', '<dimension ref="A1:XFD1048576"/>'])
-    )
-    page.after = merged(*areas) if areas else ""
-    others = [
-        Page(data, "lists", state="hidden"), Page("", "Chart", kind="chartsheet"),
-        Page(data, "old", state="veryHidden"),
-    ]  # fmt: skip
-    book = Book(
-        [*draw.sample(others, draw.randint(0, 2)), page], texts.inner, _FORMATS,
-        from_1904=draw.random() < 0.2, prefix=draw.choice(["", "", "x"]),
-        is_strict=draw.random() < 0.2,
-    )  # fmt: skip
-    made = {
-        number: _meant(cells, columns, options.get("user_id"))
-        for number, cells in zip(numbers, table, strict=True)
-        if not (number in hidden and options.get("visible_rows")) and not _is_blank(cells)
-    }
-    return Made(book.write(folder / "fleet.xlsx"), options, made)
-
-
-def _row(
-    draw: Random, number: int, cells: list[str], left: int, *, is_hidden: bool, has_places: bool
-) -> str:
-    placed = []
-    for at, cell in enumerate(cells, start=left):
-        place = f' r="{chr(ord("A") + at)}{number}"' if has_places else ""
-        xml = cell or ("" if has_places else "<c/>")
-        placed.append(xml.replace("<c", f"<c{place}", 1))
-    given = f' r="{number}"' if has_places else ""
-    blank = draw.choice(["", "", "\n "])
-    given += ' hidden="1"' if is_hidden else ""
-    return f"<row{given}>{blank}{blank.join(placed)}</row>{blank}"
-
-
-def _merge(
-    draw: Random, table: list[list[Cell]], numbers: list[int], columns: list[str], left: int
-) -> list[str]:
-    """Merge some cells, and change what they mean."""
-    if len(table) < 2 or draw.random() < 0.6:
-        return []
-    top = draw.randrange(len(table) - 1)
-    bottom = draw.randint(top + 1, len(table) - 1)
-    begin = draw.randrange(len(columns))
-    end = min(len(columns) - 1, begin + draw.choice([0, 0, 1]))
-    area = f"{chr(65 + left + begin)}{numbers[top]}:{chr(65 + left + end)}{numbers[bottom]}"
-    first = table[top][begin]
-    for line in range(top, bottom + 1):
-        for at in range(begin, end + 1):
-            cell = table[line][at]
-            if line > top or at > begin:
-                cell = cell._replace(xml=draw.choice(["", "<c/>", cell.xml]))
-            means = first.means if begin == end else UNSURE
-            is_empty = first.means is None
-            table[line][at] = cell._replace(means=means, is_formula=is_empty)
-    return [area]
-
-
-def _is_blank(cells: list[Cell]) -> bool:
-    return all(cell.means is None for cell in cells)
-
-
-def _meant(cells: list[Cell], columns: list[str], fallback: str | None) -> Values | None:
-    found = dict(zip(columns, cells, strict=True))
-    values: list[str | None] = []
-    for name in FIELDS:
-        cell = found[name]
-        if cell.means is UNSURE or (name == "machine_code" and cell.means is None):
-            return None
-        value = str(cell.means) if cell.means is not None else None
-        if name == "user_id" and value is None:
-            if cell.is_formula or fallback is None:
-                return None
-            value = fallback
-        values.append(value)
-    return tuple(values)
-
-
-FORMATS: dict[str, Makes] = {"xlsx": xlsx}
-"""What makes files, by format."""
-
-
-@dataclass
-class Tally:
-    """What came of the files."""
-
-    files: int = 0
-    rows: int = 0
-    devices: int = 0
-    wrong: int = 0
-    refused_rows: int = 0
-    """Rows that name a device and were called a problem."""
-    refused_files: int = 0
-    examples: list[str] = field(default_factory=list)
-
-
-def compare(made: Made, tally: Tally) -> list[str]:
-    """Read a file; return what is silently wrong."""
-    tally.files += 1
-    tally.rows += len(made.rows)
-    try:
-        found = {
-            row.line: row.values if row.device else None
-            for row in open_manifest(made.path, ManifestSettings(**made.options)).rows()
-        }
-    except BulkbindError as error:
-        tally.refused_files += 1
-        tally.examples.append(f"refused: {error}")
-        return []
-    wrong = []
-    for line in made.rows.keys() | found.keys():
-        right, read = made.rows.get(line), found.get(line)
-        tally.devices += read is not None
-        if read == right:
-            continue
-        if read is not None or line not in found:
-            wrong.append(f"line {line}: {read} read, {right} is right")
-        else:
-            tally.refused_rows += 1
-    return wrong
+def tally(maker: Callable[[Random], Made], files: int, seed: int) -> Counter[str]:
+    """Return how many files, rows, refusals and differences of each kind there were."""
+    found: Counter[str] = Counter(files=files)
+    with TemporaryDirectory() as folder:
+        for number in range(files):
+            made = maker(Random(f"{seed}-{maker.__name__}-{number}"))
+            found["rows"] += len(made.rows or ())
+            found["to be refused"] += made.rows is None
+            found[f"files: {made.shape}"] += 1
+            wrong = differences(made, Path(folder))
+            kinds = {difference.partition(":")[0] for difference in wrong}
+            found.update(f"files {kind}: {made.shape}" for kind in kinds)
+            for difference in wrong:
+                kind = difference.partition(":")[0]
+                found[kind] += 1
+                if found[kind] <= MOST_SHOWN:
+                    say(f"{maker.__name__} {number}, {made.shape}: {difference}")
+    return found
 
 
 def main() -> None:
-    """Make and read files; exit 1 if a row is silently wrong."""
+    """Make and read the files; exit 1 if one is read wrongly or does not come back."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--files", type=int, default=1_000)
+    parser.add_argument("--files", type=int, default=1_000, help="of each kind")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--format", choices=FORMATS)
+    parser.add_argument("--only", choices=[maker.__name__ for maker in MAKERS])
     arguments = parser.parse_args()
-    tallies = {}
-    for name in [arguments.format] if arguments.format else FORMATS:
-        tally = tallies[name] = Tally()
-        with TemporaryDirectory() as folder:
-            for number in range(arguments.files):
-                seed = f"{arguments.seed}-{name}-{number}"
-                wrong = compare(FORMATS[name](Random(seed), Path(folder)), tally)
-                tally.wrong += len(wrong)
-                tally.examples += [f"seed {seed}, {one}" for one in wrong]
-        say(
-            f"{name}: {tally.files:,} files, {tally.rows:,} rows, {tally.devices:,} devices, "
-            f"{tally.wrong} silently wrong, {tally.refused_rows} refused without need, "
-            f"{tally.refused_files} files refused"
-        )
-        for example in tally.examples[:10]:
-            say(f"  {example}")
-    write_json("fuzz", {"seed": arguments.seed} | {n: vars(t) for n, t in tallies.items()})
-    sys.exit(any(tally.wrong for tally in tallies.values()))
+    results = {}
+    for maker in MAKERS:
+        if arguments.only in (None, maker.__name__):
+            began = time.monotonic()
+            results[maker.__name__] = tally(maker, arguments.files, arguments.seed)
+            say(f"{maker.__name__}: {dict(results[maker.__name__])}")
+            say(f"  {time.monotonic() - began:.0f} s")
+    write_json("fuzz_values", {"seed": arguments.seed, **results})
+    if any(found["silent"] or found["back"] for found in results.values()):
+        sys.exit("read wrongly, or not come back as written")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import zipfile
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -54,10 +55,16 @@ class Book:
 
     def write(self, path: Path) -> Path:
         """Write the file and return its path."""
-        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as book:
+        path.write_bytes(self.content())
+        return path
+
+    def content(self) -> bytes:
+        """Return the bytes of the file."""
+        content = io.BytesIO()
+        with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as book:
             for name, text in self._parts().items():
                 book.writestr(name, text)
-        return path
+        return content.getvalue()
 
     def _parts(self) -> dict[str, str | bytes]:
         main, rel = _STRICT if self.is_strict else _TRANSITIONAL

@@ -17,6 +17,9 @@ class Listener(Protocol):
     def notice(self, text: str) -> None:
         """Receive a notice for a person."""
 
+    def warning(self, text: str) -> None:
+        """Receive what a person must see, even who asked for nothing but problems."""
+
     def staged(self, rows: int) -> None:
         """Receive the number of rows staged so far; called from another thread."""
 
@@ -46,6 +49,9 @@ class Silent:
     """Ignores progress, agrees to plans and refuses undos."""
 
     def notice(self, text: str) -> None:
+        """Ignore it."""
+
+    def warning(self, text: str) -> None:
         """Ignore it."""
 
     def staged(self, rows: int) -> None:

@@ -14,7 +14,7 @@ from hypothesis import example, given, settings, strategies as st
 
 from bulkbind.errors import ManifestError, UsageError
 from bulkbind.manifest import digest, open_manifest
-from bulkbind.manifest.csv_format import find_dialect
+from bulkbind.manifest.csv_dialect import find_dialect
 from bulkbind.model import Device, Source
 from bulkbind.settings import ManifestSettings
 from tests.support.manifests import opener, outline
@@ -185,6 +185,8 @@ def test_encoding_is_found(manifest, codec, mark, encoding):
         bool(mark),
         ",",
         ("machine_code", "user_id", "Bemerkung gr\u00f6\u00dfer"),
+        header_text="machine_code,user_id,Bemerkung gr\u00f6\u00dfer",
+        line_end="\n",
     )
     assert [row.cells for row in rows] == [["A", "u", "\u20ac \U0001f600"], ["B", "u", ""]]
     assert outline(rows) == [(2, "A"), (3, "B")]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bulkbind.errors import ManifestError, UsageError
-from bulkbind.manifest.csv_format import Dialect, find_dialect
+from bulkbind.manifest.csv_dialect import Dialect, find_dialect
 from bulkbind.manifest.text import LONGEST_LINE, MOST_COLUMNS
 from bulkbind.model import Device
 from bulkbind.settings import ManifestSettings

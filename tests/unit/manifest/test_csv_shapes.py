@@ -1,0 +1,398 @@
+"""CSV as it comes: valid whatever stands in it, rows of odd widths, and what is around a table."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import tarfile
+
+import pytest
+
+from bulkbind.errors import ManifestError
+from bulkbind.manifest.csv_dialect import Dialect
+from tests.support.manifests import opener, outline
+
+
+@pytest.fixture
+def manifest(tmp_path):
+    """Return a function that opens what is written into `fleet.csv`, with a user for all."""
+    opened = opener(tmp_path / "fleet.csv")
+    return lambda content, **given: opened(content, **({"user_id": "u"} | given))
+
+
+def codes(opened):
+    """Return the machine code of every row, None where it is no device."""
+    return [code for _, code in outline(opened.rows())]
+
+
+def found(opened):
+    """Return of every row what was found wrong with its shape; "" where nothing was."""
+    return [
+        "".join(problem.found for problem in row.problems if problem.field == "row")
+        for row in opened.rows()
+    ]
+
+
+# --- quotes and escapes --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ending", ["\n", "\r\n", "\r"], ids=["LF", "CRLF", "CR"])
+@pytest.mark.parametrize("at", [0, 70, 79, 5000], ids=str)
+def test_valid_file_with_backslashes_is_read_as_valid(manifest, at, ending):
+    """A cell that ends with a backslash swallows no row, wherever it stands."""
+    rows = [f'"ok","D{n:04d}","linux"' for n in range(at + 10)]
+    rows[at] = f'"C:\\export\\","D{at:04d}","linux"'
+    opened = manifest(ending.join(['"note","machine_code","device_os"', *rows, ""]))
+
+    assert codes(opened) == [f"D{n:04d}" for n in range(at + 10)]
+
+
+@pytest.mark.parametrize("at", [0, 5000], ids=str)
+def test_escapes_are_believed_where_doubling_fails(manifest, at):
+    """Also where the first one stands far behind the beginning of the file."""
+    rows = [f'"ok","D{n:04d}","linux"' for n in range(at + 10)]
+    rows[at] = f'"24\\" screen, \\"wide\\"","D{at:04d}","linux"'
+    opened = manifest("\n".join(['"note","machine_code","device_os"', *rows]))
+    read = list(opened.rows())
+
+    assert read[at].cells == ['24" screen, "wide"', f"D{at:04d}", "linux"]
+    assert [row.device is None for row in read] == [False] * len(rows)
+
+
+def test_backslash_that_escapes_nothing_is_text(manifest):
+    """Only a quote and the backslash itself are escaped: a code keeps its backslash, and breaks."""
+    opened = manifest('machine_code,note\nA\\1,"say \\"hi\\""\nA2,"C:\\new\\\\x \\"y\\""\n')
+    rows = list(opened.rows())
+
+    assert [row.cells for row in rows] == [["A\\1", 'say "hi"'], ["A2", 'C:\\new\\x "y"']]
+    assert rows[0].device is None
+
+
+@pytest.mark.parametrize(
+    ("content", "mapped"),
+    [
+        pytest.param("Serial,OS\n'A1','linux'\n'A2','linux'\n", {}, id="a bare header"),
+        pytest.param("Serial,OS\r\n'A1','linux'\r\n'A2','li''nux'\r\n", {}, id="doubled"),
+        pytest.param("'Serial';'OS'\n'A1';7\n'A2';''\n", {}, id="numbers are bare"),
+        pytest.param("Serial,OS,n\n'A1','x','24\"'\n'A2','x','\"b\"'\n", {}, id="double inside"),
+        pytest.param("Serial,OS,n\nA1,x,'a, b'\nA2,x,'c, d'\n", {}, id="only where needed"),
+        pytest.param("Serial,n,OS\nA1,'a\nb',x\nA2,c,x\n", {}, id="a line break"),
+        pytest.param("Fleet\n\nSerial;n\n'A1';'O''Neil'\n'A2';'x'\n(2 rows)\n", {}, id="around"),
+        pytest.param("Serial,OS\n'A1', 'x'\n'A2', 'y'\n", {}, id="blanks before quotes"),
+    ],
+)
+def test_single_quotes_are_taken_off(manifest, content, mapped):
+    """Single quotes around all but numbers, or without which rows would not fit, are quotes."""
+    opened = manifest(content, columns={"machine_code": "Serial"} | mapped)
+
+    assert codes(opened) == ["A1", "A2"]
+    assert opened.source.quote == "'"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param("machine_code,n\n\"A1\",\"'x', y\"\nA2,'z'\n", id="within double ones"),
+        pytest.param("machine_code,n\nA1,'tis\nA2,O'Neil\n", id="apostrophes"),
+        pytest.param("machine_code,n\nA1,'x'\nA2,y\n", id="a single cell"),
+    ],
+)
+def test_single_quotes_in_a_valid_file_are_text(manifest, content):
+    """A file that is valid with double quotes is read so."""
+    opened = manifest(content)
+
+    assert codes(opened) == ["A1", "A2"]
+    assert opened.source.quote == '"'
+
+
+@pytest.mark.parametrize("ending", ["\n", "\r"], ids=["LF", "CR"])
+@pytest.mark.parametrize("blanks", [" ", "   "])
+def test_blanks_before_quotes_do_not_matter(manifest, ending, blanks):
+    """A quote behind blanks opens a cell."""
+    rows = ["machine_code,note,device_os", f'A1,{blanks}"x, y",linux', f'A2,z,{blanks}"linux"']
+    opened = manifest(ending.join(rows))
+
+    assert [row.values[1:] for row in opened.rows()] == [
+        ("A1", None, "linux"),
+        ("A2", None, "linux"),
+    ]
+
+
+# --- longer and shorter rows ---------------------------------------------------------------------
+
+WHOLE = "location,machine_code,slot,device_os,comments\n"
+
+
+@pytest.mark.parametrize(
+    ("row", "wanted"),
+    [
+        pytest.param("Berlin, Mitte,A2,8,linux,", "it has 6, the header 5", id="a comma unseen"),
+        pytest.param("Berlin,,A3,9,linux,", "it has 6, the header 5", id="a cell too many"),
+        pytest.param("Berlin,A2,8,linux,,", "it has 6, the header 5", id="a delimiter too many"),
+        pytest.param("Berlin A2,8,linux,", "it has 4, the header 5", id="a comma lost"),
+        pytest.param("A2,8", "it has 2, the header 5", id="cut off"),
+    ],
+)
+@pytest.mark.parametrize("others", [1, 9, 3000], ids=str)
+@pytest.mark.parametrize("is_first", [True, False], ids=["first", "last"])
+def test_row_of_another_width_than_the_others_is_a_problem(manifest, row, wanted, others, is_first):
+    """Its values stand in wrong columns, though each of them may keep the rules."""
+    good = [f"Berlin,A{n},7,linux," for n in range(100, 100 + others)]
+    rows = [row, *good] if is_first else [*good, row]
+    shapes = found(manifest(WHOLE + "\n".join(rows) + "\n"))
+
+    assert shapes.pop(0 if is_first else -1) == wanted
+    assert not any(shapes)
+
+
+def test_delimiter_at_the_end_of_every_row_is_read(manifest):
+    """Where all rows have it, it moves nothing; a row that has one more is still a problem."""
+    opened = manifest("site,machine_code,device_os\n" + "Berlin,A1,linux,\n" * 3)
+
+    assert codes(opened) == ["A1"] * 3
+    assert any("every row ends with 1 empty cells more" in notice for notice in opened.notices)
+    shifted = manifest("site,machine_code\n" + "Berlin,A1,\n" * 5 + "Berlin, Mitte,A2,\n")
+    assert codes(shifted) == ["A1"] * 5 + [None]
+
+
+@pytest.mark.parametrize("odd", ["Berlin A2,linux,", "Berlin,A2,linux", "Berlin,A2,,linux,,"])
+def test_where_most_rows_are_longer_than_the_header_none_is_certain(manifest, odd):
+    """A row that has as many cells as the header by accident is no device."""
+    opened = manifest("site,machine_code,device_os\n" + "Berlin,A1,linux,\n" * 9 + f"{odd}\n")
+
+    assert codes(opened)[-1] is None
+
+
+def test_row_names_of_a_header_that_lacks_a_name(manifest):
+    """Rows longer than the header, as R writes them, are problems, and so is one shorter by one."""
+    rows = "".join(f"{n},A{n},linux\n" for n in range(9))
+    opened = manifest(f"machine_code,device_os\n{rows}linux,A10\n")
+
+    assert codes(opened) == [None] * 10
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        pytest.param(["A1,x,linux,7", "A2,x", "A3", "A4,y,linux"], id="ragged"),
+        pytest.param(["A1", "A2", "A3", "A4"], id="all alike"),
+        pytest.param(["A1,x,linux,7", "A2,,,", "A3,,,"] + ["A4"] * 40, id="Excel's blocks"),
+    ],
+)
+def test_rows_without_their_last_empty_cells_are_read(manifest, rows):
+    """An exporter that leaves out the empty cells at the end does so in many rows."""
+    opened = manifest("machine_code,device_name,device_os,slot\n" + "\n".join(rows) + "\n")
+
+    assert codes(opened) == [row.split(",")[0] for row in rows]
+    assert any("shorter than the header, e.g. line" in notice for notice in opened.notices)
+
+
+def test_rows_cut_off_far_below_whole_ones_are_read(manifest):
+    """What the first rows cannot say, the rows around do."""
+    whole, cut = [f"A{n},x,linux" for n in range(6000)], [f"B{n}" for n in range(300)]
+    opened = manifest("\n".join(["machine_code,device_name,device_os", *whole, *cut]))
+
+    assert codes(opened) == [*(row.split(",")[0] for row in whole), *cut]
+
+
+def test_code_that_belongs_further_right_is_not_sent(manifest):
+    """Among rows that are cut off, one that lacks a delimiter shows by a value of other columns."""
+    rows = ["Berlin,A1,linux,7", "Bonn,A2,linux,8", "Berlin,A3", "Bonn,A4", "Berlin A5,linux"]
+    opened = manifest("\n".join(["site,machine_code,device_os,slot", *rows]))
+
+    assert codes(opened)[-1] is None
+    assert codes(opened)[2:4] == ["A3", "A4"]
+
+
+def test_empty_names_at_the_end_of_a_header_are_none(manifest):
+    """A delimiter behind the last name only: rows without it are whole, the others are longer."""
+    rows = ["Berlin,A1,linux", "Berlin,A2,linux", "Berlin, Mitte,A3,linux", "Berlin, Mitte,A4,"]
+
+    assert codes(manifest("\n".join(["site,machine_code,device_os,", *rows]))) == [
+        "A1", "A2", None, None,
+    ]  # fmt: skip
+
+
+# --- other tables, headers -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("good", [1, 300])
+@pytest.mark.parametrize(
+    ("header", "other"),
+    [
+        ("machine_code,device_name", "machine_code,location"),
+        ("machine_code,device_name", "location,machine_code"),
+        ("machine_code,note", "location,machineCode"),
+        ("note,machine_code", "machine_code,place"),
+        ("device_name;machine_code", '"Machine Code";"place"'),
+    ],
+)
+def test_second_table_is_refused_by_its_one_known_column(manifest, header, other, good):
+    """Where it begins, whatever else it has."""
+    delimiter = ";" if ";" in header else ","
+    at = [name.lower().replace(" ", "_") for name in header.split(delimiter)]
+    rows = [
+        delimiter.join(f"A{n}" if c == "machine_code" else "x" for c in at) for n in range(good)
+    ]
+    opened = manifest("\n".join([header, *rows, other, delimiter.join(["B1", "Berlin"])]))
+
+    with pytest.raises(ManifestError, match=rf":{good + 2}: another table begins here"):
+        list(opened.rows())
+
+
+def test_text_that_reads_like_a_name_begins_no_table(manifest):
+    """In a column that is not sent it is text."""
+    assert codes(manifest("machine_code,note\nA1,machine code\nA2,machine_code\n")) == ["A1", "A2"]
+
+
+def test_exact_name_beats_a_loose_one(manifest):
+    """The header is where the name stands as `--map` has it, though a line above resembles it."""
+    opened = manifest(
+        "textbox2,textbox4\nInformation,Device Serial Number\n\n"
+        "Device_Serial_Number0,Device_Serial_Number\nDevice Serial Number,ABC1\n",
+        columns={"machine_code": "Device_Serial_Number"},
+    )
+
+    assert outline(opened.rows()) == [(5, "ABC1")]
+
+
+@pytest.mark.parametrize("lines", [60, 900])
+def test_header_below_many_blank_lines_is_found(manifest, lines):
+    """Lines without a word are not counted among those searched."""
+    opened = manifest("\n" * lines + "machine_code\nA1\n")
+
+    assert outline(opened.rows()) == [(lines + 2, "A1")]
+
+
+def test_endless_blank_lines_are_no_empty_file(manifest):
+    """What is below them was not looked at, and is not called empty."""
+    with pytest.raises(ManifestError, match=r"no header in the first 10,\d\d\d lines"):
+        manifest("\n" * 20_000 + "machine_code\nA1\n")
+
+
+@pytest.mark.parametrize(
+    ("content", "line", "given"),
+    [
+        ('"machine_code,"device_name","device_os"\nA1,x,linux\n', 1, {}),
+        ('Fleet\n"machine_code,"device_name";"x"\nA1,x,linux\n', 2, {}),
+        ('"Serial,"OS"\nA1,x\nA2,y\n', 1, {"columns": {"machine_code": "Serial"}}),
+        ('"Serial,"OS"\nA1,x\nA2,y\n', 1, {}),
+    ],
+)
+def test_fault_of_the_header_is_named(manifest, content, line, given):
+    """Not the line below it, which names nothing."""
+    with pytest.raises(ManifestError, match=rf":{line}: the header cannot be read"):
+        manifest(content, **given)
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_lines_in_quotes_as_a_whole_are_named(manifest, delimiter):
+    """The hint says what to take off."""
+    lines = ("machine_code", "device_name"), ("SN1", "Van 1"), ("SN2", "Van 2")
+    content = "".join(f'"{delimiter.join(line)}"\n' for line in lines)
+    with pytest.raises(ManifestError, match="each line stands in quotes as a whole") as caught:
+        manifest(content)
+
+    assert "first and the last quote" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("content", "columns", "wanted"),
+    [
+        ('A1,x,linux\nA2,"y" z,linux\nA3,q,linux\n', ("machine_code", "device_name", "device_os"),
+         ["A1", None, "A3"]),
+        ("# a comment\n# another\n# third\nA1;linux\nA2;linux\n", ("machine_code", "device_os"),
+         ["A1", "A2"]),
+        ("A1|a, b|linux\nA2|c, d|linux\n", ("machine_code", "note", "device_os"), ["A1", "A2"]),
+        ("'A1','linux'\n'A2','linux'\n", ("machine_code", "device_os"), ["A1", "A2"]),
+    ],
+)  # fmt: skip
+def test_columns_given_help_to_find_the_dialect(manifest, content, columns, wanted):
+    """Their number says which delimiter and quotes make rows of so many cells."""
+    assert codes(manifest(content, header=columns)) == wanted
+
+
+# --- what programs print around a table ----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("content", "count"),
+    [
+        pytest.param(
+            " machine_code | device_os \n--------------+----------\n A1 | x\n A2 | \n(2 rows)\n",
+            2, id="psql",
+        ),
+        pytest.param(
+            "+--------------+-------+\n| machine_code | n     |\n+--------------+-------+\n"
+            "| A1           | x     |\n| A2           |       |\n+--------------+-------+\n"
+            "2 rows in set (0.00 sec)\n", 3, id="mysql",
+        ),
+        pytest.param("machine_code,n\n------------,-\nA1,x\nA2,y\n\n(2 rows affected)\n", 2,
+                     id="sqlcmd"),
+        pytest.param("MACHINE_CODE\tN\n------------\t----\nA1\tx\nA2\ty\n\n2 rows selected.\n",
+                     2, id="sqlplus"),
+        pytest.param("| machine_code | n |\n|:-------------|--:|\n| A1 | x |\n| A2 | y |\n", 1,
+                     id="Markdown"),
+        pytest.param("machine_code | n\n--- | ---\nA1 | x\nA2 | y\n", 1, id="Markdown, bare"),
+        pytest.param(" machine_code | n \n---+---\n A1 | x\n A2 | y\n(2 Zeilen)\n\nTime: 1.2 ms\n",
+                     3, id="psql, German"),
+        pytest.param("machine_code;n\nA1;x\nA2;y\n\n  2 record(s) selected.\n", 1, id="DB2"),
+    ],
+)  # fmt: skip
+def test_what_databases_print_around_a_table_is_passed_over(manifest, content, count):
+    """Lines of dashes and the count of rows, with a notice."""
+    opened = manifest(content)
+
+    assert codes(opened) == ["A1", "A2"]
+    assert f"fleet.csv: {count} rule lines and footers passed over" in opened.notices
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param("MACHINE_CODE N\n------------ ----\nA1           x\n", id="sqlplus"),
+        pytest.param(
+            "\u250c\u2500\u2510\n\u2502 machine_code \u2502\n\u2502 A1 \u2502\n", id="a box"
+        ),
+        pytest.param("-[ RECORD 1 ]+---\nmachine_code | A1\nn | x\n", id="psql, expanded"),
+    ],
+)
+def test_table_for_a_screen_is_named(manifest, content):
+    """The hint says how databases write CSV."""
+    with pytest.raises(ManifestError, match="printed for a screen") as caught:
+        manifest(content, columns={"machine_code": "Serial"})
+
+    assert "--csv" in caught.value.hint
+
+
+@pytest.mark.parametrize("cell", ['="00018001"', "'00019001", '="A"'])
+def test_marks_by_which_excel_keeps_text_are_named(manifest, cell):
+    """The row stays a problem; the hint says what the marks are."""
+    [row] = manifest(f"machine_code,n\n{cell},x\n").rows()
+
+    assert row.device is None
+    assert "by which a spreadsheet keeps text" in row.problems[0].hint
+
+
+@pytest.mark.parametrize("kind", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+@pytest.mark.parametrize("is_packed", [True, False])
+def test_tar_archive_is_named(manifest, kind, is_packed):
+    """Whatever wrote it, packed or not."""
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w", format=kind) as archive:
+        member = tarfile.TarInfo("fleet.csv")
+        member.size = 16
+        archive.addfile(member, io.BytesIO(b"machine_code\nA1\n"))
+    data = content.getvalue()
+
+    with pytest.raises(ManifestError, match="a tar archive"):
+        manifest(gzip.compress(data) if is_packed else data)
+
+
+def test_dialect_of_a_file_without_oddities_is_plain(manifest):
+    """Nothing but the delimiter is taken from the beginning of the file."""
+    opened = manifest("machine_code;n\nA1;x\n")
+
+    assert Dialect(opened.source.delimiter, opened.source.quote, opened.source.escape) == Dialect(
+        ";"
+    )
