@@ -114,6 +114,11 @@ manifest_options = together(
         ),
         option("--sheet", metavar="NAME|N", help="sheet of a workbook; without it the first"),
         option(
+            "--items",
+            metavar="PATH",
+            help="where the list of devices stands in YAML or JSON, e.g. results or data.items",
+        ),
+        option(
             "--clean",
             metavar="none|names",
             help="names: make device_name and device_os fit their rules; every change is "
@@ -344,6 +349,7 @@ GIVEN = (
     "format",
     "encoding",
     "sheet",
+    "items",
     "clean",
     "profile",
     "on_duplicate",

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from contextlib import ExitStack
+from itertools import islice, repeat
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+from msgspec.structs import replace
 
 from bulkbind.errors import ManifestError
 from bulkbind.manifest import columns
 from bulkbind.manifest.checking import FEW, Checker, as_values, columns_of, good_values
 from bulkbind.manifest.rules import printable, trim
+from bulkbind.manifest.shapes import FORMS, next_page
 from bulkbind.manifest.text import MOST_SHAPES, open_text
 from bulkbind.model import OWN_COLUMNS, CheckedRow, Problem
 from bulkbind.settings import FIELDS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
     from typing import Self
 
@@ -24,10 +29,14 @@ if TYPE_CHECKING:
 
 BATCH = 128
 """Devices checked at a time; a batch with a broken one is split into smaller ones."""
+FEW_NAMES = 20
+"""Names shown in one notice."""
 _CODE = FIELDS.index("machine_code")
 _MAPPING = "row: a device is a mapping of fields"
 _TEXT = "a text, not a list or a mapping"
 _NOT_BOOLEAN = "a text or a number, not true or false"
+_TAG = "a value without a tag of another program"
+_OWN = frozenset(OWN_COLUMNS)
 
 Node = Any
 """A string, number, boolean, None, list or mapping."""
@@ -49,24 +58,53 @@ class Written(float):
         return number
 
 
+class Tagged(NamedTuple):
+    """A YAML value with a tag that means something to another program alone."""
+
+    tag: str
+    node: Node
+
+    @property
+    def problem(self) -> str:
+        """What is wrong with it."""
+        return f"`{printable(self.shown_tag)}` is a tag that is not known here"
+
+    @property
+    def shown_tag(self) -> str:
+        """The tag as in a file without directives."""
+        return self.tag if self.tag.startswith("!") else f"!<{self.tag}>"
+
+    @property
+    def shown(self) -> str:
+        """The tag and the value for messages."""
+        text = text_of(self.node)
+        return printable(self.shown_tag if text is None else f"{self.shown_tag} {text}")
+
+
+class Defaults(NamedTuple):
+    """The values of keys that a device of the same document lacks."""
+
+    values: dict[str, Any]
+    members: dict[str, str]
+    """Each key with its value as text in the syntax of the format."""
+
+
 class Item(NamedTuple):
     """The value at a device's place in the file."""
 
     line: int
     node: Node
+    text: str
+    """The operator's own text of the value."""
     problem: Problem | None = None
     """Why it could not be read."""
+    defaults: Defaults | None = None
 
     @classmethod
-    def with_repeated_key(cls, line: int, key: str, found: str) -> Self:
+    def with_repeated_key(cls, line: int, key: str, found: str, text: str) -> Self:
         """Return an item that is refused because of a repeated key."""
         rule = "row: a key stands once in a device"
-        return cls(line, None, Problem("row", "row", printable(key), rule, found))
-
-    def under(self, key: str, line: int) -> Item:
-        """Return the device with the key that it has in a mapping of devices as `@key`."""
-        node = {columns.KEY: key, **self.node} if isinstance(self.node, dict) else self.node
-        return Item(line, node, self.problem)
+        return cls(line, None, text, Problem("row", "row", printable(key), rule, found))
 
 
 class _Shape(NamedTuple):
@@ -84,8 +122,12 @@ class _Shape(NamedTuple):
 class Tree:
     """Turns mappings into checked rows."""
 
-    def __init__(self, name: str, settings: ManifestSettings) -> None:
+    def __init__(
+        self, name: str, settings: ManifestSettings, fill: Callable[[str, Sequence[str]], str]
+    ) -> None:
+        """*fill* adds members to the text of a device."""
         self._name = name
+        self._fill = fill
         self._settings = settings
         self._mapping = settings.columns
         self._checker = Checker(cleans=settings.clean == "names")
@@ -99,25 +141,32 @@ class Tree:
         """Whether a field is mapped to the devices' own keys."""
         return columns.KEY in self._mapping.values()
 
-    def rows(self, items: Iterable[Item], defaults: dict[str, Any]) -> Iterator[CheckedRow]:
-        """Yield a row for each item, in batches. *defaults*: for keys that a device lacks."""
+    def rows(self, items: Iterable[Item]) -> Iterator[CheckedRow]:
+        """Yield a row for each item, in batches.
+
+        What `write_failed` puts before a value that is no mapping, its status and reason, is no
+        item.
+        """
         batch: list[Item] = []
         try:
             for item in items:
+                node = item.node
+                if type(node) is dict and len(node) <= len(_OWN) and node and _OWN.issuperset(node):
+                    continue
                 batch.append(item)
                 if len(batch) == BATCH:
-                    yield from self._batch(batch, defaults)
+                    yield from self._batch(batch)
                     batch = []
         except ManifestError:
             self._has_code = True  # the file's own error takes precedence
-            yield from self._batch(batch, defaults)
+            yield from self._batch(batch)
             raise
-        yield from self._batch(batch, defaults)
+        yield from self._batch(batch)
 
     def notices(self) -> Iterator[str]:
         """Yield the notices."""
         if self._unknown:
-            names = printable(", ".join(list(self._unknown)[:20]))
+            names = printable(", ".join(list(self._unknown)[:FEW_NAMES]))
             yield f"{self._name}: keys kept but not sent: {names}"
         yield from self._checker.notices(self._name)
 
@@ -126,39 +175,41 @@ class Tree:
         near = columns.closest("machine_code", wanted, list(self._unknown))
         return f"did you mean --map machine_code='{near}'? " if near else ""
 
-    def _require_code(self, nodes: Sequence[Node], defaults: dict[str, Any]) -> None:
+    def _require_code(self, items: Sequence[Item]) -> None:
         """Refuse a file in which none of the first devices has a key for machine_code."""
         if self._has_code or "machine_code" in self._fills:
             return
-        shapes = [self._shape((*defaults, *node)) for node in nodes if isinstance(node, dict)]
+        shapes = [
+            self._shape((*(item.defaults.values if item.defaults else ()), *item.node))
+            for item in items
+            if isinstance(item.node, dict)
+        ]
         self._has_code = any(shape.paths[_CODE] is not None for shape in shapes)
         if self._unknown and not self._has_code:
-            shown = ", ".join(f"`{key}`" for key in list(self._unknown)[:20]) or "none"
+            shown = ", ".join(f"`{key}`" for key in list(self._unknown)[:FEW_NAMES]) or "none"
             raise ManifestError(
                 f"{self._name}: no device has a key for machine_code; keys found: {shown}",
                 hint=self._guess() + "--map machine_code=KEY names another key, a path as "
                 "data.serial, or @key for the key of the device itself",
             )
 
-    def _batch(self, items: Sequence[Item], defaults: dict[str, Any]) -> Iterator[CheckedRow]:
-        self._require_code([item.node for item in items], defaults)
-        yield from self._parts(items, defaults)
+    def _batch(self, items: Sequence[Item]) -> Iterator[CheckedRow]:
+        self._require_code(items)
+        yield from self._parts(items)
 
-    def _parts(self, items: Sequence[Item], defaults: dict[str, Any]) -> Iterator[CheckedRow]:
-        fast = None if defaults else self._fast(items)
+    def _parts(self, items: Sequence[Item]) -> Iterator[CheckedRow]:
+        has_defaults = any(item.defaults for item in items)
+        fast = None if has_defaults else self._fast(items)
         if fast is not None:
             yield from fast
             return
-        if len(items) > FEW and not defaults:
+        if len(items) > FEW and not has_defaults:
             half = len(items) // 2
-            yield from self._parts(items[:half], defaults)
-            yield from self._parts(items[half:], defaults)
+            yield from self._parts(items[:half])
+            yield from self._parts(items[half:])
             return
         for item in items:
-            if item.problem is not None:
-                yield CheckedRow(item.line, {}, (None,) * 4, (item.problem,))
-            else:
-                yield self._checked(item.line, item.node, defaults)
+            yield self._checked(item)
 
     def _fast(self, items: Sequence[Item]) -> Iterator[CheckedRow] | None:
         """Return the rows if all devices are valid and have the same keys; otherwise None."""
@@ -180,35 +231,47 @@ class Tree:
             return None
         lines = [item.line for item in items]
         self._checker.suspicions.add(values[1], lines)  # type: ignore[arg-type]  # it is required
-        return map(CheckedRow, lines, nodes, zip(*values, strict=True))
+        nothing = repeat(())
+        texts = [item.text for item in items]
+        rows = zip(*values, strict=True)
+        return map(CheckedRow, lines, nodes, rows, nothing, nothing, texts)
 
-    def _checked(self, line: int, node: Node, defaults: dict[str, Any]) -> CheckedRow:
-        if not isinstance(node, dict):
-            shown = "" if node is None else printable(text_of(node) or str(node))
-            problem = Problem("row", "row", shown, _MAPPING, f"it is {_kind(node)}")
-            return CheckedRow(line, {"value": node}, (None,) * 4, (problem,))
-        cells = self._with_defaults(node, defaults) if defaults else node
+    def _checked(self, item: Item) -> CheckedRow:
+        line, node, text, problem, defaults = item
+        if defaults:
+            node, text = self._with_defaults(node, text, defaults)
+        if problem is None and not isinstance(node, dict):
+            problem = _no_mapping(node)
+        if problem is not None:
+            cells = node if isinstance(node, dict) else {"value": node}
+            return CheckedRow(line, cells, (None,) * 4, (problem,), text=text)
+        return replace(self._ruled(line, node), text=text)
+
+    def _ruled(self, line: int, cells: dict[str, Any]) -> CheckedRow:
         shape = self._shape(tuple(cells))
         problems = [self._claimed(cells, *claim) for claim in shape.claims]
         values: list[str | None] = []
         for field, name, path in zip(FIELDS, shape.names, shape.paths, strict=True):
-            found = None
-            if path is not None:
-                found = columns.at_path(cells, path)
-                if isinstance(found, list | dict | bool):
-                    problems.append(_not_text(field, name, found))
-            values.append(trim(text_of(found)) or self._fills.get(field))
+            found, misfit = at_path(cells, path) if path is not None else (None, False)
+            if misfit or isinstance(found, list | dict | bool | Tagged):
+                problems.append(_not_text(field, name, found, misfit=misfit))
+                values.append(None)  # a default is for what is empty
+            else:
+                values.append(trim(text_of(found)) or self._fills.get(field))
         return self._checker.row(line, cells, as_values(values), shape.names, problems)
 
-    def _with_defaults(self, node: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+    def _with_defaults(self, node: Node, text: str, defaults: Defaults) -> tuple[Node, str]:
         """Return a device with defaults for the fields that it lacks in any spelling."""
+        if not isinstance(node, dict):
+            return node, text
         stated = {columns.field_of(key, self._mapping) for key in node} - {None}
         kept = {
             key: value
-            for key, value in defaults.items()
-            if columns.field_of(key, self._mapping) not in stated
+            for key, value in defaults.values.items()
+            if key not in node and columns.field_of(key, self._mapping) not in stated
         }
-        return {**kept, **node}
+        filled = self._fill(text, [defaults.members[key] for key in kept]) if kept else text
+        return {**kept, **node}, filled
 
     def _claimed(self, cells: dict[str, Any], field: str, key: str, other: str) -> Problem:
         shown = printable(text_of(cells[key]) or str(cells[key]))
@@ -268,12 +331,38 @@ def text_of(node: Node) -> str | None:
     return None
 
 
-def _not_text(field: str, name: str, found: Node) -> Problem:
+def at_path(node: Node, path: Sequence[str]) -> tuple[Node, bool]:
+    """Return the value at a path of keys and list positions; None if there is none.
+
+    Also returns whether the path leads through what is neither: then the value is that.
+    """
+    for part in path:
+        if isinstance(node, dict):
+            node = node.get(part)
+        elif isinstance(node, list) and part.isdecimal():
+            node = node[int(part[:6])] if int(part[:6]) < len(node) else None
+        else:
+            return node, node is not None
+    return node, False
+
+
+def _no_mapping(node: Node) -> Problem:
+    if isinstance(node, Tagged):
+        return Problem("row", "row", node.shown, f"row: {_TAG}", node.problem)
+    shown = "" if node is None else printable(text_of(node) or str(node))
+    return Problem("row", "row", shown, _MAPPING, f"it is {_kind(node)}")
+
+
+def _not_text(field: str, name: str, found: Node, *, misfit: bool) -> Problem:
+    if isinstance(found, Tagged):
+        hint = "write the value itself"
+        return Problem(field, name, found.shown, f"{field}: {_TAG}", found.problem, hint)
     if isinstance(found, bool):
         shown = "true" if found else "false"
         return Problem(field, name, shown, f"{field}: {_NOT_BOOLEAN}", f"it is {shown}")
-    shown = printable(str(found))
-    return Problem(field, name, shown, f"{field}: {_TEXT}", f"it is {_kind(found)}")
+    shown = printable(text_of(found) or str(found))
+    where = "what should hold it is" if misfit else "it is"
+    return Problem(field, name, shown, f"{field}: {_TEXT}", f"{where} {_kind(found)}")
 
 
 def _kind(node: Node) -> str:
@@ -303,16 +392,47 @@ class TreeManifest(ABC):
         settings: ManifestSettings,
     ) -> None:
         self._path = path
-        self._tree = Tree(source.name, settings)
+        self._settings = settings
+        self._tree = Tree(source.name, settings, self.fill)
+        self._unused: dict[str, None] = {}
         self.source = source
         self.notices: list[str] = []
 
     def rows(self) -> Iterator[CheckedRow]:
         """Yield every device with its first line. Raises: ManifestError if it is no manifest."""
-        with open_text(self._path, self.source, self.undecodable) as text:
-            yield from self._read(text)
+        with ExitStack() as self._files:
+            yield from self._tree.rows(self._items(self._open()))
+        if self._unused:
+            few = printable(", ".join(islice(self._unused, FEW_NAMES)))
+            more = len(self._unused) - FEW_NAMES
+            shown = f"{few} and {more:,} more" if more > 0 else few
+            self.notices.append(f"{self.source.name}: keys that are not used: {shown}")
         self.notices += self._tree.notices()
 
+    def _open(self) -> Text:
+        return self._files.enter_context(open_text(self._path, self.source, self.undecodable))
+
+    def _pass_over(self, key: str, value: Node) -> None:
+        """Note a key beside the devices."""
+        if len(self._unused) < MOST_SHAPES:
+            self._unused[key] = None
+        if page := next_page(key, value):
+            self.notices.append(
+                f"{self.source.name}: `{printable(page)}` says that more pages follow: this is one "
+                "page of several"
+            )
+
+    def _missing(self, key: str, seen: Iterable[str]) -> ManifestError:
+        """Return the error of a document without the key under which the devices stand."""
+        shown = ", ".join(f"`{printable(name)}`" for name in islice(seen, FEW_NAMES))
+        found = f"; keys found: {shown}" if shown else ""
+        return ManifestError(f"{self.source.name}: no `{printable(key)}` in it{found}", hint=FORMS)
+
     @abstractmethod
-    def _read(self, text: Text) -> Iterator[CheckedRow]:
+    def _items(self, text: Text) -> Iterator[Item]:
         """Yield every device of a text."""
+
+    @staticmethod
+    @abstractmethod
+    def fill(text: str, members: Sequence[str]) -> str:
+        """Return the text of a device with members, as text, added before its own."""

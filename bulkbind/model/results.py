@@ -109,7 +109,8 @@ class ResultRow:
     problems: tuple[Problem, ...]
     """The rules that the row breaks."""
     cells: str | None
-    """The operator's cells as JSON; None once the row is known to be bound."""
+    """JSON: a list of the operator's cells, or the text of a device in YAML or JSON (of older
+    ledgers a mapping); None once the row is known to be bound."""
     changes: str = ""
     """What cleaning changed; `detail` begins with it."""
 

@@ -82,6 +82,8 @@ class CheckedRow(msgspec.Struct, frozen=True, gc=False):
     problems: tuple[Problem, ...] = ()
     changes: tuple[Change, ...] = ()
     """What cleaning changed."""
+    text: str = ""
+    """The operator's own text of a device in YAML or JSON, defaults included; empty for tables."""
 
     @property
     def device(self) -> Device | None:

@@ -16,6 +16,7 @@ import yaml
 
 from bulkbind.errors import UsageError
 from bulkbind.files import KEPT_BYTES, replacing
+from bulkbind.manifest import json_reader, yaml_reader
 from bulkbind.model import MEANINGS, OWN_COLUMNS, AttemptRow, Problem, ResultRow, Source, UndoneRow
 
 if TYPE_CHECKING:
@@ -257,9 +258,16 @@ class _CsvRows:
         """Do nothing."""
 
 
+def _own(row: ResultRow) -> dict[str, str]:
+    return dict(zip(OWN_COLUMNS, (row.status, reason_of(row)), strict=True))
+
+
 def _with_own(cells: dict[str, Any], row: ResultRow) -> dict[str, Any]:
-    own = dict(zip(OWN_COLUMNS, (row.status, reason_of(row)), strict=True))
-    return {key: value for key, value in cells.items() if key not in OWN_COLUMNS} | own
+    return {key: value for key, value in cells.items() if key not in OWN_COLUMNS} | _own(row)
+
+
+Kept = str | dict[str, Any]
+"""The operator's own text of a device; of ledgers of earlier versions, its mapping."""
 
 
 class _YamlRows:
@@ -269,16 +277,20 @@ class _YamlRows:
         self._file = file
         self._is_empty = True
 
-    def write(self, cells: dict[str, Any], row: ResultRow) -> None:
-        text = yaml.dump(
-            [_with_own(cells, row)],
-            Dumper=yaml.CSafeDumper,
-            sort_keys=False,
-            allow_unicode=True,
-            width=10_000,
-        )
+    def write(self, cells: Kept, row: ResultRow) -> None:
+        if isinstance(cells, str):
+            text = yaml_reader.with_own(cells, _own(row)) or self._dumped(_own(row)) + cells
+        else:
+            text = self._dumped(_with_own(cells, row))
         self._file.write(text)
         self._is_empty = False
+
+    @staticmethod
+    def _dumped(cells: dict[str, Any]) -> str:
+        text: str = yaml.dump(
+            [cells], Dumper=yaml.CSafeDumper, sort_keys=False, allow_unicode=True, width=10_000
+        )
+        return text
 
     def end(self) -> None:
         if self._is_empty:
@@ -289,32 +301,41 @@ class _JsonLinesRows:
     def __init__(self, file: TextIO, source: Source) -> None:  # noqa: ARG002  # as all writers
         self._file = file
 
-    def write(self, cells: dict[str, Any], row: ResultRow) -> None:
-        self._file.write(_json(cells, row) + "\n")
+    def write(self, cells: Kept, row: ResultRow) -> None:
+        self._file.writelines(f"{text}\n" for text in _objects(cells, row))
 
     def end(self) -> None:
         """Do nothing."""
 
 
 class _JsonRows:
-    """JSON: an array with an object in each line."""
+    """JSON: an array."""
 
     def __init__(self, file: TextIO, source: Source) -> None:  # noqa: ARG002  # as all writers
         self._file = file
         self._before = "["
 
-    def write(self, cells: dict[str, Any], row: ResultRow) -> None:
-        self._file.write(f"{self._before}\n{_json(cells, row)}")
-        self._before = ","
+    def write(self, cells: Kept, row: ResultRow) -> None:
+        for text in _objects(cells, row):
+            self._file.write(f"{self._before}\n{text}")
+            self._before = ","
 
     def end(self) -> None:
         self._file.write("[]\n" if self._before == "[" else "\n]\n")
 
 
-def _json(cells: dict[str, Any], row: ResultRow) -> str:
-    """Return a row as JSON; lone surrogates become the escapes from which they were read."""
-    text = json.dumps(_with_own(cells, row), ensure_ascii=False)
-    return text if text.isprintable() else json.dumps(_with_own(cells, row))
+def _objects(cells: Kept, row: ResultRow) -> list[str]:
+    """Return a row as JSON: a text that has no place for status and reason stands behind them."""
+    if isinstance(cells, str):
+        whole = json_reader.with_own(cells, _own(row))
+        return [whole] if whole else [_json(_own(row)), cells]
+    return [_json(_with_own(cells, row))]
+
+
+def _json(cells: dict[str, Any]) -> str:
+    """Return an object as JSON; lone surrogates become the escapes from which they were read."""
+    text = json.dumps(cells, ensure_ascii=False)
+    return text if text.isprintable() else json.dumps(cells)
 
 
 _WRITERS: dict[str, Callable[[TextIO, Source], _Writer]] = {

@@ -326,6 +326,9 @@ class Reading(Part):
     it."""
     sheet: str | None = None
     """Of a workbook, by name or number; none: the first."""
+    items: str | None = None
+    """Where the list of devices stands in a document of YAML or JSON, e.g. results or data.items;
+    none: it is found where it is the only one."""
     clean: Literal["none", "names"] = "none"
     """names: make device_name and device_os fit their rules; every change is listed."""
 
