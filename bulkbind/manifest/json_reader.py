@@ -192,6 +192,8 @@ def _written(value: str) -> str:
 
 _BLANK = " \t\r\n"
 _SEPARATOR = re.compile(r"[ \t\r\n]*,[ \t\r\n]*\{")
+_NEXT_KEY = re.compile(r'[ \t\r\n]*,[ \t\r\n]*"')
+_COLON = re.compile(r"[ \t\r\n]*:[ \t\r\n]*\{")
 _DEEPEST_STREAMED = 100
 _MOST_UNSEEN = 20
 """Characters that a broken token can extend beyond the place that an error names."""
@@ -264,7 +266,7 @@ class JsonManifest(_JsonTexts):
     ) -> Iterator[Item]:
         """Yield the devices at a path of the object at hand."""
         if not path:
-            yield from _keyed(text, defaults)
+            yield from self._guarded(_keyed(text, defaults))
             return
         seen: dict[str, None] = {}
         for key in _Keys(text):
@@ -292,7 +294,7 @@ class JsonManifest(_JsonTexts):
         elif begins == "[" and not rest:
             yield from _listed(text, defaults)
         elif begins == "{" and self._tree.is_keyed:
-            yield from _keyed(text, defaults)
+            yield from self._guarded(_keyed(text, defaults))
         elif begins == "{" and self._settings.items:
             yield _item(text, text.line, defaults)
         elif self._settings.items:
@@ -344,16 +346,19 @@ def _keyed(text: _Document, defaults: Defaults | None) -> Iterator[Item]:
     for key in keys:
         text.peek()
         item = _item(text, keys.line, defaults)
-        node = {} if item.node is None and item.problem is None else item.node
-        written = "{}" if node == {} else item.text
-        name = json.dumps(key, ensure_ascii=False)
-        if written.startswith("{"):
-            written = _JsonTexts.fill(written, [f'"{KEY}": {name}'])
-            yield item._replace(
-                node={KEY: key, **node} if isinstance(node, dict) else node, text=written
-            )
-        else:
-            yield item._replace(text=f"{{{name}: {written}}}")
+        yield _with_key(item, key, json.dumps(key, ensure_ascii=False))
+        if defaults is None:
+            yield from text.pairs()
+
+
+def _with_key(item: Item, key: str, name: str) -> Item:
+    """Return an item with its key, as text *name*, under `@key`."""
+    if item.node is None and item.problem is None:
+        item = item._replace(node={}, text="{}")
+    if not item.text.startswith("{"):
+        return item._replace(text=f"{{{name}: {item.text}}}")
+    node = {KEY: key, **item.node} if isinstance(item.node, dict) else item.node
+    return item._replace(node=node, text=_JsonTexts.fill(item.text, [f'"{KEY}": {name}']))
 
 
 class _Keys:
@@ -469,6 +474,34 @@ class _Document:
             at = after
         self._at = self._counted = at
         self.line = line
+
+    def pairs(self) -> Iterator[Item]:
+        """Yield further objects under keys that take no closer look, each as `@key` has it."""
+        buffer, at = self._buffer, self._at
+        line = self.line + buffer.count("\n", self._counted, at)
+        self._counted = at
+        while match := _NEXT_KEY.match(buffer, at):
+            start = match.end() - 1
+            try:
+                key, end = json.decoder.scanstring(buffer, start + 1)
+                colon = _COLON.match(buffer, end)
+                if colon is None:
+                    break
+                node, after = _scan(buffer, colon.end() - 1)
+            except (StopIteration, ValueError, RecursionError, WrongJsonError):
+                break  # which shows again in the closer look
+            if not _has_single_keys(buffer, colon.end() - 1, after, node):
+                break
+            line += buffer.count("\n", at, start)
+            name = buffer[start:end]
+            written = buffer[colon.end() : after]
+            separator = "," if written[0].isspace() else ", " if node else ""
+            text = f'{{"{KEY}": {name}{separator}{written}'
+            yield Item(line, {KEY: key, **node}, text)
+            line += buffer.count("\n", start, after)
+            at = after
+            self._at = self._counted = at
+            self.line = line
 
     def value(self) -> Any:  # noqa: ANN401  # any JSON value
         """Take a whole value.

@@ -33,6 +33,8 @@ _FEW = 5
 """Names shown in a message."""
 _LOOKED_AT = 1_000
 """Items of a list, and keys of a mapping, whose keys are looked at."""
+_ENOUGH = 200
+"""Devices under keys of their own, after which a document holds nothing else."""
 _GROUP_KEYS = frozenset(("hosts", "children"))
 """Keys under which an inventory of Ansible's has devices and groups, beside variables."""
 _PAGE_KEYS = frozenset(
@@ -142,6 +144,18 @@ class Survey:
         """Whether a mapping with these keys states a machine code."""
         return any(self.field_of(key) == "machine_code" for key in keys)
 
+    def is_entry(self, node: Any) -> bool:  # noqa: ANN401  # any value
+        """Whether the value of a mapping, with its key under `@key`, is a device."""
+        if not isinstance(node, dict) or node.get(columns.KEY) in (DEFAULTS, DEVICES):
+            return False
+        inner = {key: value for key, value in node.items() if key != columns.KEY}
+        if not inner or not any(isinstance(value, dict) for value in inner.values()):
+            return True
+        if any(isinstance(inner.get(key), dict) for key in _GROUP_KEYS):
+            return False
+        has_others = any(not isinstance(value, dict | None) for value in inner.values())
+        return has_others or any(map(self.field_of, inner))
+
     # --- walking through ---------------------------------------------------------------------
 
     def _node(self, node: Any, path: Path) -> tuple[Kind, tuple[str, ...]]:  # noqa: ANN401
@@ -166,8 +180,9 @@ class Survey:
         for entry in islice(entries, _LOOKED_AT):
             if isinstance(entry, dict) or type(entry) is Pairs:
                 has_mapping = True
-                pairs = entry if isinstance(entry, dict) else (key for key, _ in entry.pairs)
-                found |= dict.fromkeys(islice(map(str, pairs), MOST_SHAPES))
+                keys = entry if isinstance(entry, dict) else _keys(entry)
+                if len(found) < MOST_SHAPES:
+                    found |= dict.fromkeys(islice(map(str, keys), MOST_SHAPES))
             _exhaust(entry)
         for entry in entries:
             _exhaust(entry)
@@ -201,6 +216,9 @@ class Survey:
                 kinds[Kind.GROUP] = kinds.get(Kind.GROUP, 0) + is_group
                 common.is_group |= is_group
             common.add(inner, has_field=kind is Kind.DEVICE and any(map(self.field_of, inner)))
+            if count == _ENOUGH and not path and self._is_clear(kinds, common):
+                self._maps = [_Place(path, ())]
+                return Kind.DEVICE, ()
         if not path:
             self.keys, self.count = tuple(keys[:_FEW]), count
         kind = self._kind_of(kinds, keys, is_group=common.is_group)
@@ -227,6 +245,12 @@ class Survey:
         if is_group or (mappings and not others and not any(map(self.field_of, keys))):
             return Kind.GROUP
         return Kind.DEVICE
+
+    def _is_clear(self, kinds: dict[Kind, int], common: _Common) -> bool:
+        """Whether the first values of the document are devices under keys of their own."""
+        return (
+            self._is_keyed and not self._tops and common.is_one_kind and self._holds_devices(kinds)
+        )
 
     @staticmethod
     def _holds_devices(kinds: dict[Kind, int]) -> bool:
@@ -308,6 +332,12 @@ class _Common:
     def is_one_kind(self) -> bool:
         """Whether two of them share a key, if there are two."""
         return self._is_shared or self._filled <= 1
+
+
+def _keys(mapping: Pairs) -> Iterator[str]:
+    for key, value in mapping.pairs:
+        _exhaust(value)
+        yield key
 
 
 def _exhaust(node: Any) -> None:  # noqa: ANN401  # any value

@@ -13,7 +13,7 @@ from bulkbind.errors import ManifestError
 from bulkbind.manifest import columns
 from bulkbind.manifest.checking import FEW, Checker, as_values, columns_of, good_values
 from bulkbind.manifest.rules import printable, trim
-from bulkbind.manifest.shapes import FORMS, next_page
+from bulkbind.manifest.shapes import FORMS, Survey, next_page
 from bulkbind.manifest.text import MOST_SHAPES, open_text
 from bulkbind.model import OWN_COLUMNS, CheckedRow, Problem
 from bulkbind.settings import FIELDS
@@ -394,6 +394,7 @@ class TreeManifest(ABC):
         self._path = path
         self._settings = settings
         self._tree = Tree(source.name, settings, self.fill)
+        self._survey = Survey(settings)
         self._unused: dict[str, None] = {}
         self.source = source
         self.notices: list[str] = []
@@ -421,6 +422,21 @@ class TreeManifest(ABC):
                 f"{self.source.name}: `{printable(page)}` says that more pages follow: this is one "
                 "page of several"
             )
+
+    def _guarded(self, items: Iterator[Item]) -> Iterator[Item]:
+        """Yield the values of a mapping, which are devices as far as it was looked at.
+
+        Raises: ManifestError for what is none, unless the operator named the mapping.
+        """
+        for item in items:
+            if not (self._settings.items or item.problem or self._survey.is_entry(item.node)):
+                key = item.node[columns.KEY] if isinstance(item.node, dict) else item.text.strip()
+                raise ManifestError(
+                    f"{self.source.name}:{item.line}: `{printable(key)}` is no device, as those "
+                    "before it are",
+                    hint=FORMS,
+                )
+            yield item
 
     def _missing(self, key: str, seen: Iterable[str]) -> ManifestError:
         """Return the error of a document without the key under which the devices stand."""
