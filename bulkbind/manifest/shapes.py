@@ -148,9 +148,9 @@ class Survey:
         """Whether the value of a mapping, with its key under `@key`, is a device."""
         if not isinstance(node, dict) or node.get(columns.KEY) in (DEFAULTS, DEVICES):
             return False
-        inner = {key: value for key, value in node.items() if key != columns.KEY}
-        if not inner or not any(isinstance(value, dict) for value in inner.values()):
+        if dict not in set(map(type, node.values())):
             return True
+        inner = {key: value for key, value in node.items() if key != columns.KEY}
         if any(isinstance(inner.get(key), dict) for key in _GROUP_KEYS):
             return False
         has_others = any(not isinstance(value, dict | None) for value in inner.values())
@@ -202,34 +202,34 @@ class Survey:
         kinds: dict[Kind, int] = {}
         keys: list[str] = []
         common = _Common()
-        count = 0
-        for name, value in pairs:
+        for count, (name, value) in enumerate(pairs, start=1):
             key = str(name)
-            count += 1
             kind, inner = self._node(value, (*path, key))
             kinds[kind] = kinds.get(kind, 0) + 1
-            if not path:
-                self._top(key, kind)
             if len(keys) < _LOOKED_AT:
                 keys.append(key)
-                is_group = key in _GROUP_KEYS and kind in (Kind.DEVICE, Kind.GROUP)
-                kinds[Kind.GROUP] = kinds.get(Kind.GROUP, 0) + is_group
-                common.is_group |= is_group
+            common.is_group |= key in _GROUP_KEYS and kind in (Kind.DEVICE, Kind.GROUP)
             common.add(inner, has_field=kind is Kind.DEVICE and any(map(self.field_of, inner)))
-            if count == _ENOUGH and not path and self._is_clear(kinds, common):
+            if not path and self._is_clear(key, kind, count, kinds, common):
                 self._maps = [_Place(path, ())]
                 return Kind.DEVICE, ()
-        if not path:
-            self.keys, self.count = tuple(keys[:_FEW]), count
+        return self._judged(path, keys, kinds, common, before), tuple(keys)
+
+    def _judged(
+        self, path: Path, keys: list[str], kinds: dict[Kind, int], common: _Common, before: int
+    ) -> Kind:
+        """Return what a mapping is; *before*: the mappings of devices found before it."""
         kind = self._kind_of(kinds, keys, is_group=common.is_group)
-        if not self._is_keyed or not count:
-            return kind, tuple(keys)
+        if not path:
+            self.keys, self.count = tuple(keys[:_FEW]), sum(kinds.values())
+        if not self._is_keyed or not keys:
+            return kind
         place = _Place(path, tuple(keys[:_FEW]))
-        if self._holds_devices(kinds) and common.is_one_kind:
+        if self._holds_devices(kinds) and common.is_one_kind and not common.is_group:
             self._maps[before:] = [place]
         elif kind is Kind.GROUP:
             self._groups.append(place)
-        return kind, tuple(keys)
+        return kind
 
     def _top(self, key: str, kind: Kind) -> None:
         if key in (DEVICES, DEFAULTS):
@@ -246,10 +246,18 @@ class Survey:
             return Kind.GROUP
         return Kind.DEVICE
 
-    def _is_clear(self, kinds: dict[Kind, int], common: _Common) -> bool:
-        """Whether the first values of the document are devices under keys of their own."""
+    def _is_clear(
+        self, key: str, kind: Kind, count: int, kinds: dict[Kind, int], common: _Common
+    ) -> bool:
+        """Take in a key of the document; return whether it clearly holds devices under theirs."""
+        self._top(key, kind)
         return (
-            self._is_keyed and not self._tops and common.is_one_kind and self._holds_devices(kinds)
+            count == _ENOUGH
+            and self._is_keyed
+            and not self._tops
+            and common.is_one_kind
+            and not common.is_group
+            and self._holds_devices(kinds)
         )
 
     @staticmethod

@@ -371,6 +371,9 @@ def _entry(text: str, column: int, *, is_block: bool) -> str:
     """Return a value that began at a column (0-based) as an entry, its lines as they were."""
     if not is_block:
         return f"- {text}\n"
+    if column >= _BLOCK_COLUMN and text[0] not in "&!" and "#" not in text and "+" not in text:
+        end = text.find("\n", len(text.rstrip(" \n")))
+        return f"-{' ' * (column - 1)}{text if end < 0 else text[:end]}\n"
     lines = text.split("\n")
     if not _KEEPS_BLANKS.search(text):
         while len(lines) > 1 and _is_between(lines[-1], column):
@@ -671,7 +674,12 @@ class YamlManifest(TreeManifest):
         """Yield the devices of a mapping, each with its key as `@key`."""
         while not isinstance(event := next(events), yaml.MappingEndEvent):
             line = line_of(event)
-            key = self._built(events, event)
+            is_plain = type(event) is yaml.ScalarEvent and event.anchor is event.tag is None
+            key = (
+                event.value
+                if is_plain and event.value not in _NULLS
+                else self._built(events, event)
+            )
             if not isinstance(key, str):
                 raise ManifestError(f"{events.place(event)}: a key must be a text")
             item = self._item(events, next(events), defaults)
@@ -720,6 +728,12 @@ def _view(event: yaml.Event | None, events: Iterator[yaml.Event], depth: int) ->
         _view(inner, events, depth + 1)
         for inner in takewhile(lambda e: not isinstance(e, yaml.SequenceEndEvent), events)
     )
+
+
+def _plain(event: Any) -> str | None:  # noqa: ANN401  # as in `_node`
+    """Return the text of a scalar that is nothing else."""
+    is_plain = type(event) is yaml.ScalarEvent and event.anchor is event.tag is None
+    return event.value if is_plain and event.value not in _NULLS else None
 
 
 def _leave(events: Iterator[yaml.Event]) -> None:
