@@ -14,7 +14,9 @@ from bulkbind.manifest.csv_reader import CsvManifest
 from bulkbind.manifest.json_reader import (
     JsonLinesManifest,
     JsonManifest,
+    RepeatedKeyError,
     WrongJsonError,
+    value_at,
     whole_value,
 )
 from bulkbind.manifest.xlsx_reader import XlsxManifest
@@ -92,12 +94,15 @@ def format_of(name: str, head: str, declared: str | None = None) -> str:
         return declared
     suffix = PurePath(name.lower().removesuffix(PACKED)).suffix
     by_name = next((key for key, form in FORMATS.items() if suffix in form.suffixes), None)
+    text = head.lstrip()
+    begins = text[:1]
+    if by_name == "jsonl":
+        return "json" if begins in ("{", "[") and _spans_lines(text) else "jsonl"
     if by_name not in (None, "json", "xlsx"):
         assert by_name is not None  # checked above, which mypy does not see
         return by_name
-    begins = head.lstrip()[:1]
     if begins == "{":
-        return "jsonl" if _begins_with_a_row(head.lstrip()) else "json"
+        return "jsonl" if _begins_with_a_row(text) else "json"
     if by_name == "json" or (begins == "[" and head.lstrip()[1:].lstrip()[:1] in ("{", "]")):
         return "json"
     for line in head.splitlines():
@@ -106,10 +111,32 @@ def format_of(name: str, head: str, declared: str | None = None) -> str:
     return "csv"
 
 
+def _spans_lines(text: str) -> bool:
+    """Whether one of the JSON values goes on after its first line, as far as they can be read."""
+    at = 0
+    while at < len(text):
+        line_end = text.find("\n", at)
+        line_end = len(text) if line_end < 0 else line_end
+        try:
+            _, end = value_at(text, at)
+        except RepeatedKeyError as error:
+            end = error.end
+        except WrongJsonError as error:
+            next_line = line_end + len(text[line_end:]) - len(text[line_end:].lstrip())
+            # At the beginning of another line, it is the line before that is broken.
+            return error.at is not None and error.at > line_end and error.at != next_line
+        if end > line_end:
+            return True
+        at = end + len(text[end:]) - len(text[end:].lstrip())
+    return False
+
+
 def _begins_with_a_row(text: str) -> bool:
     """Whether the first line is a device of its own, not the start of a document."""
     lines = io.StringIO(text)
     first = next(lines, "")
+    if _spans_lines(text):
+        return False
     if next((line for line in lines if line.strip()), "").lstrip().startswith("{"):
         return True
     try:

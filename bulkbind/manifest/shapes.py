@@ -227,14 +227,18 @@ class Survey:
         place = _Place(path, tuple(keys[:_FEW]))
         if self._holds_devices(kinds) and common.is_one_kind and not common.is_group:
             self._maps[before:] = [place]
-        elif kind is Kind.GROUP:
+            return kind
+        is_other = common.is_group or kinds.get(Kind.VALUE) or kinds.get(Kind.LIST)
+        if self._maps[before:] and kinds.get(Kind.DEVICE) and not is_other:
+            self._maps.insert(before, place)  # it may be that some of its devices lack fields
+        if kind is Kind.GROUP:
             self._groups.append(place)
         return kind
 
     def _top(self, key: str, kind: Kind) -> None:
         if key in (DEVICES, DEFAULTS):
             self._tops[key] = kind
-        if kind in (Kind.VALUE, Kind.EMPTY, Kind.ANY) or key in self._firsts:
+        if key not in self._firsts or kind in (Kind.DEVICE, Kind.GROUP):
             self._is_device |= self.field_of(key) == "machine_code"
 
     def _kind_of(self, kinds: dict[Kind, int], keys: list[str], *, is_group: bool) -> Kind:
@@ -296,7 +300,7 @@ class Survey:
         paths = [place.path for place in self._maps]
         if (DEVICES,) in paths:
             return (DEVICES,), ""
-        if () in paths and DEFAULTS not in self._tops:
+        if paths == [()] and DEFAULTS not in self._tops:
             return (), ""
         if len(paths) == 1 and paths[0]:
             return paths[0], _notice(name, paths[0], "mapping")
@@ -393,5 +397,5 @@ def _several(name: str, places: list[str]) -> ManifestError:
     more = f" and {len(places) - _FEW:,} more" if len(places) > _FEW else ""
     return ManifestError(
         f"{name}: devices may be read from {_named(places)}{more}",
-        hint=f"say which with --items, e.g. --items {printable(places[-1])}",
+        hint=f"say which with --items PATH; `{TOP}` is the document itself",
     )

@@ -396,6 +396,7 @@ class TreeManifest(ABC):
         self._tree = Tree(source.name, settings, self.fill)
         self._survey = Survey(settings)
         self._unused: dict[str, None] = {}
+        self._is_page = False
         self.source = source
         self.notices: list[str] = []
 
@@ -417,7 +418,8 @@ class TreeManifest(ABC):
         """Note a key beside the devices."""
         if len(self._unused) < MOST_SHAPES:
             self._unused[key] = None
-        if page := next_page(key, value):
+        if not self._is_page and (page := next_page(key, value)):
+            self._is_page = True
             self.notices.append(
                 f"{self.source.name}: `{printable(page)}` says that more pages follow: this is one "
                 "page of several"
