@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 PACKED = ".gz"
 _ZIP = b"PK\x03\x04"
-_YAML_STARTS = ("---", "- ", "-\n", "defaults:", "devices:", "%YAML")
+_YAML_STARTS = ("---", "- ", "-\n", "defaults:", "devices:", "%YAML", "machine_code: ", "user_id: ")
 
 
 class Manifest(Protocol):
@@ -95,12 +95,12 @@ def format_of(name: str, head: str, declared: str | None = None) -> str:
     suffix = PurePath(name.lower().removesuffix(PACKED)).suffix
     by_name = next((key for key, form in FORMATS.items() if suffix in form.suffixes), None)
     text = head.lstrip()
-    begins = text[:1]
-    if by_name == "jsonl":
-        return "json" if begins in ("{", "[") and _spans_lines(text) else "jsonl"
+    if by_name == "jsonl" and text.startswith(("{", "[")) and _spans_lines(text):
+        by_name = "json"
     if by_name not in (None, "json", "xlsx"):
         assert by_name is not None  # checked above, which mypy does not see
         return by_name
+    begins = text[:1]
     if begins == "{":
         return "jsonl" if _begins_with_a_row(text) else "json"
     if by_name == "json" or (begins == "[" and head.lstrip()[1:].lstrip()[:1] in ("{", "]")):

@@ -23,7 +23,7 @@ from bulkbind.manifest.tree import Defaults, Item, TreeManifest, Written
 from bulkbind.model import Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from bulkbind.manifest.shapes import Path
     from bulkbind.manifest.text import Text
@@ -99,8 +99,12 @@ _DECODER = json.JSONDecoder(
 )
 _PLAIN = json.JSONDecoder(parse_float=str, parse_int=str, parse_constant=_refuse)
 """Finds the end of a value with repeated keys."""
-_scan = json.JSONDecoder(parse_float=Written.read, parse_int=_int, parse_constant=_refuse).scan_once
-"""Reads a value ten times as fast as `_DECODER`; of repeated keys, it keeps the last."""
+_scan_text: Callable[[str, int], tuple[str, int]]
+_scan_text = json.decoder.scanstring  # type: ignore[attr-defined]  # the stubs lack it
+"""Returns the text of a string that began before a place, and its end. Raises: ValueError."""
+_FAST = json.JSONDecoder(parse_float=Written.read, parse_int=_int, parse_constant=_refuse)
+_scan: Callable[[str, int], tuple[Any, int]] = _FAST.scan_once  # type: ignore[attr-defined]  # as above
+"""Reads a value many times as fast as `_DECODER`; of repeated keys, it keeps the last."""
 
 
 def _has_single_keys(text: str, start: int, end: int, node: dict[str, Any]) -> bool:
@@ -140,7 +144,7 @@ def _members(text: str) -> list[_Member]:
     if text[at] == "}":
         return found
     while True:
-        key, end = json.decoder.scanstring(text, _after(text, at, '"', blanks=False))
+        key, end = _scan_text(text, _after(text, at, '"', blanks=False))
         _, end = _PLAIN.raw_decode(text, _after(text, end, ":"))
         found.append(_Member(key, at, end))
         at = _skip(text, end)
@@ -212,6 +216,14 @@ class _JsonTexts(TreeManifest):
         end = "" if inner.lstrip(_BLANK) == "}" else ","
         return f"{{{', '.join(members)}{end}{separator}{inner}"
 
+    @staticmethod
+    def keys(text: str) -> list[str]:
+        """Return the keys of an object; none of any other text."""
+        try:
+            return [member.key for member in _members(text)]
+        except (ValueError, RecursionError, WrongJsonError):
+            return []
+
 
 class JsonManifest(_JsonTexts):
     """JSON documents: arrays of devices, objects that hold them, or single devices."""
@@ -249,10 +261,10 @@ class JsonManifest(_JsonTexts):
         survey = Survey(self._settings)
         found = text.whole()
         survey.look(found[0] if found else self._read_ahead(text.place).streamed())
-        path, notice = survey.place(self.source.name)
+        found_at, notice = survey.place(self.source.name)
         if notice and notice not in self.notices:
             self.notices.append(notice)
-        return path
+        return found_at
 
     def _read_ahead(self, place: int) -> _Document:
         """Return the same text at a place, from where it is read in advance."""
@@ -483,7 +495,7 @@ class _Document:
         while match := _NEXT_KEY.match(buffer, at):
             start = match.end() - 1
             try:
-                key, end = json.decoder.scanstring(buffer, start + 1)
+                key, end = _scan_text(buffer, start + 1)
                 colon = _COLON.match(buffer, end)
                 if colon is None:
                     break
@@ -556,7 +568,7 @@ class _Document:
                 return None
             with contextlib.suppress(ValueError):
                 if begins:
-                    return json.decoder.scanstring(self._buffer, at + 1)[0]
+                    return _scan_text(self._buffer, at + 1)[0]
             if len(self._buffer) - self._at > LONGEST_LINE or not self._more():
                 return None
 

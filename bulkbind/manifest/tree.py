@@ -19,7 +19,7 @@ from bulkbind.model import OWN_COLUMNS, CheckedRow, Problem
 from bulkbind.settings import FIELDS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
     from typing import Self
 
@@ -122,12 +122,10 @@ class _Shape(NamedTuple):
 class Tree:
     """Turns mappings into checked rows."""
 
-    def __init__(
-        self, name: str, settings: ManifestSettings, fill: Callable[[str, Sequence[str]], str]
-    ) -> None:
-        """*fill* adds members to the text of a device."""
+    def __init__(self, name: str, settings: ManifestSettings, form: type[TreeManifest]) -> None:
+        """*form*: what knows the text of devices."""
         self._name = name
-        self._fill = fill
+        self._form = form
         self._settings = settings
         self._mapping = settings.columns
         self._checker = Checker(cleans=settings.clean == "names")
@@ -262,16 +260,16 @@ class Tree:
 
     def _with_defaults(self, node: Node, text: str, defaults: Defaults) -> tuple[Node, str]:
         """Return a device with defaults for the fields that it lacks in any spelling."""
-        if not isinstance(node, dict):
-            return node, text
-        stated = {columns.field_of(key, self._mapping) for key in node} - {None}
+        keys = node if isinstance(node, dict) else self._form.keys(text)
+        stated = {columns.field_of(key, self._mapping) for key in keys} - {None}
         kept = {
             key: value
             for key, value in defaults.values.items()
-            if key not in node and columns.field_of(key, self._mapping) not in stated
+            if key not in keys and columns.field_of(key, self._mapping) not in stated
         }
-        filled = self._fill(text, [defaults.members[key] for key in kept]) if kept else text
-        return {**kept, **node}, filled
+        members = [defaults.members[key] for key in kept]
+        filled = self._form.fill(text, members) if kept else text
+        return {**kept, **node} if isinstance(node, dict) else node, filled
 
     def _claimed(self, cells: dict[str, Any], field: str, key: str, other: str) -> Problem:
         shown = printable(text_of(cells[key]) or str(cells[key]))
@@ -393,7 +391,7 @@ class TreeManifest(ABC):
     ) -> None:
         self._path = path
         self._settings = settings
-        self._tree = Tree(source.name, settings, self.fill)
+        self._tree = Tree(source.name, settings, type(self))
         self._survey = Survey(settings)
         self._unused: dict[str, None] = {}
         self._is_page = False
@@ -454,3 +452,8 @@ class TreeManifest(ABC):
     @abstractmethod
     def fill(text: str, members: Sequence[str]) -> str:
         """Return the text of a device with members, as text, added before its own."""
+
+    @staticmethod
+    @abstractmethod
+    def keys(text: str) -> Sequence[str]:
+        """Return the keys in the text of a device, also where they are repeated."""

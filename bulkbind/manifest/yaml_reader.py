@@ -103,7 +103,7 @@ class Events:
         self._stream = _Bounded(file, source.name)
         # `yaml.parse` calls Python twice for each event.
         self._parsed: Callable[[], Any] = yaml.CBaseLoader(self._stream).get_event  # type: ignore[arg-type]  # reads either
-        self._get = self._parsed
+        self._get: Callable[[], Any] = self._parsed
         self._again: deque[yaml.Event | Exception] = deque()
         self._anchors: dict[str, tuple[Node, int, int]] = {}
         """Each with its value, the number of values in it, and its place."""
@@ -186,9 +186,9 @@ class Events:
     def passing(self) -> Iterator[yaml.Event]:
         """Yield the events without keeping their text."""
         for event in self:
-            if event.start_mark is not None:
-                self._stream.keep_from(event.start_mark.index)
-                self._stream.reached(line_of(event))
+            mark: Any = event.start_mark
+            self._stream.keep_from(mark.index)
+            self._stream.reached(line_of(event))
             yield event
 
     def build(self, event: yaml.Event) -> Node:
@@ -200,7 +200,8 @@ class Events:
         self._open = 0
         self._start = self._end = event
         self._aliases.clear()
-        self._stream.keep_from(event.start_mark.index)
+        mark: Any = event.start_mark
+        self._stream.keep_from(mark.index)
         self._stream.reached(line_of(event))
         try:
             return self._node(event)
@@ -362,6 +363,9 @@ def _tagged(tag: str, node: Node) -> Node:
 _BLOCK_COLUMN = 2
 """Where the keys of an entry stand at least."""
 _KEEPS_BLANKS = re.compile(r"[|>]\d?\+")
+_LONE_CR = re.compile(r"\r(?!\n)")
+_LINE_START = re.compile(r"([\n\x85\u2028\u2029])(?=[^\r\n\x85\u2028\u2029])")
+"""The end of a line of YAML, where the next is not empty."""
 _PLAIN_ENTRY = re.compile(r"- +(?=[A-Za-z_][\w .-]*:(?: |\n))", re.ASCII)
 """The beginning of an entry that is a mapping with a plain key."""
 _PLAIN_TEXT = re.compile(r"[A-Za-z_][\w.-]*", re.ASCII)
@@ -369,6 +373,7 @@ _PLAIN_TEXT = re.compile(r"[A-Za-z_][\w.-]*", re.ASCII)
 
 def _entry(text: str, column: int, *, is_block: bool) -> str:
     """Return a value that began at a column (0-based) as an entry, its lines as they were."""
+    text = _LONE_CR.sub("\n", text)
     if not is_block:
         return f"- {text}\n"
     if column >= _BLOCK_COLUMN and text[0] not in "&!" and "#" not in text and "+" not in text:
@@ -383,13 +388,9 @@ def _entry(text: str, column: int, *, is_block: bool) -> str:
     own = next((line for line in lines[1:] if line.strip()), "")
     if text[0] in "&!" and own:  # the keys stand below anchor and tag
         column = len(own) - len(own.lstrip(" "))
-    more = " " * max(0, _BLOCK_COLUMN - column)
     before = "-" + " " * (max(column, _BLOCK_COLUMN) - 1)
-    return (
-        before
-        + "\n".join([lines[0], *(more + line if line else line for line in lines[1:])])
-        + "\n"
-    )
+    more = " " * (_BLOCK_COLUMN - column)
+    return before + _LINE_START.sub(rf"\1{more}", "\n".join(lines)) + "\n"
 
 
 def _is_between(line: str, column: int) -> bool:
@@ -537,6 +538,16 @@ class YamlManifest(TreeManifest):
             added = "".join(f"{member}\n{' ' * column}" for member in members)
         return text[:at] + added + text[at:]
 
+    @staticmethod
+    def keys(text: str) -> list[str]:
+        """Return the keys of the mapping in an entry; none of any other."""
+        try:
+            events = _inside(text)
+        except yaml.YAMLError:
+            return []
+        is_mapping = events and isinstance(events[0], yaml.MappingStartEvent)
+        return [member.key for member in _members(events)] if is_mapping else []
+
     def _items(self, text: Text) -> Iterator[Item]:
         events = Events(text, self.source)
         self._ahead: Events | None = None
@@ -577,10 +588,10 @@ class YamlManifest(TreeManifest):
             return (DEVICES,)
         survey = Survey(self._settings, "devices:")
         survey.look(_pairs(iter(found) if is_whole else self._read_ahead(events.documents)))
-        path, notice = survey.place(self.source.name)
+        found_at, notice = survey.place(self.source.name)
         if notice and notice not in self.notices:
             self.notices.append(notice)
-        return path
+        return found_at
 
     def _read_ahead(self, document: int) -> Iterator[yaml.Event]:
         """Return the events of a document's mapping, read in advance."""
@@ -674,12 +685,7 @@ class YamlManifest(TreeManifest):
         """Yield the devices of a mapping, each with its key as `@key`."""
         while not isinstance(event := next(events), yaml.MappingEndEvent):
             line = line_of(event)
-            is_plain = type(event) is yaml.ScalarEvent and event.anchor is event.tag is None
-            key = (
-                event.value
-                if is_plain and event.value not in _NULLS
-                else self._built(events, event)
-            )
+            key = _plain(event) or self._built(events, event)
             if not isinstance(key, str):
                 raise ManifestError(f"{events.place(event)}: a key must be a text")
             item = self._item(events, next(events), defaults)
@@ -733,7 +739,8 @@ def _view(event: yaml.Event | None, events: Iterator[yaml.Event], depth: int) ->
 def _plain(event: Any) -> str | None:  # noqa: ANN401  # as in `_node`
     """Return the text of a scalar that is nothing else."""
     is_plain = type(event) is yaml.ScalarEvent and event.anchor is event.tag is None
-    return event.value if is_plain and event.value not in _NULLS else None
+    text: str | None = event.value if is_plain and event.value not in _NULLS else None
+    return text
 
 
 def _leave(events: Iterator[yaml.Event]) -> None:

@@ -41,7 +41,7 @@ _BAD_CODES = ["a-b", "1.10", "-0", "2026-01-02", "'null-'"]
 _EXTRAS = [
     "site: gr\u00f6\u00dfe", "tags: [1, 2.50, {a: ~}]", "note: 'it''s # no comment'", "x: !secret y",
     "deep:\n      a:\n        - b\n        - c: 1e5", "text: |+\n      # kept\n\n", "'- q': \"a: b\\tc\"",
-    "n: !!float 1.10", "z: &in_z {q: 1}", "w: \U0001f600",
+    "n: !!float 1.10", "z: [&in_z {q: 1}]", "w: \U0001f600",
 ]  # fmt: skip
 
 
