@@ -95,7 +95,7 @@ def format_of(name: str, head: str, declared: str | None = None) -> str:
     suffix = PurePath(name.lower().removesuffix(PACKED)).suffix
     by_name = next((key for key, form in FORMATS.items() if suffix in form.suffixes), None)
     text = head.lstrip()
-    if by_name == "jsonl" and text.startswith(("{", "[")) and _spans_lines(text):
+    if by_name == "jsonl" and text.startswith(("{", "[")) and _is_stream(text):
         by_name = "json"
     if by_name not in (None, "json", "xlsx"):
         assert by_name is not None  # checked above, which mypy does not see
@@ -111,8 +111,11 @@ def format_of(name: str, head: str, declared: str | None = None) -> str:
     return "csv"
 
 
-def _spans_lines(text: str) -> bool:
-    """Whether one of the JSON values goes on after its first line, as far as they can be read."""
+def _is_stream(text: str, *, side_by_side: bool = False) -> bool:
+    """Whether the JSON values, as far as they can be read, do not stand in a line each.
+
+    One of them goes on after its first line or, if *side_by_side*, begins in the line of another.
+    """
     at = 0
     while at < len(text):
         line_end = text.find("\n", at)
@@ -125,9 +128,10 @@ def _spans_lines(text: str) -> bool:
             next_line = line_end + len(text[line_end:]) - len(text[line_end:].lstrip())
             # At the beginning of another line, it is the line before that is broken.
             return error.at is not None and error.at > line_end and error.at != next_line
-        if end > line_end:
-            return True
         at = end + len(text[end:]) - len(text[end:].lstrip())
+        is_beside = side_by_side and at < line_end and text[at] in "{["
+        if end > line_end or is_beside:
+            return True
     return False
 
 
@@ -135,7 +139,7 @@ def _begins_with_a_row(text: str) -> bool:
     """Whether the first line is a device of its own, not the start of a document."""
     lines = io.StringIO(text)
     first = next(lines, "")
-    if _spans_lines(text):
+    if _is_stream(text, side_by_side=True):
         return False
     if next((line for line in lines if line.strip()), "").lstrip().startswith("{"):
         return True

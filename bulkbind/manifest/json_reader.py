@@ -348,7 +348,8 @@ def _item(text: _Document, line: int, defaults: Defaults | None = None) -> Item:
     try:
         value = text.value()
     except RepeatedKeyError as error:
-        return Item.with_repeated_key(line, error.key, str(error), text.since(start))
+        item = Item.with_repeated_key(line, error.key, str(error), text.since(start))
+        return item._replace(defaults=defaults)
     return Item(line, value, text.since(start), None, defaults)
 
 

@@ -430,7 +430,8 @@ class TreeManifest(ABC):
         """
         for item in items:
             if not (self._settings.items or item.problem or self._survey.is_entry(item.node)):
-                key = item.node[columns.KEY] if isinstance(item.node, dict) else item.text.strip()
+                is_mapping = isinstance(item.node, dict)
+                key = item.node[columns.KEY] if is_mapping else self.keys(item.text)[0]
                 raise ManifestError(
                     f"{self.source.name}:{item.line}: `{printable(key)}` is no device, as those "
                     "before it are",

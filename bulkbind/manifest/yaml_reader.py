@@ -706,7 +706,8 @@ class YamlManifest(TreeManifest):
         except DuplicateKeyError as error:
             events.skip()
             found = f"`{error.key}` stands again in line {error.line}"
-            return Item.with_repeated_key(line, error.key, found, events.entry(None))
+            item = Item.with_repeated_key(line, error.key, found, events.entry(None))
+            return item._replace(defaults=defaults)
         return Item(line, node, events.entry(node), None, defaults)
 
 

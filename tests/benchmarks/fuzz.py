@@ -4,8 +4,8 @@
 
 Made are JSON, JSON Lines and YAML of many shapes. A difference is silent (a device that is not what
 was written), loud (refused, or a problem, where it is right) or on the way back (a failed file that
-lacks the operator's text, or is read differently). Silent ones and those on the way back are faults:
-exit code 1.
+lacks the operator's text, or is read differently). Silent ones and those on the way back are
+faults: exit code 1.
 """
 
 from __future__ import annotations

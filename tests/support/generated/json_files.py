@@ -80,10 +80,11 @@ def _object(random: Random, members: list[str]) -> str:
 
 def _array(random: Random, objects: list[str]) -> str:
     between = random.choice([",", ", ", ",\n", "\n,\n  ", ",\r\n\t"])
-    return f"[{random.choice(['', ' ', chr(10)])}{between.join(objects)}{random.choice(['', chr(10)])}]"
+    begin, end = random.choice(["", " ", "\n"]), random.choice(["", "\n"])
+    return f"[{begin}{between.join(objects)}{end}]"
 
 
-def json_file(random: Random) -> Made:
+def json_file(random: Random) -> Made:  # noqa: C901, PLR0912  # a branch for each shape
     """Return a document of a random shape."""
     given = random.choice([None, FALLBACK])
     settings: dict[str, object] = {"user_id": given} if given else {}
@@ -110,7 +111,8 @@ def json_file(random: Random) -> Made:
         text = f'{{"count": 2, "next": null, "results": {_array(random, objects)}}}'
     elif shape == "items":
         settings["items"] = "data.items"
-        text = f'{{"other": [{{"machine_code": "X"}}], "data": {{"items": {_array(random, objects)}}}}}'
+        items = _array(random, objects)
+        text = f'{{"other": [{{"machine_code": "X"}}], "data": {{"items": {items}}}}}'
     elif shape == "nested":
         text = f'{{"data": {{"page": {{"n": 1}}, "vans": {_array(random, objects)}}}, "links": []}}'
     elif shape == "two lists":
@@ -122,9 +124,9 @@ def json_file(random: Random) -> Made:
     elif shape == "comma missing":
         text, rows = f"[{' '.join([*objects, '{}'])}]", None
     elif shape == "keyed":
-        text, rows = _keyed(objects, made, given)
+        text, rows = _keyed(objects, made)
     else:
-        inner, _ = _keyed(objects, made, given)
+        inner, _ = _keyed(objects, made)
         text, rows = f'{{"group1": {{"hosts": {inner}}}, "group2": {{"hosts": {inner}}}}}', None
     return Made("fleet.json", text.encode(), settings, rows, shape)
 
@@ -135,13 +137,11 @@ _SHAPES = [
 ]  # fmt: skip
 
 
-def _keyed(
-    objects: list[str], made: list[tuple[list[str], Right]], given: str | None
-) -> tuple[str, list[Right]]:
+def _keyed(objects: list[str], made: list[tuple[list[str], Right]]) -> tuple[str, list[Right]]:
     pairs, rows = [], []
-    for number, (written, (members, right)) in enumerate(zip(objects, made, strict=True)):
+    for number, (text, (members, right)) in enumerate(zip(objects, made, strict=True)):
         name = f"SW{number}"
-        body = written if members else "{}"
+        body = text if members else "{}"
         pairs.append(f'"{name}": {body}')
         values = right.values
         if values is not None:
@@ -155,7 +155,8 @@ def _keyed(
 def json_lines_file(random: Random) -> Made:
     """Return JSON Lines, some of whose lines are broken."""
     given = random.choice([None, FALLBACK])
-    lines, rows = [], []
+    lines: list[str] = []
+    rows: list[Right] = []
     for _ in range(random.choice([2, 5, 40])):
         kind = random.random()
         if kind < 0.1 and lines:
