@@ -19,7 +19,7 @@ from bulkbind.manifest.columns import KEY
 from bulkbind.manifest.rules import printable
 from bulkbind.manifest.shapes import DEFAULTS, FORMS, Entries, Pairs, Survey
 from bulkbind.manifest.text import LONGEST_LINE, blocks, lines_of
-from bulkbind.manifest.tree import Defaults, Item, TreeManifest, Written
+from bulkbind.manifest.tree import Defaults, Item, TreeManifest, Written, plain_item
 from bulkbind.model import Problem
 
 if TYPE_CHECKING:
@@ -114,8 +114,6 @@ def _has_single_keys(text: str, start: int, end: int, node: dict[str, Any]) -> b
     these as keys were written.
     """
     keys = len(node)
-    if text.count(":", start, end) == keys:
-        return True
     keys += sum(map(_keys_within, node.values()))
     return keys == sum(text.count(f"{before}:", start, end) for before in '" \t\r\n')
 
@@ -474,15 +472,16 @@ class _Document:
                 node, end = _scan(buffer, at)
             except (StopIteration, ValueError, RecursionError, WrongJsonError):
                 break  # which shows again in the closer look
-            if not _has_single_keys(buffer, at, end, node):
-                break
+            if buffer.count(":", at, end) != len(node):
+                if not _has_single_keys(buffer, at, end, node):
+                    break
             if not buffer.startswith(usual, end):  # many times as fast as the pattern
                 match = _SEPARATOR.match(buffer, end)
                 if match is None:
                     break
                 usual = match[0]
             after = end + len(usual) - 1
-            yield Item(line, node, buffer[at:end])
+            yield plain_item((line, node, buffer[at:end], None, None))
             line += buffer.count("\n", at, after)
             at = after
         self._at = self._counted = at
@@ -510,7 +509,7 @@ class _Document:
             written = buffer[colon.end() : after]
             separator = "," if written[0].isspace() else ", " if node else ""
             text = f'{{"{KEY}": {name}{separator}{written}'
-            yield Item(line, {KEY: key, **node}, text)
+            yield plain_item((line, {KEY: key, **node}, text, None, None))
             line += buffer.count("\n", start, after)
             at = after
             self._at = self._counted = at
@@ -665,10 +664,13 @@ class JsonLinesManifest(_JsonTexts):
                     node = None
                 if (
                     type(node) is dict
-                    and _has_single_keys(written, 0, len(written), node)
+                    and (
+                        written.count(":") == len(node)
+                        or _has_single_keys(written, 0, len(written), node)
+                    )
                     and "-0" not in written  # of which the decoder makes 0
                 ):
-                    yield Item(line, node, written.rstrip("\r\n"))
+                    yield plain_item((line, node, written.rstrip("\r\n"), None, None))
                 elif written.strip(_BLANK):
                     yield _parse_line(line, written)
                 else:

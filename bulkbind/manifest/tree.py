@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from contextlib import ExitStack
+from functools import partial
 from itertools import islice, repeat
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
@@ -19,7 +20,7 @@ from bulkbind.model import OWN_COLUMNS, CheckedRow, Problem
 from bulkbind.settings import FIELDS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
     from typing import Self
 
@@ -107,6 +108,11 @@ class Item(NamedTuple):
         return cls(line, None, text, Problem("row", "row", printable(key), rule, found))
 
 
+plain_item: Callable[[tuple[int, Node, str, None, Defaults | None]], Item]
+plain_item = partial(tuple.__new__, Item)
+"""Makes an item in half the time that its class takes."""
+
+
 class _Shape(NamedTuple):
     """The location of the fields in devices with the same keys."""
 
@@ -145,21 +151,18 @@ class Tree:
         What `write_failed` puts before a value that is no mapping, its status and reason, is no
         item.
         """
-        batch: list[Item] = []
-        try:
-            for item in items:
-                node = item.node
-                if type(node) is dict and len(node) <= len(_OWN) and node and _OWN.issuperset(node):
-                    continue
-                batch.append(item)
-                if len(batch) == BATCH:
-                    yield from self._batch(batch)
-                    batch = []
-        except ManifestError:
-            self._has_code = True  # the file's own error takes precedence
+        iterator = iter(items)
+        while True:
+            batch: list[Item] = []
+            try:
+                batch.extend(islice(iterator, BATCH))
+            except ManifestError:
+                self._has_code = True  # the file's own error takes precedence
+                yield from self._batch(batch)
+                raise
+            if not batch:
+                return
             yield from self._batch(batch)
-            raise
-        yield from self._batch(batch)
 
     def notices(self) -> Iterator[str]:
         """Yield the notices."""
@@ -196,8 +199,11 @@ class Tree:
         yield from self._parts(items)
 
     def _parts(self, items: Sequence[Item]) -> Iterator[CheckedRow]:
-        has_defaults = any(item.defaults for item in items)
-        fast = None if has_defaults else self._fast(items)
+        if not items:
+            return
+        lines, nodes, texts, _, defaults = zip(*items, strict=True)
+        has_defaults = any(defaults)
+        fast = None if has_defaults else self._fast(lines, nodes, texts)
         if fast is not None:
             yield from fast
             return
@@ -207,18 +213,20 @@ class Tree:
             yield from self._parts(items[half:])
             return
         for item in items:
-            yield self._checked(item)
+            if not _is_note(item.node):
+                yield self._checked(item)
 
-    def _fast(self, items: Sequence[Item]) -> Iterator[CheckedRow] | None:
+    def _fast(
+        self, lines: Sequence[int], nodes: Sequence[Node], texts: Sequence[str]
+    ) -> Iterator[CheckedRow] | None:
         """Return the rows if all devices are valid and have the same keys; otherwise None."""
-        nodes = [item.node for item in items]
         if set(map(type, nodes)) != {dict}:
             return None
         keys = set(map(tuple, nodes))
         if len(keys) != 1:
             return None
         shape = self._shape(keys.pop())
-        if shape.at is None or shape.claims:
+        if shape.at is None or shape.claims or _is_note(nodes[0]):
             return None
         cells = list(zip(*(node.values() for node in nodes), strict=True))
         places = columns_of(shape.at, self._settings)
@@ -227,10 +235,8 @@ class Tree:
         values = good_values(places, cells, len(nodes))
         if values is None:
             return None
-        lines = [item.line for item in items]
         self._checker.suspicions.add(values[1], lines)  # type: ignore[arg-type]  # it is required
         nothing = repeat(())
-        texts = [item.text for item in items]
         rows = zip(*values, strict=True)
         return map(CheckedRow, lines, nodes, rows, nothing, nothing, texts)
 
@@ -327,6 +333,11 @@ def text_of(node: Node) -> str | None:
     if isinstance(node, int) and not isinstance(node, bool):
         return str(node)  # readers keep numbers too long for str() as text
     return None
+
+
+def _is_note(node: Node) -> bool:
+    """Whether it is no device, but holds status and reason alone."""
+    return isinstance(node, dict) and bool(node) and _OWN.issuperset(node)
 
 
 def at_path(node: Node, path: Sequence[str]) -> tuple[Node, bool]:

@@ -19,7 +19,7 @@ from bulkbind.manifest.columns import KEY
 from bulkbind.manifest.rules import printable
 from bulkbind.manifest.shapes import ANY, DEFAULTS, DEVICES, FORMS, Entries, Pairs, Survey
 from bulkbind.manifest.text import DEEPEST, LONGEST_LINE, MOST_ANCHORS, MOST_NODES
-from bulkbind.manifest.tree import Defaults, Item, Tagged, TreeManifest
+from bulkbind.manifest.tree import Defaults, Item, Tagged, TreeManifest, plain_item
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -223,12 +223,16 @@ class Events:
         """Return the text of the last value built, or left by `skip`, as an entry of a list."""
         start, end = self._start.start_mark, self._end.end_mark
         if self._directives or (
-            isinstance(self._start, yaml.MappingStartEvent)
+            type(self._start) is yaml.MappingStartEvent
             and self._start.flow_style
             and self._stream.between(end.index - 1, end.index) != "}"
         ):
             return f"- {flow(node)}\n"  # it would not mean the same by itself
         text = self._stream.between(start.index, end.index)
+        if type(self._start) is yaml.MappingStartEvent and not (
+            self._start.flow_style or self._aliases
+        ):
+            return _entry(text, start.column, is_block=True)
         for begin, stop, value in reversed(self._aliases):
             text = text[: begin - start.index] + flow(value) + text[stop - start.index :]
         is_block = isinstance(self._start, yaml.CollectionStartEvent) and not self._start.flow_style
@@ -300,8 +304,7 @@ class Events:
             # Nearly all keys and values are plain scalars, for which a call would be slow.
             if (
                 type(event) is scalar
-                and event.anchor is None
-                and event.tag is None
+                and event.anchor is event.tag is None
                 and event.value not in _NULLS
             ):
                 self._nodes += 1
@@ -316,8 +319,7 @@ class Events:
             inner = get()
             if (
                 type(inner) is scalar
-                and inner.anchor is None
-                and inner.tag is None
+                and inner.anchor is inner.tag is None
                 and inner.value not in _NULLS
             ):
                 self._nodes += 1
@@ -373,7 +375,7 @@ _PLAIN_TEXT = re.compile(r"[A-Za-z_][\w.-]*", re.ASCII)
 
 def _entry(text: str, column: int, *, is_block: bool) -> str:
     """Return a value that began at a column (0-based) as an entry, its lines as they were."""
-    text = _LONE_CR.sub("\n", text)
+    text = _LONE_CR.sub("\n", text) if "\r" in text else text
     if not is_block:
         return f"- {text}\n"
     if column >= _BLOCK_COLUMN and text[0] not in "&!" and "#" not in text and "+" not in text:
@@ -508,6 +510,10 @@ def with_own(text: str, own: Mapping[str, str]) -> str:
     return whole + "".join(f"{' ' * column}{member}\n" for member in written)
 
 
+def _lines(members: Sequence[str], column: int) -> list[str]:
+    return [f"{member}\n{' ' * column}" for member in members]
+
+
 _ORDER = "`devices:` is a list, and `defaults:` a mapping that stands before it"
 
 
@@ -521,8 +527,7 @@ class YamlManifest(TreeManifest):
         """Return the entry of a mapping with members added; any other entry as it is."""
         if match := _PLAIN_ENTRY.match(text):  # many times as fast as looking at the events
             column = match.end()
-            added = "".join(f"{member}\n{' ' * column}" for member in members)
-            return text[:column] + added + text[column:]
+            return "".join([text[:column], *_lines(members, column), text[column:]])
         try:
             events = _inside(text)
         except yaml.YAMLError:
@@ -535,7 +540,7 @@ class YamlManifest(TreeManifest):
             added = ", ".join(members) + ("" if is_empty else ", ")
         else:
             column = at - text.rfind("\n", 0, at) - 1
-            added = "".join(f"{member}\n{' ' * column}" for member in members)
+            added = "".join(_lines(members, column))
         return text[:at] + added + text[at:]
 
     @staticmethod
@@ -689,15 +694,17 @@ class YamlManifest(TreeManifest):
             if not isinstance(key, str):
                 raise ManifestError(f"{events.place(event)}: a key must be a text")
             item = self._item(events, next(events), defaults)
-            node, text = item.node, item.text
-            if node is None and item.problem is None:
+            node, text, problem = item.node, item.text, item.problem
+            if node is None and problem is None:
                 node, text = {}, "- {}\n"  # the device has only its key
-            if isinstance(node, dict) or item.problem is not None:
+            if isinstance(node, dict):
                 text = self.fill(text, [f"'{KEY}': {flow(key)}"])
-                node = {KEY: key, **node} if isinstance(node, dict) else node
+                yield plain_item((line, {KEY: key, **node}, text, None, defaults))
+            elif problem is not None:
+                text = self.fill(text, [f"'{KEY}': {flow(key)}"])
+                yield item._replace(line=line, text=text)
             else:
-                text = f"- {_member(key, node)}\n"
-            yield item._replace(line=line, node=node, text=text)
+                yield item._replace(line=line, text=f"- {_member(key, node)}\n")
 
     def _item(self, events: Events, event: yaml.Event, defaults: Defaults | None = None) -> Item:
         line = line_of(event)
@@ -708,7 +715,7 @@ class YamlManifest(TreeManifest):
             found = f"`{error.key}` stands again in line {error.line}"
             item = Item.with_repeated_key(line, error.key, found, events.entry(None))
             return item._replace(defaults=defaults)
-        return Item(line, node, events.entry(node), None, defaults)
+        return plain_item((line, node, events.entry(node), None, defaults))
 
 
 def _pairs(events: Iterator[yaml.Event], depth: int = 0) -> Pairs:
