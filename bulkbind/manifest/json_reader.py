@@ -107,6 +107,22 @@ _scan: Callable[[str, int], tuple[Any, int]] = _FAST.scan_once  # type: ignore[a
 """Reads a value many times as fast as `_DECODER`; of repeated keys, it keeps the last."""
 
 
+_decode = msgspec.json.Decoder(float_hook=Written.read).decode
+
+
+def _flat(text: str, start: int, end: int) -> dict[str, Any] | None:
+    """Return the object in a part of a text; None if there is none, or it takes a closer look."""
+    written = text[start:end]
+    try:
+        node = _decode(written)
+    except (msgspec.DecodeError, RecursionError, UnicodeError, ValueError):
+        return None
+    if type(node) is not dict or "-0" in written:  # of which the decoder makes 0
+        return None
+    is_clear = written.count(":") == len(node) or _has_single_keys(written, 0, len(written), node)
+    return node if is_clear else None
+
+
 def _has_single_keys(text: str, start: int, end: int, node: dict[str, Any]) -> bool:
     """Return whether no key of a value is repeated; False if that takes a closer look.
 
@@ -467,12 +483,15 @@ class _Document:
         if buffer[at : at + 1] != "{":
             return
         usual = ", {"
+        is_flat = True
         while True:
-            try:
-                node, end = _scan(buffer, at)
-            except (StopIteration, ValueError, RecursionError, WrongJsonError):
-                break  # which shows again in the closer look
-            if buffer.count(":", at, end) != len(node):
+            node = _flat(buffer, at, end := buffer.find("}", at) + 1) if is_flat else None
+            if node is None:
+                is_flat = False  # as will be those that follow
+                try:
+                    node, end = _scan(buffer, at)
+                except (StopIteration, ValueError, RecursionError, WrongJsonError):
+                    break  # which shows again in the closer look
                 if not _has_single_keys(buffer, at, end, node):
                     break
             if not buffer.startswith(usual, end):  # many times as fast as the pattern
@@ -653,23 +672,12 @@ class JsonLinesManifest(_JsonTexts):
     """JSON Lines: a device in each line; a line that is no JSON object is a row's problem."""
 
     def _items(self, text: Text) -> Iterator[Item]:
-        decode = msgspec.json.Decoder(float_hook=Written.read).decode
         first = 1
         blank = 0
         for lines in map(lines_of, blocks(text, self.source.name)):
             for line, written in enumerate(lines, start=first):
-                try:
-                    node = decode(written)
-                except (msgspec.DecodeError, RecursionError, UnicodeError, ValueError):
-                    node = None
-                if (
-                    type(node) is dict
-                    and (
-                        written.count(":") == len(node)
-                        or _has_single_keys(written, 0, len(written), node)
-                    )
-                    and "-0" not in written  # of which the decoder makes 0
-                ):
+                node = _flat(written, 0, len(written))
+                if node is not None:
                     yield plain_item((line, node, written.rstrip("\r\n"), None, None))
                 elif written.strip(_BLANK):
                     yield _parse_line(line, written)

@@ -221,22 +221,15 @@ class Events:
 
     def entry(self, node: Node) -> str:
         """Return the text of the last value built, or left by `skip`, as an entry of a list."""
-        start, end = self._start.start_mark, self._end.end_mark
-        if self._directives or (
-            type(self._start) is yaml.MappingStartEvent
-            and self._start.flow_style
-            and self._stream.between(end.index - 1, end.index) != "}"
-        ):
+        first, begin, end = self._start, self._start.start_mark, self._end.end_mark
+        text = self._stream.between(begin.index, end.index)
+        is_mapping = type(first) is yaml.MappingStartEvent
+        if self._directives or (is_mapping and first.flow_style and text[-1:] != "}"):
             return f"- {flow(node)}\n"  # it would not mean the same by itself
-        text = self._stream.between(start.index, end.index)
-        if type(self._start) is yaml.MappingStartEvent and not (
-            self._start.flow_style or self._aliases
-        ):
-            return _entry(text, start.column, is_block=True)
-        for begin, stop, value in reversed(self._aliases):
-            text = text[: begin - start.index] + flow(value) + text[stop - start.index :]
-        is_block = isinstance(self._start, yaml.CollectionStartEvent) and not self._start.flow_style
-        return _entry(text, start.column, is_block=is_block)
+        for start, stop, value in reversed(self._aliases):
+            text = text[: start - begin.index] + flow(value) + text[stop - begin.index :]
+        is_block = isinstance(first, yaml.CollectionStartEvent) and not first.flow_style
+        return _entry(text, begin.column, is_block=is_block)
 
     def _node(self, event: Any) -> Node:  # noqa: ANN401  # the stubs lack what its kinds have
         before = self._nodes
@@ -300,6 +293,7 @@ class Events:
         get, build, scalar = self._get, self._node, yaml.ScalarEvent
         pairs: dict[str, Any] = {}
         merged: dict[str, Any] = {}
+        count = 0
         while type(event := get()) is not yaml.MappingEndEvent:
             # Nearly all keys and values are plain scalars, for which a call would be slow.
             if (
@@ -307,7 +301,7 @@ class Events:
                 and event.anchor is event.tag is None
                 and event.value not in _NULLS
             ):
-                self._nodes += 1
+                count += 1
                 name = event.value
             else:
                 key = build(event)
@@ -322,7 +316,7 @@ class Events:
                 and inner.anchor is inner.tag is None
                 and inner.value not in _NULLS
             ):
-                self._nodes += 1
+                count += 1
                 value: Node = inner.value
             else:
                 value = build(inner)
@@ -331,6 +325,7 @@ class Events:
             else:
                 pairs[name] = value
         self._end = event
+        self._nodes += count
         return {**merged, **pairs} if merged else pairs
 
     def _merge(self, event: yaml.Event, value: Node, merged: dict[str, Any]) -> None:
