@@ -60,6 +60,8 @@ def _device(random: Random, given: str | None, lacks: str = "") -> tuple[list[st
     values[0] = values[0] or given
     members = [f'"{name}"{random.choice([": ", ":", " : "])}{raw}' for name, raw in raws.items()]
     members += random.sample(_EXTRAS, random.randrange(3))
+    if lacks and members:
+        members.append('"model": "M"')  # without anything in common they are no devices
     random.shuffle(members)
     if members and random.random() < 0.06:
         members.insert(random.randrange(len(members) + 1), random.choice(members))

@@ -73,6 +73,8 @@ def _device(
     members = [f"{name}: {raw}" for name, raw in raws.items()]
     extras = [extra for extra in _EXTRAS if not (flow and "\n" in extra)]
     members += random.sample(extras, random.randrange(3))
+    if lacks and members:
+        members.append("model: M")  # without anything in common they are no devices
     random.shuffle(members)
     if members and random.random() < 0.06:
         members.insert(random.randrange(len(members) + 1), random.choice(members))
