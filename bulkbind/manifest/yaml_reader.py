@@ -67,16 +67,18 @@ class _Bounded:
         self._wanted = 0
         self.line = 0
 
-    def keep_from(self, place: int) -> None:
-        """Keep the text from a place on, counted in characters; others may be dropped."""
-        self._wanted = place
-
     def between(self, start: int, end: int) -> str:
         """Return a part of the text kept."""
         return self._kept[start - self._base : end - self._base]
 
-    def reached(self, line: int) -> None:
-        """Record that the parser has reached a line, 1-based."""
+    def keep_from(self, mark: Any) -> None:  # noqa: ANN401  # the stubs have two kinds
+        """Record that the parser has reached a mark: the text before it may be dropped."""
+        self._wanted = mark.index
+        self.reached(mark)
+
+    def reached(self, mark: Any) -> None:  # noqa: ANN401  # as above
+        """Record that the parser has reached the line of a mark."""
+        line = mark.line + 1
         if line > self.line:
             self.line = line
             self._read = 0
@@ -146,7 +148,7 @@ class Events:
             except (yaml.YAMLError, UnicodeError, ManifestError) as error:
                 found.append(error)
                 break
-            self._stream.reached(line_of(event))
+            self._stream.reached(event.start_mark)
             found.append(event)
             depth += isinstance(event, yaml.CollectionStartEvent)
             depth -= isinstance(event, yaml.CollectionEndEvent)
@@ -186,9 +188,7 @@ class Events:
     def passing(self) -> Iterator[yaml.Event]:
         """Yield the events without keeping their text."""
         for event in self:
-            mark: Any = event.start_mark
-            self._stream.keep_from(mark.index)
-            self._stream.reached(line_of(event))
+            self._stream.keep_from(event.start_mark)
             yield event
 
     def build(self, event: yaml.Event) -> Node:
@@ -200,9 +200,7 @@ class Events:
         self._open = 0
         self._start = self._end = event
         self._aliases.clear()
-        mark: Any = event.start_mark
-        self._stream.keep_from(mark.index)
-        self._stream.reached(line_of(event))
+        self._stream.keep_from(event.start_mark)
         try:
             return self._node(event)
         except (yaml.YAMLError, UnicodeError) as error:
