@@ -9,7 +9,7 @@ import json
 from dataclasses import asdict
 from itertools import islice
 from json.encoder import encode_basestring_ascii
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from bulkbind.clock import iso
 from bulkbind.errors import LedgerError
@@ -201,10 +201,10 @@ def stage(
     invalid: list[tuple[object, ...]] = []
     for number, row in enumerate(rows, start=first):
         if not row.problems:
-            valid.append((number, row.line, *row.values, _cells(row.cells), _changes(row)))
+            valid.append((number, row.line, *row.values, _cells(row), _changes(row)))
         else:
             place = (number, run, source, row.line)
-            known = (*place, *row.values, _cells(row.cells), _changes(row))
+            known = (*place, *row.values, _cells(row), _changes(row))
             invalid.append((*known, *_problems(row)))
     values = {"run": run, "source": source, "rebind": rebind, "keep_duplicates": keep_duplicates}
     values |= {"move": move, "first": first, "last": first + len(rows) - 1}
@@ -238,11 +238,13 @@ def _mark_known(db: sqlite3.Connection, values: Mapping[str, object]) -> None:
         db.execute(_MARK_SKIPPED, values)
 
 
-def _cells(cells: list[str] | dict[str, Any]) -> str:
-    """Return cells as JSON; for a list of strings, three times faster than `json.dumps`."""
-    if isinstance(cells, dict):
-        return json.dumps(cells)
-    return f"[{','.join(map(encode_basestring_ascii, cells))}]"
+def _cells(row: CheckedRow) -> str:
+    """Return what the operator wrote as JSON; three times faster than `json.dumps` for a list."""
+    if row.text:
+        return encode_basestring_ascii(row.text)
+    if isinstance(row.cells, dict):
+        return json.dumps(row.cells)
+    return f"[{','.join(map(encode_basestring_ascii, row.cells))}]"
 
 
 def _problems(row: CheckedRow) -> tuple[str, str, str]:

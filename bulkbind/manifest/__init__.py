@@ -73,6 +73,8 @@ def digest(paths: Sequence[Path], settings: ManifestSettings) -> str:
         mode="json",
         exclude={"profile", "profiles", "on_invalid", "rebind", "refresh", "rebind_missing"},
     )
+    if settings.items is None:
+        del meaning["items"]  # as before there was such a setting
     total = hashlib.sha256(json.dumps(meaning, sort_keys=True).encode())
     for path in paths:
         try:

@@ -83,6 +83,9 @@ class CheckedRow(msgspec.Struct, frozen=True, gc=False):
     problems: tuple[Problem, ...] = ()
     changes: tuple[Change, ...] = ()
     """What cleaning changed."""
+    text: str = ""
+    """The operator's own text, defaults included, of a device in YAML or JSON; it is kept in place
+    of `cells`. Empty for tables."""
 
     @property
     def device(self) -> Device | None:

@@ -520,6 +520,10 @@ class Reading(Part):
     sheet: Annotated[str, Shown("NAME|N")] | None = Group.MANIFEST.option(
         "sheet of a workbook; without it the first"
     )
+    items: Annotated[str, Shown("PATH")] | None = Group.MANIFEST.option(
+        "where the list of devices stands in a document of YAML or JSON, e.g. results or "
+        "data.items; without it, it is found where it is the only one"
+    )
     clean: Literal["none", "names"] = Group.MANIFEST.option(
         f"names: make {enumeration(*CLEANED, last='and')} fit their rules; every change is listed",
         "none",
