@@ -164,7 +164,7 @@ def _members(text: str) -> list[_Member]:
     """Return the members of an object with their places. Raises: ValueError if it is none."""
     found: list[_Member] = []
     at = _after(text, 0, "{")
-    if text[at] == "}":
+    if text[at : at + 1] == "}":
         return found
     while True:
         key, end = _scan_text(text, _after(text, at, '"', blanks=False))

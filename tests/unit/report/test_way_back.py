@@ -74,7 +74,8 @@ def test_object_comes_back_letter_by_letter(back, line, form):
 
 @pytest.mark.parametrize(
     "line",
-    ["not json", '{"machine_code": "A"', "[1, 1.10]", "null", "1e5", '{"a": NaN}', "{} {}", "{}",
+    ["not json", "{", "{ ", '{"', '{"a', '{"a"', '{"a":', '{"a":1', '{"a":1,', '{"a":1, ', "}",
+     '{"machine_code": "A"', "[1, 1.10]", "null", "1e5", '{"a": NaN}', "{} {}", "{}",
      '"\udcff"', '{"a":\t"\x01"}'],
 )  # fmt: skip
 def test_line_that_is_no_object_comes_back_behind_its_reason(back, line):
