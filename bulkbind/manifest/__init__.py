@@ -45,6 +45,17 @@ __all__ = [
 ]
 
 
+_IN_EVERY_DIGEST = {
+    "user_id", "columns", "constants", "header", "skip_rows", "format", "encoding", "sheet",
+    "clean", "on_duplicate", "on_conflict", "move",
+}  # fmt: skip
+"""Every other setting is in the digest once it is not the default, so that files that were read
+before there was such a setting keep their digest."""
+_IN_NO_DIGEST = {
+    "profile", "profiles", "on_invalid", "min_rows", "rebind", "refresh", "rebind_missing",
+}  # fmt: skip
+
+
 def open_manifest(path: Path, settings: ManifestSettings, name: str | None = None) -> Manifest:
     """Open a regular file as a manifest and detect its encoding, format and columns.
 
@@ -72,18 +83,8 @@ def digest(paths: Sequence[Path], settings: ManifestSettings) -> str:
 
     Raises: ManifestError if a file cannot be read.
     """
-    meaning = settings.model_dump(
-        mode="json",
-        exclude={
-            "profile",
-            "profiles",
-            "on_invalid",
-            "min_rows",
-            "rebind",
-            "refresh",
-            "rebind_missing",
-        },
-    )
+    meaning = settings.model_dump(mode="json", include=_IN_EVERY_DIGEST)
+    meaning |= settings.model_dump(mode="json", exclude=_IN_NO_DIGEST, exclude_defaults=True)
     total = hashlib.sha256(json.dumps(meaning, sort_keys=True).encode())
     for path in paths:
         try:

@@ -6,7 +6,7 @@ import difflib
 import re
 import unicodedata
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from bulkbind.errors import ManifestError
 from bulkbind.manifest.likely_causes import DASHES, LOOKS_LIKE, QUOTES
@@ -319,15 +319,3 @@ def unknown(header: Sequence[str], used: Sequence[int | None]) -> list[str]:
         for position, name in enumerate(header)
         if position not in taken and name.strip() not in OWN_COLUMNS
     ]
-
-
-def at_path(cells: Any, path: Sequence[str]) -> Any:  # noqa: ANN401  # any parsed value
-    """Return the value at a path of keys and list positions; None if there is none."""
-    for part in path:
-        if isinstance(cells, dict):
-            cells = cells.get(part)
-        elif isinstance(cells, list) and part.isdecimal() and int(part[:6]) < len(cells):
-            cells = cells[int(part)]
-        else:
-            return None
-    return cells

@@ -7,6 +7,7 @@ To add a format, write a module that reads and writes it, like the others, and a
 from __future__ import annotations
 
 from pathlib import Path, PurePath
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TextIO
 
 from bulkbind.manifest.csv_format import CsvManifest, write_csv
@@ -15,6 +16,7 @@ from bulkbind.manifest.json_format import (
     JsonManifest,
     begins_document,
     begins_lines,
+    exceeds_lines,
     write_document,
     write_lines,
 )
@@ -22,7 +24,7 @@ from bulkbind.manifest.xlsx_format import SUFFIXES as WORKBOOKS, XlsxManifest, i
 from bulkbind.manifest.yaml_format import YamlManifest, begins_yaml, write_yaml
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from bulkbind.model import CheckedRow, Source
     from bulkbind.settings import ManifestSettings
@@ -54,8 +56,8 @@ class Opens(Protocol):
 class Writes(Protocol):
     """Writes rows back, given what `Opens` found out about the file.
 
-    Each row is the cells that the reader kept (`CheckedRow.cells`) and `OWN_COLUMNS` with what
-    they say of the row. Every row must be taken, in order.
+    Each row is what the reader kept (`CheckedRow.text`, or its `cells` where there is none) and
+    `OWN_COLUMNS` with what they say of the row. Every row must be taken, in order.
     """
 
     def __call__(
@@ -73,13 +75,14 @@ class Format(NamedTuple):
     """A format of manifests."""
 
     suffixes: tuple[str, ...]
-    """One may belong to several formats: to the first that claims its text, else to the last."""
     opens: Opens
     writes: Writes
     claims: Callable[[str], bool] = _claims_nothing
     """Whether a text begins as in no other format; not asked of the first of `FORMATS`."""
     claims_binary: Callable[[Path, bytes], bool] | None = None
     """Of a format that is not text: whether a file that begins with these bytes has it."""
+    also: Mapping[str, Callable[[str], bool]] = MappingProxyType({})
+    """Suffixes of other formats, each with whether a text under it is of this one all the same."""
     writes_as: str = ""
     """The format that `writes` writes, if it is another one."""
 
@@ -88,11 +91,23 @@ FORMATS: dict[str, Format] = {
     "csv": Format((".csv", ".tsv", ".tab", ".txt"), CsvManifest, write_csv),
     "xlsx": Format(WORKBOOKS, XlsxManifest, write_csv, claims_binary=is_workbook, writes_as="csv"),
     "yaml": Format((".yaml", ".yml"), YamlManifest, write_yaml, begins_yaml),
-    "jsonl": Format((".jsonl", ".ndjson", ".json"), JsonLinesManifest, write_lines, begins_lines),
-    "json": Format((".json",), JsonManifest, write_document, begins_document),
+    "jsonl": Format(
+        (".jsonl", ".ndjson"),
+        JsonLinesManifest,
+        write_lines,
+        begins_lines,
+        also={".json": begins_lines},
+    ),
+    "json": Format(
+        (".json",),
+        JsonManifest,
+        write_document,
+        begins_document,
+        also={".jsonl": exceeds_lines, ".ndjson": exceeds_lines},
+    ),
 }
 """By the name that `--format` takes. A text that no other format claims has the first one."""
-SUFFIXES = tuple(dict.fromkeys(suffix for form in FORMATS.values() for suffix in form.suffixes))
+SUFFIXES = tuple(suffix for form in FORMATS.values() for suffix in form.suffixes)
 
 
 def format_names() -> tuple[str, ...]:
@@ -123,6 +138,10 @@ def format_of(name: str, head: str, declared: str | None = None) -> str:
     if declared in (first, *others):
         return declared
     suffix = _suffix(name)
-    named = [key for key in (first, *others) if suffix in FORMATS[key].suffixes]
-    *asked, last = named or [*others, first]
-    return next((key for key in asked if FORMATS[key].claims(head)), last)
+    texts = {key: FORMATS[key] for key in (*others, first)}
+    for key, form in texts.items():
+        if suffix in form.also and form.also[suffix](head):
+            return key
+    named = (key for key, form in texts.items() if suffix in form.suffixes)
+    claimed = (key for key, form in texts.items() if form.claims(head))
+    return next(named, None) or next(claimed, first)

@@ -100,7 +100,8 @@ class ResultRow:
     problems: tuple[Problem, ...] = field(metadata=NO_COLUMN)
     """The rules that the row breaks."""
     cells: str | None = field(metadata=NO_COLUMN)
-    """The operator's cells as JSON; None once the row is known to be bound."""
+    """JSON: a list of the operator's cells, or the text of a device in YAML or JSON (of older
+    ledgers a mapping); None once the row is known to be bound."""
     changes: str = field(default="", metadata=NO_COLUMN)
     """What cleaning changed; `detail` begins with it."""
 

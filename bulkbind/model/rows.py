@@ -84,8 +84,8 @@ class CheckedRow(msgspec.Struct, frozen=True, gc=False):
     changes: tuple[Change, ...] = ()
     """What cleaning changed."""
     text: str = ""
-    """The row as the operator wrote it, with or without its line end in CSV; it is kept in place of
-    `cells`. Empty if those say it all."""
+    """The operator's own text of the row, kept in place of `cells`: of CSV with or without its line
+    end, of a device in YAML or JSON with its defaults. Empty if the cells say it all."""
 
     @property
     def device(self) -> Device | None:

@@ -523,6 +523,10 @@ class Reading(Part):
     visible_rows: bool = Group.MANIFEST.option(
         "leave out the rows of a workbook that are hidden or filtered away", default=False
     )
+    items: Annotated[str, Shown("PATH")] | None = Group.MANIFEST.option(
+        "where the list of devices stands in a document of YAML or JSON, e.g. results or "
+        "data.items; without it, it is found where it is the only one"
+    )
     clean: Literal["none", "names"] = Group.MANIFEST.option(
         f"names: make {enumeration(*CLEANED, last='and')} fit their rules; every change is listed",
         "none",

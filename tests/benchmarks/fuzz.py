@@ -1,10 +1,10 @@
 """Manifests with known right values: none may be read wrongly, and each comes back as written.
 
-    python -m tests.benchmarks.fuzz [--files 1000] [--seed 1] [--only csv_file]
+    python -m tests.benchmarks.fuzz [--files 1000] [--seed 1] [--only json_file]
 
-Made are CSV files and workbooks of many shapes. A difference is silent (a device that is not what
-was written), loud (refused, or a problem, where it is right) or on the way back (a failed file that
-lacks the operator's text, or is read differently). Silent ones and those on the way back are
+Made are manifests of every format and of many shapes. A difference is silent (a device that is not
+what was written), loud (refused, or a problem, where it is right) or on the way back (a failed file
+that lacks the operator's text, or is read differently). Silent ones and those on the way back are
 faults: exit code 1.
 """
 
@@ -21,15 +21,19 @@ from typing import TYPE_CHECKING
 
 from tests.benchmarks.bench import say, write_json
 from tests.support.generated.csv_files import csv_file
+from tests.support.generated.json_files import json_file, json_lines_file
 from tests.support.generated.made import differences
 from tests.support.generated.xlsx_files import xlsx_file
+from tests.support.generated.yaml_files import yaml_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tests.support.generated.made import Made
 
-MAKERS: tuple[Callable[[Random], Made], ...] = (csv_file, xlsx_file)
+MAKERS: tuple[Callable[[Random], Made], ...] = (
+    csv_file, xlsx_file, json_file, json_lines_file, yaml_file,
+)  # fmt: skip
 MOST_SHOWN = 5
 
 

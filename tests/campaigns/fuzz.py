@@ -132,6 +132,7 @@ readings = st.builds(
     format=mostly(None, "csv", "xlsx", "yaml", "jsonl", "json"),
     encoding=mostly(None, "cp1252", "utf-16", "gb18030", "latin-1", "utf-7", "nope"),
     sheet=mostly(None, "1", "9", "Sheet"),
+    items=mostly(None, "devices", "data.items", "."),
     clean=st.sampled_from(["none", "names"]),
 )  # fmt: skip
 
@@ -181,7 +182,8 @@ def read(folder: Path, name: str, content: bytes, reading: ManifestSettings, tal
             tally.valid += row.device is not None
             check(row)
             if row.device is None:
-                failed.append(_failed(row.line, json.dumps(row.cells)))
+                cells = row.text if isinstance(row.cells, dict) else row.cells
+                failed.append(_failed(row.line, json.dumps(cells)))
     except BulkbindError as error:
         tally.refused += 1
         f"{error}{error.hint}".encode()

@@ -132,7 +132,8 @@ def failed_row(row: CheckedRow) -> ResultRow:
     cells = json.dumps(row.text or row.cells)
     status = "failed" if row.device else "invalid"
     absent = ("",) * len(OPTIONAL)
+    # Of a table, the reader looks at the reason; of others a short one is easier to compare.
+    problems = row.problems if isinstance(row.cells, list) else ()
     return ResultRow(
-        0, row.line, "", "", absent, status, "", "", None, "", "", 0, "", "", "why", row.problems,
-        cells,
-    )  # fmt: skip
+        0, row.line, "", "", absent, status, "", "", None, "", "", 0, "", "", "why", problems, cells
+    )

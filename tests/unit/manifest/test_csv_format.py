@@ -511,6 +511,36 @@ def test_digest_tells_what_decides_the_rows(tmp_path):
     assert len({known, *others}) == 5
 
 
+class Later(ManifestSettings):
+    """The settings of a version to come."""
+
+    more: str | None = None
+
+
+@pytest.mark.parametrize(
+    ("given", "known"),
+    [
+        ({}, "a5a2928f7c74b2958afc6259301e0ee7cc8c9cfb0288e5ce0a3794b1abe6142f"),
+        (
+            {"user_id": "u", "columns": {"machine_code": "Serial"}, "clean": "names", "move": True},
+            "434597275572e00046eeeb4bd7717d8d7ecb0458038d65a887a5839f3a72c2fc",
+        ),
+    ],
+)
+@pytest.mark.parametrize("kind", [ManifestSettings, Later])
+def test_digest_outlives_new_settings(tmp_path, given, known, kind):
+    """A manifest that an earlier version knew is the same one, until a new setting is used."""
+    path = tmp_path / "one.csv"
+    path.write_bytes(b"machine_code,user_id\nSN1,u1\n")
+    new: list[dict[str, object]] = [{"items": "a"}]
+    new += [{"ignore_columns": ["x"]}, {"placeholders": ["x"]}]
+    new += [{"more": "x"}] if kind is Later else []
+    changed = {digest([path], kind(**given, **setting)) for setting in new}
+
+    assert digest([path], kind(**given)) == known
+    assert len(changed - {known}) == len(new)
+
+
 def test_digest_of_a_missing_file_is_refused(tmp_path):
     """A manifest that is not there has no digest."""
     with pytest.raises(ManifestError, match="cannot be read"):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from bulkbind.errors import ManifestError, UsageError
+from bulkbind.settings import ManifestSettings
 from tests.support.formats import FORMATS, opened
+from tests.support.generated.made import returned
 from tests.support.manifests import error_cell, opener
 from tests.support.rows import device
 
@@ -213,6 +215,61 @@ def test_a_default_covers_no_damage_and_no_key_that_may_be_meant(tmp_path):
         "user_id", "user_id (old)", "user_id (required)",
     ]  # fmt: skip
     assert list(ignored.rows())[3].device == device("common", "D")
+
+
+@pytest.mark.parametrize("given", [{"constants": {"user_id": "all"}}, {"user_id": "all"}])
+def test_no_value_for_all_rows_covers_a_tag_or_what_stands_elsewhere(tmp_path, given):
+    """An unknown tag, and a path that leads through a text, are problems of their rows."""
+    text = (
+        "- {machine_code: A, at: {user: !secret x}}\n"
+        "- {machine_code: B, at: x}\n"
+        "- {machine_code: C, at: {user: N/A}}\n"
+        "- {machine_code: D, at: {user: ~}}\n"
+        "- {machine_code: E, at: {}}\n"
+        "- {machine_code: F}\n"
+    )
+    open_it = opener(tmp_path / "fleet.yaml")
+    found = list(open_it(text, columns={"user_id": "at.user"}, **given).rows())
+
+    assert [row.device for row in found] == [
+        None, None, None, *(device("all", code) for code in "DEF"),
+    ]  # fmt: skip
+    assert [problem.field for row in found for problem in row.problems] == ["user_id"] * 3
+    assert not any(row.device for row in open_it("- machine_code: !x A\n", **given).rows())
+
+
+def test_no_value_for_all_rows_covers_a_tag_of_a_plain_key(tmp_path):
+    """The column can be left out, as with other damage."""
+    text = "- {machine_code: A, user_id: !secret x}\n- {machine_code: B, user_id: own}\n"
+    open_it = opener(tmp_path / "fleet.yaml")
+    given = {"constants": {"user_id": "all"}}
+    found = list(open_it(text, **given).rows())
+    without = open_it(text, **given, ignore_columns=("user_id",))
+
+    assert [row.device for row in found] == [None, device("all", "B")]
+    assert found[0].problems[0].value == "!secret x"
+    assert "--ignore-column 'user_id' leaves the column out" in found[0].problems[0].hint
+    assert [row.device for row in without.rows()] == [device("all", "A"), device("all", "B")]
+
+
+@pytest.mark.parametrize("key", ["user_id (old)", "us\u00e9r_id"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        'defaults: {user_id: common}\ndevices:\n- {machine_code: D, "%s": own}\n',
+        '{"defaults": {"user_id": "common"}, "devices": [{"machine_code": "D", "%s": "own"}]}',
+    ],
+    ids=["yaml", "json"],
+)
+def test_a_default_beside_a_key_that_may_be_meant_does_not_come_back(tmp_path, key, text):
+    """Else the failed file would name the default's user, and bind the device to it."""
+    name = "fleet.json" if text.startswith("{") else "fleet.yaml"
+    manifest = opener(tmp_path / name)(text % key)
+    rows = list(manifest.rows())
+    again, written = returned(manifest, rows, ManifestSettings(), tmp_path)
+
+    assert [row.device for row in (*rows, *again)] == [None, None]
+    assert "common" not in written
 
 
 def test_a_placeholder_as_a_default_is_a_problem(tmp_path):

@@ -132,11 +132,7 @@ def test_other_keys_at_the_top_are_passed_over(manifest):
     )
 
     assert outline(opened.rows()) == [(4, "A")]
-    assert opened.notices == [
-        "fleet.yaml: key `version` is not used",
-        "fleet.yaml: key `owner` is not used",
-        "fleet.yaml: key `notes` is not used",
-    ]
+    assert opened.notices == ["fleet.yaml: keys that are not used: version, owner, notes"]
 
 
 @pytest.mark.parametrize(
