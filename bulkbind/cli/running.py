@@ -10,7 +10,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
 import click
@@ -42,6 +42,9 @@ def explained() -> Iterator[None]:
     except BulkbindError as error:
         console.fail(str(error), error.hint)
         sys.exit(error.exit_code)
+    except BrokenPipeError:
+        leave_stdout()
+        sys.exit(ExitCode.DONE)
     except OSError as error:
         # Errors of all other files are handled where they are used.
         leave_stdout()
@@ -154,4 +157,16 @@ async def _last_resort(stop: StopSignal, grace_s: float) -> None:
 
 def print_json(value: object) -> None:
     """Print a value as JSON on standard output."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    print_lines([json.dumps(value, indent=2, ensure_ascii=False)])
+
+
+def print_lines(lines: Iterable[str]) -> None:
+    """Print lines on standard output until its reader has gone, which is no fault of ours.
+
+    Raises: OSError for any other fault of standard output.
+    """
+    try:
+        for line in lines:
+            click.echo(line)
+    except BrokenPipeError:
+        leave_stdout()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bulkbind.manifest.likely_causes import Suspicions, cause_of_value, fault_of
 from bulkbind.manifest.rules import RULES, Rule, check, keeps, printable
-from bulkbind.model import Change, CheckedRow, Problem
+from bulkbind.model import CLEANING, Change, CheckedRow, Problem
 from bulkbind.model.fields import CLEANED, FIELDS
 
 if TYPE_CHECKING:
@@ -146,7 +146,11 @@ def _explained(problem: Problem, values: Values) -> Problem:
     value = values[FIELDS.index(problem.field)]  # as read: the problem's own value may be truncated
     hints = [cause_of_value(value)] if value else []
     if value and problem.field in CLEANED and (after := clean(problem.field, value)):
-        hints.append(f"cleaning (--clean names) would make it {after!r}")
+        return replace(
+            problem,
+            hint="; ".join(filter(None, [*hints, f"{CLEANING}{after!r}"])),
+            cure="--clean names",
+        )
     hint = "; ".join(filter(None, hints))
     return replace(problem, hint=hint) if hint else problem
 

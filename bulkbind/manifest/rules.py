@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from bulkbind.manifest.likely_causes import FAULT_STARTS, Fault, fault_of
 from bulkbind.model import Problem
-from bulkbind.model.fields import ROW_FIELDS, Field
+from bulkbind.model.fields import ROW_FIELDS, USER, Field
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -108,7 +108,9 @@ def _problems(values: Values, columns: tuple[str, ...]) -> list[Problem]:
     for rule, value, column in zip(RULES, values, columns, strict=True):
         if value is None:
             if rule.required:
-                problems.append(Problem(rule.field, column, "", rule.text, "it is missing"))
+                cure = "--user-id ID" if rule.field == USER.name else ""
+                found = "it is missing"
+                problems.append(Problem(rule.field, column, "", rule.text, found, cure=cure))
         elif fault := fault_of(value):
             problems.append(no_value(rule.field, column, value, fault))
         elif not rule.pattern.fullmatch(value):

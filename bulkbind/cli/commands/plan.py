@@ -42,7 +42,8 @@ Exit codes: 0 no problem, 1 some rows could not be bound, 2 a manifest could not
 @options.command("plan", help=HELP)
 @click.argument("manifests", nargs=-1, required=True, metavar="MANIFEST...")
 @options.config
-@options.settings(Group.MANIFEST, Group.LEDGER, Group.STAGING)
+@options.settings(Group.MANIFEST, Group.REPEAT, Group.LEDGER, Group.STAGING)
+@options.first
 @options.option(
     "--extra",
     is_flag=True,
@@ -59,6 +60,7 @@ Exit codes: 0 no problem, 1 some rows could not be bound, 2 a manifest could not
 def command(
     manifests: tuple[str, ...],
     *,
+    first: int | None,
     extra: bool,
     save: Path | None,
     as_json_: bool,
@@ -76,6 +78,7 @@ def command(
                 settings,
                 refresh=reads.reads_lists,
                 extra=extra,
+                first=first,
                 listener=Console(),
                 stop=stop,
             )
