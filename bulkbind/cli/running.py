@@ -42,9 +42,6 @@ def explained() -> Iterator[None]:
     except BulkbindError as error:
         console.fail(str(error), error.hint)
         sys.exit(error.exit_code)
-    except BrokenPipeError:
-        leave_stdout()
-        sys.exit(ExitCode.DONE)
     except OSError as error:
         # Errors of all other files are handled where they are used.
         leave_stdout()

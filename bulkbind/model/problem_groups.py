@@ -86,11 +86,6 @@ class Cause:
     count: int = 0
     examples: list[Example] = field(default_factory=list)
 
-    @property
-    def is_cured(self) -> bool:
-        """Whether an option mends its first problem."""
-        return bool(self.examples[0].problem.cure)
-
     def add(self, example: Example) -> None:
         """Count a problem, and keep it if it is one of the first."""
         self.count += 1
@@ -119,10 +114,15 @@ class BrokenRule:
         return sorted(self.by_cause.values(), key=lambda cause: -cause.count)
 
     @property
+    def first(self) -> list[Example]:
+        """The first problems."""
+        found = sorted(one for cause in self.by_cause.values() for one in cause.examples)
+        return found[:MOST_EXAMPLES]
+
+    @property
     def examples(self) -> list[str]:
         """The first problems with their places."""
-        found = sorted(one for cause in self.by_cause.values() for one in cause.examples)
-        return [example.text for example in found[:MOST_EXAMPLES]]
+        return [example.text for example in self.first]
 
     def as_json(self) -> dict[str, Any]:
         """Return counts and first examples."""

@@ -78,7 +78,7 @@ def _lines(plan: Plan, *, is_brief: bool) -> Iterator[str]:
 def _forecast(plan: Plan) -> str:
     text = forecast_text(plan.forecast)
     if plan.is_refused:
-        return f"nothing is sent while rows break a rule; with --on-invalid skip {text}"
+        return f"nothing is sent while rows break a rule; with --on-invalid skip: {text}"
     if plan.first is not None and plan.counts[PlanWord.BIND] > plan.first:
         return f"{text}; then it stops with 3 (--first {plan.first:,})"
     return text

@@ -73,7 +73,7 @@ def every_line(
         yield _head(broken)
         for cause in broken.causes:
             if len(broken.by_cause) > 1:
-                yield f"{_INDENT}{_times(cause)}"
+                yield f"{_INDENT}{_times(cause, has_hint=len(_hints(broken)) > 1)}"
             indent = _INDENT if len(broken.by_cause) == 1 else f"{_INDENT}  "
             yield from (f"{indent}{text}" for text in texts(broken, cause))
         yield f"{_INDENT}{_cure(broken)}"
@@ -93,23 +93,32 @@ def _block(broken: BrokenRule, detail: _Detail, width: int) -> Iterator[str]:
         yield _example(causes[0].examples[0], width - len(cure), is_brief=len(causes) > 1) + cure
         return
     yield from _wrapped(_head(broken, width), width)
-    if len(causes) == 1:
-        yield from (_example(each, width) for each in causes[0].examples[: detail.examples])
+    if len(causes) == 1 or broken.count <= detail.examples:
+        yield from _problems(broken, detail, width)
     else:
         for cause in causes[: detail.causes]:
-            yield from _cause(cause, detail, width)
+            yield from _cause(cause, detail, width, has_hint=len(_hints(broken)) > 1)
         if left := causes[detail.causes :]:
             count = sum(cause.count for cause in left)
-            yield f"{_INDENT}{_often(count)} for {len(left):,} other reasons"
+            yield f"{_INDENT}{_often(count)}: {len(left):,} other reasons"
     yield from _wrapped(f"{_INDENT}{_cure(broken)}", width)
 
 
-def _cause(cause: Cause, detail: _Detail, width: int) -> Iterator[str]:
+def _problems(broken: BrokenRule, detail: _Detail, width: int) -> Iterator[str]:
+    """Yield the first problems, below their cause if no line of theirs has room for it."""
+    found = broken.first[: detail.examples]
+    lines = [_example(each, width) for each in found]
+    if len(broken.by_cause) == 1 and lines[0].endswith(found[0].problem.cell):
+        yield from _wrapped(f"{_INDENT}{broken.causes[0].key.text}", width)
+    yield from lines
+
+
+def _cause(cause: Cause, detail: _Detail, width: int, *, has_hint: bool) -> Iterator[str]:
     if detail.examples == 1:
-        text = f"{_INDENT}{_often(cause.count)} {_brief(cause.key.text)}, e.g. "
+        text = f"{_INDENT}{_often(cause.count)}: {_brief(cause.key.text)}, e.g. "
         yield text + _example(cause.examples[0], width - len(text), is_brief=True).lstrip()
         return
-    yield from _wrapped(f"{_INDENT}{_times(cause)}", width)
+    yield from _wrapped(f"{_INDENT}{_times(cause, has_hint=has_hint)}", width)
     for example in cause.examples[: detail.examples]:
         yield f"  {_example(example, width - 2, is_brief=True)}"
 
@@ -120,9 +129,9 @@ def _head(broken: BrokenRule, width: int = 0) -> str:
     return head.removesuffix(_CHARACTERS) if width and _columns(head) > width else head
 
 
-def _times(cause: Cause) -> str:
-    hint = f": {cause.key.hint}" if cause.key.hint and not cause.is_cured else ""
-    return f"{_often(cause.count)} {cause.key.text}{hint}"
+def _times(cause: Cause, *, has_hint: bool) -> str:
+    hint = f": {cause.key.hint}" if has_hint and cause.key.hint else ""
+    return f"{_often(cause.count)}: {cause.key.text}{hint}"
 
 
 def _often(count: int) -> str:
@@ -131,8 +140,12 @@ def _often(count: int) -> str:
 
 def _cure(broken: BrokenRule) -> str:
     """Return what mends the problems of a rule, the last words on it."""
-    hints = {cause.key.hint for cause in broken.by_cause.values()}
+    hints = _hints(broken)
     return _option(broken) or (hints.pop() if len(hints) == 1 else "") or _NO_CURE
+
+
+def _hints(broken: BrokenRule) -> set[str]:
+    return {cause.key.hint for cause in broken.by_cause.values()}
 
 
 def _option(broken: BrokenRule) -> str:

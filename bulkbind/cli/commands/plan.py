@@ -13,7 +13,13 @@ from bulkbind.app.plan import plan, save_plan
 from bulkbind.cli import options
 from bulkbind.cli.console import Console, say
 from bulkbind.cli.options import settings_from
-from bulkbind.cli.running import configure_logs, explained, print_json, run_until_done
+from bulkbind.cli.running import (
+    configure_logs,
+    explained,
+    print_json,
+    print_lines,
+    run_until_done,
+)
 from bulkbind.errors import ExitCode
 from bulkbind.model import PlanWord
 from bulkbind.model.fields import DETAILS
@@ -85,7 +91,7 @@ def command(
             if as_json_:
                 print_json(plan_json(found))
             else:
-                click.echo(plan_text(found))
+                print_lines([plan_text(found)])
             if save is not None:
                 save_plan(found, save)
                 say(f"saved: {save}; `bulkbind run --plan {save}` does this or nothing")
