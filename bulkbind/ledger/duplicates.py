@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 _BATCH = 10_000
 _NAME = OPTIONAL[NAME]
 
-# The first row per device and user, for devices with several users; `last` is the user of the last
-# row. Runs on a second connection, which sorts on disk and sees a consistent snapshot.
+# The first row per device and user, for devices with several users; the winner is that of the user
+# in the last row, be it a duplicate, unless these are errors. Runs on a second connection, which
+# sorts on disk and sees a consistent snapshot.
 _CONFLICTS = """
 WITH named AS (
   SELECT r.id, r.source, r.line, r.machine_code, r.user_id, r.duplicate_of,
@@ -33,6 +34,7 @@ WITH named AS (
          min(r.user_id) OVER device AS low, max(r.user_id) OVER device AS high,
          min(r.id) OVER device AS first, max(r.id) OVER device AS last
     FROM rows r WHERE r.id BETWEEN ? AND ? AND r.problems IS NULL
+     AND (? OR r.duplicate_of IS NULL)
   WINDOW device AS (PARTITION BY r.machine_code)),
 firsts AS (
   SELECT *, max(CASE WHEN own_last = last THEN id END) OVER (PARTITION BY machine_code) AS winner
@@ -114,7 +116,8 @@ def resolve_duplicates(db: sqlite3.Connection, run: int, policy: Policy) -> None
             _invalidate(
                 db, ((row, duplicate(c, f"{o}:{line}", name)) for row, c, o, line, name in again)
             )
-        rows = before.execute(_CONFLICTS, (*span(run), run))
+        counts_again = policy.on_duplicate != "error"
+        rows = before.execute(_CONFLICTS, (*span(run), counts_again, run))
         if policy.on_conflict == "error":
             _invalidate(
                 db,
@@ -156,7 +159,7 @@ _AGAIN = """
 WITH named AS (
   SELECT s.id, s.source, s.line, s.code, s.user, s.name,
          min(s.id) OVER own AS own_first,
-         CASE WHEN :keeps_last THEN max(s.id) OVER own ELSE min(s.id) OVER own END AS own_last,
+         CASE WHEN :counts_again THEN max(s.id) OVER own ELSE min(s.id) OVER own END AS own_last,
          min(s.user) OVER device AS low, max(s.user) OVER device AS high,
          min(s.id) OVER device AS first
     FROM seen s JOIN (SELECT code FROM seen GROUP BY code HAVING count(*) > 1) USING (code)
@@ -243,8 +246,8 @@ class Seen:
         The same rows that `resolve_duplicates` marks. *names*: the sources' names for messages.
         """
         self._db.execute("CREATE INDEX seen_device ON seen (code, user, id)")
-        keeps_last = policy.on_duplicate != "error"
-        values = {"keeps_last": keeps_last, "on_conflict": policy.on_conflict}
+        counts_again = policy.on_duplicate != "error"
+        values = {"counts_again": counts_again, "on_conflict": policy.on_conflict}
         for row in self._db.execute(_AGAIN, values):
             source, line, code, is_again, is_contested, counts, *other, user, name = row
             place = f"{names[other[0]]}:{other[1]}"

@@ -25,8 +25,8 @@ _LEAST_VALUE = 8
 """Characters left of a value that is cut."""
 _CHARACTERS = " characters"
 _NAME_OF_CHARACTER = re.compile(r"(\(U\+[0-9A-F]{4,6}) [^)]*\)")
-_MEND = "mend them where they stand"
-_NO_CURE = f"no option mends these: {_MEND}"
+_MEND = "mend them"
+_NO_CURE = f"no option mends these: {_MEND} where they stand"
 
 
 class _Detail(NamedTuple):
@@ -171,7 +171,8 @@ def _example(example: Example, width: int, *, is_brief: bool = False) -> str:
         if room >= 0:
             return f"{place}{problem.cell}{found}"
     value = _cut(problem.value, max(_LEAST_VALUE, _columns(problem.value) + room))
-    return place + replace(problem, value=value).cell
+    text = place + replace(problem, value=value).cell
+    return _cut(text, max(width, _columns(place.rstrip(": ")) + 1))
 
 
 def _wrapped(text: str, width: int) -> list[str]:
