@@ -42,6 +42,7 @@ async def plan(
     *,
     refresh: bool = False,
     extra: bool = False,
+    first: int | None = None,
     listener: Listener | None = None,
     stop: StopSignal | None = None,
     clock: Clock | None = None,
@@ -65,7 +66,9 @@ async def plan(
         path, run, going_on = await _staged(session, opened, paths, known, Path(folder))
         with reading(path) as db:
             names = tuple(each.name for each in inputs)
-            found = read_plan(db, run, settings, names, known, going_on=going_on, is_whole=True)
+            found = read_plan(
+                db, run, settings, names, known, going_on=going_on, is_whole=True, first=first
+            )
             if refresh:
                 return await _refreshed(session, Outlook(db, run), found, extra=extra)
             return found
@@ -145,7 +148,9 @@ class _Comparison:
         """Return the corrected plan."""
         forecast = self._plan.forecast
         if self._staging.rebind_missing:
-            forecast = replace(forecast, binds=forecast.binds + self._counts[PlanWord.MISSING])
+            binds = forecast.binds + self._counts[PlanWord.MISSING]
+            first = self._plan.first
+            forecast = replace(forecast, binds=binds if first is None else min(first, binds))
         return replace(
             self._plan,
             forecast=forecast,

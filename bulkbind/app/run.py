@@ -28,15 +28,18 @@ from bulkbind.errors import (
 from bulkbind.koodrive import authorizer, proxy_for
 from bulkbind.ledger import Outlook, Policy, last_pace
 from bulkbind.manifest import Manifest, digest, open_manifest
-from bulkbind.model import CheckedRow, Forecast, Plan, PlanWord, Status
+from bulkbind.model import Forecast, Plan, PlanWord, Status
+from bulkbind.report.problem_text import MOST_LINES, problem_lines
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from bulkbind.ledger import Ledger, View
     from bulkbind.settings import Settings
 
 MOST_PROBLEMS = 10
+LINES_AROUND = 6
+"""Lines of a screen left to what stands around the problems."""
 
 
 def read_plan(
@@ -48,6 +51,7 @@ def read_plan(
     *,
     going_on: str = "",
     is_whole: bool = False,
+    first: int | None = None,
 ) -> Plan:
     """Return the plan of a run from a connection whose view does not change.
 
@@ -59,21 +63,25 @@ def read_plan(
         digest: Theirs.
         going_on: The run's id if it is resumed.
         is_whole: Count by user as well, which the question before a run does not need.
+        first: A pilot, as in `run`.
     """
     outlook = Outlook(db, run)
     counts, mark = outlook.counts()
-    moves = outlook.moves()
+    moves = 0 if first else outlook.moves()
     per_s, source = _rate(db, settings)
+    texts, groups = outlook.problems(MOST_PROBLEMS)
+    binds = counts[PlanWord.BIND] if first is None else min(first, counts[PlanWord.BIND])
+    refuses = settings.manifest.on_invalid == "abort" and not going_on
     return Plan(
         manifests=manifests,
         counts=counts,
         users=outlook.users() if is_whole else {},
         user_count=outlook.user_count(),
         moved=outlook.moved(),
-        problems=outlook.problems(MOST_PROBLEMS),
+        problems=texts,
         forecast=Forecast(
-            binds=counts[PlanWord.BIND] + (counts[PlanWord.MOVED] if moves else 0),
-            lists=outlook.lists(),
+            binds=binds + (counts[PlanWord.MOVED] if moves else 0),
+            lists=outlook.lists(moves=moves > 0),
             per_s=per_s,
             source=source,
             unbinds=moves,
@@ -81,6 +89,9 @@ def read_plan(
         digest=digest,
         mark=mark,
         going_on=going_on,
+        broken=tuple(groups),
+        is_refused=refuses and groups.count > 0,
+        first=first,
     )
 
 
@@ -112,10 +123,6 @@ def refuse_moved(plan: Plan, wanted: Plan | None) -> None:
     raise PlanMovedError(
         f"{what}, so nothing was sent", hint="look at a new `bulkbind plan`, and save that"
     )
-
-
-MOST_EXAMPLES = 10
-"""Rows with problems that are quoted when a run does not start because of them."""
 
 
 async def run(
@@ -210,7 +217,7 @@ async def bind_all(
     unfinished = await ledger.unfinished(known)
     if unfinished is None:
         staging = Staging(session, ledger, manifests)
-        fresh = await staging.run(known, paths, wanted)
+        fresh = await staging.run(known, paths, wanted, first)
         if isinstance(fresh, RunResult):
             return fresh
         number, run_id = fresh
@@ -218,7 +225,9 @@ async def bind_all(
         number, run_id = unfinished
         names = tuple(manifest.source.name for manifest in manifests)
         plan = await ledger.read(
-            lambda db: read_plan(db, number, session.settings, names, known, going_on=run_id)
+            lambda db: read_plan(
+                db, number, session.settings, names, known, going_on=run_id, first=first
+            )
         )
         refuse_moved(plan, wanted)
         session.listener.notice(f"going on with run {run_id}, which was not finished")
@@ -257,25 +266,24 @@ class Staging:
         self._session = session
         self._ledger = ledger
         self._manifests = manifests
-        self._examples: list[str] = []
         self._run_id = _new_id(session.clock)
 
     async def run(
-        self, known: str, paths: Sequence[Path], wanted: Plan | None
+        self, known: str, paths: Sequence[Path], wanted: Plan | None, first: int | None
     ) -> tuple[int, str] | RunResult:
         """Return number and id of the confirmed run, or how the command ends without one.
 
-        *wanted*: the plan that was agreed to; another one is refused.
+        *wanted*: the plan that was agreed to; another one is refused. *first*: a pilot.
         """
         number = await self.stage(known, paths)
         try:
             counts = await self._ledger.counts(number)
-            self._refuse_invalid(counts)
-            plan = await self._plan(number, known)
+            await self._refuse_invalid(number, counts)
+            plan = await self._plan(number, known, first)
             refuse_moved(plan, wanted)
             if self._session.settings.manifest.reads_lists:
                 await refresh(self._session, self._ledger, number)
-                plan = await self._plan(number, known)
+                plan = await self._plan(number, known, first)
             is_wanted = self._session.listener.confirm(plan)
             self._session.pulse.beat()  # the answer may have taken long
             if not is_wanted:
@@ -293,10 +301,10 @@ class Staging:
             )
         return number, self._run_id
 
-    async def _plan(self, number: int, known: str) -> Plan:
+    async def _plan(self, number: int, known: str, first: int | None) -> Plan:
         names = tuple(manifest.source.name for manifest in self._manifests)
         return await self._ledger.read(
-            lambda db: read_plan(db, number, self._session.settings, names, known)
+            lambda db: read_plan(db, number, self._session.settings, names, known, first=first)
         )
 
     async def stage(self, known: str, paths: Sequence[Path]) -> int:
@@ -310,7 +318,7 @@ class Staging:
             await self._refuse_changed(known, paths)
             reads = self._session.settings.manifest
             policy = Policy(reads.on_duplicate, reads.on_conflict)
-            self._examples += await self._ledger.resolve_duplicates(number, policy)
+            await self._ledger.resolve_duplicates(number, policy)
             await self._ledger.ready(number)
         except LedgerError:
             raise
@@ -340,7 +348,7 @@ class Staging:
                 source,
                 manifest.source,
                 position,
-                self._noting_examples(manifest),
+                manifest.rows(),
                 rebind=self._session.settings.manifest.rebind,
                 keep_duplicates=self._session.settings.manifest.on_duplicate == "error",
                 move=self._session.settings.manifest.move,
@@ -352,13 +360,6 @@ class Staging:
                 self._session.listener.warning(no_rows(manifest.source.name))
         if fault := too_few(position, self._session.settings.manifest):
             raise fault
-
-    def _noting_examples(self, manifest: Manifest) -> Iterator[CheckedRow]:
-        for row in manifest.rows():
-            if row.problems and len(self._examples) < MOST_EXAMPLES:
-                text = row.problems[0].text
-                self._examples.append(f"{manifest.source.name}:{row.line}: {text}")
-            yield row
 
     def _on_batch(self, position: int) -> None:
         if self._session.stop.reason is not None:
@@ -372,14 +373,15 @@ class Staging:
                 "a manifest changed while it was read", hint="run again when it is complete"
             )
 
-    def _refuse_invalid(self, counts: dict[str, int]) -> None:
+    async def _refuse_invalid(self, number: int, counts: dict[str, int]) -> None:
         invalid = counts.get(Status.INVALID, 0)
         if invalid and self._session.settings.manifest.on_invalid == "abort":
-            shown = "\n  ".join(self._examples[:MOST_EXAMPLES])
+            _, groups = await self._ledger.read(lambda db: Outlook(db, number).problems(0))
+            shown = "\n".join(problem_lines(tuple(groups), MOST_LINES - LINES_AROUND))
             raise InvalidRowsError(
                 f"{invalid:,} of {sum(counts.values()):,} rows break a rule, so nothing was sent:"
-                f"\n  {shown}",
-                hint="`bulkbind validate` lists every one; --on-invalid skip sends the others",
+                f"\n{shown}",
+                hint="`bulkbind validate --all` lists every one; --on-invalid skip sends the rest",
             )
 
 

@@ -12,7 +12,8 @@ from bulkbind.app.session.listener import Listener, Silent
 from bulkbind.errors import ExitCode, ManifestError
 from bulkbind.ledger import Policy, Seen
 from bulkbind.manifest import open_manifest
-from bulkbind.model import CheckedRow, Problem
+from bulkbind.model import CheckedRow, Problem, ProblemGroups
+from bulkbind.model.fields import FIELDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -23,17 +24,7 @@ if TYPE_CHECKING:
 
 BATCH = 1_000
 """Rows checked together: ten times as many take half as long again, being larger than caches."""
-MOST_EXAMPLES = 3
 PROBLEMS_FILE = "problems.csv"
-
-
-@dataclass(slots=True)
-class BrokenRule:
-    """How often a rule is broken."""
-
-    count: int = 0
-    examples: list[str] = field(default_factory=list)
-    """The first problems with their places."""
 
 
 @dataclass(slots=True)
@@ -44,10 +35,10 @@ class Validation:
     invalid: int = 0
     """Rows that break a rule, including conflicts and unwanted duplicates."""
     duplicates: int = 0
-    """Rows that repeat an earlier row's user and device, and do no harm."""
+    """Rows whose device another row has, which is the one that counts."""
     cleaned: int = 0
     """Rows that cleaning changed."""
-    rules: dict[str, BrokenRule] = field(default_factory=dict)
+    rules: ProblemGroups = field(default_factory=ProblemGroups)
     file: Path | None = None
     """The file with all problems."""
 
@@ -58,16 +49,22 @@ class Validation:
 
     def as_json(self) -> dict[str, Any]:
         """Return the counts, and the rules with their first examples, largest first."""
-        ordered = sorted(self.rules.items(), key=lambda item: -item[1].count)
         return {
             "rows": self.rows,
             "invalid": self.invalid,
             "duplicates": self.duplicates,
             "cleaned": self.cleaned,
-            "rules": {
-                rule: {"count": found.count, "examples": found.examples} for rule, found in ordered
-            },
+            "rules": self.rules.as_json(),
         }
+
+
+class BrokenOffError(ManifestError):
+    """A manifest could not be read to its end."""
+
+    def __init__(self, fault: ManifestError, found: Validation) -> None:
+        """*found*: until then."""
+        super().__init__(str(fault), hint=fault.hint)
+        self.found = found
 
 
 def validate(
@@ -75,34 +72,36 @@ def validate(
     settings: Settings,
     listener: Listener | None = None,
     *,
+    problems: Path | None = None,
     repeats: bool = True,
 ) -> Validation:
     """Check every row of every manifest, and report each that breaks a rule to the listener.
 
     Args:
         manifests: Paths, folders, patterns; `-` is standard input.
-        settings: With `out`, all problems are written there: a `.csv` file, or `problems.csv` in
-            that folder.
+        settings: How they are read.
         listener: Receives problems, changes and notices.
+        problems: Where all problems are written: a `.csv` file, or `problems.csv` in a folder.
         repeats: Also find repeated devices; takes twice the time, and some 100 bytes of temporary
             disk space per row.
 
-    Raises: ManifestError if one cannot be read to its end, or there are too few rows; LedgerError
-        if a disk is full. What was found until then has been reported and written.
+    Raises: BrokenOffError if one cannot be read to its end: what was found until then has been
+        reported and written; ManifestError if nothing was, or there are too few rows; LedgerError
+        if a disk is full.
     """
     with named(manifests) as inputs:
         work = _Work(inputs, settings, listener or Silent())
-        problems = work.problems(repeats=repeats)
-        if settings.out is None:
-            for _ in problems:
+        found = work.problems(repeats=repeats)
+        if problems is None:
+            for _ in found:
                 pass
         else:
-            is_file = settings.out.suffix.lower() == ".csv"
-            work.found.file = settings.out if is_file else settings.out / PROBLEMS_FILE
-            report.write_problems(work.found.file, problems)
+            is_file = problems.suffix.lower() == ".csv"
+            work.found.file = problems if is_file else problems / PROBLEMS_FILE
+            report.write_problems(work.found.file, found)
     if work.fault is not None:
         work.report_partial()
-        raise work.fault
+        raise BrokenOffError(work.fault, work.found) from work.fault
     return work.found
 
 
@@ -134,7 +133,7 @@ class _Work:
                         seen.add(number, batch)
                     for row in batch:
                         if row.problems or row.changes:
-                            yield from self._report(manifest.source.name, row)
+                            yield from self._report(number, manifest.source.name, row)
                 self._tell(manifest, self.found.rows - before)
                 if self.fault is not None:
                     break
@@ -167,36 +166,30 @@ class _Work:
             self.fault = error
         return batch
 
-    def _report(self, source: str, row: CheckedRow) -> Iterator[tuple[str, int, Problem]]:
+    def _report(
+        self, number: int, source: str, row: CheckedRow
+    ) -> Iterator[tuple[str, int, Problem]]:
         self.found.invalid += bool(row.problems)
         self.found.cleaned += bool(row.changes)
         self._listener.problem(source, row)
         for problem in row.problems:
-            self._count(source, row.line, problem)
+            self.found.rules.add(number, source, row.line, problem)
             yield source, row.line, problem
 
     def _repeats(self, seen: Seen) -> Iterator[tuple[str, int, Problem]]:
         policy = Policy(self._reads.on_duplicate, self._reads.on_conflict)
         names = [each.name for each in self._inputs]
         example = ""
-        for source, line, problem, is_conflict in seen.repeats(names, policy):
-            if not is_conflict and policy.on_duplicate == "first":
+        for number, line, problem, is_invalid in seen.repeats(names, policy):
+            if not is_invalid:
                 self.found.duplicates += 1
-                example = example or f"{names[source]}:{line}: {problem.found}"
+                example = example or f"{names[number]}:{line}: {problem.found}"
                 continue
-            self.found.invalid += 1
-            values = (None, problem.value, None, None)
-            self._listener.problem(names[source], CheckedRow(line, [], values, (problem,)))
-            self._count(names[source], line, problem)
-            yield names[source], line, problem
+            values = (None, problem.value, *([None] * (len(FIELDS) - 2)))
+            row = CheckedRow(line, [], values, (problem,))
+            yield from self._report(number, names[number], row)
         if self.found.duplicates:
             self._listener.notice(
-                f"{self.found.duplicates:,} rows name a device of an earlier row again and do no "
-                f"harm, e.g. {example}"
+                f"{self.found.duplicates:,} rows name a device of another row again, which is the "
+                f"one that counts, e.g. {example}"
             )
-
-    def _count(self, source: str, line: int, problem: Problem) -> None:
-        rule = self.found.rules.setdefault(problem.rule, BrokenRule())
-        rule.count += 1
-        if len(rule.examples) < MOST_EXAMPLES:
-            rule.examples.append(f"{source}:{line}: {problem.what}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from bulkbind.app.schema import filled
 from bulkbind.cli import console
 from bulkbind.cli.variables import unknown_variables
 from bulkbind.errors import BulkbindError, UsageError
+from bulkbind.manifest.columns import field_of
 from bulkbind.manifest.formats import FORMATS
 from bulkbind.model.fields import FIELDS
 from bulkbind.settings import (
@@ -198,12 +200,28 @@ def _pairs(pairs: tuple[str, ...], setting: Setting) -> dict[str, str]:
     for pair in pairs:
         field, separator, value = pair.partition("=")
         if not separator or field not in FIELDS or not value.strip():
-            raise UsageError(
-                f"{setting.flag} {pair!r}: write {setting.metavar}",
-                hint=f"fields are {', '.join(FIELDS)}",
-            )
+            raise _malformed(pair, setting)
         found[field] = value.strip()
     return found
+
+
+def _malformed(pair: str, setting: Setting) -> UsageError:
+    """Return the error of a pair, with the corrected one where it can be told."""
+    left, _, right = (part.strip() for part in pair.partition("="))
+    if left and field_of(left, {}) is None and (field := field_of(right, {})):
+        return UsageError(
+            f"{setting.flag} {pair!r}: it is the other way round",
+            hint=f"write {setting.flag} {field}={shlex.quote(left)}",
+        )
+    if right and (field := field_of(left, {})):
+        return UsageError(
+            f"{setting.flag} {pair!r}: write the name of the field as it is here, {field}",
+            hint=f"write {setting.flag} {field}={shlex.quote(right)}",
+        )
+    return UsageError(
+        f"{setting.flag} {pair!r}: write {setting.metavar}",
+        hint=f"fields are {', '.join(FIELDS)}",
+    )
 
 
 MOST_RUNS = 50

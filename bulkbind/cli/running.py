@@ -10,7 +10,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
 import click
@@ -154,4 +154,16 @@ async def _last_resort(stop: StopSignal, grace_s: float) -> None:
 
 def print_json(value: object) -> None:
     """Print a value as JSON on standard output."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    print_lines([json.dumps(value, indent=2, ensure_ascii=False)])
+
+
+def print_lines(lines: Iterable[str]) -> None:
+    """Print lines on standard output until its reader has gone, which is no fault of ours.
+
+    Raises: OSError for any other fault of standard output.
+    """
+    try:
+        for line in lines:
+            click.echo(line)
+    except BrokenPipeError:
+        leave_stdout()

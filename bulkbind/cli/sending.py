@@ -107,7 +107,7 @@ def show(result: RunResult, *, is_quiet: bool, is_json: bool, every_status: bool
         if summary.state is RunState.STOPPED and result.can_resume:
             say(f"go on with: bulkbind resume {summary.run_id}{same_place()}")
     if is_json:
-        print_result(as_json(summary))
+        print_json(as_json(summary))
 
 
 def _show_inbox(result: InboxResult, *, is_quiet: bool, is_json: bool) -> None:
@@ -118,13 +118,7 @@ def _show_inbox(result: InboxResult, *, is_quiet: bool, is_json: bool) -> None:
             say(f"{item.name}: {counts or 'not run'}; {where}")
         say(of_inbox(result).text)
     if is_json:
-        print_result(result.as_json())
-
-
-def print_result(value: object) -> None:
-    """Print as JSON how a run ended; a closed pipe does not change the exit code."""
-    with contextlib.suppress(BrokenPipeError):
-        print_json(value)
+        print_json(result.as_json())
 
 
 def _about(given: dict[str, Any]) -> str:

@@ -21,35 +21,36 @@ if TYPE_CHECKING:
 
     from bulkbind.model import CheckedRow
 
-MOST_EXAMPLES = 10
 _BATCH = 10_000
 _NAME = OPTIONAL[NAME]
 
-# The first row per device and user, for devices with several users. Runs on a second connection,
-# which sorts on disk and sees a consistent snapshot.
+# The first row per device and user, for devices with several users; the winner is that of the user
+# in the last row, be it a duplicate, unless these are errors. Runs on a second connection, which
+# sorts on disk and sees a consistent snapshot.
 _CONFLICTS = """
-WITH firsts AS (
-  SELECT r.id, r.source, r.line, r.machine_code, r.user_id, min(r.user_id) OVER device AS low,
-         max(r.user_id) OVER device AS high, min(r.id) OVER device AS first,
-         max(r.id) OVER device AS last
-    FROM rows r WHERE r.id BETWEEN ? AND ? AND r.problems IS NULL AND r.duplicate_of IS NULL
-  WINDOW device AS (PARTITION BY r.machine_code))
-SELECT r.id, own.form ->> 'name', r.line, r.machine_code, s.form ->> 'name', o.line, o.user_id,
-       r.first, r.last
+WITH named AS (
+  SELECT r.id, r.source, r.line, r.machine_code, r.user_id, r.duplicate_of,
+         max(r.id) OVER (PARTITION BY r.machine_code, r.user_id) AS own_last,
+         min(r.user_id) OVER device AS low, max(r.user_id) OVER device AS high,
+         min(r.id) OVER device AS first, max(r.id) OVER device AS last
+    FROM rows r WHERE r.id BETWEEN ? AND ? AND r.problems IS NULL
+     AND (? OR r.duplicate_of IS NULL)
+  WINDOW device AS (PARTITION BY r.machine_code)),
+firsts AS (
+  SELECT *, max(CASE WHEN own_last = last THEN id END) OVER (PARTITION BY machine_code) AS winner
+    FROM named WHERE low <> high AND duplicate_of IS NULL)
+SELECT r.id, r.machine_code, s.form ->> 'name', o.line, o.user_id, r.first, r.winner
   FROM firsts r
   JOIN rows o INDEXED BY rows_device
     ON o.run = ? AND o.user_id = CASE WHEN r.user_id = r.low THEN r.high ELSE r.low END
    AND o.machine_code = r.machine_code AND o.problems IS NULL AND o.duplicate_of IS NULL
   JOIN sources s ON s.run = o.run AND s.source = o.source
-  JOIN sources own ON own.run = o.run AND own.source = r.source
- WHERE r.low <> r.high
 """
 _DUPLICATES = f"""
-SELECT r.id, own.form ->> 'name', r.line, r.machine_code, s.form ->> 'name', f.line,
+SELECT r.id, r.machine_code, s.form ->> 'name', f.line,
        CASE WHEN f.{_NAME} IS r.{_NAME} THEN '' ELSE coalesce(f.{_NAME}, '') END
   FROM rows r JOIN rows f ON f.id = r.duplicate_of
   JOIN sources s ON s.run = f.run AND s.source = f.source
-  JOIN sources own ON own.run = r.run AND own.source = r.source
  WHERE r.id BETWEEN ? AND ? AND r.status = 'duplicate'
 """  # noqa: S608  # constants
 _MAKE_INVALID = """
@@ -90,6 +91,7 @@ def duplicate(code: str, place: str, other_name: str) -> Problem:
     return Problem(
         "machine_code", "machine_code", code, "machine_code: a device stands once in a run",
         f"{place} has it, too{named}", "--on-duplicate first takes the first row",
+        "--on-duplicate first",
     )  # fmt: skip
 
 
@@ -98,50 +100,43 @@ def conflict(code: str, place: str, other_user: str) -> Problem:
     return Problem(
         "machine_code", "machine_code", code, "machine_code: a device has one user in a run",
         f"{place} gives it to {other_user}", "--on-conflict first or last says which row counts",
+        "--on-conflict first or last",
     )  # fmt: skip
 
 
-def resolve_duplicates(db: sqlite3.Connection, run: int, policy: Policy) -> list[str]:
+def resolve_duplicates(db: sqlite3.Connection, run: int, policy: Policy) -> None:
     """Mark devices named more than once in a staged run as invalid or duplicate, per *policy*.
 
-    Manages its own transactions. Returns: Some of the problems, each with its place.
+    Manages its own transactions.
     """
-    examples: list[str] = []
     (_, _, path) = db.execute("PRAGMA database_list").fetchone()
     with reading(Path(path)) as before:
         if policy.on_duplicate == "error":
-            _invalidate(db, _duplicates(before, run), examples)
-        rows = before.execute(_CONFLICTS, (*span(run), run))
-        if policy.on_conflict == "error":
-            problems = (
-                (row, f"{name}:{line}", conflict(code, f"{other}:{other_line}", user))
-                for row, name, line, code, other, other_line, user, _, _ in rows
+            again = before.execute(_DUPLICATES, span(run))
+            _invalidate(
+                db, ((row, duplicate(c, f"{o}:{line}", name)) for row, c, o, line, name in again)
             )
-            _invalidate(db, problems, examples)
-        elif _mark_losers(db, rows, 7 if policy.on_conflict == "first" else 8):
+        counts_again = policy.on_duplicate != "error"
+        rows = before.execute(_CONFLICTS, (*span(run), counts_again, run))
+        if policy.on_conflict == "error":
+            _invalidate(
+                db,
+                ((row, conflict(c, f"{o}:{line}", user)) for row, c, o, line, user, _, _ in rows),
+            )
+        elif _mark_losers(db, rows, 5 if policy.on_conflict == "first" else 6):
             with transaction(db):
                 db.execute(_REPOINT_DUPLICATES, span(run))
     with transaction(db):
         db.execute(_DELETE_MOVES, span(run))
-    return examples
 
 
-def _duplicates(db: sqlite3.Connection, run: int) -> Iterator[tuple[int, str, Problem]]:
-    for row, name, line, code, other, other_line, other_name in db.execute(_DUPLICATES, span(run)):
-        yield row, f"{name}:{line}", duplicate(code, f"{other}:{other_line}", other_name)
-
-
-def _invalidate(
-    db: sqlite3.Connection, problems: Iterator[tuple[int, str, Problem]], examples: list[str]
-) -> None:
+def _invalidate(db: sqlite3.Connection, problems: Iterator[tuple[int, Problem]]) -> None:
     while batch := list(islice(problems, _BATCH)):
         with transaction(db):
             db.executemany(
                 _MAKE_INVALID,
-                [(json.dumps([asdict(p)]), p.rule, p.text, row) for row, _, p in batch],
+                [(json.dumps([asdict(p)]), p.rule, p.text, row) for row, p in batch],
             )
-        room = MOST_EXAMPLES - len(examples)
-        examples += [f"{place}: {problem.text}" for _, place, problem in batch[:room]]
 
 
 def _mark_losers(db: sqlite3.Connection, rows: Iterable[tuple[int, ...]], winner_at: int) -> bool:
@@ -158,14 +153,45 @@ def _mark_losers(db: sqlite3.Connection, rows: Iterable[tuple[int, ...]], winner
 _CACHE_KB = 16_384
 
 
+# Every row of a device that is named more than once, in the order of the manifests: with the first
+# row of its device and user, that of another user, and that of the user who counts.
+_AGAIN = """
+WITH named AS (
+  SELECT s.id, s.source, s.line, s.code, s.user, s.name,
+         min(s.id) OVER own AS own_first,
+         CASE WHEN :counts_again THEN max(s.id) OVER own ELSE min(s.id) OVER own END AS own_last,
+         min(s.user) OVER device AS low, max(s.user) OVER device AS high,
+         min(s.id) OVER device AS first
+    FROM seen s JOIN (SELECT code FROM seen GROUP BY code HAVING count(*) > 1) USING (code)
+  WINDOW own AS (PARTITION BY s.code, s.user), device AS (PARTITION BY s.code)),
+users AS (
+  SELECT *, max(own_last) OVER (PARTITION BY code) AS last FROM named),
+won AS (
+  SELECT *, max(CASE WHEN own_last = last THEN own_first END) OVER (PARTITION BY code) AS latest
+    FROM users)
+SELECT r.source, r.line, r.code, r.id <> r.own_first, r.low <> r.high,
+       CASE :on_conflict WHEN 'first' THEN r.first = r.own_first
+                         WHEN 'last' THEN r.latest = r.own_first END,
+       o.source, o.line, o.user, CASE WHEN o.name IS r.name THEN '' ELSE coalesce(o.name, '') END
+  FROM won r
+  JOIN seen o ON o.id = CASE
+    WHEN r.id <> r.own_first THEN r.own_first
+    WHEN :on_conflict = 'first' THEN r.first
+    WHEN :on_conflict = 'last' THEN r.latest
+    ELSE (SELECT min(other.id) FROM seen other WHERE other.code = r.code
+             AND other.user = CASE WHEN r.user = r.low THEN r.high ELSE r.low END) END
+ ORDER BY r.id
+"""
+
+
 class Repeat(NamedTuple):
     """A row whose device another row names as well."""
 
     source: int
     line: int
     problem: Problem
-    is_conflict: bool
-    """Whether the other row is for another user."""
+    is_invalid: bool
+    """Whether it breaks a rule; otherwise it is a duplicate of the row that counts."""
 
 
 class Seen:
@@ -215,40 +241,19 @@ class Seen:
         self._db.execute("COMMIT")
 
     def repeats(self, names: Sequence[str], policy: Policy) -> Iterator[Repeat]:
-        """Yield the rows that repeat a device, device by device.
+        """Yield the rows that repeat a device and do not count, in the order of the manifests.
 
-        For one user: all rows but the first, whatever the policy. For several users: the first row
-        of each, if conflicts are errors. *names*: the sources' names for messages.
+        The same rows that `resolve_duplicates` marks. *names*: the sources' names for messages.
         """
         self._db.execute("CREATE INDEX seen_device ON seen (code, user, id)")
-        again = self._db.execute(
-            "SELECT code, min(user), max(user) FROM seen GROUP BY code HAVING count(*) > 1"
-        )
-        for code, low, high in again:
-            firsts = {user: self._first(code, user) for user in {low, high}}
-            before = None
-            rows = self._db.execute(
-                "SELECT source, line, user, name FROM seen WHERE code = ? ORDER BY user, id",
-                (code,),
-            )
-            for source, line, user, name in rows:
-                if before is not None and before[2] == user:
-                    other_name = "" if before[3] == name else before[3] or ""
-                    place = f"{names[before[0]]}:{before[1]}"
-                    yield Repeat(
-                        source, line, duplicate(code, place, other_name), is_conflict=False
-                    )
-                    continue
-                before = (source, line, user, name)
-                if low != high and policy.on_conflict == "error":
-                    other = high if user == low else low
-                    other_source, other_line = firsts[other]
-                    place = f"{names[other_source]}:{other_line}"
-                    yield Repeat(source, line, conflict(code, place, other), is_conflict=True)
-
-    def _first(self, code: str, user: str) -> tuple[int, int]:
-        found: tuple[int, int] = self._db.execute(
-            "SELECT source, line FROM seen WHERE code = ? AND user = ? ORDER BY id LIMIT 1",
-            (code, user),
-        ).fetchone()
-        return found
+        counts_again = policy.on_duplicate != "error"
+        values = {"counts_again": counts_again, "on_conflict": policy.on_conflict}
+        for row in self._db.execute(_AGAIN, values):
+            source, line, code, is_again, is_contested, counts, *other, user, name = row
+            place = f"{names[other[0]]}:{other[1]}"
+            if is_again:
+                problem = duplicate(code, place, name)
+                yield Repeat(source, line, problem, is_invalid=policy.on_duplicate == "error")
+            elif is_contested and not counts:
+                problem = conflict(code, place, user)
+                yield Repeat(source, line, problem, is_invalid=policy.on_conflict == "error")

@@ -6,12 +6,16 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, NamedTuple
 
+import msgspec
+
 from bulkbind.ledger import transitions, unbinding
 from bulkbind.ledger.store import OPEN, UNBIND_OPEN, differs, int_of, optional_of, span, sql_list
 from bulkbind.model import (
     IS_BOUND,
     IS_OVER,
     PlanWord,
+    Problem,
+    ProblemGroups,
     Record,
     RunFacts,
     Status,
@@ -92,6 +96,7 @@ class BoundReader:
         return transitions.known(self._db, user_id)
 
 
+_read_problems = msgspec.json.Decoder(list[Problem]).decode
 MOST_USERS = 10_000
 """Users listed in a plan, in the order of their ids."""
 MOST_EXAMPLES = 1_000
@@ -203,26 +208,36 @@ class Outlook:
         """Return how many bindings a run with `--move` would unbind first."""
         return unbinding.count_left(self._db, self._run, UnbindKind.MOVE)
 
-    def lists(self) -> int:
-        """Return the number of list calls: per user, two to settle doubt, one before unbinding."""
+    def lists(self, *, moves: bool = True) -> int:
+        """Return the number of list calls: per user, two to settle doubt, one before unbinding.
+
+        *moves*: whether anything is unbound.
+        """
         return int_of(
             self._db,
             "SELECT 2 * (SELECT count(DISTINCT user_id) FROM rows INDEXED BY rows_open "  # noqa: S608  # constants
             f"WHERE {OPEN} AND run = ?1) + "
             "(SELECT count(DISTINCT user_id) FROM unbindings WHERE row BETWEEN ?2 AND ?3 "
-            f"AND kind = 'move' AND {UNBIND_OPEN})",
-            (self._run, *span(self._run)),
+            f"AND kind = 'move' AND {UNBIND_OPEN} AND ?4)",
+            (self._run, *span(self._run), moves),
         )
 
-    def problems(self, most: int) -> tuple[str, ...]:
-        """Return the first rows that break a rule, one clause each."""
+    def problems(self, most: int) -> tuple[tuple[str, ...], ProblemGroups]:
+        """Return the texts of the first rows that break a rule, and all problems by rule."""
         found = self._db.execute(
-            "SELECT s.form ->> 'name', r.line, r.detail, r.message FROM rows r "
+            "SELECT r.source, s.form ->> 'name', r.line, r.detail, r.problems FROM rows r "
             "JOIN sources s ON s.run = r.run AND s.source = r.source "
-            "WHERE r.id BETWEEN ? AND ? AND r.status = 'invalid' ORDER BY r.id LIMIT ?",
-            (*span(self._run), most),
+            "WHERE r.id BETWEEN ? AND ? AND r.status = 'invalid' ORDER BY r.id",
+            span(self._run),
         )
-        return tuple(f"{name}:{line}: {detail} ({rule})" for name, line, detail, rule in found)
+        texts: list[str] = []
+        groups = ProblemGroups()
+        for number, name, line, detail, problems in found:
+            if len(texts) < most:
+                texts.append(f"{name}:{line}: {detail}")
+            for problem in _read_problems(problems):
+                groups.add(number, name, line, problem)
+        return tuple(texts), groups
 
 
 LEAST_REQUESTS = 20

@@ -7,7 +7,7 @@ import json
 from typing import TYPE_CHECKING
 
 from bulkbind.errors import ManifestError, UsageError
-from bulkbind.manifest.columns import same
+from bulkbind.manifest.columns import field_of, same
 from bulkbind.manifest.formats import (
     FORMATS,
     PACKED,
@@ -103,10 +103,14 @@ def _check_settings(settings: ManifestSettings) -> None:
             check_format(settings.format, FORMATS)
         except ValueError as error:
             raise UsageError(f"setting `format`: {settings.format!r}: {error}") from None
-    for field in (*settings.columns, *settings.constants):
+    for field, other in (*settings.columns.items(), *settings.constants.items()):
         if field not in FIELDS:
+            turned = field_of(other, {}) if field_of(field, {}) is None else None
             raise UsageError(
-                f"columns cannot map `{field}`", hint=f"fields are {', '.join(FIELDS)}"
+                f"columns cannot map `{field}`",
+                hint=f"it is the other way round: {turned}: {field}"
+                if turned
+                else f"fields are {', '.join(FIELDS)}",
             )
     for field, column in settings.columns.items():
         if any(same(column, name) for name in settings.ignore_columns):

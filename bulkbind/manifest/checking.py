@@ -20,7 +20,7 @@ from bulkbind.manifest.likely_causes import (
 )
 from bulkbind.manifest.placeholders import placeholders
 from bulkbind.manifest.rules import RULES, Rule, check, keeps, no_value, printable
-from bulkbind.model import Change, CheckedRow, Problem
+from bulkbind.model import CLEANING, Change, CheckedRow, Problem
 from bulkbind.model.fields import CLEANED, FIELDS, NAME
 
 if TYPE_CHECKING:
@@ -312,6 +312,7 @@ class Checker:
         value = values[FIELDS.index(problem.field)]
         hints = [cause_of_value(value)] if value else []
         if value and problem.field in CLEANED and (after := self._clean(problem.field, value)):
-            hints.append(f"cleaning (--clean names) would make it {after!r}")
+            hint = "; ".join(filter(None, [*hints, f"{CLEANING}{after!r}"]))
+            return replace(problem, hint=hint, cure="--clean names")
         hint = "; ".join(filter(None, hints))
         return replace(problem, hint=hint) if hint else problem

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import difflib
 import re
+import shlex
 import unicodedata
+from collections import Counter
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from bulkbind.errors import ManifestError
 from bulkbind.manifest.likely_causes import DASHES, LOOKS_LIKE, QUOTES
 from bulkbind.manifest.rules import printable
-from bulkbind.model import OWN_COLUMNS
-from bulkbind.model.fields import FIELDS, ROW_FIELDS
+from bulkbind.manifest.synonyms import candidates, meant
+from bulkbind.model import OWN_COLUMNS, in_one_line
+from bulkbind.model.fields import CODE, FIELDS, ROW_FIELDS
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -29,6 +32,7 @@ _DBASE_NAME = 10
 _LEAST_PREFIX = 8
 """The shortest prefix that identifies a truncated name (dBase truncates after ten letters)."""
 _MOST_WORDS = 20
+_MOST_NAMED = 5
 _POSITION = re.compile(r"#(\d{1,5})", re.ASCII)
 
 
@@ -249,23 +253,81 @@ def _require(
     given: Collection[str],
 ) -> None:
     must = (_MUST - set(given)) | set(mapping)
-    for field in FIELDS:
-        if field in must and field not in found:
-            wanted = mapping.get(field, field)
-            shown = ", ".join(f"`{name.strip()}`" for name in header[:20]) or "none"
-            near = closest(field, wanted, header) or lookalike(field, header)
-            # The whole header in one cell: its delimiter was not recognized.
-            is_joined = len(header) == 1 and len(plain(header[0])) > len(plain(wanted))
-            guess = f"did you mean --map {field}='{near}'? " if near else ""
-            if is_joined and plain(wanted) in plain(header[0]):
-                guess = "a first line such as `sep=~` tells the delimiter; "
-            raise ManifestError(
-                f"{source}:{line}: no column `{wanted}` for {field}; columns found: {shown}",
-                hint=guess
-                + ("--user-id gives one user to all rows, " if field == "user_id" else "")
-                + f"--map {field}=COLUMN names another column, --skip-rows the lines before the "
-                "header, --columns the columns of a file without one",
-            )
+    missing = [field for field in FIELDS if field in must and field not in found]
+    if not missing:
+        return
+    wanted = " and ".join(f"`{mapping.get(field, field)}` for {field}" for field in missing)
+    shown = ", ".join(f"`{in_one_line(name.strip())}`" for name in header[:20]) or "none"
+    guess = suggestion(header, set(FIELDS) - set(found) - set(given), mapping, found.values())
+    # The whole header in one cell: its delimiter was not recognized.
+    needle = plain(mapping.get(missing[0], missing[0]))
+    if len(header) == 1 and len(plain(header[0])) > len(needle) and needle in plain(header[0]):
+        guess = "a first line such as `sep=~` tells the delimiter; "
+    raise ManifestError(
+        f"{source}:{line}: no column {wanted}; columns found: {shown}",
+        hint=guess
+        + ("--user-id gives one user to all rows, " if "user_id" in missing else "")
+        + f"--map {missing[0]}=COLUMN names another column, --skip-rows the lines before the "
+        "header, --columns the columns of a file without one",
+    )
+
+
+def suggestion(
+    names: Sequence[str],
+    missing: Collection[str],
+    mapping: Mapping[str, str],
+    taken: Collection[int] = (),
+    *,
+    has_positions: bool = True,
+) -> str:
+    """Return the options that take the columns probably meant for fields, to be pasted at once.
+
+    Where several may be meant for a field, they are named, and none is among the options. Empty if
+    none is found for a required or mapped field.
+
+    *missing*: the fields; *taken*: the positions that others have; *has_positions*: whether
+    `#n` names the n-th of *names*.
+    """
+    wanted = [field for field in (CODE.name, *FIELDS) if field in missing]
+    found = {field: set(_meant(field, names, mapping)) - {*taken} for field in wanted}
+    often = Counter(at for places in found.values() for at in places)
+    flags, doubts, is_needed = [], [], False
+    for field, places in found.items():
+        mine = sorted(at for at in places if often[at] == 1)
+        texts = [_spelled(field, at, names, has_positions=has_positions) for at in mine]
+        if not mine or not all(texts):
+            continue
+        is_needed = is_needed or field in _MUST or field in mapping
+        if len(texts) == 1:
+            flags.append(f"--map {field}={shlex.quote(texts[0])}")
+        else:
+            either = " or ".join(f"{field}={shlex.quote(text)}" for text in texts[:_MOST_NAMED])
+            doubts.append(f"say which with --map: {either}\n")
+    if not is_needed:
+        return ""
+    return (f"did you mean\n  {' '.join(flags)}\n" if flags else "") + "".join(doubts)
+
+
+def _meant(field: str, names: Sequence[str], mapping: Mapping[str, str]) -> list[int]:
+    """Return the positions of the names that are probably meant for a field, and for no other."""
+    if field in mapping or field in _MUST:
+        near = closest(field, mapping.get(field, field), names) or lookalike(field, names)
+        if near and meant(near) in (None, field):
+            return [at for at, name in enumerate(names) if name.strip() == near]
+    return [] if field in mapping else candidates(list(names)).get(field, [])
+
+
+def _spelled(field: str, at: int, names: Sequence[str], *, has_positions: bool) -> str:
+    """Return what `--map` takes for a column: its name if it can be typed and is its alone.
+
+    Empty if nothing does.
+    """
+    name = " ".join(names[at].split())
+    is_special = position_of(name) is not None or name == KEY
+    alike = [n for n, other in enumerate(names) if field_of(other, {field: name}) == field]
+    if name.isprintable() and not is_special and alike == [at]:
+        return name
+    return f"#{at + 1}" if has_positions else ""
 
 
 def closest(field: str, wanted: str, names: Sequence[str]) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from bulkbind.manifest.likely_causes import Fault, damage_of, fault_of, may_have_damage
 from bulkbind.manifest.placeholders import NO_PLACEHOLDERS, Placeholders
 from bulkbind.model import Problem
-from bulkbind.model.fields import ROW_FIELDS, Field
+from bulkbind.model.fields import ROW_FIELDS, USER, Field
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -111,7 +111,9 @@ def _problems(values: Values, columns: tuple[str, ...]) -> list[Problem]:
     for rule, value, column in zip(RULES, values, columns, strict=True):
         if value is None:
             if rule.required:
-                problems.append(Problem(rule.field, column, "", rule.text, "it is missing"))
+                cure = "--user-id ID" if rule.field == USER.name else ""
+                found = "it is missing"
+                problems.append(Problem(rule.field, column, "", rule.text, found, cure=cure))
         elif fault := damage_of(value) if _may_hide_damage(rule) else fault_of(value):
             problems.append(no_value(rule.field, column, value, fault))
         elif not rule.pattern.fullmatch(value):

@@ -21,6 +21,7 @@ from bulkbind.manifest.checking import (
 )
 from bulkbind.manifest.likely_causes import Fault, error_of, fault_of
 from bulkbind.manifest.rules import no_value, printable, trim
+from bulkbind.manifest.synonyms import candidates
 from bulkbind.manifest.text import MOST_COLUMNS
 from bulkbind.model import COMES_BACK, OWN_COLUMNS, CheckedRow, Problem, Source
 from bulkbind.model.fields import FIELDS
@@ -73,7 +74,11 @@ def find_header(rows: Sequence[TableRow], settings: ManifestSettings) -> TableRo
     if settings.skip_rows is not None:
         return filled[0]
     best = max(filled, key=lambda row: columns.likeness(row.cells, settings.columns))
-    return best if columns.named(best.cells, settings.columns) else filled[0]
+    if columns.named(best.cells, settings.columns):
+        return best
+    if "machine_code" in settings.columns or "machine_code" in settings.constants:
+        return filled[0]
+    return max(filled, key=lambda row: len(candidates(row.cells)))  # for the error's suggestion
 
 
 def is_outside(cells: Sequence[str], delimiter: str) -> bool:

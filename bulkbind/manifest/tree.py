@@ -183,9 +183,10 @@ class Tree:
         yield from self._checker.notices(self._name)
 
     def _guess(self) -> str:
-        wanted = self._mapping.get("machine_code", "machine_code")
-        near = columns.closest("machine_code", wanted, list(self._unknown))
-        return f"did you mean --map machine_code='{near}'? " if near else ""
+        missing = {field for field in FIELDS if not self._fills.get(field)}
+        for shape in self._shapes.values():
+            missing -= {field for field, path in zip(FIELDS, shape.paths, strict=True) if path}
+        return columns.suggestion(list(self._unknown), missing, self._mapping, has_positions=False)
 
     def _require_code(self, items: Sequence[Item]) -> None:
         """Refuse a file in which none of the first devices has a key for machine_code."""

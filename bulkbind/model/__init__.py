@@ -24,8 +24,10 @@ from bulkbind.model.attempts import (
     value,
 )
 from bulkbind.model.facts import Changes, Example, LimitFound, Part, Refreshed, RunFacts
+from bulkbind.model.problem_groups import BrokenRule, Cause, CauseKey, ProblemGroups, cause_of
 from bulkbind.model.results import EXTRA, AttemptRow, Forecast, Plan, ResultRow, RunSummary
 from bulkbind.model.rows import (
+    CLEANING,
     OWN_COLUMNS,
     Change,
     CheckedRow,
@@ -35,6 +37,7 @@ from bulkbind.model.rows import (
     Outcome,
     Problem,
     Source,
+    in_one_line,
 )
 from bulkbind.model.statuses import (
     CAN_RESUME,
@@ -73,6 +76,7 @@ from bulkbind.model.unbindings import (
 
 __all__ = [
     "CAN_RESUME",
+    "CLEANING",
     "COMES_BACK",
     "EXTRA",
     "GONE",
@@ -100,6 +104,9 @@ __all__ = [
     "Attempt",
     "AttemptRow",
     "AuthExpired",
+    "BrokenRule",
+    "Cause",
+    "CauseKey",
     "Change",
     "Changes",
     "CheckedRow",
@@ -117,6 +124,7 @@ __all__ = [
     "Plan",
     "PlanWord",
     "Problem",
+    "ProblemGroups",
     "QuotaUsedUp",
     "Record",
     "Refreshed",
@@ -139,5 +147,7 @@ __all__ = [
     "UndoneRow",
     "Unreachable",
     "Verdict",
+    "cause_of",
+    "in_one_line",
     "value",
 ]

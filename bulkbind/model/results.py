@@ -11,6 +11,7 @@ from bulkbind.model.statuses import NEEDS_PERSON
 
 if TYPE_CHECKING:
     from bulkbind.model.facts import Example
+    from bulkbind.model.problem_groups import BrokenRule
     from bulkbind.model.rows import Problem
     from bulkbind.model.statuses import RunState
     from bulkbind.model.unbindings import UndoState
@@ -56,7 +57,7 @@ class Plan:
     moved: tuple[dict[str, str], ...]
     """`machine_code`, `from`, `to` of the first moved rows."""
     problems: tuple[str, ...]
-    """The first rows that break a rule."""
+    """The first rows that break a rule, each with its place."""
     forecast: Forecast
     digest: str
     """Of the manifests."""
@@ -70,6 +71,12 @@ class Plan:
     """Devices of these users on the server that no row names; None if not looked up."""
     extras: tuple[dict[str, str], ...] = ()
     """`user_id`, `machine_code` of the first of them."""
+    broken: tuple[BrokenRule, ...] = ()
+    """The rules that rows break, the one broken most often first."""
+    is_refused: bool = False
+    """Whether nothing is sent, as rows break a rule and `on_invalid` is `abort`."""
+    first: int | None = None
+    """A pilot: only so many of the rows that need sending are sent; None: all."""
 
     @property
     def rows(self) -> int:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 OWN_COLUMNS = ("bulkbind_status", "bulkbind_reason")
 """Columns added to rows returned to the operator, and ignored on input."""
+CLEANING = "cleaning (--clean names) would make it "
+"""How the hint begins that says what cleaning makes of a value; it ends the hint."""
 
 
 class Device(msgspec.Struct, frozen=True, gc=False, array_like=True):
@@ -25,6 +27,13 @@ class Device(msgspec.Struct, frozen=True, gc=False, array_like=True):
     machine_code: str
     optional: Values = ABSENT
     """The values of the optional fields."""
+
+
+def in_one_line(text: str) -> str:
+    """Return a text as it is, with what would break the line or steer a terminal as escapes."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +52,19 @@ class Problem:
     """What is wrong with this value, e.g. `'-' (U+002D HYPHEN-MINUS) at 4`."""
     hint: str = ""
     """The likely cause and a fix; empty if unknown."""
+    cure: str = ""
+    """The option that mends it, e.g. `--clean names`; empty if none does."""
+
+    @property
+    def cell(self) -> str:
+        """The column, and the value as it stands in the file."""
+        column = in_one_line(self.column)
+        return f"{column} '{in_one_line(self.value)}'" if self.value else column
 
     @property
     def what(self) -> str:
         """The value and what is wrong with it."""
-        shown = f"{self.column} {self.value!r}" if self.value else self.column
-        return f"{shown}: {self.found}"
+        return f"{self.cell}: {self.found}"
 
     @property
     def text(self) -> str:

@@ -62,7 +62,9 @@ class PlanWord(Described):
     MOVED = "moved", PlanFacts(
         ">", "bound to another user: --move takes them from there", is_fixed=True, is_problem=True
     )  # fmt: skip
-    DUPLICATE = "duplicate", PlanFacts("2", "same user and machine code as an earlier row")
+    DUPLICATE = "duplicate", PlanFacts(
+        "2", "same device as another row, which is the one that counts"
+    )  # fmt: skip
     INVALID = "invalid", PlanFacts("!", "break a rule", is_problem=True)
     FAILED = "failed", PlanFacts(
         "x", "failed in the unfinished run that is gone on with", is_fixed=True

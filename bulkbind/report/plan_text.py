@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from bulkbind.clock import HOUR_S, MINUTE_S
 from bulkbind.model import EXTRA, Forecast, Plan, PlanWord
+from bulkbind.report.problem_text import problem_lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
 MOST_USERS = 20
 MOST_MOVED = 10
+MOST_PROBLEM_LINES = 12
 
 
 def plan_json(plan: Plan) -> dict[str, Any]:
@@ -28,6 +30,7 @@ def plan_json(plan: Plan) -> dict[str, Any]:
         "moved": list(plan.moved),
         "extra": list(plan.extras),
         "problems": list(plan.problems),
+        "rules": {broken.rule: broken.as_json() for broken in plan.broken},
         "forecast": {
             "calls": forecast.calls,
             "binds": forecast.binds,
@@ -38,6 +41,8 @@ def plan_json(plan: Plan) -> dict[str, Any]:
             "seconds": None if forecast.seconds is None else round(forecast.seconds, 1),
         },
         "going_on": plan.going_on or None,
+        "refused": plan.is_refused,
+        "first": plan.first,
         "refreshed": plan.is_refreshed,
         "digest": plan.digest,
         "mark": plan.mark,
@@ -63,11 +68,20 @@ def _lines(plan: Plan, *, is_brief: bool) -> Iterator[str]:
     yield from _examples(plan)
     if not is_brief:
         yield from _users(plan)
-    yield f"forecast: {forecast_text(plan.forecast)}"
+    yield f"forecast: {_forecast(plan)}"
     if plan.is_refreshed and plan.forecast.binds > plan.counts[PlanWord.BIND]:
         yield (
             "  (the ledger does not know all that the server has: these are sent, and found bound)"
         )
+
+
+def _forecast(plan: Plan) -> str:
+    text = forecast_text(plan.forecast)
+    if plan.is_refused:
+        return f"nothing is sent while rows break a rule; with --on-invalid skip: {text}"
+    if plan.first is not None and plan.counts[PlanWord.BIND] > plan.first:
+        return f"{text}; then it stops with 3 (--first {plan.first:,})"
+    return text
 
 
 def _examples(plan: Plan) -> Iterator[str]:
@@ -76,10 +90,9 @@ def _examples(plan: Plan) -> Iterator[str]:
         yield f"    {PlanWord.MOVED.about.sign} {move}"
     if (moved := plan.counts.get(PlanWord.MOVED, 0)) > MOST_MOVED:
         yield f"    … and {moved - MOST_MOVED:,} more"
-    for problem in plan.problems:
-        yield f"    {PlanWord.INVALID.about.sign} {problem}"
-    if plan.counts.get(PlanWord.INVALID, 0) > len(plan.problems):
-        yield "    … `bulkbind validate` lists every one"
+    if plan.broken:
+        yield from problem_lines(plan.broken, MOST_PROBLEM_LINES)
+        yield "    `bulkbind validate --all` lists every one"
 
 
 def _meaning(plan: Plan, word: PlanWord) -> str:

@@ -663,10 +663,14 @@ def test_validate_names_every_problem(tmp_path):
 
     done = bulkbind("validate", "bad.csv", home=tmp_path, check=1)
 
-    lines = done.stdout.splitlines()
-    for line, field, value in zip(lines, ("user_id", "machine_code"), ("u 1", "V-2"), strict=True):
-        assert line.startswith(f"bad.csv:3: {field} {value!r}: ")
-        assert RULE[field] in line
+    groups = [done.stdout.splitlines()[at : at + 3] for at in (0, 3)]
+    for field, value, group in zip(
+        ("machine_code", "user_id"), ("V-2", "u 1"), groups, strict=True
+    ):
+        assert group[0].strip() == f"1  {RULE[field]}"
+        assert group[1].strip().startswith(f"bad.csv:3: {field} {value!r}: ")
+        assert group[2].strip().startswith("no option mends these")
+    assert len(done.stdout.splitlines()) == 6
     assert not (tmp_path / "bulkbind").exists()
 
 

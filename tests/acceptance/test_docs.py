@@ -143,7 +143,6 @@ def test_help_explains_every_option(name):
 
 
 OTHER_MEANINGS = {
-    ("validate", "--out"),
     ("prune", "--out"),
     ("demo", "--out"),
     ("report", "--format"),

@@ -115,19 +115,27 @@ def test_validate_finds_what_run_would_refuse(tmp_path):
 
 @pytest.mark.slow
 def test_every_problem_is_written_to_a_file(tmp_path):
-    """`--out` takes a file or a folder; the text of a problem is the same everywhere."""
+    """`--problems`, or `--out`, takes a file or a folder; `--all` and `--json` have them, too."""
     manifest = tmp_path / "fleet.csv"
     manifest.write_text(HEADER + "".join(f"A-{n},u,\n" for n in range(1200)), encoding="utf-8")
-    done = bulkbind("validate", manifest, "--out", "p.csv", home=tmp_path, check=1)
-    bulkbind("validate", manifest, "--out", "folder", home=tmp_path, check=1)
+    done = bulkbind("validate", "fleet.csv", "--problems", "p.csv", home=tmp_path, check=1)
+    bulkbind("validate", "fleet.csv", "--out", "folder", home=tmp_path, check=1)
+    whole = bulkbind("validate", "fleet.csv", "--all", home=tmp_path, check=1).stdout
+    machine = json.loads(bulkbind("validate", "fleet.csv", "--json", home=tmp_path, check=1).stdout)
     with (tmp_path / "p.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
 
     assert len(rows) == 1200
     assert (rows[7]["line"], rows[7]["value"]) == ("9", "A-7")
-    assert done.stdout.count("\n") == 1000
-    assert "and 200 more" in done.stderr
-    assert "1,200  machine_code: only letters" in done.stderr
+    assert (done.stdout + done.stderr).count("\n") <= 20
+    assert "1,200  machine_code: only letters" in done.stdout
+    assert "problems: p.csv" in done.stderr
+    found = [f"fleet.csv:{n + 2}: machine_code 'A-{n}'" for n in range(1200)]
+    assert [line.split(": '-'")[0].strip() for line in whole.splitlines()[1:-1]] == found
+    assert [(p["line"], p["value"]) for p in machine["problems"]] == [
+        (int(row["line"]), row["value"]) for row in rows
+    ]
+    assert machine["left_out"] == 0
     assert (tmp_path / "folder" / "problems.csv").read_text() == (tmp_path / "p.csv").read_text()
 
 
@@ -187,11 +195,12 @@ def test_cleaned_names_are_sent_and_listed(tmp_path, run, url):
     """Every change is in the report and counted; the problem text is that of `validate`."""
     manifest = tmp_path / "fleet.csv"
     manifest.write_text(f"{HEADER}CL1,clean,Büro 1\nCL-2,clean,Büro 2\n", encoding="utf-8")
-    told = bulkbind("validate", manifest, "--clean", "names", home=tmp_path, check=1).stdout
+    cleans = ("--clean", "names", "--all")
+    told = bulkbind("validate", manifest, *cleans, home=tmp_path, check=1).stdout
     run(manifest, "--clean", "names", "--on-invalid", "skip", check=1)
     first, second = read_results(tmp_path / "out")
     summary = json.loads((tmp_path / "out" / "summary.json").read_bytes())
-    problem = told.splitlines()[-1].removeprefix(f"{manifest}:3: ")
+    [problem] = re.findall(f"{re.escape(str(manifest))}:3: (machine_code .*)", told)
 
     assert "device_name cleaned: 'Büro 1' -> 'Buro 1'" in told
     assert "device_name cleaned: 'Büro 1' -> 'Buro 1'" in first["detail"]
@@ -226,7 +235,7 @@ def test_error_of_a_formula_is_never_bound(tmp_path, name):
     """Neither it nor the user for rows that name none is sent; the row comes back as it was."""
     manifest = with_errors(tmp_path / name)
     common = ("--user-id", "fallback", "--clean", "names")
-    told = bulkbind("validate", manifest, *common, home=tmp_path, check=1).stdout
+    told = bulkbind("validate", manifest, *common, "--all", home=tmp_path, check=1).stdout
     bulkbind(
         "run", manifest, "--rehearse", "--on-invalid", "skip", "--yes", "--out", "out", *common,
         home=tmp_path, check=1,
@@ -243,7 +252,7 @@ def test_error_of_a_formula_is_never_bound(tmp_path, name):
         (6, "user_id", "B6", "#SPILL!"),
     ):
         where = f" in {place}" if name == "fleet.xlsx" else ""
-        found = f"an error of a formula ({error}){where} ("
+        found = f"an error of a formula ({error}){where}\n"
         assert f"{name}:{line}: {column} {error!r}: {found}" in told
     assert [(row["status"], row["user_id"]) for row in results] == [
         ("bound", "u"), ("invalid", "#N/A"), ("invalid", "u"), ("invalid", "u"),

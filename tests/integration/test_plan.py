@@ -220,3 +220,46 @@ async def test_a_plan_in_json_has_the_words_of_its_marks(tmp_path, sandbox):
 def test_a_span_reads_well(seconds, text):
     """Seconds, minutes or hours, as a person would say it."""
     assert span_text(seconds) == text
+
+
+async def test_a_plan_says_that_invalid_rows_send_everything_back(tmp_path):
+    """By default `run` sends nothing while a row breaks a rule; with skip, the others."""
+    manifest = write_csv(tmp_path / "fleet.csv", [*ROWS, ("SN-1", "u", "", "")])
+    settings = settings_for(tmp_path, "http://127.0.0.1:9", has_token=False)
+    aborts = settings.model_copy(
+        update={"manifest": settings.manifest.model_copy(update={"on_invalid": "abort"})}
+    )
+
+    refused, skipped = [await bulkbind.plan([manifest], each) for each in (aborts, settings)]
+
+    assert (
+        "forecast: nothing is sent while rows break a rule; with --on-invalid skip: 20 calls"
+        in (plan_text(refused))
+    )
+    assert "nothing is sent" not in plan_text(skipped)
+    assert (plan_json(refused)["refused"], plan_json(skipped)["refused"]) == (True, False)
+    assert "1  machine_code: only letters, digits and `_`" in plan_text(skipped)
+    assert plan_text(skipped).count("only letters, digits and `_`, 1 to 64") == 1
+    assert plan_json(skipped)["rules"] == {
+        broken.rule: broken.as_json() for broken in skipped.broken
+    }
+
+
+async def test_a_plan_of_a_pilot_counts_what_the_pilot_sends(tmp_path, sandbox):
+    """`--first 6` sends six and moves nothing, as the plan says before, and after it again."""
+    settings = settings_for(tmp_path, sandbox.url, move=True)
+    await bulkbind.run([write_csv(tmp_path / "first.csv", ROWS[:2])], settings)
+    moved = [(code, "user_9", name, system) for code, _, name, system in ROWS[:2]]
+    manifest = write_csv(tmp_path / "fleet.csv", [*moved, *ROWS[2:]])
+    before = sandbox.counts["binds"]
+
+    planned = await bulkbind.plan([manifest], settings, first=6)
+    whole = await bulkbind.plan([manifest], settings)
+    await bulkbind.run([manifest], settings, first=6, wanted=planned)
+    again = await bulkbind.plan([manifest], settings, first=100)
+
+    assert sandbox.counts["binds"] - before == planned.forecast.calls == 6
+    assert "then it stops with 3 (--first 6)" in plan_text(planned)
+    assert (whole.forecast.binds, whole.forecast.unbinds) == (20, 2)
+    assert planned.mark == whole.mark
+    assert again.forecast.calls == 12

@@ -11,7 +11,7 @@ from bulkbind.app.bundle import bundle
 from bulkbind.cli import options
 from bulkbind.cli.console import say
 from bulkbind.cli.options import run_argument, settings_from
-from bulkbind.cli.running import explained
+from bulkbind.cli.running import explained, print_lines
 from bulkbind.settings import Group
 
 
@@ -44,6 +44,6 @@ def command(run_id: str | None, *, to: Path | None, with_ids: bool, **given: Any
     """
     with explained():
         written = bundle(settings_from(given), run_id, to=to, with_ids=with_ids)
-        click.echo(written)
+        print_lines([str(written)])
         if not with_ids:
             say("user ids and device names are masked; read it before you send it")

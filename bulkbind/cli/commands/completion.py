@@ -8,7 +8,7 @@ import click
 from click.shell_completion import get_completion_class
 
 from bulkbind.cli import options
-from bulkbind.cli.running import explained
+from bulkbind.cli.running import explained, print_lines
 from bulkbind.errors import ExitCode, UsageError
 
 VARIABLE = "_BULKBIND_COMPLETE"
@@ -30,7 +30,7 @@ def command(shell: str) -> None:
         assert kind is not None  # click knows these three
         root = click.get_current_context().find_root()
         try:
-            click.echo(kind(root.command, {}, "bulkbind", VARIABLE).source())
+            print_lines([kind(root.command, {}, "bulkbind", VARIABLE).source()])
         except RuntimeError as error:  # a bash too old for it
             raise UsageError(f"completion for {shell}: {error}") from error
     sys.exit(ExitCode.DONE)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import click
 import yaml
 
 from bulkbind.cli import options
 from bulkbind.cli.options import loaded_from
-from bulkbind.cli.running import explained, print_json
+from bulkbind.cli.running import explained, print_json, print_lines
 from bulkbind.settings import Group
 
 if TYPE_CHECKING:
@@ -40,7 +39,7 @@ def command(*, as_json: bool, **given: Any) -> None:
             print_json({v.key: {"value": v.value, "origin": v.origin} for v in values})
             return
         for line in _lines(values):
-            click.echo(line)
+            print_lines([line])
 
 
 def _lines(values: list[Value]) -> list[str]:

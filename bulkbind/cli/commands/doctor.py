@@ -6,12 +6,16 @@ import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-import click
-
 from bulkbind.app.doctor import Finding, doctor
 from bulkbind.cli import options
 from bulkbind.cli.options import loaded_from
-from bulkbind.cli.running import configure_logs, explained, print_json, run_until_done
+from bulkbind.cli.running import (
+    configure_logs,
+    explained,
+    print_json,
+    print_lines,
+    run_until_done,
+)
 from bulkbind.errors import ExitCode
 from bulkbind.settings import Group
 
@@ -56,6 +60,6 @@ def command(*, as_json: bool, **given: Any) -> None:
 
 
 def _show(finding: Finding) -> None:
-    click.echo(f"{finding.state:<4}  {finding.check:<{NAME_WIDTH}}  {finding.text}")
+    print_lines([f"{finding.state:<4}  {finding.check:<{NAME_WIDTH}}  {finding.text}"])
     if finding.advice:
-        click.echo(f"{'':<{NAME_WIDTH + 8}}-> {finding.advice}")
+        print_lines([f"{'':<{NAME_WIDTH + 8}}-> {finding.advice}"])

@@ -13,7 +13,13 @@ from bulkbind.app.plan import plan, save_plan
 from bulkbind.cli import options
 from bulkbind.cli.console import Console, say
 from bulkbind.cli.options import settings_from
-from bulkbind.cli.running import configure_logs, explained, print_json, run_until_done
+from bulkbind.cli.running import (
+    configure_logs,
+    explained,
+    print_json,
+    print_lines,
+    run_until_done,
+)
 from bulkbind.errors import ExitCode
 from bulkbind.model import PlanWord
 from bulkbind.model.fields import DETAILS
@@ -42,7 +48,8 @@ Exit codes: 0 no problem, 1 some rows could not be bound, 2 a manifest could not
 @options.command("plan", help=HELP)
 @click.argument("manifests", nargs=-1, required=True, metavar="MANIFEST...")
 @options.config
-@options.settings(Group.MANIFEST, Group.LEDGER, Group.STAGING)
+@options.settings(Group.MANIFEST, Group.REPEAT, Group.LEDGER, Group.STAGING)
+@options.first
 @options.option(
     "--extra",
     is_flag=True,
@@ -59,6 +66,7 @@ Exit codes: 0 no problem, 1 some rows could not be bound, 2 a manifest could not
 def command(
     manifests: tuple[str, ...],
     *,
+    first: int | None,
     extra: bool,
     save: Path | None,
     as_json_: bool,
@@ -76,13 +84,14 @@ def command(
                 settings,
                 refresh=reads.reads_lists,
                 extra=extra,
+                first=first,
                 listener=Console(),
                 stop=stop,
             )
             if as_json_:
                 print_json(plan_json(found))
             else:
-                click.echo(plan_text(found))
+                print_lines([plan_text(found)])
             if save is not None:
                 save_plan(found, save)
                 say(f"saved: {save}; `bulkbind run --plan {save}` does this or nothing")

@@ -10,7 +10,7 @@ from bulkbind.app.prune import prune
 from bulkbind.cli import options
 from bulkbind.cli.console import say
 from bulkbind.cli.options import settings_from
-from bulkbind.cli.running import explained
+from bulkbind.cli.running import explained, print_lines
 from bulkbind.errors import UsageError
 from bulkbind.settings import Group
 
@@ -92,7 +92,7 @@ def command(
         if reports_older_than is not None or keep_reports is not None:
             say(f"reports: {len(done.reports):,} folders {would}")
         for folder in done.reports:
-            click.echo(folder)
+            print_lines([str(folder)])
 
 
 def _show(pruned: Pruned, would: str) -> None:

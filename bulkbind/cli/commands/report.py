@@ -10,7 +10,7 @@ from bulkbind.app.reports import write_forms, write_report
 from bulkbind.cli import options
 from bulkbind.cli.console import say
 from bulkbind.cli.options import run_argument, settings_from
-from bulkbind.cli.running import explained, print_json
+from bulkbind.cli.running import explained, print_json, print_lines
 from bulkbind.errors import UsageError
 from bulkbind.report import FORMS, as_json, as_text
 from bulkbind.settings import Group
@@ -81,5 +81,5 @@ def command(
             print_json(as_json(written.summary))
         else:
             for path in written.files:
-                click.echo(path)
+                print_lines([str(path)])
         say(as_text(written.summary))

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import click
-
 from bulkbind.app.reports import runs
 from bulkbind.cli import options
 from bulkbind.cli.options import settings_from
-from bulkbind.cli.running import explained, print_json
+from bulkbind.cli.running import explained, print_json, print_lines
 from bulkbind.settings import Group
 
 
@@ -29,7 +27,8 @@ def command(*, as_json: bool, **given: Any) -> None:
             counts = ", ".join(f"{count:,} {status}" for status, count in run["counts"].items())
             state = "superseded" if run["superseded_by"] else run["state"]
             state = "undone" if run["undo"] else state
-            click.echo(
+            line = (
                 f"{run['run_id']:<{width}}  {state:<10}  {run['created_at'][:19]}Z  "
                 f"{run['operator']}@{run['host']}  {', '.join(run['manifests'])}: {counts}"
             )
+            print_lines([line])

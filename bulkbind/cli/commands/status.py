@@ -9,7 +9,7 @@ import click
 from bulkbind.app.reports import status
 from bulkbind.cli import options
 from bulkbind.cli.options import settings_from
-from bulkbind.cli.running import explained, print_json
+from bulkbind.cli.running import explained, print_json, print_lines
 from bulkbind.model import RunState
 from bulkbind.report import as_json, as_text
 from bulkbind.report.plan_text import span_text
@@ -43,9 +43,9 @@ def command(run_id: str | None, *, as_json_: bool, **given: Any) -> None:
             }
             print_json(as_json(found.summary) | progress)
             return
-        click.echo(as_text(found.summary))
+        print_lines([as_text(found.summary)])
         for line in _lines(found):
-            click.echo(line)
+            print_lines([line])
 
 
 def _lines(found: RunStatus) -> list[str]:

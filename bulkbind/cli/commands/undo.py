@@ -11,8 +11,8 @@ from bulkbind.app.undo import undo
 from bulkbind.cli import options
 from bulkbind.cli.console import Console, is_interactive, logs_only, say
 from bulkbind.cli.options import settings_from
-from bulkbind.cli.running import configure_logs, explained, run_until_done
-from bulkbind.cli.sending import DRAINING, print_result, same_place
+from bulkbind.cli.running import configure_logs, explained, print_json, run_until_done
+from bulkbind.cli.sending import DRAINING, same_place
 from bulkbind.model import RunState
 from bulkbind.report.undo_report import undo_json, undo_text
 from bulkbind.settings import Group
@@ -77,4 +77,4 @@ def _show(result: UndoResult, *, is_quiet: bool, is_json: bool) -> None:
         if result.summary.state == RunState.STOPPED:
             say(f"go on with: bulkbind undo {result.summary.run_id}{same_place()}")
     if is_json:
-        print_result(undo_json(result.summary))
+        print_json(undo_json(result.summary))

@@ -12,7 +12,13 @@ from bulkbind.app.verify import verify
 from bulkbind.cli import options
 from bulkbind.cli.console import say
 from bulkbind.cli.options import settings_from
-from bulkbind.cli.running import configure_logs, explained, print_json, run_until_done
+from bulkbind.cli.running import (
+    configure_logs,
+    explained,
+    print_json,
+    print_lines,
+    run_until_done,
+)
 from bulkbind.model import EXTRA, PlanWord
 from bulkbind.model.fields import LABELS, enumeration
 from bulkbind.settings import Group
@@ -56,7 +62,7 @@ def command(run_id: str, *, as_json_: bool, **given: Any) -> None:
             else:
                 for item in found.differences:
                     mark = MARKS[item.kind]
-                    click.echo(f"{mark} {item.user_id} {item.machine_code}: {item.detail}")
+                    print_lines([f"{mark} {item.user_id} {item.machine_code}: {item.detail}"])
             counts = ", ".join(f"{count:,} {kind}" for kind, count in found.counts.items())
             say(f"run {found.run_id}: {found.devices:,} devices of {found.users:,} users: {counts}")
             return found.exit_code

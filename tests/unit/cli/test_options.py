@@ -104,7 +104,7 @@ def test_an_option_sets_its_setting(name, key, tmp_path):
     assert agrees(value, word)
 
 
-@pytest.mark.parametrize(("name", "key"), [use for use in USES if use != ("validate", "out")])
+@pytest.mark.parametrize(("name", "key"), USES)
 def test_a_variable_sets_its_setting(name, key, tmp_path, monkeypatch):
     """What the environment says is in force, and its origin is told."""
     setting = SETTINGS[key]
@@ -251,3 +251,36 @@ def test_an_unknown_format_is_refused_when_a_manifest_is_opened(tmp_path):
         open_manifest(path, ManifestSettings(format="cvs"))
 
     assert str(caught.value) == f"setting `format`: 'cvs': {ALLOWED}"
+
+
+# --- pairs ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("flag", "pair", "error", "hint"),
+    [
+        ("--map", "Serial=machine_code", "other way round", "--map machine_code=Serial"),
+        ("--map", "Serial No=machineCode", "other way round", "--map machine_code='Serial No'"),
+        ("--map", "Owner = user_id ", "other way round", "--map user_id=Owner"),
+        ("--set", "u42=user_id", "other way round", "--set user_id=u42"),
+        ("--map", "machineCode=Serial", "as it is here", "--map machine_code=Serial"),
+        ("--map", "X-User-Id=Owner's", "as it is here", "--map user_id='Owner'\"'\"'s'"),
+        ("--map", "Serial=Number", "write FIELD=COLUMN", "fields are"),
+        ("--map", "machine_code=", "write FIELD=COLUMN", "fields are"),
+        ("--map", "=machine_code", "write FIELD=COLUMN", "fields are"),
+        ("--map", "machine_code", "write FIELD=COLUMN", "fields are"),
+    ],
+)
+def test_a_pair_the_other_way_round_is_told_so(tmp_path, flag, pair, error, hint):
+    """The corrected option is in the hint, quoted for a shell."""
+    with pytest.raises(UsageError, match=error) as caught:
+        loaded_by("validate", "columns", [flag, pair], tmp_path)
+
+    assert caught.value.hint.removeprefix("write ").startswith(hint)
+
+
+def test_columns_may_have_the_names_of_other_fields(tmp_path):
+    """A pair of two fields is no slip."""
+    value = loaded_by("validate", "columns", ["--map", "user_id=machine_code"], tmp_path)
+
+    assert value.value == {"user_id": "machine_code"}
