@@ -170,7 +170,7 @@ def test_every_problem_is_listed_below_its_cause():
     """Each on a line of its own in full, with what cleaning would make of it."""
     rows = [("u", f"A-{n}", "Grün") for n in range(50)]
     groups = groups_of(*rows)
-    kept: dict[tuple[str, str], list[str]] = {}
+    kept: dict[object, list[str]] = {}
     for line, row in enumerate(rows, start=2):
         for problem in Checker(ManifestSettings()).row(line, [], (*row, None), FIELDS).problems:
             kept.setdefault((problem.rule, cause_of(problem)), []).append(
