@@ -27,19 +27,6 @@ if TYPE_CHECKING:
 
     _Write: TypeAlias = "Callable[[Path, RunRows, RunSummary, RowFilter | None], None]"
 
-__all__ = [
-    "FORMS",
-    "RowFilter",
-    "RunRows",
-    "as_json",
-    "as_text",
-    "parse_filter",
-    "write_attempts",
-    "write_form",
-    "write_problems",
-    "write_report",
-]
-
 
 class RunRows(Protocol):
     """One run in the ledger."""
