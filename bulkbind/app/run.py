@@ -6,12 +6,13 @@ import asyncio
 import json
 import os
 import secrets
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bulkbind.app.inputs import Named, named
 from bulkbind.app.refresh import refresh
-from bulkbind.app.session.listener import Listener, Silent
+from bulkbind.app.session.listener import Listener
 from bulkbind.app.session.sending import RunResult, result, send
 from bulkbind.app.session.session import Session, held_ledger, holder, nothing_sent
 from bulkbind.clock import Clock, SystemClock
@@ -31,7 +32,7 @@ from bulkbind.manifest import Manifest, digest, open_manifest
 from bulkbind.model import CheckedRow, Forecast, Plan, PlanWord, Status
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import AsyncIterator, Iterator, Sequence
 
     from bulkbind.ledger import Ledger, View
     from bulkbind.settings import Settings
@@ -247,7 +248,7 @@ def new_session(
     if asks_server:
         auth = authorizer(settings.auth, settings.ledger_path(), own)
         proxy_for(settings.endpoint(), settings.api)
-    return Session(settings, own, stop or StopSignal(), listener or Silent(), auth)
+    return Session(settings, own, stop or StopSignal(), listener or Listener(), auth)
 
 
 class Staging:
@@ -268,7 +269,7 @@ class Staging:
         *wanted*: the plan that was agreed to; another one is refused.
         """
         number = await self.stage(known, paths)
-        try:
+        async with self._discarding(number):
             counts = await self._ledger.counts(number)
             self._refuse_invalid(counts)
             if not sum(counts.values()):
@@ -283,11 +284,6 @@ class Staging:
             if not is_wanted:
                 await self._ledger.discard(number)
                 return RunResult(None, ExitCode.DECLINED, "nothing was sent")
-        except LedgerError:
-            raise
-        except BulkbindError:
-            await self._ledger.discard(number)
-            raise
         withdrawn = await self._ledger.confirm(number)
         if withdrawn:
             self._session.listener.notice(
@@ -307,19 +303,25 @@ class Staging:
         *known*: the digest of the files, which must not change meanwhile.
         """
         number = await self._begin(self._run_id, known)
-        try:
+        async with self._discarding(number):
             await self._stage(number)
             await self._refuse_changed(known, paths)
             reads = self._session.settings.manifest
             policy = Policy(reads.on_duplicate, reads.on_conflict)
             self._examples += await self._ledger.resolve_duplicates(number, policy)
             await self._ledger.ready(number)
+        return number
+
+    @asynccontextmanager
+    async def _discarding(self, number: int) -> AsyncIterator[None]:
+        """Discard a run that is not confirmed if the block fails, unless the ledger does."""
+        try:
+            yield
         except LedgerError:
             raise
         except BulkbindError:
             await self._ledger.discard(number)
             raise
-        return number
 
     async def _begin(self, run_id: str, known: str) -> int:
         who = holder(self._session.clock)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from bulkbind import report
 from bulkbind.app.inputs import Named, named
-from bulkbind.app.session.listener import Listener, Silent
+from bulkbind.app.session.listener import Listener
 from bulkbind.errors import ExitCode, ManifestError
 from bulkbind.ledger import Policy, Seen
 from bulkbind.manifest import open_manifest
@@ -90,7 +90,7 @@ def validate(
         found until then has been reported and written.
     """
     with named(manifests) as inputs:
-        work = _Work(inputs, settings, listener or Silent())
+        work = _Work(inputs, settings, listener or Listener())
         problems = work.problems(repeats=repeats)
         if settings.out is None:
             for _ in problems:
