@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from bulkbind.clock import iso
 from bulkbind.errors import UsageError
 from bulkbind.ledger import changes
-from bulkbind.ledger.store import count_by, int_of, reading, span, sql_list
+from bulkbind.ledger.store import OfRun, count_by, int_of, reading, span, sql_list
 from bulkbind.model import (
     GONE,
     IS_BOUND,
@@ -40,13 +40,12 @@ if TYPE_CHECKING:
 
 _UNDO_SHOWN = f"CASE WHEN u.status IN {sql_list(UNBIND_PENDING)} THEN '{PENDING}' ELSE u.status END"
 
+_AS_KEPT = ("created_at", "ended_at", "stop_reason", "operator", "host", "pid", "version")
+"""Columns of a run, and of an undo, that its summary has as they are."""
 
-class UndoReader:
+
+class UndoReader(OfRun):
     """The undo of one run."""
-
-    def __init__(self, db: sqlite3.Connection, run: int) -> None:
-        self._db = db
-        self._run = run
 
     def rows(self) -> Iterator[UndoneRow]:
         """Yield the bindings to unbind, in manifest order."""
@@ -92,13 +91,7 @@ class UndoReader:
             counts=self.counts(),
             in_doubt=in_doubt,
             facts=RunFacts(json.loads(undo["facts"])),
-            created_at=undo["created_at"],
-            ended_at=undo["ended_at"],
-            stop_reason=undo["stop_reason"],
-            operator=undo["operator"],
-            host=undo["host"],
-            pid=undo["pid"],
-            version=undo["version"],
+            **{name: undo[name] for name in _AS_KEPT},
         )
 
 
@@ -134,12 +127,8 @@ r.problems, r.cells, coalesce(r.changes, '')
 """In the order of `ResultRow`."""
 
 
-class RunReader:
-    """One run, read from a connection with a consistent snapshot."""
-
-    def __init__(self, db: sqlite3.Connection, run: int) -> None:
-        self._db = db
-        self._run = run
+class RunReader(OfRun):
+    """One run, as reports show it."""
 
     def run_id(self) -> str:
         """Return the run's id."""
@@ -207,15 +196,6 @@ class RunReader:
             counts=facts.pruned_counts or self.counts(),
             reasons=tuple(self._reasons()),
             facts=facts,
-            created_at=run["created_at"],
-            confirmed_at=run["confirmed_at"],
-            ended_at=run["ended_at"],
-            stop_reason=run["stop_reason"],
-            operator=run["operator"],
-            host=run["host"],
-            pid=run["pid"],
-            version=run["version"],
-            digest=run["digest"],
             superseded_by=run["next"],
             settings=json.loads(run["settings"]),
             undo=None if undo is None else UndoState(state=undo.state, counts=undo.counts),
@@ -223,6 +203,7 @@ class RunReader:
             posted_again_after_bound=repeats,
             cleaned=cleaned,
             examples=changes.needing(self._db, self._run),
+            **{name: run[name] for name in (*_AS_KEPT, "confirmed_at", "digest")},
         )
 
     def users(self, most: int) -> list[dict[str, Any]]:
@@ -371,27 +352,19 @@ def run_names(path: Path, endpoint: str | None, most: int) -> list[RunName]:
         return [RunName(run_id, state, tuple(json.loads(names))) for run_id, state, names in found]
 
 
+_LISTED = (
+    *("run_id", "state", "created_at", "ended_at", "operator", "host", "version"),
+    *("superseded_by", "manifests", "counts", "undo"),
+)
+
+
 def all_runs(path: Path, endpoint: str | None = None) -> list[dict[str, Any]]:
     """Return the runs of a ledger, newest first: id, state, times, operator, manifests, counts."""
     with reading(path, endpoint) as db:
         numbers = [row[0] for row in db.execute("SELECT run FROM runs ORDER BY run DESC")]
-        runs = []
-        for number in numbers:
-            reader = RunReader(db, number)
-            summary = reader.summary()
-            runs.append(
-                {
-                    "run_id": summary.run_id,
-                    "state": summary.state.value,
-                    "created_at": summary.created_at,
-                    "ended_at": summary.ended_at,
-                    "operator": summary.operator,
-                    "host": summary.host,
-                    "version": summary.version,
-                    "superseded_by": summary.superseded_by,
-                    "manifests": list(summary.manifests),
-                    "counts": summary.counts,
-                    "undo": summary.undo,
-                }
-            )
-        return runs
+        found = (RunReader(db, number).summary() for number in numbers)
+        return [
+            {name: getattr(summary, name) for name in _LISTED}
+            | {"state": summary.state.value, "manifests": list(summary.manifests)}
+            for summary in found
+        ]
