@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -68,10 +67,9 @@ class _Problems(Console):
 @click.argument("manifests", nargs=-1, required=True, metavar="MANIFEST...")
 @options.config
 @options.settings(Group.MANIFEST, Group.REPEAT)
-@options.option(
+@options.path(
     "--out",
     of="validate",
-    type=click.Path(path_type=Path),
     metavar="FILE.csv|DIR",
     help="write every problem there; in a folder, as problems.csv  [default: print the first]",
 )
