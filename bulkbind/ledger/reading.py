@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from bulkbind.clock import iso
 from bulkbind.errors import UsageError
 from bulkbind.ledger import changes
-from bulkbind.ledger.store import OfRun, count_by, int_of, reading, span, sql_list
+from bulkbind.ledger.store import OfRun, count_by, int_of, marks, reading, span, sql_list
 from bulkbind.model import (
     GONE,
     IS_BOUND,
@@ -77,16 +77,13 @@ class UndoReader(OfRun):
         if values is None:
             return None
         undo: dict[str, Any] = dict(zip(columns, values, strict=True))
-        (run_id,) = self._db.execute(
-            "SELECT run_id FROM runs WHERE run = ?", (self._run,)
-        ).fetchone()
         in_doubt = int_of(
             self._db,
             "SELECT count(*) FROM rows WHERE id BETWEEN ? AND ? AND status = 'in_doubt'",
             span(self._run),
         )
         return UndoSummary(
-            run_id=run_id,
+            run_id=self.run_id(),
             state=undo["state"],
             counts=self.counts(),
             in_doubt=in_doubt,
@@ -130,13 +127,6 @@ r.problems, r.cells, coalesce(r.changes, '')
 class RunReader(OfRun):
     """One run, as reports show it."""
 
-    def run_id(self) -> str:
-        """Return the run's id."""
-        found: tuple[str] = self._db.execute(
-            "SELECT run_id FROM runs WHERE run = ?", (self._run,)
-        ).fetchone()
-        return found[0]
-
     def sources(self) -> list[Source]:
         """Return the manifests' forms, in the order given."""
         rows = self._db.execute(
@@ -150,8 +140,7 @@ class RunReader(OfRun):
 
     def rows(self, statuses: tuple[str, ...] = ()) -> Iterator[ResultRow]:
         """Yield the rows in manifest order: all, or those shown with one of *statuses*."""
-        marks = ", ".join("?" * len(statuses))
-        only = f"AND {_SHOWN} IN ({marks})" if statuses else ""
+        only = f"AND {_SHOWN} IN ({marks(len(statuses))})" if statuses else ""
         found = self._db.execute(
             f"SELECT {_RESULT} FROM rows r WHERE r.id BETWEEN ? AND ? {only} ORDER BY r.id",  # noqa: S608  # constants
             (*span(self._run), *statuses),
@@ -249,11 +238,10 @@ class RunReader(OfRun):
 
     def newest(self, statuses: tuple[str, ...], most: int) -> tuple[str, ...]:
         """Return the last settled rows with one of *statuses*, one clause each."""
-        marks = ", ".join("?" * len(statuses))
         found = self._db.execute(
             "SELECT user_id, machine_code, status, code, message, detail FROM rows "  # noqa: S608  # constants
-            f"WHERE id BETWEEN ? AND ? AND settled_at IS NOT NULL AND status IN ({marks}) "
-            "ORDER BY settled_at DESC LIMIT ?",
+            "WHERE id BETWEEN ? AND ? AND settled_at IS NOT NULL "
+            f"AND status IN ({marks(len(statuses))}) ORDER BY settled_at DESC LIMIT ?",
             (*span(self._run), *statuses, most),
         )
         return tuple(

@@ -154,6 +154,11 @@ class OfRun:
         self._db = db
         self._run = run
 
+    def run_id(self) -> str:
+        """Return the run's id."""
+        query = "SELECT run_id FROM runs WHERE run = ?"
+        return str(self._db.execute(query, (self._run,)).fetchone()[0])
+
 
 def connect(path: Path, endpoint: str | None) -> sqlite3.Connection:
     """Open a ledger for writing; a new file gets the schema, an older one is migrated.
