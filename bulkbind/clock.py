@@ -17,15 +17,12 @@ class Clock(Protocol):
 
     def monotonic(self) -> float:
         """Return seconds since an arbitrary fixed time; never decreases."""
-        ...
 
     def utc_now(self) -> datetime:
         """Return the local machine's UTC time, timezone-aware."""
-        ...
 
     async def sleep(self, seconds: float) -> None:
         """Return after *seconds*; 0 or less only yields to the event loop."""
-        ...
 
 
 class SystemClock:

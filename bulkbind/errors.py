@@ -1,14 +1,4 @@
-"""Errors that end a command.
-
-BulkbindError
- ├─ UsageError            an option or a setting is wrong
- ├─ ManifestError         a manifest cannot be read
- ├─ InvalidRowsError      rows break rules and `--on-invalid abort` is set
- ├─ PlanMovedError        a saved plan is out of date
- ├─ UnreadableListError   the server did not return a list that a command needs
- ├─ InterruptedRunError   stopped before anything was sent
- └─ LedgerError           the ledger or a disk failed
-     └─ LedgerBusyError   another run holds the ledger
+"""Errors that end a command, and the codes with which commands exit.
 
 A row that cannot be bound is a value with a status, and a run that stopped early after sending is
 a result with an exit code; neither is an exception.

@@ -34,19 +34,15 @@ class Stream(Protocol):
     @property
     def closed(self) -> bool:
         """Whether the stream is closed."""
-        ...
 
     def write(self, text: str, /) -> int:
         """Write *text*."""
-        ...
 
     def flush(self) -> None:
         """Flush what is buffered."""
-        ...
 
     def isatty(self) -> bool:
         """Return whether this is a terminal."""
-        ...
 
 
 def redact(_logger: object, _name: str, event: Event) -> Event:

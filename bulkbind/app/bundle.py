@@ -164,11 +164,11 @@ def bundle(
         number = find_run(db, run_id)
         run = RunReader(db, number)
         summary = run.summary()
-        mask = Mask(() if with_ids else people(db, number))
+        mask = None if with_ids else Mask(people(db, number))
         sources = run.sources()
         rows = list(islice(run.rows(TO_SEE_TO), MOST_ROWS))
         attempts = list(islice(run.attempts(), MOST_ATTEMPTS))
-    if not with_ids:
+    if mask is not None:
         for row in rows:
             for field, value in zip(OPTIONAL_FIELDS, row.optional, strict=True):
                 mask.value(field, value)
@@ -178,24 +178,17 @@ def bundle(
             rows=MOST_ROWS,
             attempts=MOST_ATTEMPTS,
             lines=MOST_LINES,
-            masked=_PLAIN if with_ids else _MASKED,
+            masked=_PLAIN if mask is None else _MASKED,
         ),
         "versions.json": _json(_versions()),
-        "settings.json": _json(_plain(settings.public(), mask, with_ids=with_ids)),
-        "summary.json": _json(_plain(as_json(summary), mask, with_ids=with_ids)),
-        "rows.csv": _table(
-            _ROW_COLUMNS, (_row(row, sources, mask, with_ids=with_ids) for row in rows)
-        ),
+        "settings.json": _json(_plain(settings.public(), mask)),
+        "summary.json": _json(_plain(as_json(summary), mask)),
+        "rows.csv": _table(_ROW_COLUMNS, (_row(row, sources, mask) for row in rows)),
         "attempts.csv": _table(
             ATTEMPTS.names,
-            (
-                _cells(ATTEMPTS.plain(item, sources), mask, with_ids=with_ids).values()
-                for item in attempts
-            ),
+            (_cells(ATTEMPTS.plain(item, sources), mask).values() for item in attempts),
         ),
-        "log.jsonl": "".join(
-            f"{line}\n" for line in _log(settings.log.log_file, mask, with_ids=with_ids)
-        ),
+        "log.jsonl": "".join(f"{line}\n" for line in _log(settings.log.log_file, mask)),
     }
     target = to or Path(f"bulkbind-{summary.run_id}.tar.gz")
     hidden = {name: _scrubbed(text, _secrets(settings)) for name, text in members.items()}
@@ -215,8 +208,8 @@ def _versions() -> dict[str, object]:
     return found
 
 
-def _plain(value: dict[str, Any], mask: Mask, *, with_ids: bool) -> Any:  # noqa: ANN401  # JSON
-    if with_ids:
+def _plain(value: dict[str, Any], mask: Mask | None) -> Any:  # noqa: ANN401  # JSON
+    if mask is None:
         return value
     masked = mask.values(value)
     # These quote the values of invalid cells.
@@ -227,25 +220,23 @@ def _plain(value: dict[str, Any], mask: Mask, *, with_ids: bool) -> Any:  # noqa
     return masked
 
 
-def _row(
-    row: ResultRow, sources: Sequence[Source], mask: Mask, *, with_ids: bool
-) -> Iterable[object]:
+def _row(row: ResultRow, sources: Sequence[Source], mask: Mask | None) -> Iterable[object]:
     plain = RESULTS.plain(row, sources)
-    cells = _cells({name: plain[name] for name in _ROW_COLUMNS}, mask, with_ids=with_ids)
-    if not with_ids and row.broken:
+    cells = _cells({name: plain[name] for name in _ROW_COLUMNS}, mask)
+    if mask is not None and row.broken:
         # An invalid value may be anything, in any cell: only the rule is shown.
         cells |= dict.fromkeys(row.broken & cells.keys(), "(breaks its rule)") | {"detail": ""}
-    elif not with_ids and row.changes:
+    elif mask is not None and row.changes:
         # The text before quotes names as the operator wrote them.
         cells["detail"] = safe(mask.text(row.detail[len(row.changes) :]))
     return cells.values()
 
 
-def _cells(plain: Cells, mask: Mask, *, with_ids: bool) -> Cells:
+def _cells(plain: Cells, mask: Mask | None) -> Cells:
     """Return cells guarded and masked: the values of fields, and every text that may name one."""
     cells: Cells = plain | {"source": PurePath(plain["source"]).name}
     for name, cell in cells.items():
-        if with_ids or not isinstance(cell, str) or name in _HARMLESS:
+        if mask is None or not isinstance(cell, str) or name in _HARMLESS:
             shown = cell
         elif name in _MASKS:
             shown = mask.value(_MASKS[name], cell)
@@ -255,7 +246,7 @@ def _cells(plain: Cells, mask: Mask, *, with_ids: bool) -> Cells:
     return cells
 
 
-def _log(path: Path | None, mask: Mask, *, with_ids: bool) -> Iterator[str]:
+def _log(path: Path | None, mask: Mask | None) -> Iterator[str]:
     """Yield the last lines of the log file, masked; a line that is not JSON as text."""
     if path is None:
         return
@@ -271,11 +262,11 @@ def _log(path: Path | None, mask: Mask, *, with_ids: bool) -> Iterator[str]:
         try:
             event = json.loads(line)
         except ValueError:
-            yield line if with_ids else mask.text(line)
+            yield line if mask is None else mask.text(line)
             continue
         if isinstance(event, dict):
             event = redact(None, "", event)
-        yield json.dumps(event if with_ids else mask.values(event), ensure_ascii=False)
+        yield json.dumps(event if mask is None else mask.values(event), ensure_ascii=False)
 
 
 def _json(value: object) -> str:

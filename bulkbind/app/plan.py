@@ -16,6 +16,7 @@ from bulkbind.app.session.lists import read_lists
 from bulkbind.errors import UsageError
 from bulkbind.files import write_json
 from bulkbind.ledger import Ledger, Outlook, copy_known, reading
+from bulkbind.ledger.store import get_meta
 from bulkbind.manifest import digest, open_manifest
 from bulkbind.model import Forecast, Plan, PlanWord
 from bulkbind.report.plan_text import plan_json
@@ -101,8 +102,7 @@ async def _staged(
 def _endpoint_of(ledger: Path) -> str:
     """Return the endpoint of a ledger, if only its file was named."""
     with reading(ledger) as db:
-        (text,) = db.execute("SELECT value FROM meta WHERE key = 'endpoint'").fetchone()
-    return str(json.loads(text))
+        return str(get_meta(db, "endpoint"))
 
 
 async def _refreshed(session: Session, outlook: Outlook, before: Plan, *, extra: bool) -> Plan:

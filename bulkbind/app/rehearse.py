@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from pydantic import SecretStr
 
 from bulkbind.app.run import run
-from bulkbind.app.session.listener import Listener, Silent
+from bulkbind.app.session.listener import Listener
 from bulkbind.sandbox import Sandbox, SandboxOptions
 from bulkbind.settings import ApiSettings, AuthSettings
 
@@ -43,7 +43,7 @@ async def rehearse(
 
     Raises: as `run`.
     """
-    listener = listener or Silent()
+    listener = listener or Listener()
     with tempfile.TemporaryDirectory(prefix="bulkbind-rehearsal-") as folder:
         async with Sandbox(sandbox or SandboxOptions()) as served:
             listener.notice(f"a rehearsal on a sandbox, {served.url}: nothing real is touched")

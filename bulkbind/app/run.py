@@ -6,12 +6,13 @@ import asyncio
 import json
 import os
 import secrets
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bulkbind.app.inputs import Named, named, no_rows, too_few
 from bulkbind.app.refresh import refresh
-from bulkbind.app.session.listener import Listener, Silent
+from bulkbind.app.session.listener import Listener
 from bulkbind.app.session.sending import RunResult, result, send
 from bulkbind.app.session.session import Session, held_ledger, holder, nothing_sent
 from bulkbind.clock import Clock, SystemClock
@@ -32,7 +33,7 @@ from bulkbind.model import Forecast, Plan, PlanWord, Status
 from bulkbind.report.problem_text import MOST_LINES, problem_lines
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import AsyncIterator, Sequence
 
     from bulkbind.ledger import Ledger, View
     from bulkbind.settings import Settings
@@ -256,7 +257,7 @@ def new_session(
     if asks_server:
         auth = authorizer(settings.auth, settings.ledger_path(), own)
         proxy_for(settings.endpoint(), settings.api)
-    return Session(settings, own, stop or StopSignal(), listener or Silent(), auth)
+    return Session(settings, own, stop or StopSignal(), listener or Listener(), auth)
 
 
 class Staging:
@@ -276,7 +277,7 @@ class Staging:
         *wanted*: the plan that was agreed to; another one is refused. *first*: a pilot.
         """
         number = await self.stage(known, paths)
-        try:
+        async with self._discarding(number):
             counts = await self._ledger.counts(number)
             await self._refuse_invalid(number, counts)
             plan = await self._plan(number, known, first)
@@ -289,11 +290,6 @@ class Staging:
             if not is_wanted:
                 await self._ledger.discard(number)
                 return RunResult(None, ExitCode.DECLINED, "nothing was sent")
-        except LedgerError:
-            raise
-        except BulkbindError:
-            await self._ledger.discard(number)
-            raise
         withdrawn = await self._ledger.confirm(number)
         if withdrawn:
             self._session.listener.notice(
@@ -313,19 +309,25 @@ class Staging:
         *known*: the digest of the files, which must not change meanwhile.
         """
         number = await self._begin(self._run_id, known)
-        try:
+        async with self._discarding(number):
             await self._stage(number)
             await self._refuse_changed(known, paths)
             reads = self._session.settings.manifest
             policy = Policy(reads.on_duplicate, reads.on_conflict)
             await self._ledger.resolve_duplicates(number, policy)
             await self._ledger.ready(number)
+        return number
+
+    @asynccontextmanager
+    async def _discarding(self, number: int) -> AsyncIterator[None]:
+        """Discard a run that is not confirmed if the block fails, unless the ledger does."""
+        try:
+            yield
         except LedgerError:
             raise
         except BulkbindError:
             await self._ledger.discard(number)
             raise
-        return number
 
     async def _begin(self, run_id: str, known: str) -> int:
         who = holder(self._session.clock)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from bulkbind import report
 from bulkbind.app.inputs import Named, named, no_rows, too_few
-from bulkbind.app.session.listener import Listener, Silent
+from bulkbind.app.session.listener import Listener
 from bulkbind.errors import ExitCode, ManifestError
 from bulkbind.ledger import Policy, Seen
 from bulkbind.manifest import open_manifest
@@ -90,7 +90,7 @@ def validate(
         if a disk is full.
     """
     with named(manifests) as inputs:
-        work = _Work(inputs, settings, listener or Silent())
+        work = _Work(inputs, settings, listener or Listener())
         found = work.problems(repeats=repeats)
         if problems is None:
             for _ in found:

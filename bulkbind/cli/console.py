@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bulkbind.app.session.listener import Listener
 from bulkbind.clock import SystemClock
 from bulkbind.errors import InterruptedRunError, UsageError
 from bulkbind.logs import is_terminal, logger
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from bulkbind.app.session.eta import Gauge
     from bulkbind.cli.live import LiveDisplay
-    from bulkbind.model import CheckedRow, Plan, UndoPlan
+    from bulkbind.model import Plan, UndoPlan
 
 READING_EVERY_S = 3.0
 
@@ -127,7 +128,7 @@ def _write(stream: TextIO | None, text: str) -> None:
             stream.flush()
 
 
-class Console:
+class Console(Listener):
     """Shows a person what a use case does."""
 
     def __init__(self, *, is_quiet: bool = False, asks: bool = False) -> None:
@@ -198,9 +199,6 @@ class Console:
         question = f"Type {undo.devices} to unbind them:"
         typed = ask(undo_plan_text(undo), question, "nothing was unbound")
         return typed.replace(",", "") == str(undo.devices)
-
-    def problem(self, source: str, row: CheckedRow) -> None:
-        """Do nothing: only `validate` shows problems."""
 
 
 @contextlib.contextmanager

@@ -108,6 +108,14 @@ def option(
     return click.option(flag, *more, envvar=variable, show_envvar=True, **attributes)
 
 
+def path(
+    flag: str, *more: Any, metavar: str = "FILE", **attributes: Any
+) -> Callable[[Decorated], Decorated]:
+    """Return the option of a file or a folder."""
+    kind = click.Path(path_type=Path)
+    return option(flag, *more, type=kind, metavar=metavar, **attributes)
+
+
 def together(options: list[Callable[[Any], Any]]) -> Callable[[Decorated], Decorated]:
     """Return a decorator that adds several options to a command, in the order of its help."""
 
@@ -141,9 +149,7 @@ def _option(setting: Setting) -> Callable[[Any], Any]:
     return option(setting.flag, setting.name, help=text, **attributes)
 
 
-config = option(
-    "--config", type=click.Path(path_type=Path), metavar="FILE", help="settings file (YAML)"
-)
+config = path("--config", help="settings file (YAML)")
 
 first = option(
     "--first",

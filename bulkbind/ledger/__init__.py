@@ -14,28 +14,3 @@ from bulkbind.ledger.reading import (
 )
 from bulkbind.ledger.store import View, copy_known, reading
 from bulkbind.ledger.upkeep import Pruned, bindings_of, faults, prune, size_of
-
-__all__ = [
-    "BoundReader",
-    "Ledger",
-    "Outlook",
-    "Policy",
-    "Pruned",
-    "RunName",
-    "RunReader",
-    "Seen",
-    "SkippedReader",
-    "UndoReader",
-    "View",
-    "all_runs",
-    "bindings_of",
-    "copy_known",
-    "faults",
-    "find_run",
-    "last_pace",
-    "people",
-    "prune",
-    "reading",
-    "run_names",
-    "size_of",
-]

@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from bulkbind.ledger import transitions, unbinding
-from bulkbind.ledger.store import OPEN, UNBIND_OPEN, differs, int_of, optional_of, span, sql_list
+from bulkbind.ledger.store import (
+    OPEN,
+    UNBIND_OPEN,
+    OfRun,
+    differs,
+    int_of,
+    optional_of,
+    span,
+    sql_list,
+)
 from bulkbind.model import (
     IS_BOUND,
     IS_OVER,
@@ -47,12 +56,8 @@ def user_ids(db: sqlite3.Connection, run: int, only: str = "") -> Iterator[str]:
         yield last
 
 
-class SkippedReader:
+class SkippedReader(OfRun):
     """The devices of one run that are skipped because they are known to be bound."""
-
-    def __init__(self, db: sqlite3.Connection, run: int) -> None:
-        self._db = db
-        self._run = run
 
     def user_ids(self) -> Iterator[str]:
         """Yield the users who have such devices, in order."""
@@ -67,12 +72,8 @@ class SkippedReader:
         )
 
 
-class BoundReader:
+class BoundReader(OfRun):
     """The devices of one run that are bound, by it or before it."""
-
-    def __init__(self, db: sqlite3.Connection, run: int) -> None:
-        self._db = db
-        self._run = run
 
     def user_ids(self) -> Iterator[str]:
         """Yield the users of the run's valid rows, in order."""
@@ -108,10 +109,7 @@ _IS_KNOWN = (
 # What the bindings say besides; the condition, and the word where it holds.
 _BESIDES = {
     Status.FAILED: (f"r.attempts = 0 AND {_IS_KNOWN})", PlanWord.MISSING),
-    Status.SKIPPED: (
-        f"{_IS_KNOWN} AND {differs('b', 'r')})",
-        PlanWord.CHANGED,
-    ),
+    Status.SKIPPED: (f"{_IS_KNOWN} AND {differs('b', 'r')})", PlanWord.CHANGED),
 }
 
 
@@ -135,12 +133,8 @@ class Wanted(NamedTuple):
     word: PlanWord
 
 
-class Outlook:
+class Outlook(OfRun):
     """One staged or resumable run, as needed by a plan."""
-
-    def __init__(self, db: sqlite3.Connection, run: int) -> None:
-        self._db = db
-        self._run = run
 
     def counts(self) -> tuple[dict[str, int], str]:
         """Return the rows by every `PlanWord`, and the mark.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from bulkbind.clock import iso
 from bulkbind.errors import UsageError
 from bulkbind.ledger import changes
-from bulkbind.ledger.store import count_by, int_of, reading, span, sql_list
+from bulkbind.ledger.store import OfRun, count_by, int_of, marks, reading, span, sql_list
 from bulkbind.model import (
     GONE,
     IS_BOUND,
@@ -40,13 +40,12 @@ if TYPE_CHECKING:
 
 _UNDO_SHOWN = f"CASE WHEN u.status IN {sql_list(UNBIND_PENDING)} THEN '{PENDING}' ELSE u.status END"
 
+_AS_KEPT = ("created_at", "ended_at", "stop_reason", "operator", "host", "pid", "version")
+"""Columns of a run, and of an undo, that its summary has as they are."""
 
-class UndoReader:
+
+class UndoReader(OfRun):
     """The undo of one run."""
-
-    def __init__(self, db: sqlite3.Connection, run: int) -> None:
-        self._db = db
-        self._run = run
 
     def rows(self) -> Iterator[UndoneRow]:
         """Yield the bindings to unbind, in manifest order."""
@@ -78,27 +77,18 @@ class UndoReader:
         if values is None:
             return None
         undo: dict[str, Any] = dict(zip(columns, values, strict=True))
-        (run_id,) = self._db.execute(
-            "SELECT run_id FROM runs WHERE run = ?", (self._run,)
-        ).fetchone()
         in_doubt = int_of(
             self._db,
             "SELECT count(*) FROM rows WHERE id BETWEEN ? AND ? AND status = 'in_doubt'",
             span(self._run),
         )
         return UndoSummary(
-            run_id=run_id,
+            run_id=self.run_id(),
             state=undo["state"],
             counts=self.counts(),
             in_doubt=in_doubt,
             facts=RunFacts(json.loads(undo["facts"])),
-            created_at=undo["created_at"],
-            ended_at=undo["ended_at"],
-            stop_reason=undo["stop_reason"],
-            operator=undo["operator"],
-            host=undo["host"],
-            pid=undo["pid"],
-            version=undo["version"],
+            **{name: undo[name] for name in _AS_KEPT},
         )
 
 
@@ -134,19 +124,8 @@ r.problems, r.cells, coalesce(r.changes, '')
 """In the order of `ResultRow`."""
 
 
-class RunReader:
-    """One run, read from a connection with a consistent snapshot."""
-
-    def __init__(self, db: sqlite3.Connection, run: int) -> None:
-        self._db = db
-        self._run = run
-
-    def run_id(self) -> str:
-        """Return the run's id."""
-        found: tuple[str] = self._db.execute(
-            "SELECT run_id FROM runs WHERE run = ?", (self._run,)
-        ).fetchone()
-        return found[0]
+class RunReader(OfRun):
+    """One run, as reports show it."""
 
     def sources(self) -> list[Source]:
         """Return the manifests' forms, in the order given."""
@@ -161,8 +140,7 @@ class RunReader:
 
     def rows(self, statuses: tuple[str, ...] = ()) -> Iterator[ResultRow]:
         """Yield the rows in manifest order: all, or those shown with one of *statuses*."""
-        marks = ", ".join("?" * len(statuses))
-        only = f"AND {_SHOWN} IN ({marks})" if statuses else ""
+        only = f"AND {_SHOWN} IN ({marks(len(statuses))})" if statuses else ""
         found = self._db.execute(
             f"SELECT {_RESULT} FROM rows r WHERE r.id BETWEEN ? AND ? {only} ORDER BY r.id",  # noqa: S608  # constants
             (*span(self._run), *statuses),
@@ -207,15 +185,6 @@ class RunReader:
             counts=facts.pruned_counts or self.counts(),
             reasons=tuple(self._reasons()),
             facts=facts,
-            created_at=run["created_at"],
-            confirmed_at=run["confirmed_at"],
-            ended_at=run["ended_at"],
-            stop_reason=run["stop_reason"],
-            operator=run["operator"],
-            host=run["host"],
-            pid=run["pid"],
-            version=run["version"],
-            digest=run["digest"],
             superseded_by=run["next"],
             settings=json.loads(run["settings"]),
             undo=None if undo is None else UndoState(state=undo.state, counts=undo.counts),
@@ -223,6 +192,7 @@ class RunReader:
             posted_again_after_bound=repeats,
             cleaned=cleaned,
             examples=changes.needing(self._db, self._run),
+            **{name: run[name] for name in (*_AS_KEPT, "confirmed_at", "digest")},
         )
 
     def users(self, most: int) -> list[dict[str, Any]]:
@@ -268,11 +238,10 @@ class RunReader:
 
     def newest(self, statuses: tuple[str, ...], most: int) -> tuple[str, ...]:
         """Return the last settled rows with one of *statuses*, one clause each."""
-        marks = ", ".join("?" * len(statuses))
         found = self._db.execute(
             "SELECT user_id, machine_code, status, code, message, detail FROM rows "  # noqa: S608  # constants
-            f"WHERE id BETWEEN ? AND ? AND settled_at IS NOT NULL AND status IN ({marks}) "
-            "ORDER BY settled_at DESC LIMIT ?",
+            "WHERE id BETWEEN ? AND ? AND settled_at IS NOT NULL "
+            f"AND status IN ({marks(len(statuses))}) ORDER BY settled_at DESC LIMIT ?",
             (*span(self._run), *statuses, most),
         )
         return tuple(
@@ -371,27 +340,19 @@ def run_names(path: Path, endpoint: str | None, most: int) -> list[RunName]:
         return [RunName(run_id, state, tuple(json.loads(names))) for run_id, state, names in found]
 
 
+_LISTED = (
+    *("run_id", "state", "created_at", "ended_at", "operator", "host", "version"),
+    *("superseded_by", "manifests", "counts", "undo"),
+)
+
+
 def all_runs(path: Path, endpoint: str | None = None) -> list[dict[str, Any]]:
     """Return the runs of a ledger, newest first: id, state, times, operator, manifests, counts."""
     with reading(path, endpoint) as db:
         numbers = [row[0] for row in db.execute("SELECT run FROM runs ORDER BY run DESC")]
-        runs = []
-        for number in numbers:
-            reader = RunReader(db, number)
-            summary = reader.summary()
-            runs.append(
-                {
-                    "run_id": summary.run_id,
-                    "state": summary.state.value,
-                    "created_at": summary.created_at,
-                    "ended_at": summary.ended_at,
-                    "operator": summary.operator,
-                    "host": summary.host,
-                    "version": summary.version,
-                    "superseded_by": summary.superseded_by,
-                    "manifests": list(summary.manifests),
-                    "counts": summary.counts,
-                    "undo": summary.undo,
-                }
-            )
-        return runs
+        found = (RunReader(db, number).summary() for number in numbers)
+        return [
+            {name: getattr(summary, name) for name in _LISTED}
+            | {"state": summary.state.value, "manifests": list(summary.manifests)}
+            for summary in found
+        ]

@@ -147,6 +147,19 @@ View = sqlite3.Connection
 """A read-only connection, for modules that may not import sqlite3."""
 
 
+class OfRun:
+    """What the ledger holds of one run, read from a connection with a consistent snapshot."""
+
+    def __init__(self, db: View, run: int) -> None:
+        self._db = db
+        self._run = run
+
+    def run_id(self) -> str:
+        """Return the run's id."""
+        query = "SELECT run_id FROM runs WHERE run = ?"
+        return str(self._db.execute(query, (self._run,)).fetchone()[0])
+
+
 def connect(path: Path, endpoint: str | None) -> sqlite3.Connection:
     """Open a ledger for writing; a new file gets the schema, an older one is migrated.
 

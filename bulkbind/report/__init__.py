@@ -10,12 +10,13 @@ from bulkbind.report import forms
 from bulkbind.report.page import write_html
 from bulkbind.report.summary import as_json, as_text, write_summary
 from bulkbind.report.tables import (
+    ATTEMPTS,
     RowFilter,
     parse_filter,
-    write_attempt_rows,
     write_failed,
     write_problems,
     write_results,
+    write_table,
 )
 
 if TYPE_CHECKING:
@@ -27,50 +28,30 @@ if TYPE_CHECKING:
 
     _Write: TypeAlias = "Callable[[Path, RunRows, RunSummary, RowFilter | None], None]"
 
-__all__ = [
-    "FORMS",
-    "RowFilter",
-    "RunRows",
-    "as_json",
-    "as_text",
-    "parse_filter",
-    "write_attempts",
-    "write_form",
-    "write_problems",
-    "write_report",
-]
-
 
 class RunRows(Protocol):
     """One run in the ledger."""
 
     def sources(self) -> list[Source]:
         """Return the manifests' forms."""
-        ...
 
     def rows(self, statuses: tuple[str, ...] = ()) -> Iterator[ResultRow]:
         """Yield the rows in manifest order, all or those with one of *statuses*."""
-        ...
 
     def attempts(self) -> Iterator[AttemptRow]:
         """Yield the attempts that were not accepted outright, in manifest order."""
-        ...
 
     def summary(self) -> RunSummary:
         """Return counts, reasons and facts."""
-        ...
 
     def users(self, most: int) -> list[dict[str, Any]]:
         """Return `user_id`, `rows`, `counts` of users, those with most unbound rows first."""
-        ...
 
     def user_count(self) -> int:
         """Return the number of users in the rows."""
-        ...
 
     def verdicts(self) -> list[dict[str, Any]]:
         """Return `verdict`, `code`, `count` of the attempts that were not accepted outright."""
-        ...
 
 
 def write_report(run: RunRows, folder: Path) -> tuple[RunSummary, list[Path]]:
@@ -142,6 +123,6 @@ def write_form(
 
 def write_attempts(run: RunRows, folder: Path) -> Path:
     """Write `attempts.csv` atomically and return its path. Raises: LedgerError."""
-    path = folder / "attempts.csv"
-    write_attempt_rows(path, run.attempts(), run.sources())
+    path, sources = folder / "attempts.csv", run.sources()
+    write_table(path, ATTEMPTS.names, (ATTEMPTS.guarded(each, sources) for each in run.attempts()))
     return path

@@ -113,29 +113,22 @@ def write_xlsx(path: Path, rows: Iterable[ResultRow], sources: Sequence[Source])
 def _fill(book: Any, rows: Iterable[ResultRow], sources: Sequence[Source]) -> None:  # noqa: ANN401  # an extra's
     bold = book.add_format({"bold": True})
     text = book.add_format({"num_format": "@"})
-    sheet: Any = None
-    for number, row in enumerate(_or_none(rows)):
+
+    def new_sheet() -> Any:  # noqa: ANN401  # as above
+        sheet = book.add_worksheet()
+        sheet.freeze_panes(1, 0)
+        for column, name in enumerate(RESULTS.names):
+            sheet.set_column(column, column, _WIDTHS.get(name, 14))
+            sheet.write_string(0, column, name, bold)
+        return sheet
+
+    sheet = new_sheet()
+    for number, row in enumerate(rows):
         at = number % SHEET_ROWS + 1
-        if at == 1:
-            sheet = book.add_worksheet()
-            sheet.freeze_panes(1, 0)
-            for column, name in enumerate(RESULTS.names):
-                sheet.set_column(column, column, _WIDTHS.get(name, 14))
-                sheet.write_string(0, column, name, bold)
-        if row is None:
-            return
+        if number and at == 1:
+            sheet = new_sheet()
         for column, value in enumerate(RESULTS.plain(row, sources).values()):
             if isinstance(value, int):
                 sheet.write_number(at, column, value)
             elif value is not None:
                 sheet.write_string(at, column, value, text)
-
-
-def _or_none(rows: Iterable[ResultRow]) -> Iterable[ResultRow | None]:
-    """Yield the rows, or a single None if there are none."""
-    is_empty = True
-    for row in rows:
-        is_empty = False
-        yield row
-    if is_empty:
-        yield None

@@ -103,13 +103,6 @@ def write_problems(path: Path, problems: Iterable[tuple[str, int, Problem]]) -> 
     write_table(path, PROBLEM_COLUMNS, rows, KEPT_BYTES)
 
 
-def write_attempt_rows(
-    path: Path, attempts: Iterable[AttemptRow], sources: Sequence[Source]
-) -> None:
-    """Write one line per attempt. Raises: LedgerError."""
-    write_table(path, ATTEMPTS.names, (ATTEMPTS.guarded(item, sources) for item in attempts))
-
-
 def write_failed(folder: Path, rows: Iterable[ResultRow], sources: Sequence[Source]) -> list[Path]:
     """Write the rows of `COMES_BACK`, in manifest order, as manifests to fix and run again.
 

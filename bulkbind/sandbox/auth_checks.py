@@ -17,12 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import yaml
 
 from bulkbind.errors import UsageError
-from bulkbind.sandbox.device_api import (
-    Refusal,
-    gateway_refusal,
-    unauthorised,
-    wrong_parameters,
-)
+from bulkbind.sandbox.device_api import Refusal, gateway_refusal, unauthorised, wrong_parameters
 
 if TYPE_CHECKING:
     from collections import Counter

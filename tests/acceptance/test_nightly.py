@@ -13,7 +13,7 @@ import pytest
 from pydantic import SecretStr
 
 import bulkbind as library
-from bulkbind.app.session.listener import Silent
+from bulkbind.app.session.listener import Listener
 from bulkbind.engine import StopSignal
 from bulkbind.settings import (
     ApiSettings,
@@ -173,7 +173,7 @@ def test_the_deadline_counts_the_wait_for_the_ledger(tmp_path, url):
     assert "the deadline of 1s has come; nothing was sent" in late.stderr
 
 
-class Hanging(Silent):
+class Hanging(Listener):
     """A listener in whose call the reading hangs, as on a disk that is gone, until a stop."""
 
     def __init__(self, stop):

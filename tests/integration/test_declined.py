@@ -8,14 +8,14 @@ from pydantic import SecretStr
 import bulkbind
 from bulkbind.app.inbox import run_inbox
 from bulkbind.app.notices.run_end import of_inbox, of_run
-from bulkbind.app.session.listener import Silent
+from bulkbind.app.session.listener import Listener
 from bulkbind.errors import ExitCode
 from bulkbind.sandbox import Sandbox
 from bulkbind.settings import ApiSettings, AuthSettings, Settings
 from tests.support.manifests import fleet, write_csv
 
 
-class Unwilling(Silent):
+class Unwilling(Listener):
     """Says no to everything."""
 
     def confirm(self, _plan):

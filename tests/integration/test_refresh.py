@@ -9,7 +9,7 @@ import pytest
 from pydantic import SecretStr
 
 import bulkbind
-from bulkbind.app.session.listener import Silent
+from bulkbind.app.session.listener import Listener
 from bulkbind.errors import UnreadableListError
 from bulkbind.report.plan_text import plan_text
 from bulkbind.report.summary import as_text as summary_text
@@ -124,7 +124,7 @@ async def test_a_run_that_is_not_wanted_forgets_nothing(night):
     lost = night.lose("user_1", 2)
     shown = []
 
-    class Unwilling(Silent):
+    class Unwilling(Listener):
         """Says no."""
 
         def confirm(self, plan):

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, example, given, settings as effort, strategi
 from pydantic import SecretStr
 
 import bulkbind
-from bulkbind.app.session.listener import Silent
+from bulkbind.app.session.listener import Listener
 from bulkbind.errors import InvalidRowsError
 from bulkbind.report.problem_text import problem_lines
 from bulkbind.sandbox import Sandbox
@@ -136,7 +136,7 @@ def test_the_row_that_counts_is_named(tmp_path):
     """Of the loser of a conflict `validate` says how many there are, and which row counts."""
     notices: list[str] = []
 
-    class Noting(Silent):
+    class Noting(Listener):
         def notice(self, text):
             notices.append(text)
 

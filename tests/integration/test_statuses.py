@@ -173,6 +173,6 @@ def test_what_follows_from_a_status(path):
 def test_a_filter_for_an_unknown_status_names_all():
     """Whoever mistypes one sees which there are."""
     with pytest.raises(UsageError) as caught:
-        parse_filter(["status=postponed"])
+        parse_filter(["status=unheard_of"])
 
     assert caught.value.hint == f"statuses are {', '.join(MEANINGS)}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -11,8 +11,11 @@ if TYPE_CHECKING:
     from bulkbind.model import CheckedRow, Plan, UndoPlan
 
 
-class Listener(Protocol):
-    """Receives progress. Called on the event loop, unless stated otherwise."""
+class Listener:
+    """Receives progress, and ignores it; agrees to plans and refuses undos. Override what matters.
+
+    Called on the event loop, unless stated otherwise.
+    """
 
     def notice(self, text: str) -> None:
         """Receive a notice for a person."""
@@ -35,44 +38,13 @@ class Listener(Protocol):
         *problems*: what went wrong with some of the newest, one clause each.
         """
 
-    def confirm(self, plan: Plan) -> bool:
+    def confirm(self, plan: Plan) -> bool:  # noqa: ARG002  # for those who override it
         """Return whether to carry out a plan."""
-
-    def confirm_undo(self, undo: UndoPlan) -> bool:
-        """Return whether to carry out an undo."""
-
-    def problem(self, source: str, row: CheckedRow) -> None:
-        """Receive a row that breaks a rule or was changed; called from another thread."""
-
-
-class Silent:
-    """Ignores progress, agrees to plans and refuses undos."""
-
-    def notice(self, text: str) -> None:
-        """Ignore it."""
-
-    def warning(self, text: str) -> None:
-        """Ignore it."""
-
-    def staged(self, rows: int) -> None:
-        """Ignore it."""
-
-    def sending(self, rows: int, gauge: Gauge) -> None:
-        """Ignore it."""
-
-    def sent(self) -> None:
-        """Ignore it."""
-
-    def settled(self, counts: dict[str, int], problems: Sequence[str]) -> None:
-        """Ignore it."""
-
-    def confirm(self, plan: Plan) -> bool:  # noqa: ARG002  # the protocol's
-        """Agree."""
         return True
 
-    def confirm_undo(self, undo: UndoPlan) -> bool:  # noqa: ARG002  # the protocol's
-        """Refuse: an undo must be asked for with its number of devices."""
+    def confirm_undo(self, undo: UndoPlan) -> bool:  # noqa: ARG002  # as above
+        """Return whether to carry out an undo, which must be asked for with its number."""
         return False
 
     def problem(self, source: str, row: CheckedRow) -> None:
-        """Ignore it."""
+        """Receive a row that breaks a rule or was changed; called from another thread."""

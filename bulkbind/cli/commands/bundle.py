@@ -27,10 +27,8 @@ from bulkbind.settings import Group
 @options.option(
     "--with-ids", is_flag=True, help="leave user ids and device names as they are, unmasked"
 )
-@options.option(
+@options.path(
     "--log-file",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
     help="the log file whose last lines go in  [default: as in the settings file]",
 )
 @options.config

@@ -6,8 +6,6 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import click
-
 from bulkbind.app.demo import demo
 from bulkbind.cli import options
 from bulkbind.cli.console import Console, say
@@ -21,10 +19,9 @@ if TYPE_CHECKING:
 
 
 @options.command("demo")
-@options.option(
+@options.path(
     "--out",
     of="demo",
-    type=click.Path(path_type=Path),
     metavar="DIR",
     default=Path("bulkbind-report/demo"),
     show_default=True,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from contextlib import ExitStack
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -21,6 +20,7 @@ from bulkbind.settings import Group
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from bulkbind.engine import StopSignal
 
@@ -39,11 +39,9 @@ Exit codes: 0 written, 2 could not start, 3 a list could not be read (no file is
 @click.argument("users", nargs=-1, required=True, metavar="USER...")
 @options.config
 @options.settings(Group.LEDGER, Group.NETWORK, Group.PACE)
-@options.option(
+@options.path(
     "--to",
     of="export",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
     help="the manifest to write, mode 0600  [default: standard output]",
 )
 def command(users: tuple[str, ...], *, to: Path | None, **given: Any) -> None:

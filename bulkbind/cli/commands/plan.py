@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -27,6 +26,8 @@ from bulkbind.report.plan_text import plan_json, plan_text
 from bulkbind.settings import Group
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from bulkbind.engine import StopSignal
 
 
@@ -55,10 +56,8 @@ Exit codes: 0 no problem, 1 some rows could not be bound, 2 a manifest could not
     is_flag=True,
     help="with --refresh: count also what is on the server but not in the manifests",
 )
-@options.option(
+@options.path(
     "--save",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
     help="keep the plan for `run --plan FILE`, which refuses once manifest or ledger have moved",
 )
 @options.settings(Group.NETWORK, Group.PACE)

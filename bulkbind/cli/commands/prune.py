@@ -42,10 +42,9 @@ if TYPE_CHECKING:
 @options.option("--dry-run", is_flag=True, help="say what would go, and delete nothing")
 @options.config
 @options.settings(Group.LEDGER)
-@options.option(
+@options.path(
     "--out",
     of="prune",
-    type=click.Path(),
     metavar="DIR",
     help="folder that holds the report folders  [default: bulkbind-report]",
 )

@@ -44,17 +44,14 @@ if TYPE_CHECKING:
     "is touched",
 )
 @behaviour_options
-@options.option(
+@options.path(
     "--plan",
     "plan_file",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
     help="do what `bulkbind plan --save FILE` planned, or nothing if manifest or ledger moved",
 )
 @options.option("--yes", is_flag=True, help="do not ask")
-@options.option(
+@options.path(
     "--archive",
-    type=click.Path(path_type=Path),
     metavar="DIR",
     help="MANIFEST is a folder: each complete file in it is a run of its own, oldest first, and is "
     "moved to DIR once its rows are accounted for, to DIR/with-problems where some need a person",

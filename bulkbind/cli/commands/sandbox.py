@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -28,6 +27,7 @@ from bulkbind.sandbox.specs import LIMIT_HELP
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from pathlib import Path
 
     from bulkbind.engine import StopSignal
 
@@ -157,12 +157,7 @@ def behaviour_from(
     help="answer to a second bind: the same record, or code 13000310",
 )
 @options.option("--accept-token", metavar="TOKEN", help="the only token accepted  [default: any]")
-@options.option(
-    "--credentials",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="what else is accepted, see below  [default: any token]",
-)
+@options.path("--credentials", help="what else is accepted, see below  [default: any token]")
 @options.option(
     "--session-calls",
     type=click.IntRange(min=1),
@@ -182,15 +177,8 @@ def behaviour_from(
     help="serve https with a certificate of a throwaway authority (needs openssl); prints "
     "`ca FILE` after the ready line",
 )
-@options.option(
-    "--state",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="keep bindings in a file  [default: memory]",
-)
-@options.option(
-    "--journal", type=click.Path(path_type=Path), metavar="FILE", help="one JSON line per request"
-)
+@options.path("--state", help="keep bindings in a file  [default: memory]")
+@options.path("--journal", help="one JSON line per request")
 @options.option("--verbose", is_flag=True, help="say what was seen when it stops")
 def command(
     *,

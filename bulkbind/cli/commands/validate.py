@@ -9,7 +9,6 @@ import tempfile
 from array import array
 from collections import defaultdict
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -33,6 +32,7 @@ from bulkbind.settings import Group
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from pathlib import Path
     from typing import Self
 
     from bulkbind.model import BrokenRule, Cause, CheckedRow
@@ -138,11 +138,10 @@ class _Findings(Console):
 @options.config
 @options.settings(Group.MANIFEST, Group.REPEAT)
 @options.option("--all", "is_whole", is_flag=True, help="print every problem, not a screen of them")
-@options.option(
+@options.path(
     "--problems",
     "--out",
     "problems",
-    type=click.Path(path_type=Path),
     metavar="FILE.csv|DIR",
     help="write every problem there; in a folder, as problems.csv",
 )

@@ -10,7 +10,7 @@ from pydantic import SecretStr
 import bulkbind
 from bulkbind.app.inbox import complete_files
 from bulkbind.app.inputs import named
-from bulkbind.app.session.listener import Silent
+from bulkbind.app.session.listener import Listener
 from bulkbind.app.validate import validate
 from bulkbind.cli.console import Console
 from bulkbind.errors import ManifestError
@@ -26,7 +26,7 @@ EMPTY = {
 }
 
 
-class Heard(Silent):
+class Heard(Listener):
     """Keeps what a person must see."""
 
     def __init__(self):

@@ -16,6 +16,7 @@ from bulkbind.cli.variables import every_variable
 from bulkbind.errors import UsageError
 from bulkbind.manifest import open_manifest
 from bulkbind.manifest.formats import FORMATS
+from bulkbind.model.fields import enumeration
 from bulkbind.settings import SECRETS, SETTINGS, Group, ManifestSettings, Settings, load
 from bulkbind.settings.model import PARTS, Part
 
@@ -208,7 +209,7 @@ def test_one_variable_means_one_thing():
 
 # --- the names of formats ------------------------------------------------------------------------
 
-ALLOWED = "Input should be 'csv', 'xlsx', 'yaml', 'jsonl' or 'json'"
+ALLOWED = f"Input should be {enumeration(*map(repr, FORMATS))}"
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,8 @@ import csv
 import io
 import json
 import re
+from dataclasses import fields
+from typing import Any
 
 import pytest
 
@@ -55,12 +57,12 @@ def row(payload, cells, **given):
     broken = tuple(
         Problem(field, payload, payload, f"{field}: a rule", payload, payload) for field in FIELDS
     )
-    values = {
-        "source": 0, "line": 2, "user_id": payload, "machine_code": payload,
-        "optional": (payload,) * len(OPTIONAL), "status": str(Status.INVALID),
-        "device_id": payload, "create_time": payload, "http_status": None, "code": payload,
-        "message": payload, "attempts": 0, "trace_id": payload, "settled_at": "", "detail": payload,
-        "problems": broken, "cells": json.dumps(cells),
+    values: dict[str, Any] = {
+        each.name: payload if each.type == "str" else 0 for each in fields(ResultRow)
+    }
+    values |= {
+        "optional": (payload,) * len(OPTIONAL), "status": str(Status.INVALID), "http_status": None,
+        "settled_at": "", "problems": broken, "cells": json.dumps(cells), "changes": "",
     }  # fmt: skip
     return ResultRow(**(values | given))
 

@@ -8,7 +8,7 @@ import pytest
 import structlog
 
 from bulkbind.app.session.eta import Gauge
-from bulkbind.app.session.listener import Silent
+from bulkbind.app.session.listener import Listener
 from bulkbind.app.session.progress import LOG_EVERY_S, Progress
 from bulkbind.engine import StopSignal
 from bulkbind.model import Accepted, Attempt, Claim, Device, Outcome, Status
@@ -16,7 +16,7 @@ from bulkbind.pacing import Pacer
 from tests.support.fake_clock import FakeClock
 
 
-class Hears(Silent):
+class Hears(Listener):
     """Remembers what it was told."""
 
     counts: dict[str, int]
@@ -27,7 +27,7 @@ class Hears(Silent):
         self.problems = list(problems)
 
 
-class Shows(Silent):
+class Shows(Listener):
     """Remembers whether something is shown."""
 
     is_shown = False
