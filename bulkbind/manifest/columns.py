@@ -195,8 +195,10 @@ def is_code(cell: str, mapping: Mapping[str, str]) -> bool:
 def needles(mapping: Mapping[str, str], name: str) -> tuple[str, ...]:
     """Return lower-case texts, one of which stands in every header with machine_code.
 
-    *name*: of its column in the header at hand.
+    *name*: of its column in the header at hand. If it is known by its position, any text will do.
     """
+    if position_of(mapping.get("machine_code", "")) is not None:
+        return ("",)
     names = {mapping.get("machine_code", "machine"), name} - {""}
     found = (re.findall(r"[^\W_]+", each.lower()) for each in names)
     return tuple({max(words, key=len, default="") for words in found})

@@ -101,6 +101,7 @@ class Fault(NamedTuple):
     """What is allowed, without the name of the field."""
 
 
+_MEND = "mend the formula, or enter the value itself"
 PLACEHOLDER = Fault(
     "a placeholder, not a value",
     "enter the value itself; --placeholders none takes it as it stands",
@@ -111,6 +112,7 @@ PLACEHOLDER = Fault(
 DIGITS_LOST = "digits lost"
 NEVER_CALCULATED = "never calculated"
 EMPTY_FORMULA = "empty formula"
+FORMULA_ERROR = "error of a formula"
 """Doubts about a cell of a spreadsheet, as they stand in parentheses behind what it shows."""
 _SHOWN = "a value that is stored as it is shown"
 _DOUBTS = tuple(
@@ -122,6 +124,7 @@ _DOUBTS = tuple(
          "open and save the file, or enter the value itself", "a value, not a formula without one"),
         (EMPTY_FORMULA, "a formula that shows nothing",
          "enter the value itself, or clear the cell", "a value, not a formula without one"),
+        (FORMULA_ERROR, "an error of a formula ({shown})", _MEND, Fault._field_defaults["rule"]),
         ("merged ([A-Z]+[0-9]+:[A-Z]+[0-9]+)", "a part of the merged cells {held}",
          "unmerge them, and give each row its own value", "a cell of its own row and column"),
         ("the cell holds (.+)", "a cell that is shown as {shown!r} and stored as {held!r}",
@@ -153,7 +156,7 @@ def _doubt_of(value: str) -> Fault | None:
 def formula_error(text: str) -> Fault:
     """Return the fault of a cell with a formula error; *text*: as shown in the cell."""
     shown = f" ({text})" if text else ""
-    return Fault(f"an error of a formula{shown}", "mend the formula, or enter the value itself")
+    return Fault(f"an error of a formula{shown}", _MEND)
 
 
 def fault_of(value: str) -> Fault | None:

@@ -14,6 +14,7 @@ import msgspec
 from bulkbind.errors import ManifestError
 from bulkbind.manifest.likely_causes import (
     EMPTY_FORMULA,
+    FORMULA_ERROR,
     NEVER_CALCULATED,
     Fault,
     doubted,
@@ -22,7 +23,7 @@ from bulkbind.manifest.likely_causes import (
     formula_error,
 )
 from bulkbind.manifest.sheet_xml import Area, letters
-from bulkbind.manifest.table import BATCH, NO_FAULTS, Table, TableRow, find_header
+from bulkbind.manifest.table import BATCH, NO_FAULTS, Faults, Table, TableRow, find_header
 from bulkbind.manifest.text import HEADER_WITHIN, SHEET_BYTES, SHEET_CELLS
 from bulkbind.manifest.workbook import (
     ERROR,
@@ -270,7 +271,7 @@ class _OpenSheet:
             faults = {row.line: row.faults for row in batch if row.faults}
             lines = [row.line for row in batch]
             for row in self._table.rows([row.cells for row in batch], lines, faults):
-                yield self._placed(row) if row.problems else row
+                yield self._placed(row, faults.get(row.line, NO_FAULTS)) if row.problems else row
 
     def _below(self) -> Iterator[TableRow]:
         """Yield the rows below the header, as wide as the header unless they have more cells."""
@@ -332,8 +333,8 @@ class _OpenSheet:
                 faults[at] = fault_of(cells[at]) or _NAMELESS
         return faults
 
-    def _placed(self, row: CheckedRow) -> CheckedRow:
-        """Return a row whose problems name their cells."""
+    def _placed(self, row: CheckedRow, faults: Faults) -> CheckedRow:
+        """Return a row whose problems name their cells, and whose cells still tell them in CSV."""
         places = self._table.positions
         problems = tuple(
             problem
@@ -343,7 +344,11 @@ class _OpenSheet:
             )
             for problem in row.problems
         )
-        return msgspec.structs.replace(row, problems=problems)
+        cells = [*row.cells]
+        for at in faults.keys() & places.values():
+            if fault_of(cells[at].strip()) is None:
+                cells[at] = doubted(cells[at], FORMULA_ERROR)
+        return msgspec.structs.replace(row, cells=cells, problems=problems)
 
     # --- notices -------------------------------------------------------------------------------
 

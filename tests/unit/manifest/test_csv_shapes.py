@@ -240,6 +240,17 @@ def test_second_table_is_refused_by_its_one_known_column(manifest, header, other
         list(opened.rows())
 
 
+def test_second_table_is_refused_where_the_code_is_known_by_its_position(manifest):
+    """Its header need not name it."""
+    opened = manifest(
+        "user_id,Serial,device_name\nu,A1,x\nuser_id,code,device_name\nu,B1,y\n",
+        columns={"machine_code": "#2"},
+    )
+
+    with pytest.raises(ManifestError, match=":3: another table begins here"):
+        list(opened.rows())
+
+
 def test_text_that_reads_like_a_name_begins_no_table(manifest):
     """In a column that is not sent it is text."""
     assert codes(manifest("machine_code,note\nA1,machine code\nA2,machine_code\n")) == ["A1", "A2"]

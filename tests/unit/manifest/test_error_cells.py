@@ -77,7 +77,8 @@ def test_error_in_a_field_is_a_problem_of_its_row(read, at, error):
     ]
     assert rows[0].problems[0].rule == f"{HEADER[at]}: {NO_VALUE}"
     assert "mend the formula" in rows[0].problems[0].text
-    assert rows[0].cells == [*GOOD[:at], error, *GOOD[at + 1 :]]
+    kept = "odd (error of a formula)" if error == "odd" else error  # it comes back as CSV
+    assert rows[0].cells == [*GOOD[:at], kept, *GOOD[at + 1 :]]
 
 
 @pytest.mark.parametrize(
