@@ -148,7 +148,7 @@ class Survey:
         """Whether the value of a mapping, with its key under `@key`, is a device."""
         if not isinstance(node, dict) or node.get(columns.KEY) in (DEFAULTS, DEVICES):
             return False
-        if dict not in set(map(type, node.values())):
+        if dict not in map(type, node.values()):
             return True
         inner = {key: value for key, value in node.items() if key != columns.KEY}
         if any(isinstance(inner.get(key), dict) for key in _GROUP_KEYS):

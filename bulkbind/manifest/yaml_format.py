@@ -136,13 +136,12 @@ class Events:
 
     def __next__(self) -> yaml.Event:
         try:
-            event = self._get()
+            event: yaml.Event | None = self._get()
         except (yaml.YAMLError, UnicodeError) as error:
             raise self._translated(error) from error
         if event is None:
             raise StopIteration
-        assert isinstance(event, yaml.Event)  # as the parser promises
-        if isinstance(event, yaml.DocumentStartEvent):
+        if type(event) is yaml.DocumentStartEvent:
             self.documents += 1
             self._directives = bool(event.tags)
             self._anchors.clear()  # they are valid within one document
@@ -516,10 +515,6 @@ def with_own(text: str, own: Mapping[str, str]) -> str:
     return whole + "".join(f"{' ' * column}{member}\n" for member in written)
 
 
-def _lines(members: Sequence[str], column: int) -> list[str]:
-    return [f"{member}\n{' ' * column}" for member in members]
-
-
 _ORDER = "`devices:` is a list, and `defaults:` a mapping that stands before it"
 
 
@@ -533,7 +528,7 @@ class YamlManifest(TreeManifest):
         """Return the entry of a mapping with members added; any other entry as it is."""
         if match := _PLAIN_ENTRY.match(text):  # many times as fast as looking at the events
             column = match.end()
-            return "".join([text[:column], *_lines(members, column), text[column:]])
+            return text[:column] + f"\n{' ' * column}".join([*members, text[column:]])
         try:
             events = _inside(text)
         except yaml.YAMLError:
@@ -545,8 +540,8 @@ class YamlManifest(TreeManifest):
         if events[0].flow_style:
             added = ", ".join(members) + ("" if is_empty else ", ")
         else:
-            column = at - text.rfind("\n", 0, at) - 1
-            added = "".join(_lines(members, column))
+            blanks = " " * (at - text.rfind("\n", 0, at) - 1)
+            added = "".join(f"{member}\n{blanks}" for member in members)
         return text[:at] + added + text[at:]
 
     @staticmethod

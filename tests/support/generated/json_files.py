@@ -182,5 +182,5 @@ def json_lines_file(random: Random) -> Made:
 _BROKEN_LINES = [
     "not json", '{"machine_code": "A", "user_id": "u"', '{"machine_code": "A",}', "[1, 1.10]",
     '"SN1"', "1e5", "null", "{} {}", '{"machine_code": NaN, "user_id": "u"}', "{}", "{'a': 1}",
-    '{"machine_code": "A\t"}', "}", "// comment",
+    '{"machine_code": "A\t"}', "}", "// comment", "{", '{"a"',
 ]  # fmt: skip
