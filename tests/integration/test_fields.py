@@ -275,8 +275,8 @@ async def test_a_bundle_masks_every_field_that_may_identify(place):
 # --- texts ---------------------------------------------------------------------------------------
 
 NAMING = {"model/fields.py", "sandbox/device_api.py"}
-SAMPLES_OF_USE = {"app/demo.py"}
-"""A manifest."""
+SAMPLES_OF_USE = {"app/demo.py", "manifest/synonyms.py"}
+"""A manifest, and what other programs call some fields."""
 
 
 def test_no_other_module_names_an_optional_field():
