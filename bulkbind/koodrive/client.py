@@ -64,6 +64,7 @@ class KooDrive:
             already_bound=frozenset(settings.already_bound_codes),
             not_bound=frozenset(settings.not_bound_codes),
             retryable=frozenset(settings.retryable_codes),
+            user=frozenset(settings.user_codes),
         )
         self._names = False
         """Whether any success so far has named its machine code: then each of them must."""
