@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from bulkbind.ledger import duplicates, runs, staging, transitions, unbinding
-from bulkbind.ledger.store import LedgerLock, get_meta, reading, span
+from bulkbind.ledger.lock import LedgerLock
+from bulkbind.ledger.store import get_meta, reading, span
 from bulkbind.ledger.writer import Verbs, Writer, timed_verb, verb
 from bulkbind.model import Claim, Ended, Outcome
 

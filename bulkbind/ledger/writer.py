@@ -16,7 +16,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Self, TypeVar, overload
 
 from bulkbind.errors import BulkbindError, LedgerError
-from bulkbind.ledger.store import ELSEWHERE, connect, is_damage, transaction, translated
+from bulkbind.ledger.lock import ELSEWHERE
+from bulkbind.ledger.store import connect, is_damage, transaction, translated
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
