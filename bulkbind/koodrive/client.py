@@ -64,6 +64,7 @@ class KooDrive:
             already_bound=frozenset(settings.already_bound_codes),
             not_bound=frozenset(settings.not_bound_codes),
             retryable=frozenset(settings.retryable_codes),
+            locked=frozenset(settings.locked_codes),
             user=frozenset(settings.user_codes),
         )
         self._names = False

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any, Literal
 
 import msgspec
@@ -73,6 +74,8 @@ class Codes:
     already_bound: frozenset[str] = frozenset()
     not_bound: frozenset[str] = frozenset()
     retryable: frozenset[str] = frozenset()
+    locked: frozenset[str] = frozenset()
+    """The answer to an unbind of a device under a backup lock."""
     user: frozenset[str] = frozenset()
     """They speak of the user, whatever the device."""
 
@@ -180,6 +183,8 @@ def classify_unbind(
         return Attempt(Accepted("", ""), "0", "no content")
     body = body_of(answer)
     code, message = words_of(answer, body)
+    if _says_locked(answer.status, code, codes):
+        return Attempt(Refused(is_locked=True), code, message)
     if _says_not_bound(answer.status, code, codes):
         return Attempt(Refused(is_missing=True), code, message)
     refused = _common(answer, body, Codes(retryable=codes.retryable))
@@ -198,6 +203,10 @@ def classify_unbind(
         words = f"the answer names another device: {others[0][:64]!r}"
         return Attempt(NoAnswer(names_another=True, was_read=True), "0", words)
     return Attempt(Accepted(device_id if any(named) else "", ""), "0", message)
+
+
+def _says_locked(status: int, code: str, codes: Codes) -> bool:
+    return status == HTTPStatus.LOCKED or (200 <= status < 500 and code in codes.locked)
 
 
 def _says_not_bound(status: int, code: str, codes: Codes) -> bool:

@@ -49,6 +49,8 @@ class Refused:
     """Whether the request may have been carried out anyway, e.g. behind a redirect."""
     is_missing: bool = False
     """Whether the server says that there is no such binding (unbind only)."""
+    is_locked: bool = False
+    """Whether the device is under a backup lock, which ends by itself (unbind only)."""
     is_about_user: bool = False
     """Whether the code speaks of the user: all of the user's devices share the cause."""
 

@@ -401,6 +401,11 @@ class ApiSettings(Part):
         ("13000309",),
     )
     retryable_codes: tuple[str, ...] = setting("values of `code` that may pass when sent again", ())
+    locked_codes: tuple[str, ...] = setting(
+        "values of `code` that answer an unbind of a device under a backup lock: it is tried again "
+        "for eleven minutes, a lock lasts ten; the reference names none, and HTTP 423 counts too",
+        (),
+    )
     user_codes: tuple[str, ...] = setting(
         "values of `code` that speak of the user, not of a device (space missing, full, without "
         "right, not activated): three of them, and the user's list, prove it for the user's others",

@@ -822,6 +822,25 @@ def test_no_such_binding(status, body):
 
 
 @pytest.mark.parametrize(
+    ("status", "code", "verdict"),
+    [
+        (200, 13000902, Refused(is_locked=True)),
+        (400, "13000902", Refused(is_locked=True)),
+        (409, 13000902, Refused(is_locked=True)),
+        (423, 1, Refused(is_locked=True)),
+        (409, 13000903, Refused()),
+        (500, 13000902, Transient()),
+    ],
+)
+def test_an_unbind_under_a_backup_lock_is_refused_for_a_while(status, code, verdict):
+    """By a code that is set, or by the status that means it."""
+    codes = Codes(locked=frozenset({"13000902"}))
+    given = answer(status, {"code": code, "msg": "locked"})
+
+    assert classify_unbind(given, codes, DEVICE_ID).verdict == verdict
+
+
+@pytest.mark.parametrize(
     ("status", "body", "verdict"),
     [
         (404, gateway("0101"), SET_UP),
