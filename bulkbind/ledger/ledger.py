@@ -56,6 +56,7 @@ class Ledger(Verbs):
     missed = timed_verb(transitions.missed)
     note_doubt = verb(transitions.note_doubt)
     known = verb(transitions.known)
+    has_bound = verb(transitions.has_bound, last=True)
     finish = timed_verb(runs.finish, last=True)
     _recover = timed_verb(transitions.recover)
     _doubt = timed_verb(transitions.doubt)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal
 from bulkbind.clock import SystemClock, iso
 from bulkbind.errors import LedgerError
 from bulkbind.ledger.lock import ELSEWHERE, FREE, READ_ONLY, RIGHTS, LedgerLock, refused
-from bulkbind.model import IS_OPEN, IS_UNCONFIRMED, UNBIND_PENDING, RunFacts
+from bulkbind.model import IS_BOUND, IS_OPEN, IS_UNCONFIRMED, UNBIND_PENDING, RunFacts, Unreachable
 from bulkbind.model.fields import FIELDS, OPTIONAL
 
 if TYPE_CHECKING:
@@ -305,11 +305,12 @@ def _refuse_other(db: sqlite3.Connection, path: Path, endpoint: str) -> None:
 def _was_sent(db: sqlite3.Connection) -> bool:
     """Return whether anything in a ledger may have been sent to its endpoint."""
     found = db.execute(
-        "SELECT EXISTS (SELECT 1 FROM bindings) OR EXISTS (SELECT 1 FROM undos) "
-        "OR EXISTS (SELECT 1 FROM attempts WHERE verdict <> 'Unreachable' AND trace_id <> '') "
+        "SELECT EXISTS (SELECT 1 FROM bindings) OR EXISTS (SELECT 1 FROM undos) "  # noqa: S608  # constants
+        f"OR EXISTS (SELECT 1 FROM attempts WHERE verdict <> '{Unreachable.__name__}' "
+        "           AND trace_id <> '') "
         "OR EXISTS (SELECT 1 FROM runs WHERE facts ->> 'pruned_at' IS NOT NULL) "
         "OR EXISTS (SELECT 1 FROM rows WHERE attempts > 0 OR doubts > 0 "
-        "           OR status IN ('claimed', 'in_doubt', 'bound', 'already_bound'))"
+        f"           OR status IN {sql_list([*IS_OPEN, *IS_BOUND])})"
     ).fetchone()
     return bool(found[0])
 

@@ -170,6 +170,8 @@ class Attempt:
     sent_at: float = 0.0
     """Seconds since 1970 by the server's clock, as far as known; never later than the true time."""
     took_s: float = 0.0
+    connection: int = 0
+    """A number of the connection that the answer came on; 0 if none came."""
     http_status: int | None = None
     """None if no answer came."""
     request_id: str = ""
