@@ -49,6 +49,7 @@ OWN: dict[str, tuple[str, dict[str, object]]] = {
         {
             "endpoint": "http://127.0.0.1:8765",
             "already_bound_codes": ["13000901"],
+            "locked_codes": ["13000902"],
             "readback_settle": "1s",
         },
     ),
