@@ -22,6 +22,7 @@ from tests.support.processes import (
     statuses,
 )
 
+pytestmark = pytest.mark.slow
 OLD = Path(__file__).parents[1] / "ledgers" / "version-2.db"
 QUICK = "readback_settle: 200ms\nconcurrency: 4\n"
 

@@ -19,6 +19,7 @@ from tests.support.processes import (
     sandbox_bindings,
 )
 
+pytestmark = pytest.mark.slow
 WORDS = "backup scopes, settings, records and locks"
 SETTINGS = 'readback_settle: 200ms\nlocked_codes: ["13000902"]\n'
 
