@@ -18,7 +18,7 @@ from bulkbind.errors import ExitCode, UsageError
 from bulkbind.ledger import RunReader, UndoReader, find_run, reading
 from bulkbind.logs import bound, logger
 from bulkbind.model import CAN_RESUME, RunFacts, RunState, UnbindKind, UndoPlan, UndoSummary
-from bulkbind.report.undo_report import write_undo
+from bulkbind.report.undo_report import MAY_COST, write_undo
 
 if TYPE_CHECKING:
     from bulkbind.app.session.listener import Listener
@@ -101,6 +101,8 @@ async def _confirmed(
             f"{devices:,} devices are meant to be unbound, but run {run_id} has {found.devices:,}",
             hint="nothing was unbound; `bulkbind report` shows what the run bound",
         )
+    if found.devices and devices is not None:
+        session.listener.notice(MAY_COST)  # who is asked has read it above the question
     await ledger.unbindings.begin_undo(run, holder(session.clock))
     return True
 

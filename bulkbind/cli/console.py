@@ -16,7 +16,7 @@ from bulkbind.clock import SystemClock
 from bulkbind.errors import InterruptedRunError, UsageError
 from bulkbind.logs import is_terminal, logger
 from bulkbind.report.plan_text import plan_text
-from bulkbind.report.undo_report import undo_plan_text
+from bulkbind.report.undo_report import MAY_COST, undo_plan_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -179,6 +179,8 @@ class Console(Listener):
     def confirm(self, plan: Plan) -> bool:
         """Show the plan, and ask if there is a person to ask."""
         what = "" if self._is_quiet else plan_text(plan, is_brief=True)
+        if self._is_quiet and self._asks and plan.forecast.unbinds:
+            what = MAY_COST
         if not self._asks or not plan.forecast.calls:
             if what:
                 say(what)

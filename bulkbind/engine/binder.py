@@ -7,13 +7,17 @@ from typing import TYPE_CHECKING, assert_never
 
 from bulkbind.engine.decide import Again, Halt, Park, Settle, Step, Suspect, costs, decide
 from bulkbind.engine.stop import DrainedError
+from bulkbind.engine.users import HeldError
 from bulkbind.logs import logger
 from bulkbind.model import Accepted, Attempt, Claim, ClockRefused, Unreachable
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from bulkbind.engine.ports import Parts
     from bulkbind.engine.readback import Readback
     from bulkbind.engine.retry import Retries
+    from bulkbind.engine.users import Suspect as SuspectUser, Users
     from bulkbind.settings import SendSettings
 
 RETRIES_PER_SLOT, PUT_OFF_PER_SLOT = 4, 64
@@ -30,6 +34,8 @@ class Binder:
         retries: Retries,
         tasks: asyncio.TaskGroup,
         send: SendSettings,
+        *,
+        users: Users,
     ) -> None:
         self._send = send
         self._api = parts.api
@@ -37,10 +43,12 @@ class Binder:
         self._gate = parts.gate
         self._stop = parts.stop
         self._readback = readback
+        self._users = users
         self._retries = retries
         self._tasks = tasks
         per_slot = PUT_OFF_PER_SLOT if send.is_per_user else RETRIES_PER_SLOT
         self._room = asyncio.Semaphore(per_slot * send.concurrency)
+        self._turn_room = asyncio.Semaphore(PUT_OFF_PER_SLOT * send.concurrency)
         self._unreachable: int | None = 0
         self._log = logger()
 
@@ -49,12 +57,17 @@ class Binder:
 
         Raises: DrainedError when the run stops, after releasing the row.
         """
+        user_id = claim.device.user_id
+        if (unsent := self._users.refusal(claim)) is not None:
+            self._ledger.settle(claim, unsent)
+            return
         # A row whose turn is far off must not hold up the rows of other users.
-        is_far = self._gate.is_far(claim.device.user_id)
+        is_far = self._gate.is_far(user_id) or self._users.is_suspect(user_id)
         step = Again(backoff=False) if is_far else await self._send_once(claim)
         if isinstance(step, Again):
-            await self._room.acquire()
-            self._tasks.create_task(self._persist(claim, step), name=f"retry {claim.row}")
+            room = self._turn_room if self._users.is_suspect(user_id) else self._room
+            await room.acquire()
+            self._tasks.create_task(self._persist(claim, step, room), name=f"retry {claim.row}")
         else:
             await self.act(claim, step)
 
@@ -63,7 +76,7 @@ class Binder:
         await self._ledger.release([claim])
         await self._room.acquire()
         self._tasks.create_task(
-            self._persist(claim, Again(backoff=False), is_released=True),
+            self._persist(claim, Again(backoff=False), self._room, is_released=True),
             name=f"resend {claim.row}",
         )
 
@@ -94,6 +107,10 @@ class Binder:
             case _ as never:
                 assert_never(never)
 
+    def on_unasked(self, connection: int) -> None:
+        """Forget what a connection said of a user that says something unasked."""
+        self._users.doubt(connection)
+
     async def _doubt(self, claim: Claim, *, is_new: bool) -> None:
         claim.doubts += is_new
         await self._ledger.doubt(claim)
@@ -107,11 +124,57 @@ class Binder:
 
     async def _send_once(self, claim: Claim) -> Step:
         try:
-            attempt = await self._api.bind(claim.device)
+            return await self._attempt(claim)
+        except HeldError:
+            return Again(backoff=False)
         except DrainedError:
             await self._ledger.release([claim])
             raise
+
+    async def _attempt(
+        self,
+        claim: Claim,
+        prepare: Callable[[], Awaitable[None]] | None = None,
+        turn: SuspectUser | None = None,
+    ) -> Step:
+        """Make one attempt.
+
+        *prepare*: awaited after each permit, and at the end. *turn*: held by the row, if any.
+
+        Raises: DrainedError as `bind`, HeldError if its user's turn must come first.
+        """
+        user_id = claim.device.user_id
+        has_left = False
+
+        async def before() -> None:
+            nonlocal has_left
+            if not has_left:
+                self._users.leave(user_id, turn)
+                has_left = True
+            if prepare is not None:
+                await prepare()
+
+        try:
+            attempt = await self._api.bind(claim.device, before)
+            if prepare is not None:
+                await prepare()  # if nothing was sent, it is still staged
+        finally:
+            if has_left:
+                self._users.land(user_id)
         return self._judge(claim, attempt)
+
+    async def _in_turn(self, claim: Claim, prepare: Callable[[], Awaitable[None]]) -> Step:
+        """Make one attempt; if the user is suspect, in the user's turn, and only if need be."""
+        while True:
+            try:
+                return await self._attempt(claim, prepare)
+            except HeldError:
+                async with self._users.turn(claim.device.user_id) as turn:
+                    if turn.is_cleared:
+                        continue
+                    if (unsent := self._users.refusal(claim)) is not None:
+                        return Settle(unsent)
+                    return await self._attempt(claim, prepare, turn)
 
     def _judge(self, claim: Claim, attempt: Attempt) -> Step:
         claim.attempts += costs(attempt)
@@ -124,6 +187,7 @@ class Binder:
         elif self._unreachable is not None:
             self._unreachable += 1
         claim.last = attempt
+        self._users.note(claim, attempt)
         if not isinstance(attempt.verdict, Accepted):
             self._ledger.record(claim.row, attempt)
         return decide(
@@ -152,17 +216,17 @@ class Binder:
 
         async def once() -> Step:
             # The row is staged while it waits at the gate: a crash then leaves no doubt.
-            attempt = await self._api.bind(claim.device, reclaim)
-            await reclaim()  # if nothing was sent, it is still staged
-            return self._judge(claim, attempt)
+            return await self._in_turn(claim, reclaim)
 
         return await self._retries.until_done(step, lambda: claim.attempts, once, release)
 
-    async def _persist(self, claim: Claim, step: Again, *, is_released: bool = False) -> None:
+    async def _persist(
+        self, claim: Claim, step: Again, room: asyncio.Semaphore, *, is_released: bool = False
+    ) -> None:
         """Own a row until it has ended, then release the room that the caller acquired."""
         try:
             await self.act(claim, await self._again(claim, step, is_released=is_released))
         except DrainedError:
             pass  # the row is staged
         finally:
-            self._room.release()
+            room.release()

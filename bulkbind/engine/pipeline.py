@@ -14,6 +14,7 @@ from bulkbind.engine.decide import Park, Step, Suspect, setting_to_check
 from bulkbind.engine.readback import Readback
 from bulkbind.engine.retry import Retries
 from bulkbind.engine.stop import DrainedError, StopReason, draining
+from bulkbind.engine.users import Users
 
 if TYPE_CHECKING:
     from bulkbind.engine.ports import Parts
@@ -166,7 +167,9 @@ class Pipeline:
         self._readback = Readback(
             parts, self._retries, self._tasks, run, self._resend, send=send, doubt=doubt
         )
-        self._binder = Binder(parts, self._readback, self._retries, self._tasks, send)
+        users = Users(parts, run, self._readback.read if doubt.readback else None)
+        self._binder = Binder(parts, self._readback, self._retries, self._tasks, send, users=users)
+        parts.api.on_unasked(self._binder.on_unasked)
 
     @property
     def lists(self) -> int:

@@ -51,6 +51,9 @@ class Client(Protocol):
     async def call(self, call: SessionCall) -> Attempt:
         """Send one call that renews a session."""
 
+    def on_unasked(self, report: Callable[[int], None]) -> None:
+        """Have *report* called with the number of a connection that says something unasked."""
+
 
 class Authorizer(Protocol):
     """Provides credentials, and learns whether the server accepted them."""
@@ -100,6 +103,9 @@ class Api(Protocol):
     async def unbind(self, user_id: str, device_id: str, machine_code: str) -> Attempt:
         """Send one unbind. Raises: DrainedError as above."""
 
+    def on_unasked(self, report: Callable[[int], None]) -> None:
+        """Have *report* called with the number of a connection that says something unasked."""
+
     def server_time(self) -> float | None:
         """Return the server's time, seconds since 1970, or None while it is not known."""
 
@@ -137,6 +143,9 @@ class RowLedger(Protocol):
 
     async def known(self, user_id: str) -> set[str]:
         """Return the machine codes known as bound to a user."""
+
+    async def has_bound(self, run: int, user_id: str) -> bool:
+        """Return whether any of a user's rows in a run was accepted, those just settled too."""
 
     def settle(self, claim: Claim, outcome: Outcome) -> None:
         """Queue the outcome of a row; it becomes durable soon."""

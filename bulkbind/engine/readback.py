@@ -147,6 +147,10 @@ class Readback:
         """List calls made."""
         return self._lists.calls
 
+    async def read(self, user_id: str) -> Listing:
+        """Read a user's list once, beside those of the parked. Raises: as `Lists.read`."""
+        return await self._lists.read(user_id)
+
     def park(self, claim: Claim, park: Park) -> None:
         """Take charge of a row that only the list can settle."""
         self._park(_Parked(claim, park, self._clock.monotonic() + self._settle_s))

@@ -106,8 +106,9 @@ class Breaker:
         """Count outcomes; stop the run if too many are failures."""
         if self._limit is None:
             return
-        self._ended += len(ended)
-        self._failed += sum(outcome.status is Status.FAILED for _, outcome in ended)
+        sent = [outcome for _, outcome in ended if not outcome.is_unsent]
+        self._ended += len(sent)
+        self._failed += sum(outcome.status is Status.FAILED for outcome in sent)
         if self._failed >= self._most(self._limit):
             self._stop.set(
                 StopReason(

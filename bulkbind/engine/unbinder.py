@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from itertools import count
 from typing import TYPE_CHECKING, Protocol, TypeVar, assert_never
 
 from bulkbind.engine.decide import (
@@ -57,6 +58,8 @@ if TYPE_CHECKING:
 CHUNK = 64
 """Bindings of a user claimed at once, so that few are in question after a crash."""
 USERS_AT_ONCE = 16
+LOCKED_S = 660.0
+"""How long a device under a backup lock is tried again. Source: koodrive-api.md, 10 minutes."""
 _STILL_THERE = "the server did not unbind it"
 _UNPROVEN = "the user's list lacks it, but nothing shows that this list is up to date"
 T = TypeVar("T")
@@ -131,6 +134,10 @@ class Unbinder:
         self._on_settled = on_settled
         self._lists = Lists(parts.api, parts.stop, retries, send)
         self._is_proven = False
+        self._locked: dict[str, list[Unbinding]] = {}
+        """What is under a backup lock, by user, to be tried again."""
+        self._locked_since: dict[str, float] = {}
+        """Since when, by device id."""
         self._log = logger()
 
     @property
@@ -165,8 +172,19 @@ class Unbinder:
             await self._for_each_user(first_look, users)
             # Last, so that no user waits for one whose list must be read again.
             await self._for_each_user(second_look, lacking)
+            await self._wait_for_locks()
         except DrainedError:
             return
+
+    async def _wait_for_locks(self) -> None:
+        """Try what is under a backup lock again, until it is unbound or has been for too long."""
+        for rounds in count(1):
+            if not self._locked:
+                return
+            wait_s = self._retries.wait_s(Again(backoff=True, retry_after_s=1.0), rounds)
+            await self._stop.sleep(self._clock, wait_s)
+            locked, self._locked = self._locked, {}
+            await self._for_each_user(lambda user: self._unbind_user(*user), locked.items())
 
     async def _for_each_user(
         self, serve: Callable[[T], Awaitable[None]], users: Iterable[T]
@@ -211,7 +229,18 @@ class Unbinder:
             left: list[Unbinding] = []
             for start in range(0, len(items), CHUNK):
                 left += await self._unbind_chunk(items[start : start + CHUNK])
+            if locked := [item for item in left if self._is_put_off(item)]:
+                self._locked[user_id] = self._locked.get(user_id, []) + locked
+                left = [item for item in left if item not in locked]
             items = await self._look_up(user_id, left)
+
+    def _is_put_off(self, item: Unbinding) -> bool:
+        """Return whether a device is under a backup lock, and not for too long."""
+        verdict = item.last.verdict if item.last else None
+        if not isinstance(verdict, Refused) or not verdict.is_locked:
+            return False
+        now = self._clock.monotonic()
+        return now - self._locked_since.setdefault(item.device_id, now) < LOCKED_S
 
     async def _settled_since(self, look: _Look) -> None:
         """Wait until the settling time has passed since another list."""

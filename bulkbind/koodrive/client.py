@@ -64,6 +64,8 @@ class KooDrive:
             already_bound=frozenset(settings.already_bound_codes),
             not_bound=frozenset(settings.not_bound_codes),
             retryable=frozenset(settings.retryable_codes),
+            locked=frozenset(settings.locked_codes),
+            user=frozenset(settings.user_codes),
         )
         self._names = False
         """Whether any success so far has named its machine code: then each of them must."""
@@ -202,15 +204,21 @@ class KooDrive:
         attempt.took_s = self._clock.monotonic() - sent_s
         return attempt
 
+    def on_unasked(self, report: Callable[[int], None]) -> None:
+        """Have *report* called with the number of a connection that says something unasked."""
+        self._http.on_unasked = report
+
     async def _judged(self, judge: Judge, answer: Answer) -> Attempt:
         if len(answer.body) > READ_IN_THREAD_BYTES:
             attempt = await asyncio.to_thread(judge, answer)
         else:
             attempt = judge(answer)
         attempt.http_status, attempt.limits = answer.status, answer.limits
+        attempt.connection = answer.connection
         if not isinstance(attempt.verdict, Accepted):
             attempt.request_id = request_id_of(answer)
         if isinstance(attempt.verdict, NoAnswer) and answer.status < BEYOND_SUCCESS:
-            # Perhaps the answer to another request; then later ones on the connection are too.
+            # Perhaps the answer to another request; then others on the connection are too.
+            self._http.on_unasked(answer.connection)
             self._http.drop_idle()
         return attempt

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any, Literal
 
 import msgspec
@@ -46,12 +47,20 @@ DATE_WINDOW_S = 900.0
 _GATEWAY_CODE = re.compile(r"APIGW?\.(\d{4})", re.ASCII)
 _THROTTLED = "0308"
 _RENEW = frozenset({"0301", "0303", "0307", "1002"})
-_NOT_PASSED = re.compile(r"authentication (?:is |has )?(?:not passed|failed)", re.IGNORECASE)
-"""The status table's description of a 400."""
+_NOT_PASSED = re.compile(
+    r"authentication (?:is |has )?(?:not passed|failed)"
+    r"|(?:鉴权|认证|身份验证)(?:不通过|未通过|失败)",
+    re.IGNORECASE,
+)
+"""The status table's description of a 400, in the languages of the reference."""
 _QUOTA = frozenset({"0501", "0502"})
 _LOST_BACKEND = frozenset({"0201", "0202", "0203", "0610", "0613"})
 _PUBLISHED = re.compile(r"13000[134]\d\d", re.ASCII)
 """The API's own codes, which take precedence over the status."""
+_BUSINESS = re.compile(r"130(?!001)\d{5}", re.ASCII)
+"""Codes like the API's own, but for 130001xx, which is about the parameters."""
+_READ_BY_CODE = frozenset({400, 409, 422})
+"""Statuses, besides success, under which the API answers with its own codes."""
 _LIMIT_TEXT = re.compile(
     rf"limit:\s*(\d{{1,9}})\s*,\s*time:\s*(\d{{1,9}})\s*({'|'.join(UNITS_S)})",
     re.ASCII | re.IGNORECASE,
@@ -65,6 +74,18 @@ class Codes:
     already_bound: frozenset[str] = frozenset()
     not_bound: frozenset[str] = frozenset()
     retryable: frozenset[str] = frozenset()
+    locked: frozenset[str] = frozenset()
+    """The answer to an unbind of a device under a backup lock."""
+    user: frozenset[str] = frozenset()
+    """They speak of the user, whatever the device."""
+
+    def verdict(self, code: str, answer: Answer) -> Verdict | None:
+        """Return what a code means by itself; None if it is not one of these."""
+        if code in self.already_bound:
+            return AlreadyBound()
+        if code in self.retryable:
+            return Transient(wire.retry_after(answer.retry_after, answer.date))
+        return Refused(is_about_user=True) if code in self.user else None
 
 
 def classify(
@@ -162,6 +183,8 @@ def classify_unbind(
         return Attempt(Accepted("", ""), "0", "no content")
     body = body_of(answer)
     code, message = words_of(answer, body)
+    if _says_locked(answer.status, code, codes):
+        return Attempt(Refused(is_locked=True), code, message)
     if _says_not_bound(answer.status, code, codes):
         return Attempt(Refused(is_missing=True), code, message)
     refused = _common(answer, body, Codes(retryable=codes.retryable))
@@ -180,6 +203,10 @@ def classify_unbind(
         words = f"the answer names another device: {others[0][:64]!r}"
         return Attempt(NoAnswer(names_another=True, was_read=True), "0", words)
     return Attempt(Accepted(device_id if any(named) else "", ""), "0", message)
+
+
+def _says_locked(status: int, code: str, codes: Codes) -> bool:
+    return status == HTTPStatus.LOCKED or (200 <= status < 500 and code in codes.locked)
 
 
 def _says_not_bound(status: int, code: str, codes: Codes) -> bool:
@@ -230,8 +257,13 @@ def _common(answer: Answer, body: dict[str, Any] | None, codes: Codes) -> Attemp
         return Attempt(_throttled(answer, message), code, message)
     if 200 <= answer.status < 300:
         return _business(answer, body, code, message, codes)
+    coded = codes.verdict(code, answer) if answer.status in _READ_BY_CODE else None
+    if coded is not None:
+        return Attempt(coded, code, message)
     is_unauthenticated = number in _RENEW or bool(_NOT_PASSED.search(message))
     verdict = _by_status(answer, number, is_unauthenticated=is_unauthenticated)
+    if verdict == Refused(set_up=True) and answer.status == 400 and _BUSINESS.fullmatch(code):
+        verdict = Refused()
     return Attempt(verdict, code, message)
 
 
@@ -274,11 +306,7 @@ def _business(
         return Attempt(NoAnswer(), "", "the answer has no code")
     if code == "0":
         return None
-    if code in codes.already_bound:
-        return Attempt(AlreadyBound(), code, message)
-    if code in codes.retryable:
-        return Attempt(Transient(wire.retry_after(answer.retry_after, answer.date)), code, message)
-    return Attempt(Refused(), code, message)
+    return Attempt(codes.verdict(code, answer) or Refused(), code, message)
 
 
 def _bound(

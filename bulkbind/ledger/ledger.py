@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from bulkbind.ledger import duplicates, runs, staging, transitions, unbinding
-from bulkbind.ledger.store import LedgerLock, get_meta, reading, span
+from bulkbind.ledger.lock import LedgerLock
+from bulkbind.ledger.store import get_meta, reading, span
 from bulkbind.ledger.writer import Verbs, Writer, timed_verb, verb
 from bulkbind.model import Claim, Ended, Outcome
 
@@ -55,6 +56,7 @@ class Ledger(Verbs):
     missed = timed_verb(transitions.missed)
     note_doubt = verb(transitions.note_doubt)
     known = verb(transitions.known)
+    has_bound = verb(transitions.has_bound, last=True)
     finish = timed_verb(runs.finish, last=True)
     _recover = timed_verb(transitions.recover)
     _doubt = timed_verb(transitions.doubt)

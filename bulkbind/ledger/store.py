@@ -1,55 +1,37 @@
-"""The ledger's file: lock, schema, version, checks on opening, and translation of errors."""
+"""The ledger's file: schema, version, checks on opening, and translation of errors."""
 
 from __future__ import annotations
 
 import errno
 import json
 import os
+import shutil
+import socket
 import sqlite3
-from contextlib import closing, contextmanager
+import tempfile
+from contextlib import closing, contextmanager, suppress
 from importlib import resources
-from typing import TYPE_CHECKING, Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
-from bulkbind.errors import LedgerBusyError, LedgerError
-from bulkbind.files import take_lock
-from bulkbind.model import IS_OPEN, IS_UNCONFIRMED, UNBIND_PENDING, RunFacts
+from bulkbind.clock import SystemClock, iso
+from bulkbind.errors import LedgerError
+from bulkbind.ledger.lock import ELSEWHERE, FREE, READ_ONLY, RIGHTS, LedgerLock, refused
+from bulkbind.model import IS_BOUND, IS_OPEN, IS_UNCONFIRMED, UNBIND_PENDING, RunFacts, Unreachable
 from bulkbind.model.fields import FIELDS, OPTIONAL
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
-    from pathlib import Path
 
-ELSEWHERE = "or choose another place with --ledger FILE"
-_FREE = f"free the disk, {ELSEWHERE}"
-_READ_ONLY = f"its disk or file is read-only: make it writable, {ELSEWHERE}"
-_RIGHTS = f"give this user the right to read and write it and its folder, {ELSEWHERE}"
-_FOLDER = "it is a folder: name a file, for instance one in it, with --ledger FILE"
-_NO_FOLDER = f"a part of its path is a file: {ELSEWHERE[3:]}"
-_HINTS = {
-    errno.EISDIR: _FOLDER,
-    errno.EROFS: _READ_ONLY,
-    errno.EACCES: _RIGHTS,
-    errno.EPERM: _RIGHTS,
-    errno.ENOSPC: _FREE,
-    errno.EDQUOT: _FREE,
-    errno.ENOTDIR: _NO_FOLDER,
-    errno.EEXIST: _NO_FOLDER,  # raised by `mkdir`
-}
 _SQLITE_HINTS = {
-    "CANTOPEN": _RIGHTS,
-    "PERM": _RIGHTS,
-    "AUTH": _RIGHTS,
-    "READONLY": _READ_ONLY,
-    "FULL": _FREE,
+    "CANTOPEN": RIGHTS,
+    "PERM": RIGHTS,
+    "AUTH": RIGHTS,
+    "READONLY": READ_ONLY,
+    "FULL": FREE,
     "IOERR": f"see to the disk (space, quota, cables), {ELSEWHERE}",
     "BUSY": "another program has it open: end it, and try again",
 }
-
-
-def refused(what: str, error: OSError) -> LedgerError:
-    """Return the error for a file that the operating system does not let us use."""
-    hint = _HINTS.get(error.errno or 0, ELSEWHERE[3:])
-    return LedgerError(f"{what}: {error.strerror}", hint=hint)
 
 
 def is_damage(error: sqlite3.Error) -> bool:
@@ -82,44 +64,6 @@ def translated(path: Path, error: sqlite3.Error, *, is_untouched: bool = True) -
 
 def _name(error: sqlite3.Error) -> str:
     return getattr(error, "sqlite_errorname", "") or ""
-
-
-class LedgerLock:
-    """Holds `<ledger>.lock` from `acquire` to `release`, or until the process ends."""
-
-    def __init__(self, ledger: Path) -> None:
-        self._path = ledger.with_name(ledger.name + ".lock")
-        self._file: int | None = None
-
-    def acquire(self, holder: dict[str, Any]) -> None:
-        """Acquire the lock and write *holder* (`pid`, `host`, `started_at`) into it.
-
-        Raises: LedgerBusyError that names the holder, LedgerError if the file cannot be created.
-        """
-        try:
-            self._file = take_lock(self._path)
-        except OSError as error:
-            raise refused(f"lock {self._path} cannot be made", error) from error
-        if self._file is None:
-            raise LedgerBusyError(
-                f"another run holds the ledger: {self._holder()}",
-                hint="--wait 10m waits for it; `bulkbind runs` shows it",
-            )
-        os.ftruncate(self._file, 0)
-        os.pwrite(self._file, json.dumps(holder).encode(), 0)
-
-    def release(self) -> None:
-        """Release the lock if it is held."""
-        if self._file is not None:
-            os.close(self._file)
-            self._file = None
-
-    def _holder(self) -> str:
-        try:
-            holder = json.loads(self._path.read_bytes())
-            return f"pid {holder['pid']} on {holder['host']} since {holder['started_at']}"
-        except (OSError, ValueError, KeyError, TypeError):
-            return "it has not said who it is"
 
 
 APPLICATION_ID = 0x62626C31
@@ -163,14 +107,18 @@ class OfRun:
 def connect(path: Path, endpoint: str | None) -> sqlite3.Connection:
     """Open a ledger for writing; a new file gets the schema, an older one is migrated.
 
-    A missing file or folder is created for its owner only. *endpoint*: the one that the ledger must
-    belong to; None: any.
+    Call it with the lock held, unless nobody else knows the file. A missing file or folder is
+    created for its owner only. *endpoint*: the one that the ledger must belong to; None: any.
 
     Raises: LedgerError if the file is no ledger, damaged, newer or of another endpoint.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))  # as `open` would
+        # A descriptor of an existing file is not closed: that would end SQLite's locks on it.
+        with suppress(FileExistsError):
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
     except OSError as error:
         raise refused(f"ledger {path} cannot be opened", error) from error
     try:
@@ -203,14 +151,13 @@ def reading(path: Path, endpoint: str | None = None) -> Iterator[sqlite3.Connect
         )
     if path.is_dir():
         raise refused(f"ledger {path} cannot be read", IsADirectoryError(errno.EISDIR, "a folder"))
-    _migrate_old(path)
     try:
-        with closing(_read_only(path)) as db:
+        with _readable(path) as file, closing(_read_only(file)) as db:
             _refuse_foreign(db, path)
             db.execute("PRAGMA busy_timeout = 10000")
             db.execute("BEGIN")
             if endpoint is not None:
-                _refuse_other(path, get_meta(db, "endpoint"), endpoint)
+                _refuse_other(db, path, endpoint)
             yield db
     except sqlite3.Error as error:
         raise translated(path, error) from error
@@ -235,14 +182,88 @@ def _refuse_foreign(db: sqlite3.Connection, path: Path) -> None:
         )
 
 
-def _migrate_old(path: Path) -> None:
+@contextmanager
+def _readable(path: Path) -> Iterator[Path]:
+    """Yield the file to read a ledger from: itself, brought up to date, or else a copy of it.
+
+    SQLite needs to write beside a ledger even to read it, and so does an upgrade; a copy serves
+    where that cannot be, as on a read-only disk, or while a run of an older version holds it.
+    """
     try:
         with closing(_read_only(path)) as db:
             version = int_of(db, "PRAGMA user_version")
-    except sqlite3.Error:
-        return  # the caller's own read reports the error
-    if 0 < version < VERSION:
+    except sqlite3.Error as error:
+        if not _name(error).startswith(("SQLITE_CANTOPEN", "SQLITE_READONLY")):
+            yield path  # the caller's own read reports the error
+            return
+        version = 0
+    else:
+        if version in (0, VERSION) or version > VERSION or _is_upgraded(path):
+            yield path
+            return
+    with tempfile.TemporaryDirectory(prefix="bulkbind-ledger-") as folder:
+        copy = Path(folder, path.name)
+        _copy_files(path, copy)
+        with closing(sqlite3.connect(copy, isolation_level=None)) as db:
+            _refuse_foreign(db, path)
+            if int_of(db, "PRAGMA user_version"):
+                _migrate(db)
+        yield copy
+
+
+def _is_upgraded(path: Path) -> bool:
+    """Bring an older ledger up to date; return False if it cannot be written now."""
+    lock = LedgerLock(path.resolve())
+    here = {"pid": os.getpid(), "host": socket.gethostname()}
+    try:
+        lock.acquire(here | {"started_at": iso(SystemClock().utc_now())})
+    except LedgerError:
+        return False
+    try:
         connect(path, None).close()
+    finally:
+        lock.release()
+    return True
+
+
+COPY_TRIES = 5
+
+
+def _copy_files(path: Path, copy: Path) -> None:
+    """Copy a ledger and its log as they were at one moment. Raises: LedgerError."""
+    pairs = [(path.with_name(path.name + end), copy.with_name(copy.name + end)) for end in _FILES]
+
+    def seen() -> list[tuple[int, int] | None]:
+        return [(s.st_size, s.st_mtime_ns) if (s := _stat(file)) else None for file, _ in pairs]
+
+    for _ in range(COPY_TRIES):
+        before = seen()
+        try:
+            for file, to in pairs:
+                to.unlink(missing_ok=True)
+                if file.exists():
+                    shutil.copyfile(file, to)
+        except OSError as error:
+            where = f"(copied to {copy.parent}, since nothing can be written beside it)"
+            raise refused(f"ledger {path} cannot be read {where}", error) from error
+        if seen() == before:
+            return
+    raise LedgerError(
+        f"ledger {path} cannot be read: nothing can be written beside it, and it changes while it "
+        "is copied",
+        hint="try again when no run is sending, or as a user who may write to its folder",
+    )
+
+
+_FILES = ("", "-wal")
+"""Endings of the names of a ledger's files; `-shm` is made anew."""
+
+
+def _stat(file: Path) -> os.stat_result | None:
+    try:
+        return file.stat()
+    except OSError:
+        return None
 
 
 def _refuse_damaged(db: sqlite3.Connection, path: Path) -> None:
@@ -254,26 +275,58 @@ def _refuse_damaged(db: sqlite3.Connection, path: Path) -> None:
 
 
 def _migrate(db: sqlite3.Connection) -> None:
-    for version in range(int_of(db, "PRAGMA user_version"), VERSION):
-        script = MIGRATIONS[version].read_text("utf-8")
-        db.executescript(
-            f"BEGIN EXCLUSIVE;\n{script}\nPRAGMA application_id = {APPLICATION_ID};\n"
-            f"PRAGMA user_version = {version + 1};\nCOMMIT;"
-        )
+    while int_of(db, "PRAGMA user_version") < VERSION:
+        with transaction(db):
+            version = int_of(db, "PRAGMA user_version")
+            if version >= VERSION:
+                return  # another process has done it
+            for statement in _statements(MIGRATIONS[version].read_text("utf-8")):
+                db.execute(statement)
+            db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            db.execute(f"PRAGMA user_version = {version + 1}")
+
+
+def _statements(script: str) -> Iterator[str]:
+    """Yield the statements of a script: `executescript` would end the transaction."""
+    statement = ""
+    for line in script.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
 
 
 def _claim_endpoint(db: sqlite3.Connection, path: Path, endpoint: str) -> None:
-    if get_meta(db, "endpoint") is None:
+    with transaction(db):
+        known = get_meta(db, "endpoint")
+        if known == endpoint:
+            return
+        if known is not None:
+            _refuse_other(db, path, endpoint)
+            db.execute("DELETE FROM meta")  # learned of another gateway, if at all
         put_meta(db, "endpoint", endpoint)
-    _refuse_other(path, get_meta(db, "endpoint"), endpoint)
 
 
-def _refuse_other(path: Path, known: object, endpoint: str) -> None:
-    if known != endpoint:
+def _refuse_other(db: sqlite3.Connection, path: Path, endpoint: str) -> None:
+    known = get_meta(db, "endpoint")
+    if known != endpoint and _was_sent(db):
         raise LedgerError(
             f"ledger {path} belongs to {known}, not to {endpoint}",
             hint="each endpoint has a ledger of its own: leave --ledger away, or name another file",
         )
+
+
+def _was_sent(db: sqlite3.Connection) -> bool:
+    """Return whether anything in a ledger may have been sent to its endpoint."""
+    found = db.execute(
+        "SELECT EXISTS (SELECT 1 FROM bindings) OR EXISTS (SELECT 1 FROM undos) "  # noqa: S608  # constants
+        f"OR EXISTS (SELECT 1 FROM attempts WHERE verdict <> '{Unreachable.__name__}' "
+        "           AND trace_id <> '') "
+        "OR EXISTS (SELECT 1 FROM runs WHERE facts ->> 'pruned_at' IS NOT NULL) "
+        "OR EXISTS (SELECT 1 FROM rows WHERE attempts > 0 OR doubts > 0 "
+        f"           OR status IN {sql_list([*IS_OPEN, *IS_BOUND])})"
+    ).fetchone()
+    return bool(found[0])
 
 
 def sql_list(words: Iterable[str]) -> str:
@@ -335,9 +388,12 @@ def copy_known(ledger: Path, copy: Path, endpoint: str) -> None:
     with reading(ledger, endpoint):
         pass  # only its checks
     try:
-        with closing(sqlite3.connect(copy.as_uri(), uri=True, isolation_level=None)) as db:
+        with (
+            _readable(ledger) as file,
+            closing(sqlite3.connect(copy.as_uri(), uri=True, isolation_level=None)) as db,
+        ):
             db.execute("PRAGMA synchronous = OFF")  # the copy need not survive a crash
-            db.execute("ATTACH ? AS known", (f"{ledger.resolve().as_uri()}?mode=ro",))
+            db.execute("ATTACH ? AS known", (f"{file.resolve().as_uri()}?mode=ro",))
             db.executescript(_COPY)
     except sqlite3.Error as error:
         raise translated(ledger, error) from error

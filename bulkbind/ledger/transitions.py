@@ -25,6 +25,7 @@ from bulkbind.ledger.store import (
     sql_list,
 )
 from bulkbind.model import (
+    IS_BOUND,
     AlreadyBound,
     Claim,
     Device,
@@ -257,7 +258,8 @@ UPDATE rows SET status = o.value ->> 1, attempts = o.value ->> 2,
        detail = o.value ->> 9, settled_at = ?2,
        cells = CASE WHEN o.value ->> 10 THEN NULL ELSE cells END
   FROM json_each(?1) o
- WHERE rows.id = o.value ->> 0 AND rows.{OPEN}
+ WHERE rows.id = o.value ->> 0
+   AND (rows.{OPEN} OR rows.status = 'staged' AND o.value ->> 11)
 """  # noqa: S608  # constants
 # Requests made while the device was already bound: those sent after the binding was made (`sent_at`
 # is never later than the true time), and those that were refused. Includes earlier processes.
@@ -322,6 +324,7 @@ def _settled(claim: Claim, outcome: Outcome) -> tuple[object, ...]:
         *answer_of(claim.last),
         outcome.detail,
         outcome.status.about.is_bound,
+        outcome.is_unsent,
     )
 
 
@@ -357,6 +360,19 @@ def _with_request_id(attempt: Attempt) -> str:
     if not attempt.request_id:
         return attempt.message
     return f"{attempt.message} [request id {attempt.request_id}]"
+
+
+_ACCEPTED = sql_list(status for status in IS_BOUND if status is not Status.SKIPPED)
+
+
+def has_bound(db: sqlite3.Connection, run: int, user_id: str) -> bool:
+    """Return whether the server has accepted any of a user's rows in a run."""
+    found = db.execute(
+        "SELECT EXISTS (SELECT 1 FROM rows WHERE run = ? AND user_id = ? AND problems IS NULL "  # noqa: S608  # constants
+        f"AND duplicate_of IS NULL AND status IN {_ACCEPTED})",
+        (run, user_id),
+    ).fetchone()
+    return bool(found[0])
 
 
 def known(db: sqlite3.Connection, user_id: str) -> set[str]:

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bulkbind.errors import LedgerError
+from bulkbind.ledger.lock import LedgerLock
 from bulkbind.ledger.reading import RunReader
 from bulkbind.ledger.store import (
     OPEN,
-    LedgerLock,
     connect,
     int_of,
     put_facts,

@@ -16,7 +16,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Self, TypeVar, overload
 
 from bulkbind.errors import BulkbindError, LedgerError
-from bulkbind.ledger.store import ELSEWHERE, connect, is_damage, transaction, translated
+from bulkbind.ledger.lock import ELSEWHERE
+from bulkbind.ledger.store import connect, is_damage, transaction, translated
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
@@ -54,10 +55,17 @@ class Verb(Generic[P, T]):
 
 
 def verb(
-    work: Callable[Concatenate[sqlite3.Connection, P], T], *, alone: bool = False
+    work: Callable[Concatenate[sqlite3.Connection, P], T],
+    *,
+    alone: bool = False,
+    last: bool = False,
 ) -> Verb[P, T]:
-    """Make a verb of a function of the connection. *alone*: it manages its own transactions."""
-    return Verb(work, is_timed=False, is_alone=alone, is_last=False)
+    """Make a verb of a function of the connection.
+
+    *alone*: it manages its own transactions. *last*: it waits until every outcome submitted before
+    is durable.
+    """
+    return Verb(work, is_timed=False, is_alone=alone, is_last=last)
 
 
 def timed_verb(
@@ -66,10 +74,7 @@ def timed_verb(
     alone: bool = False,
     last: bool = False,
 ) -> Verb[P, T]:
-    """Make a verb of a function of the connection and the current time.
-
-    *last*: it waits until every outcome submitted before is durable.
-    """
+    """Make a verb of a function of the connection and the current time; otherwise as `verb`."""
     return Verb(work, is_timed=True, is_alone=alone, is_last=last)
 
 

@@ -49,6 +49,10 @@ class Refused:
     """Whether the request may have been carried out anyway, e.g. behind a redirect."""
     is_missing: bool = False
     """Whether the server says that there is no such binding (unbind only)."""
+    is_locked: bool = False
+    """Whether the device is under a backup lock, which ends by itself (unbind only)."""
+    is_about_user: bool = False
+    """Whether the code speaks of the user: all of the user's devices share the cause."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +170,8 @@ class Attempt:
     sent_at: float = 0.0
     """Seconds since 1970 by the server's clock, as far as known; never later than the true time."""
     took_s: float = 0.0
+    connection: int = 0
+    """A number of the connection that the answer came on; 0 if none came."""
     http_status: int | None = None
     """None if no answer came."""
     request_id: str = ""

@@ -179,6 +179,8 @@ class Outcome:
     seconds since 1970, server's clock. Requests sent later were repeats."""
     repeated: bool = False
     """Whether the accepted attempt was such a repeat."""
+    is_unsent: bool = False
+    """Whether it ended without a request, since its user's state refuses binds."""
 
 
 Ended: TypeAlias = tuple[Claim, Outcome]

@@ -176,6 +176,7 @@ ROW_TRANSITIONS: dict[Status | None, dict[Status, str]] = {
     },
     Status.STAGED: {
         Status.CLAIMED: "handed to a worker",
+        Status.FAILED: "its user's state refuses binds: proven three times, and by the list",
         Status.IN_DOUBT: "an older run may have sent it, or another run may have bound it",
         Status.SKIPPED: "the ledger knows it as bound",
         Status.MOVED: "the ledger knows its device as bound to another user",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from bulkbind.clock import HOUR_S, MINUTE_S
 from bulkbind.model import EXTRA, Forecast, Plan, PlanWord
 from bulkbind.report.problem_text import problem_lines
+from bulkbind.report.undo_report import MAY_COST
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -69,6 +70,8 @@ def _lines(plan: Plan, *, is_brief: bool) -> Iterator[str]:
     if not is_brief:
         yield from _users(plan)
     yield f"forecast: {_forecast(plan)}"
+    if plan.forecast.unbinds:
+        yield MAY_COST
     if plan.is_refreshed and plan.forecast.binds > plan.counts[PlanWord.BIND]:
         yield (
             "  (the ledger does not know all that the server has: these are sent, and found bound)"

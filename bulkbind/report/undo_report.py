@@ -16,6 +16,13 @@ if TYPE_CHECKING:
     from bulkbind.model import Source, UndoneRow, UndoPlan, UndoSummary
 
 
+MAY_COST = (
+    "a device may carry backup scopes, settings, records and locks: what an unbind does to them is "
+    "not documented, so users may lose backups"
+)
+"""Source: koodrive-api.md, "More calls of the same service"."""
+
+
 def undo_plan_text(undo: UndoPlan) -> str:
     """Return what an undo would do, as lines of text."""
     lines = [f"undo of run {undo.run_id}:", f"  - {undo.bound:>9,}  bound by this run: to unbind"]
@@ -33,6 +40,7 @@ def undo_plan_text(undo: UndoPlan) -> str:
             "again"
         )
     lines.append("what others have bound, before or since, is left alone")
+    lines.append(MAY_COST)
     return "\n".join(lines)
 
 

@@ -6,11 +6,12 @@ The checks are written from koodrive-api.md, independently of the client's rules
 from __future__ import annotations
 
 import json
+import math
 import re
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from bulkbind.clock import Clock, iso
+from bulkbind.clock import Clock, epoch_of, iso
 from bulkbind.errors import BulkbindError
 from bulkbind.sandbox.journal import JsonLines
 
@@ -22,8 +23,10 @@ if TYPE_CHECKING:
 MAX_AGE_S = 900
 """The maximum age of X-Date, which must not be later than the server's clock either."""
 TRACE_ID_LENGTH = 58
-ALREADY_BOUND_CODE = 13000310
-"""Our choice: the reference names no code for a second bind."""
+ALREADY_BOUND_CODE = 13000901
+LOCKED_CODE = 13000902
+"""Our choices, outside of the published ranges: the reference names no code for a second bind, nor
+for an unbind under a backup lock."""
 MISSING_CODE = 13000309
 FIRST_DEVICE_ID = 1842812272691451648
 """Ids have 19 digits, as in the reference's example."""
@@ -140,6 +143,12 @@ class Bindings:
         self._changes.write({"user": user_id, "record": record})
         return record
 
+    def age_s(self, user_id: str, device_id: str) -> float:
+        """Return for how many seconds a device has been bound; infinite if it is not."""
+        code = self._code_of(user_id, device_id)
+        created = epoch_of(self._users[user_id][code]["createTime"]) if code else None
+        return math.inf if created is None else self._clock.utc_now().timestamp() - created
+
     def unbind(self, user_id: str, device_id: str) -> dict[str, Any] | None:
         """Remove a binding and return its record, or None if there is none."""
         code = self._code_of(user_id, device_id)
@@ -192,24 +201,35 @@ class Bindings:
 
 
 class CallResult(NamedTuple):
-    """The result of a call; its HTTP status is 200, errors included."""
+    """The result of a call."""
 
     outcome: str
     """A word for the journal."""
     body: dict[str, Any]
     machine_code: str = ""
     device_id: str = ""
+    status: int = 200
 
 
 class DeviceCalls:
     """Executes and counts calls that have passed the checks."""
 
     def __init__(
-        self, bindings: Bindings, counts: Counter[str], *, is_second_an_error: bool
+        self,
+        bindings: Bindings,
+        counts: Counter[str],
+        *,
+        second_bind_status: int | None,
+        lock_s: float,
     ) -> None:
+        """*second_bind_status*: HTTP status of the error that a second bind gets; None: no error.
+
+        *lock_s*: how long after its bind a device is under a backup lock.
+        """
         self._bindings = bindings
         self._counts = counts
-        self._is_second_an_error = is_second_an_error
+        self._second_bind_status = second_bind_status
+        self._lock_s = lock_s
 
     def bind(self, user_id: str, fields: dict[str, str]) -> CallResult:
         """Bind a device, unless it is bound."""
@@ -218,9 +238,9 @@ class DeviceCalls:
         outcome = "bound" if known is None else "posted_again"
         self._counts["binds"] += 1
         self._counts[outcome] += 1
-        if known is not None and self._is_second_an_error:
+        if known is not None and self._second_bind_status is not None:
             body = {"code": ALREADY_BOUND_CODE, "msg": "device already bound"}
-            return CallResult(outcome, body, code)
+            return CallResult(outcome, body, code, status=self._second_bind_status)
         record = known or self._bindings.bind(user_id, fields)
         return CallResult(outcome, _success(record), code, record["deviceId"])
 
@@ -232,6 +252,10 @@ class DeviceCalls:
     def unbind(self, user_id: str, device_id: str) -> CallResult:
         """Unbind one of the user's devices."""
         self._counts["unbinds"] += 1
+        if self._bindings.age_s(user_id, device_id) < self._lock_s:
+            self._counts["locked"] += 1
+            body = {"code": LOCKED_CODE, "msg": "the device is under a backup lock"}
+            return CallResult("locked", body, device_id=device_id, status=409)
         record = self._bindings.unbind(user_id, device_id)
         if record is None:
             return CallResult("missing", {"code": MISSING_CODE, "msg": "resource not found"})

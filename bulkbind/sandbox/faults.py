@@ -7,7 +7,7 @@ import json
 import socket
 import struct
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from bulkbind.clock import Clock
+    from bulkbind.sandbox.device_api import CallResult
     from bulkbind.sandbox.specs import Call, FaultSpec
 
 ELSEWHERE = "/sandbox/elsewhere"
@@ -44,6 +45,8 @@ class Exchange:
     clock: Clock
     body: dict[str, Any]
     """The right answer; empty if the kind does not do the work."""
+    status: int = 200
+    """Its HTTP status."""
 
 
 # --- no answer ------------------------------------------------------------------------------------
@@ -74,12 +77,12 @@ async def _garbage(exchange: Exchange) -> None:
 
 async def _late(exchange: Exchange) -> web.Response:
     await exchange.clock.sleep(exchange.fault.for_s)
-    return web.json_response(exchange.body)
+    return web.json_response(exchange.body, status=exchange.status)
 
 
 async def _drip(exchange: Exchange) -> web.StreamResponse:
     body = json.dumps(exchange.body).encode()
-    response = await _started(exchange.request, body)
+    response = await _started(exchange, body)
     for number, byte in enumerate(body):
         if number:
             await exchange.clock.sleep(exchange.fault.for_s)
@@ -89,7 +92,7 @@ async def _drip(exchange: Exchange) -> web.StreamResponse:
 
 async def _truncated(exchange: Exchange) -> web.StreamResponse:
     body = json.dumps(exchange.body).encode()
-    response = await _started(exchange.request, body)
+    response = await _started(exchange, body)
     response.force_close()
     await response.write(body[: len(body) // 2])
     if exchange.request.transport is not None:
@@ -97,10 +100,10 @@ async def _truncated(exchange: Exchange) -> web.StreamResponse:
     return response
 
 
-async def _started(request: web.Request, body: bytes) -> web.StreamResponse:
-    response = web.StreamResponse(headers=_JSON)
+async def _started(exchange: Exchange, body: bytes) -> web.StreamResponse:
+    response = web.StreamResponse(status=exchange.status, headers=_JSON)
     response.content_length = len(body)
-    await response.prepare(request)
+    await response.prepare(exchange.request)
     return response
 
 
@@ -109,19 +112,19 @@ async def _empty(_exchange: Exchange) -> web.Response:
 
 
 async def _wrong_type(exchange: Exchange) -> web.Response:
-    return web.json_response(exchange.body, content_type="text/html")
+    return web.json_response(exchange.body, status=exchange.status, content_type="text/html")
 
 
 async def _wrong_date(exchange: Exchange) -> web.Response:
     exchange.request[DATE_OFF_S] = exchange.fault.for_s
-    return web.json_response(exchange.body)
+    return web.json_response(exchange.body, status=exchange.status)
 
 
 async def _other_code(exchange: Exchange) -> web.Response:
     body = exchange.body
     if "data" in body:
         body = {**body, "data": {**body["data"], "machineCode": "OTHER_1"}}
-    return web.json_response(body)
+    return web.json_response(body, status=exchange.status)
 
 
 # --- another answer -------------------------------------------------------------------------------
@@ -334,18 +337,21 @@ async def respond(
     fault: FaultSpec | None,
     request: web.Request,
     clock: Clock,
-    work: Callable[[], dict[str, Any]],
+    work: Callable[[], CallResult],
 ) -> web.StreamResponse | None:
     """Answer a request as a fault requires, or correctly; None: the connection is gone.
 
     *work*: executes the call, and returns the right answer.
     """
     if fault is None:
-        return web.json_response(work())
+        result = work()
+        return web.json_response(result.body, status=result.status)
     kind = KINDS[fault.name]
     assert kind.answer is not None, "a delay decides nothing"
-    body = work() if kind.does_work else {}
-    exchange = Exchange(request=request, fault=fault, clock=clock, body=body)
+    exchange = Exchange(request=request, fault=fault, clock=clock, body={})
+    if kind.does_work:
+        result = work()
+        exchange = replace(exchange, body=result.body, status=result.status)
     try:
         return await kind.answer(exchange)
     except ConnectionError:  # the client closed the connection early

@@ -56,7 +56,7 @@ class Sandbox:
     Attributes:
         bindings: What is bound.
         counts: What was received: requests, binds, lists, unbinds, bound, posted_again, throttled,
-            refused, followed, followed_with_authorization, and each fault.
+            refused, locked, followed, followed_with_authorization, and each fault.
         url: Its base URL, without a final slash.
     """
 
@@ -81,7 +81,12 @@ class Sandbox:
         self.counts: Counter[str] = Counter()
         self._in_flight = RequestsInFlight(self._clock, self._journal, self.counts)
         self._calls = DeviceCalls(
-            self.bindings, self.counts, is_second_an_error=self._options.second_bind == "error"
+            self.bindings,
+            self.counts,
+            second_bind_status=(
+                self._options.second_bind_status if self._options.second_bind == "error" else None
+            ),
+            lock_s=self._options.backup_lock_s,
         )
         self._auth = AuthChecks(
             self._options.credentials, self._options.token, self._clock, self.counts
@@ -210,11 +215,11 @@ class Sandbox:
     ) -> web.StreamResponse:
         """Execute the call, unless faults prevent it."""
 
-        def recorded() -> dict[str, Any]:
+        def recorded() -> CallResult:
             result = work()
             line.outcome, line.device_id = result.outcome, result.device_id
             line.machine_code = line.machine_code or result.machine_code
-            return result.body
+            return result
 
         strikes = self._faults.strike(call, self._clock.monotonic() - self._began)
         self.counts.update(strikes.names)

@@ -111,7 +111,11 @@ class SandboxOptions:
     faults: tuple[FaultSpec, ...] = ()
     """Of those that strike, the first decides."""
     second_bind: Literal["same", "error"] = "same"
-    """The answer to a second bind of a device: the same record, or code 13000310."""
+    """The answer to a second bind of a device: the same record, or code 13000901."""
+    second_bind_status: int = 200
+    """HTTP status of that code."""
+    backup_lock_s: float = 0.0
+    """How long after its bind a device is under a backup lock: unbinds get 409, code 13000902."""
     token: str | None = None
     """The only accepted token; None: any, or those of `credentials`."""
     credentials: Credentials = field(default_factory=Credentials)

@@ -401,6 +401,16 @@ class ApiSettings(Part):
         ("13000309",),
     )
     retryable_codes: tuple[str, ...] = setting("values of `code` that may pass when sent again", ())
+    locked_codes: tuple[str, ...] = setting(
+        "values of `code` that answer an unbind of a device under a backup lock: it is tried again "
+        "for eleven minutes, a lock lasts ten; the reference names none, and HTTP 423 counts too",
+        (),
+    )
+    user_codes: tuple[str, ...] = setting(
+        "values of `code` that speak of the user, not of a device (space missing, full, without "
+        "right, not activated): three of them, and the user's list, prove it for the user's others",
+        ("13000301", "13000311", "13000410", "13000412"),
+    )
     timeout: Positive = setting("from sending a bind to the end of its answer", 30.0)
     list_timeout: Positive = setting(
         "the same for a user's list, which may hold 100,000 devices", 120.0

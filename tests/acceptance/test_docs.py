@@ -44,7 +44,13 @@ CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 DIFFERENT = {
     "koodrive-cn.yaml": {"endpoint", "profiles"},
     "koodrive-intl.yaml": {"endpoint", "profiles"},
-    "sandbox.yaml": {"endpoint", "profiles", "already_bound_codes", "readback_settle"},
+    "sandbox.yaml": {
+        "endpoint",
+        "profiles",
+        "already_bound_codes",
+        "locked_codes",
+        "readback_settle",
+    },
 }
 """Keys that a settings file sets to something other than the default, on purpose."""
 

@@ -41,7 +41,7 @@ from tests.support.processes import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-CODE_FOR_BOUND = "13000310"
+CODE_FOR_BOUND = "13000901"
 """The sandbox's answer to a second bind."""
 BLOCK = 25
 """So many rows of a user follow each other in the manifest."""

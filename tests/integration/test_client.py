@@ -249,14 +249,14 @@ async def test_the_codes_of_the_settings_reach_the_verdict():
     async with (
         Sandbox(options) as sandbox,
         drive(sandbox.url) as plain,
-        drive(sandbox.url, already_bound_codes=("13000310",)) as told,
+        drive(sandbox.url, already_bound_codes=("13000901",)) as told,
     ):
         await plain.bind(DEVICE)
         unknown, known = await plain.bind(DEVICE), await told.bind(DEVICE)
 
     assert unknown.verdict == Refused()
     assert known.verdict == AlreadyBound()
-    assert known.code == "13000310"
+    assert known.code == "13000901"
 
 
 # --- faults ---------------------------------------------------------------------------------------
@@ -763,7 +763,10 @@ ENDPOINT = "https://intl.example.invalid"
             id="503 with Retry-After",
         ),
         pytest.param({"status": 502, "body": "<h1>Bad</h1>"}, NoAnswer(), "", id="502"),
-        pytest.param({"payload": {"code": 13000301}}, Refused(), "13000301", id="business code"),
+        pytest.param(
+            {"payload": {"code": 13000301}}, Refused(is_about_user=True), "13000301", id="user code"
+        ),
+        pytest.param({"payload": {"code": 13000304}}, Refused(), "13000304", id="business code"),
         pytest.param({"exception": TimeoutError()}, NoAnswer(), "timeout", id="TimeoutError"),
         pytest.param(
             {"exception": aiohttp.ServerDisconnectedError()}, NoAnswer(), "closed", id="closed"

@@ -28,11 +28,11 @@ from bulkbind.ledger import (
     staging,
     transitions,
 )
+from bulkbind.ledger.lock import LedgerLock
 from bulkbind.ledger.store import (
     APPLICATION_ID,
     MIGRATIONS,
     VERSION,
-    LedgerLock,
     connect,
     span,
     transaction,
@@ -364,9 +364,10 @@ def test_the_file_and_its_folder_are_private(tmp_path):
 
 
 def test_another_endpoints_ledger_is_refused(tmp_path):
-    """A ledger serves one endpoint."""
+    """A ledger serves the one endpoint that something was sent to."""
     path = tmp_path / "ledger.db"
-    connect(path, ENDPOINT).close()
+    with closing(connect(path, ENDPOINT)) as db:
+        db.execute("INSERT INTO attempts VALUES (1, 0, 0, 'Refused', 200, '1', 'no', 'a trace id')")
 
     with pytest.raises(LedgerError, match=r"belongs to https://example\.test"):
         connect(path, "https://other.test")
@@ -472,7 +473,7 @@ def test_the_lock_names_its_holder(tmp_path):
 def test_a_dead_process_holds_no_lock(tmp_path):
     """A lock left by a killed process is no lock."""
     code = (
-        "import os, sys, pathlib; from bulkbind.ledger.store import LedgerLock; "
+        "import os, sys, pathlib; from bulkbind.ledger.lock import LedgerLock; "
         f"LedgerLock(pathlib.Path({str(tmp_path / 'l.db')!r})).acquire({{}}); "
         "os.kill(os.getpid(), 9)"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -44,6 +45,16 @@ def columns(path):
         return info, set(indexes)
 
 
+def statements(script):
+    """Yield the statements of a script."""
+    statement = ""
+    for line in script.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
+
+
 def told(path):
     """Return what a report of the run would be made of."""
     with reading(path) as db:
@@ -81,6 +92,27 @@ def test_an_upgrade_changes_nothing_that_is_told(old):
     assert len(first[1]) == attempts
     store.connect(old, ENDPOINT).close()
     assert told(old) == first
+
+
+def test_who_waited_for_an_upgrade_finds_it_done(old):
+    """The version counts that is read once nobody else can change it."""
+    with (
+        closing(sqlite3.connect(old, isolation_level=None)) as first,
+        closing(sqlite3.connect(old, isolation_level=None, check_same_thread=False)) as second,
+        ThreadPoolExecutor() as threads,
+    ):
+        second.execute("PRAGMA busy_timeout = 10000")
+        first.execute("BEGIN IMMEDIATE")
+        waiting = threads.submit(store._migrate, second)
+        assert wait([waiting], timeout=0.3).not_done
+        for number, script in enumerate(store.MIGRATIONS[1:], start=2):
+            for statement in statements(script.read_text("utf-8")):
+                first.execute(statement)
+            first.execute(f"PRAGMA user_version = {number}")
+        first.execute("COMMIT")
+        waiting.result(timeout=20)
+
+    assert version(old) == store.VERSION
 
 
 def test_an_upgrade_is_all_or_nothing(old):

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from bulkbind.clock import SystemClock
 from bulkbind.errors import BulkbindError
 from bulkbind.sandbox import Sandbox, SandboxOptions
 from tests.support.fake_clock import FakeClock
@@ -221,9 +222,31 @@ async def test_a_second_bind_gives_an_error_where_that_is_ordered():
         status, second = await asker.bind()
         stats = await asker.counts()
 
-    assert (status, second["code"]) == (200, 13000310)
+    assert (status, second["code"]) == (200, 13000901)
     assert "data" not in second
     assert (stats["bindings"], stats["posted_again"]) == (1, 1)
+
+
+@pytest.mark.parametrize("status", [400, 409])
+async def test_a_second_bind_is_answered_with_the_status_that_is_ordered(status):
+    """The reference puts codes under 400, and 409 is plausible; the code is none of its own."""
+    async with serving(second_bind="error", second_bind_status=status) as asker:
+        await asker.bind()
+        found, second = await asker.bind()
+
+    assert (found, second["code"]) == (status, 13000901)
+
+
+async def test_a_device_under_a_backup_lock_is_not_unbound():
+    """It stays bound, and can be unbound once the lock has ended."""
+    async with serving(backup_lock_s=0.3) as asker:
+        _, bound = await asker.bind()
+        status, refused = await asker.unbind(bound["data"]["deviceId"])
+        await SystemClock().sleep(0.4)
+        _, unbound = await asker.unbind(bound["data"]["deviceId"])
+
+    assert (status, refused["code"]) == (409, 13000902)
+    assert unbound == bound
 
 
 async def test_the_same_code_for_another_user_is_another_binding():
@@ -292,7 +315,7 @@ async def test_the_state_file_survives_a_restart(tmp_path):
         _, anew = await asker.bind({"machineCode": "SN_2"})
 
     assert listing["data"] == [kept["data"]]
-    assert again["code"] == 13000310
+    assert again["code"] == 13000901
     assert anew["data"]["deviceId"] not in {kept["data"]["deviceId"], gone["data"]["deviceId"]}
 
 

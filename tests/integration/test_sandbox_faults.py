@@ -106,7 +106,7 @@ async def test_another_code_is_only_in_the_answer(second_bind):
     assert first[1]["data"]["machineCode"] not in {"SN_1", "", None}
     assert first[1]["data"]["deviceId"] == listing["data"][0]["deviceId"]
     assert listing["data"][0]["machineCode"] == "SN_1"
-    assert second[1]["code"] == (0 if second_bind == "same" else 13000310)
+    assert second[1]["code"] == (0 if second_bind == "same" else 13000901)
 
 
 async def test_empty_is_a_success_without_a_body():

@@ -69,9 +69,10 @@ class Life:
         for claim in self.claimed(run).values():
             self.do(transitions.doubt, NOW, claim)
 
-    def settle(self, claim, status):
+    def settle(self, claim, status, *, is_unsent=False):
         """Settle a claim."""
-        settlement = (Claim(claim.row, claim.device, 1), Outcome(status, "id", "now"))
+        outcome = Outcome(status, "id", "now", is_unsent=is_unsent)
+        settlement = (Claim(claim.row, claim.device, 1), outcome)
         self.do(transitions.settle, NOW, [settlement])
 
     def settle_doubt(self, run, *statuses):
@@ -94,12 +95,13 @@ class Life:
 
 def send_and_go_on(life):
     """Rows are claimed, and end in each way; a run is cut off, stops, resumes and ends."""
-    run = life.confirmed("sent", *[("u", code) for code in "ABCDEFGHI"], ("u", "A"))
+    run = life.confirmed("sent", *[("u", code) for code in "ABCDEFGHIJ"], ("u", "A"))
     claims = life.claimed(run)
     for code, status in (("A", "bound"), ("B", "already_bound"), ("C", "failed")):
         life.settle(claims[code], Status(status))
     life.do(transitions.doubt, NOW, claims["D"])
-    life.do(transitions.release, [claims["E"], claims["D"]])
+    life.do(transitions.release, [claims["E"], claims["D"], claims["J"]])
+    life.settle(claims["J"], Status.FAILED, is_unsent=True)
     assert (
         life.do(runs.finish, NOW, run, "enough", RunFacts()) is RunState.STOPPED
     )  # F to I were claimed
@@ -206,6 +208,7 @@ ROW_VERBS = (
     lambda life, _, claim: life.settle(claim, Status.BOUND),
     lambda life, _, claim: life.settle(claim, Status.ALREADY_BOUND),
     lambda life, _, claim: life.settle(claim, Status.FAILED),
+    lambda life, _, claim: life.settle(claim, Status.FAILED, is_unsent=True),
     lambda life, run, _: life.do(staging.withdraw, NOW, run, "for a test"),
     lambda life, run, claim: staging.mark_vanished(
         life.db, NOW, run, [claim.row], users=1, bind_again=False

@@ -17,7 +17,7 @@ from bulkbind.app.prune import prune as keep_house
 from bulkbind.clock import iso
 from bulkbind.errors import LedgerBusyError, LedgerError, UsageError
 from bulkbind.ledger import all_runs, bindings_of, find_run, prune, reading, size_of
-from bulkbind.ledger.store import LedgerLock
+from bulkbind.ledger.lock import LedgerLock
 from bulkbind.model import Device, NoAnswer, Refused, RunState, Source, Transient
 from bulkbind.settings import ApiSettings, SendSettings, Settings
 from tests.integration.test_engine import ENDPOINT, HOLDER, Bench

@@ -48,7 +48,8 @@ OWN: dict[str, tuple[str, dict[str, object]]] = {
         "the local sandbox (`bulkbind sandbox`)",
         {
             "endpoint": "http://127.0.0.1:8765",
-            "already_bound_codes": ["13000310"],
+            "already_bound_codes": ["13000901"],
+            "locked_codes": ["13000902"],
             "readback_settle": "1s",
         },
     ),

@@ -154,7 +154,22 @@ def behaviour_from(
     type=click.Choice(["same", "error"]),
     default="same",
     show_default=True,
-    help="answer to a second bind: the same record, or code 13000310",
+    help="answer to a second bind: the same record, or code 13000901",
+)
+@options.option(
+    "--second-bind-status",
+    type=click.Choice(["200", "400", "409"]),
+    default="200",
+    show_default=True,
+    help="HTTP status of that code",
+)
+@options.option(
+    "--backup-lock",
+    default="0s",
+    show_default=True,
+    metavar="TIME",
+    help="a device is under a backup lock for so long after its bind: an unbind is answered with "
+    "409 and code 13000902",
 )
 @options.option("--accept-token", metavar="TOKEN", help="the only token accepted  [default: any]")
 @options.path("--credentials", help="what else is accepted, see below  [default: any token]")
@@ -188,6 +203,8 @@ def command(
     seed: int | None,
     clock_offset: str,
     second_bind: str,
+    second_bind_status: str,
+    backup_lock: str,
     accept_token: str | None,
     credentials: Path | None,
     session_calls: int | None,
@@ -202,6 +219,8 @@ def command(
         chosen = replace(
             behaviour_from(limits, faults, seed),
             second_bind="error" if second_bind == "error" else "same",
+            second_bind_status=int(second_bind_status),
+            backup_lock_s=_time("--backup-lock", backup_lock),
             token=accept_token,
             state=state,
             journal=journal,

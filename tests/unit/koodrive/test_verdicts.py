@@ -469,6 +469,57 @@ def test_codes_mean_nothing_unless_they_are_set():
     assert classify(given, Codes(), "SN_1").verdict == Refused()
 
 
+SET = Codes(
+    already_bound=frozenset({"13000901"}),
+    retryable=frozenset({"13000999"}),
+    user=frozenset({"13000301", "13000311", "13000410", "13000412"}),
+)
+
+
+@pytest.mark.parametrize("status", [200, 400, 409, 422])
+@pytest.mark.parametrize(
+    ("code", "verdict"),
+    [
+        (13000901, AlreadyBound()),
+        ("13000999", Transient()),
+        (13000301, Refused(is_about_user=True)),
+        ("13000412", Refused(is_about_user=True)),
+        (13000304, Refused()),
+    ],
+)
+def test_a_code_counts_before_the_status(status, code, verdict):
+    """The published table puts the business codes under 400, other pages under 200."""
+    found = classify(answer(status, {"code": code, "msg": "its own words"}), SET)
+
+    assert found == Attempt(verdict, str(code), "its own words")
+
+
+@pytest.mark.parametrize(
+    ("status", "verdict"),
+    [(401, AuthExpired()), (403, SET_UP), (500, Transient()), (502, NoAnswer())],
+)
+def test_a_code_does_not_speak_for_a_gateway(status, verdict):
+    """What a gateway or a broken backend says is judged by its status."""
+    given = answer(status, {"code": 13000901, "msg": "bound"})
+
+    assert classify(given, SET).verdict == verdict
+
+
+@pytest.mark.parametrize("code", [13000101, 13000102, 400, 42])
+def test_parameters_refused_with_400_may_be_the_set_up(code):
+    """Only codes of the API's business speak of devices and users."""
+    assert classify(answer(400, {"code": code, "msg": "no"}), SET).verdict == SET_UP
+
+
+@pytest.mark.parametrize("status", [400, 403])
+@pytest.mark.parametrize(
+    "words", ["鉴权不通过", "鉴权失败", "认证不通过。", "authentication failed"]
+)
+def test_refused_authentication_is_told_in_both_languages(status, words):
+    """`language: zh-CN` changes the words of an answer, not their meaning."""
+    assert read(answer(status, {"code": 13000102, "msg": words})).verdict == AuthExpired()
+
+
 # --- words ----------------------------------------------------------------------------------------
 
 
@@ -768,6 +819,25 @@ def test_an_answer_that_was_read_shows_that_the_server_is_there(status, body, is
 def test_no_such_binding(status, body):
     """By the status with a code of the API's, or by a code that is set as that."""
     assert unbound(status, body) == Refused(is_missing=True)
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "verdict"),
+    [
+        (200, 13000902, Refused(is_locked=True)),
+        (400, "13000902", Refused(is_locked=True)),
+        (409, 13000902, Refused(is_locked=True)),
+        (423, 1, Refused(is_locked=True)),
+        (409, 13000903, Refused()),
+        (500, 13000902, Transient()),
+    ],
+)
+def test_an_unbind_under_a_backup_lock_is_refused_for_a_while(status, code, verdict):
+    """By a code that is set, or by the status that means it."""
+    codes = Codes(locked=frozenset({"13000902"}))
+    given = answer(status, {"code": code, "msg": "locked"})
+
+    assert classify_unbind(given, codes, DEVICE_ID).verdict == verdict
 
 
 @pytest.mark.parametrize(
