@@ -198,6 +198,8 @@ def test_a_reader_does_not_upgrade_a_ledger_that_a_run_of_an_older_version_holds
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     ) as holder:
+        assert holder.stdin is not None
+        assert holder.stdout is not None
         holder.stdout.readline()
         shown = bulkbind("runs", "--ledger", ledger, home=place)
         while_held = ledger.read_bytes()

@@ -94,6 +94,9 @@ class FakeClient:
         self.seen.append(f"unbind {device_id} with {credential}")
         return self.attempts.pop(0)
 
+    def on_unasked(self, _):
+        """No connection here says anything unasked."""
+
     async def call(self, call):
         self.seen.append(call)
         return Attempt(Accepted("", ""))
