@@ -424,18 +424,6 @@ def test_format_is_named_wherever_formats_are_listed(name):
         assert name in re.findall(r"\w+", text), text
 
 
-@pytest.mark.parametrize("name", format_names())
-def test_format_is_named_in_prose(name):
-    """The README and the help of the commands that take manifests name each format for people."""
-    word = {"jsonl": "JSON Lines"}.get(name, name.upper())
-    manifests = README.partition("## Manifests")[2].partition("\n## ")[0]
-
-    assert f"**{word}**" in manifests
-    for command in ("validate", "run"):
-        listed = re.findall(r"MANIFEST is a file \(([^)]*)\)", command_of(command).help or "")
-        assert [word in text.split(", ") for text in listed] == [True]
-
-
 def test_forms_of_the_report_are_listed():
     """The README and the help of `report` name the forms that there are."""
     [option] = [option for option in options_of("report") if "--format" in option.opts]
