@@ -243,7 +243,7 @@ TO_SEE_TO = tuple(dict.fromkeys([*COMES_BACK, *NEEDS_PERSON]))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RunFacts:
+class StateFacts:
     """The facts about a state of a run."""
 
     is_confirmed: bool
@@ -256,14 +256,14 @@ class RunFacts:
 class RunState(Described):
     """The states of a run, each durable before the next step begins."""
 
-    about: RunFacts
+    about: StateFacts
 
-    STAGING = "staging", RunFacts(is_confirmed=False, can_resume=False, is_over=False)
-    READY = "ready", RunFacts(is_confirmed=False, can_resume=False, is_over=False)
-    CONFIRMED = "confirmed", RunFacts(is_confirmed=True, can_resume=True, is_over=False)
-    SENDING = "sending", RunFacts(is_confirmed=True, can_resume=True, is_over=False)
-    DONE = "done", RunFacts(is_confirmed=True, can_resume=False, is_over=True)
-    STOPPED = "stopped", RunFacts(is_confirmed=True, can_resume=True, is_over=True)
+    STAGING = "staging", StateFacts(is_confirmed=False, can_resume=False, is_over=False)
+    READY = "ready", StateFacts(is_confirmed=False, can_resume=False, is_over=False)
+    CONFIRMED = "confirmed", StateFacts(is_confirmed=True, can_resume=True, is_over=False)
+    SENDING = "sending", StateFacts(is_confirmed=True, can_resume=True, is_over=False)
+    DONE = "done", StateFacts(is_confirmed=True, can_resume=False, is_over=True)
+    STOPPED = "stopped", StateFacts(is_confirmed=True, can_resume=True, is_over=True)
 
 
 IS_UNCONFIRMED = tuple(state for state in RunState if not state.about.is_confirmed)
