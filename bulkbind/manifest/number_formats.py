@@ -37,7 +37,7 @@ _MOST_LETTERS = 255
 _EPOCHS = (dt.datetime(1899, 12, 30), dt.datetime(1904, 1, 1))  # noqa: DTZ001  # a sheet has no zone
 
 
-class Seen(NamedTuple):
+class ShownCell(NamedTuple):
     """What is shown of a cell."""
 
     text: str
@@ -59,35 +59,37 @@ class NumberFormat:
         self._epoch = _EPOCHS[from_1904]
         self.is_plain = self._code.strip().lower() in _PLAIN and not is_date
 
-    def of_text(self, text: str) -> Seen:
+    def of_text(self, text: str) -> ShownCell:
         """Return what is shown of a text."""
         sections = self._sections
         has_text = len(sections) > 3 or "@" in sections[-1]  # noqa: PLR2004  # the fourth is text's
         if self.is_plain or not has_text or not text:
-            return Seen(text)
+            return ShownCell(text)
         parts = [text if mark == "@" else _literal(mark) for mark in sections[-1]]
         if None in parts:
-            return Seen(text, self._in_format())
+            return ShownCell(text, self._in_format())
         shown = "".join(filter(None, parts))
-        return Seen(shown) if text in shown else Seen(shown, f"the cell holds {bare(text)}")
+        return (
+            ShownCell(shown) if text in shown else ShownCell(shown, f"the cell holds {bare(text)}")
+        )
 
-    def of_number(self, stored: str) -> Seen:
+    def of_number(self, stored: str) -> ShownCell:
         """Return what is shown of a number. Raises: ValueError if *stored* is none."""
         number = float(stored)
         plain = _plain(number, stored)
         if self._is_date:
-            return Seen(self._date(number) or plain.text, f"a date, stored as {plain.text}")
+            return ShownCell(self._date(number) or plain.text, f"a date, stored as {plain.text}")
         if plain.doubt == DIGITS_LOST:
             return plain
         if self._code.strip().lower() in ("general", "@", ""):
             return plain
         shown = self._whole(int(number)) if number.is_integer() else None
         if shown is not None:
-            return Seen(shown) if shown else Seen("", f"the cell holds {plain.text}")
+            return ShownCell(shown) if shown else ShownCell("", f"the cell holds {plain.text}")
         about = _about(self._code, number)
         if about is not None:
-            return Seen(about, f"the cell holds {plain.text}")
-        return Seen(plain.text, self._in_format())
+            return ShownCell(about, f"the cell holds {plain.text}")
+        return ShownCell(plain.text, self._in_format())
 
     def _in_format(self) -> str:
         return f"in the format {bare(self._code)}"
@@ -126,18 +128,18 @@ def built_in(number: int, *, from_1904: bool = False) -> NumberFormat:
     return NumberFormat(_BUILT_IN.get(number, "General"))
 
 
-def _plain(number: float, stored: str) -> Seen:
+def _plain(number: float, stored: str) -> ShownCell:
     """Return a number in the format General."""
     if number.is_integer():
         if abs(number) < 10**MOST_DIGITS:
-            return Seen(str(int(number)))
-        return Seen(stored, DIGITS_LOST)
+            return ShownCell(str(int(number)))
+        return ShownCell(stored, DIGITS_LOST)
     if number - number != 0:
         raise ValueError(f"{stored!r} is no number")
     shown = repr(number)
     if len(shown) <= _LONGEST_FRACTION and "e" not in shown:
-        return Seen(shown)
-    return Seen(f"{number:.6G}", f"the cell holds {shown}")
+        return ShownCell(shown)
+    return ShownCell(f"{number:.6G}", f"the cell holds {shown}")
 
 
 def _split(code: str) -> list[str]:

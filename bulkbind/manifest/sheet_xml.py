@@ -99,7 +99,7 @@ class Readable(Protocol):
         ...
 
 
-class Seen(Protocol):
+class ShownBy(Protocol):
     """Returns what is shown of a cell, and why that is not certainly a value.
 
     Given its type, its style, the content of its element `v`, and all its content instead where
@@ -453,7 +453,7 @@ def is_true(value: str) -> bool:
     return value in ("1", "true", "on")
 
 
-def rows(part: Iterator[bytes], seen: Seen, plain: Plain) -> Iterator[SheetRow]:
+def rows(part: Iterator[bytes], seen: ShownBy, plain: Plain) -> Iterator[SheetRow]:
     """Yield the rows of a sheet as they stand, without blank ones.
 
     Raises: ValueError for what is not known, for a row or a cell that stands twice, and for a cell
@@ -535,7 +535,7 @@ class _Rows:
         number: The last row.
     """
 
-    def __init__(self, patterns: _Patterns, seen: Seen, plain: Plain) -> None:
+    def __init__(self, patterns: _Patterns, seen: ShownBy, plain: Plain) -> None:
         self._patterns = patterns
         self._seen = seen
         self._known: dict[tuple[bytes, bytes, bytes], tuple[str, str]] = {}

@@ -305,7 +305,7 @@ class Workbook:
     # --- cells ----------------------------------------------------------------------------------
 
     def _seen(self, kind: str, style: int, value: bytes, other: bytes) -> tuple[str, str]:
-        """Return what is shown of a cell, and why that is not certain; see `sheet_xml.Seen`."""
+        """Return what is shown of a cell, and why that is not certain; see `sheet_xml.ShownBy`."""
         form = self._formats[style if style < len(self._formats) else 0]
         if other:
             formula, found = sheet_xml.formula_of(other)

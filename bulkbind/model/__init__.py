@@ -23,7 +23,7 @@ from bulkbind.model.attempts import (
     Verdict,
     value,
 )
-from bulkbind.model.facts import Changes, Example, LimitFound, Part, Refreshed, RunFacts
+from bulkbind.model.facts import Changes, Example, LimitFound, Refreshed, RunFacts, TimelinePart
 from bulkbind.model.problem_groups import BrokenRule, Cause, CauseKey, ProblemGroups, cause_of
 from bulkbind.model.results import EXTRA, AttemptRow, Forecast, Plan, ResultRow, RunSummary
 from bulkbind.model.rows import (

@@ -228,7 +228,7 @@ class LimitFound(TypedDict):
     """Whether the gateway refuses requests that come close together."""
 
 
-class Part(TypedDict):
+class TimelinePart(TypedDict):
     """The timeline of one part of a run, from a start to a stop, in steps of equal length."""
 
     began_at: str
@@ -309,7 +309,7 @@ class RunFacts(Facts):
     """Most requests in flight at once that the gateway takes; None: no limit was shown."""
     clock_skew_s = Fact[float | None](None, is_carried=True)
     """Seconds by which the server's clock is ahead of ours, rounded down; None: not measured."""
-    parts = Fact[Sequence[Part]]((), joins, is_shown=False)
+    parts = Fact[Sequence[TimelinePart]]((), joins, is_shown=False)
     """The timeline of each session."""
     pruned_at = Fact[str | None](None)
     """ISO 8601; None: the run has its rows."""

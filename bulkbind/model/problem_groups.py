@@ -55,7 +55,7 @@ def _text(found: str) -> str:
     return found
 
 
-class Example(NamedTuple):
+class ProblemExample(NamedTuple):
     """A problem and its place; sorts in the order of the manifests."""
 
     number: int
@@ -84,9 +84,9 @@ class Cause:
 
     key: CauseKey
     count: int = 0
-    examples: list[Example] = field(default_factory=list)
+    examples: list[ProblemExample] = field(default_factory=list)
 
-    def add(self, example: Example) -> None:
+    def add(self, example: ProblemExample) -> None:
         """Count a problem, and keep it if it is one of the first."""
         self.count += 1
         if len(self.examples) < MOST_EXAMPLES or example < self.examples[-1]:
@@ -114,7 +114,7 @@ class BrokenRule:
         return sorted(self.by_cause.values(), key=lambda cause: -cause.count)
 
     @property
-    def first(self) -> list[Example]:
+    def first(self) -> list[ProblemExample]:
         """The first problems."""
         found = sorted(one for cause in self.by_cause.values() for one in cause.examples)
         return found[:MOST_EXAMPLES]
@@ -145,7 +145,7 @@ class ProblemGroups:
         """Problems of all rules."""
 
     def add(self, number: int, source: str, line: int, problem: Problem) -> None:
-        """Count a problem. *number* and *source*: its manifest, as in `Example`."""
+        """Count a problem. *number* and *source*: its manifest, as in `ProblemExample`."""
         self.count += 1
         broken = self._rules.setdefault(problem.rule, BrokenRule(problem.rule))
         if problem.cure:
@@ -154,7 +154,7 @@ class ProblemGroups:
         if key not in broken.by_cause and len(broken.by_cause) >= MOST_CAUSES:
             key = CauseKey(_OTHERS, "")
         cause = broken.by_cause.setdefault(key, Cause(key))
-        cause.add(Example(number, line, self.count, source, problem))
+        cause.add(ProblemExample(number, line, self.count, source, problem))
 
     def __iter__(self) -> Iterator[BrokenRule]:
         """Yield the rules, the one broken most often first."""

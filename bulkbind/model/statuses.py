@@ -72,7 +72,7 @@ class PlanWord(Described):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Facts:
+class StatusFacts:
     """The facts about a status, of a row or of an unbinding."""
 
     meaning: str
@@ -84,7 +84,7 @@ class Facts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RowFacts(Facts):
+class RowFacts(StatusFacts):
     """The facts about a status of a row."""
 
     planned: PlanWord

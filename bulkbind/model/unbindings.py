@@ -7,14 +7,14 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, TypedDict
 
 from bulkbind.model.facts import RunFacts
-from bulkbind.model.statuses import PENDING, Described, Facts
+from bulkbind.model.statuses import PENDING, Described, StatusFacts
 
 if TYPE_CHECKING:
     from bulkbind.model.attempts import Attempt
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class UnbindFacts(Facts):
+class UnbindFacts(StatusFacts):
     """The facts about a status of an unbinding."""
 
     is_gone: bool

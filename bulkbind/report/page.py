@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from markupsafe import Markup
 
-    from bulkbind.model import Part, ResultRow, RunSummary, Source
+    from bulkbind.model import ResultRow, RunSummary, Source, TimelinePart
     from bulkbind.report import RunRows
     from bulkbind.report.tables import RowFilter
 
@@ -187,7 +187,7 @@ def _shown(row: ResultRow, sources: Sequence[Source]) -> dict[str, Any]:
 # --- charts --------------------------------------------------------------------------------------
 
 
-def _series(parts: Sequence[Part]) -> dict[str, Any]:
+def _series(parts: Sequence[TimelinePart]) -> dict[str, Any]:
     """Return the throughput and latency charts, empty if the run recorded no data."""
     times: list[float] = []
     settled: list[float | None] = []
@@ -227,7 +227,7 @@ def _series(parts: Sequence[Part]) -> dict[str, Any]:
     }
 
 
-def _latency(parts: Sequence[Part]) -> dict[str, Any]:
+def _latency(parts: Sequence[TimelinePart]) -> dict[str, Any]:
     edges = parts[-1]["latency_edges_ms"]
     counts = [0] * (len(edges) + 1)
     for part in parts:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from bulkbind.model import BrokenRule, Cause, Problem
-    from bulkbind.model.problem_groups import Example
+    from bulkbind.model.problem_groups import ProblemExample
 
 WIDTH = 80
 """Columns of a screen."""
@@ -159,7 +159,7 @@ def _brief(text: str) -> str:
     return _NAME_OF_CHARACTER.sub(r"\1)", text)
 
 
-def _example(example: Example, width: int, *, is_brief: bool = False) -> str:
+def _example(example: ProblemExample, width: int, *, is_brief: bool = False) -> str:
     """Return a place, the cell and what is wrong, as much of it as *width* columns can hold."""
     problem = example.problem
     place = f"{_INDENT}{example.source}:{example.line}: "

@@ -9,13 +9,13 @@ import pytest
 
 from bulkbind.model import (
     PENDING,
-    Part,
     ResultRow,
     RunFacts,
     RunState,
     RunSummary,
     Source,
     Status,
+    TimelinePart,
 )
 from bulkbind.report.page import MOST_ROWS, write_html
 from tests.support.browser import CHROMIUM, DRIVER, axe_core, chromium
@@ -110,7 +110,7 @@ class Rows:
             counts[status] = counts.get(status, 0) + 1
         name = self.names[0]
         reason = {"status": "failed", "code": "1", "message": name, "count": 3, "detail": name}
-        part = Part(
+        part = TimelinePart(
             began_at="2026-11-23T12:00:02.000Z",
             step_s=1.0,
             settled=[40, 80, 60, 0, 20],

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from bulkbind.clock import iso
 from bulkbind.ledger.store import RUN_SHIFT
 from bulkbind.logs import logger
-from bulkbind.model import Part
+from bulkbind.model import TimelinePart
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -72,9 +72,9 @@ class Timeline:
         ]
         self._pace = self._pace[1::2] + self._pace[-1:] * (len(self._pace) % 2)
 
-    def part(self) -> Part:
+    def part(self) -> TimelinePart:
         """Return it as stored in the ledger: one part of a run, from a start to a stop."""
-        return Part(
+        return TimelinePart(
             began_at=self._began_at,
             step_s=self._step_s,
             settled=list(self._settled),

@@ -10,7 +10,7 @@ from bulkbind.app.demo import demo
 from bulkbind.cli import options
 from bulkbind.cli.console import Console, say
 from bulkbind.cli.running import configure_logs, explained, run_until_done
-from bulkbind.cli.sending import DRAINING, show
+from bulkbind.cli.send import DRAINING, show
 from bulkbind.errors import ExitCode
 from bulkbind.settings import LogSettings
 

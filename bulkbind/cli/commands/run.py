@@ -18,7 +18,7 @@ from bulkbind.cli import options
 from bulkbind.cli.commands.sandbox import behaviour_from, behaviour_options
 from bulkbind.cli.options import run_argument
 from bulkbind.cli.running import explained
-from bulkbind.cli.sending import notifying, send, send_inbox
+from bulkbind.cli.send import notifying, send, send_inbox
 from bulkbind.errors import UsageError
 from bulkbind.settings import Group
 

@@ -12,7 +12,7 @@ from bulkbind.cli import options
 from bulkbind.cli.console import Console, is_interactive, logs_only, say
 from bulkbind.cli.options import settings_from
 from bulkbind.cli.running import configure_logs, explained, print_json, run_until_done
-from bulkbind.cli.sending import DRAINING, same_place
+from bulkbind.cli.send import DRAINING, same_place
 from bulkbind.model import RunState
 from bulkbind.report.undo_report import undo_json, undo_text
 from bulkbind.settings import Group
