@@ -102,7 +102,7 @@ def connect(path: Path, endpoint: str | None) -> sqlite3.Connection:
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         if path.is_dir():
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))  # noqa: TRY301  # as `open` would
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         # A descriptor of an existing file is not closed: that would end SQLite's locks on it.
         with suppress(FileExistsError):
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
