@@ -55,11 +55,11 @@ if TYPE_CHECKING:
     from bulkbind.engine.retry import Retries
     from bulkbind.settings import ReadbackSettings, SendSettings
 
+LOCKED_S = 660.0
+"""How long a device under a backup lock is tried again. Source: koodrive-api.md, 10 minutes."""
 CHUNK = 64
 """Bindings of a user claimed at once, so that few are in question after a crash."""
 USERS_AT_ONCE = 16
-LOCKED_S = 660.0
-"""How long a device under a backup lock is tried again. Source: koodrive-api.md, 10 minutes."""
 _STILL_THERE = "the server did not unbind it"
 _UNPROVEN = "the user's list lacks it, but nothing shows that this list is up to date"
 T = TypeVar("T")
@@ -186,6 +186,14 @@ class Unbinder:
             locked, self._locked = self._locked, {}
             await self._for_each_user(lambda user: self._unbind_user(*user), locked.items())
 
+    def _is_put_off(self, item: Unbinding) -> bool:
+        """Return whether a device is under a backup lock, and not for too long."""
+        verdict = item.last.verdict if item.last else None
+        if not isinstance(verdict, Refused) or not verdict.is_locked:
+            return False
+        now = self._clock.monotonic()
+        return now - self._locked_since.setdefault(item.device_id, now) < LOCKED_S
+
     async def _for_each_user(
         self, serve: Callable[[T], Awaitable[None]], users: Iterable[T]
     ) -> None:
@@ -233,14 +241,6 @@ class Unbinder:
                 self._locked[user_id] = self._locked.get(user_id, []) + locked
                 left = [item for item in left if item not in locked]
             items = await self._look_up(user_id, left)
-
-    def _is_put_off(self, item: Unbinding) -> bool:
-        """Return whether a device is under a backup lock, and not for too long."""
-        verdict = item.last.verdict if item.last else None
-        if not isinstance(verdict, Refused) or not verdict.is_locked:
-            return False
-        now = self._clock.monotonic()
-        return now - self._locked_since.setdefault(item.device_id, now) < LOCKED_S
 
     async def _settled_since(self, look: _Look) -> None:
         """Wait until the settling time has passed since another list."""

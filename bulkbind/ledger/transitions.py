@@ -328,6 +328,19 @@ def _settled(claim: Claim, outcome: Outcome) -> tuple[object, ...]:
     )
 
 
+_ACCEPTED = sql_list(status for status in IS_BOUND if status is not Status.SKIPPED)
+
+
+def has_bound(db: sqlite3.Connection, run: int, user_id: str) -> bool:
+    """Return whether the server has accepted any of a user's rows in a run."""
+    found = db.execute(
+        "SELECT EXISTS (SELECT 1 FROM rows WHERE run = ? AND user_id = ? AND problems IS NULL "  # noqa: S608  # constants
+        f"AND duplicate_of IS NULL AND status IN {_ACCEPTED})",
+        (run, user_id),
+    ).fetchone()
+    return bool(found[0])
+
+
 def answer_of(attempt: Attempt | None) -> tuple[int | None, str | None, str | None, str | None]:
     """Return the recorded part of an answer: HTTP status, code, message and trace id."""
     if attempt is None:
@@ -360,19 +373,6 @@ def _with_request_id(attempt: Attempt) -> str:
     if not attempt.request_id:
         return attempt.message
     return f"{attempt.message} [request id {attempt.request_id}]"
-
-
-_ACCEPTED = sql_list(status for status in IS_BOUND if status is not Status.SKIPPED)
-
-
-def has_bound(db: sqlite3.Connection, run: int, user_id: str) -> bool:
-    """Return whether the server has accepted any of a user's rows in a run."""
-    found = db.execute(
-        "SELECT EXISTS (SELECT 1 FROM rows WHERE run = ? AND user_id = ? AND problems IS NULL "  # noqa: S608  # constants
-        f"AND duplicate_of IS NULL AND status IN {_ACCEPTED})",
-        (run, user_id),
-    ).fetchone()
-    return bool(found[0])
 
 
 def known(db: sqlite3.Connection, user_id: str) -> set[str]:

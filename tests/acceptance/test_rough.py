@@ -235,7 +235,7 @@ class Terminal:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("keys", "code", "bound"),
-    [(b"y\n", 0, 3), (b"n\n", 2, 0), (b"\n", 2, 0), (b"\x03", 130, 0)],
+    [(b"y\n", 0, 3), (b"n\n", 5, 0), (b"\n", 5, 0), (b"\x03", 130, 0)],
     ids=["yes", "no", "just enter", "Ctrl-C"],
 )
 def test_a_terminal_is_asked(tmp_path, keys, code, bound):
