@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING, assert_never
 
 from bulkbind.engine.decide import Again, Halt, Park, Settle, Step, Suspect, costs, decide
+from bulkbind.engine.proof import Connections
 from bulkbind.engine.stop import DrainedError
 from bulkbind.logs import logger
 from bulkbind.model import Accepted, Attempt, Claim, ClockRefused, Unreachable
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
     from bulkbind.engine.retry import Retries
     from bulkbind.settings import SendSettings
 
+LINGER_S = 0.5
+"""So long an answer that was mistaken for another's may be late at the end of a run."""
 RETRIES_PER_SLOT, PUT_OFF_PER_SLOT = 4, 64
 """Rows per slot of concurrency that may wait for another attempt; for their user's turn."""
 
@@ -36,12 +40,14 @@ class Binder:
         self._ledger = parts.ledger
         self._gate = parts.gate
         self._stop = parts.stop
+        self._clock = parts.clock
         self._readback = readback
         self._retries = retries
         self._tasks = tasks
         per_slot = PUT_OFF_PER_SLOT if send.is_per_user else RETRIES_PER_SLOT
         self._room = asyncio.Semaphore(per_slot * send.concurrency)
         self._unreachable: int | None = 0
+        self._connections = Connections()
         self._log = logger()
 
     async def bind(self, claim: Claim) -> None:
@@ -81,7 +87,10 @@ class Binder:
             case Suspect(step=held_back):
                 await self.act(claim, held_back)
             case Settle(outcome=outcome):
-                self._ledger.settle(claim, outcome)
+                if claim.last is None or self._connections.proves(claim.row, claim.last):
+                    self._ledger.settle(claim, outcome)
+                else:
+                    await self.act(claim, Park())
             case Park():
                 # In the ledger first, so that a crash from here on keeps the answer.
                 await self._doubt(claim, is_new=step.if_absent is None)
@@ -93,6 +102,27 @@ class Binder:
                 raise AssertionError(step)
             case _ as never:
                 assert_never(never)
+
+    def on_unasked(self, connection: int) -> None:
+        """Doubt what a connection has settled that says something unasked."""
+        if rows := self._connections.doubt(connection):
+            work = self._doubt_again(rows)
+            try:
+                self._tasks.create_task(work, name="doubt again")
+            except RuntimeError:  # the run has failed, or is over
+                work.close()
+
+    async def _doubt_again(self, rows: list[int]) -> None:
+        claims = await self._ledger.doubt_again(rows)
+        self._log.warning("doubt.again", rows=len(claims), why="unasked data on a connection")
+        for claim in claims:
+            self._readback.park(claim, Park())
+
+    async def linger(self) -> None:
+        """Give connections whose last answers named no device the time to say more."""
+        if self._connections:
+            with suppress(DrainedError):
+                await self._stop.sleep(self._clock, LINGER_S)
 
     async def _doubt(self, claim: Claim, *, is_new: bool) -> None:
         claim.doubts += is_new

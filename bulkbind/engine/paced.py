@@ -43,6 +43,10 @@ class Paced:
         """Return the server's time, seconds since 1970; None while it is not known."""
         return self._client.server_time()
 
+    def on_unasked(self, report: Callable[[int], None]) -> None:
+        """Have *report* called with the number of a connection that says something unasked."""
+        self._client.on_unasked(report)
+
     async def bind(
         self, device: Device, before: Callable[[], Awaitable[None]] | None = None
     ) -> Attempt:

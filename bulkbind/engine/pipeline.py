@@ -167,6 +167,7 @@ class Pipeline:
             parts, self._retries, self._tasks, run, self._resend, send=send, doubt=doubt
         )
         self._binder = Binder(parts, self._readback, self._retries, self._tasks, send)
+        parts.api.on_unasked(self._binder.on_unasked)
 
     @property
     def lists(self) -> int:
@@ -211,8 +212,12 @@ class Pipeline:
                 return
             self._readback.start()
             if is_proven:
-                for number in range(self._send.concurrency):
+                workers = [
                     self._tasks.create_task(self._worker(), name=f"worker {number}")
+                    for number in range(self._send.concurrency)
+                ]
+                await asyncio.wait(workers)
+            await self._binder.linger()
 
     async def _first_contact(self) -> bool:
         """Prove endpoint, TLS, credentials and clock with one request alone.

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+from functools import partial
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import aiohttp
 from aiohttp import hdrs
+from aiohttp.client_proto import ResponseHandler
 from multidict import istr
 from yarl import URL
 
@@ -17,6 +20,7 @@ from bulkbind.koodrive.wire import Answer
 from bulkbind.model import Attempt, NoAnswer, ServerLimit, Unreachable
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
 
     from aiohttp.client_reqrep import ConnectionKey
@@ -98,21 +102,63 @@ class _Timeout:
             raise TimeoutError from error
 
 
+class QuietProtocol(ResponseHandler):
+    """A connection that notices what it is sent without a request.
+
+    Attributes:
+        number: The connection's, from 1.
+        is_idle: Whether it waits for a request.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, connector: QuietConnector) -> None:
+        super().__init__(loop)
+        self._connector = connector
+        self.is_idle = False
+        self.number = connector.next_number()
+
+    def data_received(self, data: bytes) -> None:
+        """Pass data on, and report it if nothing was asked."""
+        if self.is_idle:
+            self._connector.on_unasked(self.number)
+        super().data_received(data)
+
+
 class QuietConnector(aiohttp.TCPConnector):
-    """Drops an idle connection that has received data without a request.
+    """Drops a connection that has received data without a request, and reports it.
 
     aiohttp checks a connection when it is released, not when it is acquired: it would take such
     data for the answer to the next request.
     """
 
-    # aiohttp has no public hook for this; a test checks that it is called.
+    # aiohttp has no public hooks for this; tests check that they are called.
+    def __init__(self, on_unasked: Callable[[int], None], **options: Any) -> None:
+        """*on_unasked*: called with the number of a connection, perhaps more than once."""
+        super().__init__(**options)
+        self.on_unasked = on_unasked
+        self._numbers = itertools.count(1)
+        self._factory = cast("partial[ResponseHandler]", partial(QuietProtocol, self._loop, self))
+
+    def next_number(self) -> int:
+        """Return the number of a new connection."""
+        return next(self._numbers)
+
     async def _get(self, key: ConnectionKey, traces: list[Trace]) -> Connection | None:
         while (connection := await super()._get(key, traces)) is not None:
             protocol = connection.protocol
-            if protocol is not None and not protocol.should_close:
+            if isinstance(protocol, QuietProtocol) and not protocol.should_close:
+                protocol.is_idle = False
                 return connection
             connection.close()
         return None
+
+    def _release(
+        self, key: ConnectionKey, protocol: ResponseHandler, *, should_close: bool = False
+    ) -> None:
+        assert isinstance(protocol, QuietProtocol)  # as `_factory` makes them
+        protocol.is_idle = True
+        if not should_close and (protocol._buffer or protocol._tail):  # noqa: SLF001  # as above
+            self.on_unasked(protocol.number)
+        super()._release(key, protocol, should_close=should_close)
 
     def drop_idle(self) -> None:
         """Close every connection that is not in use."""
@@ -188,11 +234,14 @@ class HttpSession:
         """As aiohttp writes it into the Host header."""
         self.requests = 0
         """Requests sent."""
+        self.on_unasked: Callable[[int], None] = lambda _number: None
+        """Called with the number of a connection that said something without a request."""
 
     async def __aenter__(self) -> Self:
         is_https = self._endpoint.startswith("https:")
         self._proxy = transport.proxy_for(self._endpoint, self._settings)
         self._connector = QuietConnector(
+            lambda number: self.on_unasked(number),  # noqa: PLW0108  # may be set later
             limit=0,  # the workers limit the requests in flight
             keepalive_timeout=IDLE_S,
             ssl=transport.tls_context(self._settings.ca_file) if is_https else True,
@@ -252,6 +301,8 @@ class HttpSession:
             proxy_headers=self._proxy.headers if self._proxy else None,
             allow_redirects=False,
         ) as response:
+            # The connection itself may be released already.
+            protocol = getattr(response, "_protocol", None)
             text, whole = await _read(response, cap)
             return Answer(
                 status=response.status,
@@ -262,6 +313,7 @@ class HttpSession:
                 whole=whole,
                 limits=self._limits(response),
                 request_id=response.headers.get(_X_REQUEST_ID),
+                connection=protocol.number if isinstance(protocol, QuietProtocol) else 0,
             )
 
     def _limits(self, response: aiohttp.ClientResponse) -> tuple[ServerLimit, ...]:

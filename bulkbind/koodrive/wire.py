@@ -131,6 +131,8 @@ class Answer:
     """The limits that its headers state."""
     request_id: str | None = None
     """The header X-Request-Id."""
+    connection: int = 0
+    """The number of its connection."""
 
 
 def body_of(answer: Answer) -> dict[str, Any] | None:

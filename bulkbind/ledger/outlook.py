@@ -87,8 +87,8 @@ class BoundReader:
             for code, device_id, created, *optional in found
         )
 
-    def known(self, user_id: str) -> set[str]:
-        """Return the machine codes known to be bound to a user, by any run."""
+    def known(self, user_id: str) -> dict[str, str]:
+        """Return the device ids of a user's bindings that any run made, by machine code."""
         return transitions.known(self._db, user_id)
 
 

@@ -37,6 +37,7 @@ from bulkbind.model.rows import (
     Source,
 )
 from bulkbind.model.statuses import (
+    BY_ANSWER,
     CAN_RESUME,
     COMES_BACK,
     IS_BOUND,
@@ -72,6 +73,7 @@ from bulkbind.model.unbindings import (
 )
 
 __all__ = [
+    "BY_ANSWER",
     "CAN_RESUME",
     "COMES_BACK",
     "EXTRA",

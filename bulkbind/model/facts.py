@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Generic, Self, TypedDict, TypeVar, overload
+from typing import Any, ClassVar, Generic, NotRequired, Self, TypedDict, TypeVar, overload
 
 from bulkbind.model.fields import DETAILS
 
@@ -217,6 +217,8 @@ class Refreshed(TypedDict):
     """Known bindings that the lists lack."""
     bound_again: bool
     """Whether these are sent again; else their rows are failed."""
+    not_proven: NotRequired[int]
+    """Known bindings that lists lack which prove nothing; they are left as they are."""
 
 
 class LimitFound(TypedDict):
@@ -309,6 +311,8 @@ class RunFacts(Facts):
     """Most requests in flight at once that the gateway takes; None: no limit was shown."""
     clock_skew_s = Fact[float | None](None, is_carried=True)
     """Seconds by which the server's clock is ahead of ours, rounded down; None: not measured."""
+    names_codes = Fact[bool | None](None, is_carried=True, is_shown=False)
+    """Whether the server's answers name machine codes, so that each must; None: not so far."""
     parts = Fact[Sequence[Part]]((), joins, is_shown=False)
     """The timeline of each session."""
     pruned_at = Fact[str | None](None)

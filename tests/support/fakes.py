@@ -106,6 +106,9 @@ class FakeServer:
     def server_time(self) -> float | None:
         return self._now()
 
+    def on_unasked(self, report: Callable[[int], None]) -> None:
+        self.say_unasked = report
+
     async def bind(
         self, device: Device, before: Callable[[], Awaitable[None]] | None = None
     ) -> Attempt:

@@ -76,6 +76,9 @@ class FakeClient:
     async def __aexit__(self, *_):
         self.seen.append("exit")
 
+    def on_unasked(self, report):
+        """Never."""
+
     def now(self):
         return 42.0
 
