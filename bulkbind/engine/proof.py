@@ -165,6 +165,8 @@ class Look:
     """Devices asked for that it shows in another letter case only."""
     flaw: str
     """Why it proves nothing; empty if it may."""
+    is_part: bool
+    """Whether it says that there is more, and so proves no absence."""
 
     def record(self, code: str) -> Record | None:
         """Return what it proves to be there under a machine code."""
@@ -180,8 +182,8 @@ class Look:
 
         *besides*: the devices in question, of which none is evidence for another.
         """
-        if self.flaw:
-            return self.flaw
+        if self.flaw or self.is_part:
+            return self.flaw or "it says that it is only a part"
         if len(self.shown.get(code, ())) > 1:
             return f"it shows {code} under more than one device id"
         if code in self.unclear:
@@ -233,9 +235,7 @@ def look(
         folded = {code.casefold() for code in records}
         unclear = {code for code in asked if code not in shown and code.casefold() in folded}
     flaw = f"it shows devices of other users, e.g. {stranger}" if stranger else ""
-    if listing.is_part and (lacks or len(shown) < len(asked)):
-        flaw = flaw or "it says that it is only a part"
-    return Look(at, listing.attempt, known.keys(), lacks, shown, unclear, flaw)
+    return Look(at, listing.attempt, known.keys(), lacks, shown, unclear, flaw, listing.is_part)
 
 
 def vanished(code: str, looks: Sequence[Look]) -> bool:

@@ -2,7 +2,7 @@
 
 from bulkbind.ledger.duplicates import Policy, Seen
 from bulkbind.ledger.ledger import Ledger
-from bulkbind.ledger.outlook import BoundReader, Outlook, SkippedReader, last_pace
+from bulkbind.ledger.outlook import BoundReader, KnownReader, Outlook, SkippedReader, last_pace
 from bulkbind.ledger.reading import (
     RunName,
     RunReader,
@@ -17,6 +17,7 @@ from bulkbind.ledger.upkeep import Pruned, bindings_of, faults, prune, size_of
 
 __all__ = [
     "BoundReader",
+    "KnownReader",
     "Ledger",
     "Outlook",
     "Policy",

@@ -20,7 +20,7 @@ from bulkbind.model import (
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from bulkbind.model.fields import Values
 
@@ -43,12 +43,26 @@ def user_ids(db: sqlite3.Connection, run: int, only: str = "") -> Iterator[str]:
         yield last
 
 
-class SkippedReader:
-    """The devices of one run that are skipped because they are known to be bound."""
+class KnownReader:
+    """One run, and the bindings that are known of its users, to compare with the server's lists."""
 
     def __init__(self, db: sqlite3.Connection, run: int) -> None:
         self._db = db
         self._run = run
+
+    def known(self, user_id: str) -> dict[str, str]:
+        """Return the device ids of a user's bindings that any run made, by machine code."""
+        return transitions.known(self._db, user_id)
+
+    def stranger(
+        self, user_id: str, records: Mapping[str, Record], known: Mapping[str, str]
+    ) -> str | None:
+        """Return a device on a user's list that is known as another user's, if there is one."""
+        return transitions.stranger(self._db, user_id, records, known)
+
+
+class SkippedReader(KnownReader):
+    """The devices of one run that are skipped because they are known to be bound."""
 
     def user_ids(self) -> Iterator[str]:
         """Yield the users who have such devices, in order."""
@@ -63,12 +77,8 @@ class SkippedReader:
         )
 
 
-class BoundReader:
+class BoundReader(KnownReader):
     """The devices of one run that are bound, by it or before it."""
-
-    def __init__(self, db: sqlite3.Connection, run: int) -> None:
-        self._db = db
-        self._run = run
 
     def user_ids(self) -> Iterator[str]:
         """Yield the users of the run's valid rows, in order."""
@@ -86,10 +96,6 @@ class BoundReader:
             Record(code, device_id, created, tuple(optional))
             for code, device_id, created, *optional in found
         )
-
-    def known(self, user_id: str) -> dict[str, str]:
-        """Return the device ids of a user's bindings that any run made, by machine code."""
-        return transitions.known(self._db, user_id)
 
 
 MOST_USERS = 10_000
@@ -130,12 +136,8 @@ class Wanted(NamedTuple):
     word: PlanWord
 
 
-class Outlook:
+class Outlook(KnownReader):
     """One staged or resumable run, as needed by a plan."""
-
-    def __init__(self, db: sqlite3.Connection, run: int) -> None:
-        self._db = db
-        self._run = run
 
     def counts(self) -> tuple[dict[str, int], str]:
         """Return the rows by every `PlanWord`, and the mark.
