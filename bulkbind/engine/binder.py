@@ -10,7 +10,7 @@ from bulkbind.engine.decide import Again, Halt, Park, Settle, Step, Suspect, cos
 from bulkbind.engine.proof import Connections
 from bulkbind.engine.stop import DrainedError
 from bulkbind.logs import logger
-from bulkbind.model import Accepted, Attempt, Claim, ClockRefused, Unreachable
+from bulkbind.model import Accepted, Attempt, Claim, ClockRefused, NoAnswer, Unreachable
 
 if TYPE_CHECKING:
     from bulkbind.engine.ports import Parts
@@ -87,10 +87,9 @@ class Binder:
             case Suspect(step=held_back):
                 await self.act(claim, held_back)
             case Settle(outcome=outcome):
-                if claim.last is None or self._connections.proves(claim.row, claim.last):
-                    self._ledger.settle(claim, outcome)
-                else:
-                    await self.act(claim, Park())
+                self._ledger.settle(claim, outcome)
+                if claim.last is not None:
+                    self._connections.settled(claim.row, claim.last)
             case Park():
                 # In the ledger first, so that a crash from here on keeps the answer.
                 await self._doubt(claim, is_new=step.if_absent is None)
@@ -144,6 +143,8 @@ class Binder:
         return self._judge(claim, attempt)
 
     def _judge(self, claim: Claim, attempt: Attempt) -> Step:
+        if not self._connections.proves(attempt) and costs(attempt):
+            attempt.verdict = NoAnswer(was_read=True)
         claim.attempts += costs(attempt)
         if claim.sent_at is None:
             claim.sent_at = attempt.sent_at

@@ -341,19 +341,19 @@ class Connections:
         self._rows: dict[int, list[int]] = {}
         self._doubted: set[int] = set()
 
-    def proves(self, row: int, attempt: Attempt) -> bool:
-        """Return whether an answer may settle a row, and remember that it has."""
+    def proves(self, attempt: Attempt) -> bool:
+        """Return whether an answer is to its own request, as far as its connection has shown."""
+        return attempt.is_named or attempt.connection not in self._doubted
+
+    def settled(self, row: int, attempt: Attempt) -> None:
+        """Note that an answer has settled a row."""
         if attempt.is_named:
             if self._rows:
                 self._rows.pop(attempt.connection, None)
-            return True
-        if attempt.connection in self._doubted:
-            return False
-        if attempt.connection:
+        elif attempt.connection:
             self._rows.setdefault(attempt.connection, []).append(row)
             if len(self._rows) > MOST_CONNECTIONS:
                 del self._rows[next(iter(self._rows))]
-        return True
 
     def doubt(self, connection: int) -> list[int]:
         """Return the rows to doubt once a connection has said something unasked."""
