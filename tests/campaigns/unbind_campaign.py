@@ -56,7 +56,7 @@ FAULTS = (
     "502=0.01,on=unbind",
     "reset-after=0.02",
 )
-LIMIT = "120/s,on=unbind"
+LIMIT = "30/s,on=unbind"
 SETTINGS = """\
 timeout: 1s
 list_timeout: 2s
@@ -126,6 +126,7 @@ class Campaign:
             code = self._live_and_die(command, max(2, left // (self._wanted - self.struck)))
             if code in (0, 1):
                 return code
+        code = -1
         for _ in range(MOST_AT_END):
             code = bulkbind(*command, home=self.home, timeout=500).returncode
             if code in (0, 1):
@@ -204,10 +205,8 @@ def run_campaign(home: Path, kind: str, *, kills: int, seed: int) -> Figures:
             moved = [(row[0], row[1].replace("old", "new"), "", "") for row in ours]
             command = ["run", str(write_csv(home / "moved.csv", moved)), "--move", "--yes"]
         code = campaign.go([*command, *common, "--out", "report"], len(ours))
-        server = {
-            (item["userId"], item["machineCode"]): item["deviceId"]
-            for item in sandbox_bindings(url)
-        }
+        records = sandbox_bindings(url)
+        server = {(item["userId"], item["machineCode"]): item["deviceId"] for item in records}
         stats = ask(f"{url}/sandbox/stats")
     lines = [json.loads(line) for line in journal.read_text(encoding="utf-8").splitlines()]
     return _reckon(
