@@ -24,6 +24,7 @@ from bulkbind.model import (
     Listing,
     NoAnswer,
     Outcome,
+    Refused,
     Status,
     Throttled,
     Transient,
@@ -221,8 +222,12 @@ class Readback:
         listing = await self._lists.read(name, patience)
         if listing.records is None:
             items, user.parked = user.parked, []
+            # A refusal may be the answer to another request, so one is not enough.
+            is_sure = not isinstance(listing.attempt.verdict, Refused)
             why = f"the user's list cannot be read: {listing.attempt.message}"
-            await self._give_up(items, why)
+            await self._give_up(
+                [item for item in items if self._is_over(item, user, is_sure=is_sure)], why
+            )
             return
         stranger = await self._ledger.stranger(name, listing.records, known)
         items, user.parked = user.parked, []
@@ -246,12 +251,8 @@ class Readback:
                     missed.append(item.claim.row)
                 else:
                     await self._cleared(item)
-            else:
-                item.untrusted += 1
-                if item.untrusted < READS:
-                    user.parked.append(item)
-                else:
-                    given_up.setdefault(seen.why_not_absent(code, asked), []).append(item)
+            elif self._is_over(item, user):
+                given_up.setdefault(seen.why_not_absent(code, asked), []).append(item)
         if missed:
             await self._ledger.missed(missed)
         self._log.info(
@@ -264,6 +265,14 @@ class Readback:
         )
         for why, rows in given_up.items():
             await self._give_up(rows, f"the user's list cannot be trusted: {why}")
+
+    def _is_over(self, item: _Parked, user: _ParkedUser, *, is_sure: bool = False) -> bool:
+        """Return whether lists that prove nothing are enough; else park the row again."""
+        item.untrusted += 1
+        is_over = is_sure or item.untrusted >= READS
+        if not is_over:
+            user.parked.append(item)
+        return is_over
 
     async def _cleared(self, item: _Parked) -> None:
         """End or resend a row that two lists did not show."""
