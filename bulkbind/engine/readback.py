@@ -222,12 +222,11 @@ class Readback:
         listing = await self._lists.read(name, patience)
         if listing.records is None:
             items, user.parked = user.parked, []
-            # A refusal may be the answer to another request, so one is not enough.
-            is_sure = not isinstance(listing.attempt.verdict, Refused)
+            # It may be the answer to another request, unless it speaks of the set-up.
+            is_sure = listing.attempt.verdict != Refused()
+            items = [item for item in items if self._is_over(item, user, is_sure=is_sure)]
             why = f"the user's list cannot be read: {listing.attempt.message}"
-            await self._give_up(
-                [item for item in items if self._is_over(item, user, is_sure=is_sure)], why
-            )
+            await self._give_up(items, why)
             return
         stranger = await self._ledger.stranger(name, listing.records, known)
         items, user.parked = user.parked, []
