@@ -311,8 +311,6 @@ class RunFacts(Facts):
     """Most requests in flight at once that the gateway takes; None: no limit was shown."""
     clock_skew_s = Fact[float | None](None, is_carried=True)
     """Seconds by which the server's clock is ahead of ours, rounded down; None: not measured."""
-    names_codes = Fact[bool | None](None, is_carried=True, is_shown=False)
-    """Whether the server's answers name machine codes, so that each must; None: not so far."""
     parts = Fact[Sequence[Part]]((), joins, is_shown=False)
     """The timeline of each session."""
     pruned_at = Fact[str | None](None)

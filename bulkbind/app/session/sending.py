@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING
 from bulkbind.app.reports import Report, write_report
 from bulkbind.app.session.eta import Gauge
 from bulkbind.app.session.progress import Progress, Timeline
-from bulkbind.app.session.session import Session, known_client, paced, pacer_of, retries_of
+from bulkbind.app.session.session import (
+    NAMES_CODES,
+    Session,
+    known_client,
+    paced,
+    pacer_of,
+    retries_of,
+)
 from bulkbind.engine import Breaker, Parts, Pipeline, StopSignal, Unbinder, draining
 from bulkbind.errors import ExitCode, LedgerError
 from bulkbind.logs import bound, logger
@@ -116,7 +123,7 @@ class _Notes:
         """Keep it if it is new."""
         if self._client.names_codes and not self._is_kept:
             self._is_kept = True
-            work = self._ledger.put_meta(RunFacts.names_codes.name, value=True)
+            work = self._ledger.put_meta(NAMES_CODES, value=True)
             self._task = asyncio.create_task(work, name="note")
             self._task.add_done_callback(lambda task: task.cancelled() or task.exception())
 
@@ -202,8 +209,6 @@ def facts_of(
             facts.limit = found
     if (in_flight := pacer.in_flight()) is not None:
         facts.limit_in_flight = in_flight
-    if client.names_codes:
-        facts.names_codes = True
     if client.server_clock.measured:
         # Rounded down: the estimate must never be ahead of the server's clock.
         facts.clock_skew_s = math.floor(client.server_clock.skew_s() * 1000) / 1000
