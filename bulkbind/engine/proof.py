@@ -6,6 +6,7 @@
 |  | (less the margin) to the answer's `Date` + 1 s (plus the margin) |
 | `already_bound` | the same with any other `createTime`; or "already bound" that a list confirms |
 | `failed` | a refusal of the only request; of several, the refusal and absence |
+|  | (unsent, by the user's state: see `engine.users`) |
 | absent | two lists, a settling time apart, that lack it and show all else known of the user |
 | `unbound` | an answer that names the device; else a request that may have been carried out, |
 |  | and absence, or "no such binding" and the next list |

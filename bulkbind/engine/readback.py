@@ -227,7 +227,8 @@ class Readback:
         if listing.records is None:
             items, user.parked = user.parked, []
             # It may be the answer to another request, unless it speaks of the set-up.
-            is_sure = listing.attempt.verdict != Refused()
+            own = (Refused(), Refused(is_about_user=True))
+            is_sure = listing.attempt.verdict not in own
             items = [item for item in items if self._is_over(item, user, is_sure=is_sure)]
             why = f"the user's list cannot be read: {listing.attempt.message}"
             await self._give_up(items, why)
