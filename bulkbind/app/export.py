@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from bulkbind.app.session.listener import Listener
     from bulkbind.clock import Clock
     from bulkbind.engine import StopSignal
-    from bulkbind.model import Record
+    from bulkbind.model import Listing, Record
     from bulkbind.settings import Settings
 
 
@@ -51,12 +51,13 @@ async def export(
     turn: str | None = next(order)
     devices = 0
 
-    def write_in_order(user: str, records: dict[str, Record]) -> None:
+    def write_in_order(user: str, listing: Listing, _at: float) -> None:
         nonlocal turn, devices, has_begun
         if not has_begun:
             writer.begin()  # not before the first answer
             has_begun = True
-        waiting[user] = records
+        assert listing.records is not None
+        waiting[user] = listing.records
         while turn in waiting:
             ready = waiting.pop(turn)
             writer.write(turn, ready.values())

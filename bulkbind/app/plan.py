@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from bulkbind.app.inputs import named
 from bulkbind.app.run import Staging, new_session, read_plan
-from bulkbind.app.session.lists import read_lists
+from bulkbind.app.session.lists import compare_lists
+from bulkbind.engine.proof import READS, vanished
 from bulkbind.errors import UsageError
 from bulkbind.files import write_json
 from bulkbind.ledger import Ledger, Outlook, copy_known, reading
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from bulkbind.app.session.session import Session
     from bulkbind.clock import Clock
     from bulkbind.engine import StopSignal
+    from bulkbind.engine.proof import Look
     from bulkbind.ledger.outlook import Wanted
     from bulkbind.manifest import Manifest
     from bulkbind.model import Record
@@ -108,7 +110,7 @@ def _endpoint_of(ledger: Path) -> str:
 async def _refreshed(session: Session, outlook: Outlook, before: Plan, *, extra: bool) -> Plan:
     """Return the plan, corrected by the server's lists."""
     comparison = _Comparison(outlook, before, session.settings.manifest, counts_extra=extra)
-    await read_lists(session, outlook.user_ids(), comparison.compare)
+    await compare_lists(session, outlook, outlook.user_ids(), comparison.asked, comparison.compare)
     return comparison.plan()
 
 
@@ -125,15 +127,27 @@ class _Comparison:
         self._counts = Counter(plan.counts)
         self._users = {user: Counter(counts) for user, counts in plan.users.items()}
         self._extra = 0
+        self._not_proven = 0
         self._extras: list[dict[str, str]] = []
 
-    def compare(self, user: str, records: dict[str, Record]) -> None:
-        """Compare a user's list with the rows that name the user."""
+    def asked(self, user: str) -> list[str]:
+        """Return the machine codes of a user's rows."""
+        return [row.machine_code for row in self._outlook.wanted(user)]
+
+    def compare(self, user: str, records: dict[str, Record], looks: Sequence[Look]) -> bool:
+        """Compare a user's list with the rows that name the user; False: read it once more."""
+        words = [
+            (row, row.word if self._staging.rebind else _word(row, looks))
+            for row in self._outlook.wanted(user)
+        ]
+        if any(found is None for _, found in words) and len(looks) < READS:
+            return False
         shown = self._users.get(user, Counter())
         extra = set(records)
-        for row in self._outlook.wanted(user):
+        for row, found in words:
             extra.discard(row.machine_code)
-            word = row.word if self._staging.rebind else _word(row, records.get(row.machine_code))
+            word = row.word if found is None else found
+            self._not_proven += found is None
             if word != row.word:
                 for counts in (self._counts, shown):
                     counts[row.word] -= 1
@@ -143,6 +157,7 @@ class _Comparison:
             shown["extra"] = len(extra)
             room = MOST_EXTRAS - len(self._extras)
             self._extras += [{"user_id": user, "machine_code": c} for c in sorted(extra)[:room]]
+        return True
 
     def plan(self) -> Plan:
         """Return the corrected plan."""
@@ -157,18 +172,22 @@ class _Comparison:
             counts={str(word): self._counts[word] for word in PlanWord},
             users={user: {w: n for w, n in c.items() if n} for user, c in self._users.items()},
             is_refreshed=True,
+            not_proven=self._not_proven,
             extra=self._extra if self._counts_extra else None,
             extras=tuple(self._extras),
         )
 
 
-def _word(row: Wanted, record: Record | None) -> PlanWord:
-    """Return what would happen to a row, given its record on the server."""
+def _word(row: Wanted, looks: Sequence[Look]) -> PlanWord | None:
+    """Return what would happen to a row, by the server's lists; None: they prove nothing."""
     if row.word.about.is_fixed:
         return row.word
-    if record is None:
-        return PlanWord.MISSING if row.word.about.is_bound else row.word
-    is_same = row.optional == record.optional
+    shown = looks[-1].shown.get(row.machine_code)
+    if shown is None:
+        if not row.word.about.is_bound:
+            return row.word
+        return PlanWord.MISSING if vanished(row.machine_code, looks) else None
+    is_same = row.optional == shown[0].optional
     return PlanWord.ALREADY_BOUND if is_same else PlanWord.CHANGED
 
 

@@ -11,13 +11,20 @@ from bulkbind.app.run import new_session
 from bulkbind.app.session.eta import Gauge
 from bulkbind.app.session.progress import Progress
 from bulkbind.app.session.sending import facts_of
-from bulkbind.app.session.session import client_of, held_ledger, holder, paced, pacer_of, retries_of
+from bulkbind.app.session.session import (
+    held_ledger,
+    holder,
+    known_client,
+    paced,
+    pacer_of,
+    retries_of,
+)
 from bulkbind.engine import Parts, Unbinder, draining
 from bulkbind.engine.readback import Readback
 from bulkbind.errors import ExitCode, UsageError
 from bulkbind.ledger import RunReader, UndoReader, find_run, reading
 from bulkbind.logs import bound, logger
-from bulkbind.model import CAN_RESUME, RunFacts, RunState, UnbindKind, UndoPlan, UndoSummary
+from bulkbind.model import CAN_RESUME, RunState, UnbindKind, UndoPlan, UndoSummary
 from bulkbind.report.undo_report import MAY_COST, write_undo
 
 if TYPE_CHECKING:
@@ -110,7 +117,7 @@ async def _confirmed(
 async def _unbind_all(session: Session, ledger: Ledger, run: int) -> None:
     settings, clock, stop = session.settings, session.clock, session.stop
     pacer = await pacer_of(session, ledger)
-    client = client_of(session, await ledger.get_meta(RunFacts.clock_skew_s.name))
+    client = await known_client(session, ledger)
     began = clock.monotonic()
     session.pulse.follow(lambda: client.requests, lambda: pacer.closed_for_s() > 0)
     api = paced(session, client, pacer)

@@ -6,15 +6,19 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from bulkbind.app.run import new_session
-from bulkbind.app.session.lists import read_lists
+from bulkbind.app.session.lists import compare_lists
+from bulkbind.engine.proof import READS, vanished
 from bulkbind.errors import ExitCode
 from bulkbind.ledger import BoundReader, RunReader, find_run, reading
 from bulkbind.model.fields import LABELS
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from bulkbind.app.session.listener import Listener
     from bulkbind.clock import Clock
     from bulkbind.engine import StopSignal
+    from bulkbind.engine.proof import Look
     from bulkbind.model import Record
     from bulkbind.settings import Settings
 
@@ -27,7 +31,7 @@ class Difference:
     """A device on which ledger and server differ."""
 
     kind: str
-    """`missing`, `changed` or `extra`."""
+    """`missing`, `not_proven`, `changed` or `extra`."""
     user_id: str
     machine_code: str
     detail: str
@@ -44,6 +48,7 @@ class Verification:
     counts: dict[str, int] = field(
         default_factory=lambda: {"same": 0, "missing": 0, "changed": 0, "extra": 0}
     )
+    """Of devices, by kind; `not_proven` only where there are any."""
     differences: list[Difference] = field(default_factory=list)
     """The first ones, sorted by user and machine code."""
 
@@ -64,9 +69,10 @@ async def verify(
 ) -> Verification:
     """Compare the ledger with the server's lists, for the users and devices of a run.
 
-    *missing*: bound in the ledger, not on the server; *changed*: under another device id,
-    or with other optional values; *extra*: the server has it for one of the run's users, the ledger
-    does not. Nothing is changed. What was undone is not expected.
+    *missing*: bound in the ledger, proven not to be on the server; *not_proven*: lists lack it, or
+    show more, but prove nothing; *changed*: under another device id, or with other optional values;
+    *extra*: the server has it for one of the run's users, the ledger does not. A list that differs
+    is read twice. Nothing is changed. What was undone is not expected.
 
     *run_id*: the run, or a unique prefix of its id.
 
@@ -78,23 +84,44 @@ async def verify(
         reader = BoundReader(db, run)
         found = Verification(RunReader(db, run).run_id())
 
-        def compare_user(user: str, records: dict[str, Record]) -> None:
+        def compare(user: str, records: dict[str, Record], looks: Sequence[Look]) -> bool:
+            bound = list(reader.of(user))
+            differing = [item for record in bound if (item := _difference(user, record, looks))]
+            extras = _extras(user, reader.known(user), records, looks[-1])
+            if (differing or extras) and len(looks) < READS:
+                return False
             found.users += 1
-            for item in reader.of(user):
-                found.devices += 1
-                _compare(found, user, item, records.get(item.machine_code))
-            for code in sorted(records.keys() - reader.known(user)):
-                _differ(found, "extra", user, code, f"device id {records[code].device_id}")
+            found.devices += len(bound)
+            found.counts["same"] += len(bound) - len(differing)
+            for item in (*differing, *extras):
+                found.counts[item.kind] = found.counts.get(item.kind, 0) + 1
+                if len(found.differences) < MOST_SHOWN:
+                    found.differences.append(item)
+            return True
 
-        await read_lists(session, reader.user_ids(), compare_user)
+        await compare_lists(
+            session,
+            reader,
+            reader.user_ids(),
+            lambda user: [record.machine_code for record in reader.of(user)],
+            compare,
+        )
     found.differences.sort(key=lambda item: (item.user_id, item.machine_code))
     return found
 
 
-def _compare(found: Verification, user: str, known: Record, listed: Record | None) -> None:
+def _difference(user: str, known: Record, looks: Sequence[Look]) -> Difference | None:
+    """Return how a device differs on the lists, and None if it does not."""
+    code, last = known.machine_code, looks[-1]
+    shown = last.shown.get(code, ())
+    listed = next(
+        (item for item in shown if item.device_id == known.device_id), shown[0] if shown else None
+    )
     if listed is None:
-        _differ(found, "missing", user, known.machine_code, f"device id {known.device_id}")
-        return
+        if vanished(code, looks):
+            return Difference("missing", user, code, f"device id {known.device_id}")
+        why = next((why for each in looks if (why := each.why_not_absent(code, {code}))), "")
+        return Difference("not_proven", user, code, f"not on the list, but {why or 'on another'}")
     names = ("device id", *LABELS)
     now, before = (listed.device_id, *listed.optional), (known.device_id, *known.optional)
     parts = [
@@ -102,13 +129,18 @@ def _compare(found: Verification, user: str, known: Record, listed: Record | Non
         for name, shown, recorded in zip(names, now, before, strict=True)
         if shown != recorded
     ]
-    if parts:
-        _differ(found, "changed", user, known.machine_code, "; ".join(parts))
-    else:
-        found.counts["same"] += 1
+    return Difference("changed", user, code, "; ".join(parts)) if parts else None
 
 
-def _differ(found: Verification, kind: str, user: str, code: str, detail: str) -> None:
-    found.counts[kind] += 1
-    if len(found.differences) < MOST_SHOWN:
-        found.differences.append(Difference(kind, user, code, detail))
+def _extras(
+    user: str, known: Mapping[str, str], records: Mapping[str, Record], last: Look
+) -> list[Difference]:
+    """Return what a list shows that the ledger does not know."""
+    ids = set(known.values())
+    return [
+        Difference("not_proven", user, code, f"on the list, but {last.flaw}")
+        if last.flaw
+        else Difference("extra", user, code, f"device id {records[code].device_id}")
+        for code in sorted(records.keys() - known)
+        if records[code].device_id not in ids
+    ]

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING, assert_never
 
 from bulkbind.engine.decide import Again, Halt, Park, Settle, Step, Suspect, costs, decide
+from bulkbind.engine.proof import Connections
 from bulkbind.engine.stop import DrainedError
 from bulkbind.engine.users import HeldError
 from bulkbind.logs import logger
-from bulkbind.model import Accepted, Attempt, Claim, ClockRefused, Unreachable
+from bulkbind.model import Accepted, Attempt, Claim, ClockRefused, NoAnswer, Unreachable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     from bulkbind.engine.users import Suspect as SuspectUser, Users
     from bulkbind.settings import SendSettings
 
+LINGER_S = 0.5
+"""So long an answer that was mistaken for another's may be late at the end of a run."""
 RETRIES_PER_SLOT, PUT_OFF_PER_SLOT = 4, 64
 """Rows per slot of concurrency that may wait for another attempt; for their user's turn."""
 
@@ -42,6 +46,7 @@ class Binder:
         self._ledger = parts.ledger
         self._gate = parts.gate
         self._stop = parts.stop
+        self._clock = parts.clock
         self._readback = readback
         self._users = users
         self._retries = retries
@@ -50,6 +55,7 @@ class Binder:
         self._room = asyncio.Semaphore(per_slot * send.concurrency)
         self._turn_room = asyncio.Semaphore(PUT_OFF_PER_SLOT * send.concurrency)
         self._unreachable: int | None = 0
+        self._connections = Connections()
         self._log = logger()
 
     async def bind(self, claim: Claim) -> None:
@@ -95,6 +101,8 @@ class Binder:
                 await self.act(claim, held_back)
             case Settle(outcome=outcome):
                 self._ledger.settle(claim, outcome)
+                if claim.last is not None:
+                    self._connections.settled(claim.row, claim.last)
             case Park():
                 # In the ledger first, so that a crash from here on keeps the answer.
                 await self._doubt(claim, is_new=step.if_absent is None)
@@ -108,8 +116,26 @@ class Binder:
                 assert_never(never)
 
     def on_unasked(self, connection: int) -> None:
-        """Forget what a connection said of a user that says something unasked."""
+        """Doubt what a connection has settled, and said of users, that says something unasked."""
         self._users.doubt(connection)
+        if rows := self._connections.doubt(connection):
+            work = self._doubt_again(rows)
+            try:
+                self._tasks.create_task(work, name="doubt again")
+            except RuntimeError:  # the run has failed, or is over
+                work.close()
+
+    async def _doubt_again(self, rows: list[int]) -> None:
+        claims = await self._ledger.doubt_again(rows)
+        self._log.warning("doubt.again", rows=len(claims), why="unasked data on a connection")
+        for claim in claims:
+            self._readback.park(claim, Park())
+
+    async def linger(self) -> None:
+        """Give connections whose last answers named no device the time to say more."""
+        if self._connections:
+            with suppress(DrainedError):
+                await self._stop.sleep(self._clock, LINGER_S)
 
     async def _doubt(self, claim: Claim, *, is_new: bool) -> None:
         claim.doubts += is_new
@@ -177,6 +203,8 @@ class Binder:
                     return await self._attempt(claim, prepare, turn)
 
     def _judge(self, claim: Claim, attempt: Attempt) -> Step:
+        if not self._connections.proves(attempt) and costs(attempt):
+            attempt.verdict = NoAnswer(was_read=True)
         claim.attempts += costs(attempt)
         if claim.sent_at is None:
             claim.sent_at = attempt.sent_at

@@ -5,12 +5,12 @@ Pure: the table of row states in the design, row by row.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TypeAlias, assert_never
 
-from bulkbind.clock import epoch_of, iso
+from bulkbind.clock import iso
+from bulkbind.engine.proof import accepted, was_sent_before
 from bulkbind.engine.stop import StopReason
 from bulkbind.model import (
     Accepted,
@@ -22,7 +22,6 @@ from bulkbind.model import (
     NoAnswer,
     Outcome,
     QuotaUsedUp,
-    Record,
     Refused,
     Status,
     Throttled,
@@ -164,9 +163,6 @@ def _moment(attempt: Attempt, wait_s: float) -> str:
     return iso(datetime.fromtimestamp(attempt.sent_at + wait_s, UTC))
 
 
-CREATE_TIME_MARGIN_S = 1.0
-"""A `createTime` this much before we sent still counts as ours: `Date` has whole seconds."""
-_FRACTION = re.compile(r"\.(\d+)", re.ASCII)
 CLOCK_REFUSALS = 8
 """Clock refusals of one row in succession that stop the run."""
 UNREACHABLE_AT_START = 5
@@ -290,32 +286,6 @@ def decide(  # noqa: C901, PLR0911, PLR0912  # a table, one case a verdict
             assert_never(never)
 
 
-def accepted(claim: Claim, attempt: Attempt, verdict: Accepted) -> Outcome:
-    """Return `bound` if the binding was created after we first sent, else `already_bound`."""
-    was_sent_before = _was_sent_before(claim)
-    first = claim.sent_at if was_sent_before else attempt.sent_at
-    created = epoch_of(verdict.create_time)
-    is_ours = created is not None and first is not None and created >= first - CREATE_TIME_MARGIN_S
-    made_at = _made_by(verdict.create_time, created) if was_sent_before and is_ours else None
-    return Outcome(
-        Status.BOUND if is_ours else Status.ALREADY_BOUND,
-        device_id=verdict.device_id,
-        create_time=verdict.create_time,
-        detail="" if created is not None else "the server sent no createTime to tell by",
-        made_at=made_at,
-        repeated=made_at is not None and made_at < attempt.sent_at,
-    )
-
-
-def _made_by(text: str, created: float | None) -> float | None:
-    """Return the latest moment that a `createTime` may mean: it is rounded down to its digits.
-
-    A request sent later is certain to have found the binding: `sent_at` is never too late.
-    """
-    fraction = _FRACTION.search(text)
-    return None if created is None else created + 10.0 ** -(len(fraction[1]) if fraction else 0)
-
-
 def inherited(claim: Claim) -> Park:
     """Return how to settle a row that an earlier process or run left in doubt."""
     match claim.earlier_verdict:
@@ -329,58 +299,9 @@ def inherited(claim: Claim) -> Park:
             return Park()
 
 
-def _was_sent_before(claim: Claim) -> bool:
-    """Return whether a request before the last one may have bound it."""
-    return claim.attempts > 1 or claim.doubts > 0
-
-
-def found(claim: Claim, record: Record, park: Park) -> Outcome:
-    """Return how a row on the user's list ends."""
-    created = epoch_of(record.create_time)
-    is_ours = (
-        created is not None
-        and claim.sent_at is not None
-        and created >= claim.sent_at - CREATE_TIME_MARGIN_S
-    )
-    came = "no answer came" if claim.doubts else "the server answered with an error"
-    if claim.attempts == 0 and claim.doubts == 0:
-        status, detail = Status.SKIPPED, "found on the server's list; an earlier run had sent it"
-    elif park.if_unreadable is not None:
-        status, detail = Status.ALREADY_BOUND, "confirmed by the server's list"
-    elif is_ours:
-        status, detail = Status.BOUND, f"{came}; found on the server's list"
-    else:
-        status, detail = Status.ALREADY_BOUND, f"{came}; the list shows an older binding"
-    return Outcome(
-        status,
-        device_id=record.device_id,
-        create_time=record.create_time,
-        detail=detail,
-        made_at=_made_by(record.create_time, created)
-        if is_ours and _was_sent_before(claim)
-        else None,
-    )
-
-
-def absent(claim: Claim, park: Park, *, is_own: bool, max_attempts: int) -> Outcome | None:
-    """Return how a row missing from the user's list ends; None: it is sent again."""
-    if park.if_absent is not None:
-        return park.if_absent
-    if not is_own:
-        return Outcome(
-            Status.WITHDRAWN, detail="not on the server's list; another run took this one's place"
-        )
-    if claim.attempts >= max_attempts:
-        return Outcome(
-            Status.FAILED,
-            detail=f"no answer to {claim.attempts} attempts, and not on the server's list",
-        )
-    return None
-
-
 def _refused(claim: Claim, verdict: Refused) -> Step:
     outcome = Outcome(Status.FAILED)
-    if _was_sent_before(claim):
+    if was_sent_before(claim):
         return _unless_listed(claim, outcome)
     step = _unless_listed(claim, outcome) if verdict.unsure else Settle(outcome)
     return Suspect(step) if verdict.set_up else step
@@ -393,7 +314,7 @@ def _unauthorised(claim: Claim, attempt: Attempt, verdict: AuthExpired) -> Step:
     if verdict.is_renewable:
         return Again(backoff=False)
     outcome = Outcome(Status.FAILED, detail=f"the user's credentials: {verdict.advice}")
-    if _was_sent_before(claim):
+    if was_sent_before(claim):
         return _unless_listed(claim, outcome)
     return Suspect(Settle(outcome), is_about_user=True)
 

@@ -214,8 +214,12 @@ class Pipeline:
                 return
             self._readback.start()
             if is_proven:
-                for number in range(self._send.concurrency):
+                workers = [
                     self._tasks.create_task(self._worker(), name=f"worker {number}")
+                    for number in range(self._send.concurrency)
+                ]
+                await asyncio.wait(workers)
+            await self._binder.linger()
 
     async def _first_contact(self) -> bool:
         """Prove endpoint, TLS, credentials and clock with one request alone.

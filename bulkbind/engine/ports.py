@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from bulkbind.clock import Clock
     from bulkbind.engine.stop import StopSignal
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         Device,
         Listing,
         Outcome,
+        Record,
         ServerLimit,
         Verdict,
     )
@@ -132,6 +133,9 @@ class RowLedger(Protocol):
     async def doubt(self, claim: Claim) -> None:
         """Put a row in doubt: no answer settles it."""
 
+    async def doubt_again(self, rows: Sequence[int]) -> list[Claim]:
+        """Put settled rows back in doubt; return those that had ended by an answer."""
+
     async def doubts(self) -> list[Claim]:
         """Return every row in doubt, whoever left it."""
 
@@ -141,8 +145,13 @@ class RowLedger(Protocol):
     async def note_doubt(self, rows: Sequence[int], why: str) -> None:
         """Record why rows stay in doubt."""
 
-    async def known(self, user_id: str) -> set[str]:
-        """Return the machine codes known as bound to a user."""
+    async def known(self, user_id: str) -> dict[str, str]:
+        """Return the device ids of a user's known bindings, by machine code."""
+
+    async def stranger(
+        self, user_id: str, records: Mapping[str, Record], known: Mapping[str, str]
+    ) -> str | None:
+        """Return a device on a user's list that is known as another user's, if there is one."""
 
     async def has_bound(self, run: int, user_id: str) -> bool:
         """Return whether any of a user's rows in a run was accepted, those just settled too."""

@@ -9,12 +9,11 @@ from bulkbind.engine.decide import (
     UNREACHABLE_AT_START,
     Again,
     Park,
-    absent,
     credentials_lost,
-    found,
     inherited,
     too_long,
 )
+from bulkbind.engine.proof import READS, absent, found, look
 from bulkbind.engine.retry import Retries, jitter
 from bulkbind.engine.stop import DrainedError
 from bulkbind.logs import logger
@@ -25,6 +24,7 @@ from bulkbind.model import (
     Listing,
     NoAnswer,
     Outcome,
+    Refused,
     Status,
     Throttled,
     Transient,
@@ -89,8 +89,6 @@ class Lists:
         return await self._retries.until_done(first, lambda: attempts, once)
 
 
-READS = 2
-"""Lists, a settling time apart, that must lack a row before it counts as not bound."""
 SHORTEST_ROUND_S = 0.05
 
 
@@ -226,24 +224,30 @@ class Readback:
         known = await self._ledger.known(name)
         user.last_read_at = asked_at = self._clock.monotonic()
         listing = await self._lists.read(name, patience)
-        items, user.parked = user.parked, []
         if listing.records is None:
+            items, user.parked = user.parked, []
+            # It may be the answer to another request, unless it speaks of the set-up.
+            own = (Refused(), Refused(is_about_user=True))
+            is_sure = listing.attempt.verdict not in own
+            items = [item for item in items if self._is_over(item, user, is_sure=is_sure)]
             why = f"the user's list cannot be read: {listing.attempt.message}"
             await self._give_up(items, why)
             return
-        missing = known - listing.records.keys()
-        given_up: list[_Parked] = []
+        stranger = await self._ledger.stranger(name, listing.records, known)
+        items, user.parked = user.parked, []
+        asked = {item.claim.device.machine_code for item in items}
+        seen = look(listing, known, asked, stranger, at=asked_at)
+        given_up: dict[str, list[_Parked]] = {}
         missed: list[int] = []
         for item in items:
-            record = listing.records.get(item.claim.device.machine_code)
+            code = item.claim.device.machine_code
+            record = seen.record(code)
             if record is not None:
-                self._settle(item, found(item.claim, record, item.park))
+                was_said = item.park.if_unreadable is not None
+                self._settle(item, found(item.claim, record, seen.answer, was_said=was_said))
             elif asked_at < item.due_at:
                 user.parked.append(item)
-            elif missing:
-                item.untrusted += 1
-                (given_up if item.untrusted >= READS else user.parked).append(item)
-            else:
+            elif seen.proves_absent(code, asked):
                 item.misses += 1
                 item.due_at = asked_at + self._settle_s
                 if item.misses < READS:
@@ -251,6 +255,8 @@ class Readback:
                     missed.append(item.claim.row)
                 else:
                     await self._cleared(item)
+            elif self._is_over(item, user):
+                given_up.setdefault(seen.why_not_absent(code, asked), []).append(item)
         if missed:
             await self._ledger.missed(missed)
         self._log.info(
@@ -258,22 +264,26 @@ class Readback:
             user_id=name,
             devices=len(listing.records),
             parked=len(items),
-            found=sum(item.claim.device.machine_code in listing.records for item in items),
+            found=sum(seen.record(code) is not None for code in asked),
             to_read_again=len(user.parked),
         )
-        if given_up:
-            why = (
-                f"the user's list cannot be trusted: it lacks {len(missing)} devices known as "
-                f"bound, e.g. {min(missing)}"
-            )
-            await self._give_up(given_up, why)
+        for why, rows in given_up.items():
+            await self._give_up(rows, f"the user's list cannot be trusted: {why}")
+
+    def _is_over(self, item: _Parked, user: _ParkedUser, *, is_sure: bool = False) -> bool:
+        """Return whether lists that prove nothing are enough; else park the row again."""
+        item.untrusted += 1
+        is_over = is_sure or item.untrusted >= READS
+        if not is_over:
+            user.parked.append(item)
+        return is_over
 
     async def _cleared(self, item: _Parked) -> None:
         """End or resend a row that two lists did not show."""
         claim = item.claim
         outcome = absent(
             claim,
-            item.park,
+            item.park.if_absent,
             is_own=self._ledger.is_of(self._run, claim.row),
             max_attempts=self._max_attempts,
         )

@@ -118,6 +118,11 @@ class Breaker:
                 )
             )
 
+    def doubted(self, before: Sequence[Status]) -> None:
+        """Take back outcomes that are in doubt again; *before*: what they were."""
+        self._ended -= len(before)
+        self._failed -= sum(status is Status.FAILED for status in before)
+
     def _most(self, limit: str) -> float:
         if not limit.endswith("%"):
             return float(limit)

@@ -1,22 +1,18 @@
 """Unbind exactly the staged bindings, whatever happens in between.
 
 The user's list is read first. What it shows under the same device id is unbound. What it lacks is
-looked up again a settling time later, since a list may come from a lagging replica. A binding is
-gone if both lists lack it and show all else that is known of its user; if they lack more, or
-nothing else is known, an unbind is sent anyway: it names the device id, so it does no harm.
-
-An answer that names the device proves the unbind. A success that names none, and "no such binding",
-need the next list to agree; all other cases are decided by lists alone. What got no answer is sent
-again.
+looked up again a settling time later, since a list may come from a lagging replica. Where that
+proves nothing, an unbind is sent anyway: it names the device id, so it does no harm. What got no
+answer is sent again. What proves how a binding ended is decided in `engine.proof`.
 """
 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from itertools import count
 from typing import TYPE_CHECKING, Protocol, TypeVar, assert_never
 
+from bulkbind.engine import proof
 from bulkbind.engine.decide import (
     UNREACHABLE_AT_START,
     Again,
@@ -25,7 +21,7 @@ from bulkbind.engine.decide import (
     quota_used_up,
     too_long,
 )
-from bulkbind.engine.readback import READS, Lists
+from bulkbind.engine.readback import Lists
 from bulkbind.engine.retry import jitter
 from bulkbind.engine.stop import DrainedError, StopReason
 from bulkbind.logs import logger
@@ -49,9 +45,10 @@ from bulkbind.model import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Sequence, Set as AbstractSet
+    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
     from bulkbind.engine.ports import Parts
+    from bulkbind.engine.proof import Look
     from bulkbind.engine.retry import Retries
     from bulkbind.settings import ReadbackSettings, SendSettings
 
@@ -60,8 +57,6 @@ LOCKED_S = 660.0
 CHUNK = 64
 """Bindings of a user claimed at once, so that few are in question after a crash."""
 USERS_AT_ONCE = 16
-_STILL_THERE = "the server did not unbind it"
-_UNPROVEN = "the user's list lacks it, but nothing shows that this list is up to date"
 T = TypeVar("T")
 
 
@@ -74,8 +69,13 @@ class UnbindingLedger(Protocol):
     async def open_of(self, run: int, kind: UnbindKind, user_id: str, last: int) -> list[Unbinding]:
         """Return what to unbind from a user in rows up to *last*."""
 
-    async def known(self, user_id: str) -> set[str]:
-        """Return the machine codes known as bound to a user."""
+    async def known(self, user_id: str) -> dict[str, str]:
+        """Return the device ids of a user's known bindings, by machine code."""
+
+    async def stranger(
+        self, user_id: str, records: Mapping[str, Record], known: Mapping[str, str]
+    ) -> str | None:
+        """Return a device on a user's list that is known as another user's, if there is one."""
 
     async def claim(self, items: Sequence[Unbinding]) -> None:
         """Record that requests may leave from now on."""
@@ -85,28 +85,6 @@ class UnbindingLedger(Protocol):
 
     async def settle(self, items: Sequence[Unbinding]) -> None:
         """Record how unbindings ended."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Look:
-    """What one list showed of the known devices of its user."""
-
-    known: AbstractSet[str]
-    """Machine codes: those that the ledger knows as bound, and those to unbind."""
-    records: dict[str, Record]
-    """By machine code, known ones only."""
-    at: float
-    """Monotonic moment at which it was requested."""
-
-    def shows(self, item: Unbinding) -> bool:
-        """Return whether it shows a binding, not just its device under another id."""
-        record = self.records.get(item.machine_code)
-        return record is not None and record.device_id == item.device_id
-
-    def is_whole_besides(self, codes: AbstractSet[str]) -> bool:
-        """Return whether it shows all known devices besides *codes*, and there are any."""
-        others = self.known - codes
-        return bool(others) and others <= self.records.keys()
 
 
 class Unbinder:
@@ -147,19 +125,19 @@ class Unbinder:
 
     async def run(self, run: int, kind: UnbindKind, last: int) -> None:
         """Unbind all that rows up to *last* require, or until the run stops."""
-        lacking: list[tuple[str, _Look]] = []
+        lacking: list[tuple[str, Look]] = []
 
         async def first_look(user_id: str) -> None:
             items = await self._unbindings.open_of(run, kind, user_id, last)
             look = await self._look(user_id, items)
             if isinstance(look, str):
                 await self._settle([_ended(item, UnbindStatus.FAILED, look) for item in items])
-            elif all(look.shows(item) for item in items):
+            elif all(look.shows(item.machine_code, item.device_id) for item in items):
                 await self._unbind_user(user_id, items)
             else:
                 lacking.append((user_id, look))
 
-        async def second_look(user: tuple[str, _Look]) -> None:
+        async def second_look(user: tuple[str, Look]) -> None:
             user_id, first = user
             items = await self._unbindings.open_of(run, kind, user_id, last)
             await self._unbind_user(user_id, await self._still_bound(user_id, items, first))
@@ -216,19 +194,18 @@ class Unbinder:
             raise DrainedError
 
     async def _still_bound(
-        self, user_id: str, items: list[Unbinding], first: _Look
+        self, user_id: str, items: list[Unbinding], first: Look
     ) -> list[Unbinding]:
         """Settle what a second list also proves gone; return what to send."""
         await self._settled_since(first)
         second = await self._look(user_id, items)
-        for item in [item for item in items if not first.shows(item)]:
+        for item in items:
+            if first.shows(item.machine_code, item.device_id):
+                continue
             if isinstance(second, str):
                 _ended(item, UnbindStatus.FAILED, second)
-            elif item.kind is UnbindKind.MOVE and item.machine_code not in second.records:
-                pass  # sent for all that: no list is worth a device with two users
-            elif not second.shows(item):
-                # If others are missing too, the list may lag, and proves nothing.
-                _end_absent(item, (first, second), {item.machine_code})
+            elif end := proof.unsent(item, (first, second)):
+                _ended(item, *end)
         return await self._settle_ended(items)
 
     async def _unbind_user(self, user_id: str, items: list[Unbinding]) -> None:
@@ -242,22 +219,23 @@ class Unbinder:
                 left = [item for item in left if item not in locked]
             items = await self._look_up(user_id, left)
 
-    async def _settled_since(self, look: _Look) -> None:
+    async def _settled_since(self, look: Look) -> None:
         """Wait until the settling time has passed since another list."""
         due_at = look.at + self._settle_s
         await self._stop.sleep(self._clock, jitter(max(0.0, due_at - self._clock.monotonic())))
 
-    async def _look(self, user_id: str, items: Sequence[Unbinding]) -> _Look | str:
+    async def _look(self, user_id: str, items: Sequence[Unbinding]) -> Look | str:
         """Read a user's list; return what it shows, or why it cannot be read."""
-        known = await self._unbindings.known(user_id) | {item.machine_code for item in items}
+        known = await self._unbindings.known(user_id)
+        wanted = {item.machine_code: item.device_id for item in items}
         asked_at = self._clock.monotonic()
         listing = await self._read(user_id)
         if self._stop.is_set:
             raise DrainedError
         if listing.records is None:
             return f"the user's list cannot be read: {listing.attempt.message}"
-        shown = {code: record for code, record in listing.records.items() if code in known}
-        return _Look(known, shown, asked_at)
+        stranger = await self._unbindings.stranger(user_id, listing.records, known)
+        return proof.look(listing, known | wanted, wanted, stranger, at=asked_at)
 
     async def _read(self, user_id: str) -> Listing:
         """Read a list. Trouble with the set-up or the credentials stops the run."""
@@ -306,8 +284,8 @@ class Unbinder:
     async def _look_up(self, user_id: str, items: list[Unbinding]) -> list[Unbinding]:
         """Settle by lists what no answer settled; return what to send again."""
         codes = {item.machine_code for item in items}
-        looks: list[_Look] = []
-        while items and len(looks) < READS:
+        looks: list[Look] = []
+        while items and len(looks) < proof.READS:
             if looks:
                 await self._settled_since(looks[-1])
             look = await self._look(user_id, items)
@@ -316,17 +294,17 @@ class Unbinder:
                 return []
             looks.append(look)
             for item in items:
-                _end_by_lists(item, looks, codes)
+                if end := proof.by_lists(item, looks, codes):
+                    _ended(item, *end)
             items = await self._settle_ended(items)
         for item in items:
             if not self._may_resend(item):
-                shown = looks[-1].shows(item)
-                _ended(item, UnbindStatus.FAILED, _STILL_THERE if shown else _UNPROVEN)
+                _ended(item, *proof.unproven(item, looks))
         return await self._settle_ended(items)
 
     def _may_resend(self, item: Unbinding) -> bool:
         """Return whether the answer named another device and attempts are left."""
-        return item.attempts < self._max_attempts and _names_another(item)
+        return item.attempts < self._max_attempts and proof.names_another(item)
 
     async def _send(self, item: Unbinding) -> bool:
         """Send until the binding is gone (True) or only the list can settle it (False)."""
@@ -344,9 +322,9 @@ class Unbinder:
 
     def _judge(self, item: Unbinding, attempt: Attempt) -> bool | Again:
         match attempt.verdict:
-            case Accepted(device_id=named):
+            case Accepted():
                 item.attempts += 1
-                if named == item.device_id:
+                if proof.unbound(item, attempt):
                     _ended(item, UnbindStatus.UNBOUND, "")
                     return True
                 item.was_sent = True
@@ -394,55 +372,6 @@ def _set_up_is_wrong(attempt: Attempt) -> StopReason:
         f"{attempt.code} {attempt.message}",
         hint="check endpoint, path, credentials and rights; nothing was unbound",
     )
-
-
-def _end_by_lists(item: Unbinding, looks: Sequence[_Look], codes: AbstractSet[str]) -> None:
-    """End what was sent, if its answer and the lists read since then prove how.
-
-    *codes*: all that only these lists can settle; none of them is evidence for another.
-    """
-    verdict = item.last.verdict if item.last else None
-    says_gone = (isinstance(verdict, Accepted) and not verdict.device_id) or (
-        isinstance(verdict, Refused) and verdict.is_missing
-    )
-    is_refused = not says_gone and isinstance(verdict, Refused | AuthExpired)
-    if looks[-1].shows(item):
-        if is_refused:
-            _ended(item, UnbindStatus.FAILED, _STILL_THERE)
-    elif says_gone and item.machine_code not in looks[-1].records:
-        _end_gone(item)
-    elif len(looks) == READS or item.machine_code in looks[-1].records:
-        _end_absent(item, looks, codes)
-
-
-def _end_absent(item: Unbinding, looks: Sequence[_Look], codes: AbstractSet[str]) -> None:
-    """End what the last list does not show, if all of them prove that it is gone.
-
-    *codes*: the devices that may be missing without casting doubt on a list.
-    """
-    record = looks[-1].records.get(item.machine_code)
-    if record is not None:
-        why = f"the list shows device id {record.device_id}, bound {record.create_time or '?'}"
-        _ended(item, UnbindStatus.CHANGED, why)
-    elif all(not look.shows(item) and look.is_whole_besides(codes) for look in looks):
-        _end_gone(item)
-
-
-def _end_gone(item: Unbinding) -> None:
-    if not item.was_sent:
-        _ended(item, UnbindStatus.ALREADY_GONE, "not on the server's list")
-        return
-    came = "no answer came"
-    if _names_another(item):
-        came = "the answer named another device"
-    elif item.last is not None and isinstance(item.last.verdict, Accepted):
-        came = "the answer named no device"
-    _ended(item, UnbindStatus.UNBOUND, f"{came}; the list shows it no more")
-
-
-def _names_another(item: Unbinding) -> bool:
-    verdict = item.last.verdict if item.last else None
-    return isinstance(verdict, NoAnswer) and verdict.names_another
 
 
 def _ended(item: Unbinding, status: UnbindStatus, detail: str) -> Unbinding:

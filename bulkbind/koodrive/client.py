@@ -17,9 +17,8 @@ from bulkbind.koodrive.verdicts import (
     classify,
     classify_list,
     classify_unbind,
-    names_device,
 )
-from bulkbind.koodrive.wire import Answer, TraceIds, XDates, bind_body, request_id_of
+from bulkbind.koodrive.wire import Answer, TraceIds, XDates, bind_body, http_date, request_id_of
 from bulkbind.model import Accepted, Attempt, Listing, NoAnswer, Unreachable
 from bulkbind.model.fields import USER
 
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
     from bulkbind.clock import Clock
     from bulkbind.koodrive.auth.credential import Credential
     from bulkbind.koodrive.auth.renewing import SessionCall
-    from bulkbind.model import Device, Record
+    from bulkbind.model import Device
     from bulkbind.settings import ApiSettings
 
 ANSWER_CAP_BYTES = 1 << 20
@@ -54,8 +53,12 @@ class KooDrive:
         clock: Clock,
         *,
         skew_s: float | None = None,
+        names_codes: bool = False,
     ) -> None:
-        """*skew_s*: seconds that the server's clock was ahead, as an earlier run measured."""
+        """*skew_s*, *names_codes*: what an earlier run learned, as the attribute.
+
+        *skew_s*: seconds that the server's clock was ahead.
+        """
         self._settings = settings
         self._clock = clock
         self._trace_ids = TraceIds()
@@ -67,8 +70,10 @@ class KooDrive:
             locked=frozenset(settings.locked_codes),
             user=frozenset(settings.user_codes),
         )
-        self._names = False
+        self.names_codes = names_codes
         """Whether any success so far has named its machine code: then each of them must."""
+        self._date: tuple[str | None, float | None] = (None, None)
+        """The last `Date`, as text and in seconds since 1970."""
         self.server_clock = ServerClock(clock, skew_s)
         self._http = HttpSession(settings, endpoint, clock, self.server_clock)
 
@@ -96,8 +101,8 @@ class KooDrive:
         """Bind a device to its user."""
 
         def judge(answer: Answer) -> Attempt:
-            attempt = classify(answer, self._codes, device.machine_code, is_named=self._names)
-            self._names = self._names or names_device(answer, attempt)
+            attempt = classify(answer, self._codes, device.machine_code, is_named=self.names_codes)
+            self.names_codes = self.names_codes or attempt.is_named
             return attempt
 
         request = self._request("POST", device.user_id, body=bind_body(device))
@@ -105,12 +110,12 @@ class KooDrive:
 
     async def list_devices(self, user_id: str, credential: Credential) -> Listing:
         """Read a user's list."""
-        records: dict[str, Record] | None = None
+        listing: Listing | None = None
 
         def judge(answer: Answer) -> Attempt:
-            nonlocal records
-            attempt, records = classify_list(answer, self._codes)
-            return attempt
+            nonlocal listing
+            listing = classify_list(answer, self._codes)
+            return listing.attempt
 
         attempt = await self._authorized(
             self._request("GET", user_id),
@@ -119,7 +124,7 @@ class KooDrive:
             cap=LIST_CAP_BYTES,
             timeout_s=self._settings.list_timeout,
         )
-        return Listing(attempt, records)
+        return listing or Listing(attempt, None)
 
     async def unbind(
         self, user_id: str, device_id: str, machine_code: str, credential: Credential
@@ -215,6 +220,9 @@ class KooDrive:
             attempt = judge(answer)
         attempt.http_status, attempt.limits = answer.status, answer.limits
         attempt.connection = answer.connection
+        if answer.date != self._date[0]:
+            self._date = answer.date, http_date(answer.date)
+        attempt.date = self._date[1]
         if not isinstance(attempt.verdict, Accepted):
             attempt.request_id = request_id_of(answer)
         if isinstance(attempt.verdict, NoAnswer) and answer.status < BEYOND_SUCCESS:

@@ -29,6 +29,7 @@ from bulkbind.model import (
     Attempt,
     AuthExpired,
     ClockRefused,
+    Listing,
     NoAnswer,
     QuotaUsedUp,
     Record,
@@ -67,6 +68,10 @@ _LIMIT_TEXT = re.compile(
 )
 
 
+_TOTALS = ("total", "totalCount", "count")
+"""What an answer that pages its list may call the number of all records; none is documented."""
+
+
 @dataclass(frozen=True, slots=True)
 class Codes:
     """The meanings of codes that the operator has configured."""
@@ -103,15 +108,6 @@ def classify(
     return _common(answer, body, codes) or _bound(answer, body, machine_code, is_named=is_named)
 
 
-def names_device(answer: Answer, attempt: Attempt) -> bool:
-    """Return whether an answer is a success that names the device."""
-    # Searching the bytes first avoids parsing most answers twice.
-    if not isinstance(attempt.verdict, Accepted) or b'"machineCode"' not in answer.body:
-        return False
-    record = record_of((body_of(answer) or {}).get("data"))
-    return record is not None and bool(record.machine_code)
-
-
 class _Data(msgspec.Struct):
     deviceId: str  # noqa: N815  # the answer's own names
     createTime: str  # noqa: N815  # as above
@@ -145,29 +141,38 @@ def _plainly_bound(answer: Answer, machine_code: str, *, is_named: bool) -> Atte
         and body.msg.isalnum()
     ):
         return None
-    return Attempt(Accepted(data.deviceId, data.createTime), "0", body.msg[:LONGEST_MESSAGE])
+    verdict = Accepted(data.deviceId, data.createTime)
+    words = body.msg[:LONGEST_MESSAGE]
+    return Attempt(verdict, "0", words, is_named=bool(data.machineCode))
 
 
-def classify_list(answer: Answer, codes: Codes) -> tuple[Attempt, dict[str, Record] | None]:
-    """Return what the answer to a list call means, and its records by machine code, if any."""
+def classify_list(answer: Answer, codes: Codes) -> Listing:
+    """Return what the answer to a list call means, and its records, if any."""
     body = body_of(answer)
     refused = _common(answer, body, codes)
     if refused is not None:
-        return refused, None
+        return Listing(refused, None)
     data = body.get("data") if body else None
     if data is None and body is not None and "data" in body:
         data = []
     if not isinstance(data, list):
-        return Attempt(NoAnswer(was_read=True), "0", "the list's answer holds no list"), None
+        return Listing(
+            Attempt(NoAnswer(was_read=True), "0", "the list's answer holds no list"), None
+        )
     records: dict[str, Record] = {}
+    doubles: list[Record] = []
     for item in data:
         record = record_of(item)
         if record is None or not record.machine_code:
-            return Attempt(
-                NoAnswer(was_read=True), "0", "the list holds a record that is none"
-            ), None
-        records[record.machine_code] = record
-    return Attempt(Accepted("", ""), "0", "success"), records
+            words = "the list holds a record that is none"
+            return Listing(Attempt(NoAnswer(was_read=True), "0", words), None)
+        first = records.setdefault(record.machine_code, record)
+        if first.device_id != record.device_id:
+            doubles.append(record)
+    is_part = any(
+        isinstance(total := (body or {}).get(name), int) and total > len(data) for name in _TOTALS
+    )
+    return Listing(Attempt(Accepted("", ""), "0", "success"), records, tuple(doubles), is_part)
 
 
 def classify_unbind(
@@ -325,7 +330,8 @@ def _bound(
         return Attempt(
             NoAnswer(was_read=True), "0", "the answer names no machine code, as others did"
         )
-    return Attempt(Accepted(record.device_id, record.create_time), "0", message)
+    verdict = Accepted(record.device_id, record.create_time)
+    return Attempt(verdict, "0", message, is_named=bool(record.machine_code))
 
 
 def _throttled(answer: Answer, message: str) -> Throttled:

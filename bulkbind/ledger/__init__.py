@@ -2,7 +2,7 @@
 
 from bulkbind.ledger.duplicates import Policy, Seen
 from bulkbind.ledger.ledger import Ledger
-from bulkbind.ledger.outlook import BoundReader, Outlook, SkippedReader, last_pace
+from bulkbind.ledger.outlook import BoundReader, KnownReader, Outlook, SkippedReader, last_pace
 from bulkbind.ledger.reading import (
     RunName,
     RunReader,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from bulkbind.ledger import duplicates, runs, staging, transitions, unbinding
 from bulkbind.ledger.lock import LedgerLock
-from bulkbind.ledger.store import get_meta, reading, span
+from bulkbind.ledger.store import get_meta, put_meta, reading, span
 from bulkbind.ledger.writer import Verbs, Writer, timed_verb, verb
 from bulkbind.model import Claim, Ended, Outcome
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from bulkbind.clock import Clock
-    from bulkbind.model import Attempt, Claim
+    from bulkbind.model import Attempt, Claim, Status
 
 BATCH_S = 0.025
 """How long outcomes are collected into one commit; smaller commits would cost a third of the time
@@ -57,9 +57,12 @@ class Ledger(Verbs):
     missed = timed_verb(transitions.missed)
     note_doubt = verb(transitions.note_doubt)
     known = verb(transitions.known)
+    stranger = verb(transitions.stranger)
     finish = timed_verb(runs.finish, last=True)
     _recover = timed_verb(transitions.recover)
     _doubt = timed_verb(transitions.doubt)
+    _doubt_again = timed_verb(transitions.doubt_again, last=True)
+    put_meta = verb(put_meta)
 
     def __init__(
         self, path: Path, endpoint: str | None, clock: Clock, *, batch_s: float = BATCH_S
@@ -72,6 +75,8 @@ class Ledger(Verbs):
         self.unbindings = Unbindings(writer, self._batching.flushed)
         self.on_settled: Listener = lambda _settled: None
         """Called with outcomes once they are durable."""
+        self.on_doubted: Callable[[Sequence[Status]], None] = lambda _before: None
+        """Called with what rows were that had ended and are in doubt again."""
 
     async def open(self, holder: dict[str, Any]) -> int:
         """Acquire the lock, open the file, and recover from a crash.
@@ -125,6 +130,12 @@ class Ledger(Verbs):
         """Call `transitions.doubt`; the attempts that led to it are written with it."""
         await self._doubt(claim, self._batching.take_attempts())
 
+    async def doubt_again(self, rows: Sequence[int]) -> list[Claim]:
+        """Put settled rows back in doubt; return those that had ended by an answer."""
+        claims, before = await self._doubt_again(rows)
+        self.on_doubted(before)
+        return claims
+
     async def flushed(self) -> None:
         """Return once every submitted outcome is durable. Raises: LedgerError."""
         await self._batching.flushed()
@@ -145,6 +156,7 @@ class Unbindings(Verbs):
     next_rows = verb(unbinding.next_rows)
     users = verb(unbinding.users)
     known = verb(transitions.known)
+    stranger = verb(transitions.stranger)
     open_of = verb(unbinding.open_of)
     claim = verb(unbinding.claim)
     release = verb(unbinding.release)

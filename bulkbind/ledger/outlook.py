@@ -33,7 +33,7 @@ from bulkbind.model import (
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from bulkbind.model.fields import Values
 
@@ -56,7 +56,21 @@ def user_ids(db: sqlite3.Connection, run: int, only: str = "") -> Iterator[str]:
         yield last
 
 
-class SkippedReader(OfRun):
+class KnownReader(OfRun):
+    """One run, and the bindings that are known of its users, to compare with the server's lists."""
+
+    def known(self, user_id: str) -> dict[str, str]:
+        """Return the device ids of a user's bindings that any run made, by machine code."""
+        return transitions.known(self._db, user_id)
+
+    def stranger(
+        self, user_id: str, records: Mapping[str, Record], known: Mapping[str, str]
+    ) -> str | None:
+        """Return a device on a user's list that is known as another user's, if there is one."""
+        return transitions.stranger(self._db, user_id, records, known)
+
+
+class SkippedReader(KnownReader):
     """The devices of one run that are skipped because they are known to be bound."""
 
     def user_ids(self) -> Iterator[str]:
@@ -72,7 +86,7 @@ class SkippedReader(OfRun):
         )
 
 
-class BoundReader(OfRun):
+class BoundReader(KnownReader):
     """The devices of one run that are bound, by it or before it."""
 
     def user_ids(self) -> Iterator[str]:
@@ -91,10 +105,6 @@ class BoundReader(OfRun):
             Record(code, device_id, created, tuple(optional))
             for code, device_id, created, *optional in found
         )
-
-    def known(self, user_id: str) -> set[str]:
-        """Return the machine codes known to be bound to a user, by any run."""
-        return transitions.known(self._db, user_id)
 
 
 _read_problems = msgspec.json.Decoder(list[Problem]).decode
@@ -133,7 +143,7 @@ class Wanted(NamedTuple):
     word: PlanWord
 
 
-class Outlook(OfRun):
+class Outlook(KnownReader):
     """One staged or resumable run, as needed by a plan."""
 
     def counts(self) -> tuple[dict[str, int], str]:

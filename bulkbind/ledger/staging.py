@@ -274,10 +274,12 @@ def mark_vanished(
     *,
     users: int,
     bind_again: bool,
+    not_proven: int = 0,
 ) -> None:
     """Fail skipped rows whose bindings have vanished, or stage them if *bind_again*.
 
-    *users*: the number of users whose lists were read.
+    *users*: the number of users whose lists were read; *not_proven*: of bindings that lists lack
+    which prove nothing.
     """
     with transaction(db):
         if bind_again:
@@ -286,6 +288,8 @@ def mark_vanished(
             db.executemany(_FAIL_VANISHED, [(iso(now), _GONE, row) for row in rows])
         facts = get_facts(db, "runs", run)
         facts.refreshed = Refreshed(users=users, vanished=len(rows), bound_again=bind_again)
+        if not_proven:
+            facts.refreshed = {**facts.refreshed, "not_proven": not_proven}
         put_facts(db, "runs", run, facts)
 
 

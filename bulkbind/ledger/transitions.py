@@ -25,6 +25,7 @@ from bulkbind.ledger.store import (
     sql_list,
 )
 from bulkbind.model import (
+    BY_ANSWER,
     IS_BOUND,
     AlreadyBound,
     Claim,
@@ -39,10 +40,10 @@ from bulkbind.model.fields import OPTIONAL
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from datetime import datetime
 
-    from bulkbind.model import Attempt, Ended, Outcome
+    from bulkbind.model import Attempt, Ended, Outcome, Record
 
 # Rows are exchanged with SQLite as one JSON text: each step of a statement would release and
 # reacquire the GIL, for which the event loop competes.
@@ -198,6 +199,44 @@ def doubt(
         ),
     )
     check_changed(1, changed.rowcount)
+
+
+_SETTLED_BY_ANSWER = sql_list(BY_ANSWER)
+
+
+def doubt_again(
+    db: sqlite3.Connection, now: datetime, rows: Iterable[int]
+) -> tuple[list[Claim], list[Status]]:
+    """Mark settled rows in doubt, as their answers may belong to other requests.
+
+    Returns: Their claims, and what they were.
+    """
+    these = json.dumps(list(rows))
+    found = db.execute(
+        f"SELECT id, status FROM rows WHERE id IN {_THESE} AND status IN {_SETTLED_BY_ANSWER}",  # noqa: S608  # constants
+        (these,),
+    ).fetchall()
+    these = json.dumps([row for row, _ in found])
+    db.execute(
+        "DELETE FROM bindings WHERE (user_id, machine_code, device_id, run) IN "  # noqa: S608  # a constant
+        f"(SELECT user_id, machine_code, device_id, run FROM rows WHERE id IN {_THESE})",
+        (these,),
+    )
+    # A refusal of somebody else's request is no repeat of this one.
+    db.execute(
+        f"UPDATE attempts SET verdict = '{NoAnswer.__name__}' FROM rows r "  # noqa: S608  # constants
+        "WHERE r.id = attempts.row "
+        f"AND r.trace_id = attempts.trace_id AND r.id IN {_THESE}",
+        (these,),
+    )
+    db.execute(
+        "UPDATE rows SET status = 'in_doubt', doubts = doubts + 1, verdict = NULL, silent_at = ?, "  # noqa: S608  # a constant
+        "misses = 0, missed_at = NULL, settled_at = NULL, device_id = '', create_time = '', "
+        f"detail = 'its answer may be that to another request' WHERE id IN {_THESE}",
+        (now.timestamp(), these),
+    )
+    (text,) = db.execute(f"{_CLAIM} rows WHERE id IN {_THESE}", (these,)).fetchone()
+    return _claims(text), [Status(status) for _, status in found]
 
 
 def recover(db: sqlite3.Connection, now: datetime) -> int:
@@ -375,9 +414,21 @@ def _with_request_id(attempt: Attempt) -> str:
     return f"{attempt.message} [request id {attempt.request_id}]"
 
 
-def known(db: sqlite3.Connection, user_id: str) -> set[str]:
-    """Return the machine codes known to be bound to a user."""
-    return {
-        row[0]
-        for row in db.execute("SELECT machine_code FROM bindings WHERE user_id = ?", (user_id,))
-    }
+def known(db: sqlite3.Connection, user_id: str) -> dict[str, str]:
+    """Return the device ids of a user's known bindings, by machine code."""
+    return dict(
+        db.execute("SELECT machine_code, device_id FROM bindings WHERE user_id = ?", (user_id,))
+    )
+
+
+def stranger(
+    db: sqlite3.Connection, user_id: str, records: Mapping[str, Record], known: Mapping[str, str]
+) -> str | None:
+    """Return a machine code of *records* whose binding is known as another user's, if any is."""
+    ids = {code: record.device_id for code, record in records.items() if code not in known}
+    found: tuple[str] | None = db.execute(
+        "SELECT b.machine_code FROM json_each(?) l JOIN bindings b "
+        "ON b.machine_code = l.key AND b.device_id = l.value AND b.user_id <> ? LIMIT 1",
+        (msgspec.json.encode(ids).decode(), user_id),
+    ).fetchone()
+    return found[0] if found else None

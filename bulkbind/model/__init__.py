@@ -40,6 +40,7 @@ from bulkbind.model.rows import (
     in_one_line,
 )
 from bulkbind.model.statuses import (
+    BY_ANSWER,
     CAN_RESUME,
     COMES_BACK,
     IS_BOUND,

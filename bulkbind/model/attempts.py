@@ -170,8 +170,12 @@ class Attempt:
     sent_at: float = 0.0
     """Seconds since 1970 by the server's clock, as far as known; never later than the true time."""
     took_s: float = 0.0
+    date: float | None = None
+    """The answer's `Date`, seconds since 1970; None if it had none."""
     connection: int = 0
     """A number of the connection that the answer came on; 0 if none came."""
+    is_named: bool = field(default=False, compare=False)
+    """Whether the answer names the device that was asked for, and so is the answer to it."""
     http_status: int | None = None
     """None if no answer came."""
     request_id: str = ""
@@ -198,3 +202,7 @@ class Listing:
     attempt: Attempt
     records: dict[str, Record] | None
     """By machine code; None if no usable list came."""
+    doubles: tuple[Record, ...] = ()
+    """Further records, which differ, of machine codes that it shows more than once."""
+    is_part: bool = False
+    """Whether the answer says that there is more."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Generic, Self, TypedDict, TypeVar, overload
+from typing import Any, ClassVar, Generic, NotRequired, Self, TypedDict, TypeVar, overload
 
 from bulkbind.model.fields import DETAILS
 
@@ -217,6 +217,8 @@ class Refreshed(TypedDict):
     """Known bindings that the lists lack."""
     bound_again: bool
     """Whether these are sent again; else their rows are failed."""
+    not_proven: NotRequired[int]
+    """Known bindings that lists lack which prove nothing; they are left as they are."""
 
 
 class LimitFound(TypedDict):

@@ -67,6 +67,8 @@ class Plan:
     """The unfinished run of these manifests that would resume; empty if there is none."""
     is_refreshed: bool = False
     """Whether the server's lists were read."""
+    not_proven: int = 0
+    """Known devices that lists lack which prove nothing; they count as if they were there."""
     extra: int | None = None
     """Devices of these users on the server that no row names; None if not looked up."""
     extras: tuple[dict[str, str], ...] = ()

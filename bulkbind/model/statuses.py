@@ -168,6 +168,7 @@ class Status(Described):
     )  # fmt: skip
 
 
+_UNASKED = "the connection that settled it said something unasked afterwards"
 ROW_TRANSITIONS: dict[Status | None, dict[Status, str]] = {
     None: {
         Status.STAGED: "it keeps every rule",
@@ -191,6 +192,9 @@ ROW_TRANSITIONS: dict[Status | None, dict[Status, str]] = {
         Status.STAGED: "surely not done: it was put off, or is to be sent again",
         Status.IN_DOUBT: "no answer came, or it was found claimed at start-up",
     },
+    Status.FAILED: {Status.IN_DOUBT: _UNASKED},
+    Status.BOUND: {Status.IN_DOUBT: _UNASKED},
+    Status.ALREADY_BOUND: {Status.IN_DOUBT: _UNASKED},
     Status.IN_DOUBT: {
         Status.BOUND: "the list shows it, made since it was first sent",
         Status.ALREADY_BOUND: "the list shows it, made earlier",
@@ -221,6 +225,10 @@ ROW_TRANSITIONS: dict[Status | None, dict[Status, str]] = {
 Every integration test checks the ledger's SQL against it.
 """
 
+BY_ANSWER = tuple(
+    before for before in Status if ROW_TRANSITIONS.get(before, {}).get(Status.IN_DOUBT) == _UNASKED
+)
+"""The states in which an answer alone may have left a row."""
 MEANINGS: dict[str, str] = {
     **{status: status.about.meaning for status in Status if not status.about.is_pending},
     PENDING: _PENDING.meaning,

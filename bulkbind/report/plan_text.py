@@ -66,6 +66,8 @@ def _lines(plan: Plan, *, is_brief: bool) -> Iterator[str]:
             yield f"  {word.about.sign} {count:>9,}  {_meaning(plan, word)}"
     if plan.extra is not None:
         yield f"  {EXTRA[0]} {plan.extra:>9,}  {EXTRA[1]}"
+    if plan.not_proven:
+        yield f"  ({plan.not_proven:,} known ones are on no list, but nothing proves them gone)"
     yield from _examples(plan)
     if not is_brief:
         yield from _users(plan)

@@ -86,10 +86,14 @@ def _refreshed(found: Refreshed | None) -> list[str]:
     if found is None:
         return []
     users = f"the lists of {found['users']:,} users"
-    if not found["vanished"]:
-        return [f"refreshed: {users} show all that the ledger knows of these devices"]
-    what = "sent again" if found["bound_again"] else "failed; --rebind-missing sends them"
-    return [f"refreshed: {users} lack {found['vanished']:,} known bindings: {what}"]
+    parts: list[str] = []
+    if found["vanished"]:
+        what = "sent again" if found["bound_again"] else "failed; --rebind-missing sends them"
+        parts.append(f"lack {found['vanished']:,} known bindings: {what}")
+    if not_proven := found.get("not_proven", 0):
+        parts.append(f"lack {not_proven:,} that nothing proves gone; --rebind sends them")
+    shown = "; they ".join(parts) or "show all that the ledger knows of these devices"
+    return [f"refreshed: {users} {shown}"]
 
 
 def _pace(summary: RunSummary) -> list[str]:

@@ -119,6 +119,10 @@ class Bindings:
         """Read the state file. Raises: BulkbindError."""
         self._clock = clock
         self._users: dict[str, dict[str, dict[str, Any]]] = {}
+        self._bound_at: dict[str, float] = {}
+        """Monotonic moments by device id."""
+        self._gone: dict[str, list[tuple[float, dict[str, Any]]]] = {}
+        """What was unbound, and the monotonic moment, by user."""
         self._next_id = FIRST_DEVICE_ID
         if state is not None and state.exists():
             self._read(state)
@@ -134,12 +138,13 @@ class Bindings:
 
     def bind(self, user_id: str, body: dict[str, str]) -> dict[str, Any]:
         """Add a binding and return its record."""
-        record = {
+        record: dict[str, Any] = {
             "deviceId": str(self._next_id),
             **{name: body.get(name) for name in _FIELDS},
             "createTime": iso(self._clock.utc_now()),
         }
         self._put(user_id, record)
+        self._bound_at[record["deviceId"]] = self._clock.monotonic()
         self._changes.write({"user": user_id, "record": record})
         return record
 
@@ -155,11 +160,23 @@ class Bindings:
         if code is None:
             return None
         self._changes.write({"user": user_id, "unbound": device_id})
-        return self._users[user_id].pop(code)
+        record = self._users[user_id].pop(code)
+        self._gone.setdefault(user_id, []).append((self._clock.monotonic(), record))
+        return record
 
     def of(self, user_id: str) -> list[dict[str, Any]]:
         """Return a user's records."""
         return list(self._users.get(user_id, {}).values())
+
+    def before(self, user_id: str, age_s: float) -> list[dict[str, Any]]:
+        """Return a user's records as they were *age_s* ago; what the state file holds is older."""
+        then = self._clock.monotonic() - age_s
+        gone = [record for gone_at, record in self._gone.get(user_id, ()) if gone_at > then]
+        return [
+            record
+            for record in (*self.of(user_id), *gone)
+            if self._bound_at.get(record["deviceId"], then) <= then
+        ]
 
     def everything(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Yield every user with every record."""

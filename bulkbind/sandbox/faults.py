@@ -8,21 +8,22 @@ import socket
 import struct
 import zlib
 from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from functools import cache
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from aiohttp import web
 
-from bulkbind.clock import HOUR_S
+from bulkbind.clock import HOUR_S, iso
 from bulkbind.sandbox.limit_announcements import later_date
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
 
     from bulkbind.clock import Clock
-    from bulkbind.sandbox.device_api import CallResult
+    from bulkbind.sandbox.device_api import Bindings, CallResult
     from bulkbind.sandbox.specs import Call, FaultSpec
 
 ELSEWHERE = "/sandbox/elsewhere"
@@ -43,10 +44,20 @@ class Exchange:
     request: web.Request
     fault: FaultSpec
     clock: Clock
+    bindings: Bindings
     body: dict[str, Any]
     """The right answer; empty if the kind does not do the work."""
     status: int = 200
     """Its HTTP status."""
+
+    @property
+    def user_id(self) -> str:
+        """The user whom it is about."""
+        return self.request.headers.get("X-User-Id", "")
+
+    def listed(self, records: Iterable[dict[str, Any]]) -> web.Response:
+        """Return the right answer with another list."""
+        return web.json_response({**self.body, "data": list(records)}, status=self.status)
 
 
 # --- no answer ------------------------------------------------------------------------------------
@@ -125,6 +136,73 @@ async def _other_code(exchange: Exchange) -> web.Response:
     if "data" in body:
         body = {**body, "data": {**body["data"], "machineCode": "OTHER_1"}}
     return web.json_response(body, status=exchange.status)
+
+
+async def _local_time(exchange: Exchange) -> web.Response:
+    data = exchange.body.get("data")
+    ahead = timedelta(seconds=exchange.fault.for_s)
+
+    def shifted(record: dict[str, Any]) -> dict[str, Any]:
+        created = datetime.fromisoformat(record["createTime"])
+        return {**record, "createTime": iso(created + ahead)}
+
+    if isinstance(data, list):
+        return exchange.listed(map(shifted, data))
+    body = exchange.body if data is None else {**exchange.body, "data": shifted(data)}
+    return web.json_response(body, status=exchange.status)
+
+
+async def _unasked(exchange: Exchange) -> web.StreamResponse:
+    body = json.dumps({"code": int(_SPACE_CODE), "msg": "space missing"})
+    more = f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
+    transport = exchange.request.transport
+    response = web.json_response(exchange.body, status=exchange.status)
+    if transport is None:
+        return response
+    if exchange.fault.for_s:
+        asyncio.get_running_loop().call_later(exchange.fault.for_s, transport.write, more)
+        return response
+    # In one segment, so that the client sees both at once.
+    sock = transport.get_extra_info("socket")
+    sock.setsockopt(socket.IPPROTO_TCP, _CORK, 1)
+    await response.prepare(exchange.request)
+    await response.write_eof()
+    transport.write(more)
+    sock.setsockopt(socket.IPPROTO_TCP, _CORK, 0)
+    return response
+
+
+_CORK = getattr(socket, "TCP_CORK", getattr(socket, "TCP_NOPUSH", 0))
+
+
+# --- another list ---------------------------------------------------------------------------------
+
+
+async def _stale(exchange: Exchange) -> web.Response:
+    return exchange.listed(exchange.bindings.before(exchange.user_id, exchange.fault.for_s))
+
+
+async def _doubled(exchange: Exchange) -> web.Response:
+    records = exchange.body["data"]
+    copies = [{**record, "deviceId": f"9{record['deviceId'][1:]}"} for record in records]
+    return exchange.listed([*copies, *records])
+
+
+async def _other_case(exchange: Exchange) -> web.Response:
+    records = exchange.body["data"]
+    return exchange.listed(
+        {**record, "machineCode": record["machineCode"].swapcase()} for record in records
+    )
+
+
+async def _paged(exchange: Exchange) -> web.Response:
+    records = exchange.body["data"]
+    return exchange.listed(records[: len(records) // 2])
+
+
+async def _foreign(exchange: Exchange) -> web.Response:
+    everything = exchange.bindings.everything()
+    return exchange.listed(record for user, record in everything if user != exchange.user_id)
 
 
 # --- another answer -------------------------------------------------------------------------------
@@ -219,6 +297,8 @@ class FaultKind:
     takes_code: bool = False
     is_for_binds: bool = False
     """Whether it makes no sense for other calls."""
+    is_for_lists: bool = False
+    """As above; it then strikes lists unless told otherwise."""
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -273,6 +353,33 @@ KINDS = {
     ),
     "other-code": FaultKind(
         "done; the answer names another machine code (binds only)", _other_code, is_for_binds=True
+    ),
+    "local-time": FaultKind(
+        "done; every createTime is `for` ahead, as local time called Z  [for: 8h]",
+        _local_time,
+        for_s=8 * HOUR_S,
+        takes_negative=True,
+    ),
+    "unasked": FaultKind(
+        "done; the right answer, and `for` later a refusal nobody asked for  [for: 0s]",
+        _unasked,
+        for_s=0.0,
+    ),
+    "stale": FaultKind(
+        "done; the list as it was `for` ago (lists only)  [for: 3s]",
+        _stale,
+        for_s=3.0,
+        is_for_lists=True,
+    ),
+    "doubled": FaultKind(
+        "done; every device twice, first under another id (lists only)", _doubled, is_for_lists=True
+    ),
+    "other-case": FaultKind(
+        "done; machine codes in the other letter case (lists only)", _other_case, is_for_lists=True
+    ),
+    "paged": FaultKind("done; the first half of the list (lists only)", _paged, is_for_lists=True),
+    "foreign": FaultKind(
+        "done; the devices of all other users (lists only)", _foreign, is_for_lists=True
     ),
 }
 """A new fault needs an entry here and, if it answers in a new way, a function above."""
@@ -338,6 +445,7 @@ async def respond(
     request: web.Request,
     clock: Clock,
     work: Callable[[], CallResult],
+    bindings: Bindings,
 ) -> web.StreamResponse | None:
     """Answer a request as a fault requires, or correctly; None: the connection is gone.
 
@@ -348,7 +456,7 @@ async def respond(
         return web.json_response(result.body, status=result.status)
     kind = KINDS[fault.name]
     assert kind.answer is not None, "a delay decides nothing"
-    exchange = Exchange(request=request, fault=fault, clock=clock, body={})
+    exchange = Exchange(request=request, fault=fault, clock=clock, bindings=bindings, body={})
     if kind.does_work:
         result = work()
         exchange = replace(exchange, body=result.body, status=result.status)

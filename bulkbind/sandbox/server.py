@@ -226,7 +226,7 @@ class Sandbox:
         line.faults += strikes.names
         if strikes.delays:
             await self._in_flight.wait_out(sum(fault.for_s for fault in strikes.delays))
-        response = await respond(strikes.decider, request, self._clock, recorded)
+        response = await respond(strikes.decider, request, self._clock, recorded, self.bindings)
         if response is None:
             return web.Response()  # required by aiohttp; the connection is gone
         line.status = response.status

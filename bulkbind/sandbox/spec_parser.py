@@ -116,9 +116,11 @@ def _fault(text: str) -> FaultSpec:
     if not equals:
         raise ValueError(f"write it with its probability, from 0 to 1: {name}=0.05")
     _check_keys(keys, COMMON_KEYS + kind.keys, name)
-    on = _call(keys, Call.BIND)
+    on = _call(keys, Call.LIST if kind.is_for_lists else Call.BIND)
     if kind.is_for_binds and on is not Call.BIND:
         raise ValueError(f"{name} strikes binds only, so `on` cannot be {on}")
+    if kind.is_for_lists and on is not Call.LIST:
+        raise ValueError(f"{name} strikes lists only, so `on` cannot be {on}")
     for_s = kind.for_s or 0.0
     if "for" in keys:
         for_s = parse_time(keys["for"]) if kind.takes_negative else _span("for", keys["for"])

@@ -219,7 +219,8 @@ def _read(path: Path) -> list[dict[str, str]]:
 def main() -> None:
     """Print the table."""
     broken: list[str] = []
-    for name in sys.argv[1:] or KINDS:
+    of_binds = [name for name, kind in KINDS.items() if not kind.is_for_lists]
+    for name in sys.argv[1:] or of_binds:
         with tempfile.TemporaryDirectory() as folder:
             faults = [ordered(name, count=STRIKES)]
             evidence = asyncio.run(run_with(faults, Path(folder).resolve()))

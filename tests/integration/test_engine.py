@@ -252,6 +252,19 @@ async def test_an_unreadable_list_keeps_the_doubt(bench):
     assert bench.counts() == {"bound": 2, "in_doubt": 1}
 
 
+@pytest.mark.parametrize("refused", [Refused(), Refused(is_about_user=True)])
+async def test_a_list_refused_for_a_reason_of_its_own_is_read_again(bench, refused):
+    """It may be the answer to another request; one that speaks of the user may be as well."""
+    bench.server.planned.extend([None, LOST])
+    bench.server.list_planned.append(refused)
+
+    await bench.ran(devices(3))
+
+    assert bench.counts() == {"bound": 3}
+    assert bench.server.lists == {"user_0": 2}
+    assert bench.server.posted_again == 0
+
+
 async def test_doubt_of_an_ended_run_is_settled_by_the_next(bench):
     """A row left in doubt is read back first by whatever runs next."""
     bench.server.planned.extend([None, LOST])

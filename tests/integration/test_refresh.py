@@ -50,6 +50,10 @@ class Night:
         result = await bulkbind.run([self.manifest], settings, listener=listener, first=first)
         return result, {k: n - before.get(k, 0) for k, n in self.sandbox.counts.items()}
 
+    def settings(self):
+        """Return settings against the sandbox."""
+        return settings_for(self._tmp_path, self.sandbox.url)
+
     def lose(self, user, count):
         """Unbind the first *count* devices of a user on the server, behind the ledger's back."""
         lost = self.sandbox.bindings.of(user)[:count]
@@ -74,13 +78,13 @@ async def night(tmp_path):
 @pytest.mark.slow
 async def test_what_has_vanished_fails_and_is_not_sent(night, tmp_path):
     """Without --rebind-missing nothing is sent: the rows fail, each with what to do about it."""
-    lost = night.lose("user_1", 2)
+    lost = night.lose("user_1", 1) + night.lose("user_2", 1)
 
     result, calls = await night.run(refresh=True)
     report = result.report
 
     assert report is not None
-    assert (result.exit_code, calls["binds"], calls["lists"]) == (1, 0, 5)  # user_1's once more
+    assert (result.exit_code, calls["binds"], calls["lists"]) == (1, 0, 6)  # two once more
     assert report.summary.counts == {"skipped": 18, "failed": 2}
     assert report.summary.facts.refreshed == {"users": 4, "vanished": 2, "bound_again": False}
     assert report.summary.facts.changes.newly_failed == 2
@@ -93,19 +97,36 @@ async def test_what_has_vanished_fails_and_is_not_sent(night, tmp_path):
 
 async def test_what_has_vanished_is_bound_again_if_wanted(night):
     """With --rebind-missing these alone are sent; the night after finds nothing to do."""
-    lost = night.lose("user_1", 2) + night.lose("user_2", 5)
+    lost = night.lose("user_1", 1) + night.lose("user_2", 1)
 
     result, calls = await night.run(rebind_missing=True)
     again, calls_again = await night.run(refresh=True)
 
     assert result.report is not None
     assert again.report is not None
-    assert (result.exit_code, calls["binds"]) == (0, 7)
-    assert result.report.summary.counts == {"bound": 7, "skipped": 13}
+    assert (result.exit_code, calls["binds"]) == (0, 2)
+    assert result.report.summary.counts == {"bound": 2, "skipped": 18}
     assert result.report.summary.facts.refreshed["bound_again"] is True
     assert set(lost) <= night.codes("user_1") | night.codes("user_2")
     assert (again.exit_code, calls_again["binds"], calls_again["lists"]) == (0, 0, 4)
     assert "show all that the ledger knows" in summary_text(again.report.summary)
+
+
+@pytest.mark.parametrize("count", [2, 5], ids=["others", "all"])
+async def test_where_others_or_all_are_missing_nothing_has_vanished(night, count):
+    """Such a list may be old, or a part: the rows stay skipped, and the summary says so."""
+    night.lose("user_1", count)
+
+    plan = await bulkbind.plan([night.manifest], night.settings(), refresh=True)
+    result, calls = await night.run(rebind_missing=True)
+
+    assert (plan.counts["missing"], plan.counts["already_bound"], plan.not_proven) == (0, 20, count)
+    assert f"{count} known ones are on no list" in plan_text(plan)
+    assert result.report is not None
+    assert (result.exit_code, calls["binds"], calls["lists"]) == (0, 0, 5)
+    assert result.report.summary.counts == {"skipped": 20}
+    assert result.report.summary.facts.refreshed["not_proven"] == count
+    assert f"lack {count} that nothing proves gone" in summary_text(result.report.summary)
 
 
 async def test_one_wrong_list_takes_nothing_for_gone(night, monkeypatch):
@@ -121,7 +142,7 @@ async def test_one_wrong_list_takes_nothing_for_gone(night, monkeypatch):
 
 async def test_a_run_that_is_not_wanted_forgets_nothing(night):
     """Whoever says no keeps the ledger as it was; the plan that was shown named the missing."""
-    lost = night.lose("user_1", 2)
+    lost = night.lose("user_1", 1) + night.lose("user_2", 1)
     shown = []
 
     class Unwilling(Listener):
@@ -140,12 +161,13 @@ async def test_a_run_that_is_not_wanted_forgets_nothing(night):
     assert "not on the server's list" in plan_text(shown[0])
     assert plain.report is not None
     assert (plain.report.summary.counts, calls["binds"]) == ({"skipped": 20}, 0)
-    assert not set(lost) & night.codes("user_1")
+    assert not set(lost) & (night.codes("user_1") | night.codes("user_2"))
 
 
 async def test_a_pilot_of_it_is_gone_on_with(night):
     """What was staged to be bound again is still so when the run goes on without the flag."""
-    night.lose("user_1", 3)
+    for user in ("user_1", "user_2", "user_3"):
+        night.lose(user, 1)
 
     pilot, calls = await night.run(rebind_missing=True, first=1)
     rest, more = await night.run()
@@ -153,7 +175,7 @@ async def test_a_pilot_of_it_is_gone_on_with(night):
     assert (pilot.exit_code, calls["binds"]) == (3, 1)
     assert rest.report is not None
     assert (rest.report.summary.counts, more["binds"]) == ({"bound": 3, "skipped": 17}, 2)
-    assert len(night.codes("user_1")) == 5
+    assert [len(night.codes(f"user_{n}")) for n in range(4)] == [5] * 4
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ from email.utils import parsedate_to_datetime
 import aiohttp
 import pytest
 
+from bulkbind.clock import epoch_of
 from bulkbind.sandbox.faults import KINDS
 from tests.support.fake_clock import FakeClock, HandClock
 from tests.support.sandbox_client import BODY, PATH, hanging, serving, until
@@ -326,7 +327,10 @@ async def raw_reply(asker) -> bytes:
 # --- when they strike ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("fault", KINDS)
+OF_LISTS = [name for name, kind in KINDS.items() if kind.is_for_lists]
+
+
+@pytest.mark.parametrize("fault", [name for name in KINDS if name not in OF_LISTS])
 async def test_without_on_a_fault_strikes_binds_only(fault):
     """A list always answers: doubt can be settled."""
     async with serving(faults=[f"{fault}=1"]) as asker:
@@ -359,7 +363,10 @@ async def test_faults_strike_the_calls_they_are_ordered_for(on, struck):
 
 
 @pytest.mark.parametrize("method", ["GET", "DELETE"])
-@pytest.mark.parametrize("fault", [name for name, kind in KINDS.items() if not kind.is_for_binds])
+@pytest.mark.parametrize(
+    "fault",
+    [name for name, kind in KINDS.items() if not kind.is_for_binds and not kind.is_for_lists],
+)
 async def test_every_fault_strikes_lists_and_unbinds_too(fault, method):
     """Whatever becomes of the answer, the server has met the fault and lives on."""
     async with serving(FakeClock(), faults=[f"{fault}=1,on=all"]) as asker:
@@ -466,3 +473,63 @@ async def test_what_a_seed_does_depends_neither_on_time_nor_on_other_counts():
 
     assert runs[0] == runs[1]
     assert 500 in runs[0]
+
+
+# --- lists that say something else ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fault", "shown"),
+    [
+        ("stale=1,for=3s", ["OLD"]),
+        ("doubled=1", ["OLD", "NEW", "OLD", "NEW"]),
+        ("other-case=1", ["old", "new"]),
+        ("paged=1", ["OLD"]),
+        ("foreign=1", ["THEIRS"]),
+    ],
+)
+async def test_a_list_that_says_something_else(fault, shown):
+    """A list of a moment ago, doubled, in another letter case, in part, or of other users."""
+    clock = FakeClock()
+    async with serving(clock, faults=[fault]) as asker:
+        bindings = asker.sandbox.bindings
+        gone = bindings.bind("user_1", {"machineCode": "GONE"})
+        bindings.bind("user_1", {"machineCode": "OLD"})
+        clock.advance(10)
+        bindings.bind("user_1", {"machineCode": "NEW"})
+        bindings.bind("user_2", {"machineCode": "THEIRS"})
+        bindings.unbind("user_1", gone["deviceId"])
+        if fault.startswith("stale"):
+            shown = [*shown, "GONE"]
+        _, answer = await asker.list_devices()
+
+    assert [record["machineCode"] for record in answer["data"]] == shown
+
+
+async def test_local_time_is_called_utc():
+    """The time in answers and lists is hours ahead, and ends with Z."""
+    async with serving(faults=["local-time=1,for=2h,on=all"]) as asker:
+        _, bound = await asker.bind()
+        held = asker.sandbox.bindings.of("user_1")[0]["createTime"]
+        _, listed = await asker.list_devices()
+
+    times = {bound["data"]["createTime"], listed["data"][0]["createTime"]}
+    assert {(epoch_of(text) or 0) - (epoch_of(held) or 0) for text in times} == {7200.0}
+    assert all(text.endswith("Z") for text in times)
+
+
+@pytest.mark.parametrize("span", ["0s", "50ms"])
+async def test_an_unasked_refusal_follows_the_answer(span):
+    """The same connection says one thing more, at once or later."""
+    async with serving(faults=[f"unasked=1,for={span}"]) as asker:
+        body = json.dumps(BODY).encode()
+        headers = {**asker.headers(), "Content-Length": len(body)}
+        head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        port = int(asker.sandbox.url.rpartition(":")[2])
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(f"POST {PATH} HTTP/1.1\r\nHost: here\r\n{head}\r\n".encode() + body)
+        said = await reader.readuntil(b"space missing")
+        writer.close()
+
+    assert said.count(b"HTTP/1.1 200 OK") == 2
+    assert b'"success"' in said

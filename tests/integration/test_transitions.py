@@ -109,6 +109,12 @@ def send_and_go_on(life):
     life.settle_doubt(run, *map(Status, ("bound", "already_bound", "failed", "skipped")))
     for claim in life.claimed(run).values():
         life.settle(claim, Status.FAILED)
+    again, before = life.do(
+        transitions.doubt_again, NOW, [claims[code].row for code in ("A", "B", "C")]
+    )
+    assert sorted(before) == ["already_bound", "bound", "failed"]
+    assert {claim.device.machine_code: claim.doubts for claim in again} == dict.fromkeys("ABC", 1)
+    life.settle_doubt(run, *map(Status, ("bound", "already_bound", "failed")))
     assert life.do(runs.finish, NOW, run, None, RunFacts()) is RunState.DONE
 
 
@@ -205,6 +211,7 @@ ROW_VERBS = (
     lambda life, _, claim: life.do(transitions.release, [claim]),
     lambda life, *_: life.do(transitions.recover, NOW),
     lambda life, _, claim: life.do(transitions.doubt, NOW, claim),
+    lambda life, _, claim: life.do(transitions.doubt_again, NOW, [claim.row]),
     lambda life, _, claim: life.settle(claim, Status.BOUND),
     lambda life, _, claim: life.settle(claim, Status.ALREADY_BOUND),
     lambda life, _, claim: life.settle(claim, Status.FAILED),

@@ -3,29 +3,79 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+import contextlib
+from typing import TYPE_CHECKING, TypeAlias
 
 from bulkbind.app.session.session import client_of, new_pacer, paced, retries_of
 from bulkbind.engine.decide import UNREACHABLE_AT_START
+from bulkbind.engine.proof import READS, look
 from bulkbind.engine.readback import Lists
+from bulkbind.engine.retry import jitter
 from bulkbind.engine.stop import DrainedError, first_of
 from bulkbind.errors import InterruptedRunError, UnreadableListError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
     from bulkbind.app.session.session import Session
+    from bulkbind.engine.proof import Look
+    from bulkbind.ledger import KnownReader
     from bulkbind.model import Attempt, Listing, Record
+
+
+Compare: TypeAlias = "Callable[[str, dict[str, Record], Sequence[Look]], bool]"
+"""Compares a user's list with the ledger, given what its lists so far show, the last one last.
+
+Returns False if another list must confirm a difference; it is then called again with that one.
+"""
+
+
+async def compare_lists(
+    session: Session,
+    reader: KnownReader,
+    users: Iterable[str],
+    asked: Callable[[str], Collection[str]],
+    compare: Compare,
+) -> None:
+    """Compare the lists of users, in any order, with what the ledger knows of them.
+
+    A list that differs is read again `readback_settle` later, since one alone proves nothing.
+    *asked*: returns the machine codes to compare.
+
+    Raises: as `read_lists`.
+    """
+    differing: dict[str, tuple[Look, ...]] = {}
+
+    def on_list(user: str, listing: Listing, at: float) -> None:
+        assert listing.records is not None
+        known = reader.known(user)
+        stranger = reader.stranger(user, listing.records, known)
+        looks = (*differing.get(user, ()), look(listing, known, asked(user), stranger, at=at))
+        if not compare(user, listing.records, looks):
+            assert len(looks) < READS, "nobody waits for a third list"
+            differing[user] = looks
+
+    await read_lists(session, users, on_list)
+    if not differing:
+        return
+    since = max(looks[0].at for looks in differing.values()) - session.clock.monotonic()
+    with contextlib.suppress(DrainedError):
+        wait_s = since + session.settings.doubt.readback_settle
+        await session.stop.sleep(session.clock, jitter(max(0.0, wait_s)))
+    if session.stop.reason is not None:
+        raise _stopped(session)
+    await read_lists(session, list(differing), on_list)
 
 
 async def read_lists(
     session: Session,
     users: Iterable[str],
-    on_list: Callable[[str, dict[str, Record]], None],
+    on_list: Callable[[str, Listing, float], None],
 ) -> None:
     """Read users' lists, concurrently and at the gateway's pace.
 
-    The first one is read alone to prove the set-up. *on_list*: called with each, in any order.
+    The first one is read alone to prove the set-up. *on_list*: called with each, in any order, and
+    with the monotonic moment at which it was requested.
 
     Raises: UnreadableListError at the first that cannot be read, InterruptedRunError, UsageError.
     """
@@ -37,10 +87,11 @@ async def read_lists(
 
         async def worker(most: int | None = None) -> None:
             for done, user in enumerate(waiting, start=1):
+                asked_at = session.clock.monotonic()
                 listing = await lists.read(user, UNREACHABLE_AT_START)
                 if listing.records is None:
                     raise _unreadable(user, listing, session)
-                on_list(user, listing.records)
+                on_list(user, listing, asked_at)
                 if done == most:
                     return
 

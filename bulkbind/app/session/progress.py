@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from bulkbind.app.session.eta import Gauge
     from bulkbind.app.session.listener import Listener
     from bulkbind.clock import Clock
-    from bulkbind.model import Claim, Ended, Outcome, Unbinding
+    from bulkbind.model import Claim, Ended, Outcome, Status, Unbinding
 
 MOST_POINTS = 120
 """Beyond this, every two points are merged and the step doubles."""
@@ -149,6 +149,11 @@ class Progress:
         if self._log_devices:
             for claim, outcome in ended:
                 self._log_device(claim, outcome)
+
+    def doubted(self, before: Sequence[Status]) -> None:
+        """Take back outcomes that are in doubt again; *before*: what they were."""
+        self._counts.subtract(status.value for status in before)
+        self._count(-len(before), [])
 
     def unbound(self, items: Sequence[Unbinding]) -> None:
         """Count durable unbindings."""

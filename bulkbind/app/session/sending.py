@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING
 from bulkbind.app.reports import Report, write_report
 from bulkbind.app.session.eta import Gauge
 from bulkbind.app.session.progress import Progress, Timeline
-from bulkbind.app.session.session import Session, client_of, paced, pacer_of, retries_of
+from bulkbind.app.session.session import (
+    NAMES_CODES,
+    Session,
+    known_client,
+    paced,
+    pacer_of,
+    retries_of,
+)
 from bulkbind.engine import Breaker, Parts, Pipeline, StopSignal, Unbinder, draining
 from bulkbind.errors import ExitCode, LedgerError
 from bulkbind.logs import bound, logger
@@ -21,7 +28,7 @@ if TYPE_CHECKING:
 
     from bulkbind.koodrive import KooDrive
     from bulkbind.ledger import Ledger
-    from bulkbind.model import Ended, RunSummary
+    from bulkbind.model import Ended, RunSummary, Status
     from bulkbind.pacing import Pacer
     from bulkbind.settings.model import FailOn, SendSettings
 
@@ -53,7 +60,8 @@ async def send(
     settings, clock, stop = session.settings, session.clock, session.stop
     pacer = await pacer_of(session, ledger)
     gauge = Gauge(pacer, clock)
-    client = client_of(session, await ledger.get_meta(RunFacts.clock_skew_s.name))
+    client = await known_client(session, ledger)
+    notes = _Notes(ledger, client)
     api = paced(session, client, pacer)
     staged, doubtful = await ledger.unsettled(run)
     moves = 0 if first else await ledger.unbindings.count_left(run, UnbindKind.MOVE)
@@ -72,9 +80,14 @@ async def send(
         progress.settled(ended)
         timeline.settled(ended)
         breaker.settled(ended)
+        notes.take()
         session.pulse.beat()
 
-    ledger.on_settled = on_settled
+    def on_doubted(before: Sequence[Status]) -> None:
+        progress.doubted(before)
+        breaker.doubted(before)
+
+    ledger.on_settled, ledger.on_doubted = on_settled, on_doubted
     began = clock.monotonic()
     sender = _Sender(session, ledger, Parts(api, ledger, pacer, stop, clock), run)
     session.pulse.follow(lambda: client.requests, lambda: pacer.closed_for_s() > 0)
@@ -95,6 +108,24 @@ async def send(
                 backed_off_s=sender.backed_off_s,
             )
             await asyncio.shield(_finish(ledger, run, run_id, stop, facts=facts, timeline=timeline))
+
+
+class _Notes:
+    """Keeps what the server is found to name in the ledger, at once, as the run may be killed."""
+
+    def __init__(self, ledger: Ledger, client: KooDrive) -> None:
+        self._ledger = ledger
+        self._client = client
+        self._task: asyncio.Task[None] | None = None
+        self._is_kept = client.names_codes
+
+    def take(self) -> None:
+        """Keep it if it is new."""
+        if self._client.names_codes and not self._is_kept:
+            self._is_kept = True
+            work = self._ledger.put_meta(NAMES_CODES, value=True)
+            self._task = asyncio.create_task(work, name="note")
+            self._task.add_done_callback(lambda task: task.cancelled() or task.exception())
 
 
 class _Sender:

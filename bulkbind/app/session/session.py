@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from bulkbind.koodrive import Auth
     from bulkbind.settings import Settings
 
+NAMES_CODES = "names_codes"
+"""Key in the ledger: whether the server's answers name machine codes, so that each must."""
 RETRY_LOCK_S = 0.5
 """Time between attempts to acquire a ledger that another run holds."""
 
@@ -132,15 +134,26 @@ async def pacer_of(session: Session, ledger: Ledger) -> Pacer:
             return new_pacer(session)
 
 
-def client_of(session: Session, skew_s: object = None) -> KooDrive:
-    """Return the client. *skew_s*: as recorded in the ledger. Raises: UsageError (no endpoint)."""
+def client_of(session: Session, skew_s: object = None, *, names_codes: bool = False) -> KooDrive:
+    """Return the client. Raises: UsageError (no endpoint).
+
+    *skew_s*, *names_codes*: as recorded in the ledger.
+    """
     settings = session.settings
     return KooDrive(
         settings.api,
         settings.endpoint(),
         session.clock,
         skew_s=skew_s if isinstance(skew_s, int | float) else None,
+        names_codes=names_codes,
     )
+
+
+async def known_client(session: Session, ledger: Ledger) -> KooDrive:
+    """Return the client, with what earlier runs learned of the server. Raises: as `client_of`."""
+    skew_s = await ledger.get_meta(RunFacts.clock_skew_s.name)
+    names_codes = await ledger.get_meta(NAMES_CODES)
+    return client_of(session, skew_s, names_codes=names_codes is True)
 
 
 def paced(session: Session, client: KooDrive, pacer: Pacer) -> Paced:

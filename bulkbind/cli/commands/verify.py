@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from bulkbind.errors import ExitCode
 
 MARKS = {str(word): word.about.sign for word in (PlanWord.MISSING, PlanWord.CHANGED)}
-MARKS["extra"] = EXTRA[0]
+MARKS |= {"extra": EXTRA[0], "not_proven": "!"}
 
 
 HELP = f"""Compare what a run says is bound with the server's lists; nothing is changed.
@@ -36,9 +36,12 @@ HELP = f"""Compare what a run says is bound with the server's lists; nothing is 
 RUN is its id or the beginning of it. Every difference is a line on standard output:
 
 \b
--  missing: bound by the ledger, but not on the user's list
+-  missing: bound by the ledger, but on neither of two lists of the user, which show all else
+!  not proven: not on the list, which lacks others, too, or is none of the user's alone
 ~  changed: under another {enumeration("device id", *LABELS)}
 ?  extra: on the list of one of the run's users, and not known to the ledger
+
+A list that differs is read again `readback_settle` later.
 
 Exit codes: 0 no difference, 1 some, 2 could not start, 3 a list could not be read.
 """
@@ -63,7 +66,9 @@ def command(run_id: str, *, as_json_: bool, **given: Any) -> None:
                 for item in found.differences:
                     mark = MARKS[item.kind]
                     print_lines([f"{mark} {item.user_id} {item.machine_code}: {item.detail}"])
-            counts = ", ".join(f"{count:,} {kind}" for kind, count in found.counts.items())
+            counts = ", ".join(
+                f"{count:,} {kind.replace('_', ' ')}" for kind, count in found.counts.items()
+            )
             say(f"run {found.run_id}: {found.devices:,} devices of {found.users:,} users: {counts}")
             return found.exit_code
 

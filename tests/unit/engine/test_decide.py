@@ -8,12 +8,10 @@ from bulkbind.engine.decide import (
     Park,
     Settle,
     Suspect,
-    absent,
-    accepted,
     costs,
     decide,
-    found,
 )
+from bulkbind.engine.proof import absent, accepted, found
 from bulkbind.model import (
     Accepted,
     AlreadyBound,
@@ -244,7 +242,10 @@ def test_bound_or_already_bound_by_create_time(created, values, status, repeated
 )
 def test_what_a_list_shows(values, park, status):
     """A row in doubt that the list shows is bound or already bound, by createTime."""
-    outcome = found(claim(**values), Record("M", "7", AT_SENDING), park)
+    was_said = park.if_unreadable is not None
+    outcome = found(
+        claim(**values), Record("M", "7", AT_SENDING), attempt(Accepted("", "")), was_said=was_said
+    )
 
     assert (outcome.status, outcome.device_id) == (status, "7")
 
@@ -261,6 +262,6 @@ def test_what_a_list_shows(values, park, status):
 )
 def test_what_a_list_does_not_show(values, park, is_own, status):
     """A row that is surely not bound is sent again, unless it has ended."""
-    outcome = absent(claim(**values), park, is_own=is_own, max_attempts=6)
+    outcome = absent(claim(**values), park.if_absent, is_own=is_own, max_attempts=6)
 
     assert (outcome.status if outcome else None) == status

@@ -95,7 +95,7 @@ class FakeClient:
         return self.attempts.pop(0)
 
     def on_unasked(self, _):
-        """No connection here says anything unasked."""
+        """Note nothing."""
 
     async def call(self, call):
         self.seen.append(call)

@@ -14,7 +14,6 @@ from bulkbind.koodrive.verdicts import (
     classify,
     classify_list,
     classify_unbind,
-    names_device,
 )
 from bulkbind.koodrive.wire import Answer
 from bulkbind.model import (
@@ -382,10 +381,10 @@ def test_a_server_that_names_devices_must_name_them():
         found = classify(each, CODES, "SN_1", is_named=True)
         assert found.verdict == NoAnswer()
         assert "no machine code" in found.message
-        assert not names_device(each, read(each))
+        assert not read(each).is_named
     assert classify(named, CODES, "SN_1", is_named=True).verdict == Accepted(DEVICE_ID, CREATED)
-    assert names_device(named, read(named))
-    assert not names_device(answer(500), read(answer(500)))
+    assert read(named).is_named
+    assert not read(answer(500)).is_named
 
 
 @pytest.mark.parametrize("status", [200, 201, 202])
@@ -593,7 +592,8 @@ ONE = {"deviceId": DEVICE_ID, "machineCode": "SN_1", "createTime": CREATED}
 )
 def test_a_list_is_read_by_machine_code(body, records):
     """Every record of a usable list is there."""
-    reading, found = classify_list(answer(200, body), CODES)
+    listing = classify_list(answer(200, body), CODES)
+    reading, found = listing.attempt, listing.records
 
     assert isinstance(reading.verdict, Accepted)
     assert found == records
@@ -624,7 +624,8 @@ def test_a_list_is_read_by_machine_code(body, records):
 )
 def test_what_is_no_list_gives_no_records(status, body, verdict):
     """None, not an empty list: absence from it must prove nothing."""
-    reading, found = classify_list(answer(status, body), CODES)
+    listing = classify_list(answer(status, body), CODES)
+    reading, found = listing.attempt, listing.records
 
     assert reading.verdict == verdict
     assert found is None
@@ -632,7 +633,8 @@ def test_what_is_no_list_gives_no_records(status, body, verdict):
 
 def test_a_cut_list_gives_no_records():
     """A list longer than the cap shows nothing, since what is absent may have been cut."""
-    reading, found = classify_list(answer(200, listed(ONE), whole=False), CODES)
+    listing = classify_list(answer(200, listed(ONE), whole=False), CODES)
+    reading, found = listing.attempt, listing.records
 
     assert reading.verdict == NoAnswer()
     assert found is None
@@ -698,7 +700,8 @@ def test_classify_is_total(given_answer, machine_code):
 @given(ANSWERS)
 def test_classify_list_is_total(given_answer):
     """The same for a list; records only with an accepted list."""
-    reading, records = classify_list(given_answer, CODES)
+    listing = classify_list(given_answer, CODES)
+    reading, records = listing.attempt, listing.records
 
     assert sound(reading)
     assert (records is not None) == isinstance(reading.verdict, Accepted)

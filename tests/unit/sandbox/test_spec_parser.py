@@ -140,7 +140,8 @@ def test_a_probability_lies_between_0_and_1(share):
 
 
 DURATIONS = {
-    "delay-before": 1, "delay-after": 1, "drip": 0.2, "503": 2, "wrong-date": 3600
+    "delay-before": 1, "delay-after": 1, "drip": 0.2, "503": 2, "wrong-date": 3600,
+    "local-time": 28800, "unasked": 0, "stale": 3,
 }  # fmt: skip
 
 
@@ -153,7 +154,7 @@ def test_keys_belong_to_their_faults(name):
     for key, text, has_it in (
         ("for", "7s", name in DURATIONS),
         ("code", "7", name == "business"),
-        ("for", "-7s", name == "wrong-date"),
+        ("for", "-7s", name in ("wrong-date", "local-time")),
     ):
         if has_it:
             parse_fault(f"{name}=1,{key}={text}")

@@ -1,0 +1,247 @@
+"""What counts as proof: lists, names and times that say nothing sure, against real runs and undos.
+
+Each test is named after what holds, over real sockets, and mostly real processes.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from contextlib import closing
+
+import pytest
+
+from tests.support.manifests import fleet, write_csv
+from tests.support.processes import (
+    ask,
+    bulkbind,
+    ledger_of,
+    read_results,
+    sandbox,
+    sandbox_bindings,
+    statuses,
+)
+
+SETTINGS = """\
+timeout: 700ms
+list_timeout: 700ms
+readback_settle: 300ms
+backoff_base: 20ms
+backoff_cap: 100ms
+concurrency: 4
+max_attempts: 3
+"""
+STALE = "stale=1,for=200ms"
+"""Older than nothing, younger than `readback_settle`."""
+WRONG_LISTS = ("doubled=1", "other-case=1", "paged=1", "foreign=1", STALE)
+
+
+class Home:
+    """A folder, a sandbox with faults, and what commands leave there."""
+
+    def __init__(self, folder, url):
+        self.folder = folder
+        self.url = url
+        (folder / "config.yaml").write_text(SETTINGS, encoding="utf-8")
+
+    def do(self, *words, check=None):
+        """Run a command of bulkbind against the sandbox."""
+        common = ("--endpoint", self.url, "--config", "config.yaml")
+        return bulkbind(*words, *common, home=self.folder, check=check)
+
+    def run(self, rows, *words, name="fleet", check=None):
+        """Bind rows; the report is in the folder of that name."""
+        manifest = write_csv(self.folder / f"{name}.csv", rows)
+        return self.do("run", manifest, "--out", name, *words, check=check)
+
+    def run_id(self, name="fleet"):
+        """Return the id of a run."""
+        return json.loads((self.folder / name / "summary.json").read_text())["run_id"]
+
+    def held(self):
+        """Return user and machine code of what the sandbox holds."""
+        return {(item["userId"], item["machineCode"]) for item in sandbox_bindings(self.url)}
+
+    def known(self):
+        """Return user and machine code of what the ledger knows as bound."""
+        with closing(sqlite3.connect(ledger_of(self.folder, self.url))) as db:
+            return set(db.execute("SELECT user_id, machine_code FROM bindings"))
+
+    def stats(self):
+        """Return what the sandbox counted."""
+        return ask(f"{self.url}/sandbox/stats")
+
+
+def rows_of(folder, status, name="fleet"):
+    """Return the rows of a report with a status."""
+    return [row for row in read_results(folder / name) if row["status"] == status]
+
+
+def faults(*orders):
+    """Return the options of a sandbox with faults."""
+    return [word for order in orders for word in ("--fault", order)] + ["--seed", "3"]
+
+
+# --- lists ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("wrong", WRONG_LISTS)
+def test_no_wrong_list_calls_a_lost_bind_unbound(tmp_path, wrong):
+    """What got no answer is bound or in doubt, is never posted again, and nothing has failed."""
+    orders = faults("reset-after=0.2,count=8", f"{wrong}")
+    with sandbox(*orders, "--second-bind", "error", home=tmp_path) as url:
+        home = Home(tmp_path, url)
+        home.run(fleet(40, users=2))
+        first = statuses(tmp_path / "fleet")
+        stats = home.stats()
+        held = home.held()
+        bound = {(row["user_id"], row["machine_code"]) for row in rows_of(tmp_path, "bound")}
+
+    assert first.keys() <= {"bound", "in_doubt"}
+    assert stats["reset-after"] >= 4
+    assert stats.get("posted_again", 0) == 0
+    assert bound <= held
+    assert len(held) == 40
+    assert all("cannot be trusted" in row["detail"] for row in rows_of(tmp_path, "in_doubt"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("wrong", WRONG_LISTS)
+def test_no_wrong_list_makes_verify_call_anything_missing(tmp_path, wrong):
+    """Everything is still bound: verify finds no difference, or says that nothing is proven."""
+    with sandbox(*faults(f"{wrong},count=6"), home=tmp_path) as url:
+        home = Home(tmp_path, url)
+        home.run(fleet(12, users=3), check=0)
+        told = json.loads(home.do("verify", home.run_id(), "--json").stdout)
+
+    if wrong in (STALE, "other-case=1", "doubled=1"):
+        assert told["counts"]["same"] == 12
+    assert told["counts"]["missing"] == told["counts"]["changed"] == 0
+    assert {item["kind"] for item in told["differences"]} <= {"not_proven", "extra"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("wrong", WRONG_LISTS)
+def test_no_wrong_list_makes_a_refresh_lose_anything(tmp_path, wrong):
+    """Nothing has vanished: with --rebind-missing nothing is sent, nothing fails."""
+    with sandbox(*faults(f"{wrong},count=6"), home=tmp_path) as url:
+        home = Home(tmp_path, url)
+        home.run(fleet(12, users=3), check=0)
+        binds = home.stats()["binds"]
+        home.run(fleet(12, users=3), "--rebind-missing", name="again", check=0)
+        after = home.stats()["binds"]
+
+    assert statuses(tmp_path / "again") == {"skipped": 12}
+    assert after == binds
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("wrong", WRONG_LISTS)
+def test_an_undo_under_wrong_lists_sends_what_it_was_to_unbind_and_is_right(tmp_path, wrong):
+    """It unbinds by device id; what it calls unbound or gone is not there any more."""
+    rows = fleet(20, users=2)
+    orders = faults(
+        wrong, "reset-after=0.2,count=4,on=unbind", "reset-before=0.2,count=4,on=unbind"
+    )
+    with sandbox(*orders, home=tmp_path) as url:
+        home = Home(tmp_path, url)
+        home.run(rows[:4], name="others", check=0)
+        home.run(rows, check=0)
+        home.do("undo", home.run_id(), "--yes-unbind", "16", "--out", "undone")
+        left = home.held()
+        known = home.known()
+
+    ended = undone(tmp_path)
+    gone = {key for key, status in ended.items() if status in ("unbound", "already_gone")}
+    assert len(ended) == 16
+    assert gone.isdisjoint(left)
+    assert "changed" not in ended.values()
+    assert {(row[1], row[0]) for row in rows[:4]} <= left
+    assert left <= known
+
+
+def undone(folder):
+    """Return the status of each binding in the report of an undo."""
+    lines = (folder / "undone" / "undo.csv").read_text(encoding="utf-8").splitlines()
+    header = lines[0].split(",")
+    cells = [dict(zip(header, line.split(","), strict=False)) for line in lines[1:]]
+    return {(row["user_id"], row["machine_code"]): row["status"] for row in cells}
+
+
+@pytest.mark.slow
+def test_a_device_with_two_entries_of_which_one_is_gone_is_not_called_changed(tmp_path):
+    """The list shows a device under two ids: ours is there, so it is unbound, and by its id."""
+    with sandbox(*faults("doubled=1"), home=tmp_path) as url:
+        home = Home(tmp_path, url)
+        home.run(fleet(3, users=1), check=0)
+        home.do("undo", home.run_id(), "--yes-unbind", "3", "--out", "undone", check=0)
+        left = home.held()
+
+    assert set(undone(tmp_path).values()) == {"unbound"}
+    assert left == set()
+
+
+# --- times ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ahead", ["8h", "-8h", "10s"])
+def test_a_create_time_outside_our_request_binds_nothing_for_us(tmp_path, ahead):
+    """Local time called UTC: what others had bound is already_bound, and undo leaves it alone."""
+    rows = fleet(6, users=2)
+    with sandbox(*faults(f"local-time=1,for={ahead},on=all"), home=tmp_path) as url:
+        home = Home(tmp_path, url)
+        home.run(rows[:3], "--ledger", "theirs.db", name="theirs", check=0)
+        home.run(rows, check=0)
+        home.do("undo", home.run_id(), "--yes-unbind", "0", "--out", "undone")
+        left = home.held()
+
+    assert statuses(tmp_path / "fleet") == {"already_bound": 6}
+    assert len(left) == 6
+
+
+@pytest.mark.slow
+def test_a_create_time_within_our_request_is_ours(tmp_path):
+    """A clock that is wrong as a whole, Date and createTime alike, changes nothing."""
+    with sandbox("--clock-offset", "3h", home=tmp_path) as url:
+        home = Home(tmp_path, url)
+        home.run(fleet(6, users=2), check=0)
+
+    assert statuses(tmp_path / "fleet") == {"bound": 6}
+
+
+# --- answers to others ----------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("span", ["0s", "1ms", "20ms"])
+def test_a_refusal_of_nobodys_request_fails_no_row(tmp_path, span):
+    """An answer after an answer shifts what follows: all is read back, and nothing posted again."""
+    orders = faults(f"unasked=0.3,for={span}", "delay-after=1,for=10ms")
+    with sandbox(*orders, "--second-bind", "error", home=tmp_path) as url:
+        home = Home(tmp_path, url)
+        home.run(fleet(60, users=3))
+        stats, held = home.stats(), home.held()
+        home.run(fleet(60, users=3), name="again", check=0)
+        later = home.stats()
+
+    assert stats["unasked"] >= 5
+    assert statuses(tmp_path / "fleet") == {"bound": 60}
+    assert len(held) == 60
+    assert later["binds"] == stats["binds"]
+    assert stats.get("posted_again", 0) == 0
+    summary = json.loads((tmp_path / "fleet" / "summary.json").read_text())
+    assert summary["posted_again_after_bound"] == 0
+
+
+@pytest.mark.slow
+def test_what_a_server_names_is_known_to_the_next_run(tmp_path):
+    """The ledger keeps it for the endpoint, also of a run that is killed right after."""
+    with sandbox(home=tmp_path) as url:
+        home = Home(tmp_path, url)
+        home.run(fleet(3, users=1), check=0)
+        with closing(sqlite3.connect(ledger_of(tmp_path, url))) as db:
+            kept = db.execute("SELECT value FROM meta WHERE key = 'names_codes'").fetchone()
+
+    assert kept == ("true",)

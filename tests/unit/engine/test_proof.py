@@ -1,0 +1,173 @@
+"""What lists and answers prove, one by one; in tests/acceptance they are over sockets."""
+
+from __future__ import annotations
+
+import pytest
+
+from bulkbind.engine import proof
+from bulkbind.engine.proof import Connections, look
+from bulkbind.model import (
+    Accepted,
+    Attempt,
+    Claim,
+    Device,
+    Listing,
+    NoAnswer,
+    Record,
+    Refused,
+    Status,
+    Unbinding,
+    UnbindKind,
+    UnbindStatus,
+)
+
+SENT = 1_000_000.0  # 1970-01-12T13:46:40Z
+KNOWN = {"A": "1", "B": "2", "C": "3"}
+
+
+def seen(*shown, known=KNOWN, asked=("A",), stranger=None, is_part=False):
+    """Return what a list shows of devices, each a machine code and an id."""
+    records: dict[str, Record] = {}
+    doubles = []
+    for code, device_id in shown:
+        record = Record(code, device_id, "")
+        if records.setdefault(code, record) is not record:
+            doubles.append(record)
+    listing = Listing(Attempt(Accepted("", "")), records, tuple(doubles), is_part)
+    return look(listing, known, asked, stranger)
+
+
+OTHERS = (("B", "2"), ("C", "3"))
+
+
+@pytest.mark.parametrize(
+    ("found", "why"),
+    [
+        (seen(*OTHERS), ""),
+        (seen(*OTHERS, asked=("NEW",), known={}), ""),
+        (seen(asked=("NEW",), known={}), ""),
+        (seen(("B", "2")), "lacks 1 devices known as bound, e.g. C"),
+        (seen(), "lacks 2 devices"),
+        (seen(known={"A": "1"}), "no other device"),
+        (seen(("a", "9"), *OTHERS), "another letter case"),
+        (seen(*OTHERS, stranger="X"), "other users, e.g. X"),
+        (seen(*OTHERS, is_part=True), "only a part"),
+        (seen(("A", "1"), ("A", "9"), *OTHERS), "more than one device id"),
+    ],
+    ids=[
+        *("all else", "nothing known", "nothing at all, nothing known", "another missing"),
+        *("all missing", "no other known", "case", "strangers", "part", "doubled"),
+    ],
+)
+def test_a_list_proves_absence_only_if_it_shows_all_else(found, why):
+    """What stands in the way is said; without anything in the way it is one of two proofs."""
+    [code] = {"A", "NEW"} & {"NEW" if "all" in why or not found.known else "A"}
+
+    assert (found.why_not_absent(code, {code}) == "") == (why == "")
+    assert why in found.why_not_absent(code, {code})
+    assert found.proves_absent(code, {code}) == (why == "")
+    assert proof.vanished(code, (found, found)) == (why == "")
+    assert not proof.vanished(code, (found,))
+
+
+def test_a_device_in_another_letter_case_is_known_by_its_id():
+    """The id that the ledger knows says that it is the same."""
+    found = seen(("a", "1"), ("b", "2"), ("c", "3"))
+
+    assert not found.lacks
+    assert found.shows("A", "1")
+
+
+@pytest.mark.parametrize(
+    ("created", "date", "status"),
+    [
+        ("1970-01-12T13:46:39.100Z", SENT, Status.BOUND),
+        ("1970-01-12T13:46:42.000Z", SENT, Status.BOUND),
+        ("1970-01-12T13:46:42.001Z", SENT, Status.ALREADY_BOUND),
+        ("1970-01-12T13:46:42.050Z", None, Status.BOUND),
+        ("1970-01-12T13:46:42.200Z", None, Status.ALREADY_BOUND),
+        ("1970-01-12T21:46:40.000Z", SENT, Status.ALREADY_BOUND),
+        ("1970-01-12T21:46:40.000Z", SENT + 8 * 3600, Status.BOUND),
+    ],
+)
+def test_create_time_counts_from_our_sending_to_the_answers_date(created, date, status):
+    """Two seconds more, as `Date` has whole seconds; without it, by our estimate of the clock."""
+    answer = Attempt(Accepted("7", created), sent_at=SENT, took_s=0.1, date=date)
+    row = Claim(row=1, device=Device("u", "A"), attempts=1)
+
+    assert isinstance(answer.verdict, Accepted)
+    accepted = proof.accepted(row, answer, answer.verdict)
+    row.sent_at, row.doubts = SENT, 1
+    found = proof.found(row, Record("A", "7", created), answer, was_said=False)
+
+    assert accepted.status is found.status is status
+
+
+def unbinding(verdict=None, *, was_sent=False, kind=UnbindKind.UNDO):
+    """Return an unbinding of device A after an answer."""
+    last = None if verdict is None else Attempt(verdict)
+    return Unbinding(1, kind, "u", "A", "1", was_sent=was_sent, last=last)
+
+
+WHOLE, EMPTY, ANEW, THERE = seen(*OTHERS), seen(), seen(("A", "9"), *OTHERS), seen(("A", "1"))
+
+
+@pytest.mark.parametrize(
+    ("item", "looks", "expected"),
+    [
+        (unbinding(), (WHOLE, WHOLE), UnbindStatus.ALREADY_GONE),
+        (unbinding(), (WHOLE, EMPTY), None),
+        (unbinding(), (EMPTY, EMPTY), None),
+        (unbinding(), (WHOLE,), None),
+        (unbinding(), (WHOLE, THERE), None),
+        (unbinding(), (WHOLE, ANEW), UnbindStatus.CHANGED),
+        (unbinding(), (ANEW,), None),
+        (unbinding(kind=UnbindKind.MOVE), (WHOLE, WHOLE), None),
+        (unbinding(kind=UnbindKind.MOVE), (ANEW, ANEW), UnbindStatus.CHANGED),
+    ],
+)
+def test_without_a_request_two_lists_prove_an_end(item, looks, expected):
+    """None: a request is sent by device id, and decides."""
+    ended = proof.unsent(item, looks)
+
+    assert (ended and ended[0]) == expected
+
+
+@pytest.mark.parametrize(
+    ("item", "looks", "expected"),
+    [
+        (unbinding(NoAnswer(), was_sent=True), (WHOLE,), None),
+        (unbinding(NoAnswer(), was_sent=True), (WHOLE, WHOLE), UnbindStatus.UNBOUND),
+        (unbinding(NoAnswer(), was_sent=True), (EMPTY, EMPTY), None),
+        (unbinding(Refused(is_missing=True)), (EMPTY,), UnbindStatus.ALREADY_GONE),
+        (unbinding(Refused(is_missing=True)), (THERE,), None),
+        (unbinding(Refused(is_missing=True), was_sent=True), (EMPTY,), UnbindStatus.UNBOUND),
+        (unbinding(Refused()), (THERE,), UnbindStatus.FAILED),
+        (unbinding(Accepted("", ""), was_sent=True), (EMPTY,), UnbindStatus.UNBOUND),
+        (unbinding(Accepted("", ""), was_sent=True), (THERE,), None),
+    ],
+)
+def test_after_a_request_its_answer_and_the_next_lists_prove_an_end(item, looks, expected):
+    """None: it is not proven yet."""
+    ended = proof.by_lists(item, looks, {"A"})
+
+    assert (ended and ended[0]) == expected
+
+
+def test_a_connection_is_doubted_back_to_its_last_answer_with_a_name():
+    """Rows of other connections, and those that a later named answer vouches for, are not."""
+    connections = Connections()
+    named, bare, other = (
+        Attempt(Accepted("1", ""), connection=1, is_named=True),
+        Attempt(Refused(), connection=1),
+        Attempt(Refused(), connection=2),
+    )
+    for row, attempt in ((1, bare), (2, named), (3, bare), (4, other), (5, bare)):
+        assert connections.proves(attempt)
+        connections.settled(row, attempt)
+
+    assert connections.doubt(1) == [3, 5]
+    assert connections.doubt(1) == []
+    assert not connections.proves(bare)
+    assert connections.proves(named)
+    assert connections.proves(other)
