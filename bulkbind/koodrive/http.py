@@ -118,7 +118,7 @@ class QuietProtocol(ResponseHandler):
 
     def data_received(self, data: bytes) -> None:
         """Pass data on, and report it if nothing was asked."""
-        if self.is_idle:
+        if data and self.is_idle:  # aiohttp itself passes nothing to go on parsing
             self._connector.on_unasked(self.number)
         super().data_received(data)
 

@@ -5,12 +5,17 @@ Each test is named after what holds, over real sockets, and mostly real processe
 
 from __future__ import annotations
 
+import asyncio
 import json
+import re
 import sqlite3
-from contextlib import closing
+from contextlib import closing, suppress
+from email.utils import format_datetime
 
 import pytest
 
+import bulkbind as bulkbind_library
+from bulkbind.clock import SystemClock, iso
 from tests.support.manifests import fleet, write_csv
 from tests.support.processes import (
     ask,
@@ -104,6 +109,30 @@ def test_no_wrong_list_calls_a_lost_bind_unbound(tmp_path, wrong):
     assert bound <= held
     assert len(held) == 40
     assert all("cannot be trusted" in row["detail"] for row in rows_of(tmp_path, "in_doubt"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("wrong", ["doubled=1", "other-case=1", "foreign=1"])
+def test_a_users_first_device_is_in_doubt_while_its_list_is_wrong(tmp_path, wrong):
+    """No other device is known of the user; yet nothing is posted again, a good list settles it."""
+    state = ("--state", str(tmp_path / "state.jsonl"), "--second-bind", "error")
+    with sandbox(*state, home=tmp_path) as url:
+        Home(tmp_path, url).run(fleet(4, users=1), name="others", check=0)
+    again = (*state, "--port", url.rpartition(":")[2])
+    rows = [(f"NEW{n}", f"new_{n}", "", "") for n in range(3)]
+    with sandbox(*again, *faults("reset-after=1", wrong), home=tmp_path) as url:
+        home = Home(tmp_path, url)
+        home.run(rows, name="first", check=1)
+        binds = home.stats()["binds"]
+    with sandbox(*again, home=tmp_path) as url:
+        home = Home(tmp_path, url)
+        home.do("run", tmp_path / "first.csv", "--out", "later", check=0)
+        later = home.stats()
+
+    assert statuses(tmp_path / "first") == {"in_doubt": 3}
+    assert binds == 3
+    assert later.get("binds", 0) == 0
+    assert statuses(tmp_path / "later").keys() <= {"bound", "skipped"}
 
 
 @pytest.mark.slow
@@ -233,6 +262,75 @@ def test_a_refusal_of_nobodys_request_fails_no_row(tmp_path, span):
     assert stats.get("posted_again", 0) == 0
     summary = json.loads((tmp_path / "fleet" / "summary.json").read_text())
     assert summary["posted_again_after_bound"] == 0
+
+
+class OneTooMany:
+    """Binds, never names a machine code, and says one of its answers twice, a little later."""
+
+    def __init__(self):
+        self.held: list[dict[str, str]] = []
+        self.posts = 0
+
+    async def talk(self, reader, writer):
+        """Serve a connection."""
+        with suppress(OSError, asyncio.IncompleteReadError):
+            while True:
+                head = (await reader.readuntil(b"\r\n\r\n")).decode()
+                length = re.search(r"(?i)content-length: (\d+)", head)
+                body = await reader.readexactly(int(length[1]) if length else 0)
+                if head.startswith("GET"):
+                    writer.write(self.answer(self.held))
+                    continue
+                await SystemClock().sleep(0.03)
+                record = {
+                    "deviceId": str(1842812272691451648 + self.posts),
+                    "machineCode": json.loads(body)["machineCode"],
+                    "createTime": iso(SystemClock().utc_now()),
+                }
+                self.posts += 1
+                self.held.append(record)
+                answer = self.answer({**record, "machineCode": None})
+                writer.write(answer)
+                if self.posts == 3:
+                    asyncio.get_running_loop().call_later(0.01, writer.write, answer)
+        writer.close()
+
+    def answer(self, data):
+        """Return an answer of success."""
+        body = json.dumps({"code": 0, "msg": "success", "data": data}).encode()
+        date = format_datetime(SystemClock().utc_now(), usegmt=True)
+        return (
+            f"HTTP/1.1 200 OK\r\nDate: {date}\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+            + body
+        )
+
+
+@pytest.mark.slow
+async def test_rows_bound_by_shifted_answers_are_doubted_and_read_back(tmp_path):
+    """Each of them ends with the device id that the server has for it, not with its neighbour's."""
+    server = OneTooMany()
+    listening = await asyncio.start_server(server.talk, "127.0.0.1", 0)
+    port = listening.sockets[0].getsockname()[1]
+    manifest = write_csv(tmp_path / "fleet.csv", fleet(8, users=1))
+    (tmp_path / "config.yaml").write_text(SETTINGS.replace("concurrency: 4", "concurrency: 1"))
+    settings = bulkbind_library.load_settings(
+        tmp_path / "config.yaml",
+        {
+            "endpoint": f"http://127.0.0.1:{port}",
+            "auth.token": "any",
+            "ledger": tmp_path / "ledger.db",
+            "out": tmp_path / "fleet",
+        },
+    )
+    async with listening:
+        result = await bulkbind_library.run([manifest], settings)
+
+    held = {record["machineCode"]: record["deviceId"] for record in server.held}
+    rows = read_results(tmp_path / "fleet")
+    assert result.exit_code == 0, result.report.summary.stop_reason if result.report else ""
+    assert server.posts == 8
+    assert {row["status"] for row in rows} == {"bound"}
+    assert {row["machine_code"]: row["device_id"] for row in rows} == held
 
 
 @pytest.mark.slow
