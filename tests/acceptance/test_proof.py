@@ -9,12 +9,12 @@ import asyncio
 import json
 import re
 import sqlite3
-from contextlib import closing, suppress
+from contextlib import asynccontextmanager, closing, suppress
 from email.utils import format_datetime
 
 import pytest
 
-import bulkbind as bulkbind_library
+import bulkbind as library
 from bulkbind.clock import SystemClock, iso
 from tests.support.manifests import fleet, write_csv
 from tests.support.processes import (
@@ -265,11 +265,21 @@ def test_a_refusal_of_nobodys_request_fails_no_row(tmp_path, span):
 
 
 class OneTooMany:
-    """Binds, never names a machine code, and says one of its answers twice, a little later."""
+    """Binds, names no machine code unless told to, and may say one of its answers twice."""
 
-    def __init__(self):
+    def __init__(self, twice=0):
+        """*twice*: the number of the bind whose answer comes again, a little later."""
         self.held: list[dict[str, str]] = []
-        self.posts = 0
+        self.posts = self.lists = 0
+        self.is_named = False
+        self._twice = twice
+
+    @asynccontextmanager
+    async def serving(self):
+        """Serve for the block; yield the port."""
+        listening = await asyncio.start_server(self.talk, "127.0.0.1", 0)
+        async with listening:
+            yield listening.sockets[0].getsockname()[1]
 
     async def talk(self, reader, writer):
         """Serve a connection."""
@@ -279,6 +289,7 @@ class OneTooMany:
                 length = re.search(r"(?i)content-length: (\d+)", head)
                 body = await reader.readexactly(int(length[1]) if length else 0)
                 if head.startswith("GET"):
+                    self.lists += 1
                     writer.write(self.answer(self.held))
                     continue
                 await SystemClock().sleep(0.03)
@@ -289,9 +300,10 @@ class OneTooMany:
                 }
                 self.posts += 1
                 self.held.append(record)
-                answer = self.answer({**record, "machineCode": None})
+                code = record["machineCode"] if self.is_named else None
+                answer = self.answer({**record, "machineCode": code})
                 writer.write(answer)
-                if self.posts == 3:
+                if self.posts == self._twice:
                     asyncio.get_running_loop().call_later(0.01, writer.write, answer)
         writer.close()
 
@@ -305,25 +317,22 @@ class OneTooMany:
         )
 
 
+async def run_here(folder, port, rows, name="fleet"):
+    """Run bulkbind in this process, one request at a time, and return how it ended."""
+    config = folder / "config.yaml"
+    config.write_text(SETTINGS.replace("concurrency: 4", "concurrency: 1"), encoding="utf-8")
+    given = {"endpoint": f"http://127.0.0.1:{port}", "auth.token": "any"}
+    given |= {"ledger": folder / "ledger.db", "out": folder / name}
+    manifest = write_csv(folder / f"{name}.csv", rows)
+    return await library.run([manifest], library.load_settings(config, given))
+
+
 @pytest.mark.slow
 async def test_rows_bound_by_shifted_answers_are_doubted_and_read_back(tmp_path):
     """Each of them ends with the device id that the server has for it, not with its neighbour's."""
-    server = OneTooMany()
-    listening = await asyncio.start_server(server.talk, "127.0.0.1", 0)
-    port = listening.sockets[0].getsockname()[1]
-    manifest = write_csv(tmp_path / "fleet.csv", fleet(8, users=1))
-    (tmp_path / "config.yaml").write_text(SETTINGS.replace("concurrency: 4", "concurrency: 1"))
-    settings = bulkbind_library.load_settings(
-        tmp_path / "config.yaml",
-        {
-            "endpoint": f"http://127.0.0.1:{port}",
-            "auth.token": "any",
-            "ledger": tmp_path / "ledger.db",
-            "out": tmp_path / "fleet",
-        },
-    )
-    async with listening:
-        result = await bulkbind_library.run([manifest], settings)
+    server = OneTooMany(twice=3)
+    async with server.serving() as port:
+        result = await run_here(tmp_path, port, fleet(8, users=1))
 
     held = {record["machineCode"]: record["deviceId"] for record in server.held}
     rows = read_results(tmp_path / "fleet")
@@ -334,12 +343,17 @@ async def test_rows_bound_by_shifted_answers_are_doubted_and_read_back(tmp_path)
 
 
 @pytest.mark.slow
-def test_what_a_server_names_is_known_to_the_next_run(tmp_path):
-    """The ledger keeps it for the endpoint, also of a run that is killed right after."""
-    with sandbox(home=tmp_path) as url:
-        home = Home(tmp_path, url)
-        home.run(fleet(3, users=1), check=0)
-        with closing(sqlite3.connect(ledger_of(tmp_path, url))) as db:
-            kept = db.execute("SELECT value FROM meta WHERE key = 'names_codes'").fetchone()
+async def test_what_a_server_names_is_known_to_the_next_process(tmp_path):
+    """It is in the ledger: an answer without the name, even the first, has the list read."""
+    server, rows = OneTooMany(), fleet(4, users=1)
+    server.is_named = True
+    async with server.serving() as port:
+        await run_here(tmp_path, port, rows[:2], name="first")
+        before, server.is_named = server.lists, False
+        result = await run_here(tmp_path, port, rows, name="second")
 
-    assert kept == ("true",)
+    assert (before, result.exit_code) == (0, 0)
+    assert statuses(tmp_path / "second") == {"bound": 2, "skipped": 2}
+    assert server.posts == 4
+    assert server.lists >= 1
+    assert all("list" in row["detail"] for row in rows_of(tmp_path, "bound", "second"))
