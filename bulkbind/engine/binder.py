@@ -102,7 +102,7 @@ class Binder:
             case Settle(outcome=outcome):
                 self._ledger.settle(claim, outcome)
                 if claim.last is not None:
-                    self._connections.settled(claim.row, claim.last)
+                    self._connections.settled(claim, claim.last)
             case Park():
                 # In the ledger first, so that a crash from here on keeps the answer.
                 await self._doubt(claim, is_new=step.if_absent is None)
@@ -125,10 +125,12 @@ class Binder:
             except RuntimeError:  # the run has failed, or is over
                 work.close()
 
-    async def _doubt_again(self, rows: list[int]) -> None:
-        claims = await self._ledger.doubt_again(rows)
+    async def _doubt_again(self, rows: dict[int, float | None]) -> None:
+        claims = await self._ledger.doubt_again(list(rows))
         self._log.warning("doubt.again", rows=len(claims), why="unasked data on a connection")
         for claim in claims:
+            if claim.sent_at is None:  # the server's clock was not known when it was claimed
+                claim.sent_at = rows[claim.row]
             self._readback.park(claim, Park())
 
     async def linger(self) -> None:

@@ -339,27 +339,30 @@ class Connections:
     """
 
     def __init__(self) -> None:
-        self._rows: dict[int, list[int]] = {}
+        self._rows: dict[int, dict[int, float | None]] = {}
         self._doubted: set[int] = set()
 
     def proves(self, attempt: Attempt) -> bool:
         """Return whether an answer is to its own request, as far as its connection has shown."""
         return attempt.is_named or attempt.connection not in self._doubted
 
-    def settled(self, row: int, attempt: Attempt) -> None:
+    def settled(self, claim: Claim, attempt: Attempt) -> None:
         """Note that an answer has settled a row."""
         if attempt.is_named:
             if self._rows:
                 self._rows.pop(attempt.connection, None)
         elif attempt.connection:
-            self._rows.setdefault(attempt.connection, []).append(row)
+            self._rows.setdefault(attempt.connection, {})[claim.row] = claim.sent_at
             if len(self._rows) > MOST_CONNECTIONS:
                 del self._rows[next(iter(self._rows))]
 
-    def doubt(self, connection: int) -> list[int]:
-        """Return the rows to doubt once a connection has said something unasked."""
+    def doubt(self, connection: int) -> dict[int, float | None]:
+        """Note that a connection has said something unasked.
+
+        Returns: The rows to doubt, and when each may have been sent first.
+        """
         self._doubted.add(connection)
-        return self._rows.pop(connection, [])
+        return self._rows.pop(connection, {})
 
     def __bool__(self) -> bool:
         """Whether there is any row that may be doubted yet."""

@@ -185,7 +185,7 @@ async def _stale(exchange: Exchange) -> web.Response:
 async def _doubled(exchange: Exchange) -> web.Response:
     records = exchange.body["data"]
     copies = [{**record, "deviceId": f"9{record['deviceId'][1:]}"} for record in records]
-    return exchange.listed([*copies, *records])
+    return exchange.listed([*records, *copies])
 
 
 async def _other_case(exchange: Exchange) -> web.Response:
@@ -372,7 +372,7 @@ KINDS = {
         is_for_lists=True,
     ),
     "doubled": FaultKind(
-        "done; every device twice, first under another id (lists only)", _doubled, is_for_lists=True
+        "done; every device twice, also under another id (lists only)", _doubled, is_for_lists=True
     ),
     "other-case": FaultKind(
         "done; machine codes in the other letter case (lists only)", _other_case, is_for_lists=True

@@ -5,12 +5,17 @@ Each test is named after what holds, over real sockets, and mostly real processe
 
 from __future__ import annotations
 
+import asyncio
 import json
+import re
 import sqlite3
-from contextlib import closing
+from contextlib import asynccontextmanager, closing, suppress
+from email.utils import format_datetime
 
 import pytest
 
+import bulkbind as library
+from bulkbind.clock import SystemClock, iso
 from tests.support.manifests import fleet, write_csv
 from tests.support.processes import (
     ask,
@@ -104,6 +109,30 @@ def test_no_wrong_list_calls_a_lost_bind_unbound(tmp_path, wrong):
     assert bound <= held
     assert len(held) == 40
     assert all("cannot be trusted" in row["detail"] for row in rows_of(tmp_path, "in_doubt"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("wrong", ["doubled=1", "other-case=1", "foreign=1"])
+def test_a_users_first_device_is_in_doubt_while_its_list_is_wrong(tmp_path, wrong):
+    """No other device is known of the user; yet nothing is posted again, a good list settles it."""
+    state = ("--state", str(tmp_path / "state.jsonl"), "--second-bind", "error")
+    with sandbox(*state, home=tmp_path) as url:
+        Home(tmp_path, url).run(fleet(4, users=1), name="others", check=0)
+    again = (*state, "--port", url.rpartition(":")[2])
+    rows = [(f"NEW{n}", f"new_{n}", "", "") for n in range(3)]
+    with sandbox(*again, *faults("reset-after=1", wrong), home=tmp_path) as url:
+        home = Home(tmp_path, url)
+        home.run(rows, name="first", check=1)
+        binds = home.stats()["binds"]
+    with sandbox(*again, home=tmp_path) as url:
+        home = Home(tmp_path, url)
+        home.do("run", tmp_path / "first.csv", "--out", "later", check=0)
+        later = home.stats()
+
+    assert statuses(tmp_path / "first") == {"in_doubt": 3}
+    assert binds == 3
+    assert later.get("binds", 0) == 0
+    assert statuses(tmp_path / "later").keys() <= {"bound", "skipped"}
 
 
 @pytest.mark.slow
@@ -235,13 +264,96 @@ def test_a_refusal_of_nobodys_request_fails_no_row(tmp_path, span):
     assert summary["posted_again_after_bound"] == 0
 
 
-@pytest.mark.slow
-def test_what_a_server_names_is_known_to_the_next_run(tmp_path):
-    """The ledger keeps it for the endpoint, also of a run that is killed right after."""
-    with sandbox(home=tmp_path) as url:
-        home = Home(tmp_path, url)
-        home.run(fleet(3, users=1), check=0)
-        with closing(sqlite3.connect(ledger_of(tmp_path, url))) as db:
-            kept = db.execute("SELECT value FROM meta WHERE key = 'names_codes'").fetchone()
+class OneTooMany:
+    """Binds, names no machine code unless told to, and may say one of its answers twice."""
 
-    assert kept == ("true",)
+    def __init__(self, twice=0):
+        """*twice*: the number of the bind whose answer comes again, a little later."""
+        self.held: list[dict[str, str]] = []
+        self.posts = self.lists = 0
+        self.is_named = False
+        self._twice = twice
+
+    @asynccontextmanager
+    async def serving(self):
+        """Serve for the block; yield the port."""
+        listening = await asyncio.start_server(self.talk, "127.0.0.1", 0)
+        async with listening:
+            yield listening.sockets[0].getsockname()[1]
+
+    async def talk(self, reader, writer):
+        """Serve a connection."""
+        with suppress(OSError, asyncio.IncompleteReadError):
+            while True:
+                head = (await reader.readuntil(b"\r\n\r\n")).decode()
+                length = re.search(r"(?i)content-length: (\d+)", head)
+                body = await reader.readexactly(int(length[1]) if length else 0)
+                if head.startswith("GET"):
+                    self.lists += 1
+                    writer.write(self.answer(self.held))
+                    continue
+                await SystemClock().sleep(0.03)
+                record = {
+                    "deviceId": str(1842812272691451648 + self.posts),
+                    "machineCode": json.loads(body)["machineCode"],
+                    "createTime": iso(SystemClock().utc_now()),
+                }
+                self.posts += 1
+                self.held.append(record)
+                code = record["machineCode"] if self.is_named else None
+                answer = self.answer({**record, "machineCode": code})
+                writer.write(answer)
+                if self.posts == self._twice:
+                    asyncio.get_running_loop().call_later(0.01, writer.write, answer)
+        writer.close()
+
+    def answer(self, data):
+        """Return an answer of success."""
+        body = json.dumps({"code": 0, "msg": "success", "data": data}).encode()
+        date = format_datetime(SystemClock().utc_now(), usegmt=True)
+        return (
+            f"HTTP/1.1 200 OK\r\nDate: {date}\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+            + body
+        )
+
+
+async def run_here(folder, port, rows, name="fleet"):
+    """Run bulkbind in this process, one request at a time, and return how it ended."""
+    config = folder / "config.yaml"
+    config.write_text(SETTINGS.replace("concurrency: 4", "concurrency: 1"), encoding="utf-8")
+    given = {"endpoint": f"http://127.0.0.1:{port}", "auth.token": "any"}
+    given |= {"ledger": folder / "ledger.db", "out": folder / name}
+    manifest = write_csv(folder / f"{name}.csv", rows)
+    return await library.run([manifest], library.load_settings(config, given))
+
+
+@pytest.mark.slow
+async def test_rows_bound_by_shifted_answers_are_doubted_and_read_back(tmp_path):
+    """Each of them ends with the device id that the server has for it, not with its neighbour's."""
+    server = OneTooMany(twice=3)
+    async with server.serving() as port:
+        result = await run_here(tmp_path, port, fleet(8, users=1))
+
+    held = {record["machineCode"]: record["deviceId"] for record in server.held}
+    rows = read_results(tmp_path / "fleet")
+    assert result.exit_code == 0, result.report.summary.stop_reason if result.report else ""
+    assert server.posts == 8
+    assert {row["status"] for row in rows} == {"bound"}
+    assert {row["machine_code"]: row["device_id"] for row in rows} == held
+
+
+@pytest.mark.slow
+async def test_what_a_server_names_is_known_to_the_next_process(tmp_path):
+    """It is in the ledger: an answer without the name, even the first, has the list read."""
+    server, rows = OneTooMany(), fleet(4, users=1)
+    server.is_named = True
+    async with server.serving() as port:
+        await run_here(tmp_path, port, rows[:2], name="first")
+        before, server.is_named = server.lists, False
+        result = await run_here(tmp_path, port, rows, name="second")
+
+    assert (before, result.exit_code) == (0, 0)
+    assert statuses(tmp_path / "second") == {"bound": 2, "skipped": 2}
+    assert server.posts == 4
+    assert server.lists >= 1
+    assert all("list" in row["detail"] for row in rows_of(tmp_path, "bound", "second"))

@@ -113,18 +113,24 @@ NAMES = [f"SN{number}" for number in range(6)]
 @pytest.mark.parametrize("aside", [twice_at_once, again_soon])
 async def test_what_comes_while_nothing_is_asked_is_no_answer(aside, is_named):
     """A kept connection over which something came is dropped: each device has its own id."""
+    reported: list[int] = []
     async with Chatty(aside, is_named=is_named).serving() as server, drive(server.url) as client:
+        client.on_unasked(reported.append)
         ids = await bound(client, NAMES, pause_s=0.1)
 
+    assert list(dict.fromkeys(reported)) == list(range(1, len(NAMES) + 1))
     assert ids == [f"id of {name}" for name in NAMES]
     assert server.connections >= len(NAMES)
 
 
 async def test_a_quiet_connection_is_kept():
-    """Nothing is dropped without need: one connection serves all."""
+    """Nothing is dropped or reported without need: one connection serves all."""
+    reported: list[int] = []
     async with Chatty(plainly).serving() as server, drive(server.url) as client:
+        client.on_unasked(reported.append)
         ids = await bound(client, NAMES)
 
+    assert reported == []
     assert ids == [f"id of {name}" for name in NAMES]
     assert server.connections == 1
 
