@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, assert_never
 from bulkbind.engine.decide import Again, Halt, Park, Settle, Step, Suspect, costs, decide
 from bulkbind.engine.proof import Connections
 from bulkbind.engine.stop import DrainedError
-from bulkbind.engine.users import HeldError
+from bulkbind.engine.user_states import HeldError
 from bulkbind.logs import logger
 from bulkbind.model import Accepted, Attempt, Claim, ClockRefused, NoAnswer, Unreachable
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from bulkbind.engine.ports import Parts
     from bulkbind.engine.readback import Readback
     from bulkbind.engine.retry import Retries
-    from bulkbind.engine.users import Suspect as SuspectUser, Users
+    from bulkbind.engine.user_states import SuspectUser, Users
     from bulkbind.settings import SendSettings
 
 LINGER_S = 0.5

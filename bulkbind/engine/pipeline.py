@@ -14,7 +14,7 @@ from bulkbind.engine.decide import Park, Step, Suspect, setting_to_check
 from bulkbind.engine.readback import Readback
 from bulkbind.engine.retry import Retries
 from bulkbind.engine.stop import DrainedError, StopReason, draining
-from bulkbind.engine.users import Users
+from bulkbind.engine.user_states import Users
 
 if TYPE_CHECKING:
     from bulkbind.engine.ports import Parts

@@ -34,7 +34,7 @@ class HeldError(Exception):
 
 
 @dataclass(slots=True)
-class Suspect:
+class SuspectUser:
     """A user of whom an answer spoke, and none was accepted since; rows are sent one at a time."""
 
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -63,7 +63,7 @@ class Users:
         self._run = run
         self._read = read
         self._in_flight: dict[str, int] = {}
-        self._suspects: dict[str, Suspect] = {}
+        self._suspects: dict[str, SuspectUser] = {}
         self._served: set[str] = set()
         """Users of whom an answer spoke, though another row was accepted."""
         self._doubted: set[int] = set()
@@ -81,7 +81,7 @@ class Users:
         claim.last = Attempt(suspect.proof.verdict, suspect.proof.code, suspect.proof.message)
         return _UNSENT
 
-    def leave(self, user_id: str, turn: Suspect | None = None) -> None:
+    def leave(self, user_id: str, turn: SuspectUser | None = None) -> None:
         """Note that a request leaves. *turn*: what `turn` gave.
 
         Raises: HeldError if the user is suspect, and it is not this row's turn.
@@ -108,7 +108,7 @@ class Users:
                 if self._suspects:
                     self._clear(user_id)
             case Refused(is_about_user=True) if user_id not in self._served:
-                suspect = self._suspects.setdefault(user_id, Suspect())
+                suspect = self._suspects.setdefault(user_id, SuspectUser())
                 if user_id not in self._in_flight:
                     suspect.idle.set()
                 if attempt.connection not in self._doubted:
@@ -126,12 +126,12 @@ class Users:
                     suspect.proof = None
 
     @asynccontextmanager
-    async def turn(self, user_id: str) -> AsyncIterator[Suspect]:
+    async def turn(self, user_id: str) -> AsyncIterator[SuspectUser]:
         """Hold a suspect user's turn for the block, in which one row may be sent.
 
         Raises: DrainedError when the run stops.
         """
-        suspect = self._suspects.get(user_id) or Suspect(is_cleared=True)
+        suspect = self._suspects.get(user_id) or SuspectUser(is_cleared=True)
         with self._stop.cutting_short():
             await suspect.turn.acquire()
         try:
@@ -147,7 +147,7 @@ class Users:
                 suspect.idle.set()
             suspect.turn.release()
 
-    async def _weigh(self, user_id: str, suspect: Suspect) -> None:
+    async def _weigh(self, user_id: str, suspect: SuspectUser) -> None:
         """Complete the proof, or begin anew."""
         if self._read is None or suspect.is_denied:
             return
