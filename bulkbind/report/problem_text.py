@@ -21,6 +21,8 @@ WIDTH = 80
 MOST_LINES = 20
 """Lines that fit a screen."""
 _INDENT = " " * 9
+_LEAST_ROOM = 48
+"""Columns for a cell and what is wrong with it, behind a place that takes half of the line."""
 _LEAST_VALUE = 8
 """Characters left of a value that is cut."""
 _CHARACTERS = " characters"
@@ -165,14 +167,15 @@ def _example(example: ProblemExample, width: int, *, is_brief: bool = False) -> 
     place = f"{_INDENT}{example.source}:{example.line}: "
     if example.names_another_row:
         return f"{place}{problem.what}"
+    if _columns(place) > WIDTH // 2:
+        width = max(width, _columns(place) + _LEAST_ROOM)
     room = 0
     for found in ("",) if is_brief else (f": {problem.found}", f": {_brief(problem.found)}", ""):
         room = width - _columns(f"{place}{problem.cell}{found}")
         if room >= 0:
             return f"{place}{problem.cell}{found}"
     value = _cut(problem.value, max(_LEAST_VALUE, _columns(problem.value) + room))
-    text = place + replace(problem, value=value).cell
-    return _cut(text, max(width, _columns(place.rstrip(": ")) + 1))
+    return _cut(place + replace(problem, value=value).cell, width)
 
 
 def _wrapped(text: str, width: int) -> list[str]:
