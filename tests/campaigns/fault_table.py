@@ -15,9 +15,11 @@ import tempfile
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bulkbind.clock import iso
 from bulkbind.sandbox import Sandbox, SandboxOptions, parse_fault
 from bulkbind.sandbox.faults import KINDS
 from tests.benchmarks.bench import say
@@ -92,6 +94,8 @@ class Evidence:
     """The binds of the sandbox's journal."""
     stats: dict[str, float]
     """Of the sandbox."""
+    is_local: bool
+    """Whether any answer, of this run or one before it, had `local-time`."""
 
     def struck(self) -> list[dict[str, Any]]:
         """Return the binds that a fault struck."""
@@ -126,7 +130,7 @@ class Evidence:
                 ids = (row["device_id"], row["create_time"])
                 if record is None:
                     found.append(f"{code} is called {status}, and the server lacks it")
-                elif ids != (record["deviceId"], record["createTime"]):
+                elif ids not in self._shown(record):
                     found.append(f"{code} has {ids}, the server {record}")
             elif status not in ("failed", "in_doubt") and (status, self.code) != ("pending", 3):
                 found.append(f"{code} ended as {status}")
@@ -137,6 +141,14 @@ class Evidence:
         if not least <= told <= most:
             found.append(f"{least} to {most} requests met a binding, {told} are told")
         return found
+
+    def _shown(self, record: dict[str, str]) -> list[tuple[str, str]]:
+        """Return device id and `createTime` as answers may have shown them."""
+        times = [record["createTime"]]
+        if self.is_local:
+            ahead = timedelta(seconds=KINDS["local-time"].for_s or 0)
+            times.append(iso(datetime.fromisoformat(times[0]) + ahead))
+        return [(record["deviceId"], created) for created in times]
 
     def _repeats(self) -> tuple[int, int]:
         """Return how many requests are known to have met a binding, and how many did.
@@ -198,6 +210,7 @@ async def run_with(
         held = {(user, item["machineCode"]): item for user, item in sandbox.bindings.everything()}
         stats = sandbox.stats()
     journal = (folder / "journal.jsonl").read_text(encoding="utf-8")
+    lines = [json.loads(line) for line in journal.splitlines()]
     return Evidence(
         port=int(sandbox.url.rpartition(":")[2]),
         code=done.returncode,
@@ -206,8 +219,9 @@ async def run_with(
         rows=read_results(folder / "out"),
         attempts=_read(folder / "out/attempts.csv") if is_audited else [],
         held=held,
-        binds=[line for line in map(json.loads, journal.splitlines()) if line["method"] == "POST"],
+        binds=[line for line in lines if line["method"] == "POST"],
         stats=stats,
+        is_local=any("local-time" in line["result"].split() for line in lines),
     )
 
 
