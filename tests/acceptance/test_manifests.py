@@ -449,7 +449,8 @@ def test_placeholders_and_columns_are_settled_by_options(tmp_path, run):
     rows = read_results(tmp_path / "out")
 
     assert "column `user_id (old)` may be meant for user_id" in refused
-    assert "machine_code 'NA': a placeholder, not a value" in bad
+    assert "fleet.csv:2: machine_code 'NA'" in bad
+    assert "a placeholder, not a value" in bad
     assert "2 rows, 0 of them break a rule" in good
     assert "a placeholder" not in good
     assert [(r["user_id"], r["machine_code"], r["device_name"], r["status"]) for r in rows] == [

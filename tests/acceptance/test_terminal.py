@@ -317,11 +317,11 @@ def test_standard_input_that_holds_the_manifest_is_nobody_to_ask(tmp_path):
     ("typed", "code", "left", "redirected"),
     [
         (b"5\n", 0, 0, ""),
-        (b"4\n", 2, 5, ""),
-        (b"yes\n", 2, 5, ""),
+        (b"4\n", 5, 5, ""),
+        (b"yes\n", 5, 5, ""),
         (b"\x03", 130, 5, ""),
         (b"5\n", 0, 0, TEE),
-        (b"4\n", 2, 5, "2> log"),
+        (b"4\n", 5, 5, "2> log"),
     ],
 )
 def test_undo_has_its_number_typed(tmp_path, typed, code, left, redirected):
