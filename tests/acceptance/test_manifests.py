@@ -440,7 +440,7 @@ def test_placeholders_and_columns_are_settled_by_options(tmp_path, run):
     )
     refused = run(manifest, "--user-id", "words", check=2).stderr
     given = ("--user-id", "words", "--ignore-column", "user_id (old)")
-    bad = bulkbind("validate", manifest, *given, home=tmp_path, check=1).stderr
+    bad = bulkbind("validate", manifest, *given, home=tmp_path, check=1).stdout
     good = bulkbind(
         "validate", manifest, "--user-id", "words", home=tmp_path, check=0,
         BULKBIND_IGNORE_COLUMN="other;user_id (old)", BULKBIND_PLACEHOLDERS="none",
