@@ -222,9 +222,11 @@ def test_verify_tells_missing_changed_and_extra(tmp_path):
     """0 while ledger and lists agree; 1 with a line for each difference, and JSON alike."""
     rows = fleet(5, users=1)
     user = rows[0][1]
+    quick = tmp_path / "quick.yaml"
+    quick.write_text("readback_settle: 300ms\n", encoding="utf-8")
     with sandbox(home=tmp_path) as url:
         manifest = write_csv(tmp_path / "fleet.csv", rows)
-        common = ("--endpoint", url)
+        common = ("--endpoint", url, "--config", quick)
         bulkbind("run", manifest, *common, "--out", "report", home=tmp_path, check=0)
         run_id = run_id_of(tmp_path / "report")
         same = bulkbind("verify", run_id, *common, home=tmp_path, check=0)
@@ -253,9 +255,11 @@ def test_verify_tells_missing_changed_and_extra(tmp_path):
 @pytest.mark.slow
 def test_export_is_a_manifest(tmp_path):
     """What is exported for some users, run against the same server, is skipped or found bound."""
+    quick = tmp_path / "quick.yaml"
+    quick.write_text("max_attempts: 2\nbackoff_base: 50ms\nbackoff_cap: 50ms\n", encoding="utf-8")
     with sandbox(home=tmp_path) as url:
         manifest = write_csv(tmp_path / "fleet.csv", fleet(9, users=3))
-        common = ("--endpoint", url)
+        common = ("--endpoint", url, "--config", quick)
         bulkbind("run", manifest, *common, "--out", "report", home=tmp_path, check=0)
 
         done = bulkbind("export", "user_2", "user_0", *common, home=tmp_path, check=0)
