@@ -301,14 +301,19 @@ UPDATE rows SET status = o.value ->> 1, attempts = o.value ->> 2,
    AND (rows.{OPEN} OR rows.status = 'staged' AND o.value ->> 11)
 """  # noqa: S608  # constants
 # Requests made while the device was already bound: those sent after the binding was made (`sent_at`
-# is never later than the true time), and those that were refused. Includes earlier processes.
+# is never later than the true time), and those that were refused. Includes earlier processes. The
+# row's first request is none, whatever answer was taken for its own: the requests are those
+# recorded here, and those in doubt that are not, since a crash or an acceptance is not recorded.
 _REFUSALS = sql_list(kind.__name__ for kind in (Refused, AlreadyBound))
 _UNSURE = sql_list(kind.__name__ for kind in (NoAnswer, Transient))
 _COUNT_REPEATS = f"""
 UPDATE rows SET repeats = ?1 + (
-       SELECT count(*) FROM attempts a
-        WHERE a.row = rows.id AND (a.verdict IN {_REFUSALS}
-           OR a.verdict IN {_UNSURE} AND a.sent_at > ?2))
+       SELECT max(0, min(
+              count(*) FILTER (WHERE a.verdict IN {_REFUSALS} OR a.sent_at > ?2),
+              count(*) + max(0, doubts - count(*) FILTER (WHERE a.verdict = '{NoAnswer.__name__}'))
+              - 1))
+         FROM attempts a
+        WHERE a.row = rows.id AND (a.verdict IN {_REFUSALS} OR a.verdict IN {_UNSURE}))
  WHERE id = ?3
 """  # noqa: S608  # constants
 _BIND = f"""
