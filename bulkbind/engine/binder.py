@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 from typing import TYPE_CHECKING, assert_never
 
 from bulkbind.engine.decide import Again, Halt, Park, Settle, Step, Suspect, costs, decide
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from bulkbind.settings import SendSettings
 
 LINGER_S = 0.5
-"""So long an answer that was mistaken for another's may be late at the end of a run."""
+"""At the end of a run, the answer that another was taken for may come so much later than any."""
 RETRIES_PER_SLOT, PUT_OFF_PER_SLOT = 4, 64
 """Rows per slot of concurrency that may wait for another attempt; for their user's turn."""
 
@@ -56,6 +55,10 @@ class Binder:
         self._turn_room = asyncio.Semaphore(PUT_OFF_PER_SLOT * send.concurrency)
         self._unreachable: int | None = 0
         self._connections = Connections()
+        self._slowest_s = 0.0
+        """Of the answers so far."""
+        self.quiet_at = 0.0
+        """When, monotonic, the connections have been quiet for long enough to be believed."""
         self._log = logger()
 
     async def bind(self, claim: Claim) -> None:
@@ -102,7 +105,7 @@ class Binder:
             case Settle(outcome=outcome):
                 self._ledger.settle(claim, outcome)
                 if claim.last is not None:
-                    self._connections.settled(claim, claim.last)
+                    self._heard(claim.row, claim.last)
             case Park():
                 # In the ledger first, so that a crash from here on keeps the answer.
                 await self._doubt(claim, is_new=step.if_absent is None)
@@ -115,29 +118,30 @@ class Binder:
             case _ as never:
                 assert_never(never)
 
+    def _heard(self, row: int, attempt: Attempt) -> None:
+        if not self._connections.proves(attempt):  # since a moment ago
+            self._doubt_rows({row})
+        elif self._connections.settled(row, attempt):
+            self.quiet_at = self._clock.monotonic() + self._slowest_s + LINGER_S
+
     def on_unasked(self, connection: int) -> None:
-        """Doubt what a connection has settled, and said of users, that says something unasked."""
+        """Doubt what a connection has settled, and said of users: it said more, or broke."""
         self._users.doubt(connection)
         if rows := self._connections.doubt(connection):
-            work = self._doubt_again(rows)
-            try:
-                self._tasks.create_task(work, name="doubt again")
-            except RuntimeError:  # the run has failed, or is over
-                work.close()
+            self._doubt_rows(rows)
 
-    async def _doubt_again(self, rows: dict[int, float | None]) -> None:
-        claims = await self._ledger.doubt_again(list(rows))
-        self._log.warning("doubt.again", rows=len(claims), why="unasked data on a connection")
+    def _doubt_rows(self, rows: set[int]) -> None:
+        work = self._doubt_again(rows)
+        try:
+            self._tasks.create_task(work, name="doubt again")
+        except RuntimeError:  # the run has failed, or is over
+            work.close()
+
+    async def _doubt_again(self, rows: set[int]) -> None:
+        claims = await self._ledger.doubt_again(sorted(rows))
+        self._log.warning("doubt.again", rows=len(claims), why="a connection said more, or broke")
         for claim in claims:
-            if claim.sent_at is None:  # the server's clock was not known when it was claimed
-                claim.sent_at = rows[claim.row]
             self._readback.park(claim, Park())
-
-    async def linger(self) -> None:
-        """Give connections whose last answers named no device the time to say more."""
-        if self._connections:
-            with suppress(DrainedError):
-                await self._stop.sleep(self._clock, LINGER_S)
 
     async def _doubt(self, claim: Claim, *, is_new: bool) -> None:
         claim.doubts += is_new
@@ -217,6 +221,8 @@ class Binder:
         elif self._unreachable is not None:
             self._unreachable += 1
         claim.last = attempt
+        if attempt.took_s > self._slowest_s and attempt.http_status is not None:
+            self._slowest_s = attempt.took_s
         self._users.note(claim, attempt)
         if not isinstance(attempt.verdict, Accepted):
             self._ledger.record(claim.row, attempt)

@@ -14,7 +14,7 @@
 | `changed` | two lists, a settling time apart, of which the last shows another device id |
 
 What a connection settled since its last answer that names a device is in doubt once it says
-something unasked: see `Connections`. All else proves nothing. Pure.
+something unasked, or breaks: see `Connections`. All else proves nothing. Pure.
 """
 
 from __future__ import annotations
@@ -332,38 +332,35 @@ MOST_CONNECTIONS = 1000
 
 
 class Connections:
-    """Rows that answers without a device's name have settled, by connection.
+    """Rows whose last answer named no device, by connection.
 
     One answer too many shifts all later ones, so that each belongs to an earlier request. An answer
-    that names its device shows that there was none before it.
+    that names its device shows that there was none before it. Where a connection breaks, the
+    answers that would have shown it may be lost.
     """
 
     def __init__(self) -> None:
-        self._rows: dict[int, dict[int, float | None]] = {}
+        self._rows: dict[int, set[int]] = {}
         self._doubted: set[int] = set()
 
     def proves(self, attempt: Attempt) -> bool:
         """Return whether an answer is to its own request, as far as its connection has shown."""
         return attempt.is_named or attempt.connection not in self._doubted
 
-    def settled(self, claim: Claim, attempt: Attempt) -> None:
-        """Note that an answer has settled a row."""
+    def settled(self, row: int, attempt: Attempt) -> bool:
+        """Note that an answer has settled a row; return whether it may turn out to be another's."""
         if attempt.is_named:
             if self._rows:
                 self._rows.pop(attempt.connection, None)
-        elif attempt.connection:
-            self._rows.setdefault(attempt.connection, {})[claim.row] = claim.sent_at
-            if len(self._rows) > MOST_CONNECTIONS:
-                del self._rows[next(iter(self._rows))]
+            return False
+        if not attempt.connection:
+            return False
+        self._rows.setdefault(attempt.connection, set()).add(row)
+        if len(self._rows) > MOST_CONNECTIONS:
+            del self._rows[next(iter(self._rows))]
+        return True
 
-    def doubt(self, connection: int) -> dict[int, float | None]:
-        """Note that a connection has said something unasked.
-
-        Returns: The rows to doubt, and when each may have been sent first.
-        """
+    def doubt(self, connection: int) -> set[int]:
+        """Note that a connection has said something unasked, or broke; return the rows to doubt."""
         self._doubted.add(connection)
-        return self._rows.pop(connection, {})
-
-    def __bool__(self) -> bool:
-        """Whether there is any row that may be doubted yet."""
-        return bool(self._rows)
+        return self._rows.pop(connection, set())

@@ -66,8 +66,6 @@ class Users:
         self._suspects: dict[str, SuspectUser] = {}
         self._served: set[str] = set()
         """Users of whom an answer spoke, though another row was accepted."""
-        self._doubted: set[int] = set()
-        """Connections that said something unasked."""
 
     def is_suspect(self, user_id: str) -> bool:
         """Return whether a user's rows are sent one at a time."""
@@ -111,14 +109,12 @@ class Users:
                 suspect = self._suspects.setdefault(user_id, SuspectUser())
                 if user_id not in self._in_flight:
                     suspect.idle.set()
-                if attempt.connection not in self._doubted:
-                    suspect.answers[claim.device.machine_code] = attempt
+                suspect.answers[claim.device.machine_code] = attempt
             case _:
                 pass
 
     def doubt(self, connection: int) -> None:
-        """Forget what a connection said that has said something unasked."""
-        self._doubted.add(connection)
+        """Forget what a connection said that has said something unasked, or broke."""
         for suspect in self._suspects.values():
             for code, attempt in list(suspect.answers.items()):
                 if attempt.connection == connection:

@@ -164,10 +164,10 @@ def test_a_connection_is_doubted_back_to_its_last_answer_with_a_name():
     )
     for row, attempt in ((1, bare), (2, named), (3, bare), (4, other), (5, bare)):
         assert connections.proves(attempt)
-        connections.settled(Claim(row=row, device=Device("u", "A"), sent_at=SENT), attempt)
+        assert connections.settled(row, attempt) != attempt.is_named
 
-    assert connections.doubt(1) == {3: SENT, 5: SENT}
-    assert connections.doubt(1) == {}
+    assert connections.doubt(1) == {3, 5}
+    assert connections.doubt(1) == set()
     assert not connections.proves(bare)
     assert connections.proves(named)
     assert connections.proves(other)

@@ -1,0 +1,112 @@
+"""Rows whose answers turn out to be those to other requests: what follows, and when."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from bulkbind.model import (
+    Outcome,
+    Refused,
+    RunState,
+    Status,
+    Throttled,
+    Verdict,
+)
+from tests.integration.test_doubt_lives import by_code, lives, summary
+from tests.integration.test_engine import bench as bench, devices  # noqa: PLC0414  # a fixture
+
+REFUSALS: list[Verdict] = [Refused(), Refused(set_up=True), Refused(is_about_user=True)]
+
+
+class Shifted:
+    """Binds a device, but answers it with another's refusal; says so a while later.
+
+    Attributes:
+        says_after_s: How long after that answer.
+        before: What it was answered before that, without being bound.
+    """
+
+    def __init__(self, bench, refusal, *, says_after_s, before=(), code="SN0"):
+        self._bench = bench
+        self._refusal = refusal
+        self._before = list(before)
+        self._code = code
+        self._bind = bench.server.bind
+        self._telling: asyncio.Task[None] | None = None
+        self.says_after_s = says_after_s
+        bench.server.bind = self.bind
+
+    async def bind(self, device, before=None):
+        """Stand in for the server's."""
+        if device.machine_code == self._code and self._before:
+            if before is not None:
+                await before()
+            await self._bench.clock.sleep(1.0)
+            return self._bench.server._attempt(self._before.pop(), self._bench.server._now())
+        attempt = await self._bind(device, before)
+        attempt.connection, attempt.is_named = 2, True
+        if device.machine_code == self._code:
+            attempt.connection, attempt.is_named = 1, False
+            attempt.verdict = self._refusal
+            self._telling = asyncio.create_task(self.tell(), name="tell")
+        return attempt
+
+    async def tell(self):
+        """Report the connection."""
+        await self._bench.clock.sleep(self.says_after_s)
+        self._bench.server.say_unasked(1)
+
+
+@pytest.mark.parametrize("refusal", REFUSALS, ids=str)
+@pytest.mark.parametrize("says_after_s", [0.0, 0.015, 0.4])
+@pytest.mark.parametrize("others", [0, 1, 9])
+async def test_a_row_refused_by_anothers_answer_is_read_back(bench, refusal, says_after_s, others):
+    """Whether it is found before the row is settled, while it is held back, or at the end."""
+    Shifted(bench, refusal, says_after_s=says_after_s)
+
+    state = await bench.ran(devices(1 + others))
+
+    assert state is RunState.DONE
+    assert bench.counts() == {"bound": 1 + others}
+    assert bench.server.posted_again == 0
+    assert summary(bench).posted_again_after_bound == 0
+
+
+async def test_a_row_that_ends_last_of_all_is_listened_to_as_well(bench):
+    """It waited for another attempt when all workers had ended."""
+    Shifted(bench, Refused(), says_after_s=0.4, before=[Throttled()] * 2, code="SN2")
+
+    await bench.ran(devices(3))
+
+    assert bench.counts() == {"bound": 3}
+    assert bench.server.posted_again == 0
+
+
+async def test_an_answer_may_come_as_late_as_the_slowest_before_it(bench):
+    """A slow server takes that long to say what belongs to the request after all."""
+    bench.server.latency_s = 4.0
+    Shifted(bench, Refused(), says_after_s=4.0, code="SN2")
+
+    await bench.ran(devices(3))
+
+    assert bench.counts() == {"bound": 3}
+
+
+@pytest.mark.parametrize("status", [Status.BOUND, Status.ALREADY_BOUND, Status.FAILED])
+async def test_our_binding_is_ours_after_a_kill_between_doubt_and_list(bench, status):
+    """When it was sent is in the ledger, also where the server's clock was not known before."""
+    wanted = devices(2)
+    async with bench.ledger() as ledger:
+        run = await bench.staged(ledger, wanted)
+        await ledger.start(run)
+        for claim in await ledger.claim(run, 0, 2, None, excluding=()):
+            claim.attempts = 1
+            claim.sent_at = bench.clock.utc_now().timestamp()
+            bench.server.put("user_0", claim.device.machine_code)
+            ledger.settle(claim, Outcome(status))
+            await ledger.doubt_again([claim.row])
+
+    assert await lives(bench, wanted, each_s=60.0) == 1
+    assert {row.status for row in by_code(bench).values()} == {"bound"}
