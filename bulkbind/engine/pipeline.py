@@ -192,7 +192,7 @@ class Pipeline:
         self._readback = Readback(
             parts, self._retries, self._tasks, run, self._resend, send=send, doubt=doubt
         )
-        users = Users(parts, run, self._readback.read if doubt.readback else None)
+        users = Users(parts, run, self._readback.look if doubt.readback else None)
         self._binder = Binder(parts, self._readback, self._retries, self._tasks, send, users=users)
         parts.api.on_unasked(self._binder.on_unasked)
 

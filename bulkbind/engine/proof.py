@@ -183,8 +183,8 @@ class Look:
 
         *besides*: the devices in question, of which none is evidence for another.
         """
-        if self.flaw or self.is_part:
-            return self.flaw or "it says that it is only a part"
+        if why := self.why_not_whole():
+            return why
         if len(self.shown.get(code, ())) > 1:
             return f"it shows {code} under more than one device id"
         if code in self.unclear:
@@ -194,6 +194,10 @@ class Look:
         if self.known and self.known <= besides:
             return "it shows no other device that is known as bound"
         return ""
+
+    def why_not_whole(self) -> str:
+        """Return why it is not the user's whole list, and nobody else's; else ""."""
+        return self.flaw or ("it says that it is only a part" if self.is_part else "")
 
     def proves_absent(self, code: str, besides: AbstractSet[str]) -> bool:
         """Return whether it proves, as one of `READS`, that a device is absent."""
@@ -284,7 +288,7 @@ def by_lists(item: Unbinding, looks: Sequence[Look], besides: AbstractSet[str]) 
     last = looks[-1]
     if last.shows(item.machine_code, item.device_id):
         return (UnbindStatus.FAILED, _STILL_THERE) if is_refused else None
-    if says_gone and item.machine_code not in last.shown and not last.flaw:
+    if says_gone and item.machine_code not in last.shown and not last.why_not_whole():
         return _gone(item)
     return _by_absence(item, looks, besides)
 

@@ -33,10 +33,12 @@ from bulkbind.model import (
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Awaitable, Callable, Collection, Iterable
 
     from bulkbind.engine.ports import Api, Parts
+    from bulkbind.engine.proof import Look
     from bulkbind.engine.stop import StopSignal
+    from bulkbind.model import Attempt
     from bulkbind.settings import ReadbackSettings, SendSettings
 
 
@@ -145,9 +147,20 @@ class Readback:
         """List calls made."""
         return self._lists.calls
 
-    async def read(self, user_id: str) -> Listing:
-        """Read a user's list once, beside those of the parked. Raises: as `Lists.read`."""
-        return await self._lists.read(user_id)
+    async def look(
+        self, user_id: str, asked: Collection[str], patience: int | None = None
+    ) -> Look | Attempt:
+        """Look for devices in a user's list; return the attempt if it cannot be read.
+
+        *patience*, and what is raised: see `Lists.read`.
+        """
+        known = await self._ledger.known(user_id)
+        asked_at = self._clock.monotonic()
+        listing = await self._lists.read(user_id, patience)
+        if listing.records is None:
+            return listing.attempt
+        stranger = await self._ledger.stranger(user_id, listing.records, known)
+        return look(listing, known, asked, stranger, at=asked_at)
 
     def park(self, claim: Claim, park: Park) -> None:
         """Take charge of a row that only the list can settle."""

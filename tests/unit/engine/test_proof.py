@@ -154,6 +154,21 @@ def test_after_a_request_its_answer_and_the_next_lists_prove_an_end(item, looks,
     assert (ended and ended[0]) == expected
 
 
+@pytest.mark.parametrize(
+    ("shown", "is_part", "ended"),
+    [((), False, True), ((), True, False), ((("A", "1"),), False, False)],
+    ids=["lacks it", "is a part", "shows it"],
+)
+def test_no_such_binding_needs_the_next_list_whole(shown, is_part, ended):
+    """A part may leave out anything, so it confirms nothing."""
+    gone = Refused(is_missing=True)
+    item = Unbinding(1, UnbindKind.UNDO, "u", "A", "1", last=Attempt(gone))
+
+    found = proof.by_lists(item, [seen(*shown, known={"A": "1"}, is_part=is_part)], {"A"})
+
+    assert (found is not None) == ended
+
+
 def test_a_connection_is_doubted_back_to_its_last_answer_with_a_name():
     """Rows of other connections, and those that a later named answer vouches for, are not."""
     connections = Connections()
