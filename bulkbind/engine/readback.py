@@ -240,8 +240,8 @@ class Readback:
         if listing.records is None:
             items, user.parked = user.parked, []
             # It may be the answer to another request, unless it speaks of the set-up.
-            own = (Refused(), Refused(is_about_user=True))
-            is_sure = listing.attempt.verdict not in own
+            verdict = listing.attempt.verdict
+            is_sure = not isinstance(verdict, Refused) or verdict.set_up
             items = [item for item in items if self._is_over(item, user, is_sure=is_sure)]
             why = f"the user's list cannot be read: {listing.attempt.message}"
             await self._give_up(items, why)
