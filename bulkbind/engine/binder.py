@@ -13,7 +13,7 @@ from bulkbind.logs import logger
 from bulkbind.model import Accepted, Attempt, Claim, ClockRefused, NoAnswer, Unreachable
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from bulkbind.engine.ports import Parts
     from bulkbind.engine.readback import Readback
@@ -25,6 +25,10 @@ LINGER_S = 0.5
 """At the end of a run, the answer that another was taken for may come so much later than any."""
 RETRIES_PER_SLOT, PUT_OFF_PER_SLOT = 4, 64
 """Rows per slot of concurrency that may wait for another attempt; for their user's turn."""
+
+
+class DisprovedError(Exception):
+    """A row was not sent again: the answer that asked for it may be that to another request."""
 
 
 class Binder:
@@ -55,6 +59,8 @@ class Binder:
         self._turn_room = asyncio.Semaphore(PUT_OFF_PER_SLOT * send.concurrency)
         self._unreachable: int | None = 0
         self._connections = Connections()
+        self._disproved: dict[int, float] = {}
+        """Rows with an answer that may be another's, not yet acted upon; when each was sent."""
         self._slowest_s = 0.0
         """Of the answers so far."""
         self.quiet_at = 0.0
@@ -104,8 +110,10 @@ class Binder:
                 await self.act(claim, held_back)
             case Settle(outcome=outcome):
                 self._ledger.settle(claim, outcome)
-                if claim.last is not None:
-                    self._heard(claim.row, claim.last)
+                if claim.row in self._disproved:
+                    self._doubt_rows([claim.row])
+                elif claim.last is not None and not claim.last.is_named and claim.last.connection:
+                    self.quiet_at = self._clock.monotonic() + self._slowest_s + LINGER_S
             case Park():
                 # In the ledger first, so that a crash from here on keeps the answer.
                 await self._doubt(claim, is_new=step.if_absent is None)
@@ -118,30 +126,37 @@ class Binder:
             case _ as never:
                 assert_never(never)
 
-    def _heard(self, row: int, attempt: Attempt) -> None:
-        if not self._connections.proves(attempt):  # since a moment ago
-            self._doubt_rows({row})
-        elif self._connections.settled(row, attempt):
-            self.quiet_at = self._clock.monotonic() + self._slowest_s + LINGER_S
-
     def on_unasked(self, connection: int) -> None:
-        """Doubt what a connection has settled, and said of users: it said more, or broke."""
+        """Doubt what a connection has said of rows and users: it said more, or broke."""
         self._users.doubt(connection)
         if rows := self._connections.doubt(connection):
+            for row, sent_at in rows.items():
+                self._disproved[row] = min(sent_at, self._disproved.get(row, sent_at))
             self._doubt_rows(rows)
 
-    def _doubt_rows(self, rows: set[int]) -> None:
+    def _doubt_rows(self, rows: Iterable[int]) -> None:
         work = self._doubt_again(rows)
         try:
             self._tasks.create_task(work, name="doubt again")
         except RuntimeError:  # the run has failed, or is over
             work.close()
 
-    async def _doubt_again(self, rows: set[int]) -> None:
+    async def _doubt_again(self, rows: Iterable[int]) -> None:
         claims = await self._ledger.doubt_again(sorted(rows))
-        self._log.warning("doubt.again", rows=len(claims), why="a connection said more, or broke")
+        if claims:
+            why = "a connection said more, or broke"
+            self._log.warning("doubt.again", rows=len(claims), why=why)
         for claim in claims:
+            self._note_disproved(claim)
             self._readback.park(claim, Park())
+
+    def _note_disproved(self, claim: Claim) -> bool:
+        """Return whether an earlier answer for a row may be another's, so that it may be bound."""
+        sent_at = self._disproved.pop(claim.row, None) if self._disproved else None
+        if sent_at is None:
+            return False
+        claim.sent_at = min(sent_at, claim.sent_at or sent_at)
+        return True
 
     async def _doubt(self, claim: Claim, *, is_new: bool) -> None:
         claim.doubts += is_new
@@ -173,7 +188,8 @@ class Binder:
 
         *prepare*: awaited after each permit, and at the end. *turn*: held by the row, if any.
 
-        Raises: DrainedError as `bind`, HeldError if its user's turn must come first.
+        Raises: DrainedError as `bind`, HeldError if its user's turn must come first,
+            DisprovedError if what it is sent again for turns out to be said of another.
         """
         user_id = claim.device.user_id
         has_left = False
@@ -185,6 +201,8 @@ class Binder:
                 has_left = True
             if prepare is not None:
                 await prepare()
+            if self._note_disproved(claim):
+                raise DisprovedError
 
         try:
             attempt = await self._api.bind(claim.device, before)
@@ -209,11 +227,14 @@ class Binder:
                     return await self._attempt(claim, prepare, turn)
 
     def _judge(self, claim: Claim, attempt: Attempt) -> Step:
-        if not self._connections.proves(attempt) and costs(attempt):
+        if not self._connections.proves(attempt):
             attempt.verdict = NoAnswer(was_read=True)
-        claim.attempts += costs(attempt)
-        if claim.sent_at is None:
+        elif not isinstance(attempt.verdict, NoAnswer):
+            self._connections.heard(claim.row, attempt)
+        claim.doubts += self._note_disproved(claim)
+        if claim.attempts == claim.doubts == 0:
             claim.sent_at = attempt.sent_at
+        claim.attempts += costs(attempt)
         is_refused_clock = isinstance(attempt.verdict, ClockRefused)
         claim.clock_refusals = claim.clock_refusals + 1 if is_refused_clock else 0
         if not isinstance(attempt.verdict, Unreachable):
@@ -252,7 +273,10 @@ class Binder:
 
         async def once() -> Step:
             # The row is staged while it waits at the gate: a crash then leaves no doubt.
-            return await self._in_turn(claim, reclaim)
+            try:
+                return await self._in_turn(claim, reclaim)
+            except DisprovedError:
+                return Park()
 
         return await self._retries.until_done(step, lambda: claim.attempts, once, release)
 

@@ -344,27 +344,27 @@ class Connections:
     """
 
     def __init__(self) -> None:
-        self._rows: dict[int, set[int]] = {}
+        self._rows: dict[int, dict[int, float]] = {}
         self._doubted: set[int] = set()
 
     def proves(self, attempt: Attempt) -> bool:
         """Return whether an answer is to its own request, as far as its connection has shown."""
         return attempt.is_named or attempt.connection not in self._doubted
 
-    def settled(self, row: int, attempt: Attempt) -> bool:
-        """Note that an answer has settled a row; return whether it may turn out to be another's."""
+    def heard(self, row: int, attempt: Attempt) -> None:
+        """Note an answer for a row: it may turn out to be another's, unless it names the device."""
         if attempt.is_named:
             if self._rows:
                 self._rows.pop(attempt.connection, None)
-            return False
-        if not attempt.connection:
-            return False
-        self._rows.setdefault(attempt.connection, set()).add(row)
-        if len(self._rows) > MOST_CONNECTIONS:
-            del self._rows[next(iter(self._rows))]
-        return True
+        elif attempt.connection:
+            self._rows.setdefault(attempt.connection, {}).setdefault(row, attempt.sent_at)
+            if len(self._rows) > MOST_CONNECTIONS:
+                del self._rows[next(iter(self._rows))]
 
-    def doubt(self, connection: int) -> set[int]:
-        """Note that a connection has said something unasked, or broke; return the rows to doubt."""
+    def doubt(self, connection: int) -> dict[int, float]:
+        """Note that a connection has said something unasked, or broke.
+
+        Returns: The rows to doubt, and when the first request of each left on it.
+        """
         self._doubted.add(connection)
-        return self._rows.pop(connection, set())
+        return self._rows.pop(connection, {})

@@ -294,7 +294,7 @@ UPDATE rows SET status = o.value ->> 1, attempts = o.value ->> 2,
        device_id = o.value ->> 3, create_time = o.value ->> 4,
        http_status = coalesce(o.value ->> 5, http_status), code = coalesce(o.value ->> 6, code),
        message = coalesce(o.value ->> 7, message), trace_id = coalesce(o.value ->> 8, trace_id),
-       detail = o.value ->> 9, settled_at = ?2, sent_at = coalesce(sent_at, o.value ->> 12),
+       detail = o.value ->> 9, settled_at = ?2, sent_at = coalesce(o.value ->> 12, sent_at),
        cells = CASE WHEN o.value ->> 10 THEN NULL ELSE cells END
   FROM json_each(?1) o
  WHERE rows.id = o.value ->> 0

@@ -7,11 +7,14 @@ import asyncio
 import pytest
 
 from bulkbind.model import (
+    AuthExpired,
+    NoAnswer,
     Outcome,
     Refused,
     RunState,
     Status,
     Throttled,
+    Transient,
     Verdict,
 )
 from tests.integration.test_doubt_lives import by_code, lives, summary
@@ -47,7 +50,7 @@ class Shifted:
             return self._bench.server._attempt(self._before.pop(), self._bench.server._now())
         attempt = await self._bind(device, before)
         attempt.connection, attempt.is_named = 2, True
-        if device.machine_code == self._code:
+        if device.machine_code == self._code and self._telling is None:
             attempt.connection, attempt.is_named = 1, False
             attempt.verdict = self._refusal
             self._telling = asyncio.create_task(self.tell(), name="tell")
@@ -72,6 +75,41 @@ async def test_a_row_refused_by_anothers_answer_is_read_back(bench, refusal, say
     assert bench.counts() == {"bound": 1 + others}
     assert bench.server.posted_again == 0
     assert summary(bench).posted_again_after_bound == 0
+
+
+@pytest.mark.parametrize("says_after_s", [0.02, 0.7, 1.5])
+@pytest.mark.parametrize(
+    "verdict",
+    [Throttled(retry_after_s=1.0), Transient(retry_after_s=1.0), AuthExpired(is_renewable=True)],
+    ids=lambda verdict: type(verdict).__name__,
+)
+async def test_a_row_put_off_by_anothers_answer_is_read_back(bench, verdict, says_after_s):
+    """It is not sent again if that is found before, and is ours even if it was."""
+    Shifted(bench, verdict, says_after_s=says_after_s, code="SN1")
+
+    await bench.ran(devices(4))
+
+    is_in_time = isinstance(verdict, Transient) and says_after_s < 1.0
+    assert bench.counts() == {"bound": 4}
+    assert bench.server.posted_again == (not is_in_time)
+
+
+async def test_a_binding_is_ours_from_our_sending_not_from_our_taking_the_row(bench):
+    """A row that waited for the gate is not ours if another bound it meanwhile."""
+    wanted = devices(3)
+    bind = bench.server.bind
+
+    async def after_a_wait(device, before=None):
+        if device.machine_code == "SN1":
+            await bench.clock.sleep(60.0)
+            bench.server.put("user_0", "SN1", age_s=20.0)
+            bench.server.planned.append(NoAnswer())
+        return await bind(device, before)
+
+    bench.server.bind = after_a_wait
+    await bench.ran(wanted)
+
+    assert by_code(bench)["SN1"].status == "already_bound"
 
 
 async def test_a_row_that_ends_last_of_all_is_listened_to_as_well(bench):

@@ -174,15 +174,15 @@ def test_a_connection_is_doubted_back_to_its_last_answer_with_a_name():
     connections = Connections()
     named, bare, other = (
         Attempt(Accepted("1", ""), connection=1, is_named=True),
-        Attempt(Refused(), connection=1),
+        Attempt(Refused(), connection=1, sent_at=SENT),
         Attempt(Refused(), connection=2),
     )
     for row, attempt in ((1, bare), (2, named), (3, bare), (4, other), (5, bare)):
         assert connections.proves(attempt)
-        assert connections.settled(row, attempt) != attempt.is_named
+        connections.heard(row, attempt)
 
-    assert connections.doubt(1) == {3, 5}
-    assert connections.doubt(1) == set()
+    assert connections.doubt(1) == {3: SENT, 5: SENT}
+    assert connections.doubt(1) == {}
     assert not connections.proves(bare)
     assert connections.proves(named)
     assert connections.proves(other)
