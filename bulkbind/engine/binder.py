@@ -118,6 +118,8 @@ class Binder:
                 # In the ledger first, so that a crash from here on keeps the answer.
                 await self._doubt(claim, is_new=step.if_absent is None)
                 self._readback.park(claim, step)
+                if (sent_at := self._disproved.pop(claim.row, None)) is not None:
+                    self._readback.disprove(claim.row, sent_at)
             case Halt(reason=reason):
                 await self._ledger.release([claim])
                 self._stop.set(reason)
@@ -131,7 +133,8 @@ class Binder:
         self._users.doubt(connection)
         if rows := self._connections.doubt(connection):
             for row, sent_at in rows.items():
-                self._disproved[row] = min(sent_at, self._disproved.get(row, sent_at))
+                if not self._readback.disprove(row, sent_at):
+                    self._disproved[row] = min(sent_at, self._disproved.get(row, sent_at))
             self._doubt_rows(rows)
 
     def _doubt_rows(self, rows: Iterable[int]) -> None:

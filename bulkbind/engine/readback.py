@@ -138,6 +138,8 @@ class Readback:
         self._max_attempts = send.max_attempts
         self._lists = Lists(parts.api, parts.stop, retries, send)
         self._users: dict[str, _ParkedUser] = {}
+        self._items: dict[int, _Parked] = {}
+        """All that is parked, by row."""
         self._is_started = False
         self._resend = resend
         self._log = logger()
@@ -171,11 +173,26 @@ class Readback:
             if item.park.if_disabled is not None:
                 self._settle(item, item.park.if_disabled)
             return
+        self._items[item.claim.row] = item
         name = item.claim.device.user_id
         user = self._users.setdefault(name, _ParkedUser())
         user.parked.append(item)
         if self._is_started:
             self._serve(name, user)
+
+    def disprove(self, row: int, sent_at: float) -> bool:
+        """Note that an answer for a row may be another's; return whether it is parked here.
+
+        *sent_at*: when the request was sent.
+        """
+        item = self._items.get(row)
+        if item is None:
+            return False
+        if item.park != Park():
+            item.park = Park()
+            item.claim.doubts += 1
+        item.claim.sent_at = min(sent_at, item.claim.sent_at or sent_at)
+        return True
 
     async def load(self) -> int:
         """Park what earlier runs or a crash left in doubt. Returns the number of rows."""
@@ -294,6 +311,7 @@ class Readback:
     async def _cleared(self, item: _Parked) -> None:
         """End or resend a row that two lists did not show."""
         claim = item.claim
+        del self._items[claim.row]
         outcome = absent(
             claim,
             item.park.if_absent,
@@ -308,6 +326,7 @@ class Readback:
 
     def _settle(self, item: _Parked, outcome: Outcome) -> None:
         claim = item.claim
+        self._items.pop(claim.row, None)
         # It was sent at least once, even if a crash kept us from counting.
         if outcome.status is Status.BOUND:
             claim.attempts = max(claim.attempts, 1)

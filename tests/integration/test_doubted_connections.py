@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from bulkbind.model import (
+    AlreadyBound,
     AuthExpired,
     NoAnswer,
     Outcome,
@@ -75,6 +76,27 @@ async def test_a_row_refused_by_anothers_answer_is_read_back(bench, refusal, say
     assert bench.counts() == {"bound": 1 + others}
     assert bench.server.posted_again == 0
     assert summary(bench).posted_again_after_bound == 0
+
+
+@pytest.mark.parametrize("verdict", [Refused(), AlreadyBound(), Transient()], ids=str)
+@pytest.mark.parametrize("says_after_s", [0.0, 0.4, 2.0])
+@pytest.mark.parametrize("is_listed", [True, False])
+async def test_a_row_that_waits_for_a_list_waits_for_one_that_decides(
+    bench, verdict, says_after_s, is_listed
+):
+    """It was sent before, in vain; then it was bound, but answered with another's refusal."""
+    bench.send = bench.send.model_copy(update={"max_attempts": 2})
+    Shifted(bench, verdict, says_after_s=says_after_s, before=[NoAnswer()], code="SN1")
+    if not is_listed:
+        lacking = {"SN1"}
+        bench.server.list_lacks.extend([lacking] * 4)
+
+    await bench.ran(devices(4))
+
+    row = by_code(bench)["SN1"]
+    assert row.status == ("bound" if is_listed else "failed")
+    assert is_listed or "no answer to 2 attempts" in row.detail
+    assert summary(bench).posted_again_after_bound == bench.server.posted_again == 0
 
 
 @pytest.mark.parametrize("says_after_s", [0.02, 0.7, 1.5])
