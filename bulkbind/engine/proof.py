@@ -58,7 +58,7 @@ def accepted(claim: Claim, attempt: Attempt, verdict: Accepted) -> Outcome:
     is_later = was_sent_before(claim)
     first = claim.sent_at if is_later else attempt.sent_at
     created = epoch_of(verdict.create_time)
-    is_ours, why = _is_ours(created, first, attempt)
+    is_ours, why = _is_ours(verdict.create_time, created, first, attempt)
     made_at = _made_by(verdict.create_time, created) if is_later and is_ours else None
     return Outcome(
         Status.BOUND if is_ours else Status.ALREADY_BOUND,
@@ -76,7 +76,7 @@ def found(claim: Claim, record: Record, answer: Attempt, *, was_said: bool) -> O
     *answer*: the list's; *was_said*: whether the server had called the device already bound.
     """
     created = epoch_of(record.create_time)
-    is_ours, why = _is_ours(created, claim.sent_at, answer)
+    is_ours, why = _is_ours(record.create_time, created, claim.sent_at, answer)
     came = "no answer came" if claim.doubts else "the server answered with an error"
     if claim.attempts == 0 and claim.doubts == 0:
         status, detail = Status.SKIPPED, "found on the server's list; an earlier run had sent it"
@@ -124,13 +124,17 @@ def was_sent_before(claim: Claim) -> bool:
     return claim.attempts > 1 or claim.doubts > 0
 
 
-def _is_ours(created: float | None, since: float | None, answer: Attempt) -> tuple[bool, str]:
+def _is_ours(
+    text: str, created: float | None, since: float | None, answer: Attempt
+) -> tuple[bool, str]:
     """Return whether we made a binding, and what its `createTime` is worth if it proves nothing.
 
-    *since*: when we first sent, server's clock; *answer*: the one that shows the binding.
+    *text*: the `createTime`, and *created*, its moment; *since*: when we first sent, server's
+    clock; *answer*: the one that shows the binding.
     """
     if created is None:
-        return False, "the server sent no createTime to tell by"
+        why = "its createTime is no time with a zone, so it does not say who bound it"
+        return False, why if text else "the server sent no createTime to tell by"
     ended = answer.sent_at + answer.took_s if answer.date is None else answer.date
     if created > ended + DATE_S + CREATE_TIME_MARGIN_S:
         return False, "its createTime is later than the answer, so it does not say who bound it"

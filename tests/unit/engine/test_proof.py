@@ -103,6 +103,32 @@ def test_create_time_counts_from_our_sending_to_the_answers_date(created, date, 
     assert accepted.status is found.status is status
 
 
+@pytest.mark.parametrize(
+    ("created", "why"),
+    [
+        ("1970-01-12T13:46:40Z", ""),
+        ("1970-01-12t13:46:40.5z", ""),
+        ("1970-01-12T21:46:40.123456789+08:00", ""),
+        ("1970-01-12 13:46:40,25+0000", ""),
+        ("19700112T134640Z", ""),
+        ("", "the server sent no createTime"),
+        ("1970-01-12T13:46:40", "no time with a zone"),
+        ("1000000000", "no time with a zone"),
+        ("1970-01-12T13:46:60Z", "no time with a zone"),
+    ],
+)
+def test_create_time_is_read_in_any_zone_and_with_any_digits(created, why):
+    """What tells no moment proves nothing, and the reason is the right one."""
+    verdict = Accepted("7", created)
+    answer = Attempt(verdict, sent_at=SENT, took_s=0.1, date=SENT)
+
+    outcome = proof.accepted(Claim(row=1, device=Device("u", "A"), attempts=1), answer, verdict)
+
+    assert outcome.status is (Status.ALREADY_BOUND if why else Status.BOUND)
+    assert why in outcome.detail
+    assert bool(outcome.detail) == bool(why)
+
+
 def unbinding(verdict=None, *, was_sent=False, kind=UnbindKind.UNDO):
     """Return an unbinding of device A after an answer."""
     last = None if verdict is None else Attempt(verdict)
