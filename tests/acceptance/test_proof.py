@@ -6,11 +6,13 @@ Each test is named after what holds, over real sockets, and mostly real processe
 from __future__ import annotations
 
 import asyncio
+import csv
 import json
 import re
 import sqlite3
 from contextlib import asynccontextmanager, closing, suppress
 from email.utils import format_datetime
+from io import StringIO
 
 import pytest
 
@@ -163,6 +165,28 @@ def test_no_wrong_list_makes_a_refresh_lose_anything(tmp_path, wrong):
 
     assert statuses(tmp_path / "again") == {"skipped": 12}
     assert after == binds
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("wrong", WRONG_LISTS)
+def test_no_wrong_list_makes_an_export_wrong(tmp_path, wrong):
+    """What it writes is bound, under its own name; what it leaves out, it says."""
+    with sandbox(*faults(f"{wrong},count=2"), home=tmp_path) as url:
+        home = Home(tmp_path, url)
+        home.run(fleet(12, users=3), check=0)
+        done = home.do("export", "user_1")
+        held = {(user, code) for user, code in home.held() if user == "user_1"}
+
+    written = {
+        (row["user_id"], row["machine_code"]) for row in csv.DictReader(StringIO(done.stdout))
+    }
+    assert written <= held
+    if wrong == "foreign=1":
+        assert done.returncode == 3
+        assert "it shows devices of other users" in done.stderr
+    else:
+        assert done.returncode == 0
+        assert ("left out" in done.stderr) == (written < held) == (wrong == "paged=1")
 
 
 @pytest.mark.slow
