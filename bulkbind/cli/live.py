@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bulkbind.model import Status, UnbindStatus
+from bulkbind.redaction import line
 from bulkbind.report.plan_text import span_text
 
 if TYPE_CHECKING:
@@ -133,6 +134,6 @@ class LiveDisplay:
 
 def _line(text: str, style: str, width: int) -> Text:
     """Return one line, truncated to the terminal's width."""
-    line = Text(text, style=style, no_wrap=True, overflow="ellipsis")
-    line.truncate(width, overflow="ellipsis")
-    return line
+    shown = Text(line(text), style=style, no_wrap=True, overflow="ellipsis")
+    shown.truncate(width, overflow="ellipsis")
+    return shown

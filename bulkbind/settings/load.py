@@ -14,6 +14,7 @@ import yaml
 from pydantic import SecretStr, ValidationError
 
 from bulkbind.errors import UsageError
+from bulkbind.redaction import learn, lines
 from bulkbind.settings.model import (
     KEYS,
     PART_OF,
@@ -61,7 +62,11 @@ def read_config(path: Path) -> ConfigFile:
     try:
         root = yaml.compose(text, Loader=yaml.CBaseLoader)
     except yaml.YAMLError as error:
-        raise UsageError(f"settings file {path} is not YAML: {error}") from error
+        mark = getattr(error, "problem_mark", None)
+        at = f" in line {mark.line + 1}" if mark is not None else ""
+        # The rest of the error's text quotes the file.
+        why = getattr(error, "problem", None) or "it holds a character that YAML forbids"
+        raise UsageError(f"settings file {path} is not YAML: {why}{at}") from None
     found = ConfigFile(path, {})
     if root is None or (isinstance(root, yaml.ScalarNode) and root.value == ""):
         return found
@@ -105,6 +110,8 @@ def _mapping(node: yaml.MappingNode, file: ConfigFile, above: str) -> dict[str, 
 
 def _value(node: yaml.Node, file: ConfigFile, key: str) -> Any:  # noqa: ANN401  # as the file has it
     if isinstance(node, yaml.ScalarNode):
+        if "\0" in node.value:
+            raise UsageError(f"settings file {file.place(key)}: `{key}` holds a NUL character")
         # An empty plain scalar: a key without a value sets nothing.
         return None if node.value == "" and not node.style else str(node.value)
     if key.count(".") >= DEEPEST:
@@ -193,9 +200,11 @@ def load(
         wrong += [_explain(item, known, file) for item in error.errors()]
     else:
         if not wrong:
+            given_secrets = (getattr(settings.auth, name) for name in SECRETS)
+            learn(*(each.get_secret_value() for each in given_secrets if each is not None))
             return Loaded(settings, known)
     raise UsageError(
-        "\n".join(wrong),
+        lines(wrong),
         hint="`bulkbind config` prints every key with its value and where that came from",
     )
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -113,7 +113,7 @@ def _host(text: str) -> str | None:
     """Return a host as used for lookup; None if it is invalid."""
     try:
         if text.startswith("["):
-            return f"[{ipaddress.IPv6Address(text[1:-1])}]"
+            return None if "%" in text else f"[{ipaddress.IPv6Address(text[1:-1])}]"
         name = text.encode("idna").decode()
         if re.fullmatch(r"[0-9.]+", name):
             return str(ipaddress.IPv4Address(name))
@@ -127,32 +127,43 @@ def normal_endpoint(value: str) -> str:
 
     Raises: ValueError for anything else, and for http:// to a host that is not this machine.
     """
-    parts = urlsplit(value.strip())
-    host = parts.hostname or ""
-    if (
-        parts.scheme.lower() not in ("https", "http")
-        or not re.fullmatch(r"[a-z0-9._:-]+", host, re.ASCII)
-        or (parts.port is None and parts.netloc.endswith(":"))
-    ):
+    parts, host = split_address(value.strip())
+    if host is None or not value.isascii() or (parts.port is None and parts.netloc.endswith(":")):
         raise ValueError("an endpoint is https://host or https://host:port")
     if parts.path.strip("/") or parts.query or parts.fragment or parts.username is not None:
         raise ValueError("an endpoint is scheme://host[:port] alone; the path is a setting, `path`")
-    if parts.scheme.lower() == "http" and not is_loopback(host):
+    if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
         raise ValueError("http:// is for loopback only, since a token would travel in clear")
     return f"{parts.scheme}://{parts.netloc}".lower()
 
 
-def is_shared(path: Path, mode: int, environ: Mapping[str, str] = os.environ) -> bool:
-    """Return whether anyone but its owner can read a file of this mode.
+def split_address(value: str) -> tuple[SplitResult, str | None]:
+    """Return the parts of an address, and its host as used for lookup; None if that is invalid.
 
-    Credentials passed by systemd (LoadCredential) are readable by the service's user only, although
-    their access list shows as a group permission. Source: systemd.exec(5), "LoadCredential=".
+    Raises: ValueError if it cannot be split. Blanks and control characters, which `urlsplit` takes
+    out, make the host invalid, and so does another scheme than http and https.
     """
+    parts = urlsplit(value)
+    host = parts.hostname or ""
+    is_fit = parts.scheme in ("https", "http") and value.isprintable() and " " not in value
+    parts.port  # noqa: B018  # raises for a number that is none
+    return parts, _host(f"[{host}]" if ":" in host else host) if is_fit and host else None
+
+
+def shared(path: Path, mode: int, environ: Mapping[str, str] = os.environ) -> str:
+    """Return what others than its owner can do with a file of this mode; empty: nothing.
+
+    That is `written`, whoever has written the secret then, or `read`. Credentials passed by systemd
+    (LoadCredential) are readable by the service's user only, although their access list shows as a
+    group permission. Source: systemd.exec(5), "LoadCredential=".
+    """
+    if mode & (stat.S_IWGRP | stat.S_IWOTH):
+        return "written"
     if mode & stat.S_IROTH:
-        return True
+        return "read"
     credentials = environ.get("CREDENTIALS_DIRECTORY")
     is_credential = bool(credentials) and path.absolute().is_relative_to(Path(credentials or "/"))
-    return bool(mode & stat.S_IRGRP) and not is_credential
+    return "read" if mode & stat.S_IRGRP and not is_credential else ""
 
 
 def is_loopback(host: str) -> bool:
