@@ -61,10 +61,10 @@ class Redactor:
         """Return a text with its secrets of at least *shortest* characters masked."""
         if not self._known or len(text) < shortest:
             return text
-        folded = _folded(text)
-        found = [*self._long_in(folded)]
+        within = folded(text)
+        found = [*self._long_in(within)]
         if shortest < BLOCK:
-            found += [*self._short_in(folded, shortest), *self._cut_off_in(folded)]
+            found += [*self._short_in(within, shortest), *self._cut_off_in(within)]
         if not found:
             return text
         parts, done = [], 0
@@ -124,7 +124,7 @@ def is_word(text: str, begin: int, end: int) -> bool:
     return not joins(begin) and not joins(end)
 
 
-def _folded(text: str) -> str:
+def folded(text: str) -> str:
     """Return a text in lower case, of the same length."""
     if text.isascii():
         return text.lower()
@@ -141,7 +141,7 @@ def _forms(secret: str) -> set[str]:
     forms |= {quote(text.encode("utf-8", "surrogateescape"), safe="") for text in plain}
     forms |= {form for text in plain for form in (json.dumps(text)[1:-1], html.escape(text))}
     forms |= {json.dumps(text, ensure_ascii=False)[1:-1] for text in plain}
-    return {_folded(form) for form in forms if len(form) >= SHORTEST}
+    return {folded(form) for form in forms if len(form) >= SHORTEST}
 
 
 _held = Redactor()

@@ -30,6 +30,7 @@ from pydantic import (
 from bulkbind.clock import UNITS_S
 from bulkbind.errors import UsageError
 from bulkbind.model.fields import CLEANED, FIELDS, enumeration
+from bulkbind.redaction import HIDDEN, redacted
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
@@ -186,6 +187,12 @@ class Shown(str):
     __slots__ = ()
 
 
+class Program(Shown):
+    """A command, of which only the program is shown: its arguments may hold secrets."""
+
+    __slots__ = ()
+
+
 class Repeated(Shown):
     """The same, for options that are given again for each value."""
 
@@ -203,6 +210,12 @@ def _format(name: str, info: ValidationInfo) -> str:
     if info.context is not None:
         check_format(name, info.context["formats"])
     return name
+
+
+def _no_address(value: object) -> object:
+    if ":/" in str(value):
+        raise ValueError("it names a file that holds the address, which is a secret")
+    return value
 
 
 def _names(value: object) -> object:
@@ -234,6 +247,9 @@ HeaderText = Annotated[str, Field(pattern=r"^[!-~]{1,128}$")]
 Proxy = Annotated[str, AfterValidator(checked_proxy), Shown("URL")]
 Failures = Annotated[str, AfterValidator(checked_failures), Shown("N|N%")]
 File = Annotated[Path, Shown("FILE")]
+AddressFile = Annotated[Path, BeforeValidator(_no_address)]
+Command = Annotated[str, Program("COMMAND")]
+Words = Annotated[tuple[str, ...], Program("COMMAND")]
 Name = Annotated[str, Shown("NAME")]
 Names = Annotated[
     tuple[str, ...],
@@ -309,6 +325,13 @@ class Setting:
         """As in a settings file; dotted below `auth:`."""
         return f"auth.{self.name}" if self.part == "auth" else self.name
 
+    def public(self, value: Any) -> Any:  # noqa: ANN401  # of any setting
+        """Return a value of it, as in a settings file, without secrets."""
+        if any(isinstance(kind, Program) for kind in self.kinds) and value:
+            program, *arguments = value.split() if isinstance(value, str) else value
+            return f"{program} {HIDDEN}" if arguments else program
+        return redacted(value) if isinstance(value, str) else value
+
     @property
     def metavar(self) -> str:
         """How its value is called in the help, such as `TIME` or `abort|skip`."""
@@ -353,7 +376,7 @@ class AuthSettings(Part):
     token_file: Path | None = setting(
         "a file with the token alone, mode 0600", none=variable_of("token")
     )
-    token_command: tuple[str, ...] = setting(
+    token_command: Words = setting(
         "a program and its arguments that print the token, run without a shell", ()
     )
     token_prefix: str = setting(
@@ -627,11 +650,11 @@ class EndSettings(Part):
         "who is named below is told after a failure, a change (since the last run), or always",
         "failure",
     )
-    notify_command: str | None = setting(
+    notify_command: Command | None = setting(
         "gets summary.json on standard input, e.g. /usr/local/bin/to-pager; split into words, no "
         "shell"
     )
-    notify_url_file: Path | None = setting(
+    notify_url_file: AddressFile | None = setting(
         "a file with a webhook's https address alone, mode 0600, since it is a secret "
         "(Slack-compatible)"
     )
@@ -691,6 +714,9 @@ class Settings(Part):
         for part in PARTS:
             plain |= plain.pop(part)
         plain["auth"] |= {name: "set" if getattr(self.auth, name) else None for name in SECRETS}
+        for found in SETTINGS.values():
+            held = plain["auth"] if found.part == "auth" else plain
+            held[found.name] = found.public(held[found.name])
         return plain
 
 

@@ -179,8 +179,8 @@ def test_anything_is_read_or_ignored(headers, date):
 
 
 PIECES = [
-    '"', "\\", '"\\', " ", ";", ",", "a;", ";a=", '";', "a ;", "1", "=", "limit ", "limit=", "remain:",
-    "remain: 1 ", "remain:1,limit:", "RateLimit;q", "100;w=", "\t", "<",
+    '"', "\\", '"\\"', " ", ";", ",", "a;", ";a=", '";', "a ;", "1", "=", "limit ", "limit=",
+    "remain:", "remain: 1 ", "remain:1,limit:", "RateLimit;q", "100;w=", "\t", "<",
 ]  # fmt: skip
 
 
