@@ -10,6 +10,8 @@ from enum import IntEnum
 from itertools import groupby
 from typing import TYPE_CHECKING
 
+from bulkbind.redaction import line
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Self
@@ -51,19 +53,18 @@ def meanings() -> str:
     return ", ".join(f"{'/'.join(map(str, codes))} {meaning}" for meaning, codes in ordered)
 
 
-def _storable(text: str) -> str:
-    """Return *text* with undecodable bytes, quoted from a file, as escapes."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
 class BulkbindError(Exception):
-    """The base class. The message names the operation, the value and what is allowed."""
+    """The base class. The message names the operation, the value and what is allowed.
+
+    Message and hint may quote anything: they become a line each, unless they are `Lines`.
+    """
 
     exit_code = ExitCode.NOT_STARTED
 
     def __init__(self, message: str, *, hint: str = "") -> None:
-        super().__init__(_storable(message))
-        self.hint = _storable(hint)
+        self.message = line(message)
+        super().__init__(self.message)
+        self.hint = line(hint)
         """What to do next: one sentence, or empty."""
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import codecs
 import contextlib
 import io
-import json
 import os
 import tempfile
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, TextIO
 
 from bulkbind.errors import LedgerError
+from bulkbind.redaction import json_text
 
 try:
     import fcntl
@@ -80,8 +80,7 @@ def replacing(path: Path, encoding: str = "utf-8", errors: str = "strict") -> It
 def write_json(path: Path, value: object) -> None:
     """Write a value as JSON. Raises: LedgerError."""
     with replacing(path) as file:
-        json.dump(value, file, indent=2, ensure_ascii=False)
-        file.write("\n")
+        file.write(f"{json_text(value)}\n")
 
 
 def take_lock(path: Path) -> int | None:

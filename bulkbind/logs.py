@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, Protocol, TextIO, cast
 import structlog
 
 from bulkbind.errors import UsageError
+from bulkbind.redaction import HIDDEN, line, lines, redacted
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,10 +47,31 @@ class Stream(Protocol):
 
 
 def redact(_logger: object, _name: str, event: Event) -> Event:
-    """Mask the values of secret keys, in any case."""
-    for key in event:
-        if key.lower() in SECRET_KEYS:
-            event[key] = "***"
+    """Mask the values of secret keys, in any case, and secrets in other values."""
+    for key, value in event.items():
+        event[key] = HIDDEN if key.lower() in SECRET_KEYS else _redacted(value)
+    return event
+
+
+def _redacted(value: Any) -> Any:  # noqa: ANN401  # of any event
+    match value:
+        case str():
+            return redacted(value)
+        case dict():
+            return {key: _redacted(inner) for key, inner in value.items()}
+        case list() | tuple():
+            return [_redacted(inner) for inner in value]
+        case _:
+            return value
+
+
+def _in_lines(_logger: object, _name: str, event: Event) -> Event:
+    """Escape what would break a line or steer a terminal; a traceback stays several lines."""
+    for key, value in event.items():
+        if isinstance(value, str):
+            event[key] = lines(value.split("\n")) if key == "exception" else line(value)
+        elif isinstance(value, dict | list):
+            event[key] = line(str(value))
     return event
 
 
@@ -148,6 +170,7 @@ def configure(*sinks: Sink) -> None:
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
             redact,
             _FanOut(sinks),
         ],
@@ -179,20 +202,16 @@ def _number(sink: Sink) -> int:
 
 
 def _renderer(sink: Sink) -> Callable[[object, str, Event], object]:
-    if sink.form == "console":
-        return cast(
-            "Callable[[object, str, Event], object]",
-            structlog.dev.ConsoleRenderer(
-                colors=is_terminal(sink.stream),
-                # The default, where rich is installed, prints the values of local variables.
-                exception_formatter=structlog.dev.plain_traceback,
-            ),
-        )
-    as_json = structlog.processors.JSONRenderer()
+    if sink.form == "json":  # which escapes what steers a terminal
+        return cast("Callable[[object, str, Event], object]", structlog.processors.JSONRenderer())
+    as_text = structlog.dev.ConsoleRenderer(
+        colors=is_terminal(sink.stream),
+        # The default, where rich is installed, prints the values of local variables.
+        exception_formatter=structlog.dev.plain_traceback,
+    )
 
     def render(bound: object, name: str, event: Event) -> object:
-        explained = structlog.processors.format_exc_info(cast("Any", bound), name, event)
-        return as_json(cast("Any", bound), name, explained)
+        return as_text(cast("Any", bound), name, _in_lines(bound, name, event))
 
     return render
 

@@ -13,6 +13,8 @@ import aioresponses.core
 import hypothesis
 import pytest
 
+from bulkbind import redaction
+
 
 class ResponseWithoutWriter(aiohttp.ClientResponse):
     """What aioresponses 0.7.9 builds: aiohttp 3.14 asks for a writer that it does not give."""
@@ -78,3 +80,10 @@ def clean_environ(monkeypatch):
     for name in list(os.environ):
         if name.startswith("BULKBIND_") or name == "XDG_STATE_HOME":
             monkeypatch.delenv(name)
+
+
+@pytest.fixture(autouse=True)
+def _secrets_of_its_own():
+    """Let no test hide the secrets of another."""
+    yield
+    redaction.forget()

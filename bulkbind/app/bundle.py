@@ -1,6 +1,6 @@
 """`bundle`: an archive about a run to attach to a ticket, without secrets.
 
-User ids and device names can be masked: `user_7` becomes `user#1` wherever it occurs as a word,
+User ids and device names can be masked: `user_7` becomes `user#1` wherever it occurs, in any case,
 server messages included.
 """
 
@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import html
 import io
 import json
 import os
 import platform
-import re
 import tarfile
+from collections import defaultdict
 from importlib.metadata import PackageNotFoundError, version
 from itertools import islice
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from bulkbind.clock import Clock, SystemClock
 from bulkbind.errors import LedgerError
@@ -28,6 +30,7 @@ from bulkbind.logs import redact
 from bulkbind.manifest.formulas import safe
 from bulkbind.model import TO_SEE_TO
 from bulkbind.model.fields import OPTIONAL_FIELDS, ROW_FIELDS, USER
+from bulkbind.redaction import folded, is_word, json_text, learn, line, redacted
 from bulkbind.report import as_json
 from bulkbind.report.tables import ATTEMPTS, RESULTS
 
@@ -39,9 +42,8 @@ if TYPE_CHECKING:
     from bulkbind.report.tables import Cells
     from bulkbind.settings import Settings
 
-_WORD = re.compile(r"[^\s\"'`=,;()<>\[\]{}]+")
-_AROUND = ":.!?"
-"""Punctuation that may follow a user id in a sentence."""
+_INDEXED = 3
+"""First characters by which values are looked for in texts."""
 _MASKS = {
     key.lower(): field
     for field in ROW_FIELDS
@@ -55,38 +57,56 @@ class Mask:
     """Replaces user ids and the values of other fields by numbers, in order of appearance."""
 
     def __init__(self, users: Iterable[str] = ()) -> None:
-        """*users*: ids to replace wherever they occur as a word."""
-        self._known = set(users)
+        """*users*: ids to replace wherever they occur."""
         self._masks: dict[str, dict[str, str]] = {field.mask: {} for field in ROW_FIELDS}
+        self._known: dict[str, tuple[Field, str]] = {}
+        """Fields and values by how these are written, in lower case."""
+        self._lengths: defaultdict[str, set[int]] = defaultdict(set)
+        """How long the known ones with some first characters are."""
+        for user in users:
+            self._look_for(USER, user)
+
+    def _look_for(self, field: Field, value: str) -> None:
+        for written in {value, quote(value, safe=""), json.dumps(value)[1:-1], html.escape(value)}:
+            form = folded(written)
+            self._known.setdefault(form, (field, value))
+            self._lengths[form[:_INDEXED]].add(len(form))
 
     def value(self, field: Field, value: str) -> str:
         """Return the mask of a field's value; the value itself if it is empty or harmless."""
         if not value or not field.mask:
             return value
-        if field is USER:
-            self._known.add(value)
         masks = self._masks[field.mask]
-        return masks.setdefault(value, f"{field.mask}#{len(masks) + 1}")
+        if value not in masks:
+            masks[value] = f"{field.mask}#{len(masks) + 1}"
+            self._look_for(field, value)
+        return masks[value]
 
     def text(self, text: str) -> str:
-        """Return a text with user ids, and the other values seen so far, masked."""
-        values = {
-            value: mask
-            for kind, masks in self._masks.items()
-            if kind != USER.mask
-            for value, mask in masks.items()
-        }
-        for value in sorted(values, key=len, reverse=True):
-            if value in text:
-                text = re.sub(rf"(?<!\w){re.escape(value)}(?!\w)", values[value], text)
-        return _WORD.sub(self._word, text)
+        """Return a text with user ids, and the other values seen so far, masked.
 
-    def _word(self, found: re.Match[str]) -> str:
-        word = found[0]
-        for known in (word, word.strip(_AROUND)):
-            if known in self._known:
-                return word.replace(known, self.value(USER, known))
-        return word
+        They are found in any case, but not as a part of a longer word.
+        """
+        within = folded(text)
+        parts, done, at = [], 0, 0
+        while at < len(text):
+            end = next((e for e in self._ends(within, at) if is_word(text, at, e)), None)
+            if end is None:
+                at += 1
+                continue
+            parts += [text[done:at], self.value(*self._known[within[at:end]])]
+            done = at = end
+        return "".join((*parts, text[done:]))
+
+    def _ends(self, text: str, at: int) -> list[int]:
+        """Return where known values that begin at a place end, the last one first."""
+        lengths = {
+            length
+            for size in range(1, _INDEXED + 1)
+            for length in self._lengths.get(text[at : at + size], ())
+        }
+        ends = (at + length for length in sorted(lengths, reverse=True))
+        return [end for end in ends if text[at:end] in self._known]
 
     def values(self, value: Any) -> Any:  # noqa: ANN401  # JSON
         """Return a JSON value masked: by its keys, and in its texts."""
@@ -165,6 +185,8 @@ def bundle(
         run = RunReader(db, number)
         summary = run.summary()
         mask = None if with_ids else Mask(people(db, number))
+        if mask is not None:
+            mask.value(USER, summary.operator)
         sources = run.sources()
         rows = list(islice(run.rows(TO_SEE_TO), MOST_ROWS))
         attempts = list(islice(run.attempts(), MOST_ATTEMPTS))
@@ -191,7 +213,8 @@ def bundle(
         "log.jsonl": "".join(f"{line}\n" for line in _log(settings.log.log_file, mask)),
     }
     target = to or Path(f"bulkbind-{summary.run_id}.tar.gz")
-    hidden = {name: _scrubbed(text, _secrets(settings)) for name, text in members.items()}
+    _learn_secrets(settings)
+    hidden = {name: redacted(text) for name, text in members.items()}
     now = (clock or SystemClock()).utc_now().timestamp()
     _write(target, f"bulkbind-{summary.run_id}", hidden, now)
     return target
@@ -228,7 +251,7 @@ def _row(row: ResultRow, sources: Sequence[Source], mask: Mask | None) -> Iterab
         cells |= dict.fromkeys(row.broken & cells.keys(), "(breaks its rule)") | {"detail": ""}
     elif mask is not None and row.changes:
         # The text before quotes names as the operator wrote them.
-        cells["detail"] = safe(mask.text(row.detail[len(row.changes) :]))
+        cells["detail"] = safe(line(mask.text(row.detail[len(row.changes) :])))
     return cells.values()
 
 
@@ -242,7 +265,7 @@ def _cells(plain: Cells, mask: Mask | None) -> Cells:
             shown = mask.value(_MASKS[name], cell)
         else:
             shown = mask.text(cell)
-        cells[name] = "" if shown is None else safe(str(shown))
+        cells[name] = "" if shown is None else safe(line(str(shown)))
     return cells
 
 
@@ -258,19 +281,19 @@ def _log(path: Path | None, mask: Mask | None) -> Iterator[str]:
     except OSError as error:
         yield json.dumps({"event": "bundle.log_missing", "why": error.strerror})
         return
-    for line in lines[-MOST_LINES:]:
+    for each in lines[-MOST_LINES:]:
         try:
-            event = json.loads(line)
+            event = json.loads(each)
         except ValueError:
-            yield line if mask is None else mask.text(line)
+            yield line(each if mask is None else mask.text(each))
             continue
         if isinstance(event, dict):
             event = redact(None, "", event)
-        yield json.dumps(event if mask is None else mask.values(event), ensure_ascii=False)
+        yield json_text(event if mask is None else mask.values(event), indent=None)
 
 
 def _json(value: object) -> str:
-    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+    return f"{json_text(value)}\n"
 
 
 def _table(columns: Sequence[str], rows: Iterable[Iterable[object]]) -> str:
@@ -281,19 +304,12 @@ def _table(columns: Sequence[str], rows: Iterable[Iterable[object]]) -> str:
     return file.getvalue()
 
 
-def _secrets(settings: Settings) -> list[str]:
-    """Return every secret that the settings lead to, longest first: a second line of defence."""
-    found = known_secrets(settings.auth, settings.ledger_path()) | proxy_secrets()
+def _learn_secrets(settings: Settings) -> None:
+    """Hide every secret that the settings lead to: a second line of defence."""
+    learn(*known_secrets(settings.auth, settings.ledger_path()), *proxy_secrets())
     if settings.end.notify_url_file is not None:
-        with contextlib.suppress(OSError, UnicodeDecodeError):
-            found.add(settings.end.notify_url_file.read_text(encoding="utf-8-sig").strip())
-    return sorted(filter(None, found), key=len, reverse=True)
-
-
-def _scrubbed(text: str, secrets: Sequence[str]) -> str:
-    for secret in secrets:
-        text = text.replace(secret, "***").replace(json.dumps(secret)[1:-1], "***")
-    return text
+        with contextlib.suppress(OSError, ValueError):
+            learn(settings.end.notify_url_file.read_text(encoding="utf-8-sig").strip())
 
 
 def _write(target: Path, folder: str, members: Mapping[str, str], now: float) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from bulkbind.errors import LedgerError, ManifestError, UsageError
 from bulkbind.manifest import SUFFIXES, is_manifest_name
+from bulkbind.redaction import line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -147,8 +148,8 @@ def too_few(rows: int, settings: ManifestSettings) -> ManifestError | None:
 
 
 def shown(name: str | Path) -> str:
-    """Return a file name with unprintable characters escaped."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(name))
+    """Return a file name as it is shown and kept."""
+    return str(line(str(name)))
 
 
 def _keep_stdin(stack: ExitStack) -> Path:

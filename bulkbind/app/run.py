@@ -30,6 +30,7 @@ from bulkbind.koodrive import authorizer, proxy_for
 from bulkbind.ledger import Outlook, Policy, last_pace
 from bulkbind.manifest import Manifest, digest, open_manifest
 from bulkbind.model import Forecast, Plan, PlanWord, Status
+from bulkbind.redaction import lines
 from bulkbind.report.problem_text import MOST_LINES, problem_lines
 
 if TYPE_CHECKING:
@@ -379,10 +380,10 @@ class Staging:
         invalid = counts.get(Status.INVALID, 0)
         if invalid and self._session.settings.manifest.on_invalid == "abort":
             _, groups = await self._ledger.read(lambda db: Outlook(db, number).problems(0))
-            shown = "\n".join(problem_lines(tuple(groups), MOST_LINES - LINES_AROUND))
+            of_all = f"{invalid:,} of {sum(counts.values()):,} rows"
+            shown = problem_lines(tuple(groups), MOST_LINES - LINES_AROUND)
             raise InvalidRowsError(
-                f"{invalid:,} of {sum(counts.values()):,} rows break a rule, so nothing was sent:"
-                f"\n{shown}",
+                lines([f"{of_all} break a rule, so nothing was sent:", *shown]),
                 hint="`bulkbind validate --all` lists every one; --on-invalid skip sends the rest",
             )
 

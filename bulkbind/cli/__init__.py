@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from importlib import import_module
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, cast
 import click
 
 from bulkbind.errors import ExitCode, meanings
+from bulkbind.redaction import line
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -90,13 +92,21 @@ def _fill_standard_streams() -> None:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
 
 
+def _show(error: click.ClickException) -> None:
+    """Print how the command line is wrong; the message quotes what was typed."""
+    shown = io.StringIO()
+    error.show(shown)
+    told = error.format_message()
+    click.echo(shown.getvalue().replace(told, line(told)), err=True, nl=False)
+
+
 def main() -> None:
     """Run the command line and exit with its code."""
     _fill_standard_streams()
     try:
         code = cli.main(prog_name="bulkbind", standalone_mode=False)
     except click.ClickException as error:
-        error.show()
+        _show(error)
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(ExitCode.INTERRUPTED)

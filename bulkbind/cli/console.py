@@ -15,6 +15,7 @@ from bulkbind.app.session.listener import Listener
 from bulkbind.clock import SystemClock
 from bulkbind.errors import InterruptedRunError, UsageError
 from bulkbind.logs import is_terminal, logger
+from bulkbind.redaction import Lines, line
 from bulkbind.report.plan_text import plan_text
 from bulkbind.report.undo_report import MAY_COST, undo_plan_text
 
@@ -43,12 +44,18 @@ def logs_only() -> bool:
 
 
 def say(text: str) -> None:
-    """Write a line to standard error; ignore a closed pipe."""
+    """Write a line, or `Lines`, to standard error; ignore a closed pipe."""
     if _logs_only:
         logger().info("command.said", text=text)
         return
     # Not with click, which would bypass a live display that has replaced the stream.
-    _write(sys.stderr, f"{text}\n")
+    _write(sys.stderr, f"{line(text)}\n")
+
+
+def say_hint(hint: str) -> None:
+    """Write what to do next, if anything, below an empty line."""
+    if hint:
+        say(Lines(f"\nhint: {line(hint)}"))
 
 
 def fail(text: str, hint: str = "") -> None:
@@ -56,9 +63,8 @@ def fail(text: str, hint: str = "") -> None:
     if _logs_only:
         logger().error("command.failed", error=text, hint=hint)
         return
-    say(f"error: {text}")
-    if hint:
-        say(f"\nhint: {hint}")
+    say(Lines(f"error: {line(text)}"))
+    say_hint(hint)
 
 
 def is_interactive() -> bool:
@@ -79,20 +85,21 @@ def ask(what: str, question: str, unanswered: str) -> str:
     with _interruptible():
         try:
             _show_question(what, question)
-            line = sys.stdin.readline()
+            typed = sys.stdin.readline()
         except UnicodeDecodeError:
-            line = "?\n"  # not an answer
+            typed = "?\n"  # not an answer
         except (KeyboardInterrupt, OSError):
-            line = ""
-    if not line:
+            typed = ""
+    if not typed:
         if is_terminal(sys.stderr):
             say("")  # ends the line of the question and `^C`
         raise InterruptedRunError(unanswered)
-    return line.strip()
+    return typed.strip()
 
 
 def _show_question(what: str, question: str) -> None:
     """Write a question where a person sees it: to standard error, else to the terminal."""
+    what, question = line(what), line(question)
     if what:
         say(what)
     if is_terminal(sys.stderr) and not _logs_only:

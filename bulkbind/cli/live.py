@@ -8,13 +8,15 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from rich.console import Console as Terminal, Group
+from rich.control import Control
 from rich.live import Live
 from rich.progress_bar import ProgressBar
-from rich.segment import Segment
+from rich.segment import ControlType, Segment
 from rich.table import Table
 from rich.text import Text
 
 from bulkbind.model import Status, UnbindStatus
+from bulkbind.redaction import line
 from bulkbind.report.plan_text import span_text
 
 if TYPE_CHECKING:
@@ -77,9 +79,10 @@ class LiveDisplay:
         frame = self._frame()
         width = self._terminal.width
         if width < self._width:
-            # A narrower terminal has wrapped our lines into more, which all must be overwritten.
-            rows = sum(max(1, math.ceil(length / width)) for length in self._lengths)
-            self._live._live_render._shape = (width, rows)  # noqa: SLF001  # rich has no public way
+            # A narrower terminal has wrapped our lines into more than rich knows to overwrite.
+            more = sum(max(1, math.ceil(length / width)) - 1 for length in self._lengths)
+            up = [(ControlType.ERASE_IN_LINE, 2), (ControlType.CURSOR_UP, 1)]
+            self._terminal.control(Control(*up * more))
         lines = self._terminal.render_lines(frame, pad=False)
         self._width = width
         self._lengths = [Segment.get_line_length(line) for line in lines]
@@ -133,6 +136,6 @@ class LiveDisplay:
 
 def _line(text: str, style: str, width: int) -> Text:
     """Return one line, truncated to the terminal's width."""
-    line = Text(text, style=style, no_wrap=True, overflow="ellipsis")
-    line.truncate(width, overflow="ellipsis")
-    return line
+    shown = Text(line(text), style=style, no_wrap=True, overflow="ellipsis")
+    shown.truncate(width, overflow="ellipsis")
+    return shown

@@ -21,7 +21,9 @@ from bulkbind.errors import BulkbindError, UsageError
 from bulkbind.manifest.columns import field_of
 from bulkbind.manifest.formats import FORMATS
 from bulkbind.model.fields import FIELDS
+from bulkbind.redaction import learn
 from bulkbind.settings import (
+    SECRETS,
     SETTINGS,
     Group,
     Loaded,
@@ -68,6 +70,7 @@ class Command(click.Command):
 
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401  # click's signature
         """Call the command, or exit with 2 where a variable is nearly one of ours."""
+        learn(*(os.environ.get(variable_of(name)) for name in SECRETS))  # before any is quoted
         slips, others = unknown_variables(self)
         for text in slips:
             console.fail(text)

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import importlib
 import io
-import json
 import os
 import signal
 import sys
@@ -21,6 +20,7 @@ from bulkbind.cli.console import say
 from bulkbind.clock import SystemClock
 from bulkbind.engine import StopReason, StopSignal
 from bulkbind.errors import BulkbindError, ExitCode
+from bulkbind.redaction import json_text, line
 
 if TYPE_CHECKING:
     from bulkbind.settings import LogSettings
@@ -40,7 +40,7 @@ def explained() -> Iterator[None]:
     try:
         yield
     except BulkbindError as error:
-        console.fail(str(error), error.hint)
+        console.fail(error.message, error.hint)
         sys.exit(error.exit_code)
     except OSError as error:
         # Errors of all other files are handled where they are used.
@@ -154,16 +154,16 @@ async def _last_resort(stop: StopSignal, grace_s: float) -> None:
 
 def print_json(value: object) -> None:
     """Print a value as JSON on standard output."""
-    print_lines([json.dumps(value, indent=2, ensure_ascii=False)])
+    print_lines([json_text(value)])
 
 
 def print_lines(lines: Iterable[str]) -> None:
-    """Print lines on standard output until its reader has gone, which is no fault of ours.
+    """Print lines, or `Lines`, on standard output until its reader has gone: no fault of ours.
 
     Raises: OSError for any other fault of standard output.
     """
     try:
-        for line in lines:
-            click.echo(line)
+        for each in lines:
+            click.echo(line(each))
     except BrokenPipeError:
         leave_stdout()

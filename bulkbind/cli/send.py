@@ -14,7 +14,7 @@ from bulkbind.app.inbox import InboxResult
 from bulkbind.app.notices.notify import follow_up
 from bulkbind.app.notices.run_end import Ending, of_error, of_inbox, of_run
 from bulkbind.app.session.sending import RunResult
-from bulkbind.cli.console import Console, is_interactive, logs_only, say
+from bulkbind.cli.console import Console, is_interactive, logs_only, say, say_hint
 from bulkbind.cli.options import settings_from
 from bulkbind.cli.running import configure_logs, explained, print_json, run_until_done
 from bulkbind.clock import SystemClock
@@ -102,8 +102,7 @@ def show(result: RunResult, *, is_quiet: bool, is_json: bool, every_status: bool
         if not logs_only():  # the log has `run.finished`
             say(as_text(summary, every_status=every_status))
         say("report: " + ", ".join(str(path) for path in result.report.files))
-        if result.hint:
-            say(f"\nhint: {result.hint}")
+        say_hint(result.hint)
         if summary.state is RunState.STOPPED and result.can_resume:
             say(f"go on with: bulkbind resume {summary.run_id}{same_place()}")
     if is_json:

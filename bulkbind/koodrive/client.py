@@ -21,6 +21,7 @@ from bulkbind.koodrive.verdicts import (
 from bulkbind.koodrive.wire import Answer, TraceIds, XDates, bind_body, http_date, request_id_of
 from bulkbind.model import Accepted, Attempt, Listing, NoAnswer, Unreachable
 from bulkbind.model.fields import USER
+from bulkbind.redaction import redacted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -182,11 +183,7 @@ class KooDrive:
         timeout_s: float | None = None,
     ) -> Attempt:
         credential.authorize(request)
-        attempt = await self._send(request, judge, cap=cap, timeout_s=timeout_s)
-        if not isinstance(attempt.verdict, Accepted):
-            attempt.message = credential.scrubbed(attempt.message)
-            attempt.request_id = credential.scrubbed(attempt.request_id)
-        return attempt
+        return await self._send(request, judge, cap=cap, timeout_s=timeout_s)
 
     async def _send(
         self,
@@ -196,7 +193,10 @@ class KooDrive:
         cap: int = ANSWER_CAP_BYTES,
         timeout_s: float | None = None,
     ) -> Attempt:
-        """Send a request. *timeout_s*: None: as for a bind."""
+        """Send a request. *timeout_s*: None: as for a bind.
+
+        All text from outside comes through here: an answer may repeat what was sent.
+        """
         timeout_s = self._settings.timeout if timeout_s is None else timeout_s
         sent_s = self._clock.monotonic()
         try:
@@ -208,6 +208,9 @@ class KooDrive:
         if isinstance(attempt.verdict, NoAnswer) and (attempt.http_status or 0) < BEYOND_SUCCESS:
             # Perhaps it came as the answer to another request, or another's came as this one's.
             self._http.distrust(attempt.connection)
+        attempt.code = redacted(attempt.code)
+        attempt.message = redacted(attempt.message)
+        attempt.request_id = redacted(attempt.request_id)
         attempt.trace_id = request.headers[_X_TRACE_ID]
         attempt.sent_at = self.server_clock.at(sent_s)
         attempt.took_s = self._clock.monotonic() - sent_s

@@ -25,8 +25,6 @@ LARGEST_DELAY_S = 1e8
 LARGEST_EPOCH_S = 1e11
 """Up to this, seconds since 1970; above, milliseconds."""
 
-_ITEM = re.compile(r'(?:"((?:[^"\\]|\\.)*)"|([^\s",;]+))((?:\s*;\s*[a-z][a-z0-9_.*-]*=?[^;,]*)*)')
-_PARAMETER = re.compile(r';\s*([a-z][a-z0-9_.*-]*)="?([^;,"]*)"?')
 _APIG = re.compile(
     rf"remain:\s*(\d+)\s*,\s*limit:\s*(\d+)\s*,\s*time:\s*(\d+)\s*({'|'.join(UNITS_S)})",
     re.ASCII | re.IGNORECASE,
@@ -61,8 +59,30 @@ def _number(text: str | None) -> float | None:
 
 def _items(text: str | None) -> Iterator[tuple[str, dict[str, str]]]:
     """Yield the items of a structured list with their parameters: `"burst";q=100;w=60, …`."""
-    for match in _ITEM.finditer(text or ""):
-        yield match[1] or match[2] or "", dict(_PARAMETER.findall(match[3]))
+    for item in _split(text or "", ","):
+        name, *parameters = map(str.strip, _split(item, ";"))
+        pairs = (parameter.partition("=") for parameter in parameters)
+        yield _unquoted(name), {key: _unquoted(value) for key, equals, value in pairs if equals}
+
+
+def _split(text: str, mark: str) -> Iterator[str]:
+    """Yield what stands between marks that are not quoted, in one pass."""
+    begin, is_quoted, is_escaped = 0, False, False
+    for at, character in enumerate(text):
+        if is_escaped:
+            is_escaped = False
+        elif character == '"':
+            is_quoted = not is_quoted
+        elif is_quoted:
+            is_escaped = character == "\\"
+        elif character == mark:
+            yield text[begin:at]
+            begin = at + 1
+    yield text[begin:]
+
+
+def _unquoted(text: str) -> str:
+    return text[1:-1] if len(text) > 1 and text[0] == text[-1] == '"' else text
 
 
 def _draft(headers: Mapping[str, str], _date: str | None) -> Iterator[ServerLimit]:

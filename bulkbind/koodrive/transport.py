@@ -17,6 +17,7 @@ from aiohttp import hdrs
 from yarl import URL
 
 from bulkbind.errors import UsageError
+from bulkbind.redaction import learn
 from bulkbind.settings import proxy_parts
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ def proxy_for(
 
     Raises: UsageError if the environment's cannot be parsed; it never shows the variable's value.
     """
+    learn(*proxy_secrets(environ))
     parts = urlsplit(endpoint)
     if parts.scheme != "https":
         return None

@@ -38,6 +38,7 @@ from bulkbind.model import (
     Transient,
     Verdict,
 )
+from bulkbind.redaction import BLOCK, redacted
 
 NO_CONTENT = 204
 _ID = re.compile(r"\w{5,}", re.ASCII)
@@ -143,6 +144,8 @@ def _plainly_bound(answer: Answer, machine_code: str, *, is_named: bool) -> Atte
         and data.deviceId.isalnum()
         and data.createTime.isprintable()
         and body.msg.isalnum()
+        and redacted(data.deviceId, shortest=BLOCK) == data.deviceId
+        and redacted(data.createTime, shortest=BLOCK) == data.createTime
     ):
         return None
     verdict = Accepted(data.deviceId, data.createTime)

@@ -9,12 +9,14 @@ import time
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
+from unicodedata import category
 
 import msgspec
 
 from bulkbind.clock import DAY_S
 from bulkbind.model import Record, value
 from bulkbind.model.fields import CODE, OPTIONAL_FIELDS
+from bulkbind.redaction import BLOCK, redacted
 
 if TYPE_CHECKING:
     from bulkbind.model import Device, ServerLimit
@@ -112,7 +114,6 @@ def retry_after(text: str | None, date: str | None) -> float | None:
 LONGEST_MESSAGE = 300
 LONGEST_ID = 128
 LONGEST_TIME = 64
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 
 
 @value
@@ -150,7 +151,7 @@ def words_of(answer: Answer, body: dict[str, Any] | None) -> tuple[str, str]:
     """Return the answer's code and message as text."""
     if body is None:
         text = answer.body[: LONGEST_MESSAGE * 4].decode("utf-8", "replace")
-        plain = _line(re.sub(r"<[^>]*>", " ", text))
+        plain = _line(re.sub(r"<[^<>]*>", " ", text))
         return "", plain or f"HTTP {answer.status} without a text"
     code = _first(body, "code", "error_code")
     if isinstance(code, bool) or not isinstance(code, str | int):
@@ -166,24 +167,34 @@ def _first(body: dict[str, Any], *names: str) -> object:
 
 
 def record_of(data: object) -> Record | None:
-    """Return a record, or None if it is not one. An id may be a number: Python keeps all digits."""
+    """Return a record, or None if it is not one, or its id holds a secret of ours.
+
+    An id may be a number: Python keeps all digits.
+    """
     if not isinstance(data, dict):
         return None
     number = data.get("deviceId")
     if isinstance(number, bool) or not isinstance(number, str | int) or number == "":
         return None
+    if _value(str(number)) != _storable(str(number)):
+        return None
     code, created = data.get(CODE.api), data.get("createTime")
     return Record(
-        machine_code=_storable(code) if isinstance(code, str) else "",
+        machine_code=_value(code) if isinstance(code, str) else "",
         device_id=_storable(str(number))[:LONGEST_ID],
-        create_time=_storable(created)[:LONGEST_TIME] if isinstance(created, str) else "",
+        create_time=_value(created)[:LONGEST_TIME] if isinstance(created, str) else "",
         optional=tuple([_text(data.get(field.api)) for field in OPTIONAL_FIELDS]),
     )
 
 
 def _text(found: object) -> str | None:
     """Return a name as in a manifest: None if it is empty."""
-    return _storable(found)[:LONGEST_ID] if isinstance(found, str) and found else None
+    return _value(found)[:LONGEST_ID] if isinstance(found, str) and found else None
+
+
+def _value(text: str) -> str:
+    """Return a value of a record without long secrets; a short one may be part of any id."""
+    return redacted(_storable(text), shortest=BLOCK)
 
 
 def request_id_of(answer: Answer) -> str:
@@ -198,9 +209,12 @@ def _line(text: str) -> str:
 
 
 def _storable(text: str) -> str:
-    """Return *text* with what cannot be stored replaced by a mark.
+    """Return *text* with what cannot be stored or shown replaced by a mark.
 
-    That is lone surrogates, which JSON allows, and control characters: a NUL would end the text in
-    SQLite, others move a terminal's cursor.
+    That is lone surrogates, which JSON allows, control characters, of which a NUL would end the
+    text in SQLite, and what has no shape of its own but changes that of other text.
     """
-    return _CONTROL.sub("\ufffd", text.encode("utf-8", "replace").decode("utf-8"))
+    if text.isprintable():
+        return text
+    text = text.encode("utf-8", "replace").decode("utf-8")
+    return "".join(c if c.isprintable() or category(c) == "Zs" else "\ufffd" for c in text)

@@ -16,6 +16,7 @@ from bulkbind.manifest.rules import printable
 from bulkbind.manifest.synonyms import candidates, meant
 from bulkbind.model import OWN_COLUMNS, in_one_line
 from bulkbind.model.fields import CODE, FIELDS, ROW_FIELDS
+from bulkbind.redaction import lines
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -267,10 +268,14 @@ def _require(
         guess = "a first line such as `sep=~` tells the delimiter; "
     raise ManifestError(
         f"{source}:{line}: no column {wanted}; columns found: {shown}",
-        hint=guess
-        + ("--user-id gives one user to all rows, " if "user_id" in missing else "")
-        + f"--map {missing[0]}=COLUMN names another column, --skip-rows the lines before the "
-        "header, --columns the columns of a file without one",
+        hint=lines(
+            (
+                guess
+                + ("--user-id gives one user to all rows, " if "user_id" in missing else "")
+                + f"--map {missing[0]}=COLUMN names another column, --skip-rows the lines before "
+                "the header, --columns the columns of a file without one"
+            ).split("\n")
+        ),
     )
 
 

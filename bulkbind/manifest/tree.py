@@ -19,6 +19,7 @@ from bulkbind.manifest.shapes import FORMS, Survey, next_page
 from bulkbind.manifest.text import MOST_SHAPES, open_text
 from bulkbind.model import OWN_COLUMNS, CheckedRow, Problem
 from bulkbind.model.fields import FIELDS
+from bulkbind.redaction import lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -202,8 +203,12 @@ class Tree:
             shown = ", ".join(f"`{key}`" for key in list(self._unknown)[:FEW_NAMES]) or "none"
             raise ManifestError(
                 f"{self._name}: no device has a key for machine_code; keys found: {shown}",
-                hint=self._guess() + "--map machine_code=KEY names another key, a path as "
-                "data.serial, or @key for the key of the device itself",
+                hint=lines(
+                    (
+                        self._guess() + "--map machine_code=KEY names another key, a path as "
+                        "data.serial, or @key for the key of the device itself"
+                    ).split("\n")
+                ),
             )
 
     def _batch(self, items: Sequence[Item]) -> Iterator[CheckedRow]:

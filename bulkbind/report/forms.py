@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
+import html
 import re
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from bulkbind.errors import LedgerError, UsageError
 from bulkbind.files import replacing, replacing_bytes
+from bulkbind.redaction import json_text, line
 from bulkbind.report.page import verdict
 from bulkbind.report.tables import RESULTS, reason_of
 
@@ -29,8 +30,7 @@ def write_jsonl(path: Path, rows: Iterable[ResultRow], sources: Sequence[Source]
     """Write one JSON object per line, keyed by column. Raises: LedgerError."""
     with replacing(path) as file:
         for row in rows:
-            json.dump(RESULTS.plain(row, sources), file, ensure_ascii=False)
-            file.write("\n")
+            file.write(f"{json_text(RESULTS.plain(row, sources), indent=None)}\n")
 
 
 def write_markdown(
@@ -78,13 +78,12 @@ def _write_table(file: Any, header: Sequence[str], rows: Iterable[Sequence[objec
 
 def _plain(text: str) -> str:
     """Return text escaped for Markdown, on one line."""
-    line = re.sub(r"\s+", " ", text).strip()
-    line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return re.sub(r"([\\`*_{}\[\]#|!~@])", r"\\\1", line)
+    shown = html.escape(line(re.sub(r"\s+", " ", text).strip()), quote=False)
+    return re.sub(r"([\\`*_{}\[\]#|!~@])", r"\\\1", shown)
 
 
 def _code(text: str) -> str:
-    return re.sub(r"[`\s]+", " ", text)
+    return line(re.sub(r"[`\s]+", " ", text))
 
 
 def write_xlsx(path: Path, rows: Iterable[ResultRow], sources: Sequence[Source]) -> None:

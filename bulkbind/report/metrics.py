@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from bulkbind.errors import ExitCode, LedgerError, UsageError
 from bulkbind.model import MEANINGS, RunFacts
+from bulkbind.redaction import line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -54,7 +55,7 @@ def write_metrics(path: Path, measured: Measured) -> None:
     from prometheus_client import CollectorRegistry, Gauge, write_to_textfile  # noqa: PLC0415  # an extra
 
     registry = CollectorRegistry()
-    labels = (measured.endpoint, measured.manifest)
+    labels = (measured.endpoint, line(measured.manifest))
     for name, help_text, value in _gauges(path, measured):
         if value is not None:
             Gauge(name, help_text, _LABELS, registry=registry).labels(*labels).set(value)
@@ -113,7 +114,7 @@ def _last_success(path: Path, measured: Measured) -> float | None:
     """Return the value in the existing file, which a failed run does not change."""
     from prometheus_client.parser import text_string_to_metric_families  # noqa: PLC0415  # an extra
 
-    wanted = {"endpoint": measured.endpoint, "manifest": measured.manifest}
+    wanted = {"endpoint": measured.endpoint, "manifest": line(measured.manifest)}
     try:
         families = list(text_string_to_metric_families(path.read_text(encoding="utf-8")))
     except (OSError, ValueError):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 from datetime import datetime
 from importlib import resources
 from itertools import islice
@@ -22,6 +21,7 @@ from bulkbind.model import (
     RunState,
     Status,
 )
+from bulkbind.redaction import json_text, line
 from bulkbind.report import charts
 from bulkbind.report.plan_text import span_text
 from bulkbind.report.tables import reason_of
@@ -57,6 +57,7 @@ def write_html(
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=StrictUndefined,
+        finalize=_fit,
     )
     environment.filters["n"] = "{:,}".format
     environment.filters["moment"] = _moment
@@ -79,7 +80,7 @@ def write_html(
         ],
         "spent": _time_spent(summary),
         "table": table,
-        "settings": json.dumps(summary.settings, indent=2, ensure_ascii=False),
+        "settings": json_text(summary.settings),
         "style": _file("report.css"),
         "script": script,
         "script_digest": _digest(script),
@@ -92,6 +93,11 @@ def write_html(
 def _moment(text: str | None) -> str:
     """Return a time from the ledger to the second: `2026-11-23 20:44:03 UTC`."""
     return f"{text[:10]} {text[11:19]} UTC" if text else ""
+
+
+def _fit(value: object) -> object:
+    """Return whatever the page shows, text from elsewhere as a line."""
+    return line(value) if type(value) is str else value
 
 
 def _file(name: str) -> Markup:

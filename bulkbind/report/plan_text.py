@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from bulkbind.clock import HOUR_S, MINUTE_S
 from bulkbind.model import EXTRA, Forecast, Plan, PlanWord
+from bulkbind.redaction import Lines, lines
 from bulkbind.report.problem_text import problem_lines
 from bulkbind.report.undo_report import MAY_COST
 
@@ -51,9 +52,9 @@ def plan_json(plan: Plan) -> dict[str, Any]:
     return shown
 
 
-def plan_text(plan: Plan, *, is_brief: bool = False) -> str:
+def plan_text(plan: Plan, *, is_brief: bool = False) -> Lines:
     """Return a plan as lines; *is_brief*: without users, for the confirmation."""
-    return "\n".join(_lines(plan, is_brief=is_brief))
+    return lines(_lines(plan, is_brief=is_brief))
 
 
 def _lines(plan: Plan, *, is_brief: bool) -> Iterator[str]:

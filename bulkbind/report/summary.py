@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from bulkbind.files import write_json
 from bulkbind.model import MEANINGS, RunSummary
+from bulkbind.redaction import Lines, lines
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,31 +45,31 @@ def write_summary(path: Path, summary: RunSummary) -> None:
     write_json(path, as_json(summary))
 
 
-def as_text(summary: RunSummary, *, every_status: bool = False) -> str:
+def as_text(summary: RunSummary, *, every_status: bool = False) -> Lines:
     """Return a summary as lines of text. *every_status*: include statuses that no row has."""
-    lines = [f"run {summary.run_id}: {summary.state.value}, {summary.total:,} rows"]
+    told = [f"run {summary.run_id}: {summary.state.value}, {summary.total:,} rows"]
     shown = MEANINGS if every_status else [s for s in MEANINGS if s in summary.counts]
-    lines += [
+    told += [
         f"  {status:<14}{summary.counts.get(status, 0):>10,}  {MEANINGS[status]}"
         for status in shown
     ]
     if summary.reasons:
-        lines.append("reasons:")
-        lines += [_reason(reason) for reason in summary.reasons[:MOST_REASONS_SHOWN]]
+        told.append("reasons:")
+        told += [_reason(reason) for reason in summary.reasons[:MOST_REASONS_SHOWN]]
         rest = len(summary.reasons) - MOST_REASONS_SHOWN
         if rest > 0:
-            lines.append(f"  … and {rest} more in summary.json")
+            told.append(f"  … and {rest} more in summary.json")
     if summary.cleaned:
-        lines.append(f"cleaned: names of {summary.cleaned:,} rows, each in `detail`")
-    lines += _changes(summary.facts.changes)
-    lines += _refreshed(summary.facts.refreshed)
-    lines += _pace(summary)
+        told.append(f"cleaned: names of {summary.cleaned:,} rows, each in `detail`")
+    told += _changes(summary.facts.changes)
+    told += _refreshed(summary.facts.refreshed)
+    told += _pace(summary)
     if undo := summary.undo:
         ended = ", ".join(f"{count:,} {status}" for status, count in undo["counts"].items())
-        lines.append(f"undone: {ended or 'nothing was left to unbind'} ({undo['state']})")
+        told.append(f"undone: {ended or 'nothing was left to unbind'} ({undo['state']})")
     if summary.stop_reason:
-        lines.append(f"stopped: {summary.stop_reason}")
-    return "\n".join(lines)
+        told.append(f"stopped: {summary.stop_reason}")
+    return lines(told)
 
 
 def _reason(reason: dict[str, Any]) -> str:

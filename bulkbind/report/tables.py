@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from operator import attrgetter
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, TextIO
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from bulkbind.errors import UsageError
 from bulkbind.files import KEPT_BYTES, replacing
 from bulkbind.manifest import FORMATS, PACKED
-from bulkbind.manifest.formulas import safe, safe_value
+from bulkbind.manifest.formulas import safe, safe_call, safe_value
 from bulkbind.model import MEANINGS, OWN_COLUMNS, AttemptRow, Problem, ResultRow, Source, UndoneRow
 from bulkbind.model.fields import FIELDS, OPTIONAL
 from bulkbind.model.results import NO_COLUMN
@@ -97,7 +97,11 @@ def write_results(path: Path, rows: Iterable[ResultRow], sources: Sequence[Sourc
 def write_problems(path: Path, problems: Iterable[tuple[str, int, Problem]]) -> None:
     """Write one row per problem with its source and line, atomically. Raises: LedgerError."""
     rows = (
-        (safe(source), line, *(safe(getattr(problem, name)) for name in PROBLEM_COLUMNS[2:]))
+        (
+            safe(source),
+            line,
+            *(safe(getattr(problem, name)) for name in PROBLEM_COLUMNS[2:]),
+        )
         for source, line, problem in problems
     )
     write_table(path, PROBLEM_COLUMNS, rows, KEPT_BYTES)
@@ -121,7 +125,8 @@ def write_failed(folder: Path, rows: Iterable[ResultRow], sources: Sequence[Sour
         nonlocal row
         while row is not None and row.source == number:
             if row.cells is not None:
-                yield _returned(row, json.loads(row.cells), sources[number])
+                own = dict(zip(OWN_COLUMNS, (row.status, reason_of(row)), strict=True))
+                yield json.loads(row.cells), own
             row = next(iterator, None)
 
     paths = [folder / name for name in names]
@@ -129,7 +134,7 @@ def write_failed(folder: Path, rows: Iterable[ResultRow], sources: Sequence[Sour
         with replacing(path, source.encoding, KEPT_BYTES) as file:
             if source.bom:
                 file.write("\ufeff")
-            FORMATS[source.format].writes(file, _harmless(source), rows_of(number))
+            FORMATS[source.format].writes(file, source, rows_of(number))
     return paths
 
 
@@ -147,29 +152,6 @@ def _names(sources: Sequence[Source]) -> list[str]:
             name = f"{number}-{name}"
         names.append(f"failed/{name}")
     return names
-
-
-def _harmless(source: Source) -> Source:
-    """Return a manifest's form, its header guarded if it comes back in another format."""
-    if not FORMATS[source.format].writes_as:
-        return source
-    return replace(source, header=tuple(map(safe_value, source.header)))
-
-
-def _returned(
-    row: ResultRow,
-    cells: Any,  # noqa: ANN401  # depends on the format
-    source: Source,
-) -> tuple[Any, dict[str, str]]:
-    """Return the operator's cells, and `OWN_COLUMNS` with what they say of the row.
-
-    Text that ran nothing in its own format is guarded if it comes back in another one; valid user
-    ids stay unchanged.
-    """
-    if FORMATS[source.format].writes_as:
-        user = None if "user_id" in row.broken else row.user_id
-        cells = [cell if cell.strip() == user else safe_value(cell) for cell in cells]
-    return cells, dict(zip(OWN_COLUMNS, (row.status, reason_of(row)), strict=True))
 
 
 def reason_of(row: ResultRow) -> str:
@@ -199,7 +181,7 @@ class ExportWriter:
         self._table.writerows(
             [
                 _cell(record.machine_code),
-                safe_value(user_id),
+                safe_call(user_id),
                 *(_cell(value or "") for value in record.optional),
                 safe(record.device_id),
                 safe(record.create_time),

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from bulkbind.files import write_json
 from bulkbind.model import UNBIND_MEANINGS
+from bulkbind.redaction import Lines, lines
 from bulkbind.report.summary import facts_json
 from bulkbind.report.tables import UNDONE, write_table
 
@@ -23,25 +24,25 @@ MAY_COST = (
 """Source: koodrive-api.md, "More calls of the same service"."""
 
 
-def undo_plan_text(undo: UndoPlan) -> str:
+def undo_plan_text(undo: UndoPlan) -> Lines:
     """Return what an undo would do, as lines of text."""
-    lines = [f"undo of run {undo.run_id}:", f"  - {undo.bound:>9,}  bound by this run: to unbind"]
+    told = [f"undo of run {undo.run_id}:", f"  - {undo.bound:>9,}  bound by this run: to unbind"]
     if undo.in_doubt:
-        lines.append(
+        told.append(
             f"  … {undo.in_doubt:>9,}  in doubt: looked up, and unbound if this run bound them"
         )
     if undo.moved:
-        lines.append(
+        told.append(
             f"  > {undo.moved:>9,}  of them were moved from another user: they do not go back there"
         )
     if undo.gone:
-        lines.append(
+        told.append(
             f"  ? {undo.gone:>9,}  of them were not there any more for an earlier undo: looked for "
             "again"
         )
-    lines.append("what others have bound, before or since, is left alone")
-    lines.append(MAY_COST)
-    return "\n".join(lines)
+    told.append("what others have bound, before or since, is left alone")
+    told.append(MAY_COST)
+    return lines(told)
 
 
 def undo_json(summary: UndoSummary) -> dict[str, Any]:
@@ -55,21 +56,21 @@ def undo_json(summary: UndoSummary) -> dict[str, Any]:
     }
 
 
-def undo_text(summary: UndoSummary) -> str:
+def undo_text(summary: UndoSummary) -> Lines:
     """Return how an undo ended, as lines of text."""
     total = sum(summary.counts.values())
-    lines = [f"undo of run {summary.run_id}: {summary.state}, {total:,} devices"]
-    lines += [
+    told = [f"undo of run {summary.run_id}: {summary.state}, {total:,} devices"]
+    told += [
         f"  {status:<14}{count:>10,}  {UNBIND_MEANINGS[status]}"
         for status, count in summary.counts.items()
     ]
     if summary.in_doubt:
-        lines.append(
+        told.append(
             f"  {'in_doubt':<14}{summary.in_doubt:>10,}  no list could tell whether they are bound"
         )
     if summary.stop_reason:
-        lines.append(f"stopped: {summary.stop_reason}")
-    return "\n".join(lines)
+        told.append(f"stopped: {summary.stop_reason}")
+    return lines(told)
 
 
 def write_undo(

@@ -24,9 +24,10 @@ from bulkbind.settings.model import (
     check_format,
     duration_words,
     is_loopback,
-    is_shared,
     normal_endpoint,
     parse_duration,
     proxy_parts,
+    shared,
+    split_address,
     variable_of,
 )

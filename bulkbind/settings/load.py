@@ -14,6 +14,7 @@ import yaml
 from pydantic import SecretStr, ValidationError
 
 from bulkbind.errors import UsageError
+from bulkbind.redaction import HIDDEN, learn, lines
 from bulkbind.settings.model import (
     KEYS,
     PART_OF,
@@ -61,7 +62,11 @@ def read_config(path: Path) -> ConfigFile:
     try:
         root = yaml.compose(text, Loader=yaml.CBaseLoader)
     except yaml.YAMLError as error:
-        raise UsageError(f"settings file {path} is not YAML: {error}") from error
+        mark = getattr(error, "problem_mark", None)
+        at = f" in line {mark.line + 1}" if mark is not None else ""
+        # The rest of the error's text quotes the file.
+        why = getattr(error, "problem", None) or "it holds a character that YAML forbids"
+        raise UsageError(f"settings file {path} is not YAML: {why}{at}") from None
     found = ConfigFile(path, {})
     if root is None or (isinstance(root, yaml.ScalarNode) and root.value == ""):
         return found
@@ -105,6 +110,8 @@ def _mapping(node: yaml.MappingNode, file: ConfigFile, above: str) -> dict[str, 
 
 def _value(node: yaml.Node, file: ConfigFile, key: str) -> Any:  # noqa: ANN401  # as the file has it
     if isinstance(node, yaml.ScalarNode):
+        if "\0" in node.value:
+            raise UsageError(f"settings file {file.place(key)}: `{key}` holds a NUL character")
         # An empty plain scalar: a key without a value sets nothing.
         return None if node.value == "" and not node.style else str(node.value)
     if key.count(".") >= DEEPEST:
@@ -151,8 +158,10 @@ class Loaded:
                 shown = None if getattr(held, setting.name) is None else "***"
                 yield Value(key, shown, origin, is_secret=True)
             else:
-                plain = held.model_dump(mode="json", include={setting.name})
-                yield Value(key, plain[setting.name], origin)
+                plain = held.model_dump(mode="json", include={setting.name})[setting.name]
+                shown = setting.public(plain)
+                is_cut = isinstance(shown, str) and HIDDEN in shown
+                yield Value(key, shown if is_cut else plain, origin, is_secret=is_cut)
 
 
 def load_settings(
@@ -193,11 +202,19 @@ def load(
         wrong += [_explain(item, known, file) for item in error.errors()]
     else:
         if not wrong:
+            _learn_secrets(settings)
             return Loaded(settings, known)
     raise UsageError(
-        "\n".join(wrong),
+        lines(wrong),
         hint="`bulkbind config` prints every key with its value and where that came from",
     )
+
+
+def _learn_secrets(settings: Settings) -> None:
+    """Hide the secrets that stand in the settings themselves; a path's query may be one."""
+    given = (getattr(settings.auth, name) for name in SECRETS)
+    learn(*(each.get_secret_value() for each in given if each is not None))
+    learn(*(path.partition("?")[2] for path in (settings.api.path, settings.auth.session_path)))
 
 
 def _put_profile(
@@ -271,6 +288,10 @@ def _unknown(key: str, keys: tuple[str, ...], origin: str) -> str:
     return f"unknown setting `{key}` (from {origin}){guess}"
 
 
+_MAY_HOLD_SECRETS = ("proxy", "notify_url_file", "notify_command", "auth.token_command")
+"""Settings whose values, if they are invalid, may be a secret or hold one anywhere."""
+
+
 def _explain(
     item: Any,  # noqa: ANN401  # an error of pydantic's
     known: Mapping[str, str],
@@ -286,8 +307,8 @@ def _explain(
     is_hidden = (
         key.partition(".")[2] in SECRETS
         or isinstance(item["input"], SecretStr)
-        or key == "proxy"  # an invalid proxy may contain a password anywhere
-        or (key == "endpoint" and "@" in str(item["input"]))
+        or key in _MAY_HOLD_SECRETS
+        or (key == "endpoint" and not {*"@?#"}.isdisjoint(str(item["input"])))
     )
     shown = "" if is_hidden else f": {item['input']!r}"
     return f"setting `{key}`{shown} (from {origin}): {message}"

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -30,6 +30,7 @@ from pydantic import (
 from bulkbind.clock import UNITS_S
 from bulkbind.errors import UsageError
 from bulkbind.model.fields import CLEANED, FIELDS, enumeration
+from bulkbind.redaction import HIDDEN, redacted
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
@@ -113,7 +114,7 @@ def _host(text: str) -> str | None:
     """Return a host as used for lookup; None if it is invalid."""
     try:
         if text.startswith("["):
-            return f"[{ipaddress.IPv6Address(text[1:-1])}]"
+            return None if "%" in text else f"[{ipaddress.IPv6Address(text[1:-1])}]"
         name = text.encode("idna").decode()
         if re.fullmatch(r"[0-9.]+", name):
             return str(ipaddress.IPv4Address(name))
@@ -127,32 +128,43 @@ def normal_endpoint(value: str) -> str:
 
     Raises: ValueError for anything else, and for http:// to a host that is not this machine.
     """
-    parts = urlsplit(value.strip())
-    host = parts.hostname or ""
-    if (
-        parts.scheme.lower() not in ("https", "http")
-        or not re.fullmatch(r"[a-z0-9._:-]+", host, re.ASCII)
-        or (parts.port is None and parts.netloc.endswith(":"))
-    ):
+    parts, host = split_address(value.strip())
+    if host is None or not value.isascii() or (parts.port is None and parts.netloc.endswith(":")):
         raise ValueError("an endpoint is https://host or https://host:port")
     if parts.path.strip("/") or parts.query or parts.fragment or parts.username is not None:
         raise ValueError("an endpoint is scheme://host[:port] alone; the path is a setting, `path`")
-    if parts.scheme.lower() == "http" and not is_loopback(host):
+    if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
         raise ValueError("http:// is for loopback only, since a token would travel in clear")
     return f"{parts.scheme}://{parts.netloc}".lower()
 
 
-def is_shared(path: Path, mode: int, environ: Mapping[str, str] = os.environ) -> bool:
-    """Return whether anyone but its owner can read a file of this mode.
+def split_address(value: str) -> tuple[SplitResult, str | None]:
+    """Return the parts of an address, and its host as used for lookup; None if that is invalid.
 
-    Credentials passed by systemd (LoadCredential) are readable by the service's user only, although
-    their access list shows as a group permission. Source: systemd.exec(5), "LoadCredential=".
+    Raises: ValueError if it cannot be split. Blanks and control characters, which `urlsplit` takes
+    out, make the host invalid, and so does another scheme than http and https.
     """
+    parts = urlsplit(value)
+    host = parts.hostname or ""
+    is_fit = parts.scheme in ("https", "http") and value.isprintable() and " " not in value
+    parts.port  # noqa: B018  # raises for a number that is none
+    return parts, _host(f"[{host}]" if ":" in host else host) if is_fit and host else None
+
+
+def shared(path: Path, mode: int, environ: Mapping[str, str] = os.environ) -> str:
+    """Return what others than its owner can do with a file of this mode; empty: nothing.
+
+    That is `written`, whoever has written the secret then, or `read`. Credentials passed by systemd
+    (LoadCredential) are readable by the service's user only, although their access list shows as a
+    group permission. Source: systemd.exec(5), "LoadCredential=".
+    """
+    if mode & (stat.S_IWGRP | stat.S_IWOTH):
+        return "written"
     if mode & stat.S_IROTH:
-        return True
+        return "read"
     credentials = environ.get("CREDENTIALS_DIRECTORY")
     is_credential = bool(credentials) and path.absolute().is_relative_to(Path(credentials or "/"))
-    return bool(mode & stat.S_IRGRP) and not is_credential
+    return "read" if mode & stat.S_IRGRP and not is_credential else ""
 
 
 def is_loopback(host: str) -> bool:
@@ -175,6 +187,12 @@ class Shown(str):
     __slots__ = ()
 
 
+class Program(Shown):
+    """A command, of which only the program is shown: its arguments may hold secrets."""
+
+    __slots__ = ()
+
+
 class Repeated(Shown):
     """The same, for options that are given again for each value."""
 
@@ -192,6 +210,12 @@ def _format(name: str, info: ValidationInfo) -> str:
     if info.context is not None:
         check_format(name, info.context["formats"])
     return name
+
+
+def _no_address(value: object) -> object:
+    if ":/" in str(value):
+        raise ValueError("it names a file that holds the address, which is a secret")
+    return value
 
 
 def _names(value: object) -> object:
@@ -223,6 +247,9 @@ HeaderText = Annotated[str, Field(pattern=r"^[!-~]{1,128}$")]
 Proxy = Annotated[str, AfterValidator(checked_proxy), Shown("URL")]
 Failures = Annotated[str, AfterValidator(checked_failures), Shown("N|N%")]
 File = Annotated[Path, Shown("FILE")]
+AddressFile = Annotated[Path, BeforeValidator(_no_address)]
+Command = Annotated[str, Program("COMMAND")]
+Words = Annotated[tuple[str, ...], Program("COMMAND")]
 Name = Annotated[str, Shown("NAME")]
 Names = Annotated[
     tuple[str, ...],
@@ -298,6 +325,13 @@ class Setting:
         """As in a settings file; dotted below `auth:`."""
         return f"auth.{self.name}" if self.part == "auth" else self.name
 
+    def public(self, value: Any) -> Any:  # noqa: ANN401  # of any setting
+        """Return a value of it, as in a settings file, without secrets."""
+        if any(isinstance(kind, Program) for kind in self.kinds) and value:
+            program, *arguments = value.split() if isinstance(value, str) else value
+            return f"{program} {HIDDEN}" if arguments else program
+        return redacted(value) if isinstance(value, str) else value
+
     @property
     def metavar(self) -> str:
         """How its value is called in the help, such as `TIME` or `abort|skip`."""
@@ -342,7 +376,7 @@ class AuthSettings(Part):
     token_file: Path | None = setting(
         "a file with the token alone, mode 0600", none=variable_of("token")
     )
-    token_command: tuple[str, ...] = setting(
+    token_command: Words = setting(
         "a program and its arguments that print the token, run without a shell", ()
     )
     token_prefix: str = setting(
@@ -616,11 +650,11 @@ class EndSettings(Part):
         "who is named below is told after a failure, a change (since the last run), or always",
         "failure",
     )
-    notify_command: str | None = setting(
+    notify_command: Command | None = setting(
         "gets summary.json on standard input, e.g. /usr/local/bin/to-pager; split into words, no "
         "shell"
     )
-    notify_url_file: Path | None = setting(
+    notify_url_file: AddressFile | None = setting(
         "a file with a webhook's https address alone, mode 0600, since it is a secret "
         "(Slack-compatible)"
     )
@@ -680,6 +714,9 @@ class Settings(Part):
         for part in PARTS:
             plain |= plain.pop(part)
         plain["auth"] |= {name: "set" if getattr(self.auth, name) else None for name in SECRETS}
+        for found in SETTINGS.values():
+            held = plain["auth"] if found.part == "auth" else plain
+            held[found.name] = found.public(held[found.name])
         return plain
 
 

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from bulkbind.errors import ExitCode
-from bulkbind.settings import Settings, is_shared
+from bulkbind.settings import Settings, shared
 from bulkbind.settings.model import KEYS
 from tests.acceptance.test_docs import README, command_of
 from tests.support.paths import ROOT
@@ -169,17 +169,19 @@ def test_the_cronjobs_settings_are_ours():
 
 
 @pytest.mark.parametrize(
-    ("mode", "environ", "shared"),
+    ("mode", "environ", "others"),
     [
-        (0o400, {}, False),
-        (0o440, {}, True),
-        (0o440, {"CREDENTIALS_DIRECTORY": "/run/credentials/bulkbind.service"}, False),
-        (0o440, {"CREDENTIALS_DIRECTORY": "/run/credentials/other.service"}, True),
-        (0o444, {"CREDENTIALS_DIRECTORY": "/run/credentials/bulkbind.service"}, True),
+        (0o400, {}, ""),
+        (0o440, {}, "read"),
+        (0o440, {"CREDENTIALS_DIRECTORY": "/run/credentials/bulkbind.service"}, ""),
+        (0o440, {"CREDENTIALS_DIRECTORY": "/run/credentials/other.service"}, "read"),
+        (0o444, {"CREDENTIALS_DIRECTORY": "/run/credentials/bulkbind.service"}, "read"),
+        (0o620, {}, "written"),
+        (0o602, {"CREDENTIALS_DIRECTORY": "/run/credentials/bulkbind.service"}, "written"),
     ],
 )
-def test_a_credential_of_systemds_is_private(mode, environ, shared):
+def test_a_credential_of_systemds_is_private(mode, environ, others):
     """Its access list shows as a right of the group, which is not the group's."""
     path = Path("/run/credentials/bulkbind.service/token")
 
-    assert is_shared(path, mode, environ) == shared
+    assert shared(path, mode, environ) == others

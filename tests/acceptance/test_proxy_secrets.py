@@ -16,6 +16,7 @@ from urllib.parse import quote, unquote
 import pytest
 
 from tests.acceptance.test_doctor import Proxy, tls_sandbox
+from tests.support.in_process import called
 from tests.support.manifests import fleet, write_csv
 from tests.support.processes import bulkbind, statuses
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 ENDPOINT = "https://koodrive.example.invalid"
 SETTINGS = """
-deadline: 2s
+deadline: 1s
 connect_timeout: 500ms
 backoff_base: 10ms
 log_level: debug
@@ -145,7 +146,7 @@ def tried(home: Path, name: str, value: str, *wanted: str) -> tuple[dict[str, in
     codes, streams = {}, []
     with hook(home):
         for key in wanted or commands:
-            done = bulkbind(*commands[key], home=home, **environ)
+            done = called(*commands[key], home=home, **environ)
             codes[key] = done.returncode
             streams += [done.stdout, done.stderr]
     return codes, streams

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from bulkbind.errors import BulkbindError, ExitCode
 from bulkbind.ledger import bindings_of, size_of
 from bulkbind.logs import logger
+from bulkbind.redaction import line
 from bulkbind.report.metrics import Measured, write_metrics
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ async def _command(command: str, ending: Ending, timeout_s: float) -> None:
         why = getattr(error, "strerror", None) or str(error)
         raise _CommandError(f"notify_command could not be started: {why}") from error
     if process.returncode:
-        raise _CommandError(f"notify_command ended with {process.returncode}: {words}")
+        raise _CommandError(line(f"notify_command ended with {process.returncode}: {words}"))
 
 
 async def _communicate(

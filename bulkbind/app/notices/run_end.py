@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from bulkbind.model import NEEDS_PERSON, PENDING, RunFacts, RunState, Status
+from bulkbind.redaction import Lines, line, lines
 from bulkbind.report import as_json
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ class Ending:
     exit_code: ExitCode
     about: str
     """The manifests, or the inbox."""
-    text: str
+    text: Lines
     """For a person who did not watch: what, how many, which, where, what to do."""
     summary: Mapping[str, Any]
     """For a machine."""
@@ -47,28 +48,28 @@ def of_run(result: RunResult) -> Ending:
         return Ending(
             exit_code=result.exit_code,
             about="",
-            text=f"bulkbind: {result.hint}",
+            text=line(f"bulkbind: {result.hint}"),
             summary={"exit_code": result.exit_code},
             is_change=True,
         )
     summary = result.report.summary
     about = ", ".join(summary.manifests)
     counts, changes = summary.counts, summary.facts.changes
-    lines = [f"bulkbind: {_what(result, about)}"]
-    lines += _examples(summary.examples, changes)
-    lines += [f"report: {path}" for path in result.report.files]
-    lines += _to_do(counts)
+    told = [f"bulkbind: {_what(result, about)}"]
+    told += _examples(summary.examples, changes)
+    told += [f"report: {path}" for path in result.report.files]
+    told += _to_do(counts)
     if result.hint:
-        lines.append(f"what to do: {result.hint}")
+        told.append(f"what to do: {result.hint}")
     if summary.state is RunState.STOPPED:
-        lines.append(
+        told.append(
             "what to do: the next run of the same manifest goes on there, and so does "
             f"`bulkbind resume {summary.run_id}`"
         )
     return Ending(
         exit_code=result.exit_code,
         about=about,
-        text="\n".join(lines),
+        text=lines(told),
         summary=as_json(summary) | {"exit_code": result.exit_code},
         is_change=summary.state is not RunState.DONE or _is_change(changes),
         counts=counts,
@@ -80,25 +81,25 @@ def of_inbox(result: InboxResult) -> Ending:
     """Return how a pass over an inbox ended."""
     troubled = [item for item in result.files if item.exit_code]
     of_all = f"{len(result.files):,} files of {result.inbox}"
-    lines = [
+    told = [
         f"bulkbind: {len(troubled):,} of {of_all} need a person"
         if troubled
         else f"bulkbind: {of_all}, none needs a person"
     ]
     for item in troubled[:MOST_FILES]:
-        lines += _file(item)
+        told += _file(item)
     if len(troubled) > MOST_FILES:
-        lines.append(f"  … and {len(troubled) - MOST_FILES:,} more files")
+        told.append(f"  … and {len(troubled) - MOST_FILES:,} more files")
     if result.stopped:
-        lines.append(f"stopped: {result.stopped}; {result.waiting:,} files wait for the next run")
+        told.append(f"stopped: {result.stopped}; {result.waiting:,} files wait for the next run")
     if result.hint:
-        lines.append(f"what to do: {result.hint}")
-    lines.append(f"report: {result.summary_file}")
-    lines += _to_do(result.counts())
+        told.append(f"what to do: {result.hint}")
+    told.append(f"report: {result.summary_file}")
+    told += _to_do(result.counts())
     return Ending(
         exit_code=result.exit_code,
         about=str(result.inbox),
-        text="\n".join(lines),
+        text=lines(told),
         summary=result.as_json(),
         is_change=bool(result.files) or bool(result.stopped),
         counts=result.counts(),
@@ -108,12 +109,14 @@ def of_inbox(result: InboxResult) -> Ending:
 
 def of_error(error: BulkbindError, about: str) -> Ending:
     """Return how a failed command ended."""
-    lines = [f"bulkbind: {about}: {error}" if about else f"bulkbind: {error}"]
-    lines += [f"what to do: {error.hint}"] if error.hint else []
+    first, *more = error.message.split("\n")
+    told = [f"bulkbind: {about}: {first}" if about else f"bulkbind: {first}", *more]
+    what, *more = error.hint.split("\n")
+    told += [f"what to do: {what}", *more] if error.hint else []
     return Ending(
         exit_code=error.exit_code,
         about=about,
-        text="\n".join(lines),
+        text=lines(told),
         summary={"exit_code": error.exit_code, "error": str(error), "hint": error.hint},
         is_change=True,
     )

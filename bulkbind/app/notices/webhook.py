@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import html
+import os
+import shlex
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import aiohttp
 
-from bulkbind.settings import is_loopback, is_shared
+from bulkbind.redaction import learn
+from bulkbind.settings import is_loopback, shared, split_address
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -61,20 +64,23 @@ async def post(
                         break
             except TimeoutError:
                 why = f"no answer within {timeout_s:g} s"
-            except (aiohttp.ClientError, OSError) as error:
+            except (aiohttp.ClientError, OSError, ValueError) as error:
                 why = type(error).__name__  # its message may hold the address
     raise WebhookError(f"the webhook at {host} did not take it: {why}")
 
 
 def _address(path: Path) -> str:
     try:
-        mode = path.stat().st_mode
-        url = path.read_text(encoding="utf-8-sig").strip()
-    except (OSError, UnicodeDecodeError) as error:
+        with path.open("rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            url = file.read().decode("utf-8-sig").strip()
+    except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or type(error).__name__
-        raise WebhookError(f"the webhook's file {path} cannot be read: {why}") from error
-    if is_shared(path, mode):
-        raise WebhookError(f"the webhook's file {path} can be read by others: chmod 600 {path}")
+        raise WebhookError(f"the webhook's file {path} cannot be read: {why}") from None
+    learn(url.partition("://")[2].partition("/")[2])  # the host is shown
+    if how := shared(path, mode):
+        mend = f"chmod 600 {shlex.quote(str(path))}"
+        raise WebhookError(f"the webhook's file {path} can be {how} by others: {mend}")
     if not _is_fit(url):
         raise WebhookError(f"the webhook's file {path} holds no https address")
     return url
@@ -82,10 +88,8 @@ def _address(path: Path) -> str:
 
 def _is_fit(url: str) -> bool:
     try:
-        parts = urlsplit(url)
+        parts, host = split_address(url)
     except ValueError:
         return False
-    host = parts.hostname or ""
-    return bool(host) and (
-        parts.scheme == "https" or (parts.scheme == "http" and is_loopback(host))
-    )
+    is_safe = parts.scheme == "https" or is_loopback(parts.hostname or "")
+    return host is not None and is_safe

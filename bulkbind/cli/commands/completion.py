@@ -10,6 +10,7 @@ from click.shell_completion import get_completion_class
 from bulkbind.cli import options
 from bulkbind.cli.running import explained, print_lines
 from bulkbind.errors import ExitCode, UsageError
+from bulkbind.redaction import Lines
 
 VARIABLE = "_BULKBIND_COMPLETE"
 """The variable that click reads: the shell's name with `_complete` or `_source`."""
@@ -30,7 +31,7 @@ def command(shell: str) -> None:
         assert kind is not None  # click knows these three
         root = click.get_current_context().find_root()
         try:
-            print_lines([kind(root.command, {}, "bulkbind", VARIABLE).source()])
+            print_lines([Lines(kind(root.command, {}, "bulkbind", VARIABLE).source())])
         except RuntimeError as error:  # a bash too old for it
             raise UsageError(f"completion for {shell}: {error}") from error
     sys.exit(ExitCode.DONE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -93,7 +94,8 @@ def command(
                 print_lines([plan_text(found)])
             if save is not None:
                 save_plan(found, save)
-                say(f"saved: {save}; `bulkbind run --plan {save}` does this or nothing")
+                command = f"bulkbind run --plan {shlex.quote(str(save))}"
+                say(f"saved: {save}; `{command}` does this or nothing")
             solved = {
                 PlanWord.MOVED: found.forecast.unbinds > 0,
                 PlanWord.MISSING: reads.rebind_missing,

@@ -9,7 +9,7 @@ import click
 
 from bulkbind.app.undo import undo
 from bulkbind.cli import options
-from bulkbind.cli.console import Console, is_interactive, logs_only, say
+from bulkbind.cli.console import Console, is_interactive, logs_only, say, say_hint
 from bulkbind.cli.options import settings_from
 from bulkbind.cli.running import configure_logs, explained, print_json, run_until_done
 from bulkbind.cli.send import DRAINING, same_place
@@ -72,8 +72,7 @@ def _show(result: UndoResult, *, is_quiet: bool, is_json: bool) -> None:
         if not logs_only():  # the log has `undo.finished`
             say(undo_text(result.summary))
         say("report: " + ", ".join(str(path) for path in result.files))
-        if result.hint:
-            say(f"\nhint: {result.hint}")
+        say_hint(result.hint)
         if result.summary.state == RunState.STOPPED:
             say(f"go on with: bulkbind undo {result.summary.run_id}{same_place()}")
     if is_json:

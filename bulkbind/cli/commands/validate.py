@@ -21,6 +21,7 @@ from bulkbind.cli.running import explained, print_lines
 from bulkbind.errors import LedgerError
 from bulkbind.model import Change, Problem, cause_of, in_one_line
 from bulkbind.model.problem_groups import MOST_EXAMPLES
+from bulkbind.redaction import Lines, json_text
 from bulkbind.report.problem_text import (
     MOST_LINES,
     WIDTH,
@@ -221,7 +222,7 @@ def _cleaned_head(column: str, cleaned: _Cleaned) -> str:
 
 def _json(found: Validation, findings: _Findings, spool: _Spool) -> Iterator[str]:
     """Yield the counts, and the lists piece by piece, since they may be long."""
-    yield json.dumps(found.as_json() | {"left_out": 0}, indent=2, ensure_ascii=False)[:-2] + ","
+    yield Lines(json_text(found.as_json() | {"left_out": 0})[:-2] + ",")
     for name, places, end in (
         ("problems", findings.problems, ","),
         ("changes", findings.changes, ""),
@@ -229,7 +230,7 @@ def _json(found: Validation, findings: _Findings, spool: _Spool) -> Iterator[str
         yield f'  "{name}": ['
         for nth, each in enumerate(spool.read(places), start=1):
             comma = "," if nth < len(places) else ""
-            yield f"    {json.dumps(each, ensure_ascii=False)}{comma}"
+            yield Lines(f"    {json_text(each, indent=None)}{comma}")
         yield f"  ]{end}"
     yield "}"
 

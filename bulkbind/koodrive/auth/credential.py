@@ -15,8 +15,10 @@ from urllib.parse import quote, unquote_to_bytes
 
 from aiohttp import hdrs
 
+from bulkbind.redaction import HIDDEN, learn
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
 ALGORITHM = "HMAC-SHA256"
 _UNRESERVED = "-_.~"
@@ -87,9 +89,6 @@ def _encoded(text: str) -> str:
     return quote(unquote_to_bytes(text), safe=_UNRESERVED)
 
 
-HIDDEN = "***"
-SHORTEST_SECRET = 6
-"""A shorter one may be any word, and is not searched for in messages."""
 SIGNED = ("X-Date", "X-User-Id")
 """Signed besides the host. Source: koodrive-api.md, the reference's example."""
 
@@ -133,10 +132,6 @@ class Credential(ABC):
     def authorize(self, request: Outgoing) -> None:
         """Add the headers that authorise a request."""
 
-    @abstractmethod
-    def scrubbed(self, text: str) -> str:
-        """Return a server's message with the secret masked."""
-
 
 class Token(Credential):
     """A token, ready for the header."""
@@ -144,14 +139,11 @@ class Token(Credential):
     def __init__(self, header: str) -> None:
         super().__init__()
         self.header = header
+        learn(header.rpartition(" ")[2])
 
     def authorize(self, request: Outgoing) -> None:
         """Add the token."""
         request.headers[hdrs.AUTHORIZATION] = self.header
-
-    def scrubbed(self, text: str) -> str:
-        """Return a server's message with the token masked."""
-        return scrub(text, [self.header.rpartition(" ")[2]])
 
 
 class App(Credential):
@@ -163,6 +155,7 @@ class App(Credential):
         super().__init__()
         self._app_id = app_id
         self._app_secret = app_secret
+        learn(app_secret)
 
     def authorize(self, request: Outgoing) -> None:
         """Sign the request, and set its Host header to what is signed."""
@@ -175,20 +168,3 @@ class App(Credential):
         request.headers[hdrs.AUTHORIZATION] = authorization(
             self._app_id, self._app_secret, canonical, names
         )
-
-    def scrubbed(self, text: str) -> str:
-        """Return a server's message with the app secret masked."""
-        return scrub(text, [self._app_secret])
-
-
-def scrub(text: str, secrets: Iterable[str]) -> str:
-    """Return *text* with the secrets in it masked, also one that is truncated at its end."""
-    for secret in secrets:
-        if len(secret) < SHORTEST_SECRET:
-            continue
-        text = text.replace(secret, HIDDEN)
-        for length in range(len(secret) - 1, SHORTEST_SECRET - 1, -1):
-            if text.endswith(secret[:length]):
-                text = text[:-length] + HIDDEN
-                break
-    return text

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from bulkbind.koodrive.auth.credential import Token, scrub
+from bulkbind.koodrive.auth.credential import Token
 from bulkbind.koodrive.auth.renewing import Call, Made, SessionCall
 from bulkbind.koodrive.auth.secret_sources import header_value
 from bulkbind.koodrive.auth.session_store import SessionStore, Stored, root_of
@@ -25,9 +25,10 @@ from bulkbind.model import (
     Transient,
     Unreachable,
 )
+from bulkbind.redaction import learn
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Sequence
+    from collections.abc import Awaitable, Callable, Iterator
 
     from bulkbind.clock import Clock
     from bulkbind.koodrive.wire import Answer
@@ -59,7 +60,6 @@ async def refresh(
         f"{path}/refreshToken",
         headers,
         {"refreshToken": refresh_token},
-        hidden=(refresh_token, (access_header or "").rpartition(" ")[2]),
     )
 
 
@@ -72,19 +72,18 @@ async def login(
         f"{path}/login",
         {"x-hw-agentName": agent_name},
         {"account": account, "authType": BY_PASSWORD, "password": password},
-        hidden=(password,),
     )
 
 
 async def _request_session(
-    call: Call, path: str, headers: dict[str, str], body: dict[str, str], *, hidden: Sequence[str]
+    call: Call, path: str, headers: dict[str, str], body: dict[str, str]
 ) -> SessionInfo | Attempt:
     found: list[SessionInfo] = []
 
     def judge(answer: Answer) -> Attempt:
         info = session_of(answer)
         if info is None:
-            return _refusal(answer, hidden)
+            return _refusal(answer)
         found.append(info)
         return Attempt(Accepted("", ""), "0", "success")
 
@@ -119,13 +118,13 @@ def _is_token(text: object) -> bool:
     )
 
 
-def _refusal(answer: Answer, hidden: Sequence[str]) -> Attempt:
+def _refusal(answer: Answer) -> Attempt:
     """Return why an answer holds no session. A text that may hold one is not quoted."""
     refused = classify(answer, Codes())
     verdict, code, message = refused.verdict, refused.code, refused.message
     if answer.status < 300:  # noqa: PLR2004  # HTTP status
         message = "the answer holds no session" if isinstance(verdict, NoAnswer) else message
-    words = scrub(f"HTTP {answer.status} {code}".strip() + f": {message}", hidden)
+    words = f"HTTP {answer.status} {code}".strip() + f": {message}"
     match verdict:
         case Throttled():
             return Attempt(verdict, code, words)
@@ -148,6 +147,9 @@ class Grant:
     refresh_token: str | None = None
     account: str | None = None
     password: str | None = None
+
+    def __post_init__(self) -> None:
+        learn(self.access_token, self.refresh_token, self.password)
 
     def root(self) -> str:
         """Return the `Stored.root` of sessions that descend from this."""
@@ -247,6 +249,7 @@ class RenewedSession:
             yield "the login", by_login
 
     def _keep(self, info: SessionInfo) -> Made:
+        learn(info.refresh_token)  # the token is learned once it is ready for a header
         valid_s = math.inf if info.expires_in_s is None else info.expires_in_s
         self._access, self._refresh = info.access_token, info.refresh_token
         self._store.write(

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import codecs
 import os
+import shlex
 import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from bulkbind.errors import UsageError
-from bulkbind.settings import is_shared, variable_of
+from bulkbind.redaction import learn
+from bulkbind.settings import shared, variable_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,7 +44,8 @@ class Secrets:
     def find(self, name: str) -> Found | None:
         """Return a secret: from the environment, its file, or `bulkbind-<name>` of systemd.
 
-        Raises: UsageError if it is empty, or its file cannot be read, or others can read it.
+        Raises: UsageError if it is empty, or its file cannot be read, or others can read or write
+            it.
         """
         given = getattr(self._settings, name)
         path = self.file(name)
@@ -57,6 +60,7 @@ class Secrets:
                 f"the {name.replace('_', ' ')} from {found.origin} is empty",
                 hint=f"give another {variable_of(name)}, or `auth: {name}_file:`",
             )
+        learn(found.text.strip())
         return found
 
     def file(self, name: str) -> Path | None:
@@ -75,7 +79,7 @@ class Secrets:
 def read_private(path: Path, environ: Mapping[str, str] = os.environ) -> str:
     """Return the text of a file that holds secrets.
 
-    Raises: UsageError if it cannot be read, or others can read it (see `is_shared`).
+    Raises: UsageError if it cannot be read, or others can read or write it (see `shared`).
     """
     try:
         with path.open("rb") as file:
@@ -83,10 +87,10 @@ def read_private(path: Path, environ: Mapping[str, str] = os.environ) -> str:
             text = _decoded(file.read())
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"secret file {path} cannot be read: {_why(error)}") from None
-    if is_shared(path, mode, environ):
+    if how := shared(path, mode, environ):
         raise UsageError(
-            f"secret file {path} can be read by others (mode {stat.S_IMODE(mode):04o})",
-            hint=f"chmod 600 {path}",
+            f"secret file {path} can be {how} by others (mode {stat.S_IMODE(mode):04o})",
+            hint=f"chmod 600 {shlex.quote(str(path))}",
         )
     return text
 
@@ -113,6 +117,7 @@ def header_value(token: str, origin: str, prefix: str) -> str:
             f"the token from {origin} is empty",
             hint="set BULKBIND_TOKEN, or `auth: token_file:` to a file with the token alone",
         )
+    learn(token.rpartition(" ")[2])
     value = token if " " in token else f"{prefix}{token}"
     if not value.isascii() or not value.isprintable():
         raise UsageError(

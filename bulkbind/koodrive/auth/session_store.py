@@ -13,6 +13,7 @@ from bulkbind.errors import LedgerError
 from bulkbind.files import replacing_bytes, take_lock
 from bulkbind.koodrive.auth.secret_sources import read_private
 from bulkbind.logs import logger
+from bulkbind.redaction import learn
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -100,6 +101,7 @@ class SessionStore:
         except (ValueError, TypeError):
             logger().warning("session.unreadable", path=str(self._path))
             return None
+        learn(stored.access_token, stored.refresh_token)
         return stored if stored.root == root else None
 
     def write(self, stored: Stored) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -78,7 +77,7 @@ async def output_of(command: Sequence[str]) -> str:
 
     Raises: UsageError if it cannot be started, fails, or takes too long.
     """
-    shown = shlex.join(command)
+    shown = command[0]  # its arguments may hold a secret
     hint = "run it by hand to see what it says"
     try:
         started = await asyncio.create_subprocess_exec(

@@ -101,7 +101,7 @@ async def test_without_colours_it_says_the_same(parts):
 
 
 async def test_a_narrower_terminal_is_overdrawn_whole(parts):
-    """After a shrink the lines that the terminal has broken in two are counted as two."""
+    """After a shrink, a line that the terminal has broken in two is erased as two."""
     shown, terminal = display(parts, 80)
     shown.settled({"bound": 500}, [])
     shown.shown()
@@ -109,4 +109,6 @@ async def test_a_narrower_terminal_is_overdrawn_whole(parts):
     terminal.width = 40
     shown.shown()
 
-    assert shown._live._live_render._shape == (40, 2 + 1 + 1)
+    written = terminal.file
+    assert isinstance(written, io.StringIO)
+    assert written.getvalue() == "\x1b[2K\x1b[1A"

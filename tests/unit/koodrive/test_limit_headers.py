@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import time
 
 import pytest
 from hypothesis import given, strategies as st
@@ -10,6 +11,7 @@ from multidict import CIMultiDict
 
 from bulkbind.koodrive import limit_headers
 from bulkbind.koodrive.limit_headers import stated_limits
+from bulkbind.koodrive.wire import Answer, request_id_of, retry_after, words_of
 from bulkbind.model import ServerLimit
 
 DATE = "Tue, 24 Nov 2026 02:00:00 GMT"
@@ -174,3 +176,32 @@ def test_anything_is_read_or_ignored(headers, date):
         assert item.window_s is None or 0 < item.window_s <= 366 * 86400
         assert item.remaining is None or item.remaining >= 0
         assert item.reset_s is None or 0 <= item.reset_s <= 366 * 86400
+
+
+PIECES = [
+    '"', "\\", '"\\"', " ", ";", ",", "a;", ";a=", '";', "a ;", "1", "=", "limit ", "limit=",
+    "remain:", "remain: 1 ", "remain:1,limit:", "RateLimit;q", "100;w=", "\t", "<",
+]  # fmt: skip
+
+
+def cost(text):
+    """Return the least CPU time of a few looks at headers that all are this text."""
+    headers = CIMultiDict(dict.fromkeys([*NAMES, "X-Apig-RateLimit-user"], text))
+    least = 1e9
+    for _ in range(3):
+        began = time.thread_time()
+        stated_limits(headers, text)
+        retry_after(text, text)
+        request_id_of(Answer(429, b"", request_id=text))
+        words_of(Answer(429, text.encode()), None)
+        least = min(least, time.thread_time() - began)
+    return least
+
+
+@pytest.mark.parametrize("piece", PIECES, ids=repr)
+@pytest.mark.parametrize("before", ["", '"', "limit=", "remain:"], ids=repr)
+def test_the_time_for_a_header_grows_with_its_length_alone(piece, before):
+    """Four times the text takes about four times as long, not sixteen, whatever it repeats."""
+    short, long = (before + piece * (size // len(piece)) for size in (2_000, 8_000))
+
+    assert cost(long) < 9 * cost(short) + 1e-3

@@ -212,7 +212,7 @@ def test_results_hold_any_text(tmp_path, field, text):
     assert lines[0][header.index(field)] == text
 
 
-FORMULAS = ["=1+1", "+1", "-1", "@SUM(1)", "\tx", "\rx", "=cmd|'/C calc'!A0"]
+FORMULAS = ["=1+1", "+1", "-1+1", "@SUM(1)", "\tx", "\rx", "=cmd|'/C calc'!A0"]
 
 
 @pytest.mark.parametrize("text", FORMULAS, ids=repr)
@@ -235,17 +235,26 @@ def test_value_that_breaks_its_rule_is_safe(tmp_path, field):
 
 
 @pytest.mark.parametrize(
-    ("field", "value"),
-    [("user_id", "=1+1"), ("user_id", "@me"), ("user_id", "+49"), ("device_name", "-Van-")],
+    ("field", "value", "shown"),
+    [
+        ("user_id", "u=1+1", "u=1+1"),
+        ("user_id", "=ATAN2(1,WEBSERVICE(A1))", "'=ATAN2(1,WEBSERVICE(A1))"),
+        ("user_id", "=1+1", "'=1+1"),
+        ("user_id", "@me", "'@me"),
+        ("user_id", "+49", "'+49"),
+        ("user_id", "-49", "-49"),
+        ("user_id", "-49/2", "'-49/2"),
+        ("device_name", "-Van-", "-Van-"),
+    ],
 )
-def test_value_that_keeps_its_rule_stands_as_it_is(tmp_path, field, value):
-    """A value that was sent is found again under exactly this text."""
+def test_value_that_keeps_its_rule_is_no_formula(tmp_path, field, value, shown):
+    """A value that was sent is found again under exactly this text, unless it begins a formula."""
     other = "machine_code" if field == "user_id" else "user_id"
     header, line = results_of(
         tmp_path, result(problems=breaking(other), **{field: value, other: "-x y"})
     )
 
-    assert line[header.index(field)] == value
+    assert line[header.index(field)] == shown
     assert line[header.index(other)] == "'-x y"
 
 

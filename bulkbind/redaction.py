@@ -1,0 +1,189 @@
+"""Secrets that this process holds, and their removal from text that is kept or shown.
+
+Whatever obtains a secret calls `learn`. Text from outside goes through `redacted` where it comes
+in, and every line for a person through `line` where it goes out.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, unquote
+
+from bulkbind.model import in_one_line
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+HIDDEN = "***"
+SHORTEST = 4
+"""A shorter secret may be any word, and is not searched for."""
+SHORTEST_WITHIN = 6
+"""A shorter one is found as a word of its own only, a longer one also within a word."""
+BLOCK = 12
+"""A piece of a longer secret, with which it is found although it was cut."""
+_TAG = re.compile(r"<[^<>]*>")
+
+
+class Redactor:
+    """Finds secrets in text as written or encoded, in any case, whole or cut.
+
+    Its time is linear in the text and does not depend on the number of secrets.
+    """
+
+    def __init__(self) -> None:
+        self._known: set[str] = set()
+        self._short: defaultdict[int, set[str]] = defaultdict(set)
+        """Forms shorter than a block, by length."""
+        self._blocks: dict[str, list[tuple[str, int]]] = {}
+        """Longer forms and the positions in them, by the blocks that they are cut into."""
+        self._beginnings: defaultdict[str, set[str]] = defaultdict(set)
+        """Forms by their first characters, to find those that a text's end cuts off."""
+
+    def learn(self, secret: str) -> None:
+        """Search for a secret from now on."""
+        if secret in self._known:
+            return
+        self._known.add(secret)
+        for form in _forms(secret):
+            if len(form) < BLOCK:
+                self._short[len(form)].add(form)
+            else:
+                for at in (*range(0, len(form) - BLOCK, BLOCK), len(form) - BLOCK):
+                    self._blocks.setdefault(form[at : at + BLOCK], []).append((form, at))
+            if len(form) > SHORTEST_WITHIN:
+                self._beginnings[form[:SHORTEST_WITHIN]].add(form)
+
+    def redacted(self, text: str, *, shortest: int = SHORTEST) -> str:
+        """Return a text with its secrets of at least *shortest* characters masked."""
+        if not self._known or len(text) < shortest:
+            return text
+        within = folded(text)
+        found = [*self._long_in(within)]
+        if shortest < BLOCK:
+            found += [*self._short_in(within, shortest), *self._cut_off_in(within)]
+        if not found:
+            return text
+        parts, done = [], 0
+        for begin, end in sorted(found):
+            if begin >= done:
+                parts += [text[done:begin], HIDDEN]
+            done = max(done, end)
+        return "".join((*parts, text[done:]))
+
+    def _long_in(self, text: str) -> Iterable[tuple[int, int]]:
+        at, blocks = 0, self._blocks
+        while at <= len(text) - BLOCK:
+            spans = [
+                _common(text, at, form, inner)
+                for form, inner in blocks.get(text[at : at + BLOCK], ())
+            ]
+            if spans:
+                begin, end = min(begin for begin, _ in spans), max(end for _, end in spans)
+                yield begin, end
+                at = max(at + 1, end - BLOCK + 1)
+            else:
+                at += 1
+
+    def _short_in(self, text: str, shortest: int) -> Iterable[tuple[int, int]]:
+        for length, forms in self._short.items():
+            if length >= shortest:
+                for begin in range(len(text) - length + 1):
+                    end = begin + length
+                    if text[begin:end] in forms and (
+                        length >= SHORTEST_WITHIN or is_word(text, begin, end)
+                    ):
+                        yield begin, end
+
+    def _cut_off_in(self, text: str) -> Iterable[tuple[int, int]]:
+        for begin in range(max(0, len(text) - BLOCK), len(text) - SHORTEST_WITHIN + 1):
+            forms = self._beginnings.get(text[begin : begin + SHORTEST_WITHIN], ())
+            if any(form.startswith(text[begin:]) for form in forms):
+                yield begin, len(text)
+
+
+def _common(text: str, at: int, form: str, inner: int) -> tuple[int, int]:
+    """Return what a text and a form have in common around a block that is in both."""
+    begin, end, ahead = at, at + BLOCK, inner + BLOCK
+    while begin > 0 and inner > 0 and text[begin - 1] == form[inner - 1]:
+        begin, inner = begin - 1, inner - 1
+    while end < len(text) and ahead < len(form) and text[end] == form[ahead]:
+        end, ahead = end + 1, ahead + 1
+    return begin, end
+
+
+def is_word(text: str, begin: int, end: int) -> bool:
+    """Return whether a part of a text is not the part of a longer word."""
+
+    def joins(at: int) -> bool:
+        return 0 < at < len(text) and all(c.isalnum() or c == "_" for c in text[at - 1 : at + 1])
+
+    return not joins(begin) and not joins(end)
+
+
+def folded(text: str) -> str:
+    """Return a text in lower case, of the same length."""
+    if text.isascii():
+        return text.lower()
+    return "".join(low if len(low := c.lower()) == 1 else c for c in text)
+
+
+def _forms(secret: str) -> set[str]:
+    """Return a secret as written, and as a server or we ourselves may write it, in lower case."""
+    plain = {secret, secret.strip(), unquote(secret)}
+    plain |= {" ".join(_TAG.sub(" ", text).split()) for text in plain} | {
+        " ".join(text.split()) for text in plain
+    }
+    forms = plain | {in_one_line(text) for text in plain}
+    forms |= {quote(text.encode("utf-8", "surrogateescape"), safe="") for text in plain}
+    forms |= {form for text in plain for form in (json.dumps(text)[1:-1], html.escape(text))}
+    forms |= {json.dumps(text, ensure_ascii=False)[1:-1] for text in plain}
+    return {folded(form) for form in forms if len(form) >= SHORTEST}
+
+
+_held = Redactor()
+"""The secrets of this process, whoever uses it: hiding one too many harms nobody."""
+
+
+def learn(*secrets: str | None) -> None:
+    """Hide secrets from now on."""
+    for secret in secrets:
+        if secret:
+            _held.learn(secret)
+
+
+def forget() -> None:
+    """Forget all secrets, for tests."""
+    vars(_held).update(vars(Redactor()))
+
+
+def redacted(text: str, *, shortest: int = SHORTEST) -> str:
+    """Return a text with the secrets of this process masked; *shortest*: the least to look for."""
+    return _held.redacted(text, shortest=shortest)
+
+
+class Lines(str):
+    """Text that is fit to be shown, of one line or several: any other text becomes one line."""
+
+    __slots__ = ()
+
+
+def line(text: str) -> Lines:
+    """Return a text as one line to show: no secret, and nothing that steers what shows it."""
+    return text if isinstance(text, Lines) else Lines(in_one_line(redacted(text)))
+
+
+def lines(texts: Iterable[str]) -> Lines:
+    """Return texts as lines to show, one below the other."""
+    return Lines("\n".join(map(line, texts)))
+
+
+def json_text(value: Any, *, indent: int | None = 2) -> Lines:  # noqa: ANN401  # JSON
+    """Return a value as JSON in which nothing steers what shows it: such characters are escaped."""
+    text = json.dumps(value, indent=indent, ensure_ascii=False)
+    if not text.isprintable():
+        text = "".join(c if c == "\n" or c.isprintable() else json.dumps(c)[1:-1] for c in text)
+    return Lines(text)
