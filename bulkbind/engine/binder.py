@@ -11,7 +11,15 @@ from bulkbind.engine.proof import Connections
 from bulkbind.engine.stop import DrainedError
 from bulkbind.engine.user_states import HeldError
 from bulkbind.logs import logger
-from bulkbind.model import Accepted, Attempt, Claim, ClockRefused, NoAnswer, Unreachable
+from bulkbind.model import (
+    Accepted,
+    Attempt,
+    Claim,
+    ClockRefused,
+    NoAnswer,
+    TimeUse,
+    Unreachable,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -46,7 +54,7 @@ class Binder:
         self._ledger = parts.ledger
         self._gate = parts.gate
         self._stop = parts.stop
-        self._clock = parts.clock
+        self._wait = parts.wait
         self._readback = readback
         self._users = users
         self._retries = retries
@@ -137,7 +145,7 @@ class Binder:
         """Give connections whose last answers named no device the time to say more."""
         if self._connections:
             with suppress(DrainedError):
-                await self._stop.sleep(self._clock, LINGER_S)
+                await self._wait(TimeUse.SETTLING, LINGER_S)
 
     async def _doubt(self, claim: Claim, *, is_new: bool) -> None:
         claim.doubts += is_new

@@ -177,6 +177,11 @@ class Pipeline:
         return self._readback.lists
 
     @property
+    def again(self) -> int:
+        """Binds sent again after a time-out."""
+        return self._readback.again
+
+    @property
     def backed_off_s(self) -> float:
         """Total seconds of backoff over all devices."""
         return self._retries.backed_off_s

@@ -18,6 +18,7 @@ from bulkbind.engine.retry import Retries, jitter
 from bulkbind.engine.stop import DrainedError
 from bulkbind.logs import logger
 from bulkbind.model import (
+    TIMED_OUT,
     AuthExpired,
     Claim,
     ClockRefused,
@@ -27,6 +28,7 @@ from bulkbind.model import (
     Refused,
     Status,
     Throttled,
+    TimeUse,
     Transient,
     Unreachable,
 )
@@ -128,7 +130,7 @@ class Readback:
         self._api = parts.api
         self._ledger = parts.ledger
         self._clock = parts.clock
-        self._stop = parts.stop
+        self._wait = parts.wait
         self._tasks = tasks
         self._run = run
         self._settle_s = doubt.readback_settle
@@ -138,6 +140,8 @@ class Readback:
         self._users: dict[str, _ParkedUser] = {}
         self._is_started = False
         self._resend = resend
+        self.again = 0
+        """Rows sent again that had timed out."""
         self._log = logger()
 
     @property
@@ -212,7 +216,8 @@ class Readback:
                     min(item.due_at for item in user.parked),
                     user.last_read_at + max(self._settle_s, SHORTEST_ROUND_S),
                 )
-                await self._stop.sleep(self._clock, jitter(due_at - self._clock.monotonic()))
+                wait_s = jitter(due_at - self._clock.monotonic())
+                await self._wait(TimeUse.SETTLING, wait_s)
                 await self._read(name, user)
         except DrainedError:
             pass  # the rows are in doubt in the ledger; the next run settles them
@@ -290,6 +295,7 @@ class Readback:
         if outcome is not None:
             self._settle(item, outcome)
             return
+        self.again += claim.last is not None and claim.last.code == TIMED_OUT
         self._log.debug("doubt.cleared", machine_code=claim.device.machine_code)
         await self._resend(claim)
 

@@ -10,7 +10,7 @@ import aiohttp
 from multidict import istr
 
 from bulkbind.koodrive.auth.credential import Outgoing
-from bulkbind.koodrive.http import HttpSession, silence
+from bulkbind.koodrive.http import NO_CONNECTION, HttpSession, silence
 from bulkbind.koodrive.server_clock import SAFETY_S, ServerClock
 from bulkbind.koodrive.verdicts import (
     Codes,
@@ -74,6 +74,10 @@ class KooDrive:
         """Whether any success so far has named its machine code: then each of them must."""
         self._date: tuple[str | None, float | None] = (None, None)
         """The last `Date`, as text and in seconds since 1970."""
+        self.has_answered = False
+        """Whether any answer has come."""
+        self.trouble = ""
+        """Why there was no connection the last time; empty if there was one."""
         self.server_clock = ServerClock(clock, skew_s)
         self._http = HttpSession(settings, endpoint, clock, self.server_clock)
 
@@ -204,10 +208,15 @@ class KooDrive:
             attempt = await self._judged(judge, answer)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             attempt = silence(error, timeout_s)
+            self._note_silence(attempt)
         attempt.trace_id = request.headers[_X_TRACE_ID]
         attempt.sent_at = self.server_clock.at(sent_s)
         attempt.took_s = self._clock.monotonic() - sent_s
         return attempt
+
+    def _note_silence(self, attempt: Attempt) -> None:
+        if isinstance(attempt.verdict, Unreachable):
+            self.trouble = attempt.message.removeprefix(NO_CONNECTION)
 
     def on_unasked(self, report: Callable[[int], None]) -> None:
         """Have *report* called with the number of a connection that says something unasked."""
@@ -219,6 +228,7 @@ class KooDrive:
         else:
             attempt = judge(answer)
         attempt.http_status, attempt.limits = answer.status, answer.limits
+        self.has_answered, self.trouble = True, ""
         attempt.connection = answer.connection
         if answer.date != self._date[0]:
             self._date = answer.date, http_date(answer.date)

@@ -17,6 +17,7 @@ from bulkbind.model import (
     Record,
     Refused,
     ServerLimit,
+    TimeSpent,
     Transient,
     Verdict,
 )
@@ -201,6 +202,7 @@ class OpenGate:
     """A gate that is always open."""
 
     def __init__(self, *, drained: bool = False) -> None:
+        self.time = TimeSpent()
         self.reported: list[Verdict] = []
         self.forgotten = 0
         self._drained = drained

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from bulkbind.model import NEEDS_PERSON, PENDING, RunFacts, RunState, Status
 from bulkbind.report import as_json
+from bulkbind.report.summary import time_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -56,6 +57,8 @@ def of_run(result: RunResult) -> Ending:
     counts, changes = summary.counts, summary.facts.changes
     lines = [f"bulkbind: {_what(result, about)}"]
     lines += _examples(summary.examples, changes)
+    if spent := time_text(summary.facts):
+        lines.append(f"time: {spent}")
     lines += [f"report: {path}" for path in result.report.files]
     lines += _to_do(counts)
     if result.hint:
