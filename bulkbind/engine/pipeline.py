@@ -13,7 +13,7 @@ from bulkbind.engine.binder import Binder
 from bulkbind.engine.decide import Park, Step, Suspect, setting_to_check
 from bulkbind.engine.readback import Readback
 from bulkbind.engine.retry import Retries
-from bulkbind.engine.stop import DrainedError, StopReason, draining
+from bulkbind.engine.stop import Breaker, DrainedError, StopReason, draining
 from bulkbind.engine.user_states import Users
 
 if TYPE_CHECKING:
@@ -149,8 +149,11 @@ class Pipeline:
         send: SendSettings,
         doubt: ReadbackSettings,
         first: int | None = None,
+        *,
+        breaker: Breaker | None = None,
     ) -> None:
         """*first*: a pilot that sends only this many rows; None: all rows."""
+        self._breaker = breaker = breaker or Breaker(parts.stop, None)
         self._parts = parts
         self._run = run
         self._send = send
@@ -165,10 +168,19 @@ class Pipeline:
             is_in_turns=send.is_per_user and first is None,  # a pilot takes the first rows
         )
         self._readback = Readback(
-            parts, self._retries, self._tasks, run, self._resend, send=send, doubt=doubt
+            parts,
+            self._retries,
+            self._tasks,
+            run,
+            self._resend,
+            send=send,
+            doubt=doubt,
+            let_go=breaker.let_go,
         )
         users = Users(parts, run, self._readback.read if doubt.readback else None)
-        self._binder = Binder(parts, self._readback, self._retries, self._tasks, send, users=users)
+        self._binder = Binder(
+            parts, self._readback, self._retries, self._tasks, send, users=users, breaker=breaker
+        )
         parts.api.on_unasked(self._binder.on_unasked)
 
     @property
@@ -250,6 +262,7 @@ class Pipeline:
                 tried.add(claim.device.user_id if is_about_user else claim.row)
                 if isinstance(step, Suspect):
                     suspects.append((claim, step))
+                    self._breaker.let_go(claim.row)  # it does not fail before another succeeds
                 else:
                     await self._binder.act(claim, step)
                     if not _is_unanswered(step):

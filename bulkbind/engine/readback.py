@@ -125,8 +125,12 @@ class Readback:
         *,
         send: SendSettings,
         doubt: ReadbackSettings,
+        let_go: Callable[[int], None] = lambda _row: None,
     ) -> None:
-        """*resend*: sends a row again that the lists have cleared of doubt."""
+        """*resend*: sends a row again that the lists have cleared of doubt.
+
+        *let_go*: called with a row that stays in doubt, or is sent again.
+        """
         self._api = parts.api
         self._ledger = parts.ledger
         self._clock = parts.clock
@@ -140,6 +144,7 @@ class Readback:
         self._users: dict[str, _ParkedUser] = {}
         self._is_started = False
         self._resend = resend
+        self._let_go = let_go
         self.again = 0
         """Rows sent again that had timed out."""
         self._log = logger()
@@ -161,6 +166,8 @@ class Readback:
         if not self._is_enabled:
             if item.park.if_disabled is not None:
                 self._settle(item, item.park.if_disabled)
+            else:
+                self._let_go(item.claim.row)
             return
         name = item.claim.device.user_id
         user = self._users.setdefault(name, _ParkedUser())
@@ -297,6 +304,7 @@ class Readback:
             return
         self.again += claim.last is not None and claim.last.code == TIMED_OUT
         self._log.debug("doubt.cleared", machine_code=claim.device.machine_code)
+        self._let_go(claim.row)
         await self._resend(claim)
 
     def _settle(self, item: _Parked, outcome: Outcome) -> None:
@@ -317,6 +325,8 @@ class Readback:
             if item.park.if_unreadable is not None:
                 self._settle(item, item.park.if_unreadable)
         doubtful = [item.claim for item in items if item.park.if_unreadable is None]
+        for claim in doubtful:
+            self._let_go(claim.row)
         if doubtful:
             await self._ledger.note_doubt([claim.row for claim in doubtful], why)
             self._log.warning("doubt.kept", rows=len(doubtful), why=why)

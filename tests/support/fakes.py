@@ -115,7 +115,11 @@ class FakeServer:
     ) -> Attempt:
         permit = await self.pacer.permit(device.user_id)
         if before is not None:
-            await before()
+            try:
+                await before()
+            except BaseException:
+                self.pacer.forget(permit)
+                raise
         sent_at = self._now()
         self.in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight)

@@ -64,8 +64,8 @@ async def send(
     settings, clock, stop = session.settings, session.clock, session.stop
     pacer = await pacer_of(session, ledger)
     ledger.count_time(pacer.time)
-    gauge = Gauge(pacer, clock)
     client = await known_client(session, ledger)
+    gauge = Gauge(pacer, clock, patience_s=client.patience_s)
     notes = _Notes(ledger, client)
     api = paced(session, client, pacer)
     staged, doubtful = await ledger.unsettled(run)
@@ -93,7 +93,7 @@ async def send(
         breaker.doubted(before)
 
     ledger.on_settled, ledger.on_doubted = on_settled, on_doubted
-    sender = _Sender(session, ledger, Parts(api, ledger, pacer, stop, clock), run)
+    sender = _Sender(session, ledger, Parts(api, ledger, pacer, stop, clock), run, breaker)
 
     def spent() -> RunFacts:
         return facts_of(
@@ -173,7 +173,10 @@ class _Notes:
 class _Sender:
     """Sends a run: first the staged rows, then, in groups, the moved ones."""
 
-    def __init__(self, session: Session, ledger: Ledger, parts: Parts, run: int) -> None:
+    def __init__(
+        self, session: Session, ledger: Ledger, parts: Parts, run: int, breaker: Breaker
+    ) -> None:
+        self._breaker = breaker
         self._session = session
         self._ledger = ledger
         self._parts = parts
@@ -217,7 +220,9 @@ class _Sender:
 
     async def _send_staged(self, first: int | None) -> None:
         settings = self._session.settings
-        pipeline = Pipeline(self._parts, self._run, settings.send, settings.doubt, first)
+        pipeline = Pipeline(
+            self._parts, self._run, settings.send, settings.doubt, first, breaker=self._breaker
+        )
         try:
             await pipeline.run()
         finally:
