@@ -661,3 +661,29 @@ async def test_canaries_that_may_fail_hold_no_other_up(bench):
     assert state is RunState.STOPPED
     assert bench.counts()["failed"] == 3
     assert bench.counts()["bound"] >= 1
+
+
+@pytest.mark.parametrize("silent", [1, 3])
+async def test_a_first_request_without_an_answer_holds_nobody_up(bench, silent):
+    """The next row goes first then; what is silent is settled beside the others."""
+    bench.server.planned.extend([SILENT] * silent)
+
+    state = await bench.ran(devices(40))
+    settled = sorted(datetime.fromisoformat(row.settled_at) for row in bench.rows())
+
+    assert state is RunState.DONE
+    assert bench.counts() == {"bound": 40}
+    assert (settled[39 - silent] - settled[0]).total_seconds() < 2.0
+    assert bench.clock.monotonic() < bench.server.time_out_s + 2 * silent + 10.0
+
+
+async def test_canaries_that_nobody_answers_stop_the_run(bench):
+    """Five rows in doubt at most, and no other one sent."""
+    bench.server.planned.extend([SILENT] * 60)
+
+    state = await bench.ran(devices(60))
+
+    assert state is RunState.STOPPED
+    assert "none of the first 5 devices" in bench.stop.reason.text
+    assert sum(bench.server.binds.values()) == 5
+    assert bench.server.posted_again == 0

@@ -1,4 +1,4 @@
-"""How long an answer is waited for: no shorter than the floor, and longer where answers are slow."""
+"""How long an answer is waited for: at least the floor, and longer where answers are slow."""
 
 from __future__ import annotations
 
