@@ -130,6 +130,6 @@ def _spent(cause: TimeUse, pacer: Pacer, endpoint: str, trouble: str) -> str:
         return next(wait.said for _, wait, _ in RunFacts().waits() if cause in wait.uses)
     per_s = pacer.pace()
     if per_s is None:
-        return "waiting: the gateway refused every request"
+        return f"waiting: the gateway refused {pacer.throttled:,} requests, and shows no limit"
     who = "--rate" if pacer.source().endswith("--rate") else "the gateway"
     return f"waiting: {who} allows {rate_text(per_s)}"
