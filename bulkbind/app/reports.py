@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import socket
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bulkbind import ledger, report
 from bulkbind.clock import Clock, SystemClock, iso
 from bulkbind.ledger import RunReader, all_runs, find_run, reading
-from bulkbind.model import NEEDS_PERSON, PENDING, RunState
+from bulkbind.model import NEEDS_PERSON, PENDING, LiveFacts, RunState, Status
+from bulkbind.report.measures import left_s
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,8 +22,11 @@ if TYPE_CHECKING:
     from bulkbind.model import RunSummary
     from bulkbind.settings import Settings
 
-RECENT_S = 60.0
-"""The time over which the rate is measured."""
+RECENT_S, LONG_S = 10.0, 60.0
+"""The time over which the rate is measured; the longer one where it is slow."""
+SHORTEST_S = 0.1
+ENOUGH = 20
+"""Rows that make a rate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,20 +35,27 @@ class RunStatus:
 
     summary: RunSummary
     done: int
-    """Rows that have ended."""
+    """Rows that have ended; those in doubt have not while it is sending."""
     per_s: float
-    """Rows that ended per second in the last minute."""
+    """Rows that ended per second of late."""
+    measured_s: float
+    """The time over which that was measured."""
     is_alive: bool | None
     """Whether its process exists; None if that is not known, as on another host."""
     last_settled_at: str
     problems: tuple[str, ...]
     """The newest rows that need a person."""
+    live: LiveFacts
+    """What its process said of it last; empty if it is not sending."""
+    said_s: float
+    """How many seconds ago."""
 
     @property
     def left_s(self) -> float | None:
-        """Seconds to the end at this rate, None if nothing moves."""
-        left = self.summary.counts.get(PENDING, 0)
-        return left / self.per_s if self.per_s and left else None
+        """Seconds to the end, None if nothing moves."""
+        tail_s = max(0.0, self.live.tail_s - self.said_s)
+        left = self.summary.total - self.done
+        return left_s(left, self.per_s, self.live.allowed_per_s, tail_s)
 
 
 def status(settings: Settings, run_id: str | None = None, clock: Clock | None = None) -> RunStatus:
@@ -56,16 +67,33 @@ def status(settings: Settings, run_id: str | None = None, clock: Clock | None = 
     with reading(settings.ledger_path(), settings.api.endpoint) as db:
         reader = RunReader(db, find_run(db, run_id))
         summary = reader.summary()
-        recent, last = reader.settled_since(iso(now - timedelta(seconds=RECENT_S)))
+        is_sending = summary.state is RunState.SENDING
+        live = reader.live() if is_sending else LiveFacts()
+        measured_s = RECENT_S
+        recent, last = reader.settled_since(iso(_since(now, live, RECENT_S)))
+        if recent < ENOUGH:
+            measured_s = LONG_S
+            recent, last = reader.settled_since(iso(_since(now, live, LONG_S)))
         problems = reader.newest(NEEDS_PERSON, 3)
+    measured_s = max((now - _since(now, live, measured_s)).total_seconds(), SHORTEST_S)
+    open_rows = (PENDING, Status.IN_DOUBT) if is_sending else (PENDING,)
     return RunStatus(
         summary=summary,
-        done=summary.total - summary.counts.get(PENDING, 0),
-        per_s=recent / RECENT_S if summary.state is RunState.SENDING else 0.0,
+        done=summary.total - sum(summary.counts.get(status, 0) for status in open_rows),
+        per_s=recent / measured_s if is_sending else 0.0,
+        measured_s=measured_s,
         is_alive=_is_alive(summary),
         last_settled_at=last,
         problems=problems,
+        live=live,
+        said_s=(now - datetime.fromisoformat(live.at)).total_seconds() if live else 0.0,
     )
+
+
+def _since(now: datetime, live: LiveFacts, longest_s: float) -> datetime:
+    """Return since when a rate is measured: no longer than its process has been sending."""
+    since = now - timedelta(seconds=longest_s)
+    return max(since, datetime.fromisoformat(live.began_at)) if live else since
 
 
 def _is_alive(summary: RunSummary) -> bool | None:

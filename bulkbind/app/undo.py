@@ -12,6 +12,7 @@ from bulkbind.app.session.eta import Gauge
 from bulkbind.app.session.progress import Progress
 from bulkbind.app.session.sending import facts_of
 from bulkbind.app.session.session import (
+    follow,
     held_ledger,
     holder,
     known_client,
@@ -118,8 +119,8 @@ async def _unbind_all(session: Session, ledger: Ledger, run: int) -> None:
     settings, clock, stop = session.settings, session.clock, session.stop
     pacer = await pacer_of(session, ledger)
     client = await known_client(session, ledger)
-    began = clock.monotonic()
-    session.pulse.follow(lambda: client.requests, lambda: pacer.closed_for_s() > 0)
+    ledger.count_time(pacer.time)
+    follow(session, client, pacer)
     api = paced(session, client, pacer)
     undoing = _Undoing(session, ledger, Parts(api, ledger, pacer, stop, clock), pacer, run)
     await ledger.unbindings.start_undo(run)
@@ -133,7 +134,7 @@ async def _unbind_all(session: Session, ledger: Ledger, run: int) -> None:
             pacer,
             settings.send,
             lists=undoing.lists,
-            sending_s=clock.monotonic() - began,
+            again=0,
             backed_off_s=undoing.backed_off_s,
         )
         state = await asyncio.shield(ledger.unbindings.finish_undo(run, reason, facts))

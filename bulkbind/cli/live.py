@@ -17,7 +17,7 @@ from rich.text import Text
 
 from bulkbind.model import Status, UnbindStatus
 from bulkbind.redaction import line
-from bulkbind.report.plan_text import span_text
+from bulkbind.report.measures import left_s, rate_text, span_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -116,11 +116,12 @@ class LiveDisplay:
 
     def _pace_line(self, done: int, rate: float) -> Text:
         allowed = self._gauge.per_s()
-        text = f"{rate:,.1f}/s"
-        text += f" of {allowed:,.4g}/s ({self._gauge.source()})" if allowed else ", no limit met"
-        left = self._rows - done
-        if rate > 0 and left > 0:
-            text += f"  ·  {span_text(left / rate)} left"
+        source = self._gauge.source()
+        text = rate_text(rate)
+        text += f" of {rate_text(allowed)} ({source})" if allowed else f", {source}"
+        left = left_s(self._rows - done, rate, allowed, self._gauge.tail_s())
+        if left is not None:
+            text += f"  ·  {span_text(left)} left"
         return Text(text)
 
     def _rate(self, done: int) -> float:

@@ -7,10 +7,19 @@ from typing import TYPE_CHECKING, assert_never
 
 from bulkbind.engine.decide import Again, Halt, Park, Settle, Step, Suspect, costs, decide
 from bulkbind.engine.proof import Connections
-from bulkbind.engine.stop import DrainedError
+from bulkbind.engine.stop import DrainedError, NoRoomError
 from bulkbind.engine.user_states import HeldError
 from bulkbind.logs import logger
-from bulkbind.model import Accepted, Attempt, Claim, ClockRefused, NoAnswer, Unreachable
+from bulkbind.model import (
+    Accepted,
+    Attempt,
+    Claim,
+    ClockRefused,
+    NoAnswer,
+    Outcome,
+    Status,
+    Unreachable,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -18,6 +27,7 @@ if TYPE_CHECKING:
     from bulkbind.engine.ports import Parts
     from bulkbind.engine.readback import Readback
     from bulkbind.engine.retry import Retries
+    from bulkbind.engine.stop import Breaker
     from bulkbind.engine.user_states import SuspectUser, Users
     from bulkbind.settings import SendSettings
 
@@ -43,7 +53,9 @@ class Binder:
         send: SendSettings,
         *,
         users: Users,
+        breaker: Breaker,
     ) -> None:
+        self._breaker = breaker
         self._send = send
         self._api = parts.api
         self._ledger = parts.ledger
@@ -199,6 +211,7 @@ class Binder:
 
         async def before() -> None:
             nonlocal has_left
+            self._breaker.leave(claim.row)
             if not has_left:
                 self._users.leave(user_id, turn)
                 has_left = True
@@ -207,14 +220,25 @@ class Binder:
             if self._note_disproved(claim):
                 raise DisprovedError
 
-        try:
-            attempt = await self._api.bind(claim.device, before)
-            if prepare is not None:
-                await prepare()  # if nothing was sent, it is still staged
-        finally:
-            if has_left:
-                self._users.land(user_id)
-        return self._judge(claim, attempt)
+        while True:
+            await self._breaker.room()
+            try:
+                attempt = await self._api.bind(claim.device, before)
+                if prepare is not None:
+                    await prepare()  # if nothing was sent, it is still staged
+                break
+            except NoRoomError:
+                continue
+            except BaseException:
+                self._breaker.let_go(claim.row)
+                raise
+            finally:
+                if has_left:
+                    self._users.land(user_id)
+                    has_left = False
+        step = self._judge(claim, attempt)
+        self._breaker.land(claim.row, has_failed=_has_failed(step))
+        return step
 
     async def _in_turn(self, claim: Claim, prepare: Callable[[], Awaitable[None]]) -> Step:
         """Make one attempt; if the user is suspect, in the user's turn, and only if need be."""
@@ -293,3 +317,14 @@ class Binder:
             pass  # the row is staged
         finally:
             room.release()
+
+
+def _has_failed(step: Step) -> bool | None:
+    """Return whether a row has failed, unless its list shows it; None: that is open."""
+    match step:
+        case Settle(outcome=outcome) | Park(if_absent=Outcome() as outcome):
+            return outcome.status is Status.FAILED
+        case Suspect(step=held_back):
+            return _has_failed(held_back)
+        case _:
+            return None

@@ -8,7 +8,15 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Self
 
-from bulkbind.model import Accepted, AlreadyBound, Attempt, AuthExpired, Listing, Refused
+from bulkbind.model import (
+    Accepted,
+    AlreadyBound,
+    Attempt,
+    AuthExpired,
+    Listing,
+    Refused,
+    TimeUse,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -109,7 +117,8 @@ class Paced:
         """Return a permit and a credential, or why there is no credential."""
         while True:
             if self._auth.current(user_id) is None:
-                trouble = await self._auth.renew(user_id, self._call)
+                with self._gate.time.waiting(TimeUse.CREDENTIALS):
+                    trouble = await self._auth.renew(user_id, self._call)
                 if trouble is not None:
                     return Attempt(
                         trouble.verdict,

@@ -13,8 +13,9 @@ from bulkbind.engine.binder import Binder
 from bulkbind.engine.decide import Park, Step, Suspect, setting_to_check
 from bulkbind.engine.readback import Readback
 from bulkbind.engine.retry import Retries
-from bulkbind.engine.stop import DrainedError, StopReason, draining
+from bulkbind.engine.stop import Breaker, DrainedError, StopReason, draining
 from bulkbind.engine.user_states import Users
+from bulkbind.model import TimeUse
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Generator
@@ -164,6 +165,86 @@ class Tasks(asyncio.TaskGroup):
         return task
 
 
+NO_ANSWER_S = 1.5
+"""A canary that has no answer after so long does not keep the next one back."""
+
+
+class _Canaries:
+    """The first rows, each sent alone unless those before it get no answer."""
+
+    def __init__(
+        self, parts: Parts, claims: Claims, binder: Binder, tasks: asyncio.TaskGroup
+    ) -> None:
+        self._parts = parts
+        self._claims = claims
+        self._binder = binder
+        self._tasks = tasks
+        self._out: dict[asyncio.Task[Step | None], Claim] = {}
+
+    async def next(self, most: int) -> tuple[Claim | None, Step | None]:
+        """Return the next row that has got its last answer, and the step that follows from it.
+
+        Neither if no row is left. *most*: no more go at once.
+
+        Raises: DrainedError when the run stops.
+        """
+        ready: set[asyncio.Task[Step | None]] = set()
+        is_last = len(self._out) >= most
+        while not ready:
+            if not is_last:
+                claim = await self._claims.next(ahead=False)
+                if claim is not None:
+                    self._out[self._tasks.create_task(self._to_end(claim), name="canary")] = claim
+                elif not self._out:
+                    return None, None
+                is_last = claim is None or len(self._out) >= most
+            ready = await self._ready(NO_ANSWER_S if not is_last else None)
+        task = next(task for task in self._out if task in ready)
+        claim, step = self._out.pop(task), task.result()
+        if step is None:
+            raise DrainedError
+        return claim, step
+
+    async def _ready(self, within_s: float | None) -> set[asyncio.Task[Step | None]]:
+        """Return what has got its last answer, or nothing if others may go meanwhile.
+
+        *within_s*: none may go before; None: none may go.
+        """
+        while True:
+            wait = [] if within_s is None else [self._parts.clock.sleep(within_s)]
+            timers = [self._tasks.create_task(sleep, name="canary's wait") for sleep in wait]
+            try:
+                await asyncio.wait([*self._out, *timers], return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for timer in timers:
+                    timer.cancel()
+            ready = {task for task in self._out if task.done()}
+            # What waits for the gateway, or for another attempt, has had its answer.
+            is_out = self._parts.gate.time.now() in (TimeUse.SENDING, TimeUse.SILENT)
+            if ready or is_out:
+                return ready
+
+    async def _to_end(self, claim: Claim) -> Step | None:
+        try:
+            return await self._binder.to_end(claim)
+        except DrainedError:
+            return None  # the row is staged
+
+    def let_go(self) -> None:
+        """Let those that are still out end beside the others."""
+        for task, claim in self._out.items():
+            work = self._act(claim, task)
+            try:
+                self._tasks.create_task(work, name="late canary")
+            except RuntimeError:  # the run has failed
+                work.close()
+
+    async def _act(self, claim: Claim, task: asyncio.Task[Step | None]) -> None:
+        step = await task
+        if step is not None:
+            await self._binder.act(claim, step)
+
+
 class Pipeline:
     """Sends the staged rows of a run, once."""
 
@@ -174,8 +255,11 @@ class Pipeline:
         send: SendSettings,
         doubt: ReadbackSettings,
         first: int | None = None,
+        *,
+        breaker: Breaker | None = None,
     ) -> None:
         """*first*: a pilot that sends only this many rows; None: all rows."""
+        self._breaker = breaker = breaker or Breaker(parts.stop, None)
         self._parts = parts
         self._run = run
         self._send = send
@@ -190,16 +274,30 @@ class Pipeline:
             is_in_turns=send.is_per_user and first is None,  # a pilot takes the first rows
         )
         self._readback = Readback(
-            parts, self._retries, self._tasks, run, self._resend, send=send, doubt=doubt
+            parts,
+            self._retries,
+            self._tasks,
+            run,
+            self._resend,
+            send=send,
+            doubt=doubt,
+            let_go=breaker.let_go,
         )
         users = Users(parts, run, self._readback.look if doubt.readback else None)
-        self._binder = Binder(parts, self._readback, self._retries, self._tasks, send, users=users)
+        self._binder = Binder(
+            parts, self._readback, self._retries, self._tasks, send, users=users, breaker=breaker
+        )
         parts.api.on_unasked(self._binder.on_unasked)
 
     @property
     def lists(self) -> int:
         """List calls made."""
         return self._readback.lists
+
+    @property
+    def again(self) -> int:
+        """Binds sent again after a time-out."""
+        return self._readback.again
 
     @property
     def backed_off_s(self) -> float:
@@ -253,7 +351,9 @@ class Pipeline:
             if self._tasks.left:
                 await asyncio.wait(self._tasks.left)
             else:
-                await clock.sleep(wait_s)
+                until = clock.monotonic() + wait_s
+                with self._parts.gate.time.waiting(TimeUse.SETTLING, until):
+                    await clock.sleep(wait_s)
 
     async def _first_contact(self) -> bool:
         """Prove endpoint, TLS, credentials and clock with one request alone.
@@ -268,17 +368,18 @@ class Pipeline:
         suspects: list[tuple[Claim, Suspect]] = []
         claim: Claim | None = None
         tried: set[str | int] = set()
+        canaries = _Canaries(self._parts, self._claims, self._binder, self._tasks)
         try:
             while not self._parts.stop.is_set:
-                claim = await self._claims.next(ahead=False)
-                if claim is None:
+                claim, step = await canaries.next(CANARIES - len(tried))
+                if claim is None or step is None:
                     break
-                step = await self._binder.to_end(claim)
                 # Another row of this user proves nothing more about the user's credentials.
                 is_about_user = isinstance(step, Suspect) and step.is_about_user
                 tried.add(claim.device.user_id if is_about_user else claim.row)
                 if isinstance(step, Suspect):
                     suspects.append((claim, step))
+                    self._breaker.let_go(claim.row)  # it does not fail before another succeeds
                 else:
                     await self._binder.act(claim, step)
                     if not _is_unanswered(step):
@@ -292,6 +393,7 @@ class Pipeline:
             suspects.clear()
             return claim is not None
         finally:
+            canaries.let_go()
             # These were refused because of the set-up, so no attempt counts; but a request that may
             # have been carried out counts as one, so that its row does not look unsent.
             for earlier, held_back in suspects:

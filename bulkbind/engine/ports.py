@@ -21,6 +21,8 @@ if TYPE_CHECKING:
         Outcome,
         Record,
         ServerLimit,
+        TimeSpent,
+        TimeUse,
         Verdict,
     )
 
@@ -167,7 +169,13 @@ class RowLedger(Protocol):
 
 
 class Gate(Protocol):
-    """Decides when a request may leave, and learns from its verdict."""
+    """Decides when a request may leave, and learns from its verdict.
+
+    Attributes:
+        time: What the time of sending goes to.
+    """
+
+    time: TimeSpent
 
     async def permit(self, user_id: str | None = None) -> int:
         """Wait until a request may be sent; return a number for `report` or `forget`.
@@ -208,3 +216,8 @@ class Parts:
     gate: Gate
     stop: StopSignal
     clock: Clock
+
+    async def wait(self, cause: TimeUse, seconds: float) -> None:
+        """Wait, and say why. Raises: DrainedError when the run stops."""
+        with self.gate.time.waiting(cause, self.clock.monotonic() + seconds):
+            await self.stop.sleep(self.clock, seconds)

@@ -18,6 +18,7 @@ from bulkbind.engine.retry import Retries, jitter
 from bulkbind.engine.stop import DrainedError
 from bulkbind.logs import logger
 from bulkbind.model import (
+    TIMED_OUT,
     AuthExpired,
     Claim,
     ClockRefused,
@@ -27,6 +28,7 @@ from bulkbind.model import (
     Refused,
     Status,
     Throttled,
+    TimeUse,
     Transient,
     Unreachable,
 )
@@ -125,12 +127,16 @@ class Readback:
         *,
         send: SendSettings,
         doubt: ReadbackSettings,
+        let_go: Callable[[int], None] = lambda _row: None,
     ) -> None:
-        """*resend*: sends a row again that the lists have cleared of doubt."""
+        """*resend*: sends a row again that the lists have cleared of doubt.
+
+        *let_go*: called with a row that stays in doubt, or is sent again.
+        """
         self._api = parts.api
         self._ledger = parts.ledger
         self._clock = parts.clock
-        self._stop = parts.stop
+        self._wait = parts.wait
         self._tasks = tasks
         self._run = run
         self._settle_s = doubt.readback_settle
@@ -142,6 +148,9 @@ class Readback:
         """All that is parked, by row."""
         self._is_started = False
         self._resend = resend
+        self._let_go = let_go
+        self.again = 0
+        """Rows sent again that had timed out."""
         self._log = logger()
 
     @property
@@ -172,6 +181,8 @@ class Readback:
         if not self._is_enabled:
             if item.park.if_disabled is not None:
                 self._settle(item, item.park.if_disabled)
+            else:
+                self._let_go(item.claim.row)
             return
         self._items[item.claim.row] = item
         name = item.claim.device.user_id
@@ -242,7 +253,8 @@ class Readback:
                     min(item.due_at for item in user.parked),
                     user.last_read_at + max(self._settle_s, SHORTEST_ROUND_S),
                 )
-                await self._stop.sleep(self._clock, jitter(due_at - self._clock.monotonic()))
+                wait_s = jitter(due_at - self._clock.monotonic())
+                await self._wait(TimeUse.SETTLING, wait_s)
                 await self._read(name, user)
         except DrainedError:
             pass  # the rows are in doubt in the ledger; the next run settles them
@@ -321,7 +333,9 @@ class Readback:
         if outcome is not None:
             self._settle(item, outcome)
             return
+        self.again += claim.last is not None and claim.last.code == TIMED_OUT
         self._log.debug("doubt.cleared", machine_code=claim.device.machine_code)
+        self._let_go(claim.row)
         await self._resend(claim)
 
     def _settle(self, item: _Parked, outcome: Outcome) -> None:
@@ -343,6 +357,8 @@ class Readback:
             if item.park.if_unreadable is not None:
                 self._settle(item, item.park.if_unreadable)
         doubtful = [item.claim for item in items if item.park.if_unreadable is None]
+        for claim in doubtful:
+            self._let_go(claim.row)
         if doubtful:
             await self._ledger.note_doubt([claim.row for claim in doubtful], why)
             self._log.warning("doubt.kept", rows=len(doubtful), why=why)

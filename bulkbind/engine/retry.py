@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 from tenacity import AsyncRetrying, RetryCallState, retry_if_result, wait_random_exponential
 
 from bulkbind.engine.decide import Again
+from bulkbind.model import TimeUse
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -82,7 +83,11 @@ class Retries:
                 await before_wait()
 
         async def sleep(seconds: float) -> None:
-            await self._stop.sleep(self._clock, seconds)
+            if seconds <= 0:
+                await self._stop.sleep(self._clock, seconds)
+                return
+            with self._gate.time.waiting(TimeUse.BACKING_OFF, self._clock.monotonic() + seconds):
+                await self._stop.sleep(self._clock, seconds)
 
         # No stop condition: the number of attempts is decided with the verdict.
         retrying = AsyncRetrying(

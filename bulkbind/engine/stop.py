@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -92,8 +93,16 @@ COUNTED_FROM = 100
 """Devices that must have ended before a percentage of them counts."""
 
 
+class NoRoomError(Exception):
+    """A request must not leave now: too many are out that may fail."""
+
+
 class Breaker:
-    """Counts durable outcomes, and stops the run when too many are failures."""
+    """Counts durable outcomes, and stops the run when too many are failures.
+
+    While failures follow one another, no more requests are out than may still fail: what is out
+    when the last of these has failed has left already.
+    """
 
     def __init__(self, stop: StopSignal, limit: str | None) -> None:
         """*limit*: `50` failed devices, or `5%` of those that have ended; None: never."""
@@ -101,11 +110,62 @@ class Breaker:
         self._limit = limit
         self._ended = 0
         self._failed = 0
+        self._out: set[int] = set()
+        """Rows whose requests are out, or have failed and are not counted yet."""
+        self._is_failing = False
+        """Whether the last row that an answer ended has failed."""
+        self._changed = asyncio.Event()
+
+    def _has_room(self) -> bool:
+        return not self._is_failing or len(self._out) < self._most_out()
+
+    def _most_out(self) -> float:
+        """Return how many failures in succession would stop the run, at least 1."""
+        assert self._limit is not None  # else there is room
+        if not self._limit.endswith("%"):
+            return max(1.0, float(self._limit) - self._failed)
+        share = float(self._limit.removesuffix("%")) / 100
+        missing = (self._ended * share - self._failed) / (1 - share)
+        return max(1.0, COUNTED_FROM - self._ended, math.ceil(missing))
+
+    async def room(self) -> None:
+        """Wait until a request may leave. Raises: DrainedError when the run stops."""
+        while not self._has_room():
+            self._changed.clear()
+            with self._stop.cutting_short():
+                await self._changed.wait()
+
+    def leave(self, row: int) -> None:
+        """A row's request leaves. Raises: NoRoomError if it must not, after all."""
+        if self._limit is None:
+            return
+        if row not in self._out and not self._has_room():
+            raise NoRoomError
+        self._out.add(row)
+
+    def land(self, row: int, *, has_failed: bool | None) -> None:
+        """An answer has come.
+
+        *has_failed*: whether its row has, unless a list says otherwise; None: that is open.
+        """
+        if self._limit is None:
+            return
+        if has_failed is not None:
+            self._is_failing = has_failed
+        if not has_failed:
+            self.let_go(row)
+
+    def let_go(self, row: int) -> None:
+        """A row will not fail for now."""
+        self._out.discard(row)
+        self._changed.set()
 
     def settled(self, ended: Sequence[Ended]) -> None:
         """Count outcomes; stop the run if too many are failures."""
         if self._limit is None:
             return
+        self._out.difference_update(claim.row for claim, _ in ended)
+        self._changed.set()
         sent = [outcome for _, outcome in ended if not outcome.is_unsent]
         self._ended += len(sent)
         self._failed += sum(outcome.status is Status.FAILED for outcome in sent)

@@ -37,6 +37,7 @@ from bulkbind.model import (
     Record,
     Refused,
     Throttled,
+    TimeUse,
     Transient,
     Unbinding,
     UnbindKind,
@@ -104,6 +105,7 @@ class Unbinder:
         self._api = parts.api
         self._unbindings = unbindings
         self._stop = parts.stop
+        self._wait = parts.wait
         self._retries = retries
         self._clock = parts.clock
         self._settle_s = doubt.readback_settle
@@ -160,7 +162,7 @@ class Unbinder:
             if not self._locked:
                 return
             wait_s = self._retries.wait_s(Again(backoff=True, retry_after_s=1.0), rounds)
-            await self._stop.sleep(self._clock, wait_s)
+            await self._wait(TimeUse.SETTLING, wait_s)
             locked, self._locked = self._locked, {}
             await self._for_each_user(lambda user: self._unbind_user(*user), locked.items())
 
@@ -222,7 +224,7 @@ class Unbinder:
     async def _settled_since(self, look: Look) -> None:
         """Wait until the settling time has passed since another list."""
         due_at = look.at + self._settle_s
-        await self._stop.sleep(self._clock, jitter(max(0.0, due_at - self._clock.monotonic())))
+        await self._wait(TimeUse.SETTLING, jitter(max(0.0, due_at - self._clock.monotonic())))
 
     async def _look(self, user_id: str, items: Sequence[Unbinding]) -> Look | str:
         """Read a user's list; return what it shows, or why it cannot be read."""

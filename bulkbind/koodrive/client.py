@@ -10,7 +10,8 @@ import aiohttp
 from multidict import istr
 
 from bulkbind.koodrive.auth.credential import Outgoing
-from bulkbind.koodrive.http import HttpSession, silence
+from bulkbind.koodrive.http import NO_CONNECTION, HttpSession, silence
+from bulkbind.koodrive.patience import Patience
 from bulkbind.koodrive.server_clock import SAFETY_S, ServerClock
 from bulkbind.koodrive.verdicts import (
     Codes,
@@ -19,7 +20,7 @@ from bulkbind.koodrive.verdicts import (
     classify_unbind,
 )
 from bulkbind.koodrive.wire import Answer, TraceIds, XDates, bind_body, http_date, request_id_of
-from bulkbind.model import Accepted, Attempt, Listing, NoAnswer, Unreachable
+from bulkbind.model import TIMED_OUT, Accepted, Attempt, Listing, NoAnswer, Unreachable
 from bulkbind.model.fields import USER
 from bulkbind.redaction import redacted
 
@@ -75,6 +76,11 @@ class KooDrive:
         """Whether any success so far has named its machine code: then each of them must."""
         self._date: tuple[str | None, float | None] = (None, None)
         """The last `Date`, as text and in seconds since 1970."""
+        self._patience = Patience(settings.timeout)
+        self.has_answered = False
+        """Whether any answer has come."""
+        self.trouble = ""
+        """Why there was no connection the last time; empty if there was one."""
         self.server_clock = ServerClock(clock, skew_s)
         self._http = HttpSession(settings, endpoint, clock, self.server_clock)
 
@@ -89,6 +95,10 @@ class KooDrive:
     def requests(self) -> int:
         """Requests sent."""
         return self._http.requests
+
+    def patience_s(self) -> float:
+        """Return how long the answer to a bind is waited for now."""
+        return self._patience.seconds()
 
     def now(self) -> float:
         """Return the best estimate of the server's time, seconds since 1970."""
@@ -197,7 +207,8 @@ class KooDrive:
 
         All text from outside comes through here: an answer may repeat what was sent.
         """
-        timeout_s = self._settings.timeout if timeout_s is None else timeout_s
+        is_usual = timeout_s is None
+        timeout_s = self.patience_s() if timeout_s is None else timeout_s
         sent_s = self._clock.monotonic()
         try:
             answer = await self._http.send(request, cap=cap, timeout_s=timeout_s)
@@ -205,15 +216,22 @@ class KooDrive:
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             attempt = silence(error, timeout_s)
             attempt.connection = self._http.connection()
+            if is_usual and attempt.code == TIMED_OUT:
+                self._patience.timed_out(sent_s)
         if isinstance(attempt.verdict, NoAnswer) and (attempt.http_status or 0) < BEYOND_SUCCESS:
             # Perhaps it came as the answer to another request, or another's came as this one's.
             self._http.distrust(attempt.connection)
         attempt.code = redacted(attempt.code)
         attempt.message = redacted(attempt.message)
         attempt.request_id = redacted(attempt.request_id)
+        if isinstance(attempt.verdict, Unreachable):
+            self.trouble = attempt.message.removeprefix(NO_CONNECTION)
         attempt.trace_id = request.headers[_X_TRACE_ID]
         attempt.sent_at = self.server_clock.at(sent_s)
-        attempt.took_s = self._clock.monotonic() - sent_s
+        now = self._clock.monotonic()
+        attempt.took_s = now - sent_s
+        if is_usual and attempt.http_status is not None:
+            self._patience.answered(now, attempt.took_s)
         return attempt
 
     def on_unasked(self, report: Callable[[int], None]) -> None:
@@ -226,6 +244,7 @@ class KooDrive:
         else:
             attempt = judge(answer)
         attempt.http_status, attempt.limits = answer.status, answer.limits
+        self.has_answered, self.trouble = True, ""
         attempt.connection = answer.connection
         if answer.date != self._date[0]:
             self._date = answer.date, http_date(answer.date)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import itertools
+import os
 from contextvars import ContextVar
 from functools import partial
 from importlib.metadata import version
@@ -18,11 +20,11 @@ from yarl import URL
 
 from bulkbind.koodrive import transport
 from bulkbind.koodrive.limit_headers import stated_limits
-from bulkbind.koodrive.wire import Answer
-from bulkbind.model import Attempt, NoAnswer, ServerLimit, Unreachable
+from bulkbind.koodrive.wire import Answer, retry_after
+from bulkbind.model import TIMED_OUT, Attempt, NoAnswer, ServerLimit, Unreachable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from types import TracebackType
 
     from aiohttp.client_reqrep import ConnectionKey
@@ -184,6 +186,16 @@ def _certificate(error: aiohttp.ClientConnectorCertificateError) -> str:
     return f"the certificate of {error.host}:{error.port} is not accepted: {why}"
 
 
+NO_CONNECTION = "no connection: "
+
+
+def _why(error: OSError) -> str:
+    """Return why there is no connection: `connection refused`."""
+    if error.errno is not None and error.errno in errno.errorcode:
+        return os.strerror(error.errno).lower()
+    return str(error)
+
+
 def silence(error: Exception, timeout_s: float) -> Attempt:  # noqa: C901, PLR0911  # a table
     """Return what the lack of an answer means. Source: dependencies.md, trap 3.
 
@@ -200,10 +212,12 @@ def silence(error: Exception, timeout_s: float) -> Attempt:  # noqa: C901, PLR09
             return Attempt(Unreachable(), "proxy", f"no connection to the proxy: {error.strerror}")
         case aiohttp.ClientConnectorDNSError():
             return Attempt(Unreachable(), "dns", f"the host name is not known: {error}")
-        case aiohttp.ConnectionTimeoutError() | aiohttp.ClientConnectorError():
-            return Attempt(Unreachable(), "connect", f"no connection: {error}")
+        case aiohttp.ClientConnectorError():
+            return Attempt(Unreachable(), "connect", NO_CONNECTION + _why(error.os_error))
+        case aiohttp.ConnectionTimeoutError():
+            return Attempt(Unreachable(), "connect", f"{NO_CONNECTION}it took too long")
         case TimeoutError():
-            return Attempt(NoAnswer(), "timeout", f"no answer within {timeout_s:g} s")
+            return Attempt(NoAnswer(), TIMED_OUT, f"no answer within {timeout_s:.3g} s")
         case aiohttp.ServerDisconnectedError():
             return Attempt(NoAnswer(), "closed", "the server closed the connection unanswered")
         case aiohttp.ClientPayloadError():
@@ -223,6 +237,8 @@ ALWAYS_PARSED = 10
 THROTTLED = 429
 _JSON = "application/json"
 _X_REQUEST_ID = istr("X-Request-Id")
+X_RETRY_AFTER = istr("X-Retry-After")
+"""What some gateways send in place of Retry-After, often with a moment since 1970."""
 
 
 class HttpSession:
@@ -322,7 +338,7 @@ class HttpSession:
                 status=response.status,
                 body=text,
                 date=response.headers.get(hdrs.DATE),
-                retry_after=response.headers.get(hdrs.RETRY_AFTER),
+                retry_after=_retry_after(response.headers),
                 x_date_s=float(int(request.signed_s)),
                 whole=whole,
                 limits=self._limits(response),
@@ -338,6 +354,16 @@ class HttpSession:
         limits = stated_limits(response.headers, response.headers.get(hdrs.DATE))
         self._states_limits = bool(limits)
         return limits
+
+
+def _retry_after(headers: Mapping[str, str]) -> str | None:
+    """Return the first that can be used of the header and its unofficial twin; None: neither."""
+    date = headers.get(hdrs.DATE)
+    for name in (hdrs.RETRY_AFTER, X_RETRY_AFTER):
+        text = headers.get(name)
+        if text is not None and retry_after(text, date) is not None:
+            return text
+    return None
 
 
 async def _read(response: aiohttp.ClientResponse, cap: int) -> tuple[bytes, bool]:

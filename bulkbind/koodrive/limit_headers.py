@@ -11,7 +11,7 @@ import re
 from typing import TYPE_CHECKING
 
 from bulkbind.clock import DAY_S, UNITS_S
-from bulkbind.koodrive.wire import http_date
+from bulkbind.koodrive.wire import number, seconds_until
 from bulkbind.model import ServerLimit
 
 if TYPE_CHECKING:
@@ -20,10 +20,6 @@ if TYPE_CHECKING:
 MOST_REQUESTS = 1e9
 LONGEST_WINDOW_S = 366 * DAY_S
 """Larger numbers are ignored."""
-LARGEST_DELAY_S = 1e8
-"""X-RateLimit-Reset up to this is seconds from now; above, a moment in seconds since 1970."""
-LARGEST_EPOCH_S = 1e11
-"""Up to this, seconds since 1970; above, milliseconds."""
 
 _APIG = re.compile(
     rf"remain:\s*(\d+)\s*,\s*limit:\s*(\d+)\s*,\s*time:\s*(\d+)\s*({'|'.join(UNITS_S)})",
@@ -49,12 +45,6 @@ def _is_plausible(stated: ServerLimit) -> bool:
         and (left is None or 0 <= left <= MOST_REQUESTS)
         and (reset is None or 0 <= reset <= LONGEST_WINDOW_S)
     )
-
-
-def _number(text: str | None) -> float | None:
-    """Return a plain non-negative number, or None."""
-    text = (text or "").strip()
-    return float(text) if re.fullmatch(r"\d{1,15}(\.\d{1,9})?", text, re.ASCII) else None
 
 
 def _items(text: str | None) -> Iterator[tuple[str, dict[str, str]]]:
@@ -94,10 +84,10 @@ def _draft(headers: Mapping[str, str], _date: str | None) -> Iterator[ServerLimi
         if "qu" in policy and policy["qu"] != "requests":
             continue  # a limit of bytes, or of requests in flight
         yield ServerLimit(
-            limit=_number(policy.get("q")),
-            window_s=_number(policy.get("w")),
-            remaining=_number(now.get("r")),
-            reset_s=_number(now.get("t")),
+            limit=number(policy.get("q")),
+            window_s=number(policy.get("w")),
+            remaining=number(now.get("r")),
+            reset_s=number(now.get("t")),
             source="RateLimit",
         )
 
@@ -108,12 +98,12 @@ def _draft_07(headers: Mapping[str, str], _date: str | None) -> Iterator[ServerL
         re.findall(r"\b(limit|remaining|reset)\s*=\s*(\d+)", headers.get("RateLimit", ""))
     )
     if values:
-        limit = _number(values.get("limit"))
+        limit = number(values.get("limit"))
         yield ServerLimit(
             limit=limit,
             window_s=_window(headers.get("RateLimit-Policy"), limit),
-            remaining=_number(values.get("remaining")),
-            reset_s=_number(values.get("reset")),
+            remaining=number(values.get("remaining")),
+            reset_s=number(values.get("reset")),
             source="RateLimit",
         )
 
@@ -121,41 +111,29 @@ def _draft_07(headers: Mapping[str, str], _date: str | None) -> Iterator[ServerL
 def _draft_03(headers: Mapping[str, str], _date: str | None) -> Iterator[ServerLimit]:
     """-03 to -06: three fields; the limit may carry policies, `100, 100;w=60`."""
     text = headers.get("RateLimit-Limit")
-    left = _number(headers.get("RateLimit-Remaining"))
+    left = number(headers.get("RateLimit-Remaining"))
     if text is not None or left is not None:
-        limit = _number((text or "").partition(",")[0].partition(";")[0])
+        limit = number((text or "").partition(",")[0].partition(";")[0])
         policies = headers.get("RateLimit-Policy") or (text or "").partition(",")[2]
-        reset = _number(headers.get("RateLimit-Reset"))
+        reset = number(headers.get("RateLimit-Reset"))
         yield ServerLimit(limit, _window(policies, limit), left, reset, "RateLimit-Limit")
 
 
 def _window(policies: str | None, limit: float | None) -> float | None:
     """Return the window of the policy with this limit: `100;w=60`."""
     for name, parameters in _items(policies):
-        if _number(name) == limit and "w" in parameters:
-            return _number(parameters["w"])
+        if number(name) == limit and "w" in parameters:
+            return number(parameters["w"])
     return None
 
 
 def _x_ratelimit(headers: Mapping[str, str], date: str | None) -> Iterator[ServerLimit]:
-    limit = _number(headers.get("X-RateLimit-Limit"))
-    left = _number(headers.get("X-RateLimit-Remaining"))
+    limit = number(headers.get("X-RateLimit-Limit"))
+    left = number(headers.get("X-RateLimit-Remaining"))
     if limit is not None or left is not None:
-        reset = _reset_s(headers.get("X-RateLimit-Reset"), date)
+        reset = seconds_until(headers.get("X-RateLimit-Reset"), date)
+        reset = None if reset is None else max(0.0, reset)
         yield ServerLimit(limit, None, left, reset, "X-RateLimit")
-
-
-def _reset_s(text: str | None, date: str | None) -> float | None:
-    """Return the seconds until a reset that may be seconds, an epoch (s or ms) or a date."""
-    number, now = _number(text), http_date(date)
-    moment = http_date(text) if number is None else number
-    if moment is None:
-        return None
-    if number is not None and number <= LARGEST_DELAY_S:
-        return number
-    if moment > LARGEST_EPOCH_S:
-        moment /= 1000.0
-    return None if now is None else max(0.0, moment - now)
 
 
 def _apig(headers: Mapping[str, str], _date: str | None) -> Iterator[ServerLimit]:
@@ -164,9 +142,9 @@ def _apig(headers: Mapping[str, str], _date: str | None) -> Iterator[ServerLimit
         match = _APIG.search(headers.get(f"X-Apig-RateLimit-{scope}", ""))
         if match is not None:
             yield ServerLimit(
-                limit=_number(match[2]),
+                limit=number(match[2]),
                 window_s=float(match[3]) * UNITS_S[match[4].lower()],
-                remaining=_number(match[1]),
+                remaining=number(match[1]),
                 reset_s=None,
                 source=f"X-Apig-RateLimit-{scope}",
             )

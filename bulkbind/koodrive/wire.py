@@ -97,23 +97,57 @@ def retry_after(text: str | None, date: str | None) -> float | None:
     """Return the seconds of a Retry-After header, or None if it is unusable.
 
     Args:
-        text: Delay in seconds, or an HTTP-date.
-        date: The answer's Date, against which an HTTP-date is measured.
+        text: Delay or moment as of `seconds_until`; a moment in the past is unusable.
+        date: The answer's Date, against which a moment is measured.
     """
-    if text is None:
-        return None
-    text = text.strip()
+    text, now = (text or "").strip(), http_date(date)
     if text.isascii() and text.isdigit():
-        return min(float(text), LONGEST_RETRY_AFTER_S)
-    until, now = http_date(text), http_date(date)
-    if until is None or now is None or until <= now:
+        delay_s = _delay(float(text), now)
+    else:
+        moment = http_date(text)
+        delay_s = None if moment is None or now is None or moment == now else moment - now
+    return None if delay_s is None or delay_s < 0 else min(delay_s, LONGEST_RETRY_AFTER_S)
+
+
+LARGEST_DELAY_S = 1e8
+"""A number up to this is seconds from now; above, a moment in seconds since 1970."""
+LARGEST_EPOCH_S = 1e11
+"""Up to this, seconds since 1970; above, milliseconds."""
+
+
+def number(text: str | None) -> float | None:
+    """Return a plain non-negative number, or None."""
+    text = (text or "").strip()
+    return float(text) if _NUMBER.fullmatch(text) else None
+
+
+def seconds_until(text: str | None, date: str | None) -> float | None:
+    """Return the seconds to a moment, negative if it has passed; None if it cannot be told.
+
+    Args:
+        text: Seconds from now, or a moment: seconds or milliseconds since 1970, or an HTTP-date.
+        date: The answer's Date, against which a moment is measured.
+    """
+    stated, now = number(text), http_date(date)
+    if stated is not None:
+        return _delay(stated, now)
+    moment = http_date(text)
+    return None if moment is None or now is None else moment - now
+
+
+def _delay(stated: float, now: float | None) -> float | None:
+    """Return the seconds that a number means: a delay, or a moment since 1970."""
+    if stated <= LARGEST_DELAY_S:
+        return stated
+    if now is None:
         return None
-    return min(until - now, LONGEST_RETRY_AFTER_S)
+    return (stated / 1000.0 if stated > LARGEST_EPOCH_S else stated) - now
 
 
 LONGEST_MESSAGE = 300
 LONGEST_ID = 128
 LONGEST_TIME = 64
+_NUMBER = re.compile(r"\d{1,15}(\.\d{1,9})?", re.ASCII)
 
 
 @value

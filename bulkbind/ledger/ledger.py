@@ -10,14 +10,14 @@ from bulkbind.ledger import duplicates, runs, staging, transitions, unbinding
 from bulkbind.ledger.lock import LedgerLock
 from bulkbind.ledger.store import get_meta, put_meta, reading, span
 from bulkbind.ledger.writer import Verbs, Writer, timed_verb, verb
-from bulkbind.model import Claim, Ended, Outcome
+from bulkbind.model import Claim, Ended, Outcome, TimeUse
 
 if TYPE_CHECKING:
     import sqlite3
     from pathlib import Path
 
     from bulkbind.clock import Clock
-    from bulkbind.model import Attempt, Claim, Status
+    from bulkbind.model import Attempt, Claim, Status, TimeSpent
 
 BATCH_S = 0.025
 """How long outcomes are collected into one commit; smaller commits would cost a third of the time
@@ -138,7 +138,12 @@ class Ledger(Verbs):
 
     async def flushed(self) -> None:
         """Return once every submitted outcome is durable. Raises: LedgerError."""
-        await self._batching.flushed()
+        with self.time.waiting(TimeUse.LEDGER):
+            await self._batching.flushed()
+
+    def count_time(self, time: TimeSpent) -> None:
+        """Have it counted from now on how long the ledger is waited for."""
+        self.time = self.unbindings.time = time
 
     def _report(self, settled: Sequence[Ended]) -> None:
         self.on_settled(settled)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from bulkbind.clock import iso
 from bulkbind.errors import UsageError
 from bulkbind.ledger import changes
+from bulkbind.ledger.runs import live_facts
 from bulkbind.ledger.store import OfRun, count_by, int_of, marks, reading, span, sql_list
 from bulkbind.model import (
     GONE,
@@ -21,6 +22,7 @@ from bulkbind.model import (
     UNBIND_MEANINGS,
     UNBIND_PENDING,
     AttemptRow,
+    LiveFacts,
     Problem,
     ResultRow,
     RunFacts,
@@ -184,7 +186,7 @@ class RunReader(OfRun):
             manifests=tuple(facts.pruned_manifests or self._names()),
             counts=facts.pruned_counts or self.counts(),
             reasons=tuple(self._reasons()),
-            facts=facts,
+            facts=facts.merge(self.live().spent),
             superseded_by=run["next"],
             settings=json.loads(run["settings"]),
             undo=None if undo is None else UndoState(state=undo.state, counts=undo.counts),
@@ -235,6 +237,10 @@ class RunReader(OfRun):
             (moment, *span(self._run)),
         ).fetchone()
         return found
+
+    def live(self) -> LiveFacts:
+        """Return what the process that sends the run said last; empty if none does."""
+        return live_facts(self._db, self._run)
 
     def newest(self, statuses: tuple[str, ...], most: int) -> tuple[str, ...]:
         """Return the last settled rows with one of *statuses*, one clause each."""

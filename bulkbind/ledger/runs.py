@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from bulkbind.clock import iso
 from bulkbind.ledger import changes, transitions, unbinding
-from bulkbind.ledger.store import OPEN, count_by, get_facts, put_facts, put_meta, sql_list
-from bulkbind.model import CAN_RESUME, RunFacts, RunState, Status, UnbindKind
+from bulkbind.ledger.store import OPEN, count_by, get_facts, get_meta, put_facts, put_meta, sql_list
+from bulkbind.model import CAN_RESUME, LiveFacts, RunFacts, RunState, Status, UnbindKind
 
 if TYPE_CHECKING:
     import sqlite3
@@ -45,11 +45,27 @@ def finished(db: sqlite3.Connection, digest: str, name: str, since: str) -> str 
 
 def start(db: sqlite3.Connection, run: int) -> None:
     """Record that the run is sending."""
+    keep_live(db)
     db.execute(
         "UPDATE runs SET state = ?, ended_at = NULL, stop_reason = NULL WHERE run = ?",
         (RunState.SENDING, run),
     )
     db.execute("DROP TABLE IF EXISTS temp.turns")
+
+
+def live_facts(db: sqlite3.Connection, run: int | None = None) -> LiveFacts:
+    """Return what the process that sends *run* (None: any) said last; empty if none does."""
+    said = get_meta(db, LiveFacts.key)
+    live = LiveFacts(said if isinstance(said, dict) else {})
+    return live if run in (None, live.run) else LiveFacts()
+
+
+def keep_live(db: sqlite3.Connection) -> None:
+    """Add what a killed process had learned and spent to the facts of its run."""
+    if said := live_facts(db):
+        if db.execute("SELECT 1 FROM runs WHERE run = ?", (said.run,)).fetchone():
+            put_facts(db, "runs", said.run, get_facts(db, "runs", said.run).merge(said.spent))
+        put_meta(db, LiveFacts.key, {})
 
 
 def counts(db: sqlite3.Connection, run: int) -> dict[str, int]:
@@ -83,6 +99,7 @@ def finish(
     )
     state = RunState.STOPPED if left else RunState.DONE
     stop_reason = stop_reason if left else None
+    put_meta(db, LiveFacts.key, {})
     total = get_facts(db, "runs", run).merge(facts)
     if state is RunState.DONE and (different := changes.outcomes(db, run)) is not None:
         total.changes = total.changes.merge(different)

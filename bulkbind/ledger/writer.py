@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Self, Ty
 from bulkbind.errors import BulkbindError, LedgerError
 from bulkbind.ledger.lock import ELSEWHERE
 from bulkbind.ledger.store import connect, is_damage, transaction, translated
+from bulkbind.model import TimeSpent, TimeUse
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
@@ -85,12 +86,15 @@ class Verbs:
         """*flushed* returns once every submitted outcome is durable."""
         self._writer = writer
         self._flushed = flushed
+        self.time = TimeSpent()
+        """What the time of sending goes to: also to these."""
 
     async def execute(self, what: Verb[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Execute a verb and return its result once committed. Raises: LedgerError."""
-        if what.is_last:
-            await self._flushed()
-        return await self._writer.submit(what, *args, **kwargs)
+        with self.time.waiting(TimeUse.LEDGER):
+            if what.is_last:
+                await self._flushed()
+            return await self._writer.submit(what, *args, **kwargs)
 
 
 LARGEST_GROUP = 256

@@ -5,6 +5,7 @@ which take a third of the time of a dataclass and no time in the garbage collect
 """
 
 from bulkbind.model.attempts import (
+    TIMED_OUT,
     VERDICTS,
     Accepted,
     AlreadyBound,
@@ -23,7 +24,15 @@ from bulkbind.model.attempts import (
     Verdict,
     value,
 )
-from bulkbind.model.facts import Changes, Example, LimitFound, Refreshed, RunFacts, TimelinePart
+from bulkbind.model.facts import (
+    Changes,
+    Example,
+    LimitFound,
+    LiveFacts,
+    Refreshed,
+    RunFacts,
+    TimelinePart,
+)
 from bulkbind.model.problem_groups import BrokenRule, Cause, CauseKey, ProblemGroups, cause_of
 from bulkbind.model.results import EXTRA, AttemptRow, Forecast, Plan, ResultRow, RunSummary
 from bulkbind.model.rows import (
@@ -60,6 +69,7 @@ from bulkbind.model.statuses import (
     RunState,
     Status,
 )
+from bulkbind.model.time_spent import Hold, TimeSpent, TimeUse
 from bulkbind.model.unbindings import (
     GONE,
     NOT_UNBOUND,

@@ -156,6 +156,10 @@ class ServerLimit:
     """The header's name, for display."""
 
 
+TIMED_OUT = "timeout"
+"""The code of an attempt whose answer did not come in time."""
+
+
 @dataclass(slots=True)
 class Attempt:
     """One request and its result: created with the verdict, completed by the sender."""

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, NotRequired, Self, TypedDict, TypeVar, overload
 
 from bulkbind.model.fields import DETAILS
+from bulkbind.model.time_spent import TimeSpent, TimeUse
 
+SHORTEST_S = 0.001
+"""Shorter times are not told."""
 MOST_PARTS = 20
 """Parts of a run, each from a start to a stop, whose details are kept."""
 
@@ -40,15 +43,14 @@ def overlays(
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """A cause of waiting, in words for people."""
+    """What time went to, in words for people."""
 
     said: str
-    """After the seconds, in the summary's `waited:`."""
-    row: str
-    """In the page's account of the run's time; empty: devices waited side by side, so that their
-    seconds are no share of it."""
+    """After the seconds, in the summary."""
     metric: str
     """The help text of its metric, `bulkbind_run_NAME_seconds`."""
+    uses: tuple[TimeUse, ...] = ()
+    """The causes whose time it is: a share of the run's. Empty: devices waited side by side."""
 
 
 class Fact(Generic[T]):
@@ -57,7 +59,7 @@ class Fact(Generic[T]):
     Attributes:
         name: As the attribute, in the ledger and in `summary.json`.
         merged: How two sessions' or runs' become one.
-        wait: What was waited for, if these are seconds of waiting.
+        wait: What they went to, if these are seconds.
         words: For people, after a number.
         is_shown: Whether `summary.json` and the log have it.
         is_carried: Whether the next run starts with it.
@@ -266,13 +268,26 @@ class RunFacts(Facts):
     """Those answered with 429."""
     sending_s = Fact(0.0, adds)
     """Seconds from the start of sending to its end, all waits included."""
+    requests_again = Fact(0, adds)
+    """Binds sent again as no answer had come in time, and no list showed the device."""
+    in_flight_s = Fact(
+        0.0,
+        adds,
+        wait=Wait(
+            said="sending",
+            metric="How long requests of the last run were under way and nothing held others up.",
+            uses=(TimeUse.SENDING,),
+        ),
+    )
+    """Seconds in which requests were under way and nothing held others up. These and all that
+    follow, down to `working_s`, add up to `sending_s`."""
     paced_s = Fact(
         0.0,
         adds,
         wait=Wait(
-            said="kept to the pace",
-            row="keeping to the pace",
+            said="keeping to the pace",
             metric="How long the last run waited to keep to the pace.",
+            uses=(TimeUse.PACED, TimeUse.USERS_PACED),
         ),
     )
     """Seconds in which nobody was allowed to send, for the pace's sake."""
@@ -280,18 +295,88 @@ class RunFacts(Facts):
         0.0,
         adds,
         wait=Wait(
-            said="refused by the gateway, or waiting for it",
-            row="refused by the gateway, or waiting for it",
-            metric="How long the gateway refused the last run, or was away.",
+            said="refused by the gateway",
+            metric="How long the gateway refused the last run.",
+            uses=(TimeUse.CLOSED, TimeUse.USERS_CLOSED),
         ),
     )
-    """Seconds in which nobody was allowed to send, as the gateway refused everybody or was away."""
+    """Seconds in which nobody was allowed to send, as the gateway refused everybody."""
+    away_s = Fact(
+        0.0,
+        adds,
+        wait=Wait(
+            said="waiting for the endpoint, which was away",
+            metric="How long the endpoint was away in the last run.",
+            uses=(TimeUse.AWAY,),
+        ),
+    )
+    """Seconds in which the endpoint could not be reached, or answered nothing."""
+    silent_s = Fact(
+        0.0,
+        adds,
+        wait=Wait(
+            said="waiting for answers that were long overdue",
+            metric="How long the last run only waited for answers that were long overdue.",
+            uses=(TimeUse.SILENT,),
+        ),
+    )
+    """Seconds in which only requests were under way that had been for much longer than answers
+    take."""
+    backing_off_s = Fact(
+        0.0,
+        adds,
+        wait=Wait(
+            said="backing off after trouble of devices",
+            metric="How long the last run only waited for devices' next attempts.",
+            uses=(TimeUse.BACKING_OFF,),
+        ),
+    )
+    """Seconds in which all that was left waited for another attempt."""
+    settling_s = Fact(
+        0.0,
+        adds,
+        wait=Wait(
+            said="waiting until lists can settle doubt",
+            metric="How long the last run only waited for lists that settle doubt.",
+            uses=(TimeUse.SETTLING,),
+        ),
+    )
+    """Seconds in which all that was left waited for lists that settle doubt, or for locks."""
+    credentials_s = Fact(
+        0.0,
+        adds,
+        wait=Wait(
+            said="getting credentials",
+            metric="How long the last run waited for credentials.",
+            uses=(TimeUse.CREDENTIALS,),
+        ),
+    )
+    """Seconds in which a token was renewed, and nothing else done."""
+    ledger_s = Fact(
+        0.0,
+        adds,
+        wait=Wait(
+            said="waiting for the ledger",
+            metric="How long the last run waited for its ledger.",
+            uses=(TimeUse.LEDGER,),
+        ),
+    )
+    """Seconds in which the ledger was waited for, and nothing else done."""
+    working_s = Fact(
+        0.0,
+        adds,
+        wait=Wait(
+            said="at work on this machine",
+            metric="How long the last run was busy on its own machine.",
+            uses=(TimeUse.AT_WORK,),
+        ),
+    )
+    """Seconds in which nothing was waited for."""
     retrying_s = Fact(
         0.0,
         adds,
         wait=Wait(
             said="of devices' own trouble, all added up",
-            row="",
             metric="How long devices of the last run waited after trouble of their own, added up.",
         ),
     )
@@ -328,5 +413,49 @@ class RunFacts(Facts):
         return None if self.limit is None else self.limit.get("per_s")
 
     def waits(self) -> list[tuple[Fact[float], Wait, float | None]]:
-        """Return every cause of waiting, its words, and its seconds; None: not measured."""
+        """Return all that time went to, its words, and its seconds; None: not measured."""
         return [(fact, fact.wait, self.get(fact)) for fact in self.declared.values() if fact.wait]
+
+    def account(self) -> list[tuple[str, float]]:
+        """Return what the time of sending went to, in words, and the seconds, most first.
+
+        Of runs of older versions, which measured less, the rest is called sending.
+        """
+        sending = RunFacts.in_flight_s.wait
+        assert sending is not None
+        spent = {wait.said: seconds or 0.0 for _, wait, seconds in self.waits() if wait.uses}
+        spent[sending.said] += max(0.0, self.sending_s - sum(spent.values()))
+        return sorted(
+            ((said, seconds) for said, seconds in spent.items() if seconds >= SHORTEST_S),
+            key=lambda item: -item[1],
+        )
+
+    def spend(self, time: TimeSpent) -> None:
+        """Record what the time went to."""
+        for fact, wait, _ in self.waits():
+            if wait.uses:
+                setattr(self, fact.name, round(time.seconds(*wait.uses), 3))
+        self.sending_s = round(sum(item or 0.0 for _, w, item in self.waits() if w.uses), 3)
+
+
+class LiveFacts(Facts):
+    """What the process that sends a run says of it each second; empty while none does."""
+
+    __slots__ = ()
+    key: ClassVar = "live"
+    """Where the ledger keeps it; one run at a time sends."""
+
+    run = Fact(0)
+    """The run's number."""
+    began_at = Fact("")
+    """When this process began to send; ISO 8601, like all times."""
+    at = Fact("")
+    """When this was said."""
+    allowed_per_s = Fact[float | None](None)
+    """Requests per second allowed; None: no limit met."""
+    waits = Fact("")
+    """Why nothing is sent now, in words; empty if something is."""
+    tail_s = Fact(0.0)
+    """Seconds until all that waits now can go on."""
+    spent = Fact(RunFacts(), read=RunFacts)
+    """What this process has learned and spent so far."""

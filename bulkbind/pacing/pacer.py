@@ -13,7 +13,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from bulkbind.logs import logger
-from bulkbind.model import NoAnswer, RunFacts, ServerLimit, Throttled, Unreachable, Verdict
+from bulkbind.model import (
+    Hold,
+    NoAnswer,
+    RunFacts,
+    ServerLimit,
+    Throttled,
+    TimeSpent,
+    TimeUse,
+    Unreachable,
+    Verdict,
+)
 from bulkbind.pacing.learner import Pace
 from bulkbind.pacing.streams import OneStream, StreamPerUser
 from bulkbind.pacing.width import Flight, Traffic
@@ -64,8 +74,7 @@ class Pacer:
         streams: What the gateway counts together, and the limit of each.
         flight: How many may be in flight.
         throttled: 429s seen.
-        paced_s: For how long nobody was allowed to send, for the pace's sake.
-        cooled_s: The same while the gate of all was closed.
+        time: What the time went to, as far as is known here: why nobody may send.
     """
 
     def __init__(
@@ -100,12 +109,15 @@ class Pacer:
         self._taken = asyncio.Event()
         self._expecting: dict[asyncio.Event, None] = {}
         """Waits that the next answer ends, in order."""
-        self._idle_since: float | None = None
-        self._idle_s = 0.0
+        self._head = self._trial = Hold(TimeSpent(), TimeUse.PACED)
+        """Why whoever waits for the server does, and the request that tries while all wait."""
+        self._trying = 0
+        """That one's permit."""
+        self.time = TimeSpent(clock.monotonic)
+        self.time.silent_after_s = lambda: self.flight.silent_s
         self._log = logger()
         self._logged_per_s = learner.per_s
         self.throttled = 0
-        self.paced_s = self.cooled_s = 0.0
 
     async def permit(self, user_id: str | None = None) -> int:
         """Return once a request for a user, or for none, may be sent: a number for `report`.
@@ -132,10 +144,10 @@ class Pacer:
     def _leave(self, stream: RequestStream, now: float) -> int:
         permit = self._traffic.sent(now)
         self.streams.left(stream, permit, now)
-        if self._idle_since is not None:
-            self._idle_s += now - self._idle_since
-            self._idle_since = None
-            self.paced_s = max(0.0, self._idle_s - self.cooled_s)
+        self.time.sent(permit)
+        if self.state.is_closed:
+            self._trying, self._trial = permit, self.time.waiting(self._why_closed())
+            self._trial.__enter__()
         return permit
 
     def has_room(self) -> bool:
@@ -157,9 +169,11 @@ class Pacer:
     async def _admitted(self, stream: RequestStream) -> int:
         while True:
             while (due_at := self.streams.due_at(stream)) > (now := self._clock.monotonic()):
-                if self._idle_since is None and not self._traffic.in_flight():
-                    self._idle_since = now
-                await (self._answer() if due_at == math.inf else self._clock.sleep(due_at - now))
+                is_closed = stream.gate.is_closed
+                why = TimeUse.USERS_CLOSED if is_closed else TimeUse.USERS_PACED
+                with self.time.waiting(why, due_at):
+                    wait = self._clock.sleep(due_at - now) if due_at < math.inf else self._answer()
+                    await wait
             if not self._line.locked() and self._traffic.is_clear(now):
                 return self._leave(stream, now)
             async with self._line:
@@ -176,17 +190,14 @@ class Pacer:
                 sure_at = gate.sure_at()
                 await self._answer(sure_at)
                 traffic.sure(self._clock.monotonic(), sure_at)
-                self._count_closed(now)
+                self._end_trial()
             elif not traffic.has_place(now):
+                # What is under way says what is waited for.
                 await self._answer(traffic.place_at())
-                self._count_closed(now)
             elif now < gate.next_at:
-                was_closed = gate.is_closed
-                await self._clock.sleep(gate.next_at - now)
-                if was_closed:
-                    self._count_closed(now)
-                else:
-                    self.paced_s += self._clock.monotonic() - now
+                why = self._why_closed() if gate.is_closed else TimeUse.PACED
+                with self.time.waiting(why, gate.next_at) as self._head:
+                    await self._clock.sleep(gate.next_at - now)
             elif now < self.flight.next_at:
                 await self._clock.sleep(self.flight.next_at - now)
             else:
@@ -208,9 +219,13 @@ class Pacer:
             if timer is not None:
                 timer.cancel()
 
-    def _count_closed(self, since: float) -> None:
-        if self.state.is_closed:
-            self.cooled_s += self._clock.monotonic() - max(since, self.state.closed_at)
+    def _why_closed(self) -> TimeUse:
+        return TimeUse.AWAY if self.state.is_away else TimeUse.CLOSED
+
+    def _end_trial(self) -> None:
+        """End the wait for the request that tries if all may send again."""
+        if not self.state.is_closed:
+            self._trial.end()
 
     def report(self, permit: int, verdict: Verdict, limits: tuple[ServerLimit, ...] = ()) -> None:
         """Learn from the verdict on a permitted request, and from the limits in its answer."""
@@ -229,6 +244,8 @@ class Pacer:
             case _:
                 self.streams.accepted(permit, now)
                 self._traffic.accepted(out, now)
+        if gate.is_closed:
+            self._head.turn(self._why_closed())
         if epoch != gate.epoch or learner.per_s != self._logged_per_s:
             self._log_pace(verdict, is_away=epoch != gate.epoch and gate.is_away)
         self._back(permit)
@@ -263,6 +280,9 @@ class Pacer:
         self._back(permit)
 
     def _back(self, permit: int) -> None:
+        self.time.ended(permit)
+        if permit == self._trying:
+            self._trial.end()
         self.streams.back(permit)
         for came in self._expecting:
             came.set()
@@ -285,12 +305,21 @@ class Pacer:
     # --- what its parts report: both, the streams, the learner, the flight ----------------------
 
     def spent(self) -> RunFacts:
-        """Return the 429s seen, and the seconds in which nobody was allowed to send, by cause."""
+        """Return the 429s seen, and what the time went to."""
         facts = RunFacts()
         facts.requests_throttled = self.throttled
-        facts.paced_s = round(self.paced_s, 3)
-        facts.cooled_s = round(self.cooled_s, 3)
+        facts.spend(self.time)
         return facts
+
+    @property
+    def paced_s(self) -> float:
+        """For how long nobody was allowed to send, for the pace's sake."""
+        return self.time.seconds(TimeUse.PACED, TimeUse.USERS_PACED)
+
+    @property
+    def cooled_s(self) -> float:
+        """For how long nobody was allowed to send, as the gateway refused."""
+        return self.time.seconds(TimeUse.CLOSED, TimeUse.USERS_CLOSED)
 
     def closed_for_s(self) -> float:
         """Return for how many seconds nobody may send who has something to send."""
@@ -327,8 +356,10 @@ class Pacer:
             source = "learned from 429s"
         elif self.flight.places:
             source = "a limit on requests in flight"
+        elif self._learned:
+            source = "learned by an earlier run"
         else:
-            source = "learned by an earlier run" if self._learned else "no limit met"
+            source = "refused for a while, no limit shown" if self.throttled else "no limit met"
         return self.streams.scope + source
 
     def limit(self) -> Limit | None:

@@ -23,7 +23,7 @@ from bulkbind.model import (
 )
 from bulkbind.redaction import json_text, line
 from bulkbind.report import charts
-from bulkbind.report.plan_text import span_text
+from bulkbind.report.measures import rate_text, span_text
 from bulkbind.report.tables import reason_of
 
 if TYPE_CHECKING:
@@ -61,6 +61,7 @@ def write_html(
     )
     environment.filters["n"] = "{:,}".format
     environment.filters["moment"] = _moment
+    environment.filters["rate"] = rate_text
     sources = run.sources()
     table = _Table(run, summary, sources, only)
     script = _file("report.js")
@@ -272,10 +273,8 @@ def _time_spent(summary: RunSummary) -> list[dict[str, Any]]:
     staging_s = _between(summary.created_at, summary.confirmed_at)
     if staging_s is not None:
         spent["checking the manifest, and the question"] = staging_s
-    waited = {wait.row: seconds or 0.0 for _, wait, seconds in facts.waits() if wait.row}
     if facts.sending_s:
-        spent["sending"] = max(0.0, facts.sending_s - sum(waited.values()))
-        spent |= {what: seconds for what, seconds in waited.items() if seconds}
+        spent |= dict(facts.account())
     total = sum(spent.values()) or 1.0
     return [
         {

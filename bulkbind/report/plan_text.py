@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from bulkbind.clock import HOUR_S, MINUTE_S
 from bulkbind.model import EXTRA, Forecast, Plan, PlanWord
 from bulkbind.redaction import Lines, lines
+from bulkbind.report.measures import rate_text, span_text
 from bulkbind.report.problem_text import problem_lines
 from bulkbind.report.undo_report import MAY_COST
 
@@ -133,15 +133,5 @@ def forecast_text(forecast: Forecast) -> str:
         return "nothing to send"
     if forecast.seconds is None:
         return f"{calls}; how long that takes is not known: {forecast.source}"
-    rate = f"{forecast.per_s:,.4g}/s ({forecast.source})"
+    rate = f"{rate_text(forecast.per_s or 0.0)} ({forecast.source})"
     return f"{calls}, about {span_text(forecast.seconds)} at {rate}"
-
-
-def span_text(seconds: float) -> str:
-    """Return a duration for display: `4 s`, `12 min`, `3 h 20 min`."""
-    if seconds < 2 * MINUTE_S:
-        return f"{max(seconds, 1):,.0f} s"
-    if seconds < 2 * HOUR_S:
-        return f"{seconds / MINUTE_S:,.0f} min"
-    hours, rest = divmod(round(seconds / MINUTE_S), 60)
-    return f"{hours:,} h {rest} min"

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 from bulkbind.files import write_json
 from bulkbind.model import MEANINGS, RunSummary
 from bulkbind.redaction import Lines, lines
+from bulkbind.report.measures import rate_text
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from bulkbind.model import Changes, Refreshed, UndoSummary
+    from bulkbind.model import Changes, Refreshed, RunFacts, UndoSummary
 
 MOST_REASONS_SHOWN = 8
 SHORTEST_SHOWN_S = 0.1
@@ -105,14 +106,27 @@ def _pace(summary: RunSummary) -> list[str]:
     if facts.requests_throttled:
         parts.append(f"{facts.requests_throttled:,} of them throttled")
     if facts.pace_per_s:
-        parts.append(f"pace {facts.pace_per_s:g}/s ({facts.pace_from or 'learned'})")
+        parts.append(f"pace {rate_text(facts.pace_per_s)} ({facts.pace_from or 'learned'})")
+    elif facts.pace_from:
+        parts.append(facts.pace_from)
     if facts.requests_lists:
         parts.append(f"{facts.requests_lists:,} list calls")
     if summary.posted_again_after_bound:
         parts.append(f"{summary.posted_again_after_bound:,} requests for what was bound already")
-    waits = [
+    if facts.requests_again:
+        parts.append(f"{facts.requests_again:,} binds sent again after no answer came in time")
+    lines = ["sent: " + ", ".join(parts)]
+    if spent := time_text(facts):
+        lines.append(f"time: {spent}")
+    aside = [
         f"{seconds:,.1f} s {wait.said}"
         for _, wait, seconds in facts.waits()
-        if seconds is not None and seconds >= SHORTEST_SHOWN_S
+        if not wait.uses and seconds is not None and seconds >= SHORTEST_SHOWN_S
     ]
-    return ["sent: " + ", ".join(parts)] + (["waited: " + ", ".join(waits)] if waits else [])
+    return lines + ([f"waited: {', '.join(aside)}"] if aside else [])
+
+
+def time_text(facts: RunFacts) -> str:
+    """Return what the time of sending went to, most first; empty where nothing was sent."""
+    shown = [item for item in facts.account() if item[1] >= SHORTEST_SHOWN_S]
+    return ", ".join(f"{seconds:,.1f} s {said}" for said, seconds in shown)

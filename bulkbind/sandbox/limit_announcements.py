@@ -118,6 +118,10 @@ def _retry_after_date(state: LimitState, now: datetime) -> dict[str, str]:
     return {"Retry-After": later_date(now, state.standing.reset_s)}
 
 
+def _x_retry_after(state: LimitState, now: datetime) -> dict[str, str]:
+    return {"X-Retry-After": str(math.ceil(now.timestamp() + state.standing.reset_s))}
+
+
 def _three_fields(prefix: str) -> Callable[[LimitState, datetime], dict[str, str]]:
     def write(state: LimitState, _now: datetime) -> dict[str, str]:
         return {
@@ -156,6 +160,12 @@ FORMS = {
     ),
     "retry-after-date": Form(
         "Retry-After as a date, on 429s", When.REFUSED, _retry_after_date, "Retry-After"
+    ),
+    "x-retry-after": Form(
+        "X-Retry-After in seconds since 1970, on 429s",
+        When.REFUSED,
+        _x_retry_after,
+        "X-Retry-After",
     ),
     "x-ratelimit": Form(
         "X-RateLimit-Limit, -Remaining and -Reset (seconds), on every answer",

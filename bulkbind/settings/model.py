@@ -445,7 +445,11 @@ class ApiSettings(Part):
         "right, not activated): three of them, and the user's list, prove it for the user's others",
         ("13000301", "13000311", "13000410", "13000412"),
     )
-    timeout: Positive = setting("from sending a bind to the end of its answer", 30.0)
+    timeout: Positive = setting(
+        "from sending a bind to the end of its answer; longer by itself, up to 120 s, where "
+        "answers take long",
+        15.0,
+    )
     list_timeout: Positive = setting(
         "the same for a user's list, which may hold 100,000 devices", 120.0
     )

@@ -9,7 +9,7 @@ from datetime import datetime
 
 import pytest
 
-from bulkbind.engine import Parts, Pipeline, StopReason, StopSignal
+from bulkbind.engine import Breaker, Parts, Pipeline, StopReason, StopSignal
 from bulkbind.errors import ExitCode
 from bulkbind.ledger import Ledger, RunReader, reading
 from bulkbind.model import (
@@ -30,7 +30,7 @@ from bulkbind.model import (
 from bulkbind.pacing import Pacer
 from bulkbind.settings import ReadbackSettings, SendSettings
 from tests.support.fake_clock import FakeClock
-from tests.support.fakes import LOST, SILENT, FakeServer
+from tests.support.fakes import ERRED, LOST, SILENT, FakeServer
 from tests.support.rows import values as row_values
 
 ENDPOINT = "https://example.test"
@@ -97,7 +97,10 @@ class Bench:
         """Send a run and end it; return its last state."""
         await ledger.start(run)
         parts = Parts(self.server, ledger, self.pacer, self.stop, self.clock)
-        await Pipeline(parts, run, self.send, self.readback).run()
+        breaker = Breaker(self.stop, self.send.max_failures)
+        if self.send.max_failures:
+            ledger.on_settled = breaker.settled
+        await Pipeline(parts, run, self.send, self.readback, breaker=breaker).run()
         reason = self.stop.reason.text if self.stop.reason else None
         return await ledger.finish(run, reason, RunFacts())
 
@@ -623,3 +626,64 @@ async def test_silent_requests_hold_no_other_rows_up(bench):
     assert len(late) <= plans.count(SILENT)
     assert bench.clock.monotonic() < 10 + bench.server.time_out_s + 2 * 5.0
     assert bench.server.most_in_flight <= 32
+
+
+@pytest.mark.parametrize(
+    ("plans", "most"),
+    [
+        pytest.param([Refused()] * 40, 5, id="all refused"),
+        pytest.param([None] * 10 + [Refused()] * 40, 5 + 8, id="refused from the tenth on"),
+        pytest.param([None] + [Transient()] * 400, 5 + 8, id="all in trouble"),
+        pytest.param([ERRED, *[Refused()] * 40], 8, id="refused after trouble"),
+    ],
+)
+async def test_a_failing_run_stops_when_it_was_told_to(bench, plans, most):
+    """At five failures, and those that were in flight when the first of them came."""
+    bench.send = SendSettings(
+        concurrency=32, max_failures="5", max_attempts=2, backoff_base=0.5, backoff_cap=5.0
+    )
+    bench.server.planned.extend(plans)
+
+    state = await bench.ran(devices(60))
+
+    assert state is RunState.STOPPED
+    assert "--max-failures 5" in bench.stop.reason.text
+    assert 5 <= bench.counts()["failed"] <= most
+
+
+async def test_canaries_that_may_fail_hold_no_other_up(bench):
+    """Refused as with a wrong set-up, they fail once another row has succeeded: no sooner."""
+    bench.send = SendSettings(concurrency=4, max_failures="2")
+    bench.server.planned.extend([Refused(set_up=True)] * 3)
+
+    state = await bench.ran(devices(60))
+
+    assert state is RunState.STOPPED
+    assert bench.counts()["failed"] == 3
+    assert bench.counts()["bound"] >= 1
+
+
+@pytest.mark.parametrize("silent", [1, 3])
+async def test_a_first_request_without_an_answer_holds_nobody_up(bench, silent):
+    """The next row goes first then; what is silent is settled beside the others."""
+    bench.server.planned.extend([SILENT] * silent)
+
+    state = await bench.ran(devices(40))
+    settled = sorted(datetime.fromisoformat(row.settled_at) for row in bench.rows())
+
+    assert state is RunState.DONE
+    assert bench.counts() == {"bound": 40}
+    assert (settled[39 - silent] - settled[0]).total_seconds() < 2.0
+    assert bench.clock.monotonic() < bench.server.time_out_s + 2 * silent + 10.0
+
+
+async def test_canaries_that_nobody_answers_stop_the_run(bench):
+    """Five rows in doubt at most, and no other one sent."""
+    bench.server.planned.extend([SILENT] * 60)
+
+    state = await bench.ran(devices(60))
+
+    assert state is RunState.STOPPED
+    assert "none of the first 5 devices" in bench.stop.reason.text
+    assert sum(bench.server.binds.values()) == 5
+    assert bench.server.posted_again == 0

@@ -17,6 +17,7 @@ from bulkbind.model import (
     Record,
     Refused,
     ServerLimit,
+    TimeSpent,
     Transient,
     Verdict,
 )
@@ -114,7 +115,11 @@ class FakeServer:
     ) -> Attempt:
         permit = await self.pacer.permit(device.user_id)
         if before is not None:
-            await before()
+            try:
+                await before()
+            except BaseException:
+                self.pacer.forget(permit)
+                raise
         sent_at = self._now()
         self.in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
@@ -201,6 +206,7 @@ class OpenGate:
     """A gate that is always open."""
 
     def __init__(self, *, drained: bool = False) -> None:
+        self.time = TimeSpent()
         self.reported: list[Verdict] = []
         self.forgotten = 0
         self._drained = drained

@@ -5,19 +5,34 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from bulkbind.model import RunFacts, TimeUse
+from bulkbind.report.measures import rate_text
+
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from bulkbind.clock import Clock
     from bulkbind.pacing import Pacer
 
 WORTH_SHOWING_S = 1.0
 """Shorter waits are part of the pace."""
+NEARLY_ALL, MOST = 0.9, 0.5
+"""Shares of the time."""
 
 
 class Gauge:
-    """Reads the pacer for display."""
+    """Reads the pacer, and what the time goes to, for display."""
 
-    def __init__(self, pacer: Pacer, clock: Clock, what: str = "binding") -> None:
+    def __init__(
+        self,
+        pacer: Pacer,
+        clock: Clock,
+        what: str = "binding",
+        patience_s: Callable[[], float] = lambda: 0.0,
+    ) -> None:
+        """*patience_s*: returns for how long an answer is waited for."""
         self._pacer = pacer
+        self._patience_s = patience_s
         self._clock = clock
         self.what = what
         """`binding` or `unbinding`."""
@@ -34,15 +49,87 @@ class Gauge:
         """Return how many requests were throttled."""
         return self._pacer.throttled
 
+    def tail_s(self) -> float:
+        """Return the seconds until all that waits now can go on."""
+        time = self._pacer.time
+        waits = (time.waits(cause)[1] for cause in (TimeUse.BACKING_OFF, TimeUse.SETTLING))
+        silent, _, last_s = time.silent()
+        return max(*waits, self._patience_s() - last_s if silent else 0.0)
+
     def waits(self) -> str:
-        """Return briefly why nothing is sent now; empty if sending is allowed."""
+        """Return briefly why nothing is sent now; empty if something is."""
         closed_s = self._pacer.closed_for_s()
         if closed_s > WORTH_SHOWING_S:
-            until = (self._clock.utc_now() + timedelta(seconds=closed_s)).astimezone()
+            until = self._moment(closed_s)
             if self._pacer.state.is_away:
-                return f"the endpoint is away, tried again at {until:%H:%M:%S}"
+                return f"the endpoint is away, tried again at {until}"
             why = "cooling down" if self._pacer.state.is_closed else "paced"
-            return f"{why} until {until:%H:%M:%S}"
+            return f"{why} until {until}"
+        if self._pacer.state.is_away:
+            return "one request tries whether the endpoint is back"
         if self._pacer.state.is_closed:
             return "one request tries whether the gateway is open again"
-        return ""
+        return self._waits_for_others()
+
+    def _waits_for_others(self) -> str:
+        time = self._pacer.time
+        match time.now():
+            case TimeUse.SILENT:
+                count, first_s, _ = time.silent()
+                until = self._moment(max(0.0, self._patience_s() - first_s))
+                what = f"{_counted(count, 'request')} without an answer for {first_s:.0f} s"
+                return f"{what}, given up from {until} on"
+            case TimeUse.CREDENTIALS:
+                return "getting credentials"
+            case TimeUse.BACKING_OFF as cause:
+                count, wait_s = time.waits(cause)
+                moment = self._moment(wait_s)
+                return f"{_counted(count, 'device')} sent again after trouble, by {moment}"
+            case TimeUse.SETTLING as cause:
+                count, wait_s = time.waits(cause)
+                lists = _counted(count, "user")
+                return f"doubt: the lists of {lists} are read by {self._moment(wait_s)}"
+            case _:
+                return ""
+
+    def _moment(self, wait_s: float) -> str:
+        moment = (self._clock.utc_now() + timedelta(seconds=wait_s)).astimezone()
+        return f"{moment:%H:%M:%S}"
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
+
+
+def where_time_went(pacer: Pacer, endpoint: str, trouble: str, *, has_answered: bool) -> str:
+    """Return what most of the time went to, as a clause.
+
+    *trouble*: why there was no connection the last time; *has_answered*: whether any answer came.
+    """
+    if trouble and not has_answered:
+        return f"{endpoint} was never reached: {trouble}"
+    time = pacer.time
+    by_gateway = (TimeUse.CLOSED, TimeUse.PACED, TimeUse.USERS_CLOSED, TimeUse.USERS_PACED)
+    groups = {by_gateway[0]: by_gateway} | {
+        cause: (cause,) for cause in TimeUse if cause not in by_gateway
+    }
+    seconds = {cause: time.seconds(*causes) for cause, causes in groups.items()}
+    most = max(seconds, key=lambda cause: seconds[cause])
+    share = seconds[most] / (time.total_s() or 1.0)
+    part = next(
+        (words for least, words in ((NEARLY_ALL, "nearly all"), (MOST, "most")) if share >= least),
+        "the largest part",
+    )
+    return f"{part} of it spent {_spent(most, pacer, endpoint, trouble)}"
+
+
+def _spent(cause: TimeUse, pacer: Pacer, endpoint: str, trouble: str) -> str:
+    if cause is TimeUse.AWAY:
+        return f"waiting: {endpoint} was away" + (f": {trouble}" if trouble else "")
+    if cause is not TimeUse.CLOSED:
+        return next(wait.said for _, wait, _ in RunFacts().waits() if cause in wait.uses)
+    per_s = pacer.pace()
+    if per_s is None:
+        return f"waiting: the gateway refused {pacer.throttled:,} requests, and shows no limit"
+    who = "--rate" if pacer.source().endswith("--rate") else "the gateway"
+    return f"waiting: {who} allows {rate_text(per_s)}"

@@ -12,6 +12,7 @@ from bulkbind.clock import iso
 from bulkbind.ledger.store import RUN_SHIFT
 from bulkbind.logs import logger
 from bulkbind.model import TimelinePart
+from bulkbind.report.measures import left_s
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -188,7 +189,7 @@ class Progress:
     def _log_progress(self) -> None:
         now = self._clock.monotonic()
         recent_per_s = (self._done - self._logged) / max(now - self._logged_at, SHORTEST_S)
-        left_s = (self._rows - self._done) / recent_per_s if recent_per_s else None
+        left = left_s(self._rows - self._done, recent_per_s, self._pace())
         self._logged_at, self._logged = now, self._done
         self._log.info(
             "run.progress",
@@ -197,7 +198,7 @@ class Progress:
             **self._counts,
             per_s=round(self._done / max(now - self._began_at, LOG_AT_MOST_EVERY_S), 1),
             pace_per_s=None if (pace := self._pace()) is None else round(pace, 2),
-            left_s=None if left_s is None else round(left_s, 1),
+            left_s=None if left is None else round(left, 1),
         )
 
     def _log_device(self, claim: Claim, outcome: Outcome) -> None:

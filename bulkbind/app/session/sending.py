@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,19 +14,22 @@ from bulkbind.app.session.progress import Progress, Timeline
 from bulkbind.app.session.session import (
     NAMES_CODES,
     Session,
+    follow,
     known_client,
     paced,
     pacer_of,
     retries_of,
 )
+from bulkbind.clock import iso
 from bulkbind.engine import Breaker, Parts, Pipeline, StopSignal, Unbinder, draining
 from bulkbind.errors import ExitCode, LedgerError
 from bulkbind.logs import bound, logger
-from bulkbind.model import LimitFound, RunFacts, RunState, UnbindKind
+from bulkbind.model import LimitFound, LiveFacts, RunFacts, RunState, UnbindKind
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
 
+    from bulkbind.clock import Clock
     from bulkbind.koodrive import KooDrive
     from bulkbind.ledger import Ledger
     from bulkbind.model import Ended, RunSummary, Status
@@ -59,8 +63,9 @@ async def send(
     """
     settings, clock, stop = session.settings, session.clock, session.stop
     pacer = await pacer_of(session, ledger)
-    gauge = Gauge(pacer, clock)
+    ledger.count_time(pacer.time)
     client = await known_client(session, ledger)
+    gauge = Gauge(pacer, clock, patience_s=client.patience_s)
     notes = _Notes(ledger, client)
     api = paced(session, client, pacer)
     staged, doubtful = await ledger.unsettled(run)
@@ -88,26 +93,63 @@ async def send(
         breaker.doubted(before)
 
     ledger.on_settled, ledger.on_doubted = on_settled, on_doubted
-    began = clock.monotonic()
-    sender = _Sender(session, ledger, Parts(api, ledger, pacer, stop, clock), run)
-    session.pulse.follow(lambda: client.requests, lambda: pacer.closed_for_s() > 0)
+    sender = _Sender(session, ledger, Parts(api, ledger, pacer, stop, clock), run, breaker)
+
+    def spent() -> RunFacts:
+        return facts_of(
+            client,
+            pacer,
+            settings.send,
+            lists=sender.lists,
+            again=sender.again,
+            backed_off_s=sender.backed_off_s,
+        )
+
+    follow(session, client, pacer)
     await ledger.start(run)
     with bound(run_id=run_id):
         logger().info("run.started", rows=rows, endpoint=settings.endpoint())
         try:
-            async with api:
+            async with api, _telling(ledger, run, gauge, clock, spent):
                 with progress.shown(gauge):
                     await sender.send(first)
         finally:
-            facts = facts_of(
-                client,
-                pacer,
-                settings.send,
-                lists=sender.lists,
-                sending_s=clock.monotonic() - began,
-                backed_off_s=sender.backed_off_s,
-            )
-            await asyncio.shield(_finish(ledger, run, run_id, stop, facts=facts, timeline=timeline))
+
+            def measured() -> RunFacts:
+                facts = spent()
+                facts.parts = [timeline.part()]
+                return facts
+
+            await asyncio.shield(_finish(ledger, run, run_id, stop, measured))
+
+
+TELL_EVERY_S = 1.0
+"""Interval at which `status` learns how a run is doing."""
+
+
+@asynccontextmanager
+async def _telling(
+    ledger: Ledger, run: int, gauge: Gauge, clock: Clock, spent: Callable[[], RunFacts]
+) -> AsyncIterator[None]:
+    """Keep in the ledger how the block's sending is doing, for `status` and after a crash."""
+    began_at = iso(clock.utc_now())
+
+    async def tell() -> None:
+        while True:
+            said = LiveFacts()
+            said.run, said.began_at, said.at = run, began_at, iso(clock.utc_now())
+            said.allowed_per_s = gauge.per_s()
+            said.waits, said.tail_s = gauge.waits(), round(gauge.tail_s(), 1)
+            said.spent = spent()
+            await ledger.put_meta(LiveFacts.key, said.as_json())
+            await clock.sleep(TELL_EVERY_S)
+
+    task = asyncio.create_task(tell(), name="telling")
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)  # the next verb meets a failure, too
 
 
 class _Notes:
@@ -131,13 +173,18 @@ class _Notes:
 class _Sender:
     """Sends a run: first the staged rows, then, in groups, the moved ones."""
 
-    def __init__(self, session: Session, ledger: Ledger, parts: Parts, run: int) -> None:
+    def __init__(
+        self, session: Session, ledger: Ledger, parts: Parts, run: int, breaker: Breaker
+    ) -> None:
+        self._breaker = breaker
         self._session = session
         self._ledger = ledger
         self._parts = parts
         self._run = run
         self.lists = 0
         """List calls made."""
+        self.again = 0
+        """Binds sent again after a time-out."""
         self.backed_off_s = 0.0
         """Total seconds of backoff over all devices."""
 
@@ -173,11 +220,14 @@ class _Sender:
 
     async def _send_staged(self, first: int | None) -> None:
         settings = self._session.settings
-        pipeline = Pipeline(self._parts, self._run, settings.send, settings.doubt, first)
+        pipeline = Pipeline(
+            self._parts, self._run, settings.send, settings.doubt, first, breaker=self._breaker
+        )
         try:
             await pipeline.run()
         finally:
             self.lists += pipeline.lists
+            self.again += pipeline.again
             self.backed_off_s += pipeline.backed_off_s
 
 
@@ -187,7 +237,7 @@ def facts_of(
     send: SendSettings,
     *,
     lists: int,
-    sending_s: float,
+    again: int,
     backed_off_s: float,
 ) -> RunFacts:
     """Return what to record about sending, apart from the rows."""
@@ -195,7 +245,7 @@ def facts_of(
     facts = RunFacts()
     facts.requests = client.requests
     facts.requests_lists = lists
-    facts.sending_s = round(sending_s, 3)
+    facts.requests_again = again
     facts.retrying_s = round(backed_off_s, 3)
     facts = facts.merge(pacer.spent())
     facts.rate_scope = send.rate_scope
@@ -220,14 +270,12 @@ async def _finish(
     run: int,
     run_id: str,
     stop: StopSignal,
-    *,
-    facts: RunFacts,
-    timeline: Timeline,
+    measured: Callable[[], RunFacts],
 ) -> None:
     reason = stop.reason.text if stop.reason else None
     try:
-        await ledger.flushed()  # the timeline includes the last outcomes
-        facts.parts = [timeline.part()]
+        await ledger.flushed()  # what is measured includes the last outcomes
+        facts = measured()
         state = await ledger.finish(run, reason, facts)
     except LedgerError as error:
         raise LedgerError(f"run {run_id} broke off: {error}", hint=error.hint) from error

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
+from bulkbind.app.session.eta import where_time_went
 from bulkbind.app.session.time_limits import Pulse, time_box
 from bulkbind.clock import Clock, iso
 from bulkbind.engine.paced import Paced
@@ -154,6 +155,16 @@ async def known_client(session: Session, ledger: Ledger) -> KooDrive:
     skew_s = await ledger.get_meta(RunFacts.clock_skew_s.name)
     names_codes = await ledger.get_meta(NAMES_CODES)
     return client_of(session, skew_s, names_codes=names_codes is True)
+
+
+def follow(session: Session, client: KooDrive, pacer: Pacer) -> None:
+    """Let the session's watches know what is sent, and what the time goes to."""
+    endpoint = session.settings.endpoint()
+    session.pulse.follow(
+        lambda: client.requests,
+        lambda: pacer.closed_for_s() > 0,
+        lambda: where_time_went(pacer, endpoint, client.trouble, has_answered=client.has_answered),
+    )
 
 
 def paced(session: Session, client: KooDrive, pacer: Pacer) -> Paced:

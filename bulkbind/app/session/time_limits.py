@@ -27,15 +27,26 @@ class Pulse:
         self._batches = 0
         self._count: Callable[[], int] = lambda: 0
         self._is_paused: Callable[[], bool] = lambda: False
+        self.went: Callable[[], str] = lambda: ""
+        """Returns what the time went to, as a clause; empty before anything is sent."""
 
     def beat(self) -> None:
         """Record progress; may be called from any thread."""
         self._batches += 1
 
-    def follow(self, count: Callable[[], int], is_paused: Callable[[], bool]) -> None:
-        """Count each change of *count* as a beat; expect none while *is_paused*."""
+    def follow(
+        self,
+        count: Callable[[], int],
+        is_paused: Callable[[], bool],
+        went: Callable[[], str] = lambda: "",
+    ) -> None:
+        """Count each change of *count* as a beat; expect none while *is_paused*.
+
+        *went*: as the attribute.
+        """
         self._count = count
         self._is_paused = is_paused
+        self.went = went
 
     def taken(self) -> tuple[int, int]:
         """Return a value that changes with every beat."""
@@ -54,7 +65,9 @@ async def time_box(
     watches = [asyncio.create_task(_stall(settings, clock, stop, pulse), name="stall")]
     if settings.send.deadline is not None:
         watches.append(
-            asyncio.create_task(_deadline(settings.send.deadline, clock, stop), name="deadline")
+            asyncio.create_task(
+                _deadline(settings.send.deadline, clock, stop, pulse), name="deadline"
+            )
         )
     try:
         yield
@@ -64,9 +77,11 @@ async def time_box(
         await asyncio.gather(*watches, return_exceptions=True)
 
 
-async def _deadline(seconds: float, clock: Clock, stop: StopSignal) -> None:
+async def _deadline(seconds: float, clock: Clock, stop: StopSignal, pulse: Pulse) -> None:
     await clock.sleep(seconds)
-    stop.set(StopReason(f"the deadline of {duration_words(seconds)} has come"))
+    went = pulse.went()
+    text = f"the deadline of {duration_words(seconds)} has come"
+    stop.set(StopReason(f"{text}; {went}" if went else text))
 
 
 async def _stall(settings: Settings, clock: Clock, stop: StopSignal, pulse: Pulse) -> None:

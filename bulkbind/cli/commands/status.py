@@ -12,7 +12,7 @@ from bulkbind.cli.options import settings_from
 from bulkbind.cli.running import explained, print_json, print_lines
 from bulkbind.model import RunState
 from bulkbind.report import as_json, as_text
-from bulkbind.report.plan_text import span_text
+from bulkbind.report.measures import rate_text, span_text
 from bulkbind.settings import Group
 
 if TYPE_CHECKING:
@@ -36,6 +36,8 @@ def command(run_id: str | None, *, as_json_: bool, **given: Any) -> None:
             progress = {
                 "done": found.done,
                 "per_s": round(found.per_s, 2),
+                "allowed_per_s": found.live.allowed_per_s,
+                "waits": found.live.waits,
                 "left_s": None if found.left_s is None else round(found.left_s, 1),
                 "is_alive": found.is_alive,
                 "last_settled_at": found.last_settled_at or None,
@@ -46,6 +48,17 @@ def command(run_id: str | None, *, as_json_: bool, **given: Any) -> None:
         print_lines([as_text(found.summary)])
         for line in _lines(found):
             print_lines([line])
+
+
+def _pace(found: RunStatus) -> str:
+    """Return rate, allowed rate and time left."""
+    live = found.live
+    parts = [f"{rate_text(found.per_s)} in the last {span_text(found.measured_s)}"]
+    if live.allowed_per_s:
+        parts.append(f"{rate_text(live.allowed_per_s)} allowed")
+    if found.left_s:
+        parts.append(f"about {span_text(found.left_s)} left")
+    return ", ".join(parts)
 
 
 def _lines(found: RunStatus) -> list[str]:
@@ -59,7 +72,8 @@ def _lines(found: RunStatus) -> list[str]:
         if found.is_alive is False:
             lines.append(f"cut off: its process ({who}) is gone; `bulkbind resume` goes on")
         else:
-            left = f", about {span_text(found.left_s)} left" if found.left_s else ""
-            lines.append(f"sending: {who}, {found.per_s:,.1f}/s in the last minute{left}")
+            lines.append(f"sending: {who}, {_pace(found)}")
+            if found.live.waits:
+                lines.append(f"waiting: {found.live.waits}")
     lines += [f"! {problem}" for problem in found.problems]
     return lines

@@ -59,7 +59,7 @@ async def test_it_tells_counts_rates_and_time_left(parts):
     lines = plain(shown, terminal)
     assert "100 / 1,000" in lines[0]
     assert lines[1].split() == ["90", "bound", "10", "failed"]
-    assert lines[2].startswith("20.0/s of 40/s (set by --rate)")
+    assert lines[2].startswith("20/s of 40/s (set by --rate)")
     assert "45 s left" in lines[2]
     assert lines[3:] == ["! SN3: failed: no", "! SN4: failed: no", "! SN5: failed: no"]
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
-from bulkbind.engine import Breaker, StopSignal
+from bulkbind.engine import Breaker, StopReason, StopSignal
+from bulkbind.engine.stop import DrainedError, NoRoomError
 from bulkbind.errors import UsageError
 from bulkbind.model import Claim, Device, Outcome, Status
 from bulkbind.settings import load_settings
@@ -42,6 +45,90 @@ async def test_so_many_failures_stop_a_run(limit, groups, stops):
     if stop.reason is not None:
         assert stop.reason.exit_code == 3
         assert f"--max-failures {limit}" in stop.reason.text
+
+
+async def left(breaker, rows):
+    """Return which of these rows' requests may leave now, each once the one before has left."""
+    gone = []
+    for row in rows:
+        try:
+            async with asyncio.timeout(0):
+                await breaker.room()
+            breaker.leave(row)
+        except (TimeoutError, NoRoomError):
+            continue
+        gone.append(row)
+    return gone
+
+
+@pytest.mark.parametrize(
+    ("limit", "before", "expected"),
+    [
+        ("5", (0, 1), 4),
+        ("5", (0, 4), 1),
+        ("5", (1000, 1), 4),
+        ("50", (0, 1), 40),
+        ("10%", (0, 1), 40),
+        ("10%", (70, 1), 29),
+        ("10%", (190, 10), 12),
+        (None, (0, 100), 40),
+    ],
+    ids=str,
+)
+async def test_while_failures_follow_one_another_no_more_are_out_than_may_fail(
+    limit, before, expected
+):
+    """Of forty that want to leave, so many do as would stop the run by failing."""
+    breaker = Breaker(StopSignal(), limit)
+    breaker.leave(99)
+    breaker.settled(ended(*before))
+    breaker.land(99, has_failed=True)
+    breaker.settled([(Claim(99, Device("u", "S"), 1), Outcome(Status.BOUND, is_unsent=True))])
+    breaker.land(98, has_failed=True)
+
+    assert len(await left(breaker, range(40))) == expected
+
+
+async def test_a_success_lets_all_go_again():
+    """A failure that was none, as a list has shown, is no longer out."""
+    stop = StopSignal()
+    breaker = Breaker(stop, "3")
+    assert await left(breaker, [1, 2, 3, 4]) == [1, 2, 3, 4]
+    breaker.land(1, has_failed=True)
+    breaker.settled([(Claim(1, Device("u", "S1"), 1), Outcome(Status.FAILED))])
+    assert await left(breaker, [5]) == []
+
+    breaker.land(2, has_failed=None)
+    assert await left(breaker, [5]) == []
+    breaker.land(3, has_failed=False)
+    assert await left(breaker, [5, 6, 7]) == [5, 6, 7]
+    breaker.land(5, has_failed=True)
+    breaker.settled([(Claim(5, Device("u", "S5"), 1), Outcome(Status.BOUND))])
+    assert await left(breaker, [8, 9]) == []
+    breaker.land(6, has_failed=False)
+    breaker.land(7, has_failed=False)
+    assert await left(breaker, [8, 9]) == [8, 9]
+    assert not stop.is_set
+
+
+async def test_whoever_waits_for_room_leaves_with_the_run():
+    """The wait ends when the run stops, and once a row stays in doubt instead of failing."""
+    stop = StopSignal()
+    breaker = Breaker(stop, "2")
+    assert await left(breaker, [1]) == [1]
+    breaker.land(1, has_failed=True)
+    assert await left(breaker, [2, 3]) == [2]
+    waiting = asyncio.create_task(breaker.room())
+    await asyncio.sleep(0)  # noqa: TID251  # yields to the loop
+    breaker.let_go(1)
+    await waiting
+    breaker.leave(3)
+    waiting = asyncio.create_task(breaker.room())
+    await asyncio.sleep(0)  # noqa: TID251  # yields to the loop
+    stop.set(StopReason("enough"))
+
+    with pytest.raises(DrainedError):
+        await waiting
 
 
 @pytest.mark.parametrize("text", ["0", "0%", "100%", "-1", "1.5", "many", "5 of 10", "", "%"])

@@ -160,6 +160,12 @@ def test_http_date_round_trip(moment):
         pytest.param("0000000000120", 120.0, id="leading zeros -> 120 s"),
         pytest.param("86399", 86_399.0, id="a day less 1 s"),
         pytest.param("86401", LONGEST_RETRY_AFTER_S, id="a day and 1 s -> a day"),
+        pytest.param("1795435290", 90.0, id="seconds since 1970: 90 s"),
+        pytest.param(" 1795435290 ", 90.0, id="the same between blanks"),
+        pytest.param("1795435290500", 90.5, id="milliseconds since 1970: 90.5 s"),
+        pytest.param("1795435199", None, id="a moment since 1970, 1 s past"),
+        pytest.param("1000000000", None, id="a moment in 2001"),
+        pytest.param("4102444800", LONGEST_RETRY_AFTER_S, id="a moment in 2100 -> a day"),
         pytest.param("9" * 500, LONGEST_RETRY_AFTER_S, id="500 digits -> a day"),
         pytest.param("Mon, 23 Nov 2026 12:01:30 GMT", 90.0, id="IMF-fixdate + 90 s"),
         pytest.param("Monday, 23-Nov-26 12:01:30 GMT", 90.0, id="RFC 850 + 90 s"),
@@ -187,6 +193,7 @@ def test_retry_after(text, expected):
 def test_retry_after_date_needs_the_servers_clock(date):
     """A date cannot be measured without the server's own: ours may be wrong."""
     assert retry_after("Mon, 23 Nov 2026 12:01:30 GMT", date) is None
+    assert retry_after("1795435290", date) is None
 
 
 @given(*[st.none() | st.text(st.characters(max_codepoint=255), max_size=40)] * 2)

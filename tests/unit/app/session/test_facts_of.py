@@ -22,7 +22,7 @@ def recorded(scope="credential", limit=None):
     pacer = Pacer(FakeClock(), StopSignal())
     pacer.limit = lambda: limit  # type: ignore[method-assign]  # learned, in a moment
     send = SendSettings(rate_scope=scope)
-    return facts_of(client, pacer, send, lists=2, sending_s=1.5, backed_off_s=0.25)
+    return facts_of(client, pacer, send, lists=2, again=0, backed_off_s=0.25)
 
 
 def test_each_cause_of_waiting_is_measured():

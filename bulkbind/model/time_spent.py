@@ -1,0 +1,189 @@
+"""What the time of sending went to: each moment has one cause, so the causes add up to the time."""
+
+from __future__ import annotations
+
+import enum
+import math
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class TimeUse(enum.IntEnum):
+    """What a moment goes to: of all that hold, the first."""
+
+    AWAY = 0
+    """Nobody may send, as the endpoint is away: it cannot be reached, or answers nothing."""
+    CLOSED = enum.auto()
+    """Nobody may send, as the gateway refuses."""
+    PACED = enum.auto()
+    """Nobody may send, for the pace's sake."""
+    SENDING = enum.auto()
+    """A request is under way that is not silent yet."""
+    CREDENTIALS = enum.auto()
+    """A token is renewed, or asked for."""
+    LEDGER = enum.auto()
+    """Somebody waits for the ledger."""
+    SILENT = enum.auto()
+    """Every request under way has been so for much longer than answers take."""
+    USERS_CLOSED = enum.auto()
+    """Each user who has something to send is refused, where users are counted apart."""
+    USERS_PACED = enum.auto()
+    """The same for the sake of their pace."""
+    BACKING_OFF = enum.auto()
+    """A device's next attempt is waited for."""
+    SETTLING = enum.auto()
+    """A list is not to be read yet that settles doubt."""
+    AT_WORK = enum.auto()
+    """Nothing of all that: this machine is busy."""
+
+
+_ALL = tuple(TimeUse)
+
+
+class Hold:
+    """Something that is waited for, a context manager.
+
+    Attributes:
+        cause: What it is.
+        until: When it is over (monotonic seconds); infinite where nobody knows.
+    """
+
+    __slots__ = ("_time", "cause", "until")
+
+    def __init__(self, time: TimeSpent, cause: TimeUse, until: float = math.inf) -> None:
+        self._time = time
+        self.cause = cause
+        self.until = until
+
+    def __enter__(self) -> Self:
+        self._time.add(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
+    def end(self) -> None:
+        """End the wait; once more does no harm."""
+        self._time.remove(self)
+
+    def turn(self, cause: TimeUse) -> None:
+        """Let a wait that has not ended go on with another cause."""
+        if cause is not self.cause and self._time.remove(self):
+            self.cause = cause
+            self._time.add(self)
+
+
+class TimeSpent:
+    """Attributes each moment since it was made to one cause; all moments are monotonic seconds.
+
+    Attributes:
+        silent_after_s: Returns after how long a request under way is silent.
+    """
+
+    __slots__ = ("_began", "_holds", "_now", "_out", "_seconds", "_since", "silent_after_s")
+
+    def __init__(self, now: Callable[[], float] = lambda: 0.0) -> None:
+        """*now*: the clock; without one no time passes."""
+        self._now = now
+        self._began = self._since = now()
+        self._seconds = [0.0] * len(TimeUse)
+        self._holds: tuple[dict[Hold, None], ...] = tuple({} for _ in TimeUse)
+        """What is waited for, by cause."""
+        self._out: dict[int, float] = {}
+        """When each request under way left, the earliest first."""
+        self.silent_after_s: Callable[[], float] = lambda: math.inf
+
+    def waiting(self, cause: TimeUse, until: float = math.inf) -> Hold:
+        """Return a context manager that holds a cause."""
+        return Hold(self, cause, until)
+
+    def add(self, hold: Hold) -> None:
+        """Begin to wait."""
+        self._book()
+        self._holds[hold.cause][hold] = None
+
+    def remove(self, hold: Hold) -> bool:
+        """End a wait; return whether it had not ended before."""
+        self._book()
+        known = len(self._holds[hold.cause])
+        self._holds[hold.cause].pop(hold, None)
+        return len(self._holds[hold.cause]) < known
+
+    def sent(self, request: int) -> None:
+        """A request leaves."""
+        self._book()
+        self._out[request] = self._since
+
+    def ended(self, request: int) -> None:
+        """It is no longer under way."""
+        self._book()
+        self._out.pop(request, None)
+
+    def _book(self) -> None:
+        """Attribute what has passed since the last change; it alone may have fallen silent."""
+        now, since = self._now(), self._since
+        if now <= since:
+            return
+        self._since = now
+        cause = self._first(TimeUse.AWAY, TimeUse.SENDING)
+        if cause is None and self._out:
+            silent_at = min(now, max(since, self._silent_at()))
+            self._seconds[TimeUse.SENDING] += silent_at - since
+            since = silent_at
+        if cause is None:
+            cause = self._rest()
+        self._seconds[cause] += now - since
+
+    def _silent_at(self) -> float:
+        """Return when the last request under way that left has fallen silent, or will."""
+        return next(reversed(self._out.values())) + self.silent_after_s()
+
+    def _first(self, begin: TimeUse, end: TimeUse) -> TimeUse | None:
+        """Return the first cause of those before *end* that is held."""
+        for cause in range(begin, end):
+            if self._holds[cause]:
+                return _ALL[cause]
+        return None
+
+    def _rest(self) -> TimeUse:
+        """Return the cause where no request is under way but silent ones."""
+        cause = self._first(TimeUse.CREDENTIALS, TimeUse.SILENT)
+        if cause is None and self._out:
+            return TimeUse.SILENT
+        return cause or self._first(TimeUse.USERS_CLOSED, TimeUse.AT_WORK) or TimeUse.AT_WORK
+
+    def now(self) -> TimeUse:
+        """Return what the present moment goes to."""
+        cause = self._first(TimeUse.AWAY, TimeUse.SENDING)
+        if cause is None and self._out and self._now() < self._silent_at():
+            return TimeUse.SENDING
+        return self._rest() if cause is None else cause
+
+    def seconds(self, *causes: TimeUse) -> float:
+        """Return the seconds of some causes."""
+        self._book()
+        return sum(self._seconds[cause] for cause in causes)
+
+    def total_s(self) -> float:
+        """Return the seconds since it was made, which those of all causes add up to."""
+        return self.seconds(*TimeUse)
+
+    def waits(self, cause: TimeUse) -> tuple[int, float]:
+        """Return how many wait for a cause now, and the seconds until the last is over.
+
+        0 where none is known to end.
+        """
+        ends = [hold.until for hold in self._holds[cause] if hold.until < math.inf]
+        left_s = max(ends, default=-math.inf) - self._now()
+        return len(self._holds[cause]), max(0.0, left_s)
+
+    def silent(self) -> tuple[int, float, float]:
+        """Return how many requests are silent, and how long the first and the last have been out.
+
+        In seconds; zeros where none is.
+        """
+        now, after_s = self._now(), self.silent_after_s()
+        ages = [now - sent_at for sent_at in self._out.values() if now - sent_at >= after_s]
+        return (len(ages), ages[0], ages[-1]) if ages else (0, 0.0, 0.0)

@@ -1,0 +1,48 @@
+"""Durations and rates, as a person reads them, and how long what is left takes."""
+
+from __future__ import annotations
+
+from bulkbind.clock import HOUR_S, MINUTE_S
+
+TO_A_TENTH = 100.0
+"""Rates below this are told to a tenth."""
+
+
+def span_text(seconds: float) -> str:
+    """Return a duration for display: `4 s`, `12 min`, `3 h 20 min`."""
+    if seconds < 2 * MINUTE_S:
+        return f"{max(seconds, 1):,.0f} s"
+    if seconds < 2 * HOUR_S:
+        return f"{seconds / MINUTE_S:,.0f} min"
+    hours, rest = divmod(round(seconds / MINUTE_S), 60)
+    return f"{hours:,} h {rest} min"
+
+
+def rate_text(per_s: float) -> str:
+    """Return a rate for display, in the unit in which it is at least 1: `57.9/s`, `5/min`, `30/h`.
+
+    *per_s*: per second.
+    """
+    for unit, seconds in (("s", 1.0), ("min", MINUTE_S)):
+        if round(per_s * seconds, 1) >= 1 or not per_s:
+            return f"{_number(per_s * seconds)}/{unit}"
+    return f"{_number(per_s * HOUR_S)}/h"
+
+
+def _number(rate: float) -> str:
+    return f"{rate:,.1f}".removesuffix(".0") if rate < TO_A_TENTH else f"{rate:,.0f}"
+
+
+def left_s(
+    rows: int, per_s: float, allowed_per_s: float | None, tail_s: float = 0.0
+) -> float | None:
+    """Return the seconds to the end; None if nothing moves, or nothing is left.
+
+    Args:
+        rows: Rows to be settled, those in doubt included.
+        per_s: Rows settled per second of late.
+        allowed_per_s: Requests per second allowed now; None without a limit.
+        tail_s: Seconds until what waits now can go on: it ends no sooner.
+    """
+    speed = per_s if allowed_per_s is None else min(per_s, allowed_per_s)
+    return max(rows / speed, tail_s) if rows > 0 and speed > 0 else None

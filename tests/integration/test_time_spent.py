@@ -1,0 +1,184 @@
+"""What the time of a run went to: over the engine, a ledger, and a clock turned by hand."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+
+import pytest
+
+from bulkbind.app.session.eta import Gauge, where_time_went
+from bulkbind.engine import Parts, Pipeline
+from bulkbind.ledger import RunReader, reading
+from bulkbind.model import (
+    LiveFacts,
+    NoAnswer,
+    RunFacts,
+    RunState,
+    Throttled,
+    Transient,
+    Unreachable,
+)
+from bulkbind.pacing import Pacer
+from bulkbind.report import as_text
+from bulkbind.report.summary import time_text
+from bulkbind.settings import ReadbackSettings, SendSettings
+from tests.integration.test_engine import Bench, devices
+from tests.support.fakes import LOST, SILENT
+
+ALL = "nearly all of it spent waiting"
+
+
+@pytest.fixture
+def bench(tmp_path):
+    """Return a bench with a ledger file of its own."""
+    return Bench(tmp_path / "ledger.db")
+
+
+@pytest.mark.parametrize(
+    ("plans", "cap", "spent"),
+    [
+        pytest.param([], None, {}, id="a good day"),
+        pytest.param([], 5.0, {"paced_s": (5.5, 8.5)}, id="a pace"),
+        pytest.param(
+            [Throttled(retry_after_s=20.0)], None, {"cooled_s": (19.9, 21.0)}, id="refused at first"
+        ),
+        pytest.param(
+            [None] * 9 + [Throttled(limit=5, window_s=60.0)] * 3, None,
+            {"cooled_s": (1.0, 400.0), "paced_s": (100.0, 900.0)}, id="5/min",
+        ),
+        pytest.param(
+            [None, *[Unreachable()] * 8], None, {"away_s": (3.0, 120.0)}, id="the endpoint away"
+        ),
+        pytest.param(
+            [None] * 9 + [SILENT], None,
+            {"silent_s": (28.0, 30.0), "settling_s": (4.5, 5.5)}, id="silence",
+        ),
+        pytest.param([None, *[LOST] * 3], None, {"settling_s": (4.0, 6.0)}, id="doubt"),
+        pytest.param(
+            [None] * 36 + [Transient(retry_after_s=9.0)] * 4, None,
+            {"backing_off_s": (8.5, 9.5)}, id="trouble at the end",
+        ),
+    ],
+)  # fmt: skip
+async def test_every_second_of_a_run_has_its_cause(bench, plans, cap, spent):
+    """The causes add up to the time that has passed, and the one that was ordered has its part."""
+    bench.pacer = bench.server.pacer = Pacer(bench.clock, bench.stop, cap)
+    bench.server.planned.extend(plans)
+
+    state = await bench.ran(devices(40))
+    facts = bench.pacer.spent()
+    seconds = {fact.name: item for fact, wait, item in facts.waits() if wait.uses}
+
+    assert state is RunState.DONE
+    assert sum(seconds.values()) == pytest.approx(facts.sending_s)
+    assert facts.sending_s == pytest.approx(bench.clock.monotonic(), abs=0.01)
+    for name, (least_s, most_s) in spent.items():
+        assert least_s <= seconds[name] <= most_s, seconds
+    others = sum(item for name, item in seconds.items() if name not in {*spent, "in_flight_s"})
+    assert others <= 0.02 * facts.sending_s + 0.1, seconds
+    if facts.cooled_s:
+        assert "no limit met" not in bench.pacer.source()
+        assert "cooled_s 0" not in time_text(facts)
+
+
+@pytest.mark.parametrize(
+    ("plans", "words"),
+    [
+        ([Throttled(limit=5, window_s=60.0)] * 3, ALL + ": the gateway allows 5/min"),
+        (
+            [Throttled(retry_after_s=40.0)] * 2,
+            ALL + ": the gateway refused 2 requests, and shows no limit",
+        ),
+        ([Unreachable()] * 4, ALL + ": https://x was away: connection refused"),
+        ([None] * 9 + [SILENT], "most of it spent waiting for answers that were long overdue"),
+        ([None, *[LOST] * 3], ALL + " until lists can settle doubt"),
+    ],
+    ids=["told", "not told", "away", "silence", "doubt"],
+)  # fmt: skip
+async def test_a_stop_says_what_most_of_the_time_went_to(bench, plans, words):
+    """In one clause, with the limit where it is known."""
+    bench.readback = ReadbackSettings(readback_settle=20.0)
+    bench.server.planned.extend(plans)
+
+    await bench.ran(devices(12))
+
+    went = where_time_went(bench.pacer, "https://x", "connection refused", has_answered=True)
+    assert words in went
+
+
+async def test_what_was_never_reached_is_named(bench):
+    """Whatever was waited for, an endpoint without any answer is the reason."""
+    went = where_time_went(bench.pacer, "https://x", "connection refused", has_answered=False)
+
+    assert went == "https://x was never reached: connection refused"
+
+
+async def test_the_display_says_what_is_waited_for(bench):
+    """Silence with its age, doubt and trouble with the moment at which they go on."""
+    seen: dict[str, float] = {}
+    gauge = Gauge(bench.pacer, bench.clock, patience_s=lambda: 30.0)
+    bench.send = SendSettings(concurrency=4, backoff_base=20.0, backoff_cap=20.0)
+    bench.server.planned.extend([None, SILENT, LOST, Transient(retry_after_s=14.0)])
+
+    async def watch():
+        while True:
+            seen.setdefault(gauge.waits(), gauge.tail_s())
+            await bench.clock.sleep(0.5)
+
+    watching = asyncio.create_task(watch())
+    await bench.ran(devices(8))
+    watching.cancel()
+
+    first = next(words for words in seen if words)
+    assert re.fullmatch(
+        r"1 request without an answer for 1 s, given up from \d\d:\d\d:\d\d on", first
+    )
+    assert 28.0 <= seen[first] <= 29.5
+    assert re.fullmatch(r"doubt: the lists of 1 user are read by \d\d:\d\d:\d\d", list(seen)[-1])
+    assert 4.0 <= list(seen.values())[-1] <= 5.5
+
+
+async def test_what_a_killed_process_spent_is_kept(bench):
+    """It is told until the run is gone on with, and added to what the next process spends."""
+    live = LiveFacts({"run": 1, "began_at": "2026-11-23T12:00:00.000Z"})
+    live.spent = RunFacts({"requests": 4, "sending_s": 3.0, "away_s": 3.0})
+    async with bench.ledger() as ledger:
+        run = await bench.staged(ledger, devices(3))
+        await ledger.start(run)
+        await ledger.put_meta(LiveFacts.key, live.as_json())
+    with reading(bench.path) as db:
+        told = RunReader(db, run).summary()
+    async with bench.ledger() as ledger:
+        await ledger.start(run)
+        await ledger.finish(run, "enough", RunFacts({"requests": 1, "away_s": 1.0}))
+    with reading(bench.path) as db:
+        after = RunReader(db, run).summary().facts
+        assert not RunReader(db, run).live()
+
+    assert told.facts.requests == 4
+    assert "3.0 s waiting for the endpoint, which was away" in as_text(told)
+    assert (after.requests, after.away_s, after.sending_s) == (5, 4.0, 3.0)
+
+
+async def test_what_is_sent_again_after_a_time_out_is_counted(bench):
+    """Only what two lists have cleared, and no reset: for those a longer wait would not help."""
+    answer = bench.server._attempt
+
+    def attempt(verdict, sent_at):
+        made = answer(verdict, sent_at)
+        if isinstance(verdict, NoAnswer):
+            made.code = "timeout" if bench.server.binds["user_0", "SN1"] == 0 else "reset"
+        return made
+
+    bench.server._attempt = attempt
+    bench.server.planned.extend([None, NoAnswer(), LOST, None, NoAnswer()])
+    async with bench.ledger() as ledger:
+        run = await bench.staged(ledger, devices(6))
+        await ledger.start(run)
+        parts = Parts(bench.server, ledger, bench.pacer, bench.stop, bench.clock)
+        pipeline = Pipeline(parts, run, bench.send, bench.readback)
+        await pipeline.run()
+
+    assert pipeline.again >= 1
+    assert pipeline.again <= sum(bench.server.binds.values())

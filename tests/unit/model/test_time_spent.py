@@ -1,0 +1,124 @@
+"""What the time goes to: each moment to one cause, and none to nobody."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, strategies as st
+
+from bulkbind.model import RunFacts, TimeSpent, TimeUse
+
+
+class Watch:
+    """A clock that is turned by hand, and the account of its time."""
+
+    def __init__(self):
+        self.now = 0.0
+        self.time = TimeSpent(lambda: self.now)
+        self.time.silent_after_s = lambda: 4.0
+
+    def spent(self):
+        """Return the seconds of each cause that has any."""
+        seconds = {use.name: self.time.seconds(use) for use in TimeUse}
+        return {name: pytest.approx(s) for name, s in seconds.items() if s}
+
+
+@pytest.fixture
+def watch():
+    """Return a clock and its account."""
+    return Watch()
+
+
+def test_of_all_that_is_waited_for_the_first_cause_counts(watch):
+    """Who may not send waits for the gateway, whatever else is waited for meanwhile."""
+    with watch.time.waiting(TimeUse.SETTLING):
+        watch.now = 2.0
+        with watch.time.waiting(TimeUse.PACED), watch.time.waiting(TimeUse.LEDGER):
+            watch.now = 5.0
+        watch.now = 6.0
+    watch.now = 6.5
+
+    assert watch.spent() == {"SETTLING": 3.0, "PACED": 3.0, "AT_WORK": 0.5}
+
+
+def test_only_silent_requests_are_silence(watch):
+    """Once the one that left last has been away for long; an answer to a later one was sending."""
+    watch.time.sent(1)
+    watch.now = 3.0
+    watch.time.sent(2)
+    watch.now = 10.0
+    assert watch.time.now() is TimeUse.SILENT
+    assert watch.time.silent() == (2, 10.0, 7.0)
+    watch.time.sent(3)
+    watch.now = 11.0
+    assert watch.time.now() is TimeUse.SENDING
+    watch.time.ended(3)
+    watch.now = 12.0
+    watch.time.ended(2)
+    watch.time.ended(1)
+    watch.now = 12.5
+
+    assert watch.spent() == {"SENDING": 8.0, "SILENT": 4.0, "AT_WORK": 0.5}
+
+
+def test_silence_is_found_without_anybody_looking(watch):
+    """Nothing happens between sending and the time-out, and both parts are told apart."""
+    watch.time.sent(1)
+    watch.now = 15.0
+    watch.time.ended(1)
+
+    assert watch.spent() == {"SENDING": 4.0, "SILENT": 11.0}
+
+
+def test_a_wait_may_turn_out_to_be_another_one(watch):
+    """What waits for its slot when a 429 closes the gate waits for the gateway from then on."""
+    with watch.time.waiting(TimeUse.PACED, until=12.0) as hold:
+        watch.now = 4.0
+        assert watch.time.waits(TimeUse.PACED) == (1, 8.0)
+        hold.turn(TimeUse.CLOSED)
+        watch.now = 12.0
+    hold.turn(TimeUse.AWAY)
+    hold.end()
+    watch.now = 13.0
+
+    assert watch.spent() == {"PACED": 4.0, "CLOSED": 8.0, "AT_WORK": 1.0}
+    assert watch.time.waits(TimeUse.CLOSED) == (0, 0.0)
+
+
+EVENTS = st.lists(
+    st.tuples(
+        st.floats(0.0, 10.0),
+        st.one_of(
+            st.tuples(st.just("wait"), st.sampled_from(TimeUse)),
+            st.tuples(st.sampled_from(["end", "sent", "ended", "look"]), st.integers(0, 5)),
+        ),
+    ),
+    max_size=60,
+)
+
+
+@given(EVENTS)
+def test_the_causes_add_up_to_the_time(events):
+    """Whatever is waited for in whatever order, no moment counts twice, and none is lost."""
+    watch, holds = Watch(), []
+    for passed, (event, what) in events:
+        watch.now += passed
+        match event:
+            case "wait":
+                holds.append(watch.time.waiting(what).__enter__())
+            case "end" if holds:
+                holds.pop(what % len(holds)).end()
+            case "sent":
+                watch.time.sent(what)
+            case "ended":
+                watch.time.ended(what)
+            case _:
+                watch.time.now()
+    facts = RunFacts()
+    facts.spend(watch.time)
+
+    assert watch.time.total_s() == pytest.approx(watch.now)
+    assert facts.sending_s == pytest.approx(watch.now, abs=0.01)
+    assert sum(seconds for _, seconds in facts.account()) == pytest.approx(
+        facts.sending_s, abs=0.02
+    )
+    assert {use for _, wait, _ in facts.waits() for use in wait.uses} == set(TimeUse)

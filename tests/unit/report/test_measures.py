@@ -1,0 +1,45 @@
+"""Rates and times left, as a person reads them."""
+
+from __future__ import annotations
+
+import pytest
+
+from bulkbind.report.measures import left_s, rate_text
+
+
+@pytest.mark.parametrize(
+    ("per_s", "text"),
+    [
+        (0.083, "5/min"),
+        (5 / 60, "5/min"),
+        (57.9, "57.9/s"),
+        (40.0, "40/s"),
+        (99.96, "100/s"),
+        (1234.5, "1,234/s"),
+        (1.0, "1/s"),
+        (0.96, "1/s"),
+        (0.9, "54/min"),
+        (1 / 60, "1/min"),
+        (0.0083, "29.9/h"),
+        (0.0, "0/s"),
+    ],
+)
+def test_a_rate_is_told_in_a_unit_in_which_it_is_something(per_s, text):
+    """Nobody divides one by 0.083 to know how long a row takes."""
+    assert rate_text(per_s) == text
+
+
+@pytest.mark.parametrize(
+    ("rows", "per_s", "allowed", "tail", "expected"),
+    [
+        pytest.param(600, 60.0, None, 0.0, 10.0, id="no limit"),
+        pytest.param(600, 100.0, 60.0, 0.0, 10.0, id="a burst does not last"),
+        pytest.param(600, 30.0, 60.0, 0.0, 20.0, id="slower than allowed"),
+        pytest.param(3, 60.0, 60.0, 12.0, 12.0, id="the last ones wait for something"),
+        pytest.param(600, 0.0, 60.0, 5.0, None, id="nothing moves"),
+        pytest.param(0, 60.0, 60.0, 5.0, None, id="nothing is left"),
+    ],
+)
+def test_the_time_left_is_that_of_the_slower(rows, per_s, allowed, tail, expected):
+    """Of what is done and what is allowed; and it ends no sooner than what waits."""
+    assert left_s(rows, per_s, allowed, tail) == expected
