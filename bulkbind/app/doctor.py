@@ -16,7 +16,9 @@ from bulkbind.engine.paced import Paced
 from bulkbind.errors import BulkbindError
 from bulkbind.koodrive import Auth, KooDrive, authorizer, choose, reach
 from bulkbind.ledger import faults
+from bulkbind.manifest.rules import breaks
 from bulkbind.model import Accepted, AuthExpired, ClockRefused
+from bulkbind.model.fields import USER
 from bulkbind.pacing import Pacer
 
 if TYPE_CHECKING:
@@ -144,6 +146,9 @@ async def _calls(settings: Settings, auth: Auth, clock: Clock) -> AsyncIterator[
         if user_id is None:
             advice = "give --user-id ID, a user whose list may be read"
             yield Finding("list call", "warn", "not made: no user is named", advice)
+            return
+        if wrong := breaks(USER.name, user_id):
+            yield Finding("list call", "fail", f"user id {user_id!r}: {wrong}", "mend user_id")
             return
         listed = await _list(api, user_id)
         yield _listed(user_id, listed)

@@ -12,6 +12,7 @@
 |  | and absence, or "no such binding" and the next list |
 | `already_gone` | without such a request: absence, or "no such binding" and the next list |
 | `changed` | two lists, a settling time apart, of which the last shows another device id |
+| not unbound | two lists, a settling time apart, of which the last shows it under its id |
 
 What a connection settled since its last answer that names a device is in doubt once it says
 something unasked, or breaks: see `Connections`. All else proves nothing. Pure.
@@ -26,7 +27,6 @@ from typing import TYPE_CHECKING
 from bulkbind.clock import epoch_of
 from bulkbind.model import (
     Accepted,
-    AuthExpired,
     NoAnswer,
     Outcome,
     Record,
@@ -288,10 +288,9 @@ def by_lists(item: Unbinding, looks: Sequence[Look], besides: AbstractSet[str]) 
     says_gone = (isinstance(verdict, Accepted) and not verdict.device_id) or (
         isinstance(verdict, Refused) and verdict.is_missing
     )
-    is_refused = not says_gone and isinstance(verdict, Refused | AuthExpired)
     last = looks[-1]
     if last.shows(item.machine_code, item.device_id):
-        return (UnbindStatus.FAILED, _STILL_THERE) if is_refused else None
+        return None  # even a refusal may be another request's, and this one be carried out yet
     if says_gone and item.machine_code not in last.shown and not last.why_not_whole():
         return _gone(item)
     return _by_absence(item, looks, besides)

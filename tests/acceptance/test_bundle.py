@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import html
 import io
 import json
 import re
 import stat
 import tarfile
+from urllib.parse import quote
 
 import pytest
 
@@ -179,6 +181,8 @@ def test_a_bundle_of_no_run_is_refused(run):
         ("id=u.1;x", "id=user#1;x"),
         ("u.12 and xu.1 are others", "u.12 and xu.1 are others"),
         ("Van 1 and Van 12", "device#1 and Van 12"),
+        ("U.1 has VAN 1", "user#1 has device#1"),
+        ("/users/u.1/devices?u=u.1", "/users/user#1/devices?u=user#1"),
     ],
 )
 def test_a_mask_finds_whole_words(text, masked):
@@ -187,6 +191,30 @@ def test_a_mask_finds_whole_words(text, masked):
     mask.value(OPTIONAL_FIELDS[NAME], "Van 1")
 
     assert mask.text(text) == masked
+
+
+@pytest.mark.parametrize(
+    "user",
+    ["a,b", "(x)", "=u;1", "it's", '"q"', "a:b", "<t>", "a/b", "a|b", "[u]", "{u}", "u@h.test", "7",
+     "Z\u00fcrich", "a\\b", "-", "`u`", "u!"],
+)  # fmt: skip
+def test_a_mask_finds_ids_of_any_characters(user):
+    """In a text, in any case, as a whole value, and as URLs, JSON and HTML write them."""
+    mask = Mask([user, "other"])
+    written = [user, user.upper(), user.lower(), quote(user, safe=""), html.escape(user)]
+
+    for each in written:
+        assert mask.text(f"user {each} refused") == "user user#1 refused"
+    assert mask.values({"event": user, "why": json.dumps(user)[1:-1]}) == {
+        "event": "user#1", "why": "user#1",
+    }  # fmt: skip
+
+
+def test_a_mask_costs_the_same_for_any_number_of_users():
+    """A text is looked at once, however many ids may stand in it."""
+    mask = Mask(f"user_{number}" for number in range(20_000))
+
+    assert mask.text("User_7, user_19999 and user_20000") == "user#1, user#2 and user_20000"
 
 
 def test_a_mask_looks_into_everything():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 from aiohttp import web
@@ -130,6 +131,16 @@ async def test_a_webhook_is_tried_three_times(tmp_path, planned, posts, is_taken
         ("", 0o600, "holds no https address"),
         (f"http://127.0.0.1:9/{SECRET}", 0o600, "did not take it: ClientConnectorError"),
         (f"http://127.0.0.1:9/{SECRET}", 0o644, "can be read by others"),
+        (f"http://127.0.0.1:9/{SECRET}", 0o620, "can be written by others"),
+        (f"https://a..b/{SECRET}", 0o600, "holds no https address"),
+        (f"https://{'a' * 64}.test/{SECRET}", 0o600, "holds no https address"),
+        (f"https://a\nb/{SECRET}", 0o600, "holds no https address"),
+        (f"https://\u202eb/{SECRET}", 0o600, "holds no https address"),
+        (f"https://ho st/{SECRET}", 0o600, "holds no https address"),
+        (f"https://host:99999/{SECRET}", 0o600, "holds no https address"),
+        (f"https://[::1%25lo]/{SECRET}", 0o600, "holds no https address"),
+        (f"https://xn--\u20ac.invalid/{SECRET}", 0o600, "holds no https address"),
+        (f"https://{'a.' * 150}invalid/{SECRET}", 0o600, "did not take it"),
     ],
 )
 async def test_an_address_that_will_not_do_is_told_without_it(tmp_path, text, mode, why):
@@ -145,6 +156,13 @@ async def test_a_missing_address_file_fails_no_run(tmp_path):
     [trouble] = await told({"notify_url_file": tmp_path / "none"})
 
     assert "cannot be read: No such file" in trouble
+
+
+async def test_a_path_that_no_file_can_have_fails_no_run():
+    """A NUL is no part of a name."""
+    [trouble] = await told({"notify_url_file": Path("a\0b")})
+
+    assert "cannot be read: ValueError" in trouble
 
 
 def script(tmp_path, code):

@@ -139,7 +139,26 @@ def test_what_is_no_endpoint_is_refused(text, message):
 
 
 @pytest.mark.parametrize(
-    "text", ["https://host:99999", "https://host:port", "https://host:-1", "https://ho st"]
+    "text",
+    [
+        "https://host:99999",
+        "https://host:port",
+        "https://host:-1",
+        "https://ho st",
+        "https://a\nb",
+        "https://a\tb",
+        "https://a\rb.example:443",
+        "https://a..b",
+        "https://.host",
+        f"https://{'a' * 64}",
+        "https://b\u00fccher.example",
+        "https://\u202ehost",
+        "https://host\0",
+        "https://[::1%25lo]",
+        "https://1.2.3",
+        "https://ho\udcffst",
+    ],
+    ids=ascii,
 )
 def test_endpoint_that_nobody_could_reach_is_refused(text):
     """A port is a number up to 65535 and a host has no blanks: told at once, not when sending."""

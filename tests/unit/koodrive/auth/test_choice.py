@@ -95,7 +95,7 @@ def test_a_file_as_windows_writes_it_is_read(tmp_path, before, encoding, end):
     assert header_of(made(settings(f"{before}{SECRET}{end}"))) == f"Bearer {SECRET}"
 
 
-@pytest.mark.parametrize("mode", [0o644, 0o640, 0o604, 0o666], ids=oct)
+@pytest.mark.parametrize("mode", [0o644, 0o640, 0o604, 0o666, 0o620, 0o602, 0o622], ids=oct)
 def test_a_file_that_others_can_read_is_refused(tmp_path, mode):
     """The error names the file, the mode and the cure, and not the secret."""
     path = token_file(tmp_path, mode=mode)
