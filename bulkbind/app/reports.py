@@ -53,9 +53,10 @@ class RunStatus:
     @property
     def left_s(self) -> float | None:
         """Seconds to the end, None if nothing moves."""
-        tail_s = max(0.0, self.live.tail_s - self.said_s)
+        waiting = self.live.waiting
+        waiting = waiting._replace(left_s=max(0.0, waiting.left_s - self.said_s))
         left = self.summary.total - self.done
-        return left_s(left, self.per_s, self.live.allowed_per_s, tail_s)
+        return left_s(left, self.per_s, self.live.allowed_per_s, waiting)
 
 
 def status(settings: Settings, run_id: str | None = None, clock: Clock | None = None) -> RunStatus:

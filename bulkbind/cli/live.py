@@ -119,7 +119,7 @@ class LiveDisplay:
         source = self._gauge.source()
         text = rate_text(rate)
         text += f" of {rate_text(allowed)} ({source})" if allowed else f", {source}"
-        left = left_s(self._rows - done, rate, allowed, self._gauge.tail_s())
+        left = left_s(self._rows - done, rate, allowed, self._gauge.waiting())
         if left is not None:
             text += f"  ·  {span_text(left)} left"
         return Text(text)

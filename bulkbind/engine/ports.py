@@ -217,7 +217,7 @@ class Parts:
     stop: StopSignal
     clock: Clock
 
-    async def wait(self, cause: TimeUse, seconds: float) -> None:
-        """Wait, and say why. Raises: DrainedError when the run stops."""
-        with self.gate.time.waiting(cause, self.clock.monotonic() + seconds):
+    async def wait(self, cause: TimeUse, seconds: float, rows: int = 0) -> None:
+        """Wait, and say why. *rows*: those that wait. Raises: DrainedError when the run stops."""
+        with self.gate.time.waiting(cause, seconds, rows):
             await self.stop.sleep(self.clock, seconds)

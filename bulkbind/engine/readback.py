@@ -254,7 +254,7 @@ class Readback:
                     user.last_read_at + max(self._settle_s, SHORTEST_ROUND_S),
                 )
                 wait_s = jitter(due_at - self._clock.monotonic())
-                await self._wait(TimeUse.SETTLING, wait_s)
+                await self._wait(TimeUse.SETTLING, wait_s, len(user.parked))
                 await self._read(name, user)
         except DrainedError:
             pass  # the rows are in doubt in the ledger; the next run settles them

@@ -86,7 +86,7 @@ class Retries:
             if seconds <= 0:
                 await self._stop.sleep(self._clock, seconds)
                 return
-            with self._gate.time.waiting(TimeUse.BACKING_OFF, self._clock.monotonic() + seconds):
+            with self._gate.time.waiting(TimeUse.BACKING_OFF, seconds):
                 await self._stop.sleep(self._clock, seconds)
 
         # No stop condition: the number of attempts is decided with the verdict.

@@ -69,7 +69,7 @@ from bulkbind.model.statuses import (
     RunState,
     Status,
 )
-from bulkbind.model.time_spent import Hold, TimeSpent, TimeUse
+from bulkbind.model.time_spent import Hold, TimeSpent, TimeUse, Waits
 from bulkbind.model.unbindings import (
     GONE,
     NOT_UNBOUND,

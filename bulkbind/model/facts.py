@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, NotRequired, Self, TypedDict, TypeVar, overload
 
 from bulkbind.model.fields import DETAILS
-from bulkbind.model.time_spent import TimeSpent, TimeUse
+from bulkbind.model.time_spent import TimeSpent, TimeUse, Waits
 
 SHORTEST_S = 0.001
 """Shorter times are not told."""
@@ -455,7 +455,7 @@ class LiveFacts(Facts):
     """Requests per second allowed; None: no limit met."""
     waits = Fact("")
     """Why nothing is sent now, in words; empty if something is."""
-    tail_s = Fact(0.0)
-    """Seconds until all that waits now can go on."""
+    waiting = Fact(Waits(), read=lambda stored: Waits(*stored or ()))
+    """Rows that wait for a known time."""
     spent = Fact(RunFacts(), read=RunFacts)
     """What this process has learned and spent so far."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import math
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,15 +47,21 @@ class Hold:
 
     Attributes:
         cause: What it is.
-        until: When it is over (monotonic seconds); infinite where nobody knows.
+        for_s: How long it takes; infinite where nobody knows.
+        until: When it is over (monotonic seconds).
+        rows: How many rows wait.
     """
 
-    __slots__ = ("_time", "cause", "until")
+    __slots__ = ("_time", "cause", "for_s", "rows", "until")
 
-    def __init__(self, time: TimeSpent, cause: TimeUse, until: float = math.inf) -> None:
+    def __init__(
+        self, time: TimeSpent, cause: TimeUse, for_s: float = math.inf, rows: int = 1
+    ) -> None:
         self._time = time
         self.cause = cause
-        self.until = until
+        self.for_s = for_s
+        self.until = time.moment() + for_s
+        self.rows = rows
 
     def __enter__(self) -> Self:
         self._time.add(self)
@@ -73,6 +79,24 @@ class Hold:
         if cause is not self.cause and self._time.remove(self):
             self.cause = cause
             self._time.add(self)
+
+
+class Waits(NamedTuple):
+    """Rows that wait for a known time."""
+
+    rows: int = 0
+    left_s: float = 0.0
+    """Until the last of them can go on."""
+    whole_s: float = 0.0
+    """How long the longest of these waits is."""
+
+    def merge(self, other: Waits) -> Waits:
+        """Return both as one."""
+        return Waits(
+            self.rows + other.rows,
+            max(self.left_s, other.left_s),
+            max(self.whole_s, other.whole_s),
+        )
 
 
 class TimeSpent:
@@ -95,9 +119,13 @@ class TimeSpent:
         """When each request under way left, the earliest first."""
         self.silent_after_s: Callable[[], float] = lambda: math.inf
 
-    def waiting(self, cause: TimeUse, until: float = math.inf) -> Hold:
+    def moment(self) -> float:
+        """Return the clock's time."""
+        return self._now()
+
+    def waiting(self, cause: TimeUse, for_s: float = math.inf, rows: int = 1) -> Hold:
         """Return a context manager that holds a cause."""
-        return Hold(self, cause, until)
+        return Hold(self, cause, for_s, rows)
 
     def add(self, hold: Hold) -> None:
         """Begin to wait."""
@@ -170,14 +198,13 @@ class TimeSpent:
         """Return the seconds since it was made, which those of all causes add up to."""
         return self.seconds(*TimeUse)
 
-    def waits(self, cause: TimeUse) -> tuple[int, float]:
-        """Return how many wait for a cause now, and the seconds until the last is over.
-
-        0 where none is known to end.
-        """
-        ends = [hold.until for hold in self._holds[cause] if hold.until < math.inf]
-        left_s = max(ends, default=-math.inf) - self._now()
-        return len(self._holds[cause]), max(0.0, left_s)
+    def waits(self, *causes: TimeUse) -> Waits:
+        """Return what waits for some causes now, as far as it is known how long."""
+        holds = [hold for cause in causes for hold in self._holds[cause] if hold.for_s < math.inf]
+        if not holds:
+            return Waits()
+        left_s = max(0.0, max(hold.until for hold in holds) - self._now())
+        return Waits(sum(hold.rows for hold in holds), left_s, max(hold.for_s for hold in holds))
 
     def silent(self) -> tuple[int, float, float]:
         """Return how many requests are silent, and how long the first and the last have been out.

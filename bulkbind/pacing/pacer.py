@@ -171,7 +171,7 @@ class Pacer:
             while (due_at := self.streams.due_at(stream)) > (now := self._clock.monotonic()):
                 is_closed = stream.gate.is_closed
                 why = TimeUse.USERS_CLOSED if is_closed else TimeUse.USERS_PACED
-                with self.time.waiting(why, due_at):
+                with self.time.waiting(why):
                     wait = self._clock.sleep(due_at - now) if due_at < math.inf else self._answer()
                     await wait
             if not self._line.locked() and self._traffic.is_clear(now):
@@ -196,7 +196,7 @@ class Pacer:
                 await self._answer(traffic.place_at())
             elif now < gate.next_at:
                 why = self._why_closed() if gate.is_closed else TimeUse.PACED
-                with self.time.waiting(why, gate.next_at) as self._head:
+                with self.time.waiting(why) as self._head:
                     await self._clock.sleep(gate.next_at - now)
             elif now < self.flight.next_at:
                 await self._clock.sleep(self.flight.next_at - now)

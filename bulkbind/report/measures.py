@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from bulkbind.clock import HOUR_S, MINUTE_S
+from bulkbind.model import Waits
 
+NOTHING_WAITS = Waits()
+SHORT_S = 1.0
+"""What takes less is under way already."""
 TO_A_TENTH = 100.0
 """Rates below this are told to a tenth."""
 
@@ -34,7 +38,7 @@ def _number(rate: float) -> str:
 
 
 def left_s(
-    rows: int, per_s: float, allowed_per_s: float | None, tail_s: float = 0.0
+    rows: int, per_s: float, allowed_per_s: float | None, waits: Waits = NOTHING_WAITS
 ) -> float | None:
     """Return the seconds to the end; None if nothing moves, or nothing is left.
 
@@ -42,7 +46,11 @@ def left_s(
         rows: Rows to be settled, those in doubt included.
         per_s: Rows settled per second of late.
         allowed_per_s: Requests per second allowed now; None without a limit.
-        tail_s: Seconds until what waits now can go on: it ends no sooner.
+        waits: What of them waits now: it ends no sooner, and what is still to be sent will wait as
+            long when it comes to the last of it.
     """
     speed = per_s if allowed_per_s is None else min(per_s, allowed_per_s)
-    return max(rows / speed, tail_s) if rows > 0 and speed > 0 else None
+    if rows <= 0 or speed <= 0:
+        return None
+    sending_s = max(0, rows - waits.rows) / speed
+    return max(sending_s + (waits.whole_s if sending_s >= SHORT_S else 0.0), waits.left_s)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from bulkbind.model import RunFacts, TimeUse
+from bulkbind.model import RunFacts, TimeUse, Waits
 from bulkbind.report.measures import rate_text
 
 if TYPE_CHECKING:
@@ -29,9 +29,14 @@ class Gauge:
         clock: Clock,
         what: str = "binding",
         patience_s: Callable[[], float] = lambda: 0.0,
+        settle_s: float = 0.0,
     ) -> None:
-        """*patience_s*: returns for how long an answer is waited for."""
+        """*patience_s*: returns for how long an answer is waited for.
+
+        *settle_s*: the time from no answer to a list that counts.
+        """
         self._pacer = pacer
+        self._settle_s = settle_s
         self._patience_s = patience_s
         self._clock = clock
         self.what = what
@@ -49,12 +54,13 @@ class Gauge:
         """Return how many requests were throttled."""
         return self._pacer.throttled
 
-    def tail_s(self) -> float:
-        """Return the seconds until all that waits now can go on."""
+    def waiting(self) -> Waits:
+        """Return what waits now for another attempt, for its list, or without an answer."""
         time = self._pacer.time
-        waits = (time.waits(cause)[1] for cause in (TimeUse.BACKING_OFF, TimeUse.SETTLING))
         silent, _, last_s = time.silent()
-        return max(*waits, self._patience_s() - last_s if silent else 0.0)
+        whole_s = self._patience_s() + self._settle_s
+        unanswered = Waits(silent, max(0.0, whole_s - last_s), whole_s) if silent else Waits()
+        return unanswered.merge(time.waits(TimeUse.BACKING_OFF, TimeUse.SETTLING))
 
     def waits(self) -> str:
         """Return briefly why nothing is sent now; empty if something is."""
@@ -82,13 +88,13 @@ class Gauge:
             case TimeUse.CREDENTIALS:
                 return "getting credentials"
             case TimeUse.BACKING_OFF as cause:
-                count, wait_s = time.waits(cause)
-                moment = self._moment(wait_s)
-                return f"{_counted(count, 'device')} sent again after trouble, by {moment}"
+                waits = time.waits(cause)
+                moment = self._moment(waits.left_s)
+                return f"{_counted(waits.rows, 'device')} sent again after trouble, by {moment}"
             case TimeUse.SETTLING as cause:
-                count, wait_s = time.waits(cause)
-                lists = _counted(count, "user")
-                return f"doubt: the lists of {lists} are read by {self._moment(wait_s)}"
+                waits = time.waits(cause)
+                rows = _counted(waits.rows, "device")
+                return f"lists are read for {rows} in doubt, by {self._moment(waits.left_s)}"
             case _:
                 return ""
 

@@ -65,7 +65,9 @@ async def send(
     pacer = await pacer_of(session, ledger)
     ledger.count_time(pacer.time)
     client = await known_client(session, ledger)
-    gauge = Gauge(pacer, clock, patience_s=client.patience_s)
+    gauge = Gauge(
+        pacer, clock, patience_s=client.patience_s, settle_s=settings.doubt.readback_settle
+    )
     notes = _Notes(ledger, client)
     api = paced(session, client, pacer)
     staged, doubtful = await ledger.unsettled(run)
@@ -139,7 +141,7 @@ async def _telling(
             said = LiveFacts()
             said.run, said.began_at, said.at = run, began_at, iso(clock.utc_now())
             said.allowed_per_s = gauge.per_s()
-            said.waits, said.tail_s = gauge.waits(), round(gauge.tail_s(), 1)
+            said.waits, said.waiting = gauge.waits(), gauge.waiting()
             said.spent = spent()
             await ledger.put_meta(LiveFacts.key, said.as_json())
             await clock.sleep(TELL_EVERY_S)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, strategies as st
 
-from bulkbind.model import RunFacts, TimeSpent, TimeUse
+from bulkbind.model import RunFacts, TimeSpent, TimeUse, Waits
 
 
 class Watch:
@@ -71,9 +71,10 @@ def test_silence_is_found_without_anybody_looking(watch):
 
 def test_a_wait_may_turn_out_to_be_another_one(watch):
     """What waits for its slot when a 429 closes the gate waits for the gateway from then on."""
-    with watch.time.waiting(TimeUse.PACED, until=12.0) as hold:
+    with watch.time.waiting(TimeUse.PACED, 12.0) as hold:
         watch.now = 4.0
-        assert watch.time.waits(TimeUse.PACED) == (1, 8.0)
+        assert watch.time.waits(TimeUse.PACED) == Waits(1, 8.0, 12.0)
+        assert watch.time.waits(TimeUse.PACED, TimeUse.CLOSED) == Waits(1, 8.0, 12.0)
         hold.turn(TimeUse.CLOSED)
         watch.now = 12.0
     hold.turn(TimeUse.AWAY)
@@ -81,7 +82,7 @@ def test_a_wait_may_turn_out_to_be_another_one(watch):
     watch.now = 13.0
 
     assert watch.spent() == {"PACED": 4.0, "CLOSED": 8.0, "AT_WORK": 1.0}
-    assert watch.time.waits(TimeUse.CLOSED) == (0, 0.0)
+    assert watch.time.waits(TimeUse.CLOSED) == Waits()
 
 
 EVENTS = st.lists(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from bulkbind.model import Waits
 from bulkbind.report.measures import left_s, rate_text
 
 
@@ -30,16 +31,18 @@ def test_a_rate_is_told_in_a_unit_in_which_it_is_something(per_s, text):
 
 
 @pytest.mark.parametrize(
-    ("rows", "per_s", "allowed", "tail", "expected"),
+    ("rows", "per_s", "allowed", "waits", "expected"),
     [
-        pytest.param(600, 60.0, None, 0.0, 10.0, id="no limit"),
-        pytest.param(600, 100.0, 60.0, 0.0, 10.0, id="a burst does not last"),
-        pytest.param(600, 30.0, 60.0, 0.0, 20.0, id="slower than allowed"),
-        pytest.param(3, 60.0, 60.0, 12.0, 12.0, id="the last ones wait for something"),
-        pytest.param(600, 0.0, 60.0, 5.0, None, id="nothing moves"),
-        pytest.param(0, 60.0, 60.0, 5.0, None, id="nothing is left"),
+        pytest.param(600, 60.0, None, Waits(), 10.0, id="no limit"),
+        pytest.param(600, 100.0, 60.0, Waits(), 10.0, id="a burst does not last"),
+        pytest.param(600, 30.0, 60.0, Waits(), 20.0, id="slower than allowed"),
+        pytest.param(3, 60.0, 60.0, Waits(3, 12.0, 15.0), 12.0, id="the last ones wait"),
+        pytest.param(610, 60.0, 60.0, Waits(10, 3.0, 5.0), 15.0, id="the last will wait, too"),
+        pytest.param(610, 60.0, 60.0, Waits(10, 30.0, 50.0), 60.0, id="longer than all takes"),
+        pytest.param(600, 0.0, 60.0, Waits(1, 5.0, 5.0), None, id="nothing moves"),
+        pytest.param(0, 60.0, 60.0, Waits(), None, id="nothing is left"),
     ],
 )
-def test_the_time_left_is_that_of_the_slower(rows, per_s, allowed, tail, expected):
+def test_the_time_left_is_that_of_the_slower(rows, per_s, allowed, waits, expected):
     """Of what is done and what is allowed; and it ends no sooner than what waits."""
-    assert left_s(rows, per_s, allowed, tail) == expected
+    assert left_s(rows, per_s, allowed, waits) == expected

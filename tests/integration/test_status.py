@@ -1,0 +1,77 @@
+"""What `status` says of a run that is sending, beside its ledger."""
+
+from __future__ import annotations
+
+import pytest
+
+from bulkbind.app.reports import status
+from bulkbind.cli.commands.status import _lines
+from bulkbind.clock import iso
+from bulkbind.engine import Parts, Pipeline
+from bulkbind.model import LiveFacts, RunFacts, Waits
+from bulkbind.pacing import Pacer
+from bulkbind.settings import ReadbackSettings, load_settings
+from tests.integration.test_engine import ENDPOINT, Bench, devices
+from tests.support.fakes import LOST
+
+
+@pytest.fixture
+async def sending(tmp_path):
+    """Return a bench whose run of 400 rows at 10/s has been sending for eight seconds.
+
+    The last five that it has sent are in doubt.
+    """
+    bench = Bench(tmp_path / "ledger.db")
+    bench.pacer = bench.server.pacer = Pacer(bench.clock, bench.stop, 10.0)
+    bench.readback = ReadbackSettings(readback=False)
+    bench.server.planned.extend([*[None] * 75, *[LOST] * 5])
+    async with bench.ledger() as ledger:
+        run = await bench.staged(ledger, devices(400))
+        await ledger.start(run)
+        began_at = iso(bench.clock.utc_now())
+        parts = Parts(bench.server, ledger, bench.pacer, bench.stop, bench.clock)
+        await Pipeline(parts, run, bench.send, bench.readback, 80).run()
+        live = LiveFacts()
+        live.run, live.began_at, live.at = run, began_at, iso(bench.clock.utc_now())
+        live.allowed_per_s, live.waiting = 10.0, Waits(5, 4.0, 5.0)
+        live.waits = "paced until 12:00:09"
+        live.spent = RunFacts({"requests": 80, "sending_s": 8.0, "paced_s": 7.5})
+        await ledger.put_meta(LiveFacts.key, live.as_json())
+    return bench
+
+
+def told(bench, *, after_s=0.0):
+    """Return what is said so much later."""
+    bench.clock.advance(after_s)
+    settings = load_settings(None, {"endpoint": ENDPOINT, "ledger": bench.path})
+    return status(settings, clock=bench.clock)
+
+
+async def test_a_rate_is_that_of_the_time_there_was(sending):
+    """75 rows in 8 s are 9.4/s, and no 75 in a minute; those in doubt have not ended."""
+    found = told(sending)
+
+    assert found.done == 75
+    assert found.measured_s == pytest.approx(8.0, abs=0.3)
+    assert found.per_s == pytest.approx(75 / found.measured_s)
+    assert found.left_s == pytest.approx(320 / found.per_s + 5.0)
+
+
+async def test_a_slow_run_is_measured_over_a_minute(sending):
+    """Where few rows have ended in ten seconds; then all of the time counts."""
+    found = told(sending, after_s=10.0)
+
+    assert found.measured_s == pytest.approx(18.0, abs=0.3)
+    assert found.per_s == pytest.approx(75 / found.measured_s)
+
+
+async def test_it_says_why_it_waits_and_what_the_time_went_to(sending):
+    """What its process said last, and what it spent, in the lines of the summary."""
+    found = told(sending)
+    lines = _lines(found)
+
+    assert lines[0].startswith("ended: 75 of 400, the last at ")
+    assert lines[1].startswith("sending: pid 1 on here, 9.")
+    assert lines[1].endswith("in the last 8 s, 10/s allowed, about 39 s left")
+    assert lines[2] == "waiting: paced until 12:00:09"
+    assert found.summary.facts.account() == [("keeping to the pace", 7.5), ("sending", 0.5)]
