@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from bulkbind.app.run import new_session
 from bulkbind.app.session.lists import read_lists
+from bulkbind.app.session.session import authorized
 from bulkbind.errors import UsageError
 from bulkbind.manifest.rules import breaks
 from bulkbind.report.tables import ExportWriter
@@ -35,7 +36,7 @@ async def export(
 
     Raises: UsageError (no users, or an invalid id), UnreadableListError.
     """
-    session = new_session(settings, listener, stop, clock)
+    session = await authorized(new_session(settings, listener, stop, clock))
     wanted = list(dict.fromkeys(users))
     if not wanted:
         raise UsageError(

@@ -62,11 +62,17 @@ class StopSignal:
 
     @contextmanager
     def cutting_short(self) -> Iterator[None]:
-        """Cancel what the block awaits once the run stops. Raises: DrainedError, also if it has."""
+        """Cancel what the block awaits once the run stops. Raises: DrainedError, also if it has.
+
+        Blocks may stand within each other: the outermost one of a task raises.
+        """
         if self.is_set:
             raise DrainedError
         task = asyncio.current_task()
         assert task is not None
+        if task in self._waiting:
+            yield
+            return
         cancelling = task.cancelling()
         self._waiting.add(task)
         try:

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
+import shlex
 import signal
+import subprocess
 import time
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
 from tests.support.manifests import fleet, write_csv
 from tests.support.processes import (
+    BULKBIND,
     ask,
     bulkbind,
     count_rows,
+    environment,
     ledger_of,
     process,
     read_results,
@@ -180,6 +187,41 @@ def test_a_run_killed_while_staging_leaves_nothing_to_send(tmp_path):
     assert stats["binds"] == 1
     assert count_rows(ledger_of(tmp_path, served), "staged") == 0
     assert statuses(tmp_path / "out") == {"bound": 1}
+
+
+# --- before anything is sent ---------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_pipe_of_the_shell_is_a_manifest_and_can_be_ended(tmp_path, url):
+    """`<(…)` is read to its end; one that nobody writes to ends with the deadline or a signal."""
+    write_csv(tmp_path / "fleet.csv", [("PIPE1", "u", "", "")])
+    os.mkfifo(tmp_path / "fifo")
+    common = ("--endpoint", url, "--ledger", tmp_path / "pipe.db", "--out", "out")
+    command = shlex.join([*BULKBIND, "run", *map(str, common)])
+    done = subprocess.run(
+        ["bash", "-c", f"{command} <(cat fleet.csv)"],  # noqa: S607  # the system's own
+        env=environment(tmp_path), cwd=tmp_path, capture_output=True, text=True, timeout=60,
+        stdin=subprocess.DEVNULL, check=False,
+    )  # fmt: skip
+    late = bulkbind("run", "fifo", *common, "--deadline", "100ms", home=tmp_path, check=3)
+    with process("run", "fifo", *common, "--log-level", "debug", home=tmp_path) as waiting:
+        until(lambda: "bulkbind-stdin" in opened_by(waiting.pid))
+        waiting.send_signal(signal.SIGTERM)
+        assert waiting.wait(10) == 143
+
+    assert done.returncode == 0, done.stderr
+    assert statuses(tmp_path / "out") == {"bound": 1}
+    assert "the deadline of 100ms has come; nothing was sent" in late.stderr
+
+
+def opened_by(pid: int) -> str:
+    """Return the names of a process's open files."""
+    found = []
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(OSError):
+            found.append(str(link.readlink()))
+    return "\n".join(found)
 
 
 # --- edits and repeats ---------------------------------------------------------------------------

@@ -89,6 +89,8 @@ def of_inbox(result: InboxResult) -> Ending:
         lines += _file(item)
     if len(troubled) > MOST_FILES:
         lines.append(f"  … and {len(troubled) - MOST_FILES:,} more files")
+    if told := sum(item.was_told for item in result.files):
+        lines.append(f"{told:,} files are still in the inbox, as was told before")
     if result.stopped:
         lines.append(f"stopped: {result.stopped}; {result.waiting:,} files wait for the next run")
     if result.hint:
@@ -100,7 +102,7 @@ def of_inbox(result: InboxResult) -> Ending:
         about=str(result.inbox),
         text="\n".join(lines),
         summary=result.as_json(),
-        is_change=bool(result.files) or bool(result.stopped),
+        is_change=not all(item.was_told for item in result.files) or bool(result.stopped),
         counts=result.counts(),
         facts=RunFacts.total(item.facts for item in result.files),
     )
