@@ -31,8 +31,9 @@ from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bulkbind.app.inputs import is_owner_file, on_read, read_heads, shown
+from bulkbind.app.inputs import is_owner_file, shown
 from bulkbind.app.run import bind_all, new_session, probe
+from bulkbind.app.session.opening import on_read, read_heads
 from bulkbind.app.session.sending import RunResult, result
 from bulkbind.app.session.session import (
     Session,

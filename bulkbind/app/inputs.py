@@ -13,17 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bulkbind.app.session.session import before_sending, refuse_stopped
 from bulkbind.errors import LedgerError, ManifestError, UsageError
-from bulkbind.manifest import SUFFIXES, ManifestFile, is_manifest_name, open_manifest
+from bulkbind.manifest import SUFFIXES, ManifestFile, is_manifest_name
 from bulkbind.manifest.opened import open_once
-from bulkbind.threads import in_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from bulkbind.app.session.session import Session
-    from bulkbind.manifest import Manifest
     from bulkbind.settings import ManifestSettings
 
 STDIN = "-"
@@ -91,33 +87,6 @@ def open_all(
     for file in files:
         file.on_read = on_read
     return files
-
-
-async def opened(session: Session, manifests: Sequence[str | Path | Named]) -> list[ManifestFile]:
-    """Open manifests, in a thread, as it may take long. Raises: as `open_all`; InterruptedRunError.
-
-    Whatever reads them ends when the command stops.
-    """
-    with before_sending(session):
-        return await in_thread(
-            open_all,
-            manifests,
-            is_over=lambda: refuse_stopped(session),
-            on_read=lambda: on_read(session),
-        )
-
-
-def on_read(session: Session) -> None:
-    """Note that a manifest is being read. Raises: InterruptedRunError if the command stops."""
-    refuse_stopped(session)
-    session.pulse.beat()
-
-
-async def read_heads(session: Session, files: Sequence[ManifestFile]) -> list[Manifest]:
-    """Return what `open_manifest` makes of files, in a thread. Raises: as that."""
-    settings = session.settings.manifest
-    with before_sending(session):
-        return await in_thread(lambda: [open_manifest(file, settings) for file in files])
 
 
 def _opened(named: Named, is_over: Callable[[], None]) -> ManifestFile:

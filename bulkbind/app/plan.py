@@ -10,9 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bulkbind.app.inputs import opened, read_heads
 from bulkbind.app.run import Staging, new_session, read_plan
 from bulkbind.app.session.lists import compare_lists
+from bulkbind.app.session.opening import opened, read_heads
 from bulkbind.app.session.session import authorized, before_sending
 from bulkbind.engine.proof import READS, vanished
 from bulkbind.errors import UsageError

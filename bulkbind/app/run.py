@@ -10,9 +10,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bulkbind.app.inputs import Named, no_rows, opened, read_heads, too_few
+from bulkbind.app.inputs import Named, no_rows, too_few
 from bulkbind.app.refresh import refresh
 from bulkbind.app.session.listener import Listener
+from bulkbind.app.session.opening import opened, read_heads
 from bulkbind.app.session.sending import RunResult, result, send
 from bulkbind.app.session.session import (
     Session,
