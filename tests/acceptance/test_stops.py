@@ -24,6 +24,7 @@ from tests.support.processes import (
     process,
     read_results,
     sandbox,
+    sandbox_bindings,
     statuses,
 )
 
@@ -90,6 +91,24 @@ def test_the_grace_bounds_what_is_in_flight(tmp_path):
     assert code == 143
     assert took_s < 4
     assert statuses(tmp_path / "out")["in_doubt"] >= 3
+
+
+@pytest.mark.slow
+def test_what_is_in_doubt_is_read_back_within_the_grace(tmp_path):
+    """After one Ctrl-C the lists are asked at once: connections were reset, and all was bound."""
+    manifest = write_csv(tmp_path / "fleet.csv", fleet(300))
+    with sandbox("--fault", "reset-after=0.3", "--seed", "3", home=tmp_path) as served:
+        common = ("--endpoint", served, "--out", "out", "--rate", "40")
+        with process("run", manifest, *common, home=tmp_path) as started:
+            until(lambda: ask(f"{served}/sandbox/stats").get("reset-after", 0) >= 5)
+            started.send_signal(signal.SIGINT)
+            code = started.wait(25)
+        bound = len(sandbox_bindings(served))
+
+    found = statuses(tmp_path / "out")
+    assert code == 130
+    assert found == {"bound": bound, "pending": 300 - bound}
+    assert bound > 5
 
 
 @pytest.mark.slow
