@@ -234,6 +234,21 @@ def test_a_pipe_of_the_shell_is_a_manifest_and_can_be_ended(tmp_path, url):
     assert "the deadline of 100ms has come; nothing was sent" in late.stderr
 
 
+@pytest.mark.slow
+def test_doctor_ends_with_a_signal_while_it_waits_for_a_secret(tmp_path, url):
+    """A token file that is a FIFO: what was found until then has been printed."""
+    os.mkfifo(tmp_path / "token", 0o600)
+    (tmp_path / "bulkbind.yaml").write_text("auth:\n  token_file: token\n")
+    command = ("doctor", "--endpoint", url, "--config", "bulkbind.yaml")
+    with process(*command, home=tmp_path, BULKBIND_TOKEN="") as waiting:
+        assert waiting.stdout is not None
+        until(lambda: "free for the report" in waiting.stdout.readline())
+        waiting.send_signal(signal.SIGTERM)
+        code = waiting.wait(10)
+
+    assert code == 143
+
+
 def opened_by(pid: int) -> str:
     """Return the names of a process's open files."""
     found = []

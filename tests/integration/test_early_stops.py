@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 import threading
 from contextlib import suppress
@@ -11,6 +12,7 @@ import pytest
 from pydantic import SecretStr
 
 import bulkbind
+from bulkbind.app.inbox import run_inbox
 from bulkbind.app.run import Staging, new_session
 from bulkbind.app.session.listener import Listener
 from bulkbind.engine import StopReason, StopSignal
@@ -73,6 +75,27 @@ async def test_a_stop_ends_a_wait_for_a_fifo(tmp_path, settings, sandbox, what, 
     assert caught.value.exit_code == ExitCode.TERMINATED
     assert not sandbox.bindings
     assert not (tmp_path / "report").exists()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        lambda given, stop: bulkbind.resume(given, stop=stop),
+        lambda given, stop: bulkbind.export(["u"], given, io.StringIO(), stop=stop),
+        lambda given, stop: bulkbind.verify(given, "run", stop=stop),
+        lambda given, stop: run_inbox(given.out, given.out / "done", given, stop=stop),
+    ],
+    ids=["resume", "export", "verify", "inbox"],
+)
+async def test_a_stop_ends_every_wait_for_a_secret(tmp_path, settings, command):
+    """Whoever needs credentials waits for them beside the event loop."""
+    _, given = with_fifo(tmp_path, settings, "token")
+    stop = StopSignal()
+    asyncio.get_running_loop().call_later(0.05, stop.set, REASON)
+
+    async with asyncio.timeout(SOON_S):
+        with pytest.raises(InterruptedRunError, match="SIGTERM; nothing was sent"):
+            await command(given, stop)
 
 
 @pytest.mark.parametrize("what", ["manifest", "token"])
