@@ -1,14 +1,19 @@
-"""Atomic file replacement, and lock files."""
+"""Create files and folders: for their owner only, whole, under names that fit; and lock files.
+
+Nothing else in the package creates a file or a folder that stays.
+"""
 
 from __future__ import annotations
 
 import codecs
 import contextlib
+import hashlib
 import io
 import os
+import shutil
 import tempfile
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, BinaryIO, TextIO
 
 from bulkbind.errors import LedgerError
@@ -37,20 +42,81 @@ def _keep_bytes(error: UnicodeError) -> tuple[str | bytes, int]:
 codecs.register_error(KEPT_BYTES, _keep_bytes)
 
 
-@contextmanager
-def replacing_bytes(path: Path) -> Iterator[BinaryIO]:
-    """Open a new file, mode 0600, that replaces *path* when the block succeeds.
+OWN_FILE, OWN_FOLDER, PUBLIC_FILE = 0o600, 0o700, 0o644
+"""Modes of what is created, whatever the umask leaves out: reports name users and devices."""
+LONGEST_NAME = 255
+"""Bytes of a file name on all common file systems. Source: limits.h(0p), NAME_MAX of Linux."""
+_LONGEST_ENDING = 32
+"""Bytes of the suffixes that a shortened name keeps."""
+_SHOWN = 50
+"""Characters of a file's name in that of its forerunner: with what is added, any of them fit."""
 
-    A link at *path* is replaced, not followed.
+
+def fitting_name(name: str) -> str:
+    """Return a file name that is short enough: a part of its stem may become a short digest."""
+    if len(os.fsencode(name)) <= LONGEST_NAME:
+        return name
+    ending = "".join(PurePath(name).suffixes[-2:])
+    if len(os.fsencode(ending)) > _LONGEST_ENDING:
+        ending = ""
+    end = f"~{hashlib.sha256(os.fsencode(name)).hexdigest()[:8]}{ending}"
+    stem = name.removesuffix(ending)
+    while len(os.fsencode(stem + end)) > LONGEST_NAME:
+        stem = stem[:-1]
+    return stem + end
+
+
+def make_folder(path: Path) -> None:
+    """Create a folder and its missing parents, mode 0700; one that exists is left as it is.
+
+    Raises: OSError, also if there is a file.
+    """
+    if path.is_dir():
+        return
+    if path.parent != path:
+        make_folder(path.parent)
+    path.mkdir(mode=OWN_FOLDER, exist_ok=True)
+
+
+def create(path: Path, flags: int, mode: int = OWN_FILE) -> int:
+    """Open a file by `os.open`, created if need be; return its descriptor. Raises: OSError.
+
+    A file that exists keeps its mode.
+    """
+    return os.open(path, flags | os.O_CREAT | os.O_CLOEXEC, mode)
+
+
+def appending(path: Path) -> TextIO:
+    """Open a text file to append lines to. Raises: OSError."""
+    number = create(path, os.O_WRONLY | os.O_APPEND)
+    return os.fdopen(number, "a", encoding="utf-8", buffering=1)
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Copy a file as one for its owner only, in place of an earlier one. Raises: OSError."""
+    with source.open("rb") as file, replacing_bytes(target, is_synced=False) as copied:
+        shutil.copyfileobj(file, copied)
+
+
+@contextmanager
+def replacing_bytes(
+    path: Path, mode: int = OWN_FILE, *, is_synced: bool = True
+) -> Iterator[BinaryIO]:
+    """Open a new file that replaces *path* when the block succeeds.
+
+    A link at *path* is replaced, not followed. *is_synced*: it is on the disk then.
 
     Raises: OSError if the folder is missing, or the file cannot be written.
     """
-    number, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    number, temporary = tempfile.mkstemp(prefix=f".{path.name[:_SHOWN]}.", dir=path.parent)
     try:
         with os.fdopen(number, "wb") as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            if mode != OWN_FILE:
+                os.fchmod(file.fileno(), mode)
+            if is_synced:
+                os.fsync(file.fileno())
         os.replace(temporary, path)  # noqa: PTH105  # a plain name from mkstemp
     except BaseException:
         with contextlib.suppress(OSError):
@@ -65,7 +131,7 @@ def replacing(path: Path, encoding: str = "utf-8", errors: str = "strict") -> It
     Raises: LedgerError if the folder or the file cannot be written.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         with replacing_bytes(path) as file:
             text = io.TextIOWrapper(file, encoding=encoding, errors=errors, newline="")
             yield text
@@ -91,8 +157,8 @@ def take_lock(path: Path) -> int | None:
     """
     if fcntl is None:  # pragma: no cover  # as above
         raise LedgerError("this platform has no file locks that bulkbind knows")
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    make_folder(path.parent)
+    file = create(path, os.O_RDWR)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, Protocol, TextIO, cast
 import structlog
 
 from bulkbind.errors import UsageError
+from bulkbind.files import appending
 from bulkbind.redaction import HIDDEN, line, lines, redacted
 
 if TYPE_CHECKING:
@@ -129,8 +130,7 @@ class LogFile:
         self._file = self._open()
 
     def _open(self) -> TextIO:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-        file = os.fdopen(os.open(self._path, flags, 0o600), "a", encoding="utf-8", buffering=1)
+        file = appending(self._path)
         known = os.fstat(file.fileno())
         self._file_id = (known.st_dev, known.st_ino)
         return file

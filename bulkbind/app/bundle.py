@@ -23,7 +23,7 @@ from urllib.parse import quote
 
 from bulkbind.clock import Clock, SystemClock
 from bulkbind.errors import LedgerError
-from bulkbind.files import replacing_bytes
+from bulkbind.files import make_folder, replacing_bytes
 from bulkbind.koodrive import known_secrets, proxy_secrets
 from bulkbind.ledger import RunReader, find_run, people, reading
 from bulkbind.logs import redact
@@ -314,7 +314,7 @@ def _learn_secrets(settings: Settings) -> None:
 
 def _write(target: Path, folder: str, members: Mapping[str, str], now: float) -> None:
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(target.parent)
         with (
             replacing_bytes(target) as file,
             tarfile.open(fileobj=file, mode="w:gz") as archive,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import shutil
 import stat
@@ -20,6 +19,7 @@ from bulkbind.manifest.rules import breaks
 from bulkbind.model import Accepted, AuthExpired, ClockRefused
 from bulkbind.model.fields import USER
 from bulkbind.pacing import Pacer
+from bulkbind.threads import in_thread
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -60,13 +60,13 @@ async def doctor(loaded: Loaded, clock: Clock | None = None) -> AsyncIterator[Fi
     if settings.api.endpoint is None:
         yield Finding("endpoint", "fail", "none is set", "give --endpoint or a settings file")
         return
-    for finding in await asyncio.to_thread(lambda: [*_ledger(settings), *_disk(settings)]):
+    for finding in await in_thread(lambda: [*_ledger(settings), *_disk(settings)]):
         yield finding
     own = clock or SystemClock()
     auth: Auth | None = None
     try:
-        auth = authorizer(settings.auth, settings.ledger_path(), own)
-        mode, why = choose(settings.auth)
+        auth = await in_thread(authorizer, settings.auth, settings.ledger_path(), own)
+        mode, why = await in_thread(choose, settings.auth)
         yield Finding("credentials", "ok", f"{mode}, {why}")
     except BulkbindError as error:
         yield Finding("credentials", "fail", str(error), error.hint)

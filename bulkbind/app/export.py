@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from bulkbind.app.run import new_session
 from bulkbind.app.session.lists import compare_lists
+from bulkbind.app.session.session import authorized
 from bulkbind.engine.proof import READS
 from bulkbind.errors import UnreadableListError, UsageError
 from bulkbind.ledger import KnownReader, reading
@@ -57,7 +58,7 @@ async def export(
 
     Raises: UsageError (no users, or an invalid id), UnreadableListError, LedgerError.
     """
-    session = new_session(settings, listener, stop, clock)
+    session = await authorized(new_session(settings, listener, stop, clock))
     wanted = list(dict.fromkeys(users))
     if not wanted:
         raise UsageError(

@@ -7,27 +7,41 @@ between any two steps, and the next one does the step that is missing:
     in the inbox, unfinished   -> resume its run, before any other file
     in the inbox, in doubt     -> run it again: what is bound is skipped, the doubt is settled
     in the inbox, finished     -> write its report, copy failed.csv, then move it (one rename)
+    in the inbox, with trouble -> try again; told once, as long as file and trouble are the same
     in the archive             -> nothing
 
-A finished run belongs to a file with its name and content that was last touched before the run
-began; so the same file, dropped again, is a new one.
+Others write to the inbox. So a file is opened once, no link is followed, and only the file that was
+read is moved. A finished run belongs to a file with its name and content that was last touched
+before the run began; so the same file, dropped again, is a new one.
 """
 
 from __future__ import annotations
 
 import asyncio
+import errno
+import hashlib
+import json
 import os
-import shutil
 import stat
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from itertools import count as naturals
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bulkbind.app.inputs import Named, is_owner_file, shown
+from bulkbind.app.inputs import is_owner_file, shown
 from bulkbind.app.run import bind_all, new_session, probe
+from bulkbind.app.session.opening import on_read, read_heads
 from bulkbind.app.session.sending import RunResult, result
-from bulkbind.app.session.session import Session, held_ledger
+from bulkbind.app.session.session import (
+    Session,
+    authorized,
+    before_sending,
+    held_ledger,
+    time_boxed,
+)
 from bulkbind.clock import Clock, iso
 from bulkbind.errors import (
     ExitCode,
@@ -38,9 +52,11 @@ from bulkbind.errors import (
     UsageError,
     worst,
 )
-from bulkbind.files import replacing, write_json
-from bulkbind.manifest import PACKED, digest, open_manifest
+from bulkbind.files import copy_file, fitting_name, make_folder, write_json
+from bulkbind.manifest import PACKED, ManifestFile, digest
+from bulkbind.manifest.opened import Identity, open_once
 from bulkbind.model import RunFacts, RunState, Status
+from bulkbind.threads import in_thread
 
 if TYPE_CHECKING:
     from bulkbind.app.reports import Report
@@ -62,7 +78,7 @@ def folders(inbox: Path, archive: Path) -> tuple[Path, Path]:
         raise UsageError(f"--archive wants a folder of manifests, and {inbox} is none")
     inbox = inbox.resolve()
     try:
-        archive.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(archive)
     except OSError as error:
         raise UsageError(f"archive {archive} cannot be made: {error.strerror}") from error
     archive = archive.resolve()
@@ -79,12 +95,25 @@ def folders(inbox: Path, archive: Path) -> tuple[Path, Path]:
     return inbox, archive
 
 
-def complete_files(inbox: Path, now_s: float, min_age_s: float) -> tuple[list[Path], int]:
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """A file in the inbox, as it was looked at."""
+
+    path: Path
+    identity: Identity
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return self.path.name
+
+
+def complete_files(inbox: Path, now_s: float, min_age_s: float) -> tuple[list[Dropped], int]:
     """Return the complete files, oldest first, and how many are not complete yet.
 
     *now_s*: seconds since 1970, local clock; *min_age_s*: a file touched later is not complete.
     """
-    found: list[tuple[float, str, Path]] = []
+    found: list[tuple[float, str, Dropped]] = []
     waiting = 0
     for path in inbox.iterdir():
         known = regular(path)
@@ -95,8 +124,8 @@ def complete_files(inbox: Path, now_s: float, min_age_s: float) -> tuple[list[Pa
         if known.st_ctime > now_s - min_age_s:
             waiting += 1
         else:
-            found.append((known.st_mtime, path.name, path))
-    return [path for _, _, path in sorted(found)], waiting
+            found.append((known.st_mtime, path.name, Dropped(path, Identity.of(known))))
+    return [dropped for _, _, dropped in sorted(found, key=itemgetter(0, 1))], waiting
 
 
 def regular(path: Path) -> os.stat_result | None:
@@ -108,42 +137,43 @@ def regular(path: Path) -> os.stat_result | None:
     return known if stat.S_ISREG(known.st_mode) else None
 
 
-def _is_same(one: os.stat_result | None, other: os.stat_result) -> bool:
-    return one is not None and all(
-        getattr(one, name) == getattr(other, name)
-        for name in ("st_dev", "st_ino", "st_size", "st_mtime_ns")
-    )
+def _identity(path: Path) -> Identity | None:
+    known = regular(path)
+    return None if known is None else Identity.of(known)
 
 
-def move(path: Path, before: os.stat_result, target: Path) -> bool:
-    """Move a file in one step if it is still what was run, overwriting nothing.
+def move(path: Path, read: Identity, target: Path) -> bool:
+    """Move a file in one step if it is the one that was read, overwriting nothing.
 
-    Raises: LedgerError.
+    Raises: OSError; LedgerError if another file was moved that took its name.
     """
-    try:
-        if not _is_same(regular(path), before) or target.exists():
-            return False
-        path.rename(target)
-        if _is_same(regular(target), before):
-            return True
-        # Another file took its name in between: move it back, unless there is a third one.
-        os.link(target, path, follow_symlinks=False)
-        target.unlink()
-    except OSError as error:
-        raise LedgerError(
-            f"{path} cannot be moved to {target}: {error.strerror or error}",
-            hint="its rows are accounted for; the next run moves it",
-        ) from error
+    if _identity(path) != read:
+        return False
+    if os.path.lexists(target):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+    path.rename(target)
+    if _identity(target) == read:
+        return True
+    _put_back(target, path)
     return False
 
 
-def copy(source: Path, target: Path) -> None:
-    """Copy a file atomically. Raises: LedgerError."""
-    with (
-        source.open(encoding="latin-1", newline="") as file,
-        replacing(target, encoding="latin-1") as copied,
-    ):
-        shutil.copyfileobj(file, copied)
+def _put_back(moved: Path, path: Path) -> None:
+    """Give a file that was moved by mistake its name again, or the next free one beside it."""
+    try:
+        for number in naturals():
+            added = f".{number}" if number else ""
+            name = path.with_name(fitting_name(f"{path.stem}{added}{path.suffix}"))
+            with suppress(FileExistsError):
+                os.link(moved, name, follow_symlinks=False)
+                moved.unlink()
+                return
+    except OSError as error:
+        raise LedgerError(
+            f"another file took its name while it was moved, and cannot be put back: "
+            f"{error.strerror}",
+            hint=f"that file is now {shown(moved)}, and was not run: put it into the inbox again",
+        ) from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,6 +195,8 @@ class InboxFile:
     """Why it is still in the inbox."""
     hint: str = ""
     """What to do, if known."""
+    was_told: bool = False
+    """Whether an earlier pass said the same of the same file; its exit code says no more then."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -218,6 +250,7 @@ class InboxResult:
                     "moved_to": shown(item.moved_to) if item.moved_to else None,
                     "problem": item.problem,
                     "hint": item.hint,
+                    "was_told": item.was_told,
                 }
                 for item in self.files
             ],
@@ -269,10 +302,16 @@ async def run_inbox(
         others are run.
     """
     session = new_session(settings, listener, stop, clock)
-    probe(settings)
-    inbox, archive = folders(inbox, archive)
-    async with held_ledger(session) as ledger:
-        return await _Pass(session, ledger, inbox, archive, min_age_s).run()
+    async with time_boxed(session):
+        session = await authorized(session)
+        probe(settings)
+        inbox, archive = folders(inbox, archive)
+        async with held_ledger(session) as ledger:
+            return await _Pass(session, ledger, inbox, archive, min_age_s).run()
+
+
+TOLD = "inbox_told"
+"""Key in the ledger: by inbox and file, a digest of which file it was and what was said of it."""
 
 
 class _Pass:
@@ -289,28 +328,42 @@ class _Pass:
         self._out = session.settings.out or Path("bulkbind-report")
         self._began = iso(session.clock.utc_now())
         self._files: list[InboxFile] = []
+        self._waiting = 0
+        self._told: dict[str, str] = {}
+        """As in the ledger, of this inbox: what earlier passes said."""
+        self._telling: dict[str, str] = {}
+        """What is said of the files that are still there."""
 
     async def run(self) -> InboxResult:
         now_s = self._session.clock.utc_now().timestamp()
-        candidates, waiting = complete_files(self._inbox, now_s, self._min_age_s)
-        queue = await self._ordered(candidates)
+        candidates, self._waiting = complete_files(self._inbox, now_s, self._min_age_s)
+        told = await self._ledger.get_meta(TOLD)
+        inboxes: dict[str, Any] = told if isinstance(told, dict) else {}
+        self._told = inboxes.get(shown(self._inbox), {})
+        queue = candidates
         stop = self._session.stop
+        with suppress(InterruptedRunError):
+            queue = await self._ordered(candidates)
         while queue and not stop.is_set:
-            path = queue.pop(0)
+            dropped = queue.pop(0)
             try:
-                item = await self._handle(path)
+                item = await self._handle(dropped)
             except InterruptedRunError:  # before anything was sent, so no run remains
-                queue.insert(0, path)
+                queue.insert(0, dropped)
                 continue
             if item is not None:
-                self._files.append(item)
+                self._files.append(self._once(dropped, item))
+        for dropped in queue:  # nothing new is known of these
+            if (known := self._told.get(shown(dropped.name))) is not None:
+                self._telling[shown(dropped.name)] = known
+        await self._ledger.put_meta(TOLD, inboxes | {shown(self._inbox): self._telling})
         is_stopped = queue or any(item.state == RunState.STOPPED for item in self._files)
         reason = stop.reason if is_stopped else None
         codes = [item.exit_code for item in self._files]
         codes += [reason.exit_code] if reason else []
         ended = self._result(
             self._files,
-            waiting=waiting + len(queue),
+            waiting=self._waiting + len(queue),
             exit_code=worst(codes),
             stopped=reason.text if reason else "",
             hint=reason.hint if reason else "",
@@ -318,57 +371,94 @@ class _Pass:
         await asyncio.to_thread(write_json, self._summary_file, ended.as_json())
         return ended
 
-    async def _ordered(self, paths: list[Path]) -> list[Path]:
+    def _once(self, dropped: Dropped, item: InboxFile) -> InboxFile:
+        """Return a result without its exit code if an earlier pass told the same."""
+        is_new = item.state == RunState.STOPPED or item.exit_code == ExitCode.DECLINED
+        if item.moved_to is not None or not item.exit_code or is_new:
+            return item
+        # Not the device, whose number another mount may change.
+        said = json.dumps([*dropped.identity[1:], item.exit_code, item.problem])
+        key = self._telling[item.name] = hashlib.sha256(said.encode()).hexdigest()
+        if self._told.get(item.name) != key:
+            return item
+        return replace(item, exit_code=ExitCode.DONE, was_told=True)
+
+    async def _ordered(self, files: list[Dropped]) -> list[Dropped]:
         """Put the file of the interrupted run first: another run would withdraw its rows."""
         if await self._ledger.unfinished() is None:
-            return paths
-        for path in paths:
+            return files
+        for dropped in files:
             try:
-                known = await self._digest(path)
+                with before_sending(self._session):
+                    file = await in_thread(self._opened, dropped)
+                    known = await self._digest(file) if file else ""
             except ManifestError:
                 continue  # reported when the file is run
             if await self._ledger.unfinished(known) is not None:
-                return [path, *(other for other in paths if other != path)]
-        return paths
+                return [dropped, *(other for other in files if other is not dropped)]
+        return files
 
-    async def _digest(self, path: Path) -> str:
-        return await asyncio.to_thread(digest, [path], self._session.settings.manifest)
-
-    async def _handle(self, path: Path) -> InboxFile | None:
-        """Take the missing steps for a file; None if it is gone."""
-        before = regular(path)
-        if before is None:
+    def _opened(self, dropped: Dropped) -> ManifestFile | None:
+        """Open a file; None if it is not the one that was looked at. Raises: ManifestError."""
+        if _identity(dropped.path) != dropped.identity:
             return None
+        name = shown(dropped.path)
+        descriptor = open_once(dropped.path, name, follow=False)
         try:
-            run_id = await self._finished(path, before)
+            file = ManifestFile(descriptor, name)
+        except ManifestError:  # a FIFO, say
+            return None
+        file.on_read = lambda: on_read(self._session)
+        return file if file.identity == dropped.identity else None
+
+    async def _digest(self, file: ManifestFile) -> str:
+        return await in_thread(digest, [file], self._session.settings.manifest)
+
+    async def _handle(self, dropped: Dropped) -> InboxFile | None:
+        """Take the missing steps for a file; None if it is gone, or another one by now."""
+        try:
+            with before_sending(self._session):
+                file = await in_thread(self._opened, dropped)
+                if file is None:
+                    self._waiting += regular(dropped.path) is not None
+                    return None
+                run_id = await self._finished(file)
             if run_id is None:
-                named = Named(path, shown(path))
-                manifest = open_manifest(path, self._session.settings.manifest, named.name)
-                ended = await bind_all(self._session, self._ledger, [manifest], [path])
+                manifests = await read_heads(self._session, [file])
+                ended = await bind_all(self._session, self._ledger, manifests, [file])
                 if isinstance(ended, RunResult):
                     return InboxFile(
-                        name=shown(path.name),
+                        name=shown(dropped.name),
                         exit_code=ended.exit_code,
                         problem="it was not confirmed",
                     )
                 run_id = ended
         except (ManifestError, InvalidRowsError, UsageError) as error:
             return InboxFile(
-                name=shown(path.name),
+                name=shown(dropped.name),
                 exit_code=error.exit_code,
                 problem=str(error),
                 hint=error.hint,
             )
-        return await asyncio.to_thread(self._settle, path, before, run_id)
+        return await asyncio.to_thread(self._settle, dropped.path, file.identity, run_id)
 
-    async def _finished(self, path: Path, before: os.stat_result) -> str | None:
-        touched = datetime.fromtimestamp(before.st_ctime, UTC)
-        return await self._ledger.finished(await self._digest(path), shown(path), iso(touched))
+    async def _finished(self, file: ManifestFile) -> str | None:
+        touched = datetime.fromtimestamp(file.status.st_ctime, UTC)
+        return await self._ledger.finished(await self._digest(file), file.name, iso(touched))
 
-    def _settle(self, path: Path, before: os.stat_result, run_id: str) -> InboxFile:
+    def _settle(self, path: Path, read: Identity, run_id: str) -> InboxFile:
         """Write a run's report, and move its file if its rows are accounted for."""
         settings = self._session.settings.model_copy(update={"out": self._out / run_id})
-        ended = result(replace(self._session, settings=settings), run_id)
+        try:
+            ended = result(replace(self._session, settings=settings), run_id)
+        except LedgerError as error:
+            return InboxFile(
+                name=shown(path.name),
+                exit_code=error.exit_code,
+                run_id=run_id,
+                problem=str(error),
+                hint=error.hint,
+            )
         assert ended.report is not None  # it was sent
         item = file_of(path, ended, run_id)
         if ended.report.summary.state is not RunState.DONE:
@@ -385,21 +475,42 @@ class _Pass:
         files = [*self._files, replace(item, moved_to=target)]
         so_far = self._result(files, waiting=0, exit_code=ExitCode.DONE, stopped="not ended yet")
         write_json(self._summary_file, so_far.as_json())
-        if move(path, before, target):
-            return replace(item, moved_to=target)
+        try:
+            self._add_failed(ended.report, target)
+            if move(path, read, target):
+                return replace(item, moved_to=target)
+        except (OSError, LedgerError) as error:
+            why = error.strerror if isinstance(error, OSError) else str(error)
+            hint = "" if isinstance(error, OSError) else error.hint
+            return replace(
+                item,
+                exit_code=worst([item.exit_code, ExitCode.LEDGER]),
+                problem=f"it cannot be moved to {shown(target)}: {why}",
+                hint=hint or "its rows are accounted for; the next run moves it",
+            )
         return replace(item, problem="it was changed while it was run: the next run takes it again")
 
     def _target(self, path: Path, report: Report, run_id: str) -> Path:
-        """Return where to move a file; copy its failed.csv there if it has problems."""
+        """Return where to move a file."""
+        folder = self._archive
+        if report.summary.needs_person:
+            folder /= WITH_PROBLEMS
+        return folder / fitting_name(f"{run_id}-{path.name}")
+
+    @staticmethod
+    def _add_failed(report: Report, target: Path) -> None:
+        """Put a report's failed.csv where its file is to be moved, if it has problems.
+
+        Raises: OSError.
+        """
         if not report.summary.needs_person:
-            return self._archive / f"{run_id}-{path.name}"
-        folder = self._archive / WITH_PROBLEMS
-        folder.mkdir(mode=0o700, exist_ok=True)
+            return
+        make_folder(target.parent)
         for failed in report.files:
             if failed.name == "failed.csv" or failed.parent.name == "failed":
-                stem = path.name.removesuffix(PACKED).removesuffix(failed.suffix)
-                copy(failed, folder / f"{run_id}-{stem}.failed{failed.suffix}")
-        return folder / f"{run_id}-{path.name}"
+                stem = target.name.removesuffix(PACKED).removesuffix(failed.suffix)
+                name = fitting_name(f"{stem}.failed{failed.suffix}")
+                copy_file(failed, target.with_name(name))
 
     @property
     def _summary_file(self) -> Path:

@@ -1,74 +1,132 @@
-"""Find the manifests that the operator named; standard input is copied to a temporary file."""
+"""Find and open the manifests that the operator named; what can be read once is copied first."""
 
 from __future__ import annotations
 
 import glob
-import shutil
+import os
+import select
+import stat
 import sys
 import tempfile
-from contextlib import ExitStack, contextmanager
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bulkbind.errors import LedgerError, ManifestError, UsageError
-from bulkbind.manifest import SUFFIXES, is_manifest_name
+from bulkbind.manifest import SUFFIXES, ManifestFile, is_manifest_name
+from bulkbind.manifest.opened import open_once
 from bulkbind.redaction import line
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from bulkbind.settings import ManifestSettings
 
 STDIN = "-"
+LOOK_S = 0.2
+"""How often whoever waits for standard input or a FIFO looks whether the command stops."""
+_BLOCK = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """A manifest file, and its name in messages and reports."""
+    """A manifest file, not yet opened, and its name in messages and reports."""
 
     path: Path
     name: str
 
 
-@contextmanager
-def named(manifests: Sequence[str | Path | Named]) -> Iterator[list[Named]]:
-    """Yield the files of manifests, folders and patterns; `-` is standard input.
+def named(manifests: Sequence[str | Path | Named]) -> list[Named]:
+    """Return the files of manifests, folders and patterns; `-` is standard input.
 
-    Standard input is read more than once, so it is copied to a private file (mode 0600). This
-    blocks until its other end is closed: call it before starting an event loop.
-
-    Raises: UsageError for no manifest or `-` twice, ManifestError for what is not a regular file,
-        LedgerError if standard input cannot be copied.
+    Raises: UsageError for no manifest or `-` twice, ManifestError for what is no file.
     """
     if not manifests:
         raise UsageError("no manifest was given", hint="name a file, a folder, or - for stdin")
     if [str(manifest) for manifest in manifests].count(STDIN) > 1:
         raise UsageError("standard input can be read once")
-    with ExitStack() as stack:
-        yield [
-            each
-            for manifest in _without_owner_files(manifests)
-            for each in (
-                [manifest] if isinstance(manifest, Named) else _named(str(manifest), stack)
-            )
-        ]
+    return [
+        each
+        for manifest in _without_owner_files(manifests)
+        for each in ([manifest] if isinstance(manifest, Named) else _named(str(manifest)))
+    ]
 
 
-def _named(name: str, stack: ExitStack) -> list[Named]:
-    if name == STDIN:
-        return [Named(_keep_stdin(stack), name)]
+def _named(name: str) -> list[Named]:
     path = Path(name)
-    if path.is_dir():
-        return _in_folder(path)
-    if not path.exists():
-        return _matching(name)
-    if not path.is_file():
-        raise ManifestError(
-            f"manifest {shown(name)} is not a regular file",
-            hint="name the files themselves, or use -",
-        )
+    if name == STDIN:
+        return [Named(path, name)]
+    try:
+        if path.is_dir():
+            return _in_folder(path)
+        if not path.exists():
+            return _matching(name)
+    except OSError as error:  # a name that is too long, a folder that cannot be entered
+        raise ManifestError(f"manifest {shown(name)} cannot be read: {error.strerror}") from error
     return [Named(path, shown(name))]
+
+
+def open_all(
+    manifests: Sequence[str | Path | Named],
+    *,
+    is_over: Callable[[], None] = lambda: None,
+    on_read: Callable[[], None] = lambda: None,
+) -> list[ManifestFile]:
+    """Open the files of `named`, each once; a link is followed to the file that it names now.
+
+    Standard input and FIFOs can be read once, so they are copied to a private file without a name.
+    This waits until their other end is closed.
+
+    *is_over*: called while waiting, several times a second, and *on_read*: before every read; what
+    they raise ends it.
+
+    Raises: as `named`, ManifestError for what is not a regular file, LedgerError if a copy cannot
+        be made.
+    """
+    files = [_opened(each, is_over) for each in named(manifests)]
+    for file in files:
+        file.on_read = on_read
+    return files
+
+
+def _opened(named: Named, is_over: Callable[[], None]) -> ManifestFile:
+    if named.name == STDIN:
+        if sys.stdin is None:
+            raise ManifestError("standard input is closed", hint="name a file instead of -")
+        return _copied(sys.stdin.fileno(), named.name, is_over)
+    descriptor = open_once(named.path, named.name)
+    if not stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+        return ManifestFile(descriptor, named.name)
+    try:
+        return _copied(descriptor, named.name, is_over)
+    finally:
+        os.close(descriptor)
+
+
+def _copied(source: int, name: str, is_over: Callable[[], None]) -> ManifestFile:
+    """Return a copy of what a descriptor gives until its other end is closed."""
+    what = "standard input" if name == STDIN else name
+    waiting = select.poll()
+    waiting.register(source, select.POLLIN)
+    try:
+        with tempfile.NamedTemporaryFile(prefix="bulkbind-stdin-") as copy:
+            while True:
+                is_over()
+                if not waiting.poll(LOOK_S * 1000):
+                    continue
+                with suppress(BlockingIOError):
+                    block = os.read(source, _BLOCK)
+                    if not block:
+                        break
+                    copy.write(block)
+            copy.flush()
+            return ManifestFile(os.dup(copy.fileno()), name)
+    except OSError as error:
+        raise LedgerError(
+            f"{what} cannot be kept in {tempfile.gettempdir()}: {error.strerror}",
+            hint="free the disk, or name a file instead of -",
+        ) from error
 
 
 def _without_owner_files(manifests: Sequence[str | Path | Named]) -> list[str | Path | Named]:
@@ -150,19 +208,3 @@ def too_few(rows: int, settings: ManifestSettings) -> ManifestError | None:
 def shown(name: str | Path) -> str:
     """Return a file name as it is shown and kept."""
     return str(line(str(name)))
-
-
-def _keep_stdin(stack: ExitStack) -> Path:
-    if sys.stdin is None:
-        raise ManifestError("standard input is closed", hint="name a file instead of -")
-    try:
-        spool = tempfile.NamedTemporaryFile(prefix="bulkbind-stdin-")  # noqa: SIM115  # the stack closes it
-        file = stack.enter_context(spool)
-        shutil.copyfileobj(sys.stdin.buffer, file)
-        file.flush()
-    except OSError as error:
-        raise LedgerError(
-            f"standard input cannot be kept in {tempfile.gettempdir()}: {error.strerror}",
-            hint="free the disk, or name a file instead of -",
-        ) from error
-    return Path(file.name)

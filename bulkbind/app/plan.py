@@ -10,17 +10,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bulkbind.app.inputs import named
 from bulkbind.app.run import Staging, new_session, read_plan
 from bulkbind.app.session.lists import compare_lists
+from bulkbind.app.session.opening import opened, read_heads
+from bulkbind.app.session.session import authorized, before_sending
 from bulkbind.engine.proof import READS, vanished
 from bulkbind.errors import UsageError
 from bulkbind.files import write_json
 from bulkbind.ledger import Ledger, Outlook, copy_known, reading
 from bulkbind.ledger.store import get_meta
-from bulkbind.manifest import digest, open_manifest
+from bulkbind.manifest import digest
 from bulkbind.model import Forecast, Plan, PlanWord
 from bulkbind.report.plan_text import plan_json
+from bulkbind.threads import in_thread
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
     from bulkbind.engine import StopSignal
     from bulkbind.engine.proof import Look
     from bulkbind.ledger.outlook import Wanted
-    from bulkbind.manifest import Manifest
+    from bulkbind.manifest import Manifest, ManifestFile
     from bulkbind.model import Record
     from bulkbind.settings import ManifestSettings, Settings
 
@@ -61,14 +63,19 @@ async def plan(
     """
     if extra and not refresh:
         raise UsageError("what is extra, only the server knows", hint="add --refresh")
-    session = new_session(settings, listener, stop, clock, asks_server=refresh)
-    with named(manifests) as inputs, tempfile.TemporaryDirectory(prefix="bulkbind-plan-") as folder:
-        opened = [open_manifest(each.path, settings.manifest, each.name) for each in inputs]
-        paths = [each.path for each in inputs]
-        known = await asyncio.to_thread(digest, paths, settings.manifest)
-        path, run, going_on = await _staged(session, opened, paths, known, Path(folder))
+    session = new_session(settings, listener, stop, clock)
+    files = await opened(session, manifests)
+    session = await authorized(session) if refresh else session
+    with tempfile.TemporaryDirectory(
+        prefix="bulkbind-plan-",
+        ignore_cleanup_errors=True,  # a thread may be left in it
+    ) as folder:
+        readable = await read_heads(session, files)
+        with before_sending(session):
+            known = await in_thread(digest, files, settings.manifest)
+            path, run, going_on = await _staged(session, readable, files, known, Path(folder))
         with reading(path) as db:
-            names = tuple(each.name for each in inputs)
+            names = tuple(each.name for each in files)
             found = read_plan(
                 db, run, settings, names, known, going_on=going_on, is_whole=True, first=first
             )
@@ -80,7 +87,7 @@ async def plan(
 async def _staged(
     session: Session,
     manifests: Sequence[Manifest],
-    paths: Sequence[Path],
+    files: Sequence[ManifestFile],
     known: str,
     folder: Path,
 ) -> tuple[Path, int, str]:
@@ -88,15 +95,15 @@ async def _staged(
     real = session.settings.ledger_path()
     endpoint = session.settings.endpoint() if session.settings.api.endpoint else _endpoint_of(real)
     scratch = folder / "plan.db"
-    await asyncio.to_thread(copy_known, real, scratch, endpoint)
+    await in_thread(copy_known, real, scratch, endpoint)
     ledger = Ledger(scratch, endpoint, session.clock)
     await ledger.open({})
     try:
         unfinished = await ledger.unfinished(known)
         if unfinished is not None:
             return real, unfinished[0], unfinished[1]
-        staging = Staging(session, ledger, manifests)
-        return scratch, await staging.stage(known, paths), ""
+        staging = Staging(session, ledger, manifests, files)
+        return scratch, await staging.stage(known), ""
     finally:
         await asyncio.shield(ledger.close())
 

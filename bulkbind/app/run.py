@@ -10,11 +10,20 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bulkbind.app.inputs import Named, named, no_rows, too_few
+from bulkbind.app.inputs import Named, no_rows, too_few
 from bulkbind.app.refresh import refresh
 from bulkbind.app.session.listener import Listener
+from bulkbind.app.session.opening import opened, read_heads
 from bulkbind.app.session.sending import RunResult, result, send
-from bulkbind.app.session.session import Session, held_ledger, holder, nothing_sent
+from bulkbind.app.session.session import (
+    Session,
+    authorized,
+    before_sending,
+    held_ledger,
+    holder,
+    refuse_stopped,
+    time_boxed,
+)
 from bulkbind.clock import Clock, SystemClock
 from bulkbind.engine import StopSignal
 from bulkbind.errors import (
@@ -26,17 +35,18 @@ from bulkbind.errors import (
     PlanMovedError,
     UsageError,
 )
-from bulkbind.koodrive import authorizer, proxy_for
 from bulkbind.ledger import Outlook, Policy, last_pace
-from bulkbind.manifest import Manifest, digest, open_manifest
+from bulkbind.manifest import Manifest, ManifestFile, digest
 from bulkbind.model import Forecast, Plan, PlanWord, Status
 from bulkbind.redaction import lines
 from bulkbind.report.problem_text import MOST_LINES, problem_lines
+from bulkbind.threads import in_thread
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 
     from bulkbind.ledger import Ledger, View
+    from bulkbind.model import CheckedRow
     from bulkbind.settings import Settings
 
 MOST_PROBLEMS = 10
@@ -157,12 +167,13 @@ async def run(
         LedgerBusyError, LedgerError. Only after a LedgerError may anything have been sent.
     """
     session = new_session(settings, listener, stop, clock)
-    with named(manifests) as inputs:
-        opened = [open_manifest(each.path, settings.manifest, each.name) for each in inputs]
+    async with time_boxed(session):
+        files = await opened(session, manifests)
+        session = await authorized(session)
+        readable = await read_heads(session, files)
         probe(settings)
         async with held_ledger(session) as ledger:
-            paths = [each.path for each in inputs]
-            ended = await bind_all(session, ledger, opened, paths, first=first, wanted=wanted)
+            ended = await bind_all(session, ledger, readable, files, first=first, wanted=wanted)
     if isinstance(ended, RunResult):
         return ended
     return await asyncio.to_thread(result, session, ended)
@@ -184,6 +195,13 @@ async def resume(
     Raises: UsageError if there is none, or *run_id* is another run; otherwise as `run`.
     """
     session = new_session(settings, listener, stop, clock)
+    async with time_boxed(session):
+        session = await authorized(session)
+        known_id = await _resume(session, run_id, first)
+    return await asyncio.to_thread(result, session, known_id)
+
+
+async def _resume(session: Session, run_id: str | None, first: int | None) -> str:
     async with held_ledger(session) as ledger:
         unfinished = await ledger.unfinished()
         if unfinished is None or (run_id and not unfinished[1].startswith(run_id)):
@@ -196,14 +214,14 @@ async def resume(
             )
         number, known_id = unfinished
         await send(session, ledger, number, known_id, first)
-    return await asyncio.to_thread(result, session, known_id)
+    return known_id
 
 
 async def bind_all(
     session: Session,
     ledger: Ledger,
     manifests: Sequence[Manifest],
-    paths: Sequence[Path],
+    files: Sequence[ManifestFile],
     *,
     first: int | None = None,
     wanted: Plan | None = None,
@@ -215,28 +233,40 @@ async def bind_all(
     Returns: The run's id, or how the command ends without a run.
     Raises: as `run`.
     """
-    known = await asyncio.to_thread(digest, paths, session.settings.manifest)
-    unfinished = await ledger.unfinished(known)
-    if unfinished is None:
-        staging = Staging(session, ledger, manifests)
-        fresh = await staging.run(known, paths, wanted, first)
-        if isinstance(fresh, RunResult):
-            return fresh
-        number, run_id = fresh
-    else:
-        number, run_id = unfinished
-        names = tuple(manifest.source.name for manifest in manifests)
-        plan = await ledger.read(
-            lambda db: read_plan(
-                db, number, session.settings, names, known, going_on=run_id, first=first
-            )
-        )
-        refuse_moved(plan, wanted)
-        session.listener.notice(f"going on with run {run_id}, which was not finished")
-        if session.settings.manifest.reads_lists:
-            session.listener.notice("the server's lists are read before a run begins: not for this")
+    with before_sending(session):
+        ready = await _ready(session, ledger, manifests, files, first, wanted)
+    if isinstance(ready, RunResult):
+        return ready
+    number, run_id = ready
     await send(session, ledger, number, run_id, first)
     return run_id
+
+
+async def _ready(  # noqa: PLR0917  # those of `bind_all`
+    session: Session,
+    ledger: Ledger,
+    manifests: Sequence[Manifest],
+    files: Sequence[ManifestFile],
+    first: int | None,
+    wanted: Plan | None,
+) -> tuple[int, str] | RunResult:
+    """Return number and id of a run that can be sent, or how the command ends without one."""
+    known = await in_thread(digest, files, session.settings.manifest)
+    unfinished = await ledger.unfinished(known)
+    if unfinished is None:
+        return await Staging(session, ledger, manifests, files).run(known, wanted, first)
+    number, run_id = unfinished
+    names = tuple(manifest.source.name for manifest in manifests)
+    plan = await ledger.read(
+        lambda db: read_plan(
+            db, number, session.settings, names, known, going_on=run_id, first=first
+        )
+    )
+    refuse_moved(plan, wanted)
+    session.listener.notice(f"going on with run {run_id}, which was not finished")
+    if session.settings.manifest.reads_lists:
+        session.listener.notice("the server's lists are read before a run begins: not for this")
+    return number, run_id
 
 
 def new_session(
@@ -244,40 +274,35 @@ def new_session(
     listener: Listener | None,
     stop: StopSignal | None,
     clock: Clock | None,
-    *,
-    asks_server: bool = True,
 ) -> Session:
-    """Return a session, with defaults for what is None.
-
-    *asks_server*: whether it sends requests, which needs credentials.
-
-    Raises: UsageError if needed credentials are missing, or the proxy cannot be used.
-    """
-    own = clock or SystemClock()
-    auth = None
-    if asks_server:
-        auth = authorizer(settings.auth, settings.ledger_path(), own)
-        proxy_for(settings.endpoint(), settings.api)
-    return Session(settings, own, stop or StopSignal(), listener or Listener(), auth)
+    """Return a session without credentials, with defaults for what is None."""
+    return Session(settings, clock or SystemClock(), stop or StopSignal(), listener or Listener())
 
 
 class Staging:
     """Stages manifests in the ledger as a confirmed run, or leaves nothing behind."""
 
-    def __init__(self, session: Session, ledger: Ledger, manifests: Sequence[Manifest]) -> None:
+    def __init__(
+        self,
+        session: Session,
+        ledger: Ledger,
+        manifests: Sequence[Manifest],
+        files: Sequence[ManifestFile],
+    ) -> None:
         self._session = session
         self._ledger = ledger
         self._manifests = manifests
+        self._files = files
         self._run_id = _new_id(session.clock)
 
     async def run(
-        self, known: str, paths: Sequence[Path], wanted: Plan | None, first: int | None
+        self, known: str, wanted: Plan | None, first: int | None
     ) -> tuple[int, str] | RunResult:
         """Return number and id of the confirmed run, or how the command ends without one.
 
         *wanted*: the plan that was agreed to; another one is refused. *first*: a pilot.
         """
-        number = await self.stage(known, paths)
+        number = await self.stage(known)
         async with self._discarding(number):
             counts = await self._ledger.counts(number)
             await self._refuse_invalid(number, counts)
@@ -304,7 +329,7 @@ class Staging:
             lambda db: read_plan(db, number, self._session.settings, names, known, first=first)
         )
 
-    async def stage(self, known: str, paths: Sequence[Path]) -> int:
+    async def stage(self, known: str) -> int:
         """Stage the manifests, and return the number of the run; on an error leave nothing behind.
 
         *known*: the digest of the files, which must not change meanwhile.
@@ -312,7 +337,7 @@ class Staging:
         number = await self._begin(self._run_id, known)
         async with self._discarding(number):
             await self._stage(number)
-            await self._refuse_changed(known, paths)
+            await self._refuse_changed(known)
             reads = self._session.settings.manifest
             policy = Policy(reads.on_duplicate, reads.on_conflict)
             await self._ledger.resolve_duplicates(number, policy)
@@ -327,7 +352,8 @@ class Staging:
         except LedgerError:
             raise
         except BulkbindError:
-            await self._ledger.discard(number)
+            if not self._session.stop.is_set:  # else the next command does: it may take long
+                await self._ledger.discard(number)
             raise
 
     async def _begin(self, run_id: str, known: str) -> int:
@@ -351,7 +377,7 @@ class Staging:
                 source,
                 manifest.source,
                 position,
-                manifest.rows(),
+                self._looking(manifest.rows()),
                 rebind=self._session.settings.manifest.rebind,
                 keep_duplicates=self._session.settings.manifest.on_duplicate == "error",
                 move=self._session.settings.manifest.move,
@@ -364,14 +390,21 @@ class Staging:
         if fault := too_few(position, self._session.settings.manifest):
             raise fault
 
+    def _looking(self, rows: Iterable[CheckedRow]) -> Iterator[CheckedRow]:
+        """Yield rows until the command stops. Raises: InterruptedRunError."""
+        stop = self._session.stop
+        for row in rows:
+            if stop.is_set:
+                refuse_stopped(self._session)
+            yield row
+
     def _on_batch(self, position: int) -> None:
-        if self._session.stop.reason is not None:
-            raise nothing_sent(self._session.stop.reason)
+        refuse_stopped(self._session)
         self._session.listener.staged(position)
         self._session.pulse.beat()
 
-    async def _refuse_changed(self, known: str, paths: Sequence[Path]) -> None:
-        if await asyncio.to_thread(digest, paths, self._session.settings.manifest) != known:
+    async def _refuse_changed(self, known: str) -> None:
+        if await in_thread(digest, self._files, self._session.settings.manifest) != known:
             raise ManifestError(
                 "a manifest changed while it was read", hint="run again when it is complete"
             )
@@ -391,7 +424,12 @@ class Staging:
 def probe(settings: Settings) -> None:
     """Check, before anything is sent, that the report can be written. Raises: UsageError."""
     folder = (settings.out or Path("bulkbind-report")).absolute()
-    place = next(path for path in (folder, *folder.parents) if path.exists())
+    try:
+        place = next(path for path in (folder, *folder.parents) if path.exists())
+    except OSError as error:
+        raise UsageError(
+            f"the report cannot go to {folder}: {error.strerror}", hint="choose another --out"
+        ) from error
     if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
         why = "cannot be written" if place.is_dir() else "is not a folder"
         raise UsageError(

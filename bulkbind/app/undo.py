@@ -12,6 +12,7 @@ from bulkbind.app.session.eta import Gauge
 from bulkbind.app.session.progress import Progress
 from bulkbind.app.session.sending import facts_of
 from bulkbind.app.session.session import (
+    authorized,
     follow,
     held_ledger,
     holder,
@@ -19,6 +20,7 @@ from bulkbind.app.session.session import (
     paced,
     pacer_of,
     retries_of,
+    time_boxed,
 )
 from bulkbind.engine import Parts, Unbinder, draining
 from bulkbind.engine.readback import Readback
@@ -76,7 +78,6 @@ async def undo(
 
     Raises: UsageError (no such run, no lists, another number), LedgerBusyError, LedgerError.
     """
-    session = new_session(settings, listener, stop, clock)
     if not settings.doubt.readback:
         raise UsageError(
             "undo reads the users' lists before it unbinds anything, and `readback` is off",
@@ -85,11 +86,14 @@ async def undo(
     with reading(settings.ledger_path(), settings.endpoint()) as db:
         run = find_run(db, run_id)
         known_id = RunReader(db, run).run_id()
-    async with held_ledger(session) as ledger:
-        if not await _confirmed(session, ledger, run, known_id, devices):
-            return UndoResult(None, (), ExitCode.DECLINED, "nothing was unbound")
-        with bound(run_id=known_id):
-            await _unbind_all(session, ledger, run)
+    session = new_session(settings, listener, stop, clock)
+    async with time_boxed(session):
+        session = await authorized(session)
+        async with held_ledger(session) as ledger:
+            if not await _confirmed(session, ledger, run, known_id, devices):
+                return UndoResult(None, (), ExitCode.DECLINED, "nothing was unbound")
+            with bound(run_id=known_id):
+                await _unbind_all(session, ledger, run)
     return await asyncio.to_thread(_result, session, run)
 
 

@@ -7,7 +7,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from bulkbind import report
-from bulkbind.app.inputs import Named, named, no_rows, too_few
+from bulkbind.app.inputs import no_rows, open_all, too_few
 from bulkbind.app.session.listener import Listener
 from bulkbind.errors import ExitCode, ManifestError
 from bulkbind.ledger import Policy, Seen
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from bulkbind.manifest import Manifest
+    from bulkbind.manifest import Manifest, ManifestFile
     from bulkbind.settings import Settings
 
 BATCH = 1_000
@@ -89,16 +89,15 @@ def validate(
         reported and written; ManifestError if nothing was, or there are too few rows; LedgerError
         if a disk is full.
     """
-    with named(manifests) as inputs:
-        work = _Work(inputs, settings, listener or Listener())
-        found = work.problems(repeats=repeats)
-        if problems is None:
-            for _ in found:
-                pass
-        else:
-            is_file = problems.suffix.lower() == ".csv"
-            work.found.file = problems if is_file else problems / PROBLEMS_FILE
-            report.write_problems(work.found.file, found)
+    work = _Work(open_all(manifests), settings, listener or Listener())
+    found = work.problems(repeats=repeats)
+    if problems is None:
+        for _ in found:
+            pass
+    else:
+        is_file = problems.suffix.lower() == ".csv"
+        work.found.file = problems if is_file else problems / PROBLEMS_FILE
+        report.write_problems(work.found.file, found)
     if work.fault is not None:
         work.report_partial()
         raise BrokenOffError(work.fault, work.found) from work.fault
@@ -108,8 +107,10 @@ def validate(
 class _Work:
     """One validation."""
 
-    def __init__(self, inputs: Sequence[Named], settings: Settings, listener: Listener) -> None:
-        self._inputs = inputs
+    def __init__(
+        self, files: Sequence[ManifestFile], settings: Settings, listener: Listener
+    ) -> None:
+        self._files = files
         self._reads = settings.manifest
         self._listener = listener
         self.found = Validation()
@@ -121,7 +122,7 @@ class _Work:
 
         If a manifest becomes unreadable, no more is read, but what was found is yielded.
         """
-        manifests = [open_manifest(i.path, self._reads, i.name) for i in self._inputs]
+        manifests = [open_manifest(file, self._reads) for file in self._files]
         with Seen() as seen:
             for number, manifest in enumerate(manifests):
                 rows = manifest.rows()
@@ -178,7 +179,7 @@ class _Work:
 
     def _repeats(self, seen: Seen) -> Iterator[tuple[str, int, Problem]]:
         policy = Policy(self._reads.on_duplicate, self._reads.on_conflict)
-        names = [each.name for each in self._inputs]
+        names = [each.name for each in self._files]
         example = ""
         for number, line, problem, is_invalid in seen.repeats(names, policy):
             if not is_invalid:

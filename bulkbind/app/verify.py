@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from bulkbind.app.run import new_session
 from bulkbind.app.session.lists import compare_lists
+from bulkbind.app.session.session import authorized
 from bulkbind.engine.proof import READS, vanished
 from bulkbind.errors import ExitCode
 from bulkbind.ledger import BoundReader, RunReader, find_run, reading
@@ -78,7 +79,7 @@ async def verify(
 
     Raises: UsageError, LedgerError, UnreadableListError.
     """
-    session = new_session(settings, listener, stop, clock)
+    session = await authorized(new_session(settings, listener, stop, clock))
     with reading(settings.ledger_path(), settings.endpoint()) as db:
         run = find_run(db, run_id)
         reader = BoundReader(db, run)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import shlex
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 import click
@@ -77,19 +75,6 @@ def _send(
             return result.exit_code
 
         return run_until_done(work, first_words=DRAINING, grace_s=settings.send.grace)
-
-
-@contextlib.contextmanager
-def notifying(given: dict[str, Any]) -> Iterator[None]:
-    """Send the notifications about an error before there is an event loop."""
-    try:
-        yield
-    except BulkbindError as error:
-        settings = settings_from(given)
-        ending = of_error(error, _about(given))
-        for trouble in asyncio.run(follow_up(settings, ending, SystemClock(), 0.0)):
-            say(f"note: {trouble}")
-        raise
 
 
 def show(result: RunResult, *, is_quiet: bool, is_json: bool, every_status: bool = False) -> None:

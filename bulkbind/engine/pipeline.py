@@ -351,8 +351,7 @@ class Pipeline:
             if self._tasks.left:
                 await asyncio.wait(self._tasks.left)
             else:
-                until = clock.monotonic() + wait_s
-                with self._parts.gate.time.waiting(TimeUse.SETTLING, until):
+                with self._parts.gate.time.waiting(TimeUse.SETTLING, wait_s):
                     await clock.sleep(wait_s)
 
     async def _first_contact(self) -> bool:

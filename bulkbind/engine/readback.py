@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -34,7 +36,6 @@ from bulkbind.model import (
 )
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Awaitable, Callable, Collection, Iterable
 
     from bulkbind.engine.ports import Api, Parts
@@ -54,12 +55,15 @@ class Lists:
         self._send = send
         self.calls = 0
         """List calls made."""
+        self.are_lost = False
+        """Whether no list can be had any more: no credentials, nobody there, too long a wait."""
 
     async def read(self, user_id: str, patience: int | None = None) -> Listing:
         """Return a user's list, or the last attempt if it cannot be read.
 
         *patience*: failed connections after which to give up; None: wait until the endpoint is
-        back. Too long a wait stops the run, and so do lost credentials.
+        back. Too long a wait stops the run, and so do lost credentials. Once the run stops, one
+        request that fails is enough.
 
         Raises: DrainedError when the run stops.
         """
@@ -73,11 +77,15 @@ class Lists:
             attempt = listing.attempt
             reason = too_long(attempt, self._send.max_wait, self._retries.refused_for_s())
             if reason := reason or credentials_lost(attempt):
+                self.are_lost = True
                 self._stop.set(reason)
                 return listing
             match attempt.verdict:
                 case Throttled() | ClockRefused() | AuthExpired(is_renewable=True):
                     return Again(backoff=False)
+                case Unreachable() | Transient() | NoAnswer() if self._stop.is_set:
+                    self.are_lost = self.are_lost or isinstance(attempt.verdict, Unreachable)
+                    return listing
                 case Unreachable():
                     unreachable += 1
                     return listing if unreachable == patience else Again(backoff=False)
@@ -111,6 +119,8 @@ class _ParkedUser:
     parked: list[_Parked] = field(default_factory=list)
     is_served: bool = False
     """Whether a task reads this user's lists."""
+    is_last_round: bool = False
+    """Whether they have been read since the run began to stop."""
     last_read_at: float = float("-inf")
 
 
@@ -136,7 +146,8 @@ class Readback:
         self._api = parts.api
         self._ledger = parts.ledger
         self._clock = parts.clock
-        self._wait = parts.wait
+        self._stop = parts.stop
+        self._time = parts.gate.time
         self._tasks = tasks
         self._run = run
         self._settle_s = doubt.readback_settle
@@ -146,6 +157,8 @@ class Readback:
         self._users: dict[str, _ParkedUser] = {}
         self._items: dict[int, _Parked] = {}
         """All that is parked, by row."""
+        self._last_lists = asyncio.Semaphore(send.concurrency)
+        """For lists that are read after the stop, which may find that none can be."""
         self._is_started = False
         self._resend = resend
         self._let_go = let_go
@@ -247,25 +260,56 @@ class Readback:
             self._tasks.create_task(self._settle_user(name, user), name="readback")
 
     async def _settle_user(self, name: str, user: _ParkedUser) -> None:
+        """Read a user's lists until nothing is parked; once the run stops, within its grace.
+
+        What is not settled then is in doubt in the ledger, and the next run settles it.
+        """
         try:
             while user.parked:
                 due_at = max(
                     min(item.due_at for item in user.parked),
                     user.last_read_at + max(self._settle_s, SHORTEST_ROUND_S),
                 )
-                wait_s = jitter(due_at - self._clock.monotonic())
-                await self._wait(TimeUse.SETTLING, wait_s, len(user.parked))
+                await self._until_due(jitter(due_at - self._clock.monotonic()), user)
                 await self._read(name, user)
         except DrainedError:
-            pass  # the rows are in doubt in the ledger; the next run settles them
+            pass  # no list is to be had any more
         finally:
             user.is_served = False
+
+    async def _until_due(self, seconds: float, user: _ParkedUser) -> None:
+        """Wait for the next list; the first one after a stop is read at once: it may show all."""
+        with self._time.waiting(TimeUse.SETTLING, seconds, len(user.parked)):
+            if not self._stop.is_set:
+                with suppress(DrainedError):
+                    return await self._stop.sleep(self._clock, seconds)
+            if user.is_last_round:
+                await self._clock.sleep(seconds)
+            user.is_last_round = True
+            return None
+
+    async def _list(self, name: str, patience: int | None) -> Listing:
+        """Read a list; if the run stops before it is requested, read it all the same.
+
+        Raises: DrainedError if it cannot be read then, or if none can.
+        """
+        if not self._stop.is_set:
+            with suppress(DrainedError):
+                return await self._lists.read(name, patience)
+        async with self._last_lists:
+            if self._lists.are_lost:
+                raise DrainedError
+            with self._stop.outlasting():
+                listing = await self._lists.read(name, patience)
+        if listing.records is None:
+            raise DrainedError
+        return listing
 
     async def _read(self, name: str, user: _ParkedUser, patience: int | None = None) -> None:
         """Read the list once and settle what it proves. *patience*: see `Lists.read`."""
         known = await self._ledger.known(name)
         user.last_read_at = asked_at = self._clock.monotonic()
-        listing = await self._lists.read(name, patience)
+        listing = await self._list(name, patience)
         if listing.records is None:
             items, user.parked = user.parked, []
             # It may be the answer to another request, unless it speaks of the set-up.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,9 @@ class StopReason:
     text: str
     exit_code: ExitCode = ExitCode.STOPPED
     hint: str = ""
+
+
+_OUTLASTS: ContextVar[bool] = ContextVar("outlasts", default=False)
 
 
 class StopSignal:
@@ -63,11 +67,21 @@ class StopSignal:
 
     @contextmanager
     def cutting_short(self) -> Iterator[None]:
-        """Cancel what the block awaits once the run stops. Raises: DrainedError, also if it has."""
+        """Cancel what the block awaits once the run stops. Raises: DrainedError, also if it has.
+
+        Blocks may stand within each other: the outermost one of a task raises. None does in
+        `outlasting`.
+        """
+        if _OUTLASTS.get():
+            yield
+            return
         if self.is_set:
             raise DrainedError
         task = asyncio.current_task()
         assert task is not None
+        if task in self._waiting:
+            yield
+            return
         cancelling = task.cancelling()
         self._waiting.add(task)
         try:
@@ -82,6 +96,18 @@ class StopSignal:
                 self._cut.discard(task)
                 if task.cancelling() > cancelling:  # the stop came after the block's last await
                     task.uncancel()
+
+    @contextmanager
+    def outlasting(self) -> Iterator[None]:
+        """Let the block go on while the run drains: it settles what was sent, and sends no bind.
+
+        Only the end of the grace, which cancels everything, ends it.
+        """
+        before = _OUTLASTS.set(True)
+        try:
+            yield
+        finally:
+            _OUTLASTS.reset(before)
 
     async def sleep(self, clock: Clock, seconds: float) -> None:
         """Sleep on *clock*. Raises: DrainedError when the run stops."""

@@ -11,6 +11,7 @@ from bulkbind.ledger.lock import LedgerLock
 from bulkbind.ledger.store import get_meta, put_meta, reading, span
 from bulkbind.ledger.writer import Verbs, Writer, timed_verb, verb
 from bulkbind.model import Claim, Ended, Outcome, TimeUse
+from bulkbind.threads import in_thread
 
 if TYPE_CHECKING:
     import sqlite3
@@ -95,11 +96,8 @@ class Ledger(Verbs):
 
     async def close(self) -> None:
         """Write what was submitted, close the file and release the lock."""
-        try:
-            await self._batching.end()
-            await self._writer.close()
-        finally:
-            self._lock.release()
+        await self._batching.end()
+        await self._writer.close(self._lock.release)
 
     async def read(self, query: Callable[[sqlite3.Connection], T]) -> T:
         """Return *query*'s result on a read-only connection, which sorts on disk, in a thread."""
@@ -108,7 +106,7 @@ class Ledger(Verbs):
             with reading(self._path) as db:
                 return query(db)
 
-        return await asyncio.to_thread(run_query)
+        return await in_thread(run_query)
 
     def is_of(self, run: int, row: int) -> bool:
         """Return whether a row belongs to a run."""

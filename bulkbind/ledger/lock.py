@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bulkbind.errors import LedgerBusyError, LedgerError
-from bulkbind.files import take_lock
+from bulkbind.files import create, make_folder, take_lock
 
 try:
     import fcntl
@@ -91,7 +91,7 @@ class LedgerLock:
             if others may reach it by another path, where SQLite would not find its log.
         """
         try:
-            self._ledger.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            make_folder(self._ledger.parent)
             with _guard:
                 self._kept = _taken(self._ledger)
         except OSError as error:
@@ -158,7 +158,7 @@ def _opened(path: Path) -> _Kept:
     found = _identity(path)
     if found in _kept:
         return _kept[found]
-    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    file = create(path, os.O_RDWR)
     status = os.fstat(file)
     return _kept.setdefault((status.st_dev, status.st_ino), _Kept(file))
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import shutil
 import socket
 import sqlite3
 import tempfile
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Literal
 
 from bulkbind.clock import SystemClock, iso
 from bulkbind.errors import LedgerError
+from bulkbind.files import copy_file, create, make_folder
 from bulkbind.ledger.lock import ELSEWHERE, FREE, READ_ONLY, RIGHTS, LedgerLock, refused
 from bulkbind.model import IS_BOUND, IS_OPEN, IS_UNCONFIRMED, UNBIND_PENDING, RunFacts, Unreachable
 from bulkbind.model.fields import FIELDS, OPTIONAL
@@ -113,12 +113,12 @@ def connect(path: Path, endpoint: str | None) -> sqlite3.Connection:
     Raises: LedgerError if the file is no ledger, damaged, newer or of another endpoint.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_folder(path.parent)
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))  # as `open` would
         # A descriptor of an existing file is not closed: that would end SQLite's locks on it.
         with suppress(FileExistsError):
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+            os.close(create(path, os.O_RDWR | os.O_EXCL))
     except OSError as error:
         raise refused(f"ledger {path} cannot be opened", error) from error
     try:
@@ -242,7 +242,7 @@ def _copy_files(path: Path, copy: Path) -> None:
             for file, to in pairs:
                 to.unlink(missing_ok=True)
                 if file.exists():
-                    shutil.copyfile(file, to)
+                    copy_file(file, to)
         except OSError as error:
             where = f"(copied to {copy.parent}, since nothing can be written beside it)"
             raise refused(f"ledger {path} cannot be read {where}", error) from error

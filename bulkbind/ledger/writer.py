@@ -16,6 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Self, TypeVar, overload
 
 from bulkbind.errors import BulkbindError, LedgerError
+from bulkbind.files import create, make_folder
 from bulkbind.ledger.lock import ELSEWHERE
 from bulkbind.ledger.store import connect, is_damage, transaction, translated
 from bulkbind.model import TimeSpent, TimeUse
@@ -99,6 +100,8 @@ class Verbs:
 
 LARGEST_GROUP = 256
 """The most operations that share one transaction."""
+LEFT_S = 1.0
+"""How long to wait at the end for an operation whose caller has left it."""
 
 
 @dataclass(slots=True)
@@ -123,6 +126,8 @@ class Writer:
         self._thread = threading.Thread(target=self._run, name="ledger-writer", daemon=True)
         self._loop = asyncio.get_running_loop()
         self._failure: BulkbindError | None = None
+        self._group: list[_Operation] = []
+        """What is being executed."""
         self._file: tuple[int, int] | None = None
         """Device and inode of the opened file."""
         self._opened: asyncio.Future[None] = self._loop.create_future()
@@ -133,14 +138,31 @@ class Writer:
         self._thread.start()
         await self._opened
 
-    async def close(self) -> None:
-        """Finish what was submitted, then close the file; may be cancelled and repeated."""
+    async def close(self, closed: Callable[[], None]) -> None:
+        """Finish what was submitted, then close the file; may be cancelled and repeated.
+
+        What the thread is at is left to it after `LEFT_S` if whoever wanted it has left: as after a
+        crash, it is committed or not. It ends with the thread or the process, whichever is first.
+
+        *closed*: called once the file is closed, which may be after this returns.
+        """
         if self._thread.ident is None:
+            closed()
             return
         if not self._closed.done():
             self._queue.put(None)
-        await asyncio.shield(self._closed)
-        self._thread.join()
+        wanted = [self._opened, *(item.future for item in self._group)]
+        is_left = any(future.cancelled() for future in wanted)
+        try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LEFT_S if is_left else None):
+                    await asyncio.shield(self._closed)
+        finally:
+            if self._closed.done():
+                self._thread.join()
+                closed()
+            else:
+                self._closed.add_done_callback(lambda _: closed())
 
     def submit(self, what: Verb[P, T], *args: P.args, **kwargs: P.kwargs) -> asyncio.Future[T]:
         """Submit a verb; the future is done once it is committed."""
@@ -202,6 +224,7 @@ class Writer:
 
     def _execute(self, db: sqlite3.Connection, group: list[_Operation]) -> None:
         error: BulkbindError | None = self._failure
+        self._group = group
         if error is None:
             error = self._attempt(db, group)
             # What this group wrote is in the deleted file, and is rescued with the rest.
@@ -294,10 +317,10 @@ def rescue(db: sqlite3.Connection, path: Path) -> LedgerError:
 
 
 def _copied(db: sqlite3.Connection, path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_folder(path.parent)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        os.close(create(part, os.O_EXCL | os.O_WRONLY))
         with closing(sqlite3.connect(part)) as copy:
             db.backup(copy)
         # Closed before the copy takes its place, since closing deletes the log at that path.

@@ -19,6 +19,7 @@ from bulkbind.manifest.formats import (
     is_manifest_name,
 )
 from bulkbind.manifest.likely_causes import PLACEHOLDER, damage_of, fault_of
+from bulkbind.manifest.opened import ManifestFile
 from bulkbind.manifest.placeholders import placeholders
 from bulkbind.manifest.rules import breaks
 from bulkbind.manifest.text import encoding_of, read_head
@@ -38,6 +39,7 @@ __all__ = [
     "PACKED",
     "SUFFIXES",
     "Manifest",
+    "ManifestFile",
     "digest",
     "format_names",
     "is_manifest_name",
@@ -56,44 +58,44 @@ _IN_NO_DIGEST = {
 }  # fmt: skip
 
 
-def open_manifest(path: Path, settings: ManifestSettings, name: str | None = None) -> Manifest:
-    """Open a regular file as a manifest and detect its encoding, format and columns.
+def open_manifest(
+    file: Path | ManifestFile, settings: ManifestSettings, name: str | None = None
+) -> Manifest:
+    """Detect encoding, format and columns of a manifest.
 
-    *name* is used in messages and reports; the default is the path.
+    A path is opened; *name* is then used in messages and reports, not the path itself.
 
     Raises: ManifestError, UsageError.
     """
     _check_settings(settings)
-    shown = name or str(path)
-    head = read_head(path, shown)
+    manifest = ManifestFile.of(file, name)
+    shown = manifest.name
+    head = read_head(manifest)
     if not head:
         raise ManifestError(f"{shown} is empty")
-    if binary := binary_format(path, head):
-        return FORMATS[binary].opens(path, Source(shown, binary, "utf-8", bom=True), "", settings)
+    if binary := binary_format(manifest, head):
+        source = Source(shown, binary, "utf-8", bom=True)
+        return FORMATS[binary].opens(manifest, source, "", settings)
     if head.startswith(OLD):
-        refuse_old(path, shown)
+        refuse_old(manifest)
     encoding, bom = encoding_of(head, shown, settings.encoding)
     text = head.decode(encoding, "replace").lstrip("\ufeff")
     form = format_of(shown, text, settings.format)
-    return FORMATS[form].opens(path, Source(shown, form, encoding, bom), text, settings)
+    return FORMATS[form].opens(manifest, Source(shown, form, encoding, bom), text, settings)
 
 
-def digest(paths: Sequence[Path], settings: ManifestSettings) -> str:
+def digest(files: Sequence[Path | ManifestFile], settings: ManifestSettings) -> str:
     """Return the SHA-256 (hex) of the files' bytes and of the settings that determine the rows.
+
+    Paths are opened.
 
     Raises: ManifestError if a file cannot be read.
     """
     meaning = settings.model_dump(mode="json", include=_IN_EVERY_DIGEST)
     meaning |= settings.model_dump(mode="json", exclude=_IN_NO_DIGEST, exclude_defaults=True)
     total = hashlib.sha256(json.dumps(meaning, sort_keys=True).encode())
-    for path in paths:
-        try:
-            with path.open("rb") as file:
-                total.update(hashlib.file_digest(file, "sha256").digest())
-        except OSError as error:
-            raise ManifestError(
-                f"manifest {path} cannot be read: {error.strerror or error}"
-            ) from error
+    for file in files:
+        total.update(ManifestFile.of(file).digest())
     return total.hexdigest()
 
 

@@ -42,8 +42,8 @@ from bulkbind.model import COMES_BACK, OWN_COLUMNS, CheckedRow, Problem, Source
 if TYPE_CHECKING:
     from _csv import Reader
     from collections.abc import Generator, Iterable, Iterator, Sequence
-    from pathlib import Path
 
+    from bulkbind.manifest.opened import ManifestFile
     from bulkbind.settings import ManifestSettings
 
 _QUOTING = "row: quotes are closed, and doubled inside a quoted cell"
@@ -71,16 +71,16 @@ class _Beginning(NamedTuple):
 class _File:
     """The text of a file, up to where it cannot be read."""
 
-    def __init__(self, path: Path, source: Source) -> None:
-        self._path = path
+    def __init__(self, manifest: ManifestFile, source: Source) -> None:
+        self._manifest = manifest
         self._source = source
 
     def texts(self) -> Iterator[str]:
-        with suppress(ManifestError), open_text(self._path, self._source) as file:
+        with suppress(ManifestError), open_text(self._manifest, self._source) as file:
             yield from iter(file.read, "")
 
     def blocks(self) -> Iterator[str]:
-        with suppress(ManifestError), open_text(self._path, self._source) as file:
+        with suppress(ManifestError), open_text(self._manifest, self._source) as file:
             yield from blocks(file, self._source.name)
 
 
@@ -92,8 +92,10 @@ class CsvManifest:
         notices: For the operator; complete once the rows have been read.
     """
 
-    def __init__(self, path: Path, source: Source, head: str, settings: ManifestSettings) -> None:
-        self._path = path
+    def __init__(
+        self, manifest: ManifestFile, source: Source, head: str, settings: ManifestSettings
+    ) -> None:
+        self._manifest = manifest
         self.notices: list[str] = []
         self.source = source  # preliminary, for _start
         is_long = len(head) >= HEAD_BYTES // 4  # a character has four bytes at most
@@ -102,7 +104,7 @@ class CsvManifest:
             settings.columns,
             settings.skip_rows or 0,
             len(settings.header),
-            _File(path, source) if is_long else None,
+            _File(manifest, source) if is_long else None,
         )
         self._dialect = dialect
         lines, header, text = self._start(settings)
@@ -139,7 +141,7 @@ class CsvManifest:
     def _start(self, settings: ManifestSettings) -> _Beginning:
         """Return the lines up to the header."""
         name = self.source.name
-        with open_text(self._path, self.source) as file:
+        with open_text(self._manifest, self.source) as file:
             lines = chain.from_iterable(map(lines_of, blocks(file, name)))
             skipped = list(islice(lines, settings.skip_rows or 0))
             if settings.header:
@@ -171,7 +173,7 @@ class CsvManifest:
         return chain.from_iterable(self._batches())  # avoids a generator frame per row
 
     def _batches(self) -> Iterator[Iterable[CheckedRow]]:
-        with open_text(self._path, self.source) as file:
+        with open_text(self._manifest, self.source) as file:
             line = self._first_line
             rest = ""
             for text in _skip_lines(blocks(file, self.source.name), line - 1):

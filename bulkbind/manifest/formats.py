@@ -6,7 +6,7 @@ To add a format, write a module that reads and writes it, like the others, and a
 
 from __future__ import annotations
 
-from pathlib import Path, PurePath
+from pathlib import PurePath
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TextIO
 
@@ -26,6 +26,7 @@ from bulkbind.manifest.yaml_format import YamlManifest, begins_yaml, write_yaml
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
+    from bulkbind.manifest.opened import ManifestFile
     from bulkbind.model import CheckedRow, Source
     from bulkbind.settings import ManifestSettings
 
@@ -47,7 +48,7 @@ class Opens(Protocol):
     """Opens a manifest, given its source as far as known and the beginning of its text."""
 
     def __call__(
-        self, path: Path, source: Source, head: str, settings: ManifestSettings, /
+        self, manifest: ManifestFile, source: Source, head: str, settings: ManifestSettings, /
     ) -> Manifest:
         """Raises: ManifestError if the file is not of this format."""
         ...
@@ -79,7 +80,7 @@ class Format(NamedTuple):
     writes: Writes
     claims: Callable[[str], bool] = _claims_nothing
     """Whether a text begins as in no other format; not asked of the first of `FORMATS`."""
-    claims_binary: Callable[[Path, bytes], bool] | None = None
+    claims_binary: Callable[[ManifestFile, bytes], bool] | None = None
     """Of a format that is not text: whether a file that begins with these bytes has it."""
     also: Mapping[str, Callable[[str], bool]] = MappingProxyType({})
     """Suffixes of other formats, each with whether a text under it is of this one all the same."""
@@ -124,10 +125,10 @@ def _suffix(name: str) -> str:
     return PurePath(name.lower().removesuffix(PACKED)).suffix
 
 
-def binary_format(path: Path, head: bytes) -> str | None:
+def binary_format(manifest: ManifestFile, head: bytes) -> str | None:
     """Return the format of a file that is not text; *head*: its first bytes, decompressed."""
     for key, form in FORMATS.items():
-        if form.claims_binary and form.claims_binary(path, head):
+        if form.claims_binary and form.claims_binary(manifest, head):
             return key
     return None
 

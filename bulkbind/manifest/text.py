@@ -9,14 +9,15 @@ import zlib
 from typing import TYPE_CHECKING, BinaryIO
 
 from bulkbind.errors import ManifestError, UsageError
+from bulkbind.manifest.opened import unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
     from typing import Self
 
     from _typeshed import WriteableBuffer
 
+    from bulkbind.manifest.opened import ManifestFile
     from bulkbind.model import Source
 
 LONGEST_LINE = 1 << 20
@@ -46,31 +47,26 @@ HEAD_BYTES = 65536
 _GZIP = b"\x1f\x8b"
 
 
-def open_bytes(path: Path, name: str) -> BinaryIO:
-    """Open a manifest for reading, decompressed if it is gzip.
+def open_bytes(manifest: ManifestFile) -> BinaryIO:
+    """Return a reader of a manifest, decompressed if it is gzip.
 
-    Raises: ManifestError, also while decompressing; *name*: the file's name in messages.
+    Raises: ManifestError, also while decompressing.
     """
+    file = manifest.reader()
     try:
-        file = path.open("rb")
+        is_packed = file.peek(2)[:2] == _GZIP
     except OSError as error:
-        raise _unreadable(name, error) from error
-    if file.peek(2)[:2] != _GZIP:
-        return file
-    return io.BufferedReader(_Inflated(file, name), 1 << 18)
+        raise unreadable(manifest.name, error) from error
+    return io.BufferedReader(_Inflated(file, manifest.name), 1 << 18) if is_packed else file
 
 
-def read_head(path: Path, name: str) -> bytes:
+def read_head(manifest: ManifestFile) -> bytes:
     """Return the first bytes of a manifest, decompressed. Raises: ManifestError."""
     try:
-        with open_bytes(path, name) as file:
+        with open_bytes(manifest) as file:
             return file.read(HEAD_BYTES)
     except OSError as error:
-        raise _unreadable(name, error) from error
-
-
-def _unreadable(name: str, error: OSError) -> ManifestError:
-    return ManifestError(f"manifest {name} cannot be read: {error.strerror or error}")
+        raise unreadable(manifest.name, error) from error
 
 
 class _Inflated(io.RawIOBase):
@@ -232,14 +228,14 @@ _NOT_LINE_ENDS = "\v\f\x1c\x1d\x1e\x85\u2028\u2029"
 """Characters that end a line for the fast `str.splitlines`, but not in a manifest."""
 
 
-def open_text(path: Path, source: Source, errors: str | None = None) -> Text:
+def open_text(manifest: ManifestFile, source: Source, errors: str | None = None) -> Text:
     """Open a manifest as text, without its byte order mark and with line ends unchanged.
 
     *errors*: as for `codecs.decode`. None: see `decoding_errors`; an escape makes its cell invalid
     and is written back as the original byte.
     """
     kept = errors or decoding_errors(source.encoding)
-    return Text(open_bytes(path, source.name), source, kept)
+    return Text(open_bytes(manifest), source, kept)
 
 
 class Text:

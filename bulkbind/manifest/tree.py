@@ -23,9 +23,9 @@ from bulkbind.redaction import lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-    from pathlib import Path
     from typing import Self
 
+    from bulkbind.manifest.opened import ManifestFile
     from bulkbind.manifest.text import Text
     from bulkbind.model import Source
     from bulkbind.settings import ManifestSettings
@@ -470,12 +470,12 @@ class TreeManifest(ABC):
 
     def __init__(
         self,
-        path: Path,
+        manifest: ManifestFile,
         source: Source,
         head: str,  # noqa: ARG002  # required by Opens
         settings: ManifestSettings,
     ) -> None:
-        self._path = path
+        self._manifest = manifest
         self._settings = settings
         self._tree = Tree(source.name, settings, type(self))
         self._survey = Survey(settings)
@@ -496,7 +496,7 @@ class TreeManifest(ABC):
         self.notices += self._tree.notices()
 
     def _open(self) -> Text:
-        return self._files.enter_context(open_text(self._path, self.source, self.undecodable))
+        return self._files.enter_context(open_text(self._manifest, self.source, self.undecodable))
 
     def _pass_over(self, key: str, value: Node) -> None:
         """Note a key beside the devices."""

@@ -21,7 +21,8 @@ from bulkbind.manifest.text import INFLATED_BYTES, LONGEST_CELL, MOST_RATIO, ope
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
+
+    from bulkbind.manifest.opened import ManifestFile
 
 MOST_PARTS_BYTES = 4 << 20
 """Bytes of the list of parts, enough for some 40,000 parts."""
@@ -126,16 +127,16 @@ class Workbook:
         close: Closes the file.
     """
 
-    def __init__(self, path: Path, name: str, most_bytes: int) -> None:
+    def __init__(self, manifest: ManifestFile, most_bytes: int) -> None:
         """*most_bytes*: the uncompressed size of all parts, and of a file that is packed again.
 
         Raises: ManifestError if it is no workbook, damaged, or larger than that.
         """
-        self._name = name
+        self._name = manifest.name
         self._most_bytes = most_bytes
         self._texts: Texts | None = None
         with ExitStack() as opened, self.reading():
-            self._file = opened.enter_context(unpacked(path, name, most_bytes))
+            self._file = opened.enter_context(unpacked(manifest, most_bytes))
             _check_size_of_list(self._file)
             self._zip = opened.enter_context(zipfile.ZipFile(self._file))
             self._parts = _parts(self._zip)
@@ -357,21 +358,21 @@ _CELL_STYLES_END = re.compile(rb"</(?:[\w.-]++:)?cellXfs\s*>")
 # --- what a file is ------------------------------------------------------------------------------
 
 
-def unpacked(path: Path, name: str, most_bytes: int) -> IO[bytes]:
+def unpacked(manifest: ManifestFile, most_bytes: int) -> IO[bytes]:
     """Return a file that can be read in any order, unpacked to a private one if it is gzip.
 
     Raises: ManifestError.
     """
-    with path.open("rb") as file:
-        if file.read(2) != b"\x1f\x8b":
-            return path.open("rb")
-    with ExitStack() as opened, open_bytes(path, name) as packed:
+    file = manifest.reader()
+    if file.peek(2)[:2] != b"\x1f\x8b":
+        return file
+    with ExitStack() as opened, open_bytes(manifest) as packed:
         copy = opened.enter_context(tempfile.TemporaryFile(prefix="bulkbind-workbook-"))
         while block := packed.read(_BLOCK):
             copy.write(block)
             if copy.tell() > most_bytes:
                 raise ManifestError(
-                    f"{name}: it unpacks to more than {most_bytes:,} bytes",
+                    f"{manifest.name}: it unpacks to more than {most_bytes:,} bytes",
                     hint="save the sheet as CSV",
                 )
         copy.seek(0)
@@ -379,13 +380,13 @@ def unpacked(path: Path, name: str, most_bytes: int) -> IO[bytes]:
         return copy
 
 
-def is_spreadsheet(path: Path, name: str, most_bytes: int) -> bool:
+def is_spreadsheet(manifest: ManifestFile, most_bytes: int) -> bool:
     """Return whether a ZIP archive is a workbook, or another spreadsheet that can be named.
 
     Raises: ManifestError if it cannot be unpacked.
     """
     try:
-        with unpacked(path, name, most_bytes) as file:
+        with unpacked(manifest, most_bytes) as file:
             _check_size_of_list(file)
             with zipfile.ZipFile(file) as archive:
                 parts = _parts(archive)
@@ -448,11 +449,11 @@ _STREAMS = {
 """What an old file may hold, by which it is known."""
 
 
-def refuse_old(path: Path, name: str) -> None:
+def refuse_old(manifest: ManifestFile) -> None:
     """Raises: ManifestError that names what an OLE file is: protected, or of an old program."""
     found: set[str] = set()
     rest = b""
-    with open_bytes(path, name) as file:
+    with open_bytes(manifest) as file:
         for _ in range(_OLE_BYTES // _BLOCK):
             if not (block := file.read(_BLOCK)):
                 break
@@ -461,7 +462,8 @@ def refuse_old(path: Path, name: str) -> None:
             rest = data[-_LONGEST_STREAM:]
     if found & {"EncryptedPackage", "EncryptionInfo"}:
         raise ManifestError(
-            f"{name} is protected by a password", hint="save it without one, as .xlsx or CSV"
+            f"{manifest.name} is protected by a password",
+            hint="save it without one, as .xlsx or CSV",
         )
     kind = "an old Excel or Word file"
     if "WordDocument" in found:
@@ -469,5 +471,5 @@ def refuse_old(path: Path, name: str) -> None:
     elif found:
         kind = "an old Excel workbook (.xls)"
     raise ManifestError(
-        f"{name} is not a manifest: it seems to be {kind}", hint="save it as .xlsx or CSV"
+        f"{manifest.name} is not a manifest: it seems to be {kind}", hint="save it as .xlsx or CSV"
     )

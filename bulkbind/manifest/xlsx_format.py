@@ -37,8 +37,8 @@ from bulkbind.model import CheckedRow, Source
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-    from pathlib import Path
 
+    from bulkbind.manifest.opened import ManifestFile
     from bulkbind.manifest.sheet_xml import SheetRow
     from bulkbind.settings import ManifestSettings
 
@@ -49,12 +49,12 @@ _MOST_ALTERNATIVES = 20
 _MOST_NAMED = 10
 
 
-def is_workbook(path: Path, head: bytes) -> bool:
+def is_workbook(manifest: ManifestFile, head: bytes) -> bool:
     """Return whether a file is a spreadsheet in a ZIP archive, judging by its content."""
     if not head.startswith(_ZIP):
         return False
-    suffix = PurePath(path.name.lower().removesuffix(".gz")).suffix
-    return suffix in SUFFIXES or is_spreadsheet(path, path.name, SHEET_BYTES)
+    suffix = PurePath(manifest.name.lower().removesuffix(".gz")).suffix
+    return suffix in SUFFIXES or is_spreadsheet(manifest, SHEET_BYTES)
 
 
 class XlsxManifest:
@@ -67,14 +67,14 @@ class XlsxManifest:
 
     def __init__(
         self,
-        path: Path,
+        manifest: ManifestFile,
         source: Source,
         head: str,  # noqa: ARG002  # required by Opens
         settings: ManifestSettings,
     ) -> None:
         self._name = source.name
         self._settings = settings
-        self._book = Workbook(path, source.name, SHEET_BYTES)
+        self._book = Workbook(manifest, SHEET_BYTES)
         weakref.finalize(self, self._book.close)
         self.notices: list[str] = []
         self._sheet = self._chosen(self._book.sheets)

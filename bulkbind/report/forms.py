@@ -8,7 +8,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from bulkbind.errors import LedgerError, UsageError
-from bulkbind.files import replacing, replacing_bytes
+from bulkbind.files import make_folder, replacing, replacing_bytes
 from bulkbind.redaction import json_text, line
 from bulkbind.report.page import verdict
 from bulkbind.report.tables import RESULTS, reason_of
@@ -100,7 +100,7 @@ def write_xlsx(path: Path, rows: Iterable[ResultRow], sources: Sequence[Source])
         ) from None
     options = {"constant_memory": True, "strings_to_formulas": False, "strings_to_urls": False}
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         with replacing_bytes(path) as file, xlsxwriter.Workbook(file, options) as book:
             _fill(book, rows, sources)
     except (OSError, xlsxwriter.exceptions.XlsxWriterException) as error:

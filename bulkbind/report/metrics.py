@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bulkbind.errors import ExitCode, LedgerError, UsageError
+from bulkbind.files import PUBLIC_FILE, replacing_bytes
 from bulkbind.model import MEANINGS, RunFacts
 from bulkbind.redaction import line
 
@@ -52,7 +53,7 @@ def write_metrics(path: Path, measured: Measured) -> None:
 
     Raises: LedgerError if it cannot be written.
     """
-    from prometheus_client import CollectorRegistry, Gauge, write_to_textfile  # noqa: PLC0415  # an extra
+    from prometheus_client import CollectorRegistry, Gauge, generate_latest  # noqa: PLC0415  # an extra
 
     registry = CollectorRegistry()
     labels = (measured.endpoint, line(measured.manifest))
@@ -66,7 +67,8 @@ def write_metrics(path: Path, measured: Measured) -> None:
     for status in MEANINGS:
         rows.labels(*labels, status).set(measured.counts.get(status, 0))
     try:
-        write_to_textfile(str(path), registry)
+        with replacing_bytes(path, PUBLIC_FILE) as file:
+            file.write(generate_latest(registry))
     except OSError as error:
         raise LedgerError(f"metrics {path} cannot be written: {error.strerror or error}") from error
 

@@ -11,7 +11,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, TextIO
 
 from bulkbind.errors import UsageError
-from bulkbind.files import KEPT_BYTES, replacing
+from bulkbind.files import KEPT_BYTES, fitting_name, replacing
 from bulkbind.manifest import FORMATS, PACKED
 from bulkbind.manifest.formulas import safe, safe_call, safe_value
 from bulkbind.model import MEANINGS, OWN_COLUMNS, AttemptRow, Problem, ResultRow, Source, UndoneRow
@@ -148,8 +148,9 @@ def _names(sources: Sequence[Source]) -> list[str]:
         name = f"stdin{form.suffixes[0]}" if name in ("", "-") else name
         if form.writes_as:
             name = PurePath(name).with_suffix(FORMATS[form.writes_as].suffixes[0]).name
+        name = fitting_name(name)
         while f"failed/{name}" in names:
-            name = f"{number}-{name}"
+            name = fitting_name(f"{number}-{name}")
         names.append(f"failed/{name}")
     return names
 

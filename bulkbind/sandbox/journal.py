@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from bulkbind.errors import BulkbindError
+from bulkbind.files import appending
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -55,7 +56,7 @@ class JsonLines:
     def __init__(self, path: Path | None, what: str) -> None:
         """Open the file; *what* is its name in errors. Raises: BulkbindError."""
         try:
-            self._file = path.open("a", encoding="utf-8", buffering=1) if path else None
+            self._file = appending(path) if path else None
         except OSError as error:
             raise BulkbindError(
                 f"the sandbox's {what} {path} cannot be opened: {error.strerror}"

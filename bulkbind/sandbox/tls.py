@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Self
 
 from bulkbind.errors import BulkbindError
+from bulkbind.files import replacing
 
 NAMES = "subjectAltName=IP:127.0.0.1,DNS:localhost"
 DAYS = "30"
@@ -45,7 +46,8 @@ class Tls:
         self._folder.cleanup()
 
     def _write(self) -> None:
-        (self._path / "san").write_text(NAMES, encoding="ascii")
+        with replacing(self._path / "san") as file:
+            file.write(NAMES)
         new = ("req", "-newkey", "rsa:2048", "-nodes")
         authority = ("-subj", "/CN=bulkbind sandbox throwaway CA", "-days", DAYS)
         self._openssl(*new, "-x509", *authority, "-keyout", "ca.key", "-out", "ca.pem")

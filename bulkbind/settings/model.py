@@ -507,7 +507,9 @@ class SendSettings(Part):
         none="none",
     )
     grace: Duration = Group.SENDING.option(
-        "after Ctrl-C or SIGTERM: how long requests in flight may take", 20.0
+        "after Ctrl-C or SIGTERM: how long requests in flight, and reading back what is in doubt, "
+        "may take",
+        20.0,
     )
 
     @property

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import sqlite3
+import stat
 import subprocess
 import sys
 import time
@@ -105,6 +106,31 @@ def test_files_are_run_oldest_first_and_moved(tmp_path, inbox, url, fleet):
     assert done.stderr.splitlines()[0] == f"bulkbind: 1 of 2 files of {inbox} need a person"
     assert "old.csv:5  invalid: machine_code: only letters" in done.stderr
     assert "what to do: invalid: mend the cell" in done.stderr
+
+
+@pytest.mark.slow
+def test_what_is_made_is_for_its_owner_whatever_the_umask(tmp_path, inbox, url, fleet):
+    """Ledger, reports, archive and log, with all folders; only the metrics are for a reader."""
+    drop(inbox, "fleet.csv", [*fleet(2), BAD])
+    before = set(tmp_path.rglob("*"))
+    umask = os.umask(0)
+    try:
+        bulkbind(
+            "run", inbox, "--archive", tmp_path / "new/done", "--endpoint", url, *NOW,
+            "--ledger", tmp_path / "state/deep/l.db", "--out", tmp_path / "reports/nightly",
+            "--on-invalid", "skip", "--metrics-file", tmp_path / "bulkbind.prom",
+            "--log-file", tmp_path / "log.jsonl", home=tmp_path, check=1,
+        )  # fmt: skip
+    finally:
+        os.umask(umask)
+
+    made = set(tmp_path.rglob("*")) - before
+    moved = next((tmp_path / "new/done/with-problems").glob("*-fleet.csv"))
+    modes = {path: stat.S_IMODE(path.stat().st_mode) for path in made - {moved}}
+    assert modes.pop(tmp_path / "bulkbind.prom") == 0o644
+    assert len(modes) > 12
+    assert {path: how for path, how in modes.items() if how != 0o700 - 0o100 * path.is_file()} == {}
+    assert stat.S_IMODE(inbox.stat().st_mode) & 0o077  # as the test made it
 
 
 @pytest.mark.slow

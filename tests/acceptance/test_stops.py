@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import json
+import os
+import shlex
 import signal
+import subprocess
 import time
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
 from tests.support.manifests import fleet, write_csv
 from tests.support.processes import (
+    BULKBIND,
     ask,
     bulkbind,
     count_rows,
+    environment,
     ledger_of,
     process,
     read_results,
     sandbox,
+    sandbox_bindings,
     statuses,
 )
 
@@ -83,6 +91,24 @@ def test_the_grace_bounds_what_is_in_flight(tmp_path):
     assert code == 143
     assert took_s < 4
     assert statuses(tmp_path / "out")["in_doubt"] >= 3
+
+
+@pytest.mark.slow
+def test_what_is_in_doubt_is_read_back_within_the_grace(tmp_path):
+    """After one Ctrl-C the lists are asked at once: connections were reset, and all was bound."""
+    manifest = write_csv(tmp_path / "fleet.csv", fleet(300))
+    with sandbox("--fault", "reset-after=0.3", "--seed", "3", home=tmp_path) as served:
+        common = ("--endpoint", served, "--out", "out", "--rate", "40")
+        with process("run", manifest, *common, home=tmp_path) as started:
+            until(lambda: ask(f"{served}/sandbox/stats").get("reset-after", 0) >= 5)
+            started.send_signal(signal.SIGINT)
+            code = started.wait(25)
+        bound = len(sandbox_bindings(served))
+
+    found = statuses(tmp_path / "out")
+    assert code == 130
+    assert found == {"bound": bound, "pending": 300 - bound}
+    assert bound > 5
 
 
 @pytest.mark.slow
@@ -180,6 +206,56 @@ def test_a_run_killed_while_staging_leaves_nothing_to_send(tmp_path):
     assert stats["binds"] == 1
     assert count_rows(ledger_of(tmp_path, served), "staged") == 0
     assert statuses(tmp_path / "out") == {"bound": 1}
+
+
+# --- before anything is sent ---------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_pipe_of_the_shell_is_a_manifest_and_can_be_ended(tmp_path, url):
+    """`<(…)` is read to its end; one that nobody writes to ends with the deadline or a signal."""
+    write_csv(tmp_path / "fleet.csv", [("PIPE1", "u", "", "")])
+    os.mkfifo(tmp_path / "fifo")
+    common = ("--endpoint", url, "--ledger", tmp_path / "pipe.db", "--out", "out")
+    command = shlex.join([*BULKBIND, "run", *map(str, common)])
+    done = subprocess.run(
+        ["bash", "-c", f"{command} <(cat fleet.csv)"],  # noqa: S607  # the system's own
+        env=environment(tmp_path), cwd=tmp_path, capture_output=True, text=True, timeout=60,
+        stdin=subprocess.DEVNULL, check=False,
+    )  # fmt: skip
+    late = bulkbind("run", "fifo", *common, "--deadline", "100ms", home=tmp_path, check=3)
+    with process("run", "fifo", *common, "--log-level", "debug", home=tmp_path) as waiting:
+        until(lambda: "bulkbind-stdin" in opened_by(waiting.pid))
+        waiting.send_signal(signal.SIGTERM)
+        assert waiting.wait(10) == 143
+
+    assert done.returncode == 0, done.stderr
+    assert statuses(tmp_path / "out") == {"bound": 1}
+    assert "the deadline of 100ms has come; nothing was sent" in late.stderr
+
+
+@pytest.mark.slow
+def test_doctor_ends_with_a_signal_while_it_waits_for_a_secret(tmp_path, url):
+    """A token file that is a FIFO: what was found until then has been printed."""
+    os.mkfifo(tmp_path / "token", 0o600)
+    (tmp_path / "bulkbind.yaml").write_text("auth:\n  token_file: token\n")
+    command = ("doctor", "--endpoint", url, "--config", "bulkbind.yaml")
+    with process(*command, home=tmp_path, BULKBIND_TOKEN="") as waiting:
+        assert waiting.stdout is not None
+        until(lambda: "free for the report" in waiting.stdout.readline())
+        waiting.send_signal(signal.SIGTERM)
+        code = waiting.wait(10)
+
+    assert code == 143
+
+
+def opened_by(pid: int) -> str:
+    """Return the names of a process's open files."""
+    found = []
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(OSError):
+            found.append(str(link.readlink()))
+    return "\n".join(found)
 
 
 # --- edits and repeats ---------------------------------------------------------------------------

@@ -17,12 +17,15 @@ from collections import Counter
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bulkbind.cli import main
 from bulkbind.ledger.writer import Writer
 from tests.support.manifests import write_csv
 from tests.support.processes import ask, environment, sandbox, sandbox_bindings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 FILES = {"older.csv": 4, "newer.csv": 3}
 """Name -> rows; one more in each breaks a rule."""
@@ -71,11 +74,20 @@ def kill_before(step: int, home: Path) -> None:
     sys.addaudithook(hook)
 
 
-def run_forked(home: Path, arguments: list[str], kill_at: int = 0) -> int:
-    """Run bulkbind in a fork, killed before a step unless 0; return what `os.waitpid` tells."""
+def run_forked(
+    home: Path,
+    arguments: list[str],
+    first: Callable[[], None] = lambda: None,
+    *,
+    wait: bool = True,
+) -> int:
+    """Run bulkbind in a fork that begins with *first*; return its exit code, negative if killed.
+
+    *wait*: else return its process id at once.
+    """
     child = os.fork()
     if child:
-        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) if wait else child
     try:
         os.chdir(home)
         os.environ.clear()
@@ -84,8 +96,7 @@ def run_forked(home: Path, arguments: list[str], kill_at: int = 0) -> int:
         os.dup2(quiet, 1)
         os.dup2(quiet, 2)
         sys.argv = ["bulkbind", *arguments]
-        if kill_at:
-            kill_before(kill_at, home)
+        first()
         main()
     except SystemExit as error:
         os._exit(error.code if isinstance(error.code, int) else 0)
@@ -114,7 +125,7 @@ def at_point(step: int, base: Path, url: str) -> Point:
     (home / "bulkbind.yaml").write_text("readback_settle: 100ms\non_invalid: skip\n")
     command = ["run", "in", "--archive", "done", "--min-age", "0s", "--out", "reports"]
     command += ["--endpoint", url, "--config", "bulkbind.yaml", "--quiet", "--yes"]
-    run_forked(home, command, step)
+    run_forked(home, command, lambda: kill_before(step, home))
     killed = home / "killed"
     second = run_forked(home, command)
     return Point(

@@ -577,6 +577,57 @@ async def test_the_grace_ends_what_hangs(bench):
     assert 24 < bench.clock.monotonic() < 40
 
 
+async def stopped_in_doubt(bench, plan, *, lists=()):
+    """Stop a run six of whose rows got no answer, while they wait for the list; return its end."""
+    bench.server.planned.extend([None, *[plan] * 6])
+
+    def stop(_settled):
+        bench.server.list_planned.extend(lists)
+        bench.stop_in(3.0)
+
+    async with bench.ledger() as ledger:
+        run = await bench.staged(ledger, devices(7, users=2))
+        ledger.on_settled = stop
+        await bench.sent(ledger, run)
+    return bench.clock.monotonic()
+
+
+async def test_a_drain_reads_back_what_is_in_doubt(bench):
+    """At once, not after the time that only an absence takes; nothing is sent again."""
+    took_s = await stopped_in_doubt(bench, LOST)
+
+    assert bench.counts() == {"bound": 7}
+    assert took_s < bench.readback.readback_settle
+    assert bench.server.posted_again == 0
+
+
+async def test_a_drain_proves_absence_where_the_grace_is_long_enough(bench):
+    """By two lists, as ever; the rows are pending then, and nothing is sent again."""
+    took_s = await stopped_in_doubt(bench, NoAnswer())
+
+    assert bench.counts() == {"bound": 1, "pending": 6}
+    assert took_s < bench.send.grace
+    assert sum(bench.server.binds.values()) == 1
+
+
+async def test_a_drain_ends_where_no_list_can_be_had(bench):
+    """One request a user shows that; nobody waits for the end of the grace."""
+    took_s = await stopped_in_doubt(bench, LOST, lists=[Transient()] * 9)
+
+    assert bench.counts() == {"bound": 1, "in_doubt": 6}
+    assert took_s < bench.readback.readback_settle
+    assert sum(bench.server.lists.values()) == 2
+
+
+async def test_a_drain_asks_nobody_who_is_away(bench):
+    """One failed connection is enough for all users."""
+    bench.send = SendSettings(concurrency=1)
+    await stopped_in_doubt(bench, LOST, lists=[Unreachable()] * 9)
+
+    assert bench.counts()["in_doubt"] > 1
+    assert sum(bench.server.lists.values()) == 1
+
+
 async def test_another_run_withdraws_what_an_older_one_left(bench):
     """Rows that only an older, unfinished run wanted are never sent by surprise."""
     bench.server.planned.extend([None, None, AuthExpired()])

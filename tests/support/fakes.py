@@ -54,7 +54,7 @@ class FakeServer:
     """A KooDrive in memory with a client's face; what it answers can be planned call by call.
 
     Attributes:
-        planned: Verdicts (or `LOST`) for the next binds, then plain success.
+        planned: Verdicts (or `LOST`, or None for success) for the next binds, then success.
         list_planned: Verdicts for the next lists, then the truth.
         list_lacks: Machine codes that the next lists lack, as a copy that lags behind would.
         missing: What an unbind of no binding is answered.
@@ -66,7 +66,7 @@ class FakeServer:
         self.clock = clock
         self.pacer = pacer
         self.stop = stop
-        self.planned: deque[Verdict | str] = deque()
+        self.planned: deque[Verdict | str | None] = deque()
         self.list_planned: deque[Verdict] = deque()
         self.list_lacks: deque[set[str]] = deque()
         self.missing: Verdict = Refused(is_missing=True)

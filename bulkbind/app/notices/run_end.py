@@ -93,6 +93,8 @@ def of_inbox(result: InboxResult) -> Ending:
         told += _file(item)
     if len(troubled) > MOST_FILES:
         told.append(f"  … and {len(troubled) - MOST_FILES:,} more files")
+    if known := sum(item.was_told for item in result.files):
+        told.append(f"{known:,} files are still in the inbox, as was told before")
     if result.stopped:
         told.append(f"stopped: {result.stopped}; {result.waiting:,} files wait for the next run")
     if result.hint:
@@ -104,7 +106,7 @@ def of_inbox(result: InboxResult) -> Ending:
         about=str(result.inbox),
         text=lines(told),
         summary=result.as_json(),
-        is_change=bool(result.files) or bool(result.stopped),
+        is_change=not all(item.was_told for item in result.files) or bool(result.stopped),
         counts=result.counts(),
         facts=RunFacts.total(item.facts for item in result.files),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import html
 import os
 import shlex
@@ -12,6 +13,7 @@ import aiohttp
 
 from bulkbind.redaction import learn
 from bulkbind.settings import is_loopback, shared, split_address
+from bulkbind.threads import in_thread
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,7 +44,11 @@ async def post(
 
     Raises: WebhookError.
     """
-    url = _address(address_file)
+    try:
+        async with asyncio.timeout(timeout_s):
+            url = await in_thread(_address, address_file)
+    except TimeoutError:
+        raise WebhookError(f"the webhook's file {address_file} could not be read in time") from None
     host = urlsplit(url).hostname
     # Slack interprets &, < and >.
     body = {"text": html.escape(text[:MOST_TEXT], quote=False), "summary": summary}

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import getpass
 import os
 import socket
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
@@ -19,13 +18,15 @@ from bulkbind.engine.paced import Paced
 from bulkbind.engine.retry import Retries
 from bulkbind.engine.stop import DrainedError
 from bulkbind.errors import InterruptedRunError, LedgerBusyError
-from bulkbind.koodrive import KooDrive
+from bulkbind.koodrive import KooDrive, authorizer, proxy_for
 from bulkbind.ledger import Ledger
 from bulkbind.model import RunFacts
 from bulkbind.pacing import Limit, Pacer
+from bulkbind.threads import in_thread
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
+    from contextlib import AbstractAsyncContextManager
 
     from bulkbind.app.session.listener import Listener
     from bulkbind.engine import StopReason, StopSignal
@@ -47,8 +48,8 @@ class Session:
     clock: Clock
     stop: StopSignal
     listener: Listener
-    auth: Auth | None
-    """None: the command sends no requests."""
+    auth: Auth | None = None
+    """None before `authorized`, and where no requests are sent."""
     pulse: Pulse = field(default_factory=Pulse)
     """Beaten by all progress, so that a stall is noticed."""
 
@@ -56,6 +57,46 @@ class Session:
 def nothing_sent(reason: StopReason) -> InterruptedRunError:
     """Return the error of a command that is stopped before it sends."""
     return InterruptedRunError(f"{reason.text}; nothing was sent", exit_code=reason.exit_code)
+
+
+def refuse_stopped(session: Session) -> None:
+    """Raises: InterruptedRunError if the command stops; callable from any thread."""
+    if session.stop.reason is not None:
+        raise nothing_sent(session.stop.reason)
+
+
+@contextmanager
+def before_sending(session: Session) -> Iterator[None]:
+    """Leave what the block awaits once the command stops: nothing is lost, as nothing was sent.
+
+    Threads are left to themselves. They end at their next look at the stop, or with the process; a
+    run that is not confirmed is discarded by the next command.
+
+    Raises: InterruptedRunError.
+    """
+    try:
+        with session.stop.cutting_short():
+            yield
+    except DrainedError as error:
+        assert session.stop.reason is not None
+        raise nothing_sent(session.stop.reason) from error
+
+
+def time_boxed(session: Session) -> AbstractAsyncContextManager[None]:
+    """Stop the block at the deadline, counted from now, or when it stalls."""
+    return time_box(session.settings, session.clock, session.stop, session.pulse)
+
+
+async def authorized(session: Session) -> Session:
+    """Return the session with credentials, read without blocking the event loop.
+
+    Raises: UsageError if they are missing, or the proxy cannot be used; InterruptedRunError.
+    """
+    settings = session.settings
+    with before_sending(session):
+        auth = await in_thread(authorizer, settings.auth, settings.ledger_path(), session.clock)
+    proxy_for(settings.endpoint(), settings.api)
+    return replace(session, auth=auth)
 
 
 def holder(clock: Clock) -> dict[str, object]:
@@ -75,19 +116,21 @@ def holder(clock: Clock) -> dict[str, object]:
 
 @asynccontextmanager
 async def held_ledger(session: Session) -> AsyncIterator[Ledger]:
-    """Hold the endpoint's ledger for the block, which stops at the deadline or on a stall.
+    """Hold the endpoint's ledger for the block.
 
-    Raises: LedgerBusyError, LedgerError.
+    Raises: LedgerBusyError, LedgerError, InterruptedRunError.
     """
-    endpoint = session.settings.endpoint()
-    async with time_box(session.settings, session.clock, session.stop, session.pulse):
-        ledger, left = await _opened(session, endpoint)
-        if left:
-            session.listener.notice(f"{left} rows were being sent when a run was cut off: in doubt")
-        try:
-            yield ledger
-        finally:
-            await asyncio.shield(ledger.close())
+    with before_sending(session):
+        ledger, left = await _opened(session, session.settings.endpoint())
+    if left:
+        session.listener.notice(
+            f"a run was cut off: up to {left} rows may have been sent without an answer; they are "
+            "in doubt until the server's lists are read"
+        )
+    try:
+        yield ledger
+    finally:
+        await asyncio.shield(ledger.close())
 
 
 async def _opened(session: Session, endpoint: str) -> tuple[Ledger, int]:
@@ -99,16 +142,13 @@ async def _opened(session: Session, endpoint: str) -> tuple[Ledger, int]:
         try:
             return ledger, await ledger.open(holder(session.clock))
         except LedgerBusyError as error:
-            if session.stop.reason is not None:
-                raise nothing_sent(session.stop.reason) from error
             if session.clock.monotonic() >= until:
                 raise
             if not is_announced:
                 session.listener.notice(f"{error}; waiting for it")
                 is_announced = True
         session.pulse.beat()  # waiting for another run is not a stall
-        with contextlib.suppress(DrainedError):
-            await session.stop.sleep(session.clock, RETRY_LOCK_S)
+        await session.clock.sleep(RETRY_LOCK_S)
 
 
 def new_pacer(session: Session, learned: Limit | None = None) -> Pacer:

@@ -16,6 +16,7 @@ from bulkbind.cli.running import (
     print_lines,
     run_until_done,
 )
+from bulkbind.engine.stop import DrainedError
 from bulkbind.errors import ExitCode
 from bulkbind.settings import Group
 
@@ -45,12 +46,17 @@ def command(*, as_json: bool, **given: Any) -> None:
         loaded = loaded_from(given)
         configure_logs(loaded.settings.log, is_quiet=True)
 
-        async def work(_stop: StopSignal) -> ExitCode:
+        async def work(stop: StopSignal) -> ExitCode:
             found: list[Finding] = []
-            async for finding in doctor(loaded):
-                found.append(finding)
-                if not as_json:
-                    _show(finding)
+            try:
+                with stop.cutting_short():
+                    async for finding in doctor(loaded):
+                        found.append(finding)
+                        if not as_json:
+                            _show(finding)
+            except DrainedError:
+                assert stop.reason is not None
+                return stop.reason.exit_code
             if as_json:
                 print_json([asdict(finding) for finding in found])
             is_well = all(finding.state != "fail" for finding in found)

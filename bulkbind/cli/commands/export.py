@@ -53,11 +53,12 @@ def command(users: tuple[str, ...], *, to: Path | None, **given: Any) -> None:
     with explained():
         settings = settings_from(given)
         configure_logs(settings.log, is_quiet=True)
+        wanted = list(_ids(users))  # waits for standard input, where signals still end it
 
         async def work(stop: StopSignal) -> ExitCode:
             with ExitStack() as stack:
                 file = sys.stdout if to is None else stack.enter_context(replacing(to))
-                devices = await export(_ids(users), settings, file, listener=Console(), stop=stop)
+                devices = await export(wanted, settings, file, listener=Console(), stop=stop)
                 file.flush()
             say(f"{devices:,} devices" + (f": {to}" if to else ""))
             return ExitCode.DONE

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bulkbind.app.inputs import named
 from bulkbind.app.plan import plan, save_plan
 from bulkbind.cli import options
 from bulkbind.cli.console import Console, say
@@ -73,14 +72,14 @@ def command(
     **given: Any,
 ) -> None:
     """Print the plan, and save it if asked to."""
-    with explained(), named(manifests) as inputs:
+    with explained():
         settings = settings_from(given)
         configure_logs(settings.log, is_quiet=True)
 
         async def work(stop: StopSignal) -> ExitCode:
             reads = settings.manifest
             found = await plan(
-                inputs,
+                manifests,
                 settings,
                 refresh=reads.reads_lists,
                 extra=extra,

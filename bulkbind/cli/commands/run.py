@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import sys
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from bulkbind.app.inbox import InboxResult, run_inbox
-from bulkbind.app.inputs import named
 from bulkbind.app.plan import load_plan
 from bulkbind.app.rehearse import rehearse as rehearse_run
 from bulkbind.app.run import resume, run
@@ -18,7 +16,7 @@ from bulkbind.cli import options
 from bulkbind.cli.commands.sandbox import behaviour_from, behaviour_options
 from bulkbind.cli.options import run_argument
 from bulkbind.cli.running import explained
-from bulkbind.cli.send import notifying, send, send_inbox
+from bulkbind.cli.send import send, send_inbox
 from bulkbind.errors import UsageError
 from bulkbind.settings import Group
 
@@ -111,21 +109,17 @@ def command(
         wanted = load_plan(plan_file) if plan_file is not None else None
     if archive is not None:
         sys.exit(_inbox(manifests, archive, min_age, given, is_plain=not rehearse and not first))
-    with ExitStack() as stack:
-        with explained(), notifying(given):
-            inputs = stack.enter_context(named(manifests))
 
-        async def use_case(settings: Settings, console: Console, stop: StopSignal) -> RunResult:
-            if not rehearse:
-                return await run(
-                    inputs, settings, first=first, wanted=wanted, listener=console, stop=stop
-                )
-            return await rehearse_run(
-                inputs, settings, sandbox=sandbox, first=first, listener=console, stop=stop
+    async def use_case(settings: Settings, console: Console, stop: StopSignal) -> RunResult:
+        if not rehearse:
+            return await run(
+                manifests, settings, first=first, wanted=wanted, listener=console, stop=stop
             )
+        return await rehearse_run(
+            manifests, settings, sandbox=sandbox, first=first, listener=console, stop=stop
+        )
 
-        code = send(given, use_case)
-    sys.exit(code)
+    sys.exit(send(given, use_case))
 
 
 def _inbox(

@@ -22,6 +22,7 @@ from bulkbind.koodrive.auth.session_store import (
 from bulkbind.koodrive.auth.static_token import GIVEN_APP, GIVEN_TOKEN, FetchedToken, output_of
 from bulkbind.koodrive.auth.users import UserAuth, parse_users
 from bulkbind.settings import SECRETS
+from bulkbind.threads import in_thread
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -195,7 +196,7 @@ def _token(settings: AuthSettings, secrets: Secrets, clock: Clock) -> Renewing:
         header_value(secrets.read(path), str(path), prefix)  # fail early
 
         async def read() -> str:
-            return secrets.read(path)
+            return await in_thread(secrets.read, path)
 
         return Renewing(FetchedToken(str(path), prefix, read), clock)
     command = settings.token_command

@@ -49,8 +49,7 @@ def test_owner_files_are_passed_over(folder):
     """In a folder, in patterns of ours and of a shell, and in the inbox."""
     ways = ([folder], [str(folder / "*")], [str(folder / "*.*")], sorted(folder.iterdir()))
     for way in ways:
-        with named(way) as found:
-            assert [each.path.name for each in found] == ["a.csv"]
+        assert [each.path.name for each in named(way)] == ["a.csv"]
     complete, _ = complete_files(folder, 2**40, 0)
     assert [path.name for path in complete] == ["a.csv"]
 
@@ -58,11 +57,8 @@ def test_owner_files_are_passed_over(folder):
 @pytest.mark.parametrize("name", OWNERS)
 def test_owner_file_alone_is_named_as_such(folder, name):
     """Rather than read as a table."""
-    with (
-        pytest.raises(ManifestError, match="only says who has another file open"),
-        named([folder / name]),
-    ):
-        pass
+    with pytest.raises(ManifestError, match="only says who has another file open"):
+        named([folder / name])
 
 
 @pytest.mark.parametrize("name", [*EMPTY, "fleet.xlsx"])

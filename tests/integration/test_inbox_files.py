@@ -1,0 +1,262 @@
+"""What others do to an inbox: swaps, long names, what cannot be moved, and what is told once."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+from pydantic import SecretStr
+
+from bulkbind.app.inbox import Dropped, _put_back, move, run_inbox
+from bulkbind.app.notices.run_end import of_inbox
+from bulkbind.app.session.listener import Listener
+from bulkbind.errors import ExitCode, LedgerError
+from bulkbind.manifest.opened import Identity
+from bulkbind.sandbox import Sandbox
+from bulkbind.settings import ApiSettings, AuthSettings, ManifestSettings, Settings
+from tests.support.manifests import write_csv
+
+BAD = ("a hyphen-code", "u", "", "")
+
+
+@pytest.fixture
+async def sandbox():
+    """Serve a sandbox."""
+    async with Sandbox() as served:
+        yield served
+
+
+@pytest.fixture
+def inbox(tmp_path):
+    """Return an empty inbox."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def pass_over(tmp_path, sandbox, inbox):
+    """Return a function that lets bulkbind look at the inbox once."""
+    settings = Settings(
+        api=ApiSettings(endpoint=sandbox.url),
+        auth=AuthSettings(token=SecretStr("any")),
+        manifest=ManifestSettings(on_invalid="skip"),
+        ledger=tmp_path / "ledger.db",
+        out=tmp_path / "report",
+    )
+
+    async def once(listener=None, **manifest):
+        given = settings.model_copy(
+            update={"manifest": settings.manifest.model_copy(update=manifest)}
+        )
+        return await run_inbox(inbox, tmp_path / "done", given, min_age_s=0.0, listener=listener)
+
+    return once
+
+
+class AtFirstRow(Listener):
+    """Does something once rows are being read."""
+
+    def __init__(self, do):
+        self._do = do
+
+    def staged(self, _rows):
+        do, self._do = self._do, lambda: None
+        do()
+
+
+def names(folder):
+    """Return the names in a folder, without the run's id in front."""
+    return sorted(path.name.split("-", 3)[-1] for path in folder.iterdir() if path.is_file())
+
+
+# --- what is read is what was looked at ----------------------------------------------------------
+
+
+@pytest.mark.parametrize("what", ["link", "fifo", "file", "folder", "nothing"])
+async def test_a_swap_before_it_is_opened_is_left_to_the_next_pass(
+    tmp_path, inbox, sandbox, pass_over, what
+):
+    """No other file of ours is read, nobody waits for a FIFO, and nothing is reported."""
+    secret = write_csv(tmp_path / "secret.csv", [("SECRET", "u", "", "")])
+    write_csv(inbox / "a.csv", [("A1", "u", "", "")])
+    path = write_csv(inbox / "b.csv", [("B1", "u", "", "")])
+    write_csv(inbox / "c.csv", [("C1", "u", "", "")])
+    for number, name in enumerate("abc"):
+        os.utime(inbox / f"{name}.csv", (number, number))
+
+    def swap():
+        path.unlink()
+        if what == "link":
+            path.symlink_to(secret)
+        elif what == "fifo":
+            os.mkfifo(path)
+        elif what == "file":
+            secret.rename(path)
+        elif what == "folder":
+            path.mkdir()
+
+    result = await pass_over(AtFirstRow(swap))
+
+    assert [item.name for item in result.files] == ["a.csv", "c.csv"]
+    assert result.waiting == (what == "file")
+    assert names(tmp_path / "done") == ["a.csv", "c.csv"]
+    assert (path.is_symlink() or path.exists()) == (what != "nothing")
+    assert len(sandbox.bindings) == 2
+
+
+async def test_a_swap_while_it_is_read_changes_nothing_of_what_is_read(
+    tmp_path, inbox, sandbox, pass_over
+):
+    """The rows are those of the file that was opened; the new one is run by the next pass."""
+    path = write_csv(inbox / "a.csv", [("A1", "u", "", "")])
+    other = write_csv(tmp_path / "other.csv", [("B1", "u", "", "")])
+
+    first = await pass_over(AtFirstRow(lambda: other.rename(path)))
+    left = names(inbox)
+    second = await pass_over()
+
+    assert [item.problem for item in first.files] == [
+        "it was changed while it was run: the next run takes it again"
+    ]
+    assert left == ["a.csv"]
+    assert second.counts() == {"bound": 1}
+    assert (names(inbox), names(tmp_path / "done")) == ([], ["a.csv"])
+    assert len(sandbox.bindings) == 2
+
+
+def test_only_the_file_that_was_read_is_moved(tmp_path):
+    """Neither one that took its name, nor over one that is there."""
+    path = write_csv(tmp_path / "fleet.csv", [("A1", "u", "", "")])
+    read, target = Identity.of(path.stat()), tmp_path / "target.csv"
+    target.symlink_to("nowhere")
+    with pytest.raises(FileExistsError):
+        move(path, read, target)
+    target.unlink()
+    write_csv(tmp_path / "other.csv", [("B1", "u", "", "")]).replace(path)
+
+    assert not move(path, read, target)
+    assert move(path, Identity.of(path.stat()), target)
+    assert "B1" in target.read_text()
+
+
+def test_a_file_moved_by_mistake_gets_its_name_back_or_one_beside(tmp_path):
+    """It took the name in the moment of the move, and perhaps somebody has taken it again."""
+    path = tmp_path / "fleet.csv"
+    for code in ("B1", "C1", "D1"):
+        _put_back(write_csv(tmp_path / "moved.csv", [(code, "u", "", "")]), path)
+
+    assert "B1" in path.read_text()
+    assert "C1" in (tmp_path / "fleet.1.csv").read_text()
+    assert "D1" in (tmp_path / "fleet.2.csv").read_text()
+    assert not (tmp_path / "moved.csv").exists()
+
+
+def test_a_file_that_cannot_be_put_back_is_named(tmp_path):
+    """It stays where it is, and a person is told."""
+    moved = write_csv(tmp_path / "moved.csv", [("B1", "u", "", "")])
+    with pytest.raises(LedgerError, match="cannot be put back") as caught:
+        _put_back(moved, tmp_path / "gone/fleet.csv")
+
+    assert "moved.csv, and was not run: put it into the inbox again" in caught.value.hint
+    assert "B1" in moved.read_text()
+
+
+# --- names ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["a" * 251 + ".csv", "ü" * 125 + "x.csv", "漢" * 83 + ".json", "😀" * 62 + "y.yaml"],
+    ids=["ASCII", "two bytes", "three bytes", "four bytes"],
+)
+async def test_a_name_of_255_bytes_works_everywhere(tmp_path, inbox, pass_over, name):
+    """Report, failed rows and archive; the file behind it is run as well."""
+    rows = [
+        {"machine_code": code, "user_id": user} for code, user, *_ in [("A1", "u", "", ""), BAD]
+    ]
+    if name.endswith(".csv"):
+        write_csv(inbox / name, [("A1", "u", "", ""), BAD])
+    else:
+        (inbox / name).write_text(json.dumps(rows), encoding="utf-8")
+    write_csv(inbox / "z.csv", [("Z1", "u", "", "")])
+    assert len(os.fsencode(name)) >= 252
+
+    result = await pass_over()
+
+    long, short = sorted(result.files, key=lambda item: item.name == "z.csv")
+    assert (long.name, long.counts, long.problem) == (name, {"bound": 1, "invalid": 1}, "")
+    assert (short.counts, short.problem) == ({"bound": 1}, "")
+    assert names(inbox) == []
+    assert names(tmp_path / "done") == ["z.csv"]
+    moved, failed = sorted(
+        (tmp_path / "done/with-problems").iterdir(), key=lambda path: ".failed." in path.name
+    )
+    assert moved == long.moved_to
+    assert moved.name.startswith(f"{long.run_id}-{name[:20]}")
+    assert moved.suffix == failed.suffix == os.path.splitext(name)[1]  # noqa: PTH122  # a name alone
+    assert "hyphen-code" in failed.read_text(encoding="utf-8")
+
+
+# --- told once -----------------------------------------------------------------------------------
+
+
+async def test_a_stray_file_is_told_once_and_again_when_it_changes(tmp_path, inbox, pass_over):
+    """Exit code and notification are of what is new; the report names it every time."""
+    stray = inbox / "notes.txt"
+    stray.write_text("call Anna\n\ntomorrow at nine\n")
+    results = [await pass_over(), await pass_over()]
+    write_csv(inbox / "new.csv", [("A1", "u", "", "")])
+    results.append(await pass_over())
+    stray.write_text("call Anna\n\ntoday at nine\n")
+    results.append(await pass_over())
+    stray.unlink()
+    results.append(await pass_over())
+
+    assert [result.exit_code for result in results] == [2, 0, 0, 2, 0]
+    assert [of_inbox(result).is_change for result in results] == [True, False, True, True, False]
+    assert [item.was_told for item in results[1].files] == [True]
+    assert "1 files are still in the inbox, as was told before" in of_inbox(results[1]).text
+    assert results[1].files[0].problem == results[0].files[0].problem
+    assert names(tmp_path / "done") == ["new.csv"]
+
+
+async def test_a_file_that_becomes_readable_is_run(inbox, pass_over):
+    """It is tried each time: settings may have been mended meanwhile."""
+    (inbox / "a.csv").write_text("Serial,user_id\nA1,u\n")
+
+    first = await pass_over()
+    second = await pass_over(columns={"machine_code": "Serial"})
+
+    assert first.exit_code == ExitCode.NOT_STARTED
+    assert second.counts() == {"bound": 1}
+    assert names(inbox) == []
+
+
+async def test_a_file_that_cannot_be_moved_holds_up_nobody(tmp_path, inbox, sandbox, pass_over):
+    """Told once, with its run; the others are run and moved; it is moved when that is mended."""
+    taken = tmp_path / "done/with-problems"
+    taken.parent.mkdir()
+    taken.write_text("a file in the place of a folder")
+    write_csv(inbox / "a.csv", [("A1", "u", "", ""), BAD])
+    write_csv(inbox / "b.csv", [("B1", "u", "", "")])
+
+    first, second = await pass_over(), await pass_over()
+    taken.unlink()
+    third = await pass_over()
+
+    assert (first.exit_code, second.exit_code) == (ExitCode.LEDGER, ExitCode.DONE)
+    assert "it cannot be moved to" in first.files[0].problem
+    assert [item.moved_to is None for item in first.files] == [True, False]
+    assert [item.was_told for item in second.files] == [True]
+    assert third.files[0].moved_to is not None
+    assert third.files[0].run_id == first.files[0].run_id
+    assert len(sandbox.bindings) == 2
+
+
+def test_a_dropped_file_has_the_name_of_its_path(tmp_path):
+    """It is ordered and told by that."""
+    path = write_csv(tmp_path / "fleet.csv", [])
+
+    assert Dropped(path, Identity.of(path.stat())).name == "fleet.csv"
