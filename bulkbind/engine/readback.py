@@ -367,7 +367,7 @@ class Readback:
     async def _cleared(self, item: _Parked) -> None:
         """End or resend a row that two lists did not show."""
         claim = item.claim
-        del self._items[claim.row]
+        self._items.pop(claim.row, None)
         outcome = absent(
             claim,
             item.park.if_absent,

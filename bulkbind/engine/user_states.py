@@ -1,8 +1,8 @@
 """Users whose own state refuses every bind: proven, before their other rows fail unsent.
 
 The proof: `ANSWERS` answers with a code that speaks of the user, on connections that said nothing
-unasked; none of the user's rows accepted in this run; and the user's list, read once after that,
-shows none of the rows so answered, or is refused with the same code.
+unasked, nor broke; none of the user's rows accepted in this run; and the user's list, read once
+after that, proves all rows so answered absent, or is refused with the same code.
 """
 
 from __future__ import annotations

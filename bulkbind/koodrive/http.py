@@ -319,7 +319,8 @@ class HttpSession:
 
     def distrust(self, number: int) -> None:
         """Report a connection whose answers may be to other requests, and use it for no other."""
-        self._connector.distrust(number)
+        if number:  # else the request got none
+            self._connector.distrust(number)
 
     async def _request(self, request: Outgoing, cap: int) -> Answer:
         assert self._session is not None, "enter the session first"  # a programmer's error

@@ -197,6 +197,23 @@ async def test_a_connection_that_breaks_in_a_request_is_reported(how):
     assert reported == [first.connection] == [second.connection] == [1]
 
 
+async def test_a_request_that_got_no_connection_distrusts_none():
+    """A time-out while it connects is doubt, and says nothing of any connection."""
+    reported: list[int] = []
+    async with Chatty(plainly).serving() as server, drive(server.url, timeout=0.2) as client:
+        client.on_unasked(reported.append)
+        connector = client.client._http._connector
+
+        async def never(*_, **__):
+            await asyncio.Event().wait()
+
+        vars(connector)["connect"] = never
+        attempt = await client.bind(Device("u", "SN0"))
+
+    assert isinstance(attempt.verdict, NoAnswer)
+    assert (attempt.connection, reported) == (0, [])
+
+
 async def test_a_server_that_names_devices_is_not_believed_without_a_name():
     """Once an answer named its device, a success that names none may be another request's."""
 
