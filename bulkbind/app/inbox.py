@@ -49,6 +49,7 @@ from bulkbind.errors import (
     InvalidRowsError,
     LedgerError,
     ManifestError,
+    UnreadableListError,
     UsageError,
     worst,
 )
@@ -431,7 +432,7 @@ class _Pass:
                         problem="it was not confirmed",
                     )
                 run_id = ended
-        except (ManifestError, InvalidRowsError, UsageError) as error:
+        except (ManifestError, InvalidRowsError, UsageError, UnreadableListError) as error:
             return InboxFile(
                 name=shown(dropped.name),
                 exit_code=error.exit_code,
