@@ -49,6 +49,7 @@ from bulkbind.errors import (
     InvalidRowsError,
     LedgerError,
     ManifestError,
+    UnreadableListError,
     UsageError,
     worst,
 )
@@ -353,10 +354,8 @@ class _Pass:
                 continue
             if item is not None:
                 self._files.append(self._once(dropped, item))
-        for dropped in queue:  # nothing new is known of these
-            if (known := self._told.get(shown(dropped.name))) is not None:
-                self._telling[shown(dropped.name)] = known
-        await self._ledger.put_meta(TOLD, inboxes | {shown(self._inbox): self._telling})
+        if not stop.is_set:  # else its writer may be busy with what was left
+            await self._ledger.put_meta(TOLD, inboxes | {shown(self._inbox): self._telling})
         is_stopped = queue or any(item.state == RunState.STOPPED for item in self._files)
         reason = stop.reason if is_stopped else None
         codes = [item.exit_code for item in self._files]
@@ -374,10 +373,10 @@ class _Pass:
     def _once(self, dropped: Dropped, item: InboxFile) -> InboxFile:
         """Return a result without its exit code if an earlier pass told the same."""
         is_new = item.state == RunState.STOPPED or item.exit_code == ExitCode.DECLINED
-        if item.moved_to is not None or not item.exit_code or is_new:
+        if item.moved_to is not None or is_new:
             return item
         # Not the device, whose number another mount may change.
-        said = json.dumps([*dropped.identity[1:], item.exit_code, item.problem])
+        said = json.dumps([*dropped.identity[1:], item.problem])
         key = self._telling[item.name] = hashlib.sha256(said.encode()).hexdigest()
         if self._told.get(item.name) != key:
             return item
@@ -433,7 +432,7 @@ class _Pass:
                         problem="it was not confirmed",
                     )
                 run_id = ended
-        except (ManifestError, InvalidRowsError, UsageError) as error:
+        except (ManifestError, InvalidRowsError, UsageError, UnreadableListError) as error:
             return InboxFile(
                 name=shown(dropped.name),
                 exit_code=error.exit_code,

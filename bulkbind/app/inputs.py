@@ -8,14 +8,13 @@ import select
 import stat
 import sys
 import tempfile
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bulkbind.errors import LedgerError, ManifestError, UsageError
 from bulkbind.manifest import SUFFIXES, ManifestFile, is_manifest_name
-from bulkbind.manifest.opened import open_once
+from bulkbind.manifest.opened import open_once, unreadable
 from bulkbind.redaction import line
 
 if TYPE_CHECKING:
@@ -92,9 +91,13 @@ def open_all(
 
 def _opened(named: Named, is_over: Callable[[], None]) -> ManifestFile:
     if named.name == STDIN:
-        if sys.stdin is None:
-            raise ManifestError("standard input is closed", hint="name a file instead of -")
-        return _copied(sys.stdin.fileno(), named.name, is_over)
+        try:
+            source = sys.stdin.fileno()
+        except (AttributeError, OSError, ValueError):  # None, closed, or no file
+            raise ManifestError(
+                "standard input is closed", hint="name a file instead of -"
+            ) from None
+        return _copied(source, named.name, is_over)
     descriptor = open_once(named.path, named.name)
     if not stat.S_ISFIFO(os.fstat(descriptor).st_mode):
         return ManifestFile(descriptor, named.name)
@@ -115,11 +118,9 @@ def _copied(source: int, name: str, is_over: Callable[[], None]) -> ManifestFile
                 is_over()
                 if not waiting.poll(LOOK_S * 1000):
                     continue
-                with suppress(BlockingIOError):
-                    block = os.read(source, _BLOCK)
-                    if not block:
-                        break
-                    copy.write(block)
+                if not (block := _read(source, what)):
+                    break
+                copy.write(block)
             copy.flush()
             return ManifestFile(os.dup(copy.fileno()), name)
     except OSError as error:
@@ -127,6 +128,13 @@ def _copied(source: int, name: str, is_over: Callable[[], None]) -> ManifestFile
             f"{what} cannot be kept in {tempfile.gettempdir()}: {error.strerror}",
             hint="free the disk, or name a file instead of -",
         ) from error
+
+
+def _read(source: int, what: str) -> bytes:
+    try:
+        return os.read(source, _BLOCK)
+    except OSError as error:
+        raise unreadable(what, error) from error
 
 
 def _without_owner_files(manifests: Sequence[str | Path | Named]) -> list[str | Path | Named]:

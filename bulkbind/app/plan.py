@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from bulkbind.clock import Clock
     from bulkbind.engine import StopSignal
     from bulkbind.engine.proof import Look
+    from bulkbind.ledger import View
     from bulkbind.ledger.outlook import Wanted
     from bulkbind.manifest import Manifest, ManifestFile
     from bulkbind.model import Record
@@ -74,14 +75,22 @@ async def plan(
         with before_sending(session):
             known = await in_thread(digest, files, settings.manifest)
             path, run, going_on = await _staged(session, readable, files, known, Path(folder))
-        with reading(path) as db:
-            names = tuple(each.name for each in files)
-            found = read_plan(
+        names = tuple(each.name for each in files)
+
+        def planned(db: View) -> Plan:
+            return read_plan(
                 db, run, settings, names, known, going_on=going_on, is_whole=True, first=first
             )
-            if refresh:
-                return await _refreshed(session, Outlook(db, run), found, extra=extra)
-            return found
+
+        def read() -> Plan:
+            with reading(path) as db:
+                return planned(db)
+
+        if not refresh:
+            with before_sending(session):
+                return await in_thread(read)
+        with reading(path) as db:
+            return await _refreshed(session, Outlook(db, run), planned(db), extra=extra)
 
 
 async def _staged(

@@ -197,6 +197,9 @@ class Gate(Protocol):
     def refused_for_s(self) -> float:
         """Return for how many seconds the gateway has refused everything; 0 if it does not."""
 
+    def closed_for_s(self) -> float:
+        """Return for how many seconds nobody may send who has something to send."""
+
     def per_s(self) -> float | None:
         """Return the requests per second allowed now; None without a limit."""
 

@@ -153,6 +153,8 @@ class Readback:
         self._settle_s = doubt.readback_settle
         self._is_enabled = doubt.readback
         self._max_attempts = send.max_attempts
+        self._grace_s = send.grace
+        self._gate = parts.gate
         self._lists = Lists(parts.api, parts.stop, retries, send)
         self._users: dict[str, _ParkedUser] = {}
         self._items: dict[int, _Parked] = {}
@@ -297,7 +299,7 @@ class Readback:
             with suppress(DrainedError):
                 return await self._lists.read(name, patience)
         async with self._last_lists:
-            if self._lists.are_lost:
+            if self._lists.are_lost or self._gate.closed_for_s() > self._grace_s:
                 raise DrainedError
             with self._stop.outlasting():
                 listing = await self._lists.read(name, patience)

@@ -94,18 +94,18 @@ class ManifestFile:
         return Identity.of(self.status)
 
     def reader(self) -> io.BufferedReader:
-        """Return a reader from the beginning of the file; it may seek."""
+        """Return a reader from the beginning of the file; it may seek.
+
+        Its methods raise ManifestError where the file cannot be read, and what `on_read` raises.
+        """
         return io.BufferedReader(_Reader(self, self._descriptor))
 
     def digest(self) -> bytes:
         """Return the SHA-256 of the file as it is now. Raises: ManifestError."""
         total = hashlib.sha256()
-        try:
-            with self.reader() as file:
-                while block := file.read(_DIGESTED):
-                    total.update(block)
-        except OSError as error:
-            raise unreadable(self.name, error) from error
+        with self.reader() as file:
+            while block := file.read(_DIGESTED):
+                total.update(block)
         return total.digest()
 
 
@@ -126,7 +126,10 @@ class _Reader(io.RawIOBase):
     def readinto(self, buffer: WriteableBuffer, /) -> int:
         self._file.on_read()
         view = memoryview(buffer).cast("B")
-        data = os.pread(self._descriptor, len(view), self._at)
+        try:
+            data = os.pread(self._descriptor, len(view), self._at)
+        except OSError as error:  # a bad disk
+            raise unreadable(self._file.name, error) from error
         view[: len(data)] = data
         self._at += len(data)
         return len(data)

@@ -9,7 +9,6 @@ import zlib
 from typing import TYPE_CHECKING, BinaryIO
 
 from bulkbind.errors import ManifestError, UsageError
-from bulkbind.manifest.opened import unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,20 +52,15 @@ def open_bytes(manifest: ManifestFile) -> BinaryIO:
     Raises: ManifestError, also while decompressing.
     """
     file = manifest.reader()
-    try:
-        is_packed = file.peek(2)[:2] == _GZIP
-    except OSError as error:
-        raise unreadable(manifest.name, error) from error
-    return io.BufferedReader(_Inflated(file, manifest.name), 1 << 18) if is_packed else file
+    if file.peek(2)[:2] != _GZIP:
+        return file
+    return io.BufferedReader(_Inflated(file, manifest.name), 1 << 18)
 
 
 def read_head(manifest: ManifestFile) -> bytes:
     """Return the first bytes of a manifest, decompressed. Raises: ManifestError."""
-    try:
-        with open_bytes(manifest) as file:
-            return file.read(HEAD_BYTES)
-    except OSError as error:
-        raise unreadable(manifest.name, error) from error
+    with open_bytes(manifest) as file:
+        return file.read(HEAD_BYTES)
 
 
 class _Inflated(io.RawIOBase):

@@ -315,6 +315,24 @@ def test_a_kill_between_any_two_steps_loses_nothing():
 
 
 @pytest.mark.slow
+def test_a_kill_while_files_are_made_or_moved_loses_nothing():
+    """An inbox that moves, a bundle, a report, a ledger of an older version: two kills each."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.campaigns.file_kills", "--kills", "2"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+    )
+
+    scenes = done.stdout.splitlines()
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(scenes) == 4
+    assert all("2 kills struck, 0 wrong" in line for line in scenes)
+
+
+@pytest.mark.slow
 def test_two_passes_at_once_are_one(tmp_path, inbox, url, fleet):
     """The second one ends with 75 while the first holds the ledger, and touches no file."""
     drop(inbox, "fleet.csv", fleet(60))

@@ -13,17 +13,17 @@ from bulkbind.app.notices.run_end import of_inbox
 from bulkbind.app.session.listener import Listener
 from bulkbind.errors import ExitCode, LedgerError
 from bulkbind.manifest.opened import Identity
-from bulkbind.sandbox import Sandbox
-from bulkbind.settings import ApiSettings, AuthSettings, ManifestSettings, Settings
+from bulkbind.sandbox import Sandbox, SandboxOptions, parse_fault
+from bulkbind.settings import ApiSettings, AuthSettings, ManifestSettings, SendSettings, Settings
 from tests.support.manifests import write_csv
 
 BAD = ("a hyphen-code", "u", "", "")
 
 
 @pytest.fixture
-async def sandbox():
-    """Serve a sandbox."""
-    async with Sandbox() as served:
+async def sandbox(request):
+    """Serve a sandbox, with the options that the test names."""
+    async with Sandbox(getattr(request, "param", None)) as served:
         yield served
 
 
@@ -42,6 +42,7 @@ def pass_over(tmp_path, sandbox, inbox):
         api=ApiSettings(endpoint=sandbox.url),
         auth=AuthSettings(token=SecretStr("any")),
         manifest=ManifestSettings(on_invalid="skip"),
+        send=SendSettings(max_attempts=1),
         ledger=tmp_path / "ledger.db",
         out=tmp_path / "report",
     )
@@ -252,6 +253,26 @@ async def test_a_file_that_cannot_be_moved_holds_up_nobody(tmp_path, inbox, sand
     assert [item.was_told for item in second.files] == [True]
     assert third.files[0].moved_to is not None
     assert third.files[0].run_id == first.files[0].run_id
+    assert len(sandbox.bindings) == 2
+
+
+@pytest.mark.parametrize(
+    "sandbox", [SandboxOptions(faults=(parse_fault("500=1,on=list"),))], indirect=True, ids=["500"]
+)
+async def test_a_list_that_cannot_be_read_holds_up_its_file_alone(inbox, sandbox, pass_over):
+    """Told once; a file whose users need no list is run."""
+    write_csv(inbox / "a.csv", [("A1", "u", "", "")])
+    await pass_over()
+    write_csv(inbox / "a.csv", [("A1", "u", "", "")])
+    write_csv(inbox / "b.csv", [("B1", "v", "", "")])
+
+    first = await pass_over(refresh=True)
+    second = await pass_over(refresh=True)
+
+    assert [item.name for item in first.files] == ["a.csv", "b.csv"]
+    assert "the list of user u cannot be read" in first.files[0].problem
+    assert (first.exit_code, second.exit_code) == (ExitCode.STOPPED, ExitCode.DONE)
+    assert first.files[1].counts == {"bound": 1}
     assert len(sandbox.bindings) == 2
 
 

@@ -225,6 +225,9 @@ class OpenGate:
     def is_far(self, user_id: str) -> bool:  # noqa: ARG002  # the protocol's
         return False
 
+    def closed_for_s(self) -> float:
+        return 0.0
+
     def refused_for_s(self) -> float:
         return 0.0
 

@@ -99,6 +99,17 @@ def test_what_is_called_before_a_read_can_end_it(tmp_path, fleet):
                 work()
 
 
+def test_a_disk_that_fails_is_an_error_of_the_manifest(fleet):
+    """In whatever reads it, so that an inbox goes on with its next file."""
+    file = ManifestFile.of(fleet)
+    manifest = open_manifest(file, PLAIN)
+    file.close()  # as the nearest thing to a disk that has gone
+
+    for work in (file.digest, lambda: list(manifest.rows()), lambda: open_manifest(file, PLAIN)):
+        with pytest.raises(ManifestError, match=r"fleet\.csv cannot be read: Bad file descriptor"):
+            work()
+
+
 def test_readers_have_positions_of_their_own(fleet):
     """And may seek, as ZIP archives need it."""
     file = ManifestFile.of(fleet)
