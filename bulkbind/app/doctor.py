@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import stat
 from dataclasses import dataclass
@@ -110,7 +111,7 @@ def _ledger(settings: Settings) -> Iterator[Finding]:
     elif not os.access(path, os.W_OK):
         yield Finding("ledger", "fail", f"{path} cannot be written", "run as its owner")
     elif path.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH):
-        advice = f"chmod 600 {path}: it names users and devices"
+        advice = f"chmod 600 {shlex.quote(str(path))}: it names users and devices"
         yield Finding("ledger", "warn", f"{path} is whole, but others can read it", advice)
     else:
         yield Finding("ledger", "ok", f"{path} is whole")

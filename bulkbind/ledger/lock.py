@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import re
+import shlex
 import struct
 import sys
 import threading
@@ -203,11 +204,12 @@ def _is_emulated(device: int) -> bool:
 def _refuse_other_paths(path: Path, status: os.stat_result) -> None:
     """Raises: LedgerError if a ledger has another path, where its log would not be found."""
     if status.st_nlink > 1:
+        name = shlex.quote(str(path))
         raise LedgerError(
             f"ledger {path} has {status.st_nlink} names (hard links), and SQLite keeps its log "
             "beside one of them: by another one, bindings would be lost",
-            hint=f"keep one of them, or make it a file of its own: cp {path} OTHER && "
-            f"mv OTHER {path}",
+            hint=f"keep one of them, or make it a file of its own: cp {name} OTHER && "
+            f"mv OTHER {name}",
         )
     points = {point for _, point, _ in _mounts()}
     # On overlays, a file may have another device number than its folder without being mounted.

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import queue
+import shlex
 import sqlite3
 import threading
 from contextlib import closing, suppress
@@ -310,9 +311,10 @@ def rescue(db: sqlite3.Connection, path: Path) -> LedgerError:
             hint="`bulkbind resume` goes on, and what was in flight is settled by the server's "
             "list; find out who deletes it",
         )
+    command = f"bulkbind resume --ledger {shlex.quote(str(target))}"
     return LedgerError(
         f"{what}; all that it held is in {target}",
-        hint=f"another file stands in its place: `bulkbind resume --ledger {target}` goes on",
+        hint=f"another file stands in its place: `{command}` goes on",
     )
 
 

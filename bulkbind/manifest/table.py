@@ -20,7 +20,7 @@ from bulkbind.manifest.checking import (
     covered_problem,
 )
 from bulkbind.manifest.likely_causes import Fault, error_of, fault_of
-from bulkbind.manifest.rules import no_value, printable, trim
+from bulkbind.manifest.rules import no_value, printable, quoted, trim
 from bulkbind.manifest.synonyms import candidates
 from bulkbind.manifest.text import MOST_COLUMNS
 from bulkbind.model import COMES_BACK, OWN_COLUMNS, CheckedRow, Problem, Source
@@ -423,8 +423,8 @@ class Table:
                 raise ManifestError(
                     f"{self._source.name}:{line}: column `{name}` may be meant for {field}, and "
                     "--user-id would take its place",
-                    hint=f"--map {field}={name!r} takes it, --ignore-column {name!r} says that it "
-                    "is none",
+                    hint=f"--map {field}={quoted(name)} takes it, --ignore-column "
+                    f"{quoted(name)} says that it is none",
                 )
 
     def _refuse_other_header(self, line: int, cells: Sequence[str]) -> None:

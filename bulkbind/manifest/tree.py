@@ -14,7 +14,7 @@ from bulkbind.errors import ManifestError
 from bulkbind.manifest import columns
 from bulkbind.manifest.checking import FEW, Checker, columns_of, covered_problem
 from bulkbind.manifest.likely_causes import Fault
-from bulkbind.manifest.rules import RULES, Rule, printable, trim
+from bulkbind.manifest.rules import RULES, Rule, printable, quoted, trim
 from bulkbind.manifest.shapes import FORMS, Survey, next_page
 from bulkbind.manifest.text import MOST_SHAPES, open_text
 from bulkbind.model import OWN_COLUMNS, CheckedRow, Problem
@@ -312,10 +312,11 @@ class Tree:
             field = FIELDS[at]
             if self._fills.get(field) or field in given:
                 shown = printable(text_of(node[key]) or str(node[key]))
+                name = quoted(key)
                 yield Problem(
                     field, key, shown, f"{field}: its key, not one that is like it",
                     "it may be meant, and a value for all rows would take its place",
-                    f"--map {field}={key!r} takes it, --ignore-column {key!r} says that it is none",
+                    f"--map {field}={name} takes it, --ignore-column {name} says that it is none",
                 )  # fmt: skip
 
     def _fields_of(self, keys: Collection[str]) -> dict[str, str | None]:

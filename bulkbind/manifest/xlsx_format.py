@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import weakref
 from bisect import bisect_left
 from dataclasses import dataclass, replace
@@ -181,7 +182,7 @@ class XlsxManifest:
 
 
 def _quoted(name: str) -> str:
-    return f"'{name}'" if not name.isalnum() else name
+    return name if name.isalnum() else shlex.quote(name)
 
 
 def _list(sheets: Sequence[Sheet]) -> str:
