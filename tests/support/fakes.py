@@ -66,7 +66,7 @@ class FakeServer:
         self.clock = clock
         self.pacer = pacer
         self.stop = stop
-        self.planned: deque[Verdict | str] = deque()
+        self.planned: deque[Verdict | str | None] = deque()
         self.list_planned: deque[Verdict] = deque()
         self.list_lacks: deque[set[str]] = deque()
         self.missing: Verdict = Refused(is_missing=True)

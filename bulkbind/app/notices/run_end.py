@@ -96,6 +96,9 @@ def of_inbox(result: InboxResult) -> Ending:
         lines.append(f"stopped: {result.stopped}; {result.waiting:,} files wait for the next run")
     if result.hint:
         lines.append(f"what to do: {result.hint}")
+    facts = RunFacts.total(item.facts for item in result.files)
+    if spent := time_text(facts):
+        lines.append(f"time: {spent}")
     lines.append(f"report: {result.summary_file}")
     lines += _to_do(result.counts())
     return Ending(
@@ -105,7 +108,7 @@ def of_inbox(result: InboxResult) -> Ending:
         summary=result.as_json(),
         is_change=bool(result.files) or bool(result.stopped),
         counts=result.counts(),
-        facts=RunFacts.total(item.facts for item in result.files),
+        facts=facts,
     )
 
 
