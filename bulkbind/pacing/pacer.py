@@ -358,8 +358,11 @@ class Pacer:
             source = "a limit on requests in flight"
         elif self._learned:
             source = "learned by an earlier run"
+        elif self.throttled:
+            source = "refused for a while, no limit shown"
         else:
-            source = "refused for a while, no limit shown" if self.throttled else "no limit met"
+            is_there = not self.time.seconds(TimeUse.AWAY)
+            source = "no limit met" if is_there else "no limit shown, as the endpoint was away"
         return self.streams.scope + source
 
     def limit(self) -> Limit | None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from bulkbind.files import write_json
 from bulkbind.model import UNBIND_MEANINGS
 from bulkbind.redaction import Lines, lines
-from bulkbind.report.summary import facts_json
+from bulkbind.report.summary import facts_json, time_text
 from bulkbind.report.tables import UNDONE, write_table
 
 if TYPE_CHECKING:
@@ -68,6 +68,8 @@ def undo_text(summary: UndoSummary) -> Lines:
         told.append(
             f"  {'in_doubt':<14}{summary.in_doubt:>10,}  no list could tell whether they are bound"
         )
+    if spent := time_text(summary.facts):
+        told.append(f"time: {spent}")
     if summary.stop_reason:
         told.append(f"stopped: {summary.stop_reason}")
     return lines(told)

@@ -745,6 +745,31 @@ ENDPOINT = "https://intl.example.invalid"
             id="429 with Retry-After",
         ),
         pytest.param(
+            {
+                "status": 429,
+                "headers": {
+                    "X-Retry-After": "1795435290",
+                    "Date": "Mon, 23 Nov 2026 12:00:00 GMT",
+                },
+            },
+            Throttled(retry_after_s=90),
+            "",
+            id="429 with X-Retry-After, a moment",
+        ),
+        pytest.param(
+            {
+                "status": 429,
+                "headers": {
+                    "Retry-After": "soon",
+                    "X-Retry-After": "1795435290000",
+                    "Date": "Mon, 23 Nov 2026 12:00:00 GMT",
+                },
+            },
+            Throttled(retry_after_s=90),
+            "",
+            id="429 with a Retry-After that says nothing",
+        ),
+        pytest.param(
             {"status": 401, "payload": {"error_code": "APIG.0307", "error_msg": "renew"}},
             AuthExpired(advice=GIVEN_TOKEN.advice),
             "APIG.0307",

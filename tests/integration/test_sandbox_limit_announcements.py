@@ -28,6 +28,7 @@ def limit_headers(reply) -> dict[str, str]:
         pytest.param("text", {}, {}, id="text"),
         pytest.param("nothing", {}, {}, id="nothing"),
         pytest.param("retry-after", {}, {"Retry-After": "60"}, id="retry-after"),
+        pytest.param("x-retry-after", {}, {"X-Retry-After": "1795435260"}, id="x-retry-after"),
         pytest.param(
             "x-ratelimit",
             {"X-RateLimit-Limit": "2", "X-RateLimit-Remaining": "1", "X-RateLimit-Reset": "60"},

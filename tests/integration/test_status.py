@@ -24,7 +24,8 @@ async def sending(tmp_path):
     bench = Bench(tmp_path / "ledger.db")
     bench.pacer = bench.server.pacer = Pacer(bench.clock, bench.stop, 10.0)
     bench.readback = ReadbackSettings(readback=False)
-    bench.server.planned.extend([*[None] * 75, *[LOST] * 5])
+    plans: list[str | None] = [None] * 75 + [LOST] * 5
+    bench.server.planned.extend(plans)
     async with bench.ledger() as ledger:
         run = await bench.staged(ledger, devices(400))
         await ledger.start(run)

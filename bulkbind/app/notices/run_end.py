@@ -99,6 +99,9 @@ def of_inbox(result: InboxResult) -> Ending:
         told.append(f"stopped: {result.stopped}; {result.waiting:,} files wait for the next run")
     if result.hint:
         told.append(f"what to do: {result.hint}")
+    facts = RunFacts.total(item.facts for item in result.files)
+    if spent := time_text(facts):
+        told.append(f"time: {spent}")
     told.append(f"report: {result.summary_file}")
     told += _to_do(result.counts())
     return Ending(
@@ -108,7 +111,7 @@ def of_inbox(result: InboxResult) -> Ending:
         summary=result.as_json(),
         is_change=not all(item.was_told for item in result.files) or bool(result.stopped),
         counts=result.counts(),
-        facts=RunFacts.total(item.facts for item in result.files),
+        facts=facts,
     )
 
 
