@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from contextlib import ExitStack
 from functools import partial
 from itertools import islice, repeat
+from shlex import quote
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeAlias
 
 from msgspec.structs import replace
@@ -310,7 +311,8 @@ class Tree:
                 yield Problem(
                     field, key, shown, f"{field}: its key, not one that is like it",
                     "it may be meant, and a value for all rows would take its place",
-                    f"--map {field}={key!r} takes it, --ignore-column {key!r} says that it is none",
+                    f"--map {field}={quote(key)} takes it, --ignore-column {quote(key)} says that "
+                    "it is none",
                 )  # fmt: skip
 
     def _fields_of(self, keys: Collection[str]) -> dict[str, str | None]:
