@@ -114,8 +114,9 @@ def _check_settings(settings: ManifestSettings) -> None:
                 if turned
                 else f"fields are {', '.join(FIELDS)}",
             )
+    counting = settings.columns.keys() - settings.constants.keys()
     for field, column in settings.columns.items():
-        if any(same(column, name) for name in settings.ignore_columns):
+        if field in counting and any(same(column, name) for name in settings.ignore_columns):
             raise UsageError(
                 f"column {column!r} is mapped to {field} and ignored as well",
                 hint="take it out of --ignore-column (`ignore_columns:`), or of --map (`columns:`)",

@@ -18,8 +18,9 @@ from bulkbind.manifest.likely_causes import (
     cause_of_value,
     fault_of,
 )
-from bulkbind.manifest.placeholders import placeholders
+from bulkbind.manifest.placeholders import NO_PLACEHOLDERS, placeholders
 from bulkbind.manifest.rules import RULES, Rule, check, keeps, no_value, printable, quoted
+from bulkbind.manifest.table_words import BY_FIELD, fault_of_word
 from bulkbind.model import CLEANING, Change, CheckedRow, Problem
 from bulkbind.model.fields import CLEANED, FIELDS, NAME
 
@@ -142,7 +143,15 @@ class Checker:
     def __init__(self, settings: ManifestSettings) -> None:
         self._cleans = settings.clean == "names"
         self._placeholders = placeholders(settings.placeholders)
-        self._codes = Suspicions("machine codes")
+        self._has_words = self._placeholders is not NO_PLACEHOLDERS
+        self._no_values = {
+            rule.field: self._placeholders.with_others(BY_FIELD.get(rule.field, frozenset()))
+            if self._has_words
+            else NO_PLACEHOLDERS
+            for rule in RULES
+        }
+        self._fallback = settings.user_id
+        self._codes = Suspicions("machine codes", has_numbers=True)
         self._users = Suspicions("user ids", besides=settings.user_id)
         self._repeats = Repeats()
         self._left_out: dict[str, tuple[int, int, str]] = {}
@@ -166,7 +175,7 @@ class Checker:
                     return None
                 values.append([fill] * count)
                 continue
-            if keeps(rule, cells[at], self._placeholders):
+            if keeps(rule, cells[at], self._no_values[rule.field]):
                 values.append(cells[at])
                 continue
             found = [cell.strip() or fill or "" for cell in cells[at]]
@@ -181,7 +190,7 @@ class Checker:
     def _keep(self, rule: Rule, found: Sequence[str]) -> bool:
         """Return whether trimmed values are valid, or empty where the field is optional."""
         present = found if rule.required else list(filter(None, found))
-        return not present or keeps(rule, present, self._placeholders)
+        return not present or keeps(rule, present, self._no_values[rule.field])
 
     def _without_placeholders(self, rule: Rule, found: list[str]) -> list[str]:
         """Return values with "" for placeholders; none if there are none, or the field must be."""
@@ -267,10 +276,11 @@ class Checker:
     ) -> tuple[Values, tuple[Problem, ...]]:
         """Return the values without optional placeholders, and the broken rules."""
         broken = list(check(values, names))
-        if not broken and not any(value and value in self._placeholders for value in values):
+        words = self._words(values, names)
+        if not (broken or words or any(v and v in self._placeholders for v in values)):
             return values, ()
         kept = list(values)
-        failed = {problem.field: problem for problem in broken}
+        failed = words | {problem.field: problem for problem in broken}
         for at, (rule, value) in enumerate(zip(RULES, values, strict=True)):
             if not value or fault_of(value) or not self._is_placeholder(value, rule, failed):
                 continue
@@ -282,6 +292,16 @@ class Checker:
                 self._leave_out(names[at], line, value)
         ordered = (failed[rule.field] for rule in RULES if rule.field in failed)
         return tuple(kept), tuple(ordered)
+
+    def _words(self, values: Values, names: Names) -> dict[str, Problem]:
+        """Return the problems of values that are words about the table, by their fields."""
+        if not self._has_words:
+            return {}
+        return {
+            rule.field: no_value(rule.field, name, value, fault)
+            for rule, name, value in zip(RULES, names, values, strict=True)
+            if value and value != self._fallback and (fault := fault_of_word(rule.field, value))
+        }
 
     def _is_placeholder(self, value: str, rule: Rule, failed: Mapping[str, Problem]) -> bool:
         return value in self._placeholders or (

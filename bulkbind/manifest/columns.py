@@ -231,11 +231,13 @@ def positions(
         if field is None or name != exact.get(field, name):
             continue
         if field in found:
+            first = header[found[field]].strip()
+            may_ignore = field not in mapping and first != name
             raise ManifestError(
-                f"{source}:{line}: columns `{header[found[field]].strip()}` and `{name.strip()}` "
-                f"both claim {field}",
-                hint=f"say which with --map {field}=COLUMN or --map {field}=#{position + 1}, or "
-                "rename one of them, or leave one out with --ignore-column",
+                f"{source}:{line}: columns `{first}` and `{name}` both claim {field}",
+                hint=f"say which with --map {field}=#{found[field] + 1} or --map "
+                f"{field}=#{position + 1}, or rename one of them"
+                + (f", or leave one out: --ignore-column {shlex.quote(name)}" * may_ignore),
             )
         found[field] = position
     for field, column in mapping.items():
@@ -321,7 +323,7 @@ def _meant(field: str, names: Sequence[str], mapping: Mapping[str, str]) -> list
         near = closest(field, mapping.get(field, field), names) or lookalike(field, names)
         if near and meant(near) in (None, field):
             return [at for at, name in enumerate(names) if name.strip() == near]
-    return [] if field in mapping else candidates(list(names)).get(field, [])
+    return [] if field in mapping else candidates(names).get(field, [])
 
 
 def _spelled(field: str, at: int, names: Sequence[str], *, has_positions: bool) -> str:

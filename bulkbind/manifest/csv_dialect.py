@@ -140,7 +140,11 @@ class _Found:
         start = rf"(?:\A|[\r\n]|{re.escape(delimiter)})"
         end = rf"\s*(?:{re.escape(delimiter)}|[\r\n]|\Z)"
         cell = "{0}(?:[^{0}]|{0}{0})*+{0}"
-        self._spaced = {quote: re.compile(f"{start} +{cell.format(quote)}{end}") for quote in "\"'"}
+        # What stands in a cell without blanks is passed over, as it may look like another one.
+        self._spaced = {
+            quote: re.compile(f"{start}(?:{inner}(?={end})|( +{inner}){end})")
+            for quote, inner in ((quote, cell.format(quote)) for quote in "\"'")
+        }
         self._single = re.compile(f"{start} *{cell.format(chr(39))}{end}")
         self._marks = [f"{before}'" for before in (delimiter, " ", "\n", "\r")]
         self.delimiter = delimiter
@@ -151,7 +155,7 @@ class _Found:
         """Note what a block of text contains; blanks before quotes in the head alone."""
         if is_head:
             for quote, spaced in self._spaced.items():
-                self.is_spaced[quote] = spaced.search(block) is not None
+                self.is_spaced[quote] = any(found[1] for found in spaced.finditer(block))
         if not self.has_escape and "\\" in block:  # finds one character much faster than two
             self.has_escape = '\\"' in block or block.endswith("\\")
         if (
@@ -194,7 +198,8 @@ class _Parsed(NamedTuple):
     """The other rows. Fewer of them are worse, as a wrong quote makes one row of many."""
     unreadable: int
     doubtful: int
-    """Rows with a cell that only a writer of single quotes leaves: `'O''Neil'`."""
+    """Rows with a cell that only a writer of the other quotes leaves: `'O''Neil'`, and lines in
+    cells with delimiters, into which a wrong quote turns whole rows."""
 
     @property
     def defects(self) -> tuple[int, int]:
@@ -202,20 +207,25 @@ class _Parsed(NamedTuple):
         return self.spoilt + self.doubtful - self.alike, self.unreadable
 
 
-def _parsed(lines: Iterable[str], dialect: Dialect, width: int) -> _Parsed:
+def _parsed(texts: Iterable[str], dialect: Dialect, width: int) -> _Parsed:
     """Return how well a text parses in a dialect. *width*: of its rows, 0 if unknown."""
     rows: Counter[tuple[int, bool]] = Counter()  # by cells, and whether the last one is empty
     lines_of_rows: Counter[tuple[int, bool]] = Counter()
-    cells = reader(lines, dialect)
+    cells = reader(texts, dialect)
+    other = '"' if dialect.quote == "'" else "'"
     spoilt = unreadable = doubtful = before = 0
     while True:
         try:
             for row in filter(None, cells):
                 shape = (len(row), not row[-1].strip())
                 rows[shape] += 1
-                lines_of_rows[shape] += cells.line_num - before
+                lines = cells.line_num - before
+                lines_of_rows[shape] += lines
                 before = cells.line_num
-                doubtful += any(map(_is_single_quoted, row))
+                if lines > 1:
+                    within = (cell for cell in row if dialect.delimiter in cell)
+                    doubtful += sum(cell.count("\n") or cell.count("\r") for cell in within)
+                doubtful += any(_is_quoted(cell, other) for cell in row if other in cell)
         except csv.Error:
             unreadable += 1
             spoilt += cells.line_num - before
@@ -232,14 +242,16 @@ def _parsed(lines: Iterable[str], dialect: Dialect, width: int) -> _Parsed:
     return _Parsed(spoilt, sum(rows[shape] for shape in alike), unreadable, doubtful)
 
 
-def _is_single_quoted(cell: str) -> bool:
+def _is_quoted(cell: str, quote: str) -> bool:
+    """Return whether a cell is in quotes, with some doubled inside."""
     text = cell.strip()
     inner = text[1:-1]
+    doubled = inner.strip(quote) if quote == "'" else inner  # only quotes may be a mark
     return (
-        text.startswith("'")
-        and text.endswith("'")
-        and "''" in inner.strip("'")
-        and "'" not in inner.replace("''", "")
+        text.startswith(quote)
+        and text.endswith(quote)
+        and quote * 2 in doubled
+        and quote not in inner.replace(quote * 2, "")
     )
 
 

@@ -52,8 +52,9 @@ _INCOMPLETE = "unexpected end of data"
 _BREAK = re.compile(r"\r\n|\r|\n")
 _MOST_BLANK = 10_000
 """Lines without a word that may precede the header."""
-_BY_BLANKS = re.compile(r"\s*-{2,}(?:[ \t]+-{2,})+\s*")
+_BY_BLANKS = re.compile(r"\s*([-=~\u2500\u2550])\1+(?:[ \t]+\1{2,})+\s*")
 """The line below the header of a table whose columns are divided by blanks."""
+_UNDECODED = re.compile("[\udc80-\udcff]")
 _EXPANDED = re.compile(r"-\[ RECORD 1 \][-+]*\s*|\*{5,} 1\. row \*{5,}\s*")
 """The first line of records printed one below the other, by psql and mysql."""
 
@@ -150,7 +151,7 @@ class CsvManifest:
             rows, faults = _first_rows(_recording(lines, seen), self._dialect, len(skipped))
         header = find_header(rows, settings)
         seen = skipped + seen
-        _refuse_misread(name, header, faults, seen, settings)
+        _refuse_misread(self.source, header, faults, seen, settings)
         if header is None:
             if len(seen) > len(skipped) + HEADER_WITHIN:
                 raise ManifestError(
@@ -321,7 +322,7 @@ def _first_rows(
 
 
 def _refuse_misread(
-    name: str,
+    source: Source,
     header: TableRow | None,
     faults: dict[int, csv.Error],
     seen: Sequence[str],
@@ -331,9 +332,14 @@ def _refuse_misread(
 
     *seen*: the first lines of the file.
     """
-    mapping = settings.columns
+    name, mapping = source.name, settings.columns
+    if any(map(_EXPANDED.fullmatch, seen)):
+        raise _printed(name)
     if header is not None and columns.named(header.cells, mapping):
         return
+    is_known = columns.position_of(mapping.get("machine_code", "")) is not None
+    if not is_known and "machine_code" not in settings.constants:
+        _refuse_undecoded(name, source.encoding, seen)
     for line, error in faults.items():
         parts = re.split(f"[{re.escape(DELIMITERS)}]", seen[line - 1])
         names = columns.named([part.strip(" \t\r\n\"'") for part in parts], mapping)
@@ -352,13 +358,26 @@ def _refuse_misread(
                 hint="take off the first and the last quote of every line, and write doubled ones "
                 "once",
             )
-    if any(
-        _BY_BLANKS.fullmatch(line) or _EXPANDED.fullmatch(line) or "\u2502" in line for line in seen
-    ):
+    if any(_BY_BLANKS.fullmatch(line) or "\u2502" in line for line in seen):
+        raise _printed(name)
+
+
+def _printed(name: str) -> ManifestError:
+    return ManifestError(
+        f"{name}: this is a table printed for a screen, its columns divided by blanks or lines",
+        hint="export it as CSV (psql: --csv; mysql: --batch; sqlplus: set markup csv on; "
+        "sqlcmd: -s,)",
+    )
+
+
+def _refuse_undecoded(name: str, encoding: str, lines: Sequence[str]) -> None:
+    """Refuse lines without a header that have bytes which the encoding does not know."""
+    line = next((n for n, line in enumerate(lines, 1) if _UNDECODED.search(line)), None)
+    if line is not None:
         raise ManifestError(
-            f"{name}: this is a table printed for a screen, its columns divided by blanks or lines",
-            hint="export it as CSV (psql: --csv; mysql: --batch; sqlplus: set markup csv on; "
-            "sqlcmd: -s,)",
+            f"{name}:{line}: no header is found, and the text is not {encoding}",
+            hint="say which encoding it has with --encoding, for instance cp1252, gb18030 or "
+            "shift_jis, or save it as UTF-8",
         )
 
 

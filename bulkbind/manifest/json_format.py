@@ -69,6 +69,9 @@ def value_at(text: str, start: int) -> tuple[Any, int]:
             raise RepeatedKeyError(str(error), _PLAIN.raw_decode(text, start)[1]) from error
     except json.JSONDecodeError as error:
         raise WrongJsonError(error.msg, error.pos) from error
+    except _ConstantError as error:
+        found = next(found for found in _CONSTANT.finditer(text, start) if found[1])
+        raise WrongJsonError(f"{found[1]} is no JSON value, `null` is", found.start()) from error
     except RecursionError as error:
         raise WrongJsonError("it is nested too deeply") from error
 
@@ -86,6 +89,14 @@ class _DecoderKeyError(Exception):
     """Carries a repeated key out of the decoder."""
 
 
+class _ConstantError(Exception):
+    """Ends the reading at a number of Python and JavaScript that JSON does not know."""
+
+
+_CONSTANT = re.compile(r'"(?:[^"\\]|\\.)*+"|(NaN|-?Infinity)', re.DOTALL)
+"""Passes over texts."""
+
+
 def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
@@ -100,7 +111,23 @@ def _int(text: str) -> int | str:
 
 
 def _refuse(name: str) -> NoReturn:
-    raise WrongJsonError(f"{name} is no JSON value")
+    raise _ConstantError(name)
+
+
+def _cause(text: str, at: int) -> str:
+    """Return the likely cause of what is broken at a place; empty if unknown."""
+    begins = text[at : at + 1]
+    if begins in ("/", "#"):
+        return "JSON has no comments"
+    if begins == "'" or text.startswith(("None", "True", "False"), at):
+        return "it seems to be printed by Python, not as JSON"
+    if begins == "\x1e":
+        return "a mark before each value (RFC 7464): take the marks out"
+    if text.startswith(("NaN", "Infinity", "-"), at):
+        return ""
+    if begins.isalpha() or begins in ("_", "$"):
+        return "keys and texts stand in double quotes"
+    return "" if text[at:].strip(_BLANK) else "the file breaks off here"
 
 
 _DECODER = json.JSONDecoder(
@@ -198,7 +225,7 @@ def with_own(text: str, own: Mapping[str, str]) -> str:
     written = [f"{json.dumps(key)}: {_as_json(value)}" for key, value in own.items()]
     try:
         members = _members(text)
-    except (ValueError, RecursionError, WrongJsonError):
+    except _UNREAD:
         members = []
     kept = [at for at, member in enumerate(members) if member.key not in own]
     if not kept:
@@ -212,6 +239,8 @@ def with_own(text: str, own: Mapping[str, str]) -> str:
     return "".join([*parts, text[members[-1].end :]])
 
 
+_UNREAD = (StopIteration, ValueError, RecursionError, WrongJsonError, _ConstantError)
+"""What ends a fast look at a value, which a closer look then shows."""
 _BLANK = " \t\r\n"
 _SEPARATOR = re.compile(r"[ \t\r\n]*,[ \t\r\n]*\{")
 _NEXT_KEY = re.compile(r'[ \t\r\n]*,[ \t\r\n]*"')
@@ -239,7 +268,7 @@ class _JsonTexts(TreeManifest):
         """Return the keys of an object; none of any other text."""
         try:
             return [member.key for member in _members(text)]
-        except (ValueError, RecursionError, WrongJsonError):
+        except _UNREAD:
             return []
 
 
@@ -251,7 +280,7 @@ class JsonManifest(_JsonTexts):
         self._ahead: _Document | None = None
         begins = document.peek()
         if begins not in ("[", "{"):
-            raise document.wrong("the document is no array and no object", hint=FORMS)
+            raise document.begins_wrong()
         while begins:
             if begins == "[":
                 yield from _listed(document, None)
@@ -494,7 +523,7 @@ class _Document:
                 is_flat = False  # as will be those that follow
                 try:
                     node, end = _scan(buffer, at)
-                except (StopIteration, ValueError, RecursionError, WrongJsonError):
+                except _UNREAD:
                     break  # which shows again in the closer look
                 if not _has_single_keys(buffer, at, end, node):
                     break
@@ -523,7 +552,7 @@ class _Document:
                 if colon is None:
                     break
                 node, after = _scan(buffer, colon.end() - 1)
-            except (StopIteration, ValueError, RecursionError, WrongJsonError):
+            except _UNREAD:
                 break  # which shows again in the closer look
             if not _has_single_keys(buffer, colon.end() - 1, after, node):
                 break
@@ -599,7 +628,7 @@ class _Document:
         """Return the value at hand and its end if it is in memory as a whole, without taking it."""
         try:
             return _scan(self._buffer, self._at)
-        except (StopIteration, ValueError, RecursionError, WrongJsonError):
+        except _UNREAD:
             return None
 
     def streamed(self, depth: int = 0) -> Any:  # noqa: ANN401  # any JSON value, or a view of one
@@ -630,6 +659,12 @@ class _Document:
             if self.take(",]") == "]":
                 return
 
+    def begins_wrong(self) -> ManifestError:
+        """Return the error of a text that begins as no document."""
+        cause = _cause(self._buffer, self._at)
+        more = f": {cause}" if cause else ""
+        return self.wrong(f"the document is no array and no object{more}", hint=FORMS)
+
     def comma_too_many(self, expected: str) -> ManifestError:
         """Return the error of a comma before the end at hand."""
         return self.wrong(f"{expected}: a comma too many before `{self.peek()}`")
@@ -653,7 +688,8 @@ class _Document:
             at = _skip(self._buffer, at + 1)
         ends = self._buffer[at : at + 1]
         is_comma = ends in ("]", "}") and self._buffer[:at].rstrip(_BLANK).endswith(",")
-        more = f": a comma too many before `{ends}`" if is_comma else ""
+        cause = f"a comma too many before `{ends}`" if is_comma else _cause(self._buffer, at)
+        more = f": {cause}" if cause else ""
         return self._wrong_at(at if is_comma else error.at, f"{error}{more}")
 
     def _more(self) -> bool:
@@ -699,7 +735,8 @@ def _parse_line(line: int, written: str) -> Item:
     except WrongJsonError as error:
         at = "" if error.at is None else f" at {error.at + 1}"
         shown = printable(text.rstrip(_BLANK))
-        return Item(line, None, text, Problem("row", "row", shown, _JSON, f"{error}{at}"))
+        hint = "" if error.at is None else _cause(text.strip(_BLANK), error.at)
+        return Item(line, None, text, Problem("row", "row", shown, _JSON, f"{error}{at}", hint))
 
 
 # --- how a text begins -------------------------------------------------------------------------

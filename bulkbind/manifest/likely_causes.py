@@ -16,19 +16,27 @@ if TYPE_CHECKING:
 
 MOST_DIGITS = 15
 """Digits of an integer that a spreadsheet keeps. Source: IEEE 754, binary64."""
-BOOLEANS = frozenset(("TRUE", "FALSE", "True", "False", "true", "false"))
+BOOLEANS = frozenset(
+    (
+        *("TRUE", "FALSE", "True", "False", "true", "false"),
+        *("WAHR", "FALSCH", "VRAI", "FAUX", "VERDADERO", "FALSO", "VERO", "VERDADEIRO", "WAAR"),
+        *("ONWAAR", "PRAWDA", "PRAVDA", "NEPRAVDA", "SANT", "FALSKT", "SAND", "FALSK", "SANN"),
+        *("USANN", "TOSI", "IGAZ", "HAMIS", "DOGRU", "YANLIS"),
+    )
+)
+"""What spreadsheets show for yes and no, in whatever language."""
 _MORE_THAN_CHANCE = 4
 """How many times as often as by chance numbers end in zeros before they are suspected."""
-_ENDS = ("total", "totals", "sum", "count", "end", "eof")
-_ODD = BOOLEANS | {written for end in _ENDS for written in (end, end.upper(), end.capitalize())}
-"""Valid machine codes that are probably not meant as such."""
 _SCIENTIFIC = re.compile(r"[+-]?\d+(?:[.,]\d+)?[eE][+-]?\d+", re.ASCII)
 _WHOLE_AS_FLOAT = re.compile(r"[+-]?\d+[.,]0+", re.ASCII)
 _DATE = re.compile(
     r"\d{4}-\d{1,2}-\d{1,2}(?:[T ].*)?|\d{1,2}[./-]\d{1,2}[./-]\d{2,4}|\d{1,2}-[A-Za-z]{3}(?:-\d+)?"
-    r"|[A-Za-z]{3}-\d{2}",
-    re.ASCII,
+    r"|[A-Za-z]{3}-\d{2}|\d{1,2}[-./](?:jan|feb|fev|mar|mrz|maa|apr|abr|avr|mai|may|maj|mei|mag|jun"
+    r"|jui|giu|jul|lug|aug|ago|aou|sep|set|okt|oct|ott|out|nov|dez|dec|dic)[a-z]{0,6}\.?"
+    r"(?:[-./]\d{2,4})?",
+    re.ASCII | re.IGNORECASE,
 )
+_TIME = re.compile(r"\d{1,2}:\d{2}(?::\d{2})?(?: ?[AP]M)?", re.ASCII | re.IGNORECASE)
 FAULT_STARTS = (
     "#",
     "Err:",
@@ -60,17 +68,22 @@ translations of `#N/A`, and errors that lost their final mark."""
 _NARROW = re.compile(r"#{3,}")
 _IN_SHORT = re.compile(r"[+-]?(?:\d+[.,]\d+[eE][+-]?|\d+[eE][+-])\d+", re.ASCII)
 """A number in short that no machine code can be; `12E3` may be an id."""
-_GROUPED = re.compile(r"[+-]?\d{1,3}(?:,\d{3})+(?:\.\d+)?", re.ASCII)
+_GROUPED = re.compile(
+    r"[+-]?\d{1,3}(?:(?:,\d{3})+(?:\.\d+)?|(?:'\d{3})+(?:[.,]\d+)?|(?:\.\d{3})+,\d+)", re.ASCII
+)
+_DOTTED = re.compile(r"[+-]?\d{1,3}(?:\.\d{3})+", re.ASCII)
+_PERCENT = re.compile(r"[+-]?\d+(?:[.,]\d+)? ?%", re.ASCII)
 _CHANGED_NUMBERS = (
     (_IN_SHORT, "a spreadsheet wrote a long number in short, and its digits are gone"),
     (_WHOLE_AS_FLOAT, "a program took a whole number for a fraction"),
     (_GROUPED, "a number with marks at the thousands"),
+    (_PERCENT, "a number that a spreadsheet wrote in percent"),
 )
-_MARKS = "#.,+-'\"=:"
+_MARKS = "#.,+-'\"=:%"
 """All that `damage_of` recognizes has one of these characters."""
 _SUSPECT = (
     rf"(?:{'|'.join(map(re.escape, FAULT_STARTS))}|=?['\"]"
-    r"|[+-]?\d+(?:[.,]0|[.,]\d+[eE][+-]?\d|[eE][+-]\d|,\d{3}))"
+    r"|[+-]?\d+(?:[.,]0|[.,]\d+[eE][+-]?\d|[eE][+-]\d|[,']\d{3}|(?:\.\d{3})+,|(?:[.,]\d+)? ?%))"
 )
 """How all that `damage_of` recognizes begins."""
 _SUSPECT_VALUE = re.compile(_SUSPECT, re.ASCII)
@@ -250,38 +263,60 @@ def suspicious(value: str) -> str:
         return "reads like a number that a spreadsheet wrote in short"
     if value in BOOLEANS:
         return "reads like a spreadsheet's yes or no"
-    if value in _ODD:
-        return "reads like what stands below a table"
+    if _TIME.fullmatch(value):
+        return "reads like a time, into which spreadsheets turn what looks like one"
+    if _DOTTED.fullmatch(value):
+        return "reads like a number with marks at the thousands"
     if _DATE.fullmatch(value):
         return "reads like a date, into which spreadsheets turn what looks like one"
     return ""
 
 
+_NUL = "\0"
+_DIGIT = re.compile("[0-9]")
+_NO_DIGITS = bytes(number for number in range(1, 256) if chr(number) not in "0123456789")
+_FEW_WORDS = 5
+_SHARE_OF_WORDS = 0.02
+"""So many ids without a digit may be no ids, where all others have one."""
+
+
 class _Numbers(NamedTuple):
-    """Some numbers of one length."""
+    """Some ids of one kind, such as numbers of one length."""
 
     number: int
     line: int
     example: str
 
+    def plus(self, more: int) -> _Numbers:
+        return self._replace(number=self.number + more)
+
 
 class Suspicions:
     """Suspicious patterns among the valid ids of one field in a whole file."""
 
-    def __init__(self, noun: str, besides: str | None = None) -> None:
-        """*noun*: what the ids are, in the plural. *besides*: one that is never suspected."""
+    def __init__(self, noun: str, besides: str | None = None, *, has_numbers: bool = False) -> None:
+        """*noun*: what the ids are, in the plural. *besides*: one that is never suspected.
+
+        *has_numbers*: whether one without a digit is odd among others.
+        """
         self._noun = noun
+        self._has_numbers = has_numbers
         self._besides = besides
         self._odd: dict[str, tuple[int, int, str]] = {}
         self._padded: dict[int, tuple[int, str]] = {}
         self._bare: dict[int, _Numbers] = {}
         self._cut: dict[int, _Numbers] = {}
         """Those with nothing but zeros where a spreadsheet loses digits."""
+        self._count_of_all = 0
+        self._words: _Numbers | None = None
+        """Those without a digit."""
 
     def add(self, values: Sequence[str], lines: Sequence[int]) -> None:
         """Examine ids of valid rows. *lines*: where they are."""
         least = min(values)
-        if least >= ":" and _ODD.isdisjoint(values):
+        self._count_of_all += len(values)
+        has_words = b"\0\0" in f"\0{_NUL.join(values)}\0".encode().translate(None, _NO_DIGITS)
+        if least >= ":" and not has_words:
             return  # none begins with a digit, so none is a number
         length = len(values[0])
         is_padded = least < "1" > max(values)
@@ -300,9 +335,11 @@ class Suspicions:
                 continue
             if value.isdecimal():
                 self._number(value, line)
-            elif (value[0] < ":" or value in _ODD) and (why := suspicious(value)):
+            elif (value[0] < ":" or value in BOOLEANS) and (why := suspicious(value)):
                 count, first, example = self._odd.get(why, (0, line, value))
                 self._odd[why] = (count + 1, first, example)
+            elif has_words and not _DIGIT.search(value):
+                self._words = (self._words or _Numbers(0, line, value)).plus(1)
 
     def _number(self, value: str, line: int) -> None:
         length = len(value)
@@ -316,12 +353,14 @@ class Suspicions:
     @staticmethod
     def _count(counts: dict[int, _Numbers], length: int, more: int, line: int, value: str) -> None:
         known = counts.get(length) or _Numbers(0, line, value)
-        counts[length] = known._replace(number=known.number + more)
+        counts[length] = known.plus(more)
 
     def notices(self, name: str) -> Iterator[str]:
         """Yield what the operator should check."""
         for why, (count, line, value) in self._odd.items():
             yield f"{name}: {count:,} {self._noun} like `{value}` (line {line}): each {why}"
+        if self._has_numbers:
+            yield from self._lone_words(name)
         yield from self._lost_ends(name)
         for length, (padded_line, padded) in self._padded.items():
             shorter = [bare for size, bare in self._bare.items() if size < length]
@@ -334,6 +373,17 @@ class Suspicions:
                     f"(line {padded_line})"
                 )
                 return
+
+    def _lone_words(self, name: str) -> Iterator[str]:
+        if self._words is None:
+            return
+        count, line, value = self._words
+        others = self._count_of_all - count
+        if count <= others > 1 and count <= max(_FEW_WORDS, others * _SHARE_OF_WORDS):
+            yield (
+                f"{name}: {count:,} {self._noun} like `{value}` (line {line}) have no digit, all "
+                f"{others:,} others have: are they titles or notes between the rows?"
+            )
 
     def _lost_ends(self, name: str) -> Iterator[str]:
         for length, (count, line, value) in self._cut.items():

@@ -34,6 +34,7 @@ _IGNORED = re.compile(
 )
 _MOST_LETTERS = 255
 """The longest format code. Source: Excel's specifications."""
+_MOST_PLACES = 64
 _EPOCHS = (dt.datetime(1899, 12, 30), dt.datetime(1904, 1, 1))  # noqa: DTZ001  # a sheet has no zone
 
 
@@ -186,6 +187,8 @@ def _placed(tokens: list[str], digits: str) -> str | None:
     places = [mark for mark in tokens if mark in ("0", "#")]
     if tokens and not places:
         return None  # the number itself is not shown
+    if len(tokens) > _MOST_PLACES:
+        return None  # longer than any value
     spare = len(digits) - len(places)
     taken = max(0, spare)
     parts: list[str] = []

@@ -38,6 +38,10 @@ _AROUND = ("({})", "[{}]", "<{}>", "{{{}}}", "'{}'", '"{}"')
 _DIGIT = re.compile("[1-9]")
 _NO_DIGITS = bytes(number for number in range(1, 256) if chr(number) not in "123456789")
 _BLANKS = re.compile(r"[\s_\-]+")
+_VARIABLE = re.compile(r"\{\{.*\}\}|\$\{.*\}|\$\(.*\)|%\w+%|<[^<>]*>", re.ASCII)
+"""A variable of a template that nobody filled in: `{{user}}`, `${USER}`, `%USERNAME%`, `<user>`."""
+_VARIABLE_ENDS = frozenset("})%>")
+_VARIABLE_MARKS = (b"\0{{", b"\0${", b"\0$(", b"\0%", b"\0<")
 
 
 class Placeholders:
@@ -46,22 +50,44 @@ class Placeholders:
     Each word also counts in brackets or quotes, and with `_`, `-` or nothing for its blanks.
     """
 
-    def __init__(self, known: frozenset[str]) -> None:
-        """*known*: every form of every word, in lower case."""
+    def __init__(
+        self, known: frozenset[str], others: frozenset[str] = frozenset(), *, is_usual: bool = False
+    ) -> None:
+        """*known*: every form of every word, in lower case.
+
+        *others*: what `among` finds as well, though it is no placeholder: letters in lower case,
+        compared without underscores. *is_usual*: whether variables of templates count.
+        """
         self._known = known
+        self._others = others
         self._digits = any(map(_DIGIT.search, known))
+        self._is_usual = is_usual
+
+    def with_others(self, words: frozenset[str]) -> Placeholders:
+        """Return the same placeholders, besides which `among` finds others."""
+        return Placeholders(self._known, words, is_usual=self._is_usual)
 
     def __contains__(self, value: str) -> bool:
-        return value.lower() in self._known
+        if value.lower() in self._known:
+            return True
+        return self._is_usual and value[-1:] in _VARIABLE_ENDS and bool(_VARIABLE.fullmatch(value))
 
     def among(self, joined: bytes) -> bool:
         """Return whether any of many values is one: trimmed ASCII, with NUL before and after each.
 
         Nearly all values of ids have a digit other than 0, and hardly any placeholder has one.
         """
-        if not self._known or not (self._digits or b"\0\0" in joined.translate(None, _NO_DIGITS)):
+        if not self._known:
             return False
-        return not self._known.isdisjoint(joined.decode().lower().split("\0"))
+        if self._is_usual and any(mark in joined for mark in _VARIABLE_MARKS):
+            return any(value in self for value in joined.decode().split("\0"))
+        if not (self._digits or b"\0\0" in joined.translate(None, _NO_DIGITS)):
+            return False
+        lower = joined.decode().lower()
+        return not (
+            self._known.isdisjoint(lower.split("\0"))
+            and self._others.isdisjoint(lower.replace("_", "").split("\0"))
+        )
 
     def is_disguised(self, value: str) -> bool:
         """Return whether a value that breaks its rule is a placeholder but for its spelling.
@@ -84,7 +110,7 @@ def placeholders(words: tuple[str, ...]) -> Placeholders:
     if [word.strip().lower() for word in words] == [NONE]:
         return NO_PLACEHOLDERS
     known = {form for word in words or USUAL for form in _forms(word.strip().lower())}
-    return Placeholders(frozenset(known - {""}))
+    return Placeholders(frozenset(known - {""}), is_usual=not words)
 
 
 def _forms(word: str) -> Iterable[str]:

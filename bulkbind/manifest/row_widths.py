@@ -58,6 +58,9 @@ class ShortRows:
         self._is_settled = is_settled
         self.run = 0
         """Short rows in a row, up to the last one read."""
+        self.is_below_gap = False
+        """Whether only short rows were read since the first blank line: notes, as far as known."""
+        self._has_gaps = False
         short = sum(len(row) < width for row in rows)
         whole = [row for row in rows if len(row) == width]
         self._is_usual = short == len(rows) or (
@@ -67,6 +70,15 @@ class ShortRows:
         self.usual = longer[0][0] if longer and longer[0][1] >= _MOST * len(rows) else 0
         """How many cells most rows have, if more than the header; else 0."""
         self._seen = [{cell.strip() for cell in column} - {""} for column in zip(*whole)]  # noqa: B905  # they are
+
+    def saw_gap(self) -> None:
+        """Take in a blank line."""
+        self.is_below_gap = not self._has_gaps
+
+    def saw_whole(self) -> None:
+        """Take in a row that is whole, or some."""
+        self._has_gaps |= self.is_below_gap
+        self.is_below_gap = False
 
     def are_usual(self, widths: Sequence[int]) -> bool:
         """Return whether short rows are usual among rows of these widths, in order, of the file."""

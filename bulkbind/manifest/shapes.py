@@ -226,7 +226,9 @@ class Survey:
             return kind
         place = _Place(path, tuple(keys[:_FEW]))
         if self._holds_devices(kinds) and common.is_one_kind and not common.is_group:
-            self._maps[before:] = [place]
+            # A single one with devices in it may be what holds them, unless it has fields itself.
+            kept = self._maps[before:] if len(keys) == 1 and not common.has_field else []
+            self._maps[before:] = [place, *kept]
             return kind
         is_other = common.is_group or kinds.get(Kind.VALUE) or kinds.get(Kind.LIST)
         if self._maps[before:] and kinds.get(Kind.DEVICE) and not is_other:
@@ -330,9 +332,11 @@ class _Common:
         self._filled = 0
         self._is_shared = False
         self.is_group = False
+        self.has_field = False
 
     def add(self, keys: tuple[str, ...], *, has_field: bool) -> None:
         """Take in the keys of one; *has_field*: whether they name a field."""
+        self.has_field |= has_field
         if not keys or self._is_shared:
             return
         self._filled += 1

@@ -8,6 +8,10 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import defaultdict
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _REMARK = re.compile(r"\([^()]*\)|\[[^\[\]]*\]")
 _LONGEST_NAME = 100
@@ -65,7 +69,7 @@ SYNONYMS = {
 """By field; as people write them, in English, German, French, Spanish and Chinese."""
 
 
-def _key(name: str) -> str:
+def letters_of(name: str) -> str:
     """Return a name as compared: its letters and digits, without case, accents and remarks."""
     text = unicodedata.normalize("NFKC", name)
     text = unicodedata.normalize("NFKD", _REMARK.sub("", text) or text)
@@ -73,16 +77,18 @@ def _key(name: str) -> str:
 
 
 _FIELD_OF = {
-    _key(synonym): field for field, text in SYNONYMS.items() for synonym in text.split(",")
+    letters_of(synonym): field for field, text in SYNONYMS.items() for synonym in text.split(",")
 }
+NAMES = frozenset(_FIELD_OF)
+"""All of them, as `letters_of` leaves them."""
 
 
 def meant(name: str) -> str | None:
     """Return the field that another program's name probably means; None if none."""
-    return _FIELD_OF.get(_key(name)) if len(name) <= _LONGEST_NAME else None
+    return _FIELD_OF.get(letters_of(name)) if len(name) <= _LONGEST_NAME else None
 
 
-def candidates(names: list[str]) -> dict[str, list[int]]:
+def candidates(names: Sequence[str]) -> dict[str, list[int]]:
     """Return the positions of the names that probably mean a field, by field."""
     found: defaultdict[str, list[int]] = defaultdict(list)
     for position, name in enumerate(names):

@@ -21,7 +21,8 @@ from bulkbind.manifest.checking import (
 )
 from bulkbind.manifest.likely_causes import Fault, error_of, fault_of
 from bulkbind.manifest.rules import no_value, printable, quoted, trim
-from bulkbind.manifest.synonyms import candidates
+from bulkbind.manifest.synonyms import candidates, meant
+from bulkbind.manifest.table_words import NAME, fault_of_word
 from bulkbind.manifest.text import MOST_COLUMNS
 from bulkbind.model import COMES_BACK, OWN_COLUMNS, CheckedRow, Problem, Source
 from bulkbind.model.fields import FIELDS
@@ -42,10 +43,11 @@ _FOOTER = re.compile(
     r"\(\d[\d,.]* \w+(?: \w+)?\)"
     r"|\d[\d,.]* (?:rows?|records?|(?:row|record)\(s\)) "
     r"(?:selected|affected|in set|returned|fetched|produced|retrieved)\.?(?:,? .*)?"
-    r"|no rows selected\.?|Completion time: .*|Time(?: taken|): [\d.,]+ ?\w+.*|Elapsed: [\d:.]+",
+    r"|no rows selected\.?|Completion time: .*|Time(?: taken|): [\d.,]+ ?\w+.*|Elapsed: [\d:.]+"
+    r"|\x1a+",
     re.IGNORECASE,
 )
-"""What databases print below a table: `(2 rows)`, `2 rows selected.`, `(3 rows affected)`."""
+"""What programs print below a table: `(2 rows)`, `2 rows selected.`, the end mark of DOS (0x1A)."""
 Faults = Mapping[int, Fault]
 """The cells of a row whose text is not a value, by 0-based position."""
 _SAID = re.compile(r"it has (\d+), the header (\d+)(?:, but most rows \d+)?")
@@ -65,8 +67,9 @@ class TableRow(NamedTuple):
 def find_header(rows: Sequence[TableRow], settings: ManifestSettings) -> TableRow | None:
     """Return the header among the first rows: the one that names machine_code and most fields.
 
-    A name as given by `--map` comes before one that only resembles it. If there is none, or if
-    `skip_rows` is set, the header is the first row that is not blank; None if all are blank.
+    A name as given by `--map` comes before one that only resembles it, and a header that has rows
+    below it before another one, which would be another table's. If there is none, or if `skip_rows`
+    is set, the header is the first row that is not blank; None if all are blank.
     """
     filled = [row for row in rows if any(map(str.strip, row.cells))]
     if not filled:
@@ -75,10 +78,28 @@ def find_header(rows: Sequence[TableRow], settings: ManifestSettings) -> TableRo
         return filled[0]
     best = max(filled, key=lambda row: columns.likeness(row.cells, settings.columns))
     if columns.named(best.cells, settings.columns):
-        return best
+        above = filled[: filled.index(best)]
+        return next(_tables(above, settings.columns), best)
     if "machine_code" in settings.columns or "machine_code" in settings.constants:
         return filled[0]
     return max(filled, key=lambda row: len(candidates(row.cells)))  # for the error's suggestion
+
+
+def _tables(above: Sequence[TableRow], mapping: Mapping[str, str]) -> Iterator[TableRow]:
+    """Yield the rows above the likeliest header that are headers with rows of their own."""
+    rows = [[cell for cell in map(str.strip, row.cells) if cell] for row in above]
+    found = map(columns.position_of, mapping.values())
+    places = [place for place in found if place is not None]
+    has_places = columns.position_of(mapping.get("machine_code", "")) is not None
+    for number, (row, names) in enumerate(zip(above, rows, strict=True)):
+        if has_places:
+            filled = (place < len(row.cells) and row.cells[place].strip() for place in places)
+            is_header = len(names) > 1 and all(filled)
+        else:
+            fields = columns.named(names, mapping)
+            is_header = fields > 1 or 0 < fields == len(names)
+        if is_header and any(len(below) >= min(2, len(names)) for below in rows[number + 1 :]):
+            yield row
 
 
 def is_outside(cells: Sequence[str], delimiter: str) -> bool:
@@ -155,6 +176,7 @@ class Table:
         own = {self._header[at] for at in self._used if at is not None}
         self._words = (columns.words(mapping) | own) - {""}
         code = used[FIELDS.index("machine_code")]
+        self._code_at = None if "machine_code" in settings.constants else code
         self._code_name = self._header[code] if code is not None else ""
         self._must_at = [
             column.at for column in self._columns if column.rule.required and column.at is not None
@@ -168,7 +190,11 @@ class Table:
         self._first = next((at for at, name in enumerate(self._header) if name), 0)
         self._has_comments = self._first not in used and self._header[:1] == [_COMMENT]
         self._passed_over = dict.fromkeys(
-            ("blank lines", "repeated headers", "comment lines", "rule lines and footers"), 0
+            (
+                *("blank lines", "repeated headers", "headers in other words", "comment lines"),
+                "rule lines and footers",
+            ),
+            0,
         )
         self._cut = 0
         self._first_cut = 0
@@ -221,13 +247,14 @@ class Table:
         if values is not None:
             if self._short is not None:
                 self._short.run = 0
+                self._short.saw_whole()
             return _good(cells, lines, values, texts)
-        widths = [len(row) for row in cells]
-        return self._parted(cells, lines, faults, texts, self._is_cut_usual(widths))
+        return self._parted(cells, lines, faults, texts, self._is_cut_usual(cells))
 
-    def _is_cut_usual(self, widths: Sequence[int]) -> bool:
-        is_ragged = self._short is not None and min(widths, default=0) < self._width
-        return is_ragged and self._short.are_usual(widths)  # type: ignore[union-attr]  # it is not
+    def _is_cut_usual(self, cells: Sequence[Sequence[str]]) -> bool:
+        if self._short is None or min(map(len, cells), default=0) >= self._width:
+            return False
+        return self._short.are_usual([len(row) for row in cells if any(map(str.strip, row))])
 
     def _parted(
         self,
@@ -251,6 +278,8 @@ class Table:
             if values is None:
                 yield from self._parted(cells[part], lines[part], faults, written, is_cut)
             else:
+                if self._short:
+                    self._short.saw_whole()
                 yield from _good(cells[part], lines[part], values, written)
 
     def _one_by_one(
@@ -269,6 +298,8 @@ class Table:
                 yield self._checked(line, row, found, text, is_cut=is_cut)
             else:
                 self._passed_over[kind] += 1
+                if self._short and kind == "blank lines":
+                    self._short.saw_gap()
 
     def notices(self) -> Iterator[str]:
         """Yield the notices once all rows have been read."""
@@ -325,12 +356,19 @@ class Table:
 
         Errors in unused columns count as blank, as formulas are often filled down below a table.
         """
-        if not any(
-            at in self._used if at in faults else cell.strip() for at, cell in enumerate(cells)
-        ):
+        if not faults:
+            is_blank = not any(map(str.strip, cells))
+        else:
+            at_faults = (at in self._used for at in faults)
+            others = (cell.strip() for at, cell in enumerate(cells) if at not in faults)
+            is_blank = not (any(at_faults) or any(others))
+        if is_blank:
             return "blank lines"
-        if list(map(_trimmed, cells)) == list(map(_trimmed, self._header)):
+        is_as_wide = len(cells) == len(self._header)
+        if is_as_wide and list(map(_trimmed, cells)) == list(map(_trimmed, self._header)):
             return "comment lines" if self._has_comments else "repeated headers"
+        if not faults and self._names_same(cells):
+            return "headers in other words"
         margin = cells[: self._first]
         at = next((at for at, cell in enumerate(margin) if cell.strip()), len(margin))
         first = cells[at].strip() if at < len(cells) else ""
@@ -387,24 +425,32 @@ class Table:
         if said and is_header_as_then and int(said[1]) == len(cells):
             found, width = said[0], int(said[2])
         elif len(cells) == width:
+            if self._short:
+                self._short.saw_whole()
             if not (self._short and self._short.usual):
                 return ()
             found += f", but most rows {self._short.usual}"
         elif len(cells) < width:
             if self._short is None:
                 return ()
-            if is_cut and not self._short.is_moved(cells, self._must_at):
+            is_note = self._short.is_below_gap
+            if is_cut and not is_note and not self._short.is_moved(cells, self._must_at):
                 self._cut += 1
                 self._first_cut = self._first_cut or line
                 return ()
         shown = printable(self._source.delimiter.join(cells))
         hint = self._missing(len(cells) - width) if self._short else ""
+        if len(cells) < width and self._short and self._short.is_below_gap:
+            hint = f"is it a note below the table? else {hint}"
         return (Problem("row", "row", shown, _SHAPE, found, hint),)
 
     def _missing(self, more: int) -> str:
         """Return what a row of CSV may lack. *more*: cells than it should have, or fewer."""
         if more > 0:
-            return f"a cell that contains {self._delimiter} must stand in quotes"
+            is_usual = self._short is not None and self._short.usual == self._width + more
+            return f"a cell that contains {self._delimiter} must stand in quotes" + (
+                ", or the header lacks a name, as most rows have so many" if is_usual else ""
+            )
         return f"{self._delimiter} or a quote is missing" + (
             "" if more else ", or the header lacks a name"
         )
@@ -429,15 +475,42 @@ class Table:
 
     def _refuse_other_header(self, line: int, cells: Sequence[str]) -> None:
         """Refuse the header of another table, as the rows below it would be misread."""
+        shown = printable(self._source.delimiter.join(cells))
+        code = self._code_in(cells)
         if self._words.isdisjoint(map(str.strip, cells)):
-            return
-        named = columns.named(cells, self._mapping)
-        if named > 1 or (named and self._names_code(cells)):
-            shown = printable(self._source.delimiter.join(cells))
+            named = len(candidates(cells)) if fault_of_word("machine_code", code) == NAME else 0
+            is_other = named > 1
+        else:
+            named = columns.named(cells, self._mapping)
+            is_other = named > 1 or bool(named and self._names_code(cells))
+        if is_other:
             raise ManifestError(
                 f"{self._source.name}:{line}: another table begins here: {shown}",
                 hint="put it in a file of its own",
             )
+        if code and not named and columns.field_of(code, self._mapping):
+            raise ManifestError(
+                f"{self._source.name}:{line}: `{code}` stands where a machine code should: the "
+                f"rows and columns of the table are exchanged, or another table begins here",
+                hint="a row is one device: transpose the table, or put the other one in a file of "
+                "its own",
+            )
+
+    def _code_in(self, cells: Sequence[str]) -> str:
+        at = self._code_at
+        return cells[at].strip() if at is not None and at < len(cells) else ""
+
+    def _names_same(self, cells: Sequence[str]) -> bool:
+        """Return whether a row calls our columns by other names, as a translation does."""
+        if not meant(self._code_in(cells)):
+            return False
+        named = {
+            column.rule.field: cells[column.at].strip()
+            for column in self._columns
+            if column.at is not None and column.at < len(cells) and cells[column.at].strip()
+        }
+        is_table = len(named) > 1 or len(self._used) == 1
+        return is_table and all(meant(name) == field for field, name in named.items())
 
     def _names_code(self, cells: Sequence[str]) -> bool:
         """Return whether a row is a header that names machine_code alone, and no device.

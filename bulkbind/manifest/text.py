@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import gzip
 import io
+import unicodedata
 import zlib
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -129,6 +130,8 @@ _MARKUP = (b"<!doctype html", b"<html", b"<?xml")
 _PLAIN_CONTROLS = b"\t\n\r\x0b\x0c\x1a\x1b\x08\x00"
 _MOST_NULS = 100
 """A text with at most one NUL byte in so many is damaged; UTF-16 has more."""
+_NO_TEXT = frozenset(("Cc", "Cn", "Co", "Cs"))
+"""Categories of characters that no text has."""
 _CONTROLS = bytes(number for number in range(32) if number not in _PLAIN_CONTROLS)
 
 
@@ -149,6 +152,8 @@ def encoding_of(head: bytes, name: str, declared: str | None = None) -> tuple[st
             return encoding, True
     if declared:
         return checked_encoding(declared), False
+    if wide := _wide_encoding(head):
+        return wide, False
     if head.count(0) <= len(head) // _MOST_NULS:
         if len(head.translate(None, _CONTROLS)) < len(head) * 0.95:
             raise ManifestError(
@@ -156,15 +161,42 @@ def encoding_of(head: bytes, name: str, declared: str | None = None) -> tuple[st
                 hint="export it as CSV, for instance",
             )
         return "utf-8", False
-    even, odd = head[0::2].count(0), head[1::2].count(0)
-    if odd > len(head) / 4 and even < odd / 10:
-        return "utf-16-le", False
-    if even > len(head) / 4 and odd < even / 10:
-        return "utf-16-be", False
     raise ManifestError(
         f"{name} is not a text file: it holds NUL bytes",
         hint="export it as CSV, for instance",
     )
+
+
+def _wide_encoding(head: bytes) -> str:
+    """Return which UTF-16 a text without a mark is in; empty if in none.
+
+    In Latin text, NUL bytes stand at every other place. In other text, few do, but the blanks, line
+    ends and digits show: read as one of the two, it has some of them and nothing that is no text.
+    """
+    even, odd = head[0::2].count(0), head[1::2].count(0)
+    if odd > len(head) / 4 and even < odd / 10:
+        return "utf-16-le"
+    if even > len(head) / 4 and odd < even / 10:
+        return "utf-16-be"
+    if not even + odd or _is_utf8(head):
+        return ""
+    found = [name for name in ("utf-16-le", "utf-16-be") if _is_text(head[: len(head) & ~1], name)]
+    return found[0] if len(found) == 1 else ""
+
+
+def _is_utf8(head: bytes) -> bool:
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(head)
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _is_text(head: bytes, encoding: str) -> bool:
+    """Whether bytes are text with line ends in an encoding, cut off wherever."""
+    text = head.decode(encoding, "replace").removesuffix("\ufffd")
+    kinds = {unicodedata.category(character) for character in set(text) - set("\t\n\r")}
+    return "\n" in text and "\ufffd" not in text and kinds.isdisjoint(_NO_TEXT)
 
 
 def checked_encoding(name: str) -> str:

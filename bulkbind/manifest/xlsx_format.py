@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 import weakref
 from bisect import bisect_left
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import PurePath
-from typing import TYPE_CHECKING
+from shlex import quote
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
@@ -25,7 +25,7 @@ from bulkbind.manifest.likely_causes import (
 )
 from bulkbind.manifest.sheet_xml import Area, letters
 from bulkbind.manifest.table import BATCH, NO_FAULTS, Faults, Table, TableRow, find_header
-from bulkbind.manifest.text import HEADER_WITHIN, SHEET_BYTES, SHEET_CELLS
+from bulkbind.manifest.text import HEADER_WITHIN, MOST_COLUMNS, SHEET_BYTES, SHEET_CELLS
 from bulkbind.manifest.workbook import (
     ERROR,
     NAMELESS_ERROR,
@@ -48,6 +48,8 @@ _ZIP = b"PK\x03\x04"
 _MOST_ALTERNATIVES = 20
 """Sheets that are searched for the columns, where the one that is read lacks them."""
 _MOST_NAMED = 10
+_MOST_MERGED = 2_000_000
+"""Columns of all merged ranges of several rows."""
 
 
 def is_workbook(manifest: ManifestFile, head: bytes) -> bool:
@@ -176,13 +178,9 @@ class XlsxManifest:
             except ManifestError:
                 continue
             hidden = "" if sheet.is_visible else ", which is hidden,"
-            found = f"`{sheet.name}`{hidden} has the columns: --sheet {_quoted(sheet.name)}"
+            found = f"`{sheet.name}`{hidden} has the columns: --sheet {quote(sheet.name)}"
             return ManifestError(str(told), hint=read + found)
         return ManifestError(str(told), hint=f"{read}no other has the columns; {told.hint}")
-
-
-def _quoted(name: str) -> str:
-    return name if name.isalnum() else shlex.quote(name)
 
 
 def _list(sheets: Sequence[Sheet]) -> str:
@@ -227,7 +225,7 @@ class _OpenSheet:
             self._first_line = self._below_header(header.line, settings.columns.values())
         self._blank = self._hidden = 0
         self._hidden_line = 0
-        self._merges = _Merges(self._layout.merged)
+        self._merges = _Merges(self._layout.merged, self._fills.keys())
 
     def _header(self, settings: ManifestSettings) -> TableRow:
         skipped = settings.skip_rows or 0
@@ -296,8 +294,11 @@ class _OpenSheet:
             if len(cells) < width:
                 cells += [""] * (width - len(cells))
             elif len(cells) > width:
+                is_text = cells[-1].strip() and len(cells) - 1 not in doubts  # nearly always
                 extra = enumerate(cells[width:], width)
-                if not any(cell.strip() and doubts.get(at) not in _ERRORS for at, cell in extra):
+                if not is_text and not any(
+                    cell.strip() and doubts.get(at) not in _ERRORS for at, cell in extra
+                ):
                     del cells[width:]
             yield TableRow(line, cells, faults)
 
@@ -409,19 +410,30 @@ class _Filled:
     count: int = 0
 
 
+class _Held(NamedTuple):
+    """What a column shows while a merged range lasts that covers some of its rows."""
+
+    area: Area
+    text: str
+    doubt: str
+
+
 class _Merges:
-    """Merged cells, applied to one row after the other.
+    """Merged cells, applied to one row after the other, at a cost that few of them can raise.
 
     Attributes:
         filled: What was filled down, by 0-based column.
     """
 
-    def __init__(self, areas: Iterable[Area]) -> None:
+    def __init__(self, areas: Iterable[Area], wanted: Collection[int] | None = None) -> None:
+        """*wanted*: the columns that matter, 0-based; None for all."""
         self._areas = sorted(area for area in areas if area[:2] != area[2:])
         self._tops = [area.top for area in self._areas]
+        self._wanted = wanted
         self._begun = 0
         self._line = 0
-        self._active: list[tuple[Area, list[str]]] = []
+        self._held: dict[int, _Held] = {}
+        self._last = 0
         self._cells = 0
         self.filled: dict[int, _Filled] = {}
 
@@ -437,46 +449,60 @@ class _Merges:
         if number < self._line:
             raise ValueError(f"row {number} comes after row {self._line}")
         self._line = number
-        end = bisect_left(self._tops, number + 1)
-        begun = [(area, ["", ""]) for area in self._areas[self._begun : end]]
+        end = bisect_left(self._tops, number + 1, self._begun)
+        begun = [area for area in self._areas[self._begun : end] if area.bottom >= number]
         self._begun = end
-        self._active = [one for one in self._active if one[0].bottom >= number]
-        self._active += [one for one in begun if one[0].bottom >= number]
-        if not self._active:
+        if not begun and number > self._last:
             return
-        for area, first in self._active:
-            if area.top == number and area.left < len(cells):
-                first[:] = cells[area.left], doubts.get(area.left, "")
+        for area in begun:
+            self._hold(area, number, cells, doubts)
         if not self._has_own_cell(number, cells):
             cells[:] = [""]
             doubts.clear()
             return
-        for area, first in self._active:
-            self._cells += area.right - area.left + 1
-            if self._cells > SHEET_CELLS:
-                raise ValueError(f"more than {SHEET_CELLS:,} cells are merged")
-            if area.left == area.right:
-                self._fill(area, number, cells, doubts, first)
+        for area in begun:
+            if area.top == area.bottom:
+                for at in self._wanted_in(area):
+                    self._doubt(area, at, number, cells, doubts)
+        self._show_held(number, cells, doubts)
+
+    def _show_held(self, number: int, cells: list[str], doubts: dict[int, str]) -> None:
+        for at in list(self._held) if self._wanted is None else self._wanted:
+            held = self._held.get(at)
+            if held is None or held.area.bottom < number:
+                continue
+            if held.area.left == held.area.right:
+                self._fill(held, number, cells, doubts)
             else:
-                self._doubt(area, number, cells, doubts)
+                self._doubt(held.area, at, number, cells, doubts)
+
+    def _wanted_in(self, area: Area) -> Iterable[int]:
+        columns = range(area.left, min(area.right + 1, MOST_COLUMNS))
+        return columns if self._wanted is None else [at for at in self._wanted if at in columns]
+
+    def _hold(
+        self, area: Area, number: int, cells: Sequence[str], doubts: Mapping[int, str]
+    ) -> None:
+        """Take in a range that has begun, if it goes on below."""
+        if area.top == area.bottom:
+            return
+        columns = range(area.left, min(area.right + 1, MOST_COLUMNS))
+        self._cells += len(columns)
+        if self._cells > _MOST_MERGED:
+            raise ValueError(f"cells are merged in more than {_MOST_MERGED:,} columns")
+        is_here = area.top == number and area.left < len(cells)
+        held = _Held(area, cells[area.left], doubts.get(area.left, "")) if is_here else None
+        self._held.update(dict.fromkeys(columns, held or _Held(area, "", "")))
+        self._last = max(self._last, area.bottom)
 
     def _has_own_cell(self, number: int, cells: Sequence[str]) -> bool:
-        covered = {
-            at
-            for area, _ in self._active
-            if area.top < number
-            for at in range(area.left, min(area.right + 1, len(cells)))
-        }
-        return any(cell.strip() and at not in covered for at, cell in enumerate(cells))
+        held = (self._held.get(at) for at, cell in enumerate(cells) if cell.strip())
+        return any(one is None or not one.area.top < number <= one.area.bottom for one in held)
 
-    def _fill(
-        self, area: Area, number: int, cells: list[str], doubts: dict[int, str], first: list[str]
-    ) -> None:
-        text, doubt = first
+    def _fill(self, held: _Held, number: int, cells: list[str], doubts: dict[int, str]) -> None:
+        area, text, doubt = held
         at = area.left
-        if at >= len(cells):
-            cells += [""] * (at + 1 - len(cells))
-        cells[at] = text
+        _put(cells, at, text)
         doubts.pop(at, None)
         if doubt:
             doubts[at] = doubt
@@ -486,11 +512,16 @@ class _Merges:
             filled = self.filled.setdefault(at, _Filled(number, area))
             filled.count += 1
 
-    def _doubt(self, area: Area, number: int, cells: list[str], doubts: dict[int, str]) -> None:
-        if area.right >= len(cells):
-            cells += [""] * (area.right + 1 - len(cells))
-        for at in range(area.left, area.right + 1):
-            if number > area.top or at > area.left:
-                cells[at] = ""
-            if doubts.get(at) not in _ERRORS:
-                doubts[at] = f"merged {area}"
+    def _doubt(
+        self, area: Area, at: int, number: int, cells: list[str], doubts: dict[int, str]
+    ) -> None:
+        is_first = number == area.top and at == area.left
+        _put(cells, at, cells[at] if is_first and at < len(cells) else "")
+        if doubts.get(at) not in _ERRORS:
+            doubts[at] = f"merged {area}"
+
+
+def _put(cells: list[str], at: int, text: str) -> None:
+    """Put a text into a row, made longer where that is necessary."""
+    cells += [""] * (at + 1 - len(cells))
+    cells[at] = text

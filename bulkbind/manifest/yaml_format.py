@@ -249,9 +249,7 @@ class Events:
         kind = type(event)
         node: Node
         if kind is yaml.ScalarEvent:
-            node = event.value
-            if node in _NULLS and event.implicit[0] and not event.style:
-                node = None
+            node = None if event.value in _NULLS and _is_null(event) else event.value
         elif kind is yaml.AliasEvent:
             return self._alias(event)
         else:
@@ -299,10 +297,11 @@ class Events:
         return items
 
     def _mapping(self) -> dict[str, Any]:
-        """Build a mapping; `<<:` adds keys that the mapping itself lacks."""
+        """Build a mapping; a plain `<<:` adds keys that the mapping itself lacks."""
         get, build, scalar = self._get, self._node, yaml.ScalarEvent
         pairs: dict[str, Any] = {}
         merged: dict[str, Any] = {}
+        has_merge = False
         count = 0
         while type(event := get()) is not yaml.MappingEndEvent:
             # Nearly all keys and values are plain scalars, for which a call would be slow.
@@ -316,9 +315,10 @@ class Events:
             else:
                 key = build(event)
                 if isinstance(key, list | dict | Tagged):
-                    raise ManifestError(f"{self.place(event)}: a key must be a text")
+                    raise self._no_key(event, key)
                 name = key or ""
-            if name in pairs:
+            is_merge = name == "<<" and event.implicit[0]
+            if name in pairs or (is_merge and has_merge):
                 raise DuplicateKeyError(name, line_of(event))
             inner = get()
             if (
@@ -330,13 +330,22 @@ class Events:
                 value: Node = inner.value
             else:
                 value = build(inner)
-            if name == "<<":
+            if is_merge:
+                has_merge = True
                 self._merge(event, value, merged)
             else:
                 pairs[name] = value
         self._end = event
         self._nodes += count
         return {**merged, **pairs} if merged else pairs
+
+    def _no_key(self, event: yaml.Event, key: Node) -> ManifestError:
+        """Return the error of a key that is no text, as `{{ name }}` of a template is none."""
+        is_template = isinstance(key, dict)
+        return ManifestError(
+            f"{self.place(event)}: a key must be a text",
+            hint="is `{{ … }}` the variable of a template that nobody filled in?" * is_template,
+        )
 
     def _merge(self, event: yaml.Event, value: Node, merged: dict[str, Any]) -> None:
         for part in value if isinstance(value, list) else [value]:
@@ -563,7 +572,7 @@ class YamlManifest(TreeManifest):
                 yield from self._listed(events, None)
             elif isinstance(event, yaml.MappingStartEvent):
                 yield from self._document(events, event)
-            elif isinstance(event, yaml.ScalarEvent) and event.value.strip():
+            elif isinstance(event, yaml.ScalarEvent) and not _is_null(event):
                 raise ManifestError(
                     f"{events.place(event)}: the file is one text, not a list of devices",
                     hint=FORMS,
@@ -730,8 +739,7 @@ def _pairs(events: Iterator[yaml.Event], depth: int = 0) -> Pairs:
 def _view(event: yaml.Event | None, events: Iterator[yaml.Event], depth: int) -> Any:  # noqa: ANN401  # see `Survey`
     """Return the value that begins with an event; of one nested too deeply only that it is one."""
     if isinstance(event, yaml.ScalarEvent):
-        is_null = event.value in _NULLS and event.implicit[0] and not event.style
-        return None if is_null else event.value
+        return None if _is_null(event) else event.value
     if not isinstance(event, yaml.CollectionStartEvent):
         return ANY
     if depth > DEEPEST:
@@ -750,6 +758,10 @@ def _plain(event: Any) -> str | None:  # noqa: ANN401  # as in `_node`
     is_plain = type(event) is yaml.ScalarEvent and event.anchor is event.tag is None
     text: str | None = event.value if is_plain and event.value not in _NULLS else None
     return text
+
+
+def _is_null(event: Any) -> bool:  # noqa: ANN401  # as in `_node`
+    return event.value in _NULLS and event.implicit[0] and not event.style
 
 
 def _leave(events: Iterator[yaml.Event]) -> None:

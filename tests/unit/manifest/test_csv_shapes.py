@@ -407,3 +407,75 @@ def test_dialect_of_a_file_without_oddities_is_plain(manifest):
     assert Dialect(opened.source.delimiter, opened.source.quote, opened.source.escape) == Dialect(
         ";"
     )
+
+
+@pytest.mark.parametrize("broken", [1, 6])
+def test_broken_double_quotes_make_no_single_ones(manifest, broken):
+    """Apostrophes far apart are no quotes, however many rows have a quote too many."""
+    rows = [f"'\tA{n}" if n in (2, 8) else f"x\tA{n}" for n in range(20)]
+    rows += [f'"a\tb"\tB{n}' for n in range(3)] + ['x\t"SN"1'] * broken
+    read = list(manifest("\n".join(["note\tmachine_code", *rows])).rows())
+
+    assert [row.device is None for row in read] == [False] * 23 + [True] * broken
+
+
+def test_blanks_before_quotes_are_seen_outside_of_cells_alone(manifest):
+    """A comma, a blank and a quote within a cell and its end speak for nothing."""
+    read = list(manifest('note,machine_code,more\n ,A1,", "\n,A2,","\n').rows())
+
+    assert [row.cells for row in read] == [[" ", "A1", ", "], ["", "A2", ","]]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "-[ RECORD 1 ]+---\nmachine_code | A1\nuser_id | u1\n",
+        "============ =======\nmachine_code user_id\n============ =======\nA1 u1\n",
+    ],
+    ids=["records", "blanks"],
+)
+def test_printed_table_with_a_header_is_named(manifest, content):
+    """Also where one of its lines reads like a header."""
+    with pytest.raises(ManifestError, match="printed for a screen"):
+        codes(manifest(content))
+
+
+def test_header_in_unknown_bytes_names_the_encoding(manifest):
+    """Its names are lost, so no column is suggested; where they do not matter, nothing is said."""
+    content = "序列号,用户\nA1,u1\n".encode("gb18030")
+    with pytest.raises(ManifestError, match="the text is not utf-8") as caught:
+        codes(manifest(content))
+
+    assert "--encoding" in caught.value.hint
+    assert codes(manifest(content, columns={"machine_code": "#1"})) == ["A1"]
+    names = {"machine_code": "序列号"}
+    assert codes(manifest(content, encoding="gb18030", columns=names)) == ["A1"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_utf_16_without_a_mark_is_known_in_any_script(manifest, encoding):
+    """Chinese and Japanese text has hardly a NUL byte."""
+    content = "机器码\t用户标识符\t设备名称\n" + "甲乙丙丁\t戊己庚辛\t壬癸\n" * 90 + "A1\tu1\t\n"
+    read = manifest(content.encode(encoding), columns={"machine_code": "机器码"})
+
+    assert (read.source.encoding, codes(read)[-1]) == (encoding, "A1")
+
+
+def test_nul_bytes_do_not_make_utf_16_of_utf_8(manifest):
+    """A damaged byte behind a line end is a problem of its row."""
+    read = manifest("machine_code,user_id\n\0A1,u1\n" + "A2,u2\n" * 99)
+
+    assert read.source.encoding == "utf-8"
+    assert codes(read)[:2] == [None, "A2"]
+
+
+def test_end_mark_of_dos_is_passed_over(manifest):
+    """It stands alone behind the last line."""
+    assert codes(manifest("machine_code,user_id\nA1,u1\n\x1a")) == ["A1"]
+
+
+def test_header_that_lacks_a_name_is_told(manifest):
+    """R writes rows with their numbers, and no name for these."""
+    [row, _] = manifest('"machine_code","user_id"\n"1","A1","u1"\n"2","A2","u2"\n').rows()
+
+    assert "the header lacks a name" in row.problems[0].hint

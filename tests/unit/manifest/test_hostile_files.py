@@ -206,14 +206,6 @@ def test_joined_header_hints_at_the_delimiter(read):
     assert "sep=~" in caught.value.hint
 
 
-@pytest.mark.parametrize("end", ["Total", "SUM", "end"])
-def test_footer_that_keeps_the_rules_is_noticed(read, end):
-    """A line below the table may look like a device: the operator is told."""
-    _, notices = read("fleet.csv", f"{HEADER}A,u,n\n{end},1,\n")
-
-    assert any("below a table" in notice and end in notice for notice in notices)
-
-
 @pytest.mark.parametrize(
     ("row", "name"),
     [

@@ -79,6 +79,23 @@ HOSTILE = {
 }
 
 
+@pytest.mark.parametrize(
+    "areas",
+    [
+        [f"{sheet_xml.letters(at)}1:{sheet_xml.letters(at)}1000000" for at in range(2, 16384)],
+        [f"B{n + 2}:B{1_000_000 - n}" for n in range(9_000)],
+        [f"B{n + 2}:XFD{n + 3}" for n in range(480)],
+    ],
+    ids=["side by side", "one in the other", "wide"],
+)
+def test_merged_ranges_cost_no_more_for_each_row(tmp_path, areas):
+    """They may cover a million rows, of which each would be looked at with every range."""
+    rows = "".join(row(text(f"A{n}")) for n in range(500))
+    path = Book([Page(HEADER + rows, after=merged(*areas))]).write(tmp_path / "f.xlsx")
+
+    assert read(path) < MOST_S_A_MIB
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("form", HOSTILE)
 def test_time_grows_with_the_size_alone(tmp_path, form):

@@ -214,3 +214,37 @@ def test_objects_that_json_wrote_come_back(items, indent, wide):
     assert [row.cells for row in read[0]] == items
     assert [row.cells for row in read[1]] == items
     assert found(read[0][:1]) == [(2 if indent else 1, [])]
+
+
+@pytest.mark.parametrize(
+    ("content", "place", "cause"),
+    [
+        ('[{"machine_code": "A"}, // x\n{}]', "1:25", "no comments"),
+        ("// x\n[]", "1:1", "no comments"),
+        ("[{'machine_code': 'A'}]", "1:3", "printed by Python"),
+        ('[{"machine_code": None}]', "1:19", "printed by Python"),
+        ("[{machine_code: 1}]", "1:3", "stand in double quotes"),
+        ('[{"machine_code": "A"}, {"machine_code": "B"', "1:45", "breaks off here"),
+        ('[{"machine_code": "A", "n": "NaN", "x": -Infinity}]', "1:41", "`null` is"),
+        ('[{"machine_code": "A"}, {"machine_code": NaN}]', "1:42", "`null` is"),
+    ],
+)
+def test_error_names_the_place_and_the_likely_cause(document, content, place, cause):
+    """What other programs write in place of JSON is named for what it is."""
+    with pytest.raises(ManifestError, match=f"fleet.json:{place}: .*{cause}"):
+        list(document(content, user_id="u").rows())
+
+
+@pytest.mark.parametrize(
+    ("content", "cause"),
+    [
+        ("{'machine_code': 'A'}", "printed by Python"),
+        ('\x1e{"machine_code": "A"}', "RFC 7464"),
+        ('{"machine_code": "A"', "breaks off here"),
+    ],
+)
+def test_line_that_is_no_json_has_its_likely_cause(lines, content, cause):
+    """It is a problem of its row."""
+    [row, _] = lines(f"{content}\n{A}\n").rows()
+
+    assert cause in row.problems[0].hint

@@ -221,8 +221,9 @@ def test_lost_leading_zeros_are_told_in_large_files(users):
 @pytest.mark.parametrize(
     ("user", "why"),
     [("TRUE", "yes or no"), ("false", "yes or no"), ("12E3", "in short"),
-     ("Total", "below a table"), ("2026-01-05", "a date"), ("24.11.2026", "a date"),
-     ("1/2/2026", "a date")],
+     ("WAHR", "yes or no"), ("FAUX", "yes or no"), ("12:30", "a time"),
+     ("192.168.100.200", "at the thousands"), ("2026-01-05", "a date"), ("24.11.2026", "a date"),
+     ("1/2/2026", "a date"), ("05-Mai", "a date"), ("5.janv.2026", "a date")],
 )  # fmt: skip
 def test_odd_user_is_told(users, user, why):
     """It may be an id, so it is sent, and told."""

@@ -213,3 +213,14 @@ def test_every_usual_word_is_in_the_manual():
     manual = (ROOT / "README.md").read_text(encoding="utf-8").lower()
 
     assert [word for word in USUAL if f"`{word}`" not in manual] == []
+
+
+@pytest.mark.parametrize("user", ["{{user}}", "${USER_1}", "$(id)", "%USERNAME%", "<user_id>"])
+def test_variable_of_a_template_is_no_user(tmp_path, user):
+    """Nobody filled it in; among many others, too, and where words are given it is a value."""
+    rows = [[f"SN{n}", "joe"] for n in range(150)] + [["SN150", user]]
+    header = ["machine_code", "user_id"]
+
+    assert list(opened(tmp_path, "csv", header, rows).rows())[-1].device is None
+    given = opened(tmp_path, "csv", header, rows, placeholders=("none",))
+    assert list(given.rows())[-1].values[0] == user

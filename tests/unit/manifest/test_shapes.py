@@ -450,3 +450,16 @@ def test_path_of_the_document():
     """The words of `--items` and those of messages are the same."""
     for path in ("results", "data.items", shapes.TOP):
         assert shapes.shown(shapes.parsed(path)) == path
+
+
+def test_single_mapping_may_hold_the_devices(tmp_path):
+    """One entry without a field, with mappings in it, can be read in two ways: it is refused."""
+    content = '{"fleet": {"type": ["map"], "value": {"A1": {"os": "x"}, "A2": {"os": "y"}}}}'
+    read = opener(tmp_path / "fleet.json")
+    keyed = {"columns": {"machine_code": "@key"}, "user_id": "u"}
+    with pytest.raises(ManifestError, match=r"devices may be read from `\.`, `fleet.value`"):
+        list(read(content, **keyed).rows())
+
+    assert len(list(read(content, items="fleet.value", **keyed).rows())) == 2
+    alone = '{"A1": {"device_os": "x", "parts": {"p": {"n": "1"}, "q": {"n": "2"}}}}'
+    assert [row.values[1] for row in read(alone, **keyed).rows()] == ["A1"]

@@ -10,10 +10,10 @@ from hypothesis import given, settings, strategies as st
 
 from bulkbind.errors import ManifestError, UsageError
 from bulkbind.manifest import columns, open_manifest
-from bulkbind.manifest.synonyms import _FIELD_OF, SYNONYMS, _key, meant
+from bulkbind.manifest.synonyms import _FIELD_OF, SYNONYMS, letters_of, meant
 from bulkbind.model.fields import FIELDS
 from bulkbind.settings import ManifestSettings
-from tests.support.manifests import write_csv, write_xlsx
+from tests.support.manifests import opener, write_csv, write_xlsx
 
 FLAGS = "--map machine_code='Serial Number' --map user_id=Owner --map device_name=Model"
 
@@ -141,7 +141,7 @@ def test_a_pasted_line_takes_the_columns_that_it_names(header):
 
 def test_no_name_means_two_fields():
     """Every synonym stands once, for one field, and is no field's own name."""
-    all_of = [_key(n) for text in SYNONYMS.values() for n in text.split(",")]
+    all_of = [letters_of(n) for text in SYNONYMS.values() for n in text.split(",")]
 
     assert set(SYNONYMS) == set(FIELDS)
     assert "" not in all_of
@@ -177,3 +177,46 @@ def test_a_settings_file_that_maps_the_other_way_round_is_told_so(tmp_path):
         open_manifest(path, ManifestSettings(columns={"Serial": "machine_code"}))
 
     assert caught.value.hint == "it is the other way round: machine_code: Serial"
+
+
+@pytest.mark.parametrize(
+    ("header", "given", "column"),
+    [
+        ("machine_code,user_id (it's $old)", {"user_id": "f"}, "user_id (it's $old)"),
+        ("machine_code,machineCode", {"user_id": "f"}, "machineCode"),
+        ("machine_code,user_id", {"constants": {"user_id": "f"}}, "user_id"),
+        (
+            "machine_code,Mapped",
+            {"constants": {"device_os": "f"}, "columns": {"device_os": "Mapped"}, "user_id": "u"},
+            "",
+        ),
+    ],
+    ids=["a quote", "two claim", "covered", "mapped and covered"],
+)
+def test_column_named_in_a_hint_can_be_pasted(tmp_path, header, given, column):
+    """A shell takes it as it stands, and then the row is a device."""
+    opened = opener(tmp_path / "fleet.csv")
+    content = f"{header}\nA1,#N/A\n"
+    hint = ""
+    try:
+        [row] = opened(content, **given).rows()
+        hint = "".join(problem.hint for problem in row.problems)
+    except ManifestError as error:
+        hint = error.hint
+    assert f"--ignore-column {shlex.quote(column)}" in hint if column else not hint
+
+    [row] = opened(content, **given, ignore_columns=(column or "Mapped",)).rows()
+    assert row.device
+
+
+def test_sheet_named_in_a_hint_can_be_pasted(tmp_path):
+    """Whatever stands in its name."""
+    path = write_xlsx(
+        tmp_path / "fleet.xlsx", ("Notes", [["x"]]), ("It's a $sheet", [["machine_code"], ["A1"]])
+    )
+    opened = opener(path)
+    with pytest.raises(ManifestError) as caught:
+        opened(path.read_bytes(), user_id="u")
+
+    words = shlex.split(caught.value.hint.partition("--sheet")[2])
+    assert words == ["It's a $sheet"]

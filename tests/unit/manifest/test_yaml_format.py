@@ -723,3 +723,37 @@ def test_good_values_that_yaml_wrote_become_the_device(code, user):
         [row] = open_manifest(path, ManifestSettings(placeholders=("none",))).rows()
 
     assert row.device == Device(user, code)
+
+
+# --- Merge keys and odd documents ----------------------------------------------------------------
+
+
+def test_merge_key_twice_is_a_problem(read):
+    """Parsers differ in which of the two counts."""
+    [row] = read(
+        "- machine_code: A\n  a: &a {user_id: u1}\n  b: &b {user_id: u2}\n  <<: *a\n  <<: *b\n"
+    )
+
+    assert rules(row) == [("row", "row", "`<<` stands again in line 5")]
+
+
+def test_quoted_merge_key_is_a_key_like_any_other(read):
+    """YAML merges at a plain `<<` alone."""
+    [row] = read("- machine_code: A\n  a: &a {user_id: u1}\n  '<<': *a\n", user_id="fallback")
+
+    assert row.device == Device("fallback", "A")
+
+
+def test_documents_with_nothing_in_them_are_passed_over(read):
+    """`null` stands where a program had nothing to print."""
+    assert [
+        row.device for row in read("---\nnull\n---\nmachine_code: A\n---\n~\n", user_id="u")
+    ] == [Device("u", "A")]
+
+
+def test_template_that_was_not_filled_in_is_named(read):
+    """A plain `{{ code }}` is a mapping as a key to YAML."""
+    with pytest.raises(ManifestError) as caught:
+        read("- machine_code: {{ code }}\n")
+
+    assert "a template that nobody filled in" in caught.value.hint

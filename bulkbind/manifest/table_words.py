@@ -1,0 +1,58 @@
+"""Words about a table, which stand among its values where a line is no row; pure.
+
+Such are a second header in other words or another language, a line of types or of what must be
+filled in, a table that is turned, with its names in the first column, and totals below it.
+"""
+
+from __future__ import annotations
+
+from bulkbind.manifest.likely_causes import Fault
+from bulkbind.manifest.synonyms import NAMES, letters_of
+from bulkbind.model.fields import ROW_FIELDS
+
+_COLUMNS = """
+    location, locations, comments, remarks, department, category, description, quantity, vendor,
+    manufacturer, Standort, Bemerkung, Bemerkungen, Abteilung, Menge, Hersteller, Beschreibung,
+    string, str, text, varchar, nvarchar, char, int, integer, bigint, number, numeric, decimal,
+    float, boolean, alphanumeric, uuid, guid, required, mandatory, optional, obligatoire,
+    obligatorio, requis, requerido, richiesto, verplicht, Pflicht, Pflichtfeld, Pflichtangabe,
+    erforderlich
+"""
+"""Other names of columns, and what a line below a header says of them."""
+_ENDS = """
+    total, totals, subtotal, grand total, sum, count, end, eof, end of file, end of report,
+    end of data, Gesamt, Gesamtsumme, Gesamtergebnis, Zwischensumme, Summe, Ergebnis, Anzahl, Ende,
+    totaux, sous total, somme, résultat, totale, totaal, suma, suma total, total general, resultado
+"""
+
+
+def _keys(texts: str) -> frozenset[str]:
+    return frozenset(letters_of(text) for text in texts.split(","))
+
+
+ENDS = _keys(_ENDS)
+"""What stands below a table."""
+WORDS = frozenset(
+    word
+    for word in {*ENDS, *_keys(_COLUMNS), *map(letters_of, NAMES)}
+    | {letters_of(name) for field in ROW_FIELDS for name in (field.name, field.api)}
+    if word.isascii() and word.isalpha()
+)
+"""Those and the names of columns, which are no machine code; as `letters_of` leaves them."""
+_LEAVE = "delete the line; --placeholders none takes it as it stands"
+END = Fault("what stands below a table, not a value", _LEAVE, "a value, not a total or an end")
+NAME = Fault(
+    "the name of a column, not a value",
+    f"is it a second header, or a table whose rows and columns are exchanged? {_LEAVE}",
+    "a value, not the name of a column",
+)
+BY_FIELD = {"machine_code": WORDS, "user_id": ENDS}
+"""The words that are no value of a field."""
+
+
+def fault_of_word(field: str, value: str) -> Fault | None:
+    """Return why a valid value is a word about the table; None if it is none."""
+    word = value.lower().replace("_", "")
+    if word not in BY_FIELD.get(field, ()):
+        return None
+    return END if word in ENDS else NAME
