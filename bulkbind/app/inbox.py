@@ -343,19 +343,18 @@ class _Pass:
         self._told = inboxes.get(shown(self._inbox), {})
         queue = candidates
         stop = self._session.stop
-        with suppress(InterruptedRunError):
+        try:
             queue = await self._ordered(candidates)
-        while queue and not stop.is_set:
-            dropped = queue.pop(0)
-            try:
-                item = await self._handle(dropped)
-            except InterruptedRunError:  # before anything was sent, so no run remains
-                queue.insert(0, dropped)
-                continue
-            if item is not None:
-                self._files.append(self._once(dropped, item))
-        if not stop.is_set:  # else its writer may be busy with what was left
-            await self._ledger.put_meta(TOLD, inboxes | {shown(self._inbox): self._telling})
+            while queue and not stop.is_set:
+                if (item := await self._handle(queue[0])) is not None:
+                    self._files.append(self._once(queue[0], item))
+                del queue[0]
+            left = {shown(each.name) for each in queue}
+            telling = {name: key for name, key in self._told.items() if name in left}
+            telling |= self._telling
+            await self._ledger.put_meta(TOLD, inboxes | {shown(self._inbox): telling})
+        except InterruptedRunError:
+            pass  # before anything of that file was sent; the ledger may be busy with it
         is_stopped = queue or any(item.state == RunState.STOPPED for item in self._files)
         reason = stop.reason if is_stopped else None
         codes = [item.exit_code for item in self._files]
@@ -399,14 +398,13 @@ class _Pass:
 
     def _opened(self, dropped: Dropped) -> ManifestFile | None:
         """Open a file; None if it is not the one that was looked at. Raises: ManifestError."""
-        if _identity(dropped.path) != dropped.identity:
-            return None
         name = shown(dropped.path)
-        descriptor = open_once(dropped.path, name, follow=False)
         try:
-            file = ManifestFile(descriptor, name)
-        except ManifestError:  # a FIFO, say
-            return None
+            file = ManifestFile(open_once(dropped.path, name, follow=False), name)
+        except ManifestError:
+            if _identity(dropped.path) != dropped.identity:  # gone, or a link, or a FIFO by now
+                return None
+            raise
         file.on_read = lambda: on_read(self._session)
         return file if file.identity == dropped.identity else None
 

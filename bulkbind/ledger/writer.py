@@ -101,7 +101,7 @@ class Verbs:
 
 LARGEST_GROUP = 256
 """The most operations that share one transaction."""
-LEFT_S = 1.0
+LEFT_S = 0.5
 """How long to wait at the end for an operation whose caller has left it."""
 
 

@@ -15,6 +15,7 @@ from pydantic import SecretStr
 import bulkbind as library
 from bulkbind.app.session.listener import Listener
 from bulkbind.engine import StopSignal
+from bulkbind.errors import InterruptedRunError
 from bulkbind.settings import (
     ApiSettings,
     AuthSettings,
@@ -199,12 +200,15 @@ async def test_a_reading_that_hangs_is_a_stall(tmp_path, url):
     )
     stop = StopSignal()
 
-    result = await library.run([manifest], settings, listener=Hanging(stop), stop=stop)
+    with pytest.raises(InterruptedRunError) as caught:
+        await library.run([manifest], settings, listener=Hanging(stop), stop=stop)
+    again = await library.run([manifest], settings)
 
-    assert result.exit_code == 3
-    assert result.report is not None
-    assert result.report.summary.counts == {"pending": 20}
-    assert result.report.summary.stop_reason == "nothing was read, sent or settled for 500ms"
+    assert caught.value.exit_code == 3
+    assert str(caught.value) == "nothing was read, sent or settled for 500ms; nothing was sent"
+    assert again.report is not None
+    assert again.report.summary.total == 20
+    assert len(library.runs(settings)) == 1
 
 
 @pytest.mark.slow

@@ -628,6 +628,17 @@ async def test_a_drain_asks_nobody_who_is_away(bench):
     assert sum(bench.server.lists.values()) == 1
 
 
+async def test_a_drain_does_not_wait_for_a_gateway_that_is_closed_for_longer(bench):
+    """Where it says so long a wait that the run stops, no list can be had within the grace."""
+    bench.server.planned.extend([None, *[LOST] * 3, Throttled(retry_after_s=7200.0)])
+    async with bench.ledger() as ledger:
+        await bench.sent(ledger, await bench.staged(ledger, devices(9)))
+
+    assert bench.counts()["in_doubt"] == 3
+    assert bench.clock.monotonic() < bench.readback.readback_settle
+    assert not bench.server.lists
+
+
 async def test_another_run_withdraws_what_an_older_one_left(bench):
     """Rows that only an older, unfinished run wanted are never sent by surprise."""
     bench.server.planned.extend([None, None, AuthExpired()])
