@@ -25,6 +25,7 @@ SHORTEST_WITHIN = 6
 """A shorter one is found as a word of its own only, a longer one also within a word."""
 BLOCK = 12
 """A piece of a longer secret, with which it is found although it was cut."""
+_NUMBER = re.compile(rf"\A[0-9]{{{SHORTEST_WITHIN}}}|\A[0-9]+\Z|[0-9]{{{BLOCK}}}", re.ASCII)
 _TAG = re.compile(r"<[^<>]*>")
 
 
@@ -36,6 +37,8 @@ class Redactor:
 
     def __init__(self) -> None:
         self._known: set[str] = set()
+        self._has_number = False
+        """Whether a number alone may be a secret, or the part of one that was cut off."""
         self._short: defaultdict[int, set[str]] = defaultdict(set)
         """Forms shorter than a block, by length."""
         self._blocks: dict[str, list[tuple[str, int]]] = {}
@@ -49,20 +52,22 @@ class Redactor:
             return
         self._known.add(secret)
         for form in _forms(secret):
+            self._has_number = self._has_number or bool(_NUMBER.search(form))
             if len(form) < BLOCK:
                 self._short[len(form)].add(form)
             else:
-                for at in (*range(0, len(form) - BLOCK, BLOCK), len(form) - BLOCK):
-                    self._blocks.setdefault(form[at : at + BLOCK], []).append((form, at))
+                places = (*range(0, len(form) - BLOCK, BLOCK), len(form) - BLOCK)
+                for block, at in {form[at : at + BLOCK]: at for at in places}.items():
+                    self._blocks.setdefault(block, []).append((form, at))
             if len(form) > SHORTEST_WITHIN:
                 self._beginnings[form[:SHORTEST_WITHIN]].add(form)
 
     def redacted(self, text: str, *, shortest: int = SHORTEST) -> str:
         """Return a text with its secrets of at least *shortest* characters masked."""
-        if not self._known or len(text) < shortest:
+        if not self._known or len(text) < shortest or (text.isdigit() and not self._has_number):
             return text
         within = folded(text)
-        found = [*self._long_in(within)]
+        found = self._long_in(within)
         if shortest < BLOCK:
             found += [*self._short_in(within, shortest), *self._cut_off_in(within)]
         if not found:
@@ -74,19 +79,15 @@ class Redactor:
             done = max(done, end)
         return "".join((*parts, text[done:]))
 
-    def _long_in(self, text: str) -> Iterable[tuple[int, int]]:
-        at, blocks = 0, self._blocks
-        while at <= len(text) - BLOCK:
-            spans = [
-                _common(text, at, form, inner)
-                for form, inner in blocks.get(text[at : at + BLOCK], ())
-            ]
-            if spans:
-                begin, end = min(begin for begin, _ in spans), max(end for _, end in spans)
-                yield begin, end
-                at = max(at + 1, end - BLOCK + 1)
-            else:
-                at += 1
+    def _long_in(self, text: str) -> list[tuple[int, int]]:
+        pieces = [text[at : at + BLOCK] for at in range(len(text) - BLOCK + 1)]
+        if self._blocks.keys().isdisjoint(pieces):  # in no time, as nearly always
+            return []
+        return [
+            _common(text, at, form, inner)
+            for at, piece in enumerate(pieces)
+            for form, inner in self._blocks.get(piece, ())
+        ]
 
     def _short_in(self, text: str, shortest: int) -> Iterable[tuple[int, int]]:
         for length, forms in self._short.items():
@@ -98,11 +99,13 @@ class Redactor:
                     ):
                         yield begin, end
 
-    def _cut_off_in(self, text: str) -> Iterable[tuple[int, int]]:
-        for begin in range(max(0, len(text) - BLOCK), len(text) - SHORTEST_WITHIN + 1):
-            forms = self._beginnings.get(text[begin : begin + SHORTEST_WITHIN], ())
-            if any(form.startswith(text[begin:]) for form in forms):
-                yield begin, len(text)
+    def _cut_off_in(self, text: str) -> list[tuple[int, int]]:
+        return [
+            (begin, len(text))
+            for begin in range(max(0, len(text) - BLOCK), len(text) - SHORTEST_WITHIN + 1)
+            for form in self._beginnings.get(text[begin : begin + SHORTEST_WITHIN], ())
+            if form.startswith(text[begin:])
+        ]
 
 
 def _common(text: str, at: int, form: str, inner: int) -> tuple[int, int]:

@@ -10,6 +10,7 @@ import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+import pytest
 from aiohttp import web
 
 from tests.support.in_process import Done, called
@@ -62,6 +63,7 @@ def raw_in(text: str) -> list[str]:
     return sorted(map(ascii, odd)) + re.findall(rf"(?m)^\W*{FORGED}.*", text)
 
 
+@pytest.mark.slow
 def test_nothing_from_outside_forges_a_line(tmp_path):
     """Names of files, keys, columns, sheets and variables, options and whatever a server says."""
     name = HOSTILE.replace("/", "_")

@@ -250,6 +250,7 @@ def written(secret: str) -> set[bytes]:
     return {way.encode() for way in ways} | {b64encode(secret.encode())[:-4]}
 
 
+@pytest.mark.slow
 def test_planted_secrets_are_repeated_by_nothing(tmp_path):
     """Whatever servers, commands and settings have them say: they are in no file and no stream."""
     (tmp_path / "hook").write_text("")
