@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from bulkbind.engine.binder import Binder
@@ -18,7 +19,7 @@ from bulkbind.engine.user_states import Users
 from bulkbind.model import TimeUse
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Generator
+    from collections.abc import Coroutine, Generator, Iterable
     from contextvars import Context
 
     from bulkbind.engine.ports import Parts
@@ -166,7 +167,31 @@ class Tasks(asyncio.TaskGroup):
 
 
 NO_ANSWER_S = 1.5
-"""A canary that has no answer after so long does not keep the next one back."""
+"""A first request that has no answer after so long does not keep the next one back."""
+
+
+async def _answered(
+    parts: Parts,
+    tasks: asyncio.TaskGroup,
+    out: Iterable[asyncio.Task[T]],
+    within_s: float | None,
+) -> set[asyncio.Task[T]]:
+    """Return those that have got their last answer; none if there is none, and others may go.
+
+    *within_s*: none may go before; None: none may go.
+    """
+    while True:
+        sleeps = [] if within_s is None else [parts.clock.sleep(within_s)]
+        timers = [tasks.create_task(sleep, name="wait for an answer") for sleep in sleeps]
+        try:
+            await asyncio.wait([*out, *timers], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for timer in timers:
+                timer.cancel()
+        done = {task for task in out if task.done()}
+        # What waits for the gateway, or for another attempt, has had its answer.
+        if done or parts.gate.time.now() in (TimeUse.SENDING, TimeUse.SILENT):
+            return done
 
 
 class _Canaries:
@@ -198,31 +223,13 @@ class _Canaries:
                 elif not self._out:
                     return None, None
                 is_last = claim is None or len(self._out) >= most
-            ready = await self._ready(NO_ANSWER_S if not is_last else None)
+            within_s = None if is_last else NO_ANSWER_S
+            ready = await _answered(self._parts, self._tasks, self._out, within_s)
         task = next(task for task in self._out if task in ready)
         claim, step = self._out.pop(task), task.result()
         if step is None:
             raise DrainedError
         return claim, step
-
-    async def _ready(self, within_s: float | None) -> set[asyncio.Task[Step | None]]:
-        """Return what has got its last answer, or nothing if others may go meanwhile.
-
-        *within_s*: none may go before; None: none may go.
-        """
-        while True:
-            wait = [] if within_s is None else [self._parts.clock.sleep(within_s)]
-            timers = [self._tasks.create_task(sleep, name="canary's wait") for sleep in wait]
-            try:
-                await asyncio.wait([*self._out, *timers], return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                for timer in timers:
-                    timer.cancel()
-            ready = {task for task in self._out if task.done()}
-            # What waits for the gateway, or for another attempt, has had its answer.
-            is_out = self._parts.gate.time.now() in (TimeUse.SENDING, TimeUse.SILENT)
-            if ready or is_out:
-                return ready
 
     async def _to_end(self, claim: Claim) -> Step | None:
         try:
@@ -363,7 +370,8 @@ class Pipeline:
         Returns: Whether more rows can be sent; False if none is left.
         Raises: DrainedError when the run stops.
         """
-        await self._readback.first_contact()
+        reading = self._tasks.create_task(self._first_list(), name="first list")
+        await _answered(self._parts, self._tasks, [reading], NO_ANSWER_S)
         suspects: list[tuple[Claim, Suspect]] = []
         claim: Claim | None = None
         tried: set[str | int] = set()
@@ -398,6 +406,10 @@ class Pipeline:
             for earlier, held_back in suspects:
                 earlier.attempts = int(isinstance(held_back.step, Park))
             await self._parts.ledger.release([earlier for earlier, _ in suspects])
+
+    async def _first_list(self) -> None:
+        with suppress(DrainedError):
+            await self._readback.first_contact()
 
     async def _resend(self, claim: Claim) -> None:
         self._claims.leave_out(claim.row)

@@ -87,15 +87,25 @@ class Waits(NamedTuple):
     rows: int = 0
     left_s: float = 0.0
     """Until the last of them can go on."""
-    whole_s: float = 0.0
-    """How long the longest of these waits is."""
+    last_s: float = 0.0
+    """For how long the end of sending is expected to wait for such rows."""
+
+    @classmethod
+    def of(cls, rows: int, left_s: float, whole_s: float) -> Waits:
+        """Return those that wait for *whole_s* each.
+
+        As many begin to wait in that time, at random, so the last of them before the end of sending
+        does so `whole_s / rows` before it, in the mean; if that is longer than *whole_s*, nothing
+        is left to wait for. That is whole_s * (1 - (1 - exp(-rows)) / rows) in all.
+        """
+        if not rows:
+            return cls(0, left_s)
+        return cls(rows, left_s, whole_s * (1.0 - (1.0 - math.exp(-rows)) / rows))
 
     def merge(self, other: Waits) -> Waits:
         """Return both as one."""
         return Waits(
-            self.rows + other.rows,
-            max(self.left_s, other.left_s),
-            max(self.whole_s, other.whole_s),
+            self.rows + other.rows, max(self.left_s, other.left_s), max(self.last_s, other.last_s)
         )
 
 
@@ -198,13 +208,13 @@ class TimeSpent:
         """Return the seconds since it was made, which those of all causes add up to."""
         return self.seconds(*TimeUse)
 
-    def waits(self, *causes: TimeUse) -> Waits:
-        """Return what waits for some causes now, as far as it is known how long."""
-        holds = [hold for cause in causes for hold in self._holds[cause] if hold.for_s < math.inf]
+    def waits(self, cause: TimeUse) -> Waits:
+        """Return what waits for a cause now, as far as it is known how long."""
+        holds = [hold for hold in self._holds[cause] if hold.for_s < math.inf]
         if not holds:
             return Waits()
         left_s = max(0.0, max(hold.until for hold in holds) - self._now())
-        return Waits(sum(hold.rows for hold in holds), left_s, max(hold.for_s for hold in holds))
+        return Waits.of(sum(hold.rows for hold in holds), left_s, max(hold.for_s for hold in holds))
 
     def silent(self) -> tuple[int, float, float]:
         """Return how many requests are silent, and how long the first and the last have been out.

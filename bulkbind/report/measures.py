@@ -46,11 +46,10 @@ def left_s(
         rows: Rows to be settled, those in doubt included.
         per_s: Rows settled per second of late.
         allowed_per_s: Requests per second allowed now; None without a limit.
-        waits: What of them waits now: it ends no sooner, and what is still to be sent will wait as
-            long when it comes to the last of it.
+        waits: What of them waits now: it ends no sooner; what is still to be sent will wait, too.
     """
     speed = per_s if allowed_per_s is None else min(per_s, allowed_per_s)
     if rows <= 0 or speed <= 0:
         return None
     sending_s = max(0, rows - waits.rows) / speed
-    return max(sending_s + (waits.whole_s if sending_s >= SHORT_S else 0.0), waits.left_s)
+    return max(sending_s + (waits.last_s if sending_s >= SHORT_S else 0.0), waits.left_s)

@@ -17,6 +17,7 @@ from bulkbind.model import (
     CheckedRow,
     ClockRefused,
     Device,
+    Listing,
     NoAnswer,
     QuotaUsedUp,
     Refused,
@@ -749,3 +750,33 @@ async def test_canaries_that_nobody_answers_stop_the_run(bench):
     assert "none of the first 5 devices" in bench.stop.reason.text
     assert sum(bench.server.binds.values()) == 5
     assert bench.server.posted_again == 0
+
+
+async def test_a_first_list_without_an_answer_holds_nobody_up(bench):
+    """Rows that an earlier run left in doubt wait for it; the others are sent meanwhile."""
+    bench.readback = ReadbackSettings(readback=False)
+    bench.server.planned.extend([None, LOST])
+    await bench.ran(devices(2))
+    bench.renew()
+    bench.readback = ReadbackSettings(readback_settle=5.0)
+    listed, silences = bench.server.list_devices, [60.0]
+
+    async def list_devices(user_id):
+        if silences:
+            permit = await bench.pacer.permit(user_id)
+            await bench.clock.sleep(silences.pop())
+            bench.pacer.report(permit, NoAnswer())
+            return Listing(bench.server._attempt(NoAnswer(), 0.0), None)
+        return await listed(user_id)
+
+    bench.server.list_devices = list_devices
+    began = bench.clock.monotonic()
+    state = await bench.ran(devices(40), "another")
+    settled = sorted(row.settled_at for row in bench.rows(2) if row.settled_at)
+
+    assert state is RunState.DONE
+    assert bench.counts(2)["bound"] >= 38
+    assert bench.counts(1) == {"bound": 2}
+    took = datetime.fromisoformat(settled[37]) - datetime.fromisoformat(settled[0])
+    assert took.total_seconds() < 5.0
+    assert bench.clock.monotonic() - began > 60.0

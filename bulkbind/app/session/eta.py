@@ -59,8 +59,9 @@ class Gauge:
         time = self._pacer.time
         silent, _, last_s = time.silent()
         whole_s = self._patience_s() + self._settle_s
-        unanswered = Waits(silent, max(0.0, whole_s - last_s), whole_s) if silent else Waits()
-        return unanswered.merge(time.waits(TimeUse.BACKING_OFF, TimeUse.SETTLING))
+        unanswered = Waits.of(silent, max(0.0, whole_s - last_s), whole_s) if silent else Waits()
+        again, doubt = time.waits(TimeUse.BACKING_OFF), time.waits(TimeUse.SETTLING)
+        return unanswered.merge(again).merge(doubt)
 
     def waits(self) -> str:
         """Return briefly why nothing is sent now; empty if something is."""

@@ -73,8 +73,7 @@ def test_a_wait_may_turn_out_to_be_another_one(watch):
     """What waits for its slot when a 429 closes the gate waits for the gateway from then on."""
     with watch.time.waiting(TimeUse.PACED, 12.0) as hold:
         watch.now = 4.0
-        assert watch.time.waits(TimeUse.PACED) == Waits(1, 8.0, 12.0)
-        assert watch.time.waits(TimeUse.PACED, TimeUse.CLOSED) == Waits(1, 8.0, 12.0)
+        assert watch.time.waits(TimeUse.PACED) == Waits.of(1, 8.0, 12.0)
         hold.turn(TimeUse.CLOSED)
         watch.now = 12.0
     hold.turn(TimeUse.AWAY)
@@ -123,3 +122,19 @@ def test_the_causes_add_up_to_the_time(events):
         facts.sending_s, abs=0.02
     )
     assert {use for _, wait, _ in facts.waits() for use in wait.uses} == set(TimeUse)
+
+
+@pytest.mark.parametrize(
+    ("rows", "last_s"), [(0, 0.0), (1, 3.7), (2, 5.7), (10, 9.0), (1000, 9.99)]
+)
+def test_the_more_rows_wait_the_longer_does_the_last(rows, last_s):
+    """One in ten seconds may have been the last one; of a thousand, the last waits its ten."""
+    waits = Waits.of(rows, 1.0, 10.0)
+
+    assert (waits.rows, waits.left_s) == (rows, 1.0)
+    assert waits.last_s == pytest.approx(last_s, abs=0.1)
+
+
+def test_of_two_kinds_the_longer_wait_counts():
+    """Rows add up, and the end waits for both at once."""
+    assert Waits(3, 2.0, 5.0).merge(Waits(1, 9.0, 1.0)) == Waits(4, 9.0, 5.0)
