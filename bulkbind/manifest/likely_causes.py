@@ -315,7 +315,7 @@ class Suspicions:
         """Examine ids of valid rows. *lines*: where they are."""
         least = min(values)
         self._count_of_all += len(values)
-        has_words = b"\0\0" in f"\0{_NUL.join(values)}\0".encode().translate(None, _NO_DIGITS)
+        has_words = _has_words(values) if self._has_numbers else not BOOLEANS.isdisjoint(values)
         if least >= ":" and not has_words:
             return  # none begins with a digit, so none is a number
         length = len(values[0])
@@ -394,6 +394,11 @@ class Suspicions:
                     f"their last digits: a spreadsheet keeps {MOST_DIGITS} and writes zeros for "
                     "the others"
                 )
+
+
+def _has_words(values: Sequence[str]) -> bool:
+    """Whether some have no digit."""
+    return b"\0\0" in f"\0{_NUL.join(values)}\0".encode().translate(None, _NO_DIGITS)
 
 
 def _are_numbers(values: Sequence[str], length: int) -> bool:
