@@ -30,6 +30,10 @@ USUAL = (
     "k.a.", "k. a.", "keine angabe", "unbekannt", "nicht vorhanden", "leer", "inconnu", "n.d.",
     "n/d", "n.v.t.", "onbekend", "desconocido", "desconhecido", "sconosciuto", "nieznany",
     "неизвестно", "нет", "н/д", "无", "無", "未知", "暂无", "不明", "なし",
+    "nat", "void", "not provided", "none provided", "not entered", "not settable",
+    "kein", "keine", "nicht zugewiesen", "nicht bekannt", "aucun", "aucune",
+    "non renseigné", "s/d", "s/n", "ninguno", "sin asignar", "nessuno", "nenhum", "geen",
+    "brak", "yok", "не указано", "нет данных", "空", "未分配", "未设置", "未設定", "該当なし",
 )  # fmt: skip
 """In lower case; a word of one character stands for any run of it, too."""
 LONGEST = 128
