@@ -399,7 +399,11 @@ def _columns(
     by_position = map(columns.position_of, settings.columns.values())
     least = max((at + 1 for at in by_position if at is not None), default=0)
     width = max(fitted(header, rows), min(least, len(header)))
-    return (header + [""] * (width - len(header)))[:width], ShortRows(width, rows)
+    # A name between names may have lost its column, and the cells of short rows stand elsewhere.
+    names = [name.strip() for name in header]
+    inner = " ".join(name or "\0" for name in names).strip(" \0")
+    shorts = ShortRows(width, rows, is_settled="\0" in inner)
+    return (header + [""] * (width - len(header)))[:width], shorts
 
 
 def _refitted(text: str, more: int, dialect: Dialect) -> str:

@@ -146,9 +146,8 @@ _scan: Callable[[str, int], tuple[Any, int]] = _FAST.scan_once  # type: ignore[a
 _decode = msgspec.json.Decoder(float_hook=Written.read).decode
 
 
-def _flat(text: str, start: int, end: int) -> dict[str, Any] | None:
-    """Return the object in a part of a text; None if there is none, or it takes a closer look."""
-    written = text[start:end]
+def _flat(written: str) -> dict[str, Any] | None:
+    """Return the object in a text; None if there is none, or it takes a closer look."""
     try:
         node = _decode(written)
     except (msgspec.DecodeError, RecursionError, UnicodeError, ValueError):
@@ -518,7 +517,9 @@ class _Document:
         usual = ", {"
         is_flat = True
         while True:
-            node = _flat(buffer, at, end := buffer.find("}", at) + 1) if is_flat else None
+            end = buffer.find("}", at) + 1 if is_flat else at
+            written = buffer[at:end]
+            node = _flat(written) if is_flat else None
             if node is None:
                 is_flat = False  # as will be those that follow
                 try:
@@ -527,14 +528,16 @@ class _Document:
                     break  # which shows again in the closer look
                 if not _has_single_keys(buffer, at, end, node):
                     break
+                written = buffer[at:end]
             if not buffer.startswith(usual, end):  # many times as fast as the pattern
                 match = _SEPARATOR.match(buffer, end)
                 if match is None:
                     break
                 usual = match[0]
             after = end + len(usual) - 1
-            yield plain_item((line, node, buffer[at:end], None, None))
-            line += buffer.count("\n", at, after)
+            yield plain_item((line, node, written, None, None))
+            if "\n" in buffer[end:after] or "\n" in written:
+                line += buffer.count("\n", at, after)
             at = after
         self._at = self._counted = at
         self.line = line
@@ -716,7 +719,7 @@ class JsonLinesManifest(_JsonTexts):
         blank = 0
         for lines in map(lines_of, blocks(text, self.source.name)):
             for line, written in enumerate(lines, start=first):
-                node = _flat(written, 0, len(written))
+                node = _flat(written)
                 if node is not None:
                     yield plain_item((line, node, written.rstrip("\r\n"), None, None))
                 elif written.strip(_BLANK):

@@ -72,6 +72,8 @@ _GROUPED = re.compile(
     r"[+-]?\d{1,3}(?:(?:,\d{3})+(?:\.\d+)?|(?:'\d{3})+(?:[.,]\d+)?|(?:\.\d{3})+,\d+)", re.ASCII
 )
 _DOTTED = re.compile(r"[+-]?\d{1,3}(?:\.\d{3})+", re.ASCII)
+_ENDS_IN_QUOTE = re.compile(r'[\w.@+-]*\w"', re.ASCII)
+_FRACTION = re.compile(r"[+-]?\d+,\d+|[+-]?\d+\.(?:\d{1,2}|\d{4,})", re.ASCII)
 _PERCENT = re.compile(r"[+-]?\d+(?:[.,]\d+)? ?%", re.ASCII)
 _CHANGED_NUMBERS = (
     (_IN_SHORT, "a spreadsheet wrote a long number in short, and its digits are gone"),
@@ -87,7 +89,7 @@ _SUSPECT = (
 )
 """How all that `damage_of` recognizes begins."""
 _SUSPECT_VALUE = re.compile(_SUSPECT, re.ASCII)
-_SUSPECT_AMONG = re.compile("\0" + _SUSPECT, re.ASCII)
+_SUSPECT_AMONG = re.compile(f'\0{_SUSPECT}|"\0', re.ASCII)
 _AS_TEXT = "set the column to text, enter the value again and export once more"
 _AS_WRITTEN = "a value, not what a spreadsheet made of it"
 _UNQUOTE = "export the sheet once more as CSV or .xlsx, or delete them"
@@ -195,12 +197,14 @@ def error_of(value: str) -> Fault | None:
 
 def damage_of(value: str) -> Fault | None:
     """Return why a text is a damaged id, or none, though visible ASCII; None if it may be one."""
-    if not _SUSPECT_VALUE.match(value) and not value.endswith(")"):
+    if not _SUSPECT_VALUE.match(value) and not value.endswith((")", '"')):
         return None
     if fault := fault_of(value):
         return fault
     if _is_kept_as_text(value):
         return Fault("the quotes by which a spreadsheet keeps text", _UNQUOTE, _AS_WRITTEN)
+    if _ENDS_IN_QUOTE.fullmatch(value):
+        return Fault("a quote at its end that opens nowhere", "delete it, or open it", _AS_WRITTEN)
     for pattern, found in _CHANGED_NUMBERS:
         if pattern.fullmatch(value):
             return Fault(found, _AS_TEXT, _AS_WRITTEN)
@@ -257,19 +261,23 @@ def cause_of_character(character: str) -> str:
     return ""
 
 
+_ODD = (
+    (_SCIENTIFIC, "a number that a spreadsheet wrote in short"),
+    (_TIME, "a time, into which spreadsheets turn what looks like one"),
+    (_FRACTION, "a fraction"),
+    (_DOTTED, "a number with marks at the thousands"),
+    (_DATE, "a date, into which spreadsheets turn what looks like one"),
+)
+"""Ids that begin with a digit and are probably not the original ones."""
+
+
 def suspicious(value: str) -> str:
     """Return why a valid id is probably not the original one; empty if it is not odd."""
-    if _SCIENTIFIC.fullmatch(value):
-        return "reads like a number that a spreadsheet wrote in short"
     if value in BOOLEANS:
         return "reads like a spreadsheet's yes or no"
-    if _TIME.fullmatch(value):
-        return "reads like a time, into which spreadsheets turn what looks like one"
-    if _DOTTED.fullmatch(value):
-        return "reads like a number with marks at the thousands"
-    if _DATE.fullmatch(value):
-        return "reads like a date, into which spreadsheets turn what looks like one"
-    return ""
+    found = (what for pattern, what in _ODD if pattern.fullmatch(value))
+    what = next(found, "")
+    return what and f"reads like {what}"
 
 
 _NUL = "\0"
@@ -315,7 +323,7 @@ class Suspicions:
         """Examine ids of valid rows. *lines*: where they are."""
         least = min(values)
         self._count_of_all += len(values)
-        has_words = b"\0\0" in f"\0{_NUL.join(values)}\0".encode().translate(None, _NO_DIGITS)
+        has_words = _has_words(values) if self._has_numbers else not BOOLEANS.isdisjoint(values)
         if least >= ":" and not has_words:
             return  # none begins with a digit, so none is a number
         length = len(values[0])
@@ -394,6 +402,11 @@ class Suspicions:
                     f"their last digits: a spreadsheet keeps {MOST_DIGITS} and writes zeros for "
                     "the others"
                 )
+
+
+def _has_words(values: Sequence[str]) -> bool:
+    """Whether some have no digit."""
+    return b"\0\0" in f"\0{_NUL.join(values)}\0".encode().translate(None, _NO_DIGITS)
 
 
 def _are_numbers(values: Sequence[str], length: int) -> bool:

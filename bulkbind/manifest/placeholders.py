@@ -30,6 +30,10 @@ USUAL = (
     "k.a.", "k. a.", "keine angabe", "unbekannt", "nicht vorhanden", "leer", "inconnu", "n.d.",
     "n/d", "n.v.t.", "onbekend", "desconocido", "desconhecido", "sconosciuto", "nieznany",
     "неизвестно", "нет", "н/д", "无", "無", "未知", "暂无", "不明", "なし",
+    "nat", "void", "not provided", "none provided", "not entered", "not settable",
+    "kein", "keine", "nicht zugewiesen", "nicht bekannt", "aucun", "aucune",
+    "non renseigné", "s/d", "s/n", "ninguno", "sin asignar", "nessuno", "nenhum", "geen",
+    "brak", "yok", "не указано", "нет данных", "空", "未分配", "未设置", "未設定", "該当なし",
 )  # fmt: skip
 """In lower case; a word of one character stands for any run of it, too."""
 LONGEST = 128
@@ -41,7 +45,6 @@ _BLANKS = re.compile(r"[\s_\-]+")
 _VARIABLE = re.compile(r"\{\{.*\}\}|\$\{.*\}|\$\(.*\)|%\w+%|<[^<>]*>", re.ASCII)
 """A variable of a template that nobody filled in: `{{user}}`, `${USER}`, `%USERNAME%`, `<user>`."""
 _VARIABLE_ENDS = frozenset("})%>")
-_VARIABLE_MARKS = (b"\0{{", b"\0${", b"\0$(", b"\0%", b"\0<")
 
 
 class Placeholders:
@@ -55,12 +58,12 @@ class Placeholders:
     ) -> None:
         """*known*: every form of every word, in lower case.
 
-        *others*: what `among` finds as well, though it is no placeholder: letters in lower case,
-        compared without underscores. *is_usual*: whether variables of templates count.
+        *others*: what `among` finds as well, though it is no placeholder, in lower case.
+        *is_usual*: whether variables of templates count.
         """
         self._known = known
-        self._others = others
-        self._digits = any(map(_DIGIT.search, known))
+        self._all = known | others
+        self._digits = any(map(_DIGIT.search, self._all))
         self._is_usual = is_usual
 
     def with_others(self, words: frozenset[str]) -> Placeholders:
@@ -79,15 +82,14 @@ class Placeholders:
         """
         if not self._known:
             return False
-        if self._is_usual and any(mark in joined for mark in _VARIABLE_MARKS):
-            return any(value in self for value in joined.decode().split("\0"))
+        # Written out, as it is asked for every column: four times as fast as a loop.
+        if (b"}" in joined or b">" in joined or b"%" in joined or b")" in joined) and any(
+            value in self for value in joined.decode().split("\0")
+        ):
+            return True
         if not (self._digits or b"\0\0" in joined.translate(None, _NO_DIGITS)):
             return False
-        lower = joined.decode().lower()
-        return not (
-            self._known.isdisjoint(lower.split("\0"))
-            and self._others.isdisjoint(lower.replace("_", "").split("\0"))
-        )
+        return not self._all.isdisjoint(joined.decode().lower().split("\0"))
 
     def is_disguised(self, value: str) -> bool:
         """Return whether a value that breaks its rule is a placeholder but for its spelling.

@@ -52,7 +52,8 @@ class ShortRows:
     ) -> None:
         """*width*: columns; *rows*: the first rows of the file.
 
-        *is_settled*: whether a report has told the rows apart, so that short ones lack a delimiter.
+        *is_settled*: whether short rows lack a delimiter, as a report has told them apart, or the
+        header has columns without a name among the others.
         """
         self._width = width
         self._is_settled = is_settled

@@ -281,13 +281,16 @@ def _expect_blanks(between: bytes) -> None:
         raise ValueError(f"{between[:40].decode(errors='replace')!r} is not expected in it")
 
 
-_RUN = re.compile(rb"<(/?)%s(rPh|t)(?=[\s/>])[^<>/]*+(/?)>([^<]*+)" % _PREFIX)
+_RUN = re.compile(rb"<(/?)%s(rPh|t)(?=[\s/>])%s\s*+(/?)>([^<]*+)" % (_PREFIX, _ATTRIBUTES))
+_TEXTS = re.compile(rb"<%st(?=[\s>])%s>([^<]*+)" % (_PREFIX, _ATTRIBUTES))
 
 
 def text_of(inner: bytes) -> str:
     """Return the text of a string's inner XML, with that of its runs, without their readings."""
     if inner.startswith(b"<t>") and inner.endswith(b"</t>") and inner.count(b"<") == 2:  # noqa: PLR2004
         return unescaped(decoded(inner[3:-4]))
+    if b"rPh" not in inner:  # three times as fast
+        return unescaped(decoded(b"".join(_TEXTS.findall(inner))))
     parts = []
     is_reading = False
     for end, name, empty, text in _RUN.findall(inner):

@@ -76,11 +76,13 @@ def letters_of(name: str) -> str:
     return "".join(character for character in text if character.isalnum()).casefold()
 
 
-_FIELD_OF = {
-    letters_of(synonym): field for field, text in SYNONYMS.items() for synonym in text.split(",")
+NAMES = {
+    " ".join(synonym.split()): field
+    for field, text in SYNONYMS.items()
+    for synonym in text.split(",")
 }
-NAMES = frozenset(_FIELD_OF)
-"""All of them, as `letters_of` leaves them."""
+"""The field of each."""
+_FIELD_OF = {letters_of(synonym): field for synonym, field in NAMES.items()}
 
 
 def meant(name: str) -> str | None:

@@ -44,10 +44,10 @@ _FOOTER = re.compile(
     r"|\d[\d,.]* (?:rows?|records?|(?:row|record)\(s\)) "
     r"(?:selected|affected|in set|returned|fetched|produced|retrieved)\.?(?:,? .*)?"
     r"|no rows selected\.?|Completion time: .*|Time(?: taken|): [\d.,]+ ?\w+.*|Elapsed: [\d:.]+"
-    r"|\x1a+",
+    r"|\x1a+|\\\.",
     re.IGNORECASE,
 )
-"""What programs print below a table: `(2 rows)`, `2 rows selected.`, the end mark of DOS (0x1A)."""
+"""What programs print below a table: `(2 rows)`, the end marks of DOS and of COPY."""
 Faults = Mapping[int, Fault]
 """The cells of a row whose text is not a value, by 0-based position."""
 _SAID = re.compile(r"it has (\d+), the header (\d+)(?:, but most rows \d+)?")

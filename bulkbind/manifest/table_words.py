@@ -6,9 +6,15 @@ filled in, a table that is turned, with its names in the first column, and total
 
 from __future__ import annotations
 
+import re
+from typing import TYPE_CHECKING
+
 from bulkbind.manifest.likely_causes import Fault
-from bulkbind.manifest.synonyms import NAMES, letters_of
+from bulkbind.manifest.synonyms import NAMES
 from bulkbind.model.fields import ROW_FIELDS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 _COLUMNS = """
     location, locations, comments, remarks, department, category, description, quantity, vendor,
@@ -26,19 +32,20 @@ _ENDS = """
 """
 
 
-def _keys(texts: str) -> frozenset[str]:
-    return frozenset(letters_of(text) for text in texts.split(","))
+def _forms(texts: Iterable[str]) -> frozenset[str]:
+    """Return words as machine codes can spell them: in lower case, with `_` for blanks or none."""
+    words = [re.findall(r"[^\W_]+", text.lower()) for text in texts]
+    forms = {mark.join(parts) for parts in words for mark in ("", "_")}
+    return frozenset(form for form in forms if form.isascii() and not re.search(r"[0-9]", form))
 
 
-ENDS = _keys(_ENDS)
+ENDS = _forms(_ENDS.split(","))
 """What stands below a table."""
-WORDS = frozenset(
-    word
-    for word in {*ENDS, *_keys(_COLUMNS), *map(letters_of, NAMES)}
-    | {letters_of(name) for field in ROW_FIELDS for name in (field.name, field.api)}
-    if word.isascii() and word.isalpha()
+WORDS = ENDS | _forms(
+    [*_COLUMNS.split(","), *NAMES, *(field.name for field in ROW_FIELDS)]
+    + [field.api for field in ROW_FIELDS]
 )
-"""Those and the names of columns, which are no machine code; as `letters_of` leaves them."""
+"""Those and the names of columns, which are no machine code."""
 _LEAVE = "delete the line; --placeholders none takes it as it stands"
 END = Fault("what stands below a table, not a value", _LEAVE, "a value, not a total or an end")
 NAME = Fault(
@@ -52,7 +59,7 @@ BY_FIELD = {"machine_code": WORDS, "user_id": ENDS}
 
 def fault_of_word(field: str, value: str) -> Fault | None:
     """Return why a valid value is a word about the table; None if it is none."""
-    word = value.lower().replace("_", "")
+    word = value.lower()
     if word not in BY_FIELD.get(field, ()):
         return None
     return END if word in ENDS else NAME

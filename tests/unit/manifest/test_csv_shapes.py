@@ -479,3 +479,15 @@ def test_header_that_lacks_a_name_is_told(manifest):
     [row, _] = manifest('"machine_code","user_id"\n"1","A1","u1"\n"2","A2","u2"\n').rows()
 
     assert "the header lacks a name" in row.problems[0].hint
+
+
+def test_short_rows_below_names_with_gaps_are_problems(manifest):
+    """Jira doubles the marks of a header: the cells of its rows stand under other names."""
+    read = list(manifest("||machine_code||user_id||\n|A1|u1|\n|A2|u2|\n").rows())
+
+    assert [row.device for row in read] == [None, None]
+
+
+def test_end_mark_of_copy_is_passed_over(manifest):
+    """PostgreSQL ends its data with a backslash and a dot."""
+    assert codes(manifest("machine_code\tuser_id\nA1\tu1\n\\.\n")) == ["A1"]

@@ -92,8 +92,10 @@ def test_merged_ranges_cost_no_more_for_each_row(tmp_path, areas):
     """They may cover a million rows, of which each would be looked at with every range."""
     rows = "".join(row(text(f"A{n}")) for n in range(500))
     path = Book([Page(HEADER + rows, after=merged(*areas))]).write(tmp_path / "f.xlsx")
+    begun = time.process_time()
+    read(path)
 
-    assert read(path) < MOST_S_A_MIB
+    assert time.process_time() - begun < MOST_S_A_MIB  # the parts have less than a MiB
 
 
 @pytest.mark.slow

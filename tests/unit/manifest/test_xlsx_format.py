@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from bulkbind.errors import ManifestError
-from bulkbind.manifest import open_manifest
+from bulkbind.manifest import open_manifest, sheet_xml
 from bulkbind.model import Device
 from bulkbind.settings import ManifestSettings
 from tests.support.manifests import outline, write_xlsx
@@ -157,3 +157,12 @@ def test_texts_come_back(rows):
         found = [row.cells for row in open_manifest(path, ManifestSettings(user_id="u")).rows()]
 
     assert found == table[1:]
+
+
+@pytest.mark.parametrize("more", ["", '<rPh sb="0" eb="1"><t>x</t></rPh>'], ids=["", "a reading"])
+@pytest.mark.parametrize("tag", ['<t xmlns:a="http://x/y">', "<t\n>", "<t xml:space='preserve' >"])
+def test_text_with_attributes_is_read(tag, more):
+    """Whatever stands in them; an empty one is no text."""
+    inner = f"<r>{tag}A</t></r><r><t/></r><r>{tag}1</t></r>{more}"
+
+    assert sheet_xml.text_of(inner.encode()) == "A1"
