@@ -15,6 +15,7 @@ from multidict import istr
 from yarl import URL
 
 from bulkbind.koodrive import transport
+from bulkbind.koodrive.fast_path import FastPath, Reply, read_body
 from bulkbind.koodrive.limit_headers import stated_limits
 from bulkbind.koodrive.wire import Answer
 from bulkbind.model import Attempt, NoAnswer, ServerLimit, Unreachable
@@ -227,6 +228,7 @@ class HttpSession:
         self._server_clock = server_clock
         self._agent = f"bulkbind/{version('bulkbind')}"
         self._session: aiohttp.ClientSession | None = None
+        self._fast: FastPath | None = None
         self._watchdog: Watchdog | None = None
         self._states_limits = False
         """Whether the last answer that was searched stated any."""
@@ -257,6 +259,8 @@ class HttpSession:
         # aiohttp has no public switch: by default it sends a GET or DELETE again when an idle
         # connection breaks, bypassing the pacer and with the same trace id.
         self._session._retry_connection = False  # noqa: SLF001  # as above; tested
+        if FastPath.serves():
+            self._fast = FastPath(self._session, self._endpoint, self._proxy, _JSON)
         self._watchdog = Watchdog()
         return self
 
@@ -280,8 +284,13 @@ class HttpSession:
         assert watchdog is not None, "enter the session first"  # a programmer's error
         sent_s = self._clock.monotonic()
         self.requests += 1
-        with watchdog.timeout(timeout_s):
-            answer = await self._request(request, cap)
+        in_time = watchdog.timeout(timeout_s)
+        if self._fast is not None:
+            reply = await self._fast.send(request, cap, in_time)
+        else:
+            with in_time:
+                reply = await self._plain(request, cap)
+        answer = self._answer(reply, request)
         self._server_clock.observe(answer.date, sent_s, self._clock.monotonic())
         return answer
 
@@ -289,7 +298,8 @@ class HttpSession:
         """Close every connection that is not in use."""
         self._connector.drop_idle()
 
-    async def _request(self, request: Outgoing, cap: int) -> Answer:
+    async def _plain(self, request: Outgoing, cap: int) -> Reply:
+        """Send a request where the fast path does not serve."""
         assert self._session is not None, "enter the session first"  # a programmer's error
         body = request.body
         data = None if body is None else aiohttp.BytesPayload(body, content_type=_JSON)
@@ -303,40 +313,31 @@ class HttpSession:
         ) as response:
             # The connection itself may be released already.
             protocol = getattr(response, "_protocol", None)
-            text, whole = await _read(response, cap)
-            return Answer(
-                status=response.status,
-                body=text,
-                date=response.headers.get(hdrs.DATE),
-                retry_after=response.headers.get(hdrs.RETRY_AFTER),
-                x_date_s=float(int(request.signed_s)),
-                whole=whole,
-                limits=self._limits(response),
-                request_id=response.headers.get(_X_REQUEST_ID),
-                connection=protocol.number if isinstance(protocol, QuietProtocol) else 0,
-            )
+            text, whole = await read_body(response.content, cap)
+            if not whole:
+                response.close()
+            return Reply(response.status, response.headers, text, whole, protocol)
 
-    def _limits(self, response: aiohttp.ClientResponse) -> tuple[ServerLimit, ...]:
+    def _answer(self, reply: Reply, request: Outgoing) -> Answer:
+        headers, protocol = reply.headers, reply.protocol
+        date = headers.get(hdrs.DATE)
+        return Answer(
+            status=reply.status,
+            body=reply.body,
+            date=date,
+            retry_after=headers.get(hdrs.RETRY_AFTER),
+            x_date_s=float(int(request.signed_s)),
+            whole=reply.whole,
+            limits=self._limits(reply, date),
+            request_id=headers.get(_X_REQUEST_ID),
+            connection=protocol.number if isinstance(protocol, QuietProtocol) else 0,
+        )
+
+    def _limits(self, reply: Reply, date: str | None) -> tuple[ServerLimit, ...]:
         """Return the limits that an answer states; skip the search if the server states none."""
         may_state_limits = self._states_limits or self.requests <= ALWAYS_PARSED
-        if not may_state_limits and response.status != THROTTLED:
+        if not may_state_limits and reply.status != THROTTLED:
             return ()
-        limits = stated_limits(response.headers, response.headers.get(hdrs.DATE))
+        limits = stated_limits(reply.headers, date)
         self._states_limits = bool(limits)
         return limits
-
-
-async def _read(response: aiohttp.ClientResponse, cap: int) -> tuple[bytes, bool]:
-    """Return the body up to *cap* bytes, and whether that is all."""
-    content = response.content
-    first = await content.readany()
-    if content.at_eof() and len(first) <= cap:
-        return first, True
-    parts, size = [first], len(first)
-    while size <= cap and not content.at_eof():
-        parts.append(await content.readany())
-        size += len(parts[-1])
-    if size > cap:
-        response.close()
-        return b"".join(parts)[:cap], False
-    return b"".join(parts), True

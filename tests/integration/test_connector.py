@@ -13,6 +13,7 @@ from bulkbind.clock import SystemClock
 from bulkbind.model import Accepted, Device, NoAnswer
 from tests.integration.test_client import drive
 
+pytestmark = pytest.mark.usefixtures("path")
 LIST = "list"
 """What is asked where no device is named."""
 

@@ -1,0 +1,197 @@
+"""The fast path: a request is written as bytes to a connection of the session, and its answer read.
+
+`ClientSession.request` takes two thirds of the time that a request costs. Here only aiohttp's
+connector (its pool, DNS, TLS, proxies and limits), its connections and its parser are used. What
+goes over the wire is the same, byte for byte, and so is what is raised where no answer comes.
+
+This relies on what aiohttp does not promise: `RELIES_ON` names it all, `test_fast_path.py` fails
+where it has changed, and with other releases than those of `SERVES` the plain path is taken.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from functools import lru_cache
+from typing import TYPE_CHECKING, cast
+
+import aiohttp
+from aiohttp import hdrs
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.client_reqrep import ClientRequest
+from aiohttp.connector import BaseConnector, Connection
+from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.http_writer import _serialize_headers
+from multidict import CIMultiDict
+from yarl import URL
+
+from bulkbind.model import value
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from contextlib import AbstractContextManager
+
+    from bulkbind.koodrive.auth.credential import Outgoing
+    from bulkbind.koodrive.transport import Proxy
+
+SERVES = "3.14."
+"""How the releases of aiohttp begin whose inside is known; pyproject.toml has the same bound."""
+RELIES_ON = {
+    ClientRequest: "__init__ connection_key headers",
+    BaseConnector: "connect _get",
+    Connection: "protocol release close",
+    ResponseHandler: "transport should_close set_response_params read",
+}
+"""Methods and attributes, besides `HttpProcessingError`, the two parts of what `read` returns (a
+message with `code` and `headers`, the body), and `serialized`, which raises a ValueError for what
+no header may hold."""
+serialized = cast("Callable[[str, Mapping[str, str]], bytes]", _serialize_headers)
+BUFFER_BYTES = 1 << 16
+"""Where more of a body waits to be read, no more is received; as of a session."""
+_INFORMATIONAL = frozenset(range(100, 200)) - {101}
+"""Statuses that another answer follows."""
+
+
+@value
+class Reply:
+    """An answer as it came."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    whole: bool
+    """False if the body was truncated at the cap."""
+    protocol: object
+    """Its connection, if that is known."""
+
+
+async def read_body(content: aiohttp.StreamReader, cap: int) -> tuple[bytes, bool]:
+    """Return a body up to *cap* bytes, and whether that is all."""
+    first = await content.readany()
+    if content.at_eof() and len(first) <= cap:
+        return first, True
+    parts, size = [first], len(first)
+    while size <= cap and not content.at_eof():
+        parts.append(await content.readany())
+        size += len(parts[-1])
+    return (b"".join(parts)[:cap], False) if size > cap else (b"".join(parts), True)
+
+
+class FastPath:
+    """Sends requests to one endpoint over the connections of a session."""
+
+    def __init__(
+        self, session: aiohttp.ClientSession, endpoint: str, proxy: Proxy | None, content_type: str
+    ) -> None:
+        """*content_type*: of every body."""
+        assert session.connector is not None  # until it is closed
+        self._connector = session.connector
+        self._endpoint = endpoint
+        self._timeout = session.timeout
+        login = (proxy.headers if proxy else None) or {}
+        self._like = ClientRequest(
+            hdrs.METH_GET,
+            URL(endpoint),
+            headers=session.headers,
+            loop=asyncio.get_running_loop(),
+            session=session,
+            proxy=URL(proxy.url) if proxy else None,
+            proxy_headers=CIMultiDict(login) if proxy else None,
+        )
+        """A request to the endpoint: what the connector needs to know of those to come."""
+        self._key = self._like.connection_key
+        first = {hdrs.HOST: "", **session.headers}
+        headers = self._like.headers
+        self._first = {name: headers[name] for name in first}
+        self._last = {name: text for name, text in headers.items() if name not in first}
+        self._content_type = content_type
+
+    @staticmethod
+    def serves() -> bool:
+        """Return whether the inside of the installed aiohttp is known."""
+        return aiohttp.__version__.startswith(SERVES)
+
+    async def send(
+        self, request: Outgoing, cap: int, in_time: AbstractContextManager[None]
+    ) -> Reply:
+        """Send a request and return its answer.
+
+        Args:
+            request: The request, authorised.
+            cap: The most bytes of the body to read.
+            in_time: Raises a TimeoutError in its block when the time is over.
+
+        Raises: ValueError for what no header may hold; without an answer as
+            `ClientSession.request`, and if nothing was sent, then always what it raises without a
+            connection.
+        """
+        data = self.written(request)
+        connection: Connection | None = None
+        try:
+            with in_time:
+                connection = await self._connected()
+                return await self._exchanged(connection, data, cap)
+        except TimeoutError as error:
+            if connection is not None:
+                raise
+            raise aiohttp.ConnectionTimeoutError(f"{self._endpoint} took too long") from error
+
+    def written(self, request: Outgoing) -> bytes:
+        """Return a request as bytes. Raises: ValueError for what no header may hold."""
+        headers: dict[str, str] = {**self._first, **request.headers, **self._last}
+        body = request.body
+        if body is not None:
+            headers[hdrs.CONTENT_LENGTH] = str(len(body))
+            headers[hdrs.CONTENT_TYPE] = self._content_type
+        elif request.method != hdrs.METH_GET:
+            headers[hdrs.CONTENT_LENGTH] = "0"
+        target = _target(self._endpoint + request.path)
+        head = serialized(f"{request.method} {target} HTTP/1.1", headers)
+        return head + body if body else head
+
+    async def _connected(self) -> Connection:
+        """Return a connection that can be written to and has said nothing yet."""
+        connection = await self._connector._get(self._key, [])  # noqa: SLF001  # see RELIES_ON
+        if connection is None:
+            connection = await self._connector.connect(self._like, [], self._timeout)
+        protocol = connection.protocol
+        if protocol is None or protocol.transport is None or protocol.should_close:
+            connection.close()
+            lost = ConnectionResetError(errno.ECONNRESET, "it broke before anything was sent")
+            raise aiohttp.ClientConnectorError(self._key, lost)
+        return connection
+
+    async def _exchanged(self, connection: Connection, data: bytes, cap: int) -> Reply:
+        protocol = connection.protocol
+        assert protocol is not None  # as `_connected` has seen
+        assert protocol.transport is not None  # as above
+        try:
+            protocol.set_response_params(read_until_eof=True, read_bufsize=BUFFER_BYTES)
+            protocol.transport.write(data)
+            message, content = await protocol.read()
+            while message.code in _INFORMATIONAL:
+                message, content = await protocol.read()
+            body, whole = await read_body(content, cap)
+        except HttpProcessingError as error:
+            connection.close()
+            raise aiohttp.ClientResponseError(
+                self._like.request_info,
+                (),
+                status=error.code,
+                message=error.message,
+                headers=error.headers,
+            ) from error
+        except BaseException:
+            connection.close()
+            raise
+        if whole:
+            connection.release()
+        else:
+            connection.close()
+        return Reply(message.code, message.headers, body, whole, protocol)
+
+
+@lru_cache(maxsize=64)  # nearly every request has the same
+def _target(url: str) -> str:
+    """Return path and query of a URL as aiohttp writes them: without a fragment."""
+    return URL(url, encoded=True).raw_path_qs
