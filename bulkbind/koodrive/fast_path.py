@@ -37,14 +37,16 @@ if TYPE_CHECKING:
 SERVES = "3.14."
 """How the releases of aiohttp begin whose inside is known; pyproject.toml has the same bound."""
 RELIES_ON = {
-    ClientRequest: "__init__ connection_key headers",
-    BaseConnector: "connect _get",
+    aiohttp.ClientSession: "_retry_connection",
+    ClientRequest: "connection_key headers",
+    BaseConnector: "connect _get _release _conns _factory",
     Connection: "protocol release close",
-    ResponseHandler: "transport should_close set_response_params read",
+    ResponseHandler: "transport should_close set_response_params read data_received resume_reading "
+    "_buffer _tail _reading_paused",
 }
-"""Methods and attributes, besides `HttpProcessingError`, the two parts of what `read` returns (a
-message with `code` and `headers`, the body), and `serialized`, which raises a ValueError for what
-no header may hold."""
+"""Methods and attributes, also of `QuietProtocol`, `QuietConnector` and `HttpSession`. Besides:
+`HttpProcessingError`, `code` and `headers` of the message that `read` returns with the body, and
+`serialized`, which raises a ValueError for what no header may hold."""
 serialized = cast("Callable[[str, Mapping[str, str]], bytes]", _serialize_headers)
 BUFFER_BYTES = 1 << 16
 """Where more of a body waits to be read, no more is received; as of a session."""

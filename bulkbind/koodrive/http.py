@@ -123,6 +123,11 @@ class QuietProtocol(ResponseHandler):
             self._connector.on_unasked(self.number)
         super().data_received(data)
 
+    def resume_reading(self, resume_parser: bool = True) -> None:  # noqa: FBT001, FBT002  # aiohttp's
+        """Resume where reading was paused; aiohttp asks for it twice an answer."""
+        if self._reading_paused:
+            super().resume_reading(resume_parser)
+
 
 class QuietConnector(aiohttp.TCPConnector):
     """Drops a connection that has received data without a request, and reports it.
