@@ -90,15 +90,20 @@ class FastPath:
         self._connector = session.connector
         self._endpoint = endpoint
         self._timeout = session.timeout
-        login = (proxy.headers if proxy else None) or {}
+        url = URL(endpoint)
+        for_proxy = None
+        if proxy is not None:
+            # The connector adds Host, and its pool tells connections apart by these headers.
+            host = url.host_port_subcomponent or ""
+            for_proxy = CIMultiDict({**(proxy.headers or {}), hdrs.HOST: host})
         self._like = ClientRequest(
             hdrs.METH_GET,
-            URL(endpoint),
+            url,
             headers=session.headers,
             loop=asyncio.get_running_loop(),
             session=session,
             proxy=URL(proxy.url) if proxy else None,
-            proxy_headers=CIMultiDict(login) if proxy else None,
+            proxy_headers=for_proxy,
         )
         """A request to the endpoint: what the connector needs to know of those to come."""
         self._key = self._like.connection_key

@@ -27,8 +27,10 @@ from bulkbind.koodrive.auth.credential import App, Outgoing, Token
 from bulkbind.koodrive.fast_path import RELIES_ON, SERVES, FastPath
 from bulkbind.koodrive.http import HttpSession
 from bulkbind.koodrive.server_clock import ServerClock
-from bulkbind.model import NoAnswer, Unreachable
+from bulkbind.model import Accepted, Device, NoAnswer, Unreachable
+from bulkbind.sandbox import Sandbox, SandboxOptions
 from bulkbind.settings import ApiSettings
+from tests.acceptance.test_doctor import Proxy
 from tests.integration.test_client import DEVICE, PATH, drive
 from tests.support.paths import ROOT
 
@@ -317,3 +319,31 @@ async def test_a_cut_body_closes_the_connection():
 
     assert [attempt.verdict for attempt in attempts] == [NoAnswer(), NoAnswer()]
     assert server.connections == 2
+
+
+# --- through a proxy ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def proxied(monkeypatch):
+    """Let requests go through a proxy, and return it."""
+    proxy = Proxy()
+    with proxy.serving() as address:
+        monkeypatch.setenv("HTTPS_PROXY", f"http://user:hush@{address}")
+        yield proxy
+
+
+async def test_tunnels_are_used_again(path, proxied):
+    """The proxy alone hears the password, once a tunnel, and each tunnel is kept in the pool."""
+    async with (
+        Sandbox(SandboxOptions(tls=True)) as sandbox,
+        drive(sandbox.url, ca_file=sandbox.ca_file) as client,
+    ):
+        attempts = await asyncio.gather(*(client.bind(Device("u", f"A{n}")) for n in range(3)))
+        attempts += await asyncio.gather(*(client.bind(Device("u", f"B{n}")) for n in range(3)))
+        keys = list(client.client._http._connector._conns)
+
+    assert {type(attempt.verdict) for attempt in attempts} == {Accepted}, path
+    assert len(proxied.asked) == 3
+    assert len(set(proxied.asked)) == len(keys) == 1
+    assert proxied.asked[0].count(b"Proxy-Authorization: Basic ") == 1
