@@ -48,9 +48,12 @@ def iso(moment: datetime) -> str:
 
 
 def epoch_of(text: str) -> float | None:
-    """Return the seconds since 1970 of an ISO 8601 time with a zone, or None if it is not one."""
+    """Return the seconds since 1970 of an ISO 8601 time with a zone, or None if it is not one.
+
+    Letters may be small (RFC 3339, section 5.6).
+    """
     try:
-        moment = datetime.fromisoformat(text)
+        moment = datetime.fromisoformat(text.upper())
     except ValueError:
         return None
     return moment.timestamp() if moment.tzinfo else None

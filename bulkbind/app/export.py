@@ -2,22 +2,42 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+from dataclasses import replace
 from typing import TYPE_CHECKING, TextIO
 
 from bulkbind.app.run import new_session
-from bulkbind.app.session.lists import read_lists
-from bulkbind.errors import UsageError
+from bulkbind.app.session.lists import compare_lists
+from bulkbind.engine.proof import READS
+from bulkbind.errors import UnreadableListError, UsageError
+from bulkbind.ledger import KnownReader, reading
 from bulkbind.manifest.rules import breaks
 from bulkbind.report.tables import ExportWriter
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping, Sequence
 
     from bulkbind.app.session.listener import Listener
+    from bulkbind.app.session.lists import Known
+    from bulkbind.app.session.session import Session
     from bulkbind.clock import Clock
     from bulkbind.engine import StopSignal
-    from bulkbind.model import Listing, Record
+    from bulkbind.engine.proof import Look
+    from bulkbind.model import Record
     from bulkbind.settings import Settings
+
+
+class NothingKnown:
+    """Stands in for a ledger where there is none."""
+
+    def known(self, _user_id: str) -> dict[str, str]:
+        """Return nothing."""
+        return {}
+
+    def stranger(
+        self, _user_id: str, _records: Mapping[str, Record], _known: Mapping[str, str]
+    ) -> None:
+        """Return nobody."""
 
 
 async def export(
@@ -31,9 +51,11 @@ async def export(
 ) -> int:
     """Write what is bound to *users* to *file* as a CSV manifest; return the number of devices.
 
-    Users are written in the order given, each once; their lists are read concurrently.
+    Users are written in the order given, each once; their lists are read concurrently. One that is
+    not whole, or lacks what the ledger, if there is one, knows as bound, is read again
+    `readback_settle` later.
 
-    Raises: UsageError (no users, or an invalid id), UnreadableListError.
+    Raises: UsageError (no users, or an invalid id), UnreadableListError, LedgerError.
     """
     session = new_session(settings, listener, stop, clock)
     wanted = list(dict.fromkeys(users))
@@ -44,25 +66,61 @@ async def export(
     for user in wanted:
         if wrong := breaks("user_id", user):
             raise UsageError(f"user id {user!r}: {wrong}")
+    with ExitStack() as stack:
+        ledger = settings.ledger_path()
+        if ledger.exists():
+            known: Known = KnownReader(stack.enter_context(reading(ledger, settings.endpoint())))
+        else:
+            known = NothingKnown()
+        return await _exported(session, known, wanted, file)
+
+
+async def _exported(session: Session, ledger: Known, wanted: Sequence[str], file: TextIO) -> int:
     writer = ExportWriter(file)
-    has_begun = False
-    waiting: dict[str, dict[str, Record]] = {}
+    waiting: dict[str, Iterable[Record]] = {}
     order = iter(wanted)
     turn: str | None = next(order)
+    has_begun = False
     devices = 0
 
-    def write_in_order(user: str, listing: Listing, _at: float) -> None:
+    def write_in_order(user: str, records: Mapping[str, Record], looks: Sequence[Look]) -> bool:
         nonlocal turn, devices, has_begun
+        last = looks[-1]
+        why = last.why_not_whole()
+        if (why or last.lacks) and len(looks) < READS:
+            return False
+        if why:
+            raise UnreadableListError(
+                f"the list of user {user} cannot be trusted: {why}",
+                hint="try again later",
+            )
+        if last.lacks:
+            session.listener.warning(
+                f"{len(last.lacks):,} devices of user {user} that the ledger knows as bound are on "
+                f"neither of two lists, e.g. {min(last.lacks)}: left out"
+            )
         if not has_begun:
             writer.begin()  # not before the first answer
             has_begun = True
-        assert listing.records is not None
-        waiting[user] = listing.records
+        waiting[user] = _as_known(records.values(), ledger.known(user))
         while turn in waiting:
-            ready = waiting.pop(turn)
-            writer.write(turn, ready.values())
+            ready = list(waiting.pop(turn))
+            writer.write(turn, ready)
             devices += len(ready)
             turn = next(order, None)
+        return True
 
-    await read_lists(session, wanted, write_in_order)
+    await compare_lists(session, ledger, wanted, lambda _, shown: shown, write_in_order)
     return devices
+
+
+def _as_known(records: Iterable[Record], known: Mapping[str, str]) -> list[Record]:
+    """Return records under the machine codes by which the ledger knows them.
+
+    A list may show them in another letter case, which would be other devices in a manifest.
+    """
+    codes = {device_id: code for code, device_id in known.items()}
+    return [
+        replace(record, machine_code=codes.get(record.device_id, record.machine_code))
+        for record in records
+    ]

@@ -23,7 +23,7 @@ from bulkbind.model import Forecast, Plan, PlanWord
 from bulkbind.report.plan_text import plan_json
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from bulkbind.app.inputs import Named
     from bulkbind.app.session.listener import Listener
@@ -130,7 +130,7 @@ class _Comparison:
         self._not_proven = 0
         self._extras: list[dict[str, str]] = []
 
-    def asked(self, user: str) -> list[str]:
+    def asked(self, user: str, _shown: Collection[str]) -> list[str]:
         """Return the machine codes of a user's rows."""
         return [row.machine_code for row in self._outlook.wanted(user)]
 

@@ -9,7 +9,7 @@ from bulkbind.engine.proof import READS, vanished
 from bulkbind.ledger import SkippedReader, reading
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from bulkbind.app.session.session import Session
     from bulkbind.engine.proof import Look
@@ -44,7 +44,7 @@ async def refresh(session: Session, ledger: Ledger, run: int) -> None:
             not_proven += len(lacking) - len(proven)
             return True
 
-        def asked(user: str) -> list[str]:
+        def asked(user: str, _shown: Collection[str]) -> list[str]:
             return [code for _, code in reader.of(user)]
 
         await compare_lists(session, reader, reader.user_ids(), asked, compare)

@@ -103,7 +103,7 @@ async def verify(
             session,
             reader,
             reader.user_ids(),
-            lambda user: [record.machine_code for record in reader.of(user)],
+            lambda user, _: [record.machine_code for record in reader.of(user)],
             compare,
         )
     found.differences.sort(key=lambda item: (item.user_id, item.machine_code))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 from typing import TYPE_CHECKING, assert_never
 
 from bulkbind.engine.decide import Again, Halt, Park, Settle, Step, Suspect, costs, decide
@@ -14,7 +13,7 @@ from bulkbind.logs import logger
 from bulkbind.model import Accepted, Attempt, Claim, ClockRefused, NoAnswer, Unreachable
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from bulkbind.engine.ports import Parts
     from bulkbind.engine.readback import Readback
@@ -23,9 +22,13 @@ if TYPE_CHECKING:
     from bulkbind.settings import SendSettings
 
 LINGER_S = 0.5
-"""So long an answer that was mistaken for another's may be late at the end of a run."""
+"""At the end of a run, the answer that another was taken for may come so much later than any."""
 RETRIES_PER_SLOT, PUT_OFF_PER_SLOT = 4, 64
 """Rows per slot of concurrency that may wait for another attempt; for their user's turn."""
+
+
+class DisprovedError(Exception):
+    """A row was not sent again: the answer that asked for it may be that to another request."""
 
 
 class Binder:
@@ -56,6 +59,12 @@ class Binder:
         self._turn_room = asyncio.Semaphore(PUT_OFF_PER_SLOT * send.concurrency)
         self._unreachable: int | None = 0
         self._connections = Connections()
+        self._disproved: dict[int, float] = {}
+        """Rows with an answer that may be another's, not yet acted upon; when each was sent."""
+        self._slowest_s = 0.0
+        """Of the answers so far."""
+        self.quiet_at = 0.0
+        """When, monotonic, the connections have been quiet for long enough to be believed."""
         self._log = logger()
 
     async def bind(self, claim: Claim) -> None:
@@ -101,12 +110,16 @@ class Binder:
                 await self.act(claim, held_back)
             case Settle(outcome=outcome):
                 self._ledger.settle(claim, outcome)
-                if claim.last is not None:
-                    self._connections.settled(claim, claim.last)
+                if claim.row in self._disproved:
+                    self._doubt_rows([claim.row])
+                elif claim.last is not None and not claim.last.is_named and claim.last.connection:
+                    self.quiet_at = self._clock.monotonic() + self._slowest_s + LINGER_S
             case Park():
                 # In the ledger first, so that a crash from here on keeps the answer.
                 await self._doubt(claim, is_new=step.if_absent is None)
                 self._readback.park(claim, step)
+                if (sent_at := self._disproved.pop(claim.row, None)) is not None:
+                    self._readback.disprove(claim.row, sent_at)
             case Halt(reason=reason):
                 await self._ledger.release([claim])
                 self._stop.set(reason)
@@ -116,28 +129,37 @@ class Binder:
                 assert_never(never)
 
     def on_unasked(self, connection: int) -> None:
-        """Doubt what a connection has settled, and said of users, that says something unasked."""
+        """Doubt what a connection has said of rows and users: it said more, or broke."""
         self._users.doubt(connection)
         if rows := self._connections.doubt(connection):
-            work = self._doubt_again(rows)
-            try:
-                self._tasks.create_task(work, name="doubt again")
-            except RuntimeError:  # the run has failed, or is over
-                work.close()
+            for row, sent_at in rows.items():
+                if not self._readback.disprove(row, sent_at):
+                    self._disproved[row] = min(sent_at, self._disproved.get(row, sent_at))
+            self._doubt_rows(rows)
 
-    async def _doubt_again(self, rows: dict[int, float | None]) -> None:
-        claims = await self._ledger.doubt_again(list(rows))
-        self._log.warning("doubt.again", rows=len(claims), why="unasked data on a connection")
+    def _doubt_rows(self, rows: Iterable[int]) -> None:
+        work = self._doubt_again(rows)
+        try:
+            self._tasks.create_task(work, name="doubt again")
+        except RuntimeError:  # the run has failed, or is over
+            work.close()
+
+    async def _doubt_again(self, rows: Iterable[int]) -> None:
+        claims = await self._ledger.doubt_again(sorted(rows))
+        if claims:
+            why = "a connection said more, or broke"
+            self._log.warning("doubt.again", rows=len(claims), why=why)
         for claim in claims:
-            if claim.sent_at is None:  # the server's clock was not known when it was claimed
-                claim.sent_at = rows[claim.row]
+            self._note_disproved(claim)
             self._readback.park(claim, Park())
 
-    async def linger(self) -> None:
-        """Give connections whose last answers named no device the time to say more."""
-        if self._connections:
-            with suppress(DrainedError):
-                await self._stop.sleep(self._clock, LINGER_S)
+    def _note_disproved(self, claim: Claim) -> bool:
+        """Return whether an earlier answer for a row may be another's, so that it may be bound."""
+        sent_at = self._disproved.pop(claim.row, None) if self._disproved else None
+        if sent_at is None:
+            return False
+        claim.sent_at = min(sent_at, claim.sent_at or sent_at)
+        return True
 
     async def _doubt(self, claim: Claim, *, is_new: bool) -> None:
         claim.doubts += is_new
@@ -169,7 +191,8 @@ class Binder:
 
         *prepare*: awaited after each permit, and at the end. *turn*: held by the row, if any.
 
-        Raises: DrainedError as `bind`, HeldError if its user's turn must come first.
+        Raises: DrainedError as `bind`, HeldError if its user's turn must come first,
+            DisprovedError if what it is sent again for turns out to be said of another.
         """
         user_id = claim.device.user_id
         has_left = False
@@ -181,6 +204,8 @@ class Binder:
                 has_left = True
             if prepare is not None:
                 await prepare()
+            if self._note_disproved(claim):
+                raise DisprovedError
 
         try:
             attempt = await self._api.bind(claim.device, before)
@@ -205,11 +230,14 @@ class Binder:
                     return await self._attempt(claim, prepare, turn)
 
     def _judge(self, claim: Claim, attempt: Attempt) -> Step:
-        if not self._connections.proves(attempt) and costs(attempt):
+        if not self._connections.proves(attempt):
             attempt.verdict = NoAnswer(was_read=True)
-        claim.attempts += costs(attempt)
-        if claim.sent_at is None:
+        elif not isinstance(attempt.verdict, NoAnswer):
+            self._connections.heard(claim.row, attempt)
+        claim.doubts += self._note_disproved(claim)
+        if claim.attempts == claim.doubts == 0:
             claim.sent_at = attempt.sent_at
+        claim.attempts += costs(attempt)
         is_refused_clock = isinstance(attempt.verdict, ClockRefused)
         claim.clock_refusals = claim.clock_refusals + 1 if is_refused_clock else 0
         if not isinstance(attempt.verdict, Unreachable):
@@ -217,6 +245,8 @@ class Binder:
         elif self._unreachable is not None:
             self._unreachable += 1
         claim.last = attempt
+        if attempt.took_s > self._slowest_s and attempt.http_status is not None:
+            self._slowest_s = attempt.took_s
         self._users.note(claim, attempt)
         if not isinstance(attempt.verdict, Accepted):
             self._ledger.record(claim.row, attempt)
@@ -246,7 +276,10 @@ class Binder:
 
         async def once() -> Step:
             # The row is staged while it waits at the gate: a crash then leaves no doubt.
-            return await self._in_turn(claim, reclaim)
+            try:
+                return await self._in_turn(claim, reclaim)
+            except DisprovedError:
+                return Park()
 
         return await self._retries.until_done(step, lambda: claim.attempts, once, release)
 

@@ -44,7 +44,7 @@ class Paced:
         return self._client.server_time()
 
     def on_unasked(self, report: Callable[[int], None]) -> None:
-        """Have *report* called with the number of a connection that says something unasked."""
+        """Have *report* called with the number of a connection that says more, or breaks."""
         self._client.on_unasked(report)
 
     async def bind(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from bulkbind.engine.binder import Binder
 from bulkbind.engine.decide import Park, Step, Suspect, setting_to_check
@@ -17,10 +17,14 @@ from bulkbind.engine.stop import DrainedError, StopReason, draining
 from bulkbind.engine.user_states import Users
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine, Generator
+    from contextvars import Context
+
     from bulkbind.engine.ports import Parts
     from bulkbind.model import Claim
     from bulkbind.settings import ReadbackSettings, SendSettings
 
+T = TypeVar("T")
 BATCHES = 4
 """A batch is at most this many times the concurrency, and about a second of the pace, so that few
 rows are in question after a crash. The next one is fetched when half of it is left."""
@@ -139,6 +143,27 @@ CANARIES = 5
 """First rows in succession that fail as with a wrong set-up before the run stops."""
 
 
+class Tasks(asyncio.TaskGroup):
+    """A group that knows which of its tasks are under way."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left: set[asyncio.Task[Any]] = set()
+
+    def create_task(
+        self,
+        coro: Generator[Any, None, T] | Coroutine[Any, Any, T],
+        *,
+        name: str | None = None,
+        context: Context | None = None,
+    ) -> asyncio.Task[T]:
+        """Start a task, as in any group."""
+        task = super().create_task(coro, name=name, context=context)
+        self.left.add(task)
+        task.add_done_callback(self.left.discard)
+        return task
+
+
 class Pipeline:
     """Sends the staged rows of a run, once."""
 
@@ -154,7 +179,7 @@ class Pipeline:
         self._parts = parts
         self._run = run
         self._send = send
-        self._tasks = asyncio.TaskGroup()
+        self._tasks = Tasks()
         self._room_lock = asyncio.Lock()
         self._retries = Retries(parts.clock, parts.stop, parts.gate, send)
         self._claims = Claims(
@@ -167,7 +192,7 @@ class Pipeline:
         self._readback = Readback(
             parts, self._retries, self._tasks, run, self._resend, send=send, doubt=doubt
         )
-        users = Users(parts, run, self._readback.read if doubt.readback else None)
+        users = Users(parts, run, self._readback.look if doubt.readback else None)
         self._binder = Binder(parts, self._readback, self._retries, self._tasks, send, users=users)
         parts.api.on_unasked(self._binder.on_unasked)
 
@@ -219,7 +244,16 @@ class Pipeline:
                     for number in range(self._send.concurrency)
                 ]
                 await asyncio.wait(workers)
-            await self._binder.linger()
+            await self._all_said()
+
+    async def _all_said(self) -> None:
+        """Return once all tasks have ended, and the connections have had the time to say more."""
+        clock = self._parts.clock
+        while self._tasks.left or (wait_s := self._binder.quiet_at - clock.monotonic()) > 0:
+            if self._tasks.left:
+                await asyncio.wait(self._tasks.left)
+            else:
+                await clock.sleep(wait_s)
 
     async def _first_contact(self) -> bool:
         """Prove endpoint, TLS, credentials and clock with one request alone.

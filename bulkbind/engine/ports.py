@@ -53,7 +53,7 @@ class Client(Protocol):
         """Send one call that renews a session."""
 
     def on_unasked(self, report: Callable[[int], None]) -> None:
-        """Have *report* called with the number of a connection that says something unasked."""
+        """Have *report* called with the number of a connection that says more, or breaks."""
 
 
 class Authorizer(Protocol):
@@ -105,7 +105,7 @@ class Api(Protocol):
         """Send one unbind. Raises: DrainedError as above."""
 
     def on_unasked(self, report: Callable[[int], None]) -> None:
-        """Have *report* called with the number of a connection that says something unasked."""
+        """Have *report* called with the number of a connection that says more, or breaks."""
 
     def server_time(self) -> float | None:
         """Return the server's time, seconds since 1970, or None while it is not known."""

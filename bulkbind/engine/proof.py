@@ -12,9 +12,10 @@
 |  | and absence, or "no such binding" and the next list |
 | `already_gone` | without such a request: absence, or "no such binding" and the next list |
 | `changed` | two lists, a settling time apart, of which the last shows another device id |
+| not unbound | two lists, a settling time apart, of which the last shows it under its id |
 
 What a connection settled since its last answer that names a device is in doubt once it says
-something unasked: see `Connections`. All else proves nothing. Pure.
+something unasked, or breaks: see `Connections`. All else proves nothing. Pure.
 """
 
 from __future__ import annotations
@@ -26,7 +27,6 @@ from typing import TYPE_CHECKING
 from bulkbind.clock import epoch_of
 from bulkbind.model import (
     Accepted,
-    AuthExpired,
     NoAnswer,
     Outcome,
     Record,
@@ -58,7 +58,7 @@ def accepted(claim: Claim, attempt: Attempt, verdict: Accepted) -> Outcome:
     is_later = was_sent_before(claim)
     first = claim.sent_at if is_later else attempt.sent_at
     created = epoch_of(verdict.create_time)
-    is_ours, why = _is_ours(created, first, attempt)
+    is_ours, why = _is_ours(verdict.create_time, created, first, attempt)
     made_at = _made_by(verdict.create_time, created) if is_later and is_ours else None
     return Outcome(
         Status.BOUND if is_ours else Status.ALREADY_BOUND,
@@ -76,7 +76,7 @@ def found(claim: Claim, record: Record, answer: Attempt, *, was_said: bool) -> O
     *answer*: the list's; *was_said*: whether the server had called the device already bound.
     """
     created = epoch_of(record.create_time)
-    is_ours, why = _is_ours(created, claim.sent_at, answer)
+    is_ours, why = _is_ours(record.create_time, created, claim.sent_at, answer)
     came = "no answer came" if claim.doubts else "the server answered with an error"
     if claim.attempts == 0 and claim.doubts == 0:
         status, detail = Status.SKIPPED, "found on the server's list; an earlier run had sent it"
@@ -124,13 +124,17 @@ def was_sent_before(claim: Claim) -> bool:
     return claim.attempts > 1 or claim.doubts > 0
 
 
-def _is_ours(created: float | None, since: float | None, answer: Attempt) -> tuple[bool, str]:
+def _is_ours(
+    text: str, created: float | None, since: float | None, answer: Attempt
+) -> tuple[bool, str]:
     """Return whether we made a binding, and what its `createTime` is worth if it proves nothing.
 
-    *since*: when we first sent, server's clock; *answer*: the one that shows the binding.
+    *text*: the `createTime`, and *created*, its moment; *since*: when we first sent, server's
+    clock; *answer*: the one that shows the binding.
     """
     if created is None:
-        return False, "the server sent no createTime to tell by"
+        why = "its createTime is no time with a zone, so it does not say who bound it"
+        return False, why if text else "the server sent no createTime to tell by"
     ended = answer.sent_at + answer.took_s if answer.date is None else answer.date
     if created > ended + DATE_S + CREATE_TIME_MARGIN_S:
         return False, "its createTime is later than the answer, so it does not say who bound it"
@@ -183,8 +187,8 @@ class Look:
 
         *besides*: the devices in question, of which none is evidence for another.
         """
-        if self.flaw or self.is_part:
-            return self.flaw or "it says that it is only a part"
+        if why := self.why_not_whole():
+            return why
         if len(self.shown.get(code, ())) > 1:
             return f"it shows {code} under more than one device id"
         if code in self.unclear:
@@ -194,6 +198,10 @@ class Look:
         if self.known and self.known <= besides:
             return "it shows no other device that is known as bound"
         return ""
+
+    def why_not_whole(self) -> str:
+        """Return why it is not the user's whole list, and nobody else's; else ""."""
+        return self.flaw or ("it says that it is only a part" if self.is_part else "")
 
     def proves_absent(self, code: str, besides: AbstractSet[str]) -> bool:
         """Return whether it proves, as one of `READS`, that a device is absent."""
@@ -280,11 +288,10 @@ def by_lists(item: Unbinding, looks: Sequence[Look], besides: AbstractSet[str]) 
     says_gone = (isinstance(verdict, Accepted) and not verdict.device_id) or (
         isinstance(verdict, Refused) and verdict.is_missing
     )
-    is_refused = not says_gone and isinstance(verdict, Refused | AuthExpired)
     last = looks[-1]
     if last.shows(item.machine_code, item.device_id):
-        return (UnbindStatus.FAILED, _STILL_THERE) if is_refused else None
-    if says_gone and item.machine_code not in last.shown and not last.flaw:
+        return None  # even a refusal may be another request's, and this one be carried out yet
+    if says_gone and item.machine_code not in last.shown and not last.why_not_whole():
         return _gone(item)
     return _by_absence(item, looks, besides)
 
@@ -332,38 +339,35 @@ MOST_CONNECTIONS = 1000
 
 
 class Connections:
-    """Rows that answers without a device's name have settled, by connection.
+    """Rows whose last answer named no device, by connection.
 
     One answer too many shifts all later ones, so that each belongs to an earlier request. An answer
-    that names its device shows that there was none before it.
+    that names its device shows that there was none before it. Where a connection breaks, the
+    answers that would have shown it may be lost.
     """
 
     def __init__(self) -> None:
-        self._rows: dict[int, dict[int, float | None]] = {}
+        self._rows: dict[int, dict[int, float]] = {}
         self._doubted: set[int] = set()
 
     def proves(self, attempt: Attempt) -> bool:
         """Return whether an answer is to its own request, as far as its connection has shown."""
         return attempt.is_named or attempt.connection not in self._doubted
 
-    def settled(self, claim: Claim, attempt: Attempt) -> None:
-        """Note that an answer has settled a row."""
+    def heard(self, row: int, attempt: Attempt) -> None:
+        """Note an answer for a row: it may turn out to be another's, unless it names the device."""
         if attempt.is_named:
             if self._rows:
                 self._rows.pop(attempt.connection, None)
         elif attempt.connection:
-            self._rows.setdefault(attempt.connection, {})[claim.row] = claim.sent_at
+            self._rows.setdefault(attempt.connection, {}).setdefault(row, attempt.sent_at)
             if len(self._rows) > MOST_CONNECTIONS:
                 del self._rows[next(iter(self._rows))]
 
-    def doubt(self, connection: int) -> dict[int, float | None]:
-        """Note that a connection has said something unasked.
+    def doubt(self, connection: int) -> dict[int, float]:
+        """Note that a connection has said something unasked, or broke.
 
-        Returns: The rows to doubt, and when each may have been sent first.
+        Returns: The rows to doubt, and when the first request of each left on it.
         """
         self._doubted.add(connection)
         return self._rows.pop(connection, {})
-
-    def __bool__(self) -> bool:
-        """Whether there is any row that may be doubted yet."""
-        return bool(self._rows)

@@ -33,10 +33,12 @@ from bulkbind.model import (
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Awaitable, Callable, Collection, Iterable
 
     from bulkbind.engine.ports import Api, Parts
+    from bulkbind.engine.proof import Look
     from bulkbind.engine.stop import StopSignal
+    from bulkbind.model import Attempt
     from bulkbind.settings import ReadbackSettings, SendSettings
 
 
@@ -136,6 +138,8 @@ class Readback:
         self._max_attempts = send.max_attempts
         self._lists = Lists(parts.api, parts.stop, retries, send)
         self._users: dict[str, _ParkedUser] = {}
+        self._items: dict[int, _Parked] = {}
+        """All that is parked, by row."""
         self._is_started = False
         self._resend = resend
         self._log = logger()
@@ -145,9 +149,20 @@ class Readback:
         """List calls made."""
         return self._lists.calls
 
-    async def read(self, user_id: str) -> Listing:
-        """Read a user's list once, beside those of the parked. Raises: as `Lists.read`."""
-        return await self._lists.read(user_id)
+    async def look(
+        self, user_id: str, asked: Collection[str], patience: int | None = None
+    ) -> Look | Attempt:
+        """Look for devices in a user's list; return the attempt if it cannot be read.
+
+        *patience*, and what is raised: see `Lists.read`.
+        """
+        known = await self._ledger.known(user_id)
+        asked_at = self._clock.monotonic()
+        listing = await self._lists.read(user_id, patience)
+        if listing.records is None:
+            return listing.attempt
+        stranger = await self._ledger.stranger(user_id, listing.records, known)
+        return look(listing, known, asked, stranger, at=asked_at)
 
     def park(self, claim: Claim, park: Park) -> None:
         """Take charge of a row that only the list can settle."""
@@ -158,11 +173,26 @@ class Readback:
             if item.park.if_disabled is not None:
                 self._settle(item, item.park.if_disabled)
             return
+        self._items[item.claim.row] = item
         name = item.claim.device.user_id
         user = self._users.setdefault(name, _ParkedUser())
         user.parked.append(item)
         if self._is_started:
             self._serve(name, user)
+
+    def disprove(self, row: int, sent_at: float) -> bool:
+        """Note that an answer for a row may be another's; return whether it is parked here.
+
+        *sent_at*: when the request was sent.
+        """
+        item = self._items.get(row)
+        if item is None:
+            return False
+        if item.park != Park():
+            item.park = Park()
+            item.claim.doubts += 1
+        item.claim.sent_at = min(sent_at, item.claim.sent_at or sent_at)
+        return True
 
     async def load(self) -> int:
         """Park what earlier runs or a crash left in doubt. Returns the number of rows."""
@@ -227,8 +257,8 @@ class Readback:
         if listing.records is None:
             items, user.parked = user.parked, []
             # It may be the answer to another request, unless it speaks of the set-up.
-            own = (Refused(), Refused(is_about_user=True))
-            is_sure = listing.attempt.verdict not in own
+            verdict = listing.attempt.verdict
+            is_sure = not isinstance(verdict, Refused) or verdict.set_up
             items = [item for item in items if self._is_over(item, user, is_sure=is_sure)]
             why = f"the user's list cannot be read: {listing.attempt.message}"
             await self._give_up(items, why)
@@ -281,6 +311,7 @@ class Readback:
     async def _cleared(self, item: _Parked) -> None:
         """End or resend a row that two lists did not show."""
         claim = item.claim
+        self._items.pop(claim.row, None)
         outcome = absent(
             claim,
             item.park.if_absent,
@@ -295,6 +326,7 @@ class Readback:
 
     def _settle(self, item: _Parked, outcome: Outcome) -> None:
         claim = item.claim
+        self._items.pop(claim.row, None)
         # It was sent at least once, even if a crash kept us from counting.
         if outcome.status is Status.BOUND:
             claim.attempts = max(claim.attempts, 1)

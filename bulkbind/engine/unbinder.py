@@ -298,13 +298,18 @@ class Unbinder:
                     _ended(item, *end)
             items = await self._settle_ended(items)
         for item in items:
-            if not self._may_resend(item):
+            if not self._may_resend(item, looks[-1]):
                 _ended(item, *proof.unproven(item, looks))
         return await self._settle_ended(items)
 
-    def _may_resend(self, item: Unbinding) -> bool:
-        """Return whether the answer named another device and attempts are left."""
-        return item.attempts < self._max_attempts and proof.names_another(item)
+    def _may_resend(self, item: Unbinding, last: Look) -> bool:
+        """Return whether another answer may say what these lists do not.
+
+        The last one named another device; or it was the first, and the device is listed no more.
+        """
+        is_listed = last.shows(item.machine_code, item.device_id)
+        may_tell = proof.names_another(item) or (item.attempts == 1 and not is_listed)
+        return may_tell and item.attempts < self._max_attempts
 
     async def _send(self, item: Unbinding) -> bool:
         """Send until the binding is gone (True) or only the list can settle it (False)."""

@@ -1,8 +1,8 @@
 """Users whose own state refuses every bind: proven, before their other rows fail unsent.
 
 The proof: `ANSWERS` answers with a code that speaks of the user, on connections that said nothing
-unasked; none of the user's rows accepted in this run; and the user's list, read once after that,
-shows none of the rows so answered, or is refused with the same code.
+unasked, nor broke; none of the user's rows accepted in this run; and the user's list, read once
+after that, proves all rows so answered absent, or is refused with the same code.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ from bulkbind.logs import logger
 from bulkbind.model import Accepted, AlreadyBound, Attempt, Outcome, Refused, Status
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 
     from bulkbind.engine.ports import Parts
-    from bulkbind.model import Claim, Listing
+    from bulkbind.engine.proof import Look
+    from bulkbind.model import Claim
 
 ANSWERS = 3
 _UNSENT = Outcome(
@@ -55,19 +56,20 @@ class Users:
     """Counts requests in flight by user, and decides whose rows need not be sent."""
 
     def __init__(
-        self, parts: Parts, run: int, read: Callable[[str], Awaitable[Listing]] | None
+        self,
+        parts: Parts,
+        run: int,
+        look: Callable[[str, Collection[str]], Awaitable[Look | Attempt]] | None,
     ) -> None:
-        """*read*: reads a user's list; None: there are no lists, and so no proof."""
+        """*look*: looks for devices in a user's list; None: there are no lists, and so no proof."""
         self._ledger = parts.ledger
         self._stop = parts.stop
         self._run = run
-        self._read = read
+        self._look = look
         self._in_flight: dict[str, int] = {}
         self._suspects: dict[str, SuspectUser] = {}
         self._served: set[str] = set()
         """Users of whom an answer spoke, though another row was accepted."""
-        self._doubted: set[int] = set()
-        """Connections that said something unasked."""
 
     def is_suspect(self, user_id: str) -> bool:
         """Return whether a user's rows are sent one at a time."""
@@ -111,14 +113,12 @@ class Users:
                 suspect = self._suspects.setdefault(user_id, SuspectUser())
                 if user_id not in self._in_flight:
                     suspect.idle.set()
-                if attempt.connection not in self._doubted:
-                    suspect.answers[claim.device.machine_code] = attempt
+                suspect.answers[claim.device.machine_code] = attempt
             case _:
                 pass
 
     def doubt(self, connection: int) -> None:
-        """Forget what a connection said that has said something unasked."""
-        self._doubted.add(connection)
+        """Forget what a connection said that has said something unasked, or broke."""
         for suspect in self._suspects.values():
             for code, attempt in list(suspect.answers.items()):
                 if attempt.connection == connection:
@@ -149,24 +149,24 @@ class Users:
 
     async def _weigh(self, user_id: str, suspect: SuspectUser) -> None:
         """Complete the proof, or begin anew."""
-        if self._read is None or suspect.is_denied:
+        if self._look is None or suspect.is_denied:
             return
         if await self._ledger.has_bound(self._run, user_id):
             self._clear(user_id)
             return
         asked = set(suspect.answers)
-        listing = await self._read(user_id)
+        seen = await self._look(user_id, asked)
         if suspect.is_cleared or len(suspect.answers) < ANSWERS:
             return
-        shown = {code.casefold() for code in listing.records or ()}
-        verdict = listing.attempt.verdict
-        is_read = listing.records is not None or (
-            isinstance(verdict, Refused)
-            and verdict.is_about_user
-            and listing.attempt.code in {attempt.code for attempt in suspect.answers.values()}
-        )
-        suspect.is_denied = any(code.casefold() in shown for code in asked)
-        if not is_read or suspect.is_denied:
+        if isinstance(seen, Attempt):
+            verdict = seen.verdict
+            is_proof = isinstance(verdict, Refused) and verdict.is_about_user
+            codes = {attempt.code for attempt in suspect.answers.values()}
+            is_proof = is_proof and seen.code in codes
+        else:
+            is_proof = all(seen.proves_absent(code, asked) for code in asked)
+            suspect.is_denied = bool(seen.shown or seen.unclear)
+        if not is_proof:
             suspect.answers.clear()
             return
         suspect.proof = list(suspect.answers.values())[-1]

@@ -204,13 +204,17 @@ class KooDrive:
             attempt = await self._judged(judge, answer)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             attempt = silence(error, timeout_s)
+            attempt.connection = self._http.connection()
+        if isinstance(attempt.verdict, NoAnswer) and (attempt.http_status or 0) < BEYOND_SUCCESS:
+            # Perhaps it came as the answer to another request, or another's came as this one's.
+            self._http.distrust(attempt.connection)
         attempt.trace_id = request.headers[_X_TRACE_ID]
         attempt.sent_at = self.server_clock.at(sent_s)
         attempt.took_s = self._clock.monotonic() - sent_s
         return attempt
 
     def on_unasked(self, report: Callable[[int], None]) -> None:
-        """Have *report* called with the number of a connection that says something unasked."""
+        """Have *report* called with the number of a connection that says more, or breaks."""
         self._http.on_unasked = report
 
     async def _judged(self, judge: Judge, answer: Answer) -> Attempt:
@@ -225,8 +229,4 @@ class KooDrive:
         attempt.date = self._date[1]
         if not isinstance(attempt.verdict, Accepted):
             attempt.request_id = request_id_of(answer)
-        if isinstance(attempt.verdict, NoAnswer) and answer.status < BEYOND_SUCCESS:
-            # Perhaps the answer to another request; then others on the connection are too.
-            self._http.on_unasked(answer.connection)
-            self._http.drop_idle()
         return attempt

@@ -63,8 +63,6 @@ class Reply:
     body: bytes
     whole: bool
     """False if the body was truncated at the cap."""
-    protocol: object
-    """Its connection, if that is known."""
 
 
 async def read_body(content: aiohttp.StreamReader, cap: int) -> tuple[bytes, bool]:
@@ -195,7 +193,7 @@ class FastPath:
             connection.release()
         else:
             connection.close()
-        return Reply(message.code, message.headers, body, whole, protocol)
+        return Reply(message.code, message.headers, body, whole)
 
 
 @lru_cache(maxsize=64)  # nearly every request has the same

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from contextvars import ContextVar
 from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Self, cast
+from weakref import WeakValueDictionary
 
 import aiohttp
 from aiohttp import hdrs
@@ -103,6 +105,10 @@ class _Timeout:
             raise TimeoutError from error
 
 
+_CONNECTION = ContextVar("connection", default=0)
+"""The number of the connection that the current task's request goes over."""
+
+
 class QuietProtocol(ResponseHandler):
     """A connection that notices what it is sent without a request.
 
@@ -115,7 +121,7 @@ class QuietProtocol(ResponseHandler):
         super().__init__(loop)
         self._connector = connector
         self.is_idle = False
-        self.number = connector.next_number()
+        self.number = connector.new(self)
 
     def data_received(self, data: bytes) -> None:
         """Pass data on, and report it if nothing was asked."""
@@ -142,17 +148,22 @@ class QuietConnector(aiohttp.TCPConnector):
         super().__init__(**options)
         self.on_unasked = on_unasked
         self._numbers = itertools.count(1)
+        self._protocols: WeakValueDictionary[int, QuietProtocol] = WeakValueDictionary()
         self._factory = cast("partial[ResponseHandler]", partial(QuietProtocol, self._loop, self))
 
-    def next_number(self) -> int:
-        """Return the number of a new connection."""
-        return next(self._numbers)
+    def new(self, protocol: QuietProtocol) -> int:
+        """Return the number of a new connection, made for the request of the current task."""
+        number = next(self._numbers)
+        self._protocols[number] = protocol
+        _CONNECTION.set(number)
+        return number
 
     async def _get(self, key: ConnectionKey, traces: list[Trace]) -> Connection | None:
         while (connection := await super()._get(key, traces)) is not None:
             protocol = connection.protocol
             if isinstance(protocol, QuietProtocol) and not protocol.should_close:
                 protocol.is_idle = False
+                _CONNECTION.set(protocol.number)
                 return connection
             connection.close()
         return None
@@ -166,11 +177,11 @@ class QuietConnector(aiohttp.TCPConnector):
             self.on_unasked(protocol.number)
         super()._release(key, protocol, should_close=should_close)
 
-    def drop_idle(self) -> None:
-        """Close every connection that is not in use."""
-        for kept in self._conns.values():
-            for protocol, _ in kept:
-                protocol.close()  # `_get` then sees that it is closed
+    def distrust(self, number: int) -> None:
+        """Report a connection, and give it to no other request."""
+        self.on_unasked(number)
+        if (protocol := self._protocols.get(number)) is not None:
+            protocol.force_close()
 
 
 def _certificate(error: aiohttp.ClientConnectorCertificateError) -> str:
@@ -242,7 +253,7 @@ class HttpSession:
         self.requests = 0
         """Requests sent."""
         self.on_unasked: Callable[[int], None] = lambda _number: None
-        """Called with the number of a connection that said something without a request."""
+        """Called with the number of a connection that said something unasked, or broke."""
 
     async def __aenter__(self) -> Self:
         is_https = self._endpoint.startswith("https:")
@@ -289,6 +300,7 @@ class HttpSession:
         assert watchdog is not None, "enter the session first"  # a programmer's error
         sent_s = self._clock.monotonic()
         self.requests += 1
+        _CONNECTION.set(0)
         in_time = watchdog.timeout(timeout_s)
         if self._fast is not None:
             reply = await self._fast.send(request, cap, in_time)
@@ -299,9 +311,14 @@ class HttpSession:
         self._server_clock.observe(answer.date, sent_s, self._clock.monotonic())
         return answer
 
-    def drop_idle(self) -> None:
-        """Close every connection that is not in use."""
-        self._connector.drop_idle()
+    def connection(self) -> int:
+        """Return the number of the current task's last connection; 0 if it got none."""
+        return _CONNECTION.get()
+
+    def distrust(self, number: int) -> None:
+        """Report a connection whose answers may be to other requests, and use it for no other."""
+        if number:  # else the request got none
+            self._connector.distrust(number)
 
     async def _plain(self, request: Outgoing, cap: int) -> Reply:
         """Send a request where the fast path does not serve."""
@@ -316,15 +333,13 @@ class HttpSession:
             proxy_headers=self._proxy.headers if self._proxy else None,
             allow_redirects=False,
         ) as response:
-            # The connection itself may be released already.
-            protocol = getattr(response, "_protocol", None)
             text, whole = await read_body(response.content, cap)
             if not whole:
                 response.close()
-            return Reply(response.status, response.headers, text, whole, protocol)
+            return Reply(response.status, response.headers, text, whole)
 
     def _answer(self, reply: Reply, request: Outgoing) -> Answer:
-        headers, protocol = reply.headers, reply.protocol
+        headers = reply.headers
         date = headers.get(hdrs.DATE)
         return Answer(
             status=reply.status,
@@ -335,7 +350,7 @@ class HttpSession:
             whole=reply.whole,
             limits=self._limits(reply, date),
             request_id=headers.get(_X_REQUEST_ID),
-            connection=protocol.number if isinstance(protocol, QuietProtocol) else 0,
+            connection=_CONNECTION.get(),
         )
 
     def _limits(self, reply: Reply, date: str | None) -> tuple[ServerLimit, ...]:

@@ -58,16 +58,20 @@ _QUOTA = frozenset({"0501", "0502"})
 _LOST_BACKEND = frozenset({"0201", "0202", "0203", "0610", "0613"})
 _PUBLISHED = re.compile(r"13000[134]\d\d", re.ASCII)
 """The API's own codes, which take precedence over the status."""
+_PARAMETERS = re.compile(r"130001\d\d", re.ASCII)
+"""The API's own codes for refused parameters, and so perhaps for a wrong set-up."""
 _BUSINESS = re.compile(r"130(?!001)\d{5}", re.ASCII)
-"""Codes like the API's own, but for 130001xx, which is about the parameters."""
-_READ_BY_CODE = frozenset({400, 409, 422})
-"""Statuses, besides success, under which the API answers with its own codes."""
+"""Codes like the API's own that speak of devices, users and files."""
+_NOT_BY_CODE = frozenset({401, 502, 504})
+"""Statuses, besides redirects, that count before a code: they are the gateway's."""
 _LIMIT_TEXT = re.compile(
     rf"limit:\s*(\d{{1,9}})\s*,\s*time:\s*(\d{{1,9}})\s*({'|'.join(UNITS_S)})",
     re.ASCII | re.IGNORECASE,
 )
 
 
+_SET_UP = frozenset({400, 403, 404, 405})
+"""Statuses of a refusal that may be due to a wrong set-up."""
 _TOTALS = ("total", "totalCount", "count")
 """What an answer that pages its list may call the number of all records; none is documented."""
 
@@ -147,9 +151,12 @@ def _plainly_bound(answer: Answer, machine_code: str, *, is_named: bool) -> Atte
 
 
 def classify_list(answer: Answer, codes: Codes) -> Listing:
-    """Return what the answer to a list call means, and its records, if any."""
+    """Return what the answer to a list call means, and its records, if any.
+
+    A code that means "already bound" makes no sense here: it is a refusal.
+    """
     body = body_of(answer)
-    refused = _common(answer, body, codes)
+    refused = _common(answer, body, Codes(retryable=codes.retryable, user=codes.user))
     if refused is not None:
         return Listing(refused, None)
     data = body.get("data") if body else None
@@ -218,12 +225,12 @@ def _says_not_bound(status: int, code: str, codes: Codes) -> bool:
     """Return whether an answer says that there is no such binding.
 
     A 404 does so only with a code of the API's: that of a gateway or a web server is about the
-    path, and so is one that only repeats its status. Published codes take precedence.
+    path, and so is one that only repeats its status. Published and set codes take precedence.
     """
     if status == 429 or not 200 <= status < 500:
         return False
     is_about_else = code in ("", str(status)) or code.startswith("APIG")
-    is_about_else = is_about_else or bool(_PUBLISHED.fullmatch(code))
+    is_about_else = is_about_else or bool(_PUBLISHED.fullmatch(code)) or code in codes.retryable
     return code in codes.not_bound or (status in (404, 410) and not is_about_else)
 
 
@@ -262,14 +269,26 @@ def _common(answer: Answer, body: dict[str, Any] | None, codes: Codes) -> Attemp
         return Attempt(_throttled(answer, message), code, message)
     if 200 <= answer.status < 300:
         return _business(answer, body, code, message, codes)
-    coded = codes.verdict(code, answer) if answer.status in _READ_BY_CODE else None
-    if coded is not None:
+    is_read_by_code = answer.status >= 400 and answer.status not in _NOT_BY_CODE
+    if is_read_by_code and (coded := codes.verdict(code, answer)) is not None:
+        if isinstance(coded, Refused) and answer.status >= 500:
+            coded = Refused(
+                is_about_user=True, unsure=True
+            )  # it may have been done before it failed
         return Attempt(coded, code, message)
     is_unauthenticated = number in _RENEW or bool(_NOT_PASSED.search(message))
     verdict = _by_status(answer, number, is_unauthenticated=is_unauthenticated)
-    if verdict == Refused(set_up=True) and answer.status == 400 and _BUSINESS.fullmatch(code):
-        verdict = Refused()
+    if isinstance(verdict, Refused) and not verdict.unsure:
+        verdict = _refused(answer.status, code, message)
     return Attempt(verdict, code, message)
+
+
+def _refused(status: int, code: str, message: str) -> Verdict:
+    """Return what a refusal is about; the API's codes mean the same under every status."""
+    if _PARAMETERS.fullmatch(code):
+        return AuthExpired() if _NOT_PASSED.search(message) else Refused(set_up=True)
+    is_by_status = status in _SET_UP and not _BUSINESS.fullmatch(code)
+    return Refused(set_up=True) if is_by_status else Refused()
 
 
 def _by_status(answer: Answer, number: str, *, is_unauthenticated: bool) -> Verdict:  # noqa: C901, PLR0911  # a table
@@ -282,8 +301,6 @@ def _by_status(answer: Answer, number: str, *, is_unauthenticated: bool) -> Verd
             return AuthExpired()
         case 405 if number in _QUOTA:
             return QuotaUsedUp(wire.retry_after(answer.retry_after, answer.date))
-        case 400 | 403 | 404 | 405:
-            return Refused(set_up=True)
         case 408 | 425:
             return Transient()
         case status if 300 <= status < 400:
@@ -311,7 +328,8 @@ def _business(
         return Attempt(NoAnswer(), "", "the answer has no code")
     if code == "0":
         return None
-    return Attempt(codes.verdict(code, answer) or Refused(), code, message)
+    verdict = codes.verdict(code, answer) or _refused(answer.status, code, message)
+    return Attempt(verdict, code, message)
 
 
 def _bound(

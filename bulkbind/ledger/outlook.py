@@ -13,6 +13,7 @@ from bulkbind.ledger.store import (
     OPEN,
     UNBIND_OPEN,
     OfRun,
+    View,
     differs,
     int_of,
     optional_of,
@@ -56,8 +57,11 @@ def user_ids(db: sqlite3.Connection, run: int, only: str = "") -> Iterator[str]:
         yield last
 
 
-class KnownReader(OfRun):
-    """One run, and the bindings that are known of its users, to compare with the server's lists."""
+class KnownReader:
+    """The bindings that are known of users, to compare with the server's lists."""
+
+    def __init__(self, db: View) -> None:
+        self._db = db
 
     def known(self, user_id: str) -> dict[str, str]:
         """Return the device ids of a user's bindings that any run made, by machine code."""
@@ -70,7 +74,7 @@ class KnownReader(OfRun):
         return transitions.stranger(self._db, user_id, records, known)
 
 
-class SkippedReader(KnownReader):
+class SkippedReader(OfRun, KnownReader):
     """The devices of one run that are skipped because they are known to be bound."""
 
     def user_ids(self) -> Iterator[str]:
@@ -86,7 +90,7 @@ class SkippedReader(KnownReader):
         )
 
 
-class BoundReader(KnownReader):
+class BoundReader(OfRun, KnownReader):
     """The devices of one run that are bound, by it or before it."""
 
     def user_ids(self) -> Iterator[str]:
@@ -143,7 +147,7 @@ class Wanted(NamedTuple):
     word: PlanWord
 
 
-class Outlook(KnownReader):
+class Outlook(OfRun, KnownReader):
     """One staged or resumable run, as needed by a plan."""
 
     def counts(self) -> tuple[dict[str, int], str]:

@@ -202,6 +202,7 @@ def doubt(
 
 
 _SETTLED_BY_ANSWER = sql_list(BY_ANSWER)
+_CONFIRMABLE = sql_list(_ANSWERED)
 
 
 def doubt_again(
@@ -209,9 +210,17 @@ def doubt_again(
 ) -> tuple[list[Claim], list[Status]]:
     """Mark settled rows in doubt, as their answers may belong to other requests.
 
-    Returns: Their claims, and what they were.
+    Rows that only wait for a list to confirm such an answer wait for one that decides.
+
+    Returns: The claims of those that were settled, and what they were.
     """
     these = json.dumps(list(rows))
+    waiting = db.execute(
+        "UPDATE rows SET verdict = NULL, doubts = doubts + 1 WHERE status = 'in_doubt' "  # noqa: S608  # constants
+        f"AND verdict IN {_CONFIRMABLE} AND id IN {_THESE} RETURNING id",
+        (these,),
+    ).fetchall()
+    _disprove(db, json.dumps([row for (row,) in waiting]))
     found = db.execute(
         f"SELECT id, status FROM rows WHERE id IN {_THESE} AND status IN {_SETTLED_BY_ANSWER}",  # noqa: S608  # constants
         (these,),
@@ -222,13 +231,7 @@ def doubt_again(
         f"(SELECT user_id, machine_code, device_id, run FROM rows WHERE id IN {_THESE})",
         (these,),
     )
-    # A refusal of somebody else's request is no repeat of this one.
-    db.execute(
-        f"UPDATE attempts SET verdict = '{NoAnswer.__name__}' FROM rows r "  # noqa: S608  # constants
-        "WHERE r.id = attempts.row "
-        f"AND r.trace_id = attempts.trace_id AND r.id IN {_THESE}",
-        (these,),
-    )
+    _disprove(db, these)
     db.execute(
         "UPDATE rows SET status = 'in_doubt', doubts = doubts + 1, verdict = NULL, silent_at = ?, "  # noqa: S608  # a constant
         "misses = 0, missed_at = NULL, settled_at = NULL, device_id = '', create_time = '', "
@@ -237,6 +240,16 @@ def doubt_again(
     )
     (text,) = db.execute(f"{_CLAIM} rows WHERE id IN {_THESE}", (these,)).fetchone()
     return _claims(text), [Status(status) for _, status in found]
+
+
+def _disprove(db: sqlite3.Connection, these: str) -> None:
+    """Note that the last requests of rows got no answer: another's refusal is no repeat."""
+    db.execute(
+        f"UPDATE attempts SET verdict = '{NoAnswer.__name__}' FROM rows r "  # noqa: S608  # constants
+        "WHERE r.id = attempts.row "
+        f"AND r.trace_id = attempts.trace_id AND r.id IN {_THESE}",
+        (these,),
+    )
 
 
 def recover(db: sqlite3.Connection, now: datetime) -> int:
@@ -294,21 +307,26 @@ UPDATE rows SET status = o.value ->> 1, attempts = o.value ->> 2,
        device_id = o.value ->> 3, create_time = o.value ->> 4,
        http_status = coalesce(o.value ->> 5, http_status), code = coalesce(o.value ->> 6, code),
        message = coalesce(o.value ->> 7, message), trace_id = coalesce(o.value ->> 8, trace_id),
-       detail = o.value ->> 9, settled_at = ?2,
+       detail = o.value ->> 9, settled_at = ?2, sent_at = coalesce(o.value ->> 12, sent_at),
        cells = CASE WHEN o.value ->> 10 THEN NULL ELSE cells END
   FROM json_each(?1) o
  WHERE rows.id = o.value ->> 0
    AND (rows.{OPEN} OR rows.status = 'staged' AND o.value ->> 11)
 """  # noqa: S608  # constants
 # Requests made while the device was already bound: those sent after the binding was made (`sent_at`
-# is never later than the true time), and those that were refused. Includes earlier processes.
+# is never later than the true time), and those that were refused. Includes earlier processes. The
+# row's first request is none, whatever answer was taken for its own: the requests are those
+# recorded here, and those in doubt that are not, since a crash or an acceptance is not recorded.
 _REFUSALS = sql_list(kind.__name__ for kind in (Refused, AlreadyBound))
 _UNSURE = sql_list(kind.__name__ for kind in (NoAnswer, Transient))
 _COUNT_REPEATS = f"""
 UPDATE rows SET repeats = ?1 + (
-       SELECT count(*) FROM attempts a
-        WHERE a.row = rows.id AND (a.verdict IN {_REFUSALS}
-           OR a.verdict IN {_UNSURE} AND a.sent_at > ?2))
+       SELECT max(0, min(
+              count(*) FILTER (WHERE a.verdict IN {_REFUSALS} OR a.sent_at > ?2),
+              count(*) + max(0, doubts - count(*) FILTER (WHERE a.verdict = '{NoAnswer.__name__}'))
+              - 1))
+         FROM attempts a
+        WHERE a.row = rows.id AND (a.verdict IN {_REFUSALS} OR a.verdict IN {_UNSURE}))
  WHERE id = ?3
 """  # noqa: S608  # constants
 _BIND = f"""
@@ -364,6 +382,7 @@ def _settled(claim: Claim, outcome: Outcome) -> tuple[object, ...]:
         outcome.detail,
         outcome.status.about.is_bound,
         outcome.is_unsent,
+        claim.sent_at,
     )
 
 

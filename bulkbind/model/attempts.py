@@ -173,7 +173,7 @@ class Attempt:
     date: float | None = None
     """The answer's `Date`, seconds since 1970; None if it had none."""
     connection: int = 0
-    """A number of the connection that the answer came on; 0 if none came."""
+    """A number of the connection that the request left on; 0 if none is known."""
     is_named: bool = field(default=False, compare=False)
     """Whether the answer names the device that was asked for, and so is the answer to it."""
     http_status: int | None = None

@@ -168,7 +168,7 @@ class Status(Described):
     )  # fmt: skip
 
 
-_UNASKED = "the connection that settled it said something unasked afterwards"
+_UNASKED = "the connection that settled it said something unasked afterwards, or broke"
 ROW_TRANSITIONS: dict[Status | None, dict[Status, str]] = {
     None: {
         Status.STAGED: "it keeps every rule",

@@ -6,11 +6,13 @@ Each test is named after what holds, over real sockets, and mostly real processe
 from __future__ import annotations
 
 import asyncio
+import csv
 import json
 import re
 import sqlite3
 from contextlib import asynccontextmanager, closing, suppress
 from email.utils import format_datetime
+from io import StringIO
 
 import pytest
 
@@ -167,6 +169,28 @@ def test_no_wrong_list_makes_a_refresh_lose_anything(tmp_path, wrong):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("wrong", WRONG_LISTS)
+def test_no_wrong_list_makes_an_export_wrong(tmp_path, wrong):
+    """What it writes is bound, under its own name; what it leaves out, it says."""
+    with sandbox(*faults(f"{wrong},count=2"), home=tmp_path) as url:
+        home = Home(tmp_path, url)
+        home.run(fleet(12, users=3), check=0)
+        done = home.do("export", "user_1")
+        held = {(user, code) for user, code in home.held() if user == "user_1"}
+
+    written = {
+        (row["user_id"], row["machine_code"]) for row in csv.DictReader(StringIO(done.stdout))
+    }
+    assert written <= held
+    if wrong == "foreign=1":
+        assert done.returncode == 3
+        assert "it shows devices of other users" in done.stderr
+    else:
+        assert done.returncode == 0
+        assert ("left out" in done.stderr) == (written < held) == (wrong == "paged=1")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("wrong", WRONG_LISTS)
 def test_an_undo_under_wrong_lists_sends_what_it_was_to_unbind_and_is_right(tmp_path, wrong):
     """It unbinds by device id; what it calls unbound or gone is not there any more."""
     rows = fleet(20, users=2)
@@ -265,10 +289,14 @@ def test_a_refusal_of_nobodys_request_fails_no_row(tmp_path, span):
 
 
 class OneTooMany:
-    """Binds, names no machine code unless told to, and may say one of its answers twice."""
+    """Binds, names no machine code unless told to, and may say more than it is asked."""
 
-    def __init__(self, twice=0):
-        """*twice*: the number of the bind whose answer comes again, a little later."""
+    def __init__(self, twice=0, early=b""):
+        """*twice*: the number of the bind whose answer comes again, a little later.
+
+        *early*: what is said ahead of the answer to the second bind.
+        """
+        self._early = early
         self.held: list[dict[str, str]] = []
         self.posts = self.lists = 0
         self.is_named = False
@@ -292,6 +320,8 @@ class OneTooMany:
                     self.lists += 1
                     writer.write(self.answer(self.held))
                     continue
+                if self.posts == 1:
+                    writer.write(self._early)
                 await SystemClock().sleep(0.03)
                 record = {
                     "deviceId": str(1842812272691451648 + self.posts),
@@ -340,6 +370,39 @@ async def test_rows_bound_by_shifted_answers_are_doubted_and_read_back(tmp_path)
     assert server.posts == 8
     assert {row["status"] for row in rows} == {"bound"}
     assert {row["machine_code"]: row["device_id"] for row in rows} == held
+
+
+def early(status, body):
+    """Return an answer that nobody asked for; what is put off is put off for a second."""
+    text = json.dumps(body)
+    head = f"HTTP/1.1 {status} So\r\nRetry-After: 1\r\nContent-Length: {len(text)}\r\n\r\n"
+    return (head + text).encode()
+
+
+LIMIT = "throttling threshold: policy user over ratelimit,limit:2,time:1 second"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "said",
+    [
+        early(200, {"code": 13000304, "msg": "target folder wrong"}),
+        early(403, {"code": 13000410, "msg": "no right to this space"}),
+        early(429, {"error_code": "APIG.0308", "error_msg": LIMIT}),
+        early(503, {"code": 1, "msg": "busy"}),
+    ],
+    ids=["refused", "of-the-user", "throttled", "broken"],
+)
+async def test_whatever_is_said_ahead_of_an_answer_decides_nothing(tmp_path, said):
+    """The row is bound, by one request of its own, and so are its neighbours."""
+    server = OneTooMany(early=said)
+    server.is_named = True
+    async with server.serving() as port:
+        result = await run_here(tmp_path, port, fleet(5, users=1))
+
+    assert statuses(tmp_path / "fleet") == {"bound": 5}
+    assert server.posts == 5
+    assert result.report.summary.posted_again_after_bound == 0
 
 
 @pytest.mark.slow

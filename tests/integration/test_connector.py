@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from bulkbind.clock import SystemClock
-from bulkbind.model import Accepted, Device, NoAnswer
+from bulkbind.model import Accepted, Device, NoAnswer, Refused, Unreachable
 from tests.integration.test_client import drive
 
 pytestmark = pytest.mark.usefixtures("path")
@@ -145,6 +145,75 @@ async def test_the_answer_to_another_request_ends_its_connection():
     assert ids[1] is None
     assert all(found in (None, f"id of {name}") for found, name in zip(ids, NAMES, strict=True))
     assert server.connections >= 2
+
+
+async def test_a_late_answer_is_heard_though_another_connection_is_distrusted():
+    """What answers for another device on one connection closes no other, which may yet say more."""
+    reported: list[int] = []
+
+    async def early_or_wrong(server, code, writer):
+        await SystemClock().sleep(0.05)
+        if code == "EARLY":
+            writer.write(EARLY["refused"])
+            asyncio.get_running_loop().call_later(0.2, writer.write, server.answer(code))
+        else:
+            await SystemClock().sleep(0.05)
+            writer.write(server.answer("ANOTHER"))
+
+    async with Chatty(early_or_wrong).serving() as server, drive(server.url) as client:
+        client.on_unasked(reported.append)
+        early, wrong = await asyncio.gather(
+            *(client.bind(Device("u", code)) for code in ("EARLY", "WRONG"))
+        )
+        before = list(reported)
+        await SystemClock().sleep(0.3)
+
+    assert isinstance(early.verdict, Refused)
+    assert before == [wrong.connection]
+    assert set(reported) == {early.connection, wrong.connection} == {1, 2}
+
+
+@pytest.mark.parametrize("how", ["reset", "closed", "silent"])
+async def test_a_connection_that_breaks_in_a_request_is_reported(how):
+    """The answer that would have shown that an earlier one was another's may be lost with it."""
+    reported: list[int] = []
+
+    async def breaks(server, code, writer):
+        if code == "SN0":
+            writer.write(server.answer(code))
+        elif how == "reset":
+            writer.transport.abort()
+        elif how == "closed":
+            writer.close()
+
+    async with (
+        Chatty(breaks).serving() as server,
+        drive(server.url, timeout=0.3) as client,
+    ):
+        client.on_unasked(reported.append)
+        first = await client.bind(Device("u", "SN0"))
+        second = await client.bind(Device("u", "SN1"))
+
+    assert isinstance(second.verdict, NoAnswer)
+    assert reported == [first.connection] == [second.connection] == [1]
+
+
+async def test_a_request_that_got_no_connection_distrusts_none(path):
+    """A time-out while it connects says nothing of any connection."""
+    reported: list[int] = []
+    async with Chatty(plainly).serving() as server, drive(server.url, timeout=0.2) as client:
+        client.on_unasked(reported.append)
+        connector = client.client._http._connector
+
+        async def never(*_, **__):
+            await asyncio.Event().wait()
+
+        vars(connector)["connect"] = never
+        attempt = await client.bind(Device("u", "SN0"))
+
+    # The plain path cannot tell that nothing was sent.
+    assert isinstance(attempt.verdict, Unreachable if path == "fast" else NoAnswer)
+    assert (attempt.connection, reported) == (0, [])
 
 
 async def test_a_server_that_names_devices_is_not_believed_without_a_name():

@@ -167,6 +167,34 @@ async def test_what_was_heard_before_a_kill_is_known_after_it(
     assert bench.server.binds["user_0", "SN1"] == 0
 
 
+@pytest.mark.parametrize(
+    ("verdict", "crashes", "repeats"),
+    [
+        (Refused(), 0, 0),
+        (AlreadyBound(), 0, 0),
+        (NoAnswer(), 0, 0),
+        (Refused(), 1, 1),
+        (AlreadyBound(), 1, 1),
+        (NoAnswer(), 1, 1),
+    ],
+    ids=str,
+)
+async def test_the_first_request_of_a_row_is_no_repeat(bench, verdict, crashes, repeats):
+    """Whatever answer was taken for its own, and whatever the clocks say; one after a crash is."""
+    async with bench.ledger() as ledger:
+        run = await bench.staged(ledger, devices(1))
+        await ledger.start(run)
+        [claim] = await ledger.claim(run, 0, 1, 100.0, excluding=())
+        claim.last = Attempt(verdict, trace_id="t1", sent_at=110.0, took_s=0.1)
+        claim.attempts, claim.doubts = 1, crashes + isinstance(verdict, NoAnswer)
+        ledger.record(claim.row, claim.last)
+        await ledger.doubt(claim)
+        ledger.settle(claim, Outcome(Status.BOUND, "id", "now", made_at=105.0))
+        await ledger.flushed()
+
+    assert summary(bench).posted_again_after_bound == repeats
+
+
 async def test_a_repeat_that_is_simply_accepted_is_counted(bench):
     """The record that comes back is older than the request that brought it, by however little."""
     wanted = devices(4)

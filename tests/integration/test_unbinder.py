@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from contextlib import closing
 
@@ -151,6 +152,29 @@ async def test_a_refusal_is_a_failure_only_if_the_list_still_shows_it(bench):
     assert next(r for r in rows.values() if r.status == "failed").message == "as planned"
     assert statuses(again) == {"unbound": 9}
     assert not second.needs_person
+
+
+async def test_an_unbind_that_is_done_after_anothers_refusal_has_not_failed(bench):
+    """The list that is read at once still shows the device; the next one decides."""
+    unbind = bench.server.unbind
+
+    async def later(user_id, machine_code):
+        await bench.clock.sleep(1.0)
+        del bench.server.bindings[user_id][machine_code]
+
+    async def refused_but_done(user_id, device_id, machine_code):
+        if bench.later is not None:
+            return await unbind(user_id, device_id, machine_code)
+        bench.later = asyncio.create_task(later(user_id, machine_code), name="later")
+        return bench.server._attempt(Refused(), bench.server._now())
+
+    bench.later = None
+
+    bench.server.unbind = refused_but_done
+    summary, rows = await undone(bench)
+
+    assert statuses(rows).keys() <= {"unbound", "already_gone"}
+    assert not summary.needs_person
 
 
 async def test_endless_errors_fail_after_so_many_attempts(bench):
@@ -311,9 +335,9 @@ async def test_a_refusal_of_another_kind_is_no_proof_without_a_list(bench, is_vo
 
 
 async def test_a_device_that_may_not_be_unbound_is_not_gone(bench):
-    """Refused, and no list shows it: failed, not `already_gone`; a second undo takes it back."""
-    bench.server.unbind_planned.extend([Refused()] * 9)
-    bench.server.list_lacks.extend([ALL] * 12)
+    """Refused twice, and on no list: failed, not `already_gone`; a second undo takes it back."""
+    bench.server.unbind_planned.extend([Refused()] * 18)
+    bench.server.list_lacks.extend([ALL] * 18)
 
     first, rows = await undone(bench)
     before = on_server(bench)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from bulkbind.app.session.session import client_of, new_pacer, paced, retries_of
 from bulkbind.engine.decide import UNREACHABLE_AT_START
@@ -15,12 +15,23 @@ from bulkbind.engine.stop import DrainedError, first_of
 from bulkbind.errors import InterruptedRunError, UnreadableListError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from bulkbind.app.session.session import Session
     from bulkbind.engine.proof import Look
-    from bulkbind.ledger import KnownReader
     from bulkbind.model import Attempt, Listing, Record
+
+
+class Known(Protocol):
+    """What the ledger knows of users."""
+
+    def known(self, user_id: str) -> dict[str, str]:
+        """Return the device ids of a user's known bindings, by machine code."""
+
+    def stranger(
+        self, user_id: str, records: Mapping[str, Record], known: Mapping[str, str]
+    ) -> str | None:
+        """Return a device on a user's list that is known as another user's, if there is one."""
 
 
 Compare: TypeAlias = "Callable[[str, dict[str, Record], Sequence[Look]], bool]"
@@ -32,15 +43,15 @@ Returns False if another list must confirm a difference; it is then called again
 
 async def compare_lists(
     session: Session,
-    reader: KnownReader,
+    reader: Known,
     users: Iterable[str],
-    asked: Callable[[str], Collection[str]],
+    asked: Callable[[str, Collection[str]], Collection[str]],
     compare: Compare,
 ) -> None:
     """Compare the lists of users, in any order, with what the ledger knows of them.
 
     A list that differs is read again `readback_settle` later, since one alone proves nothing.
-    *asked*: returns the machine codes to compare.
+    *asked*: returns the machine codes of a user to compare, given those that its list shows.
 
     Raises: as `read_lists`.
     """
@@ -50,7 +61,8 @@ async def compare_lists(
         assert listing.records is not None
         known = reader.known(user)
         stranger = reader.stranger(user, listing.records, known)
-        looks = (*differing.get(user, ()), look(listing, known, asked(user), stranger, at=at))
+        codes = asked(user, listing.records.keys())
+        looks = (*differing.get(user, ()), look(listing, known, codes, stranger, at=at))
         if not compare(user, listing.records, looks):
             assert len(looks) < READS, "nobody waits for a third list"
             differing[user] = looks

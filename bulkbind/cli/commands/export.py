@@ -10,7 +10,7 @@ import click
 
 from bulkbind.app.export import export
 from bulkbind.cli import options
-from bulkbind.cli.console import say
+from bulkbind.cli.console import Console, say
 from bulkbind.cli.options import settings_from
 from bulkbind.cli.running import configure_logs, explained, run_until_done
 from bulkbind.errors import ExitCode
@@ -31,7 +31,11 @@ USER is a user's id; - reads ids from standard input, one a line. The manifest h
 {enumeration(CODE.name, USER.name, *OPTIONAL, last="and")}, and for a person device_id and
 create_time.
 
-Exit codes: 0 written, 2 could not start, 3 a list could not be read (no file is written then).
+A list that says it is a part, shows other users' devices, or lacks what the ledger knows as bound
+is read again `readback_settle` later. What two lists lack is told, and left out.
+
+Exit codes: 0 written, 2 could not start, 3 a list could not be read or trusted (no file is written
+then).
 """
 
 
@@ -53,7 +57,7 @@ def command(users: tuple[str, ...], *, to: Path | None, **given: Any) -> None:
         async def work(stop: StopSignal) -> ExitCode:
             with ExitStack() as stack:
                 file = sys.stdout if to is None else stack.enter_context(replacing(to))
-                devices = await export(_ids(users), settings, file, stop=stop)
+                devices = await export(_ids(users), settings, file, listener=Console(), stop=stop)
                 file.flush()
             say(f"{devices:,} devices" + (f": {to}" if to else ""))
             return ExitCode.DONE
