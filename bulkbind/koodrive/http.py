@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
-from contextvars import ContextVar
-from functools import partial
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any, Self, cast
-from weakref import WeakValueDictionary
+from typing import TYPE_CHECKING, Any, Self
 
 import aiohttp
 from aiohttp import hdrs
-from aiohttp.client_proto import ResponseHandler
 from multidict import istr
 from yarl import URL
 
 from bulkbind.koodrive import transport
-from bulkbind.koodrive.fast_path import FastPath, Reply, read_body
+from bulkbind.koodrive.connections import (
+    CONNECTION,
+    FastPath,
+    QuietConnector,
+    Reply,
+    read_body,
+    send_once,
+)
 from bulkbind.koodrive.limit_headers import stated_limits
 from bulkbind.koodrive.wire import Answer
 from bulkbind.model import Attempt, NoAnswer, ServerLimit, Unreachable
@@ -25,10 +27,6 @@ from bulkbind.model import Attempt, NoAnswer, ServerLimit, Unreachable
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
-
-    from aiohttp.client_reqrep import ConnectionKey
-    from aiohttp.connector import Connection
-    from aiohttp.tracing import Trace
 
     from bulkbind.clock import Clock
     from bulkbind.koodrive.auth.credential import Outgoing
@@ -103,85 +101,6 @@ class _Timeout:
         is_last = self._task.uncancel() <= self._cancelling
         if is_last and kind is not None and issubclass(kind, asyncio.CancelledError):
             raise TimeoutError from error
-
-
-_CONNECTION = ContextVar("connection", default=0)
-"""The number of the connection that the current task's request goes over."""
-
-
-class QuietProtocol(ResponseHandler):
-    """A connection that notices what it is sent without a request.
-
-    Attributes:
-        number: The connection's, from 1.
-        is_idle: Whether it waits for a request.
-    """
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, connector: QuietConnector) -> None:
-        super().__init__(loop)
-        self._connector = connector
-        self.is_idle = False
-        self.number = connector.new(self)
-
-    def data_received(self, data: bytes) -> None:
-        """Pass data on, and report it if nothing was asked."""
-        if self.is_idle and data:  # aiohttp passes none on when it resumes reading
-            self._connector.on_unasked(self.number)
-        super().data_received(data)
-
-    def resume_reading(self, resume_parser: bool = True) -> None:  # noqa: FBT001, FBT002  # aiohttp's
-        """Resume where reading was paused; aiohttp asks for it twice an answer."""
-        if self._reading_paused:
-            super().resume_reading(resume_parser)
-
-
-class QuietConnector(aiohttp.TCPConnector):
-    """Drops a connection that has received data without a request, and reports it.
-
-    aiohttp checks a connection when it is released, not when it is acquired: it would take such
-    data for the answer to the next request.
-    """
-
-    # aiohttp has no public hooks for this; tests check that they are called.
-    def __init__(self, on_unasked: Callable[[int], None], **options: Any) -> None:
-        """*on_unasked*: called with the number of a connection, perhaps more than once."""
-        super().__init__(**options)
-        self.on_unasked = on_unasked
-        self._numbers = itertools.count(1)
-        self._protocols: WeakValueDictionary[int, QuietProtocol] = WeakValueDictionary()
-        self._factory = cast("partial[ResponseHandler]", partial(QuietProtocol, self._loop, self))
-
-    def new(self, protocol: QuietProtocol) -> int:
-        """Return the number of a new connection, made for the request of the current task."""
-        number = next(self._numbers)
-        self._protocols[number] = protocol
-        _CONNECTION.set(number)
-        return number
-
-    async def _get(self, key: ConnectionKey, traces: list[Trace]) -> Connection | None:
-        while (connection := await super()._get(key, traces)) is not None:
-            protocol = connection.protocol
-            if isinstance(protocol, QuietProtocol) and not protocol.should_close:
-                protocol.is_idle = False
-                _CONNECTION.set(protocol.number)
-                return connection
-            connection.close()
-        return None
-
-    def _release(
-        self, key: ConnectionKey, protocol: ResponseHandler, *, should_close: bool = False
-    ) -> None:
-        assert isinstance(protocol, QuietProtocol)  # as `_factory` makes them
-        protocol.is_idle = True
-        if not should_close and (protocol._buffer or protocol._tail):  # noqa: SLF001  # as above
-            self.on_unasked(protocol.number)
-        super()._release(key, protocol, should_close=should_close)
-
-    def distrust(self, number: int) -> None:
-        """Report a connection, and give it to no other request."""
-        self.on_unasked(number)
-        if (protocol := self._protocols.get(number)) is not None:
-            protocol.force_close()
 
 
 def _certificate(error: aiohttp.ClientConnectorCertificateError) -> str:
@@ -272,9 +191,7 @@ class HttpSession:
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._settings.connect_timeout),
             headers={"User-Agent": self._agent},
         )
-        # aiohttp has no public switch: by default it sends a GET or DELETE again when an idle
-        # connection breaks, bypassing the pacer and with the same trace id.
-        self._session._retry_connection = False  # noqa: SLF001  # as above; tested
+        send_once(self._session)
         if FastPath.serves():
             self._fast = FastPath(self._session, self._endpoint, self._proxy, _JSON)
         self._watchdog = Watchdog()
@@ -300,7 +217,7 @@ class HttpSession:
         assert watchdog is not None, "enter the session first"  # a programmer's error
         sent_s = self._clock.monotonic()
         self.requests += 1
-        _CONNECTION.set(0)
+        CONNECTION.set(0)
         in_time = watchdog.timeout(timeout_s)
         if self._fast is not None:
             reply = await self._fast.send(request, cap, in_time)
@@ -313,7 +230,7 @@ class HttpSession:
 
     def connection(self) -> int:
         """Return the number of the current task's last connection; 0 if it got none."""
-        return _CONNECTION.get()
+        return CONNECTION.get()
 
     def distrust(self, number: int) -> None:
         """Report a connection whose answers may be to other requests, and use it for no other."""
@@ -350,7 +267,7 @@ class HttpSession:
             whole=reply.whole,
             limits=self._limits(reply, date),
             request_id=headers.get(_X_REQUEST_ID),
-            connection=_CONNECTION.get(),
+            connection=CONNECTION.get(),
         )
 
     def _limits(self, reply: Reply, date: str | None) -> tuple[ServerLimit, ...]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from bulkbind.koodrive.fast_path import FastPath
+from bulkbind.koodrive.connections import FastPath
 from bulkbind.ledger import store
 from bulkbind.model import ROW_TRANSITIONS, RUN_TRANSITIONS, UNBIND_TRANSITIONS, UNDO_TRANSITIONS
 

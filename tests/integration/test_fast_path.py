@@ -22,9 +22,9 @@ from aiohttp.http_exceptions import HttpProcessingError
 from multidict import istr
 
 from bulkbind.clock import SystemClock
-from bulkbind.koodrive import fast_path
+from bulkbind.koodrive import connections
 from bulkbind.koodrive.auth.credential import App, Outgoing, Token
-from bulkbind.koodrive.fast_path import RELIES_ON, SERVES, FastPath
+from bulkbind.koodrive.connections import RELIES_ON, SERVES, FastPath
 from bulkbind.koodrive.http import HttpSession
 from bulkbind.koodrive.server_clock import ServerClock
 from bulkbind.model import Accepted, Device, NoAnswer, Unreachable
@@ -129,7 +129,7 @@ def test_what_it_relies_on_is_as_it_was():
     assert answered >= {"read_until_eof", "read_bufsize"}
     assert all(hasattr(RawResponseMessage, name) for name in ("code", "headers"))
     assert (error.code, error.message, error.headers) == (400, "no", None)
-    assert fast_path.serialized("GET / HTTP/1.1", {"A": "b"}) == b"GET / HTTP/1.1\r\nA: b\r\n\r\n"
+    assert connections.serialized("GET / HTTP/1.1", {"A": "b"}) == b"GET / HTTP/1.1\r\nA: b\r\n\r\n"
 
 
 def test_the_bound_of_the_dependency_is_that_of_the_path():

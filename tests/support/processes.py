@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 BULKBIND = [sys.executable, "-m", "bulkbind"]
 _PLAIN = """
-from bulkbind.koodrive.fast_path import FastPath
+from bulkbind.koodrive.connections import FastPath
 FastPath.serves = staticmethod(lambda: False)
 from bulkbind.cli import main
 main()

@@ -1,10 +1,11 @@
-"""The fast path: a request is written as bytes to a connection of the session, and its answer read.
+"""Connections with the endpoint: what is done with the inside of aiohttp, and nothing else does.
 
-`ClientSession.request` takes two thirds of the time that a request costs. Here only aiohttp's
-connector (its pool, DNS, TLS, proxies and limits), its connections and its parser are used. What
-goes over the wire is the same, byte for byte, and so is what is raised where no answer comes.
+Connections notice what is said unasked. On the fast path a request is written to one of them as
+bytes, and its answer read: `ClientSession.request` takes two thirds of the time that a request
+costs. Pool, DNS, TLS, proxies and limits are those of the session's connector; what goes over the
+wire is the same, byte for byte, and so is what is raised where no answer comes.
 
-This relies on what aiohttp does not promise: `RELIES_ON` names it all, `test_fast_path.py` fails
+aiohttp does not promise what this relies on: `RELIES_ON` names it all, `test_fast_path.py` fails
 where it has changed, and with other releases than those of `SERVES` the plain path is taken.
 """
 
@@ -12,8 +13,11 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from functools import lru_cache
-from typing import TYPE_CHECKING, cast
+import itertools
+from contextvars import ContextVar
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING, Any, cast
+from weakref import WeakValueDictionary
 
 import aiohttp
 from aiohttp import hdrs
@@ -31,6 +35,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from contextlib import AbstractContextManager
 
+    from aiohttp.client_reqrep import ConnectionKey
+    from aiohttp.tracing import Trace
+
     from bulkbind.koodrive.auth.credential import Outgoing
     from bulkbind.koodrive.transport import Proxy
 
@@ -42,11 +49,11 @@ RELIES_ON = {
     BaseConnector: "connect _get _release _conns _factory",
     Connection: "protocol release close",
     ResponseHandler: "transport should_close set_response_params read data_received resume_reading "
-    "_buffer _tail _reading_paused",
+    "force_close _buffer _tail _reading_paused",
 }
-"""Methods and attributes, also of `QuietProtocol`, `QuietConnector` and `HttpSession`. Besides:
-`HttpProcessingError`, `code` and `headers` of the message that `read` returns with the body, and
-`serialized`, which raises a ValueError for what no header may hold."""
+"""Methods and attributes. Besides: `HttpProcessingError`, `code` and `headers` of the message that
+`read` returns with the body, and `serialized`, which raises a ValueError for what no header may
+hold."""
 serialized = cast("Callable[[str, Mapping[str, str]], bytes]", _serialize_headers)
 BUFFER_BYTES = 1 << 16
 """Where more of a body waits to be read, no more is received; as of a session."""
@@ -75,6 +82,94 @@ async def read_body(content: aiohttp.StreamReader, cap: int) -> tuple[bytes, boo
         parts.append(await content.readany())
         size += len(parts[-1])
     return (b"".join(parts)[:cap], False) if size > cap else (b"".join(parts), True)
+
+
+CONNECTION = ContextVar("connection", default=0)
+"""The number of the connection that the current task's request goes over."""
+
+
+class QuietProtocol(ResponseHandler):
+    """A connection that notices what it is sent without a request.
+
+    Attributes:
+        number: The connection's, from 1.
+        is_idle: Whether it waits for a request.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, connector: QuietConnector) -> None:
+        super().__init__(loop)
+        self._connector = connector
+        self.is_idle = False
+        self.number = connector.new(self)
+
+    def data_received(self, data: bytes) -> None:
+        """Pass data on, and report it if nothing was asked."""
+        if self.is_idle and data:  # aiohttp passes none on when it resumes reading
+            self._connector.on_unasked(self.number)
+        super().data_received(data)
+
+    def resume_reading(self, resume_parser: bool = True) -> None:  # noqa: FBT001, FBT002  # aiohttp's
+        """Resume where reading was paused; aiohttp asks for it twice an answer."""
+        if self._reading_paused:
+            super().resume_reading(resume_parser)
+
+
+class QuietConnector(aiohttp.TCPConnector):
+    """Drops a connection that has received data without a request, and reports it.
+
+    aiohttp checks a connection when it is released, not when it is acquired: it would take such
+    data for the answer to the next request.
+    """
+
+    # aiohttp has no public hooks for this; tests check that they are called.
+    def __init__(self, on_unasked: Callable[[int], None], **options: Any) -> None:
+        """*on_unasked*: called with the number of a connection, perhaps more than once."""
+        super().__init__(**options)
+        self.on_unasked = on_unasked
+        self._numbers = itertools.count(1)
+        self._protocols: WeakValueDictionary[int, QuietProtocol] = WeakValueDictionary()
+        self._factory = cast("partial[ResponseHandler]", partial(QuietProtocol, self._loop, self))
+
+    def new(self, protocol: QuietProtocol) -> int:
+        """Return the number of a new connection, made for the request of the current task."""
+        number = next(self._numbers)
+        self._protocols[number] = protocol
+        CONNECTION.set(number)
+        return number
+
+    async def _get(self, key: ConnectionKey, traces: list[Trace]) -> Connection | None:
+        while (connection := await super()._get(key, traces)) is not None:
+            protocol = connection.protocol
+            if isinstance(protocol, QuietProtocol) and not protocol.should_close:
+                protocol.is_idle = False
+                CONNECTION.set(protocol.number)
+                return connection
+            connection.close()
+        return None
+
+    def _release(
+        self, key: ConnectionKey, protocol: ResponseHandler, *, should_close: bool = False
+    ) -> None:
+        assert isinstance(protocol, QuietProtocol)  # as `_factory` makes them
+        protocol.is_idle = True
+        if not should_close and (protocol._buffer or protocol._tail):  # noqa: SLF001  # as above
+            self.on_unasked(protocol.number)
+        super()._release(key, protocol, should_close=should_close)
+
+    def distrust(self, number: int) -> None:
+        """Report a connection, and give it to no other request."""
+        self.on_unasked(number)
+        if (protocol := self._protocols.get(number)) is not None:
+            protocol.force_close()
+
+
+def send_once(session: aiohttp.ClientSession) -> None:
+    """Let a session send each request once.
+
+    aiohttp has no public switch: by default it sends a GET or DELETE again when an idle connection
+    breaks, bypassing the pacer and with the same trace id.
+    """
+    session._retry_connection = False  # noqa: SLF001  # see RELIES_ON
 
 
 class FastPath:
