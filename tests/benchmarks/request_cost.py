@@ -19,7 +19,7 @@ from multidict import istr
 from bulkbind.clock import SystemClock
 from bulkbind.koodrive import KooDrive
 from bulkbind.koodrive.auth.credential import Outgoing, Token
-from bulkbind.koodrive.fast_path import FastPath
+from bulkbind.koodrive.connections import FastPath
 from bulkbind.koodrive.http import HttpSession
 from bulkbind.koodrive.server_clock import ServerClock
 from bulkbind.model import Device
