@@ -156,10 +156,11 @@ class _Comparison:
             (row, row.word if self._staging.rebind else _word(row, looks))
             for row in self._outlook.wanted(user)
         ]
-        if any(found is None for _, found in words) and len(looks) < READS:
+        is_unproven = bool(looks[-1].flaw) or any(found is None for _, found in words)
+        if is_unproven and len(looks) < READS:
             return False
         shown = self._users.get(user, Counter())
-        extra = set(records)
+        extra = set() if looks[-1].flaw else set(records)
         for row, found in words:
             extra.discard(row.machine_code)
             word = row.word if found is None else found
@@ -198,6 +199,8 @@ def _word(row: Wanted, looks: Sequence[Look]) -> PlanWord | None:
     """Return what would happen to a row, by the server's lists; None: they prove nothing."""
     if row.word.about.is_fixed:
         return row.word
+    if looks[-1].flaw:
+        return None
     shown = looks[-1].shown.get(row.machine_code)
     if shown is None:
         if not row.word.about.is_bound:

@@ -123,6 +123,8 @@ def _difference(user: str, known: Record, looks: Sequence[Look]) -> Difference |
             return Difference("missing", user, code, f"device id {known.device_id}")
         why = next((why for each in looks if (why := each.why_not_absent(code, {code}))), "")
         return Difference("not_proven", user, code, f"not on the list, but {why or 'on another'}")
+    if listed.device_id != known.device_id and (why := last.why_not_whole()):
+        return Difference("not_proven", user, code, f"under another id on the list, but {why}")
     names = ("device id", *LABELS)
     now, before = (listed.device_id, *listed.optional), (known.device_id, *known.optional)
     parts = [

@@ -312,7 +312,7 @@ def _by_absence(
     item: Unbinding, looks: Sequence[Look], besides: AbstractSet[str]
 ) -> UnbindEnd | None:
     code, last = item.machine_code, looks[-1]
-    if len(looks) < READS:
+    if len(looks) < READS or last.why_not_whole():
         return None
     if (record := last.record(code)) is not None and record.device_id != item.device_id:
         why = f"the list shows device id {record.device_id}, bound {record.create_time or '?'}"

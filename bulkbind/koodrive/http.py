@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import itertools
 import os
-from contextvars import ContextVar
-from functools import partial
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any, Self, cast
-from weakref import WeakValueDictionary
+from typing import TYPE_CHECKING, Any, Self
 
 import aiohttp
 from aiohttp import hdrs
-from aiohttp.client_proto import ResponseHandler
 from multidict import istr
 from yarl import URL
 
 from bulkbind.koodrive import transport
+from bulkbind.koodrive.connections import (
+    CONNECTION,
+    FastPath,
+    QuietConnector,
+    Reply,
+    read_body,
+    send_once,
+)
 from bulkbind.koodrive.limit_headers import stated_limits
 from bulkbind.koodrive.wire import Answer, retry_after
 from bulkbind.model import TIMED_OUT, Attempt, NoAnswer, ServerLimit, Unreachable
@@ -26,10 +29,6 @@ from bulkbind.model import TIMED_OUT, Attempt, NoAnswer, ServerLimit, Unreachabl
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from types import TracebackType
-
-    from aiohttp.client_reqrep import ConnectionKey
-    from aiohttp.connector import Connection
-    from aiohttp.tracing import Trace
 
     from bulkbind.clock import Clock
     from bulkbind.koodrive.auth.credential import Outgoing
@@ -106,80 +105,6 @@ class _Timeout:
             raise TimeoutError from error
 
 
-_CONNECTION = ContextVar("connection", default=0)
-"""The number of the connection that the current task's request goes over."""
-
-
-class QuietProtocol(ResponseHandler):
-    """A connection that notices what it is sent without a request.
-
-    Attributes:
-        number: The connection's, from 1.
-        is_idle: Whether it waits for a request.
-    """
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, connector: QuietConnector) -> None:
-        super().__init__(loop)
-        self._connector = connector
-        self.is_idle = False
-        self.number = connector.new(self)
-
-    def data_received(self, data: bytes) -> None:
-        """Pass data on, and report it if nothing was asked."""
-        if self.is_idle and data:  # aiohttp passes none on when it resumes reading
-            self._connector.on_unasked(self.number)
-        super().data_received(data)
-
-
-class QuietConnector(aiohttp.TCPConnector):
-    """Drops a connection that has received data without a request, and reports it.
-
-    aiohttp checks a connection when it is released, not when it is acquired: it would take such
-    data for the answer to the next request.
-    """
-
-    # aiohttp has no public hooks for this; tests check that they are called.
-    def __init__(self, on_unasked: Callable[[int], None], **options: Any) -> None:
-        """*on_unasked*: called with the number of a connection, perhaps more than once."""
-        super().__init__(**options)
-        self.on_unasked = on_unasked
-        self._numbers = itertools.count(1)
-        self._protocols: WeakValueDictionary[int, QuietProtocol] = WeakValueDictionary()
-        self._factory = cast("partial[ResponseHandler]", partial(QuietProtocol, self._loop, self))
-
-    def new(self, protocol: QuietProtocol) -> int:
-        """Return the number of a new connection, made for the request of the current task."""
-        number = next(self._numbers)
-        self._protocols[number] = protocol
-        _CONNECTION.set(number)
-        return number
-
-    async def _get(self, key: ConnectionKey, traces: list[Trace]) -> Connection | None:
-        while (connection := await super()._get(key, traces)) is not None:
-            protocol = connection.protocol
-            if isinstance(protocol, QuietProtocol) and not protocol.should_close:
-                protocol.is_idle = False
-                _CONNECTION.set(protocol.number)
-                return connection
-            connection.close()
-        return None
-
-    def _release(
-        self, key: ConnectionKey, protocol: ResponseHandler, *, should_close: bool = False
-    ) -> None:
-        assert isinstance(protocol, QuietProtocol)  # as `_factory` makes them
-        protocol.is_idle = True
-        if not should_close and (protocol._buffer or protocol._tail):  # noqa: SLF001  # as above
-            self.on_unasked(protocol.number)
-        super()._release(key, protocol, should_close=should_close)
-
-    def distrust(self, number: int) -> None:
-        """Report a connection, and give it to no other request."""
-        self.on_unasked(number)
-        if (protocol := self._protocols.get(number)) is not None:
-            protocol.force_close()
-
-
 def _certificate(error: aiohttp.ClientConnectorCertificateError) -> str:
     found = error.certificate_error
     why = getattr(found, "verify_message", "") or str(found)
@@ -254,6 +179,7 @@ class HttpSession:
         self._server_clock = server_clock
         self._agent = f"bulkbind/{version('bulkbind')}"
         self._session: aiohttp.ClientSession | None = None
+        self._fast: FastPath | None = None
         self._watchdog: Watchdog | None = None
         self._states_limits = False
         """Whether the last answer that was searched stated any."""
@@ -281,9 +207,9 @@ class HttpSession:
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._settings.connect_timeout),
             headers={"User-Agent": self._agent},
         )
-        # aiohttp has no public switch: by default it sends a GET or DELETE again when an idle
-        # connection breaks, bypassing the pacer and with the same trace id.
-        self._session._retry_connection = False  # noqa: SLF001  # as above; tested
+        send_once(self._session)
+        if FastPath.serves():
+            self._fast = FastPath(self._session, self._endpoint, self._proxy, _JSON)
         self._watchdog = Watchdog()
         return self
 
@@ -307,22 +233,28 @@ class HttpSession:
         assert watchdog is not None, "enter the session first"  # a programmer's error
         sent_s = self._clock.monotonic()
         self.requests += 1
-        _CONNECTION.set(0)
-        with watchdog.timeout(timeout_s):
-            answer = await self._request(request, cap)
+        CONNECTION.set(0)
+        in_time = watchdog.timeout(timeout_s)
+        if self._fast is not None:
+            reply = await self._fast.send(request, cap, in_time)
+        else:
+            with in_time:
+                reply = await self._plain(request, cap)
+        answer = self._answer(reply, request)
         self._server_clock.observe(answer.date, sent_s, self._clock.monotonic())
         return answer
 
     def connection(self) -> int:
         """Return the number of the current task's last connection; 0 if it got none."""
-        return _CONNECTION.get()
+        return CONNECTION.get()
 
     def distrust(self, number: int) -> None:
         """Report a connection whose answers may be to other requests, and use it for no other."""
         if number:  # else the request got none
             self._connector.distrust(number)
 
-    async def _request(self, request: Outgoing, cap: int) -> Answer:
+    async def _plain(self, request: Outgoing, cap: int) -> Reply:
+        """Send a request where the fast path does not serve."""
         assert self._session is not None, "enter the session first"  # a programmer's error
         body = request.body
         data = None if body is None else aiohttp.BytesPayload(body, content_type=_JSON)
@@ -334,25 +266,32 @@ class HttpSession:
             proxy_headers=self._proxy.headers if self._proxy else None,
             allow_redirects=False,
         ) as response:
-            text, whole = await _read(response, cap)
-            return Answer(
-                status=response.status,
-                body=text,
-                date=response.headers.get(hdrs.DATE),
-                retry_after=_retry_after(response.headers),
-                x_date_s=float(int(request.signed_s)),
-                whole=whole,
-                limits=self._limits(response),
-                request_id=response.headers.get(_X_REQUEST_ID),
-                connection=_CONNECTION.get(),
-            )
+            text, whole = await read_body(response.content, cap)
+            if not whole:
+                response.close()
+            return Reply(response.status, response.headers, text, whole)
 
-    def _limits(self, response: aiohttp.ClientResponse) -> tuple[ServerLimit, ...]:
+    def _answer(self, reply: Reply, request: Outgoing) -> Answer:
+        headers = reply.headers
+        date = headers.get(hdrs.DATE)
+        return Answer(
+            status=reply.status,
+            body=reply.body,
+            date=date,
+            retry_after=_retry_after(headers),
+            x_date_s=float(int(request.signed_s)),
+            whole=reply.whole,
+            limits=self._limits(reply, date),
+            request_id=headers.get(_X_REQUEST_ID),
+            connection=CONNECTION.get(),
+        )
+
+    def _limits(self, reply: Reply, date: str | None) -> tuple[ServerLimit, ...]:
         """Return the limits that an answer states; skip the search if the server states none."""
         may_state_limits = self._states_limits or self.requests <= ALWAYS_PARSED
-        if not may_state_limits and response.status != THROTTLED:
+        if not may_state_limits and reply.status != THROTTLED:
             return ()
-        limits = stated_limits(response.headers, response.headers.get(hdrs.DATE))
+        limits = stated_limits(reply.headers, date)
         self._states_limits = bool(limits)
         return limits
 
@@ -365,19 +304,3 @@ def _retry_after(headers: Mapping[str, str]) -> str | None:
         if text is not None and retry_after(text, date) is not None:
             return text
     return None
-
-
-async def _read(response: aiohttp.ClientResponse, cap: int) -> tuple[bytes, bool]:
-    """Return the body up to *cap* bytes, and whether that is all."""
-    content = response.content
-    first = await content.readany()
-    if content.at_eof() and len(first) <= cap:
-        return first, True
-    parts, size = [first], len(first)
-    while size <= cap and not content.at_eof():
-        parts.append(await content.readany())
-        size += len(parts[-1])
-    if size > cap:
-        response.close()
-        return b"".join(parts)[:cap], False
-    return b"".join(parts), True

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from bulkbind.model.attempts import value
 from bulkbind.model.facts import RunFacts
 from bulkbind.model.fields import NAME
 from bulkbind.model.statuses import NEEDS_PERSON
@@ -86,7 +87,7 @@ class Plan:
         return sum(self.counts.values())
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ResultRow:
     """One row of a report."""
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import re
 from dataclasses import dataclass, fields
+from itertools import islice
 from operator import attrgetter
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, TextIO
@@ -13,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from bulkbind.errors import UsageError
 from bulkbind.files import KEPT_BYTES, fitting_name, replacing
 from bulkbind.manifest import FORMATS, PACKED
-from bulkbind.manifest.formulas import safe, safe_call, safe_value
+from bulkbind.manifest.formulas import is_harmless, safe, safe_call, safe_value
 from bulkbind.model import MEANINGS, OWN_COLUMNS, AttemptRow, Problem, ResultRow, Source, UndoneRow
 from bulkbind.model.fields import FIELDS, OPTIONAL
 from bulkbind.model.results import NO_COLUMN
@@ -35,6 +37,7 @@ class Columns:
     def __init__(self, kind: type[ResultRow | AttemptRow | UndoneRow]) -> None:
         shown = [each for each in fields(kind) if each.metadata != NO_COLUMN]
         attributes = [each.name for each in shown]
+        assert attributes[0] == "source"
         self._values = attrgetter(*attributes)
         self._spread = attributes.index("optional") if "optional" in attributes else None
         names: list[str] = []
@@ -45,14 +48,18 @@ class Columns:
         texts = [each.name for each in shown if each.type in ("str", str)]
         self._free = ("source", *(name for name in texts if name not in FIELDS))
 
-    def plain(self, row: ResultRow | AttemptRow | UndoneRow, sources: Sequence[Source]) -> Cells:
-        """Return a row's unguarded values, for forms in which no cell becomes a formula."""
-        values = self._values(row)
+    def values(
+        self, row: ResultRow | AttemptRow | UndoneRow, sources: Sequence[Source]
+    ) -> tuple[object, ...]:
+        """Return a row's unguarded values."""
+        _, *values = self._values(row)
         if (at := self._spread) is not None:
-            values = (*values[:at], *values[at], *values[at + 1 :])
-        cells = dict(zip(self.names, values, strict=True))
-        cells["source"] = sources[row.source].name
-        return cells
+            values[at - 1 : at] = values[at - 1]
+        return (sources[row.source].name, *values)
+
+    def plain(self, row: ResultRow | AttemptRow | UndoneRow, sources: Sequence[Source]) -> Cells:
+        """Return the same by column, for forms in which no cell becomes a formula."""
+        return dict(zip(self.names, self.values(row, sources), strict=True))
 
     def guarded(
         self,
@@ -78,6 +85,16 @@ RESULTS, ATTEMPTS, UNDONE = Columns(ResultRow), Columns(AttemptRow), Columns(Und
 PROBLEM_COLUMNS = ("source", "line", *(each.name for each in fields(Problem)))
 
 
+AT_ONCE = 200
+"""Rows of results that are looked at together."""
+
+
+def _as_csv(rows: Iterable[Iterable[object]]) -> str:
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\r\n").writerows(rows)
+    return text.getvalue()
+
+
 def write_table(
     path: Path, columns: Sequence[str], rows: Iterable[Iterable[object]], errors: str = "strict"
 ) -> None:
@@ -90,8 +107,15 @@ def write_table(
 
 def write_results(path: Path, rows: Iterable[ResultRow], sources: Sequence[Source]) -> None:
     """Write one line per row of the manifests. Raises: LedgerError."""
-    cells = (RESULTS.guarded(row, sources, row.broken) for row in rows)
-    write_table(path, RESULTS.names, cells)
+    left = iter(rows)
+    with replacing(path) as file:
+        file.write(_as_csv([RESULTS.names]))
+        while some := list(islice(left, AT_ONCE)):
+            # Nearly always nothing is to be guarded, and one look at many rows tells.
+            text = _as_csv(RESULTS.values(row, sources) for row in some)
+            if not is_harmless(text):
+                text = _as_csv(RESULTS.guarded(row, sources, row.broken) for row in some)
+            file.write(text)
 
 
 def write_problems(path: Path, problems: Iterable[tuple[str, int, Problem]]) -> None:

@@ -22,7 +22,7 @@ from bulkbind.clock import SystemClock, iso
 from bulkbind.sandbox.faults import KINDS
 from tests.campaigns.fault_table import SETTINGS, STRIKES, Ahead, ordered, run_with
 from tests.support.manifests import write_csv
-from tests.support.processes import bulkbind, read_results
+from tests.support.processes import BULKBIND, PLAIN, bulkbind, read_results
 
 if TYPE_CHECKING:
     import subprocess
@@ -470,14 +470,14 @@ class Handled:
         return found
 
 
-async def handled(server: ByHand, rows, folder, settings: str = "") -> Handled:
+async def handled(server: ByHand, rows, folder, settings: str = "", command=BULKBIND) -> Handled:
     """Bind *rows* on a server by hand."""
     manifest = write_csv(folder / "fleet.csv", rows)
     (folder / "config.yaml").write_text(SETTINGS + settings, encoding="utf-8")
     async with server.serving():
         common = ("--endpoint", server.url, "--out", "out")
         run = ("run", manifest, *common, "--config", "config.yaml")
-        done = await asyncio.to_thread(bulkbind, *run, home=folder)
+        done = await asyncio.to_thread(bulkbind, *run, home=folder, command=command)
         report = ("report", *common, "--attempts")
         audited = await asyncio.to_thread(bulkbind, *report, home=folder)
         assert audited.returncode == 0, audited.stderr
@@ -489,8 +489,8 @@ async def handled(server: ByHand, rows, folder, settings: str = "") -> Handled:
     return Handled(done, rows_by_code, verdicts, server)
 
 
-@pytest.fixture(scope="module")
-def by_hand(tmp_path_factory):
+@pytest.fixture(scope="module", params=[BULKBIND, PLAIN], ids=["fast", "plain"])
+def by_hand(request, tmp_path_factory):
     """Return what came of a run in which every case is a device of a user of its own."""
     rows = []
     for name in CASES:
@@ -498,7 +498,9 @@ def by_hand(tmp_path_factory):
         rows += [(f"plain_{name}_{n}", "plain", "", "") for n in range(3)]
         rows.append((name, f"user_{name}", "", ""))
     folder = tmp_path_factory.mktemp("by_hand")
-    return asyncio.run(handled(ByHand(CASES), rows, folder, settings="concurrency: 4\n"))
+    return asyncio.run(
+        handled(ByHand(CASES), rows, folder, "concurrency: 4\n", command=request.param)
+    )
 
 
 @pytest.mark.slow

@@ -147,7 +147,7 @@ def _tell(taken: dict[str, list[Figures]], rows: int) -> None:
         "whole_to_script": middle["script"]["wall_s"] / ours["wall_s"],
         "whole_to_curl": middle["curl"]["wall_s"] / ours["wall_s"],
     }
-    wanted = {"sending_to_bare": 0.75, "sending_to_curl": 1.0, "whole_to_script": 1.0}
+    wanted = {"sending_to_bare": 1.45, "sending_to_curl": 1.05, "whole_to_curl": 0.8}
     for name, ratio in ratios.items():
         aim = f"  (wanted: {wanted[name]:.2f} or more)" if name in wanted else ""
         say(f"{name:<18}{ratio:>6.2f}{aim}")

@@ -30,6 +30,7 @@ from tests.campaigns.crash_evidence import Evidence, Figures, Row, reckon
 from tests.support.manifests import write_csv
 from tests.support.processes import (
     BULKBIND,
+    PLAIN,
     ask,
     environment,
     ledger_of,
@@ -76,6 +77,8 @@ class Plan:
     in each life."""
     faults: tuple[str, ...] = ()
     """More of them."""
+    is_plain: bool = False
+    """Whether every request takes the plain path."""
 
     @property
     def may_repeat(self) -> bool:
@@ -270,7 +273,7 @@ class _Campaign:
         command += ["--endpoint", self._url, "--config", f"{code}.yaml", "--out", "report"]
         with (self._home / "run.log").open("ab") as log:
             started = subprocess.Popen(
-                [*BULKBIND, *command, *options],
+                [*(PLAIN if self._plan.is_plain else BULKBIND), *command, *options],
                 env=environment(self._home),
                 cwd=self._home,
                 stdin=subprocess.DEVNULL,
@@ -399,6 +402,7 @@ def main() -> None:
         late_share=given.late_share,
         known_code=given.known_code,
         faults=tuple(given.fault),
+        is_plain=given.plain,
     )
     with ExitStack() as stack:
         if given.keep is not None:
@@ -431,6 +435,7 @@ def _parser() -> argparse.ArgumentParser:
         "life  [default: with]",
     )
     add("--fault", action="append", default=[], help="one more fault of the sandbox; repeatable")
+    add("--plain", action="store_true", help="every request takes the plain path")
     add("--seed", type=int, default=5, help="of kills and faults  [default: 5]")
     add("--keep", type=Path, metavar="DIR", help="a new folder in which all evidence stays")
     return parser

@@ -1,4 +1,7 @@
-"""What every integration test runs under: the ledger changes no state but as its tables allow."""
+"""What every integration test runs under: the ledger changes no state but as its tables allow.
+
+And the two paths that requests may take.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,29 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from bulkbind.koodrive.connections import FastPath
 from bulkbind.ledger import store
 from bulkbind.model import ROW_TRANSITIONS, RUN_TRANSITIONS, UNBIND_TRANSITIONS, UNDO_TRANSITIONS
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Iterator
+
+
+@pytest.fixture
+def plain_path(monkeypatch) -> None:
+    """Let every request take the plain path."""
+    monkeypatch.setattr(FastPath, "serves", lambda: False)
+
+
+@pytest.fixture(params=["fast", "plain"])
+def path(request) -> str:
+    """Let requests take each path in turn, and return its name."""
+    if request.param == "plain":
+        request.getfixturevalue("plain_path")
+    name: str = request.param
+    return name
+
 
 TABLES: dict[str, tuple[str, dict[Any, dict[Any, str]]]] = {
     "rows": ("status", ROW_TRANSITIONS),

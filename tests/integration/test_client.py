@@ -50,6 +50,7 @@ from tests.support.rows import device
 PATH = "/koodrive/ose/v1/backup/device"
 DEVICE = device("user_1", "SN_1", "Van 1", "Android 15")
 DAY_S = 86_400.0
+BOTH_PATHS = pytest.mark.usefixtures("path")
 
 
 class OpenGate(fakes.OpenGate):
@@ -182,6 +183,7 @@ async def test_a_bind_is_accepted_by_the_sandbox():
     assert server_time is not None
 
 
+@BOTH_PATHS
 async def test_headers_are_exactly_those_of_the_contract():
     """Token, user, date, trace id and type, and no others but those that HTTP itself needs."""
     async with server(accept) as seen, drive(seen.url) as client:
@@ -207,6 +209,7 @@ async def test_headers_are_exactly_those_of_the_contract():
     }
 
 
+@BOTH_PATHS
 async def test_a_list_is_asked_for_without_a_body():
     """GET at the same path, with the same headers, but without body and content type."""
 
@@ -234,6 +237,7 @@ async def test_every_attempt_has_a_trace_id_of_its_own():
     assert len(set(sent)) == 5
 
 
+@BOTH_PATHS
 async def test_the_path_is_a_setting():
     """`ose` is a service name, and the path goes out as it was set."""
     async with server(accept) as seen, drive(seen.url, path="/koodrive/x%2Fy/device") as client:
@@ -262,6 +266,7 @@ async def test_the_codes_of_the_settings_reach_the_verdict():
 # --- faults ---------------------------------------------------------------------------------------
 
 
+@BOTH_PATHS
 @pytest.mark.parametrize(
     ("fault", "verdict", "code", "status", "bound"),
     [
@@ -298,6 +303,7 @@ async def test_what_each_fault_becomes(fault, verdict, code, status, bound):
     assert gate.taken_back == []
 
 
+@BOTH_PATHS
 @pytest.mark.parametrize("fault", [Fault.RESET_AFTER, Fault.HALF_A_BODY, Fault.BLACK_HOLE])
 async def test_a_list_under_a_fault_gives_no_records(fault):
     """A list that did not come whole is None, never an empty one."""
@@ -312,6 +318,7 @@ async def test_a_list_under_a_fault_gives_no_records(fault):
     assert listing.attempt.verdict == NoAnswer()
 
 
+@BOTH_PATHS
 async def test_the_client_works_on_after_faults():
     """One broken exchange leaves nothing behind that breaks the next."""
     async with (
@@ -328,6 +335,7 @@ async def test_the_client_works_on_after_faults():
     assert isinstance(verdicts[-1], Accepted)
 
 
+@BOTH_PATHS
 async def test_the_sandboxs_own_resets_are_silence():
     """Reset-before and reset-after look alike to the client; only the server knows."""
     bound = []
@@ -342,6 +350,7 @@ async def test_the_sandboxs_own_resets_are_silence():
     assert bound == [0, 1]
 
 
+@BOTH_PATHS
 async def test_a_list_is_sent_once_whatever_comes_of_it():
     """A GET whose kept connection breaks would be repeated by aiohttp: unpaced, and uncounted."""
     options = SandboxOptions(faults=(parse_fault("reset-before=1,on=list"),))
@@ -354,6 +363,7 @@ async def test_a_list_is_sent_once_whatever_comes_of_it():
     assert (seen, client.client.requests) == (2, 2)
 
 
+@BOTH_PATHS
 async def test_a_name_that_does_not_exist_is_unreachable():
     """DNS failure: nothing was sent."""
     async with drive("http://nowhere.invalid") as client:
@@ -364,6 +374,7 @@ async def test_a_name_that_does_not_exist_is_unreachable():
     assert "nowhere.invalid" in attempt.message
 
 
+@BOTH_PATHS
 async def test_tls_to_a_plain_port_is_unreachable():
     """A failed handshake: nothing was sent."""
     async with Sandbox() as sandbox, drive(sandbox.url.replace("http:", "https:")) as client:
@@ -373,6 +384,7 @@ async def test_tls_to_a_plain_port_is_unreachable():
     assert attempt.code == "tls"
 
 
+@BOTH_PATHS
 async def test_time_out_is_ours():
     """The setting bounds the whole exchange, and the attempt says how long was waited."""
     async with (
@@ -389,6 +401,7 @@ async def test_time_out_is_ours():
 # --- answers --------------------------------------------------------------------------------------
 
 
+@BOTH_PATHS
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 async def test_redirects_are_not_followed(status):
     """A redirect would carry the token to somebody else: it is a refusal of the set-up."""
@@ -426,6 +439,7 @@ def endless(*, zipped: bool, status: int = 200):
     return handler, sent
 
 
+@BOTH_PATHS
 @pytest.mark.parametrize("zipped", [False, True], ids=["big body", "gzip bomb"])
 @pytest.mark.parametrize(
     ("status", "verdict"), [(200, NoAnswer()), (500, Transient()), (404, Refused(set_up=True))]
@@ -444,6 +458,7 @@ async def test_an_endless_answer_is_cut_at_the_cap(zipped, status, verdict):
         assert "longer than the cap" in attempt.message
 
 
+@BOTH_PATHS
 @pytest.mark.parametrize(
     ("size", "verdict"),
     [
@@ -509,6 +524,7 @@ async def test_a_user_without_devices_has_an_empty_list():
     assert isinstance(listing.attempt.verdict, Accepted)
 
 
+@BOTH_PATHS
 @pytest.mark.parametrize(
     ("headers", "body"),
     [
@@ -533,6 +549,7 @@ async def test_an_answer_that_cannot_be_unpacked_is_no_answer(headers, body):
     assert attempt.verdict == NoAnswer()
 
 
+@BOTH_PATHS
 async def test_a_zipped_answer_is_read():
     """Compression is the server's choice."""
 
@@ -633,6 +650,7 @@ async def test_nothing_is_known_of_the_clock_before_an_answer():
 # --- how many at once, and the gate ---------------------------------------------------------------
 
 
+@BOTH_PATHS
 async def test_never_more_than_concurrency_at_once():
     """Sixty binds and lists through five slots: five are in flight, never six."""
     flying = {"now": 0, "most": 0}
@@ -655,6 +673,7 @@ async def test_never_more_than_concurrency_at_once():
     assert flying["most"] == 5
 
 
+@BOTH_PATHS
 async def test_permits_come_back_after_faults():
     """Every fault is reported to the gate, none keeps its permit: the last of many still goes."""
     gate = OpenGate()
@@ -681,6 +700,7 @@ async def test_nothing_is_sent_without_a_permit():
     assert seen.requests == []
 
 
+@BOTH_PATHS
 async def test_a_cancelled_request_is_forgotten_not_reported():
     """The gate learns that its permit came to nothing."""
     gate = OpenGate()
@@ -735,6 +755,7 @@ async def test_a_request_cancelled_while_its_answer_is_read_is_forgotten_too():
 ENDPOINT = "https://intl.example.invalid"
 
 
+@pytest.mark.usefixtures("plain_path")  # aioresponses stands in for it
 @pytest.mark.parametrize(
     ("canned", "verdict", "code"),
     [
@@ -833,6 +854,7 @@ async def test_what_the_client_makes_of_an_answer(canned, verdict, code):
     assert [(permit, type(heard)) for permit, heard in gate.reports] == [(1, type(verdict))]
 
 
+@pytest.mark.usefixtures("plain_path")  # aioresponses stands in for it
 async def test_what_is_no_answer_of_the_network_comes_out():
     """A programmer's error is not taken for weather; the permit is given back."""
     gate = OpenGate()
@@ -847,6 +869,7 @@ async def test_what_is_no_answer_of_the_network_comes_out():
     assert gate.reports == []
 
 
+@BOTH_PATHS
 @pytest.mark.parametrize("form", ["x-ratelimit", "draft-11", "draft-07", "draft-03"])
 async def test_limits_in_headers_reach_the_gate(form):
     """Whatever form the server uses, the gate hears limit and window with the first answer."""
@@ -863,6 +886,7 @@ async def test_limits_in_headers_reach_the_gate(form):
 # --- credentials and TLS --------------------------------------------------------------------------
 
 
+@BOTH_PATHS
 async def test_a_certificate_for_another_host_is_refused():
     """The verdict is that nothing was sent; the message names host and problem."""
     async with Sandbox(SandboxOptions(tls=True), host="127.0.0.2") as sandbox:
@@ -898,6 +922,7 @@ async def test_a_token_in_the_servers_words_is_hidden(filler):
         assert token[:8] not in message
 
 
+@BOTH_PATHS
 async def test_a_signed_request_names_its_host_once():
     """What is signed is what is sent: one Host header, with the port, and the body's own bytes."""
     auth = Renewing(GIVEN_APP, SystemClock(), App("app1", "s3cret"))
@@ -913,6 +938,7 @@ async def test_a_signed_request_names_its_host_once():
         assert check_signature(method, path, came, body, {"app1": "s3cret"}) is None
 
 
+@BOTH_PATHS
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
 async def test_a_session_call_follows_no_redirect(tmp_path, status):
     """Refresh token and token go to the endpoint alone."""

@@ -25,6 +25,14 @@ if TYPE_CHECKING:
     from io import FileIO
 
 BULKBIND = [sys.executable, "-m", "bulkbind"]
+_PLAIN = """
+from bulkbind.koodrive.connections import FastPath
+FastPath.serves = staticmethod(lambda: False)
+from bulkbind.cli import main
+main()
+"""
+PLAIN = [sys.executable, "-c", _PLAIN]
+"""The same, with every request on the plain path."""
 
 
 def read_results(folder: Path) -> list[dict[str, str]]:
@@ -47,10 +55,17 @@ def environment(home: Path, **more: str) -> dict[str, str]:
     return kept | {"XDG_STATE_HOME": str(home), "BULKBIND_TOKEN": "secret-token"} | more
 
 
-def bulkbind(*arguments: str | Path, home: Path, check=None, timeout: float = 100, **environ: str):
+def bulkbind(
+    *arguments: str | Path,
+    home: Path,
+    check=None,
+    timeout: float = 100,
+    command=BULKBIND,
+    **environ: str,
+):
     """Run bulkbind to its end and return the finished process; *check*: its exit code."""
     done = subprocess.run(
-        [*BULKBIND, *map(str, arguments)],
+        [*command, *map(str, arguments)],
         env=environment(home, **environ),
         capture_output=True,
         text=True,

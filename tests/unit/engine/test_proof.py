@@ -136,6 +136,7 @@ def unbinding(verdict=None, *, was_sent=False, kind=UnbindKind.UNDO):
 
 
 WHOLE, EMPTY, ANEW, THERE = seen(*OTHERS), seen(), seen(("A", "9"), *OTHERS), seen(("A", "1"))
+PART = seen(("A", "9"), *OTHERS, is_part=True)
 
 
 @pytest.mark.parametrize(
@@ -147,6 +148,7 @@ WHOLE, EMPTY, ANEW, THERE = seen(*OTHERS), seen(), seen(("A", "9"), *OTHERS), se
         (unbinding(), (WHOLE,), None),
         (unbinding(), (WHOLE, THERE), None),
         (unbinding(), (WHOLE, ANEW), UnbindStatus.CHANGED),
+        (unbinding(), (WHOLE, PART), None),
         (unbinding(), (ANEW,), None),
         (unbinding(kind=UnbindKind.MOVE), (WHOLE, WHOLE), None),
         (unbinding(kind=UnbindKind.MOVE), (ANEW, ANEW), UnbindStatus.CHANGED),

@@ -10,9 +10,10 @@ from dataclasses import fields
 from typing import Any
 
 import pytest
+from hypothesis import given, strategies as st
 
 from bulkbind.manifest import open_manifest
-from bulkbind.manifest.formulas import safe, safe_call, safe_value
+from bulkbind.manifest.formulas import is_harmless, safe, safe_call, safe_value
 from bulkbind.model import Problem, Record, ResultRow, RunState, RunSummary, Source, Status
 from bulkbind.model.fields import ABSENT, FIELDS, OPTIONAL
 from bulkbind.report import write_report
@@ -187,6 +188,22 @@ def test_user_that_calls_something_is_guarded(value):
 
 
 # --- reports -------------------------------------------------------------------------------------
+
+
+@given(
+    st.lists(st.lists(st.text("=+-@\uff1d\uff20,;|\t\r\n\"'a", max_size=4), min_size=3, max_size=3))
+)
+def test_a_table_that_is_called_harmless_holds_nothing_to_guard(rows):
+    """Whatever its cells are, alone or beside others: a guard would leave each as it is."""
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\r\n").writerows(rows)
+
+    assert not is_harmless(text.getvalue()) or [[safe(x) for x in row] for row in rows] == rows
+
+
+def test_a_table_as_it_is_nearly_always_is_harmless():
+    """Times, signs within text and empty cells call for no second look."""
+    assert is_harmless('a,2026-11-26T19:43:20+00:00,b@c,x=1,\r\n"a, b",c-d,\r\n')
 
 
 def test_the_published_list_is_all_of_it():

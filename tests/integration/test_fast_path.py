@@ -1,0 +1,349 @@
+"""The fast path sends what the plain one sends, knows what was sent, and keeps what is clean.
+
+What faults and strange answers come to on both is in `test_client.py` and `test_connector.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import re
+import tomllib
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import aiohttp
+import pytest
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.client_reqrep import ClientRequest
+from aiohttp.connector import BaseConnector, Connection
+from aiohttp.http import RawResponseMessage
+from aiohttp.http_exceptions import HttpProcessingError
+from multidict import istr
+
+from bulkbind.clock import SystemClock
+from bulkbind.koodrive import connections
+from bulkbind.koodrive.auth.credential import App, Outgoing, Token
+from bulkbind.koodrive.connections import RELIES_ON, SERVES, FastPath
+from bulkbind.koodrive.http import HttpSession
+from bulkbind.koodrive.server_clock import ServerClock
+from bulkbind.model import Accepted, Device, NoAnswer, Unreachable
+from bulkbind.sandbox import Sandbox, SandboxOptions
+from bulkbind.settings import ApiSettings
+from tests.acceptance.test_doctor import Proxy
+from tests.integration.test_client import DEVICE, PATH, drive
+from tests.support.paths import ROOT
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+CLOCK = SystemClock()
+ANSWER = b'HTTP/1.1 200 OK\r\nContent-Length: 22\r\n\r\n{"code":0,"data":null}'
+
+
+class Raw:
+    """A server that answers each request with bytes, and keeps what it was sent."""
+
+    def __init__(self, answer=ANSWER, *, greeting=b"", closes=False):
+        """*greeting*: said on every new connection. *closes*: hangs up after it, unasked."""
+        self._answer = answer
+        self._greeting = greeting
+        self._closes = closes
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.connections = 0
+        self.requests: list[bytes] = []
+        self.url = ""
+
+    @asynccontextmanager
+    async def serving(self):
+        server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        self.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        try:
+            yield self
+        finally:
+            server.close()
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _accept(self, reader, writer):
+        self.connections += 1
+        self._tasks.add(asyncio.create_task(self._talk(reader, writer), name="raw"))
+
+    async def _talk(self, reader, writer):
+        try:
+            writer.write(self._greeting)
+            while not self._closes:
+                head = await reader.readuntil(b"\r\n\r\n")
+                length = re.search(rb"(?i)content-length: *(\d+)", head)
+                body = await reader.readexactly(int(length[1])) if length else b""
+                self.requests.append(head + body)
+                writer.write(self._answer)
+                await writer.drain()
+        except (OSError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            writer.close()
+
+
+def http(url, **api):
+    """Return a session with an endpoint."""
+    return HttpSession(ApiSettings(**api), url, CLOCK, ServerClock(CLOCK))
+
+
+# --- what it relies on ----------------------------------------------------------------------------
+
+
+def sets(kind, name):
+    """Return whether the methods of a class set an attribute."""
+    return kind.__module__.startswith("aiohttp") and f"self.{name}" in inspect.getsource(kind)
+
+
+def test_what_it_relies_on_is_as_it_was():
+    """Another release of aiohttp must be read before it is let in."""
+    calls: dict[Callable[..., object], str] = {
+        BaseConnector.connect: "self req traces timeout",
+        BaseConnector._get: "self key traces",
+        BaseConnector._release: "self key protocol should_close",
+        ResponseHandler.read: "self",
+        ResponseHandler.data_received: "self data",
+        ResponseHandler.resume_reading: "self resume_parser",
+        Connection.release: "self",
+        Connection.close: "self",
+    }
+
+    found = [" ".join(inspect.signature(call).parameters) for call in calls]
+    lacking = [
+        f"{kind.__name__}.{name}"
+        for kind, names in RELIES_ON.items()
+        for name in names.split()
+        if not (hasattr(kind, name) or any(sets(base, name) for base in kind.__mro__[:-1]))
+    ]
+    asked = set(inspect.signature(ClientRequest).parameters)
+    answered = set(inspect.signature(ResponseHandler.set_response_params).parameters)
+    error = HttpProcessingError(code=400, message="no", headers=None)
+
+    assert lacking == []
+    assert found == list(calls.values())
+    assert asked >= {"method", "url", "headers", "loop", "session", "proxy", "proxy_headers"}
+    assert answered >= {"read_until_eof", "read_bufsize"}
+    assert all(hasattr(RawResponseMessage, name) for name in ("code", "headers"))
+    assert (error.code, error.message, error.headers) == (400, "no", None)
+    assert connections.serialized("GET / HTTP/1.1", {"A": "b"}) == b"GET / HTTP/1.1\r\nA: b\r\n\r\n"
+
+
+def test_the_bound_of_the_dependency_is_that_of_the_path():
+    """No release whose inside nobody has read can be installed."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    (bound,) = [text for text in project["dependencies"] if text.startswith("aiohttp")]
+
+    major, minor, _ = SERVES.split(".")
+    assert bound.endswith(f",<{major}.{int(minor) + 1}")
+    assert FastPath.serves()
+
+
+@pytest.mark.parametrize(("version", "calls"), [("3.14.99", 0), ("3.15.0", 1), ("4.0.0", 1)])
+async def test_other_releases_take_the_plain_path(monkeypatch, version, calls):
+    """What is not known is not used: the request goes out all the same."""
+    asked = []
+    request = aiohttp.ClientSession._request
+
+    async def counted(*args, **options):
+        asked.append(args)
+        return await request(*args, **options)
+
+    monkeypatch.setattr(aiohttp, "__version__", version)
+    monkeypatch.setattr(aiohttp.ClientSession, "_request", counted)
+    async with Raw().serving() as server, drive(server.url) as client:
+        await client.bind(DEVICE)
+
+    assert (len(server.requests), len(asked)) == (1, calls)
+
+
+# --- what is sent ---------------------------------------------------------------------------------
+
+
+def outgoing(method, path=PATH, body=None, **headers):
+    """Return a request, without Host."""
+    told: dict[str, str] = {istr(name.replace("_", "-")): text for name, text in headers.items()}
+    return Outgoing(method, path, "", told, body)
+
+
+REQUESTS = {
+    "bind": lambda: outgoing("POST", body=b'{"machineCode":"SN"}', X_User_Id="u", X_Traceid="t"),
+    "empty body": lambda: outgoing("POST", body=b""),
+    "list": lambda: outgoing("GET", X_User_Id="u", Authorization="Bearer \u00e4\u20ac"),
+    "unbind": lambda: outgoing("DELETE", f"{PATH}/18%2F4", X_User_Id="u"),
+    "query": lambda: outgoing("GET", "/a/../b?x=%41&y=+#part"),
+    "two slashes": lambda: outgoing("POST", "//a", b"{}"),
+    "tab": lambda: outgoing("GET", X_User_Id="a\tb"),
+    "app": lambda: signed(App("app1", "s3cret")),
+    "token": lambda: signed(Token("AT hush")),
+}
+
+
+def signed(credential):
+    """Return an authorised request."""
+    request = outgoing("POST", body=b"{}", X_User_Id="u", X_Date="20251103T070140Z")
+    request.host = "127.0.0.1:1"
+    credential.authorize(request)
+    return request
+
+
+@pytest.mark.parametrize("name", REQUESTS)
+async def test_both_paths_write_the_same_bytes(request, name):
+    """Whatever is asked for: method, target, every header in its order, and body."""
+    async with Raw().serving() as server:
+        async with http(server.url) as fast:
+            await fast.send(REQUESTS[name](), cap=99, timeout_s=5)
+        request.getfixturevalue("plain_path")
+        async with http(server.url) as plain:
+            await plain.send(REQUESTS[name](), cap=99, timeout_s=5)
+
+    assert server.requests[0] == server.requests[1]
+    assert server.requests[0].count(b"Host: ") == 1
+
+
+@pytest.mark.usefixtures("path")
+@pytest.mark.parametrize("bad", ["\r", "\n", "\0", "\r\nX-Evil: 1", "\x7f", "\x1b"])
+@pytest.mark.parametrize("name", ["X-User-Id", "Authorization", "X-{}"])
+async def test_nothing_is_written_that_could_end_a_header(bad, name):
+    """CR, LF, NUL and their like are an error of the program, before anything is sent."""
+    request = outgoing("GET")
+    request.headers[name.format(bad)] = f"a{bad}b"
+
+    async with Raw().serving() as server, http(server.url) as session:
+        with pytest.raises(ValueError, match="control character"):
+            await session.send(request, cap=99, timeout_s=5)
+
+    assert server.requests == []
+
+
+# --- what was sent --------------------------------------------------------------------------------
+
+
+def let_it_speak_first(monkeypatch, wait_s=0.05):
+    """Let what a server says on a new connection arrive before the request is written."""
+    connect = BaseConnector.connect
+
+    async def slow(*args, **options):
+        connection = await connect(*args, **options)
+        await CLOCK.sleep(wait_s)
+        return connection
+
+    monkeypatch.setattr(BaseConnector, "connect", slow)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        pytest.param({"greeting": ANSWER}, id="an answer before the request"),
+        pytest.param({"greeting": b"HTTP/1"}, id="a part of one"),
+        pytest.param({"closes": True}, id="closed"),
+    ],
+)
+async def test_a_connection_that_is_of_no_use_is_not_written_to(monkeypatch, said):
+    """It is known that nothing was sent: the endpoint counts as away, the row is in no doubt."""
+    let_it_speak_first(monkeypatch)
+    async with Raw(**said).serving() as server, drive(server.url) as client:
+        attempt = await client.bind(DEVICE)
+
+    assert (attempt.verdict, attempt.code) == (Unreachable(), "connect")
+    assert attempt.message.startswith("no connection: ")
+    assert (server.connections, server.requests) == (1, [])
+
+
+async def test_time_over_before_a_connection_is_nothing_sent():
+    """A server that accepts and never shakes hands holds up the connection, not the request."""
+    async with (
+        Raw().serving() as server,
+        drive(server.url.replace("http", "https"), timeout="150ms") as client,
+    ):
+        attempt = await client.bind(DEVICE)
+
+    assert (attempt.verdict, attempt.code) == (Unreachable(), "connect")
+    assert server.requests == []
+
+
+async def test_time_over_after_the_request_is_doubt():
+    """What was written may have been carried out."""
+    async with Raw(b"").serving() as server, drive(server.url, timeout="150ms") as client:
+        attempt = await client.bind(DEVICE)
+
+    assert (attempt.verdict, attempt.code) == (NoAnswer(), "timeout")
+    assert len(server.requests) == 1
+
+
+# --- what becomes of the connection ---------------------------------------------------------------
+
+BODY = b'{"code":13,"msg":"no"}'
+
+
+def answer(*headers, body=BODY, length=None, version="1.1", status="200 OK"):
+    """Return an answer as bytes."""
+    told = len(body) if length is None else length
+    lines = [f"HTTP/{version} {status}", f"Content-Length: {told}", *headers, "", ""]
+    return "\r\n".join(lines).encode() + body
+
+
+@pytest.mark.usefixtures("path")
+@pytest.mark.parametrize(
+    ("said", "connections"),
+    [
+        pytest.param(answer(), 1, id="clean"),
+        pytest.param(b"HTTP/1.1 100 Continue\r\n\r\n" + answer(), 1, id="after a 100"),
+        pytest.param(answer("Connection: close"), 2, id="Connection: close"),
+        pytest.param(answer(version="1.0"), 2, id="HTTP/1.0"),
+        pytest.param(answer() + answer(), 2, id="an answer too many"),
+        pytest.param(answer(body=b"x" * (2 << 20)), 2, id="longer than the cap"),
+        pytest.param(answer("Content-Encoding: gzip"), 2, id="no gzip"),
+        pytest.param(answer("Connection: Upgrade", "Upgrade: x", status="101 S"), 2, id="101"),
+        pytest.param(b"garbage\r\n\r\n", 2, id="garbage"),
+    ],
+)
+async def test_only_a_clean_connection_is_used_again(said, connections):
+    """Two requests, one after the other: what is not clean is closed after the first."""
+    async with Raw(said).serving() as server, drive(server.url, timeout="5s") as client:
+        first, second = await client.bind(DEVICE), await client.bind(DEVICE)
+
+    assert (server.connections, len(server.requests)) == (connections, 2)
+    assert type(first.verdict) is type(second.verdict)
+
+
+@pytest.mark.usefixtures("path")
+async def test_a_cut_body_closes_the_connection():
+    """The rest of a body that came too late must not be taken for the next answer."""
+    late = answer(length=len(BODY) + 40)
+    async with Raw(late).serving() as server, drive(server.url, timeout="150ms") as client:
+        attempts = [await client.bind(DEVICE) for _ in range(2)]
+
+    assert [attempt.verdict for attempt in attempts] == [NoAnswer(), NoAnswer()]
+    assert server.connections == 2
+
+
+# --- through a proxy ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def proxied(monkeypatch):
+    """Let requests go through a proxy, and return it."""
+    proxy = Proxy()
+    with proxy.serving() as address:
+        monkeypatch.setenv("HTTPS_PROXY", f"http://user:hush@{address}")
+        yield proxy
+
+
+async def test_tunnels_are_used_again(path, proxied):
+    """The proxy alone hears the password, once a tunnel, and each tunnel is kept in the pool."""
+    async with (
+        Sandbox(SandboxOptions(tls=True)) as sandbox,
+        drive(sandbox.url, ca_file=sandbox.ca_file) as client,
+    ):
+        attempts = await asyncio.gather(*(client.bind(Device("u", f"A{n}")) for n in range(3)))
+        attempts += await asyncio.gather(*(client.bind(Device("u", f"B{n}")) for n in range(3)))
+        keys = list(client.client._http._connector._conns)
+
+    assert {type(attempt.verdict) for attempt in attempts} == {Accepted}, path
+    assert len(proxied.asked) == 3
+    assert len(set(proxied.asked)) == len(keys) == 1
+    assert proxied.asked[0].count(b"Proxy-Authorization: Basic ") == 1
