@@ -303,6 +303,7 @@ class Binder:
             try:
                 return await self._in_turn(claim, reclaim)
             except DisprovedError:
+                claim.last = None  # perhaps another's answer: it must not decide after a crash
                 return Park()
 
         return await self._retries.until_done(step, lambda: claim.attempts, once, release)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from dataclasses import replace
+from shlex import quote
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bulkbind.manifest.likely_causes import (
@@ -19,7 +20,7 @@ from bulkbind.manifest.likely_causes import (
     fault_of,
 )
 from bulkbind.manifest.placeholders import NO_PLACEHOLDERS, placeholders
-from bulkbind.manifest.rules import RULES, Rule, check, keeps, no_value, printable, quoted
+from bulkbind.manifest.rules import RULES, Rule, check, keeps, no_value, printable
 from bulkbind.manifest.table_words import BY_FIELD, fault_of_word
 from bulkbind.model import CLEANING, Change, CheckedRow, Problem
 from bulkbind.model.fields import CLEANED, FIELDS, NAME
@@ -125,7 +126,7 @@ def columns_of(used: Sequence[int | None], settings: ManifestSettings) -> tuple[
 
 def covered_problem(field: str, name: str, cell: str, fault: Fault) -> Problem:
     """Return the problem of a damaged cell that a constant would replace."""
-    hint = f"{fault.hint}; --ignore-column {quoted(name)} leaves the column out, whatever it says"
+    hint = f"{fault.hint}; --ignore-column {quote(name)} leaves the column out, whatever it says"
     return no_value(field, name, cell.strip(), fault._replace(hint=hint))
 
 

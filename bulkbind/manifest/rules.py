@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 import unicodedata
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -149,12 +148,6 @@ def name_character(character: str) -> str:
     label = unicodedata.name(character, "control character")
     shown = f"'{character}' " if character.isprintable() else ""
     return f"{shown}(U+{number:04X} {label})"
-
-
-def quoted(name: str) -> str:
-    """Return a name as a shell takes it, in quotes even if it needs none."""
-    written = shlex.quote(name)
-    return f"'{name}'" if written == name else written
 
 
 def printable(value: str, longest: int = LONGEST_SHOWN) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from itertools import chain, repeat
+from shlex import quote
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -20,7 +21,7 @@ from bulkbind.manifest.checking import (
     covered_problem,
 )
 from bulkbind.manifest.likely_causes import Fault, error_of, fault_of
-from bulkbind.manifest.rules import no_value, printable, quoted, trim
+from bulkbind.manifest.rules import no_value, printable, trim
 from bulkbind.manifest.synonyms import candidates, meant
 from bulkbind.manifest.table_words import NAME, fault_of_word
 from bulkbind.manifest.text import MOST_COLUMNS
@@ -469,8 +470,8 @@ class Table:
                 raise ManifestError(
                     f"{self._source.name}:{line}: column `{name}` may be meant for {field}, and "
                     "--user-id would take its place",
-                    hint=f"--map {field}={quoted(name)} takes it, --ignore-column "
-                    f"{quoted(name)} says that it is none",
+                    hint=f"--map {field}={quote(name)} takes it, --ignore-column "
+                    f"{quote(name)} says that it is none",
                 )
 
     def _refuse_other_header(self, line: int, cells: Sequence[str]) -> None:

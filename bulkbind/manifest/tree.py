@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from contextlib import ExitStack
 from functools import partial
 from itertools import islice, repeat
+from shlex import quote
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeAlias
 
 from msgspec.structs import replace
@@ -14,7 +15,7 @@ from bulkbind.errors import ManifestError
 from bulkbind.manifest import columns
 from bulkbind.manifest.checking import FEW, Checker, columns_of, covered_problem
 from bulkbind.manifest.likely_causes import Fault
-from bulkbind.manifest.rules import RULES, Rule, printable, quoted, trim
+from bulkbind.manifest.rules import RULES, Rule, printable, trim
 from bulkbind.manifest.shapes import FORMS, Survey, next_page
 from bulkbind.manifest.text import MOST_SHAPES, open_text
 from bulkbind.model import OWN_COLUMNS, CheckedRow, Problem
@@ -312,7 +313,7 @@ class Tree:
             field = FIELDS[at]
             if self._fills.get(field) or field in given:
                 shown = printable(text_of(node[key]) or str(node[key]))
-                name = quoted(key)
+                name = quote(key)
                 yield Problem(
                     field, key, shown, f"{field}: its key, not one that is like it",
                     "it may be meant, and a value for all rows would take its place",
