@@ -450,9 +450,9 @@ class Table:
     def _missing(self, more: int) -> str:
         """Return what a row of CSV may lack. *more*: cells than it should have, or fewer."""
         if more > 0:
-            is_usual = self._short is not None and self._short.usual == self._width + more
-            return f"a cell that contains {self._delimiter} must stand in quotes" + (
-                ", or the header lacks a name, as most rows have so many" if is_usual else ""
+            return (
+                f"a cell that contains {self._delimiter} must stand in quotes, or the header lacks "
+                "a name"
             )
         return f"{self._delimiter} or a quote is missing" + (
             "" if more else ", or the header lacks a name"
