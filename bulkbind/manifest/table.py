@@ -197,6 +197,7 @@ class Table:
             ),
             0,
         )
+        self._begins = 0
         self._cut = 0
         self._first_cut = 0
         self._read_as = [
@@ -244,6 +245,7 @@ class Table:
         *lines*: the first line of each row. *faults*: by line, for rows that have any. *texts*: the
         rows as written, where cells do not say it. *has_names*: whether there may be a header.
         """
+        self._begins = self._begins or next(iter(lines), 0)
         values = self._good_values(cells, lines, faults, has_names=has_names)
         if values is not None:
             if self._short is not None:
@@ -448,9 +450,9 @@ class Table:
     def _missing(self, more: int) -> str:
         """Return what a row of CSV may lack. *more*: cells than it should have, or fewer."""
         if more > 0:
-            is_usual = self._short is not None and self._short.usual == self._width + more
-            return f"a cell that contains {self._delimiter} must stand in quotes" + (
-                ", or the header lacks a name, as most rows have so many" if is_usual else ""
+            return (
+                f"a cell that contains {self._delimiter} must stand in quotes, or the header lacks "
+                "a name"
             )
         return f"{self._delimiter} or a quote is missing" + (
             "" if more else ", or the header lacks a name"
@@ -479,8 +481,9 @@ class Table:
         shown = printable(self._source.delimiter.join(cells))
         code = self._code_in(cells)
         if self._words.isdisjoint(map(str.strip, cells)):
-            named = len(candidates(cells)) if fault_of_word("machine_code", code) == NAME else 0
-            is_other = named > 1
+            is_name = fault_of_word("machine_code", code) == NAME
+            named = len(candidates(cells)) if is_name else 0
+            is_other = named > 1 or (is_name and line > self._begins and self._are_words(cells))
         else:
             named = columns.named(cells, self._mapping)
             is_other = named > 1 or bool(named and self._names_code(cells))
@@ -496,6 +499,13 @@ class Table:
                 hint="a row is one device: transpose the table, or put the other one in a file of "
                 "its own",
             )
+
+    def _are_words(self, cells: Sequence[str]) -> bool:
+        """Return whether several of our columns have cells, and all of them words about a table."""
+        filled = [
+            cell for at, cell in enumerate(map(str.strip, cells)) if cell and at in self._used
+        ]
+        return len(filled) > 1 and all(fault_of_word("machine_code", cell) for cell in filled)
 
     def _code_in(self, cells: Sequence[str]) -> str:
         at = self._code_at

@@ -35,6 +35,13 @@ _FOOTERS = [
     ["{rows} rows selected."],
     ["", "({rows} rows affected)"],
 ]
+_OTHER_WORDS = {
+    "user_id": ["Owner", "Benutzer", "assigned_to"],
+    "machine_code": ["Serial", "Seriennummer", "IMEI"],
+    "device_name": ["Hostname", "Modell"],
+    "device_os": ["OS", "Betriebssystem"],
+}
+_TOTALS = ["Total", "SUMME", "Grand_Total", "eof", "serial_number"]
 _MANY = 0.25
 DAMAGES = ("long", "short", "bad code", "broken quote")
 
@@ -166,6 +173,12 @@ def csv_file(random: Random) -> Made:
         written.insert(0, "sep=^")
     written.append(head)
     rows = _rows(random, style, columns, given, "none" if ending and ragged == "cut" else ragged)
+    if random.random() < 0.1:  # a header in other words says nothing new
+        words = [random.choice(_OTHER_WORDS.get(name, [name])) for name in columns]
+        written.append(style.row(words) + ending)
+    if random.random() < 0.1:  # a total is no device
+        cells = [random.choice(_TOTALS) if name == "machine_code" else "" for name in columns]
+        rows.append(Right(None, (style.row(cells),)))
     written += [f"{right.written[0]}{ending}" for right in rows]
     footer = random.choice(_FOOTERS)
     written += [line.format(rows=len(rows)) for line in footer]

@@ -70,11 +70,18 @@ def test_header_in_other_words_is_passed_over(manifest, line, after):
     assert "fleet.csv: 1 headers in other words passed over" in read.notices
 
 
-@pytest.mark.parametrize("line", ["Owner,Serial,Hostname", "owner,imei,"])
+@pytest.mark.parametrize(
+    "line", ["Owner,Serial,Hostname", "owner,imei,", "Location,Count,", "Vendor,Quantity,Remarks"]
+)
 def test_header_of_other_columns_is_refused(manifest, line):
     """The rows below it would bind users to users."""
     with pytest.raises(ManifestError, match=r"fleet\.csv:3: another table begins here"):
         codes(manifest(f"{HEADER}A1,u1,n\n{line}\nann,A2,x\n"))
+
+
+def test_types_below_the_header_are_a_row_that_is_a_problem(manifest):
+    """They are no header of another table."""
+    assert codes(manifest(f"{HEADER}string,varchar,text\nA1,u1,n\n")) == [None, "A1"]
 
 
 @pytest.mark.parametrize("other", ["user_id,u1,u2", "Device Name,n1,n2"])
