@@ -20,6 +20,7 @@ from bulkbind.model import (
 )
 from tests.integration.test_doubt_lives import by_code, lives, summary
 from tests.integration.test_engine import bench as bench, devices  # noqa: PLC0414  # a fixture
+from tests.integration.test_engine_properties import sent_and_killed
 
 REFUSALS: list[Verdict] = [Refused(), Refused(set_up=True), Refused(is_about_user=True)]
 
@@ -170,3 +171,17 @@ async def test_our_binding_is_ours_after_a_kill_between_doubt_and_list(bench, st
 
     assert await lives(bench, wanted, each_s=60.0) == 1
     assert {row.status for row in by_code(bench).values()} == {"bound"}
+
+
+async def test_an_answer_that_may_be_anothers_decides_nothing_after_a_crash(bench):
+    """The row was put off by it and not bound: it is sent again, as often as the settings allow."""
+    put_off = Transient(retry_after_s=1.0)
+    bench.server.planned.extend([None, put_off])
+    Shifted(bench, put_off, says_after_s=0.02, code="SN1")
+    wanted = devices(4)
+
+    await sent_and_killed(bench, wanted, kill_after=2.0)
+    assert bench.counts() == {"bound": 3, "in_doubt": 1}
+    assert await lives(bench, wanted, each_s=60.0) == 1
+
+    assert bench.counts() == {"bound": 4}
