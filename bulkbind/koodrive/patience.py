@@ -8,8 +8,8 @@ SPREAD = 4.0
 """… where that is their mean and so many mean deviations (RFC 6298, 2: SRTT + 4 * RTTVAR)."""
 MEAN_SHARE, SPREAD_SHARE = 1 / 8, 1 / 4
 """What a new answer counts (ibidem)."""
-LONGEST_S = 120.0
-"""Longer than this is waited only where the settings say so."""
+SHORTEST_S, LONGEST_S = 15.0, 120.0
+"""Shorter or longer than this is waited only where the settings say so."""
 IN_A_ROW, MOST_DOUBLINGS = 5, 2
 """So many time-outs without any answer double the wait (as each does in RFC 6298, 5.5), so often at
 most: one request alone tries a server that is silent, and all wait for it."""
@@ -38,7 +38,7 @@ class Patience:
         usual_s = self._mean_s + SPREAD * self._spread_s
         doublings = min(self._unanswered // IN_A_ROW, MOST_DOUBLINGS)
         wait_s = max(self._floor_s, TIMES * usual_s) * 2.0**doublings
-        return max(self._floor_s, min(wait_s, LONGEST_S))
+        return max(self._floor_s, min(wait_s, LONGEST_S)) if wait_s > SHORTEST_S else self._floor_s
 
     def answered(self, now: float, took_s: float) -> None:
         """An answer came at *now* (monotonic seconds), after *took_s*."""

@@ -75,8 +75,8 @@ class Sample:
 
     at: float
     per_s: float
+    measured_s: float
     left_s: float | None
-    done: int
 
 
 @dataclass(slots=True)
@@ -103,7 +103,7 @@ def sampled(settings: bulkbind.Settings, samples: list[Sample]) -> Iterator[None
             except BulkbindError:  # there is no run yet
                 continue
             now = clock.utc_now().timestamp()
-            samples.append(Sample(now, found.per_s, found.left_s, found.done))
+            samples.append(Sample(now, found.per_s, found.measured_s, found.left_s))
 
     thread = threading.Thread(target=sample)
     thread.start()
@@ -300,7 +300,7 @@ def statuses() -> dict[str, object]:
         for sample in night.samples:
             if sample.at < began + SAMPLED_AFTER_S or sample.at > last:
                 continue
-            span_s = min(10.0, sample.at - began)
+            span_s = min(sample.measured_s, sample.at - began)
             true = sum(sample.at - span_s <= at <= sample.at for at in settled) / span_s
             if true:
                 rates.append(abs(sample.per_s / true - 1))

@@ -24,6 +24,8 @@ def heard(floor_s, *answers):
         pytest.param(15.0, [10.0] * 50, 40.0, 45.0, id="slow answers"),
         pytest.param(15.0, [1.0, 9.0] * 50, 60.0, 100.0, id="answers that differ much"),
         pytest.param(15.0, [100.0] * 50, LONGEST_S, LONGEST_S, id="no more than that"),
+        pytest.param(1.0, [3.0] * 50, 1.0, 1.0, id="a short setting is meant"),
+        pytest.param(1.0, [10.0] * 50, 40.0, 45.0, id="but not where answers take very long"),
         pytest.param(300.0, [100.0] * 50, 300.0, 300.0, id="a setting above that"),
         pytest.param(15.0, [10.0] * 50 + [0.05] * 100, 15.0, 15.0, id="quick again"),
         pytest.param(15.0, [0.05] * 250 + [20.0] + [0.05] * 40, 15.0, 15.0, id="one slow answer"),
