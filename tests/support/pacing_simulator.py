@@ -12,12 +12,13 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import TYPE_CHECKING, Any, Protocol
 
-from bulkbind.pacing.learner import Pace
+from bulkbind.pacing.learner import TOGETHER, Pace
 from bulkbind.pacing.width import Flight
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from bulkbind.pacing.gate import Sent
     from bulkbind.sandbox.limiters import Limiter
 
 LATE_S = 0.001
@@ -153,7 +154,7 @@ class _Run:
                 self._answered(*rest)
             elif kind == "sure" and self._tries and rest == (self._pace.epoch,):
                 self._tries = False
-                self._pace.sure(self._now)
+                self._pace.sure()
             self._send()
         self._ran.took_s = self._now
         return self._ran
@@ -167,7 +168,7 @@ class _Run:
 
     def _send(self) -> None:
         pace, late_s = self._pace, self._what.late_s
-        while self._waiting and self._out < self._flight.useful(pace.per_s):
+        while self._waiting and self._out < self._flight.useful(pace.known_per_s):
             if pace.is_closed and self._tries:
                 return
             due_at = max(pace.next_at, self._flight.next_at)
@@ -177,44 +178,44 @@ class _Run:
                     self._at(self._wakes_at, "wakes")
                 return
             self._tries = pace.is_closed
-            pace.sent(self._now)
+            sent = pace.sent(self._now)
             self._flight.sent(self._now)
             self._waiting -= 1
             self._out += 1
             ran = self._ran
             ran.most_in_flight = max(ran.most_in_flight, self._out)
             ran.fastest_per_s = max(ran.fastest_per_s, pace.per_s)
-            self._at(self._now + self._network_s(), "arrives", pace.epoch, self._out, self._now)
+            self._at(self._now + self._network_s(), "arrives", sent, self._out)
             if self._tries:
                 self._at(pace.sure_at() + self._random.uniform(0, late_s), "sure", pace.epoch)
 
-    def _arrives(self, epoch: int, in_flight: int, sent_at: float) -> None:
+    def _arrives(self, sent: Sent, in_flight: int) -> None:
         is_through = self._what.limiter.admit(self._now)
         done_at = self._now + (self._what.service_s if is_through else 0.0)
         if is_through:
             self._at(done_at, "done")
         back_at = done_at + self._network_s()
-        self._at(back_at, "answered", epoch, in_flight, sent_at, is_through)
+        self._at(back_at, "answered", sent, in_flight, is_through)
 
-    def _answered(self, epoch: int, in_flight: int, sent_at: float, is_through: bool) -> None:  # noqa: FBT001  # an event's value
-        pace = self._pace
+    def _answered(self, sent: Sent, in_flight: int, is_through: bool) -> None:  # noqa: FBT001  # an event's value
+        pace, places = self._pace, self._flight.places
         self._out -= 1
         if self._what.limits:
             pace.stated(self._what.limits)
-        if epoch == pace.epoch:
+        if sent.epoch == pace.epoch:
             self._tries = False
         if is_through:
             self._through += 1
-            pace.accepted(self._now, epoch)
-            self._flight.accepted(self._now, in_flight, self._now - sent_at)
+            pace.accepted(sent)
+            self._flight.accepted(self._now, in_flight, self._now - sent.at)
             return
         self._ran.refused += 1
-        pace.refusal_took(self._now - sent_at)
+        pace.refusal_took(self._now - sent.at)
         self._waiting += 1
-        is_paced = pace.is_closed or epoch != pace.epoch or self._what.told
-        if not is_paced and self._flight.throttled(self._now, in_flight):
-            pace.not_through(epoch)
-            return
-        if self._flight.is_spacing:
-            pace.search.mind_spacing()
-        pace.throttled(self._now, epoch, **self._what.told)
+        is_paced = pace.is_closed or sent.epoch != pace.epoch or self._what.told
+        search = pace.search
+        is_other = search.is_spaced or not (search.is_found or sent.number > TOGETHER)
+        if not (is_paced or is_other) and places.throttled(self._now, in_flight, sent, pace.number):
+            pace.lost(sent)
+        else:
+            pace.throttled(self._now, sent, **self._what.told)
