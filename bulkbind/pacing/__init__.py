@@ -30,6 +30,7 @@ through again.
 - **Answers that slow down**: more go at once only while that brings more answers a second.
 """
 
+from bulkbind.pacing.learner import Left
 from bulkbind.pacing.pacer import Limit, Pacer
 
-__all__ = ["Limit", "Pacer"]
+__all__ = ["Left", "Limit", "Pacer"]

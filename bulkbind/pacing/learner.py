@@ -8,7 +8,7 @@ and what other streams do they do not know.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from bulkbind.pacing.gate import COARSE_S, FIRST_TRY_S, LATE_S, LONGEST_TRY_S, Sent, StreamGate
 from bulkbind.pacing.search import SLOWEST_PER_S, Event, Leg, Search
@@ -38,6 +38,24 @@ SURE, SURE_S = 2.0, 0.01
 """A try got through if it is not refused within twice the time that a 429 takes, or 10 ms more."""
 
 
+class Left(NamedTuple):
+    """What of a limit is left to others."""
+
+    share: float
+    """So much of it is used, above 0, at most 1."""
+    per_s: float
+    """And so many requests per second fewer."""
+
+    def of(self, limit_per_s: float) -> float:
+        """Return what may be used of a limit."""
+        return max(SLOWEST_PER_S, self.share * limit_per_s - self.per_s)
+
+
+NOTHING = Left(1.0, 0.0)
+HELD_S = 60.0
+"""Where something is left to others, the limit itself is looked for once in so long."""
+
+
 class Pace(StreamGate):
     """The gate of a stream whose limit is learned.
 
@@ -61,9 +79,9 @@ class Pace(StreamGate):
 
     per_s: float
     __slots__ = (
-        "_along", "_cap", "_ceiling", "_cost", "_first", "_is_asked", "_refusal_s",
-        "_silent", "_stated", "_through", "_tried_at", "_windows", "has_learned", "is_away",
-        "is_stated", "per_s", "search", "stated_by",
+        "_along", "_cap", "_ceiling", "_cost", "_first", "_held", "_is_asked", "_left",
+        "_refusal_s", "_silent", "_stated", "_through", "_tried_at", "_windows", "has_learned",
+        "is_away", "is_stated", "per_s", "search", "stated_by",
     )  # fmt: skip
 
     def __init__(
@@ -74,18 +92,25 @@ class Pace(StreamGate):
         *,
         is_spaced: bool = False,
         start_per_s: float = START_PER_S,
+        left: Left = NOTHING,
     ) -> None:
-        """Begin with the operator's cap, and with what an earlier run learned of the gateway."""
+        """Begin with the operator's cap, and with what an earlier run learned of the gateway.
+
+        *left*: what of the limit is for others.
+        """
         super().__init__(now)
         self._cap = self._ceiling = cap_per_s or math.inf
         self._stated = math.inf
         self._windows: dict[str, float] = {}
         """Header -> the longest time to a reset that it stated."""
         self.stated_by = ""
+        self._left = left
         self.per_s = cap_per_s or start_per_s
         self.is_away = self.is_stated = self.has_learned = self._is_asked = False
         self.search = Search(now, is_spaced=is_spaced)
         self._along = self._silent = self._cost = 0
+        self._held: Leg | None = None
+        """The leg instead, where something is left to others."""
         self._first: Sent | None = None
         """The first 429 since which no request that left later was answered."""
         self._through = 0
@@ -289,15 +314,21 @@ class Pace(StreamGate):
         self._begin(leg)
 
     def _begin(self, leg: Leg) -> None:
+        self._held = None
+        if self._left != NOTHING and (self.search.is_sure or self.is_stated):
+            base = self._left.of(leg.top)
+            span = math.inf if self.is_stated else max(leg.span, HELD_S * base)
+            leg = self._held = leg._replace(base=base, top=base, span=span)
         self.per_s = min(self._ceiling, max(leg.base, SLOWEST_PER_S))
         self._along = self._cost = 0
         self._is_asked = False
 
     def _rise(self) -> None:
-        if self.search.leg.top == math.inf:
+        leg = self._held or self.search.leg
+        if leg.top == math.inf:
             per_s = self.per_s * 2.0 ** (1.0 / max(DOUBLING, DOUBLING_S * self.per_s))
         else:
             self._along += 1
             most = self.per_s * 2.0 ** (1.0 / max(2 * DOUBLING, self.per_s))
-            per_s = min(most, self.search.leg.per_s(self._along))
+            per_s = min(most, leg.per_s(self._along))
         self.per_s = min(self._ceiling, max(self.per_s, per_s))

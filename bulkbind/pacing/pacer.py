@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from bulkbind.logs import logger
 from bulkbind.model import NoAnswer, RunFacts, ServerLimit, Throttled, Unreachable, Verdict
-from bulkbind.pacing.learner import START_PER_S, TOGETHER, Pace
+from bulkbind.pacing.learner import NOTHING, START_PER_S, TOGETHER, Left, Pace
 from bulkbind.pacing.streams import OneStream, StreamPerUser
 from bulkbind.pacing.width import Flight, Traffic
 
@@ -77,11 +77,12 @@ class Pacer:
         concurrency: int = MOST_IN_FLIGHT,
         learned: Limit | None = None,
         per_user: bool = False,
+        left: Left = NOTHING,
     ) -> None:
         """Begin with what an earlier run has *learned*, or with nothing.
 
         *per_user*: whether the gateway counts each user's requests apart; *cap_per_s* and *learned*
-        are those of one user then.
+        are those of one user then; *left*: what of the limit is for others.
         """
         self._clock = clock
         self._stop = stop
@@ -90,7 +91,12 @@ class Pacer:
         known = learned or Limit(math.inf, is_spaced=False)
         start_per_s = math.inf if per_user else START_PER_S
         learner = Pace(
-            now, cap_per_s, known.per_s, is_spaced=known.is_spaced, start_per_s=start_per_s
+            now,
+            cap_per_s,
+            known.per_s,
+            is_spaced=known.is_spaced,
+            start_per_s=start_per_s,
+            left=left,
         )
         self.streams = StreamPerUser(learner) if per_user else OneStream(learner)
         self.state = Pace(now, start_per_s=math.inf) if per_user else learner

@@ -188,7 +188,7 @@ class Search:
 
     def begin_at(self, per_s: float, top: float) -> Leg:
         """Begin with a limit that is known from before."""
-        self.is_found = True
+        self.is_found, self._confirmed = True, 1
         self.leg = Leg(per_s, top, max(SHORT, SPAN_S * top), max(SHORT, BEYOND * top))
         return self.leg
 
@@ -213,6 +213,11 @@ class Search:
     def is_early(self) -> bool:
         """Whether the last leg was over at once."""
         return self._early > 0
+
+    @property
+    def is_sure(self) -> bool:
+        """Whether the last leg has confirmed the limit, or it is known from before."""
+        return self._confirmed > 0
 
     def opens_at(self, now: float) -> float:
         """Return when a window ends, where that explains a 429; else infinite."""
@@ -245,7 +250,10 @@ class Search:
         is_by_chance = self._is_by_chance(event, goodput, is_first=is_first)
         if is_first:
             base = max(goodput, 1 / max(event.closed_s, SHORTEST_S)) if self.is_spaced else goodput
-            top = math.inf if self.is_spaced else base
+            # The gate opened after the last try that was refused: perhaps long before the next one.
+            most = span.goodput(max(event.tried_at, event.refused.at), event.number)
+            most = base if self.is_per_user else most
+            top = math.inf if self.is_spaced else min(max(base, (base + most) / 2), 1.5 * base)
         elif is_by_chance:
             base, top = (1 - CUT / 4) * per_s, max(per_s, min(self.leg.top, self._proven))
         else:

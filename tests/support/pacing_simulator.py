@@ -93,6 +93,51 @@ class Changing:
         pass
 
 
+class Ban:
+    """A limit whose every 429 closes for a while."""
+
+    def __init__(self, limiter: Admits, closed_s: float) -> None:
+        self._limiter, self._closed_s, self._until = limiter, closed_s, 0.0
+
+    def admit(self, now: float) -> bool:
+        if now < self._until:
+            return False
+        is_through = self._limiter.admit(now)
+        if not is_through:
+            self._until = now + self._closed_s
+        return is_through
+
+    def leave(self) -> None:
+        self._limiter.leave()
+
+
+class Nodes:
+    """Several nodes that take turns, each with a limit of its own."""
+
+    def __init__(self, *limiters: Admits) -> None:
+        self._limiters, self._turn = limiters, 0
+
+    def admit(self, now: float) -> bool:
+        self._turn += 1
+        return self._limiters[self._turn % len(self._limiters)].admit(now)
+
+    def leave(self) -> None:
+        pass
+
+
+class Shed:
+    """A limit behind something that refuses by chance."""
+
+    def __init__(self, limiter: Admits, share: float, seed: int) -> None:
+        self._limiter, self._share, self._random = limiter, share, random.Random(seed)
+
+    def admit(self, now: float) -> bool:
+        return self._random.random() >= self._share and self._limiter.admit(now)
+
+    def leave(self) -> None:
+        self._limiter.leave()
+
+
 @dataclass(slots=True)
 class Ran:
     """How a simulated run went."""
@@ -101,6 +146,16 @@ class Ran:
     refused: int
     most_in_flight: int
     fastest_per_s: float
+    answers: list[tuple[float, bool]] = field(default_factory=list)
+    """When the server admitted or refused each, and which."""
+
+    def through_by(self, moment: float) -> int:
+        """Return how many had got through at a moment."""
+        return sum(is_through for at, is_through in self.answers if at <= moment)
+
+    def refused_by(self, moment: float) -> int:
+        """Return how many had been refused at a moment."""
+        return sum(not is_through for at, is_through in self.answers if at <= moment)
 
 
 @dataclass(slots=True)
@@ -122,6 +177,8 @@ class Simulation:
     """What the headers of every answer tell."""
     cap_per_s: float | None = None
     learned_per_s: float | None = None
+    for_s: float = float("inf")
+    """No longer than this."""
 
     def run(self) -> Ran:
         """Send until every request has got through."""
@@ -144,7 +201,7 @@ class _Run:
 
     def run(self) -> Ran:
         self._send()
-        while self._through < self._what.requests:
+        while self._through < self._what.requests and self._events[0][0] <= self._what.for_s:
             self._now, _, kind, rest = heapq.heappop(self._events)
             if kind == "arrives":
                 self._arrives(*rest)
@@ -191,6 +248,7 @@ class _Run:
 
     def _arrives(self, sent: Sent, in_flight: int) -> None:
         is_through = self._what.limiter.admit(self._now)
+        self._ran.answers.append((self._now, is_through))
         done_at = self._now + (self._what.service_s if is_through else 0.0)
         if is_through:
             self._at(done_at, "done")

@@ -21,7 +21,7 @@ from bulkbind.errors import InterruptedRunError, LedgerBusyError
 from bulkbind.koodrive import KooDrive
 from bulkbind.ledger import Ledger
 from bulkbind.model import RunFacts
-from bulkbind.pacing import Limit, Pacer
+from bulkbind.pacing import Left, Limit, Pacer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -120,6 +120,7 @@ def new_pacer(session: Session, learned: Limit | None = None) -> Pacer:
         concurrency=send.concurrency,
         learned=learned,
         per_user=send.is_per_user,
+        left=Left(send.share or 1.0, send.reserve or 0.0),
     )
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from bulkbind.pacing import gate, learner, search
-from bulkbind.pacing.learner import Pace
+from bulkbind.pacing.learner import Left, Pace
 
 
 def closed(state, now=1.0, **told):
@@ -281,6 +281,33 @@ def test_a_lifted_limit_is_found():
         state.accepted(state.sent(state.next_at))
 
     assert state.next_at < 10.0
+
+
+@pytest.mark.parametrize(
+    ("left", "per_s"), [(Left(0.8, 0.0), 80.0), (Left(1.0, 5.0), 95.0), (Left(0.5, 60.0), 0.01)]
+)
+def test_what_is_left_to_others_is_not_used(left, per_s):
+    """80 % of a limit of 100/s, or all but 5/s of it; and something, where nothing would be."""
+    learned = Pace(0.0, learned_per_s=100.0, left=left)
+    told = Pace(0.0, left=left)
+    told.stated([(100 / learner.STATED_SHARE, 1.0)])
+
+    assert learned.per_s == told.per_s == pytest.approx(per_s)
+
+
+def test_where_a_share_is_left_the_limit_is_looked_for_once_a_minute():
+    """The pace is held for a minute; then it rises until the limit is met again."""
+    state, now = Pace(0.0, learned_per_s=100.0, left=Left(0.8, 0.0)), 0.0
+    while now < 59.0:
+        now = state.next_at
+        state.accepted(state.sent(now))
+    held = state.per_s
+    while state.per_s < 100.0:
+        now = state.next_at
+        state.accepted(state.sent(now))
+
+    assert held == 80.0
+    assert 60.0 < now < 70.0
 
 
 def test_a_sender_that_has_little_to_send_does_not_raise_the_pace():
