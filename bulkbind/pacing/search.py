@@ -252,7 +252,8 @@ class Search:
             base = max(goodput, 1 / max(event.closed_s, SHORTEST_S)) if self.is_spaced else goodput
             # The gate opened after the last try that was refused: perhaps long before the next one.
             most = span.goodput(max(event.tried_at, event.refused.at), event.number)
-            most = base if self.is_per_user else most
+            is_vague = event.closed_s <= 2 * SPAN_S and not self.is_per_user
+            most = most if is_vague else base
             top = math.inf if self.is_spaced else min(max(base, (base + most) / 2), 1.5 * base)
         elif is_by_chance:
             base, top = (1 - CUT / 4) * per_s, max(per_s, min(self.leg.top, self._proven))
