@@ -8,7 +8,8 @@ through again.
 - **A leg** begins a little below the limit as it is believed, rises to it within its *span*, and
   from there ever faster, since a limit that lets that pass has been lifted. The span is what a 429
   costs over what may be spent: m requests refused per event at 0.3 % make m / 0.003 requests.
-  First legs are short, each one that confirms the last is four times as long.
+  First legs are short, each one that confirms the last is four times as long; after a change of the
+  limit they stay short for a minute.
 - **A 429** lets the next request leave in its slot. If that one gets through, the first was a
   lone one: a margin was met, nothing is closed. If not, the gate closes, and one request tries
   alone until it gets through.
@@ -25,7 +26,8 @@ through again.
   that it costs a per cent of the time.
 - **Spacing**: the first two requests leave together. Where the second is refused, requests have to
   be spaced: there every 429 is lone, and the pace that is refused now and then is the limit.
-- **Chance**: a lone 429 well below a pace that has proven itself says nothing.
+- **Chance**: a lone 429 well below a pace that has proven itself says nothing, and the leg goes on.
+  So it does from then on after every lone 429, while they come no closer than those by chance.
 - **Places** (`width`): a limit on requests in flight refuses by level, not by pace.
 - **Answers that slow down**: more go at once only while that brings more answers a second.
 """

@@ -207,11 +207,8 @@ class Pace(StreamGate):
     def sure_at(self) -> float:
         """Return when the request that tries is known to have got through if no answer has come.
 
-        A server that works on what it lets through refuses sooner than it answers; one that does
-        not answer at all shows nothing by that: infinite.
+        A server that works on what it lets through refuses sooner than it answers.
         """
-        if self.is_away:
-            return math.inf
         return self.sent_at + max(SURE * self._refusal_s, self._refusal_s + SURE_S)
 
     def sure(self) -> None:
@@ -221,16 +218,23 @@ class Pace(StreamGate):
     def unanswered(self, now: float, sent: Sent, *, is_away: bool) -> None:
         """No answer came; *is_away*: not even a connection."""
         self.lost(sent)
-        if sent.epoch != self.epoch:
+        is_past = self.is_away and sent.number < self.number  # another one tries
+        if sent.epoch != self.epoch or is_past:
             return
         self._silent += 1
         if is_away or self.is_closed or self._silent >= SILENT_IN_A_ROW:
             self._silent = 0
-            tries = self._tries if self.is_closed else 0
-            wait_s = min(LONGEST_TRY_S, AWAY_FIRST_S * 2.0 ** min(tries, 16))
             # What does not answer shows no limit.
             self.is_away, self._first = True, None
-            self._close(now, wait_s)
+            self._close(now, self._away_s(self._tries if self.is_closed else 0))
+
+    def silent(self, now: float) -> None:
+        """The request that tries a server that is away has no answer yet: another one may."""
+        self.next_at = now + self._away_s(self._tries)
+        self._tries += 1
+
+    def _away_s(self, tries: int) -> float:
+        return min(LONGEST_TRY_S, AWAY_FIRST_S * 2.0 ** min(tries, 16))
 
     def stated(self, limits: Iterable[tuple[float, float]]) -> None:
         """The gateway stated limits, as requests per window and seconds: the tightest counts."""
@@ -307,8 +311,10 @@ class Pace(StreamGate):
             tries=tries,
             was_asked=self._is_asked,
         )
-        leg = self.search.after(event)
-        self.has_learned, self._first = True, None
+        before, leg = self.search.leg, self.search.after(event)
+        self.has_learned, self._first, self._cost = True, None, 0
+        if leg is before:
+            return
         if self.is_stated and not self.search.is_early:
             leg = self.search.begin_at(self._stated, self._stated)
         self._begin(leg)

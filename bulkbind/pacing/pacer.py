@@ -196,9 +196,9 @@ class Pacer:
         while True:
             now = self._clock.monotonic()
             if gate.is_closed and gate.trying is not None:
-                sure_at = gate.sure_at()
-                await self._answer(sure_at)
-                traffic.sure(self._clock.monotonic(), sure_at)
+                until = traffic.tried_until()
+                await self._answer(until)
+                traffic.waited(self._clock.monotonic(), until)
                 self._end_trial()
             elif not traffic.has_place(now):
                 # What is under way says what is waited for.
@@ -232,8 +232,8 @@ class Pacer:
         return TimeUse.AWAY if self.state.is_away else TimeUse.CLOSED
 
     def _end_trial(self) -> None:
-        """End the wait for the request that tries if all may send again."""
-        if not self.state.is_closed:
+        """End the wait for the request that tries if all may send again, or another one tries."""
+        if not self.state.is_closed or self.state.trying is None:
             self._trial.end()
 
     def report(self, permit: int, verdict: Verdict, limits: tuple[ServerLimit, ...] = ()) -> None:

@@ -29,6 +29,8 @@ SPACED_FALLS = (0.97, 0.97, 0.95, 0.95, 0.9, 0.8)
 SHORT, LEAST, SHORT_S, LONGEST_S = 40, 6, 2.0, 15.0
 """Requests in the first leg: 2 s of them, at least 6; each one that confirms the last is four
 times as long, but not longer than 15 s."""
+CHANGE, CHANGED_S, CHANGING_S = 1.4, 60.0, 5.0
+"""A limit that has changed by so much may do so again: for a minute legs are no longer than 5 s."""
 SPACED_SPAN = 80
 """Requests in a leg where they have to be spaced."""
 SPAN_S = 1.0
@@ -49,8 +51,9 @@ DOUBTS = 3
 """Penalties in a row that took longer than what went before: they are none."""
 NEAR = 0.4
 """A leg that got so far into its span began where the limit is."""
-CHANCE = 50
-"""Requests between 429s that may come by chance, below a pace that has proven itself."""
+CHANCE, DENSE = 30, 0.3
+"""Requests between 429s that come by chance, at least; after so small a share of those that usually
+come between them, one counts all the same: a limit on the rate refuses more, the faster it is."""
 SLOWEST_PER_S = 0.01
 SHORTEST_S = 1e-6
 
@@ -175,7 +178,8 @@ class Search:
         """How near to the pace refused the limit is, rather than to what got through: a bucket's
         burst is in the one, and the time in which nothing was tried in the other."""
         self._confirmed = self._early = self._strikes = self._doubts = 0
-        self._proven = self._chance = self._whole = 0.0
+        self._proven = self._chance = self._whole = self._settled = 0.0
+        self._changed_at = -math.inf
         self._scale_s = SPAN_S
         self._shut: _Shut | None = None
 
@@ -185,6 +189,7 @@ class Search:
         self._marks = [self._begun]
         self._longer: list[tuple[float, _Mark]] = []
         self._period = _Period()
+        self._refused_number = number
 
     def begin_at(self, per_s: float, top: float) -> Leg:
         """Begin with a limit that is known from before."""
@@ -232,7 +237,7 @@ class Search:
         return self._begun.through(number)
 
     def after(self, event: Event) -> Leg:
-        """Return the next leg."""
+        """Return the next leg, or the same one if it goes on."""
         per_s, is_first = event.refused.per_s, not self.is_found
         self.is_found = True
         self._mind_spacing(event, is_first=is_first)
@@ -247,7 +252,8 @@ class Search:
         else:
             self._shut = None  # a penalty follows every 429
         goodput = self._goodput(event, span, is_first=is_first)
-        is_by_chance = self._is_by_chance(event, goodput, is_first=is_first)
+        if self._is_by_chance(event, goodput, is_first=is_first):
+            return self.leg
         if is_first:
             base = max(goodput, 1 / max(event.closed_s, SHORTEST_S)) if self.is_spaced else goodput
             # The gate opened after the last try that was refused: perhaps long before the next one.
@@ -255,8 +261,6 @@ class Search:
             is_vague = event.closed_s <= 2 * SPAN_S and not self.is_per_user
             most = most if is_vague else base
             top = math.inf if self.is_spaced else min(max(base, (base + most) / 2), 1.5 * base)
-        elif is_by_chance:
-            base, top = (1 - CUT / 4) * per_s, max(per_s, min(self.leg.top, self._proven))
         else:
             base, top = self._next(event, goodput)
         return self._begin(event, max(base, SLOWEST_PER_S), top, is_first=is_first)
@@ -356,13 +360,16 @@ class Search:
         per_s, total = event.refused.per_s, self._chain.through(event.number)
         fall = FALLS[min(self._early, len(FALLS) - 1)] * per_s if total <= EARLY else 0.0
         base = min(max(fall, goodput if total > EARLY // 2 else 0.0), 0.95 * per_s)
-        if event.at - self._chain.at < SPAN_S:  # too short a time to judge by
+        is_mostly_through = 3 * self._chain.refused <= 2 * total + EARLY // 2
+        if is_mostly_through and event.at - self._chain.at < SPAN_S:  # too short to judge by
             base = max(base, min(0.97 * per_s, 0.85 * self._whole))
         return base, max(base, 0.97 * per_s if total <= EARLY else base)
 
     def _is_by_chance(self, event: Event, goodput: float, *, is_first: bool) -> bool:
-        """Return whether one was refused where more got through before, and will again."""
-        per_s, through = event.refused.per_s, event.through
+        """Return whether the pace has nothing to do with it, so that the leg goes on."""
+        per_s = event.refused.per_s
+        apart = (event.refused.number - self._refused_number) / max(1, event.cost)
+        self._refused_number = event.refused.number
         was_full = event.closed_s > 4 / per_s and not self.quiet_s
         if was_full or (self._early and per_s <= self._proven):
             self._strikes += 1
@@ -374,13 +381,21 @@ class Search:
             return False
         if self._confirmed:
             self._proven = max(self._proven, goodput)
-        if through <= CHANCE or per_s >= 0.97 * self._proven:
-            return False
-        if through < 0.2 * self._chance:
+        if not self._chance:
+            if apart <= CHANCE or per_s >= 0.97 * self._proven:
+                return False
+            self._chance = max(apart, 2 * CHANCE)
+        self._chance += 0.2 * (apart - self._chance)
+        if self._chance < CHANCE:
             self._proven = self._chance = 0.0
-            return False
-        self._chance += 0.2 * (through - self._chance) if self._chance else through
-        return True
+        return apart > DENSE * self._chance > 0
+
+    def _longest_s(self, now: float, top: float) -> float:
+        if self._confirmed:
+            if self._settled and not 1 / CHANGE < top / self._settled < CHANGE:
+                self._changed_at = now
+            self._settled = top
+        return LONGEST_S if now > self._changed_at + CHANGED_S else CHANGING_S
 
     def _begin(self, event: Event, base: float, top: float, *, is_first: bool) -> Leg:
         top = max(top, base)
@@ -388,13 +403,14 @@ class Search:
             self._whole = 0.0 if is_first else base
         is_same = abs(top - self.leg.top) < 0.05 * self.leg.top < math.inf
         self._confirmed = self._confirmed + 1 if is_same and not self._early else 0
+        longest_s = self._longest_s(event.at, top)
         self._scale_s = max(SPAN_S, 0.7 * self._scale_s, event.closed_s)
         share = SPACED_REFUSED if self.is_spaced else REFUSED
         target = self._cost / (share + (2 / self._chance if self._chance else 0.0))
         if self.quiet_s or event.was_asked:
             target = max(target, event.closed_s * top / CLOSED)
         short = SHORT if self.is_per_user else max(LEAST, min(SHORT, SHORT_S * top))
-        span = min(target, short * 4.0 ** min(self._confirmed, 16), LONGEST_S * top)
+        span = min(target, short * 4.0 ** min(self._confirmed, 16), longest_s * top)
         if not self.is_spaced:
             span = max(span, self._scale_s * top)
         if top == math.inf:

@@ -363,11 +363,24 @@ class Traffic:
             self.gate.trying = permit
         return permit
 
-    def sure(self, now: float, sure_at: float) -> None:
-        """Open the gate if the request that tries has surely got through, answered or not."""
-        if self.gate.is_closed and self.gate.trying is not None and now >= sure_at:
-            self.gate.trying = None
-            self.gate.sure()
+    def tried_until(self) -> float:
+        """Return until when the request that tries is waited for; infinite: until it is answered.
+
+        A server that is away shows nothing by not answering, but that one may be lost.
+        """
+        gate = self.gate
+        return gate.sent_at + self.flight.silent_s if gate.is_away else gate.sure_at()
+
+    def waited(self, now: float, until: float) -> None:
+        """The request that tries has got through if it was waited for; else another one tries."""
+        gate = self.gate
+        if not gate.is_closed or gate.trying is None or now < until:
+            return
+        gate.trying = None
+        if gate.is_away:
+            gate.silent(now)
+        else:
+            gate.sure()
 
     def ended(self, permit: int, now: float) -> tuple[Out, bool]:
         """Take out a request that has ended; return it, and whether it was silent."""

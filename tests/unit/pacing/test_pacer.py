@@ -6,7 +6,7 @@ import pytest
 
 from bulkbind.engine import StopReason, StopSignal
 from bulkbind.engine.stop import DrainedError
-from bulkbind.model import Accepted, NoAnswer, ServerLimit, Throttled, Unreachable
+from bulkbind.model import Accepted, NoAnswer, ServerLimit, Throttled, TimeUse, Unreachable
 from bulkbind.pacing import Limit, Pacer, width
 from tests.support.fake_clock import FakeClock
 
@@ -80,6 +80,28 @@ async def test_a_probe_of_a_server_that_is_away_goes_alone_until_it_is_answered(
     await other
 
     assert was_waiting
+
+
+async def test_another_one_tries_a_server_that_is_away_when_the_first_is_silent(clock):
+    """A try that is lost holds nobody back until its time-out; any answer lets all go."""
+    pacer = Pacer(clock, StopSignal())
+    first, second = await pacer.permit(), await pacer.permit()
+    await clock.sleep(0.1)
+    pacer.report(first, Accepted("", ""))
+    pacer.report(second, Unreachable())
+    lost = await pacer.permit()
+    tried_at = clock.monotonic()
+    await pacer.permit()
+    waited_s = clock.monotonic() - tried_at
+    third = asyncio.create_task(pacer.permit())
+    await clock.sleep(0.1)
+    was_waiting = not third.done()
+    pacer.report(lost, Accepted("", ""))
+    await third
+
+    assert waited_s == pytest.approx(1.0 + 1.0)
+    assert was_waiting
+    assert pacer.time.now() is not TimeUse.AWAY
 
 
 @pytest.mark.parametrize("verdict", [NoAnswer(), Unreachable()], ids=str)

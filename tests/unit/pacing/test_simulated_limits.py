@@ -193,13 +193,21 @@ def test_few_requests_a_window_are_not_taken_for_spacing():
     "make", [lambda n: bucket(n, n), lambda n: Of(Window(n, 1.0))], ids=["bucket", "windows"]
 )
 def test_a_limit_that_changes_is_followed(make):
-    """100/s, then 30/s, then 100/s again: both changes are noticed by themselves."""
-    limiter = Changing((20.0, make(100)), (40.0, make(30)), (float("inf"), make(100)))
-    requests = 20 * (100 + 30 + 100)
-    ran = Simulation(limiter, requests).run()
+    """100/s, then 30/s, then 100/s again: both changes are noticed by themselves.
 
-    assert MINUTE_S / ran.took_s >= 0.90
-    assert ran.refused / requests <= 0.03
+    How soon depends on where in a leg they come, so several moments are tried.
+    """
+    ideal_s = took_s = 0.0
+    refused = requests = 0
+    for low_s in (11.0, 14.0, 17.0, 20.0, 23.0):
+        limiter = Changing((20.0, make(100)), (20.0 + low_s, make(30)), (float("inf"), make(100)))
+        count = round(20 * 100 + low_s * 30 + 20 * 100)
+        ran = Simulation(limiter, count).run()
+        ideal_s += 40.0 + low_s
+        took_s, refused, requests = took_s + ran.took_s, refused + ran.refused, requests + count
+
+    assert ideal_s / took_s >= 0.92
+    assert refused / requests <= 0.02
 
 
 def test_headers_spare_the_first_refusal():
