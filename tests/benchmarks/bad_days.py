@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 LATEST_S = 0.03
 SAMPLED_AFTER_S = 5.0
+SETTLE_S = 5.0
+"""The default of `readback_settle`."""
 FLOOR_S = 3.0
 """A time left is compared with at least this: to the second is exact enough."""
 
@@ -188,6 +190,7 @@ def rough() -> dict[str, object]:
             for line in night.journal
             if line["result"].startswith(("reset", "silence"))
         }
+        in_doubt |= doubted(night.journal)
         answered = [
             moment(line["at"])
             for line in night.journal
@@ -209,6 +212,20 @@ def rough() -> dict[str, object]:
         )
         found[f"{per_s}/s"] = {"of_limit": used, "standstill_s": standstill_s}
     return found
+
+
+def doubted(journal: list[dict[str, Any]]) -> set[str]:
+    """Return devices whose 500 was in doubt, as its connection broke: two lists come before a bind.
+
+    Nothing else lets so much time pass between two binds of a device.
+    """
+    first: dict[str, float] = {}
+    return {
+        code
+        for line in journal
+        if (code := line["machine_code"])
+        and moment(line["at"]) - first.setdefault(code, moment(line["at"])) >= SETTLE_S
+    }
 
 
 def late() -> dict[str, object]:

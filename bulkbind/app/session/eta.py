@@ -70,8 +70,8 @@ class Gauge:
             until = self._moment(closed_s)
             if self._pacer.state.is_away:
                 return f"the endpoint is away, tried again at {until}"
-            why = "cooling down" if self._pacer.state.is_closed else "paced"
-            return f"{why} until {until}"
+            is_refused = self._pacer.state.is_closed
+            return f"the gateway refuses until {until}" if is_refused else f"paced until {until}"
         if self._pacer.state.is_away:
             return "one request tries whether the endpoint is back"
         if self._pacer.state.is_closed:
@@ -113,9 +113,11 @@ def where_time_went(pacer: Pacer, endpoint: str, trouble: str, *, has_answered: 
 
     *trouble*: why there was no connection the last time; *has_answered*: whether any answer came.
     """
-    if trouble and not has_answered:
-        return f"{endpoint} was never reached: {trouble}"
     time = pacer.time
+    if not has_answered and trouble:
+        return f"{endpoint} was never reached: {trouble}"
+    if not has_answered and time.seconds(TimeUse.SILENT):
+        return f"{endpoint} never answered"
     by_gateway = (TimeUse.CLOSED, TimeUse.PACED, TimeUse.USERS_CLOSED, TimeUse.USERS_PACED)
     groups = {by_gateway[0]: by_gateway} | {
         cause: (cause,) for cause in TimeUse if cause not in by_gateway
