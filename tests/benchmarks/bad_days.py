@@ -215,17 +215,22 @@ def rough() -> dict[str, object]:
 
 
 def doubted(journal: list[dict[str, Any]]) -> set[str]:
-    """Return devices whose 500 was in doubt, as its connection broke: two lists come before a bind.
+    """Return devices that were bound so long after others behind them that two lists came first.
 
-    Nothing else lets so much time pass between two binds of a device.
+    Their 500 or 429 was in doubt, as its connection broke; nothing else keeps one row back so long.
     """
     first: dict[str, float] = {}
-    return {
-        code
-        for line in journal
-        if (code := line["machine_code"])
-        and moment(line["at"]) - first.setdefault(code, moment(line["at"])) >= SETTLE_S
-    }
+    bound: dict[str, float] = {}
+    for line in journal:
+        if code := line["machine_code"]:
+            first.setdefault(code, moment(line["at"]))
+            bound[code] = moment(line["at"])
+    found, behind = set(), float("inf")
+    for code in sorted(bound, reverse=True):
+        if bound[code] - behind >= SETTLE_S:
+            found.add(code)
+        behind = min(behind, first[code])
+    return found
 
 
 def late() -> dict[str, object]:
