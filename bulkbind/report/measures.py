@@ -16,6 +16,11 @@ TO_A_TENTH = 100.0
 """Rates below this are told to a tenth."""
 
 
+def counted(count: int, what: str) -> str:
+    """Return a number of things for display: `1 list call`, `2,000 rows`. *what*: the plural."""
+    return f"{count:,} {what.removesuffix('s') if count == 1 else what}"
+
+
 def span_text(seconds: float) -> str:
     """Return a duration for display: `4 s`, `12 min`, `3 h 20 min`."""
     if seconds < 2 * MINUTE_S:

@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from bulkbind.model import RunFacts, TimeUse, Waits
-from bulkbind.report.measures import rate_text
+from bulkbind.report.measures import counted, rate_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -84,17 +84,17 @@ class Gauge:
             case TimeUse.SILENT:
                 count, first_s, _ = time.silent()
                 until = self._moment(max(0.0, self._patience_s() - first_s))
-                what = f"{_counted(count, 'request')} without an answer for {first_s:.0f} s"
+                what = f"{counted(count, 'requests')} without an answer for {first_s:.0f} s"
                 return f"{what}, given up from {until} on"
             case TimeUse.CREDENTIALS:
                 return "getting credentials"
             case TimeUse.BACKING_OFF as cause:
                 waits = time.waits(cause)
                 moment = self._moment(waits.left_s)
-                return f"{_counted(waits.rows, 'device')} sent again after trouble, by {moment}"
+                return f"{counted(waits.rows, 'devices')} sent again after trouble, by {moment}"
             case TimeUse.SETTLING as cause:
                 waits = time.waits(cause)
-                rows = _counted(waits.rows, "device")
+                rows = counted(waits.rows, "devices")
                 return f"lists are read for {rows} in doubt, by {self._moment(waits.left_s)}"
             case _:
                 return ""
@@ -102,10 +102,6 @@ class Gauge:
     def _moment(self, wait_s: float) -> str:
         moment = (self._clock.utc_now() + timedelta(seconds=wait_s)).astimezone()
         return f"{moment:%H:%M:%S}"
-
-
-def _counted(count: int, what: str) -> str:
-    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
 
 
 def where_time_went(pacer: Pacer, endpoint: str, trouble: str, *, has_answered: bool) -> str:
@@ -139,6 +135,7 @@ def _spent(cause: TimeUse, pacer: Pacer, endpoint: str, trouble: str) -> str:
         return next(wait.said for _, wait, _ in RunFacts().waits() if cause in wait.uses)
     per_s = pacer.pace()
     if per_s is None:
-        return f"waiting: the gateway refused {pacer.throttled:,} requests, and shows no limit"
+        refused = counted(pacer.throttled, "requests")
+        return f"waiting: the gateway refused {refused}, and shows no limit"
     who = "--rate" if pacer.source().endswith("--rate") else "the gateway"
     return f"waiting: {who} allows {rate_text(per_s)}"
