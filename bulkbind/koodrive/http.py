@@ -118,7 +118,7 @@ def _why(error: OSError) -> str:
     """Return why there is no connection: `connection refused`."""
     if error.errno is not None and error.errno in errno.errorcode:
         return os.strerror(error.errno).lower()
-    return str(error)
+    return error.strerror or str(error)
 
 
 def silence(error: Exception, timeout_s: float) -> Attempt:  # noqa: C901, PLR0911  # a table
@@ -130,13 +130,14 @@ def silence(error: Exception, timeout_s: float) -> Attempt:  # noqa: C901, PLR09
         case aiohttp.ClientConnectorCertificateError():
             return Attempt(Unreachable(), "tls", _certificate(error))
         case aiohttp.ClientConnectorSSLError():
-            return Attempt(Unreachable(), "tls", f"TLS failed: {error}")
+            return Attempt(Unreachable(), "tls", f"TLS failed: {error.strerror or error}")
         case aiohttp.ClientHttpProxyError():
             return Attempt(Unreachable(), "proxy", f"the proxy answered HTTP {error.status}")
         case aiohttp.ClientProxyConnectionError():
             return Attempt(Unreachable(), "proxy", f"no connection to the proxy: {error.strerror}")
         case aiohttp.ClientConnectorDNSError():
-            return Attempt(Unreachable(), "dns", f"the host name is not known: {error}")
+            name = f"{error.host} ({_why(error.os_error)})"
+            return Attempt(Unreachable(), "dns", f"the host name is not known: {name}")
         case aiohttp.ClientConnectorError():
             return Attempt(Unreachable(), "connect", NO_CONNECTION + _why(error.os_error))
         case aiohttp.ConnectionTimeoutError():
@@ -148,7 +149,7 @@ def silence(error: Exception, timeout_s: float) -> Attempt:  # noqa: C901, PLR09
         case aiohttp.ClientPayloadError():
             return Attempt(NoAnswer(), "cut", f"the answer was cut off: {error}")
         case aiohttp.ClientOSError() | OSError():
-            return Attempt(NoAnswer(), "reset", f"the connection broke: {error}")
+            return Attempt(NoAnswer(), "reset", f"the connection broke: {_why(error)}")
         case _:
             kind = type(error).__name__
             return Attempt(NoAnswer(), "garbage", f"the answer is no HTTP: {kind}: {error}"[:300])

@@ -78,9 +78,9 @@ class Pace(StreamGate):
 
     per_s: float
     __slots__ = (
-        "_base", "_cap", "_ceiling", "_has_opened", "_lone", "_refusal_s", "_silent", "_since",
-        "_span", "_stale", "_stated", "_top", "_try_took_s", "_windows", "has_learned", "is_away",
-        "is_stated", "per_s", "search", "stated_by",
+        "_base", "_cap", "_ceiling", "_has_opened", "_lone", "_missed", "_refusal_s", "_silent",
+        "_since", "_span", "_stale", "_stated", "_top", "_try_took_s", "_windows", "has_learned",
+        "is_away", "is_stated", "per_s", "search", "stated_by",
     )  # fmt: skip
 
     def __init__(
@@ -104,6 +104,8 @@ class Pace(StreamGate):
         self.is_away = self.is_stated = self.has_learned = False
         self.search = Search(now, is_spaced=is_spaced)
         self._since = self._silent = 0
+        self._missed = 0
+        """Tries of a server that is away, after the first."""
         self._lone: list[Cycle] = []
         """What each 429 in a row has ended while the gate stayed open."""
         self._stale = 0
@@ -150,7 +152,7 @@ class Pace(StreamGate):
         if limit and window_s:
             self.stated([(limit, window_s)])
         # What refuses is there.
-        self.is_away = False
+        self.is_away, self._silent = False, 0
         is_stated = self.is_stated or retry_after_s is not None
         is_searched = self.per_s == math.inf or self.is_closed
         if self.search.is_spaced and not is_stated and not is_searched:
@@ -182,13 +184,16 @@ class Pace(StreamGate):
         if epoch != self.epoch:
             return
         self._silent += 1
-        if is_away or self.is_closed or self._silent >= SILENT_IN_A_ROW:
+        if is_away or self.is_away or self._silent >= SILENT_IN_A_ROW:
             self._silent = 0
-            tries = self._tries if self.is_closed else 0
-            wait_s = min(LONGEST_TRY_S, AWAY_FIRST_S * 2.0 ** min(tries, 16))
+            self._missed = self._missed + 1 if self.is_away else 0
+            wait_s = min(LONGEST_TRY_S, AWAY_FIRST_S * 2.0 ** min(self._missed, 16))
             # What does not answer shows no limit.
             self.is_away = True
             self._close(now, wait_s)
+        elif self.is_closed:
+            # One that breaks off shows neither that the server is away nor that the limit is over.
+            self._close(now, self._try_s(now))
 
     def stated(self, limits: Iterable[tuple[float, float]]) -> None:
         """The gateway stated limits, as requests per window and seconds: the tightest counts."""
