@@ -480,6 +480,8 @@ async def test_a_token_command_is_run_again_when_its_token_has_ended(tmp_path):
         ("import sys; sys.exit(7)", "ended with 7"),
         ("print()", "is empty"),
         ("import sys; sys.stdout.buffer.write(b'\\xff')", "not UTF-8"),
+        ("while True: print('x' * 9999)", "more than 64 KiB"),
+        ("import subprocess; subprocess.run(['cat', '/dev/zero'])", "more than 64 KiB"),
     ],
 )
 async def test_a_token_command_that_fails_stops_the_run(tmp_path, code, words):

@@ -56,13 +56,16 @@ def with_fifo(tmp_path, settings, what):
     manifest = write_csv(tmp_path / "fleet.csv", fleet(3))
     if what == "manifest":
         return fifo, settings
+    if what == "certificates":
+        api = ApiSettings(endpoint="https://localhost:1", ca_file=fifo)
+        return manifest, settings.model_copy(update={"api": api})
     return manifest, settings.model_copy(update={"auth": AuthSettings(token_file=fifo)})
 
 
-@pytest.mark.parametrize("what", ["manifest", "token"])
+@pytest.mark.parametrize("what", ["manifest", "token", "certificates"])
 @pytest.mark.parametrize("command", [bulkbind.run, bulkbind.plan])
 async def test_a_stop_ends_a_wait_for_a_fifo(tmp_path, settings, sandbox, what, command):
-    """As a manifest or a token file; nothing was sent, and no run is left."""
+    """As a manifest, a token file or `ca_file`; nothing was sent, and no run is left."""
     manifest, given = with_fifo(tmp_path, settings, what)
     stop = StopSignal()
     asyncio.get_running_loop().call_later(0.1, stop.set, REASON)
