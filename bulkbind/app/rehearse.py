@@ -52,7 +52,7 @@ async def rehearse(
                     "api": settings.api.model_copy(
                         update={"endpoint": served.url, "path": ApiSettings().path}
                     ),
-                    "auth": AuthSettings(mode="token", token=SecretStr("AT rehearsal")),
+                    "auth": AuthSettings(mode="token", token=SecretStr("AT any")),
                     "ledger": Path(folder, "rehearsal.db"),
                     "out": settings.out or OUT,
                 }

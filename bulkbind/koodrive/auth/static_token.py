@@ -28,6 +28,7 @@ class Given:
     """The source behind fixed credentials: it has no others."""
 
     is_spent = True
+    is_kept = False
     advice: str
     words: str
     """The message after a refusal."""
@@ -53,6 +54,7 @@ class FetchedToken:
     """Fetches the token again when it has expired."""
 
     is_spent = False
+    is_kept = False
 
     def __init__(self, origin: str, prefix: str, fetch: Callable[[], Awaitable[str]]) -> None:
         self._origin = origin
