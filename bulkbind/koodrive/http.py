@@ -28,6 +28,7 @@ from bulkbind.model import TIMED_OUT, Attempt, NoAnswer, ServerLimit, Unreachabl
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from ssl import SSLContext
     from types import TracebackType
 
     from bulkbind.clock import Clock
@@ -171,13 +172,19 @@ class HttpSession:
     """Sends each request once, without redirects; an async context manager."""
 
     def __init__(
-        self, settings: ApiSettings, endpoint: str, clock: Clock, server_clock: ServerClock
+        self,
+        settings: ApiSettings,
+        endpoint: str,
+        clock: Clock,
+        server_clock: ServerClock,
+        tls: SSLContext | None = None,
     ) -> None:
-        """*server_clock* learns from every answer's Date."""
+        """*server_clock* learns from every answer's Date; *tls*: of `tls_of`, for https."""
         self._settings = settings
         self._endpoint = endpoint
         self._clock = clock
         self._server_clock = server_clock
+        self._tls = tls
         self._agent = f"bulkbind/{version('bulkbind')}"
         self._session: aiohttp.ClientSession | None = None
         self._fast: FastPath | None = None
@@ -192,13 +199,12 @@ class HttpSession:
         """Called with the number of a connection that said something unasked, or broke."""
 
     async def __aenter__(self) -> Self:
-        is_https = self._endpoint.startswith("https:")
         self._proxy = transport.proxy_for(self._endpoint, self._settings)
         self._connector = QuietConnector(
             lambda number: self.on_unasked(number),  # noqa: PLW0108  # may be set later
             limit=0,  # the workers limit the requests in flight
             keepalive_timeout=IDLE_S,
-            ssl=transport.tls_context(self._settings.ca_file) if is_https else True,
+            ssl=self._tls or True,
         )
         self._session = aiohttp.ClientSession(
             connector=self._connector,

@@ -279,6 +279,10 @@ class Pacer:
         self._traffic.forget(permit)
         self._back(permit)
 
+    def cutting_short(self) -> AbstractContextManager[None]:
+        """Cancel what the block awaits once the run stops. Raises: as `permit`."""
+        return self._stop.cutting_short()
+
     def _back(self, permit: int) -> None:
         self.time.ended(permit)
         if permit == self._trying:
