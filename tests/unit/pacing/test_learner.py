@@ -51,12 +51,12 @@ def left_at_once(state, now):
     return at_once
 
 
-def test_a_late_sender_catches_up_twenty_milliseconds_at_most():
-    """After a long pause no long burst follows: at 1000/s, twenty slots are made up for."""
+def test_a_late_sender_catches_up_forty_milliseconds_at_most():
+    """After a long pause no long burst follows: at 1000/s, forty slots are made up for."""
     state = Pace(0.0, 1000.0)
     state.sent(0.0)
 
-    assert left_at_once(state, 60.0) == 21
+    assert left_at_once(state, 60.0) == 41
 
 
 @pytest.mark.parametrize(
