@@ -104,6 +104,10 @@ class LedgerError(BulkbindError):
     exit_code = ExitCode.LEDGER
 
 
+class NoLedgerError(LedgerError):
+    """There is no ledger yet, or only a file whose creation was cut off."""
+
+
 class LedgerBusyError(LedgerError):
     """Another run holds the ledger."""
 

@@ -1,16 +1,18 @@
 """Create files and folders: for their owner only, whole, under names that fit; and lock files.
 
-Nothing else in the package creates a file or a folder that stays.
+Nothing else in the package creates a file or a folder that stays. Small files are read here, too.
 """
 
 from __future__ import annotations
 
 import codecs
 import contextlib
+import errno
 import hashlib
 import io
 import os
 import shutil
+import stat
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path, PurePath
@@ -48,6 +50,8 @@ LONGEST_NAME = 255
 """Bytes of a file name on all common file systems. Source: limits.h(0p), NAME_MAX of Linux."""
 _LONGEST_ENDING = 32
 """Bytes of the suffixes that a shortened name keeps."""
+MOST_READ = 64 << 20
+"""Bytes of a file that is read whole: settings, secrets. The tokens of 100,000 users take fewer."""
 _SHOWN = 50
 """Characters of a file's name in that of its forerunner: with what is added, any of them fit."""
 
@@ -75,7 +79,33 @@ def make_folder(path: Path) -> None:
         return
     if path.parent != path:
         make_folder(path.parent)
-    path.mkdir(mode=OWN_FOLDER, exist_ok=True)
+    try:
+        path.mkdir(mode=OWN_FOLDER)
+    except FileExistsError:
+        if not path.is_dir():
+            raise
+    else:
+        _grant(path, OWN_FOLDER)
+
+
+def _grant(new: Path | int, mode: int) -> None:
+    """Give what was just created its mode, from which the umask may have taken something."""
+    with contextlib.suppress(OSError):  # a file system without modes
+        given = stat.S_IMODE(os.stat(new).st_mode)  # noqa: PTH116  # a descriptor, too
+        if given & 0o777 != mode:  # else left alone
+            os.chmod(new, given & ~0o777 | mode)  # noqa: PTH101  # as above
+
+
+def read_whole(path: Path) -> tuple[bytes, os.stat_result]:
+    """Return what a small file holds, and its status, from one descriptor; it may be a pipe.
+
+    Raises: OSError, also if it holds more than MOST_READ, as a device does.
+    """
+    with path.open("rb") as file:
+        content = file.read(MOST_READ + 1)
+        if len(content) > MOST_READ:
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), str(path))
+        return content, os.fstat(file.fileno())
 
 
 def create(path: Path, flags: int, mode: int = OWN_FILE) -> int:
@@ -83,12 +113,19 @@ def create(path: Path, flags: int, mode: int = OWN_FILE) -> int:
 
     A file that exists keeps its mode.
     """
-    return os.open(path, flags | os.O_CREAT | os.O_CLOEXEC, mode)
+    flags |= os.O_CREAT | os.O_CLOEXEC
+    try:
+        number = os.open(path, flags | os.O_EXCL, mode)
+    except FileExistsError:  # also a link whose target is missing
+        return os.open(path, flags, mode)
+    _grant(number, mode)
+    return number
 
 
 def appending(path: Path) -> TextIO:
-    """Open a text file to append lines to. Raises: OSError."""
-    number = create(path, os.O_WRONLY | os.O_APPEND)
+    """Open a text file to append lines to. Raises: OSError, also for a FIFO that nobody reads."""
+    number = create(path, os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK)
+    os.set_blocking(number, True)
     return os.fdopen(number, "a", encoding="utf-8", buffering=1)
 
 
@@ -113,8 +150,7 @@ def replacing_bytes(
         with os.fdopen(number, "wb") as file:
             yield file
             file.flush()
-            if mode != OWN_FILE:
-                os.fchmod(file.fileno(), mode)
+            _grant(file.fileno(), mode)
             if is_synced:
                 os.fsync(file.fileno())
         os.replace(temporary, path)  # noqa: PTH105  # a plain name from mkstemp

@@ -9,6 +9,7 @@ from __future__ import annotations
 import html
 import json
 import re
+from binascii import a2b_base64
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
@@ -16,7 +17,7 @@ from urllib.parse import quote, unquote
 from bulkbind.model import in_one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 HIDDEN = "***"
 SHORTEST = 4
@@ -26,6 +27,12 @@ SHORTEST_WITHIN = 6
 BLOCK = 12
 """A piece of a longer secret, with which it is found although it was cut."""
 _NUMBER = re.compile(rf"\A[0-9]{{{SHORTEST_WITHIN}}}|\A[0-9]+\Z|[0-9]{{{BLOCK}}}", re.ASCII)
+_BASE64 = re.compile(r"[A-Za-z0-9+/_-]{16,}", re.ASCII)
+"""What may hold a block in Base64, of either alphabet."""
+_HEX = re.compile(r"[0-9A-Fa-f]{24,}", re.ASCII)
+"""What may hold a block in hexadecimal digits."""
+_BLOCK_OF_TEXT = re.compile(rb"[ -~]{%d}" % BLOCK)
+"""What is in nearly nothing that is neither."""
 _TAG = re.compile(r"<[^<>]*>")
 
 
@@ -67,7 +74,7 @@ class Redactor:
         if not self._known or len(text) < shortest or (text.isdigit() and not self._has_number):
             return text
         within = folded(text)
-        found = self._long_in(within)
+        found = self._long_in(within) + self._encoded_in(text)
         if shortest < BLOCK:
             found += [*self._short_in(within, shortest), *self._cut_off_in(within)]
         if not found:
@@ -89,6 +96,20 @@ class Redactor:
             for form, inner in self._blocks.get(piece, ())
         ]
 
+    def _encoded_in(self, text: str) -> list[tuple[int, int]]:
+        """Return where a text is Base64 or hexadecimal, anywhere in it, of a longer secret."""
+        if not self._blocks:
+            return []
+        return [
+            each.span()
+            for pattern, decoded in ((_HEX, _of_hex), (_BASE64, _of_base64))
+            for each in pattern.finditer(text)
+            if any(
+                _BLOCK_OF_TEXT.search(data) and self._long_in(data.decode("latin-1").lower())
+                for data in decoded(each[0])
+            )
+        ]
+
     def _short_in(self, text: str, shortest: int) -> Iterable[tuple[int, int]]:
         for length, forms in self._short.items():
             if length >= shortest:
@@ -106,6 +127,19 @@ class Redactor:
             for form in self._beginnings.get(text[begin : begin + SHORTEST_WITHIN], ())
             if form.startswith(text[begin:])
         ]
+
+
+def _of_hex(run: str) -> Iterator[bytes]:
+    """Yield what hexadecimal digits say, from whichever of them on."""
+    for begin in range(2):
+        yield bytes.fromhex(run[begin : begin + (len(run) - begin) // 2 * 2])
+
+
+def _of_base64(run: str) -> Iterator[bytes]:
+    """Yield what characters of Base64 say, from whichever of them on."""
+    run = run.replace("-", "+").replace("_", "/")
+    for begin in range(4):
+        yield a2b_base64(run[begin : begin + (len(run) - begin) // 4 * 4])
 
 
 def _common(text: str, at: int, form: str, inner: int) -> tuple[int, int]:

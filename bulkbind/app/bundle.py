@@ -23,7 +23,7 @@ from urllib.parse import quote
 
 from bulkbind.clock import Clock, SystemClock
 from bulkbind.errors import LedgerError
-from bulkbind.files import make_folder, replacing_bytes
+from bulkbind.files import make_folder, read_whole, replacing_bytes
 from bulkbind.koodrive import known_secrets, proxy_secrets
 from bulkbind.ledger import RunReader, find_run, people, reading
 from bulkbind.logs import redact
@@ -277,7 +277,8 @@ def _log(path: Path | None, mask: Mask | None) -> Iterator[str]:
         with path.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(0, size - LOG_TAIL_BYTES))
-            lines = file.read().decode("utf-8", "replace").splitlines()
+            read = file.read(LOG_TAIL_BYTES)  # no more, if it grows meanwhile
+            lines = read.decode("utf-8", "replace").splitlines()
     except OSError as error:
         yield json.dumps({"event": "bundle.log_missing", "why": error.strerror})
         return
@@ -309,7 +310,7 @@ def _learn_secrets(settings: Settings) -> None:
     learn(*known_secrets(settings.auth, settings.ledger_path()), *proxy_secrets())
     if settings.end.notify_url_file is not None:
         with contextlib.suppress(OSError, ValueError):
-            learn(settings.end.notify_url_file.read_text(encoding="utf-8-sig").strip())
+            learn(read_whole(settings.end.notify_url_file)[0].decode("utf-8-sig").strip())
 
 
 def _write(target: Path, folder: str, members: Mapping[str, str], now: float) -> None:

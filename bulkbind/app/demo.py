@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import secrets
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -68,7 +69,7 @@ async def demo(
 def _settings(endpoint: str, folder: Path) -> Settings:
     return Settings(
         api=ApiSettings(endpoint=endpoint, timeout=5.0),
-        auth=AuthSettings(mode="token", token=SecretStr("demo")),
+        auth=AuthSettings(mode="token", token=SecretStr(secrets.token_hex())),
         send=SendSettings(concurrency=16, backoff_base=0.2, backoff_cap=2.0),
         doubt=ReadbackSettings(readback_settle=0.5),
         manifest=ManifestSettings(on_invalid="skip"),

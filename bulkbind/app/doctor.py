@@ -14,7 +14,7 @@ from bulkbind.clock import Clock, SystemClock
 from bulkbind.engine import StopSignal
 from bulkbind.engine.paced import Paced
 from bulkbind.errors import BulkbindError
-from bulkbind.koodrive import Auth, KooDrive, authorizer, choose, reach
+from bulkbind.koodrive import Auth, KooDrive, authorizer, choose, reach, tls_of
 from bulkbind.ledger import faults
 from bulkbind.manifest.rules import breaks
 from bulkbind.model import Accepted, AuthExpired, ClockRefused
@@ -24,6 +24,7 @@ from bulkbind.threads import in_thread
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
+    from ssl import SSLContext
 
     from bulkbind.model import Attempt, ServerLimit
     from bulkbind.settings import Loaded, Settings
@@ -72,12 +73,13 @@ async def doctor(loaded: Loaded, clock: Clock | None = None) -> AsyncIterator[Fi
     except BulkbindError as error:
         yield Finding("credentials", "fail", str(error), error.hint)
     try:
-        async for step in reach(settings.api.endpoint, settings.api):
+        tls = await tls_of(settings.api.endpoint, settings.api)
+        async for step in reach(settings.api.endpoint, settings.api, tls):
             yield Finding(step.name, "ok" if step.is_ok else "fail", step.text, step.advice)
             if not step.is_ok:
                 return
         if auth is not None:
-            async for finding in _calls(settings, auth, own):
+            async for finding in _calls(settings, auth, own, tls):
                 yield finding
     except BulkbindError as error:
         yield Finding("connection", "fail", str(error), error.hint)
@@ -133,9 +135,11 @@ def _existing(folder: Path) -> Path:
     return next(path for path in (folder, *folder.absolute().parents) if path.exists())
 
 
-async def _calls(settings: Settings, auth: Auth, clock: Clock) -> AsyncIterator[Finding]:
+async def _calls(
+    settings: Settings, auth: Auth, clock: Clock, tls: SSLContext | None
+) -> AsyncIterator[Finding]:
     endpoint = settings.endpoint()
-    client = KooDrive(settings.api, endpoint, clock)
+    client = KooDrive(settings.api, endpoint, clock, tls=tls)
     async with Paced(client, auth, Pacer(clock, StopSignal())) as api:
         attempt = await client.knock()
         if attempt.http_status is None:

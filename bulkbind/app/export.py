@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, TextIO
 
@@ -10,7 +10,7 @@ from bulkbind.app.run import new_session
 from bulkbind.app.session.lists import compare_lists
 from bulkbind.app.session.session import authorized
 from bulkbind.engine.proof import READS
-from bulkbind.errors import UnreadableListError, UsageError
+from bulkbind.errors import NoLedgerError, UnreadableListError, UsageError
 from bulkbind.ledger import KnownReader, reading
 from bulkbind.manifest.rules import breaks
 from bulkbind.report.tables import ExportWriter
@@ -69,10 +69,9 @@ async def export(
             raise UsageError(f"user id {user!r}: {wrong}")
     with ExitStack() as stack:
         ledger = settings.ledger_path()
-        if ledger.exists():
-            known: Known = KnownReader(stack.enter_context(reading(ledger, settings.endpoint())))
-        else:
-            known = NothingKnown()
+        known: Known = NothingKnown()
+        with suppress(NoLedgerError):
+            known = KnownReader(stack.enter_context(reading(ledger, settings.endpoint())))
         return await _exported(session, known, wanted, file)
 
 

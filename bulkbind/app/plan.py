@@ -16,7 +16,7 @@ from bulkbind.app.session.opening import opened, read_heads
 from bulkbind.app.session.session import authorized, before_sending
 from bulkbind.engine.proof import READS, vanished
 from bulkbind.errors import UsageError
-from bulkbind.files import write_json
+from bulkbind.files import read_whole, write_json
 from bulkbind.ledger import Ledger, Outlook, copy_known, reading
 from bulkbind.ledger.store import get_meta
 from bulkbind.manifest import digest
@@ -218,7 +218,7 @@ def save_plan(plan: Plan, path: Path) -> None:
 def load_plan(path: Path) -> Plan:
     """Read a plan that `save_plan` wrote. Raises: UsageError if it is not one."""
     try:
-        saved = json.loads(path.read_text(encoding="utf-8"))
+        saved = json.loads(read_whole(path)[0])
         return Plan(
             manifests=tuple(saved["manifests"]),
             counts=dict(saved["counts"]),

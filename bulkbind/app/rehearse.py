@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -52,7 +53,7 @@ async def rehearse(
                     "api": settings.api.model_copy(
                         update={"endpoint": served.url, "path": ApiSettings().path}
                     ),
-                    "auth": AuthSettings(mode="token", token=SecretStr("AT rehearsal")),
+                    "auth": AuthSettings(mode="token", token=SecretStr(secrets.token_hex())),
                     "ledger": Path(folder, "rehearsal.db"),
                     "out": settings.out or OUT,
                 }

@@ -13,7 +13,7 @@ from bulkbind import ledger, report
 from bulkbind.clock import Clock, SystemClock, iso
 from bulkbind.ledger import RunReader, all_runs, find_run, reading
 from bulkbind.model import NEEDS_PERSON, PENDING, LiveFacts, RunState, Status
-from bulkbind.report.measures import left_s
+from bulkbind.report.measures import ENOUGH, LONG_S, RECENT_S, left_s
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,11 +22,7 @@ if TYPE_CHECKING:
     from bulkbind.model import RunSummary
     from bulkbind.settings import Settings
 
-RECENT_S, LONG_S = 10.0, 60.0
-"""The time over which the rate is measured; the longer one where it is slow."""
 SHORTEST_S = 0.1
-ENOUGH = 20
-"""Rows that make a rate."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -112,7 +112,7 @@ def _rate(db: View, settings: Settings) -> tuple[float | None, str]:
     cap = None if settings.send.is_per_user else settings.send.rate
     known = last_pace(db)
     if known is None:
-        return (cap, "set by --rate") if cap else (None, "no run has met this gateway yet")
+        return (cap, "set by --rate") if cap else (None, "no run has met its limit yet")
     if cap and cap <= known.per_s:
         return cap, "set by --rate"
     return known.per_s, f"run {known.run_id}: {known.source}"

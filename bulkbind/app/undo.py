@@ -111,7 +111,7 @@ async def _confirmed(
     if found.devices and devices not in (None, found.devices):
         raise UsageError(
             f"{devices:,} devices are meant to be unbound, but run {run_id} has {found.devices:,}",
-            hint="nothing was unbound; `bulkbind report` shows what the run bound",
+            hint=f"nothing was unbound; `bulkbind report {run_id}` shows what the run bound",
         )
     if found.devices and devices is not None:
         session.listener.notice(MAY_COST)  # who is asked has read it above the question

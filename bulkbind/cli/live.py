@@ -17,7 +17,7 @@ from rich.text import Text
 
 from bulkbind.model import Status, UnbindStatus
 from bulkbind.redaction import line
-from bulkbind.report.measures import left_s, rate_text, span_text
+from bulkbind.report.measures import ENOUGH, LONG_S, RECENT_S, left_s, rate_text, span_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from bulkbind.app.session.eta import Gauge
     from bulkbind.clock import Clock
 
-RATE_SPAN_S = 10.0
-"""The time over which the rate is measured."""
 LAST_PROBLEMS = 3
 REFRESHES_PER_S = 4
 
@@ -125,13 +123,16 @@ class LiveDisplay:
         return Text(text)
 
     def _rate(self, done: int) -> float:
-        """Return the rows that ended per second, over `RATE_SPAN_S`."""
+        """Return the rows that ended per second of late."""
         now, samples = self._clock.monotonic(), self._samples
         if now - samples[-1][0] >= 1 / REFRESHES_PER_S:
             samples.append((now, done))
-        while len(samples) > 2 and now - samples[1][0] > RATE_SPAN_S:  # noqa: PLR2004  # two make a rate
+        while len(samples) > 2 and now - samples[1][0] >= LONG_S:  # noqa: PLR2004  # two make a rate
             samples.popleft()
-        since, before = samples[0]
+        old = (sample for sample in reversed(samples) if now - sample[0] >= RECENT_S)
+        since, before = next(old, samples[0])
+        if done - before < ENOUGH:
+            since, before = samples[0]
         return (done - before) / (now - since) if now > since else 0.0
 
 

@@ -59,7 +59,7 @@ def _send(
 
             async def follow(ending: Ending) -> None:
                 took_s = clock.monotonic() - began
-                for trouble in await follow_up(settings, ending, clock, took_s):
+                for trouble in await follow_up(settings, ending, clock, took_s, stop):
                     say(f"note: {trouble}")
 
             try:

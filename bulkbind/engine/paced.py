@@ -117,7 +117,8 @@ class Paced:
         """Return a permit and a credential, or why there is no credential."""
         while True:
             if self._auth.current(user_id) is None:
-                with self._gate.time.waiting(TimeUse.CREDENTIALS):
+                # The renewal itself goes on, as its result may have to be stored: see __aexit__.
+                with self._gate.time.waiting(TimeUse.CREDENTIALS), self._gate.cutting_short():
                     trouble = await self._auth.renew(user_id, self._call)
                 if trouble is not None:
                     return Attempt(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     from bulkbind.clock import Clock
     from bulkbind.engine.stop import StopSignal
@@ -190,6 +191,9 @@ class Gate(Protocol):
 
     def forget(self, permit: int) -> None:
         """Return the permit of a request that was not sent, or that we cancelled."""
+
+    def cutting_short(self) -> AbstractContextManager[None]:
+        """Cancel what the block awaits once the run stops. Raises: DrainedError."""
 
     def is_far(self, user_id: str) -> bool:
         """Return whether a row of a user would hold up others if it asked for a permit now."""

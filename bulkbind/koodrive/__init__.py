@@ -2,7 +2,7 @@
 
 from bulkbind.koodrive.auth import Auth, authorizer, choose, known_secrets
 from bulkbind.koodrive.client import KooDrive
-from bulkbind.koodrive.transport import proxy_for, proxy_secrets, reach
+from bulkbind.koodrive.transport import proxy_for, proxy_secrets, reach, tls_of
 
 __all__ = [
     "Auth",
@@ -13,4 +13,5 @@ __all__ = [
     "proxy_for",
     "proxy_secrets",
     "reach",
+    "tls_of",
 ]

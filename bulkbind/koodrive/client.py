@@ -26,6 +26,7 @@ from bulkbind.redaction import redacted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from ssl import SSLContext
 
     from bulkbind.clock import Clock
     from bulkbind.koodrive.auth.credential import Credential
@@ -56,10 +57,11 @@ class KooDrive:
         *,
         skew_s: float | None = None,
         names_codes: bool = False,
+        tls: SSLContext | None = None,
     ) -> None:
         """*skew_s*, *names_codes*: what an earlier run learned, as the attribute.
 
-        *skew_s*: seconds that the server's clock was ahead.
+        *skew_s*: seconds that the server's clock was ahead. *tls*: of `tls_of`, for https.
         """
         self._settings = settings
         self._clock = clock
@@ -82,7 +84,7 @@ class KooDrive:
         self.trouble = ""
         """Why there was no connection the last time; empty if there was one."""
         self.server_clock = ServerClock(clock, skew_s)
-        self._http = HttpSession(settings, endpoint, clock, self.server_clock)
+        self._http = HttpSession(settings, endpoint, clock, self.server_clock, tls)
 
     async def __aenter__(self) -> Self:
         await self._http.__aenter__()

@@ -28,6 +28,7 @@ from bulkbind.model import TIMED_OUT, Attempt, NoAnswer, ServerLimit, Unreachabl
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from ssl import SSLContext
     from types import TracebackType
 
     from bulkbind.clock import Clock
@@ -118,7 +119,7 @@ def _why(error: OSError) -> str:
     """Return why there is no connection: `connection refused`."""
     if error.errno is not None and error.errno in errno.errorcode:
         return os.strerror(error.errno).lower()
-    return str(error)
+    return error.strerror or str(error)
 
 
 def silence(error: Exception, timeout_s: float) -> Attempt:  # noqa: C901, PLR0911  # a table
@@ -130,13 +131,14 @@ def silence(error: Exception, timeout_s: float) -> Attempt:  # noqa: C901, PLR09
         case aiohttp.ClientConnectorCertificateError():
             return Attempt(Unreachable(), "tls", _certificate(error))
         case aiohttp.ClientConnectorSSLError():
-            return Attempt(Unreachable(), "tls", f"TLS failed: {error}")
+            return Attempt(Unreachable(), "tls", f"TLS failed: {error.strerror or error}")
         case aiohttp.ClientHttpProxyError():
             return Attempt(Unreachable(), "proxy", f"the proxy answered HTTP {error.status}")
         case aiohttp.ClientProxyConnectionError():
             return Attempt(Unreachable(), "proxy", f"no connection to the proxy: {error.strerror}")
         case aiohttp.ClientConnectorDNSError():
-            return Attempt(Unreachable(), "dns", f"the host name is not known: {error}")
+            name = f"{error.host} ({_why(error.os_error)})"
+            return Attempt(Unreachable(), "dns", f"the host name is not known: {name}")
         case aiohttp.ClientConnectorError():
             return Attempt(Unreachable(), "connect", NO_CONNECTION + _why(error.os_error))
         case aiohttp.ConnectionTimeoutError():
@@ -148,7 +150,7 @@ def silence(error: Exception, timeout_s: float) -> Attempt:  # noqa: C901, PLR09
         case aiohttp.ClientPayloadError():
             return Attempt(NoAnswer(), "cut", f"the answer was cut off: {error}")
         case aiohttp.ClientOSError() | OSError():
-            return Attempt(NoAnswer(), "reset", f"the connection broke: {error}")
+            return Attempt(NoAnswer(), "reset", f"the connection broke: {_why(error)}")
         case _:
             kind = type(error).__name__
             return Attempt(NoAnswer(), "garbage", f"the answer is no HTTP: {kind}: {error}"[:300])
@@ -170,13 +172,19 @@ class HttpSession:
     """Sends each request once, without redirects; an async context manager."""
 
     def __init__(
-        self, settings: ApiSettings, endpoint: str, clock: Clock, server_clock: ServerClock
+        self,
+        settings: ApiSettings,
+        endpoint: str,
+        clock: Clock,
+        server_clock: ServerClock,
+        tls: SSLContext | None = None,
     ) -> None:
-        """*server_clock* learns from every answer's Date."""
+        """*server_clock* learns from every answer's Date; *tls*: of `tls_of`, for https."""
         self._settings = settings
         self._endpoint = endpoint
         self._clock = clock
         self._server_clock = server_clock
+        self._tls = tls
         self._agent = f"bulkbind/{version('bulkbind')}"
         self._session: aiohttp.ClientSession | None = None
         self._fast: FastPath | None = None
@@ -191,13 +199,12 @@ class HttpSession:
         """Called with the number of a connection that said something unasked, or broke."""
 
     async def __aenter__(self) -> Self:
-        is_https = self._endpoint.startswith("https:")
         self._proxy = transport.proxy_for(self._endpoint, self._settings)
         self._connector = QuietConnector(
             lambda number: self.on_unasked(number),  # noqa: PLW0108  # may be set later
             limit=0,  # the workers limit the requests in flight
             keepalive_timeout=IDLE_S,
-            ssl=transport.tls_context(self._settings.ca_file) if is_https else True,
+            ssl=self._tls or True,
         )
         self._session = aiohttp.ClientSession(
             connector=self._connector,

@@ -19,6 +19,7 @@ from yarl import URL
 from bulkbind.errors import UsageError
 from bulkbind.redaction import learn
 from bulkbind.settings import proxy_parts
+from bulkbind.threads import in_thread
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -44,6 +45,16 @@ def tls_context(ca_file: Path | None) -> ssl.SSLContext:
         raise UsageError(f"ca_file {ca_file} cannot be used: {why}") from None
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     return context
+
+
+async def tls_of(endpoint: str, settings: ApiSettings) -> ssl.SSLContext | None:
+    """Return the context for an https endpoint, None for another.
+
+    It is made in a thread, since `ca_file` may be a FIFO, or on a network disk. Raises: UsageError.
+    """
+    if not endpoint.startswith("https:"):
+        return None
+    return await in_thread(tls_context, settings.ca_file)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,10 +151,12 @@ class Step(NamedTuple):
     advice: str = ""
 
 
-async def reach(endpoint: str, settings: ApiSettings) -> AsyncIterator[Step]:
+async def reach(
+    endpoint: str, settings: ApiSettings, tls: ssl.SSLContext | None
+) -> AsyncIterator[Step]:
     """Try the steps on the way to the endpoint, or to its proxy, and yield their results.
 
-    Raises: UsageError if `ca_file` cannot be used.
+    *tls*: of `tls_of`.
     """
     try:
         proxy = proxy_for(endpoint, settings)
@@ -168,8 +181,8 @@ async def reach(endpoint: str, settings: ApiSettings) -> AsyncIterator[Step]:
     to = f"{host}:{port}" + ("" if proxy is None else ", the proxy")
     step = await _connect(to, host, port, within_s)
     yield step
-    if step.is_ok and proxy is None and url.scheme == "https":
-        yield await _shake_hands(host, port, tls_context(settings.ca_file), within_s)
+    if step.is_ok and proxy is None and tls is not None:
+        yield await _shake_hands(host, port, tls, within_s)
 
 
 async def _connect(to: str, host: str, port: int, within_s: float) -> Step:

@@ -101,6 +101,9 @@ class LedgerLock:
             if self._kept is not None:
                 _refuse_other_paths(self._ledger, os.fstat(self._kept.file))
                 self._named = take_lock(self._path)
+            if self._named is not None:
+                os.ftruncate(self._named, 0)
+                os.pwrite(self._named, json.dumps(holder).encode(), 0)
         except OSError as error:
             self.release()
             raise refused(f"lock {self._path} cannot be made", error) from error
@@ -113,8 +116,6 @@ class LedgerLock:
                 f"another run holds the ledger: {self._holder()}",
                 hint="--wait 10m waits for it; `bulkbind runs` shows it",
             )
-        os.ftruncate(self._named, 0)
-        os.pwrite(self._named, json.dumps(holder).encode(), 0)
 
     def release(self) -> None:
         """Release the lock if it is held; the ledger's descriptor stays open."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from bulkbind.clock import SystemClock, iso
-from bulkbind.errors import LedgerError
+from bulkbind.errors import LedgerError, NoLedgerError
 from bulkbind.files import copy_file, create, make_folder
 from bulkbind.ledger.lock import ELSEWHERE, FREE, READ_ONLY, RIGHTS, LedgerLock, refused
 from bulkbind.model import IS_BOUND, IS_OPEN, IS_UNCONFIRMED, UNBIND_PENDING, RunFacts, Unreachable
@@ -143,17 +143,17 @@ def connect(path: Path, endpoint: str | None) -> sqlite3.Connection:
 def reading(path: Path, endpoint: str | None = None) -> Iterator[sqlite3.Connection]:
     """Open a ledger read-only, also during a run; the whole block sees one consistent snapshot.
 
-    Raises: LedgerError if there is no ledger or it cannot be read.
+    Raises: NoLedgerError, LedgerError if it cannot be read.
     """
+    none = "no run has been made against this endpoint yet"
     if not path.exists():
-        raise LedgerError(
-            f"there is no ledger {path}", hint="no run has been made against this endpoint yet"
-        )
+        raise NoLedgerError(f"there is no ledger {path}", hint=none)
     if path.is_dir():
         raise refused(f"ledger {path} cannot be read", IsADirectoryError(errno.EISDIR, "a folder"))
     try:
         with _readable(path) as file, closing(_read_only(file)) as db:
-            _refuse_foreign(db, path)
+            if not _refuse_foreign(db, path):
+                raise NoLedgerError(f"ledger {path} is empty", hint=none)
             db.execute("PRAGMA busy_timeout = 10000")
             db.execute("BEGIN")
             if endpoint is not None:
@@ -167,7 +167,8 @@ def _read_only(path: Path) -> sqlite3.Connection:
     return sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, isolation_level=None)
 
 
-def _refuse_foreign(db: sqlite3.Connection, path: Path) -> None:
+def _refuse_foreign(db: sqlite3.Connection, path: Path) -> bool:
+    """Return whether a database that may be a ledger holds anything. Raises: LedgerError."""
     has_tables = int_of(db, "SELECT count(*) FROM sqlite_schema") > 0
     if has_tables and int_of(db, "PRAGMA application_id") != APPLICATION_ID:
         raise LedgerError(
@@ -180,6 +181,7 @@ def _refuse_foreign(db: sqlite3.Connection, path: Path) -> None:
             f"ledger {path} has version {version}, this bulkbind knows up to {VERSION}",
             hint="use the newer bulkbind that wrote it; the file was not touched",
         )
+    return has_tables
 
 
 @contextmanager
@@ -383,10 +385,11 @@ def copy_known(ledger: Path, copy: Path, endpoint: str) -> None:
     Raises: LedgerError if the file is no ledger, or of another endpoint.
     """
     connect(copy, endpoint).close()
-    if not ledger.exists():
+    try:
+        with reading(ledger, endpoint):
+            pass  # only its checks
+    except NoLedgerError:
         return
-    with reading(ledger, endpoint):
-        pass  # only its checks
     try:
         with (
             _readable(ledger) as file,

@@ -8,7 +8,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from bulkbind.errors import LedgerError
+from bulkbind.errors import LedgerError, NoLedgerError
 from bulkbind.ledger.lock import LedgerLock
 from bulkbind.ledger.reading import RunReader
 from bulkbind.ledger.store import (
@@ -89,10 +89,11 @@ def size_of(path: Path) -> int | None:
 
 def bindings_of(path: Path) -> int | None:
     """Return the number of bindings; None if there is no ledger. Raises: LedgerError."""
-    if not path.exists():
+    try:
+        with reading(path) as db:
+            return int_of(db, "SELECT count(*) FROM bindings")
+    except NoLedgerError:
         return None
-    with reading(path) as db:
-        return int_of(db, "SELECT count(*) FROM bindings")
 
 
 def prune(

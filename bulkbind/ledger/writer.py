@@ -256,7 +256,7 @@ class Writer:
                 return translated(self._path, error, is_untouched=False)
             return LedgerError(
                 f"ledger {self._path} could not be written: {error}",
-                hint="free the disk or mend its rights; `bulkbind resume` then goes on, and what "
+                hint="free the disk or mend its rights; the same command then goes on, and what "
                 "was in flight is settled by the server's list",
             )
         except Exception as error:  # noqa: BLE001  # the callers must not wait for ever

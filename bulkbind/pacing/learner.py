@@ -79,7 +79,7 @@ class Pace(StreamGate):
 
     per_s: float
     __slots__ = (
-        "_along", "_cap", "_ceiling", "_cost", "_first", "_held", "_is_asked", "_left",
+        "_along", "_cap", "_ceiling", "_cost", "_first", "_held", "_is_asked", "_left", "_missed",
         "_refusal_s", "_silent", "_stated", "_through", "_tried_at", "_windows", "has_learned",
         "is_away", "is_stated", "per_s", "search", "stated_by",
     )  # fmt: skip
@@ -109,6 +109,8 @@ class Pace(StreamGate):
         self.is_away = self.is_stated = self.has_learned = self._is_asked = False
         self.search = Search(now, is_spaced=is_spaced)
         self._along = self._silent = self._cost = 0
+        self._missed = 0
+        """Tries of a server that is away, after the first."""
         self._held: Leg | None = None
         """The leg instead, where something is left to others."""
         self._first: Sent | None = None
@@ -173,7 +175,7 @@ class Pace(StreamGate):
             return
         if limit and window_s:
             self.stated([(limit, window_s)])
-        self.is_away = False  # what refuses is there
+        self.is_away, self._silent = False, 0  # what refuses is there
         self._tried_at = sent.at
         opens_at = self.search.opens_at(now)
         is_told = self.is_stated or retry_after_s is not None
@@ -222,19 +224,24 @@ class Pace(StreamGate):
         if sent.epoch != self.epoch or is_past:
             return
         self._silent += 1
-        if is_away or self.is_closed or self._silent >= SILENT_IN_A_ROW:
+        if is_away or self.is_away or self._silent >= SILENT_IN_A_ROW:
             self._silent = 0
+            wait_s = self._away_s()
             # What does not answer shows no limit.
             self.is_away, self._first = True, None
-            self._close(now, self._away_s(self._tries if self.is_closed else 0))
+            self._close(now, wait_s)
+        elif self.is_closed:
+            # One that breaks off shows neither that the server is away nor that the limit is over.
+            self._close(now, self._try_s(now))
 
     def silent(self, now: float) -> None:
         """The request that tries a server that is away has no answer yet: another one may."""
-        self.next_at = now + self._away_s(self._tries)
-        self._tries += 1
+        self.next_at = now + self._away_s()
 
-    def _away_s(self, tries: int) -> float:
-        return min(LONGEST_TRY_S, AWAY_FIRST_S * 2.0 ** min(tries, 16))
+    def _away_s(self) -> float:
+        """Return how long to wait for the next try."""
+        self._missed = self._missed + 1 if self.is_away else 0
+        return min(LONGEST_TRY_S, AWAY_FIRST_S * 2.0 ** min(self._missed, 16))
 
     def stated(self, limits: Iterable[tuple[float, float]]) -> None:
         """The gateway stated limits, as requests per window and seconds: the tightest counts."""

@@ -123,7 +123,7 @@ class Pacer:
         self._trying = 0
         """That one's permit."""
         self.time = TimeSpent(clock.monotonic)
-        self.time.silent_after_s = lambda: self.flight.silent_s
+        self.time.silent_after_s = lambda: self.flight.overdue_s
         self._log = logger()
         self._logged_per_s = learner.known_per_s
         self.throttled = 0
@@ -291,6 +291,10 @@ class Pacer:
         self._traffic.forget(permit)
         self._back(permit)
 
+    def cutting_short(self) -> AbstractContextManager[None]:
+        """Cancel what the block awaits once the run stops. Raises: as `permit`."""
+        return self._stop.cutting_short()
+
     def _back(self, permit: int) -> None:
         self.time.ended(permit)
         if permit == self._trying:
@@ -373,9 +377,12 @@ class Pacer:
             source = "learned by an earlier run"
         elif self.throttled:
             source = "refused for a while, no limit shown"
+        elif self.time.seconds(TimeUse.AWAY):
+            source = "no limit shown, as the endpoint was away"
+        elif self.flight.silent_s == math.inf and self.time.seconds(TimeUse.SILENT):
+            source = "no limit shown, as no answer came"
         else:
-            is_there = not self.time.seconds(TimeUse.AWAY)
-            source = "no limit met" if is_there else "no limit shown, as the endpoint was away"
+            source = "no limit met"
         return self.streams.scope + source
 
     def limit(self) -> Limit | None:

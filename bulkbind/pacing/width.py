@@ -151,6 +151,9 @@ IN_A_ROW = 3
 """… so many one after the other."""
 SILENT_S, SILENT = 1.0, 4.0
 """A request is silent after four times as long as answers usually take, and at least 1 s."""
+UNKNOWN_S = 2.0
+"""Before the first answer, what has been under way for longer counts as time of silence. It keeps
+its place: nothing shows yet that the server answers others."""
 LATELY_S = 1.0
 """It takes no place while most requests since a second before it left were answered in time."""
 FREED = 4
@@ -203,6 +206,11 @@ class Flight:
     def wide(self) -> int:
         """As many may be in flight."""
         return int(min(self._wide, self.places.wide))
+
+    @property
+    def overdue_s(self) -> float:
+        """After so many seconds without an answer a request is only waited for."""
+        return self.silent_s if self._took_s else UNKNOWN_S
 
     def useful(self, per_s: float) -> int:
         """Return how many may be in flight at this pace, at least 1."""

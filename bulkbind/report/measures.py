@@ -6,10 +6,19 @@ from bulkbind.clock import HOUR_S, MINUTE_S
 from bulkbind.model import Waits
 
 NOTHING_WAITS = Waits()
+RECENT_S, LONG_S = 10.0, 60.0
+"""The time over which a rate is measured; the longer one where it is slow."""
+ENOUGH = 20
+"""Rows that make a rate."""
 SHORT_S = 1.0
 """What takes less is under way already."""
 TO_A_TENTH = 100.0
 """Rates below this are told to a tenth."""
+
+
+def counted(count: int, what: str) -> str:
+    """Return a number of things for display: `1 list call`, `2,000 rows`. *what*: the plural."""
+    return f"{count:,} {what.removesuffix('s') if count == 1 else what}"
 
 
 def span_text(seconds: float) -> str:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from bulkbind.model import EXTRA, Forecast, Plan, PlanWord
 from bulkbind.redaction import Lines, lines
-from bulkbind.report.measures import rate_text, span_text
+from bulkbind.report.measures import counted, rate_text, span_text
 from bulkbind.report.problem_text import problem_lines
 from bulkbind.report.undo_report import MAY_COST
 
@@ -59,7 +59,7 @@ def plan_text(plan: Plan, *, is_brief: bool = False) -> Lines:
 
 def _lines(plan: Plan, *, is_brief: bool) -> Iterator[str]:
     names = ", ".join(plan.manifests)
-    yield f"{names}: {plan.rows:,} rows, {plan.user_count:,} users"
+    yield f"{names}: {counted(plan.rows, 'rows')}, {counted(plan.user_count, 'users')}"
     if plan.going_on:
         yield f"run {plan.going_on} of these manifests is not finished: run goes on with it"
     for word in PlanWord:
@@ -125,10 +125,10 @@ def _users(plan: Plan) -> Iterator[str]:
 
 def forecast_text(forecast: Forecast) -> str:
     """Return what a run would cost, as one line."""
-    parts = [f"{forecast.binds:,} binds"]
-    parts += [f"{forecast.unbinds:,} unbinds"] if forecast.unbinds else []
-    parts += [f"{forecast.lists:,} lists"] if forecast.lists else []
-    calls = f"{forecast.calls:,} calls ({', '.join(parts)})"
+    parts = [counted(forecast.binds, "binds")]
+    parts += [counted(forecast.unbinds, "unbinds")] if forecast.unbinds else []
+    parts += [counted(forecast.lists, "lists")] if forecast.lists else []
+    calls = f"{counted(forecast.calls, 'calls')} ({', '.join(parts)})"
     if not forecast.calls:
         return "nothing to send"
     if forecast.seconds is None:

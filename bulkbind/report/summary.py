@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from bulkbind.files import write_json
 from bulkbind.model import MEANINGS, RunSummary
 from bulkbind.redaction import Lines, lines
-from bulkbind.report.measures import rate_text
+from bulkbind.report.measures import counted, rate_text
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -48,7 +48,7 @@ def write_summary(path: Path, summary: RunSummary) -> None:
 
 def as_text(summary: RunSummary, *, every_status: bool = False) -> Lines:
     """Return a summary as lines of text. *every_status*: include statuses that no row has."""
-    told = [f"run {summary.run_id}: {summary.state.value}, {summary.total:,} rows"]
+    told = [f"run {summary.run_id}: {summary.state.value}, {counted(summary.total, 'rows')}"]
     shown = MEANINGS if every_status else [s for s in MEANINGS if s in summary.counts]
     told += [
         f"  {status:<14}{summary.counts.get(status, 0):>10,}  {MEANINGS[status]}"
@@ -61,7 +61,7 @@ def as_text(summary: RunSummary, *, every_status: bool = False) -> Lines:
         if rest > 0:
             told.append(f"  … and {rest} more in summary.json")
     if summary.cleaned:
-        told.append(f"cleaned: names of {summary.cleaned:,} rows, each in `detail`")
+        told.append(f"cleaned: names of {counted(summary.cleaned, 'rows')}, each in `detail`")
     told += _changes(summary.facts.changes)
     told += _refreshed(summary.facts.refreshed)
     told += _pace(summary)
@@ -80,14 +80,14 @@ def _reason(reason: dict[str, Any]) -> str:
 
 
 def _changes(changes: Changes) -> list[str]:
-    parts = [f"{count:,} devices {words}" for count, words in changes.counted()]
+    parts = [f"{counted(count, 'devices')} {words}" for count, words in changes.counted()]
     return [f"since run {changes.since}: " + ", ".join(parts)] if parts else []
 
 
 def _refreshed(found: Refreshed | None) -> list[str]:
     if found is None:
         return []
-    users = f"the lists of {found['users']:,} users"
+    users = f"the lists of {counted(found['users'], 'users')}"
     parts: list[str] = []
     if found["vanished"]:
         what = "sent again" if found["bound_again"] else "failed; --rebind-missing sends them"
@@ -102,7 +102,7 @@ def _pace(summary: RunSummary) -> list[str]:
     facts = summary.facts
     if not facts.requests:
         return []
-    parts = [f"{facts.requests:,} requests in {facts.sending_s:,.1f} s"]
+    parts = [f"{counted(facts.requests, 'requests')} in {facts.sending_s:,.1f} s"]
     if facts.requests_throttled:
         parts.append(f"{facts.requests_throttled:,} of them throttled")
     if facts.pace_per_s:
@@ -110,11 +110,13 @@ def _pace(summary: RunSummary) -> list[str]:
     elif facts.pace_from:
         parts.append(facts.pace_from)
     if facts.requests_lists:
-        parts.append(f"{facts.requests_lists:,} list calls")
+        parts.append(counted(facts.requests_lists, "list calls"))
     if summary.posted_again_after_bound:
-        parts.append(f"{summary.posted_again_after_bound:,} requests for what was bound already")
+        repeats = counted(summary.posted_again_after_bound, "requests")
+        parts.append(f"{repeats} for what was bound already")
     if facts.requests_again:
-        parts.append(f"{facts.requests_again:,} binds sent again after no answer came in time")
+        again = counted(facts.requests_again, "binds")
+        parts.append(f"{again} sent again after no answer came in time")
     lines = ["sent: " + ", ".join(parts)]
     if spent := time_text(facts):
         lines.append(f"time: {spent}")

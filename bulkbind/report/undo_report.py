@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from bulkbind.files import write_json
 from bulkbind.model import UNBIND_MEANINGS
 from bulkbind.redaction import Lines, lines
+from bulkbind.report.measures import counted
 from bulkbind.report.summary import facts_json, time_text
 from bulkbind.report.tables import UNDONE, write_table
 
@@ -59,7 +60,7 @@ def undo_json(summary: UndoSummary) -> dict[str, Any]:
 def undo_text(summary: UndoSummary) -> Lines:
     """Return how an undo ended, as lines of text."""
     total = sum(summary.counts.values())
-    told = [f"undo of run {summary.run_id}: {summary.state}, {total:,} devices"]
+    told = [f"undo of run {summary.run_id}: {summary.state}, {counted(total, 'devices')}"]
     told += [
         f"  {status:<14}{count:>10,}  {UNBIND_MEANINGS[status]}"
         for status, count in summary.counts.items()

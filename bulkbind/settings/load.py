@@ -14,6 +14,7 @@ import yaml
 from pydantic import SecretStr, ValidationError
 
 from bulkbind.errors import UsageError
+from bulkbind.files import read_whole
 from bulkbind.redaction import HIDDEN, learn, lines
 from bulkbind.settings.model import (
     KEYS,
@@ -56,7 +57,7 @@ class ConfigFile:
 def read_config(path: Path) -> ConfigFile:
     """Read a settings file. Raises: UsageError if it cannot be read or parsed."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_whole(path)[0].decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"settings file {path} cannot be read: {error}") from error
     try:
@@ -288,7 +289,7 @@ def _unknown(key: str, keys: tuple[str, ...], origin: str) -> str:
     return f"unknown setting `{key}` (from {origin}){guess}"
 
 
-_MAY_HOLD_SECRETS = ("proxy", "notify_url_file", "notify_command", "auth.token_command")
+_MAY_HOLD_SECRETS = ("auth", "proxy", "notify_url_file", "notify_command", "auth.token_command")
 """Settings whose values, if they are invalid, may be a secret or hold one anywhere."""
 
 
@@ -304,6 +305,8 @@ def _explain(
     message = str(item["msg"]).removeprefix("Value error, ")
     if item["type"] == "tuple_type":
         message = "it is a list, such as [one, two]"
+    elif item["type"] in ("model_type", "dict_type"):
+        message = "it is a mapping of keys to values"
     is_hidden = (
         key.partition(".")[2] in SECRETS
         or isinstance(item["input"], SecretStr)

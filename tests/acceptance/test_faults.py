@@ -330,7 +330,7 @@ CASES = {
     "303_and_done": said(http(b"", status="303 See Other"), verdict="Refused"),
     # a strange body
     "array": Case(lambda talk: http(b"[%b]" % (SUCCESS % talk.data))),
-    "text": said(http(b'"success"')),
+    "bare_text": said(http(b'"success"')),
     "more_behind_it": Case(lambda talk: http(SUCCESS % talk.data + b"}")),
     "nested_too_deep": said(http(b"[" * 100_000)),
     "code_text_0": coded(b'"0"', "Accepted"),

@@ -17,6 +17,7 @@ from bulkbind.model import (
     Status,
     TimelinePart,
 )
+from bulkbind.redaction import line
 from bulkbind.report.page import MOST_ROWS, write_html
 from tests.support.browser import CHROMIUM, DRIVER, axe_core, chromium
 from tests.support.rows import device
@@ -255,7 +256,7 @@ def test_the_theme_follows_the_system_and_the_button(browser, tmp_path):
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_names_are_text(browser, tmp_path, name):
-    """Whatever stands in names and messages is shown as it is, runs nothing, asks nobody."""
+    """What stands in names and messages is shown, runs nothing, asks nobody; marks are escaped."""
     browser.requests()
     browser.complaints()
     page = page_of(tmp_path, 10, (name,))
@@ -269,7 +270,7 @@ def test_hostile_names_are_text(browser, tmp_path, name):
     shown = browser.run(
         "return document.querySelector('#rows tbody tr td:nth-child(4)').textContent"
     )
-    assert shown == name
+    assert shown == line(name)
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

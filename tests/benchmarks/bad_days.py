@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 LATEST_S = 0.03
 SAMPLED_AFTER_S = 5.0
+SETTLE_S = 5.0
+"""The default of `readback_settle`."""
 FLOOR_S = 3.0
 """A time left is compared with at least this: to the second is exact enough."""
 
@@ -188,6 +190,7 @@ def rough() -> dict[str, object]:
             for line in night.journal
             if line["result"].startswith(("reset", "silence"))
         }
+        in_doubt |= doubted(night.journal)
         answered = [
             moment(line["at"])
             for line in night.journal
@@ -208,6 +211,25 @@ def rough() -> dict[str, object]:
             f"{night.summary['sending_s']:.1f} s in all"
         )
         found[f"{per_s}/s"] = {"of_limit": used, "standstill_s": standstill_s}
+    return found
+
+
+def doubted(journal: list[dict[str, Any]]) -> set[str]:
+    """Return devices that were bound so long after others behind them that two lists came first.
+
+    Their 500 or 429 was in doubt, as its connection broke; nothing else keeps one row back so long.
+    """
+    first: dict[str, float] = {}
+    bound: dict[str, float] = {}
+    for line in journal:
+        if code := line["machine_code"]:
+            first.setdefault(code, moment(line["at"]))
+            bound[code] = moment(line["at"])
+    found, behind = set(), float("inf")
+    for code in sorted(bound, reverse=True):
+        if bound[code] - behind >= SETTLE_S:
+            found.add(code)
+        behind = min(behind, first[code])
     return found
 
 

@@ -25,6 +25,7 @@ from bulkbind.koodrive.auth.credential import App, Token
 from bulkbind.koodrive.auth.renewing import Renewing
 from bulkbind.koodrive.auth.static_token import GIVEN_APP, GIVEN_TOKEN
 from bulkbind.koodrive.client import ANSWER_CAP_BYTES, LIST_CAP_BYTES
+from bulkbind.koodrive.transport import tls_context
 from bulkbind.model import (
     Accepted,
     AlreadyBound,
@@ -112,7 +113,9 @@ def drive(
     clock = clock or SystemClock()
     if concurrency is not None:
         gate = Pacer(clock, StopSignal(), concurrency=concurrency)
-    client = KooDrive(ApiSettings(**api), endpoint, clock, skew_s=skew_s)
+    settings = ApiSettings(**api)
+    tls = tls_context(settings.ca_file) if endpoint.startswith("https:") else None
+    client = KooDrive(settings, endpoint, clock, skew_s=skew_s, tls=tls)
     return Driven(client, auth or given("Bearer secret-token"), gate or OpenGate())
 
 

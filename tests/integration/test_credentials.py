@@ -68,7 +68,7 @@ class Place:
         text = (self.folder / "journal.jsonl").read_text(encoding="utf-8")
         return [json.loads(line) for line in text.splitlines()]
 
-    async def run(self, rows, *, clock=None, concurrency=16, **auth) -> RunResult:
+    async def run(self, rows, *, clock=None, stop=None, concurrency=16, **auth) -> RunResult:
         """Run a manifest of these rows, every one sent again."""
         manifest = write_csv(self.folder / "fleet.csv", rows)
         settings = Settings(
@@ -79,7 +79,7 @@ class Place:
             ledger=self.folder / "ledger.db",
             out=self.folder / "report",
         )
-        result: RunResult = await run([manifest], settings, clock=clock)
+        result: RunResult = await run([manifest], settings, clock=clock, stop=stop)
         return result
 
 
@@ -480,6 +480,8 @@ async def test_a_token_command_is_run_again_when_its_token_has_ended(tmp_path):
         ("import sys; sys.exit(7)", "ended with 7"),
         ("print()", "is empty"),
         ("import sys; sys.stdout.buffer.write(b'\\xff')", "not UTF-8"),
+        ("while True: print('x' * 9999)", "more than 64 KiB"),
+        ("import subprocess; subprocess.run(['cat', '/dev/zero'])", "more than 64 KiB"),
     ],
 )
 async def test_a_token_command_that_fails_stops_the_run(tmp_path, code, words):
@@ -521,11 +523,9 @@ async def test_rows_in_doubt_are_settled_under_a_renewed_session(tmp_path):
 
 
 @pytest.mark.slow
-async def test_a_stop_while_a_renewal_hangs_ends_within_the_grace(tmp_path):
-    """Nobody answers the renewal: the run ends all the same, 3, and nothing has failed.
-
-    The row that was cut off while it waited is in doubt, as any cut off is; the rest is pending.
-    """
+async def test_a_stop_while_a_renewal_hangs_ends_the_run(tmp_path, monkeypatch):
+    """Nobody answers the renewal: the run ends all the same, 3, and no row is in doubt."""
+    monkeypatch.setattr("bulkbind.koodrive.auth.renewing.LANDING_S", 0.2)
     silent = asyncio.Event()
 
     async def say_nothing(_reader, writer) -> None:
@@ -552,4 +552,19 @@ async def test_a_stop_while_a_renewal_hangs_ends_within_the_grace(tmp_path):
     server.close()
 
     assert result.exit_code == 3
-    assert counts_of(result) == {"pending": 8, "in_doubt": 1}
+    assert counts_of(result) == {"pending": 9}
+
+
+async def test_a_stop_ends_a_token_command_at_once(tmp_path):
+    """Also one whose child goes on: no row waits for it, since none has left."""
+    stop = StopSignal()
+    command = ("sh", "-c", f"echo > {tmp_path}/began; sleep 60; echo token")
+    async with place(tmp_path, Credentials(tokens={"x-token": "any"})) as at:
+        running = asyncio.create_task(at.run(fleet(3), stop=stop, token_command=command))
+        while not (tmp_path / "began").exists():
+            await SystemClock().sleep(0.02)
+        stop.set(StopReason("the operator has other plans"))
+        result = await asyncio.wait_for(running, timeout=10)
+
+    assert result.exit_code == 3
+    assert counts_of(result) == {"pending": 3}

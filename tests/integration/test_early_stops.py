@@ -15,11 +15,12 @@ import bulkbind
 from bulkbind.app.inbox import run_inbox
 from bulkbind.app.run import Staging, new_session
 from bulkbind.app.session.listener import Listener
+from bulkbind.clock import SystemClock
 from bulkbind.engine import StopReason, StopSignal
 from bulkbind.errors import ExitCode, InterruptedRunError, LedgerBusyError
 from bulkbind.ledger.ledger import Ledger
 from bulkbind.model import CheckedRow, Source
-from bulkbind.sandbox import Sandbox
+from bulkbind.sandbox import Sandbox, SandboxOptions, parse_fault
 from bulkbind.settings import ApiSettings, AuthSettings, SendSettings, Settings
 from tests.support.fake_clock import FakeClock
 from tests.support.manifests import fleet, write_csv
@@ -56,13 +57,16 @@ def with_fifo(tmp_path, settings, what):
     manifest = write_csv(tmp_path / "fleet.csv", fleet(3))
     if what == "manifest":
         return fifo, settings
+    if what == "certificates":
+        api = ApiSettings(endpoint="https://localhost:1", ca_file=fifo)
+        return manifest, settings.model_copy(update={"api": api})
     return manifest, settings.model_copy(update={"auth": AuthSettings(token_file=fifo)})
 
 
-@pytest.mark.parametrize("what", ["manifest", "token"])
+@pytest.mark.parametrize("what", ["manifest", "token", "certificates"])
 @pytest.mark.parametrize("command", [bulkbind.run, bulkbind.plan])
 async def test_a_stop_ends_a_wait_for_a_fifo(tmp_path, settings, sandbox, what, command):
-    """As a manifest or a token file; nothing was sent, and no run is left."""
+    """As a manifest, a token file or `ca_file`; nothing was sent, and no run is left."""
     manifest, given = with_fifo(tmp_path, settings, what)
     stop = StopSignal()
     asyncio.get_running_loop().call_later(0.1, stop.set, REASON)
@@ -96,6 +100,33 @@ async def test_a_stop_ends_every_wait_for_a_secret(tmp_path, settings, command):
     async with asyncio.timeout(SOON_S):
         with pytest.raises(InterruptedRunError, match="SIGTERM; nothing was sent"):
             await command(given, stop)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        lambda given, stop: bulkbind.export(["u1", "u2"], given, io.StringIO(), stop=stop),
+        lambda given, stop: bulkbind.plan(
+            [write_csv(given.ledger.parent / "fleet.csv", fleet(3))], given, refresh=True, stop=stop
+        ),
+    ],
+    ids=["export", "plan"],
+)
+async def test_a_stop_ends_a_wait_for_a_list(settings, command):
+    """That of a server which says nothing: nothing is lost with a list that is only read."""
+    stop = StopSignal()
+    async with Sandbox(SandboxOptions(faults=(parse_fault("silence-before=1,on=list"),))) as silent:
+        api = ApiSettings(endpoint=silent.url)
+        given = settings.model_copy(update={"api": api})
+        running = asyncio.create_task(command(given, stop))
+        while not silent.counts["requests"]:
+            await SystemClock().sleep(0.02)
+        stop.set(REASON)
+        async with asyncio.timeout(SOON_S):
+            with pytest.raises(InterruptedRunError, match="SIGTERM") as caught:
+                await running
+
+    assert caught.value.exit_code == ExitCode.TERMINATED
 
 
 @pytest.mark.parametrize("what", ["manifest", "token"])

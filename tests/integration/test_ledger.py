@@ -14,12 +14,14 @@ from datetime import UTC, datetime
 
 import pytest
 
-from bulkbind.errors import LedgerBusyError, LedgerError, UsageError
+from bulkbind.errors import LedgerBusyError, LedgerError, NoLedgerError, UsageError
 from bulkbind.ledger import (
     Ledger,
     Policy,
     RunReader,
     all_runs,
+    bindings_of,
+    copy_known,
     duplicates,
     find_run,
     reading,
@@ -450,11 +452,18 @@ def test_what_runs_are_known_by_is_read_without_their_rows(tmp_path):
 
 
 def test_a_ledger_that_is_not_there_is_said_plainly(tmp_path):
-    """Reading makes no file."""
-    with pytest.raises(LedgerError, match="there is no ledger"):
+    """Reading makes no file; one whose creation was cut off, as on a full disk, is none."""
+    with pytest.raises(NoLedgerError, match="there is no ledger"):
         all_runs(tmp_path / "none.db")
 
     assert not (tmp_path / "none.db").exists()
+    (tmp_path / "empty.db").touch()
+    with pytest.raises(NoLedgerError, match="is empty") as caught:
+        all_runs(tmp_path / "empty.db")
+    assert "no run has been made" in caught.value.hint
+    assert bindings_of(tmp_path / "empty.db") is None
+    copy_known(tmp_path / "empty.db", tmp_path / "copy.db", ENDPOINT)
+    assert all_runs(tmp_path / "copy.db") == []
 
 
 def test_the_lock_names_its_holder(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 import subprocess
@@ -114,3 +115,16 @@ def test_a_folder_of_the_ledgers_name_is_said_plainly(tmp_path):
     """As any file that cannot be opened."""
     with pytest.raises(LedgerError, match="cannot be opened"):
         LedgerLock(tmp_path).acquire({})
+
+
+def test_a_disk_that_cannot_hold_the_lock_is_said_plainly(tmp_path, monkeypatch):
+    """The files were made, but nothing can be written into them; the lock is free again."""
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "pwrite", full)
+    with pytest.raises(LedgerError, match="No space left"):
+        LedgerLock(tmp_path / "ledger.db").acquire({})
+    monkeypatch.undo()
+    LedgerLock(tmp_path / "ledger.db").acquire({})

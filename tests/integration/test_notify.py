@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sys
 from contextlib import asynccontextmanager
@@ -12,6 +13,8 @@ from aiohttp import web
 
 from bulkbind.app.notices.notify import follow_up
 from bulkbind.app.notices.run_end import Ending
+from bulkbind.clock import SystemClock
+from bulkbind.engine import StopReason, StopSignal
 from bulkbind.settings import EndSettings, Settings
 from tests.support.fake_clock import FakeClock
 
@@ -66,10 +69,25 @@ def ending(exit_code=1, *, is_change=False, text="2 rows of a<b & c need a perso
     )
 
 
-async def told(given, what=None, **more):
+async def told(given, what=None, stop=None, **more):
     """Tell; return what could not be done."""
     settings = Settings(end=EndSettings(**given, **more))
-    return await follow_up(settings, what or ending(), FakeClock(), 1.0)
+    return await follow_up(settings, what or ending(), FakeClock(), 1.0, stop or StopSignal())
+
+
+async def test_a_stop_ends_the_telling(tmp_path):
+    """One that comes meanwhile, after which nobody waits; an earlier one is what is told."""
+    began, stop = tmp_path / "began", StopSignal()
+    code = f"import pathlib, time; pathlib.Path({str(began)!r}).touch(); time.sleep(60)"
+    telling = asyncio.create_task(told({"notify_command": script(tmp_path, code)}, stop=stop))
+    while not began.exists():
+        await SystemClock().sleep(0.02)
+    stop.set(StopReason("interrupted by SIGTERM"))
+
+    assert await asyncio.wait_for(telling, timeout=10) == [
+        "the notification was cut off, since the command was stopped"
+    ]
+    assert await told({"notify_command": script(tmp_path, "")}, stop=stop) == []
 
 
 async def test_a_webhook_gets_text_and_summary(tmp_path):

@@ -158,6 +158,7 @@ async def test_an_endpoint_that_cannot_be_reached_is_named(tmp_path, endpoint, w
         result = await ran(tmp_path, place, clock=Hasty())
 
     assert_stopped(result, words, hint)
+    assert "ssl:default" not in result.report.summary.stop_reason
 
 
 @pytest.mark.parametrize(

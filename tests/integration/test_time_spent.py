@@ -114,6 +114,29 @@ async def test_what_was_never_reached_is_named(bench):
     assert went == "https://x was never reached: connection refused"
 
 
+async def test_a_server_that_never_answers_is_named_and_its_silence_is_no_sending(bench):
+    """From the first request on, though no answer has told yet how long one takes."""
+    bench.server.planned.extend([SILENT] * 3)
+    told: list[tuple[str, str, str]] = []
+    gauge = Gauge(bench.pacer, bench.clock, patience_s=lambda: 30.0)
+
+    async def watch():
+        while not told:
+            await bench.clock.sleep(1.0)
+            if bench.pacer.spent().silent_s >= 10.0:
+                went = where_time_went(bench.pacer, "https://x", "", has_answered=False)
+                told.append((went, bench.pacer.source(), gauge.waits()))
+
+    watching = asyncio.create_task(watch())
+    await bench.ran(devices(3))
+    await watching
+
+    ((went, source, waits),) = told
+    assert went == "https://x never answered"
+    assert source == "no limit shown, as no answer came"
+    assert re.match(r"[123] requests? without an answer for 1\d s, given up from ", waits)
+
+
 async def test_the_display_says_what_is_waited_for(bench):
     """Silence with its age, doubt and trouble with the moment at which they go on."""
     seen: dict[str, float] = {}

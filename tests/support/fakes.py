@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict, deque
+from contextlib import nullcontext
 from itertools import count
 from typing import TYPE_CHECKING
 
@@ -210,6 +211,9 @@ class OpenGate:
         self.reported: list[Verdict] = []
         self.forgotten = 0
         self._drained = drained
+
+    def cutting_short(self):
+        return nullcontext()
 
     async def permit(self, user_id: str | None = None) -> int:  # noqa: ARG002  # the protocol's
         if self._drained:

@@ -6,6 +6,7 @@ import ast
 import os
 import stat
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +16,7 @@ from bulkbind.files import (
     copy_file,
     fitting_name,
     make_folder,
+    read_whole,
     replacing,
     take_lock,
     write_json,
@@ -30,9 +32,9 @@ ALLOWED = {"cli/console.py": {"open"}}  # the terminal
 
 
 @contextmanager
-def no_umask():
-    """Create with exactly the modes that are asked for."""
-    before = os.umask(0)
+def umask(taken):
+    """Create files and folders without some of their permissions."""
+    before = os.umask(taken)
     try:
         yield
     finally:
@@ -44,9 +46,10 @@ def mode(path):
     return stat.S_IMODE(path.stat().st_mode)
 
 
-def test_what_is_new_is_for_its_owner_alone(tmp_path):
-    """Whatever the umask leaves to others: files, and folders with all their parents."""
-    with no_umask():
+@pytest.mark.parametrize("taken", [0, 0o777, 0o027], ids=oct)
+def test_what_is_new_is_for_its_owner_alone(tmp_path, taken):
+    """Whatever the umask leaves to others or takes: files, and folders with all their parents."""
+    with umask(taken):
         write_json(tmp_path / "a/b/c.json", {})
         with replacing(tmp_path / "d/e.csv") as file:
             file.write("x")
@@ -79,6 +82,32 @@ def test_what_exists_keeps_its_mode(tmp_path):
 
     assert (mode(shared), mode(shared / "new") & 0o777, mode(log)) == (0o2775, 0o700, 0o640)
     assert log.read_text() == "old\nnew\n"
+
+
+def test_a_log_that_nobody_reads_is_refused_at_once(tmp_path):
+    """A FIFO would hold up the command, beyond its deadline, until somebody reads it."""
+    os.mkfifo(tmp_path / "log")
+
+    with pytest.raises(OSError, match="No such device"):
+        appending(tmp_path / "log")
+
+    reader = os.open(tmp_path / "log", os.O_RDONLY | os.O_NONBLOCK)
+    with appending(tmp_path / "log") as file:
+        assert os.get_blocking(file.fileno())
+        file.write("line\n")
+    assert os.read(reader, 99) == b"line\n"
+    os.close(reader)
+
+
+def test_a_small_file_is_read_to_a_limit(tmp_path, monkeypatch):
+    """A device has no end; a pipe is as good as a file."""
+    monkeypatch.setattr("bulkbind.files.MOST_READ", 4)
+    (tmp_path / "fits").write_bytes(b"1234")
+    content, status = read_whole(tmp_path / "fits")
+
+    assert (content, status.st_size) == (b"1234", 4)
+    with pytest.raises(OSError, match="too large"):
+        read_whole(Path("/dev/zero"))
 
 
 def test_a_file_in_the_place_of_a_folder_is_an_error(tmp_path):

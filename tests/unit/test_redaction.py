@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+from base64 import b64encode, urlsafe_b64encode
 from urllib.parse import quote
 
 import pytest
@@ -15,6 +16,16 @@ ODD = [
     'quo"te\\and<tag>&more', "AT 3b91-c0ffee-and-more", "tab\tand\x01bell-71f0", "%2F%23-71f0a3",
     "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiI3MWYwYTMifQ.c2ln", "ab-" * 70,
 ]  # fmt: skip
+
+
+def b64(data):
+    """Return bytes as Base64."""
+    return b64encode(data).decode().rstrip("=")
+
+
+def b64_of_urls(data):
+    """Return bytes as the Base64 of URLs."""
+    return urlsafe_b64encode(data).decode().rstrip("=")
 
 
 def after(text, *secrets, **options):
@@ -57,6 +68,18 @@ def test_a_secret_is_masked_however_it_is_written(secret):
 
     for form in forms:
         assert redactor.redacted(f"before {form} behind") == "before *** behind", form
+
+
+@pytest.mark.parametrize("written", [bytes.hex, b64, b64_of_urls], ids=["hex", "Base64", "URLs"])
+def test_a_secret_is_masked_where_it_is_encoded(written):
+    """In Base64 and hexadecimal digits, with other things before and behind it, in either case."""
+    secret = "sesame-open-up?>~?>~-71f0a3"
+    for before in ("", "u", "us", "me:"):
+        form = written(f"{before}{secret}:x".encode())
+
+        assert after(f"Basic {form}, not taken", secret) == "Basic ***, not taken"
+    assert after(f"id {written(b'another text')}", secret) == f"id {written(b'another text')}"
+    assert after(secret.encode().hex().upper(), secret) == "***"
 
 
 def test_the_longest_of_secrets_that_overlap_is_masked():

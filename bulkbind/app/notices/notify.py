@@ -11,6 +11,7 @@ import signal
 import tempfile
 from typing import TYPE_CHECKING
 
+from bulkbind.engine.stop import DrainedError
 from bulkbind.errors import BulkbindError, ExitCode
 from bulkbind.ledger import bindings_of, size_of
 from bulkbind.logs import logger
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from bulkbind.app.notices.run_end import Ending
     from bulkbind.clock import Clock
+    from bulkbind.engine import StopSignal
     from bulkbind.settings import Settings
     from bulkbind.settings.model import EndSettings, NotifyOn
 
@@ -34,11 +36,25 @@ class _CommandError(Exception):
     """The notification command failed."""
 
 
-async def follow_up(settings: Settings, ending: Ending, clock: Clock, took_s: float) -> list[str]:
+async def follow_up(
+    settings: Settings, ending: Ending, clock: Clock, took_s: float, stop: StopSignal
+) -> list[str]:
     """Write the metrics and send the notifications that the settings ask for.
+
+    A stop that comes meanwhile ends it. One that came before does not: it is what is told.
 
     Returns: What failed, for a person; it does not change the exit code.
     """
+    if stop.is_set:
+        return await _follow_up(settings, ending, clock, took_s)
+    try:
+        with stop.cutting_short():
+            return await _follow_up(settings, ending, clock, took_s)
+    except DrainedError:
+        return ["the notification was cut off, since the command was stopped"]
+
+
+async def _follow_up(settings: Settings, ending: Ending, clock: Clock, took_s: float) -> list[str]:
     troubles: list[str] = []
     # Without a manifest's name they would replace those of a run.
     if settings.end.metrics_file is not None and ending.about:
@@ -120,10 +136,12 @@ async def _communicate(
         async with asyncio.timeout(timeout_s):
             await process.communicate(summary)
     except TimeoutError:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        await process.wait()
         raise _CommandError(f"notify_command took longer than {timeout_s:g} s") from None
+    finally:
+        if process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            await process.wait()
 
 
 def _without_secrets(environ: Mapping[str, str]) -> dict[str, str]:

@@ -67,7 +67,7 @@ def of_run(result: RunResult) -> Ending:
     if summary.state is RunState.STOPPED:
         told.append(
             "what to do: the next run of the same manifest goes on there, and so does "
-            f"`bulkbind resume {summary.run_id}`"
+            f"`bulkbind resume {summary.run_id}` with its options"
         )
     return Ending(
         exit_code=result.exit_code,

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import html
-import os
 import shlex
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import aiohttp
 
+from bulkbind.files import read_whole
 from bulkbind.redaction import learn
 from bulkbind.settings import is_loopback, shared, split_address
 from bulkbind.threads import in_thread
@@ -77,14 +77,13 @@ async def post(
 
 def _address(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            mode = os.fstat(file.fileno()).st_mode
-            url = file.read().decode("utf-8-sig").strip()
+        content, status = read_whole(path)
+        url = content.decode("utf-8-sig").strip()
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or type(error).__name__
         raise WebhookError(f"the webhook's file {path} cannot be read: {why}") from None
     learn(url.partition("://")[2].partition("/")[2])  # the host is shown
-    if how := shared(path, mode):
+    if how := shared(path, status.st_mode):
         mend = f"chmod 600 {shlex.quote(str(path))}"
         raise WebhookError(f"the webhook's file {path} can be {how} by others: {mend}")
     if not _is_fit(url):

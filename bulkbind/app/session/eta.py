@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from bulkbind.model import RunFacts, TimeUse, Waits
-from bulkbind.report.measures import rate_text
+from bulkbind.report.measures import counted, rate_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -70,8 +70,8 @@ class Gauge:
             until = self._moment(closed_s)
             if self._pacer.state.is_away:
                 return f"the endpoint is away, tried again at {until}"
-            why = "cooling down" if self._pacer.state.is_closed else "paced"
-            return f"{why} until {until}"
+            is_refused = self._pacer.state.is_closed
+            return f"the gateway refuses until {until}" if is_refused else f"paced until {until}"
         if self._pacer.state.is_away:
             return "one request tries whether the endpoint is back"
         if self._pacer.state.is_closed:
@@ -84,17 +84,17 @@ class Gauge:
             case TimeUse.SILENT:
                 count, first_s, _ = time.silent()
                 until = self._moment(max(0.0, self._patience_s() - first_s))
-                what = f"{_counted(count, 'request')} without an answer for {first_s:.0f} s"
+                what = f"{counted(count, 'requests')} without an answer for {first_s:.0f} s"
                 return f"{what}, given up from {until} on"
             case TimeUse.CREDENTIALS:
                 return "getting credentials"
             case TimeUse.BACKING_OFF as cause:
                 waits = time.waits(cause)
                 moment = self._moment(waits.left_s)
-                return f"{_counted(waits.rows, 'device')} sent again after trouble, by {moment}"
+                return f"{counted(waits.rows, 'devices')} sent again after trouble, by {moment}"
             case TimeUse.SETTLING as cause:
                 waits = time.waits(cause)
-                rows = _counted(waits.rows, "device")
+                rows = counted(waits.rows, "devices")
                 return f"lists are read for {rows} in doubt, by {self._moment(waits.left_s)}"
             case _:
                 return ""
@@ -104,18 +104,16 @@ class Gauge:
         return f"{moment:%H:%M:%S}"
 
 
-def _counted(count: int, what: str) -> str:
-    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
-
-
 def where_time_went(pacer: Pacer, endpoint: str, trouble: str, *, has_answered: bool) -> str:
     """Return what most of the time went to, as a clause.
 
     *trouble*: why there was no connection the last time; *has_answered*: whether any answer came.
     """
-    if trouble and not has_answered:
-        return f"{endpoint} was never reached: {trouble}"
     time = pacer.time
+    if not has_answered and trouble:
+        return f"{endpoint} was never reached: {trouble}"
+    if not has_answered and time.seconds(TimeUse.SILENT):
+        return f"{endpoint} never answered"
     by_gateway = (TimeUse.CLOSED, TimeUse.PACED, TimeUse.USERS_CLOSED, TimeUse.USERS_PACED)
     groups = {by_gateway[0]: by_gateway} | {
         cause: (cause,) for cause in TimeUse if cause not in by_gateway
@@ -137,6 +135,7 @@ def _spent(cause: TimeUse, pacer: Pacer, endpoint: str, trouble: str) -> str:
         return next(wait.said for _, wait, _ in RunFacts().waits() if cause in wait.uses)
     per_s = pacer.pace()
     if per_s is None:
-        return f"waiting: the gateway refused {pacer.throttled:,} requests, and shows no limit"
+        refused = counted(pacer.throttled, "requests")
+        return f"waiting: the gateway refused {refused}, and shows no limit"
     who = "--rate" if pacer.source().endswith("--rate") else "the gateway"
     return f"waiting: {who} allows {rate_text(per_s)}"

@@ -79,7 +79,7 @@ class Timeline:
             began_at=self._began_at,
             step_s=self._step_s,
             settled=list(self._settled),
-            pace_per_s=[None if pace is None else round(pace, 2) for pace in self._pace],
+            pace_per_s=[None if pace is None else round(pace, 4) for pace in self._pace],
             throttled=list(self._throttled),
             latency_edges_ms=list(LATENCY_EDGES_MS),
             latency=list(self._latency),
@@ -197,7 +197,7 @@ class Progress:
             rows=self._rows,
             **self._counts,
             per_s=round(self._done / max(now - self._began_at, LOG_AT_MOST_EVERY_S), 1),
-            pace_per_s=None if (pace := self._pace()) is None else round(pace, 2),
+            pace_per_s=None if (pace := self._pace()) is None else round(pace, 4),
             left_s=None if left is None else round(left, 1),
         )
 

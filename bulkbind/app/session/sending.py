@@ -251,7 +251,7 @@ def facts_of(
     facts.retrying_s = round(backed_off_s, 3)
     facts = facts.merge(pacer.spent())
     facts.rate_scope = send.rate_scope
-    facts.pace_per_s = None if pace is None else round(pace, 2)
+    facts.pace_per_s = None if pace is None else round(pace, 4)
     facts.pace_from = pacer.source()
     if (limit := pacer.limit()) is not None:
         found = LimitFound(per_s=limit.per_s, is_spaced=limit.is_spaced)

@@ -18,7 +18,7 @@ from bulkbind.engine.paced import Paced
 from bulkbind.engine.retry import Retries
 from bulkbind.engine.stop import DrainedError
 from bulkbind.errors import InterruptedRunError, LedgerBusyError
-from bulkbind.koodrive import KooDrive, authorizer, proxy_for
+from bulkbind.koodrive import KooDrive, authorizer, proxy_for, tls_of
 from bulkbind.ledger import Ledger
 from bulkbind.model import RunFacts
 from bulkbind.pacing import Left, Limit, Pacer
@@ -27,6 +27,7 @@ from bulkbind.threads import in_thread
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
     from contextlib import AbstractAsyncContextManager
+    from ssl import SSLContext
 
     from bulkbind.app.session.listener import Listener
     from bulkbind.engine import StopReason, StopSignal
@@ -50,6 +51,8 @@ class Session:
     listener: Listener
     auth: Auth | None = None
     """None before `authorized`, and where no requests are sent."""
+    tls: SSLContext | None = None
+    """As `auth`; None also where the endpoint has none."""
     pulse: Pulse = field(default_factory=Pulse)
     """Beaten by all progress, so that a stall is noticed."""
 
@@ -88,15 +91,16 @@ def time_boxed(session: Session) -> AbstractAsyncContextManager[None]:
 
 
 async def authorized(session: Session) -> Session:
-    """Return the session with credentials, read without blocking the event loop.
+    """Return the session with credentials and certificates, without blocking the event loop.
 
     Raises: UsageError if they are missing, or the proxy cannot be used; InterruptedRunError.
     """
     settings = session.settings
     with before_sending(session):
         auth = await in_thread(authorizer, settings.auth, settings.ledger_path(), session.clock)
+        tls = await tls_of(settings.endpoint(), settings.api)
     proxy_for(settings.endpoint(), settings.api)
-    return replace(session, auth=auth)
+    return replace(session, auth=auth, tls=tls)
 
 
 def holder(clock: Clock) -> dict[str, object]:
@@ -188,6 +192,7 @@ def client_of(session: Session, skew_s: object = None, *, names_codes: bool = Fa
         session.clock,
         skew_s=skew_s if isinstance(skew_s, int | float) else None,
         names_codes=names_codes,
+        tls=session.tls,
     )
 
 

@@ -16,6 +16,7 @@ from bulkbind.cli.running import configure_logs, explained, run_until_done
 from bulkbind.errors import ExitCode
 from bulkbind.files import replacing
 from bulkbind.model.fields import CODE, OPTIONAL, USER, enumeration
+from bulkbind.report.measures import counted
 from bulkbind.settings import Group
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def command(users: tuple[str, ...], *, to: Path | None, **given: Any) -> None:
                 file = sys.stdout if to is None else stack.enter_context(replacing(to))
                 devices = await export(wanted, settings, file, listener=Console(), stop=stop)
                 file.flush()
-            say(f"{devices:,} devices" + (f": {to}" if to else ""))
+            say(counted(devices, "devices") + (f": {to}" if to else ""))
             return ExitCode.DONE
 
         sys.exit(run_until_done(work))

@@ -22,6 +22,7 @@ from bulkbind.errors import LedgerError
 from bulkbind.model import Change, Problem, cause_of, in_one_line
 from bulkbind.model.problem_groups import MOST_EXAMPLES
 from bulkbind.redaction import Lines, json_text
+from bulkbind.report.measures import counted
 from bulkbind.report.problem_text import (
     MOST_LINES,
     WIDTH,
@@ -236,9 +237,9 @@ def _json(found: Validation, findings: _Findings, spool: _Spool) -> Iterator[str
 
 
 def _summarise(found: Validation, *, is_whole: bool) -> None:
-    parts = [f"{found.rows:,} rows, {found.invalid:,} of them break a rule"]
+    parts = [f"{counted(found.rows, 'rows')}, {found.invalid:,} of them break a rule"]
     if found.duplicates:
-        parts.append(f"{found.duplicates:,} duplicates")
+        parts.append(counted(found.duplicates, "duplicates"))
     if found.cleaned:
         parts.append(f"{found.cleaned:,} cleaned")
     say(", ".join(parts))

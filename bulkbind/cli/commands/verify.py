@@ -21,6 +21,7 @@ from bulkbind.cli.running import (
 )
 from bulkbind.model import EXTRA, PlanWord
 from bulkbind.model.fields import LABELS, enumeration
+from bulkbind.report.measures import counted
 from bulkbind.settings import Group
 
 if TYPE_CHECKING:
@@ -69,7 +70,8 @@ def command(run_id: str, *, as_json_: bool, **given: Any) -> None:
             counts = ", ".join(
                 f"{count:,} {kind.replace('_', ' ')}" for kind, count in found.counts.items()
             )
-            say(f"run {found.run_id}: {found.devices:,} devices of {found.users:,} users: {counts}")
+            of_all = f"{counted(found.devices, 'devices')} of {counted(found.users, 'users')}"
+            say(f"run {found.run_id}: {of_all}: {counts}")
             return found.exit_code
 
         sys.exit(run_until_done(work))

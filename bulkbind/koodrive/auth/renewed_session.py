@@ -171,6 +171,7 @@ class RenewedSession:
     """Makes tokens; each renewal is stored for later runs and for concurrent processes."""
 
     is_spent = False
+    is_kept = True
     advice = (
         "log in anew and set BULKBIND_REFRESH_TOKEN; with `auth: account:` and "
         "BULKBIND_PASSWORD bulkbind logs in by itself"

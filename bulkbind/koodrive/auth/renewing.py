@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-LANDING_S = 5.0
+LANDING_S = 15.0
+"""How long the end of a command waits for an answer with a one-time refresh token: a time-out."""
 
 
 class SingleFlight(Generic[T]):
@@ -39,12 +40,13 @@ class SingleFlight(Generic[T]):
             self._task.add_done_callback(self._landed)
         return await asyncio.shield(self._task)
 
-    async def landed(self) -> None:
-        """Wait for the work under way, at most `LANDING_S`."""
-        if self._task is not None:
-            _, late = await asyncio.wait([self._task], timeout=LANDING_S)
-            for task in late:
+    async def landed(self, within_s: float) -> None:
+        """Wait for the work under way, and cancel it if it takes longer."""
+        if (task := self._task) is not None:
+            _, late = await asyncio.wait([task], timeout=within_s)
+            if late:
                 task.cancel()
+                await asyncio.wait([task])
 
     def _landed(self, task: asyncio.Task[T]) -> None:
         self._task = None
@@ -90,6 +92,8 @@ class CredentialSource(Protocol):
     """What a person can do once it makes no more."""
     is_spent: bool
     """Whether it is known to make no more."""
+    is_kept: bool
+    """Whether what it makes is stored for the next run, and cannot be had twice."""
 
     async def make(self, call: Call) -> Made | Attempt:
         """Return a credential, or why there is none: for good if `AuthExpired`, else for now."""
@@ -180,8 +184,8 @@ class Renewing:
         return AuthExpired(is_renewable=may_help, advice=self._source.advice)
 
     async def close(self) -> None:
-        """Wait for a renewal under way, so that its result is stored for the next run."""
-        await self._flight.landed()
+        """End a renewal under way; where its result is kept for the next run, wait for it."""
+        await self._flight.landed(LANDING_S if self._source.is_kept else 0)
 
     def _lost(self) -> Attempt:
         words = f"{FRUITLESS} credentials in a row were refused, each of them new"

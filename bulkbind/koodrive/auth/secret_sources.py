@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from bulkbind.errors import UsageError
+from bulkbind.files import read_whole
 from bulkbind.redaction import learn
 from bulkbind.settings import shared, variable_of
 
@@ -82,14 +83,13 @@ def read_private(path: Path, environ: Mapping[str, str] = os.environ) -> str:
     Raises: UsageError if it cannot be read, or others can read or write it (see `shared`).
     """
     try:
-        with path.open("rb") as file:
-            mode = os.fstat(file.fileno()).st_mode
-            text = _decoded(file.read())
+        content, status = read_whole(path)
+        text = _decoded(content)
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"secret file {path} cannot be read: {_why(error)}") from None
-    if how := shared(path, mode, environ):
+    if how := shared(path, status.st_mode, environ):
         raise UsageError(
-            f"secret file {path} can be {how} by others (mode {stat.S_IMODE(mode):04o})",
+            f"secret file {path} can be {how} by others (mode {stat.S_IMODE(status.st_mode):04o})",
             hint=f"chmod 600 {shlex.quote(str(path))}",
         )
     return text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from bulkbind.model import Attempt, AuthExpired
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
+    from io import FileIO
 
 COMMAND_S = 30.0
 """How long a token command may take."""
@@ -26,6 +28,7 @@ class Given:
     """The source behind fixed credentials: it has no others."""
 
     is_spent = True
+    is_kept = False
     advice: str
     words: str
     """The message after a refusal."""
@@ -51,6 +54,7 @@ class FetchedToken:
     """Fetches the token again when it has expired."""
 
     is_spent = False
+    is_kept = False
 
     def __init__(self, origin: str, prefix: str, fetch: Callable[[], Awaitable[str]]) -> None:
         self._origin = origin
@@ -75,34 +79,59 @@ class FetchedToken:
 async def output_of(command: Sequence[str]) -> str:
     """Return what a command prints; it runs without a shell, its standard error is discarded.
 
-    Raises: UsageError if it cannot be started, fails, or takes too long.
+    Raises: UsageError if it cannot be started, fails, takes too long, or prints too much.
     """
     shown = command[0]  # its arguments may hold a secret
     hint = "run it by hand to see what it says"
-    try:
-        started = await asyncio.create_subprocess_exec(
-            *command,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.DEVNULL,
-        )
-    except OSError as error:
-        raise UsageError(f"token command `{shown}` cannot be run: {error.strerror}") from error
-    try:
-        async with asyncio.timeout(COMMAND_S):
-            printed, _ = await started.communicate()
-    except TimeoutError:
-        raise UsageError(
-            f"token command `{shown}` took longer than {COMMAND_S:g} s", hint=hint
-        ) from None
-    finally:
-        if started.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                started.kill()
-            await started.wait()
+    # A pipe of asyncio's would be waited for as long as anything that the command has started.
+    read_end, write_end = os.pipe()
+    with open(read_end, "rb", buffering=0) as pipe:  # noqa: ASYNC230, PTH123  # a descriptor
+        try:
+            started = await asyncio.create_subprocess_exec(
+                *command,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=write_end,
+                stderr=asyncio.subprocess.DEVNULL,
+            )
+        except OSError as error:
+            raise UsageError(f"token command `{shown}` cannot be run: {error.strerror}") from error
+        finally:
+            os.close(write_end)
+        try:
+            async with asyncio.timeout(COMMAND_S):
+                printed = await _read(pipe)
+                if len(printed) <= LONGEST_OUTPUT:
+                    await started.wait()
+        except TimeoutError:
+            raise UsageError(
+                f"token command `{shown}` took longer than {COMMAND_S:g} s", hint=hint
+            ) from None
+        finally:
+            if started.returncode is None:
+                with contextlib.suppress(ProcessLookupError):
+                    started.kill()
+                await started.wait()
+    if len(printed) > LONGEST_OUTPUT:
+        most = f"{LONGEST_OUTPUT >> 10} KiB"
+        raise UsageError(f"token command `{shown}` prints more than {most}", hint=hint)
     if started.returncode:
         raise UsageError(f"token command `{shown}` ended with {started.returncode}", hint=hint)
     try:
-        return printed[:LONGEST_OUTPUT].decode()
+        return printed.decode()
     except UnicodeDecodeError:
         raise UsageError(f"token command `{shown}` prints what is not UTF-8", hint=hint) from None
+
+
+async def _read(pipe: FileIO) -> bytes:
+    """Return what comes through a pipe to its end, or a little more than LONGEST_OUTPUT."""
+    reader = asyncio.StreamReader()
+    transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader), pipe
+    )
+    printed = b""
+    try:
+        while len(printed) <= LONGEST_OUTPUT and (block := await reader.read(LONGEST_OUTPUT)):
+            printed += block
+    finally:
+        transport.close()
+    return printed

@@ -5,6 +5,7 @@ No message quotes the file.
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import io
 from dataclasses import replace
@@ -166,9 +167,7 @@ class UserAuth:
 
     async def close(self) -> None:
         """Wait for renewals under way."""
-        for own in self._users.values():
-            if own is not None:
-                await own.close()
+        await asyncio.gather(*(own.close() for own in self._users.values() if own is not None))
 
     def _own(self) -> AuthExpired:
         return AuthExpired(

@@ -64,6 +64,17 @@ async def test_it_tells_counts_rates_and_time_left(parts):
     assert lines[3:] == ["! SN3: failed: no", "! SN4: failed: no", "! SN5: failed: no"]
 
 
+async def test_a_slow_rate_is_that_of_the_last_minute(parts):
+    """As `status` measures it: five a minute are no 0/s between two of them."""
+    shown, terminal = display(parts, 80)
+    for second in range(90):
+        parts[0].advance(1)
+        shown.settled({"bound": second // 12}, [])
+        shown.shown()
+
+    assert plain(shown, terminal)[2].startswith("5/min of 40/s (set by --rate)")
+
+
 async def test_it_says_why_it_waits(parts):
     """While the gate is closed it says until when; once it opens, that one request tries."""
     clock, pacer = parts
@@ -76,7 +87,7 @@ async def test_it_says_why_it_waits(parts):
     clock.advance(95)
     probing = plain(shown, terminal)
 
-    assert any(line.startswith("waiting: cooling down until ") for line in closed)
+    assert any(line.startswith("waiting: the gateway refuses until ") for line in closed)
     assert any("one request tries" in line for line in probing)
 
 

@@ -255,6 +255,34 @@ def test_several_silences_in_a_row_close_the_gate():
     assert state.next_at == 1.5
 
 
+def test_a_try_that_breaks_off_behind_429s_is_no_server_that_is_away():
+    """The next try follows soon, however many were refused before."""
+    state = Pace(0.0)
+    now = 0.0
+    for _ in range(12):
+        state.throttled(now, state.sent(now))
+        now = state.next_at
+    refused_s = now - state.closed_at
+    state.unanswered(now, state.sent(now), is_away=False)
+
+    assert state.is_closed
+    assert not state.is_away
+    assert state.next_at - now <= refused_s
+
+
+def test_a_server_that_goes_away_behind_429s_is_tried_soon_at_first():
+    """The waits grow with the tries that met nobody, and with no other."""
+    state = Pace(0.0)
+    for _ in range(12):
+        state.throttled(1.0, state.sent(1.0))
+    waits = []
+    for _ in range(4):
+        state.unanswered(1.0, state.sent(1.0), is_away=True)
+        waits.append(state.next_at - 1.0)
+
+    assert waits == [0.5, 1.0, 2.0, 4.0]
+
+
 def test_a_server_that_was_away_shows_no_limit():
     """When it is back, the pace is what it was."""
     state = Pace(0.0, 50.0)

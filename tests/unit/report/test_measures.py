@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bulkbind.model import Waits
-from bulkbind.report.measures import left_s, rate_text
+from bulkbind.report.measures import counted, left_s, rate_text
 
 
 @pytest.mark.parametrize(
@@ -46,3 +46,11 @@ def test_a_rate_is_told_in_a_unit_in_which_it_is_something(per_s, text):
 def test_the_time_left_is_that_of_the_slower(rows, per_s, allowed, waits, expected):
     """Of what is done and what is allowed; and it ends no sooner than what waits."""
     assert left_s(rows, per_s, allowed, waits) == expected
+
+
+@pytest.mark.parametrize(
+    ("count", "text"), [(0, "0 list calls"), (1, "1 list call"), (2000, "2,000 list calls")]
+)
+def test_one_thing_is_told_in_the_singular(count, text):
+    """However many there are, as a person would say it."""
+    assert counted(count, "list calls") == text

@@ -896,13 +896,13 @@ def test_summary_adds_the_detail_of_the_example():
             },
             1,
             "sent: 10 requests in 1.0 s, 3 of them throttled, pace 20/s (told by the gateway), "
-            "2 list calls, 1 requests for what was bound already",
+            "2 list calls, 1 request for what was bound already",
             id="everything",
         ),
         pytest.param(
             {"requests": 1, "sending_s": 1.0, "pace_per_s": 12.5},
             0,
-            "sent: 1 requests in 1.0 s, pace 12.5/s (learned)",
+            "sent: 1 request in 1.0 s, pace 12.5/s (learned)",
             id="learned",
         ),
     ],

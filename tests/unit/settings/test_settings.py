@@ -450,6 +450,15 @@ def test_part_that_is_no_mapping_is_refused_with_a_flag_in_it(config):
         load_settings(config("auth: 5"), {"auth.token": SECRET})
 
 
+@pytest.mark.parametrize("value", [SECRET, f"[{SECRET}]", f"'AT {SECRET}'"])
+def test_a_secret_in_the_place_of_auth_is_not_shown(config, value):
+    """A token written without its key, as `auth: TOKEN`."""
+    with pytest.raises(UsageError, match=r"`auth` .* a mapping of keys") as caught:
+        load_settings(config(f"auth: {value}"), {})
+
+    assert SECRET not in str(caught.value) + caught.value.hint
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -178,7 +178,7 @@ async def test_whoever_is_cancelled_does_not_cancel_the_flight():
     with pytest.raises(asyncio.CancelledError):
         await first
     door.set()
-    await flight.landed()
+    await flight.landed(5)
 
     assert kept == ["new token"]
 

@@ -23,6 +23,7 @@ class Source:
 
     advice = "log in"
     is_spent = False
+    is_kept = True
 
     def __init__(self, *planned) -> None:
         self.planned = deque(planned)
