@@ -10,7 +10,15 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, NamedTuple
 
-from bulkbind.pacing.gate import COARSE_S, FIRST_TRY_S, LATE_S, LONGEST_TRY_S, Sent, StreamGate
+from bulkbind.pacing.gate import (
+    COARSE_S,
+    FIRST_TRY_S,
+    KNOWN_LATE_S,
+    LATE_S,
+    LONGEST_TRY_S,
+    Sent,
+    StreamGate,
+)
 from bulkbind.pacing.search import SLOWEST_PER_S, Event, Leg, Search
 
 if TYPE_CHECKING:
@@ -131,7 +139,7 @@ class Pace(StreamGate):
     def late_s(self) -> float:
         """Return how late a request may leave so that the next one makes up for it."""
         if not self.search.is_spaced:
-            return LATE_S
+            return KNOWN_LATE_S if self.per_s >= self._ceiling else LATE_S
         return COARSE_S if self.is_stated else max(0.0, COARSE_S - 1.0 / self.per_s)
 
     def sent(self, now: float) -> Sent:

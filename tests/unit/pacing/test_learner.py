@@ -56,12 +56,16 @@ def left_at_once(state, now):
     return at_once
 
 
-def test_a_late_sender_catches_up_twenty_milliseconds_at_most():
-    """After a long pause no long burst follows: at 1000/s, twenty slots are made up for."""
-    state = Pace(0.0, 1000.0)
+@pytest.mark.parametrize(
+    ("cap_per_s", "slots"), [(1000.0, 40), (2000.0, 20)], ids=["set", "learned"]
+)
+def test_a_late_sender_catches_up_little(cap_per_s, slots):
+    """After a long pause no long burst follows: of a set pace 40 ms are made up for, else 20."""
+    state = Pace(0.0, cap_per_s, 1000.0 / learner.LEARNED_SHARE)
     state.sent(0.0)
 
-    assert left_at_once(state, 60.0) == 21
+    assert state.per_s == 1000.0
+    assert left_at_once(state, 60.0) == 1 + slots
 
 
 @pytest.mark.parametrize(
