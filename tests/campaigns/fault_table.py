@@ -24,7 +24,7 @@ from bulkbind.sandbox import Sandbox, SandboxOptions, parse_fault
 from bulkbind.sandbox.faults import KINDS
 from tests.benchmarks.bench import say
 from tests.support.manifests import fleet, write_csv
-from tests.support.processes import bulkbind, read_results
+from tests.support.processes import bulkbind, free_port, read_results
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -200,7 +200,7 @@ async def run_with(
     )
     manifest = write_csv(folder / "fleet.csv", fleet(ROWS, users))
     (folder / "config.yaml").write_text(settings, encoding="utf-8")
-    async with Sandbox(options, port=port) as sandbox:
+    async with Sandbox(options, port=port or free_port()) as sandbox:
         common = ("--endpoint", sandbox.url, "--out", "out")
         run = ("run", manifest, *common, "--config", "config.yaml")
         done = await asyncio.to_thread(bulkbind, *run, home=folder)

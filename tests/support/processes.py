@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import secrets
 import select
 import signal
 import socket
@@ -80,11 +81,12 @@ def bulkbind(
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on."""
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        port: int = server.getsockname()[1]
-        return port
+    """Return a port that nobody listens on, and that nobody gets who takes any: such are higher."""
+    while True:
+        port = 10_000 + secrets.randbelow(22_000)
+        with socket.socket() as server, suppress(OSError):
+            server.bind(("127.0.0.1", port))
+            return port
 
 
 @contextmanager
