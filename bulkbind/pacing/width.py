@@ -14,119 +14,130 @@ from typing import TYPE_CHECKING
 from bulkbind.pacing.gate import COARSE_S
 
 if TYPE_CHECKING:
-    from bulkbind.pacing.gate import Sent
     from bulkbind.pacing.learner import Pace
 
-LEVEL, MOSTLY = 1 / 16, 0.9
-"""What becomes of requests at a level is averaged over the last sixteen; a level at which fewer
-than nine in ten get through is beyond a limit."""
-UNSURE = 0.95
-"""The share that gets through at a limit that has just been set: the next 429 there lowers it."""
-AGAINST, FORGIVEN = 3, 0.01
-"""So many 429s within the limit, of which a hundred requests that got through take one back, speak
-against it …"""
-REFUTED_S = 60.0
-"""… and none is believed for so long."""
-BETTER, LEAST_OFTEN = 3, 600
-"""A higher limit is believed once so many got through beyond it; refused, it is tried after twice
-as many requests as the last time, and after so many in the end."""
+TRY_S, LONGEST_TRY_S = 1.0, 320.0
+"""One more is tried after 1 s, 2 s, 4 s, … while it is refused; where it is not, two more, then
+four more, …"""
+ROUNDS = 2
+"""… each once every place of those before was used so many times."""
+MIXED = 3
+"""So many were let through with more in flight before one was refused: a limit in flight would
+have refused every one."""
+AGAINST = 2
+PROVEN_BY = 8
+"""So many 429s speak against the limit, if they come while each place is used so many times."""
+SPREAD = 0.8
+"""Share of the even distance between requests (an answer's time over the places) that is kept; all
+of it would leave places empty."""
 
 
 class Places:
-    """What is believed of a limit on requests in flight.
+    """What is believed of a limit on requests in flight; moments are monotonic seconds.
 
-    Such a limit refuses whatever finds no place, at whatever pace it comes: requests at a level
-    (so many in flight, itself included) get through, or nearly all are refused. So the limit is the
-    highest level at which most get through, and a level beyond it is tried now and then: one, then
-    two, then four more, while that succeeds. A limit on the rate refuses at every level alike: what
-    is refused within the limit, again and again, speaks against it.
+    Each request takes a place, and is refused where it finds none, at whatever pace it comes. So as
+    many are in flight as got through, and more are tried now and then. A gateway that refuses with
+    no more in flight, or lets many through with more, counts a rate instead. A bunch of requests
+    shows which it is, so they are spread only once the limit has proven itself: what leaves in a
+    bunch comes back in one, and waits for itself at both ends.
 
     Attributes:
-        limit: As many may be in flight; infinite: no such limit is believed in.
+        wide: As many may be in flight.
+        next_at: No request leaves before that.
+        is_refuted: It was no limit in flight.
+        is_spacing: What was refused in a bunch got through once it was spread.
     """
 
     __slots__ = (
-        "_against", "_beyond", "_highest", "_is_trying", "_let", "_refuted_until", "_seen", "_step",
-        "_used", "_wait", "limit",
+        "_above", "_against", "_is_alone", "_is_spread", "_may_be_lower", "_most", "_proven",
+        "_since", "_step", "_try_at", "_try_s", "is_refuted", "is_spacing", "next_at", "wide",
     )  # fmt: skip
 
-    def __init__(self) -> None:
-        self.limit = math.inf
-        self._let: dict[int, float] = {}
-        """Level -> the share that gets through."""
-        self._highest = 1
-        """The highest level at which one got through."""
-        self._seen = 0
-        """What left up to this number says nothing of the limit as it is now."""
-        self._against = 0.0
-        self._refuted_until = -math.inf
-        self._used = self._wait = self._beyond = 0
-        """Requests at the limit since a level beyond it was tried; how many to wait for; and how
-        many got through beyond it."""
-        self._step, self._is_trying = 1, False
+    def __init__(self, now: float, proven: int, most: int) -> None:
+        """*proven*: as many were in flight when one got through; *most*: never more than this."""
+        self.wide = self._proven = max(1, proven)
+        self.next_at = now
+        self.is_refuted = self.is_spacing = False
+        self._most = most
+        self._since = self._against = self._above = 0
+        """Requests through, and refused, since as many are in flight; and of those through, how
+        many were more in flight than the limit."""
+        # Where only one got through, they are more likely to have come too close together: two are
+        # tried at once, and spread. A limit in flight refuses them all the same.
+        self._is_alone = self._is_spread = proven <= 1
+        self._may_be_lower = not self._is_alone
+        self._try_s, self._step = TRY_S, 1
+        self._try_at = now if self._is_alone else now + TRY_S
 
-    @property
-    def wide(self) -> float:
-        """As many may leave, with what is tried beyond the limit."""
-        return self.limit + self._step if self._is_trying else self.limit
+    def sent(self, now: float, took_s: float) -> None:
+        """A request leaves; an answer takes *took_s*."""
+        if self._is_spread:
+            places = self._proven if self._step == 1 else self.wide
+            self.next_at = max(self.next_at, now - COARSE_S) + SPREAD * took_s / places
 
-    def accepted(self, in_flight: int) -> None:
+    def accepted(self, now: float, in_flight: int) -> None:
         """A request got through, one of *in_flight* when it left."""
-        self._highest = max(self._highest, in_flight)
-        self._note(in_flight, 1.0)
-        if self.limit == math.inf:
-            return
-        self._against = max(0.0, self._against - FORGIVEN)
-        if self._is_trying:
-            self._beyond += in_flight > self.limit
-            if self._beyond >= BETTER:
-                self._set(self.limit + self._step, int(self.limit), 2 * self._step)
-        elif in_flight >= self.limit:
-            self._used += 1
-            if self._used >= self._wait:
-                self._is_trying, self._beyond = True, 0
+        self._since += 1
+        self._above += in_flight > self._proven
+        if self._since % (PROVEN_BY * self.wide) == 0:
+            self._against = 0
+            self._is_spread = True
+        if in_flight >= self.wide and self._since >= ROUNDS * self.wide:
+            self._try_more(now)
 
-    def throttled(self, now: float, in_flight: int, sent: Sent, last: int) -> bool:
-        """A 429 came for one of *in_flight*, *last* left since; return whether this explains it."""
-        if sent.number <= self._seen:
-            return self.limit < math.inf
-        self._note(in_flight, 0.0)
-        if in_flight == 1 or now < self._refuted_until:
-            return False
-        is_within = in_flight <= self.limit
-        is_usual = in_flight < self._highest or self.limit < math.inf
-        if is_within and is_usual and self._let[in_flight] >= MOSTLY:
-            return False
-        if is_within and self.limit < math.inf:
-            self._against += 1
-            if self._against >= AGAINST:
-                self._refuted_until = now + REFUTED_S
-                self._let.clear()
-                self._set(math.inf, 0, 1)
-                return False
-        self._seen = last
-        if is_within:
-            self._set(in_flight - 1, 2 * in_flight, 1)
-            self._let[in_flight - 1] = UNSURE  # it may be one lower than it looks
+    def _try_more(self, now: float) -> None:
+        if self.wide > self._proven:
+            if self._is_alone:
+                self.is_refuted = self.is_spacing = True
+                return
+            self._proven = self.wide
+            self._may_be_lower = False
+            self._try_s, self._try_at = TRY_S, now
+            self._step *= 2
+        if now >= self._try_at:
+            self.wide = min(self._most, self.wide + self._step)
+            self._since = self._above = 0
+
+    def throttled(self, now: float, in_flight: int) -> bool:
+        """A 429 came for one of *in_flight*; return whether the limit explains it."""
+        if in_flight > self.wide:
+            return True  # it left before as few were known
+        if in_flight > self._proven:
+            self._end_try(now)
+            return not self.is_refuted
+        is_full = in_flight == self._proven
+        self._doubt()
+        # The server may count one that has just been answered.
+        return is_full and not self.is_refuted
+
+    def _end_try(self, now: float) -> None:
+        """More than the limit were in flight, and one of them was refused."""
+        self.is_refuted = self._above >= MIXED
+        self._try_s = min(LONGEST_TRY_S, 2 * self._try_s)
+        self._try_at, self._step = now + self._try_s, 1
+        self._since = self._above = 0
+        self.wide = self._proven
+
+    def _doubt(self) -> None:
+        """No more than the limit were in flight, and one of them was refused.
+
+        Several of those speak against a limit that was met a moment ago, or that has let itself be
+        raised. One that has proven itself may be one lower than it looked.
+        """
+        self._against += 1
+        if self._against < AGAINST:
+            return
+        self._against, self._step = 0, 1
+        is_proven = self._since >= PROVEN_BY * self.wide
+        if is_proven and self._may_be_lower and self.wide > 1:
+            self._proven = self.wide = self.wide - 1
+            self._since = 0
         else:
-            wait = min(LEAST_OFTEN, 2 * self._wait) if self._is_trying else self._wait
-            self._set(self.limit, wait, 1)
-        return True
+            self.is_refuted = True
 
     def unanswered(self) -> None:
         """A request was waited for in vain: fewer at once."""
-        if self.limit < math.inf:
-            self._set(max(1, self.limit // 2), int(self.limit), 1)
-
-    def _note(self, level: int, share: float) -> None:
-        known = self._let.get(level, 1.0 if level <= self._highest else share)
-        self._let[level] = known + LEVEL * (share - known)
-
-    def _set(self, limit: float, wait: int, step: int) -> None:
-        self.limit, self._wait, self._step = limit, wait, step
-        self._used, self._is_trying = 0, False
-        if limit == math.inf:
-            self._against = 0.0
+        self.wide = max(1, self.wide // 2)
 
 
 START = 4
@@ -134,9 +145,6 @@ DOUBLING_S = 0.1
 """The most doubles in this time, or in the time of an answer if that is longer."""
 USEFUL, MARGIN = 2.0, 4
 """A paced run has at most USEFUL * rate * latency + MARGIN in flight."""
-SPREAD = 0.5
-"""Share of the even distance between requests (an answer's time over the places) that is kept; all
-of it would leave places empty."""
 QUICK_S = 0.1
 """Answers that take less do not wait in the server for long, whatever it gains."""
 GAIN = 1.25
@@ -165,28 +173,32 @@ class Flight:
 
     More requests than the server works on at once only wait there: they lengthen every answer, up
     to a time-out, and are all refused when a limit is met. So the width begins with `START`, and
-    doubles while that brings more answers a second (those in flight over an answer's mean time,
-    Little's law) or answers are quick all the same; else it falls again. A paced run has as many as
-    its pace needs (rate times latency), and a margin.
+    doubles while that brings more answers a second (those in flight over an answer's time, Little's
+    law) or answers are quick all the same; else it falls again. A paced run has as many as its pace
+    needs (rate times latency), and a margin. A 429 that met more requests in flight than any that
+    got through speaks of a limit on them: see `Places`.
     """
 
     __slots__ = (
-        "_answers", "_balance", "_before_per_s", "_earlier", "_grow_at", "_is_narrowed", "_older",
-        "_quickest", "_renew_at", "_sum_s", "_took_s", "_turns_at", "_unanswered", "_wide", "most",
-        "next_at", "places", "silent_s",
+        "_balance", "_before_per_s", "_earlier", "_grow_at", "_has_places", "_is_narrowed",
+        "_older", "_proven", "_quickest", "_renew_at", "_took_s", "_turns_at", "_unanswered",
+        "_wide", "is_spacing", "most", "places", "silent_s",
     )  # fmt: skip
 
     def __init__(self, now: float, most: int) -> None:
         """*most*: never more than this are in flight, the operator's `--concurrency`."""
         self.most = most
         self._wide = min(START, most)
-        self.places = Places()
-        self.next_at = now
-        """No request leaves before that moment."""
+        self.places: Places | None = None
+        """The limit on requests in flight that the gateway has shown, if it has."""
+        self.is_spacing = False
+        """Whether it looked like one, but for requests that came too close together."""
+        self._has_places = True
+        """Whether it may have such a limit: refuted once, never believed again."""
+        self._proven = 0
+        """As many were in flight when one got through."""
         self._grow_at = now + DOUBLING_S
         self._quickest = self._older = math.inf
-        self._answers, self._sum_s = 0, 0.0
-        """Answers since the width has changed, and the time that they took together."""
         self._took_s = 0.0
         """A smoothed answer's time."""
         self.silent_s = math.inf
@@ -205,12 +217,17 @@ class Flight:
     @property
     def wide(self) -> int:
         """As many may be in flight."""
-        return int(min(self._wide, self.places.wide))
+        return self.places.wide if self.places else self._wide
 
     @property
     def overdue_s(self) -> float:
         """After so many seconds without an answer a request is only waited for."""
         return self.silent_s if self._took_s else UNKNOWN_S
+
+    @property
+    def next_at(self) -> float:
+        """No request leaves before that moment."""
+        return self.places.next_at if self.places else -math.inf
 
     def useful(self, per_s: float) -> int:
         """Return how many may be in flight at this pace, at least 1."""
@@ -227,7 +244,7 @@ class Flight:
 
     def _freed(self, now: float, silent: int) -> int:
         """Return how many silent requests take no place."""
-        if self.places.limit < math.inf or not self.is_served(now):
+        if self.places or not self.is_served(now):
             return 0
         return min(silent, (self._wide if self._is_narrowed else self.most) // FREED)
 
@@ -248,9 +265,9 @@ class Flight:
         self._count(now, -1)
 
     def sent(self, now: float) -> None:
-        """A request leaves: at a limit, what comes back in a bunch does not leave in one."""
-        if self.places.limit < math.inf:
-            self.next_at = max(self.next_at, now - COARSE_S) + SPREAD * self._took_s / self.wide
+        """A request leaves."""
+        if self.places:
+            self.places.sent(now, self._took_s)
 
     def accepted(self, now: float, in_flight: int, took_s: float) -> None:
         """A request got through; it was one of *in_flight* when it left, and took so long."""
@@ -264,27 +281,45 @@ class Flight:
             self._renew_at = now + FORGET_S
         self._took_s += (took_s - self._took_s) * (0.25 if self._took_s else 1.0)
         self.silent_s = max(SILENT_S, SILENT * self._took_s)
-        self.places.accepted(in_flight)
-        self._answers += 1
-        self._sum_s += took_s
-        if in_flight >= self._wide <= self._answers and now >= self._grow_at:
-            self._weigh(now, self._sum_s / self._answers)
+        if self.places:
+            self.places.accepted(now, in_flight)
+            self._mind_refuted()
+            return
+        self._proven = max(self._proven, in_flight)
+        if in_flight >= self._wide and now >= self._grow_at:
+            self._weigh(now)
 
-    def _weigh(self, now: float, mean_s: float) -> None:
+    def _weigh(self, now: float) -> None:
         """Double what is in flight, or take the last doubling back if it brought nothing."""
-        per_s = self._wide / mean_s
-        is_worth_it = mean_s <= QUICK_S or per_s >= GAIN * self._before_per_s
+        per_s = self._wide / self._took_s
+        is_worth_it = self._took_s <= QUICK_S or per_s >= GAIN * self._before_per_s
+        self._grow_at = now + max(DOUBLING_S, 2 * self._took_s)
         self._is_narrowed = not is_worth_it
         if is_worth_it:
             self._before_per_s = per_s if self._wide < self.most else 0.0
-            self._set(min(self.most, 2 * self._wide), now + max(DOUBLING_S, 2 * mean_s))
+            self._wide = min(self.most, 2 * self._wide)
         else:
             self._before_per_s = 0.0
-            self._set(self._wide // 2, now + HELD_S)
+            self._grow_at = now + HELD_S
+            self._wide = max(1, self._wide // 2)
 
-    def _set(self, wide: int, grow_at: float) -> None:
-        self._wide, self._grow_at = max(1, wide), grow_at
-        self._answers, self._sum_s = 0, 0.0
+    def throttled(self, now: float, in_flight: int) -> bool:
+        """A 429 came; return whether a limit on requests in flight explains it."""
+        if self.places is None:
+            is_new = self._has_places and in_flight > max(self._proven, 1)
+            if is_new:
+                self.places = Places(now, self._proven, self.most)
+            return is_new
+        is_explained = self.places.throttled(now, in_flight)
+        self._mind_refuted()
+        return is_explained
+
+    def _mind_refuted(self) -> None:
+        if self.places and self.places.is_refuted:
+            self._wide = min(max(START, self.places.wide), self.most)
+            self._before_per_s = 0.0
+            self.is_spacing = self.places.is_spacing
+            self.places, self._has_places = None, False
 
     def unanswered(self, now: float, *, was_silent: bool = False) -> None:
         """A request was waited for in vain: several make fewer go at once, for a while.
@@ -296,10 +331,12 @@ class Flight:
         is_row = self._unanswered & in_a_row == in_a_row and not was_silent
         if not is_row and self._unanswered.bit_count() < OVERLOADED:
             return
-        self.places.unanswered()
+        if self.places:
+            self.places.unanswered()
+        self._wide = max(1, self._wide // 2)
         self._is_narrowed = True
         self._before_per_s = 0.0
-        self._set(self._wide // 2, now + DOUBLING_S)
+        self._grow_at = now + DOUBLING_S
 
     def _note(self, unanswered: int) -> None:
         self._unanswered = (self._unanswered << 1 | unanswered) & ((1 << LAST) - 1)
@@ -307,15 +344,11 @@ class Flight:
 
 @dataclass(slots=True)
 class Out:
-    """A request on its way: as it left the gate of all, and how many were in flight with it."""
+    """A request on its way: the gate's epoch, how many were in flight with it, and since when."""
 
-    sent: Sent
+    epoch: int
     in_flight: int
-
-    @property
-    def sent_at(self) -> float:
-        """When it left."""
-        return self.sent.at
+    sent_at: float
 
 
 class Traffic:
@@ -337,14 +370,14 @@ class Traffic:
     def is_clear(self, now: float) -> bool:
         """Return whether a request may leave now that is not the one that tries."""
         gate = self.gate
-        is_due = not gate.is_closed and now >= max(gate.next_at, self.flight.next_at)
+        is_due = not gate.is_closed and now >= gate.next_at and now >= self.flight.next_at
         return is_due and self.has_place(now)
 
     def has_place(self, now: float) -> bool:
         """Return whether one more may be in flight."""
         self._find_silent(now)
         silent = len(self._silent)
-        return self.flight.has_place(now, self.gate.known_per_s, len(self._out) + silent, silent)
+        return self.flight.has_place(now, self.gate.per_s, len(self._out) + silent, silent)
 
     def place_at(self) -> float:
         """Return when another place may be had though no answer comes; infinite: never."""
@@ -363,32 +396,19 @@ class Traffic:
 
     def sent(self, now: float) -> int:
         """A request leaves; return its permit."""
-        sent = self.gate.sent(now)
+        self.gate.sent(now)
         self.flight.sent(now)
         self._permits = permit = self._permits + 1
-        self._out[permit] = Out(sent, self.in_flight() + 1)
+        self._out[permit] = Out(self.gate.epoch, self.in_flight() + 1, now)
         if self.gate.is_closed:
             self.gate.trying = permit
         return permit
 
-    def tried_until(self) -> float:
-        """Return until when the request that tries is waited for; infinite: until it is answered.
-
-        A server that is away shows nothing by not answering, but that one may be lost.
-        """
-        gate = self.gate
-        return gate.sent_at + self.flight.silent_s if gate.is_away else gate.sure_at()
-
-    def waited(self, now: float, until: float) -> None:
-        """The request that tries has got through if it was waited for; else another one tries."""
-        gate = self.gate
-        if not gate.is_closed or gate.trying is None or now < until:
-            return
-        gate.trying = None
-        if gate.is_away:
-            gate.silent(now)
-        else:
-            gate.sure()
+    def sure(self, now: float, sure_at: float) -> None:
+        """Open the gate if the request that tries has surely got through, answered or not."""
+        if self.gate.is_closed and self.gate.trying is not None and now >= sure_at:
+            self.gate.trying = None
+            self.gate.sure(now)
 
     def ended(self, permit: int, now: float) -> tuple[Out, bool]:
         """Take out a request that has ended; return it, and whether it was silent."""
@@ -408,7 +428,7 @@ class Traffic:
 
     def accepted(self, out: Out, now: float) -> None:
         """An answer came that was no 429."""
-        self.gate.accepted(out.sent)
+        self.gate.accepted(now, out.epoch)
         self.flight.accepted(now, out.in_flight, now - out.sent_at)
 
     def unanswered(self, out: Out, now: float, *, was_silent: bool, is_away: bool) -> None:
@@ -416,8 +436,8 @@ class Traffic:
         # What left long before others that were answered does not say that the server is away.
         is_past = was_silent and self.flight.is_served(now)
         if is_past:
-            self.gate.lost(out.sent)
+            self.gate.not_through(out.epoch)
         else:
-            self.gate.unanswered(now, out.sent, is_away=is_away)
+            self.gate.unanswered(now, out.epoch, is_away=is_away)
         if not is_away:
             self.flight.unanswered(now, was_silent=is_past)

@@ -12,13 +12,12 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import TYPE_CHECKING, Any, Protocol
 
-from bulkbind.pacing.learner import TOGETHER, Pace
+from bulkbind.pacing.learner import Pace
 from bulkbind.pacing.width import Flight
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from bulkbind.pacing.gate import Sent
     from bulkbind.sandbox.limiters import Limiter
 
 LATE_S = 0.001
@@ -93,51 +92,6 @@ class Changing:
         pass
 
 
-class Ban:
-    """A limit whose every 429 closes for a while."""
-
-    def __init__(self, limiter: Admits, closed_s: float) -> None:
-        self._limiter, self._closed_s, self._until = limiter, closed_s, 0.0
-
-    def admit(self, now: float) -> bool:
-        if now < self._until:
-            return False
-        is_through = self._limiter.admit(now)
-        if not is_through:
-            self._until = now + self._closed_s
-        return is_through
-
-    def leave(self) -> None:
-        self._limiter.leave()
-
-
-class Nodes:
-    """Several nodes that take turns, each with a limit of its own."""
-
-    def __init__(self, *limiters: Admits) -> None:
-        self._limiters, self._turn = limiters, 0
-
-    def admit(self, now: float) -> bool:
-        self._turn += 1
-        return self._limiters[self._turn % len(self._limiters)].admit(now)
-
-    def leave(self) -> None:
-        pass
-
-
-class Shed:
-    """A limit behind something that refuses by chance."""
-
-    def __init__(self, limiter: Admits, share: float, seed: int) -> None:
-        self._limiter, self._share, self._random = limiter, share, random.Random(seed)
-
-    def admit(self, now: float) -> bool:
-        return self._random.random() >= self._share and self._limiter.admit(now)
-
-    def leave(self) -> None:
-        self._limiter.leave()
-
-
 @dataclass(slots=True)
 class Ran:
     """How a simulated run went."""
@@ -146,16 +100,6 @@ class Ran:
     refused: int
     most_in_flight: int
     fastest_per_s: float
-    answers: list[tuple[float, bool]] = field(default_factory=list)
-    """When the server admitted or refused each, and which."""
-
-    def through_by(self, moment: float) -> int:
-        """Return how many had got through at a moment."""
-        return sum(is_through for at, is_through in self.answers if at <= moment)
-
-    def refused_by(self, moment: float) -> int:
-        """Return how many had been refused at a moment."""
-        return sum(not is_through for at, is_through in self.answers if at <= moment)
 
 
 @dataclass(slots=True)
@@ -177,8 +121,6 @@ class Simulation:
     """What the headers of every answer tell."""
     cap_per_s: float | None = None
     learned_per_s: float | None = None
-    for_s: float = float("inf")
-    """No longer than this."""
 
     def run(self) -> Ran:
         """Send until every request has got through."""
@@ -201,7 +143,7 @@ class _Run:
 
     def run(self) -> Ran:
         self._send()
-        while self._through < self._what.requests and self._events[0][0] <= self._what.for_s:
+        while self._through < self._what.requests:
             self._now, _, kind, rest = heapq.heappop(self._events)
             if kind == "arrives":
                 self._arrives(*rest)
@@ -211,7 +153,7 @@ class _Run:
                 self._answered(*rest)
             elif kind == "sure" and self._tries and rest == (self._pace.epoch,):
                 self._tries = False
-                self._pace.sure()
+                self._pace.sure(self._now)
             self._send()
         self._ran.took_s = self._now
         return self._ran
@@ -225,7 +167,7 @@ class _Run:
 
     def _send(self) -> None:
         pace, late_s = self._pace, self._what.late_s
-        while self._waiting and self._out < self._flight.useful(pace.known_per_s):
+        while self._waiting and self._out < self._flight.useful(pace.per_s):
             if pace.is_closed and self._tries:
                 return
             due_at = max(pace.next_at, self._flight.next_at)
@@ -235,45 +177,44 @@ class _Run:
                     self._at(self._wakes_at, "wakes")
                 return
             self._tries = pace.is_closed
-            sent = pace.sent(self._now)
+            pace.sent(self._now)
             self._flight.sent(self._now)
             self._waiting -= 1
             self._out += 1
             ran = self._ran
             ran.most_in_flight = max(ran.most_in_flight, self._out)
             ran.fastest_per_s = max(ran.fastest_per_s, pace.per_s)
-            self._at(self._now + self._network_s(), "arrives", sent, self._out)
+            self._at(self._now + self._network_s(), "arrives", pace.epoch, self._out, self._now)
             if self._tries:
                 self._at(pace.sure_at() + self._random.uniform(0, late_s), "sure", pace.epoch)
 
-    def _arrives(self, sent: Sent, in_flight: int) -> None:
+    def _arrives(self, epoch: int, in_flight: int, sent_at: float) -> None:
         is_through = self._what.limiter.admit(self._now)
-        self._ran.answers.append((self._now, is_through))
         done_at = self._now + (self._what.service_s if is_through else 0.0)
         if is_through:
             self._at(done_at, "done")
         back_at = done_at + self._network_s()
-        self._at(back_at, "answered", sent, in_flight, is_through)
+        self._at(back_at, "answered", epoch, in_flight, sent_at, is_through)
 
-    def _answered(self, sent: Sent, in_flight: int, is_through: bool) -> None:  # noqa: FBT001  # an event's value
-        pace, places = self._pace, self._flight.places
+    def _answered(self, epoch: int, in_flight: int, sent_at: float, is_through: bool) -> None:  # noqa: FBT001  # an event's value
+        pace = self._pace
         self._out -= 1
         if self._what.limits:
             pace.stated(self._what.limits)
-        if sent.epoch == pace.epoch:
+        if epoch == pace.epoch:
             self._tries = False
         if is_through:
             self._through += 1
-            pace.accepted(sent)
-            self._flight.accepted(self._now, in_flight, self._now - sent.at)
+            pace.accepted(self._now, epoch)
+            self._flight.accepted(self._now, in_flight, self._now - sent_at)
             return
         self._ran.refused += 1
-        pace.refusal_took(self._now - sent.at)
+        pace.refusal_took(self._now - sent_at)
         self._waiting += 1
-        is_paced = pace.is_closed or sent.epoch != pace.epoch or self._what.told
-        search = pace.search
-        is_other = search.is_spaced or not (search.is_found or sent.number > TOGETHER)
-        if not (is_paced or is_other) and places.throttled(self._now, in_flight, sent, pace.number):
-            pace.lost(sent)
-        else:
-            pace.throttled(self._now, sent, **self._what.told)
+        is_paced = pace.is_closed or epoch != pace.epoch or self._what.told
+        if not is_paced and self._flight.throttled(self._now, in_flight):
+            pace.not_through(epoch)
+            return
+        if self._flight.is_spacing:
+            pace.search.mind_spacing()
+        pace.throttled(self._now, epoch, **self._what.told)

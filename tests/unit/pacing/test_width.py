@@ -5,8 +5,8 @@ import math
 import pytest
 
 from bulkbind.pacing import width
-from bulkbind.pacing.gate import COARSE_S, Sent
-from bulkbind.pacing.width import Flight, Places
+from bulkbind.pacing.gate import COARSE_S
+from bulkbind.pacing.width import Flight
 
 
 def filled(state, seconds, took_s, *, begin=0.0):
@@ -64,110 +64,130 @@ def test_a_paced_run_has_as_many_as_its_pace_needs():
     assert state.useful(math.inf) == 64
 
 
-def sent(number):
-    """Return the so manieth request."""
-    return Sent(0, number, 0.0, 100.0, is_binding=True)
-
-
-def met(places, limit):
-    """Let requests at every level up to a limit through, and refuse one beyond it."""
-    for level in range(1, limit + 1):
-        places.accepted(level)
-    assert places.throttled(0.0, limit + 1, sent(limit + 1), limit + 1)
-    return places
+def limited_to(state, width, *, filled_s=0.7):
+    """Let a flight meet a limit of *width*, and use it for a while; return the moment."""
+    now = grown_to(state, 2 * width)
+    state._proven = width
+    state.throttled(now, width + 1)
+    return filled(state, filled_s, 0.05, begin=now)
 
 
 def test_a_limit_in_flight_is_met_by_fewer():
-    """16 got through, the 17th and what left with it did not: 16 at once from now on."""
-    places = met(Places(), 16)
-    explained = [places.throttled(0.0, level, sent(17), 32) for level in range(18, 33)]
+    """16 got through, the 17th did not: 16 at once from now on."""
+    state = Flight(0.0, 64)
+    now = grown_to(state, 32)
+    state._proven = 16
+    explained = [state.throttled(now, in_flight) for in_flight in range(17, 33)]
+    filled(state, width.TRY_S / 2, 0.05, begin=now)
 
     assert all(explained)
-    assert places.limit == places.wide == 16
+    assert state.places
+    assert state.wide == 16
 
 
 def test_more_than_the_limit_in_flight_are_tried():
-    """After twice as many as the limit: one more, then two, four, while several get through."""
-    places, limits = met(Places(), 16), set()
-    for _ in range(200):
-        places.accepted(int(places.wide))
-        limits.add(places.limit)
+    """One more after a while; refused, after a longer while; else two more, then four."""
+    state = Flight(0.0, 64)
+    now = limited_to(state, 16, filled_s=0.0)
+    now = filled(state, width.TRY_S + 0.01, 0.05, begin=now)
+    tried = state.wide
+    is_explained = state.throttled(now, 17)
+    now = filled(state, width.TRY_S + 0.01, 0.05, begin=now)
+    waited = state.wide
+    widths = set()
+    for _ in range(40):
+        now = filled(state, 0.05, 0.05, begin=now)
+        widths.add(state.wide)
 
-    assert {16, 17, 19, 23, 31} <= limits
-
-
-def test_a_limit_that_stays_is_tried_less_and_less_often():
-    """Each refusal beyond it doubles the wait, up to a quarter of a per cent of the requests."""
-    places, waits = met(Places(), 16), []
-    for number in range(100, 110):
-        waits.append(0)
-        while places.wide == places.limit:
-            places.accepted(16)
-            waits[-1] += 1
-        assert places.throttled(0.0, 17, sent(number), number)
-
-    assert waits[:3] == [34, 68, 136]
-    assert waits[-1] == width.LEAST_OFTEN
+    assert (tried, is_explained, waited) == (17, True, 16)
+    assert {17, 19, 23, 31} <= widths
 
 
-def test_a_limit_in_flight_may_be_one_lower():
-    """One that was in flight had just been answered: refused at 16, too, it is 15."""
-    places = met(Places(), 16)
+def test_what_lets_many_more_through_counts_a_rate():
+    """Refused after many got through with more in flight than the limit: it was no such limit."""
+    state = Flight(0.0, 64)
+    now = limited_to(state, 16, filled_s=0.0)
+    now = filled(state, width.TRY_S + 0.01, 0.05, begin=now)
+    for _ in range(width.MIXED):
+        state.accepted(now, 17, 0.05)
 
-    assert places.throttled(0.0, 16, sent(20), 20)
-    assert places.limit == 15
+    assert not state.throttled(now, 17)
+    assert not state.places
+
+
+def test_what_gets_through_once_it_is_spread_came_too_close_together():
+    """One of a bunch got through; two at once do, with a part of an answer's time between them."""
+    state = Flight(0.0, 64)
+    state.accepted(0.1, 1, 0.1)
+    explained = [state.throttled(0.1, in_flight) for in_flight in (2, 3, 4)]
+    alone = state.wide
+    state.sent(0.2)
+    apart_s = state.next_at - 0.2
+    for _ in range(width.ROUNDS):
+        state.accepted(0.3, 1, 0.1)
+    tried = state.wide
+    for _ in range(2 * width.ROUNDS):
+        state.accepted(0.5, 2, 0.1)
+
+    assert all(explained)
+    assert (alone, tried) == (1, 2)
+    assert apart_s == pytest.approx(width.SPREAD * 0.1, abs=2 * COARSE_S)
+    assert (state.places, state.is_spacing) == (None, True)
+    assert not state.throttled(0.5, 5)
+
+
+def test_one_place_stays_one_place():
+    """Where the second of two at once is refused however they are spread, there is one place."""
+    state = Flight(0.0, 64)
+    state.accepted(0.1, 1, 0.1)
+    state.throttled(0.1, 2)
+    for _ in range(width.ROUNDS):
+        state.accepted(0.3, 1, 0.1)
+
+    assert state.throttled(0.4, 2)
+    assert (state.wide, state.is_spacing) == (1, False)
+
+
+def test_what_leaves_at_a_limit_in_flight_is_spread():
+    """Four a tenth of a second: one each 20 ms, so that they are seldom answered in a bunch."""
+    state = Flight(0.0, 64)
+    state.accepted(0.1, 4, 0.1)
+    state.throttled(0.1, 5)
+    state.sent(0.2)
+    before = state.next_at
+    for _ in range(4 * width.PROVEN_BY):
+        state.accepted(0.3, 4, 0.1)
+    state.sent(0.3)
+    state.sent(0.4)
+
+    assert before == 0.1
+    assert state.wide == 4
+    assert state.next_at == pytest.approx(0.4 - COARSE_S + width.SPREAD * 0.1 / 4)
 
 
 def test_a_limit_of_rate_is_not_taken_for_one_in_flight():
     """429s that meet fewer in flight than have got through say nothing of the flight."""
-    places = Places()
-    for level in range(1, 17):
-        places.accepted(level)
+    state = Flight(0.0, 64)
+    now = grown_to(state, 16)
+    filled(state, 0.05, 0.05, begin=now)
 
-    assert not places.throttled(0.0, 15, sent(20), 20)
-    assert places.limit == math.inf
+    assert not state.throttled(now, state.wide)
+    assert not state.places
 
 
 def test_a_limit_in_flight_that_explains_nothing_is_dropped():
-    """Where requests are refused at ever lower levels, it is another kind of limit, for a while."""
-    places, number, refused = met(Places(), 16), 100, 0
-    while places.limit < math.inf:
-        refused, number = refused + 1, number + 1
-        places.throttled(1.0, int(places.limit), sent(number), number)
-
-    assert refused < 10
-    assert not places.throttled(2.0, 20, sent(200), 200)
-
-
-def test_a_few_429s_of_a_rate_leave_a_limit_in_flight():
-    """Now and then one is refused at a level at which nearly all get through."""
-    places = met(Places(), 16)
-    for number in range(100, 400):
-        places.accepted(8)
-        if number % 50 == 0:
-            assert not places.throttled(0.0, 8, sent(number), number)
-
-    assert places.limit == 16
-
-
-def limited_to(state, places):
-    """Let a flight meet a limit of so many places; return the moment."""
-    now = grown_to(state, 2 * places)
-    met(state.places, places)
-    return now
-
-
-def test_what_leaves_at_a_limit_in_flight_is_spread():
-    """Four a tenth of a second: one each 12 ms, so that they are seldom answered in a bunch."""
+    """Where requests are refused although few are in flight, it was another kind of limit."""
     state = Flight(0.0, 64)
-    state.accepted(0.1, 4, 0.1)
-    state.sent(0.2)
-    before = state.next_at
-    met(state.places, 4)
-    state.sent(0.4)
+    state.accepted(0.1, 1, 0.01)
+    state.throttled(0.1, 2)
+    was_limited = state.places
+    for _ in range(width.AGAINST):
+        state.throttled(0.2, 1)
 
-    assert before == 0.0
-    assert state.next_at == pytest.approx(0.4 - COARSE_S + width.SPREAD * 0.1 / 4)
+    assert was_limited
+    assert not state.places
+    assert state.wide == width.START
+    assert not state.throttled(0.3, 4)
 
 
 def test_silence_makes_fewer_go_at_once():
@@ -281,3 +301,24 @@ def test_a_request_is_silent_after_several_times_the_usual(took_s, silent_s):
     """And never in less than a second."""
     assert served(took_s=took_s)[0].silent_s == pytest.approx(silent_s)
     assert Flight(0.0, 32).silent_s == math.inf
+
+
+def test_a_proven_limit_in_flight_may_be_one_lower():
+    """Refused again and again with as many in flight as were proven: one fewer from now on."""
+    state = Flight(0.0, 64)
+    now = limited_to(state, 16)
+    explained = [state.throttled(now, 16) for _ in range(width.AGAINST)]
+
+    assert all(explained)
+    assert state.places
+    assert state.wide == 15
+
+
+def test_a_limit_of_rate_that_looked_like_one_in_flight_is_found_out():
+    """What seemed to be a limit of one at a time, and refuses that one as well, counts a rate."""
+    state = Flight(0.0, 64)
+    now = limited_to(state, 1, filled_s=0.0)
+    explained = [state.throttled(now, 1) for _ in range(width.AGAINST)]
+
+    assert explained == [True] * (width.AGAINST - 1) + [False]
+    assert not state.places
