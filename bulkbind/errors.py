@@ -98,6 +98,12 @@ class InterruptedRunError(BulkbindError):
         self.exit_code = exit_code
 
 
+class DeclinedError(BulkbindError):
+    """A question was answered no."""
+
+    exit_code = ExitCode.DECLINED
+
+
 class LedgerError(BulkbindError):
     """The ledger, its lock or a report could not be written or read."""
 

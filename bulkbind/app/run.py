@@ -97,6 +97,7 @@ def read_plan(
             per_s=per_s,
             source=source,
             unbinds=moves,
+            users=outlook.users_to_bind(first, moves=moves > 0),
         ),
         digest=digest,
         mark=mark,
@@ -315,7 +316,7 @@ class Staging:
             self._session.pulse.beat()  # the answer may have taken long
             if not is_wanted:
                 await self._ledger.discard(number)
-                return RunResult(None, ExitCode.DECLINED, "nothing was sent")
+                return RunResult(None, ExitCode.DECLINED, "declined: nothing was sent")
         withdrawn = await self._ledger.confirm(number)
         if withdrawn:
             self._session.listener.notice(

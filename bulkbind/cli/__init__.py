@@ -101,7 +101,8 @@ def _show(error: click.ClickException) -> None:
     shown = io.StringIO()
     error.show(shown)
     told = error.format_message()
-    click.echo(shown.getvalue().replace(told, line(told)), err=True, nl=False)
+    text = shown.getvalue().replace(f"Error: {told}", f"error: {line(told)}")
+    click.echo(text, err=True, nl=False)
 
 
 def main() -> None:

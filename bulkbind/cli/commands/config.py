@@ -30,7 +30,7 @@ def command(*, as_json: bool, **given: Any) -> None:
 
     \b
     Examples:
-      bulkbind config --config configs/koodrive-intl.yaml --concurrency 64
+      bulkbind config --config koodrive-intl --concurrency 64
       BULKBIND_RATE=20 bulkbind config > mine.yaml
     """  # noqa: D301  # click's mark for a block that is not wrapped
     with explained():
