@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from bulkbind.redaction import line
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from typing import Self
 
 
@@ -74,6 +74,11 @@ class UsageError(BulkbindError):
 
 class ManifestError(BulkbindError):
     """A manifest cannot be read as a whole (a bad row is a `Problem` instead)."""
+
+    def __init__(self, message: str, *, hint: str = "", names: Sequence[str] = ()) -> None:
+        """*names*: where required columns are missing, those that there are."""
+        super().__init__(message, hint=hint)
+        self.names = tuple(names)
 
 
 class InvalidRowsError(BulkbindError):

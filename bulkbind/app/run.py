@@ -134,7 +134,8 @@ def refuse_moved(plan: Plan, wanted: Plan | None) -> None:
         how = ", ".join(changed) or "other rows than planned, though as many of each"
         what = f"the ledger, --rebind or --move is another than when the plan was made ({how})"
     raise PlanMovedError(
-        f"{what}, so nothing was sent", hint="look at a new `bulkbind plan`, and save that"
+        f"{what}, so nothing was sent",
+        hint="`bulkbind plan MANIFEST --save FILE` shows a new one, and keeps it",
     )
 
 
@@ -418,7 +419,8 @@ class Staging:
             shown = problem_lines(tuple(groups), MOST_LINES - LINES_AROUND)
             raise InvalidRowsError(
                 lines([f"{of_all} break a rule, so nothing was sent:", *shown]),
-                hint="`bulkbind validate --all` lists every one; --on-invalid skip sends the rest",
+                hint="`bulkbind validate MANIFEST --all` lists every one; "
+                "`bulkbind run MANIFEST --on-invalid skip` sends the rest",
             )
 
 

@@ -22,6 +22,7 @@ MOST_UNCOLLECTED = 20_000
 objects, as by default, takes 8 us a row."""
 COMMANDS = {
     "demo": "the whole job on an embedded sandbox; needs nothing",
+    "init": "make a settings file from a manifest's header",
     "validate": "check manifests against the rules; no network",
     "plan": "show what run would do; nothing is sent",
     "run": "bind every device of the manifests; asks first on a terminal",

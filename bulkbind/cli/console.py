@@ -32,6 +32,15 @@ if TYPE_CHECKING:
 
 READING_EVERY_S = 3.0
 
+_displays: list[LiveDisplay] = []
+
+
+def end_displays() -> None:
+    """Remove the live display, if there is one: it breaks the lines that are written above it."""
+    while _displays:
+        _displays.pop().stop()
+
+
 _logs_only = False
 
 
@@ -173,12 +182,13 @@ class Console(Listener):
 
             self._live = LiveDisplay(rows, gauge, self._clock, Terminal(stderr=True))
             self._live.start()
+            _displays.append(self._live)
 
     def sent(self) -> None:
         """Remove the live display from the screen."""
         if self._live is not None:
-            live, self._live = self._live, None
-            live.stop()
+            self._live = None
+            end_displays()
 
     def settled(self, counts: dict[str, int], problems: Sequence[str]) -> None:
         """Update the live display."""

@@ -12,7 +12,7 @@ import shlex
 import shutil
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 from click.core import ParameterSource
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 NAME = "bulkbind"
 MANIFEST = "MANIFEST"
 """Stands in a hint for the manifests of the command at hand."""
+SAME = "the same command"
+"""Stands in a text for the command at hand."""
 _WRITTEN = re.compile(rf"`{NAME} ([a-z][^`\n]*)`")
 _FLAG = re.compile(r"--[a-z][a-z-]*")
 _CARRIED = {
@@ -49,7 +51,7 @@ def completed(text: str, *, without: Collection[str] = (), is_absolute: bool = F
     repeated.
 
     Args:
-        text: For a person.
+        text: For a person; in it, `SAME` becomes the command at hand.
         without: More flags that are not repeated.
         is_absolute: Whether it is read elsewhere, as a mail is.
     """
@@ -64,7 +66,8 @@ def completed(text: str, *, without: Collection[str] = (), is_absolute: bool = F
         skipped = () if words[0] in _LOOKS else named
         return f"`{line(command(words, without=skipped, is_absolute=is_absolute))}`"
 
-    return Lines(_WRITTEN.sub(whole, shown))
+    same = f"`{line(again(is_absolute=is_absolute))}`"
+    return Lines(_WRITTEN.sub(whole, shown).replace(SAME, same))
 
 
 def command(
@@ -83,33 +86,42 @@ def command(
     context = click.get_current_context(silent=True)
     target = _command(words[0])
     if context is None or target is None:
-        return shlex.join([*program(), *words])
-    manifests = [
-        _path(each, is_absolute=is_absolute)
-        for each in context.params.get("manifests") or (MANIFEST,)
-    ]
+        return typed(*words)
+    named = context.params.get("manifests") or (MANIFEST,)
+    manifests = [_path(each, is_absolute=is_absolute) for each in named]
     given = [each for word in words for each in (manifests if word == MANIFEST else [word])]
     known = {param.envvar for param in target.params if param.name in _CARRIED}
-    for option in context.command.params:
-        if not isinstance(option, click.Option) or option.envvar not in known:
-            continue
-        flag = max(option.opts, key=len)
-        source = context.get_parameter_source(str(option.name))
-        if flag not in without and flag not in given and source is not ParameterSource.DEFAULT:
-            value = context.params[str(option.name)]
-            given += _typed(flag, option, value, is_absolute=is_absolute)
-        elif flag == "--config" not in given and is_absolute and FOUND_HERE in context.meta:
-            given += [flag, _path(context.meta[FOUND_HERE], is_absolute=True)]
-    return shlex.join([*program(), *given])
+    skipped = {*without, *given}
+    for flag, option in _options(context):
+        if option.envvar in known and flag not in skipped:
+            given += _flagged(context, flag, option, is_absolute=is_absolute)
+    return typed(*given)
 
 
 FOUND_HERE = "bulkbind.found-settings"
 """Key in a context: the settings file that was found by itself."""
 
 
-def again(*more: str) -> str:
+def typed(*words: str) -> str:
+    """Return a command line of ours, as it is."""
+    return shlex.join([*program(), *words])
+
+
+def again(*more: str, is_absolute: bool = False) -> str:
     """Return the present command line, with more options at its end."""
-    return shlex.join([*program(), *sys.argv[1:], *more])
+    context = click.get_current_context(silent=True)
+    if not is_absolute or context is None:
+        return typed(*sys.argv[1:], *more)
+    given = [str(context.info_name)]
+    for param in context.command.params:
+        if isinstance(param, click.Argument):
+            value = context.params[str(param.name)] or ()
+            each = value if isinstance(value, tuple) else (value,)
+            is_file = param.name == "manifests"
+            given += [_path(one, is_absolute=is_file) for one in each]
+    for flag, option in _options(context):
+        given += _flagged(context, flag, option, is_absolute=True)
+    return typed(*given, *more)
 
 
 def program() -> list[str]:
@@ -128,17 +140,23 @@ def _command(name: str) -> click.Command | None:
     return cli.get_command(click.Context(cli), name)
 
 
-def _typed(
-    flag: str,
-    option: click.Option,
-    value: Any,  # noqa: ANN401  # of any option
-    *,
-    is_absolute: bool,
+def _options(context: click.Context) -> Iterator[tuple[str, click.Option]]:
+    for option in context.command.params:
+        if isinstance(option, click.Option):
+            yield max(option.opts, key=len), option
+
+
+def _flagged(
+    context: click.Context, flag: str, option: click.Option, *, is_absolute: bool
 ) -> Iterator[str]:
-    """Yield an option as it is typed; nothing where it was not given."""
-    if not value:
+    """Yield an option as it is typed, if it was given; elsewhere also settings found by itself."""
+    name = str(option.name)
+    value = context.params[name]
+    if name == "config" and value is None and is_absolute:
+        value = context.meta.get(FOUND_HERE)
+    elif not value or context.get_parameter_source(name) is ParameterSource.DEFAULT:
         return
-    for each in value if option.multiple else [value]:
+    for each in value if option.multiple else [value] if value else []:
         yield flag
         if not option.is_flag:
             is_file = isinstance(each, Path) and str(each) not in shipped_names()

@@ -176,6 +176,11 @@ def settings(*groups: Group) -> Callable[[Decorated], Decorated]:
     return together([_option(s) for group in groups for s in SETTINGS.values() if s.group is group])
 
 
+def setting(key: str) -> Callable[[Decorated], Decorated]:
+    """Return the option of one setting."""
+    return _option(SETTINGS[key])
+
+
 def _option(setting: Setting) -> Callable[[Any], Any]:
     """Return the option of a setting; pydantic checks its value, as it checks a file's."""
     attributes: dict[str, Any] = {"metavar": setting.metavar}

@@ -13,6 +13,7 @@ from bulkbind.settings.load import (
     find_config,
     load,
     load_settings,
+    plain,
     read_config,
     shipped_names,
 )

@@ -105,19 +105,27 @@ def find_config() -> ConfigFile | str | None:
         return None
     except OSError as error:
         return "it is a link" if error.errno == errno.ELOOP else str(error.strerror)
-    with os.fdopen(number, "rb") as file:
-        status = os.fstat(number)
-        if not stat.S_ISREG(status.st_mode):
-            return "it is no regular file"
-        if status.st_uid != os.geteuid():
-            return "it belongs to another user"
-        if shared(FOUND, status.st_mode, {}) == "written":
-            return f"others can write it (mode {stat.S_IMODE(status.st_mode):04o})"
-        try:
+    status = os.fstat(number)
+    if why := _why_not(status):
+        os.close(number)
+        return why
+    try:
+        with os.fdopen(number, "rb") as file:
             text = read_within(file).decode("utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"settings file {FOUND} cannot be read: {error}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"settings file {FOUND} cannot be read: {error}") from error
     return _parsed(FOUND, text, is_found=True)
+
+
+def _why_not(status: os.stat_result) -> str:
+    """Return why nobody may rely on a file of this status being meant; empty if they may."""
+    if not stat.S_ISREG(status.st_mode):
+        return "it is no regular file"
+    if status.st_uid != os.geteuid():
+        return "it belongs to another user"
+    if shared(FOUND, status.st_mode, {}) == "written":
+        return f"others can write it (mode {stat.S_IMODE(status.st_mode):04o})"
+    return ""
 
 
 def _parsed(path: Path, text: str, *, is_found: bool = False) -> ConfigFile:
@@ -185,6 +193,14 @@ def _value(node: yaml.Node, file: ConfigFile, key: str) -> Any:  # noqa: ANN401 
         {k: item.start_mark.line + 1 for k, item in zip(keys, node.value, strict=True)}
     )
     return [_value(item, file, k) for k, item in zip(keys, node.value, strict=True)]
+
+
+def plain(value: object) -> str:
+    """Return a value as YAML on one line after a blank; empty if it is not set."""
+    if value is None:
+        return ""
+    text: str = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=10_000)
+    return " " + text.removesuffix("\n").removesuffix("\n...")
 
 
 DEFAULT = "default"

@@ -6,8 +6,7 @@ import json
 import shutil
 
 from bulkbind.app.schema import config_schema, described
-from bulkbind.cli.commands.config import plain
-from bulkbind.settings import SETTINGS, Setting
+from bulkbind.settings import SETTINGS, Setting, plain
 from bulkbind.settings.model import PARTS
 from tests.support.paths import ROOT
 

@@ -45,7 +45,8 @@ if TYPE_CHECKING:
 @options.path(
     "--plan",
     "plan_file",
-    help="do what `bulkbind plan --save FILE` planned, or nothing if manifest or ledger moved",
+    help="do what `bulkbind plan MANIFEST --save FILE` planned, or nothing if manifest or ledger "
+    "moved",
 )
 @options.option("--yes", is_flag=True, help="do not ask")
 @options.path(

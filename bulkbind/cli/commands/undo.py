@@ -10,7 +10,7 @@ import click
 from bulkbind.app.undo import undo
 from bulkbind.cli import options
 from bulkbind.cli.console import Console, is_interactive, logs_only, say, say_hint
-from bulkbind.cli.here import command as command_here
+from bulkbind.cli.here import command as command_here, completed
 from bulkbind.cli.options import consent_from
 from bulkbind.cli.running import configure_logs, explained, print_json, run_until_done
 from bulkbind.cli.send import DRAINING
@@ -79,7 +79,7 @@ def _show(result: UndoResult, *, is_quiet: bool, is_json: bool) -> None:
         return
     if not is_quiet or result.exit_code:
         if not logs_only():  # the log has `undo.finished`
-            say(undo_text(result.summary))
+            say(completed(undo_text(result.summary)))
         say("report: " + ", ".join(str(path) for path in result.files))
         say_hint(result.hint)
         if result.summary.state == RunState.STOPPED:
