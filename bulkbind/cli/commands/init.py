@@ -242,5 +242,6 @@ def _next_steps(
     else:
         where = KINDS[mode][1] if mode else "BULKBIND_TOKEN, or what `auth:` in it names"
         told = [f"{FOUND} is written. The credentials come from {where}. Next:"]
-        calls = (["doctor"], ["plan", manifest, *user], ["run", manifest, *user])
+        first = ["validate", manifest, *user] if found.invalid else ["doctor"]
+        calls = (first, ["plan", manifest, *user], ["run", manifest, *user])
     return [*told, *(f"  {typed(*call, *named)}" for call in calls)]
