@@ -49,7 +49,7 @@ def tools_in(folder: Path) -> Path:
     venv.create(folder, with_pip=True)
     lacking = [name for name in ("uv", "pipx") if shutil.which(name) is None]
     if lacking:
-        command = [folder / "bin/python", "-m", "pip", "install", "-q", *lacking]
+        command = [str(folder / "bin/python"), "-m", "pip", "install", "-q", *lacking]
         run(command, folder, dict(os.environ))
     return folder / "bin"
 
@@ -85,7 +85,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         tools = tools_in(Path(folder, "tools"))
         dist = Path(folder, "dist")
-        command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", dist]
+        command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(dist)]
         subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
         [wheel] = dist.glob("*.whl")
         failed = 0
