@@ -113,10 +113,12 @@ def _show(text: str) -> None:
         return
     from rich.console import Console as Terminal  # noqa: PLC0415  # only on a terminal
     from rich.markdown import Markdown  # noqa: PLC0415  # as above
+    from rich.theme import Theme  # noqa: PLC0415  # as above
 
     shown = io.StringIO()
-    terminal = Terminal(file=shown, force_terminal=True)
+    plain = Theme({"markdown.code": "bold cyan"})  # rich's own has a background
+    terminal = Terminal(file=shown, force_terminal=True, theme=plain)
     terminal.width = min(WIDTH, Terminal().width)
-    terminal.print(Markdown(text, hyperlinks=False))
+    terminal.print(Markdown(text, hyperlinks=False, code_theme="ansi_dark"))
     os.environ.setdefault("LESS", "FRX")  # as git: no pager for what fits the screen
     click.echo_via_pager(shown.getvalue(), color=True)
