@@ -13,7 +13,7 @@ from bulkbind.app.session.listener import Listener
 from bulkbind.cli.consent import target_of
 from bulkbind.cli.here import again, completed
 from bulkbind.clock import SystemClock
-from bulkbind.errors import DeclinedError, InterruptedRunError, UsageError
+from bulkbind.errors import DeclinedError, ExitCode, InterruptedRunError, UsageError
 from bulkbind.logs import is_terminal, logger
 from bulkbind.redaction import Lines, line
 from bulkbind.report.measures import counted
@@ -70,10 +70,11 @@ def say_hint(hint: str) -> None:
         say(Lines(f"\nhint: {completed(hint)}"))
 
 
-def fail(text: str, hint: str = "") -> None:
+def fail(text: str, hint: str = "", exit_code: int = ExitCode.NOT_STARTED) -> None:
     """Print why a command failed, and what to do next."""
     if _logs_only:
-        logger().error("command.failed", error=text, hint=completed(hint))
+        hint = completed(hint)
+        logger().error("command.failed", error=text, hint=hint, exit_code=int(exit_code))
         return
     say(Lines(f"error: {line(text)}"))
     say_hint(hint)
