@@ -715,9 +715,9 @@ class Settings(Part):
         if self.api.endpoint is None:
             raise UsageError(
                 "no endpoint is set",
-                hint="--config koodrive-intl and --config koodrive-cn are KooDrive's sites, "
-                "--endpoint URL (or `endpoint:` in a settings file) is any; `bulkbind sandbox` "
-                "starts a local one to try",
+                hint="the same command with --config koodrive-intl, or koodrive-cn, or with "
+                "--endpoint URL (`endpoint:` in a settings file); `bulkbind sandbox` starts a "
+                "local one, --config sandbox",
             )
         return self.api.endpoint
 

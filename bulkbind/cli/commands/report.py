@@ -7,7 +7,7 @@ from typing import Any
 from bulkbind.app.reports import write_forms, write_report
 from bulkbind.cli import options
 from bulkbind.cli.console import say
-from bulkbind.cli.here import completed
+from bulkbind.cli.here import again, completed
 from bulkbind.cli.options import run_argument, settings_from
 from bulkbind.cli.running import explained, print_json, print_lines
 from bulkbind.errors import UsageError
@@ -75,7 +75,7 @@ def command(
         if only and not forms:
             raise UsageError(
                 "--filter chooses rows of one form of the report",
-                hint="add --format csv, or another",
+                hint=f"for instance {again('--format', 'csv')}",
             )
         settings = settings_from(given)
         if forms:
