@@ -134,7 +134,9 @@ async def _communicate(
 ) -> None:
     try:
         async with asyncio.timeout(timeout_s):
-            await process.communicate(summary)
+            with contextlib.suppress(RuntimeError):  # uvloop's, if it ended without reading
+                await process.communicate(summary)
+            await process.wait()
     except TimeoutError:
         raise _CommandError(f"notify_command took longer than {timeout_s:g} s") from None
     finally:
