@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from bulkbind.model.unbindings import UndoState
 
 EXTRA = ("?", "on the server, but not in the manifest")
+CUT_OFF = "cut off"
+"""What is shown for a run that has not ended, and whose process is gone."""
 NO_COLUMN = {"is_column": False}
 """Marks an attribute of a row that reports do not show. All others are columns, in their order."""
 
@@ -188,6 +190,13 @@ class RunSummary:
     """Rows whose cells were cleaned."""
     examples: list[Example] = field(default_factory=list)
     """The first rows that need a person."""
+    is_cut_off: bool = False
+    """Whether it has not ended, and its process is gone."""
+
+    @property
+    def shown_state(self) -> str:
+        """The state as people and scripts see it."""
+        return CUT_OFF if self.is_cut_off else self.state.value
 
     @property
     def total(self) -> int:

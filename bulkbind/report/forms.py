@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from bulkbind.errors import LedgerError, UsageError
 from bulkbind.files import make_folder, replacing, replacing_bytes
+from bulkbind.model.wording import explained
 from bulkbind.redaction import json_text, line
 from bulkbind.report.page import verdict
 from bulkbind.report.tables import RESULTS, reason_of
@@ -46,7 +47,7 @@ def write_markdown(
         if summary.reasons:
             file.write("\n## Reasons\n\n")
             found = (
-                (r["count"], r["status"], f"{r['code']} {r['message']}".strip(), r["example"])
+                (r["count"], r["status"], explained(r["code"], r["message"]), r["example"])
                 for r in summary.reasons
             )
             _write_table(file, ("rows", "status", "reason", "first at"), found)

@@ -11,19 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 from bulkbind.files import replacing
 from bulkbind.model import (
-    GONE,
     IS_BOUND,
     MEANINGS,
-    NEEDS_PERSON,
-    PENDING,
     TO_SEE_TO,
     VERDICTS,
-    RunState,
     Status,
 )
 from bulkbind.redaction import json_text, line
 from bulkbind.report import charts
-from bulkbind.report.measures import rate_text, span_text
+from bulkbind.report.measures import moment, rate_text, span_text
+from bulkbind.report.summary import sentence, tone
 from bulkbind.report.tables import reason_of
 
 if TYPE_CHECKING:
@@ -60,7 +57,7 @@ def write_html(
         finalize=_fit,
     )
     environment.filters["n"] = "{:,}".format
-    environment.filters["moment"] = _moment
+    environment.filters["moment"] = moment
     environment.filters["rate"] = rate_text
     sources = run.sources()
     table = _Table(run, summary, sources, only)
@@ -91,11 +88,6 @@ def write_html(
         file.writelines(environment.get_template("report.html").generate(values))
 
 
-def _moment(text: str | None) -> str:
-    """Return a time from the ledger to the second: `2026-11-23 20:44:03 UTC`."""
-    return f"{text[:10]} {text[11:19]} UTC" if text else ""
-
-
 def _fit(value: object) -> object:
     """Return whatever the page shows, text from elsewhere as a line."""
     return line(value) if type(value) is str else value
@@ -114,24 +106,10 @@ def _digest(script: str) -> str:
 
 def verdict(summary: RunSummary) -> dict[str, str]:
     """Return the sentence at the top of the page, and its tone."""
-    counts, total = summary.counts, summary.total
-    bound = sum(counts.get(status, 0) for status in IS_BOUND)
-    needs = sum(counts.get(status, 0) for status in NEEDS_PERSON)
-    pending = counts.get(PENDING, 0)
-    if undo := summary.undo:
-        gone = sum(undo["counts"].get(status, 0) for status in GONE)
-        return {"tone": "mute", "text": f"Undone: {gone:,} devices of this run are unbound again."}
-    if summary.state is RunState.STOPPED:
-        why = summary.stop_reason or "it was stopped"
-        text = f"Stopped, and can go on: {pending:,} of {total:,} rows are pending ({why})."
-        return {"tone": "wait", "text": text}
-    if summary.state is not RunState.DONE:
-        return {"tone": "wait", "text": f"Not finished: {pending:,} of {total:,} rows are pending."}
-    if needs:
-        rows = "row needs" if needs == 1 else "rows need"
-        text = f"{needs:,} {rows} a person; {bound:,} of {total:,} are bound."
-        return {"tone": "bad", "text": text}
-    return {"tone": "ok", "text": f"All is well: {bound:,} of {total:,} rows are bound."}
+    text = sentence(summary)
+    if summary.stop_reason:
+        text = f"Stopped, and can go on: {text} ({summary.stop_reason})"
+    return {"tone": tone(summary), "text": text}
 
 
 def _statuses(summary: RunSummary) -> list[dict[str, Any]]:

@@ -289,7 +289,14 @@ def _unknown(key: str, keys: tuple[str, ...], origin: str) -> str:
     return f"unknown setting `{key}` (from {origin}){guess}"
 
 
-_MAY_HOLD_SECRETS = ("auth", "proxy", "notify_url_file", "notify_command", "auth.token_command")
+_MAY_HOLD_SECRETS = (
+    "auth",
+    "proxy",
+    "notify_url_file",
+    "ping_url_file",
+    "notify_command",
+    "auth.token_command",
+)
 """Settings whose values, if they are invalid, may be a secret or hold one anywhere."""
 
 

@@ -218,7 +218,7 @@ async def test_a_stray_file_is_told_once_and_again_when_it_changes(tmp_path, inb
     assert [result.exit_code for result in results] == [2, 0, 0, 2, 0]
     assert [of_inbox(result).is_change for result in results] == [True, False, True, True, False]
     assert [item.was_told for item in results[1].files] == [True]
-    assert "1 files are still in the inbox, as was told before" in of_inbox(results[1]).text
+    assert "1 file is still in the inbox, as was told before" in of_inbox(results[1]).text
     assert results[1].files[0].problem == results[0].files[0].problem
     assert names(tmp_path / "done") == ["new.csv"]
 

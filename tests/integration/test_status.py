@@ -35,6 +35,7 @@ async def sending(tmp_path):
         live = LiveFacts()
         live.run, live.began_at, live.at = run, began_at, iso(bench.clock.utc_now())
         live.allowed_per_s, live.waiting = 10.0, Waits(5, 4.0, 5.0)
+        live.source, live.trouble = "set by --rate", "5 devices in doubt, to be looked up"
         live.waits = "paced until 12:00:09"
         live.spent = RunFacts({"requests": 80, "sending_s": 8.0, "paced_s": 7.5})
         await ledger.put_meta(LiveFacts.key, live.as_json())
@@ -72,7 +73,8 @@ async def test_it_says_why_it_waits_and_what_the_time_went_to(sending):
     lines = _lines(found)
 
     assert lines[0].startswith("ended: 75 of 400, the last at ")
-    assert lines[1].startswith("sending: pid 1 on here, 9.")
-    assert lines[1].endswith("in the last 8 s, 10/s allowed, about 39 s left")
-    assert lines[2] == "waiting: paced until 12:00:09"
+    assert lines[1] == "sending: pid 1 on here"
+    assert lines[2].startswith("9.")
+    assert lines[2].endswith("/s of 10/s (set by --rate)  ·  8 s so far  ·  about 39 s left")
+    assert lines[3:] == ["waiting: paced until 12:00:09", "5 devices in doubt, to be looked up"]
     assert found.summary.facts.account() == [("keeping to the pace", 7.5), ("sending", 0.5)]

@@ -16,7 +16,7 @@ from bulkbind.cli.running import configure_logs, explained, run_until_done
 from bulkbind.errors import ExitCode
 from bulkbind.files import replacing
 from bulkbind.model.fields import CODE, OPTIONAL, USER, enumeration
-from bulkbind.report.measures import counted
+from bulkbind.model.wording import counted
 from bulkbind.settings import Group
 
 if TYPE_CHECKING:

@@ -9,10 +9,11 @@ import click
 
 from bulkbind.app.undo import undo
 from bulkbind.cli import options
+from bulkbind.cli.again import same_place
 from bulkbind.cli.console import Console, is_interactive, logs_only, say, say_hint
 from bulkbind.cli.options import settings_from
 from bulkbind.cli.running import configure_logs, explained, print_json, run_until_done
-from bulkbind.cli.send import DRAINING, same_place
+from bulkbind.cli.send import DRAINING
 from bulkbind.model import RunState
 from bulkbind.report.undo_report import undo_json, undo_text
 from bulkbind.settings import Group

@@ -60,7 +60,7 @@ async def test_it_tells_counts_rates_and_time_left(parts):
     assert "100 / 1,000" in lines[0]
     assert lines[1].split() == ["90", "bound", "10", "failed"]
     assert lines[2].startswith("20/s of 40/s (set by --rate)")
-    assert "45 s left" in lines[2]
+    assert lines[2].endswith("5 s so far  ·  about 45 s left")
     assert lines[3:] == ["! SN3: failed: no", "! SN4: failed: no", "! SN5: failed: no"]
 
 
@@ -87,7 +87,7 @@ async def test_it_says_why_it_waits(parts):
     clock.advance(95)
     probing = plain(shown, terminal)
 
-    assert any(line.startswith("waiting: the gateway refuses until ") for line in closed)
+    assert any(line.startswith("waiting: the gateway refuses (429) until ") for line in closed)
     assert any("one request tries" in line for line in probing)
 
 
@@ -122,4 +122,4 @@ async def test_a_narrower_terminal_is_overdrawn_whole(parts):
 
     written = terminal.file
     assert isinstance(written, io.StringIO)
-    assert written.getvalue() == "\x1b[2K\x1b[1A"
+    assert written.getvalue() == 2 * "\x1b[2K\x1b[1A"  # the bar, and the pace

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from bulkbind.model import Waits
-from bulkbind.report.measures import counted, left_s, rate_text
+from bulkbind.model.wording import counted
+from bulkbind.report.measures import left_s, rate_text
 
 
 @pytest.mark.parametrize(
