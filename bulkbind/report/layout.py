@@ -10,7 +10,7 @@ WIDTH = 80
 _GAP = re.compile(r"(?<=\S) {2,}(?=\S)")
 """What separates the columns of a line."""
 _MARK = re.compile(r" *(?:! |e\.g\. |-> )?")
-_LABEL = re.compile(r"[a-z][a-z ]*: ")
+_LABEL = re.compile(r"[a-z][a-z ,]*: ")
 _COMMAND = re.compile(r" *(?:cd |bulkbind )")
 """How a line begins that is there to be pasted into a shell, which would break it at its end."""
 _MORE = 2
