@@ -6,7 +6,7 @@ import contextlib
 import os
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,6 +16,8 @@ from click.shell_completion import CompletionItem
 from bulkbind import logs
 from bulkbind.app.schema import filled
 from bulkbind.cli import console
+from bulkbind.cli.consent import Consent
+from bulkbind.cli.here import FOUND_HERE, completed
 from bulkbind.cli.variables import unknown_variables
 from bulkbind.errors import BulkbindError, UsageError
 from bulkbind.manifest.columns import field_of
@@ -23,15 +25,19 @@ from bulkbind.manifest.formats import FORMATS
 from bulkbind.model.fields import FIELDS
 from bulkbind.redaction import learn
 from bulkbind.settings import (
+    FOUND,
     SECRETS,
     SETTINGS,
+    ConfigFile,
     Group,
     Loaded,
     LogSettings,
     Setting,
     Settings,
+    find_config,
     load,
     parse_duration,
+    shipped_names,
     variable_of,
 )
 from bulkbind.settings.model import Repeated
@@ -76,9 +82,44 @@ class Command(click.Command):
             console.fail(text)
         if slips:
             ctx.exit(UsageError.exit_code)
+        with explained_shortly(ctx):
+            found = _found(ctx)
+        if isinstance(found, str):
+            others.append(
+                f"{FOUND} in this folder is not used: {found}; --config {FOUND} takes it all the "
+                "same"
+            )
+        elif found is not None:
+            others.append(f"settings from {FOUND} in this folder")
         if others and not ctx.params.get("quiet"):
             _note(ctx.params, others)
         return super().invoke(ctx)
+
+
+@contextlib.contextmanager
+def explained_shortly(ctx: click.Context) -> Iterator[None]:
+    """Turn an error before a command has begun into a message, and its exit code."""
+    try:
+        yield
+    except BulkbindError as error:
+        console.fail(error.message, completed(error.hint))
+        ctx.exit(error.exit_code)
+
+
+_READ = "bulkbind.settings-file"
+"""Key in a context: what `find_config` returned, so that it is opened once."""
+
+
+def _found(ctx: click.Context) -> ConfigFile | str | None:
+    """Return what `find_config` finds, where the command takes settings and none are named."""
+    if "config" not in ctx.params or ctx.params["config"] is not None:
+        return None
+    if _READ not in ctx.meta:
+        found = ctx.meta[_READ] = find_config()
+        if isinstance(found, ConfigFile):
+            ctx.meta[FOUND_HERE] = found.path
+    read: ConfigFile | str | None = ctx.meta[_READ]
+    return read
 
 
 def _note(given: dict[str, Any], texts: list[str]) -> None:
@@ -135,6 +176,11 @@ def settings(*groups: Group) -> Callable[[Decorated], Decorated]:
     return together([_option(s) for group in groups for s in SETTINGS.values() if s.group is group])
 
 
+def setting(key: str) -> Callable[[Decorated], Decorated]:
+    """Return the option of one setting."""
+    return _option(SETTINGS[key])
+
+
 def _option(setting: Setting) -> Callable[[Any], Any]:
     """Return the option of a setting; pydantic checks its value, as it checks a file's."""
     attributes: dict[str, Any] = {"metavar": setting.metavar}
@@ -152,7 +198,11 @@ def _option(setting: Setting) -> Callable[[Any], Any]:
     return option(setting.flag, setting.name, help=text, **attributes)
 
 
-config = path("--config", help="settings file (YAML)")
+config = path(
+    "--config",
+    help=f"settings file (YAML), or the name of one that comes along: {', '.join(shipped_names())}"
+    f"  [default: {FOUND} in this folder, if it is yours alone]",
+)
 
 first = option(
     "--first",
@@ -192,7 +242,18 @@ def loaded_from(given: dict[str, Any]) -> Loaded:
         if value:
             values[key] = _pairs(value, setting) if dict in setting.kinds else value
             origins[key] = origin
-    return load(given.get("config"), values, origins, formats=FORMATS)
+    file: Path | ConfigFile | None = given.get("config")
+    if file is None and (context := click.get_current_context(silent=True)) is not None:
+        found = _found(context)
+        file = found if isinstance(found, ConfigFile) else None
+    return load(file, values, origins, formats=FORMATS)
+
+
+def consent_from(
+    given: dict[str, Any], on_given: Callable[[Settings], None] | None = None
+) -> Consent:
+    """Return the settings as `Consent`, for a command that sends. Raises: UsageError."""
+    return Consent(loaded_from(given), on_given)
 
 
 def _origin(name: str) -> str:

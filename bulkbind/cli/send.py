@@ -7,26 +7,31 @@ import contextlib
 import socket
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
 
 from bulkbind.app.inbox import InboxResult, is_new_trouble
 from bulkbind.app.notices.notify import follow_up, pinged
 from bulkbind.app.notices.run_end import Ending, Here, of_error, of_inbox, of_run
 from bulkbind.app.session.sending import RunResult
-from bulkbind.cli.again import same_place, typed_again
 from bulkbind.cli.console import Console, is_interactive, logs_only, say, say_hint, tell
-from bulkbind.cli.options import settings_from
+from bulkbind.cli.here import MANIFEST, again, command, completed
+from bulkbind.cli.options import consent_from
 from bulkbind.cli.running import configure_logs, explained, print_json, run_until_done
 from bulkbind.clock import SystemClock
 from bulkbind.engine import StopSignal
 from bulkbind.errors import BulkbindError, ExitCode
-from bulkbind.ledger import went_well_at
+from bulkbind.ledger import ledger_of, went_well_at
 from bulkbind.model import RunState
 from bulkbind.report import as_json, as_text
-from bulkbind.report.metrics import need_metrics
 from bulkbind.report.summary import MOST_REASONS_SHOWN, files_text, tone
 from bulkbind.settings import Settings
 from bulkbind.threads import in_thread
+
+if TYPE_CHECKING:
+    from bulkbind.cli.consent import Consent
+    from bulkbind.model import RunSummary
 
 DRAINING = "nothing new is sent; what is in flight may end (again: at once)"
 
@@ -34,14 +39,18 @@ Result = TypeVar("Result", RunResult, InboxResult)
 UseCase = Callable[[Settings, Console, StopSignal], Coroutine[Any, Any, Result]]
 
 
-def send(given: dict[str, Any], use_case: UseCase[RunResult]) -> ExitCode:
+def send(
+    given: dict[str, Any], use_case: UseCase[RunResult], *, is_rehearsal: bool = False
+) -> ExitCode:
     """Execute a command that sends one run; return its exit code."""
-    return _send(given, use_case, of_run, show)
+    next_step = "" if is_rehearsal else "`bulkbind resume` goes on"
+    return _send(given, use_case, of_run, show, next_step=next_step, is_rehearsal=is_rehearsal)
 
 
 def send_inbox(given: dict[str, Any], use_case: UseCase[InboxResult]) -> ExitCode:
     """Execute a command that sends the manifests of an inbox; return its exit code."""
-    return _send(given, use_case, of_inbox, _show_inbox, is_inbox=True)
+    next_step = f"go on with: {again()}"
+    return _send(given, use_case, of_inbox, _show_inbox, next_step=next_step, is_inbox=True)
 
 
 def _send(
@@ -50,52 +59,109 @@ def _send(
     ending_of: Callable[[Result, Here], Ending],
     shown: Callable[..., None],
     *,
+    next_step: str,
+    is_rehearsal: bool = False,
     is_inbox: bool = False,
 ) -> ExitCode:
     with explained():
-        settings = settings_from(given)
+        consent = consent_from(
+            given, lambda whole: configure_logs(whole.log, is_quiet=given["quiet"])
+        )
+        settings = consent.settings
         configure_logs(settings.log, is_quiet=given["quiet"])
-        if settings.end.metrics_file is not None:
-            need_metrics()
-        again = "" if "-" in given.get("manifests", ()) else typed_again()
+        typed = again(without={"--quiet"}, is_absolute=True)
+        typed = "" if "-" in given.get("manifests", ()) or is_rehearsal else typed
         asks = is_interactive() and not given.get("yes", True)
-        console = Console(is_quiet=given["quiet"], asks=asks)
+        if is_rehearsal:
+            console = Console(is_quiet=given["quiet"])
+        else:
+            consent.require(can_ask=asks)
+            console = Console(is_quiet=given["quiet"], asks=asks, consent=consent)
 
         async def work(stop: StopSignal) -> ExitCode:
-            clock = SystemClock()
-            began = clock.monotonic()
-            start = asyncio.create_task(pinged(settings.end, "start", clock), name="ping")
-
-            async def follow(ending: Ending) -> None:
-                took_s = clock.monotonic() - began
-                troubles = await start
-                troubles += await follow_up(settings, ending, clock, took_s, stop)
-                for trouble in troubles:
-                    say(f"note: {trouble}")
-
+            end = _End(consent, console, given, typed, is_inbox=is_inbox)
             try:
                 result = await use_case(settings, console, stop)
             except BulkbindError as error:
-                here = await in_thread(_here, settings, given, again)
-                ending = of_error(error, _about(given), here)
-                if is_inbox:
-                    is_news = await in_thread(is_new_trouble, settings, error)
-                    ending = replace(ending, is_news=is_news)
-                await follow(ending)
-                if not given["quiet"] or logs_only():
-                    raise
-                if ending.is_news:
-                    say(ending.text)
-                return error.exit_code
-            here = await in_thread(_here, settings, given, again)
-            ending = ending_of(result, here)
-            if given["quiet"] and result.exit_code and ending.is_news:
-                tell(ending.text)
+                if await end.failed(error, stop):
+                    return error.exit_code
+                raise
+            is_told = result.exit_code or settings.end.notify_on != "failure"
+            ending = ending_of(result, await end.here() if is_told else Here())
+            end.mail(ending)
             shown(result, is_quiet=given["quiet"], is_json=given["as_json"])
-            await follow(ending)
+            await end.follow(ending, stop)
             return result.exit_code
 
-        return run_until_done(work, first_words=DRAINING, grace_s=settings.send.grace)
+        return run_until_done(
+            work, first_words=DRAINING, next_step=next_step, grace_s=settings.send.grace
+        )
+
+
+class _End:
+    """Tells of the end of a command: in a mail, and to whom the settings name."""
+
+    def __init__(
+        self,
+        consent: Consent,
+        console: Console,
+        given: dict[str, Any],
+        again: str,
+        *,
+        is_inbox: bool,
+    ) -> None:
+        """Begin: the start is told as well. *again*: the command, whole."""
+        self._consent = consent
+        self._console = console
+        self._given = given
+        self._again = again
+        self._is_inbox = is_inbox
+        self._clock = SystemClock()
+        self._began = self._clock.monotonic()
+        start = pinged(consent.settings.end, "start", self._clock)
+        self._start = asyncio.create_task(start, name="ping")
+
+    async def here(self) -> Here:
+        """Return what a mail says of this place."""
+        settings, names = self._consent.settings, self._given.get("manifests", ())
+        well_at: str | None = ""
+        with contextlib.suppress(BulkbindError):
+            ledger, endpoint = ledger_of(settings), settings.endpoint()
+            well_at = await in_thread(went_well_at, ledger, endpoint, names) if names else ""
+        return Here(
+            host=socket.gethostname(),
+            endpoint=settings.api.endpoint or "",
+            again=self._again,
+            went_well_at=well_at,
+        )
+
+    def mail(self, ending: Ending) -> None:
+        """Write what cron mails, if there is anything to tell."""
+        if self._given["quiet"] and ending.exit_code and ending.is_news:
+            tell(completed(ending.text, is_absolute=True))
+
+    async def failed(self, error: BulkbindError, stop: StopSignal) -> bool:
+        """Tell of a command that an error ended; return whether the error needs no more words."""
+        ending = of_error(error, ", ".join(self._given.get("manifests", ())), await self.here())
+        if self._is_inbox:
+            is_news = await in_thread(is_new_trouble, self._consent.settings, error)
+            ending = replace(ending, is_news=is_news)
+        await self.follow(ending, stop)
+        if not self._given["quiet"] or logs_only():
+            return False
+        self.mail(ending)
+        return True
+
+    async def follow(self, ending: Ending, stop: StopSignal) -> None:
+        """Write metrics and send notifications."""
+        took_s = self._clock.monotonic() - self._began
+        troubles = await self._start
+        told = replace(ending, text=completed(ending.text, is_absolute=True))
+        troubles += await follow_up(self._consent.settings, told, self._clock, took_s, stop)
+        for trouble in troubles:
+            say(f"note: {trouble}")
+        if undone := self._consent.held_text():
+            self._console.warning(undone)
 
 
 def show(
@@ -111,18 +177,32 @@ def show(
     *is_brief*: without what else it did.
     """
     if result.report is None:
-        say(result.hint)
+        if not is_quiet:
+            say(result.hint)
+        if is_json:
+            print_json({"state": "declined", "exit_code": result.exit_code})
         return
     summary = result.report.summary
     if not is_quiet:
         if not logs_only():  # the log has `run.finished`
-            say(as_text(summary, most_reasons=most_reasons, is_brief=is_brief), tone=tone(summary))
+            text = as_text(summary, most_reasons=most_reasons, is_brief=is_brief)
+            say(completed(text), tone=tone(summary))
         say(files_text(summary, result.report.files))
         say_hint(result.hint)
         if summary.state is RunState.STOPPED and result.can_resume:
-            say(f"go on with: bulkbind resume {summary.run_id}{same_place()}")
+            say(_next_step(result, summary))
     if is_json:
         print_json(as_json(summary))
+
+
+def _next_step(result: RunResult, summary: RunSummary) -> str:
+    """Return the command that goes on; where the endpoint is wrong, once that is mended."""
+    if not result.is_endpoint_wrong:
+        return f"go on with: {command(['resume', summary.run_id])}"
+    context = click.get_current_context()
+    manifests = [MANIFEST] if context.params.get("manifests") else summary.manifests
+    mended = ["--endpoint", "URL"] if context.params.get("endpoint") else []
+    return f"once it is mended: {command(['run', *manifests, *mended])}"
 
 
 def _show_inbox(result: InboxResult, *, is_quiet: bool, is_json: bool) -> None:
@@ -134,21 +214,3 @@ def _show_inbox(result: InboxResult, *, is_quiet: bool, is_json: bool) -> None:
         say(of_inbox(result).text)
     if is_json:
         print_json(result.as_json())
-
-
-def _about(given: dict[str, Any]) -> str:
-    return ", ".join(given.get("manifests", ()))
-
-
-def _here(settings: Settings, given: dict[str, Any], again: str) -> Here:
-    """Return what a mail says of this place."""
-    names = given.get("manifests", ())
-    well_at: str | None = ""
-    with contextlib.suppress(BulkbindError):
-        well_at = went_well_at(settings.ledger_path(), settings.endpoint(), names) if names else ""
-    return Here(
-        host=socket.gethostname(),
-        endpoint=settings.api.endpoint or "",
-        again=again,
-        went_well_at=well_at,
-    )

@@ -11,6 +11,7 @@ from bulkbind.errors import LedgerError, UsageError
 from bulkbind.files import make_folder, replacing, replacing_bytes
 from bulkbind.model.wording import explained
 from bulkbind.redaction import json_text, line
+from bulkbind.report.extras import install
 from bulkbind.report.page import verdict
 from bulkbind.report.tables import RESULTS, reason_of
 
@@ -97,7 +98,7 @@ def write_xlsx(path: Path, rows: Iterable[ResultRow], sources: Sequence[Source])
     except ImportError:
         raise UsageError(
             "the XLSX form needs XlsxWriter, which is not installed",
-            hint="pip install 'bulkbind[xlsx]'",
+            hint=f"`{install('xlsx')}`",
         ) from None
     options = {"constant_memory": True, "strings_to_formulas": False, "strings_to_urls": False}
     try:

@@ -8,7 +8,7 @@ import click
 
 from bulkbind.app.reports import status
 from bulkbind.cli import options
-from bulkbind.cli.again import same_place
+from bulkbind.cli.here import command as command_here, completed
 from bulkbind.cli.options import settings_from
 from bulkbind.cli.running import explained, print_json, print_lines
 from bulkbind.report import as_json, as_text
@@ -50,7 +50,8 @@ def command(run_id: str | None, *, as_json_: bool, **given: Any) -> None:
             }
             print_json(as_json(found.summary) | progress)
             return
-        print_lines([as_text(found.summary, most_reasons=MOST_REASONS), *_lines(found)])
+        shown = as_text(found.summary, most_reasons=MOST_REASONS)
+        print_lines(map(completed, [shown, *_lines(found)]))
 
 
 def _lines(found: RunStatus) -> list[str]:
@@ -62,7 +63,7 @@ def _lines(found: RunStatus) -> list[str]:
     who = f"pid {found.holder.pid} on {found.holder.host}"
     if summary.is_cut_off:
         lines.append(f"cut off: its process ({who}) is gone; what goes on with it:")
-        lines.append(f"  bulkbind resume {summary.run_id}{same_place()}")
+        lines.append(f"  {command_here(['resume', summary.run_id])}")
     elif found.is_sending:
         pace = pace_text(
             found.per_s,

@@ -130,6 +130,28 @@ def choose(settings: AuthSettings, environ: Mapping[str, str] = os.environ) -> C
     raise UsageError(f"no token is set, nor other credentials{half}", hint=_HINT)
 
 
+def caller(settings: AuthSettings, environ: Mapping[str, str] = os.environ) -> str:
+    """Return as whom requests are sent, as the end of a sentence; names places, never secrets.
+
+    Raises: as `choose`.
+    """
+    secrets = Secrets(settings, environ)
+    match choose(settings, environ).mode:
+        case "users":
+            return f"with the tokens in {settings.users_file}"
+        case "app":
+            return f"as app {settings.app_id}"
+        case "session" if settings.account:
+            return f"as session of {settings.account}"
+        case "session":
+            found = secrets.find("refresh_token")
+            return f"as session of the refresh token from {found.origin if found else ''}"
+        case "token":
+            found = secrets.find("token")
+            of_command = f"`{settings.token_command[0]}`" if settings.token_command else ""
+            return f"with the token from {found.origin if found else of_command}"
+
+
 def _origins(mode: AuthMode, settings: AuthSettings, secrets: Secrets) -> str | None:
     """Return where the secrets of a kind come from; None if one is missing."""
     match mode:
