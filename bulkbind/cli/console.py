@@ -16,7 +16,7 @@ from bulkbind.cli.here import again, completed
 from bulkbind.clock import SystemClock
 from bulkbind.errors import DeclinedError, InterruptedRunError, UsageError
 from bulkbind.logs import has_colours, is_terminal, logger
-from bulkbind.model.wording import counted
+from bulkbind.model.wording import counted, verb
 from bulkbind.redaction import Lines, line
 from bulkbind.report.layout import WIDTH, fitted
 from bulkbind.report.plan_text import plan_text
@@ -264,10 +264,10 @@ class Console(Listener):
         """Show what would be unbound, and ask for the number of devices."""
         if not self._asks:
             raise UsageError(
-                f"undo would unbind {undo.devices:,} devices, and there is nobody to ask",
+                f"undo would unbind {counted(undo.devices, 'devices')}, and there is nobody to ask",
                 hint=f"say that so many are meant: {again('--yes-unbind', str(undo.devices))}",
             )
-        question = f"Type {undo.devices} to unbind them:"
+        question = f"Type {undo.devices} to unbind {verb(undo.devices, 'it', 'them')}:"
         typed = ask(undo_plan_text(undo), question, "nothing was unbound")
         return typed.replace(",", "") == str(undo.devices)
 

@@ -17,6 +17,7 @@ from bulkbind.model import (
     VERDICTS,
     Status,
 )
+from bulkbind.model.wording import counted
 from bulkbind.redaction import json_text, line
 from bulkbind.report import charts
 from bulkbind.report.measures import moment, rate_text, span_text
@@ -57,6 +58,7 @@ def write_html(
         finalize=_fit,
     )
     environment.filters["n"] = "{:,}".format
+    environment.filters["counted"] = counted
     environment.filters["moment"] = moment
     environment.filters["rate"] = rate_text
     sources = run.sources()

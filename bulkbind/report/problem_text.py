@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from bulkbind.model import CLEANING
+from bulkbind.model.wording import counted
 from bulkbind.report.layout import WIDTH, columns, cut, wrapped
 
 if TYPE_CHECKING:
@@ -52,7 +53,9 @@ def problem_lines(
     if (lines := sum(map(len, shown))) > most:
         kept = max(1, (most - 1) // len(shown[0]))
         count = sum(broken.count for broken in rules[kept:])
-        shown[kept:] = [[f"… and {count:,} problems of {len(rules) - kept:,} more rules"]]
+        shown[kept:] = [
+            [f"… and {counted(count, 'problems')} of {counted(len(rules) - kept, 'more rules')}"]
+        ]
         return [line for block in shown for line in block]
     for detail in _DETAILS[1:]:  # while there is room, for the rules broken most often first
         for nth, broken in enumerate(rules):
@@ -99,7 +102,7 @@ def _block(broken: BrokenRule, detail: _Detail, width: int) -> Iterator[str]:
             yield from _cause(cause, detail, width, has_hint=len(_hints(broken)) > 1)
         if left := causes[detail.causes :]:
             count = sum(cause.count for cause in left)
-            yield f"{_INDENT}{_often(count)}: {len(left):,} other reasons"
+            yield f"{_INDENT}{_often(count)}: {counted(len(left), 'other reasons')}"
     yield from wrapped(f"{_INDENT}{_cure(broken)}", width, _INDENT)
 
 

@@ -186,7 +186,7 @@ def _refreshed(found: Refreshed | None) -> list[str]:
     parts: list[str] = []
     if found["vanished"]:
         what = "sent again" if found["bound_again"] else "failed; --rebind-missing sends them"
-        parts.append(f"lack {found['vanished']:,} known bindings: {what}")
+        parts.append(f"lack {counted(found['vanished'], 'known bindings')}: {what}")
     if not_proven := found.get("not_proven", 0):
         parts.append(f"lack {not_proven:,} that nothing proves gone; --rebind sends them")
     shown = "; they ".join(parts) or "show all that the ledger knows of these devices"
