@@ -37,9 +37,8 @@ def test_header_is_found_below_titles(manifest, before, lines):
 
     assert outline(opened.rows()) == [(lines + 2, "A")]
     assert opened.source.preamble == before
-    assert (
-        opened.notices[0] == f"fleet.csv: {counted(lines, 'lines')} before the header passed over"
-    )
+    before_it = counted(lines, "lines")
+    assert opened.notices[0] == f"fleet.csv: {before_it} before the header passed over"
 
 
 def test_skip_rows_says_where_the_header_is(manifest):
