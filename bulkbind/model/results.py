@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from bulkbind.model.facts import Example
     from bulkbind.model.problem_groups import BrokenRule
     from bulkbind.model.rows import Problem
-    from bulkbind.model.statuses import RunState
+    from bulkbind.model.statuses import RunState, Status
     from bulkbind.model.unbindings import UndoState
 
 EXTRA = ("?", "on the server, but not in the manifest")
@@ -206,6 +206,16 @@ class RunSummary:
         return sum(self.counts.values())
 
     @property
+    def needing(self) -> dict[Status, int]:
+        """Rows that need a person, by status: those in doubt only once nobody looks them up."""
+        is_settled = self.state.about.is_over
+        return {
+            status: count
+            for status in NEEDS_PERSON
+            if (count := self.counts.get(status, 0)) and (is_settled or not status.about.is_open)
+        }
+
+    @property
     def needs_person(self) -> bool:
         """Whether any row ended in a state that needs a person."""
-        return any(self.counts.get(status, 0) for status in NEEDS_PERSON)
+        return bool(self.needing)

@@ -172,6 +172,7 @@ class Status(Described):
     IN_DOUBT = "in_doubt", RowFacts(
         meaning="sent, no answer came, and no list of its user has settled it yet",
         planned=PlanWord.IN_DOUBT, tone="warn", comes_back=True, is_bound=False, is_open=True,
+        said=("is in doubt", "are in doubt"),
         to_do="the next run asks the server again",
     )  # fmt: skip
     MOVED = "moved", RowFacts(

@@ -12,7 +12,6 @@ from bulkbind.model import (
     IS_BOUND,
     IS_PENDING,
     MEANINGS,
-    NEEDS_PERSON,
     PENDING,
     RunState,
     RunSummary,
@@ -79,9 +78,10 @@ def sentence(summary: RunSummary) -> str:
     total, many = sum(bound.values()), counted(summary.total, "devices")
     how = ", ".join(f"{count:,} {_said(status, count)}" for status, count in bound.items())
     told = [f"{total:,} of {many} {verb(total, 'is', 'are')} bound" + (f": {how}" if how else "")]
-    if needing := sum(counts.get(status, 0) for status in NEEDS_PERSON):
+    if needing := sum(summary.needing.values()):
         told.append(f"{needing:,} {verb(needing, 'needs', 'need')} you")
-    others = [status for status in Status if status not in {*IS_BOUND, *NEEDS_PERSON, *IS_PENDING}]
+    known = {*IS_BOUND, *IS_PENDING, *summary.needing}
+    others = [status for status in Status if status not in known]
     told += [f"{counts[s]:,} {_said(s, counts[s])}" for s in others if counts.get(s)]
     if left := counts.get(PENDING):
         told.append(f"{left:,} {_said(IS_PENDING[0], left)}")
@@ -137,15 +137,16 @@ def reason_lines(summary: RunSummary, most: int, *, is_brief: bool = False) -> l
     *most*: reasons; *is_brief*: without the examples' details.
     """
     told: list[str] = []
-    shown = summary.reasons[:most]
+    reasons = [each for each in summary.reasons if each["status"] in summary.needing]
+    shown = reasons[:most]
     for status in dict.fromkeys(Status(each["status"]) for each in shown):
-        reasons = [each for each in shown if each["status"] == status]
+        of_it = [each for each in shown if each["status"] == status]
         told.append(f"{summary.counts.get(status, 0):,} {words(status)}:")
-        cures = dict.fromkeys(to_do(each["code"]) or status.about.to_do for each in reasons)
-        for each in reasons:
+        cures = dict.fromkeys(to_do(each["code"]) or status.about.to_do for each in of_it)
+        for each in of_it:
             told += _reason(each, is_brief=is_brief)
         told += [f"      -> {cure}" for cure in cures]
-    if (rest := len(summary.reasons) - most) > 0:
+    if (rest := len(reasons) - most) > 0:
         told.append(f"… and {counted(rest, 'more reasons')} in summary.json")
     return told
 

@@ -161,8 +161,7 @@ def _head(here: Here, about: str, what: str, exit_code: ExitCode) -> str:
 def _what(summary: RunSummary) -> str:
     if summary.state is RunState.STOPPED:
         return f"stopped: {summary.stop_reason or 'for no known reason'}"
-    needing = sum(summary.counts.get(status, 0) for status in NEEDS_PERSON)
-    return _needs(needing, summary.total, "devices")
+    return _needs(sum(summary.needing.values()), summary.total, "devices")
 
 
 def _needs(count: int, total: int, what: str) -> str:

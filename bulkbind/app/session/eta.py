@@ -72,18 +72,18 @@ class Gauge:
         return self._pacer.state.is_away
 
     def trouble(self) -> str:
-        """Return what does not go smoothly now, in words; empty if all does."""
+        """Return what else does not go smoothly, beside `waits`, in words; empty if all does."""
         time = self._pacer.time
         silent, first_s, _ = time.silent()
         again, doubt = time.waits(TimeUse.BACKING_OFF).rows, time.waits(TimeUse.SETTLING).rows
-        parts = [f"{counted(again, 'devices')} to be tried again"] if again else []
-        parts += [f"{counted(doubt, 'devices')} in doubt, to be looked up"] if doubt else []
-        parts += (
-            [f"{counted(silent, 'requests')} without an answer for up to {first_s:.0f} s"]
-            if silent
-            else []
-        )
-        return ", ".join(parts)
+        found = {
+            TimeUse.BACKING_OFF: again and f"{counted(again, 'devices')} to be tried again",
+            TimeUse.SETTLING: doubt and f"{counted(doubt, 'devices')} in doubt, to be looked up",
+            TimeUse.SILENT: silent
+            and f"{counted(silent, 'requests')} without an answer for up to {first_s:.0f} s",
+        }
+        said = time.now() if self.waits() else None
+        return ", ".join(text for cause, text in found.items() if text and cause is not said)
 
     def waits(self) -> str:
         """Return briefly why nothing is sent now; empty if something is."""
