@@ -22,6 +22,7 @@ from bulkbind.settings import (
     SETTINGS,
     AuthMode,
     Group,
+    Loaded,
     load,
     plain,
     read_config,
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
     from bulkbind.manifest import ManifestFile
     from bulkbind.model import CheckedRow
-    from bulkbind.settings import ManifestSettings
+    from bulkbind.settings import ManifestSettings, Settings
 
 MOST_ROWS = 10_000
 """Rows that are looked at; the others are read by `validate`."""
@@ -201,28 +202,39 @@ def shipped_endpoints() -> dict[str, str]:
     return {name: str(read_config(Path(name)).values["endpoint"]) for name in shipped_names()}
 
 
-def _of_destination(endpoint: str) -> dict[str, Any]:
-    """Return what the shipped settings of an endpoint set besides; of a local one the sandbox's."""
+def _besides(settings: Settings, endpoint: str) -> dict[str, Any]:
+    """Return what else is set: by *settings*, and for an endpoint by those that are shipped.
+
+    For a local one these are the sandbox's.
+    """
     by_endpoint = {url: name for name, url in shipped_endpoints().items()}
     name = by_endpoint.get(endpoint)
     if name is None and split_address(endpoint)[0].scheme == "http":  # this machine's alone
         name = "sandbox"
-    own = load(Path(name), {}).values() if name else ()
+    shipped = [load(Path(name), {})] if name else []
     return {
         each.key: each.value
-        for each in own
-        if SETTINGS[each.key].part in ("api", "doubt")
+        for loaded in (*shipped, Loaded(settings, {}))
+        for each in loaded.values()
+        if SETTINGS[each.key].part in ("api", "doubt", "send")
         and each.key != "endpoint"
         and each.value != SETTINGS[each.key].default
     }
 
 
-def settings_text(name: str, found: Proposal, endpoint: str | None, mode: AuthMode | None) -> str:
+def settings_text(
+    name: str,
+    found: Proposal,
+    settings: Settings,
+    endpoint: str | None,
+    mode: AuthMode | None,
+) -> str:
     """Return a commented settings file without secrets.
 
     Args:
         name: Of the manifest.
         found: How it is read.
+        settings: What was given besides.
         endpoint: None: its line is a comment.
         mode: The kind of credentials; None: whatever there is, its line is a comment.
     """
@@ -238,7 +250,7 @@ def settings_text(name: str, found: Proposal, endpoint: str | None, mode: AuthMo
         _entry("endpoint", endpoint, example="https://host"),
     ]
     if endpoint is not None:
-        blocks += [_entry(key, value) for key, value in _of_destination(endpoint).items()]
+        blocks += [_entry(key, value) for key, value in _besides(settings, endpoint).items()]
     blocks.append(_columns_block(found))
     reads = found.reads
     for setting in SETTINGS.values():

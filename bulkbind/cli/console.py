@@ -14,7 +14,7 @@ from bulkbind.cli.colours import painted
 from bulkbind.cli.consent import target_of
 from bulkbind.cli.here import again, completed
 from bulkbind.clock import SystemClock
-from bulkbind.errors import DeclinedError, InterruptedRunError, UsageError
+from bulkbind.errors import DeclinedError, ExitCode, InterruptedRunError, UsageError
 from bulkbind.logs import has_colours, is_terminal, logger
 from bulkbind.model.wording import counted, verb
 from bulkbind.redaction import Lines, line
@@ -97,10 +97,11 @@ def say_hint(hint: str) -> None:
         say(Lines(f"\nhint: {completed(hint)}"))
 
 
-def fail(text: str, hint: str = "") -> None:
+def fail(text: str, hint: str = "", exit_code: int = ExitCode.NOT_STARTED) -> None:
     """Print why a command failed, and what to do next."""
     if _logs_only:
-        logger().error("command.failed", error=text, hint=completed(hint))
+        hint = completed(hint)
+        logger().error("command.failed", error=text, hint=hint, exit_code=int(exit_code))
         return
     say(Lines(f"error: {line(text)}"))
     say_hint(hint)

@@ -6,7 +6,7 @@ import contextlib
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,9 +17,11 @@ from bulkbind import logs
 from bulkbind.app.schema import filled
 from bulkbind.cli import console
 from bulkbind.cli.consent import Consent
-from bulkbind.cli.here import FOUND_HERE, completed
+from bulkbind.cli.here import FOUND_HERE
+from bulkbind.cli.layout import BRIEF, WHOLE, write_options
+from bulkbind.cli.running import explained, print_failure
 from bulkbind.cli.variables import unknown_variables
-from bulkbind.errors import BulkbindError, UsageError
+from bulkbind.errors import BulkbindError, UsageError, did_you_mean
 from bulkbind.manifest.columns import field_of
 from bulkbind.manifest.formats import FORMATS
 from bulkbind.model.fields import FIELDS
@@ -40,7 +42,7 @@ from bulkbind.settings import (
     shipped_names,
     variable_of,
 )
-from bulkbind.settings.model import Repeated
+from bulkbind.settings.model import Repeated, Shown
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
@@ -49,6 +51,15 @@ class Listed(click.types.StringParamType):
     """Texts that may contain blanks: the environment variable separates them by semicolons."""
 
     envvar_list_splitter = ";"
+
+
+class Choice(click.Choice[str]):
+    """One of some words; the error names the nearest one."""
+
+    def get_invalid_choice_message(self, value: str, ctx: click.Context | None) -> str:
+        """Return what is wrong, and what was probably meant."""
+        told = super().get_invalid_choice_message(value, ctx).removesuffix(".")
+        return told + did_you_mean(value, self.choices)
 
 
 class _Time(click.ParamType[float]):
@@ -74,6 +85,26 @@ TIME = _Time()
 class Command(click.Command):
     """A command that first looks for environment variables of ours that mean nothing."""
 
+    def __init__(
+        self, *args: Any, is_brief: bool = False, finds_settings: bool = True, **attributes: Any
+    ) -> None:
+        """Make a command.
+
+        *is_brief*: `--help` has a line for each option, and `bulkbind help` has all of it.
+        *finds_settings*: whether those of the current folder count, if it takes any.
+        """
+        super().__init__(*args, **attributes)
+        self.is_brief = is_brief
+        self.finds_settings = finds_settings
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options below headings."""
+        is_brief = self.is_brief and WHOLE not in ctx.meta
+        write_options(self.get_params(ctx), ctx, formatter, is_brief=is_brief)
+        if is_brief:
+            formatter.write_paragraph()
+            formatter.write_text(BRIEF.format(name=self.name))
+
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401  # click's signature
         """Call the command, or exit with 2 where a variable is nearly one of ours."""
         learn(*(os.environ.get(variable_of(name)) for name in SECRETS))  # before any is quoted
@@ -81,8 +112,9 @@ class Command(click.Command):
         for text in slips:
             console.fail(text)
         if slips:
+            print_failure("; ".join(slips), "", UsageError.exit_code)
             ctx.exit(UsageError.exit_code)
-        with explained_shortly(ctx):
+        with explained():
             found = _found(ctx)
         if isinstance(found, str):
             others.append(
@@ -96,22 +128,15 @@ class Command(click.Command):
         return super().invoke(ctx)
 
 
-@contextlib.contextmanager
-def explained_shortly(ctx: click.Context) -> Iterator[None]:
-    """Turn an error before a command has begun into a message, and its exit code."""
-    try:
-        yield
-    except BulkbindError as error:
-        console.fail(error.message, completed(error.hint))
-        ctx.exit(error.exit_code)
-
-
 _READ = "bulkbind.settings-file"
 """Key in a context: what `find_config` returned, so that it is opened once."""
 
 
 def _found(ctx: click.Context) -> ConfigFile | str | None:
     """Return what `find_config` finds, where the command takes settings and none are named."""
+    command = ctx.command
+    if ctx.resilient_parsing or not (isinstance(command, Command) and command.finds_settings):
+        return None  # completing, or a command that makes such a file
     if "config" not in ctx.params or ctx.params["config"] is not None:
         return None
     if _READ not in ctx.meta:
@@ -146,7 +171,8 @@ def option(
 ) -> Callable[[Decorated], Decorated]:
     """Return a click option with its environment variable `BULKBIND_…`, shown in the help.
 
-    *of*: the command, where other commands' options of that name mean something else.
+    *of*: the command, where other commands' options of that name mean something else, or where
+    the name is so short that many another variable would be taken for a slip.
     """
     variable = variable_of(f"{of}-{flag.removeprefix('--')}" if of else flag)
     return click.option(flag, *more, envvar=variable, show_envvar=True, **attributes)
@@ -195,21 +221,47 @@ def _option(setting: Setting) -> Callable[[Any], Any]:
         attributes["type"] = click.Path(path_type=Path)
     if default:
         text += f"  [default: {default}]"
+    if values := _values_of(setting):
+        attributes["shell_complete"] = values
     return option(setting.flag, setting.name, help=text, **attributes)
+
+
+def _values_of(setting: Setting) -> Callable[..., list[str]] | None:
+    """Return the completion of a setting's values, where they can be told."""
+    words = [
+        kind for kind in setting.kinds if isinstance(kind, str) and not isinstance(kind, Shown)
+    ]
+    if setting.name == "format":
+        words = list(FORMATS)
+    elif dict in setting.kinds:
+        words = [f"{name}=" for name in FIELDS]
+    elif setting.name == "profile":
+        return _profiles
+    if not words:
+        return None
+    return lambda _context, _param, incomplete: [w for w in words if w.startswith(incomplete)]
+
+
+def _profiles(context: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    """Return the profiles of the settings file that the options so far name."""
+    with contextlib.suppress(BulkbindError), context:
+        profiles = settings_from({"config": context.params.get("config")}).manifest.profiles
+        return [name for name in profiles if name.startswith(incomplete)]
+    return []
 
 
 config = path(
     "--config",
-    help=f"settings file (YAML), or the name of one that comes along: {', '.join(shipped_names())}"
-    f"  [default: {FOUND} in this folder, if it is yours alone]",
+    help=f"settings file (YAML), or one that comes along; {', '.join(shipped_names())}, without "
+    f"it {FOUND} in this folder, if it is yours alone",
 )
 
 first = option(
     "--first",
     type=click.IntRange(min=1),
     metavar="N",
-    help="a pilot: send only the first N rows that need sending, then stop with 3; the "
-    "same command without it goes on  [default: all]",
+    help="a pilot of the first N rows that need sending; then it stops with 3, and the same "
+    "command without it goes on  [default: all]",
 )
 
 output_options = together(
@@ -288,10 +340,20 @@ def _malformed(pair: str, setting: Setting) -> UsageError:
             f"{setting.flag} {pair!r}: write the name of the field as it is here, {field}",
             hint=f"write {setting.flag} {field}={shlex.quote(right)}",
         )
+    guess = did_you_mean(left, FIELDS) if left not in FIELDS else ""
     return UsageError(
-        f"{setting.flag} {pair!r}: write {setting.metavar}",
-        hint=f"fields are {', '.join(FIELDS)}",
+        f"{setting.flag} {pair!r}: {_lack(pair, left, right)}; write {setting.metavar}",
+        hint=f"fields are {', '.join(FIELDS)}{guess}",
     )
+
+
+def _lack(pair: str, left: str, right: str) -> str:
+    """Return what is wrong with a pair of a field and something else."""
+    if "=" not in pair:
+        return "there is no `=` in it"
+    if not left or not right:
+        return f"nothing stands {'behind' if left else 'before'} the `=`"
+    return f"there is no field `{left}`"
 
 
 MOST_RUNS = 50

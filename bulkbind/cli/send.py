@@ -18,7 +18,13 @@ from bulkbind.app.session.sending import RunResult
 from bulkbind.cli.console import Console, is_interactive, logs_only, say, say_hint, tell
 from bulkbind.cli.here import MANIFEST, again, command, completed
 from bulkbind.cli.options import consent_from
-from bulkbind.cli.running import configure_logs, explained, print_json, run_until_done
+from bulkbind.cli.running import (
+    configure_logs,
+    explained,
+    print_failure,
+    print_json,
+    run_until_done,
+)
 from bulkbind.clock import SystemClock
 from bulkbind.engine import StopSignal
 from bulkbind.errors import BulkbindError, ExitCode
@@ -179,8 +185,7 @@ def show(
     if result.report is None:
         if not is_quiet:
             say(result.hint)
-        if is_json:
-            print_json({"state": "declined", "exit_code": result.exit_code})
+        print_failure(result.hint, "", result.exit_code)
         return
     summary = result.report.summary
     if not is_quiet:

@@ -15,6 +15,7 @@ from bulkbind.model import (
     MEANINGS,
     TO_SEE_TO,
     VERDICTS,
+    RunState,
     Status,
 )
 from bulkbind.model.wording import counted
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
     from markupsafe import Markup
 
-    from bulkbind.model import ResultRow, RunSummary, Source, TimelinePart
+    from bulkbind.model import ResultRow, RunFacts, RunSummary, Source, TimelinePart
     from bulkbind.report import RunRows
     from bulkbind.report.tables import RowFilter
 
@@ -61,6 +62,7 @@ def write_html(
     environment.filters["counted"] = counted
     environment.filters["moment"] = moment
     environment.filters["rate"] = rate_text
+    environment.filters["place"] = _place
     sources = run.sources()
     table = _Table(run, summary, sources, only)
     script = _file("report.js")
@@ -69,7 +71,9 @@ def write_html(
         "facts": summary.facts,
         "verdict": verdict(summary),
         "statuses": _statuses(summary),
-        "reasons": summary.reasons,
+        "reasons": [
+            {**reason, "to_do": Status(reason["status"]).about.to_do} for reason in summary.reasons
+        ],
         "most_reason": max((reason["count"] for reason in summary.reasons), default=1),
         "tones": TONES,
         "users": run.users(MOST_USERS),
@@ -79,6 +83,7 @@ def write_html(
             for item in run.verdicts()
         ],
         "spent": _time_spent(summary),
+        "waits": _waits(summary.facts),
         "table": table,
         "settings": json_text(summary.settings),
         "style": _file("report.css"),
@@ -88,6 +93,13 @@ def write_html(
     }
     with replacing(path) as file:
         file.writelines(environment.get_template("report.html").generate(values))
+
+
+def _place(text: str) -> Markup:
+    """Return a path, or a path with a line, that may be broken behind each of its folders."""
+    from markupsafe import Markup as Safe, escape  # noqa: PLC0415  # comes with jinja2
+
+    return Safe("/<wbr>").join(escape(line(part)) for part in text.split("/"))
 
 
 def _fit(value: object) -> object:
@@ -109,8 +121,8 @@ def _digest(script: str) -> str:
 def verdict(summary: RunSummary) -> dict[str, str]:
     """Return the sentence at the top of the page, and its tone."""
     text = sentence(summary)
-    if summary.stop_reason:
-        text = f"Stopped, and can go on: {text} ({summary.stop_reason})"
+    if summary.state is RunState.STOPPED:
+        text = f"Stopped, and can go on ({summary.stop_reason or 'it was stopped'}): {text}"
     return {"tone": tone(summary), "text": text}
 
 
@@ -206,6 +218,7 @@ def _series(parts: Sequence[TimelinePart]) -> dict[str, Any]:
             ],
             times,
             title=title,
+            unit="devices per second",
             breaks=breaks,
             marks=marks,
         ),
@@ -229,7 +242,9 @@ def _latency(parts: Sequence[TimelinePart]) -> dict[str, Any]:
     text = ", ".join(
         f"{share} % {labels[_percentile(counts, total, share)]}" for share in (50, 90, 99)
     )
-    chart = charts.histogram(labels[first:last], counts[first:last], title=f"Latency: {text}")
+    chart = charts.histogram(
+        labels[first:last], counts[first:last], title=f"Latency: {text}", unit="answers"
+    )
     return {"latency": chart, "latency_text": text}
 
 
@@ -259,11 +274,25 @@ def _time_spent(summary: RunSummary) -> list[dict[str, Any]]:
     return [
         {
             "what": what,
-            "seconds": span_text(s) if s >= 1 else f"{s:.2f} s",
+            "seconds": _seconds(s),
             "share": 100 * s / total,
         }
         for what, s in spent.items()
     ]
+
+
+def _waits(facts: RunFacts) -> list[tuple[str, str]]:
+    """Return how much was waited for devices and for answers that were silent, in words."""
+    told = [
+        ("binds sent again after no answer came in time", f"{facts.requests_again:,}"),
+        ("waited for answers that were long overdue", _seconds(facts.silent_s)),
+        ("devices waited after trouble of their own, all added up", _seconds(facts.retrying_s)),
+    ]
+    return [(what, much) for what, much in told if much not in ("0", "0.00 s")]
+
+
+def _seconds(seconds: float) -> str:
+    return span_text(seconds) if seconds >= 1 else f"{seconds:.2f} s"
 
 
 def _between(first: str, last: str | None) -> float | None:

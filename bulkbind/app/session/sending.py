@@ -77,10 +77,10 @@ async def send(
         trouble=lambda: client.trouble,
     )
     notes = _Notes(ledger, client)
-    api = paced(session, client, pacer)
     staged, doubtful = await ledger.unsettled(run)
     moves = 0 if first else await ledger.unbindings.count_left(run, UnbindKind.MOVE)
     rows = (staged if first is None else min(first, staged)) + doubtful + moves
+    api = paced(session, client, pacer, is_idle=not rows)
     progress = Progress(
         rows,
         session.listener,

@@ -218,12 +218,15 @@ def follow(session: Session, client: KooDrive, pacer: Pacer) -> None:
     )
 
 
-def paced(session: Session, client: KooDrive, pacer: Pacer) -> Paced:
+def paced(session: Session, client: KooDrive, pacer: Pacer, *, is_idle: bool = False) -> Paced:
     """Return the API at the gateway's pace, a context manager.
+
+    *is_idle*: nothing will be asked of it.
 
     Raises: what the listener does to keep the credentials back.
     """
-    session.listener.before_credentials()
+    if not is_idle:
+        session.listener.before_credentials()
     assert session.auth is not None, "a command that asks the server has credentials"
     return Paced(client, session.auth, pacer)
 

@@ -48,8 +48,9 @@ KINDS: dict[AuthMode, tuple[str, str]] = {
 UNWRITTEN = "nothing was written"
 
 
-@options.command("init")
+@options.command("init", finds_settings=False)
 @click.argument("manifest", metavar="MANIFEST")
+@options.config
 @options.setting("endpoint")
 @options.option(
     "--auth",
@@ -58,18 +59,19 @@ UNWRITTEN = "nothing was written"
     help="kind of credentials  [default: asked; with --yes, whatever there is]",
 )
 @options.settings(Group.MANIFEST)
-@options.option("--yes", is_flag=True, help="do not ask: take what is proposed")
+@options.option("--yes", is_flag=True, help="do not ask")
 def command(manifest: str, *, mode: AuthMode | None, yes: bool, **given: Any) -> None:
     """Make bulkbind.yaml in this folder, from the header of a manifest.
 
     Which column holds which field is told by what other programs call them, and shown with three
-    rows as they would be sent. Endpoint and kind of credentials are asked. The file holds no
-    secret. Where there is one already, it is asked whether to replace it.
+    rows as they would be sent. Endpoint and kind of credentials are asked; --yes takes what is
+    proposed. The file holds no secret. Where there is one already, it is asked whether to replace
+    it; --config names one to begin with.
 
     \b
     Examples:
       bulkbind init devices.csv
-      bulkbind init devices.xlsx --endpoint https://intl.myhuaweicloud-koodrive.com --yes
+      bulkbind init devices.xlsx --config koodrive-intl --yes
       bulkbind init export.csv --map machine_code=Tag --user-id u42
     """  # noqa: D301  # click's mark for a block that is not wrapped
     with explained():
@@ -84,8 +86,8 @@ def command(manifest: str, *, mode: AuthMode | None, yes: bool, **given: Any) ->
         file = open_all([manifest])[0]
         found = _chosen(file, settings.manifest, asks=asks)
         endpoint = settings.api.endpoint or (_endpoint() if asks else None)
-        mode = mode or (_kind() if asks else None)
-        text = settings_text(file.name, found, endpoint, mode)
+        mode = mode or settings.auth.mode or (_kind() if asks else None)
+        text = settings_text(file.name, found, settings, endpoint, mode)
         try:
             write_settings(FOUND, text, replaces=replaces)
         except FileExistsError as error:
@@ -242,5 +244,6 @@ def _next_steps(
     else:
         where = KINDS[mode][1] if mode else "BULKBIND_TOKEN, or what `auth:` in it names"
         told = [f"{FOUND} is written. The credentials come from {where}. Next:"]
-        calls = (["doctor"], ["plan", manifest, *user], ["run", manifest, *user])
+        first = ["validate", manifest, *user] if found.invalid else ["doctor"]
+        calls = (first, ["plan", manifest, *user], ["run", manifest, *user])
     return [*told, *(f"  {typed(*call, *named)}" for call in calls)]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 
 import openpyxl
 import pytest
 
 from bulkbind.errors import UsageError
-from bulkbind.model import PENDING, RunState, RunSummary, Status
+from bulkbind.model import MEANINGS, PENDING, RunState, RunSummary, Status
 from bulkbind.report import FORMS, forms, parse_filter, write_form
 from tests.unit.report.test_report import COLUMNS, CSV, FakeRun, result
 
@@ -153,12 +154,7 @@ UNDONE = {"state": "done", "counts": {"unbound": 5}}
     ("state", "more", "tone", "words"),
     [
         (RunState.DONE, {}, "bad", "1 of 2 devices is bound: 1 now. 1 needs you."),
-        (
-            RunState.STOPPED,
-            {"stop_reason": "deadline"},
-            "wait",
-            "can go on: 1 of 2 devices",
-        ),
+        (RunState.STOPPED, {"stop_reason": "deadline"}, "wait", "can go on (deadline): 1 of 2"),
         (RunState.SENDING, {}, "wait", "1 of 2 devices is bound"),
         (
             RunState.DONE,
@@ -177,3 +173,17 @@ def test_the_verdict_is_one_sentence(state, more, tone, words):
 
     assert told["tone"] == tone
     assert words in told["text"]
+
+
+@pytest.mark.parametrize("state", [RunState.DONE, RunState.STOPPED])
+@pytest.mark.parametrize("each", [0, 1, 7])
+def test_the_numbers_of_the_verdict_add_up(state, each):
+    """Whatever rows there are, each is in one of its numbers."""
+    from bulkbind.report.page import verdict  # noqa: PLC0415  # as above
+
+    counts = dict.fromkeys(MEANINGS, each) | {"bound": 3}
+    text = verdict(RunSummary("id", state, (), counts, ()))["text"]
+
+    total = sum(counts.values())
+    shown = text.replace(f"of {total:,} ", "")
+    assert sum(map(int, re.findall(r"\d+", shown))) == total
