@@ -7,6 +7,7 @@ import contextlib
 import socket
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -139,12 +140,13 @@ class _End:
             endpoint=settings.api.endpoint or "",
             again=self._again,
             went_well_at=well_at,
+            completed=partial(completed, is_absolute=True),
         )
 
     def mail(self, ending: Ending) -> None:
         """Write what cron mails, if there is anything to tell."""
         if self._given["quiet"] and ending.exit_code and ending.is_news:
-            tell(completed(ending.text, is_absolute=True))
+            tell(ending.text)
 
     async def failed(self, error: BulkbindError, stop: StopSignal) -> bool:
         """Tell of a command that an error ended; return whether the error needs no more words."""
@@ -162,8 +164,7 @@ class _End:
         """Write metrics and send notifications."""
         took_s = self._clock.monotonic() - self._began
         troubles = await self._start
-        told = replace(ending, text=completed(ending.text, is_absolute=True))
-        troubles += await follow_up(self._consent.settings, told, self._clock, took_s, stop)
+        troubles += await follow_up(self._consent.settings, ending, self._clock, took_s, stop)
         for trouble in troubles:
             say(f"note: {trouble}")
         if undone := self._consent.held_text():

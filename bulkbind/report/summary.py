@@ -114,7 +114,7 @@ def as_text(
     told.append(f"run {summary.run_id}: {summary.shown_state}, {counted(summary.total, 'rows')}")
     shown = {status: summary.counts[status] for status in MEANINGS if summary.counts.get(status)}
     if is_brief:
-        told.append("  " + "  ".join(f"{count:,} {status}" for status, count in shown.items()))
+        told.append("  " + ", ".join(f"{count:,} {status}" for status, count in shown.items()))
     else:
         told += [f"  {s:<14}{count:>10,}  {MEANINGS[s]}" for s, count in shown.items()]
     told += reason_lines(summary, most_reasons, is_brief=is_brief)

@@ -14,7 +14,7 @@ from bulkbind.report.measures import moment
 from bulkbind.report.summary import files_text, reason_lines, sentence, time_text
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from bulkbind.app.inbox import InboxFile, InboxResult
     from bulkbind.app.session.sending import RunResult
@@ -39,6 +39,8 @@ class Here:
     """The whole command, to be pasted into a shell; empty if it cannot be given again."""
     went_well_at: str | None = ""
     """When it last ended with nothing for a person to do; None: never; empty: not known."""
+    completed: Callable[[str], str] = str
+    """Returns a hint whose commands are whole."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +107,7 @@ def of_inbox(result: InboxResult, here: Here = _NOWHERE) -> Ending:
     what = f"stopped: {result.stopped}; {needs}" if result.stopped else needs
     told = [_head(here, str(result.inbox), what, result.exit_code)]
     for item in troubled[:MOST_FILES]:
-        told += _file(item)
+        told += _file(item, here)
     if (more := len(troubled) - MOST_FILES) > 0:
         told.append(f"  … and {counted(more, 'more files')}")
     if known := sum(item.was_told for item in result.files):
@@ -190,10 +192,10 @@ def _example(row: Example) -> str:
     return f"{row['place']}  {words(row['status'])}: {why[:MOST_WHY]}"
 
 
-def _file(item: InboxFile) -> list[str]:
+def _file(item: InboxFile, here: Here) -> list[str]:
     if item.moved_to is None:
         return [f"  {item.name} is still in the inbox: {item.problem}"] + (
-            [f"    what to do: {item.hint}"] if item.hint else []
+            [f"    what to do: {here.completed(item.hint)}"] if item.hint else []
         )
     found = [status for status in NEEDS_PERSON if item.counts.get(status)]
     needing = ", ".join(f"{item.counts[status]:,} {words(status)}" for status in found)
@@ -226,7 +228,8 @@ def _next(summary: RunSummary) -> str:
 
 def _to_do(hint: str, then: str, here: Here) -> list[str]:
     """Return what to do, and the whole command with which it goes on."""
-    told = [f"what to do: {hint}"] if hint else []
-    if here.again and then:
+    told = [f"what to do: {here.completed(hint)}"] if hint else []
+    is_told = then == _AGAIN and "`bulkbind " in hint  # the hint has the command
+    if here.again and then and not is_told:
         told += [then, f"  {here.again}"]
     return told

@@ -45,9 +45,10 @@ def command(run_id: str | None, *, as_json_: bool, **given: Any) -> None:
                 "per_s": round(found.per_s, 2),
                 "allowed_per_s": found.live.allowed_per_s,
                 "waits": found.live.waits,
+                "trouble": found.live.trouble,
+                "took_s": round(found.took_s, 1),
                 "left_s": None if found.left_s is None else round(found.left_s, 1),
                 "is_alive": found.is_alive,
-                "trouble": found.live.trouble,
                 "last_settled_at": found.last_settled_at or None,
                 "problems": list(found.problems),
             }
