@@ -26,7 +26,7 @@ LEADING = frozenset({
 })  # fmt: skip
 """Keys that say where credentials go, or which."""
 HELD = {
-    "end": ("notify_command", "notify_url_file", "metrics_file"),
+    "end": ("notify_command", "notify_url_file", "ping_url_file", "metrics_file"),
     "log": ("log_file",),
 }
 """Settings by part that run a program, tell somebody, or write a file of any name."""

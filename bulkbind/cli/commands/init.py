@@ -24,6 +24,7 @@ from bulkbind.cli.here import again, typed
 from bulkbind.cli.options import settings_from
 from bulkbind.cli.running import explained, print_lines
 from bulkbind.errors import DeclinedError, ManifestError, UsageError
+from bulkbind.model import in_one_line
 from bulkbind.model.fields import CODE, FIELDS, USER
 from bulkbind.model.wording import counted
 from bulkbind.redaction import lines
@@ -45,6 +46,8 @@ KINDS: dict[AuthMode, tuple[str, str]] = {
     "users": ("a token of each user", "`users_file:`"),
 }
 """The kinds of credentials: what each is, and where it comes from."""
+ORDER = (CODE.name, *(name for name in FIELDS if name != CODE.name))
+"""In which fields are asked for: first what a device cannot do without."""
 UNWRITTEN = "nothing was written"
 
 
@@ -135,7 +138,7 @@ def _chosen(file: ManifestFile, reads: ManifestSettings, *, asks: bool) -> Propo
     asked: set[str] = set()
     while True:
         found = propose(file, reads)
-        doubtful = [f for f in FIELDS if f in {*found.choices, *found.missing} - asked]
+        doubtful = [f for f in ORDER if f in {*found.choices, *found.missing} - asked]
         if not asks or not doubtful:
             break
         asked.update(doubtful[:1])
@@ -151,8 +154,8 @@ def _chosen(file: ManifestFile, reads: ManifestSettings, *, asks: bool) -> Propo
         maps = [word for f in found.missing for word in ("--map", f"{f}=COLUMN")]
         raise ManifestError(found.fault.message, hint=f"say which column: {again(*maps)}")
     print_lines(_about(file.name, found))
-    if asks and not asked and not _yes("Are these the columns? [Y/n]", default="y"):
-        for field in FIELDS:
+    if asks and not _yes("Are these the columns? [Y/n]", default="y"):
+        for field in ORDER:
             reads = _with_choice(found, field)
             found = propose(file, reads)
         print_lines(_about(file.name, found))
@@ -185,8 +188,9 @@ def _picked(answer: str, texts: Sequence[str]) -> str | None:
 
 def _about(name: str, found: Proposal) -> list[str]:
     """Return what the manifest holds, and its first rows as they would be sent."""
-    mapped = ", ".join(f"{field} from `{column}`" for field, column in found.columns.items())
-    told = [f"{name}: {mapped or 'no column is known'}"]
+    width = max(map(len, FIELDS))
+    told = [f"{name}: {'these columns are taken' if found.columns else 'no column is known'}"]
+    told += [f"  {field:<{width}}  {in_one_line(at)}" for field, at in found.columns.items()]
     for field, texts in found.choices.items():
         told.append(f"{field} may be in {' or '.join(f'`{text}`' for text in texts)}: left out")
     if found.reads.clean == "names":
@@ -234,8 +238,8 @@ def _next_steps(
     named = ["--config", str(FOUND)]
     if endpoint is None:
         told = [
-            f"{FOUND} is written. `endpoint:` in it is a comment: fill it in before anything is",
-            "bound. What can be done without it:",
+            f"{FOUND} is written; `endpoint:` in it is a comment, to be filled in.",
+            "What can be done before:",
         ]
         calls = (
             ["validate", manifest, *user], ["plan", manifest, *user],
@@ -243,7 +247,7 @@ def _next_steps(
         )  # fmt: skip
     else:
         where = KINDS[mode][1] if mode else "BULKBIND_TOKEN, or what `auth:` in it names"
-        told = [f"{FOUND} is written. The credentials come from {where}. Next:"]
+        told = [f"{FOUND} is written. Its credentials:", f"  {where}", "Next:"]
         first = ["validate", manifest, *user] if found.invalid else ["doctor"]
         calls = (first, ["plan", manifest, *user], ["run", manifest, *user])
     return [*told, *(f"  {typed(*call, *named)}" for call in calls)]
