@@ -123,3 +123,26 @@ async def test_a_narrower_terminal_is_overdrawn_whole(parts):
     written = terminal.file
     assert isinstance(written, io.StringIO)
     assert written.getvalue() == 2 * "\x1b[2K\x1b[1A"  # the bar, and the pace
+
+
+class Away(Gauge):
+    """Of an endpoint that is away."""
+
+    def is_away(self):
+        return True
+
+    def trouble(self):
+        return "3 devices in doubt, to be looked up"
+
+
+async def test_while_the_endpoint_is_away_no_time_is_left(parts):
+    """Nobody knows; what is in doubt is told all the same."""
+    clock, pacer = parts
+    terminal = Terminal(file=io.StringIO(), width=80, force_terminal=True)
+    shown = LiveDisplay(1_000, Away(pacer, clock), clock, terminal)
+    clock.advance(5)
+    shown.settled({"bound": 100}, [])
+
+    lines = plain(shown, terminal)
+    assert lines[2] == "20/s of 40/s (set by --rate)  ·  5 s so far"
+    assert lines[3] == "3 devices in doubt, to be looked up"
