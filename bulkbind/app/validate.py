@@ -14,6 +14,7 @@ from bulkbind.ledger import Policy, Seen
 from bulkbind.manifest import open_manifest
 from bulkbind.model import CheckedRow, Problem, ProblemGroups
 from bulkbind.model.fields import FIELDS
+from bulkbind.model.wording import counted, verb
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -154,8 +155,10 @@ class _Work:
         """Report what was found before a manifest became unreadable."""
         found = self.found
         file = f"; problems: {found.file}" if found.file else ""
+        breaks = verb(found.invalid, "breaks", "break")
         self._listener.notice(
-            f"{found.rows:,} rows could be read, {found.invalid:,} of them break a rule{file}"
+            f"{counted(found.rows, 'rows')} could be read, {found.invalid:,} of them {breaks} a "
+            f"rule{file}"
         )
 
     def _next_batch(self, rows: Iterator[CheckedRow]) -> list[CheckedRow]:
@@ -190,7 +193,8 @@ class _Work:
             row = CheckedRow(line, [], values, (problem,))
             yield from self._report(number, names[number], row)
         if self.found.duplicates:
+            name = verb(self.found.duplicates, "names", "name")
             self._listener.notice(
-                f"{self.found.duplicates:,} rows name a device of another row again, which is the "
-                f"one that counts, e.g. {example}"
+                f"{counted(self.found.duplicates, 'rows')} {name} a device of another row again, "
+                f"which is the one that counts, e.g. {example}"
             )

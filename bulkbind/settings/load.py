@@ -378,7 +378,14 @@ def _meant(item: Any) -> str:  # noqa: ANN401  # an error of pydantic's
     return did_you_mean(str(item["input"]), words).removeprefix("; ")
 
 
-_MAY_HOLD_SECRETS = ("auth", "proxy", "notify_url_file", "notify_command", "auth.token_command")
+_MAY_HOLD_SECRETS = (
+    "auth",
+    "proxy",
+    "notify_url_file",
+    "ping_url_file",
+    "notify_command",
+    "auth.token_command",
+)
 """Settings whose values, if they are invalid, may be a secret or hold one anywhere."""
 
 

@@ -679,8 +679,13 @@ class EndSettings(Part):
         "a file with a webhook's https address alone, mode 0600, since it is a secret "
         "(Slack-compatible)"
     )
+    ping_url_file: AddressFile | None = setting(
+        "a file with an https address alone, mode 0600, which is called at the start (with /start "
+        "behind its path), at a good end, and at a failure (/fail), so that silence is an alarm "
+        "(healthchecks.io and its like)"
+    )
     notify_timeout: Positive = setting(
-        "how long the command may take, or one try of the webhook", 10.0
+        "how long the command may take, or one try of the webhook or the ping", 10.0
     )
     metrics_file: File | None = Group.END.option(
         "write metrics for Prometheus' node exporter there (needs the extra `metrics`)"

@@ -26,8 +26,8 @@ from bulkbind.cli.running import explained, print_lines
 from bulkbind.errors import DeclinedError, ManifestError, UsageError
 from bulkbind.model import in_one_line
 from bulkbind.model.fields import CODE, FIELDS, USER
+from bulkbind.model.wording import counted
 from bulkbind.redaction import lines
-from bulkbind.report.measures import counted
 from bulkbind.settings import FOUND, AuthMode, Group, normal_endpoint
 
 if TYPE_CHECKING:

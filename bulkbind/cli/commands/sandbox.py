@@ -12,6 +12,7 @@ from bulkbind.cli import options
 from bulkbind.cli.console import say
 from bulkbind.cli.running import explained, run_until_done
 from bulkbind.errors import ExitCode, UsageError
+from bulkbind.model.wording import counted
 from bulkbind.sandbox import (
     Sandbox,
     SandboxOptions,
@@ -240,7 +241,7 @@ def command(
                     click.echo(f"ca {sandbox.ca_file}")
                 await stop.wait()
                 if verbose:
-                    say(f"{len(sandbox.bindings)} bindings; {dict(sandbox.counts)}")
+                    say(f"{counted(len(sandbox.bindings), 'bindings')}; {dict(sandbox.counts)}")
             return ExitCode.DONE
 
         sys.exit(run_until_done(work))
