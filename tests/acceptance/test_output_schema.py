@@ -56,6 +56,7 @@ def _outputs(home, url):
     more = ("--log-format", "json")
     yield "undo", printed("undo", "undo", summary["run_id"], "--yes-unbind", many, *more)[1]
     yield "doctor", printed("doctor", "doctor")[1]
+    yield "settings", printed("settings", "config")[1]
     inbox = ("run", "inbox", "--archive", "done", "--min-age", "0s")
     yield "inbox", json.loads(called(*inbox, *common, home=home).stdout)
     _, failed, said = printed("error", "run", "none.csv", "--log-format", "json", code=2)
