@@ -10,8 +10,12 @@ from bulkbind.cli.console import say
 from bulkbind.cli.options import run_argument, settings_from
 from bulkbind.cli.running import explained, print_json, print_lines
 from bulkbind.errors import UsageError
+from bulkbind.model import MEANINGS
 from bulkbind.report import FORMS, as_json, as_text
+from bulkbind.report.tables import KEYS
 from bulkbind.settings import Group
+
+_STATUSES = [f"status={status}" for status in MEANINGS]
 
 
 @options.command("report")
@@ -37,6 +41,7 @@ from bulkbind.settings import Group
     multiple=True,
     type=options.Listed(),
     metavar="KEY=VALUE|…",
+    shell_complete=options.offering(*(f"{key}=" for key in KEYS), *_STATUSES),
     help="with --format: only these rows, e.g. status=failed|invalid,reason=space; keys are "
     "status, reason, user_id, machine_code, code; repeatable",
 )
