@@ -662,9 +662,10 @@ def test_blocks_read_by_column_say_what_their_lines_say(monkeypatch, manifest, r
     """Whether a block is split as a whole or line by line, rows, lines and notices are the same."""
     content = f"{HEADER}{end}" + "".join(map("".join, rows))
     told: list[object] = []
-    for by_column in (_Uniform.by_column, lambda _self, _block: []):
+    for is_line_by_line in (False, True):
         with monkeypatch.context() as patch:
-            patch.setattr(_Uniform, "by_column", by_column)
+            if is_line_by_line:
+                patch.setattr(_Uniform, "by_column", lambda _self, _block: [])
             try:
                 opened = manifest(content.encode(encoding), encoding=encoding)
                 told.append((list(opened.rows()), opened.notices))
