@@ -37,7 +37,7 @@ from bulkbind.manifest.text import (
     lines_of,
     open_text,
 )
-from bulkbind.model import COMES_BACK, OWN_COLUMNS, CheckedRow, Problem, Source
+from bulkbind.model import COMES_BACK, OWN_COLUMNS, CheckedRow, GoodRows, Problem, Source
 
 if TYPE_CHECKING:
     from _csv import Reader
@@ -139,6 +139,7 @@ class CsvManifest:
             )
         self._table = Table(self.source, header.line, settings, short=short)
         self._uniform = _Uniform(dialect.delimiter, len(cells))
+        self._is_good = True
 
     def _start(self, settings: ManifestSettings) -> _Beginning:
         """Return the lines up to the header."""
@@ -205,15 +206,19 @@ class CsvManifest:
     ) -> Generator[Iterable[CheckedRow], None, int]:
         """Yield the rows of a plain block; return the line after it."""
         delimiter = self._dialect.delimiter
-        if by_column := self._uniform.by_column(block):
+        # Where the block before had a broken row, this one may as well.
+        if self._is_good and (by_column := self._uniform.by_column(block)):
             after = line + len(by_column[0])
             good = self._table.good(by_column, range(line, after), has_names=has_names)
             if good is not None:
                 yield good
                 return after
+        self._is_good = True
         for texts in _batched(lines_of(block, keepends=False)):
             cells = [text.split(delimiter) for text in texts]
-            yield self._table.rows(cells, range(line, line + len(cells)), has_names=has_names)
+            rows = self._table.rows(cells, range(line, line + len(cells)), has_names=has_names)
+            self._is_good &= isinstance(rows, GoodRows)
+            yield rows
             line += len(cells)
         return line
 

@@ -29,7 +29,7 @@ from bulkbind.model import COMES_BACK, OWN_COLUMNS, CheckedRow, GoodRows, Proble
 from bulkbind.model.fields import FIELDS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from bulkbind.manifest.row_widths import ShortRows
     from bulkbind.settings import ManifestSettings
@@ -259,7 +259,9 @@ class Table:
 
         If not, nothing is remembered of them. For the arguments see `rows`.
         """
-        good = self._good_columns(by_column, lines, has_names=has_names)
+        good = self._good_columns(
+            by_column, lambda: map(list, zip(*by_column, strict=True)), lines, has_names=has_names
+        )
         if good is not None:
             self._begins = self._begins or lines[0]
             self._saw_whole()
@@ -354,11 +356,12 @@ class Table:
             return None
         if len(by_column) != len(self._header):
             return None
-        return self._good_columns(by_column, lines, texts, has_names=has_names)
+        return self._good_columns(by_column, cells.__iter__, lines, texts, has_names=has_names)
 
     def _good_columns(
         self,
         by_column: Sequence[Sequence[str]],
+        cells: Callable[[], Iterator[list[str]]],
         lines: Sequence[int],
         texts: Sequence[str] | None = None,
         *,
@@ -370,7 +373,7 @@ class Table:
         if good is None or (has_names and self._has_word(by_column, good.values)):
             return None
         self._checker.accept(good, self._columns, by_column, lines, self._names)
-        return GoodRows(lines, by_column, good.values, texts)
+        return GoodRows(lines, good.values, cells, texts)
 
     def _has_word(self, *columns_of_cells: Iterable[Sequence[str | None]]) -> bool:
         return not all(map(self._words.isdisjoint, chain(*columns_of_cells)))

@@ -12,7 +12,7 @@ from bulkbind.model.attempts import value
 from bulkbind.model.fields import ABSENT, Values
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from bulkbind.model.attempts import Attempt, Verdict
     from bulkbind.model.statuses import Status
@@ -116,15 +116,14 @@ class CheckedRow(msgspec.Struct, frozen=True, gc=False):
         return Device(user, code, values[2:])
 
 
-@dataclass(frozen=True, slots=True)
-class GoodRows:
+class GoodRows(msgspec.Struct, frozen=True, gc=False):
     """Rows that keep every rule, column by column; as checked rows, they are made on demand."""
 
     lines: Sequence[int]
-    columns: Sequence[Sequence[str]]
-    """The operator's cells, unchanged."""
     values: Sequence[Sequence[str | None]]
     """Of each of `FIELDS`."""
+    cells: Callable[[], Iterator[list[str]]]
+    """Gives the operator's cells of each row, unchanged."""
     texts: Sequence[str] | None = None
     """As `CheckedRow.text`, where there is any."""
 
@@ -132,11 +131,11 @@ class GoodRows:
         return len(self.lines)
 
     def __iter__(self) -> Iterator[CheckedRow]:
-        cells, values = zip(*self.columns, strict=True), zip(*self.values, strict=True)
+        values = zip(*self.values, strict=True)
         if self.texts is None:
-            return map(CheckedRow, self.lines, map(list, cells), values)
+            return map(CheckedRow, self.lines, self.cells(), values)
         none: repeat[tuple[()]] = repeat(())
-        return map(CheckedRow, self.lines, map(list, cells), values, none, none, self.texts)
+        return map(CheckedRow, self.lines, self.cells(), values, none, none, self.texts)
 
 
 class Repeat(NamedTuple):

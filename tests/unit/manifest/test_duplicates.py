@@ -33,7 +33,7 @@ def found(rows, policy, size=3):
             columns = list(
                 zip(*(values(user, code, name) for code, user, name in part), strict=True)
             )
-            seen.add(1, at, GoodRows(lines, [], columns))
+            seen.add(1, at, GoodRows(lines, columns, [].__iter__))
         else:
             broken = CheckedRow(1, [], values("u", "A"), (Problem("row", "row", "", "", ""),))
             checked = [
