@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import resource
 import tempfile
 from itertools import product
 
@@ -13,6 +14,7 @@ from bulkbind.errors import LedgerError
 from bulkbind.manifest import duplicates
 from bulkbind.manifest.duplicates import Policy, Seen, conflict, duplicate
 from bulkbind.model import CheckedRow, GoodRows, Problem
+from bulkbind.model.fields import FIELDS
 from tests.support.rows import values
 
 NAMES = ["a.csv", "b.csv"]
@@ -117,3 +119,17 @@ def test_a_temporary_folder_that_cannot_be_used_is_told(monkeypatch, tmp_path):
     with pytest.raises(LedgerError, match="devices seen cannot be kept") as told:
         Seen()
     assert "TMPDIR" in told.value.hint
+
+
+def test_a_full_disk_is_told():
+    """As where the temporary folder has no room: no device is forgotten in silence."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    codes = [f"SN{n}" for n in range(40_000)]
+    rows = GoodRows(range(2, 40_002), [codes] * len(FIELDS), [].__iter__)
+    seen = Seen()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (64 << 10, hard))
+    try:
+        with pytest.raises(LedgerError, match="devices seen cannot be kept"):
+            seen.add(0, 0, rows)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
