@@ -43,8 +43,10 @@ from bulkbind.model.rows import (
     Claim,
     Device,
     Ended,
+    GoodRows,
     Outcome,
     Problem,
+    Repeat,
     Source,
     in_one_line,
 )
