@@ -97,11 +97,25 @@ class Paced:
         send: Callable[[Credential], Awaitable[Attempt]],
         before: Callable[[], Awaitable[None]] | None = None,
     ) -> Attempt:
-        admitted = await self._admitted(user_id, before)
-        if isinstance(admitted, Attempt):
-            return admitted
-        permit, credential = admitted
-        attempt = await self._reported(permit, send(credential))
+        """Make one request, with a permit and a credential, and report what came of it."""
+        while True:
+            if self._auth.current(user_id) is None:
+                trouble = await self._renewed(user_id)
+                if trouble is not None:
+                    return trouble
+            permit = await self._gate.permit(user_id)
+            try:
+                if before is not None:
+                    await before()
+                credential = self._auth.current(user_id)
+                attempt = None if credential is None else await send(credential)
+            except BaseException:
+                self._gate.forget(permit)
+                raise
+            if credential is not None and attempt is not None:
+                break
+            self._gate.forget(permit)  # the credential expired while this request waited
+        self._gate.report(permit, attempt.verdict, attempt.limits)
         match attempt.verdict:
             case Accepted() | AlreadyBound() | Refused(set_up=False):
                 self._auth.accepted(credential, user_id)
@@ -111,33 +125,15 @@ class Paced:
                 pass  # says nothing about the credential
         return attempt
 
-    async def _admitted(
-        self, user_id: str, before: Callable[[], Awaitable[None]] | None
-    ) -> tuple[int, Credential] | Attempt:
-        """Return a permit and a credential, or why there is no credential."""
-        while True:
-            if self._auth.current(user_id) is None:
-                # The renewal itself goes on, as its result may have to be stored: see __aexit__.
-                with self._gate.time.waiting(TimeUse.CREDENTIALS), self._gate.cutting_short():
-                    trouble = await self._auth.renew(user_id, self._call)
-                if trouble is not None:
-                    return Attempt(
-                        trouble.verdict,
-                        trouble.code,
-                        trouble.message,
-                        sent_at=self._client.now(),
-                    )
-            permit = await self._gate.permit(user_id)
-            if before is not None:
-                try:
-                    await before()
-                except BaseException:
-                    self._gate.forget(permit)
-                    raise
-            credential = self._auth.current(user_id)
-            if credential is not None:
-                return permit, credential
-            self._gate.forget(permit)  # the credential expired while this request waited
+    async def _renewed(self, user_id: str) -> Attempt | None:
+        """Renew the credential; return why there is none, or None."""
+        # The renewal itself goes on, as its result may have to be stored: see __aexit__.
+        with self._gate.time.waiting(TimeUse.CREDENTIALS), self._gate.cutting_short():
+            trouble = await self._auth.renew(user_id, self._call)
+        if trouble is None:
+            return None
+        now = self._client.now()
+        return Attempt(trouble.verdict, trouble.code, trouble.message, sent_at=now)
 
     async def _reported(self, permit: int, request: Awaitable[Attempt]) -> Attempt:
         """Make a permitted request and report its verdict to the gate."""
