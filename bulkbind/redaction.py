@@ -28,9 +28,7 @@ SHORTEST_WITHIN = 6
 BLOCK = 12
 """A piece of a longer secret, with which it is found although it was cut."""
 _NUMBER = re.compile(rf"\A[0-9]{{{SHORTEST_WITHIN}}}|\A[0-9]+\Z|[0-9]{{{BLOCK}}}", re.ASCII)
-SHORTEST_ENCODED = 16
-"""Characters of a block in Base64."""
-_BASE64 = re.compile(rf"[A-Za-z0-9+/_-]{{{SHORTEST_ENCODED},}}", re.ASCII)
+_BASE64 = re.compile(r"[A-Za-z0-9+/_-]{16,}", re.ASCII)
 """What may hold a block in Base64, of either alphabet."""
 _HEX = re.compile(r"[0-9A-Fa-f]{24,}", re.ASCII)
 """What may hold a block in hexadecimal digits."""
@@ -104,7 +102,7 @@ class Redactor:
 
     def _encoded_in(self, text: str) -> list[tuple[int, int]]:
         """Return where a text is Base64 or hexadecimal, anywhere in it, of a longer secret."""
-        if not self._blocks or len(text) < SHORTEST_ENCODED:
+        if not self._blocks or not _BASE64.search(text):  # digits of either kind are such runs
             return []
         return [
             each.span()

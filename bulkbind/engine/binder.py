@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, assert_never
 
-from bulkbind.engine.decide import Again, Halt, Park, Settle, Step, Suspect, costs, decide
+from bulkbind.engine.decide import COSTS, Again, Halt, Park, Settle, Step, Suspect, decide
 from bulkbind.engine.proof import Connections
 from bulkbind.engine.stop import DrainedError, NoRoomError
 from bulkbind.engine.user_states import HeldError
@@ -263,7 +263,7 @@ class Binder:
         claim.doubts += self._note_disproved(claim)
         if claim.attempts == claim.doubts == 0:
             claim.sent_at = attempt.sent_at
-        claim.attempts += costs(attempt)
+        claim.attempts += isinstance(attempt.verdict, COSTS)
         is_refused_clock = isinstance(attempt.verdict, ClockRefused)
         claim.clock_refusals = claim.clock_refusals + 1 if is_refused_clock else 0
         if not isinstance(attempt.verdict, Unreachable):

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypeAlias, assert_never
 
+import msgspec
+
 from bulkbind.clock import iso
 from bulkbind.engine.proof import accepted, was_sent_before
 from bulkbind.engine.stop import StopReason
@@ -27,7 +29,6 @@ from bulkbind.model import (
     Throttled,
     Transient,
     Unreachable,
-    value,
 )
 
 if TYPE_CHECKING:
@@ -172,8 +173,7 @@ UNREACHABLE_AT_START = 5
 """Failed connections in succession, before any answer, that stop a run."""
 
 
-@value
-class Settle:
+class Settle(msgspec.Struct, frozen=True, gc=False):
     """The row has ended."""
 
     outcome: Outcome
@@ -228,12 +228,8 @@ _SAID_TO_BE_BOUND = Park(
     if_unreadable=_UNCONFIRMED,
     if_disabled=_UNCONFIRMED,
 )
-_COSTS = (Accepted, AlreadyBound, Refused, Transient, NoAnswer)
-
-
-def costs(attempt: Attempt) -> bool:
-    """Return whether an attempt counts against the row's `max_attempts`."""
-    return isinstance(attempt.verdict, _COSTS)
+COSTS = (Accepted, AlreadyBound, Refused, Transient, NoAnswer)
+"""The verdicts of attempts that count against a row's `max_attempts`."""
 
 
 def decide(  # noqa: C901, PLR0911, PLR0912  # a table, one case a verdict

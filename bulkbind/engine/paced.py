@@ -6,7 +6,8 @@ It wraps every single request, session calls and witness calls included; nothing
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Self
+from functools import partial
+from typing import TYPE_CHECKING, Any, Self
 
 from bulkbind.model import (
     Accepted,
@@ -19,7 +20,7 @@ from bulkbind.model import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Coroutine
 
     from bulkbind.engine.ports import Authorizer, Client, Gate
     from bulkbind.koodrive.auth.credential import Credential
@@ -55,9 +56,9 @@ class Paced:
         """Have *report* called with the number of a connection that says more, or breaks."""
         self._client.on_unasked(report)
 
-    async def bind(
+    def bind(
         self, device: Device, before: Callable[[], Awaitable[None]] | None = None
-    ) -> Attempt:
+    ) -> Coroutine[Any, Any, Attempt]:
         """Bind a device to its user: one request, or none without credentials.
 
         *before*: awaited after each permit; there may be several before the request leaves.
@@ -65,11 +66,7 @@ class Paced:
         Raises: what the gate and *before* raise (nothing was sent then), cancellation, and
             LedgerError or UsageError if a session cannot be stored.
         """
-
-        def send(credential: Credential) -> Awaitable[Attempt]:
-            return self._client.bind(device, credential)
-
-        return await self._exchange(device.user_id, send, before)
+        return self._exchange(device.user_id, partial(self._client.bind, device), before)
 
     async def list_devices(self, user_id: str) -> Listing:
         """Read a user's list. Raises: as `bind`."""
@@ -83,13 +80,12 @@ class Paced:
         attempt = await self._exchange(user_id, send)
         return listing or Listing(attempt, None)
 
-    async def unbind(self, user_id: str, device_id: str, machine_code: str) -> Attempt:
+    def unbind(
+        self, user_id: str, device_id: str, machine_code: str
+    ) -> Coroutine[Any, Any, Attempt]:
         """Unbind a device from its user. Raises: as `bind`."""
-
-        def send(credential: Credential) -> Awaitable[Attempt]:
-            return self._client.unbind(user_id, device_id, machine_code, credential)
-
-        return await self._exchange(user_id, send)
+        send = partial(self._client.unbind, user_id, device_id, machine_code)
+        return self._exchange(user_id, send)
 
     async def _exchange(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 from urllib.parse import quote
 
 import aiohttp
@@ -25,7 +25,7 @@ from bulkbind.model.fields import USER
 from bulkbind.redaction import redacted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
     from ssl import SSLContext
 
     from bulkbind.clock import Clock
@@ -110,7 +110,7 @@ class KooDrive:
         """Return the server's time, seconds since 1970; None while it is not known."""
         return self.server_clock.now() if self.server_clock.known else None
 
-    async def bind(self, device: Device, credential: Credential) -> Attempt:
+    def bind(self, device: Device, credential: Credential) -> Coroutine[Any, Any, Attempt]:
         """Bind a device to its user."""
 
         def judge(answer: Answer) -> Attempt:
@@ -119,7 +119,7 @@ class KooDrive:
             return attempt
 
         request = self._request("POST", device.user_id, credential, body=bind_body(device))
-        return await self._send(request, judge)
+        return self._send(request, judge)
 
     async def list_devices(self, user_id: str, credential: Credential) -> Listing:
         """Read a user's list."""
@@ -138,9 +138,9 @@ class KooDrive:
         )
         return listing or Listing(attempt, None)
 
-    async def unbind(
+    def unbind(
         self, user_id: str, device_id: str, machine_code: str, credential: Credential
-    ) -> Attempt:
+    ) -> Coroutine[Any, Any, Attempt]:
         """Unbind a device from its user.
 
         *machine_code*: the device's; an answer that names another one counts as no answer.
@@ -151,7 +151,7 @@ class KooDrive:
 
         part = f"/{quote(device_id, safe='')}"
         request = self._request("DELETE", user_id, credential, part=part)
-        return await self._send(request, judge)
+        return self._send(request, judge)
 
     async def knock(self) -> Attempt:
         """Send a request without credentials: any answer shows the server's clock."""

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 
-from bulkbind.model.attempts import value
 from bulkbind.model.fields import ABSENT, Values
 
 if TYPE_CHECKING:
@@ -139,8 +138,7 @@ class Source:
     """Of the rows (CSV)."""
 
 
-@dataclass(slots=True)
-class Claim:
+class Claim(msgspec.Struct, gc=False):
     """A row being worked on, owned by one task at a time, which updates its counters."""
 
     row: int
@@ -165,8 +163,7 @@ class Claim:
     """When the last of them was read, local clock."""
 
 
-@value
-class Outcome:
+class Outcome(msgspec.Struct, frozen=True, gc=False):
     """How a row ended."""
 
     status: Status

@@ -144,8 +144,11 @@ class Progress:
 
     def settled(self, ended: Sequence[Ended]) -> None:
         """Count durable outcomes."""
-        self._counts.update(outcome.status.value for _, outcome in ended)
-        problems = [item for item in ended if item[1].status.about.needs_person]
+        counts = Counter([outcome.status for _, outcome in ended])
+        problems: list[Ended] = []
+        if any(status.about.needs_person for status in counts):
+            problems = [item for item in ended if item[1].status.about.needs_person]
+        self._counts.update({status.value: count for status, count in counts.items()})
         self._count(len(ended), [_problem(*item) for item in problems[-MOST_PROBLEMS:]])
         if self._log_devices:
             for claim, outcome in ended:
