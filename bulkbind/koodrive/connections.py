@@ -250,8 +250,9 @@ class FastPath:
     async def _connected(self) -> Connection:
         """Return a connection that can be written to and has said nothing yet."""
         connection = await self._connector._get(self._key, [])  # noqa: SLF001  # see RELIES_ON
-        if connection is None:
-            connection = await self._connector.connect(self._like, [], self._timeout)
+        if connection is not None:
+            return connection
+        connection = await self._connector.connect(self._like, [], self._timeout)
         protocol = connection.protocol
         if protocol is None or protocol.transport is None or protocol.should_close:
             connection.close()
