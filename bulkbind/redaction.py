@@ -211,10 +211,10 @@ def redacted(text: str, *, shortest: int = SHORTEST) -> str:
 
 REMEMBERED, MOST_REMEMBERED = 300, 256
 """Texts of up to so many characters are remembered, the last so many: answers say the same again
-and again, and looking through them costs as much as half of a request."""
+and again, and to look through `success` for one token takes 15 us."""
 
 
-@lru_cache(maxsize=MOST_REMEMBERED)
+@lru_cache(maxsize=MOST_REMEMBERED, typed=True)  # `Lines` are fit to be shown, the same text is not
 def _remembered(text: str, shortest: int, _known: int) -> str:
     """Return a text as `redacted` does. *_known*: how many secrets, as one more changes it."""
     return _held.redacted(text, shortest=shortest)

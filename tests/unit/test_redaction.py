@@ -122,6 +122,17 @@ def test_a_secret_is_masked_in_what_was_seen_before_it_was_known():
     assert redacted("open-up", shortest=12) == "open-up"
 
 
+def test_what_is_fit_to_be_shown_does_not_make_other_text_so():
+    """Text from outside that reads the same as lines of ours is remembered apart."""
+    learn("sesame-open-up")
+    shown = redacted(lines(["one", "other"]))
+    same = redacted("one\nother")
+
+    assert isinstance(shown, str)
+    assert type(same) is str
+    assert line(same) == "one\\nother"
+
+
 def test_a_line_is_one_line_and_steers_nothing():
     """Control, bidi and zero-width characters are escaped; what a person reads stands as it is."""
     learn("sesame-open-up")
