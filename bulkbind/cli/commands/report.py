@@ -11,8 +11,12 @@ from bulkbind.cli.here import again, completed
 from bulkbind.cli.options import run_argument, settings_from
 from bulkbind.cli.running import explained, print_json, print_lines
 from bulkbind.errors import UsageError
+from bulkbind.model import MEANINGS
 from bulkbind.report import FORMS, as_json, as_text
+from bulkbind.report.tables import KEYS
 from bulkbind.settings import Group
+
+_STATUSES = [f"status={status}" for status in MEANINGS]
 
 
 @options.command("report")
@@ -38,6 +42,7 @@ from bulkbind.settings import Group
     multiple=True,
     type=options.Listed(),
     metavar="KEY=VALUE|…",
+    shell_complete=options.offering(*(f"{key}=" for key in KEYS), *_STATUSES),
     help="with --format: only these rows, e.g. status=failed|invalid,reason=space; keys are "
     "status, reason, user_id, machine_code, code; repeatable",
 )
