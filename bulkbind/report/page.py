@@ -18,7 +18,7 @@ from bulkbind.model import (
     RunState,
     Status,
 )
-from bulkbind.model.wording import counted
+from bulkbind.model.wording import counted, meaning, to_do
 from bulkbind.redaction import json_text, line
 from bulkbind.report import charts
 from bulkbind.report.measures import moment, rate_text, span_text
@@ -72,7 +72,12 @@ def write_html(
         "verdict": verdict(summary),
         "statuses": _statuses(summary),
         "reasons": [
-            {**reason, "to_do": Status(reason["status"]).about.to_do} for reason in summary.reasons
+            reason
+            | {
+                "means": meaning(reason["code"]),
+                "to_do": to_do(reason["code"]) or Status(reason["status"]).about.to_do,
+            }
+            for reason in summary.reasons
         ],
         "most_reason": max((reason["count"] for reason in summary.reasons), default=1),
         "tones": TONES,
