@@ -36,10 +36,11 @@ from bulkbind.errors import (
     PlanMovedError,
     UsageError,
 )
-from bulkbind.ledger import Outlook, last_pace
+from bulkbind.ledger import Outlook, has_met, last_pace
 from bulkbind.manifest import Manifest, ManifestFile, batches_of, digest
 from bulkbind.manifest.duplicates import Policy, Seen
 from bulkbind.model import Forecast, Plan, PlanWord, Status
+from bulkbind.model.wording import counted, verb
 from bulkbind.redaction import lines
 from bulkbind.report.problem_text import MOST_LINES, problem_lines
 from bulkbind.threads import in_thread
@@ -115,7 +116,8 @@ def _rate(db: View, settings: Settings) -> tuple[float | None, str]:
     cap = None if settings.send.is_per_user else settings.send.rate
     known = last_pace(db)
     if known is None:
-        return (cap, "set by --rate") if cap else (None, "no run has met its limit yet")
+        met = "no run was long enough to tell" if has_met(db) else "no run has met this gateway yet"
+        return (cap, "set by --rate") if cap else (None, met)
     if cap and cap <= known.per_s:
         return cap, "set by --rate"
     return known.per_s, f"run {known.run_id}: {known.source}"
@@ -323,8 +325,9 @@ class Staging:
                 return RunResult(None, ExitCode.DECLINED, "declined: nothing was sent")
         withdrawn = await self._ledger.confirm(number)
         if withdrawn:
+            left = counted(withdrawn, "rows")
             self._session.listener.notice(
-                f"{withdrawn:,} rows that an older run had left are withdrawn"
+                f"{left} that an older run had left {verb(withdrawn, 'is', 'are')} withdrawn"
             )
         return number, self._run_id
 
@@ -422,10 +425,11 @@ class Staging:
         invalid = counts.get(Status.INVALID, 0)
         if invalid and self._session.settings.manifest.on_invalid == "abort":
             _, groups = await self._ledger.read(lambda db: Outlook(db, number).problems(0))
-            of_all = f"{invalid:,} of {sum(counts.values()):,} rows"
+            of_all = f"{invalid:,} of {counted(sum(counts.values()), 'rows')}"
+            breaks = verb(invalid, "breaks", "break")
             shown = problem_lines(tuple(groups), MOST_LINES - LINES_AROUND)
             raise InvalidRowsError(
-                lines([f"{of_all} break a rule, so nothing was sent:", *shown]),
+                lines([f"{of_all} {breaks} a rule, so nothing was sent:", *shown]),
                 hint="`bulkbind validate MANIFEST --all` lists every one; "
                 "`bulkbind run MANIFEST --on-invalid skip` sends the rest",
             )

@@ -13,6 +13,7 @@ from bulkbind.manifest import batches_of, open_manifest
 from bulkbind.manifest.duplicates import Policy, Seen
 from bulkbind.model import CheckedRow, GoodRows, Problem, ProblemGroups
 from bulkbind.model.fields import FIELDS
+from bulkbind.model.wording import counted, verb
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -152,8 +153,10 @@ class _Work:
         """Report what was found before a manifest became unreadable."""
         found = self.found
         file = f"; problems: {found.file}" if found.file else ""
+        breaks = verb(found.invalid, "breaks", "break")
         self._listener.notice(
-            f"{found.rows:,} rows could be read, {found.invalid:,} of them break a rule{file}"
+            f"{counted(found.rows, 'rows')} could be read, {found.invalid:,} of them {breaks} a "
+            f"rule{file}"
         )
 
     def _batches(self, manifest: Manifest) -> Iterator[GoodRows | list[CheckedRow]]:
@@ -188,7 +191,8 @@ class _Work:
             row = CheckedRow(repeat.line, [], values, (problem,))
             yield from self._report(repeat.source, name, row)
         if self.found.duplicates:
+            name = verb(self.found.duplicates, "names", "name")
             self._listener.notice(
-                f"{self.found.duplicates:,} rows name a device of another row again, which is the "
-                f"one that counts, e.g. {example}"
+                f"{counted(self.found.duplicates, 'rows')} {name} a device of another row again, "
+                f"which is the one that counts, e.g. {example}"
             )

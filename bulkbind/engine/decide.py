@@ -29,6 +29,7 @@ from bulkbind.model import (
     Unreachable,
     value,
 )
+from bulkbind.model.wording import counted
 
 _PARAMETERS = "13000102"
 """Source: koodrive-api.md, "Errors"."""
@@ -334,7 +335,7 @@ def _exhausted(claim: Claim) -> Step:
 
 
 def _gave_up(claim: Claim) -> Outcome:
-    return Outcome(Status.FAILED, detail=f"gave up after {claim.attempts} attempts")
+    return Outcome(Status.FAILED, detail=f"gave up after {counted(claim.attempts, 'attempts')}")
 
 
 def _unless_listed(claim: Claim, outcome: Outcome) -> Park:

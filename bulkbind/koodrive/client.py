@@ -95,7 +95,7 @@ class KooDrive:
 
     @property
     def requests(self) -> int:
-        """Requests sent."""
+        """Requests that left this machine."""
         return self._http.requests
 
     def patience_s(self) -> float:
@@ -227,6 +227,7 @@ class KooDrive:
         attempt.message = redacted(attempt.message)
         attempt.request_id = redacted(attempt.request_id)
         if isinstance(attempt.verdict, Unreachable):
+            self._http.requests -= attempt.connection != 0  # TLS failed before it left
             self.trouble = attempt.message.removeprefix(NO_CONNECTION)
         attempt.trace_id = request.headers[_X_TRACE_ID]
         attempt.sent_at = self.server_clock.at(sent_s)

@@ -194,7 +194,7 @@ class HttpSession:
         self.host = URL(endpoint).host_port_subcomponent or ""
         """As aiohttp writes it into the Host header."""
         self.requests = 0
-        """Requests sent."""
+        """Requests that got a connection."""
         self.on_unasked: Callable[[int], None] = lambda _number: None
         """Called with the number of a connection that said something unasked, or broke."""
 
@@ -239,14 +239,16 @@ class HttpSession:
         watchdog = self._watchdog
         assert watchdog is not None, "enter the session first"  # a programmer's error
         sent_s = self._clock.monotonic()
-        self.requests += 1
         CONNECTION.set(0)
         in_time = watchdog.timeout(timeout_s)
-        if self._fast is not None:
-            reply = await self._fast.send(request, cap, in_time)
-        else:
-            with in_time:
-                reply = await self._plain(request, cap)
+        try:
+            if self._fast is not None:
+                reply = await self._fast.send(request, cap, in_time)
+            else:
+                with in_time:
+                    reply = await self._plain(request, cap)
+        finally:
+            self.requests += CONNECTION.get() != 0  # else nothing has left this machine
         answer = self._answer(reply, request)
         self._server_clock.observe(answer.date, sent_s, self._clock.monotonic())
         return answer

@@ -38,6 +38,7 @@ from bulkbind.manifest.text import (
     open_text,
 )
 from bulkbind.model import COMES_BACK, OWN_COLUMNS, CheckedRow, GoodRows, Problem, Source
+from bulkbind.model.wording import counted
 
 if TYPE_CHECKING:
     from _csv import Reader
@@ -130,7 +131,7 @@ class CsvManifest:
         )
         if lines and settings.skip_rows is None and any(map(str.strip, lines)):
             self.notices.append(
-                f"{source.name}: {len(lines):,} lines before the header passed over"
+                f"{source.name}: {counted(len(lines), 'lines')} before the header passed over"
             )
         if len(cells) > len(header.cells):
             self.notices.append(
@@ -157,7 +158,7 @@ class CsvManifest:
         if header is None:
             if len(seen) > len(skipped) + HEADER_WITHIN:
                 raise ManifestError(
-                    f"{name}: no header in the first {len(seen):,} lines",
+                    f"{name}: no header in the first {counted(len(seen), 'lines')}",
                     hint="--skip-rows N says where it is, --columns that there is none",
                 )
             raise ManifestError(

@@ -14,6 +14,8 @@ from functools import cached_property
 from itertools import repeat
 from typing import TYPE_CHECKING, NamedTuple
 
+from bulkbind.model.wording import counted, verb
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -480,12 +482,14 @@ class Repeats:
         for code, each in shared[:_MOST_TOLD]:
             first, other = each.names[:2]
             yield (
-                f"{name}: {least}{each.count:,} rows with different names, like {first!r} and "
-                f"{other!r} (line {each.line}), share the machine code `{code}`: is it a device's "
-                "own?"
+                f"{name}: {least}{counted(each.count, 'rows')} with different names, like "
+                f"{first!r} and {other!r} (line {each.line}), share the machine code "
+                f"`{code}`: is it a device's own?"
             )
         if len(shared) > _MOST_TOLD:
-            yield f"{name}: {len(shared) - _MOST_TOLD:,} more machine codes are shared like that"
+            more = len(shared) - _MOST_TOLD
+            are = verb(more, "is", "are")
+            yield f"{name}: {counted(more, 'more machine codes')} {are} shared like that"
 
 
 @dataclass

@@ -27,6 +27,7 @@ from bulkbind.manifest.table_words import NAME, fault_of_word
 from bulkbind.manifest.text import MOST_COLUMNS
 from bulkbind.model import COMES_BACK, OWN_COLUMNS, CheckedRow, GoodRows, Problem, Source
 from bulkbind.model.fields import FIELDS
+from bulkbind.model.wording import counted, verb
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -192,8 +193,8 @@ class Table:
         self._has_comments = self._first not in used and self._header[:1] == [_COMMENT]
         self._passed_over = dict.fromkeys(
             (
-                *("blank lines", "repeated headers", "headers in other words", "comment lines"),
-                "rule lines and footers",
+                *("blank lines", "repeated headers", "reworded headers", "comment lines"),
+                "footer or rule lines",
             ),
             0,
         )
@@ -331,10 +332,11 @@ class Table:
             yield f"{name}: columns kept but not sent: {shown}"
         for kind, count in self._passed_over.items():
             if count:
-                yield f"{name}: {count:,} {kind} passed over"
+                yield f"{name}: {counted(count, kind)} passed over"
         if self._cut:
+            are = verb(self._cut, "is", "are")
             yield (
-                f"{name}: {self._cut:,} rows are shorter than the header, e.g. line "
+                f"{name}: {counted(self._cut, 'rows')} {are} shorter than the header, e.g. line "
                 f"{self._first_cut}: read as if empty cells had been cut off at their ends"
             )
         yield from self._checker.notices(name)
@@ -401,7 +403,7 @@ class Table:
         if is_as_wide and list(map(_trimmed, cells)) == list(map(_trimmed, self._header)):
             return "comment lines" if self._has_comments else "repeated headers"
         if not faults and self._names_same(cells):
-            return "headers in other words"
+            return "reworded headers"
         margin = cells[: self._first]
         at = next((at for at, cell in enumerate(margin) if cell.strip()), len(margin))
         first = cells[at].strip() if at < len(cells) else ""
@@ -412,7 +414,7 @@ class Table:
         ):
             return "comment lines"
         is_outside_table = not faults and is_outside(cells, self._source.delimiter)
-        return "rule lines and footers" if is_outside_table else None
+        return "footer or rule lines" if is_outside_table else None
 
     def _checked(
         self, line: int, cells: list[str], faults: Faults, text: str, *, is_cut: bool

@@ -19,6 +19,7 @@ from bulkbind.manifest.formulas import is_harmless, is_plain, safe, safe_call, s
 from bulkbind.model import MEANINGS, OWN_COLUMNS, AttemptRow, Problem, ResultRow, Source, UndoneRow
 from bulkbind.model.fields import FIELDS, OPTIONAL
 from bulkbind.model.results import NO_COLUMN
+from bulkbind.model.wording import reason
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -213,7 +214,7 @@ def reason_of(row: ResultRow) -> str:
     """Return why a row ended as it did; broken rules in the same words as `validate`."""
     if row.problems:
         return "; ".join(problem.text for problem in row.problems)
-    words = [f"{row.code} {row.message}".strip(), row.detail]
+    words = [reason(row.code, row.message), row.detail]
     return "; ".join(word for word in words if word)
 
 

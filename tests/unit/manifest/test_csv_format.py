@@ -331,7 +331,7 @@ def test_row_of_empty_cells_is_a_blank_line(manifest, content, given):
     opened = manifest(content, **given)
 
     assert outline(opened.rows()) == [(2, "A"), (4, "B")]
-    assert "fleet.csv: 1 blank lines passed over" in opened.notices
+    assert "fleet.csv: 1 blank line passed over" in opened.notices
 
 
 def test_short_row_lacks_its_last_cells(read):
