@@ -22,7 +22,6 @@ from bulkbind.model.attempts import (
     Transient,
     Unreachable,
     Verdict,
-    value,
 )
 from bulkbind.model.facts import (
     Changes,

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import msgspec
 
-from bulkbind.model.attempts import value
 from bulkbind.model.fields import ABSENT, Values
 
 if TYPE_CHECKING:
@@ -178,8 +177,7 @@ class Source:
     """Of the rows (CSV)."""
 
 
-@dataclass(slots=True)
-class Claim:
+class Claim(msgspec.Struct, gc=False):
     """A row being worked on, owned by one task at a time, which updates its counters."""
 
     row: int
@@ -204,8 +202,7 @@ class Claim:
     """When the last of them was read, local clock."""
 
 
-@value
-class Outcome:
+class Outcome(msgspec.Struct, frozen=True, gc=False):
     """How a row ended."""
 
     status: Status
