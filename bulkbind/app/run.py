@@ -7,10 +7,11 @@ import json
 import os
 import secrets
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bulkbind.app.inputs import Named, no_rows, too_few
+from bulkbind.app.inputs import Named, left_out_of, no_rows, too_few
 from bulkbind.app.refresh import refresh
 from bulkbind.app.session.listener import Listener
 from bulkbind.app.session.opening import opened, read_heads
@@ -37,7 +38,7 @@ from bulkbind.errors import (
 )
 from bulkbind.ledger import Outlook, Policy, last_pace
 from bulkbind.manifest import Manifest, ManifestFile, digest
-from bulkbind.model import Forecast, Plan, PlanWord, Status
+from bulkbind.model import Forecast, Plan, PlanWord, RunFacts, Status
 from bulkbind.redaction import lines
 from bulkbind.report.problem_text import MOST_LINES, problem_lines
 from bulkbind.threads import in_thread
@@ -79,6 +80,9 @@ def read_plan(
     """
     outlook = Outlook(db, run)
     counts, mark = outlook.counts()
+    left_out = outlook.facts().left_out
+    if left_out is not None:
+        counts[PlanWord.LEFT_OUT] = left_out["rows"]
     moves = 0 if first else outlook.moves()
     per_s, source = _rate(db, settings)
     texts, groups = outlook.problems(MOST_PROBLEMS)
@@ -104,6 +108,7 @@ def read_plan(
         broken=tuple(groups),
         is_refused=refuses and groups.count > 0,
         first=first,
+        left_out=left_out,
     )
 
 
@@ -143,6 +148,7 @@ async def run(
     *,
     first: int | None = None,
     wanted: Plan | None = None,
+    note: str = "",
     listener: Listener | None = None,
     stop: StopSignal | None = None,
     clock: Clock | None = None,
@@ -157,6 +163,7 @@ async def run(
         first: A pilot: only this many of the rows that need sending are sent, then the run stops;
             the same call resumes it. None: all rows.
         wanted: The plan that was agreed to; nothing is sent if manifest or ledger have changed.
+        note: What the operator says of the run, such as the number of a change.
         listener: Receives progress and is asked before anything is sent; agrees by default.
         stop: Set it to stop and drain the run.
         clock: For tests.
@@ -166,7 +173,7 @@ async def run(
     Raises: UsageError, ManifestError, InvalidRowsError (with `on_invalid: abort`), PlanMovedError,
         LedgerBusyError, LedgerError. Only after a LedgerError may anything have been sent.
     """
-    session = new_session(settings, listener, stop, clock)
+    session = replace(new_session(settings, listener, stop, clock), note=note)
     async with time_boxed(session):
         files = await opened(session, manifests)
         session = await authorized(session)
@@ -263,6 +270,8 @@ async def _ready(  # noqa: PLR0917  # those of `bind_all`
         )
     )
     refuse_moved(plan, wanted)
+    if facts := noted(session):
+        await ledger.add_facts(number, facts)
     session.listener.notice(f"going on with run {run_id}, which was not finished")
     if session.settings.manifest.reads_lists:
         session.listener.notice("the server's lists are read before a run begins: not for this")
@@ -277,6 +286,14 @@ def new_session(
 ) -> Session:
     """Return a session without credentials, with defaults for what is None."""
     return Session(settings, clock or SystemClock(), stop or StopSignal(), listener or Listener())
+
+
+def noted(session: Session) -> RunFacts:
+    """Return the operator's note as a fact of the run; empty if there is none."""
+    facts = RunFacts()
+    if session.note:
+        facts.note = session.note
+    return facts
 
 
 class Staging:
@@ -341,8 +358,17 @@ class Staging:
             reads = self._session.settings.manifest
             policy = Policy(reads.on_duplicate, reads.on_conflict)
             await self._ledger.resolve_duplicates(number, policy)
+            if facts := self._facts():
+                await self._ledger.add_facts(number, facts)
             await self._ledger.ready(number)
         return number
+
+    def _facts(self) -> RunFacts:
+        """Return what is known of the run once its manifests are staged."""
+        facts = noted(self._session)
+        if (left_out := left_out_of(self._manifests)) is not None:
+            facts.left_out = left_out
+        return facts
 
     @asynccontextmanager
     async def _discarding(self, number: int) -> AsyncIterator[None]:

@@ -7,11 +7,11 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from bulkbind import report
-from bulkbind.app.inputs import no_rows, open_all, too_few
+from bulkbind.app.inputs import choice_notices, left_out_of, no_rows, open_all, too_few
 from bulkbind.app.session.listener import Listener
 from bulkbind.errors import ExitCode, ManifestError
 from bulkbind.ledger import Policy, Seen
-from bulkbind.manifest import open_manifest
+from bulkbind.manifest import choose, open_manifest
 from bulkbind.model import CheckedRow, Problem, ProblemGroups
 from bulkbind.model.fields import FIELDS
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from bulkbind.manifest import Manifest, ManifestFile
+    from bulkbind.model import Chosen
     from bulkbind.settings import Settings
 
 BATCH = 1_000
@@ -39,6 +40,8 @@ class Validation:
     cleaned: int = 0
     """Rows that cleaning changed."""
     rules: ProblemGroups = field(default_factory=ProblemGroups)
+    left_out: Chosen | None = None
+    """Rows that conditions left out, which are not among `rows`; None: no condition was given."""
     file: Path | None = None
     """The file with all problems."""
 
@@ -54,6 +57,7 @@ class Validation:
             "invalid": self.invalid,
             "duplicates": self.duplicates,
             "cleaned": self.cleaned,
+            "rows_left_out": self.left_out,
             "rules": self.rules.as_json(),
         }
 
@@ -122,7 +126,10 @@ class _Work:
 
         If a manifest becomes unreadable, no more is read, but what was found is yielded.
         """
+        choose(self._files, self._reads)
         manifests = [open_manifest(file, self._reads) for file in self._files]
+        for notice in choice_notices(self._files):
+            self._listener.notice(notice)
         with Seen() as seen:
             for number, manifest in enumerate(manifests):
                 rows = manifest.rows()
@@ -136,6 +143,7 @@ class _Work:
                         if row.problems or row.changes:
                             yield from self._report(number, manifest.source.name, row)
                 self._tell(manifest, self.found.rows - before)
+                self.found.left_out = left_out_of(manifests)
                 if self.fault is not None:
                     break
             self.fault = self.fault or too_few(self.found.rows, self._reads)
@@ -162,7 +170,8 @@ class _Work:
         """Return the next rows, even if later ones cannot be read."""
         batch: list[CheckedRow] = []
         try:
-            batch.extend(islice(rows, BATCH if self.fault is None else 0))
+            meant = (row for row in rows if not row.left_out)
+            batch.extend(islice(meant, BATCH if self.fault is None else 0))
         except ManifestError as error:
             self.fault = error
         return batch

@@ -1,6 +1,7 @@
 """The ledger: one SQLite file per endpoint with the state of every row, safe against crashes."""
 
 from bulkbind.ledger.duplicates import Policy, Seen
+from bulkbind.ledger.history import history_of_device, history_of_user
 from bulkbind.ledger.ledger import Ledger
 from bulkbind.ledger.outlook import BoundReader, KnownReader, Outlook, SkippedReader, last_pace
 from bulkbind.ledger.reading import (

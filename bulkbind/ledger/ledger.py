@@ -40,6 +40,7 @@ class Ledger(Verbs):
     stage = verb(staging.stage_manifest, alone=True)
     resolve_duplicates = verb(duplicates.resolve_duplicates, alone=True)
     ready = verb(staging.ready, alone=True)
+    add_facts = verb(runs.add_facts)
     mark_vanished = timed_verb(staging.mark_vanished, alone=True)
     confirm = timed_verb(staging.confirm, alone=True)
     discard = verb(staging.discard, alone=True)

@@ -360,5 +360,6 @@ def all_runs(path: Path, endpoint: str | None = None) -> list[dict[str, Any]]:
         return [
             {name: getattr(summary, name) for name in _LISTED}
             | {"state": summary.state.value, "manifests": list(summary.manifests)}
+            | {"note": summary.facts.note or None}
             for summary in found
         ]

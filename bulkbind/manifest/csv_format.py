@@ -173,6 +173,10 @@ class CsvManifest:
         """
         return chain.from_iterable(self._batches())  # avoids a generator frame per row
 
+    def asked(self, row: CheckedRow) -> list[str | Problem]:
+        """Return what a row has in the columns that the operator asks for."""
+        return self._table.asked(row)
+
     def _batches(self) -> Iterator[Iterable[CheckedRow]]:
         with open_text(self._manifest, self.source) as file:
             line = self._first_line

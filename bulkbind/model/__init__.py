@@ -26,6 +26,7 @@ from bulkbind.model.attempts import (
 )
 from bulkbind.model.facts import (
     Changes,
+    Chosen,
     Example,
     LimitFound,
     LiveFacts,

@@ -180,6 +180,14 @@ class Example(TypedDict):
     why: str
 
 
+class Chosen(TypedDict):
+    """How many rows the operator's conditions left out."""
+
+    rows: int
+    by: dict[str, int]
+    """Rows by the first condition that left them out, as one types it."""
+
+
 class Changes(Facts):
     """Differences between a run and the previous one of manifests with the same names.
 
@@ -396,6 +404,10 @@ class RunFacts(Facts):
     """Most requests in flight at once that the gateway takes; None: no limit was shown."""
     clock_skew_s = Fact[float | None](None, is_carried=True)
     """Seconds by which the server's clock is ahead of ours, rounded down; None: not measured."""
+    left_out = Fact[Chosen | None](None)
+    """Rows of the manifests that were not meant; None: all were."""
+    note = Fact("")
+    """What the operator says of the run, such as the number of a change."""
     parts = Fact[Sequence[TimelinePart]]((), joins, is_shown=False)
     """The timeline of each session."""
     pruned_at = Fact[str | None](None)

@@ -66,6 +66,7 @@ class PlanWord(Described):
         "2", "same device as another row, which is the one that counts"
     )  # fmt: skip
     INVALID = "invalid", PlanFacts("!", "break a rule", is_problem=True)
+    LEFT_OUT = "left_out", PlanFacts("/", "left out by --where or --where-not", is_fixed=True)
     FAILED = "failed", PlanFacts(
         "x", "failed in the unfinished run that is gone on with", is_fixed=True
     )  # fmt: skip
@@ -166,6 +167,10 @@ class Status(Described):
         meaning="left by a run that another one replaced, not sent",
         planned=PlanWord.FAILED, tone="mute2", comes_back=False, is_bound=False,
     )  # fmt: skip
+    LEFT_OUT = "left_out", RowFacts(
+        meaning="left out by --where or --where-not, never sent", planned=PlanWord.LEFT_OUT,
+        tone="mute2", comes_back=False, is_bound=False,
+    )  # fmt: skip
 
 
 _UNASKED = "the connection that settled it said something unasked afterwards, or broke"
@@ -174,6 +179,7 @@ ROW_TRANSITIONS: dict[Status | None, dict[Status, str]] = {
         Status.STAGED: "it keeps every rule",
         Status.INVALID: "it breaks a rule",
         Status.DUPLICATE: "an earlier row of the run names its user and device",
+        Status.LEFT_OUT: "a condition leaves it out, and such rows are kept",
     },
     Status.STAGED: {
         Status.CLAIMED: "handed to a worker",

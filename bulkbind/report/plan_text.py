@@ -45,6 +45,7 @@ def plan_json(plan: Plan) -> dict[str, Any]:
         "going_on": plan.going_on or None,
         "refused": plan.is_refused,
         "first": plan.first,
+        "left_out": plan.left_out,
         "refreshed": plan.is_refreshed,
         "digest": plan.digest,
         "mark": plan.mark,
@@ -65,6 +66,8 @@ def _lines(plan: Plan, *, is_brief: bool) -> Iterator[str]:
     for word in PlanWord:
         if count := plan.counts.get(word, 0):
             yield f"  {word.about.sign} {count:>9,}  {_meaning(plan, word)}"
+    for condition, count in (plan.left_out["by"] if plan.left_out else {}).items():
+        yield f"    {PlanWord.LEFT_OUT.about.sign} {count:>7,}  {condition}"
     if plan.extra is not None:
         yield f"  {EXTRA[0]} {plan.extra:>9,}  {EXTRA[1]}"
     if plan.not_proven:

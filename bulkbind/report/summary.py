@@ -62,6 +62,7 @@ def as_text(summary: RunSummary, *, every_status: bool = False) -> Lines:
             told.append(f"  … and {rest} more in summary.json")
     if summary.cleaned:
         told.append(f"cleaned: names of {counted(summary.cleaned, 'rows')}, each in `detail`")
+    told += _asked(summary.facts)
     told += _changes(summary.facts.changes)
     told += _refreshed(summary.facts.refreshed)
     told += _pace(summary)
@@ -77,6 +78,15 @@ def _reason(reason: dict[str, Any]) -> str:
     words = " ".join(str(reason[key]) for key in ("code", "message") if reason[key])
     detail = f" ({reason['detail']})" if reason["detail"] not in ("", reason["message"]) else ""
     return f"  {reason['count']:>7,}  {reason['status']}: {words}, e.g. {reason['example']}{detail}"
+
+
+def _asked(facts: RunFacts) -> list[str]:
+    """Return the operator's note, and what the operator's conditions left out."""
+    told = [f"note: {facts.note}"] if facts.note else []
+    if left_out := facts.left_out:
+        by = ", ".join(f"{count:,} by {condition}" for condition, count in left_out["by"].items())
+        told.append(f"left out: {counted(left_out['rows'], 'rows')}: {by}")
+    return told
 
 
 def _changes(changes: Changes) -> list[str]:

@@ -262,6 +262,12 @@ Titles = Annotated[
     Repeated("COLUMN"),
 ]
 """Names that may hold commas: one, or a list."""
+Conditions = Annotated[
+    tuple[str, ...],
+    BeforeValidator(_alone, json_schema_input_type=list[str] | str),
+    Repeated("CONDITION"),
+]
+"""Conditions on columns: one, or a list."""
 AuthMode = Literal["token", "session", "app", "users"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 FailOn = Literal["any", "new", "none"]
@@ -582,9 +588,31 @@ class Reading(Part):
         "none",
     )
 
+    user_table: File | None = Group.MANIFEST.option(
+        "a second table, in any format, that has user_id (or what --map user_id=COLUMN names) "
+        "beside an e-mail address, phone number or name: it says who the user of a row is"
+    )
+    user_key: Annotated[str, Shown("COLUMN[=COLUMN]")] | None = Group.MANIFEST.option(
+        "with --user-table: the column that names the user in the manifest, and in the table, if "
+        "it is called otherwise there"
+    )
+    where: Conditions = Group.MANIFEST.option(
+        "only the rows with COLUMN=VALUE, COLUMN~REGEX (found anywhere in it) or COLUMN in FILE "
+        "(one of its lines); all conditions must hold; COLUMN is one of your own, or #3",
+        (),
+    )
+    where_not: Conditions = Group.MANIFEST.option(
+        "only the rows for which the condition does not hold, written as for --where", ()
+    )
+
 
 class ManifestSettings(Reading):
     """How manifests are read, and what is made of their rows."""
+
+    keep_left_out: bool = Group.MANIFEST.option(
+        "what --where and --where-not leave out stands in the results, too, as left_out",
+        default=False,
+    )
 
     on_duplicate: Literal["first", "error"] = Group.REPEAT.option(
         "the same device again for the same user: the first row counts, or the others are invalid",

@@ -52,7 +52,7 @@ def path(tmp_path):
         )
         for status, row in PLACE.items():
             put(db, row, status, status)
-            if status not in (Status.INVALID, Status.DUPLICATE):
+            if status not in (Status.INVALID, Status.DUPLICATE, Status.LEFT_OUT):
                 put(db, row + 1000, Status.DUPLICATE, status, of=row)
         for row, unbinding in zip(PLACE.values(), UnbindStatus, strict=False):
             db.execute(
@@ -65,13 +65,13 @@ def path(tmp_path):
 
 def put(db, row, status, code, of=None):
     """Insert a row as it is."""
-    is_wrong = status is Status.INVALID
+    problems = {Status.INVALID: json.dumps(PROBLEM), Status.LEFT_OUT: "[]"}.get(status)
     first = PLACE[Status.BOUND] if status is Status.DUPLICATE and of is None else of
     db.execute(
         "INSERT INTO rows (id, run, source, line, user_id, machine_code, cells, status, problems, "
         "duplicate_of, message, settled_at) VALUES (?, ?, 0, 2, 'u', ?, '[\"c\", \"u\"]', ?, ?, ?, "
         "'why', '2026-11-23T12:00:00.000Z')",
-        (row, RUN, code, status, json.dumps(PROBLEM) if is_wrong else None, first),
+        (row, RUN, code, status, problems, first),
     )
 
 
@@ -112,7 +112,7 @@ def test_a_plan_has_a_word_for_every_status(path):
         users = outlook.users()
 
     assert set(counts) == set(PlanWord)
-    assert sum(counts.values()) == len(Status) * 2 - 2
+    assert sum(counts.values()) == len(Status) * 2 - 3
     assert users == {"u": {word: count for word, count in counts.items() if count}}
     assert wanted == {
         status: status.about.planned

@@ -53,6 +53,8 @@ class Session:
     """None before `authorized`, and where no requests are sent."""
     tls: SSLContext | None = None
     """As `auth`; None also where the endpoint has none."""
+    note: str = ""
+    """What the operator says of the run."""
     pulse: Pulse = field(default_factory=Pulse)
     """Beaten by all progress, so that a stall is noticed."""
 

@@ -18,6 +18,7 @@ from bulkbind.cli.options import run_argument
 from bulkbind.cli.running import explained
 from bulkbind.cli.send import send, send_inbox
 from bulkbind.errors import UsageError
+from bulkbind.model import in_one_line
 from bulkbind.settings import Group
 
 if TYPE_CHECKING:
@@ -26,6 +27,26 @@ if TYPE_CHECKING:
     from bulkbind.engine import StopSignal
     from bulkbind.errors import ExitCode
     from bulkbind.settings import Settings
+
+
+LONGEST_NOTE = 200
+
+
+def _noted(_context: click.Context, _param: click.Parameter, text: str) -> str:
+    """Return a note as one line of printable text."""
+    if len(text) > LONGEST_NOTE:
+        raise click.BadParameter(f"it has {len(text)} characters, at most {LONGEST_NOTE}")
+    return " ".join(in_one_line(" ".join(text.split())).split())
+
+
+note = options.option(
+    "--note",
+    default="",
+    callback=_noted,
+    metavar="TEXT",
+    help="kept with the run and shown in runs, history, report and mail, e.g. the number of a "
+    "change",
+)
 
 
 @options.command("run")
@@ -48,6 +69,7 @@ if TYPE_CHECKING:
     help="do what `bulkbind plan --save FILE` planned, or nothing if manifest or ledger moved",
 )
 @options.option("--yes", is_flag=True, help="do not ask")
+@note
 @options.path(
     "--archive",
     metavar="DIR",
@@ -69,6 +91,7 @@ def command(
     first: int | None,
     rehearse: bool,
     plan_file: Path | None,
+    note: str,
     limits: tuple[str, ...],
     faults: tuple[str, ...],
     seed: int | None,
@@ -108,15 +131,28 @@ def command(
         sandbox = behaviour_from(limits, faults, seed)
         wanted = load_plan(plan_file) if plan_file is not None else None
     if archive is not None:
-        sys.exit(_inbox(manifests, archive, min_age, given, is_plain=not rehearse and not first))
+        is_plain = not rehearse and not first
+        sys.exit(_inbox(manifests, archive, min_age, given, note=note, is_plain=is_plain))
 
     async def use_case(settings: Settings, console: Console, stop: StopSignal) -> RunResult:
         if not rehearse:
             return await run(
-                manifests, settings, first=first, wanted=wanted, listener=console, stop=stop
+                manifests,
+                settings,
+                first=first,
+                wanted=wanted,
+                note=note,
+                listener=console,
+                stop=stop,
             )
         return await rehearse_run(
-            manifests, settings, sandbox=sandbox, first=first, listener=console, stop=stop
+            manifests,
+            settings,
+            sandbox=sandbox,
+            first=first,
+            note=note,
+            listener=console,
+            stop=stop,
         )
 
     sys.exit(send(given, use_case))
@@ -128,6 +164,7 @@ def _inbox(
     min_age_s: float,
     given: dict[str, Any],
     *,
+    note: str,
     is_plain: bool,
 ) -> ExitCode:
     with explained():
@@ -141,7 +178,7 @@ def _inbox(
 
     async def use_case(settings: Settings, console: Console, stop: StopSignal) -> InboxResult:
         return await run_inbox(
-            inbox, archive, settings, min_age_s=min_age_s, listener=console, stop=stop
+            inbox, archive, settings, min_age_s=min_age_s, note=note, listener=console, stop=stop
         )
 
     return send_inbox(given, use_case)
