@@ -79,7 +79,7 @@ def status(settings: Settings, run_id: str | None = None, clock: Clock | None = 
         done=summary.total - sum(summary.counts.get(status, 0) for status in open_rows),
         per_s=recent / measured_s if is_sending else 0.0,
         measured_s=measured_s,
-        is_alive=_is_alive(summary),
+        is_alive=is_alive(summary),
         last_settled_at=last,
         problems=problems,
         live=live,
@@ -93,7 +93,8 @@ def _since(now: datetime, live: LiveFacts, longest_s: float) -> datetime:
     return max(since, datetime.fromisoformat(live.began_at)) if live else since
 
 
-def _is_alive(summary: RunSummary) -> bool | None:
+def is_alive(summary: RunSummary) -> bool | None:
+    """Return whether the process that sends a run exists; None if that cannot be known."""
     if summary.state is not RunState.SENDING or summary.host != socket.gethostname():
         return None
     try:

@@ -20,6 +20,7 @@ from bulkbind.cli.variables import unknown_variables
 from bulkbind.errors import BulkbindError, UsageError
 from bulkbind.manifest.columns import field_of
 from bulkbind.manifest.formats import FORMATS
+from bulkbind.model import in_one_line
 from bulkbind.model.fields import FIELDS
 from bulkbind.redaction import learn
 from bulkbind.settings import (
@@ -231,6 +232,18 @@ def _malformed(pair: str, setting: Setting) -> UsageError:
         f"{setting.flag} {pair!r}: write {setting.metavar}",
         hint=f"fields are {', '.join(FIELDS)}",
     )
+
+
+LONGEST_WORDS = 200
+"""Characters of what an operator says of a run."""
+
+
+def one_line(_context: click.Context, _param: click.Parameter, text: str) -> str:
+    """Return what an operator says of a run as one line of printable text."""
+    words = in_one_line(" ".join(text.split()))
+    if len(words) > LONGEST_WORDS:
+        raise click.BadParameter(f"it has {len(words)} characters, at most {LONGEST_WORDS}")
+    return words
 
 
 MOST_RUNS = 50

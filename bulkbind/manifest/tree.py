@@ -161,6 +161,8 @@ class Tree:
         self._missing = set(self._asked)
         """Columns asked for that no device had so far."""
         self._names: dict[str, None] = {}
+        self._asked_paths: dict[tuple[str, ...], tuple[str, ...] | Problem | None] = {}
+        """Where it stands, by the column and a device's keys."""
 
     @property
     def is_keyed(self) -> bool:
@@ -191,7 +193,12 @@ class Tree:
         return [self._value(row.cells, column) for column in self._asked]
 
     def _value(self, cells: Any, column: str) -> str | Problem:  # noqa: ANN401  # a mapping
-        path = self._path(cells, column)
+        known = (column, *cells)
+        path = self._asked_paths.get(known, ())
+        if path == ():
+            path = self._path(cells, column)
+            if len(self._asked_paths) < MOST_SHAPES:
+                self._asked_paths[known] = path
         if path is None:
             return ""
         if isinstance(path, Problem):
@@ -210,19 +217,17 @@ class Tree:
 
     def _path(self, cells: dict[str, Any], column: str) -> tuple[str, ...] | Problem | None:
         """Return where a device has what a column's name says; None if it has no such key."""
-        if column in cells:
-            return (column,)
-        first, _, rest = column.partition(".")
-        if rest and first in cells:
-            return (first, *rest.split("."))
-        alike = [key for key in cells if columns.same(key, column)]
+        alike = [key for key in cells if key == column or columns.same(key, column)]
         if len(alike) > 1:
             return Problem(
                 "row", column, printable(", ".join(alike)), "row: one key for one column",
-                "several keys are called so",
+                "several keys, or one and a default, are called so",
             )  # fmt: skip
         if alike:
             return (alike[0],)
+        first, _, rest = column.partition(".")
+        if rest and first in cells:
+            return (first, *rest.split("."))
         field = columns.field_of(column, {})
         found = self._shape(tuple(cells)).paths[FIELDS.index(field)] if field else None
         if found is None and len(self._names) < MOST_SHAPES:

@@ -25,6 +25,7 @@ from bulkbind.model.attempts import (
     value,
 )
 from bulkbind.model.facts import (
+    Adjustment,
     Changes,
     Chosen,
     Example,
@@ -33,6 +34,7 @@ from bulkbind.model.facts import (
     Refreshed,
     RunFacts,
     TimelinePart,
+    adjustment_words,
 )
 from bulkbind.model.problem_groups import BrokenRule, Cause, CauseKey, ProblemGroups, cause_of
 from bulkbind.model.results import EXTRA, AttemptRow, Forecast, Plan, ResultRow, RunSummary

@@ -20,10 +20,12 @@ from bulkbind.model import (
     VERDICTS,
     RunState,
     Status,
+    adjustment_words,
 )
 from bulkbind.redaction import json_text, line
 from bulkbind.report import charts
 from bulkbind.report.measures import rate_text, span_text
+from bulkbind.report.summary import asked_text
 from bulkbind.report.tables import reason_of
 
 if TYPE_CHECKING:
@@ -85,6 +87,8 @@ def write_html(
         "style": _file("report.css"),
         "script": script,
         "script_digest": _digest(script),
+        "asked": asked_text(summary.facts),
+        "adjusted": [adjustment_words(each) for each in summary.facts.adjusted],
         **_series(summary.facts.parts),
     }
     with replacing(path) as file:

@@ -6,7 +6,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from bulkbind.files import write_json
-from bulkbind.model import MEANINGS, RunSummary
+from bulkbind.model import MEANINGS, RunSummary, adjustment_words
 from bulkbind.redaction import Lines, lines
 from bulkbind.report.measures import counted, rate_text
 
@@ -62,7 +62,7 @@ def as_text(summary: RunSummary, *, every_status: bool = False) -> Lines:
             told.append(f"  … and {rest} more in summary.json")
     if summary.cleaned:
         told.append(f"cleaned: names of {counted(summary.cleaned, 'rows')}, each in `detail`")
-    told += _asked(summary.facts)
+    told += asked_text(summary.facts)
     told += _changes(summary.facts.changes)
     told += _refreshed(summary.facts.refreshed)
     told += _pace(summary)
@@ -80,12 +80,13 @@ def _reason(reason: dict[str, Any]) -> str:
     return f"  {reason['count']:>7,}  {reason['status']}: {words}, e.g. {reason['example']}{detail}"
 
 
-def _asked(facts: RunFacts) -> list[str]:
-    """Return the operator's note, and what the operator's conditions left out."""
+def asked_text(facts: RunFacts) -> list[str]:
+    """Return what operators asked for: their note, what was left out, how the run was steered."""
     told = [f"note: {facts.note}"] if facts.note else []
     if left_out := facts.left_out:
         by = ", ".join(f"{count:,} by {condition}" for condition, count in left_out["by"].items())
         told.append(f"left out: {counted(left_out['rows'], 'rows')}: {by}")
+    told += [f"adjusted: {adjustment_words(each)}" for each in facts.adjusted]
     return told
 
 

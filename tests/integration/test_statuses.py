@@ -30,6 +30,8 @@ from tests.integration.test_ledger import ENDPOINT, values
 RUN = 1
 PLACE = {status: (RUN << RUN_SHIFT) + number for number, status in enumerate(Status)}
 """The row in each status; another row, a duplicate of it, is a thousand further."""
+NO_DEVICE = (Status.INVALID, Status.DUPLICATE, Status.LEFT_OUT)
+"""Rows that do not stand for a device of the run."""
 PROBLEM = [{"field": "machine_code", "column": "c", "value": "-", "rule": "r", "found": "f"}]
 
 
@@ -52,7 +54,7 @@ def path(tmp_path):
         )
         for status, row in PLACE.items():
             put(db, row, status, status)
-            if status not in (Status.INVALID, Status.DUPLICATE, Status.LEFT_OUT):
+            if status not in NO_DEVICE:
                 put(db, row + 1000, Status.DUPLICATE, status, of=row)
         for row, unbinding in zip(PLACE.values(), UnbindStatus, strict=False):
             db.execute(
@@ -114,11 +116,7 @@ def test_a_plan_has_a_word_for_every_status(path):
     assert set(counts) == set(PlanWord)
     assert sum(counts.values()) == len(Status) * 2 - 3
     assert users == {"u": {word: count for word, count in counts.items() if count}}
-    assert wanted == {
-        status: status.about.planned
-        for status in Status
-        if status not in (Status.INVALID, Status.DUPLICATE)
-    }
+    assert wanted == {status: status.about.planned for status in Status if status not in NO_DEVICE}
 
 
 def test_a_report_has_every_status(path, tmp_path):
@@ -143,7 +141,7 @@ def test_a_report_has_every_status(path, tmp_path):
         status: status.shown for status in Status if status is not Status.DUPLICATE
     }
     ends = {detail.rsplit(", which is ", 1)[1] for detail in firsts}
-    assert ends == {status for status in MEANINGS if status not in ("invalid", "duplicate")}
+    assert ends == {status for status in MEANINGS if status not in NO_DEVICE}
     assert reasons == set(NEEDS_PERSON)
     assert {line.split(": ")[1] for line in people} == set(NEEDS_PERSON)
     for status in MEANINGS:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from bulkbind.model import NEEDS_PERSON, PENDING, RunFacts, RunState, Status
 from bulkbind.redaction import Lines, line, lines
 from bulkbind.report import as_json
-from bulkbind.report.summary import time_text
+from bulkbind.report.summary import asked_text, time_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -57,6 +57,7 @@ def of_run(result: RunResult) -> Ending:
     about = ", ".join(summary.manifests)
     counts, changes = summary.counts, summary.facts.changes
     told = [f"bulkbind: {_what(result, about)}"]
+    told += asked_text(summary.facts)
     told += _examples(summary.examples, changes)
     if spent := time_text(summary.facts):
         told.append(f"time: {spent}")

@@ -20,6 +20,7 @@ from bulkbind.app.session.session import (
     pacer_of,
     retries_of,
 )
+from bulkbind.app.session.steering import Steering
 from bulkbind.clock import iso
 from bulkbind.engine import Breaker, Parts, Pipeline, StopSignal, Unbinder, draining
 from bulkbind.errors import ExitCode, LedgerError
@@ -96,9 +97,10 @@ async def send(
 
     ledger.on_settled, ledger.on_doubted = on_settled, on_doubted
     sender = _Sender(session, ledger, Parts(api, ledger, pacer, stop, clock), run, breaker)
+    steering = Steering(session, ledger, run, pacer=pacer, breaker=breaker, sender=sender)
 
     def spent() -> RunFacts:
-        return facts_of(
+        facts = facts_of(
             client,
             pacer,
             settings.send,
@@ -106,13 +108,20 @@ async def send(
             again=sender.again,
             backed_off_s=sender.backed_off_s,
         )
+        if steering.done:
+            facts.adjusted = steering.done
+        return facts
 
     follow(session, client, pacer)
     await ledger.start(run)
     with bound(run_id=run_id):
         logger().info("run.started", rows=rows, endpoint=settings.endpoint())
         try:
-            async with api, _telling(ledger, run, gauge, clock, spent):
+            async with (
+                api,
+                steering.followed(),
+                _telling(ledger, run, gauge, clock, spent),
+            ):
                 with progress.shown(gauge):
                     await sender.send(first)
         finally:
@@ -183,12 +192,20 @@ class _Sender:
         self._ledger = ledger
         self._parts = parts
         self._run = run
+        self._width = session.settings.send.concurrency
+        self._pipeline: Pipeline | None = None
         self.lists = 0
         """List calls made."""
         self.again = 0
         """Binds sent again after a time-out."""
         self.backed_off_s = 0.0
         """Total seconds of backoff over all devices."""
+
+    def widen(self, concurrency: int) -> None:
+        """Have workers for so many requests at once from now on."""
+        self._width = concurrency
+        if self._pipeline is not None:
+            self._pipeline.widen(concurrency)
 
     async def send(self, first: int | None) -> None:
         """*first*: as in `run`; a pilot moves nothing."""
@@ -222,8 +239,9 @@ class _Sender:
 
     async def _send_staged(self, first: int | None) -> None:
         settings = self._session.settings
-        pipeline = Pipeline(
-            self._parts, self._run, settings.send, settings.doubt, first, breaker=self._breaker
+        send = settings.send.model_copy(update={"concurrency": self._width})
+        self._pipeline = pipeline = Pipeline(
+            self._parts, self._run, send, settings.doubt, first, breaker=self._breaker
         )
         try:
             await pipeline.run()

@@ -209,7 +209,7 @@ def follow(session: Session, client: KooDrive, pacer: Pacer) -> None:
     endpoint = session.settings.endpoint()
     session.pulse.follow(
         lambda: client.requests,
-        lambda: pacer.closed_for_s() > 0,
+        lambda: pacer.is_paused or pacer.closed_for_s() > 0,
         lambda: where_time_went(pacer, endpoint, client.trouble, has_answered=client.has_answered),
     )
 

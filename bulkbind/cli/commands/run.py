@@ -18,7 +18,6 @@ from bulkbind.cli.options import run_argument
 from bulkbind.cli.running import explained
 from bulkbind.cli.send import send, send_inbox
 from bulkbind.errors import UsageError
-from bulkbind.model import in_one_line
 from bulkbind.settings import Group
 
 if TYPE_CHECKING:
@@ -29,20 +28,10 @@ if TYPE_CHECKING:
     from bulkbind.settings import Settings
 
 
-LONGEST_NOTE = 200
-
-
-def _noted(_context: click.Context, _param: click.Parameter, text: str) -> str:
-    """Return a note as one line of printable text."""
-    if len(text) > LONGEST_NOTE:
-        raise click.BadParameter(f"it has {len(text)} characters, at most {LONGEST_NOTE}")
-    return " ".join(in_one_line(" ".join(text.split())).split())
-
-
 note = options.option(
     "--note",
     default="",
-    callback=_noted,
+    callback=options.one_line,
     metavar="TEXT",
     help="kept with the run and shown in runs, history, report and mail, e.g. the number of a "
     "change",
