@@ -16,6 +16,7 @@ from click.shell_completion import CompletionItem
 from bulkbind import logs
 from bulkbind.app.schema import filled
 from bulkbind.cli import console
+from bulkbind.cli.running import print_failure
 from bulkbind.cli.variables import unknown_variables
 from bulkbind.errors import BulkbindError, UsageError
 from bulkbind.manifest.columns import field_of
@@ -76,6 +77,7 @@ class Command(click.Command):
         for text in slips:
             console.fail(text)
         if slips:
+            print_failure("; ".join(slips), "", UsageError.exit_code)
             ctx.exit(UsageError.exit_code)
         if others and not ctx.params.get("quiet"):
             _note(ctx.params, others)
@@ -106,7 +108,8 @@ def option(
 ) -> Callable[[Decorated], Decorated]:
     """Return a click option with its environment variable `BULKBIND_…`, shown in the help.
 
-    *of*: the command, where other commands' options of that name mean something else.
+    *of*: the command, where other commands' options of that name mean something else, or where
+    the name is so short that many another variable would be taken for a slip.
     """
     variable = variable_of(f"{of}-{flag.removeprefix('--')}" if of else flag)
     return click.option(flag, *more, envvar=variable, show_envvar=True, **attributes)

@@ -22,7 +22,7 @@ from bulkbind.cli.running import (
 from bulkbind.errors import ExitCode
 from bulkbind.model import PlanWord
 from bulkbind.model.fields import DETAILS
-from bulkbind.report.plan_text import plan_json, plan_text
+from bulkbind.report.plan_text import plan_json, plan_markdown, plan_text
 from bulkbind.settings import Group
 
 if TYPE_CHECKING:
@@ -62,6 +62,15 @@ Exit codes: 0 no problem, 1 some rows could not be bound, 2 a manifest could not
 )
 @options.settings(Group.NETWORK, Group.PACE)
 @options.option("--json", "as_json_", is_flag=True, help="print the plan as JSON")
+@options.option(
+    "--as",
+    "form",
+    of="plan",
+    type=click.Choice(["text", "md"]),
+    default="text",
+    show_default=True,
+    help="md: print it as Markdown, for a comment on a merge request",
+)
 def command(
     manifests: tuple[str, ...],
     *,
@@ -69,6 +78,7 @@ def command(
     extra: bool,
     save: Path | None,
     as_json_: bool,
+    form: str,
     **given: Any,
 ) -> None:
     """Print the plan, and save it if asked to."""
@@ -90,7 +100,7 @@ def command(
             if as_json_:
                 print_json(plan_json(found))
             else:
-                print_lines([plan_text(found)])
+                print_lines([plan_markdown(found) if form == "md" else plan_text(found)])
             if save is not None:
                 save_plan(found, save)
                 command = f"bulkbind run --plan {shlex.quote(str(save))}"

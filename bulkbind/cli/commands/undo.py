@@ -11,7 +11,13 @@ from bulkbind.app.undo import undo
 from bulkbind.cli import options
 from bulkbind.cli.console import Console, is_interactive, logs_only, say, say_hint
 from bulkbind.cli.options import settings_from
-from bulkbind.cli.running import configure_logs, explained, print_json, run_until_done
+from bulkbind.cli.running import (
+    configure_logs,
+    explained,
+    print_failure,
+    print_json,
+    run_until_done,
+)
 from bulkbind.cli.send import DRAINING, same_place
 from bulkbind.model import RunState
 from bulkbind.report.undo_report import undo_json, undo_text
@@ -67,6 +73,7 @@ def command(run_id: str, *, yes_unbind: int | None, **given: Any) -> None:
 def _show(result: UndoResult, *, is_quiet: bool, is_json: bool) -> None:
     if result.summary is None:
         say(result.hint)
+        print_failure(result.hint, "", result.exit_code)
         return
     if not is_quiet or result.exit_code:
         if not logs_only():  # the log has `undo.finished`
