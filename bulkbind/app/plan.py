@@ -15,9 +15,9 @@ from bulkbind.app.session.lists import compare_lists
 from bulkbind.app.session.opening import opened, read_heads
 from bulkbind.app.session.session import authorized, before_sending
 from bulkbind.engine.proof import READS, vanished
-from bulkbind.errors import UsageError
+from bulkbind.errors import NoLedgerError, UsageError
 from bulkbind.files import read_whole, write_json
-from bulkbind.ledger import Ledger, Outlook, copy_known, reading
+from bulkbind.ledger import Ledger, Outlook, copy_known, reading, replaced
 from bulkbind.ledger.store import get_meta
 from bulkbind.manifest import digest
 from bulkbind.model import Forecast, Plan, PlanWord
@@ -78,9 +78,10 @@ async def plan(
         names = tuple(each.name for each in files)
 
         def planned(db: View) -> Plan:
-            return read_plan(
+            plan = read_plan(
                 db, run, settings, names, known, going_on=going_on, is_whole=True, first=first
             )
+            return plan if going_on else replace(plan, replaces=_replaced(settings.ledger_path()))
 
         def read() -> Plan:
             with reading(path) as db:
@@ -91,6 +92,15 @@ async def plan(
                 return await in_thread(read)
         with reading(path) as db:
             return await _refreshed(session, Outlook(db, run), planned(db), extra=extra)
+
+
+def _replaced(ledger: Path) -> tuple[str, int] | None:
+    """Return what a run would take the place of, which the copy of the ledger does not have."""
+    try:
+        with reading(ledger) as db:
+            return replaced(db, 0)
+    except NoLedgerError:
+        return None
 
 
 async def _staged(

@@ -36,7 +36,7 @@ from bulkbind.errors import (
     PlanMovedError,
     UsageError,
 )
-from bulkbind.ledger import Outlook, Policy, last_pace
+from bulkbind.ledger import Outlook, Policy, last_pace, replaced
 from bulkbind.manifest import Manifest, ManifestFile, digest
 from bulkbind.model import Forecast, Plan, PlanWord, RunFacts, Status
 from bulkbind.redaction import lines
@@ -109,6 +109,7 @@ def read_plan(
         is_refused=refuses and groups.count > 0,
         first=first,
         left_out=left_out,
+        replaces=None if going_on else replaced(db, run),
     )
 
 

@@ -3,7 +3,14 @@
 from bulkbind.ledger.duplicates import Policy, Seen
 from bulkbind.ledger.history import history_of_device, history_of_user
 from bulkbind.ledger.ledger import Ledger
-from bulkbind.ledger.outlook import BoundReader, KnownReader, Outlook, SkippedReader, last_pace
+from bulkbind.ledger.outlook import (
+    BoundReader,
+    KnownReader,
+    Outlook,
+    SkippedReader,
+    last_pace,
+    replaced,
+)
 from bulkbind.ledger.reading import (
     RunName,
     RunReader,

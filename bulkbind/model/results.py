@@ -82,6 +82,8 @@ class Plan:
     """A pilot: only so many of the rows that need sending are sent; None: all."""
     left_out: Chosen | None = None
     """Rows that conditions left out, by condition; None: none was given."""
+    replaces: tuple[str, int] | None = None
+    """The unfinished run that it would replace, and the rows that this would withdraw."""
 
     @property
     def rows(self) -> int:

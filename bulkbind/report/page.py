@@ -157,6 +157,7 @@ def verdict(summary: RunSummary) -> dict[str, str]:
 _ASIDE = {
     Status.DUPLICATE: ("is a duplicate", "are duplicates"),
     Status.WITHDRAWN: ("is withdrawn", "are withdrawn"),
+    Status.LEFT_OUT: ("is left out", "are left out"),
     PENDING: ("is pending", "are pending"),
 }
 """How rows that are neither bound nor a person's are told, so that the numbers add up."""

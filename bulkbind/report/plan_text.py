@@ -47,6 +47,9 @@ def plan_json(plan: Plan) -> dict[str, Any]:
         "refused": plan.is_refused,
         "first": plan.first,
         "left_out": plan.left_out,
+        "replaces": dict(zip(("run_id", "rows"), plan.replaces, strict=True))
+        if plan.replaces
+        else None,
         "refreshed": plan.is_refreshed,
         "digest": plan.digest,
         "mark": plan.mark,
@@ -96,8 +99,7 @@ def _markdown(plan: Plan) -> Iterator[str]:
 def _lines(plan: Plan, *, is_brief: bool) -> Iterator[str]:
     names = ", ".join(plan.manifests)
     yield f"{names}: {counted(plan.rows, 'rows')}, {counted(plan.user_count, 'users')}"
-    if plan.going_on:
-        yield f"run {plan.going_on} of these manifests is not finished: run goes on with it"
+    yield from _unfinished(plan)
     for word in PlanWord:
         if count := plan.counts.get(word, 0):
             yield f"  {word.about.sign} {count:>9,}  {_meaning(plan, word)}"
@@ -116,6 +118,17 @@ def _lines(plan: Plan, *, is_brief: bool) -> Iterator[str]:
     if plan.is_refreshed and plan.forecast.binds > plan.counts[PlanWord.BIND]:
         yield (
             "  (the ledger does not know all that the server has: these are sent, and found bound)"
+        )
+
+
+def _unfinished(plan: Plan) -> Iterator[str]:
+    if plan.going_on:
+        yield f"run {plan.going_on} of these manifests is not finished: run goes on with it"
+    if plan.replaces:
+        run_id, left = plan.replaces
+        yield (
+            f"run {run_id} is not finished: run would take its place, and withdraw its "
+            f"{counted(left, 'rows')} (`bulkbind resume` sends them first)"
         )
 
 

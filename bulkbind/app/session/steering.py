@@ -84,7 +84,7 @@ class Steering:
 
     def _do(self, item: Adjustment) -> None:
         said = adjustment_words(item)
-        logger().info("run.adjusted", **{key: value for key, value in item.items() if value})
+        logger().info("run.adjusted", who=item["who"], why=item["why"], what=item["what"])
         self._session.listener.notice(f"adjusted: {said}")
         self.done.append(item)
         what: dict[str, Any] = item["what"]

@@ -40,6 +40,7 @@ and can be called while a run is sending.
 +  to bind                  =  already bound         ~  bound under another {DETAILS}
 >  bound to another user    2  a row twice           !  a rule is broken
 -  not on the server        ?  only on the server    …  in doubt
+/  left out by --where
 
 Exit codes: 0 no problem, 1 some rows could not be bound, 2 a manifest could not be read,
 3 the server's lists could not be read.
