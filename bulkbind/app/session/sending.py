@@ -28,7 +28,7 @@ from bulkbind.logs import bound, logger
 from bulkbind.model import LimitFound, LiveFacts, RunFacts, RunState, UnbindKind
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
     from bulkbind.clock import Clock
     from bulkbind.koodrive import KooDrive
@@ -97,7 +97,7 @@ async def send(
 
     ledger.on_settled, ledger.on_doubted = on_settled, on_doubted
     sender = _Sender(session, ledger, Parts(api, ledger, pacer, stop, clock), run, breaker)
-    steering = Steering(session, ledger, run, pacer=pacer, breaker=breaker, sender=sender)
+    began_at = iso(clock.utc_now())
 
     def spent() -> RunFacts:
         facts = facts_of(
@@ -112,6 +112,14 @@ async def send(
             facts.adjusted = steering.done
         return facts
 
+    async def tell() -> None:
+        said = _live(run, began_at, gauge, clock, spent())
+        await ledger.put_meta(LiveFacts.key, said.as_json())
+
+    steering = Steering(
+        session, ledger, run, pacer=pacer, breaker=breaker, sender=sender, tell=tell
+    )
+
     follow(session, client, pacer)
     await ledger.start(run)
     with bound(run_id=run_id):
@@ -120,7 +128,7 @@ async def send(
             async with (
                 api,
                 steering.followed(),
-                _telling(ledger, run, gauge, clock, spent),
+                _telling(tell, clock),
             ):
                 with progress.shown(gauge):
                     await sender.send(first)
@@ -138,24 +146,26 @@ TELL_EVERY_S = 1.0
 """Interval at which `status` learns how a run is doing."""
 
 
-@asynccontextmanager
-async def _telling(
-    ledger: Ledger, run: int, gauge: Gauge, clock: Clock, spent: Callable[[], RunFacts]
-) -> AsyncIterator[None]:
-    """Keep in the ledger how the block's sending is doing, for `status` and after a crash."""
-    began_at = iso(clock.utc_now())
+def _live(run: int, began_at: str, gauge: Gauge, clock: Clock, spent: RunFacts) -> LiveFacts:
+    """Return how the sending of a run is doing now."""
+    said = LiveFacts()
+    said.run, said.began_at, said.at = run, began_at, iso(clock.utc_now())
+    said.allowed_per_s = gauge.per_s()
+    said.waits, said.waiting = gauge.waits(), gauge.waiting()
+    said.spent = spent
+    return said
 
-    async def tell() -> None:
+
+@asynccontextmanager
+async def _telling(tell: Callable[[], Awaitable[None]], clock: Clock) -> AsyncIterator[None]:
+    """Keep in the ledger how the block's sending is doing, for `status` and after a crash."""
+
+    async def keep_telling() -> None:
         while True:
-            said = LiveFacts()
-            said.run, said.began_at, said.at = run, began_at, iso(clock.utc_now())
-            said.allowed_per_s = gauge.per_s()
-            said.waits, said.waiting = gauge.waits(), gauge.waiting()
-            said.spent = spent()
-            await ledger.put_meta(LiveFacts.key, said.as_json())
+            await tell()
             await clock.sleep(TELL_EVERY_S)
 
-    task = asyncio.create_task(tell(), name="telling")
+    task = asyncio.create_task(keep_telling(), name="telling")
     try:
         yield
     finally:

@@ -14,7 +14,7 @@ from bulkbind.model import adjustment_words
 from bulkbind.settings import parse_duration
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from bulkbind.app.session.session import Session
     from bulkbind.engine import Breaker
@@ -50,13 +50,16 @@ class Steering:
         pacer: Pacer,
         breaker: Breaker,
         sender: Widens,
+        tell: Callable[[], Awaitable[None]],
     ) -> None:
+        """*tell*: keeps in the ledger how the run is doing."""
         self._session = session
         self._ledger = ledger
         self._run = run
         self._pacer = pacer
         self._breaker = breaker
         self._sender = sender
+        self._tell = tell
         self.done: list[Adjustment] = []
 
     @asynccontextmanager
@@ -80,6 +83,7 @@ class Steering:
                 if item["number"] > last and run == self._run:
                     self._do(item)
             last = newest
+            await self._tell()
             await self._ledger.put_meta(DONE, last)
 
     def _do(self, item: Adjustment) -> None:
