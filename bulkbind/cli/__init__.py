@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
-from bulkbind.errors import ExitCode, meanings
+from bulkbind.errors import ExitCode, did_you_mean, meanings
 from bulkbind.redaction import line
 
 if TYPE_CHECKING:
@@ -58,6 +58,15 @@ class _Commands(click.Group):
             return cast("click.Command", import_module("bulkbind.cli.commands.run").resume_command)
         module = import_module(f"bulkbind.cli.commands.{cmd_name}")
         return cast("click.Command", module.command)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the command that was typed; the error names the nearest one."""
+        is_typed = args and not args[0].startswith("-") and not ctx.resilient_parsing
+        if is_typed and args[0] not in COMMANDS:
+            ctx.fail(f"there is no command {args[0]!r}{did_you_mean(args[0], COMMANDS)}")
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

@@ -5,14 +5,13 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-import click
 from markdown_it import MarkdownIt
 
-from bulkbind.cli import COMMANDS, cli
+from bulkbind.cli import COMMANDS
 from bulkbind.errors import meanings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from importlib.resources.abc import Traversable
 
     from markdown_it.token import Token
@@ -21,8 +20,11 @@ _OPEN = {"paragraph_open": ".PP", "bullet_list_open": ".RS 2", "bullet_list_clos
 _FONTS = {"strong_open": r"\fB", "em_open": r"\fI", "strong_close": r"\fR", "em_close": r"\fR"}
 
 
-def man_page(topics: Mapping[str, Traversable]) -> str:
-    """Return the man page in roff's man macros. Source: man(7), groff_man(7)."""
+def man_page(topics: Mapping[str, Traversable], help_of: Callable[[str], str]) -> str:
+    """Return the man page in roff's man macros. Source: man(7), groff_man(7).
+
+    *help_of*: returns the whole help of a command.
+    """
     parts = [
         '.TH BULKBIND 1 "" "bulkbind" "User Commands"',
         ".SH NAME",
@@ -30,7 +32,7 @@ def man_page(topics: Mapping[str, Traversable]) -> str:
         ".SH SYNOPSIS",
         r"\fBbulkbind\fR \fICOMMAND\fR [\fIOPTIONS\fR] [\fIARGUMENTS\fR]",
         ".SH COMMANDS",
-        *_commands(),
+        *_commands(help_of),
         ".SH EXIT STATUS",
         escaped(f"{meanings()}."),
     ]
@@ -39,14 +41,11 @@ def man_page(topics: Mapping[str, Traversable]) -> str:
     return "\n".join(parts)
 
 
-def _commands() -> Iterator[str]:
+def _commands(help_of: Callable[[str], str]) -> Iterator[str]:
     for name in COMMANDS:
-        command = cli.get_command(click.Context(cli), name)
-        assert command is not None
-        context = click.Context(command, info_name=f"bulkbind {name}", max_content_width=80)
         yield f".SS {escaped(name)}"
         yield ".nf"
-        yield from (escaped(line) for line in command.get_help(context).splitlines())
+        yield from (escaped(line) for line in help_of(name).splitlines())
         yield ".fi"
 
 

@@ -92,7 +92,7 @@ def _markdown(plan: Plan) -> Iterator[str]:
             ("user", "rows"), ((user or "(none)", _marks(each, ", ")) for user, each in users)
         )
         if plan.user_count > len(users):
-            yield f"… and {plan.user_count - len(users):,} more"
+            yield from ("", f"… and {plan.user_count - len(users):,} more")
         yield from ("", "</details>")
 
 

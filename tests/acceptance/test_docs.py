@@ -16,6 +16,7 @@ from packaging.requirements import Requirement
 import bulkbind
 from bulkbind.app.schema import config_schema, described
 from bulkbind.cli import COMMANDS, cli
+from bulkbind.cli.layout import heading_of
 from bulkbind.errors import ExitCode, meanings
 from bulkbind.manifest import format_names, open_manifest
 from bulkbind.manifest.rules import RULES
@@ -35,6 +36,7 @@ from bulkbind.settings import (
 )
 from tests.support.configs import config_files
 from tests.support.constraints import PINS
+from tests.support.in_process import called as in_process
 from tests.support.manual import MANUAL, README, TOPICS, blocks, section
 from tests.support.paths import ROOT
 from tests.support.processes import bulkbind as run_bulkbind, environment, sandbox
@@ -155,6 +157,69 @@ def test_help_explains_every_option(name):
         assert option.opts[0] in help_of(name)
 
 
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_has_examples_and_groups(name):
+    """A command shows how it is called; options of many kinds stand below headings."""
+    text = help_of(name)
+    command = command_of(name)
+    headings = {heading_of(option) for option in options_of(name)}
+
+    called = re.findall(rf"^ +(?:\w+: +|.*\| |\w+=\S+ )?bulkbind {name}\b", text, re.MULTILINE)
+    assert "Examples" in text
+    assert called
+    assert all(f"\n{heading}:\n" in text for heading in headings)
+    assert command.help
+
+
+@pytest.mark.parametrize("width", [80, 100])
+def test_the_help_of_run_is_short(width):
+    """At most 100 lines, a clause for each option; `bulkbind help run` has all of each."""
+    short = CliRunner().invoke(cli, ["run", "--help"], terminal_width=width - 2).output
+    whole = CliRunner().invoke(cli, ["help", "run"]).output
+
+    assert len(short.splitlines()) <= 100
+    assert len(re.findall(r"^[A-Z][\w, ]+:$", short, re.MULTILINE)) >= 7
+    assert "`bulkbind help run`" in short
+    for option in options_of("run"):
+        assert re.search(rf"^  .*{re.escape(option.opts[0])}\b", short, re.MULTILINE)
+        assert str(option.envvar) in whole
+
+
+def test_the_version_has_a_short_option():
+    """`-V` is `--version`."""
+    short, long = (CliRunner().invoke(cli, [flag]).output for flag in ("-V", "--version"))
+
+    assert short == long
+    assert re.fullmatch(r"bulkbind, version [\d.]+\n", short) or short.startswith("cli, version")
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        (("rnu",), "run"),
+        (("undoo", "x"), "undo"),
+        (("report", "--format", "cvs"), "csv"),
+        (("schema", "sumary"), "summary"),
+        (("completion", "bsh"), "bash"),
+        (("help", "limit"), "limits"),
+        (("validate", "x.csv", "--clean", "name"), "names"),
+        (("validate", "x.csv", "--format", "jsonn"), "json"),
+        (("validate", "x.csv", "--map", "machin_code=Serial"), "machine_code"),
+        (("run", "x.csv", "--on-invalid", "skp"), "skip"),
+        (("report", "--format", "csv", "--filter", "statu=failed"), "status"),
+        (("report", "--format", "csv", "--filter", "status=faild"), "failed"),
+        (("run", "x.csv", "--deadlin", "5m"), "--deadline"),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, tuple) else "",
+)
+def test_a_slip_is_told_what_was_meant(tmp_path, typed, meant):
+    """A wrong command, option, value or field ends with 2 and names the nearest right one."""
+    done = in_process(*typed, home=tmp_path)
+
+    assert done.returncode == 2
+    assert re.search(rf"[Dd]id you mean[^?]*[`']{re.escape(meant)}[`']", done.stderr), done.stderr
+
+
 OTHER_MEANINGS = {
     ("prune", "--out"),
     ("demo", "--out"),
@@ -173,8 +238,8 @@ that much else would be taken for a slip."""
 
 @pytest.mark.parametrize("name", [name for name in COMMANDS if name != "sandbox"])
 def test_help_shows_the_twin_of_every_option(name):
-    """Every option has an environment twin of its name, shown in the help."""
-    shown = " ".join(help_of(name).split())
+    """Every option has an environment twin of its name, shown in the whole help."""
+    shown = " ".join(CliRunner().invoke(cli, ["help", name]).output.split())
 
     for option in options_of(name):
         flag = max(option.opts, key=len)
@@ -190,7 +255,7 @@ SETTING_HELP = {
     "rate": "as fast as the gateway allows",
     "deadline": "none",
     "max_failures": "none",
-    "log_level": "warning on a terminal, which has the live display, else info",
+    "log_level": "warning on a terminal, else info",
     "log_format": "console on a terminal, else json",
     "ledger": "$XDG_STATE_HOME/bulkbind/<host>.db",
     "out": "bulkbind-report/<run id>",

@@ -89,6 +89,15 @@ def test_real_outputs_keep_to_their_schemas(outputs, name):
         assert problems_of(name, value) == []
 
 
+@pytest.mark.slow
+def test_the_last_log_line_of_a_failed_command_has_its_exit_code(outputs):
+    """With `--log-format json` a fatal error is a line of JSON on standard error as well."""
+    last = outputs["events"][-1]
+
+    assert last["event"] == "command.failed"
+    assert (last["error"], last["exit_code"]) == (outputs["error"]["error"], 2)
+
+
 def undescribed(schema: dict[str, Any], value: object, path: str) -> list[str]:
     """Return the fields of a value that its schema does not name."""
     if isinstance(value, list):

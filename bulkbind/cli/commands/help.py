@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import io
 import os
 import sys
@@ -13,8 +12,9 @@ import click
 from click.shell_completion import CompletionItem
 
 from bulkbind.cli import COMMANDS, cli, options
+from bulkbind.cli.layout import WHOLE
 from bulkbind.cli.running import explained, print_lines
-from bulkbind.errors import UsageError
+from bulkbind.errors import UsageError, did_you_mean
 from bulkbind.logs import is_terminal
 from bulkbind.redaction import Lines
 
@@ -33,6 +33,15 @@ def topics() -> dict[str, Traversable]:
         for file in sorted(folder.iterdir(), key=lambda file: file.name)
         if file.name.endswith(".md")
     }
+
+
+def help_of(name: str) -> str:
+    """Return the whole help of a command."""
+    command = cli.get_command(click.Context(cli), name)
+    assert command is not None
+    ctx = click.Context(command, info_name=f"bulkbind {name}", max_content_width=WIDTH)
+    ctx.meta[WHOLE] = True
+    return command.get_help(ctx)
 
 
 def about(text: str) -> str:
@@ -72,11 +81,11 @@ def command(topic: str | None, *, man: bool) -> None:
         if man:
             from bulkbind.cli.man_page import man_page  # noqa: PLC0415  # few calls need it
 
-            print_lines([Lines(man_page(topics()))])
+            print_lines([Lines(man_page(topics(), help_of))])
         elif topic is None:
             print_lines(_listed())
         elif topic in COMMANDS:
-            cli.main([topic, "--help"], prog_name="bulkbind", standalone_mode=False)
+            print_lines([Lines(help_of(topic))])
         else:
             _show(_text(topic))
 
@@ -93,11 +102,8 @@ def _text(topic: str) -> str:
     found = topics()
     if topic in found:
         return found[topic].read_text("utf-8").rstrip("\n")
-    near = difflib.get_close_matches(topic, [*found, *COMMANDS], n=1)
-    raise UsageError(
-        f"there is no topic {topic!r}",
-        hint=f"did you mean `bulkbind help {near[0]}`?" if near else "`bulkbind help` lists them",
-    )
+    guess = did_you_mean(topic, [*found, *COMMANDS])
+    raise UsageError(f"there is no topic {topic!r}{guess}", hint="`bulkbind help` lists them")
 
 
 def _show(text: str) -> None:
@@ -107,10 +113,12 @@ def _show(text: str) -> None:
         return
     from rich.console import Console as Terminal  # noqa: PLC0415  # only on a terminal
     from rich.markdown import Markdown  # noqa: PLC0415  # as above
+    from rich.theme import Theme  # noqa: PLC0415  # as above
 
     shown = io.StringIO()
-    terminal = Terminal(file=shown, force_terminal=True)
+    plain = Theme({"markdown.code": "bold cyan"})  # rich's own has a background
+    terminal = Terminal(file=shown, force_terminal=True, theme=plain)
     terminal.width = min(WIDTH, Terminal().width)
-    terminal.print(Markdown(text, hyperlinks=False))
+    terminal.print(Markdown(text, hyperlinks=False, code_theme="ansi_dark"))
     os.environ.setdefault("LESS", "FRX")  # as git: no pager for what fits the screen
     click.echo_via_pager(shown.getvalue(), color=True)

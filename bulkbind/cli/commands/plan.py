@@ -42,6 +42,12 @@ and can be called while a run is sending.
 -  not on the server        ?  only on the server    …  in doubt
 /  left out by --where
 
+\b
+Examples:
+  bulkbind plan fleet.csv --config bulkbind.yaml
+  bulkbind plan fleet.csv --refresh --extra --save plan.json
+  bulkbind plan manifests/ --as md > comment.md
+
 Exit codes: 0 no problem, 1 some rows could not be bound, 2 a manifest could not be read,
 3 the server's lists could not be read.
 """
@@ -67,7 +73,7 @@ Exit codes: 0 no problem, 1 some rows could not be bound, 2 a manifest could not
     "--as",
     "form",
     of="plan",
-    type=click.Choice(["text", "md"]),
+    type=options.Choice(["text", "md"]),
     default="text",
     show_default=True,
     help="md: print it as Markdown, for a comment on a merge request",

@@ -13,7 +13,7 @@ _SCHEMAS = {"manifest": manifest_schema, "config": config_schema, **OUTPUTS}
 
 
 @options.command("schema")
-@click.argument("name", type=click.Choice(list(_SCHEMAS)), metavar="NAME")
+@click.argument("name", type=options.Choice(list(_SCHEMAS)), metavar="NAME")
 def command(name: str) -> None:
     """Print a JSON Schema: of what goes in, or of what `--json` and logs put out.
 

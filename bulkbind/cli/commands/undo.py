@@ -10,7 +10,7 @@ import click
 from bulkbind.app.undo import undo
 from bulkbind.cli import options
 from bulkbind.cli.console import Console, is_interactive, logs_only, say, say_hint
-from bulkbind.cli.options import settings_from
+from bulkbind.cli.options import runs_of, settings_from
 from bulkbind.cli.running import (
     configure_logs,
     explained,
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 @options.command("undo")
-@click.argument("run_id", metavar="RUN")
+@click.argument("run_id", metavar="RUN", shell_complete=runs_of)
 @options.config
 @options.settings(Group.LEDGER, Group.OUT)
 @options.option(
@@ -54,6 +54,11 @@ def command(run_id: str, *, yes_unbind: int | None, **given: Any) -> None:
     \b
     undo.csv   one line per device: unbound, already_gone, changed, failed or pending
     undo.json  counts, times, requests
+
+    \b
+    Examples:
+      bulkbind undo 20261126
+      bulkbind undo 20261126 --yes-unbind 114 --quiet
 
     Exit codes: as run; 1 where a device was bound anew since, or could not be unbound.
     """  # noqa: D301  # click's mark for a block that is not wrapped
