@@ -43,7 +43,9 @@ class Sending(NamedTuple):
 def sending(path: Path, endpoint: str | None, run_id: str | None) -> Sending:
     """Return the run that is sending. Raises: UsageError if none is, or *run_id* is another."""
     with reading(path, endpoint) as db:
-        number = live_facts(db).run
+        # A killed one may still be called so; the one that tells how it goes, or began last, is it.
+        newest = "SELECT coalesce(max(run), 0) FROM runs WHERE state = 'sending'"
+        number = live_facts(db).run or int_of(db, newest)
         if number == 0:
             raise UsageError("no run is sending", hint="`bulkbind runs` lists them")
         if run_id and (asked := find_run(db, run_id)) != number:

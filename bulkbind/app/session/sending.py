@@ -121,6 +121,7 @@ async def send(
     )
 
     follow(session, client, pacer)
+    await steering.begin()
     await ledger.start(run)
     with bound(run_id=run_id):
         logger().info("run.started", rows=rows, endpoint=settings.endpoint())

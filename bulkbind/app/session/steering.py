@@ -61,30 +61,34 @@ class Steering:
         self._sender = sender
         self._tell = tell
         self.done: list[Adjustment] = []
+        self._last = 0
+
+    async def begin(self) -> None:
+        """Begin before the run is known to be sending: what was asked until now is not for it."""
+        self._last, _ = await self._ledger.asked()
 
     @asynccontextmanager
     async def followed(self) -> AsyncIterator[None]:
-        """Do what is asked for while the block runs; what was asked before is not for it."""
-        before, _ = await self._ledger.asked()
-        task = asyncio.create_task(self._follow(before), name="steering")
+        """Do what is asked for while the block runs."""
+        task = asyncio.create_task(self._follow(), name="steering")
         try:
             yield
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)  # the next verb meets a failure, too
 
-    async def _follow(self, last: int) -> None:
+    async def _follow(self) -> None:
         while True:
             await self._session.clock.sleep(LOOK_S)
             newest, items = await self._ledger.asked()
-            if newest == last:
+            if newest == self._last:
                 continue
             for run, item in items:
-                if item["number"] > last and run == self._run:
+                if item["number"] > self._last and run == self._run:
                     self._do(item)
-            last = newest
+            self._last = newest
             await self._tell()
-            await self._ledger.put_meta(DONE, last)
+            await self._ledger.put_meta(DONE, newest)
 
     def _do(self, item: Adjustment) -> None:
         said = adjustment_words(item)
