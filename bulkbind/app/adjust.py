@@ -11,6 +11,7 @@ from bulkbind import ledger
 from bulkbind.app.reports import is_alive
 from bulkbind.clock import Clock, SystemClock, iso
 from bulkbind.errors import UsageError
+from bulkbind.redaction import line
 
 if TYPE_CHECKING:
     from bulkbind.settings import Settings
@@ -65,7 +66,8 @@ async def adjust(
             hint="`bulkbind resume` goes on with it, and takes the same options",
         )
     at = iso(clock.utc_now())
-    number = ledger.ask(path, run.number, at=at, who=_who(), why=why, what=what)
+    words = str(line(why))  # without secrets
+    number = ledger.ask(path, run.number, at=at, who=_who(), why=words, what=what)
     until = clock.monotonic() + PATIENCE_S
     is_done = False
     while not is_done and clock.monotonic() < until:

@@ -219,13 +219,23 @@ def left_out_of(manifests: Sequence[Manifest]) -> Chosen | None:
     return Chosen(rows=by.total(), by=dict(by))
 
 
-def no_rows(name: str) -> str:
-    """Return the warning of a manifest without rows."""
-    return f"{name} holds no rows"
+def no_rows(manifest: Manifest, rows: int) -> str:
+    """Return the warning of a manifest without rows, or of which none is meant; else "".
+
+    *rows*: how many of it were read and meant.
+    """
+    name = manifest.source.name
+    if isinstance(manifest, ChosenRows) and manifest.has_none:
+        left = manifest.chosen["rows"]
+        return f"{name}: all {left:,} rows are left out; capitals count, and so does the whole cell"
+    return "" if rows else f"{name} holds no rows"
 
 
 def too_few(rows: int, settings: ManifestSettings) -> ManifestError | None:
-    """Return the error of fewer rows in all manifests together than there must be, if they are."""
+    """Return the error of fewer rows in all manifests together than there must be, if they are.
+
+    *rows*: with those that conditions leave out.
+    """
     least = settings.min_rows or 0
     if rows >= least:
         return None

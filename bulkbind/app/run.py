@@ -39,7 +39,7 @@ from bulkbind.errors import (
 from bulkbind.ledger import Outlook, Policy, last_pace, replaced
 from bulkbind.manifest import Manifest, ManifestFile, digest
 from bulkbind.model import Forecast, Plan, PlanWord, RunFacts, Status
-from bulkbind.redaction import lines
+from bulkbind.redaction import line, lines
 from bulkbind.report.problem_text import MOST_LINES, problem_lines
 from bulkbind.threads import in_thread
 
@@ -293,7 +293,7 @@ def noted(session: Session) -> RunFacts:
     """Return the operator's note as a fact of the run; empty if there is none."""
     facts = RunFacts()
     if session.note:
-        facts.note = session.note
+        facts.note = str(line(session.note))  # without secrets
     return facts
 
 
@@ -412,9 +412,11 @@ class Staging:
             )
             for notice in manifest.notices:
                 self._session.listener.notice(notice)
-            if position == before:
-                self._session.listener.warning(no_rows(manifest.source.name))
-        if fault := too_few(position, self._session.settings.manifest):
+            if warning := no_rows(manifest, position - before):
+                self._session.listener.warning(warning)
+        reads = self._session.settings.manifest
+        left_out = None if reads.keep_left_out else left_out_of(self._manifests)
+        if fault := too_few(position + (left_out["rows"] if left_out else 0), reads):
             raise fault
 
     def _looking(self, rows: Iterable[CheckedRow]) -> Iterator[CheckedRow]:

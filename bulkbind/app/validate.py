@@ -146,17 +146,21 @@ class _Work:
                 self.found.left_out = left_out_of(manifests)
                 if self.fault is not None:
                     break
-            self.fault = self.fault or too_few(self.found.rows, self._reads)
+            self.fault = self.fault or too_few(self._rows_read(), self._reads)
             if self.fault is not None and not self.found.rows:
                 raise self.fault  # there is nothing to write
             if repeats:
                 yield from self._repeats(seen)
 
+    def _rows_read(self) -> int:
+        left_out = self.found.left_out
+        return self.found.rows + (left_out["rows"] if left_out else 0)
+
     def _tell(self, manifest: Manifest, rows: int) -> None:
         for notice in manifest.notices:
             self._listener.notice(notice)
-        if not rows and self.fault is None:
-            self._listener.warning(no_rows(manifest.source.name))
+        if self.fault is None and (warning := no_rows(manifest, rows)):
+            self._listener.warning(warning)
 
     def report_partial(self) -> None:
         """Report what was found before a manifest became unreadable."""

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from bulkbind.errors import UsageError
+from bulkbind.manifest.columns import field_of
 from bulkbind.manifest.conditions import Condition, asked_columns, conditions_of, user_keys
 from bulkbind.manifest.opened import ManifestFile
 from bulkbind.manifest.rules import printable
 from bulkbind.manifest.user_table import UserTable
 from bulkbind.model import CheckedRow, Chosen, Problem
+from bulkbind.model.fields import FIELDS
 from bulkbind.settings import ManifestSettings
 
 if TYPE_CHECKING:
@@ -101,6 +103,11 @@ class ChosenRows:
         by = {each.text: self._left_out[each.text] for each in self._conditions}
         return Chosen(rows=self._left_out.total(), by=by)
 
+    @property
+    def has_none(self) -> bool:
+        """Whether it has rows, and all are left out."""
+        return bool(self._left_out) and not self._meant
+
     def asked(self, row: CheckedRow) -> list[str | Problem]:
         """Return what a row has in the columns that the operator asks for."""
         return self._manifest.asked(row)
@@ -135,12 +142,21 @@ class ChosenRows:
                 if holds and condition.values:
                     self._found[condition.text].add(cell)
                 if holds is condition.is_not:
-                    left = self._nobodys(row)
-                    return msgspec.structs.replace(left, problems=(), left_out=condition.text)
+                    return self._left(row, condition.text)
         problems = (*row.problems, *dict.fromkeys(doubts))
         if self._users is None or doubts:
             return self._nobodys(msgspec.structs.replace(row, problems=problems))
         return self._with_user(row, cells[-1])
+
+    def _left(self, row: CheckedRow, text: str) -> CheckedRow:
+        """Return a row that is left out, without the values that break a rule."""
+        row = self._nobodys(row)
+        if row.problems:
+            broken = {problem.field for problem in row.problems}
+            pairs = zip(FIELDS, row.values, strict=True)
+            kept = tuple(None if field in broken else value for field, value in pairs)
+            row = msgspec.structs.replace(row, problems=(), values=kept)
+        return msgspec.structs.replace(row, left_out=text)
 
     def _nobodys(self, row: CheckedRow) -> CheckedRow:
         if self._users is None or row.values[0] != _NOBODY:
@@ -171,8 +187,6 @@ class ChosenRows:
                 few = ", ".join(f"`{value}`" for value in unused[:_MOST_TOLD])
                 more = f" and {len(unused) - _MOST_TOLD:,} more" if len(unused) > _MOST_TOLD else ""
                 yield f"{name}: no row has these of {condition.text}: {few}{more}"
-        if self._left_out and not self._meant:
-            yield f"{name}: no row is left: capitals count, and a value is the whole cell"
 
 
 def _keys(settings: ManifestSettings) -> tuple[str, str]:
@@ -206,11 +220,11 @@ def _of_table(settings: ManifestSettings, key: str) -> ManifestSettings:
 def _without_users(settings: ManifestSettings, key: str) -> ManifestSettings:
     """Return how manifests are read whose users a table names by the column *key*."""
     columns = {field: name for field, name in settings.columns.items() if field != "user_id"}
-    taken = key in columns.values() or key.startswith("#")
+    is_ours = field_of(key, columns) not in (None, "user_id") or key.startswith("#")
     return settings.model_copy(
         update={
             "user_id": _NOBODY,
             "columns": columns,
-            "ignore_columns": settings.ignore_columns + (() if taken else (key,)),
+            "ignore_columns": settings.ignore_columns + (() if is_ours else (key,)),
         }
     )

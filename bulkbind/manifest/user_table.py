@@ -20,9 +20,12 @@ if TYPE_CHECKING:
     from bulkbind.manifest.formats import Manifest
     from bulkbind.settings.model import Reading
 
-_PHONE = re.compile(r"(?P<plus>\+|00)?(?P<digits>[\d ()./-]{7,40})", re.ASCII)
+_PHONE = re.compile(r"(?P<plus>\+|00)?(?P<digits>[\d ()./-]{1,40})", re.ASCII)
 _MARKS = str.maketrans("", "", " ()./-")
 _LEAST_DIGITS = 7
+_WHOLE_DIGITS = 10
+"""Of a phone number that begins with neither +, 00 nor 0; a shorter one may be another number, in
+which marks count: of an employee, say."""
 _MOST_TOLD = 5
 _FIELDS = frozenset(("user_id", "row"))
 """Fields whose problems count in a table of users."""
@@ -34,7 +37,8 @@ def form_of(address: str) -> str:
         return address.lower()
     if found := _PHONE.fullmatch(address):
         digits = found["digits"].translate(_MARKS)
-        if len(digits) >= _LEAST_DIGITS:
+        is_phone = found["plus"] or digits.startswith("0")
+        if len(digits) >= (_LEAST_DIGITS if is_phone else _WHOLE_DIGITS):
             return ("+" if found["plus"] else "") + digits
     return address
 

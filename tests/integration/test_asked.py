@@ -11,7 +11,9 @@ import bulkbind
 from bulkbind.app.adjust import adjust
 from bulkbind.app.history import history
 from bulkbind.app.reports import runs, status
+from bulkbind.app.session.listener import Listener
 from bulkbind.app.undo import undo
+from bulkbind.app.validate import validate
 from bulkbind.clock import SystemClock
 from bulkbind.errors import BulkbindError, ExitCode, UsageError
 from bulkbind.ledger import RunReader, reading
@@ -53,6 +55,16 @@ def settings_for(tmp_path, url, send=None, **manifest):
     )
 
 
+class Warned(Listener):
+    """Keeps warnings."""
+
+    def __init__(self):
+        self.said = []
+
+    def warning(self, text):
+        self.said.append(text)
+
+
 @pytest.fixture
 async def sandbox():
     """Serve a sandbox."""
@@ -78,6 +90,27 @@ async def test_only_the_rows_that_are_meant_are_sent(tmp_path, sandbox):
     assert [row["machine_code"] for row in read_results(tmp_path / "report")] == ["SN1", "SN4"]
     page = (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
     assert "2 by --where Site=Berlin" in page
+
+
+@pytest.mark.parametrize("keeps", [False, True])
+async def test_an_export_that_was_cut_off_is_told_from_one_of_which_little_is_meant(
+    tmp_path, sandbox, keeps
+):
+    """The least number of rows is that of the file; that nothing is meant is a warning."""
+    manifest = write_csv(tmp_path / "fleet.csv", SITES, HEADER)
+    given = {"where": ("Site=Rome",), "keep_left_out": keeps, "min_rows": 4}
+    settings = settings_for(tmp_path, sandbox.url, **given)
+    listener = Warned()
+
+    result = await bulkbind.run([manifest], settings, listener=listener)
+    found = validate([manifest], settings, listener)
+
+    assert result.exit_code == ExitCode.DONE
+    assert result.report is not None
+    assert result.report.summary.counts == ({"left_out": 4} if keeps else {})
+    assert (found.rows, found.left_out) == (0, {"rows": 4, "by": {"--where Site=Rome": 4}})
+    assert len(listener.said) == 2
+    assert all("all 4 rows are left out" in text for text in listener.said)
 
 
 async def test_what_is_left_out_may_stand_in_the_results(tmp_path, sandbox):

@@ -105,6 +105,17 @@ def test_a_row_that_is_left_out_breaks_no_rule(tmp_path, kind):
     assert [len(row.problems) for row in manifest.rows()] == [1, 0]
 
 
+def test_a_row_that_is_left_out_shows_no_broken_value(tmp_path):
+    """Results show it as it stands, and a spreadsheet would run it."""
+    rows = [("=1+1", "u1", "Munich"), ("SN2", "u1", "Berlin")]
+    given = {"where": ["Site=Berlin"], "keep_left_out": True}
+
+    left, _ = opened(tmp_path, "csv", HEADER, rows, **given).rows()
+
+    assert left.values == ("u1", None, None, None)
+    assert left.problems == ()
+
+
 @pytest.mark.parametrize("kind", FORMATS)
 def test_an_unknown_column_is_an_error(tmp_path, kind):
     """It names the columns that there are, and the one that was probably meant."""
@@ -358,6 +369,15 @@ def test_a_row_that_names_its_user_itself_is_a_problem(tmp_path):
     assert told(open_manifest(fleet, ignoring)) == ["u1"]
 
 
+def test_a_device_may_be_the_key(tmp_path):
+    """Some tables say whose a serial number is."""
+    users = csv_file(tmp_path, "user_id,serial\nu1,SN1\nu2,SN2\n", "users.csv")
+    fleet = csv_file(tmp_path, "machine_code,device_name\nSN2,a\nSN3,b\n")
+    settings = reads(user_table=users, user_key="machine_code=serial")
+
+    assert told(open_manifest(fleet, settings)) == ["u2", ["no user has it"]]
+
+
 def test_a_column_of_addresses_may_be_called_user_id(tmp_path):
     """It is the key, so it is no user id."""
     users = csv_file(tmp_path, TABLE, "users.csv")
@@ -409,6 +429,8 @@ def test_a_table_is_read_once(tmp_path):
         ("0049170123", "49170123"),
         ("+49 (0)170 123", "+49170123"),
         ("123456", "12 3456"),
+        ("12-34567", "1-234567"),
+        ("4917012345678", "+4917012345678"),
         ("Stra\u00dfe@x.org", "strasse@x.org"),
         ("user\u00b2@x.org", "user2@x.org"),
         ("Max", "max"),
