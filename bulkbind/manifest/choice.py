@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from bulkbind.errors import UsageError
+from bulkbind.errors import ManifestError, UsageError
 from bulkbind.manifest.columns import field_of
 from bulkbind.manifest.conditions import Condition, asked_columns, conditions_of, user_keys
 from bulkbind.manifest.opened import ManifestFile
@@ -57,10 +57,16 @@ class Choice:
                 "--user-key says how users are looked up", hint="add --user-table FILE"
             )
         if settings.user_table is not None:
-            file = ManifestFile.of(settings.user_table)
             ours, theirs = _keys(settings)
-            meaning.append((ours, theirs, file.digest().hex()))
-            self.users = UserTable(reads(file, _of_table(settings, theirs)), settings, theirs)
+            try:
+                file = ManifestFile.of(settings.user_table)
+                before = file.digest()
+                self.users = UserTable(reads(file, _of_table(settings, theirs)), settings, theirs)
+                if file.digest() != before:
+                    raise ManifestError(f"{file.name} changed while it was read")
+            except ManifestError as error:
+                raise ManifestError(f"--user-table: {error}", hint=error.hint) from error
+            meaning.append((ours, theirs, before.hex()))
             self.settings = _without_users(settings, ours)
         self.digest = hashlib.sha256(json.dumps(meaning).encode()).hexdigest()
 

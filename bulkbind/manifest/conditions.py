@@ -97,7 +97,10 @@ def _condition(flag: str, text: str, *, is_not: bool) -> Condition:
         raise UsageError(f"{flag} {text!r}: nothing follows {sign!r}", hint=f"write {_FORMS}")
     if sign == "~":
         return Condition(shown, column, is_not, _matcher(flag, right), (flag, column, sign, right))
-    values = read_list(Path(right).expanduser(), right)
+    try:
+        values = read_list(Path(right).expanduser(), right)
+    except ManifestError as error:
+        raise ManifestError(f"{shown}: {error}", hint=error.hint) from error
     return Condition(
         shown, column, is_not, values.__contains__, (flag, column, sign, *sorted(values)), values
     )
