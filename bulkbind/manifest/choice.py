@@ -60,13 +60,14 @@ class Choice:
             ours, theirs = _keys(settings)
             try:
                 file = ManifestFile.of(settings.user_table)
-                before = file.digest()
+                digests = [file.digest()]
                 self.users = UserTable(reads(file, _of_table(settings, theirs)), settings, theirs)
-                if file.digest() != before:
-                    raise ManifestError(f"{file.name} changed while it was read")
+                digests.append(file.digest())
             except ManifestError as error:
                 raise ManifestError(f"--user-table: {error}", hint=error.hint) from error
-            meaning.append((ours, theirs, before.hex()))
+            if digests[0] != digests[1]:
+                raise ManifestError(f"--user-table: {file.name} changed while it was read")
+            meaning.append((ours, theirs, digests[0].hex()))
             self.settings = _without_users(settings, ours)
         self.digest = hashlib.sha256(json.dumps(meaning).encode()).hexdigest()
 
