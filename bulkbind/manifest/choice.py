@@ -189,7 +189,8 @@ class ChosenRows:
         name = self.source.name
         for condition in self._conditions:
             if count := self._left_out[condition.text]:
-                yield f"{name}: {count:,} rows left out by {condition.text}"
+                rows = "row" if count == 1 else "rows"
+                yield f"{name}: {count:,} {rows} left out by {condition.text}"
             if unused := sorted(condition.values - self._found[condition.text]):
                 few = ", ".join(f"`{value}`" for value in unused[:_MOST_TOLD])
                 more = f" and {len(unused) - _MOST_TOLD:,} more" if len(unused) > _MOST_TOLD else ""

@@ -99,12 +99,10 @@ class UserTable:
 
     def _told(self) -> list[str]:
         shared = sum(len(users) > 1 for users in self._users.values())
-        told = [f"{self._name}: {self._count:,} users, looked up by `{self._key}`"]
-        if self._empty:
-            told.append(f"{self._name}: {self._empty:,} users without one cannot be found")
-        if shared:
-            told.append(f"{self._name}: {shared:,} belong to several users, and name none of them")
-        return told
+        told = f"{self._name}: users are looked up by `{self._key}`; rows: {self._count:,}"
+        told += f", without one, which nobody finds: {self._empty:,}" if self._empty else ""
+        told += f", of several users, which name nobody: {shared:,}" if shared else ""
+        return [told]
 
     def find(self, address: str, column: str) -> str | Problem:
         """Return the user who has an address, as `seen`; else what is wrong with it.

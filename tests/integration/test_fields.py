@@ -296,14 +296,14 @@ def test_no_other_module_names_an_optional_field():
 
 def test_texts_name_the_optional_fields():
     """Where a difference is put into words, the words are the table's."""
-    commands = {name: _help(name) for name in ("plan", "verify", "export", "validate")}
+    commands = {name: _help(name) for name in ("plan", "verify", "export", "run")}
 
     assert enumeration(*LABELS) == DETAILS
     assert f"another {DETAILS}" in PlanWord.CHANGED.about.meaning
     assert f"another {DETAILS}" in commands["plan"]
     assert f"another {enumeration('device id', *LABELS)}" in commands["verify"]
     assert enumeration("machine_code", "user_id", *OPTIONAL, last="and") in commands["export"]
-    assert f"names: make {enumeration(*CLEANED, last='and')} fit their rules" in commands["validate"]
+    assert f"make {enumeration(*CLEANED, last='and')} fit their rules" in commands["run"]
 
 
 def _help(command):

@@ -45,7 +45,10 @@ class _Limit(click.ParamType[Any]):
 
 
 def _rate(text: str) -> float:
-    rate = float(text)
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = 0.0
     if not 0 < rate < float("inf"):
         raise ValueError("a rate is a number of requests per second, larger than 0, or none")
     return rate
