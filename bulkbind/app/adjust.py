@@ -58,7 +58,7 @@ async def adjust(
         )
     if len(what.keys() & {"pause", "go", "drain"}) > 1:
         raise UsageError("--pause, --go and --drain exclude each other")
-    path, endpoint = settings.ledger_path(), settings.api.endpoint
+    path, endpoint = ledger.ledger_of(settings), settings.api.endpoint
     run = ledger.sending(path, endpoint, run_id)
     if is_alive(run.summary) is False:
         raise UsageError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from bulkbind.errors import UsageError
-from bulkbind.ledger import history_of_device, history_of_user, reading
+from bulkbind.ledger import history_of_device, history_of_user, ledger_of, reading
 
 if TYPE_CHECKING:
     from bulkbind.model.history import History
@@ -24,7 +24,7 @@ def history(
             "history is that of a device or of a user",
             hint="bulkbind history SN000001, or bulkbind history --user u42",
         )
-    with reading(settings.ledger_path(), settings.api.endpoint) as db:
+    with reading(ledger_of(settings), settings.api.endpoint) as db:
         if machine_code is not None:
             found = history_of_device(db, machine_code)
         else:

@@ -21,5 +21,5 @@ from bulkbind.ledger.reading import (
     run_names,
 )
 from bulkbind.ledger.steering import DONE, Sending, ask, done, sending
-from bulkbind.ledger.store import View, copy_known, reading
+from bulkbind.ledger.store import View, copy_known, ledger_of, reading
 from bulkbind.ledger.upkeep import Pruned, bindings_of, faults, prune, size_of

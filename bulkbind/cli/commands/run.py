@@ -55,7 +55,8 @@ note = options.option(
 @options.path(
     "--plan",
     "plan_file",
-    help="do what `bulkbind plan --save FILE` planned; or nothing if manifest or ledger moved",
+    help="do what `bulkbind plan MANIFEST --save FILE` planned; or nothing if manifest or ledger "
+    "moved",
 )
 @options.option("--yes", is_flag=True, help="do not ask")
 @note
@@ -139,7 +140,7 @@ def command(
             stop=stop,
         )
 
-    sys.exit(send(given, use_case))
+    sys.exit(send(given, use_case, is_rehearsal=rehearse))
 
 
 def _inbox(
@@ -155,7 +156,7 @@ def _inbox(
         if len(manifests) != 1 or not is_plain:
             raise UsageError(
                 "--archive takes one folder, and neither --first nor --rehearse",
-                hint="bulkbind run inbox/ --archive done/",
+                hint="for instance: bulkbind run inbox/ --archive done/",
             )
     inbox = Path(manifests[0])
     given["manifests"] = (str(inbox.resolve()),)
@@ -174,6 +175,7 @@ def _inbox(
 @options.settings(Group.LEDGER, Group.OUT)
 @options.settings(Group.NETWORK, Group.PACE, Group.SENDING, Group.END)
 @options.first
+@options.option("--yes", is_flag=True, help="do not ask")
 @options.output_options
 def resume_command(run_id: str | None, *, first: int | None, **given: Any) -> None:
     """Go on with the unfinished run, from the ledger alone; the manifest is not needed.
