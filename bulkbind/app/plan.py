@@ -81,7 +81,7 @@ async def plan(
             plan = read_plan(
                 db, run, settings, names, known, going_on=going_on, is_whole=True, first=first
             )
-            return plan if going_on else replace(plan, replaces=_replaced(ledger_of(settings)))
+            return plan if going_on else replace(plan, replaces=_replaced(settings))
 
         def read() -> Plan:
             with reading(path) as db:
@@ -94,10 +94,12 @@ async def plan(
             return await _refreshed(session, Outlook(db, run), planned(db), extra=extra)
 
 
-def _replaced(ledger: Path) -> tuple[str, int] | None:
+def _replaced(settings: Settings) -> tuple[str, int] | None:
     """Return what a run would take the place of, which the copy of the ledger does not have."""
+    if settings.api.endpoint is None and settings.ledger is None:
+        return None
     try:
-        with reading(ledger) as db:
+        with reading(ledger_of(settings)) as db:
             return replaced(db, 0)
     except NoLedgerError:
         return None

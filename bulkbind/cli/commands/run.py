@@ -55,7 +55,7 @@ note = options.option(
 @options.path(
     "--plan",
     "plan_file",
-    help="do what `bulkbind plan MANIFEST --save FILE` planned; or nothing if manifest or ledger "
+    help="what `bulkbind plan MANIFEST --save FILE` planned; or nothing if manifest or ledger "
     "moved",
 )
 @options.option("--yes", is_flag=True, help="do not ask")
