@@ -221,6 +221,7 @@ def _of_table(settings: ManifestSettings, key: str) -> ManifestSettings:
         columns={"user_id": mapped} if mapped else {},
         constants={"machine_code": _NO_DEVICE},
         placeholders=settings.placeholders,
+        visible_rows=settings.visible_rows,
         user_key=key,
     )
 

@@ -85,7 +85,9 @@ class UserTable:
                 f"the table of users {self._name} names nobody in `{key}`",
                 hint="--user-key COLUMN=COLUMN says how its column is called, behind the =",
             )
-        self.notices = self._told()
+        # That its other columns are not sent goes without saying.
+        self.notices = [told for told in manifest.notices if "not sent" not in told]
+        self.notices += self._told()
 
     def _add(self, address: str, user: str, line: int) -> None:
         self._count += 1

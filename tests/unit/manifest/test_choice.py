@@ -7,7 +7,7 @@ import time
 import pytest
 
 from bulkbind.errors import BulkbindError, ManifestError, UsageError
-from bulkbind.manifest import ManifestFile, choose, digest, open_manifest
+from bulkbind.manifest import ManifestFile, choice_of, choose, digest, open_manifest
 from bulkbind.manifest.user_table import form_of
 from bulkbind.settings import ManifestSettings
 from tests.support.formats import FORMATS, opened, written
@@ -356,6 +356,31 @@ def test_tables_and_manifests_of_every_format(tmp_path, kind):
     )
 
     assert told(open_manifest(fleet, settings)) == ["u1", "u2", ["no user has it"]]
+
+
+def test_hidden_rows_of_a_table_are_told_or_left_out(tmp_path):
+    """Whoever hides the accounts that are closed may mean that they are gone."""
+    data = "".join(
+        row(*map(text, cells), more=more)
+        for cells, more in (
+            (("user_id", "mail"), ""), (("u1", "a@x.org"), ""), (("u2", "b@x.org"), ' hidden="1"')
+        )
+    )  # fmt: skip
+    table = Book([Page(data)]).write(tmp_path / "users.xlsx")
+    fleet = csv_file(tmp_path, "machine_code,mail\nSN1,a@x.org\nSN2,b@x.org\n")
+    found = []
+    for only in (False, True):
+        settings = reads(user_table=table, user_key="mail", visible_rows=only)
+        files = [ManifestFile.of(fleet)]
+        choose(files, settings)
+        choice = choice_of(files[0])
+        assert choice is not None
+        assert choice.users is not None
+        found.append((told(open_manifest(files[0], settings)), "".join(choice.users.notices)))
+
+    assert [users for users, _ in found] == [["u1", "u2"], ["u1", ["no user has it"]]]
+    assert all("1 hidden or filtered rows" in notices for _, notices in found)
+    assert all("not sent" not in notices for _, notices in found)
 
 
 def test_a_row_that_names_its_user_itself_is_a_problem(tmp_path):
