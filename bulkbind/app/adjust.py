@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bulkbind import ledger
-from bulkbind.app.reports import is_alive
 from bulkbind.clock import Clock, SystemClock, iso
 from bulkbind.errors import UsageError
 from bulkbind.redaction import line
@@ -60,7 +59,7 @@ async def adjust(
         raise UsageError("--pause, --go and --drain exclude each other")
     path, endpoint = ledger.ledger_of(settings), settings.api.endpoint
     run = ledger.sending(path, endpoint, run_id)
-    if is_alive(run.summary) is False:
+    if run.holder.is_alive() is False:
         raise UsageError(
             f"run {run.summary.run_id} was cut off: its process is gone",
             hint="`bulkbind resume` goes on with it, and takes the same options",

@@ -8,6 +8,7 @@ import os
 import secrets
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,9 +37,11 @@ from bulkbind.errors import (
     PlanMovedError,
     UsageError,
 )
-from bulkbind.ledger import Outlook, Policy, last_pace, replaced
-from bulkbind.manifest import Manifest, ManifestFile, digest
+from bulkbind.ledger import Outlook, has_met, last_pace, replaced
+from bulkbind.manifest import Manifest, ManifestFile, batches_of, digest
+from bulkbind.manifest.duplicates import Policy, Seen
 from bulkbind.model import Forecast, Plan, PlanWord, RunFacts, Status
+from bulkbind.model.wording import counted, verb
 from bulkbind.redaction import line, lines
 from bulkbind.report.problem_text import MOST_LINES, problem_lines
 from bulkbind.threads import in_thread
@@ -119,7 +122,8 @@ def _rate(db: View, settings: Settings) -> tuple[float | None, str]:
     cap = None if settings.send.is_per_user else settings.send.rate
     known = last_pace(db)
     if known is None:
-        return (cap, "set by --rate") if cap else (None, "no run has met its limit yet")
+        met = "no run was long enough to tell" if has_met(db) else "no run has met this gateway yet"
+        return (cap, "set by --rate") if cap else (None, met)
     if cap and cap <= known.per_s:
         return cap, "set by --rate"
     return known.per_s, f"run {known.run_id}: {known.source}"
@@ -314,6 +318,7 @@ class Staging:
         self._manifests = manifests
         self._files = files
         self._run_id = _new_id(session.clock)
+        self._seen = Seen()
 
     async def run(
         self, known: str, wanted: Plan | None, first: int | None
@@ -338,8 +343,9 @@ class Staging:
                 return RunResult(None, ExitCode.DECLINED, "declined: nothing was sent")
         withdrawn = await self._ledger.confirm(number)
         if withdrawn:
+            left = counted(withdrawn, "rows")
             self._session.listener.notice(
-                f"{withdrawn:,} rows that an older run had left are withdrawn"
+                f"{left} that an older run had left {verb(withdrawn, 'is', 'are')} withdrawn"
             )
         return number, self._run_id
 
@@ -360,7 +366,8 @@ class Staging:
             await self._refuse_changed(known)
             reads = self._session.settings.manifest
             policy = Policy(reads.on_duplicate, reads.on_conflict)
-            await self._ledger.resolve_duplicates(number, policy)
+            names = [manifest.source.name for manifest in self._manifests]
+            await self._ledger.mark_repeats(number, self._seen.repeats(names, policy))
             if facts := self._facts():
                 await self._ledger.add_facts(number, facts)
             await self._ledger.ready(number)
@@ -406,7 +413,7 @@ class Staging:
                 source,
                 manifest.source,
                 position,
-                self._looking(manifest.rows()),
+                chain.from_iterable(self._parts(source, position, manifest)),
                 rebind=self._session.settings.manifest.rebind,
                 keep_duplicates=self._session.settings.manifest.on_duplicate == "error",
                 move=self._session.settings.manifest.move,
@@ -421,13 +428,16 @@ class Staging:
         if fault := too_few(position + (left_out["rows"] if left_out else 0), reads):
             raise fault
 
-    def _looking(self, rows: Iterable[CheckedRow]) -> Iterator[CheckedRow]:
-        """Yield rows until the command stops. Raises: InterruptedRunError."""
-        stop = self._session.stop
-        for row in rows:
-            if stop.is_set:
+    def _parts(
+        self, source: int, position: int, manifest: Manifest
+    ) -> Iterator[Iterable[CheckedRow]]:
+        """Yield the rows until the command stops, in parts. Raises: InterruptedRunError."""
+        for rows in batches_of(manifest):
+            if self._session.stop.is_set:
                 refuse_stopped(self._session)
-            yield row
+            self._seen.add(source, position, rows)
+            position += len(rows)
+            yield rows
 
     def _on_batch(self, position: int) -> None:
         refuse_stopped(self._session)
@@ -444,10 +454,11 @@ class Staging:
         invalid = counts.get(Status.INVALID, 0)
         if invalid and self._session.settings.manifest.on_invalid == "abort":
             _, groups = await self._ledger.read(lambda db: Outlook(db, number).problems(0))
-            of_all = f"{invalid:,} of {sum(counts.values()):,} rows"
+            of_all = f"{invalid:,} of {counted(sum(counts.values()), 'rows')}"
+            breaks = verb(invalid, "breaks", "break")
             shown = problem_lines(tuple(groups), MOST_LINES - LINES_AROUND)
             raise InvalidRowsError(
-                lines([f"{of_all} break a rule, so nothing was sent:", *shown]),
+                lines([f"{of_all} {breaks} a rule, so nothing was sent:", *shown]),
                 hint="`bulkbind validate MANIFEST --all` lists every one; "
                 "`bulkbind run MANIFEST --on-invalid skip` sends the rest",
             )

@@ -26,6 +26,7 @@ from bulkbind.model import RunState
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from bulkbind.ledger.lock import Holder
     from bulkbind.model import Adjustment, RunSummary
 
 ASKED, DONE = "adjustments", "adjusted"
@@ -38,6 +39,7 @@ class Sending(NamedTuple):
 
     number: int
     summary: RunSummary
+    holder: Holder
 
 
 def sending(path: Path, endpoint: str | None, run_id: str | None) -> Sending:
@@ -54,10 +56,11 @@ def sending(path: Path, endpoint: str | None, run_id: str | None) -> Sending:
                 f"run {other} is not sending; run {RunReader(db, number).run_id()} is",
                 hint="leave RUN away: one run of a ledger sends at a time",
             )
-        summary = RunReader(db, number).summary()
+        reader = RunReader(db, number)
+        summary, holder = reader.summary(), reader.holder()
     if summary.state is not RunState.SENDING:
         raise UsageError("no run is sending", hint="`bulkbind runs` lists them")
-    return Sending(number, summary)
+    return Sending(number, summary, holder)
 
 
 def ask(path: Path, run: int, *, at: str, who: str, why: str, what: dict[str, Any]) -> int:

@@ -36,6 +36,7 @@ from bulkbind.manifest.workbook import (
     is_spreadsheet,
 )
 from bulkbind.model import CheckedRow, Problem, Source
+from bulkbind.model.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -368,9 +369,8 @@ class _OpenSheet:
         """Yield the notices once all rows have been read."""
         name = self._name
         if self._hidden:
-            what = (
-                f"{self._hidden:,} hidden or filtered rows, the first in line {self._hidden_line},"
-            )
+            rows = counted(self._hidden, "hidden or filtered rows")
+            what = f"{rows}, the first in line {self._hidden_line},"
             if self._only_visible:
                 yield f"{name}: {what} are left out"
             else:

@@ -22,7 +22,6 @@ from bulkbind.model.attempts import (
     Transient,
     Unreachable,
     Verdict,
-    value,
 )
 from bulkbind.model.facts import (
     Adjustment,
@@ -46,8 +45,10 @@ from bulkbind.model.rows import (
     Claim,
     Device,
     Ended,
+    GoodRows,
     Outcome,
     Problem,
+    Repeat,
     Source,
     in_one_line,
 )

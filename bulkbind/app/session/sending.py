@@ -6,6 +6,7 @@ import asyncio
 import math
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from bulkbind.app.reports import Report, write_report
@@ -24,7 +25,7 @@ from bulkbind.app.session.steering import Steering
 from bulkbind.clock import iso
 from bulkbind.engine import Breaker, Parts, Pipeline, StopSignal, Unbinder, draining
 from bulkbind.errors import ExitCode, LedgerError
-from bulkbind.ledger import ledger_of
+from bulkbind.ledger import ledger_of, places_of
 from bulkbind.logs import bound, logger
 from bulkbind.model import LimitFound, LiveFacts, RunFacts, RunState, UnbindKind
 
@@ -70,7 +71,11 @@ async def send(
     ledger.count_time(pacer.time)
     client = await known_client(session, ledger)
     gauge = Gauge(
-        pacer, clock, patience_s=client.patience_s, settle_s=settings.doubt.readback_settle
+        pacer,
+        clock,
+        patience_s=client.patience_s,
+        settle_s=settings.doubt.readback_settle,
+        trouble=lambda: client.trouble,
     )
     notes = _Notes(ledger, client)
     staged, doubtful = await ledger.unsettled(run)
@@ -132,7 +137,7 @@ async def send(
             async with (
                 api,
                 steering.followed(),
-                _telling(tell, clock),
+                _telling(tell, partial(_show_problems, ledger, progress), clock),
             ):
                 with progress.shown(gauge):
                     await sender.send(first)
@@ -154,19 +159,33 @@ def _live(run: int, began_at: str, gauge: Gauge, clock: Clock, spent: RunFacts) 
     """Return how the sending of a run is doing now."""
     said = LiveFacts()
     said.run, said.began_at, said.at = run, began_at, iso(clock.utc_now())
-    said.allowed_per_s = gauge.per_s()
+    said.allowed_per_s, said.source = gauge.per_s(), gauge.source()
     said.waits, said.waiting = gauge.waits(), gauge.waiting()
+    said.is_away, said.trouble = gauge.is_away(), gauge.trouble()
     said.spent = spent
     return said
 
 
+async def _show_problems(ledger: Ledger, progress: Progress) -> None:
+    """Show the newest problems with the places of their rows."""
+    if fresh := progress.fresh():
+        places = await ledger.read(partial(places_of, rows=list(fresh)))
+        found = zip(fresh.values(), places, strict=True)
+        progress.show([each.text(place) for each, place in found])
+
+
 @asynccontextmanager
-async def _telling(tell: Callable[[], Awaitable[None]], clock: Clock) -> AsyncIterator[None]:
+async def _telling(
+    tell: Callable[[], Awaitable[None]],
+    show_problems: Callable[[], Awaitable[None]],
+    clock: Clock,
+) -> AsyncIterator[None]:
     """Keep in the ledger how the block's sending is doing, for `status` and after a crash."""
 
     async def keep_telling() -> None:
         while True:
             await tell()
+            await show_problems()
             await clock.sleep(TELL_EVERY_S)
 
     task = asyncio.create_task(keep_telling(), name="telling")

@@ -379,7 +379,7 @@ def test_hidden_rows_of_a_table_are_told_or_left_out(tmp_path):
         found.append((told(open_manifest(files[0], settings)), "".join(choice.users.notices)))
 
     assert [users for users, _ in found] == [["u1", "u2"], ["u1", ["no user has it"]]]
-    assert all("1 hidden or filtered rows" in notices for _, notices in found)
+    assert all("1 hidden or filtered row" in notices for _, notices in found)
     assert all("not sent" not in notices for _, notices in found)
 
 
