@@ -11,8 +11,10 @@ _GAP = re.compile(r"(?<=\S) {2,}(?=\S)")
 """What separates the columns of a line."""
 _MARK = re.compile(r" *(?:! |e\.g\. |-> )?")
 _LABEL = re.compile(r"[a-z][a-z ,]*: ")
-_COMMAND = re.compile(r" *(?:cd |bulkbind )")
-"""How a line begins that is there to be pasted into a shell, which would break it at its end."""
+_COMMAND = re.compile(r"(?:^|: ) *(?:\S*/)?bulkbind ")
+"""What a line holds that is there to be pasted into a shell, which would end it at its break."""
+_WORD = re.compile(r"((?:`[^`]*`|\S)+)( *)")
+"""A word, which may be a whole command in backticks, and the blanks behind it."""
 _MORE = 2
 """Columns by which the lines below one with a label are indented."""
 
@@ -43,7 +45,7 @@ def wrapped(text: str, width: int, indent: str = "") -> list[str]:
     """
     lines: list[str] = []
     line, gap = text[: len(text) - len(text.lstrip(" "))], ""
-    for word, after in re.findall(r"(\S+)( *)", text):
+    for word, after in _WORD.findall(text):
         if line.strip() and columns(f"{line}{gap}{word}") > width:
             lines.append(line)
             line, gap = indent, ""
@@ -62,7 +64,7 @@ def fitted(text: str, width: int) -> str:
         for line in text.split("\n")
         for part in (
             [line]
-            if columns(line) <= width or _COMMAND.match(line)
+            if columns(line) <= width or _COMMAND.search(line)
             else wrapped(line, width, " " * _hanging(line, width))
         )
     )

@@ -66,9 +66,8 @@ def _lines(found: RunStatus) -> list[str]:
     ]
     who = f"pid {found.holder.pid} on {found.holder.host}"
     if summary.is_cut_off:
-        lines.append(f"cut off: its process ({who}) is gone; what goes on with it:")
-        lines.append(f"  {command_here(['resume', summary.run_id])}")
-    elif found.is_sending:
+        lines.append(f"cut off: its process ({who}) is gone")
+    if found.is_sending:
         pace = pace_text(
             found.per_s,
             live.allowed_per_s,
@@ -80,4 +79,6 @@ def _lines(found: RunStatus) -> list[str]:
         lines += [f"waiting: {live.waits}"] if live.waits else []
         lines += [live.trouble] if live.trouble else []
     lines += [f"! {problem}" for problem in found.problems]
+    if summary.state.about.can_resume and not found.is_sending and not summary.superseded_by:
+        lines += ["to go on with it:", f"  {command_here(['resume'])}"]
     return lines
