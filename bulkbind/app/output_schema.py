@@ -361,6 +361,12 @@ def doctor() -> Schema:
     return _document("doctor", _list(_object("a finding", fields), "in their order"))
 
 
+def settings() -> Schema:
+    """Return the schema of what `config --json` prints."""
+    held = _object("a setting", {"value": {}, "origin": _text("flag, variable, file and line")})
+    return _document("settings", _map(held, "by key; those of `auth:` are dotted"))
+
+
 def inbox() -> Schema:
     """Return the schema of `inbox.json`, and of what `run --archive --json` prints."""
     file = {
@@ -489,6 +495,9 @@ def events() -> Schema:
 
 OUTPUTS = {
     each.__name__: each
-    for each in (summary, plan, status, validate, undo, verify, runs, inbox, doctor, events, error)
+    for each in (
+        *(summary, plan, status, validate, undo, verify, runs, inbox, doctor, settings),
+        *(events, error),
+    )
 }
 """Every schema of what comes out, by its name."""

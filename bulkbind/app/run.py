@@ -7,6 +7,7 @@ import json
 import os
 import secrets
 from contextlib import asynccontextmanager
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,8 +36,9 @@ from bulkbind.errors import (
     PlanMovedError,
     UsageError,
 )
-from bulkbind.ledger import Outlook, Policy, has_met, last_pace
-from bulkbind.manifest import Manifest, ManifestFile, digest
+from bulkbind.ledger import Outlook, has_met, last_pace
+from bulkbind.manifest import Manifest, ManifestFile, batches_of, digest
+from bulkbind.manifest.duplicates import Policy, Seen
 from bulkbind.model import Forecast, Plan, PlanWord, Status
 from bulkbind.model.wording import counted, verb
 from bulkbind.redaction import lines
@@ -298,6 +300,7 @@ class Staging:
         self._manifests = manifests
         self._files = files
         self._run_id = _new_id(session.clock)
+        self._seen = Seen()
 
     async def run(
         self, known: str, wanted: Plan | None, first: int | None
@@ -345,7 +348,8 @@ class Staging:
             await self._refuse_changed(known)
             reads = self._session.settings.manifest
             policy = Policy(reads.on_duplicate, reads.on_conflict)
-            await self._ledger.resolve_duplicates(number, policy)
+            names = [manifest.source.name for manifest in self._manifests]
+            await self._ledger.mark_repeats(number, self._seen.repeats(names, policy))
             await self._ledger.ready(number)
         return number
 
@@ -382,7 +386,7 @@ class Staging:
                 source,
                 manifest.source,
                 position,
-                self._looking(manifest.rows()),
+                chain.from_iterable(self._parts(source, position, manifest)),
                 rebind=self._session.settings.manifest.rebind,
                 keep_duplicates=self._session.settings.manifest.on_duplicate == "error",
                 move=self._session.settings.manifest.move,
@@ -395,13 +399,16 @@ class Staging:
         if fault := too_few(position, self._session.settings.manifest):
             raise fault
 
-    def _looking(self, rows: Iterable[CheckedRow]) -> Iterator[CheckedRow]:
-        """Yield rows until the command stops. Raises: InterruptedRunError."""
-        stop = self._session.stop
-        for row in rows:
-            if stop.is_set:
+    def _parts(
+        self, source: int, position: int, manifest: Manifest
+    ) -> Iterator[Iterable[CheckedRow]]:
+        """Yield the rows until the command stops, in parts. Raises: InterruptedRunError."""
+        for rows in batches_of(manifest):
+            if self._session.stop.is_set:
                 refuse_stopped(self._session)
-            yield row
+            self._seen.add(source, position, rows)
+            position += len(rows)
+            yield rows
 
     def _on_batch(self, position: int) -> None:
         refuse_stopped(self._session)

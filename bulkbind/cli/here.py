@@ -168,5 +168,9 @@ def _flagged(
 
 
 def _path(value: object, *, is_absolute: bool) -> str:
-    is_name = not is_absolute or str(value) in ("-", MANIFEST)
-    return str(value) if is_name else str(Path(str(value)).absolute())
+    text = str(value)
+    if text in ("-", MANIFEST):
+        return text
+    if is_absolute:
+        return str(Path(text).absolute())
+    return f"./{text}" if text.startswith("-") else text  # else it would be an option

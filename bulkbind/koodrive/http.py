@@ -31,9 +31,7 @@ if TYPE_CHECKING:
     from ssl import SSLContext
     from types import TracebackType
 
-    from bulkbind.clock import Clock
     from bulkbind.koodrive.auth.credential import Outgoing
-    from bulkbind.koodrive.server_clock import ServerClock
     from bulkbind.settings import ApiSettings
 
 TICK_S = 0.05
@@ -175,15 +173,11 @@ class HttpSession:
         self,
         settings: ApiSettings,
         endpoint: str,
-        clock: Clock,
-        server_clock: ServerClock,
         tls: SSLContext | None = None,
     ) -> None:
-        """*server_clock* learns from every answer's Date; *tls*: of `tls_of`, for https."""
+        """*tls*: of `tls_of`, for https."""
         self._settings = settings
         self._endpoint = endpoint
-        self._clock = clock
-        self._server_clock = server_clock
         self._tls = tls
         self._agent = f"bulkbind/{version('bulkbind')}"
         self._session: aiohttp.ClientSession | None = None
@@ -238,7 +232,6 @@ class HttpSession:
         """
         watchdog = self._watchdog
         assert watchdog is not None, "enter the session first"  # a programmer's error
-        sent_s = self._clock.monotonic()
         CONNECTION.set(0)
         in_time = watchdog.timeout(timeout_s)
         try:
@@ -249,9 +242,7 @@ class HttpSession:
                     reply = await self._plain(request, cap)
         finally:
             self.requests += CONNECTION.get() != 0  # else nothing has left this machine
-        answer = self._answer(reply, request)
-        self._server_clock.observe(answer.date, sent_s, self._clock.monotonic())
-        return answer
+        return self._answer(reply, request)
 
     def connection(self) -> int:
         """Return the number of the current task's last connection; 0 if it got none."""
@@ -287,7 +278,7 @@ class HttpSession:
             status=reply.status,
             body=reply.body,
             date=date,
-            retry_after=_retry_after(headers),
+            retry_after=_retry_after(headers, date),
             x_date_s=float(int(request.signed_s)),
             whole=reply.whole,
             limits=self._limits(reply, date),
@@ -305,9 +296,8 @@ class HttpSession:
         return limits
 
 
-def _retry_after(headers: Mapping[str, str]) -> str | None:
+def _retry_after(headers: Mapping[str, str], date: str | None) -> str | None:
     """Return the first that can be used of the header and its unofficial twin; None: neither."""
-    date = headers.get(hdrs.DATE)
     for name in (hdrs.RETRY_AFTER, X_RETRY_AFTER):
         text = headers.get(name)
         if text is not None and retry_after(text, date) is not None:

@@ -1,6 +1,5 @@
 """The ledger: one SQLite file per endpoint with the state of every row, safe against crashes."""
 
-from bulkbind.ledger.duplicates import Policy, Seen
 from bulkbind.ledger.ledger import Ledger
 from bulkbind.ledger.lock import Holder
 from bulkbind.ledger.outlook import (

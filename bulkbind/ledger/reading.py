@@ -101,14 +101,15 @@ MOST_REASONS = 50
 
 _SHOWN = f"CASE WHEN r.status IN {sql_list(IS_PENDING)} THEN '{PENDING}' ELSE r.status END"
 _NAME = OPTIONAL[NAME]
-# Unbindings by an undo or a move are in a table of their own.
+# Unbindings by an undo or a move are in a table of their own; where there are none, none is looked
+# for in every row.
 _DETAIL = f"""
 CASE WHEN r.changes IS NULL THEN '' ELSE r.changes || '; ' END ||
 CASE WHEN r.duplicate_of IS NULL
-     THEN trim(r.detail || coalesce('; ' || (
+     THEN trim(r.detail || CASE WHEN EXISTS (SELECT 1 FROM unbindings) THEN coalesce('; ' || (
           SELECT group_concat(CASE u.kind WHEN 'undo' THEN 'unbound again by undo, ' || u.settled_at
                                           ELSE 'moved from user ' || u.user_id END, '; ')
-            FROM unbindings u WHERE u.row = r.id AND u.status IN {sql_list(GONE)}), ''),
+            FROM unbindings u WHERE u.row = r.id AND u.status IN {sql_list(GONE)}), '') ELSE '' END,
           '; ')
      ELSE (SELECT 'same device as ' || (s.form ->> 'name') || ':' || f.line
                   || CASE WHEN f.user_id = r.user_id THEN '' ELSE ' for user ' || f.user_id END
@@ -119,13 +120,18 @@ CASE WHEN r.duplicate_of IS NULL
              FROM rows f JOIN sources s ON s.run = f.run AND s.source = f.source
             WHERE f.id = r.duplicate_of) END
 """  # noqa: S608  # constants
-_RESULT = f"""
+_COLUMNS = f"""
 r.source, r.line, coalesce(r.user_id, ''), coalesce(r.machine_code, ''),
 {", ".join(f"coalesce(r.{name}, '')" for name in OPTIONAL)}, {_SHOWN}, r.device_id, r.create_time,
-r.http_status, r.code, r.message, r.attempts, r.trace_id, coalesce(r.settled_at, ''), {_DETAIL},
-r.problems, r.cells, coalesce(r.changes, '')
+r.http_status, r.code, r.message, r.attempts, r.trace_id, coalesce(r.settled_at, ''), {_DETAIL}
 """
+_RESULT = f"{_COLUMNS}, r.problems, r.cells, coalesce(r.changes, '')"
 """In the order of `ResultRow`."""
+_CELLS = f"""
+{_COLUMNS.replace("r.http_status", "coalesce(r.http_status, '')")},
+CASE WHEN r.problems IS NULL THEN ''
+     ELSE (SELECT group_concat(value ->> 'field', ' ') FROM json_each(r.problems)) END
+"""  # noqa: S608  # constants
 
 
 class RunReader(OfRun):
@@ -154,6 +160,16 @@ class RunReader(OfRun):
             broken = [Problem(**problem) for problem in json.loads(problems)] if problems else []
             values[4:last] = [tuple(values[4:last])]
             yield ResultRow(*[*values, tuple(broken), cells, changed])
+
+    def cells(self) -> Iterator[tuple[Any, ...]]:
+        """Yield all rows in manifest order as `results.csv` shows them, without a `ResultRow` each.
+
+        The values of its columns, the source as an index; then the fields that break a rule.
+        """
+        return self._db.execute(
+            f"SELECT {_CELLS} FROM rows r WHERE r.id BETWEEN ? AND ? ORDER BY r.id",  # noqa: S608  # constants
+            span(self._run),
+        )
 
     def attempts(self) -> Iterator[AttemptRow]:
         """Yield the attempts that were not accepted outright, by row, then in order."""

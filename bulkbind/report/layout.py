@@ -11,10 +11,10 @@ _GAP = re.compile(r"(?<=\S) {2,}(?=\S)")
 """What separates the columns of a line."""
 _MARK = re.compile(r" *(?:! |e\.g\. |-> )?")
 _LABEL = re.compile(r"[a-z][a-z ,]*: ")
-_COMMAND = re.compile(r"(?:^|: ) *(?:\S*/)?bulkbind ")
-"""What a line holds that is there to be pasted into a shell, which would end it at its break."""
+_COMMAND = re.compile(r"(?: *|[^`]*: )(?:cd |(?:\S*/)?bulkbind )")
+"""How a line begins that is there to be pasted into a shell, which would break it at its end."""
 _WORD = re.compile(r"((?:`[^`]*`|\S)+)( *)")
-"""A word, which may be a whole command in backticks, and the blanks behind it."""
+"""A word and the gap behind it; a command in backticks is one."""
 _MORE = 2
 """Columns by which the lines below one with a label are indented."""
 
@@ -64,7 +64,7 @@ def fitted(text: str, width: int) -> str:
         for line in text.split("\n")
         for part in (
             [line]
-            if columns(line) <= width or _COMMAND.search(line)
+            if columns(line) <= width or _COMMAND.match(line)
             else wrapped(line, width, " " * _hanging(line, width))
         )
     )

@@ -314,7 +314,8 @@ def _put_profile(
         names = ", ".join(profiles) if isinstance(profiles, dict) and profiles else "none"
         raise UsageError(
             f"there is no profile {name!r}; in {file.path if file else 'the settings'}: {names}",
-            hint="profiles stand under `profiles:` in the settings file (--config)",
+            hint="profiles stand under `profiles:` in the settings file (--config)"
+            f"{did_you_mean(str(name), names.split(', '))}",
         )
     for key, value in profiles[name].items():
         if key in Reading.model_fields:  # validation of `profiles` reports any other

@@ -211,12 +211,14 @@ def test_the_version_has_a_short_option():
         (("report", "--format", "csv", "--filter", "statu=failed"), "status"),
         (("report", "--format", "csv", "--filter", "status=faild"), "failed"),
         (("run", "x.csv", "--deadlin", "5m"), "--deadline"),
+        (("run", "x.csv", "--config", "C", "--profile", "snip-it"), "snipe-it"),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, tuple) else "",
 )
 def test_a_slip_is_told_what_was_meant(tmp_path, typed, meant):
     """A wrong command, option, value or field ends with 2 and names the nearest right one."""
-    done = in_process(*typed, home=tmp_path)
+    config = str(ROOT / "configs/sandbox.yaml")
+    done = in_process(*(config if word == "C" else word for word in typed), home=tmp_path)
 
     assert done.returncode == 2
     assert re.search(rf"[Dd]id you mean[^?]*[`']{re.escape(meant)}[`']", done.stderr), done.stderr

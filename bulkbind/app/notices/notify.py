@@ -125,17 +125,20 @@ async def _command(command: str, ending: Ending, timeout_s: float) -> None:
     summary = json.dumps({**ending.summary, "text": ending.text}).encode()
     try:
         program, *arguments = shlex.split(command) or [""]
-        with tempfile.TemporaryFile() as stderr:
+        # Files, since a pipe breaks where the command ends without reading it.
+        with tempfile.TemporaryFile() as stdin, tempfile.TemporaryFile() as stderr:
+            stdin.write(summary)
+            stdin.seek(0)
             process = await asyncio.create_subprocess_exec(
                 program,
                 *arguments,
-                stdin=asyncio.subprocess.PIPE,
+                stdin=stdin,
                 stdout=asyncio.subprocess.DEVNULL,
                 stderr=stderr,
                 env=_without_secrets(os.environ),
                 start_new_session=True,
             )
-            await _communicate(process, summary, timeout_s)
+            await _ended(process, timeout_s)
             stderr.seek(0)
             words = stderr.read(MOST_WORDS).decode("utf-8", "replace").strip()
     except (OSError, ValueError) as error:
@@ -145,12 +148,10 @@ async def _command(command: str, ending: Ending, timeout_s: float) -> None:
         raise _CommandError(line(f"notify_command ended with {process.returncode}: {words}"))
 
 
-async def _communicate(
-    process: asyncio.subprocess.Process, summary: bytes, timeout_s: float
-) -> None:
+async def _ended(process: asyncio.subprocess.Process, timeout_s: float) -> None:
     try:
         async with asyncio.timeout(timeout_s):
-            await process.communicate(summary)
+            await process.wait()
     except TimeoutError:
         raise _CommandError(f"notify_command took longer than {timeout_s:g} s") from None
     finally:

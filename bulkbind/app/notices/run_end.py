@@ -88,7 +88,7 @@ def of_run(result: RunResult, here: Here = _NOWHERE) -> Ending:
     if spent := time_text(summary.facts):
         told.append(f"time: {spent}")
     told += files_text(summary, [path.absolute() for path in result.report.files]).split("\n")
-    told += _to_do(result.hint, *_next(summary, here), here)
+    told += _to_do(result.hint, _next(summary), here)
     return Ending(
         exit_code=result.exit_code,
         about=about,
@@ -124,7 +124,7 @@ def of_inbox(result: InboxResult, here: Here = _NOWHERE) -> Ending:
         told.append(f"time: {spent}")
     if result.summary_file is not None:
         told.append(f"report: {result.summary_file.absolute()}")
-    told += _to_do(result.hint, _GO_ON if result.stopped else "", here.again, here)
+    told += _to_do(result.hint, _GO_ON if result.stopped else "", here)
     return Ending(
         exit_code=result.exit_code,
         about=str(result.inbox),
@@ -143,7 +143,7 @@ def of_error(error: BulkbindError, about: str, here: Here = _NOWHERE) -> Ending:
     told = [_head(here, about, first, error.exit_code), *more]
     told += _went_well(here)
     told += [f"endpoint: {here.endpoint}"] if here.endpoint else []
-    told += _to_do(error.hint, _AGAIN, here.again, here)
+    told += _to_do(error.hint, _AGAIN, here)
     return Ending(
         exit_code=error.exit_code,
         about=about,
@@ -220,17 +220,16 @@ _GO_ON = "the next run goes on where it stopped; to go on now:"
 _AGAIN = "then run it again:"
 
 
-def _next(summary: RunSummary, here: Here) -> tuple[str, str]:
-    """Return what comes next, and the whole command for it."""
+def _next(summary: RunSummary) -> str:
     if summary.state is RunState.STOPPED:
-        return _GO_ON, here.completed(f"`bulkbind resume {summary.run_id}`").strip("`")
-    return (_AGAIN if summary.needs_person else ""), here.again
+        return _GO_ON
+    return _AGAIN if summary.needs_person else ""
 
 
-def _to_do(hint: str, then: str, command: str, here: Here) -> list[str]:
+def _to_do(hint: str, then: str, here: Here) -> list[str]:
     """Return what to do, and the whole command with which it goes on."""
     told = [f"what to do: {here.completed(hint)}"] if hint else []
     is_told = then == _AGAIN and "`bulkbind " in hint  # the hint has the command
-    if command and then and not is_told:
-        told += [then, f"  {command}"]
+    if here.again and then and not is_told:
+        told += [then, f"  {here.again}"]
     return told

@@ -147,13 +147,15 @@ class Progress:
 
     def settled(self, ended: Sequence[Ended]) -> None:
         """Count durable outcomes."""
-        self._counts.update(outcome.status.value for _, outcome in ended)
-        self._fresh += [
-            (claim.row, _needing(claim, outcome))
-            for claim, outcome in ended
-            if outcome.status.about.needs_person
-        ][-MOST_PROBLEMS:]
-        del self._fresh[:-MOST_PROBLEMS]
+        counts = Counter([outcome.status for _, outcome in ended])
+        self._counts.update({status.value: count for status, count in counts.items()})
+        if any(status.about.needs_person for status in counts):
+            self._fresh += [
+                (claim.row, _needing(claim, outcome))
+                for claim, outcome in ended
+                if outcome.status.about.needs_person
+            ][-MOST_PROBLEMS:]
+            del self._fresh[:-MOST_PROBLEMS]
         self._count(len(ended), [])
         if self._log_devices:
             for claim, outcome in ended:

@@ -227,6 +227,7 @@ def paced(session: Session, client: KooDrive, pacer: Pacer, *, is_idle: bool = F
     """
     if not is_idle:
         session.listener.before_credentials()
+        session.pulse.beat()  # an answer may have taken long
     assert session.auth is not None, "a command that asks the server has credentials"
     return Paced(client, session.auth, pacer)
 

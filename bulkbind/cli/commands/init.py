@@ -58,7 +58,7 @@ UNWRITTEN = "nothing was written"
 @options.option(
     "--auth",
     "mode",
-    type=click.Choice(get_args(AuthMode)),
+    type=options.Choice(get_args(AuthMode)),
     help="kind of credentials  [default: asked; with --yes, whatever there is]",
 )
 @options.settings(Group.MANIFEST)

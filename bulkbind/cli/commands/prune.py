@@ -9,6 +9,7 @@ import click
 from bulkbind.app.prune import prune
 from bulkbind.cli import options
 from bulkbind.cli.console import say
+from bulkbind.cli.here import again
 from bulkbind.cli.options import settings_from
 from bulkbind.cli.running import explained, print_lines
 from bulkbind.errors import UsageError
@@ -75,7 +76,7 @@ def command(
         if older_than is None and reports_older_than is None and keep_reports is None:
             raise UsageError(
                 "prune wants to be told what is old",
-                hint="give --older-than 180d, --reports-older-than 90d or --keep-reports 60",
+                hint=f"for instance {again('--older-than', '180d', '--keep-reports', '60')}",
             )
         done = prune(
             settings_from(given),

@@ -14,6 +14,7 @@ from bulkbind.app.rehearse import rehearse as rehearse_run
 from bulkbind.app.run import resume, run
 from bulkbind.cli import options
 from bulkbind.cli.commands.sandbox import behaviour_from, behaviour_options
+from bulkbind.cli.here import again
 from bulkbind.cli.options import run_argument
 from bulkbind.cli.running import explained
 from bulkbind.cli.send import send, send_inbox
@@ -99,7 +100,7 @@ def command(
         if (limits or faults or seed is not None) and not rehearse:
             raise UsageError(
                 "--limit, --fault and --seed say how the sandbox of a rehearsal behaves",
-                hint="add --rehearse, or leave them away",
+                hint=f"rehearse with them: {again('--rehearse')}",
             )
         sandbox = behaviour_from(limits, faults, seed)
         wanted = load_plan(plan_file) if plan_file is not None else None
@@ -130,7 +131,7 @@ def _inbox(
         if len(manifests) != 1 or not is_plain:
             raise UsageError(
                 "--archive takes one folder, and neither --first nor --rehearse",
-                hint="for instance: bulkbind run inbox/ --archive done/",
+                hint="for instance `bulkbind run inbox/ --archive done/`",
             )
     inbox = Path(manifests[0])
     given["manifests"] = (str(inbox.resolve()),)

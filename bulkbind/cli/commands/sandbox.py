@@ -111,6 +111,7 @@ behaviour_options = options.together(
             "faults",
             multiple=True,
             metavar="NAME=P[,KEY=VALUE...]",
+            shell_complete=options.offering(*(f"{kind}=" for kind in KINDS)),
             help="fault of the sandbox that strikes with probability P (0 to 1), e.g. "
             "reset-after=0.03; repeatable  [default: none]",
         ),

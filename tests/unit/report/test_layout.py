@@ -54,3 +54,11 @@ def test_a_wide_character_takes_two_columns():
     """As a terminal shows it."""
     assert columns("a\u673a") == 3
     assert cut("a\u673a\u5668", 4) == "a\u673a\u2026"
+
+
+def test_a_command_is_not_broken():
+    """In backticks, behind words, or on a line of its own: what is pasted must be one line."""
+    command = "bulkbind resume 20261126-1 --endpoint https://a.example --ledger l.db"
+    for text in (f"the ledger is there; `{command}` goes on", f"go on with: {command}", command):
+        shown = fitted(text, 40)
+        assert command in shown, shown

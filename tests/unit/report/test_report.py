@@ -32,7 +32,7 @@ from bulkbind.model import (
 )
 from bulkbind.model.fields import OPTIONAL
 from bulkbind.report import as_json, as_text, write_report
-from bulkbind.report.tables import write_failed, write_results
+from bulkbind.report.tables import _cells_of, write_failed, write_results
 from bulkbind.settings import ManifestSettings
 from tests.support.manifests import write_xlsx
 
@@ -97,6 +97,9 @@ class FakeRun:
 
     def rows(self, statuses=()):
         return (row for row in self._rows if not statuses or row.status in statuses)
+
+    def cells(self):
+        return map(_cells_of, self._rows)
 
     def attempts(self):
         return iter(())

@@ -76,7 +76,7 @@ def test_a_mail_of_a_stop():
     assert lines[-3:] == [
         "what to do: get a new token",
         "the next run goes on where it stopped; to go on now:",
-        "  bulkbind resume r1",
+        f"  {AGAIN}",
     ]
 
 
