@@ -76,8 +76,7 @@ def _send(
         )
         settings = consent.settings
         configure_logs(settings.log, is_quiet=given["quiet"])
-        typed = again(without={"--quiet"}, is_absolute=True)
-        typed = "" if "-" in given.get("manifests", ()) or is_rehearsal else typed
+        is_once = "-" in given.get("manifests", ()) or is_rehearsal
         asks = is_interactive() and not given.get("yes", True)
         if is_rehearsal:
             console = Console(is_quiet=given["quiet"])
@@ -86,7 +85,7 @@ def _send(
             console = Console(is_quiet=given["quiet"], asks=asks, consent=consent)
 
         async def work(stop: StopSignal) -> ExitCode:
-            end = _End(consent, console, given, typed, is_inbox=is_inbox)
+            end = _End(consent, console, given, is_inbox=is_inbox, is_once=is_once)
             try:
                 result = await use_case(settings, console, stop)
             except BulkbindError as error:
@@ -94,7 +93,9 @@ def _send(
                     return error.exit_code
                 raise
             is_told = result.exit_code or settings.end.notify_on != "failure"
-            ending = ending_of(result, await end.here() if is_told else Here())
+            is_wrong = getattr(result, "is_endpoint_wrong", False)  # an inbox has many results
+            here = await end.here(is_endpoint_wrong=is_wrong) if is_told else Here()
+            ending = ending_of(result, here)
             end.mail(ending)
             shown(result, is_quiet=given["quiet"], is_json=given["as_json"])
             await end.follow(ending, stop)
@@ -113,22 +114,22 @@ class _End:
         consent: Consent,
         console: Console,
         given: dict[str, Any],
-        again: str,
         *,
         is_inbox: bool,
+        is_once: bool,
     ) -> None:
-        """Begin: the start is told as well. *again*: the command, whole."""
+        """Begin: the start is told as well. *is_once*: the command cannot be given again."""
         self._consent = consent
         self._console = console
         self._given = given
-        self._again = again
         self._is_inbox = is_inbox
+        self._is_once = is_once
         self._clock = SystemClock()
         self._began = self._clock.monotonic()
         start = pinged(consent.settings.end, "start", self._clock)
         self._start = asyncio.create_task(start, name="ping")
 
-    async def here(self) -> Here:
+    async def here(self, *, is_endpoint_wrong: bool = False) -> Here:
         """Return what a mail says of this place."""
         settings, names = self._consent.settings, self._given.get("manifests", ())
         well_at: str | None = ""
@@ -138,7 +139,7 @@ class _End:
         return Here(
             host=socket.gethostname(),
             endpoint=settings.api.endpoint or "",
-            again=self._again,
+            again="" if self._is_once else _go_on(is_endpoint_wrong=is_endpoint_wrong),
             went_well_at=well_at,
             completed=partial(completed, is_absolute=True),
         )
@@ -199,6 +200,13 @@ def show(
             say(_next_step(result, summary))
     if is_json:
         print_json(as_json(summary))
+
+
+def _go_on(*, is_endpoint_wrong: bool) -> str:
+    """Return the present command for a mail: without what ends it early, or what was wrong."""
+    given = click.get_current_context().params
+    mended = ["--endpoint", "URL"] if is_endpoint_wrong and given.get("endpoint") else []
+    return again(*mended, without={"--quiet", "--first", *mended}, is_absolute=True)
 
 
 def _next_step(result: RunResult, summary: RunSummary) -> str:

@@ -11,8 +11,10 @@ _GAP = re.compile(r"(?<=\S) {2,}(?=\S)")
 """What separates the columns of a line."""
 _MARK = re.compile(r" *(?:! |e\.g\. |-> )?")
 _LABEL = re.compile(r"[a-z][a-z ,]*: ")
-_COMMAND = re.compile(r" *(?:cd |bulkbind )")
+_COMMAND = re.compile(r"(?: *|[^`]*: )(?:cd |(?:\S*/)?bulkbind )")
 """How a line begins that is there to be pasted into a shell, which would break it at its end."""
+_WORD = re.compile(r"((?:`[^`]*`|\S)+)( *)")
+"""A word and the gap behind it; a command in backticks is one."""
 _MORE = 2
 """Columns by which the lines below one with a label are indented."""
 
@@ -43,7 +45,7 @@ def wrapped(text: str, width: int, indent: str = "") -> list[str]:
     """
     lines: list[str] = []
     line, gap = text[: len(text) - len(text.lstrip(" "))], ""
-    for word, after in re.findall(r"(\S+)( *)", text):
+    for word, after in _WORD.findall(text):
         if line.strip() and columns(f"{line}{gap}{word}") > width:
             lines.append(line)
             line, gap = indent, ""

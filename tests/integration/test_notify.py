@@ -209,17 +209,6 @@ async def test_a_command_gets_the_summary_on_its_standard_input(tmp_path, monkey
     assert "secret-token" not in environ.values()
 
 
-async def test_a_command_that_reads_nothing_fails_no_run(tmp_path, monkeypatch):
-    """Where it ends before its input is written, uvloop raises what asyncio does not."""
-
-    async def closed(_process, _input):
-        raise RuntimeError("unable to perform operation on <WriteUnixTransport>: it is closed")
-
-    monkeypatch.setattr(asyncio.subprocess.Process, "communicate", closed)
-
-    assert await told({"notify_command": script(tmp_path, "")}) == []
-
-
 @pytest.mark.parametrize(
     ("code", "why"),
     [

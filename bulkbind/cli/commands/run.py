@@ -29,6 +29,16 @@ if TYPE_CHECKING:
     from bulkbind.settings import Settings
 
 
+note = options.option(
+    "--note",
+    default="",
+    callback=options.one_line,
+    metavar="TEXT",
+    help="kept with the run; such as the number of a change; runs, history, report and mail show "
+    "it",
+)
+
+
 @options.command("run", is_brief=True)
 @click.argument("manifests", nargs=-1, required=True, metavar="MANIFEST...")
 @options.config
@@ -46,10 +56,11 @@ if TYPE_CHECKING:
 @options.path(
     "--plan",
     "plan_file",
-    help="do what `bulkbind plan MANIFEST --save FILE` planned; or nothing if manifest or ledger "
+    help="what `bulkbind plan MANIFEST --save FILE` planned; or nothing if manifest or ledger "
     "moved",
 )
 @options.option("--yes", is_flag=True, help="do not ask")
+@note
 @options.path(
     "--archive",
     metavar="DIR",
@@ -71,6 +82,7 @@ def command(
     first: int | None,
     rehearse: bool,
     plan_file: Path | None,
+    note: str,
     limits: tuple[str, ...],
     faults: tuple[str, ...],
     seed: int | None,
@@ -78,7 +90,7 @@ def command(
     min_age: float,
     **given: Any,
 ) -> None:
-    """Bind every device of the manifests to its user, and write a result for every row.
+    """Bind every device of the manifests to its user; every row gets a result.
 
     MANIFEST is a file (CSV, XLSX, YAML, JSON Lines, JSON, each also as .gz), a folder, a pattern in
     quotes, or - for standard input; several make one run. All of it is checked before anything is
@@ -105,15 +117,28 @@ def command(
         sandbox = behaviour_from(limits, faults, seed)
         wanted = load_plan(plan_file) if plan_file is not None else None
     if archive is not None:
-        sys.exit(_inbox(manifests, archive, min_age, given, is_plain=not rehearse and not first))
+        is_plain = not rehearse and not first
+        sys.exit(_inbox(manifests, archive, min_age, given, note=note, is_plain=is_plain))
 
     async def use_case(settings: Settings, console: Console, stop: StopSignal) -> RunResult:
         if not rehearse:
             return await run(
-                manifests, settings, first=first, wanted=wanted, listener=console, stop=stop
+                manifests,
+                settings,
+                first=first,
+                wanted=wanted,
+                note=note,
+                listener=console,
+                stop=stop,
             )
         return await rehearse_run(
-            manifests, settings, sandbox=sandbox, first=first, listener=console, stop=stop
+            manifests,
+            settings,
+            sandbox=sandbox,
+            first=first,
+            note=note,
+            listener=console,
+            stop=stop,
         )
 
     sys.exit(send(given, use_case, is_rehearsal=rehearse))
@@ -125,6 +150,7 @@ def _inbox(
     min_age_s: float,
     given: dict[str, Any],
     *,
+    note: str,
     is_plain: bool,
 ) -> ExitCode:
     with explained():
@@ -138,7 +164,7 @@ def _inbox(
 
     async def use_case(settings: Settings, console: Console, stop: StopSignal) -> InboxResult:
         return await run_inbox(
-            inbox, archive, settings, min_age_s=min_age_s, listener=console, stop=stop
+            inbox, archive, settings, min_age_s=min_age_s, note=note, listener=console, stop=stop
         )
 
     return send_inbox(given, use_case)

@@ -112,7 +112,7 @@ behaviour_options = options.together(
             multiple=True,
             metavar="NAME=P[,KEY=VALUE...]",
             shell_complete=options.offering(*(f"{kind}=" for kind in KINDS)),
-            help="fault of the sandbox that strikes with probability P (0 to 1), e.g. "
+            help="fault of the sandbox with probability P (0 to 1), e.g. "
             "reset-after=0.03; repeatable  [default: none]",
         ),
         options.option(

@@ -9,6 +9,7 @@ from bulkbind.cli import options
 from bulkbind.cli.here import command as command_here, completed
 from bulkbind.cli.options import run_argument, settings_from
 from bulkbind.cli.running import explained, print_json, print_lines
+from bulkbind.model import RunState
 from bulkbind.report import as_json, as_text
 from bulkbind.report.measures import moment, pace_text
 from bulkbind.settings import Group
@@ -68,6 +69,8 @@ def _lines(found: RunStatus) -> list[str]:
     if summary.is_cut_off:
         lines.append(f"cut off: its process ({who}) is gone; what goes on with it:")
         lines.append(f"  {command_here(['resume', summary.run_id])}")
+    elif summary.state is RunState.STOPPED:
+        lines += ["what goes on with it:", f"  {command_here(['resume', summary.run_id])}"]
     elif found.is_sending:
         pace = pace_text(
             found.per_s,
