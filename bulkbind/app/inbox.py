@@ -57,7 +57,7 @@ from bulkbind.errors import (
 from bulkbind.files import copy_file, fitting_name, make_folder, read_whole, write_json
 from bulkbind.manifest import PACKED, ManifestFile, digest
 from bulkbind.manifest.opened import Identity, open_once
-from bulkbind.model import RunFacts, RunState, Status
+from bulkbind.model import NEEDS_PERSON, RunFacts, RunState, Status
 from bulkbind.model.wording import verb
 from bulkbind.threads import in_thread
 
@@ -209,6 +209,12 @@ class InboxFile:
         """Whether its run has rows left."""
         return self.state == RunState.STOPPED
 
+    @property
+    def for_a_person(self) -> list[int]:
+        """How many of its rows need a person, by status: the same again is no news."""
+        statuses = (status for status in NEEDS_PERSON if status is not Status.IN_DOUBT)
+        return [self.counts.get(status, 0) for status in statuses]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InboxResult:
@@ -299,13 +305,21 @@ TROUBLE = "inbox-trouble.json"
 def is_new_trouble(settings: Settings, error: BulkbindError) -> bool:
     """Return whether the last pass did not end with the same error, and keep this one."""
     path = _out(settings) / TROUBLE
-    told = {"exit_code": int(error.exit_code), "error": re.sub(r"[0-9]+", "", error.message)}
+    told = {"exit_code": int(error.exit_code), "error": _cause(error.message)}
     with suppress(OSError, ValueError):
         if json.loads(read_whole(path)[0]) == told:
             return False
     with suppress(LedgerError):  # told again then
         write_json(path, told)
     return True
+
+
+def _cause(text: str) -> str:
+    """Return a text without its numbers, which change while the cause stays.
+
+    Those of an answer are the cause: `HTTP 401 40101`.
+    """
+    return re.sub(r"(HTTP [0-9]{3}(?: [0-9]+\b)?)|[0-9]+(?:[.,][0-9]+)*", r"\1", text)
 
 
 def _out(settings: Settings) -> Path:
@@ -382,8 +396,10 @@ class _Pass:
         """What is said of the files that are still there."""
 
     async def run(self) -> InboxResult:
+        is_same = True  # as the last pass, if it got as far
         with suppress(OSError):
             (self._out / TROUBLE).unlink()
+            is_same = False
         now_s = self._session.clock.utc_now().timestamp()
         candidates, self._waiting = complete_files(self._inbox, now_s, self._min_age_s)
         told = await self._ledger.get_meta(TOLD)
@@ -397,13 +413,13 @@ class _Pass:
                 if (item := await self._handle(queue[0])) is not None:
                     self._files.append(self._once(queue[0], item))
                 del queue[0]
-            left = {shown(each.name) for each in queue}
-            telling = {name: key for name, key in self._told.items() if name in left}
+            names = {shown(each.name) for each in queue}
+            telling = {name: key for name, key in self._told.items() if name in names}
             telling |= self._telling
             if (stopped := self._stopped(is_left=bool(queue))) is not None:
-                # Without its numbers, which change while the cause stays.
-                telling[STOP] = _digest_of([re.sub(r"[0-9]+", "", stopped.text)])
-                was_told = self._told.get(STOP) == telling[STOP]
+                left = [item.for_a_person for item in self._files if item.is_stopped]
+                telling[STOP] = _digest_of([_cause(stopped.text), left])
+                was_told = is_same and self._told.get(STOP) == telling[STOP]
             await self._ledger.put_meta(TOLD, inboxes | {shown(self._inbox): telling})
         except InterruptedRunError:
             pass  # before anything of that file was sent; the ledger may be busy with it
@@ -432,7 +448,8 @@ class _Pass:
         if item.moved_to is not None or is_new:
             return item
         # Not the device, whose number another mount may change.
-        key = self._telling[item.name] = _digest_of([*dropped.identity[1:], item.problem])
+        said = (item.problem, item.exit_code, item.for_a_person)
+        key = self._telling[item.name] = _digest_of([*dropped.identity[1:], *said])
         if self._told.get(item.name) != key:
             return item
         return replace(item, exit_code=ExitCode.DONE, was_told=True)

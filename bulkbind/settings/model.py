@@ -11,6 +11,7 @@ import os
 import re
 import stat
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
@@ -38,6 +39,10 @@ if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
 ALL_PERCENT = 100
+LONGEST_S = 36_500 * UNITS_S["day"]
+"""Of a duration: what is longer is no date any more."""
+MOST_PER_S = 1_000_000
+"""Requests per second, far above what one machine can send."""
 _WRITTEN_S = {"": 1.0, "ms": 0.001} | {unit[0]: seconds for unit, seconds in UNITS_S.items()}
 _PROXY = re.compile(
     r"(?P<scheme>https?)://(?:(?P<login>[^/?#]*)@)?"
@@ -52,21 +57,27 @@ def parse_duration(value: object) -> float:
     match = _DURATION.fullmatch(str(value).strip())
     if match is None:
         raise ValueError("a duration is written like 90s, 50m, 2h or 250ms")
-    return float(match[1]) * _WRITTEN_S[match[2]]
+    seconds = float(match[1]) * _WRITTEN_S[match[2]]
+    if seconds > LONGEST_S:
+        raise ValueError(f"a duration is {duration_words(LONGEST_S)} at most")
+    return seconds
 
 
 def duration_text(seconds: float) -> str:
     """Return a duration as written in a settings file: `500ms`, `90s`."""
-    if 0 < seconds < 1:
-        return f"{seconds * 1000:g}ms"
-    return f"{seconds:g}s"
+    return f"{_digits(seconds * 1000)}ms" if 0 < seconds < 1 else f"{_digits(seconds)}s"
+
+
+def _digits(number: float) -> str:
+    """Return a number with all its digits, and without an exponent."""
+    return format(Decimal(str(number)).normalize(), "f")
 
 
 def duration_words(seconds: float) -> str:
     """Return a duration for display: `500ms`, `90s`, `50m`, `2h`, `30d`."""
     for unit, size in reversed(UNITS_S.items()):
         if seconds >= size > 1 and seconds % size == 0:
-            return f"{seconds / size:g}{unit[0]}"
+            return f"{_digits(seconds / size)}{unit[0]}"
     return duration_text(seconds)
 
 
@@ -487,7 +498,7 @@ class SendSettings(Part):
     concurrency: Annotated[Count, Field(ge=1, le=1000)] = Group.PACE.option(
         "requests in flight at once, 1 to 1000", 32
     )
-    rate: Annotated[float, Field(gt=0), Shown("N")] | None = Group.PACE.option(
+    rate: Annotated[float, Field(gt=0, le=MOST_PER_S), Shown("N")] | None = Group.PACE.option(
         "cap in requests per second", none="as fast as the gateway allows"
     )
     rate_scope: Literal["credential", "x-user-id"] = setting(

@@ -29,7 +29,9 @@ from bulkbind.settings import (
     ReadbackSettings,
     SendSettings,
     Settings,
+    parse_duration,
 )
+from bulkbind.settings.model import duration_text
 from tests.support.manifests import fleet, write_csv
 from tests.support.processes import read_results
 
@@ -303,6 +305,20 @@ async def test_limits_can_be_set_while_it_sends(tmp_path, what, said):
     assert result.exit_code == ExitCode.STOPPED
     assert result.report is not None
     assert said in (result.report.summary.stop_reason or "")
+
+
+async def test_no_deadline_ends_the_steering(tmp_path, sandbox):
+    """Of many days: the run takes it, and does what is asked after it."""
+    task, settings = await sending(tmp_path, sandbox.url, {"rate": 10})
+    done = [
+        await adjust(settings, what={"deadline": duration_text(parse_duration(text))})
+        for text in ("20d", "1234567.5s")
+    ]
+    done.append(await adjust(settings, what={"drain": True}))
+    result = await task
+
+    assert [each.is_done for each in done] == [True, True, True]
+    assert result.exit_code == ExitCode.STOPPED
 
 
 async def test_only_a_run_that_sends_is_steered(tmp_path, sandbox):

@@ -306,6 +306,44 @@ async def test_the_same_stop_is_told_once(inbox, pass_over):
     assert "a.csv" in of_inbox(results[1]).text
 
 
+async def test_the_same_stop_is_news_with_more_for_a_person_or_after_another_trouble(
+    tmp_path, inbox, pass_over
+):
+    """Neither a row that needs somebody since nor that a trouble has gone is left untold."""
+    good = ("A1", "u", "", "")
+
+    async def is_news(rows=None):
+        if rows:
+            write_csv(inbox / "a.csv", rows)
+        stop = StopSignal()
+        stopping = Listener()
+        stopping.sending = lambda *_: stop.set(StopReason("no answer"))  # type: ignore[method-assign]
+        return (await pass_over(stopping, stop)).is_news
+
+    news = [await is_news([good]), await is_news(), await is_news([good, BAD]), await is_news()]
+    assert is_new_trouble(Settings(out=tmp_path / "report"), LedgerError("held"))
+    news += [await is_news(), await is_news()]
+
+    assert news == [True, False, True, False, True, False]
+
+
+@pytest.mark.parametrize(
+    ("earlier", "later", "is_new"),
+    [
+        ("refused: HTTP 401 40101 no", "refused: HTTP 403 40101 no", True),
+        ("refused: HTTP 200 1102 no", "refused: HTTP 200 1305 no", True),
+        ("after 3,601 s: HTTP 429", "after 40 s: HTTP 429", False),
+        ("since 2026-11-26T02:00:01Z by 4711", "since 2026-11-27T02:00:09Z by 23", False),
+    ],
+)
+def test_numbers_of_an_answer_are_a_cause_and_others_are_not(tmp_path, earlier, later, is_new):
+    """So the same words with another status or code are told."""
+    settings = Settings(out=tmp_path / "report")
+
+    assert is_new_trouble(settings, LedgerError(earlier))
+    assert is_new_trouble(settings, LedgerError(later)) is is_new
+
+
 def test_the_same_error_before_a_pass_is_told_once(tmp_path):
     """Whatever its numbers; another one is told, and the same one once the disk has room again."""
     settings = Settings(out=tmp_path / "report")

@@ -15,7 +15,7 @@ from bulkbind.cli.options import one_line, run_argument, settings_from
 from bulkbind.cli.running import explained, print_json
 from bulkbind.errors import ExitCode
 from bulkbind.settings import Group, parse_duration
-from bulkbind.settings.model import checked_failures, duration_text
+from bulkbind.settings.model import MOST_PER_S, checked_failures, duration_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,8 +49,10 @@ def _rate(text: str) -> float:
         rate = float(text)
     except ValueError:
         rate = 0.0
-    if not 0 < rate < float("inf"):
-        raise ValueError("a rate is a number of requests per second, larger than 0, or none")
+    if not 0 < rate <= MOST_PER_S:
+        raise ValueError(
+            f"a rate is requests per second, larger than 0 and at most {MOST_PER_S:,}, or none"
+        )
     return rate
 
 

@@ -18,6 +18,7 @@ from bulkbind.settings import (
     parse_duration,
     read_config,
 )
+from bulkbind.settings.model import LONGEST_S, duration_text, duration_words
 
 SECRET = "hush-3b91"
 
@@ -57,6 +58,15 @@ def config(tmp_path):
 def test_duration_is_read(text, seconds):
     """A duration is a number with a unit, or seconds."""
     assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize(
+    "seconds", [0.00025, 0.1 + 0.2, 1.0, 123456.7, 1_000_001.0, 1_728_000.0, LONGEST_S]
+)
+def test_a_duration_is_written_so_that_it_is_read_as_the_same(seconds):
+    """However long, also in words: no exponent, which nobody types, and no digit less."""
+    assert parse_duration(duration_text(seconds)) == pytest.approx(seconds, rel=1e-15)
+    assert parse_duration(duration_words(seconds)) == pytest.approx(seconds, rel=1e-15)
 
 
 @pytest.mark.parametrize(
@@ -400,7 +410,9 @@ def test_unknown_key_is_refused(config, text, key):
         ("concurrency", "1001", "less than or equal to 1000"),
         ("concurrency", "many", "valid integer"),
         ("rate", "0", "greater than 0"),
-        ("rate", "nan", "greater than 0"),
+        ("rate", "nan", "less than or equal to 1000000"),
+        ("rate", "1e308", "less than or equal to 1000000"),
+        ("deadline", "36501d", "a duration is 36500d at most"),
         ("max_attempts", "0", "greater than or equal to 1"),
         ("deadline", "soon", "a duration is written like 90s"),
         ("deadline", "0s", "greater than 0"),
