@@ -84,7 +84,14 @@ def _divided(flag: str, text: str) -> tuple[str, str, str]:
             f"{flag} {text!r} is no condition",
             hint=f"write {_FORMS}, for instance {flag} 'Site=Berlin'; #3 names the third column",
         )
-    return column, found["sign"] or found["word"], found["right"].strip()
+    right = found["right"].strip()
+    if found["sign"] and right[:1] in ("=", "~"):
+        # As other languages have it; taken at its word it is true of no row, and leaves out none.
+        raise UsageError(
+            f"{flag} {text!r}: another sign follows {found['sign']!r}",
+            hint=f"write {_FORMS}; what begins with {right[0]} is found by {column}~^{right[0]}",
+        )
+    return column, found["sign"] or found["word"], right
 
 
 def _condition(flag: str, text: str, *, is_not: bool) -> Condition:

@@ -2,7 +2,7 @@
 
 A table with one broken row is refused as a whole. An address counts only where it is one user's: in
 the form in which a person reads it, and e-mail addresses in any case of letters, phone numbers with
-any marks between their digits and with 00 for +.
+any marks between their digits and with 00 for +. What may be another number counts as written.
 """
 
 from __future__ import annotations
@@ -22,10 +22,13 @@ if TYPE_CHECKING:
 
 _PHONE = re.compile(r"(?P<plus>\+|00)?(?P<digits>[\d ()./-]{1,40})", re.ASCII)
 _MARKS = str.maketrans("", "", " ()./-")
+_AMERICAN = re.compile(r"(?:1[ ./-])?(?:\(\d{3}\) ?|\d{3}[ ./-])\d{3}[ ./-]\d{4}", re.ASCII)
+"""A phone number that begins with neither +, 00 nor 0. Digits grouped in another way may be an IP
+address or the number of a place, in which it counts where the marks are."""
 _LEAST_DIGITS = 7
+"""Behind a +."""
 _WHOLE_DIGITS = 10
-"""Of a phone number that begins with neither +, 00 nor 0; a shorter one may be another number, in
-which marks count: of an employee, say."""
+"""Of a phone number that begins with 00 or 0; a shorter one may be of an employee or a place."""
 _MOST_TOLD = 5
 _FIELDS = frozenset(("user_id", "row"))
 """Fields whose problems count in a table of users."""
@@ -36,10 +39,11 @@ def form_of(address: str) -> str:
     if "@" in address:
         return address.lower()
     if found := _PHONE.fullmatch(address):
-        digits = found["digits"].translate(_MARKS)
-        is_phone = found["plus"] or digits.startswith("0")
-        if len(digits) >= (_LEAST_DIGITS if is_phone else _WHOLE_DIGITS):
-            return ("+" if found["plus"] else "") + digits
+        digits, plus = found["digits"].translate(_MARKS), found["plus"]
+        least = _LEAST_DIGITS if plus == "+" else _WHOLE_DIGITS
+        is_phone = plus or digits.startswith("0") or _AMERICAN.fullmatch(address)
+        if is_phone and len(digits) >= least:
+            return ("+" if plus else "") + digits
     return address
 
 

@@ -239,6 +239,9 @@ def test_the_content_of_a_list_is_part_of_what_a_run_is(tmp_path):
         ("=Berlin", "is no condition"),
         ("Site~", "nothing follows"),
         ("Site in ", "nothing follows"),
+        ("Site==Berlin", "another sign follows '='"),
+        ("Site =~ Ber", "another sign follows '='"),
+        ("Site~=Ber", "another sign follows '~'"),
         ("Site~(a", "unclosed group"),
         (r"Site~(a)\1", "backreferences are not supported"),
         ("Site~(?=a)", "look-around"),
@@ -450,11 +453,31 @@ def test_a_table_is_read_once(tmp_path):
 @pytest.mark.parametrize(
     ("one", "other"),
     [
+        ("+49 170 1234567", "0049(170)123-4567"),
+        ("0170 1234567", "0170/123 45 67"),
+        ("(555) 123-4567", "5551234567"),
+        ("1-555-123-4567", "1 (555) 123.4567"),
+        ("Max@X.org", "max@x.ORG"),
+    ],
+)
+def test_what_is_written_in_another_way_is_the_same(one, other):
+    """Phone numbers with any marks, addresses in any case."""
+    assert form_of(one) == form_of(other)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
         ("+491701234567", "491701234567"),
         ("0049170123", "49170123"),
         ("+49 (0)170 123", "+49170123"),
         ("123456", "12 3456"),
         ("12-34567", "1-234567"),
+        ("192.168.10.11", "192.168.101.1"),
+        ("12-1-101-203445", "12-11-01-203445"),
+        ("1200-345678", "12003-45678"),
+        ("01-101-22", "01-10-122"),
+        ("00-1234-567", "00-123-4567"),
         ("4917012345678", "+4917012345678"),
         ("Stra\u00dfe@x.org", "strasse@x.org"),
         ("user\u00b2@x.org", "user2@x.org"),
