@@ -409,7 +409,7 @@ class Staging:
                 "a manifest changed while it was read", hint="run again when it is complete"
             )
 
-    async def _refuse_invalid(self, number: int, counts: dict[str, int]) -> None:
+    async def _refuse_invalid(self, number: int, counts: dict[Status, int]) -> None:
         invalid = counts.get(Status.INVALID, 0)
         if invalid and self._session.settings.manifest.on_invalid == "abort":
             _, groups = await self._ledger.read(lambda db: Outlook(db, number).problems(0))

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from bulkbind.errors import LedgerError
-from bulkbind.ledger.store import reading, span, transaction
-from bulkbind.model import Problem
+from bulkbind.ledger.store import of_status, reading, span, transaction
+from bulkbind.model import Problem, Status
 from bulkbind.model.fields import NAME, OPTIONAL
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ WITH named AS (
          min(r.user_id) OVER device AS low, max(r.user_id) OVER device AS high,
          min(r.id) OVER device AS first, max(r.id) OVER device AS last
     FROM rows r WHERE r.id BETWEEN ? AND ? AND r.problems IS NULL
+     AND r.machine_code IN (SELECT machine_code FROM devices GROUP BY 1 HAVING count(*) > 1)
      AND (? OR r.duplicate_of IS NULL)
   WINDOW device AS (PARTITION BY r.machine_code)),
 firsts AS (
@@ -41,17 +42,17 @@ firsts AS (
     FROM named WHERE low <> high AND duplicate_of IS NULL)
 SELECT r.id, r.machine_code, s.form ->> 'name', o.line, o.user_id, r.first, r.winner
   FROM firsts r
-  JOIN rows o INDEXED BY rows_device
-    ON o.run = ? AND o.user_id = CASE WHEN r.user_id = r.low THEN r.high ELSE r.low END
-   AND o.machine_code = r.machine_code AND o.problems IS NULL AND o.duplicate_of IS NULL
-  JOIN sources s ON s.run = o.run AND s.source = o.source
+  JOIN firsts o
+    ON o.user_id = CASE WHEN r.user_id = r.low THEN r.high ELSE r.low END
+   AND o.machine_code = r.machine_code
+  JOIN sources s ON s.run = ? AND s.source = o.source
 """
 _DUPLICATES = f"""
 SELECT r.id, r.machine_code, s.form ->> 'name', f.line,
        CASE WHEN f.{_NAME} IS r.{_NAME} THEN '' ELSE coalesce(f.{_NAME}, '') END
   FROM rows r JOIN rows f ON f.id = r.duplicate_of
   JOIN sources s ON s.run = f.run AND s.source = f.source
- WHERE r.id BETWEEN ? AND ? AND r.status = 'duplicate'
+ WHERE r.id IN ({of_status([Status.DUPLICATE])})
 """  # noqa: S608  # constants
 _MAKE_INVALID = """
 UPDATE rows SET status = 'invalid', duplicate_of = NULL, problems = ?, message = ?, detail = ?,
@@ -64,11 +65,11 @@ UPDATE rows SET status = 'duplicate', duplicate_of = ?, message = '', detail = '
  WHERE id = ?
 """
 # Duplicates of a row that lost a conflict now point to the winner.
-_REPOINT_DUPLICATES = """
+_REPOINT_DUPLICATES = f"""
 UPDATE rows SET duplicate_of = (SELECT f.duplicate_of FROM rows f WHERE f.id = rows.duplicate_of)
- WHERE id BETWEEN ? AND ? AND status = 'duplicate'
+ WHERE id IN ({of_status([Status.DUPLICATE])})
    AND (SELECT f.status FROM rows f WHERE f.id = rows.duplicate_of) = 'duplicate'
-"""
+"""  # noqa: S608  # constants
 # Unbindings of rows that are no longer to be moved.
 _DELETE_MOVES = """
 DELETE FROM unbindings WHERE row BETWEEN ? AND ?

@@ -17,7 +17,15 @@ from bulkbind.clock import SystemClock, iso
 from bulkbind.errors import LedgerError, NoLedgerError
 from bulkbind.files import copy_file, create, make_folder
 from bulkbind.ledger.lock import ELSEWHERE, FREE, READ_ONLY, RIGHTS, LedgerLock, refused
-from bulkbind.model import IS_BOUND, IS_OPEN, IS_UNCONFIRMED, UNBIND_PENDING, RunFacts, Unreachable
+from bulkbind.model import (
+    IS_BOUND,
+    IS_OPEN,
+    IS_UNCONFIRMED,
+    UNBIND_PENDING,
+    RunFacts,
+    Status,
+    Unreachable,
+)
 from bulkbind.model.fields import FIELDS, OPTIONAL
 
 if TYPE_CHECKING:
@@ -85,6 +93,8 @@ _SETTINGS = (
 )
 RUN_SHIFT = 40
 """A row's id is run * 2**40 + its position."""
+ROW_TABLES = ("cells", "broken", "sending", "remarks", "outcomes", "stored_rows")
+"""What the view `rows` consists of, by row id; `stored_rows` has every row."""
 
 
 View = sqlite3.Connection
@@ -336,8 +346,50 @@ def sql_list(words: Iterable[str]) -> str:
     return "({})".format(", ".join(f"'{word}'" for word in words))
 
 
-OPEN = f"status IN {sql_list(IS_OPEN)}"
-"""Rows of which the server may hold the binding; as in the index `rows_open`, which needs it."""
+_STORED = (
+    *("bound", "skipped", "staged", "claimed", "in_doubt", "already_bound", "failed", "invalid"),
+    *("duplicate", "moved", "withdrawn"),
+)
+CODES = {Status(word): code for code, word in enumerate(_STORED)}
+"""The numbers by which `stored_rows` holds the states of rows; the view `rows` has the words."""
+
+
+def codes(statuses: Iterable[str]) -> str:
+    """Return states as the right side of `IN` for `stored_rows`: `(0, 5)`."""
+    return f"({', '.join(str(CODES[Status(status)]) for status in statuses)})"
+
+
+OPEN = f"status IN {codes(IS_OPEN)}"
+"""Stored rows of which the server may hold the binding; as in the index `rows_open`."""
+VALID = f"status NOT IN {codes((Status.INVALID, Status.DUPLICATE))}"
+"""Stored rows that keep every rule, each device once."""
+
+
+def of_status(statuses: Iterable[str], rows: str = "BETWEEN ? AND ?") -> str:
+    """Return a query for the ids of rows in some states: of a range unless *rows* says otherwise.
+
+    Reads only what is stored of every row, which is much less than the view `rows` has.
+    """
+    return f"SELECT id FROM stored_rows WHERE id {rows} AND status IN {codes(statuses)}"  # noqa: S608  # constants
+
+
+def stored_id(value: str) -> str:
+    """Return the SQL of a device id as it is stored: an integer if that gives back the text."""
+    return (
+        f"CASE WHEN CAST(CAST({value} AS INTEGER) AS TEXT) = {value} "
+        f"THEN CAST({value} AS INTEGER) WHEN {value} <> '' THEN {value} END"
+    )
+
+
+def stored_time(value: str) -> str:
+    """Return the SQL of a moment as it is stored: milliseconds if they give back the text."""
+    ms = f"strftime('%s', {value}) * 1000 + substr({value}, 21, 3)"
+    return (
+        f"CASE WHEN strftime('%Y-%m-%dT%H:%M:%fZ', ({ms}) / 1000.0, 'unixepoch') = {value} "
+        f"THEN {ms} WHEN {value} <> '' THEN {value} END"
+    )
+
+
 UNBIND_OPEN = f"status IN {sql_list(UNBIND_PENDING)}"
 """Unbindings that have not ended; as in the index `unbindings_open`."""
 ALL_FIELDS = ", ".join(FIELDS)
@@ -367,12 +419,14 @@ INSERT INTO runs (run, run_id, state, digest, created_at, operator, host, pid, v
 SELECT run, run_id, state, digest, created_at, operator, host, pid, version, '{{}}', facts,
        superseded_by
   FROM known.runs WHERE state NOT IN {sql_list(IS_UNCONFIRMED)};
-INSERT INTO bindings ({ALL_FIELDS}, device_id, create_time, since, run)
-SELECT {ALL_FIELDS}, device_id, create_time, since, run
-  FROM known.bindings;
-INSERT INTO rows (id, run, source, line, user_id, machine_code, status)
-SELECT id, run, source, line, user_id, machine_code, status
-  FROM known.rows INDEXED BY rows_open WHERE {OPEN};
+INSERT INTO users SELECT * FROM known.users;
+INSERT INTO devices SELECT * FROM known.devices;
+INSERT INTO names SELECT * FROM known.names;
+INSERT INTO stored_bindings SELECT * FROM known.stored_bindings;
+INSERT INTO stored_rows SELECT * FROM known.stored_rows INDEXED BY rows_open WHERE {OPEN};
+INSERT INTO sending
+SELECT * FROM known.sending
+ WHERE id IN (SELECT id FROM known.stored_rows INDEXED BY rows_open WHERE {OPEN});
 COMMIT;
 """  # noqa: S608  # constants
 
@@ -437,25 +491,38 @@ def relaxed(db: sqlite3.Connection) -> Iterator[None]:
         db.execute("PRAGMA synchronous = FULL")
 
 
-def count_by(
-    db: sqlite3.Connection, run: int, expression: str, values: Sequence[str]
-) -> dict[str, int]:
-    """Return the number of a run's rows for each value of an SQL expression, zeros omitted.
+def counts(db: sqlite3.Connection, run: int) -> dict[Status, int]:
+    """Return the number of a run's rows by status, zeros omitted.
 
-    *expression* is a constant over the columns of `rows r`, *values* all values it can have. One
-    pass, without sorting in memory: GROUP BY would take 40 MB for a million rows.
+    One pass, without sorting in memory.
     """
-    columns = ", ".join([f"count(*) FILTER (WHERE {expression} = ?)"] * len(values))
+    columns = ", ".join(f"count(*) FILTER (WHERE status = {CODES[status]})" for status in Status)
     found = db.execute(
-        f"SELECT {columns} FROM rows r WHERE r.id BETWEEN ? AND ?",  # noqa: S608  # constants
-        (*values, *span(run)),
+        f"SELECT {columns} FROM stored_rows WHERE id BETWEEN ? AND ?",  # noqa: S608  # constants
+        span(run),
     ).fetchone()
-    return {str(name): count for name, count in zip(values, found, strict=True) if count}
+    return {status: count for status, count in zip(Status, found, strict=True) if count}
 
 
 def int_of(db: sqlite3.Connection, query: str, values: Sequence[object] = ()) -> int:
     """Return the single integer that a query selects."""
     return int(db.execute(query, values).fetchone()[0])
+
+
+def numbers_of(
+    db: sqlite3.Connection, answers: Iterable[tuple[str, str, int | None]]
+) -> dict[tuple[str, str, int | None], int]:
+    """Return the numbers of answers (code, message, HTTP status); new ones get one."""
+    numbers: dict[tuple[str, str, int | None], int] = {}
+    for answer in answers:
+        found = db.execute(
+            "SELECT answer FROM answers WHERE code = ? AND message = ? AND http_status IS ?", answer
+        ).fetchone()
+        if found is None:
+            sql = "INSERT INTO answers (code, message, http_status) VALUES (?, ?, ?)"
+            found = db.execute(f"{sql} RETURNING answer", answer).fetchone()
+        numbers[answer] = found[0]
+    return numbers
 
 
 def change_each(db: sqlite3.Connection, sql: str, rows: Sequence[tuple[object, ...]]) -> None:

@@ -13,6 +13,8 @@ from bulkbind.ledger.lock import LedgerLock
 from bulkbind.ledger.reading import RunReader
 from bulkbind.ledger.store import (
     OPEN,
+    ROW_TABLES,
+    RUN_SHIFT,
     connect,
     int_of,
     put_facts,
@@ -51,18 +53,36 @@ _OLD = f"""
 SELECT r.run FROM runs r
  WHERE r.facts ->> 'pruned_at' IS NULL AND coalesce(r.ended_at, r.created_at) < ?
    AND (r.state = 'done' OR r.superseded_by IS NOT NULL)
-   AND NOT EXISTS (SELECT 1 FROM rows d INDEXED BY rows_open
-                    WHERE d.{OPEN} AND d.run = r.run)
+   AND NOT EXISTS (SELECT 1 FROM stored_rows d INDEXED BY rows_open
+                    WHERE d.{OPEN} AND d.id >> {RUN_SHIFT} = r.run)
    AND NOT EXISTS (SELECT 1 FROM undos u WHERE u.run = r.run AND u.state <> 'done')
  ORDER BY r.run
 """  # noqa: S608  # constants
 _UNNAMED = """
 DELETE FROM runs
  WHERE facts ->> 'pruned_at' IS NOT NULL AND facts ->> 'pruned_rows' IS NULL
-   AND run NOT IN (SELECT run FROM bindings)
+   AND run NOT IN (SELECT run FROM stored_bindings)
+   AND run NOT IN (SELECT run FROM former_bindings)
+   AND run NOT IN (SELECT until FROM former_bindings)
    AND run NOT IN (SELECT run FROM undos)
    AND run NOT IN (SELECT superseded_by FROM runs WHERE superseded_by IS NOT NULL)
 """
+# What no row or binding that is left needs any more.
+_UNUSED = (
+    f"""
+DELETE FROM former_bindings
+ WHERE until < coalesce((SELECT min(id) >> {RUN_SHIFT} FROM stored_rows), until + 1)
+""",  # noqa: S608  # constants
+    """
+DELETE FROM devices WHERE device NOT IN (
+       SELECT device FROM stored_bindings UNION SELECT device FROM former_bindings
+        UNION SELECT device FROM stored_rows WHERE device NOT NULL)
+""",
+    "DELETE FROM names WHERE device NOT IN (SELECT device FROM devices)",
+    "DELETE FROM users WHERE user NOT IN (SELECT user FROM devices)",
+    "DELETE FROM answers WHERE answer NOT IN (SELECT answer FROM outcomes WHERE answer NOT NULL)",
+    "DELETE FROM traces WHERE trace NOT IN (SELECT trace FROM outcomes WHERE trace NOT NULL)",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +111,7 @@ def bindings_of(path: Path) -> int | None:
     """Return the number of bindings; None if there is no ledger. Raises: LedgerError."""
     try:
         with reading(path) as db:
-            return int_of(db, "SELECT count(*) FROM bindings")
+            return int_of(db, "SELECT count(*) FROM stored_bindings")
     except NoLedgerError:
         return None
 
@@ -157,7 +177,7 @@ def _pruned(
     ]
     if is_trial:
         return (
-            _count(db, [*interrupted, *old], "rows", "id"),
+            _count(db, [*interrupted, *old], "stored_rows", "id"),
             _count(db, [*interrupted, *old], "attempts", "row"),
             len(old),
         )
@@ -167,15 +187,20 @@ def _pruned(
     for run in [*interrupted, *old]:
         attempts += sum(_deleted(db, run, "attempts", "row"))
         list(_deleted(db, run, "unbindings", "row"))
-        for deleted in _deleted(db, run, "rows", "id"):
-            rows += deleted
-            on_batch(rows)
+        for table in ROW_TABLES:
+            for deleted in _deleted(db, run, table, "id"):
+                if table == "stored_rows":
+                    rows += deleted
+                    on_batch(rows)
         with transaction(db):
             db.execute("DELETE FROM sources WHERE run = ?", (run,))
             db.execute(
                 "UPDATE runs SET facts = json_remove(facts, '$.pruned_rows') WHERE run = ?", (run,)
             )
+    db.execute("PRAGMA temp_store = FILE")  # what is still named may not fit in memory
     with transaction(db):
+        for statement in _UNUSED:
+            db.execute(statement)
         db.execute(_UNNAMED)
     return rows, attempts, len(old)
 
