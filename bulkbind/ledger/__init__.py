@@ -13,4 +13,12 @@ from bulkbind.ledger.reading import (
     run_names,
 )
 from bulkbind.ledger.store import View, copy_known, reading
-from bulkbind.ledger.upkeep import Pruned, bindings_of, faults, prune, size_of
+from bulkbind.ledger.upkeep import (
+    Pruned,
+    back_up_file,
+    bindings_of,
+    contents,
+    faults,
+    prune,
+    size_of,
+)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import socket
 import sqlite3
 import tempfile
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Literal
 from bulkbind.clock import SystemClock, iso
 from bulkbind.errors import LedgerError, NoLedgerError
 from bulkbind.files import copy_file, create, make_folder
+from bulkbind.ledger.backup import back_up, bytes_of, need_room
 from bulkbind.ledger.lock import ELSEWHERE, FREE, READ_ONLY, RIGHTS, LedgerLock, refused
 from bulkbind.model import (
     IS_BOUND,
@@ -80,6 +82,10 @@ _SCRIPTS = resources.files("bulkbind.ledger") / "migrations"
 MIGRATIONS = sorted(_SCRIPTS.iterdir(), key=lambda script: int(script.name.partition("-")[0]))
 """Script n, `n-what.sql`, makes a ledger of version n of an older one; the first one, a new one."""
 VERSION = len(MIGRATIONS)
+REWRITES = 5
+"""The last version whose script writes all rows anew."""
+UPGRADE_ROOM = 3
+"""Free disk that it takes, in ledgers: the copy, the log, and the rows in their new form."""
 CHECKED_BYTES = 64 << 20
 """A ledger up to this size (about 150,000 rows, less than a second) is checked for damage before it
 is written to; in a larger one, damage shows when it is read."""
@@ -138,7 +144,7 @@ def connect(path: Path, endpoint: str | None) -> sqlite3.Connection:
             _refuse_damaged(db, path)
             for setting in _SETTINGS:
                 db.execute(f"PRAGMA {setting}")
-            _migrate(db)
+            _upgrade(db, path)
             if endpoint is not None:
                 _claim_endpoint(db, path, endpoint)
         except BaseException:
@@ -284,6 +290,49 @@ def _refuse_damaged(db: sqlite3.Connection, path: Path) -> None:
     found = db.execute("PRAGMA quick_check(1)").fetchone()[0]
     if found != "ok":
         raise damaged(path, " ".join(str(found).split()), is_untouched=True)
+
+
+def _upgrade(db: sqlite3.Connection, path: Path) -> None:
+    """Bring a ledger up to date, with a copy beside it where its rows are written anew.
+
+    Killed at any moment, it begins anew: the version and the rows change in one transaction, and
+    the copy takes its name when it is whole. Raises: LedgerError if there is no room.
+    """
+    version = int_of(db, "PRAGMA user_version")
+    is_rewritten = 0 < version < REWRITES
+    if is_rewritten:
+        needed = UPGRADE_ROOM * bytes_of(db)
+        what = f"ledger {path} is of version {version}: its upgrade to version {VERSION}"
+        need_room(path.parent, needed, what)
+        back_up(db, path.with_name(f"{path.name}.version-{version}"), may_replace=True)
+        db.execute("PRAGMA temp_store = FILE")  # what is sorted may not fit in memory
+    _migrate(db)
+    if is_rewritten:
+        shrink(db, path)
+        db.execute("PRAGMA temp_store = MEMORY")
+
+
+VACUUM_FROM = 0.25
+"""Share of the file that must be free before it is vacuumed."""
+VACUUM_FROM_BYTES = 4 << 20
+
+
+def shrink(db: sqlite3.Connection, path: Path) -> tuple[bool, str]:
+    """Vacuum the file if that frees much; return whether it did, or what prevented it."""
+    free, pages, page_bytes = (
+        int_of(db, f"PRAGMA {name}") for name in ("freelist_count", "page_count", "page_size")
+    )
+    if free < VACUUM_FROM * pages or free * page_bytes < VACUUM_FROM_BYTES:
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        return False, ""
+    # For the new file, and the same again in the log.
+    needed = 2 * (pages - free) * page_bytes
+    if shutil.disk_usage(path.parent).free < needed:
+        return False, f"to shrink the file takes {needed / 1e6:,.0f} MB of free disk"
+    db.execute("PRAGMA temp_store = FILE")  # the copy may not fit in memory
+    db.execute("VACUUM")
+    db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    return True, ""
 
 
 def _migrate(db: sqlite3.Connection) -> None:

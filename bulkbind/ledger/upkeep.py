@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 import sqlite3
 from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bulkbind.errors import LedgerError, NoLedgerError
+from bulkbind.ledger.backup import back_up
 from bulkbind.ledger.lock import LedgerLock
 from bulkbind.ledger.reading import RunReader
 from bulkbind.ledger.store import (
@@ -19,6 +19,7 @@ from bulkbind.ledger.store import (
     int_of,
     put_facts,
     reading,
+    shrink,
     span,
     transaction,
     translated,
@@ -44,9 +45,6 @@ def faults(path: Path, endpoint: str | None) -> list[str]:
 
 BATCH = 20_000
 """Rows deleted in one transaction, so that the log stays small and readers are not blocked."""
-VACUUM_FROM = 0.25
-"""Share of the file that must be free before it is vacuumed."""
-VACUUM_FROM_BYTES = 4 << 20
 
 # Excludes runs that can resume, that have rows in doubt, or whose undo is unfinished.
 _OLD = f"""
@@ -107,6 +105,38 @@ def size_of(path: Path) -> int | None:
     return sum(file.stat().st_size for file in files if file.exists())
 
 
+def back_up_file(path: Path, endpoint: str | None, target: Path) -> int:
+    """Write a copy of a ledger, also beside a running run; return its bytes.
+
+    Raises: LedgerError if *target* exists or cannot be written, and as `reading`.
+    """
+    with reading(path, endpoint) as db:
+        return back_up(db, target)
+
+
+_CONTENTS = {
+    "runs": "SELECT count(*) FROM runs",
+    "rows": "SELECT count(*) FROM stored_rows",
+    "users": "SELECT count(*) FROM users",
+    "devices": "SELECT count(*) FROM devices",
+    "bindings": "SELECT count(*) FROM stored_bindings",
+}
+
+
+def contents(path: Path, endpoint: str | None) -> dict[str, int]:
+    """Return a ledger's bytes, how many of them are free, and what it holds.
+
+    Raises: as `reading`.
+    """
+    with reading(path, endpoint) as db:
+        page_bytes = int_of(db, "PRAGMA page_size")
+        return {
+            "bytes": size_of(path) or 0,
+            "bytes free in it": int_of(db, "PRAGMA freelist_count") * page_bytes,
+            **{name: int_of(db, query) for name, query in _CONTENTS.items()},
+        }
+
+
 def bindings_of(path: Path) -> int | None:
     """Return the number of bindings; None if there is no ledger. Raises: LedgerError."""
     try:
@@ -145,7 +175,7 @@ def prune(
         with closing(connect(real, endpoint)) as db:
             bytes_before = size_of(real) or 0
             rows, attempts, runs = _pruned(db, before, now, is_trial=is_trial, on_batch=on_batch)
-            is_vacuumed, why_not = (False, "") if is_trial else _shrunk(db, real)
+            is_vacuumed, why_not = (False, "") if is_trial else shrink(db, real)
             return Pruned(
                 runs=runs,
                 rows=rows,
@@ -240,21 +270,3 @@ def _deleted(db: sqlite3.Connection, run: int, table: str, key: str) -> Iterator
 def _count(db: sqlite3.Connection, runs: list[int], table: str, key: str) -> int:
     query = f"SELECT count(*) FROM {table} WHERE {key} BETWEEN ? AND ?"  # noqa: S608  # constants
     return sum(int_of(db, query, span(run)) for run in runs)
-
-
-def _shrunk(db: sqlite3.Connection, path: Path) -> tuple[bool, str]:
-    """Vacuum the file if that frees much; return whether it did, or what prevented it."""
-    free, pages, page_bytes = (
-        int_of(db, f"PRAGMA {name}") for name in ("freelist_count", "page_count", "page_size")
-    )
-    if free < VACUUM_FROM * pages or free * page_bytes < VACUUM_FROM_BYTES:
-        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        return False, ""
-    # For the new file, and the same again in the log.
-    needed = 2 * (pages - free) * page_bytes
-    if shutil.disk_usage(path.parent).free < needed:
-        return False, f"to shrink the file takes {needed / 1e6:,.0f} MB of free disk"
-    db.execute("PRAGMA temp_store = FILE")  # the copy may not fit in memory
-    db.execute("VACUUM")
-    db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    return True, ""
