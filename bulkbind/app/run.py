@@ -336,11 +336,12 @@ class Staging:
         """
         number = await self._begin(self._run_id, known)
         async with self._discarding(number):
-            await self._stage(number)
-            await self._refuse_changed(known)
-            reads = self._session.settings.manifest
-            policy = Policy(reads.on_duplicate, reads.on_conflict)
-            await self._ledger.resolve_duplicates(number, policy)
+            if not await self._repeated(number):
+                await self._stage(number)
+                await self._refuse_changed(known)
+                reads = self._session.settings.manifest
+                policy = Policy(reads.on_duplicate, reads.on_conflict)
+                await self._ledger.resolve_duplicates(number, policy)
             await self._ledger.ready(number)
         return number
 
@@ -368,6 +369,25 @@ class Staging:
             }
         )
 
+    async def _repeated(self, number: int) -> bool:
+        """Return whether the rows were taken from an earlier run, as nothing has changed since.
+
+        With what would send rows again, or read lists, the manifest is read.
+        """
+        settings = self._session.settings.manifest
+        if settings.rebind or settings.reads_lists:
+            return False
+        forms = [manifest.source for manifest in self._manifests]
+        found = await self._ledger.repeat(number, forms)
+        if found is None:
+            return False
+        self._on_batch(found.rows)
+        for text in [text for texts in found.notices for text in texts]:
+            self._session.listener.notice(text)
+        if fault := too_few(found.rows, settings):
+            raise fault
+        return True
+
     async def _stage(self, number: int) -> None:
         position = 0
         for source, manifest in enumerate(self._manifests):
@@ -383,6 +403,7 @@ class Staging:
                 move=self._session.settings.manifest.move,
                 on_batch=self._on_batch,
             )
+            await self._ledger.note(number, source, manifest.notices)
             for notice in manifest.notices:
                 self._session.listener.notice(notice)
             if position == before:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from bulkbind.ledger import duplicates, runs, staging, transitions, unbinding
+from bulkbind.ledger import duplicates, repeating, runs, staging, transitions, unbinding
 from bulkbind.ledger.lock import LedgerLock
 from bulkbind.ledger.store import get_meta, put_meta, reading, span
 from bulkbind.ledger.writer import Verbs, Writer, timed_verb, verb
@@ -38,6 +38,8 @@ class Ledger(Verbs):
     get_meta = verb(get_meta)
     begin = verb(staging.begin, alone=True)
     stage = verb(staging.stage_manifest, alone=True)
+    note = verb(staging.note, alone=True)
+    repeat = verb(repeating.repeat, alone=True)
     resolve_duplicates = verb(duplicates.resolve_duplicates, alone=True)
     ready = verb(staging.ready, alone=True)
     mark_vanished = timed_verb(staging.mark_vanished, alone=True)

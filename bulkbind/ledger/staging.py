@@ -189,7 +189,18 @@ def begin(db: sqlite3.Connection, run: dict[str, object]) -> int:
 def add_source(db: sqlite3.Connection, run: int, source: int, form: Source) -> None:
     """Record a manifest's form."""
     with transaction(db):
-        db.execute("INSERT INTO sources VALUES (?, ?, ?)", (run, source, json.dumps(asdict(form))))
+        db.execute("INSERT INTO sources VALUES (?, ?, ?)", (run, source, form_text(form)))
+
+
+def form_text(form: Source) -> str:
+    """Return a manifest's form as it is recorded."""
+    return json.dumps(asdict(form))
+
+
+def note(db: sqlite3.Connection, run: int, source: int, notices: Sequence[str]) -> None:
+    """Record what was noticed while a manifest was read."""
+    with transaction(db):
+        db.execute("INSERT INTO notices VALUES (?, ?, ?)", (run, source, json.dumps(notices)))
 
 
 def stage_manifest(  # noqa: PLR0917  # one value each, all needed
@@ -254,7 +265,7 @@ def stage(
     with transaction(db):
         _stage_broken(db, source, broken)
         _stage_valid(db, valid, values)
-        _mark_known(db, values)
+        mark_known(db, values)
         written = int_of(
             db,
             "SELECT count(*) FROM stored_rows WHERE id BETWEEN ? AND ?",
@@ -301,8 +312,11 @@ def _stage_broken(
         db.executemany(f"INSERT INTO {statement}", of_rows)  # constants
 
 
-def _mark_known(db: sqlite3.Connection, values: Mapping[str, object]) -> None:
-    """Mark staged rows whose devices the ledger knows as moved, in doubt or skipped."""
+def mark_known(db: sqlite3.Connection, values: Mapping[str, object]) -> None:
+    """Mark staged rows whose devices the ledger knows as moved, in doubt or skipped.
+
+    *values*: `run`; `first` and `last` row; `rebind` and `move`, as in `stage`.
+    """
     has_bindings, has_open = db.execute(
         "SELECT EXISTS (SELECT 1 FROM stored_bindings), "  # noqa: S608  # constants
         f"EXISTS (SELECT 1 FROM stored_rows INDEXED BY rows_open WHERE {OPEN})"
@@ -432,6 +446,7 @@ def discard(db: sqlite3.Connection, run: int) -> None:
         db.execute("DELETE FROM unbindings WHERE row BETWEEN ? AND ?", span(run))
         for table in ROW_TABLES:
             db.execute(f"DELETE FROM {table} WHERE id BETWEEN ? AND ?", span(run))  # noqa: S608  # constants
+        db.execute("DELETE FROM notices WHERE run = ?", (run,))
         db.execute("DELETE FROM sources WHERE run = ?", (run,))
         db.execute("DELETE FROM runs WHERE run = ?", (run,))
 

@@ -223,6 +223,7 @@ def _pruned(
                     rows += deleted
                     on_batch(rows)
         with transaction(db):
+            db.execute("DELETE FROM notices WHERE run = ?", (run,))
             db.execute("DELETE FROM sources WHERE run = ?", (run,))
             db.execute(
                 "UPDATE runs SET facts = json_remove(facts, '$.pruned_rows') WHERE run = ?", (run,)

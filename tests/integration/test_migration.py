@@ -16,7 +16,7 @@ import pytest
 
 from bulkbind.clock import iso
 from bulkbind.errors import LedgerError
-from bulkbind.ledger import RunReader, backup, reading, store
+from bulkbind.ledger import RunReader, reading, store
 from bulkbind.model import Record, RunState
 from tests.integration.test_engine import ENDPOINT, Bench
 
@@ -216,7 +216,7 @@ def test_the_ledger_as_it_was_is_kept_beside_the_new_one(old):
 def test_an_upgrade_without_room_leaves_all_as_it_was(old, monkeypatch):
     """It says what it needs and what is free, before anything is written."""
     before = at_version_4(old)
-    monkeypatch.setattr(backup.shutil, "disk_usage", lambda _: SimpleNamespace(free=120_000))
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=120_000))
 
     with pytest.raises(LedgerError, match=r"upgrade to version \d+ needs 0\.\d MB .* 0\.1 MB are"):
         store.connect(old, ENDPOINT)

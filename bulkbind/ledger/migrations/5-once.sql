@@ -135,6 +135,14 @@ CREATE TABLE former_bindings (
   name        INTEGER NOT NULL,
   PRIMARY KEY (device, until)
 ) WITHOUT ROWID;
+-- What was noticed while a manifest was read; a run without them was staged by an older version.
+CREATE TABLE notices (
+  run    INTEGER NOT NULL REFERENCES runs,
+  source INTEGER NOT NULL,
+  texts  TEXT NOT NULL,                  -- JSON: a list
+  PRIMARY KEY (run, source)
+) WITHOUT ROWID;
+
 -- Of the run that is being staged: the first row of each device.
 CREATE TABLE named (
   device INTEGER PRIMARY KEY,
