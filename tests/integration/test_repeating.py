@@ -11,7 +11,7 @@ from pydantic import SecretStr
 
 import bulkbind
 from bulkbind.app import run as run_module
-from bulkbind.ledger import RunReader, duplicates, reading, repeating, runs, staging, transitions
+from bulkbind.ledger import RunReader, reading, repeating, runs, staging, transitions
 from bulkbind.ledger.store import connect, span, transaction
 from bulkbind.model import RunFacts
 from bulkbind.sandbox import Sandbox
@@ -50,7 +50,6 @@ def night(db, name, rows=ROWS):
     staging.add_source(db, run, 0, FORM)
     staging.stage(db, run, 0, 0, rows, rebind=False)
     staging.note(db, run, 0, ["noticed"])
-    duplicates.resolve_duplicates(db, run, duplicates.Policy("first", "error"))
     staging.ready(db, run)
     staging.confirm(db, NOW, run)
     return run
