@@ -6,6 +6,7 @@ a result with an exit code; neither is an exception.
 
 from __future__ import annotations
 
+import difflib
 from enum import IntEnum
 from itertools import groupby
 from typing import TYPE_CHECKING
@@ -51,6 +52,12 @@ def meanings() -> str:
     """Return every exit code with its meaning, by number: `0 all well, 1 some …`."""
     ordered = groupby(sorted(ExitCode), lambda code: code.meaning)
     return ", ".join(f"{'/'.join(map(str, codes))} {meaning}" for meaning, codes in ordered)
+
+
+def did_you_mean(wrong: str, known: Iterable[str]) -> str:
+    """Return `; did you mean `x`?` for the word nearest to a wrong one; empty if none is near."""
+    close = difflib.get_close_matches(wrong, list(known), n=1)
+    return f"; did you mean `{close[0]}`?" if close else ""
 
 
 class BulkbindError(Exception):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from bulkbind.app.session.listener import Listener
 from bulkbind.clock import SystemClock
-from bulkbind.errors import InterruptedRunError, UsageError
+from bulkbind.errors import ExitCode, InterruptedRunError, UsageError
 from bulkbind.logs import is_terminal, logger
 from bulkbind.redaction import Lines, line
 from bulkbind.report.plan_text import plan_text
@@ -58,10 +58,10 @@ def say_hint(hint: str) -> None:
         say(Lines(f"\nhint: {line(hint)}"))
 
 
-def fail(text: str, hint: str = "") -> None:
+def fail(text: str, hint: str = "", exit_code: int = ExitCode.NOT_STARTED) -> None:
     """Print why a command failed, and what to do next."""
     if _logs_only:
-        logger().error("command.failed", error=text, hint=hint)
+        logger().error("command.failed", error=text, hint=hint, exit_code=int(exit_code))
         return
     say(Lines(f"error: {line(text)}"))
     say_hint(hint)

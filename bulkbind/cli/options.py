@@ -16,8 +16,10 @@ from click.shell_completion import CompletionItem
 from bulkbind import logs
 from bulkbind.app.schema import filled
 from bulkbind.cli import console
+from bulkbind.cli.layout import BRIEF, WHOLE, write_options
+from bulkbind.cli.running import print_failure
 from bulkbind.cli.variables import unknown_variables
-from bulkbind.errors import BulkbindError, UsageError
+from bulkbind.errors import BulkbindError, UsageError, did_you_mean
 from bulkbind.manifest.columns import field_of
 from bulkbind.manifest.formats import FORMATS
 from bulkbind.model.fields import FIELDS
@@ -34,7 +36,7 @@ from bulkbind.settings import (
     parse_duration,
     variable_of,
 )
-from bulkbind.settings.model import Repeated
+from bulkbind.settings.model import Repeated, Shown
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
@@ -43,6 +45,15 @@ class Listed(click.types.StringParamType):
     """Texts that may contain blanks: the environment variable separates them by semicolons."""
 
     envvar_list_splitter = ";"
+
+
+class Choice(click.Choice[str]):
+    """One of some words; the error names the nearest one."""
+
+    def get_invalid_choice_message(self, value: str, ctx: click.Context | None) -> str:
+        """Return what is wrong, and what was probably meant."""
+        told = super().get_invalid_choice_message(value, ctx).removesuffix(".")
+        return told + did_you_mean(value, self.choices)
 
 
 class _Time(click.ParamType[float]):
@@ -68,6 +79,19 @@ TIME = _Time()
 class Command(click.Command):
     """A command that first looks for environment variables of ours that mean nothing."""
 
+    def __init__(self, *args: Any, is_brief: bool = False, **attributes: Any) -> None:
+        """*is_brief*: `--help` has a line for each option, and `bulkbind help` has all of it."""
+        super().__init__(*args, **attributes)
+        self.is_brief = is_brief
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options below headings."""
+        is_brief = self.is_brief and WHOLE not in ctx.meta
+        write_options(self.get_params(ctx), ctx, formatter, is_brief=is_brief)
+        if is_brief:
+            formatter.write_paragraph()
+            formatter.write_text(BRIEF.format(name=self.name))
+
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401  # click's signature
         """Call the command, or exit with 2 where a variable is nearly one of ours."""
         learn(*(os.environ.get(variable_of(name)) for name in SECRETS))  # before any is quoted
@@ -75,6 +99,7 @@ class Command(click.Command):
         for text in slips:
             console.fail(text)
         if slips:
+            print_failure("; ".join(slips), "", UsageError.exit_code)
             ctx.exit(UsageError.exit_code)
         if others and not ctx.params.get("quiet"):
             _note(ctx.params, others)
@@ -105,7 +130,8 @@ def option(
 ) -> Callable[[Decorated], Decorated]:
     """Return a click option with its environment variable `BULKBIND_…`, shown in the help.
 
-    *of*: the command, where other commands' options of that name mean something else.
+    *of*: the command, where other commands' options of that name mean something else, or where
+    the name is so short that many another variable would be taken for a slip.
     """
     variable = variable_of(f"{of}-{flag.removeprefix('--')}" if of else flag)
     return click.option(flag, *more, envvar=variable, show_envvar=True, **attributes)
@@ -149,7 +175,33 @@ def _option(setting: Setting) -> Callable[[Any], Any]:
         attributes["type"] = click.Path(path_type=Path)
     if default:
         text += f"  [default: {default}]"
+    if values := _values_of(setting):
+        attributes["shell_complete"] = values
     return option(setting.flag, setting.name, help=text, **attributes)
+
+
+def _values_of(setting: Setting) -> Callable[..., list[str]] | None:
+    """Return the completion of a setting's values, where they can be told."""
+    words = [
+        kind for kind in setting.kinds if isinstance(kind, str) and not isinstance(kind, Shown)
+    ]
+    if setting.name == "format":
+        words = list(FORMATS)
+    elif dict in setting.kinds:
+        words = [f"{name}=" for name in FIELDS]
+    elif setting.name == "profile":
+        return _profiles
+    if not words:
+        return None
+    return lambda _context, _param, incomplete: [w for w in words if w.startswith(incomplete)]
+
+
+def _profiles(context: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    """Return the profiles of the settings file that the options so far name."""
+    with contextlib.suppress(BulkbindError), context:
+        profiles = settings_from({"config": context.params.get("config")}).manifest.profiles
+        return [name for name in profiles if name.startswith(incomplete)]
+    return []
 
 
 config = path("--config", help="settings file (YAML)")
@@ -158,8 +210,8 @@ first = option(
     "--first",
     type=click.IntRange(min=1),
     metavar="N",
-    help="a pilot: send only the first N rows that need sending, then stop with 3; the "
-    "same command without it goes on  [default: all]",
+    help="a pilot of the first N rows that need sending; then it stops with 3, and the same "
+    "command without it goes on  [default: all]",
 )
 
 output_options = together(
@@ -227,10 +279,20 @@ def _malformed(pair: str, setting: Setting) -> UsageError:
             f"{setting.flag} {pair!r}: write the name of the field as it is here, {field}",
             hint=f"write {setting.flag} {field}={shlex.quote(right)}",
         )
+    guess = did_you_mean(left, FIELDS) if left not in FIELDS else ""
     return UsageError(
-        f"{setting.flag} {pair!r}: write {setting.metavar}",
-        hint=f"fields are {', '.join(FIELDS)}",
+        f"{setting.flag} {pair!r}: {_lack(pair, left, right)}; write {setting.metavar}",
+        hint=f"fields are {', '.join(FIELDS)}{guess}",
     )
+
+
+def _lack(pair: str, left: str, right: str) -> str:
+    """Return what is wrong with a pair of a field and something else."""
+    if "=" not in pair:
+        return "there is no `=` in it"
+    if not left or not right:
+        return f"nothing stands {'behind' if left else 'before'} the `=`"
+    return f"there is no field `{left}`"
 
 
 MOST_RUNS = 50

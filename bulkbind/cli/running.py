@@ -40,13 +40,26 @@ def explained() -> Iterator[None]:
     try:
         yield
     except BulkbindError as error:
-        console.fail(error.message, error.hint)
+        console.fail(error.message, error.hint, error.exit_code)
+        print_failure(error.message, error.hint, error.exit_code)
         sys.exit(error.exit_code)
     except OSError as error:
         # Errors of all other files are handled where they are used.
         leave_stdout()
-        console.fail(f"standard output cannot be written: {error.strerror}")
+        told = f"standard output cannot be written: {error.strerror}"
+        console.fail(told, exit_code=ExitCode.LEDGER)
         sys.exit(ExitCode.LEDGER)
+
+
+def print_failure(message: str, hint: str, exit_code: int) -> None:
+    """With `--json`, print why there is no result as a line of JSON on standard output."""
+    context = click.get_current_context(silent=True)
+    given = context.params if context else {}
+    is_json = given.get("as_json") or given.get("as_json_")
+    if is_json if context else "--json" in sys.argv:  # a command line that cannot be parsed
+        told = {"error": message, "hint": hint, "exit_code": int(exit_code)}
+        with contextlib.suppress(OSError):
+            print_lines([json_text(told, indent=None)])
 
 
 def leave_stdout() -> None:

@@ -14,7 +14,13 @@ from bulkbind.app.notices.run_end import Ending, of_error, of_inbox, of_run
 from bulkbind.app.session.sending import RunResult
 from bulkbind.cli.console import Console, is_interactive, logs_only, say, say_hint
 from bulkbind.cli.options import settings_from
-from bulkbind.cli.running import configure_logs, explained, print_json, run_until_done
+from bulkbind.cli.running import (
+    configure_logs,
+    explained,
+    print_failure,
+    print_json,
+    run_until_done,
+)
 from bulkbind.clock import SystemClock
 from bulkbind.engine import StopSignal
 from bulkbind.errors import BulkbindError, ExitCode
@@ -81,6 +87,7 @@ def show(result: RunResult, *, is_quiet: bool, is_json: bool, every_status: bool
     """Print how a run ended: for a person on standard error, as JSON on standard output."""
     if result.report is None:
         say(result.hint)
+        print_failure(result.hint, "", result.exit_code)
         return
     summary = result.report.summary
     if not is_quiet:

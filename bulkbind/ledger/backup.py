@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING
 
 from bulkbind.errors import LedgerError
@@ -82,4 +82,5 @@ def back_up(db: sqlite3.Connection, target: Path, *, may_replace: bool = False) 
 
 def _delete(part: Path) -> None:
     for ending in ENDINGS:
-        part.with_name(part.name + ending).unlink(missing_ok=True)
+        with suppress(OSError):  # what must go and stays is met when the copy is made
+            part.with_name(part.name + ending).unlink()

@@ -6,14 +6,14 @@ Scalars stay text as written, and for every value its origin (file and line, fla
 from __future__ import annotations
 
 import copy
-import difflib
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import yaml
 from pydantic import SecretStr, ValidationError
 
-from bulkbind.errors import UsageError
+from bulkbind.errors import UsageError, did_you_mean
 from bulkbind.files import read_whole
 from bulkbind.redaction import HIDDEN, learn, lines
 from bulkbind.settings.model import (
@@ -196,19 +196,19 @@ def load(
             _put(raw, key, value)
             known[key] = (origins or {}).get(key, "the caller")
     wrong = [_unknown(key, KEYS, _origin(key, known, file)) for key in raw if key not in KEYS]
+    meant: list[str] = []
     try:
         context = None if formats is None else {"formats": formats}
         settings = Settings.model_validate(_in_parts(raw), context=context)
     except ValidationError as error:
         wrong += [_explain(item, known, file) for item in error.errors()]
+        meant = [guess for item in error.errors() if (guess := _meant(item))]
     else:
         if not wrong:
             _learn_secrets(settings)
             return Loaded(settings, known)
-    raise UsageError(
-        lines(wrong),
-        hint="`bulkbind config` prints every key with its value and where that came from",
-    )
+    told = "`bulkbind config` prints every key with its value and where that came from"
+    raise UsageError(lines(wrong), hint=" ".join([*meant, told]))
 
 
 def _learn_secrets(settings: Settings) -> None:
@@ -283,10 +283,15 @@ def _origin(key: str, known: Mapping[str, str], file: ConfigFile | None) -> str:
 
 
 def _unknown(key: str, keys: tuple[str, ...], origin: str) -> str:
-    close = difflib.get_close_matches(key.rpartition(".")[2], keys, n=1)
-    above = f"{key.rpartition('.')[0]}." if "." in key else ""
-    guess = f"; did you mean `{above}{close[0]}`?" if close else ""
+    above, dot, name = key.rpartition(".")
+    guess = did_you_mean(name, keys).replace("`", f"`{above}{dot}", 1)
     return f"unknown setting `{key}` (from {origin}){guess}"
+
+
+def _meant(item: Any) -> str:  # noqa: ANN401  # an error of pydantic's
+    """Return which of some words was probably meant; empty for any other error."""
+    words = re.findall(r"'(\w+)'", item["msg"]) if "Input should be '" in item["msg"] else []
+    return did_you_mean(str(item["input"]), words).removeprefix("; ")
 
 
 _MAY_HOLD_SECRETS = ("auth", "proxy", "notify_url_file", "notify_command", "auth.token_command")

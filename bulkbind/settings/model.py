@@ -457,7 +457,7 @@ class ApiSettings(Part):
         "to a connection; an endpoint that is away is noticed so soon", 10.0
     )
     ca_file: File | None = Group.NETWORK.option(
-        "certificates (PEM) of a private authority, trusted instead of the system's"
+        "certificates (PEM) of a private authority; trusted instead of the system's"
     )
     proxy: Proxy | None = Group.NETWORK.option(
         "http://host:port for an https endpoint", none="HTTPS_PROXY and NO_PROXY"
@@ -479,7 +479,8 @@ class SendSettings(Part):
         "credential",
     )
     max_attempts: Annotated[Count, Field(ge=1, le=100)] = Group.SENDING.option(
-        "attempts that cost (5xx, no answer) before a device has failed, 1 to 100; 429 costs none",
+        "attempts that cost before a device has failed; 1 to 100, 5xx and no answer cost, 429 "
+        "does not",
         6,
     )
     backoff_base: Positive = setting(
@@ -489,7 +490,7 @@ class SendSettings(Part):
         "the longest of these waits, so that an endpoint that is back is used soon", 30.0
     )
     max_wait: Duration = Group.SENDING.option(
-        "the longest wait for the gateway's limit that is waited out; a longer one, as for a limit "
+        "the longest wait for the gateway's limit; a longer one, as for a limit "
         "per hour or day, stops with 3",
         120.0,
     )
@@ -497,18 +498,20 @@ class SendSettings(Part):
         "stop after this long (90s, 50m, 2h), exit 3", none="none"
     )
     stall: Positive = Group.SENDING.option(
-        "stop, exit 3, once nothing was read, sent or settled for so long; a pause for a limit or "
+        "stop, exit 3, once nothing has moved for so long; was read, sent or settled: a pause "
+        "for a limit or "
         "an endpoint that is away is none",
         600.0,
     )
     max_failures: Failures | None = Group.SENDING.option(
-        "stop, exit 3, once so many devices have failed, or so many percent of those that have "
-        "ended (counted from 100 on)",
+        "stop, exit 3, once so many devices have failed; in percent of those that have ended, "
+        "counted from 100 on",
         none="none",
     )
     grace: Duration = Group.SENDING.option(
-        "after Ctrl-C or SIGTERM: how long requests in flight, and reading back what is in doubt, "
-        "may take",
+        "how long the end may take after Ctrl-C or SIGTERM; what is in flight, and looking for "
+        "what "
+        "is in doubt in the lists",
         20.0,
     )
 
@@ -544,13 +547,13 @@ class Reading(Part):
         flag="--map",
     )
     constants: Annotated[dict[str, str], Repeated("FIELD=VALUE")] = Group.MANIFEST.option(
-        "one value of a field for all rows, whatever they say", dict, flag="--set"
+        "one value of a field for all rows; whatever they say", dict, flag="--set"
     )
     ignore_columns: Titles = Group.MANIFEST.option(
-        "a header that is no field's, though it reads like one", (), flag="--ignore-column"
+        "a header that only reads like a field's", (), flag="--ignore-column"
     )
     placeholders: Names = Group.MANIFEST.option(
-        "words that are no values, instead of the usual ones (NA, NULL, TBD, -, 0 and the like): a "
+        "words that are no values; instead of the usual ones (NA, NULL, TBD, -, 0 and the like): a "
         "problem in a field that must be, left out of another; none: no word is one",
         (),
     )
@@ -565,20 +568,20 @@ class Reading(Part):
         "lines before the header, 0 to 1000; without it, it is found by the names of its columns"
     )
     header: Names = Group.MANIFEST.option(
-        "the columns of a table that has no header, in their order", (), flag="--columns"
+        "the columns of a table without a header, in order", (), flag="--columns"
     )
     sheet: Annotated[str, Shown("NAME|N")] | None = Group.MANIFEST.option(
         "sheet of a workbook; without it the first visible worksheet"
     )
     visible_rows: bool = Group.MANIFEST.option(
-        "leave out the rows of a workbook that are hidden or filtered away", default=False
+        "leave out hidden and filtered rows of a workbook", default=False
     )
     items: Annotated[str, Shown("PATH")] | None = Group.MANIFEST.option(
-        "where the list of devices stands in a document of YAML or JSON, e.g. results or "
-        "data.items; without it, it is found where it is the only one"
+        "where the list of devices stands in YAML or JSON; e.g. results or data.items, without "
+        "it, it is found where it is the only one"
     )
     clean: Literal["none", "names"] = Group.MANIFEST.option(
-        f"names: make {enumeration(*CLEANED, last='and')} fit their rules; every change is listed",
+        f"make {enumeration(*CLEANED, last='and')} fit their rules (names); every change is listed",
         "none",
     )
 
@@ -587,14 +590,14 @@ class ManifestSettings(Reading):
     """How manifests are read, and what is made of their rows."""
 
     on_duplicate: Literal["first", "error"] = Group.REPEAT.option(
-        "the same device again for the same user: the first row counts, or the others are invalid",
+        "a device twice for one user; first: the first row counts, error: the others are invalid",
         "first",
     )
     on_conflict: Literal["error", "first", "last"] = Group.REPEAT.option(
-        "the same device for another user: both rows are invalid, or which one counts", "error"
+        "a device for two users; error: both rows are invalid, else which one counts", "error"
     )
     on_invalid: Literal["abort", "skip"] = Group.STAGING.option(
-        "when rows break a rule: send nothing, or the other rows", "abort"
+        "what is sent where rows break a rule; nothing, or the other rows", "abort"
     )
     min_rows: Annotated[Count, Field(ge=0)] | None = Group.MANIFEST.option(
         "fewer rows in all manifests together are an error: an export was cut off"
@@ -606,17 +609,18 @@ class ManifestSettings(Reading):
         default=False,
     )
     rebind_missing: bool = Group.STAGING.option(
-        "as --refresh, but what the lists lack is bound again", default=False
+        "refresh, and bind again what the lists lack", default=False
     )
     profile: Name | None = Group.MANIFEST.option(
-        "how such files are read, by its name under `profiles:` in the settings file"
+        "how such files are read; a name under `profiles:` in the settings file"
     )
     profiles: Annotated[dict[str, Reading], PlainSerializer(_only_set)] = setting(
         "name: how files of one kind are read, chosen with --profile NAME; keys as outside of them",
         dict,
     )
     move: bool = Group.STAGING.option(
-        "unbind a device that the ledger knows for another user from there, then bind it",
+        "take devices from the users whom they are bound to; by the ledger, unbound there, then "
+        "bound",
         default=False,
     )
 
@@ -634,13 +638,12 @@ class LogSettings(Part):
         none="console on a terminal, else json",
     )
     log_level: Annotated[LogLevel, Shown("LEVEL")] | None = Group.LOG.option(
-        "least severe log line: debug, info, warning or error; a log file gets info, or debug if "
-        "that is set",
-        none="warning on a terminal, which has the live display, else info",
+        "least severe log line, from debug to error; a log file gets info, or debug if that is set",
+        none="warning on a terminal, else info",
     )
     log_file: File | None = Group.LOG.option("append log lines to a file as well, as JSON")
     log_devices: bool = Group.LOG.option(
-        "a log line for every settled device, instead of progress lines", default=False
+        "a log line for every settled device; instead of progress lines", default=False
     )
 
 
@@ -648,8 +651,9 @@ class EndSettings(Part):
     """What follows once a run has ended."""
 
     fail_on: FailOn = Group.END.option(
-        "which rows that need a person make exit code 1: any, only such that did not need one in "
-        "the last finished run of the same manifests, or none",
+        "which rows that need a person make exit code 1; new: such that did not need one in the "
+        "last "
+        "finished run of the same manifests",
         "any",
     )
     notify_on: NotifyOn = setting(
@@ -686,7 +690,7 @@ class Settings(Part):
     log: LogSettings = LogSettings()
     end: EndSettings = EndSettings()
     wait: Duration = Group.SENDING.option(
-        "wait so long for a ledger that another run holds, before exit 75", 0.0
+        "how long to wait for a ledger that a run holds; then exit 75", 0.0
     )
     ledger: File | None = Group.LEDGER.option(
         "the ledger", none="$XDG_STATE_HOME/bulkbind/<host>.db"

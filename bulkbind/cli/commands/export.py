@@ -35,6 +35,11 @@ create_time.
 A list that says it is a part, shows other users' devices, or lacks what the ledger knows as bound
 is read again `readback_settle` later. What two lists lack is told, and left out.
 
+\b
+Examples:
+  bulkbind export u42 u43 --to bound.csv
+  cut -d, -f1 users.csv | bulkbind export - > bound.csv
+
 Exit codes: 0 written, 2 could not start, 3 a list could not be read or trusted (no file is written
 then).
 """

@@ -11,7 +11,7 @@ import click
 from bulkbind.cli import options
 from bulkbind.cli.console import say
 from bulkbind.cli.options import settings_from
-from bulkbind.cli.running import explained, print_json, print_lines
+from bulkbind.cli.running import explained, print_lines
 from bulkbind.errors import ExitCode, UsageError
 from bulkbind.ledger import back_up_file, contents, faults
 from bulkbind.settings import Group
@@ -20,12 +20,11 @@ ACTIONS = ("backup", "check", "size")
 
 
 @options.command("ledger")
-@click.argument("action", type=click.Choice(ACTIONS))
+@click.argument("action", metavar="|".join(ACTIONS))
 @click.argument("file", required=False, type=click.Path(path_type=Path))
 @options.config
 @options.settings(Group.LEDGER)
-@options.option("--json", "as_json_", is_flag=True, help="print the sizes as JSON")
-def command(*, action: str, file: Path | None, as_json_: bool, **given: Any) -> None:
+def command(*, action: str, file: Path | None, **given: Any) -> None:
     """Copy the ledger to FILE, look for damage in it, or tell what it holds.
 
     Each works beside a running run and sees the ledger as it is at one moment.
@@ -39,11 +38,17 @@ def command(*, action: str, file: Path | None, as_json_: bool, **given: Any) -> 
     name with -wal or -shm.
 
     Exit codes: 0 done and no damage, 2 could not start, 4 damaged, or the disk has no room.
+
+    \b
+    Examples:
+      bulkbind ledger backup before-the-move.db --config configs/koodrive-intl.yaml
+      bulkbind ledger check --config configs/koodrive-intl.yaml
     """  # noqa: D301  # click's mark for a block that is not wrapped
     with explained():
-        if (file is not None) != (action == "backup"):
+        if action not in ACTIONS or (file is not None) != (action == "backup"):
+            what = "backup wants a file, the others none"
             raise UsageError(
-                "backup wants a file, the others none",
+                what if action in ACTIONS else f"a ledger has no {action!r}",
                 hint="bulkbind ledger backup FILE, or bulkbind ledger check|size",
             )
         settings = settings_from(given)
@@ -58,7 +63,4 @@ def command(*, action: str, file: Path | None, as_json_: bool, **given: Any) -> 
             sys.exit(ExitCode.LEDGER if found else ExitCode.DONE)
         else:
             sizes = contents(path, endpoint)
-            if as_json_:
-                print_json(sizes)
-            else:
-                print_lines([f"{count:>16,}  {name}" for name, count in sizes.items()])
+            print_lines([f"{count:>16,}  {name}" for name, count in sizes.items()])

@@ -22,7 +22,7 @@ from bulkbind.cli.running import (
 from bulkbind.errors import ExitCode
 from bulkbind.model import PlanWord
 from bulkbind.model.fields import DETAILS
-from bulkbind.report.plan_text import plan_json, plan_text
+from bulkbind.report.plan_text import plan_json, plan_markdown, plan_text
 from bulkbind.settings import Group
 
 if TYPE_CHECKING:
@@ -40,6 +40,12 @@ and can be called while a run is sending.
 +  to bind                  =  already bound         ~  bound under another {DETAILS}
 >  bound to another user    2  a row twice           !  a rule is broken
 -  not on the server        ?  only on the server    …  in doubt
+
+\b
+Examples:
+  bulkbind plan fleet.csv --config bulkbind.yaml
+  bulkbind plan fleet.csv --refresh --extra --save plan.json
+  bulkbind plan manifests/ --as md > comment.md
 
 Exit codes: 0 no problem, 1 some rows could not be bound, 2 a manifest could not be read,
 3 the server's lists could not be read.
@@ -62,6 +68,15 @@ Exit codes: 0 no problem, 1 some rows could not be bound, 2 a manifest could not
 )
 @options.settings(Group.NETWORK, Group.PACE)
 @options.option("--json", "as_json_", is_flag=True, help="print the plan as JSON")
+@options.option(
+    "--as",
+    "form",
+    of="plan",
+    type=options.Choice(["text", "md"]),
+    default="text",
+    show_default=True,
+    help="md: print it as Markdown, for a comment on a merge request",
+)
 def command(
     manifests: tuple[str, ...],
     *,
@@ -69,6 +84,7 @@ def command(
     extra: bool,
     save: Path | None,
     as_json_: bool,
+    form: str,
     **given: Any,
 ) -> None:
     """Print the plan, and save it if asked to."""
@@ -90,7 +106,7 @@ def command(
             if as_json_:
                 print_json(plan_json(found))
             else:
-                print_lines([plan_text(found)])
+                print_lines([plan_markdown(found) if form == "md" else plan_text(found)])
             if save is not None:
                 save_plan(found, save)
                 command = f"bulkbind run --plan {shlex.quote(str(save))}"

@@ -10,8 +10,14 @@ import click
 from bulkbind.app.undo import undo
 from bulkbind.cli import options
 from bulkbind.cli.console import Console, is_interactive, logs_only, say, say_hint
-from bulkbind.cli.options import settings_from
-from bulkbind.cli.running import configure_logs, explained, print_json, run_until_done
+from bulkbind.cli.options import runs_of, settings_from
+from bulkbind.cli.running import (
+    configure_logs,
+    explained,
+    print_failure,
+    print_json,
+    run_until_done,
+)
 from bulkbind.cli.send import DRAINING, same_place
 from bulkbind.model import RunState
 from bulkbind.report.undo_report import undo_json, undo_text
@@ -24,7 +30,7 @@ if TYPE_CHECKING:
 
 
 @options.command("undo")
-@click.argument("run_id", metavar="RUN")
+@click.argument("run_id", metavar="RUN", shell_complete=runs_of)
 @options.config
 @options.settings(Group.LEDGER, Group.OUT)
 @options.option(
@@ -49,6 +55,11 @@ def command(run_id: str, *, yes_unbind: int | None, **given: Any) -> None:
     undo.csv   one line per device: unbound, already_gone, changed, failed or pending
     undo.json  counts, times, requests
 
+    \b
+    Examples:
+      bulkbind undo 20261126
+      bulkbind undo 20261126 --yes-unbind 114 --quiet
+
     Exit codes: as run; 1 where a device was bound anew since, or could not be unbound.
     """  # noqa: D301  # click's mark for a block that is not wrapped
     with explained():
@@ -67,6 +78,7 @@ def command(run_id: str, *, yes_unbind: int | None, **given: Any) -> None:
 def _show(result: UndoResult, *, is_quiet: bool, is_json: bool) -> None:
     if result.summary is None:
         say(result.hint)
+        print_failure(result.hint, "", result.exit_code)
         return
     if not is_quiet or result.exit_code:
         if not logs_only():  # the log has `undo.finished`

@@ -11,7 +11,7 @@ import click
 from bulkbind.app.verify import verify
 from bulkbind.cli import options
 from bulkbind.cli.console import say
-from bulkbind.cli.options import settings_from
+from bulkbind.cli.options import runs_of, settings_from
 from bulkbind.cli.running import (
     configure_logs,
     explained,
@@ -44,12 +44,17 @@ RUN is its id or the beginning of it. Every difference is a line on standard out
 
 A list that differs is read again `readback_settle` later.
 
+\b
+Examples:
+  bulkbind verify 20261126 --config bulkbind.yaml
+  bulkbind verify 20261126 --json | jq .counts
+
 Exit codes: 0 no difference, 1 some, 2 could not start, 3 a list could not be read.
 """
 
 
 @options.command("verify", help=HELP)
-@click.argument("run_id", metavar="RUN")
+@click.argument("run_id", metavar="RUN", shell_complete=runs_of)
 @options.config
 @options.settings(Group.LEDGER, Group.NETWORK, Group.PACE)
 @options.option("--json", "as_json_", is_flag=True, help="print the differences as JSON")

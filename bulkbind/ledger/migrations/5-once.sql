@@ -318,16 +318,20 @@ SELECT r.id, r.id >> 40 AS run, r.source, r.line,
        coalesce(CAST(CASE WHEN o.id NOT NULL THEN o.device_id WHEN f.device NOT NULL
                           THEN f.device_id ELSE b.device_id END AS TEXT), '') AS device_id,
        coalesce(CASE WHEN o.id NOT NULL THEN CASE typeof(o.create_time) WHEN 'integer'
-       THEN strftime('%Y-%m-%dT%H:%M:%fZ', o.create_time / 1000.0, 'unixepoch') ELSE o.create_time END
+       THEN strftime('%Y-%m-%dT%H:%M:%fZ', o.create_time / 1000.0, 'unixepoch')
+       ELSE o.create_time END
                 WHEN f.device NOT NULL THEN CASE typeof(f.create_time) WHEN 'integer'
-       THEN strftime('%Y-%m-%dT%H:%M:%fZ', f.create_time / 1000.0, 'unixepoch') ELSE f.create_time END
+       THEN strftime('%Y-%m-%dT%H:%M:%fZ', f.create_time / 1000.0, 'unixepoch')
+       ELSE f.create_time END
                 ELSE CASE typeof(b.create_time) WHEN 'integer'
-       THEN strftime('%Y-%m-%dT%H:%M:%fZ', b.create_time / 1000.0, 'unixepoch') ELSE b.create_time END END, '') AS create_time,
+       THEN strftime('%Y-%m-%dT%H:%M:%fZ', b.create_time / 1000.0, 'unixepoch')
+       ELSE b.create_time END END, '') AS create_time,
        a.http_status, coalesce(a.code, '') AS code, coalesce(a.message, '') AS message,
        coalesce(t.word || CASE WHEN o.traced IS NULL THEN ''
                           ELSE substr('0000000000000000' || o.traced, -16) END, '') AS trace_id,
        CASE typeof(o.settled_at) WHEN 'integer'
-       THEN strftime('%Y-%m-%dT%H:%M:%fZ', o.settled_at / 1000.0, 'unixepoch') ELSE o.settled_at END AS settled_at,
+       THEN strftime('%Y-%m-%dT%H:%M:%fZ', o.settled_at / 1000.0, 'unixepoch')
+       ELSE o.settled_at END AS settled_at,
        CASE WHEN o.id NOT NULL OR r.status <> 1 THEN coalesce(x.detail, '')
             ELSE 'bound since ' || CASE WHEN f.device NOT NULL THEN CASE typeof(f.since)
             WHEN 'integer'
@@ -438,7 +442,8 @@ BEGIN
   SELECT OLD.id,
          CASE WHEN NEW.status NOT IN ('staged', 'claimed', 'in_doubt') THEN NEW.sent_at END,
          CASE WHEN NEW.status IN ('staged', 'claimed', 'in_doubt') THEN 0 ELSE NEW.attempts END,
-         CASE WHEN CAST(CAST(NEW.device_id AS INTEGER) AS TEXT) = NEW.device_id THEN CAST(NEW.device_id AS INTEGER)
+         CASE WHEN CAST(CAST(NEW.device_id AS INTEGER) AS TEXT) = NEW.device_id
+              THEN CAST(NEW.device_id AS INTEGER)
               WHEN NEW.device_id <> '' THEN NEW.device_id END,
          CASE WHEN strftime('%Y-%m-%dT%H:%M:%fZ', (strftime('%s', NEW.create_time) * 1000
          + substr(NEW.create_time, 21, 3))
@@ -476,11 +481,13 @@ END;
 CREATE VIEW bindings AS
 SELECT u.user_id, d.machine_code, coalesce(CAST(b.device_id AS TEXT), '') AS device_id,
        coalesce(CASE typeof(b.create_time) WHEN 'integer'
-       THEN strftime('%Y-%m-%dT%H:%M:%fZ', b.create_time / 1000.0, 'unixepoch') ELSE b.create_time END, '') AS create_time,
+       THEN strftime('%Y-%m-%dT%H:%M:%fZ', b.create_time / 1000.0, 'unixepoch')
+       ELSE b.create_time END, '') AS create_time,
        CASE WHEN b.name THEN n.device_name ELSE d.device_name END AS device_name,
        CASE WHEN b.name THEN n.device_os ELSE d.device_os END AS device_os,
        CASE typeof(b.since) WHEN 'integer'
-       THEN strftime('%Y-%m-%dT%H:%M:%fZ', b.since / 1000.0, 'unixepoch') ELSE b.since END AS since, b.run
+       THEN strftime('%Y-%m-%dT%H:%M:%fZ', b.since / 1000.0, 'unixepoch')
+       ELSE b.since END AS since, b.run
   FROM stored_bindings b
   JOIN devices d ON d.device = b.device
   JOIN users u ON u.user = d.user
