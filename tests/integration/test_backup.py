@@ -65,10 +65,11 @@ def test_a_copy_that_fails_leaves_nothing(path, tmp_path, monkeypatch):
         patch.setattr("os.fsync", lambda _: fail())
         with pytest.raises(LedgerError, match="cannot be written: Input/output error"):
             back_up_file(path, ENDPOINT, tmp_path / "copy.db")
-    with pytest.raises(LedgerError, match="cannot be written: Not a directory"):
+    with pytest.raises(LedgerError, match=r"cannot be written: (Not a directory|File exists)"):
         back_up_file(path, ENDPOINT, path / "copy.db")
 
-    assert [file.name for file in tmp_path.iterdir()] == ["ledger.db"]
+    beside = {"ledger.db", "ledger.db-wal", "ledger.db-shm"}  # what a reader leaves
+    assert {file.name for file in tmp_path.iterdir()} <= beside
 
 
 def refuse():

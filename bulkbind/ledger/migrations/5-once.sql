@@ -154,14 +154,14 @@ CREATE TRIGGER bindings_changed BEFORE UPDATE ON stored_bindings
        IS NOT (NEW.device_id, NEW.create_time, NEW.since, NEW.run, NEW.name)
 BEGIN
   INSERT OR IGNORE INTO former_bindings
-  SELECT OLD.device, max(run), OLD.device_id, OLD.create_time, OLD.since, OLD.run, OLD.name
-    FROM runs HAVING max(run) > OLD.run;
+  SELECT OLD.device, last, OLD.device_id, OLD.create_time, OLD.since, OLD.run, OLD.name
+    FROM (SELECT max(run) AS last FROM runs) WHERE last > OLD.run;
 END;
 CREATE TRIGGER bindings_deleted BEFORE DELETE ON stored_bindings
 BEGIN
   INSERT OR IGNORE INTO former_bindings
-  SELECT OLD.device, max(run), OLD.device_id, OLD.create_time, OLD.since, OLD.run, OLD.name
-    FROM runs HAVING max(run) > OLD.run;
+  SELECT OLD.device, last, OLD.device_id, OLD.create_time, OLD.since, OLD.run, OLD.name
+    FROM (SELECT max(run) AS last FROM runs) WHERE last > OLD.run;
 END;
 
 -- --- what version 4 held ------------------------------------------------------------------------
