@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from bulkbind.ledger import RunReader, runs, staging, transitions, unbinding
+from bulkbind.ledger import RunReader, runs, staging, transitions, unbinding, upkeep
 from bulkbind.ledger.store import connect, span, transaction
 from bulkbind.model import (
     Attempt,
@@ -161,6 +161,33 @@ def test_a_later_night_tells_of_the_binding_as_it_is_then(db):
     assert told(db, between) == seen
     assert [(row.device_id, row.detail) for row in seen] == [("0042", SINCE)]
     assert [(row.device_id, row.detail) for row in last] == [("7", SINCE)]
+
+
+def test_pruning_keeps_what_younger_rows_tell(db):
+    """Its bindings stay, present and former, and its id; nothing that is not used any more."""
+    failing = confirmed(db, "failing", [valid(2, "F", "nobody")])
+    settle(db, claimed(db, failing), Status.FAILED)
+    rebind(db)
+    before = {run: told(db, run) for run in (2, 4)}
+    for run in (1, failing):
+        db.execute("UPDATE runs SET state = 'done', ended_at = '2026' WHERE run = ?", (run,))
+
+    rows, _, pruned = upkeep._pruned(
+        db, "2026-11", "2027", is_trial=False, on_batch=lambda _rows: None
+    )
+
+    assert (rows, pruned) == (3, 2)
+    assert {run: told(db, run) for run in (2, 4)} == before
+    users = [user for (user,) in db.execute("SELECT user_id FROM users")]
+    assert users == ["u"]
+    assert count(db, "devices") == 2
+    assert count(db, "former_bindings") == 1
+    assert ("first",) in db.execute("SELECT run_id FROM runs").fetchall()
+    for run in (2, 4):
+        db.execute("UPDATE runs SET state = 'done', ended_at = '2026' WHERE run = ?", (run,))
+    upkeep._pruned(db, "2026-11", "2027", is_trial=False, on_batch=lambda _rows: None)
+    assert count(db, "stored_rows") == count(db, "former_bindings") == count(db, "answers") == 0
+    assert count(db, "stored_bindings") == 2
 
 
 def test_another_name_is_told_by_the_row_and_by_the_night(db):
