@@ -315,29 +315,22 @@ SELECT r.id, r.id >> 40 AS run, r.source, r.line,
        coalesce(s.attempts, o.attempts, 0) AS attempts,
        coalesce(s.doubts, x.doubts, 0) AS doubts,
        coalesce(x.repeats, 0) AS repeats,
-       coalesce(CAST(CASE WHEN o.id NOT NULL THEN o.device_id WHEN f.device NOT NULL
-                          THEN f.device_id ELSE b.device_id END AS TEXT), '') AS device_id,
-       coalesce(CASE WHEN o.id NOT NULL THEN CASE typeof(o.create_time) WHEN 'integer'
-       THEN strftime('%Y-%m-%dT%H:%M:%fZ', o.create_time / 1000.0, 'unixepoch')
-       ELSE o.create_time END
-                WHEN f.device NOT NULL THEN CASE typeof(f.create_time) WHEN 'integer'
-       THEN strftime('%Y-%m-%dT%H:%M:%fZ', f.create_time / 1000.0, 'unixepoch')
-       ELSE f.create_time END
-                ELSE CASE typeof(b.create_time) WHEN 'integer'
-       THEN strftime('%Y-%m-%dT%H:%M:%fZ', b.create_time / 1000.0, 'unixepoch')
-       ELSE b.create_time END END, '') AS create_time,
+       coalesce(CAST(coalesce(o.device_id, f.device_id, b.device_id) AS TEXT), '') AS device_id,
+       CASE typeof(coalesce(o.create_time, f.create_time, b.create_time)) WHEN 'integer'
+            THEN strftime('%Y-%m-%dT%H:%M:%fZ', coalesce(o.create_time, f.create_time,
+                          b.create_time) / 1000.0, 'unixepoch')
+            ELSE coalesce(o.create_time, f.create_time, b.create_time, '') END AS create_time,
        a.http_status, coalesce(a.code, '') AS code, coalesce(a.message, '') AS message,
        coalesce(t.word || CASE WHEN o.traced IS NULL THEN ''
                           ELSE substr('0000000000000000' || o.traced, -16) END, '') AS trace_id,
        CASE typeof(o.settled_at) WHEN 'integer'
-       THEN strftime('%Y-%m-%dT%H:%M:%fZ', o.settled_at / 1000.0, 'unixepoch')
-       ELSE o.settled_at END AS settled_at,
+            THEN strftime('%Y-%m-%dT%H:%M:%fZ', o.settled_at / 1000.0, 'unixepoch')
+            ELSE o.settled_at END AS settled_at,
        CASE WHEN o.id NOT NULL OR r.status <> 1 THEN coalesce(x.detail, '')
-            ELSE 'bound since ' || CASE WHEN f.device NOT NULL THEN CASE typeof(f.since)
-            WHEN 'integer'
-       THEN strftime('%Y-%m-%dT%H:%M:%fZ', f.since / 1000.0, 'unixepoch') ELSE f.since END
-                 ELSE CASE typeof(b.since) WHEN 'integer'
-       THEN strftime('%Y-%m-%dT%H:%M:%fZ', b.since / 1000.0, 'unixepoch') ELSE b.since END END
+            ELSE 'bound since ' || CASE typeof(coalesce(f.since, b.since)) WHEN 'integer'
+                 THEN strftime('%Y-%m-%dT%H:%M:%fZ', coalesce(f.since, b.since) / 1000.0,
+                               'unixepoch')
+                 ELSE coalesce(f.since, b.since) END
                  || ' by run ' || (SELECT run_id FROM runs WHERE run = coalesce(f.run, b.run))
                  || CASE WHEN r.name = coalesce(f.name, b.name) THEN ''
                          ELSE '; under another name or OS: --rebind sends these' END
@@ -354,13 +347,14 @@ SELECT r.id, r.id >> 40 AS run, r.source, r.line,
   LEFT JOIN outcomes o ON o.id = r.id
   LEFT JOIN answers a ON a.answer = o.answer
   LEFT JOIN traces t ON t.trace = o.trace
-  -- Only of a skipped row that has no outcome of its own.
-  LEFT JOIN stored_bindings b
-    ON b.device = CASE WHEN r.status = 1 AND o.id IS NULL THEN r.device END
+  -- What a skipped row without an outcome of its own was skipped for: a binding that has changed
+  -- or gone since, or else the present one.
   LEFT JOIN former_bindings f
     ON f.device = CASE WHEN r.status = 1 AND o.id IS NULL THEN r.device END
    AND f.until = (SELECT min(until) FROM former_bindings
-                   WHERE device = r.device AND until >= r.id >> 40);
+                   WHERE device = r.device AND until >= r.id >> 40)
+  LEFT JOIN stored_bindings b
+    ON b.device = CASE WHEN r.status = 1 AND o.id IS NULL AND f.device IS NULL THEN r.device END;
 
 CREATE TRIGGER rows_insert INSTEAD OF INSERT ON rows
 BEGIN
@@ -480,14 +474,15 @@ END;
 
 CREATE VIEW bindings AS
 SELECT u.user_id, d.machine_code, coalesce(CAST(b.device_id AS TEXT), '') AS device_id,
-       coalesce(CASE typeof(b.create_time) WHEN 'integer'
-       THEN strftime('%Y-%m-%dT%H:%M:%fZ', b.create_time / 1000.0, 'unixepoch')
-       ELSE b.create_time END, '') AS create_time,
+       CASE typeof(b.create_time) WHEN 'integer'
+            THEN strftime('%Y-%m-%dT%H:%M:%fZ', b.create_time / 1000.0, 'unixepoch')
+            ELSE coalesce(b.create_time, '') END AS create_time,
        CASE WHEN b.name THEN n.device_name ELSE d.device_name END AS device_name,
        CASE WHEN b.name THEN n.device_os ELSE d.device_os END AS device_os,
        CASE typeof(b.since) WHEN 'integer'
-       THEN strftime('%Y-%m-%dT%H:%M:%fZ', b.since / 1000.0, 'unixepoch')
-       ELSE b.since END AS since, b.run
+            THEN strftime('%Y-%m-%dT%H:%M:%fZ', b.since / 1000.0, 'unixepoch')
+            ELSE b.since END AS since,
+       b.run
   FROM stored_bindings b
   JOIN devices d ON d.device = b.device
   JOIN users u ON u.user = d.user
