@@ -277,6 +277,26 @@ def count(db, table):
     return db.execute(f"SELECT count(*) FROM {table}").fetchone()[0]  # noqa: S608  # constants
 
 
+def test_what_is_withdrawn_keeps_what_it_went_through(db):
+    """Rows of a run that another one replaces: what was sent and doubted stays told of them."""
+    run = confirmed(db, "replaced", [valid(2, "X"), valid(3, "Y")])
+    with transaction(db):
+        transitions.claim(db, run, 0, 1, 7.5)
+        transitions.recover(db, NOW)
+        transitions.release(db, transitions.doubts(db))
+    with transaction(db):
+        counts = staging.withdraw(db, NOW, run, "why")
+
+    assert counts == (0, 2)
+    columns = "status, detail, settled_at, attempts, doubts, sent_at"
+    found = db.execute(f"SELECT {columns} FROM rows WHERE id BETWEEN ? AND ?", span(run))  # noqa: S608  # constants
+    assert found.fetchall() == [
+        ("withdrawn", "why", "2026-11-23T12:00:01.000Z", 0, 1, 7.5),
+        ("withdrawn", "why", "2026-11-23T12:00:01.000Z", 0, 0, None),
+    ]
+    assert count(db, "sending") == 0
+
+
 def test_an_unknown_status_is_not_stored(db):
     """A word that no table of ours has is refused, as the CHECK of the table did."""
     with pytest.raises(sqlite3.IntegrityError):
