@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from bulkbind.redaction import line
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from typing import Self
 
 
@@ -82,6 +82,11 @@ class UsageError(BulkbindError):
 class ManifestError(BulkbindError):
     """A manifest cannot be read as a whole (a bad row is a `Problem` instead)."""
 
+    def __init__(self, message: str, *, hint: str = "", names: Sequence[str] = ()) -> None:
+        """*names*: where required columns are missing, those that there are."""
+        super().__init__(message, hint=hint)
+        self.names = tuple(names)
+
 
 class InvalidRowsError(BulkbindError):
     """Rows break rules, and `--on-invalid abort` is set."""
@@ -103,6 +108,12 @@ class InterruptedRunError(BulkbindError):
     def __init__(self, message: str, *, exit_code: ExitCode = ExitCode.INTERRUPTED) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+
+
+class DeclinedError(BulkbindError):
+    """A question was answered no."""
+
+    exit_code = ExitCode.DECLINED
 
 
 class LedgerError(BulkbindError):

@@ -22,6 +22,7 @@ MOST_UNCOLLECTED = 20_000
 objects, as by default, takes 8 us a row."""
 COMMANDS = {
     "demo": "the whole job on an embedded sandbox; needs nothing",
+    "init": "make a settings file from a manifest's header",
     "validate": "check manifests against the rules; no network",
     "plan": "show what run would do; nothing is sent",
     "run": "bind every device of the manifests; asks first on a terminal",
@@ -113,7 +114,8 @@ def _show(error: click.ClickException) -> None:
     shown = io.StringIO()
     error.show(shown)
     told = error.format_message()
-    click.echo(shown.getvalue().replace(told, line(told)), err=True, nl=False)
+    text = shown.getvalue().replace(f"Error: {told}", f"error: {line(told)}")
+    click.echo(text, err=True, nl=False)
 
 
 def main() -> None:

@@ -16,8 +16,10 @@ from click.shell_completion import CompletionItem
 from bulkbind import logs
 from bulkbind.app.schema import filled
 from bulkbind.cli import console
+from bulkbind.cli.consent import Consent
+from bulkbind.cli.here import FOUND_HERE
 from bulkbind.cli.layout import BRIEF, WHOLE, write_options
-from bulkbind.cli.running import print_failure
+from bulkbind.cli.running import explained, print_failure
 from bulkbind.cli.variables import unknown_variables
 from bulkbind.errors import BulkbindError, UsageError, did_you_mean
 from bulkbind.manifest.columns import field_of
@@ -25,15 +27,19 @@ from bulkbind.manifest.formats import FORMATS
 from bulkbind.model.fields import FIELDS
 from bulkbind.redaction import learn
 from bulkbind.settings import (
+    FOUND,
     SECRETS,
     SETTINGS,
+    ConfigFile,
     Group,
     Loaded,
     LogSettings,
     Setting,
     Settings,
+    find_config,
     load,
     parse_duration,
+    shipped_names,
     variable_of,
 )
 from bulkbind.settings.model import Repeated, Shown
@@ -79,10 +85,17 @@ TIME = _Time()
 class Command(click.Command):
     """A command that first looks for environment variables of ours that mean nothing."""
 
-    def __init__(self, *args: Any, is_brief: bool = False, **attributes: Any) -> None:
-        """*is_brief*: `--help` has a line for each option, and `bulkbind help` has all of it."""
+    def __init__(
+        self, *args: Any, is_brief: bool = False, finds_settings: bool = True, **attributes: Any
+    ) -> None:
+        """Make a command.
+
+        *is_brief*: `--help` has a line for each option, and `bulkbind help` has all of it.
+        *finds_settings*: whether those of the current folder count, if it takes any.
+        """
         super().__init__(*args, **attributes)
         self.is_brief = is_brief
+        self.finds_settings = finds_settings
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the options below headings."""
@@ -101,9 +114,37 @@ class Command(click.Command):
         if slips:
             print_failure("; ".join(slips), "", UsageError.exit_code)
             ctx.exit(UsageError.exit_code)
+        with explained():
+            found = _found(ctx)
+        if isinstance(found, str):
+            others.append(
+                f"{FOUND} in this folder is not used: {found}; --config {FOUND} takes it all the "
+                "same"
+            )
+        elif found is not None:
+            others.append(f"settings from {FOUND} in this folder")
         if others and not ctx.params.get("quiet"):
             _note(ctx.params, others)
         return super().invoke(ctx)
+
+
+_READ = "bulkbind.settings-file"
+"""Key in a context: what `find_config` returned, so that it is opened once."""
+
+
+def _found(ctx: click.Context) -> ConfigFile | str | None:
+    """Return what `find_config` finds, where the command takes settings and none are named."""
+    command = ctx.command
+    if ctx.resilient_parsing or not (isinstance(command, Command) and command.finds_settings):
+        return None  # completing, or a command that makes such a file
+    if "config" not in ctx.params or ctx.params["config"] is not None:
+        return None
+    if _READ not in ctx.meta:
+        found = ctx.meta[_READ] = find_config()
+        if isinstance(found, ConfigFile):
+            ctx.meta[FOUND_HERE] = found.path
+    read: ConfigFile | str | None = ctx.meta[_READ]
+    return read
 
 
 def _note(given: dict[str, Any], texts: list[str]) -> None:
@@ -161,6 +202,11 @@ def settings(*groups: Group) -> Callable[[Decorated], Decorated]:
     return together([_option(s) for group in groups for s in SETTINGS.values() if s.group is group])
 
 
+def setting(key: str) -> Callable[[Decorated], Decorated]:
+    """Return the option of one setting."""
+    return _option(SETTINGS[key])
+
+
 def _option(setting: Setting) -> Callable[[Any], Any]:
     """Return the option of a setting; pydantic checks its value, as it checks a file's."""
     attributes: dict[str, Any] = {"metavar": setting.metavar}
@@ -204,7 +250,11 @@ def _profiles(context: click.Context, _param: click.Parameter, incomplete: str) 
     return []
 
 
-config = path("--config", help="settings file (YAML)")
+config = path(
+    "--config",
+    help=f"settings file (YAML), or one that comes along; {', '.join(shipped_names())}, without "
+    f"it {FOUND} in this folder, if it is yours alone",
+)
 
 first = option(
     "--first",
@@ -244,7 +294,18 @@ def loaded_from(given: dict[str, Any]) -> Loaded:
         if value:
             values[key] = _pairs(value, setting) if dict in setting.kinds else value
             origins[key] = origin
-    return load(given.get("config"), values, origins, formats=FORMATS)
+    file: Path | ConfigFile | None = given.get("config")
+    if file is None and (context := click.get_current_context(silent=True)) is not None:
+        found = _found(context)
+        file = found if isinstance(found, ConfigFile) else None
+    return load(file, values, origins, formats=FORMATS)
+
+
+def consent_from(
+    given: dict[str, Any], on_given: Callable[[Settings], None] | None = None
+) -> Consent:
+    """Return the settings as `Consent`, for a command that sends. Raises: UsageError."""
+    return Consent(loaded_from(given), on_given)
 
 
 def _origin(name: str) -> str:

@@ -12,7 +12,7 @@ from bulkbind.ledger.reading import (
     people,
     run_names,
 )
-from bulkbind.ledger.store import View, copy_known, reading
+from bulkbind.ledger.store import View, copy_known, ledger_of, reading
 from bulkbind.ledger.upkeep import (
     Pruned,
     back_up_file,

@@ -191,6 +191,16 @@ class Outlook(OfUsers, KnownReader):
             span(self._run),
         )
 
+    def users_to_bind(self, first: int | None = None, *, moves: bool) -> int:
+        """Return the number of users who would get devices: of all, or of the *first* rows."""
+        rows = of_status([Status.STAGED, *([Status.MOVED] if moves else [])])
+        return int_of(
+            self._db,
+            "SELECT count(DISTINCT d.user) FROM stored_rows r JOIN devices d USING (device) "  # noqa: S608  # constants
+            f"WHERE r.id IN ({rows} ORDER BY id LIMIT ?)",
+            (*span(self._run), -1 if first is None else first),
+        )
+
     def users(self) -> dict[str, dict[str, int]]:
         """Return the number of rows of the first users by `PlanWord`."""
         users: dict[str, dict[str, int]] = {}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from bulkbind.errors import LedgerError, UsageError
 from bulkbind.files import make_folder, replacing, replacing_bytes
 from bulkbind.redaction import json_text
+from bulkbind.report.extras import install
 from bulkbind.report.markdown import code, plain, table
 from bulkbind.report.page import verdict
 from bulkbind.report.tables import RESULTS, reason_of
@@ -82,7 +83,7 @@ def write_xlsx(path: Path, rows: Iterable[ResultRow], sources: Sequence[Source])
     except ImportError:
         raise UsageError(
             "the XLSX form needs XlsxWriter, which is not installed",
-            hint="pip install 'bulkbind[xlsx]'",
+            hint=f"`{install('xlsx')}`",
         ) from None
     options = {"constant_memory": True, "strings_to_formulas": False, "strings_to_urls": False}
     try:

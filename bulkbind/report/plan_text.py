@@ -133,7 +133,7 @@ def _examples(plan: Plan) -> Iterator[str]:
         yield f"    … and {moved - MOST_MOVED:,} more"
     if plan.broken:
         yield from problem_lines(plan.broken, MOST_PROBLEM_LINES)
-        yield "    `bulkbind validate --all` lists every one"
+        yield "    `bulkbind validate MANIFEST --all` lists every one"
 
 
 def _meaning(plan: Plan, word: PlanWord) -> str:

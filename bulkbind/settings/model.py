@@ -138,6 +138,17 @@ def normal_endpoint(value: str) -> str:
     return f"{parts.scheme}://{parts.netloc}".lower()
 
 
+_IN_FILE_NAMES = str.maketrans({":": "_", "[": "", "]": ""})
+_PORTS = {"http": 80, "https": 443}
+
+
+def ledger_name(endpoint: str) -> str:
+    """Return what tells an endpoint from others in a file name: `https-host-443`."""
+    parts = urlsplit(endpoint)
+    host = (parts.hostname or "").translate(_IN_FILE_NAMES)
+    return f"{parts.scheme}-{host}-{parts.port or _PORTS.get(parts.scheme, 0)}"
+
+
 def split_address(value: str) -> tuple[SplitResult, str | None]:
     """Return the parts of an address, and its host as used for lookup; None if that is invalid.
 
@@ -693,7 +704,7 @@ class Settings(Part):
         "how long to wait for a ledger that a run holds; then exit 75", 0.0
     )
     ledger: File | None = Group.LEDGER.option(
-        "the ledger", none="$XDG_STATE_HOME/bulkbind/<host>.db"
+        "the ledger", none="$XDG_STATE_HOME/bulkbind/<scheme>-<host>-<port>.db"
     )
     out: Annotated[Path, Shown("DIR")] | None = Group.OUT.option(
         "report folder", none="bulkbind-report/<run id>"
@@ -704,9 +715,9 @@ class Settings(Part):
         if self.api.endpoint is None:
             raise UsageError(
                 "no endpoint is set",
-                hint="give --endpoint https://…, BULKBIND_ENDPOINT, or `endpoint:` in a "
-                "settings file such as configs/koodrive-intl.yaml; `bulkbind sandbox` starts a "
-                "local one to try",
+                hint="--config koodrive-intl and --config koodrive-cn are KooDrive's sites, "
+                "--endpoint URL (or `endpoint:` in a settings file) is any; `bulkbind sandbox` "
+                "starts a local one to try",
             )
         return self.api.endpoint
 
@@ -715,8 +726,14 @@ class Settings(Part):
         if self.ledger is not None:
             return self.ledger
         state = environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
-        host = urlsplit(self.endpoint()).netloc.replace(":", "_").replace("[", "").replace("]", "")
-        return Path(state) / "bulkbind" / f"{host}.db"
+        return Path(state) / "bulkbind" / f"{ledger_name(self.endpoint())}.db"
+
+    def earlier_ledger_path(self, environ: Mapping[str, str] = os.environ) -> Path | None:
+        """Return the name that versions before 0.2 gave the ledger; None where one is set."""
+        if self.ledger is not None:
+            return None
+        host = urlsplit(self.endpoint()).netloc.translate(_IN_FILE_NAMES)
+        return self.ledger_path(environ).with_name(f"{host}.db")
 
     def public(self) -> Raw:
         """Return the settings as in a file, without secrets."""

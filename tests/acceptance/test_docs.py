@@ -254,7 +254,7 @@ SETTING_HELP = {
     "max_failures": "none",
     "log_level": "warning on a terminal, else info",
     "log_format": "console on a terminal, else json",
-    "ledger": "$XDG_STATE_HOME/bulkbind/<host>.db",
+    "ledger": "$XDG_STATE_HOME/bulkbind/<scheme>-<host>-<port>.db",
     "out": "bulkbind-report/<run id>",
 }
 """How the help calls the default of a setting that is None."""

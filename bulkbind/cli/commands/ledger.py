@@ -13,7 +13,7 @@ from bulkbind.cli.console import say
 from bulkbind.cli.options import settings_from
 from bulkbind.cli.running import explained, print_lines
 from bulkbind.errors import ExitCode, UsageError
-from bulkbind.ledger import back_up_file, contents, faults
+from bulkbind.ledger import back_up_file, contents, faults, ledger_of
 from bulkbind.settings import Group
 
 ACTIONS = ("backup", "check", "size")
@@ -52,7 +52,7 @@ def command(*, action: str, file: Path | None, **given: Any) -> None:
                 hint="bulkbind ledger backup FILE, or bulkbind ledger check|size",
             )
         settings = settings_from(given)
-        path, endpoint = settings.ledger_path(), settings.api.endpoint
+        path, endpoint = ledger_of(settings), settings.api.endpoint
         if file is not None:
             written = back_up_file(path, endpoint, file)
             say(f"ledger {path}: {written / 1e6:,.1f} MB copied to {file}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -10,8 +9,9 @@ import click
 
 from bulkbind.app.plan import plan, save_plan
 from bulkbind.cli import options
-from bulkbind.cli.console import Console, say
-from bulkbind.cli.options import settings_from
+from bulkbind.cli.console import Console, is_interactive, say
+from bulkbind.cli.here import MANIFEST, command as command_here, completed
+from bulkbind.cli.options import consent_from
 from bulkbind.cli.running import (
     configure_logs,
     explained,
@@ -89,8 +89,11 @@ def command(
 ) -> None:
     """Print the plan, and save it if asked to."""
     with explained():
-        settings = settings_from(given)
+        consent = consent_from(given)
+        settings = consent.settings
         configure_logs(settings.log, is_quiet=True)
+        if settings.manifest.reads_lists:
+            consent.require(can_ask=is_interactive())
 
         async def work(stop: StopSignal) -> ExitCode:
             reads = settings.manifest
@@ -100,17 +103,18 @@ def command(
                 refresh=reads.reads_lists,
                 extra=extra,
                 first=first,
-                listener=Console(),
+                listener=Console(asks=is_interactive(), consent=consent),
                 stop=stop,
             )
             if as_json_:
                 print_json(plan_json(found))
             else:
-                print_lines([plan_markdown(found) if form == "md" else plan_text(found)])
+                text = plan_markdown(found) if form == "md" else completed(plan_text(found))
+                print_lines([text])
             if save is not None:
                 save_plan(found, save)
-                command = f"bulkbind run --plan {shlex.quote(str(save))}"
-                say(f"saved: {save}; `{command}` does this or nothing")
+                does = command_here(["run", MANIFEST, "--plan", str(save)])
+                say(f"saved: {save}; this does it or nothing: {does}")
             solved = {
                 PlanWord.MOVED: found.forecast.unbinds > 0,
                 PlanWord.MISSING: reads.rebind_missing,

@@ -7,6 +7,7 @@ from typing import Any
 from bulkbind.app.reports import write_forms, write_report
 from bulkbind.cli import options
 from bulkbind.cli.console import say
+from bulkbind.cli.here import completed
 from bulkbind.cli.options import run_argument, settings_from
 from bulkbind.cli.running import explained, print_json, print_lines
 from bulkbind.errors import UsageError
@@ -86,4 +87,4 @@ def command(
         else:
             for path in written.files:
                 print_lines([str(path)])
-        say(as_text(written.summary))
+        say(completed(as_text(written.summary)))

@@ -45,7 +45,8 @@ if TYPE_CHECKING:
 @options.path(
     "--plan",
     "plan_file",
-    help="do what `bulkbind plan --save FILE` planned; or nothing if manifest or ledger moved",
+    help="do what `bulkbind plan MANIFEST --save FILE` planned; or nothing if manifest or ledger "
+    "moved",
 )
 @options.option("--yes", is_flag=True, help="do not ask")
 @options.path(
@@ -114,7 +115,7 @@ def command(
             manifests, settings, sandbox=sandbox, first=first, listener=console, stop=stop
         )
 
-    sys.exit(send(given, use_case))
+    sys.exit(send(given, use_case, is_rehearsal=rehearse))
 
 
 def _inbox(
@@ -129,7 +130,7 @@ def _inbox(
         if len(manifests) != 1 or not is_plain:
             raise UsageError(
                 "--archive takes one folder, and neither --first nor --rehearse",
-                hint="bulkbind run inbox/ --archive done/",
+                hint="for instance: bulkbind run inbox/ --archive done/",
             )
     inbox = Path(manifests[0])
     given["manifests"] = (str(inbox.resolve()),)
@@ -148,6 +149,7 @@ def _inbox(
 @options.settings(Group.LEDGER, Group.OUT)
 @options.settings(Group.NETWORK, Group.PACE, Group.SENDING, Group.END)
 @options.first
+@options.option("--yes", is_flag=True, help="do not ask")
 @options.output_options
 def resume_command(run_id: str | None, *, first: int | None, **given: Any) -> None:
     """Go on with the unfinished run, from the ledger alone; the manifest is not needed.

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from bulkbind.app.reports import status
 from bulkbind.cli import options
+from bulkbind.cli.here import completed
 from bulkbind.cli.options import run_argument, settings_from
 from bulkbind.cli.running import explained, print_json, print_lines
 from bulkbind.model import RunState
@@ -48,9 +49,8 @@ def command(run_id: str | None, *, as_json_: bool, **given: Any) -> None:
             }
             print_json(as_json(found.summary) | progress)
             return
-        print_lines([as_text(found.summary)])
-        for line in _lines(found):
-            print_lines([line])
+        print_lines([completed(as_text(found.summary))])
+        print_lines(map(completed, _lines(found)))
 
 
 def _pace(found: RunStatus) -> str:

@@ -10,8 +10,8 @@ import click
 
 from bulkbind.app.verify import verify
 from bulkbind.cli import options
-from bulkbind.cli.console import say
-from bulkbind.cli.options import runs_of, settings_from
+from bulkbind.cli.console import Console, is_interactive, say
+from bulkbind.cli.options import consent_from, runs_of
 from bulkbind.cli.running import (
     configure_logs,
     explained,
@@ -61,11 +61,14 @@ Exit codes: 0 no difference, 1 some, 2 could not start, 3 a list could not be re
 def command(run_id: str, *, as_json_: bool, **given: Any) -> None:
     """Print the differences."""
     with explained():
-        settings = settings_from(given)
+        consent = consent_from(given)
+        settings = consent.settings
         configure_logs(settings.log, is_quiet=True)
+        consent.require(can_ask=is_interactive())
+        console = Console(asks=is_interactive(), consent=consent)
 
         async def work(stop: StopSignal) -> ExitCode:
-            found = await verify(settings, run_id, stop=stop)
+            found = await verify(settings, run_id, listener=console, stop=stop)
             if as_json_:
                 print_json(asdict(found))
             else:
