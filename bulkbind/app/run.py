@@ -7,10 +7,12 @@ import json
 import os
 import secrets
 from contextlib import asynccontextmanager
+from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bulkbind.app.inputs import Named, no_rows, too_few
+from bulkbind.app.inputs import Named, left_out_of, no_rows, too_few
 from bulkbind.app.refresh import refresh
 from bulkbind.app.session.listener import Listener
 from bulkbind.app.session.opening import opened, read_heads
@@ -35,10 +37,12 @@ from bulkbind.errors import (
     PlanMovedError,
     UsageError,
 )
-from bulkbind.ledger import Outlook, Policy, last_pace
-from bulkbind.manifest import Manifest, ManifestFile, digest
-from bulkbind.model import Forecast, Plan, PlanWord, Status
-from bulkbind.redaction import lines
+from bulkbind.ledger import Outlook, has_met, last_pace, replaced
+from bulkbind.manifest import ChosenRows, Manifest, ManifestFile, batches_of, digest
+from bulkbind.manifest.duplicates import Policy, Seen
+from bulkbind.model import Forecast, Plan, PlanWord, RunFacts, Status
+from bulkbind.model.wording import counted, verb
+from bulkbind.redaction import line, lines
 from bulkbind.report.problem_text import MOST_LINES, problem_lines
 from bulkbind.threads import in_thread
 
@@ -79,6 +83,9 @@ def read_plan(
     """
     outlook = Outlook(db, run)
     counts, mark = outlook.counts()
+    left_out = outlook.facts().left_out
+    if left_out is not None:
+        counts[PlanWord.LEFT_OUT] = left_out["rows"]
     moves = 0 if first else outlook.moves()
     per_s, source = _rate(db, settings)
     texts, groups = outlook.problems(MOST_PROBLEMS)
@@ -105,6 +112,8 @@ def read_plan(
         broken=tuple(groups),
         is_refused=refuses and groups.count > 0,
         first=first,
+        left_out=left_out,
+        replaces=None if going_on else replaced(db, run),
     )
 
 
@@ -113,7 +122,8 @@ def _rate(db: View, settings: Settings) -> tuple[float | None, str]:
     cap = None if settings.send.is_per_user else settings.send.rate
     known = last_pace(db)
     if known is None:
-        return (cap, "set by --rate") if cap else (None, "no run has met its limit yet")
+        met = "no run was long enough to tell" if has_met(db) else "no run has met this gateway yet"
+        return (cap, "set by --rate") if cap else (None, met)
     if cap and cap <= known.per_s:
         return cap, "set by --rate"
     return known.per_s, f"run {known.run_id}: {known.source}"
@@ -145,6 +155,7 @@ async def run(
     *,
     first: int | None = None,
     wanted: Plan | None = None,
+    note: str = "",
     listener: Listener | None = None,
     stop: StopSignal | None = None,
     clock: Clock | None = None,
@@ -159,6 +170,7 @@ async def run(
         first: A pilot: only this many of the rows that need sending are sent, then the run stops;
             the same call resumes it. None: all rows.
         wanted: The plan that was agreed to; nothing is sent if manifest or ledger have changed.
+        note: What the operator says of the run, such as the number of a change.
         listener: Receives progress and is asked before anything is sent; agrees by default.
         stop: Set it to stop and drain the run.
         clock: For tests.
@@ -168,7 +180,7 @@ async def run(
     Raises: UsageError, ManifestError, InvalidRowsError (with `on_invalid: abort`), PlanMovedError,
         LedgerBusyError, LedgerError. Only after a LedgerError may anything have been sent.
     """
-    session = new_session(settings, listener, stop, clock)
+    session = replace(new_session(settings, listener, stop, clock), note=note)
     async with time_boxed(session):
         files = await opened(session, manifests)
         session = await authorized(session)
@@ -265,6 +277,8 @@ async def _ready(  # noqa: PLR0917  # those of `bind_all`
         )
     )
     refuse_moved(plan, wanted)
+    if facts := noted(session):
+        await ledger.add_facts(number, facts)
     session.listener.notice(f"going on with run {run_id}, which was not finished")
     if session.settings.manifest.reads_lists:
         session.listener.notice("the server's lists are read before a run begins: not for this")
@@ -279,6 +293,14 @@ def new_session(
 ) -> Session:
     """Return a session without credentials, with defaults for what is None."""
     return Session(settings, clock or SystemClock(), stop or StopSignal(), listener or Listener())
+
+
+def noted(session: Session) -> RunFacts:
+    """Return the operator's note as a fact of the run; empty if there is none."""
+    facts = RunFacts()
+    if session.note:
+        facts.note = str(line(session.note))  # without secrets
+    return facts
 
 
 class Staging:
@@ -296,6 +318,7 @@ class Staging:
         self._manifests = manifests
         self._files = files
         self._run_id = _new_id(session.clock)
+        self._seen = Seen()
 
     async def run(
         self, known: str, wanted: Plan | None, first: int | None
@@ -320,8 +343,9 @@ class Staging:
                 return RunResult(None, ExitCode.DECLINED, "declined: nothing was sent")
         withdrawn = await self._ledger.confirm(number)
         if withdrawn:
+            left = counted(withdrawn, "rows")
             self._session.listener.notice(
-                f"{withdrawn:,} rows that an older run had left are withdrawn"
+                f"{left} that an older run had left {verb(withdrawn, 'is', 'are')} withdrawn"
             )
         return number, self._run_id
 
@@ -343,9 +367,19 @@ class Staging:
                 await self._refuse_changed(known)
                 reads = self._session.settings.manifest
                 policy = Policy(reads.on_duplicate, reads.on_conflict)
-                await self._ledger.resolve_duplicates(number, policy)
+                names = [manifest.source.name for manifest in self._manifests]
+                await self._ledger.mark_repeats(number, self._seen.repeats(names, policy))
+            if facts := self._facts():
+                await self._ledger.add_facts(number, facts)
             await self._ledger.ready(number)
         return number
+
+    def _facts(self) -> RunFacts:
+        """Return what is known of the run once its manifests are staged."""
+        facts = noted(self._session)
+        if (left_out := left_out_of(self._manifests)) is not None:
+            facts.left_out = left_out
+        return facts
 
     @asynccontextmanager
     async def _discarding(self, number: int) -> AsyncIterator[None]:
@@ -374,10 +408,12 @@ class Staging:
     async def _repeated(self, number: int) -> bool:
         """Return whether the rows were taken from an earlier run, as nothing has changed since.
 
-        With what would send rows again, or read lists, the manifest is read.
+        The manifest is read where rows are to be sent again, lists to be read, or other files say
+        which rows are meant.
         """
         settings = self._session.settings.manifest
-        if settings.rebind or settings.reads_lists:
+        is_chosen = any(isinstance(manifest, ChosenRows) for manifest in self._manifests)
+        if settings.rebind or settings.reads_lists or is_chosen:
             return False
         forms = [manifest.source for manifest in self._manifests]
         found = await self._ledger.repeat(number, forms)
@@ -399,7 +435,7 @@ class Staging:
                 source,
                 manifest.source,
                 position,
-                self._looking(manifest.rows()),
+                chain.from_iterable(self._parts(source, position, manifest)),
                 rebind=self._session.settings.manifest.rebind,
                 keep_duplicates=self._session.settings.manifest.on_duplicate == "error",
                 move=self._session.settings.manifest.move,
@@ -408,18 +444,23 @@ class Staging:
             await self._ledger.note(number, source, manifest.notices)
             for notice in manifest.notices:
                 self._session.listener.notice(notice)
-            if position == before:
-                self._session.listener.warning(no_rows(manifest.source.name))
-        if fault := too_few(position, self._session.settings.manifest):
+            if warning := no_rows(manifest, position - before):
+                self._session.listener.warning(warning)
+        reads = self._session.settings.manifest
+        left_out = None if reads.keep_left_out else left_out_of(self._manifests)
+        if fault := too_few(position + (left_out["rows"] if left_out else 0), reads):
             raise fault
 
-    def _looking(self, rows: Iterable[CheckedRow]) -> Iterator[CheckedRow]:
-        """Yield rows until the command stops. Raises: InterruptedRunError."""
-        stop = self._session.stop
-        for row in rows:
-            if stop.is_set:
+    def _parts(
+        self, source: int, position: int, manifest: Manifest
+    ) -> Iterator[Iterable[CheckedRow]]:
+        """Yield the rows until the command stops, in parts. Raises: InterruptedRunError."""
+        for rows in batches_of(manifest):
+            if self._session.stop.is_set:
                 refuse_stopped(self._session)
-            yield row
+            self._seen.add(source, position, rows)
+            position += len(rows)
+            yield rows
 
     def _on_batch(self, position: int) -> None:
         refuse_stopped(self._session)
@@ -436,10 +477,11 @@ class Staging:
         invalid = counts.get(Status.INVALID, 0)
         if invalid and self._session.settings.manifest.on_invalid == "abort":
             _, groups = await self._ledger.read(lambda db: Outlook(db, number).problems(0))
-            of_all = f"{invalid:,} of {sum(counts.values()):,} rows"
+            of_all = f"{invalid:,} of {counted(sum(counts.values()), 'rows')}"
+            breaks = verb(invalid, "breaks", "break")
             shown = problem_lines(tuple(groups), MOST_LINES - LINES_AROUND)
             raise InvalidRowsError(
-                lines([f"{of_all} break a rule, so nothing was sent:", *shown]),
+                lines([f"{of_all} {breaks} a rule, so nothing was sent:", *shown]),
                 hint="`bulkbind validate MANIFEST --all` lists every one; "
                 "`bulkbind run MANIFEST --on-invalid skip` sends the rest",
             )

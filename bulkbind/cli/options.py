@@ -24,6 +24,7 @@ from bulkbind.cli.variables import unknown_variables
 from bulkbind.errors import BulkbindError, UsageError, did_you_mean
 from bulkbind.manifest.columns import field_of
 from bulkbind.manifest.formats import FORMATS
+from bulkbind.model import in_one_line
 from bulkbind.model.fields import FIELDS
 from bulkbind.redaction import learn
 from bulkbind.settings import (
@@ -226,7 +227,15 @@ def _option(setting: Setting) -> Callable[[Any], Any]:
     return option(setting.flag, setting.name, help=text, **attributes)
 
 
-def _values_of(setting: Setting) -> Callable[..., list[str]] | None:
+Completion = Callable[[click.Context, click.Parameter, str], list[str]]
+
+
+def offering(*words: str) -> Completion:
+    """Return a completion of some words."""
+    return lambda _context, _param, incomplete: [w for w in words if w.startswith(incomplete)]
+
+
+def _values_of(setting: Setting) -> Completion | None:
     """Return the completion of a setting's values, where they can be told."""
     words = [
         kind for kind in setting.kinds if isinstance(kind, str) and not isinstance(kind, Shown)
@@ -237,9 +246,7 @@ def _values_of(setting: Setting) -> Callable[..., list[str]] | None:
         words = [f"{name}=" for name in FIELDS]
     elif setting.name == "profile":
         return _profiles
-    if not words:
-        return None
-    return lambda _context, _param, incomplete: [w for w in words if w.startswith(incomplete)]
+    return offering(*words) if words else None
 
 
 def _profiles(context: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
@@ -345,6 +352,18 @@ def _malformed(pair: str, setting: Setting) -> UsageError:
         f"{setting.flag} {pair!r}: {_lack(pair, left, right)}; write {setting.metavar}",
         hint=f"fields are {', '.join(FIELDS)}{guess}",
     )
+
+
+LONGEST_WORDS = 200
+"""Characters of what an operator says of a run."""
+
+
+def one_line(_context: click.Context, _param: click.Parameter, text: str) -> str:
+    """Return what an operator says of a run as one line of printable text."""
+    words = in_one_line(" ".join(text.split()))
+    if len(words) > LONGEST_WORDS:
+        raise click.BadParameter(f"it has {len(words)} characters, at most {LONGEST_WORDS}")
+    return words
 
 
 def _lack(pair: str, left: str, right: str) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from bulkbind.ledger.store import CODES, VALID, codes, int_of, of_status, span
 from bulkbind.model import IS_BOUND, NEEDS_PERSON, Changes, Example, Status
+from bulkbind.model.wording import reason
 
 if TYPE_CHECKING:
     import sqlite3
@@ -16,8 +17,12 @@ MOST_NEW = 3
 """Rows named as examples of those that need a person."""
 _SAME_NAMES = (
     "(SELECT json_group_array(form ->> 'name') FROM sources s WHERE s.run = r.run) = "
-    "(SELECT json_group_array(form ->> 'name') FROM sources s WHERE s.run = ?1)"
+    "(SELECT json_group_array(form ->> 'name') FROM sources s WHERE s.run = ?1) AND "
+    "(SELECT json_group_array(key) FROM json_each(r.facts, '$.left_out.by')) = "
+    "(SELECT json_group_array(e.key) FROM runs n, json_each(n.facts, '$.left_out.by') e "
+    "WHERE n.run = ?1)"
 )
+"""Manifests of the same names, of which the same conditions say which rows are meant."""
 _DEVICES = f"SELECT device FROM stored_rows WHERE id BETWEEN ? AND ? AND {VALID}"  # noqa: S608  # constants
 """The devices of a run."""
 _MENDED = f"""
@@ -103,7 +108,7 @@ def example(db: sqlite3.Connection, row: int) -> Example:
         "JOIN sources s USING (run, source) WHERE r.id = ?",
         (row,),
     ).fetchone()
-    why = " ".join(word for word in (code, message or detail) if word)
+    why = reason(code, message or detail)
     return Example(place=f"{name}:{line}", status=status, why=why)
 
 

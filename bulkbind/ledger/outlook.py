@@ -24,6 +24,7 @@ from bulkbind.ledger.store import (
     sql_list,
 )
 from bulkbind.model import (
+    CAN_RESUME,
     IS_BOUND,
     IS_OVER,
     PlanWord,
@@ -271,6 +272,24 @@ class Outlook(OfUsers, KnownReader):
         return tuple(texts), groups
 
 
+def replaced(db: sqlite3.Connection, run: int) -> tuple[str, int] | None:
+    """Return the unfinished run whose place another one would take, and its rows to be sent.
+
+    None if there is none, or it has nothing left. *run*: the other one; 0 if it is not in there.
+    """
+    found = db.execute(
+        f"SELECT run, run_id FROM runs WHERE state IN {sql_list(CAN_RESUME)} "  # noqa: S608  # constants
+        "AND superseded_by IS NULL AND run <> ? ORDER BY run DESC LIMIT 1",
+        (run,),
+    ).fetchone()
+    if found is None:
+        return None
+    number, run_id = found
+    query = "SELECT count(*) FROM rows WHERE id BETWEEN ? AND ? AND status = 'staged'"
+    left = int_of(db, query, span(number))
+    return (run_id, left) if left else None
+
+
 LEAST_REQUESTS = 20
 """The fewest requests from which a run's speed is estimated."""
 
@@ -303,3 +322,8 @@ def last_pace(db: sqlite3.Connection) -> LearnedPace | None:
             per_s = facts.requests / facts.sending_s
             return LearnedPace(run_id, per_s, f"as fast as it went; {why}")
     return None
+
+
+def has_met(db: sqlite3.Connection) -> bool:
+    """Return whether any run of the ledger has sent anything."""
+    return bool(int_of(db, "SELECT EXISTS (SELECT 1 FROM runs WHERE facts ->> 'requests' > 0)"))

@@ -187,7 +187,7 @@ DELETE FROM stored_bindings WHERE device IN (
 # Rows still skipped when a run starts are never returned to the operator, so drop their cells.
 _FORGET_CELLS = f"DELETE FROM cells WHERE id IN ({of_status([Status.SKIPPED])})"  # noqa: S608  # constants
 _STAGE_BROKEN = (
-    f"stored_rows (id, source, line, name, status) VALUES (?, ?, ?, 0, {CODES[Status.INVALID]})",
+    "stored_rows (id, source, line, name, status) VALUES (?, ?, ?, 0, ?)",
     f"broken (id, {ALL_FIELDS}, problems) VALUES ({marks(2 + len(FIELDS))})",
     "cells (id, cells) VALUES (?, ?)",
     "remarks (id, changes, doubts, repeats, detail) VALUES (?, ?, 0, 0, ?)",
@@ -277,7 +277,7 @@ def stage(
     valid: list[tuple[object, ...]] = []
     broken: list[tuple[int, CheckedRow]] = []
     for number, row in enumerate(rows, start=first):
-        if not row.problems:
+        if not (row.problems or row.left_out):
             valid.append((number, row.line, *row.values, _cells(row), _changes(row)))
         else:
             broken.append((number, row))
@@ -319,20 +319,25 @@ def _stage_valid(
 def _stage_broken(
     db: sqlite3.Connection, source: int, broken: Sequence[tuple[int, CheckedRow]]
 ) -> None:
-    """Write rows that break a rule."""
+    """Write rows that break a rule, or that a condition leaves out."""
     if not broken:
         return
     problems = [(number, row, *_problems(row)) for number, row in broken]
-    answers = numbers_of(db, {("", rules, None) for _, _, _, rules, _ in problems})
+    kept = [(number, row) for number, row in broken if not row.left_out]
+    answers = numbers_of(db, {("", rules, None) for _, _, _, rules, _ in problems if rules})
     written: tuple[list[tuple[object, ...]], ...] = (
-        [(number, source, row.line) for number, row, *_ in problems],
+        [(number, source, row.line, _unsent(row)) for number, row, *_ in problems],
         [(number, *row.values, as_json) for number, row, as_json, *_ in problems],
-        [(number, _cells(row)) for number, row, *_ in problems],
+        [(number, _cells(row)) for number, row in kept],
         [(number, _changes(row), texts) for number, row, _, _, texts in problems],
-        [(number, answers["", rules, None]) for number, _, _, rules, _ in problems],
+        [(number, answers["", rules, None]) for number, _, _, rules, _ in problems if rules],
     )
     for statement, of_rows in zip(_STAGE_BROKEN, written, strict=True):
         db.executemany(f"INSERT INTO {statement}", of_rows)  # constants
+
+
+def _unsent(row: CheckedRow) -> int:
+    return CODES[Status.LEFT_OUT if row.left_out else Status.INVALID]
 
 
 def mark_known(db: sqlite3.Connection, values: Mapping[str, object]) -> None:
@@ -365,6 +370,8 @@ def _cells(row: CheckedRow) -> str:
 
 def _problems(row: CheckedRow) -> tuple[str, str, str]:
     """Return the problems as JSON, their rules, and their display texts."""
+    if row.left_out:
+        return "[]", "", f"left out by {row.left_out}"
     return (
         json.dumps([asdict(problem) for problem in row.problems]),
         "; ".join(problem.rule for problem in row.problems),
@@ -373,7 +380,11 @@ def _problems(row: CheckedRow) -> tuple[str, str, str]:
 
 
 def _changes(row: CheckedRow) -> str | None:
-    return "; ".join(change.text for change in row.changes) if row.changes else None
+    return (
+        "; ".join(change.text for change in row.changes)
+        if row.changes and not row.left_out
+        else None
+    )
 
 
 def ready(db: sqlite3.Connection, run: int) -> None:

@@ -85,7 +85,7 @@ _SCRIPTS = resources.files("bulkbind.ledger") / "migrations"
 MIGRATIONS = sorted(_SCRIPTS.iterdir(), key=lambda script: int(script.name.partition("-")[0]))
 """Script n, `n-what.sql`, makes a ledger of version n of an older one; the first one, a new one."""
 VERSION = len(MIGRATIONS)
-REWRITES = 5
+REWRITES = 6
 """The last version whose script writes all rows anew."""
 UPGRADE_ROOM = 3
 """Free disk that it takes, in ledgers: the copy, the log, and the rows in their new form."""
@@ -121,6 +121,10 @@ class OfRun:
         """Return the run's id."""
         query = "SELECT run_id FROM runs WHERE run = ?"
         return str(self._db.execute(query, (self._run,)).fetchone()[0])
+
+    def facts(self) -> RunFacts:
+        """Return what is known of the run, apart from its rows."""
+        return get_facts(self._db, "runs", self._run)
 
 
 def connect(path: Path, endpoint: str | None) -> sqlite3.Connection:
@@ -418,7 +422,7 @@ def sql_list(words: Iterable[str]) -> str:
 
 _STORED = (
     *("bound", "skipped", "staged", "claimed", "in_doubt", "already_bound", "failed", "invalid"),
-    *("duplicate", "moved", "withdrawn"),
+    *("duplicate", "moved", "withdrawn", "left_out"),
 )
 CODES = {Status(word): code for code, word in enumerate(_STORED)}
 """The numbers by which `stored_rows` holds the states of rows; the view `rows` has the words."""
@@ -431,7 +435,7 @@ def codes(statuses: Iterable[str]) -> str:
 
 OPEN = f"status IN {codes(IS_OPEN)}"
 """Stored rows of which the server may hold the binding; as in the index `rows_open`."""
-VALID = f"status NOT IN {codes((Status.INVALID, Status.DUPLICATE))}"
+VALID = f"status NOT IN {codes((Status.INVALID, Status.LEFT_OUT, Status.DUPLICATE))}"
 """Stored rows that keep every rule, each device once."""
 
 

@@ -22,16 +22,18 @@ from bulkbind.model.attempts import (
     Transient,
     Unreachable,
     Verdict,
-    value,
 )
 from bulkbind.model.facts import (
+    Adjustment,
     Changes,
+    Chosen,
     Example,
     LimitFound,
     LiveFacts,
     Refreshed,
     RunFacts,
     TimelinePart,
+    adjustment_words,
 )
 from bulkbind.model.problem_groups import BrokenRule, Cause, CauseKey, ProblemGroups, cause_of
 from bulkbind.model.results import EXTRA, AttemptRow, Forecast, Plan, ResultRow, RunSummary
@@ -43,8 +45,10 @@ from bulkbind.model.rows import (
     Claim,
     Device,
     Ended,
+    GoodRows,
     Outcome,
     Problem,
+    Repeat,
     Source,
     in_one_line,
 )

@@ -117,6 +117,19 @@ class Pace(StreamGate):
         if learned_per_s is not None and learned_per_s < self._cap:
             self._begin(Leg(LEARNED_SHARE * learned_per_s, learned_per_s))
 
+    def cap(self, cap_per_s: float | None, now: float) -> None:
+        """Go on with another cap of the operator; None: with none."""
+        before, self._cap = self._cap, cap_per_s or math.inf
+        self._ceiling = min(self._cap, self._stated)
+        if self.is_stated:
+            self._begin(Leg(self._stated, self._stated))
+        elif self.per_s > self._cap or (self.per_s == before and self._top <= before):
+            # Nothing but the cap has held the pace back, or it is too high for the new one.
+            self._top = self._cap if self._top <= before else max(self._cap, self._top)
+            self.per_s = self._base = self._cap
+        if not self.is_closed and self.per_s:
+            self.next_at = min(self.next_at, now + 1.0 / self.per_s)
+
     def late_s(self) -> float:
         """Return how late a request may leave so that the next one makes up for it."""
         if not self.search.is_spaced:

@@ -214,6 +214,12 @@ class Flight:
         """Requests answered in time less silent ones: lately, and as long before."""
         self._turns_at = now
 
+    def limit(self, most: int) -> None:
+        """Go on with another `--concurrency`."""
+        is_all = self._wide == self.most
+        self.most = most
+        self._wide = min(self._wide, most) if not is_all else min(max(self._wide, START), most)
+
     @property
     def wide(self) -> int:
         """As many may be in flight."""

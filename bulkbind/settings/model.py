@@ -273,6 +273,12 @@ Titles = Annotated[
     Repeated("COLUMN"),
 ]
 """Names that may hold commas: one, or a list."""
+Conditions = Annotated[
+    tuple[str, ...],
+    BeforeValidator(_alone, json_schema_input_type=list[str] | str),
+    Repeated("CONDITION"),
+]
+"""Conditions on columns: one, or a list."""
 AuthMode = Literal["token", "session", "app", "users"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 FailOn = Literal["any", "new", "none"]
@@ -579,7 +585,7 @@ class Reading(Part):
         "lines before the header, 0 to 1000; without it, it is found by the names of its columns"
     )
     header: Names = Group.MANIFEST.option(
-        "the columns of a table without a header, in order", (), flag="--columns"
+        "columns of a table without a header, in their order", (), flag="--columns"
     )
     sheet: Annotated[str, Shown("NAME|N")] | None = Group.MANIFEST.option(
         "sheet of a workbook; without it the first visible worksheet"
@@ -596,9 +602,32 @@ class Reading(Part):
         "none",
     )
 
+    user_table: File | None = Group.MANIFEST.option(
+        "a second table that says whose user id is whose; in any format, with user_id (or what "
+        "--map user_id=COLUMN names) beside an e-mail address, phone number or name"
+    )
+    user_key: Annotated[str, Shown("COLUMN")] | None = Group.MANIFEST.option(
+        "the column by which users are found in it; COLUMN=COLUMN where the manifest's and the "
+        "table's are called otherwise"
+    )
+    where: Conditions = Group.MANIFEST.option(
+        "only the rows for which this holds; COLUMN=VALUE, COLUMN~REGEX (found anywhere in it) or "
+        "COLUMN in FILE (one of its lines); all conditions must hold; COLUMN is one of your own, "
+        "or #3",
+        (),
+    )
+    where_not: Conditions = Group.MANIFEST.option(
+        "only the rows for which this does not hold; written as for --where", ()
+    )
+
 
 class ManifestSettings(Reading):
     """How manifests are read, and what is made of their rows."""
+
+    keep_left_out: bool = Group.MANIFEST.option(
+        "results show what is left out, too; it stands there as left_out",
+        default=False,
+    )
 
     on_duplicate: Literal["first", "error"] = Group.REPEAT.option(
         "a device twice for one user; first: the first row counts, error: the others are invalid",
@@ -611,7 +640,7 @@ class ManifestSettings(Reading):
         "what is sent where rows break a rule; nothing, or the other rows", "abort"
     )
     min_rows: Annotated[Count, Field(ge=0)] | None = Group.MANIFEST.option(
-        "fewer rows in all manifests together are an error: an export was cut off"
+        "fewer rows in all are an error; an export was cut off, all manifests count together"
     )
     rebind: bool = Group.STAGING.option("send again what the ledger knows as bound", default=False)
     refresh: bool = Group.STAGING.option(
@@ -662,7 +691,7 @@ class EndSettings(Part):
     """What follows once a run has ended."""
 
     fail_on: FailOn = Group.END.option(
-        "which rows that need a person make exit code 1; new: such that did not need one in the "
+        "which rows that need a person end it with 1; new: such that did not need one in the "
         "last "
         "finished run of the same manifests",
         "any",
@@ -679,8 +708,13 @@ class EndSettings(Part):
         "a file with a webhook's https address alone, mode 0600, since it is a secret "
         "(Slack-compatible)"
     )
+    ping_url_file: AddressFile | None = setting(
+        "a file with an https address alone, mode 0600, which is called at the start (with /start "
+        "behind its path), at a good end, and at a failure (/fail), so that silence is an alarm "
+        "(healthchecks.io and its like)"
+    )
     notify_timeout: Positive = setting(
-        "how long the command may take, or one try of the webhook", 10.0
+        "how long the command may take, or one try of the webhook or the ping", 10.0
     )
     metrics_file: File | None = Group.END.option(
         "write metrics for Prometheus' node exporter there (needs the extra `metrics`)"
@@ -715,9 +749,9 @@ class Settings(Part):
         if self.api.endpoint is None:
             raise UsageError(
                 "no endpoint is set",
-                hint="--config koodrive-intl and --config koodrive-cn are KooDrive's sites, "
-                "--endpoint URL (or `endpoint:` in a settings file) is any; `bulkbind sandbox` "
-                "starts a local one to try",
+                hint="the same command with --config koodrive-intl, or koodrive-cn, or with "
+                "--endpoint URL (`endpoint:` in a settings file); `bulkbind sandbox` starts a "
+                "local one, --config sandbox",
             )
         return self.api.endpoint
 

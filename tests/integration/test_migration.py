@@ -145,7 +145,7 @@ SELECT user_id, machine_code, device_id, create_time, device_name, device_os, si
 """,
     "SELECT id, verdict, silent_at, misses, missed_at FROM rows WHERE status = 'in_doubt'",
 )
-"""What version 4 held of rows and bindings; what a doubt knows means nothing once it is over."""
+"""What version 5 held of rows and bindings; what a doubt knows means nothing once it is over."""
 ODD = """
 UPDATE rows SET device_name = 'another', device_os = NULL WHERE id % 5 = 1 AND problems IS NULL;
 UPDATE rows SET changes = 'cleaned' WHERE id % 7 = 1;
@@ -155,10 +155,10 @@ UPDATE bindings SET device_name = 'as bound' WHERE rowid_of % 2;
 """
 
 
-def at_version_4(old):
-    """Bring a ledger to version 4, with rows of every kind and nights of skipped ones."""
+def at_version_5(old):
+    """Bring a ledger to version 5, with rows of every kind and nights of skipped ones."""
     with closing(sqlite3.connect(old, isolation_level=None)) as db:
-        for number, script in enumerate(store.MIGRATIONS[1:4], start=2):
+        for number, script in enumerate(store.MIGRATIONS[1:5], start=2):
             db.executescript(script.read_text("utf-8"))
             db.execute(f"PRAGMA user_version = {number}")
         db.executescript(ODD.replace("rowid_of", "length(machine_code || device_id)"))
@@ -181,9 +181,9 @@ def at_version_4(old):
         return [db.execute(query).fetchall() for query in TABLES]
 
 
-def test_every_value_of_version_4_is_told_as_it_was(old):
+def test_every_value_of_version_5_is_told_as_it_was(old):
     """Rows of every kind, odd ids and moments, other names, skipped rows: to the letter."""
-    before = at_version_4(old)
+    before = at_version_5(old)
     kept = len([row for row in before[0] if row[11] == "skipped"])
     assert kept > 3
 
@@ -199,12 +199,12 @@ def test_every_value_of_version_4_is_told_as_it_was(old):
 
 def test_the_ledger_as_it_was_is_kept_beside_the_new_one(old):
     """The copy is whole, private and of the old version; only an upgrade makes one."""
-    before = at_version_4(old)
-    copy = old.with_name("ledger.db.version-4")
+    before = at_version_5(old)
+    copy = old.with_name("ledger.db.version-5")
 
     store.connect(old, ENDPOINT).close()
 
-    assert version(copy) == 4
+    assert version(copy) == 5
     assert copy.stat().st_mode & 0o777 == 0o600
     with closing(sqlite3.connect(copy)) as db:
         assert [db.execute(query).fetchall() for query in TABLES] == before
@@ -215,7 +215,7 @@ def test_the_ledger_as_it_was_is_kept_beside_the_new_one(old):
 
 def test_an_upgrade_without_room_leaves_all_as_it_was(old, monkeypatch):
     """It says what it needs and what is free, before anything is written."""
-    before = at_version_4(old)
+    before = at_version_5(old)
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=120_000))
 
     with pytest.raises(LedgerError, match=r"upgrade to version \d+ needs 0\.\d MB .* 0\.1 MB are"):
@@ -223,18 +223,18 @@ def test_an_upgrade_without_room_leaves_all_as_it_was(old, monkeypatch):
 
     with closing(sqlite3.connect(old)) as db:
         assert [db.execute(query).fetchall() for query in TABLES] == before
-    assert version(old) == 4
-    assert not old.with_name("ledger.db.version-4").exists()
+    assert version(old) == 5
+    assert not old.with_name("ledger.db.version-5").exists()
 
 
 @pytest.mark.parametrize("moment", ["copy", "half", "commit"])
 def test_an_upgrade_that_is_killed_begins_anew(old, moment):
     """Cut off while it copies, amid the script, or before it commits: nothing has changed."""
-    before = at_version_4(old)
+    before = at_version_5(old)
     code = KILLED.format(path=str(old), endpoint=ENDPOINT, moment=moment)
     killed = subprocess.run([sys.executable, "-c", code], timeout=60, check=False)
     assert killed.returncode == -signal.SIGKILL
-    assert version(old) == 4
+    assert version(old) == 5
     with closing(sqlite3.connect(f"file:{old}?mode=ro", uri=True)) as db:
         assert [db.execute(query).fetchall() for query in TABLES] == before
 
@@ -244,7 +244,7 @@ def test_an_upgrade_that_is_killed_begins_anew(old, moment):
         assert [db.execute(query).fetchall() for query in TABLES] == before
     assert sorted(path.name for path in old.parent.iterdir()) == [
         "ledger.db",
-        "ledger.db.version-4",
+        "ledger.db.version-5",
     ]
 
 

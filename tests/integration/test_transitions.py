@@ -7,9 +7,10 @@ import sqlite3
 from contextlib import closing, nullcontext, suppress
 
 import pytest
+from msgspec.structs import replace
 
 from bulkbind.errors import LedgerError
-from bulkbind.ledger import Policy, duplicates, runs, staging, transitions, unbinding
+from bulkbind.ledger import duplicates, runs, staging, transitions, unbinding
 from bulkbind.ledger.store import connect, span, transaction
 from bulkbind.model import (
     ROW_TRANSITIONS,
@@ -24,6 +25,7 @@ from bulkbind.model import (
 )
 from tests.integration.conftest import ALLOWED
 from tests.integration.test_ledger import ENDPOINT, FORM, NOW, invalid, valid, values
+from tests.support.rows import repeats_of
 
 WHO = {"started_at": "now", "operator": "me", "host": "here", "pid": 1, "version": "0"}
 ANYWHERE = 2**62
@@ -154,10 +156,21 @@ def judge(life):
         *(("u", "Y2"), ("w", "Y2")),  # in doubt, staged
         *(("u", "Z"), ("u", "Z")),  # staged, duplicate
     ]
-    for policy in (Policy("error", "error"), Policy("first", "first")):
+    rows = [valid(line, code, user) for line, (user, code) in enumerate(devices, start=2)]
+    for policy in (("error", "error"), ("first", "first")):
         run = life.staged("judging", *devices)
-        duplicates.resolve_duplicates(life.db, run, policy)
+        duplicates.mark_repeats(life.db, run, repeats_of(rows, *policy))
         staging.discard(life.db, run)
+
+
+def leave_out(life):
+    """A condition leaves a row out, which is kept and never sent, and stands in no other's way."""
+    run = staging.begin(life.db, values("left out"))
+    rows = [replace(valid(2, "L", "u"), left_out="--where Site=Berlin"), valid(3, "L", "u")]
+    staging.stage_manifest(
+        life.db, run, 0, FORM, 0, rows, rebind=False, on_batch=lambda _position: None
+    )
+    assert life.do(runs.counts, run) == {"staged": 1, "left_out": 1}
 
 
 def undo(life):
@@ -189,8 +202,8 @@ def undo(life):
 
 
 def test_the_ledger_makes_every_transition_of_its_tables_and_no_other(tmp_path, state_guard):
-    """What the verbs do in the lives of five runs is what the tables say, to the letter."""
-    for story in (send_and_go_on, withdraw, know, judge, undo):
+    """What the verbs do in the lives of runs is what the tables say, to the letter."""
+    for story in (send_and_go_on, withdraw, know, judge, leave_out, undo):
         with closing(connect(tmp_path / f"{story.__name__}.db", ENDPOINT)) as db:
             story(Life(db))
 
@@ -240,7 +253,8 @@ def test_a_row_changes_as_its_table_allows_or_not_at_all(tmp_path, state_guard):
             "VALUES (?, 'move', 'u', 'A', 'id')",
             (claim.row,),
         )
-        for status, verb in itertools.product(set(Status) - {Status.INVALID}, ROW_VERBS):
+        never_sent = {Status.INVALID, Status.LEFT_OUT}
+        for status, verb in itertools.product(set(Status) - never_sent, ROW_VERBS):
             first = claim.row if status is Status.DUPLICATE else None
             put(path, "rows", status=status, duplicate_of=first)
             put(path, "unbindings", status=UnbindStatus.STAGED)

@@ -21,6 +21,7 @@ from bulkbind.errors import InterruptedRunError, LedgerBusyError
 from bulkbind.koodrive import KooDrive, authorizer, proxy_for, tls_of
 from bulkbind.ledger import Ledger, ledger_of
 from bulkbind.model import RunFacts
+from bulkbind.model.wording import counted
 from bulkbind.pacing import Limit, Pacer
 from bulkbind.threads import in_thread
 
@@ -53,6 +54,8 @@ class Session:
     """None before `authorized`, and where no requests are sent."""
     tls: SSLContext | None = None
     """As `auth`; None also where the endpoint has none."""
+    note: str = ""
+    """What the operator says of the run."""
     pulse: Pulse = field(default_factory=Pulse)
     """Beaten by all progress, so that a stall is noticed."""
 
@@ -130,8 +133,8 @@ async def held_ledger(session: Session) -> AsyncIterator[Ledger]:
         ledger, left = await _opened(session, session.settings.endpoint())
     if left:
         session.listener.notice(
-            f"a run was cut off: up to {left} rows may have been sent without an answer; they are "
-            "in doubt until the server's lists are read"
+            f"a run was cut off: up to {counted(left, 'rows')} may have been sent without an "
+            "answer: in doubt until the server's lists are read"
         )
     try:
         yield ledger
@@ -212,7 +215,7 @@ def follow(session: Session, client: KooDrive, pacer: Pacer) -> None:
     endpoint = session.settings.endpoint()
     session.pulse.follow(
         lambda: client.requests,
-        lambda: pacer.closed_for_s() > 0,
+        lambda: pacer.is_paused or pacer.closed_for_s() > 0,
         lambda: where_time_went(pacer, endpoint, client.trouble, has_answered=client.has_answered),
     )
 
@@ -226,6 +229,7 @@ def paced(session: Session, client: KooDrive, pacer: Pacer, *, is_idle: bool = F
     """
     if not is_idle:
         session.listener.before_credentials()
+        session.pulse.beat()  # an answer may have taken long
     assert session.auth is not None, "a command that asks the server has credentials"
     return Paced(client, session.auth, pacer)
 

@@ -1,10 +1,10 @@
--- Version 5: each thing once. What a row or a binding shares with others has a number; the views
--- `rows` and `bindings` tell them in full, as the tables of version 4 did, and take changes.
+-- Version 6: each thing once. What a row or a binding shares with others has a number; the views
+-- `rows` and `bindings` tell them in full, as the tables of version 5 did, and take changes.
 -- Moments are milliseconds since 1970, a device id is an integer, and a trace id the number of its
 -- process and a count, wherever that gives back the very text; otherwise they are the text.
 
-ALTER TABLE rows RENAME TO rows_4;
-ALTER TABLE bindings RENAME TO bindings_4;
+ALTER TABLE rows RENAME TO rows_5;
+ALTER TABLE bindings RENAME TO bindings_5;
 DROP INDEX rows_open;
 
 CREATE TABLE users (
@@ -40,11 +40,11 @@ CREATE TABLE stored_rows (
   line   INTEGER NOT NULL,
   name   INTEGER NOT NULL,               -- of the device, as this row gives it
   -- 0 bound, 1 skipped, 2 staged, 3 claimed, 4 in_doubt, 5 already_bound, 6 failed, 7 invalid,
-  -- 8 duplicate, 9 moved, 10 withdrawn; the first two are stored without a byte.
+  -- 8 duplicate, 9 moved, 10 withdrawn, 11 left_out; the first two are stored without a byte.
   -- staged -> claimed -> bound | already_bound | failed | in_doubt, or back to staged
   -- in_doubt -> bound | already_bound | staged | failed | skipped | withdrawn
   -- staged -> withdrawn
-  status INTEGER NOT NULL CHECK (status BETWEEN 0 AND 10)
+  status INTEGER NOT NULL CHECK (status BETWEEN 0 AND 11)
 );
 -- The few rows whose binding the server may hold without our knowing.
 CREATE INDEX rows_open ON stored_rows (device) WHERE status IN (3, 4);
@@ -55,7 +55,7 @@ CREATE TABLE cells (
   cells TEXT NOT NULL
 );
 
--- Rows that break a rule.
+-- Rows that break a rule, or that a condition leaves out.
 CREATE TABLE broken (
   id           INTEGER PRIMARY KEY,
   problems     TEXT NOT NULL,            -- JSON
@@ -164,29 +164,29 @@ BEGIN
     FROM (SELECT max(run) AS last FROM runs) WHERE last > OLD.run;
 END;
 
--- --- what version 4 held ------------------------------------------------------------------------
+-- --- what version 5 held ------------------------------------------------------------------------
 
 INSERT INTO users (user_id)
-SELECT user_id FROM rows_4 WHERE problems IS NULL UNION SELECT user_id FROM bindings_4;
+SELECT user_id FROM rows_5 WHERE problems IS NULL UNION SELECT user_id FROM bindings_5;
 INSERT OR IGNORE INTO devices (user, machine_code, device_name, device_os)
 SELECT u.user, r.machine_code, r.device_name, r.device_os
-  FROM rows_4 r CROSS JOIN users u ON u.user_id = r.user_id
+  FROM rows_5 r CROSS JOIN users u ON u.user_id = r.user_id
  WHERE r.problems IS NULL AND r.duplicate_of IS NULL ORDER BY r.id;
 INSERT OR IGNORE INTO devices (user, machine_code, device_name, device_os)
 SELECT u.user, b.machine_code, b.device_name, b.device_os
-  FROM bindings_4 b CROSS JOIN users u ON u.user_id = b.user_id;
+  FROM bindings_5 b CROSS JOIN users u ON u.user_id = b.user_id;
 -- A duplicate may be that of another user's row, which counts.
 INSERT OR IGNORE INTO devices (user, machine_code, device_name, device_os)
 SELECT u.user, r.machine_code, r.device_name, r.device_os
-  FROM rows_4 r CROSS JOIN users u ON u.user_id = r.user_id
+  FROM rows_5 r CROSS JOIN users u ON u.user_id = r.user_id
  WHERE r.problems IS NULL AND r.duplicate_of NOT NULL ORDER BY r.id;
 INSERT INTO names (device, name, device_name, device_os)
 SELECT device, row_number() OVER (PARTITION BY device), device_name, device_os
   FROM (SELECT DISTINCT d.device, g.device_name, g.device_os
-          FROM (SELECT user_id, machine_code, device_name, device_os FROM rows_4
+          FROM (SELECT user_id, machine_code, device_name, device_os FROM rows_5
                  WHERE problems IS NULL
                  UNION ALL
-                SELECT user_id, machine_code, device_name, device_os FROM bindings_4) g
+                SELECT user_id, machine_code, device_name, device_os FROM bindings_5) g
          CROSS JOIN users u ON u.user_id = g.user_id
          CROSS JOIN devices d ON d.machine_code = g.machine_code AND d.user = u.user
          WHERE (d.device_name, d.device_os) IS NOT (g.device_name, g.device_os));
@@ -195,8 +195,10 @@ SELECT r.id, d.device, r.source, r.line, coalesce(n.name, 0),
        CASE r.status WHEN 'bound' THEN 0 WHEN 'skipped' THEN 1 WHEN 'staged' THEN 2
        WHEN 'claimed' THEN 3
             WHEN 'in_doubt' THEN 4 WHEN 'already_bound' THEN 5 WHEN 'failed' THEN 6 WHEN 'invalid'
-            THEN 7 WHEN 'duplicate' THEN 8 WHEN 'moved' THEN 9 WHEN 'withdrawn' THEN 10 END
-  FROM rows_4 r
+            THEN 7 WHEN 'duplicate' THEN 8 WHEN 'moved' THEN 9
+                  WHEN 'withdrawn' THEN 10
+            WHEN 'left_out' THEN 11 END
+  FROM rows_5 r
   LEFT JOIN users u ON u.user_id = r.user_id AND r.problems IS NULL
   LEFT JOIN devices d ON d.machine_code = r.machine_code AND d.user = u.user
   LEFT JOIN names n ON n.device = d.device
@@ -217,19 +219,19 @@ SELECT d.device,
             THEN strftime('%s', b.since) * 1000 + substr(b.since, 21, 3)
             WHEN b.since <> '' THEN b.since END,
        b.run, coalesce(n.name, 0)
-  FROM bindings_4 b
+  FROM bindings_5 b
   JOIN users u ON u.user_id = b.user_id
   JOIN devices d ON d.machine_code = b.machine_code AND d.user = u.user
   LEFT JOIN names n ON n.device = d.device
    AND (n.device_name, n.device_os) IS (b.device_name, b.device_os)
  ORDER BY d.device;
-INSERT INTO cells (id, cells) SELECT id, cells FROM rows_4 WHERE cells NOT NULL ORDER BY id;
+INSERT INTO cells (id, cells) SELECT id, cells FROM rows_5 WHERE cells NOT NULL ORDER BY id;
 INSERT INTO broken (id, problems, user_id, machine_code, device_name, device_os)
 SELECT id, problems, user_id, machine_code, device_name, device_os
-  FROM rows_4 WHERE problems NOT NULL ORDER BY id;
+  FROM rows_5 WHERE problems NOT NULL ORDER BY id;
 INSERT INTO sending (id, sent_at, attempts, doubts, verdict, silent_at, misses, missed_at)
 SELECT id, sent_at, attempts, doubts, verdict, silent_at, misses, missed_at
-  FROM rows_4
+  FROM rows_5
  WHERE status IN ('claimed', 'in_doubt')
     OR status = 'staged' AND (sent_at NOT NULL OR attempts OR doubts)
  ORDER BY id;
@@ -237,8 +239,8 @@ SELECT id, sent_at, attempts, doubts, verdict, silent_at, misses, missed_at
 CREATE TABLE alike (id INTEGER PRIMARY KEY);
 INSERT INTO alike (id)
 SELECT r.id
-  FROM rows_4 r
-  JOIN bindings_4 b ON b.user_id = r.user_id AND b.machine_code = r.machine_code
+  FROM rows_5 r
+  JOIN bindings_5 b ON b.user_id = r.user_id AND b.machine_code = r.machine_code
   JOIN runs n ON n.run = b.run
  WHERE r.status = 'skipped' AND r.device_id = b.device_id AND r.create_time = b.create_time
    AND r.detail = 'bound since ' || b.since || ' by run ' || n.run_id
@@ -251,16 +253,16 @@ SELECT r.id
 INSERT INTO remarks (id, duplicate_of, changes, doubts, repeats, detail)
 SELECT id, duplicate_of, changes, doubts, repeats,
        CASE WHEN id IN (SELECT id FROM alike) THEN '' ELSE detail END
-  FROM rows_4
+  FROM rows_5
  WHERE duplicate_of NOT NULL OR changes NOT NULL OR doubts OR repeats
     OR detail <> '' AND id NOT IN (SELECT id FROM alike)
  ORDER BY id;
 INSERT INTO answers (code, message, http_status)
 SELECT DISTINCT code, message, http_status
-  FROM rows_4 WHERE code <> '' OR message <> '' OR http_status NOT NULL;
+  FROM rows_5 WHERE code <> '' OR message <> '' OR http_status NOT NULL;
 INSERT OR IGNORE INTO traces (word)
 SELECT DISTINCT CASE length(trace_id) WHEN 58 THEN substr(trace_id, 1, 42) ELSE trace_id END
-  FROM rows_4 WHERE trace_id <> '';
+  FROM rows_5 WHERE trace_id <> '';
 INSERT INTO outcomes (id, sent_at, attempts, device_id, create_time, answer, trace, traced,
                       settled_at)
 SELECT r.id, CASE WHEN r.status NOT IN ('staged', 'claimed', 'in_doubt') THEN r.sent_at END,
@@ -283,7 +285,7 @@ SELECT r.id, CASE WHEN r.status NOT IN ('staged', 'claimed', 'in_doubt') THEN r.
                      / 1000.0, 'unixepoch') = r.settled_at
             THEN strftime('%s', r.settled_at) * 1000 + substr(r.settled_at, 21, 3)
             WHEN r.settled_at <> '' THEN r.settled_at END
-  FROM rows_4 r
+  FROM rows_5 r
  WHERE r.id NOT IN (SELECT id FROM alike)
    AND (r.status = 'skipped' OR r.device_id <> '' OR r.create_time <> '' OR r.code <> ''
         OR r.message <> '' OR r.http_status NOT NULL OR r.trace_id <> ''
@@ -292,8 +294,8 @@ SELECT r.id, CASE WHEN r.status NOT IN ('staged', 'claimed', 'in_doubt') THEN r.
            AND (r.attempts OR r.sent_at NOT NULL))
  ORDER BY r.id;
 DROP TABLE alike;
-DROP TABLE rows_4;
-DROP TABLE bindings_4;
+DROP TABLE rows_5;
+DROP TABLE bindings_5;
 
 -- --- as people and queries see it ---------------------------------------------------------------
 
@@ -310,7 +312,8 @@ SELECT r.id, r.id >> 40 AS run, r.source, r.line,
        WHEN 3 THEN 'claimed'
             WHEN 4 THEN 'in_doubt' WHEN 5 THEN 'already_bound' WHEN 6 THEN 'failed' WHEN 7 THEN
             'invalid' WHEN 8 THEN 'duplicate' WHEN 9 THEN 'moved'
-            WHEN 10 THEN 'withdrawn' END AS status,
+            WHEN 10 THEN 'withdrawn'
+            WHEN 11 THEN 'left_out' END AS status,
        coalesce(o.sent_at, s.sent_at) AS sent_at,
        coalesce(s.attempts, o.attempts, 0) AS attempts,
        coalesce(s.doubts, x.doubts, 0) AS doubts,
@@ -401,8 +404,9 @@ BEGIN
      SET status = CASE NEW.status WHEN 'bound' THEN 0 WHEN 'skipped' THEN 1
      WHEN 'staged' THEN 2 WHEN 'claimed' THEN
                   3 WHEN 'in_doubt' THEN 4 WHEN 'already_bound' THEN 5 WHEN 'failed' THEN 6 WHEN
-                  'invalid' THEN 7 WHEN 'duplicate' THEN 8 WHEN 'moved' THEN 9 WHEN 'withdrawn'
-                  THEN 10 END
+                  'invalid' THEN 7 WHEN 'duplicate' THEN 8 WHEN 'moved' THEN 9
+                  WHEN 'withdrawn' THEN 10
+            WHEN 'left_out' THEN 11 END
    WHERE id = OLD.id;
   DELETE FROM cells WHERE id = OLD.id AND NEW.cells IS NULL;
   INSERT OR REPLACE INTO cells (id, cells)
