@@ -30,6 +30,8 @@ through again.
   So it does from then on after every lone 429, while they come no closer than those by chance.
 - **Places** (`width`): a limit on requests in flight refuses by level, not by pace.
 - **Answers that slow down**: more go at once only while that brings more answers a second.
+- **Silence**: a request without an answer for several times the usual takes no place while others
+  are answered: nobody waits for it. Where most are silent, one more a second leaves, to see.
 """
 
 from bulkbind.pacing.learner import Left

@@ -30,9 +30,9 @@ STATED_SHARE = 0.995
 """Share of a stated limit that is used: the server's windows and ours are never in step."""
 LEARNED_SHARE = 0.98
 """Share of an earlier run's limit at which a run begins; it rises to it as after any 429."""
-START_PER_S = 500.0
+START_PER_S = 250.0
 """The pace before any limit is known, which doubles …"""
-DOUBLING_S, DOUBLING = 0.25, 10.0
+DOUBLING_S, DOUBLING = 0.2, 10.0
 """… in this time, and this many requests. Once there was a 429, it does so in a second at most."""
 TOGETHER = 2
 """So many leave at once in the beginning, to see whether they may."""
@@ -314,7 +314,6 @@ class Pace(StreamGate):
     def _end(self, first: Sent, at: float, number: int, *, closed_s: float) -> None:
         """Requests get through again after 429s, the *first* of which was lone if it took 0 s."""
         tried_at = self._tried_at if closed_s else first.at
-        tries = self._tries if closed_s else 0
         event = Event(
             refused=first,
             through=max(0, self._through),
@@ -323,7 +322,6 @@ class Pace(StreamGate):
             number=number,
             cost=self._cost,
             closed_s=closed_s,
-            tries=tries,
             was_asked=self._is_asked,
         )
         before, leg = self.search.leg, self.search.after(event)

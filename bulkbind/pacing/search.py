@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 REFUSED, SPACED_REFUSED = 0.003, 0.016
 """Share of the requests that looking for the limit may have refused; where they have to be spaced,
 jitter alone has about a percent of them refused."""
-MOST_COST = 10
-"""More refused at once say nothing of what the next 429 will cost."""
 CLOSED = 0.01
 """Share of the time that a gateway may be closed whose 429s are penalties."""
 CUT = 0.01
@@ -41,10 +39,8 @@ PERIODS_S, HITS = (60.0, 30.0, 10.0, 5.0, 2.0, 1.0), 2
 """Windows as gateways have them; one that was right twice is believed in."""
 SPACED_AT_MOST = 2
 """So few requests before the first 429 are no burst: the gateway wants them spaced."""
-SPACED_TRIES = 2
-"""More 429s in a row than this and two: it counts requests instead."""
-COUNTS_S = 0.03
-"""Closed for longer than this, and than two and a half slots, is no jitter."""
+SHUT_SLOTS = 4.0
+"""Closed for more slots of the pace than this is no jitter."""
 PENALTY_S = 0.5
 """A penalty is as long at least."""
 DOUBTS = 3
@@ -90,8 +86,6 @@ class Event(NamedTuple):
     """Requests refused since the last event."""
     closed_s: float
     """0: the gate stayed open."""
-    tries: int
-    """429s that have closed the gate and kept it closed."""
     was_asked: bool
     """Whether the gateway said how long to wait, so that it may have been idle meanwhile."""
 
@@ -178,7 +172,7 @@ class Search:
         """How near to the pace refused the limit is, rather than to what got through: a bucket's
         burst is in the one, and the time in which nothing was tried in the other."""
         self._confirmed = self._early = self._strikes = self._doubts = 0
-        self._proven = self._chance = self._whole = self._settled = 0.0
+        self._proven = self._chance = self._settled = 0.0
         self._changed_at = -math.inf
         self._scale_s = SPAN_S
         self._shut: _Shut | None = None
@@ -206,12 +200,11 @@ class Search:
             windowful = shut.windowful(now - self._begun.at)
             if self._begun.through(number) > 1.3 * windowful:  # it was no window
                 self._scale_s = SPAN_S
-                self.leg = self.leg._replace(beyond=max(LEAST, BEYOND * per_s))
+                self.leg = self.leg._replace(beyond=max(SHORT, BEYOND * per_s))
 
     def lost(self, number: int) -> None:
         """A request was refused."""
-        marks = {id(mark): mark for mark in (self._chain, *self._marks)}
-        for mark in (*marks.values(), *(mark for _, mark in self._longer)):
+        for mark in {self._chain, *self._marks, *(mark for _, mark in self._longer)}:
             mark.refused += number > mark.number
 
     @property
@@ -240,14 +233,16 @@ class Search:
         """Return the next leg, or the same one if it goes on."""
         per_s, is_first = event.refused.per_s, not self.is_found
         self.is_found = True
-        self._mind_spacing(event, is_first=is_first)
+        if is_first and event.through <= SPACED_AT_MOST and not self.is_per_user:
+            self.is_spaced = True
         is_early = not is_first and event.through <= self._early_at_most(per_s, event.cost)
         self._early = self._early + 1 if is_early else 0
-        self._cost += 0.25 * (min(event.cost, MOST_COST) - self._cost)
+        self._cost += 0.25 * (event.cost - self._cost)
         span = self._gone(event)
-        if event.closed_s > max(2.5 / per_s, COUNTS_S) and not self.is_spaced:
+        is_shut = event.closed_s > SHUT_SLOTS / per_s and not self.is_spaced
+        if is_shut:
             self._period.opened(event.tried_at, event.at)
-        if event.closed_s > max(4.0 / per_s, PENALTY_S) and not self.is_spaced:
+        if is_shut and event.closed_s > PENALTY_S:
             self._mind_penalty(event, span)
         else:
             self._shut = None  # a penalty follows every 429
@@ -283,13 +278,6 @@ class Search:
         high = max(low, per_s * (1 - min(1.0, event.closed_s / self._scale_s)))
         top = low + self._trust * (high - low)
         return (1 - CUT / 2) * top, top
-
-    def _mind_spacing(self, event: Event, *, is_first: bool) -> None:
-        if is_first:
-            is_burst = self.is_per_user or event.through > SPACED_AT_MOST
-            self.is_spaced = self.is_spaced or not is_burst
-        elif event.through > SPACED_AT_MOST and event.tries > SPACED_TRIES:
-            self.is_spaced = False
 
     def _early_at_most(self, per_s: float, cost: int) -> float:
         if self.is_spaced:  # refused for each third that got through says the same
@@ -360,9 +348,6 @@ class Search:
         per_s, total = event.refused.per_s, self._chain.through(event.number)
         fall = FALLS[min(self._early, len(FALLS) - 1)] * per_s if total <= EARLY else 0.0
         base = min(max(fall, goodput if total > EARLY // 2 else 0.0), 0.95 * per_s)
-        is_mostly_through = 3 * self._chain.refused <= 2 * total + EARLY // 2
-        if is_mostly_through and event.at - self._chain.at < SPAN_S:  # too short to judge by
-            base = max(base, min(0.97 * per_s, 0.85 * self._whole))
         return base, max(base, 0.97 * per_s if total <= EARLY else base)
 
     def _is_by_chance(self, event: Event, goodput: float, *, is_first: bool) -> bool:
@@ -370,7 +355,7 @@ class Search:
         per_s = event.refused.per_s
         apart = (event.refused.number - self._refused_number) / max(1, event.cost)
         self._refused_number = event.refused.number
-        was_full = event.closed_s > 4 / per_s and not self.quiet_s
+        was_full = event.closed_s > SHUT_SLOTS / per_s and not self.quiet_s
         if was_full or (self._early and per_s <= self._proven):
             self._strikes += 1
         elif not self._early:
@@ -399,8 +384,6 @@ class Search:
 
     def _begin(self, event: Event, base: float, top: float, *, is_first: bool) -> Leg:
         top = max(top, base)
-        if not self._early:
-            self._whole = 0.0 if is_first else base
         is_same = abs(top - self.leg.top) < 0.05 * self.leg.top < math.inf
         self._confirmed = self._confirmed + 1 if is_same and not self._early else 0
         longest_s = self._longest_s(event.at, top)
@@ -415,7 +398,7 @@ class Search:
             span = max(span, self._scale_s * top)
         if top == math.inf:
             span = SHORT
-        elif event.closed_s > 4 / top:
+        elif event.closed_s > SHUT_SLOTS / top:
             span = max(span, min(event.through, target))
         beyond_s = max(BEYOND, self._scale_s) if is_first else BEYOND * self._scale_s
         beyond = beyond_s * top
