@@ -6,6 +6,7 @@ a result with an exit code; neither is an exception.
 
 from __future__ import annotations
 
+import difflib
 from enum import IntEnum
 from itertools import groupby
 from typing import TYPE_CHECKING
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING
 from bulkbind.redaction import line
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from typing import Self
 
 
@@ -53,6 +54,12 @@ def meanings() -> str:
     return ", ".join(f"{'/'.join(map(str, codes))} {meaning}" for meaning, codes in ordered)
 
 
+def did_you_mean(wrong: str, known: Iterable[str]) -> str:
+    """Return `; did you mean `x`?` for the word nearest to a wrong one; empty if none is near."""
+    close = difflib.get_close_matches(wrong, list(known), n=1)
+    return f"; did you mean `{close[0]}`?" if close else ""
+
+
 class BulkbindError(Exception):
     """The base class. The message names the operation, the value and what is allowed.
 
@@ -75,6 +82,11 @@ class UsageError(BulkbindError):
 class ManifestError(BulkbindError):
     """A manifest cannot be read as a whole (a bad row is a `Problem` instead)."""
 
+    def __init__(self, message: str, *, hint: str = "", names: Sequence[str] = ()) -> None:
+        """*names*: where required columns are missing, those that there are."""
+        super().__init__(message, hint=hint)
+        self.names = tuple(names)
+
 
 class InvalidRowsError(BulkbindError):
     """Rows break rules, and `--on-invalid abort` is set."""
@@ -96,6 +108,12 @@ class InterruptedRunError(BulkbindError):
     def __init__(self, message: str, *, exit_code: ExitCode = ExitCode.INTERRUPTED) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+
+
+class DeclinedError(BulkbindError):
+    """A question was answered no."""
+
+    exit_code = ExitCode.DECLINED
 
 
 class LedgerError(BulkbindError):

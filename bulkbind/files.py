@@ -102,10 +102,15 @@ def read_whole(path: Path) -> tuple[bytes, os.stat_result]:
     Raises: OSError, also if it holds more than MOST_READ, as a device does.
     """
     with path.open("rb") as file:
-        content = file.read(MOST_READ + 1)
-        if len(content) > MOST_READ:
-            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), str(path))
-        return content, os.fstat(file.fileno())
+        return read_within(file), os.fstat(file.fileno())
+
+
+def read_within(file: BinaryIO) -> bytes:
+    """Return what an open file holds. Raises: OSError, also if it is more than MOST_READ."""
+    content = file.read(MOST_READ + 1)
+    if len(content) > MOST_READ:
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+    return content
 
 
 def create(path: Path, flags: int, mode: int = OWN_FILE) -> int:

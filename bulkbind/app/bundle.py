@@ -25,7 +25,7 @@ from bulkbind.clock import Clock, SystemClock
 from bulkbind.errors import LedgerError
 from bulkbind.files import make_folder, read_whole, replacing_bytes
 from bulkbind.koodrive import known_secrets, proxy_secrets
-from bulkbind.ledger import RunReader, find_run, people, reading
+from bulkbind.ledger import RunReader, find_run, ledger_of, people, reading
 from bulkbind.logs import redact
 from bulkbind.manifest.formulas import safe
 from bulkbind.model import TO_SEE_TO
@@ -180,7 +180,7 @@ def bundle(
 
     Raises: UsageError if there is no such run, LedgerError if something cannot be read or written.
     """
-    with reading(settings.ledger_path(), settings.api.endpoint) as db:
+    with reading(ledger_of(settings), settings.api.endpoint) as db:
         number = find_run(db, run_id)
         run = RunReader(db, number)
         summary = run.summary()
@@ -307,7 +307,7 @@ def _table(columns: Sequence[str], rows: Iterable[Iterable[object]]) -> str:
 
 def _learn_secrets(settings: Settings) -> None:
     """Hide every secret that the settings lead to: a second line of defence."""
-    learn(*known_secrets(settings.auth, settings.ledger_path()), *proxy_secrets())
+    learn(*known_secrets(settings.auth, ledger_of(settings)), *proxy_secrets())
     if settings.end.notify_url_file is not None:
         with contextlib.suppress(OSError, ValueError):
             learn(read_whole(settings.end.notify_url_file)[0].decode("utf-8-sig").strip())

@@ -15,7 +15,7 @@ from bulkbind.engine import StopSignal
 from bulkbind.engine.paced import Paced
 from bulkbind.errors import BulkbindError
 from bulkbind.koodrive import Auth, KooDrive, authorizer, choose, reach, tls_of
-from bulkbind.ledger import faults
+from bulkbind.ledger import faults, ledger_of
 from bulkbind.manifest.rules import breaks
 from bulkbind.model import Accepted, AuthExpired, ClockRefused
 from bulkbind.model.fields import USER
@@ -50,24 +50,26 @@ class Finding:
     advice: str = ""
 
 
-async def doctor(loaded: Loaded, clock: Clock | None = None) -> AsyncIterator[Finding]:
+async def doctor(
+    loaded: Loaded, clock: Clock | None = None, *, is_agreed: bool = True
+) -> AsyncIterator[Finding]:
     """Yield the findings, each as soon as it is known.
 
     Sends one request without credentials and, if the settings name a user, one list call, for
-    which a session may be renewed.
+    which a session may be renewed; none where nobody has agreed to the settings (*is_agreed*).
     """
     settings = loaded.settings
     for finding in _settings(loaded):
         yield finding
     if settings.api.endpoint is None:
-        yield Finding("endpoint", "fail", "none is set", "give --endpoint or a settings file")
+        yield Finding("endpoint", "fail", "none is set", "give --endpoint URL or --config FILE")
         return
     for finding in await in_thread(lambda: [*_ledger(settings), *_disk(settings)]):
         yield finding
     own = clock or SystemClock()
     auth: Auth | None = None
     try:
-        auth = await in_thread(authorizer, settings.auth, settings.ledger_path(), own)
+        auth = await in_thread(lambda: authorizer(settings.auth, ledger_of(settings), own))
         mode, why = await in_thread(choose, settings.auth)
         yield Finding("credentials", "ok", f"{mode}, {why}")
     except BulkbindError as error:
@@ -79,10 +81,19 @@ async def doctor(loaded: Loaded, clock: Clock | None = None) -> AsyncIterator[Fi
             if not step.is_ok:
                 return
         if auth is not None:
-            async for finding in _calls(settings, auth, own, tls):
+            async for finding in _calls(
+                settings, auth, own, tls, unsent=None if is_agreed else _unnamed(loaded)
+            ):
                 yield finding
     except BulkbindError as error:
         yield Finding("connection", "fail", str(error), error.hint)
+
+
+def _unnamed(loaded: Loaded) -> Finding:
+    """Return why no credentials are sent."""
+    why = f"not made: {loaded.found} was found in this folder, and nobody has named it"
+    advice = f"`bulkbind doctor --config {shlex.quote(str(loaded.found))}` names it"
+    return Finding("list call", "warn", why, advice)
 
 
 def _settings(loaded: Loaded) -> Iterator[Finding]:
@@ -94,7 +105,7 @@ def _settings(loaded: Loaded) -> Iterator[Finding]:
 
 
 def _ledger(settings: Settings) -> Iterator[Finding]:
-    path = settings.ledger_path()
+    path = ledger_of(settings)
     if not path.exists():
         folder = _existing(path.parent)
         if os.access(folder, os.W_OK | os.X_OK):
@@ -121,7 +132,7 @@ def _ledger(settings: Settings) -> Iterator[Finding]:
 
 def _disk(settings: Settings) -> Iterator[Finding]:
     out = settings.out or Path("bulkbind-report")
-    for name, path in (("ledger", settings.ledger_path().parent), ("report", out)):
+    for name, path in (("ledger", ledger_of(settings).parent), ("report", out)):
         folder = _existing(path.absolute())
         free = shutil.disk_usage(folder).free
         state: State = "ok"
@@ -136,7 +147,7 @@ def _existing(folder: Path) -> Path:
 
 
 async def _calls(
-    settings: Settings, auth: Auth, clock: Clock, tls: SSLContext | None
+    settings: Settings, auth: Auth, clock: Clock, tls: SSLContext | None, *, unsent: Finding | None
 ) -> AsyncIterator[Finding]:
     endpoint = settings.endpoint()
     client = KooDrive(settings.api, endpoint, clock, tls=tls)
@@ -147,6 +158,9 @@ async def _calls(
             return
         yield Finding("HTTP", "ok", f"{endpoint} answers, with HTTP {attempt.http_status}")
         yield _clock(client)
+        if unsent is not None:
+            yield unsent
+            return
         user_id = settings.manifest.user_id
         if user_id is None:
             advice = "give --user-id ID, a user whose list may be read"

@@ -11,7 +11,7 @@ from bulkbind.app.session.lists import compare_lists
 from bulkbind.app.session.session import authorized
 from bulkbind.engine.proof import READS
 from bulkbind.errors import NoLedgerError, UnreadableListError, UsageError
-from bulkbind.ledger import KnownReader, reading
+from bulkbind.ledger import KnownReader, ledger_of, reading
 from bulkbind.manifest.rules import breaks
 from bulkbind.report.tables import ExportWriter
 
@@ -68,7 +68,7 @@ async def export(
         if wrong := breaks("user_id", user):
             raise UsageError(f"user id {user!r}: {wrong}")
     with ExitStack() as stack:
-        ledger = settings.ledger_path()
+        ledger = ledger_of(settings)
         known: Known = NothingKnown()
         with suppress(NoLedgerError):
             known = KnownReader(stack.enter_context(reading(ledger, settings.endpoint())))

@@ -15,9 +15,9 @@ from bulkbind.app.session.lists import compare_lists
 from bulkbind.app.session.opening import opened, read_heads
 from bulkbind.app.session.session import authorized, before_sending
 from bulkbind.engine.proof import READS, vanished
-from bulkbind.errors import UsageError
+from bulkbind.errors import NoLedgerError, UsageError
 from bulkbind.files import read_whole, write_json
-from bulkbind.ledger import Ledger, Outlook, copy_known, reading
+from bulkbind.ledger import Ledger, Outlook, copy_known, ledger_of, reading
 from bulkbind.ledger.store import get_meta
 from bulkbind.manifest import digest
 from bulkbind.model import Forecast, Plan, PlanWord
@@ -101,10 +101,15 @@ async def _staged(
     folder: Path,
 ) -> tuple[Path, int, str]:
     """Return the ledger that holds the planned run, its number, and the id of a resumed run."""
-    real = session.settings.ledger_path()
-    endpoint = session.settings.endpoint() if session.settings.api.endpoint else _endpoint_of(real)
+    settings = session.settings
     scratch = folder / "plan.db"
-    await in_thread(copy_known, real, scratch, endpoint)
+    if settings.api.endpoint is None and settings.ledger is None:
+        session.listener.notice("no endpoint is set, so nothing is known of what is bound there")
+        real, endpoint = scratch, ""
+    else:
+        real = await in_thread(ledger_of, settings)
+        endpoint = settings.api.endpoint or _endpoint_of(real)
+        await in_thread(copy_known, real, scratch, endpoint)
     ledger = Ledger(scratch, endpoint, session.clock)
     await ledger.open({})
     try:
@@ -118,9 +123,12 @@ async def _staged(
 
 
 def _endpoint_of(ledger: Path) -> str:
-    """Return the endpoint of a ledger, if only its file was named."""
-    with reading(ledger) as db:
-        return str(get_meta(db, "endpoint"))
+    """Return the endpoint of a ledger, if only its file was named; empty if there is none yet."""
+    try:
+        with reading(ledger) as db:
+            return str(get_meta(db, "endpoint"))
+    except NoLedgerError:
+        return ""
 
 
 async def _refreshed(session: Session, outlook: Outlook, before: Plan, *, extra: bool) -> Plan:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from bulkbind.app.session.session import holder
 from bulkbind.clock import Clock, SystemClock, epoch_of, iso
 from bulkbind.errors import LedgerError
-from bulkbind.ledger import Pruned, prune as prune_ledger
+from bulkbind.ledger import Pruned, ledger_of, prune as prune_ledger
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,7 +58,7 @@ def prune(
     pruned = None
     if older_than_s is not None:
         pruned = prune_ledger(
-            settings.ledger_path(),
+            ledger_of(settings),
             settings.endpoint(),
             holder(time),
             before=iso(now - timedelta(seconds=older_than_s)),

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from bulkbind.app.session.lists import compare_lists
 from bulkbind.engine.proof import READS, vanished
-from bulkbind.ledger import SkippedReader, reading
+from bulkbind.ledger import SkippedReader, ledger_of, reading
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -29,7 +29,7 @@ async def refresh(session: Session, ledger: Ledger, run: int) -> None:
     settings = session.settings
     users = not_proven = 0
     gone: list[int] = []
-    with reading(settings.ledger_path(), settings.endpoint()) as db:
+    with reading(ledger_of(settings), settings.endpoint()) as db:
         reader = SkippedReader(db, run)
 
         def compare(user: str, _records: dict[str, Record], looks: Sequence[Look]) -> bool:

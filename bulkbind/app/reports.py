@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from bulkbind import ledger, report
 from bulkbind.clock import Clock, SystemClock, iso
-from bulkbind.ledger import RunReader, all_runs, find_run, reading
+from bulkbind.ledger import RunReader, all_runs, find_run, ledger_of, reading
 from bulkbind.model import NEEDS_PERSON, PENDING, LiveFacts, RunState, Status
 from bulkbind.report.measures import ENOUGH, LONG_S, RECENT_S, left_s
 
@@ -61,7 +61,7 @@ def status(settings: Settings, run_id: str | None = None, clock: Clock | None = 
     Raises: UsageError if there is no such run, LedgerError.
     """
     now = (clock or SystemClock()).utc_now()
-    with reading(settings.ledger_path(), settings.api.endpoint) as db:
+    with reading(ledger_of(settings), settings.api.endpoint) as db:
         reader = RunReader(db, find_run(db, run_id))
         summary = reader.summary()
         is_sending = summary.state is RunState.SENDING
@@ -123,7 +123,7 @@ def write_report(
 
     Raises: UsageError if there is no such run, LedgerError if something cannot be read or written.
     """
-    with reading(settings.ledger_path(), settings.api.endpoint) as db:
+    with reading(ledger_of(settings), settings.api.endpoint) as db:
         reader = RunReader(db, find_run(db, run_id))
         folder = settings.out or Path("bulkbind-report") / reader.run_id()
         summary, files = report.write_report(reader, folder)
@@ -146,7 +146,7 @@ def write_forms(
     Raises: UsageError, LedgerError.
     """
     wanted = report.parse_filter(only)
-    with reading(settings.ledger_path(), settings.api.endpoint) as db:
+    with reading(ledger_of(settings), settings.api.endpoint) as db:
         reader = RunReader(db, find_run(db, run_id))
         summary = reader.summary()
         folder = settings.out or Path("bulkbind-report") / summary.run_id
@@ -156,9 +156,9 @@ def write_forms(
 
 def run_names(settings: Settings, most: int) -> list[RunName]:
     """Return ids and names of the newest runs, without their rows. Raises: LedgerError."""
-    return ledger.run_names(settings.ledger_path(), settings.api.endpoint, most)
+    return ledger.run_names(ledger_of(settings), settings.api.endpoint, most)
 
 
 def runs(settings: Settings) -> list[dict[str, Any]]:
     """Return the runs in the ledger, newest first. Raises: LedgerError."""
-    return all_runs(settings.ledger_path(), settings.api.endpoint)
+    return all_runs(ledger_of(settings), settings.api.endpoint)

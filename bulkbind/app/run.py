@@ -97,6 +97,7 @@ def read_plan(
             per_s=per_s,
             source=source,
             unbinds=moves,
+            users=outlook.users_to_bind(first, moves=moves > 0),
         ),
         digest=digest,
         mark=mark,
@@ -133,7 +134,8 @@ def refuse_moved(plan: Plan, wanted: Plan | None) -> None:
         how = ", ".join(changed) or "other rows than planned, though as many of each"
         what = f"the ledger, --rebind or --move is another than when the plan was made ({how})"
     raise PlanMovedError(
-        f"{what}, so nothing was sent", hint="look at a new `bulkbind plan`, and save that"
+        f"{what}, so nothing was sent",
+        hint="`bulkbind plan MANIFEST --save FILE` shows a new one, and keeps it",
     )
 
 
@@ -315,7 +317,7 @@ class Staging:
             self._session.pulse.beat()  # the answer may have taken long
             if not is_wanted:
                 await self._ledger.discard(number)
-                return RunResult(None, ExitCode.DECLINED, "nothing was sent")
+                return RunResult(None, ExitCode.DECLINED, "declined: nothing was sent")
         withdrawn = await self._ledger.confirm(number)
         if withdrawn:
             self._session.listener.notice(
@@ -417,7 +419,8 @@ class Staging:
             shown = problem_lines(tuple(groups), MOST_LINES - LINES_AROUND)
             raise InvalidRowsError(
                 lines([f"{of_all} break a rule, so nothing was sent:", *shown]),
-                hint="`bulkbind validate --all` lists every one; --on-invalid skip sends the rest",
+                hint="`bulkbind validate MANIFEST --all` lists every one; "
+                "`bulkbind run MANIFEST --on-invalid skip` sends the rest",
             )
 
 

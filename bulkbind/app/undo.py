@@ -25,7 +25,7 @@ from bulkbind.app.session.session import (
 from bulkbind.engine import Parts, Unbinder, draining
 from bulkbind.engine.readback import Readback
 from bulkbind.errors import ExitCode, UsageError
-from bulkbind.ledger import RunReader, UndoReader, find_run, reading
+from bulkbind.ledger import RunReader, UndoReader, find_run, ledger_of, reading
 from bulkbind.logs import bound, logger
 from bulkbind.model import CAN_RESUME, RunState, UnbindKind, UndoPlan, UndoSummary
 from bulkbind.report.undo_report import MAY_COST, write_undo
@@ -83,7 +83,7 @@ async def undo(
             "undo reads the users' lists before it unbinds anything, and `readback` is off",
             hint="switch it on; without lists nobody can tell whose binding it is",
         )
-    with reading(settings.ledger_path(), settings.endpoint()) as db:
+    with reading(ledger_of(settings), settings.endpoint()) as db:
         run = find_run(db, run_id)
         known_id = RunReader(db, run).run_id()
     session = new_session(settings, listener, stop, clock)
@@ -91,7 +91,7 @@ async def undo(
         session = await authorized(session)
         async with held_ledger(session) as ledger:
             if not await _confirmed(session, ledger, run, known_id, devices):
-                return UndoResult(None, (), ExitCode.DECLINED, "nothing was unbound")
+                return UndoResult(None, (), ExitCode.DECLINED, "declined: nothing was unbound")
             with bound(run_id=known_id):
                 await _unbind_all(session, ledger, run)
     return await asyncio.to_thread(_result, session, run)
@@ -216,7 +216,7 @@ async def _send_nothing(claim: Claim) -> None:
 
 def _result(session: Session, run: int) -> UndoResult:
     settings = session.settings
-    with reading(settings.ledger_path(), settings.endpoint()) as db:
+    with reading(ledger_of(settings), settings.endpoint()) as db:
         reader = UndoReader(db, run)
         summary = reader.summary()
         assert summary is not None  # it was begun

@@ -10,7 +10,7 @@ from bulkbind.app.session.lists import compare_lists
 from bulkbind.app.session.session import authorized
 from bulkbind.engine.proof import READS, vanished
 from bulkbind.errors import ExitCode
-from bulkbind.ledger import BoundReader, RunReader, find_run, reading
+from bulkbind.ledger import BoundReader, RunReader, find_run, ledger_of, reading
 from bulkbind.model.fields import LABELS
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ async def verify(
     Raises: UsageError, LedgerError, UnreadableListError.
     """
     session = await authorized(new_session(settings, listener, stop, clock))
-    with reading(settings.ledger_path(), settings.endpoint()) as db:
+    with reading(ledger_of(settings), settings.endpoint()) as db:
         run = find_run(db, run_id)
         reader = BoundReader(db, run)
         found = Verification(RunReader(db, run).run_id())

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
-from bulkbind.errors import ExitCode, meanings
+from bulkbind.errors import ExitCode, did_you_mean, meanings
 from bulkbind.redaction import line
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ MOST_UNCOLLECTED = 20_000
 objects, as by default, takes 8 us a row."""
 COMMANDS = {
     "demo": "the whole job on an embedded sandbox; needs nothing",
+    "init": "make a settings file from a manifest's header",
     "validate": "check manifests against the rules; no network",
     "plan": "show what run would do; nothing is sent",
     "run": "bind every device of the manifests; asks first on a terminal",
@@ -35,10 +36,11 @@ COMMANDS = {
     "verify": "compare what a run says with the server's lists",
     "undo": "unbind what a run bound, and only that",
     "export": "write what is bound on the server as a manifest",
-    "completion": "print a script that completes commands, options and run ids in a shell",
+    "completion": "print a script that completes commands, options, values and run ids in a shell",
     "config": "print the settings in force, and where each came from",
-    "schema": "print the JSON Schema of manifests or settings, for editors",
+    "schema": "print the JSON Schema of manifests, settings, results or log lines",
     "sandbox": "serve a local KooDrive to rehearse on",
+    "help": "show a topic of the manual, such as credentials or what-happens-when",
 }
 
 
@@ -55,6 +57,15 @@ class _Commands(click.Group):
             return cast("click.Command", import_module("bulkbind.cli.commands.run").resume_command)
         module = import_module(f"bulkbind.cli.commands.{cmd_name}")
         return cast("click.Command", module.command)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the command that was typed; the error names the nearest one."""
+        is_typed = args and not args[0].startswith("-") and not ctx.resilient_parsing
+        if is_typed and args[0] not in COMMANDS:
+            ctx.fail(f"there is no command {args[0]!r}{did_you_mean(args[0], COMMANDS)}")
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -76,9 +87,10 @@ class _Commands(click.Group):
 @click.group(
     cls=_Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog=f"Start with `bulkbind demo`. Exit codes: {meanings()}.",
+    epilog="Start with `bulkbind demo`; `bulkbind help` lists the topics. "
+    f"Exit codes: {meanings()}.",
 )
-@click.version_option(package_name="bulkbind")
+@click.version_option(None, "-V", "--version", package_name="bulkbind")
 def cli() -> None:
     """Bind a manifest of devices to KooDrive users, at the server's pace.
 
@@ -101,7 +113,8 @@ def _show(error: click.ClickException) -> None:
     shown = io.StringIO()
     error.show(shown)
     told = error.format_message()
-    click.echo(shown.getvalue().replace(told, line(told)), err=True, nl=False)
+    text = shown.getvalue().replace(f"Error: {told}", f"error: {line(told)}")
+    click.echo(text, err=True, nl=False)
 
 
 def main() -> None:
@@ -112,6 +125,11 @@ def main() -> None:
         code = cli.main(prog_name="bulkbind", standalone_mode=False)
     except click.ClickException as error:
         _show(error)
+        if "--json" in sys.argv:
+            # Few calls come here, and `--help` shall not load it.
+            from bulkbind.cli.running import print_failure  # noqa: PLC0415  # as above
+
+            print_failure(error.format_message(), "", error.exit_code)
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(ExitCode.INTERRUPTED)

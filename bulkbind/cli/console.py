@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
 import signal
-import stat
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bulkbind.app.session.listener import Listener
+from bulkbind.cli.consent import target_of
+from bulkbind.cli.here import again, completed
 from bulkbind.clock import SystemClock
-from bulkbind.errors import InterruptedRunError, UsageError
+from bulkbind.errors import DeclinedError, ExitCode, InterruptedRunError, UsageError
 from bulkbind.logs import is_terminal, logger
 from bulkbind.redaction import Lines, line
+from bulkbind.report.measures import counted
 from bulkbind.report.plan_text import plan_text
 from bulkbind.report.undo_report import MAY_COST, undo_plan_text
 
@@ -24,10 +25,21 @@ if TYPE_CHECKING:
     from typing import TextIO
 
     from bulkbind.app.session.eta import Gauge
+    from bulkbind.cli.consent import Consent
     from bulkbind.cli.live import LiveDisplay
     from bulkbind.model import Plan, UndoPlan
+    from bulkbind.settings import Settings
 
 READING_EVERY_S = 3.0
+
+_displays: list[LiveDisplay] = []
+
+
+def end_displays() -> None:
+    """Remove the live display, if there is one: it breaks the lines that are written above it."""
+    while _displays:
+        _displays.pop().stop()
+
 
 _logs_only = False
 
@@ -55,13 +67,14 @@ def say(text: str) -> None:
 def say_hint(hint: str) -> None:
     """Write what to do next, if anything, below an empty line."""
     if hint:
-        say(Lines(f"\nhint: {line(hint)}"))
+        say(Lines(f"\nhint: {completed(hint)}"))
 
 
-def fail(text: str, hint: str = "") -> None:
+def fail(text: str, hint: str = "", exit_code: int = ExitCode.NOT_STARTED) -> None:
     """Print why a command failed, and what to do next."""
     if _logs_only:
-        logger().error("command.failed", error=text, hint=hint)
+        hint = completed(hint)
+        logger().error("command.failed", error=text, hint=hint, exit_code=int(exit_code))
         return
     say(Lines(f"error: {line(text)}"))
     say_hint(hint)
@@ -72,19 +85,20 @@ def is_interactive() -> bool:
     return is_terminal(sys.stdin)
 
 
-def ask(what: str, question: str, unanswered: str) -> str:
+def ask(what: str, question: str, unanswered: str, *, is_grave: bool = False) -> str:
     """Ask a person; return the line typed, without blanks around it.
 
     Args:
         what: What the question is about; may be empty.
         question: One line.
         unanswered: The error's text if there is no answer: at Ctrl-C, or at the end of the input.
+        is_grave: Whether it stands out, where colours may be used.
 
     Raises: InterruptedRunError without an answer.
     """
     with _interruptible():
         try:
-            _show_question(what, question)
+            _show_question(what, question, is_grave=is_grave)
             typed = sys.stdin.readline()
         except UnicodeDecodeError:
             typed = "?\n"  # not an answer
@@ -97,34 +111,28 @@ def ask(what: str, question: str, unanswered: str) -> str:
     return typed.strip()
 
 
-def _show_question(what: str, question: str) -> None:
-    """Write a question where a person sees it: to standard error, else to the terminal."""
+GRAVE = "\x1b[1;33m"
+"""Bold and yellow."""
+
+
+def _show_question(what: str, question: str, *, is_grave: bool) -> None:
+    """Write a question to the terminal, and a record of it where standard error is none.
+
+    What reads standard error, as `tee` or `less` does, need not show it at once, nor at all.
+    """
     what, question = line(what), line(question)
+    shown = f"{question} "
+    if is_grave and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb":
+        shown = f"{GRAVE}{question}\x1b[0m "
     if what:
         say(what)
     if is_terminal(sys.stderr) and not _logs_only:
-        _write(sys.stderr, f"{question} ")
+        _write(sys.stderr, shown)
         return
-    if not _logs_only:
-        say(question)  # a whole line, since the reader of a pipe may wait for its end
-    if _logs_only or not _may_be_seen(sys.stderr):
-        with contextlib.suppress(OSError), Path("/dev/tty").open("w", encoding="utf-8") as terminal:
-            _write(terminal, f"{what}\n{question} ")
-
-
-def _may_be_seen(stream: TextIO | None) -> bool:
-    """Return whether a person may see a stream that is not a terminal: a pipe, as to tee."""
-    if stream is None:
-        return False
-    try:
-        mode = os.fstat(stream.fileno()).st_mode
-    except (OSError, ValueError):  # not a stream of the operating system
-        return True
-    if not stat.S_ISFIFO(mode) and not stat.S_ISSOCK(mode):
-        return False
-    poll = select.poll()
-    poll.register(stream.fileno(), 0)
-    return not poll.poll(0)  # an event here means only that the reader is gone
+    say(question)
+    # Standard input may be a terminal that is not the process's own: then the record is all.
+    with contextlib.suppress(OSError), Path("/dev/tty").open("w", encoding="utf-8") as terminal:
+        _write(terminal, f"{what}\n{shown}" if what else shown)
 
 
 def _write(stream: TextIO | None, text: str) -> None:
@@ -138,9 +146,13 @@ def _write(stream: TextIO | None, text: str) -> None:
 class Console(Listener):
     """Shows a person what a use case does."""
 
-    def __init__(self, *, is_quiet: bool = False, asks: bool = False) -> None:
+    def __init__(
+        self, *, is_quiet: bool = False, asks: bool = False, consent: Consent | None = None
+    ) -> None:
+        """*consent*: to the settings, for commands that send."""
         self._is_quiet = is_quiet
         self._asks = asks
+        self._consent = consent
         self._clock = SystemClock()
         self._live: LiveDisplay | None = None
         self._reported_at = self._clock.monotonic()
@@ -148,11 +160,11 @@ class Console(Listener):
     def notice(self, text: str) -> None:
         """Print a notice."""
         if not self._is_quiet:
-            say(f"note: {text}")
+            say(completed(f"note: {text}"))
 
     def warning(self, text: str) -> None:
         """Print a warning."""
-        say(f"warning: {text}")
+        say(completed(f"warning: {text}"))
 
     def staged(self, rows: int) -> None:
         """Print the number of rows read, every few seconds."""
@@ -171,12 +183,13 @@ class Console(Listener):
 
             self._live = LiveDisplay(rows, gauge, self._clock, Terminal(stderr=True))
             self._live.start()
+            _displays.append(self._live)
 
     def sent(self) -> None:
         """Remove the live display from the screen."""
         if self._live is not None:
-            live, self._live = self._live, None
-            live.stop()
+            self._live = None
+            end_displays()
 
     def settled(self, counts: dict[str, int], problems: Sequence[str]) -> None:
         """Update the live display."""
@@ -185,29 +198,78 @@ class Console(Listener):
 
     def confirm(self, plan: Plan) -> bool:
         """Show the plan, and ask if there is a person to ask."""
-        what = "" if self._is_quiet else plan_text(plan, is_brief=True)
-        if self._is_quiet and self._asks and plan.forecast.unbinds:
-            what = MAY_COST
-        if not self._asks or not plan.forecast.calls:
-            if what:
+        asks = self._asks and plan.forecast.calls > 0
+        what = completed(plan_text(plan, is_brief=True))
+        if self._is_quiet:
+            what = Lines(what.partition("\n")[0])  # of what is asked
+            what = Lines(f"{what}\n{MAY_COST}") if plan.forecast.unbinds else what
+        if not asks:
+            if not self._is_quiet:
                 say(what)
             return True
-        while True:
-            answer = ask(what, "Bind them? [y/N]:", "nothing was sent").lower()
-            if answer in ("y", "yes", "n", "no", ""):
-                return answer.startswith("y")
-            what = "answer y or n"
+        assert self._consent is not None, "who asks knows the settings"
+        settings = self._consent.settings
+        target = target_of(settings)
+        question = f"Bind {_devices(plan)} at {target.text} {_caller(settings)}? [y/N]"
+        is_agreed = _is_yes(what, question, is_grave=not target.is_sandbox)
+        if is_agreed:
+            self._consent.give()
+        return is_agreed
+
+    def before_credentials(self) -> None:
+        """Ask whether a settings file that nobody named is meant. Raises: DeclinedError."""
+        if self._consent is None or not self._consent.is_needed:
+            return
+        self._consent.require(can_ask=self._asks)
+        settings = self._consent.settings
+        target = target_of(settings)
+        question = (
+            f"{self._consent.file} in this folder leads to {target.text} "
+            f"{_caller(settings)}: is it meant? [y/N]"
+        )
+        if not _is_yes("", question, is_grave=not target.is_sandbox):
+            raise DeclinedError(
+                "declined: nothing was sent",
+                hint=f"name the settings that are meant: {again('--config', 'FILE')}",
+            )
+        self._consent.give()
 
     def confirm_undo(self, undo: UndoPlan) -> bool:
         """Show what would be unbound, and ask for the number of devices."""
         if not self._asks:
             raise UsageError(
                 f"undo would unbind {undo.devices:,} devices, and there is nobody to ask",
-                hint=f"--yes-unbind {undo.devices} says that so many are meant",
+                hint=f"say that so many are meant: {again('--yes-unbind', str(undo.devices))}",
             )
         question = f"Type {undo.devices} to unbind them:"
         typed = ask(undo_plan_text(undo), question, "nothing was unbound")
         return typed.replace(",", "") == str(undo.devices)
+
+
+def _caller(settings: Settings) -> str:
+    from bulkbind.koodrive import caller  # noqa: PLC0415  # slow to import; few commands ask
+
+    return caller(settings.auth)
+
+
+def _devices(plan: Plan) -> str:
+    """Return what a run would bind: `3,000 devices of 12 users`."""
+    forecast = plan.forecast
+    text = f"{counted(forecast.binds, 'devices')} of {counted(forecast.users, 'users')}"
+    if not forecast.binds:
+        return "what is in doubt, once it is looked up,"
+    if forecast.unbinds:
+        text += f", {forecast.unbinds:,} of them unbound from other users first,"
+    return text
+
+
+def _is_yes(what: str, question: str, *, is_grave: bool) -> bool:
+    """Ask until the answer is yes or no. Raises: InterruptedRunError."""
+    while True:
+        answer = ask(what, question, "nothing was sent", is_grave=is_grave).lower()
+        if answer in ("y", "yes", "n", "no", ""):
+            return answer.startswith("y")
+        what = "answer y or n"
 
 
 @contextlib.contextmanager

@@ -16,25 +16,33 @@ from click.shell_completion import CompletionItem
 from bulkbind import logs
 from bulkbind.app.schema import filled
 from bulkbind.cli import console
+from bulkbind.cli.consent import Consent
+from bulkbind.cli.here import FOUND_HERE
+from bulkbind.cli.layout import BRIEF, WHOLE, write_options
+from bulkbind.cli.running import explained, print_failure
 from bulkbind.cli.variables import unknown_variables
-from bulkbind.errors import BulkbindError, UsageError
+from bulkbind.errors import BulkbindError, UsageError, did_you_mean
 from bulkbind.manifest.columns import field_of
 from bulkbind.manifest.formats import FORMATS
 from bulkbind.model.fields import FIELDS
 from bulkbind.redaction import learn
 from bulkbind.settings import (
+    FOUND,
     SECRETS,
     SETTINGS,
+    ConfigFile,
     Group,
     Loaded,
     LogSettings,
     Setting,
     Settings,
+    find_config,
     load,
     parse_duration,
+    shipped_names,
     variable_of,
 )
-from bulkbind.settings.model import Repeated
+from bulkbind.settings.model import Repeated, Shown
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
@@ -43,6 +51,15 @@ class Listed(click.types.StringParamType):
     """Texts that may contain blanks: the environment variable separates them by semicolons."""
 
     envvar_list_splitter = ";"
+
+
+class Choice(click.Choice[str]):
+    """One of some words; the error names the nearest one."""
+
+    def get_invalid_choice_message(self, value: str, ctx: click.Context | None) -> str:
+        """Return what is wrong, and what was probably meant."""
+        told = super().get_invalid_choice_message(value, ctx).removesuffix(".")
+        return told + did_you_mean(value, self.choices)
 
 
 class _Time(click.ParamType[float]):
@@ -68,6 +85,26 @@ TIME = _Time()
 class Command(click.Command):
     """A command that first looks for environment variables of ours that mean nothing."""
 
+    def __init__(
+        self, *args: Any, is_brief: bool = False, finds_settings: bool = True, **attributes: Any
+    ) -> None:
+        """Make a command.
+
+        *is_brief*: `--help` has a line for each option, and `bulkbind help` has all of it.
+        *finds_settings*: whether those of the current folder count, if it takes any.
+        """
+        super().__init__(*args, **attributes)
+        self.is_brief = is_brief
+        self.finds_settings = finds_settings
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options below headings."""
+        is_brief = self.is_brief and WHOLE not in ctx.meta
+        write_options(self.get_params(ctx), ctx, formatter, is_brief=is_brief)
+        if is_brief:
+            formatter.write_paragraph()
+            formatter.write_text(BRIEF.format(name=self.name))
+
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401  # click's signature
         """Call the command, or exit with 2 where a variable is nearly one of ours."""
         learn(*(os.environ.get(variable_of(name)) for name in SECRETS))  # before any is quoted
@@ -75,10 +112,39 @@ class Command(click.Command):
         for text in slips:
             console.fail(text)
         if slips:
+            print_failure("; ".join(slips), "", UsageError.exit_code)
             ctx.exit(UsageError.exit_code)
+        with explained():
+            found = _found(ctx)
+        if isinstance(found, str):
+            others.append(
+                f"{FOUND} in this folder is not used: {found}; --config {FOUND} takes it all the "
+                "same"
+            )
+        elif found is not None:
+            others.append(f"settings from {FOUND} in this folder")
         if others and not ctx.params.get("quiet"):
             _note(ctx.params, others)
         return super().invoke(ctx)
+
+
+_READ = "bulkbind.settings-file"
+"""Key in a context: what `find_config` returned, so that it is opened once."""
+
+
+def _found(ctx: click.Context) -> ConfigFile | str | None:
+    """Return what `find_config` finds, where the command takes settings and none are named."""
+    command = ctx.command
+    if ctx.resilient_parsing or not (isinstance(command, Command) and command.finds_settings):
+        return None  # completing, or a command that makes such a file
+    if "config" not in ctx.params or ctx.params["config"] is not None:
+        return None
+    if _READ not in ctx.meta:
+        found = ctx.meta[_READ] = find_config()
+        if isinstance(found, ConfigFile):
+            ctx.meta[FOUND_HERE] = found.path
+    read: ConfigFile | str | None = ctx.meta[_READ]
+    return read
 
 
 def _note(given: dict[str, Any], texts: list[str]) -> None:
@@ -105,7 +171,8 @@ def option(
 ) -> Callable[[Decorated], Decorated]:
     """Return a click option with its environment variable `BULKBIND_…`, shown in the help.
 
-    *of*: the command, where other commands' options of that name mean something else.
+    *of*: the command, where other commands' options of that name mean something else, or where
+    the name is so short that many another variable would be taken for a slip.
     """
     variable = variable_of(f"{of}-{flag.removeprefix('--')}" if of else flag)
     return click.option(flag, *more, envvar=variable, show_envvar=True, **attributes)
@@ -135,6 +202,11 @@ def settings(*groups: Group) -> Callable[[Decorated], Decorated]:
     return together([_option(s) for group in groups for s in SETTINGS.values() if s.group is group])
 
 
+def setting(key: str) -> Callable[[Decorated], Decorated]:
+    """Return the option of one setting."""
+    return _option(SETTINGS[key])
+
+
 def _option(setting: Setting) -> Callable[[Any], Any]:
     """Return the option of a setting; pydantic checks its value, as it checks a file's."""
     attributes: dict[str, Any] = {"metavar": setting.metavar}
@@ -149,17 +221,47 @@ def _option(setting: Setting) -> Callable[[Any], Any]:
         attributes["type"] = click.Path(path_type=Path)
     if default:
         text += f"  [default: {default}]"
+    if values := _values_of(setting):
+        attributes["shell_complete"] = values
     return option(setting.flag, setting.name, help=text, **attributes)
 
 
-config = path("--config", help="settings file (YAML)")
+def _values_of(setting: Setting) -> Callable[..., list[str]] | None:
+    """Return the completion of a setting's values, where they can be told."""
+    words = [
+        kind for kind in setting.kinds if isinstance(kind, str) and not isinstance(kind, Shown)
+    ]
+    if setting.name == "format":
+        words = list(FORMATS)
+    elif dict in setting.kinds:
+        words = [f"{name}=" for name in FIELDS]
+    elif setting.name == "profile":
+        return _profiles
+    if not words:
+        return None
+    return lambda _context, _param, incomplete: [w for w in words if w.startswith(incomplete)]
+
+
+def _profiles(context: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    """Return the profiles of the settings file that the options so far name."""
+    with contextlib.suppress(BulkbindError), context:
+        profiles = settings_from({"config": context.params.get("config")}).manifest.profiles
+        return [name for name in profiles if name.startswith(incomplete)]
+    return []
+
+
+config = path(
+    "--config",
+    help=f"settings file (YAML), or one that comes along; {', '.join(shipped_names())}, without "
+    f"it {FOUND} in this folder, if it is yours alone",
+)
 
 first = option(
     "--first",
     type=click.IntRange(min=1),
     metavar="N",
-    help="a pilot: send only the first N rows that need sending, then stop with 3; the "
-    "same command without it goes on  [default: all]",
+    help="a pilot of the first N rows that need sending; then it stops with 3, and the same "
+    "command without it goes on  [default: all]",
 )
 
 output_options = together(
@@ -192,7 +294,18 @@ def loaded_from(given: dict[str, Any]) -> Loaded:
         if value:
             values[key] = _pairs(value, setting) if dict in setting.kinds else value
             origins[key] = origin
-    return load(given.get("config"), values, origins, formats=FORMATS)
+    file: Path | ConfigFile | None = given.get("config")
+    if file is None and (context := click.get_current_context(silent=True)) is not None:
+        found = _found(context)
+        file = found if isinstance(found, ConfigFile) else None
+    return load(file, values, origins, formats=FORMATS)
+
+
+def consent_from(
+    given: dict[str, Any], on_given: Callable[[Settings], None] | None = None
+) -> Consent:
+    """Return the settings as `Consent`, for a command that sends. Raises: UsageError."""
+    return Consent(loaded_from(given), on_given)
 
 
 def _origin(name: str) -> str:
@@ -227,10 +340,20 @@ def _malformed(pair: str, setting: Setting) -> UsageError:
             f"{setting.flag} {pair!r}: write the name of the field as it is here, {field}",
             hint=f"write {setting.flag} {field}={shlex.quote(right)}",
         )
+    guess = did_you_mean(left, FIELDS) if left not in FIELDS else ""
     return UsageError(
-        f"{setting.flag} {pair!r}: write {setting.metavar}",
-        hint=f"fields are {', '.join(FIELDS)}",
+        f"{setting.flag} {pair!r}: {_lack(pair, left, right)}; write {setting.metavar}",
+        hint=f"fields are {', '.join(FIELDS)}{guess}",
     )
+
+
+def _lack(pair: str, left: str, right: str) -> str:
+    """Return what is wrong with a pair of a field and something else."""
+    if "=" not in pair:
+        return "there is no `=` in it"
+    if not left or not right:
+        return f"nothing stands {'behind' if left else 'before'} the `=`"
+    return f"there is no field `{left}`"
 
 
 MOST_RUNS = 50

@@ -17,6 +17,7 @@ import click
 from bulkbind import logs
 from bulkbind.cli import console
 from bulkbind.cli.console import say
+from bulkbind.cli.here import completed
 from bulkbind.clock import SystemClock
 from bulkbind.engine import StopReason, StopSignal
 from bulkbind.errors import BulkbindError, ExitCode
@@ -40,13 +41,26 @@ def explained() -> Iterator[None]:
     try:
         yield
     except BulkbindError as error:
-        console.fail(error.message, error.hint)
+        console.fail(error.message, error.hint, error.exit_code)
+        print_failure(error.message, error.hint, error.exit_code)
         sys.exit(error.exit_code)
     except OSError as error:
         # Errors of all other files are handled where they are used.
         leave_stdout()
-        console.fail(f"standard output cannot be written: {error.strerror}")
+        told = f"standard output cannot be written: {error.strerror}"
+        console.fail(told, exit_code=ExitCode.LEDGER)
         sys.exit(ExitCode.LEDGER)
+
+
+def print_failure(message: str, hint: str, exit_code: int) -> None:
+    """With `--json`, print why there is no result as a line of JSON on standard output."""
+    context = click.get_current_context(silent=True)
+    given = context.params if context else {}
+    is_json = given.get("as_json") or given.get("as_json_")
+    if is_json if context else "--json" in sys.argv:  # a command line that cannot be parsed
+        told = {"error": message, "hint": completed(hint), "exit_code": int(exit_code)}
+        with contextlib.suppress(OSError):
+            print_lines([json_text(told, indent=None)])
 
 
 def leave_stdout() -> None:
@@ -84,7 +98,9 @@ class _Stderr(io.TextIOBase):
         return logs.is_terminal(sys.stderr)
 
 
-def run_until_done(work: Work, *, first_words: str = "stopping", grace_s: float = 0.0) -> ExitCode:
+def run_until_done(
+    work: Work, *, first_words: str = "stopping", next_step: str = "", grace_s: float = 0.0
+) -> ExitCode:
     """Run *work* with signal handlers; return the exit code.
 
     The first SIGINT, SIGTERM or SIGHUP drains, the second one cancels, later ones are ignored.
@@ -92,10 +108,11 @@ def run_until_done(work: Work, *, first_words: str = "stopping", grace_s: float 
     Args:
         work: Receives the signal to stop.
         first_words: Printed at the first signal.
+        next_step: Printed at the second one; empty: there is nothing to go on with.
         grace_s: How long *work* may take to finish once it is stopping.
     """
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(_with_signals(work, first_words, grace_s))
+        return runner.run(_with_signals(work, first_words, next_step, grace_s))
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -107,7 +124,7 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return factory
 
 
-async def _with_signals(work: Work, first_words: str, grace_s: float) -> ExitCode:
+async def _with_signals(work: Work, first_words: str, next_step: str, grace_s: float) -> ExitCode:
     stop = StopSignal()
     loop = asyncio.get_running_loop()
     task = asyncio.ensure_future(work(stop))
@@ -122,7 +139,8 @@ async def _with_signals(work: Work, first_words: str, grace_s: float) -> ExitCod
             say(f"{number.name}: {first_words}")
             stop.set(StopReason(f"interrupted by {number.name}", code))
         elif not task.cancelling():
-            say("stopping at once; `bulkbind resume` goes on")
+            console.end_displays()  # a command to paste stays in one line
+            say(completed("stopping at once" + (f"; {next_step}" if next_step else "")))
             task.cancel()
 
     for number in SIGNALS:

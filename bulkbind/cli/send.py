@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -13,15 +13,24 @@ from bulkbind.app.notices.notify import follow_up
 from bulkbind.app.notices.run_end import Ending, of_error, of_inbox, of_run
 from bulkbind.app.session.sending import RunResult
 from bulkbind.cli.console import Console, is_interactive, logs_only, say, say_hint
-from bulkbind.cli.options import settings_from
-from bulkbind.cli.running import configure_logs, explained, print_json, run_until_done
+from bulkbind.cli.here import MANIFEST, again, command, completed
+from bulkbind.cli.options import consent_from
+from bulkbind.cli.running import (
+    configure_logs,
+    explained,
+    print_failure,
+    print_json,
+    run_until_done,
+)
 from bulkbind.clock import SystemClock
 from bulkbind.engine import StopSignal
 from bulkbind.errors import BulkbindError, ExitCode
 from bulkbind.model import RunState
 from bulkbind.report import as_json, as_text
-from bulkbind.report.metrics import need_metrics
 from bulkbind.settings import Settings
+
+if TYPE_CHECKING:
+    from bulkbind.model import RunSummary
 
 DRAINING = "nothing new is sent; what is in flight may end (again: at once)"
 
@@ -29,14 +38,17 @@ Result = TypeVar("Result", RunResult, InboxResult)
 UseCase = Callable[[Settings, Console, StopSignal], Coroutine[Any, Any, Result]]
 
 
-def send(given: dict[str, Any], use_case: UseCase[RunResult]) -> ExitCode:
+def send(
+    given: dict[str, Any], use_case: UseCase[RunResult], *, is_rehearsal: bool = False
+) -> ExitCode:
     """Execute a command that sends one run; return its exit code."""
-    return _send(given, use_case, of_run, show)
+    next_step = "" if is_rehearsal else "`bulkbind resume` goes on"
+    return _send(given, use_case, of_run, show, next_step=next_step, is_rehearsal=is_rehearsal)
 
 
 def send_inbox(given: dict[str, Any], use_case: UseCase[InboxResult]) -> ExitCode:
     """Execute a command that sends the manifests of an inbox; return its exit code."""
-    return _send(given, use_case, of_inbox, _show_inbox)
+    return _send(given, use_case, of_inbox, _show_inbox, next_step=f"go on with: {again()}")
 
 
 def _send(
@@ -44,14 +56,22 @@ def _send(
     use_case: UseCase[Result],
     ending_of: Callable[[Result], Ending],
     shown: Callable[..., None],
+    *,
+    next_step: str,
+    is_rehearsal: bool = False,
 ) -> ExitCode:
     with explained():
-        settings = settings_from(given)
+        consent = consent_from(
+            given, lambda whole: configure_logs(whole.log, is_quiet=given["quiet"])
+        )
+        settings = consent.settings
         configure_logs(settings.log, is_quiet=given["quiet"])
-        if settings.end.metrics_file is not None:
-            need_metrics()
         asks = is_interactive() and not given.get("yes", True)
-        console = Console(is_quiet=given["quiet"], asks=asks)
+        if is_rehearsal:
+            console = Console(is_quiet=given["quiet"])
+        else:
+            consent.require(can_ask=asks)
+            console = Console(is_quiet=given["quiet"], asks=asks, consent=consent)
 
         async def work(stop: StopSignal) -> ExitCode:
             clock = SystemClock()
@@ -59,8 +79,11 @@ def _send(
 
             async def follow(ending: Ending) -> None:
                 took_s = clock.monotonic() - began
-                for trouble in await follow_up(settings, ending, clock, took_s, stop):
+                told = replace(ending, text=completed(ending.text, is_absolute=True))
+                for trouble in await follow_up(consent.settings, told, clock, took_s, stop):
                     say(f"note: {trouble}")
+                if undone := consent.held_text():
+                    console.warning(undone)
 
             try:
                 result = await use_case(settings, console, stop)
@@ -69,29 +92,43 @@ def _send(
                 raise
             ending = ending_of(result)
             if given["quiet"] and result.exit_code:
-                say(ending.text)
+                say(completed(ending.text, is_absolute=True))
             shown(result, is_quiet=given["quiet"], is_json=given["as_json"])
             await follow(ending)
             return result.exit_code
 
-        return run_until_done(work, first_words=DRAINING, grace_s=settings.send.grace)
+        return run_until_done(
+            work, first_words=DRAINING, next_step=next_step, grace_s=settings.send.grace
+        )
 
 
 def show(result: RunResult, *, is_quiet: bool, is_json: bool, every_status: bool = False) -> None:
     """Print how a run ended: for a person on standard error, as JSON on standard output."""
     if result.report is None:
-        say(result.hint)
+        if not is_quiet:
+            say(result.hint)
+        print_failure(result.hint, "", result.exit_code)
         return
     summary = result.report.summary
     if not is_quiet:
         if not logs_only():  # the log has `run.finished`
-            say(as_text(summary, every_status=every_status))
+            say(completed(as_text(summary, every_status=every_status)))
         say("report: " + ", ".join(str(path) for path in result.report.files))
         say_hint(result.hint)
         if summary.state is RunState.STOPPED and result.can_resume:
-            say(f"go on with: bulkbind resume {summary.run_id}{same_place()}")
+            say(_next_step(result, summary))
     if is_json:
         print_json(as_json(summary))
+
+
+def _next_step(result: RunResult, summary: RunSummary) -> str:
+    """Return the command that goes on; where the endpoint is wrong, once that is mended."""
+    if not result.is_endpoint_wrong:
+        return f"go on with: {command(['resume', summary.run_id])}"
+    context = click.get_current_context()
+    manifests = [MANIFEST] if context.params.get("manifests") else summary.manifests
+    mended = ["--endpoint", "URL"] if context.params.get("endpoint") else []
+    return f"once it is mended: {command(['run', *manifests, *mended])}"
 
 
 def _show_inbox(result: InboxResult, *, is_quiet: bool, is_json: bool) -> None:
@@ -107,17 +144,3 @@ def _show_inbox(result: InboxResult, *, is_quiet: bool, is_json: bool) -> None:
 
 def _about(given: dict[str, Any]) -> str:
     return ", ".join(given.get("manifests", ()))
-
-
-def same_place() -> str:
-    """Return the given options that select the ledger, the report and the caps."""
-    context = click.get_current_context(silent=True)
-    if context is None:
-        return ""
-    given = [
-        f" --{name} {shlex.quote(str(context.params[name]))}"
-        for name in ("config", "endpoint", "ledger", "out", "rate", "concurrency")
-        if context.params.get(name)
-        and context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
-    ]
-    return "".join(given)

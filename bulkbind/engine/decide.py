@@ -83,6 +83,13 @@ def setting_to_check(attempt: Attempt) -> str:  # noqa: PLR0911  # a table
             )
 
 
+def is_endpoint_wrong(attempt: Attempt) -> bool:
+    """Return whether an answer, or none, shows that the endpoint is another server or none."""
+    if isinstance(attempt.verdict, Unreachable):
+        return attempt.code in ("dns", "tls")
+    return attempt.http_status is not None and 300 <= attempt.http_status < 400
+
+
 def too_long(attempt: Attempt, max_wait_s: float, refused_for_s: float = 0.0) -> StopReason | None:
     """Return why a run stops rather than wait, if the gateway asks for too long a wait.
 
@@ -133,7 +140,9 @@ def credentials_lost(attempt: Attempt) -> StopReason | None:
 def endpoint_away(attempt: Attempt) -> StopReason:
     """Return why a run stops whose endpoint cannot be reached."""
     return StopReason(
-        f"the endpoint cannot be reached: {attempt.message}", hint=setting_to_check(attempt)
+        f"the endpoint cannot be reached: {attempt.message}",
+        hint=setting_to_check(attempt),
+        is_endpoint_wrong=is_endpoint_wrong(attempt),
     )
 
 

@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from bulkbind.engine.binder import Binder
-from bulkbind.engine.decide import Park, Step, Suspect, setting_to_check
+from bulkbind.engine.decide import Park, Step, Suspect, is_endpoint_wrong, setting_to_check
 from bulkbind.engine.readback import Readback
 from bulkbind.engine.retry import Retries
 from bulkbind.engine.stop import Breaker, DrainedError, StopReason, draining
@@ -444,4 +444,5 @@ def _set_up_is_wrong(claim: Claim) -> StopReason:
     return StopReason(
         f"none of the first {CANARIES} devices could be bound, so it is the set-up: {words}",
         hint=f"{setting_to_check(last)}; no device has failed for it",
+        is_endpoint_wrong=is_endpoint_wrong(last),
     )

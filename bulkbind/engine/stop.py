@@ -31,6 +31,8 @@ class StopReason:
     text: str
     exit_code: ExitCode = ExitCode.STOPPED
     hint: str = ""
+    is_endpoint_wrong: bool = False
+    """Whether the same endpoint again would probably end in the same way."""
 
 
 _OUTLASTS: ContextVar[bool] = ContextVar("outlasts", default=False)

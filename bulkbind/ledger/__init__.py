@@ -12,5 +12,5 @@ from bulkbind.ledger.reading import (
     people,
     run_names,
 )
-from bulkbind.ledger.store import View, copy_known, reading
+from bulkbind.ledger.store import View, copy_known, ledger_of, reading
 from bulkbind.ledger.upkeep import Pruned, bindings_of, faults, prune, size_of

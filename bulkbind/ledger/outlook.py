@@ -175,6 +175,23 @@ class Outlook(OfRun, KnownReader):
             (self._run,),
         )
 
+    def users_to_bind(self, first: int | None = None, *, moves: bool) -> int:
+        """Return the number of users who would get devices: of all, or of the *first* rows."""
+        status = f"r.status IN {sql_list([Status.STAGED, *([Status.MOVED] if moves else [])])}"
+        if first is None:
+            return int_of(
+                self._db,
+                "SELECT count(DISTINCT r.user_id) FROM rows r INDEXED BY rows_device "  # noqa: S608  # constants
+                f"WHERE r.run = ? AND {_VALID} AND {status}",
+                (self._run,),
+            )
+        return int_of(
+            self._db,
+            "SELECT count(DISTINCT user_id) FROM (SELECT r.user_id FROM rows r "  # noqa: S608  # constants
+            f"WHERE r.id BETWEEN ? AND ? AND {status} ORDER BY r.id LIMIT ?)",
+            (*span(self._run), first),
+        )
+
     def user_ids(self) -> Iterator[str]:
         """Yield the users of the valid rows, in order."""
         return user_ids(self._db, self._run)

@@ -19,9 +19,12 @@ from bulkbind.files import copy_file, create, make_folder
 from bulkbind.ledger.lock import ELSEWHERE, FREE, READ_ONLY, RIGHTS, LedgerLock, refused
 from bulkbind.model import IS_BOUND, IS_OPEN, IS_UNCONFIRMED, UNBIND_PENDING, RunFacts, Unreachable
 from bulkbind.model.fields import FIELDS, OPTIONAL
+from bulkbind.settings import ledger_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
+
+    from bulkbind.settings import Settings
 
 _SQLITE_HINTS = {
     "CANTOPEN": RIGHTS,
@@ -137,6 +140,24 @@ def connect(path: Path, endpoint: str | None) -> sqlite3.Connection:
     except sqlite3.Error as error:
         raise translated(path, error) from error
     return db
+
+
+def ledger_of(settings: Settings) -> Path:
+    """Return the file of the ledger: as set, else the endpoint's own in the user's state folder.
+
+    An earlier version's file of that endpoint is used as long as there is none of today's name.
+
+    Raises: UsageError without an endpoint, LedgerError if that file cannot be read.
+    """
+    path, earlier = settings.ledger_path(), settings.earlier_ledger_path()
+    if earlier is None or path.exists() or not earlier.is_file():
+        return path
+    try:
+        with reading(earlier) as db:
+            known = get_meta(db, "endpoint")
+    except NoLedgerError:
+        return path
+    return earlier if ledger_name(str(known)) == ledger_name(settings.endpoint()) else path
 
 
 @contextmanager
@@ -301,7 +322,7 @@ def _statements(script: str) -> Iterator[str]:
 def _claim_endpoint(db: sqlite3.Connection, path: Path, endpoint: str) -> None:
     with transaction(db):
         known = get_meta(db, "endpoint")
-        if known == endpoint:
+        if known is not None and ledger_name(str(known)) == ledger_name(endpoint):
             return
         if known is not None:
             _refuse_other(db, path, endpoint)
@@ -311,7 +332,7 @@ def _claim_endpoint(db: sqlite3.Connection, path: Path, endpoint: str) -> None:
 
 def _refuse_other(db: sqlite3.Connection, path: Path, endpoint: str) -> None:
     known = get_meta(db, "endpoint")
-    if known != endpoint and _was_sent(db):
+    if ledger_name(str(known)) != ledger_name(endpoint) and _was_sent(db):
         raise LedgerError(
             f"ledger {path} belongs to {known}, not to {endpoint}",
             hint="each endpoint has a ledger of its own: leave --ledger away, or name another file",

@@ -278,6 +278,7 @@ def _require(
                 "the header, --columns the columns of a file without one"
             ).split("\n")
         ),
+        names=header,
     )
 
 
@@ -297,24 +298,41 @@ def suggestion(
     *missing*: the fields; *taken*: the positions that others have; *has_positions*: whether
     `#n` names the n-th of *names*.
     """
-    wanted = [field for field in (CODE.name, *FIELDS) if field in missing]
-    found = {field: set(_meant(field, names, mapping)) - {*taken} for field in wanted}
-    often = Counter(at for places in found.values() for at in places)
-    flags, doubts, is_needed = [], [], False
-    for field, places in found.items():
-        mine = sorted(at for at in places if often[at] == 1)
-        texts = [_spelled(field, at, names, has_positions=has_positions) for at in mine]
-        if not mine or not all(texts):
-            continue
-        is_needed = is_needed or field in _MUST or field in mapping
+    found = proposed(names, missing, mapping, taken, has_positions=has_positions)
+    if not any(field in _MUST or field in mapping for field in found):
+        return ""
+    flags, doubts = [], []
+    for field, texts in found.items():
         if len(texts) == 1:
             flags.append(f"--map {field}={shlex.quote(texts[0])}")
         else:
             either = " or ".join(f"{field}={shlex.quote(text)}" for text in texts[:_MOST_NAMED])
             doubts.append(f"say which with --map: {either}\n")
-    if not is_needed:
-        return ""
     return (f"did you mean\n  {' '.join(flags)}\n" if flags else "") + "".join(doubts)
+
+
+def proposed(
+    names: Sequence[str],
+    missing: Collection[str],
+    mapping: Mapping[str, str],
+    taken: Collection[int] = (),
+    *,
+    has_positions: bool = True,
+) -> dict[str, list[str]]:
+    """Return what `--map` takes for the columns probably meant for fields, the machine code first.
+
+    Several for a field are candidates of which a person must choose. Arguments: as `suggestion`.
+    """
+    wanted = [field for field in (CODE.name, *FIELDS) if field in missing]
+    found = {field: set(_meant(field, names, mapping)) - {*taken} for field in wanted}
+    often = Counter(at for places in found.values() for at in places)
+    proposals = {}
+    for field, places in found.items():
+        mine = sorted(at for at in places if often[at] == 1)
+        texts = [spelled(field, at, names, has_positions=has_positions) for at in mine]
+        if mine and all(texts):
+            proposals[field] = texts
+    return proposals
 
 
 def _meant(field: str, names: Sequence[str], mapping: Mapping[str, str]) -> list[int]:
@@ -326,7 +344,7 @@ def _meant(field: str, names: Sequence[str], mapping: Mapping[str, str]) -> list
     return [] if field in mapping else candidates(names).get(field, [])
 
 
-def _spelled(field: str, at: int, names: Sequence[str], *, has_positions: bool) -> str:
+def spelled(field: str, at: int, names: Sequence[str], *, has_positions: bool) -> str:
     """Return what `--map` takes for a column: its name if it can be typed and is its alone.
 
     Empty if nothing does.

@@ -210,6 +210,7 @@ class Tree:
                         "data.serial, or @key for the key of the device itself"
                     ).split("\n")
                 ),
+                names=list(self._unknown),
             )
 
     def _batch(self, items: Sequence[Item]) -> Iterator[CheckedRow]:

@@ -163,7 +163,7 @@ class XlsxManifest:
         told = str(error)
         if f"`{self._sheet.name}`" not in told:
             told = f"{told} (sheet `{self._sheet.name}`)"
-        return ManifestError(told, hint=error.hint)
+        return ManifestError(told, hint=error.hint, names=error.names)
 
     def _with_alternatives(self, error: ManifestError, source: Source) -> ManifestError:
         """Return an error about the sheet that names those which have the columns."""
@@ -180,7 +180,9 @@ class XlsxManifest:
             hidden = "" if sheet.is_visible else ", which is hidden,"
             found = f"`{sheet.name}`{hidden} has the columns: --sheet {quote(sheet.name)}"
             return ManifestError(str(told), hint=read + found)
-        return ManifestError(str(told), hint=f"{read}no other has the columns; {told.hint}")
+        return ManifestError(
+            str(told), hint=f"{read}no other has the columns; {told.hint}", names=told.names
+        )
 
 
 def _list(sheets: Sequence[Sheet]) -> str:

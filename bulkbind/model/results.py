@@ -33,6 +33,8 @@ class Forecast:
     source: str
     """Where the rate comes from."""
     unbinds: int = 0
+    users: int = 0
+    """Users of the devices that would be bound."""
 
     @property
     def calls(self) -> int:

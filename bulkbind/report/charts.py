@@ -8,11 +8,15 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup, escape
 
+from bulkbind.clock import HOUR_S, MINUTE_S
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 WIDTH, HEIGHT = 480, 230
-LEFT, RIGHT, TOP, BOTTOM = 52, 10, 12, 34
+LEFT, RIGHT, TOP, BOTTOM = 74, 34, 30, 34
+"""Room for the labels of the axes, also in the larger letters of a phone."""
+MOST_LABELS = 5
 _NICE = (1, 2, 2.5, 5, 10)
 
 
@@ -42,6 +46,7 @@ def over_time(
     times_s: Sequence[float],
     *,
     title: str,
+    unit: str = "",
     breaks: Sequence[int] = (),
     marks: Sequence[int] = (),
 ) -> Markup:
@@ -51,6 +56,7 @@ def over_time(
         series: Each with as many values as *times_s*.
         times_s: Times from the start.
         title: Text alternative for screen readers.
+        unit: Of the values, above their axis.
         breaks: Positions before which the run was stopped.
         marks: Positions to mark below the axis.
     """
@@ -60,7 +66,7 @@ def over_time(
     highest = max((v for each in series for v in each.values if v is not None), default=0.0)
     ceiling = nice_ceiling(highest)
     plot = _Plot(max(count - 1, 1), ceiling)
-    parts = [*plot.grid(ceiling), *plot.time_axis(times_s)]
+    parts = [*plot.grid(ceiling, unit), *plot.time_axis(times_s)]
     parts += [plot.drawn(each) for each in series]
     parts += [
         f'<line class="break" x1="{plot.x(at - 0.5)}" x2="{plot.x(at - 0.5)}" '
@@ -87,13 +93,15 @@ class _Plot:
         share = min(value / self._ceiling, 1.0)
         return round(HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * share, 1)
 
-    def grid(self, ceiling: float) -> Iterator[str]:
+    def grid(self, ceiling: float, unit: str) -> Iterator[str]:
+        yield f'<text x="{LEFT}" y="{TOP - 14}" text-anchor="start">{escape(unit)}</text>'
         for quarter in range(5):
             value = ceiling * quarter / 4
             y = self.y(value)
             yield f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y}" y2="{y}"/>'
             if quarter % 2 == 0:
-                yield f'<text x="{LEFT - 6}" y="{y + 4}" text-anchor="end">{value:,.4g}</text>'
+                label = number_text(value)
+                yield f'<text x="{LEFT - 6}" y="{y + 4}" text-anchor="end">{label}</text>'
 
     def time_axis(self, times_s: Sequence[float]) -> Iterator[str]:
         count = len(times_s)
@@ -145,14 +153,16 @@ def _runs(values: Sequence[float | None]) -> Iterator[list[tuple[int, float]]]:
         yield run
 
 
-def histogram(labels: Sequence[str], counts: Sequence[int], *, title: str) -> Markup:
+def histogram(
+    labels: Sequence[str], counts: Sequence[int], *, title: str, unit: str = ""
+) -> Markup:
     """Return a bar chart with some of the labels below."""
     if not counts:
         return Markup("")
     ceiling = nice_ceiling(max(counts))
     plot = _Plot(len(counts), ceiling)
-    parts = list(plot.grid(ceiling))
-    every = max(1, math.ceil(len(counts) / 6))
+    parts = list(plot.grid(ceiling, unit))
+    every = max(1, math.ceil(len(counts) / MOST_LABELS))
     for position, (label, count) in enumerate(zip(labels, counts, strict=True)):
         x, y = plot.x(position + 0.08), plot.y(count)
         width = round(plot.x(position + 0.92) - x, 1)
@@ -169,14 +179,21 @@ def histogram(labels: Sequence[str], counts: Sequence[int], *, title: str) -> Ma
     return _svg("".join(parts), title)
 
 
+def number_text(value: float) -> str:
+    """Return a number of an axis, without an exponent: `0.25`, `12.5`, `20,000`."""
+    return f"{value:,.4f}".rstrip("0").rstrip(".")
+
+
 def clock_text(seconds: float) -> str:
-    """Return a time since the start of a run: `45 s`, `3:20`, `1:02:05`."""
+    """Return a time since the start of a run: `45 s`, `3 min 20 s`, `1 h 2 min`."""
     whole = round(seconds)
-    if whole < 60:  # noqa: PLR2004  # a minute
+    if whole < MINUTE_S:
         return f"{whole} s"
-    minutes, rest = divmod(whole, 60)
+    minutes, rest = divmod(whole, int(MINUTE_S))
+    if whole < HOUR_S:
+        return f"{minutes} min {rest} s" if rest else f"{minutes} min"
     hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+    return f"{hours} h {minutes} min" if minutes else f"{hours} h"
 
 
 def _svg(inner: str, title: str) -> Markup:

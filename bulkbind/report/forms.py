@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import html
-import re
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from bulkbind.errors import LedgerError, UsageError
 from bulkbind.files import make_folder, replacing, replacing_bytes
-from bulkbind.redaction import json_text, line
+from bulkbind.redaction import json_text
+from bulkbind.report.extras import install
+from bulkbind.report.markdown import code, plain, table
 from bulkbind.report.page import verdict
 from bulkbind.report.tables import RESULTS, reason_of
 
@@ -39,17 +39,17 @@ def write_markdown(
     """Write an extract for a ticket: the verdict, counts, reasons, and the first rows."""
     with replacing(path) as file:
         file.write(f"# bulkbind run {summary.run_id}\n\n")
-        file.write(f"**{_plain(verdict(summary)['text'])}**\n\n")
-        names = ", ".join(f"`{_code(name)}`" for name in summary.manifests)
+        file.write(f"**{plain(verdict(summary)['text'])}**\n\n")
+        names = ", ".join(f"`{code(name)}`" for name in summary.manifests)
         file.write(f"{names} · {summary.created_at}\n\n")
-        _write_table(file, ("status", "rows"), summary.counts.items())
+        _write(file, table(("status", "rows"), summary.counts.items()))
         if summary.reasons:
             file.write("\n## Reasons\n\n")
             found = (
                 (r["count"], r["status"], f"{r['code']} {r['message']}".strip(), r["example"])
                 for r in summary.reasons
             )
-            _write_table(file, ("rows", "status", "reason", "first at"), found)
+            _write(file, table(("rows", "status", "reason", "first at"), found))
         iterator = iter(rows)
         first = list(islice(iterator, MOST_MARKDOWN_ROWS))
         if first:
@@ -64,26 +64,13 @@ def write_markdown(
                 )
                 for row in first
             )
-            _write_table(file, ("place", "user", "machine code", "status", "reason"), shown)
+            _write(file, table(("place", "user", "machine code", "status", "reason"), shown))
         if next(iterator, None) is not None:
             file.write(f"\nThese are the first {MOST_MARKDOWN_ROWS}; `results.csv` holds all.\n")
 
 
-def _write_table(file: Any, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:  # noqa: ANN401  # a text file
-    file.write(f"| {' | '.join(header)} |\n|{' --- |' * len(header)}\n")
-    for row in rows:
-        cells = (f"{cell:,}" if isinstance(cell, int) else _plain(str(cell)) for cell in row)
-        file.write(f"| {' | '.join(cells)} |\n")
-
-
-def _plain(text: str) -> str:
-    """Return text escaped for Markdown, on one line."""
-    shown = html.escape(line(re.sub(r"\s+", " ", text).strip()), quote=False)
-    return re.sub(r"([\\`*_{}\[\]#|!~@])", r"\\\1", shown)
-
-
-def _code(text: str) -> str:
-    return line(re.sub(r"[`\s]+", " ", text))
+def _write(file: TextIO, lines: Iterable[str]) -> None:
+    file.writelines(f"{each}\n" for each in lines)
 
 
 def write_xlsx(path: Path, rows: Iterable[ResultRow], sources: Sequence[Source]) -> None:
@@ -96,7 +83,7 @@ def write_xlsx(path: Path, rows: Iterable[ResultRow], sources: Sequence[Source])
     except ImportError:
         raise UsageError(
             "the XLSX form needs XlsxWriter, which is not installed",
-            hint="pip install 'bulkbind[xlsx]'",
+            hint=f"`{install('xlsx')}`",
         ) from None
     options = {"constant_memory": True, "strings_to_formulas": False, "strings_to_urls": False}
     try:

@@ -6,12 +6,14 @@ Source of the names: https://prometheus.io/docs/practices/naming/.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from bulkbind.errors import ExitCode, LedgerError, UsageError
 from bulkbind.files import PUBLIC_FILE, replacing_bytes
 from bulkbind.model import MEANINGS, RunFacts
 from bulkbind.redaction import line
+from bulkbind.report.extras import install
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -38,21 +40,20 @@ class Measured:
     bindings: int | None = None
 
 
-def need_metrics() -> None:
-    """Check that the library is installed. Raises: UsageError."""
-    try:
-        import prometheus_client  # noqa: F401, PLC0415  # an extra
-    except ImportError as error:
-        raise UsageError(
-            "metrics need a library that is not installed", hint="pip install 'bulkbind[metrics]'"
-        ) from error
+def why_no_metrics() -> str:
+    """Return why no metrics can be written; empty if they can."""
+    if find_spec("prometheus_client") is not None:
+        return ""
+    return f"metrics need a library that is not installed: `{install('metrics')}`"
 
 
 def write_metrics(path: Path, measured: Measured) -> None:
     """Write the textfile atomically; it is world-readable and holds no personal data.
 
-    Raises: LedgerError if it cannot be written.
+    Raises: LedgerError if it cannot be written, UsageError where the library is not installed.
     """
+    if why := why_no_metrics():
+        raise UsageError(why)
     from prometheus_client import CollectorRegistry, Gauge, generate_latest  # noqa: PLC0415  # an extra
 
     registry = CollectorRegistry()

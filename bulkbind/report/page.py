@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from markupsafe import Markup
 
-    from bulkbind.model import ResultRow, RunSummary, Source, TimelinePart
+    from bulkbind.model import ResultRow, RunFacts, RunSummary, Source, TimelinePart
     from bulkbind.report import RunRows
     from bulkbind.report.tables import RowFilter
 
@@ -62,6 +62,7 @@ def write_html(
     environment.filters["n"] = "{:,}".format
     environment.filters["moment"] = _moment
     environment.filters["rate"] = rate_text
+    environment.filters["place"] = _place
     sources = run.sources()
     table = _Table(run, summary, sources, only)
     script = _file("report.js")
@@ -70,7 +71,9 @@ def write_html(
         "facts": summary.facts,
         "verdict": verdict(summary),
         "statuses": _statuses(summary),
-        "reasons": summary.reasons,
+        "reasons": [
+            {**reason, "to_do": Status(reason["status"]).about.to_do} for reason in summary.reasons
+        ],
         "most_reason": max((reason["count"] for reason in summary.reasons), default=1),
         "tones": TONES,
         "users": run.users(MOST_USERS),
@@ -80,6 +83,7 @@ def write_html(
             for item in run.verdicts()
         ],
         "spent": _time_spent(summary),
+        "waits": _waits(summary.facts),
         "table": table,
         "settings": json_text(summary.settings),
         "style": _file("report.css"),
@@ -94,6 +98,13 @@ def write_html(
 def _moment(text: str | None) -> str:
     """Return a time from the ledger to the second: `2026-11-23 20:44:03 UTC`."""
     return f"{text[:10]} {text[11:19]} UTC" if text else ""
+
+
+def _place(text: str) -> Markup:
+    """Return a path, or a path with a line, that may be broken behind each of its folders."""
+    from markupsafe import Markup as Safe, escape  # noqa: PLC0415  # comes with jinja2
+
+    return Safe("/<wbr>").join(escape(line(part)) for part in text.split("/"))
 
 
 def _fit(value: object) -> object:
@@ -121,17 +132,30 @@ def verdict(summary: RunSummary) -> dict[str, str]:
     if undo := summary.undo:
         gone = sum(undo["counts"].get(status, 0) for status in GONE)
         return {"tone": "mute", "text": f"Undone: {gone:,} devices of this run are unbound again."}
+    if summary.state not in (RunState.DONE, RunState.STOPPED):
+        return {"tone": "wait", "text": f"Not finished: {pending:,} of {total:,} rows are pending."}
+    parts = [f"{needs:,} {'row needs' if needs == 1 else 'rows need'} a person"] if needs else []
+    parts.append(f"{bound:,} of {total:,} {'is' if bound == 1 else 'are'} bound")
+    parts += [
+        f"{count:,} {one if count == 1 else many}"
+        for status, (one, many) in _ASIDE.items()
+        if (count := counts.get(status, 0))
+    ]
+    told = "; ".join(parts)
     if summary.state is RunState.STOPPED:
         why = summary.stop_reason or "it was stopped"
-        text = f"Stopped, and can go on: {pending:,} of {total:,} rows are pending ({why})."
-        return {"tone": "wait", "text": text}
-    if summary.state is not RunState.DONE:
-        return {"tone": "wait", "text": f"Not finished: {pending:,} of {total:,} rows are pending."}
+        return {"tone": "wait", "text": f"Stopped, and can go on ({why}): {told}."}
     if needs:
-        rows = "row needs" if needs == 1 else "rows need"
-        text = f"{needs:,} {rows} a person; {bound:,} of {total:,} are bound."
-        return {"tone": "bad", "text": text}
-    return {"tone": "ok", "text": f"All is well: {bound:,} of {total:,} rows are bound."}
+        return {"tone": "bad", "text": f"{told[0].upper()}{told[1:]}."}
+    return {"tone": "ok", "text": f"All is well: {told}."}
+
+
+_ASIDE = {
+    Status.DUPLICATE: ("is a duplicate", "are duplicates"),
+    Status.WITHDRAWN: ("is withdrawn", "are withdrawn"),
+    PENDING: ("is pending", "are pending"),
+}
+"""How rows that are neither bound nor a person's are told, so that the numbers add up."""
 
 
 def _statuses(summary: RunSummary) -> list[dict[str, Any]]:
@@ -226,6 +250,7 @@ def _series(parts: Sequence[TimelinePart]) -> dict[str, Any]:
             ],
             times,
             title=title,
+            unit="devices per second",
             breaks=breaks,
             marks=marks,
         ),
@@ -249,7 +274,9 @@ def _latency(parts: Sequence[TimelinePart]) -> dict[str, Any]:
     text = ", ".join(
         f"{share} % {labels[_percentile(counts, total, share)]}" for share in (50, 90, 99)
     )
-    chart = charts.histogram(labels[first:last], counts[first:last], title=f"Latency: {text}")
+    chart = charts.histogram(
+        labels[first:last], counts[first:last], title=f"Latency: {text}", unit="answers"
+    )
     return {"latency": chart, "latency_text": text}
 
 
@@ -279,11 +306,25 @@ def _time_spent(summary: RunSummary) -> list[dict[str, Any]]:
     return [
         {
             "what": what,
-            "seconds": span_text(s) if s >= 1 else f"{s:.2f} s",
+            "seconds": _seconds(s),
             "share": 100 * s / total,
         }
         for what, s in spent.items()
     ]
+
+
+def _waits(facts: RunFacts) -> list[tuple[str, str]]:
+    """Return how much was waited for devices and for answers that were silent, in words."""
+    told = [
+        ("binds sent again after no answer came in time", f"{facts.requests_again:,}"),
+        ("waited for answers that were long overdue", _seconds(facts.silent_s)),
+        ("devices waited after trouble of their own, all added up", _seconds(facts.retrying_s)),
+    ]
+    return [(what, much) for what, much in told if much not in ("0", "0.00 s")]
+
+
+def _seconds(seconds: float) -> str:
+    return span_text(seconds) if seconds >= 1 else f"{seconds:.2f} s"
 
 
 def _between(first: str, last: str | None) -> float | None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from bulkbind.model import EXTRA, Forecast, Plan, PlanWord
 from bulkbind.redaction import Lines, lines
+from bulkbind.report.markdown import code, plain, table
 from bulkbind.report.measures import counted, rate_text, span_text
 from bulkbind.report.problem_text import problem_lines
 from bulkbind.report.undo_report import MAY_COST
@@ -57,6 +58,40 @@ def plan_text(plan: Plan, *, is_brief: bool = False) -> Lines:
     return lines(_lines(plan, is_brief=is_brief))
 
 
+def plan_markdown(plan: Plan) -> Lines:
+    """Return a plan in Markdown, for a comment on a merge request."""
+    return lines(_markdown(plan))
+
+
+def _markdown(plan: Plan) -> Iterator[str]:
+    names = ", ".join(f"`{code(name)}`" for name in plan.manifests)
+    yield f"**{names}: {counted(plan.rows, 'rows')}, {counted(plan.user_count, 'users')}**"
+    yield ""
+    counted_words = [
+        (word.about.sign, plan.counts[word], _meaning(plan, word)) for word in PlanWord
+    ]
+    if plan.extra is not None:
+        counted_words.append((EXTRA[0], plan.extra, EXTRA[1]))
+    yield from table(("", "rows", "what"), (item for item in counted_words if item[1]))
+    yield ""
+    yield f"Forecast: {plain(_forecast(plan))}"
+    if plan.forecast.unbinds:
+        yield from ("", plain(MAY_COST))
+    if plan.broken:
+        yield from ("", "Rules that rows break:", "")
+        shown = ((rule.count, rule.rule, rule.examples[0]) for rule in plan.broken)
+        yield from table(("times", "rule", "first"), shown)
+    if plan.users:
+        yield from ("", "<details><summary>By user</summary>", "")
+        users = list(plan.users.items())[:MOST_USERS]
+        yield from table(
+            ("user", "rows"), ((user or "(none)", _marks(each, ", ")) for user, each in users)
+        )
+        if plan.user_count > len(users):
+            yield from ("", f"… and {plan.user_count - len(users):,} more")
+        yield from ("", "</details>")
+
+
 def _lines(plan: Plan, *, is_brief: bool) -> Iterator[str]:
     names = ", ".join(plan.manifests)
     yield f"{names}: {counted(plan.rows, 'rows')}, {counted(plan.user_count, 'users')}"
@@ -98,7 +133,7 @@ def _examples(plan: Plan) -> Iterator[str]:
         yield f"    … and {moved - MOST_MOVED:,} more"
     if plan.broken:
         yield from problem_lines(plan.broken, MOST_PROBLEM_LINES)
-        yield "    `bulkbind validate --all` lists every one"
+        yield "    `bulkbind validate MANIFEST --all` lists every one"
 
 
 def _meaning(plan: Plan, word: PlanWord) -> str:
@@ -115,12 +150,15 @@ def _users(plan: Plan) -> Iterator[str]:
         return
     yield "by user:"
     width = min(40, max(len(user) for user in list(plan.users)[:MOST_USERS]))
-    marks = {str(word): word.about.sign for word in PlanWord} | {"extra": EXTRA[0]}
     for user, counts in list(plan.users.items())[:MOST_USERS]:
-        shown = "  ".join(f"{marks[w]} {counts[w]:,}" for w in marks if counts.get(w))
-        yield f"  {user or '(none)':<{width}}  {shown}"
+        yield f"  {user or '(none)':<{width}}  {_marks(counts)}"
     if len(plan.users) > MOST_USERS:
         yield f"  … and {len(plan.users) - MOST_USERS:,} more (--json has them)"
+
+
+def _marks(counts: dict[str, int], between: str = "  ") -> str:
+    marks = {str(word): word.about.sign for word in PlanWord} | {"extra": EXTRA[0]}
+    return between.join(f"{sign} {counts[w]:,}" for w, sign in marks.items() if counts.get(w))
 
 
 def forecast_text(forecast: Forecast) -> str:

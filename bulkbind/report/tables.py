@@ -12,7 +12,7 @@ from operator import attrgetter
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, TextIO
 
-from bulkbind.errors import UsageError
+from bulkbind.errors import UsageError, did_you_mean
 from bulkbind.files import KEPT_BYTES, fitting_name, replacing
 from bulkbind.manifest import FORMATS, PACKED
 from bulkbind.manifest.formulas import is_harmless, safe, safe_call, safe_value
@@ -265,8 +265,9 @@ def parse_filter(texts: Sequence[str]) -> RowFilter | None:
             key, separator, value = part.partition("=")
             values = tuple(item.strip() for item in value.split("|") if item.strip())
             if not separator or key.strip() not in KEYS or not values:
+                guess = did_you_mean(key.strip(), KEYS) if key.strip() not in KEYS else ""
                 raise UsageError(
-                    f"--filter {text!r}: `{part}` is no condition",
+                    f"--filter {text!r}: `{part}` is no condition{guess}",
                     hint=f"write KEY=VALUE|VALUE,KEY=…; keys are {', '.join(KEYS)}",
                 )
             _refuse_unknown(key.strip(), values)
@@ -278,5 +279,6 @@ def _refuse_unknown(key: str, values: Sequence[str]) -> None:
     wrong = [value for value in values if value not in MEANINGS] if key == "status" else []
     if wrong:
         raise UsageError(
-            f"--filter: there is no status `{wrong[0]}`", hint=f"statuses are {', '.join(MEANINGS)}"
+            f"--filter: there is no status `{wrong[0]}`{did_you_mean(wrong[0], MEANINGS)}",
+            hint=f"statuses are {', '.join(MEANINGS)}",
         )

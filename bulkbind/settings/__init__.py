@@ -5,7 +5,18 @@ A settings file is flat, except for `auth:` and `profiles:`; its keys are the na
 written `90s`, `50m`, `2h` or as a number of seconds.
 """
 
-from bulkbind.settings.load import Loaded, Value, load, load_settings, read_config
+from bulkbind.settings.load import (
+    FOUND,
+    ConfigFile,
+    Loaded,
+    Value,
+    find_config,
+    load,
+    load_settings,
+    plain,
+    read_config,
+    shipped_names,
+)
 from bulkbind.settings.model import (
     PREFIX,
     SECRETS,
@@ -24,6 +35,7 @@ from bulkbind.settings.model import (
     check_format,
     duration_words,
     is_loopback,
+    ledger_name,
     normal_endpoint,
     parse_duration,
     proxy_parts,

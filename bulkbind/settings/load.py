@@ -6,15 +6,20 @@ Scalars stay text as written, and for every value its origin (file and line, fla
 from __future__ import annotations
 
 import copy
-import difflib
+import errno
+import os
+import re
+import stat
 from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 from pydantic import SecretStr, ValidationError
 
-from bulkbind.errors import UsageError
-from bulkbind.files import read_whole
+from bulkbind.errors import UsageError, did_you_mean
+from bulkbind.files import read_whole, read_within
 from bulkbind.redaction import HIDDEN, learn, lines
 from bulkbind.settings.model import (
     KEYS,
@@ -26,12 +31,12 @@ from bulkbind.settings.model import (
     Raw,
     Reading,
     Settings,
+    shared,
     variable_of,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
-    from pathlib import Path
 
 DEEPEST = 4
 """Levels of nesting; no key needs more, and a recursive alias would have no end."""
@@ -46,6 +51,8 @@ class ConfigFile:
     """Nested mappings and lists of text; keys without a value are left out."""
     lines: dict[str, int] = field(default_factory=dict)
     """Dotted key (`auth.token_file`) -> its line, 1-based."""
+    is_found: bool = False
+    """Whether nobody named it: it lay in the current folder."""
 
     def place(self, key: str) -> str:
         """Return the file, and the line of a key or of its nearest parent."""
@@ -54,12 +61,74 @@ class ConfigFile:
         return f"{self.path}, line {self.lines[key]}" if key else str(self.path)
 
 
+FOUND = Path("bulkbind.yaml")
+"""The settings file that is found by itself, in the current folder and nowhere else."""
+_AT_ONCE = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+_SHIPPED = resources.files("bulkbind.settings") / "shipped"
+
+
+def shipped_names() -> tuple[str, ...]:
+    """Return the names of the settings files that come with the package."""
+    return tuple(sorted(file.name.removesuffix(".yaml") for file in _SHIPPED.iterdir()))
+
+
 def read_config(path: Path) -> ConfigFile:
-    """Read a settings file. Raises: UsageError if it cannot be read or parsed."""
+    """Read a settings file, or the shipped one of that name where there is no such file.
+
+    Raises: UsageError if it cannot be read or parsed.
+    """
     try:
-        text = read_whole(path)[0].decode("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        if str(path) in shipped_names() and not os.path.lexists(path):
+            return _parsed(path, (_SHIPPED / f"{path}.yaml").read_text("utf-8"))
+        return _parsed(path, read_whole(path)[0].decode("utf-8"))
+    except UnicodeDecodeError as error:
         raise UsageError(f"settings file {path} cannot be read: {error}") from error
+    except OSError as error:
+        raise UsageError(
+            f"settings file {path} cannot be read: {error.strerror or error}",
+            hint=f"name a file, or one that comes with bulkbind: {', '.join(shipped_names())}",
+        ) from error
+
+
+def find_config() -> ConfigFile | str | None:
+    """Return the settings file of the current folder, or why it is not used; None without one.
+
+    It is used if it is a regular file, belongs to whoever runs this, and nobody else can write it.
+    All that is asked, and read, of one descriptor: what takes the name's place meanwhile does not
+    count. Links are not followed, since whoever may write to the folder could set one.
+
+    Raises: UsageError if it is ours and cannot be parsed.
+    """
+    try:
+        number = os.open(FOUND, _AT_ONCE)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        return "it is a link" if error.errno == errno.ELOOP else str(error.strerror)
+    status = os.fstat(number)
+    if why := _why_not(status):
+        os.close(number)
+        return why
+    try:
+        with os.fdopen(number, "rb") as file:
+            text = read_within(file).decode("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"settings file {FOUND} cannot be read: {error}") from error
+    return _parsed(FOUND, text, is_found=True)
+
+
+def _why_not(status: os.stat_result) -> str:
+    """Return why nobody may rely on a file of this status being meant; empty if they may."""
+    if not stat.S_ISREG(status.st_mode):
+        return "it is no regular file"
+    if status.st_uid != os.geteuid():
+        return "it belongs to another user"
+    if shared(FOUND, status.st_mode, {}) == "written":
+        return f"others can write it (mode {stat.S_IMODE(status.st_mode):04o})"
+    return ""
+
+
+def _parsed(path: Path, text: str, *, is_found: bool = False) -> ConfigFile:
     try:
         root = yaml.compose(text, Loader=yaml.CBaseLoader)
     except yaml.YAMLError as error:
@@ -68,7 +137,7 @@ def read_config(path: Path) -> ConfigFile:
         # The rest of the error's text quotes the file.
         why = getattr(error, "problem", None) or "it holds a character that YAML forbids"
         raise UsageError(f"settings file {path} is not YAML: {why}{at}") from None
-    found = ConfigFile(path, {})
+    found = ConfigFile(path, {}, is_found=is_found)
     if root is None or (isinstance(root, yaml.ScalarNode) and root.value == ""):
         return found
     if not isinstance(root, yaml.MappingNode):
@@ -126,6 +195,14 @@ def _value(node: yaml.Node, file: ConfigFile, key: str) -> Any:  # noqa: ANN401 
     return [_value(item, file, k) for k, item in zip(keys, node.value, strict=True)]
 
 
+def plain(value: object) -> str:
+    """Return a value as YAML on one line after a blank; empty if it is not set."""
+    if value is None:
+        return ""
+    text: str = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=10_000)
+    return " " + text.removesuffix("\n").removesuffix("\n...")
+
+
 DEFAULT = "default"
 
 
@@ -149,6 +226,10 @@ class Loaded:
     settings: Settings
     origins: dict[str, str]
     """Key -> flag, variable, or file and line; defaults are left out."""
+    found: Path | None = None
+    """The settings file, if nobody named it (see `find_config`)."""
+    from_file: frozenset[str] = frozenset()
+    """The keys whose values are those of the settings file."""
 
     def values(self) -> Iterator[Value]:
         """Yield every effective setting, in the order of the settings files."""
@@ -173,7 +254,7 @@ def load_settings(
 
 
 def load(
-    config: Path | None,
+    config: Path | ConfigFile | None,
     given: Mapping[str, Any],
     origins: Mapping[str, str] | None = None,
     *,
@@ -181,34 +262,37 @@ def load(
 ) -> Loaded:
     """Merge a settings file with values from flags and environment, and validate the result.
 
+    *config*: a path, the name of a file that comes with the package, or a file that was read.
     *given*: `{"concurrency": 64, "auth.token": "…", …}`; None counts as not given. *origins*: where
     each of them came from (`--concurrency`, `BULKBIND_RATE`). *formats*: of manifests; without
     them, any is taken here, and refused once a manifest is opened.
 
     Raises: UsageError that lists every invalid key with its value and origin.
     """
-    file = read_config(config) if config else None
+    file = read_config(config) if isinstance(config, Path) else config
     raw = copy.deepcopy(file.values) if file else {}
     known = {key: file.place(key) for key in _leaves(raw)} if file else {}
     _put_profile(raw, known, file, given)
+    from_file = frozenset(known) - {key for key, value in given.items() if value is not None}
     for key, value in given.items():
         if value is not None:
             _put(raw, key, value)
             known[key] = (origins or {}).get(key, "the caller")
     wrong = [_unknown(key, KEYS, _origin(key, known, file)) for key in raw if key not in KEYS]
+    meant: list[str] = []
     try:
         context = None if formats is None else {"formats": formats}
         settings = Settings.model_validate(_in_parts(raw), context=context)
     except ValidationError as error:
         wrong += [_explain(item, known, file) for item in error.errors()]
+        meant = [guess for item in error.errors() if (guess := _meant(item))]
     else:
         if not wrong:
             _learn_secrets(settings)
-            return Loaded(settings, known)
-    raise UsageError(
-        lines(wrong),
-        hint="`bulkbind config` prints every key with its value and where that came from",
-    )
+            found = file.path if file is not None and file.is_found else None
+            return Loaded(settings, known, found, from_file)
+    told = "`bulkbind schema config` describes every key"
+    raise UsageError(lines(wrong), hint=" ".join([*meant, told]))
 
 
 def _learn_secrets(settings: Settings) -> None:
@@ -283,10 +367,15 @@ def _origin(key: str, known: Mapping[str, str], file: ConfigFile | None) -> str:
 
 
 def _unknown(key: str, keys: tuple[str, ...], origin: str) -> str:
-    close = difflib.get_close_matches(key.rpartition(".")[2], keys, n=1)
-    above = f"{key.rpartition('.')[0]}." if "." in key else ""
-    guess = f"; did you mean `{above}{close[0]}`?" if close else ""
+    above, dot, name = key.rpartition(".")
+    guess = did_you_mean(name, keys).replace("`", f"`{above}{dot}", 1)
     return f"unknown setting `{key}` (from {origin}){guess}"
+
+
+def _meant(item: Any) -> str:  # noqa: ANN401  # an error of pydantic's
+    """Return which of some words was probably meant; empty for any other error."""
+    words = re.findall(r"'(\w+)'", item["msg"]) if "Input should be '" in item["msg"] else []
+    return did_you_mean(str(item["input"]), words).removeprefix("; ")
 
 
 _MAY_HOLD_SECRETS = ("auth", "proxy", "notify_url_file", "notify_command", "auth.token_command")

@@ -154,6 +154,17 @@ def normal_endpoint(value: str) -> str:
     return f"{parts.scheme}://{parts.netloc}".lower()
 
 
+_IN_FILE_NAMES = str.maketrans({":": "_", "[": "", "]": ""})
+_PORTS = {"http": 80, "https": 443}
+
+
+def ledger_name(endpoint: str) -> str:
+    """Return what tells an endpoint from others in a file name: `https-host-443`."""
+    parts = urlsplit(endpoint)
+    host = (parts.hostname or "").translate(_IN_FILE_NAMES)
+    return f"{parts.scheme}-{host}-{parts.port or _PORTS.get(parts.scheme, 0)}"
+
+
 def split_address(value: str) -> tuple[SplitResult, str | None]:
     """Return the parts of an address, and its host as used for lookup; None if that is invalid.
 
@@ -479,7 +490,7 @@ class ApiSettings(Part):
         "to a connection; an endpoint that is away is noticed so soon", 10.0
     )
     ca_file: File | None = Group.NETWORK.option(
-        "certificates (PEM) of a private authority, trusted instead of the system's"
+        "certificates (PEM) of a private authority; trusted instead of the system's"
     )
     proxy: Proxy | None = Group.NETWORK.option(
         "http://host:port for an https endpoint", none="HTTPS_PROXY and NO_PROXY"
@@ -496,11 +507,11 @@ class SendSettings(Part):
         "cap in requests per second", none="as fast as the gateway allows"
     )
     share: Annotated[Share, Field(gt=0, le=1)] | None = Group.PACE.option(
-        "so much of the gateway's limit is used, 80% or 0.8, and the rest left to other programs",
+        "share of the gateway's limit that is used (80% or 0.8); the rest is for other programs",
         none="all of it",
     )
     reserve: Annotated[Rate, Field(ge=0)] | None = Group.PACE.option(
-        "so many requests per second of the gateway's limit are left to other programs",
+        "requests per second that are left to other programs (of the gateway's limit)",
         none="none of it",
     )
     rate_scope: Literal["credential", "x-user-id"] = setting(
@@ -509,7 +520,8 @@ class SendSettings(Part):
         "credential",
     )
     max_attempts: Annotated[Count, Field(ge=1, le=100)] = Group.SENDING.option(
-        "attempts that cost (5xx, no answer) before a device has failed, 1 to 100; 429 costs none",
+        "attempts that cost before a device has failed; 1 to 100, 5xx and no answer cost, 429 "
+        "does not",
         6,
     )
     backoff_base: Positive = setting(
@@ -519,7 +531,7 @@ class SendSettings(Part):
         "the longest of these waits, so that an endpoint that is back is used soon", 30.0
     )
     max_wait: Duration = Group.SENDING.option(
-        "the longest wait for the gateway's limit that is waited out; a longer one, as for a limit "
+        "the longest wait for the gateway's limit; a longer one, as for a limit "
         "per hour or day, stops with 3",
         120.0,
     )
@@ -527,18 +539,20 @@ class SendSettings(Part):
         "stop after this long (90s, 50m, 2h), exit 3", none="none"
     )
     stall: Positive = Group.SENDING.option(
-        "stop, exit 3, once nothing was read, sent or settled for so long; a pause for a limit or "
+        "stop, exit 3, once nothing has moved for so long; was read, sent or settled: a pause "
+        "for a limit or "
         "an endpoint that is away is none",
         600.0,
     )
     max_failures: Failures | None = Group.SENDING.option(
-        "stop, exit 3, once so many devices have failed, or so many percent of those that have "
-        "ended (counted from 100 on)",
+        "stop, exit 3, once so many devices have failed; in percent of those that have ended, "
+        "counted from 100 on",
         none="none",
     )
     grace: Duration = Group.SENDING.option(
-        "after Ctrl-C or SIGTERM: how long requests in flight, and reading back what is in doubt, "
-        "may take",
+        "how long the end may take after Ctrl-C or SIGTERM; what is in flight, and looking for "
+        "what "
+        "is in doubt in the lists",
         20.0,
     )
 
@@ -574,13 +588,13 @@ class Reading(Part):
         flag="--map",
     )
     constants: Annotated[dict[str, str], Repeated("FIELD=VALUE")] = Group.MANIFEST.option(
-        "one value of a field for all rows, whatever they say", dict, flag="--set"
+        "one value of a field for all rows; whatever they say", dict, flag="--set"
     )
     ignore_columns: Titles = Group.MANIFEST.option(
-        "a header that is no field's, though it reads like one", (), flag="--ignore-column"
+        "a header that only reads like a field's", (), flag="--ignore-column"
     )
     placeholders: Names = Group.MANIFEST.option(
-        "words that are no values, instead of the usual ones (NA, NULL, TBD, -, 0 and the like): a "
+        "words that are no values; instead of the usual ones (NA, NULL, TBD, -, 0 and the like): a "
         "problem in a field that must be, left out of another; none: no word is one",
         (),
     )
@@ -595,20 +609,20 @@ class Reading(Part):
         "lines before the header, 0 to 1000; without it, it is found by the names of its columns"
     )
     header: Names = Group.MANIFEST.option(
-        "the columns of a table that has no header, in their order", (), flag="--columns"
+        "the columns of a table without a header, in order", (), flag="--columns"
     )
     sheet: Annotated[str, Shown("NAME|N")] | None = Group.MANIFEST.option(
         "sheet of a workbook; without it the first visible worksheet"
     )
     visible_rows: bool = Group.MANIFEST.option(
-        "leave out the rows of a workbook that are hidden or filtered away", default=False
+        "leave out hidden and filtered rows of a workbook", default=False
     )
     items: Annotated[str, Shown("PATH")] | None = Group.MANIFEST.option(
-        "where the list of devices stands in a document of YAML or JSON, e.g. results or "
-        "data.items; without it, it is found where it is the only one"
+        "where the list of devices stands in YAML or JSON; e.g. results or data.items, without "
+        "it, it is found where it is the only one"
     )
     clean: Literal["none", "names"] = Group.MANIFEST.option(
-        f"names: make {enumeration(*CLEANED, last='and')} fit their rules; every change is listed",
+        f"make {enumeration(*CLEANED, last='and')} fit their rules (names); every change is listed",
         "none",
     )
 
@@ -617,14 +631,14 @@ class ManifestSettings(Reading):
     """How manifests are read, and what is made of their rows."""
 
     on_duplicate: Literal["first", "error"] = Group.REPEAT.option(
-        "the same device again for the same user: the first row counts, or the others are invalid",
+        "a device twice for one user; first: the first row counts, error: the others are invalid",
         "first",
     )
     on_conflict: Literal["error", "first", "last"] = Group.REPEAT.option(
-        "the same device for another user: both rows are invalid, or which one counts", "error"
+        "a device for two users; error: both rows are invalid, else which one counts", "error"
     )
     on_invalid: Literal["abort", "skip"] = Group.STAGING.option(
-        "when rows break a rule: send nothing, or the other rows", "abort"
+        "what is sent where rows break a rule; nothing, or the other rows", "abort"
     )
     min_rows: Annotated[Count, Field(ge=0)] | None = Group.MANIFEST.option(
         "fewer rows in all manifests together are an error: an export was cut off"
@@ -636,17 +650,18 @@ class ManifestSettings(Reading):
         default=False,
     )
     rebind_missing: bool = Group.STAGING.option(
-        "as --refresh, but what the lists lack is bound again", default=False
+        "refresh, and bind again what the lists lack", default=False
     )
     profile: Name | None = Group.MANIFEST.option(
-        "how such files are read, by its name under `profiles:` in the settings file"
+        "how such files are read; a name under `profiles:` in the settings file"
     )
     profiles: Annotated[dict[str, Reading], PlainSerializer(_only_set)] = setting(
         "name: how files of one kind are read, chosen with --profile NAME; keys as outside of them",
         dict,
     )
     move: bool = Group.STAGING.option(
-        "unbind a device that the ledger knows for another user from there, then bind it",
+        "take devices from the users whom they are bound to; by the ledger, unbound there, then "
+        "bound",
         default=False,
     )
 
@@ -664,13 +679,12 @@ class LogSettings(Part):
         none="console on a terminal, else json",
     )
     log_level: Annotated[LogLevel, Shown("LEVEL")] | None = Group.LOG.option(
-        "least severe log line: debug, info, warning or error; a log file gets info, or debug if "
-        "that is set",
-        none="warning on a terminal, which has the live display, else info",
+        "least severe log line, from debug to error; a log file gets info, or debug if that is set",
+        none="warning on a terminal, else info",
     )
     log_file: File | None = Group.LOG.option("append log lines to a file as well, as JSON")
     log_devices: bool = Group.LOG.option(
-        "a log line for every settled device, instead of progress lines", default=False
+        "a log line for every settled device; instead of progress lines", default=False
     )
 
 
@@ -678,8 +692,9 @@ class EndSettings(Part):
     """What follows once a run has ended."""
 
     fail_on: FailOn = Group.END.option(
-        "which rows that need a person make exit code 1: any, only such that did not need one in "
-        "the last finished run of the same manifests, or none",
+        "which rows that need a person make exit code 1; new: such that did not need one in the "
+        "last "
+        "finished run of the same manifests",
         "any",
     )
     notify_on: NotifyOn = setting(
@@ -716,10 +731,10 @@ class Settings(Part):
     log: LogSettings = LogSettings()
     end: EndSettings = EndSettings()
     wait: Duration = Group.SENDING.option(
-        "wait so long for a ledger that another run holds, before exit 75", 0.0
+        "how long to wait for a ledger that a run holds; then exit 75", 0.0
     )
     ledger: File | None = Group.LEDGER.option(
-        "the ledger", none="$XDG_STATE_HOME/bulkbind/<host>.db"
+        "the ledger", none="$XDG_STATE_HOME/bulkbind/<scheme>-<host>-<port>.db"
     )
     out: Annotated[Path, Shown("DIR")] | None = Group.OUT.option(
         "report folder", none="bulkbind-report/<run id>"
@@ -730,9 +745,9 @@ class Settings(Part):
         if self.api.endpoint is None:
             raise UsageError(
                 "no endpoint is set",
-                hint="give --endpoint https://…, BULKBIND_ENDPOINT, or `endpoint:` in a "
-                "settings file such as configs/koodrive-intl.yaml; `bulkbind sandbox` starts a "
-                "local one to try",
+                hint="--config koodrive-intl and --config koodrive-cn are KooDrive's sites, "
+                "--endpoint URL (or `endpoint:` in a settings file) is any; `bulkbind sandbox` "
+                "starts a local one to try",
             )
         return self.api.endpoint
 
@@ -741,8 +756,14 @@ class Settings(Part):
         if self.ledger is not None:
             return self.ledger
         state = environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
-        host = urlsplit(self.endpoint()).netloc.replace(":", "_").replace("[", "").replace("]", "")
-        return Path(state) / "bulkbind" / f"{host}.db"
+        return Path(state) / "bulkbind" / f"{ledger_name(self.endpoint())}.db"
+
+    def earlier_ledger_path(self, environ: Mapping[str, str] = os.environ) -> Path | None:
+        """Return the name that versions before 0.2 gave the ledger; None where one is set."""
+        if self.ledger is not None:
+            return None
+        host = urlsplit(self.endpoint()).netloc.translate(_IN_FILE_NAMES)
+        return self.ledger_path(environ).with_name(f"{host}.db")
 
     def public(self) -> Raw:
         """Return the settings as in a file, without secrets."""

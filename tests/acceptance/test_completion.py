@@ -7,8 +7,12 @@ import subprocess
 import sys
 
 import pytest
+from click.shell_completion import ShellComplete
 
+from bulkbind.cli import cli
+from bulkbind.cli.commands.completion import VARIABLE
 from tests.support.manifests import fleet, write_csv
+from tests.support.paths import ROOT
 from tests.support.processes import bulkbind, environment, sandbox
 
 BASH = shutil.which("bash")
@@ -71,6 +75,44 @@ def test_bash_completes_commands_options_and_run_ids(home):
     assert in_bash(home, "bulkbind resume --config bulkbind.yaml 20") == [run_id(home)]
     assert in_bash(home, "bulkbind bundle --config bulkbind.yaml 20") == [run_id(home)]
     assert in_bash(home, "bulkbind report --config bulkbind.yaml 1999") == []
+
+
+def offered(*words):
+    """Return what is offered for the last word, in this process."""
+    completer = ShellComplete(cli, {}, "bulkbind", VARIABLE)
+    return [found.value for found in completer.get_completions(list(words[:-1]), words[-1])]
+
+
+@pytest.mark.parametrize("command", ["resume", "report", "status", "verify", "undo", "bundle"])
+@pytest.mark.slow
+def test_every_command_of_a_run_completes_its_id(home, command):
+    """From the ledger that the options name."""
+    assert offered(command, "--config", str(home / "bulkbind.yaml"), "20") == [run_id(home)]
+
+
+@pytest.mark.parametrize(
+    ("words", "values"),
+    [
+        (("validate", "x.csv", "--clean", ""), ["none", "names"]),
+        (("run", "x.csv", "--on-conflict", "l"), ["last"]),
+        (("run", "x.csv", "--log-level", ""), ["debug", "info", "warning", "error"]),
+        (("plan", "x.csv", "--format", "js"), ["jsonl", "json"]),
+        (("run", "x.csv", "--map", "mac"), ["machine_code="]),
+        (("run", "x.csv", "--profile", "sn"), []),
+        (("run", "x.csv", "--config", "configs/sandbox.yaml", "--profile", "sn"), ["snipe-it"]),
+        (("report", "--format", "x"), ["xlsx"]),
+        (("plan", "x.csv", "--as", ""), ["text", "md"]),
+        (("schema", "e"), ["events", "error"]),
+        (("help", "pro"), ["proof"]),
+        (("completion", ""), ["bash", "zsh", "fish"]),
+    ],
+    ids=lambda value: "-".join(value).replace("/", "-") if isinstance(value, tuple) else "",
+)
+def test_values_are_completed(monkeypatch, words, values):
+    """Whatever has a known set of values offers it: choices, formats, fields, profiles, topics."""
+    monkeypatch.chdir(ROOT)
+
+    assert offered(*words) == values
 
 
 @pytest.mark.slow

@@ -14,7 +14,8 @@ import yaml
 from bulkbind.errors import ExitCode
 from bulkbind.settings import Settings, shared
 from bulkbind.settings.model import KEYS
-from tests.acceptance.test_docs import README, command_of
+from tests.acceptance.test_docs import command_of
+from tests.support.manual import README
 from tests.support.paths import ROOT
 
 DEPLOY = ROOT / "samples" / "deploy"
@@ -23,6 +24,10 @@ SERVICE = DEPLOY / "systemd" / "bulkbind.service"
 TIMER = DEPLOY / "systemd" / "bulkbind.timer"
 CRONJOB = DEPLOY / "kubernetes" / "cronjob.yaml"
 ANALYZE = shutil.which("systemd-analyze")
+CONTAINER = DEPLOY / "container" / "Containerfile"
+GITHUB = DEPLOY / "github" / "bulkbind.yml"
+GITLAB = DEPLOY / "gitlab" / "bulkbind.gitlab-ci.yml"
+PRE_COMMIT = DEPLOY / "pre-commit" / "pre-commit-config.yaml"
 BULKBIND = "/opt/bulkbind/bin/bulkbind"
 MOST_EXPOSED = 1.5
 """systemd's own scale, from 0 (locked up) to 10 (as root); 2 and less is `OK`."""
@@ -54,7 +59,18 @@ def calls():
         *(called(command) for _, command in cron_commands()),
         called(start.removeprefix("ExecStart=").replace("${STATE_DIRECTORY}", "/var/lib/bulkbind")),
         called(shlex.join(container["args"])),
+        *(called(line.partition(" > ")[0]) for line in checks()),
     ]
+
+
+def checks():
+    """Return every command of bulkbind's in the samples for merge requests and commits."""
+    steps = [
+        step.get("run", "") for step in yaml.safe_load(GITHUB.read_text())["jobs"]["plan"]["steps"]
+    ]
+    [hook] = yaml.safe_load(PRE_COMMIT.read_text())["repos"][0]["hooks"]
+    lines = [*steps, *yaml.safe_load(GITLAB.read_text())["bulkbind"]["script"]]
+    return [line for line in lines if line.startswith("bulkbind ")] + [f"{hook['entry']} fleet.csv"]
 
 
 def pod():
@@ -64,7 +80,7 @@ def pod():
 
 def test_every_call_in_the_samples_is_understood():
     """Each is a command of ours with options that it has."""
-    assert len(calls()) == 5
+    assert len(calls()) == 10
     for name, *arguments in calls():
         command_of(name).make_context(name, arguments)  # raises where it does not parse
 
@@ -91,6 +107,38 @@ def test_the_crontab_is_one():
         assert "%" not in command
         assert "--quiet" in command
         assert subprocess.run(["/bin/sh", "-n", "-c", command], check=False).returncode == 0
+
+
+def test_merge_requests_get_the_plan_and_a_check():
+    """Each sample plans as Markdown, goes on where rows could not be bound, and then validates."""
+    plan, check = ("bulkbind plan manifests/ --as md > plan.md || [ $? -eq 1 ]",
+                   "bulkbind validate manifests/ --all")  # fmt: skip
+
+    assert checks() == [plan, check, plan, check, "bulkbind validate fleet.csv"]
+    for path in (GITHUB, GITLAB, PRE_COMMIT):
+        assert "validate ends with 1" in " ".join(path.read_text().split())
+
+
+def test_the_hook_takes_every_format_and_nothing_else():
+    """Its pattern finds manifests of each form in their folder."""
+    [hook] = yaml.safe_load(PRE_COMMIT.read_text())["repos"][0]["hooks"]
+
+    names = ("fleet.csv", "a/b.xlsx", "x.yaml", "x.yml", "x.json", "x.jsonl")
+    assert all(re.search(hook["files"], f"manifests/{name}") for name in names)
+    assert not re.search(hook["files"], "manifests/README.md")
+
+
+def test_the_image_runs_as_nobody_special():
+    """The last stage ends as a user by number, pins by hashes, and takes SIGTERM for a stop."""
+    text = CONTAINER.read_text()
+    last = text.rpartition("\nFROM ")[2]
+
+    users = re.findall(r"^USER (\S+)$", text, re.MULTILINE)
+    assert users == ["10001:10001"]
+    assert last.index("USER ") > last.rindex("RUN ")
+    assert "--require-hashes -r /src/configs/constraints.txt" in text
+    assert "STOPSIGNAL SIGTERM" in last
+    assert 'ENTRYPOINT ["bulkbind"]' in last
 
 
 @pytest.fixture

@@ -1,9 +1,8 @@
-"""README, help, settings files and samples, checked against the code."""
+"""README, topics, help, settings files and samples, checked against the code."""
 
 from __future__ import annotations
 
 import re
-import shlex
 import subprocess
 import sys
 import tomllib
@@ -17,7 +16,8 @@ from packaging.requirements import Requirement
 import bulkbind
 from bulkbind.app.schema import config_schema, described
 from bulkbind.cli import COMMANDS, cli
-from bulkbind.errors import ExitCode
+from bulkbind.cli.layout import heading_of
+from bulkbind.errors import ExitCode, meanings
 from bulkbind.manifest import format_names, open_manifest
 from bulkbind.manifest.rules import RULES
 from bulkbind.model import EXTRA, MEANINGS, NEEDS_PERSON, UNBIND_MEANINGS, PlanWord
@@ -36,10 +36,11 @@ from bulkbind.settings import (
 )
 from tests.support.configs import config_files
 from tests.support.constraints import PINS
+from tests.support.in_process import called as in_process
+from tests.support.manual import MANUAL, README, TOPICS, blocks, section
 from tests.support.paths import ROOT
 from tests.support.processes import bulkbind as run_bulkbind, environment, sandbox
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
 SAMPLES = sorted(path for path in (ROOT / "samples").iterdir() if path.suffix in (".csv", ".yaml"))
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 DIFFERENT = {
@@ -78,25 +79,6 @@ def help_of(*arguments: str) -> str:
     return done.output
 
 
-def help_block() -> str:
-    """Return what stands between the help marks of the README."""
-    return f"```text\n{help_of()}```\n"
-
-
-def blocks(language: str) -> list[str]:
-    """Return the README's code blocks of a language."""
-    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
-
-
-def section(title: str) -> str:
-    """Return the text of a section of the README."""
-    found = re.search(
-        rf"^## {re.escape(title)}\n(.*?)(?=^## |\Z)", README, re.DOTALL | re.MULTILINE
-    )
-    assert found is not None, title
-    return found[1]
-
-
 def first_cells(text: str) -> set[str]:
     """Return the words in the first column of the tables in a text."""
     cells = re.findall(r"^\| ([^|]+?) \|", text, re.MULTILINE)
@@ -115,18 +97,44 @@ def as_a_file_holds(settings: Settings) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_readme_knows_every_command(name):
-    """Every command is called in the README, and listed in its help block."""
-    assert re.search(rf"`(bulkbind )?{name}\b|bulkbind {name}\b", README)
-    assert re.search(rf"^  {name} ", help_block(), re.MULTILINE)
+def test_the_manual_knows_every_command(name):
+    """Every command is called in README or in a topic, and listed in the help."""
+    assert re.search(rf"`(bulkbind )?{name}\b|bulkbind {name}\b", MANUAL)
+    assert re.search(rf"^  {name} ", help_of(), re.MULTILINE)
 
 
-def test_readme_shows_the_help():
-    """The help block is what `COLUMNS=100 bulkbind --help` prints."""
-    found = re.search(r"<!-- begin help -->\n(.*?)<!-- end help -->", README, re.DOTALL)
+def test_readme_is_short_and_names_every_topic():
+    """At most 9 kB, each topic with a link to its file; a topic's heading begins with its name."""
+    named = re.findall(r"^\| \[([\w-]+)\]\(bulkbind/docs/([\w-]+)\.md\) \|", README, re.MULTILINE)
 
-    assert found is not None
-    assert found[1] == help_block()
+    assert len(README.encode()) <= 9_000
+    assert {name for name, _ in named} == {name for _, name in named} == set(TOPICS)
+    assert len(TOPICS) >= 13
+    for name, text in TOPICS.items():
+        assert re.match(r"# .+: .+\n\n", text), name
+
+
+@pytest.mark.parametrize("page", ["README", *TOPICS])
+def test_links_and_topics_are_there(page):
+    """Each file that a page links to is there, and so is each topic or command that it names."""
+    text = README if page == "README" else TOPICS[page]
+
+    for link in re.findall(r"\]\(([^)#:]+)\)", text):
+        assert (ROOT / link).exists(), link
+    for named in re.findall(r"bulkbind help ([a-z][\w-]*)", text):
+        assert named in {*TOPICS, *COMMANDS}, named
+
+
+def test_symptoms_are_quoted_as_they_are_said():
+    """What stands in quotes in the topic of symptoms, and in others, is a text of the code."""
+    source = "".join(path.read_text("utf-8") for path in (ROOT / "bulkbind").rglob("*.py"))
+    said = re.sub(r"\"\s*\n\s*f?\"", "", source)  # texts over several lines
+    quoted = re.findall(r"\*\*“(.*?)”", MANUAL, re.DOTALL)
+
+    assert len(quoted) >= 6
+    for text in quoted:
+        for part in re.split(r"…|\d+", " ".join(text.split())):
+            assert part.strip() in said, text
 
 
 def test_help_fits_its_width():
@@ -149,20 +157,86 @@ def test_help_explains_every_option(name):
         assert option.opts[0] in help_of(name)
 
 
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_has_examples_and_groups(name):
+    """A command shows how it is called; options of many kinds stand below headings."""
+    text = help_of(name)
+    command = command_of(name)
+    headings = {heading_of(option) for option in options_of(name)}
+
+    called = re.findall(rf"^ +(?:\w+: +|.*\| |\w+=\S+ )?bulkbind {name}\b", text, re.MULTILINE)
+    assert "Examples" in text
+    assert called
+    assert all(f"\n{heading}:\n" in text for heading in headings)
+    assert command.help
+
+
+@pytest.mark.parametrize("width", [80, 100])
+def test_the_help_of_run_is_short(width):
+    """At most 100 lines, a clause for each option; `bulkbind help run` has all of each."""
+    short = CliRunner().invoke(cli, ["run", "--help"], terminal_width=width - 2).output
+    whole = CliRunner().invoke(cli, ["help", "run"]).output
+
+    assert len(short.splitlines()) <= 100
+    assert len(re.findall(r"^[A-Z][\w, ]+:$", short, re.MULTILINE)) >= 7
+    assert "`bulkbind help run`" in short
+    for option in options_of("run"):
+        assert re.search(rf"^  .*{re.escape(option.opts[0])}\b", short, re.MULTILINE)
+        assert str(option.envvar) in whole
+
+
+def test_the_version_has_a_short_option():
+    """`-V` is `--version`."""
+    short, long = (CliRunner().invoke(cli, [flag]).output for flag in ("-V", "--version"))
+
+    assert short == long
+    assert re.fullmatch(r"bulkbind, version [\d.]+\n", short) or short.startswith("cli, version")
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        (("rnu",), "run"),
+        (("undoo", "x"), "undo"),
+        (("report", "--format", "cvs"), "csv"),
+        (("schema", "sumary"), "summary"),
+        (("completion", "bsh"), "bash"),
+        (("help", "limit"), "limits"),
+        (("validate", "x.csv", "--clean", "name"), "names"),
+        (("validate", "x.csv", "--format", "jsonn"), "json"),
+        (("validate", "x.csv", "--map", "machin_code=Serial"), "machine_code"),
+        (("run", "x.csv", "--on-invalid", "skp"), "skip"),
+        (("report", "--format", "csv", "--filter", "statu=failed"), "status"),
+        (("report", "--format", "csv", "--filter", "status=faild"), "failed"),
+        (("run", "x.csv", "--deadlin", "5m"), "--deadline"),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, tuple) else "",
+)
+def test_a_slip_is_told_what_was_meant(tmp_path, typed, meant):
+    """A wrong command, option, value or field ends with 2 and names the nearest right one."""
+    done = in_process(*typed, home=tmp_path)
+
+    assert done.returncode == 2
+    assert re.search(rf"[Dd]id you mean[^?]*[`']{re.escape(meant)}[`']", done.stderr), done.stderr
+
+
 OTHER_MEANINGS = {
     ("prune", "--out"),
     ("demo", "--out"),
     ("report", "--format"),
     ("bundle", "--to"),
     ("export", "--to"),
+    ("plan", "--as"),
+    ("help", "--man"),
 }
-"""Options that mean something else in another command, and so have their command in the twin."""
+"""Options whose twin has their command: they mean something else in another one, or are so short
+that much else would be taken for a slip."""
 
 
 @pytest.mark.parametrize("name", [name for name in COMMANDS if name != "sandbox"])
 def test_help_shows_the_twin_of_every_option(name):
-    """Every option has an environment twin of its name, shown in the help."""
-    shown = " ".join(help_of(name).split())
+    """Every option has an environment twin of its name, shown in the whole help."""
+    shown = " ".join(CliRunner().invoke(cli, ["help", name]).output.split())
 
     for option in options_of(name):
         flag = max(option.opts, key=len)
@@ -178,9 +252,9 @@ SETTING_HELP = {
     "rate": "as fast as the gateway allows",
     "deadline": "none",
     "max_failures": "none",
-    "log_level": "warning on a terminal, which has the live display, else info",
+    "log_level": "warning on a terminal, else info",
     "log_format": "console on a terminal, else json",
-    "ledger": "$XDG_STATE_HOME/bulkbind/<host>.db",
+    "ledger": "$XDG_STATE_HOME/bulkbind/<scheme>-<host>-<port>.db",
     "out": "bulkbind-report/<run id>",
 }
 """How the help calls the default of a setting that is None."""
@@ -206,8 +280,8 @@ def test_help_tells_the_defaults_of_the_model():
     assert len(told) >= 14
 
 
-def test_readme_lists_every_event():
-    """The events of the README are those that the code logs above debug, and no others."""
+def test_the_manual_lists_every_event():
+    """The events of the manual are those that the code logs above debug, and no others."""
     source = "".join(path.read_text() for path in (ROOT / "bulkbind").rglob("*.py"))
     logged = set(re.findall(r"(?:info|warning)\(\s*\"(\w+\.\w+)\"", source))
 
@@ -216,26 +290,14 @@ def test_readme_lists_every_event():
     }
 
 
-def test_readme_names_no_option_that_is_not_there():
-    """Every --option in the README belongs to a command of ours."""
+def test_the_manual_names_no_option_that_is_not_there():
+    """Every --option in README and topics belongs to a command of ours."""
     known = {flag for name in COMMANDS for option in options_of(name) for flag in option.opts}
-    ours = re.sub(r"pip install.*", "", README)
+    ours = re.sub(r"(pip|tool) install.*", "", MANUAL)
 
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", ours))
     assert named <= known | {"--help", "--version", "--dist"}  # the last one is pytest's
     assert len(named) >= 10
-
-
-def test_readme_session_is_understood():
-    """Every bulkbind command of the README's shell blocks parses."""
-    lines = [line for block in blocks("sh") for line in block.splitlines()]
-    calls = [line for line in lines if line.startswith("bulkbind ")]
-
-    assert len(calls) >= 5
-    for line in calls:
-        _, name, *arguments = shlex.split(line.removesuffix("&"), comments=True)
-        command = command_of(name)
-        command.make_context(name, arguments)  # raises where it does not parse
 
 
 def test_help_loads_little():
@@ -264,9 +326,9 @@ def rows_of(text: str) -> dict[str, str]:
     return {word.strip("` "): cell for words, cell in rows for word in words.split(",")}
 
 
-def test_readme_explains_every_status():
+def test_the_manual_explains_every_status():
     """The status table holds every status that a report can show, in order, and its meaning."""
-    rows = rows_of(section("Results"))
+    rows = rows_of(section("Statuses"))
     shown = [status for status in rows if status not in ("status", "---")]
 
     assert shown == list(MEANINGS)
@@ -289,15 +351,7 @@ def test_the_help_of_plan_explains_every_sign():
     assert sorted(signs) == sorted({EXTRA[0], *(word.about.sign for word in PlanWord)} - {"x"})
 
 
-def test_readme_demo_ends_as_the_demo_does():
-    """The README's picture of the demo shows every status with its meaning, in its order."""
-    text = next(block for block in blocks("text") if block.startswith("run "))
-    shown = [line.split(maxsplit=2) for line in text.splitlines()[1:]]
-
-    assert [(status, meaning) for status, _, meaning in shown] == list(MEANINGS.items())
-
-
-def test_readme_explains_every_exit_code():
+def test_the_manual_explains_every_exit_code():
     """The table of exit codes holds each with its meaning; the one for people names their rows."""
     rows = rows_of(section("Exit codes"))
     codes = {code: words for code, words in rows.items() if code not in ("code", "---")}
@@ -306,22 +360,23 @@ def test_readme_explains_every_exit_code():
     for code in ExitCode:
         assert re.fullmatch(rf"{re.escape(code.meaning)}([:;] .*)?", codes[str(code)])
         assert f"{code.meaning}" in " ".join(help_of().split())
+    assert meanings() in " ".join(README.split())
     for status in NEEDS_PERSON:
         assert status.replace("_", " ") in codes[str(ExitCode.NEEDS_PERSON)]
 
 
-def test_readme_names_the_columns_of_results():
-    """The columns of results.csv that the README names are there, in this order."""
-    found = re.search(r"`results\.csv`(.*?)\. Its\s+first line", section("Results"), re.DOTALL)
+def test_the_manual_names_the_columns_of_results():
+    """The columns of results.csv that the manual names are there, in this order."""
+    found = re.search(r"`results\.csv`(.*?)\. Its\s+first line", section("Files"), re.DOTALL)
 
     assert found is not None
     named = re.findall(r"`(\w+)`", found[1])
     assert named == [name for name in RESULTS.names if name in named]
 
 
-def test_readme_tells_the_rules_of_every_field():
+def test_the_manual_tells_the_rules_of_every_field():
     """The table of fields has the table's own words on each, but for what is in brackets."""
-    rows = re.findall(r"^\| `(\w+)` \| (\w+).*? \| (.*) \|$", section("Manifests"), re.MULTILINE)
+    rows = re.findall(r"^\| `(\w+)` \| (\w+).*? \| (.*) \|$", TOPICS["manifests"], re.MULTILINE)
 
     told = {field: (must == "yes", bare(text)) for field, must, text in rows}
     assert told == {
@@ -426,12 +481,12 @@ def test_format_is_named_wherever_formats_are_listed(name):
 
 
 def test_forms_of_the_report_are_listed():
-    """The README and the help of `report` name the forms that there are."""
+    """The manual and the help of `report` name the forms that there are."""
     [option] = [option for option in options_of("report") if "--format" in option.opts]
 
     assert isinstance(option.type, click.Choice)
     assert list(option.type.choices) == list(FORMS)
-    assert f"`bulkbind report --format {'|'.join(FORMS)}`" in README
+    assert f"`bulkbind report --format {'|'.join(FORMS)}`" in MANUAL
 
 
 # --- samples -------------------------------------------------------------------------------------
@@ -464,9 +519,9 @@ def test_sample_with_problems_breaks_every_rule():
     assert any(p.field == "row" for p in problems)
 
 
-def test_readme_names_the_samples_and_settings_files():
-    """The README names every file of samples/ and configs/, and none that is not there."""
-    named = set(re.findall(r"(?:samples|configs)/[\w-]+\.\w+", README))
+def test_the_manual_names_the_samples_and_settings_files():
+    """It names every file of samples/ and configs/, and none that is not there."""
+    named = set(re.findall(r"(?:samples|configs)/[\w-]+\.\w+", MANUAL))
 
     files = [*SAMPLES, ROOT / "samples/walk.sh", *CONFIGS, PINS]
     assert named == {str(path.relative_to(ROOT)) for path in files}
@@ -496,10 +551,10 @@ def test_no_click_is_installed_with_which_nothing_starts(version, works):
     assert (version in needed["click"].specifier) == works
 
 
-def test_readme_example_of_the_library_works(tmp_path):
-    """The README's Python block runs as pasted, and prints what it prints, nothing of ours."""
+def test_the_example_of_the_library_works(tmp_path):
+    """The Python block of its topic runs as pasted, and prints what it prints, nothing of ours."""
     [code] = blocks("python")
-    compile(code, "README.md", "exec")
+    compile(code, "library.md", "exec")
     (tmp_path / "configs").mkdir()
     (tmp_path / "samples").symlink_to(ROOT / "samples")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from typing import Any
 
@@ -291,6 +292,57 @@ def test_axe_finds_nothing(browser, tmp_path, theme, width):
         for item in json.loads(found)
     ]
     assert told == []
+
+
+def test_a_small_run_fits_two_sheets(browser, tmp_path):
+    """Printed on A4, thirteen rows that are not bound take two pages at most."""
+    browser.load(page_of(tmp_path, 15))
+    browser.run("document.querySelectorAll('details').forEach(d => d.open = false)")
+
+    assert len(shown_rows(browser)) == 13
+    assert browser.sheets() <= 2
+
+
+@pytest.mark.parametrize("width", [360, 390, 1280])
+def test_no_text_of_a_chart_is_cut(browser, tmp_path, width):
+    """Labels of the axes lie within their charts and do not overlap, and have a unit above."""
+    browser.load(page_of(tmp_path, 100), width=width)
+
+    boxes = browser.run(
+        "return [...document.querySelectorAll('figure svg')].map(svg => {"
+        " const box = svg.getBoundingClientRect();"
+        " return [...svg.querySelectorAll('text')].map(t => { const b = t.getBoundingClientRect();"
+        "  return [t.textContent, b.left - box.left, box.right - b.right, Math.round(b.top)]})})"
+    )
+    assert [chart[0][0] for chart in boxes] == ["devices per second", "answers"]
+    for chart in boxes:
+        assert all(left >= 0 and right >= 0 for _, left, right, _ in chart), chart
+        bottom = [text for text in chart if text[3] == chart[-1][3]]
+        spans = sorted((left, box_width(browser) - right) for _, left, right, _ in bottom)
+        assert all(before[1] <= after[0] for before, after in itertools.pairwise(spans)), bottom
+
+
+def box_width(browser) -> float:
+    """Return the width of a chart."""
+    return float(
+        browser.run("return document.querySelector('figure svg').getBoundingClientRect().width")
+    )
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_a_place_is_shown_whole(browser, tmp_path, width):
+    """File and line of a row are not cut, however long the path; a trace id is called so."""
+    name = "/srv/exports/of-the-warehouse/north/monday-and-tuesday-together/fleet.csv"
+    browser.load(page_of(tmp_path, 10, (name,)), width=width)
+
+    cut = browser.run(
+        "return [...document.querySelectorAll('td.place')].filter("
+        "c => c.scrollWidth > c.clientWidth + 1 || getComputedStyle(c).textOverflow == 'ellipsis')"
+        ".length"
+    )
+    assert cut == 0
+    assert shown_rows(browser)[0][0].replace("\n", "").endswith(f"{name}.csv:3")
+    assert "trace id aaaa" in shown_rows(browser)[0][5]
 
 
 def test_a_keyboard_reaches_everything(browser, tmp_path):

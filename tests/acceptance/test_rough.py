@@ -243,7 +243,7 @@ def test_a_terminal_is_asked(tmp_path, keys, code, bound):
     manifest = write_csv(tmp_path / "fleet.csv", fleet(3))
     with sandbox(home=tmp_path) as url:
         terminal = Terminal(tmp_path, "run", manifest, "--endpoint", url)
-        terminal.until("Bind them? [y/N]")
+        terminal.until("? [y/N]")
         terminal.type(keys)
         ended = terminal.ended(keys if keys == b"\x03" else b"")
         stats = ask(f"{url}/sandbox/stats")

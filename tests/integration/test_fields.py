@@ -37,7 +37,7 @@ from bulkbind.model.fields import (
 )
 from bulkbind.sandbox import Sandbox
 from bulkbind.sandbox.device_api import Bindings, Refusal, check_body, check_headers
-from bulkbind.settings import ApiSettings, AuthSettings, ManifestSettings
+from bulkbind.settings import ApiSettings, AuthSettings, ManifestSettings, ReadbackSettings
 from tests.support.manifests import write_csv
 from tests.support.paths import ROOT
 
@@ -143,6 +143,7 @@ class Place:
         self.settings = bulkbind.Settings(
             api=ApiSettings(endpoint=sandbox.url),
             auth=AuthSettings(token=SecretStr("any")),
+            doubt=ReadbackSettings(readback_settle=0.2),
             manifest=ManifestSettings(on_invalid="skip"),
             ledger=folder / "ledger.db",
             out=folder / "report",

@@ -16,7 +16,13 @@ from bulkbind.ledger import Ledger
 from bulkbind.report.measures import span_text
 from bulkbind.report.plan_text import plan_json, plan_text
 from bulkbind.sandbox import Sandbox, SandboxOptions, parse_fault
-from bulkbind.settings import ApiSettings, AuthSettings, ManifestSettings, Settings
+from bulkbind.settings import (
+    ApiSettings,
+    AuthSettings,
+    ManifestSettings,
+    ReadbackSettings,
+    Settings,
+)
 from tests.support.manifests import fleet, write_csv
 
 ROWS = fleet(20, users=4)
@@ -27,6 +33,7 @@ def settings_for(tmp_path, url, *, has_token=True, **manifest):
     return Settings(
         api=ApiSettings(endpoint=url),
         auth=AuthSettings(token=SecretStr("any") if has_token else None),
+        doubt=ReadbackSettings(readback_settle=0.2),
         manifest=ManifestSettings(on_invalid="skip", **manifest),
         ledger=tmp_path / "ledger.db",
         out=tmp_path / "report",

@@ -217,6 +217,7 @@ async def test_answers_on_connections_that_say_more_prove_nothing(tmp_path):
     assert cloud.posts["bad"] >= 12
 
 
+@pytest.mark.slow
 async def test_what_waits_for_its_users_turn_is_pending_when_the_run_stops(tmp_path):
     """It was not sent, and the next run goes on with it."""
     cloud = Cloud(["bad"], took_s=0.2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import shutil
 import tempfile
 from contextlib import contextmanager
@@ -86,6 +87,12 @@ class Browser:
     def _log(self, kind: str) -> list[dict[str, Any]]:
         entries: list[dict[str, Any]] = self.driver.get_log(kind)
         return entries
+
+    def sheets(self) -> int:
+        """Return how many pages of A4 the page takes in print."""
+        size = {"paperWidth": 8.27, "paperHeight": 11.69}
+        printed = self.driver.execute_cdp_cmd("Page.printToPDF", size)
+        return len(re.findall(rb"/Type\s*/Page\b", base64.b64decode(printed["data"])))
 
     def picture(self, path: Path) -> None:
         """Write a picture of the whole page."""

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 from bulkbind.app.schema import config_schema, described
-from bulkbind.cli.commands.config import plain
-from bulkbind.settings import SETTINGS, Setting
+from bulkbind.settings import SETTINGS, Setting, plain
 from bulkbind.settings.model import PARTS
 from tests.support.paths import ROOT
 
+SHIPPED = ROOT / "bulkbind/settings/shipped"
+"""The same settings files in the package, taken by name."""
 COMMENT_AT = 26
 HEADER = """\
 # yaml-language-server: $schema=config.schema.json
 # bulkbind settings for {purpose}.
-# Use: bulkbind run fleet.csv --config configs/{name}
+# Use: bulkbind run fleet.csv --config {stem}
 # A flag wins over an environment variable, that over this file, this file over the default.
 # Durations: 250ms, 90s, 50m, 2h. An empty value means the default.
 # Secrets have no place here: environment variables, or the files named below.
@@ -65,7 +67,7 @@ def config_files() -> dict[str, str]:
 
 def _config(name: str) -> str:
     purpose, own = OWN[name]
-    blocks = [HEADER.format(purpose=purpose, name=name)]
+    blocks = [HEADER.format(purpose=purpose, stem=name.removesuffix(".yaml"))]
     for part in ("api", "auth", *PARTS[1:], ""):
         held = [s for s in SETTINGS.values() if s.part == part and s.text and s.name != "profiles"]
         lines = [_line(setting, own.get(setting.key, setting.default)) for setting in held]
@@ -84,3 +86,6 @@ def _line(setting: Setting, value: object) -> str:
 if __name__ == "__main__":
     for name, text in config_files().items():
         (ROOT / "configs" / name).write_text(text, encoding="utf-8")
+    SHIPPED.mkdir(exist_ok=True)
+    for name in OWN:
+        shutil.copyfile(ROOT / "configs" / name, SHIPPED / name)

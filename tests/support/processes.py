@@ -20,6 +20,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bulkbind.settings import ledger_name
 from tests.support.paths import ROOT
 
 if TYPE_CHECKING:
@@ -175,8 +176,7 @@ def sandbox_bindings(url: str) -> list[dict[str, str]]:
 
 def ledger_of(home: Path, url: str) -> Path:
     """Return the default ledger of an endpoint."""
-    host = url.removeprefix("http://").replace(":", "_")
-    return home / "bulkbind" / f"{host}.db"
+    return home / "bulkbind" / f"{ledger_name(url)}.db"
 
 
 def count_rows(ledger: Path, status: str) -> int:

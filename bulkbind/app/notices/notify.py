@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from bulkbind.engine.stop import DrainedError
 from bulkbind.errors import BulkbindError, ExitCode
-from bulkbind.ledger import bindings_of, size_of
+from bulkbind.ledger import bindings_of, ledger_of, size_of
 from bulkbind.logs import logger
 from bulkbind.redaction import line
 from bulkbind.report.metrics import Measured, write_metrics
@@ -155,7 +155,7 @@ def _without_secrets(environ: Mapping[str, str]) -> dict[str, str]:
 def _measure(settings: Settings, ending: Ending, clock: Clock, took_s: float) -> None:
     path = settings.end.metrics_file
     assert path is not None
-    ledger = settings.ledger_path()
+    ledger = ledger_of(settings)
     write_metrics(
         path,
         Measured(

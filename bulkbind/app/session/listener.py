@@ -38,6 +38,9 @@ class Listener:
         *problems*: what went wrong with some of the newest, one clause each.
         """
 
+    def before_credentials(self) -> None:
+        """Note that requests with credentials are about to leave; an error keeps them back."""
+
     def confirm(self, plan: Plan) -> bool:  # noqa: ARG002  # for those who override it
         """Return whether to carry out a plan."""
         return True

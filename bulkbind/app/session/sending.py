@@ -23,6 +23,7 @@ from bulkbind.app.session.session import (
 from bulkbind.clock import iso
 from bulkbind.engine import Breaker, Parts, Pipeline, StopSignal, Unbinder, draining
 from bulkbind.errors import ExitCode, LedgerError
+from bulkbind.ledger import ledger_of
 from bulkbind.logs import bound, logger
 from bulkbind.model import LimitFound, LiveFacts, RunFacts, RunState, UnbindKind
 
@@ -52,6 +53,8 @@ class RunResult:
     """What to do next, if anything."""
     can_resume: bool = True
     """Whether a stopped run can be resumed: not a rehearsal, whose ledger is gone."""
+    is_endpoint_wrong: bool = False
+    """Whether it stopped since the endpoint is another server or none."""
 
 
 async def send(
@@ -69,10 +72,10 @@ async def send(
         pacer, clock, patience_s=client.patience_s, settle_s=settings.doubt.readback_settle
     )
     notes = _Notes(ledger, client)
-    api = paced(session, client, pacer)
     staged, doubtful = await ledger.unsettled(run)
     moves = 0 if first else await ledger.unbindings.count_left(run, UnbindKind.MOVE)
     rows = (staged if first is None else min(first, staged)) + doubtful + moves
+    api = paced(session, client, pacer, is_idle=not rows)
     progress = Progress(
         rows,
         session.listener,
@@ -291,12 +294,14 @@ def result(session: Session, run_id: str) -> RunResult:
         written = write_report(session.settings, run_id)
     except LedgerError as error:
         hint = f"nothing is lost: `bulkbind report {run_id} --out DIR` writes it elsewhere"
-        if not session.settings.ledger_path().is_file():
+        if not ledger_of(session.settings).is_file():
             hint = "the report is made of the ledger, which is gone: bring it back, or run again"
         raise LedgerError(f"run {run_id} has ended, but {error}", hint=hint) from error
     reason = session.stop.reason
     if written.summary.state is RunState.STOPPED and reason is not None:
-        return RunResult(written, reason.exit_code, reason.hint)
+        return RunResult(
+            written, reason.exit_code, reason.hint, is_endpoint_wrong=reason.is_endpoint_wrong
+        )
     fails = _needs_person(written.summary, session.settings.end.fail_on)
     return RunResult(written, ExitCode.NEEDS_PERSON if fails else ExitCode.DONE)
 

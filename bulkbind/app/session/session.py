@@ -19,7 +19,7 @@ from bulkbind.engine.retry import Retries
 from bulkbind.engine.stop import DrainedError
 from bulkbind.errors import InterruptedRunError, LedgerBusyError
 from bulkbind.koodrive import KooDrive, authorizer, proxy_for, tls_of
-from bulkbind.ledger import Ledger
+from bulkbind.ledger import Ledger, ledger_of
 from bulkbind.model import RunFacts
 from bulkbind.pacing import Left, Limit, Pacer
 from bulkbind.threads import in_thread
@@ -97,7 +97,9 @@ async def authorized(session: Session) -> Session:
     """
     settings = session.settings
     with before_sending(session):
-        auth = await in_thread(authorizer, settings.auth, settings.ledger_path(), session.clock)
+        auth = await in_thread(
+            lambda: authorizer(settings.auth, ledger_of(settings), session.clock)
+        )
         tls = await tls_of(settings.endpoint(), settings.api)
     proxy_for(settings.endpoint(), settings.api)
     return replace(session, auth=auth, tls=tls)
@@ -140,9 +142,12 @@ async def held_ledger(session: Session) -> AsyncIterator[Ledger]:
 async def _opened(session: Session, endpoint: str) -> tuple[Ledger, int]:
     """Acquire the ledger; return it, and how many rows a crash left claimed."""
     until = session.clock.monotonic() + session.settings.wait
+    path = await in_thread(ledger_of, session.settings)
+    if path != session.settings.ledger_path():
+        session.listener.notice(f"the ledger is {path}, as an earlier version called it")
     is_announced = False
     while True:
-        ledger = Ledger(session.settings.ledger_path(), endpoint, session.clock)
+        ledger = Ledger(path, endpoint, session.clock)
         try:
             return ledger, await ledger.open(holder(session.clock))
         except LedgerBusyError as error:
@@ -213,8 +218,15 @@ def follow(session: Session, client: KooDrive, pacer: Pacer) -> None:
     )
 
 
-def paced(session: Session, client: KooDrive, pacer: Pacer) -> Paced:
-    """Return the API at the gateway's pace, a context manager."""
+def paced(session: Session, client: KooDrive, pacer: Pacer, *, is_idle: bool = False) -> Paced:
+    """Return the API at the gateway's pace, a context manager.
+
+    *is_idle*: nothing will be asked of it.
+
+    Raises: what the listener does to keep the credentials back.
+    """
+    if not is_idle:
+        session.listener.before_credentials()
     assert session.auth is not None, "a command that asks the server has credentials"
     return Paced(client, session.auth, pacer)
 

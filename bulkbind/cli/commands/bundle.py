@@ -39,7 +39,12 @@ def command(run_id: str | None, *, to: Path | None, with_ids: bool, **given: Any
     RUN is its id or the beginning of it; without one, the newest run. The archive holds versions,
     settings, summary, the rows that need a person, trace ids and request ids of their attempts,
     and the last lines of the log. User ids and device names are masked.
-    """
+
+    \b
+    Examples:
+      bulkbind bundle
+      bulkbind bundle 20261126 --log-file run.log --to ticket.tar.gz
+    """  # noqa: D301  # click's mark for a block that is not wrapped
     with explained():
         written = bundle(settings_from(given), run_id, to=to, with_ids=with_ids)
         print_lines([str(written)])

@@ -17,11 +17,12 @@ VARIABLE = "_BULKBIND_COMPLETE"
 
 
 @options.command("completion")
-@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@click.argument("shell", type=options.Choice(["bash", "zsh", "fish"]))
 def command(shell: str) -> None:
     """Print a script that completes commands, options and run ids in a shell.
 
     \b
+    Examples, where each shell looks for it:
     bash:  bulkbind completion bash > ~/.local/share/bash-completion/completions/bulkbind
     zsh:   bulkbind completion zsh > "${fpath[1]}/_bulkbind"
     fish:  bulkbind completion fish > ~/.config/fish/completions/bulkbind.fish

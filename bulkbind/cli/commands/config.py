@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from bulkbind.cli import options
 from bulkbind.cli.options import loaded_from
 from bulkbind.cli.running import explained, print_json, print_lines
-from bulkbind.settings import Group
+from bulkbind.settings import Group, plain
 
 if TYPE_CHECKING:
     from bulkbind.settings import Value
@@ -30,7 +28,7 @@ def command(*, as_json: bool, **given: Any) -> None:
 
     \b
     Examples:
-      bulkbind config --config configs/koodrive-intl.yaml --concurrency 64
+      bulkbind config --config koodrive-intl --concurrency 64
       BULKBIND_RATE=20 bulkbind config > mine.yaml
     """  # noqa: D301  # click's mark for a block that is not wrapped
     with explained():
@@ -58,11 +56,3 @@ def _lines(values: list[Value]) -> list[str]:
             shown = f"{indent}{name}:{plain(item.value)}"
         lines.append(f"{shown:<{COMMENT_AT}}  # {item.origin}")
     return lines
-
-
-def plain(value: object) -> str:
-    """Return a value as YAML on one line after a blank; empty if it is not set."""
-    if value is None:
-        return ""
-    text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=10_000)
-    return " " + text.removesuffix("\n").removesuffix("\n...")

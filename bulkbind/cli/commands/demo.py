@@ -32,7 +32,12 @@ def command(out: Path) -> None:
 
     A small fleet is bound twice against a local KooDrive that throttles, breaks connections and
     refuses some devices. It ends with every status explained and a report to look at.
-    """
+
+    \b
+    Examples:
+      bulkbind demo
+      bulkbind demo --out /tmp/demo
+    """  # noqa: D301  # click's mark for a block that is not wrapped
     with explained():
         configure_logs(LogSettings(log_level="error"), is_quiet=False)
         console = Console()

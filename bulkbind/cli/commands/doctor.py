@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from bulkbind.app.doctor import Finding, doctor
 from bulkbind.cli import options
+from bulkbind.cli.consent import Consent
+from bulkbind.cli.here import completed
 from bulkbind.cli.options import loaded_from
 from bulkbind.cli.running import (
     configure_logs,
@@ -39,18 +41,19 @@ def command(*, as_json: bool, **given: Any) -> None:
 
     \b
     Examples:
-      bulkbind doctor --config configs/koodrive-intl.yaml --user-id u42
-      bulkbind doctor --config configs/koodrive-intl.yaml --json
+      bulkbind doctor --config koodrive-intl --user-id u42
+      bulkbind doctor --config koodrive-intl --json
     """  # noqa: D301  # click's mark for a block that is not wrapped
     with explained():
         loaded = loaded_from(given)
-        configure_logs(loaded.settings.log, is_quiet=True)
+        consent = Consent(loaded)
+        configure_logs(consent.settings.log, is_quiet=True)
 
         async def work(stop: StopSignal) -> ExitCode:
             found: list[Finding] = []
             try:
                 with stop.cutting_short():
-                    async for finding in doctor(loaded):
+                    async for finding in doctor(loaded, is_agreed=not consent.is_needed):
                         found.append(finding)
                         if not as_json:
                             _show(finding)
@@ -68,4 +71,4 @@ def command(*, as_json: bool, **given: Any) -> None:
 def _show(finding: Finding) -> None:
     print_lines([f"{finding.state:<4}  {finding.check:<{NAME_WIDTH}}  {finding.text}"])
     if finding.advice:
-        print_lines([f"{'':<{NAME_WIDTH + 8}}-> {finding.advice}"])
+        print_lines([f"{'':<{NAME_WIDTH + 8}}-> {completed(finding.advice)}"])

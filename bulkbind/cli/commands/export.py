@@ -10,8 +10,8 @@ import click
 
 from bulkbind.app.export import export
 from bulkbind.cli import options
-from bulkbind.cli.console import Console, say
-from bulkbind.cli.options import settings_from
+from bulkbind.cli.console import Console, is_interactive, say
+from bulkbind.cli.options import consent_from
 from bulkbind.cli.running import configure_logs, explained, run_until_done
 from bulkbind.errors import ExitCode
 from bulkbind.files import replacing
@@ -35,6 +35,11 @@ create_time.
 A list that says it is a part, shows other users' devices, or lacks what the ledger knows as bound
 is read again `readback_settle` later. What two lists lack is told, and left out.
 
+\b
+Examples:
+  bulkbind export u42 u43 --to bound.csv
+  cut -d, -f1 users.csv | bulkbind export - > bound.csv
+
 Exit codes: 0 written, 2 could not start, 3 a list could not be read or trusted (no file is written
 then).
 """
@@ -52,14 +57,17 @@ then).
 def command(users: tuple[str, ...], *, to: Path | None, **given: Any) -> None:
     """Write the manifest."""
     with explained():
-        settings = settings_from(given)
+        consent = consent_from(given)
+        settings = consent.settings
         configure_logs(settings.log, is_quiet=True)
+        consent.require(can_ask=is_interactive())
+        console = Console(asks=is_interactive(), consent=consent)
         wanted = list(_ids(users))  # waits for standard input, where signals still end it
 
         async def work(stop: StopSignal) -> ExitCode:
             with ExitStack() as stack:
                 file = sys.stdout if to is None else stack.enter_context(replacing(to))
-                devices = await export(wanted, settings, file, listener=Console(), stop=stop)
+                devices = await export(wanted, settings, file, listener=console, stop=stop)
                 file.flush()
             say(counted(devices, "devices") + (f": {to}" if to else ""))
             return ExitCode.DONE

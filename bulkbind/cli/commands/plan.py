@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -10,8 +9,9 @@ import click
 
 from bulkbind.app.plan import plan, save_plan
 from bulkbind.cli import options
-from bulkbind.cli.console import Console, say
-from bulkbind.cli.options import settings_from
+from bulkbind.cli.console import Console, is_interactive, say
+from bulkbind.cli.here import MANIFEST, command as command_here, completed
+from bulkbind.cli.options import consent_from
 from bulkbind.cli.running import (
     configure_logs,
     explained,
@@ -22,7 +22,7 @@ from bulkbind.cli.running import (
 from bulkbind.errors import ExitCode
 from bulkbind.model import PlanWord
 from bulkbind.model.fields import DETAILS
-from bulkbind.report.plan_text import plan_json, plan_text
+from bulkbind.report.plan_text import plan_json, plan_markdown, plan_text
 from bulkbind.settings import Group
 
 if TYPE_CHECKING:
@@ -40,6 +40,12 @@ and can be called while a run is sending.
 +  to bind                  =  already bound         ~  bound under another {DETAILS}
 >  bound to another user    2  a row twice           !  a rule is broken
 -  not on the server        ?  only on the server    …  in doubt
+
+\b
+Examples:
+  bulkbind plan fleet.csv --config bulkbind.yaml
+  bulkbind plan fleet.csv --refresh --extra --save plan.json
+  bulkbind plan manifests/ --as md > comment.md
 
 Exit codes: 0 no problem, 1 some rows could not be bound, 2 a manifest could not be read,
 3 the server's lists could not be read.
@@ -62,6 +68,15 @@ Exit codes: 0 no problem, 1 some rows could not be bound, 2 a manifest could not
 )
 @options.settings(Group.NETWORK, Group.PACE)
 @options.option("--json", "as_json_", is_flag=True, help="print the plan as JSON")
+@options.option(
+    "--as",
+    "form",
+    of="plan",
+    type=options.Choice(["text", "md"]),
+    default="text",
+    show_default=True,
+    help="md: print it as Markdown, for a comment on a merge request",
+)
 def command(
     manifests: tuple[str, ...],
     *,
@@ -69,12 +84,16 @@ def command(
     extra: bool,
     save: Path | None,
     as_json_: bool,
+    form: str,
     **given: Any,
 ) -> None:
     """Print the plan, and save it if asked to."""
     with explained():
-        settings = settings_from(given)
+        consent = consent_from(given)
+        settings = consent.settings
         configure_logs(settings.log, is_quiet=True)
+        if settings.manifest.reads_lists:
+            consent.require(can_ask=is_interactive())
 
         async def work(stop: StopSignal) -> ExitCode:
             reads = settings.manifest
@@ -84,17 +103,18 @@ def command(
                 refresh=reads.reads_lists,
                 extra=extra,
                 first=first,
-                listener=Console(),
+                listener=Console(asks=is_interactive(), consent=consent),
                 stop=stop,
             )
             if as_json_:
                 print_json(plan_json(found))
             else:
-                print_lines([plan_text(found)])
+                text = plan_markdown(found) if form == "md" else completed(plan_text(found))
+                print_lines([text])
             if save is not None:
                 save_plan(found, save)
-                command = f"bulkbind run --plan {shlex.quote(str(save))}"
-                say(f"saved: {save}; `{command}` does this or nothing")
+                does = command_here(["run", MANIFEST, "--plan", str(save)])
+                say(f"saved: {save}; this does it or nothing: {does}")
             solved = {
                 PlanWord.MOVED: found.forecast.unbinds > 0,
                 PlanWord.MISSING: reads.rebind_missing,

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import click
-
 from bulkbind.app.reports import write_forms, write_report
 from bulkbind.cli import options
 from bulkbind.cli.console import say
+from bulkbind.cli.here import completed
 from bulkbind.cli.options import run_argument, settings_from
 from bulkbind.cli.running import explained, print_json, print_lines
 from bulkbind.errors import UsageError
@@ -30,7 +29,7 @@ from bulkbind.settings import Group
     "forms",
     of="report",
     multiple=True,
-    type=click.Choice(tuple(FORMS)),
+    type=options.Choice(tuple(FORMS)),
     help="write only this form; repeatable; xlsx keeps ids as text, md fits a ticket",
 )
 @options.option(
@@ -65,6 +64,12 @@ def command(
     summary.json  counts, reasons, times, settings
     report.html   one page for a person, which needs nothing beside it
     attempts.csv  with --attempts: when each was sent, how long it took, what came, trace id
+
+    \b
+    Examples:
+      bulkbind report
+      bulkbind report 20261126 --format xlsx --filter 'status=failed|invalid'
+      bulkbind report --attempts --out again/
     """  # noqa: D301  # click's mark for a block that is not wrapped
     with explained():
         if only and not forms:
@@ -82,4 +87,4 @@ def command(
         else:
             for path in written.files:
                 print_lines([str(path)])
-        say(as_text(written.summary))
+        say(completed(as_text(written.summary)))

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from bulkbind.settings import Settings
 
 
-@options.command("run")
+@options.command("run", is_brief=True)
 @click.argument("manifests", nargs=-1, required=True, metavar="MANIFEST...")
 @options.config
 @options.settings(Group.MANIFEST, Group.REPEAT, Group.LEDGER, Group.OUT)
@@ -38,21 +38,21 @@ if TYPE_CHECKING:
 @options.option(
     "--rehearse",
     is_flag=True,
-    help="run against a sandbox in this process, with a ledger that is thrown away: nothing real "
+    help="run against a sandbox in this process; with a ledger that is thrown away: nothing real "
     "is touched",
 )
 @behaviour_options
 @options.path(
     "--plan",
     "plan_file",
-    help="do what `bulkbind plan --save FILE` planned, or nothing if manifest or ledger moved",
+    help="do what `plan MANIFEST --save FILE` planned; or nothing if manifest or ledger moved",
 )
 @options.option("--yes", is_flag=True, help="do not ask")
 @options.path(
     "--archive",
     metavar="DIR",
-    help="MANIFEST is a folder: each complete file in it is a run of its own, oldest first, and is "
-    "moved to DIR once its rows are accounted for, to DIR/with-problems where some need a person",
+    help="each file of the folder MANIFEST is its own run; complete ones, oldest first, moved to "
+    "DIR once its rows are accounted for, to DIR/with-problems where some need a person",
 )
 @options.option(
     "--min-age",
@@ -60,7 +60,7 @@ if TYPE_CHECKING:
     default="60s",
     show_default=True,
     metavar="TIME",
-    help="with --archive: leave files that were touched later than so long ago for the next time",
+    help="leave files alone that were touched so lately; with --archive, until the next time",
 )
 @options.output_options
 def command(
@@ -80,17 +80,12 @@ def command(
 
     MANIFEST is a file (CSV, XLSX, YAML, JSON Lines, JSON, each also as .gz), a folder, a pattern in
     quotes, or - for standard input; several make one run. All of it is checked before anything is
-    sent. What the ledger knows as bound is not sent again; what an earlier run of
-    the same manifest left is gone on with. Where standard input is a terminal it asks first,
-    wherever the output goes.
-
-    Credentials come from the environment (BULKBIND_TOKEN, BULKBIND_REFRESH_TOKEN, or
-    BULKBIND_APP_ID with BULKBIND_APP_SECRET) or from files that `auth:` in the settings file names;
-    `bulkbind doctor` checks them.
+    sent. What the ledger knows as bound is not sent again; what an earlier run of the same manifest
+    left is gone on with. On a terminal it asks first, wherever the output goes. Credentials come
+    from BULKBIND_TOKEN, or as `bulkbind help credentials` says; `bulkbind doctor` checks them.
 
     \b
     Examples:
-      bulkbind plan fleet.csv --endpoint https://intl.myhuaweicloud-koodrive.com
       bulkbind run fleet.csv --endpoint https://intl.myhuaweicloud-koodrive.com
       bulkbind run fleet.csv --rehearse --limit 60/s --fault reset-after=0.03
       bulkbind run export.csv --map machine_code=Serial --user-id u42 --on-invalid skip --yes
@@ -119,7 +114,7 @@ def command(
             manifests, settings, sandbox=sandbox, first=first, listener=console, stop=stop
         )
 
-    sys.exit(send(given, use_case))
+    sys.exit(send(given, use_case, is_rehearsal=rehearse))
 
 
 def _inbox(
@@ -134,7 +129,7 @@ def _inbox(
         if len(manifests) != 1 or not is_plain:
             raise UsageError(
                 "--archive takes one folder, and neither --first nor --rehearse",
-                hint="bulkbind run inbox/ --archive done/",
+                hint="for instance: bulkbind run inbox/ --archive done/",
             )
     inbox = Path(manifests[0])
     given["manifests"] = (str(inbox.resolve()),)
@@ -153,13 +148,19 @@ def _inbox(
 @options.settings(Group.LEDGER, Group.OUT)
 @options.settings(Group.NETWORK, Group.PACE, Group.SENDING, Group.END)
 @options.first
+@options.option("--yes", is_flag=True, help="do not ask")
 @options.output_options
 def resume_command(run_id: str | None, *, first: int | None, **given: Any) -> None:
     """Go on with the unfinished run, from the ledger alone; the manifest is not needed.
 
     RUN is its id or the beginning of it; without one, the run that can go on. What was being sent
     when it was cut off is looked for in the server's lists first.
-    """
+
+    \b
+    Examples:
+      bulkbind resume
+      bulkbind resume 20261126 --config bulkbind.yaml --deadline 50m
+    """  # noqa: D301  # click's mark for a block that is not wrapped
 
     async def use_case(settings: Settings, console: Console, stop: StopSignal) -> RunResult:
         return await resume(settings, run_id, first=first, listener=console, stop=stop)

@@ -16,7 +16,13 @@ from bulkbind.settings import Group
 @options.settings(Group.LEDGER)
 @options.option("--json", "as_json", is_flag=True, help="print them as JSON")
 def command(*, as_json: bool, **given: Any) -> None:
-    """List the runs in the ledger, newest first: id, state, when, who, rows by status."""
+    """List the runs in the ledger, newest first: id, state, when, who, rows by status.
+
+    \b
+    Examples:
+      bulkbind runs --config bulkbind.yaml
+      bulkbind runs --json | jq '.[0].counts'
+    """  # noqa: D301  # click's mark for a block that is not wrapped
     with explained():
         found = runs(settings_from(given))
         if as_json:

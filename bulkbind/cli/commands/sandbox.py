@@ -110,7 +110,7 @@ behaviour_options = options.together(
             "faults",
             multiple=True,
             metavar="NAME=P[,KEY=VALUE...]",
-            help="fault of the sandbox that strikes with probability P (0 to 1), e.g. "
+            help="fault of the sandbox, with its probability P (0 to 1), e.g. "
             "reset-after=0.03; repeatable  [default: none]",
         ),
         options.option(
@@ -151,14 +151,14 @@ def behaviour_from(
 )
 @options.option(
     "--second-bind",
-    type=click.Choice(["same", "error"]),
+    type=options.Choice(["same", "error"]),
     default="same",
     show_default=True,
     help="answer to a second bind: the same record, or code 13000901",
 )
 @options.option(
     "--second-bind-status",
-    type=click.Choice(["200", "400", "409"]),
+    type=options.Choice(["200", "400", "409"]),
     default="200",
     show_default=True,
     help="HTTP status of that code",

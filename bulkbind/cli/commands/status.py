@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import click
-
 from bulkbind.app.reports import status
 from bulkbind.cli import options
-from bulkbind.cli.options import settings_from
+from bulkbind.cli.here import completed
+from bulkbind.cli.options import run_argument, settings_from
 from bulkbind.cli.running import explained, print_json, print_lines
 from bulkbind.model import RunState
 from bulkbind.report import as_json, as_text
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @options.command("status")
-@click.argument("run_id", required=False, metavar="[RUN]")
+@run_argument
 @options.config
 @options.settings(Group.LEDGER)
 @options.option("--json", "as_json_", is_flag=True, help="print it as JSON")
@@ -29,7 +28,12 @@ def command(run_id: str | None, *, as_json_: bool, **given: Any) -> None:
 
     RUN is its id or the beginning of it; without one, the newest run. It only reads, so it can be
     called from another shell while the run is sending.
-    """
+
+    \b
+    Examples:
+      bulkbind status
+      bulkbind status 20261126 --config bulkbind.yaml --json
+    """  # noqa: D301  # click's mark for a block that is not wrapped
     with explained():
         found = status(settings_from(given), run_id)
         if as_json_:
@@ -45,9 +49,8 @@ def command(run_id: str | None, *, as_json_: bool, **given: Any) -> None:
             }
             print_json(as_json(found.summary) | progress)
             return
-        print_lines([as_text(found.summary)])
-        for line in _lines(found):
-            print_lines([line])
+        print_lines([completed(as_text(found.summary))])
+        print_lines(map(completed, _lines(found)))
 
 
 def _pace(found: RunStatus) -> str:

@@ -10,9 +10,16 @@ import click
 from bulkbind.app.undo import undo
 from bulkbind.cli import options
 from bulkbind.cli.console import Console, is_interactive, logs_only, say, say_hint
-from bulkbind.cli.options import settings_from
-from bulkbind.cli.running import configure_logs, explained, print_json, run_until_done
-from bulkbind.cli.send import DRAINING, same_place
+from bulkbind.cli.here import command as command_here, completed
+from bulkbind.cli.options import consent_from, runs_of
+from bulkbind.cli.running import (
+    configure_logs,
+    explained,
+    print_failure,
+    print_json,
+    run_until_done,
+)
+from bulkbind.cli.send import DRAINING
 from bulkbind.model import RunState
 from bulkbind.report.undo_report import undo_json, undo_text
 from bulkbind.settings import Group
@@ -24,7 +31,7 @@ if TYPE_CHECKING:
 
 
 @options.command("undo")
-@click.argument("run_id", metavar="RUN")
+@click.argument("run_id", metavar="RUN", shell_complete=runs_of)
 @options.config
 @options.settings(Group.LEDGER, Group.OUT)
 @options.option(
@@ -49,31 +56,45 @@ def command(run_id: str, *, yes_unbind: int | None, **given: Any) -> None:
     undo.csv   one line per device: unbound, already_gone, changed, failed or pending
     undo.json  counts, times, requests
 
+    \b
+    Examples:
+      bulkbind undo 20261126
+      bulkbind undo 20261126 --yes-unbind 114 --quiet
+
     Exit codes: as run; 1 where a device was bound anew since, or could not be unbound.
     """  # noqa: D301  # click's mark for a block that is not wrapped
     with explained():
-        settings = settings_from(given)
+        consent = consent_from(given)
+        settings = consent.settings
         configure_logs(settings.log, is_quiet=given["quiet"])
-        console = Console(is_quiet=given["quiet"], asks=is_interactive())
+        asks = is_interactive() and yes_unbind is None
+        consent.require(can_ask=asks)
+        console = Console(is_quiet=given["quiet"], asks=asks, consent=consent)
 
         async def work(stop: StopSignal) -> ExitCode:
             result = await undo(settings, run_id, devices=yes_unbind, listener=console, stop=stop)
             _show(result, is_quiet=given["quiet"], is_json=given["as_json"])
             return result.exit_code
 
-        sys.exit(run_until_done(work, first_words=DRAINING, grace_s=settings.send.grace))
+        next_step = f"go on with: {command_here(['undo', run_id])}"
+        sys.exit(
+            run_until_done(
+                work, first_words=DRAINING, next_step=next_step, grace_s=settings.send.grace
+            )
+        )
 
 
 def _show(result: UndoResult, *, is_quiet: bool, is_json: bool) -> None:
     if result.summary is None:
         say(result.hint)
+        print_failure(result.hint, "", result.exit_code)
         return
     if not is_quiet or result.exit_code:
         if not logs_only():  # the log has `undo.finished`
-            say(undo_text(result.summary))
+            say(completed(undo_text(result.summary)))
         say("report: " + ", ".join(str(path) for path in result.files))
         say_hint(result.hint)
         if result.summary.state == RunState.STOPPED:
-            say(f"go on with: bulkbind undo {result.summary.run_id}{same_place()}")
+            say(f"go on with: {command_here(['undo', result.summary.run_id])}")
     if is_json:
         print_json(undo_json(result.summary))

@@ -10,8 +10,8 @@ import click
 
 from bulkbind.app.verify import verify
 from bulkbind.cli import options
-from bulkbind.cli.console import say
-from bulkbind.cli.options import settings_from
+from bulkbind.cli.console import Console, is_interactive, say
+from bulkbind.cli.options import consent_from, runs_of
 from bulkbind.cli.running import (
     configure_logs,
     explained,
@@ -44,23 +44,31 @@ RUN is its id or the beginning of it. Every difference is a line on standard out
 
 A list that differs is read again `readback_settle` later.
 
+\b
+Examples:
+  bulkbind verify 20261126 --config bulkbind.yaml
+  bulkbind verify 20261126 --json | jq .counts
+
 Exit codes: 0 no difference, 1 some, 2 could not start, 3 a list could not be read.
 """
 
 
 @options.command("verify", help=HELP)
-@click.argument("run_id", metavar="RUN")
+@click.argument("run_id", metavar="RUN", shell_complete=runs_of)
 @options.config
 @options.settings(Group.LEDGER, Group.NETWORK, Group.PACE)
 @options.option("--json", "as_json_", is_flag=True, help="print the differences as JSON")
 def command(run_id: str, *, as_json_: bool, **given: Any) -> None:
     """Print the differences."""
     with explained():
-        settings = settings_from(given)
+        consent = consent_from(given)
+        settings = consent.settings
         configure_logs(settings.log, is_quiet=True)
+        consent.require(can_ask=is_interactive())
+        console = Console(asks=is_interactive(), consent=consent)
 
         async def work(stop: StopSignal) -> ExitCode:
-            found = await verify(settings, run_id, stop=stop)
+            found = await verify(settings, run_id, listener=console, stop=stop)
             if as_json_:
                 print_json(asdict(found))
             else:

@@ -1,5 +1,5 @@
 """Authorise requests: tokens, sessions, app signatures, credentials per user."""
 
-from bulkbind.koodrive.auth.choice import Auth, Chosen, authorizer, choose, known_secrets
+from bulkbind.koodrive.auth.choice import Auth, Chosen, authorizer, caller, choose, known_secrets
 
-__all__ = ["Auth", "Chosen", "authorizer", "choose", "known_secrets"]
+__all__ = ["Auth", "Chosen", "authorizer", "caller", "choose", "known_secrets"]

@@ -21,7 +21,7 @@ from bulkbind.koodrive.auth.session_store import (
 )
 from bulkbind.koodrive.auth.static_token import GIVEN_APP, GIVEN_TOKEN, FetchedToken, output_of
 from bulkbind.koodrive.auth.users import UserAuth, parse_users
-from bulkbind.settings import SECRETS
+from bulkbind.settings import SECRETS, variable_of
 from bulkbind.threads import in_thread
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def _of_session(path: Path) -> Iterator[str]:
 Auth: TypeAlias = Renewing | UserAuth
 
 _HINT = (
-    "set BULKBIND_TOKEN, or BULKBIND_REFRESH_TOKEN, or BULKBIND_APP_ID and BULKBIND_APP_SECRET; or "
+    "or set BULKBIND_REFRESH_TOKEN, or BULKBIND_APP_ID and BULKBIND_APP_SECRET; or "
     "name a file in the settings: `auth: token_file:` and the like"
 )
 _NEEDS: dict[AuthMode, str] = {
@@ -89,6 +89,15 @@ _NEEDS: dict[AuthMode, str] = {
     "app_secret_file:`",
     "users": "`auth: users_file:`",
 }
+
+
+def _typed_in(mode: AuthMode) -> str:
+    """Return how to give a secret so that neither screen nor history has it."""
+    name = {"token": "token", "session": "refresh_token", "app": "app_secret"}.get(mode)
+    if name is None:
+        return ""
+    variable = variable_of(name)
+    return f"`read -rs {variable} && export {variable}` takes what is pasted, unseen; "
 
 
 class Chosen(NamedTuple):
@@ -114,7 +123,7 @@ def choose(settings: AuthSettings, environ: Mapping[str, str] = os.environ) -> C
         if origins is None:
             raise UsageError(
                 f"`auth: mode: {settings.mode}` needs {_NEEDS[settings.mode]}",
-                hint="`bulkbind config` shows what is set",
+                hint=f"{_typed_in(settings.mode)}`bulkbind config` shows what is set",
             )
         return Chosen(settings.mode, f"as `auth: mode:` says; {origins}")
     for mode, origins in found.items():
@@ -127,7 +136,31 @@ def choose(settings: AuthSettings, environ: Mapping[str, str] = os.environ) -> C
         half = "; an app secret is set, but no app id"
     elif settings.account is not None:
         half = "; an account is set, but no password"
-    raise UsageError(f"no token is set, nor other credentials{half}", hint=_HINT)
+    raise UsageError(
+        f"no token is set, nor other credentials{half}", hint=f"{_typed_in('token')}{_HINT}"
+    )
+
+
+def caller(settings: AuthSettings, environ: Mapping[str, str] = os.environ) -> str:
+    """Return as whom requests are sent, as the end of a sentence; names places, never secrets.
+
+    Raises: as `choose`.
+    """
+    secrets = Secrets(settings, environ)
+    match choose(settings, environ).mode:
+        case "users":
+            return f"with the tokens in {settings.users_file}"
+        case "app":
+            return f"as app {settings.app_id}"
+        case "session" if settings.account:
+            return f"as session of {settings.account}"
+        case "session":
+            found = secrets.find("refresh_token")
+            return f"as session of the refresh token from {found.origin if found else ''}"
+        case "token":
+            found = secrets.find("token")
+            of_command = f"`{settings.token_command[0]}`" if settings.token_command else ""
+            return f"with the token from {found.origin if found else of_command}"
 
 
 def _origins(mode: AuthMode, settings: AuthSettings, secrets: Secrets) -> str | None:

@@ -45,9 +45,12 @@ def test_a_slip_is_refused_by_every_command(monkeypatch, command, name, wanted):
     """Up to two letters off is an error with the variable that was meant, whoever has it."""
     done = called(monkeypatch, *command, **{name: VALUE})
 
+    told = f"the environment sets {name}; did you mean {wanted}?"
     assert done.exit_code == 2
-    assert done.stdout == ""
-    assert done.stderr == f"error: the environment sets {name}; did you mean {wanted}?\n"
+    assert [json.loads(line)["error"] for line in done.stdout.splitlines()] == (
+        [told] if "--json" in command else []
+    )
+    assert done.stderr == f"error: {told}\n"
 
 
 def test_every_slip_is_named_at_once(monkeypatch):

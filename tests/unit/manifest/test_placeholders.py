@@ -12,7 +12,7 @@ from bulkbind.manifest.placeholders import USUAL, placeholders
 from bulkbind.manifest.rules import RULES, keeps
 from tests.support.formats import FORMATS, opened
 from tests.support.manifests import opener
-from tests.support.paths import ROOT
+from tests.support.manual import TOPICS
 from tests.support.rows import device
 
 HEADER = ("machine_code", "user_id", "device_name", "device_os")
@@ -209,8 +209,8 @@ def test_many_values_at_once_are_judged_as_each_alone(rule, values):
 
 
 def test_every_usual_word_is_in_the_manual():
-    """README names them all."""
-    manual = (ROOT / "README.md").read_text(encoding="utf-8").lower()
+    """The topic of manifests names them all."""
+    manual = TOPICS["manifests"].lower()
 
     assert [word for word in USUAL if f"`{word}`" not in manual] == []
 

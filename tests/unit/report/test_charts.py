@@ -6,7 +6,14 @@ import re
 
 import pytest
 
-from bulkbind.report.charts import Series, clock_text, histogram, nice_ceiling, over_time
+from bulkbind.report.charts import (
+    Series,
+    clock_text,
+    histogram,
+    nice_ceiling,
+    number_text,
+    over_time,
+)
 
 
 @pytest.mark.parametrize(
@@ -69,9 +76,33 @@ def test_nothing_is_no_chart():
     assert len(found[1].split()) == 2
 
 
+@pytest.mark.parametrize("value", [0, 0.0625, 12.5, 20_000, 2_500_000])
+def test_a_number_of_an_axis_is_plain(value):
+    """It has no exponent, whatever its size, and is the number itself."""
+    assert float(number_text(value).replace(",", "")) == value
+    assert "e" not in number_text(value)
+
+
+def test_axes_have_units():
+    """The unit of the values stands above their axis, escaped; times have theirs."""
+    svg = over_time([Series("x", [10_000.0, 20_000.0], "s1")], [0.0, 90.0], title="t", unit="<u>")
+
+    assert "&lt;u&gt;" in svg
+    assert ">20,000<" in svg
+    assert ">1 min 30 s<" in svg
+
+
 @pytest.mark.parametrize(
-    ("seconds", "text"), [(0, "0 s"), (59.4, "59 s"), (200, "3:20"), (3725, "1:02:05")]
+    ("seconds", "text"),
+    [
+        (0, "0 s"),
+        (59.4, "59 s"),
+        (200, "3 min 20 s"),
+        (1800, "30 min"),
+        (3725, "1 h 2 min"),
+        (7200, "2 h"),
+    ],
 )
 def test_a_moment_reads_like_a_clock(seconds, text):
-    """Seconds alone, then minutes, then hours."""
+    """Seconds alone, then minutes, then hours, each with its unit."""
     assert clock_text(seconds) == text

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 
 import openpyxl
 import pytest
 
 from bulkbind.errors import UsageError
-from bulkbind.model import PENDING, RunState, RunSummary, Status
+from bulkbind.model import MEANINGS, PENDING, RunState, RunSummary, Status
 from bulkbind.report import FORMS, forms, parse_filter, write_form
 from tests.unit.report.test_report import COLUMNS, CSV, FakeRun, result
 
@@ -80,7 +81,7 @@ def test_markdown_fits_a_ticket(tmp_path):
 
     lines = text.splitlines()
     table = lines[lines.index("## Rows") + 2 :]
-    assert "**10 rows need a person; 1 of 12 are bound.**" in text
+    assert "**10 rows need a person; 1 of 12 is bound" in text
     assert len(table) == 2 + len(ROWS) - 1
     bare = [line.replace("\\|", "") for line in table]
     assert {line.count("|") for line in bare} == {6}
@@ -152,8 +153,8 @@ UNDONE = {"state": "done", "counts": {"unbound": 5}}
 @pytest.mark.parametrize(
     ("state", "more", "tone", "words"),
     [
-        (RunState.DONE, {}, "bad", "1 row needs a person; 1 of 2 are bound"),
-        (RunState.STOPPED, {"stop_reason": "deadline"}, "wait", "can go on: 0 of 2"),
+        (RunState.DONE, {}, "bad", "1 row needs a person; 1 of 2 is bound."),
+        (RunState.STOPPED, {"stop_reason": "deadline"}, "wait", "can go on (deadline): 1 row"),
         (RunState.SENDING, {}, "wait", "Not finished"),
         (
             RunState.DONE,
@@ -172,3 +173,17 @@ def test_the_verdict_is_one_sentence(state, more, tone, words):
 
     assert told["tone"] == tone
     assert words in told["text"]
+
+
+@pytest.mark.parametrize("state", [RunState.DONE, RunState.STOPPED])
+@pytest.mark.parametrize("each", [0, 1, 7])
+def test_the_numbers_of_the_verdict_add_up(state, each):
+    """Whatever rows there are, each is in one of its numbers."""
+    from bulkbind.report.page import verdict  # noqa: PLC0415  # as above
+
+    counts = dict.fromkeys(MEANINGS, each) | {"bound": 3}
+    text = verdict(RunSummary("id", state, (), counts, ()))["text"]
+
+    total = sum(counts.values())
+    shown = text.replace(f"of {total:,} ", "")
+    assert sum(map(int, re.findall(r"\d+", shown))) == total

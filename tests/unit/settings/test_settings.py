@@ -551,9 +551,9 @@ def test_password_in_an_endpoint_is_not_shown(config):
 @pytest.mark.parametrize(
     ("endpoint", "name"),
     [
-        ("https://Intl.Example.com/", "intl.example.com.db"),
-        ("http://127.0.0.1:8080", "127.0.0.1_8080.db"),
-        ("http://[::1]:8080", "__1_8080.db"),
+        ("https://Intl.Example.com/", "https-intl.example.com-443.db"),
+        ("http://127.0.0.1:8080", "http-127.0.0.1-8080.db"),
+        ("http://[::1]:8080", "http-__1-8080.db"),
     ],
 )
 def test_ledger_is_one_file_per_endpoint(endpoint, name):

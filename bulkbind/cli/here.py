@@ -1,0 +1,168 @@
+"""Commands to paste: whole for the place where they are told.
+
+Hints are written where their cause is known, as `bulkbind resume` in backticks. What makes such a
+command work here (settings file, endpoint, ledger, report folder, how manifests are read) is known
+to the command line alone, and added by `completed`.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from click.core import ParameterSource
+
+from bulkbind.redaction import Lines, line
+from bulkbind.settings import SETTINGS, Group, shipped_names
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Sequence
+
+NAME = "bulkbind"
+MANIFEST = "MANIFEST"
+"""Stands in a hint for the manifests of the command at hand."""
+SAME = "the same command"
+"""Stands in a text for the command at hand."""
+_WRITTEN = re.compile(rf"`{NAME} ([a-z][^`\n]*)`")
+_FLAG = re.compile(r"--[a-z][a-z-]*")
+_CARRIED = {
+    setting.name
+    for setting in SETTINGS.values()
+    if setting.group
+    in (
+        *(Group.MANIFEST, Group.REPEAT, Group.LEDGER, Group.OUT, Group.NETWORK, Group.PACE),
+        *(Group.STAGING, Group.END),
+    )
+} | {"config"}
+"""Options that say where, what and how. What stopped a run (`--deadline`) is not repeated."""
+_LOOKS = ("doctor", "config")
+"""Commands that look at what is wrong, and so must be told it."""
+
+
+def completed(text: str, *, without: Collection[str] = (), is_absolute: bool = False) -> Lines:
+    """Return a text, fit to be shown, in which the commands in backticks are whole for this place.
+
+    Options that the text itself names beside them are what is to be changed, so they are not
+    repeated.
+
+    Args:
+        text: For a person; in it, `SAME` becomes the command at hand.
+        without: More flags that are not repeated.
+        is_absolute: Whether it is read elsewhere, as a mail is.
+    """
+    shown = line(text)
+    named = {*_FLAG.findall(_WRITTEN.sub("", shown)), *without}
+
+    def whole(found: re.Match[str]) -> str:
+        try:
+            words = shlex.split(found[1])
+        except ValueError:  # no command, or cut short
+            return found[0]
+        skipped = () if words[0] in _LOOKS else named
+        return f"`{line(command(words, without=skipped, is_absolute=is_absolute))}`"
+
+    same = f"`{line(again(is_absolute=is_absolute))}`"
+    return Lines(_WRITTEN.sub(whole, shown).replace(SAME, same))
+
+
+def command(
+    words: Sequence[str], *, without: Collection[str] = (), is_absolute: bool = False
+) -> str:
+    """Return a command line of ours with what the present one was told of place and manifests.
+
+    Options that it has already, that are in *without*, or that its command does not know, are not
+    added.
+
+    Args:
+        words: Without the program: `["resume", "20261123-"]`; `MANIFEST` stands for the manifests.
+        without: Flags.
+        is_absolute: Whether files are named in full, for whoever is elsewhere.
+    """
+    context = click.get_current_context(silent=True)
+    target = _command(words[0])
+    if context is None or target is None:
+        return typed(*words)
+    named = context.params.get("manifests") or (MANIFEST,)
+    manifests = [_path(each, is_absolute=is_absolute) for each in named]
+    given = [each for word in words for each in (manifests if word == MANIFEST else [word])]
+    known = {param.envvar for param in target.params if param.name in _CARRIED}
+    skipped = {*without, *given}
+    for flag, option in _options(context):
+        if option.envvar in known and flag not in skipped:
+            given += _flagged(context, flag, option, is_absolute=is_absolute)
+    return typed(*given)
+
+
+FOUND_HERE = "bulkbind.found-settings"
+"""Key in a context: the settings file that was found by itself."""
+
+
+def typed(*words: str) -> str:
+    """Return a command line of ours, as it is."""
+    return shlex.join([*program(), *words])
+
+
+def again(*more: str, is_absolute: bool = False) -> str:
+    """Return the present command line, with more options at its end."""
+    context = click.get_current_context(silent=True)
+    if not is_absolute or context is None:
+        return typed(*sys.argv[1:], *more)
+    given = [str(context.info_name)]
+    for param in context.command.params:
+        if isinstance(param, click.Argument):
+            value = context.params[str(param.name)] or ()
+            each = value if isinstance(value, tuple) else (value,)
+            is_file = param.name == "manifests"
+            given += [_path(one, is_absolute=is_file) for one in each]
+    for flag, option in _options(context):
+        given += _flagged(context, flag, option, is_absolute=True)
+    return typed(*given, *more)
+
+
+def program() -> list[str]:
+    """Return how this program is called here: by its name, or by its path if that finds none."""
+    called = Path(sys.argv[0])
+    if called.name != NAME or not called.is_file():
+        return [NAME]  # as a module, or in a test
+    found = shutil.which(NAME)
+    is_on_path = found is not None and Path(found).resolve() == called.resolve()
+    return [NAME if is_on_path else str(called.absolute())]
+
+
+def _command(name: str) -> click.Command | None:
+    from bulkbind.cli import cli  # noqa: PLC0415  # which imports the commands
+
+    return cli.get_command(click.Context(cli), name)
+
+
+def _options(context: click.Context) -> Iterator[tuple[str, click.Option]]:
+    for option in context.command.params:
+        if isinstance(option, click.Option):
+            yield max(option.opts, key=len), option
+
+
+def _flagged(
+    context: click.Context, flag: str, option: click.Option, *, is_absolute: bool
+) -> Iterator[str]:
+    """Yield an option as it is typed, if it was given; elsewhere also settings found by itself."""
+    name = str(option.name)
+    value = context.params[name]
+    if name == "config" and value is None and is_absolute:
+        value = context.meta.get(FOUND_HERE)
+    elif not value or context.get_parameter_source(name) is ParameterSource.DEFAULT:
+        return
+    for each in value if option.multiple else [value] if value else []:
+        yield flag
+        if not option.is_flag:
+            is_file = isinstance(each, Path) and str(each) not in shipped_names()
+            yield _path(each, is_absolute=is_absolute and is_file)
+
+
+def _path(value: object, *, is_absolute: bool) -> str:
+    is_name = not is_absolute or str(value) in ("-", MANIFEST)
+    return str(value) if is_name else str(Path(str(value)).absolute())
