@@ -194,7 +194,9 @@ def status() -> Schema:
     more = {
         "done": _whole("rows that have ended"),
         "per_s": _number("rows settled per second of late"),
-        "allowed_per_s": _number("requests per second allowed; null: no limit", may_lack=True),
+        "allowed_per_s": _number(
+            "requests per second allowed; null: no limit; 0: the endpoint is away", may_lack=True
+        ),
         "waits": _text("why nothing is sent now; empty if something is"),
         "left_s": _number("seconds left; null if not known", may_lack=True),
         "is_alive": {

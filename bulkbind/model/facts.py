@@ -452,7 +452,7 @@ class LiveFacts(Facts):
     at = Fact("")
     """When this was said."""
     allowed_per_s = Fact[float | None](None)
-    """Requests per second allowed; None: no limit met."""
+    """Requests per second allowed; None: no limit met; 0: the endpoint is away."""
     waits = Fact("")
     """Why nothing is sent now, in words; empty if something is."""
     waiting = Fact(Waits(), read=lambda stored: Waits(*stored or ()))

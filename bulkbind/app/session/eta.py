@@ -43,8 +43,11 @@ class Gauge:
         """`binding` or `unbinding`."""
 
     def per_s(self) -> float | None:
-        """Return the requests per second allowed now; None without a limit."""
-        return self._pacer.per_s()
+        """Return the requests per second allowed now; None without a limit.
+
+        0 while the endpoint is away: nobody knows what is allowed then, nor how long that lasts.
+        """
+        return 0.0 if self._pacer.state.is_away else self._pacer.per_s()
 
     def source(self) -> str:
         """Return the origin of that limit."""
