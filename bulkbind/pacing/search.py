@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from bulkbind.pacing.gate import Sent
 
-REFUSED, SPACED_REFUSED = 0.003, 0.016
-"""Share of the requests that looking for the limit may have refused; where they have to be spaced,
-jitter alone has about a percent of them refused."""
+REFUSED = 0.003
+"""Share of the requests that looking for the limit may have refused."""
 CLOSED = 0.01
 """Share of the time that a gateway may be closed whose 429s are penalties."""
 CUT = 0.01
@@ -29,7 +28,7 @@ SHORT, LEAST, SHORT_S, LONGEST_S = 40, 6, 2.0, 15.0
 times as long, but not longer than 15 s."""
 CHANGE, CHANGED_S, CHANGING_S = 1.4, 60.0, 5.0
 """A limit that has changed by so much may do so again: for a minute legs are no longer than 5 s."""
-SPACED_SPAN = 80
+SPACED_SPAN = 110
 """Requests in a leg where they have to be spaced."""
 SPAN_S = 1.0
 """A leg lasts so long, or a window's end would not show, and as long as the gate was closed."""
@@ -388,8 +387,7 @@ class Search:
         self._confirmed = self._confirmed + 1 if is_same and not self._early else 0
         longest_s = self._longest_s(event.at, top)
         self._scale_s = max(SPAN_S, 0.7 * self._scale_s, event.closed_s)
-        share = SPACED_REFUSED if self.is_spaced else REFUSED
-        target = self._cost / (share + (2 / self._chance if self._chance else 0.0))
+        target = self._cost / (REFUSED + (2 / self._chance if self._chance else 0.0))
         if self.quiet_s or event.was_asked:
             target = max(target, event.closed_s * top / CLOSED)
         short = SHORT if self.is_per_user else max(LEAST, min(SHORT, SHORT_S * top))
