@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Protocol
 
 UNITS_S = {"second": 1.0, "minute": 60.0, "hour": 3600.0, "day": 86_400.0}
@@ -28,9 +29,7 @@ class Clock(Protocol):
 class SystemClock:
     """The operating system's clock."""
 
-    def monotonic(self) -> float:
-        """Return `time.monotonic`."""
-        return time.monotonic()
+    monotonic = staticmethod(time.monotonic)
 
     def utc_now(self) -> datetime:
         """Return the wall clock in UTC."""
@@ -47,6 +46,7 @@ def iso(moment: datetime) -> str:
     return text.replace("+00:00", "Z")
 
 
+@lru_cache(maxsize=64)  # what is bound within a second mostly has the same
 def epoch_of(text: str) -> float | None:
     """Return the seconds since 1970 of an ISO 8601 time with a zone, or None if it is not one.
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
+REPORT_HINT = "free the disk or choose another --out; `bulkbind report` writes it again"
 KEPT_BYTES = "bulkbind.kept-bytes"
 """Codec error handler: surrogate escapes become their original bytes, all else is escaped."""
 
@@ -166,8 +167,17 @@ def replacing_bytes(
 
 
 @contextmanager
-def replacing(path: Path, encoding: str = "utf-8", errors: str = "strict") -> Iterator[TextIO]:
-    """Open a new text file as `replacing_bytes` does, for a report; its folder is created.
+def replacing(
+    path: Path,
+    encoding: str = "utf-8",
+    errors: str = "strict",
+    *,
+    what: str = "report file",
+    hint: str = REPORT_HINT,
+) -> Iterator[TextIO]:
+    """Open a new text file as `replacing_bytes` does; its folder is created.
+
+    *what*, *hint*: what is written, and what to do where it cannot be.
 
     Raises: LedgerError if the folder or the file cannot be written.
     """
@@ -179,14 +189,15 @@ def replacing(path: Path, encoding: str = "utf-8", errors: str = "strict") -> It
             text.detach()
     except OSError as error:
         raise LedgerError(
-            f"report file {path} cannot be written: {error.strerror or error}",
-            hint="free the disk or choose another --out; `bulkbind report` writes it again",
+            f"{what} {path} cannot be written: {error.strerror or error}", hint=hint
         ) from error
 
 
-def write_json(path: Path, value: object) -> None:
-    """Write a value as JSON. Raises: LedgerError."""
-    with replacing(path) as file:
+def write_json(
+    path: Path, value: object, *, what: str = "report file", hint: str = REPORT_HINT
+) -> None:
+    """Write a value as JSON. *what*, *hint*: as in `replacing`. Raises: LedgerError."""
+    with replacing(path, what=what, hint=hint) as file:
         file.write(f"{json_text(value)}\n")
 
 

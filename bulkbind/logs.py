@@ -99,6 +99,15 @@ def is_terminal(stream: Stream | None) -> bool:
     return stream is not None and not stream.closed and stream.isatty()
 
 
+def has_colours(stream: Stream | None) -> bool:
+    """Return whether *stream* is a terminal on which colours are wanted.
+
+    Source: no-color.org.
+    """
+    is_wanted = not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    return is_wanted and is_terminal(stream)
+
+
 @dataclass(frozen=True, slots=True)
 class Sink:
     """A destination of log lines."""
@@ -205,7 +214,7 @@ def _renderer(sink: Sink) -> Callable[[object, str, Event], object]:
     if sink.form == "json":  # which escapes what steers a terminal
         return cast("Callable[[object, str, Event], object]", structlog.processors.JSONRenderer())
     as_text = structlog.dev.ConsoleRenderer(
-        colors=is_terminal(sink.stream),
+        colors=has_colours(sink.stream),
         # The default, where rich is installed, prints the values of local variables.
         exception_formatter=structlog.dev.plain_traceback,
     )

@@ -11,6 +11,7 @@ import json
 import re
 from binascii import a2b_base64
 from collections import defaultdict
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
 
@@ -43,6 +44,8 @@ class Redactor:
     """
 
     def __init__(self) -> None:
+        self.count = 0
+        """How many secrets are known."""
         self._known: set[str] = set()
         self._has_number = False
         """Whether a number alone may be a secret, or the part of one that was cut off."""
@@ -57,7 +60,6 @@ class Redactor:
         """Search for a secret from now on."""
         if secret in self._known:
             return
-        self._known.add(secret)
         for form in _forms(secret):
             self._has_number = self._has_number or bool(_NUMBER.search(form))
             if len(form) < BLOCK:
@@ -68,10 +70,12 @@ class Redactor:
                     self._blocks.setdefault(block, []).append((form, at))
             if len(form) > SHORTEST_WITHIN:
                 self._beginnings[form[:SHORTEST_WITHIN]].add(form)
+        self._known.add(secret)
+        self.count += 1
 
     def redacted(self, text: str, *, shortest: int = SHORTEST) -> str:
         """Return a text with its secrets of at least *shortest* characters masked."""
-        if not self._known or len(text) < shortest or (text.isdigit() and not self._has_number):
+        if not self.count or len(text) < shortest or (text.isdigit() and not self._has_number):
             return text
         within = folded(text)
         found = self._long_in(within) + self._encoded_in(text)
@@ -98,7 +102,7 @@ class Redactor:
 
     def _encoded_in(self, text: str) -> list[tuple[int, int]]:
         """Return where a text is Base64 or hexadecimal, anywhere in it, of a longer secret."""
-        if not self._blocks:
+        if not self._blocks or not _BASE64.search(text):  # digits of either kind are such runs
             return []
         return [
             each.span()
@@ -195,10 +199,24 @@ def learn(*secrets: str | None) -> None:
 def forget() -> None:
     """Forget all secrets, for tests."""
     vars(_held).update(vars(Redactor()))
+    _remembered.cache_clear()
 
 
 def redacted(text: str, *, shortest: int = SHORTEST) -> str:
     """Return a text with the secrets of this process masked; *shortest*: the least to look for."""
+    if len(text) <= REMEMBERED:
+        return _remembered(text, shortest, _held.count)
+    return _held.redacted(text, shortest=shortest)
+
+
+REMEMBERED, MOST_REMEMBERED = 300, 256
+"""Texts of up to so many characters are remembered, the last so many: answers say the same again
+and again, and to look through `success` for one token takes 15 us."""
+
+
+@lru_cache(maxsize=MOST_REMEMBERED, typed=True)  # `Lines` are fit to be shown, the same text is not
+def _remembered(text: str, shortest: int, _known: int) -> str:
+    """Return a text as `redacted` does. *_known*: how many secrets, as one more changes it."""
     return _held.redacted(text, shortest=shortest)
 
 

@@ -12,6 +12,8 @@ from pydantic import SecretStr
 
 from bulkbind.app.run import run
 from bulkbind.files import replacing
+from bulkbind.model.wording import counted
+from bulkbind.report.summary import sentence
 from bulkbind.sandbox import Sandbox, SandboxOptions, parse_fault, parse_limit
 from bulkbind.settings import (
     ApiSettings,
@@ -39,7 +41,8 @@ async def demo(
 ) -> RunResult:
     """Bind a small fleet twice, with a limit, faults and invalid rows.
 
-    *out*: the folder for the manifests and the report of the second run; *say* prints the steps.
+    *out*: the folder for the manifests and the report of the second run. *say* prints the steps,
+    and how the first run ended. *listener*: shows progress, and is asked nothing.
     """
     options = SandboxOptions(
         limits=(parse_limit(LIMIT),),
@@ -48,20 +51,21 @@ async def demo(
     )
     with tempfile.TemporaryDirectory(prefix="bulkbind-demo-") as folder:
         first, second = out / "monday.csv", out / "tuesday.csv"
-        _write(first, list(_monday()))
-        _write(second, list(_tuesday()))
+        _write(first, monday := list(_monday()))
+        _write(second, tuesday := list(_tuesday()))
         async with Sandbox(options) as sandbox:
             for number in (50, 51):
                 code, user_id, *_ = _device(number)
                 sandbox.bindings.bind(user_id, {"machineCode": code})
             settings = _settings(sandbox.url, Path(folder))
-            say(
-                f"sandbox   {sandbox.url}, {LIMIT}; it breaks some connections and answers some 500"
-            )
-            say("monday    12 devices")
+            say(f"A local KooDrive takes {LIMIT}, breaks connections and refuses some devices.")
             before = settings.model_copy(update={"out": Path(folder, "monday")})
-            await run([first], before, listener=listener, stop=stop)
-            say("tuesday   the same and 118 more, some of them with mistakes")
+            done = await run([first], before, listener=listener, stop=stop)
+            if done.report is None or stop.is_set:
+                return done
+            say(f"Monday, {counted(len(monday), 'rows')}: {sentence(done.report.summary)}")
+            more = len(tuesday) - len(monday)
+            say(f"Tuesday, the same and {more:,} more, some of them with mistakes:")
             after = settings.model_copy(update={"out": out})
             return await run([second], after, listener=listener, stop=stop)
 

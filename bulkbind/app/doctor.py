@@ -19,7 +19,9 @@ from bulkbind.ledger import faults, ledger_of
 from bulkbind.manifest.rules import breaks
 from bulkbind.model import Accepted, AuthExpired, ClockRefused
 from bulkbind.model.fields import USER
+from bulkbind.model.wording import verb
 from bulkbind.pacing import Pacer
+from bulkbind.settings import plain
 from bulkbind.threads import in_thread
 
 if TYPE_CHECKING:
@@ -99,9 +101,18 @@ def _unnamed(loaded: Loaded) -> Finding:
 def _settings(loaded: Loaded) -> Iterator[Finding]:
     given = [item for item in loaded.values() if item.origin != "default"]
     for item in given:
-        yield Finding("settings", "ok", f"{item.key}: {item.value} (from {item.origin})")
+        yield Finding("settings", "ok", f"{item.key}: {_shown(item.value)} (from {item.origin})")
     text = "the others have their defaults" if given else "all of them have their defaults"
     yield Finding("settings", "ok", f"{text}; `bulkbind config` lists them")
+
+
+def _shown(value: object) -> str:
+    """Return a setting's value as a person says it."""
+    if isinstance(value, dict):
+        value = [f"{key}={_shown(each)}" for key, each in value.items()]
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_shown, value)) or "none"
+    return plain(value).strip() or "not set"
 
 
 def _ledger(settings: Settings) -> Iterator[Finding]:
@@ -182,9 +193,13 @@ def limit_text(limit: ServerLimit) -> str:
     """Return a limit as a header states it, which may be only what is left of it."""
     if limit.limit is None:
         within = f" for {limit.reset_s:g} s" if limit.reset_s else ""
-        return f"{limit.source} tells {limit.remaining:g} requests left{within}"
+        return f"{limit.source} tells {_requests(limit.remaining)} left{within}"
     window = f" in {limit.window_s:g} s" if limit.window_s else ""
-    return f"{limit.source} tells {limit.limit:g} requests{window}"
+    return f"{limit.source} tells {_requests(limit.limit)}{window}"
+
+
+def _requests(count: float | None) -> str:
+    return f"{count or 0:g} {verb(round(count or 0), 'request', 'requests')}"
 
 
 def _clock(client: KooDrive) -> Finding:

@@ -13,6 +13,7 @@ from bulkbind.engine.proof import READS
 from bulkbind.errors import NoLedgerError, UnreadableListError, UsageError
 from bulkbind.ledger import KnownReader, ledger_of, reading
 from bulkbind.manifest.rules import breaks
+from bulkbind.model.wording import counted, verb
 from bulkbind.report.tables import ExportWriter
 
 if TYPE_CHECKING:
@@ -95,8 +96,9 @@ async def _exported(session: Session, ledger: Known, wanted: Sequence[str], file
                 hint="try again later",
             )
         if last.lacks:
+            lacked, are = counted(len(last.lacks), "devices"), verb(len(last.lacks), "is", "are")
             session.listener.warning(
-                f"{len(last.lacks):,} devices of user {user} that the ledger knows as bound are on "
+                f"{lacked} of user {user} that the ledger knows as bound {are} on "
                 f"neither of two lists, e.g. {min(last.lacks)}: left out"
             )
         if not has_begun:

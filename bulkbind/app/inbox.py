@@ -22,6 +22,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import stat
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -53,16 +54,20 @@ from bulkbind.errors import (
     UsageError,
     worst,
 )
-from bulkbind.files import copy_file, fitting_name, make_folder, write_json
+from bulkbind.files import copy_file, fitting_name, make_folder, read_whole, write_json
 from bulkbind.manifest import PACKED, ManifestFile, digest
 from bulkbind.manifest.opened import Identity, open_once
 from bulkbind.model import RunFacts, RunState, Status
+from bulkbind.model.wording import verb
 from bulkbind.threads import in_thread
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from bulkbind.app.reports import Report
     from bulkbind.app.session.listener import Listener
-    from bulkbind.engine import StopSignal
+    from bulkbind.engine import StopReason, StopSignal
+    from bulkbind.errors import BulkbindError
     from bulkbind.ledger import Ledger
     from bulkbind.model import Example
     from bulkbind.settings import Settings
@@ -199,6 +204,11 @@ class InboxFile:
     was_told: bool = False
     """Whether an earlier pass said the same of the same file; its exit code says no more then."""
 
+    @property
+    def is_stopped(self) -> bool:
+        """Whether its run has rows left."""
+        return self.state == RunState.STOPPED
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InboxResult:
@@ -215,7 +225,15 @@ class InboxResult:
     stopped: str = ""
     """Why it ended before every file was run."""
     hint: str = ""
+    was_told: bool = False
+    """Whether the last pass ended early for the same reason."""
     summary_file: Path | None = None
+
+    @property
+    def is_news(self) -> bool:
+        """Whether an earlier pass has not told all of it."""
+        files = [item for item in self.files if item.exit_code and not item.is_stopped]
+        return bool(files) or (bool(self.stopped) and not self.was_told)
 
     def counts(self) -> dict[str, int]:
         """Return the rows of all files by status."""
@@ -274,6 +292,26 @@ def file_of(path: Path, ended: RunResult, run_id: str) -> InboxFile:
     )
 
 
+TROUBLE = "inbox-trouble.json"
+"""In the report folder: what the last pass met before it looked at any file."""
+
+
+def is_new_trouble(settings: Settings, error: BulkbindError) -> bool:
+    """Return whether the last pass did not end with the same error, and keep this one."""
+    path = _out(settings) / TROUBLE
+    told = {"exit_code": int(error.exit_code), "error": re.sub(r"[0-9]+", "", error.message)}
+    with suppress(OSError, ValueError):
+        if json.loads(read_whole(path)[0]) == told:
+            return False
+    with suppress(LedgerError):  # told again then
+        write_json(path, told)
+    return True
+
+
+def _out(settings: Settings) -> Path:
+    return settings.out or Path("bulkbind-report")
+
+
 WITH_PROBLEMS = "with-problems"
 
 
@@ -313,6 +351,12 @@ async def run_inbox(
 
 TOLD = "inbox_told"
 """Key in the ledger: by inbox and file, a digest of which file it was and what was said of it."""
+STOP = "/"
+"""Among them: of why the last pass ended early. No file has that name."""
+
+
+def _digest_of(said: Sequence[object]) -> str:
+    return hashlib.sha256(json.dumps(said).encode()).hexdigest()
 
 
 class _Pass:
@@ -326,7 +370,7 @@ class _Pass:
         self._inbox = inbox
         self._archive = archive
         self._min_age_s = min_age_s
-        self._out = session.settings.out or Path("bulkbind-report")
+        self._out = _out(session.settings)
         self._began = iso(session.clock.utc_now())
         self._files: list[InboxFile] = []
         self._waiting = 0
@@ -336,12 +380,14 @@ class _Pass:
         """What is said of the files that are still there."""
 
     async def run(self) -> InboxResult:
+        with suppress(OSError):
+            (self._out / TROUBLE).unlink()
         now_s = self._session.clock.utc_now().timestamp()
         candidates, self._waiting = complete_files(self._inbox, now_s, self._min_age_s)
         told = await self._ledger.get_meta(TOLD)
         inboxes: dict[str, Any] = told if isinstance(told, dict) else {}
         self._told = inboxes.get(shown(self._inbox), {})
-        queue = candidates
+        queue, was_told = candidates, False
         stop = self._session.stop
         try:
             queue = await self._ordered(candidates)
@@ -352,11 +398,14 @@ class _Pass:
             left = {shown(each.name) for each in queue}
             telling = {name: key for name, key in self._told.items() if name in left}
             telling |= self._telling
+            if (stopped := self._stopped(is_left=bool(queue))) is not None:
+                # Without its numbers, which change while the cause stays.
+                telling[STOP] = _digest_of([re.sub(r"[0-9]+", "", stopped.text)])
+                was_told = self._told.get(STOP) == telling[STOP]
             await self._ledger.put_meta(TOLD, inboxes | {shown(self._inbox): telling})
         except InterruptedRunError:
             pass  # before anything of that file was sent; the ledger may be busy with it
-        is_stopped = queue or any(item.state == RunState.STOPPED for item in self._files)
-        reason = stop.reason if is_stopped else None
+        reason = self._stopped(is_left=bool(queue))
         codes = [item.exit_code for item in self._files]
         codes += [reason.exit_code] if reason else []
         ended = self._result(
@@ -365,18 +414,23 @@ class _Pass:
             exit_code=worst(codes),
             stopped=reason.text if reason else "",
             hint=reason.hint if reason else "",
+            was_told=was_told,
         )
         await asyncio.to_thread(write_json, self._summary_file, ended.as_json())
         return ended
 
+    def _stopped(self, *, is_left: bool) -> StopReason | None:
+        """Return why the pass ended early; None if it did not. *is_left*: files were not run."""
+        is_stopped = is_left or any(item.is_stopped for item in self._files)
+        return self._session.stop.reason if is_stopped else None
+
     def _once(self, dropped: Dropped, item: InboxFile) -> InboxFile:
         """Return a result without its exit code if an earlier pass told the same."""
-        is_new = item.state == RunState.STOPPED or item.exit_code == ExitCode.DECLINED
+        is_new = item.is_stopped or item.exit_code == ExitCode.DECLINED
         if item.moved_to is not None or is_new:
             return item
         # Not the device, whose number another mount may change.
-        said = json.dumps([*dropped.identity[1:], item.problem])
-        key = self._telling[item.name] = hashlib.sha256(said.encode()).hexdigest()
+        key = self._telling[item.name] = _digest_of([*dropped.identity[1:], item.problem])
         if self._told.get(item.name) != key:
             return item
         return replace(item, exit_code=ExitCode.DONE, was_told=True)
@@ -464,7 +518,7 @@ class _Pass:
         if doubtful and settings.doubt.readback:
             return replace(
                 item,
-                problem=f"{doubtful:,} of its rows are in doubt",
+                problem=f"{doubtful:,} of its rows {verb(doubtful, 'is', 'are')} in doubt",
                 hint="the next run asks the server again, and moves it then",
             )
         target = self._target(path, ended.report, run_id)

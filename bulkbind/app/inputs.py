@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from bulkbind.errors import LedgerError, ManifestError, UsageError
 from bulkbind.manifest import SUFFIXES, ManifestFile, is_manifest_name
 from bulkbind.manifest.opened import open_once, unreadable
+from bulkbind.model.wording import counted, verb
 from bulkbind.redaction import line
 
 if TYPE_CHECKING:
@@ -208,7 +209,8 @@ def too_few(rows: int, settings: ManifestSettings) -> ManifestError | None:
     if rows >= least:
         return None
     return ManifestError(
-        f"{rows:,} rows were read, and there must be {least:,} at least (min_rows)",
+        f"{counted(rows, 'rows')} {verb(rows, 'was', 'were')} read, and there must be {least:,} at "
+        "least (min_rows)",
         hint="was the export cut off? --min-rows N says how many rows it has at least",
     )
 

@@ -11,6 +11,7 @@ from typing import Any
 from bulkbind.app.schema import DIALECT
 from bulkbind.errors import ExitCode
 from bulkbind.model import MEANINGS, UNBIND_MEANINGS, PlanWord, RunFacts, RunState
+from bulkbind.model.results import CUT_OFF
 
 Schema = dict[str, Any]
 
@@ -64,7 +65,7 @@ def _document(title: str, schema: Schema) -> Schema:
 COUNT = {"type": "integer", "minimum": 0}
 RUN_ID = _text("the run's id")
 MANIFESTS = _list({"type": "string"}, "the names of the manifests")
-STATE = _text(f"the run's state: {', '.join(RunState)}")
+STATE = _text(f"the run's state: {', '.join((*RunState, CUT_OFF))}")
 COUNTS = _map(COUNT, f"rows by status, those that there are: {', '.join(MEANINGS)}")
 DIGEST = _text("of the manifests: equal for the same bytes read in the same way")
 EXIT_CODE = {
@@ -194,10 +195,10 @@ def status() -> Schema:
     more = {
         "done": _whole("rows that have ended"),
         "per_s": _number("rows settled per second of late"),
-        "allowed_per_s": _number(
-            "requests per second allowed; null: no limit; 0: the endpoint is away", may_lack=True
-        ),
+        "allowed_per_s": _number("requests per second allowed; null: no limit", may_lack=True),
         "waits": _text("why nothing is sent now; empty if something is"),
+        "trouble": _text("what else does not go smoothly; empty if all does"),
+        "took_s": _number("seconds since its process began to send; 0 if none does"),
         "left_s": _number("seconds left; null if not known", may_lack=True),
         "is_alive": {
             "type": ["boolean", "null"],
@@ -360,6 +361,12 @@ def doctor() -> Schema:
     return _document("doctor", _list(_object("a finding", fields), "in their order"))
 
 
+def settings() -> Schema:
+    """Return the schema of what `config --json` prints."""
+    held = _object("a setting", {"value": {}, "origin": _text("flag, variable, file and line")})
+    return _document("settings", _map(held, "by key; those of `auth:` are dotted"))
+
+
 def inbox() -> Schema:
     """Return the schema of `inbox.json`, and of what `run --archive --json` prints."""
     file = {
@@ -439,13 +446,6 @@ EVENTS: dict[str, Schema] = {
         "closed_s": _number("seconds in which nobody sends"),
         "in_flight": _whole("requests in flight from now on", may_lack=True),
     },
-    "doubt.read": {
-        "user_id": _text("whose list"),
-        "devices": _whole("on the list"),
-        "parked": _whole("in doubt"),
-        "found": _whole("of them on the list"),
-        "to_read_again": _whole("left for another list"),
-    },
     "doubt.kept": _WHY | {"rows": _whole("that stay in doubt")},
     "doubt.again": _WHY | {"rows": _whole("in doubt again")},
     "user.refused": {
@@ -464,6 +464,7 @@ EVENTS: dict[str, Schema] = {
     },
     "notify.sent": {"exit_code": EXIT_CODE},
     "notify.failed": _WHY,
+    "ping.failed": _WHY,
     "command.said": {"text": _text("what a person would have read")},
     "command.failed": {
         "error": _text("what went wrong"),
@@ -494,6 +495,9 @@ def events() -> Schema:
 
 OUTPUTS = {
     each.__name__: each
-    for each in (summary, plan, status, validate, undo, verify, runs, inbox, doctor, events, error)
+    for each in (
+        *(summary, plan, status, validate, undo, verify, runs, inbox, doctor, settings),
+        *(events, error),
+    )
 }
 """Every schema of what comes out, by its name."""

@@ -220,7 +220,8 @@ def _word(row: Wanted, looks: Sequence[Look]) -> PlanWord | None:
 
 def save_plan(plan: Plan, path: Path) -> None:
     """Write a plan for `run --plan` to a file; mode 0600. Raises: LedgerError."""
-    write_json(path, plan_json(plan))
+    hint = "free the disk, or choose another file with --save"
+    write_json(path, plan_json(plan), what="plan", hint=hint)
 
 
 def load_plan(path: Path) -> Plan:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from bulkbind.app.session.lists import compare_lists
 from bulkbind.engine.proof import READS, vanished
 from bulkbind.ledger import SkippedReader, ledger_of, reading
+from bulkbind.model.wording import counted, verb
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -54,9 +55,11 @@ async def refresh(session: Session, ledger: Ledger, run: int) -> None:
     )
     if gone:
         what = "to be bound again" if is_bound_again else "--rebind-missing binds them again"
-        session.listener.notice(f"{len(gone):,} bindings have vanished from the server; {what}")
+        they = f"{counted(len(gone), 'bindings')} {verb(len(gone), 'has', 'have')} vanished"
+        session.listener.notice(f"{they} from the server; {what}")
     if not_proven:
+        are = verb(not_proven, "is", "are")
         session.listener.notice(
-            f"{not_proven:,} bindings are not on the server's lists, which prove nothing, as they "
-            "lack others, too: left as they are; --rebind sends them"
+            f"{counted(not_proven, 'bindings')} {are} not on the server's lists, which prove "
+            "nothing, as they lack others, too: left as they are; --rebind sends them"
         )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import socket
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -18,7 +16,7 @@ from bulkbind.report.measures import ENOUGH, LONG_S, RECENT_S, left_s
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from bulkbind.ledger import RunName
+    from bulkbind.ledger import Holder, RunName
     from bulkbind.model import RunSummary
     from bulkbind.settings import Settings
 
@@ -36,8 +34,12 @@ class RunStatus:
     """Rows that ended per second of late."""
     measured_s: float
     """The time over which that was measured."""
+    holder: Holder
+    """The process that sends it, or did so last."""
     is_alive: bool | None
-    """Whether its process exists; None if that is not known, as on another host."""
+    """Whether that exists; None if that is not known, as on another host, or it has ended."""
+    took_s: float
+    """Since its process, or the one that is gone, began to send; 0 where none does."""
     last_settled_at: str
     problems: tuple[str, ...]
     """The newest rows that need a person."""
@@ -47,8 +49,15 @@ class RunStatus:
     """How many seconds ago."""
 
     @property
+    def is_sending(self) -> bool:
+        """Whether its process sends it."""
+        return self.summary.state is RunState.SENDING and not self.summary.is_cut_off
+
+    @property
     def left_s(self) -> float | None:
-        """Seconds to the end, None if nothing moves."""
+        """Seconds to the end, None if nothing moves, or nobody knows when it will."""
+        if not self.is_sending or self.live.is_away:
+            return None
         waiting = self.live.waiting
         waiting = waiting._replace(left_s=max(0.0, waiting.left_s - self.said_s))
         left = self.summary.total - self.done
@@ -63,7 +72,7 @@ def status(settings: Settings, run_id: str | None = None, clock: Clock | None = 
     now = (clock or SystemClock()).utc_now()
     with reading(ledger_of(settings), settings.api.endpoint) as db:
         reader = RunReader(db, find_run(db, run_id))
-        summary = reader.summary()
+        summary, holder = reader.summary(), reader.holder()
         is_sending = summary.state is RunState.SENDING
         live = reader.live() if is_sending else LiveFacts()
         measured_s = RECENT_S
@@ -79,7 +88,9 @@ def status(settings: Settings, run_id: str | None = None, clock: Clock | None = 
         done=summary.total - sum(summary.counts.get(status, 0) for status in open_rows),
         per_s=recent / measured_s if is_sending else 0.0,
         measured_s=measured_s,
-        is_alive=_is_alive(summary),
+        holder=holder,
+        is_alive=holder.is_alive() if is_sending else None,
+        took_s=(now - datetime.fromisoformat(live.began_at)).total_seconds() if live else 0.0,
         last_settled_at=last,
         problems=problems,
         live=live,
@@ -91,18 +102,6 @@ def _since(now: datetime, live: LiveFacts, longest_s: float) -> datetime:
     """Return since when a rate is measured: no longer than its process has been sending."""
     since = now - timedelta(seconds=longest_s)
     return max(since, datetime.fromisoformat(live.began_at)) if live else since
-
-
-def _is_alive(summary: RunSummary) -> bool | None:
-    if summary.state is not RunState.SENDING or summary.host != socket.gethostname():
-        return None
-    try:
-        os.kill(summary.pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # another user's process
-        return True
-    return True
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ import json
 import os
 import secrets
 from contextlib import asynccontextmanager
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,9 +36,11 @@ from bulkbind.errors import (
     PlanMovedError,
     UsageError,
 )
-from bulkbind.ledger import Outlook, Policy, last_pace
-from bulkbind.manifest import Manifest, ManifestFile, digest
+from bulkbind.ledger import Outlook, has_met, last_pace
+from bulkbind.manifest import Manifest, ManifestFile, batches_of, digest
+from bulkbind.manifest.duplicates import Policy, Seen
 from bulkbind.model import Forecast, Plan, PlanWord, Status
+from bulkbind.model.wording import counted, verb
 from bulkbind.redaction import lines
 from bulkbind.report.problem_text import MOST_LINES, problem_lines
 from bulkbind.threads import in_thread
@@ -113,7 +116,8 @@ def _rate(db: View, settings: Settings) -> tuple[float | None, str]:
     cap = None if settings.send.is_per_user else settings.send.rate
     known = last_pace(db)
     if known is None:
-        return (cap, "set by --rate") if cap else (None, "no run has met its limit yet")
+        met = "no run was long enough to tell" if has_met(db) else "no run has met this gateway yet"
+        return (cap, "set by --rate") if cap else (None, met)
     if cap and cap <= known.per_s:
         return cap, "set by --rate"
     return known.per_s, f"run {known.run_id}: {known.source}"
@@ -296,6 +300,7 @@ class Staging:
         self._manifests = manifests
         self._files = files
         self._run_id = _new_id(session.clock)
+        self._seen = Seen()
 
     async def run(
         self, known: str, wanted: Plan | None, first: int | None
@@ -320,8 +325,9 @@ class Staging:
                 return RunResult(None, ExitCode.DECLINED, "declined: nothing was sent")
         withdrawn = await self._ledger.confirm(number)
         if withdrawn:
+            left = counted(withdrawn, "rows")
             self._session.listener.notice(
-                f"{withdrawn:,} rows that an older run had left are withdrawn"
+                f"{left} that an older run had left {verb(withdrawn, 'is', 'are')} withdrawn"
             )
         return number, self._run_id
 
@@ -342,7 +348,8 @@ class Staging:
             await self._refuse_changed(known)
             reads = self._session.settings.manifest
             policy = Policy(reads.on_duplicate, reads.on_conflict)
-            await self._ledger.resolve_duplicates(number, policy)
+            names = [manifest.source.name for manifest in self._manifests]
+            await self._ledger.mark_repeats(number, self._seen.repeats(names, policy))
             await self._ledger.ready(number)
         return number
 
@@ -379,7 +386,7 @@ class Staging:
                 source,
                 manifest.source,
                 position,
-                self._looking(manifest.rows()),
+                chain.from_iterable(self._parts(source, position, manifest)),
                 rebind=self._session.settings.manifest.rebind,
                 keep_duplicates=self._session.settings.manifest.on_duplicate == "error",
                 move=self._session.settings.manifest.move,
@@ -392,13 +399,16 @@ class Staging:
         if fault := too_few(position, self._session.settings.manifest):
             raise fault
 
-    def _looking(self, rows: Iterable[CheckedRow]) -> Iterator[CheckedRow]:
-        """Yield rows until the command stops. Raises: InterruptedRunError."""
-        stop = self._session.stop
-        for row in rows:
-            if stop.is_set:
+    def _parts(
+        self, source: int, position: int, manifest: Manifest
+    ) -> Iterator[Iterable[CheckedRow]]:
+        """Yield the rows until the command stops, in parts. Raises: InterruptedRunError."""
+        for rows in batches_of(manifest):
+            if self._session.stop.is_set:
                 refuse_stopped(self._session)
-            yield row
+            self._seen.add(source, position, rows)
+            position += len(rows)
+            yield rows
 
     def _on_batch(self, position: int) -> None:
         refuse_stopped(self._session)
@@ -415,10 +425,11 @@ class Staging:
         invalid = counts.get(Status.INVALID, 0)
         if invalid and self._session.settings.manifest.on_invalid == "abort":
             _, groups = await self._ledger.read(lambda db: Outlook(db, number).problems(0))
-            of_all = f"{invalid:,} of {sum(counts.values()):,} rows"
+            of_all = f"{invalid:,} of {counted(sum(counts.values()), 'rows')}"
+            breaks = verb(invalid, "breaks", "break")
             shown = problem_lines(tuple(groups), MOST_LINES - LINES_AROUND)
             raise InvalidRowsError(
-                lines([f"{of_all} break a rule, so nothing was sent:", *shown]),
+                lines([f"{of_all} {breaks} a rule, so nothing was sent:", *shown]),
                 hint="`bulkbind validate MANIFEST --all` lists every one; "
                 "`bulkbind run MANIFEST --on-invalid skip` sends the rest",
             )

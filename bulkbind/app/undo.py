@@ -28,6 +28,8 @@ from bulkbind.errors import ExitCode, UsageError
 from bulkbind.ledger import RunReader, UndoReader, find_run, ledger_of, reading
 from bulkbind.logs import bound, logger
 from bulkbind.model import CAN_RESUME, RunState, UnbindKind, UndoPlan, UndoSummary
+from bulkbind.model.wording import counted, verb
+from bulkbind.report.measures import moment
 from bulkbind.report.undo_report import MAY_COST, write_undo
 
 if TYPE_CHECKING:
@@ -90,11 +92,23 @@ async def undo(
     async with time_boxed(session):
         session = await authorized(session)
         async with held_ledger(session) as ledger:
+            if (ended_at := await _undone_at(ledger, run)) is not None:
+                session.listener.notice(f"run {known_id} was already undone at {moment(ended_at)}")
+                return await asyncio.to_thread(_result, session, run)
             if not await _confirmed(session, ledger, run, known_id, devices):
                 return UndoResult(None, (), ExitCode.DECLINED, "declined: nothing was unbound")
             with bound(run_id=known_id):
                 await _unbind_all(session, ledger, run)
     return await asyncio.to_thread(_result, session, run)
+
+
+async def _undone_at(ledger: Ledger, run: int) -> str | None:
+    """Return when an undo ended after which nothing is left to unbind or to look for."""
+    state, to_unbind, in_doubt, *_ = await ledger.unbindings.undo_progress(run)
+    if state != RunState.DONE or to_unbind + in_doubt:
+        return None
+    summary = await ledger.read(lambda db: UndoReader(db, run).summary())
+    return summary.ended_at if summary else None
 
 
 async def _confirmed(
@@ -109,8 +123,10 @@ async def _confirmed(
     if found.devices and devices is None and not session.listener.confirm_undo(found):
         return False
     if found.devices and devices not in (None, found.devices):
+        meant = counted(devices or 0, "devices")
         raise UsageError(
-            f"{devices:,} devices are meant to be unbound, but run {run_id} has {found.devices:,}",
+            f"{meant} {verb(devices or 0, 'is', 'are')} meant to be unbound, but run {run_id} has "
+            f"{found.devices:,}",
             hint=f"nothing was unbound; `bulkbind report {run_id}` shows what the run bound",
         )
     if found.devices and devices is not None:

@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bulkbind.app.session.listener import Listener
+from bulkbind.cli.colours import painted
 from bulkbind.cli.consent import target_of
 from bulkbind.cli.here import again, completed
 from bulkbind.clock import SystemClock
 from bulkbind.errors import DeclinedError, ExitCode, InterruptedRunError, UsageError
-from bulkbind.logs import is_terminal, logger
+from bulkbind.logs import has_colours, is_terminal, logger
+from bulkbind.model.wording import counted, verb
 from bulkbind.redaction import Lines, line
-from bulkbind.report.measures import counted
+from bulkbind.report.layout import WIDTH, fitted
 from bulkbind.report.plan_text import plan_text
 from bulkbind.report.undo_report import MAY_COST, undo_plan_text
 
@@ -55,13 +57,38 @@ def logs_only() -> bool:
     return _logs_only
 
 
-def say(text: str) -> None:
-    """Write a line, or `Lines`, to standard error; ignore a closed pipe."""
+def say(text: str, *, tone: str = "") -> None:
+    """Write a line, or `Lines`, to standard error; ignore a closed pipe.
+
+    *tone*: the colour of its first line, as of a status.
+    """
     if _logs_only:
         logger().info("command.said", text=text)
         return
     # Not with click, which would bypass a live display that has replaced the stream.
-    _write(sys.stderr, f"{line(text)}\n")
+    _write(sys.stderr, f"{for_stream(text, sys.stderr, tone=tone)}\n")
+
+
+def tell(text: str) -> None:
+    """Write what must be read also where nothing else is: of a quiet command, how it failed."""
+    if _logs_only:
+        logger().error("command.said", text=text)
+        return
+    say(text)
+
+
+def for_stream(text: str, stream: TextIO | None, *, tone: str = "") -> str:
+    """Return a line, or `Lines`, as a stream shows them: on a terminal fitted, and in colour."""
+    shown = str(line(text))
+    if not is_terminal(stream):
+        return shown
+    assert stream is not None
+    try:
+        width = os.get_terminal_size(stream.fileno()).columns
+    except (OSError, ValueError):
+        width = 0
+    shown = fitted(shown, width or WIDTH)
+    return painted(shown, tone) if has_colours(stream) else shown
 
 
 def say_hint(hint: str) -> None:
@@ -171,7 +198,7 @@ class Console(Listener):
         now = self._clock.monotonic()
         if not self._is_quiet and now - self._reported_at >= READING_EVERY_S:
             self._reported_at = now
-            say(f"reading: {rows:,} rows")
+            say(f"reading: {counted(rows, 'rows')}")
 
     def sending(self, rows: int, gauge: Gauge) -> None:
         """Start the live display; without a terminal, log lines show progress."""
@@ -238,10 +265,10 @@ class Console(Listener):
         """Show what would be unbound, and ask for the number of devices."""
         if not self._asks:
             raise UsageError(
-                f"undo would unbind {undo.devices:,} devices, and there is nobody to ask",
+                f"undo would unbind {counted(undo.devices, 'devices')}, and there is nobody to ask",
                 hint=f"say that so many are meant: {again('--yes-unbind', str(undo.devices))}",
             )
-        question = f"Type {undo.devices} to unbind them:"
+        question = f"Type {undo.devices} to unbind {verb(undo.devices, 'it', 'them')}:"
         typed = ask(undo_plan_text(undo), question, "nothing was unbound")
         return typed.replace(",", "") == str(undo.devices)
 

@@ -107,8 +107,11 @@ def typed(*words: str) -> str:
     return shlex.join([*program(), *words])
 
 
-def again(*more: str, is_absolute: bool = False) -> str:
-    """Return the present command line, with more options at its end."""
+def again(*more: str, without: Collection[str] = (), is_absolute: bool = False) -> str:
+    """Return the present command line, with more options at its end.
+
+    *without*: flags that are left away; *is_absolute*: it is read elsewhere.
+    """
     context = click.get_current_context(silent=True)
     if not is_absolute or context is None:
         return typed(*sys.argv[1:], *more)
@@ -120,7 +123,8 @@ def again(*more: str, is_absolute: bool = False) -> str:
             is_file = param.name == "manifests"
             given += [_path(one, is_absolute=is_file) for one in each]
     for flag, option in _options(context):
-        given += _flagged(context, flag, option, is_absolute=True)
+        if flag not in without:
+            given += _flagged(context, flag, option, is_absolute=True)
     return typed(*given, *more)
 
 
@@ -164,5 +168,9 @@ def _flagged(
 
 
 def _path(value: object, *, is_absolute: bool) -> str:
-    is_name = not is_absolute or str(value) in ("-", MANIFEST)
-    return str(value) if is_name else str(Path(str(value)).absolute())
+    text = str(value)
+    if text in ("-", MANIFEST):
+        return text
+    if is_absolute:
+        return str(Path(text).absolute())
+    return f"./{text}" if text.startswith("-") else text  # else it would be an option

@@ -26,13 +26,15 @@ HEADINGS: dict[str, tuple[tuple[Group, ...], tuple[str, ...]]] = {
     OTHERS: ((), ()),
 }
 """Headings in their order: the groups of settings below each, and the names of other options."""
-COLUMN = 26
+COLUMN = 28
 """Of the texts of a brief help."""
 _GROUPS = {found.variable: found.group for found in SETTINGS.values() if found.flag}
 _DEFAULT = re.compile(r"  \[default: (.*)\]$")
 _WORD = re.compile(r"[\w.]+")
 _NOTHING = ("none", "all", "chance")
 """Defaults that go without saying."""
+_MORE = re.compile(r"\[.*?\]")
+"""What a value may hold besides."""
 _ASIDE = re.compile(r" \([^()]*\)")
 BRIEF = (
     "`bulkbind help {name}` tells more of each option, and the variable that sets it as well: "
@@ -79,5 +81,6 @@ def _brief(param: click.Parameter, ctx: click.Context) -> tuple[str, str]:
     default = told[1] if told else str(param.default) if getattr(param, "show_default", 0) else ""
     clause = _ASIDE.sub("", re.split(r"; |: |, e\.g\. |  \[", text)[0])
     metavar = "" if getattr(param, "is_flag", False) else f" {param.make_metavar(ctx)}"
+    metavar = _MORE.sub("", metavar)
     is_told = _WORD.fullmatch(default) and default not in _NOTHING
     return ", ".join(param.opts) + metavar, f"{clause} [{default}]" if is_told else clause

@@ -15,9 +15,9 @@ from rich.segment import ControlType, Segment
 from rich.table import Table
 from rich.text import Text
 
-from bulkbind.model import Status, UnbindStatus
+from bulkbind.cli.colours import STYLES
 from bulkbind.redaction import line
-from bulkbind.report.measures import ENOUGH, LONG_S, RECENT_S, left_s, rate_text, span_text
+from bulkbind.report.measures import ENOUGH, LONG_S, RECENT_S, left_s, pace_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,12 +27,6 @@ if TYPE_CHECKING:
 
 LAST_PROBLEMS = 3
 REFRESHES_PER_S = 4
-
-_COLOURS = {"ok": "green", "ok2": "green", "info": "green", "warn": "yellow", "warn2": "yellow"}
-"""The terminal's colours for the page's; else red."""
-_STYLES = {
-    str(status): _COLOURS.get(status.about.tone, "red") for status in (*UnbindStatus, *Status)
-}
 
 
 class LiveDisplay:
@@ -44,7 +38,8 @@ class LiveDisplay:
         self._clock = clock
         self._counts: dict[str, int] = {}
         self._problems: deque[str] = deque(maxlen=LAST_PROBLEMS)
-        self._samples: deque[tuple[float, int]] = deque([(clock.monotonic(), 0)])
+        self._began_at = clock.monotonic()
+        self._samples: deque[tuple[float, int]] = deque([(self._began_at, 0)])
         self._terminal = terminal
         self._width = 0
         self._lengths: list[int] = []
@@ -101,6 +96,8 @@ class LiveDisplay:
         lines: list[Table | Text] = [table, self._counts_line(), self._pace_line(done, rate)]
         if waits := self._gauge.waits():
             lines.append(_line(f"waiting: {waits}", "yellow", width))
+        if trouble := self._gauge.trouble():
+            lines.append(_line(trouble, "yellow", width))
         lines += [_line(f"! {problem}", "red", width) for problem in self._problems]
         return Group(*lines)
 
@@ -108,19 +105,17 @@ class LiveDisplay:
         text = Text()
         for status, count in self._counts.items():
             if count:
-                text.append(f"{count:,} {status}", style=_STYLES[status])
+                text.append(f"{count:,} {status}", style=STYLES[status])
                 text.append("  ")
         return text or Text(f"{self._gauge.what} …")
 
     def _pace_line(self, done: int, rate: float) -> Text:
         allowed = self._gauge.per_s()
-        source = self._gauge.source()
-        text = rate_text(rate)
-        text += f" of {rate_text(allowed)} ({source})" if allowed else f", {source}"
-        left = left_s(self._rows - done, rate, allowed, self._gauge.waiting())
-        if left is not None:
-            text += f"  ·  {span_text(left)} left"
-        return Text(text)
+        left = None
+        if not self._gauge.is_away():
+            left = left_s(self._rows - done, rate, allowed, self._gauge.waiting())
+        took_s = self._clock.monotonic() - self._began_at
+        return Text(pace_text(rate, allowed, self._gauge.source(), took_s, left))
 
     def _rate(self, done: int) -> float:
         """Return the rows that ended per second of late."""

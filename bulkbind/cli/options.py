@@ -226,7 +226,15 @@ def _option(setting: Setting) -> Callable[[Any], Any]:
     return option(setting.flag, setting.name, help=text, **attributes)
 
 
-def _values_of(setting: Setting) -> Callable[..., list[str]] | None:
+Completion = Callable[[click.Context, click.Parameter, str], list[str]]
+
+
+def offering(*words: str) -> Completion:
+    """Return a completion of some words."""
+    return lambda _context, _param, incomplete: [w for w in words if w.startswith(incomplete)]
+
+
+def _values_of(setting: Setting) -> Completion | None:
     """Return the completion of a setting's values, where they can be told."""
     words = [
         kind for kind in setting.kinds if isinstance(kind, str) and not isinstance(kind, Shown)
@@ -237,9 +245,7 @@ def _values_of(setting: Setting) -> Callable[..., list[str]] | None:
         words = [f"{name}=" for name in FIELDS]
     elif setting.name == "profile":
         return _profiles
-    if not words:
-        return None
-    return lambda _context, _param, incomplete: [w for w in words if w.startswith(incomplete)]
+    return offering(*words) if words else None
 
 
 def _profiles(context: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:

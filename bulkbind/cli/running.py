@@ -16,12 +16,12 @@ import click
 
 from bulkbind import logs
 from bulkbind.cli import console
-from bulkbind.cli.console import say
+from bulkbind.cli.console import for_stream, say
 from bulkbind.cli.here import completed
 from bulkbind.clock import SystemClock
 from bulkbind.engine import StopReason, StopSignal
 from bulkbind.errors import BulkbindError, ExitCode
-from bulkbind.redaction import json_text, line
+from bulkbind.redaction import json_text
 
 if TYPE_CHECKING:
     from bulkbind.settings import LogSettings
@@ -182,6 +182,6 @@ def print_lines(lines: Iterable[str]) -> None:
     """
     try:
         for each in lines:
-            click.echo(line(each))
+            click.echo(for_stream(each, sys.stdout))
     except BrokenPipeError:
         leave_stdout()

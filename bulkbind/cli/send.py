@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import socket
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from bulkbind.app.inbox import InboxResult
-from bulkbind.app.notices.notify import follow_up
-from bulkbind.app.notices.run_end import Ending, of_error, of_inbox, of_run
+from bulkbind.app.inbox import InboxResult, is_new_trouble
+from bulkbind.app.notices.notify import follow_up, pinged
+from bulkbind.app.notices.run_end import Ending, Here, of_error, of_inbox, of_run
 from bulkbind.app.session.sending import RunResult
-from bulkbind.cli.console import Console, is_interactive, logs_only, say, say_hint
+from bulkbind.cli.console import Console, is_interactive, logs_only, say, say_hint, tell
 from bulkbind.cli.here import MANIFEST, again, command, completed
 from bulkbind.cli.options import consent_from
 from bulkbind.cli.running import (
@@ -25,11 +29,15 @@ from bulkbind.cli.running import (
 from bulkbind.clock import SystemClock
 from bulkbind.engine import StopSignal
 from bulkbind.errors import BulkbindError, ExitCode
+from bulkbind.ledger import ledger_of, went_well_at
 from bulkbind.model import RunState
 from bulkbind.report import as_json, as_text
+from bulkbind.report.summary import MOST_REASONS_SHOWN, files_text, tone
 from bulkbind.settings import Settings
+from bulkbind.threads import in_thread
 
 if TYPE_CHECKING:
+    from bulkbind.cli.consent import Consent
     from bulkbind.model import RunSummary
 
 DRAINING = "nothing new is sent; what is in flight may end (again: at once)"
@@ -48,17 +56,19 @@ def send(
 
 def send_inbox(given: dict[str, Any], use_case: UseCase[InboxResult]) -> ExitCode:
     """Execute a command that sends the manifests of an inbox; return its exit code."""
-    return _send(given, use_case, of_inbox, _show_inbox, next_step=f"go on with: {again()}")
+    next_step = f"go on with: {again()}"
+    return _send(given, use_case, of_inbox, _show_inbox, next_step=next_step, is_inbox=True)
 
 
 def _send(
     given: dict[str, Any],
     use_case: UseCase[Result],
-    ending_of: Callable[[Result], Ending],
+    ending_of: Callable[[Result, Here], Ending],
     shown: Callable[..., None],
     *,
     next_step: str,
     is_rehearsal: bool = False,
+    is_inbox: bool = False,
 ) -> ExitCode:
     with explained():
         consent = consent_from(
@@ -66,6 +76,7 @@ def _send(
         )
         settings = consent.settings
         configure_logs(settings.log, is_quiet=given["quiet"])
+        is_once = "-" in given.get("manifests", ()) or is_rehearsal
         asks = is_interactive() and not given.get("yes", True)
         if is_rehearsal:
             console = Console(is_quiet=given["quiet"])
@@ -74,27 +85,20 @@ def _send(
             console = Console(is_quiet=given["quiet"], asks=asks, consent=consent)
 
         async def work(stop: StopSignal) -> ExitCode:
-            clock = SystemClock()
-            began = clock.monotonic()
-
-            async def follow(ending: Ending) -> None:
-                took_s = clock.monotonic() - began
-                told = replace(ending, text=completed(ending.text, is_absolute=True))
-                for trouble in await follow_up(consent.settings, told, clock, took_s, stop):
-                    say(f"note: {trouble}")
-                if undone := consent.held_text():
-                    console.warning(undone)
-
+            end = _End(consent, console, given, is_inbox=is_inbox, is_once=is_once)
             try:
                 result = await use_case(settings, console, stop)
             except BulkbindError as error:
-                await follow(of_error(error, _about(given)))
+                if await end.failed(error, stop):
+                    return error.exit_code
                 raise
-            ending = ending_of(result)
-            if given["quiet"] and result.exit_code:
-                say(completed(ending.text, is_absolute=True))
+            is_told = result.exit_code or settings.end.notify_on != "failure"
+            is_wrong = getattr(result, "is_endpoint_wrong", False)  # an inbox has many results
+            here = await end.here(is_endpoint_wrong=is_wrong) if is_told else Here()
+            ending = ending_of(result, here)
+            end.mail(ending)
             shown(result, is_quiet=given["quiet"], is_json=given["as_json"])
-            await follow(ending)
+            await end.follow(ending, stop)
             return result.exit_code
 
         return run_until_done(
@@ -102,8 +106,84 @@ def _send(
         )
 
 
-def show(result: RunResult, *, is_quiet: bool, is_json: bool, every_status: bool = False) -> None:
-    """Print how a run ended: for a person on standard error, as JSON on standard output."""
+class _End:
+    """Tells of the end of a command: in a mail, and to whom the settings name."""
+
+    def __init__(
+        self,
+        consent: Consent,
+        console: Console,
+        given: dict[str, Any],
+        *,
+        is_inbox: bool,
+        is_once: bool,
+    ) -> None:
+        """Begin: the start is told as well. *is_once*: the command cannot be given again."""
+        self._consent = consent
+        self._console = console
+        self._given = given
+        self._is_inbox = is_inbox
+        self._is_once = is_once
+        self._clock = SystemClock()
+        self._began = self._clock.monotonic()
+        start = pinged(consent.settings.end, "start", self._clock)
+        self._start = asyncio.create_task(start, name="ping")
+
+    async def here(self, *, is_endpoint_wrong: bool = False) -> Here:
+        """Return what a mail says of this place."""
+        settings, names = self._consent.settings, self._given.get("manifests", ())
+        well_at: str | None = ""
+        with contextlib.suppress(BulkbindError):
+            ledger, endpoint = ledger_of(settings), settings.endpoint()
+            well_at = await in_thread(went_well_at, ledger, endpoint, names) if names else ""
+        return Here(
+            host=socket.gethostname(),
+            endpoint=settings.api.endpoint or "",
+            again="" if self._is_once else _go_on(is_endpoint_wrong=is_endpoint_wrong),
+            went_well_at=well_at,
+            completed=partial(completed, is_absolute=True),
+        )
+
+    def mail(self, ending: Ending) -> None:
+        """Write what cron mails, if there is anything to tell."""
+        if self._given["quiet"] and ending.exit_code and ending.is_news:
+            tell(ending.text)
+
+    async def failed(self, error: BulkbindError, stop: StopSignal) -> bool:
+        """Tell of a command that an error ended; return whether the error needs no more words."""
+        ending = of_error(error, ", ".join(self._given.get("manifests", ())), await self.here())
+        if self._is_inbox:
+            is_news = await in_thread(is_new_trouble, self._consent.settings, error)
+            ending = replace(ending, is_news=is_news)
+        await self.follow(ending, stop)
+        if not self._given["quiet"] or logs_only():
+            return False
+        self.mail(ending)
+        return True
+
+    async def follow(self, ending: Ending, stop: StopSignal) -> None:
+        """Write metrics and send notifications."""
+        took_s = self._clock.monotonic() - self._began
+        troubles = await self._start
+        troubles += await follow_up(self._consent.settings, ending, self._clock, took_s, stop)
+        for trouble in troubles:
+            say(f"note: {trouble}")
+        if undone := self._consent.held_text():
+            self._console.warning(undone)
+
+
+def show(
+    result: RunResult,
+    *,
+    is_quiet: bool,
+    is_json: bool,
+    most_reasons: int = MOST_REASONS_SHOWN,
+    is_brief: bool = False,
+) -> None:
+    """Print how a run ended: for a person on standard error, as JSON on standard output.
+
+    *is_brief*: without what else it did.
+    """
     if result.report is None:
         if not is_quiet:
             say(result.hint)
@@ -112,13 +192,21 @@ def show(result: RunResult, *, is_quiet: bool, is_json: bool, every_status: bool
     summary = result.report.summary
     if not is_quiet:
         if not logs_only():  # the log has `run.finished`
-            say(completed(as_text(summary, every_status=every_status)))
-        say("report: " + ", ".join(str(path) for path in result.report.files))
+            text = as_text(summary, most_reasons=most_reasons, is_brief=is_brief)
+            say(completed(text), tone=tone(summary))
+        say(files_text(summary, result.report.files))
         say_hint(result.hint)
         if summary.state is RunState.STOPPED and result.can_resume:
             say(_next_step(result, summary))
     if is_json:
         print_json(as_json(summary))
+
+
+def _go_on(*, is_endpoint_wrong: bool) -> str:
+    """Return the present command for a mail: without what ends it early, or what was wrong."""
+    given = click.get_current_context().params
+    mended = ["--endpoint", "URL"] if is_endpoint_wrong and given.get("endpoint") else []
+    return again(*mended, without={"--quiet", "--first", *mended}, is_absolute=True)
 
 
 def _next_step(result: RunResult, summary: RunSummary) -> str:
@@ -140,7 +228,3 @@ def _show_inbox(result: InboxResult, *, is_quiet: bool, is_json: bool) -> None:
         say(of_inbox(result).text)
     if is_json:
         print_json(result.as_json())
-
-
-def _about(given: dict[str, Any]) -> str:
-    return ", ".join(given.get("manifests", ()))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, assert_never
 
-from bulkbind.engine.decide import Again, Halt, Park, Settle, Step, Suspect, costs, decide
+from bulkbind.engine.decide import COSTS, Again, Halt, Park, Settle, Step, Suspect, decide
 from bulkbind.engine.proof import Connections
 from bulkbind.engine.stop import DrainedError, NoRoomError
 from bulkbind.engine.user_states import HeldError
@@ -66,6 +66,7 @@ class Binder:
         self._users = users
         self._retries = retries
         self._tasks = tasks
+        self._is_per_user = send.is_per_user
         per_slot = PUT_OFF_PER_SLOT if send.is_per_user else RETRIES_PER_SLOT
         self._room = asyncio.Semaphore(per_slot * send.concurrency)
         self._turn_room = asyncio.Semaphore(PUT_OFF_PER_SLOT * send.concurrency)
@@ -85,11 +86,12 @@ class Binder:
         Raises: DrainedError when the run stops, after releasing the row.
         """
         user_id = claim.device.user_id
-        if (unsent := self._users.refusal(claim)) is not None:
+        is_suspect = self._users.is_suspect(user_id)
+        if is_suspect and (unsent := self._users.refusal(claim)) is not None:
             self._ledger.settle(claim, unsent)
             return
         # A row whose turn is far off must not hold up the rows of other users.
-        is_far = self._gate.is_far(user_id) or self._users.is_suspect(user_id)
+        is_far = is_suspect or (self._is_per_user and self._gate.is_far(user_id))
         step = Again(backoff=False) if is_far else await self._send_once(claim)
         if isinstance(step, Again):
             room = self._turn_room if self._users.is_suspect(user_id) else self._room
@@ -261,7 +263,7 @@ class Binder:
         claim.doubts += self._note_disproved(claim)
         if claim.attempts == claim.doubts == 0:
             claim.sent_at = attempt.sent_at
-        claim.attempts += costs(attempt)
+        claim.attempts += isinstance(attempt.verdict, COSTS)
         is_refused_clock = isinstance(attempt.verdict, ClockRefused)
         claim.clock_refusals = claim.clock_refusals + 1 if is_refused_clock else 0
         if not isinstance(attempt.verdict, Unreachable):
@@ -280,7 +282,7 @@ class Binder:
             max_attempts=self._send.max_attempts,
             unreachable=self._unreachable,
             max_wait_s=self._send.max_wait,
-            refused_for_s=self._gate.refused_for_s(),
+            refused_for_s=self._gate.refused_for_s,
         )
 
     async def _again(self, claim: Claim, step: Again, *, is_released: bool = False) -> Step:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TypeAlias, assert_never
+from typing import TYPE_CHECKING, TypeAlias, assert_never
+
+import msgspec
 
 from bulkbind.clock import iso
 from bulkbind.engine.proof import accepted, was_sent_before
@@ -27,8 +29,11 @@ from bulkbind.model import (
     Throttled,
     Transient,
     Unreachable,
-    value,
 )
+from bulkbind.model.wording import counted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _PARAMETERS = "13000102"
 """Source: koodrive-api.md, "Errors"."""
@@ -178,8 +183,7 @@ UNREACHABLE_AT_START = 5
 """Failed connections in succession, before any answer, that stop a run."""
 
 
-@value
-class Settle:
+class Settle(msgspec.Struct, frozen=True, gc=False):
     """The row has ended."""
 
     outcome: Outcome
@@ -234,12 +238,8 @@ _SAID_TO_BE_BOUND = Park(
     if_unreadable=_UNCONFIRMED,
     if_disabled=_UNCONFIRMED,
 )
-_COSTS = (Accepted, AlreadyBound, Refused, Transient, NoAnswer)
-
-
-def costs(attempt: Attempt) -> bool:
-    """Return whether an attempt counts against the row's `max_attempts`."""
-    return isinstance(attempt.verdict, _COSTS)
+COSTS = (Accepted, AlreadyBound, Refused, Transient, NoAnswer)
+"""The verdicts of attempts that count against a row's `max_attempts`."""
 
 
 def decide(  # noqa: C901, PLR0911, PLR0912  # a table, one case a verdict
@@ -249,7 +249,7 @@ def decide(  # noqa: C901, PLR0911, PLR0912  # a table, one case a verdict
     max_attempts: int,
     unreachable: int | None,
     max_wait_s: float,
-    refused_for_s: float = 0.0,
+    refused_for_s: Callable[[], float] = lambda: 0.0,
 ) -> Step:
     """Return what to do with a row after an attempt.
 
@@ -259,7 +259,7 @@ def decide(  # noqa: C901, PLR0911, PLR0912  # a table, one case a verdict
         max_attempts: The row fails after this many that cost.
         unreachable: Failed connections in succession before any answer; None after one.
         max_wait_s: The longest wait for the gateway; the run stops rather than wait longer.
-        refused_for_s: Seconds for which the gateway has refused everything.
+        refused_for_s: Returns the seconds for which the gateway has refused everything.
     """
     match attempt.verdict:
         case Accepted():
@@ -277,7 +277,7 @@ def decide(  # noqa: C901, PLR0911, PLR0912  # a table, one case a verdict
         case NoAnswer():
             return Park()
         case Throttled():
-            reason = too_long(attempt, max_wait_s, refused_for_s)
+            reason = too_long(attempt, max_wait_s, refused_for_s())
             return Halt(reason) if reason else Again(backoff=False)
         case Unreachable():
             if unreachable is not None and unreachable >= UNREACHABLE_AT_START:
@@ -334,7 +334,7 @@ def _exhausted(claim: Claim) -> Step:
 
 
 def _gave_up(claim: Claim) -> Outcome:
-    return Outcome(Status.FAILED, detail=f"gave up after {claim.attempts} attempts")
+    return Outcome(Status.FAILED, detail=f"gave up after {counted(claim.attempts, 'attempts')}")
 
 
 def _unless_listed(claim: Claim, outcome: Outcome) -> Park:

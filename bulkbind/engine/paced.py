@@ -6,7 +6,8 @@ It wraps every single request, session calls and witness calls included; nothing
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Self
+from functools import partial
+from typing import TYPE_CHECKING, Any, Self
 
 from bulkbind.model import (
     Accepted,
@@ -19,7 +20,7 @@ from bulkbind.model import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Coroutine
 
     from bulkbind.engine.ports import Authorizer, Client, Gate
     from bulkbind.koodrive.auth.credential import Credential
@@ -55,9 +56,9 @@ class Paced:
         """Have *report* called with the number of a connection that says more, or breaks."""
         self._client.on_unasked(report)
 
-    async def bind(
+    def bind(
         self, device: Device, before: Callable[[], Awaitable[None]] | None = None
-    ) -> Attempt:
+    ) -> Coroutine[Any, Any, Attempt]:
         """Bind a device to its user: one request, or none without credentials.
 
         *before*: awaited after each permit; there may be several before the request leaves.
@@ -65,11 +66,7 @@ class Paced:
         Raises: what the gate and *before* raise (nothing was sent then), cancellation, and
             LedgerError or UsageError if a session cannot be stored.
         """
-
-        def send(credential: Credential) -> Awaitable[Attempt]:
-            return self._client.bind(device, credential)
-
-        return await self._exchange(device.user_id, send, before)
+        return self._exchange(device.user_id, partial(self._client.bind, device), before)
 
     async def list_devices(self, user_id: str) -> Listing:
         """Read a user's list. Raises: as `bind`."""
@@ -83,13 +80,12 @@ class Paced:
         attempt = await self._exchange(user_id, send)
         return listing or Listing(attempt, None)
 
-    async def unbind(self, user_id: str, device_id: str, machine_code: str) -> Attempt:
+    def unbind(
+        self, user_id: str, device_id: str, machine_code: str
+    ) -> Coroutine[Any, Any, Attempt]:
         """Unbind a device from its user. Raises: as `bind`."""
-
-        def send(credential: Credential) -> Awaitable[Attempt]:
-            return self._client.unbind(user_id, device_id, machine_code, credential)
-
-        return await self._exchange(user_id, send)
+        send = partial(self._client.unbind, user_id, device_id, machine_code)
+        return self._exchange(user_id, send)
 
     async def _exchange(
         self,
@@ -97,11 +93,25 @@ class Paced:
         send: Callable[[Credential], Awaitable[Attempt]],
         before: Callable[[], Awaitable[None]] | None = None,
     ) -> Attempt:
-        admitted = await self._admitted(user_id, before)
-        if isinstance(admitted, Attempt):
-            return admitted
-        permit, credential = admitted
-        attempt = await self._reported(permit, send(credential))
+        """Make one request, with a permit and a credential, and report what came of it."""
+        while True:
+            if self._auth.current(user_id) is None:
+                trouble = await self._renewed(user_id)
+                if trouble is not None:
+                    return trouble
+            permit = await self._gate.permit(user_id)
+            try:
+                if before is not None:
+                    await before()
+                credential = self._auth.current(user_id)
+                attempt = None if credential is None else await send(credential)
+            except BaseException:
+                self._gate.forget(permit)
+                raise
+            if credential is not None and attempt is not None:
+                break
+            self._gate.forget(permit)  # the credential expired while this request waited
+        self._gate.report(permit, attempt.verdict, attempt.limits)
         match attempt.verdict:
             case Accepted() | AlreadyBound() | Refused(set_up=False):
                 self._auth.accepted(credential, user_id)
@@ -111,33 +121,15 @@ class Paced:
                 pass  # says nothing about the credential
         return attempt
 
-    async def _admitted(
-        self, user_id: str, before: Callable[[], Awaitable[None]] | None
-    ) -> tuple[int, Credential] | Attempt:
-        """Return a permit and a credential, or why there is no credential."""
-        while True:
-            if self._auth.current(user_id) is None:
-                # The renewal itself goes on, as its result may have to be stored: see __aexit__.
-                with self._gate.time.waiting(TimeUse.CREDENTIALS), self._gate.cutting_short():
-                    trouble = await self._auth.renew(user_id, self._call)
-                if trouble is not None:
-                    return Attempt(
-                        trouble.verdict,
-                        trouble.code,
-                        trouble.message,
-                        sent_at=self._client.now(),
-                    )
-            permit = await self._gate.permit(user_id)
-            if before is not None:
-                try:
-                    await before()
-                except BaseException:
-                    self._gate.forget(permit)
-                    raise
-            credential = self._auth.current(user_id)
-            if credential is not None:
-                return permit, credential
-            self._gate.forget(permit)  # the credential expired while this request waited
+    async def _renewed(self, user_id: str) -> Attempt | None:
+        """Renew the credential; return why there is none, or None."""
+        # The renewal itself goes on, as its result may have to be stored: see __aexit__.
+        with self._gate.time.waiting(TimeUse.CREDENTIALS), self._gate.cutting_short():
+            trouble = await self._auth.renew(user_id, self._call)
+        if trouble is None:
+            return None
+        now = self._client.now()
+        return Attempt(trouble.verdict, trouble.code, trouble.message, sent_at=now)
 
     async def _reported(self, permit: int, request: Awaitable[Attempt]) -> Attempt:
         """Make a permitted request and report its verdict to the gate."""

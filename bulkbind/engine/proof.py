@@ -36,6 +36,7 @@ from bulkbind.model import (
     UnbindKind,
     UnbindStatus,
 )
+from bulkbind.model.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence, Set as AbstractSet
@@ -114,7 +115,8 @@ def absent(
     if claim.attempts >= max_attempts:
         return Outcome(
             Status.FAILED,
-            detail=f"no answer to {claim.attempts} attempts, and not on the server's list",
+            detail=f"no answer to {counted(claim.attempts, 'attempts')}, and not on the server's "
+            "list",
         )
     return None
 
@@ -194,7 +196,9 @@ class Look:
         if code in self.unclear:
             return f"it shows {code} in another letter case"
         if missing := self.lacks - besides:
-            return f"it lacks {len(missing)} devices known as bound, e.g. {min(missing)}"
+            return (
+                f"it lacks {counted(len(missing), 'devices')} known as bound, e.g. {min(missing)}"
+            )
         if self.known and self.known <= besides:
             return "it shows no other device that is known as bound"
         return ""

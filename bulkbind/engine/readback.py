@@ -347,7 +347,7 @@ class Readback:
                 given_up.setdefault(seen.why_not_absent(code, asked), []).append(item)
         if missed:
             await self._ledger.missed(missed)
-        self._log.info(
+        self._log.debug(
             "doubt.read",
             user_id=name,
             devices=len(listing.records),

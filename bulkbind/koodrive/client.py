@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 from urllib.parse import quote
 
 import aiohttp
@@ -25,7 +25,7 @@ from bulkbind.model.fields import USER
 from bulkbind.redaction import redacted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
     from ssl import SSLContext
 
     from bulkbind.clock import Clock
@@ -38,7 +38,7 @@ ANSWER_CAP_BYTES = 1 << 20
 LIST_CAP_BYTES = 64 << 20
 """Enough for 100,000 devices of some 250 bytes."""
 READ_IN_THREAD_BYTES = 1 << 18
-"""A larger answer is judged in a thread, so that it does not hold up other requests."""
+"""A larger answer is judged in a thread."""
 BEYOND_SUCCESS = 300
 _X_USER_ID, _X_DATE, _X_TRACE_ID = istr(USER.header), istr("X-Date"), istr("X-Traceid")
 
@@ -84,7 +84,7 @@ class KooDrive:
         self.trouble = ""
         """Why there was no connection the last time; empty if there was one."""
         self.server_clock = ServerClock(clock, skew_s)
-        self._http = HttpSession(settings, endpoint, clock, self.server_clock, tls)
+        self._http = HttpSession(settings, endpoint, tls)
 
     async def __aenter__(self) -> Self:
         await self._http.__aenter__()
@@ -95,7 +95,7 @@ class KooDrive:
 
     @property
     def requests(self) -> int:
-        """Requests sent."""
+        """Requests that left this machine."""
         return self._http.requests
 
     def patience_s(self) -> float:
@@ -110,7 +110,7 @@ class KooDrive:
         """Return the server's time, seconds since 1970; None while it is not known."""
         return self.server_clock.now() if self.server_clock.known else None
 
-    async def bind(self, device: Device, credential: Credential) -> Attempt:
+    def bind(self, device: Device, credential: Credential) -> Coroutine[Any, Any, Attempt]:
         """Bind a device to its user."""
 
         def judge(answer: Answer) -> Attempt:
@@ -118,8 +118,8 @@ class KooDrive:
             self.names_codes = self.names_codes or attempt.is_named
             return attempt
 
-        request = self._request("POST", device.user_id, body=bind_body(device))
-        return await self._authorized(request, credential, judge)
+        request = self._request("POST", device.user_id, credential, body=bind_body(device))
+        return self._send(request, judge)
 
     async def list_devices(self, user_id: str, credential: Credential) -> Listing:
         """Read a user's list."""
@@ -130,18 +130,17 @@ class KooDrive:
             listing = classify_list(answer, self._codes)
             return listing.attempt
 
-        attempt = await self._authorized(
-            self._request("GET", user_id),
-            credential,
+        attempt = await self._send(
+            self._request("GET", user_id, credential),
             judge,
             cap=LIST_CAP_BYTES,
             timeout_s=self._settings.list_timeout,
         )
         return listing or Listing(attempt, None)
 
-    async def unbind(
+    def unbind(
         self, user_id: str, device_id: str, machine_code: str, credential: Credential
-    ) -> Attempt:
+    ) -> Coroutine[Any, Any, Attempt]:
         """Unbind a device from its user.
 
         *machine_code*: the device's; an answer that names another one counts as no answer.
@@ -150,8 +149,9 @@ class KooDrive:
         def judge(answer: Answer) -> Attempt:
             return classify_unbind(answer, self._codes, device_id, machine_code)
 
-        request = self._request("DELETE", user_id, part=f"/{quote(device_id, safe='')}")
-        return await self._authorized(request, credential, judge)
+        part = f"/{quote(device_id, safe='')}"
+        request = self._request("DELETE", user_id, credential, part=part)
+        return self._send(request, judge)
 
     async def knock(self) -> Attempt:
         """Send a request without credentials: any answer shows the server's clock."""
@@ -173,9 +173,15 @@ class KooDrive:
         return attempt
 
     def _request(
-        self, method: str, user_id: str, *, part: str = "", body: bytes | None = None
+        self,
+        method: str,
+        user_id: str,
+        credential: Credential,
+        *,
+        part: str = "",
+        body: bytes | None = None,
     ) -> Outgoing:
-        """Return a request dated now, not yet authorised. *part*: is appended to the path."""
+        """Return a request dated now, and authorised. *part*: is appended to the path."""
         signed_s = self.server_clock.now() - SAFETY_S
         headers: dict[str, str] = {
             _X_USER_ID: user_id,
@@ -183,19 +189,9 @@ class KooDrive:
             _X_TRACE_ID: self._trace_ids.next(),
         }
         path = self._settings.path + part
-        return Outgoing(method, path, self._http.host, headers, body, signed_s)
-
-    async def _authorized(
-        self,
-        request: Outgoing,
-        credential: Credential,
-        judge: Judge,
-        *,
-        cap: int = ANSWER_CAP_BYTES,
-        timeout_s: float | None = None,
-    ) -> Attempt:
+        request = Outgoing(method, path, self._http.host, headers, body, signed_s)
         credential.authorize(request)
-        return await self._send(request, judge, cap=cap, timeout_s=timeout_s)
+        return request
 
     async def _send(
         self,
@@ -214,12 +210,22 @@ class KooDrive:
         sent_s = self._clock.monotonic()
         try:
             answer = await self._http.send(request, cap=cap, timeout_s=timeout_s)
-            attempt = await self._judged(judge, answer)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             attempt = silence(error, timeout_s)
             attempt.connection = self._http.connection()
+            attempt.took_s = self._clock.monotonic() - sent_s
             if is_usual and attempt.code == TIMED_OUT:
                 self._patience.timed_out(sent_s)
+        else:
+            now = self._clock.monotonic()
+            self.server_clock.observe(answer.date, sent_s, now)
+            # A large answer must not hold up other requests.
+            is_large = len(answer.body) > READ_IN_THREAD_BYTES
+            attempt = await asyncio.to_thread(judge, answer) if is_large else judge(answer)
+            self._complete(attempt, answer)
+            attempt.took_s = now - sent_s
+            if is_usual:
+                self._patience.answered(now, attempt.took_s)
         if isinstance(attempt.verdict, NoAnswer) and (attempt.http_status or 0) < BEYOND_SUCCESS:
             # Perhaps it came as the answer to another request, or another's came as this one's.
             self._http.distrust(attempt.connection)
@@ -227,24 +233,18 @@ class KooDrive:
         attempt.message = redacted(attempt.message)
         attempt.request_id = redacted(attempt.request_id)
         if isinstance(attempt.verdict, Unreachable):
+            self._http.requests -= attempt.connection != 0  # TLS failed before it left
             self.trouble = attempt.message.removeprefix(NO_CONNECTION)
         attempt.trace_id = request.headers[_X_TRACE_ID]
         attempt.sent_at = self.server_clock.at(sent_s)
-        now = self._clock.monotonic()
-        attempt.took_s = now - sent_s
-        if is_usual and attempt.http_status is not None:
-            self._patience.answered(now, attempt.took_s)
         return attempt
 
     def on_unasked(self, report: Callable[[int], None]) -> None:
         """Have *report* called with the number of a connection that says more, or breaks."""
         self._http.on_unasked = report
 
-    async def _judged(self, judge: Judge, answer: Answer) -> Attempt:
-        if len(answer.body) > READ_IN_THREAD_BYTES:
-            attempt = await asyncio.to_thread(judge, answer)
-        else:
-            attempt = judge(answer)
+    def _complete(self, attempt: Attempt, answer: Answer) -> None:
+        """Complete the verdict on an answer by what else it says."""
         attempt.http_status, attempt.limits = answer.status, answer.limits
         self.has_answered, self.trouble = True, ""
         attempt.connection = answer.connection
@@ -253,4 +253,3 @@ class KooDrive:
         attempt.date = self._date[1]
         if not isinstance(attempt.verdict, Accepted):
             attempt.request_id = request_id_of(answer)
-        return attempt

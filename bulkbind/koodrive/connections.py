@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, cast
 from weakref import WeakValueDictionary
 
 import aiohttp
+import msgspec
 from aiohttp import hdrs
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.client_reqrep import ClientRequest
@@ -28,8 +29,6 @@ from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.http_writer import _serialize_headers
 from multidict import CIMultiDict
 from yarl import URL
-
-from bulkbind.model import value
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -61,8 +60,7 @@ _INFORMATIONAL = frozenset(range(100, 200)) - {101}
 """Statuses that another answer follows."""
 
 
-@value
-class Reply:
+class Reply(msgspec.Struct, frozen=True, gc=False):
     """An answer as it came."""
 
     status: int
@@ -74,7 +72,7 @@ class Reply:
 
 async def read_body(content: aiohttp.StreamReader, cap: int) -> tuple[bytes, bool]:
     """Return a body up to *cap* bytes, and whether that is all."""
-    first = await content.readany()
+    first = content.read_nowait() if content.is_eof() else await content.readany()
     if content.at_eof() and len(first) <= cap:
         return first, True
     parts, size = [first], len(first)
@@ -252,8 +250,9 @@ class FastPath:
     async def _connected(self) -> Connection:
         """Return a connection that can be written to and has said nothing yet."""
         connection = await self._connector._get(self._key, [])  # noqa: SLF001  # see RELIES_ON
-        if connection is None:
-            connection = await self._connector.connect(self._like, [], self._timeout)
+        if connection is not None:
+            return connection
+        connection = await self._connector.connect(self._like, [], self._timeout)
         protocol = connection.protocol
         if protocol is None or protocol.transport is None or protocol.should_close:
             connection.close()

@@ -31,9 +31,7 @@ if TYPE_CHECKING:
     from ssl import SSLContext
     from types import TracebackType
 
-    from bulkbind.clock import Clock
     from bulkbind.koodrive.auth.credential import Outgoing
-    from bulkbind.koodrive.server_clock import ServerClock
     from bulkbind.settings import ApiSettings
 
 TICK_S = 0.05
@@ -175,15 +173,11 @@ class HttpSession:
         self,
         settings: ApiSettings,
         endpoint: str,
-        clock: Clock,
-        server_clock: ServerClock,
         tls: SSLContext | None = None,
     ) -> None:
-        """*server_clock* learns from every answer's Date; *tls*: of `tls_of`, for https."""
+        """*tls*: of `tls_of`, for https."""
         self._settings = settings
         self._endpoint = endpoint
-        self._clock = clock
-        self._server_clock = server_clock
         self._tls = tls
         self._agent = f"bulkbind/{version('bulkbind')}"
         self._session: aiohttp.ClientSession | None = None
@@ -194,7 +188,7 @@ class HttpSession:
         self.host = URL(endpoint).host_port_subcomponent or ""
         """As aiohttp writes it into the Host header."""
         self.requests = 0
-        """Requests sent."""
+        """Requests that got a connection."""
         self.on_unasked: Callable[[int], None] = lambda _number: None
         """Called with the number of a connection that said something unasked, or broke."""
 
@@ -238,18 +232,17 @@ class HttpSession:
         """
         watchdog = self._watchdog
         assert watchdog is not None, "enter the session first"  # a programmer's error
-        sent_s = self._clock.monotonic()
-        self.requests += 1
         CONNECTION.set(0)
         in_time = watchdog.timeout(timeout_s)
-        if self._fast is not None:
-            reply = await self._fast.send(request, cap, in_time)
-        else:
-            with in_time:
-                reply = await self._plain(request, cap)
-        answer = self._answer(reply, request)
-        self._server_clock.observe(answer.date, sent_s, self._clock.monotonic())
-        return answer
+        try:
+            if self._fast is not None:
+                reply = await self._fast.send(request, cap, in_time)
+            else:
+                with in_time:
+                    reply = await self._plain(request, cap)
+        finally:
+            self.requests += CONNECTION.get() != 0  # else nothing has left this machine
+        return self._answer(reply, request)
 
     def connection(self) -> int:
         """Return the number of the current task's last connection; 0 if it got none."""
@@ -285,7 +278,7 @@ class HttpSession:
             status=reply.status,
             body=reply.body,
             date=date,
-            retry_after=_retry_after(headers),
+            retry_after=_retry_after(headers, date),
             x_date_s=float(int(request.signed_s)),
             whole=reply.whole,
             limits=self._limits(reply, date),
@@ -303,9 +296,8 @@ class HttpSession:
         return limits
 
 
-def _retry_after(headers: Mapping[str, str]) -> str | None:
+def _retry_after(headers: Mapping[str, str], date: str | None) -> str | None:
     """Return the first that can be used of the header and its unofficial twin; None: neither."""
-    date = headers.get(hdrs.DATE)
     for name in (hdrs.RETRY_AFTER, X_RETRY_AFTER):
         text = headers.get(name)
         if text is not None and retry_after(text, date) is not None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -113,15 +113,20 @@ def classify(
     return _common(answer, body, codes) or _bound(answer, body, machine_code, is_named=is_named)
 
 
-class _Data(msgspec.Struct):
-    deviceId: str  # noqa: N815  # the answer's own names
-    createTime: str  # noqa: N815  # as above
+_Id = Annotated[str, msgspec.Meta(min_length=1, max_length=LONGEST_ID)]
+_Time = Annotated[str, msgspec.Meta(max_length=LONGEST_TIME)]
+_Words = Annotated[str, msgspec.Meta(max_length=LONGEST_MESSAGE)]
+
+
+class _Data(msgspec.Struct, gc=False):
+    deviceId: _Id  # noqa: N815  # the answer's own names
+    createTime: _Time  # noqa: N815  # as above
     machineCode: str | None = None  # noqa: N815  # as above
 
 
-class _Success(msgspec.Struct):
+class _Success(msgspec.Struct, gc=False):
     code: Literal[0]
-    msg: str
+    msg: _Words
     data: _Data
 
 
@@ -139,8 +144,6 @@ def _plainly_bound(answer: Answer, machine_code: str, *, is_named: bool) -> Atte
     data = body.data
     if not (
         (data.machineCode == machine_code or (data.machineCode is None and not is_named))
-        and 0 < len(data.deviceId) <= LONGEST_ID
-        and len(data.createTime) <= LONGEST_TIME
         and data.deviceId.isalnum()
         and data.createTime.isprintable()
         and body.msg.isalnum()
@@ -149,8 +152,7 @@ def _plainly_bound(answer: Answer, machine_code: str, *, is_named: bool) -> Atte
     ):
         return None
     verdict = Accepted(data.deviceId, data.createTime)
-    words = body.msg[:LONGEST_MESSAGE]
-    return Attempt(verdict, "0", words, is_named=bool(data.machineCode))
+    return Attempt(verdict, "0", body.msg, is_named=bool(data.machineCode))
 
 
 def classify_list(answer: Answer, codes: Codes) -> Listing:

@@ -14,12 +14,12 @@ from unicodedata import category
 import msgspec
 
 from bulkbind.clock import DAY_S
-from bulkbind.model import Record, value
+from bulkbind.model import Record, ServerLimit  # a field of `Answer`
 from bulkbind.model.fields import CODE, OPTIONAL_FIELDS
 from bulkbind.redaction import BLOCK, redacted
 
 if TYPE_CHECKING:
-    from bulkbind.model import Device, ServerLimit
+    from bulkbind.model import Device
 
 TRACE_ID_LENGTH = 58
 EARLIEST_S, LATEST_S = 0.0, 253_370_764_800.0
@@ -150,8 +150,7 @@ LONGEST_TIME = 64
 _NUMBER = re.compile(r"\d{1,15}(\.\d{1,9})?", re.ASCII)
 
 
-@value
-class Answer:
+class Answer(msgspec.Struct, frozen=True, gc=False):
     """An answer as received, and what is needed to judge it."""
 
     status: int

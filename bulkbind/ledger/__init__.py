@@ -1,8 +1,15 @@
 """The ledger: one SQLite file per endpoint with the state of every row, safe against crashes."""
 
-from bulkbind.ledger.duplicates import Policy, Seen
 from bulkbind.ledger.ledger import Ledger
-from bulkbind.ledger.outlook import BoundReader, KnownReader, Outlook, SkippedReader, last_pace
+from bulkbind.ledger.lock import Holder
+from bulkbind.ledger.outlook import (
+    BoundReader,
+    KnownReader,
+    Outlook,
+    SkippedReader,
+    has_met,
+    last_pace,
+)
 from bulkbind.ledger.reading import (
     RunName,
     RunReader,
@@ -10,7 +17,9 @@ from bulkbind.ledger.reading import (
     all_runs,
     find_run,
     people,
+    places_of,
     run_names,
+    went_well_at,
 )
 from bulkbind.ledger.store import View, copy_known, ledger_of, reading
 from bulkbind.ledger.upkeep import Pruned, bindings_of, faults, prune, size_of

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from bulkbind.ledger.store import differs, int_of, span, sql_list
 from bulkbind.model import IS_BOUND, NEEDS_PERSON, Changes, Example
+from bulkbind.model.wording import reason
 
 if TYPE_CHECKING:
     import sqlite3
@@ -102,7 +103,7 @@ def example(db: sqlite3.Connection, row: int) -> Example:
         "JOIN sources s USING (run, source) WHERE r.id = ?",
         (row,),
     ).fetchone()
-    why = " ".join(word for word in (code, message or detail) if word)
+    why = reason(code, message or detail)
     return Example(place=f"{name}:{line}", status=status, why=why)
 
 

@@ -38,7 +38,7 @@ class Ledger(Verbs):
     get_meta = verb(get_meta)
     begin = verb(staging.begin, alone=True)
     stage = verb(staging.stage_manifest, alone=True)
-    resolve_duplicates = verb(duplicates.resolve_duplicates, alone=True)
+    mark_repeats = verb(duplicates.mark_repeats, alone=True)
     ready = verb(staging.ready, alone=True)
     mark_vanished = timed_verb(staging.mark_vanished, alone=True)
     confirm = timed_verb(staging.confirm, alone=True)

@@ -7,12 +7,13 @@ import json
 import os
 import re
 import shlex
+import socket
 import struct
 import sys
 import threading
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bulkbind.errors import LedgerBusyError, LedgerError
 from bulkbind.files import create, make_folder, take_lock
@@ -70,6 +71,39 @@ _kept: dict[tuple[int, int], _Kept] = {}
 _guard = threading.Lock()
 
 
+class Holder(NamedTuple):
+    """Who has the lock, or had it last."""
+
+    pid: int
+    host: str
+    started_at: str = ""
+
+    def is_alive(self) -> bool | None:
+        """Return whether the process exists; None if that cannot be known here."""
+        if self.host != socket.gethostname():
+            return None
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return False
+        except PermissionError:  # another user's process
+            return True
+        return True
+
+
+def _lock_of(ledger: Path) -> Path:
+    return ledger.with_name(ledger.name + ".lock")
+
+
+def holder_of(ledger: Path) -> Holder | None:
+    """Return who has a ledger's lock, or had it last; None if nobody has said so."""
+    try:
+        known = json.loads(_lock_of(ledger).read_bytes())
+        return Holder(int(known["pid"]), str(known["host"]), str(known["started_at"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
 class LedgerLock:
     """Locks a ledger from `acquire` to `release`, or until the process ends.
 
@@ -79,7 +113,7 @@ class LedgerLock:
 
     def __init__(self, ledger: Path) -> None:
         self._ledger = ledger
-        self._path = ledger.with_name(ledger.name + ".lock")
+        self._path = _lock_of(ledger)
         self._kept: _Kept | None = None
         self._named: int | None = None
 
@@ -129,11 +163,9 @@ class LedgerLock:
             self._kept = None
 
     def _holder(self) -> str:
-        try:
-            holder = json.loads(self._path.read_bytes())
-            return f"pid {holder['pid']} on {holder['host']} since {holder['started_at']}"
-        except (OSError, ValueError, KeyError, TypeError):
+        if (known := holder_of(self._ledger)) is None:
             return "it has not said who it is"
+        return f"pid {known.pid} on {known.host} since {known.started_at}"
 
 
 def _taken(path: Path) -> _Kept | None:

@@ -297,3 +297,8 @@ def last_pace(db: sqlite3.Connection) -> LearnedPace | None:
             per_s = facts.requests / facts.sending_s
             return LearnedPace(run_id, per_s, f"as fast as it went; {why}")
     return None
+
+
+def has_met(db: sqlite3.Connection) -> bool:
+    """Return whether any run of the ledger has sent anything."""
+    return bool(int_of(db, "SELECT EXISTS (SELECT 1 FROM runs WHERE facts ->> 'requests' > 0)"))

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bulkbind.clock import iso
 from bulkbind.errors import UsageError
 from bulkbind.ledger import changes
+from bulkbind.ledger.lock import Holder, holder_of
 from bulkbind.ledger.runs import live_facts
 from bulkbind.ledger.store import OfRun, count_by, int_of, marks, reading, span, sql_list
 from bulkbind.model import (
@@ -34,11 +36,11 @@ from bulkbind.model import (
     UndoSummary,
 )
 from bulkbind.model.fields import NAME, OPTIONAL
+from bulkbind.model.wording import Needing
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Iterator
-    from pathlib import Path
+    from collections.abc import Iterator, Sequence
 
 _UNDO_SHOWN = f"CASE WHEN u.status IN {sql_list(UNBIND_PENDING)} THEN '{PENDING}' ELSE u.status END"
 
@@ -99,14 +101,15 @@ MOST_REASONS = 50
 
 _SHOWN = f"CASE WHEN r.status IN {sql_list(IS_PENDING)} THEN '{PENDING}' ELSE r.status END"
 _NAME = OPTIONAL[NAME]
-# Unbindings by an undo or a move are in a table of their own.
+# Unbindings by an undo or a move are in a table of their own; where there are none, none is looked
+# for in every row.
 _DETAIL = f"""
 CASE WHEN r.changes IS NULL THEN '' ELSE r.changes || '; ' END ||
 CASE WHEN r.duplicate_of IS NULL
-     THEN trim(r.detail || coalesce('; ' || (
+     THEN trim(r.detail || CASE WHEN EXISTS (SELECT 1 FROM unbindings) THEN coalesce('; ' || (
           SELECT group_concat(CASE u.kind WHEN 'undo' THEN 'unbound again by undo, ' || u.settled_at
                                           ELSE 'moved from user ' || u.user_id END, '; ')
-            FROM unbindings u WHERE u.row = r.id AND u.status IN {sql_list(GONE)}), ''),
+            FROM unbindings u WHERE u.row = r.id AND u.status IN {sql_list(GONE)}), '') ELSE '' END,
           '; ')
      ELSE (SELECT 'same device as ' || (s.form ->> 'name') || ':' || f.line
                   || CASE WHEN f.user_id = r.user_id THEN '' ELSE ' for user ' || f.user_id END
@@ -117,13 +120,18 @@ CASE WHEN r.duplicate_of IS NULL
              FROM rows f JOIN sources s ON s.run = f.run AND s.source = f.source
             WHERE f.id = r.duplicate_of) END
 """  # noqa: S608  # constants
-_RESULT = f"""
+_COLUMNS = f"""
 r.source, r.line, coalesce(r.user_id, ''), coalesce(r.machine_code, ''),
 {", ".join(f"coalesce(r.{name}, '')" for name in OPTIONAL)}, {_SHOWN}, r.device_id, r.create_time,
-r.http_status, r.code, r.message, r.attempts, r.trace_id, coalesce(r.settled_at, ''), {_DETAIL},
-r.problems, r.cells, coalesce(r.changes, '')
+r.http_status, r.code, r.message, r.attempts, r.trace_id, coalesce(r.settled_at, ''), {_DETAIL}
 """
+_RESULT = f"{_COLUMNS}, r.problems, r.cells, coalesce(r.changes, '')"
 """In the order of `ResultRow`."""
+_CELLS = f"""
+{_COLUMNS.replace("r.http_status", "coalesce(r.http_status, '')")},
+CASE WHEN r.problems IS NULL THEN ''
+     ELSE (SELECT group_concat(value ->> 'field', ' ') FROM json_each(r.problems)) END
+"""  # noqa: S608  # constants
 
 
 class RunReader(OfRun):
@@ -152,6 +160,16 @@ class RunReader(OfRun):
             broken = [Problem(**problem) for problem in json.loads(problems)] if problems else []
             values[4:last] = [tuple(values[4:last])]
             yield ResultRow(*[*values, tuple(broken), cells, changed])
+
+    def cells(self) -> Iterator[tuple[Any, ...]]:
+        """Yield all rows in manifest order as `results.csv` shows them, without a `ResultRow` each.
+
+        The values of its columns, the source as an index; then the fields that break a rule.
+        """
+        return self._db.execute(
+            f"SELECT {_CELLS} FROM rows r WHERE r.id BETWEEN ? AND ? ORDER BY r.id",  # noqa: S608  # constants
+            span(self._run),
+        )
 
     def attempts(self) -> Iterator[AttemptRow]:
         """Yield the attempts that were not accepted outright, by row, then in order."""
@@ -194,8 +212,22 @@ class RunReader(OfRun):
             posted_again_after_bound=repeats,
             cleaned=cleaned,
             examples=changes.needing(self._db, self._run),
+            is_cut_off=self._is_cut_off(RunState(run["state"])),
             **{name: run[name] for name in (*_AS_KEPT, "confirmed_at", "digest")},
         )
+
+    def holder(self) -> Holder:
+        """Return the process that sends the run, or did so last, as far as is known."""
+        began = self._db.execute("SELECT pid, host FROM runs WHERE run = ?", (self._run,))
+        path = Path(self._db.execute("PRAGMA database_list").fetchone()[2])
+        holder = holder_of(path)
+        is_its = self.live().run == self._run
+        return holder if holder is not None and is_its else Holder(*began.fetchone())
+
+    def _is_cut_off(self, state: RunState) -> bool:
+        if state.about.is_over:
+            return False
+        return self.holder().is_alive() is False
 
     def users(self, most: int) -> list[dict[str, Any]]:
         """Return *most* users with their rows by status, those with most unbound rows first."""
@@ -243,17 +275,15 @@ class RunReader(OfRun):
         return live_facts(self._db, self._run)
 
     def newest(self, statuses: tuple[str, ...], most: int) -> tuple[str, ...]:
-        """Return the last settled rows with one of *statuses*, one clause each."""
+        """Return the last settled rows with one of *statuses*, one clause each, the last first."""
         found = self._db.execute(
-            "SELECT user_id, machine_code, status, code, message, detail FROM rows "  # noqa: S608  # constants
-            "WHERE id BETWEEN ? AND ? AND settled_at IS NOT NULL "
+            "SELECT s.form ->> 'name', r.line, machine_code, status, code, message, detail "  # noqa: S608  # constants
+            "FROM rows r JOIN sources s ON s.run = r.run AND s.source = r.source "
+            "WHERE r.id BETWEEN ? AND ? AND settled_at IS NOT NULL "
             f"AND status IN ({marks(len(statuses))}) ORDER BY settled_at DESC LIMIT ?",
             (*span(self._run), *statuses, most),
         )
-        return tuple(
-            f"{user} {device}: {status}: {' '.join(word for word in words if word)}"
-            for user, device, status, *words in found
-        )
+        return tuple(Needing(*rest).text(f"{name}:{line}") for name, line, *rest in found)
 
     def counts(self) -> dict[str, int]:
         """Return the number of rows by displayed status, in display order."""
@@ -271,8 +301,9 @@ class RunReader(OfRun):
             (*span(self._run), MOST_REASONS),
         ).fetchall()
         for status, code, message, count, first in found:
-            name, line, detail = self._db.execute(
-                "SELECT s.form ->> 'name', r.line, r.detail FROM rows r "
+            name, line, detail, machine_code, user_id = self._db.execute(
+                "SELECT s.form ->> 'name', r.line, r.detail, coalesce(r.machine_code, ''), "
+                "coalesce(r.user_id, '') FROM rows r "
                 "JOIN sources s ON s.run = r.run AND s.source = r.source WHERE r.id = ?",
                 (first,),
             ).fetchone()
@@ -282,9 +313,23 @@ class RunReader(OfRun):
                 "message": message,
                 "count": count,
                 "example": f"{name}:{line}",
+                "machine_code": machine_code,
+                "user_id": user_id,
                 # The broken rule is already the reason.
                 "detail": detail.replace(f" ({message})", ""),
             }
+
+
+def places_of(db: sqlite3.Connection, rows: Sequence[int]) -> list[str]:
+    """Return file and line of rows, in their order."""
+    found = dict(
+        db.execute(
+            "SELECT r.id, (s.form ->> 'name') || ':' || r.line FROM rows r "  # noqa: S608  # marks
+            f"JOIN sources s USING (run, source) WHERE r.id IN ({marks(len(rows))})",
+            tuple(rows),
+        ).fetchall()
+    )
+    return [found.get(row, "") for row in rows]
 
 
 def find_run(db: sqlite3.Connection, run_id: str | None) -> int:
@@ -359,6 +404,35 @@ def all_runs(path: Path, endpoint: str | None = None) -> list[dict[str, Any]]:
         found = (RunReader(db, number).summary() for number in numbers)
         return [
             {name: getattr(summary, name) for name in _LISTED}
-            | {"state": summary.state.value, "manifests": list(summary.manifests)}
+            | {"state": summary.shown_state, "manifests": list(summary.manifests)}
             for summary in found
         ]
+
+
+MOST_LOOKED_AT = 50
+"""Runs that are looked at for one that went well."""
+
+
+def went_well_at(path: Path, endpoint: str, names: Sequence[str]) -> str | None:
+    """Return when a run of manifests last ended with no row that needs a person; None: never.
+
+    *names*: the manifests', or the beginning of those of an inbox.
+
+    Raises: LedgerError.
+    """
+    if not path.exists():
+        return None
+    with reading(path, endpoint) as db:
+        found = db.execute(
+            "SELECT r.run, r.ended_at FROM runs r JOIN sources s ON s.run = r.run "
+            "AND s.source = 0 WHERE r.state = ? AND r.facts ->> 'pruned_at' IS NULL "
+            "AND EXISTS (SELECT 1 FROM json_each(?) n "
+            "WHERE substr(s.form ->> 'name', 1, length(n.value)) = n.value) "
+            "ORDER BY r.run DESC LIMIT ?",
+            (RunState.DONE, json.dumps(list(names)), MOST_LOOKED_AT),
+        ).fetchall()
+        query = (
+            "SELECT EXISTS (SELECT 1 FROM rows WHERE id BETWEEN ? AND ? "  # noqa: S608  # a constant
+            f"AND status IN {sql_list(NEEDS_PERSON)})"
+        )
+        return next((ended for run, ended in found if not int_of(db, query, span(run))), None)

@@ -37,7 +37,8 @@ from bulkbind.manifest.text import (
     lines_of,
     open_text,
 )
-from bulkbind.model import COMES_BACK, OWN_COLUMNS, CheckedRow, Problem, Source
+from bulkbind.model import COMES_BACK, OWN_COLUMNS, CheckedRow, GoodRows, Problem, Source
+from bulkbind.model.wording import counted
 
 if TYPE_CHECKING:
     from _csv import Reader
@@ -130,7 +131,7 @@ class CsvManifest:
         )
         if lines and settings.skip_rows is None and any(map(str.strip, lines)):
             self.notices.append(
-                f"{source.name}: {len(lines):,} lines before the header passed over"
+                f"{source.name}: {counted(len(lines), 'lines')} before the header passed over"
             )
         if len(cells) > len(header.cells):
             self.notices.append(
@@ -138,6 +139,8 @@ class CsvManifest:
                 "more than the header"
             )
         self._table = Table(self.source, header.line, settings, short=short)
+        self._uniform = _Uniform(dialect.delimiter, len(cells))
+        self._is_good = True
 
     def _start(self, settings: ManifestSettings) -> _Beginning:
         """Return the lines up to the header."""
@@ -155,7 +158,7 @@ class CsvManifest:
         if header is None:
             if len(seen) > len(skipped) + HEADER_WITHIN:
                 raise ManifestError(
-                    f"{name}: no header in the first {len(seen):,} lines",
+                    f"{name}: no header in the first {counted(len(seen), 'lines')}",
                     hint="--skip-rows N says where it is, --columns that there is none",
                 )
             raise ManifestError(
@@ -171,9 +174,10 @@ class CsvManifest:
         Raises: ManifestError where the rest of the file cannot be parsed (a quote that is never
             closed, a broken encoding).
         """
-        return chain.from_iterable(self._batches())  # avoids a generator frame per row
+        return chain.from_iterable(self.batches())  # avoids a generator frame per row
 
-    def _batches(self) -> Iterator[Iterable[CheckedRow]]:
+    def batches(self) -> Iterator[Iterable[CheckedRow]]:
+        """Yield the same in parts, many of which are `GoodRows`. Raises: ManifestError."""
         with open_text(self._manifest, self.source) as file:
             line = self._first_line
             rest = ""
@@ -182,11 +186,7 @@ class CsvManifest:
                 rest = ""
                 names = self._table.may_name(block)
                 if self._is_plain(block):
-                    for texts in _batched(lines_of(block, keepends=False)):
-                        cells = [text.split(self._dialect.delimiter) for text in texts]
-                        lines = range(line, line + len(cells))
-                        yield self._table.rows(cells, lines, has_names=names)
-                        line += len(cells)
+                    line = yield from self._split(block, line, has_names=names)
                 else:
                     rest, line = yield from self._read(block, line, has_names=names)
                     self._check_length(rest, line)
@@ -201,6 +201,27 @@ class CsvManifest:
             and not (self._dialect.escape and self._dialect.escape in block)
             and len(block) <= LONGEST_CELL
         )
+
+    def _split(
+        self, block: str, line: int, *, has_names: bool
+    ) -> Generator[Iterable[CheckedRow], None, int]:
+        """Yield the rows of a plain block; return the line after it."""
+        delimiter = self._dialect.delimiter
+        # Where the block before had a broken row, this one may as well.
+        if self._is_good and (by_column := self._uniform.by_column(block)):
+            after = line + len(by_column[0])
+            good = self._table.good(by_column, range(line, after), has_names=has_names)
+            if good is not None:
+                yield good
+                return after
+        self._is_good = True
+        for texts in _batched(lines_of(block, keepends=False)):
+            cells = [text.split(delimiter) for text in texts]
+            rows = self._table.rows(cells, range(line, line + len(cells)), has_names=has_names)
+            self._is_good &= isinstance(rows, GoodRows)
+            yield rows
+            line += len(cells)
+        return line
 
     def _read(
         self, block: str, first: int, *, has_names: bool
@@ -269,6 +290,34 @@ def _skip_lines(texts: Iterable[str], lines: int) -> Iterator[str]:
             kept = text
         if kept:
             yield kept
+
+
+class _Uniform:
+    """Splits plain blocks whose lines all have the same number of cells, twice as fast as others.
+
+    What is left of a block without everything but delimiters and line ends shows their number.
+    """
+
+    def __init__(self, delimiter: str, width: int) -> None:
+        """*width*: how many cells each line must have."""
+        self._delimiter = delimiter
+        self._width = width
+        self._line = (delimiter * (width - 1)).encode() + b"\n"
+        kept = f"{delimiter}\r\n".encode()
+        self._others = bytes(byte for byte in range(256) if byte not in kept)
+        self._is_possible = delimiter.isascii()  # others share bytes with other characters
+
+    def by_column(self, block: str) -> list[list[str]]:
+        """Return the cells by column; none if a line has more or fewer than it must."""
+        if not self._is_possible:
+            return []
+        lines = lines_of(block, keepends=False)
+        shape = block.encode(errors="surrogatepass").translate(None, self._others)
+        shape = shape.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        if shape.removesuffix(b"\n") != (self._line * len(lines))[:-1]:
+            return []
+        cells = self._delimiter.join(lines).split(self._delimiter)
+        return [cells[at :: self._width] for at in range(self._width)]
 
 
 def _batched(lines: list[str]) -> Iterator[list[str]]:

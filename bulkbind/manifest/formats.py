@@ -6,10 +6,12 @@ To add a format, write a module that reads and writes it, like the others, and a
 
 from __future__ import annotations
 
+from itertools import islice
 from pathlib import PurePath
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TextIO
 
+from bulkbind.errors import ManifestError
 from bulkbind.manifest.csv_format import CsvManifest, write_csv
 from bulkbind.manifest.json_format import (
     JsonLinesManifest,
@@ -22,6 +24,7 @@ from bulkbind.manifest.json_format import (
 )
 from bulkbind.manifest.xlsx_format import SUFFIXES as WORKBOOKS, XlsxManifest, is_workbook
 from bulkbind.manifest.yaml_format import YamlManifest, begins_yaml, write_yaml
+from bulkbind.model import GoodRows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -31,6 +34,9 @@ if TYPE_CHECKING:
     from bulkbind.settings import ManifestSettings
 
 PACKED = ".gz"
+BATCH = 1_000
+"""Rows in a list of `batches_of`: ten times as many take half as long again, being larger than
+caches."""
 
 
 class Manifest(Protocol):
@@ -42,6 +48,35 @@ class Manifest(Protocol):
     def rows(self) -> Iterator[CheckedRow]:
         """Yield every row, checked. Raises: ManifestError where the rest cannot be read."""
         ...
+
+
+def batches_of(manifest: Manifest) -> Iterator[GoodRows | list[CheckedRow]]:
+    """Yield the rows of a manifest in parts; `GoodRows` save looking at each of them.
+
+    Raises: ManifestError where the rest cannot be read, after the rows before.
+    """
+    parts = manifest.batches() if isinstance(manifest, CsvManifest) else iter((manifest.rows(),))
+    for rows in parts:
+        if isinstance(rows, GoodRows):
+            yield rows
+        else:
+            yield from _lists(rows)
+
+
+def _lists(rows: Iterable[CheckedRow]) -> Iterator[list[CheckedRow]]:
+    left = iter(rows)
+    fault = None
+    while fault is None:
+        some: list[CheckedRow] = []
+        try:
+            some.extend(islice(left, BATCH))  # keeps the rows before an error
+        except ManifestError as error:
+            fault = error
+        if some:
+            yield some
+        elif fault is None:
+            return
+    raise fault
 
 
 class Opens(Protocol):

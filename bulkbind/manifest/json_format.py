@@ -29,6 +29,7 @@ from bulkbind.manifest.tree import (
     plain_item,
 )
 from bulkbind.model import Problem
+from bulkbind.model.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -728,7 +729,7 @@ class JsonLinesManifest(_JsonTexts):
                     blank += 1
             first += len(lines)
         if blank:
-            self.notices.append(f"{self.source.name}: {blank:,} blank lines passed over")
+            self.notices.append(f"{self.source.name}: {counted(blank, 'blank lines')} passed over")
 
 
 def _parse_line(line: int, written: str) -> Item:

@@ -8,8 +8,13 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections import deque
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import repeat
 from typing import TYPE_CHECKING, NamedTuple
+
+from bulkbind.model.wording import counted, verb
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -442,17 +447,17 @@ class Repeats:
         lines: Sequence[int],
     ) -> None:
         """Examine valid rows; a device without a name is told apart by its user."""
-        rows = _Rows(codes, names, users)
-        fresh = dict.fromkeys(codes, rows)
-        if len(fresh) < len(codes) or not self._first.keys().isdisjoint(fresh):
-            for at, (code, line) in enumerate(zip(codes, lines, strict=True)):
-                if self._first.setdefault(code, rows) is not rows or codes.index(code) < at:
-                    self._again(code, rows.name(at), line)
-            return
         if len(self._first) > _MOST_CODES:
             self._is_exact = False
             self._first = {code: self._first[code] for code in self._repeated}
-        self._first.update(fresh)
+        rows = _Rows(codes, names, users)
+        known = len(self._first)
+        deque(map(self._first.setdefault, codes, repeat(rows)), maxlen=0)
+        if len(self._first) == known + len(codes):
+            return
+        for at, (code, line) in enumerate(zip(codes, lines, strict=True)):
+            if self._first[code] is not rows or rows.at[code] < at:
+                self._again(code, rows.name(at), line)
 
     def _again(self, code: str, name: str, line: int) -> None:
         found = self._repeated.get(code)
@@ -464,8 +469,7 @@ class Repeats:
             if len(self._repeated) >= _MOST_REPEATED:
                 return
             first = self._first[code]
-            name_of_first = first.name(first.codes.index(code))
-            found = self._repeated[code] = _Repeated(line, [name_of_first])
+            found = self._repeated[code] = _Repeated(line, [first.name(first.at[code])])
         found.count += 1
         if not found.is_shared and name not in found.names:
             found.names.append(name)
@@ -478,20 +482,28 @@ class Repeats:
         for code, each in shared[:_MOST_TOLD]:
             first, other = each.names[:2]
             yield (
-                f"{name}: {least}{each.count:,} rows with different names, like {first!r} and "
-                f"{other!r} (line {each.line}), share the machine code `{code}`: is it a device's "
-                "own?"
+                f"{name}: {least}{counted(each.count, 'rows')} with different names, like "
+                f"{first!r} and {other!r} (line {each.line}), share the machine code "
+                f"`{code}`: is it a device's own?"
             )
         if len(shared) > _MOST_TOLD:
-            yield f"{name}: {len(shared) - _MOST_TOLD:,} more machine codes are shared like that"
+            more = len(shared) - _MOST_TOLD
+            are = verb(more, "is", "are")
+            yield f"{name}: {counted(more, 'more machine codes')} {are} shared like that"
 
 
-class _Rows(NamedTuple):
+@dataclass
+class _Rows:
     """Some rows, column by column."""
 
     codes: Sequence[str]
     names: Sequence[str | None]
     users: Sequence[str]
+
+    @cached_property
+    def at(self) -> dict[str, int]:
+        """The first row of each code; made when it is asked for, as few rows repeat."""
+        return dict(zip(reversed(self.codes), reversed(range(len(self.codes))), strict=True))
 
     def name(self, at: int) -> str:
         return self.names[at] or self.users[at]

@@ -25,11 +25,12 @@ from bulkbind.manifest.rules import no_value, printable, trim
 from bulkbind.manifest.synonyms import candidates, meant
 from bulkbind.manifest.table_words import NAME, fault_of_word
 from bulkbind.manifest.text import MOST_COLUMNS
-from bulkbind.model import COMES_BACK, OWN_COLUMNS, CheckedRow, Problem, Source
+from bulkbind.model import COMES_BACK, OWN_COLUMNS, CheckedRow, GoodRows, Problem, Source
 from bulkbind.model.fields import FIELDS
+from bulkbind.model.wording import counted, verb
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from bulkbind.manifest.row_widths import ShortRows
     from bulkbind.settings import ManifestSettings
@@ -192,8 +193,8 @@ class Table:
         self._has_comments = self._first not in used and self._header[:1] == [_COMMENT]
         self._passed_over = dict.fromkeys(
             (
-                *("blank lines", "repeated headers", "headers in other words", "comment lines"),
-                "rule lines and footers",
+                *("blank lines", "repeated headers", "reworded headers", "comment lines"),
+                "footer or rule lines",
             ),
             0,
         )
@@ -239,20 +240,38 @@ class Table:
         texts: Sequence[str] | None = None,
         *,
         has_names: bool = True,
-    ) -> Iterator[CheckedRow]:
-        """Yield the checked rows; blank rows, repeated headers and comments are skipped.
+    ) -> Iterable[CheckedRow]:
+        """Return the checked rows; blank rows, repeated headers and comments are skipped.
 
         *lines*: the first line of each row. *faults*: by line, for rows that have any. *texts*: the
         rows as written, where cells do not say it. *has_names*: whether there may be a header.
         """
         self._begins = self._begins or next(iter(lines), 0)
-        values = self._good_values(cells, lines, faults, has_names=has_names)
-        if values is not None:
-            if self._short is not None:
-                self._short.run = 0
-                self._short.saw_whole()
-            return _good(cells, lines, values, texts)
-        return self._parted(cells, lines, faults, texts, self._is_cut_usual(cells))
+        good = self._good_rows(cells, lines, faults, texts, has_names=has_names)
+        if good is None:
+            return self._parted(cells, lines, faults, texts, self._is_cut_usual(cells))
+        self._saw_whole()
+        return good
+
+    def good(
+        self, by_column: Sequence[Sequence[str]], lines: Sequence[int], *, has_names: bool
+    ) -> GoodRows | None:
+        """Return rows as wide as the header, given by column, if all of them keep every rule.
+
+        If not, nothing is remembered of them. For the arguments see `rows`.
+        """
+        good = self._good_columns(
+            by_column, lambda: map(list, zip(*by_column, strict=True)), lines, has_names=has_names
+        )
+        if good is not None:
+            self._begins = self._begins or lines[0]
+            self._saw_whole()
+        return good
+
+    def _saw_whole(self) -> None:
+        if self._short is not None:
+            self._short.run = 0
+            self._short.saw_whole()
 
     def _is_cut_usual(self, cells: Sequence[Sequence[str]]) -> bool:
         if self._short is None or min(map(len, cells), default=0) >= self._width:
@@ -277,13 +296,13 @@ class Table:
         half = len(cells) // 2
         for part in (slice(half), slice(half, None)):
             written = None if texts is None else texts[part]
-            values = self._good_values(cells[part], lines[part], faults)
-            if values is None:
+            good = self._good_rows(cells[part], lines[part], faults, written)
+            if good is None:
                 yield from self._parted(cells[part], lines[part], faults, written, is_cut)
             else:
                 if self._short:
                     self._short.saw_whole()
-                yield from _good(cells[part], lines[part], values, written)
+                yield from good
 
     def _one_by_one(
         self,
@@ -313,37 +332,50 @@ class Table:
             yield f"{name}: columns kept but not sent: {shown}"
         for kind, count in self._passed_over.items():
             if count:
-                yield f"{name}: {count:,} {kind} passed over"
+                yield f"{name}: {counted(count, kind)} passed over"
         if self._cut:
+            are = verb(self._cut, "is", "are")
             yield (
-                f"{name}: {self._cut:,} rows are shorter than the header, e.g. line "
+                f"{name}: {counted(self._cut, 'rows')} {are} shorter than the header, e.g. line "
                 f"{self._first_cut}: read as if empty cells had been cut off at their ends"
             )
         yield from self._checker.notices(name)
 
-    def _good_values(
+    def _good_rows(
         self,
         cells: list[list[str]],
         lines: Sequence[int],
         faults: Mapping[int, Faults],
+        texts: Sequence[str] | None,
         *,
         has_names: bool = True,
-    ) -> list[Sequence[str | None]] | None:
+    ) -> GoodRows | None:
         if faults and any(not self._used.isdisjoint(faults.get(line, ())) for line in lines):
             return None
         try:
             by_column = list(zip(*cells, strict=True))
         except ValueError:  # ragged
             return None
-        if self._has_comments or len(by_column) != len(self._header):
+        if len(by_column) != len(self._header):
             return None
-        if self._may_be_judged(by_column[-1]):
+        return self._good_columns(by_column, cells.__iter__, lines, texts, has_names=has_names)
+
+    def _good_columns(
+        self,
+        by_column: Sequence[Sequence[str]],
+        cells: Callable[[], Iterator[list[str]]],
+        lines: Sequence[int],
+        texts: Sequence[str] | None = None,
+        *,
+        has_names: bool,
+    ) -> GoodRows | None:
+        if self._has_comments or self._may_be_judged(by_column[-1]):
             return None
-        good = self._checker.good(self._columns, by_column, len(cells))
+        good = self._checker.good(self._columns, by_column, len(lines))
         if good is None or (has_names and self._has_word(by_column, good.values)):
             return None
         self._checker.accept(good, self._columns, by_column, lines, self._names)
-        return good.values
+        return GoodRows(lines, good.values, cells, texts)
 
     def _has_word(self, *columns_of_cells: Iterable[Sequence[str | None]]) -> bool:
         return not all(map(self._words.isdisjoint, chain(*columns_of_cells)))
@@ -371,7 +403,7 @@ class Table:
         if is_as_wide and list(map(_trimmed, cells)) == list(map(_trimmed, self._header)):
             return "comment lines" if self._has_comments else "repeated headers"
         if not faults and self._names_same(cells):
-            return "headers in other words"
+            return "reworded headers"
         margin = cells[: self._first]
         at = next((at for at, cell in enumerate(margin) if cell.strip()), len(margin))
         first = cells[at].strip() if at < len(cells) else ""
@@ -382,7 +414,7 @@ class Table:
         ):
             return "comment lines"
         is_outside_table = not faults and is_outside(cells, self._source.delimiter)
-        return "rule lines and footers" if is_outside_table else None
+        return "footer or rule lines" if is_outside_table else None
 
     def _checked(
         self, line: int, cells: list[str], faults: Faults, text: str, *, is_cut: bool
@@ -535,18 +567,6 @@ class Table:
         }
         has_digit = any(character.isdigit() for cell in cells for character in cell)
         return bool(at) and (not at.isdisjoint(self._used) or not has_digit)
-
-
-def _good(
-    cells: list[list[str]],
-    lines: Sequence[int],
-    values: list[Sequence[str | None]],
-    texts: Sequence[str] | None,
-) -> Iterator[CheckedRow]:
-    if texts is None:
-        return map(CheckedRow, lines, cells, zip(*values, strict=True))
-    none: repeat[tuple[()]] = repeat(())
-    return map(CheckedRow, lines, cells, zip(*values, strict=True), none, none, texts)
 
 
 def _trimmed(cell: str) -> str:

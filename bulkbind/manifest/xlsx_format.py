@@ -35,6 +35,7 @@ from bulkbind.manifest.workbook import (
     is_spreadsheet,
 )
 from bulkbind.model import CheckedRow, Source
+from bulkbind.model.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -360,9 +361,8 @@ class _OpenSheet:
         """Yield the notices once all rows have been read."""
         name = self._name
         if self._hidden:
-            what = (
-                f"{self._hidden:,} hidden or filtered rows, the first in line {self._hidden_line},"
-            )
+            rows = counted(self._hidden, "hidden or filtered rows")
+            what = f"{rows}, the first in line {self._hidden_line},"
             if self._only_visible:
                 yield f"{name}: {what} are left out"
             else:

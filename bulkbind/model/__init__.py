@@ -22,7 +22,6 @@ from bulkbind.model.attempts import (
     Transient,
     Unreachable,
     Verdict,
-    value,
 )
 from bulkbind.model.facts import (
     Changes,
@@ -43,8 +42,10 @@ from bulkbind.model.rows import (
     Claim,
     Device,
     Ended,
+    GoodRows,
     Outcome,
     Problem,
+    Repeat,
     Source,
     in_one_line,
 )

@@ -452,7 +452,13 @@ class LiveFacts(Facts):
     at = Fact("")
     """When this was said."""
     allowed_per_s = Fact[float | None](None)
-    """Requests per second allowed; None: no limit met; 0: the endpoint is away."""
+    """Requests per second allowed; None: no limit met."""
+    source = Fact("")
+    """Where that comes from, in words."""
+    is_away = Fact(False)  # noqa: FBT003  # a default
+    """Whether nobody may send, as the endpoint is away."""
+    trouble = Fact("")
+    """What does not go smoothly, in words."""
     waits = Fact("")
     """Why nothing is sent now, in words; empty if something is."""
     waiting = Fact(Waits(), read=lambda stored: Waits(*stored or ()))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from bulkbind.model.attempts import value
 from bulkbind.model.facts import RunFacts
 from bulkbind.model.fields import NAME
 from bulkbind.model.statuses import NEEDS_PERSON
@@ -14,10 +13,12 @@ if TYPE_CHECKING:
     from bulkbind.model.facts import Example
     from bulkbind.model.problem_groups import BrokenRule
     from bulkbind.model.rows import Problem
-    from bulkbind.model.statuses import RunState
+    from bulkbind.model.statuses import RunState, Status
     from bulkbind.model.unbindings import UndoState
 
 EXTRA = ("?", "on the server, but not in the manifest")
+CUT_OFF = "cut off"
+"""What is shown for a run that has not ended, and whose process is gone."""
 NO_COLUMN = {"is_column": False}
 """Marks an attribute of a row that reports do not show. All others are columns, in their order."""
 
@@ -89,7 +90,7 @@ class Plan:
         return sum(self.counts.values())
 
 
-@value
+@dataclass(slots=True)  # for every row of a report: frozen, it would take three times as long
 class ResultRow:
     """One row of a report."""
 
@@ -190,6 +191,13 @@ class RunSummary:
     """Rows whose cells were cleaned."""
     examples: list[Example] = field(default_factory=list)
     """The first rows that need a person."""
+    is_cut_off: bool = False
+    """Whether it has not ended, and its process is gone."""
+
+    @property
+    def shown_state(self) -> str:
+        """The state as people and scripts see it."""
+        return CUT_OFF if self.is_cut_off else self.state.value
 
     @property
     def total(self) -> int:
@@ -197,6 +205,16 @@ class RunSummary:
         return sum(self.counts.values())
 
     @property
+    def needing(self) -> dict[Status, int]:
+        """Rows that need a person, by status: those in doubt only once nobody looks them up."""
+        is_settled = self.state.about.is_over
+        return {
+            status: count
+            for status in NEEDS_PERSON
+            if (count := self.counts.get(status, 0)) and (is_settled or not status.about.is_open)
+        }
+
+    @property
     def needs_person(self) -> bool:
         """Whether any row ended in a state that needs a person."""
-        return any(self.counts.get(status, 0) for status in NEEDS_PERSON)
+        return bool(self.needing)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from itertools import repeat
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import msgspec
 
-from bulkbind.model.attempts import value
 from bulkbind.model.fields import ABSENT, Values
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
     from bulkbind.model.attempts import Attempt, Verdict
     from bulkbind.model.statuses import Status
 
@@ -113,6 +115,42 @@ class CheckedRow(msgspec.Struct, frozen=True, gc=False):
         return Device(user, code, values[2:])
 
 
+class GoodRows(msgspec.Struct, frozen=True, gc=False):
+    """Rows that keep every rule, column by column; as checked rows, they are made on demand."""
+
+    lines: Sequence[int]
+    values: Sequence[Sequence[str | None]]
+    """Of each of `FIELDS`."""
+    cells: Callable[[], Iterator[list[str]]]
+    """Gives the operator's cells of each row, unchanged."""
+    texts: Sequence[str] | None = None
+    """As `CheckedRow.text`, where there is any."""
+
+    def __len__(self) -> int:
+        return len(self.lines)
+
+    def __iter__(self) -> Iterator[CheckedRow]:
+        values = zip(*self.values, strict=True)
+        if self.texts is None:
+            return map(CheckedRow, self.lines, self.cells(), values)
+        none: repeat[tuple[()]] = repeat(())
+        return map(CheckedRow, self.lines, self.cells(), values, none, none, self.texts)
+
+
+class Repeat(NamedTuple):
+    """A row whose device another row names as well, and which does not count."""
+
+    position: int
+    """Of the row among all rows, 0-based."""
+    source: int
+    line: int
+    problem: Problem
+    is_invalid: bool
+    """Whether it breaks a rule; otherwise it is a duplicate of the row that counts."""
+    counts: int
+    """The position of the row that counts; if none does, of the first row of its user."""
+
+
 @dataclass(frozen=True, slots=True)
 class Source:
     """The form of a manifest file: what is needed to write rows back in the same form."""
@@ -139,8 +177,7 @@ class Source:
     """Of the rows (CSV)."""
 
 
-@dataclass(slots=True)
-class Claim:
+class Claim(msgspec.Struct, gc=False):
     """A row being worked on, owned by one task at a time, which updates its counters."""
 
     row: int
@@ -165,8 +202,7 @@ class Claim:
     """When the last of them was read, local clock."""
 
 
-@value
-class Outcome:
+class Outcome(msgspec.Struct, frozen=True, gc=False):
     """How a row ended."""
 
     status: Status

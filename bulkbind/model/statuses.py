@@ -36,6 +36,8 @@ class PlanFacts:
 
     sign: str
     meaning: str
+    said: tuple[str, str]
+    """What the plan's first sentence says after one row and after several."""
     is_bound: bool = False
     """Whether the device is known as bound; the server's list may say otherwise."""
     is_fixed: bool = False
@@ -49,25 +51,35 @@ class PlanWord(Described):
 
     about: PlanFacts
 
-    BIND = "bind", PlanFacts("+", "to bind")
-    ALREADY_BOUND = "already_bound", PlanFacts("=", "already bound", is_bound=True)
+    BIND = "bind", PlanFacts("+", "to bind", ("is to be bound", "are to be bound"))
+    ALREADY_BOUND = "already_bound", PlanFacts(
+        "=", "already bound", ("is bound already", "are bound already"), is_bound=True
+    )  # fmt: skip
     CHANGED = "changed", PlanFacts(
-        "~", f"bound under another {DETAILS}: --rebind sends these", is_bound=True
+        "~", f"bound under another {DETAILS}: --rebind sends these",
+        (f"is bound under another {DETAILS}", f"are bound under another {DETAILS}"), is_bound=True,
     )  # fmt: skip
     MISSING = "missing", PlanFacts(
         "-", "known as bound, but not on the server's list: --rebind-missing sends these",
-        is_problem=True,
+        ("is missing on the server", "are missing on the server"), is_problem=True,
     )  # fmt: skip
-    IN_DOUBT = "in_doubt", PlanFacts("…", "in doubt: the server's list settles them first")
+    IN_DOUBT = "in_doubt", PlanFacts(
+        "…", "in doubt: the server's list settles them first", ("is in doubt", "are in doubt")
+    )  # fmt: skip
     MOVED = "moved", PlanFacts(
-        ">", "bound to another user: --move takes them from there", is_fixed=True, is_problem=True
+        ">", "bound to another user: --move takes them from there",
+        ("is bound to another user", "are bound to another user"), is_fixed=True, is_problem=True,
     )  # fmt: skip
     DUPLICATE = "duplicate", PlanFacts(
-        "2", "same device as another row, which is the one that counts"
+        "2", "same device as another row, which is the one that counts",
+        ("is a duplicate", "are duplicates"),
     )  # fmt: skip
-    INVALID = "invalid", PlanFacts("!", "break a rule", is_problem=True)
+    INVALID = "invalid", PlanFacts(
+        "!", "break a rule", ("breaks a rule", "break a rule"), is_problem=True
+    )  # fmt: skip
     FAILED = "failed", PlanFacts(
-        "x", "failed in the unfinished run that is gone on with", is_fixed=True
+        "x", "failed in the unfinished run that is gone on with",
+        ("has failed before", "have failed before"), is_fixed=True,
     )  # fmt: skip
 
 
@@ -97,6 +109,8 @@ class RowFacts(StatusFacts):
     """Whether its own run bound it, so that an undo unbinds it."""
     is_open: bool = False
     """Whether the server may hold the binding without our knowing."""
+    said: tuple[str, str] = ("", "")
+    """What a summary says after one and after several: `now` of what is bound, else a clause."""
     to_do: str = ""
     """What a person can do about it; empty if it needs none."""
 
@@ -107,8 +121,8 @@ class RowFacts(StatusFacts):
 
 
 _PENDING = RowFacts(
-    meaning="not settled yet: `bulkbind resume` goes on", planned=PlanWord.BIND, tone="wait",
-    comes_back=True, is_bound=False, is_pending=True,
+    meaning="not sent yet, or not answered", planned=PlanWord.BIND, tone="wait",
+    comes_back=True, is_bound=False, is_pending=True, said=("is left", "are left"),
 )  # fmt: skip
 
 
@@ -128,19 +142,22 @@ class Status(Described):
     """Handed to a worker; it may have been sent."""
     BOUND = "bound", RowFacts(
         meaning="bound by this run", planned=PlanWord.ALREADY_BOUND, tone="ok",
-        comes_back=False, is_bound=True, is_ours=True,
+        comes_back=False, is_bound=True, is_ours=True, said=("now", "now"),
     )  # fmt: skip
     ALREADY_BOUND = "already_bound", RowFacts(
         meaning="was bound on the server before this run sent it",
         planned=PlanWord.ALREADY_BOUND, tone="ok2", comes_back=False, is_bound=True,
+        said=("found on the server", "found on the server"),
     )  # fmt: skip
     SKIPPED = "skipped", RowFacts(
         meaning="known as bound from an earlier run, not sent again",
         planned=PlanWord.ALREADY_BOUND, tone="info", comes_back=False, is_bound=True,
+        said=("known", "known"),
     )  # fmt: skip
     DUPLICATE = "duplicate", RowFacts(
         meaning="same device as another row, which is the one that counts",
         planned=PlanWord.DUPLICATE, tone="mute", comes_back=False, is_bound=False,
+        said=("is a duplicate", "are duplicates"),
     )  # fmt: skip
     INVALID = "invalid", RowFacts(
         meaning="breaks a rule, never sent", planned=PlanWord.INVALID, tone="bad2",
@@ -153,8 +170,9 @@ class Status(Described):
         to_do="mend the row, or run failed.csv once more as it is",
     )  # fmt: skip
     IN_DOUBT = "in_doubt", RowFacts(
-        meaning="sent, no answer came, and the server's list could not settle it yet",
+        meaning="sent, no answer came, and no list of its user has settled it yet",
         planned=PlanWord.IN_DOUBT, tone="warn", comes_back=True, is_bound=False, is_open=True,
+        said=("is in doubt", "are in doubt"),
         to_do="the next run asks the server again",
     )  # fmt: skip
     MOVED = "moved", RowFacts(
@@ -165,6 +183,7 @@ class Status(Described):
     WITHDRAWN = "withdrawn", RowFacts(
         meaning="left by a run that another one replaced, not sent",
         planned=PlanWord.FAILED, tone="mute2", comes_back=False, is_bound=False,
+        said=("is withdrawn", "are withdrawn"),
     )  # fmt: skip
 
 

@@ -151,12 +151,15 @@ class TimeSpent:
 
     def sent(self, request: int) -> None:
         """A request leaves."""
-        self._book()
-        self._out[request] = self._since
+        now = self._now()
+        if not self._out or now >= self._silent_at():
+            self._book()  # else the last one that left has only been followed by another
+        self._out[request] = now
 
     def ended(self, request: int) -> None:
         """It is no longer under way."""
-        self._book()
+        if request == next(reversed(self._out), None):
+            self._book()  # else the one that left last is not silent any sooner
         self._out.pop(request, None)
 
     def _book(self) -> None:

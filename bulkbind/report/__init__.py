@@ -13,6 +13,7 @@ from bulkbind.report.tables import (
     ATTEMPTS,
     RowFilter,
     parse_filter,
+    write_cells,
     write_failed,
     write_problems,
     write_results,
@@ -38,6 +39,13 @@ class RunRows(Protocol):
     def rows(self, statuses: tuple[str, ...] = ()) -> Iterator[ResultRow]:
         """Yield the rows in manifest order, all or those with one of *statuses*."""
 
+    def cells(self) -> Iterator[tuple[Any, ...]]:
+        """Yield all rows as `results.csv` shows them.
+
+        The values of its columns, the source as an index; then the fields that break a rule,
+        divided by blanks.
+        """
+
     def attempts(self) -> Iterator[AttemptRow]:
         """Yield the attempts that were not accepted outright, in manifest order."""
 
@@ -62,7 +70,7 @@ def write_report(run: RunRows, folder: Path) -> tuple[RunSummary, list[Path]]:
     sources = run.sources()
     summary = run.summary()
     results = folder / "results.csv"
-    write_results(results, run.rows(), sources)
+    write_cells(results, run.cells(), sources)
     failed = write_failed(folder, run.rows(COMES_BACK), sources)
     problems = folder / "problems.csv"
     write_problems(problems, _problems(run, sources))
@@ -88,13 +96,20 @@ def _rows_by(write: Callable[[Path, Iterable[ResultRow], Sequence[Source]], None
     return written
 
 
+def _write_csv(path: Path, run: RunRows, _: RunSummary, only: RowFilter | None) -> None:
+    if only:
+        write_results(path, only.rows(run), run.sources())
+    else:
+        write_cells(path, run.cells(), run.sources())
+
+
 def _write_markdown(path: Path, run: RunRows, summary: RunSummary, only: RowFilter | None) -> None:
     rows = only.rows(run) if only else run.rows(TO_SEE_TO)
     forms.write_markdown(path, summary, rows, run.sources())
 
 
 FORMS: dict[str, tuple[str, _Write]] = {
-    "csv": ("results", _rows_by(write_results)),
+    "csv": ("results", _write_csv),
     "jsonl": ("results", _rows_by(forms.write_jsonl)),
     "html": ("report", write_html),
     "md": ("report", _write_markdown),

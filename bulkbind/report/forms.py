@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from bulkbind.errors import LedgerError, UsageError
 from bulkbind.files import make_folder, replacing, replacing_bytes
+from bulkbind.model.wording import explained
 from bulkbind.redaction import json_text
 from bulkbind.report.extras import install
 from bulkbind.report.markdown import code, plain, table
@@ -46,7 +47,7 @@ def write_markdown(
         if summary.reasons:
             file.write("\n## Reasons\n\n")
             found = (
-                (r["count"], r["status"], f"{r['code']} {r['message']}".strip(), r["example"])
+                (r["count"], r["status"], explained(r["code"], r["message"]), r["example"])
                 for r in summary.reasons
             )
             _write(file, table(("rows", "status", "reason", "first at"), found))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from bulkbind.clock import HOUR_S, MINUTE_S
 from bulkbind.model import Waits
 
@@ -16,9 +18,9 @@ TO_A_TENTH = 100.0
 """Rates below this are told to a tenth."""
 
 
-def counted(count: int, what: str) -> str:
-    """Return a number of things for display: `1 list call`, `2,000 rows`. *what*: the plural."""
-    return f"{count:,} {what.removesuffix('s') if count == 1 else what}"
+def moment(text: str | None) -> str:
+    """Return a time from the ledger to the second: `2026-11-23 20:44:03 UTC`."""
+    return f"{text[:10]} {text[11:19]} UTC" if text else ""
 
 
 def span_text(seconds: float) -> str:
@@ -31,15 +33,27 @@ def span_text(seconds: float) -> str:
     return f"{hours:,} h {rest} min"
 
 
-def rate_text(per_s: float) -> str:
+def rate_text(per_s: float, like_per_s: float | None = None) -> str:
     """Return a rate for display, in the unit in which it is at least 1: `57.9/s`, `5/min`, `30/h`.
 
-    *per_s*: per second.
+    *per_s*: per second. *like_per_s*: another rate, whose unit is taken if it is no more than this.
     """
+    like = min(per_s or math.inf, like_per_s or math.inf)
+    like = 0.0 if math.isinf(like) else like
     for unit, seconds in (("s", 1.0), ("min", MINUTE_S)):
-        if round(per_s * seconds, 1) >= 1 or not per_s:
+        if round(like * seconds, 1) >= 1 or not like:
             return f"{_number(per_s * seconds)}/{unit}"
     return f"{_number(per_s * HOUR_S)}/h"
+
+
+def pace_text(
+    per_s: float, allowed_per_s: float | None, source: str, took_s: float, left: float | None
+) -> str:
+    """Return the rate, in the unit of the one that is allowed, the time taken, and what is left."""
+    allowed = f" of {rate_text(allowed_per_s)} ({source})" if allowed_per_s else f", {source}"
+    parts = [f"{rate_text(per_s, allowed_per_s or None)}{allowed}", f"{span_text(took_s)} so far"]
+    parts += [f"about {span_text(left)} left"] if left is not None else []
+    return "  ·  ".join(parts)
 
 
 def _number(rate: float) -> str:

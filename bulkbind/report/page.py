@@ -11,19 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 from bulkbind.files import replacing
 from bulkbind.model import (
-    GONE,
     IS_BOUND,
     MEANINGS,
-    NEEDS_PERSON,
-    PENDING,
     TO_SEE_TO,
     VERDICTS,
     RunState,
     Status,
 )
+from bulkbind.model.wording import counted
 from bulkbind.redaction import json_text, line
 from bulkbind.report import charts
-from bulkbind.report.measures import rate_text, span_text
+from bulkbind.report.measures import moment, rate_text, span_text
+from bulkbind.report.summary import sentence, tone
 from bulkbind.report.tables import reason_of
 
 if TYPE_CHECKING:
@@ -60,7 +59,8 @@ def write_html(
         finalize=_fit,
     )
     environment.filters["n"] = "{:,}".format
-    environment.filters["moment"] = _moment
+    environment.filters["counted"] = counted
+    environment.filters["moment"] = moment
     environment.filters["rate"] = rate_text
     environment.filters["place"] = _place
     sources = run.sources()
@@ -95,11 +95,6 @@ def write_html(
         file.writelines(environment.get_template("report.html").generate(values))
 
 
-def _moment(text: str | None) -> str:
-    """Return a time from the ledger to the second: `2026-11-23 20:44:03 UTC`."""
-    return f"{text[:10]} {text[11:19]} UTC" if text else ""
-
-
 def _place(text: str) -> Markup:
     """Return a path, or a path with a line, that may be broken behind each of its folders."""
     from markupsafe import Markup as Safe, escape  # noqa: PLC0415  # comes with jinja2
@@ -125,37 +120,10 @@ def _digest(script: str) -> str:
 
 def verdict(summary: RunSummary) -> dict[str, str]:
     """Return the sentence at the top of the page, and its tone."""
-    counts, total = summary.counts, summary.total
-    bound = sum(counts.get(status, 0) for status in IS_BOUND)
-    needs = sum(counts.get(status, 0) for status in NEEDS_PERSON)
-    pending = counts.get(PENDING, 0)
-    if undo := summary.undo:
-        gone = sum(undo["counts"].get(status, 0) for status in GONE)
-        return {"tone": "mute", "text": f"Undone: {gone:,} devices of this run are unbound again."}
-    if summary.state not in (RunState.DONE, RunState.STOPPED):
-        return {"tone": "wait", "text": f"Not finished: {pending:,} of {total:,} rows are pending."}
-    parts = [f"{needs:,} {'row needs' if needs == 1 else 'rows need'} a person"] if needs else []
-    parts.append(f"{bound:,} of {total:,} {'is' if bound == 1 else 'are'} bound")
-    parts += [
-        f"{count:,} {one if count == 1 else many}"
-        for status, (one, many) in _ASIDE.items()
-        if (count := counts.get(status, 0))
-    ]
-    told = "; ".join(parts)
+    text = sentence(summary)
     if summary.state is RunState.STOPPED:
-        why = summary.stop_reason or "it was stopped"
-        return {"tone": "wait", "text": f"Stopped, and can go on ({why}): {told}."}
-    if needs:
-        return {"tone": "bad", "text": f"{told[0].upper()}{told[1:]}."}
-    return {"tone": "ok", "text": f"All is well: {told}."}
-
-
-_ASIDE = {
-    Status.DUPLICATE: ("is a duplicate", "are duplicates"),
-    Status.WITHDRAWN: ("is withdrawn", "are withdrawn"),
-    PENDING: ("is pending", "are pending"),
-}
-"""How rows that are neither bound nor a person's are told, so that the numbers add up."""
+        text = f"Stopped, and can go on ({summary.stop_reason or 'it was stopped'}): {text}"
+    return {"tone": tone(summary), "text": text}
 
 
 def _statuses(summary: RunSummary) -> list[dict[str, Any]]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from bulkbind.model import EXTRA, Forecast, Plan, PlanWord
+from bulkbind.model.wording import counted, verb
 from bulkbind.redaction import Lines, lines
 from bulkbind.report.markdown import code, plain, table
-from bulkbind.report.measures import counted, rate_text, span_text
+from bulkbind.report.measures import rate_text, span_text
 from bulkbind.report.problem_text import problem_lines
 from bulkbind.report.undo_report import MAY_COST
 
@@ -53,6 +54,21 @@ def plan_json(plan: Plan) -> dict[str, Any]:
     return shown
 
 
+def plan_sentence(plan: Plan) -> str:
+    """Return what becomes of the rows.
+
+    `110 of 130 devices of 6 users are to be bound. 11 are bound already. 8 break a rule.`
+    """
+    devices = f"{counted(plan.rows, 'devices')} of {counted(plan.user_count, 'users')}"
+    bind = plan.counts.get(PlanWord.BIND, 0)
+    told = [f"{bind:,} of {devices} {verb(bind, *PlanWord.BIND.about.said)}"]
+    others = [word for word in PlanWord if word is not PlanWord.BIND]
+    told += [
+        f"{n:,} {verb(n, *word.about.said)}" for word in others if (n := plan.counts.get(word))
+    ]
+    return f"{'. '.join(told)}."
+
+
 def plan_text(plan: Plan, *, is_brief: bool = False) -> Lines:
     """Return a plan as lines; *is_brief*: without users, for the confirmation."""
     return lines(_lines(plan, is_brief=is_brief))
@@ -93,8 +109,7 @@ def _markdown(plan: Plan) -> Iterator[str]:
 
 
 def _lines(plan: Plan, *, is_brief: bool) -> Iterator[str]:
-    names = ", ".join(plan.manifests)
-    yield f"{names}: {counted(plan.rows, 'rows')}, {counted(plan.user_count, 'users')}"
+    yield f"{', '.join(plan.manifests)}: {plan_sentence(plan)}"
     if plan.going_on:
         yield f"run {plan.going_on} of these manifests is not finished: run goes on with it"
     for word in PlanWord:
@@ -102,8 +117,9 @@ def _lines(plan: Plan, *, is_brief: bool) -> Iterator[str]:
             yield f"  {word.about.sign} {count:>9,}  {_meaning(plan, word)}"
     if plan.extra is not None:
         yield f"  {EXTRA[0]} {plan.extra:>9,}  {EXTRA[1]}"
-    if plan.not_proven:
-        yield f"  ({plan.not_proven:,} known ones are on no list, but nothing proves them gone)"
+    if n := plan.not_proven:
+        ones = f"{counted(n, 'known ones')} {verb(n, 'is', 'are')}"
+        yield f"  ({ones} on no list, but nothing proves {verb(n, 'it', 'them')} gone)"
     yield from _examples(plan)
     if not is_brief:
         yield from _users(plan)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-import textwrap
-import unicodedata
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from bulkbind.model import CLEANING
+from bulkbind.model.wording import counted
+from bulkbind.report.layout import WIDTH, columns, cut, wrapped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from bulkbind.model import BrokenRule, Cause, Problem
     from bulkbind.model.problem_groups import ProblemExample
 
-WIDTH = 80
-"""Columns of a screen."""
 MOST_LINES = 20
 """Lines that fit a screen."""
 _INDENT = " " * 9
@@ -55,7 +53,9 @@ def problem_lines(
     if (lines := sum(map(len, shown))) > most:
         kept = max(1, (most - 1) // len(shown[0]))
         count = sum(broken.count for broken in rules[kept:])
-        shown[kept:] = [[f"… and {count:,} problems of {len(rules) - kept:,} more rules"]]
+        shown[kept:] = [
+            [f"… and {counted(count, 'problems')} of {counted(len(rules) - kept, 'more rules')}"]
+        ]
         return [line for block in shown for line in block]
     for detail in _DETAILS[1:]:  # while there is room, for the rules broken most often first
         for nth, broken in enumerate(rules):
@@ -90,11 +90,11 @@ def full_text(source: str, line: int, problem: Problem) -> str:
 def _block(broken: BrokenRule, detail: _Detail, width: int) -> Iterator[str]:
     causes = broken.causes
     if not detail.examples:
-        yield _cut(_head(broken, width), width)
+        yield cut(_head(broken, width), width)
         cure = f"; {_option(broken) or _MEND}"
         yield _example(causes[0].examples[0], width - len(cure), is_brief=len(causes) > 1) + cure
         return
-    yield from _wrapped(_head(broken, width), width)
+    yield from wrapped(_head(broken, width), width, _INDENT)
     if len(causes) == 1 or broken.count <= detail.examples:
         yield from _problems(broken, detail, width)
     else:
@@ -102,8 +102,8 @@ def _block(broken: BrokenRule, detail: _Detail, width: int) -> Iterator[str]:
             yield from _cause(cause, detail, width, has_hint=len(_hints(broken)) > 1)
         if left := causes[detail.causes :]:
             count = sum(cause.count for cause in left)
-            yield f"{_INDENT}{_often(count)}: {len(left):,} other reasons"
-    yield from _wrapped(f"{_INDENT}{_cure(broken)}", width)
+            yield f"{_INDENT}{_often(count)}: {counted(len(left), 'other reasons')}"
+    yield from wrapped(f"{_INDENT}{_cure(broken)}", width, _INDENT)
 
 
 def _problems(broken: BrokenRule, detail: _Detail, width: int) -> Iterator[str]:
@@ -111,7 +111,7 @@ def _problems(broken: BrokenRule, detail: _Detail, width: int) -> Iterator[str]:
     found = broken.first[: detail.examples]
     lines = [_example(each, width) for each in found]
     if len(broken.by_cause) == 1 and lines[0].endswith(found[0].problem.cell):
-        yield from _wrapped(f"{_INDENT}{broken.causes[0].key.text}", width)
+        yield from wrapped(f"{_INDENT}{broken.causes[0].key.text}", width, _INDENT)
     yield from lines
 
 
@@ -120,7 +120,7 @@ def _cause(cause: Cause, detail: _Detail, width: int, *, has_hint: bool) -> Iter
         text = f"{_INDENT}{_often(cause.count)}: {_brief(cause.key.text)}, e.g. "
         yield text + _example(cause.examples[0], width - len(text), is_brief=True).lstrip()
         return
-    yield from _wrapped(f"{_INDENT}{_times(cause, has_hint=has_hint)}", width)
+    yield from wrapped(f"{_INDENT}{_times(cause, has_hint=has_hint)}", width, _INDENT)
     for example in cause.examples[: detail.examples]:
         yield f"  {_example(example, width - 2, is_brief=True)}"
 
@@ -128,7 +128,7 @@ def _cause(cause: Cause, detail: _Detail, width: int, *, has_hint: bool) -> Iter
 def _head(broken: BrokenRule, width: int = 0) -> str:
     """Return count and rule; where that is wider than *width*, without its last word."""
     head = f"{broken.count:>7,}  {broken.rule}"
-    return head.removesuffix(_CHARACTERS) if width and _columns(head) > width else head
+    return head.removesuffix(_CHARACTERS) if width and columns(head) > width else head
 
 
 def _times(cause: Cause, *, has_hint: bool) -> str:
@@ -167,36 +167,12 @@ def _example(example: ProblemExample, width: int, *, is_brief: bool = False) -> 
     place = f"{_INDENT}{example.source}:{example.line}: "
     if example.names_another_row:
         return f"{place}{problem.what}"
-    if _columns(place) > WIDTH // 2:
-        width = max(width, _columns(place) + _LEAST_ROOM)
+    if columns(place) > WIDTH // 2:
+        width = max(width, columns(place) + _LEAST_ROOM)
     room = 0
     for found in ("",) if is_brief else (f": {problem.found}", f": {_brief(problem.found)}", ""):
-        room = width - _columns(f"{place}{problem.cell}{found}")
+        room = width - columns(f"{place}{problem.cell}{found}")
         if room >= 0:
             return f"{place}{problem.cell}{found}"
-    value = _cut(problem.value, max(_LEAST_VALUE, _columns(problem.value) + room))
-    return _cut(place + replace(problem, value=value).cell, width)
-
-
-def _wrapped(text: str, width: int) -> list[str]:
-    return textwrap.wrap(
-        text, width, subsequent_indent=_INDENT, break_long_words=False, break_on_hyphens=False
-    )
-
-
-def _columns(text: str) -> int:
-    """Return how many columns a terminal needs for a text."""
-    if text.isascii():
-        return len(text)
-    return sum(
-        0 if unicodedata.combining(c) else 1 + (unicodedata.east_asian_width(c) in "WF")
-        for c in text
-    )
-
-
-def _cut(text: str, width: int) -> str:
-    if _columns(text) <= width:
-        return text
-    while _columns(text) >= width:
-        text = text[:-1]
-    return f"{text}…"
+    value = cut(problem.value, max(_LEAST_VALUE, columns(problem.value) + room))
+    return cut(place + replace(problem, value=value).cell, width)

@@ -6,16 +6,30 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from bulkbind.files import write_json
-from bulkbind.model import MEANINGS, RunSummary
+from bulkbind.model import (
+    COMES_BACK,
+    GONE,
+    IS_BOUND,
+    IS_PENDING,
+    MEANINGS,
+    PENDING,
+    RunState,
+    RunSummary,
+    Status,
+)
+from bulkbind.model.wording import counted, explained, to_do, verb, words
 from bulkbind.redaction import Lines, lines
-from bulkbind.report.measures import counted, rate_text
+from bulkbind.report.measures import rate_text
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from bulkbind.model import Changes, Refreshed, RunFacts, UndoSummary
 
 MOST_REASONS_SHOWN = 8
+OF_EXAMPLE = ("machine_code", "user_id")
+"""What texts say of a reason's example besides its place; the JSON has all rows elsewhere."""
 SHORTEST_SHOWN_S = 0.1
 
 
@@ -23,11 +37,14 @@ def as_json(summary: RunSummary) -> dict[str, Any]:
     """Return the content of `summary.json`."""
     return {
         "run_id": summary.run_id,
-        "state": summary.state.value,
+        "state": summary.shown_state,
         "manifests": list(summary.manifests),
         "rows": summary.total,
         "counts": summary.counts,
-        "reasons": list(summary.reasons),
+        "reasons": [
+            {key: value for key, value in reason.items() if key not in OF_EXAMPLE}
+            for reason in summary.reasons
+        ],
         **facts_json(summary),
     }
 
@@ -36,6 +53,7 @@ def facts_json(summary: RunSummary | UndoSummary) -> dict[str, Any]:
     """Return the facts, and the attributes that follow them; `undo` only if there was one."""
     names = [field.name for field in fields(summary)]
     more = {name: getattr(summary, name) for name in names[names.index("facts") + 1 :]}
+    more.pop("is_cut_off", None)  # the state says it
     if more.get("undo", more) is None:
         del more["undo"]
     return summary.facts.shown() | more
@@ -46,20 +64,62 @@ def write_summary(path: Path, summary: RunSummary) -> None:
     write_json(path, as_json(summary))
 
 
-def as_text(summary: RunSummary, *, every_status: bool = False) -> Lines:
-    """Return a summary as lines of text. *every_status*: include statuses that no row has."""
-    told = [f"run {summary.run_id}: {summary.state.value}, {counted(summary.total, 'rows')}"]
-    shown = MEANINGS if every_status else [s for s in MEANINGS if s in summary.counts]
-    told += [
-        f"  {status:<14}{summary.counts.get(status, 0):>10,}  {MEANINGS[status]}"
-        for status in shown
-    ]
-    if summary.reasons:
-        told.append("reasons:")
-        told += [_reason(reason) for reason in summary.reasons[:MOST_REASONS_SHOWN]]
-        rest = len(summary.reasons) - MOST_REASONS_SHOWN
-        if rest > 0:
-            told.append(f"  … and {rest} more in summary.json")
+def sentence(summary: RunSummary) -> str:
+    """Return how many devices are bound, and what became of the others.
+
+    `117 of 130 devices are bound: 104 now, 2 found on the server, 11 known. 12 need you.`
+    """
+    counts = summary.counts
+    if undo := summary.undo:
+        gone = sum(undo["counts"].get(status, 0) for status in GONE)
+        are = verb(gone, "is", "are")
+        return f"Undone: {counted(gone, 'devices')} of this run {are} unbound again."
+    bound = {status: counts[status] for status in IS_BOUND if counts.get(status)}
+    total, many = sum(bound.values()), counted(summary.total, "devices")
+    how = ", ".join(f"{count:,} {_said(status, count)}" for status, count in bound.items())
+    told = [f"{total:,} of {many} {verb(total, 'is', 'are')} bound" + (f": {how}" if how else "")]
+    if needing := sum(summary.needing.values()):
+        told.append(f"{needing:,} {verb(needing, 'needs', 'need')} you")
+    known = {*IS_BOUND, *IS_PENDING, *summary.needing}
+    others = [status for status in Status if status not in known]
+    told += [f"{counts[s]:,} {_said(s, counts[s])}" for s in others if counts.get(s)]
+    if left := counts.get(PENDING):
+        told.append(f"{left:,} {_said(IS_PENDING[0], left)}")
+    return f"{'. '.join(told)}."
+
+
+def tone(summary: RunSummary) -> str:
+    """Return the colour of that sentence, as of a status."""
+    if summary.undo:
+        return "mute"
+    if summary.state is not RunState.DONE:
+        return "wait"
+    return "bad" if summary.needs_person else "ok"
+
+
+def _said(status: Status, count: int) -> str:
+    return verb(count, *status.about.said)
+
+
+def as_text(
+    summary: RunSummary, *, most_reasons: int = MOST_REASONS_SHOWN, is_brief: bool = False
+) -> Lines:
+    """Return a summary as lines of text, the sentence first.
+
+    *is_brief*: without the examples' details, and what else it did.
+    """
+    told = [sentence(summary)]
+    if summary.stop_reason:
+        told.append(f"stopped: {summary.stop_reason}")
+    told.append(f"run {summary.run_id}: {summary.shown_state}, {counted(summary.total, 'rows')}")
+    shown = {status: summary.counts[status] for status in MEANINGS if summary.counts.get(status)}
+    if is_brief:
+        told.append("  " + ", ".join(f"{count:,} {status}" for status, count in shown.items()))
+    else:
+        told += [f"  {s:<14}{count:>10,}  {MEANINGS[s]}" for s, count in shown.items()]
+    told += reason_lines(summary, most_reasons, is_brief=is_brief)
+    if is_brief:
+        return lines(told)
     if summary.cleaned:
         told.append(f"cleaned: names of {counted(summary.cleaned, 'rows')}, each in `detail`")
     told += _changes(summary.facts.changes)
@@ -68,15 +128,51 @@ def as_text(summary: RunSummary, *, every_status: bool = False) -> Lines:
     if undo := summary.undo:
         ended = ", ".join(f"{count:,} {status}" for status, count in undo["counts"].items())
         told.append(f"undone: {ended or 'nothing was left to unbind'} ({undo['state']})")
-    if summary.stop_reason:
-        told.append(f"stopped: {summary.stop_reason}")
     return lines(told)
 
 
-def _reason(reason: dict[str, Any]) -> str:
-    words = " ".join(str(reason[key]) for key in ("code", "message") if reason[key])
-    detail = f" ({reason['detail']})" if reason["detail"] not in ("", reason["message"]) else ""
-    return f"  {reason['count']:>7,}  {reason['status']}: {words}, e.g. {reason['example']}{detail}"
+def reason_lines(summary: RunSummary, most: int, *, is_brief: bool = False) -> list[str]:
+    """Return the rows that need a person by status and reason, most first, with what to do.
+
+    *most*: reasons; *is_brief*: without the examples' details.
+    """
+    told: list[str] = []
+    reasons = [each for each in summary.reasons if each["status"] in summary.needing]
+    shown = reasons[:most]
+    for status in dict.fromkeys(Status(each["status"]) for each in shown):
+        of_it = [each for each in shown if each["status"] == status]
+        told.append(f"{summary.counts.get(status, 0):,} {words(status)}:")
+        cures = dict.fromkeys(to_do(each["code"]) or status.about.to_do for each in of_it)
+        for each in of_it:
+            told += _reason(each, is_brief=is_brief)
+        told += [f"      -> {cure}" for cure in cures]
+    if (rest := len(reasons) - most) > 0:
+        told.append(f"… and {counted(rest, 'more reasons')} in summary.json")
+    return told
+
+
+def files_text(summary: RunSummary, files: Sequence[Path]) -> Lines:
+    """Return where a report's files are: the two that matter by name, the others by folder."""
+    pages = [path for path in files if path.suffix == ".html"]
+    failed = [path for path in files if path.name == "failed.csv" or path.parent.name == "failed"]
+    if not any(summary.counts.get(status) for status in COMES_BACK):
+        failed = []
+    others = [path for path in files if path not in {*pages, *failed}]
+    told = [f"report: {path}" for path in pages]
+    told += [f"to mend or try again: {path}" for path in failed]
+    told += [f"all rows, and more: {others[0].parent}"] if others else []
+    return lines(told)
+
+
+def _reason(reason: dict[str, Any], *, is_brief: bool) -> list[str]:
+    why = explained(reason["code"], reason["message"])
+    detail = reason["detail"] if reason["detail"] not in ("", reason["message"]) else ""
+    detail = detail or " of user ".join(filter(None, (reason.get(key, "") for key in OF_EXAMPLE)))
+    example = reason["example"]
+    if is_brief:
+        return [f"{reason['count']:>7,}  {why}, e.g. {example}"]
+    shown = f"{example}: {detail}" if detail else example
+    return [f"{reason['count']:>7,}  {why}", f"{'':9}e.g. {shown}"]
 
 
 def _changes(changes: Changes) -> list[str]:
@@ -91,7 +187,7 @@ def _refreshed(found: Refreshed | None) -> list[str]:
     parts: list[str] = []
     if found["vanished"]:
         what = "sent again" if found["bound_again"] else "failed; --rebind-missing sends them"
-        parts.append(f"lack {found['vanished']:,} known bindings: {what}")
+        parts.append(f"lack {counted(found['vanished'], 'known bindings')}: {what}")
     if not_proven := found.get("not_proven", 0):
         parts.append(f"lack {not_proven:,} that nothing proves gone; --rebind sends them")
     shown = "; they ".join(parts) or "show all that the ledger knows of these devices"

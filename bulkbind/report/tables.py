@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any, TextIO
 from bulkbind.errors import UsageError, did_you_mean
 from bulkbind.files import KEPT_BYTES, fitting_name, replacing
 from bulkbind.manifest import FORMATS, PACKED
-from bulkbind.manifest.formulas import is_harmless, safe, safe_call, safe_value
+from bulkbind.manifest.formulas import is_harmless, is_plain, safe, safe_call, safe_value
 from bulkbind.model import MEANINGS, OWN_COLUMNS, AttemptRow, Problem, ResultRow, Source, UndoneRow
 from bulkbind.model.fields import FIELDS, OPTIONAL
 from bulkbind.model.results import NO_COLUMN
+from bulkbind.model.wording import reason
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -48,30 +49,29 @@ class Columns:
         texts = [each.name for each in shown if each.type in ("str", str)]
         self._free = ("source", *(name for name in texts if name not in FIELDS))
 
-    def values(
-        self, row: ResultRow | AttemptRow | UndoneRow, sources: Sequence[Source]
-    ) -> tuple[object, ...]:
-        """Return a row's unguarded values."""
-        _, *values = self._values(row)
+    def values(self, row: ResultRow | AttemptRow | UndoneRow) -> list[Any]:
+        """Return a row's unguarded values, the source as an index."""
+        values = list(self._values(row))
         if (at := self._spread) is not None:
-            values[at - 1 : at] = values[at - 1]
-        return (sources[row.source].name, *values)
+            values[at : at + 1] = values[at]
+        return values
 
     def plain(self, row: ResultRow | AttemptRow | UndoneRow, sources: Sequence[Source]) -> Cells:
         """Return the same by column, for forms in which no cell becomes a formula."""
-        return dict(zip(self.names, self.values(row, sources), strict=True))
+        source, *values = self.values(row)
+        return dict(zip(self.names, (sources[source].name, *values), strict=True))
 
     def guarded(
-        self,
-        row: ResultRow | AttemptRow | UndoneRow,
-        sources: Sequence[Source],
-        broken: Collection[str] = (),
+        self, row: ResultRow | AttemptRow | UndoneRow, sources: Sequence[Source]
     ) -> Iterable[object]:
-        """Return a row's cells for CSV.
+        """Return a row's cells for CSV."""
+        return self.guard(self.plain(row, sources))
+
+    def guard(self, cells: Cells, broken: Collection[str] = ()) -> Iterable[object]:
+        """Return cells for CSV.
 
         Texts and the values of *broken* fields are guarded by `safe`, other values by `safe_value`.
         """
-        cells = self.plain(row, sources)
         for name in self._free:
             cells[name] = safe(cells[name])
         for name in self._fields:
@@ -87,6 +87,8 @@ PROBLEM_COLUMNS = ("source", "line", *(each.name for each in fields(Problem)))
 
 AT_ONCE = 200
 """Rows of results that are looked at together."""
+_CELLS = ",%s" * (len(RESULTS.names) - 1) + "\r\n"
+"""Of a row but the first one."""
 
 
 def _as_csv(rows: Iterable[Iterable[object]]) -> str:
@@ -107,15 +109,44 @@ def write_table(
 
 def write_results(path: Path, rows: Iterable[ResultRow], sources: Sequence[Source]) -> None:
     """Write one line per row of the manifests. Raises: LedgerError."""
+    write_cells(path, map(_cells_of, rows), sources)
+
+
+def _cells_of(row: ResultRow) -> tuple[Any, ...]:
+    values = ("" if value is None else value for value in RESULTS.values(row))
+    return (*values, " ".join(row.broken))
+
+
+def write_cells(path: Path, rows: Iterable[tuple[Any, ...]], sources: Sequence[Source]) -> None:
+    """Write the same of rows as `RunRows.cells` gives them. Raises: LedgerError."""
+    names = [source.name for source in sources]
     left = iter(rows)
     with replacing(path) as file:
         file.write(_as_csv([RESULTS.names]))
         while some := list(islice(left, AT_ONCE)):
-            # Nearly always nothing is to be guarded, and one look at many rows tells.
-            text = _as_csv(RESULTS.values(row, sources) for row in some)
-            if not is_harmless(text):
-                text = _as_csv(RESULTS.guarded(row, sources, row.broken) for row in some)
-            file.write(text)
+            file.write(_joined(some, names) or _written(some, names))
+
+
+def _joined(rows: Sequence[tuple[Any, ...]], names: Sequence[str]) -> str:
+    """Return rows as CSV, five times faster; empty if a cell needs quotes or a guard."""
+    source = rows[0][0]
+    if rows[-1][0] != source:
+        return ""
+    line = names[source].replace("%", "%%") + _CELLS
+    text = "".join([line % row[1:-1] for row in rows])
+    return text if is_plain(text, len(rows) * (len(RESULTS.names) + 1)) else ""
+
+
+def _written(rows: Sequence[tuple[Any, ...]], names: Sequence[str]) -> str:
+    """Return rows as CSV; nearly always nothing is to be guarded, and one look at many tells."""
+    values = [(names[source], *cells) for source, *cells, _ in rows]
+    text = _as_csv(values)
+    if is_harmless(text):
+        return text
+    return _as_csv(
+        RESULTS.guard(dict(zip(RESULTS.names, cells, strict=True)), row[-1].split())
+        for cells, row in zip(values, rows, strict=True)
+    )
 
 
 def write_problems(path: Path, problems: Iterable[tuple[str, int, Problem]]) -> None:
@@ -183,7 +214,7 @@ def reason_of(row: ResultRow) -> str:
     """Return why a row ended as it did; broken rules in the same words as `validate`."""
     if row.problems:
         return "; ".join(problem.text for problem in row.problems)
-    words = [f"{row.code} {row.message}".strip(), row.detail]
+    words = [reason(row.code, row.message), row.detail]
     return "; ".join(word for word in words if word)
 
 

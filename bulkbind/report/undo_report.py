@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from bulkbind.files import write_json
 from bulkbind.model import UNBIND_MEANINGS
+from bulkbind.model.wording import counted
 from bulkbind.redaction import Lines, lines
-from bulkbind.report.measures import counted
 from bulkbind.report.summary import facts_json, time_text
 from bulkbind.report.tables import UNDONE, write_table
 

@@ -314,7 +314,8 @@ def _put_profile(
         names = ", ".join(profiles) if isinstance(profiles, dict) and profiles else "none"
         raise UsageError(
             f"there is no profile {name!r}; in {file.path if file else 'the settings'}: {names}",
-            hint="profiles stand under `profiles:` in the settings file (--config)",
+            hint="profiles stand under `profiles:` in the settings file (--config)"
+            f"{did_you_mean(str(name), names.split(', '))}",
         )
     for key, value in profiles[name].items():
         if key in Reading.model_fields:  # validation of `profiles` reports any other
@@ -378,7 +379,14 @@ def _meant(item: Any) -> str:  # noqa: ANN401  # an error of pydantic's
     return did_you_mean(str(item["input"]), words).removeprefix("; ")
 
 
-_MAY_HOLD_SECRETS = ("auth", "proxy", "notify_url_file", "notify_command", "auth.token_command")
+_MAY_HOLD_SECRETS = (
+    "auth",
+    "proxy",
+    "notify_url_file",
+    "ping_url_file",
+    "notify_command",
+    "auth.token_command",
+)
 """Settings whose values, if they are invalid, may be a secret or hold one anywhere."""
 
 

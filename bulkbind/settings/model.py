@@ -609,7 +609,7 @@ class Reading(Part):
         "lines before the header, 0 to 1000; without it, it is found by the names of its columns"
     )
     header: Names = Group.MANIFEST.option(
-        "the columns of a table without a header, in order", (), flag="--columns"
+        "columns of a table without a header, in their order", (), flag="--columns"
     )
     sheet: Annotated[str, Shown("NAME|N")] | None = Group.MANIFEST.option(
         "sheet of a workbook; without it the first visible worksheet"
@@ -641,7 +641,7 @@ class ManifestSettings(Reading):
         "what is sent where rows break a rule; nothing, or the other rows", "abort"
     )
     min_rows: Annotated[Count, Field(ge=0)] | None = Group.MANIFEST.option(
-        "fewer rows in all manifests together are an error: an export was cut off"
+        "fewer rows in all are an error; an export was cut off, all manifests count together"
     )
     rebind: bool = Group.STAGING.option("send again what the ledger knows as bound", default=False)
     refresh: bool = Group.STAGING.option(
@@ -692,7 +692,7 @@ class EndSettings(Part):
     """What follows once a run has ended."""
 
     fail_on: FailOn = Group.END.option(
-        "which rows that need a person make exit code 1; new: such that did not need one in the "
+        "which rows that need a person end it with 1; new: such that did not need one in the "
         "last "
         "finished run of the same manifests",
         "any",
@@ -709,8 +709,13 @@ class EndSettings(Part):
         "a file with a webhook's https address alone, mode 0600, since it is a secret "
         "(Slack-compatible)"
     )
+    ping_url_file: AddressFile | None = setting(
+        "a file with an https address alone, mode 0600, which is called at the start (with /start "
+        "behind its path), at a good end, and at a failure (/fail), so that silence is an alarm "
+        "(healthchecks.io and its like)"
+    )
     notify_timeout: Positive = setting(
-        "how long the command may take, or one try of the webhook", 10.0
+        "how long the command may take, or one try of the webhook or the ping", 10.0
     )
     metrics_file: File | None = Group.END.option(
         "write metrics for Prometheus' node exporter there (needs the extra `metrics`)"
@@ -745,9 +750,9 @@ class Settings(Part):
         if self.api.endpoint is None:
             raise UsageError(
                 "no endpoint is set",
-                hint="--config koodrive-intl and --config koodrive-cn are KooDrive's sites, "
-                "--endpoint URL (or `endpoint:` in a settings file) is any; `bulkbind sandbox` "
-                "starts a local one to try",
+                hint="the same command with --config koodrive-intl, or koodrive-cn, or with "
+                "--endpoint URL (`endpoint:` in a settings file); `bulkbind sandbox` starts a "
+                "local one, --config sandbox",
             )
         return self.api.endpoint
 

@@ -101,6 +101,8 @@ def test_every_command_of_a_run_completes_its_id(home, command):
         (("run", "x.csv", "--profile", "sn"), []),
         (("run", "x.csv", "--config", "configs/sandbox.yaml", "--profile", "sn"), ["snipe-it"]),
         (("report", "--format", "x"), ["xlsx"]),
+        (("report", "--filter", "status=f"), ["status=failed"]),
+        (("run", "x.csv", "--fault", "wrong-d"), ["wrong-date="]),
         (("plan", "x.csv", "--as", ""), ["text", "md"]),
         (("schema", "e"), ["events", "error"]),
         (("help", "pro"), ["proof"]),

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from pathlib import Path
 
 import click
 import pytest
@@ -23,6 +24,7 @@ from bulkbind.manifest.rules import RULES
 from bulkbind.model import EXTRA, MEANINGS, NEEDS_PERSON, UNBIND_MEANINGS, PlanWord
 from bulkbind.model.fields import ROW_FIELDS
 from bulkbind.report import FORMS
+from bulkbind.report.layout import fitted
 from bulkbind.report.tables import RESULTS
 from bulkbind.settings import (
     SECRETS,
@@ -209,12 +211,14 @@ def test_the_version_has_a_short_option():
         (("report", "--format", "csv", "--filter", "statu=failed"), "status"),
         (("report", "--format", "csv", "--filter", "status=faild"), "failed"),
         (("run", "x.csv", "--deadlin", "5m"), "--deadline"),
+        (("run", "x.csv", "--config", "C", "--profile", "snip-it"), "snipe-it"),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, tuple) else "",
 )
 def test_a_slip_is_told_what_was_meant(tmp_path, typed, meant):
     """A wrong command, option, value or field ends with 2 and names the nearest right one."""
-    done = in_process(*typed, home=tmp_path)
+    config = str(ROOT / "configs/sandbox.yaml")
+    done = in_process(*(config if word == "C" else word for word in typed), home=tmp_path)
 
     assert done.returncode == 2
     assert re.search(rf"[Dd]id you mean[^?]*[`']{re.escape(meant)}[`']", done.stderr), done.stderr
@@ -578,17 +582,26 @@ def test_the_example_of_the_library_works(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_demo_explains_every_status(tmp_path):
-    """`bulkbind demo` needs nothing, ends with 0, and shows each status with its meaning.
+def test_the_demo_is_understood_at_once(tmp_path):
+    """`bulkbind demo` needs nothing, ends with 0, and fits a screen of 24 lines.
 
-    No word of what it says is taken for the secret of its own sandbox.
+    It has Monday's and Tuesday's outcome, what needs a person, and where to look. No word of what
+    it says is taken for the secret of its own sandbox.
     """
-    out = tmp_path / "demo"
+    out = Path("demo")
 
     done = run_bulkbind("demo", "--out", out, home=tmp_path, check=0, BULKBIND_TOKEN="")
 
-    for status, meaning in MEANINGS.items():
-        assert re.search(rf"^  {status} +[\d,]+  {re.escape(meaning)}$", done.stderr, re.MULTILINE)
+    out = tmp_path / out
+    shown = fitted(done.stderr.rstrip("\n"), 80).splitlines()
+    assert len(shown) <= 23  # and one with the command
+    assert max(map(len, shown)) <= 80
+    assert shown[1] == "Monday, 12 rows: 12 of 12 devices are bound: 12 now."
+    assert "117 of 130 devices are bound: " in done.stderr
+    assert "12 need you. 1 is a duplicate." in done.stderr
+    assert "4 failed:" in shown
+    assert "8 invalid:" in shown
+    assert "report: demo/report.html" in shown
     assert {path.name for path in out.iterdir()} == {
         "monday.csv",
         "tuesday.csv",

@@ -45,7 +45,7 @@ def test_a_stopped_run_is_gone_on_with(home):
         assert stopped.returncode == 3
         told = called("status", *place(url)[:-2], home=home)
         words = pasted(told.stdout, "resume")
-        assert words[1:] == list(place(url)[:-2])
+        assert words[2:] == list(place(url)[:-2])
         done = called(*pasted(stopped.stderr, "resume"), home=home)
         bound = len(sandbox_bindings(url))
 
@@ -58,7 +58,7 @@ def test_a_mail_s_command_works_from_anywhere(home, tmp_path):
     with sandbox(home=home) as url:
         night = ("run", "the fleet.csv", *place(url), "--first", "1", "--quiet")
         stopped = called(*night, home=home)
-        done = called(*pasted(stopped.stderr, "resume"), home=tmp_path)
+        done = called(*pasted(stopped.stderr, "run"), home=tmp_path)
         bound = len(sandbox_bindings(url))
 
     assert (done.returncode, bound) == (0, 4), done.stderr
@@ -71,7 +71,7 @@ def test_settings_found_are_named_where_they_are_not_found(home, tmp_path):
         (home / "bulkbind.yaml").chmod(0o600)
         line = ("run", "the fleet.csv", "--endpoint", url, "--first", "1", "--quiet")
         stopped = called(*line, home=home)
-        done = called(*pasted(stopped.stderr, "resume"), home=tmp_path)
+        done = called(*pasted(stopped.stderr, "run"), home=tmp_path)
 
     assert done.returncode == 0, done.stderr
 
@@ -154,3 +154,16 @@ def test_a_usage_error_looks_like_any_other(home):
     assert done.returncode == 2
     assert "\nerror: No such option" in done.stderr
     assert "Error:" not in done.stderr
+
+
+def test_the_mail_of_a_wrong_host_repeats_none(home):
+    """Its command has the rest in full, and asks for another one."""
+    night = ("run", "the fleet.csv", *place("https://nowhere.invalid"), "--max-wait", "1s")
+    done = called(*night, "--quiet", home=home)
+
+    assert done.returncode == 3
+    words = pasted(done.stderr, "run")
+    assert words[-2:] == ["--endpoint", "URL"]
+    assert "https://nowhere.invalid" not in words
+    with sandbox(home=home) as url:
+        assert called(*words[:-1], url, home=home).returncode == 0

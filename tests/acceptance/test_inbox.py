@@ -103,9 +103,9 @@ def test_files_are_run_oldest_first_and_moved(tmp_path, inbox, url, fleet):
         assert Path(item["moved_to"]).name == f"{item['run_id']}-{item['name']}"
     assert report["counts"] == {"bound": 6, "invalid": 1}
     assert done.stdout == ""
-    assert done.stderr.splitlines()[0] == f"bulkbind: 1 of 2 files of {inbox} need a person"
+    assert f": {inbox}: 1 of 2 files needs you (exit 1: " in done.stderr.splitlines()[0]
     assert "old.csv:5  invalid: machine_code: only letters" in done.stderr
-    assert "what to do: invalid: mend the cell" in done.stderr
+    assert "-> invalid: mend the cell" in done.stderr
 
 
 @pytest.mark.slow
@@ -197,7 +197,7 @@ def test_a_file_that_cannot_be_run_keeps_none_of_the_others(tmp_path, inbox, url
 
     assert names(inbox) == ["a.csv", "b.csv", "c.csv"]
     assert names(tmp_path / "done") == ["d.csv"]
-    assert "a.csv is still in the inbox: 1 of 2 rows break a rule" in done.stderr
+    assert "a.csv is still in the inbox: 1 of 2 rows breaks a rule" in done.stderr
     assert "b.csv is still in the inbox" in done.stderr
     assert "--map user_id=COLUMN names another column" in done.stderr
     assert "c.csv is empty" in done.stderr
@@ -216,7 +216,7 @@ def test_a_deadline_leaves_the_rest_and_the_next_pass_goes_on_there(tmp_path, in
 
     second = inbox_json(tmp_path)
     assert "stopped: the deadline of 2s has come" in stopped.stderr
-    assert "1 files wait for the next run" in stopped.stderr
+    assert "1 file waits for the next run" in stopped.stderr
     assert [item["name"] for item in first["files"]] == ["first.csv"]
     assert [item["name"] for item in second["files"]] == ["first.csv", "older.csv", "second.csv"]
     assert second["files"][0]["run_id"] == first["files"][0]["run_id"]

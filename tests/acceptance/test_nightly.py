@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
 import threading
 import time
+from socket import gethostname
 
 import pytest
 from pydantic import SecretStr
@@ -65,16 +67,17 @@ def test_a_week_of_nights_says_what_is_new_and_nothing_else(tmp_path, url):
 
     for quiet in (well, known, none):
         assert (quiet.stdout, quiet.stderr) == ("", "")
-    assert first.stderr.startswith("bulkbind: 1 of 6 rows of fleet.csv need a person (1 invalid)")
-    assert "fleet.csv:7  invalid: machine_code" in loud.stderr
+    mail = f"bulkbind on {gethostname()}: fleet.csv: {{}} (exit 1: some rows need a person)"
+    assert first.stderr.splitlines()[0] == mail.format("1 of 6 devices needs you")
+    assert "fleet.csv:7: machine_code 'a-hyphen'" in loud.stderr
     lines = new.stderr.splitlines()
-    assert lines[0] == (
-        "bulkbind: 3 of 8 rows of fleet.csv need a person (3 invalid), "
-        "1 of them new since the last run"
-    )
-    assert [line.split()[0] for line in lines if line.startswith("  ")] == ["fleet.csv:9"]
-    assert "report: out/failed.csv" in lines
-    assert any(line.startswith("what to do: invalid: mend the cell") for line in lines)
+    assert lines[0] == mail.format("3 of 8 devices need you")
+    assert lines[2].startswith("1 of them is new since run 2")
+    assert lines[3].startswith("  fleet.csv:9  invalid: user_id: ")
+    assert f"to mend or try again: {tmp_path / 'out/failed.csv'}" in lines
+    assert any(line.strip().startswith("-> mend the cell") for line in lines)
+    assert any(re.match(r"last went well: 20\d\d-", line) for line in lines)
+    assert lines[-1].startswith(f"  cd {tmp_path} && bulkbind run fleet.csv --endpoint {url} ")
 
 
 @pytest.mark.slow
@@ -108,9 +111,10 @@ def test_a_stopped_run_is_told_with_what_is_left(tmp_path, url):
     stopped = night(tmp_path, url, "--rate", "30", "--deadline", "2s", check=3)
 
     first, *_, last = stopped.stderr.splitlines()
-    assert "stopped: the deadline of 2s has come; " in first
-    assert first.endswith(" of 300 rows are left")
-    assert last.startswith("what to do: the next run of the same manifest goes on there")
+    assert ": fleet.csv: stopped: the deadline of 2s has come; " in first
+    said = r"^\d+ of 300 devices are bound: \d+ now\. \d+ are left\.$"
+    assert re.search(said, stopped.stderr, re.MULTILINE)
+    assert last.startswith(f"  cd {tmp_path} && bulkbind run fleet.csv")
 
 
 # --- telling --------------------------------------------------------------------------------------
@@ -135,7 +139,7 @@ def test_whoever_is_named_is_told_of_every_end(tmp_path, url):
     told = [json.loads(line) for line in heard.read_text().splitlines()]
     assert [item["exit_code"] for item in told] == [1, 2]
     assert told[0]["counts"]["invalid"] == 1
-    assert told[0]["text"].startswith("bulkbind: 1 of 4 rows")
+    assert ": fleet.csv: 1 of 4 devices needs you (exit 1: " in told[0]["text"]
     assert told[1]["error"] == "manifest none.csv does not exist"
     assert "bulkbind_run_exit_code{" in (tmp_path / "m.prom").read_text()
     assert "secret-token" not in heard.read_text()

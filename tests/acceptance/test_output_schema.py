@@ -53,9 +53,10 @@ def _outputs(home, url):
     verified = called("verify", summary["run_id"], *common, home=home)
     yield "verify", json.loads(verified.stdout)
     many = str(summary["counts"]["bound"])
-    more = ("--log-format", "json")
-    yield "undo", printed("undo", "undo", summary["run_id"], "--yes-unbind", many, *more)[1]
+    undone = called("undo", summary["run_id"], "--yes-unbind", many, *common, home=home)
+    yield "undo", json.loads(undone.stdout)
     yield "doctor", printed("doctor", "doctor")[1]
+    yield "settings", printed("settings", "config")[1]
     inbox = ("run", "inbox", "--archive", "done", "--min-age", "0s")
     yield "inbox", json.loads(called(*inbox, *common, home=home).stdout)
     _, failed, said = printed("error", "run", "none.csv", "--log-format", "json", code=2)

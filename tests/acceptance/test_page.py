@@ -20,6 +20,7 @@ from bulkbind.model import (
 )
 from bulkbind.redaction import line
 from bulkbind.report.page import MOST_ROWS, write_html
+from bulkbind.report.tables import _cells_of
 from tests.support.browser import CHROMIUM, DRIVER, axe_core, chromium
 from tests.support.rows import device
 
@@ -66,6 +67,9 @@ class Rows:
             status = self.status(number)
             if not statuses or status in statuses:
                 yield self.row(number, status)
+
+    def cells(self):
+        return map(_cells_of, self.rows())
 
     def row(self, number: int, status: str) -> ResultRow:
         name = self.names[number % len(self.names)]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from bulkbind.report.measures import counted
+from bulkbind.model.wording import counted
 from tests.support.manifests import write_csv
 from tests.support.processes import bulkbind, environment
 

@@ -172,7 +172,7 @@ def test_pace_doubt_and_stop_are_events(tmp_path):
     ) as served:
         bulkbind(
             "run", manifest, "--endpoint", served, "--config", config, "--deadline", "6s",
-            "--log-file", log, home=tmp_path, check=3,
+            "--log-file", log, "--log-level", "debug", home=tmp_path, check=3,
         )  # fmt: skip
 
     events = {line["event"] for line in log_lines(log.read_text(encoding="utf-8"))}

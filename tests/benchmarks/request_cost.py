@@ -21,7 +21,6 @@ from bulkbind.koodrive import KooDrive
 from bulkbind.koodrive.auth.credential import Outgoing, Token
 from bulkbind.koodrive.connections import FastPath
 from bulkbind.koodrive.http import HttpSession
-from bulkbind.koodrive.server_clock import ServerClock
 from bulkbind.model import Device
 from bulkbind.settings import ApiSettings
 from tests.benchmarks.bench import nginx, say, write_json
@@ -75,7 +74,7 @@ async def bare(url: str, count: int) -> float:
 
 async def fast_path(url: str, count: int) -> float:
     """Send through a session with the endpoint: time-out, cap, clock and limits are minded."""
-    async with HttpSession(ApiSettings(), url, CLOCK, ServerClock(CLOCK)) as session:
+    async with HttpSession(ApiSettings(), url) as session:
 
         async def request() -> None:
             outgoing = Outgoing("POST", PATH, session.host, dict(HEADERS), BODY)

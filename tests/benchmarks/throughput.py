@@ -45,7 +45,10 @@ def bulkbind(folder: Path, url: str, rows: int) -> Figures:
     _expect(done, 0)
     summary = json.loads((folder / "report/summary.json").read_text(encoding="utf-8"))
     assert summary["counts"] == {"bound": rows}, summary["counts"]
-    return {"wall_s": done.wall_s, "cpu_s": done.cpu_s, "sending_s": summary["sending_s"]}
+    # From the first request to the last answer: what follows is waiting for answers too many, as
+    # these name no device.
+    sending_s = summary["sending_s"] - summary["settling_s"]
+    return {"wall_s": done.wall_s, "cpu_s": done.cpu_s, "sending_s": sending_s}
 
 
 def curl(folder: Path, url: str, rows: int) -> Figures:

@@ -4,7 +4,8 @@
 
 CPU time, the best of some rounds in turn, so that a busy machine does the ratios little harm. The
 peer of CSV is a bare `csv.reader` loop (and frictionless, where it is installed), of JSON Lines
-`json.loads`, of YAML `yaml.parse` with the C loader, a tenth of the rows.
+`json.loads`, of YAML `yaml.parse` with the C loader, a tenth of the rows. The peer of the whole
+command is a script of 20 lines with a set, both processes of their own, in turn.
 """
 
 from __future__ import annotations
@@ -15,17 +16,14 @@ import json
 import subprocess
 import sys
 import time
-from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import yaml
 
-from bulkbind.app.validate import BATCH, validate
-from bulkbind.ledger import Policy, Seen
-from bulkbind.manifest import open_manifest
-from bulkbind.settings import ManifestSettings, Settings
+from bulkbind.manifest import batches_of, open_manifest
+from bulkbind.settings import ManifestSettings
 from tests.benchmarks.bench import ran, say, write_json
 from tests.support.processes import BULKBIND
 
@@ -35,6 +33,28 @@ if TYPE_CHECKING:
 HEADER = ("machine_code", "user_id", "device_name", "device_os", "site")
 ROUNDS = 3
 FEW = 10_000
+_PLAIN = """
+import csv, re, sys
+code_ok = re.compile(r"[A-Za-z0-9_]{1,64}", re.A).fullmatch
+user_ok = re.compile(r"[!-~]{1,128}").fullmatch
+name_ok = re.compile(r"[A-Za-z0-9_ -]{1,64}", re.A).fullmatch
+seen, rows, broken, again = set(), 0, 0, 0
+with open(sys.argv[1], newline="", encoding="utf-8") as file:
+    table = csv.reader(file)
+    header = next(table)
+    at = [header.index(name) for name in ("machine_code", "user_id", "device_name", "device_os")]
+    for cells in table:
+        rows += 1
+        code, user, name, system = (cells[n].strip() for n in at)
+        optional = (name_ok(text) for text in (name, system) if text)
+        if not (code_ok(code) and user_ok(user) and all(optional)):
+            broken += 1
+        elif (user, code) in seen:
+            again += 1
+        else:
+            seen.add((user, code))
+print(rows, broken, again)
+"""
 _FRICTIONLESS = "import sys, frictionless; sys.exit(not frictionless.validate(sys.argv[1]).valid)"
 
 
@@ -117,27 +137,46 @@ def compare(name: str, peer: Callable[[Path], int], path: Path) -> dict[str, flo
     return {"rows_per_s": own, "peer_per_s": theirs, "ratio": own / theirs}
 
 
+def parts(path: Path) -> int:
+    """Read and check every row, where nobody looks at single rows, as `validate` does."""
+    return sum(map(len, batches_of(open_manifest(path, ManifestSettings()))))
+
+
 def repeats(path: Path, rows: int) -> dict[str, float]:
-    """Measure the whole of `validate`, with the search for devices that stand twice."""
-    began = time.process_time()
-    validate([path], Settings())
-    speed = rows / (time.process_time() - began)
-    size = disk_bytes(path) / rows
-    say(f"{'with duplicates on':<22}{speed:>12,.0f}/s, {size:.0f} bytes of temporary disk a row")
-    return {"rows_per_s": speed, "bytes_a_row": size}
+    """Compare the whole of `validate`, with the search for devices that stand twice."""
+    peer, own = [], []
+    for _ in range(ROUNDS):
+        peer.append(ran([sys.executable, "-c", _PLAIN, path], cwd=path.parent))
+        own.append(ran([*BULKBIND, "validate", path], cwd=path.parent))
+    assert {each.stdout.split()[0] for each in peer} == {str(rows)}, peer
+    assert {each.code for each in own} == {0}, own
+    theirs, ours = min(each.cpu_s for each in peer), min(each.cpu_s for each in own)
+    peaks = [max(each.peak_bytes for each in runs) / 1e6 for runs in (peer, own)]
+    say(
+        f"{'duplicates on':<22}{rows / ours:>12,.0f}/s beside {rows / theirs:>12,.0f}/s: "
+        f"{ours / theirs:.2f} of its CPU time, {peaks[1]:.0f} MB beside {peaks[0]:.0f} MB"
+    )
+    return {"rows_per_s": rows / ours, "cpu_ratio": ours / theirs, "peak_mb": peaks[1]}
 
 
-def disk_bytes(path: Path) -> int:
-    """Return how large the private file of devices grows, its index included."""
-    rows = open_manifest(path, ManifestSettings()).rows()
-    with Seen() as seen:
-        while batch := list(islice(rows, BATCH)):
-            seen.add(0, batch)
-        for _ in seen.repeats([path.name], Policy("first", "error")):
-            pass
-        [pages] = seen._db.execute("PRAGMA page_count").fetchone()
-        [page_bytes] = seen._db.execute("PRAGMA page_size").fetchone()
-        return int(pages) * int(page_bytes)
+def far_apart(folder: Path, rows: int) -> dict[str, float]:
+    """Count repeats at the end of a file, of the devices at its beginning: a fifth of the rows."""
+    path = folder / "far.csv"
+    again = rows // 5
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(HEADER)
+        for n in range(rows):
+            other = n >= rows - again and n % 2  # half of them for another user
+            code = n - (rows - again) if n >= rows - again else n
+            writer.writerow((f"SN{code:08d}", f"user_{code % 5000 + other}", "", "", ""))
+    took = ran([*BULKBIND, "validate", path, "--json"], cwd=folder)
+    found = json.loads(took.stdout)
+    contested = sum(n % 2 for n in range(rows - again, rows))
+    assert found["duplicates"] == again - contested, found
+    assert found["invalid"] == 2 * contested, found
+    say(f"{'a fifth far apart':<22}{rows / took.cpu_s:>12,.0f}/s, {took.peak_bytes / 1e6:.0f} MB")
+    return {"rows_per_s": rows / took.cpu_s, "peak_mb": took.peak_bytes / 1e6}
 
 
 def memory(folder: Path, few: Path, many: Path) -> dict[str, int]:
@@ -175,7 +214,9 @@ def main() -> None:
             "csv": compare("CSV, csv.reader", bare_reader, table),
             "jsonl": compare("JSON Lines, json.loads", loads, lines),
             "yaml": compare("YAML, yaml.parse", events, listed),
+            "parts_per_s": max(rate(parts, table) for _ in range(ROUNDS)),
             "duplicates": repeats(table, count),
+            "far_apart": far_apart(folder, count),
             "memory": memory(folder, few, table),
             "frictionless_per_s": frictionless(tenth, count // 10),
         }

@@ -730,10 +730,11 @@ async def test_a_cancelled_request_is_forgotten_not_reported():
 class SlowReader(KooDrive):
     """Takes for ever to read an answer that has come."""
 
-    async def _judged(self, judge, answer):
+    async def bind(self, device, credential):
+        attempt = await super().bind(device, credential)
         self.reading = asyncio.Event()
         await self.reading.wait()
-        return await super()._judged(judge, answer)
+        return attempt
 
 
 async def test_a_request_cancelled_while_its_answer_is_read_is_forgotten_too():

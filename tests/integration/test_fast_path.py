@@ -26,7 +26,6 @@ from bulkbind.koodrive import connections
 from bulkbind.koodrive.auth.credential import App, Outgoing, Token
 from bulkbind.koodrive.connections import RELIES_ON, SERVES, FastPath
 from bulkbind.koodrive.http import HttpSession
-from bulkbind.koodrive.server_clock import ServerClock
 from bulkbind.model import Accepted, Device, NoAnswer, Unreachable
 from bulkbind.sandbox import Sandbox, SandboxOptions
 from bulkbind.settings import ApiSettings
@@ -88,7 +87,7 @@ class Raw:
 
 def http(url, **api):
     """Return a session with an endpoint."""
-    return HttpSession(ApiSettings(**api), url, CLOCK, ServerClock(CLOCK))
+    return HttpSession(ApiSettings(**api), url)
 
 
 # --- what it relies on ----------------------------------------------------------------------------

@@ -8,9 +8,10 @@ import os
 import pytest
 from pydantic import SecretStr
 
-from bulkbind.app.inbox import Dropped, _put_back, move, run_inbox
+from bulkbind.app.inbox import Dropped, _put_back, is_new_trouble, move, run_inbox
 from bulkbind.app.notices.run_end import of_inbox
 from bulkbind.app.session.listener import Listener
+from bulkbind.engine import StopReason, StopSignal
 from bulkbind.errors import ExitCode, LedgerError
 from bulkbind.manifest.opened import Identity
 from bulkbind.sandbox import Sandbox, SandboxOptions, parse_fault
@@ -47,11 +48,13 @@ def pass_over(tmp_path, sandbox, inbox):
         out=tmp_path / "report",
     )
 
-    async def once(listener=None, **manifest):
+    async def once(listener=None, stop=None, **manifest):
         given = settings.model_copy(
             update={"manifest": settings.manifest.model_copy(update=manifest)}
         )
-        return await run_inbox(inbox, tmp_path / "done", given, min_age_s=0.0, listener=listener)
+        return await run_inbox(
+            inbox, tmp_path / "done", given, min_age_s=0.0, listener=listener, stop=stop
+        )
 
     return once
 
@@ -218,7 +221,7 @@ async def test_a_stray_file_is_told_once_and_again_when_it_changes(tmp_path, inb
     assert [result.exit_code for result in results] == [2, 0, 0, 2, 0]
     assert [of_inbox(result).is_change for result in results] == [True, False, True, True, False]
     assert [item.was_told for item in results[1].files] == [True]
-    assert "1 files are still in the inbox, as was told before" in of_inbox(results[1]).text
+    assert "1 file is still in the inbox, as was told before" in of_inbox(results[1]).text
     assert results[1].files[0].problem == results[0].files[0].problem
     assert names(tmp_path / "done") == ["new.csv"]
 
@@ -281,3 +284,34 @@ def test_a_dropped_file_has_the_name_of_its_path(tmp_path):
     path = write_csv(tmp_path / "fleet.csv", [])
 
     assert Dropped(path, Identity.of(path.stat())).name == "fleet.csv"
+
+
+async def test_the_same_stop_is_told_once(inbox, pass_over):
+    """Its exit code stays; another cause, and the same one after a good pass, are told again."""
+    write_csv(inbox / "a.csv", [("A1", "u", "", "")])
+
+    async def stopped(why):
+        stop = StopSignal()
+        stopping = AtFirstRow(lambda: None)
+        stopping.sending = lambda *_: stop.set(StopReason(why))  # type: ignore[method-assign]
+        return await pass_over(stopping, stop)
+
+    results = [await stopped("after 3 s"), await stopped("after 4 s"), await stopped("no answer")]
+    results.append(await pass_over())
+    write_csv(inbox / "b.csv", [("B1", "u", "", "")])
+    results.append(await stopped("no answer"))
+
+    assert [result.exit_code for result in results] == [3, 3, 3, 0, 3]
+    assert [result.is_news for result in results] == [True, False, True, False, True]
+    assert "a.csv" in of_inbox(results[1]).text
+
+
+def test_the_same_error_before_a_pass_is_told_once(tmp_path):
+    """Whatever its numbers; another one is told, and the same one once the disk has room again."""
+    settings = Settings(out=tmp_path / "report")
+    full, held = LedgerError("disk full, 3 MB left"), LedgerError("another run holds the ledger")
+
+    assert is_new_trouble(settings, full)
+    assert not is_new_trouble(settings, LedgerError("disk full, 2 MB left"))
+    assert is_new_trouble(settings, held)
+    assert is_new_trouble(settings, full)

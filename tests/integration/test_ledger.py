@@ -17,7 +17,6 @@ import pytest
 from bulkbind.errors import LedgerBusyError, LedgerError, NoLedgerError, UsageError
 from bulkbind.ledger import (
     Ledger,
-    Policy,
     RunReader,
     all_runs,
     bindings_of,
@@ -42,7 +41,7 @@ from bulkbind.ledger.store import (
 from bulkbind.ledger.writer import verb
 from bulkbind.model import CheckedRow, Claim, Outcome, Problem, Source, Status
 from tests.support.fake_clock import FakeClock
-from tests.support.rows import values as row_values
+from tests.support.rows import repeats_of, values as row_values
 
 ENDPOINT = "https://example.test"
 NOW = datetime(2026, 11, 23, 12, 0, 1, tzinfo=UTC)
@@ -155,11 +154,11 @@ def test_a_device_known_for_two_users_is_skipped_for_both(db):
 @pytest.mark.parametrize(
     ("users", "policy", "left"),
     [
-        (("b", "c"), Policy("first", "error"), []),
-        (("b", "a"), Policy("first", "error"), []),
-        (("b", "a"), Policy("first", "last"), []),
-        (("b", "c"), Policy("first", "first"), [2]),
-        (("b", "c"), Policy("first", "last"), [3]),
+        (("b", "c"), ("first", "error"), []),
+        (("b", "a"), ("first", "error"), []),
+        (("b", "a"), ("first", "last"), []),
+        (("b", "c"), ("first", "first"), [2]),
+        (("b", "c"), ("first", "last"), [3]),
     ],
 )
 def test_only_a_row_that_is_moved_takes_a_binding_back(db, users, policy, left):
@@ -169,7 +168,7 @@ def test_only_a_row_that_is_moved_takes_a_binding_back(db, users, policy, left):
     staging.add_source(db, run, 0, FORM)
     rows = [valid(line, "X", user) for line, user in enumerate(users, start=2)]
     staging.stage(db, run, 0, 0, rows, rebind=False, keep_duplicates=True, move=True)
-    duplicates.resolve_duplicates(db, run, policy)
+    duplicates.mark_repeats(db, run, repeats_of(rows, *policy))
 
     moves = db.execute("SELECT r.line FROM unbindings u JOIN rows r ON r.id = u.row")
     assert [line for (line,) in moves] == left

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from bulkbind.app.notices.notify import follow_up
+from bulkbind.app.notices.notify import follow_up, pinged
 from bulkbind.app.notices.run_end import Ending
 from bulkbind.clock import SystemClock
 from bulkbind.engine import StopReason, StopSignal
@@ -31,7 +31,7 @@ class Hook:
 
     async def answer(self, request):
         self.paths.append(request.path)
-        self.bodies.append(await request.json())
+        self.bodies.append(await request.json() if request.can_read_body else None)
         status = self.planned.pop(0) if self.planned else 200
         headers = {"Location": "/elsewhere"} if status // 100 == 3 else {}
         return web.Response(status=status, headers=headers)
@@ -40,7 +40,7 @@ class Hook:
     async def served(self, tmp_path):
         """Serve, and yield the file that holds the address."""
         app = web.Application()
-        app.router.add_post("/{tail:.*}", self.answer)
+        app.router.add_route("*", "/{tail:.*}", self.answer)
         runner = web.AppRunner(app)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)
@@ -58,7 +58,7 @@ def address_file(tmp_path, text, mode=0o600):
     return path
 
 
-def ending(exit_code=1, *, is_change=False, text="2 rows of a<b & c need a person"):
+def ending(exit_code=1, *, is_change=False, is_news=True, text="2 rows of a<b & c need a person"):
     """Return how some run ended."""
     return Ending(
         exit_code=exit_code,
@@ -66,6 +66,7 @@ def ending(exit_code=1, *, is_change=False, text="2 rows of a<b & c need a perso
         text=text,
         summary={"run_id": "r", "exit_code": exit_code},
         is_change=is_change,
+        is_news=is_news,
     )
 
 
@@ -264,3 +265,57 @@ async def test_a_long_text_is_cut(tmp_path):
         await told({"notify_url_file": path}, ending(text="x" * 10_000))
 
     assert len(hook.bodies[0]["text"]) == 3_000
+
+
+async def test_what_was_told_before_is_no_failure_to_tell(tmp_path):
+    """The same rest of an inbox is not told 96 times a day."""
+    hook = Hook()
+    async with hook.served(tmp_path) as path:
+        await told({"notify_url_file": path}, ending(3, is_news=False))
+        await told({"notify_url_file": path}, ending(3, is_news=False), notify_on="always")
+
+    assert len(hook.bodies) == 1
+
+
+# --- a watch that hears nothing raises an alarm ---------------------------------------------------
+
+
+@pytest.mark.parametrize(("exit_code", "last"), [(0, ""), (1, "/fail"), (3, "/fail")])
+async def test_a_watch_hears_of_start_and_end(tmp_path, exit_code, last):
+    """Its address alone is called, with /start and /fail behind its path; nothing else is said."""
+    hook = Hook()
+    async with hook.served(tmp_path) as path:
+        end = EndSettings(ping_url_file=path)
+        troubles = await pinged(end, "start", FakeClock())
+        troubles += await told({"ping_url_file": path}, ending(exit_code))
+
+    assert troubles == []
+    assert hook.paths == [f"/{SECRET}/start", f"/{SECRET}{last}"]
+    assert hook.bodies == [None, None]
+
+
+async def test_a_watch_of_which_only_the_query_tells_the_signal_keeps_it(tmp_path):
+    """The end goes behind the path."""
+    hook = Hook()
+    async with hook.served(tmp_path) as path:
+        path.write_text(path.read_text().strip() + "/?uuid=7\n")
+        await pinged(EndSettings(ping_url_file=path), "fail", FakeClock())
+
+    assert hook.paths == [f"/{SECRET}/fail"]
+
+
+@pytest.mark.parametrize(
+    ("text", "mode", "why"),
+    [
+        (f"http://example.test/{SECRET}", 0o600, "the ping's file {} holds no https address"),
+        (f"http://127.0.0.1:9/{SECRET}", 0o600, "the ping at 127.0.0.1 did not take it"),
+        (f"http://127.0.0.1:9/{SECRET}", 0o644, "the ping's file {} can be read by others"),
+    ],
+)
+async def test_a_watch_that_cannot_be_called_fails_no_run(tmp_path, text, mode, why):
+    """It is a trouble to be told, without the address."""
+    path = address_file(tmp_path, text, mode)
+    [trouble] = await pinged(EndSettings(ping_url_file=path), "start", FakeClock())
+
+    assert why.format(path) in trouble
+    assert "very-secret" not in trouble

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import os
+import socket
+import sqlite3
+from contextlib import closing
+
 import pytest
 
 from bulkbind.app.reports import status
 from bulkbind.cli.commands.status import _lines
 from bulkbind.clock import iso
 from bulkbind.engine import Parts, Pipeline
-from bulkbind.model import LiveFacts, RunFacts, Waits
+from bulkbind.ledger import all_runs, went_well_at
+from bulkbind.model import Device, LiveFacts, Refused, RunFacts, Waits
 from bulkbind.pacing import Pacer
+from bulkbind.report import as_json, as_text
 from bulkbind.settings import ReadbackSettings, load_settings
 from tests.integration.test_engine import ENDPOINT, Bench, devices
 from tests.support.fakes import LOST
@@ -35,6 +43,7 @@ async def sending(tmp_path):
         live = LiveFacts()
         live.run, live.began_at, live.at = run, began_at, iso(bench.clock.utc_now())
         live.allowed_per_s, live.waiting = 10.0, Waits(5, 4.0, 5.0)
+        live.source, live.trouble = "set by --rate", "5 devices in doubt, to be looked up"
         live.waits = "paced until 12:00:09"
         live.spent = RunFacts({"requests": 80, "sending_s": 8.0, "paced_s": 7.5})
         await ledger.put_meta(LiveFacts.key, live.as_json())
@@ -72,7 +81,60 @@ async def test_it_says_why_it_waits_and_what_the_time_went_to(sending):
     lines = _lines(found)
 
     assert lines[0].startswith("ended: 75 of 400, the last at ")
-    assert lines[1].startswith("sending: pid 1 on here, 9.")
-    assert lines[1].endswith("in the last 8 s, 10/s allowed, about 39 s left")
-    assert lines[2] == "waiting: paced until 12:00:09"
+    assert lines[1] == "sending: pid 1 on here"
+    assert lines[2].startswith("9.")
+    assert lines[2].endswith("/s of 10/s (set by --rate)  ·  8 s so far  ·  about 39 s left")
+    assert lines[3:] == ["waiting: paced until 12:00:09", "5 devices in doubt, to be looked up"]
     assert found.summary.facts.account() == [("keeping to the pace", 7.5), ("sending", 0.5)]
+
+
+async def test_while_the_endpoint_is_away_no_time_is_left(sending):
+    """Nobody knows for how long; why it waits is told."""
+    with closing(sqlite3.connect(sending.path)) as db:
+        (text,) = db.execute("SELECT value FROM meta WHERE key = 'live'").fetchone()
+        away = json.loads(text) | {"is_away": True, "waits": "the endpoint is away: refused"}
+        db.execute("UPDATE meta SET value = ? WHERE key = 'live'", (json.dumps(away),))
+        db.commit()
+    found = told(sending)
+
+    assert found.left_s is None
+    assert not any("left" in line for line in _lines(found))
+    assert "waiting: the endpoint is away: refused" in _lines(found)
+
+
+@pytest.mark.parametrize(
+    ("pid", "host", "state"),
+    [
+        pytest.param(os.getpid(), None, "sending", id="it lives"),
+        pytest.param(2**22 + 1, None, "cut off", id="it is gone"),
+        pytest.param(2**22 + 1, "elsewhere", "sending", id="nobody can know here"),
+    ],
+)
+async def test_a_run_whose_process_is_gone_is_cut_off(sending, pid, host, state):
+    """In `runs`, `status` and both as JSON; whoever went on with it has the lock."""
+    holder = {"pid": pid, "host": host or socket.gethostname(), "started_at": "now"}
+    sending.path.with_name("ledger.db.lock").write_text(json.dumps(holder))
+
+    found = told(sending)
+
+    assert found.summary.shown_state == as_json(found.summary)["state"] == state
+    assert [run["state"] for run in all_runs(sending.path)] == [state]
+    assert found.is_sending == (state == "sending")
+    assert any(line.startswith("cut off: ") for line in _lines(found)) == (state == "cut off")
+    assert f"run run: {state}, 400 rows" in as_text(found.summary)
+
+
+async def test_when_it_last_went_well_is_read_from_the_ledger(tmp_path):
+    """Of runs of the same manifests, or of those of an inbox; None if none has."""
+    bench = Bench(tmp_path / "ledger.db")
+    assert went_well_at(bench.path, ENDPOINT, ["in/a.csv"]) is None
+    await bench.ran(devices(2), "in/a.csv")
+    bench.server.planned.append(Refused())
+    await bench.ran([Device("u", "SN9")], "in/a.csv")
+    with closing(sqlite3.connect(bench.path)) as db:
+        ((ended_at,), *_) = db.execute("SELECT ended_at FROM runs ORDER BY run").fetchall()
+
+    assert went_well_at(bench.path, ENDPOINT, ["in/a.csv"]) == ended_at
+    assert went_well_at(bench.path, ENDPOINT, ["in"]) == ended_at
+    assert went_well_at(bench.path, ENDPOINT, ["other.csv"]) is None
+    assert told(bench).problems == ("in/a.csv:2 SN9: failed: Refused: as planned",)

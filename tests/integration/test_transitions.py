@@ -9,7 +9,7 @@ from contextlib import closing, nullcontext, suppress
 import pytest
 
 from bulkbind.errors import LedgerError
-from bulkbind.ledger import Policy, duplicates, runs, staging, transitions, unbinding
+from bulkbind.ledger import duplicates, runs, staging, transitions, unbinding
 from bulkbind.ledger.store import connect, span, transaction
 from bulkbind.model import (
     ROW_TRANSITIONS,
@@ -24,6 +24,7 @@ from bulkbind.model import (
 )
 from tests.integration.conftest import ALLOWED
 from tests.integration.test_ledger import ENDPOINT, FORM, NOW, invalid, valid, values
+from tests.support.rows import repeats_of
 
 WHO = {"started_at": "now", "operator": "me", "host": "here", "pid": 1, "version": "0"}
 ANYWHERE = 2**62
@@ -154,9 +155,10 @@ def judge(life):
         *(("u", "Y2"), ("w", "Y2")),  # in doubt, staged
         *(("u", "Z"), ("u", "Z")),  # staged, duplicate
     ]
-    for policy in (Policy("error", "error"), Policy("first", "first")):
+    rows = [valid(line, code, user) for line, (user, code) in enumerate(devices, start=2)]
+    for policy in (("error", "error"), ("first", "first")):
         run = life.staged("judging", *devices)
-        duplicates.resolve_duplicates(life.db, run, policy)
+        duplicates.mark_repeats(life.db, run, repeats_of(rows, *policy))
         staging.discard(life.db, run)
 
 

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from bulkbind.manifest.duplicates import Policy, Seen
 from bulkbind.model import Device
 from bulkbind.model.fields import FIELDS
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from bulkbind.model import CheckedRow, Repeat
     from bulkbind.model.fields import Values
 
 
@@ -22,3 +26,10 @@ def values(
 def device(user: str, code: str, name: str | None = None, system: str | None = None) -> Device:
     """Return a device."""
     return Device(user, code, values(user, code, name, system)[2:])
+
+
+def repeats_of(rows: Sequence[CheckedRow], on_duplicate: str, on_conflict: str) -> Iterator[Repeat]:
+    """Yield those rows of a manifest that repeat a device and do not count."""
+    seen = Seen()
+    seen.add(0, 0, rows)
+    return seen.repeats(["fleet.csv"], Policy(on_duplicate, on_conflict))

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from bulkbind.app.plan import save_plan
+from bulkbind.errors import LedgerError
 from bulkbind.files import (
     LONGEST_NAME,
     appending,
@@ -21,14 +23,29 @@ from bulkbind.files import (
     take_lock,
     write_json,
 )
+from bulkbind.model import Forecast, Plan
 from tests.support.paths import ROOT
 
+PLAN = Plan(
+    manifests=(),
+    counts={},
+    users={},
+    user_count=0,
+    moved=(),
+    problems=(),
+    forecast=Forecast(0, 0, None, ""),
+    digest="",
+    mark="",
+)
 PACKAGE = ROOT / "bulkbind"
 MAKERS = {
     "chmod", "makedirs", "mkdir", "mkfifo", "mknod", "symlink_to", "touch", "umask", "write_bytes",
     "write_text", "copy", "copy2", "copyfile", "copytree", "mktemp", "write_to_textfile",
 }  # fmt: skip
-ALLOWED = {"cli/console.py": {"open"}}  # the terminal
+ALLOWED = {
+    "cli/console.py": {"open"},  # the terminal
+    "cli/options.py": {"write_text"},  # of a help
+}
 
 
 @contextmanager
@@ -196,3 +213,22 @@ def _creates(call: ast.Call) -> str:
         if isinstance(how, ast.Constant) and isinstance(how.value, str):
             return name if set(how.value) & set("wax+") else ""
     return name if given and is_builtin else ""
+
+
+@pytest.mark.parametrize(
+    ("write", "words"),
+    [
+        (lambda path: write_json(path, {}), ("report file", "--out")),
+        (lambda path: save_plan(PLAN, path), ("plan", "--save")),
+    ],
+    ids=["report", "plan"],
+)
+def test_what_cannot_be_written_is_named_with_its_own_option(tmp_path, write, words):
+    """A plan is no report, and --out would not help it."""
+    (tmp_path / "file").touch()
+    what, option = words
+
+    with pytest.raises(LedgerError, match=f"^{what} .* cannot be written: ") as caught:
+        write(tmp_path / "file/x.json")
+
+    assert option in caught.value.hint

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import pytest
 
-from bulkbind.redaction import Redactor, json_text, learn, line, lines
+from bulkbind.redaction import Redactor, json_text, learn, line, lines, redacted
 
 ODD = [
     "sesame-open-up", "pw/71#f0?a3@x%", "p\u1e8571\u20acf0\U0001f511a3", "has  two blanks",
@@ -108,6 +108,29 @@ def test_ten_thousand_secrets_cost_no_more_than_one():
 
 
 HOSTILE = "a\nb\x1b[2J\x9b\u202eC\u2066\u200b\u2028\ufeff\x7f\udcff\U000e0041"
+
+
+def test_a_secret_is_masked_in_what_was_seen_before_it_was_known():
+    """Each text is looked through once for all secrets there are, and anew for one more."""
+    words = "the token is sesame-open-up"
+    learn("another-secret")
+    before = redacted(words), redacted(words)
+    learn("sesame-open-up")
+
+    assert before == (words, words)
+    assert redacted(words) == "the token is ***"
+    assert redacted("open-up", shortest=12) == "open-up"
+
+
+def test_what_is_fit_to_be_shown_does_not_make_other_text_so():
+    """Text from outside that reads the same as lines of ours is remembered apart."""
+    learn("sesame-open-up")
+    shown = redacted(lines(["one", "other"]))
+    same = redacted("one\nother")
+
+    assert isinstance(shown, str)
+    assert type(same) is str
+    assert line(same) == "one\\nother"
 
 
 def test_a_line_is_one_line_and_steers_nothing():

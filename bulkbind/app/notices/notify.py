@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from bulkbind.app.notices.run_end import Ending
+    from bulkbind.app.notices.webhook import Signal
     from bulkbind.clock import Clock
     from bulkbind.engine import StopSignal
     from bulkbind.settings import Settings
@@ -64,7 +65,22 @@ async def _follow_up(settings: Settings, ending: Ending, clock: Clock, took_s: f
             troubles.append(str(error))
     if _is_wanted(settings.end.notify_on, ending):
         troubles += await _notify(settings.end, ending, clock)
+    troubles += await pinged(settings.end, "fail" if ending.exit_code else "", clock)
     return troubles
+
+
+async def pinged(end: EndSettings, signal: Signal, clock: Clock) -> list[str]:
+    """Ping the watch that the settings name, if any; return what failed, for a person."""
+    if end.ping_url_file is None:
+        return []
+    from bulkbind.app.notices.webhook import WebhookError, ping  # noqa: PLC0415  # few runs need it
+
+    try:
+        await ping(end.ping_url_file, signal, timeout_s=end.notify_timeout, clock=clock)
+    except WebhookError as error:
+        logger().warning("ping.failed", why=str(error))
+        return [str(error)]
+    return []
 
 
 def _is_wanted(when: NotifyOn, ending: Ending) -> bool:
@@ -74,7 +90,7 @@ def _is_wanted(when: NotifyOn, ending: Ending) -> bool:
         case "change":
             return ending.is_change
         case "failure":
-            return ending.exit_code != ExitCode.DONE
+            return ending.exit_code != ExitCode.DONE and ending.is_news
 
 
 async def _notify(end: EndSettings, ending: Ending, clock: Clock) -> list[str]:
@@ -109,17 +125,20 @@ async def _command(command: str, ending: Ending, timeout_s: float) -> None:
     summary = json.dumps({**ending.summary, "text": ending.text}).encode()
     try:
         program, *arguments = shlex.split(command) or [""]
-        with tempfile.TemporaryFile() as stderr:
+        # Files, since a pipe breaks where the command ends without reading it.
+        with tempfile.TemporaryFile() as stdin, tempfile.TemporaryFile() as stderr:
+            stdin.write(summary)
+            stdin.seek(0)
             process = await asyncio.create_subprocess_exec(
                 program,
                 *arguments,
-                stdin=asyncio.subprocess.PIPE,
+                stdin=stdin,
                 stdout=asyncio.subprocess.DEVNULL,
                 stderr=stderr,
                 env=_without_secrets(os.environ),
                 start_new_session=True,
             )
-            await _communicate(process, summary, timeout_s)
+            await _ended(process, timeout_s)
             stderr.seek(0)
             words = stderr.read(MOST_WORDS).decode("utf-8", "replace").strip()
     except (OSError, ValueError) as error:
@@ -129,12 +148,10 @@ async def _command(command: str, ending: Ending, timeout_s: float) -> None:
         raise _CommandError(line(f"notify_command ended with {process.returncode}: {words}"))
 
 
-async def _communicate(
-    process: asyncio.subprocess.Process, summary: bytes, timeout_s: float
-) -> None:
+async def _ended(process: asyncio.subprocess.Process, timeout_s: float) -> None:
     try:
         async with asyncio.timeout(timeout_s):
-            await process.communicate(summary)
+            await process.wait()
     except TimeoutError:
         raise _CommandError(f"notify_command took longer than {timeout_s:g} s") from None
     finally:

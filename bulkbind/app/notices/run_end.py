@@ -3,25 +3,44 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bulkbind.model import NEEDS_PERSON, PENDING, RunFacts, RunState, Status
-from bulkbind.redaction import Lines, line, lines
+from bulkbind.model import NEEDS_PERSON, RunFacts, RunState
+from bulkbind.model.wording import counted, explained, verb, words
+from bulkbind.redaction import Lines, lines
 from bulkbind.report import as_json
-from bulkbind.report.summary import time_text
+from bulkbind.report.measures import moment
+from bulkbind.report.summary import files_text, reason_lines, sentence, time_text
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping
 
     from bulkbind.app.inbox import InboxFile, InboxResult
     from bulkbind.app.session.sending import RunResult
     from bulkbind.errors import BulkbindError, ExitCode
-    from bulkbind.model import Changes, Example
+    from bulkbind.model import Changes, Example, RunSummary
 
 MOST_FILES = 10
 """Files of an inbox that a mail lists."""
 MOST_WHY = 160
 """Characters of a reason; the report has the whole."""
+MOST_REASONS = 3
+"""Reasons that a mail lists."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Here:
+    """Where a command runs, and what a person elsewhere has to know of it."""
+
+    host: str = ""
+    endpoint: str = ""
+    again: str = ""
+    """The whole command, to be pasted into a shell; empty if it cannot be given again."""
+    went_well_at: str | None = ""
+    """When it last ended with nothing for a person to do; None: never; empty: not known."""
+    completed: Callable[[str], str] = str
+    """Returns a hint whose commands are whole."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,90 +56,94 @@ class Ending:
     """For a machine."""
     is_change: bool
     """Whether it ended differently from the last time, as far as is known."""
+    is_news: bool = True
+    """Whether anything in it has not been told before."""
     counts: Mapping[str, int] = field(default_factory=dict)
     """Rows by status."""
     facts: RunFacts = field(default_factory=RunFacts)
     """As in the run's summary; for several runs their sums, and the newest pace."""
 
 
-def of_run(result: RunResult) -> Ending:
+_NOWHERE = Here()
+
+
+def of_run(result: RunResult, here: Here = _NOWHERE) -> Ending:
     """Return how one run ended."""
     if result.report is None:
         return Ending(
             exit_code=result.exit_code,
             about="",
-            text=line(f"bulkbind: {result.hint}"),
+            text=lines([_head(here, "", result.hint, result.exit_code)]),
             summary={"exit_code": result.exit_code},
             is_change=True,
         )
     summary = result.report.summary
-    about = ", ".join(summary.manifests)
-    counts, changes = summary.counts, summary.facts.changes
-    told = [f"bulkbind: {_what(result, about)}"]
-    told += _examples(summary.examples, changes)
+    about, changes = ", ".join(summary.manifests), summary.facts.changes
+    told = [_head(here, about, _what(summary), result.exit_code), sentence(summary)]
+    told += _new(changes)
+    told += reason_lines(summary, MOST_REASONS)
+    told += _went_well(here)
+    told.append(f"run: {summary.run_id}" + (f" at {here.endpoint}" if here.endpoint else ""))
+    told += [f"manifest: {Path(name).absolute()}" for name in summary.manifests if name != "-"]
     if spent := time_text(summary.facts):
         told.append(f"time: {spent}")
-    told += [f"report: {path}" for path in result.report.files]
-    told += _to_do(counts)
-    if result.hint:
-        told.append(f"what to do: {result.hint}")
-    if summary.state is RunState.STOPPED:
-        told.append(
-            "what to do: the next run of the same manifest goes on there, and so does "
-            f"`bulkbind resume {summary.run_id}` with its options"
-        )
+    told += files_text(summary, [path.absolute() for path in result.report.files]).split("\n")
+    told += _to_do(result.hint, _next(summary), here)
     return Ending(
         exit_code=result.exit_code,
         about=about,
         text=lines(told),
         summary=as_json(summary) | {"exit_code": result.exit_code},
         is_change=summary.state is not RunState.DONE or _is_change(changes),
-        counts=counts,
+        counts=summary.counts,
         facts=summary.facts,
     )
 
 
-def of_inbox(result: InboxResult) -> Ending:
+def of_inbox(result: InboxResult, here: Here = _NOWHERE) -> Ending:
     """Return how a pass over an inbox ended."""
     troubled = [item for item in result.files if item.exit_code]
-    of_all = f"{len(result.files):,} files of {result.inbox}"
-    told = [
-        f"bulkbind: {len(troubled):,} of {of_all} need a person"
-        if troubled
-        else f"bulkbind: {of_all}, none needs a person"
-    ]
+    needs = _needs(len(troubled), len(result.files), "files")
+    what = f"stopped: {result.stopped}; {needs}" if result.stopped else needs
+    told = [_head(here, str(result.inbox), what, result.exit_code)]
     for item in troubled[:MOST_FILES]:
-        told += _file(item)
-    if len(troubled) > MOST_FILES:
-        told.append(f"  … and {len(troubled) - MOST_FILES:,} more files")
+        told += _file(item, here)
+    if (more := len(troubled) - MOST_FILES) > 0:
+        told.append(f"  … and {counted(more, 'more files')}")
     if known := sum(item.was_told for item in result.files):
-        told.append(f"{known:,} files are still in the inbox, as was told before")
-    if result.stopped:
-        told.append(f"stopped: {result.stopped}; {result.waiting:,} files wait for the next run")
-    if result.hint:
-        told.append(f"what to do: {result.hint}")
+        still = f"{counted(known, 'files')} {verb(known, 'is', 'are')} still in the inbox"
+        told.append(f"{still}, as was told before")
+    if result.stopped and result.waiting:
+        waiting = counted(result.waiting, "files")
+        told.append(f"{waiting} {verb(result.waiting, 'waits', 'wait')} for the next run")
+    told += _went_well(here)
+    if here.endpoint:
+        told.append(f"endpoint: {here.endpoint}")
     facts = RunFacts.total(item.facts for item in result.files)
     if spent := time_text(facts):
         told.append(f"time: {spent}")
-    told.append(f"report: {result.summary_file}")
-    told += _to_do(result.counts())
+    if result.summary_file is not None:
+        told.append(f"report: {result.summary_file.absolute()}")
+    told += _to_do(result.hint, _GO_ON if result.stopped else "", here)
     return Ending(
         exit_code=result.exit_code,
         about=str(result.inbox),
         text=lines(told),
         summary=result.as_json(),
         is_change=not all(item.was_told for item in result.files) or bool(result.stopped),
+        is_news=result.is_news,
         counts=result.counts(),
         facts=facts,
     )
 
 
-def of_error(error: BulkbindError, about: str) -> Ending:
+def of_error(error: BulkbindError, about: str, here: Here = _NOWHERE) -> Ending:
     """Return how a failed command ended."""
     first, *more = error.message.split("\n")
-    told = [f"bulkbind: {about}: {first}" if about else f"bulkbind: {first}", *more]
-    what, *more = error.hint.split("\n")
-    told += [f"what to do: {what}", *more] if error.hint else []
+    told = [_head(here, about, first, error.exit_code), *more]
+    told += _went_well(here)
+    told += [f"endpoint: {here.endpoint}"] if here.endpoint else []
+    told += _to_do(error.hint, _AGAIN, here)
     return Ending(
         exit_code=error.exit_code,
         about=about,
@@ -130,61 +153,83 @@ def of_error(error: BulkbindError, about: str) -> Ending:
     )
 
 
+def _head(here: Here, about: str, what: str, exit_code: ExitCode) -> str:
+    """Return the first line, which is all that a telephone shows."""
+    who = f"bulkbind on {here.host}" if here.host else "bulkbind"
+    code = f"exit {exit_code:d}: {exit_code.meaning}"
+    return ": ".join(part for part in (who, about, what) if part) + f" ({code})"
+
+
+def _what(summary: RunSummary) -> str:
+    if summary.state is RunState.STOPPED:
+        return f"stopped: {summary.stop_reason or 'for no known reason'}"
+    return _needs(sum(summary.needing.values()), summary.total, "devices")
+
+
+def _needs(count: int, total: int, what: str) -> str:
+    if not count:
+        return f"none of {counted(total, what)} needs you"
+    return f"{count:,} of {counted(total, what)} {verb(count, 'needs', 'need')} you"
+
+
 def _is_change(changes: Changes) -> bool:
     """Return whether a finished run differs from the last one; the first run does."""
     return not changes or bool(changes.counted())
 
 
-def _what(result: RunResult, about: str) -> str:
-    assert result.report is not None
-    summary = result.report.summary
-    if summary.state is RunState.STOPPED:
-        reason = summary.stop_reason or "for no known reason"
-        left = summary.counts.get(PENDING, 0)
-        return (
-            f"run {summary.run_id} of {about} stopped: {reason}; {left:,} of {summary.total:,} "
-            "rows are left"
-        )
-    if not summary.needs_person:
-        return f"run {summary.run_id} of {about}: {summary.total:,} rows, none needs a person"
-    needing = sum(summary.counts.get(status, 0) for status in NEEDS_PERSON)
-    new = summary.facts.changes.newly_failed
-    since = "" if new is None else f", {new:,} of them new since the last run"
-    return (
-        f"{needing:,} of {summary.total:,} rows of {about} need a person "
-        f"({_counted(summary.counts)}){since}"
-    )
+def _new(changes: Changes) -> list[str]:
+    """Return what needs a person and did not in the last run."""
+    if not (new := changes.newly_failed):
+        return []
+    is_new = verb(new, "is", "are")
+    return [f"{new:,} of them {is_new} new since run {changes.since}:"] + [
+        f"  {_example(row)}" for row in changes.newly_failed_rows
+    ]
 
 
-def _counted(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{counts[s]:,} {_words(s)}" for s in NEEDS_PERSON if counts.get(s))
+def _example(row: Example) -> str:
+    why = explained(*row["why"].partition(" ")[::2])
+    return f"{row['place']}  {words(row['status'])}: {why[:MOST_WHY]}"
 
 
-def _words(status: Status) -> str:
-    return status.replace("_", " ")
-
-
-def _examples(examples: Sequence[Example], changes: Changes, indent: str = "  ") -> list[str]:
-    """Return the newly failed rows if there are any, else examples."""
-    shown = changes.newly_failed_rows or examples
-    return [f"{indent}{row['place']}  {row['status']}: {row['why'][:MOST_WHY]}" for row in shown]
-
-
-def _file(item: InboxFile) -> list[str]:
+def _file(item: InboxFile, here: Here) -> list[str]:
     if item.moved_to is None:
         return [f"  {item.name} is still in the inbox: {item.problem}"] + (
-            [f"    what to do: {item.hint}"] if item.hint else []
+            [f"    what to do: {here.completed(item.hint)}"] if item.hint else []
         )
-    rows = sum(item.counts.values())
+    found = [status for status in NEEDS_PERSON if item.counts.get(status)]
+    needing = ", ".join(f"{item.counts[status]:,} {words(status)}" for status in found)
+    rows = counted(sum(item.counts.values()), "rows")
+    shown = item.facts.changes.newly_failed_rows or item.examples
+    cures = [f"    -> {words(status)}: {status.about.to_do}" for status in found]
     return [
-        f"  {item.name}: {_counted(item.counts)} of {rows:,} rows, now {item.moved_to}",
-        *_examples(item.examples, item.facts.changes, "    "),
+        f"  {item.name}: {needing} of {rows}; it is now",
+        f"    {item.moved_to}",
+        *(f"    {_example(row)}" for row in shown),
+        *cures,
     ]
 
 
-def _to_do(counts: Mapping[str, int]) -> list[str]:
-    return [
-        f"what to do: {_words(status)}: {status.about.to_do}"
-        for status in NEEDS_PERSON
-        if counts.get(status)
-    ]
+def _went_well(here: Here) -> list[str]:
+    if here.went_well_at == "":
+        return []
+    return [f"last went well: {moment(here.went_well_at) or 'never'}"]
+
+
+_GO_ON = "the next run goes on where it stopped; to go on now:"
+_AGAIN = "then run it again:"
+
+
+def _next(summary: RunSummary) -> str:
+    if summary.state is RunState.STOPPED:
+        return _GO_ON
+    return _AGAIN if summary.needs_person else ""
+
+
+def _to_do(hint: str, then: str, here: Here) -> list[str]:
+    """Return what to do, and the whole command with which it goes on."""
+    told = [f"what to do: {here.completed(hint)}"] if hint else []
+    is_told = then == _AGAIN and "`bulkbind " in hint  # the hint has the command
+    if here.again and then and not is_told:
+        told += [then, f"  {here.again}"]
+    return told

@@ -1,11 +1,11 @@
-"""Post how a command ended to a webhook. The only module of `app` that knows aiohttp."""
+"""Requests about how a command goes, to whoever watches. Only it knows aiohttp here."""
 
 from __future__ import annotations
 
 import asyncio
 import html
 import shlex
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -30,8 +30,12 @@ _FINAL = (400, 401, 403, 404, 405, 410, 413)
 """HTTP statuses after which a retry is pointless."""
 
 
+Signal = Literal["start", "", "fail"]
+"""What a ping says: that a command began, ended well, or failed; the end of the address's path."""
+
+
 class WebhookError(Exception):
-    """The post failed. The message names no part of the address but the host."""
+    """The request failed. The message names no part of the address but the host."""
 
 
 async def post(
@@ -44,14 +48,38 @@ async def post(
 
     Raises: WebhookError.
     """
-    try:
-        async with asyncio.timeout(timeout_s):
-            url = await in_thread(_address, address_file)
-    except TimeoutError:
-        raise WebhookError(f"the webhook's file {address_file} could not be read in time") from None
-    host = urlsplit(url).hostname
     # Slack interprets &, < and >.
     body = {"text": html.escape(text[:MOST_TEXT], quote=False), "summary": summary}
+    await _request("webhook", address_file, "", body, timeout_s, clock)
+
+
+async def ping(address_file: Path, signal: Signal, *, timeout_s: float, clock: Clock) -> None:
+    """Call an address that raises an alarm where it is not called, and say nothing else.
+
+    *address_file*, *timeout_s*: as in `post`.
+
+    Raises: WebhookError.
+    """
+    await _request("ping", address_file, signal, None, timeout_s, clock)
+
+
+async def _request(  # noqa: PLR0917  # those of its callers
+    what: str,
+    address_file: Path,
+    ending: str,
+    body: Mapping[str, Any] | None,
+    timeout_s: float,
+    clock: Clock,
+) -> None:
+    """Send one request, tried again where that may help. *ending*: of the address's path."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            url = await in_thread(_address, what, address_file)
+    except TimeoutError:
+        raise WebhookError(f"the {what}'s file {address_file} could not be read in time") from None
+    parts = urlsplit(url)
+    if ending:
+        url = parts._replace(path=f"{parts.path.rstrip('/')}/{ending}").geturl()
     why = ""
     async with aiohttp.ClientSession(
         timeout=aiohttp.ClientTimeout(total=timeout_s), cookie_jar=aiohttp.DummyCookieJar()
@@ -61,7 +89,9 @@ async def post(
                 await clock.sleep(PAUSE_S * number)
             try:
                 # A redirect would send the secret in the path elsewhere.
-                async with session.post(url, json=body, allow_redirects=False) as answer:
+                async with session.request(
+                    "GET" if body is None else "POST", url, json=body, allow_redirects=False
+                ) as answer:
                     await answer.content.read(1 << 16)
                     if answer.ok and answer.status < 300:  # noqa: PLR2004  # HTTP status
                         return
@@ -72,22 +102,22 @@ async def post(
                 why = f"no answer within {timeout_s:g} s"
             except (aiohttp.ClientError, OSError, ValueError) as error:
                 why = type(error).__name__  # its message may hold the address
-    raise WebhookError(f"the webhook at {host} did not take it: {why}")
+    raise WebhookError(f"the {what} at {parts.hostname} did not take it: {why}")
 
 
-def _address(path: Path) -> str:
+def _address(what: str, path: Path) -> str:
     try:
         content, status = read_whole(path)
         url = content.decode("utf-8-sig").strip()
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or type(error).__name__
-        raise WebhookError(f"the webhook's file {path} cannot be read: {why}") from None
+        raise WebhookError(f"the {what}'s file {path} cannot be read: {why}") from None
     learn(url.partition("://")[2].partition("/")[2])  # the host is shown
     if how := shared(path, status.st_mode):
         mend = f"chmod 600 {shlex.quote(str(path))}"
-        raise WebhookError(f"the webhook's file {path} can be {how} by others: {mend}")
+        raise WebhookError(f"the {what}'s file {path} can be {how} by others: {mend}")
     if not _is_fit(url):
-        raise WebhookError(f"the webhook's file {path} holds no https address")
+        raise WebhookError(f"the {what}'s file {path} holds no https address")
     return url
 
 

@@ -6,7 +6,8 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from bulkbind.model import RunFacts, TimeUse, Waits
-from bulkbind.report.measures import counted, rate_text
+from bulkbind.model.wording import counted
+from bulkbind.report.measures import rate_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,18 +24,21 @@ NEARLY_ALL, MOST = 0.9, 0.5
 class Gauge:
     """Reads the pacer, and what the time goes to, for display."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0917  # what a display shows
         self,
         pacer: Pacer,
         clock: Clock,
         what: str = "binding",
         patience_s: Callable[[], float] = lambda: 0.0,
         settle_s: float = 0.0,
+        trouble: Callable[[], str] = lambda: "",
     ) -> None:
         """*patience_s*: returns for how long an answer is waited for.
 
-        *settle_s*: the time from no answer to a list that counts.
+        *settle_s*: the time from no answer to a list that counts. *trouble*: returns why there was
+        no connection the last time.
         """
+        self._trouble = trouble
         self._pacer = pacer
         self._settle_s = settle_s
         self._patience_s = patience_s
@@ -43,11 +47,8 @@ class Gauge:
         """`binding` or `unbinding`."""
 
     def per_s(self) -> float | None:
-        """Return the requests per second allowed now; None without a limit.
-
-        0 while the endpoint is away: nobody knows what is allowed then, nor how long that lasts.
-        """
-        return 0.0 if self._pacer.state.is_away else self._pacer.per_s()
+        """Return the requests per second allowed now; None without a limit."""
+        return self._pacer.per_s()
 
     def source(self) -> str:
         """Return the origin of that limit."""
@@ -66,19 +67,39 @@ class Gauge:
         again, doubt = time.waits(TimeUse.BACKING_OFF), time.waits(TimeUse.SETTLING)
         return unanswered.merge(again).merge(doubt)
 
+    def is_away(self) -> bool:
+        """Return whether nobody may send, as the endpoint is away: nobody knows for how long."""
+        return self._pacer.state.is_away
+
+    def trouble(self) -> str:
+        """Return what else does not go smoothly, beside `waits`, in words; empty if all does."""
+        time = self._pacer.time
+        silent, first_s, _ = time.silent()
+        again, doubt = time.waits(TimeUse.BACKING_OFF).rows, time.waits(TimeUse.SETTLING).rows
+        found = {
+            TimeUse.BACKING_OFF: again and f"{counted(again, 'devices')} to be tried again",
+            TimeUse.SETTLING: doubt and f"{counted(doubt, 'devices')} in doubt, to be looked up",
+            TimeUse.SILENT: silent
+            and f"{counted(silent, 'requests')} without an answer for up to {first_s:.0f} s",
+        }
+        said = time.now() if self.waits() else None
+        return ", ".join(text for cause, text in found.items() if text and cause is not said)
+
     def waits(self) -> str:
         """Return briefly why nothing is sent now; empty if something is."""
         closed_s = self._pacer.closed_for_s()
         if closed_s > WORTH_SHOWING_S:
             until = self._moment(closed_s)
             if self._pacer.state.is_away:
-                return f"the endpoint is away, tried again at {until}"
+                return f"the endpoint is away{self._why()}; tried again at {until}"
             is_refused = self._pacer.state.is_closed
-            return f"the gateway refuses until {until}" if is_refused else f"paced until {until}"
+            return (
+                f"the gateway refuses (429) until {until}" if is_refused else f"paced until {until}"
+            )
         if self._pacer.state.is_away:
-            return "one request tries whether the endpoint is back"
+            return f"the endpoint is away{self._why()}; one request tries whether it is back"
         if self._pacer.state.is_closed:
-            return "one request tries whether the gateway is open again"
+            return "the gateway refuses (429); one request tries whether it is open again"
         return self._waits_for_others()
 
     def _waits_for_others(self) -> str:
@@ -101,6 +122,10 @@ class Gauge:
                 return f"lists are read for {rows} in doubt, by {self._moment(waits.left_s)}"
             case _:
                 return ""
+
+    def _why(self) -> str:
+        trouble = self._trouble()
+        return f": {trouble}" if trouble else ""
 
     def _moment(self, wait_s: float) -> str:
         moment = (self._clock.utc_now() + timedelta(seconds=wait_s)).astimezone()

@@ -12,6 +12,7 @@ from bulkbind.clock import iso
 from bulkbind.ledger.store import RUN_SHIFT
 from bulkbind.logs import logger
 from bulkbind.model import TimelinePart
+from bulkbind.model.wording import Needing
 from bulkbind.report.measures import left_s
 
 if TYPE_CHECKING:
@@ -100,9 +101,9 @@ MOST_PROBLEMS = 3
 """The newest problems of a group of outcomes, which the listener receives."""
 
 
-def _problem(claim: Claim, outcome: Outcome) -> str:
-    words = f"{claim.last.code} {claim.last.message}".strip() if claim.last else ""
-    return f"{claim.device.machine_code}: {outcome.status}: {outcome.detail or words}"
+def _needing(claim: Claim, outcome: Outcome) -> Needing:
+    said = (claim.last.code, claim.last.message) if claim.last else ("", "")
+    return Needing(claim.device.machine_code, outcome.status, *said, outcome.detail)
 
 
 class Progress:
@@ -124,6 +125,8 @@ class Progress:
         self._log_devices = log_devices
         self._log = logger()
         self._counts: Counter[str] = Counter()
+        self._fresh: list[tuple[int, Needing]] = []
+        """The newest rows that need a person; nobody has seen them yet."""
         self._done = 0
         self._began_at = self._logged_at = clock.monotonic()
         self._logged = 0
@@ -144,12 +147,28 @@ class Progress:
 
     def settled(self, ended: Sequence[Ended]) -> None:
         """Count durable outcomes."""
-        self._counts.update(outcome.status.value for _, outcome in ended)
-        problems = [item for item in ended if item[1].status.about.needs_person]
-        self._count(len(ended), [_problem(*item) for item in problems[-MOST_PROBLEMS:]])
+        counts = Counter([outcome.status for _, outcome in ended])
+        self._counts.update({status.value: count for status, count in counts.items()})
+        if any(status.about.needs_person for status in counts):
+            self._fresh += [
+                (claim.row, _needing(claim, outcome))
+                for claim, outcome in ended
+                if outcome.status.about.needs_person
+            ][-MOST_PROBLEMS:]
+            del self._fresh[:-MOST_PROBLEMS]
+        self._count(len(ended), [])
         if self._log_devices:
             for claim, outcome in ended:
                 self._log_device(claim, outcome)
+
+    def fresh(self) -> dict[int, Needing]:
+        """Return the newest rows that need a person by their ids, each once."""
+        fresh, self._fresh = dict(self._fresh), []
+        return fresh
+
+    def show(self, problems: Sequence[str]) -> None:
+        """Show the newest rows that need a person."""
+        self._listener.settled(self._counts, problems)
 
     def doubted(self, before: Sequence[Status]) -> None:
         """Take back outcomes that are in doubt again; *before*: what they were."""
@@ -160,7 +179,7 @@ class Progress:
         """Count durable unbindings."""
         self._counts.update(item.status.value for item in items)
         problems = [
-            f"{item.machine_code}: {item.status}: {item.detail}"
+            Needing(item.machine_code, item.status, "", "", item.detail).text("")
             for item in items
             if item.status.about.needs_person
         ]

@@ -6,6 +6,7 @@ import asyncio
 import math
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from bulkbind.app.reports import Report, write_report
@@ -23,7 +24,7 @@ from bulkbind.app.session.session import (
 from bulkbind.clock import iso
 from bulkbind.engine import Breaker, Parts, Pipeline, StopSignal, Unbinder, draining
 from bulkbind.errors import ExitCode, LedgerError
-from bulkbind.ledger import ledger_of
+from bulkbind.ledger import ledger_of, places_of
 from bulkbind.logs import bound, logger
 from bulkbind.model import LimitFound, LiveFacts, RunFacts, RunState, UnbindKind
 
@@ -69,7 +70,11 @@ async def send(
     ledger.count_time(pacer.time)
     client = await known_client(session, ledger)
     gauge = Gauge(
-        pacer, clock, patience_s=client.patience_s, settle_s=settings.doubt.readback_settle
+        pacer,
+        clock,
+        patience_s=client.patience_s,
+        settle_s=settings.doubt.readback_settle,
+        trouble=lambda: client.trouble,
     )
     notes = _Notes(ledger, client)
     staged, doubtful = await ledger.unsettled(run)
@@ -115,7 +120,7 @@ async def send(
     with bound(run_id=run_id):
         logger().info("run.started", rows=rows, endpoint=settings.endpoint())
         try:
-            async with api, _telling(ledger, run, gauge, clock, spent):
+            async with api, _telling(ledger, run, gauge, progress, clock, spent):
                 with progress.shown(gauge):
                     await sender.send(first)
         finally:
@@ -133,8 +138,13 @@ TELL_EVERY_S = 1.0
 
 
 @asynccontextmanager
-async def _telling(
-    ledger: Ledger, run: int, gauge: Gauge, clock: Clock, spent: Callable[[], RunFacts]
+async def _telling(  # noqa: PLR0917  # what is told, and where
+    ledger: Ledger,
+    run: int,
+    gauge: Gauge,
+    progress: Progress,
+    clock: Clock,
+    spent: Callable[[], RunFacts],
 ) -> AsyncIterator[None]:
     """Keep in the ledger how the block's sending is doing, for `status` and after a crash."""
     began_at = iso(clock.utc_now())
@@ -143,10 +153,15 @@ async def _telling(
         while True:
             said = LiveFacts()
             said.run, said.began_at, said.at = run, began_at, iso(clock.utc_now())
-            said.allowed_per_s = gauge.per_s()
+            said.allowed_per_s, said.source = gauge.per_s(), gauge.source()
             said.waits, said.waiting = gauge.waits(), gauge.waiting()
+            said.is_away, said.trouble = gauge.is_away(), gauge.trouble()
             said.spent = spent()
             await ledger.put_meta(LiveFacts.key, said.as_json())
+            if fresh := progress.fresh():
+                places = await ledger.read(partial(places_of, rows=list(fresh)))
+                found = zip(fresh.values(), places, strict=True)
+                progress.show([each.text(place) for each, place in found])
             await clock.sleep(TELL_EVERY_S)
 
     task = asyncio.create_task(tell(), name="telling")

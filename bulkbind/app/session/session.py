@@ -21,6 +21,7 @@ from bulkbind.errors import InterruptedRunError, LedgerBusyError
 from bulkbind.koodrive import KooDrive, authorizer, proxy_for, tls_of
 from bulkbind.ledger import Ledger, ledger_of
 from bulkbind.model import RunFacts
+from bulkbind.model.wording import counted
 from bulkbind.pacing import Left, Limit, Pacer
 from bulkbind.threads import in_thread
 
@@ -130,8 +131,8 @@ async def held_ledger(session: Session) -> AsyncIterator[Ledger]:
         ledger, left = await _opened(session, session.settings.endpoint())
     if left:
         session.listener.notice(
-            f"a run was cut off: up to {left} rows may have been sent without an answer; they are "
-            "in doubt until the server's lists are read"
+            f"a run was cut off: up to {counted(left, 'rows')} may have been sent without an "
+            "answer: in doubt until the server's lists are read"
         )
     try:
         yield ledger
@@ -227,6 +228,7 @@ def paced(session: Session, client: KooDrive, pacer: Pacer, *, is_idle: bool = F
     """
     if not is_idle:
         session.listener.before_credentials()
+        session.pulse.beat()  # an answer may have taken long
     assert session.auth is not None, "a command that asks the server has credentials"
     return Paced(client, session.auth, pacer)
 

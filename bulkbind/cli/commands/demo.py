@@ -16,6 +16,22 @@ from bulkbind.settings import LogSettings
 
 if TYPE_CHECKING:
     from bulkbind.engine import StopSignal
+    from bulkbind.model import Plan
+
+
+MOST_REASONS = 4
+"""As many as leave room on a screen of 24 lines for all else."""
+
+
+class _Watching(Console):
+    """Shows the progress alone: what is to be bound is known, and nobody is asked."""
+
+    def notice(self, text: str) -> None:
+        pass
+
+    def confirm(self, plan: Plan) -> bool:
+        del plan
+        return True
 
 
 @options.command("demo")
@@ -40,13 +56,11 @@ def command(out: Path) -> None:
     """  # noqa: D301  # click's mark for a block that is not wrapped
     with explained():
         configure_logs(LogSettings(log_level="error"), is_quiet=False)
-        console = Console()
+        console = _Watching()
 
         async def work(stop: StopSignal) -> ExitCode:
             result = await demo(out, console, say, stop)
-            show(result, is_quiet=False, is_json=False, every_status=True)
-            failed = out / "failed.csv"
-            say(f"look at {out / 'report.html'}; {failed} could be mended and run again")
+            show(result, is_quiet=False, is_json=False, most_reasons=MOST_REASONS, is_brief=True)
             # Failed rows are part of the demo; only an aborted run is an error.
             is_done = result.exit_code == ExitCode.NEEDS_PERSON
             return ExitCode.DONE if is_done else result.exit_code

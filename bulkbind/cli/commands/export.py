@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from contextlib import AbstractContextManager, ExitStack
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
@@ -16,7 +16,7 @@ from bulkbind.cli.running import configure_logs, explained, run_until_done
 from bulkbind.errors import ExitCode
 from bulkbind.files import replacing
 from bulkbind.model.fields import CODE, OPTIONAL, USER, enumeration
-from bulkbind.report.measures import counted
+from bulkbind.model.wording import counted
 from bulkbind.settings import Group
 
 if TYPE_CHECKING:
@@ -66,13 +66,18 @@ def command(users: tuple[str, ...], *, to: Path | None, **given: Any) -> None:
 
         async def work(stop: StopSignal) -> ExitCode:
             with ExitStack() as stack:
-                file = sys.stdout if to is None else stack.enter_context(replacing(to))
+                file = sys.stdout if to is None else stack.enter_context(_opened(to))
                 devices = await export(wanted, settings, file, listener=console, stop=stop)
                 file.flush()
             say(counted(devices, "devices") + (f": {to}" if to else ""))
             return ExitCode.DONE
 
         sys.exit(run_until_done(work))
+
+
+def _opened(to: Path) -> AbstractContextManager[TextIO]:
+    hint = "free the disk, or choose another file with --to"
+    return replacing(to, what="manifest", hint=hint)
 
 
 def _ids(users: tuple[str, ...]) -> Iterator[str]:

@@ -26,8 +26,8 @@ from bulkbind.cli.running import explained, print_lines
 from bulkbind.errors import DeclinedError, ManifestError, UsageError
 from bulkbind.model import in_one_line
 from bulkbind.model.fields import CODE, FIELDS, USER
+from bulkbind.model.wording import counted
 from bulkbind.redaction import lines
-from bulkbind.report.measures import counted
 from bulkbind.settings import FOUND, AuthMode, Group, normal_endpoint
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ UNWRITTEN = "nothing was written"
 @options.option(
     "--auth",
     "mode",
-    type=click.Choice(get_args(AuthMode)),
+    type=options.Choice(get_args(AuthMode)),
     help="kind of credentials  [default: asked; with --yes, whatever there is]",
 )
 @options.settings(Group.MANIFEST)

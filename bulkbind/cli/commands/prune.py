@@ -9,9 +9,11 @@ import click
 from bulkbind.app.prune import prune
 from bulkbind.cli import options
 from bulkbind.cli.console import say
+from bulkbind.cli.here import again
 from bulkbind.cli.options import settings_from
 from bulkbind.cli.running import explained, print_lines
 from bulkbind.errors import UsageError
+from bulkbind.model.wording import counted
 from bulkbind.settings import Group
 
 if TYPE_CHECKING:
@@ -74,7 +76,7 @@ def command(
         if older_than is None and reports_older_than is None and keep_reports is None:
             raise UsageError(
                 "prune wants to be told what is old",
-                hint="give --older-than 180d, --reports-older-than 90d or --keep-reports 60",
+                hint=f"for instance {again('--older-than', '180d', '--keep-reports', '60')}",
             )
         done = prune(
             settings_from(given),
@@ -89,15 +91,15 @@ def command(
         if done.ledger is not None:
             _show(done.ledger, would)
         if reports_older_than is not None or keep_reports is not None:
-            say(f"reports: {len(done.reports):,} folders {would}")
+            say(f"reports: {counted(len(done.reports), 'folders')} {would}")
         for folder in done.reports:
             print_lines([str(folder)])
 
 
 def _show(pruned: Pruned, would: str) -> None:
     say(
-        f"ledger: {pruned.rows:,} rows and {pruned.attempts:,} attempts of {pruned.runs:,} runs "
-        f"{would}"
+        f"ledger: {counted(pruned.rows, 'rows')} and {counted(pruned.attempts, 'attempts')} of "
+        f"{counted(pruned.runs, 'runs')} {would}"
     )
     if pruned.is_vacuumed:
         say(f"ledger: {pruned.bytes_before / 1e6:,.1f} MB before, now {_mb(pruned)}")

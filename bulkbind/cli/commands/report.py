@@ -7,12 +7,16 @@ from typing import Any
 from bulkbind.app.reports import write_forms, write_report
 from bulkbind.cli import options
 from bulkbind.cli.console import say
-from bulkbind.cli.here import completed
+from bulkbind.cli.here import again, completed
 from bulkbind.cli.options import run_argument, settings_from
 from bulkbind.cli.running import explained, print_json, print_lines
 from bulkbind.errors import UsageError
+from bulkbind.model import MEANINGS
 from bulkbind.report import FORMS, as_json, as_text
+from bulkbind.report.tables import KEYS
 from bulkbind.settings import Group
+
+_STATUSES = [f"status={status}" for status in MEANINGS]
 
 
 @options.command("report")
@@ -38,6 +42,7 @@ from bulkbind.settings import Group
     multiple=True,
     type=options.Listed(),
     metavar="KEY=VALUE|…",
+    shell_complete=options.offering(*(f"{key}=" for key in KEYS), *_STATUSES),
     help="with --format: only these rows, e.g. status=failed|invalid,reason=space; keys are "
     "status, reason, user_id, machine_code, code; repeatable",
 )
@@ -75,7 +80,7 @@ def command(
         if only and not forms:
             raise UsageError(
                 "--filter chooses rows of one form of the report",
-                hint="add --format csv, or another",
+                hint=f"for instance {again('--format', 'csv')}",
             )
         settings = settings_from(given)
         if forms:

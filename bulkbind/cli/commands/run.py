@@ -14,6 +14,7 @@ from bulkbind.app.rehearse import rehearse as rehearse_run
 from bulkbind.app.run import resume, run
 from bulkbind.cli import options
 from bulkbind.cli.commands.sandbox import behaviour_from, behaviour_options
+from bulkbind.cli.here import again
 from bulkbind.cli.options import run_argument
 from bulkbind.cli.running import explained
 from bulkbind.cli.send import send, send_inbox
@@ -26,6 +27,16 @@ if TYPE_CHECKING:
     from bulkbind.engine import StopSignal
     from bulkbind.errors import ExitCode
     from bulkbind.settings import Settings
+
+
+note = options.option(
+    "--note",
+    default="",
+    callback=options.one_line,
+    metavar="TEXT",
+    help="kept with the run; such as the number of a change; runs, history, report and mail show "
+    "it",
+)
 
 
 @options.command("run", is_brief=True)
@@ -45,9 +56,11 @@ if TYPE_CHECKING:
 @options.path(
     "--plan",
     "plan_file",
-    help="do what `plan MANIFEST --save FILE` planned; or nothing if manifest or ledger moved",
+    help="what `bulkbind plan MANIFEST --save FILE` planned; or nothing if manifest or ledger "
+    "moved",
 )
 @options.option("--yes", is_flag=True, help="do not ask")
+@note
 @options.path(
     "--archive",
     metavar="DIR",
@@ -69,6 +82,7 @@ def command(
     first: int | None,
     rehearse: bool,
     plan_file: Path | None,
+    note: str,
     limits: tuple[str, ...],
     faults: tuple[str, ...],
     seed: int | None,
@@ -76,7 +90,7 @@ def command(
     min_age: float,
     **given: Any,
 ) -> None:
-    """Bind every device of the manifests to its user, and write a result for every row.
+    """Bind every device of the manifests to its user; every row gets a result.
 
     MANIFEST is a file (CSV, XLSX, YAML, JSON Lines, JSON, each also as .gz), a folder, a pattern in
     quotes, or - for standard input; several make one run. All of it is checked before anything is
@@ -98,20 +112,33 @@ def command(
         if (limits or faults or seed is not None) and not rehearse:
             raise UsageError(
                 "--limit, --fault and --seed say how the sandbox of a rehearsal behaves",
-                hint="add --rehearse, or leave them away",
+                hint=f"rehearse with them: {again('--rehearse')}",
             )
         sandbox = behaviour_from(limits, faults, seed)
         wanted = load_plan(plan_file) if plan_file is not None else None
     if archive is not None:
-        sys.exit(_inbox(manifests, archive, min_age, given, is_plain=not rehearse and not first))
+        is_plain = not rehearse and not first
+        sys.exit(_inbox(manifests, archive, min_age, given, note=note, is_plain=is_plain))
 
     async def use_case(settings: Settings, console: Console, stop: StopSignal) -> RunResult:
         if not rehearse:
             return await run(
-                manifests, settings, first=first, wanted=wanted, listener=console, stop=stop
+                manifests,
+                settings,
+                first=first,
+                wanted=wanted,
+                note=note,
+                listener=console,
+                stop=stop,
             )
         return await rehearse_run(
-            manifests, settings, sandbox=sandbox, first=first, listener=console, stop=stop
+            manifests,
+            settings,
+            sandbox=sandbox,
+            first=first,
+            note=note,
+            listener=console,
+            stop=stop,
         )
 
     sys.exit(send(given, use_case, is_rehearsal=rehearse))
@@ -123,20 +150,21 @@ def _inbox(
     min_age_s: float,
     given: dict[str, Any],
     *,
+    note: str,
     is_plain: bool,
 ) -> ExitCode:
     with explained():
         if len(manifests) != 1 or not is_plain:
             raise UsageError(
                 "--archive takes one folder, and neither --first nor --rehearse",
-                hint="for instance: bulkbind run inbox/ --archive done/",
+                hint="for instance `bulkbind run inbox/ --archive done/`",
             )
     inbox = Path(manifests[0])
     given["manifests"] = (str(inbox.resolve()),)
 
     async def use_case(settings: Settings, console: Console, stop: StopSignal) -> InboxResult:
         return await run_inbox(
-            inbox, archive, settings, min_age_s=min_age_s, listener=console, stop=stop
+            inbox, archive, settings, min_age_s=min_age_s, note=note, listener=console, stop=stop
         )
 
     return send_inbox(given, use_case)

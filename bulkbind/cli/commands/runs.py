@@ -8,6 +8,7 @@ from bulkbind.app.reports import runs
 from bulkbind.cli import options
 from bulkbind.cli.options import settings_from
 from bulkbind.cli.running import explained, print_json, print_lines
+from bulkbind.model import RunState
 from bulkbind.settings import Group
 
 
@@ -32,7 +33,8 @@ def command(*, as_json: bool, **given: Any) -> None:
         for run in found:
             counts = ", ".join(f"{count:,} {status}" for status, count in run["counts"].items())
             state = "superseded" if run["superseded_by"] else run["state"]
-            state = "undone" if run["undo"] else state
+            if run["undo"]:
+                state = "undone" if run["undo"]["state"] == RunState.DONE else "undo not finished"
             line = (
                 f"{run['run_id']:<{width}}  {state:<10}  {run['created_at'][:19]}Z  "
                 f"{run['operator']}@{run['host']}  {', '.join(run['manifests'])}: {counts}"

@@ -12,6 +12,7 @@ from bulkbind.cli import options
 from bulkbind.cli.console import say
 from bulkbind.cli.running import explained, run_until_done
 from bulkbind.errors import ExitCode, UsageError
+from bulkbind.model.wording import counted
 from bulkbind.sandbox import (
     Sandbox,
     SandboxOptions,
@@ -110,7 +111,8 @@ behaviour_options = options.together(
             "faults",
             multiple=True,
             metavar="NAME=P[,KEY=VALUE...]",
-            help="fault of the sandbox, with its probability P (0 to 1), e.g. "
+            shell_complete=options.offering(*(f"{kind}=" for kind in KINDS)),
+            help="fault of the sandbox with probability P (0 to 1), e.g. "
             "reset-after=0.03; repeatable  [default: none]",
         ),
         options.option(
@@ -240,7 +242,7 @@ def command(
                     click.echo(f"ca {sandbox.ca_file}")
                 await stop.wait()
                 if verbose:
-                    say(f"{len(sandbox.bindings)} bindings; {dict(sandbox.counts)}")
+                    say(f"{counted(len(sandbox.bindings), 'bindings')}; {dict(sandbox.counts)}")
             return ExitCode.DONE
 
         sys.exit(run_until_done(work))

@@ -24,6 +24,7 @@ def command(name: str) -> None:
     summary           what run, resume and report print, and summary.json
     plan, status, validate, undo, verify, runs, doctor
                       what these commands print
+    settings          what config prints
     inbox             what run --archive prints, and inbox.json
     events            a log line
     error             what stands there instead after a fatal error

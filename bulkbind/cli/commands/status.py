@@ -6,16 +6,20 @@ from typing import TYPE_CHECKING, Any
 
 from bulkbind.app.reports import status
 from bulkbind.cli import options
-from bulkbind.cli.here import completed
+from bulkbind.cli.here import command as command_here, completed
 from bulkbind.cli.options import run_argument, settings_from
 from bulkbind.cli.running import explained, print_json, print_lines
 from bulkbind.model import RunState
 from bulkbind.report import as_json, as_text
-from bulkbind.report.measures import rate_text, span_text
+from bulkbind.report.measures import moment, pace_text
 from bulkbind.settings import Group
 
 if TYPE_CHECKING:
     from bulkbind.app.reports import RunStatus
+
+
+MOST_REASONS = 3
+"""As many as leave room on a screen for how the run is doing."""
 
 
 @options.command("status")
@@ -42,6 +46,8 @@ def command(run_id: str | None, *, as_json_: bool, **given: Any) -> None:
                 "per_s": round(found.per_s, 2),
                 "allowed_per_s": found.live.allowed_per_s,
                 "waits": found.live.waits,
+                "trouble": found.live.trouble,
+                "took_s": round(found.took_s, 1),
                 "left_s": None if found.left_s is None else round(found.left_s, 1),
                 "is_alive": found.is_alive,
                 "last_settled_at": found.last_settled_at or None,
@@ -49,34 +55,32 @@ def command(run_id: str | None, *, as_json_: bool, **given: Any) -> None:
             }
             print_json(as_json(found.summary) | progress)
             return
-        print_lines([completed(as_text(found.summary))])
-        print_lines(map(completed, _lines(found)))
-
-
-def _pace(found: RunStatus) -> str:
-    """Return rate, allowed rate and time left."""
-    live = found.live
-    parts = [f"{rate_text(found.per_s)} in the last {span_text(found.measured_s)}"]
-    if live.allowed_per_s:
-        parts.append(f"{rate_text(live.allowed_per_s)} allowed")
-    if found.left_s:
-        parts.append(f"about {span_text(found.left_s)} left")
-    return ", ".join(parts)
+        shown = as_text(found.summary, most_reasons=MOST_REASONS)
+        print_lines(map(completed, [shown, *_lines(found)]))
 
 
 def _lines(found: RunStatus) -> list[str]:
-    total = found.summary.total
+    live, summary = found.live, found.summary
     lines = [
-        f"ended: {found.done:,} of {total:,}"
-        + (f", the last at {found.last_settled_at}" if found.last_settled_at else "")
+        f"ended: {found.done:,} of {summary.total:,}"
+        + (f", the last at {moment(found.last_settled_at)}" if found.last_settled_at else "")
     ]
-    if found.summary.state is RunState.SENDING:
-        who = f"pid {found.summary.pid} on {found.summary.host}"
-        if found.is_alive is False:
-            lines.append(f"cut off: its process ({who}) is gone; `bulkbind resume` goes on")
-        else:
-            lines.append(f"sending: {who}, {_pace(found)}")
-            if found.live.waits:
-                lines.append(f"waiting: {found.live.waits}")
+    who = f"pid {found.holder.pid} on {found.holder.host}"
+    if summary.is_cut_off:
+        lines.append(f"cut off: its process ({who}) is gone; what goes on with it:")
+        lines.append(f"  {command_here(['resume', summary.run_id])}")
+    elif summary.state is RunState.STOPPED:
+        lines += ["what goes on with it:", f"  {command_here(['resume', summary.run_id])}"]
+    elif found.is_sending:
+        pace = pace_text(
+            found.per_s,
+            live.allowed_per_s,
+            live.source or "no limit met",
+            found.took_s,
+            found.left_s,
+        )
+        lines += [f"sending: {who}", pace]
+        lines += [f"waiting: {live.waits}"] if live.waits else []
+        lines += [live.trouble] if live.trouble else []
     lines += [f"! {problem}" for problem in found.problems]
     return lines

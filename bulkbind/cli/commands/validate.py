@@ -21,15 +21,10 @@ from bulkbind.cli.running import explained, print_lines
 from bulkbind.errors import LedgerError
 from bulkbind.model import Change, Problem, cause_of, in_one_line
 from bulkbind.model.problem_groups import MOST_EXAMPLES
+from bulkbind.model.wording import counted, verb
 from bulkbind.redaction import Lines, json_text
-from bulkbind.report.measures import counted
-from bulkbind.report.problem_text import (
-    MOST_LINES,
-    WIDTH,
-    every_line,
-    full_text,
-    problem_lines,
-)
+from bulkbind.report.layout import WIDTH
+from bulkbind.report.problem_text import MOST_LINES, every_line, full_text, problem_lines
 from bulkbind.settings import Group
 
 if TYPE_CHECKING:
@@ -237,7 +232,8 @@ def _json(found: Validation, findings: _Findings, spool: _Spool) -> Iterator[str
 
 
 def _summarise(found: Validation, *, is_whole: bool) -> None:
-    parts = [f"{counted(found.rows, 'rows')}, {found.invalid:,} of them break a rule"]
+    breaks = verb(found.invalid, "breaks", "break")
+    parts = [f"{counted(found.rows, 'rows')}, {found.invalid:,} of them {breaks} a rule"]
     if found.duplicates:
         parts.append(counted(found.duplicates, "duplicates"))
     if found.cleaned:

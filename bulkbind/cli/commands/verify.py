@@ -21,7 +21,7 @@ from bulkbind.cli.running import (
 )
 from bulkbind.model import EXTRA, PlanWord
 from bulkbind.model.fields import LABELS, enumeration
-from bulkbind.report.measures import counted
+from bulkbind.model.wording import counted
 from bulkbind.settings import Group
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bulkbind.app.doctor import limit_text
+from bulkbind.app.doctor import _shown, limit_text
 from bulkbind.koodrive.limit_headers import stated_limits
 
 
@@ -24,3 +24,21 @@ def test_a_limit_is_shown_as_far_as_it_is_stated(headers, text):
     [limit] = stated_limits(headers, None)
 
     assert limit_text(limit) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (True, "true"),
+        (None, "not set"),
+        ([], "none"),
+        (["13000301", "x"], "'13000301', x"),
+        ({"user_id": "Owner"}, "user_id=Owner"),
+        ({}, "none"),
+        ("15s", "15s"),
+    ],
+    ids=repr,
+)
+def test_a_setting_is_shown_as_people_write_it(value, text):
+    """Not as Python would."""
+    assert _shown(value) == text

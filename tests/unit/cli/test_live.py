@@ -60,7 +60,7 @@ async def test_it_tells_counts_rates_and_time_left(parts):
     assert "100 / 1,000" in lines[0]
     assert lines[1].split() == ["90", "bound", "10", "failed"]
     assert lines[2].startswith("20/s of 40/s (set by --rate)")
-    assert "45 s left" in lines[2]
+    assert lines[2].endswith("5 s so far  ·  about 45 s left")
     assert lines[3:] == ["! SN3: failed: no", "! SN4: failed: no", "! SN5: failed: no"]
 
 
@@ -87,7 +87,7 @@ async def test_it_says_why_it_waits(parts):
     clock.advance(95)
     probing = plain(shown, terminal)
 
-    assert any(line.startswith("waiting: the gateway refuses until ") for line in closed)
+    assert any(line.startswith("waiting: the gateway refuses (429) until ") for line in closed)
     assert any("one request tries" in line for line in probing)
 
 
@@ -122,4 +122,27 @@ async def test_a_narrower_terminal_is_overdrawn_whole(parts):
 
     written = terminal.file
     assert isinstance(written, io.StringIO)
-    assert written.getvalue() == "\x1b[2K\x1b[1A"
+    assert written.getvalue() == 2 * "\x1b[2K\x1b[1A"  # the bar, and the pace
+
+
+class Away(Gauge):
+    """Of an endpoint that is away."""
+
+    def is_away(self):
+        return True
+
+    def trouble(self):
+        return "3 devices in doubt, to be looked up"
+
+
+async def test_while_the_endpoint_is_away_no_time_is_left(parts):
+    """Nobody knows; what is in doubt is told all the same."""
+    clock, pacer = parts
+    terminal = Terminal(file=io.StringIO(), width=80, force_terminal=True)
+    shown = LiveDisplay(1_000, Away(pacer, clock), clock, terminal)
+    clock.advance(5)
+    shown.settled({"bound": 100}, [])
+
+    lines = plain(shown, terminal)
+    assert lines[2] == "20/s of 40/s (set by --rate)  ·  5 s so far"
+    assert lines[3] == "3 devices in doubt, to be looked up"

@@ -46,7 +46,7 @@ OTHERS = (("B", "2"), ("C", "3"))
         (seen(*OTHERS), ""),
         (seen(*OTHERS, asked=("NEW",), known={}), ""),
         (seen(asked=("NEW",), known={}), ""),
-        (seen(("B", "2")), "lacks 1 devices known as bound, e.g. C"),
+        (seen(("B", "2")), "lacks 1 device known as bound, e.g. C"),
         (seen(), "lacks 2 devices"),
         (seen(known={"A": "1"}), "no other device"),
         (seen(("a", "9"), *OTHERS), "another letter case"),

@@ -10,6 +10,7 @@ import pytest
 
 from bulkbind.errors import ManifestError
 from bulkbind.manifest.csv_dialect import Dialect
+from bulkbind.model.wording import counted
 from tests.support.manifests import opener, outline
 
 
@@ -355,7 +356,8 @@ def test_what_databases_print_around_a_table_is_passed_over(manifest, content, c
     opened = manifest(content)
 
     assert codes(opened) == ["A1", "A2"]
-    assert f"fleet.csv: {count} rule lines and footers passed over" in opened.notices
+    lines = counted(count, "footer or rule lines")
+    assert f"fleet.csv: {lines} passed over" in opened.notices
 
 
 @pytest.mark.parametrize(

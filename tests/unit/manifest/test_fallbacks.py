@@ -290,4 +290,4 @@ def test_a_byte_order_mark_within_a_file_is_no_other_header(tmp_path):
     manifest = opener(tmp_path / "fleet.csv")(text, user_id="fallback")
 
     assert [row.device for row in manifest.rows()] == [device("u", "A"), device("u", "B")]
-    assert "fleet.csv: 1 repeated headers passed over" in manifest.notices
+    assert "fleet.csv: 1 repeated header passed over" in manifest.notices

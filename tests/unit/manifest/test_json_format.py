@@ -49,7 +49,7 @@ def test_a_line_is_a_device(lines):
     assert rows[1].cells == {"machine_code": 12, "user_id": "u", "site": {"x": [1]}}
     assert opened.source.format == "jsonl"
     assert opened.notices == [
-        "fleet.jsonl: 1 blank lines passed over",
+        "fleet.jsonl: 1 blank line passed over",
         "fleet.jsonl: keys kept but not sent: site",
     ]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bulkbind.manifest.likely_causes import cause_of_value, damage_of, fault_of
+from bulkbind.manifest.likely_causes import Repeats, cause_of_value, damage_of, fault_of
 from bulkbind.model import Device
 from tests.support.formats import FORMATS, opened
 from tests.support.manifests import opener
@@ -294,6 +294,17 @@ def test_code_of_many_users_is_told(tmp_path):
 def test_ordinary_repeats_are_not_told(tmp_path, rows):
     """The same device again is a duplicate, no more."""
     assert shared(tmp_path, rows) == []
+
+
+def test_codes_are_forgotten_though_some_repeat_everywhere():
+    """A file whose every part names a device twice is not held in memory."""
+    repeats = Repeats()
+    for part in range(200):
+        codes = [f"SN{part}-{n // 2}" for n in range(200)]
+        repeats.add(codes, [f"Van {n}" for n in range(200)], ["u"] * 200, range(200))
+
+    assert len(repeats._first) < 7_000
+    assert len(repeats._repeated) <= 1_000
 
 
 def test_shared_codes_are_told_in_bounded_memory(tmp_path):

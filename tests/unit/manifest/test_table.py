@@ -8,6 +8,7 @@ from bulkbind.errors import ManifestError, UsageError
 from bulkbind.manifest.csv_dialect import Dialect, find_dialect
 from bulkbind.manifest.text import LONGEST_LINE, MOST_COLUMNS
 from bulkbind.model import Device
+from bulkbind.model.wording import counted
 from bulkbind.settings import ManifestSettings
 from tests.support.manifests import opener, outline
 from tests.support.rows import device
@@ -36,7 +37,8 @@ def test_header_is_found_below_titles(manifest, before, lines):
 
     assert outline(opened.rows()) == [(lines + 2, "A")]
     assert opened.source.preamble == before
-    assert opened.notices[0] == f"fleet.csv: {lines} lines before the header passed over"
+    before_it = counted(lines, "lines")
+    assert opened.notices[0] == f"fleet.csv: {before_it} before the header passed over"
 
 
 def test_skip_rows_says_where_the_header_is(manifest):
@@ -107,8 +109,8 @@ def test_repeated_headers_and_comments_are_passed_over(manifest):
 
     assert outline(opened.rows()) == [(2, "A"), (5, "B")]
     assert opened.notices == [
-        "fleet.csv: 1 repeated headers passed over",
-        "fleet.csv: 1 comment lines passed over",
+        "fleet.csv: 1 repeated header passed over",
+        "fleet.csv: 1 comment line passed over",
     ]
 
 

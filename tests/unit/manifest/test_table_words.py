@@ -67,7 +67,7 @@ def test_header_in_other_words_is_passed_over(manifest, line, after):
     read = manifest(HEADER + line + after)
 
     assert None not in codes(read)
-    assert "fleet.csv: 1 headers in other words passed over" in read.notices
+    assert "fleet.csv: 1 reworded header passed over" in read.notices
 
 
 @pytest.mark.parametrize(

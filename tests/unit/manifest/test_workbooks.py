@@ -403,7 +403,7 @@ def test_positions_count_from_column_a(read, left):
     [(line, _, told)] = devices(manifest)
 
     assert line == 4
-    assert manifest.notices == ["f.xlsx: 1 comment lines passed over"]
+    assert manifest.notices == ["f.xlsx: 1 comment line passed over"]
     assert f"at 3 in {'ABCD'[left]}4 (" in told
 
 

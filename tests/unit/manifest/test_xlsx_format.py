@@ -38,7 +38,7 @@ def test_rows_have_the_numbers_of_the_sheet(read):
     assert outline(rows) == [(4, "SN1"), (6, "SN2")]
     assert rows[0].device == device("u", "SN1", "Van 1", None)
     assert opened.source.header == tuple(HEADER)
-    assert opened.notices == ["fleet.xlsx: 1 blank lines passed over"]
+    assert opened.notices == ["fleet.xlsx: 1 blank line passed over"]
 
 
 def test_blank_rows_and_columns_before_the_table_are_counted(read):

@@ -6,8 +6,7 @@ import re
 
 import pytest
 
-from bulkbind.app.notices import run_end
-from bulkbind.cli import live
+from bulkbind.cli.colours import STYLES
 from bulkbind.model import (
     COMES_BACK,
     GONE,
@@ -23,11 +22,15 @@ from bulkbind.model import (
     VERDICTS,
     NoAnswer,
     PlanWord,
+    RunState,
+    RunSummary,
     Status,
     UnbindStatus,
 )
 from bulkbind.model.statuses import Described
+from bulkbind.model.wording import words
 from bulkbind.report.page import TONES
+from bulkbind.report.summary import reason_lines, sentence
 from tests.support.paths import ROOT
 
 SOURCES = sorted((ROOT / "bulkbind").rglob("*.py"))
@@ -72,21 +75,38 @@ def test_every_colour_has_a_class():
 
 def test_the_live_display_has_a_style_for_every_status():
     """Bound is green, doubtful yellow, the rest red; of unbindings as well."""
-    styles = {status: live._STYLES[status] for status in (*Status, *UnbindStatus)}
+    styles = {status: STYLES[status] for status in (*Status, *UnbindStatus)}
 
     assert {s for s, style in styles.items() if style == "green"} == {*IS_BOUND, "unbound"}
     assert {s for s, style in styles.items() if style == "yellow"} == {
-        *("in_doubt", "moved", "changed"),
+        *("in_doubt", "moved", "changed", "staged", "claimed"),
     }
 
 
 @pytest.mark.parametrize("status", NEEDS_PERSON)
 def test_a_mail_says_what_to_do(status):
-    """Each status that needs a person is counted in words, with its advice."""
-    words = status.replace("_", " ")
+    """Each status that needs a person is counted in words, with a reason and its advice."""
+    reason = {"status": status, "code": "", "message": "why", "count": 1_200} | {
+        "example": "fleet.csv:7",
+        "detail": "",
+    }
+    summary = RunSummary("r", RunState.DONE, (), {status: 1_200}, (reason,))
 
-    assert run_end._counted({status: 1_200}) == f"1,200 {words}"
-    assert run_end._to_do({status: 1}) == [f"what to do: {words}: {status.about.to_do}"]
+    assert reason_lines(summary, 3) == [
+        f"1,200 {words(status)}:",
+        "  1,200  why",
+        "         e.g. fleet.csv:7",
+        f"      -> {status.about.to_do}",
+    ]
+
+
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("status", [status for status in Status if not status.about.needs_person])
+def test_the_first_sentence_has_words_for_every_status(status, count):
+    """Of one row and of several; those that need a person are said to need one."""
+    said = sentence(RunSummary("r", RunState.DONE, (), {status.shown: count}, ()))
+
+    assert f"{count} {status.about.said[count - 1]}" in said
 
 
 def test_every_verdict_has_words():

@@ -96,9 +96,8 @@ EVENTS = st.lists(
 )
 
 
-@given(EVENTS)
-def test_the_causes_add_up_to_the_time(events):
-    """Whatever is waited for in whatever order, no moment counts twice, and none is lost."""
+def after(events, *, is_looked_at=False):
+    """Return what has become of the time; *is_looked_at*: somebody asks after each event."""
     watch, holds = Watch(), []
     for passed, (event, what) in events:
         watch.now += passed
@@ -113,6 +112,15 @@ def test_the_causes_add_up_to_the_time(events):
                 watch.time.ended(what)
             case _:
                 watch.time.now()
+        if is_looked_at:
+            watch.time.total_s()
+    return watch
+
+
+@given(EVENTS)
+def test_the_causes_add_up_to_the_time(events):
+    """Whatever is waited for in whatever order, no moment counts twice, and none is lost."""
+    watch = after(events)
     facts = RunFacts()
     facts.spend(watch.time)
 
@@ -122,6 +130,12 @@ def test_the_causes_add_up_to_the_time(events):
         facts.sending_s, abs=0.02
     )
     assert {use for _, wait, _ in facts.waits() for use in wait.uses} == set(TimeUse)
+
+
+@given(EVENTS)
+def test_each_moment_has_its_cause_whoever_looks(events):
+    """What goes on is attributed later, and as it would have been at once."""
+    assert after(events).spent() == after(events, is_looked_at=True).spent()
 
 
 @pytest.mark.parametrize(

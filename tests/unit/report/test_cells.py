@@ -7,10 +7,12 @@ import io
 import json
 import re
 from dataclasses import fields
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import example, given, strategies as st
 
 from bulkbind.manifest import open_manifest
 from bulkbind.manifest.formulas import is_harmless, safe, safe_call, safe_value
@@ -18,7 +20,7 @@ from bulkbind.model import Problem, Record, ResultRow, RunState, RunSummary, Sou
 from bulkbind.model.fields import ABSENT, FIELDS, OPTIONAL
 from bulkbind.report import write_report
 from bulkbind.report.forms import write_xlsx
-from bulkbind.report.tables import ExportWriter
+from bulkbind.report.tables import RESULTS, ExportWriter, _cells_of, write_results
 from bulkbind.settings import ManifestSettings
 from tests.support.manifests import write_xlsx as write_workbook
 from tests.support.paths import CSV_INJECTIONS
@@ -80,6 +82,9 @@ class OneRow:
 
     def rows(self, statuses=()):
         return (row for row in [self._only] if not statuses or row.status in statuses)
+
+    def cells(self):
+        return map(_cells_of, [self._only])
 
     def attempts(self):
         return iter(())
@@ -199,6 +204,31 @@ def test_a_table_that_is_called_harmless_holds_nothing_to_guard(rows):
     csv.writer(text, lineterminator="\r\n").writerows(rows)
 
     assert not is_harmless(text.getvalue()) or [[safe(x) for x in row] for row in rows] == rows
+
+
+parts = st.text("=+-@\uff1d\ufffd%s,;|\t\r\n\"' a\u00e9", max_size=4)
+
+
+@given(st.lists(st.tuples(parts, parts, parts, st.booleans()), max_size=4), parts)
+@example([("a", "b, c", "d", False)], "f.csv")
+@example([("a", "b", "c", False), ("a", "b", "=c", True)], "100%s.csv")
+def test_results_are_written_as_if_each_cell_were_looked_at(given_rows, name):
+    """Rows that are joined unread are those that a writer of CSV would leave as they are."""
+    rows = [
+        row("", [], user_id=user, machine_code=code, detail=detail, status="failed",
+            problems=(Problem("user_id", "u", "", "", ""),) * is_broken)
+        for user, code, detail, is_broken in given_rows
+    ]  # fmt: skip
+    source = source_of(name)
+    wanted = io.StringIO(newline="")
+    table = csv.writer(wanted, lineterminator="\r\n")
+    table.writerow(RESULTS.names)
+    table.writerows(RESULTS.guard(RESULTS.plain(each, [source]), each.broken) for each in rows)
+    with TemporaryDirectory() as folder:
+        write_results(Path(folder) / "results.csv", rows, [source])
+        written = (Path(folder) / "results.csv").read_bytes()
+
+    assert written.decode() == wanted.getvalue()
 
 
 def test_a_table_as_it_is_nearly_always_is_harmless():

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from bulkbind.model import Waits
-from bulkbind.report.measures import counted, left_s, rate_text
+from bulkbind.model.wording import counted
+from bulkbind.report.measures import left_s, pace_text, rate_text
 
 
 @pytest.mark.parametrize(
@@ -54,3 +55,19 @@ def test_the_time_left_is_that_of_the_slower(rows, per_s, allowed, waits, expect
 def test_one_thing_is_told_in_the_singular(count, text):
     """However many there are, as a person would say it."""
     assert counted(count, "list calls") == text
+
+
+@pytest.mark.parametrize(
+    ("per_s", "allowed", "text"),
+    [
+        (57.9, 60.0, "57.9/s of 60/s (told)  ·  8 s so far  ·  about 2 min left"),
+        (0.05, 5 / 60, "3/min of 5/min (told)  ·  8 s so far  ·  about 2 min left"),
+        (1.2, 5 / 60, "72/min of 5/min (told)  ·  8 s so far  ·  about 2 min left"),
+        (5 / 60, 40.0, "5/min of 40/s (told)  ·  8 s so far  ·  about 2 min left"),
+        (0.0, 40.0, "0/s of 40/s (told)  ·  8 s so far  ·  about 2 min left"),
+        (57.9, None, "57.9/s, told  ·  8 s so far  ·  about 2 min left"),
+    ],
+)
+def test_a_pace_is_told_in_the_unit_of_its_limit(per_s, allowed, text):
+    """Unless there it would be nearly nothing."""
+    assert pace_text(per_s, allowed, "told", 8.0, 130.0) == text

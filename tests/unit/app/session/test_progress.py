@@ -150,3 +150,15 @@ async def test_what_is_shown_ends_however_the_sending_does(ends):
     assert not shows.is_shown
     await asyncio.sleep(0)  # noqa: TID251  # yields to the loop, no time passes
     assert [task for task in asyncio.all_tasks() if task.get_name() == "progress"] == []
+
+
+def test_what_needs_a_person_is_shown_with_its_line():
+    """The newest three, each once, after somebody has looked up where they stand."""
+    made, _, hears = progress(100)
+    made.settled(settlements(5, Status.FAILED))
+    fresh = made.fresh()
+    made.show([each.text(f"a.csv:{row}") for row, each in fresh.items()])
+
+    assert [row % 10 for row in fresh] == [8, 9, 0]
+    assert hears.problems[-1].endswith("0 SN4: failed: 0 success")
+    assert made.fresh() == {}

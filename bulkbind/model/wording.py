@@ -1,0 +1,82 @@
+"""Words for people that every layer uses: counts, and what an answer's code and message say."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+def counted(count: int, what: str) -> str:
+    """Return a number of things for display: `1 list call`, `2,000 rows`. *what*: the plural."""
+    return f"{count:,} {what.removesuffix('s') if count == 1 else what}"
+
+
+def verb(count: int, one: str, many: str) -> str:
+    """Return the form of a verb that fits a count: `1 row needs`, `2 rows need`."""
+    return one if count == 1 else many
+
+
+class _Code(NamedTuple):
+    """What a provider's code means, and what to do about it."""
+
+    meaning: str
+    to_do: str
+
+
+_ROOM = "give that user room in their cloud space, then run failed.csv"
+_OPEN = "let that user open their cloud space, then run failed.csv"
+_CODES = {
+    "13000101": _Code("a parameter is not accepted", ""),
+    "13000102": _Code("a parameter is not accepted", ""),
+    "13000301": _Code("the user's cloud space is full or not opened", _OPEN),
+    "13000309": _Code("the server does not know it", ""),
+    "13000311": _Code("the user's cloud space is full", _ROOM),
+    "13000410": _Code(
+        "this user has no right to the cloud space",
+        "give that user the right, or mend the user id, then run failed.csv",
+    ),
+    "13000412": _Code("the user's cloud space is not activated", _OPEN),
+}
+"""Source: the provider's table of codes, in koodrive-api.md."""
+
+
+def reason(code: str, message: str) -> str:
+    """Return why something ended as it did: `13000301 space missing`, `timeout: no answer …`.
+
+    A code of ours is a word; the provider's have digits.
+    """
+    joint = ": " if code.isalpha() else " "
+    return joint.join(word for word in (code, message) if word)
+
+
+def explained(code: str, message: str) -> str:
+    """Return the same with what the provider's code means, where it is known."""
+    known = _CODES.get(code)
+    return f"{reason(code, message)}: {known.meaning}" if known else reason(code, message)
+
+
+def to_do(code: str) -> str:
+    """Return what to do about a provider's code; empty if nothing is known that helps."""
+    known = _CODES.get(code)
+    return known.to_do if known else ""
+
+
+class Needing(NamedTuple):
+    """A row that needs a person, as the display and `status` show it."""
+
+    machine_code: str
+    status: str
+    code: str
+    message: str
+    detail: str
+
+    def text(self, place: str) -> str:
+        """Return it as one clause; *place*: file and line, empty if not known."""
+        detail = "" if self.detail == self.message else self.detail
+        why = "; ".join(part for part in (explained(self.code, self.message), detail) if part)
+        device = " ".join(part for part in (place, self.machine_code) if part)
+        return f"{device}: {self.status}: {why}"
+
+
+def words(status: str) -> str:
+    """Return a status as words."""
+    return status.replace("_", " ")

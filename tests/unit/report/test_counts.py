@@ -1,0 +1,156 @@
+"""Whatever is counted, in every text for people: one thing in the singular, others not."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from bulkbind.app.inbox import InboxFile, InboxResult
+from bulkbind.app.notices.run_end import Here, of_error, of_inbox, of_run
+from bulkbind.app.reports import Report
+from bulkbind.app.session.sending import RunResult
+from bulkbind.errors import ExitCode, LedgerError
+from bulkbind.model import (
+    EXTRA,
+    NEEDS_PERSON,
+    Changes,
+    Forecast,
+    Plan,
+    PlanWord,
+    RunFacts,
+    RunState,
+    RunSummary,
+    Status,
+    UndoPlan,
+    UndoSummary,
+)
+from bulkbind.report.page import verdict
+from bulkbind.report.plan_text import plan_text
+from bulkbind.report.summary import as_text
+from bulkbind.report.undo_report import undo_plan_text, undo_text
+
+THINGS = (
+    *("rows", "requests", "devices", "users", "files", "binds", "unbinds", "lists", "calls"),
+    *("bindings", "reasons", "problems", "rules", "attempts", "runs", "folders"),
+)
+NUMBER = r"(?<![\d,.])"
+VERBS = {"need": "needs", "are": "is", "have": "has", "wait": "waits"}
+ONE_TOO_MANY = re.compile(
+    rf"{NUMBER}1 (?:\w+ )?(?:{'|'.join(THINGS)})\b"
+    rf"|{NUMBER}(?<!of )1 (?:\w+ )?(?:{'|'.join(VERBS)})\b"
+)
+ONE_TOO_FEW = re.compile(
+    rf"{NUMBER}[02] (?:\w+ )?(?:{'|'.join(thing[:-1] for thing in THINGS)})\b(?! call)"
+    rf"|{NUMBER}[02] (?:{'|'.join(VERBS.values())})\b"
+)
+HERE = Here(host="h", endpoint="https://e.test", again="bulkbind run a.csv", went_well_at=None)
+
+
+def facts(count):
+    """Return facts of a run in which all there is was counted so often."""
+    found = RunFacts()
+    found.requests = found.requests_lists = found.requests_throttled = count
+    found.requests_again = count
+    found.sending_s = 2.0
+    found.changes = Changes({"since": "r0", "added": count, "newly_failed": count})
+    found.refreshed = {
+        "users": count,
+        "vanished": count,
+        "bound_again": False,
+        "not_proven": count,
+    }
+    return found
+
+
+def summary(count, state=RunState.DONE):
+    """Return a run with *count* rows in each status."""
+    reasons = tuple(
+        {
+            "status": status,
+            "code": "",
+            "message": f"why {number}",
+            "count": count,
+            "example": "a.csv:7",
+            "detail": "",
+        }
+        for number in range(3)
+        for status in NEEDS_PERSON
+    )
+    return RunSummary(
+        "r1",
+        state,
+        ("a.csv",),
+        {status.shown: count for status in Status},
+        reasons,
+        facts(count),
+        stop_reason="the deadline has come" if state is RunState.STOPPED else None,
+        cleaned=count,
+        posted_again_after_bound=count,
+    )
+
+
+def plan(count):
+    """Return a plan with *count* rows for each word."""
+    return Plan(
+        manifests=("a.csv",),
+        counts=dict.fromkeys(PlanWord, count),
+        users={},
+        user_count=count,
+        moved=(),
+        problems=(),
+        forecast=Forecast(binds=count, lists=count, per_s=1.0, source="s", unbinds=count),
+        digest="",
+        mark="",
+        not_proven=count,
+        extra=count,
+        is_refreshed=True,
+    )
+
+
+def inbox(count):
+    """Return a pass over an inbox with *count* files of each kind."""
+    trouble = InboxFile(
+        name="a.csv", exit_code=ExitCode.NEEDS_PERSON, counts={"failed": count},
+        moved_to=Path("done/a.csv"),
+    )  # fmt: skip
+    told = replace(trouble, exit_code=ExitCode.DONE, was_told=True)
+    return InboxResult(
+        inbox=Path("in"),
+        archive=Path("done"),
+        started_at="",
+        ended_at="",
+        files=tuple([trouble] * count + [told] * count),
+        waiting=count,
+        exit_code=ExitCode.STOPPED,
+        stopped="the deadline has come",
+    )
+
+
+def texts(count):
+    """Yield every text for people with such counts."""
+    for state in (RunState.DONE, RunState.STOPPED):
+        run = summary(count, state)
+        yield as_text(run)
+        yield as_text(run, most_reasons=len(run.reasons) - count, is_brief=True)
+        yield verdict(run)["text"]
+        report = Report(run, Path("out"), [Path("out/report.html"), Path("out/failed.csv")])
+        yield of_run(RunResult(report, ExitCode.NEEDS_PERSON), HERE).text
+    undone = {"state": "done", "counts": {"unbound": count}}
+    yield as_text(replace(summary(count), undo=undone))
+    yield of_inbox(inbox(count), HERE).text
+    yield of_error(LedgerError("no room"), "a.csv", HERE).text
+    yield plan_text(plan(count))
+    yield undo_plan_text(UndoPlan("r1", count, count, count, count))
+    yield undo_text(UndoSummary("r1", "done", {"unbound": count}, count))
+
+
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_one_thing_is_one_thing_in_every_text(count):
+    """No `1 rows`, and no `2 row`, nor a verb that does not fit."""
+    assert EXTRA
+    for text in texts(count):
+        assert not ONE_TOO_MANY.search(text), text
+        assert not ONE_TOO_FEW.search(text), text
