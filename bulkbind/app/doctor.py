@@ -112,7 +112,7 @@ def _shown(value: object) -> str:
         value = [f"{key}={_shown(each)}" for key, each in value.items()]
     if isinstance(value, list | tuple):
         return ", ".join(map(_shown, value)) or "none"
-    return plain(value).strip() or "not set"
+    return value if isinstance(value, str) else plain(value).strip() or "not set"
 
 
 def _ledger(settings: Settings) -> Iterator[Finding]:

@@ -321,6 +321,7 @@ async def run_inbox(
     settings: Settings,
     *,
     min_age_s: float = MIN_AGE_S,
+    note: str = "",
     listener: Listener | None = None,
     stop: StopSignal | None = None,
     clock: Clock | None = None,
@@ -333,6 +334,7 @@ async def run_inbox(
             files go to `with-problems` below it, next to their failed.csv.
         settings: As in `run`; `out` gets a report folder for each run, and `inbox.json` about all.
         min_age_s: A file touched in the last so many seconds is left for the next pass.
+        note: As in `run`, of every run.
         listener: As in `run`; asked to confirm each file.
         stop: As in `run`; there is one deadline for all files.
         clock: For tests.
@@ -340,7 +342,7 @@ async def run_inbox(
     Raises: UsageError, LedgerBusyError, LedgerError. An error of one file is in its result, and the
         others are run.
     """
-    session = new_session(settings, listener, stop, clock)
+    session = replace(new_session(settings, listener, stop, clock), note=note)
     async with time_boxed(session):
         session = await authorized(session)
         probe(settings)

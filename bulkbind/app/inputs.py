@@ -8,19 +8,22 @@ import select
 import stat
 import sys
 import tempfile
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bulkbind.errors import LedgerError, ManifestError, UsageError
-from bulkbind.manifest import SUFFIXES, ManifestFile, is_manifest_name
+from bulkbind.manifest import SUFFIXES, ChosenRows, ManifestFile, choice_of, is_manifest_name
 from bulkbind.manifest.opened import open_once, unreadable
+from bulkbind.model import Chosen
 from bulkbind.model.wording import counted, verb
 from bulkbind.redaction import line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from bulkbind.manifest import Manifest
     from bulkbind.settings import ManifestSettings
 
 STDIN = "-"
@@ -198,13 +201,42 @@ def _matching(pattern: str) -> list[Named]:
     return [Named(path, shown(path)) for path in files]
 
 
-def no_rows(name: str) -> str:
-    """Return the warning of a manifest without rows."""
-    return f"{name} holds no rows"
+def choice_notices(files: Sequence[ManifestFile]) -> list[str]:
+    """Return what is to be told of the table of users, once it has been read."""
+    choices = dict.fromkeys(map(choice_of, files))
+    return [told for each in choices if each and each.users for told in each.users.notices]
+
+
+def left_out_of(manifests: Sequence[Manifest]) -> Chosen | None:
+    """Return how many rows conditions left out of manifests that were read; None: none could."""
+    parts = [
+        each.chosen for each in manifests if isinstance(each, ChosenRows) and each.chosen["by"]
+    ]
+    if not parts:
+        return None
+    by: Counter[str] = Counter()
+    for part in parts:
+        by.update(part["by"])
+    return Chosen(rows=by.total(), by=dict(by))
+
+
+def no_rows(manifest: Manifest, rows: int) -> str:
+    """Return the warning of a manifest without rows, or of which none is meant; else "".
+
+    *rows*: how many of it were read and meant.
+    """
+    name = manifest.source.name
+    if isinstance(manifest, ChosenRows) and manifest.has_none:
+        left = manifest.chosen["rows"]
+        return f"{name}: all {left:,} rows are left out; capitals count, and so does the whole cell"
+    return "" if rows else f"{name} holds no rows"
 
 
 def too_few(rows: int, settings: ManifestSettings) -> ManifestError | None:
-    """Return the error of fewer rows in all manifests together than there must be, if they are."""
+    """Return the error of fewer rows in all manifests together than there must be, if they are.
+
+    *rows*: with those that conditions leave out.
+    """
     least = settings.min_rows or 0
     if rows >= least:
         return None

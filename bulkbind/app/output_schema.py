@@ -99,6 +99,28 @@ CHANGES = _object(
         "mended": _whole("devices that needed a person then, and are bound now"),
     },
 )
+LEFT_OUT: Schema = {
+    "type": ["object", "null"],
+    "description": "rows that --where and --where-not left out; null: neither was given",
+    "properties": {
+        "rows": _whole("how many, of all manifests"),
+        "by": _map(COUNT, "by the condition that left them out, as it is typed"),
+    },
+}
+WHAT = _object(
+    "what changes, and what it is from now on; null: no limit",
+    {},
+    optional={
+        "rate": _number("requests per second at most", may_lack=True),
+        "concurrency": _whole("requests in flight at once"),
+        "max_failures": _text("a number of devices, or a share as 5%", may_lack=True),
+        "deadline": _text("how long it may take from then on, as 90s", may_lack=True),
+        "pause": _truth("it sends nothing until it is told to go on"),
+        "go": _truth("it goes on"),
+        "drain": _truth("it ends"),
+    },
+)
+NOTE = _text("what the operator said of the run; absent if nothing")
 LIMIT: Schema = {
     "type": ["object", "null"],
     "properties": {
@@ -130,6 +152,21 @@ _FACTS: Schema = {
             "not_proven": _whole("known bindings that lists lack which prove nothing"),
         },
     },
+    "note": NOTE,
+    "left_out": LEFT_OUT,
+    "adjusted": _list(
+        _object(
+            "a change",
+            {
+                "number": _whole("from 1, in each ledger"),
+                "at": _moment("when it was asked for"),
+                "who": _text("operator@host"),
+                "why": _text("in the operator's words; may be empty"),
+                "what": WHAT,
+            },
+        ),
+        "how operators steered the run with `adjust`",
+    ),
     "pruned_at": _moment("when the run's rows were deleted", may_lack=True),
     "pruned_rows": _whole("1 while its rows are being deleted", may_lack=True),
 }
@@ -263,6 +300,12 @@ def plan() -> Schema:
         "going_on": _text("the unfinished run that it would go on with", may_lack=True),
         "refused": _truth("whether nothing would be sent, as rows break a rule"),
         "first": _whole("a pilot of so many rows", may_lack=True),
+        "left_out": LEFT_OUT,
+        "replaces": {
+            "type": ["object", "null"],
+            "description": "the unfinished run whose place it would take; null: none",
+            "properties": {"run_id": RUN_ID, "rows": _whole("its rows that would be withdrawn")},
+        },
         "refreshed": _truth("whether the users' lists were read"),
         "digest": DIGEST,
         "mark": _text("changes when the manifests or the ledger do"),
@@ -292,6 +335,7 @@ def validate() -> Schema:
         "invalid": _whole("rows that break a rule"),
         "duplicates": _whole("rows whose device an earlier row has"),
         "cleaned": _whole("rows whose names were made to fit"),
+        "rows_left_out": LEFT_OUT,
         "rules": _RULES,
         "left_out": _whole("problems that are not listed: 0"),
         "problems": _list(_object("", problem), "every one, in the manifests' order"),
@@ -346,8 +390,69 @@ def runs() -> Schema:
         "manifests": MANIFESTS,
         "counts": COUNTS,
         "undo": _text("the state of its undo; null if there was none", may_lack=True),
+        "note": _text("what the operator said of it; null if nothing", may_lack=True),
     }
     return _document("runs", _list(_object("a run", fields), "the newest first"))
+
+
+def history() -> Schema:
+    """Return the schema of what `history --json` prints."""
+    answer = {
+        "http_status": _whole("null if no answer came", may_lack=True),
+        "code": _text("the server's code; may be empty"),
+        "message": _text("the server's message; may be empty"),
+        "trace_id": _text("for the server's support; empty if nothing was sent"),
+    }
+    device = {"user_id": _text("the user"), "device_id": _text("the server's; may be empty")}
+    known = device | {
+        "machine_code": _text("the device"),
+        "create_time": _text("the server's; may be empty"),
+        "since": _moment("when a run settled it"),
+        "run_id": RUN_ID,
+    }
+    attempt = answer | {"at": _moment("when it was sent"), "verdict": _text("what came of it")}
+    taken = answer | device
+    taken |= {
+        "kind": _text("undo or move"),
+        "status": _text(f"{', '.join(UNBIND_MEANINGS)}, or as yet staged or claimed"),
+        "at": _text("when it ended; empty if it has not"),
+        "operator": _text("operator@host"),
+    }
+    row = answer | device
+    row |= {
+        "run_id": RUN_ID,
+        "state": STATE,
+        "began_at": _moment("when the run began"),
+        "operator": _text("operator@host"),
+        "note": _text("what the operator said of the run; may be empty"),
+        "file": _text("the manifest"),
+        "line": _whole("1 is the first"),
+        "machine_code": _text("the device"),
+        "status": _text(f"one of {', '.join(MEANINGS)}"),
+        "create_time": _text("the server's; may be empty"),
+        "attempts": _whole("requests that count"),
+        "detail": _text("what else there is to say"),
+        "settled_at": _text("when it ended; empty if it has not"),
+        "tries": _list(_object("", attempt), "attempts that were not simply accepted"),
+        "taken": _list(_object("", taken), "bindings that were taken back, or were to be"),
+    }
+    fields = {
+        "machine_code": _text("null: of a user", may_lack=True),
+        "user_id": _text("null: of a device", may_lack=True),
+        "bindings": _list(_object("", known), "what is bound now, as far as the ledger knows"),
+        "rows": _list(_object("", row), "every row, the oldest run first"),
+    }
+    return _document("history", _object("what became of a device or a user", fields))
+
+
+def adjust() -> Schema:
+    """Return the schema of what `adjust --json` prints."""
+    fields = {
+        "run_id": RUN_ID,
+        "what": WHAT,
+        "done": _truth("whether the run has said that it does it"),
+    }
+    return _document("adjust", _object("how a run was steered", fields))
 
 
 def doctor() -> Schema:
@@ -448,6 +553,11 @@ EVENTS: dict[str, Schema] = {
     },
     "doubt.kept": _WHY | {"rows": _whole("that stay in doubt")},
     "doubt.again": _WHY | {"rows": _whole("in doubt again")},
+    "run.adjusted": {
+        "who": _text("operator@host"),
+        "why": _text("in the operator's words; may be empty"),
+        "what": WHAT,
+    },
     "user.refused": {
         "user_id": _text("the user"),
         "code": _text("of the answers"),
@@ -496,7 +606,8 @@ def events() -> Schema:
 OUTPUTS = {
     each.__name__: each
     for each in (
-        *(summary, plan, status, validate, undo, verify, runs, inbox, doctor, settings),
+        *(summary, plan, status, adjust, history, validate, undo, verify, runs, inbox, doctor),
+        settings,
         *(events, error),
     )
 }

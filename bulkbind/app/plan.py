@@ -17,7 +17,7 @@ from bulkbind.app.session.session import authorized, before_sending
 from bulkbind.engine.proof import READS, vanished
 from bulkbind.errors import NoLedgerError, UsageError
 from bulkbind.files import read_whole, write_json
-from bulkbind.ledger import Ledger, Outlook, copy_known, ledger_of, reading
+from bulkbind.ledger import Ledger, Outlook, copy_known, ledger_of, reading, replaced
 from bulkbind.ledger.store import get_meta
 from bulkbind.manifest import digest
 from bulkbind.model import Forecast, Plan, PlanWord
@@ -78,9 +78,10 @@ async def plan(
         names = tuple(each.name for each in files)
 
         def planned(db: View) -> Plan:
-            return read_plan(
+            plan = read_plan(
                 db, run, settings, names, known, going_on=going_on, is_whole=True, first=first
             )
+            return plan if going_on else replace(plan, replaces=_replaced(settings))
 
         def read() -> Plan:
             with reading(path) as db:
@@ -91,6 +92,17 @@ async def plan(
                 return await in_thread(read)
         with reading(path) as db:
             return await _refreshed(session, Outlook(db, run), planned(db), extra=extra)
+
+
+def _replaced(settings: Settings) -> tuple[str, int] | None:
+    """Return what a run would take the place of, which the copy of the ledger does not have."""
+    if settings.api.endpoint is None and settings.ledger is None:
+        return None
+    try:
+        with reading(ledger_of(settings)) as db:
+            return replaced(db, 0)
+    except NoLedgerError:
+        return None
 
 
 async def _staged(

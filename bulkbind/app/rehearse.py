@@ -32,6 +32,7 @@ async def rehearse(
     *,
     sandbox: SandboxOptions | None = None,
     first: int | None = None,
+    note: str = "",
     listener: Listener | None = None,
     stop: StopSignal | None = None,
 ) -> RunResult:
@@ -58,5 +59,5 @@ async def rehearse(
                     "out": settings.out or OUT,
                 }
             )
-            result = await run(manifests, own, first=first, listener=listener, stop=stop)
+            result = await run(manifests, own, first=first, note=note, listener=listener, stop=stop)
     return replace(result, can_resume=False)

@@ -7,11 +7,12 @@ import json
 import os
 import secrets
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bulkbind.app.inputs import Named, no_rows, too_few
+from bulkbind.app.inputs import Named, left_out_of, no_rows, too_few
 from bulkbind.app.refresh import refresh
 from bulkbind.app.session.listener import Listener
 from bulkbind.app.session.opening import opened, read_heads
@@ -36,12 +37,12 @@ from bulkbind.errors import (
     PlanMovedError,
     UsageError,
 )
-from bulkbind.ledger import Outlook, has_met, last_pace
+from bulkbind.ledger import Outlook, has_met, last_pace, replaced
 from bulkbind.manifest import Manifest, ManifestFile, batches_of, digest
 from bulkbind.manifest.duplicates import Policy, Seen
-from bulkbind.model import Forecast, Plan, PlanWord, Status
+from bulkbind.model import Forecast, Plan, PlanWord, RunFacts, Status
 from bulkbind.model.wording import counted, verb
-from bulkbind.redaction import lines
+from bulkbind.redaction import line, lines
 from bulkbind.report.problem_text import MOST_LINES, problem_lines
 from bulkbind.threads import in_thread
 
@@ -82,6 +83,9 @@ def read_plan(
     """
     outlook = Outlook(db, run)
     counts, mark = outlook.counts()
+    left_out = outlook.facts().left_out
+    if left_out is not None:
+        counts[PlanWord.LEFT_OUT] = left_out["rows"]
     moves = 0 if first else outlook.moves()
     per_s, source = _rate(db, settings)
     texts, groups = outlook.problems(MOST_PROBLEMS)
@@ -108,6 +112,8 @@ def read_plan(
         broken=tuple(groups),
         is_refused=refuses and groups.count > 0,
         first=first,
+        left_out=left_out,
+        replaces=None if going_on else replaced(db, run),
     )
 
 
@@ -149,6 +155,7 @@ async def run(
     *,
     first: int | None = None,
     wanted: Plan | None = None,
+    note: str = "",
     listener: Listener | None = None,
     stop: StopSignal | None = None,
     clock: Clock | None = None,
@@ -163,6 +170,7 @@ async def run(
         first: A pilot: only this many of the rows that need sending are sent, then the run stops;
             the same call resumes it. None: all rows.
         wanted: The plan that was agreed to; nothing is sent if manifest or ledger have changed.
+        note: What the operator says of the run, such as the number of a change.
         listener: Receives progress and is asked before anything is sent; agrees by default.
         stop: Set it to stop and drain the run.
         clock: For tests.
@@ -172,7 +180,7 @@ async def run(
     Raises: UsageError, ManifestError, InvalidRowsError (with `on_invalid: abort`), PlanMovedError,
         LedgerBusyError, LedgerError. Only after a LedgerError may anything have been sent.
     """
-    session = new_session(settings, listener, stop, clock)
+    session = replace(new_session(settings, listener, stop, clock), note=note)
     async with time_boxed(session):
         files = await opened(session, manifests)
         session = await authorized(session)
@@ -269,6 +277,8 @@ async def _ready(  # noqa: PLR0917  # those of `bind_all`
         )
     )
     refuse_moved(plan, wanted)
+    if facts := noted(session):
+        await ledger.add_facts(number, facts)
     session.listener.notice(f"going on with run {run_id}, which was not finished")
     if session.settings.manifest.reads_lists:
         session.listener.notice("the server's lists are read before a run begins: not for this")
@@ -283,6 +293,14 @@ def new_session(
 ) -> Session:
     """Return a session without credentials, with defaults for what is None."""
     return Session(settings, clock or SystemClock(), stop or StopSignal(), listener or Listener())
+
+
+def noted(session: Session) -> RunFacts:
+    """Return the operator's note as a fact of the run; empty if there is none."""
+    facts = RunFacts()
+    if session.note:
+        facts.note = str(line(session.note))  # without secrets
+    return facts
 
 
 class Staging:
@@ -350,8 +368,17 @@ class Staging:
             policy = Policy(reads.on_duplicate, reads.on_conflict)
             names = [manifest.source.name for manifest in self._manifests]
             await self._ledger.mark_repeats(number, self._seen.repeats(names, policy))
+            if facts := self._facts():
+                await self._ledger.add_facts(number, facts)
             await self._ledger.ready(number)
         return number
+
+    def _facts(self) -> RunFacts:
+        """Return what is known of the run once its manifests are staged."""
+        facts = noted(self._session)
+        if (left_out := left_out_of(self._manifests)) is not None:
+            facts.left_out = left_out
+        return facts
 
     @asynccontextmanager
     async def _discarding(self, number: int) -> AsyncIterator[None]:
@@ -394,9 +421,11 @@ class Staging:
             )
             for notice in manifest.notices:
                 self._session.listener.notice(notice)
-            if position == before:
-                self._session.listener.warning(no_rows(manifest.source.name))
-        if fault := too_few(position, self._session.settings.manifest):
+            if warning := no_rows(manifest, position - before):
+                self._session.listener.warning(warning)
+        reads = self._session.settings.manifest
+        left_out = None if reads.keep_left_out else left_out_of(self._manifests)
+        if fault := too_few(position + (left_out["rows"] if left_out else 0), reads):
             raise fault
 
     def _parts(

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from bulkbind import report
-from bulkbind.app.inputs import no_rows, open_all, too_few
+from bulkbind.app.inputs import choice_notices, left_out_of, no_rows, open_all, too_few
 from bulkbind.app.session.listener import Listener
 from bulkbind.errors import ExitCode, ManifestError
-from bulkbind.manifest import batches_of, open_manifest
+from bulkbind.manifest import batches_of, choose, open_manifest
 from bulkbind.manifest.duplicates import Policy, Seen
 from bulkbind.model import CheckedRow, GoodRows, Problem, ProblemGroups
 from bulkbind.model.fields import FIELDS
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from bulkbind.manifest import Manifest, ManifestFile
+    from bulkbind.model import Chosen
     from bulkbind.settings import Settings
 
 PROBLEMS_FILE = "problems.csv"
@@ -37,6 +38,8 @@ class Validation:
     cleaned: int = 0
     """Rows that cleaning changed."""
     rules: ProblemGroups = field(default_factory=ProblemGroups)
+    left_out: Chosen | None = None
+    """Rows that conditions left out, which are not among `rows`; None: no condition was given."""
     file: Path | None = None
     """The file with all problems."""
 
@@ -52,6 +55,7 @@ class Validation:
             "invalid": self.invalid,
             "duplicates": self.duplicates,
             "cleaned": self.cleaned,
+            "rows_left_out": self.left_out,
             "rules": self.rules.as_json(),
         }
 
@@ -109,7 +113,7 @@ class _Work:
         self, files: Sequence[ManifestFile], settings: Settings, listener: Listener
     ) -> None:
         self._files = files
-        self._reads = settings.manifest
+        self._reads = settings.manifest.model_copy(update={"keep_left_out": False})
         self._listener = listener
         self.found = Validation()
         self.fault: ManifestError | None = None
@@ -120,7 +124,7 @@ class _Work:
 
         If a manifest becomes unreadable, no more is read, but what was found is yielded.
         """
-        manifests = [open_manifest(file, self._reads) for file in self._files]
+        manifests = self._opened()
         seen = Seen()
         for number, manifest in enumerate(manifests):
             before = self.found.rows
@@ -135,19 +139,31 @@ class _Work:
                         if row.problems or row.changes:
                             yield from self._report(number, manifest.source.name, row)
             self._tell(manifest, self.found.rows - before)
+            self.found.left_out = left_out_of(manifests)
             if self.fault is not None:
                 break
-        self.fault = self.fault or too_few(self.found.rows, self._reads)
+        self.fault = self.fault or too_few(self._rows_read(), self._reads)
         if self.fault is not None and not self.found.rows:
             raise self.fault  # there is nothing to write
         if repeats:
             yield from self._repeats(seen)
 
+    def _opened(self) -> list[Manifest]:
+        choose(self._files, self._reads)
+        manifests = [open_manifest(file, self._reads) for file in self._files]
+        for notice in choice_notices(self._files):
+            self._listener.notice(notice)
+        return manifests
+
+    def _rows_read(self) -> int:
+        left_out = self.found.left_out
+        return self.found.rows + (left_out["rows"] if left_out else 0)
+
     def _tell(self, manifest: Manifest, rows: int) -> None:
         for notice in manifest.notices:
             self._listener.notice(notice)
-        if not rows and self.fault is None:
-            self._listener.warning(no_rows(manifest.source.name))
+        if self.fault is None and (warning := no_rows(manifest, rows)):
+            self._listener.warning(warning)
 
     def report_partial(self) -> None:
         """Report what was found before a manifest became unreadable."""

@@ -28,6 +28,8 @@ COMMANDS = {
     "run": "bind every device of the manifests; asks first on a terminal",
     "resume": "go on with an unfinished run, from the ledger alone",
     "status": "show where a run stands, also while it is sending",
+    "adjust": "steer the run that is sending: slower, paused, ended",
+    "history": "show what became of a device or of a user's devices, over all runs",
     "report": "write a run's report files again, in any format",
     "runs": "list the runs in the ledger",
     "prune": "delete what is old from the ledger and the report folders",

@@ -17,7 +17,7 @@ WHOLE = "bulkbind.whole-help"
 OTHERS = "Options"
 HEADINGS: dict[str, tuple[tuple[Group, ...], tuple[str, ...]]] = {
     "Manifests": ((Group.MANIFEST, Group.REPEAT), ()),
-    "Which rows": ((Group.STAGING,), ("first", "plan_file", "yes")),
+    "Which rows": ((Group.STAGING,), ("first", "plan_file", "note", "yes")),
     "Where": ((Group.LEDGER, Group.OUT, Group.NETWORK), ("config",)),
     "How fast, how long": ((Group.PACE, Group.SENDING), ()),
     "Rehearsal": ((), ("rehearse", "limits", "faults", "seed")),

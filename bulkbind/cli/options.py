@@ -24,6 +24,7 @@ from bulkbind.cli.variables import unknown_variables
 from bulkbind.errors import BulkbindError, UsageError, did_you_mean
 from bulkbind.manifest.columns import field_of
 from bulkbind.manifest.formats import FORMATS
+from bulkbind.model import in_one_line
 from bulkbind.model.fields import FIELDS
 from bulkbind.redaction import learn
 from bulkbind.settings import (
@@ -351,6 +352,18 @@ def _malformed(pair: str, setting: Setting) -> UsageError:
         f"{setting.flag} {pair!r}: {_lack(pair, left, right)}; write {setting.metavar}",
         hint=f"fields are {', '.join(FIELDS)}{guess}",
     )
+
+
+LONGEST_WORDS = 200
+"""Characters of what an operator says of a run."""
+
+
+def one_line(_context: click.Context, _param: click.Parameter, text: str) -> str:
+    """Return what an operator says of a run as one line of printable text."""
+    words = in_one_line(" ".join(text.split()))
+    if len(words) > LONGEST_WORDS:
+        raise click.BadParameter(f"it has {len(words)} characters, at most {LONGEST_WORDS}")
+    return words
 
 
 def _lack(pair: str, left: str, right: str) -> str:

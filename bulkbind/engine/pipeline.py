@@ -62,6 +62,10 @@ class Claims:
         self._left = first
         self._is_exhausted = False
 
+    def widen(self, concurrency: int) -> None:
+        """Claim batches for another concurrency from now on."""
+        self._concurrency = concurrency
+
     def ready(self) -> Claim | None:
         """Return the next row if it is durably claimed already."""
         if not self._waiting:
@@ -271,6 +275,8 @@ class Pipeline:
         self._run = run
         self._send = send
         self._tasks = Tasks()
+        self._width = send.concurrency
+        self._workers: list[asyncio.Task[None]] = []
         self._room_lock = asyncio.Lock()
         self._retries = Retries(parts.clock, parts.stop, parts.gate, send)
         self._claims = Claims(
@@ -295,6 +301,19 @@ class Pipeline:
             parts, self._readback, self._retries, self._tasks, send, users=users, breaker=breaker
         )
         parts.api.on_unasked(self._binder.on_unasked)
+
+    def widen(self, concurrency: int) -> None:
+        """Have at least so many workers from now on; how many send at once, the gate says."""
+        self._claims.widen(concurrency)
+        self._width = max(self._width, concurrency)
+        if any(not worker.done() for worker in self._workers):
+            self._hire()
+
+    def _hire(self) -> None:
+        self._workers += [
+            self._tasks.create_task(self._worker(), name=f"worker {number}")
+            for number in range(len(self._workers), self._width)
+        ]
 
     @property
     def lists(self) -> int:
@@ -344,11 +363,9 @@ class Pipeline:
                 return
             self._readback.start()
             if is_proven:
-                workers = [
-                    self._tasks.create_task(self._worker(), name=f"worker {number}")
-                    for number in range(self._send.concurrency)
-                ]
-                await asyncio.wait(workers)
+                self._hire()
+                while left := [worker for worker in self._workers if not worker.done()]:
+                    await asyncio.wait(left)
             await self._all_said()
 
     async def _all_said(self) -> None:

@@ -145,8 +145,15 @@ class Breaker:
         """Whether the last row that an answer ended has failed."""
         self._changed = asyncio.Event()
 
+    def limit(self, limit: str | None) -> None:
+        """Go on with another limit, written as `Breaker` takes it; what has failed counts."""
+        self._limit = limit
+        self._changed.set()
+        self._trip()
+
     def _has_room(self) -> bool:
-        return not self._is_failing or len(self._out) < self._most_out()
+        is_bound = self._limit is not None and self._is_failing
+        return not is_bound or len(self._out) < self._most_out()
 
     def _most_out(self) -> float:
         """Return how many failures in succession would stop the run, at least 1."""
@@ -191,14 +198,15 @@ class Breaker:
 
     def settled(self, ended: Sequence[Ended]) -> None:
         """Count outcomes; stop the run if too many are failures."""
-        if self._limit is None:
-            return
         self._out.difference_update(claim.row for claim, _ in ended)
         self._changed.set()
         sent = [outcome for _, outcome in ended if not outcome.is_unsent]
         self._ended += len(sent)
         self._failed += sum(outcome.status is Status.FAILED for outcome in sent)
-        if self._failed >= self._most(self._limit):
+        self._trip()
+
+    def _trip(self) -> None:
+        if self._limit is not None and self._failed >= self._most(self._limit):
             self._stop.set(
                 StopReason(
                     f"{self._failed:,} of {counted(self._ended, 'devices')} "

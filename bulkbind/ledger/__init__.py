@@ -1,5 +1,6 @@
 """The ledger: one SQLite file per endpoint with the state of every row, safe against crashes."""
 
+from bulkbind.ledger.history import history_of_device, history_of_user
 from bulkbind.ledger.ledger import Ledger
 from bulkbind.ledger.lock import Holder
 from bulkbind.ledger.outlook import (
@@ -9,6 +10,7 @@ from bulkbind.ledger.outlook import (
     SkippedReader,
     has_met,
     last_pace,
+    replaced,
 )
 from bulkbind.ledger.reading import (
     RunName,
@@ -21,5 +23,6 @@ from bulkbind.ledger.reading import (
     run_names,
     went_well_at,
 )
+from bulkbind.ledger.steering import DONE, Sending, ask, done, sending
 from bulkbind.ledger.store import View, copy_known, ledger_of, reading
 from bulkbind.ledger.upkeep import Pruned, bindings_of, faults, prune, size_of

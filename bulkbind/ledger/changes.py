@@ -16,8 +16,12 @@ MOST_NEW = 3
 """Rows named as examples of those that need a person."""
 _SAME_NAMES = (
     "(SELECT json_group_array(form ->> 'name') FROM sources s WHERE s.run = r.run) = "
-    "(SELECT json_group_array(form ->> 'name') FROM sources s WHERE s.run = ?1)"
+    "(SELECT json_group_array(form ->> 'name') FROM sources s WHERE s.run = ?1) AND "
+    "(SELECT json_group_array(key) FROM json_each(r.facts, '$.left_out.by')) = "
+    "(SELECT json_group_array(e.key) FROM runs n, json_each(n.facts, '$.left_out.by') e "
+    "WHERE n.run = ?1)"
 )
+"""Manifests of the same names, of which the same conditions say which rows are meant."""
 _IS_GOOD = f"""
 SELECT EXISTS (SELECT 1 FROM rows INDEXED BY rows_device
                 WHERE run = ? AND user_id = ? AND machine_code = ?

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from bulkbind.ledger import duplicates, runs, staging, transitions, unbinding
+from bulkbind.ledger import duplicates, runs, staging, steering, transitions, unbinding
 from bulkbind.ledger.lock import LedgerLock
 from bulkbind.ledger.store import get_meta, put_meta, reading, span
 from bulkbind.ledger.writer import Verbs, Writer, timed_verb, verb
@@ -40,6 +40,7 @@ class Ledger(Verbs):
     stage = verb(staging.stage_manifest, alone=True)
     mark_repeats = verb(duplicates.mark_repeats, alone=True)
     ready = verb(staging.ready, alone=True)
+    add_facts = verb(runs.add_facts)
     mark_vanished = timed_verb(staging.mark_vanished, alone=True)
     confirm = timed_verb(staging.confirm, alone=True)
     discard = verb(staging.discard, alone=True)
@@ -64,6 +65,7 @@ class Ledger(Verbs):
     _doubt = timed_verb(transitions.doubt)
     _doubt_again = timed_verb(transitions.doubt_again, last=True)
     put_meta = verb(put_meta)
+    asked = verb(steering.asked)
 
     def __init__(
         self, path: Path, endpoint: str | None, clock: Clock, *, batch_s: float = BATCH_S

@@ -21,6 +21,7 @@ from bulkbind.ledger.store import (
     sql_list,
 )
 from bulkbind.model import (
+    CAN_RESUME,
     IS_BOUND,
     IS_OVER,
     PlanWord,
@@ -263,6 +264,24 @@ class Outlook(OfRun, KnownReader):
             for problem in _read_problems(problems):
                 groups.add(number, name, line, problem)
         return tuple(texts), groups
+
+
+def replaced(db: sqlite3.Connection, run: int) -> tuple[str, int] | None:
+    """Return the unfinished run whose place another one would take, and its rows to be sent.
+
+    None if there is none, or it has nothing left. *run*: the other one; 0 if it is not in there.
+    """
+    found = db.execute(
+        f"SELECT run, run_id FROM runs WHERE state IN {sql_list(CAN_RESUME)} "  # noqa: S608  # constants
+        "AND superseded_by IS NULL AND run <> ? ORDER BY run DESC LIMIT 1",
+        (run,),
+    ).fetchone()
+    if found is None:
+        return None
+    number, run_id = found
+    query = "SELECT count(*) FROM rows WHERE id BETWEEN ? AND ? AND status = 'staged'"
+    left = int_of(db, query, span(number))
+    return (run_id, left) if left else None
 
 
 LEAST_REQUESTS = 20

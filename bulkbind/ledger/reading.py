@@ -130,7 +130,7 @@ _RESULT = f"{_COLUMNS}, r.problems, r.cells, coalesce(r.changes, '')"
 _CELLS = f"""
 {_COLUMNS.replace("r.http_status", "coalesce(r.http_status, '')")},
 CASE WHEN r.problems IS NULL THEN ''
-     ELSE (SELECT group_concat(value ->> 'field', ' ') FROM json_each(r.problems)) END
+     ELSE (SELECT coalesce(group_concat(value ->> 'field', ' '), '') FROM json_each(r.problems)) END
 """  # noqa: S608  # constants
 
 
@@ -405,6 +405,7 @@ def all_runs(path: Path, endpoint: str | None = None) -> list[dict[str, Any]]:
         return [
             {name: getattr(summary, name) for name in _LISTED}
             | {"state": summary.shown_state, "manifests": list(summary.manifests)}
+            | {"note": summary.facts.note or None}
             for summary in found
         ]
 

@@ -43,6 +43,11 @@ def finished(db: sqlite3.Connection, digest: str, name: str, since: str) -> str 
     return str(found[0]) if found else None
 
 
+def add_facts(db: sqlite3.Connection, run: int, facts: RunFacts) -> None:
+    """Add to what is known of a run."""
+    put_facts(db, "runs", run, get_facts(db, "runs", run).merge(facts))
+
+
 def start(db: sqlite3.Connection, run: int) -> None:
     """Record that the run is sending."""
     keep_live(db)

@@ -123,10 +123,10 @@ DELETE FROM bindings WHERE (user_id, machine_code) IN (
 """
 # Rows still skipped when a run starts are never returned to the operator, so drop their cells.
 _FORGET_CELLS = "UPDATE rows SET cells = NULL WHERE id BETWEEN ? AND ? AND status = 'skipped'"
-_STAGE_INVALID = f"""
+_STAGE_UNSENT = f"""
 INSERT INTO rows (status, id, run, source, line, {ALL_FIELDS}, cells, changes, problems, message,
                   detail)
-VALUES ('invalid', {marks(9 + len(FIELDS))})
+VALUES ({marks(10 + len(FIELDS))})
 """  # noqa: S608  # constants
 
 
@@ -198,21 +198,25 @@ def stage(
     """
     first = (run << RUN_SHIFT) + position
     valid: list[tuple[object, ...]] = []
-    invalid: list[tuple[object, ...]] = []
+    unsent: list[tuple[object, ...]] = []
     for number, row in enumerate(rows, start=first):
-        if not row.problems:
+        if row.left_out:
+            why = ("[]", "", f"left out by {row.left_out}")
+            known = (number, run, source, row.line, *row.values, None, None, *why)
+            unsent.append((Status.LEFT_OUT, *known))
+        elif not row.problems:
             valid.append((number, row.line, *row.values, _cells(row), _changes(row)))
         else:
             place = (number, run, source, row.line)
             known = (*place, *row.values, _cells(row), _changes(row))
-            invalid.append((*known, *_problems(row)))
+            unsent.append((Status.INVALID, *known, *_problems(row)))
     values = {"run": run, "source": source, "rebind": rebind, "keep_duplicates": keep_duplicates}
     values |= {"move": move, "first": first, "last": first + len(rows) - 1}
     db.execute(_BATCH_TABLE)
     with transaction(db):
         db.execute("DELETE FROM batch")
         db.executemany(_INSERT_BATCH, valid)
-        db.executemany(_STAGE_INVALID, invalid)
+        db.executemany(_STAGE_UNSENT, unsent)
         if db.execute(_STAGE_FIRST, values).rowcount < len(valid):
             db.execute(_STAGE_DUPLICATES, values)
         _mark_known(db, values)

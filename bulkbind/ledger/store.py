@@ -106,6 +106,10 @@ class OfRun:
         query = "SELECT run_id FROM runs WHERE run = ?"
         return str(self._db.execute(query, (self._run,)).fetchone()[0])
 
+    def facts(self) -> RunFacts:
+        """Return what is known of the run, apart from its rows."""
+        return get_facts(self._db, "runs", self._run)
+
 
 def connect(path: Path, endpoint: str | None) -> sqlite3.Connection:
     """Open a ledger for writing; a new file gets the schema, an older one is migrated.

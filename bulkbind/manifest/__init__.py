@@ -7,6 +7,7 @@ import json
 from typing import TYPE_CHECKING
 
 from bulkbind.errors import ManifestError, UsageError
+from bulkbind.manifest.choice import Choice, ChosenRows
 from bulkbind.manifest.columns import field_of, same
 from bulkbind.manifest.formats import (
     FORMATS,
@@ -39,9 +40,12 @@ __all__ = [
     "FORMATS",
     "PACKED",
     "SUFFIXES",
+    "ChosenRows",
     "Manifest",
     "ManifestFile",
     "batches_of",
+    "choice_of",
+    "choose",
     "digest",
     "format_names",
     "is_manifest_name",
@@ -57,6 +61,7 @@ _IN_EVERY_DIGEST = {
 before there was such a setting keep their digest."""
 _IN_NO_DIGEST = {
     "profile", "profiles", "on_invalid", "min_rows", "rebind", "refresh", "rebind_missing",
+    "where", "where_not", "user_table", "user_key",  # the digest of the choice tells
 }  # fmt: skip
 
 
@@ -69,8 +74,34 @@ def open_manifest(
 
     Raises: ManifestError, UsageError.
     """
-    _check_settings(settings)
     manifest = ManifestFile.of(file, name)
+    choose([manifest], settings)
+    choice = choice_of(manifest)
+    if choice is None:
+        return _read(manifest, settings)
+    return choice.of(_read(manifest, choice.settings))
+
+
+def choose(files: Sequence[ManifestFile], settings: ManifestSettings) -> None:
+    """Read what says which rows are meant and whose they are, if anything does, once for all files.
+
+    Files that know it already keep it. Raises: ManifestError, UsageError.
+    """
+    is_chosen = settings.where or settings.where_not or settings.user_table or settings.user_key
+    if is_chosen and any(choice_of(file) is None for file in files):
+        choice = Choice(settings, _read)
+        for file in files:
+            file.choice = choice_of(file) or choice
+
+
+def choice_of(file: ManifestFile) -> Choice | None:
+    """Return which rows of a file are meant, once `choose` has read it; None: all of them."""
+    return file.choice if isinstance(file.choice, Choice) else None
+
+
+def _read(manifest: ManifestFile, settings: ManifestSettings) -> Manifest:
+    """Open a file, all of whose rows are meant. Raises: as `open_manifest`."""
+    _check_settings(settings)
     shown = manifest.name
     head = read_head(manifest)
     if not head:
@@ -96,8 +127,12 @@ def digest(files: Sequence[Path | ManifestFile], settings: ManifestSettings) -> 
     meaning = settings.model_dump(mode="json", include=_IN_EVERY_DIGEST)
     meaning |= settings.model_dump(mode="json", exclude=_IN_NO_DIGEST, exclude_defaults=True)
     total = hashlib.sha256(json.dumps(meaning, sort_keys=True).encode())
-    for file in files:
-        total.update(ManifestFile.of(file).digest())
+    opened = [ManifestFile.of(file) for file in files]
+    choose(opened, settings)
+    for file in opened:
+        total.update(file.digest())
+    for choice in dict.fromkeys(map(choice_of, opened)):
+        total.update(b"" if choice is None else choice.digest.encode())
     return total.hexdigest()
 
 

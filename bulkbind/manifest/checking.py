@@ -11,16 +11,26 @@ from dataclasses import replace
 from shlex import quote
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from bulkbind.manifest.columns import seen
 from bulkbind.manifest.likely_causes import (
     PLACEHOLDER,
     Fault,
     Repeats,
     Suspicions,
+    cause_of_character,
     cause_of_value,
     fault_of,
 )
 from bulkbind.manifest.placeholders import NO_PLACEHOLDERS, placeholders
-from bulkbind.manifest.rules import RULES, Rule, check, keeps, no_value, printable
+from bulkbind.manifest.rules import (
+    RULES,
+    Rule,
+    check,
+    keeps,
+    name_character,
+    no_value,
+    printable,
+)
 from bulkbind.manifest.table_words import BY_FIELD, fault_of_word
 from bulkbind.model import CLEANING, Change, CheckedRow, Problem
 from bulkbind.model.fields import CLEANED, FIELDS, NAME
@@ -128,6 +138,22 @@ def covered_problem(field: str, name: str, cell: str, fault: Fault) -> Problem:
     """Return the problem of a damaged cell that a constant would replace."""
     hint = f"{fault.hint}; --ignore-column {quote(name)} leaves the column out, whatever it says"
     return no_value(field, name, cell.strip(), fault._replace(hint=hint))
+
+
+def asked_cell(name: str, cell: str) -> str | Problem:
+    """Return a cell that the operator asks for as `seen`, or why it is not sure what it holds."""
+    if fault := fault_of(cell.strip()):
+        return asked_problem(name, cell, fault)
+    if not cell.isascii() and (lost := _NO_TEXT.search(cell)):
+        rule = "row: text in the file's encoding"
+        hint = cause_of_character(lost[0])
+        return Problem("row", name, printable(cell), rule, name_character(lost[0]), hint)
+    return seen(cell)
+
+
+def asked_problem(name: str, cell: str, fault: Fault) -> Problem:
+    """Return the problem of a cell by which a row would be left out, or its user found."""
+    return no_value("row", name, cell.strip(), fault)
 
 
 class Good(NamedTuple):

@@ -100,6 +100,16 @@ def _visible(text: str) -> str:
     return unicodedata.normalize("NFKC", _INVISIBLE.sub("", text))
 
 
+def seen(text: str) -> str:
+    """Return the text of a cell as a person sees it: blanks, and what shows nothing, aside.
+
+    Letters and digits stay as they are: wide ones and other capitals are seen.
+    """
+    if not text.isascii():
+        text = unicodedata.normalize("NFC", _INVISIBLE.sub("", text))
+    return " ".join(text.split())
+
+
 def _rough(header: str) -> str:
     """Return *header* as `plain`, and without accents, other marks and whatever is in brackets.
 
@@ -246,6 +256,50 @@ def positions(
             found[field] = at
     _require(found, header, mapping, source=source, line=line, given=given)
     return tuple(found.get(field) for field in FIELDS)
+
+
+def position_in(
+    header: Sequence[str], column: str, fields: Mapping[str, int], *, source: str, line: int
+) -> int:
+    """Return the position of the column that the operator names in a condition or as a key.
+
+    A header as written, `#3`, a header as one reads it, or one of our fields: the first of these
+    that there is. *fields*: their positions.
+
+    Raises: ManifestError if there is none, or more than one.
+    """
+    names = [name.strip() for name in header]
+    exact = [at for at, name in enumerate(names) if name == column]
+    place = position_of(column)
+    if not exact and place is not None and 0 <= place < len(header):
+        return place
+    found = exact or [at for at, name in enumerate(names) if same(name, column)]
+    if len(found) > 1:
+        shown = " and ".join(f"#{at + 1}" for at in found[:_MOST_NAMED])
+        raise ManifestError(
+            f"{source}:{line}: {len(found)} columns are called `{column}`: {shown}",
+            hint=f"say which by its position, for instance #{found[0] + 1}",
+        )
+    field = field_of(column, {})
+    if not found and field is not None and field in fields:
+        return fields[field]
+    if not found:
+        raise unknown_column(f"{source}:{line}", column, [name for name in names if name])
+    return found[0]
+
+
+def unknown_column(place: str, column: str, names: Sequence[str]) -> ManifestError:
+    """Return the error of a column that is not there. *names*: those that are."""
+    near = difflib.get_close_matches(plain(column), list(map(plain, names)), n=1, cutoff=0.6)
+    meant_names = [name for name in names if near and plain(name) == near[0]]
+    shown = printable(", ".join(f"`{name}`" for name in names[:20])) or "none"
+    return ManifestError(
+        f"{place}: there is no column `{in_one_line(printable(column))}`",
+        hint=in_one_line(
+            (f"did you mean `{printable(meant_names[0])}`? " if meant_names else "")
+            + f"its columns: {shown}"
+        ),
+    )
 
 
 def _require(

@@ -176,6 +176,10 @@ class CsvManifest:
         """
         return chain.from_iterable(self.batches())  # avoids a generator frame per row
 
+    def asked(self, row: CheckedRow) -> list[str | Problem]:
+        """Return what a row has in the columns that the operator asks for."""
+        return self._table.asked(row)
+
     def batches(self) -> Iterator[Iterable[CheckedRow]]:
         """Yield the same in parts, many of which are `GoodRows`. Raises: ManifestError."""
         with open_text(self._manifest, self.source) as file:

@@ -115,11 +115,15 @@ class Seen:
         """Where each part begins and ends in the file of hashes, for each time of writing."""
 
     def add(self, source: int, position: int, rows: GoodRows | Sequence[CheckedRow]) -> None:
-        """Record the devices of those rows that are valid. *position*: of the first one."""
+        """Record the devices of those rows that are valid and meant. *position*: of the first."""
         if isinstance(rows, GoodRows):
             positions = range(position, position + len(rows))
             self._add(source, positions, rows.lines, rows.values)
-        elif valid := [row for row in enumerate(rows, start=position) if not row[1].problems]:
+        elif valid := [
+            (at, row)
+            for at, row in enumerate(rows, start=position)
+            if not (row.problems or row.left_out)
+        ]:
             places = [at for at, _ in valid]
             lines = [row.line for _, row in valid]
             self._add(source, places, lines, list(zip(*(row.values for _, row in valid))))  # noqa: B905  # the same fields

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from bulkbind.manifest.opened import ManifestFile
-    from bulkbind.model import CheckedRow, Source
+    from bulkbind.model import CheckedRow, Problem, Source
     from bulkbind.settings import ManifestSettings
 
 PACKED = ".gz"
@@ -47,6 +47,10 @@ class Manifest(Protocol):
 
     def rows(self) -> Iterator[CheckedRow]:
         """Yield every row, checked. Raises: ManifestError where the rest cannot be read."""
+        ...
+
+    def asked(self, row: CheckedRow, /) -> list[str | Problem]:
+        """Return what a row has in each column of `asked_columns`, in order; "" for nothing."""
         ...
 
 

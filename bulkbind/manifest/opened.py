@@ -63,12 +63,14 @@ class ManifestFile:
     Attributes:
         name: In messages and reports; its ending says the format.
         on_read: Called before every read; what it raises ends the reading.
+        choice: As `choice_of` returns it.
     """
 
     def __init__(self, descriptor: int, name: str) -> None:
         """Take over a descriptor of a regular file. Raises: ManifestError if it is another kind."""
         self.name = name
         self.on_read: Callable[[], None] = lambda: None
+        self.choice: object = None
         self._descriptor = descriptor
         self.close = weakref.finalize(self, os.close, descriptor)
         """Closes the file, at the latest when nobody uses it any more."""

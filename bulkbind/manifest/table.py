@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from itertools import chain, repeat
 from shlex import quote
 from types import MappingProxyType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
@@ -17,9 +17,12 @@ from bulkbind.manifest.checking import (
     FEW,
     Checker,
     Column,
+    asked_cell,
+    asked_problem,
     columns_of,
     covered_problem,
 )
+from bulkbind.manifest.conditions import asked_columns
 from bulkbind.manifest.likely_causes import Fault, error_of, fault_of
 from bulkbind.manifest.rules import no_value, printable, trim
 from bulkbind.manifest.synonyms import candidates, meant
@@ -175,6 +178,13 @@ class Table:
         self._columns = columns_of(used, settings)
         self._refuse_lookalikes(line, settings)
         self._used = {at for column in self._columns for at in (column.at, column.covered)} - {None}
+        self._asked = [
+            columns.position_in(
+                source.header, column, self.positions, source=source.name, line=line
+            )
+            for column in asked_columns(settings)
+        ]
+        self._judged = self._used.union(self._asked)
         own = {self._header[at] for at in self._used if at is not None}
         self._words = (columns.words(mapping) | own) - {""}
         code = used[FIELDS.index("machine_code")]
@@ -218,6 +228,30 @@ class Table:
         """The 0-based position of each field that has a column, also where a constant counts."""
         found = {c.rule.field: c.covered if c.at is None else c.at for c in self._columns}
         return {field: at for field, at in found.items() if at is not None}
+
+    @property
+    def judged(self) -> dict[int, bool]:
+        """Which columns decide on a row, by position, and whether it matters that one is empty."""
+        fills = {at: column.fill is not None for at, column in self.used.items()}
+        return fills | dict.fromkeys(self._asked, True)
+
+    def asked(self, row: CheckedRow) -> list[str | Problem]:
+        """Return what a row has in the columns that the operator asks for."""
+        cells: Any = row.cells
+        return [
+            asked_cell(self._name_at(at), cells[at])
+            if at < len(cells) - self._own_in(cells)
+            else ""
+            for at in self._asked
+        ]
+
+    def _own_in(self, cells: Sequence[str]) -> int:
+        return own_at(cells, len(self._header), has_header=bool(self._own)) * (
+            self._may_be_ours and not self._own
+        )
+
+    def _name_at(self, at: int) -> str:
+        return printable(self._header[at] or f"column {at + 1}")
 
     def field_of(self, at: int) -> str:
         """Return the field of a column that is used."""
@@ -350,7 +384,7 @@ class Table:
         *,
         has_names: bool = True,
     ) -> GoodRows | None:
-        if faults and any(not self._used.isdisjoint(faults.get(line, ())) for line in lines):
+        if faults and any(not self._judged.isdisjoint(faults.get(line, ())) for line in lines):
             return None
         try:
             by_column = list(zip(*cells, strict=True))
@@ -443,6 +477,10 @@ class Table:
                 found = faults.get(column.covered) or self._checker.fault_behind(column.rule, cell)
                 more += (covered_problem(column.rule.field, name, cell, found),) if found else ()
             values.append(value if fault else value or column.fill)
+        if faults and (doubted := faults.keys() & (self._judged - self._used)):
+            more += tuple(
+                asked_problem(self._name_at(at), padded[at], faults[at]) for at in doubted
+            )
         row = self._checker.row(line, cells, tuple(values), self._names, more)
         return row if not text else msgspec.structs.replace(row, text=text)
 

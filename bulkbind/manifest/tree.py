@@ -13,7 +13,14 @@ from msgspec.structs import replace
 
 from bulkbind.errors import ManifestError
 from bulkbind.manifest import columns
-from bulkbind.manifest.checking import FEW, Checker, columns_of, covered_problem
+from bulkbind.manifest.checking import (
+    FEW,
+    Checker,
+    asked_cell,
+    columns_of,
+    covered_problem,
+)
+from bulkbind.manifest.conditions import asked_columns
 from bulkbind.manifest.likely_causes import Fault
 from bulkbind.manifest.rules import RULES, Rule, printable, trim
 from bulkbind.manifest.shapes import FORMS, Survey, next_page
@@ -150,6 +157,12 @@ class Tree:
         self._read_as = ""
         self._fills: dict[str, str | None] = {"user_id": settings.user_id, **settings.constants}
         self._has_code = False
+        self._asked = asked_columns(settings)
+        self._missing = set(self._asked)
+        """Columns asked for that no device had so far."""
+        self._names: dict[str, None] = {}
+        self._asked_paths: dict[tuple[str, ...], tuple[str, ...] | Problem | None] = {}
+        """Where it stands, by the column and a device's keys."""
 
     @property
     def is_keyed(self) -> bool:
@@ -174,6 +187,58 @@ class Tree:
             if not batch:
                 return
             yield from self._batch(batch)
+
+    def asked(self, row: CheckedRow) -> list[str | Problem]:
+        """Return what a device has under the keys that the operator asks for."""
+        return [self._value(row.cells, column) for column in self._asked]
+
+    def _value(self, cells: Any, column: str) -> str | Problem:  # noqa: ANN401  # a mapping
+        known = (column, *cells)
+        path = self._asked_paths.get(known, ())
+        if path == ():
+            path = self._path(cells, column)
+            if len(self._asked_paths) < MOST_SHAPES:
+                self._asked_paths[known] = path
+        if path is None:
+            return ""
+        if isinstance(path, Problem):
+            return path
+        self._missing.discard(column)
+        found, misfit = at_path(cells, path)
+        if found is None:
+            return ""
+        name = printable(".".join(path))
+        if isinstance(found, bool):
+            return "true" if found else "false"
+        text = text_of(found)
+        if misfit or text is None:
+            return _not_text("row", name, found, misfit=misfit)
+        return asked_cell(name, text)
+
+    def _path(self, cells: dict[str, Any], column: str) -> tuple[str, ...] | Problem | None:
+        """Return where a device has what a column's name says; None if it has no such key."""
+        alike = [key for key in cells if key == column or columns.same(key, column)]
+        if len(alike) > 1:
+            return Problem(
+                "row", column, printable(", ".join(alike)), "row: one key for one column",
+                "several keys, or one and a default, are called so",
+            )  # fmt: skip
+        if alike:
+            return (alike[0],)
+        first, _, rest = column.partition(".")
+        if rest and first in cells:
+            return (first, *rest.split("."))
+        field = columns.field_of(column, {})
+        found = self._shape(tuple(cells)).paths[FIELDS.index(field)] if field else None
+        if found is None and len(self._names) < MOST_SHAPES:
+            self._names |= dict.fromkeys(cells)
+        return found
+
+    def refuse_unknown(self) -> None:
+        """Refuse a column that is asked for and that no device has. Raises: ManifestError."""
+        if self._names and self._missing:
+            column = next(name for name in self._asked if name in self._missing)
+            raise columns.unknown_column(self._name, column, list(self._names))
 
     def notices(self) -> Iterator[str]:
         """Yield the notices."""
@@ -491,12 +556,17 @@ class TreeManifest(ABC):
         """Yield every device with its first line. Raises: ManifestError if it is no manifest."""
         with ExitStack() as self._files:
             yield from self._tree.rows(self._items(self._open()))
+        self._tree.refuse_unknown()
         if self._unused:
             few = printable(", ".join(islice(self._unused, FEW_NAMES)))
             more = len(self._unused) - FEW_NAMES
             shown = f"{few} and {more:,} more" if more > 0 else few
             self.notices.append(f"{self.source.name}: keys that are not used: {shown}")
         self.notices += self._tree.notices()
+
+    def asked(self, row: CheckedRow) -> list[str | Problem]:
+        """Return what a device has under the keys that the operator asks for."""
+        return self._tree.asked(row)
 
     def _open(self) -> Text:
         return self._files.enter_context(open_text(self._manifest, self.source, self.undecodable))

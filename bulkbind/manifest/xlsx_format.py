@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from bulkbind.errors import ManifestError
+from bulkbind.manifest.conditions import asked_columns
 from bulkbind.manifest.likely_causes import (
     EMPTY_FORMULA,
     FORMULA_ERROR,
@@ -34,7 +35,7 @@ from bulkbind.manifest.workbook import (
     Workbook,
     is_spreadsheet,
 )
-from bulkbind.model import CheckedRow, Source
+from bulkbind.model import CheckedRow, Problem, Source
 from bulkbind.model.wording import counted
 
 if TYPE_CHECKING:
@@ -102,6 +103,10 @@ class XlsxManifest:
             about = f"{self._name}: sheet `{self._sheet.name}`: "
             told = (f"{about}{text.removeprefix(f'{self._name}: ')}" for text in told)
         self.notices += told
+
+    def asked(self, row: CheckedRow) -> list[str | Problem]:
+        """Return what a row has in the columns that the operator asks for."""
+        return self._opened.asked(row)
 
     # --- which sheet ---------------------------------------------------------------------------
 
@@ -222,10 +227,12 @@ class _OpenSheet:
             has_header=not settings.header,
         )  # fmt: skip
         self._table = Table(self.source, header.line, settings, header.faults)
-        self._fills = {at: column.fill is not None for at, column in self._table.used.items()}
+        self.asked = self._table.asked
+        self._fills = self._table.judged
         self._first_line = header.line
         if not settings.header:
-            self._first_line = self._below_header(header.line, settings.columns.values())
+            mapped = (*settings.columns.values(), *asked_columns(settings))
+            self._first_line = self._below_header(header.line, mapped)
         self._blank = self._hidden = 0
         self._hidden_line = 0
         self._merges = _Merges(self._layout.merged, self._fills.keys())
@@ -255,10 +262,11 @@ class _OpenSheet:
             used = [at for at in self._fills if area.left <= at <= area.right]
             if used and area.left != area.right and f"#{used[0] + 1}" not in mapped:
                 name = self.source.header[area.left].strip()
+                is_field = used[0] in self._table.used
+                meant = f"--map {self._table.field_of(used[0])}=" if is_field else "the column "
                 raise ManifestError(
                     f"{self._name}:{line}: the header `{name}` spans the columns of {area}",
-                    hint="split it, or say which column is meant, e.g. --map "
-                    f"{self._table.field_of(used[0])}=#{area.left + 1}",
+                    hint=f"split it, or say which column is meant, e.g. {meant}#{area.left + 1}",
                 )
             if used:
                 last = max(last, area.bottom)

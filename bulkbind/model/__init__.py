@@ -24,13 +24,16 @@ from bulkbind.model.attempts import (
     Verdict,
 )
 from bulkbind.model.facts import (
+    Adjustment,
     Changes,
+    Chosen,
     Example,
     LimitFound,
     LiveFacts,
     Refreshed,
     RunFacts,
     TimelinePart,
+    adjustment_words,
 )
 from bulkbind.model.problem_groups import BrokenRule, Cause, CauseKey, ProblemGroups, cause_of
 from bulkbind.model.results import EXTRA, AttemptRow, Forecast, Plan, ResultRow, RunSummary

@@ -180,6 +180,14 @@ class Example(TypedDict):
     why: str
 
 
+class Chosen(TypedDict):
+    """How many rows the operator's conditions left out."""
+
+    rows: int
+    by: dict[str, int]
+    """Rows by the first condition that left them out, as one types it."""
+
+
 class Changes(Facts):
     """Differences between a run and the previous one of manifests with the same names.
 
@@ -230,6 +238,37 @@ class LimitFound(TypedDict):
     """Requests per second."""
     is_spaced: bool
     """Whether the gateway refuses requests that come close together."""
+
+
+class Adjustment(TypedDict):
+    """How an operator steered a run while it was sending."""
+
+    number: int
+    """From 1, per ledger."""
+    at: str
+    """When it was asked for; ISO 8601."""
+    who: str
+    """Operator and host."""
+    why: str
+    """In the operator's words; may be empty."""
+    what: dict[str, Any]
+    """Each thing that changes, and what it is from now on; None: nothing, or no limit."""
+
+
+def adjustment_words(adjustment: Adjustment) -> str:
+    """Return an adjustment as one line: who, what and why."""
+    changes = ", ".join(
+        name if value is True else f"{name} {_written(value)}"
+        for name, value in adjustment["what"].items()
+    )
+    why = f": {adjustment['why']}" if adjustment["why"] else ""
+    return f"{adjustment['at']} {adjustment['who']}: {changes}{why}"
+
+
+def _written(value: object) -> str:
+    if value is None:
+        return "none"
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 class TimelinePart(TypedDict):
@@ -291,6 +330,16 @@ class RunFacts(Facts):
         ),
     )
     """Seconds in which nobody was allowed to send, for the pace's sake."""
+    paused_s = Fact(
+        0.0,
+        adds,
+        wait=Wait(
+            said="paused by an operator",
+            metric="How long an operator paused the last run.",
+            uses=(TimeUse.PAUSED,),
+        ),
+    )
+    """Seconds in which nobody was allowed to send, as an operator had paused the run."""
     cooled_s = Fact(
         0.0,
         adds,
@@ -396,6 +445,12 @@ class RunFacts(Facts):
     """Most requests in flight at once that the gateway takes; None: no limit was shown."""
     clock_skew_s = Fact[float | None](None, is_carried=True)
     """Seconds by which the server's clock is ahead of ours, rounded down; None: not measured."""
+    left_out = Fact[Chosen | None](None)
+    """Rows of the manifests that were not meant; None: all were."""
+    note = Fact("")
+    """What the operator says of the run, such as the number of a change."""
+    adjusted = Fact[Sequence[Adjustment]]((), joins)
+    """How operators steered the run while it was sending, in order."""
     parts = Fact[Sequence[TimelinePart]]((), joins, is_shown=False)
     """The timeline of each session."""
     pruned_at = Fact[str | None](None)

@@ -10,7 +10,7 @@ from bulkbind.model.fields import NAME
 from bulkbind.model.statuses import NEEDS_PERSON
 
 if TYPE_CHECKING:
-    from bulkbind.model.facts import Example
+    from bulkbind.model.facts import Chosen, Example
     from bulkbind.model.problem_groups import BrokenRule
     from bulkbind.model.rows import Problem
     from bulkbind.model.statuses import RunState, Status
@@ -83,6 +83,10 @@ class Plan:
     """Whether nothing is sent, as rows break a rule and `on_invalid` is `abort`."""
     first: int | None = None
     """A pilot: only so many of the rows that need sending are sent; None: all."""
+    left_out: Chosen | None = None
+    """Rows that conditions left out, by condition; None: none was given."""
+    replaces: tuple[str, int] | None = None
+    """The unfinished run that it would replace, and the rows that this would withdraw."""
 
     @property
     def rows(self) -> int:

@@ -104,6 +104,8 @@ class CheckedRow(msgspec.Struct, frozen=True, gc=False):
     text: str = ""
     """The operator's own text of the row, kept in place of `cells`: of CSV with or without its line
     end, of a device in YAML or JSON with its defaults. Empty if the cells say it all."""
+    left_out: str = ""
+    """The condition by which the operator leaves the row out; empty if the row is meant."""
 
     @property
     def device(self) -> Device | None:

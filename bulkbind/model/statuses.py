@@ -77,6 +77,9 @@ class PlanWord(Described):
     INVALID = "invalid", PlanFacts(
         "!", "break a rule", ("breaks a rule", "break a rule"), is_problem=True
     )  # fmt: skip
+    LEFT_OUT = "left_out", PlanFacts(
+        "/", "left out by --where or --where-not", ("is left out", "are left out"), is_fixed=True
+    )  # fmt: skip
     FAILED = "failed", PlanFacts(
         "x", "failed in the unfinished run that is gone on with",
         ("has failed before", "have failed before"), is_fixed=True,
@@ -185,6 +188,10 @@ class Status(Described):
         planned=PlanWord.FAILED, tone="mute2", comes_back=False, is_bound=False,
         said=("is withdrawn", "are withdrawn"),
     )  # fmt: skip
+    LEFT_OUT = "left_out", RowFacts(
+        meaning="left out by --where or --where-not, never sent", planned=PlanWord.LEFT_OUT,
+        tone="mute2", comes_back=False, is_bound=False, said=("is left out", "are left out"),
+    )  # fmt: skip
 
 
 _UNASKED = "the connection that settled it said something unasked afterwards, or broke"
@@ -193,6 +200,7 @@ ROW_TRANSITIONS: dict[Status | None, dict[Status, str]] = {
         Status.STAGED: "it keeps every rule",
         Status.INVALID: "it breaks a rule",
         Status.DUPLICATE: "an earlier row of the run names its user and device",
+        Status.LEFT_OUT: "a condition leaves it out, and such rows are kept",
     },
     Status.STAGED: {
         Status.CLAIMED: "handed to a worker",

@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 class TimeUse(enum.IntEnum):
     """What a moment goes to: of all that hold, the first."""
 
-    AWAY = 0
+    PAUSED = 0
+    """Nobody may send, as the operator said so."""
+    AWAY = enum.auto()
     """Nobody may send, as the endpoint is away: it cannot be reached, or answers nothing."""
     CLOSED = enum.auto()
     """Nobody may send, as the gateway refuses."""
@@ -168,7 +170,7 @@ class TimeSpent:
         if now <= since:
             return
         self._since = now
-        cause = self._first(TimeUse.AWAY, TimeUse.SENDING)
+        cause = self._first(TimeUse.PAUSED, TimeUse.SENDING)
         if cause is None and self._out:
             silent_at = min(now, max(since, self._silent_at()))
             self._seconds[TimeUse.SENDING] += silent_at - since
@@ -197,7 +199,7 @@ class TimeSpent:
 
     def now(self) -> TimeUse:
         """Return what the present moment goes to."""
-        cause = self._first(TimeUse.AWAY, TimeUse.SENDING)
+        cause = self._first(TimeUse.PAUSED, TimeUse.SENDING)
         if cause is None and self._out and self._now() < self._silent_at():
             return TimeUse.SENDING
         return self._rest() if cause is None else cause

@@ -50,8 +50,14 @@ def reason(code: str, message: str) -> str:
 
 def explained(code: str, message: str) -> str:
     """Return the same with what the provider's code means, where it is known."""
+    told = meaning(code)
+    return f"{reason(code, message)}: {told}" if told else reason(code, message)
+
+
+def meaning(code: str) -> str:
+    """Return what a provider's code means; empty where it is not known."""
     known = _CODES.get(code)
-    return f"{reason(code, message)}: {known.meaning}" if known else reason(code, message)
+    return known.meaning if known else ""
 
 
 def to_do(code: str) -> str:

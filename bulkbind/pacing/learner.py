@@ -88,8 +88,8 @@ class Pace(StreamGate):
     per_s: float
     __slots__ = (
         "_along", "_cap", "_ceiling", "_cost", "_first", "_held", "_is_asked", "_left", "_missed",
-        "_refusal_s", "_silent", "_stated", "_through", "_tried_at", "_windows", "has_learned",
-        "is_away", "is_stated", "per_s", "search", "stated_by",
+        "_refusal_s", "_silent", "_start_per_s", "_stated", "_through", "_tried_at", "_windows",
+        "has_learned", "is_away", "is_stated", "per_s", "search", "stated_by",
     )  # fmt: skip
 
     def __init__(
@@ -113,6 +113,7 @@ class Pace(StreamGate):
         """Header -> the longest time to a reset that it stated."""
         self.stated_by = ""
         self._left = left
+        self._start_per_s = start_per_s
         self.per_s = cap_per_s or start_per_s
         self.is_away = self.is_stated = self.has_learned = self._is_asked = False
         self.search = Search(now, is_spaced=is_spaced)
@@ -135,6 +136,20 @@ class Pace(StreamGate):
         """The pace where a limit sets it; infinite where none has been met or set."""
         is_free = not (self.search.is_found or self.is_stated) and self._ceiling == math.inf
         return math.inf if is_free else self.per_s
+
+    def cap(self, cap_per_s: float | None, now: float) -> None:
+        """Go on with another cap of the operator; None: with none."""
+        was_held, self._cap = self.per_s >= self._ceiling, cap_per_s or math.inf
+        self._ceiling = min(self._cap, self._stated)
+        if self.is_stated:
+            self._begin(self.search.begin_at(self._stated, self._stated))
+        elif was_held:
+            # Nothing but the cap has held the pace back.
+            leg = self._held or self.search.leg
+            self.per_s = max(self.per_s, leg.base if self.search.is_found else self._start_per_s)
+        self.per_s = min(self._ceiling, self.per_s)
+        if not self.is_closed and self.per_s:
+            self.next_at = min(self.next_at, now + 1.0 / self.per_s)
 
     def late_s(self) -> float:
         """Return how late a request may leave so that the next one makes up for it."""

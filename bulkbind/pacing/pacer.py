@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 MOST_IN_FLIGHT = 1000
 """Where nobody says otherwise."""
+NOTICED_S = 0.25
+"""Whoever waits for the pace looks so often whether the operator has changed it."""
 CHANGED = 0.05
 """A pace that differs by less from the one last logged is not logged."""
 
@@ -74,6 +76,7 @@ class Pacer:
         streams: What the gateway counts together, and the limit of each.
         flight: How many may be in flight.
         throttled: 429s seen.
+        is_paused: Whether the operator lets nobody send.
         time: What the time went to, as far as is known here: why nobody may send.
     """
 
@@ -127,6 +130,18 @@ class Pacer:
         self._log = logger()
         self._logged_per_s = learner.known_per_s
         self.throttled = 0
+        self.is_paused = False
+
+    def cap(self, cap_per_s: float | None) -> None:
+        """Go on with another cap on the pace, as `--rate` gives it; None: with none."""
+        now = self._clock.monotonic()
+        self._cap_per_s = cap_per_s
+        self.streams.learner.cap(cap_per_s, now)
+        self.streams.hurry(now)
+
+    def widen(self, concurrency: int) -> None:
+        """Go on with another number of requests that may be in flight at once."""
+        self.flight.limit(concurrency)
 
     async def permit(self, user_id: str | None = None) -> int:
         """Return once a request for a user, or for none, may be sent: a number for `report`.
@@ -136,7 +151,8 @@ class Pacer:
         now = self._clock.monotonic()
         stream = self.streams.of(user_id or "", now)
         is_first = not (self._line.locked() or stream.door.locked() or self._stop.is_set)
-        if is_first and self.streams.due_at(stream) <= now and self._traffic.is_clear(now):
+        is_due = is_first and self.streams.due_at(stream) <= now and self._is_clear(now)
+        if is_due:
             return self._leave(stream, now)
         is_near = not self.streams.is_far(stream, now)
         stream.waiting += 1
@@ -181,21 +197,27 @@ class Pacer:
                 is_closed = stream.gate.is_closed
                 why = TimeUse.USERS_CLOSED if is_closed else TimeUse.USERS_PACED
                 with self.time.waiting(why):
-                    wait = self._clock.sleep(due_at - now) if due_at < math.inf else self._answer()
-                    await wait
-            if not self._line.locked() and self._traffic.is_clear(now):
+                    wait_s = min(NOTICED_S, due_at - now)
+                    await (self._clock.sleep(wait_s) if due_at < math.inf else self._answer())
+            if not self._line.locked() and self._is_clear(now):
                 return self._leave(stream, now)
             async with self._line:
                 now = await self._clear()
                 if self.streams.due_at(stream) <= now:  # or its gate has closed while all waited
                     return self._leave(stream, now)
 
+    def _is_clear(self, now: float) -> bool:
+        return not self.is_paused and self._traffic.is_clear(now)
+
     async def _clear(self) -> float:
         """Wait until the server may be sent one more request; return the moment."""
         gate, traffic = self.state, self._traffic
         while True:
             now = self._clock.monotonic()
-            if gate.is_closed and gate.trying is not None:
+            if self.is_paused:
+                with self.time.waiting(TimeUse.PAUSED):
+                    await self._clock.sleep(NOTICED_S)
+            elif gate.is_closed and gate.trying is not None:
                 until = traffic.tried_until()
                 await self._answer(until)
                 traffic.waited(self._clock.monotonic(), until)
@@ -206,7 +228,7 @@ class Pacer:
             elif now < gate.next_at:
                 why = self._why_closed() if gate.is_closed else TimeUse.PACED
                 with self.time.waiting(why) as self._head:
-                    await self._clock.sleep(gate.next_at - now)
+                    await self._clock.sleep(min(NOTICED_S, gate.next_at - now))
             elif now < self.flight.next_at:
                 await self._clock.sleep(self.flight.next_at - now)
             else:

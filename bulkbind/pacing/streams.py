@@ -67,7 +67,7 @@ class OneStream:
     def left(self, *_: object) -> None:
         """What becomes of a request the gate of all knows."""
 
-    accepted = back = left
+    accepted = back = hurry = left
 
     def refused(self, _permit: int, sent: Sent, _now: float) -> tuple[Pace | _Follower, Sent]:
         """Return the gate that a 429 is about, and the request as it left through that one."""
@@ -212,6 +212,12 @@ class StreamPerUser:
             del self.users[name]
             if self._guide is user:
                 self._guide = None
+
+    def hurry(self, now: float) -> None:
+        """Let nobody wait for a slot of a slower pace than the present one."""
+        for user in self.users.values():
+            if not user.gate.is_closed:
+                user.gate.next_at = min(user.gate.next_at, now + 1.0 / self.learner.per_s)
 
     def accepted(self, permit: int) -> None:
         """An answer to a user's request came: the gateway does not refuse everybody."""

@@ -201,6 +201,12 @@ class Flight:
         """How far requests are answered in time, from 0 to 1."""
         self._sent_at = -math.inf
 
+    def limit(self, most: int) -> None:
+        """Go on with another `--concurrency`."""
+        is_all = self._wide == self.most
+        self.most = most
+        self._wide = min(self._wide, most) if not is_all else min(max(self._wide, START), most)
+
     @property
     def wide(self) -> int:
         """As many may be in flight."""

@@ -17,12 +17,13 @@ from bulkbind.model import (
     VERDICTS,
     RunState,
     Status,
+    adjustment_words,
 )
-from bulkbind.model.wording import counted
+from bulkbind.model.wording import counted, meaning, to_do
 from bulkbind.redaction import json_text, line
 from bulkbind.report import charts
 from bulkbind.report.measures import moment, rate_text, span_text
-from bulkbind.report.summary import sentence, tone
+from bulkbind.report.summary import asked_text, sentence, tone
 from bulkbind.report.tables import reason_of
 
 if TYPE_CHECKING:
@@ -72,7 +73,12 @@ def write_html(
         "verdict": verdict(summary),
         "statuses": _statuses(summary),
         "reasons": [
-            {**reason, "to_do": Status(reason["status"]).about.to_do} for reason in summary.reasons
+            reason
+            | {
+                "means": meaning(reason["code"]),
+                "to_do": to_do(reason["code"]) or Status(reason["status"]).about.to_do,
+            }
+            for reason in summary.reasons
         ],
         "most_reason": max((reason["count"] for reason in summary.reasons), default=1),
         "tones": TONES,
@@ -89,6 +95,8 @@ def write_html(
         "style": _file("report.css"),
         "script": script,
         "script_digest": _digest(script),
+        "asked": asked_text(summary.facts),
+        "adjusted": [adjustment_words(each) for each in summary.facts.adjusted],
         **_series(summary.facts.parts),
     }
     with replacing(path) as file:

@@ -47,6 +47,10 @@ def plan_json(plan: Plan) -> dict[str, Any]:
         "going_on": plan.going_on or None,
         "refused": plan.is_refused,
         "first": plan.first,
+        "left_out": plan.left_out,
+        "replaces": dict(zip(("run_id", "rows"), plan.replaces, strict=True))
+        if plan.replaces
+        else None,
         "refreshed": plan.is_refreshed,
         "digest": plan.digest,
         "mark": plan.mark,
@@ -110,11 +114,12 @@ def _markdown(plan: Plan) -> Iterator[str]:
 
 def _lines(plan: Plan, *, is_brief: bool) -> Iterator[str]:
     yield f"{', '.join(plan.manifests)}: {plan_sentence(plan)}"
-    if plan.going_on:
-        yield f"run {plan.going_on} of these manifests is not finished: run goes on with it"
+    yield from _unfinished(plan)
     for word in PlanWord:
         if count := plan.counts.get(word, 0):
             yield f"  {word.about.sign} {count:>9,}  {_meaning(plan, word)}"
+    for condition, count in (plan.left_out["by"] if plan.left_out else {}).items():
+        yield f"    {PlanWord.LEFT_OUT.about.sign} {count:>7,}  {condition}"
     if plan.extra is not None:
         yield f"  {EXTRA[0]} {plan.extra:>9,}  {EXTRA[1]}"
     if n := plan.not_proven:
@@ -129,6 +134,17 @@ def _lines(plan: Plan, *, is_brief: bool) -> Iterator[str]:
     if plan.is_refreshed and plan.forecast.binds > plan.counts[PlanWord.BIND]:
         yield (
             "  (the ledger does not know all that the server has: these are sent, and found bound)"
+        )
+
+
+def _unfinished(plan: Plan) -> Iterator[str]:
+    if plan.going_on:
+        yield f"run {plan.going_on} of these manifests is not finished: run goes on with it"
+    if plan.replaces:
+        run_id, left = plan.replaces
+        yield (
+            f"run {run_id} is not finished: run would take its place, and withdraw its "
+            f"{counted(left, 'rows')} (`bulkbind resume` sends them first)"
         )
 
 

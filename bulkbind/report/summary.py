@@ -16,6 +16,7 @@ from bulkbind.model import (
     RunState,
     RunSummary,
     Status,
+    adjustment_words,
 )
 from bulkbind.model.wording import counted, explained, to_do, verb, words
 from bulkbind.redaction import Lines, lines
@@ -122,6 +123,7 @@ def as_text(
         return lines(told)
     if summary.cleaned:
         told.append(f"cleaned: names of {counted(summary.cleaned, 'rows')}, each in `detail`")
+    told += asked_text(summary.facts)
     told += _changes(summary.facts.changes)
     told += _refreshed(summary.facts.refreshed)
     told += _pace(summary)
@@ -173,6 +175,16 @@ def _reason(reason: dict[str, Any], *, is_brief: bool) -> list[str]:
         return [f"{reason['count']:>7,}  {why}, e.g. {example}"]
     shown = f"{example}: {detail}" if detail else example
     return [f"{reason['count']:>7,}  {why}", f"{'':9}e.g. {shown}"]
+
+
+def asked_text(facts: RunFacts) -> list[str]:
+    """Return what operators asked for: their note, what was left out, how the run was steered."""
+    told = [f"note: {facts.note}"] if facts.note else []
+    if left_out := facts.left_out:
+        by = ", ".join(f"{count:,} by {condition}" for condition, count in left_out["by"].items())
+        told.append(f"left out: {counted(left_out['rows'], 'rows')}: {by}")
+    told += [f"adjusted: {adjustment_words(each)}" for each in facts.adjusted]
+    return told
 
 
 def _changes(changes: Changes) -> list[str]:

@@ -295,6 +295,12 @@ Titles = Annotated[
     Repeated("COLUMN"),
 ]
 """Names that may hold commas: one, or a list."""
+Conditions = Annotated[
+    tuple[str, ...],
+    BeforeValidator(_alone, json_schema_input_type=list[str] | str),
+    Repeated("CONDITION"),
+]
+"""Conditions on columns: one, or a list."""
 AuthMode = Literal["token", "session", "app", "users"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 FailOn = Literal["any", "new", "none"]
@@ -626,9 +632,32 @@ class Reading(Part):
         "none",
     )
 
+    user_table: File | None = Group.MANIFEST.option(
+        "a second table that says whose user id is whose; in any format, with user_id (or what "
+        "--map user_id=COLUMN names) beside an e-mail address, phone number or name"
+    )
+    user_key: Annotated[str, Shown("COLUMN")] | None = Group.MANIFEST.option(
+        "the column by which users are found in it; COLUMN=COLUMN where the manifest's and the "
+        "table's are called otherwise"
+    )
+    where: Conditions = Group.MANIFEST.option(
+        "only the rows for which this holds; COLUMN=VALUE, COLUMN~REGEX (found anywhere in it) or "
+        "COLUMN in FILE (one of its lines); all conditions must hold; COLUMN is one of your own, "
+        "or #3",
+        (),
+    )
+    where_not: Conditions = Group.MANIFEST.option(
+        "only the rows for which this does not hold; written as for --where", ()
+    )
+
 
 class ManifestSettings(Reading):
     """How manifests are read, and what is made of their rows."""
+
+    keep_left_out: bool = Group.MANIFEST.option(
+        "results show what is left out, too; it stands there as left_out",
+        default=False,
+    )
 
     on_duplicate: Literal["first", "error"] = Group.REPEAT.option(
         "a device twice for one user; first: the first row counts, error: the others are invalid",

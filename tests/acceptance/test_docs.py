@@ -232,6 +232,9 @@ OTHER_MEANINGS = {
     ("export", "--to"),
     ("plan", "--as"),
     ("help", "--man"),
+    ("history", "--user"),
+    *(("adjust", f"--{name}") for name in ("rate", "concurrency", "max-failures", "deadline")),
+    *(("adjust", f"--{name}") for name in ("pause", "go", "drain", "why")),
 }
 """Options whose twin has their command: they mean something else in another one, or are so short
 that much else would be taken for a slip."""

@@ -73,11 +73,11 @@ def test_a_week_of_nights_says_what_is_new_and_nothing_else(tmp_path, url):
     lines = new.stderr.splitlines()
     assert lines[0] == mail.format("3 of 8 devices need you")
     assert lines[2].startswith("1 of them is new since run 2")
-    assert lines[3].startswith("  fleet.csv:9  invalid: user_id: ")
+    assert lines[3].startswith("  fleet.csv:9  invalid: machine_code: ")
     assert f"to mend or try again: {tmp_path / 'out/failed.csv'}" in lines
     assert any(line.strip().startswith("-> mend the cell") for line in lines)
     assert any(re.match(r"last went well: 20\d\d-", line) for line in lines)
-    assert lines[-1].startswith(f"  cd {tmp_path} && bulkbind run fleet.csv --endpoint {url} ")
+    assert lines[-1].startswith(f"  bulkbind run {tmp_path / 'fleet.csv'} --endpoint {url} ")
 
 
 @pytest.mark.slow
@@ -114,7 +114,7 @@ def test_a_stopped_run_is_told_with_what_is_left(tmp_path, url):
     assert ": fleet.csv: stopped: the deadline of 2s has come; " in first
     said = r"^\d+ of 300 devices are bound: \d+ now\. \d+ are left\.$"
     assert re.search(said, stopped.stderr, re.MULTILINE)
-    assert last.startswith(f"  cd {tmp_path} && bulkbind run fleet.csv")
+    assert last.startswith(f"  bulkbind run {tmp_path / 'fleet.csv'} --endpoint {url} ")
 
 
 # --- telling --------------------------------------------------------------------------------------
@@ -283,7 +283,7 @@ def test_prune_says_what_went_and_sends_nothing_twice(tmp_path, url):
 
     assert "ledger: 16 rows and 0 attempts of 2 runs would be deleted" in trial.stderr
     assert "ledger: 16 rows and 0 attempts of 2 runs deleted" in done.stderr
-    assert "reports: 1 folders deleted" in done.stderr
+    assert "reports: 1 folder deleted" in done.stderr
     assert trial.stdout == done.stdout
     assert (again.stdout, again.stderr) == ("", "")
     assert statuses(tmp_path / "out") == {"skipped": 8}

@@ -16,7 +16,7 @@ from tests.support.in_process import called
 from tests.support.manifests import fleet, write_csv
 from tests.support.manual import TOPICS
 from tests.support.paths import ROOT
-from tests.support.processes import sandbox
+from tests.support.processes import process, sandbox
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +50,14 @@ def _outputs(home, url):
     yield "summary", summary
     yield "runs", printed("runs", "runs")[1]
     yield "status", printed("status", "status")[1]
+    yield "history", printed("history", "history", "--user", "user_1")[1]
+    with process("run", manifest, "--rebind", "--rate", "5", "--yes", "--on-invalid", "skip",
+                 *common[:2], home=home) as sending:  # fmt: skip
+        assert sending.stderr is not None
+        assert any("run.started" in line for line in sending.stderr)
+        change = ("--rate", "none", "--max-failures", "none", "--deadline", "5m")
+        yield "adjust", printed("adjust", "adjust", *change, "--why", "for a test")[1]
+        sending.communicate(timeout=60)
     verified = called("verify", summary["run_id"], *common, home=home)
     yield "verify", json.loads(verified.stdout)
     many = str(summary["counts"]["bound"])

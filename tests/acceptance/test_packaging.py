@@ -90,5 +90,5 @@ def test_the_wheel_works_in_an_empty_folder(packages, tmp_path):
     assert said("schema", "summary").startswith("{")
     assert re.fullmatch(r"bulkbind, version \d+\.\d+\.\d+\n", said("-V"))
     sample = place / "share/bulkbind/samples/fleet.csv"
-    assert "7 rows" in said("plan", sample, "--endpoint", "http://127.0.0.1:9")
+    assert "forecast: 7 calls" in said("plan", sample, "--endpoint", "http://127.0.0.1:9")
     assert list(empty.iterdir()) == []

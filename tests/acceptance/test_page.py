@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 from typing import Any
@@ -18,6 +19,7 @@ from bulkbind.model import (
     Status,
     TimelinePart,
 )
+from bulkbind.model.wording import meaning, to_do
 from bulkbind.redaction import line
 from bulkbind.report.page import MOST_ROWS, write_html
 from bulkbind.report.tables import _cells_of
@@ -331,6 +333,27 @@ def box_width(browser) -> float:
     return float(
         browser.run("return document.querySelector('figure svg').getBoundingClientRect().width")
     )
+
+
+def test_each_reason_says_what_it_means_and_what_to_do(browser, tmp_path):
+    """A provider's code is explained, and has a step of its own; any other has its status's."""
+    run = Rows(10)
+    reasons = [
+        {"status": status, "code": code, "message": "m", "count": 3, "detail": "", "example": "f:1"}
+        for status, code in (("failed", "13000301"), ("failed", "1"), ("invalid", ""))
+    ]
+    summary = dataclasses.replace(run.summary(), reasons=tuple(reasons))
+    write_html(tmp_path / "report.html", run, summary)
+    browser.load(tmp_path / "report.html")
+
+    shown = browser.run(
+        "return [...document.querySelectorAll('[aria-labelledby=h-reasons] tbody tr')]"
+        ".map(r => r.cells[2].innerText)"
+    )
+    assert shown[0].startswith(f"13000301 m: {meaning('13000301')}")
+    assert to_do("13000301") in shown[0]
+    assert Status.FAILED.about.to_do in shown[1]
+    assert Status.INVALID.about.to_do in shown[2]
 
 
 @pytest.mark.parametrize("width", [390, 1280])

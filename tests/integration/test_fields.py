@@ -303,7 +303,7 @@ def test_texts_name_the_optional_fields():
     assert f"another {DETAILS}" in commands["plan"]
     assert f"another {enumeration('device id', *LABELS)}" in commands["verify"]
     assert enumeration("machine_code", "user_id", *OPTIONAL, last="and") in commands["export"]
-    assert f"names: make {enumeration(*CLEANED, last='and')} fit their rules" in commands["run"]
+    assert f"make {enumeration(*CLEANED, last='and')} fit their rules" in commands["run"]
 
 
 def _help(command):

@@ -88,6 +88,7 @@ async def test_a_plan_counts_as_the_run_then_does(tmp_path, sandbox):
         "moved": 1,
         "duplicate": 0,
         "invalid": 0,
+        "left_out": 0,
         "failed": 0,
     }
     assert plan.moved == ({"machine_code": "SN000002", "from": "user_2", "to": "user_9"},)

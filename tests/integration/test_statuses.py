@@ -30,6 +30,8 @@ from tests.integration.test_ledger import ENDPOINT, values
 RUN = 1
 PLACE = {status: (RUN << RUN_SHIFT) + number for number, status in enumerate(Status)}
 """The row in each status; another row, a duplicate of it, is a thousand further."""
+NO_DEVICE = (Status.INVALID, Status.DUPLICATE, Status.LEFT_OUT)
+"""Rows that do not stand for a device of the run."""
 PROBLEM = [{"field": "machine_code", "column": "c", "value": "-", "rule": "r", "found": "f"}]
 
 
@@ -52,7 +54,7 @@ def path(tmp_path):
         )
         for status, row in PLACE.items():
             put(db, row, status, status)
-            if status not in (Status.INVALID, Status.DUPLICATE):
+            if status not in NO_DEVICE:
                 put(db, row + 1000, Status.DUPLICATE, status, of=row)
         for row, unbinding in zip(PLACE.values(), UnbindStatus, strict=False):
             db.execute(
@@ -65,13 +67,13 @@ def path(tmp_path):
 
 def put(db, row, status, code, of=None):
     """Insert a row as it is."""
-    is_wrong = status is Status.INVALID
+    problems = {Status.INVALID: json.dumps(PROBLEM), Status.LEFT_OUT: "[]"}.get(status)
     first = PLACE[Status.BOUND] if status is Status.DUPLICATE and of is None else of
     db.execute(
         "INSERT INTO rows (id, run, source, line, user_id, machine_code, cells, status, problems, "
         "duplicate_of, message, settled_at) VALUES (?, ?, 0, 2, 'u', ?, '[\"c\", \"u\"]', ?, ?, ?, "
         "'why', '2026-11-23T12:00:00.000Z')",
-        (row, RUN, code, status, json.dumps(PROBLEM) if is_wrong else None, first),
+        (row, RUN, code, status, problems, first),
     )
 
 
@@ -112,13 +114,9 @@ def test_a_plan_has_a_word_for_every_status(path):
         users = outlook.users()
 
     assert set(counts) == set(PlanWord)
-    assert sum(counts.values()) == len(Status) * 2 - 2
+    assert sum(counts.values()) == len(Status) * 2 - 3
     assert users == {"u": {word: count for word, count in counts.items() if count}}
-    assert wanted == {
-        status: status.about.planned
-        for status in Status
-        if status not in (Status.INVALID, Status.DUPLICATE)
-    }
+    assert wanted == {status: status.about.planned for status in Status if status not in NO_DEVICE}
 
 
 def test_a_report_has_every_status(path, tmp_path):
@@ -143,7 +141,7 @@ def test_a_report_has_every_status(path, tmp_path):
         status: status.shown for status in Status if status is not Status.DUPLICATE
     }
     ends = {detail.rsplit(", which is ", 1)[1] for detail in firsts}
-    assert ends == {status for status in MEANINGS if status not in ("invalid", "duplicate")}
+    assert ends == {status for status in MEANINGS if status not in NO_DEVICE}
     assert reasons == set(NEEDS_PERSON)
     assert {line.split(": ")[1] for line in people} == set(NEEDS_PERSON)
     for status in MEANINGS:

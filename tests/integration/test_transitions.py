@@ -7,6 +7,7 @@ import sqlite3
 from contextlib import closing, nullcontext, suppress
 
 import pytest
+from msgspec.structs import replace
 
 from bulkbind.errors import LedgerError
 from bulkbind.ledger import duplicates, runs, staging, transitions, unbinding
@@ -162,6 +163,16 @@ def judge(life):
         staging.discard(life.db, run)
 
 
+def leave_out(life):
+    """A condition leaves a row out, which is kept and never sent, and stands in no other's way."""
+    run = staging.begin(life.db, values("left out"))
+    rows = [replace(valid(2, "L", "u"), left_out="--where Site=Berlin"), valid(3, "L", "u")]
+    staging.stage_manifest(
+        life.db, run, 0, FORM, 0, rows, rebind=False, on_batch=lambda _position: None
+    )
+    assert life.do(runs.counts, run) == {"staged": 1, "left_out": 1}
+
+
 def undo(life):
     """Runs are undone in every state; an undo stops, resumes, ends, and is begun again."""
     undone = life.confirmed("undone", *[("u", f"U{n}") for n in range(12)])
@@ -191,8 +202,8 @@ def undo(life):
 
 
 def test_the_ledger_makes_every_transition_of_its_tables_and_no_other(tmp_path, state_guard):
-    """What the verbs do in the lives of five runs is what the tables say, to the letter."""
-    for story in (send_and_go_on, withdraw, know, judge, undo):
+    """What the verbs do in the lives of runs is what the tables say, to the letter."""
+    for story in (send_and_go_on, withdraw, know, judge, leave_out, undo):
         with closing(connect(tmp_path / f"{story.__name__}.db", ENDPOINT)) as db:
             story(Life(db))
 
@@ -242,7 +253,8 @@ def test_a_row_changes_as_its_table_allows_or_not_at_all(tmp_path, state_guard):
             "VALUES (?, 'move', 'u', 'A', 'id')",
             (claim.row,),
         )
-        for status, verb in itertools.product(set(Status) - {Status.INVALID}, ROW_VERBS):
+        never_sent = {Status.INVALID, Status.LEFT_OUT}
+        for status, verb in itertools.product(set(Status) - never_sent, ROW_VERBS):
             first = claim.row if status is Status.DUPLICATE else None
             put(path, "rows", status=status, duplicate_of=first)
             put(path, "unbindings", status=UnbindStatus.STAGED)

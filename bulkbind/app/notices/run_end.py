@@ -11,7 +11,13 @@ from bulkbind.model.wording import counted, explained, verb, words
 from bulkbind.redaction import Lines, lines
 from bulkbind.report import as_json
 from bulkbind.report.measures import moment
-from bulkbind.report.summary import files_text, reason_lines, sentence, time_text
+from bulkbind.report.summary import (
+    asked_text,
+    files_text,
+    reason_lines,
+    sentence,
+    time_text,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -80,6 +86,7 @@ def of_run(result: RunResult, here: Here = _NOWHERE) -> Ending:
     summary = result.report.summary
     about, changes = ", ".join(summary.manifests), summary.facts.changes
     told = [_head(here, about, _what(summary), result.exit_code), sentence(summary)]
+    told += asked_text(summary.facts)
     told += _new(changes)
     told += reason_lines(summary, MOST_REASONS)
     told += _went_well(here)

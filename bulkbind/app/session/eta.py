@@ -87,6 +87,8 @@ class Gauge:
 
     def waits(self) -> str:
         """Return briefly why nothing is sent now; empty if something is."""
+        if self._pacer.is_paused:
+            return "paused by an operator; `bulkbind adjust --go` goes on"
         closed_s = self._pacer.closed_for_s()
         if closed_s > WORTH_SHOWING_S:
             until = self._moment(closed_s)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bulkbind.app.inputs import open_all
+from bulkbind.app.inputs import choice_notices, open_all
 from bulkbind.app.session.session import before_sending, refuse_stopped
-from bulkbind.manifest import open_manifest
+from bulkbind.manifest import choose, open_manifest
 from bulkbind.threads import in_thread
 
 if TYPE_CHECKING:
@@ -39,7 +39,18 @@ def on_read(session: Session) -> None:
 
 
 async def read_heads(session: Session, files: Sequence[ManifestFile]) -> list[Manifest]:
-    """Return what `open_manifest` makes of files, in a thread. Raises: as that."""
+    """Return what `open_manifest` makes of files, in a thread. Raises: as that.
+
+    What says which rows are meant is read once for all of them, and told.
+    """
     settings = session.settings.manifest
+
+    def read() -> list[Manifest]:
+        choose(files, settings)
+        return [open_manifest(file, settings) for file in files]
+
     with before_sending(session):
-        return await in_thread(lambda: [open_manifest(file, settings) for file in files])
+        heads = await in_thread(read)
+    for notice in choice_notices(files):
+        session.listener.notice(notice)
+    return heads

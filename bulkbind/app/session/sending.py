@@ -21,6 +21,7 @@ from bulkbind.app.session.session import (
     pacer_of,
     retries_of,
 )
+from bulkbind.app.session.steering import Steering
 from bulkbind.clock import iso
 from bulkbind.engine import Breaker, Parts, Pipeline, StopSignal, Unbinder, draining
 from bulkbind.errors import ExitCode, LedgerError
@@ -29,7 +30,7 @@ from bulkbind.logs import bound, logger
 from bulkbind.model import LimitFound, LiveFacts, RunFacts, RunState, UnbindKind
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
     from bulkbind.clock import Clock
     from bulkbind.koodrive import KooDrive
@@ -104,9 +105,10 @@ async def send(
 
     ledger.on_settled, ledger.on_doubted = on_settled, on_doubted
     sender = _Sender(session, ledger, Parts(api, ledger, pacer, stop, clock), run, breaker)
+    began_at = iso(clock.utc_now())
 
     def spent() -> RunFacts:
-        return facts_of(
+        facts = facts_of(
             client,
             pacer,
             settings.send,
@@ -114,13 +116,29 @@ async def send(
             again=sender.again,
             backed_off_s=sender.backed_off_s,
         )
+        if steering.done:
+            facts.adjusted = steering.done
+        return facts
+
+    async def tell() -> None:
+        said = _live(run, began_at, gauge, clock, spent())
+        await ledger.put_meta(LiveFacts.key, said.as_json())
+
+    steering = Steering(
+        session, ledger, run, pacer=pacer, breaker=breaker, sender=sender, tell=tell
+    )
 
     follow(session, client, pacer)
+    await steering.begin()
     await ledger.start(run)
     with bound(run_id=run_id):
         logger().info("run.started", rows=rows, endpoint=settings.endpoint())
         try:
-            async with api, _telling(ledger, run, gauge, progress, clock, spent):
+            async with (
+                api,
+                steering.followed(),
+                _telling(tell, partial(_show_problems, ledger, progress), clock),
+            ):
                 with progress.shown(gauge):
                     await sender.send(first)
         finally:
@@ -137,34 +155,40 @@ TELL_EVERY_S = 1.0
 """Interval at which `status` learns how a run is doing."""
 
 
+def _live(run: int, began_at: str, gauge: Gauge, clock: Clock, spent: RunFacts) -> LiveFacts:
+    """Return how the sending of a run is doing now."""
+    said = LiveFacts()
+    said.run, said.began_at, said.at = run, began_at, iso(clock.utc_now())
+    said.allowed_per_s, said.source = gauge.per_s(), gauge.source()
+    said.waits, said.waiting = gauge.waits(), gauge.waiting()
+    said.is_away, said.trouble = gauge.is_away(), gauge.trouble()
+    said.spent = spent
+    return said
+
+
+async def _show_problems(ledger: Ledger, progress: Progress) -> None:
+    """Show the newest problems with the places of their rows."""
+    if fresh := progress.fresh():
+        places = await ledger.read(partial(places_of, rows=list(fresh)))
+        found = zip(fresh.values(), places, strict=True)
+        progress.show([each.text(place) for each, place in found])
+
+
 @asynccontextmanager
-async def _telling(  # noqa: PLR0917  # what is told, and where
-    ledger: Ledger,
-    run: int,
-    gauge: Gauge,
-    progress: Progress,
+async def _telling(
+    tell: Callable[[], Awaitable[None]],
+    show_problems: Callable[[], Awaitable[None]],
     clock: Clock,
-    spent: Callable[[], RunFacts],
 ) -> AsyncIterator[None]:
     """Keep in the ledger how the block's sending is doing, for `status` and after a crash."""
-    began_at = iso(clock.utc_now())
 
-    async def tell() -> None:
+    async def keep_telling() -> None:
         while True:
-            said = LiveFacts()
-            said.run, said.began_at, said.at = run, began_at, iso(clock.utc_now())
-            said.allowed_per_s, said.source = gauge.per_s(), gauge.source()
-            said.waits, said.waiting = gauge.waits(), gauge.waiting()
-            said.is_away, said.trouble = gauge.is_away(), gauge.trouble()
-            said.spent = spent()
-            await ledger.put_meta(LiveFacts.key, said.as_json())
-            if fresh := progress.fresh():
-                places = await ledger.read(partial(places_of, rows=list(fresh)))
-                found = zip(fresh.values(), places, strict=True)
-                progress.show([each.text(place) for each, place in found])
+            await tell()
+            await show_problems()
             await clock.sleep(TELL_EVERY_S)
 
-    task = asyncio.create_task(tell(), name="telling")
+    task = asyncio.create_task(keep_telling(), name="telling")
     try:
         yield
     finally:
@@ -201,12 +225,20 @@ class _Sender:
         self._ledger = ledger
         self._parts = parts
         self._run = run
+        self._width = session.settings.send.concurrency
+        self._pipeline: Pipeline | None = None
         self.lists = 0
         """List calls made."""
         self.again = 0
         """Binds sent again after a time-out."""
         self.backed_off_s = 0.0
         """Total seconds of backoff over all devices."""
+
+    def widen(self, concurrency: int) -> None:
+        """Have workers for so many requests at once from now on."""
+        self._width = concurrency
+        if self._pipeline is not None:
+            self._pipeline.widen(concurrency)
 
     async def send(self, first: int | None) -> None:
         """*first*: as in `run`; a pilot moves nothing."""
@@ -240,8 +272,9 @@ class _Sender:
 
     async def _send_staged(self, first: int | None) -> None:
         settings = self._session.settings
-        pipeline = Pipeline(
-            self._parts, self._run, settings.send, settings.doubt, first, breaker=self._breaker
+        send = settings.send.model_copy(update={"concurrency": self._width})
+        self._pipeline = pipeline = Pipeline(
+            self._parts, self._run, send, settings.doubt, first, breaker=self._breaker
         )
         try:
             await pipeline.run()

@@ -54,6 +54,8 @@ class Session:
     """None before `authorized`, and where no requests are sent."""
     tls: SSLContext | None = None
     """As `auth`; None also where the endpoint has none."""
+    note: str = ""
+    """What the operator says of the run."""
     pulse: Pulse = field(default_factory=Pulse)
     """Beaten by all progress, so that a stall is noticed."""
 
@@ -214,7 +216,7 @@ def follow(session: Session, client: KooDrive, pacer: Pacer) -> None:
     endpoint = session.settings.endpoint()
     session.pulse.follow(
         lambda: client.requests,
-        lambda: pacer.closed_for_s() > 0,
+        lambda: pacer.is_paused or pacer.closed_for_s() > 0,
         lambda: where_time_went(pacer, endpoint, client.trouble, has_answered=client.has_answered),
     )
 

@@ -27,6 +27,8 @@ class Pulse:
         self._batches = 0
         self._count: Callable[[], int] = lambda: 0
         self._is_paused: Callable[[], bool] = lambda: False
+        self.deadline: asyncio.Task[None] | None = None
+        """Stops the command when its time is up."""
         self.went: Callable[[], str] = lambda: ""
         """Returns what the time went to, as a clause; empty before anything is sent."""
 
@@ -62,19 +64,28 @@ async def time_box(
     settings: Settings, clock: Clock, stop: StopSignal, pulse: Pulse
 ) -> AsyncIterator[None]:
     """Stop the block's work at the deadline, counted from now, or when it stalls."""
-    watches = [asyncio.create_task(_stall(settings, clock, stop, pulse), name="stall")]
-    if settings.send.deadline is not None:
-        watches.append(
-            asyncio.create_task(
-                _deadline(settings.send.deadline, clock, stop, pulse), name="deadline"
-            )
-        )
+    stall = asyncio.create_task(_stall(settings, clock, stop, pulse), name="stall")
+    set_deadline(settings.send.deadline, clock, stop, pulse)
     try:
         yield
     finally:
+        watches = [stall, *([pulse.deadline] if pulse.deadline else [])]
         for task in watches:
             task.cancel()
         await asyncio.gather(*watches, return_exceptions=True)
+
+
+def set_deadline(seconds: float | None, clock: Clock, stop: StopSignal, pulse: Pulse) -> None:
+    """Stop the command after so many seconds from now, and not when it was said before.
+
+    None: never.
+    """
+    if pulse.deadline is not None:
+        pulse.deadline.cancel()
+    pulse.deadline = None
+    if seconds is not None:
+        work = _deadline(seconds, clock, stop, pulse)
+        pulse.deadline = asyncio.create_task(work, name="deadline")
 
 
 async def _deadline(seconds: float, clock: Clock, stop: StopSignal, pulse: Pulse) -> None:

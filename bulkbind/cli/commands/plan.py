@@ -40,6 +40,7 @@ and can be called while a run is sending.
 +  to bind                  =  already bound         ~  bound under another {DETAILS}
 >  bound to another user    2  a row twice           !  a rule is broken
 -  not on the server        ?  only on the server    …  in doubt
+/  left out by --where
 
 \b
 Examples:

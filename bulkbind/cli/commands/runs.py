@@ -39,4 +39,4 @@ def command(*, as_json: bool, **given: Any) -> None:
                 f"{run['run_id']:<{width}}  {state:<10}  {run['created_at'][:19]}Z  "
                 f"{run['operator']}@{run['host']}  {', '.join(run['manifests'])}: {counts}"
             )
-            print_lines([line])
+            print_lines([f"{line}  ({run['note']})" if run["note"] else line])

@@ -32,10 +32,11 @@ def test_a_limit_is_shown_as_far_as_it_is_stated(headers, text):
         (True, "true"),
         (None, "not set"),
         ([], "none"),
-        (["13000301", "x"], "'13000301', x"),
+        (["13000301", "x"], "13000301, x"),
         ({"user_id": "Owner"}, "user_id=Owner"),
         ({}, "none"),
         ("15s", "15s"),
+        ("***", "***"),
     ],
     ids=repr,
 )

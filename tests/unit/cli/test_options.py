@@ -75,12 +75,18 @@ def agrees(value, word):
     return str(value.value) in (word, f"{word}.0") or value.value == word.split(",")
 
 
+OTHERS = [
+    *(("report", "--format"), ("prune", "--out"), ("demo", "--out")),
+    # What a run is to change is not what the next one begins with.
+    *(("adjust", flag) for flag in ("--rate", "--concurrency", "--max-failures", "--deadline")),
+]
+"""Options that are no settings, though they are called so."""
 USES = [
     (name, key)
     for name in COMMANDS
     for key, setting in SETTINGS.items()
     if setting.flag in [option.opts[0] for option in options_of(name)[1].values()]
-    and (name, setting.flag) not in [("report", "--format"), ("prune", "--out"), ("demo", "--out")]
+    and (name, setting.flag) not in OTHERS
 ]
 """Commands with the settings that they have an option for."""
 

@@ -23,6 +23,7 @@ NOT_FOR_A_PLAN = {
     ),
     "--quiet": "a plan says nothing but the plan",
     "--yes": "a plan asks nothing",
+    "--note": "kept with the run, and a plan keeps nothing",
     "--plan": "what a plan is compared with",
     "--rehearse": "another server and another ledger: a rehearsal is its own plan",
     **dict.fromkeys(("--limit", "--fault", "--seed"), "how the server of a rehearsal behaves"),

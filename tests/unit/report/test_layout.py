@@ -24,8 +24,12 @@ PATH = "/a/path/without/any/blank/that/is/longer/than/the/screen/report.html"
         pytest.param("time: 3 s for a", 11, "time: 3 s\n  for a", id="below a label"),
         pytest.param(f"report: {PATH}", 40, f"report:\n  {PATH}", id="no path is broken"),
         pytest.param(
-            "  cd /a && bulkbind run b.csv --yes", 20, "  cd /a && bulkbind run b.csv --yes",
+            "go on with: bulkbind run b.csv --yes", 20, "go on with: bulkbind run b.csv --yes",
             id="no command is broken",
+        ),
+        pytest.param(
+            "at once; `bulkbind resume --yes` goes on", 20,
+            "at once;\n`bulkbind resume --yes`\ngoes on", id="nor one in a text",
         ),
         pytest.param("a b\nc d", 2, "a\nb\nc\nd", id="line by line"),
     ],

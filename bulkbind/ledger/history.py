@@ -1,0 +1,132 @@
+"""What became of a device, or of a user's devices: every row, attempt and binding. Read-only."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from bulkbind.clock import iso
+from bulkbind.ledger.store import sql_list
+from bulkbind.model import IS_PENDING, IS_UNCONFIRMED, PENDING
+from bulkbind.model.history import Appearance, History, Known, Taken, Try
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Iterable
+
+_DEVICE = "r.problems IS NULL AND r.duplicate_of IS NULL"
+"""As in the index `rows_device`, which has one row of a run for each device of a user."""
+_OF_CODE = """
+SELECT r.id, r.user_id FROM rows r INDEXED BY rows_code
+ WHERE r.machine_code = ? AND r.status <> 'skipped'
+"""
+_OF_DEVICE = f"""
+SELECT r.id FROM runs n CROSS JOIN rows r INDEXED BY rows_device
+    ON r.run = n.run AND r.user_id = ? AND r.machine_code = ? AND {_DEVICE}
+"""  # noqa: S608  # constants
+_OF_USER = f"""
+SELECT r.id, r.machine_code FROM runs n CROSS JOIN rows r INDEXED BY rows_device
+    ON r.run = n.run AND r.user_id = ? AND {_DEVICE}
+"""  # noqa: S608  # constants
+_ROW = f"""
+SELECT n.run_id, n.state, n.created_at, n.operator || '@' || n.host,
+       coalesce(n.facts ->> 'note', ''), s.form ->> 'name', r.line, coalesce(r.user_id, ''),
+       coalesce(r.machine_code, ''),
+       CASE WHEN r.status IN {sql_list(IS_PENDING)} THEN '{PENDING}' ELSE r.status END,
+       r.device_id, r.create_time, r.attempts, r.http_status, r.code, r.message,
+       CASE WHEN r.duplicate_of IS NULL THEN r.detail ELSE (
+            SELECT 'same device as ' || (o.form ->> 'name') || ':' || f.line
+              FROM rows f JOIN sources o ON o.run = f.run AND o.source = f.source
+             WHERE f.id = r.duplicate_of) END,
+       r.trace_id, coalesce(r.settled_at, '')
+  FROM rows r JOIN runs n ON n.run = r.run JOIN sources s ON s.run = r.run AND s.source = r.source
+ WHERE r.id = ? AND n.state NOT IN {sql_list(IS_UNCONFIRMED)}
+"""  # noqa: S608  # constants
+_NAMES = (
+    *("run_id", "state", "began_at", "operator", "note", "file", "line", "user_id"),
+    *("machine_code", "status", "device_id", "create_time", "attempts", "http_status", "code"),
+    *("message", "detail", "trace_id", "settled_at"),
+)
+_TRIES = """
+SELECT sent_at, verdict, http_status, code, message, trace_id FROM attempts
+ WHERE row = ? ORDER BY rowid
+"""
+# An undo has an operator of its own; a move is part of its run.
+_TAKEN = """
+SELECT u.kind, u.status, u.user_id, u.device_id, coalesce(u.settled_at, ''),
+       CASE WHEN u.kind = 'undo' AND d.run IS NOT NULL THEN d.operator || '@' || d.host
+            ELSE n.operator || '@' || n.host END,
+       u.http_status, u.code, u.message, u.trace_id
+  FROM unbindings u JOIN rows r ON r.id = u.row JOIN runs n ON n.run = r.run
+  LEFT JOIN undos d ON d.run = r.run
+ WHERE u.row = ?
+"""
+_TAKEN_NAMES = (
+    *("kind", "status", "user_id", "device_id", "at", "operator", "http_status", "code"),
+    *("message", "trace_id"),
+)
+_KNOWN = """
+SELECT b.user_id, b.machine_code, b.device_id, b.create_time, b.since, n.run_id
+  FROM bindings b JOIN runs n USING (run) WHERE b.{} = ? ORDER BY b.user_id, b.machine_code
+"""
+
+
+def history_of_device(db: sqlite3.Connection, machine_code: str) -> History:
+    """Return every row that names a device, whoever its user."""
+    found = db.execute(_OF_CODE, (machine_code,)).fetchall()
+    known = _known(db, "machine_code", machine_code)
+    # A skipped row's device was bound by another row, or is bound now.
+    users = {user for _, user in found if user} | {binding.user_id for binding in known}
+    rows = {row for row, _ in found}
+    for user in users:
+        rows.update(row for (row,) in db.execute(_OF_DEVICE, (user, machine_code)))
+    return History(
+        machine_code=machine_code, user_id=None, bindings=known, rows=_appearances(db, rows)
+    )
+
+
+def history_of_user(db: sqlite3.Connection, user_id: str) -> History:
+    """Return every row that names a user, and those that took a device of the user's."""
+    found = db.execute(_OF_USER, (user_id,)).fetchall()
+    known = _known(db, "user_id", user_id)
+    codes = {code for _, code in found} | {binding.machine_code for binding in known}
+    rows = {row for row, _ in found}
+    for code in codes:
+        for row, user in db.execute(_OF_CODE, (code,)):
+            if user == user_id or _takes(db, row, user_id):
+                rows.add(row)
+    return History(machine_code=None, user_id=user_id, bindings=known, rows=_appearances(db, rows))
+
+
+def _takes(db: sqlite3.Connection, row: int, user_id: str) -> bool:
+    """Return whether a row of another user took a device from this one."""
+    query = "SELECT 1 FROM unbindings WHERE row = ? AND user_id = ?"
+    return db.execute(query, (row, user_id)).fetchone() is not None
+
+
+def _known(db: sqlite3.Connection, column: str, value: str) -> tuple[Known, ...]:
+    names = ("user_id", "machine_code", "device_id", "create_time", "since", "run_id")
+    found = db.execute(_KNOWN.format(column), (value,))
+    return tuple(Known(**dict(zip(names, row, strict=True))) for row in found)
+
+
+def _appearances(db: sqlite3.Connection, rows: Iterable[int]) -> tuple[Appearance, ...]:
+    return tuple(
+        Appearance(**dict(zip(_NAMES, told, strict=True)), tries=_tries(db, row), taken=taken)
+        for row in sorted(rows)
+        if (told := db.execute(_ROW, (row,)).fetchone()) is not None
+        for taken in [_taken(db, row)]
+    )
+
+
+def _tries(db: sqlite3.Connection, row: int) -> tuple[Try, ...]:
+    names = ("at", "verdict", "http_status", "code", "message", "trace_id")
+    return tuple(
+        Try(**dict(zip(names, (iso(datetime.fromtimestamp(sent_at, UTC)), *rest), strict=True)))
+        for sent_at, *rest in db.execute(_TRIES, (row,))
+    )
+
+
+def _taken(db: sqlite3.Connection, row: int) -> tuple[Taken, ...]:
+    found = db.execute(_TAKEN, (row,))
+    return tuple(Taken(**dict(zip(_TAKEN_NAMES, told, strict=True))) for told in found)
