@@ -615,7 +615,7 @@ class Reading(Part):
         "lines before the header, 0 to 1000; without it, it is found by the names of its columns"
     )
     header: Names = Group.MANIFEST.option(
-        "columns of a table without a header, in their order", (), flag="--columns"
+        "columns of a table without a header, in order", (), flag="--columns"
     )
     sheet: Annotated[str, Shown("NAME|N")] | None = Group.MANIFEST.option(
         "sheet of a workbook; without it the first visible worksheet"
