@@ -306,7 +306,7 @@ def test_status_reads_beside_a_running_run(tmp_path):
     assert told["is_alive"] is True
     assert 0 < told["done"] < 400
     assert told["per_s"] > 0
-    assert "/s in the last " in text.stdout
+    assert " so far  ·  about " in text.stdout
     assert "cut off: its process" in gone.stdout
 
 

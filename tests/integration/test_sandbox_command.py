@@ -60,7 +60,7 @@ def test_a_signal_ends_the_command_while_requests_hang(tmp_path, number):
     assert len(journal_lines(journal)) == 3
     first, second = errors.splitlines()
     assert first == f"{number.name}: stopping"
-    assert second.startswith("1 bindings; {'requests': 3, ")
+    assert second.startswith("1 binding; {'requests': 3, ")
 
 
 @pytest.mark.slow
