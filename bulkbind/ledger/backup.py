@@ -9,7 +9,7 @@ from contextlib import closing, suppress
 from typing import TYPE_CHECKING
 
 from bulkbind.errors import LedgerError
-from bulkbind.files import create, make_folder
+from bulkbind.files import create, make_folder, sync
 from bulkbind.ledger.lock import FREE, refused
 
 if TYPE_CHECKING:
@@ -47,8 +47,7 @@ def copy_database(db: sqlite3.Connection, file: Path) -> None:
     with closing(sqlite3.connect(file, isolation_level=None)) as copy:
         db.backup(copy)
         copy.execute("PRAGMA journal_mode = DELETE")
-    with file.open("rb+") as written:
-        os.fsync(written.fileno())
+    sync(file)
 
 
 def back_up(db: sqlite3.Connection, target: Path, *, may_replace: bool = False) -> int:

@@ -59,9 +59,8 @@ id, json_array(user_id, machine_code, json_array({", ".join(OPTIONAL)})), attemp
 _CLAIMS = msgspec.json.Decoder(list[tuple[int, Device, int, int, float | None]])
 _CLAIM = f"SELECT json_group_array(json_array({_COLUMNS})) FROM"
 _THESE = "(SELECT value FROM json_each(?))"
-_STAGED, _CLAIMED, _IN_DOUBT = (
-    CODES[status] for status in (Status.STAGED, Status.CLAIMED, Status.IN_DOUBT)
-)
+_STAGED, _CLAIMED = CODES[Status.STAGED], CODES[Status.CLAIMED]
+_IN_DOUBT = CODES[Status.IN_DOUBT]
 _FREE = f"id BETWEEN ? AND ? AND status = {_STAGED} AND id NOT IN {_THESE}"
 _LIST_TURNS = f"""
 INSERT INTO turns (row)
