@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from bulkbind import ledger
 from bulkbind.clock import Clock, SystemClock, iso
 from bulkbind.errors import UsageError
-from bulkbind.redaction import line
+from bulkbind.koodrive import known_secrets
+from bulkbind.redaction import learn, line
 
 if TYPE_CHECKING:
     from bulkbind.settings import Settings
@@ -65,7 +66,9 @@ async def adjust(
             hint="`bulkbind resume` goes on with it, and takes the same options",
         )
     at = iso(clock.utc_now())
-    words = str(line(why))  # without secrets
+    if why:
+        learn(*known_secrets(settings.auth, path))  # in files, which nothing else here reads
+    words = str(line(why))
     number = ledger.ask(path, run.number, at=at, who=_who(), why=words, what=what)
     until = clock.monotonic() + PATIENCE_S
     is_done = False

@@ -20,11 +20,12 @@ if TYPE_CHECKING:
     from bulkbind.settings import Loaded, Settings
 
 LEADING = frozenset({
-    "endpoint", "path", "ca_file", "proxy", "auth.session_path",
+    "endpoint", "path", "ca_file", "proxy", "ledger", "auth.session_path",
     "auth.token_command", "auth.token_file", "auth.refresh_token_file", "auth.password_file",
     "auth.app_secret_file", "auth.users_file",
 })  # fmt: skip
-"""Keys that say where credentials go, or which."""
+"""Keys that say where credentials go, or which, or what is bound there already: a ledger's word for
+it is taken."""
 HELD = {
     "end": ("notify_command", "notify_url_file", "ping_url_file", "metrics_file"),
     "log": ("log_file",),
@@ -87,8 +88,8 @@ class Consent:
         """Refuse early what nobody can be asked about. Raises: UsageError."""
         if self.is_needed and not can_ask:
             raise UsageError(
-                f"{self.file} was found in this folder, and nobody has named it: its endpoint gets "
-                "no credentials before somebody has agreed on a terminal",
+                f"{self.file} was found in this folder, and nobody has named it: nothing is sent "
+                "with credentials as it says before somebody has agreed on a terminal",
                 hint=f"if it is meant, name it: {again('--config', str(self.file))}",
             )
 

@@ -18,6 +18,7 @@ from bulkbind.clock import SystemClock
 from bulkbind.errors import BulkbindError, ExitCode, UsageError
 from bulkbind.ledger import RunReader, reading
 from bulkbind.model import Status
+from bulkbind.redaction import learn
 from bulkbind.report import as_text
 from bulkbind.report.history_text import history_lines
 from bulkbind.report.plan_text import plan_json, plan_text
@@ -319,6 +320,28 @@ async def test_no_deadline_ends_the_steering(tmp_path, sandbox):
 
     assert [each.is_done for each in done] == [True, True, True]
     assert result.exit_code == ExitCode.STOPPED
+
+
+async def test_a_reason_has_no_secret(tmp_path, sandbox):
+    """Neither one that the settings lead to, nor one that the run alone knows."""
+    task, settings = await sending(tmp_path, sandbox.url, {"rate": 10})
+    file = tmp_path / "token"
+    file.write_text("hush-of-a-file")
+    file.chmod(0o600)
+    auth = settings.auth.model_copy(update={"token": None, "token_file": file})
+    given = settings.model_copy(update={"auth": auth})
+    await adjust(given, what={"rate": 9.0}, why="hush-of-a-file fails")
+    asking = adjust(settings, what={"drain": True}, why="so does hush-of-the-run")
+    asked = asyncio.create_task(asking)
+    await asyncio.sleep(0)  # noqa: TID251  # it is in the ledger then
+    learn("hush-of-the-run")
+    assert (await asked).is_done
+    await task
+
+    report = "".join(p.read_text("utf-8") for p in (tmp_path / "report").glob("*.[jh]*"))
+    assert "*** fails" in report
+    assert "so does ***" in report
+    assert b"hush-of-a-file" not in settings.ledger_path().read_bytes()
 
 
 async def test_only_a_run_that_sends_is_steered(tmp_path, sandbox):

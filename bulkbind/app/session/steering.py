@@ -11,6 +11,7 @@ from bulkbind.engine import StopReason
 from bulkbind.ledger import DONE
 from bulkbind.logs import logger
 from bulkbind.model import adjustment_words
+from bulkbind.redaction import line
 from bulkbind.settings import parse_duration
 
 if TYPE_CHECKING:
@@ -91,6 +92,7 @@ class Steering:
             await self._ledger.put_meta(DONE, newest)
 
     def _do(self, item: Adjustment) -> None:
+        item["why"] = str(line(item["why"]))  # who asked may not know the secrets of this process
         said = adjustment_words(item)
         logger().info("run.adjusted", who=item["who"], why=item["why"], what=item["what"])
         self._session.listener.notice(f"adjusted: {said}")

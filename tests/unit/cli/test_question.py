@@ -174,6 +174,15 @@ def test_without_a_yes_the_credentials_stay(monkeypatch):
         Console(asks=False, consent=Consent(found())).before_credentials()
 
 
+def test_a_ledger_needs_consent():
+    """It says what is bound already, so a planted one would keep rows from being sent."""
+    loaded = load(None, {"endpoint": INTL, "ledger": "theirs.db"})
+    consent = Consent(Loaded(loaded.settings, {}, FOUND, frozenset({"ledger"})))
+
+    with pytest.raises(UsageError, match="nothing is sent with credentials"):
+        consent.require(can_ask=False)
+
+
 def test_a_file_that_leads_nowhere_needs_no_consent():
     """The rest of it is about rows and pace."""
     loaded = load(None, {"endpoint": INTL, "rate": "5"})
