@@ -585,7 +585,7 @@ def test_a_deadline_stops_and_the_same_command_goes_on(tmp_path, url):
 @pytest.mark.slow
 def test_beside_a_sending_run(tmp_path, url):
     """While one run sends, a second one ends with 75, and `report` and `runs` can be read."""
-    manifest = write_csv(tmp_path / "fleet.csv", devices("BESIDE", 900))
+    manifest = write_csv(tmp_path / "fleet.csv", devices("BESIDE", 2_000))
     common = ("--endpoint", url)
     command = ("run", manifest, *common, "--out", "report", "--rate", "100")
     with process(*command, home=tmp_path) as started:
@@ -603,7 +603,7 @@ def test_beside_a_sending_run(tmp_path, url):
     assert f"pid {started.pid}" in second.stderr
     assert "hint: " in second.stderr
     assert set(beside) == {"bound", "pending"}
-    assert sum(beside.values()) == 900
+    assert sum(beside.values()) == 2_000
     assert run["state"] == "sending"
     assert run["run_id"] == summary_of(tmp_path / "report")["run_id"]
     assert statuses(tmp_path / "report")["bound"] >= beside["bound"]

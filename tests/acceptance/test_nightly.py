@@ -108,10 +108,10 @@ def test_a_stopped_run_is_told_with_what_is_left(tmp_path, url):
     """The mail names the reason, how many rows are left, and what goes on with them."""
     write_csv(tmp_path / "fleet.csv", fleet(300))
 
-    stopped = night(tmp_path, url, "--rate", "30", "--deadline", "2s", check=3)
+    stopped = night(tmp_path, url, "--rate", "30", "--deadline", "4s", check=3)
 
     first, *_, last = stopped.stderr.splitlines()
-    assert ": fleet.csv: stopped: the deadline of 2s has come; " in first
+    assert ": fleet.csv: stopped: the deadline of 4s has come; " in first
     said = r"^\d+ of 300 devices are bound: \d+ now\. \d+ are left\.$"
     assert re.search(said, stopped.stderr, re.MULTILINE)
     assert last.startswith(f"  bulkbind run {tmp_path / 'fleet.csv'} --endpoint {url} ")
