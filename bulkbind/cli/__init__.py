@@ -96,8 +96,8 @@ class _Commands(click.Group):
 def cli() -> None:
     """Bind a manifest of devices to KooDrive users, at the server's pace.
 
-    Every row is checked before anything is sent, every device gets a result, and what was cut off
-    is gone on with.
+    Every row is checked before anything is sent, every device gets a result, and a run that was
+    cut off can be resumed.
     """
 
 

@@ -288,4 +288,4 @@ def test_prune_says_what_went_and_sends_nothing_twice(tmp_path, url):
     assert (again.stdout, again.stderr) == ("", "")
     assert statuses(tmp_path / "out") == {"skipped": 8}
     nothing = bulkbind("prune", *common, home=tmp_path, check=2)
-    assert "prune wants to be told what is old" in nothing.stderr
+    assert "prune has to know what is old" in nothing.stderr
