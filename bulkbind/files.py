@@ -166,6 +166,15 @@ def replacing_bytes(
         raise
 
 
+def sync(path: Path) -> None:
+    """Return once what was written to a file is on the disk. Raises: OSError."""
+    number = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
+
+
 @contextmanager
 def replacing(
     path: Path,

@@ -38,7 +38,7 @@ from bulkbind.errors import (
     UsageError,
 )
 from bulkbind.ledger import Outlook, has_met, last_pace, replaced
-from bulkbind.manifest import Manifest, ManifestFile, batches_of, digest
+from bulkbind.manifest import ChosenRows, Manifest, ManifestFile, batches_of, digest
 from bulkbind.manifest.duplicates import Policy, Seen
 from bulkbind.model import Forecast, Plan, PlanWord, RunFacts, Status
 from bulkbind.model.wording import counted, verb
@@ -362,12 +362,13 @@ class Staging:
         """
         number = await self._begin(self._run_id, known)
         async with self._discarding(number):
-            await self._stage(number)
-            await self._refuse_changed(known)
-            reads = self._session.settings.manifest
-            policy = Policy(reads.on_duplicate, reads.on_conflict)
-            names = [manifest.source.name for manifest in self._manifests]
-            await self._ledger.mark_repeats(number, self._seen.repeats(names, policy))
+            if not await self._repeated(number):
+                await self._stage(number)
+                await self._refuse_changed(known)
+                reads = self._session.settings.manifest
+                policy = Policy(reads.on_duplicate, reads.on_conflict)
+                names = [manifest.source.name for manifest in self._manifests]
+                await self._ledger.mark_repeats(number, self._seen.repeats(names, policy))
             if facts := self._facts():
                 await self._ledger.add_facts(number, facts)
             await self._ledger.ready(number)
@@ -404,6 +405,27 @@ class Staging:
             }
         )
 
+    async def _repeated(self, number: int) -> bool:
+        """Return whether the rows were taken from an earlier run, as nothing has changed since.
+
+        The manifest is read where rows are to be sent again, lists to be read, or other files say
+        which rows are meant.
+        """
+        settings = self._session.settings.manifest
+        is_chosen = any(isinstance(manifest, ChosenRows) for manifest in self._manifests)
+        if settings.rebind or settings.reads_lists or is_chosen:
+            return False
+        forms = [manifest.source for manifest in self._manifests]
+        found = await self._ledger.repeat(number, forms)
+        if found is None:
+            return False
+        self._on_batch(found.rows)
+        for text in [text for texts in found.notices for text in texts]:
+            self._session.listener.notice(text)
+        if fault := too_few(found.rows, settings):
+            raise fault
+        return True
+
     async def _stage(self, number: int) -> None:
         position = 0
         for source, manifest in enumerate(self._manifests):
@@ -419,6 +441,7 @@ class Staging:
                 move=self._session.settings.manifest.move,
                 on_batch=self._on_batch,
             )
+            await self._ledger.note(number, source, manifest.notices)
             for notice in manifest.notices:
                 self._session.listener.notice(notice)
             if warning := no_rows(manifest, position - before):
@@ -450,7 +473,7 @@ class Staging:
                 "a manifest changed while it was read", hint="run again when it is complete"
             )
 
-    async def _refuse_invalid(self, number: int, counts: dict[str, int]) -> None:
+    async def _refuse_invalid(self, number: int, counts: dict[Status, int]) -> None:
         invalid = counts.get(Status.INVALID, 0)
         if invalid and self._session.settings.manifest.on_invalid == "abort":
             _, groups = await self._ledger.read(lambda db: Outlook(db, number).problems(0))

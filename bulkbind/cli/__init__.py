@@ -33,6 +33,7 @@ COMMANDS = {
     "report": "write a run's report files again, in any format",
     "runs": "list the runs in the ledger",
     "prune": "delete what is old from the ledger and the report folders",
+    "ledger": "copy the ledger, look for damage in it, or tell what it holds",
     "bundle": "pack what one attaches to a ticket about a run",
     "doctor": "check settings, credentials, ledger, connection and clock, line by line",
     "verify": "compare what a run says with the server's lists",

@@ -25,4 +25,12 @@ from bulkbind.ledger.reading import (
 )
 from bulkbind.ledger.steering import DONE, Sending, ask, done, sending
 from bulkbind.ledger.store import View, copy_known, ledger_of, reading
-from bulkbind.ledger.upkeep import Pruned, bindings_of, faults, prune, size_of
+from bulkbind.ledger.upkeep import (
+    Pruned,
+    back_up_file,
+    bindings_of,
+    contents,
+    faults,
+    prune,
+    size_of,
+)

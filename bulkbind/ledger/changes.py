@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
-from bulkbind.ledger.store import differs, int_of, span, sql_list
-from bulkbind.model import IS_BOUND, NEEDS_PERSON, Changes, Example
+from bulkbind.ledger.store import CODES, VALID, codes, int_of, of_status, span
+from bulkbind.model import IS_BOUND, NEEDS_PERSON, Changes, Example, Status
 from bulkbind.model.wording import reason
 
 if TYPE_CHECKING:
@@ -22,10 +23,12 @@ _SAME_NAMES = (
     "WHERE n.run = ?1)"
 )
 """Manifests of the same names, of which the same conditions say which rows are meant."""
-_IS_GOOD = f"""
-SELECT EXISTS (SELECT 1 FROM rows INDEXED BY rows_device
-                WHERE run = ? AND user_id = ? AND machine_code = ?
-                  AND problems IS NULL AND duplicate_of IS NULL AND status IN {sql_list(IS_BOUND)})
+_DEVICES = f"SELECT device FROM stored_rows WHERE id BETWEEN ? AND ? AND {VALID}"  # noqa: S608  # constants
+"""The devices of a run."""
+_MENDED = f"""
+SELECT count(*) FROM ({_DEVICES} AND status IN {codes(IS_BOUND)}) WHERE device IN (
+       SELECT d.device FROM json_each(?) k JOIN users u ON u.user_id = k.value ->> 0
+         JOIN devices d ON d.machine_code = k.value ->> 1 AND d.user = u.user)
 """  # noqa: S608  # constants
 
 
@@ -48,9 +51,8 @@ def changes(db: sqlite3.Connection, run: int) -> Changes | None:
     found.removed = _only_in(db, number, run)
     found.renamed = int_of(
         db,
-        "SELECT count(*) FROM rows r JOIN bindings b USING (user_id, machine_code) "  # noqa: S608  # constants
-        "WHERE r.id BETWEEN ? AND ? AND r.status = 'skipped' "
-        f"AND {differs('b', 'r')}",
+        "SELECT count(*) FROM stored_rows r JOIN stored_bindings b USING (device) "  # noqa: S608  # constants
+        f"WHERE r.id BETWEEN ? AND ? AND r.status = {CODES[Status.SKIPPED]} AND r.name <> b.name",
         span(run),
     )
     return found
@@ -76,7 +78,7 @@ def outcomes(db: sqlite3.Connection, run: int) -> Changes | None:
     found = Changes()
     found.newly_failed = len(fresh)
     found.newly_failed_rows = [example(db, row) for row in list(fresh.values())[:MOST_NEW]]
-    found.mended = sum(int_of(db, _IS_GOOD, (run, *key)) for key in known)
+    found.mended = int_of(db, _MENDED, (*span(run), json.dumps(list(known))))
     return found
 
 
@@ -92,8 +94,7 @@ def _needing(
     """Yield id and device of the rows that need a person, in manifest order."""
     found = db.execute(
         "SELECT id, coalesce(user_id, ''), coalesce(machine_code, '') FROM rows "  # noqa: S608  # constants
-        f"WHERE id BETWEEN ? AND ? AND status IN {sql_list(NEEDS_PERSON)} "
-        "ORDER BY id LIMIT ?",
+        f"WHERE id IN ({of_status(NEEDS_PERSON)}) ORDER BY id LIMIT ?",
         (*span(run), most),
     )
     for row, user, code in found:
@@ -115,9 +116,6 @@ def _only_in(db: sqlite3.Connection, run: int, other: int) -> int:
     """Return how many devices one run has that another lacks."""
     return int_of(
         db,
-        "SELECT count(*) FROM rows r WHERE r.id BETWEEN ? AND ? AND r.problems IS NULL "
-        "AND r.duplicate_of IS NULL AND NOT EXISTS (SELECT 1 FROM rows o INDEXED BY rows_device "
-        "WHERE o.run = ? AND o.user_id = r.user_id AND o.machine_code = r.machine_code "
-        "AND o.problems IS NULL AND o.duplicate_of IS NULL)",
-        (*span(run), other),
+        f"SELECT count(*) FROM ({_DEVICES} EXCEPT {_DEVICES})",  # noqa: S608  # constants
+        (*span(run), *span(other)),
     )

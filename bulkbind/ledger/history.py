@@ -14,20 +14,20 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Iterable
 
-_DEVICE = "r.problems IS NULL AND r.duplicate_of IS NULL"
-"""As in the index `rows_device`, which has one row of a run for each device of a user."""
-_OF_CODE = """
-SELECT r.id, r.user_id FROM rows r INDEXED BY rows_code
- WHERE r.machine_code = ? AND r.status <> 'skipped'
+# Rows have no index by device, which would cost half of what a night takes: they are read through.
+_OF_DEVICE = """
+SELECT id FROM stored_rows
+ WHERE device IN (SELECT device FROM devices WHERE machine_code = ?1)
+ UNION SELECT id FROM broken WHERE machine_code = ?1
 """
-_OF_DEVICE = f"""
-SELECT r.id FROM runs n CROSS JOIN rows r INDEXED BY rows_device
-    ON r.run = n.run AND r.user_id = ? AND r.machine_code = ? AND {_DEVICE}
-"""  # noqa: S608  # constants
-_OF_USER = f"""
-SELECT r.id, r.machine_code FROM runs n CROSS JOIN rows r INDEXED BY rows_device
-    ON r.run = n.run AND r.user_id = ? AND {_DEVICE}
-"""  # noqa: S608  # constants
+_OF_USER = """
+SELECT id FROM stored_rows r
+ WHERE device IN (SELECT d.device FROM devices d JOIN users u ON u.user = d.user
+                   WHERE u.user_id = ?1)
+ UNION SELECT k.id FROM broken k WHERE k.user_id = ?1 AND k.machine_code IN (
+       SELECT d.machine_code FROM devices d JOIN users u ON u.user = d.user WHERE u.user_id = ?1)
+ UNION SELECT row FROM unbindings WHERE user_id = ?1
+"""
 _ROW = f"""
 SELECT n.run_id, n.state, n.created_at, n.operator || '@' || n.host,
        coalesce(n.facts ->> 'note', ''), s.form ->> 'name', r.line, coalesce(r.user_id, ''),
@@ -73,13 +73,8 @@ SELECT b.user_id, b.machine_code, b.device_id, b.create_time, b.since, n.run_id
 
 def history_of_device(db: sqlite3.Connection, machine_code: str) -> History:
     """Return every row that names a device, whoever its user."""
-    found = db.execute(_OF_CODE, (machine_code,)).fetchall()
+    rows = {row for (row,) in db.execute(_OF_DEVICE, (machine_code,))}
     known = _known(db, "machine_code", machine_code)
-    # A skipped row's device was bound by another row, or is bound now.
-    users = {user for _, user in found if user} | {binding.user_id for binding in known}
-    rows = {row for row, _ in found}
-    for user in users:
-        rows.update(row for (row,) in db.execute(_OF_DEVICE, (user, machine_code)))
     return History(
         machine_code=machine_code, user_id=None, bindings=known, rows=_appearances(db, rows)
     )
@@ -87,21 +82,9 @@ def history_of_device(db: sqlite3.Connection, machine_code: str) -> History:
 
 def history_of_user(db: sqlite3.Connection, user_id: str) -> History:
     """Return every row that names a user, and those that took a device of the user's."""
-    found = db.execute(_OF_USER, (user_id,)).fetchall()
+    rows = {row for (row,) in db.execute(_OF_USER, (user_id,))}
     known = _known(db, "user_id", user_id)
-    codes = {code for _, code in found} | {binding.machine_code for binding in known}
-    rows = {row for row, _ in found}
-    for code in codes:
-        for row, user in db.execute(_OF_CODE, (code,)):
-            if user == user_id or _takes(db, row, user_id):
-                rows.add(row)
     return History(machine_code=None, user_id=user_id, bindings=known, rows=_appearances(db, rows))
-
-
-def _takes(db: sqlite3.Connection, row: int, user_id: str) -> bool:
-    """Return whether a row of another user took a device from this one."""
-    query = "SELECT 1 FROM unbindings WHERE row = ? AND user_id = ?"
-    return db.execute(query, (row, user_id)).fetchone() is not None
 
 
 def _known(db: sqlite3.Connection, column: str, value: str) -> tuple[Known, ...]:

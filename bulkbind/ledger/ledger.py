@@ -6,7 +6,15 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from bulkbind.ledger import duplicates, runs, staging, steering, transitions, unbinding
+from bulkbind.ledger import (
+    duplicates,
+    repeating,
+    runs,
+    staging,
+    steering,
+    transitions,
+    unbinding,
+)
 from bulkbind.ledger.lock import LedgerLock
 from bulkbind.ledger.store import get_meta, put_meta, reading, span
 from bulkbind.ledger.writer import Verbs, Writer, timed_verb, verb
@@ -38,6 +46,8 @@ class Ledger(Verbs):
     get_meta = verb(get_meta)
     begin = verb(staging.begin, alone=True)
     stage = verb(staging.stage_manifest, alone=True)
+    note = verb(staging.note, alone=True)
+    repeat = verb(repeating.repeat, alone=True)
     mark_repeats = verb(duplicates.mark_repeats, alone=True)
     ready = verb(staging.ready, alone=True)
     add_facts = verb(runs.add_facts)

@@ -10,12 +10,15 @@ import msgspec
 
 from bulkbind.ledger import transitions, unbinding
 from bulkbind.ledger.store import (
+    CODES,
     OPEN,
     UNBIND_OPEN,
+    VALID,
     OfRun,
     View,
-    differs,
+    codes,
     int_of,
+    of_status,
     optional_of,
     span,
     sql_list,
@@ -39,23 +42,47 @@ if TYPE_CHECKING:
 
     from bulkbind.model.fields import Values
 
-_VALID = "r.problems IS NULL AND r.duplicate_of IS NULL"
 
+class OfUsers(OfRun):
+    """The devices of one run, user by user."""
 
-def user_ids(db: sqlite3.Connection, run: int, only: str = "") -> Iterator[str]:
-    """Yield the users of a run's valid rows, in order. *only*: a further SQL condition."""
-    last = ""
-    while True:
-        # Jumps from user to user in the index, instead of reading every row.
-        found = db.execute(
-            "SELECT r.user_id FROM rows r INDEXED BY rows_device "  # noqa: S608  # constants
-            f"WHERE r.run = ? AND r.user_id > ? AND {_VALID} {only} ORDER BY r.user_id LIMIT 1",
-            (run, last),
-        ).fetchone()
-        if found is None:
-            return
-        last = found[0]
-        yield last
+    def __init__(self, db: View, run: int, only: str = VALID) -> None:
+        """*only*: a condition that the stored rows must meet."""
+        super().__init__(db, run)
+        self._only = only
+        self._table = ""
+
+    def user_ids(self) -> Iterator[str]:
+        """Yield the users of these devices, in order."""
+        found = self._db.execute(
+            "SELECT DISTINCT u.user_id FROM stored_rows r JOIN devices d ON d.device = r.device "  # noqa: S608  # constants
+            "JOIN users u ON u.user = d.user "
+            f"WHERE r.id BETWEEN ? AND ? AND r.{self._only} ORDER BY 1",
+            span(self._run),
+        )
+        return (str(user) for (user,) in found)
+
+    def _of(self, user_id: str, columns: str, tables: str = "") -> sqlite3.Cursor:
+        """Select from a user's devices `d` and stored rows `r`, in order of machine code."""
+        return self._db.execute(
+            f"SELECT {columns} FROM users u CROSS JOIN devices d ON d.user = u.user "  # noqa: S608  # constants
+            f"CROSS JOIN {self._by_device()} n ON n.device = d.device "
+            f"CROSS JOIN stored_rows r ON r.id = n.id {tables} "
+            "WHERE u.user_id = ? ORDER BY d.machine_code",
+            (user_id,),
+        )
+
+    def _by_device(self) -> str:
+        """Return the temporary table of these rows by device, on disk; make it the first time."""
+        if not self._table:
+            self._table = f"temp.devices_of_{id(self)}"
+            self._db.execute(f"CREATE TABLE {self._table} (device INTEGER PRIMARY KEY, id INTEGER)")
+            self._db.execute(
+                f"INSERT INTO {self._table} SELECT device, id FROM stored_rows "  # noqa: S608  # constants
+                f"WHERE id BETWEEN ? AND ? AND {self._only} ORDER BY device",
+                span(self._run),
+            )
+        return self._table
 
 
 class KnownReader:
@@ -75,36 +102,27 @@ class KnownReader:
         return transitions.stranger(self._db, user_id, records, known)
 
 
-class SkippedReader(OfRun, KnownReader):
+class SkippedReader(OfUsers, KnownReader):
     """The devices of one run that are skipped because they are known to be bound."""
 
-    def user_ids(self) -> Iterator[str]:
-        """Yield the users who have such devices, in order."""
-        return user_ids(self._db, self._run, "AND r.status = 'skipped'")
+    def __init__(self, db: View, run: int) -> None:
+        super().__init__(db, run, f"status = {CODES[Status.SKIPPED]}")
 
     def of(self, user_id: str) -> Iterator[tuple[int, str]]:
         """Yield row id and machine code of a user's devices."""
-        return self._db.execute(
-            "SELECT r.id, r.machine_code FROM rows r INDEXED BY rows_device "  # noqa: S608  # constants
-            f"WHERE r.run = ? AND r.user_id = ? AND {_VALID} AND r.status = 'skipped'",
-            (self._run, user_id),
-        )
+        return self._of(user_id, "r.id, d.machine_code")
 
 
-class BoundReader(OfRun, KnownReader):
+class BoundReader(OfUsers, KnownReader):
     """The devices of one run that are bound, by it or before it."""
-
-    def user_ids(self) -> Iterator[str]:
-        """Yield the users of the run's valid rows, in order."""
-        return user_ids(self._db, self._run)
 
     def of(self, user_id: str) -> Iterator[Record]:
         """Yield the run's devices bound to a user and not unbound since."""
-        found = self._db.execute(
-            f"SELECT b.machine_code, b.device_id, b.create_time, {optional_of('b')} "  # noqa: S608  # constants
-            "FROM rows r INDEXED BY rows_device JOIN bindings b USING (user_id, machine_code) "
-            f"WHERE r.run = ? AND r.user_id = ? AND {_VALID} AND r.status IN {sql_list(IS_BOUND)}",
-            (self._run, user_id),
+        found = self._of(
+            user_id,
+            f"b.machine_code, b.device_id, b.create_time, {optional_of('b')}",
+            f"AND r.status IN {codes(IS_BOUND)} CROSS JOIN bindings b "
+            "ON b.user_id = u.user_id AND b.machine_code = d.machine_code",
         )
         return (
             Record(code, device_id, created, tuple(optional))
@@ -117,24 +135,22 @@ MOST_USERS = 10_000
 """Users listed in a plan, in the order of their ids."""
 MOST_EXAMPLES = 1_000
 
-_IS_KNOWN = (
-    "EXISTS (SELECT 1 FROM bindings b "
-    "WHERE b.user_id = r.user_id AND b.machine_code = r.machine_code"
-)
 # What the bindings say besides; the condition, and the word where it holds.
+_KNOWN = "SELECT 1 FROM stored_bindings b WHERE b.device = r.device"
+_SENT = "SELECT 1 FROM outcomes o WHERE o.id = r.id AND o.attempts > 0"
 _BESIDES = {
-    Status.FAILED: (f"r.attempts = 0 AND {_IS_KNOWN})", PlanWord.MISSING),
-    Status.SKIPPED: (f"{_IS_KNOWN} AND {differs('b', 'r')})", PlanWord.CHANGED),
+    Status.FAILED: (f"EXISTS ({_KNOWN}) AND NOT EXISTS ({_SENT})", PlanWord.MISSING),
+    Status.SKIPPED: (f"EXISTS ({_KNOWN} AND b.name <> r.name)", PlanWord.CHANGED),
 }
 
 
 def _planned(status: Status) -> str:
-    """Return the SQL for the `PlanWord` of a row with this status."""
+    """Return the SQL for the `PlanWord` of a stored row with this status."""
     word = f"'{status.about.planned}'"
     if status in _BESIDES:
         condition, other = _BESIDES[status]
-        return f"WHEN '{status}' THEN CASE WHEN {condition} THEN '{other}' ELSE {word} END"
-    return f"WHEN '{status}' THEN {word}"
+        word = f"CASE WHEN {condition} THEN '{other}' ELSE {word} END"
+    return f"WHEN {CODES[status]} THEN {word}"
 
 
 _WORD = f"CASE r.status {' '.join(map(_planned, Status))} END"
@@ -148,7 +164,7 @@ class Wanted(NamedTuple):
     word: PlanWord
 
 
-class Outlook(OfRun, KnownReader):
+class Outlook(OfUsers, KnownReader):
     """One staged or resumable run, as needed by a plan."""
 
     def counts(self) -> tuple[dict[str, int], str]:
@@ -159,7 +175,7 @@ class Outlook(OfRun, KnownReader):
         counts = dict.fromkeys(map(str, PlanWord), 0)
         total = hashlib.sha256(str(self.moves()).encode())
         words = self._db.execute(
-            f"SELECT {_WORD} FROM rows r WHERE r.id BETWEEN ? AND ? ORDER BY r.id",  # noqa: S608  # constants
+            f"SELECT {_WORD} FROM stored_rows r WHERE r.id BETWEEN ? AND ? ORDER BY r.id",  # noqa: S608  # constants
             span(self._run),
         )
         for (word,) in words:
@@ -171,37 +187,27 @@ class Outlook(OfRun, KnownReader):
         """Return the number of users in valid rows."""
         return int_of(
             self._db,
-            "SELECT count(DISTINCT r.user_id) FROM rows r INDEXED BY rows_device "  # noqa: S608  # constants
-            f"WHERE r.run = ? AND {_VALID}",
-            (self._run,),
+            "SELECT count(DISTINCT d.user) FROM stored_rows r JOIN devices d USING (device) "  # noqa: S608  # constants
+            f"WHERE r.id BETWEEN ? AND ? AND r.{VALID}",
+            span(self._run),
         )
 
     def users_to_bind(self, first: int | None = None, *, moves: bool) -> int:
         """Return the number of users who would get devices: of all, or of the *first* rows."""
-        status = f"r.status IN {sql_list([Status.STAGED, *([Status.MOVED] if moves else [])])}"
-        if first is None:
-            return int_of(
-                self._db,
-                "SELECT count(DISTINCT r.user_id) FROM rows r INDEXED BY rows_device "  # noqa: S608  # constants
-                f"WHERE r.run = ? AND {_VALID} AND {status}",
-                (self._run,),
-            )
+        rows = of_status([Status.STAGED, *([Status.MOVED] if moves else [])])
         return int_of(
             self._db,
-            "SELECT count(DISTINCT user_id) FROM (SELECT r.user_id FROM rows r "  # noqa: S608  # constants
-            f"WHERE r.id BETWEEN ? AND ? AND {status} ORDER BY r.id LIMIT ?)",
-            (*span(self._run), first),
+            "SELECT count(DISTINCT d.user) FROM stored_rows r JOIN devices d USING (device) "  # noqa: S608  # constants
+            f"WHERE r.id IN ({rows} ORDER BY id LIMIT ?)",
+            (*span(self._run), -1 if first is None else first),
         )
-
-    def user_ids(self) -> Iterator[str]:
-        """Yield the users of the valid rows, in order."""
-        return user_ids(self._db, self._run)
 
     def users(self) -> dict[str, dict[str, int]]:
         """Return the number of rows of the first users by `PlanWord`."""
         users: dict[str, dict[str, int]] = {}
         found = self._db.execute(
-            f"SELECT coalesce(r.user_id, ''), {_WORD}, count(*) FROM rows r "  # noqa: S608  # constants
+            f"SELECT coalesce(v.user_id, ''), {_WORD}, count(*) "  # noqa: S608  # constants
+            "FROM stored_rows r JOIN rows v ON v.id = r.id "
             "WHERE r.id BETWEEN ? AND ? GROUP BY 1, 2 ORDER BY 1",
             span(self._run),
         )
@@ -213,19 +219,19 @@ class Outlook(OfRun, KnownReader):
 
     def wanted(self, user_id: str) -> Iterator[Wanted]:
         """Yield a user's valid rows, each device once."""
-        found = self._db.execute(
-            f"SELECT {_WORD}, r.machine_code, {optional_of('r')} "  # noqa: S608  # constants
-            f"FROM rows r INDEXED BY rows_device WHERE r.run = ? AND r.user_id = ? AND {_VALID}",
-            (self._run, user_id),
+        found = self._of(
+            user_id,
+            f"{_WORD}, v.machine_code, {optional_of('v')}",
+            "CROSS JOIN rows v ON v.id = r.id",
         )
         return (Wanted(code, tuple(optional), PlanWord(word)) for word, code, *optional in found)
 
     def moved(self) -> tuple[dict[str, str], ...]:
         """Return the first moved rows, with the device's present and future user."""
         found = self._db.execute(
-            "SELECT r.machine_code, min(b.user_id), r.user_id FROM rows r "
-            "JOIN bindings b ON b.machine_code = r.machine_code AND b.user_id <> r.user_id "
-            "WHERE r.id BETWEEN ? AND ? AND r.status = 'moved' GROUP BY r.id LIMIT ?",
+            "SELECT r.machine_code, min(b.user_id), r.user_id FROM rows r "  # noqa: S608  # constants
+            "CROSS JOIN bindings b ON b.machine_code = r.machine_code AND b.user_id <> r.user_id "
+            f"WHERE r.id IN ({of_status([Status.MOVED])}) GROUP BY r.id LIMIT ?",
             (*span(self._run), MOST_EXAMPLES),
         )
         return tuple({"machine_code": c, "from": f, "to": t} for c, f, t in found)
@@ -241,19 +247,19 @@ class Outlook(OfRun, KnownReader):
         """
         return int_of(
             self._db,
-            "SELECT 2 * (SELECT count(DISTINCT user_id) FROM rows INDEXED BY rows_open "  # noqa: S608  # constants
-            f"WHERE {OPEN} AND run = ?1) + "
-            "(SELECT count(DISTINCT user_id) FROM unbindings WHERE row BETWEEN ?2 AND ?3 "
-            f"AND kind = 'move' AND {UNBIND_OPEN} AND ?4)",
-            (self._run, *span(self._run), moves),
+            "SELECT 2 * (SELECT count(DISTINCT d.user) FROM stored_rows r INDEXED BY rows_open "  # noqa: S608  # constants
+            f"JOIN devices d USING (device) WHERE r.{OPEN} AND r.id BETWEEN ?1 AND ?2) + "
+            "(SELECT count(DISTINCT user_id) FROM unbindings WHERE row BETWEEN ?1 AND ?2 "
+            f"AND kind = 'move' AND {UNBIND_OPEN} AND ?3)",
+            (*span(self._run), moves),
         )
 
     def problems(self, most: int) -> tuple[tuple[str, ...], ProblemGroups]:
         """Return the texts of the first rows that break a rule, and all problems by rule."""
         found = self._db.execute(
-            "SELECT r.source, s.form ->> 'name', r.line, r.detail, r.problems FROM rows r "
+            "SELECT r.source, s.form ->> 'name', r.line, r.detail, r.problems FROM rows r "  # noqa: S608  # constants
             "JOIN sources s ON s.run = r.run AND s.source = r.source "
-            "WHERE r.id BETWEEN ? AND ? AND r.status = 'invalid' ORDER BY r.id",
+            f"WHERE r.id IN ({of_status([Status.INVALID])}) ORDER BY r.id",
             span(self._run),
         )
         texts: list[str] = []

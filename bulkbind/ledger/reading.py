@@ -12,7 +12,16 @@ from bulkbind.errors import UsageError
 from bulkbind.ledger import changes
 from bulkbind.ledger.lock import Holder, holder_of
 from bulkbind.ledger.runs import live_facts
-from bulkbind.ledger.store import OfRun, count_by, int_of, marks, reading, span, sql_list
+from bulkbind.ledger.store import (
+    OfRun,
+    counts,
+    int_of,
+    marks,
+    of_status,
+    reading,
+    span,
+    sql_list,
+)
 from bulkbind.model import (
     GONE,
     IS_BOUND,
@@ -31,6 +40,7 @@ from bulkbind.model import (
     RunState,
     RunSummary,
     Source,
+    Status,
     UndoneRow,
     UndoState,
     UndoSummary,
@@ -40,7 +50,7 @@ from bulkbind.model.wording import Needing
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
 _UNDO_SHOWN = f"CASE WHEN u.status IN {sql_list(UNBIND_PENDING)} THEN '{PENDING}' ELSE u.status END"
 
@@ -81,11 +91,7 @@ class UndoReader(OfRun):
         if values is None:
             return None
         undo: dict[str, Any] = dict(zip(columns, values, strict=True))
-        in_doubt = int_of(
-            self._db,
-            "SELECT count(*) FROM rows WHERE id BETWEEN ? AND ? AND status = 'in_doubt'",
-            span(self._run),
-        )
+        in_doubt = counts(self._db, self._run).get(Status.IN_DOUBT, 0)
         return UndoSummary(
             run_id=self.run_id(),
             state=undo["state"],
@@ -134,6 +140,22 @@ CASE WHEN r.problems IS NULL THEN ''
 """  # noqa: S608  # constants
 
 
+_ANSWERED = [status for status in NEEDS_PERSON if status is not Status.INVALID]
+
+
+def _of_range(statuses: Iterable[Status]) -> str:
+    return of_status(statuses, "BETWEEN ?1 AND ?2")
+
+
+_SUMS = """
+SELECT (SELECT coalesce(sum(attempts), 0) FROM outcomes WHERE id BETWEEN ?1 AND ?2)
+       + (SELECT coalesce(sum(attempts), 0) FROM sending WHERE id BETWEEN ?1 AND ?2),
+       coalesce(sum(repeats), 0), count(changes)
+  FROM remarks WHERE id BETWEEN ?1 AND ?2
+"""
+"""A run's attempts, repeats and cleaned rows."""
+
+
 class RunReader(OfRun):
     """One run, as reports show it."""
 
@@ -150,10 +172,11 @@ class RunReader(OfRun):
 
     def rows(self, statuses: tuple[str, ...] = ()) -> Iterator[ResultRow]:
         """Yield the rows in manifest order: all, or those shown with one of *statuses*."""
-        only = f"AND {_SHOWN} IN ({marks(len(statuses))})" if statuses else ""
+        wanted = [status for status in Status if status.shown in statuses]
+        which = f"IN ({of_status(wanted)})" if statuses else "BETWEEN ? AND ?"
         found = self._db.execute(
-            f"SELECT {_RESULT} FROM rows r WHERE r.id BETWEEN ? AND ? {only} ORDER BY r.id",  # noqa: S608  # constants
-            (*span(self._run), *statuses),
+            f"SELECT {_RESULT} FROM rows r WHERE r.id {which} ORDER BY r.id",  # noqa: S608  # constants
+            span(self._run),
         )
         last = 4 + len(OPTIONAL)
         for *values, problems, cells, changed in found:
@@ -192,11 +215,7 @@ class RunReader(OfRun):
         )
         run = dict(zip([column[0] for column in row.description], row.fetchone(), strict=True))
         facts = RunFacts(json.loads(run["facts"]))
-        attempts, repeats, cleaned = self._db.execute(
-            "SELECT coalesce(sum(attempts), 0), coalesce(sum(repeats), 0), count(changes) "
-            "FROM rows WHERE id BETWEEN ? AND ?",
-            span(self._run),
-        ).fetchone()
+        attempts, repeats, cleaned = self._db.execute(_SUMS, span(self._run)).fetchone()
         undo = UndoReader(self._db, self._run).summary()
         return RunSummary(
             run_id=run["run_id"],
@@ -279,25 +298,28 @@ class RunReader(OfRun):
         found = self._db.execute(
             "SELECT s.form ->> 'name', r.line, machine_code, status, code, message, detail "  # noqa: S608  # constants
             "FROM rows r JOIN sources s ON s.run = r.run AND s.source = r.source "
-            "WHERE r.id BETWEEN ? AND ? AND settled_at IS NOT NULL "
-            f"AND status IN ({marks(len(statuses))}) ORDER BY settled_at DESC LIMIT ?",
-            (*span(self._run), *statuses, most),
+            f"WHERE r.id IN ({of_status(statuses)}) AND settled_at IS NOT NULL "
+            "ORDER BY settled_at DESC LIMIT ?",
+            (*span(self._run), most),
         )
         return tuple(Needing(*rest).text(f"{name}:{line}") for name, line, *rest in found)
 
     def counts(self) -> dict[str, int]:
         """Return the number of rows by displayed status, in display order."""
-        return count_by(self._db, self._run, _SHOWN, tuple(MEANINGS))
+        shown = dict.fromkeys(MEANINGS, 0)
+        for status, count in counts(self._db, self._run).items():
+            shown[status.shown] += count
+        return {status: count for status, count in shown.items() if count}
 
     def _reasons(self) -> Iterator[dict[str, Any]]:
         # A row that breaks two rules counts for each of them.
         found = self._db.execute(
             "SELECT r.status, r.code, CASE WHEN r.message = '' THEN r.detail ELSE r.message END, "  # noqa: S608  # constants
-            "count(*), min(r.id) FROM rows r WHERE r.id BETWEEN ?1 AND ?2 "
-            f"AND r.problems IS NULL AND r.status IN {sql_list(NEEDS_PERSON)} GROUP BY 1, 2, 3 "
+            f"count(*), min(r.id) FROM rows r WHERE r.id IN ({_of_range(_ANSWERED)}) "
+            "GROUP BY 1, 2, 3 "
             "UNION ALL SELECT r.status, '', p.value ->> 'rule', count(*), min(r.id) "
-            "FROM rows r, json_each(r.problems) p WHERE r.id BETWEEN ?1 AND ?2 "
-            "AND r.problems IS NOT NULL GROUP BY 3 ORDER BY 4 DESC, 5 LIMIT ?3",
+            f"FROM rows r, json_each(r.problems) p WHERE r.id IN ({_of_range([Status.INVALID])}) "
+            "GROUP BY 3 ORDER BY 4 DESC, 5 LIMIT ?3",
             (*span(self._run), MOST_REASONS),
         ).fetchall()
         for status, code, message, count, first in found:
@@ -364,9 +386,9 @@ def find_run(db: sqlite3.Connection, run_id: str | None) -> int:
 def people(db: sqlite3.Connection, run: int) -> list[str]:
     """Return the users that a run's rows may name: its own, and present owners of moved devices."""
     found = db.execute(
-        "SELECT user_id FROM rows WHERE id BETWEEN ?1 AND ?2 AND user_id IS NOT NULL "
-        "UNION SELECT b.user_id FROM rows r JOIN bindings b USING (machine_code) "
-        "WHERE r.id BETWEEN ?1 AND ?2 AND r.status = 'moved'",
+        "SELECT user_id FROM rows WHERE id BETWEEN ?1 AND ?2 AND user_id IS NOT NULL "  # noqa: S608  # constants
+        "UNION SELECT b.user_id FROM rows r CROSS JOIN bindings b USING (machine_code) "
+        f"WHERE r.id IN ({_of_range([Status.MOVED])})",
         span(run),
     )
     return [str(user) for (user,) in found if user]

@@ -8,8 +8,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from bulkbind.clock import iso
-from bulkbind.ledger import changes, transitions, unbinding
-from bulkbind.ledger.store import OPEN, count_by, get_facts, get_meta, put_facts, put_meta, sql_list
+from bulkbind.ledger import changes, store, transitions, unbinding
+from bulkbind.ledger.store import (
+    OPEN,
+    RUN_SHIFT,
+    get_facts,
+    get_meta,
+    put_facts,
+    put_meta,
+    sql_list,
+)
 from bulkbind.model import CAN_RESUME, LiveFacts, RunFacts, RunState, Status, UnbindKind
 
 if TYPE_CHECKING:
@@ -35,8 +43,8 @@ def finished(db: sqlite3.Connection, digest: str, name: str, since: str) -> str 
     found = db.execute(
         "SELECT r.run_id FROM runs r JOIN sources s ON s.run = r.run AND s.source = 0 "  # noqa: S608  # constants
         "WHERE r.state = 'done' AND r.digest = ? AND s.form ->> 'name' = ? "
-        "AND r.created_at > ? AND NOT EXISTS (SELECT 1 FROM rows d INDEXED BY rows_open "
-        f"WHERE d.{OPEN} AND d.run = r.run) "
+        "AND r.created_at > ? AND NOT EXISTS (SELECT 1 FROM stored_rows d INDEXED BY rows_open "
+        f"WHERE d.{OPEN} AND d.id >> {RUN_SHIFT} = r.run) "
         "ORDER BY r.run DESC LIMIT 1",
         (digest, name, since),
     ).fetchone()
@@ -73,14 +81,14 @@ def keep_live(db: sqlite3.Connection) -> None:
         put_meta(db, LiveFacts.key, {})
 
 
-def counts(db: sqlite3.Connection, run: int) -> dict[str, int]:
+def counts(db: sqlite3.Connection, run: int) -> dict[Status, int]:
     """Return a run's rows by status."""
-    return count_by(db, run, "status", tuple(Status))
+    return store.counts(db, run)
 
 
 def unsettled(db: sqlite3.Connection, run: int) -> tuple[int, int]:
     """Return the number of staged rows, and of rows in doubt."""
-    found = count_by(db, run, "status", (Status.STAGED, Status.IN_DOUBT))
+    found = counts(db, run)
     return found.get(Status.STAGED, 0), found.get(Status.IN_DOUBT, 0)
 
 

@@ -16,21 +16,25 @@ from bulkbind.errors import LedgerError
 from bulkbind.ledger import changes
 from bulkbind.ledger.store import (
     ALL_FIELDS,
+    CODES,
     OPEN,
+    ROW_TABLES,
     RUN_SHIFT,
-    differs,
     get_facts,
     int_of,
     marks,
+    numbers_of,
+    of_status,
     optional_of,
     put_facts,
     relaxed,
     span,
     sql_list,
+    stored_time,
     transaction,
 )
 from bulkbind.model import IS_UNCONFIRMED, CheckedRow, Refreshed, RunState, Source, Status
-from bulkbind.model.fields import DETAILS, FIELDS
+from bulkbind.model.fields import FIELDS, OPTIONAL
 
 if TYPE_CHECKING:
     import sqlite3
@@ -40,70 +44,129 @@ if TYPE_CHECKING:
 BATCH = 10_000
 """Rows per transaction while staging."""
 
-# Each batch goes through a temporary table, so that SQLite processes it as a whole.
+# Each batch goes through temporary tables, so that SQLite processes it as a whole, in the order of
+# the manifest: devices get their numbers in that order, too, so that a run's rows lie together.
 # Precedence of states: invalid, duplicate, moved, in doubt (from another run), skipped.
-_BATCH_TABLE = f"""
-CREATE TEMP TABLE IF NOT EXISTS batch (
-  id INTEGER PRIMARY KEY, line, {ALL_FIELDS}, cells, changes)
-"""
+_BATCH_TABLES = (
+    f"batch (id INTEGER PRIMARY KEY, line, {ALL_FIELDS}, cells, changes)",
+    "placed (id INTEGER PRIMARY KEY, device, name)",
+)
 _INSERT_BATCH = f"INSERT INTO batch VALUES ({marks(4 + len(FIELDS))})"  # noqa: S608  # constants
-# The unique index on a run's devices rejects all but the first row of a device. Inserting in index
-# order touches each page once per batch.
-_STAGE_FIRST = f"""
-INSERT OR IGNORE INTO rows (id, run, source, line, {ALL_FIELDS}, cells, changes, status)
-SELECT id, :run, :source, line, {ALL_FIELDS}, cells, changes, 'staged'
-  FROM batch ORDER BY user_id, machine_code, id
+_NEW_USERS = """
+INSERT INTO users (user_id)
+SELECT DISTINCT user_id FROM batch WHERE user_id NOT IN (SELECT user_id FROM users)
+"""
+_NEW_DEVICES = f"""
+INSERT OR IGNORE INTO devices (user, machine_code, {", ".join(OPTIONAL)})
+SELECT u.user, b.machine_code, {optional_of("b")}
+  FROM batch b CROSS JOIN users u ON u.user_id = b.user_id ORDER BY b.id
 """  # noqa: S608  # constants
-_STAGE_DUPLICATES = f"""
-INSERT INTO rows (id, run, source, line, {ALL_FIELDS}, cells, changes, duplicate_of, status)
-SELECT b.id, :run, :source, b.line, b.user_id, b.machine_code, {optional_of("b")},
-       CASE WHEN :keep_duplicates THEN b.cells END, b.changes, f.id, 'duplicate'
-  FROM batch b JOIN rows f INDEXED BY rows_device
-    ON f.run = :run AND f.user_id = b.user_id AND f.machine_code = b.machine_code
-   AND f.problems IS NULL AND f.duplicate_of IS NULL
- WHERE f.id <> b.id
+_SAME_NAME = f"({optional_of('n')}) IS ({optional_of('b')})"
+_KNOWN_NAME = f"SELECT n.name FROM names n WHERE {_SAME_NAME} AND n.device"  # noqa: S608  # constants
+_PLACE = f"""
+INSERT INTO placed (id, device, name)
+SELECT b.id, d.device, CASE WHEN ({optional_of("d")}) IS ({optional_of("b")}) THEN 0
+                            ELSE ({_KNOWN_NAME} = d.device) END
+  FROM batch b CROSS JOIN users u ON u.user_id = b.user_id
+ CROSS JOIN devices d ON d.machine_code = b.machine_code AND d.user = u.user
 """  # noqa: S608  # constants
+_NEW_NAMES = f"""
+INSERT INTO names (device, name, {", ".join(OPTIONAL)})
+SELECT device, coalesce((SELECT max(n.name) FROM names n WHERE n.device = p.device), 0)
+               + row_number() OVER (PARTITION BY device), {", ".join(OPTIONAL)}
+  FROM (SELECT DISTINCT device, {", ".join(OPTIONAL)}
+          FROM placed JOIN batch USING (id) WHERE name IS NULL) p
+"""  # noqa: S608  # constants
+_NAME_PLACED = f"""
+UPDATE placed SET name = ({_KNOWN_NAME} = placed.device)
+  FROM batch b WHERE b.id = placed.id AND placed.name IS NULL
+"""  # noqa: S608  # constants
+_NAME_DEVICES = "INSERT OR IGNORE INTO named (device, id) SELECT device, id FROM placed ORDER BY id"
+_STAGE = f"""
+INSERT INTO stored_rows (id, device, source, line, name, status)
+SELECT p.id, p.device, :source, b.line, p.name,
+       CASE WHEN n.id = p.id THEN {CODES[Status.STAGED]} ELSE {CODES[Status.DUPLICATE]} END
+  FROM placed p JOIN batch b USING (id) JOIN named n ON n.device = p.device ORDER BY p.id
+"""  # noqa: S608  # constants
+_STAGE_CELLS = f"""
+INSERT INTO cells (id, cells)
+SELECT b.id, b.cells FROM batch b JOIN stored_rows r USING (id)
+ WHERE :keep_duplicates OR r.status <> {CODES[Status.DUPLICATE]} ORDER BY b.id
+"""  # noqa: S608  # constants
+_STAGE_REMARKS = """
+INSERT INTO remarks (id, duplicate_of, changes, doubts, repeats, detail)
+SELECT p.id, CASE WHEN n.id <> p.id THEN n.id END, b.changes, 0, 0, ''
+  FROM placed p JOIN batch b USING (id) JOIN named n ON n.device = p.device
+ WHERE n.id <> p.id OR b.changes NOT NULL ORDER BY p.id
+"""
+_IS_STAGED = f"r.id BETWEEN :first AND :last AND r.status = {CODES[Status.STAGED]}"
 # A device that is also bound to this user is not moved.
-_MARK_MOVED = """
+_MARK_MOVED = f"""
 UPDATE rows SET status = 'moved', message = 'bound to another user',
        detail = 'bound to user ' || b.user_id
-  FROM bindings b
- WHERE rows.id BETWEEN :first AND :last AND rows.status = 'staged'
-   AND b.machine_code = rows.machine_code AND b.user_id <> rows.user_id
-   AND NOT EXISTS (SELECT 1 FROM bindings k WHERE k.user_id = rows.user_id
-                      AND k.machine_code = rows.machine_code)
-"""
-_STAGE_MOVES = """
+  FROM (SELECT r.id, min(u.user_id) AS user_id
+          FROM stored_rows r CROSS JOIN devices d ON d.device = r.device
+         CROSS JOIN devices o ON o.machine_code = d.machine_code AND o.user <> d.user
+         CROSS JOIN stored_bindings b ON b.device = o.device
+         CROSS JOIN users u ON u.user = o.user
+         WHERE {_IS_STAGED}
+           AND NOT EXISTS (SELECT 1 FROM stored_bindings k WHERE k.device = r.device)
+         GROUP BY r.id) b
+ WHERE rows.id = b.id
+"""  # noqa: S608  # constants
+_STAGE_MOVES = f"""
 INSERT INTO unbindings (row, kind, user_id, machine_code, device_id)
 SELECT r.id, 'move', b.user_id, b.machine_code, b.device_id
-  FROM rows r JOIN bindings b ON b.machine_code = r.machine_code AND b.user_id <> r.user_id
- WHERE r.id BETWEEN :first AND :last AND r.status = 'moved'
-"""
-_MARK_IN_DOUBT = f"""
-UPDATE rows SET status = 'in_doubt', detail = 'in doubt since run ' || r.run_id,
-       silent_at = d.silent_at, misses = d.misses, missed_at = d.missed_at
-  FROM rows d INDEXED BY rows_open JOIN runs r ON r.run = d.run
- WHERE rows.id BETWEEN :first AND :last AND rows.status = 'staged'
-   AND d.user_id = rows.user_id AND d.machine_code = rows.machine_code
-   AND d.{OPEN} AND d.run <> :run
+  FROM stored_rows r JOIN devices d ON d.device = r.device JOIN users u ON u.user = d.user
+  JOIN bindings b ON b.machine_code = d.machine_code AND b.user_id <> u.user_id
+ WHERE r.id BETWEEN :first AND :last AND r.status = {CODES[Status.MOVED]}
 """  # noqa: S608  # constants
+_MARK_IN_DOUBT = f"""
+UPDATE rows SET status = 'in_doubt', detail = 'in doubt since run ' || d.run_id,
+       silent_at = d.silent_at, misses = d.misses, missed_at = d.missed_at
+  FROM (SELECT r.id, n.run_id, s.silent_at, s.misses, s.missed_at
+          FROM stored_rows r
+         CROSS JOIN stored_rows d INDEXED BY rows_open ON d.device = r.device AND d.{OPEN}
+         CROSS JOIN sending s ON s.id = d.id CROSS JOIN runs n ON n.run = d.id >> {RUN_SHIFT}
+         WHERE {_IS_STAGED} AND n.run <> :run
+         GROUP BY r.id) d
+ WHERE rows.id = d.id
+"""  # noqa: S608  # constants
+# What its binding says now is what the view `rows` will say of it.
 _MARK_SKIPPED = f"""
-UPDATE rows SET status = 'skipped', device_id = b.device_id, create_time = b.create_time,
-       detail = 'bound since ' || b.since || ' by run ' || r.run_id
-                || CASE WHEN {differs("b", "rows")}
-                        THEN '; under another {DETAILS}: --rebind sends these' ELSE '' END
-  FROM bindings b JOIN runs r USING (run)
- WHERE rows.id BETWEEN :first AND :last AND rows.status = 'staged' AND NOT :rebind
-   AND b.user_id = rows.user_id AND b.machine_code = rows.machine_code
+UPDATE stored_rows AS r SET status = {CODES[Status.SKIPPED]}
+ WHERE {_IS_STAGED} AND NOT :rebind AND device IN (SELECT device FROM stored_bindings)
+"""  # noqa: S608  # constants
+# Of many rows at once, for which the view `rows` would be slow.
+_END_WITHDRAWN = (
+    f"""
+INSERT INTO remarks (id, doubts, repeats, detail)
+SELECT r.id, coalesce(s.doubts, 0), 0, :why FROM stored_rows r LEFT JOIN sending s USING (id)
+ WHERE {_IS_STAGED}
+    ON CONFLICT DO UPDATE SET doubts = excluded.doubts, detail = excluded.detail
+""",  # noqa: S608  # constants
+    f"""
+INSERT INTO outcomes (id, sent_at, attempts, settled_at)
+SELECT r.id, s.sent_at, coalesce(s.attempts, 0), n.settled_at
+  FROM (SELECT {stored_time(":now")} AS settled_at LIMIT 1) n
+ CROSS JOIN stored_rows r LEFT JOIN sending s USING (id)
+ WHERE {_IS_STAGED}
+    ON CONFLICT DO UPDATE SET sent_at = excluded.sent_at, attempts = excluded.attempts,
+       settled_at = excluded.settled_at
+""",  # noqa: S608  # constants
+    f"DELETE FROM sending WHERE id IN (SELECT id FROM stored_rows r WHERE {_IS_STAGED})",  # noqa: S608  # constants
+)
+_MARK_WITHDRAWN = f"""
+UPDATE stored_rows AS r SET status = {CODES[Status.WITHDRAWN]} WHERE {_IS_STAGED}
 """  # noqa: S608  # constants
 # A row that got an error from an older run may be bound anyway: only a list can settle it, and the
 # new run waits for that.
-_DOUBT_OLDER = """
+_DOUBT_OLDER = f"""
 UPDATE rows SET status = 'in_doubt', doubts = doubts + 1, verdict = NULL,
-       silent_at = ?1, misses = 0, missed_at = NULL,
+       silent_at = ?, misses = 0, missed_at = NULL,
        detail = 'sent, and answered with an error, when another run took its run''s place'
- WHERE id BETWEEN ?2 AND ?3 AND status = 'staged' AND attempts > 0
-"""
+ WHERE id IN (SELECT id FROM sending WHERE attempts > 0 AND id IN ({of_status([Status.STAGED])}))
+"""  # noqa: S608  # constants
 # Found only by `--refresh`; such a row was skipped, so no request for it is in flight.
 _GONE = "not on the user's list any more"
 _FAIL_VANISHED = """
@@ -116,23 +179,26 @@ _STAGE_VANISHED = """
 UPDATE rows SET status = 'staged', device_id = '', create_time = '', detail = ?1
  WHERE id = ?2 AND status = 'skipped'
 """
-_FORGET_VANISHED = """
-DELETE FROM bindings WHERE (user_id, machine_code) IN (
-       SELECT user_id, machine_code FROM rows
-        WHERE id BETWEEN ? AND ? AND status = 'staged' AND detail = ?)
-"""
-# Rows still skipped when a run starts are never returned to the operator, so drop their cells.
-_FORGET_CELLS = "UPDATE rows SET cells = NULL WHERE id BETWEEN ? AND ? AND status = 'skipped'"
-_STAGE_UNSENT = f"""
-INSERT INTO rows (status, id, run, source, line, {ALL_FIELDS}, cells, changes, problems, message,
-                  detail)
-VALUES ({marks(10 + len(FIELDS))})
+_FORGET_VANISHED = f"""
+DELETE FROM stored_bindings WHERE device IN (
+       SELECT r.device FROM stored_rows r JOIN remarks x USING (id)
+        WHERE r.id BETWEEN ? AND ? AND r.status = {CODES[Status.STAGED]} AND x.detail = ?)
 """  # noqa: S608  # constants
+# Rows still skipped when a run starts are never returned to the operator, so drop their cells.
+_FORGET_CELLS = f"DELETE FROM cells WHERE id IN ({of_status([Status.SKIPPED])})"  # noqa: S608  # constants
+_STAGE_BROKEN = (
+    "stored_rows (id, source, line, name, status) VALUES (?, ?, ?, 0, ?)",
+    f"broken (id, {ALL_FIELDS}, problems) VALUES ({marks(2 + len(FIELDS))})",
+    "cells (id, cells) VALUES (?, ?)",
+    "remarks (id, changes, doubts, repeats, detail) VALUES (?, ?, 0, 0, ?)",
+    "outcomes (id, attempts, answer) VALUES (?, 0, ?)",
+)
 
 
 def begin(db: sqlite3.Connection, run: dict[str, object]) -> int:
     """Insert a run with state `staging` and return its number. See `1-schema.sql` for the keys."""
     with transaction(db):
+        db.execute("DELETE FROM named")
         cursor = db.execute(
             "INSERT INTO runs (run_id, state, digest, created_at, operator, host, pid, version, "
             "settings) VALUES (:run_id, 'staging', :digest, :created_at, :operator, :host, :pid, "
@@ -146,7 +212,18 @@ def begin(db: sqlite3.Connection, run: dict[str, object]) -> int:
 def add_source(db: sqlite3.Connection, run: int, source: int, form: Source) -> None:
     """Record a manifest's form."""
     with transaction(db):
-        db.execute("INSERT INTO sources VALUES (?, ?, ?)", (run, source, json.dumps(asdict(form))))
+        db.execute("INSERT INTO sources VALUES (?, ?, ?)", (run, source, form_text(form)))
+
+
+def form_text(form: Source) -> str:
+    """Return a manifest's form as it is recorded."""
+    return json.dumps(asdict(form))
+
+
+def note(db: sqlite3.Connection, run: int, source: int, notices: Sequence[str]) -> None:
+    """Record what was noticed while a manifest was read."""
+    with transaction(db):
+        db.execute("INSERT INTO notices VALUES (?, ?, ?)", (run, source, json.dumps(notices)))
 
 
 def stage_manifest(  # noqa: PLR0917  # one value each, all needed
@@ -198,44 +275,84 @@ def stage(
     """
     first = (run << RUN_SHIFT) + position
     valid: list[tuple[object, ...]] = []
-    unsent: list[tuple[object, ...]] = []
+    broken: list[tuple[int, CheckedRow]] = []
     for number, row in enumerate(rows, start=first):
-        if row.left_out:
-            why = ("[]", "", f"left out by {row.left_out}")
-            known = (number, run, source, row.line, *row.values, None, None, *why)
-            unsent.append((Status.LEFT_OUT, *known))
-        elif not row.problems:
+        if not (row.problems or row.left_out):
             valid.append((number, row.line, *row.values, _cells(row), _changes(row)))
         else:
-            place = (number, run, source, row.line)
-            known = (*place, *row.values, _cells(row), _changes(row))
-            unsent.append((Status.INVALID, *known, *_problems(row)))
+            broken.append((number, row))
     values = {"run": run, "source": source, "rebind": rebind, "keep_duplicates": keep_duplicates}
     values |= {"move": move, "first": first, "last": first + len(rows) - 1}
-    db.execute(_BATCH_TABLE)
+    for table in _BATCH_TABLES:
+        db.execute(f"CREATE TEMP TABLE IF NOT EXISTS {table}")
     with transaction(db):
-        db.execute("DELETE FROM batch")
-        db.executemany(_INSERT_BATCH, valid)
-        db.executemany(_STAGE_UNSENT, unsent)
-        if db.execute(_STAGE_FIRST, values).rowcount < len(valid):
-            db.execute(_STAGE_DUPLICATES, values)
-        _mark_known(db, values)
+        _stage_broken(db, source, broken)
+        _stage_valid(db, valid, values)
+        mark_known(db, values)
         written = int_of(
-            db, "SELECT count(*) FROM rows WHERE id BETWEEN ? AND ?", (first, values["last"])
+            db,
+            "SELECT count(*) FROM stored_rows WHERE id BETWEEN ? AND ?",
+            (first, values["last"]),
         )
         if written != len(rows):
             raise LedgerError(f"the ledger took {written} of {len(rows)} rows; none was kept")
     return position + len(rows)
 
 
-def _mark_known(db: sqlite3.Connection, values: Mapping[str, object]) -> None:
-    """Mark staged rows whose devices the ledger knows as moved, in doubt or skipped."""
+def _stage_valid(
+    db: sqlite3.Connection, valid: list[tuple[object, ...]], values: Mapping[str, object]
+) -> None:
+    """Write rows that keep every rule: staged, or duplicates of the first row of their device."""
+    db.execute("DELETE FROM batch")
+    db.execute("DELETE FROM placed")
+    db.executemany(_INSERT_BATCH, valid)
+    for statement in (_NEW_USERS, _NEW_DEVICES, _PLACE):
+        db.execute(statement)
+    if int_of(db, "SELECT EXISTS (SELECT 1 FROM placed WHERE name IS NULL)"):
+        db.execute(_NEW_NAMES)
+        db.execute(_NAME_PLACED)
+    db.execute(_NAME_DEVICES)
+    for statement in (_STAGE, _STAGE_CELLS, _STAGE_REMARKS):
+        db.execute(statement, values)
+
+
+def _stage_broken(
+    db: sqlite3.Connection, source: int, broken: Sequence[tuple[int, CheckedRow]]
+) -> None:
+    """Write rows that break a rule, or that a condition leaves out."""
+    if not broken:
+        return
+    problems = [(number, row, *_problems(row)) for number, row in broken]
+    kept = [(number, row) for number, row in broken if not row.left_out]
+    answers = numbers_of(db, {("", rules, None) for _, _, _, rules, _ in problems if rules})
+    written: tuple[list[tuple[object, ...]], ...] = (
+        [(number, source, row.line, _unsent(row)) for number, row, *_ in problems],
+        [(number, *row.values, as_json) for number, row, as_json, *_ in problems],
+        [(number, _cells(row)) for number, row in kept],
+        [(number, _changes(row), texts) for number, row, _, _, texts in problems],
+        [(number, answers["", rules, None]) for number, _, _, rules, _ in problems if rules],
+    )
+    for statement, of_rows in zip(_STAGE_BROKEN, written, strict=True):
+        db.executemany(f"INSERT INTO {statement}", of_rows)  # constants
+
+
+def _unsent(row: CheckedRow) -> int:
+    return CODES[Status.LEFT_OUT if row.left_out else Status.INVALID]
+
+
+def mark_known(db: sqlite3.Connection, values: Mapping[str, object]) -> None:
+    """Mark staged rows whose devices the ledger knows as moved, in doubt or skipped.
+
+    *values*: `run`; `first` and `last` row; `rebind` and `move`, as in `stage`.
+    """
     has_bindings, has_open = db.execute(
-        "SELECT EXISTS (SELECT 1 FROM bindings), "  # noqa: S608  # constants
-        f"EXISTS (SELECT 1 FROM rows INDEXED BY rows_open WHERE {OPEN})"
+        "SELECT EXISTS (SELECT 1 FROM stored_bindings), "  # noqa: S608  # constants
+        f"EXISTS (SELECT 1 FROM stored_rows INDEXED BY rows_open WHERE {OPEN})"
     ).fetchone()
-    if has_bindings and db.execute(_MARK_MOVED, values).rowcount and values["move"]:
-        db.execute(_STAGE_MOVES, values)
+    if has_bindings:
+        db.execute(_MARK_MOVED, values)
+        if values["move"]:
+            db.execute(_STAGE_MOVES, values)
     if has_open:
         db.execute(_MARK_IN_DOUBT, values)
     if has_bindings:
@@ -253,6 +370,8 @@ def _cells(row: CheckedRow) -> str:
 
 def _problems(row: CheckedRow) -> tuple[str, str, str]:
     """Return the problems as JSON, their rules, and their display texts."""
+    if row.left_out:
+        return "[]", "", f"left out by {row.left_out}"
     return (
         json.dumps([asdict(problem) for problem in row.problems]),
         "; ".join(problem.rule for problem in row.problems),
@@ -261,12 +380,17 @@ def _problems(row: CheckedRow) -> tuple[str, str, str]:
 
 
 def _changes(row: CheckedRow) -> str | None:
-    return "; ".join(change.text for change in row.changes) if row.changes else None
+    return (
+        "; ".join(change.text for change in row.changes)
+        if row.changes and not row.left_out
+        else None
+    )
 
 
 def ready(db: sqlite3.Connection, run: int) -> None:
     """Record that the whole manifest is staged."""
     with transaction(db):
+        db.execute("DELETE FROM named")
         db.execute("UPDATE runs SET state = ? WHERE run = ?", (RunState.READY, run))
 
 
@@ -333,20 +457,30 @@ def confirm(db: sqlite3.Connection, now: datetime, run: int) -> int:
 
 def withdraw(db: sqlite3.Connection, now: datetime, run: int, why: str) -> tuple[int, int]:
     """Withdraw a run's staged rows. Returns: rows put in doubt (may be bound), rows withdrawn."""
-    in_doubt = db.execute(_DOUBT_OLDER, (now.timestamp(), *span(run))).rowcount
-    withdrawn = db.execute(
-        "UPDATE rows SET status = ?, settled_at = ?, detail = ? "
-        "WHERE id BETWEEN ? AND ? AND status = 'staged'",
-        (Status.WITHDRAWN, iso(now), why, *span(run)),
-    ).rowcount
+    staged = of_status([Status.STAGED])
+    in_doubt = int_of(
+        db,
+        f"SELECT count(*) FROM sending WHERE attempts > 0 AND id IN ({staged})",  # noqa: S608  # constants
+        span(run),
+    )
+    if in_doubt:
+        db.execute(_DOUBT_OLDER, (now.timestamp(), *span(run)))
+    first, last = span(run)
+    values = {"first": first, "last": last, "now": iso(now), "why": why}
+    for statement in _END_WITHDRAWN:
+        db.execute(statement, values)
+    withdrawn = db.execute(_MARK_WITHDRAWN, values).rowcount
     return in_doubt, withdrawn
 
 
 def discard(db: sqlite3.Connection, run: int) -> None:
     """Delete a run that was never confirmed."""
     with transaction(db):
+        db.execute("DELETE FROM named")
         db.execute("DELETE FROM unbindings WHERE row BETWEEN ? AND ?", span(run))
-        db.execute("DELETE FROM rows WHERE id BETWEEN ? AND ?", span(run))
+        for table in ROW_TABLES:
+            db.execute(f"DELETE FROM {table} WHERE id BETWEEN ? AND ?", span(run))  # noqa: S608  # constants
+        db.execute("DELETE FROM notices WHERE run = ?", (run,))
         db.execute("DELETE FROM sources WHERE run = ?", (run,))
         db.execute("DELETE FROM runs WHERE run = ?", (run,))
 

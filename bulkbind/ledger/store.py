@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import socket
 import sqlite3
 import tempfile
@@ -16,8 +17,17 @@ from typing import TYPE_CHECKING, Literal
 from bulkbind.clock import SystemClock, iso
 from bulkbind.errors import LedgerError, NoLedgerError
 from bulkbind.files import copy_file, create, make_folder
+from bulkbind.ledger.backup import back_up, bytes_of, need_room
 from bulkbind.ledger.lock import ELSEWHERE, FREE, READ_ONLY, RIGHTS, LedgerLock, refused
-from bulkbind.model import IS_BOUND, IS_OPEN, IS_UNCONFIRMED, UNBIND_PENDING, RunFacts, Unreachable
+from bulkbind.model import (
+    IS_BOUND,
+    IS_OPEN,
+    IS_UNCONFIRMED,
+    UNBIND_PENDING,
+    RunFacts,
+    Status,
+    Unreachable,
+)
 from bulkbind.model.fields import FIELDS, OPTIONAL
 from bulkbind.settings import ledger_name
 
@@ -75,6 +85,10 @@ _SCRIPTS = resources.files("bulkbind.ledger") / "migrations"
 MIGRATIONS = sorted(_SCRIPTS.iterdir(), key=lambda script: int(script.name.partition("-")[0]))
 """Script n, `n-what.sql`, makes a ledger of version n of an older one; the first one, a new one."""
 VERSION = len(MIGRATIONS)
+REWRITES = 6
+"""The last version whose script writes all rows anew."""
+UPGRADE_ROOM = 3
+"""Free disk that it takes, in ledgers: the copy, the log, and the rows in their new form."""
 CHECKED_BYTES = 64 << 20
 """A ledger up to this size (about 150,000 rows, less than a second) is checked for damage before it
 is written to; in a larger one, damage shows when it is read."""
@@ -88,6 +102,8 @@ _SETTINGS = (
 )
 RUN_SHIFT = 40
 """A row's id is run * 2**40 + its position."""
+ROW_TABLES = ("cells", "broken", "sending", "remarks", "outcomes", "stored_rows")
+"""What the view `rows` consists of, by row id; `stored_rows` has every row."""
 
 
 View = sqlite3.Connection
@@ -135,7 +151,7 @@ def connect(path: Path, endpoint: str | None) -> sqlite3.Connection:
             _refuse_damaged(db, path)
             for setting in _SETTINGS:
                 db.execute(f"PRAGMA {setting}")
-            _migrate(db)
+            _upgrade(db, path)
             if endpoint is not None:
                 _claim_endpoint(db, path, endpoint)
         except BaseException:
@@ -301,6 +317,49 @@ def _refuse_damaged(db: sqlite3.Connection, path: Path) -> None:
         raise damaged(path, " ".join(str(found).split()), is_untouched=True)
 
 
+def _upgrade(db: sqlite3.Connection, path: Path) -> None:
+    """Bring a ledger up to date, with a copy beside it where its rows are written anew.
+
+    Killed at any moment, it begins anew: the version and the rows change in one transaction, and
+    the copy takes its name when it is whole. Raises: LedgerError if there is no room.
+    """
+    version = int_of(db, "PRAGMA user_version")
+    is_rewritten = 0 < version < REWRITES
+    if is_rewritten:
+        needed = UPGRADE_ROOM * bytes_of(db)
+        what = f"ledger {path} is of version {version}: its upgrade to version {VERSION}"
+        need_room(path.parent, needed, what)
+        back_up(db, path.with_name(f"{path.name}.version-{version}"), may_replace=True)
+        db.execute("PRAGMA temp_store = FILE")  # what is sorted may not fit in memory
+    _migrate(db)
+    if is_rewritten:
+        shrink(db, path)
+        db.execute("PRAGMA temp_store = MEMORY")
+
+
+VACUUM_FROM = 0.25
+"""Share of the file that must be free before it is vacuumed."""
+VACUUM_FROM_BYTES = 4 << 20
+
+
+def shrink(db: sqlite3.Connection, path: Path) -> tuple[bool, str]:
+    """Vacuum the file if that frees much; return whether it did, or what prevented it."""
+    free, pages, page_bytes = (
+        int_of(db, f"PRAGMA {name}") for name in ("freelist_count", "page_count", "page_size")
+    )
+    if free < VACUUM_FROM * pages or free * page_bytes < VACUUM_FROM_BYTES:
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        return False, ""
+    # For the new file, and the same again in the log.
+    needed = 2 * (pages - free) * page_bytes
+    if shutil.disk_usage(path.parent).free < needed:
+        return False, f"to shrink the file takes {needed / 1e6:,.0f} MB of free disk"
+    db.execute("PRAGMA temp_store = FILE")  # the copy may not fit in memory
+    db.execute("VACUUM")
+    db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    return True, ""
+
+
 def _migrate(db: sqlite3.Connection) -> None:
     while int_of(db, "PRAGMA user_version") < VERSION:
         with transaction(db):
@@ -361,8 +420,50 @@ def sql_list(words: Iterable[str]) -> str:
     return "({})".format(", ".join(f"'{word}'" for word in words))
 
 
-OPEN = f"status IN {sql_list(IS_OPEN)}"
-"""Rows of which the server may hold the binding; as in the index `rows_open`, which needs it."""
+_STORED = (
+    *("bound", "skipped", "staged", "claimed", "in_doubt", "already_bound", "failed", "invalid"),
+    *("duplicate", "moved", "withdrawn", "left_out"),
+)
+CODES = {Status(word): code for code, word in enumerate(_STORED)}
+"""The numbers by which `stored_rows` holds the states of rows; the view `rows` has the words."""
+
+
+def codes(statuses: Iterable[str]) -> str:
+    """Return states as the right side of `IN` for `stored_rows`: `(0, 5)`."""
+    return f"({', '.join(str(CODES[Status(status)]) for status in statuses)})"
+
+
+OPEN = f"status IN {codes(IS_OPEN)}"
+"""Stored rows of which the server may hold the binding; as in the index `rows_open`."""
+VALID = f"status NOT IN {codes((Status.INVALID, Status.LEFT_OUT, Status.DUPLICATE))}"
+"""Stored rows that keep every rule, each device once."""
+
+
+def of_status(statuses: Iterable[str], rows: str = "BETWEEN ? AND ?") -> str:
+    """Return a query for the ids of rows in some states: of a range unless *rows* says otherwise.
+
+    Reads only what is stored of every row, which is much less than the view `rows` has.
+    """
+    return f"SELECT id FROM stored_rows WHERE id {rows} AND status IN {codes(statuses)}"  # noqa: S608  # constants
+
+
+def stored_id(value: str) -> str:
+    """Return the SQL of a device id as it is stored: an integer if that gives back the text."""
+    return (
+        f"CASE WHEN CAST(CAST({value} AS INTEGER) AS TEXT) = {value} "
+        f"THEN CAST({value} AS INTEGER) WHEN {value} <> '' THEN {value} END"
+    )
+
+
+def stored_time(value: str) -> str:
+    """Return the SQL of a moment as it is stored: milliseconds if they give back the text."""
+    ms = f"strftime('%s', {value}) * 1000 + substr({value}, 21, 3)"
+    return (
+        f"CASE WHEN strftime('%Y-%m-%dT%H:%M:%fZ', ({ms}) / 1000.0, 'unixepoch') = {value} "
+        f"THEN {ms} WHEN {value} <> '' THEN {value} END"
+    )
+
+
 UNBIND_OPEN = f"status IN {sql_list(UNBIND_PENDING)}"
 """Unbindings that have not ended; as in the index `unbindings_open`."""
 ALL_FIELDS = ", ".join(FIELDS)
@@ -392,12 +493,14 @@ INSERT INTO runs (run, run_id, state, digest, created_at, operator, host, pid, v
 SELECT run, run_id, state, digest, created_at, operator, host, pid, version, '{{}}', facts,
        superseded_by
   FROM known.runs WHERE state NOT IN {sql_list(IS_UNCONFIRMED)};
-INSERT INTO bindings ({ALL_FIELDS}, device_id, create_time, since, run)
-SELECT {ALL_FIELDS}, device_id, create_time, since, run
-  FROM known.bindings;
-INSERT INTO rows (id, run, source, line, user_id, machine_code, status)
-SELECT id, run, source, line, user_id, machine_code, status
-  FROM known.rows INDEXED BY rows_open WHERE {OPEN};
+INSERT INTO users SELECT * FROM known.users;
+INSERT INTO devices SELECT * FROM known.devices;
+INSERT INTO names SELECT * FROM known.names;
+INSERT INTO stored_bindings SELECT * FROM known.stored_bindings;
+INSERT INTO stored_rows SELECT * FROM known.stored_rows INDEXED BY rows_open WHERE {OPEN};
+INSERT INTO sending
+SELECT * FROM known.sending
+ WHERE id IN (SELECT id FROM known.stored_rows INDEXED BY rows_open WHERE {OPEN});
 COMMIT;
 """  # noqa: S608  # constants
 
@@ -462,25 +565,38 @@ def relaxed(db: sqlite3.Connection) -> Iterator[None]:
         db.execute("PRAGMA synchronous = FULL")
 
 
-def count_by(
-    db: sqlite3.Connection, run: int, expression: str, values: Sequence[str]
-) -> dict[str, int]:
-    """Return the number of a run's rows for each value of an SQL expression, zeros omitted.
+def counts(db: sqlite3.Connection, run: int) -> dict[Status, int]:
+    """Return the number of a run's rows by status, zeros omitted.
 
-    *expression* is a constant over the columns of `rows r`, *values* all values it can have. One
-    pass, without sorting in memory: GROUP BY would take 40 MB for a million rows.
+    One pass, without sorting in memory.
     """
-    columns = ", ".join([f"count(*) FILTER (WHERE {expression} = ?)"] * len(values))
+    columns = ", ".join(f"count(*) FILTER (WHERE status = {CODES[status]})" for status in Status)
     found = db.execute(
-        f"SELECT {columns} FROM rows r WHERE r.id BETWEEN ? AND ?",  # noqa: S608  # constants
-        (*values, *span(run)),
+        f"SELECT {columns} FROM stored_rows WHERE id BETWEEN ? AND ?",  # noqa: S608  # constants
+        span(run),
     ).fetchone()
-    return {str(name): count for name, count in zip(values, found, strict=True) if count}
+    return {status: count for status, count in zip(Status, found, strict=True) if count}
 
 
 def int_of(db: sqlite3.Connection, query: str, values: Sequence[object] = ()) -> int:
     """Return the single integer that a query selects."""
     return int(db.execute(query, values).fetchone()[0])
+
+
+def numbers_of(
+    db: sqlite3.Connection, answers: Iterable[tuple[str, str, int | None]]
+) -> dict[tuple[str, str, int | None], int]:
+    """Return the numbers of answers (code, message, HTTP status); new ones get one."""
+    numbers: dict[tuple[str, str, int | None], int] = {}
+    for answer in answers:
+        found = db.execute(
+            "SELECT answer FROM answers WHERE code = ? AND message = ? AND http_status IS ?", answer
+        ).fetchone()
+        if found is None:
+            sql = "INSERT INTO answers (code, message, http_status) VALUES (?, ?, ?)"
+            found = db.execute(f"{sql} RETURNING answer", answer).fetchone()
+        numbers[answer] = found[0]
+    return numbers
 
 
 def change_each(db: sqlite3.Connection, sql: str, rows: Sequence[tuple[object, ...]]) -> None:

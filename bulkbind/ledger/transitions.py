@@ -16,13 +16,18 @@ import msgspec
 
 from bulkbind.clock import iso
 from bulkbind.ledger.store import (
-    ALL_FIELDS,
+    CODES,
     OPEN,
+    RUN_SHIFT,
     change_each,
     check_changed,
+    codes,
     int_of,
+    numbers_of,
     span,
     sql_list,
+    stored_id,
+    stored_time,
 )
 from bulkbind.model import (
     BY_ANSWER,
@@ -54,16 +59,20 @@ id, json_array(user_id, machine_code, json_array({", ".join(OPTIONAL)})), attemp
 _CLAIMS = msgspec.json.Decoder(list[tuple[int, Device, int, int, float | None]])
 _CLAIM = f"SELECT json_group_array(json_array({_COLUMNS})) FROM"
 _THESE = "(SELECT value FROM json_each(?))"
-_FREE = f"status = 'staged' AND id NOT IN {_THESE}"
+_STAGED, _CLAIMED = CODES[Status.STAGED], CODES[Status.CLAIMED]
+_IN_DOUBT = CODES[Status.IN_DOUBT]
+_FREE = f"id BETWEEN ? AND ? AND status = {_STAGED} AND id NOT IN {_THESE}"
 _LIST_TURNS = f"""
 INSERT INTO turns (row)
-SELECT id FROM rows WHERE id BETWEEN ? AND ? AND {_FREE}
- ORDER BY row_number() OVER (PARTITION BY user_id ORDER BY id), id
+SELECT r.id FROM stored_rows r JOIN devices d ON d.device = r.device WHERE {_FREE}
+ ORDER BY row_number() OVER (PARTITION BY d.user ORDER BY r.id), r.id
 """  # noqa: S608  # constants
-_MARK_CLAIMED = """
-UPDATE rows SET status = 'claimed',
-       sent_at = CASE WHEN attempts = 0 AND doubts = 0 THEN ? ELSE sent_at END
- WHERE id
+_MARK_CLAIMED = (
+    f"UPDATE stored_rows SET status = {_CLAIMED} WHERE status = {_STAGED} AND id IN {_THESE}"  # noqa: S608  # constants
+)
+_MARK_SENT = """
+INSERT INTO sending (id, sent_at) SELECT value, ?2 FROM json_each(?1) WHERE true
+    ON CONFLICT DO UPDATE SET sent_at = excluded.sent_at WHERE attempts = 0 AND doubts = 0
 """
 
 
@@ -81,22 +90,23 @@ def claim(
     *sent_at*: the server's current time, the earliest at which the rows may be sent; None if not
     known yet. *excluding*: rows that another task holds.
     """
-    others = json.dumps(list(excluding))
-    (text,) = db.execute(
-        f"{_CLAIM} (SELECT * FROM rows WHERE id BETWEEN ? AND ? AND {_FREE} ORDER BY id LIMIT ?)",  # noqa: S608  # a constant
-        (max(after + 1, span(run)[0]), span(run)[1], others, most),
+    (rows,) = db.execute(
+        "SELECT json_group_array(id) FROM "  # noqa: S608  # a constant
+        f"(SELECT id FROM stored_rows WHERE {_FREE} ORDER BY id LIMIT ?)",
+        (max(after + 1, span(run)[0]), span(run)[1], json.dumps(list(excluding)), most),
     ).fetchone()
-    claims = _claims(text)
-    if claims:
-        # These are all free rows from the first to the last, so a range selects them.
-        changed = db.execute(
-            f"{_MARK_CLAIMED} BETWEEN ? AND ? AND {_FREE}",
-            (sent_at, claims[0].row, claims[-1].row, others),
-        ).rowcount
-        check_changed(len(claims), changed)
-    for taken in claims:
+    return _claimed(db, rows, sent_at)
+
+
+def _claimed(db: sqlite3.Connection, rows: str, sent_at: float | None) -> list[Claim]:
+    """Claim staged rows, a JSON list of ids; return them in its order, which is theirs or turns."""
+    (text,) = db.execute(f"{_CLAIM} rows WHERE id IN {_THESE}", (rows,)).fetchone()
+    claims = {taken.row: taken for taken in _claims(text)}
+    check_changed(len(claims), db.execute(_MARK_CLAIMED, (rows,)).rowcount)
+    db.execute(_MARK_SENT, (rows, sent_at))
+    for taken in claims.values():
         _sent_first(taken, sent_at)
-    return claims
+    return [claims[row] for row in msgspec.json.decode(rows)]
 
 
 def claim_in_turns(
@@ -118,25 +128,21 @@ def claim_in_turns(
     (rows,) = db.execute(
         "SELECT json_group_array(row) FROM (SELECT row FROM turns ORDER BY place LIMIT ?)", (most,)
     ).fetchone()
-    (text,) = db.execute(f"{_CLAIM} rows WHERE id IN {_THESE}", (rows,)).fetchone()
-    claims = {taken.row: taken for taken in _claims(text)}
-    changed = db.execute(f"{_MARK_CLAIMED} IN {_THESE} AND status = 'staged'", (sent_at, rows))
-    check_changed(len(claims), changed.rowcount)
+    claims = _claimed(db, rows, sent_at)
     db.execute(
         "DELETE FROM turns WHERE place IN (SELECT place FROM turns ORDER BY place LIMIT ?)", (most,)
     )
     if not claims:
         # A run that moves devices stages more rows later; they need a new list.
         db.execute("DROP TABLE temp.turns")
-    for taken in claims.values():
-        _sent_first(taken, sent_at)
-    return [claims[row] for row in msgspec.json.decode(rows)]
+    return claims
 
 
 def reclaim(db: sqlite3.Connection, claim: Claim, sent_at: float | None) -> None:
     """Claim one released row again."""
-    changed = db.execute(f"{_MARK_CLAIMED} = ? AND status = 'staged'", (sent_at, claim.row))
-    check_changed(1, changed.rowcount)
+    row = json.dumps([claim.row])
+    check_changed(1, db.execute(_MARK_CLAIMED, (row,)).rowcount)
+    db.execute(_MARK_SENT, (row, sent_at))
     _sent_first(claim, sent_at)
 
 
@@ -144,10 +150,16 @@ def release(db: sqlite3.Connection, claims: Sequence[Claim]) -> None:
     """Return rows to `staged`: certainly not bound by any request so far."""
     change_each(
         db,
-        "UPDATE rows SET status = 'staged', attempts = ?1, "  # noqa: S608  # constants
-        "sent_at = CASE WHEN ?1 = 0 AND doubts = 0 THEN NULL ELSE ?2 END "
-        f"WHERE id = ?3 AND {OPEN}",
+        f"UPDATE stored_rows SET status = {_STAGED} WHERE id = ? AND {OPEN}",  # noqa: S608  # constants
+        [(taken.row,) for taken in claims],
+    )
+    db.executemany(
+        "UPDATE sending SET attempts = ?, sent_at = ? WHERE id = ?",
         [(taken.attempts, taken.sent_at, taken.row) for taken in claims],
+    )
+    db.executemany(
+        "DELETE FROM sending WHERE id = ? AND attempts = 0 AND doubts = 0",
+        [(taken.row,) for taken in claims],
     )
 
 
@@ -188,17 +200,21 @@ def doubt(
     record_attempts(db, attempts)
     verdict = type(claim.last.verdict).__name__ if claim.last else None
     changed = db.execute(
-        "UPDATE rows SET status = 'in_doubt', attempts = ?, doubts = ?, sent_at = ?, verdict = ?, "
+        f"UPDATE stored_rows SET status = {_IN_DOUBT} WHERE id = ? AND status = {_CLAIMED}",  # noqa: S608  # constants
+        (claim.row,),
+    )
+    check_changed(1, changed.rowcount)
+    db.execute(
+        "UPDATE rows SET attempts = ?, doubts = ?, sent_at = ?, verdict = ?, "
         "silent_at = ?, misses = 0, missed_at = NULL, detail = '', http_status = ?, "
         "code = coalesce(?, ''), message = coalesce(?, ''), trace_id = coalesce(?, '') "
-        "WHERE id = ? AND status = 'claimed'",
+        "WHERE id = ?",
         (
             *(claim.attempts, claim.doubts, claim.sent_at, verdict, now.timestamp()),
             *answer_of(claim.last),
             claim.row,
         ),
     )
-    check_changed(1, changed.rowcount)
 
 
 _SETTLED_BY_ANSWER = sql_list(BY_ANSWER)
@@ -216,19 +232,25 @@ def doubt_again(
     """
     these = json.dumps(list(rows))
     waiting = db.execute(
-        "UPDATE rows SET verdict = NULL, doubts = doubts + 1 WHERE status = 'in_doubt' "  # noqa: S608  # constants
-        f"AND verdict IN {_CONFIRMABLE} AND id IN {_THESE} RETURNING id",
+        f"SELECT id FROM rows WHERE id IN {_THESE} AND status = 'in_doubt' "  # noqa: S608  # constants
+        f"AND verdict IN {_CONFIRMABLE}",
         (these,),
     ).fetchall()
-    _disprove(db, json.dumps([row for (row,) in waiting]))
+    still = json.dumps([row for (row,) in waiting])
+    db.execute(
+        f"UPDATE sending SET verdict = NULL, doubts = doubts + 1 WHERE id IN {_THESE}",  # noqa: S608  # constants
+        (still,),
+    )
+    _disprove(db, still)
     found = db.execute(
         f"SELECT id, status FROM rows WHERE id IN {_THESE} AND status IN {_SETTLED_BY_ANSWER}",  # noqa: S608  # constants
         (these,),
     ).fetchall()
     these = json.dumps([row for row, _ in found])
     db.execute(
-        "DELETE FROM bindings WHERE (user_id, machine_code, device_id, run) IN "  # noqa: S608  # a constant
-        f"(SELECT user_id, machine_code, device_id, run FROM rows WHERE id IN {_THESE})",
+        "DELETE FROM stored_bindings AS b WHERE device IN (SELECT r.device FROM stored_rows r "  # noqa: S608  # constants
+        f"JOIN outcomes o USING (id) WHERE r.id IN {_THESE} AND r.id >> {RUN_SHIFT} = b.run "
+        "AND o.device_id IS b.device_id)",
         (these,),
     )
     _disprove(db, these)
@@ -257,19 +279,23 @@ def recover(db: sqlite3.Connection, now: datetime) -> int:
 
     Counts no attempt: a crash is not the device's fault. Call only while holding the lock.
     """
-    return db.execute(
-        "UPDATE rows INDEXED BY rows_open SET status = 'in_doubt', doubts = doubts + 1, "  # noqa: S608  # constants
-        "detail = 'the run was cut off while it was sent', verdict = NULL, silent_at = ?, "
-        "misses = 0, missed_at = NULL "
-        f"WHERE {OPEN} AND status = 'claimed'",
-        (now.timestamp(),),
-    ).rowcount
+    found = db.execute(
+        f"UPDATE stored_rows INDEXED BY rows_open SET status = {_IN_DOUBT} "  # noqa: S608  # constants
+        f"WHERE {OPEN} AND status = {_CLAIMED} RETURNING id"
+    ).fetchall()
+    db.execute(
+        "UPDATE rows SET doubts = doubts + 1, detail = 'the run was cut off while it was sent', "  # noqa: S608  # a constant
+        f"verdict = NULL, silent_at = ?, misses = 0, missed_at = NULL WHERE id IN {_THESE}",
+        (now.timestamp(), json.dumps([row for (row,) in found])),
+    )
+    return len(found)
 
 
 def doubts(db: sqlite3.Connection) -> list[Claim]:
     """Return every row in doubt, of any run, in order of user."""
     (text,) = db.execute(
-        f"{_DOUBT} rows INDEXED BY rows_open WHERE {OPEN} AND status = 'in_doubt'"
+        f"{_DOUBT} rows WHERE id IN (SELECT id FROM stored_rows INDEXED BY rows_open "  # noqa: S608  # constants
+        f"WHERE {OPEN} AND status = {_IN_DOUBT})"  # constants
     ).fetchone()
     claims = [
         Claim(
@@ -303,16 +329,41 @@ def note_doubt(db: sqlite3.Connection, rows: Iterable[int], why: str) -> None:
 
 
 _SETTLE = f"""
-UPDATE rows SET status = o.value ->> 1, attempts = o.value ->> 2,
-       device_id = o.value ->> 3, create_time = o.value ->> 4,
-       http_status = coalesce(o.value ->> 5, http_status), code = coalesce(o.value ->> 6, code),
-       message = coalesce(o.value ->> 7, message), trace_id = coalesce(o.value ->> 8, trace_id),
-       detail = o.value ->> 9, settled_at = ?2, sent_at = coalesce(o.value ->> 12, sent_at),
-       cells = CASE WHEN o.value ->> 10 THEN NULL ELSE cells END
-  FROM json_each(?1) o
- WHERE rows.id = o.value ->> 0
-   AND (rows.{OPEN} OR rows.status = 'staged' AND o.value ->> 11)
+UPDATE stored_rows SET status = o.value ->> 1 FROM json_each(?) o
+ WHERE stored_rows.id = o.value ->> 0
+   AND (stored_rows.{OPEN} OR stored_rows.status = {_STAGED} AND o.value ->> 2)
 """  # noqa: S608  # constants
+# What an earlier answer said stays if there is no later one.
+_OUTCOMES = f"""
+INSERT OR REPLACE INTO outcomes (id, sent_at, attempts, device_id, create_time, answer, trace,
+                                 traced, settled_at)
+SELECT o.id, coalesce(o.sent_at, s.sent_at), o.attempts,
+       {stored_id("o.device_id")}, {stored_time("o.create_time")},
+       coalesce(o.answer, e.answer), iif(o.answer IS NULL, e.trace, o.trace),
+       iif(o.answer IS NULL, e.traced, o.traced), n.settled_at
+  FROM (SELECT value ->> 0 AS id, value ->> 3 AS sent_at, value ->> 4 AS attempts,
+               value ->> 5 AS device_id, value ->> 6 AS create_time, value ->> 7 AS answer,
+               value ->> 8 AS trace, value ->> 9 AS traced
+          FROM json_each(?1) LIMIT -1) o -- the limit has each value read once
+ CROSS JOIN (SELECT {stored_time("?2")} AS settled_at LIMIT 1) n
+  LEFT JOIN sending s ON s.id = o.id
+  LEFT JOIN outcomes e ON e.id = o.id
+"""  # noqa: S608  # constants
+_REMARKED = f"""
+SELECT id FROM sending WHERE doubts > 0 AND id IN {_THESE}
+ UNION ALL SELECT id FROM remarks WHERE id IN {_THESE}
+"""  # noqa: S608  # constants
+"""Rows that have or need a remark, whatever is said now."""
+_REMARKS = """
+INSERT INTO remarks (id, doubts, repeats, detail)
+SELECT o.value ->> 0, coalesce(s.doubts, 0), 0, o.value ->> 1
+  FROM json_each(?) o LEFT JOIN sending s ON s.id = o.value ->> 0 WHERE true
+    ON CONFLICT DO UPDATE SET doubts = excluded.doubts, detail = excluded.detail
+"""
+_ENDED = f"DELETE FROM sending WHERE id IN {_THESE}"  # noqa: S608  # constants
+TRACE_LENGTH, TRACE_PROCESS = 58, 42
+"""Characters of our trace ids, and of the part that a process has in common."""
+_FORGET_CELLS = f"DELETE FROM cells WHERE id IN {_THESE}"  # noqa: S608  # constants
 # Requests made while the device was already bound: those sent after the binding was made (`sent_at`
 # is never later than the true time), and those that were refused. Includes earlier processes. The
 # row's first request is none, whatever answer was taken for its own: the requests are those
@@ -330,11 +381,11 @@ UPDATE rows SET repeats = ?1 + (
  WHERE id = ?3
 """  # noqa: S608  # constants
 _BIND = f"""
-INSERT INTO bindings ({ALL_FIELDS}, device_id, create_time, since, run)
-SELECT {ALL_FIELDS}, device_id, create_time, settled_at, run
-  FROM rows WHERE id IN (SELECT value FROM json_each(?))
+INSERT INTO stored_bindings (device, device_id, create_time, since, run, name)
+SELECT r.device, o.device_id, o.create_time, o.settled_at, r.id >> {RUN_SHIFT}, r.name
+  FROM stored_rows r CROSS JOIN outcomes o ON o.id = r.id WHERE r.id IN {_THESE}
     ON CONFLICT DO UPDATE SET device_id = excluded.device_id, create_time = excluded.create_time,
-       {", ".join(f"{name} = excluded.{name}" for name in OPTIONAL)}
+       name = excluded.name
 """  # noqa: S608  # constants
 
 
@@ -351,8 +402,23 @@ def settle(
     record_attempts(db, attempts)  # first: repeats are counted among them
     if not ended:
         return
-    outcomes = msgspec.json.encode([_settled(*item) for item in ended]).decode()
-    check_changed(len(ended), db.execute(_SETTLE, (outcomes, iso(now))).rowcount)
+    said = {claim.row: _said(db, claim.row, claim.last) for claim, _ in ended if claim.last}
+    answers = numbers_of(db, {answer for answer, _, _ in said.values()})
+    traces = _numbers_of_traces(db, {trace for _, trace, _ in said.values() if trace})
+    numbers: dict[int, tuple[object, ...]] = {
+        row: (answers[answer], traces.get(trace), count)
+        for row, (answer, trace, count) in said.items()
+    }
+    nothing = (None, None, None)
+    outcomes = _json([_settled(*item, numbers.get(item[0].row, nothing)) for item in ended])
+    rows = _json([claim.row for claim, _ in ended])
+    check_changed(len(ended), db.execute(_SETTLE, (outcomes,)).rowcount)
+    db.execute(_OUTCOMES, (outcomes, iso(now)))
+    remarked = {row for (row,) in db.execute(_REMARKED, (rows, rows))}
+    remarks = [(c.row, o.detail) for c, o in ended if o.detail or c.row in remarked]
+    if remarks:
+        db.execute(_REMARKS, (_json(remarks),))
+    db.execute(_ENDED, (rows,))
     db.executemany(
         _COUNT_REPEATS,
         [
@@ -362,41 +428,79 @@ def settle(
         ],
     )
     bound = [
-        claim.row
-        for claim, outcome in ended
-        if outcome.status.about.is_bound and outcome.status is not Status.SKIPPED
-    ]  # a skipped row's binding is known from the run that made it
-    if bound:
-        db.execute(_BIND, (msgspec.json.encode(bound).decode(),))
+        (claim.row, outcome.status) for claim, outcome in ended if outcome.status.about.is_bound
+    ]
+    db.execute(_FORGET_CELLS, (_json([row for row, _ in bound]),))
+    # A skipped row's binding is known from the run that made it.
+    db.execute(_BIND, (_json([row for row, status in bound if status is not Status.SKIPPED]),))
 
 
-def _settled(claim: Claim, outcome: Outcome) -> tuple[object, ...]:
-    """Return the values of `_SETTLE`, in its order."""
+def _json(value: object) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+def _said(
+    db: sqlite3.Connection, row: int, attempt: Attempt
+) -> tuple[tuple[str, str, int | None], str, str | None]:
+    """Return an answer as it is stored: its words, and the two parts of its trace id."""
+    status, trace = attempt.http_status, attempt.trace_id
+    if status is None:  # an earlier one stays
+        query = "SELECT a.http_status FROM outcomes JOIN answers a USING (answer) WHERE id = ?"
+        (status,) = db.execute(query, (row,)).fetchone() or (None,)
+    is_counted = len(trace) == TRACE_LENGTH
     return (
-        claim.row,
-        outcome.status,
-        claim.attempts,
-        outcome.device_id,
-        outcome.create_time,
-        *answer_of(claim.last),
-        outcome.detail,
-        outcome.status.about.is_bound,
-        outcome.is_unsent,
-        claim.sent_at,
+        (attempt.code, attempt.message, status),
+        trace[:TRACE_PROCESS] if is_counted else trace,
+        trace[TRACE_PROCESS:].lstrip("0") if is_counted else None,
     )
 
 
-_ACCEPTED = sql_list(status for status in IS_BOUND if status is not Status.SKIPPED)
+def _numbers_of_traces(db: sqlite3.Connection, words: Iterable[str]) -> dict[str, int]:
+    """Return the numbers of what trace ids begin with; new ones get one."""
+    numbers: dict[str, int] = {}
+    for word in words:
+        found = db.execute("SELECT trace FROM traces WHERE word = ?", (word,)).fetchone() or (
+            db.execute("INSERT INTO traces (word) VALUES (?) RETURNING trace", (word,)).fetchone()
+        )
+        numbers[word] = found[0]
+    return numbers
+
+
+def _settled(claim: Claim, outcome: Outcome, said: tuple[object, ...]) -> tuple[object, ...]:
+    """Return the values of `_SETTLE` and `_OUTCOMES`, in their order."""
+    return (
+        claim.row,
+        CODES[outcome.status],
+        outcome.is_unsent,
+        claim.sent_at,
+        claim.attempts,
+        outcome.device_id,
+        outcome.create_time,
+        *said,
+    )
+
+
+_HAS_BOUND = f"""
+SELECT EXISTS (SELECT 1 FROM stored_bindings b JOIN devices d USING (device)
+                WHERE d.user = u.user AND b.run = :run)
+    OR EXISTS (SELECT 1 FROM stored_bindings b JOIN devices d USING (device)
+                WHERE d.user = u.user AND b.run <> :run)
+   AND EXISTS (SELECT 1 FROM stored_rows r CROSS JOIN devices d ON d.device = r.device
+                WHERE r.id BETWEEN :first AND :last AND d.user = u.user
+                  AND r.status IN {codes(set(IS_BOUND) - {Status.SKIPPED})})
+  FROM users u WHERE u.user_id = :user_id
+"""  # noqa: S608  # constants
 
 
 def has_bound(db: sqlite3.Connection, run: int, user_id: str) -> bool:
-    """Return whether the server has accepted any of a user's rows in a run."""
-    found = db.execute(
-        "SELECT EXISTS (SELECT 1 FROM rows WHERE run = ? AND user_id = ? AND problems IS NULL "  # noqa: S608  # constants
-        f"AND duplicate_of IS NULL AND status IN {_ACCEPTED})",
-        (run, user_id),
-    ).fetchone()
-    return bool(found[0])
+    """Return whether the server has accepted any of a user's rows in a run.
+
+    It mostly shows in the bindings; only a user with older ones may have had one of them renewed.
+    """
+    first, last = span(run)
+    values = {"run": run, "first": first, "last": last, "user_id": user_id}
+    found = db.execute(_HAS_BOUND, values).fetchone()
+    return found is not None and bool(found[0])
 
 
 def answer_of(attempt: Attempt | None) -> tuple[int | None, str | None, str | None, str | None]:
@@ -436,7 +540,10 @@ def _with_request_id(attempt: Attempt) -> str:
 def known(db: sqlite3.Connection, user_id: str) -> dict[str, str]:
     """Return the device ids of a user's known bindings, by machine code."""
     return dict(
-        db.execute("SELECT machine_code, device_id FROM bindings WHERE user_id = ?", (user_id,))
+        db.execute(
+            "SELECT machine_code, device_id FROM bindings WHERE user_id = ? ORDER BY machine_code",
+            (user_id,),
+        )
     )
 
 
@@ -446,7 +553,7 @@ def stranger(
     """Return a machine code of *records* whose binding is known as another user's, if any is."""
     ids = {code: record.device_id for code, record in records.items() if code not in known}
     found: tuple[str] | None = db.execute(
-        "SELECT b.machine_code FROM json_each(?) l JOIN bindings b "
+        "SELECT b.machine_code FROM json_each(?) l CROSS JOIN bindings b "
         "ON b.machine_code = l.key AND b.device_id = l.value AND b.user_id <> ? LIMIT 1",
         (msgspec.json.encode(ids).decode(), user_id),
     ).fetchone()

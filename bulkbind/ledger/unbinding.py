@@ -15,6 +15,7 @@ from bulkbind.ledger.store import (
     change_each,
     get_facts,
     int_of,
+    of_status,
     put_facts,
     span,
     sql_list,
@@ -83,7 +84,7 @@ def stage_undo(db: sqlite3.Connection, run: int) -> int:
     db.execute(
         "INSERT OR IGNORE INTO unbindings (row, kind, user_id, machine_code, device_id) "  # noqa: S608  # constants
         "SELECT id, 'undo', user_id, machine_code, device_id FROM rows "
-        f"WHERE id BETWEEN ? AND ? AND status IN {sql_list(IS_OURS)}",
+        f"WHERE id IN ({of_status(IS_OURS)})",
         span(run),
     )
     return count_left(db, run, UnbindKind.UNDO)
@@ -136,8 +137,9 @@ def finish_undo(
     # The server may hold bindings of rows in doubt that the ledger does not know.
     more = count_left(db, run, UnbindKind.UNDO) or int_of(
         db,
-        f"SELECT count(*) FROM rows INDEXED BY rows_open WHERE {OPEN} AND run = ?",  # noqa: S608  # constants
-        (run,),
+        "SELECT count(*) FROM stored_rows INDEXED BY rows_open "  # noqa: S608  # constants
+        f"WHERE {OPEN} AND id BETWEEN ? AND ?",
+        span(run),
     )
     state = RunState.STOPPED if more and stop_reason else RunState.DONE
     db.execute(

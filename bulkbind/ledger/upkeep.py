@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import shutil
 import sqlite3
 from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bulkbind.errors import LedgerError, NoLedgerError
+from bulkbind.ledger.backup import back_up
 from bulkbind.ledger.lock import LedgerLock
 from bulkbind.ledger.reading import RunReader
 from bulkbind.ledger.store import (
     OPEN,
+    ROW_TABLES,
+    RUN_SHIFT,
     connect,
     int_of,
     put_facts,
     reading,
+    shrink,
     span,
     transaction,
     translated,
@@ -42,27 +45,42 @@ def faults(path: Path, endpoint: str | None) -> list[str]:
 
 BATCH = 20_000
 """Rows deleted in one transaction, so that the log stays small and readers are not blocked."""
-VACUUM_FROM = 0.25
-"""Share of the file that must be free before it is vacuumed."""
-VACUUM_FROM_BYTES = 4 << 20
 
 # Excludes runs that can resume, that have rows in doubt, or whose undo is unfinished.
 _OLD = f"""
 SELECT r.run FROM runs r
  WHERE r.facts ->> 'pruned_at' IS NULL AND coalesce(r.ended_at, r.created_at) < ?
    AND (r.state = 'done' OR r.superseded_by IS NOT NULL)
-   AND NOT EXISTS (SELECT 1 FROM rows d INDEXED BY rows_open
-                    WHERE d.{OPEN} AND d.run = r.run)
+   AND NOT EXISTS (SELECT 1 FROM stored_rows d INDEXED BY rows_open
+                    WHERE d.{OPEN} AND d.id >> {RUN_SHIFT} = r.run)
    AND NOT EXISTS (SELECT 1 FROM undos u WHERE u.run = r.run AND u.state <> 'done')
  ORDER BY r.run
 """  # noqa: S608  # constants
 _UNNAMED = """
 DELETE FROM runs
  WHERE facts ->> 'pruned_at' IS NOT NULL AND facts ->> 'pruned_rows' IS NULL
-   AND run NOT IN (SELECT run FROM bindings)
+   AND run NOT IN (SELECT run FROM stored_bindings)
+   AND run NOT IN (SELECT run FROM former_bindings)
+   AND run NOT IN (SELECT until FROM former_bindings)
    AND run NOT IN (SELECT run FROM undos)
    AND run NOT IN (SELECT superseded_by FROM runs WHERE superseded_by IS NOT NULL)
 """
+# What no row or binding that is left needs any more.
+_UNUSED = (
+    f"""
+DELETE FROM former_bindings
+ WHERE until < coalesce((SELECT min(id) >> {RUN_SHIFT} FROM stored_rows), until + 1)
+""",  # noqa: S608  # constants
+    """
+DELETE FROM devices WHERE device NOT IN (
+       SELECT device FROM stored_bindings UNION SELECT device FROM former_bindings
+        UNION SELECT device FROM stored_rows WHERE device NOT NULL)
+""",
+    "DELETE FROM names WHERE device NOT IN (SELECT device FROM devices)",
+    "DELETE FROM users WHERE user NOT IN (SELECT user FROM devices)",
+    "DELETE FROM answers WHERE answer NOT IN (SELECT answer FROM outcomes WHERE answer NOT NULL)",
+    "DELETE FROM traces WHERE trace NOT IN (SELECT trace FROM outcomes WHERE trace NOT NULL)",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,11 +105,43 @@ def size_of(path: Path) -> int | None:
     return sum(file.stat().st_size for file in files if file.exists())
 
 
+def back_up_file(path: Path, endpoint: str | None, target: Path) -> int:
+    """Write a copy of a ledger, also beside a running run; return its bytes.
+
+    Raises: LedgerError if *target* exists or cannot be written, and as `reading`.
+    """
+    with reading(path, endpoint) as db:
+        return back_up(db, target)
+
+
+_CONTENTS = {
+    "runs": "SELECT count(*) FROM runs",
+    "rows": "SELECT count(*) FROM stored_rows",
+    "users": "SELECT count(*) FROM users",
+    "devices": "SELECT count(*) FROM devices",
+    "bindings": "SELECT count(*) FROM stored_bindings",
+}
+
+
+def contents(path: Path, endpoint: str | None) -> dict[str, int]:
+    """Return a ledger's bytes, how many of them are free, and what it holds.
+
+    Raises: as `reading`.
+    """
+    with reading(path, endpoint) as db:
+        page_bytes = int_of(db, "PRAGMA page_size")
+        return {
+            "bytes": size_of(path) or 0,
+            "bytes free in it": int_of(db, "PRAGMA freelist_count") * page_bytes,
+            **{name: int_of(db, query) for name, query in _CONTENTS.items()},
+        }
+
+
 def bindings_of(path: Path) -> int | None:
     """Return the number of bindings; None if there is no ledger. Raises: LedgerError."""
     try:
         with reading(path) as db:
-            return int_of(db, "SELECT count(*) FROM bindings")
+            return int_of(db, "SELECT count(*) FROM stored_bindings")
     except NoLedgerError:
         return None
 
@@ -125,7 +175,7 @@ def prune(
         with closing(connect(real, endpoint)) as db:
             bytes_before = size_of(real) or 0
             rows, attempts, runs = _pruned(db, before, now, is_trial=is_trial, on_batch=on_batch)
-            is_vacuumed, why_not = (False, "") if is_trial else _shrunk(db, real)
+            is_vacuumed, why_not = (False, "") if is_trial else shrink(db, real)
             return Pruned(
                 runs=runs,
                 rows=rows,
@@ -157,7 +207,7 @@ def _pruned(
     ]
     if is_trial:
         return (
-            _count(db, [*interrupted, *old], "rows", "id"),
+            _count(db, [*interrupted, *old], "stored_rows", "id"),
             _count(db, [*interrupted, *old], "attempts", "row"),
             len(old),
         )
@@ -167,15 +217,21 @@ def _pruned(
     for run in [*interrupted, *old]:
         attempts += sum(_deleted(db, run, "attempts", "row"))
         list(_deleted(db, run, "unbindings", "row"))
-        for deleted in _deleted(db, run, "rows", "id"):
-            rows += deleted
-            on_batch(rows)
+        for table in ROW_TABLES:
+            for deleted in _deleted(db, run, table, "id"):
+                if table == "stored_rows":
+                    rows += deleted
+                    on_batch(rows)
         with transaction(db):
+            db.execute("DELETE FROM notices WHERE run = ?", (run,))
             db.execute("DELETE FROM sources WHERE run = ?", (run,))
             db.execute(
                 "UPDATE runs SET facts = json_remove(facts, '$.pruned_rows') WHERE run = ?", (run,)
             )
+    db.execute("PRAGMA temp_store = FILE")  # what is still named may not fit in memory
     with transaction(db):
+        for statement in _UNUSED:
+            db.execute(statement)
         db.execute(_UNNAMED)
     return rows, attempts, len(old)
 
@@ -215,21 +271,3 @@ def _deleted(db: sqlite3.Connection, run: int, table: str, key: str) -> Iterator
 def _count(db: sqlite3.Connection, runs: list[int], table: str, key: str) -> int:
     query = f"SELECT count(*) FROM {table} WHERE {key} BETWEEN ? AND ?"  # noqa: S608  # constants
     return sum(int_of(db, query, span(run)) for run in runs)
-
-
-def _shrunk(db: sqlite3.Connection, path: Path) -> tuple[bool, str]:
-    """Vacuum the file if that frees much; return whether it did, or what prevented it."""
-    free, pages, page_bytes = (
-        int_of(db, f"PRAGMA {name}") for name in ("freelist_count", "page_count", "page_size")
-    )
-    if free < VACUUM_FROM * pages or free * page_bytes < VACUUM_FROM_BYTES:
-        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        return False, ""
-    # For the new file, and the same again in the log.
-    needed = 2 * (pages - free) * page_bytes
-    if shutil.disk_usage(path.parent).free < needed:
-        return False, f"to shrink the file takes {needed / 1e6:,.0f} MB of free disk"
-    db.execute("PRAGMA temp_store = FILE")  # the copy may not fit in memory
-    db.execute("VACUUM")
-    db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    return True, ""

@@ -11,13 +11,14 @@ import queue
 import shlex
 import sqlite3
 import threading
-from contextlib import closing, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Self, TypeVar, overload
 
 from bulkbind.errors import BulkbindError, LedgerError
-from bulkbind.files import create, make_folder
+from bulkbind.files import make_folder
+from bulkbind.ledger.backup import ENDINGS, copy_database
 from bulkbind.ledger.lock import ELSEWHERE
 from bulkbind.ledger.store import connect, is_damage, transaction, translated
 from bulkbind.model import TimeSpent, TimeUse
@@ -322,14 +323,12 @@ def _copied(db: sqlite3.Connection, path: Path) -> Path:
     make_folder(path.parent)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        os.close(create(part, os.O_EXCL | os.O_WRONLY))
-        with closing(sqlite3.connect(part)) as copy:
-            db.backup(copy)
+        copy_database(db, part)
         # Closed before the copy takes its place, since closing deletes the log at that path.
         db.close()
         return _linked(part, path)
     finally:
-        for ending in ("", "-wal", "-shm"):
+        for ending in ENDINGS:
             part.with_name(part.name + ending).unlink(missing_ok=True)
 
 

@@ -789,13 +789,23 @@ def _is_stream(text: str, *, side_by_side: bool = False) -> bool:
             end = error.end
         except WrongJsonError as error:
             next_line = line_end + len(text[line_end:]) - len(text[line_end:].lstrip())
+            if error.at is None or error.at <= line_end:
+                return False
             # At the beginning of another line, it is the line before that is broken.
-            return error.at is not None and error.at > line_end and error.at != next_line
+            return error.at != next_line and not _is_line_for_key(text, error)
         at = end + len(text[end:]) - len(text[end:].lstrip())
         is_beside = side_by_side and at < line_end and text[at] in "{["
         if end > line_end or is_beside:
             return True
     return False
+
+
+def _is_line_for_key(text: str, error: WrongJsonError) -> bool:
+    """Whether a line begins with an object where a key, or the colon behind one, is missing."""
+    if error.at is None or not str(error).startswith(("Expecting property name", "Expecting ':'")):
+        return False
+    begin = text.rfind("\n", 0, error.at) + 1
+    return text[begin : error.at + 1].lstrip(_BLANK) == "{"
 
 
 # --- writing -----------------------------------------------------------------------------------

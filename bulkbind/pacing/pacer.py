@@ -24,7 +24,7 @@ from bulkbind.model import (
     Unreachable,
     Verdict,
 )
-from bulkbind.pacing.learner import Pace
+from bulkbind.pacing.learner import NOTHING, START_PER_S, Left, Pace
 from bulkbind.pacing.streams import OneStream, StreamPerUser
 from bulkbind.pacing.width import Flight, Traffic
 
@@ -89,22 +89,31 @@ class Pacer:
         concurrency: int = MOST_IN_FLIGHT,
         learned: Limit | None = None,
         per_user: bool = False,
+        left: Left = NOTHING,
     ) -> None:
         """Begin with what an earlier run has *learned*, or with nothing.
 
         *per_user*: whether the gateway counts each user's requests apart; *cap_per_s* and *learned*
-        are those of one user then.
+        are those of one user then; *left*: what of the limit is for others.
         """
         self._clock = clock
         self._stop = stop
         self._cap_per_s, self._learned = cap_per_s, learned
         now = clock.monotonic()
         known = learned or Limit(math.inf, is_spaced=False)
-        learner = Pace(now, cap_per_s, known.per_s, is_spaced=known.is_spaced)
+        start_per_s = math.inf if per_user else START_PER_S
+        learner = Pace(
+            now,
+            cap_per_s,
+            known.per_s,
+            is_spaced=known.is_spaced,
+            start_per_s=start_per_s,
+            left=left,
+        )
         self.streams = StreamPerUser(learner) if per_user else OneStream(learner)
-        self.state = Pace(now) if per_user else learner
+        self.state = Pace(now, start_per_s=math.inf) if per_user else learner
         self.flight = Flight(now, concurrency)
-        self._traffic = Traffic(self.state, self.flight)
+        self._traffic = Traffic(self.state, self.flight, learner)
         self._line = asyncio.Lock()
         """Whoever has it waits for the server."""
         self._waiting = 0
@@ -119,7 +128,7 @@ class Pacer:
         self.time = TimeSpent(clock.monotonic)
         self.time.silent_after_s = lambda: self.flight.overdue_s
         self._log = logger()
-        self._logged_per_s = learner.per_s
+        self._logged_per_s = learner.known_per_s
         self.throttled = 0
         self.is_paused = False
 
@@ -209,9 +218,9 @@ class Pacer:
                 with self.time.waiting(TimeUse.PAUSED):
                     await self._clock.sleep(NOTICED_S)
             elif gate.is_closed and gate.trying is not None:
-                sure_at = gate.sure_at()
-                await self._answer(sure_at)
-                traffic.sure(self._clock.monotonic(), sure_at)
+                until = traffic.tried_until()
+                await self._answer(until)
+                traffic.waited(self._clock.monotonic(), until)
                 self._end_trial()
             elif not traffic.has_place(now):
                 # What is under way says what is waited for.
@@ -245,8 +254,8 @@ class Pacer:
         return TimeUse.AWAY if self.state.is_away else TimeUse.CLOSED
 
     def _end_trial(self) -> None:
-        """End the wait for the request that tries if all may send again."""
-        if not self.state.is_closed:
+        """End the wait for the request that tries if all may send again, or another one tries."""
+        if not self.state.is_closed or self.state.trying is None:
             self._trial.end()
 
     def report(self, permit: int, verdict: Verdict, limits: tuple[ServerLimit, ...] = ()) -> None:
@@ -264,37 +273,33 @@ class Pacer:
                 is_away = isinstance(verdict, Unreachable)
                 self._traffic.unanswered(out, now, was_silent=was_silent, is_away=is_away)
             case _:
-                self.streams.accepted(permit, now)
+                self.streams.accepted(permit)
                 self._traffic.accepted(out, now)
         if gate.is_closed:
             self._head.turn(self._why_closed())
-        if epoch != gate.epoch or learner.per_s != self._logged_per_s:
+        if epoch != gate.epoch or learner.known_per_s != self._logged_per_s:
             self._log_pace(verdict, is_away=epoch != gate.epoch and gate.is_away)
         self._back(permit)
 
     def _refused(self, permit: int, out: Out, verdict: Throttled, now: float) -> None:
         """A limit in flight is met by fewer at once; any other closes the gate of its stream."""
         self.state.refusal_took(now - out.sent_at)
-        gate, epoch = self.streams.refused(permit, out.epoch, now)
+        gate, sent = self.streams.refused(permit, out.sent, now)
         is_stated = verdict.limit is not None or verdict.retry_after_s is not None
-        is_about_rate = gate.is_closed or epoch != gate.epoch or is_stated
-        wide = self.flight.wide
-        if not is_about_rate and self.flight.throttled(now, out.in_flight):
-            gate.not_through(epoch)
-            if self.flight.wide != wide:
-                self._log.info("pace.changed", why="Throttled", in_flight=self.flight.wide)
+        limit = self.flight.places.limit
+        if self._traffic.explained(out, now, gate, sent, is_told=is_stated):
+            if self.flight.places.limit != limit:
+                self._log.info("pace.changed", why="Throttled", in_flight=self.flight.places.limit)
         else:
-            if self.flight.is_spacing:
-                self.streams.learner.search.mind_spacing()
             gate.throttled(
                 now,
-                epoch,
+                sent,
                 limit=verdict.limit,
                 window_s=verdict.window_s,
                 retry_after_s=verdict.retry_after_s,
             )
         if gate is not self.state:
-            self.state.accepted(now, out.epoch)  # what refuses is there
+            self.state.accepted(out.sent)  # what refuses is there
 
     def forget(self, permit: int) -> None:
         """A permitted request was broken off: if it was the one that tries, another may go."""
@@ -316,14 +321,15 @@ class Pacer:
     def _log_pace(self, verdict: Verdict, *, is_away: bool) -> None:
         """Log a pace that has changed, not every 429; and that the server is away."""
         learner = self.streams.learner
-        is_known = math.isfinite(learner.per_s) and not learner.is_closed
-        has_changed = abs(learner.per_s - self._logged_per_s) > CHANGED * learner.per_s
+        per_s = learner.known_per_s
+        is_known = math.isfinite(per_s) and not learner.is_closed
+        has_changed = abs(per_s - self._logged_per_s) > CHANGED * per_s
         if is_away or (is_known and has_changed):
-            self._logged_per_s = learner.per_s
+            self._logged_per_s = per_s
             self._log.info(
                 "pace.changed",
                 why=type(verdict).__name__,
-                per_s=round(learner.per_s, 2) if math.isfinite(learner.per_s) else None,
+                per_s=round(per_s, 2) if math.isfinite(per_s) else None,
                 told=learner.is_stated,
                 closed_s=round(self.closed_for_s(), 2),
             )
@@ -368,7 +374,7 @@ class Pacer:
 
     def pace(self) -> float | None:
         """Return the same for those requests that the gateway counts together."""
-        per_s = self.streams.learner.per_s
+        per_s = self.streams.learner.known_per_s
         return per_s if math.isfinite(per_s) else None
 
     def source(self) -> str:
@@ -380,7 +386,7 @@ class Pacer:
             source = f"told by {learner.stated_by or 'the gateway'}"
         elif learner.has_learned:
             source = "learned from 429s"
-        elif self.flight.places:
+        elif self.flight.places.limit < math.inf:
             source = "a limit on requests in flight"
         elif self._learned:
             source = "learned by an earlier run"
@@ -402,4 +408,5 @@ class Pacer:
 
     def in_flight(self) -> int | None:
         """Return the gateway's limit on requests in flight; None where it has shown none."""
-        return self.flight.wide if self.flight.places else None
+        limit = self.flight.places.limit
+        return int(limit) if limit < math.inf else None

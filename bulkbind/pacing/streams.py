@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from bulkbind.pacing.gate import StreamGate
 
 if TYPE_CHECKING:
+    from bulkbind.pacing.gate import Sent
     from bulkbind.pacing.learner import Pace
 
 KEEP_S = 10.0
@@ -68,13 +69,13 @@ class OneStream:
 
     accepted = back = hurry = left
 
-    def refused(self, _permit: int, epoch: int, _now: float) -> tuple[Pace | _Follower, int]:
-        """Return the gate that a 429 is about, and that one's epoch when the request left."""
-        return self.learner, epoch
+    def refused(self, _permit: int, sent: Sent, _now: float) -> tuple[Pace | _Follower, Sent]:
+        """Return the gate that a 429 is about, and the request as it left through that one."""
+        return self.learner, sent
 
     def per_s(self) -> float:
         """Return the requests per second allowed to all streams; infinite: no limit."""
-        return self.learner.per_s
+        return self.learner.known_per_s
 
     def is_far(self, _stream: RequestStream, _now: float) -> bool:
         """Return whether the turn of a stream's next request is far off, while others may go."""
@@ -96,21 +97,20 @@ class _Follower(StreamGate):
 
     @property
     def per_s(self) -> float:
-        return self._leader.per_s
+        return self._leader.known_per_s
 
     def late_s(self) -> float:
         return self._leader.late_s()
 
-    def accepted(self, now: float, epoch: int) -> None:
-        if epoch == self.epoch and self.is_closed:
-            self.is_closed = False
-            self._begin_at(self._opening(now))
-            self._space(now)
+    def accepted(self, sent: Sent) -> None:
+        if sent.epoch == self.epoch and self.is_closed:
+            self._reopen()
+            self._space()
 
     def throttled(
         self,
         now: float,
-        epoch: int,
+        sent: Sent,
         *,
         limit: float | None = None,
         window_s: float | None = None,
@@ -118,8 +118,8 @@ class _Follower(StreamGate):
     ) -> None:
         if limit and window_s:
             self._leader.stated([(limit, window_s)])
-        self.not_through(epoch)
-        if epoch == self.epoch:
+        self.lost(sent)
+        if sent.epoch == self.epoch:
             self._refuse(now, limit, window_s, retry_after_s)
 
 
@@ -139,13 +139,13 @@ class StreamPerUser:
     def __init__(self, learner: Pace) -> None:
         self.learner = learner
         # What a user is allowed may be few requests, however they are spaced.
-        learner.search.spaced_at_most = 0
+        learner.search.is_per_user = True
         self.users: OrderedDict[str, RequestStream] = OrderedDict()
         """Whoever sent last comes last."""
         self._guide: RequestStream | None = None
         """Whose gate is `learner`."""
-        self._of: dict[int, tuple[RequestStream, int]] = {}
-        """Permit -> its user and the epoch of that user's gate."""
+        self._of: dict[int, tuple[RequestStream, Sent]] = {}
+        """Permit -> its user and the request as it left through that user's gate."""
         self._refused_since: float | None = None
 
     def of(self, user_id: str, now: float) -> RequestStream:
@@ -159,10 +159,10 @@ class StreamPerUser:
     def due_at(self, user: RequestStream) -> float:
         """Return from when on the user may send; infinite where an answer has to come first."""
         gate, learner, guide = user.gate, self.learner, self._guide
-        is_searched = learner.per_s == math.inf
+        is_searched = learner.known_per_s == math.inf
         if user.is_unpaced and not is_searched:
             user.is_unpaced = False
-            gate.next_at = max(gate.next_at, gate.began.by + gate.through / learner.per_s)
+            gate.next_at = max(gate.next_at, gate.began_at + gate.through / learner.per_s)
         if gate.is_closed and gate.trying is not None:
             return math.inf
         if guide is None or guide is user or not learner.is_closed:
@@ -185,11 +185,10 @@ class StreamPerUser:
         if gate.is_closed:
             gate.trying = permit
         elif gate.restart_after_pause(now) and gate is self.learner:
-            self.learner.search.turn_to(gate.began)
-        gate.sent(now)
-        user.is_unpaced = gate.per_s == math.inf
+            self.learner.search.turn_to(now, gate.number)
+        self._of[permit] = (user, gate.sent(now))
+        user.is_unpaced = self.learner.known_per_s == math.inf
         user.out += 1
-        self._of[permit] = (user, gate.epoch)
         self.users.move_to_end(user.name)
         self._forget_idle(now)
 
@@ -220,21 +219,21 @@ class StreamPerUser:
             if not user.gate.is_closed:
                 user.gate.next_at = min(user.gate.next_at, now + 1.0 / self.learner.per_s)
 
-    def accepted(self, permit: int, now: float) -> None:
+    def accepted(self, permit: int) -> None:
         """An answer to a user's request came: the gateway does not refuse everybody."""
-        user, epoch = self._of[permit]
-        user.gate.accepted(now, epoch)
+        user, sent = self._of[permit]
+        user.gate.accepted(sent)
         self._refused_since = None
 
-    def refused(self, permit: int, _epoch: int, now: float) -> tuple[Pace | _Follower, int]:
+    def refused(self, permit: int, _sent: Sent, now: float) -> tuple[Pace | _Follower, Sent]:
         """Return the gate of its user, who is the guide if it is the first 429."""
-        user, epoch = self._of[permit]
+        user, sent = self._of[permit]
         if self._refused_since is None:
             self._refused_since = now
-        is_searched = self.learner.per_s == math.inf and not self.learner.is_closed
-        if is_searched and epoch == user.gate.epoch:
+        is_searched = self.learner.known_per_s == math.inf and not self.learner.is_closed
+        if is_searched and sent.epoch == user.gate.epoch:
             self._lead(user)
-        return user.gate, epoch
+        return user.gate, sent
 
     def back(self, permit: int) -> None:
         """A request is no longer in flight: another one of its user may try."""
@@ -246,7 +245,7 @@ class StreamPerUser:
 
     def per_s(self) -> float:
         """Return the pace of all users of late together."""
-        return self.learner.per_s * max(1, len(self.users))
+        return self.learner.known_per_s * max(1, len(self.users))
 
     def is_far(self, user: RequestStream, now: float) -> bool:
         """Return whether a user's turn, behind those who wait for it already, is far off."""

@@ -12,132 +12,122 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bulkbind.pacing.gate import COARSE_S
+from bulkbind.pacing.learner import TOGETHER
 
 if TYPE_CHECKING:
+    from bulkbind.pacing.gate import Sent, StreamGate
     from bulkbind.pacing.learner import Pace
 
-TRY_S, LONGEST_TRY_S = 1.0, 320.0
-"""One more is tried after 1 s, 2 s, 4 s, … while it is refused; where it is not, two more, then
-four more, …"""
-ROUNDS = 2
-"""… each once every place of those before was used so many times."""
-MIXED = 3
-"""So many were let through with more in flight before one was refused: a limit in flight would
-have refused every one."""
-AGAINST = 2
-PROVEN_BY = 8
-"""So many 429s speak against the limit, if they come while each place is used so many times."""
-SPREAD = 0.8
-"""Share of the even distance between requests (an answer's time over the places) that is kept; all
-of it would leave places empty."""
+LEVEL, MOSTLY = 1 / 16, 0.9
+"""What becomes of requests at a level is averaged over the last sixteen; a level at which fewer
+than nine in ten get through is beyond a limit."""
+UNSURE = 0.95
+"""The share that gets through at a limit that has just been set: the next 429 there lowers it."""
+AGAINST, FORGIVEN = 3, 0.01
+"""So many 429s within the limit, of which a hundred requests that got through take one back, speak
+against it …"""
+REFUTED_S = 60.0
+"""… and none is believed for so long."""
+BETTER, LEAST_OFTEN = 3, 600
+"""A higher limit is believed once so many got through beyond it; refused, it is tried after twice
+as many requests as the last time, and after so many in the end."""
 
 
 class Places:
-    """What is believed of a limit on requests in flight; moments are monotonic seconds.
+    """What is believed of a limit on requests in flight.
 
-    Each request takes a place, and is refused where it finds none, at whatever pace it comes. So as
-    many are in flight as got through, and more are tried now and then. A gateway that refuses with
-    no more in flight, or lets many through with more, counts a rate instead. A bunch of requests
-    shows which it is, so they are spread only once the limit has proven itself: what leaves in a
-    bunch comes back in one, and waits for itself at both ends.
+    Such a limit refuses whatever finds no place, at whatever pace it comes: requests at a level
+    (so many in flight, itself included) get through, or nearly all are refused. So the limit is the
+    highest level at which most get through, and a level beyond it is tried now and then: one, then
+    two, then four more, while that succeeds. A limit on the rate refuses at every level alike: what
+    is refused within the limit, again and again, speaks against it.
 
     Attributes:
-        wide: As many may be in flight.
-        next_at: No request leaves before that.
-        is_refuted: It was no limit in flight.
-        is_spacing: What was refused in a bunch got through once it was spread.
+        limit: As many may be in flight; infinite: no such limit is believed in.
     """
 
     __slots__ = (
-        "_above", "_against", "_is_alone", "_is_spread", "_may_be_lower", "_most", "_proven",
-        "_since", "_step", "_try_at", "_try_s", "is_refuted", "is_spacing", "next_at", "wide",
+        "_against", "_beyond", "_highest", "_is_trying", "_let", "_refuted_until", "_seen", "_step",
+        "_used", "_wait", "limit",
     )  # fmt: skip
 
-    def __init__(self, now: float, proven: int, most: int) -> None:
-        """*proven*: as many were in flight when one got through; *most*: never more than this."""
-        self.wide = self._proven = max(1, proven)
-        self.next_at = now
-        self.is_refuted = self.is_spacing = False
-        self._most = most
-        self._since = self._against = self._above = 0
-        """Requests through, and refused, since as many are in flight; and of those through, how
-        many were more in flight than the limit."""
-        # Where only one got through, they are more likely to have come too close together: two are
-        # tried at once, and spread. A limit in flight refuses them all the same.
-        self._is_alone = self._is_spread = proven <= 1
-        self._may_be_lower = not self._is_alone
-        self._try_s, self._step = TRY_S, 1
-        self._try_at = now if self._is_alone else now + TRY_S
+    def __init__(self) -> None:
+        self.limit = math.inf
+        self._let: dict[int, float] = {}
+        """Level -> the share that gets through."""
+        self._highest = 1
+        """The highest level at which one got through."""
+        self._seen = 0
+        """What left up to this number says nothing of the limit as it is now."""
+        self._against = 0.0
+        self._refuted_until = -math.inf
+        self._used = self._wait = self._beyond = 0
+        """Requests at the limit since a level beyond it was tried; how many to wait for; and how
+        many got through beyond it."""
+        self._step, self._is_trying = 1, False
 
-    def sent(self, now: float, took_s: float) -> None:
-        """A request leaves; an answer takes *took_s*."""
-        if self._is_spread:
-            places = self._proven if self._step == 1 else self.wide
-            self.next_at = max(self.next_at, now - COARSE_S) + SPREAD * took_s / places
+    @property
+    def wide(self) -> float:
+        """As many may leave, with what is tried beyond the limit."""
+        return self.limit + self._step if self._is_trying else self.limit
 
-    def accepted(self, now: float, in_flight: int) -> None:
+    def accepted(self, in_flight: int) -> None:
         """A request got through, one of *in_flight* when it left."""
-        self._since += 1
-        self._above += in_flight > self._proven
-        if self._since % (PROVEN_BY * self.wide) == 0:
-            self._against = 0
-            self._is_spread = True
-        if in_flight >= self.wide and self._since >= ROUNDS * self.wide:
-            self._try_more(now)
-
-    def _try_more(self, now: float) -> None:
-        if self.wide > self._proven:
-            if self._is_alone:
-                self.is_refuted = self.is_spacing = True
-                return
-            self._proven = self.wide
-            self._may_be_lower = False
-            self._try_s, self._try_at = TRY_S, now
-            self._step *= 2
-        if now >= self._try_at:
-            self.wide = min(self._most, self.wide + self._step)
-            self._since = self._above = 0
-
-    def throttled(self, now: float, in_flight: int) -> bool:
-        """A 429 came for one of *in_flight*; return whether the limit explains it."""
-        if in_flight > self.wide:
-            return True  # it left before as few were known
-        if in_flight > self._proven:
-            self._end_try(now)
-            return not self.is_refuted
-        is_full = in_flight == self._proven
-        self._doubt()
-        # The server may count one that has just been answered.
-        return is_full and not self.is_refuted
-
-    def _end_try(self, now: float) -> None:
-        """More than the limit were in flight, and one of them was refused."""
-        self.is_refuted = self._above >= MIXED
-        self._try_s = min(LONGEST_TRY_S, 2 * self._try_s)
-        self._try_at, self._step = now + self._try_s, 1
-        self._since = self._above = 0
-        self.wide = self._proven
-
-    def _doubt(self) -> None:
-        """No more than the limit were in flight, and one of them was refused.
-
-        Several of those speak against a limit that was met a moment ago, or that has let itself be
-        raised. One that has proven itself may be one lower than it looked.
-        """
-        self._against += 1
-        if self._against < AGAINST:
+        self._highest = max(self._highest, in_flight)
+        self._note(in_flight, 1.0)
+        if self.limit == math.inf:
             return
-        self._against, self._step = 0, 1
-        is_proven = self._since >= PROVEN_BY * self.wide
-        if is_proven and self._may_be_lower and self.wide > 1:
-            self._proven = self.wide = self.wide - 1
-            self._since = 0
+        self._against = max(0.0, self._against - FORGIVEN)
+        if self._is_trying:
+            self._beyond += in_flight > self.limit
+            if self._beyond >= BETTER:
+                self._set(self.limit + self._step, int(self.limit), 2 * self._step)
+        elif in_flight >= self.limit:
+            self._used += 1
+            if self._used >= self._wait:
+                self._is_trying, self._beyond = True, 0
+
+    def throttled(self, now: float, in_flight: int, sent: Sent, last: int) -> bool:
+        """A 429 came for one of *in_flight*, *last* left since; return whether this explains it."""
+        if sent.number <= self._seen:
+            return self.limit < math.inf
+        self._note(in_flight, 0.0)
+        is_within, is_known = in_flight <= self.limit, self.limit < math.inf
+        if is_within and is_known:
+            self._against += 1
+            if self._against >= AGAINST:
+                self._refuted_until = now + REFUTED_S
+                self._let.clear()
+                self._set(math.inf, 0, 1)
+                return False
+        if in_flight == 1 or now < self._refuted_until:
+            return False
+        is_usual = is_known or in_flight < self._highest
+        if is_within and is_usual and self._let[in_flight] >= MOSTLY:
+            return False
+        self._seen = last
+        if is_within:
+            self._set(in_flight - 1, 2 * in_flight, 1)
+            self._let[in_flight - 1] = UNSURE  # it may be one lower than it looks
         else:
-            self.is_refuted = True
+            wait = min(LEAST_OFTEN, 2 * self._wait) if self._is_trying else self._wait
+            self._set(self.limit, wait, 1)
+        return True
 
     def unanswered(self) -> None:
         """A request was waited for in vain: fewer at once."""
-        self.wide = max(1, self.wide // 2)
+        if self.limit < math.inf:
+            self._set(max(1, self.limit // 2), int(self.limit), 1)
+
+    def _note(self, level: int, share: float) -> None:
+        known = self._let.get(level, 1.0 if level <= self._highest else share)
+        self._let[level] = known + LEVEL * (share - known)
+
+    def _set(self, limit: float, wait: int, step: int) -> None:
+        self.limit, self._wait, self._step = limit, wait, step
+        self._used, self._is_trying = 0, False
+        if limit == math.inf:
+            self._against = 0.0
 
 
 START = 4
@@ -145,6 +135,9 @@ DOUBLING_S = 0.1
 """The most doubles in this time, or in the time of an answer if that is longer."""
 USEFUL, MARGIN = 2.0, 4
 """A paced run has at most USEFUL * rate * latency + MARGIN in flight."""
+SPREAD = 0.5
+"""Share of the even distance between requests (an answer's time over the places) that is kept; all
+of it would leave places empty."""
 QUICK_S = 0.1
 """Answers that take less do not wait in the server for long, whatever it gains."""
 GAIN = 1.25
@@ -162,10 +155,10 @@ SILENT_S, SILENT = 1.0, 4.0
 UNKNOWN_S = 2.0
 """Before the first answer, what has been under way for longer counts as time of silence. It keeps
 its place: nothing shows yet that the server answers others."""
-LATELY_S = 1.0
-"""It takes no place while most requests since a second before it left were answered in time."""
-FREED = 4
-"""At most a quarter of the width is silent without a place."""
+SERVED, UNSERVED = 1 / 2, 7 / 8
+"""It takes no place while most requests are answered: each answer in time halves what is missing of
+a whole, each silence leaves seven eighths, and a half says so. Where it does not, one more leaves
+after each such time, to see."""
 
 
 class Flight:
@@ -173,32 +166,28 @@ class Flight:
 
     More requests than the server works on at once only wait there: they lengthen every answer, up
     to a time-out, and are all refused when a limit is met. So the width begins with `START`, and
-    doubles while that brings more answers a second (those in flight over an answer's time, Little's
-    law) or answers are quick all the same; else it falls again. A paced run has as many as its pace
-    needs (rate times latency), and a margin. A 429 that met more requests in flight than any that
-    got through speaks of a limit on them: see `Places`.
+    doubles while that brings more answers a second (those in flight over an answer's mean time,
+    Little's law) or answers are quick all the same; else it falls again. A paced run has as many as
+    its pace needs (rate times latency), and a margin.
     """
 
     __slots__ = (
-        "_balance", "_before_per_s", "_earlier", "_grow_at", "_has_places", "_is_narrowed",
-        "_older", "_proven", "_quickest", "_renew_at", "_took_s", "_turns_at", "_unanswered",
-        "_wide", "is_spacing", "most", "places", "silent_s",
+        "_answers", "_before_per_s", "_grow_at", "_older", "_quickest", "_renew_at",
+        "_sent_at", "_served", "_set_at", "_sum_s", "_took_s", "_unanswered", "_wide", "most",
+        "next_at", "places", "silent_s",
     )  # fmt: skip
 
     def __init__(self, now: float, most: int) -> None:
         """*most*: never more than this are in flight, the operator's `--concurrency`."""
         self.most = most
         self._wide = min(START, most)
-        self.places: Places | None = None
-        """The limit on requests in flight that the gateway has shown, if it has."""
-        self.is_spacing = False
-        """Whether it looked like one, but for requests that came too close together."""
-        self._has_places = True
-        """Whether it may have such a limit: refuted once, never believed again."""
-        self._proven = 0
-        """As many were in flight when one got through."""
-        self._grow_at = now + DOUBLING_S
+        self.places = Places()
+        self.next_at = now
+        """No request leaves before that moment."""
+        self._grow_at, self._set_at = now + DOUBLING_S, -math.inf
         self._quickest = self._older = math.inf
+        self._answers, self._sum_s = 0, 0.0
+        """Answers since the width has changed, and the time that they took together."""
         self._took_s = 0.0
         """A smoothed answer's time."""
         self.silent_s = math.inf
@@ -206,13 +195,11 @@ class Flight:
         self._before_per_s = 0.0
         """Answers per second before the last doubling."""
         self._renew_at = now + FORGET_S
-        self._is_narrowed = False
-        """Whether more than are wide were too many when they were tried last."""
         self._unanswered = 0
         """The last requests, a bit each, the latest the lowest: whether it stayed unanswered."""
-        self._balance = self._earlier = 0
-        """Requests answered in time less silent ones: lately, and as long before."""
-        self._turns_at = now
+        self._served = 0.0
+        """How far requests are answered in time, from 0 to 1."""
+        self._sent_at = -math.inf
 
     def limit(self, most: int) -> None:
         """Go on with another `--concurrency`."""
@@ -223,109 +210,78 @@ class Flight:
     @property
     def wide(self) -> int:
         """As many may be in flight."""
-        return self.places.wide if self.places else self._wide
+        return int(min(self._wide, self.places.wide))
 
     @property
     def overdue_s(self) -> float:
         """After so many seconds without an answer a request is only waited for."""
         return self.silent_s if self._took_s else UNKNOWN_S
 
-    @property
-    def next_at(self) -> float:
-        """No request leaves before that moment."""
-        return self.places.next_at if self.places else -math.inf
-
     def useful(self, per_s: float) -> int:
         """Return how many may be in flight at this pace, at least 1."""
         if per_s == math.inf:
-            return self.wide
-        return int(min(self.wide, USEFUL * per_s * min(self._quickest, self._older) + MARGIN))
+            return self._wide
+        return int(min(self._wide, USEFUL * per_s * min(self._quickest, self._older) + MARGIN))
 
     def has_place(self, now: float, per_s: float, in_flight: int, silent: int) -> bool:
         """Return whether one more may leave at this pace where *silent* of *in_flight* are."""
         if in_flight >= self.most:
             return False
-        freed = self._freed(now, silent) if silent else 0
-        return in_flight - freed < self.useful(per_s)
+        heard = in_flight - silent
+        if heard >= self.places.wide:
+            return False
+        is_free = self.is_served or now >= self._sent_at + self.silent_s
+        return (heard if is_free else in_flight) < self.useful(per_s)
 
-    def _freed(self, now: float, silent: int) -> int:
-        """Return how many silent requests take no place."""
-        if self.places or not self.is_served(now):
-            return 0
-        return min(silent, (self._wide if self._is_narrowed else self.most) // FREED)
+    @property
+    def is_served(self) -> bool:
+        """Whether most requests were answered in time of late."""
+        return self._served >= SERVED
 
-    def is_served(self, now: float) -> bool:
-        """Return whether most requests were answered in time of late."""
-        self._count(now, 0)
-        return self._balance + self._earlier > 0
-
-    def _count(self, now: float, answered: int) -> None:
-        if now >= self._turns_at:
-            long_s = LATELY_S + (self.silent_s if self._took_s else SILENT_S)
-            self._earlier = self._balance if now < self._turns_at + long_s else 0
-            self._balance, self._turns_at = 0, now + long_s
-        self._balance += answered
-
-    def fell_silent(self, now: float) -> None:
+    def fell_silent(self) -> None:
         """A request in flight has become a silent one."""
-        self._count(now, -1)
+        self._served *= UNSERVED
 
     def sent(self, now: float) -> None:
-        """A request leaves."""
-        if self.places:
-            self.places.sent(now, self._took_s)
+        """A request leaves: at a limit, what comes back in a bunch does not leave in one."""
+        self._sent_at = now
+        if self.places.limit < math.inf:
+            self.next_at = max(self.next_at, now - COARSE_S) + SPREAD * self._took_s / self.wide
 
     def accepted(self, now: float, in_flight: int, took_s: float) -> None:
         """A request got through; it was one of *in_flight* when it left, and took so long."""
         if took_s < self.silent_s:
-            self._count(now, 1)
+            self._served += SERVED * (1.0 - self._served)
         if self._unanswered:
             self._note(0)
         self._quickest = min(self._quickest, took_s)
         if now >= self._renew_at:
             self._older, self._quickest = self._quickest, took_s
             self._renew_at = now + FORGET_S
-        self._took_s += (took_s - self._took_s) * (0.25 if self._took_s else 1.0)
+        usual_s = min(took_s, self.silent_s)
+        self._took_s += (usual_s - self._took_s) * (0.25 if self._took_s else 1.0)
         self.silent_s = max(SILENT_S, SILENT * self._took_s)
-        if self.places:
-            self.places.accepted(now, in_flight)
-            self._mind_refuted()
-            return
-        self._proven = max(self._proven, in_flight)
-        if in_flight >= self._wide and now >= self._grow_at:
-            self._weigh(now)
+        self.places.accepted(in_flight)
+        if now - took_s > self._set_at:
+            self._answers += 1
+            self._sum_s += took_s
+        if in_flight >= self._wide <= self._answers and now >= self._grow_at:
+            self._weigh(now, self._sum_s / self._answers)
 
-    def _weigh(self, now: float) -> None:
+    def _weigh(self, now: float, mean_s: float) -> None:
         """Double what is in flight, or take the last doubling back if it brought nothing."""
-        per_s = self._wide / self._took_s
-        is_worth_it = self._took_s <= QUICK_S or per_s >= GAIN * self._before_per_s
-        self._grow_at = now + max(DOUBLING_S, 2 * self._took_s)
-        self._is_narrowed = not is_worth_it
+        per_s = self._wide / mean_s
+        is_worth_it = mean_s <= QUICK_S or per_s >= GAIN * self._before_per_s
         if is_worth_it:
             self._before_per_s = per_s if self._wide < self.most else 0.0
-            self._wide = min(self.most, 2 * self._wide)
+            self._set(now, min(self.most, 2 * self._wide), max(DOUBLING_S, 2 * mean_s))
         else:
             self._before_per_s = 0.0
-            self._grow_at = now + HELD_S
-            self._wide = max(1, self._wide // 2)
+            self._set(now, self._wide // 2, HELD_S)
 
-    def throttled(self, now: float, in_flight: int) -> bool:
-        """A 429 came; return whether a limit on requests in flight explains it."""
-        if self.places is None:
-            is_new = self._has_places and in_flight > max(self._proven, 1)
-            if is_new:
-                self.places = Places(now, self._proven, self.most)
-            return is_new
-        is_explained = self.places.throttled(now, in_flight)
-        self._mind_refuted()
-        return is_explained
-
-    def _mind_refuted(self) -> None:
-        if self.places and self.places.is_refuted:
-            self._wide = min(max(START, self.places.wide), self.most)
-            self._before_per_s = 0.0
-            self.is_spacing = self.places.is_spacing
-            self.places, self._has_places = None, False
+    def _set(self, now: float, wide: int, held_s: float) -> None:
+        self._wide, self._set_at, self._grow_at = max(1, wide), now, now + held_s
+        self._answers, self._sum_s = 0, 0.0
 
     def unanswered(self, now: float, *, was_silent: bool = False) -> None:
         """A request was waited for in vain: several make fewer go at once, for a while.
@@ -337,12 +293,10 @@ class Flight:
         is_row = self._unanswered & in_a_row == in_a_row and not was_silent
         if not is_row and self._unanswered.bit_count() < OVERLOADED:
             return
-        if self.places:
-            self.places.unanswered()
-        self._wide = max(1, self._wide // 2)
-        self._is_narrowed = True
+        self._unanswered = 0
+        self.places.unanswered()
         self._before_per_s = 0.0
-        self._grow_at = now + DOUBLING_S
+        self._set(now, self._wide // 2, DOUBLING_S)
 
     def _note(self, unanswered: int) -> None:
         self._unanswered = (self._unanswered << 1 | unanswered) & ((1 << LAST) - 1)
@@ -350,19 +304,25 @@ class Flight:
 
 @dataclass(slots=True)
 class Out:
-    """A request on its way: the gate's epoch, how many were in flight with it, and since when."""
+    """A request on its way: as it left the gate of all, and how many were in flight with it."""
 
-    epoch: int
+    sent: Sent
     in_flight: int
-    sent_at: float
+
+    @property
+    def sent_at(self) -> float:
+        """When it left."""
+        return self.sent.at
 
 
 class Traffic:
     """What is on its way to the server: through the gate of all, and so many as `Flight` allows."""
 
-    def __init__(self, gate: Pace, flight: Flight) -> None:
+    def __init__(self, gate: Pace, flight: Flight, learner: Pace | None = None) -> None:
+        """*learner*: whose limit is searched for, if that is not the gate of all."""
         self.gate = gate
         self.flight = flight
+        self.learner = learner or gate
         self._permits = 0
         self._out: dict[int, Out] = {}
         """What is in flight by its permit, the earliest first, but for …"""
@@ -376,21 +336,21 @@ class Traffic:
     def is_clear(self, now: float) -> bool:
         """Return whether a request may leave now that is not the one that tries."""
         gate = self.gate
-        is_due = not gate.is_closed and now >= gate.next_at and now >= self.flight.next_at
+        is_due = not gate.is_closed and now >= max(gate.next_at, self.flight.next_at)
         return is_due and self.has_place(now)
 
     def has_place(self, now: float) -> bool:
         """Return whether one more may be in flight."""
         self._find_silent(now)
         silent = len(self._silent)
-        return self.flight.has_place(now, self.gate.per_s, len(self._out) + silent, silent)
+        return self.flight.has_place(now, self.gate.known_per_s, len(self._out) + silent, silent)
 
     def place_at(self) -> float:
         """Return when another place may be had though no answer comes; infinite: never."""
         if self.in_flight() >= self.flight.most:
             return math.inf
         out = next(iter(self._out.values()), None)
-        return math.inf if out is None else out.sent_at + self.flight.silent_s
+        return (self.gate.sent_at if out is None else out.sent_at) + self.flight.silent_s
 
     def _find_silent(self, now: float) -> None:
         while self._out:
@@ -398,23 +358,36 @@ class Traffic:
             if out.sent_at + self.flight.silent_s > now:
                 return
             self._silent[permit] = self._out.pop(permit)
-            self.flight.fell_silent(now)
+            self.flight.fell_silent()
 
     def sent(self, now: float) -> int:
         """A request leaves; return its permit."""
-        self.gate.sent(now)
+        sent = self.gate.sent(now)
         self.flight.sent(now)
         self._permits = permit = self._permits + 1
-        self._out[permit] = Out(self.gate.epoch, self.in_flight() + 1, now)
+        self._out[permit] = Out(sent, len(self._out) + 1)
         if self.gate.is_closed:
             self.gate.trying = permit
         return permit
 
-    def sure(self, now: float, sure_at: float) -> None:
-        """Open the gate if the request that tries has surely got through, answered or not."""
-        if self.gate.is_closed and self.gate.trying is not None and now >= sure_at:
-            self.gate.trying = None
-            self.gate.sure(now)
+    def tried_until(self) -> float:
+        """Return until when the request that tries is waited for; infinite: until it is answered.
+
+        A server that is away shows nothing by not answering, but that one may be lost.
+        """
+        gate = self.gate
+        return gate.sent_at + self.flight.silent_s if gate.is_away else gate.sure_at()
+
+    def waited(self, now: float, until: float) -> None:
+        """The request that tries has got through if it was waited for; else another one tries."""
+        gate = self.gate
+        if not gate.is_closed or gate.trying is None or now < until:
+            return
+        gate.trying = None
+        if gate.is_away:
+            gate.silent(now)
+        else:
+            gate.sure()
 
     def ended(self, permit: int, now: float) -> tuple[Out, bool]:
         """Take out a request that has ended; return it, and whether it was silent."""
@@ -432,18 +405,37 @@ class Traffic:
         self._out.pop(permit, None)
         self._silent.pop(permit, None)
 
+    def explained(
+        self, out: Out, now: float, gate: StreamGate, sent: Sent, *, is_told: bool
+    ) -> bool:
+        """Return whether a limit on requests in flight explains a 429.
+
+        *gate*, *sent*: the gate of its stream, and as it left there; *is_told*: the 429 says what
+        it is about.
+        """
+        learner = self.learner
+        is_about_rate = gate.is_closed or sent.epoch != gate.epoch or is_told
+        # The first ones leave together on purpose.
+        is_search = learner.search.is_found or out.sent.number > TOGETHER
+        if is_about_rate or learner.search.is_spaced or not is_search:
+            return False
+        if not self.flight.places.throttled(now, out.in_flight, out.sent, self.gate.number):
+            return False
+        gate.lost(sent)
+        return True
+
     def accepted(self, out: Out, now: float) -> None:
         """An answer came that was no 429."""
-        self.gate.accepted(now, out.epoch)
+        self.gate.accepted(out.sent)
         self.flight.accepted(now, out.in_flight, now - out.sent_at)
 
     def unanswered(self, out: Out, now: float, *, was_silent: bool, is_away: bool) -> None:
         """No answer came; *is_away*: not even a connection."""
         # What left long before others that were answered does not say that the server is away.
-        is_past = was_silent and self.flight.is_served(now)
+        is_past = was_silent and self.flight.is_served
         if is_past:
-            self.gate.not_through(out.epoch)
+            self.gate.lost(out.sent)
         else:
-            self.gate.unanswered(now, out.epoch, is_away=is_away)
+            self.gate.unanswered(now, out.sent, is_away=is_away)
         if not is_away:
             self.flight.unanswered(now, was_silent=is_past)

@@ -80,6 +80,22 @@ def checked_failures(value: str) -> str:
     return f"{match[1]}{match[2]}"
 
 
+def parse_share(value: object) -> float:
+    """Return the share (0.8) of `80%` or of a number. Raises: ValueError."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(%?)", str(value).strip(), re.ASCII)
+    if match is None:
+        raise ValueError("a share is written 80% or 0.8")
+    return float(match[1]) / (ALL_PERCENT if match[2] else 1)
+
+
+def parse_rate(value: object) -> float:
+    """Return the requests per second of `5/s` or of a number. Raises: ValueError."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(?:/\s*s)?", str(value).strip(), re.ASCII)
+    if match is None:
+        raise ValueError("requests per second are written 5/s or 5")
+    return float(match[1])
+
+
 def checked_path(value: str) -> str:
     """Return the path of a URL. Raises: ValueError if it is invalid."""
     if not re.fullmatch(r"/[!-~]*[!-.0-~]", value, re.ASCII):
@@ -256,6 +272,12 @@ Endpoint = Annotated[str, AfterValidator(normal_endpoint), Shown("URL")]
 UrlPath = Annotated[str, AfterValidator(checked_path)]
 HeaderText = Annotated[str, Field(pattern=r"^[!-~]{1,128}$")]
 Proxy = Annotated[str, AfterValidator(checked_proxy), Shown("URL")]
+Share = Annotated[
+    float, BeforeValidator(parse_share, json_schema_input_type=str | float), Shown("N%")
+]
+Rate = Annotated[
+    float, BeforeValidator(parse_rate, json_schema_input_type=str | float), Shown("N/s")
+]
 Failures = Annotated[str, AfterValidator(checked_failures), Shown("N|N%")]
 File = Annotated[Path, Shown("FILE")]
 AddressFile = Annotated[Path, BeforeValidator(_no_address)]
@@ -490,6 +512,14 @@ class SendSettings(Part):
     rate: Annotated[float, Field(gt=0), Shown("N")] | None = Group.PACE.option(
         "cap in requests per second", none="as fast as the gateway allows"
     )
+    share: Annotated[Share, Field(gt=0, le=1)] | None = Group.PACE.option(
+        "share of the gateway's limit that is used (80% or 0.8); the rest is for other programs",
+        none="all of it",
+    )
+    reserve: Annotated[Rate, Field(ge=0)] | None = Group.PACE.option(
+        "requests per second that are left to other programs (of the gateway's limit)",
+        none="none of it",
+    )
     rate_scope: Literal["credential", "x-user-id"] = setting(
         "whose requests the server's limit counts together: credential (the caller's) or x-user-id "
         "(each user's; `rate` is then per user)",
@@ -585,7 +615,7 @@ class Reading(Part):
         "lines before the header, 0 to 1000; without it, it is found by the names of its columns"
     )
     header: Names = Group.MANIFEST.option(
-        "columns of a table without a header, in their order", (), flag="--columns"
+        "columns of a table without a header, in order", (), flag="--columns"
     )
     sheet: Annotated[str, Shown("NAME|N")] | None = Group.MANIFEST.option(
         "sheet of a workbook; without it the first visible worksheet"

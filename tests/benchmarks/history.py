@@ -33,8 +33,8 @@ SELECT (:run << :shift) + i, :run, 0, i + 2, 'user' || (i % :users),
        printf('%056d', :run * 100000000 + i) FROM n
 """
 _BINDINGS = """
-INSERT INTO bindings SELECT user_id, machine_code, 'd' || id, '', NULL, NULL, '2026-11-26', 1
-  FROM rows WHERE run = 1
+INSERT INTO stored_bindings (device, device_id, create_time, since, run, name)
+SELECT device, 'd' || id, '', '2026-11-26', 1, 0 FROM stored_rows WHERE id >> 40 = 1
 """
 
 

@@ -46,6 +46,8 @@ ALLOWED = {
     for before, afters in transitions.items()
     for after in afters
 }
+WORDS: dict[int, str] = {code: status.value for status, code in store.CODES.items()}
+"""What the ledger stores for the state of a row -> the state."""
 
 
 class StateGuard:
@@ -64,18 +66,21 @@ class StateGuard:
         """Watch a connection for as long as it is open; the file does not know of it."""
         db.create_function("is_allowed", 3, self._is_allowed)
         for table, (column, _) in TABLES.items():
+            stored = "stored_rows" if table == "rows" else table
             for kind, event, before in (
                 ("insert", "INSERT", "NULL"),
                 ("update", f"UPDATE OF {column}", f"OLD.{column}"),
             ):
                 db.execute(
-                    f"CREATE TEMP TRIGGER {table}_{kind} AFTER {event} ON main.{table} "
+                    f"CREATE TEMP TRIGGER {table}_{kind} AFTER {event} ON main.{stored} "
                     f"WHEN {before} IS NOT NEW.{column} "
                     f"AND NOT is_allowed('{table}', {before}, NEW.{column}) "
                     "BEGIN SELECT RAISE(ABORT, 'no such transition'); END"
                 )
 
-    def _is_allowed(self, table: str, before: str | None, after: str) -> bool:
+    def _is_allowed(self, table: str, before: Any, after: Any) -> bool:
+        if table == "rows":
+            before, after = WORDS.get(before), WORDS[after]
         change = (table, before, after)
         self.seen.add(change)
         if change not in ALLOWED:

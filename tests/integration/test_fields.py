@@ -110,6 +110,12 @@ def test_the_ledger_has_a_column_for_every_field(tmp_path):
             for table in ("rows", "bindings")
         )
 
+        stored = [
+            {name for _, name, *_ in db.execute(f"PRAGMA table_info({table})")}
+            for table in ("devices", "names", "broken")
+        ]
+
+    assert all(columns >= set(OPTIONAL) for columns in stored)
     assert bindings - {"device_id", "create_time", "since", "run"} == set(FIELDS)
     assert rows - {
         *("id", "run", "source", "line", "problems", "duplicate_of", "cells", "changes", "status"),

@@ -48,10 +48,10 @@ def earlier(state, name, endpoint, *, is_used=True):
     """Leave the ledger that an earlier version has made."""
     with closing(connect(state / name, endpoint)) as db:
         if is_used:
-            db.execute(
-                "INSERT INTO bindings (user_id, machine_code, device_id, create_time, since, run) "
-                "VALUES ('u', 'A', '1', '', '', 1)"
-            )
+            db.execute("PRAGMA foreign_keys = OFF")
+            db.execute("INSERT INTO users VALUES (1, 'u')")
+            db.execute("INSERT INTO devices VALUES (1, 1, 'A', NULL, NULL)")
+            db.execute("INSERT INTO stored_bindings VALUES (1, '1', '', '', 1, 0)")
     return state / name
 
 

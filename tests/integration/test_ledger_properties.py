@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from bulkbind.ledger import RunReader, runs, staging, transitions
+from bulkbind.ledger import RunReader, repeating, runs, staging, transitions
 from bulkbind.ledger.store import connect, transaction
 from bulkbind.model import (
     CheckedRow,
@@ -48,6 +49,10 @@ class LedgerMachine(RuleBasedStateMachine):
         self._sizes: dict[int, int] = {}
         self._ended: dict[int, str] = {}
         """Row -> the final state it was seen in: it must stay."""
+        self._devices: dict[int, list[tuple[str, str]]] = {}
+        """Run -> its manifest."""
+        self._done = 0
+        """The last run that is done, whose manifest may come again."""
 
     def teardown(self):
         self._db.close()
@@ -57,14 +62,19 @@ class LedgerMachine(RuleBasedStateMachine):
     def first(self, devices):
         self._new_run(devices, skip_invalid=True)
 
-    def _new_run(self, devices, *, skip_invalid):
+    def _begun(self, digest=None):
         self._names += 1
         name = f"run{self._names}"
-        values: dict[str, object] = {"run_id": name, "digest": name, "created_at": "t"}
+        values: dict[str, object] = {"run_id": name, "digest": digest or name, "created_at": "t"}
         values |= {"operator": "o"}
         values |= {"host": "h", "pid": 1, "version": "0", "settings": "{}"}
-        run = staging.begin(self._db, values)
+        return staging.begin(self._db, values)
+
+    def _new_run(self, devices, *, skip_invalid):
+        run = self._begun()
+        self._devices[run] = devices
         staging.add_source(self._db, run, 0, FORM)
+        staging.note(self._db, run, 0, [])
         rows = []
         for line, (user, code) in enumerate(devices, start=2):
             found = row_values(user, code)
@@ -165,7 +175,28 @@ class LedgerMachine(RuleBasedStateMachine):
                 self._db, NOW, self._run, "stopped" if is_stopped else None, RunFacts()
             )
         if state is RunState.DONE:
-            self._run = 0  # another run settles its doubt
+            self._done, self._run = self._run, 0  # another run settles its doubt
+
+    @precondition(lambda self: self._done and not self._held)
+    @rule()
+    def same_again(self):
+        """What is taken from the earlier run is what reading the manifest once more gives."""
+        query = "SELECT digest FROM runs WHERE run = ?"
+        run = self._begun(*self._db.execute(query, (self._done,)).fetchone())
+        taken = repeating.repeat(self._db, run, [FORM])
+        told = self._told(run)
+        staging.discard(self._db, run)
+        run, size = self._new_run(self._devices[self._done], skip_invalid=True)
+        if taken is not None:
+            assert taken.rows == size
+            assert told == self._told(run)
+        else:
+            assert told == []
+        staging.discard(self._db, run)
+
+    def _told(self, run):
+        """Return a run's rows, without the cells, which skipped rows have until confirmed."""
+        return [replace(row, cells=None) for row in RunReader(self._db, run).rows()]
 
     @invariant()
     def every_row_has_one_state(self):

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import signal
 import sqlite3
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -126,6 +130,158 @@ def test_an_upgrade_is_all_or_nothing(old):
 
     assert version(old) == 1
     assert columns(old) == before
+
+
+TABLES = (
+    """
+SELECT id, run, source, line, user_id, machine_code, device_name, device_os, problems, duplicate_of,
+       cells, status, sent_at, attempts, doubts, repeats, device_id, create_time, http_status, code,
+       message, trace_id, settled_at, detail, changes
+  FROM rows ORDER BY id
+""",
+    """
+SELECT user_id, machine_code, device_id, create_time, device_name, device_os, since, run
+  FROM bindings ORDER BY user_id, machine_code
+""",
+    "SELECT id, verdict, silent_at, misses, missed_at FROM rows WHERE status = 'in_doubt'",
+)
+"""What version 5 held of rows and bindings; what a doubt knows means nothing once it is over."""
+ODD = """
+UPDATE rows SET device_name = 'another', device_os = NULL WHERE id % 5 = 1 AND problems IS NULL;
+UPDATE rows SET changes = 'cleaned' WHERE id % 7 = 1;
+UPDATE rows SET trace_id = 'odd', device_id = '007', create_time = '2026-02-30T00:00:00.000Z'
+ WHERE id % 6 = 1 AND status = 'bound';
+UPDATE bindings SET device_name = 'as bound' WHERE rowid_of % 2;
+"""
+
+
+def at_version_5(old):
+    """Bring a ledger to version 5, with rows of every kind and nights of skipped ones."""
+    with closing(sqlite3.connect(old, isolation_level=None)) as db:
+        for number, script in enumerate(store.MIGRATIONS[1:5], start=2):
+            db.executescript(script.read_text("utf-8"))
+            db.execute(f"PRAGMA user_version = {number}")
+        db.executescript(ODD.replace("rowid_of", "length(machine_code || device_id)"))
+        names = [name for _, name, *_ in db.execute("PRAGMA table_info(runs)")]
+        db.execute(
+            f"INSERT INTO runs SELECT 2, 'night', 'done', {', '.join(names[3:])} FROM runs"  # noqa: S608  # constants
+        )
+        db.execute(
+            "INSERT INTO sources SELECT 2, source, form FROM sources WHERE run = 1",
+        )
+        db.execute(
+            "INSERT INTO rows (id, run, source, line, user_id, machine_code, device_name, "
+            "device_os, status, device_id, create_time, detail) "
+            "SELECT (2 << 40) + row_number() OVER (), 2, 0, row_number() OVER (), b.user_id, "
+            "b.machine_code, b.device_name, b.device_os, 'skipped', b.device_id, "
+            "CASE WHEN row_number() OVER () = 2 THEN 'another time' ELSE b.create_time END, "
+            "'bound since ' || b.since || ' by run ' || r.run_id FROM bindings b JOIN runs r "
+            "USING (run)"
+        )
+        return [db.execute(query).fetchall() for query in TABLES]
+
+
+def test_every_value_of_version_5_is_told_as_it_was(old):
+    """Rows of every kind, odd ids and moments, other names, skipped rows: to the letter."""
+    before = at_version_5(old)
+    kept = len([row for row in before[0] if row[11] == "skipped"])
+    assert kept > 3
+
+    store.connect(old, ENDPOINT).close()
+
+    with closing(sqlite3.connect(old)) as db:
+        assert [db.execute(query).fetchall() for query in TABLES] == before
+        assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        assert db.execute("PRAGMA foreign_key_check").fetchall() == []
+        of_its_own = db.execute("SELECT count(*) FROM outcomes WHERE id >> 40 = 2").fetchone()
+    assert of_its_own == (1,)  # whose time is another than its binding's
+
+
+def test_the_ledger_as_it_was_is_kept_beside_the_new_one(old):
+    """The copy is whole, private and of the old version; only an upgrade makes one."""
+    before = at_version_5(old)
+    copy = old.with_name("ledger.db.version-5")
+
+    store.connect(old, ENDPOINT).close()
+
+    assert version(copy) == 5
+    assert copy.stat().st_mode & 0o777 == 0o600
+    with closing(sqlite3.connect(copy)) as db:
+        assert [db.execute(query).fetchall() for query in TABLES] == before
+    copy.unlink()
+    store.connect(old, ENDPOINT).close()
+    assert sorted(path.name for path in old.parent.iterdir()) == ["ledger.db"]
+
+
+def test_an_upgrade_without_room_leaves_all_as_it_was(old, monkeypatch):
+    """It says what it needs and what is free, before anything is written."""
+    before = at_version_5(old)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=120_000))
+
+    with pytest.raises(LedgerError, match=r"upgrade to version \d+ needs 0\.\d MB .* 0\.1 MB are"):
+        store.connect(old, ENDPOINT)
+
+    with closing(sqlite3.connect(old)) as db:
+        assert [db.execute(query).fetchall() for query in TABLES] == before
+    assert version(old) == 5
+    assert not old.with_name("ledger.db.version-5").exists()
+
+
+@pytest.mark.parametrize("moment", ["copy", "half", "commit"])
+def test_an_upgrade_that_is_killed_begins_anew(old, moment):
+    """Cut off while it copies, amid the script, or before it commits: nothing has changed."""
+    before = at_version_5(old)
+    code = KILLED.format(path=str(old), endpoint=ENDPOINT, moment=moment)
+    killed = subprocess.run([sys.executable, "-c", code], timeout=60, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert version(old) == 5
+    with closing(sqlite3.connect(f"file:{old}?mode=ro", uri=True)) as db:
+        assert [db.execute(query).fetchall() for query in TABLES] == before
+
+    store.connect(old, ENDPOINT).close()
+
+    with closing(sqlite3.connect(old)) as db:
+        assert [db.execute(query).fetchall() for query in TABLES] == before
+    assert sorted(path.name for path in old.parent.iterdir()) == [
+        "ledger.db",
+        "ledger.db.version-5",
+    ]
+
+
+KILLED = """
+import os, signal
+from pathlib import Path
+from bulkbind.ledger import backup, store
+
+
+def kill(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def half(script):
+    for number, statement in enumerate(statements(script)):
+        if number == 30:
+            kill()
+        yield statement
+
+
+statements = store._statements
+if {moment!r} == "copy":
+    backup.os.fsync = kill
+elif {moment!r} == "half":
+    store._statements = half
+else:
+    store._statements = lambda script: [*statements(script)] + ["SELECT kill()"]
+    connect = store.sqlite3.connect
+
+    def connected(*arguments, **options):
+        db = connect(*arguments, **options)
+        db.create_function("kill", 0, kill)
+        return db
+
+    store.sqlite3.connect = connected
+store.connect(Path({path!r}), {endpoint!r})
+"""
 
 
 @pytest.mark.slow

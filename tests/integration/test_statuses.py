@@ -12,7 +12,7 @@ import pytest
 from bulkbind.errors import UsageError
 from bulkbind.ledger import Outlook, RunReader, UndoReader, changes, reading, runs, transitions
 from bulkbind.ledger.outlook import BoundReader
-from bulkbind.ledger.store import OPEN, RUN_SHIFT, UNBIND_OPEN, connect
+from bulkbind.ledger.store import CODES, OPEN, RUN_SHIFT, UNBIND_OPEN, connect, span
 from bulkbind.model import (
     IS_BOUND,
     MEANINGS,
@@ -90,7 +90,18 @@ def test_the_newest_schema_takes_every_state(tmp_path):
     path = tmp_path / "ledger.db"
     connect(path, ENDPOINT).close()
 
-    assert checked(path, "rows", "status") == set(Status)
+    with closing(sqlite3.connect(path)) as db:
+        for status, code in CODES.items():
+            is_wrong = status is Status.INVALID
+            db.execute("DELETE FROM stored_rows")
+            db.execute(
+                "INSERT INTO rows (id, source, line, user_id, machine_code, status, problems) "
+                "VALUES (1, 0, 1, 'u', 'c', ?, ?)",
+                (status, "[]" if is_wrong else None),
+            )
+            assert db.execute("SELECT status FROM stored_rows").fetchall() == [(code,)]
+            assert db.execute("SELECT status FROM rows").fetchall() == [(status,)]
+    assert set(CODES) == set(Status)
     assert checked(path, "unbindings", "status") == set(UnbindStatus)
     assert checked(path, "runs", "state") == set(RunState)
     assert checked(path, "undos", "state") < set(RunState)
@@ -159,7 +170,7 @@ def test_what_follows_from_a_status(path):
         assert [
             status
             for status in Status
-            if db.execute(changes._IS_GOOD, (RUN, "u", status)).fetchone()[0]
+            if db.execute(changes._MENDED, (*span(RUN), json.dumps([("u", status)]))).fetchone()[0]
         ] == list(IS_BOUND)
         assert set(runs.counts(db, RUN)) == set(Status)
         undo = UndoReader(db, RUN)

@@ -1,22 +1,24 @@
 """The pacer's calculators against model limiters on a virtual clock: an hour takes seconds.
 
-What is simulated: requests that leave as the calculators allow, a network with latency and jitter,
-timers that fire late, a limiter.
+What is simulated: requests that leave as the calculators allow, a network with latency and jitter
+that loses some, timers that fire late, a server that works on them, its limiter, other clients.
 """
 
 from __future__ import annotations
 
 import heapq
+import math
 import random
 from dataclasses import dataclass, field
-from itertools import count
+from itertools import count, pairwise
 from typing import TYPE_CHECKING, Any, Protocol
 
-from bulkbind.pacing.learner import Pace
-from bulkbind.pacing.width import Flight
+from bulkbind.koodrive.patience import Patience
+from bulkbind.pacing.learner import NOTHING, Left, Pace
+from bulkbind.pacing.width import Flight, Traffic
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from bulkbind.sandbox.limiters import Limiter
 
@@ -26,6 +28,8 @@ LATENCY_S = 0.002
 JITTER_S = 0.0001
 SPIKE, SPIKE_S = 0.01, 0.005
 """One request in a hundred is late by up to 5 ms."""
+PATIENCE_S = 15.0
+"""The default of `timeout`."""
 
 
 class Admits(Protocol):
@@ -92,14 +96,76 @@ class Changing:
         pass
 
 
+class Ban:
+    """A limit whose every 429 closes for a while."""
+
+    def __init__(self, limiter: Admits, closed_s: float) -> None:
+        self._limiter, self._closed_s, self._until = limiter, closed_s, 0.0
+
+    def admit(self, now: float) -> bool:
+        if now < self._until:
+            return False
+        is_through = self._limiter.admit(now)
+        if not is_through:
+            self._until = now + self._closed_s
+        return is_through
+
+    def leave(self) -> None:
+        self._limiter.leave()
+
+
+class Nodes:
+    """Several nodes that take turns, each with a limit of its own."""
+
+    def __init__(self, *limiters: Admits) -> None:
+        self._limiters, self._turn = limiters, 0
+
+    def admit(self, now: float) -> bool:
+        self._turn += 1
+        return self._limiters[self._turn % len(self._limiters)].admit(now)
+
+    def leave(self) -> None:
+        pass
+
+
+class Shed:
+    """A limit behind something that refuses by chance."""
+
+    def __init__(self, limiter: Admits, share: float, seed: int) -> None:
+        self._limiter, self._share, self._random = limiter, share, random.Random(seed)
+
+    def admit(self, now: float) -> bool:
+        return self._random.random() >= self._share and self._limiter.admit(now)
+
+    def leave(self) -> None:
+        self._limiter.leave()
+
+
 @dataclass(slots=True)
 class Ran:
     """How a simulated run went."""
 
-    took_s: float
-    refused: int
-    most_in_flight: int
-    fastest_per_s: float
+    took_s: float = 0.0
+    refused: int = 0
+    most_in_flight: int = 0
+    fastest_per_s: float = 0.0
+    timed_out: int = 0
+    """Requests whose answer was no longer waited for."""
+    answers: list[tuple[float, bool]] = field(default_factory=list)
+    """When the server admitted or refused each, and which."""
+
+    def through_by(self, moment: float) -> int:
+        """Return how many had got through at a moment."""
+        return sum(is_through for at, is_through in self.answers if at <= moment)
+
+    def refused_by(self, moment: float) -> int:
+        """Return how many had been refused at a moment."""
+        return sum(not is_through for at, is_through in self.answers if at <= moment)
+
+    def standstill_s(self) -> float:
+        """Return the longest time in which nothing arrived."""
+        moments = [0.0, *(at for at, _ in self.answers), self.took_s]
+        return max(after - before for before, after in pairwise(moments))
 
 
 @dataclass(slots=True)
@@ -111,7 +177,11 @@ class Simulation:
     seed: int = 1
     latency_s: float = LATENCY_S
     service_s: float = 0.0
-    """How long the server works on a request that was admitted."""
+    """How long the server works on a request that was admitted; as long as …"""
+    workers: float = float("inf")
+    """… it works on no more at once than this; of more, each takes longer: so many times as many
+    to the power of …"""
+    slowing: float = 1.0
     concurrency: int = 32
     late_s: float = LATE_S
     """Timers fire up to this late."""
@@ -121,100 +191,170 @@ class Simulation:
     """What the headers of every answer tell."""
     cap_per_s: float | None = None
     learned_per_s: float | None = None
+    left: Left = NOTHING
+    for_s: float = float("inf")
+    """No longer than this."""
+    silent: float = 0.0
+    """Share of what is admitted that is never answered …"""
+    silent_at: tuple[float, float] = (0.0, float("inf"))
+    """… between these moments; and …"""
+    reset: float = 0.0
+    """… share whose connection breaks instead."""
+    starts_at: float = 0.0
 
     def run(self) -> Ran:
         """Send until every request has got through."""
-        return _Run(self).run()
+        return together(self)[0]
 
 
-class _Run:
-    def __init__(self, what: Simulation) -> None:
-        self._what = what
-        self._random = random.Random(what.seed)
-        self._now = 0.0
-        self._events: list[tuple[float, int, str, tuple[Any, ...]]] = []
+def together(*runs: Simulation) -> list[Ran]:
+    """Run several clients of one server, which know nothing of each other.
+
+    The limiter, and how it works, are those of the first.
+    """
+    return _World(runs).run()
+
+
+class _World:
+    """The server, the network, and the time."""
+
+    def __init__(self, runs: Sequence[Simulation]) -> None:
+        self.what = runs[0]
+        self.random = random.Random(self.what.seed)
+        self.now = 0.0
+        self._events: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
         self._number = count()
-        self._pace = Pace(0.0, what.cap_per_s, what.learned_per_s)
-        self._flight = Flight(0.0, what.concurrency)
-        self._waiting, self._out, self._through = what.requests, 0, 0
-        self._wakes_at = -1.0
-        self._tries = False
-        self._ran = Ran(0.0, 0, 0, 0.0)
+        self._worked_on = 0
+        self.clients = [_Client(self, run) for run in runs]
 
-    def run(self) -> Ran:
-        self._send()
-        while self._through < self._what.requests:
-            self._now, _, kind, rest = heapq.heappop(self._events)
-            if kind == "arrives":
-                self._arrives(*rest)
-            elif kind == "done":
-                self._what.limiter.leave()
-            elif kind == "answered":
-                self._answered(*rest)
-            elif kind == "sure" and self._tries and rest == (self._pace.epoch,):
-                self._tries = False
-                self._pace.sure(self._now)
-            self._send()
-        self._ran.took_s = self._now
-        return self._ran
+    def run(self) -> list[Ran]:
+        for client in self.clients:
+            self.at(client.what.starts_at, client.send)
+        while not all(client.is_done for client in self.clients):
+            if self._events[0][0] > self.what.for_s:
+                break
+            self.now, _, happens, rest = heapq.heappop(self._events)
+            happens(*rest)
+        for client in self.clients:
+            client.ran.took_s = client.ran.took_s or self.now
+        return [client.ran for client in self.clients]
 
-    def _at(self, moment: float, kind: str, *rest: object) -> None:
-        heapq.heappush(self._events, (moment, next(self._number), kind, rest))
+    def at(self, moment: float, happens: Callable[..., None], *rest: object) -> None:
+        heapq.heappush(self._events, (moment, next(self._number), happens, rest))
 
-    def _network_s(self) -> float:
-        spike_s = self._random.uniform(0, SPIKE_S) if self._random.random() < SPIKE else 0.0
-        return self._what.latency_s / 2 + self._random.expovariate(1 / JITTER_S) + spike_s
+    def network_s(self) -> float:
+        spike_s = self.random.uniform(0, SPIKE_S) if self.random.random() < SPIKE else 0.0
+        return self.what.latency_s / 2 + self.random.expovariate(1 / JITTER_S) + spike_s
 
-    def _send(self) -> None:
-        pace, late_s = self._pace, self._what.late_s
-        while self._waiting and self._out < self._flight.useful(pace.per_s):
-            if pace.is_closed and self._tries:
-                return
-            due_at = max(pace.next_at, self._flight.next_at)
-            if self._now < due_at:
-                if not due_at <= self._wakes_at <= due_at + late_s:
-                    self._wakes_at = due_at + self._random.uniform(0, late_s)
-                    self._at(self._wakes_at, "wakes")
-                return
-            self._tries = pace.is_closed
-            pace.sent(self._now)
-            self._flight.sent(self._now)
-            self._waiting -= 1
-            self._out += 1
-            ran = self._ran
-            ran.most_in_flight = max(ran.most_in_flight, self._out)
-            ran.fastest_per_s = max(ran.fastest_per_s, pace.per_s)
-            self._at(self._now + self._network_s(), "arrives", pace.epoch, self._out, self._now)
-            if self._tries:
-                self._at(pace.sure_at() + self._random.uniform(0, late_s), "sure", pace.epoch)
-
-    def _arrives(self, epoch: int, in_flight: int, sent_at: float) -> None:
-        is_through = self._what.limiter.admit(self._now)
-        done_at = self._now + (self._what.service_s if is_through else 0.0)
-        if is_through:
-            self._at(done_at, "done")
-        back_at = done_at + self._network_s()
-        self._at(back_at, "answered", epoch, in_flight, sent_at, is_through)
-
-    def _answered(self, epoch: int, in_flight: int, sent_at: float, is_through: bool) -> None:  # noqa: FBT001  # an event's value
-        pace = self._pace
-        self._out -= 1
-        if self._what.limits:
-            pace.stated(self._what.limits)
-        if epoch == pace.epoch:
-            self._tries = False
-        if is_through:
-            self._through += 1
-            pace.accepted(self._now, epoch)
-            self._flight.accepted(self._now, in_flight, self._now - sent_at)
+    def arrives(self, client: _Client, permit: int) -> None:
+        """A request arrives: it is refused at once, or worked on and answered, or not."""
+        what, is_through = self.what, self.what.limiter.admit(self.now)
+        client.ran.answers.append((self.now, is_through))
+        if not is_through:
+            self.at(self.now + self.network_s(), client.refused, permit)
             return
-        self._ran.refused += 1
-        pace.refusal_took(self._now - sent_at)
+        self._worked_on += 1
+        service_s = what.service_s * max(1.0, self._worked_on / what.workers) ** what.slowing
+        done_at = self.now + service_s
+        self.at(done_at, self._done)
+        silent = what.silent if what.silent_at[0] <= self.now < what.silent_at[1] else 0.0
+        fate = self.random.random() if silent or what.reset else 1.0
+        is_silent, is_broken = fate < silent, fate < silent + what.reset
+        back_at = done_at + self.network_s()
+        late_at = self.now + client.patience.seconds()
+        if is_silent or back_at > late_at:
+            self.at(late_at, client.timed_out, permit)
+        else:
+            self.at(back_at, client.answered, permit, is_broken)
+
+    def _done(self) -> None:
+        self._worked_on -= 1
+        self.what.limiter.leave()
+
+
+class _Client:
+    """One run: what the pacer and the engine do, with the same calculators."""
+
+    def __init__(self, world: _World, what: Simulation) -> None:
+        self._world, self.what = world, what
+        pace = Pace(what.starts_at, what.cap_per_s, what.learned_per_s, left=what.left)
+        self._traffic = Traffic(pace, Flight(what.starts_at, what.concurrency))
+        self.patience = Patience(PATIENCE_S)
+        self._waiting, self._through = what.requests, 0
+        self._wakes_at = math.inf
+        self.ran = Ran()
+
+    @property
+    def is_done(self) -> bool:
+        return self._through >= self.what.requests
+
+    def send(self) -> None:
+        """Send all that may leave now; else wake when the next one may."""
+        traffic, gate, ran, world = self._traffic, self._traffic.gate, self.ran, self._world
+        while self._waiting:
+            now = world.now
+            if gate.is_closed and gate.trying is not None:
+                until = traffic.tried_until()
+                traffic.waited(now, until)
+                if gate.trying is not None:
+                    return self._wake(until)
+            elif not traffic.has_place(now):
+                return self._wake(traffic.place_at())
+            elif now < (due_at := max(gate.next_at, traffic.flight.next_at)):
+                return self._wake(due_at)
+            else:
+                permit = traffic.sent(now)
+                self._waiting -= 1
+                ran.most_in_flight = max(ran.most_in_flight, traffic.in_flight())
+                ran.fastest_per_s = max(ran.fastest_per_s, gate.per_s)
+                world.at(now + world.network_s(), world.arrives, self, permit)
+        return None
+
+    def _wake(self, at: float) -> None:
+        if at == math.inf:
+            return
+        late_s = self.what.late_s
+        if not at <= self._wakes_at <= at + late_s:
+            self._wakes_at = max(at, self._world.now) + self._world.random.uniform(0, late_s)
+            self._world.at(self._wakes_at, self._woken, self._wakes_at)
+
+    def _woken(self, at: float) -> None:
+        if at == self._wakes_at:
+            self._wakes_at = math.inf
+            self.send()
+
+    def answered(self, permit: int, is_broken: bool) -> None:  # noqa: FBT001  # an event's value
+        traffic, now = self._traffic, self._world.now
+        out, was_silent = traffic.ended(permit, now)
+        if self.what.limits:
+            traffic.gate.stated(self.what.limits)
+        if is_broken:
+            traffic.unanswered(out, now, was_silent=was_silent, is_away=False)
+        else:
+            self.patience.answered(now, now - out.sent_at)
+            traffic.accepted(out, now)
+        self._ended()
+
+    def timed_out(self, permit: int) -> None:
+        self.ran.timed_out += 1
+        out, was_silent = self._traffic.ended(permit, self._world.now)
+        self.patience.timed_out(out.sent_at)
+        self._traffic.unanswered(out, self._world.now, was_silent=was_silent, is_away=False)
+        self._ended()
+
+    def _ended(self) -> None:
+        self._through += 1
+        if self.is_done:
+            self.ran.took_s = self._world.now - self.what.starts_at
+        self.send()
+
+    def refused(self, permit: int) -> None:
+        self.ran.refused += 1
         self._waiting += 1
-        is_paced = pace.is_closed or epoch != pace.epoch or self._what.told
-        if not is_paced and self._flight.throttled(self._now, in_flight):
-            pace.not_through(epoch)
-            return
-        if self._flight.is_spacing:
-            pace.search.mind_spacing()
-        pace.throttled(self._now, epoch, **self._what.told)
+        out, _ = self._traffic.ended(permit, self._world.now)
+        self._traffic.gate.refusal_took(self._world.now - out.sent_at)
+        told = self.what.told
+        gate = self._traffic.gate
+        if not self._traffic.explained(out, self._world.now, gate, out.sent, is_told=bool(told)):
+            gate.throttled(self._world.now, out.sent, **told)
+        self.send()

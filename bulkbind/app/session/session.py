@@ -22,7 +22,7 @@ from bulkbind.koodrive import KooDrive, authorizer, proxy_for, tls_of
 from bulkbind.ledger import Ledger, ledger_of
 from bulkbind.model import RunFacts
 from bulkbind.model.wording import counted
-from bulkbind.pacing import Limit, Pacer
+from bulkbind.pacing import Left, Limit, Pacer
 from bulkbind.threads import in_thread
 
 if TYPE_CHECKING:
@@ -182,6 +182,7 @@ def new_pacer(session: Session, learned: Limit | None = None, *, is_idle: bool =
         concurrency=send.concurrency,
         learned=learned,
         per_user=send.is_per_user,
+        left=Left(send.share or 1.0, send.reserve or 0.0),
     )
 
 

@@ -25,6 +25,8 @@ WORDS = {
     "TIME": "77s",
     "N": "7",
     "N|N%": "7%",
+    "N%": "7%",
+    "N/s": "7/s",
     "FILE": "some.file",
     "DIR": "some",
     "ID": "u42",
@@ -39,6 +41,8 @@ WORDS = {
 """A value by what the help calls it."""
 OWN_WORDS = {"proxy": "http://proxy.example:3128"}
 HELD = {
+    "share": 0.07,
+    "reserve": 7.0,
     "header": ["one", "two"],
     "columns": {"machine_code": "Serial"},
     "constants": {"machine_code": "Serial"},

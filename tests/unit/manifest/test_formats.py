@@ -77,6 +77,12 @@ def test_json_that_is_lines_is_read_as_lines():
     assert format_of("a.json", LINE * 2) == "jsonl"
 
 
+@pytest.mark.parametrize("broken", ['{\n"SN1"\n', '{"a": 1,\n', "{\n", '{"a"\n"b"\n'])
+def test_lines_that_break_off_leave_json_lines_what_they_are(broken):
+    """Where a key is missing and a whole object stands in its line, the lines before are broken."""
+    assert format_of("a.jsonl", LINE + broken + LINE) == "jsonl"
+
+
 def test_declared_format_wins():
     """`--format` is for what is neither clear from name nor content."""
     assert format_of("a.csv", "x: 1", "yaml") == "yaml"

@@ -5,31 +5,36 @@ import math
 import pytest
 from hypothesis import given, strategies as st
 
-from bulkbind.pacing import gate, learner
-from bulkbind.pacing.learner import Pace
+from bulkbind.pacing import gate, learner, search
+from bulkbind.pacing.learner import Left, Pace
 
 
 def closed(state, now=1.0, **told):
     """Let a request be refused and return the state."""
-    state.sent(now)
-    state.throttled(now, state.epoch, **told)
+    state.throttled(now, state.sent(now), **told)
     return state
 
 
 def opened(state):
     """Let the one that tries get through as soon as it may leave, and return the state."""
     now = state.next_at
-    state.sent(now)
-    state.accepted(now, state.epoch)
+    state.accepted(state.sent(now))
     return state
 
 
-def test_without_a_limit_nobody_waits():
-    """Before the first 429 and without a cap, requests leave at once."""
-    state = Pace(10.0)
-    state.sent(10.0)
+def test_without_a_limit_the_pace_rises_quickly():
+    """Before the first 429 and without a cap: two leave at once, thousands in the first second."""
+    state = Pace(0.0)
+    state.sent(0.0)
+    together_at, sent, now = state.next_at, 1, 0.0
+    while now < 1.0:
+        now = state.next_at
+        state.accepted(state.sent(now))
+        sent += 1
 
-    assert state.next_at <= 10.0
+    assert together_at == 0.0
+    assert sent > 2000
+    assert state.known_per_s == math.inf
 
 
 def test_a_cap_spaces_requests():
@@ -51,12 +56,16 @@ def left_at_once(state, now):
     return at_once
 
 
-def test_a_late_sender_catches_up_forty_milliseconds_at_most():
-    """After a long pause no long burst follows: at 1000/s, forty slots are made up for."""
-    state = Pace(0.0, 1000.0)
+@pytest.mark.parametrize(
+    ("cap_per_s", "slots"), [(1000.0, 40), (2000.0, 20)], ids=["set", "learned"]
+)
+def test_a_late_sender_catches_up_little(cap_per_s, slots):
+    """After a long pause no long burst follows: of a set pace 40 ms are made up for, else 20."""
+    state = Pace(0.0, cap_per_s, 1000.0 / learner.LEARNED_SHARE)
     state.sent(0.0)
 
-    assert left_at_once(state, 60.0) == 41
+    assert state.per_s == 1000.0
+    assert left_at_once(state, 60.0) == 1 + slots
 
 
 @pytest.mark.parametrize(
@@ -80,8 +89,7 @@ def test_late_timers_do_not_slow_the_rise():
         while sent < 500:
             now = state.next_at + late_s
             while state.next_at <= now and sent < 500:
-                state.sent(now)
-                state.accepted(now, state.epoch)
+                state.accepted(state.sent(now))
                 sent += 1
         return state.per_s
 
@@ -105,7 +113,7 @@ def test_a_limit_per_hour_is_not_spread():
     """What an hour allows may be used up at once; when it is, the run does not wait for it."""
     state = closed(Pace(0.0), limit=1000, window_s=3600.0)
 
-    assert state.per_s == math.inf
+    assert state.known_per_s == math.inf
     assert not state.is_stated
 
 
@@ -113,8 +121,7 @@ def test_a_told_pace_does_not_climb():
     """What the gateway told holds until it tells otherwise."""
     state = opened(closed(Pace(0.0), limit=60, window_s=1.0))
     for _ in range(1000):
-        state.sent(state.next_at)
-        state.accepted(state.next_at, state.epoch)
+        state.accepted(state.sent(state.next_at))
 
     assert state.per_s == pytest.approx(0.995 * 60)
 
@@ -132,10 +139,8 @@ def test_a_told_window_that_is_used_up_is_waited_for():
     """60 of 60 got through since the gate opened: the next try is when that second is over."""
     state = Pace(0.0)
     for _ in range(60):
-        state.sent(0.0)
-        state.accepted(0.01, 0)
-    state.sent(0.0)
-    state.throttled(0.02, 0, limit=60, window_s=1.0)
+        state.accepted(state.sent(0.0))
+    state.throttled(0.02, state.sent(0.0), limit=60, window_s=1.0)
 
     assert state.next_at == pytest.approx(1.0)
 
@@ -151,8 +156,7 @@ def test_tries_come_at_once_at_first_then_ever_later():
     """What opens soon is met soon, and what stays closed is asked less and less often."""
     state, waits, now = Pace(0.0), [], 0.0
     for _ in range(30):
-        state.sent(now)
-        state.throttled(now, state.epoch)
+        state.throttled(now, state.sent(now))
         waits.append(state.next_at - now)
         now = state.next_at
 
@@ -166,8 +170,7 @@ def test_a_try_is_made_when_a_common_window_is_over(window_s):
     """A gateway that counts by the second, ten seconds or minute is met where its window ends."""
     state, tries, now = Pace(0.0), [], 0.0
     while now < 2 * window_s:
-        state.sent(now)
-        state.throttled(now, state.epoch)
+        state.throttled(now, state.sent(now))
         now = state.next_at
         tries.append(now)
 
@@ -176,11 +179,13 @@ def test_a_try_is_made_when_a_common_window_is_over(window_s):
 
 def test_late_429s_of_the_same_burst_are_ignored():
     """Answers to requests that left before the gate closed neither open nor close it."""
-    state = closed(Pace(0.0))
+    state = Pace(0.0)
+    late = [state.sent(0.99) for _ in range(3)]
+    closed(state)
     before = state.next_at, state.epoch
-    state.throttled(1.001, 0)
-    state.accepted(1.001, 0)
-    state.unanswered(1.001, 0, is_away=True)
+    state.throttled(1.001, late[0])
+    state.accepted(late[1])
+    state.unanswered(1.001, late[2], is_away=True)
 
     assert (state.next_at, state.epoch) == before
     assert state.is_closed
@@ -196,51 +201,46 @@ def sent_evenly(state, count):
     now = 0.0
     for _ in range(count):
         now = max(now, state.next_at)
-        state.sent(now)
-        state.accepted(now, state.epoch)
+        state.accepted(state.sent(now))
     return now
 
 
-def test_where_requests_are_spaced_a_429_closes_nothing():
-    """It speaks of its own request: the pace falls a little, and the next slot is used."""
-    state = spaced(100.0)
-    now = sent_evenly(state, 50)
-    before = state.per_s
-    state.sent(state.next_at)
-    due_at = state.next_at
-    state.throttled(now, state.epoch)
+@pytest.mark.parametrize("is_spaced", [False, True], ids=["any", "spaced"])
+def test_a_lone_429_closes_nothing(is_spaced):
+    """The next one gets through: the pace falls a little, and no slot is lost."""
+    state = Pace(0.0, None, 100.0, is_spaced=is_spaced)
+    sent_evenly(state, 50)
+    before, now = state.per_s, state.next_at
+    state.throttled(now, state.sent(now))
+    again_at = state.next_at
+    opened(state)
 
     assert not state.is_closed
     assert 0.95 * before < state.per_s < before
-    assert state.next_at == due_at
+    assert again_at == pytest.approx(now + 1 / before, rel=0.02)
 
 
-def test_where_requests_are_spaced_429s_in_a_row_close_the_gate():
-    """None that got through in between: it is more than one that came too early."""
+def test_a_second_429_closes_the_gate():
+    """None got through in between: it is more than one that came too early."""
     state = spaced(100.0)
-    now = sent_evenly(state, 50)
-    closed = []
-    for _ in range(3):
-        now = state.next_at
-        state.sent(now)
-        state.throttled(now, state.epoch)
-        closed.append(state.is_closed)
+    sent_evenly(state, 50)
+    shut = []
+    for _ in range(2):
+        closed(state, state.next_at)
+        shut.append(state.is_closed)
 
-    assert closed == [False, False, True]
+    assert shut == [False, True]
 
 
 def test_where_requests_are_spaced_many_429s_at_once_leave_a_pace():
     """A distant gateway refuses what was on its way: the pace falls, and never to nothing."""
     state = spaced(100.0)
-    now = sent_evenly(state, 200)
+    sent_evenly(state, 200)
     for _ in range(5):
-        epoch = state.epoch
-        for _ in range(10):
-            now = state.next_at
-            state.sent(now)
-        for _ in range(10):
-            state.throttled(now, epoch)
-        state.accepted(now, epoch)
+        sent = [state.sent(state.next_at) for _ in range(10)]
+        for one in sent:
+            state.throttled(one.at + 0.1, one)
+        opened(state)
 
     assert 20.0 < state.per_s < 95.0
 
@@ -249,9 +249,9 @@ def test_several_silences_in_a_row_close_the_gate():
     """One silent request is a device's doubt; five in a row are a server that is away."""
     state = Pace(0.0)
     for _ in range(learner.SILENT_IN_A_ROW - 1):
-        state.unanswered(1.0, 0, is_away=False)
+        state.unanswered(1.0, state.sent(0.5), is_away=False)
     was_closed = state.is_closed
-    state.unanswered(1.0, 0, is_away=False)
+    state.unanswered(1.0, state.sent(0.5), is_away=False)
 
     assert not was_closed
     assert state.is_closed
@@ -264,12 +264,10 @@ def test_a_try_that_breaks_off_behind_429s_is_no_server_that_is_away():
     state = Pace(0.0)
     now = 0.0
     for _ in range(12):
-        state.sent(now)
-        state.throttled(now, state.epoch)
+        state.throttled(now, state.sent(now))
         now = state.next_at
     refused_s = now - state.closed_at
-    state.sent(now)
-    state.unanswered(now, state.epoch, is_away=False)
+    state.unanswered(now, state.sent(now), is_away=False)
 
     assert state.is_closed
     assert not state.is_away
@@ -280,10 +278,10 @@ def test_a_server_that_goes_away_behind_429s_is_tried_soon_at_first():
     """The waits grow with the tries that met nobody, and with no other."""
     state = Pace(0.0)
     for _ in range(12):
-        state.throttled(1.0, state.epoch)
+        state.throttled(1.0, state.sent(1.0))
     waits = []
     for _ in range(4):
-        state.unanswered(1.0, state.epoch, is_away=True)
+        state.unanswered(1.0, state.sent(1.0), is_away=True)
         waits.append(state.next_at - 1.0)
 
     assert waits == [0.5, 1.0, 2.0, 4.0]
@@ -292,7 +290,7 @@ def test_a_server_that_goes_away_behind_429s_is_tried_soon_at_first():
 def test_a_server_that_was_away_shows_no_limit():
     """When it is back, the pace is what it was."""
     state = Pace(0.0, 50.0)
-    state.unanswered(1.0, 0, is_away=True)
+    state.unanswered(1.0, state.sent(0.5), is_away=True)
     opened(state)
 
     assert not state.is_closed
@@ -312,18 +310,43 @@ def test_a_lifted_limit_is_found():
     """Where no 429 comes any more, the pace rises ever faster."""
     state = Pace(0.0, learned_per_s=100.0)
     while state.per_s < 300:
-        state.sent(state.next_at)
-        state.accepted(state.next_at, 0)
+        state.accepted(state.sent(state.next_at))
 
-    assert state.next_at < 5.0
+    assert state.next_at < 10.0
+
+
+@pytest.mark.parametrize(
+    ("left", "per_s"), [(Left(0.8, 0.0), 80.0), (Left(1.0, 5.0), 95.0), (Left(0.5, 60.0), 0.01)]
+)
+def test_what_is_left_to_others_is_not_used(left, per_s):
+    """80 % of a limit of 100/s, or all but 5/s of it; and something, where nothing would be."""
+    learned = Pace(0.0, learned_per_s=100.0, left=left)
+    told = Pace(0.0, left=left)
+    told.stated([(100 / learner.STATED_SHARE, 1.0)])
+
+    assert learned.per_s == told.per_s == pytest.approx(per_s)
+
+
+def test_where_a_share_is_left_the_limit_is_looked_for_once_a_minute():
+    """The pace is held for a minute; then it rises until the limit is met again."""
+    state, now = Pace(0.0, learned_per_s=100.0, left=Left(0.8, 0.0)), 0.0
+    while now < 59.0:
+        now = state.next_at
+        state.accepted(state.sent(now))
+    held = state.per_s
+    while state.per_s < 100.0:
+        now = state.next_at
+        state.accepted(state.sent(now))
+
+    assert held == 80.0
+    assert 60.0 < now < 70.0
 
 
 def test_a_sender_that_has_little_to_send_does_not_raise_the_pace():
     """A pace that nobody used shows nothing."""
     state = Pace(0.0, learned_per_s=100.0)
     for second in range(1000):
-        state.sent(float(second))
-        state.accepted(float(second), 0)
+        state.accepted(state.sent(float(second)))
 
     assert state.per_s < 98.1
 
@@ -337,7 +360,7 @@ def test_hostile_limits_leave_a_pace(limit, window_s):
     """Whatever a gateway tells, something can be sent, some time."""
     state = opened(closed(Pace(0.0), limit=limit, window_s=window_s))
 
-    assert state.per_s >= learner.SLOWEST_PER_S
+    assert state.per_s >= search.SLOWEST_PER_S
     assert state.next_at < 500.0
 
 
@@ -354,24 +377,27 @@ EVENTS = st.lists(
 def test_never_above_the_cap_and_never_stuck(cap, events):
     """Whatever happens, the pace stays in (0, cap], and the gate opens within its longest time."""
     state, now = Pace(0.0, cap), 0.0
+    out: list[gate.Sent] = []
     for kind, seconds in events:
         now += seconds
         asked_s = 0.0
+        if kind == "permit" or not out:
+            now = max(now, state.next_at)
+            out.append(state.sent(now))
+            continue
+        sent = out.pop(0)
         match kind:
-            case "permit":
-                now = max(now, state.next_at)
-                state.sent(now)
             case "answer":
-                state.accepted(now, state.epoch)
+                state.accepted(sent)
             case "429":
-                state.throttled(now, state.epoch)
+                state.throttled(now, sent)
             case "told":
-                state.throttled(now, state.epoch, limit=1 + seconds, window_s=1.0)
+                state.throttled(now, sent, limit=1 + seconds, window_s=1.0)
             case "asked":
                 asked_s = seconds
-                state.throttled(now, state.epoch, retry_after_s=seconds)
+                state.throttled(now, sent, retry_after_s=seconds)
             case _:
-                state.unanswered(now, state.epoch, is_away=kind == "away")
-        longest = max(asked_s, gate.LONGEST_TRY_S) + 3 / min(state.per_s, learner.SLOWEST_PER_S)
+                state.unanswered(now, sent, is_away=kind == "away")
+        longest = max(asked_s, gate.LONGEST_TRY_S) + 3 / min(state.per_s, search.SLOWEST_PER_S)
         assert 0 < state.per_s <= (cap or math.inf)
         assert state.next_at - now <= longest

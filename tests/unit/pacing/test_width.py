@@ -5,8 +5,8 @@ import math
 import pytest
 
 from bulkbind.pacing import width
-from bulkbind.pacing.gate import COARSE_S
-from bulkbind.pacing.width import Flight
+from bulkbind.pacing.gate import COARSE_S, Sent
+from bulkbind.pacing.width import Flight, Places
 
 
 def filled(state, seconds, took_s, *, begin=0.0):
@@ -64,130 +64,110 @@ def test_a_paced_run_has_as_many_as_its_pace_needs():
     assert state.useful(math.inf) == 64
 
 
-def limited_to(state, width, *, filled_s=0.7):
-    """Let a flight meet a limit of *width*, and use it for a while; return the moment."""
-    now = grown_to(state, 2 * width)
-    state._proven = width
-    state.throttled(now, width + 1)
-    return filled(state, filled_s, 0.05, begin=now)
+def sent(number):
+    """Return the so manieth request."""
+    return Sent(0, number, 0.0, 100.0, is_binding=True)
+
+
+def met(places, limit):
+    """Let requests at every level up to a limit through, and refuse one beyond it."""
+    for level in range(1, limit + 1):
+        places.accepted(level)
+    assert places.throttled(0.0, limit + 1, sent(limit + 1), limit + 1)
+    return places
 
 
 def test_a_limit_in_flight_is_met_by_fewer():
-    """16 got through, the 17th did not: 16 at once from now on."""
-    state = Flight(0.0, 64)
-    now = grown_to(state, 32)
-    state._proven = 16
-    explained = [state.throttled(now, in_flight) for in_flight in range(17, 33)]
-    filled(state, width.TRY_S / 2, 0.05, begin=now)
+    """16 got through, the 17th and what left with it did not: 16 at once from now on."""
+    places = met(Places(), 16)
+    explained = [places.throttled(0.0, level, sent(17), 32) for level in range(18, 33)]
 
     assert all(explained)
-    assert state.places
-    assert state.wide == 16
+    assert places.limit == places.wide == 16
 
 
 def test_more_than_the_limit_in_flight_are_tried():
-    """One more after a while; refused, after a longer while; else two more, then four."""
-    state = Flight(0.0, 64)
-    now = limited_to(state, 16, filled_s=0.0)
-    now = filled(state, width.TRY_S + 0.01, 0.05, begin=now)
-    tried = state.wide
-    is_explained = state.throttled(now, 17)
-    now = filled(state, width.TRY_S + 0.01, 0.05, begin=now)
-    waited = state.wide
-    widths = set()
-    for _ in range(40):
-        now = filled(state, 0.05, 0.05, begin=now)
-        widths.add(state.wide)
+    """After twice as many as the limit: one more, then two, four, while several get through."""
+    places, limits = met(Places(), 16), set()
+    for _ in range(200):
+        places.accepted(int(places.wide))
+        limits.add(places.limit)
 
-    assert (tried, is_explained, waited) == (17, True, 16)
-    assert {17, 19, 23, 31} <= widths
+    assert {16, 17, 19, 23, 31} <= limits
 
 
-def test_what_lets_many_more_through_counts_a_rate():
-    """Refused after many got through with more in flight than the limit: it was no such limit."""
-    state = Flight(0.0, 64)
-    now = limited_to(state, 16, filled_s=0.0)
-    now = filled(state, width.TRY_S + 0.01, 0.05, begin=now)
-    for _ in range(width.MIXED):
-        state.accepted(now, 17, 0.05)
+def test_a_limit_that_stays_is_tried_less_and_less_often():
+    """Each refusal beyond it doubles the wait, up to a quarter of a per cent of the requests."""
+    places, waits = met(Places(), 16), []
+    for number in range(100, 110):
+        waits.append(0)
+        while places.wide == places.limit:
+            places.accepted(16)
+            waits[-1] += 1
+        assert places.throttled(0.0, 17, sent(number), number)
 
-    assert not state.throttled(now, 17)
-    assert not state.places
-
-
-def test_what_gets_through_once_it_is_spread_came_too_close_together():
-    """One of a bunch got through; two at once do, with a part of an answer's time between them."""
-    state = Flight(0.0, 64)
-    state.accepted(0.1, 1, 0.1)
-    explained = [state.throttled(0.1, in_flight) for in_flight in (2, 3, 4)]
-    alone = state.wide
-    state.sent(0.2)
-    apart_s = state.next_at - 0.2
-    for _ in range(width.ROUNDS):
-        state.accepted(0.3, 1, 0.1)
-    tried = state.wide
-    for _ in range(2 * width.ROUNDS):
-        state.accepted(0.5, 2, 0.1)
-
-    assert all(explained)
-    assert (alone, tried) == (1, 2)
-    assert apart_s == pytest.approx(width.SPREAD * 0.1, abs=2 * COARSE_S)
-    assert (state.places, state.is_spacing) == (None, True)
-    assert not state.throttled(0.5, 5)
+    assert waits[:3] == [34, 68, 136]
+    assert waits[-1] == width.LEAST_OFTEN
 
 
-def test_one_place_stays_one_place():
-    """Where the second of two at once is refused however they are spread, there is one place."""
-    state = Flight(0.0, 64)
-    state.accepted(0.1, 1, 0.1)
-    state.throttled(0.1, 2)
-    for _ in range(width.ROUNDS):
-        state.accepted(0.3, 1, 0.1)
+def test_a_limit_in_flight_may_be_one_lower():
+    """One that was in flight had just been answered: refused at 16, too, it is 15."""
+    places = met(Places(), 16)
 
-    assert state.throttled(0.4, 2)
-    assert (state.wide, state.is_spacing) == (1, False)
-
-
-def test_what_leaves_at_a_limit_in_flight_is_spread():
-    """Four a tenth of a second: one each 20 ms, so that they are seldom answered in a bunch."""
-    state = Flight(0.0, 64)
-    state.accepted(0.1, 4, 0.1)
-    state.throttled(0.1, 5)
-    state.sent(0.2)
-    before = state.next_at
-    for _ in range(4 * width.PROVEN_BY):
-        state.accepted(0.3, 4, 0.1)
-    state.sent(0.3)
-    state.sent(0.4)
-
-    assert before == 0.1
-    assert state.wide == 4
-    assert state.next_at == pytest.approx(0.4 - COARSE_S + width.SPREAD * 0.1 / 4)
+    assert places.throttled(0.0, 16, sent(20), 20)
+    assert places.limit == 15
 
 
 def test_a_limit_of_rate_is_not_taken_for_one_in_flight():
     """429s that meet fewer in flight than have got through say nothing of the flight."""
-    state = Flight(0.0, 64)
-    now = grown_to(state, 16)
-    filled(state, 0.05, 0.05, begin=now)
+    places = Places()
+    for level in range(1, 17):
+        places.accepted(level)
 
-    assert not state.throttled(now, state.wide)
-    assert not state.places
+    assert not places.throttled(0.0, 15, sent(20), 20)
+    assert places.limit == math.inf
 
 
 def test_a_limit_in_flight_that_explains_nothing_is_dropped():
-    """Where requests are refused although few are in flight, it was another kind of limit."""
-    state = Flight(0.0, 64)
-    state.accepted(0.1, 1, 0.01)
-    state.throttled(0.1, 2)
-    was_limited = state.places
-    for _ in range(width.AGAINST):
-        state.throttled(0.2, 1)
+    """Where requests are refused at ever lower levels, it is another kind of limit, for a while."""
+    places, number, refused = met(Places(), 16), 100, 0
+    while places.limit < math.inf:
+        refused, number = refused + 1, number + 1
+        places.throttled(1.0, int(places.limit), sent(number), number)
 
-    assert was_limited
-    assert not state.places
-    assert state.wide == width.START
-    assert not state.throttled(0.3, 4)
+    assert refused < 10
+    assert not places.throttled(2.0, 20, sent(200), 200)
+
+
+def test_a_few_429s_of_a_rate_leave_a_limit_in_flight():
+    """Now and then one is refused at a level at which nearly all get through."""
+    places = met(Places(), 16)
+    for number in range(100, 1000):
+        places.accepted(8)
+        if number % 100 == 0:
+            assert not places.throttled(0.0, 8, sent(number), number)
+
+    assert places.limit == 16
+
+
+def limited_to(state, places):
+    """Let a flight meet a limit of so many places; return the moment."""
+    now = grown_to(state, 2 * places)
+    met(state.places, places)
+    return now
+
+
+def test_what_leaves_at_a_limit_in_flight_is_spread():
+    """Four a tenth of a second: one each 12 ms, so that they are seldom answered in a bunch."""
+    state = Flight(0.0, 64)
+    state.accepted(0.1, 4, 0.1)
+    state.sent(0.2)
+    before = state.next_at
+    met(state.places, 4)
+    state.sent(0.4)
+
+    assert before == 0.0
+    assert state.next_at == pytest.approx(0.4 - COARSE_S + width.SPREAD * 0.1 / 4)
 
 
 def test_silence_makes_fewer_go_at_once():
@@ -241,59 +221,55 @@ def test_a_silent_request_takes_no_place():
     """Four may be in flight, and four are: with a silent one among them, one more may leave."""
     state, now = served()
     full = state.has_place(now, 60.0, width.START, 0)
-    state.fell_silent(now)
+    state.fell_silent()
 
     assert not full
     assert state.has_place(now, 60.0, width.START, 1)
 
 
-def test_at_most_a_quarter_of_the_width_is_silent_without_a_place():
-    """Of 32, eight; and however many are silent, never more in flight than the operator allows."""
+def test_however_many_are_silent_no_more_are_in_flight_than_allowed():
+    """Eighteen silent ones take no place, but the operator's `--concurrency` counts them."""
     state, now = served()
 
-    assert state.has_place(now, 60.0, 8 + width.START - 1, 11)
-    assert not state.has_place(now, 60.0, 8 + width.START, 12)
+    assert state.has_place(now, 60.0, 18 + width.START - 1, 18)
+    assert not state.has_place(now, 60.0, 18 + width.START, 18)
     assert not served(6)[0].has_place(now, 60.0, 6, 6)
-
-
-def test_a_server_found_narrow_is_left_no_more_silent_ones_than_a_quarter_of_that():
-    """Eight at once were too many for it: of four that may be in flight, one takes no place."""
-    state = Flight(0.0, 64)
-    now = grown_to(state, 8)
-    for _ in range(width.IN_A_ROW):
-        state.unanswered(now)
-
-    assert state.wide == 4
-    assert state.has_place(now, math.inf, 4, 2)
-    assert not state.has_place(now, math.inf, 5, 2)
 
 
 def test_where_most_are_silent_each_keeps_its_place():
     """A server that answers few of them in time gets no more than may be in flight."""
     state, now = served()
-    for _ in range(200):
-        state.fell_silent(now)
-    for _ in range(100):
+    for _ in range(50):
         state.accepted(now, 1, 0.05)
+        for _ in range(7):
+            state.fell_silent()
+    state.sent(now)
 
     assert not state.has_place(now, 60.0, width.START, 1)
 
 
-def test_where_nothing_was_answered_of_late_each_keeps_its_place():
-    """What was so ten seconds ago does not count."""
+def test_where_most_are_silent_one_more_leaves_now_and_then():
+    """It shows whether the server answers again: all wait for a time-out else."""
     state, now = served()
+    for _ in range(20):
+        state.fell_silent()
+    state.sent(now)
+    waits = [state.has_place(now + after_s, 60.0, 20, 20) for after_s in (0.9, 1.1)]
+    state.sent(now + 1.1)
 
-    assert state.has_place(now, 60.0, width.START, 1)
-    assert not state.has_place(now + 10.0, 60.0, width.START, 1)
+    assert waits == [False, True]
+    assert not state.has_place(now + 1.2, 60.0, 21, 20)
+    state.accepted(now + 1.3, 1, 0.05)
+    assert state.has_place(now + 1.3, 60.0, 20, 20)
 
 
-def test_a_limit_in_flight_counts_silent_requests():
-    """A gateway that counts what is in flight counts those, too."""
+def test_a_limit_in_flight_does_not_count_silent_requests():
+    """Nobody knows whether the server still holds their places; all waited for them else."""
     state = Flight(0.0, 64)
     now = limited_to(state, 16)
 
-    assert state.has_place(now, math.inf, 15, 4)
-    assert not state.has_place(now, math.inf, 16, 4)
+    assert state.has_place(now, math.inf, 19, 4)
+    assert not state.has_place(now, math.inf, 20, 4)
 
 
 @pytest.mark.parametrize(("took_s", "silent_s"), [(0.01, 1.0), (0.5, 2.0)])
@@ -301,24 +277,3 @@ def test_a_request_is_silent_after_several_times_the_usual(took_s, silent_s):
     """And never in less than a second."""
     assert served(took_s=took_s)[0].silent_s == pytest.approx(silent_s)
     assert Flight(0.0, 32).silent_s == math.inf
-
-
-def test_a_proven_limit_in_flight_may_be_one_lower():
-    """Refused again and again with as many in flight as were proven: one fewer from now on."""
-    state = Flight(0.0, 64)
-    now = limited_to(state, 16)
-    explained = [state.throttled(now, 16) for _ in range(width.AGAINST)]
-
-    assert all(explained)
-    assert state.places
-    assert state.wide == 15
-
-
-def test_a_limit_of_rate_that_looked_like_one_in_flight_is_found_out():
-    """What seemed to be a limit of one at a time, and refuses that one as well, counts a rate."""
-    state = Flight(0.0, 64)
-    now = limited_to(state, 1, filled_s=0.0)
-    explained = [state.throttled(now, 1) for _ in range(width.AGAINST)]
-
-    assert explained == [True] * (width.AGAINST - 1) + [False]
-    assert not state.places

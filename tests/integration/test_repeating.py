@@ -1,0 +1,189 @@
+"""An unchanged manifest is not read again, unless something about its rows has changed."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+from pydantic import SecretStr
+
+import bulkbind
+from bulkbind.app import run as run_module
+from bulkbind.ledger import RunReader, reading, repeating, runs, staging, transitions
+from bulkbind.ledger.store import connect, span, transaction
+from bulkbind.model import RunFacts
+from bulkbind.sandbox import Sandbox
+from bulkbind.settings import ApiSettings, AuthSettings, ManifestSettings
+from tests.integration.test_ledger import (
+    ENDPOINT,
+    FORM,
+    NOW,
+    claimed,
+    invalid,
+    settle,
+    valid,
+    values as run_values,
+)
+from tests.integration.test_stored_once import move, rebind, told, undo
+from tests.support.manifests import write_csv
+
+ROWS = [valid(2, "A"), valid(3, "B"), valid(4, "A"), invalid(5), valid(6, "C", "v")]
+LATER = datetime(2026, 12, 1, tzinfo=UTC)
+
+
+@pytest.fixture
+def db(tmp_path):
+    """Return a ledger in which two nights of one manifest have ended."""
+    with closing(connect(tmp_path / "ledger.db", ENDPOINT)) as db:
+        settle(db, claimed(db, night(db, "first")))
+        end(db, 1)
+        night(db, "second")
+        end(db, 2)
+        yield db
+
+
+def night(db, name, rows=ROWS):
+    """Stage and confirm a run of the manifest; return its number."""
+    run = begin(db, name)
+    staging.add_source(db, run, 0, FORM)
+    staging.stage(db, run, 0, 0, rows, rebind=False)
+    staging.note(db, run, 0, ["noticed"])
+    staging.ready(db, run)
+    staging.confirm(db, NOW, run)
+    return run
+
+
+def begin(db, name, **other):
+    """Begin a run of the manifest."""
+    return staging.begin(db, run_values(name) | {"digest": "same"} | other)
+
+
+def end(db, run):
+    """Let a run end well."""
+    with transaction(db):
+        runs.start(db, run)
+        runs.finish(db, NOW, run, None, RunFacts())
+
+
+def test_what_is_taken_is_what_reading_would_give(db):
+    """Skipped, duplicate and invalid rows, with their cells and problems, and the notices."""
+    run = begin(db, "third")
+    taken = repeating.repeat(db, run, [FORM])
+    staging.ready(db, run)
+    staging.confirm(db, NOW, run)
+
+    assert taken == (5, [["noticed"]])
+    assert told(db, run) == told(db, 2)
+    assert RunReader(db, run).counts() == {"skipped": 3, "duplicate": 1, "invalid": 1}
+    assert RunReader(db, run).sources() == [FORM]
+    read = night(db, "fourth")
+    assert told(db, read) == told(db, run)
+
+
+def test_the_first_night_is_enough(db):
+    """What it bound is skipped; nothing else of how it was sent is taken over."""
+    with transaction(db):
+        db.execute("UPDATE runs SET digest = 'other' WHERE run = 2")
+    run = begin(db, "third")
+    repeating.repeat(db, run, [FORM])
+    staging.ready(db, run)
+    staging.confirm(db, NOW, run)
+
+    assert told(db, run) == told(db, 2)
+
+
+def doubt(db):
+    """The answer that bound a device is another request's."""
+    with transaction(db):
+        transitions.doubt_again(db, LATER, [span(1)[0]])
+
+
+def vanish(db):
+    """A run in between finds that a binding has vanished."""
+    run = begin(db, "refreshed", digest="other")
+    staging.add_source(db, run, 0, FORM)
+    staging.stage(db, run, 0, 0, [valid(2, "A")], rebind=False)
+    staging.mark_vanished(db, LATER, run, [span(run)[0]], users=1, bind_again=True)
+    staging.ready(db, run)
+    staging.confirm(db, LATER, run)
+
+
+def withdraw(db):
+    """Another run of the same manifest is undone before it was sent."""
+    run = night(db, "withdrawn", [*ROWS, valid(7, "NEW")])
+    with transaction(db):
+        staging.withdraw(db, LATER, run, "why")
+        db.execute("UPDATE runs SET state = 'sending' WHERE run = ?", (run,))
+        db.execute("UPDATE runs SET state = 'done' WHERE run = ?", (run,))
+
+
+@pytest.mark.parametrize(
+    "change", [undo, move, doubt, vanish, withdraw], ids=lambda function: function.__name__
+)
+def test_it_is_read_where_a_row_would_not_be_skipped(db, change):
+    """Nothing is left of the attempt."""
+    change(db)
+    run = begin(db, "third")
+
+    assert repeating.repeat(db, run, [FORM]) is None
+    for table in ("stored_rows", "cells", "remarks", "outcomes", "broken"):
+        left = f"SELECT count(*) FROM {table} WHERE id BETWEEN ? AND ?"  # noqa: S608  # constants
+        assert db.execute(left, span(run)).fetchone() == (0,)
+
+
+@pytest.mark.parametrize(
+    ("run", "forms"),
+    [
+        ({"digest": "other"}, [FORM]),
+        ({"version": "another"}, [FORM]),
+        ({}, [replace(FORM, name="other.csv")]),
+        ({}, [replace(FORM, encoding="latin-1")]),
+        ({}, [FORM, FORM]),
+    ],
+    ids=["bytes", "version", "name", "encoding", "sources"],
+)
+def test_it_is_read_where_the_manifest_is_another(db, run, forms):
+    """Other bytes or options, another version, another name, encoding or number of sources."""
+    assert repeating.repeat(db, begin(db, "third", **run), forms) is None
+
+
+def test_a_binding_made_anew_is_told_as_it_is_now(db):
+    """The rows are taken, and say what the binding says today."""
+    rebind(db)
+    end(db, 3)
+    run = begin(db, "fourth")
+    assert repeating.repeat(db, run, [FORM]) is not None
+    staging.ready(db, run)
+    staging.confirm(db, NOW, run)
+    assert told(db, run)[0].device_id == "0042"
+    assert told(db, run) == told(db, night(db, "read"))
+
+
+async def test_an_unchanged_night_reads_no_row_and_reports_all(tmp_path, monkeypatch):
+    """The report of a night that took its rows is that of one that read them; nothing is sent."""
+    manifest = write_csv(
+        tmp_path / "fleet.csv",
+        [("SN1", "u", "a", ""), ("SN2", "u", "", "b"), ("SN1", "u", "c", ""), ("-", "u", "", "")],
+    )
+    reports = []
+    async with Sandbox() as sandbox:
+        settings = bulkbind.Settings(
+            api=ApiSettings(endpoint=sandbox.url),
+            auth=AuthSettings(token=SecretStr("any")),
+            manifest=ManifestSettings(on_invalid="skip"),
+            ledger=tmp_path / "ledger.db",
+            out=tmp_path / "report",
+        )
+        for number in range(4):
+            if number == 3:
+                monkeypatch.setattr(run_module.Staging, "_stage", None)
+            await bulkbind.run([manifest], settings)
+            reports.append((tmp_path / "report" / "results.csv").read_bytes())
+    with reading(tmp_path / "ledger.db") as db:
+        stored = db.execute("SELECT count(*) FROM stored_rows").fetchone()
+
+    assert reports[1] == reports[2] == reports[3]
+    assert b"bound since" in reports[3]
+    assert stored == (16,)
