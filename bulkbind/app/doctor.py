@@ -186,16 +186,16 @@ async def _calls(
         for limit in limits:
             yield Finding("limit", "ok", limit_text(limit))
         if not limits:
-            yield Finding("limit", "ok", "no header tells one; a run finds it out")
+            yield Finding("limit", "ok", "no header states one; a run finds it")
 
 
 def limit_text(limit: ServerLimit) -> str:
     """Return a limit as a header states it, which may be only what is left of it."""
     if limit.limit is None:
         within = f" for {limit.reset_s:g} s" if limit.reset_s else ""
-        return f"{limit.source} tells {_requests(limit.remaining)} left{within}"
+        return f"{limit.source} says {_requests(limit.remaining)} left{within}"
     window = f" in {limit.window_s:g} s" if limit.window_s else ""
-    return f"{limit.source} tells {_requests(limit.limit)}{window}"
+    return f"{limit.source} says {_requests(limit.limit)}{window}"
 
 
 def _requests(count: float | None) -> str:

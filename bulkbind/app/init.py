@@ -241,7 +241,7 @@ def settings_text(
     blocks = [
         _comment(
             f"Settings of bulkbind for {line(name)}, made by bulkbind init. In this folder they "
-            "are found by themselves; elsewhere --config names them."
+            "are used without being named; elsewhere --config names them."
         )
         + _comment(
             "A flag wins over an environment variable, that over this file. `bulkbind schema "

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, cast
 import click
 
 from bulkbind.errors import ExitCode, did_you_mean, meanings
-from bulkbind.redaction import line
+from bulkbind.redaction import Lines, line
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -97,8 +97,8 @@ class _Commands(click.Group):
 def cli() -> None:
     """Bind a manifest of devices to KooDrive users, at the server's pace.
 
-    Every row is checked before anything is sent, every device gets a result, and what was cut off
-    is gone on with.
+    Every row is checked before anything is sent, every device gets a result, and a run that was
+    cut off can be resumed.
     """
 
 
@@ -116,8 +116,17 @@ def _show(error: click.ClickException) -> None:
     shown = io.StringIO()
     error.show(shown)
     told = error.format_message()
-    text = shown.getvalue().replace(f"Error: {told}", f"error: {line(told)}")
-    click.echo(text, err=True, nl=False)
+    text = shown.getvalue().replace(f"Error: {told}", f"error: {line(_in_words(error))}")
+    # Few calls come here, and `--help` shall not load it.
+    from bulkbind.cli.console import for_stream  # noqa: PLC0415  # as above
+
+    click.echo(for_stream(Lines(text), sys.stderr), err=True, nl=False)
+
+
+def _in_words(error: click.ClickException) -> str:
+    """Return a message as one line, where click lays it out in several itself."""
+    told = error.format_message()
+    return " ".join(told.split()) if isinstance(error, click.MissingParameter) else told
 
 
 def main() -> None:
@@ -132,7 +141,7 @@ def main() -> None:
             # Few calls come here, and `--help` shall not load it.
             from bulkbind.cli.running import print_failure  # noqa: PLC0415  # as above
 
-            print_failure(error.format_message(), "", error.exit_code)
+            print_failure(_in_words(error), "", error.exit_code)
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(ExitCode.INTERRUPTED)

@@ -83,12 +83,17 @@ def for_stream(text: str, stream: TextIO | None, *, tone: str = "") -> str:
     if not is_terminal(stream):
         return shown
     assert stream is not None
+    shown = _fitted(shown, stream)
+    return painted(shown, tone) if has_colours(stream) else shown
+
+
+def _fitted(text: str, terminal: TextIO) -> str:
+    """Return lines, broken at words where they are too wide for a terminal."""
     try:
-        width = os.get_terminal_size(stream.fileno()).columns
+        width = os.get_terminal_size(terminal.fileno()).columns
     except (OSError, ValueError):
         width = 0
-    shown = fitted(shown, width or WIDTH)
-    return painted(shown, tone) if has_colours(stream) else shown
+    return fitted(text, width or WIDTH)
 
 
 def say_hint(hint: str) -> None:
@@ -148,18 +153,21 @@ def _show_question(what: str, question: str, *, is_grave: bool) -> None:
     What reads standard error, as `tee` or `less` does, need not show it at once, nor at all.
     """
     what, question = line(what), line(question)
-    shown = f"{question} "
-    if is_grave and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb":
-        shown = f"{GRAVE}{question}\x1b[0m "
+    stands_out = is_grave and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+    def shown(terminal: TextIO) -> str:
+        text = _fitted(question, terminal)
+        return f"{GRAVE}{text}\x1b[0m " if stands_out else f"{text} "
+
     if what:
         say(what)
     if is_terminal(sys.stderr) and not _logs_only:
-        _write(sys.stderr, shown)
+        _write(sys.stderr, shown(sys.stderr))
         return
     say(question)
     # Standard input may be a terminal that is not the process's own: then the record is all.
     with contextlib.suppress(OSError), Path("/dev/tty").open("w", encoding="utf-8") as terminal:
-        _write(terminal, f"{what}\n{shown}" if what else shown)
+        _write(terminal, f"{what}\n{shown(terminal)}" if what else shown(terminal))
 
 
 def _write(stream: TextIO | None, text: str) -> None:
@@ -268,9 +276,20 @@ class Console(Listener):
                 f"undo would unbind {counted(undo.devices, 'devices')}, and there is nobody to ask",
                 hint=f"say that so many are meant: {again('--yes-unbind', str(undo.devices))}",
             )
-        question = f"Type {undo.devices} to unbind {verb(undo.devices, 'it', 'them')}:"
-        typed = ask(undo_plan_text(undo), question, "nothing was unbound")
-        return typed.replace(",", "") == str(undo.devices)
+        assert self._consent is not None, "who asks knows the settings"
+        settings = self._consent.settings
+        target = target_of(settings)
+        question = (
+            f"Type {undo.devices} to unbind {verb(undo.devices, 'it', 'them')} at {target.text} "
+            f"{_caller(settings)}:"
+        )
+        typed = ask(
+            undo_plan_text(undo), question, "nothing was unbound", is_grave=not target.is_sandbox
+        )
+        is_agreed = typed.replace(",", "") == str(undo.devices)
+        if is_agreed:
+            self._consent.give()
+        return is_agreed
 
 
 def _caller(settings: Settings) -> str:

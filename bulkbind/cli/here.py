@@ -51,7 +51,8 @@ def completed(text: str, *, without: Collection[str] = (), is_absolute: bool = F
     repeated.
 
     Args:
-        text: For a person; in it, `SAME` becomes the command at hand.
+        text: For a person; in it, `SAME` becomes the command at hand; not in a mail, whose last
+            line has it.
         without: More flags that are not repeated.
         is_absolute: Whether it is read elsewhere, as a mail is.
     """
@@ -66,7 +67,7 @@ def completed(text: str, *, without: Collection[str] = (), is_absolute: bool = F
         skipped = () if words[0] in _LOOKS else named
         return f"`{line(command(words, without=skipped, is_absolute=is_absolute))}`"
 
-    same = f"`{line(again(is_absolute=is_absolute))}`"
+    same = SAME if is_absolute else f"`{line(again())}`"
     return Lines(_WRITTEN.sub(whole, shown).replace(SAME, same))
 
 

@@ -37,7 +37,7 @@ _MORE = re.compile(r"\[.*?\]")
 """What a value may hold besides."""
 _ASIDE = re.compile(r" \([^()]*\)")
 BRIEF = (
-    "`bulkbind help {name}` tells more of each option, and the variable that sets it as well: "
+    "`bulkbind help {name}` says more of each option, and the variable that sets it as well: "
     "--user-id is BULKBIND_USER_ID."
 )
 

@@ -388,6 +388,8 @@ def runs_of(
     given: dict[str, Any] = {
         name: context.params.get(name) for name in ("config", "endpoint", "ledger")
     }
+    if given["config"] is None and isinstance(found_here := find_config(), ConfigFile):
+        given["config"] = found_here
     try:
         with context:
             found = run_names(settings_from(given), MOST_RUNS)

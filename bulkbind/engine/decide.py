@@ -5,13 +5,13 @@ Pure: the table of row states in the design, row by row.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypeAlias, assert_never
 
 import msgspec
 
-from bulkbind.clock import iso
 from bulkbind.engine.proof import accepted, was_sent_before
 from bulkbind.engine.stop import StopReason
 from bulkbind.model import (
@@ -173,8 +173,9 @@ def clock_refused(attempt: Attempt) -> StopReason:
 
 
 def _moment(attempt: Attempt, wait_s: float) -> str:
-    """Return the moment *wait_s* after an attempt, by the server's clock."""
-    return iso(datetime.fromtimestamp(attempt.sent_at + wait_s, UTC))
+    """Return the first whole second *wait_s* after an attempt, by the server's clock."""
+    after = datetime.fromtimestamp(math.ceil(attempt.sent_at + wait_s), UTC)
+    return f"{after:%Y-%m-%d %H:%M:%S} UTC"
 
 
 CLOCK_REFUSALS = 8

@@ -371,7 +371,8 @@ def find_run(db: sqlite3.Connection, run_id: str | None) -> int:
             hint="`bulkbind runs` lists them",
         )
     if run_id and len(rows) > 1 and all(row[1] != run_id for row in rows):
-        raise UsageError(f"run {run_id} is not clear: {', '.join(row[1] for row in rows[:5])}")
+        names = ", ".join(row[1] for row in rows[:5])
+        raise UsageError(f"several runs begin with {run_id}: {names}")
     exact = [row for row in rows if row[1] == run_id]
     number, known_id, pruned_at = exact[0] if exact else rows[0]
     if pruned_at is not None:

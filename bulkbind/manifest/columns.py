@@ -315,13 +315,13 @@ def _require(
     missing = [field for field in FIELDS if field in must and field not in found]
     if not missing:
         return
-    wanted = " and ".join(f"`{mapping.get(field, field)}` for {field}" for field in missing)
+    wanted = ", ".join(f"`{mapping.get(field, field)}` for {field}" for field in missing)
     shown = ", ".join(f"`{in_one_line(name.strip())}`" for name in header[:20]) or "none"
     guess = suggestion(header, set(FIELDS) - set(found) - set(given), mapping, found.values())
     # The whole header in one cell: its delimiter was not recognized.
     needle = plain(mapping.get(missing[0], missing[0]))
     if len(header) == 1 and len(plain(header[0])) > len(needle) and needle in plain(header[0]):
-        guess = "a first line such as `sep=~` tells the delimiter; "
+        guess = "a first line such as `sep=~` names the delimiter; "
     raise ManifestError(
         f"{source}:{line}: no column {wanted}; columns found: {shown}",
         hint=lines(

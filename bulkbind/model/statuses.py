@@ -81,7 +81,7 @@ class PlanWord(Described):
         "/", "left out by --where or --where-not", ("is left out", "are left out"), is_fixed=True
     )  # fmt: skip
     FAILED = "failed", PlanFacts(
-        "x", "failed in the unfinished run that is gone on with",
+        "x", "failed in the unfinished run that this one resumes",
         ("has failed before", "have failed before"), is_fixed=True,
     )  # fmt: skip
 

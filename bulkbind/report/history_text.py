@@ -14,8 +14,8 @@ def history_lines(history: History) -> Iterator[str]:
     """Yield what the ledger knows now, then every row, the oldest run first."""
     for known in history.bindings:
         yield (
-            f"{known.machine_code} is bound to {known.user_id} since {known.since}, by run "
-            f"{known.run_id}; device id {known.device_id or 'not known'}"
+            f"{known.machine_code} has been bound to {known.user_id} since {known.since}, by "
+            f"run {known.run_id}; device id {known.device_id or 'not known'}"
         )
     if not history.bindings:
         yield "nothing is bound now, as far as the ledger knows"

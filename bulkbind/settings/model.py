@@ -616,7 +616,7 @@ class Reading(Part):
         (),
     )
     format: Annotated[str, AfterValidator(_format), Shown("FORMAT")] | None = Group.MANIFEST.option(
-        "{formats}; without it, told from name or content"
+        "{formats}; without it, taken from name or content"
     )
     encoding: Name | None = Group.MANIFEST.option(
         "of text without a byte order mark, e.g. cp1252; without it UTF-8, or UTF-16 where it "

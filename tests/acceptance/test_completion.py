@@ -90,6 +90,13 @@ def test_every_command_of_a_run_completes_its_id(home, command):
     assert offered(command, "--config", str(home / "bulkbind.yaml"), "20") == [run_id(home)]
 
 
+def test_a_run_id_is_completed_by_the_settings_of_the_folder(home, monkeypatch):
+    """They are found there by themselves, as by the command itself."""
+    monkeypatch.chdir(home)
+
+    assert offered("undo", "20") == [run_id(home)]
+
+
 @pytest.mark.parametrize(
     ("words", "values"),
     [
@@ -120,8 +127,7 @@ def test_values_are_completed(monkeypatch, words, values):
 @pytest.mark.slow
 @pytest.mark.skipif(BASH is None, reason="bash is not installed")
 def test_no_ledger_is_no_error_while_completing(home):
-    """Without an endpoint, or a ledger, nothing is offered and nothing is said."""
-    assert in_bash(home, "bulkbind report 20") == []
+    """Without a ledger, nothing is offered and nothing is said."""
     assert in_bash(home, "bulkbind report --ledger none.db 20") == []
 
 

@@ -64,7 +64,7 @@ def test_doctor_finds_everything_well(tmp_path):
     assert "auth.token: *** (from BULKBIND_TOKEN)" in done.stdout
     assert "token, inferred from BULKBIND_TOKEN" in done.stdout
     assert f"{ledger_of(tmp_path, url)} is whole" in done.stdout
-    assert "X-RateLimit tells 60 requests" in done.stdout
+    assert "X-RateLimit says 60 requests" in done.stdout
     assert TOKEN not in done.stdout + done.stderr
 
 

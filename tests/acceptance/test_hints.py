@@ -156,6 +156,15 @@ def test_a_usage_error_looks_like_any_other(home):
     assert "Error:" not in done.stderr
 
 
+def test_a_missing_name_is_one_line_to_read(home):
+    """What may stand in its place is listed without escapes."""
+    done = called("schema", home=home)
+
+    assert done.returncode == 2
+    assert "error: Missing argument 'NAME'. Choose from: manifest, config, " in done.stderr
+    assert "\\" not in done.stderr
+
+
 def test_the_mail_of_a_wrong_host_repeats_none(home):
     """Its command has the rest in full, and asks for another one."""
     night = ("run", "the fleet.csv", *place("https://nowhere.invalid"), "--max-wait", "1s")

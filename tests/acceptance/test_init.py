@@ -180,7 +180,7 @@ def test_a_manifest_without_users(tmp_path):
     [
         (
             "foo,bar\n1,2\n",
-            "and `machine_code` for machine_code; columns found: `foo`, `bar`",
+            "`machine_code` for machine_code; columns found: `foo`, `bar`",
             "bulkbind init d.csv --yes --map machine_code=COLUMN --map user_id=COLUMN",
         ),
         (
@@ -232,8 +232,8 @@ def test_a_person_is_asked(home):
         terminal = Terminal(home, "run", "my devices.csv")
         host = url.removeprefix("http://")
         terminal.until(
-            f"Bind 2 devices of 2 users at the sandbox {host} with the token from BULKBIND_TOKEN? "
-            "[y/N]"
+            f"Bind 2 devices of 2 users at the sandbox {host} with the token from\r\n"
+            "BULKBIND_TOKEN? [y/N]"
         )
         assert "note: settings from bulkbind.yaml in this folder" in terminal.screen
         assert ask(f"{url}/sandbox/stats")["requests"] == 0

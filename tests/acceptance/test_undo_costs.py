@@ -70,7 +70,7 @@ def test_what_an_unbind_may_cost_is_said_once_and_before_the_question(place, qui
         move = asked(place, b"n\n", "run", place / "moved.csv", "--move", *common, *quiet)
         plain = asked(place, b"n\n", "run", place / "fleet.csv", "--rebind", *common, *quiet)
 
-    for shown, question in ((undo, "Type 6 to unbind them:"), (move, "? [y/N]")):
+    for shown, question in ((undo, "Type 6 to unbind them at the sandbox"), (move, "? [y/N]")):
         assert shown.count(WORDS) == 1
         assert shown.index(WORDS) < shown.index(question)
     assert WORDS not in plain

@@ -7,7 +7,10 @@ import re
 
 import pytest
 
+from bulkbind.app.run import new_session
 from bulkbind.app.session.eta import Gauge, where_time_went
+from bulkbind.app.session.listener import Listener
+from bulkbind.app.session.session import new_pacer
 from bulkbind.engine import Parts, Pipeline
 from bulkbind.ledger import RunReader, reading
 from bulkbind.model import (
@@ -22,8 +25,9 @@ from bulkbind.model import (
 from bulkbind.pacing import Pacer
 from bulkbind.report import as_text
 from bulkbind.report.summary import time_text
-from bulkbind.settings import ReadbackSettings, SendSettings
+from bulkbind.settings import ReadbackSettings, SendSettings, Settings
 from tests.integration.test_engine import Bench, devices
+from tests.support.fake_clock import FakeClock
 from tests.support.fakes import LOST, SILENT
 
 ALL = "nearly all of it spent waiting"
@@ -204,3 +208,19 @@ async def test_what_is_sent_again_after_a_time_out_is_counted(bench):
 
     assert pipeline.again >= 1
     assert pipeline.again <= sum(bench.server.binds.values())
+
+
+def test_the_time_of_a_question_is_nobodys(tmp_path):
+    """What is asked about credentials is asked before the time of the requests begins."""
+    clock = FakeClock()
+
+    class Slow(Listener):
+        def before_credentials(self):
+            clock.advance(78.0)
+
+    session = new_session(Settings(ledger=tmp_path / "l.db"), Slow(), None, clock)
+
+    assert new_pacer(session).time.total_s() == 0.0
+    assert clock.monotonic() == 78.0
+    new_pacer(session, is_idle=True)
+    assert clock.monotonic() == 78.0

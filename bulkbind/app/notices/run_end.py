@@ -95,7 +95,7 @@ def of_run(result: RunResult, here: Here = _NOWHERE) -> Ending:
     if spent := time_text(summary.facts):
         told.append(f"time: {spent}")
     told += files_text(summary, [path.absolute() for path in result.report.files]).split("\n")
-    told += _to_do(result.hint, _next(summary), here)
+    told += _to_do(result.hint, _next(result, summary), here)
     return Ending(
         exit_code=result.exit_code,
         about=about,
@@ -224,12 +224,13 @@ def _went_well(here: Here) -> list[str]:
 
 
 _GO_ON = "the next run goes on where it stopped; to go on now:"
+_MENDED = "once that is mended, the next run goes on where it stopped; to go on then:"
 _AGAIN = "then run it again:"
 
 
-def _next(summary: RunSummary) -> str:
+def _next(result: RunResult, summary: RunSummary) -> str:
     if summary.state is RunState.STOPPED:
-        return _GO_ON
+        return _MENDED if result.is_endpoint_wrong else _GO_ON
     return _AGAIN if summary.needs_person else ""
 
 

@@ -67,7 +67,10 @@ async def send(
     Raises: LedgerError, UsageError (no credentials).
     """
     settings, clock, stop = session.settings, session.clock, session.stop
-    pacer = await pacer_of(session, ledger)
+    staged, doubtful = await ledger.unsettled(run)
+    moves = 0 if first else await ledger.unbindings.count_left(run, UnbindKind.MOVE)
+    rows = (staged if first is None else min(first, staged)) + doubtful + moves
+    pacer = await pacer_of(session, ledger, is_idle=not rows)
     ledger.count_time(pacer.time)
     client = await known_client(session, ledger)
     gauge = Gauge(
@@ -78,10 +81,7 @@ async def send(
         trouble=lambda: client.trouble,
     )
     notes = _Notes(ledger, client)
-    staged, doubtful = await ledger.unsettled(run)
-    moves = 0 if first else await ledger.unbindings.count_left(run, UnbindKind.MOVE)
-    rows = (staged if first is None else min(first, staged)) + doubtful + moves
-    api = paced(session, client, pacer, is_idle=not rows)
+    api = paced(session, client, pacer)
     progress = Progress(
         rows,
         session.listener,

@@ -163,8 +163,17 @@ async def _opened(session: Session, endpoint: str) -> tuple[Ledger, int]:
         await session.clock.sleep(RETRY_LOCK_S)
 
 
-def new_pacer(session: Session, learned: Limit | None = None) -> Pacer:
-    """Return a pacer that starts with a learned limit, if there is one."""
+def new_pacer(session: Session, learned: Limit | None = None, *, is_idle: bool = False) -> Pacer:
+    """Return a pacer that starts with a learned limit, if there is one.
+
+    Its time begins now: after a question about the credentials, whose answer may take long.
+    *is_idle*: nothing will be sent, so nothing is asked.
+
+    Raises: what the listener does to keep the credentials back.
+    """
+    if not is_idle:
+        session.listener.before_credentials()
+        session.pulse.beat()  # an answer may have taken long
     send = session.settings.send
     return Pacer(
         session.clock,
@@ -177,15 +186,18 @@ def new_pacer(session: Session, learned: Limit | None = None) -> Pacer:
     )
 
 
-async def pacer_of(session: Session, ledger: Ledger) -> Pacer:
-    """Return a pacer that starts with the limit that an earlier run learned."""
+async def pacer_of(session: Session, ledger: Ledger, *, is_idle: bool = False) -> Pacer:
+    """Return a pacer that starts with the limit that an earlier run learned.
+
+    *is_idle*, raises: as `new_pacer`.
+    """
     is_per_user = session.settings.send.is_per_user
     found = RunFacts.limit_per_user if is_per_user else RunFacts.limit
     match await ledger.get_meta(found.name):
         case {"per_s": int() | float() as per_s, "is_spaced": bool() as is_spaced} if per_s > 0:
-            return new_pacer(session, Limit(float(per_s), is_spaced))
+            return new_pacer(session, Limit(float(per_s), is_spaced), is_idle=is_idle)
         case _:
-            return new_pacer(session)
+            return new_pacer(session, is_idle=is_idle)
 
 
 def client_of(session: Session, skew_s: object = None, *, names_codes: bool = False) -> KooDrive:
@@ -221,16 +233,8 @@ def follow(session: Session, client: KooDrive, pacer: Pacer) -> None:
     )
 
 
-def paced(session: Session, client: KooDrive, pacer: Pacer, *, is_idle: bool = False) -> Paced:
-    """Return the API at the gateway's pace, a context manager.
-
-    *is_idle*: nothing will be asked of it.
-
-    Raises: what the listener does to keep the credentials back.
-    """
-    if not is_idle:
-        session.listener.before_credentials()
-        session.pulse.beat()  # an answer may have taken long
+def paced(session: Session, client: KooDrive, pacer: Pacer) -> Paced:
+    """Return the API at the gateway's pace, a context manager."""
     assert session.auth is not None, "a command that asks the server has credentials"
     return Paced(client, session.auth, pacer)
 

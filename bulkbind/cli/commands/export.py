@@ -33,7 +33,7 @@ USER is a user's id; - reads ids from standard input, one a line. The manifest h
 create_time.
 
 A list that says it is a part, shows other users' devices, or lacks what the ledger knows as bound
-is read again `readback_settle` later. What two lists lack is told, and left out.
+is read again `readback_settle` later. What two lists lack is named, and left out.
 
 \b
 Examples:

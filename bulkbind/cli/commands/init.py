@@ -66,9 +66,9 @@ UNWRITTEN = "nothing was written"
 def command(manifest: str, *, mode: AuthMode | None, yes: bool, **given: Any) -> None:
     """Make bulkbind.yaml in this folder, from the header of a manifest.
 
-    Which column holds which field is told by what other programs call them, and shown with three
+    Which column holds which field is found by what other programs call them, and shown with three
     rows as they would be sent. Endpoint and kind of credentials are asked; --yes takes what is
-    proposed. The file holds no secret. Where there is one already, it is asked whether to replace
+    proposed. The file holds no secret. Where there is one already, you are asked whether to replace
     it; --config names one to begin with.
 
     \b

@@ -75,7 +75,7 @@ def command(
     with explained():
         if older_than is None and reports_older_than is None and keep_reports is None:
             raise UsageError(
-                "prune wants to be told what is old",
+                "prune has to know what is old",
                 hint=f"for instance {again('--older-than', '180d', '--keep-reports', '60')}",
             )
         done = prune(

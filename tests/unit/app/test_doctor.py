@@ -11,11 +11,11 @@ from bulkbind.koodrive.limit_headers import stated_limits
 @pytest.mark.parametrize(
     ("headers", "text"),
     [
-        ({"RateLimit": '"x";r=3;t=7'}, "RateLimit tells 3 requests left for 7 s"),
-        ({"RateLimit": '"x";r=3'}, "RateLimit tells 3 requests left"),
+        ({"RateLimit": '"x";r=3;t=7'}, "RateLimit says 3 requests left for 7 s"),
+        ({"RateLimit": '"x";r=3'}, "RateLimit says 3 requests left"),
         (
             {"RateLimit": '"x";r=3;t=7', "RateLimit-Policy": '"x";q=60;w=1'},
-            "RateLimit tells 60 requests in 1 s",
+            "RateLimit says 60 requests in 1 s",
         ),
     ],
 )

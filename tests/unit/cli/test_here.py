@@ -96,10 +96,17 @@ def test_a_mail_names_files_in_full(tmp_path, monkeypatch):
         assert command(["resume", "R"], is_absolute=True) == (
             f"bulkbind resume R --config koodrive-cn --ledger {tmp_path}/l.db --out {tmp_path}/o"
         )
-        assert completed("the same command goes on", is_absolute=True) == (
-            f"`bulkbind run {tmp_path}/f.csv --config koodrive-cn --ledger {tmp_path}/l.db "
-            f"--out {tmp_path}/o` goes on"
+        assert again(is_absolute=True) == (
+            f"bulkbind run {tmp_path}/f.csv --config koodrive-cn --ledger {tmp_path}/l.db "
+            f"--out {tmp_path}/o"
         )
+
+
+def test_a_mail_has_the_same_command_once():
+    """Its last line has it, without `--quiet`, so the hint does not repeat it."""
+    hint = "free the disk; the same command then goes on"
+    with context_of("run", "f.csv", "--quiet"):
+        assert completed(hint, is_absolute=True) == hint
 
 
 def test_the_same_command_is_what_was_typed(monkeypatch):

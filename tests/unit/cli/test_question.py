@@ -11,7 +11,7 @@ from bulkbind.cli import console
 from bulkbind.cli.consent import Consent
 from bulkbind.cli.console import Console
 from bulkbind.errors import DeclinedError, UsageError
-from bulkbind.model import Forecast, Plan, PlanWord
+from bulkbind.model import Forecast, Plan, PlanWord, UndoPlan
 from bulkbind.settings import FOUND, Loaded, Settings, load
 
 HOST = "intl.myhuaweicloud-koodrive.com"
@@ -139,6 +139,19 @@ def test_production_stands_out_where_colours_may(monkeypatch, is_grave, environ,
     assert terminal.getvalue() == shown
 
 
+def test_a_long_question_is_broken_at_words(monkeypatch):
+    """As all else is; the answer is typed behind it."""
+    terminal = _Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))
+    words = ["word"] * 30
+
+    console.ask("", " ".join(words), "nothing was sent")
+    shown = terminal.getvalue()
+    assert shown.split() == words
+    assert max(map(len, shown.split("\n"))) <= 80
+
+
 # --- settings that nobody named ------------------------------------------------------------------
 
 
@@ -163,6 +176,25 @@ def test_a_yes_to_the_run_is_consent(asked):
     assert consent.settings.end.notify_command == "tell"
     assert given == [consent.settings]
     assert consent.held_text() == ""
+
+
+@pytest.mark.parametrize(("typed", "is_agreed"), [("1,100", True), ("1100", True), ("11", False)])
+def test_the_number_of_an_undo_is_consent(monkeypatch, typed, is_agreed):
+    """The question says where and as whom, so nothing more is asked; another number is a no."""
+    asked = []
+
+    def ask(_what, question, _unanswered, *, is_grave=False):
+        asked.append((question, is_grave))
+        return typed
+
+    monkeypatch.setattr(console, "ask", ask)
+    consent = Consent(found())
+    teller = Console(asks=True, consent=consent)
+
+    assert teller.confirm_undo(UndoPlan("r1", 1100, 0, 0, 0)) == is_agreed
+    assert consent.is_given == is_agreed
+    question = f"Type 1100 to unbind them at {HOST} with the token from BULKBIND_TOKEN:"
+    assert asked == [(question, True)]
 
 
 def test_without_a_yes_the_credentials_stay(monkeypatch):

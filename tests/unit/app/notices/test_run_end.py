@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -62,7 +63,7 @@ def test_a_mail_of_rows_that_need_a_person():
 
 
 def test_a_mail_of_a_stop():
-    """Its cause is on the first line, and what to do before it is gone on with."""
+    """Its cause is on the first line, and what to do before it can go on."""
     result = ended(
         RunState.STOPPED,
         ExitCode.STOPPED,
@@ -76,6 +77,20 @@ def test_a_mail_of_a_stop():
     assert lines[-3:] == [
         "what to do: get a new token",
         "the next run goes on where it stopped; to go on now:",
+        f"  {AGAIN}",
+    ]
+
+
+def test_a_mail_of_a_wrong_endpoint_asks_to_mend_it_first():
+    """Nothing goes on by itself there."""
+    result = ended(
+        RunState.STOPPED, ExitCode.STOPPED, "check `endpoint`", stop_reason="no such host"
+    )
+    lines = of_run(replace(result, is_endpoint_wrong=True), HERE).text.splitlines()
+
+    assert lines[-3:] == [
+        "what to do: check `endpoint`",
+        "once that is mended, the next run goes on where it stopped; to go on then:",
         f"  {AGAIN}",
     ]
 
