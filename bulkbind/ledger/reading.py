@@ -13,6 +13,7 @@ from bulkbind.ledger import changes
 from bulkbind.ledger.lock import Holder, holder_of
 from bulkbind.ledger.runs import live_facts
 from bulkbind.ledger.store import (
+    CODES,
     OfRun,
     counts,
     int_of,
@@ -91,7 +92,7 @@ class UndoReader(OfRun):
         if values is None:
             return None
         undo: dict[str, Any] = dict(zip(columns, values, strict=True))
-        in_doubt = counts(self._db, self._run).get(Status.IN_DOUBT, 0)
+        in_doubt = counts(self._db, self._run, (Status.IN_DOUBT,)).get(Status.IN_DOUBT, 0)
         return UndoSummary(
             run_id=self.run_id(),
             state=undo["state"],
@@ -154,6 +155,28 @@ SELECT (SELECT coalesce(sum(attempts), 0) FROM outcomes WHERE id BETWEEN ?1 AND 
   FROM remarks WHERE id BETWEEN ?1 AND ?2
 """
 """A run's attempts, repeats and cleaned rows."""
+_SHOWN_WORDS = " ".join(f"WHEN {CODES[status]} THEN '{status.shown}'" for status in Status)
+# The view `rows` would look a user up by each row; here rows are counted first. Only what broke a
+# rule before it had a device has a user of its own.
+_BY_USER = f"""
+SELECT coalesce(u.user_id, k.user_id, '') AS u,
+       CASE g.status {_SHOWN_WORDS} END AS s, sum(g.n) AS n
+  FROM (SELECT d.user, CASE WHEN r.device IS NULL THEN r.id END AS alone, r.status, count(*) AS n
+          FROM stored_rows r LEFT JOIN devices d USING (device)
+         WHERE r.id BETWEEN ? AND ? GROUP BY 1, 2, 3) g
+  LEFT JOIN users u ON u.user = g.user LEFT JOIN broken k ON k.id = g.alone
+ GROUP BY 1, 2
+"""  # noqa: S608  # constants
+"""Rows of a run by user and status as shown."""
+_USER_COUNT = """
+SELECT count(*) FROM (
+       SELECT user_id FROM users WHERE user IN (
+              SELECT d.user FROM stored_rows r JOIN devices d USING (device)
+               WHERE r.id BETWEEN ?1 AND ?2)
+        UNION
+       SELECT coalesce(k.user_id, '') FROM stored_rows r LEFT JOIN broken k USING (id)
+        WHERE r.id BETWEEN ?1 AND ?2 AND r.device IS NULL)
+"""
 
 
 class RunReader(OfRun):
@@ -251,9 +274,7 @@ class RunReader(OfRun):
     def users(self, most: int) -> list[dict[str, Any]]:
         """Return *most* users with their rows by status, those with most unbound rows first."""
         found = self._db.execute(
-            f"SELECT u, json_group_object(s, n), sum(n) FROM ("  # noqa: S608  # constants
-            f"SELECT coalesce(r.user_id, '') u, {_SHOWN} s, count(*) n FROM rows r "
-            "WHERE r.id BETWEEN ? AND ? GROUP BY 1, 2) GROUP BY u ORDER BY "
+            f"SELECT u, json_group_object(s, n), sum(n) FROM ({_BY_USER}) GROUP BY u ORDER BY "  # noqa: S608  # constants
             f"sum(CASE WHEN s IN {sql_list(IS_BOUND)} THEN 0 ELSE n END) DESC, u "
             "LIMIT ?",
             (*span(self._run), most),
@@ -265,11 +286,7 @@ class RunReader(OfRun):
 
     def user_count(self) -> int:
         """Return the number of users in the rows."""
-        return int_of(
-            self._db,
-            "SELECT count(DISTINCT coalesce(user_id, '')) FROM rows WHERE id BETWEEN ? AND ?",
-            span(self._run),
-        )
+        return int_of(self._db, _USER_COUNT, span(self._run))
 
     def verdicts(self) -> list[dict[str, Any]]:
         """Return the number of attempts not accepted outright, by verdict and code."""

@@ -88,7 +88,7 @@ def counts(db: sqlite3.Connection, run: int) -> dict[Status, int]:
 
 def unsettled(db: sqlite3.Connection, run: int) -> tuple[int, int]:
     """Return the number of staged rows, and of rows in doubt."""
-    found = counts(db, run)
+    found = store.counts(db, run, (Status.STAGED, Status.IN_DOUBT))
     return found.get(Status.STAGED, 0), found.get(Status.IN_DOUBT, 0)
 
 

@@ -185,7 +185,11 @@ DELETE FROM stored_bindings WHERE device IN (
         WHERE r.id BETWEEN ? AND ? AND r.status = {CODES[Status.STAGED]} AND x.detail = ?)
 """  # noqa: S608  # constants
 # Rows still skipped when a run starts are never returned to the operator, so drop their cells.
-_FORGET_CELLS = f"DELETE FROM cells WHERE id IN ({of_status([Status.SKIPPED])})"  # noqa: S608  # constants
+_FORGET_CELLS = f"""
+DELETE FROM cells
+ WHERE id BETWEEN ? AND ?
+   AND (SELECT status FROM stored_rows r WHERE r.id = cells.id) = {CODES[Status.SKIPPED]}
+"""  # noqa: S608  # constants
 _STAGE_BROKEN = (
     "stored_rows (id, source, line, name, status) VALUES (?, ?, ?, 0, ?)",
     f"broken (id, {ALL_FIELDS}, problems) VALUES ({marks(2 + len(FIELDS))})",

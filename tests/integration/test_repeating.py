@@ -11,7 +11,15 @@ from pydantic import SecretStr
 
 import bulkbind
 from bulkbind.app import run as run_module
-from bulkbind.ledger import RunReader, reading, repeating, runs, staging, transitions
+from bulkbind.ledger import (
+    RunReader,
+    changes,
+    reading,
+    repeating,
+    runs,
+    staging,
+    transitions,
+)
 from bulkbind.ledger.store import connect, span, transaction
 from bulkbind.model import RunFacts
 from bulkbind.sandbox import Sandbox
@@ -80,6 +88,27 @@ def test_what_is_taken_is_what_reading_would_give(db):
     assert RunReader(db, run).sources() == [FORM]
     read = night(db, "fourth")
     assert told(db, read) == told(db, run)
+
+
+@pytest.mark.parametrize(
+    ("rows", "added", "removed"),
+    [
+        (ROWS, 0, 0),
+        ([*ROWS, valid(7, "D")], 1, 0),
+        (ROWS[:-1], 0, 1),
+        ([*ROWS[:-1], valid(6, "D", "v")], 1, 1),
+        ([valid(2, "B"), valid(3, "A"), *ROWS[2:]], 0, 0),
+        ([*ROWS[:2], invalid(4), *ROWS[3:]], 0, 0),
+        ([invalid(2), *ROWS[1:3], invalid(5), invalid(6)], 0, 1),
+    ],
+    ids=["none", "more", "fewer", "other", "order", "no repeat", "no first"],
+)
+def test_a_night_tells_which_devices_came_and_went(db, rows, added, removed):
+    """Whatever their places; duplicates and what breaks a rule are no devices of a night."""
+    found = changes.changes(db, night(db, "third", rows))
+
+    assert found is not None
+    assert (found.added, found.removed) == (added, removed)
 
 
 def test_the_first_night_is_enough(db):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sqlite3
+from collections import Counter, defaultdict
 from contextlib import closing
 
 import pytest
@@ -159,6 +160,30 @@ def test_a_report_has_every_status(path, tmp_path):
         assert f'<span class="name">{status}</span>' in page or f">{status}<" in page
         if status not in IS_BOUND:
             assert f'data-status="{status}"' in page
+
+
+def test_users_are_counted_as_their_rows_are_told(path):
+    """Rows with a device, rows without one, and one that has no user; the same user is one."""
+    with closing(sqlite3.connect(path)) as db, db:
+        for number, user in enumerate(("v", None, "w", "w")):
+            db.execute(
+                "INSERT INTO rows (id, run, source, line, user_id, status, problems) "
+                "VALUES (?, ?, 0, 2, ?, 'invalid', ?)",
+                (PLACE[Status.BOUND] + 2000 + number, RUN, user, json.dumps(PROBLEM)),
+            )
+    with reading(path) as db:
+        run = RunReader(db, RUN)
+        told: dict[str, Counter[str]] = defaultdict(Counter)
+        for row in run.rows():
+            told[row.user_id][row.status] += 1
+        users = run.users(10)
+
+        assert set(told) == {"u", "v", "w", ""}
+        assert {each["user_id"]: each["counts"] for each in users} == told
+        assert {each["user_id"]: each["rows"] for each in users} == {
+            user: counts.total() for user, counts in told.items()
+        }
+        assert run.user_count() == len(told)
 
 
 def test_what_follows_from_a_status(path):
