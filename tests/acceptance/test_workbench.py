@@ -318,4 +318,4 @@ def test_options_of_a_rehearsal_need_one(tmp_path, option):
         "run", manifest, *option, "--endpoint", "https://x.test", home=tmp_path, check=2
     )
 
-    assert "add --rehearse" in done.stderr
+    assert "rehearse with them: " in done.stderr
