@@ -139,7 +139,7 @@ class _Found:
     def __init__(self, delimiter: str) -> None:
         start = rf"(?:\A|[\r\n]|{re.escape(delimiter)})"
         end = rf"\s*(?:{re.escape(delimiter)}|[\r\n]|\Z)"
-        cell = "{0}(?:[^{0}]|{0}{0})*+{0}"
+        cell = "(?>{0}(?:[^{0}]|{0}{0})*){0}"
         # What stands in a cell without blanks is passed over, as it may look like another one.
         self._spaced = {
             quote: re.compile(f"{start}(?:{inner}(?={end})|( +{inner}){end})")
@@ -262,7 +262,7 @@ def _encloses_all(lines: Sequence[str], single: Dialect) -> bool:
     """
     text = "".join(lines)
     end = re.escape(single.delimiter)
-    cell = re.compile(rf"[ \t]*('(?:[^']|'')*+'|[^'{end}\r\n]*?)[ \t]*({end}|[\r\n]+|\Z)")
+    cell = re.compile(rf"[ \t]*((?>'(?:[^']|'')*')|[^'{end}\r\n]*?)[ \t]*({end}|[\r\n]+|\Z)")
     line = re.compile(r"[^\r\n]*[\r\n]*")
     enclosed = others = at = 0
     row: list[str] = []

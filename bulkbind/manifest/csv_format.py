@@ -473,7 +473,7 @@ def _own_tail(source: Source) -> re.Pattern[str]:
     within = rf"[^{quote}\\]|\\.|{quote}{quote}" if source.escape else f"[^{quote}]|{quote}{quote}"
     return re.compile(
         rf"{delimiter} *{quote}?(?:{'|'.join((*COMES_BACK, OWN_COLUMNS[0]))}){quote}? *"
-        rf"{delimiter} *(?:{quote}(?:{within})*+{quote}|[^{quote}{delimiter}\r\n]*) *\Z",
+        rf"{delimiter} *(?:{quote}(?>(?:{within})*){quote}|[^{quote}{delimiter}\r\n]*) *\Z",
         re.DOTALL,
     )
 

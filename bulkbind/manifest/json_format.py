@@ -94,7 +94,7 @@ class _ConstantError(Exception):
     """Ends the reading at a number of Python and JavaScript that JSON does not know."""
 
 
-_CONSTANT = re.compile(r'"(?:[^"\\]|\\.)*+"|(NaN|-?Infinity)', re.DOTALL)
+_CONSTANT = re.compile(r'(?>"(?:[^"\\]|\\.)*")|(NaN|-?Infinity)', re.DOTALL)
 """Passes over texts."""
 
 

@@ -32,7 +32,7 @@ MOST_MERGES = 100_000
 MOST_REMARKS = 10_000
 """Comments and processing instructions in one part."""
 
-_ATTRIBUTES = rb"""(?:\s(?:[^<>"'/]++|"[^"<]*+"|'[^'<]*+')*+)?+"""
+_ATTRIBUTES = rb"""(?>(?:\s(?:[^<>"'/]++|"[^"<]*+"|'[^'<]*+')*)?)"""
 _ATTRIBUTE = re.compile(rb"""([\w.:-]+)\s*+=\s*+(?:"([^"]*+)"|'([^']*+)')""")
 _PREFIX = rb"(?:[\w.-]++:)?"
 _REMARK = re.compile(rb"<!--|<!\[CDATA\[|<\?|<!")
@@ -48,7 +48,7 @@ _LETTERS = 26
 _STRINGS = re.compile(rb"<%ssst%s(/?)>" % (_PREFIX, _ATTRIBUTES))
 _STRING = re.compile(
     rb"<%ssi%s(?:/>|>(?:<%st(?=[\s>])[^<>/]*+>([^<]*+)</%st\s*+></%ssi\s*+>"
-    rb"|((?:[^<]++|<(?!/?%ssi[\s/>]))*+)</%ssi\s*+>))"
+    rb"|((?>(?:[^<]++|<(?!/?%ssi[\s/>]))*))</%ssi\s*+>))"
     % (_PREFIX, _ATTRIBUTES, _PREFIX, _PREFIX, _PREFIX, _PREFIX, _PREFIX)
 )
 """Groups: a text alone, and any other content."""
@@ -302,7 +302,7 @@ def text_of(inner: bytes) -> str:
 
 
 _FORMULA = re.compile(
-    rb"\s*+(?:<%sf%s(/>|>([^<]*+)</%sf\s*>))?+\s*+(?:<%sv%s(/>|>([^<]*+)</%sv\s*>))?+"
+    rb"\s*+(?>(?:<%sf%s(/>|>([^<]*+)</%sf\s*>))?)\s*+(?>(?:<%sv%s(/>|>([^<]*+)</%sv\s*>))?)"
     % (_PREFIX, _ATTRIBUTES, _PREFIX, _PREFIX, _ATTRIBUTES, _PREFIX)
 )
 
@@ -393,9 +393,9 @@ class _Patterns(NamedTuple):
 def _patterns(prefix: bytes) -> _Patterns:
     p = re.escape(prefix)
     cell = (
-        rb'<%sc(?: r="([A-Za-z]{1,3})([0-9]{1,7})")?+([^<>/]*+)(?:/>|>(?:(?:<%sv>|<%sis><%st'
-        rb'(?: xml:space="preserve")?+>)([^<]*+)(?:</%sv>|</%st></%sis>)'
-        rb"|((?:[^<]++|<(?!/%sc\s*>))*+))</%sc\s*+>)\s*+|(.++)"
+        rb'<%sc(?>(?: r="([A-Za-z]{1,3})([0-9]{1,7})")?)([^<>/]*+)(?:/>|>(?:(?:<%sv>|<%sis><%st'
+        rb'(?>(?: xml:space="preserve")?)>)([^<]*+)(?:</%sv>|</%st></%sis>)'
+        rb"|((?>(?:[^<]++|<(?!/%sc\s*>))*)))</%sc\s*+>)\s*+|(.++)"
     ) % (p, p, p, p, p, p, p, p, p)
     return _Patterns(
         re.compile(rb"<%ssheetData%s(/?)>" % (p, _ATTRIBUTES)),
@@ -404,8 +404,8 @@ def _patterns(prefix: bytes) -> _Patterns:
         b"</%srow" % prefix,
         re.compile(cell, re.DOTALL),
         re.compile(
-            rb"(?:\s*+<%srow(?=[\s/>])[^<>/]*+(?:/>|>\s*+(?:<%sc(?=[\s/>])[^<>/]*+/>\s*+)*+"
-            rb"</%srow\s*+>))++" % (p, p, p)
+            rb"(?>(?:\s*+<%srow(?=[\s/>])[^<>/]*+(?:/>|>\s*+(?>(?:<%sc(?=[\s/>])[^<>/]*+/>\s*+)*)"
+            rb"</%srow\s*+>))+)" % (p, p, p)
         ),
     )
 

@@ -67,7 +67,7 @@ def test_a_mail_s_command_works_from_anywhere(home, tmp_path):
 def test_settings_found_are_named_where_they_are_not_found(home, tmp_path):
     """A run on settings of its folder; its mail is read elsewhere."""
     with sandbox(home=home) as url:
-        (home / "bulkbind.yaml").write_text(f"ledger: {home / 'l.db'}\n")
+        (home / "bulkbind.yaml").write_text("concurrency: 8\n")
         (home / "bulkbind.yaml").chmod(0o600)
         line = ("run", "the fleet.csv", "--endpoint", url, "--first", "1", "--quiet")
         stopped = called(*line, home=home)

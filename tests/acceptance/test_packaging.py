@@ -11,7 +11,7 @@ import zipfile
 import pytest
 
 from tests.support.manual import TOPICS
-from tests.support.paths import ROOT
+from tests.support.paths import ROOT, unpack
 from tests.support.processes import environment
 
 pytestmark = pytest.mark.slow
@@ -31,8 +31,7 @@ def packages(tmp_path_factory):
     """Return the wheel and the sdist of the checkout, and a wheel built from that sdist."""
     folder = tmp_path_factory.mktemp("packages")
     wheel, sdist = built(ROOT, folder / "first")
-    with tarfile.open(sdist) as archive:
-        archive.extractall(folder, filter="data")
+    unpack(sdist, folder)
     [unpacked] = [path for path in folder.iterdir() if path.name != "first"]
     again, _ = built(unpacked, folder / "second")
     return wheel, sdist, again

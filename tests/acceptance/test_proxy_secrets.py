@@ -18,6 +18,7 @@ import pytest
 from tests.acceptance.test_doctor import Proxy, tls_sandbox
 from tests.support.in_process import called
 from tests.support.manifests import fleet, write_csv
+from tests.support.paths import unpack
 from tests.support.processes import bulkbind, statuses
 
 if TYPE_CHECKING:
@@ -81,8 +82,7 @@ def marks(value: str) -> set[bytes]:
 def shown_in(home: Path, streams: list[str], value: str) -> list[str]:
     """Return where something of a proxy's login stands, bundles unpacked."""
     for path in home.glob("*.tar.gz"):
-        with tarfile.open(path) as archive:
-            archive.extractall(home / "bundle", filter="data")
+        unpack(path, home / "bundle")
     contents = {str(path): path.read_bytes() for path in home.rglob("*") if path.is_file()}
     contents |= {f"stream {number}": text.encode() for number, text in enumerate(streams)}
     return [name for name, content in contents.items() if any(m in content for m in marks(value))]

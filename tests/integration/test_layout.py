@@ -45,6 +45,18 @@ def test_set_up_runs_every_test():
     assert words[words.index("-m", words.index(".venv/bin/pytest")) + 1] == ""
 
 
+def test_no_pattern_repeats_a_group_possessively():
+    """Python before 3.11.5 matches `(a|b)*+` wrongly; `(?>(a|b)*)` is the same."""
+    found = [
+        f"{path.relative_to(ROOT)}: {line.strip()}"
+        for path in PACKAGE.rglob("*.py")
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if re.search(r"\)[*+?]\+", line)
+    ]
+
+    assert found == []
+
+
 SLEEPERS = """
 import pytest
 from time import sleep
