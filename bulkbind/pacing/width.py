@@ -138,6 +138,9 @@ USEFUL, MARGIN = 2.0, 4
 SPREAD = 0.5
 """Share of the even distance between requests (an answer's time over the places) that is kept; all
 of it would leave places empty."""
+SPREAD_BEYOND = 0.85
+"""The same while more are tried: sent closer together they would be refused where requests have to
+be spaced, which looks like the limit in flight that is then not there."""
 QUICK_S = 0.1
 """Answers that take less do not wait in the server for long, whatever it gains."""
 GAIN = 1.25
@@ -246,7 +249,8 @@ class Flight:
         """A request leaves: at a limit, what comes back in a bunch does not leave in one."""
         self._sent_at = now
         if self.places.limit < math.inf:
-            self.next_at = max(self.next_at, now - COARSE_S) + SPREAD * self._took_s / self.wide
+            spread = SPREAD_BEYOND if self.places.wide > self.places.limit else SPREAD
+            self.next_at = max(self.next_at, now - COARSE_S) + spread * self._took_s / self.wide
 
     def accepted(self, now: float, in_flight: int, took_s: float) -> None:
         """A request got through; it was one of *in_flight* when it left, and took so long."""
