@@ -14,12 +14,14 @@ import sys
 import tempfile
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bulkbind.clock import iso
+from bulkbind.errors import BulkbindError
 from bulkbind.sandbox import Sandbox, SandboxOptions, parse_fault
 from bulkbind.sandbox.faults import KINDS
 from tests.benchmarks.bench import say
@@ -27,7 +29,7 @@ from tests.support.manifests import fleet, write_csv
 from tests.support.processes import bulkbind, free_port, read_results
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import AsyncIterator, Callable, Mapping
 
 ROWS = 40
 STRIKES = 13
@@ -200,7 +202,7 @@ async def run_with(
     )
     manifest = write_csv(folder / "fleet.csv", fleet(ROWS, users))
     (folder / "config.yaml").write_text(settings, encoding="utf-8")
-    async with Sandbox(options, port=port or free_port()) as sandbox:
+    async with _served(options, port) as sandbox:
         common = ("--endpoint", sandbox.url, "--out", "out")
         run = ("run", manifest, *common, "--config", "config.yaml")
         done = await asyncio.to_thread(bulkbind, *run, home=folder)
@@ -223,6 +225,29 @@ async def run_with(
         stats=stats,
         is_local=any("local-time" in line["result"].split() for line in lines),
     )
+
+
+@asynccontextmanager
+async def _served(options: SandboxOptions, port: int | None) -> AsyncIterator[Sandbox]:
+    sandbox = await _listening(options, port)
+    try:
+        yield sandbox
+    finally:
+        await sandbox.__aexit__()
+
+
+async def _listening(options: SandboxOptions, port: int | None, tries: int = 20) -> Sandbox:
+    """Serve a sandbox; another process may have the port for a moment, to see if it is free."""
+    while True:
+        sandbox = Sandbox(options, port=port or free_port())
+        try:
+            return await sandbox.__aenter__()
+        except BulkbindError:
+            await sandbox.__aexit__()
+            tries -= 1
+            if not tries:
+                raise
+        await asyncio.sleep(0.1)  # noqa: TID251  # another process
 
 
 def _read(path: Path) -> list[dict[str, str]]:
