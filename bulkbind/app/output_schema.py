@@ -67,6 +67,8 @@ RUN_ID = _text("the run's id")
 MANIFESTS = _list({"type": "string"}, "the names of the manifests")
 STATE = _text(f"the run's state: {', '.join((*RunState, CUT_OFF))}")
 COUNTS = _map(COUNT, f"rows by status, those that there are: {', '.join(MEANINGS)}")
+_GONE = _map(COUNT, f"devices by status: {', '.join(UNBIND_MEANINGS)}")
+UNDO = _object("how it was undone", {"state": _text("as a run's"), "counts": _GONE})
 DIGEST = _text("of the manifests: equal for the same bytes read in the same way")
 EXIT_CODE = {
     "type": "integer",
@@ -218,13 +220,8 @@ def _summary(more: Schema) -> Schema:
         "examples": _list(EXAMPLE, "the first rows that need a person"),
         **more,
     }
-    undo = _object(
-        "how it was undone; absent if it was not", {"state": _text("as a run's"), "counts": _GONE}
-    )
+    undo = UNDO | {"description": "how it was undone; absent if it was not"}
     return _object("how a run stands", fields, optional=_facts() | {"undo": undo})
-
-
-_GONE = _map(COUNT, f"devices by status: {', '.join(UNBIND_MEANINGS)}")
 
 
 def status() -> Schema:
@@ -389,7 +386,7 @@ def runs() -> Schema:
         "superseded_by": _text("the run that took its place", may_lack=True),
         "manifests": MANIFESTS,
         "counts": COUNTS,
-        "undo": _text("the state of its undo; null if there was none", may_lack=True),
+        "undo": UNDO | {"type": ["object", "null"]},
         "note": _text("what the operator said of it; null if nothing", may_lack=True),
     }
     return _document("runs", _list(_object("a run", fields), "the newest first"))

@@ -21,6 +21,7 @@ from bulkbind.report import as_json, as_text
 from bulkbind.settings import ReadbackSettings, load_settings
 from tests.integration.test_engine import ENDPOINT, Bench, devices
 from tests.support.fakes import LOST
+from tests.support.in_process import called
 
 
 @pytest.fixture
@@ -122,6 +123,34 @@ async def test_a_run_whose_process_is_gone_is_cut_off(sending, pid, host, state)
     assert found.is_sending == (state == "sending")
     assert any(line.startswith("cut off: ") for line in _lines(found)) == (state == "cut off")
     assert f"run run: {state}, 400 rows" in as_text(found.summary)
+
+
+@pytest.mark.parametrize(
+    ("pid", "host", "state", "shown"),
+    [
+        pytest.param(os.getpid(), socket.gethostname(), "sending", "undo not finished", id="lives"),
+        pytest.param(2**22 + 1, socket.gethostname(), "cut off", "undo cut off", id="is gone"),
+        pytest.param(2**22 + 1, "elsewhere", "sending", "undo not finished", id="nobody knows"),
+    ],
+)
+async def test_an_undo_whose_process_is_gone_is_cut_off(tmp_path, pid, host, state, shown):
+    """In `runs`, `status` and both as JSON, with the command that goes on with it."""
+    bench = Bench(tmp_path / "ledger.db")
+    await bench.ran(devices(3))
+    who = {"started_at": "now", "operator": "me", "host": "first", "pid": 1, "version": "0"}
+    async with bench.ledger() as ledger:
+        await ledger.unbindings.begin_undo(1, who)
+        await ledger.unbindings.start_undo(1, who | {"pid": pid, "host": host})
+    given = ("--endpoint", ENDPOINT, "--ledger", bench.path)
+    listed = called("runs", *given, home=tmp_path).stdout
+    found = told(bench)
+
+    assert found.summary.undo == {"state": state, "counts": {"pending": 3}}
+    assert [run["undo"]["state"] for run in all_runs(bench.path)] == [state]
+    assert f"  {shown}  " in listed
+    assert f"3 pending ({state})" in as_text(found.summary)
+    goes_on = any("bulkbind undo run" in line for line in _lines(found))
+    assert goes_on == (state == "cut off")
 
 
 async def test_when_it_last_went_well_is_read_from_the_ledger(tmp_path):
