@@ -518,5 +518,7 @@ class LiveFacts(Facts):
     """Why nothing is sent now, in words; empty if something is."""
     waiting = Fact(Waits(), read=lambda stored: Waits(*stored or ()))
     """Rows that wait for a known time."""
+    to_do = Fact[int | None](None)
+    """Rows that it has still to settle; None: a version that does not say so."""
     spent = Fact(RunFacts(), read=RunFacts)
     """What this process has learned and spent so far."""

@@ -58,18 +58,32 @@ def told(bench, *, after_s=0.0):
     return status(settings, clock=bench.clock)
 
 
-async def test_a_rate_is_that_of_the_time_there_was(sending):
-    """75 rows in 8 s are 9.4/s, and no 75 in a minute; those in doubt have not ended."""
+async def test_a_rate_is_that_of_late(sending):
+    """45 rows in the last 5 s are 9/s; those in doubt have not ended."""
     found = told(sending)
 
     assert found.done == 75
-    assert found.measured_s == pytest.approx(8.0, abs=0.3)
-    assert found.per_s == pytest.approx(75 / found.measured_s)
-    assert found.left_s == pytest.approx(320 / found.per_s + 5.0)
+    assert found.measured_s == 5.0
+    assert found.per_s == pytest.approx(9.0, abs=0.3)
+    assert found.settled_s == pytest.approx(0.5, abs=0.1)  # more than the next one takes
+    assert found.left_s == pytest.approx((320 - 1) / found.per_s + 5.0)
 
 
-async def test_a_slow_run_is_measured_over_a_minute(sending):
-    """Where few rows have ended in ten seconds; then all of the time counts."""
+async def test_a_pilot_has_less_left_than_its_manifest(sending):
+    """What its process has still to settle counts, less what has ended since it said so."""
+    with closing(sqlite3.connect(sending.path)) as db:
+        (text,) = db.execute("SELECT value FROM meta WHERE key = 'live'").fetchone()
+        pilot = json.loads(text) | {"to_do": 25, "waiting": [0, 0.0, 0.0]}
+        db.execute("UPDATE meta SET value = ? WHERE key = 'live'", (json.dumps(pilot),))
+        db.commit()
+    found = told(sending)
+
+    assert (found.done, found.to_do) == (75, 25)
+    assert found.left_s == pytest.approx((25 - 1) / found.per_s)
+
+
+async def test_a_slow_run_is_measured_over_the_time_there_was(sending):
+    """Where few rows have ended in ten seconds; 75 in 18 s are no 75 in a minute."""
     found = told(sending, after_s=10.0)
 
     assert found.measured_s == pytest.approx(18.0, abs=0.3)
@@ -84,7 +98,7 @@ async def test_it_says_why_it_waits_and_what_the_time_went_to(sending):
     assert lines[0].startswith("ended: 75 of 400, the last at ")
     assert lines[1] == "sending: pid 1 on here"
     assert lines[2].startswith("9.")
-    assert lines[2].endswith("/s of 10/s (set by --rate)  ·  8 s so far  ·  about 39 s left")
+    assert lines[2].endswith("/s of 10/s (set by --rate)  ·  8 s so far  ·  about 40 s left")
     assert lines[3:] == ["waiting: paced until 12:00:09", "5 devices in doubt, to be looked up"]
     assert found.summary.facts.account() == [("keeping to the pace", 7.5), ("sending", 0.5)]
 

@@ -122,6 +122,7 @@ async def send(
 
     async def tell() -> None:
         said = _live(run, began_at, gauge, clock, spent())
+        said.to_do = progress.to_do
         await ledger.put_meta(LiveFacts.key, said.as_json())
 
     steering = Steering(
