@@ -28,7 +28,7 @@ from bulkbind.app.reports import status
 from bulkbind.clock import SystemClock
 from bulkbind.errors import BulkbindError
 from tests.benchmarks.bench import say, write_json
-from tests.benchmarks.pacing import PATH, sandbox
+from tests.benchmarks.servers import PATH, sandbox
 from tests.support.manifests import fleet, write_csv
 from tests.support.processes import free_port
 from tests.support.sandbox_client import stamp
