@@ -436,7 +436,7 @@ def codes(statuses: Iterable[str]) -> str:
 
 
 HELD_CODES = {held: code for code, held in enumerate(Held)}
-"""The numbers by which `stored_bindings` holds whose a binding is; the view `bindings` has the words."""
+"""The numbers by which `stored_bindings` holds whose a binding is; the view has the words."""
 OPEN = f"status IN {codes(IS_OPEN)}"
 """Stored rows of which the server may hold the binding; as in the index `rows_open`."""
 VALID = f"status NOT IN {codes((Status.INVALID, Status.LEFT_OUT, Status.DUPLICATE))}"
