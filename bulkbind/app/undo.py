@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from bulkbind.app.run import new_session
 from bulkbind.app.session.eta import Gauge
+from bulkbind.app.session.leaving import settle_doubt
 from bulkbind.app.session.progress import Progress
 from bulkbind.app.session.sending import facts_of
 from bulkbind.app.session.session import (
@@ -23,7 +24,6 @@ from bulkbind.app.session.session import (
     time_boxed,
 )
 from bulkbind.engine import Parts, Unbinder, draining
-from bulkbind.engine.readback import Readback
 from bulkbind.errors import ExitCode, UsageError
 from bulkbind.ledger import RunReader, UndoReader, find_run, ledger_of, reading
 from bulkbind.logs import bound, logger
@@ -38,12 +38,9 @@ if TYPE_CHECKING:
     from bulkbind.clock import Clock
     from bulkbind.engine import StopSignal
     from bulkbind.ledger import Ledger
-    from bulkbind.model import Claim
     from bulkbind.pacing import Pacer
     from bulkbind.settings import Settings
 
-NO_RUN = 0
-"""A run without rows, so that rows cleared of doubt are not sent again."""
 ALL_ROWS = 2**62
 
 
@@ -207,27 +204,9 @@ class _Undoing:
     async def _settle_doubt(self) -> None:
         """Find in the lists which of the run's rows in doubt it has bound; send none again."""
         mine = [c for c in await self._ledger.doubts() if self._ledger.is_of(self._run, c.row)]
-        if not mine:
-            return
-        settings = self._session.settings
-        async with asyncio.TaskGroup() as tasks:
-            readback = Readback(
-                self._parts,
-                self._retries,
-                tasks,
-                NO_RUN,
-                _send_nothing,
-                send=settings.send,
-                doubt=settings.doubt,
-            )
-            readback.take_up(mine)
-            readback.start()
-        self.lists += readback.lists
-        await self._ledger.flushed()
-
-
-async def _send_nothing(claim: Claim) -> None:
-    raise AssertionError(f"row {claim.row} belongs to no run that sends")
+        self.lists += await settle_doubt(
+            self._session, self._ledger, self._parts, self._retries, mine
+        )
 
 
 def _result(session: Session, run: int) -> UndoResult:

@@ -90,4 +90,5 @@ from bulkbind.model.unbindings import (
     UndoPlan,
     UndoState,
     UndoSummary,
+    ended_of,
 )
