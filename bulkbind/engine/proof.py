@@ -300,9 +300,7 @@ def by_lists(item: Unbinding, looks: Sequence[Look], besides: AbstractSet[str]) 
     return _by_absence(item, looks, besides)
 
 
-def to_take(
-    claim: Claim, looks: Sequence[Look], besides: AbstractSet[str]
-) -> Record | Outcome:
+def to_take(claim: Claim, looks: Sequence[Look], besides: AbstractSet[str]) -> Record | Outcome:
     """Return the binding that two lists show for a row that is to be unbound, whoever bound it.
 
     Else how the row ends. *besides*: all that only these lists can tell.

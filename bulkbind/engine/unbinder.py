@@ -9,7 +9,6 @@ answer is sent again. What proves how a binding ended is decided in `engine.proo
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from itertools import count
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol, TypeVar, assert_never
@@ -48,7 +47,7 @@ from bulkbind.model import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 
     from bulkbind.engine.ports import Parts
     from bulkbind.engine.proof import Look

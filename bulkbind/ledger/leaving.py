@@ -14,6 +14,7 @@ from bulkbind.ledger.store import (
     OPEN,
     RUN_SHIFT,
     UNBIND_OPEN,
+    OfRun,
     codes,
     get_facts,
     optional_of,
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 _STAGED = f"r.id BETWEEN :first AND :last AND r.status = {CODES[Status.STAGED]}"
 _UNLISTED = f"""
 {_STAGED} AND NOT EXISTS (SELECT 1 FROM unbindings x WHERE x.row = r.id AND x.kind = 'leave')
-"""
+"""  # noqa: S608  # constants
 """Rows of which nothing says yet what there is to unbind."""
 _OURS = f"({HELD_CODES[Held.BOUND]}, {HELD_CODES[Held.ADOPTED]})"
 _LIST = f"""
@@ -56,7 +57,7 @@ SELECT r.id, 'leave', u.user_id, d.machine_code, CAST(b.device_id AS TEXT)
 _SURE = f"""
 {_UNLISTED} AND NOT EXISTS (SELECT 1 FROM stored_rows o INDEXED BY rows_open
                              WHERE o.device = r.device AND o.{OPEN})
-"""
+"""  # noqa: S608  # constants
 _MARK_GONE = f"""
 UPDATE rows SET status = 'already_gone', device_id = f.device_id,
        detail = 'not bound to its user any more since run ' || f.run_id
@@ -74,7 +75,8 @@ UPDATE rows SET status = 'not_ours', message = 'not bound or adopted by this led
        detail = coalesce(f.found, f.other, 'this ledger knows of no such binding')
   FROM (SELECT r.id,
                (SELECT 'found on the server by run ' || n.run_id || ', which did not bind it'
-                  FROM stored_bindings b JOIN runs n USING (run) WHERE b.device = r.device) AS found,
+                  FROM stored_bindings b JOIN runs n USING (run)
+                 WHERE b.device = r.device) AS found,
                (SELECT 'bound to user ' || min(u.user_id) FROM devices o
                   JOIN stored_bindings b ON b.device = o.device JOIN users u ON u.user = o.user
                  WHERE o.machine_code = d.machine_code AND o.user <> d.user) AS other
@@ -247,7 +249,8 @@ def unbound_by(db: sqlite3.Connection, run: int) -> Iterator[Device]:
     """Yield the devices that left by a run, with the names under which they were bound."""
     first, last = span(run)
     many = len(OPTIONAL)
-    for user, code, *names, name in db.execute(_UNBOUND, {"run": run, "first": first, "last": last}):
+    found = db.execute(_UNBOUND, {"run": run, "first": first, "last": last})
+    for user, code, *names, name in found:
         yield Device(user, code, tuple(names[:many] if name else names[many:]))
 
 
@@ -291,4 +294,4 @@ def mark_in_doubt(db: sqlite3.Connection, values: Mapping[str, object]) -> None:
 
 def kind_of(db: sqlite3.Connection, run: int) -> RunKind:
     """Return what a run does."""
-    return RunKind(db.execute("SELECT kind FROM runs WHERE run = ?", (run,)).fetchone()[0])
+    return OfRun(db, run).kind()

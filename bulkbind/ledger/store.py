@@ -26,6 +26,7 @@ from bulkbind.model import (
     UNBIND_PENDING,
     Held,
     RunFacts,
+    RunKind,
     Status,
     Unreachable,
 )
@@ -122,6 +123,11 @@ class OfRun:
         """Return the run's id."""
         query = "SELECT run_id FROM runs WHERE run = ?"
         return str(self._db.execute(query, (self._run,)).fetchone()[0])
+
+    def kind(self) -> RunKind:
+        """Return what the run does."""
+        query = "SELECT kind FROM runs WHERE run = ?"
+        return RunKind(self._db.execute(query, (self._run,)).fetchone()[0])
 
     def facts(self) -> RunFacts:
         """Return what is known of the run, apart from its rows."""

@@ -78,7 +78,7 @@ class PlanWord(Described):
         is_fixed=True,
     )  # fmt: skip
     NOT_OURS = "not_ours", PlanFacts(
-        "?", "not bound or adopted by this ledger for its user: --any unbinds what lists show",
+        "#", "not bound or adopted by this ledger for its user: --any unbinds what lists show",
         ("is not ours", "are not ours"), is_fixed=True, is_problem=True,
     )  # fmt: skip
     DUPLICATE = "duplicate", PlanFacts(

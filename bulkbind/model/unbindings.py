@@ -142,9 +142,7 @@ def ended_of(item: Unbinding) -> Ended:
     device = Device(item.user_id, item.machine_code)
     claim = Claim(item.row, device, attempts=item.attempts, last=item.last)
     is_unsent = not item.attempts and not item.was_sent
-    outcome = Outcome(
-        Status(item.status), item.device_id, detail=item.detail, is_unsent=is_unsent
-    )
+    outcome = Outcome(Status(item.status), item.device_id, detail=item.detail, is_unsent=is_unsent)
     return claim, outcome
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from bulkbind.app.session.session import retries_of
 from bulkbind.engine import Taker, Unbinder, draining
 from bulkbind.engine.readback import Readback
-from bulkbind.engine.stop import DrainedError
+from bulkbind.engine.stop import PILOT_OVER, DrainedError
 from bulkbind.model import UnbindKind, ended_of
 
 if TYPE_CHECKING:
@@ -89,6 +89,8 @@ class Leaving:
         finally:
             await self._ledger.flushed()
         await self._unbinder.run(self._run, UnbindKind.LEAVE, last)
+        if first is not None:
+            self._session.stop.set(PILOT_OVER)
 
 
 async def settle_doubt(

@@ -69,7 +69,6 @@ async def send(
     """
     settings, clock, stop = session.settings, session.clock, session.stop
     staged, doubtful = await ledger.unsettled(run)
-    kind = await ledger.kind_of(run)
     moves = 0 if first else await ledger.unbindings.count_left(run, UnbindKind.MOVE)
     rows = (staged if first is None else min(first, staged)) + doubtful + moves
     pacer = await pacer_of(session, ledger, is_idle=not rows)
@@ -107,9 +106,11 @@ async def send(
 
     ledger.on_settled, ledger.on_doubted = on_settled, on_doubted
     parts = Parts(api, ledger, pacer, stop, clock)
-    sender: Sender = _Sender(session, ledger, parts, run, breaker)
-    if kind is RunKind.UNBIND:
-        sender = Leaving(session, ledger, parts, run, on_settled)
+    sender: Sender = (
+        _Sender(session, ledger, parts, run, breaker)
+        if await ledger.kind_of(run) is RunKind.BIND
+        else Leaving(session, ledger, parts, run, on_settled)
+    )
     began_at = iso(clock.utc_now())
 
     def spent() -> RunFacts:
