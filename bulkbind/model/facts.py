@@ -447,6 +447,8 @@ class RunFacts(Facts):
     """Seconds by which the server's clock is ahead of ours, rounded down; None: not measured."""
     left_out = Fact[Chosen | None](None)
     """Rows of the manifests that were not meant; None: all were."""
+    takes_any = Fact(False)  # noqa: FBT003  # a default
+    """Whether an unbind run unbinds what the users' lists show, also if it is not ours."""
     note = Fact("")
     """What the operator says of the run, such as the number of a change."""
     adjusted = Fact[Sequence[Adjustment]]((), joins)

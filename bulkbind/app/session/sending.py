@@ -7,10 +7,11 @@ import math
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from bulkbind.app.reports import Report, write_report
 from bulkbind.app.session.eta import Gauge
+from bulkbind.app.session.leaving import Leaving
 from bulkbind.app.session.progress import Progress, Timeline
 from bulkbind.app.session.session import (
     NAMES_CODES,
@@ -27,7 +28,7 @@ from bulkbind.engine import Breaker, Parts, Pipeline, StopSignal, Unbinder, drai
 from bulkbind.errors import ExitCode, LedgerError
 from bulkbind.ledger import ledger_of, places_of
 from bulkbind.logs import bound, logger
-from bulkbind.model import LimitFound, LiveFacts, RunFacts, RunState, UnbindKind
+from bulkbind.model import LimitFound, LiveFacts, RunFacts, RunKind, RunState, UnbindKind
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -104,7 +105,12 @@ async def send(
         breaker.doubted(before)
 
     ledger.on_settled, ledger.on_doubted = on_settled, on_doubted
-    sender = _Sender(session, ledger, Parts(api, ledger, pacer, stop, clock), run, breaker)
+    parts = Parts(api, ledger, pacer, stop, clock)
+    sender: Sender = (
+        _Sender(session, ledger, parts, run, breaker)
+        if await ledger.kind_of(run) is RunKind.BIND
+        else Leaving(session, ledger, parts, run, on_settled)
+    )
     began_at = iso(clock.utc_now())
 
     def spent() -> RunFacts:
@@ -215,8 +221,29 @@ class _Notes:
             self._task.add_done_callback(lambda task: task.cancelled() or task.exception())
 
 
+class Sender(Protocol):
+    """Sends the rows of a run."""
+
+    again: int
+    """Binds sent again after a time-out."""
+
+    @property
+    def lists(self) -> int:
+        """List calls made."""
+
+    @property
+    def backed_off_s(self) -> float:
+        """Total seconds of backoff over all devices."""
+
+    async def send(self, first: int | None) -> None:
+        """Send what is left, or *first* rows of it."""
+
+    def widen(self, concurrency: int) -> None:
+        """Have workers for so many requests at once from now on."""
+
+
 class _Sender:
-    """Sends a run: first the staged rows, then, in groups, the moved ones."""
+    """Sends a run that binds: first the staged rows, then, in groups, the moved ones."""
 
     def __init__(
         self, session: Session, ledger: Ledger, parts: Parts, run: int, breaker: Breaker
@@ -243,9 +270,6 @@ class _Sender:
 
     async def send(self, first: int | None) -> None:
         """*first*: as in `run`; a pilot moves nothing."""
-        await self._send_staged(first)
-        if first is not None:
-            return
         settings, stop = self._session.settings, self._session.stop
         unbindings = self._ledger.unbindings
         mover = Unbinder(
@@ -256,6 +280,11 @@ class _Sender:
             settings.doubt,
             on_settled=lambda _items: None,
         )
+        await mover.find_out(self._run)
+        await self._send_staged(first)
+        if first is not None:
+            self.lists += mover.lists
+            return
         while not stop.is_set:
             # In groups, so that no device is long without a user.
             last = await unbindings.next_rows(self._run, UnbindKind.MOVE, MOVED_AT_ONCE)
