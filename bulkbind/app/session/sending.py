@@ -24,7 +24,7 @@ from bulkbind.app.session.session import (
 from bulkbind.app.session.steering import Steering
 from bulkbind.clock import iso
 from bulkbind.engine import Breaker, Parts, Pipeline, StopSignal, Unbinder, draining
-from bulkbind.errors import ExitCode, LedgerError
+from bulkbind.errors import ExitCode, LedgerError, UsageError
 from bulkbind.ledger import ledger_of, places_of
 from bulkbind.logs import bound, logger
 from bulkbind.model import LimitFound, LiveFacts, RunFacts, RunState, UnbindKind
@@ -220,6 +220,8 @@ class _Sender:
     def __init__(
         self, session: Session, ledger: Ledger, parts: Parts, run: int, breaker: Breaker
     ) -> None:
+        if (workers := session.settings.send.workers) not in (1, "auto"):
+            raise UsageError(f"{workers} workers: this version sends with one process")
         self._breaker = breaker
         self._session = session
         self._ledger = ledger
