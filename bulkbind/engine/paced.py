@@ -9,6 +9,7 @@ import asyncio
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
+from bulkbind.engine.stop import UnsentError
 from bulkbind.model import (
     Accepted,
     AlreadyBound,
@@ -105,12 +106,18 @@ class Paced:
                     await before()
                 credential = self._auth.current(user_id)
                 attempt = None if credential is None else await send(credential)
+            except UnsentError:
+                self._gate.forget(permit)
+                continue
             except BaseException:
                 self._gate.forget(permit)
                 raise
             if credential is not None and attempt is not None:
                 break
             self._gate.forget(permit)  # the credential expired while this request waited
+        if attempt.under_way_s is not None:  # says nothing of the server
+            self._gate.forget(permit)
+            return attempt
         self._gate.report(permit, attempt.verdict, attempt.limits)
         match attempt.verdict:
             case Accepted() | AlreadyBound() | Refused(set_up=False):

@@ -22,9 +22,10 @@ from bulkbind.app.session.session import (
     retries_of,
 )
 from bulkbind.app.session.steering import Steering
+from bulkbind.app.session.workers import hub_of, workers_of
 from bulkbind.clock import iso
 from bulkbind.engine import Breaker, Parts, Pipeline, StopSignal, Unbinder, draining
-from bulkbind.errors import ExitCode, LedgerError, UsageError
+from bulkbind.errors import ExitCode, LedgerError
 from bulkbind.ledger import ledger_of, places_of
 from bulkbind.logs import bound, logger
 from bulkbind.model import LimitFound, LiveFacts, RunFacts, RunState, UnbindKind
@@ -81,7 +82,9 @@ async def send(
         trouble=lambda: client.trouble,
     )
     notes = _Notes(ledger, client)
-    api = paced(session, client, pacer)
+    workers = workers_of(settings.send, rows, pacer.pace())
+    hub = hub_of(session, client, workers) if workers > 1 else None
+    api = paced(session, hub or client, pacer)
     progress = Progress(
         rows,
         session.listener,
@@ -116,6 +119,8 @@ async def send(
             again=sender.again,
             backed_off_s=sender.backed_off_s,
         )
+        if hub is not None:
+            facts.workers = hub.workers()
         if steering.done:
             facts.adjusted = steering.done
         return facts
@@ -220,8 +225,6 @@ class _Sender:
     def __init__(
         self, session: Session, ledger: Ledger, parts: Parts, run: int, breaker: Breaker
     ) -> None:
-        if (workers := session.settings.send.workers) not in (1, "auto"):
-            raise UsageError(f"{workers} workers: this version sends with one process")
         self._breaker = breaker
         self._session = session
         self._ledger = ledger
