@@ -25,10 +25,6 @@ class DrainedError(Exception):
     """A wait was cut short because the run is stopping; what waited was not sent."""
 
 
-class UnsentError(Exception):
-    """A request did not leave, and says nothing of the server: it needs another permit."""
-
-
 @dataclass(frozen=True, slots=True)
 class StopReason:
     """Why a run stops early, for a person, and the exit code of its command."""

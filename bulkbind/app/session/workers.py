@@ -35,9 +35,20 @@ def workers_of(
     return max(1, min(cores - 1, MOST_AUTO))
 
 
-def hub_of(session: Session, client: KooDrive, number: int) -> Hub:
-    """Return the client of a run with workers, a context manager."""
+def hub_of(session: Session, client: KooDrive, rows: int, pace_per_s: float | None) -> Hub | None:
+    """Return the client of a run with workers, a context manager; None: it has none.
+
+    *rows*: that are to be sent; *pace_per_s*: as in `workers_of`.
+    """
     settings, tls = session.settings, session.tls
+    number = workers_of(settings.send, rows, pace_per_s)
+    if number == 1 or not rows:
+        return None
+    if not client.can_check():
+        session.listener.notice(
+            "one process sends: with this release of aiohttp, workers cannot be kept to their lease"
+        )
+        return None
     return Hub(
         client,
         session.clock,

@@ -8,7 +8,6 @@ from itertools import count
 from typing import TYPE_CHECKING, Protocol, Self
 
 from bulkbind.engine.ports import Client
-from bulkbind.engine.stop import UnsentError
 from bulkbind.engine.workers.messages import (
     TO_DRIVER,
     Beat,
@@ -68,7 +67,7 @@ class Local(Client, Protocol):
 class _Ordered:
     """A bind that a worker was told to send."""
 
-    done: asyncio.Future[Attempt]
+    done: asyncio.Future[Attempt | None]
     at: float
     timeout_s: float
 
@@ -200,20 +199,20 @@ class Hub:
         self._report = report
         self._local.on_unasked(report)
 
-    async def bind(self, device: Device, credential: Credential) -> Attempt:
-        """Send one bind. Raises: UnsentError if it was not sent, and needs another permit."""
+    async def bind(self, device: Device, credential: Credential) -> Attempt | None:
+        """Send one bind; return None if its worker's lease had ended, and nothing was sent."""
         ready = [crew for crew in self._crews if crew.takes()]
         if ready:
             crew = min(ready, key=lambda each: len(each.orders))
             return await self._ordered(crew, device, credential)
         attempt = await self._local.bind(device, credential)
-        if not self._is_proven and isinstance(attempt.verdict, Accepted | AlreadyBound):
-            self._is_proven = True
+        if not self._is_proven and attempt is not None:
+            self._is_proven = isinstance(attempt.verdict, Accepted | AlreadyBound)
             for crew in self._crews:
                 self._tell(crew)
         return attempt
 
-    async def _ordered(self, crew: _Crew, device: Device, credential: Credential) -> Attempt:
+    async def _ordered(self, crew: _Crew, device: Device, credential: Credential) -> Attempt | None:
         key = self._keys.get(credential)
         if key is None:
             key = self._keys[credential] = len(self._keys) + 1
@@ -221,7 +220,7 @@ class Hub:
             crew.keys.add(key)
             self._put(crew, Key(key, credential.parts()))
         timeout_s = self._local.patience_s()
-        done: asyncio.Future[Attempt] = asyncio.get_running_loop().create_future()
+        done: asyncio.Future[Attempt | None] = asyncio.get_running_loop().create_future()
         number = next(self._numbers)
         crew.orders[number] = _Ordered(done, self._clock.monotonic(), timeout_s)
         self._put(crew, Order(number, key, timeout_s, device))
@@ -304,7 +303,7 @@ class Hub:
                 self._put(crew, Lease(number))
             case Kept(number=number):
                 if (order := crew.orders.pop(number, None)) is not None and not order.done.done():
-                    order.done.set_exception(UnsentError())
+                    order.done.set_result(None)
             case Unasked(connection=connection):
                 crew.nameless.discard(connection)
                 self._report(_mark(crew, connection))

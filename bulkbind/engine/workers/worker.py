@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Protocol
 
-from bulkbind.engine.stop import UnsentError
 from bulkbind.engine.workers.messages import (
     TO_WORKER,
     Beat,
@@ -39,6 +38,10 @@ BEAT_S = 0.25
 """It asks for another one so often."""
 
 
+class LateError(Exception):
+    """A request did not leave, as the lease had ended."""
+
+
 class Sends(Protocol):
     """What the worker sends with."""
 
@@ -48,7 +51,7 @@ class Sends(Protocol):
     async def bind(
         self, device: Device, credential: Credential, timeout_s: float | None = None
     ) -> Attempt:
-        """Send one bind. Raises: UnsentError if it was not sent since `may_send` raised it."""
+        """Send one bind. Raises: LateError if it was not sent since `may_send` raised it."""
 
     def on_unasked(self, report: Callable[[int], None]) -> None:
         """Have *report* called with the number of a connection that says more, or breaks."""
@@ -72,7 +75,7 @@ class Worker:
             clock: Measures the lease.
             send: Sends bytes to the driver.
             version: Of bulkbind.
-            open_client: Returns the client, from the driver's setup and what raises UnsentError
+            open_client: Returns the client, from the driver's setup and what raises LateError
                 when a request must not leave any more.
             credential_of: Returns a credential, from its own form.
         """
@@ -94,9 +97,9 @@ class Worker:
         self._put(Hello(version))
 
     def may_send(self) -> None:
-        """Return if a request may leave now. Raises: UnsentError."""
+        """Return if a request may leave now. Raises: LateError."""
         if self._clock.monotonic() >= self._until:
-            raise UnsentError
+            raise LateError
 
     def heard(self, data: bytes) -> None:
         """Do what the driver says."""
@@ -149,7 +152,7 @@ class Worker:
             self.may_send()
             key = self._keys[order.key]
             attempt = await self._client.bind(order.device, key, order.timeout_s)
-        except UnsentError:
+        except LateError:
             self._put(Kept(order.number))
         else:
             self._put(Said.of(order.number, attempt))
