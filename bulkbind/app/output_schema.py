@@ -131,6 +131,18 @@ LIMIT: Schema = {
         "is_spaced": _truth("whether requests that come close together are refused"),
     },
 }
+WORKER = _object(
+    "a process that sends for the run",
+    {
+        "number": _whole("from 1, in each part of the run"),
+        "pid": _whole("of the process"),
+        "is_alive": _truth("whether it sends"),
+        "settled": _whole("rows that ended through it"),
+        "in_hand": _whole("rows that it was given and that have not ended"),
+        "per_s": _number("rows that ended per second: of late; at its end, over all its time"),
+        "lost": _text("why the run gave it up; empty if it did not"),
+    },
+)
 _FACTS: Schema = {
     "requests": _whole("requests sent, of every kind"),
     "requests_lists": _whole("list calls among them"),
@@ -171,6 +183,8 @@ _FACTS: Schema = {
         ),
         "how operators steered the run with `adjust`",
     ),
+    "workers": _list(WORKER, "workers, or how they were at their end; absent if it has none"),
+    "cpu_s": _number("processor seconds of the run's own process while it was sending"),
     "pruned_at": _moment("when the run's rows were deleted", may_lack=True),
     "pruned_rows": _whole("1 while its rows are being deleted", may_lack=True),
 }

@@ -23,6 +23,7 @@ from bulkbind.app.session.session import (
     retries_of,
 )
 from bulkbind.app.session.steering import Steering
+from bulkbind.app.session.workers import hub_of
 from bulkbind.clock import iso
 from bulkbind.engine import Breaker, Parts, Pipeline, StopSignal, Unbinder, draining
 from bulkbind.errors import ExitCode, LedgerError
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
     from bulkbind.clock import Clock
+    from bulkbind.engine.workers.hub import Hub
     from bulkbind.koodrive import KooDrive
     from bulkbind.ledger import Ledger
     from bulkbind.model import Ended, RunSummary, Status
@@ -82,7 +84,8 @@ async def send(
         trouble=lambda: client.trouble,
     )
     notes = _Notes(ledger, client)
-    api = paced(session, client, pacer)
+    hub = hub_of(session, client, rows, pacer.pace())
+    api = paced(session, hub or client, pacer)
     progress = Progress(
         rows,
         session.listener,
@@ -121,6 +124,7 @@ async def send(
             lists=sender.lists,
             again=sender.again,
             backed_off_s=sender.backed_off_s,
+            hub=hub,
         )
         if steering.done:
             facts.adjusted = steering.done
@@ -322,8 +326,9 @@ def facts_of(
     lists: int,
     again: int,
     backed_off_s: float,
+    hub: Hub | None = None,
 ) -> RunFacts:
-    """Return what to record about sending, apart from the rows."""
+    """Return what to record about sending, apart from the rows. *hub*: of the workers, if any."""
     pace = pacer.pace()
     facts = RunFacts()
     facts.requests = client.requests
@@ -342,6 +347,8 @@ def facts_of(
             facts.limit = found
     if (in_flight := pacer.in_flight()) is not None:
         facts.limit_in_flight = in_flight
+    if hub is not None:
+        facts.workers = hub.workers()
     if client.server_clock.measured:
         # Rounded down: the estimate must never be ahead of the server's clock.
         facts.clock_skew_s = math.floor(client.server_clock.skew_s() * 1000) / 1000
