@@ -17,7 +17,7 @@ from rich.text import Text
 
 from bulkbind.cli.colours import STYLES
 from bulkbind.redaction import line
-from bulkbind.report.measures import ENOUGH, LONG_S, RECENT_S, left_s, pace_text
+from bulkbind.report.measures import ENOUGH, LONG_S, RECENT_S, left_s, pace_text, workers_now
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -94,6 +94,8 @@ class LiveDisplay:
             Text(f"{done:,} / {self._rows:,}  {percent}"),
         )
         lines: list[Table | Text] = [table, self._counts_line(), self._pace_line(done, rate)]
+        if workers := self._gauge.workers():
+            lines.append(_line(f"workers: {workers_now(workers)}", "", width))
         if waits := self._gauge.waits():
             lines.append(_line(f"waiting: {waits}", "yellow", width))
         if trouble := self._gauge.trouble():

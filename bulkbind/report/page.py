@@ -63,6 +63,7 @@ def write_html(
     environment.filters["counted"] = counted
     environment.filters["moment"] = moment
     environment.filters["rate"] = rate_text
+    environment.filters["seconds"] = _seconds
     environment.filters["place"] = _place
     sources = run.sources()
     table = _Table(run, summary, sources, only)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from bulkbind.clock import Clock
     from bulkbind.koodrive import KooDrive
     from bulkbind.ledger import Ledger
-    from bulkbind.model import Ended, RunSummary, Status
+    from bulkbind.model import Ended, RunSummary, Status, WorkerState
     from bulkbind.pacing import Pacer
     from bulkbind.settings.model import FailOn, SendSettings
 
@@ -73,15 +74,18 @@ async def send(
     pacer = await pacer_of(session, ledger, is_idle=not rows)
     ledger.count_time(pacer.time)
     client = await known_client(session, ledger)
+    notes = _Notes(ledger, client)
+    api = paced(session, client, pacer)
+    breaker = Breaker(stop, settings.send.max_failures)
+    sender = _Sender(session, ledger, Parts(api, ledger, pacer, stop, clock), run, breaker)
     gauge = Gauge(
         pacer,
         clock,
         patience_s=client.patience_s,
         settle_s=settings.doubt.readback_settle,
         trouble=lambda: client.trouble,
+        workers=sender.workers,
     )
-    notes = _Notes(ledger, client)
-    api = paced(session, client, pacer)
     progress = Progress(
         rows,
         session.listener,
@@ -90,7 +94,6 @@ async def send(
         log_devices=settings.log.log_devices,
     )
     timeline = Timeline(gauge, clock)
-    breaker = Breaker(stop, settings.send.max_failures)
 
     def on_settled(ended: Sequence[Ended]) -> None:
         progress.settled(ended)
@@ -104,18 +107,10 @@ async def send(
         breaker.doubted(before)
 
     ledger.on_settled, ledger.on_doubted = on_settled, on_doubted
-    sender = _Sender(session, ledger, Parts(api, ledger, pacer, stop, clock), run, breaker)
     began_at = iso(clock.utc_now())
 
     def spent() -> RunFacts:
-        facts = facts_of(
-            client,
-            pacer,
-            settings.send,
-            lists=sender.lists,
-            again=sender.again,
-            backed_off_s=sender.backed_off_s,
-        )
+        facts = sender.spent(client, pacer)
         if steering.done:
             facts.adjusted = steering.done
         return facts
@@ -229,12 +224,32 @@ class _Sender:
         self._run = run
         self._width = session.settings.send.concurrency
         self._pipeline: Pipeline | None = None
+        self._cpu_before_s = time.process_time()
         self.lists = 0
         """List calls made."""
         self.again = 0
         """Binds sent again after a time-out."""
         self.backed_off_s = 0.0
         """Total seconds of backoff over all devices."""
+
+    def workers(self) -> list[WorkerState]:
+        """Return how the processes that send are doing; none where this one does."""
+        return []
+
+    def spent(self, client: KooDrive, pacer: Pacer) -> RunFacts:
+        """Return what the sending has learned and spent so far."""
+        facts = facts_of(
+            client,
+            pacer,
+            self._session.settings.send,
+            lists=self.lists,
+            again=self.again,
+            backed_off_s=self.backed_off_s,
+        )
+        facts.cpu_s = round(time.process_time() - self._cpu_before_s, 3)
+        if workers := self.workers():
+            facts.workers = workers
+        return facts
 
     def widen(self, concurrency: int) -> None:
         """Have workers for so many requests at once from now on."""
