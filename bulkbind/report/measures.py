@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from bulkbind.clock import HOUR_S, MINUTE_S
 from bulkbind.model import Waits
+from bulkbind.model.fields import enumeration
 from bulkbind.model.wording import counted
 
 if TYPE_CHECKING:
@@ -76,22 +77,24 @@ def workers_now(workers: Sequence[WorkerState]) -> str:
     alive = [worker for worker in workers if worker["is_alive"]]
     in_hand = sum(worker["in_hand"] for worker in workers)
     of_all = f" of {len(workers)}" if len(alive) < len(workers) else ""
-    rates = _each([worker["per_s"] for worker in alive], rate_text)
-    told = [f"{len(alive)}{of_all} sending" + (f" {rates}" if rates else "")]
-    return "; ".join([*told, f"{counted(in_hand, 'rows')} in hand", *_lost(workers)])
+    rates = _each([worker["per_s"] for worker in alive], rate_text, "")
+    told = f"{len(alive)}{of_all} sending" + (f" at {rates}" if rates else "")
+    return "; ".join([told, f"{counted(in_hand, 'rows')} in hand", *_lost(workers)])
 
 
 def workers_at_end(workers: Sequence[WorkerState]) -> str:
     """Return what workers did: how many, the rows that ended through each, who was lost."""
-    settled = _each([worker["settled"] for worker in workers], "{:,}".format)
-    return "; ".join([f"{counted(len(workers), 'workers')}, {settled} rows", *_lost(workers)])
+    rows = _each([worker["settled"] for worker in workers], "{:,}".format, " rows")
+    return "; ".join([f"{counted(len(workers), 'workers')} with {rows}", *_lost(workers)])
 
 
-def _each(figures: Sequence[float], text: Callable[[float], str]) -> str:
+def _each(figures: Sequence[float], text: Callable[[float], str], unit: str) -> str:
     """Return a figure of each, or of many the least and the most; empty for none."""
+    if not figures:
+        return ""
     if len(figures) > MOST_APART:
-        return f"{text(min(figures))} to {text(max(figures))} each"
-    return ", ".join(map(text, figures))
+        return f"{text(min(figures))} to {text(max(figures))}{unit} each"
+    return enumeration(*map(text, figures), last="and") + unit
 
 
 def _lost(workers: Sequence[WorkerState]) -> list[str]:
