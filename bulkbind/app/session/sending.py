@@ -23,9 +23,10 @@ from bulkbind.app.session.session import (
     retries_of,
 )
 from bulkbind.app.session.steering import Steering
+from bulkbind.app.session.workers import hub_of
 from bulkbind.clock import iso
 from bulkbind.engine import Breaker, Parts, Pipeline, StopSignal, Unbinder, draining
-from bulkbind.errors import ExitCode, LedgerError, UsageError
+from bulkbind.errors import ExitCode, LedgerError
 from bulkbind.ledger import ledger_of, places_of
 from bulkbind.logs import bound, logger
 from bulkbind.model import LimitFound, LiveFacts, RunFacts, RunState, UnbindKind
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
     from bulkbind.clock import Clock
+    from bulkbind.engine.workers import Hub
     from bulkbind.koodrive import KooDrive
     from bulkbind.ledger import Ledger
     from bulkbind.model import Ended, RunSummary, Status, WorkerState
@@ -75,9 +77,10 @@ async def send(
     ledger.count_time(pacer.time)
     client = await known_client(session, ledger)
     notes = _Notes(ledger, client)
-    api = paced(session, client, pacer)
+    hub = hub_of(session, client, rows, pacer.pace())
+    api = paced(session, hub or client, pacer)
     breaker = Breaker(stop, settings.send.max_failures)
-    sender = _Sender(session, ledger, Parts(api, ledger, pacer, stop, clock), run, breaker)
+    sender = _Sender(session, ledger, Parts(api, ledger, pacer, stop, clock), run, breaker, hub)
     gauge = Gauge(
         pacer,
         clock,
@@ -212,11 +215,16 @@ class _Notes:
 class _Sender:
     """Sends a run: first the staged rows, then, in groups, the moved ones."""
 
-    def __init__(
-        self, session: Session, ledger: Ledger, parts: Parts, run: int, breaker: Breaker
+    def __init__(  # noqa: PLR0917  # what sends, and what it is told to
+        self,
+        session: Session,
+        ledger: Ledger,
+        parts: Parts,
+        run: int,
+        breaker: Breaker,
+        hub: Hub | None,
     ) -> None:
-        if (workers := session.settings.send.workers) not in (1, "auto"):
-            raise UsageError(f"{workers} workers: this version sends with one process")
+        self._hub = hub
         self._breaker = breaker
         self._session = session
         self._ledger = ledger
@@ -234,7 +242,7 @@ class _Sender:
 
     def workers(self) -> list[WorkerState]:
         """Return how the processes that send are doing; none where this one does."""
-        return []
+        return [] if self._hub is None else self._hub.workers()
 
     def spent(self, client: KooDrive, pacer: Pacer) -> RunFacts:
         """Return what the sending has learned and spent so far."""
