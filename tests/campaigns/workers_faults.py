@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bulkbind.clock import epoch_of
+from bulkbind.engine.workers.worker import LEASE_S
 from tests.benchmarks.bench import say, write_json
 from tests.campaigns.crash_campaign import (
     CODE_FOR_BOUND,
@@ -53,8 +54,6 @@ from tests.support.processes import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-LEASE_S = 0.6
-"""The longest time from when a worker asked for its last lease to its last request."""
 SLACK_S = 0.3
 """For so long a request that has left may wait to be read by a sandbox on a busy machine."""
 TIME_OUT_S, SETTLE_S = 1.0, 0.5
