@@ -13,7 +13,7 @@ import signal
 import socket
 import sys
 from importlib.metadata import version
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import msgspec
 
@@ -24,18 +24,33 @@ from bulkbind.engine.workers.worker import Worker
 from bulkbind.koodrive.auth.credential import of_parts
 from bulkbind.koodrive.client import KooDrive
 from bulkbind.koodrive.transport import context_of
-from bulkbind.settings import ApiSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from ssl import SSLContext
 
+    from bulkbind.settings import ApiSettings
+
+
+class Api(msgspec.Struct, frozen=True, kw_only=True):
+    """What a client needs of the settings, under the same names."""
+
+    path: str
+    already_bound_codes: tuple[str, ...]
+    not_bound_codes: tuple[str, ...]
+    retryable_codes: tuple[str, ...]
+    locked_codes: tuple[str, ...]
+    user_codes: tuple[str, ...]
+    timeout: float
+    list_timeout: float
+    connect_timeout: float
+    proxy: str | None
+
 
 class Setup(msgspec.Struct, frozen=True, kw_only=True):
     """How to reach the server, and what is known of it."""
 
-    api: bytes
-    """The settings as JSON."""
+    api: Api
     endpoint: str
     skew_s: float | None
     """Seconds that the server's clock is ahead of this machine's."""
@@ -60,7 +75,7 @@ def setup_of(
     """Return the setup for a worker of a run that has reached the server."""
     has_own = tls is not None and settings.ca_file is not None
     setup = Setup(
-        api=settings.model_dump_json(exclude={"ca_file"}, exclude_none=True).encode(),
+        api=Api(**{name: getattr(settings, name) for name in Api.__struct_fields__}),
         endpoint=endpoint,
         skew_s=client.server_clock.skew_s() if client.server_clock.known else None,
         names_codes=client.names_codes,
@@ -76,7 +91,7 @@ async def opened(data: bytes, may_send: Callable[[], None]) -> KooDrive:
     os.environ.update(setup.proxies)  # as the client looks for them; never seen from outside
     is_tls = setup.endpoint.startswith("https:")
     client = KooDrive(
-        ApiSettings.model_validate_json(setup.api),
+        cast("ApiSettings", setup.api),  # all that a client asks it for
         setup.endpoint,
         SystemClock(),
         skew_s=setup.skew_s,

@@ -18,7 +18,6 @@ from yarl import URL
 
 from bulkbind.errors import UsageError
 from bulkbind.redaction import learn
-from bulkbind.settings import proxy_parts
 from bulkbind.threads import in_thread
 
 if TYPE_CHECKING:
@@ -99,6 +98,9 @@ def proxy_for(
         name, value = _variable("all_proxy", environ)
     if not value:
         return None
+    # A worker process without a proxy shall not load all settings.
+    from bulkbind.settings import proxy_parts  # noqa: PLC0415  # as above
+
     try:
         url, login = proxy_parts(value)
         return Proxy(url, {hdrs.PROXY_AUTHORIZATION: _basic(login)} if login else None)

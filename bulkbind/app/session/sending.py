@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
     from bulkbind.clock import Clock
-    from bulkbind.engine.workers import Hub
+    from bulkbind.engine.workers.hub import Hub
     from bulkbind.koodrive import KooDrive
     from bulkbind.ledger import Ledger
     from bulkbind.model import Ended, RunSummary, Status, WorkerState

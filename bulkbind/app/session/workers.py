@@ -8,7 +8,8 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from bulkbind.app.worker import setup_of
-from bulkbind.engine.workers import Hub, PipeLink
+from bulkbind.engine.workers.hub import Hub
+from bulkbind.engine.workers.link import PipeLink
 
 if TYPE_CHECKING:
     from bulkbind.app.session.session import Session

@@ -9,9 +9,3 @@ for its last lease, by its own clock, so that no delay lengthens it. Whoever is 
 is buried: its permits come back, its rows are in doubt, and no list counts as proof of absence
 before lease, time-out and `readback_settle` have passed.
 """
-
-from bulkbind.engine.workers.hub import Hub
-from bulkbind.engine.workers.link import PipeLink
-from bulkbind.engine.workers.worker import Worker
-
-__all__ = ["Hub", "PipeLink", "Worker"]

@@ -322,10 +322,17 @@ class Hub:
     def _tell(self, crew: _Crew) -> None:
         """Tell a worker how to reach the server, once it is there and the set-up is proven."""
         if self._is_proven and crew.is_greeted and not (crew.is_told or crew.lost):
+            self._demand_names()
             crew.is_told = True
             self._put(crew, Start(self._setup()))
-            if self._names_codes:
-                self._put(crew, Named())
+
+    def _demand_names(self) -> None:
+        """Let those who have been told already know once each success must name its device."""
+        if self._local.names_codes and not self._names_codes:
+            self._names_codes = True
+            for crew in self._crews:
+                if crew.is_told:
+                    self._put(crew, Named())
 
     def _said(self, crew: _Crew, said: Said) -> None:
         order = crew.orders.pop(said.number, None)
@@ -340,11 +347,7 @@ class Hub:
             attempt.code, attempt.message = redacted(attempt.code), redacted(attempt.message)
             attempt.request_id = redacted(attempt.request_id)
         self._local.learn(attempt)
-        if self._local.names_codes and not self._names_codes:
-            self._names_codes = True
-            for each in self._crews:
-                if each.is_told:
-                    self._put(each, Named())
+        self._demand_names()
         crew.settled += 1
         if order is not None and not order.done.done():
             order.done.set_result(attempt)

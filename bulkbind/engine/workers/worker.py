@@ -91,6 +91,7 @@ class Worker:
         """When each lease that has not come was asked for."""
         self._until = float("-inf")
         """The end of the lease."""
+        self._names_codes = False
         self._out: list[ToDriver] = []
         self.failure: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         """Why it must end, once it must."""
@@ -106,8 +107,8 @@ class Worker:
         try:
             for message in self._frames.feed(data):
                 self._do(message)
-        except ValueError as error:  # of msgspec, too
-            self._fail(f"it cannot read what it is told: {error}")
+        except Exception as error:  # noqa: BLE001  # the driver must learn why it ends
+            self._fail(f"it cannot do what it is told: {type(error).__name__}: {error}")
 
     def _do(self, message: ToWorker) -> None:
         match message:
@@ -121,8 +122,9 @@ class Worker:
             case Start(setup=setup):
                 self._start(self._open(setup))
             case Named():
-                assert self._client is not None  # the driver waits until it is ready
-                self._client.names_codes = True
+                self._names_codes = True
+                if self._client is not None:
+                    self._client.names_codes = True
 
     def _start(self, work: Awaitable[None]) -> None:
         task = asyncio.ensure_future(work)
@@ -137,6 +139,7 @@ class Worker:
     async def _open(self, setup: bytes) -> None:
         client = await self._open_client(setup, self.may_send)
         client.on_unasked(lambda number: self._put(Unasked(number)))
+        client.names_codes = client.names_codes or self._names_codes
         self._client = client
         self._put(Ready())
         beat = 0
@@ -147,7 +150,7 @@ class Worker:
             await self._clock.sleep(BEAT_S)
 
     async def _bind(self, order: Order) -> None:
-        assert self._client is not None  # as above
+        assert self._client is not None  # the driver waits until it is ready
         try:
             self.may_send()
             key = self._keys[order.key]
