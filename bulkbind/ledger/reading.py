@@ -38,6 +38,7 @@ from bulkbind.model import (
     Problem,
     ResultRow,
     RunFacts,
+    RunKind,
     RunState,
     RunSummary,
     Source,
@@ -123,7 +124,8 @@ CASE WHEN r.duplicate_of IS NULL
      THEN trim(r.detail || CASE WHEN EXISTS (SELECT 1 FROM unbindings) THEN coalesce('; ' || (
           SELECT group_concat(CASE u.kind WHEN 'undo' THEN 'unbound again by undo, ' || u.settled_at
                                           ELSE 'moved from user ' || u.user_id END, '; ')
-            FROM unbindings u WHERE u.row = r.id AND u.status IN {sql_list(GONE)}), '') ELSE '' END,
+            FROM unbindings u WHERE u.row = r.id AND u.kind <> 'leave'
+             AND u.status IN {sql_list(GONE)}), '') ELSE '' END,
           '; ')
      ELSE (SELECT 'same device as ' || (s.form ->> 'name') || ':' || f.line
                   || CASE WHEN f.user_id = r.user_id THEN '' ELSE ' for user ' || f.user_id END
@@ -262,6 +264,7 @@ class RunReader(OfRun):
             cleaned=cleaned,
             examples=changes.needing(self._db, self._run),
             is_cut_off=self._is_cut_off(RunState(run["state"])),
+            kind=RunKind(run["kind"]),
             **{name: run[name] for name in (*_AS_KEPT, "confirmed_at", "digest")},
         )
 
@@ -439,7 +442,7 @@ def run_names(path: Path, endpoint: str | None, most: int) -> list[RunName]:
 
 
 _LISTED = (
-    *("run_id", "state", "created_at", "ended_at", "operator", "host", "version"),
+    *("run_id", "kind", "state", "created_at", "ended_at", "operator", "host", "version"),
     *("superseded_by", "manifests", "counts", "undo"),
 )
 

@@ -137,7 +137,7 @@ async def all_sent(folder: Path, url: str, case: Shared, seconds: float) -> list
     work = case.per_s * seconds * (1 - case.taken / 3) + case.burst
     rows = fleet(int(work))
     for number in range(case.clients):
-        (folder / str(number)).mkdir()  # noqa: ASYNC240  # before anything runs
+        (folder / str(number)).mkdir()
     async with another(url, case.taken * case.per_s, seconds / 3, seconds / 3):
         return await asyncio.gather(
             *(

@@ -8,7 +8,7 @@ from bulkbind.app.reports import runs
 from bulkbind.cli import options
 from bulkbind.cli.options import settings_from
 from bulkbind.cli.running import explained, print_json, print_lines
-from bulkbind.model import RunState
+from bulkbind.model import RunKind, RunState
 from bulkbind.model.results import CUT_OFF
 from bulkbind.settings import Group
 
@@ -38,8 +38,9 @@ def command(*, as_json: bool, **given: Any) -> None:
             state = "superseded" if run["superseded_by"] else run["state"]
             if run["undo"]:
                 state = _UNDONE.get(run["undo"]["state"], "undo not finished")
+            does = "" if run["kind"] == RunKind.BIND else f"{run['kind']} "
             line = (
                 f"{run['run_id']:<{width}}  {state:<10}  {run['created_at'][:19]}Z  "
-                f"{run['operator']}@{run['host']}  {', '.join(run['manifests'])}: {counts}"
+                f"{run['operator']}@{run['host']}  {does}{', '.join(run['manifests'])}: {counts}"
             )
             print_lines([f"{line}  ({run['note']})" if run["note"] else line])
