@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 
+from aiohttp import web
+
+from bulkbind.clock import SystemClock, iso
 from tests.benchmarks.bench import nginx
 from tests.support.processes import BULKBIND, free_port
 
@@ -60,3 +67,51 @@ def changing(seconds: float) -> Server:
         f"bucket:30/s,burst=30,tell=nothing,from={first}s,until={second}s",
         f"bucket:100/s,burst=100,tell=nothing,from={second}s",
     )
+
+
+@dataclass(slots=True)
+class Slowing:
+    """A server that takes the longer for each request the more it works on beyond its workers."""
+
+    url: str = ""
+    in_flight: int = 0
+    most: int = 0
+    """In flight at once, so far."""
+
+
+@contextmanager
+def slowing(workers: int, service_s: float) -> Iterator[Slowing]:
+    """Serve binds in a thread; *service_s*: for each while there are no more than *workers*."""
+    server, loop, clock = Slowing(), asyncio.new_event_loop(), SystemClock()
+
+    async def bind(request: web.Request) -> web.Response:
+        sent = json.loads(await request.read())
+        server.in_flight += 1
+        server.most = max(server.most, server.in_flight)
+        try:
+            await clock.sleep(service_s * max(1.0, server.in_flight / workers))
+        finally:
+            server.in_flight -= 1
+        record = sent | {"deviceId": sent["machineCode"], "createTime": iso(clock.utc_now())}
+        return web.json_response({"code": 0, "msg": "success", "data": record})
+
+    async def begin() -> web.AppRunner:
+        application = web.Application()
+        application.router.add_post(PATH, bind)
+        runner = web.AppRunner(application)
+        await runner.setup()
+        port = free_port()
+        await web.TCPSite(runner, "127.0.0.1", port).start()
+        server.url = f"http://127.0.0.1:{port}"
+        return runner
+
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    runner = asyncio.run_coroutine_threadsafe(begin(), loop).result(10)
+    try:
+        yield server
+    finally:
+        asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result(10)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(10)
+        loop.close()
