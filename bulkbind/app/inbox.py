@@ -356,7 +356,7 @@ async def run_inbox(
     Raises: UsageError, LedgerBusyError, LedgerError. An error of one file is in its result, and the
         others are run.
     """
-    session = replace(new_session(settings, listener, stop, clock), note=note)
+    session = replace(new_session(settings, listener, stop, clock), note=note, is_inbox=True)
     async with time_boxed(session):
         session = await authorized(session)
         probe(settings)

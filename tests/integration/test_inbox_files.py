@@ -59,6 +59,30 @@ def pass_over(tmp_path, sandbox, inbox):
     return once
 
 
+class Warned(Listener):
+    """Keeps the warnings."""
+
+    def __init__(self):
+        self.warnings: list[str] = []
+
+    def warning(self, text):
+        self.warnings.append(text)
+
+
+async def test_a_file_of_which_no_row_is_meant_is_done_in_silence(tmp_path, inbox, pass_over):
+    """It is for somebody else's conditions; a file without rows is warned of all the same."""
+    write_csv(inbox / "other.csv", [("A1", "u", "", "Android 15")])
+    write_csv(inbox / "empty.csv", [])
+    told = Warned()
+
+    result = await pass_over(told, where=("device_os=Windows 11",))
+
+    assert result.exit_code is ExitCode.DONE
+    assert told.warnings == [f"{inbox / 'empty.csv'} holds no rows"]
+    done = [path.name.rpartition("-")[2] for path in (tmp_path / "done").glob("*.csv")]
+    assert sorted(done) == ["empty.csv", "other.csv"]
+
+
 class AtFirstRow(Listener):
     """Does something once rows are being read."""
 
