@@ -8,7 +8,7 @@ import os
 import pytest
 from pydantic import SecretStr
 
-from bulkbind.app.inbox import Dropped, _put_back, is_new_trouble, move, run_inbox
+from bulkbind.app.inbox import Dropped, _put_back, is_new_trouble, move, run_inbox, tell_again
 from bulkbind.app.notices.run_end import of_inbox
 from bulkbind.app.session.listener import Listener
 from bulkbind.engine import StopReason, StopSignal
@@ -308,6 +308,20 @@ def test_a_dropped_file_has_the_name_of_its_path(tmp_path):
     path = write_csv(tmp_path / "fleet.csv", [])
 
     assert Dropped(path, Identity.of(path.stat())).name == "fleet.csv"
+
+
+async def test_what_nobody_could_be_told_is_told_again(tmp_path, inbox, pass_over):
+    """A webhook that failed does not count; what it takes at last does."""
+    write_csv(inbox / "a.csv", [BAD])
+    given = Settings(out=tmp_path / "report")
+    told = []
+    for is_lost in (True, True, False, False):
+        result = await pass_over(on_invalid="abort")
+        told.append([item.was_told for item in result.files])
+        if is_lost:
+            tell_again(given)
+
+    assert told == [[False], [False], [False], [True]]
 
 
 async def test_the_same_stop_is_told_once(inbox, pass_over):
