@@ -48,6 +48,7 @@ from bulkbind.model import (
     UndoSummary,
 )
 from bulkbind.model.fields import NAME, OPTIONAL
+from bulkbind.model.results import CUT_OFF
 from bulkbind.model.wording import Needing
 
 if TYPE_CHECKING:
@@ -102,6 +103,12 @@ class UndoReader(OfRun):
             facts=RunFacts(json.loads(undo["facts"])),
             **{name: undo[name] for name in _AS_KEPT},
         )
+
+
+def _undo_state(undo: UndoSummary) -> UndoState:
+    is_over = RunState(undo.state).about.is_over
+    is_cut_off = not is_over and Holder(undo.pid, undo.host).is_alive() is False
+    return UndoState(state=CUT_OFF if is_cut_off else undo.state, counts=undo.counts)
 
 
 MOST_REASONS = 50
@@ -251,7 +258,7 @@ class RunReader(OfRun):
             facts=facts.merge(self.live().spent),
             superseded_by=run["next"],
             settings=json.loads(run["settings"]),
-            undo=None if undo is None else UndoState(state=undo.state, counts=undo.counts),
+            undo=None if undo is None else _undo_state(undo),
             attempts=attempts,
             posted_again_after_bound=repeats,
             cleaned=cleaned,

@@ -33,6 +33,7 @@ from bulkbind.model.facts import (
     Refreshed,
     RunFacts,
     TimelinePart,
+    WorkerState,
     adjustment_words,
 )
 from bulkbind.model.problem_groups import BrokenRule, Cause, CauseKey, ProblemGroups, cause_of
