@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 import aiohttp
 from aiohttp import hdrs
@@ -29,7 +29,6 @@ from bulkbind.model import TIMED_OUT, Attempt, NoAnswer, ServerLimit, Unreachabl
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from ssl import SSLContext
-    from types import TracebackType
 
     from bulkbind.koodrive.auth.credential import Outgoing
     from bulkbind.settings import ApiSettings
