@@ -36,9 +36,7 @@ MOST_BYTES = 1 << 26
 """A longer frame is none of ours."""
 _KINDS: dict[str, Any] = {kind.__name__: kind for kind in get_args(Verdict)}
 _FIELDS: dict[type, tuple[str, ...]] = {
-    kind: tuple(
-        getattr(kind, "__struct_fields__", None) or [field.name for field in fields(kind)]
-    )
+    kind: tuple(getattr(kind, "__struct_fields__", None) or [field.name for field in fields(kind)])
     for kind in _KINDS.values()
 }
 
