@@ -17,7 +17,13 @@ from rich.text import Text
 
 from bulkbind.cli.colours import STYLES
 from bulkbind.redaction import line
-from bulkbind.report.measures import RATE_OVER_S, left_s, pace_text, rate_over_s
+from bulkbind.report.measures import (
+    RATE_OVER_S,
+    left_s,
+    pace_text,
+    rate_over_s,
+    workers_now,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -96,6 +102,8 @@ class LiveDisplay:
             Text(f"{done:,} / {self._rows:,}  {percent}"),
         )
         lines: list[Table | Text] = [table, self._counts_line(), self._pace_line(done, rate)]
+        if workers := self._gauge.workers():
+            lines.append(_line(f"workers: {workers_now(workers)}", "", width))
         if waits := self._gauge.waits():
             lines.append(_line(f"waiting: {waits}", "yellow", width))
         if trouble := self._gauge.trouble():

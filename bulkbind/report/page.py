@@ -67,6 +67,7 @@ def write_html(
     environment.filters["counted"] = counted
     environment.filters["moment"] = moment
     environment.filters["rate"] = rate_text
+    environment.filters["seconds"] = _seconds
     environment.filters["place"] = _place
     environment.filters["typed"] = _typed
     sources = run.sources()

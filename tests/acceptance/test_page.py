@@ -18,6 +18,7 @@ from bulkbind.model import (
     Source,
     Status,
     TimelinePart,
+    WorkerState,
 )
 from bulkbind.model.wording import meaning, to_do
 from bulkbind.redaction import line
@@ -133,6 +134,11 @@ class Rows:
         facts.requests_throttled = 12
         facts.sending_s = 9.5
         facts.pace_from = name
+        facts.workers = [
+            WorkerState(number=number, pid=number, is_alive=not lost, settled=100, in_hand=0,
+                        per_s=40.0, lost=lost)
+            for number, lost in ((1, ""), (2, f"ended by signal 9 {name}"))
+        ]  # fmt: skip
         facts.pace_per_s = 49.0
         return RunSummary(
             "20261123-120000-abcd",

@@ -103,6 +103,29 @@ async def test_it_says_why_it_waits_and_what_the_time_went_to(sending):
     assert found.summary.facts.account() == [("keeping to the pace", 7.5), ("sending", 0.5)]
 
 
+async def test_it_says_how_workers_are_doing(sending):
+    """Alive, rate, in hand and lost, in a line and as JSON; of earlier parts, the summary."""
+    states = [
+        {"number": 1, "pid": 11, "is_alive": True, "settled": 40, "in_hand": 7, "per_s": 9.0,
+         "lost": ""},
+        {"number": 2, "pid": 12, "is_alive": False, "settled": 35, "in_hand": 0, "per_s": 8.0,
+         "lost": "ended by signal 9"},
+    ]  # fmt: skip
+    with closing(sqlite3.connect(sending.path)) as db:
+        (text,) = db.execute("SELECT value FROM meta WHERE key = 'live'").fetchone()
+        live = json.loads(text)
+        live["spent"] |= {"workers": states}
+        db.execute("UPDATE meta SET value = ? WHERE key = 'live'", (json.dumps(live),))
+        db.commit()
+    found = told(sending)
+
+    line = "1 of 2 sending at 9/s; 7 rows in hand; worker 2 lost: ended by signal 9"
+    assert _lines(found)[3] == f"workers: {line}"
+    assert as_json(found.summary)["workers"] == states
+    text = "sent by: 2 workers with 40 and 35 rows; worker 2 lost: ended by signal 9"
+    assert text in as_text(found.summary)
+
+
 async def test_while_the_endpoint_is_away_no_time_is_left(sending):
     """Nobody knows for how long; why it waits is told."""
     with closing(sqlite3.connect(sending.path)) as db:

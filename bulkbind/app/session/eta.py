@@ -10,9 +10,10 @@ from bulkbind.model.wording import counted
 from bulkbind.report.measures import rate_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from bulkbind.clock import Clock
+    from bulkbind.model import WorkerState
     from bulkbind.pacing import Pacer
 
 WORTH_SHOWING_S = 1.0
@@ -32,12 +33,14 @@ class Gauge:
         patience_s: Callable[[], float] = lambda: 0.0,
         settle_s: float = 0.0,
         trouble: Callable[[], str] = lambda: "",
+        workers: Callable[[], Sequence[WorkerState]] = lambda: (),
     ) -> None:
         """*patience_s*: returns for how long an answer is waited for.
 
         *settle_s*: the time from no answer to a list that counts. *trouble*: returns why there was
-        no connection the last time.
+        no connection the last time. *workers*: returns how the processes that send are doing.
         """
+        self.workers = workers
         self._trouble = trouble
         self._pacer = pacer
         self._settle_s = settle_s

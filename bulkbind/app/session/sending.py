@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -35,10 +36,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
     from bulkbind.clock import Clock
-    from bulkbind.engine.workers.hub import Hub
     from bulkbind.koodrive import KooDrive
     from bulkbind.ledger import Ledger
-    from bulkbind.model import Ended, RunSummary, Status
+    from bulkbind.model import Ended, RunSummary, Status, WorkerState
     from bulkbind.pacing import Pacer
     from bulkbind.settings.model import FailOn, SendSettings
 
@@ -62,7 +62,7 @@ class RunResult:
     """Whether it stopped since the endpoint is another server or none."""
 
 
-async def send(
+async def send(  # noqa: PLR0915
     session: Session, ledger: Ledger, run: int, run_id: str, first: int | None = None
 ) -> None:
     """Send the staged rows of *run*, or the *first* of them, and record the end of the run.
@@ -76,16 +76,22 @@ async def send(
     pacer = await pacer_of(session, ledger, is_idle=not rows)
     ledger.count_time(pacer.time)
     client = await known_client(session, ledger)
+    notes = _Notes(ledger, client)
+    binds = await ledger.kind_of(run) is RunKind.BIND
+    hub = hub_of(session, client, rows, pacer.pace()) if binds else None
+    api = paced(session, hub or client, pacer)
+
+    def workers() -> list[WorkerState]:
+        return [] if hub is None else hub.workers()
+
     gauge = Gauge(
         pacer,
         clock,
         patience_s=client.patience_s,
         settle_s=settings.doubt.readback_settle,
         trouble=lambda: client.trouble,
+        workers=workers,
     )
-    notes = _Notes(ledger, client)
-    hub = hub_of(session, client, rows, pacer.pace())
-    api = paced(session, hub or client, pacer)
     progress = Progress(
         rows,
         session.listener,
@@ -111,10 +117,10 @@ async def send(
     parts = Parts(api, ledger, pacer, stop, clock)
     sender: Sender = (
         _Sender(session, ledger, parts, run, breaker)
-        if await ledger.kind_of(run) is RunKind.BIND
+        if binds
         else Leaving(session, ledger, parts, run, on_settled)
     )
-    began_at = iso(clock.utc_now())
+    began_at, cpu_before_s = iso(clock.utc_now()), time.process_time()
 
     def spent() -> RunFacts:
         facts = facts_of(
@@ -124,8 +130,10 @@ async def send(
             lists=sender.lists,
             again=sender.again,
             backed_off_s=sender.backed_off_s,
-            hub=hub,
         )
+        facts.cpu_s = round(time.process_time() - cpu_before_s, 3)
+        if alive_or_lost := workers():
+            facts.workers = alive_or_lost
         if steering.done:
             facts.adjusted = steering.done
         return facts
@@ -326,9 +334,8 @@ def facts_of(
     lists: int,
     again: int,
     backed_off_s: float,
-    hub: Hub | None = None,
 ) -> RunFacts:
-    """Return what to record about sending, apart from the rows. *hub*: of the workers, if any."""
+    """Return what to record about sending, apart from the rows."""
     pace = pacer.pace()
     facts = RunFacts()
     facts.requests = client.requests
@@ -347,8 +354,6 @@ def facts_of(
             facts.limit = found
     if (in_flight := pacer.in_flight()) is not None:
         facts.limit_in_flight = in_flight
-    if hub is not None:
-        facts.workers = hub.workers()
     if client.server_clock.measured:
         # Rounded down: the estimate must never be ahead of the server's clock.
         facts.clock_skew_s = math.floor(client.server_clock.skew_s() * 1000) / 1000

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from bulkbind.model import Waits
+from bulkbind.model import Waits, WorkerState
 from bulkbind.model.wording import counted
-from bulkbind.report.measures import left_s, pace_text, rate_over_s, rate_text
+from bulkbind.report.measures import (
+    left_s,
+    pace_text,
+    rate_over_s,
+    rate_text,
+    workers_at_end,
+    workers_now,
+)
 
 
 @pytest.mark.parametrize(
@@ -93,3 +100,48 @@ def test_one_thing_is_told_in_the_singular(count, text):
 def test_a_pace_is_told_in_the_unit_of_its_limit(per_s, allowed, text):
     """Unless there it would be nearly nothing."""
     assert pace_text(per_s, allowed, "told", 8.0, 130.0) == text
+
+
+def worker(number, per_s=1000.0, lost=""):
+    """Return how a worker is doing."""
+    in_hand = 0 if lost else 64
+    return WorkerState(
+        number=number, pid=4000 + number, is_alive=not lost, settled=1000 * number,
+        in_hand=in_hand, per_s=per_s, lost=lost,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("workers", "now", "at_end"),
+    [
+        pytest.param(
+            [worker(1, 2310.4), worker(2, 2290.0)],
+            "2 sending at 2,310/s and 2,290/s; 128 rows in hand",
+            "2 workers with 1,000 and 2,000 rows", id="two",
+        ),
+        pytest.param(
+            [worker(1)], "1 sending at 1,000/s; 64 rows in hand", "1 worker with 1,000 rows",
+            id="one",
+        ),
+        pytest.param(
+            [worker(1), worker(2, lost="killed"), worker(3)],
+            "2 of 3 sending at 1,000/s and 1,000/s; 128 rows in hand; worker 2 lost: killed",
+            "3 workers with 1,000, 2,000 and 3,000 rows; worker 2 lost: killed", id="one lost",
+        ),
+        pytest.param(
+            [worker(n, lost="gone") for n in range(1, 5)],
+            "0 of 4 sending; 0 rows in hand; 2 more lost; worker 3 lost: gone; worker 4 lost: gone",
+            "4 workers with 1,000, 2,000, 3,000 and 4,000 rows; 2 more lost; worker 3 lost: gone; "
+            "worker 4 lost: gone", id="all lost",
+        ),
+        pytest.param(
+            [worker(n, 35.0 + n) for n in range(1, 65)],
+            "64 sending at 36/s to 99/s each; 4,096 rows in hand",
+            "64 workers with 1,000 to 64,000 rows each", id="many",
+        ),
+    ],
+)  # fmt: skip
+def test_workers_are_told_in_a_line(workers, now, at_end):
+    """How many, how fast, what they have, and who was lost and why; many by their extremes."""
+    assert workers_now(workers) == now
+    assert workers_at_end(workers) == at_end
