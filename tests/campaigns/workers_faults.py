@@ -57,6 +57,8 @@ if TYPE_CHECKING:
 SLACK_S = 0.3
 """For so long a request that has left may wait to be read by a sandbox on a busy machine."""
 TIME_OUT_S, SETTLE_S = 1.0, 0.5
+START_S = 60.0
+"""The longest time in which workers start on a busy machine."""
 PER_S = 300
 TRACE_PREFIX = 40
 """Characters of a trace id that tell processes apart."""
@@ -113,6 +115,8 @@ class Faults:
         self._kind = kind
         self._given = given
         self._pick = random.Random(given.seed)
+        self._log_at = 0
+        self._kills_driver = kind.of_driver and kind.stop_s is None
         self.struck = Struck()
 
     def run(self) -> Struck:
@@ -120,19 +124,34 @@ class Faults:
         lives = self.struck.lives
         for _ in range(self._given.strikes + MOST_AT_END):
             with self._started() as driver:
-                while len(self.struck.strikes) < self._given.strikes and self._has_sent(driver):
-                    self._strike(driver)
-                if len(self.struck.strikes) >= self._given.strikes or not self._kind.of_driver:
-                    lives.exit_code = driver.wait(600)
-                else:
-                    lives.exit_code = driver.wait(30)
+                self._wait_for_workers(driver)
+                while self._left() and self._has_sent(driver) and self._strike(driver):
+                    pass
+                if self._left() and not self._kills_driver:
+                    driver.terminate()  # it has no worker left, or has ended
+                lives.exit_code = driver.wait(600)
             if lives.exit_code in (0, 1):
                 break
-            if lives.exit_code != -signal.SIGKILL:
+            if lives.exit_code not in (-signal.SIGKILL, 128 + signal.SIGTERM):
                 lives.broke_off.append(lives.exit_code)
                 if len(lives.broke_off) >= MOST_AT_END:
                     break
         return self.struck
+
+    def _left(self) -> int:
+        """Return how many strikes are to come."""
+        return int(self._given.strikes) - len(self.struck.strikes)
+
+    def _wait_for_workers(self, driver: subprocess.Popen[bytes]) -> None:
+        """Wait until all can send, or it ends before: then nothing is left for them."""
+        wanted = self._given.workers if self._given.workers > 1 else 0
+        poll(driver, lambda: self._log().count(b'"worker.started"') >= wanted, START_S)
+
+    def _log(self) -> bytes:
+        """Return what the present driver has logged."""
+        with (self._home / "run.log").open("rb") as log:
+            log.seek(self._log_at)
+            return log.read()
 
     def _has_sent(self, driver: subprocess.Popen[bytes]) -> bool:
         """Wait for some requests more; return whether there are any."""
@@ -142,11 +161,12 @@ class Faults:
         sleep(self._pick.uniform(0.0, 0.05))
         return driver.poll() is None
 
-    def _strike(self, driver: subprocess.Popen[bytes]) -> None:
-        workers = children(driver.pid)
-        pid = driver.pid if self._kind.of_driver or not workers else self._pick.choice(workers)
-        if not self._kind.of_driver and not workers:
-            return
+    def _strike(self, driver: subprocess.Popen[bytes]) -> bool:
+        """Strike; return False if there is nobody to."""
+        struck = [driver.pid] if self._kind.of_driver else children(driver.pid)
+        if not struck:
+            return False
+        pid = self._pick.choice(struck)
         at, until = now(), float("inf")
         with suppress(ProcessLookupError):
             if self._kind.stop_s is None:
@@ -159,8 +179,7 @@ class Faults:
                 os.kill(pid, signal.SIGCONT)
         self.struck.strikes.append(Strike(at, until))
         self.struck.lives.kills += 1
-        if self._kind.of_driver and self._kind.stop_s is None:
-            driver.wait(10)
+        return not self._kills_driver
 
     def _binds(self) -> int:
         return int(ask(f"{self._url}/sandbox/stats").get("binds", 0))
@@ -172,6 +191,7 @@ class Faults:
         command += ["--workers", str(self._given.workers)]
         self.struck.begun_at.append(now())
         with (self._home / "run.log").open("ab") as log:
+            self._log_at = log.tell()
             driver = subprocess.Popen(
                 command, env=environment(self._home), cwd=self._home,
                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log,
@@ -237,7 +257,8 @@ def _moment(line: dict[str, Any]) -> float:
 def measured(name: str, kind: Kind, home: Path, given: argparse.Namespace) -> dict[str, Any]:
     """Run one kind of fault, print a line and return the figures."""
     stop_s = sum(kind.stop_s) / 2 if kind.stop_s else 0.0
-    rows = given.rows or int(given.strikes * PER_S * (0.6 + 1.3 * stop_s)) + 500
+    lives = given.strikes if kind.of_driver and not stop_s else 1 + given.strikes // given.workers
+    rows = given.rows or int(PER_S * (given.strikes * (0.6 + 1.3 * stop_s) + 4 * lives))
     write_csv(home / "fleet.csv", fleet_of(rows))
     (home / "faults.yaml").write_text(
         f"timeout: {TIME_OUT_S}s\nlist_timeout: 2s\nreadback_settle: {SETTLE_S}s\n"
