@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from bulkbind.engine.pipeline import Pipeline
     from bulkbind.engine.ports import Parts
     from bulkbind.engine.stop import Breaker, StopReason, StopSignal, draining
+    from bulkbind.engine.taker import Taker
     from bulkbind.engine.unbinder import Unbinder
 
 _HOMES = {
@@ -17,6 +18,7 @@ _HOMES = {
     "Pipeline": "bulkbind.engine.pipeline",
     "StopReason": "bulkbind.engine.stop",
     "StopSignal": "bulkbind.engine.stop",
+    "Taker": "bulkbind.engine.taker",
     "Unbinder": "bulkbind.engine.unbinder",
     "draining": "bulkbind.engine.stop",
 }
@@ -26,6 +28,7 @@ __all__ = [
     "Pipeline",
     "StopReason",
     "StopSignal",
+    "Taker",
     "Unbinder",
     "draining",
 ]

@@ -58,6 +58,7 @@ from bulkbind.model.statuses import (
     CAN_RESUME,
     COMES_BACK,
     IS_BOUND,
+    IS_GONE,
     IS_OPEN,
     IS_OURS,
     IS_OVER,
@@ -71,6 +72,7 @@ from bulkbind.model.statuses import (
     TO_SEE_TO,
     UNDO_TRANSITIONS,
     PlanWord,
+    RunKind,
     RunState,
     Status,
 )
@@ -81,6 +83,7 @@ from bulkbind.model.unbindings import (
     UNBIND_MEANINGS,
     UNBIND_PENDING,
     UNBIND_TRANSITIONS,
+    Held,
     Unbinding,
     UnbindKind,
     UnbindStatus,
@@ -88,4 +91,5 @@ from bulkbind.model.unbindings import (
     UndoPlan,
     UndoState,
     UndoSummary,
+    ended_of,
 )

@@ -469,6 +469,8 @@ class RunFacts(Facts):
     """Seconds by which the server's clock is ahead of ours, rounded down; None: not measured."""
     left_out = Fact[Chosen | None](None)
     """Rows of the manifests that were not meant; None: all were."""
+    takes_any = Fact(False)  # noqa: FBT003  # a default
+    """Whether an unbind run unbinds what the users' lists show, also if it is not ours."""
     note = Fact("")
     """What the operator says of the run, such as the number of a change."""
     adjusted = Fact[Sequence[Adjustment]]((), joins)
@@ -546,5 +548,7 @@ class LiveFacts(Facts):
     """Why nothing is sent now, in words; empty if something is."""
     waiting = Fact(Waits(), read=lambda stored: Waits(*stored or ()))
     """Rows that wait for a known time."""
+    to_do = Fact[int | None](None)
+    """Rows that it has still to settle; None: a version that does not say so."""
     spent = Fact(RunFacts(), read=RunFacts)
     """What this process has learned and spent so far."""

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from bulkbind.model import WorkerState
 
 NOTHING_WAITS = Waits()
-RECENT_S, LONG_S = 10.0, 60.0
-"""The time over which a rate is measured; the longer one where it is slow."""
+RATE_OVER_S = (5.0, 10.0, 60.0)
+"""The times over which a rate may be measured."""
 ENOUGH = 20
 """Rows that make a rate."""
 SHORT_S = 1.0
@@ -72,6 +72,11 @@ def _number(rate: float) -> str:
     return f"{rate:,.1f}".removesuffix(".0") if rate < TO_A_TENTH else f"{rate:,.0f}"
 
 
+def rate_over_s(ended_within: Callable[[float], int]) -> float:
+    """Return the time over which a rate is measured: the shortest in which enough rows ended."""
+    return next((s for s in RATE_OVER_S if ended_within(s) >= ENOUGH), RATE_OVER_S[-1])
+
+
 def workers_now(workers: Sequence[WorkerState]) -> str:
     """Return how workers are doing: how many, how fast, how much they have, who was lost."""
     alive = [worker for worker in workers if worker["is_alive"]]
@@ -105,7 +110,11 @@ def _lost(workers: Sequence[WorkerState]) -> list[str]:
 
 
 def left_s(
-    rows: int, per_s: float, allowed_per_s: float | None, waits: Waits = NOTHING_WAITS
+    rows: int,
+    per_s: float,
+    allowed_per_s: float | None,
+    waits: Waits = NOTHING_WAITS,
+    since_s: float = 0.0,
 ) -> float | None:
     """Return the seconds to the end; None if nothing moves, or nothing is left.
 
@@ -114,9 +123,11 @@ def left_s(
         per_s: Rows settled per second of late.
         allowed_per_s: Requests per second allowed now; None without a limit.
         waits: What of them waits now: it ends no sooner; what is still to be sent will wait, too.
+        since_s: Seconds since the last row ended: part of what the next one takes.
     """
     speed = per_s if allowed_per_s is None else min(per_s, allowed_per_s)
     if rows <= 0 or speed <= 0:
         return None
-    sending_s = max(0, rows - waits.rows) / speed
+    sending = rows - waits.rows
+    sending_s = max(0.0, sending - min(1.0, since_s * speed)) / speed
     return max(sending_s + (waits.last_s if sending_s >= SHORT_S else 0.0), waits.left_s)

@@ -362,6 +362,26 @@ def test_each_reason_says_what_it_means_and_what_to_do(browser, tmp_path):
     assert Status.INVALID.about.to_do in shown[2]
 
 
+def test_no_backtick_is_shown_raw(browser, tmp_path):
+    """What a person types is set apart, whoever says so, and stays text."""
+    run = Rows(10, ("see `bulkbind help limits`, not `<b>`",))
+    summary = dataclasses.replace(
+        run.summary(), state=RunState.STOPPED, stop_reason="ended by `adjust --drain`"
+    )
+    write_html(tmp_path / "report.html", run, summary)
+    browser.load(tmp_path / "report.html")
+
+    shown = browser.run(
+        "return ['.says', '[aria-labelledby=h-reasons] tbody', '#rows tbody tr td:nth-child(6)']"
+        ".map(q => document.querySelector(q).innerText)"
+    )
+    typed = browser.run(
+        "return [...document.querySelectorAll('.says .mono, #rows .mono')].map(e => e.innerText)"
+    )
+    assert not any("`" in text for text in [*shown, browser.run("return document.title")])
+    assert {"adjust --drain", "bulkbind help limits", "<b>"} <= set(typed)
+
+
 @pytest.mark.parametrize("width", [390, 1280])
 def test_a_place_is_shown_whole(browser, tmp_path, width):
     """File and line of a row are not cut, however long the path; a trace id is called so."""

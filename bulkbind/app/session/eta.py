@@ -66,9 +66,13 @@ class Gauge:
         time = self._pacer.time
         silent, _, last_s = time.silent()
         whole_s = self._patience_s() + self._settle_s
-        unanswered = Waits.of(silent, max(0.0, whole_s - last_s), whole_s) if silent else Waits()
-        again, doubt = time.waits(TimeUse.BACKING_OFF), time.waits(TimeUse.SETTLING)
-        return unanswered.merge(again).merge(doubt)
+        unanswered = Waits(silent, max(0.0, whole_s - last_s)) if silent else Waits()
+        each = (unanswered, time.waits(TimeUse.BACKING_OFF), time.waits(TimeUse.SETTLING))
+        return Waits(
+            rows=sum(waits.rows for waits in each),
+            left_s=max(waits.left_s for waits in each),
+            last_s=time.last_wait_s(whole_s),
+        )
 
     def is_away(self) -> bool:
         """Return whether nobody may send, as the endpoint is away: nobody knows for how long."""

@@ -43,6 +43,16 @@ RETRY_LOCK_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
+class Leave:
+    """What a run that unbinds may unbind."""
+
+    takes_any: bool = False
+    """Whatever the users' lists show, also if this ledger has not bound or adopted it."""
+    devices: int | None = None
+    """The number that is meant, another one is refused; None: the listener is asked."""
+
+
+@dataclass(frozen=True, slots=True)
 class Session:
     """What a command works with."""
 
@@ -56,6 +66,8 @@ class Session:
     """As `auth`; None also where the endpoint has none."""
     note: str = ""
     """What the operator says of the run."""
+    leave: Leave | None = None
+    """What a run that unbinds may unbind; None: the run binds."""
     pulse: Pulse = field(default_factory=Pulse)
     """Beaten by all progress, so that a stall is noticed."""
 

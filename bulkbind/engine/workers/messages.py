@@ -21,6 +21,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar, get_args
 
 import msgspec
@@ -35,7 +36,7 @@ MOST_BYTES = 1 << 26
 """A longer frame is none of ours."""
 _KINDS: dict[str, Any] = {kind.__name__: kind for kind in get_args(Verdict)}
 _FIELDS: dict[type, tuple[str, ...]] = {
-    kind: tuple(getattr(kind, "__struct_fields__", None) or kind.__dataclass_fields__)
+    kind: tuple(getattr(kind, "__struct_fields__", None) or [field.name for field in fields(kind)])
     for kind in _KINDS.values()
 }
 

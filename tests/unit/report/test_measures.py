@@ -6,7 +6,14 @@ import pytest
 
 from bulkbind.model import Waits, WorkerState
 from bulkbind.model.wording import counted
-from bulkbind.report.measures import left_s, pace_text, rate_text, workers_at_end, workers_now
+from bulkbind.report.measures import (
+    left_s,
+    pace_text,
+    rate_over_s,
+    rate_text,
+    workers_at_end,
+    workers_now,
+)
 
 
 @pytest.mark.parametrize(
@@ -47,6 +54,28 @@ def test_a_rate_is_told_in_a_unit_in_which_it_is_something(per_s, text):
 def test_the_time_left_is_that_of_the_slower(rows, per_s, allowed, waits, expected):
     """Of what is done and what is allowed; and it ends no sooner than what waits."""
     assert left_s(rows, per_s, allowed, waits) == expected
+
+
+@pytest.mark.parametrize(
+    ("rows", "since_s", "expected"),
+    [
+        pytest.param(4, 0.0, 2.0, id="one has just ended"),
+        pytest.param(4, 0.4, 1.6, id="the next is nearly due"),
+        pytest.param(4, 9.0, 1.5, id="the next is overdue, and no more than that"),
+        pytest.param(1, 0.5, 0.0, id="the last one is due"),
+    ],
+)
+def test_what_has_passed_since_the_last_row_is_part_of_the_next(rows, since_s, expected):
+    """At 2/s it makes half a second, which is all of the last seconds that are left."""
+    assert left_s(rows, 3.0, 2.0, Waits(), since_s) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("per_s", "over_s"), [(100.0, 5.0), (4.0, 5.0), (3.0, 10.0), (1.0, 60.0), (0.0, 60.0)]
+)
+def test_a_rate_is_measured_over_the_shortest_time_with_enough_rows(per_s, over_s):
+    """A quick run is followed quickly, and a slow one is not 0/s between two rows."""
+    assert rate_over_s(lambda seconds: int(per_s * seconds)) == over_s
 
 
 @pytest.mark.parametrize(
