@@ -11,6 +11,7 @@ if a figure that should be 0 is not. Linux only.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import random
 import signal
@@ -91,6 +92,7 @@ KINDS = {
 class Strike:
     """One fault, in seconds since 1970."""
 
+    pid: int
     at: float
     until: float
     """When the process went on; infinite where it was killed."""
@@ -177,7 +179,7 @@ class Faults:
                 sleep(self._pick.uniform(*self._kind.stop_s))
                 until = now()
                 os.kill(pid, signal.SIGCONT)
-        self.struck.strikes.append(Strike(at, until))
+        self.struck.strikes.append(Strike(pid, at, until))
         self.struck.lives.kills += 1
         return not self._kills_driver
 
@@ -206,18 +208,26 @@ class Faults:
 # --- what is promised -----------------------------------------------------------------------------
 
 
-def late_requests(kind: Kind, struck: Struck, journal: list[dict[str, Any]]) -> int:
+def buried(home: Path) -> dict[int, float]:
+    """Return when each lost worker was given up, by its process id."""
+    lines = (home / "run.log").read_text(encoding="utf-8").splitlines()
+    found = [json.loads(line) for line in lines if line.startswith("{")]
+    lost = [line for line in found if line["event"] == "worker.lost"]
+    return {line["pid"]: _moment(line["timestamp"]) for line in lost}
+
+
+def late_requests(
+    kind: Kind, struck: Struck, journal: list[dict[str, Any]], buried_at: dict[int, float]
+) -> int:
     """Return how many requests left a process later than its lease allows.
 
     A driver that halts, or is dead, renews no lease: nothing arrives until it goes on, or the next
-    one begins. A worker that halted for longer than its lease was given up: what it had in hand
-    is no longer its own, so nothing arrives from it.
+    one begins. A worker that was given up while it halted owns nothing that it had in hand, so
+    nothing arrives from it; one that asks in time for another lease goes on.
     """
-    came = [(_moment(line), line["trace_id"][:TRACE_PREFIX]) for line in journal]
+    came = [(_moment(line["at"]), line["trace_id"][:TRACE_PREFIX]) for line in journal]
     if kind.of_driver:
         return sum(_arrivals(came, strike, struck.begun_at) for strike in struck.strikes)
-    if kind.stop_s is None or kind.stop_s[0] < LEASE_S:
-        return 0
     by_process: dict[str, list[float]] = defaultdict(list)
     for at, process in came:
         by_process[process].append(at)
@@ -225,6 +235,7 @@ def late_requests(kind: Kind, struck: Struck, journal: list[dict[str, Any]]) -> 
         _after_silence(moments, strike)
         for strike in struck.strikes
         for moments in by_process.values()
+        if buried_at.get(strike.pid, float("inf")) < strike.until
     )
 
 
@@ -245,8 +256,8 @@ def _after_silence(moments: list[float], strike: Strike) -> int:
     return sum(at >= end for at in moments)
 
 
-def _moment(line: dict[str, Any]) -> float:
-    moment = epoch_of(line["at"])
+def _moment(text: str) -> float:
+    moment = epoch_of(text)
     assert moment is not None
     return moment
 
@@ -278,7 +289,7 @@ def measured(name: str, kind: Kind, home: Path, given: argparse.Namespace) -> di
     evidence = gather(home, plan, ledger=ledger, bindings=bindings, stats=stats, lives=struck.lives)
     figures = reckon(evidence, seconds=time.monotonic() - began)
     wrong = figures.wrong(plan)
-    late = late_requests(kind, struck, evidence.journal)
+    late = late_requests(kind, struck, evidence.journal, buried(home))
     missing = given.strikes - len(struck.strikes)
     wrong |= {"requests_after_the_lease": late} if late else {}
     wrong |= {"strikes_missing": missing} if missing else {}
