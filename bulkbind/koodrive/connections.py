@@ -115,15 +115,20 @@ class Heads:
         known = self._read.get(data[:end])
         return None if known is None or known[1] != len(data) else (known[0], data[end:])
 
-    def learn(self, data: bytes, message: RawResponseMessage, body: bytes) -> None:
-        """Remember how an answer begins that was received at once."""
-        end = data.find(_END) + len(_END)
+    def learn(self, first: bytes, message: RawResponseMessage, body: bytes) -> int | None:
+        """Remember how an answer began, if that can be read again.
+
+        *first*: what was received at once. Returns: The length of it all; None: not known.
+        """
+        end = first.find(_END) + len(_END)
         is_plain = not (message.should_close or message.chunked or message.compression)
         has_length = message.headers.getall(hdrs.CONTENT_LENGTH, ()) == [str(len(body))]
-        if is_plain and has_length and data[end:] == body and message.code >= _FINAL:
-            if len(self._read) >= MOST_HEADS:
-                self._read.clear()
-            self._read[data[:end]] = message, len(data)
+        if not (is_plain and has_length and end >= len(_END) and message.code >= _FINAL):
+            return None
+        if len(self._read) >= MOST_HEADS:
+            self._read.clear()
+        self._read[first[:end]] = message, end + len(body)
+        return end + len(body)
 
 
 CONNECTION = ContextVar("connection", default=0)
@@ -139,6 +144,8 @@ class QuietProtocol(ResponseHandler):
         request: What is still to be written, by the fast path; empty: nothing.
         first: What the fast path received first of the answer; empty: nothing yet; None: it does
             not ask.
+        received: Of the answer so far, in bytes.
+        is_clean: Whether the parser has seen whole answers, and no byte more.
         idle_since: Since when, by the clock of the event loop.
         due_at: By when its request has to be answered, by the same clock.
     """
@@ -149,13 +156,16 @@ class QuietProtocol(ResponseHandler):
         self.is_idle = False
         self.request = b""
         self.first: bytes | None = None
+        self.received = 0
+        self.is_clean = True
         self.idle_since = self.due_at = 0.0
         self.number = connector.new(self)
 
     def data_received(self, data: bytes) -> None:
         """Pass data on; if nothing was asked, report it, and let it be the last."""
         if self.first == b"":
-            if (reply := self._connector.heads.reply(data)) is not None:
+            reply = self._connector.heads.reply(data) if self.is_clean else None
+            if reply is not None:
                 self.first, self.is_idle = None, True  # what follows was not asked
                 self.feed_data(reply)  # type: ignore[arg-type]  # `FastPath.send` takes both
                 return
@@ -163,6 +173,7 @@ class QuietProtocol(ResponseHandler):
         elif self.is_idle and data:  # aiohttp passes none on when it resumes reading
             self.force_close()
             self._connector.on_unasked(self.number)
+        self.received += len(data)
         super().data_received(data)
 
     def cut(self) -> None:
@@ -249,9 +260,15 @@ class FastPath:
         watchdog: Watchdog,
         content_type: str,
         idle_s: float,
+        may_send: Callable[[], None] = lambda: None,
     ) -> None:
-        """*content_type*: of every body; *idle_s*: for how long a connection may be idle."""
+        """Begin with no connection.
+
+        *content_type*: of every body; *idle_s*: for how long a connection may be idle; *may_send*:
+        see `HttpSession`.
+        """
         assert isinstance(session.connector, QuietConnector)  # as made for it
+        self._may_send = may_send
         self._connector = session.connector
         self._endpoint = endpoint
         self._timeout = session.timeout
@@ -294,7 +311,7 @@ class FastPath:
         data = self.written(request)
         due_at = self._loop.time() + timeout_s
         protocol, connection = self._idle() or await self._new(timeout_s)
-        protocol.due_at, protocol.request, protocol.first = due_at, data, b""
+        protocol.due_at, protocol.request, protocol.first, protocol.received = due_at, data, b"", 0
         self._watchdog.watch(protocol)
         self._write_soon(protocol)
         try:
@@ -333,16 +350,23 @@ class FastPath:
         asking, self._asking = self._asking, []
         for protocol in asking:
             transport = protocol.transport
-            if transport is not None and not transport.is_closing():
-                data, protocol.request = protocol.request, b""
-                transport.write(data)
+            if transport is None or transport.is_closing():
+                continue
+            try:
+                self._may_send()
+            except Exception as error:  # noqa: BLE001  # raised where the answer is waited for
+                protocol.set_exception(error)
+                continue
+            data, protocol.request = protocol.request, b""
+            transport.write(data)
 
     def _failure(self, protocol: QuietProtocol, error: BaseException) -> BaseException:
         """Return what is raised for what ended a request, once its connection is closed."""
         if protocol.request:
             protocol.request = b""
             CONNECTION.set(0)
-            return self._lost() if isinstance(error, Exception) else error
+            is_lost = isinstance(error, (aiohttp.ClientError, OSError))
+            return self._lost() if is_lost else error
         CONNECTION.set(protocol.number)
         if isinstance(error, HttpProcessingError):
             return aiohttp.ClientResponseError(
@@ -360,8 +384,13 @@ class FastPath:
         return aiohttp.ClientConnectorError(self._like.connection_key, lost)
 
     def _learn(self, protocol: QuietProtocol, message: RawResponseMessage, body: bytes) -> None:
+        """Remember how an answer began; report what came too much, if that can be told."""
         if protocol.first:
-            self._connector.heads.learn(protocol.first, message, body)
+            length = self._connector.heads.learn(protocol.first, message, body)
+            protocol.is_clean = protocol.received == length
+            if length is not None and protocol.received > length:
+                protocol.force_close()
+                self._connector.on_unasked(protocol.number)
         protocol.first = None
 
     def _idle(self) -> tuple[QuietProtocol, Connection] | None:

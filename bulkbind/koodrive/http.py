@@ -119,6 +119,8 @@ class HttpSession:
         """As aiohttp writes it into the Host header."""
         self.requests = 0
         """Requests that got a connection."""
+        self.may_send: Callable[[], None] = lambda: None
+        """Called just before a request leaves on the fast path; if it raises, nothing does."""
         self.on_unasked: Callable[[int], None] = lambda _number: None
         """Called with the number of a connection that said something unasked, or broke."""
 
@@ -148,6 +150,7 @@ class HttpSession:
                 watchdog=self._watchdog,
                 content_type=_JSON,
                 idle_s=IDLE_S,
+                may_send=self.may_send,
             )
         return self
 

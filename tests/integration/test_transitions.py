@@ -181,7 +181,7 @@ def undo(life):
     for expected in (RunState.STOPPED, RunState.DONE, RunState.DONE):
         if life.do(unbinding.undo_progress, undone)[0] in ("", "done"):
             life.do(unbinding.begin_undo, NOW, undone, WHO)
-        life.do(unbinding.start_undo, undone)
+        life.do(unbinding.start_undo, undone, WHO)
         life.unbind(undone, UnbindKind.UNDO, *map(UnbindStatus, ("already_gone", "changed")))
         life.unbind(undone, UnbindKind.UNDO, UnbindStatus.FAILED)
         if expected is RunState.DONE:
