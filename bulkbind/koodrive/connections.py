@@ -317,6 +317,7 @@ class FastPath:
         try:
             message, content = cast("_Read", await protocol.read())
             while message.code in _INFORMATIONAL:
+                protocol.first = None  # it is not the answer's
                 message, content = cast("_Read", await protocol.read())
             if isinstance(content, bytes):
                 body, whole = content[:cap], len(content) <= cap
@@ -385,13 +386,12 @@ class FastPath:
 
     def _learn(self, protocol: QuietProtocol, message: RawResponseMessage, body: bytes) -> None:
         """Remember how an answer began; report what came too much, if that can be told."""
-        if protocol.first:
-            length = self._connector.heads.learn(protocol.first, message, body)
-            protocol.is_clean = protocol.received == length
-            if length is not None and protocol.received > length:
-                protocol.force_close()
-                self._connector.on_unasked(protocol.number)
-        protocol.first = None
+        first, protocol.first = protocol.first, None
+        length = self._connector.heads.learn(first, message, body) if first else None
+        protocol.is_clean = protocol.received == length
+        if length is not None and protocol.received > length:
+            protocol.force_close()
+            self._connector.on_unasked(protocol.number)
 
     def _idle(self) -> tuple[QuietProtocol, Connection] | None:
         """Return the connection that was used last; close what has been idle for too long."""
