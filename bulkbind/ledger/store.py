@@ -464,6 +464,12 @@ def stored_time(value: str) -> str:
     )
 
 
+def shown_time(value: str) -> str:
+    """Return the SQL of the text of a moment as it is stored."""
+    text = f"strftime('%Y-%m-%dT%H:%M:%fZ', {value} / 1000.0, 'unixepoch')"
+    return f"CASE typeof({value}) WHEN 'integer' THEN {text} ELSE {value} END"
+
+
 UNBIND_OPEN = f"status IN {sql_list(UNBIND_PENDING)}"
 """Unbindings that have not ended; as in the index `unbindings_open`."""
 ALL_FIELDS = ", ".join(FIELDS)
