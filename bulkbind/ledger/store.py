@@ -32,7 +32,7 @@ from bulkbind.model.fields import FIELDS, OPTIONAL
 from bulkbind.settings import ledger_name
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from bulkbind.settings import Settings
 
@@ -586,7 +586,9 @@ def counts(
     return {status: count for status, count in zip(among, found, strict=True) if count}
 
 
-def int_of(db: sqlite3.Connection, query: str, values: Sequence[object] = ()) -> int:
+def int_of(
+    db: sqlite3.Connection, query: str, values: Sequence[object] | Mapping[str, object] = ()
+) -> int:
     """Return the single integer that a query selects."""
     return int(db.execute(query, values).fetchone()[0])
 
