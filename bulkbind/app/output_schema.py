@@ -10,7 +10,7 @@ from typing import Any
 
 from bulkbind.app.schema import DIALECT
 from bulkbind.errors import ExitCode
-from bulkbind.model import MEANINGS, UNBIND_MEANINGS, PlanWord, RunFacts, RunState
+from bulkbind.model import MEANINGS, UNBIND_MEANINGS, PlanWord, RunFacts, RunKind, RunState
 from bulkbind.model.results import CUT_OFF
 
 Schema = dict[str, Any]
@@ -66,7 +66,10 @@ COUNT = {"type": "integer", "minimum": 0}
 RUN_ID = _text("the run's id")
 MANIFESTS = _list({"type": "string"}, "the names of the manifests")
 STATE = _text(f"the run's state: {', '.join((*RunState, CUT_OFF))}")
+KIND = _text(f"what the run does: {', '.join(RunKind)}")
 COUNTS = _map(COUNT, f"rows by status, those that there are: {', '.join(MEANINGS)}")
+_GONE = _map(COUNT, f"devices by status: {', '.join(UNBIND_MEANINGS)}")
+UNDO = _object("how it was undone", {"state": _text("as a run's"), "counts": _GONE})
 DIGEST = _text("of the manifests: equal for the same bytes read in the same way")
 EXIT_CODE = {
     "type": "integer",
@@ -128,6 +131,18 @@ LIMIT: Schema = {
         "is_spaced": _truth("whether requests that come close together are refused"),
     },
 }
+WORKER = _object(
+    "a process that sends for the run",
+    {
+        "number": _whole("from 1, in each part of the run"),
+        "pid": _whole("of the process"),
+        "is_alive": _truth("whether it sends"),
+        "settled": _whole("rows that ended through it"),
+        "in_hand": _whole("rows that it was given and that have not ended"),
+        "per_s": _number("rows that ended per second: of late; at its end, over all its time"),
+        "lost": _text("why the run gave it up; empty if it did not"),
+    },
+)
 _FACTS: Schema = {
     "requests": _whole("requests sent, of every kind"),
     "requests_lists": _whole("list calls among them"),
@@ -153,6 +168,7 @@ _FACTS: Schema = {
         },
     },
     "note": NOTE,
+    "takes_any": _truth("whether a run that unbinds takes what the lists show; absent if not"),
     "left_out": LEFT_OUT,
     "adjusted": _list(
         _object(
@@ -167,6 +183,8 @@ _FACTS: Schema = {
         ),
         "how operators steered the run with `adjust`",
     ),
+    "workers": _list(WORKER, "workers, or how they were at their end; absent if it has none"),
+    "cpu_s": _number("processor seconds of the run's own process while it was sending"),
     "pruned_at": _moment("when the run's rows were deleted", may_lack=True),
     "pruned_rows": _whole("1 while its rows are being deleted", may_lack=True),
 }
@@ -211,6 +229,7 @@ def _summary(more: Schema) -> Schema:
         "pid": _whole("of the process"),
         "digest": DIGEST,
         "superseded_by": _text("the run that took its place", may_lack=True),
+        "kind": KIND,
         "settings": {"type": "object", "description": "in force, without secrets"},
         "attempts": _whole("requests for devices, over all rows"),
         "posted_again_after_bound": _whole("requests for devices that were bound already"),
@@ -218,13 +237,8 @@ def _summary(more: Schema) -> Schema:
         "examples": _list(EXAMPLE, "the first rows that need a person"),
         **more,
     }
-    undo = _object(
-        "how it was undone; absent if it was not", {"state": _text("as a run's"), "counts": _GONE}
-    )
+    undo = UNDO | {"description": "how it was undone; absent if it was not"}
     return _object("how a run stands", fields, optional=_facts() | {"undo": undo})
-
-
-_GONE = _map(COUNT, f"devices by status: {', '.join(UNBIND_MEANINGS)}")
 
 
 def status() -> Schema:
@@ -287,6 +301,7 @@ def plan() -> Schema:
     }
     fields = {
         "version": _whole("of the saved form: 1"),
+        "kind": KIND,
         "manifests": MANIFESTS,
         "rows": _whole("rows of all manifests"),
         "counts": _map(COUNT, f"rows by what would be done: {words}; extra with --extra"),
@@ -382,6 +397,7 @@ def runs() -> Schema:
     """Return the schema of what `runs --json` prints."""
     fields = {
         "run_id": RUN_ID,
+        "kind": KIND,
         "state": STATE,
         "created_at": _moment("when it began"),
         "ended_at": _moment("null while it is sending", may_lack=True),
@@ -389,7 +405,7 @@ def runs() -> Schema:
         "superseded_by": _text("the run that took its place", may_lack=True),
         "manifests": MANIFESTS,
         "counts": COUNTS,
-        "undo": _text("the state of its undo; null if there was none", may_lack=True),
+        "undo": UNDO | {"type": ["object", "null"]},
         "note": _text("what the operator said of it; null if nothing", may_lack=True),
     }
     return _document("runs", _list(_object("a run", fields), "the newest first"))

@@ -40,7 +40,7 @@ from bulkbind.errors import (
 from bulkbind.ledger import Outlook, has_met, last_pace, replaced
 from bulkbind.manifest import ChosenRows, Manifest, ManifestFile, batches_of, digest
 from bulkbind.manifest.duplicates import Policy, Seen
-from bulkbind.model import Forecast, Plan, PlanWord, RunFacts, Status
+from bulkbind.model import Forecast, Plan, PlanWord, RunFacts, RunKind, Status
 from bulkbind.model.wording import counted, verb
 from bulkbind.redaction import line, lines
 from bulkbind.report.problem_text import MOST_LINES, problem_lines
@@ -82,6 +82,7 @@ def read_plan(
         first: A pilot, as in `run`.
     """
     outlook = Outlook(db, run)
+    kind = outlook.kind()
     counts, mark = outlook.counts()
     left_out = outlook.facts().left_out
     if left_out is not None:
@@ -89,7 +90,9 @@ def read_plan(
     moves = 0 if first else outlook.moves()
     per_s, source = _rate(db, settings)
     texts, groups = outlook.problems(MOST_PROBLEMS)
-    binds = counts[PlanWord.BIND] if first is None else min(first, counts[PlanWord.BIND])
+    sent = counts[PlanWord.BIND] + counts[PlanWord.UNBIND]
+    sent = sent if first is None else min(first, sent)
+    binds, unbinds = (sent, 0) if kind is RunKind.BIND else (0, sent)
     refuses = settings.manifest.on_invalid == "abort" and not going_on
     return Plan(
         manifests=manifests,
@@ -100,10 +103,10 @@ def read_plan(
         problems=texts,
         forecast=Forecast(
             binds=binds + (counts[PlanWord.MOVED] if moves else 0),
-            lists=outlook.lists(moves=moves > 0),
+            lists=outlook.lists(moves=moves > 0) + outlook.lists_to_unbind(first),
             per_s=per_s,
             source=source,
-            unbinds=moves,
+            unbinds=moves + unbinds,
             users=outlook.users_to_bind(first, moves=moves > 0),
         ),
         digest=digest,
@@ -114,6 +117,7 @@ def read_plan(
         first=first,
         left_out=left_out,
         replaces=None if going_on else replaced(db, run),
+        kind=kind,
     )
 
 
@@ -181,11 +185,25 @@ async def run(
         LedgerBusyError, LedgerError. Only after a LedgerError may anything have been sent.
     """
     session = replace(new_session(settings, listener, stop, clock), note=note)
+    return await send_manifests(session, manifests, first=first, wanted=wanted)
+
+
+async def send_manifests(
+    session: Session,
+    manifests: Sequence[str | Path | Named],
+    *,
+    first: int | None = None,
+    wanted: Plan | None = None,
+) -> RunResult:
+    """Do with manifests what the session says: bind or unbind. For arguments and errors see `run`.
+
+    An unfinished run of the same manifests that does the same is resumed.
+    """
     async with time_boxed(session):
         files = await opened(session, manifests)
         session = await authorized(session)
         readable = await read_heads(session, files)
-        probe(settings)
+        probe(session.settings)
         async with held_ledger(session) as ledger:
             ended = await bind_all(session, ledger, readable, files, first=first, wanted=wanted)
     if isinstance(ended, RunResult):
@@ -265,7 +283,7 @@ async def _ready(  # noqa: PLR0917  # those of `bind_all`
     wanted: Plan | None,
 ) -> tuple[int, str] | RunResult:
     """Return number and id of a run that can be sent, or how the command ends without one."""
-    known = await in_thread(digest, files, session.settings.manifest)
+    known = await in_thread(digest_of, session, files)
     unfinished = await ledger.unfinished(known)
     if unfinished is None:
         return await Staging(session, ledger, manifests, files).run(known, wanted, first)
@@ -280,7 +298,7 @@ async def _ready(  # noqa: PLR0917  # those of `bind_all`
     if facts := noted(session):
         await ledger.add_facts(number, facts)
     session.listener.notice(f"going on with run {run_id}, which was not finished")
-    if session.settings.manifest.reads_lists:
+    if session.settings.manifest.reads_lists and session.leave is None:
         session.listener.notice("the server's lists are read before a run begins: not for this")
     return number, run_id
 
@@ -293,6 +311,17 @@ def new_session(
 ) -> Session:
     """Return a session without credentials, with defaults for what is None."""
     return Session(settings, clock or SystemClock(), stop or StopSignal(), listener or Listener())
+
+
+def digest_of(session: Session, files: Sequence[ManifestFile]) -> str:
+    """Return the digest of the files, the settings that determine the rows, and what is done.
+
+    Raises: ManifestError if a file cannot be read.
+    """
+    known = digest(files, session.settings.manifest)
+    if session.leave is None:
+        return known
+    return f"{RunKind.UNBIND}{'-any' if session.leave.takes_any else ''}:{known}"
 
 
 def noted(session: Session) -> RunFacts:
@@ -333,14 +362,15 @@ class Staging:
             await self._refuse_invalid(number, counts)
             plan = await self._plan(number, known, first)
             refuse_moved(plan, wanted)
-            if self._session.settings.manifest.reads_lists:
+            if self._session.settings.manifest.reads_lists and self._session.leave is None:
                 await refresh(self._session, self._ledger, number)
                 plan = await self._plan(number, known, first)
-            is_wanted = self._session.listener.confirm(plan)
+            is_wanted = self._is_wanted(plan)
             self._session.pulse.beat()  # the answer may have taken long
             if not is_wanted:
                 await self._ledger.discard(number)
-                return RunResult(None, ExitCode.DECLINED, "declined: nothing was sent")
+                what = "sent" if self._session.leave is None else "unbound"
+                return RunResult(None, ExitCode.DECLINED, f"declined: nothing was {what}")
         withdrawn = await self._ledger.confirm(number)
         if withdrawn:
             left = counted(withdrawn, "rows")
@@ -348,6 +378,22 @@ class Staging:
                 f"{left} that an older run had left {verb(withdrawn, 'is', 'are')} withdrawn"
             )
         return number, self._run_id
+
+    def _is_wanted(self, plan: Plan) -> bool:
+        """Return whether to carry out the plan. Raises: UsageError (another number is meant)."""
+        leave, listener = self._session.leave, self._session.listener
+        if leave is None or not plan.forecast.unbinds:
+            return listener.confirm(plan)
+        if leave.devices is None:
+            return listener.confirm_unbind(plan)
+        if leave.devices != plan.forecast.unbinds:
+            meant = counted(leave.devices, "devices")
+            raise UsageError(
+                f"{meant} {verb(leave.devices, 'is', 'are')} meant to be unbound, but the plan has "
+                f"{plan.forecast.unbinds:,}",
+                hint="nothing was unbound; `bulkbind plan MANIFEST --unbind` shows them",
+            )
+        return listener.confirm(plan)
 
     async def _plan(self, number: int, known: str, first: int | None) -> Plan:
         names = tuple(manifest.source.name for manifest in self._manifests)
@@ -395,15 +441,22 @@ class Staging:
 
     async def _begin(self, run_id: str, known: str) -> int:
         who = holder(self._session.clock)
-        return await self._ledger.begin(
+        leave = self._session.leave
+        number = await self._ledger.begin(
             {
                 "run_id": run_id,
+                "kind": RunKind.BIND if leave is None else RunKind.UNBIND,
                 "digest": known,
                 "created_at": who.pop("started_at"),
                 "settings": json.dumps(self._session.settings.public()),
                 **who,
             }
         )
+        if leave is not None and leave.takes_any:
+            facts = RunFacts()
+            facts.takes_any = True
+            await self._ledger.add_facts(number, facts)
+        return number
 
     async def _repeated(self, number: int) -> bool:
         """Return whether the rows were taken from an earlier run, as nothing has changed since.
@@ -413,7 +466,8 @@ class Staging:
         """
         settings = self._session.settings.manifest
         is_chosen = any(isinstance(manifest, ChosenRows) for manifest in self._manifests)
-        if settings.rebind or settings.reads_lists or is_chosen:
+        is_unbind = self._session.leave is not None
+        if settings.rebind or settings.reads_lists or is_chosen or is_unbind:
             return False
         forms = [manifest.source for manifest in self._manifests]
         found = await self._ledger.repeat(number, forms)
@@ -468,7 +522,7 @@ class Staging:
         self._session.pulse.beat()
 
     async def _refuse_changed(self, known: str) -> None:
-        if await in_thread(digest, self._files, self._session.settings.manifest) != known:
+        if await in_thread(digest_of, self._session, self._files) != known:
             raise ManifestError(
                 "a manifest changed while it was read", hint="run again when it is complete"
             )
@@ -483,7 +537,7 @@ class Staging:
             raise InvalidRowsError(
                 lines([f"{of_all} {breaks} a rule, so nothing was sent:", *shown]),
                 hint="`bulkbind validate MANIFEST --all` lists every one; "
-                "`bulkbind run MANIFEST --on-invalid skip` sends the rest",
+                "the same command with --on-invalid skip sends the rest",
             )
 
 

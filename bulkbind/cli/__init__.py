@@ -11,21 +11,20 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
+from bulkbind.app.loop import MOST_UNCOLLECTED
 from bulkbind.errors import ExitCode, did_you_mean, meanings
 from bulkbind.redaction import Lines, line
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
-MOST_UNCOLLECTED = 20_000
-"""Objects made before Python looks for circles among them. Rows make none, and looking each 700
-objects, as by default, takes 8 us a row."""
 COMMANDS = {
     "demo": "the whole job on an embedded sandbox; needs nothing",
     "init": "make a settings file from a manifest's header",
     "validate": "check manifests against the rules; no network",
     "plan": "show what run would do; nothing is sent",
     "run": "bind every device of the manifests; asks first on a terminal",
+    "unbind": "unbind every device of the manifests; asks for their number first",
     "resume": "go on with an unfinished run, from the ledger alone",
     "status": "show where a run stands, also while it is sending",
     "adjust": "steer the run that is sending: slower, paused, ended",
@@ -37,7 +36,7 @@ COMMANDS = {
     "bundle": "pack what one attaches to a ticket about a run",
     "doctor": "check settings, credentials, ledger, connection and clock, line by line",
     "verify": "compare what a run says with the server's lists",
-    "undo": "unbind what a run bound, and only that",
+    "undo": "unbind what a run bound, and only that; bind again what it unbound",
     "export": "write what is bound on the server as a manifest",
     "completion": "print a script that completes commands, options, values and run ids in a shell",
     "config": "print the settings in force, and where each came from",

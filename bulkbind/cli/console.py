@@ -269,24 +269,36 @@ class Console(Listener):
             )
         self._consent.give()
 
+    def confirm_unbind(self, plan: Plan) -> bool:
+        """Show the plan of an unbind, and ask for the number of devices."""
+        what = completed(plan_text(plan, is_brief=True))
+        count = plan.forecast.unbinds
+        if self._consent is None:  # nothing real is touched
+            if not self._is_quiet:
+                say(what)
+            return True
+        return self._confirm_number("unbind", what, count)
+
     def confirm_undo(self, undo: UndoPlan) -> bool:
+        """Show what would be unbound, and ask for the number of devices."""
+        return self._confirm_number("undo", undo_plan_text(undo), undo.devices)
+
+    def _confirm_number(self, command: str, what: Lines, count: int) -> bool:
         """Show what would be unbound, and ask for the number of devices."""
         if not self._asks:
             raise UsageError(
-                f"undo would unbind {counted(undo.devices, 'devices')}, and there is nobody to ask",
-                hint=f"say that so many are meant: {again('--yes-unbind', str(undo.devices))}",
+                f"{command} would unbind {counted(count, 'devices')}, and there is nobody to ask",
+                hint=f"say that so many are meant: {again('--yes-unbind', str(count))}",
             )
         assert self._consent is not None, "who asks knows the settings"
         settings = self._consent.settings
         target = target_of(settings)
         question = (
-            f"Type {undo.devices} to unbind {verb(undo.devices, 'it', 'them')} at {target.text} "
+            f"Type {count} to unbind {verb(count, 'it', 'them')} at {target.text} "
             f"{_caller(settings)}:"
         )
-        typed = ask(
-            undo_plan_text(undo), question, "nothing was unbound", is_grave=not target.is_sandbox
-        )
-        is_agreed = typed.replace(",", "") == str(undo.devices)
+        typed = ask(what, question, "nothing was unbound", is_grave=not target.is_sandbox)
+        is_agreed = typed.replace(",", "") == str(count)
         if is_agreed:
             self._consent.give()
         return is_agreed

@@ -1,6 +1,7 @@
 """The ledger: one SQLite file per endpoint with the state of every row, safe against crashes."""
 
 from bulkbind.ledger.history import history_of_device, history_of_user
+from bulkbind.ledger.leaving import unbound_by
 from bulkbind.ledger.ledger import Ledger
 from bulkbind.ledger.lock import Holder
 from bulkbind.ledger.outlook import (

@@ -55,7 +55,8 @@ UNUSUAL = f"""
 SELECT id FROM remarks WHERE id BETWEEN ?1 AND ?2
  UNION SELECT id FROM broken WHERE id BETWEEN ?1 AND ?2
  UNION SELECT id FROM sending WHERE id BETWEEN ?1 AND ?2
- UNION SELECT row FROM unbindings WHERE row BETWEEN ?1 AND ?2 AND status IN {sql_list(GONE)}
+ UNION SELECT row FROM unbindings
+        WHERE row BETWEEN ?1 AND ?2 AND kind <> 'leave' AND status IN {sql_list(GONE)}
  UNION SELECT id FROM stored_rows
         WHERE EXISTS (SELECT 1 FROM former_bindings) AND id BETWEEN ?1 AND ?2
           AND status = {_SKIPPED} AND device IN (SELECT device FROM former_bindings)

@@ -38,6 +38,7 @@ from bulkbind.model import (
     Problem,
     ResultRow,
     RunFacts,
+    RunKind,
     RunState,
     RunSummary,
     Source,
@@ -47,6 +48,7 @@ from bulkbind.model import (
     UndoSummary,
 )
 from bulkbind.model.fields import NAME, OPTIONAL
+from bulkbind.model.results import CUT_OFF
 from bulkbind.model.wording import Needing
 
 if TYPE_CHECKING:
@@ -105,6 +107,12 @@ class UndoReader(OfRun):
         )
 
 
+def _undo_state(undo: UndoSummary) -> UndoState:
+    is_over = RunState(undo.state).about.is_over
+    is_cut_off = not is_over and Holder(undo.pid, undo.host).is_alive() is False
+    return UndoState(state=CUT_OFF if is_cut_off else undo.state, counts=undo.counts)
+
+
 MOST_REASONS = 50
 """Reasons listed in a summary."""
 
@@ -118,7 +126,8 @@ CASE WHEN r.duplicate_of IS NULL
      THEN trim(r.detail || CASE WHEN EXISTS (SELECT 1 FROM unbindings) THEN coalesce('; ' || (
           SELECT group_concat(CASE u.kind WHEN 'undo' THEN 'unbound again by undo, ' || u.settled_at
                                           ELSE 'moved from user ' || u.user_id END, '; ')
-            FROM unbindings u WHERE u.row = r.id AND u.status IN {sql_list(GONE)}), '') ELSE '' END,
+            FROM unbindings u WHERE u.row = r.id AND u.kind <> 'leave'
+             AND u.status IN {sql_list(GONE)}), '') ELSE '' END,
           '; ')
      ELSE (SELECT 'same device as ' || (s.form ->> 'name') || ':' || f.line
                   || CASE WHEN f.user_id = r.user_id THEN '' ELSE ' for user ' || f.user_id END
@@ -263,12 +272,13 @@ class RunReader(OfRun):
             facts=facts.merge(self.live().spent),
             superseded_by=run["next"],
             settings=json.loads(run["settings"]),
-            undo=None if undo is None else UndoState(state=undo.state, counts=undo.counts),
+            undo=None if undo is None else _undo_state(undo),
             attempts=attempts,
             posted_again_after_bound=repeats,
             cleaned=cleaned,
             examples=changes.needing(self._db, self._run),
             is_cut_off=self._is_cut_off(RunState(run["state"])),
+            kind=RunKind(run["kind"]),
             **{name: run[name] for name in (*_AS_KEPT, "confirmed_at", "digest")},
         )
 
@@ -446,7 +456,7 @@ def run_names(path: Path, endpoint: str | None, most: int) -> list[RunName]:
 
 
 _LISTED = (
-    *("run_id", "state", "created_at", "ended_at", "operator", "host", "version"),
+    *("run_id", "kind", "state", "created_at", "ended_at", "operator", "host", "version"),
     *("superseded_by", "manifests", "counts", "undo"),
 )
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, NamedTuple
 
-from bulkbind.ledger import staging
+from bulkbind.ledger import leaving, staging
 from bulkbind.ledger.store import (
     ALL_FIELDS,
     CODES,
@@ -41,8 +41,8 @@ r.device IN (SELECT device FROM stored_bindings)
 AND r.device NOT IN (SELECT device FROM stored_rows INDEXED BY rows_open WHERE {OPEN})
 """  # noqa: S608  # constants
 _UNKNOWN = f"""
-SELECT EXISTS (SELECT 1 FROM stored_rows r
-                WHERE {_RANGE} AND NOT ({_OF_ITS_OWN}) AND NOT ({_IS_KNOWN}))
+SELECT {leaving.IS_OPEN} OR EXISTS (
+       SELECT 1 FROM stored_rows r WHERE {_RANGE} AND NOT ({_OF_ITS_OWN}) AND NOT ({_IS_KNOWN}))
 """  # noqa: S608  # constants
 _TAKE = (
     f"""

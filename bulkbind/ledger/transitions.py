@@ -17,6 +17,7 @@ import msgspec
 from bulkbind.clock import iso
 from bulkbind.ledger.store import (
     CODES,
+    HELD_CODES,
     OPEN,
     RUN_SHIFT,
     change_each,
@@ -32,11 +33,14 @@ from bulkbind.ledger.store import (
 from bulkbind.model import (
     BY_ANSWER,
     IS_BOUND,
+    IS_OURS,
     AlreadyBound,
     Claim,
     Device,
+    Held,
     NoAnswer,
     Refused,
+    RunKind,
     Status,
     Transient,
     Verdict,
@@ -199,6 +203,7 @@ def doubt(
     """
     record_attempts(db, attempts)
     verdict = type(claim.last.verdict).__name__ if claim.last else None
+    under_way_s = (claim.last.under_way_s if claim.last else None) or 0.0
     changed = db.execute(
         f"UPDATE stored_rows SET status = {_IN_DOUBT} WHERE id = ? AND status = {_CLAIMED}",  # noqa: S608  # constants
         (claim.row,),
@@ -210,7 +215,7 @@ def doubt(
         "code = coalesce(?, ''), message = coalesce(?, ''), trace_id = coalesce(?, '') "
         "WHERE id = ?",
         (
-            *(claim.attempts, claim.doubts, claim.sent_at, verdict, now.timestamp()),
+            *(claim.attempts, claim.doubts, claim.sent_at, verdict, now.timestamp() + under_way_s),
             *answer_of(claim.last),
             claim.row,
         ),
@@ -292,10 +297,11 @@ def recover(db: sqlite3.Connection, now: datetime) -> int:
 
 
 def doubts(db: sqlite3.Connection) -> list[Claim]:
-    """Return every row in doubt, of any run, in order of user."""
+    """Return every row in doubt that may be bound, of any run, in order of user."""
     (text,) = db.execute(
         f"{_DOUBT} rows WHERE id IN (SELECT id FROM stored_rows INDEXED BY rows_open "  # noqa: S608  # constants
-        f"WHERE {OPEN} AND status = {_IN_DOUBT})"  # constants
+        f"WHERE {OPEN} AND status = {_IN_DOUBT}) "  # constants
+        f"AND run IN (SELECT run FROM runs WHERE kind = '{RunKind.BIND}')"
     ).fetchone()
     claims = [
         Claim(
@@ -380,12 +386,19 @@ UPDATE rows SET repeats = ?1 + (
         WHERE a.row = rows.id AND (a.verdict IN {_REFUSALS} OR a.verdict IN {_UNSURE}))
  WHERE id = ?3
 """  # noqa: S608  # constants
+_OURS = HELD_CODES[Held.BOUND]
+_MADE_OURS = f"excluded.held = {_OURS} AND held <> {_OURS}"
+# What was found again as it was known stays whose it was.
 _BIND = f"""
-INSERT INTO stored_bindings (device, device_id, create_time, since, run, name)
-SELECT r.device, o.device_id, o.create_time, o.settled_at, r.id >> {RUN_SHIFT}, r.name
+INSERT INTO stored_bindings (device, device_id, create_time, since, run, name, held)
+SELECT r.device, o.device_id, o.create_time, o.settled_at, r.id >> {RUN_SHIFT}, r.name,
+       iif(r.status IN {codes(IS_OURS)}, {_OURS}, {HELD_CODES[Held.FOUND]})
   FROM stored_rows r CROSS JOIN outcomes o ON o.id = r.id WHERE r.id IN {_THESE}
     ON CONFLICT DO UPDATE SET device_id = excluded.device_id, create_time = excluded.create_time,
-       name = excluded.name
+       name = excluded.name, since = iif({_MADE_OURS}, excluded.since, since),
+       run = iif({_MADE_OURS}, excluded.run, run),
+       held = iif(excluded.held = {_OURS} OR device_id IS NOT excluded.device_id,
+                  excluded.held, held)
 """  # noqa: S608  # constants
 
 
@@ -430,7 +443,8 @@ def settle(
     bound = [
         (claim.row, outcome.status) for claim, outcome in ended if outcome.status.about.is_bound
     ]
-    db.execute(_FORGET_CELLS, (_json([row for row, _ in bound]),))
+    gone = [claim.row for claim, outcome in ended if outcome.status.about.is_gone]
+    db.execute(_FORGET_CELLS, (_json([row for row, _ in bound] + gone),))
     # A skipped row's binding is known from the run that made it.
     db.execute(_BIND, (_json([row for row, status in bound if status is not Status.SKIPPED]),))
 

@@ -33,6 +33,7 @@ from bulkbind.model.facts import (
     Refreshed,
     RunFacts,
     TimelinePart,
+    WorkerState,
     adjustment_words,
 )
 from bulkbind.model.problem_groups import BrokenRule, Cause, CauseKey, ProblemGroups, cause_of
@@ -57,6 +58,7 @@ from bulkbind.model.statuses import (
     CAN_RESUME,
     COMES_BACK,
     IS_BOUND,
+    IS_GONE,
     IS_OPEN,
     IS_OURS,
     IS_OVER,
@@ -70,6 +72,7 @@ from bulkbind.model.statuses import (
     TO_SEE_TO,
     UNDO_TRANSITIONS,
     PlanWord,
+    RunKind,
     RunState,
     Status,
 )
@@ -80,6 +83,7 @@ from bulkbind.model.unbindings import (
     UNBIND_MEANINGS,
     UNBIND_PENDING,
     UNBIND_TRANSITIONS,
+    Held,
     Unbinding,
     UnbindKind,
     UnbindStatus,
@@ -87,4 +91,5 @@ from bulkbind.model.unbindings import (
     UndoPlan,
     UndoState,
     UndoSummary,
+    ended_of,
 )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from bulkbind.model.facts import RunFacts
 from bulkbind.model.fields import NAME
-from bulkbind.model.statuses import NEEDS_PERSON
+from bulkbind.model.statuses import NEEDS_PERSON, RunKind
 
 if TYPE_CHECKING:
     from bulkbind.model.facts import Chosen, Example
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 EXTRA = ("?", "on the server, but not in the manifest")
 CUT_OFF = "cut off"
-"""What is shown for a run that has not ended, and whose process is gone."""
+"""What is shown for a run, or its undo, that has not ended, and whose process is gone."""
 NO_COLUMN = {"is_column": False}
 """Marks an attribute of a row that reports do not show. All others are columns, in their order."""
 
@@ -87,6 +87,7 @@ class Plan:
     """Rows that conditions left out, by condition; None: none was given."""
     replaces: tuple[str, int] | None = None
     """The unfinished run that it would replace, and the rows that this would withdraw."""
+    kind: RunKind = RunKind.BIND
 
     @property
     def rows(self) -> int:
@@ -183,6 +184,7 @@ class RunSummary:
     """Of the manifests."""
     superseded_by: str | None = None
     """Id of the run that took its place."""
+    kind: RunKind = RunKind.BIND
     settings: dict[str, Any] = field(default_factory=dict)
     """Without secrets."""
     undo: UndoState | None = None

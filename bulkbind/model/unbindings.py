@@ -7,7 +7,8 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, TypedDict
 
 from bulkbind.model.facts import RunFacts
-from bulkbind.model.statuses import PENDING, Described, StatusFacts
+from bulkbind.model.rows import Claim, Device, Ended, Outcome
+from bulkbind.model.statuses import PENDING, Described, Status, StatusFacts
 
 if TYPE_CHECKING:
     from bulkbind.model.attempts import Attempt
@@ -53,7 +54,7 @@ class UnbindStatus(Described):
 
 
 UNBIND_TRANSITIONS: dict[UnbindStatus | None, dict[UnbindStatus, str]] = {
-    None: {UnbindStatus.STAGED: "its run is undone, or its device is to be moved"},
+    None: {UnbindStatus.STAGED: "its run is undone, or its device is to be moved or to leave"},
     UnbindStatus.STAGED: {
         UnbindStatus.CLAIMED: "a request may be sent",
         UnbindStatus.ALREADY_GONE: "the list does not show the device",
@@ -92,6 +93,19 @@ class UnbindKind(StrEnum):
     """Its run is undone."""
     MOVE = "move"
     """Its device goes to another user (`run --move`)."""
+    LEAVE = "leave"
+    """Its device leaves its user: a list to unbind names it, or its scope has it no more."""
+
+
+class Held(StrEnum):
+    """Whose a binding is that the ledger knows."""
+
+    BOUND = "bound"
+    """Its run bound it."""
+    FOUND = "found"
+    """Its run found it on the server: it is not ours."""
+    ADOPTED = "adopted"
+    """It was found, and taken over: unbinding it is ours, undoing it is not."""
 
 
 @dataclass(slots=True)
@@ -99,7 +113,8 @@ class Unbinding:
     """A binding being unbound."""
 
     row: int
-    """Id of the row that is undone or that moves the device."""
+    """Id of the row that is undone, moves the device, or lists it to be unbound; an id of the run
+    beyond its rows where none does."""
     kind: UnbindKind
     user_id: str
     machine_code: str
@@ -110,6 +125,25 @@ class Unbinding:
     """Whether an unanswered request may have been carried out."""
     last: Attempt | None = None
     detail: str = ""
+
+    @property
+    def is_listed(self) -> bool:
+        """Whether a row of its run lists it to be unbound, and so ends with it."""
+        return self.kind is UnbindKind.LEAVE and self.row % _POSITIONS < BEYOND_ROWS
+
+
+_POSITIONS = 1 << 40
+BEYOND_ROWS = 1 << 39
+"""The first position in a run of a leaver that no row of it names."""
+
+
+def ended_of(item: Unbinding) -> Ended:
+    """Return how the row ends that lists a binding, once that is unbound or cannot be."""
+    device = Device(item.user_id, item.machine_code)
+    claim = Claim(item.row, device, attempts=item.attempts, last=item.last)
+    is_unsent = not item.attempts and not item.was_sent
+    outcome = Outcome(Status(item.status), item.device_id, detail=item.detail, is_unsent=is_unsent)
+    return claim, outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +189,7 @@ class UndoState(TypedDict):
     """What a run's summary says of its undo."""
 
     state: str
+    """As people and scripts see it."""
     counts: dict[str, int]
     """Bindings by status."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from bulkbind.model import EXTRA, Forecast, Plan, PlanWord
+from bulkbind.model import EXTRA, Forecast, Plan, PlanWord, RunKind
 from bulkbind.model.wording import counted, verb
 from bulkbind.redaction import Lines, lines
 from bulkbind.report.markdown import code, plain, table
@@ -26,6 +26,7 @@ def plan_json(plan: Plan) -> dict[str, Any]:
     forecast = plan.forecast
     shown: dict[str, Any] = {
         "version": 1,
+        "kind": plan.kind,
         "manifests": list(plan.manifests),
         "rows": plan.rows,
         "counts": plan.counts | ({} if plan.extra is None else {"extra": plan.extra}),
@@ -64,9 +65,10 @@ def plan_sentence(plan: Plan) -> str:
     `110 of 130 devices of 6 users are to be bound. 11 are bound already. 8 break a rule.`
     """
     devices = f"{counted(plan.rows, 'devices')} of {counted(plan.user_count, 'users')}"
-    bind = plan.counts.get(PlanWord.BIND, 0)
-    told = [f"{bind:,} of {devices} {verb(bind, *PlanWord.BIND.about.said)}"]
-    others = [word for word in PlanWord if word is not PlanWord.BIND]
+    does = PlanWord.BIND if plan.kind is RunKind.BIND else PlanWord.UNBIND
+    count = plan.counts.get(does, 0)
+    told = [f"{count:,} of {devices} {verb(count, *does.about.said)}"]
+    others = [word for word in PlanWord if word is not does]
     told += [
         f"{n:,} {verb(n, *word.about.said)}" for word in others if (n := plan.counts.get(word))
     ]
@@ -138,12 +140,13 @@ def _lines(plan: Plan, *, is_brief: bool) -> Iterator[str]:
 
 
 def _unfinished(plan: Plan) -> Iterator[str]:
+    does = "run" if plan.kind is RunKind.BIND else "unbind"
     if plan.going_on:
-        yield f"run {plan.going_on} of these manifests is not finished: run goes on with it"
+        yield f"run {plan.going_on} of these manifests is not finished: {does} goes on with it"
     if plan.replaces:
         run_id, left = plan.replaces
         yield (
-            f"run {run_id} is not finished: run would take its place, and withdraw its "
+            f"run {run_id} is not finished: {does} would take its place, and withdraw its "
             f"{counted(left, 'rows')} (`bulkbind resume` sends them first)"
         )
 
@@ -152,7 +155,9 @@ def _forecast(plan: Plan) -> str:
     text = forecast_text(plan.forecast)
     if plan.is_refused:
         return f"nothing is sent while rows break a rule; with --on-invalid skip: {text}"
-    if plan.first is not None and plan.counts[PlanWord.BIND] > plan.first:
+    if plan.first is not None and plan.counts[PlanWord.BIND] + plan.counts[PlanWord.UNBIND] > (
+        plan.first
+    ):
         return f"{text}; then it stops with 3 (--first {plan.first:,})"
     return text
 
@@ -195,7 +200,7 @@ def _marks(counts: dict[str, int], between: str = "  ") -> str:
 
 def forecast_text(forecast: Forecast) -> str:
     """Return what a run would cost, as one line."""
-    parts = [counted(forecast.binds, "binds")]
+    parts = [counted(forecast.binds, "binds")] if forecast.binds or not forecast.unbinds else []
     parts += [counted(forecast.unbinds, "unbinds")] if forecast.unbinds else []
     parts += [counted(forecast.lists, "lists")] if forecast.lists else []
     calls = f"{counted(forecast.calls, 'calls')} ({', '.join(parts)})"

@@ -42,10 +42,15 @@ def old(tmp_path):
 
 @pytest.mark.parametrize("ledger", LEDGERS, ids=lambda path: path.stem)
 def test_an_old_ledger_gives_the_summary_that_it_gave(tmp_path, ledger):
-    """Each key of summary.json, in its place, as it was written when the facts had no type."""
+    """Each key of summary.json, in its place, as it was written when the facts had no type.
+
+    Only the kind of the run is told besides.
+    """
     path = Path(shutil.copyfile(ledger, tmp_path / "ledger.db"))
 
-    assert summary_text(path) == ledger.with_suffix(".summary.json").read_text("utf-8")
+    told = summary_text(path).replace('  "kind": "bind",\n', "", 1)
+
+    assert told == ledger.with_suffix(".summary.json").read_text("utf-8")
 
 
 def test_facts_of_another_version_are_kept(old):
@@ -72,7 +77,7 @@ def test_an_undo_that_is_resumed_adds_up(old):
     with transaction(old):
         unbinding.begin_undo(old, NOW, 1, who)
         for facts in (first, later):
-            unbinding.start_undo(old, 1)
+            unbinding.start_undo(old, 1, who)
             unbinding.finish_undo(old, NOW, 1, "enough", RunFacts(facts))
 
     summary = UndoReader(old, 1).summary()

@@ -10,7 +10,7 @@ import pytest
 from msgspec.structs import replace
 
 from bulkbind.errors import LedgerError
-from bulkbind.ledger import duplicates, runs, staging, transitions, unbinding
+from bulkbind.ledger import duplicates, repeating, runs, staging, transitions, unbinding
 from bulkbind.ledger.store import connect, span, transaction
 from bulkbind.model import (
     ROW_TRANSITIONS,
@@ -135,6 +135,11 @@ def know(life):
     first = life.confirmed("known", ("u", "K1"), ("u", "K2"), ("u", "K3"))
     for claim in life.claimed(first).values():
         life.settle(claim, Status.BOUND)
+    staging.note(life.db, first, 0, [])
+    life.do(runs.finish, NOW, first, None, RunFacts())
+    unchanged = staging.begin(life.db, values("unchanged"))
+    assert repeating.repeat(life.db, unchanged, [FORM]) is not None
+    staging.discard(life.db, unchanged)
     second = life.staged("again", ("u", "K1"), ("u", "K2"), ("w", "K3"))
     rows = [span(second)[0], span(second)[0] + 1]
     staging.mark_vanished(life.db, NOW, second, rows[:1], users=1, bind_again=False)
@@ -181,7 +186,7 @@ def undo(life):
     for expected in (RunState.STOPPED, RunState.DONE, RunState.DONE):
         if life.do(unbinding.undo_progress, undone)[0] in ("", "done"):
             life.do(unbinding.begin_undo, NOW, undone, WHO)
-        life.do(unbinding.start_undo, undone)
+        life.do(unbinding.start_undo, undone, WHO)
         life.unbind(undone, UnbindKind.UNDO, *map(UnbindStatus, ("already_gone", "changed")))
         life.unbind(undone, UnbindKind.UNDO, UnbindStatus.FAILED)
         if expected is RunState.DONE:

@@ -49,5 +49,9 @@ class Listener:
         """Return whether to carry out an undo, which must be asked for with its number."""
         return False
 
+    def confirm_unbind(self, plan: Plan) -> bool:  # noqa: ARG002  # as above
+        """Return whether to unbind what a plan says, which must be asked for with its number."""
+        return False
+
     def problem(self, source: str, row: CheckedRow) -> None:
         """Receive a row that breaks a rule or was changed; called from another thread."""

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from bulkbind.app.reports import Report, write_report
 from bulkbind.app.session.eta import Gauge
+from bulkbind.app.session.leaving import Leaving
 from bulkbind.app.session.progress import Progress, Timeline
 from bulkbind.app.session.session import (
     NAMES_CODES,
@@ -22,12 +24,13 @@ from bulkbind.app.session.session import (
     retries_of,
 )
 from bulkbind.app.session.steering import Steering
+from bulkbind.app.session.workers import hub_of
 from bulkbind.clock import iso
 from bulkbind.engine import Breaker, Parts, Pipeline, StopSignal, Unbinder, draining
 from bulkbind.errors import ExitCode, LedgerError
 from bulkbind.ledger import ledger_of, places_of
 from bulkbind.logs import bound, logger
-from bulkbind.model import LimitFound, LiveFacts, RunFacts, RunState, UnbindKind
+from bulkbind.model import LimitFound, LiveFacts, RunFacts, RunKind, RunState, UnbindKind
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -35,7 +38,7 @@ if TYPE_CHECKING:
     from bulkbind.clock import Clock
     from bulkbind.koodrive import KooDrive
     from bulkbind.ledger import Ledger
-    from bulkbind.model import Ended, RunSummary, Status
+    from bulkbind.model import Ended, RunSummary, Status, WorkerState
     from bulkbind.pacing import Pacer
     from bulkbind.settings.model import FailOn, SendSettings
 
@@ -59,7 +62,7 @@ class RunResult:
     """Whether it stopped since the endpoint is another server or none."""
 
 
-async def send(
+async def send(  # noqa: PLR0915
     session: Session, ledger: Ledger, run: int, run_id: str, first: int | None = None
 ) -> None:
     """Send the staged rows of *run*, or the *first* of them, and record the end of the run.
@@ -73,15 +76,22 @@ async def send(
     pacer = await pacer_of(session, ledger, is_idle=not rows)
     ledger.count_time(pacer.time)
     client = await known_client(session, ledger)
+    notes = _Notes(ledger, client)
+    binds = await ledger.kind_of(run) is RunKind.BIND
+    hub = hub_of(session, client, rows, pacer.pace()) if binds else None
+    api = paced(session, hub or client, pacer)
+
+    def workers() -> list[WorkerState]:
+        return [] if hub is None else hub.workers()
+
     gauge = Gauge(
         pacer,
         clock,
         patience_s=client.patience_s,
         settle_s=settings.doubt.readback_settle,
         trouble=lambda: client.trouble,
+        workers=workers,
     )
-    notes = _Notes(ledger, client)
-    api = paced(session, client, pacer)
     progress = Progress(
         rows,
         session.listener,
@@ -104,8 +114,13 @@ async def send(
         breaker.doubted(before)
 
     ledger.on_settled, ledger.on_doubted = on_settled, on_doubted
-    sender = _Sender(session, ledger, Parts(api, ledger, pacer, stop, clock), run, breaker)
-    began_at = iso(clock.utc_now())
+    parts = Parts(api, ledger, pacer, stop, clock)
+    sender: Sender = (
+        _Sender(session, ledger, parts, run, breaker)
+        if binds
+        else Leaving(session, ledger, parts, run, on_settled)
+    )
+    began_at, cpu_before_s = iso(clock.utc_now()), time.process_time()
 
     def spent() -> RunFacts:
         facts = facts_of(
@@ -116,12 +131,16 @@ async def send(
             again=sender.again,
             backed_off_s=sender.backed_off_s,
         )
+        facts.cpu_s = round(time.process_time() - cpu_before_s, 3)
+        if alive_or_lost := workers():
+            facts.workers = alive_or_lost
         if steering.done:
             facts.adjusted = steering.done
         return facts
 
     async def tell() -> None:
         said = _live(run, began_at, gauge, clock, spent())
+        said.to_do = progress.to_do
         await ledger.put_meta(LiveFacts.key, said.as_json())
 
     steering = Steering(
@@ -214,8 +233,29 @@ class _Notes:
             self._task.add_done_callback(lambda task: task.cancelled() or task.exception())
 
 
+class Sender(Protocol):
+    """Sends the rows of a run."""
+
+    again: int
+    """Binds sent again after a time-out."""
+
+    @property
+    def lists(self) -> int:
+        """List calls made."""
+
+    @property
+    def backed_off_s(self) -> float:
+        """Total seconds of backoff over all devices."""
+
+    async def send(self, first: int | None) -> None:
+        """Send what is left, or *first* rows of it."""
+
+    def widen(self, concurrency: int) -> None:
+        """Have workers for so many requests at once from now on."""
+
+
 class _Sender:
-    """Sends a run: first the staged rows, then, in groups, the moved ones."""
+    """Sends a run that binds: first the staged rows, then, in groups, the moved ones."""
 
     def __init__(
         self, session: Session, ledger: Ledger, parts: Parts, run: int, breaker: Breaker
@@ -242,9 +282,6 @@ class _Sender:
 
     async def send(self, first: int | None) -> None:
         """*first*: as in `run`; a pilot moves nothing."""
-        await self._send_staged(first)
-        if first is not None:
-            return
         settings, stop = self._session.settings, self._session.stop
         unbindings = self._ledger.unbindings
         mover = Unbinder(
@@ -255,6 +292,11 @@ class _Sender:
             settings.doubt,
             on_settled=lambda _items: None,
         )
+        await mover.find_out(self._run)
+        await self._send_staged(first)
+        if first is not None:
+            self.lists += mover.lists
+            return
         while not stop.is_set:
             # In groups, so that no device is long without a user.
             last = await unbindings.next_rows(self._run, UnbindKind.MOVE, MOVED_AT_ONCE)

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from bulkbind.app.session.listener import Listener
     from bulkbind.engine import StopReason, StopSignal
-    from bulkbind.engine.ports import Gate
+    from bulkbind.engine.ports import Client, Gate
     from bulkbind.koodrive import Auth
     from bulkbind.settings import Settings
 
@@ -40,6 +40,16 @@ NAMES_CODES = "names_codes"
 """Key in the ledger: whether the server's answers name machine codes, so that each must."""
 RETRY_LOCK_S = 0.5
 """Time between attempts to acquire a ledger that another run holds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Leave:
+    """What a run that unbinds may unbind."""
+
+    takes_any: bool = False
+    """Whatever the users' lists show, also if this ledger has not bound or adopted it."""
+    devices: int | None = None
+    """The number that is meant, another one is refused; None: the listener is asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +66,8 @@ class Session:
     """As `auth`; None also where the endpoint has none."""
     note: str = ""
     """What the operator says of the run."""
+    leave: Leave | None = None
+    """What a run that unbinds may unbind; None: the run binds."""
     pulse: Pulse = field(default_factory=Pulse)
     """Beaten by all progress, so that a stall is noticed."""
 
@@ -233,7 +245,7 @@ def follow(session: Session, client: KooDrive, pacer: Pacer) -> None:
     )
 
 
-def paced(session: Session, client: KooDrive, pacer: Pacer) -> Paced:
+def paced(session: Session, client: Client, pacer: Pacer) -> Paced:
     """Return the API at the gateway's pace, a context manager."""
     assert session.auth is not None, "a command that asks the server has credentials"
     return Paced(client, session.auth, pacer)

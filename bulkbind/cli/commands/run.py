@@ -39,19 +39,22 @@ note = options.option(
 )
 
 
-@options.command("run", is_brief=True)
-@click.argument("manifests", nargs=-1, required=True, metavar="MANIFEST...")
-@options.config
-@options.settings(Group.MANIFEST, Group.REPEAT, Group.LEDGER, Group.OUT)
-@options.settings(Group.NETWORK, Group.PACE, Group.SENDING, Group.END)
-@options.first
-@options.settings(Group.STAGING)
-@options.option(
+rehearse = options.option(
     "--rehearse",
     is_flag=True,
     help="run against a sandbox in this process; with a ledger that is thrown away: nothing real "
     "is touched",
 )
+
+
+@options.command("run", is_brief=True)
+@click.argument("manifests", nargs=-1, required=True, metavar="MANIFEST...")
+@options.config
+@options.settings(Group.MANIFEST, Group.REPEAT, Group.LEDGER, Group.OUT)
+@options.settings(Group.NETWORK, Group.PACE, Group.WORKERS, Group.SENDING, Group.END)
+@options.first
+@options.settings(Group.STAGING)
+@rehearse
 @behaviour_options
 @options.path(
     "--plan",
@@ -95,8 +98,8 @@ def command(
     MANIFEST is a file (CSV, XLSX, YAML, JSON Lines, JSON, each also as .gz), a folder, a pattern in
     quotes, or - for standard input; several make one run. All of it is checked before anything is
     sent. What the ledger knows as bound is not sent again; what an earlier run of the same manifest
-    left is taken up first. On a terminal it asks first, wherever the output goes. Credentials come
-    from BULKBIND_TOKEN, or as `bulkbind help credentials` says; `bulkbind doctor` checks them.
+    left is taken up first. On a terminal it asks first. Credentials come from BULKBIND_TOKEN, or as
+    `bulkbind help credentials` says; `bulkbind doctor` checks them.
 
     \b
     Examples:
@@ -174,7 +177,7 @@ def _inbox(
 @run_argument
 @options.config
 @options.settings(Group.LEDGER, Group.OUT)
-@options.settings(Group.NETWORK, Group.PACE, Group.SENDING, Group.END)
+@options.settings(Group.NETWORK, Group.PACE, Group.WORKERS, Group.SENDING, Group.END)
 @options.first
 @options.option("--yes", is_flag=True, help="do not ask")
 @options.output_options

@@ -8,8 +8,11 @@ from bulkbind.app.reports import runs
 from bulkbind.cli import options
 from bulkbind.cli.options import settings_from
 from bulkbind.cli.running import explained, print_json, print_lines
-from bulkbind.model import RunState
+from bulkbind.model import RunKind, RunState
+from bulkbind.model.results import CUT_OFF
 from bulkbind.settings import Group
+
+_UNDONE = {RunState.DONE: "undone", CUT_OFF: "undo cut off"}
 
 
 @options.command("runs")
@@ -34,9 +37,10 @@ def command(*, as_json: bool, **given: Any) -> None:
             counts = ", ".join(f"{count:,} {status}" for status, count in run["counts"].items())
             state = "superseded" if run["superseded_by"] else run["state"]
             if run["undo"]:
-                state = "undone" if run["undo"]["state"] == RunState.DONE else "undo not finished"
+                state = _UNDONE.get(run["undo"]["state"], "undo not finished")
+            does = "" if run["kind"] == RunKind.BIND else f"{run['kind']} "
             line = (
                 f"{run['run_id']:<{width}}  {state:<10}  {run['created_at'][:19]}Z  "
-                f"{run['operator']}@{run['host']}  {', '.join(run['manifests'])}: {counts}"
+                f"{run['operator']}@{run['host']}  {does}{', '.join(run['manifests'])}: {counts}"
             )
             print_lines([f"{line}  ({run['note']})" if run["note"] else line])

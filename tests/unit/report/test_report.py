@@ -8,7 +8,7 @@ import io
 import json
 import re
 import stat
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import pytest
@@ -32,6 +32,7 @@ from bulkbind.model import (
 )
 from bulkbind.model.fields import OPTIONAL
 from bulkbind.report import as_json, as_text, write_report
+from bulkbind.report.page import write_html
 from bulkbind.report.tables import write_failed, write_results
 from bulkbind.settings import ManifestSettings
 from tests.support.manifests import write_xlsx
@@ -271,7 +272,7 @@ def test_name_of_a_source_is_safe(tmp_path):
 
 def test_statuses_that_come_back():
     """Rows that need a person or another try come back; duplicates and bound ones do not."""
-    assert set(COMES_BACK) == {"failed", "invalid", "in_doubt", "pending"}
+    assert set(COMES_BACK) == {"failed", "invalid", "in_doubt", "changed", "not_ours", "pending"}
 
 
 def test_failed_rows_come_back_under_the_operators_header(tmp_path):
@@ -770,6 +771,22 @@ def test_report_can_be_written_again(tmp_path):
     assert json.loads((tmp_path / "summary.json").read_bytes())["rows"] == 1
 
 
+def test_the_page_has_a_row_for_each_worker(tmp_path):
+    """What each bound and how fast, and why one was lost; nothing where there were none."""
+    lost = {"number": 2, "settled": 1200, "per_s": 0.5, "lost": "<killed>", "in_hand": 1}
+    workers = [{"number": 1, "settled": 2200, "per_s": 91.25, "lost": "", "in_hand": 0}, lost]
+    pages = []
+    for facts in (RunFacts({"workers": workers, "cpu_s": 2.4}), RunFacts()):
+        run = FakeRun([CSV], ROWS)
+        write_html(tmp_path / "page.html", run, replace(run.summary(), facts=facts))
+        pages.append((tmp_path / "page.html").read_text(encoding="utf-8"))
+
+    assert "lost: &lt;killed&gt;, with 1 row in hand" in pages[0]
+    assert '<td class="num">2,200</td><td class="num">91.2/s</td>' in pages[0]
+    assert "took 2 s of processor time" in pages[0]
+    assert "<h3>Workers</h3>" not in pages[1]
+
+
 def summary_of(**given):
     """Return a summary of a run with a bit of everything."""
     reason = {
@@ -825,6 +842,7 @@ def test_summary_for_machines():
         "version": "",
         "digest": "ab",
         "superseded_by": None,
+        "kind": "bind",
         "settings": {"out": None},
         "attempts": 0,
         "posted_again_after_bound": 0,
