@@ -137,7 +137,8 @@ def know(life):
         life.settle(claim, Status.BOUND)
     staging.note(life.db, first, 0, [])
     life.do(runs.finish, NOW, first, None, RunFacts())
-    unchanged = staging.begin(life.db, values("unchanged"))
+    digest = values("known")["digest"]
+    unchanged = staging.begin(life.db, values("unchanged") | {"digest": digest})
     assert repeating.repeat(life.db, unchanged, [FORM]) is not None
     staging.discard(life.db, unchanged)
     second = life.staged("again", ("u", "K1"), ("u", "K2"), ("w", "K3"))
