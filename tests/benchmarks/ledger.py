@@ -3,8 +3,8 @@
 Reads, checks and stages a CSV manifest, then claims and settles every row as a run does, in batches
 of 192 and groups of 250, each durable before the next. Each step is told in rows a second by the
 clock and of CPU time, and by the longest that the event loop was held meanwhile: for how much CPU
-time, beyond 5 ms, a timer of 5 ms was not served, which other processes do not add to. The peer is the same statement without what makes it safe: rows inserted into one
-table without an index.
+time, beyond 5 ms, a timer of 5 ms was not served, which other processes do not add to. The peer is
+the same statement without what makes it safe: rows inserted into one table without an index.
 """
 
 from __future__ import annotations
