@@ -10,7 +10,7 @@ import math
 from abc import ABC, abstractmethod
 from typing import NamedTuple
 
-LATE_S = 0.04
+LATE_S = 0.02
 """Timers come late, and so does whoever waits for a busy event loop: up to this much is made up for
 by requests that follow at once, or a pace would be missed by as much as each timer is late. More
 would let too many leave together at a limit that is still searched for."""

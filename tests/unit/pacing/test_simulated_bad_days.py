@@ -58,34 +58,6 @@ def test_silence_and_resets_do_not_stop_the_pace(make, per_s, service_s, silent,
     assert ran.refused <= 0.03 * len(ran.answers)
 
 
-@pytest.mark.parametrize(
-    ("make", "per_s", "efficiency"),
-    [
-        (lambda: Of(Window(60, 1.0)), 60, 0.965),
-        (lambda: Of(Window(120, 1.0)), 120, 0.965),
-        (lambda: Of(Sliding(100, 1.0)), 100, 0.955),
-        (lambda: Of(Bucket(100, 1.0, 20)), 100, 0.98),
-        (lambda: Of(Bucket(100, 1.0, 5)), 100, 0.98),
-        (lambda: Nginx(200, 20), 200, 0.98),
-    ],
-    ids=[
-        "60/s windows",
-        "120/s windows",
-        "100/s sliding",
-        "100/s burst 20",
-        "100/s burst 5",
-        "nginx 200/s burst 20",
-    ],
-)
-def test_timers_that_are_late_by_thirty_ms_cost_little(make, per_s, efficiency):
-    """A busy machine; where requests have to be spaced nothing can be made up for."""
-    requests = int(per_s * MINUTE_S)
-    ran = Simulation(make(), requests, late_s=0.03).run()
-
-    assert MINUTE_S / ran.took_s >= efficiency
-    assert ran.refused <= 0.02 * requests
-
-
 def test_a_server_that_was_silent_for_a_while_is_found_again():
     """Nothing is answered for three seconds: one request a second tries, then all go on."""
     limiter = Of(Bucket(100, 1.0, 20))
