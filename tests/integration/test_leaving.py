@@ -14,7 +14,7 @@ from bulkbind.app.session.session import Session
 from bulkbind.engine import Parts, StopReason, Unbinder
 from bulkbind.engine.retry import Retries
 from bulkbind.errors import ExitCode
-from bulkbind.ledger import RunReader, reading, unbound_by
+from bulkbind.ledger import RunReader, prune, reading, unbound_by
 from bulkbind.model import (
     CheckedRow,
     Device,
@@ -29,7 +29,7 @@ from bulkbind.model import (
     UnbindKind,
 )
 from bulkbind.settings import ReadbackSettings, SendSettings, Settings
-from tests.integration.test_engine import Bench
+from tests.integration.test_engine import ENDPOINT, HOLDER, Bench
 from tests.support.fakes import LOST
 from tests.support.rows import values as row_values
 
@@ -158,6 +158,19 @@ async def test_a_second_night_sends_nothing(bench):
     assert statuses(rows) == {"already_gone": 4, "unbound": 2}
 
 
+async def test_a_pruned_ledger_still_knows_what_has_left(bench):
+    """The rows are gone; the same list sends nothing for all that."""
+    await left(bench, LIST)
+    values = {"before": "9", "now": "9", "is_trial": False}
+    assert prune(bench.path, ENDPOINT, HOLDER, **values).rows == 15
+    bench.server.lists.clear()
+
+    _, rows = await left(bench, LIST, name="again")
+
+    assert statuses(rows) == {"already_gone": 6}
+    assert not bench.server.lists
+
+
 @pytest.mark.parametrize("plan", [LOST, Transient(), Refused(is_missing=True)], ids=str)
 async def test_trouble_of_an_unbind_is_settled_by_lists(bench, plan):
     """No answer, an error, or a wrong "not there": in the end what is unbound is said to be."""
@@ -246,7 +259,7 @@ async def test_what_was_on_its_way_is_in_doubt_until_it_is_gone_on_with(bench):
 
 
 async def test_a_run_that_takes_its_place_looks_up_and_sends_nothing(bench):
-    """What is gone is `unbound`, what is there `failed`; what the new run names is bound at last."""
+    """What is gone is `unbound`, what is there `failed`; what the new run names is bound."""
     run = await cut_off(bench, LIST)
     gone = LIST[:3]
     for device in gone:
