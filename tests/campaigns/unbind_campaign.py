@@ -46,7 +46,7 @@ ROWS_PER_KILL = 30
 DEVICES_OF_A_USER = 20
 SHARE_OF_OTHERS = 10
 """One device in so many is bound by an earlier run, and stays."""
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 MOST_AT_END = 20
 """So often a command that stopped early is started again at the end."""
 FAULTS = (
