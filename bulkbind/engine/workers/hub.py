@@ -30,7 +30,7 @@ from bulkbind.engine.workers.messages import (
 )
 from bulkbind.engine.workers.worker import BEAT_S, LEASE_S
 from bulkbind.logs import logger
-from bulkbind.model import Accepted, AlreadyBound, Attempt, Listing, NoAnswer, WorkerState
+from bulkbind.model import Accepted, AlreadyBound, Attempt, Listing, NoAnswer, Refused, WorkerState
 from bulkbind.redaction import redacted
 
 if TYPE_CHECKING:
@@ -93,6 +93,7 @@ class _Crew:
     missing: int = 0
     """Beats in a row."""
     settled: int = 0
+    ready_at: float = 0.0
     counted: tuple[float, int] = (0.0, 0)
     """Of the last look: when, and how many were settled."""
     per_s: float = 0.0
@@ -165,6 +166,8 @@ class Hub:
 
     async def __aexit__(self, *_: object) -> None:
         self._is_over = True
+        for crew in self._takers:
+            self._sum_up(crew)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -317,11 +320,16 @@ class Hub:
                 crew.missing += 1
                 if crew.missing > SILENT_BEATS:
                     self._lose(crew, f"it said nothing for {now - crew.leased_at:.1f} s")
-            for crew in self._crews:
+            for crew in self._takers:
                 since, settled = crew.counted
                 if now >= since + RATE_S:
                     crew.per_s = (crew.settled - settled) / (now - since) if since else 0.0
                     crew.counted = now, crew.settled
+
+    def _sum_up(self, crew: _Crew) -> None:
+        """Let the rate of a worker be that of all the time that it was sending."""
+        if crew.ready_at:
+            crew.per_s = crew.settled / max(1e-3, self._clock.monotonic() - crew.ready_at)
 
     def _hear(self, crew: _Crew, message: ToDriver) -> None:
         match message:
@@ -343,6 +351,7 @@ class Hub:
                 self._tell(crew)
             case Ready():
                 self._takers.append(crew)
+                crew.ready_at = self._clock.monotonic()
                 crew.leased_at = self._clock.monotonic()
                 self._log.info("worker.started", worker=crew.number, pid=self._pid(crew))
             case Failed(why=why):
@@ -378,7 +387,7 @@ class Hub:
             attempt.request_id = redacted(attempt.request_id)
         self._local.learn(attempt)
         self._demand_names()
-        crew.settled += 1
+        crew.settled += isinstance(attempt.verdict, Accepted | AlreadyBound | Refused)
         if order is not None:
             order.landed(attempt)
 
@@ -387,6 +396,7 @@ class Hub:
         if crew.lost or self._is_over:
             return
         crew.lost = redacted(why)
+        self._sum_up(crew)
         if crew in self._takers:
             self._takers.remove(crew)
         if crew.link is not None:
