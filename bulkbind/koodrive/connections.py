@@ -17,7 +17,7 @@ import itertools
 from collections import deque
 from contextvars import ContextVar
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 from weakref import WeakValueDictionary
 
 import aiohttp
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from aiohttp.client_reqrep import ConnectionKey
+    from aiohttp.http import RawResponseMessage
     from aiohttp.tracing import Trace
 
     from bulkbind.koodrive.auth.credential import Outgoing
@@ -49,16 +50,25 @@ RELIES_ON = {
     BaseConnector: "connect _get _release _conns _factory",
     Connection: "protocol release close",
     ResponseHandler: "transport should_close set_response_params read data_received resume_reading "
-    "force_close is_connected _buffer _tail _reading_paused _on_read_timeout",
+    "feed_data force_close is_connected _buffer _tail _reading_paused _on_read_timeout",
 }
-"""Methods and attributes. Besides: `HttpProcessingError`, `code` and `headers` of the message that
-`read` returns with the body, and `serialized`, which raises a ValueError for what no header may
-hold."""
+"""Methods and attributes. Besides: `HttpProcessingError`, what is `READ` of an answer, and
+`serialized`, which raises a ValueError for what no header may hold."""
+READ = "code headers should_close chunked compression"
+"""Attributes of the message that `read` returns with the body."""
 serialized = cast("Callable[[str, Mapping[str, str]], bytes]", _serialize_headers)
 BUFFER_BYTES = 1 << 16
 """Where more of a body waits to be read, no more is received; as of a session."""
-_INFORMATIONAL = frozenset(range(100, 200)) - {101}
+_FINAL = 200
+"""The first of the statuses that no other answer follows."""
+_INFORMATIONAL = frozenset(range(100, _FINAL)) - {101}
 """Statuses that another answer follows."""
+_END = b"\r\n\r\n"
+"""The end of a head."""
+
+
+_Read: TypeAlias = "tuple[RawResponseMessage, aiohttp.StreamReader | bytes]"
+"""An answer as a connection hands it over: its body comes, or is there."""
 
 
 class Reply(msgspec.Struct, frozen=True, gc=False):
@@ -85,6 +95,42 @@ async def read_body(content: aiohttp.StreamReader, cap: int) -> tuple[bytes, boo
     return (b"".join(parts)[:cap], False) if size > cap else (b"".join(parts), True)
 
 
+MOST_HEADS = 256
+
+
+class Heads:
+    """Heads of answers as aiohttp has read them: it need not read the same bytes again.
+
+    Answers of one second mostly begin alike; a gateway that gives each an id of its own gains
+    nothing. Only heads are kept that a body of known length follows, on a connection that goes on.
+    """
+
+    def __init__(self) -> None:
+        self._read: dict[bytes, tuple[RawResponseMessage, int]] = {}
+        """As read, and the length of the whole answer."""
+
+    def reply(self, data: bytes) -> tuple[RawResponseMessage, bytes] | None:
+        """Return what is read of an answer, and its body, if all of it is there and no more."""
+        end = data.find(_END) + len(_END)
+        known = self._read.get(data[:end])
+        return None if known is None or known[1] != len(data) else (known[0], data[end:])
+
+    def learn(self, first: bytes, message: RawResponseMessage, body: bytes) -> int | None:
+        """Remember how an answer began, if that can be read again.
+
+        *first*: what was received at once. Returns: The length of it all; None: not known.
+        """
+        end = first.find(_END) + len(_END)
+        is_plain = not (message.should_close or message.chunked or message.compression)
+        has_length = message.headers.getall(hdrs.CONTENT_LENGTH, ()) == [str(len(body))]
+        if not (is_plain and has_length and end >= len(_END) and message.code >= _FINAL):
+            return None
+        if len(self._read) >= MOST_HEADS:
+            self._read.clear()
+        self._read[first[:end]] = message, end + len(body)
+        return end + len(body)
+
+
 CONNECTION = ContextVar("connection", default=0)
 """The number of the connection that the current task's request goes over."""
 
@@ -95,6 +141,11 @@ class QuietProtocol(ResponseHandler):
     Attributes:
         number: The connection's, from 1.
         is_idle: Whether it waits for a request.
+        request: What is still to be written, by the fast path; empty: nothing.
+        first: What the fast path received first of the answer; empty: nothing yet; None: it does
+            not ask.
+        received: Of the answer so far, in bytes.
+        is_clean: Whether the parser has seen whole answers, and no byte more.
         idle_since: Since when, by the clock of the event loop.
         due_at: By when its request has to be answered, by the same clock.
     """
@@ -103,14 +154,26 @@ class QuietProtocol(ResponseHandler):
         super().__init__(loop)
         self._connector = connector
         self.is_idle = False
+        self.request = b""
+        self.first: bytes | None = None
+        self.received = 0
+        self.is_clean = True
         self.idle_since = self.due_at = 0.0
         self.number = connector.new(self)
 
     def data_received(self, data: bytes) -> None:
         """Pass data on; if nothing was asked, report it, and let it be the last."""
-        if self.is_idle and data:  # aiohttp passes none on when it resumes reading
+        if self.first == b"":
+            reply = self._connector.heads.reply(data) if self.is_clean else None
+            if reply is not None:
+                self.first, self.is_idle = None, True  # what follows was not asked
+                self.feed_data(reply)  # type: ignore[arg-type]  # `FastPath.send` takes both
+                return
+            self.first = data
+        elif self.is_idle and data:  # aiohttp passes none on when it resumes reading
             self.force_close()
             self._connector.on_unasked(self.number)
+        self.received += len(data)
         super().data_received(data)
 
     def cut(self) -> None:
@@ -135,6 +198,7 @@ class QuietConnector(aiohttp.TCPConnector):
         """*on_unasked*: called with the number of a connection, perhaps more than once."""
         super().__init__(**options)
         self.on_unasked = on_unasked
+        self.heads = Heads()
         self._numbers = itertools.count(1)
         self._protocols: WeakValueDictionary[int, QuietProtocol] = WeakValueDictionary()
         self._factory = cast("partial[ResponseHandler]", partial(QuietProtocol, self._loop, self))
@@ -198,25 +262,21 @@ class FastPath:
         idle_s: float,
         may_send: Callable[[], None] = lambda: None,
     ) -> None:
-        """Take over the connections that a session makes.
+        """Begin with no connection.
 
-        Args:
-            session: With the connector.
-            endpoint: Where to.
-            proxy: On the way, if any.
-            watchdog: Ends what takes too long.
-            content_type: Of every body.
-            idle_s: For how long a connection may be idle.
-            may_send: Called just before a request leaves; if it raises, nothing does.
+        *content_type*: of every body; *idle_s*: for how long a connection may be idle; *may_send*:
+        see `HttpSession`.
         """
+        assert isinstance(session.connector, QuietConnector)  # as made for it
         self._may_send = may_send
-        assert session.connector is not None  # until it is closed
         self._connector = session.connector
         self._endpoint = endpoint
         self._timeout = session.timeout
         self._watchdog = watchdog
         self._loop = asyncio.get_running_loop()
         self._idle_s = idle_s
+        self._asking: list[QuietProtocol] = []
+        """Connections with requests to be written."""
         self._kept: deque[tuple[QuietProtocol, Connection]] = deque()
         """Idle connections, the one that has been so for longest first."""
         self._like = like_all(session, endpoint, proxy)
@@ -251,21 +311,25 @@ class FastPath:
         data = self.written(request)
         due_at = self._loop.time() + timeout_s
         protocol, connection = self._idle() or await self._new(timeout_s)
-        protocol.due_at = due_at
+        protocol.due_at, protocol.request, protocol.first, protocol.received = due_at, data, b"", 0
         self._watchdog.watch(protocol)
+        self._write_soon(protocol)
         try:
-            self._may_send()
-            protocol.transport.write(data)  # type: ignore[union-attr]  # it has one, as just seen
-            message, content = await protocol.read()
+            message, content = cast("_Read", await protocol.read())
             while message.code in _INFORMATIONAL:
-                message, content = await protocol.read()
-            body, whole = await read_body(content, cap)
+                protocol.first = None  # it is not the answer's
+                message, content = cast("_Read", await protocol.read())
+            if isinstance(content, bytes):
+                body, whole = content[:cap], len(content) <= cap
+            else:
+                body, whole = await read_body(content, cap)
+                self._learn(protocol, message, body)
         except BaseException as error:
-            CONNECTION.set(protocol.number)
             connection.close()
-            if isinstance(error, HttpProcessingError):
-                raise self._garbled(error) from error
-            raise
+            told = self._failure(protocol, error)
+            if told is error:
+                raise
+            raise told from error
         finally:
             self._watchdog.let_go(protocol)
         if whole:
@@ -273,6 +337,61 @@ class FastPath:
         else:
             connection.close()
         return Reply(message.code, message.headers, body, whole, protocol.number)
+
+    def _write_soon(self, protocol: QuietProtocol) -> None:
+        """Write a request after all those that are made in this round of the event loop.
+
+        Each system call leaves what runs after it cold: one by one costs a fifth more.
+        """
+        if not self._asking:
+            self._loop.call_soon(self._write_all)
+        self._asking.append(protocol)
+
+    def _write_all(self) -> None:
+        asking, self._asking = self._asking, []
+        for protocol in asking:
+            transport = protocol.transport
+            if transport is None or transport.is_closing():
+                continue
+            try:
+                self._may_send()
+            except Exception as error:  # noqa: BLE001  # raised where the answer is waited for
+                protocol.set_exception(error)
+                continue
+            data, protocol.request = protocol.request, b""
+            transport.write(data)
+
+    def _failure(self, protocol: QuietProtocol, error: BaseException) -> BaseException:
+        """Return what is raised for what ended a request, once its connection is closed."""
+        if protocol.request:
+            protocol.request = b""
+            CONNECTION.set(0)
+            is_lost = isinstance(error, (aiohttp.ClientError, OSError))
+            return self._lost() if is_lost else error
+        CONNECTION.set(protocol.number)
+        if isinstance(error, HttpProcessingError):
+            return aiohttp.ClientResponseError(
+                self._like.request_info,
+                (),
+                status=error.code,
+                message=error.message,
+                headers=error.headers,
+            )
+        return error
+
+    def _lost(self) -> aiohttp.ClientConnectorError:
+        """Return what is raised for a connection that broke before anything was sent."""
+        lost = ConnectionResetError(errno.ECONNRESET, "it broke before anything was sent")
+        return aiohttp.ClientConnectorError(self._like.connection_key, lost)
+
+    def _learn(self, protocol: QuietProtocol, message: RawResponseMessage, body: bytes) -> None:
+        """Remember how an answer began; report what came too much, if that can be told."""
+        first, protocol.first = protocol.first, None
+        length = self._connector.heads.learn(first, message, body) if first else None
+        protocol.is_clean = protocol.received == length
+        if length is not None and protocol.received > length:
+            protocol.force_close()
+            self._connector.on_unasked(protocol.number)
 
     def _idle(self) -> tuple[QuietProtocol, Connection] | None:
         """Return the connection that was used last; close what has been idle for too long."""
@@ -307,21 +426,10 @@ class FastPath:
         protocol = connection.protocol
         if protocol is None or protocol.transport is None or protocol.should_close:
             connection.close()
-            lost = ConnectionResetError(errno.ECONNRESET, "it broke before anything was sent")
-            raise aiohttp.ClientConnectorError(self._like.connection_key, lost)
+            raise self._lost()
         assert isinstance(protocol, QuietProtocol)  # as the connector makes them
         protocol.set_response_params(read_until_eof=True, read_bufsize=BUFFER_BYTES)
         return protocol, connection
-
-    def _garbled(self, error: HttpProcessingError) -> aiohttp.ClientResponseError:
-        """Return what is raised for an answer that is no HTTP."""
-        return aiohttp.ClientResponseError(
-            self._like.request_info,
-            (),
-            status=error.code,
-            message=error.message,
-            headers=error.headers,
-        )
 
     def written(self, request: Outgoing) -> bytes:
         """Return a request as bytes. Raises: ValueError for what no header may hold."""
