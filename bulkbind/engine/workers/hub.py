@@ -90,6 +90,7 @@ class _Crew:
     """Credentials that it has got."""
     nameless: set[int] = field(default_factory=set)
     """Connections whose last answer named no device: where they break, it may be another's."""
+    ready_at: float = 0.0
     leased_at: float = float("-inf")
     missing: int = 0
     """Beats in a row."""
@@ -107,7 +108,8 @@ class _Crew:
 
 
 RATE_S = 1.0
-"""The rate of a worker is that of the last second."""
+"""The rate of a worker is that of the last second; at its end, that of all its time."""
+SHORTEST_S = 1e-3
 
 
 class Hub:
@@ -166,6 +168,11 @@ class Hub:
 
     async def __aexit__(self, *_: object) -> None:
         self._is_over = True
+        for crew in self._crews:
+            if crew.takes():
+                crew.per_s = self._mean_per_s(crew)
+            elif crew.link is not None:
+                crew.link.kill()  # it has not begun, and hears nothing yet
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -344,7 +351,7 @@ class Hub:
                 self._tell(crew)
             case Ready():
                 crew.is_ready = True
-                crew.leased_at = self._clock.monotonic()
+                crew.ready_at = crew.leased_at = self._clock.monotonic()
                 self._log.info("worker.started", worker=crew.number, pid=self._pid(crew))
             case Failed(why=why):
                 self._lose(crew, why)
@@ -387,6 +394,7 @@ class Hub:
         if crew.lost or self._is_over:
             return
         crew.lost = redacted(why)
+        crew.per_s = self._mean_per_s(crew)
         if crew.link is not None:
             crew.link.kill()
         self._log.warning(
@@ -407,6 +415,10 @@ class Hub:
             sent_at = self._local.now() - (now - order.at)
             words = f"worker {crew.number} was lost: {crew.lost}"
             order.landed(Attempt(verdict, LOST, words, sent_at=sent_at))
+
+    def _mean_per_s(self, crew: _Crew) -> float:
+        """Return a worker's rate over all the time that it was sending."""
+        return crew.settled / max(self._clock.monotonic() - crew.ready_at, SHORTEST_S)
 
     def _pid(self, crew: _Crew) -> int:
         return crew.link.pid if crew.link is not None else 0
