@@ -109,7 +109,8 @@ class Lane:
 
         try:
             while True:
-                await self._breaker.room()
+                if not self._breaker.has_room():
+                    await self._breaker.room()
                 try:
                     is_posted = await self._api.post(claim.device, before, landed)
                     break

@@ -62,9 +62,8 @@ class Watched(Hub):
 
     async def _look(self, began: float) -> None:
         while True:
-            for crew in self._crews:
-                if crew.takes():
-                    Watched.ready_s.setdefault(crew.number, time.monotonic() - began)
+            for crew in self._takers:
+                Watched.ready_s.setdefault(crew.number, time.monotonic() - began)
             await asyncio.sleep(0.005)  # noqa: TID251  # a look at others
 
 
