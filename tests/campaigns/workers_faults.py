@@ -231,6 +231,9 @@ def late_requests(
     by_process: dict[str, list[float]] = defaultdict(list)
     for at, process in came:
         by_process[process].append(at)
+    for begun_at in struck.begun_at:  # the driver sends first, and goes on where no worker is left
+        driver = next((process for at, process in came if at > begun_at), "")
+        by_process.pop(driver, None)
     return sum(
         _after_silence(moments, strike)
         for strike in struck.strikes

@@ -89,11 +89,11 @@ class _Crew:
     """Credentials that it has got."""
     nameless: set[int] = field(default_factory=set)
     """Connections whose last answer named no device: where they break, it may be another's."""
+    ready_at: float = float("inf")
     leased_at: float = float("-inf")
     missing: int = 0
     """Beats in a row."""
     settled: int = 0
-    ready_at: float = 0.0
     counted: tuple[float, int] = (0.0, 0)
     """Of the last look: when, and how many were settled."""
     per_s: float = 0.0
@@ -105,7 +105,7 @@ class _Crew:
 
 
 RATE_S = 1.0
-"""The rate of a worker is that of the last second."""
+"""The rate of a worker is that of the last second; at its end, that of all its time."""
 
 
 class Hub:
@@ -166,8 +166,11 @@ class Hub:
 
     async def __aexit__(self, *_: object) -> None:
         self._is_over = True
-        for crew in self._takers:
-            self._sum_up(crew)
+        for crew in self._crews:
+            if crew in self._takers:
+                self._sum_up(crew)
+            elif crew.link is not None:
+                crew.link.kill()  # it has not begun, and hears nothing yet
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -328,8 +331,7 @@ class Hub:
 
     def _sum_up(self, crew: _Crew) -> None:
         """Let the rate of a worker be that of all the time that it was sending."""
-        if crew.ready_at:
-            crew.per_s = crew.settled / max(1e-3, self._clock.monotonic() - crew.ready_at)
+        crew.per_s = crew.settled / max(BEAT_S, self._clock.monotonic() - crew.ready_at)
 
     def _hear(self, crew: _Crew, message: ToDriver) -> None:
         match message:
@@ -351,8 +353,7 @@ class Hub:
                 self._tell(crew)
             case Ready():
                 self._takers.append(crew)
-                crew.ready_at = self._clock.monotonic()
-                crew.leased_at = self._clock.monotonic()
+                crew.ready_at = crew.leased_at = self._clock.monotonic()
                 self._log.info("worker.started", worker=crew.number, pid=self._pid(crew))
             case Failed(why=why):
                 self._lose(crew, why)

@@ -483,3 +483,24 @@ async def test_the_rate_of_a_worker_is_that_of_the_last_second_and_at_its_end_of
 
     assert (idle["settled"], idle["per_s"]) == (3, 0.0)
     assert (ended["settled"], ended["per_s"]) == (3, pytest.approx(3 / 2.25))
+
+
+async def test_at_the_end_a_worker_that_has_not_begun_is_not_waited_for():
+    """It is killed; one that can send ends by itself, and its rate is that of all its time."""
+    made = Bench()
+    async with made.hub:
+        await made.turn()
+        await made.bind()
+        made.wires[0].say(Hello("1.0"))
+        await made.turn()
+        made.wires[0].say(Ready(), Beat(1))
+        await made.turn()
+        for number in range(6):
+            await made.bind()
+            made.wires[0].say(Said.of(made.wires[0].orders()[number].number, BOUND))
+        await made.beats(4.0, made.wires[0])
+
+    assert [wire.is_killed for wire in made.wires] == [False, True]
+    assert all(wire.is_closed for wire in made.wires)
+    assert [state["per_s"] for state in made.hub.workers()] == [1.5, 0.0]
+    assert [state["settled"] for state in made.hub.workers()] == [6, 0]
