@@ -126,6 +126,7 @@ class Hub:
         *,
         version: str,
         setup: Callable[[], bytes],
+        is_free: Callable[[], bool],
         start: Callable[[Callable[[bytes], None], Callable[[str], None]], Awaitable[Link]],
     ) -> None:
         """Have *number* workers.
@@ -136,12 +137,14 @@ class Hub:
             number: Of workers.
             version: Of bulkbind: a worker of another is of no use.
             setup: Returns what a worker needs to know, once the set-up is proven.
+            is_free: Returns whether no limit is known.
             start: Starts a worker and returns the link to it. Raises: OSError.
         """
         self._local = local
         self._clock = clock
         self._version = version
         self._setup = setup
+        self._is_free = is_free
         self._start_link = start
         self._crews = [_Crew(each + 1) for each in range(number)]
         self._takers: list[_Crew] = []
@@ -339,7 +342,7 @@ class Hub:
                 self._said(crew, message)
             case Beat(number=number):
                 crew.missing, crew.leased_at = 0, self._clock.monotonic()
-                self._put(crew, Lease(number))
+                self._put(crew, Lease(number, self._is_free()))
             case Kept(number=number):
                 if (order := crew.orders.pop(number, None)) is not None:
                     order.landed(None)

@@ -38,8 +38,9 @@ LEASE_S = 2.0
 BEAT_S = 0.25
 """It asks for another one so often."""
 
-GATHER_S = 0.001
-"""Accepted binds wait for others for so long: each group costs both sides a call of the system."""
+GATHER_S = 0.004
+"""Where no limit is known, accepted binds wait for others for so long: each group costs both sides
+a turn of the event loop. Where one is, the pace needs to know of each at once."""
 
 
 class LateError(Exception):
@@ -99,6 +100,7 @@ class Worker:
         self._until = float("-inf")
         """The end of the lease."""
         self._names_codes = False
+        self._is_free = False
         self._in_hand = 0
         """Orders that are being sent."""
         self._out: list[ToDriver] = []
@@ -125,7 +127,8 @@ class Worker:
         match message:
             case Order():
                 self._start(self._bind(message))
-            case Lease(beat=beat):
+            case Lease(beat=beat, is_free=is_free):
+                self._is_free = is_free
                 if (asked_at := self._asked.pop(beat, None)) is not None:
                     self._until = max(self._until, asked_at + LEASE_S)
             case Key(number=number, parts=parts):
@@ -181,7 +184,7 @@ class Worker:
         """
         self._out.append(message)
         loop = asyncio.get_running_loop()
-        if not waits or 2 * len(self._out) >= self._in_hand:
+        if not (waits and self._is_free) or 2 * len(self._out) >= self._in_hand:
             if self._timer is not None:
                 self._timer.cancel()
             if self._timer is not None or len(self._out) == 1:

@@ -125,8 +125,15 @@ class Bench:
         self.wires: list[Wire] = []
         self.unasked: list[int] = []
         self.tasks = []
+        self.is_free = False
         self.hub = Hub(
-            self.local, self.clock, number, version="1.0", setup=lambda: b"how", start=self.start
+            self.local,
+            self.clock,
+            number,
+            version="1.0",
+            setup=lambda: b"how",
+            is_free=lambda: self.is_free,
+            start=self.start,
         )
         self.hub.on_unasked(self.unasked.append)
 
@@ -320,13 +327,18 @@ async def test_a_driver_that_was_stopped_buries_nobody(bench):
 
 
 async def test_every_beat_is_answered_by_a_lease(bench):
-    """The lease carries the number of the beat that asked, whose moment the worker knows."""
+    """It has the number of the beat that asked, and says whether a limit is known."""
     await bench.ready()
 
     bench.wires[0].say(Beat(7), Beat(8))
     await bench.turn()
 
-    assert bench.wires[0].told[-2:] == [Lease(7), Lease(8)]
+    bench.is_free = True
+    bench.wires[0].say(Beat(9))
+    await bench.turn()
+
+    told = [Lease(7, is_free=False), Lease(8, is_free=False), Lease(9, is_free=True)]
+    assert bench.wires[0].told[-3:] == told
 
 
 async def test_what_a_lost_worker_settled_without_a_name_is_doubted(bench):
@@ -422,7 +434,9 @@ async def test_a_worker_that_cannot_be_started_is_lost(bench):
         raise OSError("no process left")
 
     local = Local()
-    hub = Hub(local, HandClock(), 1, version="1.0", setup=lambda: b"", start=start)
+    hub = Hub(
+        local, HandClock(), 1, version="1.0", setup=lambda: b"", is_free=lambda: True, start=start
+    )
     async with hub:
         await SystemClock().sleep(0.01)
         attempt = await hub.bind(DEVICE, TOKEN)

@@ -25,7 +25,7 @@ from bulkbind.engine.workers.messages import (
     Unasked,
     frame,
 )
-from bulkbind.engine.workers.worker import BEAT_S, LEASE_S, Worker
+from bulkbind.engine.workers.worker import BEAT_S, GATHER_S, LEASE_S, Worker
 from bulkbind.koodrive.auth.credential import of_parts
 from bulkbind.model import Accepted, Attempt, Device
 from tests.support.fake_clock import HandClock
@@ -233,3 +233,24 @@ async def test_it_says_why_it_cannot_go_on(bench, data):
 
     assert isinstance(bench.heard[-1], Failed)
     assert bench.worker.failure.result() == bench.heard[-1].why
+
+
+@pytest.mark.parametrize("is_free", [True, False], ids=["no limit", "a limit"])
+async def test_accepted_binds_wait_for_others_where_no_limit_is_known(bench, is_free):
+    """Each group costs a turn of both event loops; a pace needs to know of each at once."""
+    (beat,) = await bench.started()
+    places = asyncio.Semaphore(0)
+    bench.client.connected.wait = places.acquire
+    await bench.tell(Lease(beat, is_free), *(Order(number, 1, 3.0, DEVICE) for number in range(6)))
+    groups: list[bytes] = []
+    bench.worker._send = groups.append
+
+    for _ in range(6):
+        places.release()
+        await bench.turn()
+    await SystemClock().sleep(2 * GATHER_S)
+
+    said = [list(Frames(TO_DRIVER).feed(group)) for group in groups]
+    numbers = [each.number for group in said for each in group if isinstance(each, Said)]
+    assert numbers == [*range(6)]
+    assert len(groups) < 6 if is_free else len(groups) == 6
