@@ -30,7 +30,7 @@ from bulkbind.engine.workers.messages import (
 )
 from bulkbind.engine.workers.worker import BEAT_S, LEASE_S
 from bulkbind.logs import logger
-from bulkbind.model import Accepted, AlreadyBound, Attempt, Listing, NoAnswer, WorkerState
+from bulkbind.model import Accepted, AlreadyBound, Attempt, Listing, NoAnswer, Refused, WorkerState
 from bulkbind.redaction import redacted
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ class _Crew:
     """Credentials that it has got."""
     nameless: set[int] = field(default_factory=set)
     """Connections whose last answer named no device: where they break, it may be another's."""
-    ready_at: float = 0.0
+    ready_at: float = float("inf")
     leased_at: float = float("-inf")
     missing: int = 0
     """Beats in a row."""
@@ -106,7 +106,6 @@ class _Crew:
 
 RATE_S = 1.0
 """The rate of a worker is that of the last second; at its end, that of all its time."""
-SHORTEST_S = 1e-3
 
 
 class Hub:
@@ -169,7 +168,7 @@ class Hub:
         self._is_over = True
         for crew in self._crews:
             if crew in self._takers:
-                crew.per_s = self._mean_per_s(crew)
+                self._sum_up(crew)
             elif crew.link is not None:
                 crew.link.kill()  # it has not begun, and hears nothing yet
         for task in self._tasks:
@@ -324,11 +323,15 @@ class Hub:
                 crew.missing += 1
                 if crew.missing > SILENT_BEATS:
                     self._lose(crew, f"it said nothing for {now - crew.leased_at:.1f} s")
-            for crew in self._crews:
+            for crew in self._takers:
                 since, settled = crew.counted
                 if now >= since + RATE_S:
                     crew.per_s = (crew.settled - settled) / (now - since) if since else 0.0
                     crew.counted = now, crew.settled
+
+    def _sum_up(self, crew: _Crew) -> None:
+        """Let the rate of a worker be that of all the time that it was sending."""
+        crew.per_s = crew.settled / max(BEAT_S, self._clock.monotonic() - crew.ready_at)
 
     def _hear(self, crew: _Crew, message: ToDriver) -> None:
         match message:
@@ -385,7 +388,7 @@ class Hub:
             attempt.request_id = redacted(attempt.request_id)
         self._local.learn(attempt)
         self._demand_names()
-        crew.settled += 1
+        crew.settled += isinstance(attempt.verdict, Accepted | AlreadyBound | Refused)
         if order is not None:
             order.landed(attempt)
 
@@ -394,7 +397,7 @@ class Hub:
         if crew.lost or self._is_over:
             return
         crew.lost = redacted(why)
-        crew.per_s = self._mean_per_s(crew)
+        self._sum_up(crew)
         if crew in self._takers:
             self._takers.remove(crew)
         if crew.link is not None:
@@ -417,10 +420,6 @@ class Hub:
             sent_at = self._local.now() - (now - order.at)
             words = f"worker {crew.number} was lost: {crew.lost}"
             order.landed(Attempt(verdict, LOST, words, sent_at=sent_at))
-
-    def _mean_per_s(self, crew: _Crew) -> float:
-        """Return a worker's rate over all the time that it was sending."""
-        return crew.settled / max(self._clock.monotonic() - crew.ready_at, SHORTEST_S)
 
     def _pid(self, crew: _Crew) -> int:
         return crew.link.pid if crew.link is not None else 0
