@@ -175,9 +175,21 @@ def leave_unheard(db):
     assert leaving.left_in_doubt(db, other)
 
 
+def leave_without_row(db):
+    """A run that was cut off may have unbound a device that its manifest had no row for."""
+    run = night(db, "other", [valid(2, "X")], digest="other")
+    settle(db, claimed(db, run))
+    end(db, run)
+    db.execute(
+        "INSERT INTO unbindings (row, kind, user_id, machine_code, device_id, status) "
+        "VALUES (?, 'leave', 'u', 'B', 'id1', 'claimed')",
+        (span(run)[0] + 2**39,),
+    )
+
+
 @pytest.mark.parametrize(
     "change",
-    [undo, move, doubt, vanish, withdraw, leave, leave_unheard],
+    [undo, move, doubt, vanish, withdraw, leave, leave_unheard, leave_without_row],
     ids=lambda function: function.__name__,
 )
 def test_it_is_read_where_a_row_would_not_be_skipped(db, change):
