@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -193,6 +194,15 @@ SELECT count(*) FROM (
 class RunReader(OfRun):
     """One run, as reports show it."""
 
+    @cached_property
+    def _counts(self) -> dict[Status, int]:
+        """The number of rows by status: what has none is not looked for among all rows."""
+        return counts(self._db, self._run)
+
+    def _among(self, statuses: Iterable[Status]) -> list[Status]:
+        """Return those of *statuses* that any row has."""
+        return [status for status in statuses if status in self._counts]
+
     def sources(self) -> list[Source]:
         """Return the manifests' forms, in the order given."""
         rows = self._db.execute(
@@ -206,7 +216,7 @@ class RunReader(OfRun):
 
     def rows(self, statuses: tuple[str, ...] = ()) -> Iterator[ResultRow]:
         """Yield the rows in manifest order: all, or those shown with one of *statuses*."""
-        wanted = [status for status in Status if status.shown in statuses]
+        wanted = self._among(status for status in Status if status.shown in statuses)
         which = f"IN ({of_status(wanted)})" if statuses else "BETWEEN ? AND ?"
         found = self._db.execute(
             f"SELECT {_RESULT} FROM rows r WHERE r.id {which} ORDER BY r.id",  # noqa: S608  # constants
@@ -276,7 +286,7 @@ class RunReader(OfRun):
             attempts=attempts,
             posted_again_after_bound=repeats,
             cleaned=cleaned,
-            examples=changes.needing(self._db, self._run),
+            examples=changes.needing(self._db, self._run) if self._among(NEEDS_PERSON) else [],
             is_cut_off=self._is_cut_off(RunState(run["state"])),
             kind=RunKind(run["kind"]),
             **{name: run[name] for name in (*_AS_KEPT, "confirmed_at", "digest")},
@@ -348,7 +358,7 @@ class RunReader(OfRun):
     def counts(self) -> dict[str, int]:
         """Return the number of rows by displayed status, in display order."""
         shown = dict.fromkeys(MEANINGS, 0)
-        for status, count in counts(self._db, self._run).items():
+        for status, count in self._counts.items():
             shown[status.shown] += count
         return {status: count for status, count in shown.items() if count}
 
@@ -356,10 +366,11 @@ class RunReader(OfRun):
         # A row that breaks two rules counts for each of them.
         found = self._db.execute(
             "SELECT r.status, r.code, CASE WHEN r.message = '' THEN r.detail ELSE r.message END, "  # noqa: S608  # constants
-            f"count(*), min(r.id) FROM rows r WHERE r.id IN ({_of_range(_ANSWERED)}) "
+            f"count(*), min(r.id) FROM rows r WHERE r.id IN ({_of_range(self._among(_ANSWERED))}) "
             "GROUP BY 1, 2, 3 "
             "UNION ALL SELECT r.status, '', p.value ->> 'rule', count(*), min(r.id) "
-            f"FROM rows r, json_each(r.problems) p WHERE r.id IN ({_of_range([Status.INVALID])}) "
+            "FROM rows r, json_each(r.problems) p "
+            f"WHERE r.id IN ({_of_range(self._among([Status.INVALID]))}) "
             "GROUP BY 3 ORDER BY 4 DESC, 5 LIMIT ?3",
             (*span(self._run), MOST_REASONS),
         ).fetchall()

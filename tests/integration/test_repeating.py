@@ -14,14 +14,17 @@ from bulkbind.app import run as run_module
 from bulkbind.ledger import (
     RunReader,
     changes,
+    leaving,
     reading,
     repeating,
     runs,
     staging,
     transitions,
+    unbinding,
 )
 from bulkbind.ledger.store import connect, span, transaction
-from bulkbind.model import RunFacts
+from bulkbind.model import Record, RunFacts, RunKind, UnbindKind, UnbindStatus
+from bulkbind.model.fields import OPTIONAL
 from bulkbind.sandbox import Sandbox
 from bulkbind.settings import ApiSettings, AuthSettings, ManifestSettings
 from tests.integration.test_ledger import (
@@ -148,8 +151,47 @@ def withdraw(db):
         db.execute("UPDATE runs SET state = 'done' WHERE run = ?", (run,))
 
 
+def leave(db, status=UnbindStatus.UNBOUND):
+    """An unbind run takes a device from its user."""
+    run = begin(db, "leaving", kind=RunKind.UNBIND)
+    staging.add_source(db, run, 0, FORM)
+    staging.stage(db, run, 0, 0, [valid(2, "B")], rebind=False)
+    staging.ready(db, run)
+    staging.confirm(db, LATER, run)
+    with transaction(db):
+        (item,) = unbinding.open_of(db, run, UnbindKind.LEAVE, "u", 2**62)
+        unbinding.claim(db, [item])
+        if status is UnbindStatus.UNBOUND:
+            item.status = status
+            unbinding.settle(db, LATER, [item])
+
+
+def leave_unheard(db):
+    """An unbind run was cut off while it sent, and another run took its place."""
+    leave(db, UnbindStatus.CLAIMED)
+    other = night(db, "other", [valid(2, "X")], digest="other")
+    settle(db, claimed(db, other))
+    end(db, other)
+    assert leaving.left_in_doubt(db, other)
+
+
+def leave_without_row(db):
+    """A run that was cut off may have unbound a device that its manifest had no row for."""
+    run = night(db, "other", [valid(2, "X")], digest="other")
+    settle(db, claimed(db, run))
+    end(db, run)
+    db.execute(
+        "INSERT INTO unbindings (row, kind, user_id, machine_code, device_id) "
+        "VALUES (?, 'leave', 'u', 'B', 'id1')",
+        (span(run)[0] + 2**39,),
+    )
+    db.execute("UPDATE unbindings SET status = 'claimed'")
+
+
 @pytest.mark.parametrize(
-    "change", [undo, move, doubt, vanish, withdraw], ids=lambda function: function.__name__
+    "change",
+    [undo, move, doubt, vanish, withdraw, leave, leave_unheard, leave_without_row],
+    ids=lambda function: function.__name__,
 )
 def test_it_is_read_where_a_row_would_not_be_skipped(db, change):
     """Nothing is left of the attempt."""
@@ -187,6 +229,20 @@ def test_a_binding_made_anew_is_told_as_it_is_now(db):
     staging.ready(db, run)
     staging.confirm(db, NOW, run)
     assert told(db, run)[0].device_id == "0042"
+    assert told(db, run) == told(db, night(db, "read"))
+
+
+def test_what_is_adopted_meanwhile_is_told_as_it_is_now(db):
+    """The user's list shows the device under another id; another user's list shows it as well."""
+    for user, device_id in (("u", "77"), ("w", "78")):
+        shown = Record("A", device_id, "2026-12-01T00:00:00.000Z", (None,) * len(OPTIONAL))
+        with transaction(db):
+            leaving.adopt(db, LATER, 2, [(user, shown)])
+    run = begin(db, "third")
+    assert repeating.repeat(db, run, [FORM]) is not None
+    staging.ready(db, run)
+    staging.confirm(db, NOW, run)
+    assert told(db, run)[0].device_id == "77"
     assert told(db, run) == told(db, night(db, "read"))
 
 
