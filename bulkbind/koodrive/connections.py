@@ -165,16 +165,19 @@ class QuietProtocol(ResponseHandler):
 
     def data_received(self, data: bytes) -> None:
         """Pass data on; if nothing was asked, report it, and let it be the last."""
-        if self.first == b"":
+        if data and (self.is_idle or self.request):  # aiohttp passes none when it resumes reading
+            self.force_close()
+            self._connector.on_unasked(self.number)
+            if self.request:
+                self.set_exception(ConnectionResetError(errno.ECONNRESET, "it spoke unasked"))
+                return
+        elif self.first == b"":
             reply = self._connector.heads.reply(data) if self.is_clean else None
             if reply is not None:
                 self.first, self.is_idle = None, True  # what follows was not asked
                 self.feed_data(reply)  # type: ignore[arg-type]  # `FastPath.send` takes both
                 return
             self.first = data
-        elif self.is_idle and data:  # aiohttp passes none on when it resumes reading
-            self.force_close()
-            self._connector.on_unasked(self.number)
         self.received += len(data)
         super().data_received(data)
 
@@ -355,8 +358,8 @@ class FastPath:
         asking, self._asking = self._asking, []
         for protocol in asking:
             transport = protocol.transport
-            if transport is None or transport.is_closing():
-                continue
+            if transport is None or transport.is_closing() or protocol.should_close:
+                continue  # whoever waits for the answer learns it
             try:
                 self._may_send()
             except Exception as error:  # noqa: BLE001  # raised where the answer is waited for
