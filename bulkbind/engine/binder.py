@@ -230,19 +230,17 @@ class Binder:
         user_id = claim.device.user_id
         has_left = False
 
-        async def before() -> None:
+        def before() -> Awaitable[None] | None:
             nonlocal has_left
             self._breaker.leave(claim.row)
             if not has_left:
                 self._users.leave(user_id, turn)
                 has_left = True
-            if prepare is not None:
-                await prepare()
-            if self._note_disproved(claim):
-                raise DisprovedError
+            return self._prepared(claim, prepare) if prepare or self._disproved else None
 
         while True:
-            await self._breaker.room()
+            if not self._breaker.has_room():
+                await self._breaker.room()
             try:
                 attempt = await self._api.bind(claim.device, before)
                 if prepare is not None:
@@ -260,6 +258,12 @@ class Binder:
         step = self._judge(claim, attempt)
         self._breaker.land(claim.row, has_failed=_has_failed(step))
         return step
+
+    async def _prepared(self, claim: Claim, prepare: Callable[[], Awaitable[None]] | None) -> None:
+        if prepare is not None:
+            await prepare()
+        if self._note_disproved(claim):
+            raise DisprovedError
 
     async def _in_turn(self, claim: Claim, prepare: Callable[[], Awaitable[None]]) -> Step:
         """Make one attempt; if the user is suspect, in the user's turn, and only if need be."""

@@ -59,11 +59,12 @@ class Paced:
         self._client.on_unasked(report)
 
     def bind(
-        self, device: Device, before: Callable[[], Awaitable[None]] | None = None
+        self, device: Device, before: Callable[[], Awaitable[None] | None] | None = None
     ) -> Coroutine[Any, Any, Attempt]:
         """Bind a device to its user: one request, or none without credentials.
 
-        *before*: awaited after each permit; there may be several before the request leaves.
+        *before*: called after each permit, of which there may be several before the request leaves;
+        what it returns is awaited.
 
         Raises: what the gate and *before* raise (nothing was sent then), cancellation, and
             LedgerError or UsageError if a session cannot be stored.
@@ -153,7 +154,7 @@ class Paced:
         self,
         user_id: str,
         send: Callable[[Credential], Awaitable[Attempt | None]],
-        before: Callable[[], Awaitable[None]] | None = None,
+        before: Callable[[], Awaitable[None] | None] | None = None,
     ) -> Attempt:
         """Make one request, with a permit and a credential, and report what came of it."""
         while True:
@@ -163,8 +164,8 @@ class Paced:
                     return trouble
             permit = await self._gate.permit(user_id)
             try:
-                if before is not None:
-                    await before()
+                if before is not None and (work := before()) is not None:
+                    await work
                 credential = self._auth.current(user_id)
                 attempt = None if credential is None else await send(credential)
             except BaseException:

@@ -102,9 +102,9 @@ class Api(Protocol):
     """The destination at the gateway's pace, as `Paced` provides it."""
 
     async def bind(
-        self, device: Device, before: Callable[[], Awaitable[None]] | None = None
+        self, device: Device, before: Callable[[], Awaitable[None] | None] | None = None
     ) -> Attempt:
-        """Send one bind; *before* is awaited once there is a permit.
+        """Send one bind; *before* is called once there is a permit, what it returns is awaited.
 
         Raises: DrainedError if it was not sent because the run stops.
         """

@@ -36,6 +36,8 @@ class Patience:
     def seconds(self) -> float:
         """Return how long an answer is waited for now."""
         usual_s = self._mean_s + SPREAD * self._spread_s
+        if not self._unanswered and TIMES * usual_s <= SHORTEST_S:
+            return self._floor_s  # as all the rest would find
         doublings = min(self._unanswered // IN_A_ROW, MOST_DOUBLINGS)
         wait_s = max(self._floor_s, TIMES * usual_s) * 2.0**doublings
         return max(self._floor_s, min(wait_s, LONGEST_S)) if wait_s > SHORTEST_S else self._floor_s

@@ -46,8 +46,8 @@ class Shifted:
     async def bind(self, device, before=None):
         """Stand in for the server's."""
         if device.machine_code == self._code and self._before:
-            if before is not None:
-                await before()
+            if before is not None and (work := before()) is not None:
+                await work
             await self._bench.clock.sleep(1.0)
             return self._bench.server._attempt(self._before.pop(), self._bench.server._now())
         attempt = await self._bind(device, before)

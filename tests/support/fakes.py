@@ -116,12 +116,13 @@ class FakeServer:
         self.say_unasked = report
 
     async def bind(
-        self, device: Device, before: Callable[[], Awaitable[None]] | None = None
+        self, device: Device, before: Callable[[], Awaitable[None] | None] | None = None
     ) -> Attempt:
         permit = await self.pacer.permit(device.user_id)
         if before is not None:
             try:
-                await before()
+                if (work := before()) is not None:
+                    await work
             except BaseException:
                 self.pacer.forget(permit)
                 raise
