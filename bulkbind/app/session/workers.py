@@ -1,13 +1,15 @@
-"""How many processes send, and how they are started."""
+"""How many processes send, and where they are started."""
 
 from __future__ import annotations
 
 import os
 from functools import partial
 from importlib.metadata import version
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bulkbind.app.worker import setup_of
+from bulkbind.engine import StopReason
+from bulkbind.engine.workers.cluster import Cluster
 from bulkbind.engine.workers.hub import Hub
 from bulkbind.engine.workers.link import PipeLink
 
@@ -24,37 +26,58 @@ SLOW_PER_S, FEW_ROWS, MOST_AUTO = 5000.0, 20_000, 4
 def workers_of(
     send: SendSettings, rows: int, pace_per_s: float | None, cores: int | None = None
 ) -> int:
-    """Return the number of workers; 1: the run's own process sends.
+    """Return the number of workers on this machine; 1: the run's own process sends.
 
     *pace_per_s*: what is known of it beforehand; None: nothing. *cores*: None: this machine's.
     """
     if send.workers != "auto":
-        return send.workers
+        return send.workers or 1
     if rows < FEW_ROWS or (pace_per_s is not None and pace_per_s < SLOW_PER_S):
         return 1
     cores = len(os.sched_getaffinity(0)) if cores is None else cores
     return max(1, min(cores - 1, MOST_AUTO))
 
 
-def hub_of(session: Session, client: KooDrive, rows: int, pace_per_s: float | None) -> Hub | None:
+async def hub_of(
+    session: Session, client: KooDrive, rows: int, pace_per_s: float | None
+) -> Hub | None:
     """Return the client of a run with workers, a context manager; None: it has none.
 
     *rows*: that are to be sent; *pace_per_s*: as in `workers_of`.
+
+    Raises: UsageError if there is no such cluster, or what it is told would not be private.
     """
-    settings, tls = session.settings, session.tls
-    number = workers_of(settings.send, rows, pace_per_s)
-    if number == 1 or not rows:
+    send = session.settings.send
+    number = workers_of(send, rows, pace_per_s)
+    if not rows or (number == 1 and send.cluster is None):
         return None
     if not client.can_check():
         session.listener.notice(
             "one process sends: with this release of aiohttp, workers cannot be kept to their lease"
         )
         return None
+    if send.cluster is None:
+        return _hub(session, client, number, start=partial(PipeLink.start, MODULE))
+    cluster = await Cluster.open(send.cluster, MODULE)
+    there = len(cluster.places)
+
+    def alone(why: str) -> None:
+        hint = f"`bulkbind doctor --cluster {send.cluster}` checks the cluster"
+        session.stop.set(StopReason(f"no worker of the cluster is left: {why}", hint=hint))
+
+    if isinstance(send.workers, int):
+        there = min(there, send.workers)
+    return _hub(session, client, there, start=cluster.start, close=cluster.close, alone=alone)
+
+
+def _hub(session: Session, client: KooDrive, number: int, **where: Any) -> Hub:
+    """Return the hub of so many workers; *where*: how they start and end."""
+    settings, tls = session.settings, session.tls
     return Hub(
         client,
         session.clock,
         number,
         version=version("bulkbind"),
         setup=lambda: setup_of(settings.api, settings.endpoint(), client, tls),
-        start=partial(PipeLink.start, MODULE),
+        **where,
     )
