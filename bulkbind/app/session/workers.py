@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from functools import partial
 from importlib.metadata import version
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from bulkbind.app.worker import setup_of
@@ -12,6 +13,8 @@ from bulkbind.engine import StopReason
 from bulkbind.engine.workers.cluster import Cluster
 from bulkbind.engine.workers.hub import Hub
 from bulkbind.engine.workers.link import PipeLink
+from bulkbind.errors import UsageError
+from bulkbind.report.extras import install
 
 if TYPE_CHECKING:
     from bulkbind.app.session.session import Session
@@ -58,7 +61,7 @@ async def hub_of(
         return None
     if send.cluster is None:
         return _hub(session, client, number, start=partial(PipeLink.start, MODULE))
-    cluster = await Cluster.open(send.cluster, MODULE)
+    cluster = await cluster_of(send.cluster)
     there = len(cluster.places)
 
     def alone(why: str) -> None:
@@ -68,6 +71,14 @@ async def hub_of(
     if isinstance(send.workers, int):
         there = min(there, send.workers)
     return _hub(session, client, there, start=cluster.start, close=cluster.close, alone=alone)
+
+
+async def cluster_of(address: str) -> Cluster:
+    """Return the cluster at an address. Raises: UsageError, as `Cluster.open`, or without Dask."""
+    if find_spec("distributed") is None:
+        hint = f"`{install('cluster')}`"
+        raise UsageError(f"--cluster {address} needs Dask, which is not installed", hint=hint)
+    return await Cluster.open(address, MODULE)
 
 
 def _hub(session: Session, client: KooDrive, number: int, **where: Any) -> Hub:

@@ -18,7 +18,9 @@ import socket
 import tempfile
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.metadata import version
 from itertools import count
+from platform import python_version
 from typing import TYPE_CHECKING, Any, Protocol, cast
 from urllib.parse import urlsplit
 
@@ -39,13 +41,24 @@ FORGOTTEN_S = 30.0
 """An actor that nobody has asked for so long ends its worker, whose lease ended long before."""
 CONNECT_S = 10.0
 """How long the scheduler may take to answer."""
+REACH_S = 5.0
+"""How long a connection to the endpoint may take when it is tried."""
 APART_S = 1e-6
 """Between two messages that are handed on in order."""
 LOCAL = "local:"
 CLOCK = SystemClock()
 """An actor has nobody who hands it one."""
 
-_EXTRA = "pip install 'bulkbind[cluster]'"
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """What a worker at a place would be."""
+
+    version: str
+    """Of bulkbind."""
+    python: str
+    trouble: str
+    """Why it does not reach the endpoint; empty if it does."""
 
 
 class Seat:
@@ -74,6 +87,18 @@ class Seat:
     def _lost(self, how: str) -> None:
         self._how = how
         self._news.set()
+
+    async def examine(self, host: str, port: int) -> Examined:
+        """Return what a worker here would be, and whether it reaches a port."""
+        trouble = ""
+        try:
+            async with asyncio.timeout(REACH_S):
+                _, writer = await asyncio.open_connection(host, port)
+        except (OSError, TimeoutError) as error:
+            trouble = str(error) or f"no connection within {REACH_S:g} s"
+        else:
+            writer.close()
+        return Examined(version("bulkbind"), python_version(), trouble)
 
     async def push(self, parts: list[tuple[float, bytes]]) -> None:
         """Hand messages to the worker, each so many seconds after the first."""
@@ -122,6 +147,8 @@ class Seat:
 
 class _Actor(Protocol):
     """A seat, as the driver sees it."""
+
+    def examine(self, host: str, port: int) -> Awaitable[Examined]: ...
 
     def begin(self, module: str) -> Awaitable[tuple[str, int]]: ...
 
@@ -218,8 +245,12 @@ def _lose_nothing(_how: str) -> None:
     pass
 
 
+def _words(error: BaseException) -> str:
+    return str(error) or type(error).__name__
+
+
 def _why(error: BaseException) -> str:
-    return f"the cluster lost it: {str(error) or type(error).__name__}"
+    return f"the cluster lost it: {_words(error)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,14 +281,10 @@ class Cluster:
                 `local:N`: N processes of this machine, which end with the run.
             module: What the workers run.
 
-        Raises: UsageError if there is no such cluster, or others could read what it is told.
+        Raises: UsageError if there is no such cluster, or others could read what it is told;
+            ImportError without Dask.
         """
-        try:
-            distributed = import_module("distributed")  # an extra; it takes a third of a second
-        except ImportError as error:
-            raise UsageError(
-                f"--cluster {address} needs Dask, which is not installed", hint=_EXTRA
-            ) from error
+        distributed = import_module("distributed")  # an extra; it takes a third of a second
         own: Any = None
         if not address.startswith(LOCAL):
             _check_is_private(address, "the scheduler")
@@ -301,20 +328,37 @@ class Cluster:
     ) -> ClusterLink:
         """Start a worker at the next place, and return the link to it. Raises: OSError."""
         place = self.places[next(self._numbers) % len(self.places)]
+        future, seat = await self._seated(place)
+        try:
+            began = await seat.begin(self._module)
+        except Exception as error:
+            future.release()
+            raise OSError(f"{place.address}: {_words(error)}") from error
+        return ClusterLink(future, seat, began, heard, lost)
+
+    async def examine(self, place: Place, host: str, port: int) -> Examined:
+        """Return what a worker at a place would be, and whether it reaches a port.
+
+        Raises: OSError if none can be there.
+        """
+        future, seat = await self._seated(place)
+        try:
+            return await seat.examine(host, port)
+        except Exception as error:
+            raise OSError(_words(error)) from error
+        finally:
+            future.release()
+
+    async def _seated(self, place: Place) -> tuple[Any, _Actor]:
+        """Put an actor at a place. Raises: OSError."""
         future = self._client.submit(
             Seat, actor=True, workers=[place.address], allow_other_workers=False, pure=False
         )
         try:
-            seat = cast("_Actor", await future)
-            began = await seat.begin(self._module)
+            return future, cast("_Actor", await future)
         except Exception as error:
             future.release()
-            raise OSError(
-                f"{place.address} has no bulkbind of this version: {error}"
-                if isinstance(error, ImportError | AttributeError)
-                else f"{place.address}: {str(error) or type(error).__name__}"
-            ) from error
-        return ClusterLink(future, seat, began, heard, lost)
+            raise OSError(f"{place.address}: {_words(error)}") from error
 
     async def close(self) -> None:
         """Close the connection, and end the cluster if it is our own."""
