@@ -1,4 +1,4 @@
-"""`run --cluster`: a real scheduler and real workers of Dask, which are killed while a run sends."""
+"""`run --cluster`: a real scheduler and real workers of Dask, killed while a run sends."""
 
 from __future__ import annotations
 
@@ -97,15 +97,17 @@ def test_a_worker_of_a_cluster_that_is_cut_off_is_buried(tmp_path):
 def test_a_run_whose_cluster_is_gone_stops_and_resumes(tmp_path):
     """With no worker left it stops with 3; the next one settles what was in their hands."""
     with sandbox(*SLOW, home=tmp_path) as url:
-        with cluster(tmp_path) as (address, scheduler, workers):
-            with running(tmp_path, url, "--cluster", address, rows=2000) as run:
-                run.workers()
-                run.heard("run.progress")
-                scheduler.kill()
-                for worker in workers:
-                    worker.kill()
+        with (
+            cluster(tmp_path) as (address, scheduler, workers),
+            running(tmp_path, url, "--cluster", address, rows=2000) as run,
+        ):
+            run.workers()
+            run.heard("run.progress")
+            scheduler.kill()
+            for worker in workers:
+                worker.kill()
 
-                assert run.ended() == 3
+            assert run.ended() == 3
         assert "no worker of the cluster is left" in summary(tmp_path)["stop_reason"]
         assert 0 < len(sandbox_bindings(url)) < 2000
         bulkbind(
