@@ -37,8 +37,14 @@ def workers_of(
         return send.workers or 1
     if rows < FEW_ROWS or (pace_per_s is not None and pace_per_s < SLOW_PER_S):
         return 1
-    cores = len(os.sched_getaffinity(0)) if cores is None else cores
-    return max(1, min(cores - 1, MOST_AUTO))
+    return max(1, min((cores or _cores()) - 1, MOST_AUTO))
+
+
+def _cores() -> int:
+    """Return how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 async def hub_of(
