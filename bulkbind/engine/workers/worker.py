@@ -43,7 +43,7 @@ GATHER_S = 0.001
 
 
 class LateError(Exception):
-    """A request did not leave, as the lease had ended."""
+    """A request did not leave, as the lease had ended, or the driver."""
 
 
 class Sends(Protocol):
@@ -72,6 +72,7 @@ class Worker:
         version: str,
         open_client: Callable[[bytes, Callable[[], None]], Awaitable[Sends]],
         credential_of: Callable[[tuple[str, ...]], Credential],
+        has_driver: Callable[[], bool],
     ) -> None:
         """Say hello.
 
@@ -82,11 +83,13 @@ class Worker:
             open_client: Returns the client, from the driver's setup and what raises LateError
                 when a request must not leave any more.
             credential_of: Returns a credential, from its own form.
+            has_driver: Returns whether the driver is alive: the next one may be there already.
         """
         self._clock = clock
         self._send = send
         self._open_client = open_client
         self._credential_of = credential_of
+        self._has_driver = has_driver
         self._frames = Frames(TO_WORKER)
         self._client: Sends | None = None
         self._keys: dict[int, Credential] = {}
@@ -107,7 +110,7 @@ class Worker:
 
     def may_send(self) -> None:
         """Return if a request may leave now. Raises: LateError."""
-        if self._clock.monotonic() >= self._until:
+        if self._clock.monotonic() >= self._until or not self._has_driver():
             raise LateError
 
     def heard(self, data: bytes) -> None:

@@ -61,12 +61,14 @@ class Bench:
         self.frames = Frames(TO_DRIVER)
         self.heard: list[ToDriver] = []
         self.client = None
+        self.has_driver = True
         self.worker = Worker(
             self.clock,
             lambda data: self.heard.extend(self.frames.feed(data)),
             version="1.0",
             open_client=self.open,
             credential_of=of_parts,
+            has_driver=lambda: self.has_driver,
         )
 
     async def open(self, setup, may_send):
@@ -156,6 +158,18 @@ async def test_a_lease_that_ends_while_a_connection_is_made_ends_the_order(bench
     bench.clock._seconds += LEASE_S
     bench.client.connected.set()
     await bench.turn()
+
+    assert bench.client.sent == []
+    assert bench.heard[-1] == Kept(7)
+
+
+async def test_nothing_is_sent_once_the_driver_is_gone(bench):
+    """Though the lease goes on: the next driver may read lists already."""
+    (beat,) = await bench.started()
+    await bench.tell(Lease(beat))
+    bench.has_driver = False
+
+    await bench.tell(Order(7, 1, 3.0, DEVICE))
 
     assert bench.client.sent == []
     assert bench.heard[-1] == Kept(7)
