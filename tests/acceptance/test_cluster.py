@@ -10,9 +10,12 @@ import sys
 from contextlib import ExitStack, contextmanager
 
 import pytest
+import yaml
 
+from tests.acceptance.test_docs import command_of
 from tests.acceptance.test_workers import SLOW, check_all_bound_once, running, summary
-from tests.support.processes import bulkbind, sandbox, sandbox_bindings
+from tests.support.paths import ROOT
+from tests.support.processes import bulkbind, environment, sandbox, sandbox_bindings
 
 pytest.importorskip("distributed")
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
@@ -159,3 +162,66 @@ def test_doctor_looks_at_each_worker(tmp_path):
 
         assert f"{address}: 1 worker on 127.0.0.1" in ended.stdout
         assert "reaches the endpoint (Python 3." in ended.stdout
+
+
+SAMPLES = ROOT / "samples" / "deploy" / "cluster"
+
+
+@contextmanager
+def part_of(home, *arguments, until):
+    """Start a part with the sample's script, as another machine would; yield what it says."""
+    process = subprocess.Popen(
+        ["/bin/sh", str(SAMPLES / "machines.sh"), *arguments],
+        cwd=home,
+        env=environment(home, TLS=str(home), LISTEN="127.0.0.1", HOST="127.0.0.1", PORT="0"),
+        text=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+    try:
+        assert process.stderr is not None
+        said = (re.search(until, line) for line in process.stderr)
+        yield next(filter(None, said))[0]
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_the_sample_for_plain_machines_runs_with_tls(tmp_path):
+    """Scheduler, worker and run of `machines.sh`, with certificates of one's own authority."""
+    made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
+    names = ["-subj", "/CN=cluster", "-keyout", "key.pem", "-out", "cert.pem"]
+    subprocess.run([*made, *names], cwd=tmp_path, check=True, capture_output=True)
+    (tmp_path / "ca.pem").write_bytes((tmp_path / "cert.pem").read_bytes())
+    (tmp_path / "fleet.csv").write_text("user_id,machine_code\nu,M1\nv,M2\n", encoding="utf-8")
+    with (
+        sandbox(home=tmp_path) as url,
+        part_of(tmp_path, "scheduler", until=r"tls://127\.0\.0\.1:[0-9]+") as address,
+        part_of(tmp_path, "worker", address, until="Registered to"),
+    ):
+        command = ["/bin/sh", str(SAMPLES / "machines.sh"), "run", address, "fleet.csv", "--yes"]
+        ended = subprocess.run(
+            [*command, "--endpoint", url],
+            cwd=tmp_path,
+            env=environment(tmp_path, TLS=str(tmp_path)),
+            text=True,
+            capture_output=True,
+            check=False,
+        )
+
+        assert ended.returncode == 0, ended.stderr
+        assert len(sandbox_bindings(url)) == 2
+
+
+def test_the_sample_for_kubernetes_is_whole():
+    """Its run is understood, each part has the certificates, one run at a time."""
+    parts = list(yaml.safe_load_all((SAMPLES / "kubernetes.yaml").read_text(encoding="utf-8")))
+    kinds = [part["kind"] for part in parts]
+    assert kinds == ["ConfigMap", "Service", "Deployment", "Deployment", "Job"]
+    for part in parts[2:]:
+        (container,) = part["spec"]["template"]["spec"]["containers"]
+        assert container["envFrom"] == [{"configMapRef": {"name": "bulkbind-cluster"}}]
+        assert any(mount["mountPath"] == "/tls" for mount in container["volumeMounts"])
+    program, name, *arguments = parts[-1]["spec"]["template"]["spec"]["containers"][0]["command"]
+    assert program == "bulkbind"
+    command_of(name).make_context(name, arguments)  # raises where it does not parse
