@@ -7,9 +7,12 @@ import shlex
 import shutil
 import stat
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
+from urllib.parse import urlsplit
 
+from bulkbind.app.session.workers import cluster_of
 from bulkbind.clock import Clock, SystemClock
 from bulkbind.engine import StopSignal
 from bulkbind.engine.paced import Paced
@@ -19,7 +22,7 @@ from bulkbind.ledger import faults, ledger_of
 from bulkbind.manifest.rules import breaks
 from bulkbind.model import Accepted, AuthExpired, ClockRefused
 from bulkbind.model.fields import USER
-from bulkbind.model.wording import verb
+from bulkbind.model.wording import counted, verb
 from bulkbind.pacing import Pacer
 from bulkbind.settings import plain
 from bulkbind.threads import in_thread
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
     from ssl import SSLContext
 
+    from bulkbind.engine.workers.cluster import Cluster, Place
     from bulkbind.model import Attempt, ServerLimit
     from bulkbind.settings import Loaded, Settings
 
@@ -82,13 +86,50 @@ async def doctor(
             yield Finding(step.name, "ok" if step.is_ok else "fail", step.text, step.advice)
             if not step.is_ok:
                 return
-        if auth is not None:
-            async for finding in _calls(
-                settings, auth, own, tls, unsent=None if is_agreed else _unnamed(loaded)
-            ):
-                yield finding
+        async for finding in _cluster(settings.send.cluster, settings.api.endpoint):
+            yield finding
+        unsent = None if is_agreed else _unnamed(loaded)
+        async for finding in _calls(settings, auth, own, tls, unsent=unsent):
+            yield finding
     except BulkbindError as error:
         yield Finding("connection", "fail", str(error), error.hint)
+
+
+async def _cluster(address: str | None, endpoint: str) -> AsyncIterator[Finding]:
+    """Look at a cluster, if there is one: who is there, and whether each reaches the endpoint."""
+    if address is None:
+        return
+    try:
+        cluster = await cluster_of(address)
+    except BulkbindError as error:
+        yield Finding("cluster", "fail", str(error), error.hint)
+        return
+    try:
+        hosts = sorted({place.host for place in cluster.places})
+        text = f"{counted(len(cluster.places), 'workers')} on {', '.join(hosts)}"
+        yield Finding("cluster", "ok", f"{address}: {text}")
+        for place in cluster.places:
+            yield await _place(cluster, place, endpoint)
+    finally:
+        await cluster.close()
+
+
+async def _place(cluster: Cluster, place: Place, endpoint: str) -> Finding:
+    parts = urlsplit(endpoint)
+    host, port = parts.hostname or "", parts.port or {"http": 80, "https": 443}[parts.scheme]
+    try:
+        found = await cluster.examine(place, host, port)
+    except OSError as error:
+        advice = "install this version of bulkbind there, with its extra `cluster`"
+        return Finding("worker", "fail", f"{place.address}: {error}", advice)
+    if found.version != version("bulkbind"):
+        text = f"has bulkbind {found.version}, and this is {version('bulkbind')}"
+        return Finding("worker", "fail", f"{place.address} {text}", "install the same version")
+    if found.trouble:
+        text = f"{place.address} does not reach {host} at port {port}: {found.trouble}"
+        return Finding("worker", "fail", text, "let that machine reach the endpoint")
+    text = f"{place.address} reaches the endpoint (Python {found.python})"
+    return Finding("worker", "ok", text)
 
 
 def _unnamed(loaded: Loaded) -> Finding:
@@ -158,8 +199,15 @@ def _existing(folder: Path) -> Path:
 
 
 async def _calls(
-    settings: Settings, auth: Auth, clock: Clock, tls: SSLContext | None, *, unsent: Finding | None
+    settings: Settings,
+    auth: Auth | None,
+    clock: Clock,
+    tls: SSLContext | None,
+    *,
+    unsent: Finding | None,
 ) -> AsyncIterator[Finding]:
+    if auth is None:
+        return
     endpoint = settings.endpoint()
     client = KooDrive(settings.api, endpoint, clock, tls=tls)
     async with Paced(client, auth, Pacer(clock, StopSignal())) as api:

@@ -118,6 +118,19 @@ def parse_workers(value: object) -> int | Literal["auto"]:
     return int(text)
 
 
+def checked_cluster(value: str) -> str:
+    """Return an address of a cluster as it is. Raises: ValueError."""
+    parts = urlsplit(value)
+    is_own = re.fullmatch(r"local:[0-9]{1,2}", value, re.ASCII) is not None
+    if is_own and 1 <= int(value.removeprefix("local:")) <= MOST_WORKERS:
+        return value
+    if parts.scheme in {"tcp", "tls"} and parts.hostname and parts.port and not parts.path:
+        return value
+    raise ValueError(
+        f"a cluster is tls://host:port, tcp://127.0.0.1:port, or local:1 to local:{MOST_WORKERS}"
+    )
+
+
 def checked_path(value: str) -> str:
     """Return the path of a URL. Raises: ValueError if it is invalid."""
     if not re.fullmatch(r"/[!-~]*[!-.0-~]", value, re.ASCII):
@@ -305,6 +318,7 @@ Workers = Annotated[
     BeforeValidator(parse_workers),
     Shown("N|auto"),
 ]
+Cluster = Annotated[str, AfterValidator(checked_cluster), Shown("ADDRESS")]
 Failures = Annotated[str, AfterValidator(checked_failures), Shown("N|N%")]
 File = Annotated[Path, Shown("FILE")]
 AddressFile = Annotated[Path, BeforeValidator(_no_address)]
@@ -537,11 +551,15 @@ class SendSettings(Part):
     concurrency: Annotated[Count, Field(ge=1, le=1000)] = Group.PACE.option(
         "requests in flight at once, 1 to 1000", 32
     )
-    workers: Workers = Group.WORKERS.option(
+    workers: Workers | None = Group.WORKERS.option(
         f"processes that send, 1 to {MOST_WORKERS}; they share ledger, limit and concurrency; "
         "auto: one where the pace is under 5,000/s or there are fewer than 20,000 rows, else one "
         "for each core but one, 4 at most; each takes some 45 MB and half a second to start",
-        1,
+        none="1, or all of the cluster's",
+    )
+    cluster: Cluster | None = Group.WORKERS.option(
+        "Dask cluster whose machines send: tls://host:port of its scheduler, or local:N to try it",
+        none="this machine sends",
     )
     rate: Annotated[float, Field(gt=0, le=MOST_PER_S), Shown("N")] | None = Group.PACE.option(
         "cap in requests per second", none="as fast as the gateway allows"

@@ -30,14 +30,14 @@ NAME_WIDTH = 11
 
 @options.command("doctor")
 @options.config
-@options.settings(Group.MANIFEST, Group.LEDGER, Group.NETWORK, Group.OUT, Group.LOG)
+@options.settings(Group.MANIFEST, Group.LEDGER, Group.NETWORK, Group.WORKERS, Group.OUT, Group.LOG)
 @options.option("--json", "as_json", is_flag=True, help="print them as JSON")
 def command(*, as_json: bool, **given: Any) -> None:
     """Look at everything a run needs, line by line: ok, warn or fail, with what to do.
 
     Settings and where each came from, ledger, disk, credentials, name, connection, TLS, clock, and
-    one list call of the user that --user-id names. Nothing is bound. Ends with 0, or with 2 if
-    something failed.
+    one list call of the user that --user-id names; with --cluster, each of its workers. Nothing is
+    bound. Ends with 0, or with 2 if something failed.
 
     \b
     Examples:

@@ -128,6 +128,8 @@ class Hub:
         setup: Callable[[], bytes],
         is_free: Callable[[], bool],
         start: Callable[[Callable[[bytes], None], Callable[[str], None]], Awaitable[Link]],
+        close: Callable[[], Awaitable[None]] | None = None,
+        alone: Callable[[str], None] = lambda _why: None,
     ) -> None:
         """Have *number* workers.
 
@@ -139,13 +141,15 @@ class Hub:
             setup: Returns what a worker needs to know, once the set-up is proven.
             is_free: Returns whether no limit is known.
             start: Starts a worker and returns the link to it. Raises: OSError.
+            close: Called once all links are closed.
+            alone: Called with why the last one is lost, once no worker is left.
         """
         self._local = local
         self._clock = clock
         self._version = version
         self._setup = setup
         self._is_free = is_free
-        self._start_link = start
+        self._start_link, self._close, self._alone = start, close, alone
         self._crews = [_Crew(each + 1) for each in range(number)]
         self._takers: list[_Crew] = []
         """Those who take orders."""
@@ -179,6 +183,8 @@ class Hub:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         links = [crew.link for crew in self._crews if crew.link is not None]
         await asyncio.gather(*(link.close() for link in links))
+        if self._close is not None:
+            await self._close()
         await self._local.__aexit__()
 
     def now(self) -> float:
@@ -423,6 +429,8 @@ class Hub:
             sent_at = self._local.now() - (now - order.at)
             words = f"worker {crew.number} was lost: {crew.lost}"
             order.landed(Attempt(verdict, LOST, words, sent_at=sent_at))
+        if all(crew.lost for crew in self._crews):
+            self._alone(crew.lost)
 
     def _pid(self, crew: _Crew) -> int:
         return crew.link.pid if crew.link is not None else 0
