@@ -317,7 +317,7 @@ class Staging:
         self._ledger = ledger
         self._manifests = manifests
         self._files = files
-        self._run_id = _new_id(session.clock)
+        self._run_id = new_id(session.clock)
         self._seen = Seen()
 
     async def run(
@@ -360,7 +360,7 @@ class Staging:
 
         *known*: the digest of the files, which must not change meanwhile.
         """
-        number = await self._begin(self._run_id, known)
+        number = await self._ledger.begin(run_record(self._session, self._run_id, known))
         async with self._discarding(number):
             if not await self._repeated(number):
                 await self._stage(number)
@@ -392,18 +392,6 @@ class Staging:
             if not self._session.stop.is_set:  # else the next command does: it may take long
                 await self._ledger.discard(number)
             raise
-
-    async def _begin(self, run_id: str, known: str) -> int:
-        who = holder(self._session.clock)
-        return await self._ledger.begin(
-            {
-                "run_id": run_id,
-                "digest": known,
-                "created_at": who.pop("started_at"),
-                "settings": json.dumps(self._session.settings.public()),
-                **who,
-            }
-        )
 
     async def _repeated(self, number: int) -> bool:
         """Return whether the rows were taken from an earlier run, as nothing has changed since.
@@ -503,7 +491,19 @@ def probe(settings: Settings) -> None:
         )
 
 
-def _new_id(clock: Clock) -> str:
+def run_record(session: Session, run_id: str, digest: str) -> dict[str, object]:
+    """Return what the ledger holds of a run from its beginning."""
+    who = holder(session.clock)
+    return {
+        "run_id": run_id,
+        "digest": digest,
+        "created_at": who.pop("started_at"),
+        "settings": json.dumps(session.settings.public()),
+        **who,
+    }
+
+
+def new_id(clock: Clock) -> str:
     """Return a run id, `20261123-204403-9f3c52d1`; ids sort by creation time.
 
     UTC, then in hex four digits for the fraction of the second and four random ones. Older versions

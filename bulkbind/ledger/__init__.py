@@ -1,5 +1,6 @@
 """The ledger: one SQLite file per endpoint with the state of every row, safe against crashes."""
 
+from bulkbind.ledger.adopting import AdoptReader, Held
 from bulkbind.ledger.history import history_of_device, history_of_user
 from bulkbind.ledger.ledger import Ledger
 from bulkbind.ledger.lock import Holder

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from bulkbind.ledger import (
+    adopting,
     duplicates,
     repeating,
     runs,
@@ -55,6 +56,11 @@ class Ledger(Verbs):
     confirm = timed_verb(staging.confirm, alone=True)
     discard = verb(staging.discard, alone=True)
     _discard_unconfirmed = verb(staging.discard_unconfirmed, alone=True)
+
+    # Taking over what lists show.
+    begin_adoption = verb(adopting.begin)
+    take_over = timed_verb(adopting.take_over)
+    end_adoption = timed_verb(adopting.end)
 
     # Sending.
     start = verb(runs.start)

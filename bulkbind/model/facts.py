@@ -449,6 +449,8 @@ class RunFacts(Facts):
     """Rows of the manifests that were not meant; None: all were."""
     note = Fact("")
     """What the operator says of the run, such as the number of a change."""
+    adopted = Fact[dict[str, int] | None](None)
+    """Of `adopt`: users whose lists were compared, and devices by what was found; None: no such."""
     adjusted = Fact[Sequence[Adjustment]]((), joins)
     """How operators steered the run while it was sending, in order."""
     parts = Fact[Sequence[TimelinePart]]((), joins, is_shown=False)

@@ -13,6 +13,7 @@ from bulkbind.engine.readback import Lists
 from bulkbind.engine.retry import jitter
 from bulkbind.engine.stop import DrainedError, first_of
 from bulkbind.errors import InterruptedRunError, UnreadableListError
+from bulkbind.model import Refused
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -34,6 +35,10 @@ class Known(Protocol):
         """Return a device on a user's list that is known as another user's, if there is one."""
 
 
+MOST_REFUSED_FIRST = 3
+"""Refused lists before any could be read that show a wrong set-up."""
+OnUnread: TypeAlias = "Callable[[str, str], None]"
+"""Receives a user, and in words why the list was refused."""
 Compare: TypeAlias = "Callable[[str, dict[str, Record], Sequence[Look]], bool]"
 """Compares a user's list with the ledger, given what its lists so far show, the last one last.
 
@@ -47,11 +52,14 @@ async def compare_lists(
     users: Iterable[str],
     asked: Callable[[str, Collection[str]], Collection[str]],
     compare: Compare,
+    *,
+    on_unread: OnUnread | None = None,
 ) -> None:
     """Compare the lists of users, in any order, with what the ledger knows of them.
 
     A list that differs is read again `readback_settle` later, since one alone proves nothing.
     *asked*: returns the machine codes of a user to compare, given those that its list shows.
+    *on_unread*: as in `read_lists`.
 
     Raises: as `read_lists`.
     """
@@ -67,7 +75,7 @@ async def compare_lists(
             assert len(looks) < READS, "nobody waits for a third list"
             differing[user] = looks
 
-    await read_lists(session, users, on_list)
+    await read_lists(session, users, on_list, on_unread=on_unread)
     if not differing:
         return
     since = max(looks[0].at for looks in differing.values()) - session.clock.monotonic()
@@ -76,40 +84,60 @@ async def compare_lists(
         await session.stop.sleep(session.clock, jitter(max(0.0, wait_s)))
     if session.stop.reason is not None:
         raise _stopped(session)
-    await read_lists(session, list(differing), on_list)
+    await read_lists(session, list(differing), on_list, on_unread=on_unread)
 
 
 async def read_lists(
     session: Session,
     users: Iterable[str],
     on_list: Callable[[str, Listing, float], None],
+    *,
+    on_unread: OnUnread | None = None,
 ) -> None:
     """Read users' lists, concurrently and at the gateway's pace.
 
-    The first one is read alone to prove the set-up. *on_list*: called with each, in any order, and
-    with the monotonic moment at which it was requested.
+    The first one is read alone to prove the set-up.
 
-    Raises: UnreadableListError at the first that cannot be read, InterruptedRunError, UsageError.
+    Args:
+        session: The command's.
+        users: Whose lists.
+        on_list: Called with each, in any order, and with the monotonic moment of its request.
+        on_unread: Called with what was answered where a list was refused, for which the others are
+            read all the same, once one could be; None: the first refusal ends it.
+
+    Raises: UnreadableListError if a list cannot be read, InterruptedRunError, UsageError.
     """
     send = session.settings.send
     pacer = new_pacer(session)
     waiting = iter(users)
     async with paced(session, client_of(session), pacer) as api:
         lists = Lists(api, session.stop, retries_of(session, pacer), send)
+        refused: list[tuple[str, Listing]] = []
+        is_proven = False
 
-        async def worker(most: int | None = None) -> None:
-            for done, user in enumerate(waiting, start=1):
+        async def worker(*, until_read: bool = False) -> None:
+            nonlocal is_proven
+            for user in waiting:
                 asked_at = session.clock.monotonic()
                 with session.stop.cutting_short():  # a list that is only read is not waited for
                     listing = await lists.read(user, UNREACHABLE_AT_START)
-                if listing.records is None:
+                if listing.records is not None:
+                    is_proven = True
+                    on_list(user, listing, asked_at)
+                    if until_read:
+                        return
+                elif on_unread is None or not isinstance(listing.attempt.verdict, Refused):
                     raise _unreadable(user, listing, session)
-                on_list(user, listing, asked_at)
-                if done == most:
-                    return
+                else:
+                    on_unread(user, _words(listing.attempt))
+                    refused.append((user, listing))
+                    if not is_proven and len(refused) == MOST_REFUSED_FIRST:
+                        break
+            if refused and not is_proven:
+                raise _unreadable(*refused[0], session)
 
         try:
-            await worker(1)
+            await worker(until_read=True)
             async with asyncio.TaskGroup() as tasks:
                 for number in range(send.concurrency):
                     tasks.create_task(worker(), name=f"lists {number}")
