@@ -24,6 +24,7 @@ from bulkbind.model import (
     IS_OPEN,
     IS_UNCONFIRMED,
     UNBIND_PENDING,
+    Held,
     RunFacts,
     Status,
     Unreachable,
@@ -423,6 +424,7 @@ def sql_list(words: Iterable[str]) -> str:
 _STORED = (
     *("bound", "skipped", "staged", "claimed", "in_doubt", "already_bound", "failed", "invalid"),
     *("duplicate", "moved", "withdrawn", "left_out"),
+    *("unbound", "already_gone", "changed", "not_ours"),
 )
 CODES = {Status(word): code for code, word in enumerate(_STORED)}
 """The numbers by which `stored_rows` holds the states of rows; the view `rows` has the words."""
@@ -433,6 +435,8 @@ def codes(statuses: Iterable[str]) -> str:
     return f"({', '.join(str(CODES[Status(status)]) for status in statuses)})"
 
 
+HELD_CODES = {held: code for code, held in enumerate(Held)}
+"""The numbers by which `stored_bindings` holds whose a binding is; the view `bindings` has the words."""
 OPEN = f"status IN {codes(IS_OPEN)}"
 """Stored rows of which the server may hold the binding; as in the index `rows_open`."""
 VALID = f"status NOT IN {codes((Status.INVALID, Status.LEFT_OUT, Status.DUPLICATE))}"
@@ -488,15 +492,16 @@ def marks(count: int) -> str:
 # Only what staging reads; the real ledger is neither written to nor locked.
 _COPY = f"""
 BEGIN;
-INSERT INTO runs (run, run_id, state, digest, created_at, operator, host, pid, version, settings,
-                  facts, superseded_by)
-SELECT run, run_id, state, digest, created_at, operator, host, pid, version, '{{}}', facts,
+INSERT INTO runs (run, run_id, kind, state, digest, created_at, operator, host, pid, version,
+                  settings, facts, superseded_by)
+SELECT run, run_id, kind, state, digest, created_at, operator, host, pid, version, '{{}}', facts,
        superseded_by
   FROM known.runs WHERE state NOT IN {sql_list(IS_UNCONFIRMED)};
 INSERT INTO users SELECT * FROM known.users;
 INSERT INTO devices SELECT * FROM known.devices;
 INSERT INTO names SELECT * FROM known.names;
 INSERT INTO stored_bindings SELECT * FROM known.stored_bindings;
+INSERT INTO former_bindings SELECT * FROM known.former_bindings;
 INSERT INTO stored_rows SELECT * FROM known.stored_rows INDEXED BY rows_open WHERE {OPEN};
 INSERT INTO sending
 SELECT * FROM known.sending

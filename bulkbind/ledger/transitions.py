@@ -17,6 +17,7 @@ import msgspec
 from bulkbind.clock import iso
 from bulkbind.ledger.store import (
     CODES,
+    HELD_CODES,
     OPEN,
     RUN_SHIFT,
     change_each,
@@ -32,9 +33,11 @@ from bulkbind.ledger.store import (
 from bulkbind.model import (
     BY_ANSWER,
     IS_BOUND,
+    IS_OURS,
     AlreadyBound,
     Claim,
     Device,
+    Held,
     NoAnswer,
     Refused,
     Status,
@@ -380,12 +383,19 @@ UPDATE rows SET repeats = ?1 + (
         WHERE a.row = rows.id AND (a.verdict IN {_REFUSALS} OR a.verdict IN {_UNSURE}))
  WHERE id = ?3
 """  # noqa: S608  # constants
+_OURS = HELD_CODES[Held.BOUND]
+_MADE_OURS = f"excluded.held = {_OURS} AND held <> {_OURS}"
+# What was found again as it was known stays whose it was.
 _BIND = f"""
-INSERT INTO stored_bindings (device, device_id, create_time, since, run, name)
-SELECT r.device, o.device_id, o.create_time, o.settled_at, r.id >> {RUN_SHIFT}, r.name
+INSERT INTO stored_bindings (device, device_id, create_time, since, run, name, held)
+SELECT r.device, o.device_id, o.create_time, o.settled_at, r.id >> {RUN_SHIFT}, r.name,
+       iif(r.status IN {codes(IS_OURS)}, {_OURS}, {HELD_CODES[Held.FOUND]})
   FROM stored_rows r CROSS JOIN outcomes o ON o.id = r.id WHERE r.id IN {_THESE}
     ON CONFLICT DO UPDATE SET device_id = excluded.device_id, create_time = excluded.create_time,
-       name = excluded.name
+       name = excluded.name, since = iif({_MADE_OURS}, excluded.since, since),
+       run = iif({_MADE_OURS}, excluded.run, run),
+       held = iif(excluded.held = {_OURS} OR device_id IS NOT excluded.device_id,
+                  excluded.held, held)
 """  # noqa: S608  # constants
 
 

@@ -57,6 +57,7 @@ from bulkbind.model.statuses import (
     CAN_RESUME,
     COMES_BACK,
     IS_BOUND,
+    IS_GONE,
     IS_OPEN,
     IS_OURS,
     IS_OVER,
@@ -70,6 +71,7 @@ from bulkbind.model.statuses import (
     TO_SEE_TO,
     UNDO_TRANSITIONS,
     PlanWord,
+    RunKind,
     RunState,
     Status,
 )
@@ -80,6 +82,7 @@ from bulkbind.model.unbindings import (
     UNBIND_MEANINGS,
     UNBIND_PENDING,
     UNBIND_TRANSITIONS,
+    Held,
     Unbinding,
     UnbindKind,
     UnbindStatus,

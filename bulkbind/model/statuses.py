@@ -52,6 +52,9 @@ class PlanWord(Described):
     about: PlanFacts
 
     BIND = "bind", PlanFacts("+", "to bind", ("is to be bound", "are to be bound"))
+    UNBIND = "unbind", PlanFacts(
+        "-", "to unbind", ("is to be unbound", "are to be unbound"), is_fixed=True
+    )  # fmt: skip
     ALREADY_BOUND = "already_bound", PlanFacts(
         "=", "already bound", ("is bound already", "are bound already"), is_bound=True
     )  # fmt: skip
@@ -60,7 +63,7 @@ class PlanWord(Described):
         (f"is bound under another {DETAILS}", f"are bound under another {DETAILS}"), is_bound=True,
     )  # fmt: skip
     MISSING = "missing", PlanFacts(
-        "-", "known as bound, but not on the server's list: --rebind-missing sends these",
+        "_", "known as bound, but not on the server's list: --rebind-missing sends these",
         ("is missing on the server", "are missing on the server"), is_problem=True,
     )  # fmt: skip
     IN_DOUBT = "in_doubt", PlanFacts(
@@ -69,6 +72,14 @@ class PlanWord(Described):
     MOVED = "moved", PlanFacts(
         ">", "bound to another user: --move takes them from there",
         ("is bound to another user", "are bound to another user"), is_fixed=True, is_problem=True,
+    )  # fmt: skip
+    GONE = "gone", PlanFacts(
+        "0", "not bound any more, as the ledger knows", ("is gone already", "are gone already"),
+        is_fixed=True,
+    )  # fmt: skip
+    NOT_OURS = "not_ours", PlanFacts(
+        "?", "not bound or adopted by this ledger for its user: --any unbinds what lists show",
+        ("is not ours", "are not ours"), is_fixed=True, is_problem=True,
     )  # fmt: skip
     DUPLICATE = "duplicate", PlanFacts(
         "2", "same device as another row, which is the one that counts",
@@ -108,6 +119,8 @@ class RowFacts(StatusFacts):
     """Whether the row is returned to the operator as a manifest: fix it or retry."""
     is_bound: bool
     """Whether the device is bound to the row's user."""
+    is_gone: bool = False
+    """Whether an unbind run leaves the device without a binding to the row's user."""
     is_ours: bool = False
     """Whether its own run bound it, so that an undo unbinds it."""
     is_open: bool = False
@@ -192,6 +205,25 @@ class Status(Described):
         meaning="left out by --where or --where-not, never sent", planned=PlanWord.LEFT_OUT,
         tone="mute2", comes_back=False, is_bound=False, said=("is left out", "are left out"),
     )  # fmt: skip
+    UNBOUND = "unbound", RowFacts(
+        meaning="unbound by this run", planned=PlanWord.GONE, tone="ok",
+        comes_back=False, is_bound=False, is_gone=True, said=("now", "now"),
+    )  # fmt: skip
+    ALREADY_GONE = "already_gone", RowFacts(
+        meaning="was not bound any more before this run: by the list, or by the ledger",
+        planned=PlanWord.GONE, tone="mute", comes_back=False, is_bound=False, is_gone=True,
+        said=("gone before", "gone before"),
+    )  # fmt: skip
+    CHANGED = "changed", RowFacts(
+        meaning="bound anew since, under another device id; left alone",
+        planned=PlanWord.NOT_OURS, tone="warn", comes_back=True, is_bound=False,
+        to_do="decide whose the device is; `unbind --any` unbinds what the lists show",
+    )  # fmt: skip
+    NOT_OURS = "not_ours", RowFacts(
+        meaning="not bound or adopted by this ledger for its user; left alone",
+        planned=PlanWord.NOT_OURS, tone="warn2", comes_back=True, is_bound=False,
+        to_do="adopt it first, or `unbind --any` unbinds what the lists show",
+    )  # fmt: skip
 
 
 _UNASKED = "the connection that settled it said something unasked afterwards, or broke"
@@ -204,13 +236,18 @@ ROW_TRANSITIONS: dict[Status | None, dict[Status, str]] = {
     },
     Status.STAGED: {
         Status.CLAIMED: "handed to a worker",
-        Status.FAILED: "its user's state refuses binds: proven three times, and by the list",
+        Status.FAILED: "its user's state refuses binds: proven three times, and by the list; or "
+        "it could not be unbound",
         Status.IN_DOUBT: "an older run may have sent it, or another run may have bound it",
         Status.SKIPPED: "the ledger knows it as bound",
         Status.MOVED: "the ledger knows its device as bound to another user",
         Status.WITHDRAWN: "another run takes its run's place, or its run is undone",
         Status.INVALID: "another row has its device, which is an error",
         Status.DUPLICATE: "another row has its device for another user, and counts",
+        Status.UNBOUND: "unbound, as its unbinding says",
+        Status.ALREADY_GONE: "the ledger, or its unbinding, says so",
+        Status.CHANGED: "the list shows the device under another id",
+        Status.NOT_OURS: "this ledger has not bound or adopted it for its user",
     },
     Status.CLAIMED: {
         Status.BOUND: "accepted, and made since it was first sent",
@@ -246,6 +283,14 @@ ROW_TRANSITIONS: dict[Status | None, dict[Status, str]] = {
     Status.DUPLICATE: {
         Status.INVALID: "duplicates are errors",
     },
+    Status.ALREADY_GONE: {
+        Status.INVALID: "another row has its device, which is an error",
+        Status.DUPLICATE: "another row has its device for another user, and counts",
+    },
+    Status.NOT_OURS: {
+        Status.INVALID: "another row has its device, which is an error",
+        Status.DUPLICATE: "another row has its device for another user, and counts",
+    },
 }
 """Every permitted transition: state (None: a new row) -> next state -> reason.
 
@@ -267,6 +312,8 @@ IS_OPEN = tuple(status for status in Status if status.about.is_open)
 """The states in which the server may hold the binding without our knowing."""
 IS_BOUND = tuple(status for status in Status if status.about.is_bound)
 """The states in which the device is bound to the row's user."""
+IS_GONE = tuple(status for status in Status if status.about.is_gone)
+"""The states in which an unbind run has left the device without a binding to the row's user."""
 IS_OURS = tuple(status for status in Status if status.about.is_ours)
 """The states in which the row's own run bound the device."""
 NEEDS_PERSON = tuple(status for status in Status if status.about.needs_person)
@@ -286,6 +333,15 @@ class StateFacts:
     can_resume: bool
     is_over: bool
     """Whether its sending has ended, for now or for good."""
+
+
+class RunKind(StrEnum):
+    """What a run does."""
+
+    BIND = "bind"
+    UNBIND = "unbind"
+    ADOPT = "adopt"
+    """It takes over what is bound, and has no rows."""
 
 
 class RunState(Described):

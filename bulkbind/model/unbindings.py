@@ -53,7 +53,7 @@ class UnbindStatus(Described):
 
 
 UNBIND_TRANSITIONS: dict[UnbindStatus | None, dict[UnbindStatus, str]] = {
-    None: {UnbindStatus.STAGED: "its run is undone, or its device is to be moved"},
+    None: {UnbindStatus.STAGED: "its run is undone, or its device is to be moved or to leave"},
     UnbindStatus.STAGED: {
         UnbindStatus.CLAIMED: "a request may be sent",
         UnbindStatus.ALREADY_GONE: "the list does not show the device",
@@ -92,6 +92,19 @@ class UnbindKind(StrEnum):
     """Its run is undone."""
     MOVE = "move"
     """Its device goes to another user (`run --move`)."""
+    LEAVE = "leave"
+    """Its device leaves its user: a list to unbind names it, or its scope has it no more."""
+
+
+class Held(StrEnum):
+    """Whose a binding is that the ledger knows."""
+
+    BOUND = "bound"
+    """Its run bound it."""
+    FOUND = "found"
+    """Its run found it on the server: it is not ours."""
+    ADOPTED = "adopted"
+    """It was found, and taken over: unbinding it is ours, undoing it is not."""
 
 
 @dataclass(slots=True)
@@ -99,7 +112,8 @@ class Unbinding:
     """A binding being unbound."""
 
     row: int
-    """Id of the row that is undone or that moves the device."""
+    """Id of the row that is undone, moves the device, or lists it to be unbound; an id of the run
+    beyond its rows where none does."""
     kind: UnbindKind
     user_id: str
     machine_code: str
