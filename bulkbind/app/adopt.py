@@ -17,7 +17,7 @@ from bulkbind.errors import ExitCode, InterruptedRunError, UnreadableListError, 
 from bulkbind.ledger import AdoptReader, ledger_of, reading
 from bulkbind.logs import bound, logger
 from bulkbind.manifest import batches_of
-from bulkbind.model import RunFacts
+from bulkbind.model import ADOPTED, RunFacts
 from bulkbind.model.fields import LABELS
 from bulkbind.model.wording import counted
 from bulkbind.threads import in_thread
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from bulkbind.clock import Clock
     from bulkbind.engine import StopSignal
     from bulkbind.engine.proof import Look
-    from bulkbind.ledger import Held, Ledger
+    from bulkbind.ledger import KnownBinding, Ledger
     from bulkbind.manifest import Manifest
     from bulkbind.model import Record
     from bulkbind.settings import Settings
@@ -41,16 +41,6 @@ MOST_SHOWN = 10_000
 """Differences that are listed; all are counted."""
 KEEP_EVERY_S = 1.0
 """How often what was read is written to the ledger."""
-KINDS = {
-    "same": "known as it is",
-    "taken_over": "found there by a run before; from now on it may be unbound as ours",
-    "new": "on the server, not known to the ledger; taken over",
-    "other_user": "by the ledger another user's; taken over for this one",
-    "changed": "under another device id, name or OS than known; taken over",
-    "gone": "known as bound, and proven not to be there; not known as bound any more",
-    "not_proven": "known otherwise than the lists show, which prove nothing; left as it was",
-}
-"""What the lists may say of a device, in display order."""
 _AGREES = ("same", "taken_over")
 _AT_ONCE = ("taken_over", "new", "other_user")
 """What the first list is enough for; a second one that does not show it takes it back."""
@@ -62,7 +52,7 @@ class Found:
     """What the lists say of a device that the ledger knew otherwise."""
 
     kind: str
-    """One of `KINDS`."""
+    """One of `ADOPTED`."""
     user_id: str
     machine_code: str
     detail: str
@@ -75,7 +65,7 @@ class Adoption:
     run_id: str
     users: int = 0
     """Users whose lists were compared."""
-    counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(KINDS, 0))
+    counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(ADOPTED, 0))
     """Devices by kind."""
     differences: list[Found] = field(default_factory=list)
     """The first of all kinds but the first two, sorted by user and machine code."""
@@ -249,8 +239,13 @@ class _Adopting:
         known, last = self._reader.bindings(user), looks[-1]
         asked = self._asked(user, last.shown)
         others = self._reader.holders(user, [code for code in last.shown if code not in known])
-        said = [_said(user, code, known, others, looks) for code in sorted(asked)]
-        items = [item for item in said if item is not None]
+        ids = {held.record.device_id for held in known.values()}
+        items = [
+            _said(user, code, known, others, looks)
+            for code in sorted(asked)
+            # Else it is known under another spelling of its code.
+            if code in known or last.shown[code][0].device_id not in ids
+        ]
         is_first = len(looks) < READS
         kinds = _AT_ONCE if is_first else _TAKEN
         taken = {
@@ -282,36 +277,39 @@ class _Adopting:
 def _said(
     user: str,
     code: str,
-    known: dict[str, Held],
+    known: dict[str, KnownBinding],
     others: dict[str, str],
     looks: Sequence[Look],
-) -> Found | None:
-    """Return what the lists say of a device; None: it is known under another code of that id."""
+) -> Found:
+    """Return what the lists say of a device."""
     last, held = looks[-1], known.get(code)
 
     def found(kind: str, detail: str = "") -> Found:
         return Found(kind, user, code, detail)
 
     shown = last.shown.get(code, ())
-    if held is None and any(each.record.device_id == shown[0].device_id for each in known.values()):
-        return None
     if not shown:
         assert held is not None, "what is asked for is known or shown"
-        besides = last.lacks
-        if len(looks) == READS and all(look.proves_absent(code, besides) for look in looks):
-            return found("gone", f"device id {held.record.device_id}")
-        why = next((w for look in looks if (w := look.why_not_absent(code, besides))), "")
-        return found("not_proven", f"not on the list, but {why or 'on another'}")
+        return found(*_lacking(code, held.record, looks))
     if held is not None and any(not list(_changes(held.record, each)) for each in shown):
         return found("taken_over" if held.is_found else "same")
     if last.record(code) is None:
         why = last.flaw or "the list shows it under more than one device id"
         return found("not_proven", f"on the list, but {why}")
-    if held is None and code in others:
+    if held is not None:
+        return found("changed", "; ".join(_changes(held.record, shown[0])))
+    if code in others:
         return found("other_user", f"by the ledger user {others[code]}'s")
-    if held is None:
-        return found("new", f"device id {shown[0].device_id}")
-    return found("changed", "; ".join(_changes(held.record, shown[0])))
+    return found("new", f"device id {shown[0].device_id}")
+
+
+def _lacking(code: str, known: Record, looks: Sequence[Look]) -> tuple[str, str]:
+    """Return the kind of a known device that the last list lacks, and the detail."""
+    besides = looks[-1].lacks
+    if len(looks) == READS and all(look.proves_absent(code, besides) for look in looks):
+        return "gone", f"device id {known.device_id}"
+    why = next((why for each in looks if (why := each.why_not_absent(code, besides))), "")
+    return "not_proven", f"not on the list, but {why or 'on another'}"
 
 
 def _changes(known: Record, shown: Record) -> Iterator[str]:

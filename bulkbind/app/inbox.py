@@ -34,6 +34,7 @@ from typing import TYPE_CHECKING, Any
 
 from bulkbind.app.inputs import is_owner_file, shown
 from bulkbind.app.run import bind_all, new_session, probe
+from bulkbind.app.scope import with_scope
 from bulkbind.app.session.opening import on_read, read_heads
 from bulkbind.app.session.sending import RunResult, result
 from bulkbind.app.session.session import (
@@ -50,6 +51,7 @@ from bulkbind.errors import (
     InvalidRowsError,
     LedgerError,
     ManifestError,
+    TooManyUnbindsError,
     UnreadableListError,
     UsageError,
     worst,
@@ -356,7 +358,9 @@ async def run_inbox(
     Raises: UsageError, LedgerBusyError, LedgerError. An error of one file is in its result, and the
         others are run.
     """
-    session = replace(new_session(settings, listener, stop, clock), note=note)
+    scope = settings.manifest.sync_name
+    settings = with_scope(settings, scope)
+    session = replace(new_session(settings, listener, stop, clock), note=note, scope=scope)
     async with time_boxed(session):
         session = await authorized(session)
         probe(settings)
@@ -503,7 +507,13 @@ class _Pass:
                         problem="it was not confirmed",
                     )
                 run_id = ended
-        except (ManifestError, InvalidRowsError, UsageError, UnreadableListError) as error:
+        except (
+            ManifestError,
+            InvalidRowsError,
+            TooManyUnbindsError,
+            UsageError,
+            UnreadableListError,
+        ) as error:
             return InboxFile(
                 name=shown(dropped.name),
                 exit_code=error.exit_code,

@@ -10,7 +10,7 @@ from typing import Any
 
 from bulkbind.app.schema import DIALECT
 from bulkbind.errors import ExitCode
-from bulkbind.model import MEANINGS, UNBIND_MEANINGS, PlanWord, RunFacts, RunState
+from bulkbind.model import ADOPTED, MEANINGS, UNBIND_MEANINGS, PlanWord, RunFacts, RunState
 from bulkbind.model.results import CUT_OFF
 
 Schema = dict[str, Any]
@@ -92,7 +92,7 @@ CHANGES = _object(
     optional={
         "since": _text("the id of that run"),
         "added": _whole("devices that it did not name"),
-        "removed": _whole("devices that this run does not name; they stay bound"),
+        "removed": _whole("devices that this run does not name; without --sync they stay bound"),
         "renamed": _whole("devices bound under other optional values"),
         "newly_failed": _whole("devices that need a person now, and did not then", may_lack=True),
         "newly_failed_rows": _list(EXAMPLE, "some of their rows"),
@@ -154,6 +154,20 @@ _FACTS: Schema = {
     },
     "note": NOTE,
     "left_out": LEFT_OUT,
+    "synced": {
+        "type": ["object", "null"],
+        "description": "what a run with --sync found of its scope; null: without it",
+        "properties": {
+            "scope": _text("the manifest's path, or the name that was given"),
+            "bound": _whole("devices of it known as bound"),
+            "leave": _whole("those that the manifests lack"),
+        },
+    },
+    "adopted": {
+        "type": ["object", "null"],
+        "description": "of adopt: users compared, and devices by what was found; null: no such",
+        "additionalProperties": COUNT,
+    },
     "adjusted": _list(
         _object(
             "a change",
@@ -216,6 +230,7 @@ def _summary(more: Schema) -> Schema:
         "posted_again_after_bound": _whole("requests for devices that were bound already"),
         "cleaned": _whole("rows whose names were made to fit"),
         "examples": _list(EXAMPLE, "the first rows that need a person"),
+        "leavers": _GONE | {"description": f"with --sync: {_GONE['description']}"},
         **more,
     }
     undo = _object(
@@ -301,6 +316,18 @@ def plan() -> Schema:
         "refused": _truth("whether nothing would be sent, as rows break a rule"),
         "first": _whole("a pilot of so many rows", may_lack=True),
         "left_out": LEFT_OUT,
+        "leaving": {
+            "type": ["object", "null"],
+            "description": "what --sync would unbind; null: without it",
+            "properties": {
+                "scope": _text("the manifest's path, or the name that was given"),
+                "bound": _whole("devices of it known as bound"),
+                "devices": _whole("those that the manifests lack"),
+                "most": _text("--max-unbinds"),
+                "is_beyond": _truth("whether they are more than that"),
+                "first": _list(_object("", device), "the first of them"),
+            },
+        },
         "replaces": {
             "type": ["object", "null"],
             "description": "the unfinished run whose place it would take; null: none",
@@ -376,6 +403,27 @@ def verify() -> Schema:
         "differences": _list(_object("", difference), "the first ones, by user"),
     }
     return _document("verify", _object("ledger and server compared", fields))
+
+
+def adopt() -> Schema:
+    """Return the schema of what `adopt --json` prints."""
+    difference = {
+        "kind": _text(f"one of {', '.join(ADOPTED)}"),
+        "user_id": _text("the user"),
+        "machine_code": _text("the device"),
+        "detail": _text("how it differs"),
+    }
+    fields = {
+        "run_id": RUN_ID,
+        "users": _whole("users whose lists were compared"),
+        "counts": _map(COUNT, "devices by kind"),
+        "differences": _list(_object("", difference), "the first ones, by user"),
+        "unread": _map({"type": "string"}, "why lists were refused, by user"),
+        "stopped": _text("why it ended early; empty if it did not"),
+        "hint": _text("what to do; may be empty"),
+        "exit_code": EXIT_CODE,
+    }
+    return _document("adopt", _object("what was taken over", fields))
 
 
 def runs() -> Schema:
@@ -572,6 +620,11 @@ EVENTS: dict[str, Schema] = {
         "state": STATE,
         "stopped": _text("why; null if nothing is left", may_lack=True),
     },
+    "adopt.finished": {
+        "users": _whole("users whose lists were compared"),
+        "counts": _map(COUNT, "devices by kind"),
+        "stopped": _text("why it ended early; null if it did not", may_lack=True),
+    },
     "notify.sent": {"exit_code": EXIT_CODE},
     "notify.failed": _WHY,
     "ping.failed": _WHY,
@@ -606,7 +659,20 @@ def events() -> Schema:
 OUTPUTS = {
     each.__name__: each
     for each in (
-        *(summary, plan, status, adjust, history, validate, undo, verify, runs, inbox, doctor),
+        *(
+            summary,
+            plan,
+            status,
+            adjust,
+            history,
+            validate,
+            undo,
+            verify,
+            adopt,
+            runs,
+            inbox,
+            doctor,
+        ),
         settings,
         *(events, error),
     )

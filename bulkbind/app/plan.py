@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bulkbind.app.run import Staging, new_session, read_plan
+from bulkbind.app.scope import scope_of, with_scope
 from bulkbind.app.session.lists import compare_lists
 from bulkbind.app.session.opening import opened, read_heads
 from bulkbind.app.session.session import authorized, before_sending
@@ -64,7 +65,9 @@ async def plan(
     """
     if extra and not refresh:
         raise UsageError("what is extra, only the server knows", hint="add --refresh")
-    session = new_session(settings, listener, stop, clock)
+    scope = scope_of(manifests, settings)
+    settings = with_scope(settings, scope, first=first)
+    session = replace(new_session(settings, listener, stop, clock), scope=scope)
     files = await opened(session, manifests)
     session = await authorized(session) if refresh else session
     with tempfile.TemporaryDirectory(
@@ -121,7 +124,7 @@ async def _staged(
     else:
         real = await in_thread(ledger_of, settings)
         endpoint = settings.api.endpoint or _endpoint_of(real)
-        await in_thread(copy_known, real, scratch, endpoint)
+        await in_thread(copy_known, real, scratch, endpoint, scopes=settings.manifest.sync)
     ledger = Ledger(scratch, endpoint, session.clock)
     await ledger.open({})
     try:

@@ -14,6 +14,14 @@ from typing import TYPE_CHECKING
 
 from bulkbind.app.inputs import Named, left_out_of, no_rows, too_few
 from bulkbind.app.refresh import refresh
+from bulkbind.app.scope import (
+    beyond,
+    leaving_of,
+    refuse_broken,
+    refuse_unsure,
+    scope_of,
+    with_scope,
+)
 from bulkbind.app.session.listener import Listener
 from bulkbind.app.session.opening import opened, read_heads
 from bulkbind.app.session.sending import RunResult, result, send
@@ -37,10 +45,10 @@ from bulkbind.errors import (
     PlanMovedError,
     UsageError,
 )
-from bulkbind.ledger import Outlook, has_met, last_pace, replaced
+from bulkbind.ledger import LeaverReader, Outlook, has_met, last_pace, replaced
 from bulkbind.manifest import ChosenRows, Manifest, ManifestFile, batches_of, digest
 from bulkbind.manifest.duplicates import Policy, Seen
-from bulkbind.model import Forecast, Plan, PlanWord, RunFacts, Status
+from bulkbind.model import Forecast, Plan, PlanWord, RunFacts, Status, UnbindKind
 from bulkbind.model.wording import counted, verb
 from bulkbind.redaction import line, lines
 from bulkbind.report.problem_text import MOST_LINES, problem_lines
@@ -90,7 +98,9 @@ def read_plan(
     per_s, source = _rate(db, settings)
     texts, groups = outlook.problems(MOST_PROBLEMS)
     binds = counts[PlanWord.BIND] if first is None else min(first, counts[PlanWord.BIND])
-    refuses = settings.manifest.on_invalid == "abort" and not going_on
+    refuses = settings.manifest.refuses_invalid and not going_on
+    leaving = leaving_of(db, run, settings.manifest, is_agreed=bool(going_on))
+    leave = leaving.devices if leaving and first is None else 0
     return Plan(
         manifests=manifests,
         counts=counts,
@@ -100,10 +110,10 @@ def read_plan(
         problems=texts,
         forecast=Forecast(
             binds=binds + (counts[PlanWord.MOVED] if moves else 0),
-            lists=outlook.lists(moves=moves > 0),
+            lists=outlook.lists(moves=moves > 0) + (LeaverReader(db, run).users() if leave else 0),
             per_s=per_s,
             source=source,
-            unbinds=moves,
+            unbinds=moves + leave,
             users=outlook.users_to_bind(first, moves=moves > 0),
         ),
         digest=digest,
@@ -114,6 +124,7 @@ def read_plan(
         first=first,
         left_out=left_out,
         replaces=None if going_on else replaced(db, run),
+        leaving=leaving,
     )
 
 
@@ -177,10 +188,13 @@ async def run(
 
     Returns: The report, and the exit code of the command.
 
-    Raises: UsageError, ManifestError, InvalidRowsError (with `on_invalid: abort`), PlanMovedError,
-        LedgerBusyError, LedgerError. Only after a LedgerError may anything have been sent.
+    Raises: UsageError, ManifestError, InvalidRowsError (with `on_invalid: abort` or `sync`),
+        PlanMovedError, TooManyUnbindsError, LedgerBusyError, LedgerError. Only after a LedgerError
+        may anything have been sent.
     """
-    session = replace(new_session(settings, listener, stop, clock), note=note)
+    scope = scope_of(manifests, settings)
+    settings = with_scope(settings, scope, first=first)
+    session = replace(new_session(settings, listener, stop, clock), note=note, scope=scope)
     async with time_boxed(session):
         files = await opened(session, manifests)
         session = await authorized(session)
@@ -227,6 +241,11 @@ async def _resume(session: Session, run_id: str | None, first: int | None) -> st
                 "with its manifest",
             )
         number, known_id = unfinished
+        if first is not None and await ledger.unbindings.count_left(number, UnbindKind.LEAVE):
+            raise UsageError(
+                f"run {known_id} unbinds what its manifest lacks, which a pilot (--first) does not",
+                hint="resume it without --first",
+            )
         await send(session, ledger, number, known_id, first)
     return known_id
 
@@ -331,12 +350,14 @@ class Staging:
         async with self._discarding(number):
             counts = await self._ledger.counts(number)
             await self._refuse_invalid(number, counts)
+            if self._session.settings.manifest.sync:
+                refuse_broken(counts)
             plan = await self._plan(number, known, first)
             refuse_moved(plan, wanted)
             if self._session.settings.manifest.reads_lists:
                 await refresh(self._session, self._ledger, number)
                 plan = await self._plan(number, known, first)
-            is_wanted = self._session.listener.confirm(plan)
+            is_wanted = self._is_wanted(plan)
             self._session.pulse.beat()  # the answer may have taken long
             if not is_wanted:
                 await self._ledger.discard(number)
@@ -348,6 +369,14 @@ class Staging:
                 f"{left} that an older run had left {verb(withdrawn, 'is', 'are')} withdrawn"
             )
         return number, self._run_id
+
+    def _is_wanted(self, plan: Plan) -> bool:
+        """Return whether to carry out a plan. Raises: TooManyUnbindsError if nobody is asked."""
+        if plan.leaving is None or not plan.leaving.is_beyond:
+            return self._session.listener.confirm(plan)
+        if not self._session.listener.confirm_leaving(plan):
+            raise beyond(plan.leaving)
+        return True
 
     async def _plan(self, number: int, known: str, first: int | None) -> Plan:
         names = tuple(manifest.source.name for manifest in self._manifests)
@@ -369,10 +398,17 @@ class Staging:
                 policy = Policy(reads.on_duplicate, reads.on_conflict)
                 names = [manifest.source.name for manifest in self._manifests]
                 await self._ledger.mark_repeats(number, self._seen.repeats(names, policy))
+            if self._session.settings.manifest.sync:
+                await self._stage_leavers(number)
             if facts := self._facts():
                 await self._ledger.add_facts(number, facts)
             await self._ledger.ready(number)
         return number
+
+    async def _stage_leavers(self, number: int) -> None:
+        counts = await self._ledger.counts(number)
+        await in_thread(refuse_unsure, self._manifests, self._files, sum(counts.values()))
+        await self._ledger.stage_leavers(number)
 
     def _facts(self) -> RunFacts:
         """Return what is known of the run once its manifests are staged."""
@@ -435,7 +471,7 @@ class Staging:
             if warning := no_rows(manifest, position - before):
                 self._session.listener.warning(warning)
         reads = self._session.settings.manifest
-        left_out = None if reads.keep_left_out else left_out_of(self._manifests)
+        left_out = None if reads.keeps_left_out else left_out_of(self._manifests)
         if fault := too_few(position + (left_out["rows"] if left_out else 0), reads):
             raise fault
 
@@ -499,6 +535,7 @@ def run_record(session: Session, run_id: str, digest: str) -> dict[str, object]:
         "digest": digest,
         "created_at": who.pop("started_at"),
         "settings": json.dumps(session.settings.public()),
+        "scope": session.scope,
         **who,
     }
 

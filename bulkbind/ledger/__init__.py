@@ -1,6 +1,6 @@
 """The ledger: one SQLite file per endpoint with the state of every row, safe against crashes."""
 
-from bulkbind.ledger.adopting import AdoptReader, Held
+from bulkbind.ledger.adopting import AdoptReader, KnownBinding
 from bulkbind.ledger.history import history_of_device, history_of_user
 from bulkbind.ledger.ledger import Ledger
 from bulkbind.ledger.lock import Holder
@@ -24,6 +24,7 @@ from bulkbind.ledger.reading import (
     run_names,
     went_well_at,
 )
+from bulkbind.ledger.scopes import LeaverReader
 from bulkbind.ledger.steering import DONE, Sending, ask, done, sending
 from bulkbind.ledger.store import View, copy_known, ledger_of, reading
 from bulkbind.ledger.upkeep import (

@@ -53,7 +53,7 @@ SELECT d.device, {stored_id(":device_id")}, {stored_time(":create_time")}, {stor
 )
 
 
-class Held(NamedTuple):
+class KnownBinding(NamedTuple):
     """A binding as the ledger knows it."""
 
     record: Record
@@ -64,7 +64,7 @@ class Held(NamedTuple):
 class AdoptReader(KnownReader):
     """What the ledger knows of users, to compare with what is to be taken over."""
 
-    def bindings(self, user_id: str) -> dict[str, Held]:
+    def bindings(self, user_id: str) -> dict[str, KnownBinding]:
         """Return a user's bindings by machine code."""
         found = self._db.execute(
             f"SELECT b.machine_code, b.device_id, b.create_time, s.held = 1, {optional_of('b')} "  # noqa: S608  # constants
@@ -74,7 +74,7 @@ class AdoptReader(KnownReader):
             (user_id,),
         )
         return {
-            code: Held(Record(code, device_id, created, tuple(optional)), bool(is_found))
+            code: KnownBinding(Record(code, device_id, created, tuple(optional)), bool(is_found))
             for code, device_id, created, is_found, *optional in found
         }
 

@@ -11,6 +11,7 @@ from bulkbind.ledger import (
     duplicates,
     repeating,
     runs,
+    scopes,
     staging,
     steering,
     transitions,
@@ -50,6 +51,7 @@ class Ledger(Verbs):
     note = verb(staging.note, alone=True)
     repeat = verb(repeating.repeat, alone=True)
     mark_repeats = verb(duplicates.mark_repeats, alone=True)
+    stage_leavers = verb(scopes.stage_leavers, alone=True)
     ready = verb(staging.ready, alone=True)
     add_facts = verb(runs.add_facts)
     mark_vanished = timed_verb(staging.mark_vanished, alone=True)

@@ -12,6 +12,7 @@ from bulkbind.errors import UsageError
 from bulkbind.ledger import changes
 from bulkbind.ledger.lock import Holder, holder_of
 from bulkbind.ledger.runs import live_facts
+from bulkbind.ledger.scopes import LeaverReader
 from bulkbind.ledger.store import (
     CODES,
     OfRun,
@@ -52,6 +53,8 @@ from bulkbind.model.wording import Needing
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Iterable, Iterator, Sequence
+
+    from bulkbind.model import LeaverRow
 
 _UNDO_SHOWN = f"CASE WHEN u.status IN {sql_list(UNBIND_PENDING)} THEN '{PENDING}' ELSE u.status END"
 
@@ -217,6 +220,10 @@ class RunReader(OfRun):
             span(self._run),
         )
 
+    def leavers(self) -> Iterator[LeaverRow]:
+        """Yield the devices that leave, as the manifests lack them, by user."""
+        return LeaverReader(self._db, self._run).rows()
+
     def attempts(self) -> Iterator[AttemptRow]:
         """Yield the attempts that were not accepted outright, by row, then in order."""
         found = self._db.execute(
@@ -249,6 +256,7 @@ class RunReader(OfRun):
             facts=facts.merge(self.live().spent),
             superseded_by=run["next"],
             settings=json.loads(run["settings"]),
+            leavers=LeaverReader(self._db, self._run).counts(),
             undo=None if undo is None else UndoState(state=undo.state, counts=undo.counts),
             attempts=attempts,
             posted_again_after_bound=repeats,

@@ -109,6 +109,7 @@ def finish(
         staged
         or (stop_reason is not None and in_doubt)
         or unbinding.count_left(db, run, UnbindKind.MOVE)
+        or unbinding.count_left(db, run, UnbindKind.LEAVE)
     )
     state = RunState.STOPPED if left else RunState.DONE
     stop_reason = stop_reason if left else None

@@ -9,11 +9,11 @@ import json
 from dataclasses import asdict
 from itertools import islice
 from json.encoder import encode_basestring_ascii
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from bulkbind.clock import iso
 from bulkbind.errors import LedgerError
-from bulkbind.ledger import changes
+from bulkbind.ledger import changes, scopes
 from bulkbind.ledger.store import (
     ALL_FIELDS,
     CODES,
@@ -200,14 +200,18 @@ _STAGE_BROKEN = (
 
 
 def begin(db: sqlite3.Connection, run: dict[str, object]) -> int:
-    """Insert a run with state `staging` and return its number. See `1-schema.sql` for the keys."""
+    """Insert a run with state `staging` and return its number.
+
+    See `1-schema.sql` for the keys; `scope` is a name, or None.
+    """
     with transaction(db):
         db.execute("DELETE FROM named")
+        scope = scopes.scope_number(db, cast("str | None", run["scope"]))
         cursor = db.execute(
             "INSERT INTO runs (run_id, state, digest, created_at, operator, host, pid, version, "
-            "settings) VALUES (:run_id, 'staging', :digest, :created_at, :operator, :host, :pid, "
-            ":version, :settings)",
-            run,
+            "settings, scope) VALUES (:run_id, 'staging', :digest, :created_at, :operator, :host, "
+            ":pid, :version, :settings, :scope)",
+            {**run, "scope": scope},
         )
     assert cursor.lastrowid is not None  # an INSERT has one
     return cursor.lastrowid
@@ -445,6 +449,7 @@ def confirm(db: sqlite3.Connection, now: datetime, run: int) -> int:
                 db.execute(_MARK_IN_DOUBT, {"run": run, "first": first, "last": last})
             db.execute("UPDATE runs SET superseded_by = ? WHERE run = ?", (run, number))
         db.execute(_FORGET_CELLS, span(run))
+        scopes.keep_belonging(db, run)
         facts = get_facts(db, "runs", run)
         if facts.refreshed is not None and facts.refreshed["bound_again"]:
             # Only now: an unconfirmed run must not delete bindings.

@@ -188,6 +188,17 @@ class Chosen(TypedDict):
     """Rows by the first condition that left them out, as one types it."""
 
 
+class Synced(TypedDict):
+    """What a run with `sync` found of its scope."""
+
+    scope: str
+    """The manifest's path, or the name that the operator gives."""
+    bound: int
+    """Devices of the scope that were known as bound."""
+    leave: int
+    """Those of them that nobody names any more."""
+
+
 class Changes(Facts):
     """Differences between a run and the previous one of manifests with the same names.
 
@@ -447,6 +458,8 @@ class RunFacts(Facts):
     """Seconds by which the server's clock is ahead of ours, rounded down; None: not measured."""
     left_out = Fact[Chosen | None](None)
     """Rows of the manifests that were not meant; None: all were."""
+    synced = Fact[Synced | None](None)
+    """None: what the manifests lack was not looked for."""
     note = Fact("")
     """What the operator says of the run, such as the number of a change."""
     adopted = Fact[dict[str, int] | None](None)

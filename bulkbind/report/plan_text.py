@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from bulkbind.model import EXTRA, Forecast, Plan, PlanWord
+from bulkbind.model import EXTRA, Forecast, Leaving, Plan, PlanWord
 from bulkbind.model.wording import counted, verb
 from bulkbind.redaction import Lines, lines
 from bulkbind.report.markdown import code, plain, table
@@ -48,6 +49,7 @@ def plan_json(plan: Plan) -> dict[str, Any]:
         "refused": plan.is_refused,
         "first": plan.first,
         "left_out": plan.left_out,
+        "leaving": None if plan.leaving is None else asdict(plan.leaving),
         "replaces": dict(zip(("run_id", "rows"), plan.replaces, strict=True))
         if plan.replaces
         else None,
@@ -70,6 +72,9 @@ def plan_sentence(plan: Plan) -> str:
     told += [
         f"{n:,} {verb(n, *word.about.said)}" for word in others if (n := plan.counts.get(word))
     ]
+    if (leaving := plan.leaving) and leaving.devices:
+        are = verb(leaving.devices, "is", "are")
+        told.append(f"{leaving.devices:,} that left the manifest {are} to be unbound")
     return f"{'. '.join(told)}."
 
 
@@ -92,6 +97,9 @@ def _markdown(plan: Plan) -> Iterator[str]:
     ]
     if plan.extra is not None:
         counted_words.append((EXTRA[0], plan.extra, EXTRA[1]))
+    if plan.leaving is not None:
+        sign = PlanWord.UNBIND.about.sign
+        counted_words.append((sign, plan.leaving.devices, plain(_leaves(plan.leaving))))
     yield from table(("", "rows", "what"), (item for item in counted_words if item[1]))
     yield ""
     yield f"Forecast: {plain(_forecast(plan))}"
@@ -122,6 +130,7 @@ def _lines(plan: Plan, *, is_brief: bool) -> Iterator[str]:
         yield f"    {PlanWord.LEFT_OUT.about.sign} {count:>7,}  {condition}"
     if plan.extra is not None:
         yield f"  {EXTRA[0]} {plan.extra:>9,}  {EXTRA[1]}"
+    yield from _leaving(plan.leaving)
     if n := plan.not_proven:
         ones = f"{counted(n, 'known ones')} {verb(n, 'is', 'are')}"
         yield f"  ({ones} on no list, but nothing proves {verb(n, 'it', 'them')} gone)"
@@ -135,6 +144,27 @@ def _lines(plan: Plan, *, is_brief: bool) -> Iterator[str]:
         yield (
             "  (the ledger does not know all that the server has: these are sent, and found bound)"
         )
+
+
+def _leaving(leaving: Leaving | None) -> Iterator[str]:
+    if leaving is None:
+        return
+    sign = PlanWord.UNBIND.about.sign
+    yield f"  {sign} {leaving.devices:>9,}  {_leaves(leaving)}"
+    for item in leaving.first[:MOST_MOVED]:
+        yield f"    {sign} {item['machine_code']} of user {item['user_id']}"
+    if (more := leaving.devices - MOST_MOVED) > 0:
+        yield f"    … and {more:,} more (plan --json has them)"
+    if leaving.is_beyond:
+        yield (
+            f"  that is more than {leaving.most} (--max-unbinds): run stops with 3 unless a person "
+            "types the number"
+        )
+
+
+def _leaves(leaving: Leaving) -> str:
+    of_all = f"of {leaving.bound:,} bound in the scope {leaving.scope}"
+    return f"{of_all}: not in the manifest any more, to unbind"
 
 
 def _unfinished(plan: Plan) -> Iterator[str]:

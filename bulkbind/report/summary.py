@@ -86,7 +86,17 @@ def sentence(summary: RunSummary) -> str:
     told += [f"{counts[s]:,} {_said(s, counts[s])}" for s in others if counts.get(s)]
     if left := counts.get(PENDING):
         told.append(f"{left:,} {_said(IS_PENDING[0], left)}")
+    if summary.leavers:
+        told.append(_left(summary.leavers))
     return f"{'. '.join(told)}."
+
+
+def _left(leavers: dict[str, int]) -> str:
+    """Return what became of devices that leave: `50 of 52 that left the manifest are unbound`."""
+    total = sum(leavers.values())
+    gone = sum(leavers.get(status, 0) for status in GONE)
+    of_all = f"{gone:,}" if gone == total else f"{gone:,} of {total:,}"
+    return f"{of_all} that left the manifest {verb(gone, 'is', 'are')} unbound"
 
 
 def tone(summary: RunSummary) -> str:
@@ -124,6 +134,7 @@ def as_text(
     if summary.cleaned:
         told.append(f"cleaned: names of {counted(summary.cleaned, 'rows')}, each in `detail`")
     told += asked_text(summary.facts)
+    told += scope_text(summary)
     told += _changes(summary.facts.changes)
     told += _refreshed(summary.facts.refreshed)
     told += _pace(summary)
@@ -185,6 +196,15 @@ def asked_text(facts: RunFacts) -> list[str]:
         told.append(f"left out: {counted(left_out['rows'], 'rows')}: {by}")
     told += [f"adjusted: {adjustment_words(each)}" for each in facts.adjusted]
     return told
+
+
+def scope_text(summary: RunSummary) -> list[str]:
+    """Return what was found of the scope, and what became of what left it."""
+    if (synced := summary.facts.synced) is None:
+        return []
+    ended = ", ".join(f"{count:,} {status}" for status, count in summary.leavers.items())
+    bound = counted(synced["bound"], "devices")
+    return [f"scope {synced['scope']}: {bound} known as bound; left: {ended or 'none'}"]
 
 
 def _changes(changes: Changes) -> list[str]:

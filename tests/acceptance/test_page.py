@@ -105,6 +105,9 @@ class Rows:
     def user_count(self):
         return 9
 
+    def leavers(self):
+        return iter(())
+
     def attempts(self):
         return iter(())
 

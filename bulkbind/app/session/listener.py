@@ -49,5 +49,9 @@ class Listener:
         """Return whether to carry out an undo, which must be asked for with its number."""
         return False
 
+    def confirm_leaving(self, plan: Plan) -> bool:  # noqa: ARG002  # as above
+        """Return whether a person agrees to a plan that unbinds more than may be unasked."""
+        return False
+
     def problem(self, source: str, row: CheckedRow) -> None:
         """Receive a row that breaks a rule or was changed; called from another thread."""

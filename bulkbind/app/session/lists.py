@@ -16,7 +16,7 @@ from bulkbind.errors import InterruptedRunError, UnreadableListError
 from bulkbind.model import Refused
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     from bulkbind.app.session.session import Session
     from bulkbind.engine.proof import Look
@@ -107,45 +107,66 @@ async def read_lists(
 
     Raises: UnreadableListError if a list cannot be read, InterruptedRunError, UsageError.
     """
-    send = session.settings.send
     pacer = new_pacer(session)
-    waiting = iter(users)
     async with paced(session, client_of(session), pacer) as api:
+        send = session.settings.send
         lists = Lists(api, session.stop, retries_of(session, pacer), send)
-        refused: list[tuple[str, Listing]] = []
-        is_proven = False
-
-        async def worker(*, until_read: bool = False) -> None:
-            nonlocal is_proven
-            for user in waiting:
-                asked_at = session.clock.monotonic()
-                with session.stop.cutting_short():  # a list that is only read is not waited for
-                    listing = await lists.read(user, UNREACHABLE_AT_START)
-                if listing.records is not None:
-                    is_proven = True
-                    on_list(user, listing, asked_at)
-                    if until_read:
-                        return
-                elif on_unread is None or not isinstance(listing.attempt.verdict, Refused):
-                    raise _unreadable(user, listing, session)
-                else:
-                    on_unread(user, _words(listing.attempt))
-                    refused.append((user, listing))
-                    if not is_proven and len(refused) == MOST_REFUSED_FIRST:
-                        break
-            if refused and not is_proven:
-                raise _unreadable(*refused[0], session)
-
+        reading = _Reading(session, lists, iter(users), on_list, on_unread)
         try:
-            await worker(until_read=True)
+            await reading.go_on(until_read=True)
             async with asyncio.TaskGroup() as tasks:
                 for number in range(send.concurrency):
-                    tasks.create_task(worker(), name=f"lists {number}")
+                    tasks.create_task(reading.go_on(), name=f"lists {number}")
         except BaseExceptionGroup as group:
             error = first_of(group)
             raise _stopped(session) if isinstance(error, DrainedError) else error from None
         except DrainedError:
             raise _stopped(session) from None
+
+
+class _Reading:
+    """The users whose lists are left to read, shared by all who read them."""
+
+    def __init__(
+        self,
+        session: Session,
+        lists: Lists,
+        users: Iterator[str],
+        on_list: Callable[[str, Listing, float], None],
+        on_unread: OnUnread | None,
+    ) -> None:
+        self._session = session
+        self._lists = lists
+        self._users = users
+        self._on_list = on_list
+        self._on_unread = on_unread
+        self._is_proven = False
+        self._refused: list[tuple[str, Listing]] = []
+
+    async def go_on(self, *, until_read: bool = False) -> None:
+        """Read lists until none is left; *until_read*: until one could be."""
+        for user in self._users:
+            asked_at = self._session.clock.monotonic()
+            with self._session.stop.cutting_short():  # a list that is only read is not waited for
+                listing = await self._lists.read(user, UNREACHABLE_AT_START)
+            if listing.records is None:
+                self._unread(user, listing)
+                continue
+            self._is_proven = True
+            self._on_list(user, listing, asked_at)
+            if until_read:
+                return
+        if self._refused and not self._is_proven:
+            raise _unreadable(*self._refused[0], self._session)
+
+    def _unread(self, user: str, listing: Listing) -> None:
+        """Note a list that could not be read. Raises: UnreadableListError if that ends it."""
+        if self._on_unread is None or not isinstance(listing.attempt.verdict, Refused):
+            raise _unreadable(user, listing, self._session)
+        self._on_unread(user, _words(listing.attempt))
+        self._refused.append((user, listing))
+        if not self._is_proven and len(self._refused) == MOST_REFUSED_FIRST:
+            raise _unreadable(*self._refused[0], self._session)
 
 
 def _unreadable(user: str, listing: Listing, session: Session) -> UnreadableListError:

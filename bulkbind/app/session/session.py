@@ -56,6 +56,8 @@ class Session:
     """As `auth`; None also where the endpoint has none."""
     note: str = ""
     """What the operator says of the run."""
+    scope: str | None = None
+    """Of which devices the manifests may be the whole truth; None: of none."""
     pulse: Pulse = field(default_factory=Pulse)
     """Beaten by all progress, so that a stall is noticed."""
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bulkbind.app.adopt import KINDS, adopt
+from bulkbind.app.adopt import adopt
 from bulkbind.cli import options
 from bulkbind.cli.console import Console, is_interactive, say, say_hint
 from bulkbind.cli.options import consent_from
@@ -20,7 +20,7 @@ from bulkbind.cli.running import (
     print_lines,
     run_until_done,
 )
-from bulkbind.model import EXTRA, PlanWord
+from bulkbind.model import ADOPTED, EXTRA, PlanWord
 from bulkbind.model.wording import counted
 from bulkbind.settings import Group
 
@@ -89,9 +89,7 @@ def command(manifests: tuple[str, ...], *, user_ids: tuple[str, ...], **given: A
             settings = settings.model_copy(update={"manifest": reads})
 
         async def work(stop: StopSignal) -> ExitCode:
-            found = await adopt(
-                manifests, settings, user_ids=user_ids, listener=console, stop=stop
-            )
+            found = await adopt(manifests, settings, user_ids=user_ids, listener=console, stop=stop)
             _show(found, is_quiet=given["quiet"], is_json=given["as_json"])
             return found.exit_code
 
@@ -120,6 +118,6 @@ def _lines(found: Adoption) -> Iterator[str]:
     for user, why in found.unread.items():
         yield f"{EXTRA[0]} {user}: the list was refused: {why}"
     yield f"adopted as {found.run_id}: {counted(found.users, 'users')}"
-    for kind, meaning in KINDS.items():
+    for kind, meaning in ADOPTED.items():
         if count := found.counts[kind]:
             yield f"  {kind:<11}{count:>10,}  {meaning}"

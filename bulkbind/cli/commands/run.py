@@ -94,9 +94,8 @@ def command(
 
     MANIFEST is a file (CSV, XLSX, YAML, JSON Lines, JSON, each also as .gz), a folder, a pattern in
     quotes, or - for standard input; several make one run. All of it is checked before anything is
-    sent. What the ledger knows as bound is not sent again; what an earlier run of the same manifest
-    left is taken up first. On a terminal it asks first, wherever the output goes. Credentials come
-    from BULKBIND_TOKEN, or as `bulkbind help credentials` says; `bulkbind doctor` checks them.
+    sent. What is known as bound is not sent again; what an earlier run of the same manifest left is
+    taken up first. On a terminal it asks first. Credentials: `bulkbind help credentials`.
 
     \b
     Examples:

@@ -101,6 +101,9 @@ class FakeRun:
     def cells(self):
         return map(_cells_of, self._rows)
 
+    def leavers(self):
+        return iter(())
+
     def attempts(self):
         return iter(())
 
