@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from bulkbind.app.reports import runs, status, write_report
     from bulkbind.app.run import resume, run
     from bulkbind.app.session.sending import RunResult
+    from bulkbind.app.unbind import unbind
     from bulkbind.app.undo import undo
     from bulkbind.app.validate import validate
     from bulkbind.app.verify import verify
@@ -36,6 +37,7 @@ _HOMES = {
     "run": "bulkbind.app.run",
     "runs": "bulkbind.app.reports",
     "status": "bulkbind.app.reports",
+    "unbind": "bulkbind.app.unbind",
     "undo": "bulkbind.app.undo",
     "validate": "bulkbind.app.validate",
     "verify": "bulkbind.app.verify",
@@ -52,6 +54,7 @@ __all__ = [
     "run",
     "runs",
     "status",
+    "unbind",
     "undo",
     "validate",
     "verify",

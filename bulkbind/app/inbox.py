@@ -358,9 +358,8 @@ async def run_inbox(
     Raises: UsageError, LedgerBusyError, LedgerError. An error of one file is in its result, and the
         others are run.
     """
-    scope = settings.manifest.sync_name
-    settings = with_scope(settings, scope)
-    session = replace(new_session(settings, listener, stop, clock), note=note, scope=scope)
+    session = replace(new_session(settings, listener, stop, clock), note=note)
+    session = with_scope(session, settings.manifest.sync_name)
     async with time_boxed(session):
         session = await authorized(session)
         probe(settings)

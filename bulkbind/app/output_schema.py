@@ -316,7 +316,7 @@ def plan() -> Schema:
         "refused": _truth("whether nothing would be sent, as rows break a rule"),
         "first": _whole("a pilot of so many rows", may_lack=True),
         "left_out": LEFT_OUT,
-        "leaving": {
+        "leavers": {
             "type": ["object", "null"],
             "description": "what --sync would unbind; null: without it",
             "properties": {

@@ -10,8 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bulkbind.app.run import Staging, new_session, read_plan
-from bulkbind.app.scope import scope_of, with_scope
+from bulkbind.app.run import Staging, digest_of, new_session, read_plan
+from bulkbind.app.scope import in_scope
 from bulkbind.app.session.lists import compare_lists
 from bulkbind.app.session.opening import opened, read_heads
 from bulkbind.app.session.session import authorized, before_sending
@@ -20,7 +20,6 @@ from bulkbind.errors import NoLedgerError, UsageError
 from bulkbind.files import read_whole, write_json
 from bulkbind.ledger import Ledger, Outlook, copy_known, ledger_of, reading, replaced
 from bulkbind.ledger.store import get_meta
-from bulkbind.manifest import digest
 from bulkbind.model import Forecast, Plan, PlanWord
 from bulkbind.report.plan_text import plan_json
 from bulkbind.threads import in_thread
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
 
     from bulkbind.app.inputs import Named
     from bulkbind.app.session.listener import Listener
-    from bulkbind.app.session.session import Session
+    from bulkbind.app.session.session import Leave, Session
     from bulkbind.clock import Clock
     from bulkbind.engine import StopSignal
     from bulkbind.engine.proof import Look
@@ -50,24 +49,30 @@ async def plan(
     refresh: bool = False,
     extra: bool = False,
     first: int | None = None,
+    leave: Leave | None = None,
     listener: Listener | None = None,
     stop: StopSignal | None = None,
     clock: Clock | None = None,
 ) -> Plan:
-    """Return what `run` would do with these manifests; send and record nothing.
+    """Return what `run`, or `unbind`, would do with these manifests; send and record nothing.
 
     It needs no credentials and waits for no run: the manifests are staged in a copy of the ledger.
 
-    *refresh*: compare with the users' lists as well, which needs credentials; *extra*, with
-    *refresh*: count what is on the server, but not in the manifests; other arguments: as in `run`.
+    *leave*: what `unbind` may unbind; None: it is the plan of `run`. *refresh*: compare with the
+    users' lists as well, which needs credentials; *extra*, with *refresh*: count what is on
+    the server, but not in the manifests; other arguments: as in `run`.
 
     Raises: as `run`; UnreadableListError with *refresh*.
     """
     if extra and not refresh:
         raise UsageError("what is extra, only the server knows", hint="add --refresh")
-    scope = scope_of(manifests, settings)
-    settings = with_scope(settings, scope, first=first)
-    session = replace(new_session(settings, listener, stop, clock), scope=scope)
+    if leave is not None and refresh:
+        raise UsageError(
+            "--refresh compares what is to be bound with the server's lists",
+            hint="leave it away: `unbind` reads them before it unbinds anything",
+        )
+    session = replace(new_session(settings, listener, stop, clock), leave=leave)
+    session = in_scope(session, manifests, first=first)
     files = await opened(session, manifests)
     session = await authorized(session) if refresh else session
     with tempfile.TemporaryDirectory(
@@ -76,7 +81,7 @@ async def plan(
     ) as folder:
         readable = await read_heads(session, files)
         with before_sending(session):
-            known = await in_thread(digest, files, settings.manifest)
+            known = await in_thread(digest_of, session, files)
             path, run, going_on = await _staged(session, readable, files, known, Path(folder))
         names = tuple(each.name for each in files)
 

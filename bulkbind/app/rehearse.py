@@ -12,6 +12,7 @@ from pydantic import SecretStr
 
 from bulkbind.app.run import run
 from bulkbind.app.session.listener import Listener
+from bulkbind.app.unbind import unbind
 from bulkbind.sandbox import Sandbox, SandboxOptions
 from bulkbind.settings import ApiSettings, AuthSettings
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from bulkbind.app.inputs import Named
     from bulkbind.app.session.sending import RunResult
+    from bulkbind.app.session.session import Leave
     from bulkbind.engine import StopSignal
     from bulkbind.settings import Settings
 
@@ -33,15 +35,19 @@ async def rehearse(
     sandbox: SandboxOptions | None = None,
     first: int | None = None,
     note: str = "",
+    leave: Leave | None = None,
     listener: Listener | None = None,
     stop: StopSignal | None = None,
 ) -> RunResult:
     """Run manifests against a sandbox in this process, with a temporary ledger.
 
+    Where devices are to be unbound, they are bound to it first.
+
     Endpoint, path, credentials and ledger of *settings* are ignored; the rest applies. The report
     goes to `settings.out`, or to `bulkbind-report/rehearsal`.
 
-    *sandbox*: its limits and faults; None: none. Other arguments: as in `run`.
+    *sandbox*: its limits and faults; None: none. *leave*: as of `unbind`; None: bind.
+    Other arguments: as in `run`.
 
     Raises: as `run`.
     """
@@ -59,5 +65,20 @@ async def rehearse(
                     "out": settings.out or OUT,
                 }
             )
-            result = await run(manifests, own, first=first, note=note, listener=listener, stop=stop)
+            if leave is None:
+                result = await run(
+                    manifests, own, first=first, note=note, listener=listener, stop=stop
+                )
+            else:
+                await run(manifests, own, stop=stop)
+                result = await unbind(
+                    manifests,
+                    own,
+                    takes_any=leave.takes_any,
+                    devices=leave.devices,
+                    first=first,
+                    note=note,
+                    listener=listener,
+                    stop=stop,
+                )
     return replace(result, can_resume=False)

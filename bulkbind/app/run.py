@@ -16,11 +16,10 @@ from bulkbind.app.inputs import Named, left_out_of, no_rows, too_few
 from bulkbind.app.refresh import refresh
 from bulkbind.app.scope import (
     beyond,
-    leaving_of,
+    in_scope,
+    leavers_of,
     refuse_broken,
     refuse_unsure,
-    scope_of,
-    with_scope,
 )
 from bulkbind.app.session.listener import Listener
 from bulkbind.app.session.opening import opened, read_heads
@@ -48,7 +47,7 @@ from bulkbind.errors import (
 from bulkbind.ledger import LeaverReader, Outlook, has_met, last_pace, replaced
 from bulkbind.manifest import ChosenRows, Manifest, ManifestFile, batches_of, digest
 from bulkbind.manifest.duplicates import Policy, Seen
-from bulkbind.model import Forecast, Plan, PlanWord, RunFacts, Status, UnbindKind
+from bulkbind.model import Forecast, Plan, PlanWord, RunFacts, RunKind, Status, UnbindKind
 from bulkbind.model.wording import counted, verb
 from bulkbind.redaction import line, lines
 from bulkbind.report.problem_text import MOST_LINES, problem_lines
@@ -90,6 +89,7 @@ def read_plan(
         first: A pilot, as in `run`.
     """
     outlook = Outlook(db, run)
+    kind = outlook.kind()
     counts, mark = outlook.counts()
     left_out = outlook.facts().left_out
     if left_out is not None:
@@ -97,10 +97,12 @@ def read_plan(
     moves = 0 if first else outlook.moves()
     per_s, source = _rate(db, settings)
     texts, groups = outlook.problems(MOST_PROBLEMS)
-    binds = counts[PlanWord.BIND] if first is None else min(first, counts[PlanWord.BIND])
+    sent = counts[PlanWord.BIND] + counts[PlanWord.UNBIND]
+    sent = sent if first is None else min(first, sent)
+    binds, unbinds = (sent, 0) if kind is RunKind.BIND else (0, sent)
     refuses = settings.manifest.refuses_invalid and not going_on
-    leaving = leaving_of(db, run, settings.manifest, is_agreed=bool(going_on))
-    leave = leaving.devices if leaving and first is None else 0
+    leavers = leavers_of(db, run, settings.manifest, is_agreed=bool(going_on))
+    left = leavers.devices if leavers else 0
     return Plan(
         manifests=manifests,
         counts=counts,
@@ -110,10 +112,12 @@ def read_plan(
         problems=texts,
         forecast=Forecast(
             binds=binds + (counts[PlanWord.MOVED] if moves else 0),
-            lists=outlook.lists(moves=moves > 0) + (LeaverReader(db, run).users() if leave else 0),
+            lists=outlook.lists(moves=moves > 0)
+            + outlook.lists_to_unbind(first)
+            + (LeaverReader(db, run).users() if left else 0),
             per_s=per_s,
             source=source,
-            unbinds=moves + leave,
+            unbinds=moves + unbinds + left,
             users=outlook.users_to_bind(first, moves=moves > 0),
         ),
         digest=digest,
@@ -124,7 +128,8 @@ def read_plan(
         first=first,
         left_out=left_out,
         replaces=None if going_on else replaced(db, run),
-        leaving=leaving,
+        leavers=leavers,
+        kind=kind,
     )
 
 
@@ -192,14 +197,27 @@ async def run(
         PlanMovedError, TooManyUnbindsError, LedgerBusyError, LedgerError. Only after a LedgerError
         may anything have been sent.
     """
-    scope = scope_of(manifests, settings)
-    settings = with_scope(settings, scope, first=first)
-    session = replace(new_session(settings, listener, stop, clock), note=note, scope=scope)
+    session = replace(new_session(settings, listener, stop, clock), note=note)
+    return await send_manifests(session, manifests, first=first, wanted=wanted)
+
+
+async def send_manifests(
+    session: Session,
+    manifests: Sequence[str | Path | Named],
+    *,
+    first: int | None = None,
+    wanted: Plan | None = None,
+) -> RunResult:
+    """Do with manifests what the session says: bind or unbind. For arguments and errors see `run`.
+
+    An unfinished run of the same manifests that does the same is resumed.
+    """
+    session = in_scope(session, manifests, first=first)
     async with time_boxed(session):
         files = await opened(session, manifests)
         session = await authorized(session)
         readable = await read_heads(session, files)
-        probe(settings)
+        probe(session.settings)
         async with held_ledger(session) as ledger:
             ended = await bind_all(session, ledger, readable, files, first=first, wanted=wanted)
     if isinstance(ended, RunResult):
@@ -284,7 +302,7 @@ async def _ready(  # noqa: PLR0917  # those of `bind_all`
     wanted: Plan | None,
 ) -> tuple[int, str] | RunResult:
     """Return number and id of a run that can be sent, or how the command ends without one."""
-    known = await in_thread(digest, files, session.settings.manifest)
+    known = await in_thread(digest_of, session, files)
     unfinished = await ledger.unfinished(known)
     if unfinished is None:
         return await Staging(session, ledger, manifests, files).run(known, wanted, first)
@@ -299,7 +317,7 @@ async def _ready(  # noqa: PLR0917  # those of `bind_all`
     if facts := noted(session):
         await ledger.add_facts(number, facts)
     session.listener.notice(f"going on with run {run_id}, which was not finished")
-    if session.settings.manifest.reads_lists:
+    if session.settings.manifest.reads_lists and session.leave is None:
         session.listener.notice("the server's lists are read before a run begins: not for this")
     return number, run_id
 
@@ -312,6 +330,17 @@ def new_session(
 ) -> Session:
     """Return a session without credentials, with defaults for what is None."""
     return Session(settings, clock or SystemClock(), stop or StopSignal(), listener or Listener())
+
+
+def digest_of(session: Session, files: Sequence[ManifestFile]) -> str:
+    """Return the digest of the files, the settings that determine the rows, and what is done.
+
+    Raises: ManifestError if a file cannot be read.
+    """
+    known = digest(files, session.settings.manifest)
+    if session.leave is None:
+        return known
+    return f"{RunKind.UNBIND}{'-any' if session.leave.takes_any else ''}:{known}"
 
 
 def noted(session: Session) -> RunFacts:
@@ -354,14 +383,15 @@ class Staging:
                 refuse_broken(counts)
             plan = await self._plan(number, known, first)
             refuse_moved(plan, wanted)
-            if self._session.settings.manifest.reads_lists:
+            if self._session.settings.manifest.reads_lists and self._session.leave is None:
                 await refresh(self._session, self._ledger, number)
                 plan = await self._plan(number, known, first)
             is_wanted = self._is_wanted(plan)
             self._session.pulse.beat()  # the answer may have taken long
             if not is_wanted:
                 await self._ledger.discard(number)
-                return RunResult(None, ExitCode.DECLINED, "declined: nothing was sent")
+                what = "sent" if self._session.leave is None else "unbound"
+                return RunResult(None, ExitCode.DECLINED, f"declined: nothing was {what}")
         withdrawn = await self._ledger.confirm(number)
         if withdrawn:
             left = counted(withdrawn, "rows")
@@ -371,12 +401,27 @@ class Staging:
         return number, self._run_id
 
     def _is_wanted(self, plan: Plan) -> bool:
-        """Return whether to carry out a plan. Raises: TooManyUnbindsError if nobody is asked."""
-        if plan.leaving is None or not plan.leaving.is_beyond:
-            return self._session.listener.confirm(plan)
-        if not self._session.listener.confirm_leaving(plan):
-            raise beyond(plan.leaving)
-        return True
+        """Return whether to carry out the plan.
+
+        Raises: UsageError (another number is meant), TooManyUnbindsError if nobody can be asked.
+        """
+        leave, listener = self._session.leave, self._session.listener
+        if plan.leavers is not None and plan.leavers.is_beyond:
+            if not listener.confirm_leavers(plan):
+                raise beyond(plan.leavers)
+            return True
+        if leave is None or not plan.forecast.unbinds:
+            return listener.confirm(plan)
+        if leave.devices is None:
+            return listener.confirm_unbind(plan)
+        if leave.devices != plan.forecast.unbinds:
+            meant = counted(leave.devices, "devices")
+            raise UsageError(
+                f"{meant} {verb(leave.devices, 'is', 'are')} meant to be unbound, but the plan has "
+                f"{plan.forecast.unbinds:,}",
+                hint="nothing was unbound; `bulkbind plan MANIFEST --unbind` shows them",
+            )
+        return listener.confirm(plan)
 
     async def _plan(self, number: int, known: str, first: int | None) -> Plan:
         names = tuple(manifest.source.name for manifest in self._manifests)
@@ -429,6 +474,16 @@ class Staging:
                 await self._ledger.discard(number)
             raise
 
+    async def _begin(self, run_id: str, known: str) -> int:
+        leave = self._session.leave
+        kind = RunKind.BIND if leave is None else RunKind.UNBIND
+        number = await self._ledger.begin(run_record(self._session, run_id, known) | {"kind": kind})
+        if leave is not None and leave.takes_any:
+            facts = RunFacts()
+            facts.takes_any = True
+            await self._ledger.add_facts(number, facts)
+        return number
+
     async def _repeated(self, number: int) -> bool:
         """Return whether the rows were taken from an earlier run, as nothing has changed since.
 
@@ -437,7 +492,8 @@ class Staging:
         """
         settings = self._session.settings.manifest
         is_chosen = any(isinstance(manifest, ChosenRows) for manifest in self._manifests)
-        if settings.rebind or settings.reads_lists or is_chosen:
+        is_unbind = self._session.leave is not None
+        if settings.rebind or settings.reads_lists or is_chosen or is_unbind:
             return False
         forms = [manifest.source for manifest in self._manifests]
         found = await self._ledger.repeat(number, forms)
@@ -492,7 +548,7 @@ class Staging:
         self._session.pulse.beat()
 
     async def _refuse_changed(self, known: str) -> None:
-        if await in_thread(digest, self._files, self._session.settings.manifest) != known:
+        if await in_thread(digest_of, self._session, self._files) != known:
             raise ManifestError(
                 "a manifest changed while it was read", hint="run again when it is complete"
             )
@@ -507,7 +563,7 @@ class Staging:
             raise InvalidRowsError(
                 lines([f"{of_all} {breaks} a rule, so nothing was sent:", *shown]),
                 hint="`bulkbind validate MANIFEST --all` lists every one; "
-                "`bulkbind run MANIFEST --on-invalid skip` sends the rest",
+                "the same command with --on-invalid skip sends the rest",
             )
 
 

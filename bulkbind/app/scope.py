@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bulkbind.app.inputs import STDIN, shown
+from bulkbind.app.session.session import refuse_without_lists
 from bulkbind.errors import InvalidRowsError, ManifestError, TooManyUnbindsError, UsageError
 from bulkbind.ledger import LeaverReader
 from bulkbind.manifest import ends_within_line
-from bulkbind.model import PENDING, Leaving, Status
+from bulkbind.model import PENDING, Leavers, Status
 from bulkbind.model.wording import counted, verb
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from bulkbind.app.inputs import Named
+    from bulkbind.app.session.session import Session
     from bulkbind.ledger import View
     from bulkbind.manifest import Manifest, ManifestFile
     from bulkbind.settings import ManifestSettings, Settings
@@ -38,13 +41,30 @@ def scope_of(manifests: Sequence[str | Path | Named], settings: Settings) -> str
     return shown(os.path.abspath(name))  # noqa: PTH100  # `resolve` would follow the link
 
 
-def with_scope(settings: Settings, scope: str | None, *, first: int | None = None) -> Settings:
-    """Return the settings of a run of this scope, whose digest depends on it with `sync`.
+def in_scope(
+    session: Session, manifests: Sequence[str | Path | Named], *, first: int | None = None
+) -> Session:
+    """Return the session with the scope of its manifests; one that unbinds a list has none.
 
-    Raises: UsageError if `sync` lacks a scope, or goes with a pilot.
+    Raises: as `with_scope`.
     """
-    if not settings.manifest.sync:
-        return settings
+    if session.leave is not None:
+        return replace(session, settings=_reading(session.settings, sync=False))
+    scope = scope_of(manifests, session.settings)
+    return with_scope(session, scope, first=first)
+
+
+def with_scope(session: Session, scope: str | None, *, first: int | None = None) -> Session:
+    """Return the session of runs of a scope, on which their digest depends with `sync`.
+
+    *first*: a pilot.
+
+    Raises: UsageError if `sync` lacks a scope or lists, or goes with a pilot.
+    """
+    session = replace(session, scope=scope)
+    if not session.settings.manifest.sync:
+        return session
+    refuse_without_lists(session.settings)
     if first is not None:
         raise UsageError(
             "--first sends a part of a manifest, and --sync takes it for the whole truth",
@@ -55,7 +75,11 @@ def with_scope(settings: Settings, scope: str | None, *, first: int | None = Non
             "--sync needs the path of one file to know what is to be in step with it",
             hint="name the scope: --sync-name NAME, the same for each run of these manifests",
         )
-    reads = settings.manifest.model_copy(update={"sync_name": scope})
+    return replace(session, settings=_reading(session.settings, sync_name=scope))
+
+
+def _reading(settings: Settings, **changes: object) -> Settings:
+    reads = settings.manifest.model_copy(update=changes)
     return settings.model_copy(update={"manifest": reads})
 
 
@@ -89,9 +113,9 @@ def refuse_broken(counts: Mapping[Status, int]) -> None:
         )
 
 
-def leaving_of(
+def leavers_of(
     db: View, run: int, settings: ManifestSettings, *, is_agreed: bool
-) -> Leaving | None:
+) -> Leavers | None:
     """Return what a run would still unbind of its scope; None if it does not look for that.
 
     *is_agreed*: it is confirmed, however many they are.
@@ -101,7 +125,7 @@ def leaving_of(
     if synced is None:
         return None
     left = sum(count for status, count in reader.counts().items() if status == PENDING)
-    return Leaving(
+    return Leavers(
         scope=synced["scope"],
         bound=synced["bound"],
         devices=left,
@@ -111,13 +135,13 @@ def leaving_of(
     )
 
 
-def beyond(leaving: Leaving) -> TooManyUnbindsError:
+def beyond(leavers: Leavers) -> TooManyUnbindsError:
     """Return the error of a plan that unbinds more than may be unasked."""
-    are = verb(leaving.devices, "is", "are")
+    are = verb(leavers.devices, "is", "are")
     return TooManyUnbindsError(
-        f"{leaving.devices:,} of the {counted(leaving.bound, 'devices')} bound in the scope "
-        f"{leaving.scope} {are} not in the manifest any more, and at most {leaving.most} may be "
+        f"{leavers.devices:,} of the {counted(leavers.bound, 'devices')} bound in the scope "
+        f"{leavers.scope} {are} not in the manifest any more, and at most {leavers.most} may be "
         "unbound while nobody is asked: nothing was sent",
         hint="was the export cut off, or filtered? if not, --max-unbinds "
-        f"{leaving.devices} allows so many; `bulkbind plan MANIFEST --sync` lists them",
+        f"{leavers.devices} allows so many; `bulkbind plan MANIFEST --sync` lists them",
     )

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bulkbind.app.run import new_session
 from bulkbind.app.session.eta import Gauge
+from bulkbind.app.session.leaving import settle_doubt
 from bulkbind.app.session.progress import Progress
 from bulkbind.app.session.sending import facts_of
 from bulkbind.app.session.session import (
@@ -19,32 +20,32 @@ from bulkbind.app.session.session import (
     known_client,
     paced,
     pacer_of,
+    refuse_without_lists,
     retries_of,
     time_boxed,
 )
+from bulkbind.app.unbind import bind_again
 from bulkbind.engine import Parts, Unbinder, draining
-from bulkbind.engine.readback import Readback
 from bulkbind.errors import ExitCode, UsageError
-from bulkbind.ledger import RunReader, UndoReader, find_run, ledger_of, reading
+from bulkbind.ledger import RunReader, UndoReader, find_run, ledger_of, reading, unbound_by
 from bulkbind.logs import bound, logger
-from bulkbind.model import CAN_RESUME, RunState, UnbindKind, UndoPlan, UndoSummary
+from bulkbind.model import CAN_RESUME, RunKind, RunState, UnbindKind, UndoPlan, UndoSummary
 from bulkbind.model.wording import counted, verb
 from bulkbind.report.measures import moment
 from bulkbind.report.undo_report import MAY_COST, write_undo
 
 if TYPE_CHECKING:
     from bulkbind.app.session.listener import Listener
+    from bulkbind.app.session.sending import RunResult
     from bulkbind.app.session.session import Session
     from bulkbind.clock import Clock
     from bulkbind.engine import StopSignal
     from bulkbind.ledger import Ledger
-    from bulkbind.model import Claim
     from bulkbind.pacing import Pacer
     from bulkbind.settings import Settings
 
-NO_RUN = 0
-"""A run without rows, so that rows cleared of doubt are not sent again."""
 ALL_ROWS = 2**62
+_NOTHING = "it unbound nothing either: there is nothing to undo"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +53,13 @@ class UndoResult:
     """How an undo ended."""
 
     summary: UndoSummary | None
-    """None if it was not started."""
+    """None if it was not started, or the run has bound nothing."""
     files: tuple[Path, ...]
     exit_code: ExitCode
     """As of `run`."""
     hint: str = ""
+    again: RunResult | None = None
+    """The run that bound again what had left; None: nothing had, or the undo ended before."""
 
 
 async def undo(
@@ -70,6 +73,8 @@ async def undo(
 ) -> UndoResult:
     """Unbind what a run has bound: the rows `bound` in its report, never `already_bound` ones.
 
+    What a run has unbound, as a list said or its scope, is bound again, in a run of its own.
+
     Only the device id that the run received is unbound, if the user's list shows it, or if two
     lists, `readback_settle` apart, do not prove that it is gone. The run cannot be resumed: what it
     had not sent is `withdrawn`. Called again, an interrupted undo resumes; a finished one retries
@@ -80,15 +85,25 @@ async def undo(
 
     Raises: UsageError (no such run, no lists, another number), LedgerBusyError, LedgerError.
     """
-    if not settings.doubt.readback:
-        raise UsageError(
-            "undo reads the users' lists before it unbinds anything, and `readback` is off",
-            hint="switch it on; without lists nobody can tell whose binding it is",
-        )
+    refuse_without_lists(settings)
     with reading(ledger_of(settings), settings.endpoint()) as db:
         run = find_run(db, run_id)
-        known_id = RunReader(db, run).run_id()
+        known_id, kind = RunReader(db, run).run_id(), RunReader(db, run).kind()
+        has_left = next(unbound_by(db, run), None) is not None
     session = new_session(settings, listener, stop, clock)
+    if kind is RunKind.BIND:
+        ended = await _undone(session, run, known_id, devices)
+    else:
+        session.listener.notice(f"run {known_id} bound nothing, so nothing is unbound")
+        ended = UndoResult(None, (), ExitCode.DONE, "" if has_left else _NOTHING)
+    if not has_left or ended.exit_code not in (ExitCode.DONE, ExitCode.NEEDS_PERSON):
+        return ended
+    again = await bind_again(settings, known_id, run, listener=listener, stop=stop, clock=clock)
+    return replace(ended, again=again, exit_code=max(ended.exit_code, again.exit_code))
+
+
+async def _undone(session: Session, run: int, known_id: str, devices: int | None) -> UndoResult:
+    """Unbind what a run has bound."""
     async with time_boxed(session):
         session = await authorized(session)
         async with held_ledger(session) as ledger:
@@ -207,27 +222,9 @@ class _Undoing:
     async def _settle_doubt(self) -> None:
         """Find in the lists which of the run's rows in doubt it has bound; send none again."""
         mine = [c for c in await self._ledger.doubts() if self._ledger.is_of(self._run, c.row)]
-        if not mine:
-            return
-        settings = self._session.settings
-        async with asyncio.TaskGroup() as tasks:
-            readback = Readback(
-                self._parts,
-                self._retries,
-                tasks,
-                NO_RUN,
-                _send_nothing,
-                send=settings.send,
-                doubt=settings.doubt,
-            )
-            readback.take_up(mine)
-            readback.start()
-        self.lists += readback.lists
-        await self._ledger.flushed()
-
-
-async def _send_nothing(claim: Claim) -> None:
-    raise AssertionError(f"row {claim.row} belongs to no run that sends")
+        self.lists += await settle_doubt(
+            self._session, self._ledger, self._parts, self._retries, mine
+        )
 
 
 def _result(session: Session, run: int) -> UndoResult:

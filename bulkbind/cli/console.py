@@ -252,12 +252,12 @@ class Console(Listener):
             self._consent.give()
         return is_agreed
 
-    def confirm_leaving(self, plan: Plan) -> bool:
+    def confirm_leavers(self, plan: Plan) -> bool:
         """Show the plan, and ask for the number of devices to be unbound, if anybody can be."""
-        if not self._asks or plan.leaving is None:
+        if not self._asks or plan.leavers is None:
             return False
         what = completed(plan_text(plan, is_brief=True))
-        if not self._is_number_typed(what, plan.leaving.devices, _deeds(plan), "sent"):
+        if not self._is_number_typed(what, plan.leavers.devices, _deeds(plan), "sent"):
             raise DeclinedError("declined: nothing was sent")
         return True
 
@@ -293,15 +293,28 @@ class Console(Listener):
             )
         self._consent.give()
 
+    def confirm_unbind(self, plan: Plan) -> bool:
+        """Show the plan of an unbind, and ask for the number of devices."""
+        what = completed(plan_text(plan, is_brief=True))
+        count = plan.forecast.unbinds
+        if self._consent is None:  # nothing real is touched
+            if not self._is_quiet:
+                say(what)
+            return True
+        return self._confirm_number("unbind", what, count)
+
     def confirm_undo(self, undo: UndoPlan) -> bool:
+        """Show what would be unbound, and ask for the number of devices."""
+        return self._confirm_number("undo", undo_plan_text(undo), undo.devices)
+
+    def _confirm_number(self, command: str, what: Lines, count: int) -> bool:
         """Show what would be unbound, and ask for the number of devices."""
         if not self._asks:
             raise UsageError(
-                f"undo would unbind {counted(undo.devices, 'devices')}, and there is nobody to ask",
-                hint=f"say that so many are meant: {again('--yes-unbind', str(undo.devices))}",
+                f"{command} would unbind {counted(count, 'devices')}, and there is nobody to ask",
+                hint=f"say that so many are meant: {again('--yes-unbind', str(count))}",
             )
-        deed = f"unbind {verb(undo.devices, 'it', 'them')}"
-        return self._is_number_typed(undo_plan_text(undo), undo.devices, deed, "unbound")
+        return self._is_number_typed(what, count, f"unbind {verb(count, 'it', 'them')}", "unbound")
 
 
 def _caller(settings: Settings) -> str:
@@ -313,7 +326,7 @@ def _caller(settings: Settings) -> str:
 def _deeds(plan: Plan) -> str:
     """Return what a run would do: `bind 3,000 devices of 12 users and unbind 5 that left`."""
     forecast = plan.forecast
-    leave = plan.leaving.devices if plan.leaving else 0
+    leave = plan.leavers.devices if plan.leavers else 0
     unbind = f"unbind {counted(leave, 'devices')} that left the manifest"
     if not forecast.binds:
         return unbind if leave else "bind what is in doubt, once it is looked up,"

@@ -271,6 +271,19 @@ first = option(
     "command without it goes on  [default: all]",
 )
 
+takes_any = option(
+    "--any",
+    "takes_any",
+    is_flag=True,
+    help="unbind what two lists of each user show; also what this ledger has not bound or adopted",
+)
+yes_unbind = option(
+    "--yes-unbind",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="do not ask: N devices are meant; if it would be another number, none is unbound",
+)
+
 output_options = together(
     [
         option("--quiet", is_flag=True, help="say nothing but problems"),

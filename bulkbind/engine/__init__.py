@@ -3,6 +3,7 @@
 from bulkbind.engine.pipeline import Pipeline
 from bulkbind.engine.ports import Parts
 from bulkbind.engine.stop import Breaker, StopReason, StopSignal, draining
+from bulkbind.engine.taker import Taker
 from bulkbind.engine.unbinder import Unbinder
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "Pipeline",
     "StopReason",
     "StopSignal",
+    "Taker",
     "Unbinder",
     "draining",
 ]

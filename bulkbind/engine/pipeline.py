@@ -14,7 +14,7 @@ from bulkbind.engine.binder import Binder
 from bulkbind.engine.decide import Park, Step, Suspect, is_endpoint_wrong, setting_to_check
 from bulkbind.engine.readback import Readback
 from bulkbind.engine.retry import Retries
-from bulkbind.engine.stop import Breaker, DrainedError, StopReason, draining
+from bulkbind.engine.stop import PILOT_OVER, Breaker, DrainedError, StopReason, draining
 from bulkbind.engine.user_states import Users
 from bulkbind.model import TimeUse
 
@@ -350,7 +350,7 @@ class Pipeline:
     async def _work(self) -> None:
         await self._send_all()
         if self._claims.is_pilot_over:
-            self._parts.stop.set(StopReason("as many rows were sent as --first asked for"))
+            self._parts.stop.set(PILOT_OVER)
 
     async def _send_all(self) -> None:
         async with self._tasks:

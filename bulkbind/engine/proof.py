@@ -21,7 +21,7 @@ something unasked, or breaks: see `Connections`. All else proves nothing. Pure.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from bulkbind.clock import epoch_of
@@ -298,6 +298,24 @@ def by_lists(item: Unbinding, looks: Sequence[Look], besides: AbstractSet[str]) 
     if says_gone and item.machine_code not in last.shown and not last.why_not_whole():
         return _gone(item)
     return _by_absence(item, looks, besides)
+
+
+def to_take(claim: Claim, looks: Sequence[Look], besides: AbstractSet[str]) -> Record | Outcome:
+    """Return the binding that two lists show for a row that is to be unbound, whoever bound it.
+
+    Else how the row ends. *besides*: all that only these lists can tell.
+    """
+    code = claim.device.machine_code
+    first, last = (look.record(code) for look in looks)
+    if first is not None and last is not None and first.device_id == last.device_id:
+        return replace(last, machine_code=code)
+    if all(look.proves_absent(code, besides) for look in looks):
+        return Outcome(Status.ALREADY_GONE, detail="not on the server's list", is_unsent=True)
+    reasons = (why for look in looks if (why := look.why_not_absent(code, besides)))
+    why = next(reasons, "its two lists differ")
+    return Outcome(
+        Status.FAILED, detail=f"the user's lists do not tell what to unbind: {why}", is_unsent=True
+    )
 
 
 def unproven(item: Unbinding, looks: Sequence[Look]) -> UnbindEnd:

@@ -36,6 +36,8 @@ class StopReason:
     """Whether the same endpoint again would probably end in the same way."""
 
 
+PILOT_OVER = StopReason("as many rows were sent as --first asked for")
+
 _OUTLASTS: ContextVar[bool] = ContextVar("outlasts", default=False)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from itertools import count
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol, TypeVar, assert_never
 
 from bulkbind.engine import proof
@@ -46,7 +47,7 @@ from bulkbind.model import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 
     from bulkbind.engine.ports import Parts
     from bulkbind.engine.proof import Look
@@ -58,7 +59,9 @@ LOCKED_S = 660.0
 CHUNK = 64
 """Bindings of a user claimed at once, so that few are in question after a crash."""
 USERS_AT_ONCE = 16
+_REPLACED = "still bound; another run took its run's place before it was unbound"
 T = TypeVar("T")
+_NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 class UnbindingLedger(Protocol):
@@ -86,6 +89,9 @@ class UnbindingLedger(Protocol):
 
     async def settle(self, items: Sequence[Unbinding]) -> None:
         """Record how unbindings ended."""
+
+    async def left_in_doubt(self, run: int) -> dict[str, list[Unbinding]]:
+        """Return what other runs may have unbound, which were cut off and replaced, by user."""
 
 
 class Unbinder:
@@ -145,16 +151,29 @@ class Unbinder:
             await self._unbind_user(user_id, await self._still_bound(user_id, items, first))
 
         try:
-            users = iter(await self._unbindings.users(run, kind, last))
-            # The first user alone proves endpoint, TLS and credentials.
-            if not self._is_proven and (user_id := next(users, None)) is not None:
-                await first_look(user_id)
-            await self._for_each_user(first_look, users)
+            users = await self._unbindings.users(run, kind, last)
+            await self.for_each_user(first_look, users)
             # Last, so that no user waits for one whose list must be read again.
-            await self._for_each_user(second_look, lacking)
+            await self.for_each_user(second_look, lacking)
             await self._wait_for_locks()
         except DrainedError:
             return
+
+    async def find_out(self, run: int) -> None:
+        """Look up what runs other than *run* may have unbound that were cut off; send nothing."""
+        try:
+            left = await self._unbindings.left_in_doubt(run)
+            await self.for_each_user(self._find_out, left.items())
+        except DrainedError:
+            return
+
+    async def _find_out(self, user: tuple[str, list[Unbinding]]) -> None:
+        user_id, items = user
+        left, looks = await self._settle_by_lists(user_id, items)
+        if isinstance(looks, str):
+            return  # it stays in doubt
+        there = [item for item in left if looks[-1].shows(item.machine_code, item.device_id)]
+        await self._settle([_ended(item, UnbindStatus.FAILED, _REPLACED) for item in there])
 
     async def _wait_for_locks(self) -> None:
         """Try what is under a backup lock again, until it is unbound or has been for too long."""
@@ -164,7 +183,7 @@ class Unbinder:
             wait_s = self._retries.wait_s(Again(backoff=True, retry_after_s=1.0), rounds)
             await self._wait(TimeUse.SETTLING, wait_s)
             locked, self._locked = self._locked, {}
-            await self._for_each_user(lambda user: self._unbind_user(*user), locked.items())
+            await self.for_each_user(lambda user: self._unbind_user(*user), locked.items())
 
     def _is_put_off(self, item: Unbinding) -> bool:
         """Return whether a device is under a backup lock, and not for too long."""
@@ -174,11 +193,17 @@ class Unbinder:
         now = self._clock.monotonic()
         return now - self._locked_since.setdefault(item.device_id, now) < LOCKED_S
 
-    async def _for_each_user(
+    async def for_each_user(
         self, serve: Callable[[T], Awaitable[None]], users: Iterable[T]
     ) -> None:
-        """Serve all users, some concurrently. Raises: DrainedError when the run stops."""
+        """Serve all users, some concurrently; the first alone, until the set-up is proven.
+
+        Raises: DrainedError when the run stops.
+        """
         left = iter(users)
+        # The first user alone proves endpoint, TLS and credentials.
+        if not self._is_proven and (user := next(left, None)) is not None:
+            await serve(user)
 
         async def worker() -> None:
             for user in left:
@@ -199,7 +224,7 @@ class Unbinder:
         self, user_id: str, items: list[Unbinding], first: Look
     ) -> list[Unbinding]:
         """Settle what a second list also proves gone; return what to send."""
-        await self._settled_since(first)
+        await self.settled_since(first)
         second = await self._look(user_id, items)
         for item in items:
             if first.shows(item.machine_code, item.device_id):
@@ -221,23 +246,35 @@ class Unbinder:
                 left = [item for item in left if item not in locked]
             items = await self._look_up(user_id, left)
 
-    async def _settled_since(self, look: Look) -> None:
+    async def settled_since(self, look: Look) -> None:
         """Wait until the settling time has passed since another list."""
         due_at = look.at + self._settle_s
         await self._wait(TimeUse.SETTLING, jitter(max(0.0, due_at - self._clock.monotonic())))
 
     async def _look(self, user_id: str, items: Sequence[Unbinding]) -> Look | str:
         """Read a user's list; return what it shows, or why it cannot be read."""
-        known = await self._unbindings.known(user_id)
         wanted = {item.machine_code: item.device_id for item in items}
+        look, _ = await self.look_for(user_id, wanted.keys(), wanted)
+        return look
+
+    async def look_for(
+        self, user_id: str, codes: Collection[str], wanted: Mapping[str, str] = _NOTHING
+    ) -> tuple[Look | str, dict[str, str]]:
+        """Read a user's list; return what it shows of *codes*, or why not, and what is known.
+
+        *wanted*: device ids that should be there as well, by machine code.
+
+        Raises: DrainedError when the run stops.
+        """
+        known = await self._unbindings.known(user_id)
         asked_at = self._clock.monotonic()
         listing = await self._read(user_id)
         if self._stop.is_set:
             raise DrainedError
         if listing.records is None:
-            return f"the user's list cannot be read: {listing.attempt.message}"
+            return f"the user's list cannot be read: {listing.attempt.message}", known
         stranger = await self._unbindings.stranger(user_id, listing.records, known)
-        return proof.look(listing, known | wanted, wanted, stranger, at=asked_at)
+        return proof.look(listing, {**known, **wanted}, codes, stranger, at=asked_at), known
 
     async def _read(self, user_id: str) -> Listing:
         """Read a list. Trouble with the set-up or the credentials stops the run."""
@@ -285,24 +322,33 @@ class Unbinder:
 
     async def _look_up(self, user_id: str, items: list[Unbinding]) -> list[Unbinding]:
         """Settle by lists what no answer settled; return what to send again."""
+        items, looks = await self._settle_by_lists(user_id, items)
+        if isinstance(looks, str):
+            await self._settle([_ended(item, UnbindStatus.FAILED, looks) for item in items])
+            return []
+        for item in items:
+            if not self._may_resend(item, looks[-1]):
+                _ended(item, *proof.unproven(item, looks))
+        return await self._settle_ended(items)
+
+    async def _settle_by_lists(
+        self, user_id: str, items: list[Unbinding]
+    ) -> tuple[list[Unbinding], list[Look] | str]:
+        """Settle what a user's lists prove; return the rest, and the lists or why there is none."""
         codes = {item.machine_code for item in items}
         looks: list[Look] = []
         while items and len(looks) < proof.READS:
             if looks:
-                await self._settled_since(looks[-1])
+                await self.settled_since(looks[-1])
             look = await self._look(user_id, items)
             if isinstance(look, str):
-                await self._settle([_ended(item, UnbindStatus.FAILED, look) for item in items])
-                return []
+                return items, look
             looks.append(look)
             for item in items:
                 if end := proof.by_lists(item, looks, codes):
                     _ended(item, *end)
             items = await self._settle_ended(items)
-        for item in items:
-            if not self._may_resend(item, looks[-1]):
-                _ended(item, *proof.unproven(item, looks))
-        return await self._settle_ended(items)
+        return items, looks
 
     def _may_resend(self, item: Unbinding, last: Look) -> bool:
         """Return whether another answer may say what these lists do not.

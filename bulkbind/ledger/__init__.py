@@ -2,6 +2,7 @@
 
 from bulkbind.ledger.adopting import AdoptReader, KnownBinding
 from bulkbind.ledger.history import history_of_device, history_of_user
+from bulkbind.ledger.leaving import unbound_by
 from bulkbind.ledger.ledger import Ledger
 from bulkbind.ledger.lock import Holder
 from bulkbind.ledger.outlook import (

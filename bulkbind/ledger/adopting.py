@@ -8,10 +8,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from bulkbind.clock import iso
+from bulkbind.ledger import leaving
 from bulkbind.ledger.outlook import KnownReader
-from bulkbind.ledger.store import optional_of, put_facts, stored_id, stored_time
+from bulkbind.ledger.store import optional_of, put_facts
 from bulkbind.model import Record
-from bulkbind.model.fields import OPTIONAL
 
 if TYPE_CHECKING:
     import sqlite3
@@ -19,38 +19,6 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from bulkbind.model import RunFacts
-
-_COLUMNS = ", ".join(OPTIONAL)
-_VALUES = ", ".join(f":{name}" for name in OPTIONAL)
-_THIS = "d.machine_code = :machine_code AND u.user_id = :user_id"
-_IS_SAME_ID = "stored_bindings.device_id IS excluded.device_id"
-_STAYS_OURS = f"stored_bindings.held = 0 AND {_IS_SAME_ID}"
-_TAKE_OVER = (
-    "INSERT OR IGNORE INTO users (user_id) VALUES (:user_id)",
-    f"""
-INSERT OR IGNORE INTO devices (user, machine_code, {_COLUMNS})
-SELECT user, :machine_code, {_VALUES} FROM users WHERE user_id = :user_id
-""",  # noqa: S608  # constants
-    f"""
-INSERT INTO names (device, name, {_COLUMNS})
-SELECT d.device, 1 + (SELECT coalesce(max(name), 0) FROM names WHERE device = d.device), {_VALUES}
-  FROM devices d JOIN users u USING (user)
- WHERE {_THIS} AND ({optional_of("d")}) IS NOT ({_VALUES})
-   AND NOT EXISTS (SELECT 1 FROM names n WHERE n.device = d.device
-                      AND ({optional_of("n")}) IS ({_VALUES}))
-""",  # noqa: S608  # constants
-    # What a run of this ledger has bound stays that run's.
-    f"""
-INSERT INTO stored_bindings (device, device_id, create_time, since, run, name, held)
-SELECT d.device, {stored_id(":device_id")}, {stored_time(":create_time")}, {stored_time(":now")},
-       :run, coalesce((SELECT n.name FROM names n WHERE n.device = d.device
-                          AND ({optional_of("n")}) IS ({_VALUES})), 0), 2
-  FROM devices d JOIN users u USING (user) WHERE {_THIS}
-    ON CONFLICT DO UPDATE SET device_id = excluded.device_id, create_time = excluded.create_time,
-       name = excluded.name, since = iif({_IS_SAME_ID}, since, excluded.since),
-       run = iif({_STAYS_OURS}, run, excluded.run), held = iif({_STAYS_OURS}, 0, 2)
-""",  # noqa: S608  # constants
-)
 
 
 class KnownBinding(NamedTuple):
@@ -118,18 +86,7 @@ def take_over(
     *shown*: user and record; what is not a run's of this ledger is *run*'s from now on. *gone*:
     user and machine code.
     """
-    for user_id, record in shown:
-        values = {
-            "user_id": user_id,
-            "machine_code": record.machine_code,
-            "device_id": record.device_id,
-            "create_time": record.create_time,
-            "now": iso(now),
-            "run": run,
-            **dict(zip(OPTIONAL, record.optional, strict=True)),
-        }
-        for statement in _TAKE_OVER:
-            db.execute(statement, values)
+    leaving.adopt(db, now, run, shown)
     db.executemany("DELETE FROM bindings WHERE user_id = ? AND machine_code = ?", gone)
 
 

@@ -20,9 +20,10 @@ _SAME_NAMES = (
     "(SELECT json_group_array(form ->> 'name') FROM sources s WHERE s.run = ?1) AND "
     "(SELECT json_group_array(key) FROM json_each(r.facts, '$.left_out.by')) = "
     "(SELECT json_group_array(e.key) FROM runs n, json_each(n.facts, '$.left_out.by') e "
-    "WHERE n.run = ?1)"
+    "WHERE n.run = ?1) AND r.kind = (SELECT kind FROM runs WHERE run = ?1)"
 )
-"""Manifests of the same names, of which the same conditions say which rows are meant."""
+"""Manifests of the same names, of which the same conditions say which rows are meant, for runs
+that do the same with them."""
 _DEVICES = f"SELECT device FROM stored_rows WHERE id BETWEEN ? AND ? AND {VALID}"  # noqa: S608  # constants
 """The devices of a run."""
 _LAST = "SELECT coalesce(max(id), 0) FROM stored_rows WHERE id BETWEEN ? AND ?"

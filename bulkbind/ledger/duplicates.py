@@ -27,10 +27,11 @@ UPDATE rows SET status = 'duplicate', duplicate_of = ?1, message = '', detail = 
        device_id = '', create_time = ''
  WHERE id = ?2 AND duplicate_of IS NOT ?1
 """
-# Unbindings of rows that are no longer to be moved.
-_DELETE_MOVES = """
+# Unbindings of rows that are no longer to be moved, or to be unbound.
+_DELETE_UNBINDINGS = """
 DELETE FROM unbindings WHERE row BETWEEN ? AND ?
-   AND (SELECT r.status FROM rows r WHERE r.id = unbindings.row) <> 'moved'
+   AND (SELECT r.status FROM rows r WHERE r.id = unbindings.row)
+       <> CASE kind WHEN 'move' THEN 'moved' ELSE 'staged' END
 """
 
 
@@ -61,4 +62,4 @@ def mark_repeats(db: sqlite3.Connection, run: int, repeats: Iterable[Repeat]) ->
                 ],
             )
     with transaction(db):
-        db.execute(_DELETE_MOVES, span(run))
+        db.execute(_DELETE_UNBINDINGS, span(run))

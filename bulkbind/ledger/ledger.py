@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from bulkbind.ledger import (
     adopting,
     duplicates,
+    leaving,
     repeating,
     runs,
     scopes,
@@ -46,6 +47,8 @@ class Ledger(Verbs):
     unfinished = verb(runs.unfinished)
     finished = verb(runs.finished)
     get_meta = verb(get_meta)
+    kind_of = verb(leaving.kind_of)
+    adopt = timed_verb(leaving.adopt)
     begin = verb(staging.begin, alone=True)
     stage = verb(staging.stage_manifest, alone=True)
     note = verb(staging.note, alone=True)
@@ -168,7 +171,7 @@ class Ledger(Verbs):
 
 
 class Unbindings(Verbs):
-    """Bindings to unbind: those of a run (its undo), or those that its moves replace."""
+    """Bindings to unbind: those of a run (its undo), that its moves replace, or that leave."""
 
     begin_undo = timed_verb(unbinding.begin_undo)
     stage_undo = verb(unbinding.stage_undo)
@@ -184,6 +187,11 @@ class Unbindings(Verbs):
     claim = verb(unbinding.claim)
     release = verb(unbinding.release)
     settle = timed_verb(unbinding.settle)
+    mark_staged = verb(leaving.mark_staged)
+    last_of = verb(leaving.last_of)
+    unlisted = verb(leaving.unlisted)
+    take = timed_verb(leaving.take)
+    left_in_doubt = verb(leaving.left_in_doubt)
 
 
 class Batching:

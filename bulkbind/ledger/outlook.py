@@ -33,6 +33,7 @@ from bulkbind.model import (
     ProblemGroups,
     Record,
     RunFacts,
+    RunKind,
     Status,
     UnbindKind,
 )
@@ -155,6 +156,8 @@ def _planned(status: Status) -> str:
 
 
 _WORD = f"CASE r.status {' '.join(map(_planned, Status))} END"
+_UNBINDS = (Status.STAGED, Status.CLAIMED)
+"""The states of rows that an unbind run is to unbind."""
 
 
 class Wanted(NamedTuple):
@@ -168,6 +171,12 @@ class Wanted(NamedTuple):
 class Outlook(OfUsers, KnownReader):
     """One staged or resumable run, as needed by a plan."""
 
+    def _word(self) -> str:
+        """Return the SQL for the `PlanWord` of a stored row of this run."""
+        if self.kind() is RunKind.BIND:
+            return _WORD
+        return f"CASE WHEN r.status IN {codes(_UNBINDS)} THEN '{PlanWord.UNBIND}' ELSE {_WORD} END"
+
     def counts(self) -> tuple[dict[str, int], str]:
         """Return the rows by every `PlanWord`, and the mark.
 
@@ -179,7 +188,7 @@ class Outlook(OfUsers, KnownReader):
         for leaver in LeaverReader(self._db, self._run).mark():
             total.update(repr(leaver).encode())
         words = self._db.execute(
-            f"SELECT {_WORD} FROM stored_rows r WHERE r.id BETWEEN ? AND ? ORDER BY r.id",  # noqa: S608  # constants
+            f"SELECT {self._word()} FROM stored_rows r WHERE r.id BETWEEN ? AND ? ORDER BY r.id",  # noqa: S608  # constants
             span(self._run),
         )
         for (word,) in words:
@@ -210,7 +219,7 @@ class Outlook(OfUsers, KnownReader):
         """Return the number of rows of the first users by `PlanWord`."""
         users: dict[str, dict[str, int]] = {}
         found = self._db.execute(
-            f"SELECT coalesce(v.user_id, ''), {_WORD}, count(*) "  # noqa: S608  # constants
+            f"SELECT coalesce(v.user_id, ''), {self._word()}, count(*) "  # noqa: S608  # constants
             "FROM stored_rows r JOIN rows v ON v.id = r.id "
             "WHERE r.id BETWEEN ? AND ? GROUP BY 1, 2 ORDER BY 1",
             span(self._run),
@@ -225,7 +234,7 @@ class Outlook(OfUsers, KnownReader):
         """Yield a user's valid rows, each device once."""
         found = self._of(
             user_id,
-            f"{_WORD}, v.machine_code, {optional_of('v')}",
+            f"{self._word()}, v.machine_code, {optional_of('v')}",
             "CROSS JOIN rows v ON v.id = r.id",
         )
         return (Wanted(code, tuple(optional), PlanWord(word)) for word, code, *optional in found)
@@ -257,6 +266,13 @@ class Outlook(OfUsers, KnownReader):
             f"AND kind = 'move' AND {UNBIND_OPEN} AND ?3)",
             (*span(self._run), moves),
         )
+
+    def lists_to_unbind(self, first: int | None) -> int:
+        """Return the number of list calls of a run that unbinds: two per user if it takes any."""
+        if self.kind() is RunKind.BIND:
+            return 0
+        users = self.users_to_bind(first, moves=False)
+        return users * (2 if self.facts().takes_any else 1)
 
     def problems(self, most: int) -> tuple[tuple[str, ...], ProblemGroups]:
         """Return the texts of the first rows that break a rule, and all problems by rule."""

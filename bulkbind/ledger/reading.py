@@ -39,6 +39,7 @@ from bulkbind.model import (
     Problem,
     ResultRow,
     RunFacts,
+    RunKind,
     RunState,
     RunSummary,
     Source,
@@ -263,6 +264,7 @@ class RunReader(OfRun):
             cleaned=cleaned,
             examples=changes.needing(self._db, self._run),
             is_cut_off=self._is_cut_off(RunState(run["state"])),
+            kind=RunKind(run["kind"]),
             **{name: run[name] for name in (*_AS_KEPT, "confirmed_at", "digest")},
         )
 
@@ -440,7 +442,7 @@ def run_names(path: Path, endpoint: str | None, most: int) -> list[RunName]:
 
 
 _LISTED = (
-    *("run_id", "state", "created_at", "ended_at", "operator", "host", "version"),
+    *("run_id", "kind", "state", "created_at", "ended_at", "operator", "host", "version"),
     *("superseded_by", "manifests", "counts", "undo"),
 )
 

@@ -22,6 +22,7 @@ from bulkbind.ledger.store import (
     transaction,
 )
 from bulkbind.model import (
+    BEYOND_ROWS,
     IS_UNCONFIRMED,
     PENDING,
     UNBIND_MEANINGS,
@@ -35,8 +36,6 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Iterator
 
-FIRST_LEAVER = 1 << (RUN_SHIFT - 1)
-"""Position in a run from which unbindings have ids that are no row's."""
 MOST_EXAMPLES = 1_000
 _BOUND, _ADOPTED = HELD_CODES[Held.BOUND], HELD_CODES[Held.ADOPTED]
 _LAST_RUNS = f"""
@@ -94,7 +93,7 @@ DELETE FROM leaving WHERE machine_code IN (
 """  # noqa: S608  # constants
 _STAGE = f"""
 INSERT INTO unbindings (row, kind, user_id, machine_code, device_id)
-SELECT :first + {FIRST_LEAVER} - 1 + row_number() OVER (ORDER BY b.user_id, b.machine_code),
+SELECT :first + {BEYOND_ROWS} - 1 + row_number() OVER (ORDER BY b.user_id, b.machine_code),
        '{UnbindKind.LEAVE}', b.user_id, b.machine_code, b.device_id
   FROM leaving l JOIN devices d USING (device) JOIN users u USING (user)
   JOIN bindings b ON b.user_id = u.user_id AND b.machine_code = d.machine_code
@@ -182,7 +181,7 @@ _SHOWN = f"CASE WHEN {UNBIND_OPEN} THEN '{PENDING}' ELSE status END"
 class LeaverReader(OfRun):
     """The devices that leave by a run of their scope, as plans and reports show them."""
 
-    _range = f"row BETWEEN ? + {FIRST_LEAVER} AND ? AND kind = '{UnbindKind.LEAVE}'"
+    _range = f"row BETWEEN ? + {BEYOND_ROWS} AND ? AND kind = '{UnbindKind.LEAVE}'"
 
     def counts(self) -> dict[str, int]:
         """Return their number by status as shown, in display order."""

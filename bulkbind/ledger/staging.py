@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING, cast
 
 from bulkbind.clock import iso
 from bulkbind.errors import LedgerError
-from bulkbind.ledger import changes, scopes
+from bulkbind.ledger import changes, leaving, scopes
+from bulkbind.ledger.leaving import kind_of
 from bulkbind.ledger.store import (
     ALL_FIELDS,
     CODES,
     OPEN,
     ROW_TABLES,
     RUN_SHIFT,
+    UNBIND_OPEN,
     get_facts,
     int_of,
     marks,
@@ -33,7 +35,7 @@ from bulkbind.ledger.store import (
     stored_time,
     transaction,
 )
-from bulkbind.model import IS_UNCONFIRMED, CheckedRow, Refreshed, RunState, Source, Status
+from bulkbind.model import IS_UNCONFIRMED, CheckedRow, Refreshed, RunKind, RunState, Source, Status
 from bulkbind.model.fields import FIELDS, OPTIONAL
 
 if TYPE_CHECKING:
@@ -208,10 +210,10 @@ def begin(db: sqlite3.Connection, run: dict[str, object]) -> int:
         db.execute("DELETE FROM named")
         scope = scopes.scope_number(db, cast("str | None", run["scope"]))
         cursor = db.execute(
-            "INSERT INTO runs (run_id, state, digest, created_at, operator, host, pid, version, "
-            "settings, scope) VALUES (:run_id, 'staging', :digest, :created_at, :operator, :host, "
-            ":pid, :version, :settings, :scope)",
-            {**run, "scope": scope},
+            "INSERT INTO runs (run_id, kind, state, digest, created_at, operator, host, pid, "
+            "version, settings, scope) VALUES (:run_id, :kind, 'staging', :digest, :created_at, "
+            ":operator, :host, :pid, :version, :settings, :scope)",
+            {"kind": RunKind.BIND, **run, "scope": scope},
         )
     assert cursor.lastrowid is not None  # an INSERT has one
     return cursor.lastrowid
@@ -296,7 +298,10 @@ def stage(
     with transaction(db):
         _stage_broken(db, source, broken)
         _stage_valid(db, valid, values)
-        mark_known(db, values)
+        if kind_of(db, run) is RunKind.UNBIND:
+            leaving.mark(db, values, takes_any=get_facts(db, "runs", run).takes_any)
+        else:
+            mark_known(db, values)
         written = int_of(
             db,
             "SELECT count(*) FROM stored_rows WHERE id BETWEEN ? AND ?",
@@ -353,9 +358,11 @@ def mark_known(db: sqlite3.Connection, values: Mapping[str, object]) -> None:
 
     *values*: `run`; `first` and `last` row; `rebind` and `move`, as in `stage`.
     """
-    has_bindings, has_open = db.execute(
+    has_bindings, has_open, is_leaving = db.execute(
         "SELECT EXISTS (SELECT 1 FROM stored_bindings), "  # noqa: S608  # constants
-        f"EXISTS (SELECT 1 FROM stored_rows INDEXED BY rows_open WHERE {OPEN})"
+        f"EXISTS (SELECT 1 FROM stored_rows INDEXED BY rows_open WHERE {OPEN}), "
+        f"EXISTS (SELECT 1 FROM unbindings INDEXED BY unbindings_open WHERE {UNBIND_OPEN} "
+        "AND kind = 'leave' AND status = 'claimed')"
     ).fetchone()
     if has_bindings:
         db.execute(_MARK_MOVED, values)
@@ -363,6 +370,8 @@ def mark_known(db: sqlite3.Connection, values: Mapping[str, object]) -> None:
             db.execute(_STAGE_MOVES, values)
     if has_open:
         db.execute(_MARK_IN_DOUBT, values)
+    if is_leaving:
+        leaving.mark_in_doubt(db, values)
     if has_bindings:
         db.execute(_MARK_SKIPPED, values)
 
@@ -474,6 +483,7 @@ def withdraw(db: sqlite3.Connection, now: datetime, run: int, why: str) -> tuple
     )
     if in_doubt:
         db.execute(_DOUBT_OLDER, (now.timestamp(), *span(run)))
+    leaving.withdraw(db, run)
     first, last = span(run)
     values = {"first": first, "last": last, "now": iso(now), "why": why}
     for statement in _END_WITHDRAWN:

@@ -26,6 +26,7 @@ from bulkbind.model import (
     UNBIND_PENDING,
     Held,
     RunFacts,
+    RunKind,
     Status,
     Unreachable,
 )
@@ -122,6 +123,11 @@ class OfRun:
         """Return the run's id."""
         query = "SELECT run_id FROM runs WHERE run = ?"
         return str(self._db.execute(query, (self._run,)).fetchone()[0])
+
+    def kind(self) -> RunKind:
+        """Return what the run does."""
+        query = "SELECT kind FROM runs WHERE run = ?"
+        return RunKind(self._db.execute(query, (self._run,)).fetchone()[0])
 
     def facts(self) -> RunFacts:
         """Return what is known of the run, apart from its rows."""
@@ -436,7 +442,7 @@ def codes(statuses: Iterable[str]) -> str:
 
 
 HELD_CODES = {held: code for code, held in enumerate(Held)}
-"""The numbers by which `stored_bindings` holds whose a binding is; `bindings` has the words."""
+"""The numbers by which `stored_bindings` holds whose a binding is; the view has the words."""
 OPEN = f"status IN {codes(IS_OPEN)}"
 """Stored rows of which the server may hold the binding; as in the index `rows_open`."""
 VALID = f"status NOT IN {codes((Status.INVALID, Status.LEFT_OUT, Status.DUPLICATE))}"

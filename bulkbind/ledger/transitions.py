@@ -40,6 +40,7 @@ from bulkbind.model import (
     Held,
     NoAnswer,
     Refused,
+    RunKind,
     Status,
     Transient,
     Verdict,
@@ -295,10 +296,11 @@ def recover(db: sqlite3.Connection, now: datetime) -> int:
 
 
 def doubts(db: sqlite3.Connection) -> list[Claim]:
-    """Return every row in doubt, of any run, in order of user."""
+    """Return every row in doubt that may be bound, of any run, in order of user."""
     (text,) = db.execute(
         f"{_DOUBT} rows WHERE id IN (SELECT id FROM stored_rows INDEXED BY rows_open "  # noqa: S608  # constants
-        f"WHERE {OPEN} AND status = {_IN_DOUBT})"  # constants
+        f"WHERE {OPEN} AND status = {_IN_DOUBT}) "  # constants
+        f"AND run IN (SELECT run FROM runs WHERE kind = '{RunKind.BIND}')"
     ).fetchone()
     claims = [
         Claim(
@@ -440,7 +442,8 @@ def settle(
     bound = [
         (claim.row, outcome.status) for claim, outcome in ended if outcome.status.about.is_bound
     ]
-    db.execute(_FORGET_CELLS, (_json([row for row, _ in bound]),))
+    gone = [claim.row for claim, outcome in ended if outcome.status.about.is_gone]
+    db.execute(_FORGET_CELLS, (_json([row for row, _ in bound] + gone),))
     # A skipped row's binding is known from the run that made it.
     db.execute(_BIND, (_json([row for row, status in bound if status is not Status.SKIPPED]),))
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from bulkbind.clock import iso
-from bulkbind.ledger import staging
+from bulkbind.ledger import leaving, staging, transitions
 from bulkbind.ledger.store import (
+    CODES,
     OPEN,
     UNBIND_OPEN,
     change_each,
@@ -20,7 +21,6 @@ from bulkbind.ledger.store import (
     span,
     sql_list,
 )
-from bulkbind.ledger.transitions import answer_of
 from bulkbind.model import (
     GONE,
     IS_OURS,
@@ -30,6 +30,7 @@ from bulkbind.model import (
     Unbinding,
     UnbindKind,
     UnbindStatus,
+    ended_of,
 )
 
 if TYPE_CHECKING:
@@ -199,11 +200,13 @@ def open_of(
 def claim(db: sqlite3.Connection, items: Sequence[Unbinding]) -> None:
     """Record that requests for these may be sent from now on."""
     _mark(db, items, UnbindStatus.CLAIMED)
+    _mark_rows(db, items, Status.STAGED, Status.CLAIMED)
 
 
 def release(db: sqlite3.Connection, items: Sequence[Unbinding]) -> None:
     """Record that no request for these was sent."""
     _mark(db, items, UnbindStatus.STAGED)
+    _mark_rows(db, items, Status.CLAIMED, Status.STAGED)
 
 
 def _mark(db: sqlite3.Connection, items: Sequence[Unbinding], status: UnbindStatus) -> None:
@@ -211,6 +214,16 @@ def _mark(db: sqlite3.Connection, items: Sequence[Unbinding], status: UnbindStat
         db,
         f"UPDATE unbindings SET status = ? WHERE {_OPEN}",  # noqa: S608  # a constant
         [(status, item.row, item.kind, item.user_id) for item in items],
+    )
+
+
+def _mark_rows(
+    db: sqlite3.Connection, items: Sequence[Unbinding], before: Status, after: Status
+) -> None:
+    """Mark the rows that name what is to be unbound; those in doubt stay so."""
+    db.executemany(
+        "UPDATE stored_rows SET status = ? WHERE id = ? AND status = ?",
+        [(CODES[after], item.row, CODES[before]) for item in items if item.is_listed],
     )
 
 
@@ -224,13 +237,15 @@ def settle(db: sqlite3.Connection, now: datetime, items: Sequence[Unbinding]) ->
         [
             (
                 *(item.status, item.attempts, iso(now), item.detail),
-                *answer_of(item.last),
+                *transitions.answer_of(item.last),
                 *(item.row, item.kind, item.user_id),
             )
             for item in items
         ],
     )
+    transitions.settle(db, now, [ended_of(item) for item in items if item.is_listed])
     gone = [item for item in items if item.status.about.is_gone]
+    leaving.remember(db, (item for item in gone if item.kind is UnbindKind.LEAVE))
     db.executemany(
         "DELETE FROM bindings WHERE user_id = ? AND machine_code = ? AND device_id = ?",
         [(item.user_id, item.machine_code, item.device_id) for item in gone],

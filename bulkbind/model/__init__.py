@@ -41,7 +41,7 @@ from bulkbind.model.results import (
     EXTRA,
     AttemptRow,
     Forecast,
-    Leaving,
+    Leavers,
     Plan,
     ResultRow,
     RunSummary,
@@ -87,6 +87,7 @@ from bulkbind.model.statuses import (
 from bulkbind.model.time_spent import Hold, TimeSpent, TimeUse, Waits
 from bulkbind.model.unbindings import (
     ADOPTED,
+    BEYOND_ROWS,
     GONE,
     NOT_UNBOUND,
     UNBIND_MEANINGS,
@@ -101,4 +102,5 @@ from bulkbind.model.unbindings import (
     UndoPlan,
     UndoState,
     UndoSummary,
+    ended_of,
 )

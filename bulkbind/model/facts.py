@@ -460,6 +460,8 @@ class RunFacts(Facts):
     """Rows of the manifests that were not meant; None: all were."""
     synced = Fact[Synced | None](None)
     """None: what the manifests lack was not looked for."""
+    takes_any = Fact(False)  # noqa: FBT003  # a default
+    """Whether an unbind run unbinds what the users' lists show, also if it is not ours."""
     note = Fact("")
     """What the operator says of the run, such as the number of a change."""
     adopted = Fact[dict[str, int] | None](None)

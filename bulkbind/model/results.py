@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from bulkbind.model.facts import RunFacts
 from bulkbind.model.fields import NAME
-from bulkbind.model.statuses import NEEDS_PERSON
+from bulkbind.model.statuses import NEEDS_PERSON, RunKind
 from bulkbind.model.unbindings import NOT_UNBOUND
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class Forecast:
 
 
 @dataclass(frozen=True, slots=True)
-class Leaving:
+class Leavers:
     """What a run would unbind, as its scope's manifest names it no more."""
 
     scope: str
@@ -105,8 +105,9 @@ class Plan:
     """Rows that conditions left out, by condition; None: none was given."""
     replaces: tuple[str, int] | None = None
     """The unfinished run that it would replace, and the rows that this would withdraw."""
+    kind: RunKind = RunKind.BIND
 
-    leaving: Leaving | None = None
+    leavers: Leavers | None = None
     """What is to be unbound, as the manifests lack it; None: that is not looked for."""
 
     @property
@@ -204,6 +205,7 @@ class RunSummary:
     """Of the manifests."""
     superseded_by: str | None = None
     """Id of the run that took its place."""
+    kind: RunKind = RunKind.BIND
     settings: dict[str, Any] = field(default_factory=dict)
     """Without secrets."""
     undo: UndoState | None = None

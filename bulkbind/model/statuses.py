@@ -78,7 +78,7 @@ class PlanWord(Described):
         is_fixed=True,
     )  # fmt: skip
     NOT_OURS = "not_ours", PlanFacts(
-        "?", "not bound or adopted by this ledger for its user: --any unbinds what lists show",
+        "#", "not bound or adopted by this ledger for its user: --any unbinds what lists show",
         ("is not ours", "are not ours"), is_fixed=True, is_problem=True,
     )  # fmt: skip
     DUPLICATE = "duplicate", PlanFacts(
@@ -244,8 +244,7 @@ ROW_TRANSITIONS: dict[Status | None, dict[Status, str]] = {
         Status.WITHDRAWN: "another run takes its run's place, or its run is undone",
         Status.INVALID: "another row has its device, which is an error",
         Status.DUPLICATE: "another row has its device for another user, and counts",
-        Status.UNBOUND: "unbound, as its unbinding says",
-        Status.ALREADY_GONE: "the ledger, or its unbinding, says so",
+        Status.ALREADY_GONE: "the ledger knows so, or lists show so",
         Status.CHANGED: "the list shows the device under another id",
         Status.NOT_OURS: "this ledger has not bound or adopted it for its user",
     },
@@ -255,6 +254,9 @@ ROW_TRANSITIONS: dict[Status | None, dict[Status, str]] = {
         Status.FAILED: "refused, or out of attempts",
         Status.STAGED: "surely not done: it was put off, or is to be sent again",
         Status.IN_DOUBT: "no answer came, or it was found claimed at start-up",
+        Status.UNBOUND: "unbound; or no answer came, and the list no longer shows it",
+        Status.ALREADY_GONE: "the server says, or its list shows, that it was gone before",
+        Status.CHANGED: "the list shows the device under another id",
     },
     Status.FAILED: {Status.IN_DOUBT: _UNASKED},
     Status.BOUND: {Status.IN_DOUBT: _UNASKED},
@@ -266,6 +268,8 @@ ROW_TRANSITIONS: dict[Status | None, dict[Status, str]] = {
         Status.STAGED: "two lists do not show it",
         Status.FAILED: "two lists do not show it, and it was refused or is out of attempts",
         Status.WITHDRAWN: "two lists do not show it, and another run took its run's place",
+        Status.UNBOUND: "it was to be unbound, and two lists do not show it",
+        Status.CHANGED: "it was to be unbound, and two lists show the device under another id",
         Status.INVALID: "another row has its device, which is an error",
         Status.DUPLICATE: "another row has its device for another user, and counts",
     },

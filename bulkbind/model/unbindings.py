@@ -7,7 +7,8 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, TypedDict
 
 from bulkbind.model.facts import RunFacts
-from bulkbind.model.statuses import PENDING, Described, StatusFacts
+from bulkbind.model.rows import Claim, Device, Ended, Outcome
+from bulkbind.model.statuses import PENDING, Described, Status, StatusFacts
 
 if TYPE_CHECKING:
     from bulkbind.model.attempts import Attempt
@@ -136,6 +137,25 @@ class Unbinding:
     """Whether an unanswered request may have been carried out."""
     last: Attempt | None = None
     detail: str = ""
+
+    @property
+    def is_listed(self) -> bool:
+        """Whether a row of its run lists it to be unbound, and so ends with it."""
+        return self.kind is UnbindKind.LEAVE and self.row % _POSITIONS < BEYOND_ROWS
+
+
+_POSITIONS = 1 << 40
+BEYOND_ROWS = 1 << 39
+"""The first position in a run of a leaver that no row of it names."""
+
+
+def ended_of(item: Unbinding) -> Ended:
+    """Return how the row ends that lists a binding, once that is unbound or cannot be."""
+    device = Device(item.user_id, item.machine_code)
+    claim = Claim(item.row, device, attempts=item.attempts, last=item.last)
+    is_unsent = not item.attempts and not item.was_sent
+    outcome = Outcome(Status(item.status), item.device_id, detail=item.detail, is_unsent=is_unsent)
+    return claim, outcome
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from bulkbind.model import EXTRA, Forecast, Leaving, Plan, PlanWord
+from bulkbind.model import EXTRA, Forecast, Leavers, Plan, PlanWord, RunKind
 from bulkbind.model.wording import counted, verb
 from bulkbind.redaction import Lines, lines
 from bulkbind.report.markdown import code, plain, table
@@ -27,6 +27,7 @@ def plan_json(plan: Plan) -> dict[str, Any]:
     forecast = plan.forecast
     shown: dict[str, Any] = {
         "version": 1,
+        "kind": plan.kind,
         "manifests": list(plan.manifests),
         "rows": plan.rows,
         "counts": plan.counts | ({} if plan.extra is None else {"extra": plan.extra}),
@@ -49,7 +50,7 @@ def plan_json(plan: Plan) -> dict[str, Any]:
         "refused": plan.is_refused,
         "first": plan.first,
         "left_out": plan.left_out,
-        "leaving": None if plan.leaving is None else asdict(plan.leaving),
+        "leavers": None if plan.leavers is None else asdict(plan.leavers),
         "replaces": dict(zip(("run_id", "rows"), plan.replaces, strict=True))
         if plan.replaces
         else None,
@@ -66,15 +67,16 @@ def plan_sentence(plan: Plan) -> str:
     `110 of 130 devices of 6 users are to be bound. 11 are bound already. 8 break a rule.`
     """
     devices = f"{counted(plan.rows, 'devices')} of {counted(plan.user_count, 'users')}"
-    bind = plan.counts.get(PlanWord.BIND, 0)
-    told = [f"{bind:,} of {devices} {verb(bind, *PlanWord.BIND.about.said)}"]
-    others = [word for word in PlanWord if word is not PlanWord.BIND]
+    does = PlanWord.BIND if plan.kind is RunKind.BIND else PlanWord.UNBIND
+    count = plan.counts.get(does, 0)
+    told = [f"{count:,} of {devices} {verb(count, *does.about.said)}"]
+    others = [word for word in PlanWord if word is not does]
     told += [
         f"{n:,} {verb(n, *word.about.said)}" for word in others if (n := plan.counts.get(word))
     ]
-    if (leaving := plan.leaving) and leaving.devices:
-        are = verb(leaving.devices, "is", "are")
-        told.append(f"{leaving.devices:,} that left the manifest {are} to be unbound")
+    if (leavers := plan.leavers) and leavers.devices:
+        are = verb(leavers.devices, "is", "are")
+        told.append(f"{leavers.devices:,} that left the manifest {are} to be unbound")
     return f"{'. '.join(told)}."
 
 
@@ -97,9 +99,9 @@ def _markdown(plan: Plan) -> Iterator[str]:
     ]
     if plan.extra is not None:
         counted_words.append((EXTRA[0], plan.extra, EXTRA[1]))
-    if plan.leaving is not None:
+    if plan.leavers is not None:
         sign = PlanWord.UNBIND.about.sign
-        counted_words.append((sign, plan.leaving.devices, plain(_leaves(plan.leaving))))
+        counted_words.append((sign, plan.leavers.devices, plain(_leaves(plan.leavers))))
     yield from table(("", "rows", "what"), (item for item in counted_words if item[1]))
     yield ""
     yield f"Forecast: {plain(_forecast(plan))}"
@@ -130,7 +132,7 @@ def _lines(plan: Plan, *, is_brief: bool) -> Iterator[str]:
         yield f"    {PlanWord.LEFT_OUT.about.sign} {count:>7,}  {condition}"
     if plan.extra is not None:
         yield f"  {EXTRA[0]} {plan.extra:>9,}  {EXTRA[1]}"
-    yield from _leaving(plan.leaving)
+    yield from _leavers(plan.leavers)
     if n := plan.not_proven:
         ones = f"{counted(n, 'known ones')} {verb(n, 'is', 'are')}"
         yield f"  ({ones} on no list, but nothing proves {verb(n, 'it', 'them')} gone)"
@@ -146,34 +148,35 @@ def _lines(plan: Plan, *, is_brief: bool) -> Iterator[str]:
         )
 
 
-def _leaving(leaving: Leaving | None) -> Iterator[str]:
-    if leaving is None:
+def _leavers(leavers: Leavers | None) -> Iterator[str]:
+    if leavers is None:
         return
     sign = PlanWord.UNBIND.about.sign
-    yield f"  {sign} {leaving.devices:>9,}  {_leaves(leaving)}"
-    for item in leaving.first[:MOST_MOVED]:
+    yield f"  {sign} {leavers.devices:>9,}  {_leaves(leavers)}"
+    for item in leavers.first[:MOST_MOVED]:
         yield f"    {sign} {item['machine_code']} of user {item['user_id']}"
-    if (more := leaving.devices - MOST_MOVED) > 0:
+    if (more := leavers.devices - MOST_MOVED) > 0:
         yield f"    … and {more:,} more (plan --json has them)"
-    if leaving.is_beyond:
+    if leavers.is_beyond:
         yield (
-            f"  that is more than {leaving.most} (--max-unbinds): run stops with 3 unless a person "
+            f"  that is more than {leavers.most} (--max-unbinds): run stops with 3 unless a person "
             "types the number"
         )
 
 
-def _leaves(leaving: Leaving) -> str:
-    of_all = f"of {leaving.bound:,} bound in the scope {leaving.scope}"
+def _leaves(leavers: Leavers) -> str:
+    of_all = f"of {leavers.bound:,} bound in the scope {leavers.scope}"
     return f"{of_all}: not in the manifest any more, to unbind"
 
 
 def _unfinished(plan: Plan) -> Iterator[str]:
+    does = "run" if plan.kind is RunKind.BIND else "unbind"
     if plan.going_on:
-        yield f"run {plan.going_on} of these manifests is not finished: run goes on with it"
+        yield f"run {plan.going_on} of these manifests is not finished: {does} goes on with it"
     if plan.replaces:
         run_id, left = plan.replaces
         yield (
-            f"run {run_id} is not finished: run would take its place, and withdraw its "
+            f"run {run_id} is not finished: {does} would take its place, and withdraw its "
             f"{counted(left, 'rows')} (`bulkbind resume` sends them first)"
         )
 
@@ -182,7 +185,9 @@ def _forecast(plan: Plan) -> str:
     text = forecast_text(plan.forecast)
     if plan.is_refused:
         return f"nothing is sent while rows break a rule; with --on-invalid skip: {text}"
-    if plan.first is not None and plan.counts[PlanWord.BIND] > plan.first:
+    if plan.first is not None and plan.counts[PlanWord.BIND] + plan.counts[PlanWord.UNBIND] > (
+        plan.first
+    ):
         return f"{text}; then it stops with 3 (--first {plan.first:,})"
     return text
 
@@ -225,7 +230,7 @@ def _marks(counts: dict[str, int], between: str = "  ") -> str:
 
 def forecast_text(forecast: Forecast) -> str:
     """Return what a run would cost, as one line."""
-    parts = [counted(forecast.binds, "binds")]
+    parts = [counted(forecast.binds, "binds")] if forecast.binds or not forecast.unbinds else []
     parts += [counted(forecast.unbinds, "unbinds")] if forecast.unbinds else []
     parts += [counted(forecast.lists, "lists")] if forecast.lists else []
     calls = f"{counted(forecast.calls, 'calls')} ({', '.join(parts)})"

@@ -10,9 +10,11 @@ from bulkbind.model import (
     COMES_BACK,
     GONE,
     IS_BOUND,
+    IS_GONE,
     IS_PENDING,
     MEANINGS,
     PENDING,
+    RunKind,
     RunState,
     RunSummary,
     Status,
@@ -68,20 +70,22 @@ def write_summary(path: Path, summary: RunSummary) -> None:
 def sentence(summary: RunSummary) -> str:
     """Return how many devices are bound, and what became of the others.
 
-    `117 of 130 devices are bound: 104 now, 2 found on the server, 11 known. 12 need you.`
+    `117 of 130 devices are bound: 104 now, 2 found on the server, 11 known. 12 need you.`; of a run
+    that unbinds, how many are unbound.
     """
     counts = summary.counts
     if undo := summary.undo:
         gone = sum(undo["counts"].get(status, 0) for status in GONE)
         are = verb(gone, "is", "are")
         return f"Undone: {counted(gone, 'devices')} of this run {are} unbound again."
-    bound = {status: counts[status] for status in IS_BOUND if counts.get(status)}
-    total, many = sum(bound.values()), counted(summary.total, "devices")
-    how = ", ".join(f"{count:,} {_said(status, count)}" for status, count in bound.items())
-    told = [f"{total:,} of {many} {verb(total, 'is', 'are')} bound" + (f": {how}" if how else "")]
+    does, wanted = ("bound", IS_BOUND) if summary.kind is RunKind.BIND else ("unbound", IS_GONE)
+    done = {status: counts[status] for status in wanted if counts.get(status)}
+    total, many = sum(done.values()), counted(summary.total, "devices")
+    how = ", ".join(f"{count:,} {_said(status, count)}" for status, count in done.items())
+    told = [f"{total:,} of {many} {verb(total, 'is', 'are')} {does}" + (f": {how}" if how else "")]
     if needing := sum(summary.needing.values()):
         told.append(f"{needing:,} {verb(needing, 'needs', 'need')} you")
-    known = {*IS_BOUND, *IS_PENDING, *summary.needing}
+    known = {*wanted, *IS_PENDING, *summary.needing}
     others = [status for status in Status if status not in known]
     told += [f"{counts[s]:,} {_said(s, counts[s])}" for s in others if counts.get(s)]
     if left := counts.get(PENDING):

@@ -7,10 +7,11 @@ import math
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from bulkbind.app.reports import Report, write_report
 from bulkbind.app.session.eta import Gauge
+from bulkbind.app.session.leaving import Leaving
 from bulkbind.app.session.progress import Progress, Timeline
 from bulkbind.app.session.session import (
     NAMES_CODES,
@@ -28,7 +29,7 @@ from bulkbind.errors import ExitCode, LedgerError
 from bulkbind.ledger import ledger_of, places_of
 from bulkbind.ledger.store import span
 from bulkbind.logs import bound, logger
-from bulkbind.model import LimitFound, LiveFacts, RunFacts, RunState, UnbindKind
+from bulkbind.model import LimitFound, LiveFacts, RunFacts, RunKind, RunState, UnbindKind
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -104,7 +105,11 @@ async def send(
 
     ledger.on_settled, ledger.on_doubted = on_settled, on_doubted
     parts = Parts(api, ledger, pacer, stop, clock)
-    sender = _Sender(session, ledger, parts, run, breaker, on_left=progress.unbound)
+    sender: Sender = (
+        _Sender(session, ledger, parts, run, breaker, on_left=progress.unbound)
+        if await ledger.kind_of(run) is RunKind.BIND
+        else Leaving(session, ledger, parts, run, on_settled)
+    )
     began_at = iso(clock.utc_now())
 
     def spent() -> RunFacts:
@@ -223,8 +228,29 @@ class _Notes:
             self._task.add_done_callback(lambda task: task.cancelled() or task.exception())
 
 
+class Sender(Protocol):
+    """Sends the rows of a run."""
+
+    again: int
+    """Binds sent again after a time-out."""
+
+    @property
+    def lists(self) -> int:
+        """List calls made."""
+
+    @property
+    def backed_off_s(self) -> float:
+        """Total seconds of backoff over all devices."""
+
+    async def send(self, first: int | None) -> None:
+        """Send what is left, or *first* rows of it."""
+
+    def widen(self, concurrency: int) -> None:
+        """Have workers for so many requests at once from now on."""
+
+
 class _Sender:
-    """Sends a run: the staged rows, then, in groups, the moved ones, then unbinds what leaves."""
+    """Sends a run that binds: the staged rows, then the moved ones, then unbinds what leaves."""
 
     def __init__(
         self,
@@ -260,20 +286,25 @@ class _Sender:
 
     async def send(self, first: int | None) -> None:
         """*first*: as in `run`; a pilot moves nothing, and nothing leaves."""
-        await self._send_staged(first)
-        if first is not None:
-            return
-        await self._move()
-        if not self._session.stop.is_set and await self._ledger.unbindings.count_left(
-            self._run, UnbindKind.LEAVE
-        ):
-            leaver = self._unbinder(self._on_left)
-            await self._unbind(leaver, UnbindKind.LEAVE, span(self._run)[1])
-            self.lists += leaver.lists
-
-    async def _move(self) -> None:
-        unbindings, stop = self._ledger.unbindings, self._session.stop
         mover = self._unbinder(lambda _items: None)
+        await mover.find_out(self._run)
+        await self._send_staged(first)
+        if first is None:
+            await self._move(mover)
+            await self._let_leave()
+        self.lists += mover.lists
+
+    async def _let_leave(self) -> None:
+        """Unbind what leaves, unless the binds have stopped."""
+        count_left = self._ledger.unbindings.count_left
+        if self._session.stop.is_set or not await count_left(self._run, UnbindKind.LEAVE):
+            return
+        leaver = self._unbinder(self._on_left)
+        await self._unbind(leaver, UnbindKind.LEAVE, span(self._run)[1])
+        self.lists += leaver.lists
+
+    async def _move(self, mover: Unbinder) -> None:
+        unbindings, stop = self._ledger.unbindings, self._session.stop
         while not stop.is_set:
             # In groups, so that no device is long without a user.
             last = await unbindings.next_rows(self._run, UnbindKind.MOVE, MOVED_AT_ONCE)
@@ -282,7 +313,6 @@ class _Sender:
             await self._unbind(mover, UnbindKind.MOVE, last)
             if not stop.is_set:
                 await self._send_staged(None)
-        self.lists += mover.lists
 
     def _unbinder(self, on_settled: Callable[[Sequence[Unbinding]], None]) -> Unbinder:
         settings = self._session.settings

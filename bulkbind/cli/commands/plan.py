@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bulkbind.app.plan import plan, save_plan
+from bulkbind.app.session.session import Leave
 from bulkbind.cli import options
 from bulkbind.cli.console import Console, is_interactive, say
 from bulkbind.cli.here import MANIFEST, command as command_here, completed
@@ -19,7 +20,7 @@ from bulkbind.cli.running import (
     print_lines,
     run_until_done,
 )
-from bulkbind.errors import ExitCode
+from bulkbind.errors import ExitCode, UsageError
 from bulkbind.model import PlanWord
 from bulkbind.model.fields import DETAILS
 from bulkbind.report.plan_text import plan_json, plan_markdown, plan_text
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from bulkbind.engine import StopSignal
 
 
-HELP = f"""Show what `run` would do with the manifests; nothing is sent and nothing recorded.
+HELP = f"""Show what `run`, or `unbind`, would do with the manifests; nothing is sent or recorded.
 
 Give it the options of the run. It needs no token unless --refresh or --rebind-missing is given,
 and can be called while a run is sending.
@@ -39,14 +40,16 @@ and can be called while a run is sending.
 \b
 +  to bind                  =  already bound         ~  bound under another {DETAILS}
 >  bound to another user    2  a row twice           !  a rule is broken
--  not on the server        ?  only on the server    …  in doubt
-/  left out by --where
+_  not on the server        ?  only on the server    …  in doubt
+/  left out by --where      -  to unbind             0  not bound any more
+#  not ours to unbind
 
 \b
 Examples:
   bulkbind plan fleet.csv --config bulkbind.yaml
   bulkbind plan fleet.csv --refresh --extra --save plan.json
   bulkbind plan manifests/ --as md > comment.md
+  bulkbind plan leavers.csv --unbind
 
 Exit codes: 0 no problem, 1 some rows could not be bound, 2 a manifest could not be read,
 3 the server's lists could not be read.
@@ -63,6 +66,8 @@ Exit codes: 0 no problem, 1 some rows could not be bound, 2 a manifest could not
     is_flag=True,
     help="with --refresh: count also what is on the server but not in the manifests",
 )
+@options.option("--unbind", is_flag=True, help="show what `unbind` would do, not `run`")
+@options.takes_any
 @options.path(
     "--save",
     help="keep the plan for `run --plan FILE`, which refuses once manifest or ledger have moved",
@@ -83,6 +88,8 @@ def command(
     *,
     first: int | None,
     extra: bool,
+    unbind: bool,
+    takes_any: bool,
     save: Path | None,
     as_json_: bool,
     form: str,
@@ -92,8 +99,13 @@ def command(
     with explained():
         consent = consent_from(given)
         settings = consent.settings
+        if (save is not None and unbind) or (takes_any and not unbind):
+            raise UsageError(
+                "--save keeps a plan for `run --plan`, and --any is one of `unbind`",
+                hint="`unbind` asks for the number of its devices: --yes-unbind N",
+            )
         configure_logs(settings.log, is_quiet=True)
-        if settings.manifest.reads_lists:
+        if settings.manifest.reads_lists and not unbind:
             consent.require(can_ask=is_interactive())
 
         async def work(stop: StopSignal) -> ExitCode:
@@ -101,9 +113,10 @@ def command(
             found = await plan(
                 manifests,
                 settings,
-                refresh=reads.reads_lists,
+                refresh=reads.reads_lists and not unbind,
                 extra=extra,
                 first=first,
+                leave=Leave(takes_any=takes_any) if unbind else None,
                 listener=Console(asks=is_interactive(), consent=consent),
                 stop=stop,
             )

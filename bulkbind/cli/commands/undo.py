@@ -19,7 +19,7 @@ from bulkbind.cli.running import (
     print_json,
     run_until_done,
 )
-from bulkbind.cli.send import DRAINING
+from bulkbind.cli.send import DRAINING, show
 from bulkbind.model import RunState
 from bulkbind.report.undo_report import undo_json, undo_text
 from bulkbind.settings import Group
@@ -34,15 +34,13 @@ if TYPE_CHECKING:
 @click.argument("run_id", metavar="RUN", shell_complete=runs_of)
 @options.config
 @options.settings(Group.LEDGER, Group.OUT)
+@options.yes_unbind
 @options.option(
-    "--yes-unbind",
-    type=click.IntRange(min=0),
-    metavar="N",
-    help="do not ask: N devices are meant; if it would be another number, none is unbound",
+    "--yes", is_flag=True, help="do not ask before what the run has unbound is bound again"
 )
 @options.settings(Group.NETWORK, Group.PACE, Group.SENDING)
 @options.output_options
-def command(run_id: str, *, yes_unbind: int | None, **given: Any) -> None:
+def command(run_id: str, *, yes_unbind: int | None, yes: bool, **given: Any) -> None:
     """Unbind what a run bound, and only that.
 
     RUN is its id or the beginning of it. Rows that were `already_bound` or `skipped` are left
@@ -50,7 +48,7 @@ def command(run_id: str, *, yes_unbind: int | None, **given: Any) -> None:
     and once more where it lacks something. On a terminal the number of devices has to be typed.
     What was cut off, even by kill -9, the same command goes on with. Given again later, it tries
     again what could not be unbound, and what was already gone. What the run had not sent yet is
-    withdrawn.
+    withdrawn. What a run has unbound, of `bulkbind unbind`, is bound again in a run of its own.
 
     \b
     undo.csv   one line per device: unbound, already_gone, changed, failed or pending
@@ -67,7 +65,7 @@ def command(run_id: str, *, yes_unbind: int | None, **given: Any) -> None:
         consent = consent_from(given)
         settings = consent.settings
         configure_logs(settings.log, is_quiet=given["quiet"])
-        asks = is_interactive() and yes_unbind is None
+        asks = is_interactive() and yes_unbind is None and not yes
         consent.require(can_ask=asks)
         console = Console(is_quiet=given["quiet"], asks=asks, consent=consent)
 
@@ -85,9 +83,12 @@ def command(run_id: str, *, yes_unbind: int | None, **given: Any) -> None:
 
 
 def _show(result: UndoResult, *, is_quiet: bool, is_json: bool) -> None:
+    if result.again is not None:
+        show(result.again, is_quiet=is_quiet, is_json=is_json and result.summary is None)
     if result.summary is None:
-        say(result.hint)
-        print_failure(result.hint, "", result.exit_code)
+        if result.again is None:
+            say(result.hint)
+            print_failure(result.hint, "", result.exit_code)
         return
     if not is_quiet or result.exit_code:
         if not logs_only():  # the log has `undo.finished`
