@@ -434,7 +434,7 @@ class Staging:
 
         *known*: the digest of the files, which must not change meanwhile.
         """
-        number = await self._ledger.begin(run_record(self._session, self._run_id, known))
+        number = await self._begin(self._run_id, known)
         async with self._discarding(number):
             if not await self._repeated(number):
                 await self._stage(number)

@@ -212,7 +212,7 @@ class Changes(Facts):
     """Id of the previous run."""
     added = Fact(0, words="added")
     """Devices that the previous run did not name."""
-    removed = Fact(0, words="no longer named (they stay bound)")
+    removed = Fact(0, words="no longer named")
     """Devices that this run does not name."""
     renamed = Fact(0, words=f"bound under another {DETAILS} (--rebind sends the new ones)")
     """Devices bound under other optional values than the manifest has now."""

@@ -99,7 +99,7 @@ def _markdown(plan: Plan) -> Iterator[str]:
     ]
     if plan.extra is not None:
         counted_words.append((EXTRA[0], plan.extra, EXTRA[1]))
-    if plan.leavers is not None:
+    if plan.leavers is not None and plan.leavers.devices:
         sign = PlanWord.UNBIND.about.sign
         counted_words.append((sign, plan.leavers.devices, plain(_leaves(plan.leavers))))
     yield from table(("", "rows", "what"), (item for item in counted_words if item[1]))
@@ -151,6 +151,10 @@ def _lines(plan: Plan, *, is_brief: bool) -> Iterator[str]:
 def _leavers(leavers: Leavers | None) -> Iterator[str]:
     if leavers is None:
         return
+    if not leavers.devices:
+        bound = counted(leavers.bound, "devices")
+        yield f"  of the {bound} bound in the scope {leavers.scope}, none has left the manifest"
+        return
     sign = PlanWord.UNBIND.about.sign
     yield f"  {sign} {leavers.devices:>9,}  {_leaves(leavers)}"
     for item in leavers.first[:MOST_MOVED]:
@@ -165,8 +169,7 @@ def _leavers(leavers: Leavers | None) -> Iterator[str]:
 
 
 def _leaves(leavers: Leavers) -> str:
-    of_all = f"of {leavers.bound:,} bound in the scope {leavers.scope}"
-    return f"{of_all}: not in the manifest any more, to unbind"
+    return f"to unbind: of {leavers.bound:,} bound in the scope {leavers.scope}, left the manifest"
 
 
 def _unfinished(plan: Plan) -> Iterator[str]:

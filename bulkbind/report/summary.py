@@ -139,7 +139,7 @@ def as_text(
         told.append(f"cleaned: names of {counted(summary.cleaned, 'rows')}, each in `detail`")
     told += asked_text(summary.facts)
     told += scope_text(summary)
-    told += _changes(summary.facts.changes)
+    told += _changes(summary.facts)
     told += _refreshed(summary.facts.refreshed)
     told += _pace(summary)
     if undo := summary.undo:
@@ -211,9 +211,13 @@ def scope_text(summary: RunSummary) -> list[str]:
     return [f"scope {synced['scope']}: {bound} known as bound; left: {ended or 'none'}"]
 
 
-def _changes(changes: Changes) -> list[str]:
+def _changes(facts: RunFacts) -> list[str]:
+    changes = facts.changes
     parts = [f"{counted(count, 'devices')} {words}" for count, words in changes.counted()]
-    return [f"since run {changes.since}: " + ", ".join(parts)] if parts else []
+    if not parts:
+        return []
+    stays = "; what is not named stays bound" if changes.removed and not facts.synced else ""
+    return [f"since run {changes.since}: {', '.join(parts)}{stays}"]
 
 
 def _refreshed(found: Refreshed | None) -> list[str]:

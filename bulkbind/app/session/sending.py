@@ -422,4 +422,5 @@ def _needs_person(summary: RunSummary, fail_on: FailOn) -> bool:
     """Return whether a finished run has rows that *fail_on* makes an error."""
     if fail_on == "none" or not summary.needs_person:
         return False
-    return fail_on == "any" or summary.facts.changes.newly_failed != 0
+    is_left = not summary.needing  # of what left the manifest, which no earlier run can tell
+    return fail_on == "any" or is_left or summary.facts.changes.newly_failed != 0
