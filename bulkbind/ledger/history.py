@@ -59,7 +59,7 @@ SELECT u.kind, u.status, u.user_id, u.device_id, coalesce(u.settled_at, ''),
        u.http_status, u.code, u.message, u.trace_id
   FROM unbindings u JOIN rows r ON r.id = u.row JOIN runs n ON n.run = r.run
   LEFT JOIN undos d ON d.run = r.run
- WHERE u.row = ?
+ WHERE u.row = ? AND u.kind <> 'leave' -- what a row lists to be unbound, it tells itself
 """
 _TAKEN_NAMES = (
     *("kind", "status", "user_id", "device_id", "at", "operator", "http_status", "code"),

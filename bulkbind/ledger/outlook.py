@@ -28,6 +28,7 @@ from bulkbind.model import (
     CAN_RESUME,
     IS_BOUND,
     IS_OVER,
+    IS_PENDING,
     PlanWord,
     Problem,
     ProblemGroups,
@@ -156,8 +157,6 @@ def _planned(status: Status) -> str:
 
 
 _WORD = f"CASE r.status {' '.join(map(_planned, Status))} END"
-_UNBINDS = (Status.STAGED, Status.CLAIMED)
-"""The states of rows that an unbind run is to unbind."""
 
 
 class Wanted(NamedTuple):
@@ -175,7 +174,9 @@ class Outlook(OfUsers, KnownReader):
         """Return the SQL for the `PlanWord` of a stored row of this run."""
         if self.kind() is RunKind.BIND:
             return _WORD
-        return f"CASE WHEN r.status IN {codes(_UNBINDS)} THEN '{PlanWord.UNBIND}' ELSE {_WORD} END"
+        return (
+            f"CASE WHEN r.status IN {codes(IS_PENDING)} THEN '{PlanWord.UNBIND}' ELSE {_WORD} END"
+        )
 
     def counts(self) -> tuple[dict[str, int], str]:
         """Return the rows by every `PlanWord`, and the mark.

@@ -120,7 +120,7 @@ CASE WHEN r.duplicate_of IS NULL
      THEN trim(r.detail || CASE WHEN EXISTS (SELECT 1 FROM unbindings) THEN coalesce('; ' || (
           SELECT group_concat(CASE u.kind WHEN 'undo' THEN 'unbound again by undo, ' || u.settled_at
                                           ELSE 'moved from user ' || u.user_id END, '; ')
-            FROM unbindings u WHERE u.row = r.id AND u.status IN {sql_list(GONE)}), '') ELSE '' END,
+            FROM unbindings u WHERE u.row = r.id AND u.kind <> 'leave' AND u.status IN {sql_list(GONE)}), '') ELSE '' END,
           '; ')
      ELSE (SELECT 'same device as ' || (s.form ->> 'name') || ':' || f.line
                   || CASE WHEN f.user_id = r.user_id THEN '' ELSE ' for user ' || f.user_id END

@@ -42,10 +42,15 @@ def old(tmp_path):
 
 @pytest.mark.parametrize("ledger", LEDGERS, ids=lambda path: path.stem)
 def test_an_old_ledger_gives_the_summary_that_it_gave(tmp_path, ledger):
-    """Each key of summary.json, in its place, as it was written when the facts had no type."""
+    """Each key of summary.json, in its place, as it was written when the facts had no type.
+
+    Only the kind of the run is told besides.
+    """
     path = Path(shutil.copyfile(ledger, tmp_path / "ledger.db"))
 
-    assert summary_text(path) == ledger.with_suffix(".summary.json").read_text("utf-8")
+    assert summary_text(path).replace('  "kind": "bind",\n', "", 1) == ledger.with_suffix(
+        ".summary.json"
+    ).read_text("utf-8")
 
 
 def test_facts_of_another_version_are_kept(old):

@@ -90,6 +90,7 @@ async def test_a_plan_counts_as_the_run_then_does(tmp_path, sandbox):
         "invalid": 0,
         "left_out": 0,
         "failed": 0,
+        **dict.fromkeys(("unbind", "gone", "not_ours"), 0),
     }
     assert plan.moved == ({"machine_code": "SN000002", "from": "user_2", "to": "user_9"},)
     assert result.report is not None

@@ -39,6 +39,14 @@ note = options.option(
 )
 
 
+rehearse = options.option(
+    "--rehearse",
+    is_flag=True,
+    help="run against a sandbox in this process; with a ledger that is thrown away: nothing real "
+    "is touched",
+)
+
+
 @options.command("run", is_brief=True)
 @click.argument("manifests", nargs=-1, required=True, metavar="MANIFEST...")
 @options.config
@@ -46,12 +54,7 @@ note = options.option(
 @options.settings(Group.NETWORK, Group.PACE, Group.SENDING, Group.END)
 @options.first
 @options.settings(Group.STAGING)
-@options.option(
-    "--rehearse",
-    is_flag=True,
-    help="run against a sandbox in this process; with a ledger that is thrown away: nothing real "
-    "is touched",
-)
+@rehearse
 @behaviour_options
 @options.path(
     "--plan",

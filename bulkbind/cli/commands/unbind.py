@@ -11,7 +11,7 @@ from bulkbind.app.rehearse import rehearse as rehearse_run
 from bulkbind.app.session.session import Leave
 from bulkbind.app.unbind import unbind
 from bulkbind.cli import options
-from bulkbind.cli.commands.run import note
+from bulkbind.cli.commands.run import note, rehearse
 from bulkbind.cli.commands.sandbox import behaviour_from, behaviour_options
 from bulkbind.cli.here import again
 from bulkbind.cli.running import explained
@@ -34,12 +34,7 @@ if TYPE_CHECKING:
 @options.first
 @options.setting("on_invalid")
 @options.takes_any
-@options.option(
-    "--rehearse",
-    is_flag=True,
-    help="bind and unbind them in a sandbox in this process; with a ledger that is thrown away: "
-    "nothing real is touched",
-)
+@rehearse
 @behaviour_options
 @options.yes_unbind
 @note
@@ -63,7 +58,8 @@ def command(
     unbound, under the device id that it knows: the user's list is read first, and once more where
     it lacks something. On a terminal the number of devices has to be typed. What was cut off, even
     by kill -9, the same command goes on with, and so does `bulkbind resume`. What is unbound
-    already costs no request. `bulkbind undo` of such a run binds again what it unbound.
+    already costs no request. `bulkbind undo` of such a run binds again what it unbound. A rehearsal
+    binds the devices in its sandbox first.
 
     \b
     Examples:

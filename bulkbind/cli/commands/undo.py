@@ -35,12 +35,9 @@ if TYPE_CHECKING:
 @options.config
 @options.settings(Group.LEDGER, Group.OUT)
 @options.yes_unbind
-@options.option(
-    "--yes", is_flag=True, help="do not ask before what the run has unbound is bound again"
-)
 @options.settings(Group.NETWORK, Group.PACE, Group.SENDING)
 @options.output_options
-def command(run_id: str, *, yes_unbind: int | None, yes: bool, **given: Any) -> None:
+def command(run_id: str, *, yes_unbind: int | None, **given: Any) -> None:
     """Unbind what a run bound, and only that.
 
     RUN is its id or the beginning of it. Rows that were `already_bound` or `skipped` are left
@@ -65,7 +62,7 @@ def command(run_id: str, *, yes_unbind: int | None, yes: bool, **given: Any) -> 
         consent = consent_from(given)
         settings = consent.settings
         configure_logs(settings.log, is_quiet=given["quiet"])
-        asks = is_interactive() and yes_unbind is None and not yes
+        asks = is_interactive() and yes_unbind is None
         consent.require(can_ask=asks)
         console = Console(is_quiet=given["quiet"], asks=asks, consent=consent)
 

@@ -11,6 +11,7 @@ from bulkbind.model import (
     COMES_BACK,
     GONE,
     IS_BOUND,
+    IS_GONE,
     IS_OPEN,
     IS_OURS,
     MEANINGS,
@@ -22,6 +23,7 @@ from bulkbind.model import (
     VERDICTS,
     NoAnswer,
     PlanWord,
+    RunKind,
     RunState,
     RunSummary,
     Status,
@@ -49,8 +51,9 @@ def test_the_lists_that_follow_from_the_table():
     assert IS_BOUND == ("bound", "already_bound", "skipped")
     assert IS_OURS == ("bound",)
     assert IS_OPEN == ("claimed", "in_doubt")
-    assert NEEDS_PERSON == ("invalid", "failed", "in_doubt", "moved")
-    assert set(COMES_BACK) == {"invalid", "failed", "in_doubt", PENDING}
+    assert IS_GONE == ("unbound", "already_gone")
+    assert NEEDS_PERSON == ("invalid", "failed", "in_doubt", "moved", "changed", "not_ours")
+    assert set(COMES_BACK) == {"invalid", "failed", "in_doubt", "changed", "not_ours", PENDING}
     assert set(TO_SEE_TO) == {*COMES_BACK, "moved"}
     assert GONE == ("unbound", "already_gone")
     assert NOT_UNBOUND == ("changed", "failed")
@@ -79,7 +82,7 @@ def test_the_live_display_has_a_style_for_every_status():
 
     assert {s for s, style in styles.items() if style == "green"} == {*IS_BOUND, "unbound"}
     assert {s for s, style in styles.items() if style == "yellow"} == {
-        *("in_doubt", "moved", "changed", "staged", "claimed"),
+        *("in_doubt", "moved", "changed", "not_ours", "staged", "claimed"),
     }
 
 
@@ -104,7 +107,8 @@ def test_a_mail_says_what_to_do(status):
 @pytest.mark.parametrize("status", [status for status in Status if not status.about.needs_person])
 def test_the_first_sentence_has_words_for_every_status(status, count):
     """Of one row and of several; those that need a person are said to need one."""
-    said = sentence(RunSummary("r", RunState.DONE, (), {status.shown: count}, ()))
+    kind = RunKind.UNBIND if status.about.is_gone else RunKind.BIND
+    said = sentence(RunSummary("r", RunState.DONE, (), {status.shown: count}, (), kind=kind))
 
     assert f"{count} {status.about.said[count - 1]}" in said
 
