@@ -10,7 +10,15 @@ from typing import Any
 
 from bulkbind.app.schema import DIALECT
 from bulkbind.errors import ExitCode
-from bulkbind.model import ADOPTED, MEANINGS, UNBIND_MEANINGS, PlanWord, RunFacts, RunState
+from bulkbind.model import (
+    ADOPTED,
+    MEANINGS,
+    UNBIND_MEANINGS,
+    PlanWord,
+    RunFacts,
+    RunKind,
+    RunState,
+)
 from bulkbind.model.results import CUT_OFF
 
 Schema = dict[str, Any]
@@ -66,6 +74,7 @@ COUNT = {"type": "integer", "minimum": 0}
 RUN_ID = _text("the run's id")
 MANIFESTS = _list({"type": "string"}, "the names of the manifests")
 STATE = _text(f"the run's state: {', '.join((*RunState, CUT_OFF))}")
+KIND = _text(f"what the run does: {', '.join(RunKind)}")
 COUNTS = _map(COUNT, f"rows by status, those that there are: {', '.join(MEANINGS)}")
 DIGEST = _text("of the manifests: equal for the same bytes read in the same way")
 EXIT_CODE = {
@@ -153,6 +162,7 @@ _FACTS: Schema = {
         },
     },
     "note": NOTE,
+    "takes_any": _truth("whether a run that unbinds takes what the lists show; absent if not"),
     "left_out": LEFT_OUT,
     "synced": {
         "type": ["object", "null"],
@@ -225,21 +235,23 @@ def _summary(more: Schema) -> Schema:
         "pid": _whole("of the process"),
         "digest": DIGEST,
         "superseded_by": _text("the run that took its place", may_lack=True),
+        "kind": KIND,
         "settings": {"type": "object", "description": "in force, without secrets"},
         "attempts": _whole("requests for devices, over all rows"),
         "posted_again_after_bound": _whole("requests for devices that were bound already"),
         "cleaned": _whole("rows whose names were made to fit"),
         "examples": _list(EXAMPLE, "the first rows that need a person"),
-        "leavers": _GONE | {"description": f"with --sync: {_GONE['description']}"},
         **more,
     }
     undo = _object(
         "how it was undone; absent if it was not", {"state": _text("as a run's"), "counts": _GONE}
     )
-    return _object("how a run stands", fields, optional=_facts() | {"undo": undo})
+    more = {"undo": undo, "leavers": _GONE | {"description": f"with --sync, {_GONE_OF}"}}
+    return _object("how a run stands", fields, optional=_facts() | more)
 
 
-_GONE = _map(COUNT, f"devices by status: {', '.join(UNBIND_MEANINGS)}")
+_GONE_OF = f"devices by status: {', '.join(UNBIND_MEANINGS)}"
+_GONE = _map(COUNT, _GONE_OF)
 
 
 def status() -> Schema:
@@ -302,6 +314,7 @@ def plan() -> Schema:
     }
     fields = {
         "version": _whole("of the saved form: 1"),
+        "kind": KIND,
         "manifests": MANIFESTS,
         "rows": _whole("rows of all manifests"),
         "counts": _map(COUNT, f"rows by what would be done: {words}; extra with --extra"),
@@ -430,6 +443,7 @@ def runs() -> Schema:
     """Return the schema of what `runs --json` prints."""
     fields = {
         "run_id": RUN_ID,
+        "kind": KIND,
         "state": STATE,
         "created_at": _moment("when it began"),
         "ended_at": _moment("null while it is sending", may_lack=True),
@@ -439,6 +453,7 @@ def runs() -> Schema:
         "counts": COUNTS,
         "undo": _text("the state of its undo; null if there was none", may_lack=True),
         "note": _text("what the operator said of it; null if nothing", may_lack=True),
+        "adopted": _FACTS["adopted"],
     }
     return _document("runs", _list(_object("a run", fields), "the newest first"))
 

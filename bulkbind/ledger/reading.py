@@ -120,7 +120,8 @@ CASE WHEN r.duplicate_of IS NULL
      THEN trim(r.detail || CASE WHEN EXISTS (SELECT 1 FROM unbindings) THEN coalesce('; ' || (
           SELECT group_concat(CASE u.kind WHEN 'undo' THEN 'unbound again by undo, ' || u.settled_at
                                           ELSE 'moved from user ' || u.user_id END, '; ')
-            FROM unbindings u WHERE u.row = r.id AND u.kind <> 'leave' AND u.status IN {sql_list(GONE)}), '') ELSE '' END,
+            FROM unbindings u WHERE u.row = r.id AND u.kind <> 'leave'
+             AND u.status IN {sql_list(GONE)}), '') ELSE '' END,
           '; ')
      ELSE (SELECT 'same device as ' || (s.form ->> 'name') || ':' || f.line
                   || CASE WHEN f.user_id = r.user_id THEN '' ELSE ' for user ' || f.user_id END
@@ -387,10 +388,10 @@ def find_run(db: sqlite3.Connection, run_id: str | None) -> int:
     Raises: UsageError if there is none, or more than one.
     """
     rows = db.execute(
-        "SELECT run, run_id, facts ->> 'pruned_at' FROM runs "  # noqa: S608  # constants
+        "SELECT run, run_id, facts ->> 'pruned_at', kind FROM runs "  # noqa: S608  # constants
         f"WHERE state NOT IN {sql_list(IS_UNCONFIRMED)} AND substr(run_id, 1, length(?1)) = ?1 "
-        "ORDER BY run DESC",
-        (run_id or "",),
+        "AND (?1 <> '' OR kind <> ?2) ORDER BY run DESC",
+        (run_id or "", RunKind.ADOPT),
     ).fetchall()
     if not rows:
         raise UsageError(
@@ -401,7 +402,12 @@ def find_run(db: sqlite3.Connection, run_id: str | None) -> int:
         names = ", ".join(row[1] for row in rows[:5])
         raise UsageError(f"several runs begin with {run_id}: {names}")
     exact = [row for row in rows if row[1] == run_id]
-    number, known_id, pruned_at = exact[0] if exact else rows[0]
+    number, known_id, pruned_at, kind = exact[0] if exact else rows[0]
+    if kind == RunKind.ADOPT:
+        raise UsageError(
+            f"run {known_id} took over what is bound, and has no rows",
+            hint="`bulkbind runs` says how many; `bulkbind history` tells of a device",
+        )
     if pruned_at is not None:
         raise UsageError(
             f"the rows of run {known_id} were pruned on {pruned_at[:10]}",
@@ -435,8 +441,9 @@ def run_names(path: Path, endpoint: str | None, most: int) -> list[RunName]:
         found = db.execute(
             "SELECT run_id, state, coalesce(facts ->> 'pruned_manifests', "
             "(SELECT json_group_array(name) FROM (SELECT form ->> 'name' AS name FROM sources s "
-            "WHERE s.run = r.run ORDER BY source))) FROM runs r ORDER BY run DESC LIMIT ?",
-            (most,),
+            "WHERE s.run = r.run ORDER BY source))) FROM runs r WHERE kind <> ? "
+            "ORDER BY run DESC LIMIT ?",
+            (RunKind.ADOPT, most),
         )
         return [RunName(run_id, state, tuple(json.loads(names))) for run_id, state, names in found]
 
@@ -455,7 +462,7 @@ def all_runs(path: Path, endpoint: str | None = None) -> list[dict[str, Any]]:
         return [
             {name: getattr(summary, name) for name in _LISTED}
             | {"state": summary.shown_state, "manifests": list(summary.manifests)}
-            | {"note": summary.facts.note or None}
+            | {"note": summary.facts.note or None, "adopted": summary.facts.adopted}
             for summary in found
         ]
 

@@ -208,7 +208,7 @@ def begin(db: sqlite3.Connection, run: dict[str, object]) -> int:
     """
     with transaction(db):
         db.execute("DELETE FROM named")
-        scope = scopes.scope_number(db, cast("str | None", run["scope"]))
+        scope = scopes.scope_number(db, cast("str | None", run.get("scope")))
         cursor = db.execute(
             "INSERT INTO runs (run_id, kind, state, digest, created_at, operator, host, pid, "
             "version, settings, scope) VALUES (:run_id, :kind, 'staging', :digest, :created_at, "

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from bulkbind.model import Changes, Refreshed, RunFacts, UndoSummary
+    from bulkbind.model import Refreshed, RunFacts, UndoSummary
 
 MOST_REASONS_SHOWN = 8
 OF_EXAMPLE = ("machine_code", "user_id")
@@ -59,6 +59,8 @@ def facts_json(summary: RunSummary | UndoSummary) -> dict[str, Any]:
     more.pop("is_cut_off", None)  # the state says it
     if more.get("undo", more) is None:
         del more["undo"]
+    if summary.facts.synced is None:
+        more.pop("leavers", None)
     return summary.facts.shown() | more
 
 

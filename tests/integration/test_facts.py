@@ -48,9 +48,9 @@ def test_an_old_ledger_gives_the_summary_that_it_gave(tmp_path, ledger):
     """
     path = Path(shutil.copyfile(ledger, tmp_path / "ledger.db"))
 
-    assert summary_text(path).replace('  "kind": "bind",\n', "", 1) == ledger.with_suffix(
-        ".summary.json"
-    ).read_text("utf-8")
+    told = summary_text(path).replace('  "kind": "bind",\n', "", 1)
+
+    assert told == ledger.with_suffix(".summary.json").read_text("utf-8")
 
 
 def test_facts_of_another_version_are_kept(old):

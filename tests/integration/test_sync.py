@@ -411,6 +411,7 @@ async def test_plan_shows_what_would_leave_and_run_keeps_to_it(world):
     found = await plan([world.manifest], settings)
 
     leavers = found.leavers
+    assert leavers is not None
     assert (leavers.devices, leavers.bound, leavers.is_beyond) == (1, 40, False)
     assert leavers.first == ({"user_id": ROWS[0][1], "machine_code": ROWS[0][0]},)
     assert (found.forecast.unbinds, found.forecast.lists) == (1, 1)
@@ -428,6 +429,7 @@ async def test_plan_knows_what_other_scopes_name(world):
 
     found = await plan([world.manifest], world.settings(sync=True))
 
+    assert found.leavers is not None
     assert found.leavers.first == ({"user_id": ROWS[1][1], "machine_code": ROWS[1][0]},)
 
 

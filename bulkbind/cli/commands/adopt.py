@@ -44,26 +44,19 @@ MARKS = {
 
 @options.command("adopt")
 @click.argument("manifests", nargs=-1, metavar="[MANIFEST...]")
-@options.option(
-    "--user-id",
-    "user_ids",
-    multiple=True,
-    metavar="ID",
-    help="a user to ask for; besides those of the manifests, repeatable; the only one is also that "
-    "of rows that name none",
-)
 @options.config
-@options.settings(Group.LEDGER, Group.NETWORK, Group.PACE)
+@options.settings(Group.MANIFEST, Group.LEDGER, Group.NETWORK, Group.PACE)
 @options.setting("deadline")
 @options.setting("wait")
 @options.output_options
-def command(manifests: tuple[str, ...], *, user_ids: tuple[str, ...], **given: Any) -> None:
+def command(manifests: tuple[str, ...], **given: Any) -> None:
     """Take over what the server has: fill a new or old ledger from the users' lists.
 
-    The list of every user whom the manifests name is read, and once more where it differs from what
-    the ledger knows. What it shows is known as bound from then on, so that `run` binds nothing
-    twice; what two lists prove to be gone is known no more. Nothing on the server is changed. What
-    was taken over, `undo` leaves alone; `unbind` and `run --sync` may unbind it.
+    The list of every user whom the manifests name, or of --user-id alone, is read, and once more
+    where it differs from what the ledger knows. What it shows is known as bound from then on, so
+    that `run` binds nothing twice; what two lists prove to be gone is known no more. Nothing on the
+    server is changed. What was taken over, `undo` leaves alone; `unbind` and `run --sync` may
+    unbind it.
 
     \b
     +  new: taken over                      >  by the ledger another user's; taken over
@@ -73,7 +66,7 @@ def command(manifests: tuple[str, ...], *, user_ids: tuple[str, ...], **given: A
     \b
     Examples:
       bulkbind adopt fleet.csv --config bulkbind.yaml
-      bulkbind adopt --user-id u42 --user-id u43 --json | jq .counts
+      bulkbind adopt --user-id u42 --json | jq .counts
 
     Exit codes: 0 all compared, 1 something was not proven or a list was refused, 3 and 130 as run:
     what was read is kept.
@@ -84,9 +77,8 @@ def command(manifests: tuple[str, ...], *, user_ids: tuple[str, ...], **given: A
         configure_logs(settings.log, is_quiet=given["quiet"])
         consent.require(can_ask=is_interactive())
         console = Console(is_quiet=given["quiet"], asks=is_interactive(), consent=consent)
-        if len(user_ids) == 1:
-            reads = settings.manifest.model_copy(update={"user_id": user_ids[0]})
-            settings = settings.model_copy(update={"manifest": reads})
+        alone = settings.manifest.user_id if not manifests else None
+        user_ids = [alone] if alone else []
 
         async def work(stop: StopSignal) -> ExitCode:
             found = await adopt(manifests, settings, user_ids=user_ids, listener=console, stop=stop)

@@ -276,7 +276,7 @@ def test_name_of_a_source_is_safe(tmp_path):
 
 def test_statuses_that_come_back():
     """Rows that need a person or another try come back; duplicates and bound ones do not."""
-    assert set(COMES_BACK) == {"failed", "invalid", "in_doubt", "pending"}
+    assert set(COMES_BACK) == {"failed", "invalid", "in_doubt", "changed", "not_ours", "pending"}
 
 
 def test_failed_rows_come_back_under_the_operators_header(tmp_path):
@@ -830,6 +830,7 @@ def test_summary_for_machines():
         "version": "",
         "digest": "ab",
         "superseded_by": None,
+        "kind": "bind",
         "settings": {"out": None},
         "attempts": 0,
         "posted_again_after_bound": 0,
