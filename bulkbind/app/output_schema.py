@@ -76,6 +76,9 @@ MANIFESTS = _list({"type": "string"}, "the names of the manifests")
 STATE = _text(f"the run's state: {', '.join((*RunState, CUT_OFF))}")
 KIND = _text(f"what the run does: {', '.join(RunKind)}")
 COUNTS = _map(COUNT, f"rows by status, those that there are: {', '.join(MEANINGS)}")
+_GONE_OF = f"devices by status: {', '.join(UNBIND_MEANINGS)}"
+_GONE = _map(COUNT, _GONE_OF)
+UNDO = _object("how it was undone", {"state": _text("as a run's"), "counts": _GONE})
 DIGEST = _text("of the manifests: equal for the same bytes read in the same way")
 EXIT_CODE = {
     "type": "integer",
@@ -137,6 +140,18 @@ LIMIT: Schema = {
         "is_spaced": _truth("whether requests that come close together are refused"),
     },
 }
+WORKER = _object(
+    "a process that sends for the run",
+    {
+        "number": _whole("from 1, in each part of the run"),
+        "pid": _whole("of the process"),
+        "is_alive": _truth("whether it sends"),
+        "settled": _whole("rows that ended through it"),
+        "in_hand": _whole("rows that it was given and that have not ended"),
+        "per_s": _number("rows that ended per second: of late; at its end, over all its time"),
+        "lost": _text("why the run gave it up; empty if it did not"),
+    },
+)
 _FACTS: Schema = {
     "requests": _whole("requests sent, of every kind"),
     "requests_lists": _whole("list calls among them"),
@@ -191,6 +206,8 @@ _FACTS: Schema = {
         ),
         "how operators steered the run with `adjust`",
     ),
+    "workers": _list(WORKER, "workers, or how they were at their end; absent if it has none"),
+    "cpu_s": _number("processor seconds of the run's own process while it was sending"),
     "pruned_at": _moment("when the run's rows were deleted", may_lack=True),
     "pruned_rows": _whole("1 while its rows are being deleted", may_lack=True),
 }
@@ -243,15 +260,9 @@ def _summary(more: Schema) -> Schema:
         "examples": _list(EXAMPLE, "the first rows that need a person"),
         **more,
     }
-    undo = _object(
-        "how it was undone; absent if it was not", {"state": _text("as a run's"), "counts": _GONE}
-    )
+    undo = UNDO | {"description": "how it was undone; absent if it was not"}
     more = {"undo": undo, "leavers": _GONE | {"description": f"with --sync, {_GONE_OF}"}}
     return _object("how a run stands", fields, optional=_facts() | more)
-
-
-_GONE_OF = f"devices by status: {', '.join(UNBIND_MEANINGS)}"
-_GONE = _map(COUNT, _GONE_OF)
 
 
 def status() -> Schema:
@@ -451,7 +462,7 @@ def runs() -> Schema:
         "superseded_by": _text("the run that took its place", may_lack=True),
         "manifests": MANIFESTS,
         "counts": COUNTS,
-        "undo": _text("the state of its undo; null if there was none", may_lack=True),
+        "undo": UNDO | {"type": ["object", "null"]},
         "note": _text("what the operator said of it; null if nothing", may_lack=True),
         "adopted": _FACTS["adopted"],
     }

@@ -11,7 +11,7 @@ from bulkbind import ledger, report
 from bulkbind.clock import Clock, SystemClock, iso
 from bulkbind.ledger import RunReader, all_runs, find_run, ledger_of, reading
 from bulkbind.model import NEEDS_PERSON, PENDING, LiveFacts, RunState, Status
-from bulkbind.report.measures import ENOUGH, LONG_S, RECENT_S, left_s
+from bulkbind.report.measures import left_s, rate_over_s
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,6 +47,10 @@ class RunStatus:
     """What its process said of it last; empty if it is not sending."""
     said_s: float
     """How many seconds ago."""
+    to_do: int
+    """Rows that its process has still to settle: not all that are left, if `--first` says so."""
+    settled_s: float
+    """How many seconds ago a row ended last, or its process began."""
 
     @property
     def is_sending(self) -> bool:
@@ -60,8 +64,8 @@ class RunStatus:
             return None
         waiting = self.live.waiting
         waiting = waiting._replace(left_s=max(0.0, waiting.left_s - self.said_s))
-        left = self.summary.total - self.done
-        return left_s(left, self.per_s, self.live.allowed_per_s, waiting)
+        allowed_per_s = self.live.allowed_per_s
+        return left_s(self.to_do, self.per_s, allowed_per_s, waiting, self.settled_s)
 
 
 def status(settings: Settings, run_id: str | None = None, clock: Clock | None = None) -> RunStatus:
@@ -75,27 +79,38 @@ def status(settings: Settings, run_id: str | None = None, clock: Clock | None = 
         summary, holder = reader.summary(), reader.holder()
         is_sending = summary.state is RunState.SENDING
         live = reader.live() if is_sending else LiveFacts()
-        measured_s = RECENT_S
-        recent, last = reader.settled_since(iso(_since(now, live, RECENT_S)))
-        if recent < ENOUGH:
-            measured_s = LONG_S
-            recent, last = reader.settled_since(iso(_since(now, live, LONG_S)))
+
+        def ended(longest_s: float) -> tuple[int, str]:
+            return reader.settled_since(iso(_since(now, live, longest_s)))
+
+        longest_s = rate_over_s(lambda seconds: ended(seconds)[0])
+        recent, last = ended(longest_s)
+        to_do = live.to_do
+        if to_do is not None:
+            to_do = max(0, to_do - reader.settled_since(live.at)[0])
         problems = reader.newest(NEEDS_PERSON, 3)
-    measured_s = max((now - _since(now, live, measured_s)).total_seconds(), SHORTEST_S)
+    measured_s = max((now - _since(now, live, longest_s)).total_seconds(), SHORTEST_S)
     open_rows = (PENDING, Status.IN_DOUBT) if is_sending else (PENDING,)
+    left = sum(summary.counts.get(status, 0) for status in open_rows)
     return RunStatus(
         summary=summary,
-        done=summary.total - sum(summary.counts.get(status, 0) for status in open_rows),
+        done=summary.total - left,
         per_s=recent / measured_s if is_sending else 0.0,
         measured_s=measured_s,
         holder=holder,
         is_alive=holder.is_alive() if is_sending else None,
-        took_s=(now - datetime.fromisoformat(live.began_at)).total_seconds() if live else 0.0,
+        took_s=_ago_s(now, live.began_at),
         last_settled_at=last,
         problems=problems,
         live=live,
-        said_s=(now - datetime.fromisoformat(live.at)).total_seconds() if live else 0.0,
+        said_s=_ago_s(now, live.at),
+        to_do=left if to_do is None else to_do,
+        settled_s=_ago_s(now, max(last, live.began_at) if live else ""),
     )
+
+
+def _ago_s(now: datetime, moment: str) -> float:
+    return (now - datetime.fromisoformat(moment)).total_seconds() if moment else 0.0
 
 
 def _since(now: datetime, live: LiveFacts, longest_s: float) -> datetime:

@@ -158,7 +158,7 @@ async def _unbind_all(session: Session, ledger: Ledger, run: int) -> None:
     follow(session, client, pacer)
     api = paced(session, client, pacer)
     undoing = _Undoing(session, ledger, Parts(api, ledger, pacer, stop, clock), pacer, run)
-    await ledger.unbindings.start_undo(run)
+    await ledger.unbindings.start_undo(run, holder(clock))
     try:
         async with api:
             await draining(undoing.run(), clock, stop, grace_s=settings.send.grace)

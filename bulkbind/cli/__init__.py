@@ -11,15 +11,13 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
+from bulkbind.app.loop import MOST_UNCOLLECTED
 from bulkbind.errors import ExitCode, did_you_mean, meanings
 from bulkbind.redaction import Lines, line
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
-MOST_UNCOLLECTED = 20_000
-"""Objects made before Python looks for circles among them. Rows make none, and looking each 700
-objects, as by default, takes 8 us a row."""
 COMMANDS = {
     "demo": "the whole job on an embedded sandbox; needs nothing",
     "init": "make a settings file from a manifest's header",

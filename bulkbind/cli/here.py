@@ -36,7 +36,7 @@ _CARRIED = {
     if setting.group
     in (
         *(Group.MANIFEST, Group.REPEAT, Group.LEDGER, Group.OUT, Group.NETWORK, Group.PACE),
-        *(Group.STAGING, Group.END),
+        *(Group.WORKERS, Group.STAGING, Group.END),
     )
 } | {"config"}
 """Options that say where, what and how. What stopped a run (`--deadline`) is not repeated."""

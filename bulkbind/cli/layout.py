@@ -19,7 +19,7 @@ HEADINGS: dict[str, tuple[tuple[Group, ...], tuple[str, ...]]] = {
     "Manifests": ((Group.MANIFEST, Group.REPEAT), ()),
     "Which rows": ((Group.STAGING,), ("first", "plan_file", "note", "yes")),
     "Where": ((Group.LEDGER, Group.OUT, Group.NETWORK), ("config",)),
-    "How fast, how long": ((Group.PACE, Group.SENDING), ()),
+    "How fast, how long": ((Group.PACE, Group.WORKERS, Group.SENDING), ()),
     "Rehearsal": ((), ("rehearse", "limits", "faults", "seed")),
     "Inbox": ((), ("archive", "min_age")),
     "What is said": ((Group.END, Group.LOG), ("quiet", "as_json")),

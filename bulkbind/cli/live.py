@@ -17,7 +17,13 @@ from rich.text import Text
 
 from bulkbind.cli.colours import STYLES
 from bulkbind.redaction import line
-from bulkbind.report.measures import ENOUGH, LONG_S, RECENT_S, left_s, pace_text
+from bulkbind.report.measures import (
+    RATE_OVER_S,
+    left_s,
+    pace_text,
+    rate_over_s,
+    workers_now,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,7 +44,7 @@ class LiveDisplay:
         self._clock = clock
         self._counts: dict[str, int] = {}
         self._problems: deque[str] = deque(maxlen=LAST_PROBLEMS)
-        self._began_at = clock.monotonic()
+        self._began_at = self._settled_at = clock.monotonic()
         self._samples: deque[tuple[float, int]] = deque([(self._began_at, 0)])
         self._terminal = terminal
         self._width = 0
@@ -64,6 +70,8 @@ class LiveDisplay:
 
     def settled(self, counts: dict[str, int], problems: Sequence[str]) -> None:
         """Update counts and problems."""
+        if counts != self._counts:
+            self._settled_at = self._clock.monotonic()
         self._counts = dict(counts)
         self._problems.extend(problems)
 
@@ -94,6 +102,8 @@ class LiveDisplay:
             Text(f"{done:,} / {self._rows:,}  {percent}"),
         )
         lines: list[Table | Text] = [table, self._counts_line(), self._pace_line(done, rate)]
+        if workers := self._gauge.workers():
+            lines.append(_line(f"workers: {workers_now(workers)}", "", width))
         if waits := self._gauge.waits():
             lines.append(_line(f"waiting: {waits}", "yellow", width))
         if trouble := self._gauge.trouble():
@@ -113,7 +123,8 @@ class LiveDisplay:
         allowed = self._gauge.per_s()
         left = None
         if not self._gauge.is_away():
-            left = left_s(self._rows - done, rate, allowed, self._gauge.waiting())
+            settled_s = self._clock.monotonic() - self._settled_at
+            left = left_s(self._rows - done, rate, allowed, self._gauge.waiting(), settled_s)
         took_s = self._clock.monotonic() - self._began_at
         return Text(pace_text(rate, allowed, self._gauge.source(), took_s, left))
 
@@ -122,12 +133,14 @@ class LiveDisplay:
         now, samples = self._clock.monotonic(), self._samples
         if now - samples[-1][0] >= 1 / REFRESHES_PER_S:
             samples.append((now, done))
-        while len(samples) > 2 and now - samples[1][0] >= LONG_S:  # noqa: PLR2004  # two make a rate
+        while len(samples) > 2 and now - samples[1][0] >= RATE_OVER_S[-1]:  # noqa: PLR2004  # two make a rate
             samples.popleft()
-        old = (sample for sample in reversed(samples) if now - sample[0] >= RECENT_S)
-        since, before = next(old, samples[0])
-        if done - before < ENOUGH:
-            since, before = samples[0]
+
+        def at(longest_s: float) -> tuple[float, int]:
+            old = (sample for sample in reversed(samples) if now - sample[0] >= longest_s)
+            return next(old, samples[0])
+
+        since, before = at(rate_over_s(lambda longest_s: done - at(longest_s)[1]))
         return (done - before) / (now - since) if now > since else 0.0
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib
 import io
 import os
 import signal
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TextIO, cast
 import click
 
 from bulkbind import logs
+from bulkbind.app.loop import loop_factory
 from bulkbind.cli import console
 from bulkbind.cli.console import for_stream, say
 from bulkbind.cli.here import completed
@@ -111,17 +111,8 @@ def run_until_done(
         next_step: Printed at the second one; empty: there is nothing to go on with.
         grace_s: How long *work* may take to finish once it is stopping.
     """
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
         return runner.run(_with_signals(work, first_words, next_step, grace_s))
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    try:
-        uvloop = importlib.import_module("uvloop")
-    except ImportError:
-        return None
-    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
-    return factory
 
 
 async def _with_signals(work: Work, first_words: str, next_step: str, grace_s: float) -> ExitCode:

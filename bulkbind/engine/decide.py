@@ -208,6 +208,8 @@ class Park:
     """How it ends if the list cannot be read; None: it stays in doubt."""
     if_disabled: Outcome | None = None
     """How it ends if the settings rule out lists; None: it stays in doubt."""
+    under_way_s: float = 0.0
+    """For how long it may yet be sent or answered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,8 +277,8 @@ def decide(  # noqa: C901, PLR0911, PLR0912  # a table, one case a verdict
             if claim.attempts < max_attempts:
                 return Again(backoff=True, retry_after_s=after or 0.0)
             return _exhausted(claim)
-        case NoAnswer():
-            return Park()
+        case NoAnswer(under_way_s=under_way_s):
+            return Park(under_way_s=under_way_s or 0.0)
         case Throttled():
             reason = too_long(attempt, max_wait_s, refused_for_s())
             return Halt(reason) if reason else Again(backoff=False)

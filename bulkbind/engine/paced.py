@@ -90,7 +90,7 @@ class Paced:
     async def _exchange(
         self,
         user_id: str,
-        send: Callable[[Credential], Awaitable[Attempt]],
+        send: Callable[[Credential], Awaitable[Attempt | None]],
         before: Callable[[], Awaitable[None]] | None = None,
     ) -> Attempt:
         """Make one request, with a permit and a credential, and report what came of it."""
@@ -110,8 +110,9 @@ class Paced:
                 raise
             if credential is not None and attempt is not None:
                 break
-            self._gate.forget(permit)  # the credential expired while this request waited
-        self._gate.report(permit, attempt.verdict, attempt.limits)
+            # The credential expired while this request waited, or a worker could not send it.
+            self._gate.forget(permit)
+        self._tell_gate(permit, attempt)
         match attempt.verdict:
             case Accepted() | AlreadyBound() | Refused(set_up=False):
                 self._auth.accepted(credential, user_id)
@@ -138,8 +139,14 @@ class Paced:
         except BaseException:
             self._gate.forget(permit)
             raise
-        self._gate.report(permit, attempt.verdict, attempt.limits)
+        self._tell_gate(permit, attempt)
         return attempt
+
+    def _tell_gate(self, permit: int, attempt: Attempt) -> None:
+        if attempt.under_way_s is None:
+            self._gate.report(permit, attempt.verdict, attempt.limits)
+        else:
+            self._gate.forget(permit)  # that a worker is lost says nothing of the server
 
     async def _call(self, call: SessionCall) -> Attempt:
         return await self._reported(await self._gate.permit(), self._client.call(call))

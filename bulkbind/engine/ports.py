@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class Client(Protocol):
-    """The destination: one request a call; every result is returned, none is raised."""
+    """The destination: at most one request a call; every result is returned, none is raised."""
 
     async def __aenter__(self) -> object: ...
 
@@ -41,8 +41,8 @@ class Client(Protocol):
     def server_time(self) -> float | None:
         """Return the server's time, seconds since 1970, or None while it is not known."""
 
-    async def bind(self, device: Device, credential: Credential) -> Attempt:
-        """Send one bind."""
+    async def bind(self, device: Device, credential: Credential) -> Attempt | None:
+        """Send one bind; return None if nothing was sent, and another permit is needed."""
 
     async def list_devices(self, user_id: str, credential: Credential) -> Listing:
         """Read a user's list."""

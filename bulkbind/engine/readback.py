@@ -102,6 +102,8 @@ class Lists:
 
 
 SHORTEST_ROUND_S = 0.05
+MOST_UNDER_WAY_S = 150.0
+"""More than lease and longest time-out of a lost worker's request."""
 
 
 @dataclass(slots=True)
@@ -190,7 +192,8 @@ class Readback:
 
     def park(self, claim: Claim, park: Park) -> None:
         """Take charge of a row that only the list can settle."""
-        self._park(_Parked(claim, park, self._clock.monotonic() + self._settle_s))
+        due_at = self._clock.monotonic() + park.under_way_s + self._settle_s
+        self._park(_Parked(claim, park, due_at))
 
     def _park(self, item: _Parked) -> None:
         if not self._is_enabled:
@@ -234,14 +237,17 @@ class Readback:
     def _due_at(self, claim: Claim) -> float:
         """Return the monotonic moment from which a list that lacks a row in doubt counts.
 
-        An earlier process may have waited already, by the local clock. If that clock is now behind
-        the recorded moment, it was set back, and the wait starts again.
+        An earlier process may have waited already, by the local clock. If that clock is now further
+        behind the recorded moment than a lost worker's request may be under way, it was set back,
+        and the wait starts again.
         """
         now = self._clock.monotonic()
         since_s = claim.missed_at if claim.missed_at is not None else claim.silent_at
         if since_s is None:
             return now + self._settle_s
-        waited_s = max(0.0, self._clock.utc_now().timestamp() - since_s)
+        waited_s = self._clock.utc_now().timestamp() - since_s
+        if waited_s < -MOST_UNDER_WAY_S:
+            waited_s = 0.0
         return now + self._settle_s - waited_s
 
     async def first_contact(self) -> None:

@@ -10,6 +10,7 @@ import aiohttp
 from multidict import istr
 
 from bulkbind.koodrive.auth.credential import Outgoing
+from bulkbind.koodrive.connections import FastPath
 from bulkbind.koodrive.http import NO_CONNECTION, HttpSession, silence
 from bulkbind.koodrive.patience import Patience
 from bulkbind.koodrive.server_clock import SAFETY_S, ServerClock
@@ -110,8 +111,13 @@ class KooDrive:
         """Return the server's time, seconds since 1970; None while it is not known."""
         return self.server_clock.now() if self.server_clock.known else None
 
-    def bind(self, device: Device, credential: Credential) -> Coroutine[Any, Any, Attempt]:
-        """Bind a device to its user."""
+    def bind(
+        self, device: Device, credential: Credential, timeout_s: float | None = None
+    ) -> Coroutine[Any, Any, Attempt]:
+        """Bind a device to its user.
+
+        *timeout_s*: how long the answer may take; None: as those before it have shown.
+        """
 
         def judge(answer: Answer) -> Attempt:
             attempt = classify(answer, self._codes, device.machine_code, is_named=self.names_codes)
@@ -119,7 +125,7 @@ class KooDrive:
             return attempt
 
         request = self._request("POST", device.user_id, credential, body=bind_body(device))
-        return self._send(request, judge)
+        return self._send(request, judge, timeout_s=timeout_s)
 
     async def list_devices(self, user_id: str, credential: Credential) -> Listing:
         """Read a user's list."""
@@ -239,9 +245,36 @@ class KooDrive:
         attempt.sent_at = self.server_clock.at(sent_s)
         return attempt
 
+    def learn(self, attempt: Attempt) -> None:
+        """Learn from a bind that another process sent for this one, and that has just ended."""
+        now = self._clock.monotonic()
+        if attempt.http_status is not None:
+            self.server_clock.observe_moment(attempt.date, now - attempt.took_s, now)
+            self.has_answered, self.trouble = True, ""
+            self.names_codes = self.names_codes or attempt.is_named
+            self._patience.answered(now, attempt.took_s)
+        elif attempt.code == TIMED_OUT:
+            self._patience.timed_out(now - attempt.took_s)
+        if isinstance(attempt.verdict, Unreachable):
+            self.trouble = attempt.message.removeprefix(NO_CONNECTION)
+        else:
+            self._http.requests += attempt.connection != 0
+
     def on_unasked(self, report: Callable[[int], None]) -> None:
         """Have *report* called with the number of a connection that says more, or breaks."""
         self._http.on_unasked = report
+
+    def before_sending(self, check: Callable[[], None]) -> None:
+        """Have *check* called just before a request leaves; if it raises, nothing does.
+
+        Only where `can_check` says so.
+        """
+        self._http.may_send = check
+
+    @staticmethod
+    def can_check() -> bool:
+        """Return whether `before_sending` works here: aiohttp may be too new for the fast path."""
+        return FastPath.serves()
 
     def _complete(self, attempt: Attempt, answer: Answer) -> None:
         """Complete the verdict on an answer by what else it says."""

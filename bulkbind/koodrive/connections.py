@@ -174,9 +174,16 @@ class FastPath:
     """Sends requests to one endpoint over the connections of a session."""
 
     def __init__(
-        self, session: aiohttp.ClientSession, endpoint: str, proxy: Proxy | None, content_type: str
+        self,
+        session: aiohttp.ClientSession,
+        endpoint: str,
+        proxy: Proxy | None,
+        content_type: str,
+        *,
+        may_send: Callable[[], None] = lambda: None,
     ) -> None:
-        """*content_type*: of every body."""
+        """*content_type*: of every body; *may_send*: see `HttpSession`."""
+        self._may_send = may_send
         assert session.connector is not None  # until it is closed
         self._connector = session.connector
         self._endpoint = endpoint
@@ -266,6 +273,7 @@ class FastPath:
         assert protocol.transport is not None  # as above
         try:
             protocol.set_response_params(read_until_eof=True, read_bufsize=BUFFER_BYTES)
+            self._may_send()
             protocol.transport.write(data)
             message, content = await protocol.read()
             while message.code in _INFORMATIONAL:

@@ -189,6 +189,8 @@ class HttpSession:
         """As aiohttp writes it into the Host header."""
         self.requests = 0
         """Requests that got a connection."""
+        self.may_send: Callable[[], None] = lambda: None
+        """Called just before a request leaves on the fast path; if it raises, nothing does."""
         self.on_unasked: Callable[[int], None] = lambda _number: None
         """Called with the number of a connection that said something unasked, or broke."""
 
@@ -210,7 +212,9 @@ class HttpSession:
         )
         send_once(self._session)
         if FastPath.serves():
-            self._fast = FastPath(self._session, self._endpoint, self._proxy, _JSON)
+            self._fast = FastPath(
+                self._session, self._endpoint, self._proxy, _JSON, may_send=self.may_send
+            )
         self._watchdog = Watchdog()
         return self
 

@@ -61,10 +61,13 @@ class ServerClock:
         """
         if not date or (date == self._latest and self._doubted is None):
             return
-        epoch = http_date(date)
+        self._latest = date
+        self.observe_moment(http_date(date), sent_s, received_s)
+
+    def observe_moment(self, epoch: float | None, sent_s: float, received_s: float) -> None:
+        """Learn from such a date in seconds since 1970; None: it is none."""
         if epoch is None:
             return
-        self._latest = date
         least, most = epoch - received_s, epoch + 1.0 - sent_s
         if not self.measured:
             self._offset, self._most = least, most

@@ -18,11 +18,10 @@ from yarl import URL
 
 from bulkbind.errors import UsageError
 from bulkbind.redaction import learn
-from bulkbind.settings import proxy_parts
 from bulkbind.threads import in_thread
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Mapping, Sequence
     from pathlib import Path
 
     from bulkbind.settings import ApiSettings
@@ -43,6 +42,14 @@ def tls_context(ca_file: Path | None) -> ssl.SSLContext:
     except (OSError, ValueError) as error:  # an SSLError is an OSError
         why = "it holds no certificate (PEM)" if isinstance(error, ssl.SSLError) else str(error)
         raise UsageError(f"ca_file {ca_file} cannot be used: {why}") from None
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    return context
+
+
+def context_of(authorities: Sequence[bytes] | None) -> ssl.SSLContext:
+    """Return such a context for certificates (DER); None: for the system's."""
+    data = None if authorities is None else b"".join(authorities)
+    context = ssl.create_default_context(cadata=data)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     return context
 
@@ -91,6 +98,9 @@ def proxy_for(
         name, value = _variable("all_proxy", environ)
     if not value:
         return None
+    # A worker process without a proxy shall not load all settings.
+    from bulkbind.settings import proxy_parts  # noqa: PLC0415  # as above
+
     try:
         url, login = proxy_parts(value)
         return Proxy(url, {hdrs.PROXY_AUTHORIZATION: _basic(login)} if login else None)

@@ -100,23 +100,20 @@ def retry_after(text: str | None, date: str | None) -> float | None:
         text: Delay or moment as of `seconds_until`; a moment in the past is unusable.
         date: The answer's Date, against which a moment is measured.
     """
-    text, now = (text or "").strip(), http_date(date)
-    if text.isascii() and text.isdigit():
-        delay_s = _delay(float(text), now)
-    else:
-        moment = http_date(text)
-        delay_s = None if moment is None or now is None or moment == now else moment - now
+    delay_s = seconds_until(text, date)
     return None if delay_s is None or delay_s < 0 else min(delay_s, LONGEST_RETRY_AFTER_S)
 
 
 LARGEST_DELAY_S = 1e8
-"""A number up to this is seconds from now; above, a moment in seconds since 1970."""
+"""A number up to this is seconds from now; above, a moment since 1970."""
 LARGEST_EPOCH_S = 1e11
-"""Up to this, seconds since 1970; above, milliseconds."""
+"""Up to this, in seconds; above, in the first of the smaller units in which it is no more."""
+EPOCH_UNITS = (1.0, 1e3, 1e6, 1e9)
+"""Units in which a moment since 1970 is stated, per second."""
 
 
 def number(text: str | None) -> float | None:
-    """Return a plain non-negative number, or None."""
+    """Return a plain non-negative number, infinite if it is beyond all others; else None."""
     text = (text or "").strip()
     return float(text) if _NUMBER.fullmatch(text) else None
 
@@ -125,7 +122,8 @@ def seconds_until(text: str | None, date: str | None) -> float | None:
     """Return the seconds to a moment, negative if it has passed; None if it cannot be told.
 
     Args:
-        text: Seconds from now, or a moment: seconds or milliseconds since 1970, or an HTTP-date.
+        text: Seconds from now, or a moment: an HTTP-date, or seconds, milli-, micro- or nanoseconds
+            since 1970; either may have a fraction.
         date: The answer's Date, against which a moment is measured.
     """
     stated, now = number(text), http_date(date)
@@ -141,13 +139,14 @@ def _delay(stated: float, now: float | None) -> float | None:
         return stated
     if now is None:
         return None
-    return (stated / 1000.0 if stated > LARGEST_EPOCH_S else stated) - now
+    units = (unit for unit in EPOCH_UNITS if stated <= LARGEST_EPOCH_S * unit)
+    return stated / next(units, EPOCH_UNITS[-1]) - now
 
 
 LONGEST_MESSAGE = 300
 LONGEST_ID = 128
 LONGEST_TIME = 64
-_NUMBER = re.compile(r"\d{1,15}(\.\d{1,9})?", re.ASCII)
+_NUMBER = re.compile(r"\d+(\.\d+)?", re.ASCII)
 
 
 class Answer(msgspec.Struct, frozen=True, gc=False):

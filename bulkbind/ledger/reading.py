@@ -49,6 +49,7 @@ from bulkbind.model import (
     UndoSummary,
 )
 from bulkbind.model.fields import NAME, OPTIONAL
+from bulkbind.model.results import CUT_OFF
 from bulkbind.model.wording import Needing
 
 if TYPE_CHECKING:
@@ -105,6 +106,12 @@ class UndoReader(OfRun):
             facts=RunFacts(json.loads(undo["facts"])),
             **{name: undo[name] for name in _AS_KEPT},
         )
+
+
+def _undo_state(undo: UndoSummary) -> UndoState:
+    is_over = RunState(undo.state).about.is_over
+    is_cut_off = not is_over and Holder(undo.pid, undo.host).is_alive() is False
+    return UndoState(state=CUT_OFF if is_cut_off else undo.state, counts=undo.counts)
 
 
 MOST_REASONS = 50
@@ -259,7 +266,7 @@ class RunReader(OfRun):
             superseded_by=run["next"],
             settings=json.loads(run["settings"]),
             leavers=LeaverReader(self._db, self._run).counts(),
-            undo=None if undo is None else UndoState(state=undo.state, counts=undo.counts),
+            undo=None if undo is None else _undo_state(undo),
             attempts=attempts,
             posted_again_after_bound=repeats,
             cleaned=cleaned,

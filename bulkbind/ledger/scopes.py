@@ -107,7 +107,7 @@ SELECT n.scope, r.device, n.run FROM runs n CROSS JOIN stored_rows r ON {_OF_RUN
 _REMEMBER = f"""
 INSERT OR REPLACE INTO scope_devices (scope, device, run)
 SELECT n.scope, r.device, n.run FROM runs n CROSS JOIN stored_rows r ON {_OF_RUN}
- WHERE n.run = :run AND r.device NOT NULL AND NOT EXISTS (
+ WHERE n.run = :run AND n.scope NOT NULL AND r.device NOT NULL AND NOT EXISTS (
        SELECT 1 FROM runs l WHERE l.scope = n.scope AND l.run > n.run
           AND l.state NOT IN {sql_list(IS_UNCONFIRMED)})
 """  # noqa: S608  # constants

@@ -203,6 +203,7 @@ def doubt(
     """
     record_attempts(db, attempts)
     verdict = type(claim.last.verdict).__name__ if claim.last else None
+    under_way_s = (claim.last.under_way_s if claim.last else None) or 0.0
     changed = db.execute(
         f"UPDATE stored_rows SET status = {_IN_DOUBT} WHERE id = ? AND status = {_CLAIMED}",  # noqa: S608  # constants
         (claim.row,),
@@ -214,7 +215,7 @@ def doubt(
         "code = coalesce(?, ''), message = coalesce(?, ''), trace_id = coalesce(?, '') "
         "WHERE id = ?",
         (
-            *(claim.attempts, claim.doubts, claim.sent_at, verdict, now.timestamp()),
+            *(claim.attempts, claim.doubts, claim.sent_at, verdict, now.timestamp() + under_way_s),
             *answer_of(claim.last),
             claim.row,
         ),

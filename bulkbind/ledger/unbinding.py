@@ -122,9 +122,13 @@ def undo_progress(db: sqlite3.Connection, run: int) -> tuple[str, int, int, int,
     return state[0] if state else "", *counts
 
 
-def start_undo(db: sqlite3.Connection, run: int) -> None:
-    """Record that the undo is sending."""
-    db.execute("UPDATE undos SET state = 'sending' WHERE run = ?", (run,))
+def start_undo(db: sqlite3.Connection, run: int, who: Mapping[str, object]) -> None:
+    """Record that the undo is sending, and who sends it: as of `begin_undo`."""
+    db.execute(
+        "UPDATE undos SET state = 'sending', operator = :operator, host = :host, pid = :pid, "
+        "version = :version WHERE run = :run",
+        {"run": run, **who},
+    )
 
 
 def finish_undo(

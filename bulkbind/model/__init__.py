@@ -34,6 +34,7 @@ from bulkbind.model.facts import (
     RunFacts,
     Synced,
     TimelinePart,
+    WorkerState,
     adjustment_words,
 )
 from bulkbind.model.problem_groups import BrokenRule, Cause, CauseKey, ProblemGroups, cause_of

@@ -85,6 +85,9 @@ class NoAnswer:
     """Whether an answer came that names another device (unbind only)."""
     was_read: bool = field(default=False, compare=False)
     """Whether the API answered, but not with what became of the request: the server is there."""
+    under_way_s: float | None = field(default=None, compare=False)
+    """Of a lost worker's request, which says nothing of the server: for how long it may yet be sent
+    or answered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +179,11 @@ class Attempt:
     """The gateway's id of the request, if it was not accepted and the answer gave one."""
     limits: tuple[ServerLimit, ...] = ()
     """The gateway's limits, as stated in the answer's headers."""
+
+    @property
+    def under_way_s(self) -> float | None:
+        """Return `NoAnswer.under_way_s`; None for all that came or failed here."""
+        return self.verdict.under_way_s if isinstance(self.verdict, NoAnswer) else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, Generic, NotRequired, Self, TypedDict, TypeVar, overload
 
 from bulkbind.model.fields import DETAILS
@@ -13,6 +14,8 @@ SHORTEST_S = 0.001
 """Shorter times are not told."""
 MOST_PARTS = 20
 """Parts of a run, each from a start to a stop, whose details are kept."""
+MOST_WORKERS = 128
+"""Workers of a run, over all its parts, whose ends are kept."""
 
 T = TypeVar("T")
 Rule = Callable[[Any, Any], Any]
@@ -29,9 +32,11 @@ def adds(earlier: object, later: object) -> float:
     return sum(item for item in (earlier, later) if isinstance(item, int | float))
 
 
-def joins(earlier: Sequence[object] | None, later: Sequence[object] | None) -> list[object]:
-    """Return the last `MOST_PARTS` items of both."""
-    return [*(earlier or ()), *(later or ())][-MOST_PARTS:]
+def joins(
+    earlier: Sequence[object] | None, later: Sequence[object] | None, most: int = MOST_PARTS
+) -> list[object]:
+    """Return the last *most* items of both."""
+    return [*(earlier or ()), *(later or ())][-most:]
 
 
 def overlays(
@@ -282,6 +287,23 @@ def _written(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
+class WorkerState(TypedDict):
+    """How a worker, a process that sends for a run, is doing; or how it was at its end."""
+
+    number: int
+    """From 1, in each part of the run."""
+    pid: int
+    is_alive: bool
+    settled: int
+    """Rows that ended through it."""
+    in_hand: int
+    """Rows that it was given and that have not ended."""
+    per_s: float
+    """Rows that ended per second of late; at its end, over all the time that it was sending."""
+    lost: str
+    """Why the run gave it up, in words; empty if it did not."""
+
+
 class TimelinePart(TypedDict):
     """The timeline of one part of a run, from a start to a stop, in steps of equal length."""
 
@@ -468,6 +490,12 @@ class RunFacts(Facts):
     """Of `adopt`: users whose lists were compared, and devices by what was found; None: no such."""
     adjusted = Fact[Sequence[Adjustment]]((), joins)
     """How operators steered the run while it was sending, in order."""
+    workers = Fact[Sequence[WorkerState]]((), partial(joins, most=MOST_WORKERS))
+    """How each worker is doing, or was at its end, in order; empty where the run's own process
+    sends."""
+    cpu_s = Fact(0.0, adds)
+    """Seconds of processor time that the run's own process took from the start of sending to its
+    end, without its workers'."""
     parts = Fact[Sequence[TimelinePart]]((), joins, is_shown=False)
     """The timeline of each session."""
     pruned_at = Fact[str | None](None)
@@ -535,5 +563,7 @@ class LiveFacts(Facts):
     """Why nothing is sent now, in words; empty if something is."""
     waiting = Fact(Waits(), read=lambda stored: Waits(*stored or ()))
     """Rows that wait for a known time."""
+    to_do = Fact[int | None](None)
+    """Rows that it has still to settle; None: a version that does not say so."""
     spent = Fact(RunFacts(), read=RunFacts)
     """What this process has learned and spent so far."""

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 EXTRA = ("?", "on the server, but not in the manifest")
 CUT_OFF = "cut off"
-"""What is shown for a run that has not ended, and whose process is gone."""
+"""What is shown for a run, or its undo, that has not ended, and whose process is gone."""
 NO_COLUMN = {"is_column": False}
 """Marks an attribute of a row that reports do not show. All others are columns, in their order."""
 

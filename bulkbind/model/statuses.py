@@ -86,7 +86,7 @@ class PlanWord(Described):
         ("is a duplicate", "are duplicates"),
     )  # fmt: skip
     INVALID = "invalid", PlanFacts(
-        "!", "break a rule", ("breaks a rule", "break a rule"), is_problem=True
+        "!", "invalid: a rule is broken", ("breaks a rule", "break a rule"), is_problem=True
     )  # fmt: skip
     LEFT_OUT = "left_out", PlanFacts(
         "/", "left out by --where or --where-not", ("is left out", "are left out"), is_fixed=True

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import enum
 import math
+from collections import deque
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 
 class TimeUse(enum.IntEnum):
@@ -42,6 +43,7 @@ class TimeUse(enum.IntEnum):
 
 
 _ALL = tuple(TimeUse)
+_OF_ROWS = (TimeUse.BACKING_OFF, TimeUse.SETTLING)
 
 
 class Hold:
@@ -92,23 +94,33 @@ class Waits(NamedTuple):
     last_s: float = 0.0
     """For how long the end of sending is expected to wait for such rows."""
 
-    @classmethod
-    def of(cls, rows: int, left_s: float, whole_s: float) -> Waits:
-        """Return those that wait for *whole_s* each.
 
-        As many begin to wait in that time, at random, so the last of them before the end of sending
-        does so `whole_s / rows` before it, in the mean; if that is longer than *whole_s*, nothing
-        is left to wait for. That is whole_s * (1 - (1 - exp(-rows)) / rows) in all.
-        """
-        if not rows:
-            return cls(0, left_s)
-        return cls(rows, left_s, whole_s * (1.0 - (1.0 - math.exp(-rows)) / rows))
+SAMPLE = 64
+"""As many of the newest waits say how long one is."""
+STEPS = 20
+"""Of the sum by which `last_wait_s` integrates."""
 
-    def merge(self, other: Waits) -> Waits:
-        """Return both as one."""
-        return Waits(
-            self.rows + other.rows, max(self.left_s, other.left_s), max(self.last_s, other.last_s)
+
+def last_wait_s(*kinds: tuple[float, Sequence[float]]) -> float:
+    """Return for how long the end of sending waits, in the mean, for rows that wait before it.
+
+    Args:
+        kinds: Of each kind of wait, how many begin per second, at random, and how long some took.
+
+    So long after the end as y, one still goes on unless none of those began within `length - y`
+    before it: 1 - exp(-sum of per_s * mean(max(0, length - y))). Its integral is the mean.
+    """
+    step_s = max((max(lengths, default=0.0) for _, lengths in kinds), default=0.0) / STEPS
+    total_s = 0.0
+    for step in range(STEPS):
+        after_s = (step + 0.5) * step_s
+        going_on = sum(
+            per_s * sum(max(0.0, length - after_s) for length in lengths) / len(lengths)
+            for per_s, lengths in kinds
+            if lengths
         )
+        total_s += (1.0 - math.exp(-going_on)) * step_s
+    return total_s
 
 
 class TimeSpent:
@@ -116,9 +128,13 @@ class TimeSpent:
 
     Attributes:
         silent_after_s: Returns after how long a request under way is silent.
+        silenced: Requests that have ended after they were silent.
     """
 
-    __slots__ = ("_began", "_holds", "_now", "_out", "_seconds", "_since", "silent_after_s")
+    __slots__ = (
+        "_began", "_count", "_holds", "_lengths", "_now", "_out", "_seconds", "_since",
+        "silenced", "silent_after_s",
+    )  # fmt: skip
 
     def __init__(self, now: Callable[[], float] = lambda: 0.0) -> None:
         """*now*: the clock; without one no time passes."""
@@ -129,6 +145,9 @@ class TimeSpent:
         """What is waited for, by cause."""
         self._out: dict[int, float] = {}
         """When each request under way left, the earliest first."""
+        self._count = self.silenced = 0
+        self._lengths: deque[float] = deque(maxlen=SAMPLE)
+        """How long the last of *_count* waits took at whose end rows go on."""
         self.silent_after_s: Callable[[], float] = lambda: math.inf
 
     def moment(self) -> float:
@@ -143,6 +162,9 @@ class TimeSpent:
         """Begin to wait."""
         self._book()
         self._holds[hold.cause][hold] = None
+        if hold.cause in _OF_ROWS and hold.for_s < math.inf:
+            self._count += 1
+            self._lengths.append(hold.for_s)
 
     def remove(self, hold: Hold) -> bool:
         """End a wait; return whether it had not ended before."""
@@ -219,7 +241,18 @@ class TimeSpent:
         if not holds:
             return Waits()
         left_s = max(0.0, max(hold.until for hold in holds) - self._now())
-        return Waits.of(sum(hold.rows for hold in holds), left_s, max(hold.for_s for hold in holds))
+        return Waits(sum(hold.rows for hold in holds), left_s)
+
+    def last_wait_s(self, silent_s: float) -> float:
+        """Return for how long the end of sending is expected to wait for rows, as of so far.
+
+        *silent_s*: how long a row waits whose request falls silent.
+        """
+        total_s = self.total_s() or 1.0
+        silent = (self.silenced + self.silent()[0]) / total_s
+        return last_wait_s(
+            (self._count / total_s, self._lengths), (silent, [silent_s] if silent else [])
+        )
 
     def silent(self) -> tuple[int, float, float]:
         """Return how many requests are silent, and how long the first and the last have been out.

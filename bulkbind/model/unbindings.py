@@ -218,6 +218,7 @@ class UndoState(TypedDict):
     """What a run's summary says of its undo."""
 
     state: str
+    """As people and scripts see it."""
     counts: dict[str, int]
     """Bindings by status."""
 

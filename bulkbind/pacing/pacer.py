@@ -262,6 +262,7 @@ class Pacer:
         """Learn from the verdict on a permitted request, and from the limits in its answer."""
         gate, learner, now = self.state, self.streams.learner, self._clock.monotonic()
         out, was_silent = self._traffic.ended(permit, now)
+        self.time.silenced += was_silent
         if limits:
             learner.stated_in_headers(limits)
         epoch = gate.epoch

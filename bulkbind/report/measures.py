@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 from bulkbind.clock import HOUR_S, MINUTE_S
 from bulkbind.model import Waits
+from bulkbind.model.fields import enumeration
+from bulkbind.model.wording import counted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from bulkbind.model import WorkerState
 
 NOTHING_WAITS = Waits()
-RECENT_S, LONG_S = 10.0, 60.0
-"""The time over which a rate is measured; the longer one where it is slow."""
+RATE_OVER_S = (5.0, 10.0, 60.0)
+"""The times over which a rate may be measured."""
 ENOUGH = 20
 """Rows that make a rate."""
 SHORT_S = 1.0
 """What takes less is under way already."""
+MOST_APART = 4
+"""Workers that are told one by one."""
+MOST_LOST = 2
+"""Lost workers that are told with the reason."""
 TO_A_TENTH = 100.0
 """Rates below this are told to a tenth."""
 
@@ -60,8 +72,49 @@ def _number(rate: float) -> str:
     return f"{rate:,.1f}".removesuffix(".0") if rate < TO_A_TENTH else f"{rate:,.0f}"
 
 
+def rate_over_s(ended_within: Callable[[float], int]) -> float:
+    """Return the time over which a rate is measured: the shortest in which enough rows ended."""
+    return next((s for s in RATE_OVER_S if ended_within(s) >= ENOUGH), RATE_OVER_S[-1])
+
+
+def workers_now(workers: Sequence[WorkerState]) -> str:
+    """Return how workers are doing: how many, how fast, how much they have, who was lost."""
+    alive = [worker for worker in workers if worker["is_alive"]]
+    in_hand = sum(worker["in_hand"] for worker in workers)
+    of_all = f" of {len(workers)}" if len(alive) < len(workers) else ""
+    rates = _each([worker["per_s"] for worker in alive], rate_text, "")
+    told = f"{len(alive)}{of_all} sending" + (f" at {rates}" if rates else "")
+    return "; ".join([told, f"{counted(in_hand, 'rows')} in hand", *_lost(workers)])
+
+
+def workers_at_end(workers: Sequence[WorkerState]) -> str:
+    """Return what workers did: how many, the rows that ended through each, who was lost."""
+    rows = _each([worker["settled"] for worker in workers], "{:,}".format, " rows")
+    return "; ".join([f"{counted(len(workers), 'workers')} with {rows}", *_lost(workers)])
+
+
+def _each(figures: Sequence[float], text: Callable[[float], str], unit: str) -> str:
+    """Return a figure of each, or of many the least and the most; empty for none."""
+    if not figures:
+        return ""
+    if len(figures) > MOST_APART:
+        return f"{text(min(figures))} to {text(max(figures))}{unit} each"
+    return enumeration(*map(text, figures), last="and") + unit
+
+
+def _lost(workers: Sequence[WorkerState]) -> list[str]:
+    lost = [worker for worker in workers if worker["lost"]]
+    told = [f"worker {worker['number']} lost: {worker['lost']}" for worker in lost[-MOST_LOST:]]
+    more = len(lost) - len(told)
+    return [*([f"{more} more lost"] if more else []), *told]
+
+
 def left_s(
-    rows: int, per_s: float, allowed_per_s: float | None, waits: Waits = NOTHING_WAITS
+    rows: int,
+    per_s: float,
+    allowed_per_s: float | None,
+    waits: Waits = NOTHING_WAITS,
+    since_s: float = 0.0,
 ) -> float | None:
     """Return the seconds to the end; None if nothing moves, or nothing is left.
 
@@ -70,9 +123,11 @@ def left_s(
         per_s: Rows settled per second of late.
         allowed_per_s: Requests per second allowed now; None without a limit.
         waits: What of them waits now: it ends no sooner; what is still to be sent will wait, too.
+        since_s: Seconds since the last row ended: part of what the next one takes.
     """
     speed = per_s if allowed_per_s is None else min(per_s, allowed_per_s)
     if rows <= 0 or speed <= 0:
         return None
-    sending_s = max(0, rows - waits.rows) / speed
+    sending = rows - waits.rows
+    sending_s = max(0.0, sending - min(1.0, since_s * speed)) / speed
     return max(sending_s + (waits.last_s if sending_s >= SHORT_S else 0.0), waits.left_s)

@@ -67,6 +67,12 @@ def write_metrics(path: Path, measured: Measured) -> None:
     )  # fmt: skip
     for status in MEANINGS:
         rows.labels(*labels, status).set(measured.counts.get(status, 0))
+    settled = Gauge(
+        "bulkbind_run_worker_rows", "Rows that ended through each worker of the last run.",
+        (*_LABELS, "worker"), registry=registry,
+    )  # fmt: skip
+    for worker in measured.facts.workers:
+        settled.labels(*labels, worker["number"]).inc(worker["settled"])
     try:
         with replacing_bytes(path, PUBLIC_FILE) as file:
             file.write(generate_latest(registry))
@@ -107,6 +113,21 @@ def _gauges(path: Path, measured: Measured) -> list[tuple[str, str, float | None
         *(
             (f"bulkbind_run_{fact.name.removesuffix('_s')}_seconds", wait.metric, seconds)
             for fact, wait, seconds in facts.waits()
+        ),
+        (
+            "bulkbind_run_workers",
+            "Workers that sent for the last run; 0 where its own process did.",
+            len(facts.workers),
+        ),
+        (
+            "bulkbind_run_lost_workers",
+            "Workers that the last run gave up.",
+            sum(bool(worker["lost"]) for worker in facts.workers),
+        ),
+        (
+            "bulkbind_run_processor_seconds",
+            "Processor time of the last run's own process while it was sending.",
+            facts.get(RunFacts.cpu_s),
         ),
         ("bulkbind_ledger_size_bytes", "Size of the ledger's files.", measured.ledger_bytes),
         ("bulkbind_ledger_bindings", "Devices known as bound.", measured.bindings),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from datetime import datetime
 from importlib import resources
 from itertools import islice
@@ -40,6 +41,9 @@ MOST_ROWS = 2_000
 """Rows in the page's table: as many as a browser sorts and searches without delay."""
 MOST_USERS = 200
 
+_BETWEEN = re.compile("`([^`]+)`")
+"""How our texts mark what is typed; none of these characters is changed by escaping."""
+
 TONES = {status.shown: status.about.tone for status in Status}
 """The colour of each status: a class of the page's style sheet."""
 
@@ -63,7 +67,9 @@ def write_html(
     environment.filters["counted"] = counted
     environment.filters["moment"] = moment
     environment.filters["rate"] = rate_text
+    environment.filters["seconds"] = _seconds
     environment.filters["place"] = _place
+    environment.filters["typed"] = _typed
     sources = run.sources()
     table = _Table(run, summary, sources, only)
     script = _file("report.js")
@@ -108,6 +114,13 @@ def _place(text: str) -> Markup:
     from markupsafe import Markup as Safe, escape  # noqa: PLC0415  # comes with jinja2
 
     return Safe("/<wbr>").join(escape(line(part)) for part in text.split("/"))
+
+
+def _typed(text: str) -> Markup:
+    """Return a text in which what a person types, between backticks, is set apart."""
+    from markupsafe import Markup as Safe, escape  # noqa: PLC0415  # comes with jinja2
+
+    return Safe(_BETWEEN.sub(r'<span class="mono">\1</span>', escape(line(text))))  # noqa: S704  # escaped
 
 
 def _fit(value: object) -> object:

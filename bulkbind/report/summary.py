@@ -22,7 +22,7 @@ from bulkbind.model import (
 )
 from bulkbind.model.wording import counted, explained, to_do, verb, words
 from bulkbind.redaction import Lines, lines
-from bulkbind.report.measures import rate_text
+from bulkbind.report.measures import rate_text, workers_at_end
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -256,6 +256,8 @@ def _pace(summary: RunSummary) -> list[str]:
         again = counted(facts.requests_again, "binds")
         parts.append(f"{again} sent again after no answer came in time")
     lines = ["sent: " + ", ".join(parts)]
+    if facts.workers:
+        lines.append(f"sent by: {workers_at_end(facts.workers)}")
     if spent := time_text(facts):
         lines.append(f"time: {spent}")
     aside = [

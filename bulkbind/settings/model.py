@@ -45,6 +45,7 @@ LONGEST_S = 36_500 * UNITS_S["day"]
 """Of a duration: what is longer is no date any more."""
 MOST_PER_S = 1_000_000
 """Requests per second, far above what one machine can send."""
+MOST_WORKERS = 64
 _WRITTEN_S = {"": 1.0, "ms": 0.001} | {unit[0]: seconds for unit, seconds in UNITS_S.items()}
 _PROXY = re.compile(
     r"(?P<scheme>https?)://(?:(?P<login>[^/?#]*)@)?"
@@ -125,6 +126,16 @@ def parse_rate(value: object) -> float:
     if match is None:
         raise ValueError("requests per second are written 5/s or 5")
     return float(match[1])
+
+
+def parse_workers(value: object) -> int | Literal["auto"]:
+    """Return the number of workers of `4` or a number, or `auto`. Raises: ValueError."""
+    text = str(value).strip()
+    if text == "auto":
+        return "auto"
+    if not re.fullmatch(r"[0-9]{1,3}", text, re.ASCII) or not 1 <= int(text) <= MOST_WORKERS:
+        raise ValueError(f"workers are a number from 1 to {MOST_WORKERS}, or auto")
+    return int(text)
 
 
 def checked_path(value: str) -> str:
@@ -309,6 +320,11 @@ Share = Annotated[
 Rate = Annotated[
     float, BeforeValidator(parse_rate, json_schema_input_type=str | float), Shown("N/s")
 ]
+Workers = Annotated[
+    Annotated[int, Field(ge=1, le=MOST_WORKERS)] | Literal["auto"],
+    BeforeValidator(parse_workers),
+    Shown("N|auto"),
+]
 Failures = Annotated[str, AfterValidator(checked_failures), Shown("N|N%")]
 Unbinds = Annotated[str, AfterValidator(checked_unbinds), Shown("N|N%")]
 Scope = Annotated[str, AfterValidator(checked_scope), Shown("NAME")]
@@ -356,6 +372,7 @@ class Group(Enum):
     OUT = "the report folder"
     NETWORK = "how the endpoint is reached"
     PACE = "how fast requests leave"
+    WORKERS = "which processes send"
     SENDING = "how long, and when to stop"
     STAGING = "which rows are sent"
     END = "what follows the end of a run"
@@ -541,6 +558,12 @@ class SendSettings(Part):
 
     concurrency: Annotated[Count, Field(ge=1, le=1000)] = Group.PACE.option(
         "requests in flight at once, 1 to 1000", 32
+    )
+    workers: Workers = Group.WORKERS.option(
+        f"processes that send, 1 to {MOST_WORKERS}; they share ledger, limit and concurrency; "
+        "auto: one where the pace is under 5,000/s or there are fewer than 20,000 rows, else one "
+        "for each core but one, 4 at most; each takes some 60 MB and half a second to start",
+        1,
     )
     rate: Annotated[float, Field(gt=0, le=MOST_PER_S), Shown("N")] | None = Group.PACE.option(
         "cap in requests per second", none="as fast as the gateway allows"

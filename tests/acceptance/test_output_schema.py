@@ -48,8 +48,6 @@ def _outputs(home, url):
     sent = ("run", manifest, "--on-invalid", "skip", "--log-format", "json", "--log-devices")
     _, summary, log = printed("summary", *sent, code=1)
     yield "summary", summary
-    yield "runs", printed("runs", "runs")[1]
-    yield "status", printed("status", "status")[1]
     yield "history", printed("history", "history", "--user", "user_1")[1]
     with process("run", manifest, "--rebind", "--rate", "5", "--yes", "--on-invalid", "skip",
                  *common[:2], home=home) as sending:  # fmt: skip
@@ -63,6 +61,8 @@ def _outputs(home, url):
     many = str(summary["counts"]["bound"])
     undone = called("undo", summary["run_id"], "--yes-unbind", many, *common, home=home)
     yield "undo", json.loads(undone.stdout)
+    yield "runs", printed("runs", "runs")[1]
+    yield "status", printed("status", "status", summary["run_id"])[1]
     yield "doctor", printed("doctor", "doctor")[1]
     yield "settings", printed("settings", "config")[1]
     inbox = ("run", "inbox", "--archive", "done", "--min-age", "0s")

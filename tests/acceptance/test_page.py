@@ -18,6 +18,7 @@ from bulkbind.model import (
     Source,
     Status,
     TimelinePart,
+    WorkerState,
 )
 from bulkbind.model.wording import meaning, to_do
 from bulkbind.redaction import line
@@ -136,6 +137,11 @@ class Rows:
         facts.requests_throttled = 12
         facts.sending_s = 9.5
         facts.pace_from = name
+        facts.workers = [
+            WorkerState(number=number, pid=number, is_alive=not lost, settled=100, in_hand=0,
+                        per_s=40.0, lost=lost)
+            for number, lost in ((1, ""), (2, f"ended by signal 9 {name}"))
+        ]  # fmt: skip
         facts.pace_per_s = 49.0
         return RunSummary(
             "20261123-120000-abcd",
@@ -357,6 +363,26 @@ def test_each_reason_says_what_it_means_and_what_to_do(browser, tmp_path):
     assert to_do("13000301") in shown[0]
     assert Status.FAILED.about.to_do in shown[1]
     assert Status.INVALID.about.to_do in shown[2]
+
+
+def test_no_backtick_is_shown_raw(browser, tmp_path):
+    """What a person types is set apart, whoever says so, and stays text."""
+    run = Rows(10, ("see `bulkbind help limits`, not `<b>`",))
+    summary = dataclasses.replace(
+        run.summary(), state=RunState.STOPPED, stop_reason="ended by `adjust --drain`"
+    )
+    write_html(tmp_path / "report.html", run, summary)
+    browser.load(tmp_path / "report.html")
+
+    shown = browser.run(
+        "return ['.says', '[aria-labelledby=h-reasons] tbody', '#rows tbody tr td:nth-child(6)']"
+        ".map(q => document.querySelector(q).innerText)"
+    )
+    typed = browser.run(
+        "return [...document.querySelectorAll('.says .mono, #rows .mono')].map(e => e.innerText)"
+    )
+    assert not any("`" in text for text in [*shown, browser.run("return document.title")])
+    assert {"adjust --drain", "bulkbind help limits", "<b>"} <= set(typed)
 
 
 @pytest.mark.parametrize("width", [390, 1280])

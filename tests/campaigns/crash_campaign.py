@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import os
 import random
 import signal
 import sqlite3
@@ -32,6 +33,7 @@ from tests.support.processes import (
     BULKBIND,
     PLAIN,
     ask,
+    children,
     environment,
     ledger_of,
     read_results,
@@ -50,6 +52,8 @@ MUCH_DOUBT = 600
 """With more rows in question than that, the next life lasts until some of them can be settled."""
 SETTLING_S = 5.0
 """The longest of such lives."""
+WORKERS_KILLED = 0.7
+"""The share of lives in which a worker is killed before the run's own process is."""
 PATIENCE_S = 20.0
 """A life that does not come to its end in this time is killed all the same."""
 ROWS_PER_KILL = 250
@@ -79,6 +83,8 @@ class Plan:
     """More of them."""
     is_plain: bool = False
     """Whether every request takes the plain path."""
+    workers: int = 1
+    """Processes that send; of several, some are killed as well, and the others go on."""
 
     @property
     def may_repeat(self) -> bool:
@@ -118,6 +124,7 @@ class Lives:
 
     kills: int = 0
     struck: int = 0
+    workers_killed: int = 0
     claimed: int = 0
     """Rows that the kills that struck found claimed, added up."""
     killed_at: list[float] = field(default_factory=list)
@@ -131,7 +138,7 @@ class Lives:
 def run_campaign(home: Path, plan: Plan) -> Figures:
     """Run a manifest to its end through as many kills as are wanted; compare what was left."""
     began = time.monotonic()
-    manifest = write_csv(home / "fleet.csv", _fleet(plan.rows))
+    manifest = write_csv(home / "fleet.csv", fleet_of(plan.rows))
     (home / "without.yaml").write_text(plan.settings(), encoding="utf-8")
     (home / "with.yaml").write_text(
         f'{plan.settings()}already_bound_codes: ["{CODE_FOR_BOUND}"]\n', encoding="utf-8"
@@ -139,7 +146,7 @@ def run_campaign(home: Path, plan: Plan) -> Figures:
     journal = home / "journal.jsonl"
     with sandbox(*plan.sandbox_options(), "--journal", str(journal), home=home) as url:
         lives = _Campaign(home, plan, url, manifest).run()
-        _sleep((plan.late_s or 0.0) + 0.5)  # whatever the server still has to do
+        sleep((plan.late_s or 0.0) + 0.5)  # whatever the server still has to do
         bindings = sandbox_bindings(url)
         stats = ask(f"{url}/sandbox/stats")
         ledger = ledger_of(home, url)
@@ -147,7 +154,7 @@ def run_campaign(home: Path, plan: Plan) -> Figures:
     return reckon(evidence, seconds=time.monotonic() - began)
 
 
-def _fleet(rows: int) -> Iterator[tuple[str, str, str, str]]:
+def fleet_of(rows: int) -> Iterator[tuple[str, str, str, str]]:
     """Yield rows of many users: 50 devices each, in two blocks, so that lists are short."""
     users = max(1, rows // 50)
     for number in range(rows):
@@ -201,13 +208,15 @@ class _Campaign:
         options = ["--rate", str(pace)] if how == self._settling else []
         with self._started(*options) as started:
             how(started)
+            if self._plan.workers > 1 and self._pick.random() < WORKERS_KILLED:
+                self._kill_worker(started)
             started.kill()
             code = started.wait(10)
         if code != -signal.SIGKILL:
             if code not in (0, 1):
                 self._lives.broke_off.append(code)
             return code
-        self._lives.killed_at.append(_now())
+        self._lives.killed_at.append(now())
         self._lives.kills += 1
         claimed = self._claims()
         if claimed - self._claimed:
@@ -216,15 +225,25 @@ class _Campaign:
         self._claimed = claimed
         return None
 
+    def _kill_worker(self, started: subprocess.Popen[bytes]) -> None:
+        """Kill a worker; the others go on for some requests."""
+        workers = children(started.pid)
+        if workers:
+            with suppress(ProcessLookupError):
+                os.kill(self._pick.choice(workers), signal.SIGKILL)
+            self._lives.killed_at.append(now())
+            self._lives.workers_killed += 1
+            self._sending(started)
+
     def _claims(self) -> set[tuple[int, ...]]:
         """Return the claimed rows; a kill before the ledger was opened leaves those of the last."""
-        return set(_select(self._ledger, _CLAIMED))
+        return set(select(self._ledger, _CLAIMED))
 
     # --- moments to die ---------------------------------------------------------------------------
 
     def _early(self, started: subprocess.Popen[bytes]) -> None:
         """Wait for any moment of starting, staging, taking stock, and a little sending."""
-        _wait(started, self._pick.uniform(0.0, 0.8))
+        wait_for(started, self._pick.uniform(0.0, 0.8))
 
     def _sending(self, started: subprocess.Popen[bytes]) -> None:
         """Wait until some requests, perhaps one, have been served."""
@@ -233,18 +252,18 @@ class _Campaign:
     def _racing(self, started: subprocess.Popen[bytes]) -> None:
         """Wait until the server's limit was felt, and a little longer."""
         throttled, most = self._seen("throttled"), self._binds() + 4 * self._share()
-        _poll(started, lambda: self._seen("throttled") > throttled or self._binds() > most)
-        _wait(started, self._pick.uniform(0.0, 0.2))
+        poll(started, lambda: self._seen("throttled") > throttled or self._binds() > most)
+        wait_for(started, self._pick.uniform(0.0, 0.2))
 
     def _settling(self, started: subprocess.Popen[bytes]) -> None:
         """Wait until some part of what is in doubt, perhaps all, was read back or sent again."""
         self._wait_for_binds(started, 1)
         wanted = self._pick.random() * self._in_doubt()
-        _poll(started, lambda: self._in_doubt() <= wanted, self._pick.uniform(0.5, SETTLING_S))
+        poll(started, lambda: self._in_doubt() <= wanted, self._pick.uniform(0.5, SETTLING_S))
 
     def _wait_for_binds(self, started: subprocess.Popen[bytes], more: int) -> None:
         wanted = self._binds() + more
-        _poll(started, lambda: self._binds() >= wanted)
+        poll(started, lambda: self._binds() >= wanted)
 
     def _binds(self) -> int:
         return self._seen("binds")
@@ -254,23 +273,24 @@ class _Campaign:
 
     def _share(self) -> int:
         """Return how many rows there are for each kill that is to come."""
-        staged = len(_select(self._ledger, _STAGED)) if self._lives.kills else self._plan.rows
+        staged = len(select(self._ledger, _STAGED)) if self._lives.kills else self._plan.rows
         return staged // (self._plan.kills - self._lives.struck)
 
     def _in_doubt(self) -> int:
-        return len(_select(self._ledger, _IN_DOUBT))
+        return len(select(self._ledger, _IN_DOUBT))
 
     # --- processes --------------------------------------------------------------------------------
 
     @contextmanager
     def _started(self, *options: str) -> Iterator[subprocess.Popen[bytes]]:
         """Start `run` or `resume`, which says what it does in `run.log`."""
-        can_resume = bool(_select(self._ledger, "SELECT 1 FROM runs WHERE state = 'sending'"))
+        can_resume = bool(select(self._ledger, "SELECT 1 FROM runs WHERE state = 'sending'"))
         is_resumed = can_resume and self._pick.random() < 0.5
         command = ["resume"] if is_resumed else ["run", str(self._manifest)]
         code = self._plan.known_code
         code = self._pick.choice(("with", "without")) if code == "mixed" else code
         command += ["--endpoint", self._url, "--config", f"{code}.yaml", "--out", "report"]
+        command += ["--workers", str(self._plan.workers)]
         with (self._home / "run.log").open("ab") as log:
             started = subprocess.Popen(
                 [*(PLAIN if self._plan.is_plain else BULKBIND), *command, *options],
@@ -287,29 +307,32 @@ class _Campaign:
                 started.wait()
 
 
-def _wait(started: subprocess.Popen[bytes], seconds: float) -> None:
+def wait_for(started: subprocess.Popen[bytes], seconds: float) -> None:
+    """Wait until the process has ended, or so long."""
     with suppress(subprocess.TimeoutExpired):
         started.wait(seconds)
 
 
-def _poll(
+def poll(
     started: subprocess.Popen[bytes], is_reached: Callable[[], bool], most_s: float = PATIENCE_S
 ) -> None:
     """Wait until something is reached, or the process has ended, or patience."""
     until = time.monotonic() + most_s
     while not is_reached() and started.poll() is None and time.monotonic() < until:
-        _sleep(0.005)
+        sleep(0.005)
 
 
-def _sleep(seconds: float) -> None:
+def sleep(seconds: float) -> None:
+    """Let others work."""
     time.sleep(seconds)  # noqa: TID251  # polling another process
 
 
-def _now() -> float:
+def now() -> float:
+    """Return seconds since 1970."""
     return SystemClock().utc_now().timestamp()
 
 
-def _select(ledger: Path, query: str) -> list[tuple[Any, ...]]:
+def select(ledger: Path, query: str) -> list[tuple[Any, ...]]:
     """Return what a ledger holds; nothing where it is not there, or has no tables, yet."""
     if not ledger.exists():
         return []
@@ -347,22 +370,22 @@ def gather(
             for item in read_results(home / "report")
         ],
         summary=json.loads((home / "report/summary.json").read_text(encoding="utf-8")),
-        ledger=[_row(item) for item in _select(ledger, f"SELECT {columns} FROM rows")],  # noqa: S608  # constants
+        ledger=[_row(item) for item in select(ledger, f"SELECT {columns} FROM rows")],  # noqa: S608  # constants
         ledger_bindings={
             (user, code): (device_id, created)
-            for user, code, device_id, created in _select(
+            for user, code, device_id, created in select(
                 ledger, "SELECT user_id, machine_code, device_id, create_time FROM bindings"
             )
         },
         counted={
             (user, code): repeats
-            for user, code, repeats in _select(
+            for user, code, repeats in select(
                 ledger, "SELECT user_id, machine_code, repeats FROM rows WHERE repeats > 0"
             )
         },
         refusals={
             trace_id
-            for (trace_id,) in _select(
+            for (trace_id,) in select(
                 ledger,
                 "SELECT trace_id FROM attempts WHERE verdict IN ('Refused', 'AlreadyBound')",
             )
@@ -403,6 +426,7 @@ def main() -> None:
         known_code=given.known_code,
         faults=tuple(given.fault),
         is_plain=given.plain,
+        workers=given.workers,
     )
     with ExitStack() as stack:
         if given.keep is not None:
@@ -436,6 +460,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--fault", action="append", default=[], help="one more fault of the sandbox; repeatable")
     add("--plain", action="store_true", help="every request takes the plain path")
+    add("--workers", type=int, default=1, help="processes that send  [default: 1]")
     add("--seed", type=int, default=5, help="of kills and faults  [default: 5]")
     add("--keep", type=Path, metavar="DIR", help="a new folder in which all evidence stays")
     return parser

@@ -67,6 +67,7 @@ class Figures:
 
     kills_that_struck: int
     kills: int
+    workers_killed: int
     rows_claimed_when_struck: int
     """Added up over the kills that struck."""
     rows: int
@@ -129,6 +130,7 @@ def reckon(evidence: Evidence, *, seconds: float = 0.0) -> Figures:
     return Figures(
         kills_that_struck=lives.struck,
         kills=lives.kills,
+        workers_killed=lives.workers_killed,
         rows_claimed_when_struck=lives.claimed,
         rows=len(evidence.manifest),
         rows_bound=statuses["bound"],

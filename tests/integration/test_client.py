@@ -730,8 +730,8 @@ async def test_a_cancelled_request_is_forgotten_not_reported():
 class SlowReader(KooDrive):
     """Takes for ever to read an answer that has come."""
 
-    async def bind(self, device, credential):
-        attempt = await super().bind(device, credential)
+    async def bind(self, device, credential, timeout_s=None):
+        attempt = await super().bind(device, credential, timeout_s)
         self.reading = asyncio.Event()
         await self.reading.wait()
         return attempt

@@ -77,7 +77,7 @@ def test_an_undo_that_is_resumed_adds_up(old):
     with transaction(old):
         unbinding.begin_undo(old, NOW, 1, who)
         for facts in (first, later):
-            unbinding.start_undo(old, 1)
+            unbinding.start_undo(old, 1, who)
             unbinding.finish_undo(old, NOW, 1, "enough", RunFacts(facts))
 
     summary = UndoReader(old, 1).summary()

@@ -40,6 +40,11 @@ def measured(**more):
             "paced_s": 8.25,
             "cooled_s": 0.5,
             "retrying_s": 2.0,
+            "cpu_s": 1.25,
+            "workers": [
+                {"number": number, "settled": settled, "lost": lost}
+                for number, settled, lost in ((1, 4, ""), (2, 2, "ended by signal 9"), (1, 3, ""))
+            ],
         },
         "ledger_bytes": 73_728,
         "bindings": 7,
@@ -49,9 +54,9 @@ def measured(**more):
 
 
 def samples(path):
-    """Return the value of each sample by name and, for rows, status."""
+    """Return the value of each sample by name and, for rows, status or worker."""
     return {
-        (sample.name, sample.labels.get("status")): sample.value
+        (sample.name, sample.labels.get("status", sample.labels.get("worker"))): sample.value
         for family in text_string_to_metric_families(path.read_text())
         for sample in family.samples
     }
@@ -75,6 +80,11 @@ def test_every_figure_is_there(tmp_path):
     assert got["bulkbind_run_cooled_seconds", None] == 0.5
     assert got["bulkbind_run_retrying_seconds", None] == 2
     assert got["bulkbind_run_throttled_requests", None] == 1
+    assert got["bulkbind_run_processor_seconds", None] == 1.25
+    assert got["bulkbind_run_workers", None] == 3
+    assert got["bulkbind_run_lost_workers", None] == 1
+    assert got["bulkbind_run_worker_rows", "1"] == 7
+    assert got["bulkbind_run_worker_rows", "2"] == 2
     assert got["bulkbind_ledger_size_bytes", None] == 73_728
     assert got[LAST_SUCCESS, None] == 1_800_000_000
     assert [item.name for item in tmp_path.iterdir()] == ["bulkbind.prom"]

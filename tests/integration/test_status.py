@@ -21,6 +21,7 @@ from bulkbind.report import as_json, as_text
 from bulkbind.settings import ReadbackSettings, load_settings
 from tests.integration.test_engine import ENDPOINT, Bench, devices
 from tests.support.fakes import LOST
+from tests.support.in_process import called
 
 
 @pytest.fixture
@@ -57,18 +58,32 @@ def told(bench, *, after_s=0.0):
     return status(settings, clock=bench.clock)
 
 
-async def test_a_rate_is_that_of_the_time_there_was(sending):
-    """75 rows in 8 s are 9.4/s, and no 75 in a minute; those in doubt have not ended."""
+async def test_a_rate_is_that_of_late(sending):
+    """45 rows in the last 5 s are 9/s; those in doubt have not ended."""
     found = told(sending)
 
     assert found.done == 75
-    assert found.measured_s == pytest.approx(8.0, abs=0.3)
-    assert found.per_s == pytest.approx(75 / found.measured_s)
-    assert found.left_s == pytest.approx(320 / found.per_s + 5.0)
+    assert found.measured_s == 5.0
+    assert found.per_s == pytest.approx(9.0, abs=0.3)
+    assert found.settled_s == pytest.approx(0.5, abs=0.1)  # more than the next one takes
+    assert found.left_s == pytest.approx((320 - 1) / found.per_s + 5.0)
 
 
-async def test_a_slow_run_is_measured_over_a_minute(sending):
-    """Where few rows have ended in ten seconds; then all of the time counts."""
+async def test_a_pilot_has_less_left_than_its_manifest(sending):
+    """What its process has still to settle counts, less what has ended since it said so."""
+    with closing(sqlite3.connect(sending.path)) as db:
+        (text,) = db.execute("SELECT value FROM meta WHERE key = 'live'").fetchone()
+        pilot = json.loads(text) | {"to_do": 25, "waiting": [0, 0.0, 0.0]}
+        db.execute("UPDATE meta SET value = ? WHERE key = 'live'", (json.dumps(pilot),))
+        db.commit()
+    found = told(sending)
+
+    assert (found.done, found.to_do) == (75, 25)
+    assert found.left_s == pytest.approx((25 - 1) / found.per_s)
+
+
+async def test_a_slow_run_is_measured_over_the_time_there_was(sending):
+    """Where few rows have ended in ten seconds; 75 in 18 s are no 75 in a minute."""
     found = told(sending, after_s=10.0)
 
     assert found.measured_s == pytest.approx(18.0, abs=0.3)
@@ -83,9 +98,32 @@ async def test_it_says_why_it_waits_and_what_the_time_went_to(sending):
     assert lines[0].startswith("ended: 75 of 400, the last at ")
     assert lines[1] == "sending: pid 1 on here"
     assert lines[2].startswith("9.")
-    assert lines[2].endswith("/s of 10/s (set by --rate)  ·  8 s so far  ·  about 39 s left")
+    assert lines[2].endswith("/s of 10/s (set by --rate)  ·  8 s so far  ·  about 40 s left")
     assert lines[3:] == ["waiting: paced until 12:00:09", "5 devices in doubt, to be looked up"]
     assert found.summary.facts.account() == [("keeping to the pace", 7.5), ("sending", 0.5)]
+
+
+async def test_it_says_how_workers_are_doing(sending):
+    """Alive, rate, in hand and lost, in a line and as JSON; of earlier parts, the summary."""
+    states = [
+        {"number": 1, "pid": 11, "is_alive": True, "settled": 40, "in_hand": 7, "per_s": 9.0,
+         "lost": ""},
+        {"number": 2, "pid": 12, "is_alive": False, "settled": 35, "in_hand": 0, "per_s": 8.0,
+         "lost": "ended by signal 9"},
+    ]  # fmt: skip
+    with closing(sqlite3.connect(sending.path)) as db:
+        (text,) = db.execute("SELECT value FROM meta WHERE key = 'live'").fetchone()
+        live = json.loads(text)
+        live["spent"] |= {"workers": states}
+        db.execute("UPDATE meta SET value = ? WHERE key = 'live'", (json.dumps(live),))
+        db.commit()
+    found = told(sending)
+
+    line = "1 of 2 sending at 9/s; 7 rows in hand; worker 2 lost: ended by signal 9"
+    assert _lines(found)[3] == f"workers: {line}"
+    assert as_json(found.summary)["workers"] == states
+    text = "sent by: 2 workers with 40 and 35 rows; worker 2 lost: ended by signal 9"
+    assert text in as_text(found.summary)
 
 
 async def test_while_the_endpoint_is_away_no_time_is_left(sending):
@@ -122,6 +160,34 @@ async def test_a_run_whose_process_is_gone_is_cut_off(sending, pid, host, state)
     assert found.is_sending == (state == "sending")
     assert any(line.startswith("cut off: ") for line in _lines(found)) == (state == "cut off")
     assert f"run run: {state}, 400 rows" in as_text(found.summary)
+
+
+@pytest.mark.parametrize(
+    ("pid", "host", "state", "shown"),
+    [
+        pytest.param(os.getpid(), socket.gethostname(), "sending", "undo not finished", id="lives"),
+        pytest.param(2**22 + 1, socket.gethostname(), "cut off", "undo cut off", id="is gone"),
+        pytest.param(2**22 + 1, "elsewhere", "sending", "undo not finished", id="nobody knows"),
+    ],
+)
+async def test_an_undo_whose_process_is_gone_is_cut_off(tmp_path, pid, host, state, shown):
+    """In `runs`, `status` and both as JSON, with the command that goes on with it."""
+    bench = Bench(tmp_path / "ledger.db")
+    await bench.ran(devices(3))
+    who = {"started_at": "now", "operator": "me", "host": "first", "pid": 1, "version": "0"}
+    async with bench.ledger() as ledger:
+        await ledger.unbindings.begin_undo(1, who)
+        await ledger.unbindings.start_undo(1, who | {"pid": pid, "host": host})
+    given = ("--endpoint", ENDPOINT, "--ledger", bench.path)
+    listed = called("runs", *given, home=tmp_path).stdout
+    found = told(bench)
+
+    assert found.summary.undo == {"state": state, "counts": {"pending": 3}}
+    assert [run["undo"]["state"] for run in all_runs(bench.path)] == [state]
+    assert f"  {shown}  " in listed
+    assert f"3 pending ({state})" in as_text(found.summary)
+    goes_on = any("bulkbind undo run" in line for line in _lines(found))
+    assert goes_on == (state == "cut off")
 
 
 async def test_when_it_last_went_well_is_read_from_the_ledger(tmp_path):

@@ -10,7 +10,7 @@ import pytest
 from msgspec.structs import replace
 
 from bulkbind.errors import LedgerError
-from bulkbind.ledger import duplicates, runs, staging, transitions, unbinding
+from bulkbind.ledger import duplicates, leaving, runs, staging, transitions, unbinding
 from bulkbind.ledger.store import connect, span, transaction
 from bulkbind.model import (
     ROW_TRANSITIONS,
@@ -18,6 +18,7 @@ from bulkbind.model import (
     Claim,
     Outcome,
     RunFacts,
+    RunKind,
     RunState,
     Status,
     UnbindKind,
@@ -38,9 +39,9 @@ class Life:
     def __init__(self, db: sqlite3.Connection) -> None:
         self.db = db
 
-    def staged(self, name, *devices, line=2):
+    def staged(self, name, *devices, line=2, kind=RunKind.BIND):
         """Stage a run of devices, each as user and code; return its number."""
-        run = staging.begin(self.db, values(name))
+        run = staging.begin(self.db, values(name) | {"kind": kind})
         rows = [valid(n, code, user) for n, (user, code) in enumerate(devices, start=line)]
         staging.stage_manifest(
             self.db, run, 0, FORM, 0, [*rows, invalid(line + len(rows))],
@@ -49,9 +50,9 @@ class Life:
         staging.ready(self.db, run)
         return run
 
-    def confirmed(self, name, *devices):
+    def confirmed(self, name, *devices, kind=RunKind.BIND):
         """Stage and confirm a run, and start its sending."""
-        run = self.staged(name, *devices)
+        run = self.staged(name, *devices, kind=kind)
         staging.confirm(self.db, NOW, run)
         self.do(runs.start, run)
         return run
@@ -181,7 +182,7 @@ def undo(life):
     for expected in (RunState.STOPPED, RunState.DONE, RunState.DONE):
         if life.do(unbinding.undo_progress, undone)[0] in ("", "done"):
             life.do(unbinding.begin_undo, NOW, undone, WHO)
-        life.do(unbinding.start_undo, undone)
+        life.do(unbinding.start_undo, undone, WHO)
         life.unbind(undone, UnbindKind.UNDO, *map(UnbindStatus, ("already_gone", "changed")))
         life.unbind(undone, UnbindKind.UNDO, UnbindStatus.FAILED)
         if expected is RunState.DONE:
@@ -201,9 +202,54 @@ def undo(life):
         life.do(unbinding.begin_undo, NOW, run, WHO)
 
 
+def leave(life):
+    """What a list names is unbound, gone, changed or not ours; killed, replaced and looked up."""
+    codes = [f"L{n}" for n in range(9)]
+    first = life.confirmed("first", *[("u", code) for code in codes])
+    claims = life.claimed(first)
+    life.settle(claims.pop("L8"), Status.ALREADY_BOUND)
+    for claim in claims.values():
+        life.settle(claim, Status.BOUND)
+    judged = (("u", "L8"), ("w", "L8"), ("u", "L8"))  # not ours, not ours, duplicate
+    rows = [valid(line, code, user) for line, (user, code) in enumerate(judged, start=2)]
+    for policy in (("error", "error"), ("first", "first")):
+        run = life.staged("judged leavers", *judged, kind=RunKind.UNBIND)
+        duplicates.mark_repeats(life.db, run, repeats_of(rows, *policy))
+        staging.discard(life.db, run)
+
+    left = life.confirmed("left", *[("u", code) for code in codes[:4]], kind=RunKind.UNBIND)
+    life.unbind(left, UnbindKind.LEAVE, *map(UnbindStatus, ("already_gone", "changed", "failed")))
+    items = unbinding.open_of(life.db, left, UnbindKind.LEAVE, "u", ANYWHERE)
+    life.do(unbinding.claim, items)
+    life.unbind(left, UnbindKind.LEAVE, UnbindStatus.UNBOUND)
+    assert life.do(runs.finish, NOW, left, None, RunFacts()) is RunState.DONE
+
+    for policy in (("error", "error"), ("first", "first")):
+        judged = (("u", "L0"), ("w", "L0"))  # gone already, not ours
+        rows = [valid(line, code, user) for line, (user, code) in enumerate(judged, start=2)]
+        run = life.staged("gone leavers", *reversed(judged), kind=RunKind.UNBIND)
+        duplicates.mark_repeats(life.db, run, repeats_of(list(reversed(rows)), *policy))
+        staging.discard(life.db, run)
+
+    killed = life.confirmed("killed", *[("u", code) for code in codes[1:8]], kind=RunKind.UNBIND)
+    items = unbinding.open_of(life.db, killed, UnbindKind.LEAVE, "u", ANYWHERE)
+    life.do(unbinding.claim, items)
+    for item, status in zip(items[:3], ("already_gone", "changed", "failed"), strict=True):
+        item.status = UnbindStatus(status)
+        life.do(unbinding.settle, NOW, [item])
+    life.do(transitions.recover, NOW)
+    assert transitions.doubts(life.db) == []
+    life.confirmed("instead", ("u", "L6"))
+    (doubtful,) = leaving.left_in_doubt(life.db, 0).values()
+    assert [item.machine_code for item in doubtful] == [item.machine_code for item in items[3:]]
+    for item, status in zip(doubtful, ("unbound", "changed", "failed"), strict=True):
+        item.status = UnbindStatus(status)
+        life.do(unbinding.settle, NOW, [item])
+
+
 def test_the_ledger_makes_every_transition_of_its_tables_and_no_other(tmp_path, state_guard):
     """What the verbs do in the lives of runs is what the tables say, to the letter."""
-    for story in (send_and_go_on, withdraw, know, judge, leave_out, undo):
+    for story in (send_and_go_on, withdraw, know, judge, leave_out, leave, undo):
         with closing(connect(tmp_path / f"{story.__name__}.db", ENDPOINT)) as db:
             story(Life(db))
 

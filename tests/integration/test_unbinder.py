@@ -51,7 +51,7 @@ async def undone(bench, run=1):
         state, bound, *_ = await ledger.unbindings.undo_progress(run)
         if state not in ("confirmed", "sending", "stopped"):
             await ledger.unbindings.begin_undo(run, WHO)
-        await ledger.unbindings.start_undo(run)
+        await ledger.unbindings.start_undo(run, WHO)
         heard: list[str] = []
         send = SendSettings(backoff_cap=5.0, max_attempts=SENT_AGAIN)
         unbinder = Unbinder(

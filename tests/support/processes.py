@@ -161,6 +161,21 @@ def _end(pid: int, how: signal.Signals, out: FileIO) -> None:
     raise TimeoutError("the sandbox did not end within 10 s")
 
 
+def children(pid: int) -> list[int]:
+    """Return the processes that a process has started, and that have not ended; Linux only."""
+    found = []
+    for thread in Path(f"/proc/{pid}/task").glob("*/children"):
+        with suppress(OSError):
+            found += [int(word) for word in thread.read_text().split()]
+    return [child for child in found if _is_running(child)]
+
+
+def _is_running(pid: int) -> bool:
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    return False
+
+
 def ask(url: str):
     """Return the JSON that a sandbox's own page answers."""
     assert url.startswith("http://127.0.0.1:")

@@ -223,7 +223,7 @@ def _went_well(here: Here) -> list[str]:
     return [f"last went well: {moment(here.went_well_at) or 'never'}"]
 
 
-_GO_ON = "the next run goes on where it stopped; to go on now:"
+_GO_ON = "the next run goes on where it stopped; to go on {when}:"
 _MENDED = "once that is mended, the next run goes on where it stopped; to go on then:"
 _AGAIN = "then run it again:"
 
@@ -235,9 +235,9 @@ def _next(result: RunResult, summary: RunSummary) -> str:
 
 
 def _to_do(hint: str, then: str, here: Here) -> list[str]:
-    """Return what to do, and the whole command with which it goes on."""
+    """Return what to do, and the whole command with which it goes on once that is done."""
     told = [f"what to do: {here.completed(hint)}"] if hint else []
     is_told = then == _AGAIN and "`bulkbind " in hint  # the hint has the command
     if here.again and then and not is_told:
-        told += [then, f"  {here.again}"]
+        told += [then.format(when="then" if hint else "now"), f"  {here.again}"]
     return told

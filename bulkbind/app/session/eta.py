@@ -10,9 +10,10 @@ from bulkbind.model.wording import counted
 from bulkbind.report.measures import rate_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from bulkbind.clock import Clock
+    from bulkbind.model import WorkerState
     from bulkbind.pacing import Pacer
 
 WORTH_SHOWING_S = 1.0
@@ -32,12 +33,14 @@ class Gauge:
         patience_s: Callable[[], float] = lambda: 0.0,
         settle_s: float = 0.0,
         trouble: Callable[[], str] = lambda: "",
+        workers: Callable[[], Sequence[WorkerState]] = lambda: (),
     ) -> None:
         """*patience_s*: returns for how long an answer is waited for.
 
         *settle_s*: the time from no answer to a list that counts. *trouble*: returns why there was
-        no connection the last time.
+        no connection the last time. *workers*: returns how the processes that send are doing.
         """
+        self.workers = workers
         self._trouble = trouble
         self._pacer = pacer
         self._settle_s = settle_s
@@ -63,9 +66,13 @@ class Gauge:
         time = self._pacer.time
         silent, _, last_s = time.silent()
         whole_s = self._patience_s() + self._settle_s
-        unanswered = Waits.of(silent, max(0.0, whole_s - last_s), whole_s) if silent else Waits()
-        again, doubt = time.waits(TimeUse.BACKING_OFF), time.waits(TimeUse.SETTLING)
-        return unanswered.merge(again).merge(doubt)
+        unanswered = Waits(silent, max(0.0, whole_s - last_s)) if silent else Waits()
+        each = (unanswered, time.waits(TimeUse.BACKING_OFF), time.waits(TimeUse.SETTLING))
+        return Waits(
+            rows=sum(waits.rows for waits in each),
+            left_s=max(waits.left_s for waits in each),
+            last_s=time.last_wait_s(whole_s),
+        )
 
     def is_away(self) -> bool:
         """Return whether nobody may send, as the endpoint is away: nobody knows for how long."""

@@ -131,6 +131,11 @@ class Progress:
         self._began_at = self._logged_at = clock.monotonic()
         self._logged = 0
 
+    @property
+    def to_do(self) -> int:
+        """Rows that have still to be settled."""
+        return self._rows - self._done
+
     @contextlib.contextmanager
     def shown(self, gauge: Gauge) -> Iterator[None]:
         """Show the progress of the block to the listener, and in log lines, until it ends.
@@ -208,7 +213,7 @@ class Progress:
     def _log_progress(self) -> None:
         now = self._clock.monotonic()
         recent_per_s = (self._done - self._logged) / max(now - self._logged_at, SHORTEST_S)
-        left = left_s(self._rows - self._done, recent_per_s, self._pace())
+        left = left_s(self.to_do, recent_per_s, self._pace())
         self._logged_at, self._logged = now, self._done
         self._log.info(
             "run.progress",

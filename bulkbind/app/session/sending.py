@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -23,6 +24,7 @@ from bulkbind.app.session.session import (
     retries_of,
 )
 from bulkbind.app.session.steering import Steering
+from bulkbind.app.session.workers import hub_of
 from bulkbind.clock import iso
 from bulkbind.engine import Breaker, Parts, Pipeline, StopSignal, Unbinder, draining
 from bulkbind.errors import ExitCode, LedgerError
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
     from bulkbind.clock import Clock
     from bulkbind.koodrive import KooDrive
     from bulkbind.ledger import Ledger
-    from bulkbind.model import Ended, RunSummary, Status, Unbinding
+    from bulkbind.model import Ended, RunSummary, Status, Unbinding, WorkerState
     from bulkbind.pacing import Pacer
     from bulkbind.settings.model import FailOn, SendSettings
 
@@ -61,7 +63,7 @@ class RunResult:
     """Whether it stopped since the endpoint is another server or none."""
 
 
-async def send(
+async def send(  # noqa: PLR0915
     session: Session, ledger: Ledger, run: int, run_id: str, first: int | None = None
 ) -> None:
     """Send the staged rows of *run*, or the *first* of them, and record the end of the run.
@@ -73,15 +75,22 @@ async def send(
     pacer = await pacer_of(session, ledger, is_idle=not rows)
     ledger.count_time(pacer.time)
     client = await known_client(session, ledger)
+    notes = _Notes(ledger, client)
+    binds = await ledger.kind_of(run) is RunKind.BIND
+    hub = hub_of(session, client, rows, pacer.pace()) if binds else None
+    api = paced(session, hub or client, pacer)
+
+    def workers() -> list[WorkerState]:
+        return [] if hub is None else hub.workers()
+
     gauge = Gauge(
         pacer,
         clock,
         patience_s=client.patience_s,
         settle_s=settings.doubt.readback_settle,
         trouble=lambda: client.trouble,
+        workers=workers,
     )
-    notes = _Notes(ledger, client)
-    api = paced(session, client, pacer)
     progress = Progress(
         rows,
         session.listener,
@@ -107,10 +116,10 @@ async def send(
     parts = Parts(api, ledger, pacer, stop, clock)
     sender: Sender = (
         _Sender(session, ledger, parts, run, breaker, on_left=progress.unbound)
-        if await ledger.kind_of(run) is RunKind.BIND
+        if binds
         else Leaving(session, ledger, parts, run, on_settled)
     )
-    began_at = iso(clock.utc_now())
+    began_at, cpu_before_s = iso(clock.utc_now()), time.process_time()
 
     def spent() -> RunFacts:
         facts = facts_of(
@@ -121,12 +130,16 @@ async def send(
             again=sender.again,
             backed_off_s=sender.backed_off_s,
         )
+        facts.cpu_s = round(time.process_time() - cpu_before_s, 3)
+        if alive_or_lost := workers():
+            facts.workers = alive_or_lost
         if steering.done:
             facts.adjusted = steering.done
         return facts
 
     async def tell() -> None:
         said = _live(run, began_at, gauge, clock, spent())
+        said.to_do = progress.to_do
         await ledger.put_meta(LiveFacts.key, said.as_json())
 
     steering = Steering(

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from bulkbind.app.session.listener import Listener
     from bulkbind.engine import StopReason, StopSignal
-    from bulkbind.engine.ports import Gate
+    from bulkbind.engine.ports import Client, Gate
     from bulkbind.koodrive import Auth
     from bulkbind.settings import Settings
 
@@ -256,7 +256,7 @@ def follow(session: Session, client: KooDrive, pacer: Pacer) -> None:
     )
 
 
-def paced(session: Session, client: KooDrive, pacer: Pacer) -> Paced:
+def paced(session: Session, client: Client, pacer: Pacer) -> Paced:
     """Return the API at the gateway's pace, a context manager."""
     assert session.auth is not None, "a command that asks the server has credentials"
     return Paced(client, session.auth, pacer)

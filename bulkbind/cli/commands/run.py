@@ -51,7 +51,7 @@ rehearse = options.option(
 @click.argument("manifests", nargs=-1, required=True, metavar="MANIFEST...")
 @options.config
 @options.settings(Group.MANIFEST, Group.REPEAT, Group.LEDGER, Group.OUT)
-@options.settings(Group.NETWORK, Group.PACE, Group.SENDING, Group.END)
+@options.settings(Group.NETWORK, Group.PACE, Group.WORKERS, Group.SENDING, Group.END)
 @options.first
 @options.settings(Group.STAGING)
 @rehearse
@@ -96,15 +96,14 @@ def command(
     """Bind every device of the manifests to its user; every row gets a result.
 
     MANIFEST is a file (CSV, XLSX, YAML, JSON Lines, JSON, each also as .gz), a folder, a pattern in
-    quotes, or - for standard input; several make one run. All of it is checked before anything is
-    sent. What is known as bound is not sent again; what an earlier run of the same manifest left is
-    taken up first. On a terminal it asks first. Credentials: `bulkbind help credentials`.
+    quotes, or - for standard input; several make one run. All is checked before anything is sent.
+    What is known as bound is not sent again; what an earlier run of it left is. On a terminal it
+    asks. Credentials: `bulkbind help credentials`.
 
     \b
     Examples:
       bulkbind run fleet.csv --endpoint https://intl.myhuaweicloud-koodrive.com
-      bulkbind run fleet.csv --rehearse --limit 60/s --fault reset-after=0.03
-      bulkbind run export.csv --map machine_code=Serial --user-id u42 --on-invalid skip --yes
+      bulkbind run export.csv --map machine_code=Serial --user-id u42 --on-invalid skip
       bulkbind run inbox/ --archive done/ --on-invalid skip --deadline 50m --quiet
     """  # noqa: D301  # click's mark for a block that is not wrapped
     given["manifests"] = manifests
@@ -176,7 +175,7 @@ def _inbox(
 @run_argument
 @options.config
 @options.settings(Group.LEDGER, Group.OUT)
-@options.settings(Group.NETWORK, Group.PACE, Group.SENDING, Group.END)
+@options.settings(Group.NETWORK, Group.PACE, Group.WORKERS, Group.SENDING, Group.END)
 @options.first
 @options.option("--yes", is_flag=True, help="do not ask")
 @options.output_options

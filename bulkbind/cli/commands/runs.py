@@ -9,8 +9,11 @@ from bulkbind.cli import options
 from bulkbind.cli.options import settings_from
 from bulkbind.cli.running import explained, print_json, print_lines
 from bulkbind.model import RunKind, RunState
+from bulkbind.model.results import CUT_OFF
 from bulkbind.model.wording import counted
 from bulkbind.settings import Group
+
+_UNDONE = {RunState.DONE: "undone", CUT_OFF: "undo cut off"}
 
 
 def _adopted(found: dict[str, int]) -> tuple[str, str]:
@@ -42,7 +45,7 @@ def command(*, as_json: bool, **given: Any) -> None:
             counts = ", ".join(f"{count:,} {status}" for status, count in run["counts"].items())
             state = "superseded" if run["superseded_by"] else run["state"]
             if run["undo"]:
-                state = "undone" if run["undo"]["state"] == RunState.DONE else "undo not finished"
+                state = _UNDONE.get(run["undo"]["state"], "undo not finished")
             does = "" if run["kind"] == RunKind.BIND else f"{run['kind']} "
             of = ", ".join(run["manifests"])
             if run["kind"] == RunKind.ADOPT:

@@ -10,8 +10,9 @@ from bulkbind.cli.here import command as command_here, completed
 from bulkbind.cli.options import run_argument, settings_from
 from bulkbind.cli.running import explained, print_json, print_lines
 from bulkbind.model import RunState
+from bulkbind.model.results import CUT_OFF
 from bulkbind.report import as_json, as_text
-from bulkbind.report.measures import moment, pace_text
+from bulkbind.report.measures import moment, pace_text, workers_now
 from bulkbind.settings import Group
 
 if TYPE_CHECKING:
@@ -80,7 +81,11 @@ def _lines(found: RunStatus) -> list[str]:
             found.left_s,
         )
         lines += [f"sending: {who}", pace]
+        lines += [f"workers: {workers_now(workers)}"] if (workers := live.spent.workers) else []
         lines += [f"waiting: {live.waits}"] if live.waits else []
         lines += [live.trouble] if live.trouble else []
+    if summary.undo and summary.undo["state"] == CUT_OFF:
+        lines.append("its undo was cut off: its process is gone; what goes on with it:")
+        lines.append(f"  {command_here(['undo', summary.run_id])}")
     lines += [f"! {problem}" for problem in found.problems]
     return lines

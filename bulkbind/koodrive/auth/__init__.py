@@ -1,5 +1,1 @@
 """Authorise requests: tokens, sessions, app signatures, credentials per user."""
-
-from bulkbind.koodrive.auth.choice import Auth, Chosen, authorizer, caller, choose, known_secrets
-
-__all__ = ["Auth", "Chosen", "authorizer", "caller", "choose", "known_secrets"]

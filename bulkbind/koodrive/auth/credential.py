@@ -132,6 +132,10 @@ class Credential(ABC):
     def authorize(self, request: Outgoing) -> None:
         """Add the headers that authorise a request."""
 
+    @abstractmethod
+    def parts(self) -> tuple[str, ...]:
+        """Return all that it is made of, for another process of this run; never shown."""
+
 
 class Token(Credential):
     """A token, ready for the header."""
@@ -144,6 +148,10 @@ class Token(Credential):
     def authorize(self, request: Outgoing) -> None:
         """Add the token."""
         request.headers[hdrs.AUTHORIZATION] = self.header
+
+    def parts(self) -> tuple[str]:
+        """Return the header."""
+        return (self.header,)
 
 
 class App(Credential):
@@ -168,3 +176,18 @@ class App(Credential):
         request.headers[hdrs.AUTHORIZATION] = authorization(
             self._app_id, self._app_secret, canonical, names
         )
+
+    def parts(self) -> tuple[str, str]:
+        """Return id and secret."""
+        return self._app_id, self._app_secret
+
+
+def of_parts(parts: tuple[str, ...]) -> Credential:
+    """Return a credential made of its `parts`. Raises: ValueError for others."""
+    match parts:
+        case (header,):
+            return Token(header)
+        case (app_id, app_secret):
+            return App(app_id, app_secret)
+        case _:
+            raise ValueError(f"{len(parts)} parts")

@@ -10,7 +10,7 @@ from rich.console import Console as Terminal
 from bulkbind.app.session.eta import Gauge
 from bulkbind.cli.live import LiveDisplay
 from bulkbind.engine import StopSignal
-from bulkbind.model import Throttled
+from bulkbind.model import Throttled, WorkerState
 from bulkbind.pacing import Pacer
 from tests.support.fake_clock import FakeClock
 
@@ -146,3 +146,19 @@ async def test_while_the_endpoint_is_away_no_time_is_left(parts):
     lines = plain(shown, terminal)
     assert lines[2] == "20/s of 40/s (set by --rate)  ·  5 s so far"
     assert lines[3] == "3 devices in doubt, to be looked up"
+
+
+async def test_workers_stand_below_the_pace(parts):
+    """How many send, how fast, what they have; in one line on any terminal."""
+    clock, pacer = parts
+    workers = [
+        WorkerState(number=number, pid=number, is_alive=True, settled=50, in_hand=16,
+                    per_s=19.5, lost="")
+        for number in (1, 2)
+    ]  # fmt: skip
+    terminal = Terminal(file=io.StringIO(), width=80, force_terminal=True)
+    shown = LiveDisplay(1_000, Gauge(pacer, clock, workers=lambda: workers), clock, terminal)
+
+    assert plain(shown, terminal)[3] == "workers: 2 sending at 19.5/s and 19.5/s; 32 rows in hand"
+    terminal.width = 30
+    assert max(map(len, plain(shown, terminal))) <= 30

@@ -13,7 +13,7 @@ from bulkbind.app.inbox import InboxFile, InboxResult
 from bulkbind.app.notices.run_end import of_inbox
 from bulkbind.errors import ExitCode
 from bulkbind.model import Changes, RunFacts, RunState, RunSummary, UndoSummary, facts as module
-from bulkbind.model.facts import MOST_PARTS, adds
+from bulkbind.model.facts import MOST_PARTS, MOST_WORKERS, adds
 from bulkbind.report import as_text
 from bulkbind.report.metrics import Measured, write_metrics
 from bulkbind.report.page import _time_spent
@@ -69,10 +69,22 @@ def test_of_many_parts_the_last_are_kept():
     assert RunFacts.total([]) == RunFacts()
 
 
+def test_of_many_workers_the_last_are_kept():
+    """Each part of a run has workers of its own; the newest are kept, with as many as it may."""
+    many = [RunFacts({"workers": [{"number": n, "part": part} for n in range(1, 65)]})
+            for part in range(3)]  # fmt: skip
+
+    kept = RunFacts.total(many).workers
+
+    assert len(kept) == MOST_WORKERS
+    assert kept[-64:] == many[-1].workers
+    assert RunFacts().workers == ()
+
+
 def test_all_that_is_counted_or_waited_for_adds():
     """Of a resumed run, nothing but the sum would be true."""
     spent = {name for name in RunFacts.declared if name.startswith("requests")}
-    spent |= {"sending_s"} | {fact.name for fact, _, _ in RunFacts().waits()}
+    spent |= {"sending_s", "cpu_s"} | {fact.name for fact, _, _ in RunFacts().waits()}
 
     assert len(spent) >= 7
     assert {name for name, fact in RunFacts.declared.items() if fact.merged is adds} == spent

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from bulkbind.model import RunFacts, TimeSpent, TimeUse, Waits
+from bulkbind.model.time_spent import last_wait_s
 
 
 class Watch:
@@ -73,7 +74,7 @@ def test_a_wait_may_turn_out_to_be_another_one(watch):
     """What waits for its slot when a 429 closes the gate waits for the gateway from then on."""
     with watch.time.waiting(TimeUse.PACED, 12.0) as hold:
         watch.now = 4.0
-        assert watch.time.waits(TimeUse.PACED) == Waits.of(1, 8.0, 12.0)
+        assert watch.time.waits(TimeUse.PACED) == Waits(1, 8.0)
         hold.turn(TimeUse.CLOSED)
         watch.now = 12.0
     hold.turn(TimeUse.AWAY)
@@ -139,16 +140,36 @@ def test_each_moment_has_its_cause_whoever_looks(events):
 
 
 @pytest.mark.parametrize(
-    ("rows", "last_s"), [(0, 0.0), (1, 3.7), (2, 5.7), (10, 9.0), (1000, 9.99)]
+    ("kinds", "last_s"),
+    [
+        pytest.param([], 0.0, id="nothing waits"),
+        pytest.param([(0.0, [10.0])], 0.0, id="none has"),
+        pytest.param([(3.0, [])], 0.0, id="nobody knows how long"),
+        pytest.param([(0.1, [10.0])], 3.7, id="one in its time"),
+        pytest.param([(0.2, [10.0])], 5.7, id="two"),
+        pytest.param([(1.0, [10.0])], 9.0, id="ten"),
+        pytest.param([(100.0, [10.0])], 9.99, id="a thousand"),
+        pytest.param([(0.1, [10.0, 10.0])], 3.7, id="a sample"),
+        pytest.param([(0.2, [10.0, 0.0])], 3.7, id="every other takes no time"),
+        pytest.param([(0.05, [10.0]), (0.05, [10.0])], 3.7, id="two kinds"),
+        pytest.param([(100.0, [10.0]), (1.0, [0.1])], 9.99, id="the longer one counts"),
+    ],
 )
-def test_the_more_rows_wait_the_longer_does_the_last(rows, last_s):
+def test_the_more_rows_wait_the_longer_does_the_last(kinds, last_s):
     """One in ten seconds may have been the last one; of a thousand, the last waits its ten."""
-    waits = Waits.of(rows, 1.0, 10.0)
-
-    assert (waits.rows, waits.left_s) == (rows, 1.0)
-    assert waits.last_s == pytest.approx(last_s, abs=0.1)
+    assert last_wait_s(*kinds) == pytest.approx(last_s, abs=0.3)
 
 
-def test_of_two_kinds_the_longer_wait_counts():
-    """Rows add up, and the end waits for both at once."""
-    assert Waits(3, 2.0, 5.0).merge(Waits(1, 9.0, 1.0)) == Waits(4, 9.0, 5.0)
+def test_the_last_wait_is_expected_to_be_like_those_before_it(watch):
+    """Waits that are over count as well, and requests that fell silent; no others do."""
+    with watch.time.waiting(TimeUse.PACED, 50.0), watch.time.waiting(TimeUse.SETTLING):
+        watch.now = 10.0
+    assert watch.time.last_wait_s(30.0) == 0.0
+    with watch.time.waiting(TimeUse.BACKING_OFF, 10.0):
+        watch.now = 20.0
+    assert watch.time.last_wait_s(30.0) == pytest.approx(last_wait_s((0.05, [10.0])))
+    watch.time.sent(1)
+    watch.now = 40.0
+    watch.time.silenced += 1
+    expected = last_wait_s((0.025, [10.0]), (0.05, [30.0]))
+    assert watch.time.last_wait_s(30.0) == pytest.approx(expected)

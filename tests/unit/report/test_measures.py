@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from bulkbind.model import Waits
+from bulkbind.model import Waits, WorkerState
 from bulkbind.model.wording import counted
-from bulkbind.report.measures import left_s, pace_text, rate_text
+from bulkbind.report.measures import (
+    left_s,
+    pace_text,
+    rate_over_s,
+    rate_text,
+    workers_at_end,
+    workers_now,
+)
 
 
 @pytest.mark.parametrize(
@@ -50,6 +57,28 @@ def test_the_time_left_is_that_of_the_slower(rows, per_s, allowed, waits, expect
 
 
 @pytest.mark.parametrize(
+    ("rows", "since_s", "expected"),
+    [
+        pytest.param(4, 0.0, 2.0, id="one has just ended"),
+        pytest.param(4, 0.4, 1.6, id="the next is nearly due"),
+        pytest.param(4, 9.0, 1.5, id="the next is overdue, and no more than that"),
+        pytest.param(1, 0.5, 0.0, id="the last one is due"),
+    ],
+)
+def test_what_has_passed_since_the_last_row_is_part_of_the_next(rows, since_s, expected):
+    """At 2/s it makes half a second, which is all of the last seconds that are left."""
+    assert left_s(rows, 3.0, 2.0, Waits(), since_s) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("per_s", "over_s"), [(100.0, 5.0), (4.0, 5.0), (3.0, 10.0), (1.0, 60.0), (0.0, 60.0)]
+)
+def test_a_rate_is_measured_over_the_shortest_time_with_enough_rows(per_s, over_s):
+    """A quick run is followed quickly, and a slow one is not 0/s between two rows."""
+    assert rate_over_s(lambda seconds: int(per_s * seconds)) == over_s
+
+
+@pytest.mark.parametrize(
     ("count", "text"), [(0, "0 list calls"), (1, "1 list call"), (2000, "2,000 list calls")]
 )
 def test_one_thing_is_told_in_the_singular(count, text):
@@ -71,3 +100,48 @@ def test_one_thing_is_told_in_the_singular(count, text):
 def test_a_pace_is_told_in_the_unit_of_its_limit(per_s, allowed, text):
     """Unless there it would be nearly nothing."""
     assert pace_text(per_s, allowed, "told", 8.0, 130.0) == text
+
+
+def worker(number, per_s=1000.0, lost=""):
+    """Return how a worker is doing."""
+    in_hand = 0 if lost else 64
+    return WorkerState(
+        number=number, pid=4000 + number, is_alive=not lost, settled=1000 * number,
+        in_hand=in_hand, per_s=per_s, lost=lost,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("workers", "now", "at_end"),
+    [
+        pytest.param(
+            [worker(1, 2310.4), worker(2, 2290.0)],
+            "2 sending at 2,310/s and 2,290/s; 128 rows in hand",
+            "2 workers with 1,000 and 2,000 rows", id="two",
+        ),
+        pytest.param(
+            [worker(1)], "1 sending at 1,000/s; 64 rows in hand", "1 worker with 1,000 rows",
+            id="one",
+        ),
+        pytest.param(
+            [worker(1), worker(2, lost="killed"), worker(3)],
+            "2 of 3 sending at 1,000/s and 1,000/s; 128 rows in hand; worker 2 lost: killed",
+            "3 workers with 1,000, 2,000 and 3,000 rows; worker 2 lost: killed", id="one lost",
+        ),
+        pytest.param(
+            [worker(n, lost="gone") for n in range(1, 5)],
+            "0 of 4 sending; 0 rows in hand; 2 more lost; worker 3 lost: gone; worker 4 lost: gone",
+            "4 workers with 1,000, 2,000, 3,000 and 4,000 rows; 2 more lost; worker 3 lost: gone; "
+            "worker 4 lost: gone", id="all lost",
+        ),
+        pytest.param(
+            [worker(n, 35.0 + n) for n in range(1, 65)],
+            "64 sending at 36/s to 99/s each; 4,096 rows in hand",
+            "64 workers with 1,000 to 64,000 rows each", id="many",
+        ),
+    ],
+)  # fmt: skip
+def test_workers_are_told_in_a_line(workers, now, at_end):
+    """How many, how fast, what they have, and who was lost and why; many by their extremes."""
+    assert workers_now(workers) == now
+    assert workers_at_end(workers) == at_end

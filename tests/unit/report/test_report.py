@@ -8,7 +8,7 @@ import io
 import json
 import re
 import stat
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import pytest
@@ -32,6 +32,7 @@ from bulkbind.model import (
 )
 from bulkbind.model.fields import OPTIONAL
 from bulkbind.report import as_json, as_text, write_report
+from bulkbind.report.page import write_html
 from bulkbind.report.tables import _cells_of, write_failed, write_results
 from bulkbind.settings import ManifestSettings
 from tests.support.manifests import write_xlsx
@@ -773,6 +774,22 @@ def test_report_can_be_written_again(tmp_path):
 
     assert len((tmp_path / "failed.csv").read_text(encoding="utf-8").splitlines()) == 1
     assert json.loads((tmp_path / "summary.json").read_bytes())["rows"] == 1
+
+
+def test_the_page_has_a_row_for_each_worker(tmp_path):
+    """What each bound and how fast, and why one was lost; nothing where there were none."""
+    lost = {"number": 2, "settled": 1200, "per_s": 0.5, "lost": "<killed>", "in_hand": 1}
+    workers = [{"number": 1, "settled": 2200, "per_s": 91.25, "lost": "", "in_hand": 0}, lost]
+    pages = []
+    for facts in (RunFacts({"workers": workers, "cpu_s": 2.4}), RunFacts()):
+        run = FakeRun([CSV], ROWS)
+        write_html(tmp_path / "page.html", run, replace(run.summary(), facts=facts))
+        pages.append((tmp_path / "page.html").read_text(encoding="utf-8"))
+
+    assert "lost: &lt;killed&gt;, with 1 row in hand" in pages[0]
+    assert '<td class="num">2,200</td><td class="num">91.2/s</td>' in pages[0]
+    assert "took 2 s of processor time" in pages[0]
+    assert "<h3>Workers</h3>" not in pages[1]
 
 
 def summary_of(**given):

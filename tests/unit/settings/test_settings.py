@@ -216,6 +216,14 @@ def test_defaults_stand_alone():
     assert Settings().manifest.on_invalid == "abort"
 
 
+def test_workers_are_a_number_or_auto(config):
+    """One process sends unless told otherwise; `auto` stays, since rows and pace decide."""
+    assert Settings().send.workers == 1
+    assert load_settings(config("workers: 64"), {}).send.workers == 64
+    assert load_settings(config("workers: 2"), {"workers": " 3 "}).send.workers == 3
+    assert load_settings(config("workers: auto"), {}).send.workers == "auto"
+
+
 @pytest.mark.parametrize(
     ("text", "given", "concurrency"),
     [
@@ -409,6 +417,10 @@ def test_unknown_key_is_refused(config, text, key):
         ("concurrency", "0", "greater than or equal to 1"),
         ("concurrency", "1001", "less than or equal to 1000"),
         ("concurrency", "many", "valid integer"),
+        *(
+            ("workers", value, "workers are a number from 1 to 64, or auto")
+            for value in ("0", "65", "-1", "1.5", "many", "AUTO", "²", "")
+        ),
         ("rate", "0", "greater than 0"),
         ("rate", "nan", "less than or equal to 1000000"),
         ("rate", "1e308", "less than or equal to 1000000"),

@@ -62,23 +62,40 @@ def test_a_mail_of_rows_that_need_a_person():
     ]
 
 
-def test_a_mail_of_a_stop():
+@pytest.mark.parametrize(
+    ("hint", "told"),
+    [
+        (
+            "get a new token",
+            [
+                "what to do: get a new token",
+                "the next run goes on where it stopped; to go on then:",
+            ],
+        ),
+        (
+            "go on after 2026-11-26 00:00:00 UTC",
+            [
+                "what to do: go on after 2026-11-26 00:00:00 UTC",
+                "the next run goes on where it stopped; to go on then:",
+            ],
+        ),
+        ("", ["the next run goes on where it stopped; to go on now:"]),
+    ],
+    ids=["token", "later", "nothing to do"],
+)
+def test_a_mail_of_a_stop(hint, told):
     """Its cause is on the first line, and what to do before it can go on."""
     result = ended(
         RunState.STOPPED,
         ExitCode.STOPPED,
-        "get a new token",
+        hint,
         stop_reason="the credentials are refused",
     )
     lines = of_run(result, HERE).text.splitlines()
 
     stopped = "stopped: the credentials are refused (exit 3: stopped early and can go on)"
     assert lines[0] == f"{HEAD} {stopped}"
-    assert lines[-3:] == [
-        "what to do: get a new token",
-        "the next run goes on where it stopped; to go on now:",
-        f"  {AGAIN}",
-    ]
+    assert lines[-len(told) - 1 :] == [*told, f"  {AGAIN}"]
 
 
 def test_a_mail_of_a_wrong_endpoint_asks_to_mend_it_first():

@@ -11,7 +11,7 @@ import pytest
 from pydantic import SecretStr
 
 from bulkbind.errors import LedgerError, UsageError
-from bulkbind.koodrive.auth import choose
+from bulkbind.koodrive.auth.choice import choose
 from bulkbind.koodrive.auth.credential import App, Outgoing
 from bulkbind.koodrive.auth.renewed_session import session_of
 from bulkbind.koodrive.auth.renewing import SingleFlight

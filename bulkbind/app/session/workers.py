@@ -1,0 +1,60 @@
+"""How many processes send, and how they are started."""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+from bulkbind.app.worker import setup_of
+from bulkbind.engine.workers.hub import Hub
+from bulkbind.engine.workers.link import PipeLink
+
+if TYPE_CHECKING:
+    from bulkbind.app.session.session import Session
+    from bulkbind.koodrive import KooDrive
+    from bulkbind.settings import SendSettings
+
+MODULE = "bulkbind.app.worker"
+SLOW_PER_S, FEW_ROWS, MOST_AUTO = 5000.0, 20_000, 4
+"""Below these one process is enough; more workers than that only wait for the driver."""
+
+
+def workers_of(
+    send: SendSettings, rows: int, pace_per_s: float | None, cores: int | None = None
+) -> int:
+    """Return the number of workers; 1: the run's own process sends.
+
+    *pace_per_s*: what is known of it beforehand; None: nothing. *cores*: None: this machine's.
+    """
+    if send.workers != "auto":
+        return send.workers
+    if rows < FEW_ROWS or (pace_per_s is not None and pace_per_s < SLOW_PER_S):
+        return 1
+    cores = len(os.sched_getaffinity(0)) if cores is None else cores
+    return max(1, min(cores - 1, MOST_AUTO))
+
+
+def hub_of(session: Session, client: KooDrive, rows: int, pace_per_s: float | None) -> Hub | None:
+    """Return the client of a run with workers, a context manager; None: it has none.
+
+    *rows*: that are to be sent; *pace_per_s*: as in `workers_of`.
+    """
+    settings, tls = session.settings, session.tls
+    number = workers_of(settings.send, rows, pace_per_s)
+    if number == 1 or not rows:
+        return None
+    if not client.can_check():
+        session.listener.notice(
+            "one process sends: with this release of aiohttp, workers cannot be kept to their lease"
+        )
+        return None
+    return Hub(
+        client,
+        session.clock,
+        number,
+        version=version("bulkbind"),
+        setup=lambda: setup_of(settings.api, settings.endpoint(), client, tls),
+        start=partial(PipeLink.start, MODULE),
+    )

@@ -1,0 +1,213 @@
+"""What a driver and its workers tell each other, as bytes in frames. Pure.
+
+| to the worker | |
+| --- | --- |
+| `Start` | how to reach the server; its `Ready` follows |
+| `Lease` | the answer to a `Beat` |
+| `Key` | a credential, before the first order that needs it |
+| `Order` | a bind to send now: its row is claimed, and there is a permit for it |
+| `Named` | from now on every success must name its device |
+
+| to the driver | |
+| --- | --- |
+| `Hello` | the worker's version, first of all |
+| `Ready` | it can send |
+| `Beat` | it is alive, and asks for a lease |
+| `Said` | what came of an order |
+| `Kept` | an order that was not sent, as the lease had ended |
+| `Unasked` | a connection said more, or broke |
+| `Failed` | why it ends |
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar, get_args
+
+import msgspec
+
+from bulkbind.model import Attempt, Device, ServerLimit, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+LENGTH_BYTES = 4
+MOST_BYTES = 1 << 26
+"""A longer frame is none of ours."""
+_KINDS: dict[str, Any] = {kind.__name__: kind for kind in get_args(Verdict)}
+_FIELDS: dict[type, tuple[str, ...]] = {
+    kind: tuple(getattr(kind, "__struct_fields__", None) or [field.name for field in fields(kind)])
+    for kind in _KINDS.values()
+}
+
+
+class Start(msgspec.Struct, frozen=True, array_like=True, tag="start"):
+    """*setup*: of the application, which knows what it means."""
+
+    setup: bytes
+
+    def __repr__(self) -> str:
+        return "Start()"
+
+
+class Lease(msgspec.Struct, frozen=True, array_like=True, tag="lease"):
+    """*beat*: the number of the `Beat` that asked."""
+
+    beat: int
+
+
+class Key(msgspec.Struct, frozen=True, array_like=True, tag="key"):
+    """*parts*: the credential's own form."""
+
+    number: int
+    parts: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        return f"Key({self.number})"
+
+
+class Order(msgspec.Struct, frozen=True, array_like=True, tag="order", gc=False):
+    """*key*: the number of the credential; *timeout_s*: how long the answer may take."""
+
+    number: int
+    key: int
+    timeout_s: float
+    device: Device
+
+
+class Named(msgspec.Struct, frozen=True, array_like=True, tag="named"):
+    """It has no values."""
+
+
+class Hello(msgspec.Struct, frozen=True, array_like=True, tag="hello"):
+    """*version*: of bulkbind."""
+
+    version: str
+
+
+class Ready(msgspec.Struct, frozen=True, array_like=True, tag="ready"):
+    """It has no values."""
+
+
+class Beat(msgspec.Struct, frozen=True, array_like=True, tag="beat"):
+    """*number*: rises."""
+
+    number: int
+
+
+class Said(msgspec.Struct, frozen=True, array_like=True, tag="said", gc=False):
+    """An attempt, in the order of its fields; the verdict as its name and its values."""
+
+    number: int
+    kind: str
+    values: tuple[Any, ...]
+    code: str
+    message: str
+    trace_id: str
+    sent_at: float
+    took_s: float
+    date: float | None
+    connection: int
+    is_named: bool
+    http_status: int | None
+    request_id: str
+    limits: tuple[ServerLimit, ...]
+
+    @classmethod
+    def of(cls, number: int, attempt: Attempt) -> Said:
+        """Return what is said of an attempt."""
+        verdict = attempt.verdict
+        kind = type(verdict)
+        return cls(
+            number,
+            kind.__name__,
+            tuple([getattr(verdict, name) for name in _FIELDS[kind]]),
+            attempt.code,
+            attempt.message,
+            attempt.trace_id,
+            attempt.sent_at,
+            attempt.took_s,
+            attempt.date,
+            attempt.connection,
+            attempt.is_named,
+            attempt.http_status,
+            attempt.request_id,
+            attempt.limits,
+        )
+
+    def attempt(self) -> Attempt:
+        """Return the attempt. Raises: ValueError if its verdict is none of ours."""
+        kind = _KINDS.get(self.kind)
+        if kind is None:
+            raise ValueError(self.kind)
+        return Attempt(
+            kind(*self.values),
+            self.code,
+            self.message,
+            self.trace_id,
+            self.sent_at,
+            self.took_s,
+            self.date,
+            self.connection,
+            self.is_named,
+            self.http_status,
+            self.request_id,
+            self.limits,
+        )
+
+
+class Kept(msgspec.Struct, frozen=True, array_like=True, tag="kept", gc=False):
+    """*number*: the order's."""
+
+    number: int
+
+
+class Unasked(msgspec.Struct, frozen=True, array_like=True, tag="unasked"):
+    """*connection*: its number in the worker."""
+
+    connection: int
+
+
+class Failed(msgspec.Struct, frozen=True, array_like=True, tag="failed"):
+    """*why*: for a person."""
+
+    why: str
+
+
+ToWorker: TypeAlias = Start | Lease | Key | Order | Named
+ToDriver: TypeAlias = Hello | Ready | Beat | Said | Kept | Unasked | Failed
+TO_WORKER = msgspec.msgpack.Decoder(list[ToWorker])
+TO_DRIVER = msgspec.msgpack.Decoder(list[ToDriver])
+_ENCODER = msgspec.msgpack.Encoder()
+
+M = TypeVar("M")
+
+
+def frame(messages: Sequence[ToWorker] | Sequence[ToDriver]) -> bytes:
+    """Return messages as a frame: their length in four bytes, most significant first, and they."""
+    body = _ENCODER.encode(messages)
+    return len(body).to_bytes(LENGTH_BYTES, "big") + body
+
+
+class Frames(Generic[M]):
+    """Takes a stream of bytes apart into messages."""
+
+    def __init__(self, decoder: msgspec.msgpack.Decoder[list[M]]) -> None:
+        self._decoder = decoder
+        self._rest = b""
+
+    def feed(self, data: bytes) -> Iterator[M]:
+        """Yield the messages that are whole. Raises: ValueError for bytes that are none of ours."""
+        data = self._rest + data if self._rest else data
+        at = 0
+        while len(data) - at >= LENGTH_BYTES:
+            length = int.from_bytes(data[at : at + LENGTH_BYTES], "big")
+            if length > MOST_BYTES:
+                raise ValueError(f"a frame of {length:,} bytes")
+            end = at + LENGTH_BYTES + length
+            if len(data) < end:
+                break
+            self._rest = data[end:]  # whoever stops in between has the rest
+            yield from self._decoder.decode(memoryview(data)[at + LENGTH_BYTES : end])
+            at = end
+        self._rest = data[at:]

@@ -1,0 +1,311 @@
+"""Workers and driver die or halt: `python -m tests.campaigns.workers_faults [KIND...]`.
+
+`bulkbind run --workers N` against `bulkbind sandbox`, which calls a second bind an error and keeps
+a journal. Each kind of fault strikes again and again while rows are sent: SIGKILL, and SIGSTOP for
+shorter than the lease, for longer than it, and for longer than lease and time-out, of a worker and
+of the run's own process (the driver). Then report, ledger and server are compared as after a crash
+campaign, and the journal must not hold a request that left a process after its lease. Exit code 1
+if a figure that should be 0 is not. Linux only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bulkbind.clock import epoch_of
+from bulkbind.engine.workers.worker import LEASE_S
+from tests.benchmarks.bench import say, write_json
+from tests.campaigns.crash_campaign import (
+    CODE_FOR_BOUND,
+    MOST_AT_END,
+    PATIENCE_S,
+    Lives,
+    Plan,
+    fleet_of,
+    gather,
+    now,
+    poll,
+    sleep,
+)
+from tests.campaigns.crash_evidence import reckon
+from tests.support.manifests import write_csv
+from tests.support.processes import (
+    BULKBIND,
+    ask,
+    children,
+    environment,
+    ledger_of,
+    sandbox,
+    sandbox_bindings,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SLACK_S = 0.3
+"""For so long a request that has left may wait to be read by a sandbox on a busy machine."""
+TIME_OUT_S, SETTLE_S = 1.0, 0.5
+PER_S = 300
+TRACE_PREFIX = 40
+"""Characters of a trace id that tell processes apart."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kind:
+    """A fault."""
+
+    of_driver: bool
+    stop_s: tuple[float, float] | None = None
+    """For how long it is stopped, at random; None: it is killed."""
+
+
+_LONG = LEASE_S + TIME_OUT_S
+STOPS = {
+    "short": (0.05, 0.5 * LEASE_S),
+    "lease": (LEASE_S + 0.3, LEASE_S + 0.8 * TIME_OUT_S),
+    "long": (_LONG + 1.0, _LONG + SETTLE_S + 2.0),
+}
+KINDS = {
+    "kill worker": Kind(of_driver=False),
+    **{f"stop worker {name}": Kind(of_driver=False, stop_s=s) for name, s in STOPS.items()},
+    "kill driver": Kind(of_driver=True),
+    **{f"stop driver {name}": Kind(of_driver=True, stop_s=s) for name, s in STOPS.items()},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Strike:
+    """One fault, in seconds since 1970."""
+
+    at: float
+    until: float
+    """When the process went on; infinite where it was killed."""
+
+
+@dataclass
+class Struck:
+    """What was done to the processes of one kind of fault."""
+
+    lives: Lives = field(default_factory=Lives)
+    strikes: list[Strike] = field(default_factory=list)
+    begun_at: list[float] = field(default_factory=list)
+    """When each driver was started."""
+
+
+class Faults:
+    """Runs a manifest to its end, through strikes of one kind."""
+
+    def __init__(self, home: Path, url: str, kind: Kind, given: argparse.Namespace) -> None:
+        self._home = home
+        self._url = url
+        self._kind = kind
+        self._given = given
+        self._pick = random.Random(given.seed)
+        self.struck = Struck()
+
+    def run(self) -> Struck:
+        """Strike until it was often enough or nothing is left; then go on to the end."""
+        lives = self.struck.lives
+        for _ in range(self._given.strikes + MOST_AT_END):
+            with self._started() as driver:
+                while len(self.struck.strikes) < self._given.strikes and self._has_sent(driver):
+                    self._strike(driver)
+                if len(self.struck.strikes) >= self._given.strikes or not self._kind.of_driver:
+                    lives.exit_code = driver.wait(600)
+                else:
+                    lives.exit_code = driver.wait(30)
+            if lives.exit_code in (0, 1):
+                break
+            if lives.exit_code != -signal.SIGKILL:
+                lives.broke_off.append(lives.exit_code)
+                if len(lives.broke_off) >= MOST_AT_END:
+                    break
+        return self.struck
+
+    def _has_sent(self, driver: subprocess.Popen[bytes]) -> bool:
+        """Wait for some requests more; return whether there are any."""
+        before = self._binds()
+        wanted = before + self._pick.randint(5, 80)
+        poll(driver, lambda: self._binds() >= wanted, PATIENCE_S)
+        sleep(self._pick.uniform(0.0, 0.05))
+        return driver.poll() is None
+
+    def _strike(self, driver: subprocess.Popen[bytes]) -> None:
+        workers = children(driver.pid)
+        pid = driver.pid if self._kind.of_driver or not workers else self._pick.choice(workers)
+        if not self._kind.of_driver and not workers:
+            return
+        at, until = now(), float("inf")
+        with suppress(ProcessLookupError):
+            if self._kind.stop_s is None:
+                os.kill(pid, signal.SIGKILL)
+                self.struck.lives.killed_at.append(at)
+            else:
+                os.kill(pid, signal.SIGSTOP)
+                sleep(self._pick.uniform(*self._kind.stop_s))
+                until = now()
+                os.kill(pid, signal.SIGCONT)
+        self.struck.strikes.append(Strike(at, until))
+        self.struck.lives.kills += 1
+        if self._kind.of_driver and self._kind.stop_s is None:
+            driver.wait(10)
+
+    def _binds(self) -> int:
+        return int(ask(f"{self._url}/sandbox/stats").get("binds", 0))
+
+    @contextmanager
+    def _started(self) -> Iterator[subprocess.Popen[bytes]]:
+        command = [*BULKBIND, "run", "fleet.csv", "--endpoint", self._url]
+        command += ["--config", "faults.yaml", "--out", "report", "--yes"]
+        command += ["--workers", str(self._given.workers)]
+        self.struck.begun_at.append(now())
+        with (self._home / "run.log").open("ab") as log:
+            driver = subprocess.Popen(
+                command, env=environment(self._home), cwd=self._home,
+                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log,
+            )  # fmt: skip
+            try:
+                yield driver
+            finally:
+                driver.kill()
+                driver.wait()
+
+
+# --- what is promised -----------------------------------------------------------------------------
+
+
+def late_requests(kind: Kind, struck: Struck, journal: list[dict[str, Any]]) -> int:
+    """Return how many requests left a process later than its lease allows.
+
+    A driver that halts, or is dead, renews no lease: nothing arrives until it goes on, or the next
+    one begins. A worker that halted for longer than its lease was given up: what it had in hand
+    is no longer its own, so nothing arrives from it.
+    """
+    came = [(_moment(line), line["trace_id"][:TRACE_PREFIX]) for line in journal]
+    if kind.of_driver:
+        return sum(_arrivals(came, strike, struck.begun_at) for strike in struck.strikes)
+    if kind.stop_s is None or kind.stop_s[0] < LEASE_S:
+        return 0
+    by_process: dict[str, list[float]] = defaultdict(list)
+    for at, process in came:
+        by_process[process].append(at)
+    return sum(
+        _after_silence(moments, strike)
+        for strike in struck.strikes
+        for moments in by_process.values()
+    )
+
+
+def _arrivals(came: list[tuple[float, str]], strike: Strike, begun_at: list[float]) -> int:
+    """Return how many requests arrived though there was no driver to renew a lease."""
+    next_at = min([at for at in begun_at if at > strike.at], default=float("inf"))
+    end = min(strike.until, next_at)
+    return sum(strike.at + LEASE_S + SLACK_S < at < end for at, _ in came)
+
+
+def _after_silence(moments: list[float], strike: Strike) -> int:
+    """Return how many requests a process sent that was there before a stop, and silent in it."""
+    begin, end = strike.at + SLACK_S, strike.until
+    if min(moments) >= strike.at or any(begin < at < end for at in moments):
+        return 0
+    if max(at for at in moments if at < strike.at) < strike.at - LEASE_S:
+        return 0  # it had nothing to send before either
+    return sum(at >= end for at in moments)
+
+
+def _moment(line: dict[str, Any]) -> float:
+    moment = epoch_of(line["at"])
+    assert moment is not None
+    return moment
+
+
+# --- the command ----------------------------------------------------------------------------------
+
+
+def measured(name: str, kind: Kind, home: Path, given: argparse.Namespace) -> dict[str, Any]:
+    """Run one kind of fault, print a line and return the figures."""
+    stop_s = sum(kind.stop_s) / 2 if kind.stop_s else 0.0
+    rows = given.rows or int(given.strikes * PER_S * (0.6 + 1.3 * stop_s)) + 500
+    write_csv(home / "fleet.csv", fleet_of(rows))
+    (home / "faults.yaml").write_text(
+        f"timeout: {TIME_OUT_S}s\nlist_timeout: 2s\nreadback_settle: {SETTLE_S}s\n"
+        f'backoff_base: 200ms\nalready_bound_codes: ["{CODE_FOR_BOUND}"]\n',
+        encoding="utf-8",
+    )
+    options = ["--second-bind", "error", "--fault", "delay-before=1,for=20ms"]
+    options += [] if given.limit == "none" else ["--limit", given.limit]
+    journal = home / "journal.jsonl"
+    began = time.monotonic()
+    with sandbox(*options, "--journal", str(journal), home=home) as url:
+        struck = Faults(home, url, kind, given).run()
+        sleep(0.5)
+        bindings, stats = sandbox_bindings(url), ask(f"{url}/sandbox/stats")
+        ledger = ledger_of(home, url)
+    plan = Plan(rows=rows, kills=0, timeout_s=TIME_OUT_S, settle_s=SETTLE_S)
+    evidence = gather(home, plan, ledger=ledger, bindings=bindings, stats=stats, lives=struck.lives)
+    figures = reckon(evidence, seconds=time.monotonic() - began)
+    wrong = figures.wrong(plan)
+    late = late_requests(kind, struck, evidence.journal)
+    missing = given.strikes - len(struck.strikes)
+    wrong |= {"requests_after_the_lease": late} if late else {}
+    wrong |= {"strikes_missing": missing} if missing else {}
+    lost = sum(bool(worker["lost"]) for worker in evidence.summary.get("workers", ()))
+    say(
+        f"{name:<18}{len(struck.strikes):>6}{rows:>9,}{figures.rows_bound:>9,}"
+        f"{figures.rows_already_bound:>9,}{figures.list_calls:>7,}{lost:>6}"
+        f"{figures.seconds:>8.0f} s  {wrong or 'all 0'}"
+    )
+    return {"wrong": wrong, "lost": lost, **asdict(figures)}
+
+
+def main() -> None:
+    """Run every kind, or those that are named, 50 strikes each unless told otherwise."""
+    given = _parser().parse_args()
+    results: dict[str, Any] = {}
+    say(
+        f"{'':<18}{'struck':>6}{'rows':>9}{'bound':>9}{'already':>9}{'lists':>7}{'lost':>6}"
+        f"{'':>10}  what should be 0 and is not"
+    )
+    for name, kind in KINDS.items():
+        if given.kind and not any(name.startswith(wanted) for wanted in given.kind):
+            continue
+        if given.workers == 1 and not kind.of_driver:
+            continue
+        if given.keep is not None:
+            folder = given.keep / name.replace(" ", "-")
+            folder.mkdir(parents=True)
+            results[name] = measured(name, kind, folder.resolve(), given)
+            continue
+        with tempfile.TemporaryDirectory() as scratch:
+            results[name] = measured(name, kind, Path(scratch).resolve(), given)
+    write_json("workers_faults", {"workers": given.workers, "kinds": results})
+    sys.exit(any(result["wrong"] for result in results.values()))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description="Kill and halt workers and driver, then compare.")
+    add = parser.add_argument
+    add("kind", nargs="*", help=f"kinds, or how they begin, of {', '.join(KINDS)}  [default: all]")
+    add("--workers", type=int, default=3, help="1: the run's own process alone  [default: 3]")
+    add("--strikes", type=int, default=50, help="of each kind  [default: 50]")
+    add("--rows", type=int, help="rows of each manifest  [default: enough for the strikes]")
+    add("--limit", default=f"{PER_S}/s", help=f"of the sandbox, or none  [default: {PER_S}/s]")
+    add("--seed", type=int, default=5, help="of the moments  [default: 5]")
+    add("--keep", type=Path, metavar="DIR", help="a new folder in which all evidence stays")
+    return parser
+
+
+if __name__ == "__main__":
+    main()

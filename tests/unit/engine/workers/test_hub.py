@@ -1,0 +1,439 @@
+"""The driver's side: who is given what, and what becomes of a worker that is lost."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from bulkbind.clock import SystemClock
+from bulkbind.engine.workers.hub import LOST, SILENT_BEATS, Hub
+from bulkbind.engine.workers.messages import (
+    TO_WORKER,
+    Beat,
+    Failed,
+    Frames,
+    Hello,
+    Kept,
+    Key,
+    Lease,
+    Named,
+    Order,
+    Ready,
+    Said,
+    Start,
+    Unasked,
+    frame,
+)
+from bulkbind.engine.workers.worker import BEAT_S, LEASE_S
+from bulkbind.koodrive.auth.credential import App, Token
+from bulkbind.model import Accepted, Attempt, Device, NoAnswer, Refused, Unreachable
+from bulkbind.redaction import learn
+from tests.support.fake_clock import HandClock
+
+DEVICE = Device("user", "SN_1")
+TOKEN = Token("Bearer x")
+TIME_OUT_S = 15.0
+BOUND = Attempt(Accepted("id", ""), connection=1, is_named=True, http_status=200)
+NAMELESS = Attempt(Accepted("id", ""), connection=1, http_status=200)
+
+
+class Local:
+    """The driver's own client."""
+
+    def __init__(self):
+        self.names_codes = False
+        self.sent = []
+        self.learned = []
+        self.answer = BOUND
+        self.is_open = False
+
+    async def __aenter__(self):
+        self.is_open = True
+
+    async def __aexit__(self, *_):
+        self.is_open = False
+
+    def now(self):
+        return 1000.0
+
+    def server_time(self):
+        return 1000.0
+
+    def patience_s(self):
+        return TIME_OUT_S
+
+    def learn(self, attempt):
+        self.learned.append(attempt)
+        self.names_codes = self.names_codes or attempt.is_named
+
+    def on_unasked(self, report):
+        self.report = report
+
+    async def bind(self, device, credential):
+        self.sent.append((device, credential))
+        return self.answer
+
+    async def list_devices(self, user_id, credential):
+        raise NotImplementedError
+
+    async def unbind(self, user_id, device_id, machine_code, credential):
+        raise NotImplementedError
+
+    async def call(self, call):
+        raise NotImplementedError
+
+
+class Wire:
+    """A link whose worker is the test."""
+
+    def __init__(self, number, heard, lost):
+        self.pid = 100 + number
+        self.heard, self.lost = heard, lost
+        self.frames = Frames(TO_WORKER)
+        self.told = []
+        self.is_killed = self.is_closed = False
+
+    def send(self, data):
+        self.told += list(self.frames.feed(data))
+
+    def kill(self):
+        self.is_killed = True
+
+    async def close(self):
+        self.is_closed = True
+
+    def say(self, *messages):
+        self.heard(frame(messages))
+
+    def orders(self):
+        return [each for each in self.told if isinstance(each, Order)]
+
+
+class Bench:
+    """A hub, its driver's client, and its workers."""
+
+    def __init__(self, number=2):
+        self.clock = HandClock()
+        self.local = Local()
+        self.wires: list[Wire] = []
+        self.unasked: list[int] = []
+        self.tasks = []
+        self.hub = Hub(
+            self.local, self.clock, number, version="1.0", setup=lambda: b"how", start=self.start
+        )
+        self.hub.on_unasked(self.unasked.append)
+
+    async def start(self, heard, lost):
+        self.wires.append(Wire(len(self.wires) + 1, heard, lost))
+        return self.wires[-1]
+
+    async def turn(self):
+        for _ in range(10):
+            await SystemClock().sleep(0)
+
+    async def bind(self, device=DEVICE, credential=TOKEN):
+        """Begin a bind; return its task."""
+        task = asyncio.create_task(self.hub.bind(device, credential))
+        self.tasks.append(task)
+        await self.turn()
+        return task
+
+    async def ready(self):
+        """Prove the set-up, and let all workers get ready and have a lease."""
+        await self.bind()
+        for wire in self.wires:
+            wire.say(Hello("1.0"))
+        await self.turn()
+        for wire in self.wires:
+            wire.say(Ready(), Beat(1))
+        await self.turn()
+
+    async def beats(self, seconds, *wires):
+        """Let time pass, in which some workers beat."""
+        for number in range(round(seconds / BEAT_S)):
+            self.clock.advance(BEAT_S)
+            for wire in wires:
+                wire.say(Beat(number + 2))
+            await self.turn()
+
+
+@pytest.fixture
+async def bench():
+    """Return a hub that is entered."""
+    made = Bench()
+    async with made.hub:
+        await made.turn()
+        yield made
+        for task in made.tasks:
+            task.cancel()
+        await asyncio.gather(*made.tasks, return_exceptions=True)
+    assert not made.local.is_open
+
+
+async def test_the_driver_sends_until_one_bind_has_shown_that_the_set_up_is_right(bench):
+    """Until then no worker is told how to reach the server, let alone a secret."""
+    for wire in bench.wires:
+        wire.say(Hello("1.0"))
+    bench.local.answer = Attempt(Refused(set_up=True), http_status=403)
+    await bench.bind()
+    assert [wire.told for wire in bench.wires] == [[], []]
+
+    bench.local.answer = BOUND
+    await bench.bind()
+
+    assert [wire.told for wire in bench.wires] == [[Start(b"how")]] * 2
+    assert len(bench.local.sent) == 2
+
+
+async def test_binds_go_to_whoever_has_least_in_hand(bench):
+    """Each worker gets a credential once, before the first order that needs it."""
+    await bench.ready()
+
+    for _ in range(4):
+        await bench.bind()
+
+    for wire in bench.wires:
+        assert len(wire.orders()) == 2
+        kinds = [type(each) for each in wire.told if not isinstance(each, Lease)]
+        assert kinds == [Start, Key, Order, Order]
+        assert wire.orders()[0].timeout_s == TIME_OUT_S
+    assert len(bench.local.sent) == 1
+
+
+async def test_another_credential_is_told_as_it_is_made(bench):
+    """A renewed token, and an app that signs, each have a number of their own."""
+    await bench.ready()
+
+    for credential in (TOKEN, Token("Bearer y"), App("id", "app-secret"), TOKEN):
+        for _ in bench.wires:
+            await bench.bind(credential=credential)
+
+    for wire in bench.wires:
+        keys = [each for each in wire.told if isinstance(each, Key)]
+        parts = [("Bearer x",), ("Bearer y",), ("id", "app-secret")]
+        assert keys == [Key(number, each) for number, each in enumerate(parts, 1)]
+        assert [order.key for order in wire.orders()] == [1, 2, 3, 1]
+
+
+async def test_what_a_worker_says_is_the_attempt(bench):
+    """It is learned from as from an own one, and its connection is told apart from all others."""
+    await bench.ready()
+    tasks = [await bench.bind() for _ in bench.wires]
+
+    for wire in bench.wires:
+        wire.say(Said.of(wire.orders()[0].number, NAMELESS))
+    first, second = [await task for task in tasks]
+
+    assert first.verdict == second.verdict == BOUND.verdict
+    assert len({first.connection, second.connection, 1}) == 3
+    assert bench.local.learned == [first, second]
+
+
+async def test_a_secret_that_an_answer_repeats_is_masked(bench):
+    """A worker does not know all secrets of the run; the driver does."""
+    learn("open-sesame-42")
+    await bench.ready()
+    task = await bench.bind()
+    answer = Attempt(Refused(), message="no, open-sesame-42 is no device", http_status=400)
+
+    bench.wires[0].say(Said.of(bench.wires[0].orders()[0].number, answer))
+
+    assert (await task).message == "no, *** is no device"
+
+
+async def test_what_was_not_sent_needs_another_permit(bench):
+    """A worker whose lease has ended keeps an order; nothing is in doubt for it."""
+    await bench.ready()
+    task = await bench.bind()
+
+    bench.wires[0].say(Kept(bench.wires[0].orders()[0].number))
+
+    assert await task is None
+    assert bench.hub.workers()[0]["in_hand"] == 0
+
+
+async def test_a_worker_that_ends_leaves_its_orders_without_an_answer(bench):
+    """They may yet be carried out until lease and time-out are over; others are not concerned."""
+    await bench.ready()
+    lost, kept = await bench.bind(), await bench.bind()
+    bench.clock.advance(0.1)
+
+    bench.wires[0].lost("it was ended by SIGKILL")
+
+    attempt = await lost
+    assert isinstance(attempt.verdict, NoAnswer)
+    assert attempt.under_way_s == pytest.approx(LEASE_S + TIME_OUT_S - 0.1)
+    assert attempt.code == LOST
+    assert attempt.message == "worker 1 was lost: it was ended by SIGKILL"
+    assert attempt.sent_at == pytest.approx(999.9)
+    assert not kept.done()
+    states = bench.hub.workers()
+    assert [(state["is_alive"], state["lost"]) for state in states] == [
+        (False, "it was ended by SIGKILL"),
+        (True, ""),
+    ]
+
+
+async def test_who_is_silent_beyond_the_lease_is_buried_and_not_heard_any_more(bench):
+    """What it says later changes nothing, and it is given nothing."""
+    await bench.ready()
+    lost, other = await bench.bind(), await bench.bind()
+    order = bench.wires[0].orders()[0].number
+
+    await bench.beats(LEASE_S, bench.wires[1])
+    assert not lost.done()
+    await bench.beats((SILENT_BEATS + 1) * BEAT_S - LEASE_S, bench.wires[1])
+    bench.wires[0].say(Said.of(order, BOUND), Unasked(1), Beat(50))
+    await bench.bind()
+
+    assert isinstance((await lost).verdict, NoAnswer)
+    assert (await lost).under_way_s == pytest.approx(TIME_OUT_S + LEASE_S - 2.75)
+    assert bench.wires[0].is_killed
+    assert bench.unasked == []
+    assert bench.local.learned == []
+    assert [len(wire.orders()) for wire in bench.wires] == [1, 2]
+    assert not other.done()
+    assert bench.hub.workers()[0]["lost"] == "it said nothing for 2.8 s"
+
+
+async def test_a_driver_that_was_stopped_buries_nobody(bench):
+    """Beats are missed one a turn: what was said meanwhile is heard first."""
+    await bench.ready()
+    task = await bench.bind()
+
+    for _ in range(SILENT_BEATS):
+        bench.clock.advance(60.0)
+        await bench.turn()
+    for wire in bench.wires:
+        wire.say(Beat(2))
+    await bench.beats(LEASE_S, *bench.wires)
+
+    assert not task.done()
+    assert all(state["is_alive"] for state in bench.hub.workers())
+
+
+async def test_every_beat_is_answered_by_a_lease(bench):
+    """The lease carries the number of the beat that asked, whose moment the worker knows."""
+    await bench.ready()
+
+    bench.wires[0].say(Beat(7), Beat(8))
+    await bench.turn()
+
+    assert bench.wires[0].told[-2:] == [Lease(7), Lease(8)]
+
+
+async def test_what_a_lost_worker_settled_without_a_name_is_doubted(bench):
+    """Its connections broke with it: the answers that would show a mix-up may be lost."""
+    await bench.ready()
+    connections = []
+    for connection, is_named in ((1, False), (2, False), (2, True)):
+        task = await bench.bind()
+        wire = next(each for each in bench.wires if each.orders())
+        answer = Attempt(
+            Accepted("id", ""), connection=connection, is_named=is_named, http_status=200
+        )
+        wire.say(Said.of(wire.orders()[-1].number, answer))
+        connections.append((await task).connection)
+
+    bench.wires[0].lost("gone")
+
+    assert bench.unasked == connections[:1]
+
+
+async def test_a_connection_that_says_more_is_reported_under_its_number(bench):
+    """As the attempts that came over it have it."""
+    await bench.ready()
+    task = await bench.bind()
+    bench.wires[0].say(Said.of(bench.wires[0].orders()[0].number, NAMELESS))
+
+    bench.wires[0].say(Unasked(1))
+
+    assert bench.unasked == [(await task).connection]
+
+
+async def test_all_workers_demand_names_once_one_answer_had_one(bench):
+    """Also those that are still being opened; those told later know it from the beginning."""
+    bench.local.answer = NAMELESS
+    await bench.bind()
+    for wire in bench.wires:
+        wire.say(Hello("1.0"))
+    bench.wires[0].say(Ready(), Beat(1))
+    await bench.turn()
+    task = await bench.bind()
+
+    bench.wires[0].say(Said.of(bench.wires[0].orders()[0].number, BOUND))
+    await task
+    await bench.turn()
+
+    assert [wire.told.count(Named()) for wire in bench.wires] == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        (Hello("0.9"), "it is of version 0.9, this run of 1.0"),
+        (Failed("UsageError: no such file"), "UsageError: no such file"),
+    ],
+)
+async def test_a_worker_that_is_of_no_use_is_let_go(bench, said, why):
+    """The others, or the driver, send what it would have."""
+    await bench.bind()
+
+    bench.wires[0].say(said)
+
+    assert bench.wires[0].is_killed
+    assert bench.hub.workers()[0]["lost"] == why
+
+
+async def test_bytes_that_no_worker_sends_end_it(bench):
+    """Whatever wrote them cannot be trusted with rows."""
+    await bench.ready()
+
+    bench.wires[0].heard(b"\x00\x00\x00\x01\xff")
+
+    assert bench.wires[0].is_killed
+    assert bench.hub.workers()[0]["lost"].startswith("it says what cannot be read")
+
+
+async def test_the_driver_goes_on_alone_where_all_are_lost(bench):
+    """No worker is left: it sends itself."""
+    await bench.ready()
+    for wire in bench.wires:
+        wire.lost("gone")
+
+    task = await bench.bind()
+
+    assert await task == BOUND
+    assert len(bench.local.sent) == 2
+
+
+async def test_a_worker_that_cannot_be_started_is_lost(bench):
+    """The run goes on without it."""
+    del bench
+
+    async def start(_heard, _lost):
+        raise OSError("no process left")
+
+    local = Local()
+    hub = Hub(local, HandClock(), 1, version="1.0", setup=lambda: b"", start=start)
+    async with hub:
+        await SystemClock().sleep(0.01)
+        attempt = await hub.bind(DEVICE, TOKEN)
+
+    assert attempt == BOUND
+    assert hub.workers()[0]["lost"] == "it could not be started: no process left"
+
+
+async def test_a_cancelled_bind_is_forgotten(bench):
+    """What comes of it later is learned from, and settles nothing."""
+    await bench.ready()
+    task = await bench.bind()
+    order = bench.wires[0].orders()[0].number
+
+    task.cancel()
+    await bench.turn()
+    bench.wires[0].say(Said.of(order, Attempt(Unreachable())))
+
+    assert task.cancelled()
+    assert bench.hub.workers()[0]["in_hand"] == 0

@@ -1,0 +1,221 @@
+"""A worker sends what it is told to, within its lease."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from bulkbind.clock import SystemClock
+from bulkbind.engine.workers.messages import (
+    TO_DRIVER,
+    Beat,
+    Failed,
+    Frames,
+    Hello,
+    Kept,
+    Key,
+    Lease,
+    Named,
+    Order,
+    Ready,
+    Said,
+    Start,
+    ToDriver,
+    Unasked,
+    frame,
+)
+from bulkbind.engine.workers.worker import BEAT_S, LEASE_S, Worker
+from bulkbind.koodrive.auth.credential import of_parts
+from bulkbind.model import Accepted, Attempt, Device
+from tests.support.fake_clock import HandClock
+
+DEVICE = Device("user", "SN_1")
+
+
+class Client:
+    """A client that answers when it is told to, and looks at the lease just before it sends."""
+
+    def __init__(self, may_send):
+        self.names_codes = False
+        self.may_send = may_send
+        self.sent = []
+        self.connected = asyncio.Event()
+        self.connected.set()
+
+    def on_unasked(self, report):
+        self.report = report
+
+    async def bind(self, device, credential, timeout_s=None):
+        await self.connected.wait()
+        self.may_send()
+        self.sent.append((device, credential.header, timeout_s))
+        return Attempt(Accepted("id", ""), connection=1)
+
+
+class Bench:
+    """A worker, and its driver's end of the link."""
+
+    def __init__(self):
+        self.clock = HandClock()
+        self.frames = Frames(TO_DRIVER)
+        self.heard: list[ToDriver] = []
+        self.client = None
+        self.worker = Worker(
+            self.clock,
+            lambda data: self.heard.extend(self.frames.feed(data)),
+            version="1.0",
+            open_client=self.open,
+            credential_of=of_parts,
+        )
+
+    async def open(self, setup, may_send):
+        assert setup == b"how"
+        self.client = Client(may_send)
+        return self.client
+
+    async def tell(self, *messages):
+        self.worker.heard(frame(messages))
+        await self.turn()
+
+    async def turn(self):
+        for _ in range(10):
+            await SystemClock().sleep(0)
+
+    async def started(self):
+        """Let it start; return the numbers of its beats so far."""
+        await self.tell(Start(b"how"), Key(1, ("Bearer x",)))
+        return [each.number for each in self.heard if isinstance(each, Beat)]
+
+    def kinds(self):
+        return [type(each) for each in self.heard]
+
+
+@pytest.fixture
+async def bench():
+    """Return a worker that has said hello."""
+    made = Bench()
+    await made.turn()
+    yield made
+    for task in made.worker._tasks:
+        task.cancel()
+    await asyncio.gather(*made.worker._tasks, return_exceptions=True)
+
+
+async def test_it_says_hello_then_that_it_is_ready_and_asks_for_a_lease(bench):
+    """Nothing else is said before the driver has told how to reach the server."""
+    assert bench.heard == [Hello("1.0")]
+
+    beats = await bench.started()
+
+    assert bench.kinds() == [Hello, Ready, Beat]
+    assert len(beats) == 1
+
+
+async def test_it_sends_what_it_is_told_to_with_the_credential_and_time_out_it_is_told(bench):
+    """An order is one request, and what came of it is said under its number."""
+    (beat,) = await bench.started()
+
+    await bench.tell(Lease(beat), Order(7, 1, 3.0, DEVICE))
+
+    assert bench.client.sent == [(DEVICE, "Bearer x", 3.0)]
+    (said,) = [each for each in bench.heard if isinstance(each, Said)]
+    assert said.number == 7
+    assert said.attempt() == Attempt(Accepted("id", ""), connection=1)
+
+
+@pytest.mark.parametrize("age_s", [LEASE_S - 0.01, LEASE_S, LEASE_S + 5], ids=lambda s: f"{s:g}")
+async def test_a_lease_counts_from_when_it_was_asked_for(bench, age_s):
+    """However late it comes, nothing leaves later than `LEASE_S` after the worker asked."""
+    (beat,) = await bench.started()
+    bench.clock._seconds += age_s  # its answer took so long, and nobody else was awake
+
+    await bench.tell(Lease(beat), Order(7, 1, 3.0, DEVICE))
+
+    is_late = age_s >= LEASE_S
+    assert bench.client.sent == ([] if is_late else [(DEVICE, "Bearer x", 3.0)])
+    assert bench.kinds().count(Kept) == is_late
+
+
+async def test_nothing_is_sent_without_a_lease(bench):
+    """An order before the first lease is kept."""
+    await bench.started()
+
+    await bench.tell(Order(7, 1, 3.0, DEVICE))
+
+    assert bench.client.sent == []
+    assert bench.heard[-1] == Kept(7)
+
+
+async def test_a_lease_that_ends_while_a_connection_is_made_ends_the_order(bench):
+    """It is looked at just before the bytes leave, not when the order came."""
+    (beat,) = await bench.started()
+    bench.client.connected.clear()
+    await bench.tell(Lease(beat), Order(7, 1, 3.0, DEVICE))
+
+    bench.clock._seconds += LEASE_S
+    bench.client.connected.set()
+    await bench.turn()
+
+    assert bench.client.sent == []
+    assert bench.heard[-1] == Kept(7)
+
+
+async def test_an_older_lease_does_not_shorten_a_newer_one(bench):
+    """Two beats are answered in the wrong order: the later end counts."""
+    (first,) = await bench.started()
+    bench.clock.advance(BEAT_S)
+    await bench.turn()
+    second = bench.heard[-1].number
+
+    await bench.tell(Lease(second), Lease(first))
+    bench.clock._seconds = LEASE_S + BEAT_S / 2
+    await bench.tell(Order(7, 1, 3.0, DEVICE))
+
+    assert len(bench.client.sent) == 1
+
+
+async def test_a_lease_is_worth_nothing_twice(bench):
+    """A lease that nobody asked for, or that has been given, changes nothing."""
+    (beat,) = await bench.started()
+    await bench.tell(Lease(beat))
+    bench.clock._seconds += LEASE_S
+
+    await bench.tell(Lease(beat), Lease(99), Order(7, 1, 3.0, DEVICE))
+
+    assert bench.client.sent == []
+
+
+async def test_it_passes_on_that_a_connection_said_more(bench):
+    """The number is the worker's own; the driver tells workers apart."""
+    await bench.started()
+
+    bench.client.report(4)
+    await bench.turn()
+
+    assert bench.heard[-1] == Unasked(4)
+
+
+@pytest.mark.parametrize("is_early", [True, False], ids=["before it is ready", "after"])
+async def test_it_asks_for_names_once_the_driver_says_so(bench, is_early):
+    """Also where the driver says so while the client is being opened."""
+    if is_early:
+        await bench.tell(Start(b"how"), Named())
+    else:
+        await bench.started()
+        await bench.tell(Named())
+
+    assert bench.client.names_codes
+
+
+@pytest.mark.parametrize("data", [b"\xff\xff\xff\xff", frame([Order(7, 5, 1.0, DEVICE)])])
+async def test_it_says_why_it_cannot_go_on(bench, data):
+    """Bytes that no driver sends, and a credential that it was never given, end it with words."""
+    (beat,) = await bench.started()
+    await bench.tell(Lease(beat))
+
+    bench.worker.heard(data)
+    await bench.turn()
+
+    assert isinstance(bench.heard[-1], Failed)
+    assert bench.worker.failure.result() == bench.heard[-1].why
