@@ -32,7 +32,7 @@ LEAVING = FLEET[:9]
 
 
 @pytest.fixture
-def config(tmp_path) -> Path:
+def config(tmp_path: Path) -> Path:
     """Return settings with a short settling time."""
     path = tmp_path / "settings.yaml"
     path.write_text("readback_settle: 300ms\n", encoding="utf-8")

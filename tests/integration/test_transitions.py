@@ -225,10 +225,10 @@ def leave(life):
     assert life.do(runs.finish, NOW, left, None, RunFacts()) is RunState.DONE
 
     for policy in (("error", "error"), ("first", "first")):
-        judged = (("u", "L0"), ("w", "L0"))  # gone already, not ours
-        rows = [valid(line, code, user) for line, (user, code) in enumerate(judged, start=2)]
-        run = life.staged("gone leavers", *reversed(judged), kind=RunKind.UNBIND)
-        duplicates.mark_repeats(life.db, run, repeats_of(list(reversed(rows)), *policy))
+        gone = (("w", "L0"), ("u", "L0"))  # not ours, gone already
+        rows = [valid(line, code, user) for line, (user, code) in enumerate(gone, start=2)]
+        run = life.staged("gone leavers", *gone, kind=RunKind.UNBIND)
+        duplicates.mark_repeats(life.db, run, repeats_of(rows, *policy))
         staging.discard(life.db, run)
 
     killed = life.confirmed("killed", *[("u", code) for code in codes[1:8]], kind=RunKind.UNBIND)
