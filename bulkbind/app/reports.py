@@ -60,7 +60,7 @@ class RunStatus:
     @property
     def left_s(self) -> float | None:
         """Seconds to the end, None if nothing moves, or nobody knows when it will."""
-        if not self.is_sending or self.live.is_away:
+        if not self.is_sending or self.live.is_blocked:
             return None
         waiting = self.live.waiting
         waiting = waiting._replace(left_s=max(0.0, waiting.left_s - self.said_s))
@@ -114,9 +114,9 @@ def _ago_s(now: datetime, moment: str) -> float:
 
 
 def _since(now: datetime, live: LiveFacts, longest_s: float) -> datetime:
-    """Return since when a rate is measured: no longer than its process has been sending."""
-    since = now - timedelta(seconds=longest_s)
-    return max(since, datetime.fromisoformat(live.began_at)) if live else since
+    """Return since when a rate is measured: not before its process sent, and knew a limit."""
+    moments = (datetime.fromisoformat(text) for text in (live.began_at, live.known_at) if text)
+    return max((now - timedelta(seconds=longest_s), *moments))
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,6 +46,7 @@ class LiveDisplay:
         self._problems: deque[str] = deque(maxlen=LAST_PROBLEMS)
         self._began_at = self._settled_at = clock.monotonic()
         self._samples: deque[tuple[float, int]] = deque([(self._began_at, 0)])
+        self._known_at = gauge.known_at
         self._terminal = terminal
         self._width = 0
         self._lengths: list[int] = []
@@ -91,6 +92,7 @@ class LiveDisplay:
 
     def _frame(self) -> Group:
         done = sum(self._counts.values())
+        allowed = self._gauge.per_s()
         rate = self._rate(done)
         width = self._terminal.width
         table = Table.grid(padding=(0, 1), expand=True)
@@ -101,7 +103,8 @@ class LiveDisplay:
             ProgressBar(total=max(self._rows, 1), completed=done),
             Text(f"{done:,} / {self._rows:,}  {percent}"),
         )
-        lines: list[Table | Text] = [table, self._counts_line(), self._pace_line(done, rate)]
+        pace = self._pace_line(done, rate, allowed)
+        lines: list[Table | Text] = [table, self._counts_line(), pace]
         if workers := self._gauge.workers():
             lines.append(_line(f"workers: {workers_now(workers)}", "", width))
         if waits := self._gauge.waits():
@@ -119,10 +122,9 @@ class LiveDisplay:
                 text.append("  ")
         return text or Text(f"{self._gauge.what} …")
 
-    def _pace_line(self, done: int, rate: float) -> Text:
-        allowed = self._gauge.per_s()
+    def _pace_line(self, done: int, rate: float, allowed: float | None) -> Text:
         left = None
-        if not self._gauge.is_away():
+        if not self._gauge.is_blocked():
             settled_s = self._clock.monotonic() - self._settled_at
             left = left_s(self._rows - done, rate, allowed, self._gauge.waiting(), settled_s)
         took_s = self._clock.monotonic() - self._began_at
@@ -131,7 +133,10 @@ class LiveDisplay:
     def _rate(self, done: int) -> float:
         """Return the rows that ended per second of late."""
         now, samples = self._clock.monotonic(), self._samples
-        if now - samples[-1][0] >= 1 / REFRESHES_PER_S:
+        if self._gauge.known_at != self._known_at:
+            self._known_at = self._gauge.known_at
+            samples.clear()
+        if not samples or now - samples[-1][0] >= 1 / REFRESHES_PER_S:
             samples.append((now, done))
         while len(samples) > 2 and now - samples[1][0] >= RATE_OVER_S[-1]:  # noqa: PLR2004  # two make a rate
             samples.popleft()

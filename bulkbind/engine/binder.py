@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, assert_never
+from typing import TYPE_CHECKING, Any, assert_never
 
 from bulkbind.engine.decide import COSTS, Again, Halt, Park, Settle, Step, Suspect, decide
 from bulkbind.engine.proof import Connections
@@ -22,7 +22,7 @@ from bulkbind.model import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Awaitable, Callable, Coroutine, Iterable
 
     from bulkbind.engine.ports import Parts
     from bulkbind.engine.readback import Readback
@@ -92,8 +92,24 @@ class Binder:
             return
         # A row whose turn is far off must not hold up the rows of other users.
         is_far = is_suspect or (self._is_per_user and self._gate.is_far(user_id))
-        step = Again(backoff=False) if is_far else await self._send_once(claim)
+        await self._go_on(claim, Again(backoff=False) if is_far else await self._send_once(claim))
+
+    def landed(self, claim: Claim, attempt: Attempt) -> Coroutine[Any, Any, None] | None:
+        """Judge a first attempt that another part has made; return what is left to do, if anything.
+
+        That is awaited by whoever keeps the lane, as there is not room for all rows at once.
+        """
+        step = self._judge(claim, attempt)
+        self._breaker.land(claim.row, has_failed=_has_failed(step))
+        if isinstance(step, Settle):
+            self._settle(claim, step.outcome)
+            return None
+        return self._go_on(claim, step)
+
+    async def _go_on(self, claim: Claim, step: Step) -> None:
+        """Take the step that follows from a first attempt, or give the row a task of its own."""
         if isinstance(step, Again):
+            user_id = claim.device.user_id
             room = self._turn_room if self._users.is_suspect(user_id) else self._room
             await room.acquire()
             self._tasks.create_task(self._persist(claim, step, room), name=f"retry {claim.row}")
@@ -123,11 +139,7 @@ class Binder:
             case Suspect(step=held_back):
                 await self.act(claim, held_back)
             case Settle(outcome=outcome):
-                self._ledger.settle(claim, outcome)
-                if claim.row in self._disproved:
-                    self._doubt_rows([claim.row])
-                elif claim.last is not None and not claim.last.is_named and claim.last.connection:
-                    self.quiet_at = self._clock.monotonic() + self._slowest_s + LINGER_S
+                self._settle(claim, outcome)
             case Park():
                 # In the ledger first, so that a crash from here on keeps the answer.
                 await self._doubt(claim, is_new=step.if_absent is None)
@@ -141,6 +153,13 @@ class Binder:
                 raise AssertionError(step)
             case _ as never:
                 assert_never(never)
+
+    def _settle(self, claim: Claim, outcome: Outcome) -> None:
+        self._ledger.settle(claim, outcome)
+        if claim.row in self._disproved:
+            self._doubt_rows([claim.row])
+        elif claim.last is not None and not claim.last.is_named and claim.last.connection:
+            self.quiet_at = self._clock.monotonic() + self._slowest_s + LINGER_S
 
     def on_unasked(self, connection: int) -> None:
         """Doubt what a connection has said of rows and users: it said more, or broke."""

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from bulkbind.koodrive.auth.renewing import SessionCall
     from bulkbind.model import Device
 
+    Weighing = Callable[[], Awaitable[None]]
+
 WITNESS_TRIES = 5
 """Inconclusive requests after which a witness counts as not served."""
 
@@ -67,6 +69,66 @@ class Paced:
             LedgerError or UsageError if a session cannot be stored.
         """
         return self._exchange(device.user_id, partial(self._client.bind, device), before)
+
+    def posts(self) -> bool:
+        """Return whether `post` serves now: others send, and say later what came of it."""
+        return self._client.posts()
+
+    async def post(
+        self,
+        device: Device,
+        before: Callable[[], None],
+        landed: Callable[[Attempt | None, Weighing | None], None],
+    ) -> bool:
+        """Have a bind sent, without waiting for its answer; return whether that could be.
+
+        It cannot where its user's credential has to be renewed first.
+
+        Args:
+            device: The device and its user.
+            before: Called after the permit, at once before the request leaves.
+            landed: Called with what came, and with what has to be called and awaited before it is
+                judged, if anything; the attempt is None where nothing was sent.
+
+        Raises: as `bind`, and then *landed* is not called.
+        """
+        user_id = device.user_id
+        if self._auth.current(user_id) is None:
+            return False
+        permit = self._gate.try_permit(user_id)
+        if permit is None:
+            permit = await self._gate.permit(user_id)
+        try:
+            credential = self._auth.current(user_id)
+            if credential is None:  # it expired while this request waited
+                self._gate.forget(permit)
+                return False
+            before()
+        except BaseException:
+            self._gate.forget(permit)
+            raise
+        posted = partial(self._posted, permit, credential, user_id, landed)
+        self._client.post(device, credential, posted)
+        return True
+
+    def _posted(
+        self,
+        permit: int,
+        credential: Credential,
+        user_id: str,
+        landed: Callable[[Attempt | None, Weighing | None], None],
+        attempt: Attempt | None,
+    ) -> None:
+        weighing: Weighing | None = None
+        if attempt is None:
+            self._gate.forget(permit)
+        else:
+            self._tell_gate(permit, attempt)
+            if isinstance(attempt.verdict, AuthExpired):
+                weighing = partial(self._weigh, attempt, credential, user_id)
+            else:
+                self._note(attempt, credential, user_id)
+        landed(attempt, weighing)
 
     async def list_devices(self, user_id: str) -> Listing:
         """Read a user's list. Raises: as `bind`."""
@@ -113,14 +175,23 @@ class Paced:
             # The credential expired while this request waited, or a worker could not send it.
             self._gate.forget(permit)
         self._tell_gate(permit, attempt)
+        if isinstance(attempt.verdict, AuthExpired):
+            await self._weigh(attempt, credential, user_id)
+        else:
+            self._note(attempt, credential, user_id)
+        return attempt
+
+    def _note(self, attempt: Attempt, credential: Credential, user_id: str) -> None:
+        """Let the credentials know that one was accepted, if the answer says so."""
         match attempt.verdict:
             case Accepted() | AlreadyBound() | Refused(set_up=False):
                 self._auth.accepted(credential, user_id)
-            case AuthExpired():
-                attempt.verdict = await self._refused(credential, user_id)
             case _:
                 pass  # says nothing about the credential
-        return attempt
+
+    async def _weigh(self, attempt: Attempt, credential: Credential, user_id: str) -> None:
+        """Complete a refusal of the credential by what it is about."""
+        attempt.verdict = await self._refused(credential, user_id)
 
     async def _renewed(self, user_id: str) -> Attempt | None:
         """Renew the credential; return why there is none, or None."""

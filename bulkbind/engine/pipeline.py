@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from bulkbind.engine.binder import Binder
 from bulkbind.engine.decide import Park, Step, Suspect, is_endpoint_wrong, setting_to_check
+from bulkbind.engine.lane import Lane
 from bulkbind.engine.readback import Readback
 from bulkbind.engine.retry import Retries
 from bulkbind.engine.stop import PILOT_OVER, Breaker, DrainedError, StopReason, draining
@@ -122,6 +123,11 @@ class Claims:
     def leave_out(self, row: int) -> None:
         """Never hand out a row that another task sends, though it is staged between attempts."""
         self._left_out.add(row)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether all have been handed out."""
+        return self._is_exhausted and not self._waiting
 
     @property
     def is_pilot_over(self) -> bool:
@@ -300,11 +306,20 @@ class Pipeline:
         self._binder = Binder(
             parts, self._readback, self._retries, self._tasks, send, users=users, breaker=breaker
         )
+        self._lane = Lane(
+            parts,
+            self._binder,
+            self._tasks,
+            users=users,
+            breaker=breaker,
+            concurrency=send.concurrency,
+        )
         parts.api.on_unasked(self._binder.on_unasked)
 
     def widen(self, concurrency: int) -> None:
         """Have at least so many workers from now on; how many send at once, the gate says."""
         self._claims.widen(concurrency)
+        self._lane.widen(concurrency)
         self._width = max(self._width, concurrency)
         if any(not worker.done() for worker in self._workers):
             self._hire()
@@ -363,10 +378,23 @@ class Pipeline:
                 return
             self._readback.start()
             if is_proven:
-                self._hire()
-                while left := [worker for worker in self._workers if not worker.done()]:
-                    await asyncio.wait(left)
+                await self._send_claims()
             await self._all_said()
+
+    async def _send_claims(self) -> None:
+        """Send what is staged: by workers of this process until, and as soon as, others send."""
+        while not (self._claims.is_over or self._parts.stop.is_set):
+            if self._is_posted():
+                await self._lane.run(self._claims)
+                continue
+            self._workers.clear()
+            self._hire()
+            while left := [worker for worker in self._workers if not worker.done()]:
+                await asyncio.wait(left)
+
+    def _is_posted(self) -> bool:
+        """Return whether rows go by the lane: not where each user's are counted apart."""
+        return not self._send.is_per_user and self._parts.api.posts()
 
     async def _all_said(self) -> None:
         """Return once all tasks have ended, and the connections have had the time to say more."""
@@ -434,13 +462,15 @@ class Pipeline:
 
     async def _worker(self) -> None:
         stop = self._parts.stop
-        while not stop.is_set:
+        while not (stop.is_set or self._is_posted()):
             try:
                 claim = self._claims.ready() if self._parts.gate.has_room() else None
                 if claim is None:
                     # One worker at a time, so that each sees the rows of the others waiting.
                     async with self._room_lock:
                         await self._parts.gate.room()
+                        if self._is_posted():
+                            return
                         claim = await self._claims.next()
                 if claim is None:
                     return

@@ -44,6 +44,14 @@ class Client(Protocol):
     async def bind(self, device: Device, credential: Credential) -> Attempt | None:
         """Send one bind; return None if nothing was sent, and another permit is needed."""
 
+    def posts(self) -> bool:
+        """Return whether `post` serves now."""
+
+    def post(
+        self, device: Device, credential: Credential, landed: Callable[[Attempt | None], None]
+    ) -> None:
+        """Have a bind sent; *landed* is called later with what `bind` would return."""
+
     async def list_devices(self, user_id: str, credential: Credential) -> Listing:
         """Read a user's list."""
 
@@ -100,6 +108,17 @@ class Api(Protocol):
 
         Raises: DrainedError if it was not sent because the run stops.
         """
+
+    def posts(self) -> bool:
+        """Return whether `post` serves now: others send, and say later what came of it."""
+
+    async def post(
+        self,
+        device: Device,
+        before: Callable[[], None],
+        landed: Callable[[Attempt | None, Callable[[], Awaitable[None]] | None], None],
+    ) -> bool:
+        """Have a bind sent, without waiting for its answer; see `Paced.post`."""
 
     async def list_devices(self, user_id: str) -> Listing:
         """Read a user's list. Raises: DrainedError as above."""
@@ -185,6 +204,9 @@ class Gate(Protocol):
 
         Raises: DrainedError when the run stops; nothing may be sent then.
         """
+
+    def try_permit(self, user_id: str | None = None) -> int | None:
+        """Return a permit if one may be had at once; None: it may not."""
 
     def report(self, permit: int, verdict: Verdict, limits: tuple[ServerLimit, ...] = ()) -> None:
         """Learn from the verdict on a permitted request and the limits stated in its answer."""

@@ -245,6 +245,17 @@ class KooDrive:
         attempt.sent_at = self.server_clock.at(sent_s)
         return attempt
 
+    @staticmethod
+    def posts() -> bool:
+        """Return False: nobody else sends."""
+        return False
+
+    def post(
+        self, device: Device, credential: Credential, landed: Callable[[Attempt | None], None]
+    ) -> None:
+        """As `posts` says."""
+        raise NotImplementedError
+
     def learn(self, attempt: Attempt) -> None:
         """Learn from a bind that another process sent for this one, and that has just ended."""
         now = self._clock.monotonic()

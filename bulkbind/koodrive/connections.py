@@ -14,9 +14,10 @@ from __future__ import annotations
 import asyncio
 import errno
 import itertools
+from collections import deque
 from contextvars import ContextVar
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 from weakref import WeakValueDictionary
 
 import aiohttp
@@ -32,13 +33,14 @@ from yarl import URL
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from contextlib import AbstractContextManager
 
     from aiohttp.client_reqrep import ConnectionKey
+    from aiohttp.http import RawResponseMessage
     from aiohttp.tracing import Trace
 
     from bulkbind.koodrive.auth.credential import Outgoing
     from bulkbind.koodrive.transport import Proxy
+    from bulkbind.koodrive.watchdog import Watchdog
 
 SERVES = "3.14."
 """How the releases of aiohttp begin whose inside is known; pyproject.toml has the same bound."""
@@ -48,16 +50,25 @@ RELIES_ON = {
     BaseConnector: "connect _get _release _conns _factory",
     Connection: "protocol release close",
     ResponseHandler: "transport should_close set_response_params read data_received resume_reading "
-    "force_close _buffer _tail _reading_paused",
+    "feed_data force_close is_connected _buffer _tail _reading_paused _on_read_timeout",
 }
-"""Methods and attributes. Besides: `HttpProcessingError`, `code` and `headers` of the message that
-`read` returns with the body, and `serialized`, which raises a ValueError for what no header may
-hold."""
+"""Methods and attributes. Besides: `HttpProcessingError`, what is `READ` of an answer, and
+`serialized`, which raises a ValueError for what no header may hold."""
+READ = "code headers should_close chunked compression"
+"""Attributes of the message that `read` returns with the body."""
 serialized = cast("Callable[[str, Mapping[str, str]], bytes]", _serialize_headers)
 BUFFER_BYTES = 1 << 16
 """Where more of a body waits to be read, no more is received; as of a session."""
-_INFORMATIONAL = frozenset(range(100, 200)) - {101}
+_FINAL = 200
+"""The first of the statuses that no other answer follows."""
+_INFORMATIONAL = frozenset(range(100, _FINAL)) - {101}
 """Statuses that another answer follows."""
+_END = b"\r\n\r\n"
+"""The end of a head."""
+
+
+_Read: TypeAlias = "tuple[RawResponseMessage, aiohttp.StreamReader | bytes]"
+"""An answer as a connection hands it over: its body comes, or is there."""
 
 
 class Reply(msgspec.Struct, frozen=True, gc=False):
@@ -68,6 +79,8 @@ class Reply(msgspec.Struct, frozen=True, gc=False):
     body: bytes
     whole: bool
     """False if the body was truncated at the cap."""
+    connection: int
+    """The number of its connection."""
 
 
 async def read_body(content: aiohttp.StreamReader, cap: int) -> tuple[bytes, bool]:
@@ -82,6 +95,42 @@ async def read_body(content: aiohttp.StreamReader, cap: int) -> tuple[bytes, boo
     return (b"".join(parts)[:cap], False) if size > cap else (b"".join(parts), True)
 
 
+MOST_HEADS = 256
+
+
+class Heads:
+    """Heads of answers as aiohttp has read them: it need not read the same bytes again.
+
+    Answers of one second mostly begin alike; a gateway that gives each an id of its own gains
+    nothing. Only heads are kept that a body of known length follows, on a connection that goes on.
+    """
+
+    def __init__(self) -> None:
+        self._read: dict[bytes, tuple[RawResponseMessage, int]] = {}
+        """As read, and the length of the whole answer."""
+
+    def reply(self, data: bytes) -> tuple[RawResponseMessage, bytes] | None:
+        """Return what is read of an answer, and its body, if all of it is there and no more."""
+        end = data.find(_END) + len(_END)
+        known = self._read.get(data[:end])
+        return None if known is None or known[1] != len(data) else (known[0], data[end:])
+
+    def learn(self, first: bytes, message: RawResponseMessage, body: bytes) -> int | None:
+        """Remember how an answer began, if that can be read again.
+
+        *first*: what was received at once. Returns: The length of it all; None: not known.
+        """
+        end = first.find(_END) + len(_END)
+        is_plain = not (message.should_close or message.chunked or message.compression)
+        has_length = message.headers.getall(hdrs.CONTENT_LENGTH, ()) == [str(len(body))]
+        if not (is_plain and has_length and end >= len(_END) and message.code >= _FINAL):
+            return None
+        if len(self._read) >= MOST_HEADS:
+            self._read.clear()
+        self._read[first[:end]] = message, end + len(body)
+        return end + len(body)
+
+
 CONNECTION = ContextVar("connection", default=0)
 """The number of the connection that the current task's request goes over."""
 
@@ -92,19 +141,44 @@ class QuietProtocol(ResponseHandler):
     Attributes:
         number: The connection's, from 1.
         is_idle: Whether it waits for a request.
+        request: What is still to be written, by the fast path; empty: nothing.
+        first: What the fast path received first of the answer; empty: nothing yet; None: it does
+            not ask.
+        received: Of the answer so far, in bytes.
+        is_clean: Whether the parser has seen whole answers, and no byte more.
+        idle_since: Since when, by the clock of the event loop.
+        due_at: By when its request has to be answered, by the same clock.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, connector: QuietConnector) -> None:
         super().__init__(loop)
         self._connector = connector
         self.is_idle = False
+        self.request = b""
+        self.first: bytes | None = None
+        self.received = 0
+        self.is_clean = True
+        self.idle_since = self.due_at = 0.0
         self.number = connector.new(self)
 
     def data_received(self, data: bytes) -> None:
-        """Pass data on, and report it if nothing was asked."""
-        if self.is_idle and data:  # aiohttp passes none on when it resumes reading
+        """Pass data on; if nothing was asked, report it, and let it be the last."""
+        if self.first == b"":
+            reply = self._connector.heads.reply(data) if self.is_clean else None
+            if reply is not None:
+                self.first, self.is_idle = None, True  # what follows was not asked
+                self.feed_data(reply)  # type: ignore[arg-type]  # `FastPath.send` takes both
+                return
+            self.first = data
+        elif self.is_idle and data:  # aiohttp passes none on when it resumes reading
+            self.force_close()
             self._connector.on_unasked(self.number)
+        self.received += len(data)
         super().data_received(data)
+
+    def cut(self) -> None:
+        """Have whoever waits for the answer receive a TimeoutError, as aiohttp does."""
+        self._on_read_timeout()
 
     def resume_reading(self, resume_parser: bool = True) -> None:  # noqa: FBT001, FBT002  # aiohttp's
         """Resume where reading was paused; aiohttp asks for it twice an answer."""
@@ -124,6 +198,7 @@ class QuietConnector(aiohttp.TCPConnector):
         """*on_unasked*: called with the number of a connection, perhaps more than once."""
         super().__init__(**options)
         self.on_unasked = on_unasked
+        self.heads = Heads()
         self._numbers = itertools.count(1)
         self._protocols: WeakValueDictionary[int, QuietProtocol] = WeakValueDictionary()
         self._factory = cast("partial[ResponseHandler]", partial(QuietProtocol, self._loop, self))
@@ -171,40 +246,40 @@ def send_once(session: aiohttp.ClientSession) -> None:
 
 
 class FastPath:
-    """Sends requests to one endpoint over the connections of a session."""
+    """Sends requests to one endpoint over connections that the connector of a session makes.
+
+    What has been used waits here for the next request, and not in the connector's pool.
+    """
 
     def __init__(
         self,
         session: aiohttp.ClientSession,
         endpoint: str,
         proxy: Proxy | None,
-        content_type: str,
         *,
+        watchdog: Watchdog,
+        content_type: str,
+        idle_s: float,
         may_send: Callable[[], None] = lambda: None,
     ) -> None:
-        """*content_type*: of every body; *may_send*: see `HttpSession`."""
+        """Begin with no connection.
+
+        *content_type*: of every body; *idle_s*: for how long a connection may be idle; *may_send*:
+        see `HttpSession`.
+        """
+        assert isinstance(session.connector, QuietConnector)  # as made for it
         self._may_send = may_send
-        assert session.connector is not None  # until it is closed
         self._connector = session.connector
         self._endpoint = endpoint
         self._timeout = session.timeout
-        url = URL(endpoint)
-        for_proxy = None
-        if proxy is not None:
-            # The connector adds Host, and its pool tells connections apart by these headers.
-            host = url.host_port_subcomponent or ""
-            for_proxy = CIMultiDict({**(proxy.headers or {}), hdrs.HOST: host})
-        self._like = ClientRequest(
-            hdrs.METH_GET,
-            url,
-            headers=session.headers,
-            loop=asyncio.get_running_loop(),
-            session=session,
-            proxy=URL(proxy.url) if proxy else None,
-            proxy_headers=for_proxy,
-        )
-        """A request to the endpoint: what the connector needs to know of those to come."""
-        self._key = self._like.connection_key
+        self._watchdog = watchdog
+        self._loop = asyncio.get_running_loop()
+        self._idle_s = idle_s
+        self._asking: list[QuietProtocol] = []
+        """Connections with requests to be written."""
+        self._kept: deque[tuple[QuietProtocol, Connection]] = deque()
+        """Idle connections, the one that has been so for longest first."""
+        self._like = like_all(session, endpoint, proxy)
         first = {hdrs.HOST: "", **session.headers}
         headers = self._like.headers
         self._first = {name: headers[name] for name in first}
@@ -216,30 +291,145 @@ class FastPath:
         """Return whether the inside of the installed aiohttp is known."""
         return aiohttp.__version__.startswith(SERVES)
 
-    async def send(
-        self, request: Outgoing, cap: int, in_time: AbstractContextManager[None]
-    ) -> Reply:
+    def close(self) -> None:
+        """Close the idle connections."""
+        while self._kept:
+            self._kept.pop()[1].close()
+
+    async def send(self, request: Outgoing, cap: int, timeout_s: float) -> Reply:
         """Send a request and return its answer.
 
         Args:
             request: The request, authorised.
             cap: The most bytes of the body to read.
-            in_time: Raises a TimeoutError in its block when the time is over.
+            timeout_s: How long all of it may take.
 
         Raises: ValueError for what no header may hold; without an answer as
             `ClientSession.request`, and if nothing was sent, then always what it raises without a
             connection.
         """
         data = self.written(request)
-        connection: Connection | None = None
+        due_at = self._loop.time() + timeout_s
+        protocol, connection = self._idle() or await self._new(timeout_s)
+        protocol.due_at, protocol.request, protocol.first, protocol.received = due_at, data, b"", 0
+        self._watchdog.watch(protocol)
+        self._write_soon(protocol)
         try:
-            with in_time:
-                connection = await self._connected()
-                return await self._exchanged(connection, data, cap)
-        except TimeoutError as error:
-            if connection is not None:
+            message, content = cast("_Read", await protocol.read())
+            while message.code in _INFORMATIONAL:
+                protocol.first = None  # it is not the answer's
+                message, content = cast("_Read", await protocol.read())
+            if isinstance(content, bytes):
+                body, whole = content[:cap], len(content) <= cap
+            else:
+                body, whole = await read_body(content, cap)
+                self._learn(protocol, message, body)
+        except BaseException as error:
+            connection.close()
+            told = self._failure(protocol, error)
+            if told is error:
                 raise
+            raise told from error
+        finally:
+            self._watchdog.let_go(protocol)
+        if whole:
+            self._keep(protocol, connection)
+        else:
+            connection.close()
+        return Reply(message.code, message.headers, body, whole, protocol.number)
+
+    def _write_soon(self, protocol: QuietProtocol) -> None:
+        """Write a request after all those that are made in this round of the event loop.
+
+        Each system call leaves what runs after it cold: one by one costs a fifth more.
+        """
+        if not self._asking:
+            self._loop.call_soon(self._write_all)
+        self._asking.append(protocol)
+
+    def _write_all(self) -> None:
+        asking, self._asking = self._asking, []
+        for protocol in asking:
+            transport = protocol.transport
+            if transport is None or transport.is_closing():
+                continue
+            try:
+                self._may_send()
+            except Exception as error:  # noqa: BLE001  # raised where the answer is waited for
+                protocol.set_exception(error)
+                continue
+            data, protocol.request = protocol.request, b""
+            transport.write(data)
+
+    def _failure(self, protocol: QuietProtocol, error: BaseException) -> BaseException:
+        """Return what is raised for what ended a request, once its connection is closed."""
+        if protocol.request:
+            protocol.request = b""
+            CONNECTION.set(0)
+            is_lost = isinstance(error, (aiohttp.ClientError, OSError))
+            return self._lost() if is_lost else error
+        CONNECTION.set(protocol.number)
+        if isinstance(error, HttpProcessingError):
+            return aiohttp.ClientResponseError(
+                self._like.request_info,
+                (),
+                status=error.code,
+                message=error.message,
+                headers=error.headers,
+            )
+        return error
+
+    def _lost(self) -> aiohttp.ClientConnectorError:
+        """Return what is raised for a connection that broke before anything was sent."""
+        lost = ConnectionResetError(errno.ECONNRESET, "it broke before anything was sent")
+        return aiohttp.ClientConnectorError(self._like.connection_key, lost)
+
+    def _learn(self, protocol: QuietProtocol, message: RawResponseMessage, body: bytes) -> None:
+        """Remember how an answer began; report what came too much, if that can be told."""
+        first, protocol.first = protocol.first, None
+        length = self._connector.heads.learn(first, message, body) if first else None
+        protocol.is_clean = protocol.received == length
+        if length is not None and protocol.received > length:
+            protocol.force_close()
+            self._connector.on_unasked(protocol.number)
+
+    def _idle(self) -> tuple[QuietProtocol, Connection] | None:
+        """Return the connection that was used last; close what has been idle for too long."""
+        kept, idle_since = self._kept, self._loop.time() - self._idle_s
+        while kept and kept[0][0].idle_since < idle_since:
+            kept.popleft()[1].close()
+        while kept:
+            protocol, connection = kept.pop()
+            if protocol.is_connected() and not protocol.should_close:
+                protocol.is_idle = False
+                return protocol, connection
+            connection.close()
+        return None
+
+    def _keep(self, protocol: QuietProtocol, connection: Connection) -> None:
+        """Let a connection wait for the next request, unless something speaks against it."""
+        if protocol.should_close:
+            connection.release()  # which reports what was said too much
+            return
+        protocol.is_idle = True
+        protocol.idle_since = self._loop.time()
+        self._kept.append((protocol, connection))
+
+    async def _new(self, timeout_s: float) -> tuple[QuietProtocol, Connection]:
+        """Return a new connection that can be written to and has said nothing yet."""
+        CONNECTION.set(0)
+        try:
+            with self._watchdog.timeout(timeout_s):
+                connection = await self._connector.connect(self._like, [], self._timeout)
+        except TimeoutError as error:
             raise aiohttp.ConnectionTimeoutError(f"{self._endpoint} took too long") from error
+        protocol = connection.protocol
+        if protocol is None or protocol.transport is None or protocol.should_close:
+            connection.close()
+            raise self._lost()
+        assert isinstance(protocol, QuietProtocol)  # as the connector makes them
+        protocol.set_response_params(read_until_eof=True, read_bufsize=BUFFER_BYTES)
+        return protocol, connection
 
     def written(self, request: Outgoing) -> bytes:
         """Return a request as bytes. Raises: ValueError for what no header may hold."""
@@ -250,55 +440,30 @@ class FastPath:
             headers[hdrs.CONTENT_TYPE] = self._content_type
         elif request.method != hdrs.METH_GET:
             headers[hdrs.CONTENT_LENGTH] = "0"
-        target = _target(self._endpoint + request.path)
-        head = serialized(f"{request.method} {target} HTTP/1.1", headers)
+        head = serialized(_request_line(request.method, self._endpoint + request.path), headers)
         return head + body if body else head
 
-    async def _connected(self) -> Connection:
-        """Return a connection that can be written to and has said nothing yet."""
-        connection = await self._connector._get(self._key, [])  # noqa: SLF001  # see RELIES_ON
-        if connection is not None:
-            return connection
-        connection = await self._connector.connect(self._like, [], self._timeout)
-        protocol = connection.protocol
-        if protocol is None or protocol.transport is None or protocol.should_close:
-            connection.close()
-            lost = ConnectionResetError(errno.ECONNRESET, "it broke before anything was sent")
-            raise aiohttp.ClientConnectorError(self._key, lost)
-        return connection
 
-    async def _exchanged(self, connection: Connection, data: bytes, cap: int) -> Reply:
-        protocol = connection.protocol
-        assert protocol is not None  # as `_connected` has seen
-        assert protocol.transport is not None  # as above
-        try:
-            protocol.set_response_params(read_until_eof=True, read_bufsize=BUFFER_BYTES)
-            self._may_send()
-            protocol.transport.write(data)
-            message, content = await protocol.read()
-            while message.code in _INFORMATIONAL:
-                message, content = await protocol.read()
-            body, whole = await read_body(content, cap)
-        except HttpProcessingError as error:
-            connection.close()
-            raise aiohttp.ClientResponseError(
-                self._like.request_info,
-                (),
-                status=error.code,
-                message=error.message,
-                headers=error.headers,
-            ) from error
-        except BaseException:
-            connection.close()
-            raise
-        if whole:
-            connection.release()
-        else:
-            connection.close()
-        return Reply(message.code, message.headers, body, whole)
+def like_all(session: aiohttp.ClientSession, endpoint: str, proxy: Proxy | None) -> ClientRequest:
+    """Return a request to the endpoint: what the connector needs to know of those to come."""
+    url = URL(endpoint)
+    for_proxy = None
+    if proxy is not None:
+        # The connector adds Host, and tells connections apart by these headers.
+        host = url.host_port_subcomponent or ""
+        for_proxy = CIMultiDict({**(proxy.headers or {}), hdrs.HOST: host})
+    return ClientRequest(
+        hdrs.METH_GET,
+        url,
+        headers=session.headers,
+        loop=asyncio.get_running_loop(),
+        session=session,
+        proxy=URL(proxy.url) if proxy else None,
+        proxy_headers=for_proxy,
+    )
 
 
 @lru_cache(maxsize=64)  # nearly every request has the same
-def _target(url: str) -> str:
-    """Return path and query of a URL as aiohttp writes them: without a fragment."""
-    return URL(url, encoded=True).raw_path_qs
+def _request_line(method: str, url: str) -> str:
+    """Return the first line of a request as aiohttp writes it: without a fragment."""
+    return f"{method} {URL(url, encoded=True).raw_path_qs} HTTP/1.1"

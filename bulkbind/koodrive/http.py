@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import os
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 import aiohttp
 from aiohttp import hdrs
@@ -23,85 +22,16 @@ from bulkbind.koodrive.connections import (
     send_once,
 )
 from bulkbind.koodrive.limit_headers import stated_limits
+from bulkbind.koodrive.watchdog import Watchdog
 from bulkbind.koodrive.wire import Answer, retry_after
 from bulkbind.model import TIMED_OUT, Attempt, NoAnswer, ServerLimit, Unreachable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from ssl import SSLContext
-    from types import TracebackType
 
     from bulkbind.koodrive.auth.credential import Outgoing
     from bulkbind.settings import ApiSettings
-
-TICK_S = 0.05
-"""Interval of the checks, and so how late a time-out may be."""
-
-
-class Watchdog:
-    """Ends what takes too long; belongs to one event loop."""
-
-    def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._watched: dict[_Timeout, None] = {}
-        self._timer: asyncio.TimerHandle | None = None
-
-    def close(self) -> None:
-        """Stop the checks."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def timeout(self, seconds: float) -> _Timeout:
-        """Return a context manager like `asyncio.timeout`. Raises: TimeoutError."""
-        if self._timer is None:
-            self._timer = self._loop.call_later(TICK_S, self._check)
-        return _Timeout(self._watched, self._loop.time() + seconds)
-
-    def _check(self) -> None:
-        now = self._loop.time()
-        for watched in self._watched:
-            if now >= watched.due_at:
-                watched.cut()
-        waits = bool(self._watched)
-        self._timer = self._loop.call_later(TICK_S, self._check) if waits else None
-
-
-class _Timeout:
-    """One block. Its task is cancelled at most once; other cancellations pass through."""
-
-    __slots__ = ("_cancelling", "_is_cut", "_task", "_watched", "due_at")
-
-    def __init__(self, watched: dict[_Timeout, None], due_at: float) -> None:
-        self._watched = watched
-        self._is_cut = False
-        self.due_at = due_at
-
-    def __enter__(self) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._task: asyncio.Task[Any] = task
-        self._cancelling = task.cancelling()
-        self._watched[self] = None
-
-    def cut(self) -> None:
-        """Cancel the task, once."""
-        if not self._is_cut:
-            self._is_cut = True
-            self._task.cancel()
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        _traceback: TracebackType | None,
-    ) -> None:
-        del self._watched[self]
-        if not self._is_cut:
-            return
-        is_last = self._task.uncancel() <= self._cancelling
-        if is_last and kind is not None and issubclass(kind, asyncio.CancelledError):
-            raise TimeoutError from error
 
 
 def _certificate(error: aiohttp.ClientConnectorCertificateError) -> str:
@@ -211,14 +141,22 @@ class HttpSession:
             headers={"User-Agent": self._agent},
         )
         send_once(self._session)
+        self._watchdog = Watchdog()
         if FastPath.serves():
             self._fast = FastPath(
-                self._session, self._endpoint, self._proxy, _JSON, may_send=self.may_send
+                self._session,
+                self._endpoint,
+                self._proxy,
+                watchdog=self._watchdog,
+                content_type=_JSON,
+                idle_s=IDLE_S,
+                may_send=self.may_send,
             )
-        self._watchdog = Watchdog()
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        if self._fast is not None:
+            self._fast.close()
         if self._session is not None:
             await self._session.close()
         if self._watchdog is not None:
@@ -234,18 +172,15 @@ class HttpSession:
 
         Raises: aiohttp.ClientError, OSError or TimeoutError without an answer: see `silence`.
         """
-        watchdog = self._watchdog
-        assert watchdog is not None, "enter the session first"  # a programmer's error
-        CONNECTION.set(0)
-        in_time = watchdog.timeout(timeout_s)
         try:
             if self._fast is not None:
-                reply = await self._fast.send(request, cap, in_time)
+                reply = await self._fast.send(request, cap, timeout_s)
             else:
-                with in_time:
-                    reply = await self._plain(request, cap)
-        finally:
+                reply = await self._plain(request, cap, timeout_s)
+        except BaseException:
             self.requests += CONNECTION.get() != 0  # else nothing has left this machine
+            raise
+        self.requests += 1
         return self._answer(reply, request)
 
     def connection(self) -> int:
@@ -257,23 +192,27 @@ class HttpSession:
         if number:  # else the request got none
             self._connector.distrust(number)
 
-    async def _plain(self, request: Outgoing, cap: int) -> Reply:
+    async def _plain(self, request: Outgoing, cap: int, timeout_s: float) -> Reply:
         """Send a request where the fast path does not serve."""
         assert self._session is not None, "enter the session first"  # a programmer's error
+        assert self._watchdog is not None  # as above
+        CONNECTION.set(0)
         body = request.body
         data = None if body is None else aiohttp.BytesPayload(body, content_type=_JSON)
-        async with self._session.request(
+        sent = self._session.request(
             request.method,
             URL(self._endpoint + request.path, encoded=True),
             data=data,
             headers=request.headers,
             proxy_headers=self._proxy.headers if self._proxy else None,
             allow_redirects=False,
-        ) as response:
-            text, whole = await read_body(response.content, cap)
-            if not whole:
-                response.close()
-            return Reply(response.status, response.headers, text, whole)
+        )
+        with self._watchdog.timeout(timeout_s):
+            async with sent as response:
+                text, whole = await read_body(response.content, cap)
+                if not whole:
+                    response.close()
+                return Reply(response.status, response.headers, text, whole, CONNECTION.get())
 
     def _answer(self, reply: Reply, request: Outgoing) -> Answer:
         headers = reply.headers
@@ -287,7 +226,7 @@ class HttpSession:
             whole=reply.whole,
             limits=self._limits(reply, date),
             request_id=headers.get(_X_REQUEST_ID),
-            connection=CONNECTION.get(),
+            connection=reply.connection,
         )
 
     def _limits(self, reply: Reply, date: str | None) -> tuple[ServerLimit, ...]:

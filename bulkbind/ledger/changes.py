@@ -48,17 +48,18 @@ def changes(db: sqlite3.Connection, run: int) -> Changes | None:
     Returns: `since`, `added`, `removed`, `renamed`.
     """
     earlier = db.execute(
-        f"SELECT r.run, r.run_id FROM runs r WHERE r.run < ?1 AND {_SAME_NAMES} "  # noqa: S608  # constants
+        "SELECT r.run, r.run_id, (r.digest, r.version) = (n.digest, n.version) "  # noqa: S608  # constants
+        f"FROM runs r JOIN runs n ON n.run = ?1 WHERE r.run < ?1 AND {_SAME_NAMES} "
         "ORDER BY r.run DESC LIMIT 1",
         (run,),
     ).fetchone()
     if earlier is None:
         return None
-    number, run_id = earlier
+    number, run_id, is_same = earlier
     found = Changes()
     found.since = run_id
     found.added = found.removed = 0
-    if not _are_alike(db, number, run):
+    if not (is_same or _are_alike(db, number, run)):
         found.added = _only_in(db, run, number)
         found.removed = _only_in(db, number, run)
     found.renamed = int_of(

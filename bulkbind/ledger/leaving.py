@@ -270,6 +270,11 @@ def left_in_doubt(db: sqlite3.Connection, run: int) -> dict[str, list[Unbinding]
     return users
 
 
+IS_OPEN = f"""
+EXISTS (SELECT 1 FROM unbindings INDEXED BY unbindings_open
+         WHERE {UNBIND_OPEN} AND kind = 'leave' AND status = 'claimed')
+"""  # noqa: S608  # constants
+"""Whether any run may have unbound what no list has shown to be gone."""
 _NOW = "(julianday('now') - 2440587.5) * 86400.0"
 _MARK_IN_DOUBT = f"""
 UPDATE rows SET status = 'in_doubt', silent_at = {_NOW}, misses = 0, missed_at = NULL,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from itertools import groupby
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
@@ -137,6 +138,8 @@ _read_problems = msgspec.json.Decoder(list[Problem]).decode
 MOST_USERS = 10_000
 """Users listed in a plan, in the order of their ids."""
 MOST_EXAMPLES = 1_000
+LOOKED_AT = 1_000
+"""Rows that are counted together."""
 
 # What the bindings say besides; the condition, and the word where it holds.
 _KNOWN = "SELECT 1 FROM stored_bindings b WHERE b.device = r.device"
@@ -192,9 +195,11 @@ class Outlook(OfUsers, KnownReader):
             f"SELECT {self._word()} FROM stored_rows r WHERE r.id BETWEEN ? AND ? ORDER BY r.id",  # noqa: S608  # constants
             span(self._run),
         )
-        for (word,) in words:
-            counts[word] += 1
-            total.update(word.encode())
+        while some := words.fetchmany(LOOKED_AT):
+            for (word,), same in groupby(some):
+                count = sum(1 for _ in same)
+                counts[word] += count
+                total.update(word.encode() * count)
         return counts, total.hexdigest()
 
     def user_count(self) -> int:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bulkbind.clock import iso
 from bulkbind.errors import UsageError
-from bulkbind.ledger import changes
+from bulkbind.ledger import changes, lines
 from bulkbind.ledger.lock import Holder, holder_of
 from bulkbind.ledger.runs import live_facts
 from bulkbind.ledger.scopes import LeaverReader
@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Iterable, Iterator, Sequence
 
+    from bulkbind.ledger.lines import Line
     from bulkbind.model import LeaverRow
 
 _UNDO_SHOWN = f"CASE WHEN u.status IN {sql_list(UNBIND_PENDING)} THEN '{PENDING}' ELSE u.status END"
@@ -219,14 +220,26 @@ class RunReader(OfRun):
             values[4:last] = [tuple(values[4:last])]
             yield ResultRow(*[*values, tuple(broken), cells, changed])
 
-    def cells(self) -> Iterator[tuple[Any, ...]]:
-        """Yield all rows in manifest order as `results.csv` shows them, without a `ResultRow` each.
+    def lines(self) -> Iterator[Line]:
+        """Yield all rows in manifest order as `results.csv` shows them, unless it quotes or guards.
 
-        The values of its columns, the source as an index; then the fields that break a rule.
+        A row's id, the index of its source, and the values of the other columns, joined by commas.
         """
+        others = self._cells(f"IN ({lines.UNUSUAL})", span(self._run))
+        unusual = ((row, source, ",".join(map(str, cells))) for row, source, *cells, _ in others)
+        return lines.lines(self._db, self._run, unusual)
+
+    def cells(self, first: int, last: int) -> Iterator[tuple[Any, ...]]:
+        """Yield the rows between two of `lines`, inclusive: the same values, each for itself.
+
+        At the end the fields that break a rule, divided by blanks.
+        """
+        return self._cells("BETWEEN ? AND ?", (first, last))
+
+    def _cells(self, which: str, values: tuple[int, int]) -> sqlite3.Cursor:
         return self._db.execute(
-            f"SELECT {_CELLS} FROM rows r WHERE r.id BETWEEN ? AND ? ORDER BY r.id",  # noqa: S608  # constants
-            span(self._run),
+            f"SELECT r.id, {_CELLS} FROM rows r WHERE r.id {which} ORDER BY r.id",  # noqa: S608  # constants
+            values,
         )
 
     def leavers(self) -> Iterator[LeaverRow]:

@@ -9,11 +9,11 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, NamedTuple
 
-from bulkbind.ledger import staging
+from bulkbind.ledger import leaving, staging
 from bulkbind.ledger.store import (
     ALL_FIELDS,
     CODES,
-    ROW_TABLES,
+    OPEN,
     RUN_SHIFT,
     codes,
     counts,
@@ -32,15 +32,23 @@ if TYPE_CHECKING:
 
 _FITS = {*IS_BOUND, Status.DUPLICATE, Status.INVALID}
 """How all rows of the earlier run must have ended."""
-_STAYS = {Status.DUPLICATE, Status.INVALID, Status.SKIPPED}
-"""How all rows of this run must be marked."""
 _OF_ITS_OWN = f"r.status IN {codes((Status.DUPLICATE, Status.INVALID))}"
 _RANGE = "r.id BETWEEN :first AND :last"
+# Known as bound to its user, and in doubt nowhere: staging would mark it as skipped, and not as
+# moved, whoever else has the device as well.
+_IS_KNOWN = f"""
+r.device IN (SELECT device FROM stored_bindings)
+AND r.device NOT IN (SELECT device FROM stored_rows INDEXED BY rows_open WHERE {OPEN})
+"""  # noqa: S608  # constants
+_UNKNOWN = f"""
+SELECT {leaving.IS_OPEN} OR EXISTS (
+       SELECT 1 FROM stored_rows r WHERE {_RANGE} AND NOT ({_OF_ITS_OWN}) AND NOT ({_IS_KNOWN}))
+"""  # noqa: S608  # constants
 _TAKE = (
     f"""
 INSERT INTO stored_rows (id, device, source, line, name, status)
 SELECT id + :further, device, source, line, name,
-       CASE WHEN {_OF_ITS_OWN} THEN status ELSE {CODES[Status.STAGED]} END
+       CASE WHEN {_OF_ITS_OWN} THEN status ELSE {CODES[Status.SKIPPED]} END
   FROM stored_rows r WHERE {_RANGE} ORDER BY id
 """,  # noqa: S608  # constants
     f"""
@@ -73,8 +81,8 @@ SELECT e.run FROM runs e JOIN runs r ON r.run = ?
 """
 _EMPTY = """
 SELECT count(*) FROM sources s
- WHERE s.run = ?1 AND NOT EXISTS (
-       SELECT 1 FROM stored_rows r WHERE r.id BETWEEN ?2 AND ?3 AND r.source = s.source)
+ WHERE s.run = :run AND NOT EXISTS (
+       SELECT 1 FROM stored_rows r WHERE r.id BETWEEN :first AND :last AND r.source = s.source)
 """
 """Sources without rows, which is told when they are read."""
 
@@ -91,8 +99,8 @@ def repeat(db: sqlite3.Connection, run: int, forms: Sequence[Source]) -> Repeate
     """Stage the rows of the last run of the same manifest, if none of them is to be sent.
 
     The earlier run must have ended well, and have read the same bytes with the same options under
-    the same names by the same version. Everything that staging would find out now is found out
-    here by the same statements: whether bindings have gone, changed, or are another user's now.
+    the same names by the same version. What staging would find out now is found out here: whether
+    bindings have gone, changed, or are in doubt.
 
     *forms*: of the sources, as they are read now.
 
@@ -112,20 +120,13 @@ def repeat(db: sqlite3.Connection, run: int, forms: Sequence[Source]) -> Repeate
     if not (is_same and before and _FITS.issuperset(before)):
         return None
     first, last = span(earlier)
-    values = {"first": first, "last": last, "further": (run - earlier) << RUN_SHIFT}
-    with relaxed(db):
-        with transaction(db):
-            for statement in _TAKE:
-                db.execute(statement, values)
-            first, last = span(run)
-            values = {"run": run, "first": first, "last": last, "rebind": False, "move": False}
-            staging.mark_known(db, values)
-        if _STAYS.issuperset(counts(db, run)) and not int_of(db, _EMPTY, (earlier, *span(earlier))):
-            for source, form in enumerate(forms):
-                staging.add_source(db, run, source, form)
-                staging.note(db, run, source, json.loads(known[source][1]))
-            return Repeated(sum(before.values()), [json.loads(texts) for _, texts in known])
-        with transaction(db):
-            for table in ROW_TABLES:
-                db.execute(f"DELETE FROM {table} WHERE id BETWEEN ? AND ?", span(run))  # noqa: S608  # constants
-    return None
+    values = {"run": earlier, "first": first, "last": last, "further": (run - earlier) << RUN_SHIFT}
+    if int_of(db, _EMPTY, values) or int_of(db, _UNKNOWN, values):
+        return None
+    with relaxed(db), transaction(db):
+        for statement in _TAKE:
+            db.execute(statement, values)
+    for source, form in enumerate(forms):
+        staging.add_source(db, run, source, form)
+        staging.note(db, run, source, json.loads(known[source][1]))
+    return Repeated(sum(before.values()), [json.loads(texts) for _, texts in known])

@@ -21,7 +21,6 @@ from bulkbind.ledger.store import (
     OPEN,
     ROW_TABLES,
     RUN_SHIFT,
-    UNBIND_OPEN,
     get_facts,
     int_of,
     marks,
@@ -360,9 +359,7 @@ def mark_known(db: sqlite3.Connection, values: Mapping[str, object]) -> None:
     """
     has_bindings, has_open, is_leaving = db.execute(
         "SELECT EXISTS (SELECT 1 FROM stored_bindings), "  # noqa: S608  # constants
-        f"EXISTS (SELECT 1 FROM stored_rows INDEXED BY rows_open WHERE {OPEN}), "
-        f"EXISTS (SELECT 1 FROM unbindings INDEXED BY unbindings_open WHERE {UNBIND_OPEN} "
-        "AND kind = 'leave' AND status = 'claimed')"
+        f"EXISTS (SELECT 1 FROM stored_rows INDEXED BY rows_open WHERE {OPEN}), " + leaving.IS_OPEN
     ).fetchone()
     if has_bindings:
         db.execute(_MARK_MOVED, values)

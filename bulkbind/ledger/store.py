@@ -34,7 +34,7 @@ from bulkbind.model.fields import FIELDS, OPTIONAL
 from bulkbind.settings import ledger_name
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from bulkbind.settings import Settings
 
@@ -474,6 +474,12 @@ def stored_time(value: str) -> str:
     )
 
 
+def shown_time(value: str) -> str:
+    """Return the SQL of the text of a moment as it is stored."""
+    text = f"strftime('%Y-%m-%dT%H:%M:%fZ', {value} / 1000.0, 'unixepoch')"
+    return f"CASE typeof({value}) WHEN 'integer' THEN {text} ELSE {value} END"
+
+
 UNBIND_OPEN = f"status IN {sql_list(UNBIND_PENDING)}"
 """Unbindings that have not ended; as in the index `unbindings_open`."""
 ALL_FIELDS = ", ".join(FIELDS)
@@ -611,7 +617,9 @@ def counts(
     return {status: count for status, count in zip(among, found, strict=True) if count}
 
 
-def int_of(db: sqlite3.Connection, query: str, values: Sequence[object] = ()) -> int:
+def int_of(
+    db: sqlite3.Connection, query: str, values: Sequence[object] | Mapping[str, object] = ()
+) -> int:
     """Return the single integer that a query selects."""
     return int(db.execute(query, values).fetchone()[0])
 

@@ -555,8 +555,10 @@ class LiveFacts(Facts):
     """Requests per second allowed; None: no limit met."""
     source = Fact("")
     """Where that comes from, in words."""
-    is_away = Fact(False)  # noqa: FBT003  # a default
-    """Whether nobody may send, as the endpoint is away."""
+    known_at = Fact("")
+    """When a limit was known first; empty: none is. Before, the pace says nothing of later."""
+    is_blocked = Fact(False)  # noqa: FBT003  # a default
+    """Whether nobody may send, and nobody knows for how long."""
     trouble = Fact("")
     """What does not go smoothly, in words."""
     waits = Fact("")

@@ -233,6 +233,7 @@ ROW_TRANSITIONS: dict[Status | None, dict[Status, str]] = {
         Status.INVALID: "it breaks a rule",
         Status.DUPLICATE: "an earlier row of the run names its user and device",
         Status.LEFT_OUT: "a condition leaves it out, and such rows are kept",
+        Status.SKIPPED: "its manifest has not changed, and the ledger knows it as bound",
     },
     Status.STAGED: {
         Status.CLAIMED: "handed to a worker",

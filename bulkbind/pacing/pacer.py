@@ -148,12 +148,10 @@ class Pacer:
 
         Raises: DrainedError when the run stops; nothing may be sent then.
         """
+        if (permit := self.try_permit(user_id)) is not None:
+            return permit
         now = self._clock.monotonic()
         stream = self.streams.of(user_id or "", now)
-        is_first = not (self._line.locked() or stream.door.locked() or self._stop.is_set)
-        is_due = is_first and self.streams.due_at(stream) <= now and self._is_clear(now)
-        if is_due:
-            return self._leave(stream, now)
         is_near = not self.streams.is_far(stream, now)
         stream.waiting += 1
         self._waiting += is_near
@@ -165,6 +163,17 @@ class Pacer:
             stream.waiting -= 1
             self._waiting -= is_near
             self._taken.set()
+
+    def try_permit(self, user_id: str | None = None) -> int | None:
+        """Return a permit as `permit` does, if one may be had at once; None: it may not.
+
+        Nobody is passed who waits already, and after a stop there is none.
+        """
+        now = self._clock.monotonic()
+        stream = self.streams.of(user_id or "", now)
+        is_first = not (self._line.locked() or stream.door.locked() or self._stop.is_set)
+        is_due = is_first and self.streams.due_at(stream) <= now and self._is_clear(now)
+        return self._leave(stream, now) if is_due else None
 
     def _leave(self, stream: RequestStream, now: float) -> int:
         permit = self._traffic.sent(now)

@@ -206,7 +206,8 @@ class StreamPerUser:
     def _forget_idle(self, now: float) -> None:
         while True:
             name, user = next(iter(self.users.items()))
-            kept_until = max(user.gate.next_at, user.gate.sent_at) + KEEP_S
+            gate = user.gate
+            kept_until = (max(gate.next_at, gate.sent_at) if gate.number else gate.next_at) + KEEP_S
             if user.out or user.waiting or now < kept_until:
                 return
             del self.users[name]

@@ -14,8 +14,8 @@ from bulkbind.report.tables import (
     LEAVERS,
     RowFilter,
     parse_filter,
-    write_cells,
     write_failed,
+    write_lines,
     write_problems,
     write_results,
     write_table,
@@ -40,11 +40,16 @@ class RunRows(Protocol):
     def rows(self, statuses: tuple[str, ...] = ()) -> Iterator[ResultRow]:
         """Yield the rows in manifest order, all or those with one of *statuses*."""
 
-    def cells(self) -> Iterator[tuple[Any, ...]]:
-        """Yield all rows as `results.csv` shows them.
+    def lines(self) -> Iterator[tuple[int, int, str]]:
+        """Yield all rows as `results.csv` shows them, unless it quotes or guards cells.
 
-        The values of its columns, the source as an index; then the fields that break a rule,
-        divided by blanks.
+        A row's id, the index of its source, and the values of the other columns, joined by commas.
+        """
+
+    def cells(self, first: int, last: int) -> Iterator[tuple[Any, ...]]:
+        """Yield the rows between two of `lines`, inclusive: id, source and values.
+
+        At the end the fields that break a rule, divided by blanks.
         """
 
     def leavers(self) -> Iterator[LeaverRow]:
@@ -76,7 +81,7 @@ def write_report(run: RunRows, folder: Path) -> tuple[RunSummary, list[Path]]:
     sources = run.sources()
     summary = run.summary()
     results = folder / "results.csv"
-    write_cells(results, run.cells(), sources)
+    write_lines(results, run, sources)
     failed = write_failed(folder, run.rows(COMES_BACK), sources)
     problems = folder / "problems.csv"
     write_problems(problems, _problems(run, sources))
@@ -115,7 +120,7 @@ def _write_csv(path: Path, run: RunRows, _: RunSummary, only: RowFilter | None) 
     if only:
         write_results(path, only.rows(run), run.sources())
     else:
-        write_cells(path, run.cells(), run.sources())
+        write_lines(path, run, run.sources())
 
 
 def _write_markdown(path: Path, run: RunRows, summary: RunSummary, only: RowFilter | None) -> None:

@@ -23,9 +23,8 @@ from bulkbind.model import (
 from bulkbind.model.wording import meaning, to_do
 from bulkbind.redaction import line
 from bulkbind.report.page import MOST_ROWS, write_html
-from bulkbind.report.tables import _cells_of
 from tests.support.browser import CHROMIUM, DRIVER, axe_core, chromium
-from tests.support.rows import device
+from tests.support.rows import ShownRows, device
 
 pytestmark = [
     pytest.mark.slow,
@@ -52,7 +51,7 @@ def browser():
         yield opened
 
 
-class Rows:
+class Rows(ShownRows):
     """A run of many rows, of which every tenth is bound."""
 
     def __init__(self, count: int, names: tuple[str, ...] = ("Van",)) -> None:
@@ -70,9 +69,6 @@ class Rows:
             status = self.status(number)
             if not statuses or status in statuses:
                 yield self.row(number, status)
-
-    def cells(self):
-        return map(_cells_of, self.rows())
 
     def row(self, number: int, status: str) -> ResultRow:
         name = self.names[number % len(self.names)]

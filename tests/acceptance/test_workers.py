@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from bulkbind.clock import SystemClock
+from tests.acceptance.test_doctor import tls_sandbox
 from tests.support.in_process import called
 from tests.support.manifests import fleet, write_csv
 from tests.support.processes import (
@@ -71,17 +72,19 @@ class Run:
 
 
 @contextmanager
-def running(home: Path, url: str, *options: str, rows: int, workers: int = 2):
+def running(
+    home: Path, url: str, *options: str, rows: int, workers: int = 2, settings="", **environ: str
+):
     """Start a run with workers; they are gone at the end."""
     write_csv(home / "fleet.csv", fleet(rows))
-    (home / "settings.yaml").write_text(SETTINGS + url, encoding="utf-8")
+    (home / "settings.yaml").write_text(f"{SETTINGS}{url}\n{settings}", encoding="utf-8")
     command = [
         *[*BULKBIND, "run", "fleet.csv", "--yes", "--out", "report"],
         *["--config", "settings.yaml", "--workers", str(workers), "--log-level", "info"],
         *["--log-format", "json", "--rate", str(UNTIL_READY_PER_S), *options],
     ]
     process = subprocess.Popen(
-        command, env=environment(home), cwd=home, stdin=subprocess.DEVNULL,
+        command, env=environment(home, **environ), cwd=home, stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     try:
@@ -213,3 +216,93 @@ def test_a_stopped_driver_goes_on_with_its_workers(tmp_path):
         check_all_bound_once(tmp_path, url, 3000)
         assert later == requests
         assert not [each for each in run.said if each.get("event") == "worker.lost"]
+
+
+# --- what else a run may be -----------------------------------------------------------------------
+
+CREDENTIALS = """
+refresh_tokens: {refresh-once: any}
+apps: {app1: app-secret-1}
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environ"),
+    [
+        (("--session-calls", "60"), {"BULKBIND_REFRESH_TOKEN": "refresh-once"}),
+        ((), {"BULKBIND_APP_ID": "app1", "BULKBIND_APP_SECRET": "app-secret-1"}),
+    ],
+    ids=["renewed sessions", "signatures"],
+)
+def test_workers_send_with_the_drivers_credentials(tmp_path, arguments, environ):
+    """A session is renewed once for all, an app's requests are signed by whoever sends them."""
+    accepted = tmp_path / "accepted.yaml"
+    accepted.write_text(CREDENTIALS, encoding="utf-8")
+    with sandbox("--credentials", str(accepted), *arguments, home=tmp_path) as url:
+        with running(tmp_path, url, rows=1500, BULKBIND_TOKEN="", **environ) as run:
+            run.workers()
+
+            assert run.ended() == 0
+
+        check_all_bound_once(tmp_path, url, 1500)
+        assert all(state["settled"] > 100 for state in summary(tmp_path)["workers"])
+    said = json.dumps(run.said)
+    assert not [value for value in ("refresh-once", "app-secret-1") if value in said]
+
+
+def test_workers_trust_what_the_driver_trusts(tmp_path):
+    """A private authority's certificate is checked by every worker."""
+    with tls_sandbox(home=tmp_path) as (url, ca):
+        with running(tmp_path, url, rows=2000, settings=f"ca_file: {ca}\n") as run:
+            run.workers()
+
+            assert run.ended() == 0
+
+        assert statuses(tmp_path / "report") == {"bound": 2000}
+        assert all(state["settled"] > 100 for state in summary(tmp_path)["workers"])
+
+
+@pytest.mark.parametrize(
+    ("limit", "options", "settings"),
+    [
+        ("bucket:150/s,burst=20", (), ""),
+        ("40/s,per=user", ("--rate", "8"), "rate_scope: x-user-id\n"),
+    ],
+    ids=["one limit", "a limit for each user"],
+)
+def test_workers_share_a_limit(tmp_path, limit, options, settings):
+    """What is refused is no more than one process would meet, and no device's fault."""
+    with sandbox("--limit", f"{limit},tell=nothing", home=tmp_path) as url:
+        with running(tmp_path, url, *options, rows=2000, settings=settings) as run:
+            run.workers()
+
+            assert run.ended() == 0
+
+        check_all_bound_once(tmp_path, url, 2000)
+        assert summary(tmp_path)["requests_throttled"] < 100
+
+
+def test_a_pilot_sends_no_more_than_it_was_told(tmp_path):
+    """`--first N` counts over all workers."""
+    with sandbox(home=tmp_path) as url:
+        with running(tmp_path, url, "--first", "1200", rows=2000) as run:
+            run.workers()
+
+            assert run.ended() == 3
+
+        assert statuses(tmp_path / "report") == {"bound": 1200, "pending": 800}
+        assert len(sandbox_bindings(url)) == 1200
+
+
+def test_a_run_stops_at_as_many_failures_as_are_allowed(tmp_path):
+    """`--max-failures` counts over all workers, and before more are sent than may fail."""
+    refused = ("--fault", "business=0.02,code=13000999", "--seed", "7")
+    with sandbox(*refused, home=tmp_path) as url:
+        with running(tmp_path, url, "--max-failures", "60", rows=6000) as run:
+            run.workers()
+
+            assert run.ended() == 3
+
+        found = statuses(tmp_path / "report")
+    assert 60 <= found["failed"] < 70
+    assert found["pending"] > 0

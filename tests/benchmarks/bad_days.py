@@ -1,10 +1,12 @@
 """Bad days over real sockets: how much of the pace is left, and whether what is told is true.
 
-`python -m tests.benchmarks.bad_days [rough|late|causes|status|failures]...`: each part is a table.
-`rough`: resets, 500s and silent requests at 60/s and 80/s, to the last row that was answered.
-`late`: timers that are late by up to 30 ms. `causes`: twelve kinds of bad day, and the share of the
-time of which nothing says what it went to. `status`: what `status` says each second beside what
-came of it. `failures`: how many devices fail under `--max-failures 5`. Writes them as JSON.
+`python -m tests.benchmarks.bad_days [rough|late|causes|status|failures|slowing]...`: each part is a
+table, each figure beside what is wanted. `rough`: resets, 500s and silent requests at 60/s and
+80/s, to the last row that was answered. `late`: timers that are late by up to 30 ms. `causes`:
+twelve kinds of bad day, and the share of the time of which nothing says what it went to. `status`:
+what `status` says each second beside what came of it. `failures`: how many devices fail under
+`--max-failures 5`. `slowing`: a server whose answers take the longer the more are in flight. Writes
+them as JSON; exit code 1 if anything is not met. What a busy machine takes counts against all.
 """
 
 from __future__ import annotations
@@ -27,8 +29,8 @@ import bulkbind
 from bulkbind.app.reports import status
 from bulkbind.clock import SystemClock
 from bulkbind.errors import BulkbindError
-from tests.benchmarks.bench import say, write_json
-from tests.benchmarks.pacing import PATH, sandbox
+from tests.benchmarks.bench import median, say, write_json
+from tests.benchmarks.servers import PATH, sandbox, slowing
 from tests.support.manifests import fleet, write_csv
 from tests.support.processes import free_port
 from tests.support.sandbox_client import stamp
@@ -36,6 +38,13 @@ from tests.support.sandbox_client import stamp
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+ROUGH_OF_LIMIT, LONGEST_STANDSTILL_S = 0.95, 2.0
+LATE_OF_LIMIT = 0.98
+MOST_UNCLAIMED = 0.02
+MOST_OFF = 0.15
+MOST_FAILED = 8
+SLOWING_OF_LIMIT, SLOWING_TIMES = 0.90, 4
+"""Wanted, in the order of the parts."""
 LATEST_S = 0.03
 SAMPLED_AFTER_S = 5.0
 SETTLE_S = 5.0
@@ -173,6 +182,17 @@ def moment(text: str) -> float:
 ROUGH = ("reset-after=0.04", "500=0.04", "silence-after=0.004")
 
 
+_missed: list[str] = []
+"""The figures that are not met."""
+
+
+def told(figure: str, *, is_met: bool, wanted: str) -> None:
+    """Print a figure beside what is wanted."""
+    say(f"{figure}  ({'met' if is_met else 'NOT MET'}: wanted {wanted})")
+    if not is_met:
+        _missed.append(figure)
+
+
 def faults(*words: str) -> tuple[str, ...]:
     """Return options of the sandbox."""
     return tuple(word for fault in words for word in ("--fault", fault))
@@ -205,10 +225,12 @@ def rough() -> dict[str, object]:
         used = (len(passed) - per_s) / per_s / took_s if took_s else 0.0
         before = [at for at in arrived if at <= max(answered)]
         standstill_s = max(b - a for a, b in itertools.pairwise(before))
-        say(
+        told(
             f"rough {per_s}/s: {used:.3f} of the limit to the last answered row, longest "
             f"standstill {standstill_s:.2f} s, {night.summary['counts']}, "
-            f"{night.summary['sending_s']:.1f} s in all"
+            f"{night.summary['sending_s']:.1f} s in all",
+            is_met=used >= ROUGH_OF_LIMIT and standstill_s <= LONGEST_STANDSTILL_S,
+            wanted=f"{ROUGH_OF_LIMIT:g}, {LONGEST_STANDSTILL_S:g} s",
         )
         found[f"{per_s}/s"] = {"of_limit": used, "standstill_s": standstill_s}
     return found
@@ -233,6 +255,9 @@ def doubted(journal: list[dict[str, Any]]) -> set[str]:
     return found
 
 
+LATE_FOR_S = 30
+
+
 def late() -> dict[str, object]:
     """Measure the pace with late timers, where the limit is known from an answer's header."""
     found: dict[str, object] = {}
@@ -244,9 +269,13 @@ def late() -> dict[str, object]:
     ):
         tell = "x-ratelimit" if name == "told" else "nothing"
         limit = () if name == "cap" else ("--limit", f"{per_s}/s,tell={tell}")
-        night = lived(Day(per_s * 15, limit, more, clock=LateClock))
-        used = per_s * 15 / per_s / night.summary["sending_s"]
-        say(f"late timers, {name} {per_s}/s: {used:.3f} of the limit")
+        night = lived(Day(per_s * LATE_FOR_S, limit, more, clock=LateClock))
+        used = LATE_FOR_S / night.summary["sending_s"]
+        told(
+            f"late timers, {name} {per_s}/s: {used:.3f} of the limit",
+            is_met=used >= LATE_OF_LIMIT,
+            wanted=f"{LATE_OF_LIMIT:g}",
+        )
         found[f"{name} {per_s}/s"] = used
     return found
 
@@ -291,7 +320,11 @@ def causes() -> dict[str, object]:
         parts = {part: summary[part] for part in PARTS if summary[part] >= 0.05}
         unclaimed = 1 - sum(summary[part] for part in PARTS) / total_s
         shown = ", ".join(f"{part[:-2]} {seconds:.1f}" for part, seconds in parts.items())
-        say(f"{name:<26}{total_s:>6.1f} s, unclaimed {unclaimed:>6.2%}: {shown}")
+        told(
+            f"{name:<26}{total_s:>6.1f} s, unclaimed {unclaimed:>6.2%}: {shown}",
+            is_met=unclaimed < MOST_UNCLAIMED,
+            wanted=f"under {MOST_UNCLAIMED:.0%}",
+        )
         if summary["stop_reason"]:
             say(f"{'':<26}stopped: {summary['stop_reason']}")
         found[name] = {"sending_s": total_s, "unclaimed": unclaimed, "parts": parts}
@@ -299,7 +332,7 @@ def causes() -> dict[str, object]:
 
 
 def watched() -> dict[str, Day]:
-    """Return six runs whose `status` is asked each second."""
+    """Return the runs whose `status` is asked each second."""
     return {
         "cap 60/s": Day(1200, (), {"rate": 60}),
         "60/s not told": Day(1200, ("--limit", "60/s,tell=nothing")),
@@ -307,7 +340,13 @@ def watched() -> dict[str, Day]:
         "resets": Day(900, faults("reset-after=0.04"), {"rate": 50}),
         "silence": Day(600, faults("silence-after=0.004"), {"rate": 50, "timeout": "8s"}),
         "2/s": Day(40, (), {"rate": 2}),
-    }
+        "slow answers": Day(400, faults("delay-before=1,for=400ms"), {"concurrency": 8}),
+        "60/min not told": Day(75, ("--limit", "sliding:60/min,tell=nothing")),
+        "spaced 3/s": Day(60, ("--limit", "bucket:3/s,burst=1,tell=nothing")),
+        "each user's limit": Day(200, ("--limit", "5/s,per=user,tell=nothing"),
+                                 {"rate_scope": "x-user-id"}, users=2),
+        "12 rows": Day(12, (), {"rate": 1}),
+    }  # fmt: skip
 
 
 def statuses() -> dict[str, object]:
@@ -329,10 +368,13 @@ def statuses() -> dict[str, object]:
             if sample.left_s is not None:
                 left_s = last - sample.at
                 lefts.append(abs(sample.left_s - left_s) / max(left_s, FLOOR_S))
-        say(
+        within = sum(off <= MOST_OFF for off in lefts) / max(len(lefts), 1)
+        told(
             f"{name:<24}{len(lefts):>3} samples: rate off by up to {max(rates, default=0):.1%}, "
-            f"time left by up to {max(lefts, default=0):.1%} "
-            f"(half of them {sorted(lefts)[len(lefts) // 2] if lefts else 0:.1%})"
+            f"time left by up to {max(lefts, default=0):.1%}, half by "
+            f"{median(lefts) if lefts else 0:.1%}, {within:.0%} of them by less than wanted",
+            is_met=max((*rates, *lefts), default=0) <= MOST_OFF,
+            wanted=f"{MOST_OFF:.0%}",
         )
         found[name] = {"rates": rates, "lefts": lefts}
     return found
@@ -348,13 +390,41 @@ def failures() -> dict[str, object]:
     }.items():
         night = lived(Day(400, faults(*kinds), {"max_failures": "5", "rate": 60}))
         failed = night.summary["counts"].get("failed", 0)
-        say(f"--max-failures 5, {name}: {failed} failed; {night.summary['stop_reason']}")
+        told(
+            f"--max-failures 5, {name}: {failed} failed; {night.summary['stop_reason']}",
+            is_met=failed <= MOST_FAILED,
+            wanted=f"at most {MOST_FAILED}",
+        )
         found[name] = failed
+    return found
+
+
+def slowing_down() -> dict[str, object]:
+    """Count what is in flight at a server that is no quicker with more than it works on at once."""
+    found: dict[str, object] = {}
+    for workers, service_s in ((8, 0.2), (4, 0.05)):
+        per_s = workers / service_s
+        with slowing(workers, service_s) as server, tempfile.TemporaryDirectory() as scratch:
+            folder, rows = Path(scratch), int(per_s * 20)
+            write_csv(folder / "fleet.csv", fleet(rows))
+            night = _sent(Day(rows, settings={"concurrency": 128}), folder, server.url)
+        used = 20 / night.summary["sending_s"]
+        most = server.most
+        told(
+            f"{workers} at once, {service_s * 1000:.0f} ms: {used:.3f} of what it can, {most} "
+            f"at most in flight, {night.summary['requests_again']} sent again after a time-out",
+            is_met=used >= SLOWING_OF_LIMIT
+            and most <= SLOWING_TIMES * workers
+            and not night.summary["requests_again"],
+            wanted=f"{SLOWING_OF_LIMIT:g}, at most {SLOWING_TIMES * workers}, 0",
+        )
+        found[f"{workers} at once"] = {"of_what_it_can": used, "most": most}
     return found
 
 
 TABLES = {
     "rough": rough, "late": late, "causes": causes, "status": statuses, "failures": failures,
+    "slowing": slowing_down,
 }  # fmt: skip
 
 
@@ -362,6 +432,7 @@ def main() -> None:
     """Run the parts that are named, or all of them."""
     names = sys.argv[1:] or list(TABLES)
     write_json("bad-days", {name: TABLES[name]() for name in names})
+    sys.exit(1 if _missed else 0)
 
 
 if __name__ == "__main__":

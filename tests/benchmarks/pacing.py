@@ -3,73 +3,46 @@
 `python -m tests.benchmarks.pacing [SECONDS [CASE...]] [--peers]`: each case is a run of *SECONDS*
 (30) of ideal time against the sandbox's limiters or a real nginx with `limit_req`: limit times
 seconds devices, and a bucket's burst, which a run may use up at once. Prints for bulkbind, and
-with `--peers` for a bulkbind that is told the limit, a plain tenacity script and curl, the
-efficiency (ideal time over the time of the sending), refused requests per device, and devices that
-ended failed; then what the pacer costs where there is no limit. Writes them as JSON.
+with `--peers` for a bulkbind that is told the limit, a plain tenacity script, curl, and packages
+that find a limit by themselves (`limiting_peers`), the efficiency (ideal time over the time of the
+sending), refused requests per device, and devices that ended failed; then the cases of `sharing`,
+and what the pacer costs where there is no limit. Writes them as JSON. The windows' limits are drawn
+by `SEED`. Packages that are not installed are left out; `PEERS_PYTHON` names another Python that
+has them.
 """
 
 from __future__ import annotations
 
 import json
-import subprocess
+import os
+import random
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bulkbind.clock import SystemClock
 from tests.benchmarks.bench import nginx, ran, say, write_json
+from tests.benchmarks.limiting_peers import MISSING, PEERS as PACKAGES
+from tests.benchmarks.servers import PATH, changing, limit_req, limited, sandbox, slow
+from tests.benchmarks.sharing import together
 from tests.support.manifests import fleet, write_csv
 from tests.support.paths import ROOT
-from tests.support.processes import BULKBIND, free_port
+from tests.support.processes import BULKBIND
 from tests.support.sandbox_client import stamp
 
+if TYPE_CHECKING:
+    from tests.benchmarks.servers import Server
+
 CONCURRENCY = 64
-PATH = "/koodrive/ose/v1/backup/device"
 SECONDS = 30.0
 FREE_ROWS, FREE_ROUNDS = 20_000, 7
-
-Server = Callable[[], AbstractContextManager[str]]
-
-
-def limit_req(per_s: int, burst: int) -> Server:
-    """Return an nginx that refuses with 429 what comes faster."""
-    more = f" burst={burst} nodelay" if burst else ""
-    zone = f"limit_req_zone $binary_remote_addr zone=all:1m rate={per_s}r/s; limit_req_status 429;"
-    return lambda: nginx(zone, f"limit_req zone=all{more};")
-
-
-def sandbox(*options: str) -> Server:
-    """Return a sandbox with these options."""
-
-    @contextmanager
-    def serve() -> Iterator[str]:
-        port = str(free_port())
-        command = [*BULKBIND, "sandbox", "--port", port, *options]
-        server = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-        )
-        try:
-            assert server.stdout is not None
-            server.stdout.readline()
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            server.terminate()
-            server.wait(10)
-
-    return serve
-
-
-def limited(*limits: str) -> Server:
-    """Return a sandbox with these limits."""
-    return sandbox(*(word for limit in limits for word in ("--limit", limit)))
-
-
-def slow(limit: str) -> Server:
-    """Return a sandbox with a limit, which takes 200 ms for what it lets through."""
-    return sandbox("--limit", limit, "--fault", "delay-before=1,for=200ms")
+SEED, DRAWN, DRAWN_FROM, DRAWN_TO = 22, 4, 20, 140
+LONGEST_TIMES = 6
+"""A package is given up after so many times the ideal time, and 30 s."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,19 +59,19 @@ class Case:
     """What tells bulkbind the limit; empty: a cap on the rate."""
 
 
-def changing(seconds: float) -> Server:
-    """Return a limit of 100/s, 30/s and 100/s, a third of the time each."""
-    first, second = seconds / 3, 2 * seconds / 3
-    return limited(
-        f"bucket:100/s,burst=100,tell=nothing,until={first}s",
-        f"bucket:30/s,burst=30,tell=nothing,from={first}s,until={second}s",
-        f"bucket:100/s,burst=100,tell=nothing,from={second}s",
-    )
+def drawn_windows() -> dict[str, Case]:
+    """Return windows of a second whose limits nobody made the pacer for."""
+    draw = random.Random(SEED)  # not a secret
+    limits = [draw.randint(DRAWN_FROM, DRAWN_TO) for _ in range(DRAWN)]
+    return {
+        f"drawn-window-{per_s}/s": Case(limited(f"{per_s}/s,tell=nothing"), per_s, 0.95, 0.02)
+        for per_s in limits
+    }
 
 
 def cases(seconds: float) -> dict[str, Case]:
     """Return every case by name."""
-    return {
+    return drawn_windows() | {
         "told-text-60/s": Case(limited("60/s,tell=text"), 60, 0.98, 0.005),
         "told-600/min": Case(limited("sliding:600/min,tell=draft-07"), 10, 0.98, 0.005),
         "told-x-ratelimit": Case(limited("60/s,tell=x-ratelimit"), 60, 0.98, 0.005),
@@ -171,7 +144,24 @@ def curl(folder: Path, url: str, rows: int) -> Figures:
     return Figures(done.wall_s, None, rows - codes.count("200"))
 
 
-Contender = Callable[[Path, str, int], Figures]
+def package(name: str, seconds: float, folder: Path, url: str, rows: int) -> Figures | None:
+    """Run a package that finds a limit by itself; None if it is left out, or does not end."""
+    python = os.environ.get("PEERS_PYTHON", sys.executable)
+    most_s = f"{LONGEST_TIMES * seconds + 30:g}"
+    command = ["timeout", most_s, python, "-m", "tests.benchmarks.limiting_peers", name]
+    done = ran([*command, folder / "fleet.csv", url], cwd=folder, PYTHONPATH=str(ROOT))
+    if done.code == MISSING:
+        say(f"{'':<20}{done.stderr.strip()}")
+        return None
+    if done.code:
+        last = (done.stderr.strip().splitlines() or [""])[-1]
+        say(f"{'':<20}{name} did not end within {most_s} s, or broke off: {last[:100]}")
+        return None
+    told = json.loads(done.stdout)
+    return Figures(told["sending_s"], told["refused"], rows - told["bound"])
+
+
+Contender = Callable[[Path, str, int], Figures | None]
 PEERS: dict[str, Contender] = {"script": script, "curl": curl}
 
 
@@ -183,11 +173,14 @@ def measured(name: str, case: Case, seconds: float, *, with_peers: bool) -> dict
     contenders: dict[str, Contender] = {"bulkbind": bulkbind}
     if with_peers:
         contenders |= {"told": lambda *given: bulkbind(*given, *known), **PEERS}
+        contenders |= {peer: partial(package, peer, seconds) for peer in PACKAGES}
     for who, contend in contenders.items():
         with tempfile.TemporaryDirectory() as scratch, case.server() as url:
             folder = Path(scratch)
             write_csv(folder / "fleet.csv", fleet(rows))
             figures = contend(folder, url, rows)
+        if figures is None:
+            continue
         efficiency = seconds / figures.sending_s
         share = None if figures.refused is None else figures.refused / rows
         mark = ""
@@ -196,7 +189,7 @@ def measured(name: str, case: Case, seconds: float, *, with_peers: bool) -> dict
             wanted = f"{case.efficiency:.2f}, {case.refused:.1%}"
             mark = f"  ({'met' if is_met else 'NOT MET'}: wanted {wanted}, 0)"
         shown = "    ?  " if share is None else f"{share:>7.2%}"
-        say(f"{name:<20}{who:<10}{efficiency:>6.3f}{shown}{figures.failed:>6} failed{mark}")
+        say(f"{name:<20}{who:<14}{efficiency:>6.3f}{shown}{figures.failed:>6} failed{mark}")
         results[who] = {"efficiency": efficiency, "refused": share, "failed": figures.failed}
     return results
 
@@ -234,6 +227,9 @@ def main() -> None:
         for name, case in cases(seconds).items()
         if not names or name in names
     }
+    for name, measure in together(seconds).items():
+        if not names or name in names:
+            results[name] = measure()
     if not names:
         results["no-limit"] = without_limit()
     write_json("pacing", {"seconds": seconds, "cases": results})

@@ -16,8 +16,9 @@ from pathlib import Path
 
 from bulkbind.clock import SystemClock
 from bulkbind.ledger import Ledger, RunReader, find_run, reading
+from bulkbind.ledger.store import span
 from bulkbind.manifest import open_manifest
-from bulkbind.report.tables import write_cells
+from bulkbind.report.tables import write_lines
 from bulkbind.settings import ManifestSettings
 from tests.benchmarks.bench import ran, say, write_json
 from tests.benchmarks.ledger import claim, settle, stage
@@ -44,13 +45,14 @@ def write(path: Path) -> None:
     """Write the results of a ledger's only run."""
     with reading(path) as db:
         run = RunReader(db, find_run(db, None))
-        write_cells(path.with_suffix(".results.csv"), run.cells(), run.sources())
+        write_lines(path.with_suffix(".results.csv"), run, run.sources())
 
 
 def write_bare(path: Path) -> None:
     """Write the same rows as they are."""
     with reading(path) as db, path.with_suffix(".bare.csv").open("w", newline="") as file:
-        csv.writer(file).writerows(RunReader(db, find_run(db, None)).cells())
+        number = find_run(db, None)
+        csv.writer(file).writerows(RunReader(db, number).cells(*span(number)))
 
 
 def main() -> None:

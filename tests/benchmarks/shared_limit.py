@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.benchmarks.bench import median, say, write_json
-from tests.benchmarks.pacing import SECONDS, Case, bulkbind, limit_req, limited, sandbox
+from tests.benchmarks.pacing import SECONDS, Case, bulkbind
+from tests.benchmarks.servers import limit_req, limited, sandbox
 from tests.support.manifests import fleet, write_csv
 
 if TYPE_CHECKING:

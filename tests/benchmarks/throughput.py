@@ -1,8 +1,9 @@
 """Devices per second against a server that costs little, beside what people use instead.
 
-`python -m tests.benchmarks.throughput [ROWS [ROUNDS]]`: nginx with a static answer; bulkbind with
-ledger and report, `curl --parallel`, a colleague's script, and bare aiohttp loops, one after the
-other in each round, 64 requests in flight each. Prints medians and ratios, and writes them as JSON.
+`python -m tests.benchmarks.throughput [ROWS [ROUNDS [NAME...]]]`: nginx with a static answer;
+bulkbind with ledger and report, alone and with two workers, `curl --parallel`, a colleague's
+script, and bare aiohttp loops, or those that are named, one after the other in each round, 64
+requests in flight each. Prints medians and ratios, and writes them as JSON.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ Figures = dict[str, float]
 Contender = Callable[[Path, str, int], Figures]
 
 
-def bulkbind(folder: Path, url: str, rows: int) -> Figures:
+def bulkbind(folder: Path, url: str, rows: int, *options: str) -> Figures:
     """Run the whole command: check, stage, send, settle, report."""
     for old in folder.glob("ledger.db*"):
         old.unlink()
@@ -41,14 +42,24 @@ def bulkbind(folder: Path, url: str, rows: int) -> Figures:
         "--quiet",
     ]
     command += ["--ledger", folder / "ledger.db", "--out", folder / "report"]
-    done = ran([*command, "--concurrency", str(CONCURRENCY)], cwd=folder)
+    done = ran([*command, "--concurrency", str(CONCURRENCY), *options], cwd=folder)
     _expect(done, 0)
     summary = json.loads((folder / "report/summary.json").read_text(encoding="utf-8"))
     assert summary["counts"] == {"bound": rows}, summary["counts"]
     # From the first request to the last answer: what follows is waiting for answers too many, as
     # these name no device.
     sending_s = summary["sending_s"] - summary["settling_s"]
-    return {"wall_s": done.wall_s, "cpu_s": done.cpu_s, "sending_s": sending_s}
+    return {
+        "wall_s": done.wall_s,
+        "cpu_s": done.cpu_s,
+        "sending_s": sending_s,
+        "driver_s": summary["cpu_s"],
+    }
+
+
+def workers(folder: Path, url: str, rows: int) -> Figures:
+    """Run the same with two workers."""
+    return bulkbind(folder, url, rows, "--workers", "2")
 
 
 def curl(folder: Path, url: str, rows: int) -> Figures:
@@ -103,6 +114,7 @@ def _expect(done: Ran, code: int) -> None:
 
 CONTENDERS: dict[str, Contender] = {
     "bulkbind": bulkbind,
+    "workers": workers,
     "curl": curl,
     "script": peer("script"),
     "bare": peer("bare"),
@@ -110,31 +122,48 @@ CONTENDERS: dict[str, Contender] = {
 }
 
 
+RATIOS = (
+    ("bulkbind", "sending", "sending", "bare"),
+    ("bulkbind", "sending", "sending", "curl"),
+    ("bulkbind", "whole", "wall", "script"),
+    ("bulkbind", "whole", "wall", "curl"),
+    ("workers", "sending", "sending", "bulkbind"),
+    ("workers", "whole", "wall", "bulkbind"),
+)
+"""Whose time, what of it, its figure, and whose time it is compared with."""
+WANTED = {
+    "bulkbind_sending_to_bare": 1.45,
+    "bulkbind_sending_to_curl": 1.05,
+    "bulkbind_whole_to_curl": 0.8,
+    "workers_sending_to_bulkbind": 1.10,
+}
+
+
 def main() -> None:
     """Run 20,000 devices three times, unless told otherwise."""
-    numbers = [int(text) for text in sys.argv[1:]]
-    rows, rounds = numbers + [20_000, 3][len(numbers) :]
-    taken: dict[str, list[Figures]] = {name: [] for name in CONTENDERS}
+    given = sys.argv[1:]
+    rows, rounds = (int(text) for text in (*given[:2], *("20000", "3")[len(given[:2]) :]))
+    taken: dict[str, list[Figures]] = {name: [] for name in given[2:] or CONTENDERS}
     with tempfile.TemporaryDirectory() as scratch, nginx() as url:
         folder = Path(scratch)
         write_csv(folder / "fleet.csv", fleet(rows))
         for number in range(rounds):
-            for name, contend in CONTENDERS.items():
-                figures = contend(folder, url, rows)
-                taken[name].append(figures)
+            for name, items in taken.items():
+                figures = CONTENDERS[name](folder, url, rows)
+                items.append(figures)
                 rate = rows / figures["sending_s"]
                 whole_s = figures["wall_s"]
                 say(f"round {number + 1}  {name:<14}{rate:>8,.0f}/s  {whole_s:.2f} s in all")
-    _tell(taken, rows)
+    _tell(taken, rows, rounds)
 
 
-def _tell(taken: dict[str, list[Figures]], rows: int) -> None:
+def _tell(taken: dict[str, list[Figures]], rows: int, rounds: int) -> None:
     middle = {
         name: {key: median([item[key] for item in items]) for key in items[0]}
         for name, items in taken.items()
     }
     has_uvloop = importlib.util.find_spec("uvloop") is not None
-    say(f"\nmedians of {len(taken['bulkbind'])}, {rows:,} devices, {CONCURRENCY} in flight, "
+    say(f"\nmedians of {rounds}, {rows:,} devices, {CONCURRENCY} in flight, "
         f"bulkbind and bare on {'uvloop' if has_uvloop else 'asyncio'}")  # fmt: skip
     say(f"{'':<14}{'sending':>10}{'whole':>10}{'CPU':>14}")
     for name, item in middle.items():
@@ -143,17 +172,17 @@ def _tell(taken: dict[str, list[Figures]], rows: int) -> None:
             f"{name:<14}{rows / item['sending_s']:>8,.0f}/s{rows / item['wall_s']:>8,.0f}/s"
             f"{per_row_us:>8,.0f} us/row"
         )
-    ours = middle["bulkbind"]
+    for name in middle.keys() & {"bulkbind", "workers"}:
+        per_row_us = middle[name]["driver_s"] / rows * 1e6
+        say(f"{name}: its own process {per_row_us:.1f} us/row while sending")
     ratios = {
-        "sending_to_bare": middle["bare"]["sending_s"] / ours["sending_s"],
-        "sending_to_curl": middle["curl"]["sending_s"] / ours["sending_s"],
-        "whole_to_script": middle["script"]["wall_s"] / ours["wall_s"],
-        "whole_to_curl": middle["curl"]["wall_s"] / ours["wall_s"],
+        f"{ours}_{what}_to_{other}": middle[other][f"{key}_s"] / middle[ours][f"{key}_s"]
+        for ours, what, key, other in RATIOS
+        if ours in middle and other in middle
     }
-    wanted = {"sending_to_bare": 1.45, "sending_to_curl": 1.05, "whole_to_curl": 0.8}
     for name, ratio in ratios.items():
-        aim = f"  (wanted: {wanted[name]:.2f} or more)" if name in wanted else ""
-        say(f"{name:<18}{ratio:>6.2f}{aim}")
+        aim = f"  (wanted: {WANTED[name]:.2f} or more)" if name in WANTED else ""
+        say(f"{name:<28}{ratio:>6.2f}{aim}")
     write_json(
         "throughput", {"rows": rows, "uvloop": has_uvloop, "medians": middle, "ratios": ratios}
     )

@@ -1,9 +1,9 @@
 """What unbinds, killed again and again: `python -m tests.campaigns.unbind_campaign undo`.
 
 That is `undo`, `run --move`, `unbind` of a list, or `run --sync`. The server's lists are up to
-three seconds old; it limits unbinds and resets their connections. The command is killed with SIGKILL at
-random moments and started again until enough kills have struck; then report, ledger, and the
-sandbox's bindings and journal are compared. Exit code 1 if a figure that should be 0 is not.
+three seconds old; it limits unbinds and resets their connections. The command is killed with
+SIGKILL at random moments and started again until enough kills have struck; then report, ledger, and
+the sandbox's bindings and journal are compared. Exit code 1 if a figure that should be 0 is not.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ if a figure that should be 0 is not. Linux only.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import random
 import signal
@@ -57,6 +58,8 @@ if TYPE_CHECKING:
 SLACK_S = 0.3
 """For so long a request that has left may wait to be read by a sandbox on a busy machine."""
 TIME_OUT_S, SETTLE_S = 1.0, 0.5
+START_S = 60.0
+"""The longest time in which workers start on a busy machine."""
 PER_S = 300
 TRACE_PREFIX = 40
 """Characters of a trace id that tell processes apart."""
@@ -89,6 +92,7 @@ KINDS = {
 class Strike:
     """One fault, in seconds since 1970."""
 
+    pid: int
     at: float
     until: float
     """When the process went on; infinite where it was killed."""
@@ -113,6 +117,8 @@ class Faults:
         self._kind = kind
         self._given = given
         self._pick = random.Random(given.seed)
+        self._log_at = 0
+        self._kills_driver = kind.of_driver and kind.stop_s is None
         self.struck = Struck()
 
     def run(self) -> Struck:
@@ -120,19 +126,34 @@ class Faults:
         lives = self.struck.lives
         for _ in range(self._given.strikes + MOST_AT_END):
             with self._started() as driver:
-                while len(self.struck.strikes) < self._given.strikes and self._has_sent(driver):
-                    self._strike(driver)
-                if len(self.struck.strikes) >= self._given.strikes or not self._kind.of_driver:
-                    lives.exit_code = driver.wait(600)
-                else:
-                    lives.exit_code = driver.wait(30)
+                self._wait_for_workers(driver)
+                while self._left() and self._has_sent(driver) and self._strike(driver):
+                    pass
+                if self._left() and not self._kills_driver:
+                    driver.terminate()  # it has no worker left, or has ended
+                lives.exit_code = driver.wait(600)
             if lives.exit_code in (0, 1):
                 break
-            if lives.exit_code != -signal.SIGKILL:
+            if lives.exit_code not in (-signal.SIGKILL, 128 + signal.SIGTERM):
                 lives.broke_off.append(lives.exit_code)
                 if len(lives.broke_off) >= MOST_AT_END:
                     break
         return self.struck
+
+    def _left(self) -> int:
+        """Return how many strikes are to come."""
+        return int(self._given.strikes) - len(self.struck.strikes)
+
+    def _wait_for_workers(self, driver: subprocess.Popen[bytes]) -> None:
+        """Wait until all can send, or it ends before: then nothing is left for them."""
+        wanted = self._given.workers if self._given.workers > 1 else 0
+        poll(driver, lambda: self._log().count(b'"worker.started"') >= wanted, START_S)
+
+    def _log(self) -> bytes:
+        """Return what the present driver has logged."""
+        with (self._home / "run.log").open("rb") as log:
+            log.seek(self._log_at)
+            return log.read()
 
     def _has_sent(self, driver: subprocess.Popen[bytes]) -> bool:
         """Wait for some requests more; return whether there are any."""
@@ -142,11 +163,12 @@ class Faults:
         sleep(self._pick.uniform(0.0, 0.05))
         return driver.poll() is None
 
-    def _strike(self, driver: subprocess.Popen[bytes]) -> None:
-        workers = children(driver.pid)
-        pid = driver.pid if self._kind.of_driver or not workers else self._pick.choice(workers)
-        if not self._kind.of_driver and not workers:
-            return
+    def _strike(self, driver: subprocess.Popen[bytes]) -> bool:
+        """Strike; return False if there is nobody to."""
+        struck = [driver.pid] if self._kind.of_driver else children(driver.pid)
+        if not struck:
+            return False
+        pid = self._pick.choice(struck)
         at, until = now(), float("inf")
         with suppress(ProcessLookupError):
             if self._kind.stop_s is None:
@@ -157,10 +179,9 @@ class Faults:
                 sleep(self._pick.uniform(*self._kind.stop_s))
                 until = now()
                 os.kill(pid, signal.SIGCONT)
-        self.struck.strikes.append(Strike(at, until))
+        self.struck.strikes.append(Strike(pid, at, until))
         self.struck.lives.kills += 1
-        if self._kind.of_driver and self._kind.stop_s is None:
-            driver.wait(10)
+        return not self._kills_driver
 
     def _binds(self) -> int:
         return int(ask(f"{self._url}/sandbox/stats").get("binds", 0))
@@ -172,6 +193,7 @@ class Faults:
         command += ["--workers", str(self._given.workers)]
         self.struck.begun_at.append(now())
         with (self._home / "run.log").open("ab") as log:
+            self._log_at = log.tell()
             driver = subprocess.Popen(
                 command, env=environment(self._home), cwd=self._home,
                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log,
@@ -186,18 +208,26 @@ class Faults:
 # --- what is promised -----------------------------------------------------------------------------
 
 
-def late_requests(kind: Kind, struck: Struck, journal: list[dict[str, Any]]) -> int:
+def buried(home: Path) -> dict[int, float]:
+    """Return when each lost worker was given up, by its process id."""
+    lines = (home / "run.log").read_text(encoding="utf-8").splitlines()
+    found = [json.loads(line) for line in lines if line.startswith("{")]
+    lost = [line for line in found if line["event"] == "worker.lost"]
+    return {line["pid"]: _moment(line["timestamp"]) for line in lost}
+
+
+def late_requests(
+    kind: Kind, struck: Struck, journal: list[dict[str, Any]], buried_at: dict[int, float]
+) -> int:
     """Return how many requests left a process later than its lease allows.
 
     A driver that halts, or is dead, renews no lease: nothing arrives until it goes on, or the next
-    one begins. A worker that halted for longer than its lease was given up: what it had in hand
-    is no longer its own, so nothing arrives from it.
+    one begins. A worker that was given up while it halted owns nothing that it had in hand, so
+    nothing arrives from it; one that asks in time for another lease goes on.
     """
-    came = [(_moment(line), line["trace_id"][:TRACE_PREFIX]) for line in journal]
+    came = [(_moment(line["at"]), line["trace_id"][:TRACE_PREFIX]) for line in journal]
     if kind.of_driver:
         return sum(_arrivals(came, strike, struck.begun_at) for strike in struck.strikes)
-    if kind.stop_s is None or kind.stop_s[0] < LEASE_S:
-        return 0
     by_process: dict[str, list[float]] = defaultdict(list)
     for at, process in came:
         by_process[process].append(at)
@@ -205,6 +235,7 @@ def late_requests(kind: Kind, struck: Struck, journal: list[dict[str, Any]]) -> 
         _after_silence(moments, strike)
         for strike in struck.strikes
         for moments in by_process.values()
+        if buried_at.get(strike.pid, float("inf")) < strike.until
     )
 
 
@@ -225,8 +256,8 @@ def _after_silence(moments: list[float], strike: Strike) -> int:
     return sum(at >= end for at in moments)
 
 
-def _moment(line: dict[str, Any]) -> float:
-    moment = epoch_of(line["at"])
+def _moment(text: str) -> float:
+    moment = epoch_of(text)
     assert moment is not None
     return moment
 
@@ -237,7 +268,8 @@ def _moment(line: dict[str, Any]) -> float:
 def measured(name: str, kind: Kind, home: Path, given: argparse.Namespace) -> dict[str, Any]:
     """Run one kind of fault, print a line and return the figures."""
     stop_s = sum(kind.stop_s) / 2 if kind.stop_s else 0.0
-    rows = given.rows or int(given.strikes * PER_S * (0.6 + 1.3 * stop_s)) + 500
+    lives = given.strikes if kind.of_driver and not stop_s else 1 + given.strikes // given.workers
+    rows = given.rows or int(PER_S * (given.strikes * (0.6 + 1.3 * stop_s) + 4 * lives))
     write_csv(home / "fleet.csv", fleet_of(rows))
     (home / "faults.yaml").write_text(
         f"timeout: {TIME_OUT_S}s\nlist_timeout: 2s\nreadback_settle: {SETTLE_S}s\n"
@@ -257,7 +289,7 @@ def measured(name: str, kind: Kind, home: Path, given: argparse.Namespace) -> di
     evidence = gather(home, plan, ledger=ledger, bindings=bindings, stats=stats, lives=struck.lives)
     figures = reckon(evidence, seconds=time.monotonic() - began)
     wrong = figures.wrong(plan)
-    late = late_requests(kind, struck, evidence.journal)
+    late = late_requests(kind, struck, evidence.journal, buried(home))
     missing = given.strikes - len(struck.strikes)
     wrong |= {"requests_after_the_lease": late} if late else {}
     wrong |= {"strikes_missing": missing} if missing else {}

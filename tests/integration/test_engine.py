@@ -101,7 +101,10 @@ class Bench:
         breaker = Breaker(self.stop, self.send.max_failures)
         if self.send.max_failures:
             ledger.on_settled = breaker.settled
-        await Pipeline(parts, run, self.send, self.readback, breaker=breaker).run()
+        try:
+            await Pipeline(parts, run, self.send, self.readback, breaker=breaker).run()
+        finally:
+            self.server.close()
         reason = self.stop.reason.text if self.stop.reason else None
         return await ledger.finish(run, reason, RunFacts())
 
@@ -129,10 +132,12 @@ class Bench:
             return RunReader(db, run).counts()
 
 
-@pytest.fixture
-def bench(tmp_path):
-    """Return a bench with a ledger file of its own."""
-    return Bench(tmp_path / "ledger.db")
+@pytest.fixture(params=[False, True], ids=["sent", "posted"])
+def bench(tmp_path, request):
+    """Return a bench with a ledger file of its own; rows are sent here, or by others."""
+    made = Bench(tmp_path / "ledger.db")
+    made.server.is_posting = request.param
+    return made
 
 
 def devices(count, users=1):

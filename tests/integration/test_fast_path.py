@@ -24,7 +24,7 @@ from multidict import istr
 from bulkbind.clock import SystemClock
 from bulkbind.koodrive import connections
 from bulkbind.koodrive.auth.credential import App, Outgoing, Token
-from bulkbind.koodrive.connections import RELIES_ON, SERVES, FastPath
+from bulkbind.koodrive.connections import READ, RELIES_ON, SERVES, FastPath
 from bulkbind.koodrive.http import HttpSession
 from bulkbind.model import Accepted, Device, NoAnswer, Unreachable
 from bulkbind.sandbox import Sandbox, SandboxOptions
@@ -126,7 +126,7 @@ def test_what_it_relies_on_is_as_it_was():
     assert found == list(calls.values())
     assert asked >= {"method", "url", "headers", "loop", "session", "proxy", "proxy_headers"}
     assert answered >= {"read_until_eof", "read_bufsize"}
-    assert all(hasattr(RawResponseMessage, name) for name in ("code", "headers"))
+    assert all(hasattr(RawResponseMessage, name) for name in READ.split())
     assert (error.code, error.message, error.headers) == (400, "no", None)
     assert connections.serialized("GET / HTTP/1.1", {"A": "b"}) == b"GET / HTTP/1.1\r\nA: b\r\n\r\n"
 
@@ -273,6 +273,95 @@ async def test_time_over_after_the_request_is_doubt():
     assert len(server.requests) == 1
 
 
+async def test_what_breaks_before_it_is_written_to_was_sent_nothing():
+    """Requests are written at the end of a round of the loop: a connection may be gone by then."""
+    async with Raw(answer()).serving() as server, drive(server.url) as client:
+        await client.bind(DEVICE)
+        fast = client.client._http._fast
+        assert fast is not None
+        (transport,) = [protocol.transport for protocol, _ in fast._kept]
+        assert transport is not None
+        asked = asyncio.ensure_future(client.bind(DEVICE))
+        asyncio.get_running_loop().call_soon(transport.abort)  # before it is written
+        attempt = await asked
+        sent = client.client.requests
+
+    assert (attempt.verdict, attempt.code, attempt.connection) == (Unreachable(), "connect", 0)
+    assert attempt.message == "no connection: connection reset by peer"
+    assert len(server.requests) == sent == 1
+
+
+async def test_what_is_cancelled_at_once_is_counted_as_it_was_sent():
+    """Whether it was written by then or not, the server and the count agree."""
+    async with Raw(answer()).serving() as server, drive(server.url) as client:
+        await client.bind(DEVICE)
+        asked = asyncio.ensure_future(client.bind(DEVICE))
+        asyncio.get_running_loop().call_soon(asked.cancel)
+        with pytest.raises(asyncio.CancelledError):
+            await asked
+        await client.bind(DEVICE)
+        sent = client.client.requests
+
+    assert len(server.requests) == sent
+    assert server.connections == 2
+
+
+# --- what is remembered of answers --------------------------------------------------------------
+
+ODD = {
+    "close": b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}",
+    "old": b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\n{}",
+    "chunked": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+    "100": b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}",
+    "encoded": b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Encoding: deflate\r\n\r\n\x03\0",
+    "empty": b"HTTP/1.1 204 No\r\n\r\n",
+    "twice": 2 * b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}",
+    "spaced": b"HTTP/1.1 200 OK\r\nContent-Length:   02\r\n\r\n{}",
+    "plain": b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nA: b\r\n\r\n{}",
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+async def test_an_answer_read_from_memory_is_the_one_that_was_read(name):
+    """Again and again the same, however it begins; only what is plain is remembered."""
+    async with Raw(ODD[name]).serving() as server, http(server.url) as session:
+        replies = [await session._fast.send(outgoing("GET"), 99, 5) for _ in range(4)]
+        known = session._connector.heads._read
+
+    told = {(each.status, tuple(each.headers.items()), each.body, each.whole) for each in replies}
+    assert len(told) == 1
+    assert list(known) == ([ODD[name][:-2]] if name == "plain" else [])
+
+
+async def test_what_is_remembered_decides_no_length():
+    """The same head with less or more behind it is read anew; what is too much is no answer."""
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n"
+    server = Raw()
+    told: list[object] = []
+    async with server.serving(), http(server.url) as session:
+        for said in (b"{}", b"[]", b"{", b"()", b"<>HTTP/1.1 2", b"{}", b"{}"):
+            server._answer = head + said
+            asked = asyncio.ensure_future(session.send(outgoing("GET"), cap=99, timeout_s=0.3))
+            await asyncio.wait([asked])
+            told.append(type(error) if (error := asked.exception()) else asked.result().body)
+
+    assert told == [b"{}", b"[]", aiohttp.SocketTimeoutError, b"()", b"<>", b"{}", b"{}"]
+    assert server.connections == 3
+
+
+async def test_memory_is_bounded(monkeypatch):
+    """A gateway that gives each answer an id of its own does not fill it."""
+    monkeypatch.setattr(connections, "MOST_HEADS", 3)
+    server = Raw()
+    async with server.serving(), http(server.url) as session:
+        for number in range(10):
+            server._answer = answer(f"X-Request-Id: {number}")
+            assert (await session.send(outgoing("GET"), cap=99, timeout_s=5)).request_id == str(
+                number
+            )
+            assert len(session._connector.heads._read) <= 3
+
+
 # --- what becomes of the connection ---------------------------------------------------------------
 
 BODY = b'{"code":13,"msg":"no"}'
@@ -333,14 +422,16 @@ def proxied(monkeypatch):
 
 
 async def test_tunnels_are_used_again(path, proxied):
-    """The proxy alone hears the password, once a tunnel, and each tunnel is kept in the pool."""
+    """The proxy alone hears the password, once a tunnel, and each tunnel is kept."""
     async with (
         Sandbox(SandboxOptions(tls=True)) as sandbox,
         drive(sandbox.url, ca_file=sandbox.ca_file) as client,
     ):
         attempts = await asyncio.gather(*(client.bind(Device("u", f"A{n}")) for n in range(3)))
         attempts += await asyncio.gather(*(client.bind(Device("u", f"B{n}")) for n in range(3)))
-        keys = list(client.client._http._connector._conns)
+        session = client.client._http
+        kept = session._fast._kept if session._fast else ()
+        keys = {*session._connector._conns, *(connection._key for _, connection in kept)}
 
     assert {type(attempt.verdict) for attempt in attempts} == {Accepted}, path
     assert len(proxied.asked) == 3

@@ -23,6 +23,7 @@ from bulkbind.model import (
     Source,
     Status,
 )
+from tests.integration.test_stored_once import told
 from tests.support.rows import values as row_values
 
 pytestmark = pytest.mark.slow
@@ -196,12 +197,12 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def _told(self, run):
         """Return a run's rows, without the cells, which skipped rows have until confirmed."""
-        return [replace(row, cells=None) for row in RunReader(self._db, run).rows()]
+        return [replace(row, cells=None) for row in told(self._db, run)]
 
     @invariant()
     def every_row_has_one_state(self):
         for run, size in self._sizes.items():
-            rows = list(RunReader(self._db, run).rows())
+            rows = told(self._db, run)
             assert [row.line for row in rows] == list(range(2, size + 2))
             assert sum(RunReader(self._db, run).counts().values()) == size
 

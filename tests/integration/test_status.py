@@ -7,6 +7,7 @@ import os
 import socket
 import sqlite3
 from contextlib import closing
+from datetime import timedelta
 
 import pytest
 
@@ -90,6 +91,22 @@ async def test_a_slow_run_is_measured_over_the_time_there_was(sending):
     assert found.per_s == pytest.approx(75 / found.measured_s)
 
 
+async def test_what_was_before_a_limit_was_known_says_nothing_of_later(sending):
+    """A first window was used up at once, and waited for: the rate is that since then."""
+    with closing(sqlite3.connect(sending.path)) as db:
+        (text,) = db.execute("SELECT value FROM meta WHERE key = 'live'").fetchone()
+        known_at = iso(sending.clock.utc_now() - timedelta(seconds=2))
+        learned = json.loads(text) | {"known_at": known_at}
+        db.execute("UPDATE meta SET value = ? WHERE key = 'live'", (json.dumps(learned),))
+        db.commit()
+    found = told(sending)
+
+    assert found.measured_s == pytest.approx(2.0, abs=0.01)
+    assert found.per_s == pytest.approx(
+        7.75, abs=0.3
+    )  # 15 or 16 rows, as the last five are in doubt
+
+
 async def test_it_says_why_it_waits_and_what_the_time_went_to(sending):
     """What its process said last, and what it spent, in the lines of the summary."""
     found = told(sending)
@@ -130,7 +147,7 @@ async def test_while_the_endpoint_is_away_no_time_is_left(sending):
     """Nobody knows for how long; why it waits is told."""
     with closing(sqlite3.connect(sending.path)) as db:
         (text,) = db.execute("SELECT value FROM meta WHERE key = 'live'").fetchone()
-        away = json.loads(text) | {"is_away": True, "waits": "the endpoint is away: refused"}
+        away = json.loads(text) | {"is_blocked": True, "waits": "the endpoint is away: refused"}
         db.execute("UPDATE meta SET value = ? WHERE key = 'live'", (json.dumps(away),))
         db.commit()
     found = told(sending)

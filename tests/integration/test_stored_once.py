@@ -22,6 +22,7 @@ from bulkbind.model import (
     UnbindStatus,
 )
 from bulkbind.model.fields import DETAILS
+from bulkbind.report.tables import _cells_of
 from tests.integration.test_ledger import (
     ENDPOINT,
     FORM,
@@ -56,8 +57,18 @@ def confirmed(db, name, rows, **options):
 
 
 def told(db, run=2):
-    """Return what a report says of a run's rows."""
-    return list(RunReader(db, run).rows())
+    """Return what a report says of a run's rows: in every form the same."""
+    reader = RunReader(db, run)
+    rows = list(reader.rows())
+    shown = [",".join(map(str, cells[1:-1])) for cells in map(_cells_of, rows)]
+    lines = list(reader.lines())
+    assert [line for _, _, line in lines] == shown
+    assert [(row, source) for row, source, _ in lines] == db.execute(
+        "SELECT id, source FROM rows WHERE id BETWEEN ? AND ? ORDER BY id", span(run)
+    ).fetchall()
+    cells = list(reader.cells(*span(run)))
+    assert [cells[1:] for cells in cells] == list(map(_cells_of, rows))
+    return rows
 
 
 def undo(db):

@@ -11,11 +11,13 @@ from bulkbind.app.run import new_session
 from bulkbind.app.session.eta import Gauge, where_time_went
 from bulkbind.app.session.listener import Listener
 from bulkbind.app.session.session import new_pacer
+from bulkbind.clock import iso
 from bulkbind.engine import Parts, Pipeline
 from bulkbind.ledger import RunReader, reading
 from bulkbind.model import (
     LiveFacts,
     NoAnswer,
+    Refused,
     RunFacts,
     RunState,
     Throttled,
@@ -139,6 +141,27 @@ async def test_a_server_that_never_answers_is_named_and_its_silence_is_no_sendin
     assert went == "https://x never answered"
     assert source == "no limit shown, as no answer came"
     assert re.match(r"[123] requests? without an answer for 1\d s, given up from ", waits)
+
+
+async def test_no_end_is_known_before_a_limit_is(bench):
+    """While the operator pauses it, the endpoint is away, or a gateway refuses that shows none."""
+    gauge = Gauge(bench.pacer, bench.clock)
+    seen = [gauge.is_blocked()]
+    bench.pacer.is_paused = True
+    seen.append(gauge.is_blocked())
+    bench.pacer.is_paused = False
+    for verdict in (Unreachable(), Refused()):
+        bench.pacer.report(await bench.pacer.permit(), verdict)
+        seen.append(gauge.is_blocked())
+    bench.pacer.report(await bench.pacer.permit(), Throttled())
+    seen.append(gauge.is_blocked())
+    assert (gauge.per_s(), gauge.known_at) == (None, "")
+    bench.pacer.report(await bench.pacer.permit(), Throttled(limit=5, window_s=60.0))
+    seen.append(gauge.is_blocked())
+    assert gauge.per_s() == pytest.approx(5 / 60, rel=0.02)
+
+    assert seen == [False, True, True, False, True, False]
+    assert gauge.known_at == iso(bench.clock.utc_now())
 
 
 async def test_the_display_says_what_is_waited_for(bench):

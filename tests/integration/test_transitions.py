@@ -10,7 +10,15 @@ import pytest
 from msgspec.structs import replace
 
 from bulkbind.errors import LedgerError
-from bulkbind.ledger import duplicates, leaving, runs, staging, transitions, unbinding
+from bulkbind.ledger import (
+    duplicates,
+    leaving,
+    repeating,
+    runs,
+    staging,
+    transitions,
+    unbinding,
+)
 from bulkbind.ledger.store import connect, span, transaction
 from bulkbind.model import (
     ROW_TRANSITIONS,
@@ -136,6 +144,12 @@ def know(life):
     first = life.confirmed("known", ("u", "K1"), ("u", "K2"), ("u", "K3"))
     for claim in life.claimed(first).values():
         life.settle(claim, Status.BOUND)
+    staging.note(life.db, first, 0, [])
+    life.do(runs.finish, NOW, first, None, RunFacts())
+    digest = values("known")["digest"]
+    unchanged = staging.begin(life.db, values("unchanged") | {"digest": digest})
+    assert repeating.repeat(life.db, unchanged, [FORM]) is not None
+    staging.discard(life.db, unchanged)
     second = life.staged("again", ("u", "K1"), ("u", "K2"), ("w", "K3"))
     rows = [span(second)[0], span(second)[0] + 1]
     staging.mark_vanished(life.db, NOW, second, rows[:1], users=1, bind_again=False)

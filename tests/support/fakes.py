@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter, defaultdict, deque
 from contextlib import nullcontext
 from itertools import count
@@ -55,6 +56,7 @@ class FakeServer:
     """A KooDrive in memory with a client's face; what it answers can be planned call by call.
 
     Attributes:
+        is_posting: Whether it takes binds by `post`, as a client with workers does.
         planned: Verdicts (or `LOST`, or None for success) for the next binds, then success.
         list_planned: Verdicts for the next lists, then the truth.
         list_lacks: Machine codes that the next lists lack, as a copy that lags behind would.
@@ -84,6 +86,8 @@ class FakeServer:
         self.second_bind_is_refused = False
         """Whether that error is one whose code nobody set as "already bound"."""
         self.late_s = 3.0
+        self.is_posting = False
+        self._posted: set[asyncio.Task[None]] = set()
         self.time_out_s = 30.0
         self._late: list[tuple[float, Device]] = []
         self._ids = count(1)
@@ -121,6 +125,38 @@ class FakeServer:
             except BaseException:
                 self.pacer.forget(permit)
                 raise
+        return await self._permitted(permit, device)
+
+    def posts(self) -> bool:
+        return self.is_posting
+
+    async def post(
+        self,
+        device: Device,
+        before: Callable[[], None],
+        landed: Callable[[Attempt | None, Callable[[], Awaitable[None]] | None], None],
+    ) -> bool:
+        permit = await self.pacer.permit(device.user_id)
+        try:
+            before()
+        except BaseException:
+            self.pacer.forget(permit)
+            raise
+
+        async def answer():
+            landed(await self._permitted(permit, device), None)
+
+        task = asyncio.create_task(answer(), name="posted")
+        self._posted.add(task)
+        task.add_done_callback(self._posted.discard)
+        return True
+
+    def close(self) -> None:
+        """Let nothing that was posted come back, as a client with workers does at its end."""
+        for task in self._posted:
+            task.cancel()
+
+    async def _permitted(self, permit: int, device: Device) -> Attempt:
         sent_at = self._now()
         self.in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
@@ -219,6 +255,9 @@ class OpenGate:
         if self._drained:
             raise DrainedError
         return 0
+
+    def try_permit(self, user_id: str | None = None) -> int | None:  # noqa: ARG002  # as above
+        return None if self._drained else 0
 
     def report(self, permit: int, verdict: Verdict, limits: tuple[ServerLimit, ...] = ()) -> None:  # noqa: ARG002  # the protocol's
         self.reported.append(verdict)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from bulkbind.manifest.duplicates import Policy, Seen
 from bulkbind.model import Device
 from bulkbind.model.fields import FIELDS
+from bulkbind.report.tables import _cells_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from bulkbind.model import CheckedRow, Repeat
+    from bulkbind.model import CheckedRow, Repeat, ResultRow
     from bulkbind.model.fields import Values
 
 
@@ -33,3 +35,20 @@ def repeats_of(rows: Sequence[CheckedRow], on_duplicate: str, on_conflict: str) 
     seen = Seen()
     seen.add(0, 0, rows)
     return seen.repeats(["fleet.csv"], Policy(on_duplicate, on_conflict))
+
+
+class ShownRows:
+    """A run's `rows`, as `results.csv` shows them."""
+
+    rows: Callable[[], Iterable[ResultRow]]
+
+    def lines(self):
+        return (
+            (row, source, ",".join(map(str, shown))) for row, source, *shown, _ in self._numbered()
+        )
+
+    def cells(self, first, last):
+        return islice(self._numbered(), first, last + 1)
+
+    def _numbered(self):
+        return ((number, *_cells_of(row)) for number, row in enumerate(self.rows()))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from bulkbind.clock import iso
 from bulkbind.model import RunFacts, TimeUse, Waits
 from bulkbind.model.wording import counted
 from bulkbind.report.measures import rate_text
@@ -48,10 +49,15 @@ class Gauge:
         self._clock = clock
         self.what = what
         """`binding` or `unbinding`."""
+        self.known_at = ""
+        """When a limit was known first, as far as somebody looked; empty: none is."""
 
     def per_s(self) -> float | None:
         """Return the requests per second allowed now; None without a limit."""
-        return self._pacer.per_s()
+        per_s = self._pacer.per_s()
+        if per_s is not None and not self.known_at:
+            self.known_at = iso(self._clock.utc_now())
+        return per_s
 
     def source(self) -> str:
         """Return the origin of that limit."""
@@ -74,9 +80,14 @@ class Gauge:
             last_s=time.last_wait_s(whole_s),
         )
 
-    def is_away(self) -> bool:
-        """Return whether nobody may send, as the endpoint is away: nobody knows for how long."""
-        return self._pacer.state.is_away
+    def is_blocked(self) -> bool:
+        """Return whether nobody may send, and nobody knows for how long.
+
+        The operator said so, the endpoint is away, or the gateway refuses and has shown no limit.
+        """
+        pacer = self._pacer
+        is_refused = pacer.state.is_closed and pacer.per_s() is None
+        return pacer.is_paused or pacer.state.is_away or is_refused
 
     def trouble(self) -> str:
         """Return what else does not go smoothly, beside `waits`, in words; empty if all does."""

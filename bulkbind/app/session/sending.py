@@ -188,7 +188,8 @@ def _live(run: int, began_at: str, gauge: Gauge, clock: Clock, spent: RunFacts) 
     said.run, said.began_at, said.at = run, began_at, iso(clock.utc_now())
     said.allowed_per_s, said.source = gauge.per_s(), gauge.source()
     said.waits, said.waiting = gauge.waits(), gauge.waiting()
-    said.is_away, said.trouble = gauge.is_away(), gauge.trouble()
+    said.known_at, said.is_blocked = gauge.known_at, gauge.is_blocked()
+    said.trouble = gauge.trouble()
     said.spent = spent
     return said
 

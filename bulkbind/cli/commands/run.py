@@ -97,8 +97,8 @@ def command(
 
     MANIFEST is a file (CSV, XLSX, YAML, JSON Lines, JSON, each also as .gz), a folder, a pattern in
     quotes, or - for standard input; several make one run. All is checked before anything is sent.
-    What is known as bound is not sent again; what an earlier run of it left is. On a terminal it
-    asks. Credentials: `bulkbind help credentials`.
+    What is known as bound is not sent again; what an earlier run left is. Who may:
+    `bulkbind help credentials`.
 
     \b
     Examples:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Protocol, Self
 
@@ -67,7 +68,7 @@ class Local(Client, Protocol):
 class _Ordered:
     """A bind that a worker was told to send."""
 
-    done: asyncio.Future[Attempt | None]
+    landed: Callable[[Attempt | None], None]
     at: float
     timeout_s: float
 
@@ -199,12 +200,38 @@ class Hub:
         self._report = report
         self._local.on_unasked(report)
 
+    def posts(self) -> bool:
+        """Return whether any worker takes orders."""
+        return any(crew.takes() for crew in self._crews)
+
+    def post(
+        self, device: Device, credential: Credential, landed: Callable[[Attempt | None], None]
+    ) -> None:
+        """Order a bind; *landed* is called later with what `bind` would return.
+
+        Only while `posts`.
+        """
+        crew = self._idlest()
+        assert crew is not None  # as `posts` says
+        self._order(crew, device, credential, landed)
+
+    def _idlest(self) -> _Crew | None:
+        """Return who has least in hand of those who take orders."""
+        found: _Crew | None = None
+        for crew in self._crews:
+            if crew.takes() and (found is None or len(crew.orders) < len(found.orders)):
+                found = crew
+        return found
+
     async def bind(self, device: Device, credential: Credential) -> Attempt | None:
         """Send one bind; return None if its worker's lease had ended, and nothing was sent."""
-        ready = [crew for crew in self._crews if crew.takes()]
-        if ready:
-            crew = min(ready, key=lambda each: len(each.orders))
-            return await self._ordered(crew, device, credential)
+        if (crew := self._idlest()) is not None:
+            done: asyncio.Future[Attempt | None] = asyncio.get_running_loop().create_future()
+            number = self._order(crew, device, credential, partial(_fulfil, done))
+            try:
+                return await done
+            finally:
+                crew.orders.pop(number, None)
         attempt = await self._local.bind(device, credential)
         if not self._is_proven and attempt is not None:
             self._is_proven = isinstance(attempt.verdict, Accepted | AlreadyBound)
@@ -212,7 +239,14 @@ class Hub:
                 self._tell(crew)
         return attempt
 
-    async def _ordered(self, crew: _Crew, device: Device, credential: Credential) -> Attempt | None:
+    def _order(
+        self,
+        crew: _Crew,
+        device: Device,
+        credential: Credential,
+        landed: Callable[[Attempt | None], None],
+    ) -> int:
+        """Tell a worker to send a bind; return the order's number."""
         key = self._keys.get(credential)
         if key is None:
             key = self._keys[credential] = len(self._keys) + 1
@@ -220,14 +254,10 @@ class Hub:
             crew.keys.add(key)
             self._put(crew, Key(key, credential.parts()))
         timeout_s = self._local.patience_s()
-        done: asyncio.Future[Attempt | None] = asyncio.get_running_loop().create_future()
         number = next(self._numbers)
-        crew.orders[number] = _Ordered(done, self._clock.monotonic(), timeout_s)
+        crew.orders[number] = _Ordered(landed, self._clock.monotonic(), timeout_s)
         self._put(crew, Order(number, key, timeout_s, device))
-        try:
-            return await done
-        finally:
-            crew.orders.pop(number, None)
+        return number
 
     # --- the workers -----------------------------------------------------------------------------
 
@@ -302,8 +332,8 @@ class Hub:
                 crew.missing, crew.leased_at = 0, self._clock.monotonic()
                 self._put(crew, Lease(number))
             case Kept(number=number):
-                if (order := crew.orders.pop(number, None)) is not None and not order.done.done():
-                    order.done.set_result(None)
+                if (order := crew.orders.pop(number, None)) is not None:
+                    order.landed(None)
             case Unasked(connection=connection):
                 crew.nameless.discard(connection)
                 self._report(_mark(crew, connection))
@@ -349,8 +379,8 @@ class Hub:
         self._local.learn(attempt)
         self._demand_names()
         crew.settled += 1
-        if order is not None and not order.done.done():
-            order.done.set_result(attempt)
+        if order is not None:
+            order.landed(attempt)
 
     def _lose(self, crew: _Crew, why: str) -> None:
         """Cut a worker off: what it has in hand is in doubt, and what it settled may be."""
@@ -376,8 +406,7 @@ class Hub:
             verdict = NoAnswer(under_way_s=max(0.0, until - now))
             sent_at = self._local.now() - (now - order.at)
             words = f"worker {crew.number} was lost: {crew.lost}"
-            if not order.done.done():
-                order.done.set_result(Attempt(verdict, LOST, words, sent_at=sent_at))
+            order.landed(Attempt(verdict, LOST, words, sent_at=sent_at))
 
     def _pid(self, crew: _Crew) -> int:
         return crew.link.pid if crew.link is not None else 0
@@ -393,6 +422,11 @@ class Hub:
             out, crew.out = crew.out, []
             if not crew.lost:
                 crew.link.send(frame(out))
+
+
+def _fulfil(done: asyncio.Future[Attempt | None], attempt: Attempt | None) -> None:
+    if not done.done():
+        done.set_result(attempt)
 
 
 def _mark(crew: _Crew, connection: int) -> int:

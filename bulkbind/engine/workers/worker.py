@@ -24,6 +24,7 @@ from bulkbind.engine.workers.messages import (
     Unasked,
     frame,
 )
+from bulkbind.model import Accepted
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -36,6 +37,9 @@ LEASE_S = 2.0
 """A worker sends for so long after it asked for its last lease."""
 BEAT_S = 0.25
 """It asks for another one so often."""
+
+GATHER_S = 0.001
+"""Accepted binds wait for others for so long: each group costs both sides a call of the system."""
 
 
 class LateError(Exception):
@@ -92,7 +96,11 @@ class Worker:
         self._until = float("-inf")
         """The end of the lease."""
         self._names_codes = False
+        self._in_hand = 0
+        """Orders that are being sent."""
         self._out: list[ToDriver] = []
+        self._timer: asyncio.TimerHandle | None = None
+        """Of what waits; None: it goes in this turn of the event loop, or nothing does."""
         self.failure: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         """Why it must end, once it must."""
         self._put(Hello(version))
@@ -151,6 +159,7 @@ class Worker:
 
     async def _bind(self, order: Order) -> None:
         assert self._client is not None  # the driver waits until it is ready
+        self._in_hand += 1
         try:
             self.may_send()
             key = self._keys[order.key]
@@ -158,17 +167,30 @@ class Worker:
         except LateError:
             self._put(Kept(order.number))
         else:
-            self._put(Said.of(order.number, attempt))
+            self._put(Said.of(order.number, attempt), waits=isinstance(attempt.verdict, Accepted))
+        finally:
+            self._in_hand -= 1
 
-    def _put(self, message: ToDriver) -> None:
-        """Send a message, with all others of this turn of the event loop."""
-        if not self._out:
-            asyncio.get_running_loop().call_soon(self._flush)
+    def _put(self, message: ToDriver, *, waits: bool = False) -> None:
+        """Send a message, with all others of this turn of the event loop.
+
+        *waits*: for up to `GATHER_S`, unless half of what was in hand has come back.
+        """
         self._out.append(message)
+        loop = asyncio.get_running_loop()
+        if not waits or 2 * len(self._out) >= self._in_hand:
+            if self._timer is not None:
+                self._timer.cancel()
+            if self._timer is not None or len(self._out) == 1:
+                self._timer = None
+                loop.call_soon(self._flush)
+        elif len(self._out) == 1:
+            self._timer = loop.call_later(GATHER_S, self._flush)
 
     def _flush(self) -> None:
-        out, self._out = self._out, []
-        self._send(frame(out))
+        out, self._out, self._timer = self._out, [], None
+        if out:
+            self._send(frame(out))
 
     def _fail(self, why: str) -> None:
         if not self.failure.done():

@@ -128,7 +128,7 @@ async def test_a_narrower_terminal_is_overdrawn_whole(parts):
 class Away(Gauge):
     """Of an endpoint that is away."""
 
-    def is_away(self):
+    def is_blocked(self):
         return True
 
     def trouble(self):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bulkbind.engine.paced import Paced
-from bulkbind.model import Accepted, Attempt, AuthExpired, Device, Listing, Throttled
+from bulkbind.model import Accepted, Attempt, AuthExpired, Device, Listing, NoAnswer, Throttled
 from tests.support.fakes import OpenGate
 
 DEVICE = Device("user_1", "SN_1")
@@ -85,6 +85,13 @@ class FakeClient:
     async def bind(self, device, credential):  # noqa: ARG002  # the protocol's
         self.seen.append(f"bind with {credential}")
         return self.attempts.pop(0)
+
+    def posts(self):
+        return True
+
+    def post(self, device, credential, landed):  # noqa: ARG002  # the protocol's
+        self.seen.append(f"post with {credential}")
+        self.landed = landed
 
     async def list_devices(self, user_id, credential):
         self.seen.append(f"list of {user_id} with {credential}")
@@ -195,3 +202,91 @@ async def test_leaving_lets_the_renewal_end_before_the_client():
 
     assert "unbind id7 with one" in seen
     assert seen[-2:] == ["close", "exit"]
+
+
+# --- what others send -----------------------------------------------------------------------------
+
+
+async def posted(api, *, before=lambda: None):
+    """Post a bind; return whether it could be, and what landed."""
+    came: list[tuple[Attempt | None, object]] = []
+    device = Device("user", "SN")
+    is_posted = await api.post(device, before, lambda *what: came.append(what))
+    return is_posted, came
+
+
+async def test_a_posted_bind_has_its_permit_and_credential_and_lands_later():
+    """Its verdict is told to the gate, and its credential counts as accepted, when it lands."""
+    api, _, gate, seen = paced()
+
+    is_posted, came = await posted(api)
+    assert (is_posted, came, gate.reported) == (True, [], [])
+    attempt = Attempt(Accepted("id", "now"))
+    api._client.landed(attempt)
+
+    assert "post with one" in seen
+    assert came == [(attempt, None)]
+    assert gate.reported == [attempt.verdict]
+    assert seen[-1] == "accepted one"
+
+
+async def test_a_posted_bind_that_was_not_sent_gives_its_permit_back():
+    """A worker whose lease had ended says nothing of the server."""
+    api, _, gate, _ = paced()
+
+    _, came = await posted(api)
+    api._client.landed(None)
+
+    assert came == [(None, None)]
+    assert (gate.forgotten, gate.reported) == (1, [])
+
+
+async def test_a_bind_of_a_lost_worker_says_nothing_of_the_server():
+    """No answer came of it, and that is no reason to slow down, nor to take the server as away."""
+    api, _, gate, _ = paced()
+    attempt = Attempt(NoAnswer(under_way_s=3.0))
+
+    _, came = await posted(api)
+    api._client.landed(attempt)
+
+    assert came == [(attempt, None)]
+    assert (gate.forgotten, gate.reported) == (1, [])
+
+
+async def test_nothing_is_posted_without_a_credential():
+    """It must be renewed first, which is waited for: that is no matter of a moment."""
+    api, _, gate, seen = paced(credentials=(None,))
+
+    is_posted, came = await posted(api)
+
+    assert (is_posted, came, gate.forgotten) == (False, [], 0)
+    assert not [each for each in seen if str(each).startswith("post")]
+
+
+async def test_what_must_not_leave_after_all_gives_its_permit_back():
+    """What *before* raises ends the post, and nothing lands."""
+    api, _, gate, _ = paced()
+
+    def before():
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        await posted(api, before=before)
+
+    assert gate.forgotten == 1
+
+
+async def test_a_refused_credential_of_a_posted_bind_is_weighed_before_it_is_judged():
+    """The witness is asked by whoever awaits it, not while other answers wait."""
+    api, _, gate, _ = paced()
+    refusal = AuthExpired(advice="as it came")
+    attempt = Attempt(refusal)
+
+    _, came = await posted(api)
+    api._client.landed(attempt)
+    ((_, weighing),) = came
+    assert attempt.verdict is refusal
+    await weighing()
+
+    assert attempt.verdict == AuthExpired()
+    assert gate.reported == [refusal]

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from bulkbind.clock import SystemClock
-from bulkbind.koodrive.http import TICK_S, Watchdog
+from bulkbind.koodrive.watchdog import TICK_S, Watchdog
 
 CLOCK = SystemClock()
 

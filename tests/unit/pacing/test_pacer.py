@@ -135,6 +135,53 @@ async def test_a_forgotten_try_makes_room_for_another(clock):
     assert pacer.state.is_closed
 
 
+async def test_a_permit_may_be_had_at_once_or_not_at_all(clock):
+    """At 10/s one leaves at once, the next after its slot, and none while others wait in line."""
+    pacer = Pacer(clock, StopSignal(), 10.0)
+    first, second = pacer.try_permit(), pacer.try_permit()
+    await clock.sleep(0.1)
+    third = pacer.try_permit()
+    waiting = asyncio.create_task(pacer.permit())
+    await clock.sleep(0.01)
+    while_others_wait = pacer.try_permit()
+    await waiting
+
+    assert first is not None
+    assert third is not None
+    assert (second, while_others_wait) == (None, None)
+
+
+async def test_after_a_stop_no_permit_is_had_at_once(clock):
+    """Nothing may be sent then, though the pace would allow it."""
+    stop = StopSignal()
+    pacer = Pacer(clock, stop)
+    stop.set(StopReason("enough"))
+
+    assert pacer.try_permit() is None
+
+
+async def test_permits_forgotten_long_after_return_their_places(clock):
+    """A sender that died holds four of four places; once they are forgotten, four may leave.
+
+    Forgotten once more, or reported by nobody, they change nothing.
+    """
+    pacer = Pacer(clock, StopSignal(), concurrency=4)
+
+    async def had(count: int) -> list[int | None]:
+        return [pacer.try_permit() for _ in range(count) if await clock.sleep(0.01) is None]
+
+    lost = await had(5)
+    await clock.sleep(600.0)
+    for permit in (*lost, *lost):
+        if permit is not None:
+            pacer.forget(permit)
+    again = await had(5)
+
+    assert [permit is None for permit in lost] == [False] * 4 + [True]
+    assert [permit is None for permit in again] == [False] * 4 + [True]
+    assert pacer.time.silent() == (0, 0.0, 0.0)
+
+
 async def test_a_cancelled_waiter_gives_its_turn_back(clock):
     """Whoever stops waiting costs nobody a slot."""
     pacer = Pacer(clock, StopSignal(), 1.0)

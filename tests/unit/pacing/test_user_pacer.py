@@ -151,6 +151,17 @@ async def test_users_with_nothing_to_do_are_forgotten(clock):
     assert most <= (KEEP_S + 1) / 0.01
 
 
+async def test_users_who_were_asked_for_and_sent_nothing_are_forgotten(clock):
+    """Whether a user's turn is far off is asked for many who never send."""
+    pacer = pacer_for(clock, 5.0)
+    for number in range(1000):
+        clock.advance(0.1)
+        assert not pacer.is_far(f"asked{number}")
+        await sent(pacer, clock, f"sent{number}", 1)
+
+    assert len(pacer.streams.users) <= 2 * (KEEP_S + 1) / 0.1
+
+
 async def test_a_guide_with_nothing_left_to_send_holds_nobody(clock):
     """Where the one that looks for the limit sends no more, another one does."""
     pacer = pacer_for(clock)

@@ -20,10 +20,11 @@ from bulkbind.model import Problem, Record, ResultRow, RunState, RunSummary, Sou
 from bulkbind.model.fields import ABSENT, FIELDS, OPTIONAL
 from bulkbind.report import write_report
 from bulkbind.report.forms import write_xlsx
-from bulkbind.report.tables import RESULTS, ExportWriter, _cells_of, write_results
+from bulkbind.report.tables import RESULTS, ExportWriter, write_lines, write_results
 from bulkbind.settings import ManifestSettings
 from tests.support.manifests import write_xlsx as write_workbook
 from tests.support.paths import CSV_INJECTIONS
+from tests.support.rows import ShownRows
 
 PUBLISHED = CSV_INJECTIONS.read_text("utf-8").splitlines() if CSV_INJECTIONS.exists() else []
 OWN = [
@@ -70,21 +71,18 @@ def row(payload, cells, **given):
     return ResultRow(**(values | given))
 
 
-class OneRow:
-    """A run of one row."""
+class FewRows(ShownRows):
+    """A run of a few rows."""
 
-    def __init__(self, source, only) -> None:
+    def __init__(self, source, *few) -> None:
         self._source = source
-        self._only = only
+        self._few = few
 
     def sources(self):
         return [self._source]
 
     def rows(self, statuses=()):
-        return (row for row in [self._only] if not statuses or row.status in statuses)
-
-    def cells(self):
-        return map(_cells_of, [self._only])
+        return (row for row in self._few if not statuses or row.status in statuses)
 
     def leavers(self):
         return iter(())
@@ -93,7 +91,8 @@ class OneRow:
         return iter(())
 
     def users(self, most):  # noqa: ARG002  # there is one
-        return [{"user_id": self._only.user_id, "counts": {self._only.status: 1}, "rows": 1}]
+        (only,) = self._few
+        return [{"user_id": only.user_id, "counts": {only.status: 1}, "rows": 1}]
 
     def user_count(self):
         return 1
@@ -102,7 +101,7 @@ class OneRow:
         return []
 
     def summary(self):
-        counts = {self._only.status: 1}
+        counts = {self._few[0].status: 1}
         return RunSummary("20261123-120000-abcd", RunState.DONE, (self._source.name,), counts, ())
 
 
@@ -230,8 +229,11 @@ def test_results_are_written_as_if_each_cell_were_looked_at(given_rows, name):
     with TemporaryDirectory() as folder:
         write_results(Path(folder) / "results.csv", rows, [source])
         written = (Path(folder) / "results.csv").read_bytes()
+        write_lines(Path(folder) / "lines.csv", FewRows(source, *rows), [source])
+        from_lines = (Path(folder) / "lines.csv").read_bytes()
 
     assert written.decode() == wanted.getvalue()
+    assert from_lines == written
 
 
 def test_a_table_as_it_is_nearly_always_is_harmless():
@@ -248,7 +250,7 @@ def test_the_published_list_is_all_of_it():
 def test_report_holds_no_formula(tmp_path, payload):
     """Somebody else's text stands in every cell it can reach, and none of them is run."""
     source = source_of(payload, header=("machine_code",))
-    write_report(OneRow(source, row(payload, ["SN1"])), tmp_path)
+    write_report(FewRows(source, row(payload, ["SN1"])), tmp_path)
     texts = [(tmp_path / f"{n}.csv").read_text() for n in ("results", "failed", "problems")]
 
     assert [formulas(text) for text in texts] == [[], [], []]
@@ -275,7 +277,7 @@ def test_cells_of_the_operators_table_come_back_as_they_were(tmp_path, payload, 
     header = ("machine_code", "user_id", "device_name", "site")
     cells = ["SN1", "u1", "Van 1", "x"]
     cells[header.index(field)] = payload
-    run = OneRow(source_of("fleet.csv", header=header), row(payload, cells))
+    run = FewRows(source_of("fleet.csv", header=header), row(payload, cells))
     write_report(run, tmp_path)
     [back] = open_manifest(tmp_path / "failed.csv", ManifestSettings()).rows()
 
@@ -292,7 +294,7 @@ def test_text_of_a_workbook_comes_back_as_it_was(tmp_path, payload):
     manifest = open_manifest(book, ManifestSettings())
     [read] = manifest.rows()
     failed = row("x", read.cells, user_id="+49", problems=read.problems)
-    write_report(OneRow(manifest.source, failed), tmp_path)
+    write_report(FewRows(manifest.source, failed), tmp_path)
     [back] = open_manifest(tmp_path / "failed" / "fleet.csv", ManifestSettings()).rows()
 
     assert list(back.cells)[:3] == ["A-1", "+49", payload]

@@ -33,9 +33,10 @@ from bulkbind.model import (
 from bulkbind.model.fields import OPTIONAL
 from bulkbind.report import as_json, as_text, write_report
 from bulkbind.report.page import write_html
-from bulkbind.report.tables import _cells_of, write_failed, write_results
+from bulkbind.report.tables import write_failed, write_results
 from bulkbind.settings import ManifestSettings
 from tests.support.manifests import write_xlsx
+from tests.support.rows import ShownRows
 
 HEADER = ("machine_code", "user_id", "Site")
 CSV = Source("fleet.csv", "csv", "utf-8", bom=False, delimiter=",", header=HEADER)
@@ -86,7 +87,7 @@ def failed(cells, **given):
     return result(**(refused | {"cells": json.dumps(cells)} | given))
 
 
-class FakeRun:
+class FakeRun(ShownRows):
     """A run whose rows stand in a list."""
 
     def __init__(self, sources, rows) -> None:
@@ -98,9 +99,6 @@ class FakeRun:
 
     def rows(self, statuses=()):
         return (row for row in self._rows if not statuses or row.status in statuses)
-
-    def cells(self):
-        return map(_cells_of, self._rows)
 
     def leavers(self):
         return iter(())

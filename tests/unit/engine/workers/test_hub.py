@@ -74,6 +74,12 @@ class Local:
         self.sent.append((device, credential))
         return self.answer
 
+    def posts(self):
+        return False
+
+    def post(self, device, credential, landed):
+        raise NotImplementedError
+
     async def list_devices(self, user_id, credential):
         raise NotImplementedError
 
@@ -437,3 +443,22 @@ async def test_a_cancelled_bind_is_forgotten(bench):
 
     assert task.cancelled()
     assert bench.hub.workers()[0]["in_hand"] == 0
+
+
+async def test_a_posted_bind_lands_without_a_task_of_its_own(bench):
+    """What comes is handed on at once; where the worker is lost or kept it, that is."""
+    await bench.ready()
+    landed: list[Attempt | None] = []
+    assert bench.hub.posts()
+    for _ in range(3):
+        bench.hub.post(DEVICE, TOKEN, landed.append)
+    await bench.turn()
+    (first, third), (second,) = (wire.orders() for wire in bench.wires)
+
+    bench.wires[0].say(Said.of(first.number, NAMELESS), Kept(third.number))
+    bench.wires[1].lost("gone")
+
+    assert second.device == DEVICE
+    assert [type(each and each.verdict) for each in landed] == [Accepted, type(None), NoAnswer]
+    bench.wires[0].lost("gone too")
+    assert not bench.hub.posts()

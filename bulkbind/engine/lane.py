@@ -1,0 +1,161 @@
+"""First attempts by the dozen, where others send: no task a row, as long as all goes well."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from bulkbind.engine.stop import DrainedError, NoRoomError
+from bulkbind.engine.user_states import HeldError
+from bulkbind.model import Accepted
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine
+
+    from bulkbind.engine.binder import Binder
+    from bulkbind.engine.pipeline import Claims
+    from bulkbind.engine.ports import Parts
+    from bulkbind.engine.stop import Breaker
+    from bulkbind.engine.user_states import Users
+    from bulkbind.model import Attempt, Claim
+
+    Work = Coroutine[Any, Any, None]
+    Weighing = Callable[[], Awaitable[None]]
+
+
+class Lane:
+    """Posts rows and lets their answers come; what is not simply accepted, the binder takes on.
+
+    A row has all that it has on the binder's own way: a credential, a permit, its place in breaker
+    and users before it leaves; and the binder judges its answer.
+    """
+
+    def __init__(
+        self,
+        parts: Parts,
+        binder: Binder,
+        tasks: asyncio.TaskGroup,
+        *,
+        users: Users,
+        breaker: Breaker,
+        concurrency: int,
+    ) -> None:
+        """*concurrency*: of rows that are under way."""
+        self._api = parts.api
+        self._ledger = parts.ledger
+        self._stop = parts.stop
+        self._binder = binder
+        self._tasks = tasks
+        self._users = users
+        self._breaker = breaker
+        self._concurrency = concurrency
+        self._out = 0
+        """Rows that are posted and have not come back."""
+        self._left = 0
+        """Rows that the binder has not yet taken on."""
+        self._has_moved = asyncio.Event()
+        self._is_cut = False
+        """Whether nobody waits for answers any more: their rows are in doubt."""
+
+    def widen(self, concurrency: int) -> None:
+        """Have so many rows under way from now on."""
+        self._concurrency = concurrency
+        self._has_moved.set()
+
+    async def run(self, claims: Claims) -> None:
+        """Post rows until none is left, the run stops, or nobody takes them; await their answers.
+
+        Raises: LedgerError.
+        """
+        try:
+            await self._run(claims)
+        except BaseException:
+            self._is_cut = True
+            raise
+
+    async def _run(self, claims: Claims) -> None:
+        while self._api.posts() and not self._stop.is_set:
+            if self._out + self._left >= self._concurrency:
+                await self._moved()
+                continue
+            claim = claims.ready() or await claims.next()
+            if claim is None:
+                break
+            try:
+                is_posted = await self._post(claim)
+            except DrainedError:
+                await self._ledger.release([claim])
+                break
+            if not is_posted:
+                self._leave_to_binder(self._binder.bind(claim))
+        while self._out:
+            await self._moved()
+
+    async def _moved(self) -> None:
+        self._has_moved.clear()
+        await self._has_moved.wait()
+
+    async def _post(self, claim: Claim) -> bool:
+        """Post a row; return whether it could be. Raises: DrainedError, if it was not."""
+        user_id = claim.device.user_id
+
+        def before() -> None:
+            self._breaker.leave(claim.row)
+            self._users.leave(user_id)
+
+        def landed(attempt: Attempt | None, weighing: Weighing | None) -> None:
+            self._users.land(user_id)
+            self._land(claim, attempt, weighing)
+
+        try:
+            while True:
+                await self._breaker.room()
+                try:
+                    is_posted = await self._api.post(claim.device, before, landed)
+                    break
+                except NoRoomError:
+                    continue
+        except HeldError:  # it is its user's turn first
+            is_posted = False
+        except BaseException:
+            self._breaker.let_go(claim.row)
+            raise
+        self._out += is_posted
+        return is_posted
+
+    def _land(self, claim: Claim, attempt: Attempt | None, weighing: Weighing | None) -> None:
+        self._out -= 1
+        self._has_moved.set()
+        if self._is_cut:
+            return
+        if attempt is None:
+            self._leave_to_binder(self._binder.bind(claim))
+        elif weighing is not None or not isinstance(attempt.verdict, Accepted):
+            self._leave_to_binder(self._follow(claim, attempt, weighing))
+        elif (rest := self._binder.landed(claim, attempt)) is not None:
+            self._leave_to_binder(rest)
+
+    async def _follow(self, claim: Claim, attempt: Attempt, weighing: Weighing | None) -> None:
+        if weighing is not None:
+            await weighing()
+        if (rest := self._binder.landed(claim, attempt)) is not None:
+            await rest
+
+    def _leave_to_binder(self, work: Work) -> None:
+        alone = self._alone(work)
+        try:
+            self._tasks.create_task(alone, name="beside the lane")
+        except RuntimeError:  # the run has failed
+            alone.close()
+            work.close()
+        else:
+            self._left += 1
+
+    async def _alone(self, work: Work) -> None:
+        try:
+            await work
+        except DrainedError:
+            pass  # the row is staged
+        finally:
+            self._left -= 1
+            self._has_moved.set()

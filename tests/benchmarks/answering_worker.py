@@ -1,0 +1,48 @@
+"""A worker that asks nobody: each bind is accepted at once. `python -m MODULE FD`, as a worker."""
+
+from __future__ import annotations
+
+from itertools import count
+from typing import TYPE_CHECKING
+
+from bulkbind.app import worker
+from bulkbind.model import Accepted, Attempt
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from bulkbind.koodrive.auth.credential import Credential
+    from bulkbind.model import Device
+
+
+class Answering:
+    """Accepts every bind."""
+
+    names_codes = False
+
+    def __init__(self) -> None:
+        self._ids = count(1842812272691451648)
+
+    async def bind(
+        self,
+        device: Device,
+        credential: Credential,
+        timeout_s: float | None = None,
+    ) -> Attempt:
+        """Return the answer of a server that takes no time."""
+        del device, credential, timeout_s
+        accepted = Accepted(str(next(self._ids)), "2026-11-27T12:00:00Z")
+        return Attempt(accepted, trace_id="a" * 58, connection=1, is_named=True, http_status=200)
+
+    def on_unasked(self, report: Callable[[int], None]) -> None:
+        """Have nothing to report."""
+
+
+async def opened(_data: bytes, _may_send: Callable[[], None]) -> Answering:
+    """Return what stands for the client."""
+    return Answering()
+
+
+if __name__ == "__main__":
+    vars(worker)["opened"] = opened
+    worker.main()
