@@ -487,7 +487,7 @@ def history() -> Schema:
     attempt = answer | {"at": _moment("when it was sent"), "verdict": _text("what came of it")}
     taken = answer | device
     taken |= {
-        "kind": _text("undo or move"),
+        "kind": _text("undo, move or leave"),
         "status": _text(f"{', '.join(UNBIND_MEANINGS)}, or as yet staged or claimed"),
         "at": _text("when it ended; empty if it has not"),
         "operator": _text("operator@host"),
