@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 from dataclasses import replace
 
 import pytest
 from pydantic import SecretStr
 
 import bulkbind
-from bulkbind.app.adopt import adopt
+from bulkbind.app.history import history
+from bulkbind.app.inbox import run_inbox
 from bulkbind.app.plan import plan
+from bulkbind.app.prune import prune
 from bulkbind.app.session.listener import Listener
 from bulkbind.app.undo import undo
 from bulkbind.clock import SystemClock
+from bulkbind.engine import StopReason, StopSignal
 from bulkbind.errors import (
     BulkbindError,
+    ExitCode,
     InvalidRowsError,
     ManifestError,
     PlanMovedError,
@@ -325,7 +330,7 @@ async def test_what_was_found_there_is_not_ours_until_adopted(world):
     assert world.held() == pairs(ROWS)
 
     await world.run(ROWS)
-    await adopt([world.manifest], world.settings())
+    await bulkbind.adopt([world.manifest], world.settings())
     await world.sync(ROWS[1:])
     assert world.held() == pairs(ROWS[1:])
 
@@ -333,7 +338,7 @@ async def test_what_was_found_there_is_not_ours_until_adopted(world):
 async def test_adopted_devices_belong_to_a_scope_once_it_has_named_them(world):
     """A new ledger takes over everything; what its first run does not name is nobody's."""
     await world.run(ROWS, ledger="lost.db")
-    await adopt([world.manifest], world.settings())
+    await bulkbind.adopt([world.manifest], world.settings())
 
     await world.sync(ROWS[:38], max_unbinds="100%")
     assert world.held() == pairs(ROWS)
@@ -452,3 +457,118 @@ async def test_sync_in_the_settings_means_nothing_to_unbind(world):
     await bulkbind.unbind([leavers], world.settings(sync=True), devices=3)
 
     assert world.held() == pairs(ROWS[3:])
+
+
+class Stopping(Listener):
+    """Stops the run as soon as the first device is bound."""
+
+    def __init__(self):
+        self.signal = StopSignal()
+
+    def settled(self, counts, problems):  # noqa: ARG002  # the listener's
+        self.signal.set(StopReason("enough", ExitCode.STOPPED))
+
+
+async def stopped(world, rows):
+    """Begin a sync of *rows* and stop it while it binds."""
+    listener = Stopping()
+    write_csv(world.manifest, rows)
+    settings = world.settings(sync=True)
+    signal = listener.signal
+    return await bulkbind.run([world.manifest], settings, listener=listener, stop=signal)
+
+
+async def test_nothing_leaves_after_binds_that_stopped(world):
+    """What is left to unbind waits; the same command, or `resume`, does it."""
+    await world.run(ROWS[:39])
+    before = world.sent()
+
+    result = await stopped(world, ROWS[1:])
+
+    assert result.exit_code == 3
+    assert result.report.summary.leavers == {"pending": 1}
+    assert world.sent()[1] == before[1]
+    result = await bulkbind.resume(world.settings())
+    assert result.report is not None
+    assert result.report.summary.leavers == {"unbound": 1}
+    assert world.held() == pairs(ROWS[1:])
+
+
+async def test_what_another_run_takes_the_place_of_unbinds_nothing(world):
+    """Leavers of a run that was stopped stay, if the next manifest names them again."""
+    await world.run(ROWS[:39])
+    await stopped(world, ROWS[1:])
+
+    await world.run(ROWS)
+
+    assert world.held() == pairs(ROWS)
+    with pytest.raises(UsageError):
+        await bulkbind.resume(world.settings())
+
+
+async def test_a_pilot_does_not_resume_what_leaves(world):
+    """`resume --first` would leave the scope half in step."""
+    await world.run(ROWS[:39])
+    await stopped(world, ROWS[1:])
+
+    with pytest.raises(UsageError, match="--first"):
+        await bulkbind.resume(world.settings(), first=1)
+
+
+async def test_what_a_pruned_run_named_is_still_named(world):
+    """Rows that are deleted still tell which devices another scope has."""
+    other = world.tmp_path / "other.csv"
+    await world.run(ROWS)
+    await world.run(ROWS[:1], manifest=other)
+    found = prune(world.settings(), older_than_s=0)
+    assert found.ledger is not None
+    assert found.ledger.runs == 2
+
+    await world.sync(ROWS[2:])
+
+    assert world.held() == pairs(ROWS) - pairs(ROWS[1:2])
+
+
+async def test_history_tells_of_a_device_that_left(world):
+    """The run that unbound it has no row for it, and is told with the last one that had."""
+    await world.run(ROWS)
+    await world.sync(ROWS[1:])
+
+    found = history(world.settings(), machine_code=ROWS[0][0])
+
+    assert found.bindings == ()
+    assert [(each.kind, each.status) for row in found.rows for each in row.taken] == [
+        ("leave", "unbound")
+    ]
+
+
+async def test_an_inbox_is_synced_by_its_name(world):
+    """Each file is the whole truth of the scope, one after the other; a name is a must."""
+    inbox, archive = world.tmp_path / "inbox", world.tmp_path / "done"
+    inbox.mkdir()
+    for number, rows in enumerate((ROWS[:39], ROWS[1:39], ROWS[2:])):
+        file = write_csv(inbox / f"{number}.csv", rows)
+        os.utime(file, (1e9 + number, 1e9 + number))
+
+    with pytest.raises(UsageError, match="path of one file"):
+        await run_inbox(inbox, archive, world.settings(sync=True), min_age_s=0.0)
+    settings = world.settings(sync=True, sync_name="fleet")
+    result = await run_inbox(inbox, archive, settings, min_age_s=0.0)
+
+    assert [item.exit_code for item in result.files] == [0, 0, 0]
+    assert world.held() == pairs(ROWS[2:])
+
+
+async def test_what_cannot_be_unbound_needs_a_person(world):
+    """A device bound anew since, under another id, is left alone, and the run ends with 1."""
+    await world.run(ROWS)
+    code, user = ROWS[0][:2]
+    record = next(r for r in world.sandbox.bindings.of(user) if r["machineCode"] == code)
+    world.sandbox.bindings.unbind(user, record["deviceId"])
+    world.sandbox.bindings.bind(user, {"machineCode": code})
+
+    result = await world.sync(ROWS[1:])
+
+    assert result.exit_code == 1
+    assert result.report.summary.leavers == {"changed": 1}
+    assert world.held() == pairs(ROWS)

@@ -309,7 +309,8 @@ class _Sender:
         self.lists += mover.lists
 
     async def _let_leave(self) -> None:
-        """Unbind what leaves, unless the binds have stopped."""
+        """Unbind what leaves once every bind is known to be durable, unless they have stopped."""
+        await self._ledger.flushed()
         count_left = self._ledger.unbindings.count_left
         if self._session.stop.is_set or not await count_left(self._run, UnbindKind.LEAVE):
             return
