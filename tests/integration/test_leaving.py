@@ -161,8 +161,8 @@ async def test_a_second_night_sends_nothing(bench):
 async def test_a_pruned_ledger_still_knows_what_has_left(bench):
     """The rows are gone; the same list sends nothing for all that."""
     await left(bench, LIST)
-    values = {"before": "9", "now": "9", "is_trial": False}
-    assert prune(bench.path, ENDPOINT, HOLDER, **values).rows == 15
+    found = prune(bench.path, ENDPOINT, HOLDER, before="9", now="9", is_trial=False)
+    assert found.rows == 15
     bench.server.lists.clear()
 
     _, rows = await left(bench, LIST, name="again")
