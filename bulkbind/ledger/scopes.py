@@ -38,9 +38,11 @@ if TYPE_CHECKING:
 
 MOST_EXAMPLES = 1_000
 _BOUND, _ADOPTED = HELD_CODES[Held.BOUND], HELD_CODES[Held.ADOPTED]
+_COUNTS = f"state NOT IN {sql_list(IS_UNCONFIRMED)} AND run NOT IN (SELECT run FROM undos)"  # noqa: S608  # constants
+"""Runs that are wanted: what one that was undone named is no truth any more."""
 _LAST_RUNS = f"""
 SELECT scope, max(run) AS run FROM runs
- WHERE scope NOT NULL AND run < :run AND state NOT IN {sql_list(IS_UNCONFIRMED)} GROUP BY scope
+ WHERE scope NOT NULL AND run < :run AND {_COUNTS} GROUP BY scope
 """  # noqa: S608  # constants
 """The last run before this one of each scope."""
 _OF_RUN = f"r.id BETWEEN n.run << {RUN_SHIFT} AND ((n.run + 1) << {RUN_SHIFT}) - 1"
@@ -108,13 +110,12 @@ _REMEMBER = f"""
 INSERT OR REPLACE INTO scope_devices (scope, device, run)
 SELECT n.scope, r.device, n.run FROM runs n CROSS JOIN stored_rows r ON {_OF_RUN}
  WHERE n.run = :run AND n.scope NOT NULL AND r.device NOT NULL AND NOT EXISTS (
-       SELECT 1 FROM runs l WHERE l.scope = n.scope AND l.run > n.run
-          AND l.state NOT IN {sql_list(IS_UNCONFIRMED)})
+       SELECT 1 FROM runs WHERE scope = n.scope AND run > n.run AND {_COUNTS})
 """  # noqa: S608  # constants
 FORGET_NAMED = f"""
 DELETE FROM scope_devices
  WHERE device NOT IN (SELECT device FROM stored_bindings WHERE held = {_ADOPTED})
-   AND run NOT IN (SELECT max(run) FROM runs WHERE scope NOT NULL GROUP BY scope)
+   AND run NOT IN (SELECT max(run) FROM runs WHERE scope NOT NULL AND {_COUNTS} GROUP BY scope)
 """  # noqa: S608  # constants
 """What a scope's last run no longer names, and nobody has adopted."""
 

@@ -526,7 +526,9 @@ COMMIT;
 _COPY_SCOPES = f"""
 BEGIN;
 INSERT INTO scopes SELECT * FROM known.scopes;
-UPDATE runs SET scope = (SELECT k.scope FROM known.runs k WHERE k.run = runs.run);
+UPDATE runs SET scope = (
+       SELECT k.scope FROM known.runs k
+        WHERE k.run = runs.run AND k.run NOT IN (SELECT run FROM known.undos));
 INSERT INTO scope_devices SELECT * FROM known.scope_devices;
 INSERT OR REPLACE INTO scope_devices (scope, device, run)
 SELECT n.scope, r.device, n.run

@@ -361,6 +361,22 @@ async def test_what_another_scope_names_stays(world):
     assert world.held() == pairs(ROWS[1:])
 
 
+async def test_a_run_that_was_undone_names_nothing(world):
+    """What another scope's last run named counts no more once that is undone."""
+    other = world.tmp_path / "other.csv"
+    found = await world.run(ROWS[:1], manifest=other)
+    await undo(world.settings(), found.report.summary.run_id, devices=1)
+    await world.run(ROWS)
+    write_csv(world.manifest, ROWS[1:])
+
+    planned = await plan([world.manifest], world.settings(sync=True))
+    await world.sync()
+
+    assert planned.leavers is not None
+    assert planned.leavers.devices == 1
+    assert world.held() == pairs(ROWS[1:])
+
+
 async def test_what_is_left_out_is_there(world):
     """A row that --where leaves out counts as present."""
     await world.run(ROWS)
