@@ -59,7 +59,7 @@ def with_scope(session: Session, scope: str | None, *, first: int | None = None)
 
     *first*: a pilot.
 
-    Raises: UsageError if `sync` lacks a scope or lists, or goes with a pilot.
+    Raises: UsageError if `sync` lacks a scope or lists, or goes with a pilot or hidden rows.
     """
     session = replace(session, scope=scope)
     if not session.settings.manifest.sync:
@@ -69,6 +69,11 @@ def with_scope(session: Session, scope: str | None, *, first: int | None = None)
         raise UsageError(
             "--first sends a part of a manifest, and --sync takes it for the whole truth",
             hint="run the pilot without --sync",
+        )
+    if session.settings.manifest.visible_rows:
+        raise UsageError(
+            "--visible-rows leaves hidden rows out, and --sync would unbind their devices",
+            hint="leave it away, or say which rows are meant by --where: those it leaves out stay",
         )
     if scope is None:
         raise UsageError(

@@ -308,6 +308,14 @@ async def test_a_pilot_does_not_sync(world):
         await plan([world.manifest], world.settings(sync=True), first=3)
 
 
+async def test_hidden_rows_are_no_reason_to_unbind(world):
+    """A filter in a workbook hides rows; with --visible-rows their devices would leave."""
+    write_csv(world.manifest, ROWS)
+
+    with pytest.raises(UsageError, match="--visible-rows"):
+        await world.sync(visible_rows=True)
+
+
 async def test_without_lists_nothing_is_synced(world):
     """Where no list can be read, nobody can tell what is there."""
     write_csv(world.manifest, ROWS)
