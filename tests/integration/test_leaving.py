@@ -11,9 +11,10 @@ import pytest
 from bulkbind.app.session.leaving import Leaving
 from bulkbind.app.session.listener import Listener
 from bulkbind.app.session.session import Session
+from bulkbind.app.unbind import unbind
 from bulkbind.engine import Parts, StopReason, Unbinder
 from bulkbind.engine.retry import Retries
-from bulkbind.errors import ExitCode
+from bulkbind.errors import ExitCode, UsageError
 from bulkbind.ledger import RunReader, prune, reading, unbound_by
 from bulkbind.model import (
     CheckedRow,
@@ -141,6 +142,31 @@ async def test_what_is_not_ours_stays_and_costs_nothing(bench):
     assert not bench.server.lists
     assert not bench.server.unbinds
     assert rows["SN0"].detail == "bound to user u0"
+
+
+async def test_what_was_found_is_ours_once_a_run_binds_it_anew(bench):
+    """Found again as it was, it stays found; bound anew, it is this run's, and may leave."""
+    device = Device("u9", "FOUND")
+    bench.server.put("u9", "FOUND", age_s=3600)
+    await bench.ran([device], name="found")
+    await bench.ran([device], name="found again", rebind=True)
+    assert held(bench)["FOUND"] == "found"
+    del bench.server.bindings["u9"]["FOUND"]
+    await bench.ran([device], name="anew", rebind=True)
+    assert held(bench)["FOUND"] == "bound"
+    await bench.ran([device], name="still", rebind=True)
+
+    _, rows = await left(bench, [device])
+
+    assert rows["FOUND"].status == "unbound"
+
+
+async def test_without_lists_nothing_is_unbound(tmp_path):
+    """The call is refused before anything is read or sent."""
+    settings = Settings(doubt=ReadbackSettings(readback=False))
+
+    with pytest.raises(UsageError, match="`readback` is off"):
+        await unbind([tmp_path / "leavers.csv"], settings, devices=1)
 
 
 async def test_a_second_night_sends_nothing(bench):
