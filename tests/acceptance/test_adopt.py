@@ -18,7 +18,7 @@ from tests.support.processes import ask, bulkbind, process, read_results, sandbo
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 ROWS = fleet(60, users=6)
 SETTINGS = "readback_settle: 200ms\n"
 

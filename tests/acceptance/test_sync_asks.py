@@ -10,7 +10,7 @@ from tests.acceptance.test_rough import Terminal
 from tests.support.manifests import fleet, write_csv
 from tests.support.processes import BULKBIND, bulkbind, environment, sandbox, sandbox_bindings
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 ROWS = fleet(40, users=4)
 
 
