@@ -329,7 +329,8 @@ def test_an_upgrade_tells_whose_bindings_are(tmp_path):
             facts = json.dumps({"pruned_at": "2026", "pruned_counts": counts})
             run = db.execute(
                 "INSERT INTO runs (run_id, state, digest, created_at, operator, host, pid, version,"
-                " settings, facts) VALUES (?, 'done', '', '', '', '', 1, '', '{}', ?) RETURNING run",
+                " settings, facts) VALUES (?, 'done', '', '', '', '', 1, '', '{}', ?) "
+                "RETURNING run",
                 (str(device), facts),
             ).fetchone()[0]
             db.execute("UPDATE stored_bindings SET run = ? WHERE device = ?", (run, device))
