@@ -14,6 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from bulkbind.app.adopt import adopt
     from bulkbind.app.export import export
     from bulkbind.app.plan import plan
     from bulkbind.app.rehearse import rehearse
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "RunResult": "bulkbind.app.session.sending",
     "Settings": "bulkbind.settings",
+    "adopt": "bulkbind.app.adopt",
     "export": "bulkbind.app.export",
     "load_settings": "bulkbind.settings",
     "plan": "bulkbind.app.plan",
@@ -46,6 +48,7 @@ _HOMES = {
 __all__ = [
     "RunResult",
     "Settings",
+    "adopt",
     "export",
     "load_settings",
     "plan",

@@ -96,6 +96,12 @@ class PlanMovedError(BulkbindError):
     """The manifest or the ledger has changed since the plan was saved."""
 
 
+class TooManyUnbindsError(BulkbindError):
+    """A manifest lacks more devices of its scope than may be unbound unless a person agrees."""
+
+    exit_code = ExitCode.STOPPED
+
+
 class UnreadableListError(BulkbindError):
     """The server did not return a user's list that a command needs."""
 

@@ -34,6 +34,7 @@ from typing import TYPE_CHECKING, Any
 
 from bulkbind.app.inputs import is_owner_file, shown
 from bulkbind.app.run import bind_all, new_session, probe
+from bulkbind.app.scope import with_scope
 from bulkbind.app.session.opening import on_read, read_heads
 from bulkbind.app.session.sending import RunResult, result
 from bulkbind.app.session.session import (
@@ -50,6 +51,7 @@ from bulkbind.errors import (
     InvalidRowsError,
     LedgerError,
     ManifestError,
+    TooManyUnbindsError,
     UnreadableListError,
     UsageError,
     worst,
@@ -371,6 +373,7 @@ async def run_inbox(
         others are run.
     """
     session = replace(new_session(settings, listener, stop, clock), note=note, is_inbox=True)
+    session = with_scope(session, settings.manifest.sync_name)
     async with time_boxed(session):
         session = await authorized(session)
         probe(settings)
@@ -520,7 +523,13 @@ class _Pass:
                         problem="it was not confirmed",
                     )
                 run_id = ended
-        except (ManifestError, InvalidRowsError, UsageError, UnreadableListError) as error:
+        except (
+            ManifestError,
+            InvalidRowsError,
+            TooManyUnbindsError,
+            UsageError,
+            UnreadableListError,
+        ) as error:
             return InboxFile(
                 name=shown(dropped.name),
                 exit_code=error.exit_code,

@@ -10,7 +10,15 @@ from typing import Any
 
 from bulkbind.app.schema import DIALECT
 from bulkbind.errors import ExitCode
-from bulkbind.model import MEANINGS, UNBIND_MEANINGS, PlanWord, RunFacts, RunKind, RunState
+from bulkbind.model import (
+    ADOPTED,
+    MEANINGS,
+    UNBIND_MEANINGS,
+    PlanWord,
+    RunFacts,
+    RunKind,
+    RunState,
+)
 from bulkbind.model.results import CUT_OFF
 
 Schema = dict[str, Any]
@@ -68,7 +76,8 @@ MANIFESTS = _list({"type": "string"}, "the names of the manifests")
 STATE = _text(f"the run's state: {', '.join((*RunState, CUT_OFF))}")
 KIND = _text(f"what the run does: {', '.join(RunKind)}")
 COUNTS = _map(COUNT, f"rows by status, those that there are: {', '.join(MEANINGS)}")
-_GONE = _map(COUNT, f"devices by status: {', '.join(UNBIND_MEANINGS)}")
+_GONE_OF = f"devices by status: {', '.join(UNBIND_MEANINGS)}"
+_GONE = _map(COUNT, _GONE_OF)
 UNDO = _object("how it was undone", {"state": _text("as a run's"), "counts": _GONE})
 DIGEST = _text("of the manifests: equal for the same bytes read in the same way")
 EXIT_CODE = {
@@ -95,7 +104,7 @@ CHANGES = _object(
     optional={
         "since": _text("the id of that run"),
         "added": _whole("devices that it did not name"),
-        "removed": _whole("devices that this run does not name; they stay bound"),
+        "removed": _whole("devices that this run does not name; without --sync they stay bound"),
         "renamed": _whole("devices bound under other optional values"),
         "newly_failed": _whole("devices that need a person now, and did not then", may_lack=True),
         "newly_failed_rows": _list(EXAMPLE, "some of their rows"),
@@ -170,6 +179,20 @@ _FACTS: Schema = {
     "note": NOTE,
     "takes_any": _truth("whether a run that unbinds takes what the lists show; absent if not"),
     "left_out": LEFT_OUT,
+    "synced": {
+        "type": ["object", "null"],
+        "description": "what a run with --sync found of its scope; null: without it",
+        "properties": {
+            "scope": _text("the manifest's path, or the name that was given"),
+            "bound": _whole("devices of it known as bound"),
+            "leave": _whole("those that the manifests lack"),
+        },
+    },
+    "adopted": {
+        "type": ["object", "null"],
+        "description": "of adopt: users compared, and devices by what was found; null: no such",
+        "additionalProperties": COUNT,
+    },
     "adjusted": _list(
         _object(
             "a change",
@@ -238,7 +261,8 @@ def _summary(more: Schema) -> Schema:
         **more,
     }
     undo = UNDO | {"description": "how it was undone; absent if it was not"}
-    return _object("how a run stands", fields, optional=_facts() | {"undo": undo})
+    more = {"undo": undo, "leavers": _GONE | {"description": f"with --sync, {_GONE_OF}"}}
+    return _object("how a run stands", fields, optional=_facts() | more)
 
 
 def status() -> Schema:
@@ -316,6 +340,18 @@ def plan() -> Schema:
         "refused": _truth("whether nothing would be sent, as rows break a rule"),
         "first": _whole("a pilot of so many rows", may_lack=True),
         "left_out": LEFT_OUT,
+        "leavers": {
+            "type": ["object", "null"],
+            "description": "what --sync would unbind; null: without it",
+            "properties": {
+                "scope": _text("the manifest's path, or the name that was given"),
+                "bound": _whole("devices of it known as bound"),
+                "devices": _whole("those that the manifests lack"),
+                "most": _text("--max-unbinds"),
+                "is_beyond": _truth("whether they are more than that"),
+                "first": _list(_object("", device), "the first of them"),
+            },
+        },
         "replaces": {
             "type": ["object", "null"],
             "description": "the unfinished run whose place it would take; null: none",
@@ -393,6 +429,27 @@ def verify() -> Schema:
     return _document("verify", _object("ledger and server compared", fields))
 
 
+def adopt() -> Schema:
+    """Return the schema of what `adopt --json` prints."""
+    difference = {
+        "kind": _text(f"one of {', '.join(ADOPTED)}"),
+        "user_id": _text("the user"),
+        "machine_code": _text("the device"),
+        "detail": _text("how it differs"),
+    }
+    fields = {
+        "run_id": RUN_ID,
+        "users": _whole("users whose lists were compared"),
+        "counts": _map(COUNT, "devices by kind"),
+        "differences": _list(_object("", difference), "the first ones, by user"),
+        "unread": _map({"type": "string"}, "why lists were refused, by user"),
+        "stopped": _text("why it ended early; empty if it did not"),
+        "hint": _text("what to do; may be empty"),
+        "exit_code": EXIT_CODE,
+    }
+    return _document("adopt", _object("what was taken over", fields))
+
+
 def runs() -> Schema:
     """Return the schema of what `runs --json` prints."""
     fields = {
@@ -407,6 +464,7 @@ def runs() -> Schema:
         "counts": COUNTS,
         "undo": UNDO | {"type": ["object", "null"]},
         "note": _text("what the operator said of it; null if nothing", may_lack=True),
+        "adopted": _FACTS["adopted"],
     }
     return _document("runs", _list(_object("a run", fields), "the newest first"))
 
@@ -429,7 +487,7 @@ def history() -> Schema:
     attempt = answer | {"at": _moment("when it was sent"), "verdict": _text("what came of it")}
     taken = answer | device
     taken |= {
-        "kind": _text("undo or move"),
+        "kind": _text("undo, move or leave"),
         "status": _text(f"{', '.join(UNBIND_MEANINGS)}, or as yet staged or claimed"),
         "at": _text("when it ended; empty if it has not"),
         "operator": _text("operator@host"),
@@ -598,6 +656,11 @@ EVENTS: dict[str, Schema] = {
         "state": STATE,
         "stopped": _text("why; null if nothing is left", may_lack=True),
     },
+    "adopt.finished": {
+        "users": _whole("users whose lists were compared"),
+        "counts": _map(COUNT, "devices by kind"),
+        "stopped": _text("why it ended early; null if it did not", may_lack=True),
+    },
     "notify.sent": {"exit_code": EXIT_CODE},
     "notify.failed": _WHY,
     "ping.failed": _WHY,
@@ -632,7 +695,20 @@ def events() -> Schema:
 OUTPUTS = {
     each.__name__: each
     for each in (
-        *(summary, plan, status, adjust, history, validate, undo, verify, runs, inbox, doctor),
+        *(
+            summary,
+            plan,
+            status,
+            adjust,
+            history,
+            validate,
+            undo,
+            verify,
+            adopt,
+            runs,
+            inbox,
+            doctor,
+        ),
         settings,
         *(events, error),
     )

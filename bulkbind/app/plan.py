@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bulkbind.app.run import Staging, digest_of, new_session, read_plan
+from bulkbind.app.scope import in_scope
 from bulkbind.app.session.lists import compare_lists
 from bulkbind.app.session.opening import opened, read_heads
 from bulkbind.app.session.session import authorized, before_sending
@@ -71,6 +72,7 @@ async def plan(
             hint="leave it away: `unbind` reads them before it unbinds anything",
         )
     session = replace(new_session(settings, listener, stop, clock), leave=leave)
+    session = in_scope(session, manifests, first=first)
     files = await opened(session, manifests)
     session = await authorized(session) if refresh else session
     with tempfile.TemporaryDirectory(
@@ -127,7 +129,7 @@ async def _staged(
     else:
         real = await in_thread(ledger_of, settings)
         endpoint = settings.api.endpoint or _endpoint_of(real)
-        await in_thread(copy_known, real, scratch, endpoint)
+        await in_thread(copy_known, real, scratch, endpoint, scopes=settings.manifest.sync)
     ledger = Ledger(scratch, endpoint, session.clock)
     await ledger.open({})
     try:

@@ -14,6 +14,13 @@ from typing import TYPE_CHECKING
 
 from bulkbind.app.inputs import Named, left_out_of, no_rows, too_few
 from bulkbind.app.refresh import refresh
+from bulkbind.app.scope import (
+    beyond,
+    in_scope,
+    leavers_of,
+    refuse_broken,
+    refuse_unsure,
+)
 from bulkbind.app.session.listener import Listener
 from bulkbind.app.session.opening import opened, read_heads
 from bulkbind.app.session.sending import RunResult, result, send
@@ -37,10 +44,10 @@ from bulkbind.errors import (
     PlanMovedError,
     UsageError,
 )
-from bulkbind.ledger import Outlook, has_met, last_pace, replaced
+from bulkbind.ledger import LeaverReader, Outlook, has_met, last_pace, replaced
 from bulkbind.manifest import ChosenRows, Manifest, ManifestFile, batches_of, digest
 from bulkbind.manifest.duplicates import Policy, Seen
-from bulkbind.model import Forecast, Plan, PlanWord, RunFacts, RunKind, Status
+from bulkbind.model import Forecast, Plan, PlanWord, RunFacts, RunKind, Status, UnbindKind
 from bulkbind.model.wording import counted, verb
 from bulkbind.redaction import line, lines
 from bulkbind.report.problem_text import MOST_LINES, problem_lines
@@ -93,7 +100,9 @@ def read_plan(
     sent = counts[PlanWord.BIND] + counts[PlanWord.UNBIND]
     sent = sent if first is None else min(first, sent)
     binds, unbinds = (sent, 0) if kind is RunKind.BIND else (0, sent)
-    refuses = settings.manifest.on_invalid == "abort" and not going_on
+    refuses = settings.manifest.refuses_invalid and not going_on
+    leavers = leavers_of(db, run, settings.manifest, is_agreed=bool(going_on))
+    left = leavers.devices if leavers else 0
     return Plan(
         manifests=manifests,
         counts=counts,
@@ -103,10 +112,12 @@ def read_plan(
         problems=texts,
         forecast=Forecast(
             binds=binds + (counts[PlanWord.MOVED] if moves else 0),
-            lists=outlook.lists(moves=moves > 0) + outlook.lists_to_unbind(first),
+            lists=outlook.lists(moves=moves > 0)
+            + outlook.lists_to_unbind(first)
+            + (LeaverReader(db, run).users() if left else 0),
             per_s=per_s,
             source=source,
-            unbinds=moves + unbinds,
+            unbinds=moves + unbinds + left,
             users=outlook.users_to_bind(first, moves=moves > 0),
         ),
         digest=digest,
@@ -117,6 +128,7 @@ def read_plan(
         first=first,
         left_out=left_out,
         replaces=None if going_on else replaced(db, run),
+        leavers=leavers,
         kind=kind,
     )
 
@@ -181,8 +193,9 @@ async def run(
 
     Returns: The report, and the exit code of the command.
 
-    Raises: UsageError, ManifestError, InvalidRowsError (with `on_invalid: abort`), PlanMovedError,
-        LedgerBusyError, LedgerError. Only after a LedgerError may anything have been sent.
+    Raises: UsageError, ManifestError, InvalidRowsError (with `on_invalid: abort` or `sync`),
+        PlanMovedError, TooManyUnbindsError, LedgerBusyError, LedgerError. Only after a LedgerError
+        may anything have been sent.
     """
     session = replace(new_session(settings, listener, stop, clock), note=note)
     return await send_manifests(session, manifests, first=first, wanted=wanted)
@@ -199,6 +212,7 @@ async def send_manifests(
 
     An unfinished run of the same manifests that does the same is resumed.
     """
+    session = in_scope(session, manifests, first=first)
     async with time_boxed(session):
         files = await opened(session, manifests)
         session = await authorized(session)
@@ -245,6 +259,11 @@ async def _resume(session: Session, run_id: str | None, first: int | None) -> st
                 "with its manifest",
             )
         number, known_id = unfinished
+        if first is not None and await ledger.unbindings.count_left(number, UnbindKind.LEAVE):
+            raise UsageError(
+                f"run {known_id} unbinds what its manifest lacks, which a pilot (--first) does not",
+                hint="resume it without --first",
+            )
         await send(session, ledger, number, known_id, first)
     return known_id
 
@@ -346,7 +365,7 @@ class Staging:
         self._ledger = ledger
         self._manifests = manifests
         self._files = files
-        self._run_id = _new_id(session.clock)
+        self._run_id = new_id(session.clock)
         self._seen = Seen()
 
     async def run(
@@ -360,6 +379,8 @@ class Staging:
         async with self._discarding(number):
             counts = await self._ledger.counts(number)
             await self._refuse_invalid(number, counts)
+            if self._session.settings.manifest.sync:
+                refuse_broken(counts)
             plan = await self._plan(number, known, first)
             refuse_moved(plan, wanted)
             if self._session.settings.manifest.reads_lists and self._session.leave is None:
@@ -380,8 +401,15 @@ class Staging:
         return number, self._run_id
 
     def _is_wanted(self, plan: Plan) -> bool:
-        """Return whether to carry out the plan. Raises: UsageError (another number is meant)."""
+        """Return whether to carry out the plan.
+
+        Raises: UsageError (another number is meant), TooManyUnbindsError if nobody can be asked.
+        """
         leave, listener = self._session.leave, self._session.listener
+        if plan.leavers is not None and plan.leavers.is_beyond:
+            if not listener.confirm_leavers(plan):
+                raise beyond(plan.leavers)
+            return True
         if leave is None or not plan.forecast.unbinds:
             return listener.confirm(plan)
         if leave.devices is None:
@@ -415,10 +443,17 @@ class Staging:
                 policy = Policy(reads.on_duplicate, reads.on_conflict)
                 names = [manifest.source.name for manifest in self._manifests]
                 await self._ledger.mark_repeats(number, self._seen.repeats(names, policy))
+            if self._session.settings.manifest.sync:
+                await self._stage_leavers(number)
             if facts := self._facts():
                 await self._ledger.add_facts(number, facts)
             await self._ledger.ready(number)
         return number
+
+    async def _stage_leavers(self, number: int) -> None:
+        counts = await self._ledger.counts(number)
+        await in_thread(refuse_unsure, self._manifests, self._files, sum(counts.values()))
+        await self._ledger.stage_leavers(number)
 
     def _facts(self) -> RunFacts:
         """Return what is known of the run once its manifests are staged."""
@@ -440,18 +475,9 @@ class Staging:
             raise
 
     async def _begin(self, run_id: str, known: str) -> int:
-        who = holder(self._session.clock)
         leave = self._session.leave
-        number = await self._ledger.begin(
-            {
-                "run_id": run_id,
-                "kind": RunKind.BIND if leave is None else RunKind.UNBIND,
-                "digest": known,
-                "created_at": who.pop("started_at"),
-                "settings": json.dumps(self._session.settings.public()),
-                **who,
-            }
-        )
+        kind = RunKind.BIND if leave is None else RunKind.UNBIND
+        number = await self._ledger.begin(run_record(self._session, run_id, known) | {"kind": kind})
         if leave is not None and leave.takes_any:
             facts = RunFacts()
             facts.takes_any = True
@@ -502,7 +528,7 @@ class Staging:
             if warning := no_rows(manifest, position - before, is_any=is_any):
                 self._session.listener.warning(warning)
         reads = self._session.settings.manifest
-        left_out = None if reads.keep_left_out else left_out_of(self._manifests)
+        left_out = None if reads.keeps_left_out else left_out_of(self._manifests)
         if fault := too_few(position + (left_out["rows"] if left_out else 0), reads):
             raise fault
 
@@ -558,7 +584,20 @@ def probe(settings: Settings) -> None:
         )
 
 
-def _new_id(clock: Clock) -> str:
+def run_record(session: Session, run_id: str, digest: str) -> dict[str, object]:
+    """Return what the ledger holds of a run from its beginning."""
+    who = holder(session.clock)
+    return {
+        "run_id": run_id,
+        "digest": digest,
+        "created_at": who.pop("started_at"),
+        "settings": json.dumps(session.settings.public()),
+        "scope": session.scope,
+        **who,
+    }
+
+
+def new_id(clock: Clock) -> str:
     """Return a run id, `20261123-204403-9f3c52d1`; ids sort by creation time.
 
     UTC, then in hex four digits for the fraction of the second and four random ones. Older versions

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 
 from bulkbind.app.inputs import Named
 from bulkbind.app.run import new_session, run, send_manifests
-from bulkbind.app.session.session import Leave
-from bulkbind.errors import UsageError
+from bulkbind.app.session.session import Leave, refuse_without_lists
 from bulkbind.ledger import ledger_of, reading, unbound_by
 from bulkbind.model.fields import FIELDS
 from bulkbind.settings import ManifestSettings
@@ -68,15 +67,6 @@ async def unbind(
         leave=Leave(takes_any=takes_any, devices=devices),
     )
     return await send_manifests(session, manifests, first=first)
-
-
-def refuse_without_lists(settings: Settings) -> None:
-    """Raises: UsageError if lists are not read, without which nothing is unbound."""
-    if not settings.doubt.readback:
-        raise UsageError(
-            "the users' lists are read before anything is unbound, and `readback` is off",
-            hint="switch it on; without lists nobody can tell whose binding it is",
-        )
 
 
 async def bind_again(

@@ -20,10 +20,11 @@ from bulkbind.app.session.session import (
     known_client,
     paced,
     pacer_of,
+    refuse_without_lists,
     retries_of,
     time_boxed,
 )
-from bulkbind.app.unbind import bind_again, refuse_without_lists
+from bulkbind.app.unbind import bind_again
 from bulkbind.engine import Parts, Unbinder, draining
 from bulkbind.errors import ExitCode, UsageError
 from bulkbind.ledger import RunReader, UndoReader, find_run, ledger_of, reading, unbound_by

@@ -37,6 +37,7 @@ COMMANDS = {
     "doctor": "check settings, credentials, ledger, connection and clock, line by line",
     "verify": "compare what a run says with the server's lists",
     "undo": "unbind what a run bound, and only that; bind again what it unbound",
+    "adopt": "take over what the server has; a new ledger then binds nothing twice",
     "export": "write what is bound on the server as a manifest",
     "completion": "print a script that completes commands, options, values and run ids in a shell",
     "config": "print the settings in force, and where each came from",

@@ -242,8 +242,31 @@ class Console(Listener):
         assert self._consent is not None, "who asks knows the settings"
         settings = self._consent.settings
         target = target_of(settings)
-        question = f"Bind {_devices(plan)} at {target.text} {_caller(settings)}? [y/N]"
+        deeds = _deeds(plan)
+        question = f"{deeds[0].upper()}{deeds[1:]} at {target.text} {_caller(settings)}? [y/N]"
         is_agreed = _is_yes(what, question, is_grave=not target.is_sandbox)
+        if is_agreed:
+            self._consent.give()
+        return is_agreed
+
+    def confirm_leavers(self, plan: Plan) -> bool:
+        """Show the plan, and ask for the number of devices to be unbound, if anybody can be."""
+        if not self._asks or plan.leavers is None:
+            return False
+        if not self._is_number_typed(self._told(plan), plan.leavers.devices, _deeds(plan), "sent"):
+            raise DeclinedError("declined: nothing was sent")
+        return True
+
+    def _is_number_typed(self, what: str, number: int, deed: str, done: str) -> bool:
+        """Show what would be done, and ask for its number; a yes is one to the settings, too."""
+        assert self._consent is not None, "who asks knows the settings"
+        settings = self._consent.settings
+        target = target_of(settings)
+        question = (
+            f"Type {number} to {deed[0].lower()}{deed[1:]} at {target.text} {_caller(settings)}:"
+        )
+        typed = ask(what, question, f"nothing was {done}", is_grave=not target.is_sandbox)
+        is_agreed = typed.replace(",", "") == str(number)
         if is_agreed:
             self._consent.give()
         return is_agreed
@@ -294,18 +317,7 @@ class Console(Listener):
                 f"{command} would unbind {counted(count, 'devices')}, and there is nobody to ask",
                 hint=f"say that so many are meant: {again('--yes-unbind', str(count))}",
             )
-        assert self._consent is not None, "who asks knows the settings"
-        settings = self._consent.settings
-        target = target_of(settings)
-        question = (
-            f"Type {count} to unbind {verb(count, 'it', 'them')} at {target.text} "
-            f"{_caller(settings)}:"
-        )
-        typed = ask(what, question, "nothing was unbound", is_grave=not target.is_sandbox)
-        is_agreed = typed.replace(",", "") == str(count)
-        if is_agreed:
-            self._consent.give()
-        return is_agreed
+        return self._is_number_typed(what, count, f"unbind {verb(count, 'it', 'them')}", "unbound")
 
 
 def _caller(settings: Settings) -> str:
@@ -314,15 +326,17 @@ def _caller(settings: Settings) -> str:
     return caller(settings.auth)
 
 
-def _devices(plan: Plan) -> str:
-    """Return what a run would bind: `3,000 devices of 12 users`."""
+def _deeds(plan: Plan) -> str:
+    """Return what a run would do: `bind 3,000 devices of 12 users and unbind 5 that left`."""
     forecast = plan.forecast
-    text = f"{counted(forecast.binds, 'devices')} of {counted(forecast.users, 'users')}"
+    leave = plan.leavers.devices if plan.leavers else 0
+    unbind = f"unbind {counted(leave, 'devices')} that left the manifest"
     if not forecast.binds:
-        return "what is in doubt, once it is looked up,"
-    if forecast.unbinds:
-        text += f", {forecast.unbinds:,} of them unbound from other users first,"
-    return text
+        return unbind if leave else "bind what is in doubt, once it is looked up,"
+    text = f"bind {counted(forecast.binds, 'devices')} of {counted(forecast.users, 'users')}"
+    if moves := forecast.unbinds - leave:
+        text += f", {moves:,} of them unbound from other users first,"
+    return f"{text} and {unbind}" if leave else text
 
 
 def _is_yes(what: str, question: str, *, is_grave: bool) -> bool:

@@ -1,5 +1,6 @@
 """The ledger: one SQLite file per endpoint with the state of every row, safe against crashes."""
 
+from bulkbind.ledger.adopting import AdoptReader, KnownBinding
 from bulkbind.ledger.history import history_of_device, history_of_user
 from bulkbind.ledger.leaving import unbound_by
 from bulkbind.ledger.ledger import Ledger
@@ -24,6 +25,7 @@ from bulkbind.ledger.reading import (
     run_names,
     went_well_at,
 )
+from bulkbind.ledger.scopes import LeaverReader
 from bulkbind.ledger.steering import DONE, Sending, ask, done, sending
 from bulkbind.ledger.store import View, copy_known, ledger_of, reading
 from bulkbind.ledger.upkeep import (

@@ -6,13 +6,13 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from bulkbind.clock import iso
-from bulkbind.ledger.store import sql_list
-from bulkbind.model import IS_PENDING, IS_UNCONFIRMED, PENDING
+from bulkbind.ledger.store import RUN_SHIFT, sql_list
+from bulkbind.model import BEYOND_ROWS, IS_PENDING, IS_UNCONFIRMED, PENDING
 from bulkbind.model.history import Appearance, History, Known, Taken, Try
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 # Rows have no index by device, which would cost half of what a night takes: they are read through.
 _OF_DEVICE = """
@@ -65,6 +65,17 @@ _TAKEN_NAMES = (
     *("kind", "status", "user_id", "device_id", "at", "operator", "http_status", "code"),
     *("message", "trace_id"),
 )
+# A leaver of a scope has no row in the run that unbinds it; it is told with the last row before.
+_LEFT = f"""
+SELECT u.kind, u.status, u.user_id, u.device_id, coalesce(u.settled_at, ''),
+       n.operator || '@' || n.host, u.http_status, u.code, u.message, u.trace_id
+  FROM unbindings u JOIN runs n ON n.run = u.row >> {RUN_SHIFT}
+ WHERE u.machine_code = ?1 AND u.user_id = ?2 AND u.kind = 'leave'
+   AND u.row & ((1 << {RUN_SHIFT}) - 1) >= {BEYOND_ROWS} AND u.row > ?3
+   AND NOT EXISTS (SELECT 1 FROM stored_rows l JOIN devices d USING (device)
+                     JOIN users o USING (user)
+                    WHERE l.id > ?3 AND l.id < u.row AND d.machine_code = ?1 AND o.user_id = ?2)
+"""  # noqa: S608  # constants
 _KNOWN = """
 SELECT b.user_id, b.machine_code, b.device_id, b.create_time, b.since, n.run_id
   FROM bindings b JOIN runs n USING (run) WHERE b.{} = ? ORDER BY b.user_id, b.machine_code
@@ -98,7 +109,7 @@ def _appearances(db: sqlite3.Connection, rows: Iterable[int]) -> tuple[Appearanc
         Appearance(**dict(zip(_NAMES, told, strict=True)), tries=_tries(db, row), taken=taken)
         for row in sorted(rows)
         if (told := db.execute(_ROW, (row,)).fetchone()) is not None
-        for taken in [_taken(db, row)]
+        for taken in [(*_taken(db, row), *_left(db, row, *told[7:9]))]
     )
 
 
@@ -108,6 +119,11 @@ def _tries(db: sqlite3.Connection, row: int) -> tuple[Try, ...]:
         Try(**dict(zip(names, (iso(datetime.fromtimestamp(sent_at, UTC)), *rest), strict=True)))
         for sent_at, *rest in db.execute(_TRIES, (row,))
     )
+
+
+def _left(db: sqlite3.Connection, row: int, user_id: str, machine_code: str) -> Iterator[Taken]:
+    found = db.execute(_LEFT, (machine_code, user_id, row))
+    return (Taken(**dict(zip(_TAKEN_NAMES, told, strict=True))) for told in found)
 
 
 def _taken(db: sqlite3.Connection, row: int) -> tuple[Taken, ...]:

@@ -7,10 +7,12 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from bulkbind.ledger import (
+    adopting,
     duplicates,
     leaving,
     repeating,
     runs,
+    scopes,
     staging,
     steering,
     transitions,
@@ -52,12 +54,18 @@ class Ledger(Verbs):
     note = verb(staging.note, alone=True)
     repeat = verb(repeating.repeat, alone=True)
     mark_repeats = verb(duplicates.mark_repeats, alone=True)
+    stage_leavers = verb(scopes.stage_leavers, alone=True)
     ready = verb(staging.ready, alone=True)
     add_facts = verb(runs.add_facts)
     mark_vanished = timed_verb(staging.mark_vanished, alone=True)
     confirm = timed_verb(staging.confirm, alone=True)
     discard = verb(staging.discard, alone=True)
     _discard_unconfirmed = verb(staging.discard_unconfirmed, alone=True)
+
+    # Taking over what lists show.
+    begin_adoption = verb(adopting.begin)
+    take_over = timed_verb(adopting.take_over)
+    end_adoption = timed_verb(adopting.end)
 
     # Sending.
     start = verb(runs.start)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from bulkbind.ledger import transitions, unbinding
+from bulkbind.ledger.scopes import LeaverReader
 from bulkbind.ledger.store import (
     CODES,
     OPEN,
@@ -183,10 +184,13 @@ class Outlook(OfUsers, KnownReader):
     def counts(self) -> tuple[dict[str, int], str]:
         """Return the rows by every `PlanWord`, and the mark.
 
-        The mark is a digest of the action planned for each row, and of the number of moves.
+        The mark is a digest of the action planned for each row, of the number of moves, and of what
+        leaves.
         """
         counts = dict.fromkeys(map(str, PlanWord), 0)
         total = hashlib.sha256(str(self.moves()).encode())
+        for leaver in LeaverReader(self._db, self._run).mark():
+            total.update(repr(leaver).encode())
         words = self._db.execute(
             f"SELECT {self._word()} FROM stored_rows r WHERE r.id BETWEEN ? AND ? ORDER BY r.id",  # noqa: S608  # constants
             span(self._run),

@@ -13,6 +13,7 @@ from bulkbind.errors import UsageError
 from bulkbind.ledger import changes, lines
 from bulkbind.ledger.lock import Holder, holder_of
 from bulkbind.ledger.runs import live_facts
+from bulkbind.ledger.scopes import LeaverReader
 from bulkbind.ledger.store import (
     CODES,
     OfRun,
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from bulkbind.ledger.lines import Line
+    from bulkbind.model import LeaverRow
 
 _UNDO_SHOWN = f"CASE WHEN u.status IN {sql_list(UNBIND_PENDING)} THEN '{PENDING}' ELSE u.status END"
 
@@ -250,6 +252,10 @@ class RunReader(OfRun):
             values,
         )
 
+    def leavers(self) -> Iterator[LeaverRow]:
+        """Yield the devices that leave, as the manifests lack them, by user."""
+        return LeaverReader(self._db, self._run).rows()
+
     def attempts(self) -> Iterator[AttemptRow]:
         """Yield the attempts that were not accepted outright, by row, then in order."""
         found = self._db.execute(
@@ -282,6 +288,7 @@ class RunReader(OfRun):
             facts=facts.merge(self.live().spent),
             superseded_by=run["next"],
             settings=json.loads(run["settings"]),
+            leavers=LeaverReader(self._db, self._run).counts(),
             undo=None if undo is None else _undo_state(undo),
             attempts=attempts,
             posted_again_after_bound=repeats,
@@ -412,10 +419,10 @@ def find_run(db: sqlite3.Connection, run_id: str | None) -> int:
     Raises: UsageError if there is none, or more than one.
     """
     rows = db.execute(
-        "SELECT run, run_id, facts ->> 'pruned_at' FROM runs "  # noqa: S608  # constants
+        "SELECT run, run_id, facts ->> 'pruned_at', kind FROM runs "  # noqa: S608  # constants
         f"WHERE state NOT IN {sql_list(IS_UNCONFIRMED)} AND substr(run_id, 1, length(?1)) = ?1 "
-        "ORDER BY run DESC",
-        (run_id or "",),
+        "AND (?1 <> '' OR kind <> ?2) ORDER BY run DESC",
+        (run_id or "", RunKind.ADOPT),
     ).fetchall()
     if not rows:
         raise UsageError(
@@ -426,7 +433,12 @@ def find_run(db: sqlite3.Connection, run_id: str | None) -> int:
         names = ", ".join(row[1] for row in rows[:5])
         raise UsageError(f"several runs begin with {run_id}: {names}")
     exact = [row for row in rows if row[1] == run_id]
-    number, known_id, pruned_at = exact[0] if exact else rows[0]
+    number, known_id, pruned_at, kind = exact[0] if exact else rows[0]
+    if kind == RunKind.ADOPT:
+        raise UsageError(
+            f"run {known_id} took over what is bound, and has no rows",
+            hint="`bulkbind runs` says how many; `bulkbind history` tells of a device",
+        )
     if pruned_at is not None:
         raise UsageError(
             f"the rows of run {known_id} were pruned on {pruned_at[:10]}",
@@ -460,8 +472,9 @@ def run_names(path: Path, endpoint: str | None, most: int) -> list[RunName]:
         found = db.execute(
             "SELECT run_id, state, coalesce(facts ->> 'pruned_manifests', "
             "(SELECT json_group_array(name) FROM (SELECT form ->> 'name' AS name FROM sources s "
-            "WHERE s.run = r.run ORDER BY source))) FROM runs r ORDER BY run DESC LIMIT ?",
-            (most,),
+            "WHERE s.run = r.run ORDER BY source))) FROM runs r WHERE kind <> ? "
+            "ORDER BY run DESC LIMIT ?",
+            (RunKind.ADOPT, most),
         )
         return [RunName(run_id, state, tuple(json.loads(names))) for run_id, state, names in found]
 
@@ -480,7 +493,7 @@ def all_runs(path: Path, endpoint: str | None = None) -> list[dict[str, Any]]:
         return [
             {name: getattr(summary, name) for name in _LISTED}
             | {"state": summary.shown_state, "manifests": list(summary.manifests)}
-            | {"note": summary.facts.note or None}
+            | {"note": summary.facts.note or None, "adopted": summary.facts.adopted}
             for summary in found
         ]
 

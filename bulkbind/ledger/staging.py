@@ -9,11 +9,11 @@ import json
 from dataclasses import asdict
 from itertools import islice
 from json.encoder import encode_basestring_ascii
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from bulkbind.clock import iso
 from bulkbind.errors import LedgerError
-from bulkbind.ledger import changes, leaving
+from bulkbind.ledger import changes, leaving, scopes
 from bulkbind.ledger.leaving import kind_of
 from bulkbind.ledger.store import (
     ALL_FIELDS,
@@ -201,14 +201,18 @@ _STAGE_BROKEN = (
 
 
 def begin(db: sqlite3.Connection, run: dict[str, object]) -> int:
-    """Insert a run with state `staging` and return its number. See `1-schema.sql` for the keys."""
+    """Insert a run with state `staging` and return its number.
+
+    See `1-schema.sql` for the keys; `scope` is a name, or None.
+    """
     with transaction(db):
         db.execute("DELETE FROM named")
+        scope = scopes.scope_number(db, cast("str | None", run.get("scope")))
         cursor = db.execute(
             "INSERT INTO runs (run_id, kind, state, digest, created_at, operator, host, pid, "
-            "version, settings) VALUES (:run_id, :kind, 'staging', :digest, :created_at, "
-            ":operator, :host, :pid, :version, :settings)",
-            {"kind": RunKind.BIND, **run},
+            "version, settings, scope) VALUES (:run_id, :kind, 'staging', :digest, :created_at, "
+            ":operator, :host, :pid, :version, :settings, :scope)",
+            {"kind": RunKind.BIND, **run, "scope": scope},
         )
     assert cursor.lastrowid is not None  # an INSERT has one
     return cursor.lastrowid
@@ -451,6 +455,7 @@ def confirm(db: sqlite3.Connection, now: datetime, run: int) -> int:
                 db.execute(_MARK_IN_DOUBT, {"run": run, "first": first, "last": last})
             db.execute("UPDATE runs SET superseded_by = ? WHERE run = ?", (run, number))
         db.execute(_FORGET_CELLS, span(run))
+        scopes.keep_belonging(db, run)
         facts = get_facts(db, "runs", run)
         if facts.refreshed is not None and facts.refreshed["bound_again"]:
             # Only now: an unconfirmed run must not delete bindings.

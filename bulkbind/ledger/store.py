@@ -522,10 +522,30 @@ COMMIT;
 """  # noqa: S608  # constants
 
 
-def copy_known(ledger: Path, copy: Path, endpoint: str) -> None:
+# What runs of scopes named last stands for their rows.
+_COPY_SCOPES = f"""
+BEGIN;
+INSERT INTO scopes SELECT * FROM known.scopes;
+UPDATE runs SET scope = (
+       SELECT k.scope FROM known.runs k
+        WHERE k.run = runs.run AND k.run NOT IN (SELECT run FROM known.undos));
+INSERT INTO scope_devices SELECT * FROM known.scope_devices;
+INSERT OR REPLACE INTO scope_devices (scope, device, run)
+SELECT n.scope, r.device, n.run
+  FROM (SELECT scope, max(run) AS run FROM runs WHERE scope NOT NULL GROUP BY scope) n
+ CROSS JOIN known.stored_rows r
+    ON r.id BETWEEN n.run << {RUN_SHIFT} AND ((n.run + 1) << {RUN_SHIFT}) - 1
+ WHERE r.device NOT NULL;
+COMMIT;
+"""  # noqa: S608  # constants
+
+
+def copy_known(ledger: Path, copy: Path, endpoint: str, *, scopes: bool = False) -> None:
     """Create a ledger *copy* with the devices that *ledger* knows to be bound or in doubt.
 
     A consistent snapshot, also during a run. If there is no ledger yet, the copy is empty.
+
+    *scopes*: also with what runs of each scope named last.
 
     Raises: LedgerError if the file is no ledger, or of another endpoint.
     """
@@ -543,6 +563,8 @@ def copy_known(ledger: Path, copy: Path, endpoint: str) -> None:
             db.execute("PRAGMA synchronous = OFF")  # the copy need not survive a crash
             db.execute("ATTACH ? AS known", (f"{file.resolve().as_uri()}?mode=ro",))
             db.executescript(_COPY)
+            if scopes:
+                db.executescript(_COPY_SCOPES)
     except sqlite3.Error as error:
         raise translated(ledger, error) from error
 

@@ -11,6 +11,7 @@ from bulkbind.errors import LedgerError, NoLedgerError
 from bulkbind.ledger.backup import back_up
 from bulkbind.ledger.lock import LedgerLock
 from bulkbind.ledger.reading import RunReader
+from bulkbind.ledger.scopes import FORGET_NAMED, remember
 from bulkbind.ledger.store import (
     OPEN,
     ROW_TABLES,
@@ -63,11 +64,13 @@ DELETE FROM runs
    AND run NOT IN (SELECT run FROM former_bindings)
    AND run NOT IN (SELECT until FROM former_bindings)
    AND run NOT IN (SELECT run FROM undos)
+   AND run NOT IN (SELECT run FROM scope_devices)
    AND run NOT IN (SELECT superseded_by FROM runs WHERE superseded_by IS NOT NULL)
 """
 # What no row or binding that is left needs any more. The last binding of a device that is not bound
 # now stays, so that a list to unbind that names it again costs nothing.
 _UNUSED = (
+    FORGET_NAMED,
     f"""
 DELETE FROM former_bindings
  WHERE until < coalesce((SELECT min(id) >> {RUN_SHIFT} FROM stored_rows), until + 1)
@@ -78,6 +81,7 @@ DELETE FROM former_bindings
     """
 DELETE FROM devices WHERE device NOT IN (
        SELECT device FROM stored_bindings UNION SELECT device FROM former_bindings
+        UNION SELECT device FROM scope_devices
         UNION SELECT device FROM stored_rows WHERE device NOT NULL)
 """,
     "DELETE FROM names WHERE device NOT IN (SELECT device FROM devices)",
@@ -249,6 +253,7 @@ def _mark(db: sqlite3.Connection, run: int, now: str) -> None:
     facts.pruned_counts = summary.counts
     facts.pruned_manifests = summary.manifests
     with transaction(db):
+        remember(db, run)
         put_facts(db, "runs", run, facts)
         db.execute("UPDATE runs SET settings = '{}' WHERE run = ?", (run,))
 

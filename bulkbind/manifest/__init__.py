@@ -24,7 +24,7 @@ from bulkbind.manifest.likely_causes import PLACEHOLDER, damage_of, fault_of
 from bulkbind.manifest.opened import ManifestFile
 from bulkbind.manifest.placeholders import placeholders
 from bulkbind.manifest.rules import breaks
-from bulkbind.manifest.text import encoding_of, read_head
+from bulkbind.manifest.text import encoding_of, last_bytes, read_head
 from bulkbind.manifest.workbook import OLD, refuse_old
 from bulkbind.model import Source
 from bulkbind.model.fields import FIELDS
@@ -47,6 +47,7 @@ __all__ = [
     "choice_of",
     "choose",
     "digest",
+    "ends_within_line",
     "format_names",
     "is_manifest_name",
     "open_manifest",
@@ -61,6 +62,7 @@ _IN_EVERY_DIGEST = {
 before there was such a setting keep their digest."""
 _IN_NO_DIGEST = {
     "profile", "profiles", "on_invalid", "min_rows", "rebind", "refresh", "rebind_missing",
+    "max_unbinds",
     "where", "where_not", "user_table", "user_key",  # the digest of the choice tells
 }  # fmt: skip
 
@@ -80,6 +82,19 @@ def open_manifest(
     if choice is None:
         return _read(manifest, settings)
     return choice.of(_read(manifest, choice.settings))
+
+
+def ends_within_line(file: ManifestFile, source: Source) -> bool:
+    """Return whether a file may be cut off within its last row: it does not end with a line end.
+
+    Nothing else shows it where the rest of the row is one, too; False where that would show.
+
+    Raises: ManifestError.
+    """
+    if FORMATS[source.format].shows_cuts:
+        return False
+    ends = tuple(mark.encode(source.encoding) for mark in "\n\r")
+    return not last_bytes(file, max(map(len, ends))).endswith(ends)
 
 
 def choose(files: Sequence[ManifestFile], settings: ManifestSettings) -> None:

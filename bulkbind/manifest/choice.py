@@ -93,7 +93,7 @@ class ChosenRows:
         users: UserTable | None,
     ) -> None:
         self._manifest = manifest
-        self._keeps = settings.keep_left_out
+        self._keeps = settings.keeps_left_out
         self._conditions = conditions
         self._users = users
         self._column = printable(asked_columns(settings)[-1])

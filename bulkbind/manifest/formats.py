@@ -125,12 +125,14 @@ class Format(NamedTuple):
     """Suffixes of other formats, each with whether a text under it is of this one all the same."""
     writes_as: str = ""
     """The format that `writes` writes, if it is another one."""
+    shows_cuts: bool = True
+    """Whether a file that is cut off within a row cannot be read, or has a row that breaks."""
 
 
 FORMATS: dict[str, Format] = {
-    "csv": Format((".csv", ".tsv", ".tab", ".txt"), CsvManifest, write_csv),
+    "csv": Format((".csv", ".tsv", ".tab", ".txt"), CsvManifest, write_csv, shows_cuts=False),
     "xlsx": Format(WORKBOOKS, XlsxManifest, write_csv, claims_binary=is_workbook, writes_as="csv"),
-    "yaml": Format((".yaml", ".yml"), YamlManifest, write_yaml, begins_yaml),
+    "yaml": Format((".yaml", ".yml"), YamlManifest, write_yaml, begins_yaml, shows_cuts=False),
     "jsonl": Format(
         (".jsonl", ".ndjson"),
         JsonLinesManifest,

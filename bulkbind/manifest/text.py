@@ -64,6 +64,17 @@ def read_head(manifest: ManifestFile) -> bytes:
         return file.read(HEAD_BYTES)
 
 
+def last_bytes(manifest: ManifestFile, count: int) -> bytes:
+    """Return the last bytes of a manifest, decompressed. Raises: ManifestError."""
+    with open_bytes(manifest) as file:
+        if isinstance(file, io.BufferedReader) and file.seekable():
+            file.seek(-min(count, file.seek(0, io.SEEK_END)), io.SEEK_CUR)
+        tail = b""
+        while data := file.read(BLOCK):
+            tail = (tail + data)[-count:]
+        return tail
+
+
 class _Inflated(io.RawIOBase):
     """A decompressed gzip file; an implausible compression ratio is refused."""
 

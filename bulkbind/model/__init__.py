@@ -32,12 +32,21 @@ from bulkbind.model.facts import (
     LiveFacts,
     Refreshed,
     RunFacts,
+    Synced,
     TimelinePart,
     WorkerState,
     adjustment_words,
 )
 from bulkbind.model.problem_groups import BrokenRule, Cause, CauseKey, ProblemGroups, cause_of
-from bulkbind.model.results import EXTRA, AttemptRow, Forecast, Plan, ResultRow, RunSummary
+from bulkbind.model.results import (
+    EXTRA,
+    AttemptRow,
+    Forecast,
+    Leavers,
+    Plan,
+    ResultRow,
+    RunSummary,
+)
 from bulkbind.model.rows import (
     CLEANING,
     OWN_COLUMNS,
@@ -78,12 +87,15 @@ from bulkbind.model.statuses import (
 )
 from bulkbind.model.time_spent import Hold, TimeSpent, TimeUse, Waits
 from bulkbind.model.unbindings import (
+    ADOPTED,
+    BEYOND_ROWS,
     GONE,
     NOT_UNBOUND,
     UNBIND_MEANINGS,
     UNBIND_PENDING,
     UNBIND_TRANSITIONS,
     Held,
+    LeaverRow,
     Unbinding,
     UnbindKind,
     UnbindStatus,

@@ -193,6 +193,17 @@ class Chosen(TypedDict):
     """Rows by the first condition that left them out, as one types it."""
 
 
+class Synced(TypedDict):
+    """What a run with `sync` found of its scope."""
+
+    scope: str
+    """The manifest's path, or the name that the operator gives."""
+    bound: int
+    """Devices of the scope that were known as bound."""
+    leave: int
+    """Those of them that nobody names any more."""
+
+
 class Changes(Facts):
     """Differences between a run and the previous one of manifests with the same names.
 
@@ -206,7 +217,7 @@ class Changes(Facts):
     """Id of the previous run."""
     added = Fact(0, words="added")
     """Devices that the previous run did not name."""
-    removed = Fact(0, words="no longer named (they stay bound)")
+    removed = Fact(0, words="no longer named")
     """Devices that this run does not name."""
     renamed = Fact(0, words=f"bound under another {DETAILS} (--rebind sends the new ones)")
     """Devices bound under other optional values than the manifest has now."""
@@ -469,10 +480,14 @@ class RunFacts(Facts):
     """Seconds by which the server's clock is ahead of ours, rounded down; None: not measured."""
     left_out = Fact[Chosen | None](None)
     """Rows of the manifests that were not meant; None: all were."""
+    synced = Fact[Synced | None](None)
+    """None: what the manifests lack was not looked for."""
     takes_any = Fact(False)  # noqa: FBT003  # a default
     """Whether an unbind run unbinds what the users' lists show, also if it is not ours."""
     note = Fact("")
     """What the operator says of the run, such as the number of a change."""
+    adopted = Fact[dict[str, int] | None](None)
+    """Of `adopt`: users whose lists were compared, and devices by what was found; None: no such."""
     adjusted = Fact[Sequence[Adjustment]]((), joins)
     """How operators steered the run while it was sending, in order."""
     workers = Fact[Sequence[WorkerState]]((), partial(joins, most=MOST_WORKERS))

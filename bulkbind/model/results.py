@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from bulkbind.model.facts import RunFacts
 from bulkbind.model.fields import NAME
 from bulkbind.model.statuses import NEEDS_PERSON, RunKind
+from bulkbind.model.unbindings import NOT_UNBOUND
 
 if TYPE_CHECKING:
     from bulkbind.model.facts import Chosen, Example
@@ -46,6 +47,23 @@ class Forecast:
     def seconds(self) -> float | None:
         """Expected duration; None if the rate is unknown."""
         return None if not self.per_s else self.calls / self.per_s
+
+
+@dataclass(frozen=True, slots=True)
+class Leavers:
+    """What a run would unbind, as its scope's manifest names it no more."""
+
+    scope: str
+    bound: int
+    """Devices of the scope that are known as bound."""
+    devices: int
+    """Those of them to be unbound."""
+    most: str
+    """How many may be unbound unless a person agrees: `50`, or `5%` of those known as bound."""
+    is_beyond: bool
+    """Whether they are more than that."""
+    first: tuple[dict[str, str], ...]
+    """`user_id`, `machine_code` of the first of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +106,9 @@ class Plan:
     replaces: tuple[str, int] | None = None
     """The unfinished run that it would replace, and the rows that this would withdraw."""
     kind: RunKind = RunKind.BIND
+
+    leavers: Leavers | None = None
+    """What is to be unbound, as the manifests lack it; None: that is not looked for."""
 
     @property
     def rows(self) -> int:
@@ -189,6 +210,8 @@ class RunSummary:
     """Without secrets."""
     undo: UndoState | None = None
     """None: it was never undone."""
+    leavers: dict[str, int] = field(default_factory=dict)
+    """Devices that leave, as the manifests lack them, by status as shown in a report."""
     attempts: int = 0
     """Over all rows."""
     posted_again_after_bound: int = 0
@@ -222,5 +245,5 @@ class RunSummary:
 
     @property
     def needs_person(self) -> bool:
-        """Whether any row ended in a state that needs a person."""
-        return bool(self.needing)
+        """Whether any row, or any device that leaves, ended in a state that needs a person."""
+        return bool(self.needing) or any(self.leavers.get(status) for status in NOT_UNBOUND)

@@ -368,7 +368,10 @@ IS_OVER = tuple(state for state in RunState if state.about.is_over)
 
 
 RUN_TRANSITIONS: dict[RunState | None, dict[RunState, str]] = {
-    None: {RunState.STAGING: "its manifest is about to be read"},
+    None: {
+        RunState.STAGING: "its manifest is about to be read",
+        RunState.DONE: "it takes over what lists show, and has no rows",
+    },
     RunState.STAGING: {RunState.READY: "the whole manifest is staged"},
     RunState.READY: {RunState.CONFIRMED: "it is wanted"},
     RunState.CONFIRMED: {

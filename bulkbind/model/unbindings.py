@@ -108,6 +108,18 @@ class Held(StrEnum):
     """It was found, and taken over: unbinding it is ours, undoing it is not."""
 
 
+ADOPTED = {
+    "same": "known as it is",
+    "taken_over": "found there by a run before; from now on it may be unbound as ours",
+    "new": "on the server, not known to the ledger; taken over",
+    "other_user": "by the ledger another user's; taken over for this one",
+    "changed": "under another device id, name or OS than known; taken over",
+    "gone": "known as bound, and proven not to be there; not known as bound any more",
+    "not_proven": "known otherwise than the lists show, which prove nothing; left as it was",
+}
+"""What users' lists may say of a device to be taken over, in display order."""
+
+
 @dataclass(slots=True)
 class Unbinding:
     """A binding being unbound."""
@@ -172,6 +184,23 @@ class UndoneRow:
 
     source: int
     line: int
+    user_id: str
+    machine_code: str
+    device_id: str
+    status: str
+    http_status: int | None
+    code: str
+    message: str
+    attempts: int
+    trace_id: str
+    settled_at: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class LeaverRow:
+    """A device that leaves by a run of its scope, as shown in a report."""
+
     user_id: str
     machine_code: str
     device_id: str

@@ -11,6 +11,7 @@ from bulkbind.report.page import write_html
 from bulkbind.report.summary import as_json, as_text, write_summary
 from bulkbind.report.tables import (
     ATTEMPTS,
+    LEAVERS,
     RowFilter,
     parse_filter,
     write_failed,
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import TypeAlias
 
-    from bulkbind.model import AttemptRow, Problem, ResultRow, RunSummary, Source
+    from bulkbind.model import AttemptRow, LeaverRow, Problem, ResultRow, RunSummary, Source
 
     _Write: TypeAlias = "Callable[[Path, RunRows, RunSummary, RowFilter | None], None]"
 
@@ -51,6 +52,9 @@ class RunRows(Protocol):
         At the end the fields that break a rule, divided by blanks.
         """
 
+    def leavers(self) -> Iterator[LeaverRow]:
+        """Yield the devices that leave, as the manifests lack them."""
+
     def attempts(self) -> Iterator[AttemptRow]:
         """Yield the attempts that were not accepted outright, in manifest order."""
 
@@ -70,6 +74,8 @@ class RunRows(Protocol):
 def write_report(run: RunRows, folder: Path) -> tuple[RunSummary, list[Path]]:
     """Write `results.csv`, `failed.csv`, `problems.csv`, `summary.json`, `report.html`, atomically.
 
+    With `sync`, `unbound.csv` as well, with one line per device that leaves.
+
     Returns: The summary, and the files. Raises: LedgerError.
     """
     sources = run.sources()
@@ -79,11 +85,20 @@ def write_report(run: RunRows, folder: Path) -> tuple[RunSummary, list[Path]]:
     failed = write_failed(folder, run.rows(COMES_BACK), sources)
     problems = folder / "problems.csv"
     write_problems(problems, _problems(run, sources))
+    more = _write_leavers(run, summary, folder)
     summary_file = folder / "summary.json"
     write_summary(summary_file, summary)
     page = folder / "report.html"
     write_html(page, run, summary)
-    return summary, [results, *failed, problems, summary_file, page]
+    return summary, [results, *failed, problems, *more, summary_file, page]
+
+
+def _write_leavers(run: RunRows, summary: RunSummary, folder: Path) -> list[Path]:
+    if summary.facts.synced is None:
+        return []
+    path = folder / "unbound.csv"
+    write_table(path, LEAVERS.names, map(LEAVERS.guarded, run.leavers()))
+    return [path]
 
 
 def _problems(run: RunRows, sources: list[Source]) -> Iterator[tuple[str, int, Problem]]:

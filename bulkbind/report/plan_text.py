@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from bulkbind.model import EXTRA, Forecast, Plan, PlanWord, RunKind
+from bulkbind.model import EXTRA, Forecast, Leavers, Plan, PlanWord, RunKind
 from bulkbind.model.wording import counted, verb
 from bulkbind.redaction import Lines, lines
 from bulkbind.report.markdown import code, plain, table
@@ -49,6 +50,7 @@ def plan_json(plan: Plan) -> dict[str, Any]:
         "refused": plan.is_refused,
         "first": plan.first,
         "left_out": plan.left_out,
+        "leavers": None if plan.leavers is None else asdict(plan.leavers),
         "replaces": dict(zip(("run_id", "rows"), plan.replaces, strict=True))
         if plan.replaces
         else None,
@@ -72,6 +74,9 @@ def plan_sentence(plan: Plan) -> str:
     told += [
         f"{n:,} {verb(n, *word.about.said)}" for word in others if (n := plan.counts.get(word))
     ]
+    if (leavers := plan.leavers) and leavers.devices:
+        are = verb(leavers.devices, "is", "are")
+        told.append(f"{leavers.devices:,} that left the manifest {are} to be unbound")
     return f"{'. '.join(told)}."
 
 
@@ -94,6 +99,9 @@ def _markdown(plan: Plan) -> Iterator[str]:
     ]
     if plan.extra is not None:
         counted_words.append((EXTRA[0], plan.extra, EXTRA[1]))
+    if plan.leavers is not None and plan.leavers.devices:
+        sign = PlanWord.UNBIND.about.sign
+        counted_words.append((sign, plan.leavers.devices, plain(_leaves(plan.leavers))))
     yield from table(("", "rows", "what"), (item for item in counted_words if item[1]))
     yield ""
     yield f"Forecast: {plain(_forecast(plan))}"
@@ -124,6 +132,7 @@ def _lines(plan: Plan, *, is_brief: bool) -> Iterator[str]:
         yield f"    {PlanWord.LEFT_OUT.about.sign} {count:>7,}  {condition}"
     if plan.extra is not None:
         yield f"  {EXTRA[0]} {plan.extra:>9,}  {EXTRA[1]}"
+    yield from _leavers(plan.leavers)
     if n := plan.not_proven:
         ones = f"{counted(n, 'known ones')} {verb(n, 'is', 'are')}"
         yield f"  ({ones} on no list, but nothing proves {verb(n, 'it', 'them')} gone)"
@@ -137,6 +146,30 @@ def _lines(plan: Plan, *, is_brief: bool) -> Iterator[str]:
         yield (
             "  (the ledger does not know all that the server has: these are sent, and found bound)"
         )
+
+
+def _leavers(leavers: Leavers | None) -> Iterator[str]:
+    if leavers is None:
+        return
+    if not leavers.devices:
+        bound = counted(leavers.bound, "devices")
+        yield f"  of the {bound} bound in the scope {leavers.scope}, none has left the manifest"
+        return
+    sign = PlanWord.UNBIND.about.sign
+    yield f"  {sign} {leavers.devices:>9,}  {_leaves(leavers)}"
+    for item in leavers.first[:MOST_MOVED]:
+        yield f"    {sign} {item['machine_code']} of user {item['user_id']}"
+    if (more := leavers.devices - MOST_MOVED) > 0:
+        yield f"    … and {more:,} more (plan --json has them)"
+    if leavers.is_beyond:
+        yield (
+            f"  that is more than {leavers.most} (--max-unbinds): run stops with 3 unless a person "
+            "types the number"
+        )
+
+
+def _leaves(leavers: Leavers) -> str:
+    return f"to unbind: of {leavers.bound:,} bound in the scope {leavers.scope}, left the manifest"
 
 
 def _unfinished(plan: Plan) -> Iterator[str]:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from bulkbind.model import Changes, Refreshed, RunFacts, UndoSummary
+    from bulkbind.model import Refreshed, RunFacts, UndoSummary
 
 MOST_REASONS_SHOWN = 8
 OF_EXAMPLE = ("machine_code", "user_id")
@@ -59,6 +59,8 @@ def facts_json(summary: RunSummary | UndoSummary) -> dict[str, Any]:
     more.pop("is_cut_off", None)  # the state says it
     if more.get("undo", more) is None:
         del more["undo"]
+    if summary.facts.synced is None:
+        more.pop("leavers", None)
     return summary.facts.shown() | more
 
 
@@ -90,7 +92,17 @@ def sentence(summary: RunSummary) -> str:
     told += [f"{counts[s]:,} {_said(s, counts[s])}" for s in others if counts.get(s)]
     if left := counts.get(PENDING):
         told.append(f"{left:,} {_said(IS_PENDING[0], left)}")
+    if summary.leavers:
+        told.append(_left(summary.leavers))
     return f"{'. '.join(told)}."
+
+
+def _left(leavers: dict[str, int]) -> str:
+    """Return what became of devices that leave: `50 of 52 that left the manifest are unbound`."""
+    total = sum(leavers.values())
+    gone = sum(leavers.get(status, 0) for status in GONE)
+    of_all = f"{gone:,}" if gone == total else f"{gone:,} of {total:,}"
+    return f"{of_all} that left the manifest {verb(gone, 'is', 'are')} unbound"
 
 
 def tone(summary: RunSummary) -> str:
@@ -128,7 +140,8 @@ def as_text(
     if summary.cleaned:
         told.append(f"cleaned: names of {counted(summary.cleaned, 'rows')}, each in `detail`")
     told += asked_text(summary.facts)
-    told += _changes(summary.facts.changes)
+    told += scope_text(summary)
+    told += _changes(summary.facts)
     told += _refreshed(summary.facts.refreshed)
     told += _pace(summary)
     if undo := summary.undo:
@@ -191,9 +204,22 @@ def asked_text(facts: RunFacts) -> list[str]:
     return told
 
 
-def _changes(changes: Changes) -> list[str]:
+def scope_text(summary: RunSummary) -> list[str]:
+    """Return what was found of the scope, and what became of what left it."""
+    if (synced := summary.facts.synced) is None:
+        return []
+    ended = ", ".join(f"{count:,} {status}" for status, count in summary.leavers.items())
+    bound = counted(synced["bound"], "devices")
+    return [f"scope {synced['scope']}: {bound} known as bound; left: {ended or 'none'}"]
+
+
+def _changes(facts: RunFacts) -> list[str]:
+    changes = facts.changes
     parts = [f"{counted(count, 'devices')} {words}" for count, words in changes.counted()]
-    return [f"since run {changes.since}: " + ", ".join(parts)] if parts else []
+    if not parts:
+        return []
+    stays = "; what is not named stays bound" if changes.removed and not facts.synced else ""
+    return [f"since run {changes.since}: {', '.join(parts)}{stays}"]
 
 
 def _refreshed(found: Refreshed | None) -> list[str]:

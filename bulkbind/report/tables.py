@@ -10,13 +10,22 @@ from dataclasses import dataclass, fields
 from itertools import islice
 from operator import attrgetter
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO, TypeAlias
 
 from bulkbind.errors import UsageError, did_you_mean
 from bulkbind.files import KEPT_BYTES, fitting_name, replacing
 from bulkbind.manifest import FORMATS, PACKED
 from bulkbind.manifest.formulas import is_harmless, is_plain, safe, safe_call, safe_value
-from bulkbind.model import MEANINGS, OWN_COLUMNS, AttemptRow, Problem, ResultRow, Source, UndoneRow
+from bulkbind.model import (
+    MEANINGS,
+    OWN_COLUMNS,
+    AttemptRow,
+    LeaverRow,
+    Problem,
+    ResultRow,
+    Source,
+    UndoneRow,
+)
 from bulkbind.model.fields import FIELDS, OPTIONAL
 from bulkbind.model.results import NO_COLUMN
 from bulkbind.model.wording import reason
@@ -29,16 +38,19 @@ if TYPE_CHECKING:
     from bulkbind.report import RunRows
 
 
+Rows: TypeAlias = ResultRow | AttemptRow | UndoneRow | LeaverRow
+
+
 class Columns:
     """The columns of a table of rows, which follow from the attributes of their class.
 
     The rows' `source`, an index, is shown as the name of the manifest.
     """
 
-    def __init__(self, kind: type[ResultRow | AttemptRow | UndoneRow]) -> None:
+    def __init__(self, kind: type[Rows]) -> None:
         shown = [each for each in fields(kind) if each.metadata != NO_COLUMN]
         attributes = [each.name for each in shown]
-        assert attributes[0] == "source"
+        self._has_source = attributes[0] == "source"
         self._values = attrgetter(*attributes)
         self._spread = attributes.index("optional") if "optional" in attributes else None
         names: list[str] = []
@@ -47,23 +59,25 @@ class Columns:
         self.names = tuple(names)
         self._fields = tuple(name for name in FIELDS if name in names)
         texts = [each.name for each in shown if each.type in ("str", str)]
-        self._free = ("source", *(name for name in texts if name not in FIELDS))
+        self._free = tuple(name for name in texts if name not in FIELDS)
+        if self._has_source:
+            self._free = ("source", *self._free)
 
-    def values(self, row: ResultRow | AttemptRow | UndoneRow) -> list[Any]:
+    def values(self, row: Rows) -> list[Any]:
         """Return a row's unguarded values, the source as an index."""
         values = list(self._values(row))
         if (at := self._spread) is not None:
             values[at : at + 1] = values[at]
         return values
 
-    def plain(self, row: ResultRow | AttemptRow | UndoneRow, sources: Sequence[Source]) -> Cells:
+    def plain(self, row: Rows, sources: Sequence[Source]) -> Cells:
         """Return the same by column, for forms in which no cell becomes a formula."""
-        source, *values = self.values(row)
-        return dict(zip(self.names, (sources[source].name, *values), strict=True))
+        values = self.values(row)
+        if self._has_source:
+            values[0] = sources[values[0]].name
+        return dict(zip(self.names, values, strict=True))
 
-    def guarded(
-        self, row: ResultRow | AttemptRow | UndoneRow, sources: Sequence[Source]
-    ) -> Iterable[object]:
+    def guarded(self, row: Rows, sources: Sequence[Source] = ()) -> Iterable[object]:
         """Return a row's cells for CSV."""
         return self.guard(self.plain(row, sources))
 
@@ -82,6 +96,7 @@ class Columns:
 Cells = dict[str, Any]
 """The values of a row by column, in their order."""
 RESULTS, ATTEMPTS, UNDONE = Columns(ResultRow), Columns(AttemptRow), Columns(UndoneRow)
+LEAVERS = Columns(LeaverRow)
 PROBLEM_COLUMNS = ("source", "line", *(each.name for each in fields(Problem)))
 
 

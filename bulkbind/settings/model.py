@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
 ALL_PERCENT = 100
+LONGEST_SCOPE = 200
+"""Characters of the name of a scope."""
 LONGEST_S = 36_500 * UNITS_S["day"]
 """Of a duration: what is longer is no date any more."""
 MOST_PER_S = 1_000_000
@@ -90,6 +92,24 @@ def checked_failures(value: str) -> str:
     if match[2] and float(match[1]) >= ALL_PERCENT:
         raise ValueError("a share of failures is less than 100%")
     return f"{match[1]}{match[2]}"
+
+
+def checked_unbinds(value: str) -> str:
+    """Return a number (`50`) or share (`5%`) of devices to unbind, stripped. Raises: ValueError."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(%?)", value.strip(), re.ASCII)
+    if match is None or (not match[2] and "." in match[1]):
+        raise ValueError("a number of devices is written 50, or 5% of those bound in the scope")
+    if match[2] and float(match[1]) > ALL_PERCENT:
+        raise ValueError("a share of devices is at most 100%")
+    return f"{match[1]}{match[2]}"
+
+
+def checked_scope(value: str) -> str:
+    """Return the name of a scope, stripped. Raises: ValueError if it is empty or not printable."""
+    name = value.strip()
+    if not name or not name.isprintable() or len(name) > LONGEST_SCOPE:
+        raise ValueError(f"a scope's name has 1 to {LONGEST_SCOPE} printable characters")
+    return name
 
 
 def parse_share(value: object) -> float:
@@ -320,6 +340,8 @@ Workers = Annotated[
 ]
 Cluster = Annotated[str, AfterValidator(checked_cluster), Shown("ADDRESS")]
 Failures = Annotated[str, AfterValidator(checked_failures), Shown("N|N%")]
+Unbinds = Annotated[str, AfterValidator(checked_unbinds), Shown("N|N%")]
+Scope = Annotated[str, AfterValidator(checked_scope), Shown("NAME")]
 File = Annotated[Path, Shown("FILE")]
 AddressFile = Annotated[Path, BeforeValidator(_no_address)]
 Command = Annotated[str, Program("COMMAND")]
@@ -745,6 +767,37 @@ class ManifestSettings(Reading):
         "bound",
         default=False,
     )
+
+    sync: bool = Group.STAGING.option(
+        "the manifest is the whole truth of its scope; what runs of it bound and it lacks is "
+        "unbound, after the binds",
+        default=False,
+    )
+    sync_name: Scope | None = Group.STAGING.option(
+        "the scope; runs of the same name are of one", none="the manifest's absolute path"
+    )
+    max_unbinds: Unbinds = Group.STAGING.option(
+        "so many --sync unbinds unasked; more stop with 3, unless a person agrees; in percent of "
+        "the scope's bound devices",
+        "5%",
+    )
+
+    def may_unbind(self, devices: int, bound: int) -> bool:
+        """Return whether so many of a scope's bound devices may be unbound, and nobody be asked."""
+        if not self.max_unbinds.endswith("%"):
+            return devices <= int(self.max_unbinds)
+        share = Decimal(self.max_unbinds.removesuffix("%"))
+        return devices * ALL_PERCENT <= share * bound
+
+    @property
+    def refuses_invalid(self) -> bool:
+        """Whether nothing is sent where rows break a rule: to a scope, they may be any device."""
+        return self.on_invalid == "abort" or self.sync
+
+    @property
+    def keeps_left_out(self) -> bool:
+        """Whether rows that conditions leave out are kept: for a scope, they are there."""
+        return self.keep_left_out or self.sync
 
     @property
     def reads_lists(self) -> bool:

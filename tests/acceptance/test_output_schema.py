@@ -56,6 +56,8 @@ def _outputs(home, url):
         change = ("--rate", "none", "--max-failures", "none", "--deadline", "5m")
         yield "adjust", printed("adjust", "adjust", *change, "--why", "for a test")[1]
         sending.communicate(timeout=60)
+    adopted = called("adopt", "--user-id", "user_1", *common, home=home)
+    yield "adopt", json.loads(adopted.stdout)
     verified = called("verify", summary["run_id"], *common, home=home)
     yield "verify", json.loads(verified.stdout)
     many = str(summary["counts"]["bound"])

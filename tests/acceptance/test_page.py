@@ -102,6 +102,9 @@ class Rows(ShownRows):
     def user_count(self):
         return 9
 
+    def leavers(self):
+        return iter(())
+
     def attempts(self):
         return iter(())
 

@@ -1,11 +1,9 @@
-"""Undo, `unbind` or `run --move`, killed again and again.
+"""What unbinds, killed again and again: `python -m tests.campaigns.unbind_campaign undo`.
 
-`python -m tests.campaigns.unbind_campaign undo`, or `leave` (`unbind` of a list), or `move`.
-
-The server's lists are up to three seconds old; it limits unbinds and resets their connections. The
-command is killed with SIGKILL at random moments and started again until enough kills have struck;
-then report, ledger, and the sandbox's bindings and journal are compared. Exit code 1 if a figure
-that should be 0 is not.
+That is `undo`, `run --move`, `unbind` of a list, or `run --sync`. The server's lists are up to
+three seconds old; it limits unbinds and resets their connections. The command is killed with
+SIGKILL at random moments and started again until enough kills have struck; then report, ledger, and
+the sandbox's bindings and journal are compared. Exit code 1 if a figure that should be 0 is not.
 """
 
 from __future__ import annotations
@@ -24,7 +22,7 @@ from collections import Counter
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from tests.benchmarks.bench import say, write_json
 from tests.support.manifests import write_csv
@@ -182,7 +180,10 @@ def _sleep(seconds: float) -> None:
     time.sleep(seconds)  # noqa: TID251  # polling another process
 
 
-def _row(number: int, user: str) -> tuple[str, str, str, str]:
+Row: TypeAlias = tuple[str, str, str, str]
+
+
+def _row(number: int, user: str) -> Row:
     return f"SN{number:05d}", f"{user}_{number % 100_000 // DEVICES_OF_A_USER}", "", ""
 
 
@@ -199,18 +200,10 @@ def run_campaign(home: Path, kind: str, *, kills: int, seed: int) -> Figures:
         common = ("--endpoint", url, "--config", "config.yaml")
         for name, some in (("others", others), ("ours", ours)):
             manifest = write_csv(home / f"{name}.csv", some)
-            bulkbind("run", manifest, *common, "--out", name, home=home, check=0, timeout=500)
+            where = ("--sync-name", "fleet", "--out", name)
+            bulkbind("run", manifest, *common, *where, home=home, check=0, timeout=500)
         campaign = Campaign(home, url, kills=kills, seed=seed)
-        if kind == "undo":
-            run_id = json.loads((home / "ours/summary.json").read_text())["run_id"]
-            # What an earlier life has begun is gone on with, and asks no more.
-            command = ["undo", run_id, "--yes-unbind", str(len(ours))]
-        elif kind == "leave":
-            leavers = write_csv(home / "leavers.csv", ours)
-            command = ["unbind", str(leavers), "--yes-unbind", str(len(ours))]
-        else:
-            moved = [(row[0], row[1].replace("old", "new"), "", "") for row in ours]
-            command = ["run", str(write_csv(home / "moved.csv", moved)), "--move", "--yes"]
+        command = _command(home, kind, others, ours)
         code = campaign.go([*command, *common, "--out", "report"], len(ours))
         records = sandbox_bindings(url)
         server = {(item["userId"], item["machineCode"]): item["deviceId"] for item in records}
@@ -221,10 +214,31 @@ def run_campaign(home: Path, kind: str, *, kills: int, seed: int) -> Figures:
     )
 
 
+def _command(home: Path, kind: str, others: Sequence[Row], ours: Sequence[Row]) -> list[str]:
+    """Return the command that unbinds *ours* and leaves *others* alone.
+
+    What an earlier life has begun is gone on with, and asks no more.
+    """
+    match kind:
+        case "undo":
+            run_id = json.loads((home / "ours/summary.json").read_text())["run_id"]
+            return ["undo", run_id, "--yes-unbind", str(len(ours))]
+        case "leave":
+            return ["unbind", str(home / "ours.csv"), "--yes-unbind", str(len(ours))]
+        case "sync":
+            added = [_row(number, "new") for number in range(90_000, 90_000 + len(others))]
+            fleet = write_csv(home / "fleet.csv", [*others, *added])
+            scope = ("--sync", "--sync-name", "fleet", "--max-unbinds", str(len(ours)))
+            return ["run", str(fleet), *scope, "--yes"]
+        case _:
+            moved = [(row[0], row[1].replace("old", "new"), "", "") for row in ours]
+            return ["run", str(write_csv(home / "moved.csv", moved)), "--move", "--yes"]
+
+
 def _reckon(
     campaign: Campaign,
     kind: str,
-    ours: Sequence[tuple[str, str, str, str]],
+    ours: Sequence[Row],
     *,
     code: int,
     server: dict[tuple[str, str], str],
@@ -248,7 +262,7 @@ def _reckon(
         report = read_results(home / "report")
         gone = "SELECT device_id FROM unbindings WHERE status IN ('unbound', 'already_gone')"
         freed = [{"device_id": found} for (found,) in select(campaign.ledger, gone)]
-        bound = [row for row in report if row["status"] in ("bound", "already_bound")]
+        bound = [row for row in report if row["status"] in ("bound", "already_bound", "skipped")]
     owners = Counter(machine_code for _, machine_code in server)
     known = {
         (user, machine_code): device_id
@@ -289,8 +303,8 @@ def _reckon(
 
 def main() -> None:
     """Run a campaign and print its figures."""
-    parser = argparse.ArgumentParser(description="Kill a command that unbinds again and again.")
-    parser.add_argument("kind", choices=("undo", "leave", "move"))
+    parser = argparse.ArgumentParser(description="Kill what unbinds again and again.")
+    parser.add_argument("kind", choices=("undo", "leave", "move", "sync"))
     parser.add_argument("--kills", type=int, default=100, help="that must strike  [default: 100]")
     parser.add_argument("--seed", type=int, default=5)
     parser.add_argument("--keep", type=Path, metavar="DIR", help="a new folder for all evidence")

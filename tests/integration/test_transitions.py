@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from bulkbind.errors import LedgerError
 from bulkbind.ledger import (
+    adopting,
     duplicates,
     leaving,
     repeating,
@@ -25,6 +26,7 @@ from bulkbind.model import (
     UNBIND_TRANSITIONS,
     Claim,
     Outcome,
+    Record,
     RunFacts,
     RunKind,
     RunState,
@@ -188,6 +190,15 @@ def leave_out(life):
     assert life.do(runs.counts, run) == {"staged": 1, "left_out": 1}
 
 
+def take_over(life):
+    """What a list shows is taken over by a run without rows, which is done from the beginning."""
+    run = life.do(adopting.begin, values("adopted"))
+    record = Record("T1", "1842", "2026-11-27T10:00:00.000Z")
+    life.do(adopting.take_over, NOW, run, [("u", record)], [("u", "gone")])
+    life.do(adopting.end, NOW, run, None, RunFacts())
+    assert life.do(transitions.known, "u") == {"T1": "1842"}
+
+
 def undo(life):
     """Runs are undone in every state; an undo stops, resumes, ends, and is begun again."""
     undone = life.confirmed("undone", *[("u", f"U{n}") for n in range(12)])
@@ -263,7 +274,7 @@ def leave(life):
 
 def test_the_ledger_makes_every_transition_of_its_tables_and_no_other(tmp_path, state_guard):
     """What the verbs do in the lives of runs is what the tables say, to the letter."""
-    for story in (send_and_go_on, withdraw, know, judge, leave_out, leave, undo):
+    for story in (send_and_go_on, withdraw, know, judge, leave_out, leave, take_over, undo):
         with closing(connect(tmp_path / f"{story.__name__}.db", ENDPOINT)) as db:
             story(Life(db))
 

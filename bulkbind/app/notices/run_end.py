@@ -15,6 +15,7 @@ from bulkbind.report.summary import (
     asked_text,
     files_text,
     reason_lines,
+    scope_text,
     sentence,
     time_text,
 )
@@ -87,6 +88,7 @@ def of_run(result: RunResult, here: Here = _NOWHERE) -> Ending:
     about, changes = ", ".join(summary.manifests), summary.facts.changes
     told = [_head(here, about, _what(summary), result.exit_code), sentence(summary)]
     told += asked_text(summary.facts)
+    told += scope_text(summary)
     told += _new(changes)
     told += reason_lines(summary, MOST_REASONS)
     told += _went_well(here)
@@ -101,7 +103,9 @@ def of_run(result: RunResult, here: Here = _NOWHERE) -> Ending:
         about=about,
         text=lines(told),
         summary=as_json(summary) | {"exit_code": result.exit_code},
-        is_change=summary.state is not RunState.DONE or _is_change(changes),
+        is_change=summary.state is not RunState.DONE
+        or bool(summary.leavers)
+        or _is_change(changes),
         counts=summary.counts,
         facts=summary.facts,
     )

@@ -49,6 +49,10 @@ class Listener:
         """Return whether to carry out an undo, which must be asked for with its number."""
         return False
 
+    def confirm_leavers(self, plan: Plan) -> bool:  # noqa: ARG002  # as above
+        """Return whether a person agrees to a plan that unbinds more than may be unasked."""
+        return False
+
     def confirm_unbind(self, plan: Plan) -> bool:  # noqa: ARG002  # as above
         """Return whether to unbind what a plan says, which must be asked for with its number."""
         return False

@@ -13,9 +13,10 @@ from bulkbind.engine.readback import Lists
 from bulkbind.engine.retry import jitter
 from bulkbind.engine.stop import DrainedError, first_of
 from bulkbind.errors import InterruptedRunError, UnreadableListError
+from bulkbind.model import Refused
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     from bulkbind.app.session.session import Session
     from bulkbind.engine.proof import Look
@@ -34,6 +35,10 @@ class Known(Protocol):
         """Return a device on a user's list that is known as another user's, if there is one."""
 
 
+MOST_REFUSED_FIRST = 3
+"""Refused lists before any could be read that show a wrong set-up."""
+OnUnread: TypeAlias = "Callable[[str, str], None]"
+"""Receives a user, and in words why the list was refused."""
 Compare: TypeAlias = "Callable[[str, dict[str, Record], Sequence[Look]], bool]"
 """Compares a user's list with the ledger, given what its lists so far show, the last one last.
 
@@ -47,11 +52,14 @@ async def compare_lists(
     users: Iterable[str],
     asked: Callable[[str, Collection[str]], Collection[str]],
     compare: Compare,
+    *,
+    on_unread: OnUnread | None = None,
 ) -> None:
     """Compare the lists of users, in any order, with what the ledger knows of them.
 
     A list that differs is read again `readback_settle` later, since one alone proves nothing.
     *asked*: returns the machine codes of a user to compare, given those that its list shows.
+    *on_unread*: as in `read_lists`.
 
     Raises: as `read_lists`.
     """
@@ -67,7 +75,7 @@ async def compare_lists(
             assert len(looks) < READS, "nobody waits for a third list"
             differing[user] = looks
 
-    await read_lists(session, users, on_list)
+    await read_lists(session, users, on_list, on_unread=on_unread)
     if not differing:
         return
     since = max(looks[0].at for looks in differing.values()) - session.clock.monotonic()
@@ -76,48 +84,89 @@ async def compare_lists(
         await session.stop.sleep(session.clock, jitter(max(0.0, wait_s)))
     if session.stop.reason is not None:
         raise _stopped(session)
-    await read_lists(session, list(differing), on_list)
+    await read_lists(session, list(differing), on_list, on_unread=on_unread)
 
 
 async def read_lists(
     session: Session,
     users: Iterable[str],
     on_list: Callable[[str, Listing, float], None],
+    *,
+    on_unread: OnUnread | None = None,
 ) -> None:
     """Read users' lists, concurrently and at the gateway's pace.
 
-    The first one is read alone to prove the set-up. *on_list*: called with each, in any order, and
-    with the monotonic moment at which it was requested.
+    The first one is read alone to prove the set-up.
 
-    Raises: UnreadableListError at the first that cannot be read, InterruptedRunError, UsageError.
+    Args:
+        session: The command's.
+        users: Whose lists.
+        on_list: Called with each, in any order, and with the monotonic moment of its request.
+        on_unread: Called with what was answered where a list was refused, for which the others are
+            read all the same, once one could be; None: the first refusal ends it.
+
+    Raises: UnreadableListError if a list cannot be read, InterruptedRunError, UsageError.
     """
-    send = session.settings.send
     pacer = new_pacer(session)
-    waiting = iter(users)
     async with paced(session, client_of(session), pacer) as api:
+        send = session.settings.send
         lists = Lists(api, session.stop, retries_of(session, pacer), send)
-
-        async def worker(most: int | None = None) -> None:
-            for done, user in enumerate(waiting, start=1):
-                asked_at = session.clock.monotonic()
-                with session.stop.cutting_short():  # a list that is only read is not waited for
-                    listing = await lists.read(user, UNREACHABLE_AT_START)
-                if listing.records is None:
-                    raise _unreadable(user, listing, session)
-                on_list(user, listing, asked_at)
-                if done == most:
-                    return
-
+        reading = _Reading(session, lists, iter(users), on_list, on_unread)
         try:
-            await worker(1)
+            await reading.go_on(until_read=True)
             async with asyncio.TaskGroup() as tasks:
                 for number in range(send.concurrency):
-                    tasks.create_task(worker(), name=f"lists {number}")
+                    tasks.create_task(reading.go_on(), name=f"lists {number}")
         except BaseExceptionGroup as group:
             error = first_of(group)
             raise _stopped(session) if isinstance(error, DrainedError) else error from None
         except DrainedError:
             raise _stopped(session) from None
+
+
+class _Reading:
+    """The users whose lists are left to read, shared by all who read them."""
+
+    def __init__(
+        self,
+        session: Session,
+        lists: Lists,
+        users: Iterator[str],
+        on_list: Callable[[str, Listing, float], None],
+        on_unread: OnUnread | None,
+    ) -> None:
+        self._session = session
+        self._lists = lists
+        self._users = users
+        self._on_list = on_list
+        self._on_unread = on_unread
+        self._is_proven = False
+        self._refused: list[tuple[str, Listing]] = []
+
+    async def go_on(self, *, until_read: bool = False) -> None:
+        """Read lists until none is left; *until_read*: until one could be."""
+        for user in self._users:
+            asked_at = self._session.clock.monotonic()
+            with self._session.stop.cutting_short():  # a list that is only read is not waited for
+                listing = await self._lists.read(user, UNREACHABLE_AT_START)
+            if listing.records is None:
+                self._unread(user, listing)
+                continue
+            self._is_proven = True
+            self._on_list(user, listing, asked_at)
+            if until_read:
+                return
+        if self._refused and not self._is_proven:
+            raise _unreadable(*self._refused[0], self._session)
+
+    def _unread(self, user: str, listing: Listing) -> None:
+        """Note a list that could not be read. Raises: UnreadableListError if that ends it."""
+        if self._on_unread is None or not isinstance(listing.attempt.verdict, Refused):
+            raise _unreadable(user, listing, self._session)
+        self._on_unread(user, _words(listing.attempt))
+        self._refused.append((user, listing))
+        if not self._is_proven and len(self._refused) == MOST_REFUSED_FIRST:
+            raise _unreadable(*self._refused[0], self._session)
 
 
 def _unreadable(user: str, listing: Listing, session: Session) -> UnreadableListError:

@@ -29,6 +29,7 @@ from bulkbind.clock import iso
 from bulkbind.engine import Breaker, Parts, Pipeline, StopSignal, Unbinder, draining
 from bulkbind.errors import ExitCode, LedgerError
 from bulkbind.ledger import ledger_of, places_of
+from bulkbind.ledger.store import span
 from bulkbind.logs import bound, logger
 from bulkbind.model import LimitFound, LiveFacts, RunFacts, RunKind, RunState, UnbindKind
 
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from bulkbind.clock import Clock
     from bulkbind.koodrive import KooDrive
     from bulkbind.ledger import Ledger
-    from bulkbind.model import Ended, RunSummary, Status, WorkerState
+    from bulkbind.model import Ended, RunSummary, Status, Unbinding, WorkerState
     from bulkbind.pacing import Pacer
     from bulkbind.settings.model import FailOn, SendSettings
 
@@ -70,9 +71,7 @@ async def send(  # noqa: PLR0915
     Raises: LedgerError, UsageError (no credentials).
     """
     settings, clock, stop = session.settings, session.clock, session.stop
-    staged, doubtful = await ledger.unsettled(run)
-    moves = 0 if first else await ledger.unbindings.count_left(run, UnbindKind.MOVE)
-    rows = (staged if first is None else min(first, staged)) + doubtful + moves
+    rows = await _left(ledger, run, first)
     pacer = await pacer_of(session, ledger, is_idle=not rows)
     ledger.count_time(pacer.time)
     client = await known_client(session, ledger)
@@ -116,7 +115,7 @@ async def send(  # noqa: PLR0915
     ledger.on_settled, ledger.on_doubted = on_settled, on_doubted
     parts = Parts(api, ledger, pacer, stop, clock)
     sender: Sender = (
-        _Sender(session, ledger, parts, run, breaker)
+        _Sender(session, ledger, parts, run, breaker, on_left=progress.unbound)
         if binds
         else Leaving(session, ledger, parts, run, on_settled)
     )
@@ -168,6 +167,15 @@ async def send(  # noqa: PLR0915
                 return facts
 
             await asyncio.shield(_finish(ledger, run, run_id, stop, measured))
+
+
+async def _left(ledger: Ledger, run: int, first: int | None) -> int:
+    """Return how many rows, and devices that leave, are left to settle. *first*: as in `run`."""
+    staged, doubtful = await ledger.unsettled(run)
+    if first is not None:
+        return min(first, staged) + doubtful
+    kinds = (UnbindKind.MOVE, UnbindKind.LEAVE)
+    return staged + doubtful + sum([await ledger.unbindings.count_left(run, k) for k in kinds])
 
 
 TELL_EVERY_S = 1.0
@@ -256,11 +264,20 @@ class Sender(Protocol):
 
 
 class _Sender:
-    """Sends a run that binds: first the staged rows, then, in groups, the moved ones."""
+    """Sends a run that binds: the staged rows, then the moved ones, then unbinds what leaves."""
 
     def __init__(
-        self, session: Session, ledger: Ledger, parts: Parts, run: int, breaker: Breaker
+        self,
+        session: Session,
+        ledger: Ledger,
+        parts: Parts,
+        run: int,
+        breaker: Breaker,
+        *,
+        on_left: Callable[[Sequence[Unbinding]], None],
     ) -> None:
+        """*on_left*: called with devices that left, once durable."""
+        self._on_left = on_left
         self._breaker = breaker
         self._session = session
         self._ledger = ledger
@@ -282,36 +299,55 @@ class _Sender:
             self._pipeline.widen(concurrency)
 
     async def send(self, first: int | None) -> None:
-        """*first*: as in `run`; a pilot moves nothing."""
-        settings, stop = self._session.settings, self._session.stop
-        unbindings = self._ledger.unbindings
-        mover = Unbinder(
-            self._parts,
-            unbindings,
-            retries_of(self._session, self._parts.gate),
-            settings.send,
-            settings.doubt,
-            on_settled=lambda _items: None,
-        )
+        """*first*: as in `run`; a pilot moves nothing, and nothing leaves."""
+        mover = self._unbinder(lambda _items: None)
         await mover.find_out(self._run)
         await self._send_staged(first)
-        if first is not None:
-            self.lists += mover.lists
+        if first is None:
+            await self._move(mover)
+            await self._let_leave()
+        self.lists += mover.lists
+
+    async def _let_leave(self) -> None:
+        """Unbind what leaves once every bind is known to be durable, unless they have stopped."""
+        await self._ledger.flushed()
+        count_left = self._ledger.unbindings.count_left
+        if self._session.stop.is_set or not await count_left(self._run, UnbindKind.LEAVE):
             return
+        leaver = self._unbinder(self._on_left)
+        await self._unbind(leaver, UnbindKind.LEAVE, span(self._run)[1])
+        self.lists += leaver.lists
+
+    async def _move(self, mover: Unbinder) -> None:
+        unbindings, stop = self._ledger.unbindings, self._session.stop
         while not stop.is_set:
             # In groups, so that no device is long without a user.
             last = await unbindings.next_rows(self._run, UnbindKind.MOVE, MOVED_AT_ONCE)
             if last is None:
                 break
-            await draining(
-                mover.run(self._run, UnbindKind.MOVE, last),
-                self._session.clock,
-                stop,
-                grace_s=settings.send.grace,
-            )
+            await self._unbind(mover, UnbindKind.MOVE, last)
             if not stop.is_set:
                 await self._send_staged(None)
-        self.lists += mover.lists
+
+    def _unbinder(self, on_settled: Callable[[Sequence[Unbinding]], None]) -> Unbinder:
+        settings = self._session.settings
+        return Unbinder(
+            self._parts,
+            self._ledger.unbindings,
+            retries_of(self._session, self._parts.gate),
+            settings.send,
+            settings.doubt,
+            on_settled=on_settled,
+        )
+
+    async def _unbind(self, unbinder: Unbinder, kind: UnbindKind, last: int) -> None:
+        session = self._session
+        await draining(
+            unbinder.run(self._run, kind, last),
+            session.clock,
+            session.stop,
+            grace_s=session.settings.send.grace,
+        )
 
     async def _send_staged(self, first: int | None) -> None:
         settings = self._session.settings
@@ -401,4 +437,5 @@ def _needs_person(summary: RunSummary, fail_on: FailOn) -> bool:
     """Return whether a finished run has rows that *fail_on* makes an error."""
     if fail_on == "none" or not summary.needs_person:
         return False
-    return fail_on == "any" or summary.facts.changes.newly_failed != 0
+    is_left = not summary.needing  # of what left the manifest, which no earlier run can tell
+    return fail_on == "any" or is_left or summary.facts.changes.newly_failed != 0

@@ -17,7 +17,7 @@ from bulkbind.clock import Clock, iso
 from bulkbind.engine.paced import Paced
 from bulkbind.engine.retry import Retries
 from bulkbind.engine.stop import DrainedError
-from bulkbind.errors import InterruptedRunError, LedgerBusyError
+from bulkbind.errors import InterruptedRunError, LedgerBusyError, UsageError
 from bulkbind.koodrive import KooDrive, authorizer, proxy_for, tls_of
 from bulkbind.ledger import Ledger, ledger_of
 from bulkbind.model import RunFacts
@@ -66,12 +66,23 @@ class Session:
     """As `auth`; None also where the endpoint has none."""
     note: str = ""
     """What the operator says of the run."""
+    scope: str | None = None
+    """Of which devices the manifests may be the whole truth; None: of none."""
     leave: Leave | None = None
     """What a run that unbinds may unbind; None: the run binds."""
     is_inbox: bool = False
     """Whether its manifests are whatever came into a folder."""
     pulse: Pulse = field(default_factory=Pulse)
     """Beaten by all progress, so that a stall is noticed."""
+
+
+def refuse_without_lists(settings: Settings) -> None:
+    """Raises: UsageError if lists are not read, without which nothing is unbound."""
+    if not settings.doubt.readback:
+        raise UsageError(
+            "the users' lists are read before anything is unbound, and `readback` is off",
+            hint="switch it on; without lists nobody can tell whose binding it is",
+        )
 
 
 def nothing_sent(reason: StopReason) -> InterruptedRunError:

@@ -96,16 +96,14 @@ def command(
     """Bind every device of the manifests to its user; every row gets a result.
 
     MANIFEST is a file (CSV, XLSX, YAML, JSON Lines, JSON, each also as .gz), a folder, a pattern in
-    quotes, or - for standard input; several make one run. All of it is checked before anything is
-    sent. What the ledger knows as bound is not sent again; what an earlier run of the same manifest
-    left is taken up first. On a terminal it asks first. Credentials come from BULKBIND_TOKEN, or as
-    `bulkbind help credentials` says; `bulkbind doctor` checks them.
+    quotes, or - for standard input; several make one run. All is checked before anything is sent.
+    What is known as bound is not sent again; what an earlier run left is. Who may:
+    `bulkbind help credentials`.
 
     \b
     Examples:
       bulkbind run fleet.csv --endpoint https://intl.myhuaweicloud-koodrive.com
-      bulkbind run fleet.csv --rehearse --limit 60/s --fault reset-after=0.03
-      bulkbind run export.csv --map machine_code=Serial --user-id u42 --on-invalid skip --yes
+      bulkbind run export.csv --map machine_code=Serial --user-id u42 --on-invalid skip
       bulkbind run inbox/ --archive done/ --on-invalid skip --deadline 50m --quiet
     """  # noqa: D301  # click's mark for a block that is not wrapped
     given["manifests"] = manifests

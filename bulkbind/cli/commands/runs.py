@@ -10,9 +10,17 @@ from bulkbind.cli.options import settings_from
 from bulkbind.cli.running import explained, print_json, print_lines
 from bulkbind.model import RunKind, RunState
 from bulkbind.model.results import CUT_OFF
+from bulkbind.model.wording import counted
 from bulkbind.settings import Group
 
 _UNDONE = {RunState.DONE: "undone", CUT_OFF: "undo cut off"}
+
+
+def _adopted(found: dict[str, int]) -> tuple[str, str]:
+    """Return of how many users what was taken over, and how many devices of what kind."""
+    kinds = {kind: count for kind, count in found.items() if kind != "users" and count}
+    told = ", ".join(f"{count:,} {kind}" for kind, count in kinds.items())
+    return counted(found.get("users", 0), "users"), told or "cut off"
 
 
 @options.command("runs")
@@ -39,8 +47,11 @@ def command(*, as_json: bool, **given: Any) -> None:
             if run["undo"]:
                 state = _UNDONE.get(run["undo"]["state"], "undo not finished")
             does = "" if run["kind"] == RunKind.BIND else f"{run['kind']} "
+            of = ", ".join(run["manifests"])
+            if run["kind"] == RunKind.ADOPT:
+                of, counts = _adopted(run["adopted"] or {})
             line = (
                 f"{run['run_id']:<{width}}  {state:<10}  {run['created_at'][:19]}Z  "
-                f"{run['operator']}@{run['host']}  {does}{', '.join(run['manifests'])}: {counts}"
+                f"{run['operator']}@{run['host']}  {does}{of}: {counts}"
             )
             print_lines([f"{line}  ({run['note']})" if run["note"] else line])

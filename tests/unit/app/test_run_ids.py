@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bulkbind.app.run import _new_id
+from bulkbind.app.run import new_id
 from tests.support.fake_clock import FakeClock
 
 
@@ -11,7 +11,7 @@ def test_ids_of_one_second_sort_by_their_time():
     clock = FakeClock()
     made = []
     for _ in range(50):
-        made.append(_new_id(clock))
+        made.append(new_id(clock))
         clock.advance(0.02)
 
     assert made == sorted(made)

@@ -84,6 +84,9 @@ class FewRows(ShownRows):
     def rows(self, statuses=()):
         return (row for row in self._few if not statuses or row.status in statuses)
 
+    def leavers(self):
+        return iter(())
+
     def attempts(self):
         return iter(())
 

@@ -100,6 +100,9 @@ class FakeRun(ShownRows):
     def rows(self, statuses=()):
         return (row for row in self._rows if not statuses or row.status in statuses)
 
+    def leavers(self):
+        return iter(())
+
     def attempts(self):
         return iter(())
 
