@@ -105,8 +105,10 @@ class UnreadableListError(BulkbindError):
 class InterruptedRunError(BulkbindError):
     """A person, a signal or the deadline stopped a run before anything was sent."""
 
-    def __init__(self, message: str, *, exit_code: ExitCode = ExitCode.INTERRUPTED) -> None:
-        super().__init__(message)
+    def __init__(
+        self, message: str, *, exit_code: ExitCode = ExitCode.INTERRUPTED, hint: str = ""
+    ) -> None:
+        super().__init__(message, hint=hint)
         self.exit_code = exit_code
 
 

@@ -314,6 +314,20 @@ def is_new_trouble(settings: Settings, error: BulkbindError) -> bool:
     return True
 
 
+UNTOLD = "inbox-untold"
+"""In the report folder: that nobody could be told of the last pass, which is told again."""
+
+
+def tell_again(settings: Settings) -> None:
+    """Let the next pass tell all that this one knew, as nobody heard of it."""
+    out = _out(settings)
+    with suppress(OSError):
+        (out / TROUBLE).unlink()
+    with suppress(OSError):
+        make_folder(out)
+        (out / UNTOLD).touch(mode=0o600)
+
+
 def _cause(text: str) -> str:
     """Return a text without its numbers, which change while the cause stays.
 
@@ -356,7 +370,7 @@ async def run_inbox(
     Raises: UsageError, LedgerBusyError, LedgerError. An error of one file is in its result, and the
         others are run.
     """
-    session = replace(new_session(settings, listener, stop, clock), note=note)
+    session = replace(new_session(settings, listener, stop, clock), note=note, is_inbox=True)
     async with time_boxed(session):
         session = await authorized(session)
         probe(settings)
@@ -404,6 +418,9 @@ class _Pass:
         candidates, self._waiting = complete_files(self._inbox, now_s, self._min_age_s)
         told = await self._ledger.get_meta(TOLD)
         inboxes: dict[str, Any] = told if isinstance(told, dict) else {}
+        with suppress(OSError):
+            (self._out / UNTOLD).unlink()
+            inboxes = {}
         self._told = inboxes.get(shown(self._inbox), {})
         queue, was_told = candidates, False
         stop = self._session.stop

@@ -220,13 +220,16 @@ def left_out_of(manifests: Sequence[Manifest]) -> Chosen | None:
     return Chosen(rows=by.total(), by=dict(by))
 
 
-def no_rows(manifest: Manifest, rows: int) -> str:
+def no_rows(manifest: Manifest, rows: int, *, is_any: bool = False) -> str:
     """Return the warning of a manifest without rows, or of which none is meant; else "".
 
-    *rows*: how many of it were read and meant.
+    *rows*: how many of it were read and meant. *is_any*: it is whatever came into an inbox, where
+    it is usual that none is meant.
     """
     name = manifest.source.name
     if isinstance(manifest, ChosenRows) and manifest.has_none:
+        if is_any:
+            return ""
         left = manifest.chosen["rows"]
         return f"{name}: all {left:,} rows are left out; capitals count, and so does the whole cell"
     return "" if rows else f"{name} holds no rows"

@@ -580,6 +580,16 @@ EVENTS: dict[str, Schema] = {
         "message": _text("of the answers"),
         "trace_ids": _list({"type": "string"}, "of the requests"),
     },
+    "worker.started": {
+        "worker": _whole("its number"),
+        "pid": _whole("of the process"),
+    },
+    "worker.lost": _WHY
+    | {
+        "worker": _whole("its number"),
+        "pid": _whole("of the process; 0 if it did not start"),
+        "rows": _whole("that it had in hand: in doubt"),
+    },
     "session.renewed": _WHY,
     "session.unsaved": _WHY | {"path": _text("of the file"), "hint": _text("what follows")},
     "session.unreadable": {"path": _text("of the file")},

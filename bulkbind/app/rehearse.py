@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import tempfile
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from pydantic import SecretStr
 
 from bulkbind.app.run import run
 from bulkbind.app.session.listener import Listener
+from bulkbind.app.session.session import Leave
 from bulkbind.app.unbind import unbind
 from bulkbind.sandbox import Sandbox, SandboxOptions
 from bulkbind.settings import ApiSettings, AuthSettings
@@ -21,7 +23,6 @@ if TYPE_CHECKING:
 
     from bulkbind.app.inputs import Named
     from bulkbind.app.session.sending import RunResult
-    from bulkbind.app.session.session import Leave
     from bulkbind.engine import StopSignal
     from bulkbind.settings import Settings
 
@@ -65,20 +66,12 @@ async def rehearse(
                     "out": settings.out or OUT,
                 }
             )
-            if leave is None:
-                result = await run(
-                    manifests, own, first=first, note=note, listener=listener, stop=stop
-                )
-            else:
+            if leave is not None:
                 await run(manifests, own, stop=stop)
-                result = await unbind(
-                    manifests,
-                    own,
-                    takes_any=leave.takes_any,
-                    devices=leave.devices,
-                    first=first,
-                    note=note,
-                    listener=listener,
-                    stop=stop,
-                )
+            given = leave or Leave()
+            unbinds = partial(unbind, takes_any=given.takes_any, devices=given.devices)
+            does = run if leave is None else unbinds
+            result = await does(
+                manifests, own, first=first, note=note, listener=listener, stop=stop
+            )
     return replace(result, can_resume=False)

@@ -64,8 +64,14 @@ class RunStatus:
             return None
         waiting = self.live.waiting
         waiting = waiting._replace(left_s=max(0.0, waiting.left_s - self.said_s))
-        allowed_per_s = self.live.allowed_per_s
-        return left_s(self.to_do, self.per_s, allowed_per_s, waiting, self.settled_s)
+        return left_s(
+            self.to_do,
+            self.per_s,
+            self.live.allowed_per_s,
+            waiting,
+            over_s=self.measured_s,
+            since_s=self.settled_s,
+        )
 
 
 def status(settings: Settings, run_id: str | None = None, clock: Clock | None = None) -> RunStatus:

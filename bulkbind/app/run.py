@@ -498,7 +498,8 @@ class Staging:
             await self._ledger.note(number, source, manifest.notices)
             for notice in manifest.notices:
                 self._session.listener.notice(notice)
-            if warning := no_rows(manifest, position - before):
+            is_any = self._session.is_inbox
+            if warning := no_rows(manifest, position - before, is_any=is_any):
                 self._session.listener.warning(warning)
         reads = self._session.settings.manifest
         left_out = None if reads.keep_left_out else left_out_of(self._manifests)

@@ -104,8 +104,11 @@ async def opened(data: bytes, may_send: Callable[[], None]) -> KooDrive:
     return client
 
 
-async def work(end: socket.socket) -> None:
-    """Do what the driver says until it is gone, or this worker cannot go on."""
+async def work(end: socket.socket, driver: int) -> None:
+    """Do what the driver says until it is gone, or this worker cannot go on.
+
+    *driver*: its process id.
+    """
     heard: list[bytes] = []
     worker: Worker | None = None
 
@@ -122,6 +125,7 @@ async def work(end: socket.socket) -> None:
         version=version("bulkbind"),
         open_client=opened,
         credential_of=of_parts,
+        has_driver=lambda: os.getppid() == driver,
     )
     for data in heard:
         worker.heard(data)
@@ -134,10 +138,11 @@ def main() -> None:
     """Run a worker; it ends with the driver's socket."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # they are the driver's: it drains
+    driver = os.getppid()
     gc.set_threshold(MOST_UNCOLLECTED)
     end = socket.socket(fileno=int(sys.argv[1]))
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        runner.run(work(end))
+        runner.run(work(end, driver))
 
 
 if __name__ == "__main__":

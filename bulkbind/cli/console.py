@@ -234,10 +234,7 @@ class Console(Listener):
     def confirm(self, plan: Plan) -> bool:
         """Show the plan, and ask if there is a person to ask."""
         asks = self._asks and plan.forecast.calls > 0
-        what = completed(plan_text(plan, is_brief=True))
-        if self._is_quiet:
-            what = Lines(what.partition("\n")[0])  # of what is asked
-            what = Lines(f"{what}\n{MAY_COST}") if plan.forecast.unbinds else what
+        what = self._told(plan)
         if not asks:
             if not self._is_quiet:
                 say(what)
@@ -250,6 +247,14 @@ class Console(Listener):
         if is_agreed:
             self._consent.give()
         return is_agreed
+
+    def _told(self, plan: Plan) -> Lines:
+        """Return what a question about a plan is about."""
+        what = completed(plan_text(plan, is_brief=True))
+        if not self._is_quiet:
+            return Lines(what)
+        first = what.partition("\n")[0]
+        return Lines(f"{first}\n{MAY_COST}" if plan.forecast.unbinds else first)
 
     def before_credentials(self) -> None:
         """Ask whether a settings file that nobody named is meant. Raises: DeclinedError."""
@@ -271,8 +276,7 @@ class Console(Listener):
 
     def confirm_unbind(self, plan: Plan) -> bool:
         """Show the plan of an unbind, and ask for the number of devices."""
-        what = completed(plan_text(plan, is_brief=True))
-        count = plan.forecast.unbinds
+        what, count = self._told(plan), plan.forecast.unbinds
         if self._consent is None:  # nothing real is touched
             if not self._is_quiet:
                 say(what)

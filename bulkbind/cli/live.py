@@ -92,8 +92,6 @@ class LiveDisplay:
 
     def _frame(self) -> Group:
         done = sum(self._counts.values())
-        allowed = self._gauge.per_s()
-        rate = self._rate(done)
         width = self._terminal.width
         table = Table.grid(padding=(0, 1), expand=True)
         table.add_column(ratio=1)
@@ -103,8 +101,7 @@ class LiveDisplay:
             ProgressBar(total=max(self._rows, 1), completed=done),
             Text(f"{done:,} / {self._rows:,}  {percent}"),
         )
-        pace = self._pace_line(done, rate, allowed)
-        lines: list[Table | Text] = [table, self._counts_line(), pace]
+        lines: list[Table | Text] = [table, self._counts_line(), self._pace_line(done)]
         if workers := self._gauge.workers():
             lines.append(_line(f"workers: {workers_now(workers)}", "", width))
         if waits := self._gauge.waits():
@@ -122,16 +119,25 @@ class LiveDisplay:
                 text.append("  ")
         return text or Text(f"{self._gauge.what} …")
 
-    def _pace_line(self, done: int, rate: float, allowed: float | None) -> Text:
+    def _pace_line(self, done: int) -> Text:
+        now, allowed = self._clock.monotonic(), self._gauge.per_s()
+        ended, over_s = self._ended(done)
+        rate = ended / over_s if over_s else 0.0
         left = None
         if not self._gauge.is_blocked():
-            settled_s = self._clock.monotonic() - self._settled_at
-            left = left_s(self._rows - done, rate, allowed, self._gauge.waiting(), settled_s)
-        took_s = self._clock.monotonic() - self._began_at
+            left = left_s(
+                self._rows - done,
+                rate,
+                allowed,
+                self._gauge.waiting(),
+                over_s=over_s,
+                since_s=now - self._settled_at,
+            )
+        took_s = now - self._began_at
         return Text(pace_text(rate, allowed, self._gauge.source(), took_s, left))
 
-    def _rate(self, done: int) -> float:
-        """Return the rows that ended per second of late."""
+    def _ended(self, done: int) -> tuple[int, float]:
+        """Return how many rows ended of late, and in how many seconds."""
         now, samples = self._clock.monotonic(), self._samples
         if self._gauge.known_at != self._known_at:
             self._known_at = self._gauge.known_at
@@ -146,7 +152,7 @@ class LiveDisplay:
             return next(old, samples[0])
 
         since, before = at(rate_over_s(lambda longest_s: done - at(longest_s)[1]))
-        return (done - before) / (now - since) if now > since else 0.0
+        return done - before, now - since
 
 
 def _line(text: str, style: str, width: int) -> Text:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from bulkbind.app.inbox import InboxResult, is_new_trouble
+from bulkbind.app.inbox import InboxResult, is_new_trouble, tell_again
 from bulkbind.app.notices.notify import follow_up, pinged
 from bulkbind.app.notices.run_end import Ending, Here, of_error, of_inbox, of_run
 from bulkbind.app.session.sending import RunResult
@@ -164,10 +164,13 @@ class _End:
     async def follow(self, ending: Ending, stop: StopSignal) -> None:
         """Write metrics and send notifications."""
         took_s = self._clock.monotonic() - self._began
-        troubles = await self._start
-        troubles += await follow_up(self._consent.settings, ending, self._clock, took_s, stop)
-        for trouble in troubles:
+        settings = self._consent.settings
+        begun = await self._start
+        ended = await follow_up(settings, ending, self._clock, took_s, stop)
+        for trouble in [*begun, *ended.troubles]:
             say(f"note: {trouble}")
+        if self._is_inbox and ended.is_lost:
+            await in_thread(tell_again, settings)
         if undone := self._consent.held_text():
             self._console.warning(undone)
 

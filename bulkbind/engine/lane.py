@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from bulkbind.engine.stop import DrainedError, NoRoomError
 from bulkbind.engine.user_states import HeldError
@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
 
     from bulkbind.engine.binder import Binder
-    from bulkbind.engine.pipeline import Claims
     from bulkbind.engine.ports import Parts
     from bulkbind.engine.stop import Breaker
     from bulkbind.engine.user_states import Users
@@ -21,6 +20,16 @@ if TYPE_CHECKING:
 
     Work = Coroutine[Any, Any, None]
     Weighing = Callable[[], Awaitable[None]]
+
+
+class Rows(Protocol):
+    """Where the rows come from, each once."""
+
+    def ready(self) -> Claim | None:
+        """Return the next row if it is durably claimed already."""
+
+    async def next(self) -> Claim | None:
+        """Return the next row, durably claimed, or None if there are no more."""
 
 
 class Lane:
@@ -62,23 +71,23 @@ class Lane:
         self._concurrency = concurrency
         self._has_moved.set()
 
-    async def run(self, claims: Claims) -> None:
+    async def run(self, rows: Rows) -> None:
         """Post rows until none is left, the run stops, or nobody takes them; await their answers.
 
         Raises: LedgerError.
         """
         try:
-            await self._run(claims)
+            await self._run(rows)
         except BaseException:
             self._is_cut = True
             raise
 
-    async def _run(self, claims: Claims) -> None:
+    async def _run(self, rows: Rows) -> None:
         while self._api.posts() and not self._stop.is_set:
             if self._out + self._left >= self._concurrency:
                 await self._moved()
                 continue
-            claim = claims.ready() or await claims.next()
+            claim = rows.ready() or await rows.next()
             if claim is None:
                 break
             try:
@@ -109,7 +118,8 @@ class Lane:
 
         try:
             while True:
-                await self._breaker.room()
+                if not self._breaker.has_room():
+                    await self._breaker.room()
                 try:
                     is_posted = await self._api.post(claim.device, before, landed)
                     break

@@ -153,7 +153,8 @@ class Breaker:
         self._changed.set()
         self._trip()
 
-    def _has_room(self) -> bool:
+    def has_room(self) -> bool:
+        """Return whether a request may leave."""
         is_bound = self._limit is not None and self._is_failing
         return not is_bound or len(self._out) < self._most_out()
 
@@ -168,7 +169,7 @@ class Breaker:
 
     async def room(self) -> None:
         """Wait until a request may leave. Raises: DrainedError when the run stops."""
-        while not self._has_room():
+        while not self.has_room():
             self._changed.clear()
             with self._stop.cutting_short():
                 await self._changed.wait()
@@ -177,7 +178,7 @@ class Breaker:
         """A row's request leaves. Raises: NoRoomError if it must not, after all."""
         if self._limit is None:
             return
-        if row not in self._out and not self._has_room():
+        if row not in self._out and not self.has_room():
             raise NoRoomError
         self._out.add(row)
 

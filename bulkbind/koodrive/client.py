@@ -79,6 +79,8 @@ class KooDrive:
         """Whether any success so far has named its machine code: then each of them must."""
         self._date: tuple[str | None, float | None] = (None, None)
         """The last `Date`, as text and in seconds since 1970."""
+        self._learned_date: float | None = None
+        """The last one that another process was told."""
         self._patience = Patience(settings.timeout)
         self.has_answered = False
         """Whether any answer has come."""
@@ -260,7 +262,9 @@ class KooDrive:
         """Learn from a bind that another process sent for this one, and that has just ended."""
         now = self._clock.monotonic()
         if attempt.http_status is not None:
-            self.server_clock.observe_moment(attempt.date, now - attempt.took_s, now)
+            if attempt.date != self._learned_date or self.server_clock.is_doubted:
+                self._learned_date = attempt.date
+                self.server_clock.observe_moment(attempt.date, now - attempt.took_s, now)
             self.has_answered, self.trouble = True, ""
             self.names_codes = self.names_codes or attempt.is_named
             self._patience.answered(now, attempt.took_s)

@@ -39,6 +39,11 @@ class ServerClock:
         self.known = skew_s is not None
         """Whether this process or an earlier one has received a Date."""
 
+    @property
+    def is_doubted(self) -> bool:
+        """Whether the last answer contradicts those before it, and the next one decides."""
+        return self._doubted is not None
+
     def at(self, monotonic_s: float) -> float:
         """Return the server's time, seconds since 1970, at a monotonic moment."""
         return monotonic_s + self._offset

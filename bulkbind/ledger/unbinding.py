@@ -247,6 +247,9 @@ def settle(db: sqlite3.Connection, now: datetime, items: Sequence[Unbinding]) ->
             for item in items
         ],
     )
+    # Released, and then a list decided: for the row it was sent all the same.
+    sent = [item for item in items if item.attempts or item.was_sent]
+    _mark_rows(db, sent, Status.STAGED, Status.CLAIMED)
     transitions.settle(db, now, [ended_of(item) for item in items if item.is_listed])
     gone = [item for item in items if item.status.about.is_gone]
     leaving.remember(db, (item for item in gone if item.kind is UnbindKind.LEAVE))

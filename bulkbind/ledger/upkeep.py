@@ -65,11 +65,15 @@ DELETE FROM runs
    AND run NOT IN (SELECT run FROM undos)
    AND run NOT IN (SELECT superseded_by FROM runs WHERE superseded_by IS NOT NULL)
 """
-# What no row or binding that is left needs any more.
+# What no row or binding that is left needs any more. The last binding of a device that is not bound
+# now stays, so that a list to unbind that names it again costs nothing.
 _UNUSED = (
     f"""
 DELETE FROM former_bindings
  WHERE until < coalesce((SELECT min(id) >> {RUN_SHIFT} FROM stored_rows), until + 1)
+   AND (device IN (SELECT device FROM stored_bindings)
+        OR until < (SELECT max(until) FROM former_bindings f
+                     WHERE f.device = former_bindings.device))
 """,  # noqa: S608  # constants
     """
 DELETE FROM devices WHERE device NOT IN (

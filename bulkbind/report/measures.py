@@ -114,6 +114,8 @@ def left_s(
     per_s: float,
     allowed_per_s: float | None,
     waits: Waits = NOTHING_WAITS,
+    *,
+    over_s: float = math.inf,
     since_s: float = 0.0,
 ) -> float | None:
     """Return the seconds to the end; None if nothing moves, or nothing is left.
@@ -123,11 +125,13 @@ def left_s(
         per_s: Rows settled per second of late.
         allowed_per_s: Requests per second allowed now; None without a limit.
         waits: What of them waits now: it ends no sooner; what is still to be sent will wait, too.
+        over_s: The seconds over which that was measured. One more row may be about to end: where
+            that makes it what is allowed, it is.
         since_s: Seconds since the last row ended: part of what the next one takes.
     """
-    speed = per_s if allowed_per_s is None else min(per_s, allowed_per_s)
-    if rows <= 0 or speed <= 0:
+    if rows <= 0 or per_s <= 0:
         return None
+    speed = per_s if allowed_per_s is None else min(per_s + 1.0 / over_s, allowed_per_s)
     sending = rows - waits.rows
     sending_s = max(0.0, sending - min(1.0, since_s * speed)) / speed
     return max(sending_s + (waits.last_s if sending_s >= SHORT_S else 0.0), waits.left_s)

@@ -540,7 +540,7 @@ class SendSettings(Part):
     workers: Workers = Group.WORKERS.option(
         f"processes that send, 1 to {MOST_WORKERS}; they share ledger, limit and concurrency; "
         "auto: one where the pace is under 5,000/s or there are fewer than 20,000 rows, else one "
-        "for each core but one, 4 at most; each takes some 60 MB and half a second to start",
+        "for each core but one, 4 at most; each takes some 45 MB and half a second to start",
         1,
     )
     rate: Annotated[float, Field(gt=0, le=MOST_PER_S), Shown("N")] | None = Group.PACE.option(

@@ -187,12 +187,17 @@ class Proxy:
         self._status = status
 
     async def _accept(self, reader, writer) -> None:
+        try:
+            await self._carry(reader, writer)
+        finally:
+            writer.close()  # also where it is cancelled
+
+    async def _carry(self, reader, writer) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
         self.asked.append(head)
         if self._status != 200:
             writer.write(b"HTTP/1.1 %d No\r\nContent-Length: 0\r\n\r\n" % self._status)
             await writer.drain()
-            writer.close()
             return
         host, _, port = head.split()[1].decode().rpartition(":")
         far_reader, far_writer = await asyncio.open_connection(host, int(port))
@@ -205,7 +210,8 @@ class Proxy:
                     await sink.drain()
             except OSError:
                 pass
-            sink.close()
+            finally:
+                sink.close()
 
         await asyncio.gather(pump(reader, far_writer), pump(far_reader, writer))
 
@@ -222,9 +228,12 @@ class Proxy:
             loop.call_soon_threadsafe(loop.stop)
             thread.join(10)
             server.close()
-            for task in asyncio.all_tasks(loop):
+            tasks = asyncio.all_tasks(loop)
+            for task in tasks:
                 task.cancel()
-            loop.run_until_complete(asyncio.sleep(0.05))  # noqa: TID251  # lets them end
+            if tasks:
+                loop.run_until_complete(asyncio.wait(tasks))
+            loop.run_until_complete(asyncio.sleep(0.05))  # noqa: TID251  # lets sockets close
             loop.close()
 
 

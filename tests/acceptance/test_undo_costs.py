@@ -61,7 +61,7 @@ def asked(place, answer, *arguments):
 
 @pytest.mark.parametrize("quiet", [(), ("--quiet",)])
 def test_what_an_unbind_may_cost_is_said_once_and_before_the_question(place, quiet):
-    """Undo says it above the number to type, `run --move` above its question."""
+    """Undo and unbind say it above the number to type, `run --move` above its question."""
     with sandbox(home=place) as url:
         ran(place, url, "run", place / "fleet.csv", "--yes", "--out", place / "out")
         common = ("--config", place / "c.yaml", "--endpoint", url, "--ledger", place / "l.db")
@@ -69,8 +69,13 @@ def test_what_an_unbind_may_cost_is_said_once_and_before_the_question(place, qui
         undo = asked(place, b"no\n", "undo", run_id, *common, *quiet)
         move = asked(place, b"n\n", "run", place / "moved.csv", "--move", *common, *quiet)
         plain = asked(place, b"n\n", "run", place / "fleet.csv", "--rebind", *common, *quiet)
+        unbind = asked(place, b"7\n", "unbind", place / "fleet.csv", *common, *quiet)
+        still = len(sandbox_bindings(url))
+        asked(place, b"6\n", "unbind", place / "fleet.csv", *common, *quiet)
+        assert (still, sandbox_bindings(url)) == (6, [])
 
-    for shown, question in ((undo, "Type 6 to unbind them at the sandbox"), (move, "? [y/N]")):
+    number = "Type 6 to unbind them at the sandbox"
+    for shown, question in ((undo, number), (unbind, number), (move, "? [y/N]")):
         assert shown.count(WORDS) == 1
         assert shown.index(WORDS) < shown.index(question)
     assert WORDS not in plain

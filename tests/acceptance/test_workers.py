@@ -240,14 +240,20 @@ def test_workers_send_with_the_drivers_credentials(tmp_path, arguments, environ)
     accepted.write_text(CREDENTIALS, encoding="utf-8")
     with sandbox("--credentials", str(accepted), *arguments, home=tmp_path) as url:
         with running(tmp_path, url, rows=1500, BULKBIND_TOKEN="", **environ) as run:
-            run.workers()
+            shown = [
+                Path(f"/proc/{pid}/{name}").read_bytes()
+                for pid in run.workers()
+                for name in ("cmdline", "environ")
+            ]
 
             assert run.ended() == 0
 
         check_all_bound_once(tmp_path, url, 1500)
         assert all(state["settled"] > 100 for state in summary(tmp_path)["workers"])
     said = json.dumps(run.said)
-    assert not [value for value in ("refresh-once", "app-secret-1") if value in said]
+    for secret in ("refresh-once", "app-secret-1"):
+        assert secret not in said
+        assert not [text for text in shown if secret.encode() in text]
 
 
 def test_workers_trust_what_the_driver_trusts(tmp_path):

@@ -362,9 +362,9 @@ def statuses() -> dict[str, object]:
             if sample.at < began + SAMPLED_AFTER_S or sample.at > last:
                 continue
             span_s = min(sample.measured_s, sample.at - began)
-            true = sum(sample.at - span_s <= at <= sample.at for at in settled) / span_s
-            if true:
-                rates.append(abs(sample.per_s / true - 1))
+            true = sum(sample.at - span_s <= at <= sample.at for at in settled)
+            if true:  # to a row, which may end while it is counted
+                rates.append(max(0.0, abs(sample.per_s * span_s - true) - 1) / true)
             if sample.left_s is not None:
                 left_s = last - sample.at
                 lefts.append(abs(sample.left_s - left_s) / max(left_s, FLOOR_S))

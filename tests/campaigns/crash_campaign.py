@@ -52,6 +52,8 @@ MUCH_DOUBT = 600
 """With more rows in question than that, the next life lasts until some of them can be settled."""
 SETTLING_S = 5.0
 """The longest of such lives."""
+START_S = 60.0
+"""The longest time in which workers start on a busy machine."""
 WORKERS_KILLED = 0.7
 """The share of lives in which a worker is killed before the run's own process is."""
 PATIENCE_S = 20.0
@@ -183,6 +185,7 @@ class _Campaign:
         self._pick = random.Random(plan.seed)
         self._claimed: set[tuple[int, ...]] = set()
         self._lives = Lives()
+        self._log_at = 0
 
     def run(self) -> Lives:
         """Kill until enough kills have struck or nothing is left; then go on to the end."""
@@ -207,6 +210,8 @@ class _Campaign:
         pace = int(self._pick.uniform(0.2, 0.8) * self._share()) + 60
         options = ["--rate", str(pace)] if how == self._settling else []
         with self._started(*options) as started:
+            if self._plan.workers > 1 and how != self._early:
+                self._wait_for_workers(started)
             how(started)
             if self._plan.workers > 1 and self._pick.random() < WORKERS_KILLED:
                 self._kill_worker(started)
@@ -224,6 +229,11 @@ class _Campaign:
             self._lives.claimed += len(claimed)
         self._claimed = claimed
         return None
+
+    def _wait_for_workers(self, started: subprocess.Popen[bytes]) -> None:
+        """Wait until one of its workers can send, or there is nothing to send."""
+        log = self._home / "run.log"
+        poll(started, lambda: b'"worker.started"' in log.read_bytes()[self._log_at :], START_S)
 
     def _kill_worker(self, started: subprocess.Popen[bytes]) -> None:
         """Kill a worker; the others go on for some requests."""
@@ -292,6 +302,7 @@ class _Campaign:
         command += ["--endpoint", self._url, "--config", f"{code}.yaml", "--out", "report"]
         command += ["--workers", str(self._plan.workers)]
         with (self._home / "run.log").open("ab") as log:
+            self._log_at = log.tell()
             started = subprocess.Popen(
                 [*(PLAIN if self._plan.is_plain else BULKBIND), *command, *options],
                 env=environment(self._home),
@@ -415,7 +426,7 @@ def main() -> None:
     given = _parser().parse_args()
     late_s: float | None = given.late
     plan = Plan(
-        rows=given.rows or ROWS_PER_KILL * given.kills,
+        rows=given.rows or ROWS_PER_KILL * given.kills * (1 if given.workers == 1 else 3),
         kills=given.kills,
         seed=given.seed,
         limit=given.limit,
@@ -445,7 +456,11 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Kill a run again and again, then compare.")
     add = parser.add_argument
     add("--kills", type=int, default=200, help="kills that must strike  [default: 200]")
-    add("--rows", type=int, help=f"rows of the manifest  [default: {ROWS_PER_KILL} a kill]")
+    add(
+        "--rows",
+        type=int,
+        help=f"rows of the manifest  [default: {ROWS_PER_KILL} a kill, thrice that with workers]",
+    )
     add("--late", type=float, metavar="S", help="the server binds S seconds late, not at once")
     add("--late-share", type=float, default=0.05, help="share of late binds  [default: 0.05]")
     add("--timeout", type=float, metavar="S", help="of a bind  [default: 1; late: S / 2 at most]")

@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,6 +32,7 @@ from tests.campaigns.crash_campaign import (
     CODE_FOR_BOUND,
     MOST_AT_END,
     PATIENCE_S,
+    START_S,
     Lives,
     Plan,
     fleet_of,
@@ -58,8 +59,6 @@ if TYPE_CHECKING:
 SLACK_S = 0.3
 """For so long a request that has left may wait to be read by a sandbox on a busy machine."""
 TIME_OUT_S, SETTLE_S = 1.0, 0.5
-START_S = 60.0
-"""The longest time in which workers start on a busy machine."""
 PER_S = 300
 TRACE_PREFIX = 40
 """Characters of a trace id that tell processes apart."""
@@ -72,6 +71,8 @@ class Kind:
     of_driver: bool
     stop_s: tuple[float, float] | None = None
     """For how long it is stopped, at random; None: it is killed."""
+    halts_worker: bool = False
+    """Whether a worker is stopped while the driver is killed, and goes on after it."""
 
 
 _LONG = LEASE_S + TIME_OUT_S
@@ -84,6 +85,7 @@ KINDS = {
     "kill worker": Kind(of_driver=False),
     **{f"stop worker {name}": Kind(of_driver=False, stop_s=s) for name, s in STOPS.items()},
     "kill driver": Kind(of_driver=True),
+    "kill driver, worker halted": Kind(of_driver=True, halts_worker=True),
     **{f"stop driver {name}": Kind(of_driver=True, stop_s=s) for name, s in STOPS.items()},
 }
 
@@ -169,8 +171,9 @@ class Faults:
         if not struck:
             return False
         pid = self._pick.choice(struck)
+        halted = self._halted(children(driver.pid)) if self._kind.halts_worker else nullcontext()
         at, until = now(), float("inf")
-        with suppress(ProcessLookupError):
+        with halted, suppress(ProcessLookupError):
             if self._kind.stop_s is None:
                 os.kill(pid, signal.SIGKILL)
                 self.struck.lives.killed_at.append(at)
@@ -182,6 +185,20 @@ class Faults:
         self.struck.strikes.append(Strike(pid, at, until))
         self.struck.lives.kills += 1
         return not self._kills_driver
+
+    @contextmanager
+    def _halted(self, workers: list[int]) -> Iterator[None]:
+        """Stop a worker, with orders that it has not read; it goes on within its lease."""
+        pid = self._pick.choice(workers) if workers else 0
+        with suppress(ProcessLookupError):
+            if pid:
+                os.kill(pid, signal.SIGSTOP)
+        sleep(self._pick.uniform(0.02, 0.2))
+        yield
+        sleep(self._pick.uniform(0.05, 0.8 * LEASE_S))
+        with suppress(ProcessLookupError):
+            if pid:
+                os.kill(pid, signal.SIGCONT)
 
     def _binds(self) -> int:
         return int(ask(f"{self._url}/sandbox/stats").get("binds", 0))
@@ -231,6 +248,9 @@ def late_requests(
     by_process: dict[str, list[float]] = defaultdict(list)
     for at, process in came:
         by_process[process].append(at)
+    for begun_at in struck.begun_at:  # the driver sends first, and goes on where no worker is left
+        driver = next((process for at, process in came if at > begun_at), "")
+        by_process.pop(driver, None)
     return sum(
         _after_silence(moments, strike)
         for strike in struck.strikes

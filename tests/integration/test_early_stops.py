@@ -83,6 +83,20 @@ async def test_a_stop_ends_a_wait_for_a_fifo(tmp_path, settings, sandbox, what, 
     assert not (tmp_path / "report").exists()
 
 
+@pytest.mark.parametrize("what", ["manifest", "token", "certificates"])
+async def test_a_stall_before_anything_is_sent_says_where_to_look(tmp_path, settings, what):
+    """The hint of a stall is not lost with the run that never began."""
+    manifest, given = with_fifo(tmp_path, settings, what)
+    quick = {"stall": 60.0, "backoff_cap": 10.0}
+    given = given.model_copy(update={"send": given.send.model_copy(update=quick)})
+
+    with pytest.raises(InterruptedRunError, match=r"settled for \w+; nothing was sent") as caught:
+        await bulkbind.run([manifest], given, clock=FakeClock())
+
+    assert caught.value.exit_code == ExitCode.STOPPED
+    assert "--stall says how long a run may stand still" in caught.value.hint
+
+
 @pytest.mark.parametrize(
     "command",
     [

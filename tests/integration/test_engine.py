@@ -785,3 +785,36 @@ async def test_a_first_list_without_an_answer_holds_nobody_up(bench):
     took = datetime.fromisoformat(settled[37]) - datetime.fromisoformat(settled[0])
     assert took.total_seconds() < 5.0
     assert bench.clock.monotonic() - began > 60.0
+
+
+# --- lost workers ---------------------------------------------------------------------------------
+
+UNDER_WAY_S = 17.0
+
+
+async def test_what_a_lost_worker_had_in_hand_is_sent_again_once_that_is_safe(bench):
+    """No list counts as absence before its request may not be carried out any more."""
+    bench.server.planned.extend([None, NoAnswer(under_way_s=UNDER_WAY_S)])
+
+    assert await bench.ran(devices(5)) is RunState.DONE
+
+    assert bench.counts() == {"bound": 5}
+    assert bench.server.posted_again == 0
+    assert bench.clock.monotonic() >= UNDER_WAY_S + 2 * bench.readback.readback_settle
+
+
+async def test_another_process_waits_for_it_as_long(bench):
+    """When the request may still be under way is in the ledger, with the doubt."""
+    bench.server.planned.extend([None, NoAnswer(under_way_s=UNDER_WAY_S)])
+    async with bench.ledger() as ledger:
+        run = await bench.staged(ledger, devices(5))
+        ledger.on_settled = lambda _ended: bench.stop_in(0.5)
+        await bench.sent(ledger, run)
+    assert bench.counts() == {"bound": 4, "in_doubt": 1}
+    bench.renew()
+
+    async with bench.ledger() as ledger:
+        assert await bench.sent(ledger, run) is RunState.DONE
+
+    assert bench.counts() == {"bound": 5}
+    assert bench.clock.monotonic() >= UNDER_WAY_S + 2 * bench.readback.readback_settle

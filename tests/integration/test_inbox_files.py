@@ -8,7 +8,7 @@ import os
 import pytest
 from pydantic import SecretStr
 
-from bulkbind.app.inbox import Dropped, _put_back, is_new_trouble, move, run_inbox
+from bulkbind.app.inbox import Dropped, _put_back, is_new_trouble, move, run_inbox, tell_again
 from bulkbind.app.notices.run_end import of_inbox
 from bulkbind.app.session.listener import Listener
 from bulkbind.engine import StopReason, StopSignal
@@ -57,6 +57,30 @@ def pass_over(tmp_path, sandbox, inbox):
         )
 
     return once
+
+
+class Warned(Listener):
+    """Keeps the warnings."""
+
+    def __init__(self):
+        self.warnings: list[str] = []
+
+    def warning(self, text):
+        self.warnings.append(text)
+
+
+async def test_a_file_of_which_no_row_is_meant_is_done_in_silence(tmp_path, inbox, pass_over):
+    """It is for somebody else's conditions; a file without rows is warned of all the same."""
+    write_csv(inbox / "other.csv", [("A1", "u", "", "Android 15")])
+    write_csv(inbox / "empty.csv", [])
+    told = Warned()
+
+    result = await pass_over(told, where=("device_os=Windows 11",))
+
+    assert result.exit_code is ExitCode.DONE
+    assert told.warnings == [f"{inbox / 'empty.csv'} holds no rows"]
+    done = [path.name.rpartition("-")[2] for path in (tmp_path / "done").glob("*.csv")]
+    assert sorted(done) == ["empty.csv", "other.csv"]
 
 
 class AtFirstRow(Listener):
@@ -284,6 +308,20 @@ def test_a_dropped_file_has_the_name_of_its_path(tmp_path):
     path = write_csv(tmp_path / "fleet.csv", [])
 
     assert Dropped(path, Identity.of(path.stat())).name == "fleet.csv"
+
+
+async def test_what_nobody_could_be_told_is_told_again(tmp_path, inbox, pass_over):
+    """A webhook that failed does not count; what it takes at last does."""
+    write_csv(inbox / "a.csv", [BAD])
+    given = Settings(out=tmp_path / "report")
+    told = []
+    for is_lost in (True, True, False, False):
+        result = await pass_over(on_invalid="abort")
+        told.append([item.was_told for item in result.files])
+        if is_lost:
+            tell_again(given)
+
+    assert told == [[False], [False], [False], [True]]
 
 
 async def test_the_same_stop_is_told_once(inbox, pass_over):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -17,9 +19,10 @@ import pytest
 from bulkbind.clock import iso
 from bulkbind.errors import LedgerError
 from bulkbind.ledger import RunReader, reading, store
-from bulkbind.model import Record, RunState
+from bulkbind.model import Held, Record, RunState
 from tests.integration.test_engine import ENDPOINT, Bench
 
+LEDGERS = Path(__file__).parents[1] / "ledgers"
 OLD = Path(__file__).with_name("ledger_version_1.sql")
 LATER = datetime(2026, 11, 24, 7, 0, tzinfo=UTC)
 IN_DOUBT = {"SN000003", "SN000008", "SN000009", "SN000012", "SN000013"}
@@ -312,3 +315,29 @@ def test_migrations_are_numbered_without_a_gap():
     numbers = [int(script.name.partition("-")[0]) for script in store.MIGRATIONS]
 
     assert numbers == list(range(1, store.VERSION + 1))
+
+
+def test_an_upgrade_tells_whose_bindings_are(tmp_path):
+    """Bound by a row, or by a pruned run that found nothing: ours; anything else was found."""
+    path = shutil.copyfile(LEDGERS / "version-6.db", tmp_path / "ledger.db")
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        devices = [row[0] for row in db.execute("SELECT device FROM stored_bindings ORDER BY 1")]
+        found, other_id, pruned_ours, pruned_mixed = devices[:4]
+        db.execute("UPDATE stored_rows SET status = 5 WHERE device = ?", (found,))
+        db.execute("UPDATE stored_bindings SET device_id = 1 WHERE device = ?", (other_id,))
+        for device, counts in ((pruned_ours, {"bound": 9}), (pruned_mixed, {"already_bound": 1})):
+            facts = json.dumps({"pruned_at": "2026", "pruned_counts": counts})
+            run = db.execute(
+                "INSERT INTO runs (run_id, state, digest, created_at, operator, host, pid, version,"
+                " settings, facts) VALUES (?, 'done', '', '', '', '', 1, '', '{}', ?) "
+                "RETURNING run",
+                (str(device), facts),
+            ).fetchone()[0]
+            db.execute("UPDATE stored_bindings SET run = ? WHERE device = ?", (run, device))
+            db.execute("DELETE FROM stored_rows WHERE device = ?", (device,))
+
+    with closing(store.connect(path, None)) as db:
+        held = dict(db.execute("SELECT device, held FROM stored_bindings"))
+
+    assert {device for device, whose in held.items() if whose} == {found, other_id, pruned_mixed}
+    assert held[found] == store.HELD_CODES[Held.FOUND]

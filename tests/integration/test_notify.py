@@ -73,7 +73,8 @@ def ending(exit_code=1, *, is_change=False, is_news=True, text="2 rows of a<b & 
 async def told(given, what=None, stop=None, **more):
     """Tell; return what could not be done."""
     settings = Settings(end=EndSettings(**given, **more))
-    return await follow_up(settings, what or ending(), FakeClock(), 1.0, stop or StopSignal())
+    found = await follow_up(settings, what or ending(), FakeClock(), 1.0, stop or StopSignal())
+    return found.troubles
 
 
 async def test_a_stop_ends_the_telling(tmp_path):
@@ -275,6 +276,26 @@ async def test_what_was_told_before_is_no_failure_to_tell(tmp_path):
         await told({"notify_url_file": path}, ending(3, is_news=False), notify_on="always")
 
     assert len(hook.bodies) == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "is_lost"),
+    [
+        ({}, False),
+        ({"notify_command": "true"}, False),
+        ({"notify_command": "false"}, True),
+        ({"notify_command": "false", "notify_on": "change"}, False),
+        ({"ping_url_file": "/none"}, False),
+    ],
+    ids=["nobody is to be told", "told", "not told", "need not be told", "a watch"],
+)
+async def test_it_is_known_whether_somebody_was_not_told(given, is_lost):
+    """Who pages nobody with it tells it again; a watch raises its alarm by itself."""
+    found = await follow_up(
+        Settings(end=EndSettings(**given)), ending(), FakeClock(), 1.0, StopSignal()
+    )
+
+    assert found.is_lost == is_lost
 
 
 # --- a watch that hears nothing raises an alarm ---------------------------------------------------

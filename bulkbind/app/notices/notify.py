@@ -9,7 +9,7 @@ import os
 import shlex
 import signal
 import tempfile
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from bulkbind.engine.stop import DrainedError
 from bulkbind.errors import BulkbindError, ExitCode
@@ -37,14 +37,21 @@ class _CommandError(Exception):
     """The notification command failed."""
 
 
+class Told(NamedTuple):
+    """What became of the notifications."""
+
+    troubles: list[str]
+    """What failed, for a person; it does not change the exit code."""
+    is_lost: bool = False
+    """Whether somebody who was to be told was not."""
+
+
 async def follow_up(
     settings: Settings, ending: Ending, clock: Clock, took_s: float, stop: StopSignal
-) -> list[str]:
+) -> Told:
     """Write the metrics and send the notifications that the settings ask for.
 
     A stop that comes meanwhile ends it. One that came before does not: it is what is told.
-
-    Returns: What failed, for a person; it does not change the exit code.
     """
     if stop.is_set:
         return await _follow_up(settings, ending, clock, took_s)
@@ -52,10 +59,10 @@ async def follow_up(
         with stop.cutting_short():
             return await _follow_up(settings, ending, clock, took_s)
     except DrainedError:
-        return ["the notification was cut off, since the command was stopped"]
+        return Told(["the notification was cut off, since the command was stopped"], is_lost=True)
 
 
-async def _follow_up(settings: Settings, ending: Ending, clock: Clock, took_s: float) -> list[str]:
+async def _follow_up(settings: Settings, ending: Ending, clock: Clock, took_s: float) -> Told:
     troubles: list[str] = []
     # Without a manifest's name they would replace those of a run.
     if settings.end.metrics_file is not None and ending.about:
@@ -63,10 +70,11 @@ async def _follow_up(settings: Settings, ending: Ending, clock: Clock, took_s: f
             await asyncio.to_thread(_measure, settings, ending, clock, took_s)
         except BulkbindError as error:
             troubles.append(str(error))
+    untold: list[str] = []
     if _is_wanted(settings.end.notify_on, ending):
-        troubles += await _notify(settings.end, ending, clock)
-    troubles += await pinged(settings.end, "fail" if ending.exit_code else "", clock)
-    return troubles
+        untold = await _notify(settings.end, ending, clock)
+    pings = await pinged(settings.end, "fail" if ending.exit_code else "", clock)
+    return Told([*troubles, *untold, *pings], is_lost=bool(untold))
 
 
 async def pinged(end: EndSettings, signal: Signal, clock: Clock) -> list[str]:

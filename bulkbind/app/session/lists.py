@@ -132,7 +132,7 @@ def _stopped(session: Session) -> Exception:
     reason = session.stop.reason
     text = reason.text if reason else "stopped"
     if reason is not None and reason.exit_code != UnreadableListError.exit_code:
-        return InterruptedRunError(text, exit_code=reason.exit_code)
+        return InterruptedRunError(text, exit_code=reason.exit_code, hint=reason.hint)
     return UnreadableListError(text, hint=reason.hint if reason else "")
 
 

@@ -78,7 +78,7 @@ async def send(  # noqa: PLR0915
     client = await known_client(session, ledger)
     notes = _Notes(ledger, client)
     binds = await ledger.kind_of(run) is RunKind.BIND
-    hub = hub_of(session, client, rows, pacer.pace()) if binds else None
+    hub = hub_of(session, client, rows, pacer) if binds else None
     api = paced(session, hub or client, pacer)
 
     def workers() -> list[WorkerState]:

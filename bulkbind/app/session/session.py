@@ -68,13 +68,16 @@ class Session:
     """What the operator says of the run."""
     leave: Leave | None = None
     """What a run that unbinds may unbind; None: the run binds."""
+    is_inbox: bool = False
+    """Whether its manifests are whatever came into a folder."""
     pulse: Pulse = field(default_factory=Pulse)
     """Beaten by all progress, so that a stall is noticed."""
 
 
 def nothing_sent(reason: StopReason) -> InterruptedRunError:
     """Return the error of a command that is stopped before it sends."""
-    return InterruptedRunError(f"{reason.text}; nothing was sent", exit_code=reason.exit_code)
+    text = f"{reason.text}; nothing was sent"
+    return InterruptedRunError(text, exit_code=reason.exit_code, hint=reason.hint)
 
 
 def refuse_stopped(session: Session) -> None:

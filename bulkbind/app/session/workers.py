@@ -14,6 +14,7 @@ from bulkbind.engine.workers.link import PipeLink
 if TYPE_CHECKING:
     from bulkbind.app.session.session import Session
     from bulkbind.koodrive import KooDrive
+    from bulkbind.pacing import Pacer
     from bulkbind.settings import SendSettings
 
 MODULE = "bulkbind.app.worker"
@@ -32,17 +33,23 @@ def workers_of(
         return send.workers
     if rows < FEW_ROWS or (pace_per_s is not None and pace_per_s < SLOW_PER_S):
         return 1
-    cores = len(os.sched_getaffinity(0)) if cores is None else cores
-    return max(1, min(cores - 1, MOST_AUTO))
+    return max(1, min((cores or _cores()) - 1, MOST_AUTO))
 
 
-def hub_of(session: Session, client: KooDrive, rows: int, pace_per_s: float | None) -> Hub | None:
+def _cores() -> int:
+    """Return how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def hub_of(session: Session, client: KooDrive, rows: int, pacer: Pacer) -> Hub | None:
     """Return the client of a run with workers, a context manager; None: it has none.
 
-    *rows*: that are to be sent; *pace_per_s*: as in `workers_of`.
+    *rows*: that are to be sent.
     """
     settings, tls = session.settings, session.tls
-    number = workers_of(settings.send, rows, pace_per_s)
+    number = workers_of(settings.send, rows, pacer.pace())
     if number == 1 or not rows:
         return None
     if not client.can_check():
@@ -56,5 +63,6 @@ def hub_of(session: Session, client: KooDrive, rows: int, pace_per_s: float | No
         number,
         version=version("bulkbind"),
         setup=lambda: setup_of(settings.api, settings.endpoint(), client, tls),
+        is_free=lambda: pacer.pace() is None and pacer.in_flight() is None,
         start=partial(PipeLink.start, MODULE),
     )

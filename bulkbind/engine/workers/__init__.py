@@ -5,7 +5,8 @@ and what follows from its answer, is decided in the driver as if it had sent its
 writes the ledger, meets the limit, renews the session and reads lists.
 
 **The lease is the promise**: a worker sends only within `LEASE_S` of the moment at which it *asked*
-for its last lease, by its own clock, so that no delay lengthens it. Whoever is silent beyond that
-is buried: its permits come back, its rows are in doubt, and no list counts as proof of absence
-before lease, time-out and `readback_settle` have passed.
+for its last lease, by its own clock, so that no delay lengthens it; and only while the driver that
+ordered it is alive. Whoever is silent beyond that is buried: its permits come back, its rows are in
+doubt, and no list counts as proof of absence before lease, time-out and `readback_settle` have
+passed.
 """

@@ -30,7 +30,7 @@ from bulkbind.engine.workers.messages import (
 )
 from bulkbind.engine.workers.worker import BEAT_S, LEASE_S
 from bulkbind.logs import logger
-from bulkbind.model import Accepted, AlreadyBound, Attempt, Listing, NoAnswer, WorkerState
+from bulkbind.model import Accepted, AlreadyBound, Attempt, Listing, NoAnswer, Refused, WorkerState
 from bulkbind.redaction import redacted
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class _Ordered:
     timeout_s: float
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Crew:
     """What is known of one worker."""
 
@@ -83,13 +83,13 @@ class _Crew:
     """Whether it has said hello."""
     is_told: bool = False
     """Whether it has been told how to reach the server."""
-    is_ready: bool = False
     orders: dict[int, _Ordered] = field(default_factory=dict)
     """What it has in hand."""
     keys: set[int] = field(default_factory=set)
     """Credentials that it has got."""
     nameless: set[int] = field(default_factory=set)
     """Connections whose last answer named no device: where they break, it may be another's."""
+    ready_at: float = float("inf")
     leased_at: float = float("-inf")
     missing: int = 0
     """Beats in a row."""
@@ -99,15 +99,13 @@ class _Crew:
     per_s: float = 0.0
     lost: str = ""
     """Why it is gone; empty while it is not."""
+    timeout_s: float = 0.0
+    """For how long the answers to the orders in `out` are waited; 0 while there are none."""
     out: list[ToWorker] = field(default_factory=list)
-
-    def takes(self) -> bool:
-        """Return whether it can be given an order."""
-        return self.is_ready and not self.lost
 
 
 RATE_S = 1.0
-"""The rate of a worker is that of the last second."""
+"""The rate of a worker is that of the last second; at its end, that of all its time."""
 
 
 class Hub:
@@ -128,6 +126,7 @@ class Hub:
         *,
         version: str,
         setup: Callable[[], bytes],
+        is_free: Callable[[], bool],
         start: Callable[[Callable[[bytes], None], Callable[[str], None]], Awaitable[Link]],
     ) -> None:
         """Have *number* workers.
@@ -138,14 +137,18 @@ class Hub:
             number: Of workers.
             version: Of bulkbind: a worker of another is of no use.
             setup: Returns what a worker needs to know, once the set-up is proven.
+            is_free: Returns whether no limit is known.
             start: Starts a worker and returns the link to it. Raises: OSError.
         """
         self._local = local
         self._clock = clock
         self._version = version
         self._setup = setup
+        self._is_free = is_free
         self._start_link = start
         self._crews = [_Crew(each + 1) for each in range(number)]
+        self._takers: list[_Crew] = []
+        """Those who take orders."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._numbers = count(1)
         self._keys: dict[Credential, int] = {}
@@ -166,6 +169,11 @@ class Hub:
 
     async def __aexit__(self, *_: object) -> None:
         self._is_over = True
+        for crew in self._crews:
+            if crew in self._takers:
+                self._sum_up(crew)
+            elif crew.link is not None:
+                crew.link.kill()  # it has not begun, and hears nothing yet
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -202,7 +210,7 @@ class Hub:
 
     def posts(self) -> bool:
         """Return whether any worker takes orders."""
-        return any(crew.takes() for crew in self._crews)
+        return bool(self._takers)
 
     def post(
         self, device: Device, credential: Credential, landed: Callable[[Attempt | None], None]
@@ -211,21 +219,20 @@ class Hub:
 
         Only while `posts`.
         """
-        crew = self._idlest()
-        assert crew is not None  # as `posts` says
-        self._order(crew, device, credential, landed)
+        self._order(self._idlest(), device, credential, landed)
 
-    def _idlest(self) -> _Crew | None:
-        """Return who has least in hand of those who take orders."""
-        found: _Crew | None = None
-        for crew in self._crews:
-            if crew.takes() and (found is None or len(crew.orders) < len(found.orders)):
+    def _idlest(self) -> _Crew:
+        """Return who has least in hand of those who take orders; there must be one."""
+        found = self._takers[0]
+        for crew in self._takers:
+            if len(crew.orders) < len(found.orders):
                 found = crew
         return found
 
     async def bind(self, device: Device, credential: Credential) -> Attempt | None:
         """Send one bind; return None if its worker's lease had ended, and nothing was sent."""
-        if (crew := self._idlest()) is not None:
+        if self._takers:
+            crew = self._idlest()
             done: asyncio.Future[Attempt | None] = asyncio.get_running_loop().create_future()
             number = self._order(crew, device, credential, partial(_fulfil, done))
             try:
@@ -253,10 +260,11 @@ class Hub:
         if key not in crew.keys:
             crew.keys.add(key)
             self._put(crew, Key(key, credential.parts()))
-        timeout_s = self._local.patience_s()
+        if not crew.timeout_s:
+            crew.timeout_s = self._local.patience_s()
         number = next(self._numbers)
-        crew.orders[number] = _Ordered(landed, self._clock.monotonic(), timeout_s)
-        self._put(crew, Order(number, key, timeout_s, device))
+        crew.orders[number] = _Ordered(landed, self._clock.monotonic(), crew.timeout_s)
+        self._put(crew, Order(number, key, crew.timeout_s, device))
         return number
 
     # --- the workers -----------------------------------------------------------------------------
@@ -314,15 +322,19 @@ class Hub:
         while True:
             await self._clock.sleep(BEAT_S)
             now = self._clock.monotonic()
-            for crew in self._crews:
-                if crew.takes():
-                    crew.missing += 1
-                    if crew.missing > SILENT_BEATS:
-                        self._lose(crew, f"it said nothing for {now - crew.leased_at:.1f} s")
+            for crew in [*self._takers]:
+                crew.missing += 1
+                if crew.missing > SILENT_BEATS:
+                    self._lose(crew, f"it said nothing for {now - crew.leased_at:.1f} s")
+            for crew in self._takers:
                 since, settled = crew.counted
                 if now >= since + RATE_S:
                     crew.per_s = (crew.settled - settled) / (now - since) if since else 0.0
                     crew.counted = now, crew.settled
+
+    def _sum_up(self, crew: _Crew) -> None:
+        """Let the rate of a worker be that of all the time that it was sending."""
+        crew.per_s = crew.settled / max(BEAT_S, self._clock.monotonic() - crew.ready_at)
 
     def _hear(self, crew: _Crew, message: ToDriver) -> None:
         match message:
@@ -330,7 +342,7 @@ class Hub:
                 self._said(crew, message)
             case Beat(number=number):
                 crew.missing, crew.leased_at = 0, self._clock.monotonic()
-                self._put(crew, Lease(number))
+                self._put(crew, Lease(number, self._is_free()))
             case Kept(number=number):
                 if (order := crew.orders.pop(number, None)) is not None:
                     order.landed(None)
@@ -343,8 +355,8 @@ class Hub:
                 crew.is_greeted = True
                 self._tell(crew)
             case Ready():
-                crew.is_ready = True
-                crew.leased_at = self._clock.monotonic()
+                self._takers.append(crew)
+                crew.ready_at = crew.leased_at = self._clock.monotonic()
                 self._log.info("worker.started", worker=crew.number, pid=self._pid(crew))
             case Failed(why=why):
                 self._lose(crew, why)
@@ -368,7 +380,8 @@ class Hub:
         order = crew.orders.pop(said.number, None)
         attempt = said.attempt()
         if attempt.is_named:
-            crew.nameless.discard(attempt.connection)
+            if crew.nameless:
+                crew.nameless.discard(attempt.connection)
         elif attempt.connection:
             crew.nameless.add(attempt.connection)
         attempt.connection = _mark(crew, attempt.connection)
@@ -378,7 +391,7 @@ class Hub:
             attempt.request_id = redacted(attempt.request_id)
         self._local.learn(attempt)
         self._demand_names()
-        crew.settled += 1
+        crew.settled += isinstance(attempt.verdict, Accepted | AlreadyBound | Refused)
         if order is not None:
             order.landed(attempt)
 
@@ -387,6 +400,9 @@ class Hub:
         if crew.lost or self._is_over:
             return
         crew.lost = redacted(why)
+        self._sum_up(crew)
+        if crew in self._takers:
+            self._takers.remove(crew)
         if crew.link is not None:
             crew.link.kill()
         self._log.warning(
@@ -419,7 +435,7 @@ class Hub:
 
     def _flush(self, crew: _Crew) -> None:
         if crew.link is not None and crew.out:
-            out, crew.out = crew.out, []
+            out, crew.out, crew.timeout_s = crew.out, [], 0.0
             if not crew.lost:
                 crew.link.send(frame(out))
 

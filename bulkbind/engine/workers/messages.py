@@ -51,9 +51,10 @@ class Start(msgspec.Struct, frozen=True, array_like=True, tag="start"):
 
 
 class Lease(msgspec.Struct, frozen=True, array_like=True, tag="lease"):
-    """*beat*: the number of the `Beat` that asked."""
+    """*beat*: the number of the `Beat` that asked; *is_free*: whether no limit is known."""
 
     beat: int
+    is_free: bool = False
 
 
 class Key(msgspec.Struct, frozen=True, array_like=True, tag="key"):

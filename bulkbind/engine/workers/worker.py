@@ -38,12 +38,13 @@ LEASE_S = 2.0
 BEAT_S = 0.25
 """It asks for another one so often."""
 
-GATHER_S = 0.001
-"""Accepted binds wait for others for so long: each group costs both sides a call of the system."""
+GATHER_S = 0.004
+"""Where no limit is known, accepted binds wait for others for so long: each group costs both sides
+a turn of the event loop. Where one is, the pace needs to know of each at once."""
 
 
 class LateError(Exception):
-    """A request did not leave, as the lease had ended."""
+    """A request did not leave, as the lease had ended, or the driver."""
 
 
 class Sends(Protocol):
@@ -72,6 +73,7 @@ class Worker:
         version: str,
         open_client: Callable[[bytes, Callable[[], None]], Awaitable[Sends]],
         credential_of: Callable[[tuple[str, ...]], Credential],
+        has_driver: Callable[[], bool],
     ) -> None:
         """Say hello.
 
@@ -82,11 +84,13 @@ class Worker:
             open_client: Returns the client, from the driver's setup and what raises LateError
                 when a request must not leave any more.
             credential_of: Returns a credential, from its own form.
+            has_driver: Returns whether the driver is alive: the next one may be there already.
         """
         self._clock = clock
         self._send = send
         self._open_client = open_client
         self._credential_of = credential_of
+        self._has_driver = has_driver
         self._frames = Frames(TO_WORKER)
         self._client: Sends | None = None
         self._keys: dict[int, Credential] = {}
@@ -96,6 +100,7 @@ class Worker:
         self._until = float("-inf")
         """The end of the lease."""
         self._names_codes = False
+        self._is_free = False
         self._in_hand = 0
         """Orders that are being sent."""
         self._out: list[ToDriver] = []
@@ -107,7 +112,7 @@ class Worker:
 
     def may_send(self) -> None:
         """Return if a request may leave now. Raises: LateError."""
-        if self._clock.monotonic() >= self._until:
+        if self._clock.monotonic() >= self._until or not self._has_driver():
             raise LateError
 
     def heard(self, data: bytes) -> None:
@@ -122,7 +127,8 @@ class Worker:
         match message:
             case Order():
                 self._start(self._bind(message))
-            case Lease(beat=beat):
+            case Lease(beat=beat, is_free=is_free):
+                self._is_free = is_free
                 if (asked_at := self._asked.pop(beat, None)) is not None:
                     self._until = max(self._until, asked_at + LEASE_S)
             case Key(number=number, parts=parts):
@@ -178,7 +184,7 @@ class Worker:
         """
         self._out.append(message)
         loop = asyncio.get_running_loop()
-        if not waits or 2 * len(self._out) >= self._in_hand:
+        if not (waits and self._is_free) or 2 * len(self._out) >= self._in_hand:
             if self._timer is not None:
                 self._timer.cancel()
             if self._timer is not None or len(self._out) == 1:

@@ -67,7 +67,21 @@ def test_the_time_left_is_that_of_the_slower(rows, per_s, allowed, waits, expect
 )
 def test_what_has_passed_since_the_last_row_is_part_of_the_next(rows, since_s, expected):
     """At 2/s it makes half a second, which is all of the last seconds that are left."""
-    assert left_s(rows, 3.0, 2.0, Waits(), since_s) == pytest.approx(expected)
+    assert left_s(rows, 3.0, 2.0, since_s=since_s) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("per_s", "over_s", "expected"),
+    [
+        pytest.param(0.75, 4.0, 10.0, id="the fourth row is about to end"),
+        pytest.param(0.5, 4.0, 10 / 0.75, id="slower all the same"),
+        pytest.param(0.75, 400.0, 10 / 0.7525, id="measured for long"),
+        pytest.param(0.0, 0.5, None, id="none has ended"),
+    ],
+)
+def test_a_rate_of_few_rows_is_not_known_to_a_row(per_s, over_s, expected):
+    """Three rows in four seconds are what 1/s allows, too."""
+    assert left_s(10, per_s, 1.0, over_s=over_s) == (expected and pytest.approx(expected))
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ from bulkbind.engine.workers.messages import (
 )
 from bulkbind.engine.workers.worker import BEAT_S, LEASE_S
 from bulkbind.koodrive.auth.credential import App, Token
-from bulkbind.model import Accepted, Attempt, Device, NoAnswer, Refused, Unreachable
+from bulkbind.model import Accepted, Attempt, Device, NoAnswer, Refused, Throttled, Unreachable
 from bulkbind.redaction import learn
 from tests.support.fake_clock import HandClock
 
@@ -125,8 +125,15 @@ class Bench:
         self.wires: list[Wire] = []
         self.unasked: list[int] = []
         self.tasks = []
+        self.is_free = False
         self.hub = Hub(
-            self.local, self.clock, number, version="1.0", setup=lambda: b"how", start=self.start
+            self.local,
+            self.clock,
+            number,
+            version="1.0",
+            setup=lambda: b"how",
+            is_free=lambda: self.is_free,
+            start=self.start,
         )
         self.hub.on_unasked(self.unasked.append)
 
@@ -320,13 +327,18 @@ async def test_a_driver_that_was_stopped_buries_nobody(bench):
 
 
 async def test_every_beat_is_answered_by_a_lease(bench):
-    """The lease carries the number of the beat that asked, whose moment the worker knows."""
+    """It has the number of the beat that asked, and says whether a limit is known."""
     await bench.ready()
 
     bench.wires[0].say(Beat(7), Beat(8))
     await bench.turn()
 
-    assert bench.wires[0].told[-2:] == [Lease(7), Lease(8)]
+    bench.is_free = True
+    bench.wires[0].say(Beat(9))
+    await bench.turn()
+
+    told = [Lease(7, is_free=False), Lease(8, is_free=False), Lease(9, is_free=True)]
+    assert bench.wires[0].told[-3:] == told
 
 
 async def test_what_a_lost_worker_settled_without_a_name_is_doubted(bench):
@@ -422,7 +434,9 @@ async def test_a_worker_that_cannot_be_started_is_lost(bench):
         raise OSError("no process left")
 
     local = Local()
-    hub = Hub(local, HandClock(), 1, version="1.0", setup=lambda: b"", start=start)
+    hub = Hub(
+        local, HandClock(), 1, version="1.0", setup=lambda: b"", is_free=lambda: True, start=start
+    )
     async with hub:
         await SystemClock().sleep(0.01)
         attempt = await hub.bind(DEVICE, TOKEN)
@@ -462,3 +476,45 @@ async def test_a_posted_bind_lands_without_a_task_of_its_own(bench):
     assert [type(each and each.verdict) for each in landed] == [Accepted, type(None), NoAnswer]
     bench.wires[0].lost("gone too")
     assert not bench.hub.posts()
+
+
+async def test_the_rate_of_a_worker_is_that_of_the_last_second_and_at_its_end_of_all(bench):
+    """What was throttled has not ended, and is no row of it."""
+    bench.clock.advance(1.0)
+    await bench.ready()
+    wire = bench.wires[0]
+    for verdict in (Accepted("id", ""), Refused(), Throttled(), Accepted("id", "")):
+        bench.hub.post(DEVICE, TOKEN, lambda _: None)
+        bench.hub.post(DEVICE, TOKEN, lambda _: None)
+        await bench.turn()
+        wire.say(Said.of(wire.orders()[-1].number, Attempt(verdict, http_status=200)))
+    await bench.beats(1.25, *bench.wires)
+    await bench.beats(1.0, *bench.wires)
+
+    idle = bench.hub.workers()[0]
+    wire.lost("gone")
+    ended = bench.hub.workers()[0]
+
+    assert (idle["settled"], idle["per_s"]) == (3, 0.0)
+    assert (ended["settled"], ended["per_s"]) == (3, pytest.approx(3 / 2.25))
+
+
+async def test_at_the_end_a_worker_that_has_not_begun_is_not_waited_for():
+    """It is killed; one that can send ends by itself, and its rate is that of all its time."""
+    made = Bench()
+    async with made.hub:
+        await made.turn()
+        await made.bind()
+        made.wires[0].say(Hello("1.0"))
+        await made.turn()
+        made.wires[0].say(Ready(), Beat(1))
+        await made.turn()
+        for number in range(6):
+            await made.bind()
+            made.wires[0].say(Said.of(made.wires[0].orders()[number].number, BOUND))
+        await made.beats(4.0, made.wires[0])
+
+    assert [wire.is_killed for wire in made.wires] == [False, True]
+    assert all(wire.is_closed for wire in made.wires)
+    assert [state["per_s"] for state in made.hub.workers()] == [1.5, 0.0]
+    assert [state["settled"] for state in made.hub.workers()] == [6, 0]

@@ -25,7 +25,7 @@ from bulkbind.engine.workers.messages import (
     Unasked,
     frame,
 )
-from bulkbind.engine.workers.worker import BEAT_S, LEASE_S, Worker
+from bulkbind.engine.workers.worker import BEAT_S, GATHER_S, LEASE_S, Worker
 from bulkbind.koodrive.auth.credential import of_parts
 from bulkbind.model import Accepted, Attempt, Device
 from tests.support.fake_clock import HandClock
@@ -61,12 +61,14 @@ class Bench:
         self.frames = Frames(TO_DRIVER)
         self.heard: list[ToDriver] = []
         self.client = None
+        self.has_driver = True
         self.worker = Worker(
             self.clock,
             lambda data: self.heard.extend(self.frames.feed(data)),
             version="1.0",
             open_client=self.open,
             credential_of=of_parts,
+            has_driver=lambda: self.has_driver,
         )
 
     async def open(self, setup, may_send):
@@ -161,6 +163,18 @@ async def test_a_lease_that_ends_while_a_connection_is_made_ends_the_order(bench
     assert bench.heard[-1] == Kept(7)
 
 
+async def test_nothing_is_sent_once_the_driver_is_gone(bench):
+    """Though the lease goes on: the next driver may read lists already."""
+    (beat,) = await bench.started()
+    await bench.tell(Lease(beat))
+    bench.has_driver = False
+
+    await bench.tell(Order(7, 1, 3.0, DEVICE))
+
+    assert bench.client.sent == []
+    assert bench.heard[-1] == Kept(7)
+
+
 async def test_an_older_lease_does_not_shorten_a_newer_one(bench):
     """Two beats are answered in the wrong order: the later end counts."""
     (first,) = await bench.started()
@@ -219,3 +233,24 @@ async def test_it_says_why_it_cannot_go_on(bench, data):
 
     assert isinstance(bench.heard[-1], Failed)
     assert bench.worker.failure.result() == bench.heard[-1].why
+
+
+@pytest.mark.parametrize("is_free", [True, False], ids=["no limit", "a limit"])
+async def test_accepted_binds_wait_for_others_where_no_limit_is_known(bench, is_free):
+    """Each group costs a turn of both event loops; a pace needs to know of each at once."""
+    (beat,) = await bench.started()
+    places = asyncio.Semaphore(0)
+    bench.client.connected.wait = places.acquire
+    await bench.tell(Lease(beat, is_free), *(Order(number, 1, 3.0, DEVICE) for number in range(6)))
+    groups: list[bytes] = []
+    bench.worker._send = groups.append
+
+    for _ in range(6):
+        places.release()
+        await bench.turn()
+    await SystemClock().sleep(2 * GATHER_S)
+
+    said = [list(Frames(TO_DRIVER).feed(group)) for group in groups]
+    numbers = [each.number for group in said for each in group if isinstance(each, Said)]
+    assert numbers == [*range(6)]
+    assert len(groups) < 6 if is_free else len(groups) == 6
