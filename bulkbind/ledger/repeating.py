@@ -87,6 +87,10 @@ SELECT count(*) FROM sources s
 """Sources without rows, which is told when they are read."""
 
 
+AT_ONCE = 100_000
+"""Rows that are taken by one statement: SQLite holds them in memory before it writes the first."""
+
+
 class Repeated(NamedTuple):
     """What was taken from an earlier run."""
 
@@ -123,9 +127,12 @@ def repeat(db: sqlite3.Connection, run: int, forms: Sequence[Source]) -> Repeate
     values = {"run": earlier, "first": first, "last": last, "further": (run - earlier) << RUN_SHIFT}
     if int_of(db, _EMPTY, values) or int_of(db, _UNKNOWN, values):
         return None
+    last = int_of(db, "SELECT max(id) FROM stored_rows WHERE id BETWEEN ? AND ?", (first, last))
     with relaxed(db), transaction(db):
-        for statement in _TAKE:
-            db.execute(statement, values)
+        for start in range(first, last + 1, AT_ONCE):
+            values |= {"first": start, "last": min(start + AT_ONCE - 1, last)}
+            for statement in _TAKE:
+                db.execute(statement, values)
     for source, form in enumerate(forms):
         staging.add_source(db, run, source, form)
         staging.note(db, run, source, json.loads(known[source][1]))

@@ -78,8 +78,9 @@ def end(db, run):
         runs.finish(db, NOW, run, None, RunFacts())
 
 
-def test_what_is_taken_is_what_reading_would_give(db):
+def test_what_is_taken_is_what_reading_would_give(db, monkeypatch):
     """Skipped, duplicate and invalid rows, with their cells and problems, and the notices."""
+    monkeypatch.setattr(repeating, "AT_ONCE", 2)
     run = begin(db, "third")
     taken = repeating.repeat(db, run, [FORM])
     staging.ready(db, run)
