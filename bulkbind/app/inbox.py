@@ -56,7 +56,7 @@ from bulkbind.errors import (
     UsageError,
     worst,
 )
-from bulkbind.files import copy_file, fitting_name, make_folder, read_whole, write_json
+from bulkbind.files import copy_file, fitting_name, make_folder, read_whole, replacing, write_json
 from bulkbind.manifest import PACKED, ManifestFile, digest
 from bulkbind.manifest.opened import Identity, open_once
 from bulkbind.model import NEEDS_PERSON, RunFacts, RunState, Status
@@ -327,7 +327,8 @@ def tell_again(settings: Settings) -> None:
         (out / TROUBLE).unlink()
     with suppress(OSError):
         make_folder(out)
-        (out / UNTOLD).touch(mode=0o600)
+        with replacing(out / UNTOLD):
+            pass
 
 
 def _cause(text: str) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from bulkbind.app.inputs import Named
 from bulkbind.app.run import new_session, run, send_manifests
 from bulkbind.app.session.session import Leave, refuse_without_lists
+from bulkbind.files import replacing
 from bulkbind.ledger import ledger_of, reading, unbound_by
 from bulkbind.model.fields import FIELDS
 from bulkbind.settings import ManifestSettings
@@ -102,7 +103,7 @@ async def bind_again(
 def _write_unbound(settings: Settings, number: int, path: Path) -> None:
     with (
         reading(ledger_of(settings), settings.endpoint()) as db,
-        path.open("w", encoding="utf-8") as file,
+        replacing(path) as file,
     ):
         for device in unbound_by(db, number):
             values = (device.user_id, device.machine_code, *device.optional)

@@ -21,6 +21,7 @@ from bulkbind.app.loop import MOST_UNCOLLECTED, loop_factory
 from bulkbind.clock import SystemClock
 from bulkbind.engine.workers.link import Pipe
 from bulkbind.engine.workers.worker import Worker
+from bulkbind.errors import ExitCode
 from bulkbind.koodrive.auth.credential import of_parts
 from bulkbind.koodrive.client import KooDrive
 from bulkbind.koodrive.transport import context_of
@@ -118,7 +119,7 @@ async def work(end: socket.socket, driver: int) -> None:
         else:
             worker.heard(data)
 
-    pipe = await Pipe.over(end, hear, lambda: os._exit(0))
+    pipe = await Pipe.over(end, hear, lambda: os._exit(ExitCode.DONE))
     worker = Worker(
         SystemClock(),
         pipe.send,

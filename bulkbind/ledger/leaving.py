@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bulkbind.clock import iso
+from bulkbind.clock import DAY_S, iso
 from bulkbind.ledger.store import (
     CODES,
     HELD_CODES,
@@ -275,7 +275,7 @@ EXISTS (SELECT 1 FROM unbindings INDEXED BY unbindings_open
          WHERE {UNBIND_OPEN} AND kind = 'leave' AND status = 'claimed')
 """  # noqa: S608  # constants
 """Whether any run may have unbound what no list has shown to be gone."""
-_NOW = "(julianday('now') - 2440587.5) * 86400.0"
+_NOW = f"(julianday('now') - 2440587.5) * {DAY_S}"
 _MARK_IN_DOUBT = f"""
 UPDATE rows SET status = 'in_doubt', silent_at = {_NOW}, misses = 0, missed_at = NULL,
        detail = 'run ' || x.run_id || ' may have unbound it'

@@ -24,6 +24,7 @@ WORDS = {
     "URL": "https://host.example:8443",
     "TIME": "77s",
     "N": "7",
+    "ADDRESS": "tls://10.0.0.5:8786",
     "N|N%": "7%",
     "N%": "7%",
     "N/s": "7/s",

@@ -13,7 +13,7 @@ NOT_FOR_A_PLAN = {
         ("--max-attempts", "--max-wait", "--deadline", "--stall", "--max-failures", "--grace"),
         "stops or repeats by what the server answers, which no plan knows",
     ),
-    "--workers": "which processes send, and not what",
+    **dict.fromkeys(("--workers", "--cluster"), "which processes send, and not what"),
     "--wait": "a plan waits for no run: it reads a copy of the ledger",
     "--out": "where the report goes, and a plan writes none",
     "--fail-on": "the exit code once all is sent",

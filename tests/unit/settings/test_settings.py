@@ -218,7 +218,7 @@ def test_defaults_stand_alone():
 
 def test_workers_are_a_number_or_auto(config):
     """One process sends unless told otherwise; `auto` stays, since rows and pace decide."""
-    assert Settings().send.workers == 1
+    assert Settings().send.workers is None
     assert load_settings(config("workers: 64"), {}).send.workers == 64
     assert load_settings(config("workers: 2"), {"workers": " 3 "}).send.workers == 3
     assert load_settings(config("workers: auto"), {}).send.workers == "auto"
