@@ -126,7 +126,7 @@ class FakeServer:
             except BaseException:
                 self.pacer.forget(permit)
                 raise
-        return await self._permitted(permit, device)
+        return await self.answer_to(permit, device)
 
     def posts(self) -> bool:
         return self.is_posting
@@ -145,7 +145,7 @@ class FakeServer:
             raise
 
         async def answer():
-            landed(await self._permitted(permit, device), None)
+            landed(await self.answer_to(permit, device), None)
 
         task = asyncio.create_task(answer(), name="posted")
         self._posted.add(task)
@@ -157,7 +157,8 @@ class FakeServer:
         for task in self._posted:
             task.cancel()
 
-    async def _permitted(self, permit: int, device: Device) -> Attempt:
+    async def answer_to(self, permit: int, device: Device) -> Attempt:
+        """Answer a bind that has its permit, and report the verdict."""
         sent_at = self._now()
         self.in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
