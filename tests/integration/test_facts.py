@@ -44,13 +44,15 @@ def old(tmp_path):
 def test_an_old_ledger_gives_the_summary_that_it_gave(tmp_path, ledger):
     """Each key of summary.json, in its place, as it was written when the facts had no type.
 
-    Only the kind of the run is told besides.
+    Only the kind of the run is told besides, where it was not known.
     """
     path = Path(shutil.copyfile(ledger, tmp_path / "ledger.db"))
+    kind = '  "kind": "bind",\n'
+    told = summary_text(path)
 
-    told = summary_text(path).replace('  "kind": "bind",\n', "", 1)
-
-    assert told == ledger.with_suffix(".summary.json").read_text("utf-8")
+    wanted = ledger.with_suffix(".summary.json").read_text("utf-8")
+    assert kind in told
+    assert told.replace(kind, "", 1) == wanted.replace(kind, "", 1)
 
 
 def test_facts_of_another_version_are_kept(old):

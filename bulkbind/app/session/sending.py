@@ -34,12 +34,12 @@ from bulkbind.logs import bound, logger
 from bulkbind.model import LimitFound, LiveFacts, RunFacts, RunKind, RunState, UnbindKind
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
 
-    from bulkbind.clock import Clock
+    from bulkbind.engine.workers.hub import Hub
     from bulkbind.koodrive import KooDrive
     from bulkbind.ledger import Ledger
-    from bulkbind.model import Ended, RunSummary, Status, Unbinding, WorkerState
+    from bulkbind.model import Adjustment, Ended, RunSummary, Status, Unbinding, WorkerState
     from bulkbind.pacing import Pacer
     from bulkbind.settings.model import FailOn, SendSettings
 
@@ -63,110 +63,46 @@ class RunResult:
     """Whether it stopped since the endpoint is another server or none."""
 
 
-async def send(  # noqa: PLR0915
+async def send(
     session: Session, ledger: Ledger, run: int, run_id: str, first: int | None = None
 ) -> None:
     """Send the staged rows of *run*, or the *first* of them, and record the end of the run.
 
-    Raises: LedgerError, UsageError (no credentials).
+    Raises: LedgerError, UsageError (no credentials, no cluster).
     """
-    settings, clock, stop = session.settings, session.clock, session.stop
+    settings, stop = session.settings, session.stop
     rows = await _left(ledger, run, first)
     pacer = await pacer_of(session, ledger, is_idle=not rows)
     ledger.count_time(pacer.time)
     client = await known_client(session, ledger)
-    notes = _Notes(ledger, client)
     binds = await ledger.kind_of(run) is RunKind.BIND
     hub = await hub_of(session, client, rows, pacer) if binds else None
     api = paced(session, hub or client, pacer)
-
-    def workers() -> list[WorkerState]:
-        return [] if hub is None else hub.workers()
-
-    gauge = Gauge(
-        pacer,
-        clock,
-        patience_s=client.patience_s,
-        settle_s=settings.doubt.readback_settle,
-        trouble=lambda: client.trouble,
-        workers=workers,
-    )
-    progress = Progress(
-        rows,
-        session.listener,
-        clock,
-        pacer.per_s,
-        log_devices=settings.log.log_devices,
-    )
-    timeline = Timeline(gauge, clock)
     breaker = Breaker(stop, settings.send.max_failures)
-
-    def on_settled(ended: Sequence[Ended]) -> None:
-        progress.settled(ended)
-        timeline.settled(ended)
-        breaker.settled(ended)
-        notes.take()
-        session.pulse.beat()
-
-    def on_doubted(before: Sequence[Status]) -> None:
-        progress.doubted(before)
-        breaker.doubted(before)
-
-    ledger.on_settled, ledger.on_doubted = on_settled, on_doubted
-    parts = Parts(api, ledger, pacer, stop, clock)
+    account = _Account(
+        session, ledger, run, rows, pacer=pacer, client=client, hub=hub, breaker=breaker
+    )
+    ledger.on_settled, ledger.on_doubted = account.settled, account.doubted
+    parts = Parts(api, ledger, pacer, stop, session.clock)
     sender: Sender = (
-        _Sender(session, ledger, parts, run, breaker, on_left=progress.unbound)
+        _Sender(session, ledger, parts, run, breaker, on_left=account.progress.unbound)
         if binds
-        else Leaving(session, ledger, parts, run, on_settled)
+        else Leaving(session, ledger, parts, run, account.settled)
     )
-    began_at, cpu_before_s = iso(clock.utc_now()), time.process_time()
-
-    def spent() -> RunFacts:
-        facts = facts_of(
-            client,
-            pacer,
-            settings.send,
-            lists=sender.lists,
-            again=sender.again,
-            backed_off_s=sender.backed_off_s,
-        )
-        facts.cpu_s = round(time.process_time() - cpu_before_s, 3)
-        if alive_or_lost := workers():
-            facts.workers = alive_or_lost
-        if steering.done:
-            facts.adjusted = steering.done
-        return facts
-
-    async def tell() -> None:
-        said = _live(run, began_at, gauge, clock, spent())
-        said.to_do = progress.to_do
-        await ledger.put_meta(LiveFacts.key, said.as_json())
-
     steering = Steering(
-        session, ledger, run, pacer=pacer, breaker=breaker, sender=sender, tell=tell
+        session, ledger, run, pacer=pacer, breaker=breaker, sender=sender, tell=account.tell
     )
-
+    account.sender, account.adjusted = sender, steering.done
     follow(session, client, pacer)
     await steering.begin()
     await ledger.start(run)
     with bound(run_id=run_id):
         logger().info("run.started", rows=rows, endpoint=settings.endpoint())
         try:
-            async with (
-                api,
-                steering.followed(),
-                _telling(tell, partial(_show_problems, ledger, progress), clock),
-            ):
-                with progress.shown(gauge):
-                    await sender.send(first)
+            async with api, steering.followed(), account.told():
+                await sender.send(first)
         finally:
-
-            def measured() -> RunFacts:
-                facts = spent()
-                facts.parts = [timeline.part()]
-                return facts
-
-            await asyncio.shield(_finish(ledger, run, run_id, stop, measured))
+            await asyncio.shield(_finish(ledger, run, run_id, stop, account.measured))
 
 
 async def _left(ledger: Ledger, run: int, first: int | None) -> int:
@@ -182,46 +118,127 @@ TELL_EVERY_S = 1.0
 """Interval at which `status` learns how a run is doing."""
 
 
-def _live(run: int, began_at: str, gauge: Gauge, clock: Clock, spent: RunFacts) -> LiveFacts:
-    """Return how the sending of a run is doing now."""
-    said = LiveFacts()
-    said.run, said.began_at, said.at = run, began_at, iso(clock.utc_now())
-    said.allowed_per_s, said.source = gauge.per_s(), gauge.source()
-    said.waits, said.waiting = gauge.waits(), gauge.waiting()
-    said.known_at, said.is_blocked = gauge.known_at, gauge.is_blocked()
-    said.trouble = gauge.trouble()
-    said.spent = spent
-    return said
+class _Account:
+    """What is told of a sending: to whoever watches, to `status`, and to the report.
 
+    Attributes:
+        progress: What whoever watches is shown.
+        sender: Who sends; None before it is known.
+        adjusted: What was changed while it sent.
+    """
 
-async def _show_problems(ledger: Ledger, progress: Progress) -> None:
-    """Show the newest problems with the places of their rows."""
-    if fresh := progress.fresh():
-        places = await ledger.read(partial(places_of, rows=list(fresh)))
-        found = zip(fresh.values(), places, strict=True)
-        progress.show([each.text(place) for each, place in found])
+    def __init__(
+        self,
+        session: Session,
+        ledger: Ledger,
+        run: int,
+        rows: int,
+        *,
+        pacer: Pacer,
+        client: KooDrive,
+        hub: Hub | None,
+        breaker: Breaker,
+    ) -> None:
+        """*rows*: that are to be settled."""
+        settings, clock = session.settings, session.clock
+        self._send = settings.send
+        self._pulse = session.pulse
+        self._ledger, self._run = ledger, run
+        self._pacer, self._client, self._hub = pacer, client, hub
+        self._breaker = breaker
+        self._clock = clock
+        self._gauge = Gauge(
+            pacer,
+            clock,
+            patience_s=client.patience_s,
+            settle_s=settings.doubt.readback_settle,
+            trouble=lambda: client.trouble,
+            workers=self._workers,
+        )
+        self.progress = Progress(
+            rows, session.listener, clock, pacer.per_s, log_devices=settings.log.log_devices
+        )
+        self._timeline = Timeline(self._gauge, clock)
+        self._notes = _Notes(ledger, client)
+        self._began_at, self._cpu_before_s = iso(clock.utc_now()), time.process_time()
+        self.sender: Sender | None = None
+        self.adjusted: list[Adjustment] = []
 
+    def _workers(self) -> list[WorkerState]:
+        return [] if self._hub is None else self._hub.workers()
 
-@asynccontextmanager
-async def _telling(
-    tell: Callable[[], Awaitable[None]],
-    show_problems: Callable[[], Awaitable[None]],
-    clock: Clock,
-) -> AsyncIterator[None]:
-    """Keep in the ledger how the block's sending is doing, for `status` and after a crash."""
+    def settled(self, ended: Sequence[Ended]) -> None:
+        """Take in rows that are durable."""
+        self.progress.settled(ended)
+        self._timeline.settled(ended)
+        self._breaker.settled(ended)
+        self._notes.take()
+        self._pulse.beat()
 
-    async def keep_telling() -> None:
-        while True:
-            await tell()
-            await show_problems()
-            await clock.sleep(TELL_EVERY_S)
+    def doubted(self, before: Sequence[Status]) -> None:
+        """Take in rows that are in doubt again. *before*: how they had ended."""
+        self.progress.doubted(before)
+        self._breaker.doubted(before)
 
-    task = asyncio.create_task(keep_telling(), name="telling")
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)  # the next verb meets a failure, too
+    def _spent(self) -> RunFacts:
+        sender = self.sender
+        assert sender is not None  # set before anything is told
+        facts = facts_of(
+            self._client,
+            self._pacer,
+            self._send,
+            lists=sender.lists,
+            again=sender.again,
+            backed_off_s=sender.backed_off_s,
+        )
+        facts.cpu_s = round(time.process_time() - self._cpu_before_s, 3)
+        if workers := self._workers():
+            facts.workers = workers
+        if self.adjusted:
+            facts.adjusted = self.adjusted
+        return facts
+
+    def measured(self) -> RunFacts:
+        """Return what the sending has learned and spent, at its end."""
+        facts = self._spent()
+        facts.parts = [self._timeline.part()]
+        return facts
+
+    async def tell(self) -> None:
+        """Keep in the ledger how the sending is doing, for `status` and after a crash."""
+        gauge, said = self._gauge, LiveFacts()
+        said.run, said.began_at, said.at = self._run, self._began_at, iso(self._clock.utc_now())
+        said.allowed_per_s, said.source = gauge.per_s(), gauge.source()
+        said.waits, said.waiting = gauge.waits(), gauge.waiting()
+        said.known_at, said.is_blocked = gauge.known_at, gauge.is_blocked()
+        said.trouble = gauge.trouble()
+        said.spent, said.to_do = self._spent(), self.progress.to_do
+        await self._ledger.put_meta(LiveFacts.key, said.as_json())
+
+    async def _show_problems(self) -> None:
+        """Show the newest problems with the places of their rows."""
+        if fresh := self.progress.fresh():
+            places = await self._ledger.read(partial(places_of, rows=list(fresh)))
+            found = zip(fresh.values(), places, strict=True)
+            self.progress.show([each.text(place) for each, place in found])
+
+    @asynccontextmanager
+    async def told(self) -> AsyncIterator[None]:
+        """Tell all of them while the block sends."""
+
+        async def keep_telling() -> None:
+            while True:
+                await self.tell()
+                await self._show_problems()
+                await self._clock.sleep(TELL_EVERY_S)
+
+        task = asyncio.create_task(keep_telling(), name="telling")
+        try:
+            with self.progress.shown(self._gauge):
+                yield
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)  # the next verb meets a failure, too
 
 
 class _Notes:
