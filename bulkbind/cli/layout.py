@@ -36,10 +36,7 @@ _NOTHING = ("none", "all", "chance")
 _MORE = re.compile(r"\[.*?\]")
 """What a value may hold besides."""
 _ASIDE = re.compile(r" \([^()]*\)")
-BRIEF = (
-    "`bulkbind help {name}` says more of each option, and the variable that sets it as well: "
-    "--user-id is BULKBIND_USER_ID."
-)
+BRIEF = "`bulkbind help {name}` says more, also of variables such as BULKBIND_USER_ID."
 
 
 def heading_of(param: click.Parameter) -> str:

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 from bulkbind.ledger.store import CODES, shown_time, span, sql_list
 from bulkbind.model import GONE, Status
-from bulkbind.model.fields import OPTIONAL
+from bulkbind.model.fields import DETAILS, OPTIONAL
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Generator, Iterable
 
     Line = tuple[int, int, str]
     """The row's id, the index of its source, and its other cells, joined by commas."""
@@ -25,7 +25,7 @@ _NAME = "(SELECT n.{0} FROM names n WHERE n.device = r.device AND n.name = r.nam
 _SINCE = f"""
 'bound since ' || {shown_time("b.since")} || ' by run ' ||
 (SELECT run_id FROM runs WHERE run = b.run) ||
-CASE WHEN r.name = b.name THEN '' ELSE '; under another name or OS: --rebind sends these' END
+CASE WHEN r.name = b.name THEN '' ELSE '; under another {DETAILS}: --rebind sends these' END
 """  # noqa: S608  # constants
 _CELLS = (
     *("r.line", "u.user_id", "d.machine_code"),
@@ -64,7 +64,7 @@ SELECT id FROM remarks WHERE id BETWEEN ?1 AND ?2
 """The rows of a range of which other tables say more, or something else."""
 
 
-def lines(db: sqlite3.Connection, run: int, unusual: Iterable[Line]) -> Iterator[Line]:
+def lines(db: sqlite3.Connection, run: int, unusual: Iterable[Line]) -> Generator[Line]:
     """Yield all rows of a run, in order. *unusual*: those that `UNUSUAL` selects, in order."""
     usual = iter(db.execute(_USUAL, span(run)))
     line = next(usual, None)

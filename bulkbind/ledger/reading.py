@@ -55,7 +55,7 @@ from bulkbind.model.wording import Needing
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Generator, Iterable, Iterator, Sequence
 
     from bulkbind.ledger.lines import Line
     from bulkbind.model import LeaverRow
@@ -230,7 +230,7 @@ class RunReader(OfRun):
             values[4:last] = [tuple(values[4:last])]
             yield ResultRow(*[*values, tuple(broken), cells, changed])
 
-    def lines(self) -> Iterator[Line]:
+    def lines(self) -> Generator[Line]:
         """Yield all rows in manifest order as `results.csv` shows them, unless it quotes or guards.
 
         A row's id, the index of its source, and the values of the other columns, joined by commas.

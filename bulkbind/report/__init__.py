@@ -22,7 +22,7 @@ from bulkbind.report.tables import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
     from pathlib import Path
     from typing import TypeAlias
 
@@ -40,7 +40,7 @@ class RunRows(Protocol):
     def rows(self, statuses: tuple[str, ...] = ()) -> Iterator[ResultRow]:
         """Yield the rows in manifest order, all or those with one of *statuses*."""
 
-    def lines(self) -> Iterator[tuple[int, int, str]]:
+    def lines(self) -> Generator[tuple[int, int, str]]:
         """Yield all rows as `results.csv` shows them, unless it quotes or guards cells.
 
         A row's id, the index of its source, and the values of the other columns, joined by commas.

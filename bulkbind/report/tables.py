@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import re
+from contextlib import closing
 from dataclasses import dataclass, fields
 from itertools import islice
 from operator import attrgetter
@@ -128,8 +129,8 @@ def write_lines(path: Path, run: RunRows, sources: Sequence[Source]) -> None:
     A table that needs no quotes and no guard, as nearly all do, is its lines: five times faster.
     """
     names = [source.name for source in sources]
-    left = iter(run.lines())
-    with replacing(path) as file:
+    # Closed here, as a ledger is read by one thread only.
+    with closing(run.lines()) as left, replacing(path) as file:
         file.write(_as_csv([RESULTS.names]))
         while some := list(islice(left, AT_ONCE)):
             text = "".join([f"{names[source]},{cells}\r\n" for _, source, cells in some])

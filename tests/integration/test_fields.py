@@ -115,7 +115,7 @@ def test_the_ledger_has_a_column_for_every_field(tmp_path):
         ]
 
     assert all(columns >= set(OPTIONAL) for columns in stored)
-    assert bindings - {"device_id", "create_time", "since", "run"} == set(FIELDS)
+    assert bindings - {"device_id", "create_time", "since", "run", "held"} == set(FIELDS)
     assert rows - {
         *("id", "run", "source", "line", "problems", "duplicate_of", "cells", "changes", "status"),
         *("sent_at", "attempts", "doubts", "repeats", "device_id", "create_time", "http_status"),

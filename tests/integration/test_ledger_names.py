@@ -51,7 +51,7 @@ def earlier(state, name, endpoint, *, is_used=True):
             db.execute("PRAGMA foreign_keys = OFF")
             db.execute("INSERT INTO users VALUES (1, 'u')")
             db.execute("INSERT INTO devices VALUES (1, 1, 'A', NULL, NULL)")
-            db.execute("INSERT INTO stored_bindings VALUES (1, '1', '', '', 1, 0)")
+            db.execute("INSERT INTO stored_bindings VALUES (1, '1', '', '', 1, 0, 0)")
     return state / name
 
 
