@@ -236,7 +236,7 @@ def _plain(value: dict[str, Any], mask: Mask | None) -> Any:  # noqa: ANN401  # 
         return value
     masked = mask.values(value)
     # These quote the values of invalid cells.
-    for reason in masked.get("reasons", []):
+    for reason in (*masked.get("reasons", []), *masked.get("leaver_reasons", [])):
         reason["detail"] = ""
     if "manifests" in masked:
         masked["manifests"] = [PurePath(name).name for name in value["manifests"]]

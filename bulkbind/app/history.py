@@ -30,7 +30,7 @@ def history(
         else:
             assert user_id is not None
             found = history_of_user(db, user_id)
-    if not (found.rows or found.bindings):
+    if not (found.rows or found.left or found.bindings):
         what = f"device {machine_code!r}" if user_id is None else f"user {user_id!r}"
         raise UsageError(
             f"no run in the ledger names the {what}",

@@ -78,6 +78,7 @@ KIND = _text(f"what the run does: {', '.join(RunKind)}")
 COUNTS = _map(COUNT, f"rows by status, those that there are: {', '.join(MEANINGS)}")
 _GONE_OF = f"devices by status: {', '.join(UNBIND_MEANINGS)}"
 _GONE = _map(COUNT, _GONE_OF)
+_LEAVERS = _GONE | {"description": f"with --sync, {_GONE_OF}"}
 UNDO = _object("how it was undone", {"state": _text("as a run's"), "counts": _GONE})
 DIGEST = _text("of the manifests: equal for the same bytes read in the same way")
 EXIT_CODE = {
@@ -261,7 +262,15 @@ def _summary(more: Schema) -> Schema:
         **more,
     }
     undo = UNDO | {"description": "how it was undone; absent if it was not"}
-    more = {"undo": undo, "leavers": _GONE | {"description": f"with --sync, {_GONE_OF}"}}
+    why = {key: value for key, value in reason.items() if key != "example"}
+    why |= {"status": _text("the devices' status"), "count": _whole("how many devices")}
+    more = {
+        "undo": undo,
+        "leavers": _LEAVERS,
+        "leaver_reasons": _list(
+            _object("", why), "with --sync, why devices that left are not unbound, most first"
+        ),
+    }
     return _object("how a run stands", fields, optional=_facts() | more)
 
 
@@ -319,6 +328,7 @@ def plan() -> Schema:
         "binds": _whole("binds among them"),
         "lists": _whole("list calls among them"),
         "unbinds": _whole("unbinds among them"),
+        "moves": _whole("unbinds that take a device from another user"),
         "per_s": _number("the rate that is expected; null if not known", may_lack=True),
         "source": _text("where that comes from"),
         "seconds": _number("how long it takes; null if not known", may_lack=True),
@@ -462,6 +472,7 @@ def runs() -> Schema:
         "superseded_by": _text("the run that took its place", may_lack=True),
         "manifests": MANIFESTS,
         "counts": COUNTS,
+        "leavers": _LEAVERS,
         "undo": UNDO | {"type": ["object", "null"]},
         "note": _text("what the operator said of it; null if nothing", may_lack=True),
         "adopted": _FACTS["adopted"],
@@ -487,7 +498,7 @@ def history() -> Schema:
     attempt = answer | {"at": _moment("when it was sent"), "verdict": _text("what came of it")}
     taken = answer | device
     taken |= {
-        "kind": _text("undo, move or leave"),
+        "kind": _text("undo or move"),
         "status": _text(f"{', '.join(UNBIND_MEANINGS)}, or as yet staged or claimed"),
         "at": _text("when it ended; empty if it has not"),
         "operator": _text("operator@host"),
@@ -510,11 +521,16 @@ def history() -> Schema:
         "tries": _list(_object("", attempt), "attempts that were not simply accepted"),
         "taken": _list(_object("", taken), "bindings that were taken back, or were to be"),
     }
+    left = taken | {name: row[name] for name in ("run_id", "state", "began_at", "note")}
+    left |= {"machine_code": _text("the device"), "kind": _text("leave")}
     fields = {
         "machine_code": _text("null: of a user", may_lack=True),
         "user_id": _text("null: of a device", may_lack=True),
         "bindings": _list(_object("", known), "what is bound now, as far as the ledger knows"),
         "rows": _list(_object("", row), "every row, the oldest run first"),
+        "left": _list(
+            _object("", left), "what runs with --sync unbound, or were to, the oldest first"
+        ),
     }
     return _document("history", _object("what became of a device or a user", fields))
 

@@ -118,6 +118,7 @@ def read_plan(
             per_s=per_s,
             source=source,
             unbinds=moves + unbinds + left,
+            moves=moves,
             users=outlook.users_to_bind(first, moves=moves > 0),
         ),
         digest=digest,

@@ -334,7 +334,7 @@ def _deeds(plan: Plan) -> str:
     if not forecast.binds:
         return unbind if leave else "bind what is in doubt, once it is looked up,"
     text = f"bind {counted(forecast.binds, 'devices')} of {counted(forecast.users, 'users')}"
-    if moves := forecast.unbinds - leave:
+    if moves := forecast.moves:
         text += f", {moves:,} of them unbound from other users first,"
     return f"{text} and {unbind}" if leave else text
 

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 from bulkbind.clock import iso
 from bulkbind.ledger.store import RUN_SHIFT, sql_list
 from bulkbind.model import BEYOND_ROWS, IS_PENDING, IS_UNCONFIRMED, PENDING
-from bulkbind.model.history import Appearance, History, Known, Taken, Try
+from bulkbind.model.history import Appearance, History, Known, Left, Taken, Try
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
 # Rows have no index by device, which would cost half of what a night takes: they are read through.
 _OF_DEVICE = """
@@ -65,17 +65,17 @@ _TAKEN_NAMES = (
     *("kind", "status", "user_id", "device_id", "at", "operator", "http_status", "code"),
     *("message", "trace_id"),
 )
-# A leaver of a scope has no row in the run that unbinds it; it is told with the last row before.
+# A leaver of a scope has no row in the run that unbinds it.
 _LEFT = f"""
 SELECT u.kind, u.status, u.user_id, u.device_id, coalesce(u.settled_at, ''),
-       n.operator || '@' || n.host, u.http_status, u.code, u.message, u.trace_id
+       n.operator || '@' || n.host, u.http_status, u.code, u.message, u.trace_id, n.run_id, n.state,
+       n.created_at, coalesce(n.facts ->> 'note', ''), u.machine_code
   FROM unbindings u JOIN runs n ON n.run = u.row >> {RUN_SHIFT}
- WHERE u.machine_code = ?1 AND u.user_id = ?2 AND u.kind = 'leave'
-   AND u.row & ((1 << {RUN_SHIFT}) - 1) >= {BEYOND_ROWS} AND u.row > ?3
-   AND NOT EXISTS (SELECT 1 FROM stored_rows l JOIN devices d USING (device)
-                     JOIN users o USING (user)
-                    WHERE l.id > ?3 AND l.id < u.row AND d.machine_code = ?1 AND o.user_id = ?2)
+ WHERE u.{{}} = ? AND u.kind = 'leave' AND u.row & ((1 << {RUN_SHIFT}) - 1) >= {BEYOND_ROWS}
+   AND n.state NOT IN {sql_list(IS_UNCONFIRMED)}
+ ORDER BY u.row
 """  # noqa: S608  # constants
+_LEFT_NAMES = (*_TAKEN_NAMES, "run_id", "state", "began_at", "note", "machine_code")
 _KNOWN = """
 SELECT b.user_id, b.machine_code, b.device_id, b.create_time, b.since, n.run_id
   FROM bindings b JOIN runs n USING (run) WHERE b.{} = ? ORDER BY b.user_id, b.machine_code
@@ -85,17 +85,25 @@ SELECT b.user_id, b.machine_code, b.device_id, b.create_time, b.since, n.run_id
 def history_of_device(db: sqlite3.Connection, machine_code: str) -> History:
     """Return every row that names a device, whoever its user."""
     rows = {row for (row,) in db.execute(_OF_DEVICE, (machine_code,))}
-    known = _known(db, "machine_code", machine_code)
     return History(
-        machine_code=machine_code, user_id=None, bindings=known, rows=_appearances(db, rows)
+        machine_code=machine_code,
+        user_id=None,
+        bindings=_known(db, "machine_code", machine_code),
+        rows=_appearances(db, rows),
+        left=_left(db, "machine_code", machine_code),
     )
 
 
 def history_of_user(db: sqlite3.Connection, user_id: str) -> History:
     """Return every row that names a user, and those that took a device of the user's."""
     rows = {row for (row,) in db.execute(_OF_USER, (user_id,))}
-    known = _known(db, "user_id", user_id)
-    return History(machine_code=None, user_id=user_id, bindings=known, rows=_appearances(db, rows))
+    return History(
+        machine_code=None,
+        user_id=user_id,
+        bindings=_known(db, "user_id", user_id),
+        rows=_appearances(db, rows),
+        left=_left(db, "user_id", user_id),
+    )
 
 
 def _known(db: sqlite3.Connection, column: str, value: str) -> tuple[Known, ...]:
@@ -106,10 +114,11 @@ def _known(db: sqlite3.Connection, column: str, value: str) -> tuple[Known, ...]
 
 def _appearances(db: sqlite3.Connection, rows: Iterable[int]) -> tuple[Appearance, ...]:
     return tuple(
-        Appearance(**dict(zip(_NAMES, told, strict=True)), tries=_tries(db, row), taken=taken)
+        Appearance(
+            **dict(zip(_NAMES, told, strict=True)), tries=_tries(db, row), taken=_taken(db, row)
+        )
         for row in sorted(rows)
         if (told := db.execute(_ROW, (row,)).fetchone()) is not None
-        for taken in [(*_taken(db, row), *_left(db, row, *told[7:9]))]
     )
 
 
@@ -121,9 +130,9 @@ def _tries(db: sqlite3.Connection, row: int) -> tuple[Try, ...]:
     )
 
 
-def _left(db: sqlite3.Connection, row: int, user_id: str, machine_code: str) -> Iterator[Taken]:
-    found = db.execute(_LEFT, (machine_code, user_id, row))
-    return (Taken(**dict(zip(_TAKEN_NAMES, told, strict=True))) for told in found)
+def _left(db: sqlite3.Connection, column: str, value: str) -> tuple[Left, ...]:
+    found = db.execute(_LEFT.format(column), (value,))
+    return tuple(Left(**dict(zip(_LEFT_NAMES, told, strict=True))) for told in found)
 
 
 def _taken(db: sqlite3.Connection, row: int) -> tuple[Taken, ...]:

@@ -13,7 +13,7 @@ from bulkbind.errors import UsageError
 from bulkbind.ledger import changes, lines
 from bulkbind.ledger.lock import Holder, holder_of
 from bulkbind.ledger.runs import live_facts
-from bulkbind.ledger.scopes import LeaverReader
+from bulkbind.ledger.scopes import MOST_REASONS, LeaverReader
 from bulkbind.ledger.store import (
     CODES,
     OfRun,
@@ -115,9 +115,6 @@ def _undo_state(undo: UndoSummary) -> UndoState:
     is_cut_off = not is_over and Holder(undo.pid, undo.host).is_alive() is False
     return UndoState(state=CUT_OFF if is_cut_off else undo.state, counts=undo.counts)
 
-
-MOST_REASONS = 50
-"""Reasons listed in a summary."""
 
 _SHOWN = f"CASE WHEN r.status IN {sql_list(IS_PENDING)} THEN '{PENDING}' ELSE r.status END"
 _NAME = OPTIONAL[NAME]
@@ -279,6 +276,7 @@ class RunReader(OfRun):
         facts = RunFacts(json.loads(run["facts"]))
         attempts, repeats, cleaned = self._db.execute(_SUMS, span(self._run)).fetchone()
         undo = UndoReader(self._db, self._run).summary()
+        leavers = LeaverReader(self._db, self._run)
         return RunSummary(
             run_id=run["run_id"],
             state=RunState(run["state"]),
@@ -288,7 +286,8 @@ class RunReader(OfRun):
             facts=facts.merge(self.live().spent),
             superseded_by=run["next"],
             settings=json.loads(run["settings"]),
-            leavers=LeaverReader(self._db, self._run).counts(),
+            leavers=leavers.counts(),
+            leaver_reasons=leavers.reasons(),
             undo=None if undo is None else _undo_state(undo),
             attempts=attempts,
             posted_again_after_bound=repeats,
@@ -481,7 +480,7 @@ def run_names(path: Path, endpoint: str | None, most: int) -> list[RunName]:
 
 _LISTED = (
     *("run_id", "kind", "state", "created_at", "ended_at", "operator", "host", "version"),
-    *("superseded_by", "manifests", "counts", "undo"),
+    *("superseded_by", "manifests", "counts", "leavers", "undo"),
 )
 
 
@@ -524,4 +523,11 @@ def went_well_at(path: Path, endpoint: str, names: Sequence[str]) -> str | None:
             "SELECT EXISTS (SELECT 1 FROM rows WHERE id BETWEEN ? AND ? "  # noqa: S608  # a constant
             f"AND status IN {sql_list(NEEDS_PERSON)})"
         )
-        return next((ended for run, ended in found if not int_of(db, query, span(run))), None)
+        return next(
+            (
+                ended
+                for run, ended in found
+                if not int_of(db, query, span(run)) and not LeaverReader(db, run).reasons()
+            ),
+            None,
+        )

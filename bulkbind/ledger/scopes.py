@@ -24,6 +24,7 @@ from bulkbind.ledger.store import (
 from bulkbind.model import (
     BEYOND_ROWS,
     IS_UNCONFIRMED,
+    NOT_UNBOUND,
     PENDING,
     UNBIND_MEANINGS,
     Held,
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 MOST_EXAMPLES = 1_000
+MOST_REASONS = 50
+"""Reasons listed in a summary."""
 _BOUND, _ADOPTED = HELD_CODES[Held.BOUND], HELD_CODES[Held.ADOPTED]
 _COUNTS = f"state NOT IN {sql_list(IS_UNCONFIRMED)} AND run NOT IN (SELECT run FROM undos)"  # noqa: S608  # constants
 """Runs that are wanted: what one that was undone named is no truth any more."""
@@ -189,6 +192,18 @@ class LeaverReader(OfRun):
         query = f"SELECT {_SHOWN}, count(*) FROM unbindings WHERE {self._range} GROUP BY 1"  # noqa: S608  # constants
         found = dict(self._db.execute(query, span(self._run)).fetchall())
         return {status: found[status] for status in UNBIND_MEANINGS if status in found}
+
+    def reasons(self) -> tuple[dict[str, Any], ...]:
+        """Return why some could not be unbound, most first, each with the first such device."""
+        names = ("status", "code", "message", "count", "user_id", "machine_code", "detail")
+        # SQLite takes the other columns from the row of the only `min`.
+        found = self._db.execute(
+            "SELECT status, code, CASE WHEN message = '' THEN detail ELSE message END, count(*), "  # noqa: S608  # constants
+            f"user_id, machine_code, detail, min(row) FROM unbindings WHERE {self._range} "
+            f"AND status IN {sql_list(NOT_UNBOUND)} GROUP BY 1, 2, 3 ORDER BY 4 DESC, 8 LIMIT ?",
+            (*span(self._run), MOST_REASONS),
+        )
+        return tuple(dict(zip(names, row[:-1], strict=True)) for row in found)
 
     def first(self) -> tuple[dict[str, str], ...]:
         """Return user and machine code of the first ones."""

@@ -24,7 +24,7 @@ class Taken:
     """A binding that was to be taken back."""
 
     kind: str
-    """`undo`, or `move` to another user."""
+    """`undo`, or `move` to another user; `leave` where its scope has the device no more."""
     status: str
     user_id: str
     device_id: str
@@ -36,6 +36,20 @@ class Taken:
     code: str
     message: str
     trace_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Left(Taken):
+    """A binding that a run was to unbind as its scope's manifest names the device no more."""
+
+    run_id: str
+    """The run that unbinds it, which has no row for it."""
+    state: str
+    """Of the run."""
+    began_at: str
+    note: str
+    """What the operator said of the run."""
+    machine_code: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +109,8 @@ class History:
     bindings: tuple[Known, ...]
     rows: tuple[Appearance, ...]
     """The oldest run first, then in the order of its manifest."""
+    left: tuple[Left, ...]
+    """The oldest run first."""
 
     def as_json(self) -> dict[str, Any]:
         """Return it as `history --json` prints it."""

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from bulkbind.model.problem_groups import BrokenRule
     from bulkbind.model.rows import Problem
     from bulkbind.model.statuses import RunState, Status
-    from bulkbind.model.unbindings import UndoState
+    from bulkbind.model.unbindings import UnbindStatus, UndoState
 
 EXTRA = ("?", "on the server, but not in the manifest")
 CUT_OFF = "cut off"
@@ -35,6 +35,8 @@ class Forecast:
     source: str
     """Where the rate comes from."""
     unbinds: int = 0
+    moves: int = 0
+    """Those of the unbinds that take a device from the user who has it, as a row names another."""
     users: int = 0
     """Users of the devices that would be bound."""
 
@@ -212,6 +214,8 @@ class RunSummary:
     """None: it was never undone."""
     leavers: dict[str, int] = field(default_factory=dict)
     """Devices that leave, as the manifests lack them, by status as shown in a report."""
+    leaver_reasons: tuple[dict[str, Any], ...] = ()
+    """Why some of those could not be unbound, most first, each with the first such device."""
     attempts: int = 0
     """Over all rows."""
     posted_again_after_bound: int = 0
@@ -244,6 +248,16 @@ class RunSummary:
         }
 
     @property
+    def needing_leavers(self) -> dict[UnbindStatus, int]:
+        """Devices that leave and need a person, by status."""
+        return {status: count for status in NOT_UNBOUND if (count := self.leavers.get(status, 0))}
+
+    @property
+    def needing_count(self) -> int:
+        """The number of rows, and of devices that leave, that need a person."""
+        return sum(self.needing.values()) + sum(self.needing_leavers.values())
+
+    @property
     def needs_person(self) -> bool:
         """Whether any row, or any device that leaves, ended in a state that needs a person."""
-        return bool(self.needing) or any(self.leavers.get(status) for status in NOT_UNBOUND)
+        return self.needing_count > 0

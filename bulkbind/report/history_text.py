@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from bulkbind.model.history import Left
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -11,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def history_lines(history: History) -> Iterator[str]:
-    """Yield what the ledger knows now, then every row, the oldest run first."""
+    """Yield what the ledger knows now, then run by run, the oldest first, its rows and leavers."""
     for known in history.bindings:
         yield (
             f"{known.machine_code} has been bound to {known.user_id} since {known.since}, by "
@@ -20,12 +22,16 @@ def history_lines(history: History) -> Iterator[str]:
     if not history.bindings:
         yield "nothing is bound now, as far as the ledger knows"
     before = ""
-    for row in history.rows:
-        if row.run_id != before:
-            note = f"  {row.note}" if row.note else ""
-            yield f"run {row.run_id}, {row.state}: {row.began_at}, {row.operator}{note}"
-            before = row.run_id
-        yield from _row(row)
+    found: list[Appearance | Left] = [*history.rows, *history.left]
+    for each in sorted(found, key=lambda each: each.began_at):
+        if each.run_id != before:
+            note = f"  {each.note}" if each.note else ""
+            yield f"run {each.run_id}, {each.state}: {each.began_at}, {each.operator}{note}"
+            before = each.run_id
+        if isinstance(each, Left):
+            yield f"  {each.machine_code} left the manifest: {_taken(each)}"
+        else:
+            yield from _row(each)
 
 
 def _row(row: Appearance) -> Iterator[str]:
@@ -39,11 +45,12 @@ def _row(row: Appearance) -> Iterator[str]:
     for each in row.tries:
         yield f"    attempt at {each.at}: {each.verdict}{_answer(each)}"
     for taken in row.taken:
-        ended = f" at {taken.at}" if taken.at else ""
-        yield (
-            f"    {taken.kind} by {taken.operator}: {taken.status} from {taken.user_id}{ended}"
-            f"{_answer(taken)}"
-        )
+        yield f"    {taken.kind} by {taken.operator}: {_taken(taken)}"
+
+
+def _taken(taken: Taken) -> str:
+    ended = f" at {taken.at}" if taken.at else ""
+    return f"{taken.status} from {taken.user_id}{ended}{_answer(taken)}"
 
 
 def _answer(of: Appearance | Try | Taken) -> str:

@@ -42,6 +42,7 @@ def plan_json(plan: Plan) -> dict[str, Any]:
             "binds": forecast.binds,
             "lists": forecast.lists,
             "unbinds": forecast.unbinds,
+            "moves": forecast.moves,
             "per_s": forecast.per_s,
             "source": forecast.source,
             "seconds": None if forecast.seconds is None else round(forecast.seconds, 1),
@@ -208,7 +209,7 @@ def _examples(plan: Plan) -> Iterator[str]:
 
 def _meaning(plan: Plan, word: PlanWord) -> str:
     meaning = word.about.meaning
-    if word is PlanWord.MOVED and plan.forecast.unbinds:
+    if word is PlanWord.MOVED and plan.forecast.moves:
         return "taken from the user who has them, then bound"
     if plan.is_refreshed and word.about.is_bound:
         return f"{meaning.split(':', maxsplit=1)[0]}, by the server's lists"

@@ -18,6 +18,7 @@ from bulkbind.model import (
     RunState,
     RunSummary,
     Status,
+    UnbindStatus,
     adjustment_words,
 )
 from bulkbind.model.wording import counted, explained, to_do, verb, words
@@ -44,12 +45,13 @@ def as_json(summary: RunSummary) -> dict[str, Any]:
         "manifests": list(summary.manifests),
         "rows": summary.total,
         "counts": summary.counts,
-        "reasons": [
-            {key: value for key, value in reason.items() if key not in OF_EXAMPLE}
-            for reason in summary.reasons
-        ],
+        "reasons": _without_examples(summary.reasons),
         **facts_json(summary),
     }
+
+
+def _without_examples(reasons: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{key: each[key] for key in each if key not in OF_EXAMPLE} for each in reasons]
 
 
 def facts_json(summary: RunSummary | UndoSummary) -> dict[str, Any]:
@@ -59,8 +61,11 @@ def facts_json(summary: RunSummary | UndoSummary) -> dict[str, Any]:
     more.pop("is_cut_off", None)  # the state says it
     if more.get("undo", more) is None:
         del more["undo"]
+    reasons = more.pop("leaver_reasons", ())
     if summary.facts.synced is None:
         more.pop("leavers", None)
+    else:
+        more["leaver_reasons"] = _without_examples(reasons)
     return summary.facts.shown() | more
 
 
@@ -85,7 +90,7 @@ def sentence(summary: RunSummary) -> str:
     total, many = sum(done.values()), counted(summary.total, "devices")
     how = ", ".join(f"{count:,} {_said(status, count)}" for status, count in done.items())
     told = [f"{total:,} of {many} {verb(total, 'is', 'are')} {does}" + (f": {how}" if how else "")]
-    if needing := sum(summary.needing.values()):
+    if needing := summary.needing_count:
         told.append(f"{needing:,} {verb(needing, 'needs', 'need')} you")
     known = {*wanted, *IS_PENDING, *summary.needing}
     others = [status for status in Status if status not in known]
@@ -151,7 +156,9 @@ def as_text(
 
 
 def reason_lines(summary: RunSummary, most: int, *, is_brief: bool = False) -> list[str]:
-    """Return the rows that need a person by status and reason, most first, with what to do.
+    """Return what needs a person by status and reason, most first, with what to do.
+
+    The rows, then the devices that left the manifest.
 
     *most*: reasons; *is_brief*: without the examples' details.
     """
@@ -165,20 +172,43 @@ def reason_lines(summary: RunSummary, most: int, *, is_brief: bool = False) -> l
         for each in of_it:
             told += _reason(each, is_brief=is_brief)
         told += [f"      -> {cure}" for cure in cures]
-    if (rest := len(reasons) - most) > 0:
+    told += _leaver_lines(summary, most, is_brief=is_brief)
+    rest = max(0, len(reasons) - most) + max(0, len(summary.leaver_reasons) - most)
+    if rest:
         told.append(f"… and {counted(rest, 'more reasons')} in summary.json")
     return told
 
 
+_TO_DO = {
+    UnbindStatus.CHANGED: Status.CHANGED.about.to_do,
+    UnbindStatus.FAILED: "the same command tries again to unbind it",
+}
+"""What to do about devices that left the manifest, and stayed bound."""
+
+
+def _leaver_lines(summary: RunSummary, most: int, *, is_brief: bool) -> list[str]:
+    told: list[str] = []
+    for status, count in summary.needing_leavers.items():
+        of_it = [each for each in summary.leaver_reasons[:most] if each["status"] == status]
+        told.append(f"left the manifest, {count:,} {words(status)}:")
+        for each in of_it:
+            told += _reason(each, is_brief=is_brief)
+        cures = dict.fromkeys(to_do(each["code"]) or _TO_DO[status] for each in of_it)
+        told += [f"      -> {cure}" for cure in cures]
+    return told
+
+
 def files_text(summary: RunSummary, files: Sequence[Path]) -> Lines:
-    """Return where a report's files are: the two that matter by name, the others by folder."""
+    """Return where a report's files are: those that matter by name, the others by folder."""
     pages = [path for path in files if path.suffix == ".html"]
     failed = [path for path in files if path.name == "failed.csv" or path.parent.name == "failed"]
     if not any(summary.counts.get(status) for status in COMES_BACK):
         failed = []
-    others = [path for path in files if path not in {*pages, *failed}]
+    left = [path for path in files if summary.leavers and path.name == "unbound.csv"]
+    others = [path for path in files if path not in {*pages, *failed, *left}]
     told = [f"report: {path}" for path in pages]
     told += [f"to mend or try again: {path}" for path in failed]
+    told += [f"what left the manifest: {path}" for path in left]
     told += [f"all rows, and more: {others[0].parent}"] if others else []
     return lines(told)
 
@@ -186,8 +216,9 @@ def files_text(summary: RunSummary, files: Sequence[Path]) -> Lines:
 def _reason(reason: dict[str, Any], *, is_brief: bool) -> list[str]:
     why = explained(reason["code"], reason["message"])
     detail = reason["detail"] if reason["detail"] not in ("", reason["message"]) else ""
-    detail = detail or " of user ".join(filter(None, (reason.get(key, "") for key in OF_EXAMPLE)))
-    example = reason["example"]
+    device = " of user ".join(filter(None, (reason.get(key, "") for key in OF_EXAMPLE)))
+    example = reason.get("example", device)  # what leaves has no line
+    detail = detail or ("" if example == device else device)
     if is_brief:
         return [f"{reason['count']:>7,}  {why}, e.g. {example}"]
     shown = f"{example}: {detail}" if detail else example

@@ -53,6 +53,23 @@ def test_many_are_asked_for_by_their_number(tmp_path, bound, typed, code, left):
     assert len(sandbox_bindings(url)) == left
 
 
+def test_plan_ends_as_a_run_that_needs_a_person(tmp_path, bound):
+    """More than may be unbound, or a device of another user's without --move, ends with 1."""
+    url, manifest = bound
+
+    def plan(rows, *options):
+        write_csv(manifest, rows)
+        given = ("plan", manifest, "--sync", "--endpoint", url, *options)
+        return bulkbind(*given, home=tmp_path).returncode
+
+    moved = (ROWS[-1][0], next(row[1] for row in ROWS if row[1] != ROWS[-1][1]), "", "")
+    assert plan(ROWS[1:]) == 0
+    assert plan(ROWS[20:]) == 1
+    assert plan(ROWS[20:], "--max-unbinds", "20") == 0
+    assert plan([*ROWS[1:-1], moved]) == 1
+    assert plan([*ROWS[1:-1], moved], "--move") == 0
+
+
 def test_standard_input_needs_a_name(tmp_path, bound):
     """Nobody can be asked there: within the limit it goes, and beyond it ends with 3."""
     url, manifest = bound

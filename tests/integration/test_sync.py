@@ -7,14 +7,18 @@ import json
 import os
 from dataclasses import replace
 
+import jsonschema
 import pytest
 from pydantic import SecretStr
 
 import bulkbind
+from bulkbind.app import output_schema
 from bulkbind.app.history import history
 from bulkbind.app.inbox import run_inbox
+from bulkbind.app.notices.run_end import Here, of_run
 from bulkbind.app.plan import plan
 from bulkbind.app.prune import prune
+from bulkbind.app.reports import runs, status
 from bulkbind.app.session.listener import Listener
 from bulkbind.app.undo import undo
 from bulkbind.clock import SystemClock
@@ -28,7 +32,11 @@ from bulkbind.errors import (
     TooManyUnbindsError,
     UsageError,
 )
-from bulkbind.sandbox import Sandbox
+from bulkbind.ledger.reading import went_well_at
+from bulkbind.report.history_text import history_lines
+from bulkbind.report.plan_text import plan_markdown, plan_text
+from bulkbind.report.summary import as_text, files_text
+from bulkbind.sandbox import Sandbox, SandboxOptions
 from bulkbind.settings import ApiSettings, AuthSettings, ManifestSettings, ReadbackSettings
 from tests.support.manifests import fleet, write_csv
 
@@ -450,6 +458,26 @@ async def test_plan_shows_what_would_leave_and_run_keeps_to_it(world):
     assert world.held() == pairs(ROWS[1:])
 
 
+@pytest.mark.parametrize("leavers", [0, 1])
+@pytest.mark.parametrize("move", [False, True])
+async def test_plan_tells_of_a_move_only_what_run_does(world, leavers, move):
+    """Whether a device is taken from another user follows --move, and not what else leaves."""
+    await world.run(ROWS)
+    users = sorted({row[1] for row in ROWS})
+    moved = (ROWS[-1][0], next(user for user in users if user != ROWS[-1][1]), "", "")
+    write_csv(world.manifest, [*ROWS[leavers:-1], moved])
+
+    found = await plan([world.manifest], world.settings(sync=True, move=move))
+    result = await world.sync(move=move)
+
+    assert (found.forecast.moves, found.forecast.unbinds) == (move, move + leavers)
+    for text in (plan_text(found), plan_markdown(found)):
+        assert ("taken from the user who has them, then bound" in text) is move
+        assert ("--move takes them from there" in text) is not move
+    assert result.report.summary.counts.get("moved", 0) == (not move)
+    assert (pairs([moved]) <= world.held()) is move
+
+
 async def test_plan_knows_what_other_scopes_name(world):
     """The copy of the ledger that a plan is made on has what runs of scopes named last."""
     await world.run(ROWS)
@@ -554,16 +582,34 @@ async def test_what_a_pruned_run_named_is_still_named(world):
 
 
 async def test_history_tells_of_a_device_that_left(world):
-    """The run that unbound it has no row for it, and is told with the last one that had."""
-    await world.run(ROWS)
-    await world.sync(ROWS[1:])
+    """It is told once, under the run that unbound it, though that has no row for it."""
+    code, user = ROWS[0][:2]
+    first = (await world.run(ROWS)).report.summary.run_id
+    other = world.tmp_path / "other.csv"
+    second = (await world.run(ROWS[:1], manifest=other, rebind=True)).report.summary.run_id
+    other.unlink()
+    await world.run(manifest=write_csv(other, ROWS[5:6]), sync=True, max_unbinds="9")
+    third = (await world.sync(ROWS[1:])).report.summary.run_id
 
-    found = history(world.settings(), machine_code=ROWS[0][0])
+    of_device, of_user = (
+        history(world.settings(), **of) for of in ({"machine_code": code}, {"user_id": user})
+    )
 
-    assert found.bindings == ()
-    assert [(each.kind, each.status) for row in found.rows for each in row.taken] == [
-        ("leave", "unbound")
+    assert of_device.bindings == ()
+    assert [row.taken for row in of_device.rows] == [(), ()]
+    for found in (of_device, of_user):
+        assert [
+            (each.run_id, each.kind, each.status, each.machine_code) for each in found.left
+        ] == [(third, "leave", "unbound", code)]
+        assert found.as_json()["left"][0]["run_id"] == third
+        shown = json.loads(json.dumps(found.as_json()))
+        jsonschema.validate(shown, output_schema.history())
+    told = list(history_lines(of_device))
+    assert [line.split(",")[0] for line in told if line.startswith("run ")] == [
+        f"run {run_id}" for run_id in (first, second, third)
     ]
+    assert [line for line in told if "left the manifest" in line] == [told[-1]]
+    assert told[-1].startswith(f"  {code} left the manifest: unbound from {user} at ")
 
 
 async def test_an_inbox_is_synced_by_its_name(world):
@@ -596,3 +642,37 @@ async def test_what_cannot_be_unbound_needs_a_person(world):
     assert result.exit_code == 1
     assert result.report.summary.leavers == {"changed": 1}
     assert world.held() == pairs(ROWS)
+
+
+async def test_a_leaver_that_failed_is_told_with_its_reason(tmp_path):
+    """On the terminal, in `status`, summary and mail, with its file; `runs` counts it, too."""
+    async with Sandbox(SandboxOptions(backup_lock_s=3600)) as sandbox:
+        world = World(tmp_path, sandbox)
+        await world.run(ROWS)
+        went_well = runs(world.settings())[0]["ended_at"]
+        result = await world.sync(ROWS[1:])
+
+    code, user = ROWS[0][:2]
+    summary = result.report.summary
+    mail = of_run(result, Here()).text
+    file = tmp_path / "report" / "unbound.csv"
+    assert result.exit_code == 1
+    assert mail.startswith("bulkbind: " + str(world.manifest) + ": 1 of 40 devices needs you")
+    for text in (mail, as_text(summary), as_text(status(world.settings()).summary)):
+        lines = text.split("\n")
+        at = lines.index("left the manifest, 1 failed:")
+        assert "13000902" in lines[at + 1]
+        assert f"{code} of user {user}" in lines[at + 2]
+        assert lines[at + 3].startswith("      -> ")
+        assert "1 needs you" in text
+    assert f"what left the manifest: {file}" in mail
+    assert f"what left the manifest: {file}" in files_text(summary, result.report.files)
+    written = json.loads((tmp_path / "report" / "summary.json").read_text("utf-8"))
+    jsonschema.validate(written, output_schema.summary())
+    (reason,) = written["leaver_reasons"]
+    assert (reason["status"], reason["code"], reason["count"]) == ("failed", "13000902", 1)
+    listed = runs(world.settings())
+    jsonschema.validate(listed, output_schema.runs())
+    assert [run["leavers"] for run in listed] == [{"failed": 1}, {}]
+    ledger = tmp_path / "ledger.db"
+    assert went_well_at(ledger, sandbox.url, [str(world.manifest)]) == went_well

@@ -174,7 +174,8 @@ def _head(here: Here, about: str, what: str, exit_code: ExitCode) -> str:
 def _what(summary: RunSummary) -> str:
     if summary.state is RunState.STOPPED:
         return f"stopped: {summary.stop_reason or 'for no known reason'}"
-    return _needs(sum(summary.needing.values()), summary.total, "devices")
+    total = summary.total + sum(summary.leavers.values())
+    return _needs(summary.needing_count, total, "devices")
 
 
 def _needs(count: int, total: int, what: str) -> str:

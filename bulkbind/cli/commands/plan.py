@@ -51,8 +51,8 @@ Examples:
   bulkbind plan manifests/ --as md > comment.md
   bulkbind plan leavers.csv --unbind
 
-Exit codes: 0 no problem, 1 some rows could not be bound, 2 a manifest could not be read,
-3 the server's lists could not be read.
+Exit codes: 0 no problem, 1 some rows could not be bound, or more would be unbound than
+--max-unbinds, 2 a manifest could not be read, 3 the server's lists could not be read.
 """
 
 
@@ -130,11 +130,12 @@ def command(
                 does = command_here(["run", MANIFEST, "--plan", str(save)])
                 say(f"saved: {save}; this does it or nothing: {does}")
             solved = {
-                PlanWord.MOVED: found.forecast.unbinds > 0,
+                PlanWord.MOVED: found.forecast.moves > 0,
                 PlanWord.MISSING: reads.rebind_missing,
             }
             problems = [word for word in PlanWord if word.about.is_problem and found.counts[word]]
-            is_well = all(solved.get(word) for word in problems)
+            is_beyond = found.leavers is not None and found.leavers.is_beyond
+            is_well = all(solved.get(word) for word in problems) and not is_beyond
             return ExitCode.DONE if is_well else ExitCode.NEEDS_PERSON
 
         sys.exit(run_until_done(work))

@@ -43,6 +43,9 @@ def command(*, as_json: bool, **given: Any) -> None:
         width = max((len(run["run_id"]) for run in found), default=0)
         for run in found:
             counts = ", ".join(f"{count:,} {status}" for status, count in run["counts"].items())
+            if run["leavers"]:
+                left = ", ".join(f"{count:,} {status}" for status, count in run["leavers"].items())
+                counts += f"; left the manifest: {left}"
             state = "superseded" if run["superseded_by"] else run["state"]
             if run["undo"]:
                 state = _UNDONE.get(run["undo"]["state"], "undo not finished")

@@ -23,7 +23,9 @@ INTL = f"https://{HOST}"
 def plan(binds=3, users=2, unbinds=0):
     """Return a plan of so many devices."""
     counts = dict.fromkeys(map(str, PlanWord), 0) | {"bind": binds}
-    forecast = Forecast(binds=binds, lists=0, per_s=None, source="", unbinds=unbinds, users=users)
+    forecast = Forecast(
+        binds=binds, lists=0, per_s=None, source="", unbinds=unbinds, moves=unbinds, users=users
+    )
     return Plan(
         manifests=("fleet.csv",), counts=counts, users={}, user_count=users, moved=(), problems=(),
         forecast=forecast, digest="", mark="",
