@@ -61,11 +61,11 @@ def facts_json(summary: RunSummary | UndoSummary) -> dict[str, Any]:
     more.pop("is_cut_off", None)  # the state says it
     if more.get("undo", more) is None:
         del more["undo"]
-    reasons = more.pop("leaver_reasons", ())
     if summary.facts.synced is None:
         more.pop("leavers", None)
-    else:
-        more["leaver_reasons"] = _without_examples(reasons)
+        more.pop("leaver_reasons", None)
+    elif "leaver_reasons" in more:
+        more["leaver_reasons"] = _without_examples(more["leaver_reasons"])
     return summary.facts.shown() | more
 
 

@@ -35,6 +35,9 @@ def test_a_few_are_part_of_the_question(tmp_path, bound):
     assert terminal.ended(b"y\n") == 0, terminal.screen
     assert "Bind 1 device of 1 user and unbind 1 device that left the manifest at" in asked
     assert f"{ROWS[0][0]} of user {ROWS[0][1]}" in asked
+    listed = bulkbind("runs", "--endpoint", url, home=tmp_path, check=0).stdout.splitlines()
+    assert listed[0].endswith(": 1 bound, 39 skipped; left the manifest: 1 unbound")
+    assert "left the manifest" not in listed[1]
     assert len(sandbox_bindings(url)) == 40
 
 
