@@ -61,6 +61,7 @@ from bulkbind.manifest import PACKED, ManifestFile, digest
 from bulkbind.manifest.opened import Identity, open_once
 from bulkbind.model import NEEDS_PERSON, RunFacts, RunState, Status
 from bulkbind.model.wording import verb
+from bulkbind.report.summary import leaver_lines
 from bulkbind.threads import in_thread
 
 if TYPE_CHECKING:
@@ -195,6 +196,8 @@ class InboxFile:
     state: str | None = None
     counts: dict[str, int] = field(default_factory=dict)
     examples: list[Example] = field(default_factory=list)
+    leavers: tuple[str, ...] = ()
+    """What there is to tell of devices that left its manifest and need a person."""
     facts: RunFacts = field(default_factory=RunFacts)
     report: Path | None = None
     moved_to: Path | None = None
@@ -295,11 +298,14 @@ def file_of(path: Path, ended: RunResult, run_id: str) -> InboxFile:
         state=summary.state.value,
         counts=dict(summary.counts),
         examples=summary.examples,
+        leavers=tuple(leaver_lines(summary, MOST_REASONS)),
         facts=summary.facts,
         report=ended.report.folder,
     )
 
 
+MOST_REASONS = 3
+"""Reasons that are told of what left a file's manifest."""
 TROUBLE = "inbox-trouble.json"
 """In the report folder: what the last pass met before it looked at any file."""
 

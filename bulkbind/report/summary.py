@@ -172,7 +172,7 @@ def reason_lines(summary: RunSummary, most: int, *, is_brief: bool = False) -> l
         for each in of_it:
             told += _reason(each, is_brief=is_brief)
         told += [f"      -> {cure}" for cure in cures]
-    told += _leaver_lines(summary, most, is_brief=is_brief)
+    told += leaver_lines(summary, most, is_brief=is_brief)
     rest = max(0, len(reasons) - most) + max(0, len(summary.leaver_reasons) - most)
     if rest:
         told.append(f"… and {counted(rest, 'more reasons')} in summary.json")
@@ -186,7 +186,8 @@ _TO_DO = {
 """What to do about devices that left the manifest, and stayed bound."""
 
 
-def _leaver_lines(summary: RunSummary, most: int, *, is_brief: bool) -> list[str]:
+def leaver_lines(summary: RunSummary, most: int, *, is_brief: bool = False) -> list[str]:
+    """Return the devices that left the manifest and need a person, as `reason_lines` does rows."""
     told: list[str] = []
     for status, count in summary.needing_leavers.items():
         of_it = [each for each in summary.leaver_reasons[:most] if each["status"] == status]

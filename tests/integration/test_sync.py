@@ -15,7 +15,7 @@ import bulkbind
 from bulkbind.app import output_schema
 from bulkbind.app.history import history
 from bulkbind.app.inbox import run_inbox
-from bulkbind.app.notices.run_end import Here, of_run
+from bulkbind.app.notices.run_end import Here, of_inbox, of_run
 from bulkbind.app.plan import plan
 from bulkbind.app.prune import prune
 from bulkbind.app.reports import runs, status
@@ -676,3 +676,21 @@ async def test_a_leaver_that_failed_is_told_with_its_reason(tmp_path):
     assert [run["leavers"] for run in listed] == [{"failed": 1}, {}]
     ledger = tmp_path / "ledger.db"
     assert went_well_at(ledger, sandbox.url, [str(world.manifest)]) == went_well
+
+
+async def test_an_inbox_tells_of_a_leaver_that_failed(tmp_path):
+    """No row of the file needs a person, and its device that stayed bound is told with why."""
+    inbox, archive = tmp_path / "inbox", tmp_path / "done"
+    inbox.mkdir()
+    async with Sandbox(SandboxOptions(backup_lock_s=3600)) as sandbox:
+        world = World(tmp_path, sandbox)
+        settings = world.settings(sync=True, sync_name="fleet")
+        await world.run(manifest=write_csv(inbox / "fleet.csv", ROWS), sync_name="fleet")
+        write_csv(inbox / "fleet.csv", ROWS[1:])
+        result = await run_inbox(inbox, archive, settings, min_age_s=0.0)
+
+    told = of_inbox(result, Here()).text
+    assert result.exit_code == 1
+    assert "fleet.csv: none of 39 rows; it is now" in told
+    assert "    left the manifest, 1 failed:" in told
+    assert "13000902" in told

@@ -215,10 +215,11 @@ def _file(item: InboxFile, here: Here) -> list[str]:
     shown = item.facts.changes.newly_failed_rows or item.examples
     cures = [f"    -> {words(status)}: {status.about.to_do}" for status in found]
     return [
-        f"  {item.name}: {needing} of {rows}; it is now",
+        f"  {item.name}: {needing or 'none'} of {rows}; it is now",
         f"    {item.moved_to}",
         *(f"    {_example(row)}" for row in shown),
         *cures,
+        *(f"    {line}" for line in item.leavers),
     ]
 
 
