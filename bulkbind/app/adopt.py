@@ -19,7 +19,7 @@ from bulkbind.logs import bound, logger
 from bulkbind.manifest import batches_of
 from bulkbind.model import ADOPTED, RunFacts
 from bulkbind.model.fields import LABELS
-from bulkbind.model.wording import counted
+from bulkbind.model.wording import counted, verb
 from bulkbind.threads import in_thread
 
 if TYPE_CHECKING:
@@ -123,7 +123,8 @@ async def _users(
             named, without = await in_thread(_named, readable)
         found |= named
         if without:
-            session.listener.warning(f"{counted(without, 'rows')} name no user that can be asked")
+            name = verb(without, "names", "name")
+            session.listener.warning(f"{counted(without, 'rows')} {name} no user that can be asked")
     if not found:
         raise UsageError(
             "nobody is named whose list could be read",

@@ -7,6 +7,7 @@ import os
 import socket
 import sqlite3
 from contextlib import closing
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -177,6 +178,14 @@ async def test_a_run_whose_process_is_gone_is_cut_off(sending, pid, host, state)
     assert found.is_sending == (state == "sending")
     assert any(line.startswith("cut off: ") for line in _lines(found)) == (state == "cut off")
     assert f"run run: {state}, 400 rows" in as_text(found.summary)
+
+
+async def test_a_run_whose_place_another_took_is_not_gone_on_with(sending):
+    """What is left of it is the other's, or withdrawn."""
+    found = told(sending)
+    summary = replace(found.summary, is_cut_off=True, superseded_by="later")
+
+    assert _lines(replace(found, summary=summary))[1:] == ["run later took its place"]
 
 
 @pytest.mark.parametrize(

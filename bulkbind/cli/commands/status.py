@@ -67,7 +67,9 @@ def _lines(found: RunStatus) -> list[str]:
         + (f", the last at {moment(found.last_settled_at)}" if found.last_settled_at else "")
     ]
     who = f"pid {found.holder.pid} on {found.holder.host}"
-    if summary.is_cut_off:
+    if summary.superseded_by is not None:
+        lines.append(f"run {summary.superseded_by} took its place")
+    elif summary.is_cut_off:
         lines.append(f"cut off: its process ({who}) is gone; what goes on with it:")
         lines.append(f"  {command_here(['resume', summary.run_id])}")
     elif summary.state is RunState.STOPPED:
