@@ -12,10 +12,10 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bulkbind.app.agreement import is_agreed, may_go_on
 from bulkbind.app.inputs import Named, left_out_of, no_rows, too_few
 from bulkbind.app.refresh import refresh
 from bulkbind.app.scope import (
-    beyond,
     in_scope,
     leavers_of,
     refuse_broken,
@@ -25,6 +25,7 @@ from bulkbind.app.session.listener import Listener
 from bulkbind.app.session.opening import opened, read_heads
 from bulkbind.app.session.sending import RunResult, result, send
 from bulkbind.app.session.session import (
+    Leave,
     Session,
     authorized,
     before_sending,
@@ -44,7 +45,7 @@ from bulkbind.errors import (
     PlanMovedError,
     UsageError,
 )
-from bulkbind.ledger import LeaverReader, Outlook, has_met, last_pace, replaced
+from bulkbind.ledger import LeaverReader, Outlook, RunReader, has_met, last_pace, replaced
 from bulkbind.manifest import ChosenRows, Manifest, ManifestFile, batches_of, digest
 from bulkbind.manifest.duplicates import Policy, Seen
 from bulkbind.model import Forecast, Plan, PlanWord, RunFacts, RunKind, Status, UnbindKind
@@ -231,24 +232,29 @@ async def resume(
     run_id: str | None = None,
     *,
     first: int | None = None,
+    devices: int | None = None,
     listener: Listener | None = None,
     stop: StopSignal | None = None,
     clock: Clock | None = None,
 ) -> RunResult:
     """Resume the unfinished run from the ledger alone; the manifest is not needed.
 
-    *first*: as in `run`.
+    *first*: as in `run`. *devices*: as in `unbind`, for a run of which only a pilot was agreed to.
 
     Raises: UsageError if there is none, or *run_id* is another run; otherwise as `run`.
     """
     session = new_session(settings, listener, stop, clock)
     async with time_boxed(session):
         session = await authorized(session)
-        known_id = await _resume(session, run_id, first)
-    return await asyncio.to_thread(result, session, known_id)
+        ended = await _resume(session, run_id, first, devices)
+    if isinstance(ended, RunResult):
+        return ended
+    return await asyncio.to_thread(result, session, ended)
 
 
-async def _resume(session: Session, run_id: str | None, first: int | None) -> str:
+async def _resume(
+    session: Session, run_id: str | None, first: int | None, devices: int | None
+) -> str | RunResult:
     async with held_ledger(session) as ledger:
         unfinished = await ledger.unfinished()
         if unfinished is None or (run_id and not unfinished[1].startswith(run_id)):
@@ -260,13 +266,39 @@ async def _resume(session: Session, run_id: str | None, first: int | None) -> st
                 "with its manifest",
             )
         number, known_id = unfinished
-        if first is not None and await ledger.unbindings.count_left(number, UnbindKind.LEAVE):
+        if await ledger.kind_of(number) is RunKind.UNBIND:
+            session = replace(session, leave=Leave(devices=devices))
+            with before_sending(session):
+                plan = await ledger.read(
+                    lambda db: read_plan(
+                        db,
+                        number,
+                        session.settings,
+                        _names(db, number),
+                        "",
+                        going_on=known_id,
+                        first=first,
+                    )
+                )
+                if not await may_go_on(session, ledger, number, plan):
+                    return declined(plan)
+        elif first is not None and await ledger.unbindings.count_left(number, UnbindKind.LEAVE):
             raise UsageError(
                 f"run {known_id} unbinds what its manifest lacks, which a pilot (--first) does not",
                 hint="resume it without --first",
             )
         await send(session, ledger, number, known_id, first)
     return known_id
+
+
+def _names(db: View, run: int) -> tuple[str, ...]:
+    return tuple(source.name for source in RunReader(db, run).sources())
+
+
+def declined(plan: Plan) -> RunResult:
+    """Return how a command ends whose plan nobody agreed to."""
+    what = "sent" if plan.kind is RunKind.BIND else "unbound"
+    return RunResult(None, ExitCode.DECLINED, f"declined: nothing was {what}")
 
 
 async def bind_all(
@@ -315,9 +347,11 @@ async def _ready(  # noqa: PLR0917  # those of `bind_all`
         )
     )
     refuse_moved(plan, wanted)
+    session.listener.notice(f"going on with run {run_id}, which was not finished")
+    if not await may_go_on(session, ledger, number, plan):
+        return declined(plan)
     if facts := noted(session):
         await ledger.add_facts(number, facts)
-    session.listener.notice(f"going on with run {run_id}, which was not finished")
     if session.settings.manifest.reads_lists and session.leave is None:
         session.listener.notice("the server's lists are read before a run begins: not for this")
     return number, run_id
@@ -387,12 +421,9 @@ class Staging:
             if self._session.settings.manifest.reads_lists and self._session.leave is None:
                 await refresh(self._session, self._ledger, number)
                 plan = await self._plan(number, known, first)
-            is_wanted = self._is_wanted(plan)
-            self._session.pulse.beat()  # the answer may have taken long
-            if not is_wanted:
+            if not await is_agreed(self._session, self._ledger, number, plan):
                 await self._ledger.discard(number)
-                what = "sent" if self._session.leave is None else "unbound"
-                return RunResult(None, ExitCode.DECLINED, f"declined: nothing was {what}")
+                return declined(plan)
         withdrawn = await self._ledger.confirm(number)
         if withdrawn:
             left = counted(withdrawn, "rows")
@@ -400,29 +431,6 @@ class Staging:
                 f"{left} that an older run had left {verb(withdrawn, 'is', 'are')} withdrawn"
             )
         return number, self._run_id
-
-    def _is_wanted(self, plan: Plan) -> bool:
-        """Return whether to carry out the plan.
-
-        Raises: UsageError (another number is meant), TooManyUnbindsError if nobody can be asked.
-        """
-        leave, listener = self._session.leave, self._session.listener
-        if plan.leavers is not None and plan.leavers.is_beyond:
-            if not listener.confirm_leavers(plan):
-                raise beyond(plan.leavers)
-            return True
-        if leave is None or not plan.forecast.unbinds:
-            return listener.confirm(plan)
-        if leave.devices is None:
-            return listener.confirm_unbind(plan)
-        if leave.devices != plan.forecast.unbinds:
-            meant = counted(leave.devices, "devices")
-            raise UsageError(
-                f"{meant} {verb(leave.devices, 'is', 'are')} meant to be unbound, but the plan has "
-                f"{plan.forecast.unbinds:,}",
-                hint="nothing was unbound; `bulkbind plan MANIFEST --unbind` shows them",
-            )
-        return listener.confirm(plan)
 
     async def _plan(self, number: int, known: str, first: int | None) -> Plan:
         names = tuple(manifest.source.name for manifest in self._manifests)
@@ -562,10 +570,12 @@ class Staging:
             of_all = f"{invalid:,} of {counted(sum(counts.values()), 'rows')}"
             breaks = verb(invalid, "breaks", "break")
             shown = problem_lines(tuple(groups), MOST_LINES - LINES_AROUND)
+            kind = await self._ledger.kind_of(number)
+            name = "run" if kind is RunKind.BIND else "unbind"
             raise InvalidRowsError(
                 lines([f"{of_all} {breaks} a rule, so nothing was sent:", *shown]),
                 hint="`bulkbind validate MANIFEST --all` lists every one; "
-                "the same command with --on-invalid skip sends the rest",
+                f"`bulkbind {name} MANIFEST --on-invalid skip` sends the rest",
             )
 
 

@@ -315,7 +315,8 @@ class Console(Listener):
         if not self._asks:
             raise UsageError(
                 f"{command} would unbind {counted(count, 'devices')}, and there is nobody to ask",
-                hint=f"say that so many are meant: {again('--yes-unbind', str(count))}",
+                hint="say that so many are meant: "
+                f"`{again('--yes-unbind', str(count), is_absolute=True)}`",
             )
         return self._is_number_typed(what, count, f"unbind {verb(count, 'it', 'them')}", "unbound")
 

@@ -30,7 +30,7 @@ from bulkbind.clock import SystemClock
 from bulkbind.engine import StopSignal
 from bulkbind.errors import BulkbindError, ExitCode
 from bulkbind.ledger import ledger_of, went_well_at
-from bulkbind.model import RunState
+from bulkbind.model import RunKind, RunState
 from bulkbind.report import as_json, as_text
 from bulkbind.report.summary import MOST_REASONS_SHOWN, files_text, tone
 from bulkbind.settings import Settings
@@ -219,7 +219,8 @@ def _next_step(result: RunResult, summary: RunSummary) -> str:
     context = click.get_current_context()
     manifests = [MANIFEST] if context.params.get("manifests") else summary.manifests
     mended = ["--endpoint", "URL"] if context.params.get("endpoint") else []
-    return f"once it is mended: {command(['run', *manifests, *mended])}"
+    does = "run" if summary.kind is RunKind.BIND else "unbind"
+    return f"once it is mended: {command([does, *manifests, *mended])}"
 
 
 def _show_inbox(result: InboxResult, *, is_quiet: bool, is_json: bool) -> None:

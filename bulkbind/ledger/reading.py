@@ -28,6 +28,7 @@ from bulkbind.ledger.store import (
 from bulkbind.model import (
     GONE,
     IS_BOUND,
+    IS_GONE,
     IS_PENDING,
     IS_UNCONFIRMED,
     MEANINGS,
@@ -312,10 +313,11 @@ class RunReader(OfRun):
         return self.holder().is_alive() is False
 
     def users(self, most: int) -> list[dict[str, Any]]:
-        """Return *most* users with their rows by status, those with most unbound rows first."""
+        """Return *most* users with their rows by status, those with most rows left first."""
+        reached = IS_BOUND if self.kind() is RunKind.BIND else IS_GONE
         found = self._db.execute(
             f"SELECT u, json_group_object(s, n), sum(n) FROM ({_BY_USER}) GROUP BY u ORDER BY "  # noqa: S608  # constants
-            f"sum(CASE WHEN s IN {sql_list(IS_BOUND)} THEN 0 ELSE n END) DESC, u "
+            f"sum(CASE WHEN s IN {sql_list(reached)} THEN 0 ELSE n END) DESC, u "
             "LIMIT ?",
             (*span(self._run), most),
         )

@@ -484,6 +484,8 @@ class RunFacts(Facts):
     """None: what the manifests lack was not looked for."""
     takes_any = Fact(False)  # noqa: FBT003  # a default
     """Whether an unbind run unbinds what the users' lists show, also if it is not ours."""
+    agreed_unbinds = Fact[int | None](None, is_shown=False)
+    """Devices of an unbind run when all of them were agreed to; None: at most a pilot was."""
     note = Fact("")
     """What the operator says of the run, such as the number of a change."""
     adopted = Fact[dict[str, int] | None](None)

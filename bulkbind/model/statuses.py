@@ -129,6 +129,8 @@ class RowFacts(StatusFacts):
     """What a summary says after one and after several: `now` of what is bound, else a clause."""
     to_do: str = ""
     """What a person can do about it; empty if it needs none."""
+    to_do_unbinding: str = ""
+    """The same where an unbind run left it so; empty if it is no other."""
 
     @property
     def needs_person(self) -> bool:
@@ -184,6 +186,7 @@ class Status(Described):
         meaning="the server said no, all attempts were used up, or a known binding has vanished",
         planned=PlanWord.FAILED, tone="bad", comes_back=True, is_bound=False,
         to_do="mend the row, or run failed.csv once more as it is",
+        to_do_unbinding="mend the row, or `unbind` failed.csv as it is; `run` would bind it",
     )  # fmt: skip
     IN_DOUBT = "in_doubt", RowFacts(
         meaning="sent, no answer came, and no list of its user has settled it yet",

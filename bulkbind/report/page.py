@@ -13,18 +13,20 @@ from typing import TYPE_CHECKING, Any
 from bulkbind.files import replacing
 from bulkbind.model import (
     IS_BOUND,
+    IS_GONE,
     MEANINGS,
     TO_SEE_TO,
     VERDICTS,
+    RunKind,
     RunState,
     Status,
     adjustment_words,
 )
-from bulkbind.model.wording import counted, meaning, to_do
+from bulkbind.model.wording import counted, meaning
 from bulkbind.redaction import json_text, line
 from bulkbind.report import charts
 from bulkbind.report.measures import moment, rate_text, span_text
-from bulkbind.report.summary import asked_text, sentence, tone
+from bulkbind.report.summary import asked_text, cure, sentence, tone
 from bulkbind.report.tables import reason_of
 
 if TYPE_CHECKING:
@@ -51,7 +53,7 @@ TONES = {status.shown: status.about.tone for status in Status}
 def write_html(
     path: Path, run: RunRows, summary: RunSummary, only: RowFilter | None = None
 ) -> None:
-    """Write the page. *only*: the rows of its table (None: unbound ones). Raises: LedgerError."""
+    """Write the page. *only*: the rows of its table (None: those left). Raises: LedgerError."""
     # Imported here: it takes as long as everything else, and few commands write a page.
     from jinja2 import Environment, PackageLoader, StrictUndefined  # noqa: PLC0415  # as above
 
@@ -82,7 +84,7 @@ def write_html(
             reason
             | {
                 "means": meaning(reason["code"]),
-                "to_do": to_do(reason["code"]) or Status(reason["status"]).about.to_do,
+                "to_do": cure(summary.kind, Status(reason["status"]), reason["code"]),
             }
             for reason in summary.reasons
         ],
@@ -120,7 +122,7 @@ def _typed(text: str) -> Markup:
     """Return a text in which what a person types, between backticks, is set apart."""
     from markupsafe import Markup as Safe, escape  # noqa: PLC0415  # comes with jinja2
 
-    return Safe(_BETWEEN.sub(r'<span class="mono">\1</span>', escape(line(text))))  # noqa: S704  # escaped
+    return Safe(_BETWEEN.sub(r'<span class="mono">\1</span>', str(escape(line(text)))))  # noqa: S704  # escaped
 
 
 def _fit(value: object) -> object:
@@ -172,11 +174,15 @@ class _Table:
         self._sources = sources
         self._only = only
         counts = summary.counts
-        unbound = {status: n for status, n in counts.items() if status not in IS_BOUND}
+        is_bind = summary.kind is RunKind.BIND
+        self.wanted = "bound" if is_bind else "unbound"
+        """What the run was to make of its devices."""
+        reached = IS_BOUND if is_bind else IS_GONE
+        left = {status: n for status, n in counts.items() if status not in reached}
         self.is_filtered = only is not None
-        self.is_narrowed = only is None and sum(unbound.values()) > MOST_ROWS
+        self.is_narrowed = only is None and sum(left.values()) > MOST_ROWS
         """Whether rows that need no person are left out, as there are too many."""
-        shown = {s: n for s, n in unbound.items() if not self.is_narrowed or s in TO_SEE_TO}
+        shown = {s: n for s, n in left.items() if not self.is_narrowed or s in TO_SEE_TO}
         self._statuses = tuple(shown) or ("none",)
         self.total = None if self.is_filtered else sum(shown.values())
         """Rows that belong in the table; None if not counted."""

@@ -168,7 +168,7 @@ def reason_lines(summary: RunSummary, most: int, *, is_brief: bool = False) -> l
     for status in dict.fromkeys(Status(each["status"]) for each in shown):
         of_it = [each for each in shown if each["status"] == status]
         told.append(f"{summary.counts.get(status, 0):,} {words(status)}:")
-        cures = dict.fromkeys(to_do(each["code"]) or status.about.to_do for each in of_it)
+        cures = dict.fromkeys(cure(summary.kind, status, each["code"]) for each in of_it)
         for each in of_it:
             told += _reason(each, is_brief=is_brief)
         told += [f"      -> {cure}" for cure in cures]
@@ -197,6 +197,13 @@ def leaver_lines(summary: RunSummary, most: int, *, is_brief: bool = False) -> l
         cures = dict.fromkeys(to_do(each["code"]) or _TO_DO[status] for each in of_it)
         told += [f"      -> {cure}" for cure in cures]
     return told
+
+
+def cure(kind: RunKind, status: Status, code: str) -> str:
+    """Return what a person does about a row of a run that binds or unbinds."""
+    about = status.about
+    own = about.to_do_unbinding if kind is RunKind.UNBIND else ""
+    return to_do(code) or own or about.to_do
 
 
 def files_text(summary: RunSummary, files: Sequence[Path]) -> Lines:

@@ -303,5 +303,5 @@ def test_a_pilot_of_an_unbind_stops_and_goes_on(tmp_path, config):
         bulkbind(*command, "--first", "4", "--yes-unbind", "4", home=tmp_path, check=3)
 
         assert set(held(url)) == keys(FLEET[4:])
-        bulkbind(*command, home=tmp_path, check=0)
+        bulkbind(*command, "--yes-unbind", "5", home=tmp_path, check=0)
         assert set(held(url)) == keys(FLEET[9:])

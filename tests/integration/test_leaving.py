@@ -328,6 +328,29 @@ async def test_what_was_not_sent_is_withdrawn(bench):
     assert on_server(bench) == {d.machine_code for d in DEVICES[1:]}
 
 
+@pytest.mark.parametrize("takes_any", [False, True])
+async def test_a_pilot_counts_rows_that_are_sent(bench, takes_any):
+    """Gone already, or bound anew: nothing is sent for them, and the next row is taken."""
+    del bench.server.bindings["u0"]["SN0"]
+    if not takes_any:
+        bench.server.bindings["u1"]["SN1"] = Record("SN1", "another", "2026-11-23T13:00:00Z")
+    async with bench.ledger() as ledger:
+        run = await listed(ledger, LIST, takes_any=takes_any)
+        state = await sent(bench, ledger, run, first=2)
+
+    gone = {row.machine_code for row in bench.rows(run) if row.status == "unbound"}
+    assert state is RunState.STOPPED
+    assert bench.server.unbinds.total() == 2
+    assert gone == ({"SN1", "SN2"} if takes_any else {"SN2", "SN3"})
+    bench.renew()
+
+    async with bench.ledger() as ledger:
+        state = await sent(bench, ledger, run, first=99)
+
+    assert state is RunState.DONE
+    assert on_server(bench) == {"SN6", "SN7", "SN8"} | (set() if takes_any else {"SN1"})
+
+
 async def test_a_stop_leaves_the_rest_to_go_on_with(bench):
     """What was sent and not answered is in doubt, the rest pending; going on ends it."""
     bench.server.latency_s = 2.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -232,6 +233,8 @@ def _went_well(here: Here) -> list[str]:
 _GO_ON = "the next run goes on where it stopped; to go on {when}:"
 _MENDED = "once that is mended, the next run goes on where it stopped; to go on then:"
 _AGAIN = "then run it again:"
+_HAS_COMMAND = re.compile(r"`([^` ]*/)?bulkbind ")
+"""A hint that has the command, which may be called by its path."""
 
 
 def _next(result: RunResult, summary: RunSummary) -> str:
@@ -243,7 +246,7 @@ def _next(result: RunResult, summary: RunSummary) -> str:
 def _to_do(hint: str, then: str, here: Here) -> list[str]:
     """Return what to do, and the whole command with which it goes on once that is done."""
     told = [f"what to do: {here.completed(hint)}"] if hint else []
-    is_told = then == _AGAIN and "`bulkbind " in hint  # the hint has the command
+    is_told = then == _AGAIN and _HAS_COMMAND.search(hint)
     if here.again and then and not is_told:
         told += [then.format(when="then" if hint else "now"), f"  {here.again}"]
     return told

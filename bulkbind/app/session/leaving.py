@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from bulkbind.engine import Parts
     from bulkbind.engine.retry import Retries
     from bulkbind.ledger import Ledger
-    from bulkbind.model import Claim, Ended
+    from bulkbind.model import Claim, Ended, Unbinding
 
 NO_RUN = 0
 """A run without rows, so that rows cleared of doubt are not sent again."""
@@ -41,7 +41,9 @@ class Leaving:
         self._parts = parts
         self._run = run
         self._retries = retries_of(session, parts.gate)
+        self._on_settled = on_settled
         self._doubt_lists = 0
+        self._sent = 0
         self.again = 0
         settings = session.settings
         self._unbinder = Unbinder(
@@ -50,7 +52,7 @@ class Leaving:
             self._retries,
             settings.send,
             settings.doubt,
-            on_settled=lambda items: on_settled([ended_of(i) for i in items if i.is_listed]),
+            on_settled=self._settled,
         )
 
     @property
@@ -63,11 +65,16 @@ class Leaving:
         """Total seconds of backoff over all devices."""
         return self._retries.backed_off_s
 
+    def _settled(self, items: Sequence[Unbinding]) -> None:
+        mine = [item for item in items if item.is_listed]
+        self._sent += sum(1 for item in mine if item.attempts or item.was_sent)
+        self._on_settled([ended_of(item) for item in mine])
+
     def widen(self, concurrency: int) -> None:
         """Nothing to do: what is in flight is bounded by users and by the pace."""
 
     async def send(self, first: int | None) -> None:
-        """Unbind what is left, or the *first* rows of it."""
+        """Unbind what is left, or the *first* rows of it for which a request is sent."""
         stop, clock = self._session.stop, self._session.clock
         grace_s = self._session.settings.send.grace
         await draining(self._send(first), clock, stop, grace_s=grace_s)
@@ -81,7 +88,20 @@ class Leaving:
         if self._session.stop.is_set:
             return
         await unbindings.mark_staged(self._run)
-        last = await unbindings.last_of(self._run, first)
+        if first is None:
+            await self._send_to(await unbindings.last_of(self._run, None))
+            return
+        before = None
+        while self._sent < first and not self._session.stop.is_set:
+            last = await unbindings.last_of(self._run, first - self._sent)
+            if last == before:
+                break  # nothing is left
+            before = last
+            await self._send_to(last)
+        self._session.stop.set(PILOT_OVER)
+
+    async def _send_to(self, last: int) -> None:
+        unbindings = self._ledger.unbindings
         try:
             await Taker(self._unbinder, unbindings, self._ledger.settle).run(self._run, last)
         except DrainedError:
@@ -89,8 +109,6 @@ class Leaving:
         finally:
             await self._ledger.flushed()
         await self._unbinder.run(self._run, UnbindKind.LEAVE, last)
-        if first is not None:
-            self._session.stop.set(PILOT_OVER)
 
 
 async def settle_doubt(

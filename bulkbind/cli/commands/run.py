@@ -178,20 +178,27 @@ def _inbox(
 @options.settings(Group.NETWORK, Group.PACE, Group.WORKERS, Group.SENDING, Group.END)
 @options.first
 @options.option("--yes", is_flag=True, help="do not ask")
+@options.yes_unbind
 @options.output_options
-def resume_command(run_id: str | None, *, first: int | None, **given: Any) -> None:
+def resume_command(
+    run_id: str | None, *, first: int | None, yes_unbind: int | None, **given: Any
+) -> None:
     """Go on with the unfinished run, from the ledger alone; the manifest is not needed.
 
     RUN is its id or the beginning of it; without one, the run that can go on. What was being sent
-    when it was cut off is looked for in the server's lists first.
+    when it was cut off is looked for in the server's lists first. Of an unbind of which only a
+    pilot was agreed to, the rest is asked for.
 
     \b
     Examples:
       bulkbind resume
       bulkbind resume 20261126 --config bulkbind.yaml --deadline 50m
     """  # noqa: D301  # click's mark for a block that is not wrapped
+    given["yes"] = given["yes"] or yes_unbind is not None
 
     async def use_case(settings: Settings, console: Console, stop: StopSignal) -> RunResult:
-        return await resume(settings, run_id, first=first, listener=console, stop=stop)
+        return await resume(
+            settings, run_id, first=first, devices=yes_unbind, listener=console, stop=stop
+        )
 
     sys.exit(send(given, use_case))
