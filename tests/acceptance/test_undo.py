@@ -246,7 +246,7 @@ def test_verify_tells_missing_changed_and_extra(tmp_path):
     assert same.stdout == ""
     assert [line.split(":")[0] for line in text.stdout.splitlines()] == [
         f"? {user} EXTRA1",
-        f"- {user} {rows[0][0]}",
+        f"_ {user} {rows[0][0]}",
         f"~ {user} {rows[1][0]}",
     ]
     assert told["counts"] == {"same": 3, "missing": 1, "changed": 1, "extra": 1}

@@ -60,7 +60,7 @@ def command(manifests: tuple[str, ...], **given: Any) -> None:
 
     \b
     +  new: taken over                      >  by the ledger another user's; taken over
-    ~  under another id, name or OS         -  gone: not known as bound any more
+    ~  under another id, name or OS         _  gone: not known as bound any more
     !  not proven: left as it was
 
     \b

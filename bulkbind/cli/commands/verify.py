@@ -37,7 +37,7 @@ HELP = f"""Compare what a run says is bound with the server's lists; nothing is 
 RUN is its id or the beginning of it. Every difference is a line on standard output:
 
 \b
--  missing: bound by the ledger, but on neither of two lists of the user, which show all else
+_  missing: bound by the ledger, but on neither of two lists of the user, which show all else
 !  not proven: not on the list, which lacks others, too, or is none of the user's alone
 ~  changed: under another {enumeration("device id", *LABELS)}
 ?  extra: on the list of one of the run's users, and not known to the ledger
