@@ -67,26 +67,6 @@ def test_a_stop_drains_the_workers(tmp_path, number, code):
     assert sum(found.values()) == ROWS
 
 
-def test_requests_that_hang_are_left_after_the_grace(tmp_path):
-    """SIGTERM with hanging requests of workers: it ends in time, and their rows are in doubt."""
-    with sandbox("--fault", "silence-before=0.5,from=60s", "--seed", "2", home=tmp_path) as url:
-        with running(tmp_path, url, *UNTIL_READY, "--grace", "100ms", rows=ROWS) as run:
-            pids = run.workers()
-            while ask(f"{url}/sandbox/stats").get("silence-before", 0) < 5:
-                time.sleep(0.05)  # noqa: TID251  # polling another process
-            began = time.monotonic()
-            run.process.send_signal(signal.SIGTERM)
-
-            assert run.ended() == 143
-            took_s = time.monotonic() - began
-            gone(pids)
-        found = statuses(tmp_path / "report")
-
-    assert took_s < 15
-    assert 1 <= found["in_doubt"] < ROWS
-    assert found["bound"] + found["pending"] + found["in_doubt"] == ROWS
-
-
 def test_a_wrong_token_ends_as_without_workers(tmp_path):
     """The first request shows it: no worker is told anything, code and report are the same."""
     ends = []
