@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.acceptance.test_undo import delete, held, run_id_of
+from tests.support.in_process import called
 from tests.support.manifests import fleet, write_csv
-from tests.support.processes import ask, bulkbind, process, read_results, sandbox, statuses
+from tests.support.processes import ask, process, read_results, sandbox, statuses
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,7 +37,7 @@ class Place:
     def call(self, command, *arguments, ledger="new.db", check=0):
         """Run a command with a ledger, and return the finished process."""
         where = ("--endpoint", self.url, "--config", self.config, "--ledger", ledger)
-        return bulkbind(command, *arguments, *where, home=self.home, check=check)
+        return called(command, *arguments, *where, home=self.home, check=check)
 
     def adopt(self, *arguments, check=0, **more):
         """Adopt, and return what `--json` printed."""
@@ -178,7 +179,7 @@ def test_what_lists_do_not_prove_stays_as_it_was(place):
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_what_was_read_is_kept(tmp_path, how):
     """Interrupted or killed: what was read is known, and the next one goes through."""
-    rows = fleet(400, users=200)
+    rows = fleet(80, users=80)
     with sandbox("--limit", "20/s,on=list", home=tmp_path) as url:
         place = Place(tmp_path, url)
         write_csv(place.manifest, rows)
@@ -193,7 +194,7 @@ def test_what_was_read_is_kept(tmp_path, how):
 
         assert running.returncode == (130 if how is signal.SIGINT else -9), err
         kept = place.bindings()
-        assert 20 <= len(kept) < 400
+        assert 20 <= len(kept) < 80
         assert kept.items() <= place.bindings("old.db").items()
         if how is signal.SIGINT:
             assert "what was read is kept" in err
