@@ -49,7 +49,7 @@ from bulkbind.ledger import LeaverReader, Outlook, RunReader, has_met, last_pace
 from bulkbind.manifest import ChosenRows, Manifest, ManifestFile, batches_of, digest
 from bulkbind.manifest.duplicates import Policy, Seen
 from bulkbind.model import Forecast, Plan, PlanWord, RunFacts, RunKind, Status, UnbindKind
-from bulkbind.model.wording import counted, verb
+from bulkbind.model.wording import counted, share, verb
 from bulkbind.redaction import line, lines
 from bulkbind.report.problem_text import MOST_LINES, problem_lines
 from bulkbind.threads import in_thread
@@ -567,13 +567,12 @@ class Staging:
         invalid = counts.get(Status.INVALID, 0)
         if invalid and self._session.settings.manifest.on_invalid == "abort":
             _, groups = await self._ledger.read(lambda db: Outlook(db, number).problems(0))
-            of_all = f"{invalid:,} of {counted(sum(counts.values()), 'rows')}"
-            breaks = verb(invalid, "breaks", "break")
+            broken = share(invalid, sum(counts.values()), "rows", "breaks", "break")
             shown = problem_lines(tuple(groups), MOST_LINES - LINES_AROUND)
             kind = await self._ledger.kind_of(number)
             name = "run" if kind is RunKind.BIND else "unbind"
             raise InvalidRowsError(
-                lines([f"{of_all} {breaks} a rule, so nothing was sent:", *shown]),
+                lines([f"{broken} a rule, so nothing was sent:", *shown]),
                 hint="`bulkbind validate MANIFEST --all` lists every one; "
                 f"`bulkbind {name} MANIFEST --on-invalid skip` sends the rest",
             )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from bulkbind.errors import BulkbindError, ExitCode
 from bulkbind.logs import logger
 from bulkbind.model import Status
-from bulkbind.model.wording import counted, verb
+from bulkbind.model.wording import share
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator, Sequence
@@ -212,9 +212,8 @@ class Breaker:
         if self._limit is not None and self._failed >= self._most(self._limit):
             self._stop.set(
                 StopReason(
-                    f"{self._failed:,} of {counted(self._ended, 'devices')} "
-                    f"{verb(self._failed, 'has', 'have')} failed, which is as many "
-                    f"as --max-failures {self._limit} allows",
+                    share(self._failed, self._ended, "devices", "has", "have")
+                    + f" failed, which is as many as --max-failures {self._limit} allows",
                     hint="failed.csv tells why; what has not been sent stays pending",
                 )
             )

@@ -227,10 +227,15 @@ def test_where_every_list_is_refused_it_is_the_set_up(tmp_path):
 
 
 def test_nobody_to_ask_for_is_an_error(place):
-    """Without a manifest and without a user there is nothing to do."""
+    """Without a manifest and without a user there is nothing to do; nor for what is no id."""
     done = place.call("adopt", check=2)
 
     assert "name a manifest, or a user with --user-id" in done.stderr
+    for user, why in (("u 42", "visible ASCII"), ("1.5E+18", "number"), ("N/A", "placeholder")):
+        done = place.call("adopt", "--user-id", user, check=2)
+        assert f"user id '{user}'" in done.stderr
+        assert why in done.stderr
+    assert not (place.home / "new.db").exists()
 
 
 def test_text_says_how_many_of_what(place):
@@ -241,3 +246,4 @@ def test_text_says_how_many_of_what(place):
     assert "+ … and 40 more" in told
     assert any(line.split()[:2] == ["new", "60"] for line in told)
     assert "adopt 6 users: 60 new" in place.call("runs").stdout
+    assert "took over what is bound, and has no rows" in place.call("status", check=2).stderr

@@ -47,7 +47,7 @@ def _log_files():
         yield
 
 
-def called(*arguments: str | Path, home: Path, check: int | None = None, **environ: str) -> Done:
+def called(*arguments: str | Path, home: Path, check=None, **environ: str) -> Done:
     """Call bulkbind as `processes.bulkbind` does, without what only a process shows."""
     before, folder, argv = dict(os.environ), Path.cwd(), sys.argv
     out, err = _Stream(), _Stream()

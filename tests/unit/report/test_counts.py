@@ -41,6 +41,7 @@ VERBS = {"need": "needs", "are": "is", "have": "has", "wait": "waits"}
 ONE_TOO_MANY = re.compile(
     rf"{NUMBER}1 (?:\w+ )?(?:{'|'.join(THINGS)})\b"
     rf"|{NUMBER}(?<!of )1 (?:\w+ )?(?:{'|'.join(VERBS)})\b"
+    rf"|\d of 1 (?:\w+ )?(?:{'|'.join(VERBS)})\b"
 )
 ONE_TOO_FEW = re.compile(
     rf"{NUMBER}[02] (?:\w+ )?(?:{'|'.join(thing[:-1] for thing in THINGS)})\b(?! call)"
