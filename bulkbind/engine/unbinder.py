@@ -9,6 +9,8 @@ answer is sent again. What proves how a binding ended is decided in `engine.proo
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
+from functools import partial
 from itertools import count
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol, TypeVar, assert_never
@@ -87,8 +89,11 @@ class UnbindingLedger(Protocol):
     async def release(self, items: Sequence[Unbinding]) -> None:
         """Record that no request was sent that may have been carried out."""
 
-    async def settle(self, items: Sequence[Unbinding]) -> None:
-        """Record how unbindings ended."""
+    def settle(self, items: Sequence[Unbinding], then: Callable[[], None]) -> None:
+        """Submit how unbindings ended; *then* is called once that is durable."""
+
+    async def flushed(self) -> None:
+        """Return once every submitted end is durable."""
 
     async def left_in_doubt(self, run: int) -> dict[str, list[Unbinding]]:
         """Return what other runs may have unbound, which were cut off and replaced, by user."""
@@ -132,14 +137,14 @@ class Unbinder:
         return self._lists.calls
 
     async def run(self, run: int, kind: UnbindKind, last: int) -> None:
-        """Unbind all that rows up to *last* require, or until the run stops."""
+        """Unbind all that rows up to *last* require, or until the run stops; durable on return."""
         lacking: list[tuple[str, Look]] = []
 
         async def first_look(user_id: str) -> None:
             items = await self._unbindings.open_of(run, kind, user_id, last)
             look = await self._look(user_id, items)
             if isinstance(look, str):
-                await self._settle([_ended(item, UnbindStatus.FAILED, look) for item in items])
+                self._settle([_ended(item, UnbindStatus.FAILED, look) for item in items])
             elif all(look.shows(item.machine_code, item.device_id) for item in items):
                 await self._unbind_user(user_id, items)
             else:
@@ -150,22 +155,20 @@ class Unbinder:
             items = await self._unbindings.open_of(run, kind, user_id, last)
             await self._unbind_user(user_id, await self._still_bound(user_id, items, first))
 
-        try:
+        with suppress(DrainedError):
             users = await self._unbindings.users(run, kind, last)
             await self.for_each_user(first_look, users)
             # Last, so that no user waits for one whose list must be read again.
             await self.for_each_user(second_look, lacking)
             await self._wait_for_locks()
-        except DrainedError:
-            return
+        await self._unbindings.flushed()
 
     async def find_out(self, run: int) -> None:
         """Look up what runs other than *run* may have unbound that were cut off; send nothing."""
-        try:
+        with suppress(DrainedError):
             left = await self._unbindings.left_in_doubt(run)
             await self.for_each_user(self._find_out, left.items())
-        except DrainedError:
-            return
+        await self._unbindings.flushed()
 
     async def _find_out(self, user: tuple[str, list[Unbinding]]) -> None:
         user_id, items = user
@@ -173,7 +176,7 @@ class Unbinder:
         if isinstance(looks, str):
             return  # it stays in doubt
         there = [item for item in left if looks[-1].shows(item.machine_code, item.device_id)]
-        await self._settle([_ended(item, UnbindStatus.FAILED, _REPLACED) for item in there])
+        self._settle([_ended(item, UnbindStatus.FAILED, _REPLACED) for item in there])
 
     async def _wait_for_locks(self) -> None:
         """Try what is under a backup lock again, until it is unbound or has been for too long."""
@@ -233,7 +236,7 @@ class Unbinder:
                 _ended(item, UnbindStatus.FAILED, second)
             elif end := proof.unsent(item, (first, second)):
                 _ended(item, *end)
-        return await self._settle_ended(items)
+        return self._settle_ended(items)
 
     async def _unbind_user(self, user_id: str, items: list[Unbinding]) -> None:
         """Unbind; where no answer says how an unbinding ended, the lists decide."""
@@ -273,7 +276,9 @@ class Unbinder:
             raise DrainedError
         if listing.records is None:
             return f"the user's list cannot be read: {listing.attempt.message}", known
-        stranger = await self._unbindings.stranger(user_id, listing.records, known)
+        stranger = None
+        if not listing.records.keys() <= known.keys():
+            stranger = await self._unbindings.stranger(user_id, listing.records, known)
         return proof.look(listing, {**known, **wanted}, codes, stranger, at=asked_at), known
 
     async def _read(self, user_id: str) -> Listing:
@@ -308,7 +313,7 @@ class Unbinder:
         await self._unbindings.claim(items)
         ended = await asyncio.gather(*(self._send(item) for item in items), return_exceptions=True)
         faults = [end for end in ended if isinstance(end, BaseException)]
-        await self._settle([item for item, end in zip(items, ended, strict=True) if end is True])
+        self._settle([item for item, end in zip(items, ended, strict=True) if end is True])
         left = [item for item in items if item.status is UnbindStatus.STAGED]
         drained = any(isinstance(fault, DrainedError) for fault in faults) or self._stop.is_set
         if drained or not faults:
@@ -324,12 +329,12 @@ class Unbinder:
         """Settle by lists what no answer settled; return what to send again."""
         items, looks = await self._settle_by_lists(user_id, items)
         if isinstance(looks, str):
-            await self._settle([_ended(item, UnbindStatus.FAILED, looks) for item in items])
+            self._settle([_ended(item, UnbindStatus.FAILED, looks) for item in items])
             return []
         for item in items:
             if not self._may_resend(item, looks[-1]):
                 _ended(item, *proof.unproven(item, looks))
-        return await self._settle_ended(items)
+        return self._settle_ended(items)
 
     async def _settle_by_lists(
         self, user_id: str, items: list[Unbinding]
@@ -340,6 +345,7 @@ class Unbinder:
         while items and len(looks) < proof.READS:
             if looks:
                 await self.settled_since(looks[-1])
+            await self._unbindings.flushed()  # else what is gone would be known, and be missed
             look = await self._look(user_id, items)
             if isinstance(look, str):
                 return items, look
@@ -347,7 +353,7 @@ class Unbinder:
             for item in items:
                 if end := proof.by_lists(item, looks, codes):
                     _ended(item, *end)
-            items = await self._settle_ended(items)
+            items = self._settle_ended(items)
         return items, looks
 
     def _may_resend(self, item: Unbinding, last: Look) -> bool:
@@ -399,15 +405,16 @@ class Unbinder:
             case _ as never:
                 assert_never(never)
 
-    async def _settle_ended(self, items: list[Unbinding]) -> list[Unbinding]:
+    def _settle_ended(self, items: list[Unbinding]) -> list[Unbinding]:
         """Settle the items that have ended; return the others."""
-        await self._settle([item for item in items if item.status is not UnbindStatus.STAGED])
+        self._settle([item for item in items if item.status is not UnbindStatus.STAGED])
         return [item for item in items if item.status is UnbindStatus.STAGED]
 
-    async def _settle(self, items: list[Unbinding]) -> None:
-        if not items:
-            return
-        await self._unbindings.settle(items)
+    def _settle(self, items: list[Unbinding]) -> None:
+        if items:
+            self._unbindings.settle(items, partial(self._settled, items))
+
+    def _settled(self, items: list[Unbinding]) -> None:
         for item in items:
             self._log.debug(
                 "device.unbound",
