@@ -63,6 +63,15 @@ class StopSignal:
         logger().info("run.stopping", reason=reason.text)
         self._event.set()
         for task in self._waiting - self._cut:
+            if task is asyncio.current_task():
+                # It waits for nothing now: cancelled at once, it would be so wherever it waits
+                # next, though that may be behind the block.
+                asyncio.get_running_loop().call_soon(self._cut_short, task)
+            else:
+                self._cut_short(task)
+
+    def _cut_short(self, task: asyncio.Task[object]) -> None:
+        if task in self._waiting:
             self._cut.add(task)
             task.cancel()
 
