@@ -299,9 +299,11 @@ def _refreshed(found: Refreshed | None) -> list[str]:
 
 def _pace(summary: RunSummary) -> list[str]:
     facts = summary.facts
-    if not facts.requests:
+    if not facts.requests + facts.requests_unsure:
         return []
-    parts = [f"{counted(facts.requests, 'requests')} in {facts.sending_s:,.1f} s"]
+    sent = counted(facts.requests, "requests")
+    sent = f"at least {sent}" if facts.requests_unsure else sent
+    parts = [f"{sent} in {facts.sending_s:,.1f} s"]
     if facts.requests_throttled:
         parts.append(f"{facts.requests_throttled:,} of them throttled")
     if facts.pace_per_s:

@@ -191,8 +191,8 @@ class _Account:
             backed_off_s=sender.backed_off_s,
         )
         facts.cpu_s = round(time.process_time() - self._cpu_before_s, 3)
-        if workers := self._workers():
-            facts.workers = workers
+        if self._hub is not None:
+            facts.workers, facts.requests_unsure = self._hub.workers(), self._hub.unsure
         if self.adjusted:
             facts.adjusted = self.adjusted
         return facts
