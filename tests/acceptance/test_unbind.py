@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from contextlib import closing
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -31,12 +31,20 @@ FLEET = fleet(24, users=4)
 LEAVING = FLEET[:9]
 
 
-@pytest.fixture
-def config(tmp_path: Path) -> Path:
-    """Return settings with a short settling time."""
-    path = tmp_path / "settings.yaml"
-    path.write_text("readback_settle: 300ms\n", encoding="utf-8")
-    return path
+@contextmanager
+def bound(home: Path, rows, *options: str):
+    """Serve a sandbox to which rows are bound; yield its address, and what commands share."""
+    (home / "settings.yaml").write_text("readback_settle: 300ms\n", encoding="utf-8")
+    with sandbox(*options, home=home) as url:
+        common = ("--endpoint", url, "--config", home / "settings.yaml", "--out", "report")
+        called("run", write_csv(home / "fleet.csv", rows), *common, home=home, check=0)
+        yield url, common
+
+
+def bind_elsewhere(home: Path, rows, common) -> None:
+    """Bind rows by another ledger, whose devices are not ours."""
+    elsewhere = (*common[:-2], "--ledger", "other.db", "--out", "other")
+    called("run", write_csv(home / "others.csv", rows), *elsewhere, home=home, check=0)
 
 
 def keys(rows) -> set[tuple[str, str]]:
@@ -63,18 +71,15 @@ def requests(url: str) -> int:
 
 
 @pytest.mark.slow
-def test_a_list_is_unbound_and_nothing_else(tmp_path, config):
+def test_a_list_is_unbound_and_nothing_else(tmp_path):
     """What this ledger bound for that user: not what it found, what others bound, or moved."""
     foreign, found, moved = FLEET[20], FLEET[21], FLEET[22]
-    with sandbox(home=tmp_path) as url:
-        common = ("--endpoint", url, "--config", config, "--out", "report")
-        elsewhere = (*common[:-2], "--ledger", "other.db", "--out", "other")
-        others = write_csv(tmp_path / "others.csv", [foreign, found])
-        called("run", others, *elsewhere, home=tmp_path, check=0)
+    with bound(tmp_path, FLEET[:20]) as (url, common):
+        bind_elsewhere(tmp_path, [foreign, found], common)
         time.sleep(3)  # noqa: TID251  # a server's Date has whole seconds: younger might be ours
         manifest = write_csv(tmp_path / "fleet.csv", [*FLEET[:20], *FLEET[21:]])
         called("run", manifest, *common, home=tmp_path, check=0)
-        assert statuses(tmp_path / "report") == {"bound": 22, "already_bound": 1}
+        assert statuses(tmp_path / "report") == {"skipped": 20, "bound": 2, "already_bound": 1}
         before = held(url)
         rows = as_list([*LEAVING, foreign, found, (moved[0], "somebody", "", "")])
         leavers = write_csv(tmp_path / "leavers.csv", [*rows, rows[0]])
@@ -99,12 +104,9 @@ def test_a_list_is_unbound_and_nothing_else(tmp_path, config):
 
 
 @pytest.mark.slow
-def test_the_next_night_sends_nothing_and_an_undo_binds_again(tmp_path, config):
+def test_the_next_night_sends_nothing_and_an_undo_binds_again(tmp_path):
     """The ledger knows what is gone; the undo binds it under the names it had, once."""
-    with sandbox(home=tmp_path) as url:
-        common = ("--endpoint", url, "--config", config, "--out", "report")
-        manifest = write_csv(tmp_path / "fleet.csv", FLEET)
-        called("run", manifest, *common, home=tmp_path, check=0)
+    with bound(tmp_path, FLEET) as (url, common):
         before = named(url)
         leavers = write_csv(tmp_path / "leavers.csv", as_list(LEAVING))
         called("unbind", leavers, *common, "--yes-unbind", "9", home=tmp_path, check=0)
@@ -127,14 +129,12 @@ def test_the_next_night_sends_nothing_and_an_undo_binds_again(tmp_path, config):
 
 
 @pytest.mark.slow
-def test_unbind_wants_the_number_and_sends_nothing_without(tmp_path, config):
+def test_unbind_wants_the_number_and_sends_nothing_without(tmp_path):
     """Off a terminal N must be given and be right: else 2, and not one request is made."""
-    with sandbox(home=tmp_path) as url:
-        common = ("--endpoint", url, "--config", config, "--out", "report")
-        manifest = write_csv(tmp_path / "fleet.csv", FLEET)
-        called("run", manifest, *common, home=tmp_path, check=0)
+    with bound(tmp_path, FLEET) as (url, common):
         before = requests(url)
 
+        manifest = tmp_path / "fleet.csv"
         without = called("unbind", manifest, *common, home=tmp_path, check=2)
         wrong = called("unbind", manifest, *common, "--yes-unbind", "23", home=tmp_path, check=2)
 
@@ -146,15 +146,10 @@ def test_unbind_wants_the_number_and_sends_nothing_without(tmp_path, config):
 
 
 @pytest.mark.slow
-def test_any_takes_what_two_lists_show_and_its_undo_brings_it_back(tmp_path, config):
+def test_any_takes_what_two_lists_show_and_its_undo_brings_it_back(tmp_path):
     """Also what another ledger bound; under the name that the list showed it comes back."""
-    with sandbox(home=tmp_path) as url:
-        common = ("--endpoint", url, "--config", config, "--out", "report")
-        elsewhere = (*common[:-2], "--ledger", "other.db", "--out", "other")
-        foreign = write_csv(tmp_path / "foreign.csv", FLEET[:6])
-        called("run", foreign, *elsewhere, home=tmp_path, check=0)
-        ours = write_csv(tmp_path / "ours.csv", FLEET[6:12])
-        called("run", ours, *common, home=tmp_path, check=0)
+    with bound(tmp_path, FLEET[6:12]) as (url, common):
+        bind_elsewhere(tmp_path, FLEET[:6], common)
         before = named(url)
         leavers = write_csv(tmp_path / "leavers.csv", as_list([*FLEET[3:9], FLEET[20]]))
 
@@ -168,20 +163,15 @@ def test_any_takes_what_two_lists_show_and_its_undo_brings_it_back(tmp_path, con
 
 
 @pytest.mark.slow
-def test_what_changed_hands_meanwhile_is_left_alone(tmp_path, config):
+def test_what_changed_hands_meanwhile_is_left_alone(tmp_path):
     """Gone: told; bound anew under another id: told, comes back, and left alone."""
     user = FLEET[0][1]
     own = [row for row in FLEET if row[1] == user]
-    with sandbox(home=tmp_path) as url:
-        common = ("--endpoint", url, "--config", config, "--out", "report")
-        elsewhere = (*common[:-2], "--ledger", "other.db", "--out", "other")
-        manifest = write_csv(tmp_path / "fleet.csv", own)
-        called("run", manifest, *common, home=tmp_path, check=0)
+    with bound(tmp_path, own) as (url, common):
         before = held(url)
         for row in own[:2]:
             delete(url, user, before[user, row[0]])
-        again = write_csv(tmp_path / "again.csv", own[1:2])
-        called("run", again, *elsewhere, home=tmp_path, check=0)
+        bind_elsewhere(tmp_path, own[1:2], common)
         leavers = write_csv(tmp_path / "leavers.csv", own[:4])
 
         called("unbind", leavers, *common, "--yes-unbind", "4", home=tmp_path, check=1)
@@ -195,13 +185,10 @@ def test_what_changed_hands_meanwhile_is_left_alone(tmp_path, config):
 
 
 @pytest.mark.slow
-def test_an_unanswered_unbind_is_looked_up(tmp_path, config):
+def test_an_unanswered_unbind_is_looked_up(tmp_path):
     """Carried out and not answered: the lists tell, and nothing is sent for what is gone."""
     faults = ("--fault", "reset-after=1,on=unbind,count=5")
-    with sandbox(*faults, home=tmp_path) as url:
-        common = ("--endpoint", url, "--config", config, "--out", "report")
-        manifest = write_csv(tmp_path / "fleet.csv", FLEET)
-        called("run", manifest, *common, home=tmp_path, check=0)
+    with bound(tmp_path, FLEET, *faults) as (url, common):
         leavers = write_csv(tmp_path / "leavers.csv", LEAVING)
 
         called("unbind", leavers, *common, "--yes-unbind", "9", home=tmp_path, check=0)
@@ -231,13 +218,10 @@ def claimed(ledger: Path) -> int:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("goes_on", ["resume", "unbind"])
-def test_a_killed_unbind_goes_on(tmp_path, config, goes_on):
+def test_a_killed_unbind_goes_on(tmp_path, goes_on):
     """By `resume` without the list, or by the same command: exactly the list has left."""
     rows = fleet(90, users=3)
-    with sandbox("--limit", "30/s,on=unbind", home=tmp_path) as url:
-        common = ("--endpoint", url, "--config", config, "--out", "report")
-        manifest = write_csv(tmp_path / "fleet.csv", rows)
-        called("run", manifest, *common, home=tmp_path, check=0)
+    with bound(tmp_path, rows, "--limit", "30/s,on=unbind") as (url, common):
         leavers = write_csv(tmp_path / "leavers.csv", rows[:60])
         command = ("unbind", leavers, *common, "--yes-unbind", "60")
         with process(*command, home=tmp_path) as started:
@@ -255,13 +239,10 @@ def test_a_killed_unbind_goes_on(tmp_path, config, goes_on):
 
 
 @pytest.mark.slow
-def test_what_a_killed_unbind_left_is_looked_up_by_the_run_that_takes_its_place(tmp_path, config):
+def test_what_a_killed_unbind_left_is_looked_up_by_the_run_that_takes_its_place(tmp_path):
     """Nothing more is unbound; what that run names is bound in the end, whoever was first."""
     rows = fleet(90, users=3)
-    with sandbox("--limit", "30/s,on=unbind", home=tmp_path) as url:
-        common = ("--endpoint", url, "--config", config, "--out", "report")
-        manifest = write_csv(tmp_path / "fleet.csv", rows)
-        called("run", manifest, *common, home=tmp_path, check=0)
+    with bound(tmp_path, rows, "--limit", "30/s,on=unbind") as (url, common):
         leavers = write_csv(tmp_path / "leavers.csv", rows[:60])
         command = ("unbind", leavers, *common, "--yes-unbind", "60")
         with process(*command, home=tmp_path) as started:
@@ -291,12 +272,9 @@ def test_a_rehearsal_of_an_unbind_touches_nothing_real(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_pilot_of_an_unbind_stops_and_goes_on(tmp_path, config):
+def test_a_pilot_of_an_unbind_stops_and_goes_on(tmp_path):
     """As many as were asked for; the same command without it does the rest."""
-    with sandbox(home=tmp_path) as url:
-        common = ("--endpoint", url, "--config", config, "--out", "report")
-        manifest = write_csv(tmp_path / "fleet.csv", FLEET)
-        called("run", manifest, *common, home=tmp_path, check=0)
+    with bound(tmp_path, FLEET) as (url, common):
         leavers = write_csv(tmp_path / "leavers.csv", LEAVING)
         command = ("unbind", leavers, *common)
 
