@@ -417,12 +417,14 @@ def places_of(db: sqlite3.Connection, rows: Sequence[int]) -> list[str]:
 def find_run(db: sqlite3.Connection, run_id: str | None) -> int:
     """Return the number of a run by its id or a unique prefix of it; of the newest run if None.
 
+    An adoption is no such run, as it has no rows.
+
     Raises: UsageError if there is none, or more than one.
     """
     rows = db.execute(
         "SELECT run, run_id, facts ->> 'pruned_at', kind FROM runs "  # noqa: S608  # constants
         f"WHERE state NOT IN {sql_list(IS_UNCONFIRMED)} AND substr(run_id, 1, length(?1)) = ?1 "
-        "AND (?1 <> '' OR kind <> ?2) ORDER BY run DESC",
+        "ORDER BY ?1 = '' AND kind = ?2, run DESC",
         (run_id or "", RunKind.ADOPT),
     ).fetchall()
     if not rows:

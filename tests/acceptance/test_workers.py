@@ -153,6 +153,7 @@ def test_a_killed_worker_loses_nothing(tmp_path):
         assert lost["why"] == "it was ended by SIGKILL"
         assert lost["rows"] > 0
         assert summary(tmp_path)["requests_lists"] > 0
+        assert summary(tmp_path)["requests_unsure"] == lost["rows"]
         assert [bool(state["lost"]) for state in summary(tmp_path)["workers"]].count(True) == 1
 
 

@@ -265,7 +265,7 @@ async def cut_off(bench, devices):
         run = await listed(ledger, devices)
         await ledger.start(run)
         for user in await ledger.unbindings.users(run, UnbindKind.LEAVE, 2**62):
-            items = await ledger.unbindings.open_of(run, UnbindKind.LEAVE, user, 2**62)
+            items = await ledger.unbindings.open_of(run, UnbindKind.LEAVE, [user], 2**62)
             await ledger.unbindings.claim(items)
     return run
 

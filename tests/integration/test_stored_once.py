@@ -80,7 +80,7 @@ def undo(db):
 
 def unbind(db, run, kind):
     """Unbind what a run's unbindings of user u say."""
-    items = unbinding.open_of(db, run, kind, "u", 2**62)
+    items = unbinding.open_of(db, run, kind, ["u"], 2**62)
     assert items
     unbinding.claim(db, items)
     for item in items:

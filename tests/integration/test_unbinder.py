@@ -254,7 +254,7 @@ async def test_what_was_claimed_when_it_was_cut_off_counts_as_ours(bench, gone, 
     """A crash after the request left: it is `unbound`, not gone; only a lone one needs no other."""
     async with bench.ledger() as ledger:
         await ledger.unbindings.begin_undo(1, WHO)
-        items = await ledger.unbindings.open_of(1, UnbindKind.UNDO, "u0", 2**62)
+        items = await ledger.unbindings.open_of(1, UnbindKind.UNDO, ["u0"], 2**62)
         await ledger.unbindings.claim([item for item in items if item.machine_code in gone])
     for code in gone:
         del bench.server.bindings["u0"][code]

@@ -157,6 +157,8 @@ class Hub:
         self._numbers = count(1)
         self._keys: dict[Credential, int] = {}
         self._is_proven = self._is_over = False
+        self.unsure = 0
+        """Requests that lost workers were to send, and may have sent."""
         self._names_codes = False
         """Whether the workers know that each success must name its device."""
         self._report: Callable[[int], None] = lambda _number: None
@@ -423,6 +425,7 @@ class Hub:
         crew.nameless.clear()
         now, orders = self._clock.monotonic(), list(crew.orders.values())
         crew.orders.clear()
+        self.unsure += len(orders)
         for order in orders:
             until = max(order.at, crew.leased_at) + LEASE_S + order.timeout_s
             verdict = NoAnswer(under_way_s=max(0.0, until - now))
