@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from bulkbind.engine.stop import DrainedError, NoRoomError
 from bulkbind.engine.user_states import HeldError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine
+    from collections.abc import Awaitable, Callable, Coroutine, Sequence
 
     from bulkbind.engine.binder import Binder
     from bulkbind.engine.ports import Came, Parts
@@ -28,6 +29,12 @@ class Rows(Protocol):
 
     async def next(self) -> Claim | None:
         """Return the next row, durably claimed, or None if there are no more."""
+
+    def take(self, most: int) -> list[Claim]:
+        """Return up to *most* rows, the next ones, that are durably claimed already."""
+
+    def put_back(self, claims: Sequence[Claim]) -> None:
+        """Hand these out next."""
 
 
 class Lane:
@@ -82,8 +89,12 @@ class Lane:
 
     async def _run(self, rows: Rows) -> None:
         while not self._stop.is_set:
-            if self._out + self._left >= self._concurrency:
+            takes = self._api.takes(self._concurrency)
+            is_full = self._out + self._left >= self._concurrency
+            if is_full or (takes == 0 and self._out):
                 await self._moved()
+                continue
+            if takes and self._post_all(rows, takes):
                 continue
             claim = rows.ready() or await rows.next()
             if claim is None:
@@ -98,6 +109,25 @@ class Lane:
         while self._out:
             await self._moved()
 
+    def _post_all(self, rows: Rows, most: int) -> int:
+        """Hand up to *most* rows to others who send; return how many, if any.
+
+        Where one row after the other has to be looked at, there are none.
+        """
+        if self._breaker.is_failing() or self._users.has_suspects():
+            return 0
+        claims = rows.take(min(most, self._concurrency - self._out - self._left))
+        if not claims:
+            return 0
+        group = _Group(self, claims)
+        posted = self._api.post_all([claim.device for claim in claims], group)
+        rows.put_back(claims[posted:])
+        self._breaker.leave_all([claim.row for claim in claims[:posted]])
+        for claim in claims[:posted]:
+            self._users.leave(claim.device.user_id)
+        self._out += posted
+        return posted
+
     async def _moved(self) -> None:
         self._has_moved.clear()
         await self._has_moved.wait()
@@ -110,16 +140,7 @@ class Lane:
             self._users.leave(claim.device.user_id)
             self._out += 1
 
-        def landed(came: Came) -> None:
-            if callable(came):
-                self._beside(self._late(claim, came))
-            else:
-                self._back(claim)
-                try:
-                    self._judge(claim, came)
-                except Exception as error:  # noqa: BLE001  # a connection calls: it ends the run
-                    self._beside(_failing(error))
-
+        landed = partial(self.landed, claim)
         try:
             while True:
                 if not self._breaker.has_room():
@@ -134,6 +155,30 @@ class Lane:
             self._breaker.let_go(claim.row)
             raise
 
+    def landed(self, claim: Claim, came: Came) -> None:
+        """Judge what came of a row."""
+        if callable(came):
+            self._beside(self._late(claim, came))
+            return
+        self._back([claim])
+        try:
+            self._judge(claim, came)
+        except Exception as error:  # noqa: BLE001  # a connection calls: it ends the run
+            self._beside(_failing(error))
+
+    def passed(self, claims: Sequence[Claim], attempts: Sequence[Attempt]) -> None:
+        """Settle rows that were accepted."""
+        self._back(claims)
+        if self._is_cut:
+            return
+        try:
+            left = self._binder.passed(claims, attempts)
+        except Exception as error:  # noqa: BLE001  # as above
+            self._beside(_failing(error))
+            return
+        for work in left:
+            self._leave_to_binder(work)
+
     async def _late(self, claim: Claim, came: Callable[[], Awaitable[Attempt | None]]) -> None:
         try:
             attempt = await came()
@@ -142,12 +187,13 @@ class Lane:
             await self._ledger.release([claim])
             return
         finally:
-            self._back(claim)
+            self._back([claim])
         self._judge(claim, attempt)
 
-    def _back(self, claim: Claim) -> None:
-        self._users.land(claim.device.user_id)
-        self._out -= 1
+    def _back(self, claims: Sequence[Claim]) -> None:
+        for claim in claims:
+            self._users.land(claim.device.user_id)
+        self._out -= len(claims)
         self._has_moved.set()
 
     def _judge(self, claim: Claim, attempt: Attempt | None) -> None:
@@ -181,6 +227,23 @@ class Lane:
         finally:
             self._left -= 1
             self._has_moved.set()
+
+
+class _Group:
+    """Rows that were handed over together."""
+
+    __slots__ = ("_claims", "_lane")
+
+    def __init__(self, lane: Lane, claims: Sequence[Claim]) -> None:
+        self._lane, self._claims = lane, claims
+
+    def passed(self, places: Sequence[int], attempts: Sequence[Attempt]) -> None:
+        """As `Landing` says."""
+        self._lane.passed([self._claims[place] for place in places], attempts)
+
+    def landed(self, place: int, came: Came) -> None:
+        """As `Landing` says."""
+        self._lane.landed(self._claims[place], came)
 
 
 async def _failing(error: Exception) -> None:

@@ -20,9 +20,9 @@ from bulkbind.model import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine
+    from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 
-    from bulkbind.engine.ports import Authorizer, Came, Client, Gate, Landed
+    from bulkbind.engine.ports import Authorizer, Came, Client, Gate, Landed, Landing
     from bulkbind.koodrive.auth.credential import Credential
     from bulkbind.koodrive.auth.renewing import SessionCall
     from bulkbind.model import Device
@@ -98,19 +98,55 @@ class Paced:
             self._gate.forget(permit)
             raise
 
-        def came(attempt: Came) -> None:
-            if isinstance(attempt, Attempt) and not isinstance(attempt.verdict, AuthExpired):
-                self._tell_gate(permit, attempt)
-                self._note(attempt, credential, user_id)
-                landed(attempt)
-            elif attempt is None:
-                self._gate.forget(permit)
-                landed(None)
-            else:
-                landed(partial(self._landed, permit, attempt, credential, user_id))
-
-        self._client.post(device, credential, came)
+        self._client.post(
+            device, credential, partial(self.note_landed, permit, credential, user_id, landed)
+        )
         return True
+
+    def note_landed(
+        self, permit: int, credential: Credential, user_id: str, landed: Landed, attempt: Came
+    ) -> None:
+        """Tell what came of a request, once the gate knows it."""
+        if isinstance(attempt, Attempt) and not isinstance(attempt.verdict, AuthExpired):
+            self._tell_gate(permit, attempt)
+            self._note(attempt, credential, user_id)
+            landed(attempt)
+        elif attempt is None:
+            self._gate.forget(permit)
+            landed(None)
+        else:
+            landed(partial(self._landed, permit, attempt, credential, user_id))
+
+    def takes(self, width: int) -> int | None:
+        """Return how many binds others take now, where *width* may be under way; None: none."""
+        pool = self._client.pool()
+        return None if pool is None else pool.takes(width)
+
+    def post_all(self, devices: Sequence[Device], landing: Landing) -> int:
+        """Have the first of some binds sent by others, and *landing* told what became of them.
+
+        Returns: How many; none where nobody takes them, or the first one's credential has to be
+            renewed, or must wait for its permit.
+        """
+        pool = self._client.pool()
+        credential = self._auth.current(devices[0].user_id)
+        if pool is None or credential is None:
+            return 0
+        current = self._auth.current
+        same = [current(device.user_id) is credential for device in devices]
+        most = len(same) if all(same) else same.index(False)
+        if permits := self._gate.try_permits(most):
+            sent = devices[: len(permits)]
+            pool.post_all(sent, credential, _Posted(self, sent, credential, permits, landing))
+        return len(permits)
+
+    def note_passed(
+        self, permits: Sequence[int], credential: Credential, users: Iterable[str]
+    ) -> None:
+        """Let gate and credentials know of binds that were accepted."""
+        self._gate.passed(permits)
+        for user_id in users:
+            self._auth.accepted(credential, user_id)
 
     async def _landed(
         self,
@@ -240,3 +276,39 @@ class Paced:
             if isinstance(attempt.verdict, Accepted | AuthExpired):
                 return isinstance(attempt.verdict, Accepted)
         return False
+
+
+class _Posted:
+    """Binds that others send: gate and credentials learn what came of them first."""
+
+    __slots__ = ("_credential", "_devices", "_landing", "_paced", "_permits")
+
+    def __init__(
+        self,
+        paced: Paced,
+        devices: Sequence[Device],
+        credential: Credential,
+        permits: Sequence[int],
+        landing: Landing,
+    ) -> None:
+        self._paced, self._landing = paced, landing
+        self._devices, self._credential, self._permits = devices, credential, permits
+
+    def passed(self, places: Sequence[int], attempts: Sequence[Attempt]) -> None:
+        """As `Landing` says."""
+        self._paced.note_passed(
+            [self._permits[place] for place in places],
+            self._credential,
+            {self._devices[place].user_id for place in places},
+        )
+        self._landing.passed(places, attempts)
+
+    def landed(self, place: int, came: Came) -> None:
+        """As `Landing` says."""
+        self._paced.note_landed(
+            self._permits[place],
+            self._credential,
+            self._devices[place].user_id,
+            partial(self._landing.landed, place),
+            came,
+        )

@@ -20,7 +20,7 @@ from bulkbind.engine.user_states import Users
 from bulkbind.model import TimeUse
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Generator, Iterable
+    from collections.abc import Coroutine, Generator, Iterable, Sequence
     from contextvars import Context
 
     from bulkbind.engine.ports import Parts
@@ -72,9 +72,25 @@ class Claims:
         if not self._waiting:
             return None
         claim = self._waiting.popleft()
+        self._prefetch()
+        return claim
+
+    def take(self, most: int) -> list[Claim]:
+        """Return up to *most* rows, the next ones, that are durably claimed already."""
+        waiting = self._waiting
+        if not waiting:
+            return []
+        taken = [waiting.popleft() for _ in range(min(most, len(waiting)))]
+        self._prefetch()
+        return taken
+
+    def _prefetch(self) -> None:
         if len(self._waiting) <= self._low and not self._is_exhausted and self._is_idle():
             self._fetch(self._batch()).add_done_callback(_retrieve)
-        return claim
+
+    def put_back(self, claims: Sequence[Claim]) -> None:
+        """Hand these out next."""
+        self._waiting.extendleft(reversed(claims))
 
     async def next(self, *, ahead: bool = True) -> Claim | None:
         """Return the next row, durably claimed, or None if there are no more.

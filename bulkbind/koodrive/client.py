@@ -28,7 +28,7 @@ from bulkbind.model.fields import USER
 from bulkbind.redaction import redacted
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine
+    from collections.abc import Awaitable, Callable, Coroutine, Sequence
     from ssl import SSLContext
 
     from bulkbind.clock import Clock
@@ -139,10 +139,16 @@ class KooDrive:
         request, judge = self._bind(device, credential)
         return self._send(request, judge, timeout_s=timeout_s)
 
-    def post(self, device: Device, credential: Credential, landed: Landed) -> None:
+    def post(
+        self,
+        device: Device,
+        credential: Credential,
+        landed: Landed,
+        timeout_s: float | None = None,
+    ) -> None:
         """Bind a device to its user, and have *landed* told what `bind` would return."""
         request, judge = self._bind(device, credential)
-        asked = self._asked(request, judge, None)
+        asked = self._asked(request, judge, timeout_s)
 
         def came(answer: Answer | Callable[[], Awaitable[Answer]]) -> None:
             if isinstance(answer, Answer):  # in one piece, and so not large
@@ -161,6 +167,10 @@ class KooDrive:
 
         request = self._request("POST", device.user_id, credential, body=bind_body(device))
         return request, judge
+
+    @staticmethod
+    def pool() -> None:
+        """Return None: nobody else sends."""
 
     async def list_devices(self, user_id: str, credential: Credential) -> Listing:
         """Read a user's list."""
@@ -320,6 +330,11 @@ class KooDrive:
             self.trouble = attempt.message.removeprefix(NO_CONNECTION)
         else:
             self._http.requests += attempt.connection != 0
+
+    def learn_passed(self, attempts: Sequence[Attempt]) -> None:
+        """Learn from binds that another process sent and that were accepted, the last one last."""
+        self._http.requests += len(attempts) - 1
+        self.learn(attempts[-1])
 
     def on_unasked(self, report: Callable[[int], None]) -> None:
         """Have *report* called with the number of a connection that says more, or breaks."""

@@ -30,6 +30,7 @@ from bulkbind.pacing.streams import OneStream, StreamPerUser
 from bulkbind.pacing.width import Flight, Traffic
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from contextlib import AbstractContextManager
 
     from bulkbind.clock import Clock
@@ -42,6 +43,8 @@ NOTICED_S = 0.25
 """Whoever waits for the pace looks so often whether the operator has changed it."""
 ALONG_S = 1e-3
 """Requests that leave within this time may leave along with each other, far from any limit."""
+PASSED = Accepted("", "")
+"""What was accepted, whatever it is."""
 CHANGED = 0.05
 """A pace that differs by less from the one last logged is not logged."""
 
@@ -187,6 +190,13 @@ class Pacer:
         is_due = is_first and self.streams.due_at(stream) <= now and self._is_clear(now)
         return self._leave(stream, now) if is_due else None
 
+    def try_permits(self, most: int) -> list[int]:
+        """Return up to *most* permits as `try_permit` would, for requests of all users."""
+        permits: list[int] = []
+        while len(permits) < most and (permit := self.try_permit()) is not None:
+            permits.append(permit)
+        return permits
+
     def _leave(self, stream: RequestStream, now: float) -> int:
         permit = self._traffic.sent(now)
         if self.state is self.streams.learner:
@@ -310,6 +320,11 @@ class Pacer:
         if epoch != gate.epoch or learner.known_per_s != self._logged_per_s:
             self._log_pace(verdict, is_away=epoch != gate.epoch and gate.is_away)
         self._back(permit)
+
+    def passed(self, permits: Iterable[int]) -> None:
+        """Learn that permitted requests were accepted."""
+        for permit in permits:
+            self.report(permit, PASSED)
 
     def _refused(self, permit: int, out: Out, verdict: Throttled, now: float) -> None:
         """A limit in flight is met by fewer at once; any other closes the gate of its stream."""

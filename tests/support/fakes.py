@@ -26,7 +26,7 @@ from bulkbind.model import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from bulkbind.engine import StopSignal
     from bulkbind.engine.ports import Landed
@@ -129,6 +129,12 @@ class FakeServer:
                 self.pacer.forget(permit)
                 raise
         return await self.answer_to(permit, device)
+
+    def takes(self, width: int) -> int | None:  # noqa: ARG002  # the protocol's
+        return None
+
+    def post_all(self, devices, landing):
+        raise NotImplementedError
 
     async def post(
         self,
@@ -263,6 +269,12 @@ class OpenGate:
 
     def try_permit(self, user_id: str | None = None) -> int | None:  # noqa: ARG002  # as above
         return None if self._drained else 0
+
+    def try_permits(self, most: int) -> list[int]:
+        return [0] * most
+
+    def passed(self, permits: Iterable[int]) -> None:
+        self.reported += [Accepted("", "") for _ in permits]
 
     def report(self, permit: int, verdict: Verdict, limits: tuple[ServerLimit, ...] = ()) -> None:  # noqa: ARG002  # the protocol's
         self.reported.append(verdict)

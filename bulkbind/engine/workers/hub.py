@@ -5,39 +5,21 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import count
 from typing import TYPE_CHECKING, Protocol, Self
 
-from bulkbind.engine.ports import Came, Client, Landed
-from bulkbind.engine.workers.messages import (
-    TO_DRIVER,
-    Beat,
-    Failed,
-    Frames,
-    Hello,
-    Kept,
-    Key,
-    Lease,
-    Named,
-    Order,
-    Ready,
-    Said,
-    Start,
-    ToDriver,
-    ToWorker,
-    Unasked,
-    frame,
-)
+from bulkbind.engine.ports import Came, Client, Landed, Landing, Pool
+from bulkbind.engine.workers import messages
 from bulkbind.engine.workers.worker import BEAT_S, LEASE_S
 from bulkbind.logs import logger
 from bulkbind.model import Accepted, AlreadyBound, Attempt, Listing, NoAnswer, Refused, WorkerState
 from bulkbind.redaction import redacted
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
     from bulkbind.clock import Clock
     from bulkbind.engine.workers.link import Link
+    from bulkbind.engine.workers.messages import Failed, Hello, Ready, ToDriver, ToWorker
     from bulkbind.koodrive.auth.credential import Credential
     from bulkbind.koodrive.auth.renewing import SessionCall
     from bulkbind.model import Device
@@ -63,12 +45,17 @@ class Local(Client, Protocol):
     def learn(self, attempt: Attempt) -> None:
         """Learn from a bind of a worker as from an own one; it has just come back."""
 
+    def learn_passed(self, attempts: Sequence[Attempt]) -> None:
+        """Learn from binds of a worker that were accepted."""
+
 
 @dataclass(slots=True)
 class _Ordered:
-    """A bind that a worker was told to send."""
+    """Binds that a worker was told to send together."""
 
-    landed: Callable[[Attempt | None], None]
+    number: int
+    """Of the first of them, the others follow."""
+    landing: Landing
     at: float
     timeout_s: float
 
@@ -154,7 +141,8 @@ class Hub:
         self._takers: list[_Crew] = []
         """Those who take orders."""
         self._tasks: set[asyncio.Task[None]] = set()
-        self._numbers = count(1)
+        self._next = 1
+        """The number of the next order."""
         self._keys: dict[Credential, int] = {}
         self._is_proven = self._is_over = False
         self._names_codes = False
@@ -217,9 +205,23 @@ class Hub:
     def post(self, device: Device, credential: Credential, landed: Landed) -> None:
         """Have a bind sent, and *landed* told what `bind` would return."""
         if self._takers:
-            self._order(self._idlest(), device, credential, landed)
+            self._order(self._idlest(), [device], credential, _One(landed))
         else:
             self._local.post(device, credential, partial(self._posted, landed))
+
+    def pool(self) -> Pool | None:
+        """Return this while workers take orders and no limit is known: else one by one goes."""
+        return self if self._takers and self._is_free() else None
+
+    def takes(self, width: int) -> int:
+        """Return the share of the worker that has least in hand, once half of it is free."""
+        share = -(-width // len(self._takers))
+        free = share - len(self._idlest().orders)
+        return free if 2 * free >= share else 0
+
+    def post_all(self, devices: Sequence[Device], credential: Credential, landing: Landing) -> None:
+        """Have binds sent, no more than it `takes`."""
+        self._order(self._idlest(), devices, credential, landing)
 
     def _posted(self, landed: Landed, came: Came) -> None:
         if isinstance(came, Attempt):
@@ -251,7 +253,7 @@ class Hub:
         if self._takers:
             crew = self._idlest()
             done: asyncio.Future[Attempt | None] = asyncio.get_running_loop().create_future()
-            number = self._order(crew, device, credential, partial(_fulfil, done))
+            number = self._order(crew, [device], credential, _One(partial(_fulfil, done)))
             try:
                 return await done
             finally:
@@ -261,22 +263,24 @@ class Hub:
     def _order(
         self,
         crew: _Crew,
-        device: Device,
+        devices: Sequence[Device],
         credential: Credential,
-        landed: Callable[[Attempt | None], None],
+        landing: Landing,
     ) -> int:
-        """Tell a worker to send a bind; return the order's number."""
+        """Tell a worker to send binds; return the number of the first."""
         key = self._keys.get(credential)
         if key is None:
             key = self._keys[credential] = len(self._keys) + 1
         if key not in crew.keys:
             crew.keys.add(key)
-            self._put(crew, Key(key, credential.parts()))
+            self._put(crew, messages.Key(key, credential.parts()))
         if not crew.timeout_s:
             crew.timeout_s = self._local.patience_s()
-        number = next(self._numbers)
-        crew.orders[number] = _Ordered(landed, self._clock.monotonic(), crew.timeout_s)
-        self._put(crew, Order(number, key, crew.timeout_s, device))
+        number = self._next
+        self._next += len(devices)
+        ordered = _Ordered(number, landing, self._clock.monotonic(), crew.timeout_s)
+        crew.orders.update(dict.fromkeys(range(number, self._next), ordered))
+        self._put(crew, messages.Order(number, key, crew.timeout_s, list(devices)))
         return number
 
     # --- the workers -----------------------------------------------------------------------------
@@ -304,7 +308,7 @@ class Hub:
         task.add_done_callback(self._tasks.discard)
 
     async def _start(self, crew: _Crew) -> None:
-        frames = Frames(TO_DRIVER)
+        frames = messages.Frames(messages.TO_DRIVER)
 
         def heard(data: bytes) -> None:
             try:
@@ -350,27 +354,35 @@ class Hub:
 
     def _hear(self, crew: _Crew, message: ToDriver) -> None:
         match message:
-            case Said():
+            case messages.Passed():
+                self._passed(crew, message)
+            case messages.Said():
                 self._said(crew, message)
-            case Beat(number=number):
+            case messages.Beat(number=number):
                 crew.missing, crew.leased_at = 0, self._clock.monotonic()
-                self._put(crew, Lease(number, self._is_free()))
-            case Kept(number=number):
+                self._put(crew, messages.Lease(number, self._is_free()))
+            case messages.Kept(number=number):
                 if (order := crew.orders.pop(number, None)) is not None:
-                    order.landed(None)
-            case Unasked(connection=connection):
+                    order.landing.landed(number - order.number, None)
+            case messages.Unasked(connection=connection):
                 crew.nameless.discard(connection)
                 self._report(_mark(crew, connection))
-            case Hello(version=version) if version != self._version:
+            case _:
+                self._begins(crew, message)
+
+    def _begins(self, crew: _Crew, message: Hello | Ready | Failed) -> None:
+        """Let a worker get ready, or say why it cannot."""
+        match message:
+            case messages.Hello(version=version) if version != self._version:
                 self._lose(crew, f"it is of version {version}, this run of {self._version}")
-            case Hello():
+            case messages.Hello():
                 crew.is_greeted = True
                 self._tell(crew)
-            case Ready():
+            case messages.Ready():
                 self._takers.append(crew)
                 crew.ready_at = crew.leased_at = self._clock.monotonic()
                 self._log.info("worker.started", worker=crew.number, pid=self._pid(crew))
-            case Failed(why=why):
+            case messages.Failed(why=why):
                 self._lose(crew, why)
 
     def _tell(self, crew: _Crew) -> None:
@@ -378,7 +390,7 @@ class Hub:
         if self._is_proven and crew.is_greeted and not (crew.is_told or crew.lost):
             self._demand_names()
             crew.is_told = True
-            self._put(crew, Start(self._setup()))
+            self._put(crew, messages.Start(self._setup()))
 
     def _demand_names(self) -> None:
         """Let those who have been told already know once each success must name its device."""
@@ -386,9 +398,9 @@ class Hub:
             self._names_codes = True
             for crew in self._crews:
                 if crew.is_told:
-                    self._put(crew, Named())
+                    self._put(crew, messages.Named())
 
-    def _said(self, crew: _Crew, said: Said) -> None:
+    def _said(self, crew: _Crew, said: messages.Said) -> None:
         order = crew.orders.pop(said.number, None)
         attempt = said.attempt()
         if attempt.is_named:
@@ -405,7 +417,31 @@ class Hub:
         self._demand_names()
         crew.settled += isinstance(attempt.verdict, Accepted | AlreadyBound | Refused)
         if order is not None:
-            order.landed(attempt)
+            order.landing.landed(said.number - order.number, attempt)
+
+    def _passed(self, crew: _Crew, passed: messages.Passed) -> None:
+        attempts = passed.attempts(crew.number << NUMBER_BITS)
+        if not passed.is_named:
+            crew.nameless.update(filter(None, passed.connections))
+        elif crew.nameless:
+            crew.nameless.difference_update(passed.connections)
+        self._local.learn_passed(attempts)
+        self._demand_names()
+        crew.settled += len(attempts)
+        ordered: _Ordered | None = None
+        places: list[int] = []
+        theirs: list[Attempt] = []
+        for number, attempt in zip(passed.numbers, attempts, strict=True):
+            order = crew.orders.pop(number, None)
+            if order is not ordered:
+                if ordered is not None:
+                    ordered.landing.passed(places, theirs)
+                ordered, places, theirs = order, [], []
+            if order is not None:
+                places.append(number - order.number)
+                theirs.append(attempt)
+        if ordered is not None:
+            ordered.landing.passed(places, theirs)
 
     def _lose(self, crew: _Crew, why: str) -> None:
         """Cut a worker off: what it has in hand is in doubt, and what it settled may be."""
@@ -427,14 +463,15 @@ class Hub:
         for connection in crew.nameless:
             self._report(_mark(crew, connection))
         crew.nameless.clear()
-        now, orders = self._clock.monotonic(), list(crew.orders.values())
-        crew.orders.clear()
-        for order in orders:
+        now, orders = self._clock.monotonic(), crew.orders
+        crew.orders = {}
+        for number, order in orders.items():
             until = max(order.at, crew.leased_at) + LEASE_S + order.timeout_s
             verdict = NoAnswer(under_way_s=max(0.0, until - now))
             sent_at = self._local.now() - (now - order.at)
             words = f"worker {crew.number} was lost: {crew.lost}"
-            order.landed(Attempt(verdict, LOST, words, sent_at=sent_at))
+            attempt = Attempt(verdict, LOST, words, sent_at=sent_at)
+            order.landing.landed(number - order.number, attempt)
         if all(crew.lost for crew in self._crews):
             self._alone(crew.lost)
 
@@ -451,7 +488,25 @@ class Hub:
         if crew.link is not None and crew.out:
             out, crew.out, crew.timeout_s = crew.out, [], 0.0
             if not crew.lost:
-                crew.link.send(frame(out))
+                crew.link.send(messages.frame(out))
+
+
+class _One:
+    """What is told of a bind that was sent alone."""
+
+    __slots__ = ("_landed",)
+
+    def __init__(self, landed: Callable[[Attempt | None], None]) -> None:
+        self._landed = landed
+
+    def passed(self, _places: Sequence[int], attempts: Sequence[Attempt]) -> None:
+        """As `Landing` says."""
+        self._landed(attempts[0])
+
+    def landed(self, _place: int, attempt: Came) -> None:
+        """As `Landing` says; nothing is awaited for what a worker says."""
+        assert not callable(attempt)
+        self._landed(attempt)
 
 
 def _fulfil(done: asyncio.Future[Attempt | None], attempt: Attempt | None) -> None:

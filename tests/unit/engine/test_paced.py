@@ -96,6 +96,9 @@ class FakeClient:
         self.seen.append(f"post with {credential}")
         self.landed = landed
 
+    def pool(self):
+        return None
+
     async def list_devices(self, user_id, credential):
         self.seen.append(f"list of {user_id} with {credential}")
         return Listing(self.attempts.pop(0), {})

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
 from bulkbind.clock import SystemClock
-from bulkbind.engine.workers.hub import LOST, SILENT_BEATS, Hub
+from bulkbind.engine.workers.hub import LOST, NUMBER_BITS, SILENT_BEATS, Hub
 from bulkbind.engine.workers.messages import (
     TO_WORKER,
     Beat,
@@ -19,6 +20,7 @@ from bulkbind.engine.workers.messages import (
     Lease,
     Named,
     Order,
+    Passed,
     Ready,
     Said,
     Start,
@@ -66,6 +68,12 @@ class Local:
     def learn(self, attempt):
         self.learned.append(attempt)
         self.names_codes = self.names_codes or attempt.is_named
+
+    def learn_passed(self, attempts):
+        self.learned += attempts
+
+    def pool(self):
+        return None
 
     def on_unasked(self, report):
         self.report = report
@@ -469,11 +477,57 @@ async def test_a_posted_bind_lands_without_a_task_of_its_own(bench):
     bench.wires[0].say(Said.of(first.number, NAMELESS), Kept(third.number))
     bench.wires[1].lost("gone")
 
-    assert second.device == DEVICE
+    assert second.devices == [DEVICE]
     assert [type(each and each.verdict) for each in landed] == [Accepted, type(None), NoAnswer]
     bench.wires[0].lost("gone too")
     bench.hub.post(DEVICE, TOKEN, landed.append)
     assert landed[-1] is bench.local.answer
+
+
+class Group:
+    """Notes what it is told of binds that were sent together."""
+
+    def __init__(self):
+        self.heard = []
+
+    def passed(self, places, attempts):
+        self.heard += zip(places, attempts, strict=True)
+
+    def landed(self, place, came):
+        self.heard.append((place, came))
+
+
+async def test_binds_are_handed_over_together_as_long_as_no_limit_is_known(bench):
+    """Each worker has its share of the width; half of it must be free before it gets more."""
+    await bench.ready()
+    assert bench.hub.pool() is None
+    bench.is_free = True
+    devices = [Device("user", f"SN_{number}") for number in range(4)]
+    groups = [Group(), Group(), Group()]
+    takes = []
+    for group in groups[:2]:
+        takes.append(bench.hub.pool().takes(8))
+        bench.hub.post_all(devices, TOKEN, group)
+    takes.append(bench.hub.pool().takes(8))
+    await bench.turn()
+    (first,), (second,) = (wire.orders() for wire in bench.wires)
+    bound = [(first.number + place, BOUND) for place in (3, 0)]
+    bench.wires[0].say(Passed.of(bound[:1]), Kept(first.number + 1))
+    bench.hub.post_all(devices[:1], TOKEN, groups[2])
+    await bench.turn()
+    (_, third) = bench.wires[0].orders()
+
+    bench.wires[0].say(Passed.of([*bound[1:], (third.number, BOUND)]))
+    bench.wires[1].lost("gone")
+
+    assert takes == [4, 4, 0]
+    assert first.devices == second.devices == devices
+    mine = replace(BOUND, connection=1 << NUMBER_BITS | 1)
+    assert groups[0].heard == [(3, mine), (1, None), (0, mine)]
+    assert [(place, came.code) for place, came in groups[1].heard] == [(n, LOST) for n in range(4)]
+    assert groups[2].heard == [(0, mine)]
+    assert bench.local.learned[-2:] == [mine] * 2
+    assert [state["in_hand"] for state in bench.hub.workers()] == [1, 0]
 
 
 async def test_the_rate_of_a_worker_is_that_of_the_last_second_and_at_its_end_of_all(bench):
