@@ -116,13 +116,17 @@ class Binder:
         """
         left: list[Coroutine[Any, Any, None]] = []
         ended: list[Ended] = []
-        is_plain = not (self._disproved or self._users.has_suspects())
+        connections = self._connections
+        is_known = bool(self._disproved) or self._users.has_suspects()
+        is_clear = attempts[-1].is_named and connections.are_clear()
         self._unreachable = None
         for claim, attempt in zip(claims, attempts, strict=True):
             verdict = attempt.verdict
-            is_first = claim.attempts == claim.doubts == 0 and self._connections.proves(attempt)
-            if is_plain and is_first and isinstance(verdict, Accepted):
-                self._connections.heard(claim.row, attempt)
+            is_first = not (claim.attempts or claim.doubts or is_known)
+            is_proven = is_clear or connections.proves(attempt)
+            if is_first and is_proven and isinstance(verdict, Accepted):
+                if not is_clear:
+                    connections.heard(claim.row, attempt)
                 claim.attempts, claim.clock_refusals = 1, 0
                 claim.sent_at, claim.last = attempt.sent_at, attempt
                 outcome = Outcome(Status.BOUND, verdict.device_id, verdict.create_time)

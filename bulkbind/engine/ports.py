@@ -239,7 +239,7 @@ class Gate(Protocol):
     def try_permits(self, most: int) -> list[int]:
         """Return up to *most* permits that may be had at once, for requests of all users."""
 
-    def passed(self, permits: Iterable[int]) -> None:
+    def passed(self, permits: Sequence[int]) -> None:
         """Learn that permitted requests were accepted."""
 
     def report(self, permit: int, verdict: Verdict, limits: tuple[ServerLimit, ...] = ()) -> None:

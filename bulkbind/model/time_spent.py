@@ -8,7 +8,7 @@ from collections import deque
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
 
 class TimeUse(enum.IntEnum):
@@ -186,6 +186,16 @@ class TimeSpent:
             self._out[request] = self._sent_at
         else:
             self.sent(request)
+
+    def sent_all_along(self, requests: Iterable[int]) -> None:
+        """Requests leave along with the last one, which is under way."""
+        self._out.update(dict.fromkeys(requests, self._sent_at))
+
+    def ended_all(self, requests: Iterable[int]) -> None:
+        """They are no longer under way."""
+        self._book()
+        for request in requests:
+            self._out.pop(request, None)
 
     def ended(self, request: int) -> None:
         """It is no longer under way."""

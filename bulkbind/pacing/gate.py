@@ -106,11 +106,11 @@ class StreamGate(ABC):
         """Return how many requests may leave at once."""
         return (now - self.next_at) * self.per_s
 
-    def sent_along(self) -> None:
-        """Another request leaves with the last one, and as that did."""
-        self.number += 1
-        self.through += 1
-        self.next_at += 1.0 / self.per_s
+    def sent_along(self, number: int = 1) -> None:
+        """So many more requests leave with the last one, and as that did."""
+        self.number += number
+        self.through += number
+        self.next_at += number / self.per_s
 
     def lost(self, sent: Sent) -> None:
         """A request has not got through."""

@@ -30,7 +30,7 @@ from bulkbind.pacing.streams import OneStream, StreamPerUser
 from bulkbind.pacing.width import Flight, Traffic
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Sequence
     from contextlib import AbstractContextManager
 
     from bulkbind.clock import Clock
@@ -195,6 +195,11 @@ class Pacer:
         permits: list[int] = []
         while len(permits) < most and (permit := self.try_permit()) is not None:
             permits.append(permit)
+            if along := min(self._room, most - len(permits)):
+                self._room -= along
+                others = self._traffic.sent_all_along(along)
+                self.time.sent_all_along(others)
+                permits += others
         return permits
 
     def _leave(self, stream: RequestStream, now: float) -> int:
@@ -321,9 +326,12 @@ class Pacer:
             self._log_pace(verdict, is_away=epoch != gate.epoch and gate.is_away)
         self._back(permit)
 
-    def passed(self, permits: Iterable[int]) -> None:
+    def passed(self, permits: Sequence[int]) -> None:
         """Learn that permitted requests were accepted."""
-        for permit in permits:
+        left = permits if self._expecting else self._traffic.accepted_all_along(permits)
+        if len(left) < len(permits):
+            self.time.ended_all(set(permits).difference(left))
+        for permit in left:
             self.report(permit, PASSED)
 
     def _refused(self, permit: int, out: Out, verdict: Throttled, now: float) -> None:

@@ -15,6 +15,8 @@ from bulkbind.pacing.gate import COARSE_S
 from bulkbind.pacing.learner import TOGETHER
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from bulkbind.pacing.gate import Sent, StreamGate
     from bulkbind.pacing.learner import Pace
 
@@ -402,6 +404,21 @@ class Traffic:
         out.along += 1
         out.in_flight = len(self._out)
         return permit
+
+    def sent_all_along(self, number: int) -> range:
+        """So many leave along with the last one; return their permits."""
+        self.gate.sent_along(number)
+        first = self._permits + 1
+        self._permits += number
+        permits = range(first, first + number)
+        self._out.update(dict.fromkeys(permits, self._last))
+        self._last.along += number
+        self._last.in_flight = len(self._out)
+        return permits
+
+    def accepted_all_along(self, permits: Sequence[int]) -> list[int]:
+        """Take out of what was accepted what `accepted_along` would; return the others."""
+        return [permit for permit in permits if not self.accepted_along(permit)]
 
     def accepted_along(self, permit: int) -> bool:
         """Take out what was accepted if others of those that left along with it are still out.
