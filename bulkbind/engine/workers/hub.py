@@ -373,8 +373,12 @@ class Hub:
             case Ready():
                 self._takers.append(crew)
                 crew.ready_at = crew.leased_at = self._clock.monotonic()
-                place = {"pid": self._pid(crew), "host": self._host(crew)}
-                self._log.info("worker.started", worker=crew.number, **place)
+                self._log.info(
+                    "worker.started",
+                    worker=crew.number,
+                    pid=self._pid(crew),
+                    host=self._host(crew),
+                )
             case Failed(why=why):
                 self._lose(crew, why)
 
