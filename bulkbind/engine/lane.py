@@ -1,4 +1,4 @@
-"""First attempts by the dozen, where others send: no task a row, as long as all goes well."""
+"""First attempts by the dozen: no task a row, where its answer comes at once and settles it."""
 
 from __future__ import annotations
 
@@ -7,19 +7,17 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from bulkbind.engine.stop import DrainedError, NoRoomError
 from bulkbind.engine.user_states import HeldError
-from bulkbind.model import Accepted
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
 
     from bulkbind.engine.binder import Binder
-    from bulkbind.engine.ports import Parts
+    from bulkbind.engine.ports import Came, Parts
     from bulkbind.engine.stop import Breaker
     from bulkbind.engine.user_states import Users
     from bulkbind.model import Attempt, Claim
 
     Work = Coroutine[Any, Any, None]
-    Weighing = Callable[[], Awaitable[None]]
 
 
 class Rows(Protocol):
@@ -83,7 +81,7 @@ class Lane:
             raise
 
     async def _run(self, rows: Rows) -> None:
-        while self._api.posts() and not self._stop.is_set:
+        while not self._stop.is_set:
             if self._out + self._left >= self._concurrency:
                 await self._moved()
                 continue
@@ -106,60 +104,74 @@ class Lane:
 
     async def _post(self, claim: Claim) -> bool:
         """Post a row; return whether it could be. Raises: DrainedError, if it was not."""
-        user_id = claim.device.user_id
 
         def before() -> None:
             self._breaker.leave(claim.row)
-            self._users.leave(user_id)
+            self._users.leave(claim.device.user_id)
+            self._out += 1
 
-        def landed(attempt: Attempt | None, weighing: Weighing | None) -> None:
-            self._users.land(user_id)
-            self._land(claim, attempt, weighing)
+        def landed(came: Came) -> None:
+            if callable(came):
+                self._beside(self._late(claim, came))
+            else:
+                self._back(claim)
+                try:
+                    self._judge(claim, came)
+                except Exception as error:  # noqa: BLE001  # a connection calls: it ends the run
+                    self._beside(_failing(error))
 
         try:
             while True:
                 if not self._breaker.has_room():
                     await self._breaker.room()
                 try:
-                    is_posted = await self._api.post(claim.device, before, landed)
-                    break
+                    return await self._api.post(claim.device, before, landed)
                 except NoRoomError:
                     continue
         except HeldError:  # it is its user's turn first
-            is_posted = False
+            return False
         except BaseException:
             self._breaker.let_go(claim.row)
             raise
-        self._out += is_posted
-        return is_posted
 
-    def _land(self, claim: Claim, attempt: Attempt | None, weighing: Weighing | None) -> None:
+    async def _late(self, claim: Claim, came: Callable[[], Awaitable[Attempt | None]]) -> None:
+        try:
+            attempt = await came()
+        except DrainedError:  # while it was found out what a refusal is about
+            self._breaker.let_go(claim.row)
+            await self._ledger.release([claim])
+            return
+        finally:
+            self._back(claim)
+        self._judge(claim, attempt)
+
+    def _back(self, claim: Claim) -> None:
+        self._users.land(claim.device.user_id)
         self._out -= 1
         self._has_moved.set()
+
+    def _judge(self, claim: Claim, attempt: Attempt | None) -> None:
         if self._is_cut:
             return
         if attempt is None:
             self._leave_to_binder(self._binder.bind(claim))
-        elif weighing is not None or not isinstance(attempt.verdict, Accepted):
-            self._leave_to_binder(self._follow(claim, attempt, weighing))
         elif (rest := self._binder.landed(claim, attempt)) is not None:
             self._leave_to_binder(rest)
 
-    async def _follow(self, claim: Claim, attempt: Attempt, weighing: Weighing | None) -> None:
-        if weighing is not None:
-            await weighing()
-        if (rest := self._binder.landed(claim, attempt)) is not None:
-            await rest
-
     def _leave_to_binder(self, work: Work) -> None:
-        alone = self._alone(work)
-        try:
-            self._tasks.create_task(alone, name="beside the lane")
-        except RuntimeError:  # the run has failed
-            alone.close()
-            work.close()
-        else:
+        if self._beside(self._alone(work)):
             self._left += 1
+        else:
+            work.close()
+
+    def _beside(self, work: Work) -> bool:
+        """Have a task do something; return whether it will: else the run has failed."""
+        try:
+            self._tasks.create_task(work, name="beside the lane")
+        except RuntimeError:
+            work.close()
+            return False
+        return True
 
     async def _alone(self, work: Work) -> None:
         try:
@@ -169,3 +181,7 @@ class Lane:
         finally:
             self._left -= 1
             self._has_moved.set()
+
+
+async def _failing(error: Exception) -> None:
+    raise error

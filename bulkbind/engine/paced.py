@@ -22,12 +22,10 @@ from bulkbind.model import (
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
 
-    from bulkbind.engine.ports import Authorizer, Client, Gate
+    from bulkbind.engine.ports import Authorizer, Came, Client, Gate, Landed
     from bulkbind.koodrive.auth.credential import Credential
     from bulkbind.koodrive.auth.renewing import SessionCall
     from bulkbind.model import Device
-
-    Weighing = Callable[[], Awaitable[None]]
 
 WITNESS_TRIES = 5
 """Inconclusive requests after which a witness counts as not served."""
@@ -71,27 +69,18 @@ class Paced:
         """
         return self._exchange(device.user_id, partial(self._client.bind, device), before)
 
-    def posts(self) -> bool:
-        """Return whether `post` serves now: others send, and say later what came of it."""
-        return self._client.posts()
-
-    async def post(
-        self,
-        device: Device,
-        before: Callable[[], None],
-        landed: Callable[[Attempt | None, Weighing | None], None],
-    ) -> bool:
-        """Have a bind sent, without waiting for its answer; return whether that could be.
+    async def post(self, device: Device, before: Callable[[], None], landed: Landed) -> bool:
+        """Send a bind without waiting for its answer; return whether that could be.
 
         It cannot where its user's credential has to be renewed first.
 
         Args:
             device: The device and its user.
             before: Called after the permit, at once before the request leaves.
-            landed: Called with what came, and with what has to be called and awaited before it is
-                judged, if anything; the attempt is None where nothing was sent.
+            landed: Told what came, or what is to be called and awaited for it; None: nothing was
+                sent, and another permit is needed.
 
-        Raises: as `bind`, and then *landed* is not called.
+        Raises: as `bind`, and then *landed* is told nothing.
         """
         user_id = device.user_id
         if self._auth.current(user_id) is None:
@@ -108,28 +97,43 @@ class Paced:
         except BaseException:
             self._gate.forget(permit)
             raise
-        posted = partial(self._posted, permit, credential, user_id, landed)
-        self._client.post(device, credential, posted)
+
+        def came(attempt: Came) -> None:
+            if isinstance(attempt, Attempt) and not isinstance(attempt.verdict, AuthExpired):
+                self._tell_gate(permit, attempt)
+                self._note(attempt, credential, user_id)
+                landed(attempt)
+            elif attempt is None:
+                self._gate.forget(permit)
+                landed(None)
+            else:
+                landed(partial(self._landed, permit, attempt, credential, user_id))
+
+        self._client.post(device, credential, came)
         return True
 
-    def _posted(
+    async def _landed(
         self,
         permit: int,
+        came: Attempt | Callable[[], Awaitable[Attempt | None]],
         credential: Credential,
         user_id: str,
-        landed: Callable[[Attempt | None, Weighing | None], None],
-        attempt: Attempt | None,
-    ) -> None:
-        weighing: Weighing | None = None
+    ) -> Attempt | None:
+        """Return what comes of a request that has its permit, once the gate knows it."""
+        try:
+            attempt = came if isinstance(came, Attempt) else await came()
+        except BaseException:
+            self._gate.forget(permit)
+            raise
         if attempt is None:
             self._gate.forget(permit)
+            return None
+        self._tell_gate(permit, attempt)
+        if isinstance(attempt.verdict, AuthExpired):
+            await self._weigh(attempt, credential, user_id)
         else:
-            self._tell_gate(permit, attempt)
-            if isinstance(attempt.verdict, AuthExpired):
-                weighing = partial(self._weigh, attempt, credential, user_id)
-            else:
-                self._note(attempt, credential, user_id)
-        landed(attempt, weighing)
+            self._note(attempt, credential, user_id)
+        return attempt
 
     async def list_devices(self, user_id: str) -> Listing:
         """Read a user's list. Raises: as `bind`."""
@@ -167,20 +171,15 @@ class Paced:
                 if before is not None and (work := before()) is not None:
                     await work
                 credential = self._auth.current(user_id)
-                attempt = None if credential is None else await send(credential)
             except BaseException:
                 self._gate.forget(permit)
                 raise
-            if credential is not None and attempt is not None:
-                break
-            # The credential expired while this request waited, or a worker could not send it.
-            self._gate.forget(permit)
-        self._tell_gate(permit, attempt)
-        if isinstance(attempt.verdict, AuthExpired):
-            await self._weigh(attempt, credential, user_id)
-        else:
-            self._note(attempt, credential, user_id)
-        return attempt
+            if credential is None:  # it expired while this request waited
+                self._gate.forget(permit)
+                continue
+            attempt = await self._landed(permit, partial(send, credential), credential, user_id)
+            if attempt is not None:  # else a worker could not send it
+                return attempt
 
     def _note(self, attempt: Attempt, credential: Credential, user_id: str) -> None:
         """Let the credentials know that one was accepted, if the answer says so."""

@@ -125,11 +125,6 @@ class Claims:
         self._left_out.add(row)
 
     @property
-    def is_over(self) -> bool:
-        """Whether all have been handed out."""
-        return self._is_exhausted and not self._waiting
-
-    @property
     def is_pilot_over(self) -> bool:
         """Whether *first* rows have been handed out."""
         return self._left == 0
@@ -382,19 +377,13 @@ class Pipeline:
             await self._all_said()
 
     async def _send_claims(self) -> None:
-        """Send what is staged: by workers of this process until, and as soon as, others send."""
-        while not (self._claims.is_over or self._parts.stop.is_set):
-            if self._is_posted():
-                await self._lane.run(self._claims)
-                continue
-            self._workers.clear()
-            self._hire()
-            while left := [worker for worker in self._workers if not worker.done()]:
-                await asyncio.wait(left)
-
-    def _is_posted(self) -> bool:
-        """Return whether rows go by the lane: not where each user's are counted apart."""
-        return not self._send.is_per_user and self._parts.api.posts()
+        """Send what is staged: by workers where a row may wait for its user while others go."""
+        if not self._send.is_per_user:
+            await self._lane.run(self._claims)
+            return
+        self._hire()
+        while left := [worker for worker in self._workers if not worker.done()]:
+            await asyncio.wait(left)
 
     async def _all_said(self) -> None:
         """Return once all tasks have ended, and the connections have had the time to say more."""
@@ -462,15 +451,13 @@ class Pipeline:
 
     async def _worker(self) -> None:
         stop = self._parts.stop
-        while not (stop.is_set or self._is_posted()):
+        while not stop.is_set:
             try:
                 claim = self._claims.ready() if self._parts.gate.has_room() else None
                 if claim is None:
                     # One worker at a time, so that each sees the rows of the others waiting.
                     async with self._room_lock:
                         await self._parts.gate.room()
-                        if self._is_posted():
-                            return
                         claim = await self._claims.next()
                 if claim is None:
                     return

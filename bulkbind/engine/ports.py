@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -28,6 +28,11 @@ if TYPE_CHECKING:
     )
 
 
+Came: TypeAlias = "Attempt | Callable[[], Awaitable[Attempt | None]] | None"
+"""What came of a request, or what is to be called and awaited for that; None: nothing was sent."""
+Landed: TypeAlias = "Callable[[Came], None]"
+
+
 class Client(Protocol):
     """The destination: at most one request a call; every result is returned, none is raised."""
 
@@ -44,13 +49,8 @@ class Client(Protocol):
     async def bind(self, device: Device, credential: Credential) -> Attempt | None:
         """Send one bind; return None if nothing was sent, and another permit is needed."""
 
-    def posts(self) -> bool:
-        """Return whether `post` serves now."""
-
-    def post(
-        self, device: Device, credential: Credential, landed: Callable[[Attempt | None], None]
-    ) -> None:
-        """Have a bind sent; *landed* is called later with what `bind` would return."""
+    def post(self, device: Device, credential: Credential, landed: Landed) -> None:
+        """Send one bind, and have *landed* told what `bind` would return."""
 
     async def list_devices(self, user_id: str, credential: Credential) -> Listing:
         """Read a user's list."""
@@ -109,16 +109,8 @@ class Api(Protocol):
         Raises: DrainedError if it was not sent because the run stops.
         """
 
-    def posts(self) -> bool:
-        """Return whether `post` serves now: others send, and say later what came of it."""
-
-    async def post(
-        self,
-        device: Device,
-        before: Callable[[], None],
-        landed: Callable[[Attempt | None, Callable[[], Awaitable[None]] | None], None],
-    ) -> bool:
-        """Have a bind sent, without waiting for its answer; see `Paced.post`."""
+    async def post(self, device: Device, before: Callable[[], None], landed: Landed) -> bool:
+        """Send one bind without waiting for its answer; see `Paced.post`."""
 
     async def list_devices(self, user_id: str) -> Listing:
         """Read a user's list. Raises: DrainedError as above."""

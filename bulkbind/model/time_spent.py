@@ -132,14 +132,14 @@ class TimeSpent:
     """
 
     __slots__ = (
-        "_began", "_count", "_holds", "_lengths", "_now", "_out", "_seconds", "_since",
+        "_began", "_count", "_holds", "_lengths", "_now", "_out", "_seconds", "_sent_at", "_since",
         "silenced", "silent_after_s",
     )  # fmt: skip
 
     def __init__(self, now: Callable[[], float] = lambda: 0.0) -> None:
         """*now*: the clock; without one no time passes."""
         self._now = now
-        self._began = self._since = now()
+        self._began = self._since = self._sent_at = now()
         self._seconds = [0.0] * len(TimeUse)
         self._holds: tuple[dict[Hold, None], ...] = tuple({} for _ in TimeUse)
         """What is waited for, by cause."""
@@ -178,7 +178,14 @@ class TimeSpent:
         now = self._now()
         if not self._out or now >= self._silent_at():
             self._book()  # else the last one that left has only been followed by another
-        self._out[request] = now
+        self._out[request] = self._sent_at = now
+
+    def sent_along(self, request: int) -> None:
+        """A request leaves along with the last one."""
+        if self._out:
+            self._out[request] = self._sent_at
+        else:
+            self.sent(request)
 
     def ended(self, request: int) -> None:
         """It is no longer under way."""

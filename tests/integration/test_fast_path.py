@@ -282,7 +282,7 @@ async def test_what_happens_before_it_is_written_to_leaves_nothing_sent(how):
         await client.bind(DEVICE)
         fast = client.client._http._fast
         assert fast is not None
-        (protocol,) = [protocol for protocol, _ in fast._kept]
+        (protocol,) = fast._kept
         assert protocol.transport is not None
         asked = asyncio.ensure_future(client.bind(DEVICE))
         broken = (protocol.transport.abort,)
@@ -438,7 +438,10 @@ async def test_tunnels_are_used_again(path, proxied):
         attempts += await asyncio.gather(*(client.bind(Device("u", f"B{n}")) for n in range(3)))
         session = client.client._http
         kept = session._fast._kept if session._fast else ()
-        keys = {*session._connector._conns, *(connection._key for _, connection in kept)}
+        keys = {
+            *session._connector._conns,
+            *(each.connection._key for each in kept if each.connection),
+        }
 
     assert {type(attempt.verdict) for attempt in attempts} == {Accepted}, path
     assert len(proxied.asked) == 3

@@ -8,7 +8,7 @@ from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Protocol, Self
 
-from bulkbind.engine.ports import Client
+from bulkbind.engine.ports import Came, Client, Landed
 from bulkbind.engine.workers.messages import (
     TO_DRIVER,
     Beat,
@@ -220,18 +220,29 @@ class Hub:
         self._report = report
         self._local.on_unasked(report)
 
-    def posts(self) -> bool:
-        """Return whether any worker takes orders."""
-        return bool(self._takers)
+    def post(self, device: Device, credential: Credential, landed: Landed) -> None:
+        """Have a bind sent, and *landed* told what `bind` would return."""
+        if self._takers:
+            self._order(self._idlest(), device, credential, landed)
+        else:
+            self._local.post(device, credential, partial(self._posted, landed))
 
-    def post(
-        self, device: Device, credential: Credential, landed: Callable[[Attempt | None], None]
-    ) -> None:
-        """Order a bind; *landed* is called later with what `bind` would return.
+    def _posted(self, landed: Landed, came: Came) -> None:
+        if isinstance(came, Attempt):
+            self._prove(came)
+        landed(partial(self._awaited, came) if callable(came) else came)
 
-        Only while `posts`.
-        """
-        self._order(self._idlest(), device, credential, landed)
+    async def _awaited(self, came: Callable[[], Awaitable[Attempt | None]]) -> Attempt | None:
+        attempt = await came()
+        self._prove(attempt)
+        return attempt
+
+    def _prove(self, attempt: Attempt | None) -> None:
+        """Let the workers begin once an answer has shown that the set-up is right."""
+        if not self._is_proven and attempt is not None:
+            self._is_proven = isinstance(attempt.verdict, Accepted | AlreadyBound)
+            for crew in self._crews:
+                self._tell(crew)
 
     def _idlest(self) -> _Crew:
         """Return who has least in hand of those who take orders; there must be one."""
@@ -251,12 +262,7 @@ class Hub:
                 return await done
             finally:
                 crew.orders.pop(number, None)
-        attempt = await self._local.bind(device, credential)
-        if not self._is_proven and attempt is not None:
-            self._is_proven = isinstance(attempt.verdict, Accepted | AlreadyBound)
-            for crew in self._crews:
-                self._tell(crew)
-        return attempt
+        return await self._awaited(partial(self._local.bind, device, credential))
 
     def _order(
         self,
