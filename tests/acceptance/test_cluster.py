@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from tests.acceptance.test_docs import command_of
-from tests.acceptance.test_workers import SLOW, check_all_bound_once, running, summary
+from tests.acceptance.test_workers import SLOW, check_all_bound_once, running, sent_more, summary
 from tests.support.certificates import certify
 from tests.support.paths import ROOT
 from tests.support.processes import bulkbind, environment, sandbox, sandbox_bindings
@@ -76,7 +76,7 @@ def test_a_killed_driver_resumes_with_the_same_cluster(tmp_path, lasting):
     with sandbox(*SLOW, home=tmp_path) as url:
         with running(tmp_path, url, "--cluster", address, rows=ROWS) as run:
             pids = run.workers()
-            run.heard("run.progress")
+            sent_more(url)
             run.process.kill()
             run.process.wait()
         assert len(pids) == 2
@@ -94,7 +94,7 @@ def test_a_worker_of_a_cluster_that_is_cut_off_is_buried(tmp_path, lasting):
     with sandbox(*SLOW, home=tmp_path) as url:
         with running(tmp_path, url, "--cluster", address, rows=ROWS) as run:
             run.workers()
-            run.heard("run.progress")
+            sent_more(url)
             workers[1].send_signal(signal.SIGSTOP)
             (lost,) = run.heard("worker.lost")
             workers[1].send_signal(signal.SIGCONT)
@@ -113,10 +113,10 @@ def test_a_run_goes_on_without_a_killed_worker_and_stops_without_a_cluster(tmp_p
             running(tmp_path, url, "--cluster", address, rows=ROWS) as run,
         ):
             run.workers()
-            run.heard("run.progress")
+            sent_more(url)
             workers[0].kill()
             (lost,) = run.heard("worker.lost")
-            run.heard("run.progress", 2)
+            sent_more(url)
             scheduler.kill()
 
             assert run.ended() == 3

@@ -368,6 +368,9 @@ def measured(name: str, kind: Kind, home: Path, given: argparse.Namespace) -> di
         f"{figures.rows_already_bound:>9,}{len(buried_at):>6}{refused:>9.2%}{efficiency:>8.3f}"
         f"{figures.seconds:>8.0f} s  {wrong or 'all 0'}"
     )
+    if not kind.of:
+        sent, at_all = machines.sent_bytes["driver"], sum(machines.sent_bytes.values())
+        say(f"a row: {sent / rows:,.0f} bytes from the driver, {at_all / rows:,.0f} in all")
     return {
         "wrong": wrong, "lost": len(buried_at), "refused": refused, "efficiency": efficiency,
         "strikes": len(struck.strikes), **asdict(figures),

@@ -78,6 +78,8 @@ class Machines:
         """Of each frame."""
         self.loss = 0.0
         """The share of frames that is lost."""
+        self.sent_bytes = dict.fromkeys(names, 0)
+        """What each machine sent to others, all headers included."""
         self.came: list[Arrival] = []
         """What went to the server, in order."""
         self._addresses = {name: f"10.77.0.{number}" for number, name in enumerate(names, 1)}
@@ -140,6 +142,7 @@ class Machines:
         with suppress(BlockingIOError):
             frame = os.read(self._links[name], _FRAME_BYTES)
             self._where[frame[6:12]] = name
+            self.sent_bytes[name] += len(frame)
             if name in self.cut or (self.loss and self._pick.random() < self.loss):
                 return
             known = self._where.get(frame[:6])

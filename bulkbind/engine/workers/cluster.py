@@ -6,7 +6,7 @@ the same process as `--workers` does on one machine and passes bytes on, so that
 measured by the worker itself, whatever becomes of Dask: a scheduler that dies, a driver that is cut
 off or stopped.
 
-A message costs both sides some 0.1 ms, whatever it carries, so messages are gathered. What is
+A message costs both sides some 50 us, whatever it carries, so messages are gathered. What is
 gathered for a worker is told with the time between, and handed on in that time: a gateway that
 counts requests close together sees those that the pacer let leave.
 """
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 OPERATION = "bulkbind"
 """What the driver asks a worker of Dask for."""
-GATHER_S = 0.02
+GATHER_S = 0.01
 """Messages wait for others for so long, each way …"""
 MANY_BYTES = 1000
 """… but where a few milliseconds fill a group, none waits longer."""
