@@ -459,6 +459,10 @@ class Pacer:
         per_s = learner.limit_per_s()
         return None if per_s is None else Limit(round(per_s, 3), learner.search.is_spaced)
 
+    def carried(self, seconds: float) -> None:
+        """Requests take so long to the workers that send them, and back."""
+        self.flight.carried(seconds)
+
     def in_flight(self) -> int | None:
         """Return the gateway's limit on requests in flight; None where it has shown none."""
         limit = self.flight.places.limit

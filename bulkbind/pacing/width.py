@@ -136,7 +136,7 @@ START = 4
 DOUBLING_S = 0.1
 """The most doubles in this time, or in the time of an answer if that is longer."""
 USEFUL, MARGIN = 2.0, 4
-"""A paced run has at most USEFUL * rate * latency + MARGIN in flight."""
+"""A paced run has at most USEFUL * rate * latency + MARGIN in flight, and what is being carried."""
 SPREAD = 0.5
 """Share of the even distance between requests (an answer's time over the places) that is kept; all
 of it would leave places empty."""
@@ -177,7 +177,7 @@ class Flight:
     """
 
     __slots__ = (
-        "_answers", "_before_per_s", "_grow_at", "_older", "_quickest", "_renew_at",
+        "_answers", "_before_per_s", "_carried_s", "_grow_at", "_older", "_quickest", "_renew_at",
         "_sent_at", "_served", "_set_at", "_sum_s", "_took_s", "_unanswered", "_wide", "most",
         "next_at", "places", "silent_s",
     )  # fmt: skip
@@ -205,6 +205,7 @@ class Flight:
         self._served = 0.0
         """How far requests are answered in time, from 0 to 1."""
         self._sent_at = -math.inf
+        self._carried_s = 0.0
 
     def limit(self, most: int) -> None:
         """Go on with another `--concurrency`."""
@@ -226,7 +227,17 @@ class Flight:
         """Return how many may be in flight at this pace, at least 1."""
         if per_s == math.inf:
             return self._wide
-        return int(min(self._wide, USEFUL * per_s * min(self._quickest, self._older) + MARGIN))
+        quickest_s = USEFUL * min(self._quickest, self._older)
+        return int(min(self._wide, per_s * (quickest_s + self._carried_s) + MARGIN))
+
+    def carried(self, seconds: float) -> None:
+        """Requests now take so long to whoever sends them and back, besides their answers' time.
+
+        What was quickest before knew nothing of that, nor did what a doubling brought.
+        """
+        if not self._carried_s:
+            self._before_per_s = 0.0
+        self._carried_s = seconds
 
     def has_place(self, now: float, per_s: float, in_flight: int, silent: int) -> bool:
         """Return whether one more may leave at this pace where *silent* of *in_flight* are."""

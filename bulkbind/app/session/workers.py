@@ -98,5 +98,6 @@ def _hub(session: Session, client: KooDrive, pacer: Pacer, number: int, **where:
         version=version("bulkbind"),
         setup=lambda: setup_of(settings.api, settings.endpoint(), client, tls),
         is_free=lambda: pacer.pace() is None and pacer.in_flight() is None,
+        carried=pacer.carried,
         **where,
     )

@@ -84,6 +84,8 @@ class _Crew:
     counted: tuple[float, int] = (0.0, 0)
     """Of the last look: when, and how many were settled."""
     per_s: float = 0.0
+    carried_s: float = 0.0
+    """How long orders of late took to the worker and back at most, besides their answers' time."""
     lost: str = ""
     """Why it is gone; empty while it is not."""
     timeout_s: float = 0.0
@@ -93,6 +95,8 @@ class _Crew:
 
 RATE_S = 1.0
 """The rate of a worker is that of the last second; at its end, that of all its time."""
+FADING = 0.75
+"""What is left of `carried_s` after a beat."""
 
 
 class Hub:
@@ -114,6 +118,7 @@ class Hub:
         version: str,
         setup: Callable[[], bytes],
         is_free: Callable[[], bool],
+        carried: Callable[[float], None] = lambda _s: None,
         start: Callable[[Callable[[bytes], None], Callable[[str], None]], Awaitable[Link]],
         close: Callable[[], Awaitable[None]] | None = None,
         alone: Callable[[str], None] = lambda _why: None,
@@ -127,6 +132,7 @@ class Hub:
             version: Of bulkbind: a worker of another is of no use.
             setup: Returns what a worker needs to know, once the set-up is proven.
             is_free: Returns whether no limit is known.
+            carried: Called with how many seconds orders take to the workers and back.
             start: Starts a worker and returns the link to it. Raises: OSError.
             close: Called once all links are closed.
             alone: Called with why the last one is lost, once no worker is left.
@@ -135,7 +141,7 @@ class Hub:
         self._clock = clock
         self._version = version
         self._setup = setup
-        self._is_free = is_free
+        self._is_free, self._carried = is_free, carried
         self._start_link, self._close, self._alone = start, close, alone
         self._crews = [_Crew(each + 1) for each in range(number)]
         self._takers: list[_Crew] = []
@@ -290,7 +296,8 @@ class Hub:
         return [
             WorkerState(
                 number=crew.number,
-                pid=crew.link.pid if crew.link else 0,
+                pid=self._pid(crew),
+                host=self._host(crew),
                 is_alive=crew.link is not None and not crew.lost,
                 settled=crew.settled,
                 in_hand=len(crew.orders),
@@ -342,7 +349,10 @@ class Hub:
                 crew.missing += 1
                 if crew.missing > SILENT_BEATS:
                     self._lose(crew, f"it said nothing for {now - crew.leased_at:.1f} s")
+            if self._takers:
+                self._carried(max(crew.carried_s for crew in self._takers))
             for crew in self._takers:
+                crew.carried_s *= FADING
                 since, settled = crew.counted
                 if now >= since + RATE_S:
                     crew.per_s = (crew.settled - settled) / (now - since) if since else 0.0
@@ -381,7 +391,12 @@ class Hub:
             case messages.Ready():
                 self._takers.append(crew)
                 crew.ready_at = crew.leased_at = self._clock.monotonic()
-                self._log.info("worker.started", worker=crew.number, pid=self._pid(crew))
+                self._log.info(
+                    "worker.started",
+                    worker=crew.number,
+                    pid=self._pid(crew),
+                    host=self._host(crew),
+                )
             case messages.Failed(why=why):
                 self._lose(crew, why)
 
@@ -417,7 +432,13 @@ class Hub:
         self._demand_names()
         crew.settled += isinstance(attempt.verdict, Accepted | AlreadyBound | Refused)
         if order is not None:
+            self._carry(crew, order, attempt)
             order.landing.landed(said.number - order.number, attempt)
+
+    def _carry(self, crew: _Crew, order: _Ordered, attempt: Attempt) -> None:
+        """Note how long an order took to the worker and back, besides its answer's time."""
+        carried_s = self._clock.monotonic() - order.at - attempt.took_s
+        crew.carried_s = max(crew.carried_s, carried_s)
 
     def _passed(self, crew: _Crew, passed: messages.Passed) -> None:
         attempts = passed.attempts(crew.number << NUMBER_BITS)
@@ -441,6 +462,7 @@ class Hub:
                 places.append(number - order.number)
                 theirs.append(attempt)
         if ordered is not None:
+            self._carry(crew, ordered, theirs[-1])
             ordered.landing.passed(places, theirs)
 
     def _lose(self, crew: _Crew, why: str) -> None:
@@ -457,6 +479,7 @@ class Hub:
             "worker.lost",
             worker=crew.number,
             pid=self._pid(crew),
+            host=self._host(crew),
             why=crew.lost,
             rows=len(crew.orders),
         )
@@ -476,7 +499,10 @@ class Hub:
             self._alone(crew.lost)
 
     def _pid(self, crew: _Crew) -> int:
-        return crew.link.pid if crew.link is not None else 0
+        return crew.link.pid if crew.link else 0
+
+    def _host(self, crew: _Crew) -> str:
+        return crew.link.host if crew.link else ""
 
     def _put(self, crew: _Crew, message: ToWorker) -> None:
         """Send a message, with all others of this turn of the event loop."""

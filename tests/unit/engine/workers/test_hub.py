@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from bulkbind.clock import SystemClock
-from bulkbind.engine.workers.hub import LOST, NUMBER_BITS, SILENT_BEATS, Hub
+from bulkbind.engine.workers.hub import FADING, LOST, NUMBER_BITS, SILENT_BEATS, Hub
 from bulkbind.engine.workers.messages import (
     TO_WORKER,
     Beat,
@@ -100,7 +100,7 @@ class Wire:
     """A link whose worker is the test."""
 
     def __init__(self, number, heard, lost):
-        self.pid = 100 + number
+        self.pid, self.host = 100 + number, ""
         self.heard, self.lost = heard, lost
         self.frames = Frames(TO_WORKER)
         self.told = []
@@ -132,6 +132,7 @@ class Bench:
         self.unasked: list[int] = []
         self.tasks = []
         self.is_free = False
+        self.carried: list[float] = []
         self.hub = Hub(
             self.local,
             self.clock,
@@ -139,6 +140,7 @@ class Bench:
             version="1.0",
             setup=lambda: b"how",
             is_free=lambda: self.is_free,
+            carried=self.carried.append,
             start=self.start,
         )
         self.hub.on_unasked(self.unasked.append)
@@ -449,6 +451,19 @@ async def test_a_worker_that_cannot_be_started_is_lost(bench):
 
     assert attempt == BOUND
     assert hub.workers()[0]["lost"] == "it could not be started: no process left"
+
+
+async def test_the_pace_learns_how_long_orders_are_carried(bench):
+    """That is their time but for the answer's; the longest of late counts, less with each beat."""
+    await bench.ready()
+    await bench.bind()
+    bench.clock.advance(0.5)
+    order = bench.wires[0].orders()[0].number
+    bench.wires[0].say(Said.of(order, Attempt(Accepted("1", ""), took_s=0.1)))
+
+    await bench.beats(2 * BEAT_S, *bench.wires)
+
+    assert bench.carried[-2:] == pytest.approx([0.4, 0.4 * FADING])
 
 
 async def test_a_cancelled_bind_is_forgotten(bench):
