@@ -49,6 +49,19 @@ class Local(Client, Protocol):
         """Learn from binds of a worker that were accepted."""
 
 
+class Places(Protocol):
+    """Where workers are started; the links to them are closed before it ends."""
+
+    number: int
+    """How many there are to be."""
+
+    async def start(self, heard: Callable[[bytes], None], lost: Callable[[str], None]) -> Link:
+        """Start a worker and return the link to it; see `PipeLink.start`. Raises: OSError."""
+
+    def alone(self, why: str) -> None:
+        """Note that no worker is left. *why*: the last one is lost."""
+
+
 @dataclass(slots=True)
 class _Ordered:
     """Binds that a worker was told to send together."""
@@ -113,37 +126,31 @@ class Hub:
         self,
         local: Local,
         clock: Clock,
-        number: int,
+        places: Places,
         *,
         version: str,
         setup: Callable[[], bytes],
         is_free: Callable[[], bool],
         carried: Callable[[float], None] = lambda _s: None,
-        start: Callable[[Callable[[bytes], None], Callable[[str], None]], Awaitable[Link]],
-        close: Callable[[], Awaitable[None]] | None = None,
-        alone: Callable[[str], None] = lambda _why: None,
     ) -> None:
-        """Have *number* workers.
+        """Have workers at all of these places.
 
         Args:
             local: The driver's client.
             clock: Measures leases.
-            number: Of workers.
+            places: Of the workers.
             version: Of bulkbind: a worker of another is of no use.
             setup: Returns what a worker needs to know, once the set-up is proven.
             is_free: Returns whether no limit is known.
             carried: Called with how many seconds orders take to the workers and back.
-            start: Starts a worker and returns the link to it. Raises: OSError.
-            close: Called once all links are closed.
-            alone: Called with why the last one is lost, once no worker is left.
         """
         self._local = local
         self._clock = clock
         self._version = version
         self._setup = setup
         self._is_free, self._carried = is_free, carried
-        self._start_link, self._close, self._alone = start, close, alone
-        self._crews = [_Crew(each + 1) for each in range(number)]
+        self._places = places
+        self._crews = [_Crew(each + 1) for each in range(places.number)]
         self._takers: list[_Crew] = []
         """Those who take orders."""
         self._tasks: set[asyncio.Task[None]] = set()
@@ -177,8 +184,6 @@ class Hub:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         links = [crew.link for crew in self._crews if crew.link is not None]
         await asyncio.gather(*(link.close() for link in links))
-        if self._close is not None:
-            await self._close()
         await self._local.__aexit__()
 
     def now(self) -> float:
@@ -330,7 +335,7 @@ class Hub:
             self._lose(crew, how)
 
         try:
-            crew.link = await self._start_link(heard, lost)
+            crew.link = await self._places.start(heard, lost)
         except OSError as error:
             self._lose(crew, f"it could not be started: {error}")
         else:
@@ -496,7 +501,7 @@ class Hub:
             attempt = Attempt(verdict, LOST, words, sent_at=sent_at)
             order.landing.landed(number - order.number, attempt)
         if all(crew.lost for crew in self._crews):
-            self._alone(crew.lost)
+            self._places.alone(crew.lost)
 
     def _pid(self, crew: _Crew) -> int:
         return crew.link.pid if crew.link else 0

@@ -126,6 +126,9 @@ class Bench:
     """A hub, its driver's client, and its workers."""
 
     def __init__(self, number=2):
+        self.number = number
+        self.why_alone = ""
+        self.trouble: OSError | None = None
         self.clock = HandClock()
         self.local = Local()
         self.wires: list[Wire] = []
@@ -136,18 +139,22 @@ class Bench:
         self.hub = Hub(
             self.local,
             self.clock,
-            number,
+            self,
             version="1.0",
             setup=lambda: b"how",
             is_free=lambda: self.is_free,
             carried=self.carried.append,
-            start=self.start,
         )
         self.hub.on_unasked(self.unasked.append)
 
     async def start(self, heard, lost):
+        if self.trouble is not None:
+            raise self.trouble
         self.wires.append(Wire(len(self.wires) + 1, heard, lost))
         return self.wires[-1]
+
+    def alone(self, why):
+        self.why_alone = why
 
     async def turn(self):
         for _ in range(10):
@@ -434,23 +441,17 @@ async def test_the_driver_goes_on_alone_where_all_are_lost(bench):
     assert len(bench.local.sent) == 2
 
 
-async def test_a_worker_that_cannot_be_started_is_lost(bench):
-    """The run goes on without it."""
-    del bench
-
-    async def start(_heard, _lost):
-        raise OSError("no process left")
-
-    local = Local()
-    hub = Hub(
-        local, HandClock(), 1, version="1.0", setup=lambda: b"", is_free=lambda: True, start=start
-    )
-    async with hub:
-        await SystemClock().sleep(0.01)
-        attempt = await hub.bind(DEVICE, TOKEN)
+async def test_a_worker_that_cannot_be_started_is_lost():
+    """The run goes on without it, and whoever has the places learns that none is left."""
+    made = Bench(1)
+    made.trouble = OSError("no process left")
+    async with made.hub:
+        await made.turn()
+        attempt = await made.hub.bind(DEVICE, TOKEN)
 
     assert attempt == BOUND
-    assert hub.workers()[0]["lost"] == "it could not be started: no process left"
+    lost = made.hub.workers()[0]["lost"]
+    assert lost == made.why_alone == "it could not be started: no process left"
 
 
 async def test_the_pace_learns_how_long_orders_are_carried(bench):
