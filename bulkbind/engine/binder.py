@@ -226,7 +226,7 @@ class Binder:
 
     def _note_disproved(self, claim: Claim) -> bool:
         """Return whether an earlier answer for a row may be another's, so that it may be bound."""
-        sent_at = self._disproved.pop(claim.row, None) if self._disproved else None
+        sent_at = self._disproved.pop(claim.row, None)
         if sent_at is None:
             return False
         claim.sent_at = min(sent_at, claim.sent_at or sent_at)
@@ -321,7 +321,8 @@ class Binder:
             attempt.verdict = NoAnswer(was_read=True)
         elif not isinstance(attempt.verdict, NoAnswer):
             self._connections.heard(claim.row, attempt)
-        claim.doubts += self._note_disproved(claim)
+        if self._disproved:
+            claim.doubts += self._note_disproved(claim)
         if claim.attempts == claim.doubts == 0:
             claim.sent_at = attempt.sent_at
         claim.attempts += isinstance(attempt.verdict, COSTS)

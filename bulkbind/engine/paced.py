@@ -83,16 +83,17 @@ class Paced:
         Raises: as `bind`, and then *landed* is told nothing.
         """
         user_id = device.user_id
-        if self._auth.current(user_id) is None:
+        credential = self._auth.current(user_id)
+        if credential is None:
             return False
         permit = self._gate.try_permit(user_id)
         if permit is None:
             permit = await self._gate.permit(user_id)
-        try:
             credential = self._auth.current(user_id)
             if credential is None:  # it expired while this request waited
                 self._gate.forget(permit)
                 return False
+        try:
             before()
         except BaseException:
             self._gate.forget(permit)

@@ -301,17 +301,19 @@ class KooDrive:
 
     def _told(self, asked: _Asked, attempt: Attempt) -> Attempt:
         """Complete an attempt by what was asked, and let no secret in it be told."""
+        attempt.message = redacted(attempt.message)
+        attempt.trace_id = asked.trace_id
+        attempt.sent_at = self.server_clock.at(asked.sent_s)
+        if isinstance(attempt.verdict, Accepted):
+            return attempt
         if isinstance(attempt.verdict, NoAnswer) and (attempt.http_status or 0) < BEYOND_SUCCESS:
             # Perhaps it came as the answer to another request, or another's came as this one's.
             self._http.distrust(attempt.connection)
         attempt.code = redacted(attempt.code)
-        attempt.message = redacted(attempt.message)
         attempt.request_id = redacted(attempt.request_id)
         if isinstance(attempt.verdict, Unreachable):
             self._http.requests -= attempt.connection != 0  # TLS failed before it left
             self.trouble = attempt.message.removeprefix(NO_CONNECTION)
-        attempt.trace_id = asked.trace_id
-        attempt.sent_at = self.server_clock.at(asked.sent_s)
         return attempt
 
     def learn(self, attempt: Attempt) -> None:

@@ -50,7 +50,7 @@ RELIES_ON = {
     BaseConnector: "connect _get _release _conns _factory",
     Connection: "protocol release close",
     ResponseHandler: "transport should_close set_response_params read data_received resume_reading "
-    "feed_data set_exception force_close is_connected _buffer _tail _reading_paused "
+    "feed_data set_exception force_close is_connected _buffer _tail _reading_paused _should_close "
     "_on_read_timeout",
 }
 """Methods and attributes. Besides: `HttpProcessingError`, what is `READ` of an answer, and
@@ -495,7 +495,8 @@ class FastPath:
             kept.popleft().close_connection()
         while kept:
             protocol = kept.pop()
-            if protocol.is_connected() and not protocol.should_close:
+            # Nothing else can have changed since it was kept: whatever came has set this.
+            if protocol.is_connected() and not protocol._should_close:  # noqa: SLF001  # as above
                 protocol.is_idle = False
                 return protocol
             protocol.close_connection()

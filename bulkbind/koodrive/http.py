@@ -118,6 +118,10 @@ class HttpSession:
         self._session: aiohttp.ClientSession | None = None
         self._fast: FastPath | None = None
         self._watchdog: Watchdog | None = None
+        self._headers: Mapping[str, str] = {}
+        """Of the last answer, and …"""
+        self._read: tuple[str | None, str | None, str | None] = (None, None, None)
+        """… what they say: Date, Retry-After and X-Request-Id."""
         self._states_limits = False
         """Whether the last answer that was searched stated any."""
         self.host = URL(endpoint).host_port_subcomponent or ""
@@ -236,16 +240,19 @@ class HttpSession:
     def _answer(self, reply: Reply, request: Outgoing) -> Answer:
         self.requests += 1
         headers = reply.headers
-        date = headers.get(hdrs.DATE)
+        if headers is not self._headers:  # the same head is read once: see `Heads`
+            self._headers, date = headers, headers.get(hdrs.DATE)
+            self._read = date, _retry_after(headers, date), headers.get(_X_REQUEST_ID)
+        date, retry_after, request_id = self._read
         return Answer(
             status=reply.status,
             body=reply.body,
             date=date,
-            retry_after=_retry_after(headers, date),
+            retry_after=retry_after,
             x_date_s=float(int(request.signed_s)),
             whole=reply.whole,
             limits=self._limits(reply, date),
-            request_id=headers.get(_X_REQUEST_ID),
+            request_id=request_id,
             connection=reply.connection,
         )
 
