@@ -141,6 +141,7 @@ LIMIT: Schema = {
         "is_spaced": _truth("whether requests that come close together are refused"),
     },
 }
+HOST = _text("the name of its machine; empty: the run's own")
 WORKER = _object(
     "a process that sends for the run",
     {
@@ -152,6 +153,7 @@ WORKER = _object(
         "per_s": _number("rows that ended per second: of late; at its end, over all its time"),
         "lost": _text("why the run gave it up; empty if it did not"),
     },
+    optional={"host": HOST},
 )
 _FACTS: Schema = {
     "requests": _whole("requests sent, of every kind"),
@@ -661,11 +663,13 @@ EVENTS: dict[str, Schema] = {
     "worker.started": {
         "worker": _whole("its number"),
         "pid": _whole("of the process"),
+        "host": HOST,
     },
     "worker.lost": _WHY
     | {
         "worker": _whole("its number"),
         "pid": _whole("of the process; 0 if it did not start"),
+        "host": HOST,
         "rows": _whole("that it had in hand: in doubt"),
     },
     "session.renewed": _WHY,

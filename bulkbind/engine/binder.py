@@ -22,13 +22,14 @@ from bulkbind.model import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Iterable
+    from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 
     from bulkbind.engine.ports import Parts
     from bulkbind.engine.readback import Readback
     from bulkbind.engine.retry import Retries
     from bulkbind.engine.stop import Breaker
     from bulkbind.engine.user_states import SuspectUser, Users
+    from bulkbind.model import Ended
     from bulkbind.settings import SendSettings
 
 LINGER_S = 0.5
@@ -106,6 +107,39 @@ class Binder:
             return None
         return self._go_on(claim, step)
 
+    def passed(
+        self, claims: Sequence[Claim], attempts: Sequence[Attempt]
+    ) -> list[Coroutine[Any, Any, None]]:
+        """Settle rows whose first attempts were accepted, as whoever sent them has judged.
+
+        Returns: What is left to do for those of which more is known here, as `landed` does.
+        """
+        left: list[Coroutine[Any, Any, None]] = []
+        ended: list[Ended] = []
+        connections = self._connections
+        is_known = bool(self._disproved) or self._users.has_suspects()
+        is_clear = attempts[-1].is_named and connections.are_clear()
+        self._unreachable = None
+        for claim, attempt in zip(claims, attempts, strict=True):
+            verdict = attempt.verdict
+            is_first = not (claim.attempts or claim.doubts or is_known)
+            is_proven = is_clear or connections.proves(attempt)
+            if is_first and is_proven and isinstance(verdict, Accepted):
+                if not is_clear:
+                    connections.heard(claim.row, attempt)
+                claim.attempts, claim.clock_refusals = 1, 0
+                claim.sent_at, claim.last = attempt.sent_at, attempt
+                outcome = Outcome(Status.BOUND, verdict.device_id, verdict.create_time)
+                ended.append((claim, outcome))
+            elif (rest := self.landed(claim, attempt)) is not None:
+                left.append(rest)
+        self._slowest_s = max(self._slowest_s, *[attempt.took_s for attempt in attempts])
+        if not attempts[-1].is_named:
+            self._linger()
+        self._breaker.passed([claim.row for claim, _ in ended])
+        self._ledger.settle_all(ended)
+        return left
+
     async def _go_on(self, claim: Claim, step: Step) -> None:
         """Take the step that follows from a first attempt, or give the row a task of its own."""
         if isinstance(step, Again):
@@ -159,7 +193,11 @@ class Binder:
         if claim.row in self._disproved:
             self._doubt_rows([claim.row])
         elif claim.last is not None and not claim.last.is_named and claim.last.connection:
-            self.quiet_at = self._clock.monotonic() + self._slowest_s + LINGER_S
+            self._linger()
+
+    def _linger(self) -> None:
+        """Let the connections say more for as long as an answer may take."""
+        self.quiet_at = self._clock.monotonic() + self._slowest_s + LINGER_S
 
     def on_unasked(self, connection: int) -> None:
         """Doubt what a connection has said of rows and users: it said more, or broke."""
@@ -188,7 +226,7 @@ class Binder:
 
     def _note_disproved(self, claim: Claim) -> bool:
         """Return whether an earlier answer for a row may be another's, so that it may be bound."""
-        sent_at = self._disproved.pop(claim.row, None) if self._disproved else None
+        sent_at = self._disproved.pop(claim.row, None)
         if sent_at is None:
             return False
         claim.sent_at = min(sent_at, claim.sent_at or sent_at)
@@ -283,7 +321,8 @@ class Binder:
             attempt.verdict = NoAnswer(was_read=True)
         elif not isinstance(attempt.verdict, NoAnswer):
             self._connections.heard(claim.row, attempt)
-        claim.doubts += self._note_disproved(claim)
+        if self._disproved:
+            claim.doubts += self._note_disproved(claim)
         if claim.attempts == claim.doubts == 0:
             claim.sent_at = attempt.sent_at
         claim.attempts += isinstance(attempt.verdict, COSTS)

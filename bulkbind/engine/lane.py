@@ -1,25 +1,24 @@
-"""First attempts by the dozen, where others send: no task a row, as long as all goes well."""
+"""First attempts by the dozen: no task a row, where its answer comes at once and settles it."""
 
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from bulkbind.engine.stop import DrainedError, NoRoomError
 from bulkbind.engine.user_states import HeldError
-from bulkbind.model import Accepted
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine
+    from collections.abc import Awaitable, Callable, Coroutine, Sequence
 
     from bulkbind.engine.binder import Binder
-    from bulkbind.engine.ports import Parts
+    from bulkbind.engine.ports import Came, Parts
     from bulkbind.engine.stop import Breaker
     from bulkbind.engine.user_states import Users
     from bulkbind.model import Attempt, Claim
 
     Work = Coroutine[Any, Any, None]
-    Weighing = Callable[[], Awaitable[None]]
 
 
 class Rows(Protocol):
@@ -30,6 +29,12 @@ class Rows(Protocol):
 
     async def next(self) -> Claim | None:
         """Return the next row, durably claimed, or None if there are no more."""
+
+    def take(self, most: int) -> list[Claim]:
+        """Return up to *most* rows, the next ones, that are durably claimed already."""
+
+    def put_back(self, claims: Sequence[Claim]) -> None:
+        """Hand these out next."""
 
 
 class Lane:
@@ -83,9 +88,13 @@ class Lane:
             raise
 
     async def _run(self, rows: Rows) -> None:
-        while self._api.posts() and not self._stop.is_set:
-            if self._out + self._left >= self._concurrency:
+        while not self._stop.is_set:
+            takes = self._api.takes(self._concurrency)
+            is_full = self._out + self._left >= self._concurrency
+            if is_full or (takes == 0 and self._out):
                 await self._moved()
+                continue
+            if takes and self._post_all(rows, takes):
                 continue
             claim = rows.ready() or await rows.next()
             if claim is None:
@@ -100,66 +109,115 @@ class Lane:
         while self._out:
             await self._moved()
 
+    def _post_all(self, rows: Rows, most: int) -> int:
+        """Hand up to *most* rows to others who send; return how many, if any.
+
+        Where one row after the other has to be looked at, there are none.
+        """
+        if self._breaker.is_failing() or self._users.has_suspects():
+            return 0
+        claims = rows.take(min(most, self._concurrency - self._out - self._left))
+        if not claims:
+            return 0
+        group = _Group(self, claims)
+        posted = self._api.post_all([claim.device for claim in claims], group)
+        rows.put_back(claims[posted:])
+        self._breaker.leave_all([claim.row for claim in claims[:posted]])
+        for claim in claims[:posted]:
+            self._users.leave(claim.device.user_id)
+        self._out += posted
+        return posted
+
     async def _moved(self) -> None:
         self._has_moved.clear()
         await self._has_moved.wait()
 
     async def _post(self, claim: Claim) -> bool:
         """Post a row; return whether it could be. Raises: DrainedError, if it was not."""
-        user_id = claim.device.user_id
 
         def before() -> None:
             self._breaker.leave(claim.row)
-            self._users.leave(user_id)
+            self._users.leave(claim.device.user_id)
+            self._out += 1
 
-        def landed(attempt: Attempt | None, weighing: Weighing | None) -> None:
-            self._users.land(user_id)
-            self._land(claim, attempt, weighing)
-
+        landed = partial(self.landed, claim)
         try:
             while True:
                 if not self._breaker.has_room():
                     await self._breaker.room()
                 try:
-                    is_posted = await self._api.post(claim.device, before, landed)
-                    break
+                    return await self._api.post(claim.device, before, landed)
                 except NoRoomError:
                     continue
         except HeldError:  # it is its user's turn first
-            is_posted = False
+            return False
         except BaseException:
             self._breaker.let_go(claim.row)
             raise
-        self._out += is_posted
-        return is_posted
 
-    def _land(self, claim: Claim, attempt: Attempt | None, weighing: Weighing | None) -> None:
-        self._out -= 1
+    def landed(self, claim: Claim, came: Came) -> None:
+        """Judge what came of a row."""
+        if callable(came):
+            self._beside(self._late(claim, came))
+            return
+        self._back([claim])
+        try:
+            self._judge(claim, came)
+        except Exception as error:  # noqa: BLE001  # a connection calls: it ends the run
+            self._beside(_failing(error))
+
+    def passed(self, claims: Sequence[Claim], attempts: Sequence[Attempt]) -> None:
+        """Settle rows that were accepted."""
+        self._back(claims)
+        if self._is_cut:
+            return
+        try:
+            left = self._binder.passed(claims, attempts)
+        except Exception as error:  # noqa: BLE001  # as above
+            self._beside(_failing(error))
+            return
+        for work in left:
+            self._leave_to_binder(work)
+
+    async def _late(self, claim: Claim, came: Callable[[], Awaitable[Attempt | None]]) -> None:
+        try:
+            attempt = await came()
+        except DrainedError:  # while it was found out what a refusal is about
+            self._breaker.let_go(claim.row)
+            await self._ledger.release([claim])
+            return
+        finally:
+            self._back([claim])
+        self._judge(claim, attempt)
+
+    def _back(self, claims: Sequence[Claim]) -> None:
+        for claim in claims:
+            self._users.land(claim.device.user_id)
+        self._out -= len(claims)
         self._has_moved.set()
+
+    def _judge(self, claim: Claim, attempt: Attempt | None) -> None:
         if self._is_cut:
             return
         if attempt is None:
             self._leave_to_binder(self._binder.bind(claim))
-        elif weighing is not None or not isinstance(attempt.verdict, Accepted):
-            self._leave_to_binder(self._follow(claim, attempt, weighing))
         elif (rest := self._binder.landed(claim, attempt)) is not None:
             self._leave_to_binder(rest)
 
-    async def _follow(self, claim: Claim, attempt: Attempt, weighing: Weighing | None) -> None:
-        if weighing is not None:
-            await weighing()
-        if (rest := self._binder.landed(claim, attempt)) is not None:
-            await rest
-
     def _leave_to_binder(self, work: Work) -> None:
-        alone = self._alone(work)
-        try:
-            self._tasks.create_task(alone, name="beside the lane")
-        except RuntimeError:  # the run has failed
-            alone.close()
-            work.close()
-        else:
+        if self._beside(self._alone(work)):
             self._left += 1
+        else:
+            work.close()
+
+    def _beside(self, work: Work) -> bool:
+        """Have a task do something; return whether it will: else the run has failed."""
+        try:
+            self._tasks.create_task(work, name="beside the lane")
+        except RuntimeError:
+            work.close()
+            return False
+        return True
 
     async def _alone(self, work: Work) -> None:
         try:
@@ -169,3 +227,24 @@ class Lane:
         finally:
             self._left -= 1
             self._has_moved.set()
+
+
+class _Group:
+    """Rows that were handed over together."""
+
+    __slots__ = ("_claims", "_lane")
+
+    def __init__(self, lane: Lane, claims: Sequence[Claim]) -> None:
+        self._lane, self._claims = lane, claims
+
+    def passed(self, places: Sequence[int], attempts: Sequence[Attempt]) -> None:
+        """As `Landing` says."""
+        self._lane.passed([self._claims[place] for place in places], attempts)
+
+    def landed(self, place: int, came: Came) -> None:
+        """As `Landing` says."""
+        self._lane.landed(self._claims[place], came)
+
+
+async def _failing(error: Exception) -> None:
+    raise error

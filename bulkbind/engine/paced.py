@@ -20,14 +20,12 @@ from bulkbind.model import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine
+    from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 
-    from bulkbind.engine.ports import Authorizer, Client, Gate
+    from bulkbind.engine.ports import Authorizer, Came, Client, Gate, Landed, Landing
     from bulkbind.koodrive.auth.credential import Credential
     from bulkbind.koodrive.auth.renewing import SessionCall
     from bulkbind.model import Device
-
-    Weighing = Callable[[], Awaitable[None]]
 
 WITNESS_TRIES = 5
 """Inconclusive requests after which a witness counts as not served."""
@@ -71,65 +69,108 @@ class Paced:
         """
         return self._exchange(device.user_id, partial(self._client.bind, device), before)
 
-    def posts(self) -> bool:
-        """Return whether `post` serves now: others send, and say later what came of it."""
-        return self._client.posts()
-
-    async def post(
-        self,
-        device: Device,
-        before: Callable[[], None],
-        landed: Callable[[Attempt | None, Weighing | None], None],
-    ) -> bool:
-        """Have a bind sent, without waiting for its answer; return whether that could be.
+    async def post(self, device: Device, before: Callable[[], None], landed: Landed) -> bool:
+        """Send a bind without waiting for its answer; return whether that could be.
 
         It cannot where its user's credential has to be renewed first.
 
         Args:
             device: The device and its user.
             before: Called after the permit, at once before the request leaves.
-            landed: Called with what came, and with what has to be called and awaited before it is
-                judged, if anything; the attempt is None where nothing was sent.
+            landed: Told what came, or what is to be called and awaited for it; None: nothing was
+                sent, and another permit is needed.
 
-        Raises: as `bind`, and then *landed* is not called.
+        Raises: as `bind`, and then *landed* is told nothing.
         """
         user_id = device.user_id
-        if self._auth.current(user_id) is None:
+        credential = self._auth.current(user_id)
+        if credential is None:
             return False
         permit = self._gate.try_permit(user_id)
         if permit is None:
             permit = await self._gate.permit(user_id)
-        try:
             credential = self._auth.current(user_id)
             if credential is None:  # it expired while this request waited
                 self._gate.forget(permit)
                 return False
+        try:
             before()
         except BaseException:
             self._gate.forget(permit)
             raise
-        posted = partial(self._posted, permit, credential, user_id, landed)
-        self._client.post(device, credential, posted)
+
+        self._client.post(
+            device, credential, partial(self.note_landed, permit, credential, user_id, landed)
+        )
         return True
 
-    def _posted(
+    def note_landed(
+        self, permit: int, credential: Credential, user_id: str, landed: Landed, attempt: Came
+    ) -> None:
+        """Tell what came of a request, once the gate knows it."""
+        if isinstance(attempt, Attempt) and not isinstance(attempt.verdict, AuthExpired):
+            self._tell_gate(permit, attempt)
+            self._note(attempt, credential, user_id)
+            landed(attempt)
+        elif attempt is None:
+            self._gate.forget(permit)
+            landed(None)
+        else:
+            landed(partial(self._landed, permit, attempt, credential, user_id))
+
+    def takes(self, width: int) -> int | None:
+        """Return how many binds others take now, where *width* may be under way; None: none."""
+        pool = self._client.pool()
+        return None if pool is None else pool.takes(width)
+
+    def post_all(self, devices: Sequence[Device], landing: Landing) -> int:
+        """Have the first of some binds sent by others, and *landing* told what became of them.
+
+        Returns: How many; none where nobody takes them, or the first one's credential has to be
+            renewed, or must wait for its permit.
+        """
+        pool = self._client.pool()
+        credential = self._auth.current(devices[0].user_id)
+        if pool is None or credential is None:
+            return 0
+        current = self._auth.current
+        same = [current(device.user_id) is credential for device in devices]
+        most = len(same) if all(same) else same.index(False)
+        if permits := self._gate.try_permits(most):
+            sent = devices[: len(permits)]
+            pool.post_all(sent, credential, _Posted(self, sent, credential, permits, landing))
+        return len(permits)
+
+    def note_passed(
+        self, permits: Sequence[int], credential: Credential, users: Iterable[str]
+    ) -> None:
+        """Let gate and credentials know of binds that were accepted."""
+        self._gate.passed(permits)
+        for user_id in users:
+            self._auth.accepted(credential, user_id)
+
+    async def _landed(
         self,
         permit: int,
+        came: Attempt | Callable[[], Awaitable[Attempt | None]],
         credential: Credential,
         user_id: str,
-        landed: Callable[[Attempt | None, Weighing | None], None],
-        attempt: Attempt | None,
-    ) -> None:
-        weighing: Weighing | None = None
+    ) -> Attempt | None:
+        """Return what comes of a request that has its permit, once the gate knows it."""
+        try:
+            attempt = came if isinstance(came, Attempt) else await came()
+        except BaseException:
+            self._gate.forget(permit)
+            raise
         if attempt is None:
             self._gate.forget(permit)
+            return None
+        self._tell_gate(permit, attempt)
+        if isinstance(attempt.verdict, AuthExpired):
+            await self._weigh(attempt, credential, user_id)
         else:
-            self._tell_gate(permit, attempt)
-            if isinstance(attempt.verdict, AuthExpired):
-                weighing = partial(self._weigh, attempt, credential, user_id)
-            else:
-                self._note(attempt, credential, user_id)
-        landed(attempt, weighing)
+            self._note(attempt, credential, user_id)
+        return attempt
 
     async def list_devices(self, user_id: str) -> Listing:
         """Read a user's list. Raises: as `bind`."""
@@ -167,20 +208,15 @@ class Paced:
                 if before is not None and (work := before()) is not None:
                     await work
                 credential = self._auth.current(user_id)
-                attempt = None if credential is None else await send(credential)
             except BaseException:
                 self._gate.forget(permit)
                 raise
-            if credential is not None and attempt is not None:
-                break
-            # The credential expired while this request waited, or a worker could not send it.
-            self._gate.forget(permit)
-        self._tell_gate(permit, attempt)
-        if isinstance(attempt.verdict, AuthExpired):
-            await self._weigh(attempt, credential, user_id)
-        else:
-            self._note(attempt, credential, user_id)
-        return attempt
+            if credential is None:  # it expired while this request waited
+                self._gate.forget(permit)
+                continue
+            attempt = await self._landed(permit, partial(send, credential), credential, user_id)
+            if attempt is not None:  # else a worker could not send it
+                return attempt
 
     def _note(self, attempt: Attempt, credential: Credential, user_id: str) -> None:
         """Let the credentials know that one was accepted, if the answer says so."""
@@ -241,3 +277,39 @@ class Paced:
             if isinstance(attempt.verdict, Accepted | AuthExpired):
                 return isinstance(attempt.verdict, Accepted)
         return False
+
+
+class _Posted:
+    """Binds that others send: gate and credentials learn what came of them first."""
+
+    __slots__ = ("_credential", "_devices", "_landing", "_paced", "_permits")
+
+    def __init__(
+        self,
+        paced: Paced,
+        devices: Sequence[Device],
+        credential: Credential,
+        permits: Sequence[int],
+        landing: Landing,
+    ) -> None:
+        self._paced, self._landing = paced, landing
+        self._devices, self._credential, self._permits = devices, credential, permits
+
+    def passed(self, places: Sequence[int], attempts: Sequence[Attempt]) -> None:
+        """As `Landing` says."""
+        self._paced.note_passed(
+            [self._permits[place] for place in places],
+            self._credential,
+            {self._devices[place].user_id for place in places},
+        )
+        self._landing.passed(places, attempts)
+
+    def landed(self, place: int, came: Came) -> None:
+        """As `Landing` says."""
+        self._paced.note_landed(
+            self._permits[place],
+            self._credential,
+            self._devices[place].user_id,
+            partial(self._landing.landed, place),
+            came,
+        )

@@ -20,7 +20,7 @@ from bulkbind.engine.user_states import Users
 from bulkbind.model import TimeUse
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Generator, Iterable
+    from collections.abc import Coroutine, Generator, Iterable, Sequence
     from contextvars import Context
 
     from bulkbind.engine.ports import Parts
@@ -72,9 +72,25 @@ class Claims:
         if not self._waiting:
             return None
         claim = self._waiting.popleft()
+        self._prefetch()
+        return claim
+
+    def take(self, most: int) -> list[Claim]:
+        """Return up to *most* rows, the next ones, that are durably claimed already."""
+        waiting = self._waiting
+        if not waiting:
+            return []
+        taken = [waiting.popleft() for _ in range(min(most, len(waiting)))]
+        self._prefetch()
+        return taken
+
+    def _prefetch(self) -> None:
         if len(self._waiting) <= self._low and not self._is_exhausted and self._is_idle():
             self._fetch(self._batch()).add_done_callback(_retrieve)
-        return claim
+
+    def put_back(self, claims: Sequence[Claim]) -> None:
+        """Hand these out next."""
+        self._waiting.extendleft(reversed(claims))
 
     async def next(self, *, ahead: bool = True) -> Claim | None:
         """Return the next row, durably claimed, or None if there are no more.
@@ -123,11 +139,6 @@ class Claims:
     def leave_out(self, row: int) -> None:
         """Never hand out a row that another task sends, though it is staged between attempts."""
         self._left_out.add(row)
-
-    @property
-    def is_over(self) -> bool:
-        """Whether all have been handed out."""
-        return self._is_exhausted and not self._waiting
 
     @property
     def is_pilot_over(self) -> bool:
@@ -382,19 +393,13 @@ class Pipeline:
             await self._all_said()
 
     async def _send_claims(self) -> None:
-        """Send what is staged: by workers of this process until, and as soon as, others send."""
-        while not (self._claims.is_over or self._parts.stop.is_set):
-            if self._is_posted():
-                await self._lane.run(self._claims)
-                continue
-            self._workers.clear()
-            self._hire()
-            while left := [worker for worker in self._workers if not worker.done()]:
-                await asyncio.wait(left)
-
-    def _is_posted(self) -> bool:
-        """Return whether rows go by the lane: not where each user's are counted apart."""
-        return not self._send.is_per_user and self._parts.api.posts()
+        """Send what is staged: by workers where a row may wait for its user while others go."""
+        if not self._send.is_per_user:
+            await self._lane.run(self._claims)
+            return
+        self._hire()
+        while left := [worker for worker in self._workers if not worker.done()]:
+            await asyncio.wait(left)
 
     async def _all_said(self) -> None:
         """Return once all tasks have ended, and the connections have had the time to say more."""
@@ -462,15 +467,13 @@ class Pipeline:
 
     async def _worker(self) -> None:
         stop = self._parts.stop
-        while not (stop.is_set or self._is_posted()):
+        while not stop.is_set:
             try:
                 claim = self._claims.ready() if self._parts.gate.has_room() else None
                 if claim is None:
                     # One worker at a time, so that each sees the rows of the others waiting.
                     async with self._room_lock:
                         await self._parts.gate.room()
-                        if self._is_posted():
-                            return
                         claim = await self._claims.next()
                 if claim is None:
                     return

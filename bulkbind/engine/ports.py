@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     from bulkbind.clock import Clock
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         AuthExpired,
         Claim,
         Device,
+        Ended,
         Listing,
         Outcome,
         Record,
@@ -26,6 +27,34 @@ if TYPE_CHECKING:
         TimeUse,
         Verdict,
     )
+
+
+Came: TypeAlias = "Attempt | Callable[[], Awaitable[Attempt | None]] | None"
+"""What came of a request, or what is to be called and awaited for that; None: nothing was sent."""
+Landed: TypeAlias = "Callable[[Came], None]"
+
+
+class Landing(Protocol):
+    """Is told what became of binds that were sent together, by their places among them."""
+
+    def passed(self, places: Sequence[int], attempts: Sequence[Attempt]) -> None:
+        """Take answers that settle what had not been sent before: each is ours, and names it."""
+
+    def landed(self, place: int, came: Came) -> None:
+        """Take what came of any other."""
+
+
+class Pool(Protocol):
+    """Others who send, many binds at a time."""
+
+    def takes(self, width: int) -> int:
+        """Return how many binds may be handed over where *width* may be under way in all.
+
+        0: some must have come back before.
+        """
+
+    def post_all(self, devices: Sequence[Device], credential: Credential, landing: Landing) -> None:
+        """Have binds sent, no more than it takes."""
 
 
 class Client(Protocol):
@@ -44,13 +73,11 @@ class Client(Protocol):
     async def bind(self, device: Device, credential: Credential) -> Attempt | None:
         """Send one bind; return None if nothing was sent, and another permit is needed."""
 
-    def posts(self) -> bool:
-        """Return whether `post` serves now."""
+    def post(self, device: Device, credential: Credential, landed: Landed) -> None:
+        """Send one bind, and have *landed* told what `bind` would return."""
 
-    def post(
-        self, device: Device, credential: Credential, landed: Callable[[Attempt | None], None]
-    ) -> None:
-        """Have a bind sent; *landed* is called later with what `bind` would return."""
+    def pool(self) -> Pool | None:
+        """Return who takes many binds at a time now; None: nobody does."""
 
     async def list_devices(self, user_id: str, credential: Credential) -> Listing:
         """Read a user's list."""
@@ -109,16 +136,14 @@ class Api(Protocol):
         Raises: DrainedError if it was not sent because the run stops.
         """
 
-    def posts(self) -> bool:
-        """Return whether `post` serves now: others send, and say later what came of it."""
+    async def post(self, device: Device, before: Callable[[], None], landed: Landed) -> bool:
+        """Send one bind without waiting for its answer; see `Paced.post`."""
 
-    async def post(
-        self,
-        device: Device,
-        before: Callable[[], None],
-        landed: Callable[[Attempt | None, Callable[[], Awaitable[None]] | None], None],
-    ) -> bool:
-        """Have a bind sent, without waiting for its answer; see `Paced.post`."""
+    def takes(self, width: int) -> int | None:
+        """Return how many binds others take now, see `Pool`; None: nobody does."""
+
+    def post_all(self, devices: Sequence[Device], landing: Landing) -> int:
+        """Have the first of some binds sent by others; return how many may leave at once."""
 
     async def list_devices(self, user_id: str) -> Listing:
         """Read a user's list. Raises: DrainedError as above."""
@@ -181,6 +206,9 @@ class RowLedger(Protocol):
     def settle(self, claim: Claim, outcome: Outcome) -> None:
         """Queue the outcome of a row; it becomes durable soon."""
 
+    def settle_all(self, ended: Iterable[Ended]) -> None:
+        """Queue the outcomes of rows, as `settle`."""
+
     def record(self, row: int, attempt: Attempt) -> None:
         """Queue an attempt that was not accepted."""
 
@@ -207,6 +235,12 @@ class Gate(Protocol):
 
     def try_permit(self, user_id: str | None = None) -> int | None:
         """Return a permit if one may be had at once; None: it may not."""
+
+    def try_permits(self, most: int) -> list[int]:
+        """Return up to *most* permits that may be had at once, for requests of all users."""
+
+    def passed(self, permits: Sequence[int]) -> None:
+        """Learn that permitted requests were accepted."""
 
     def report(self, permit: int, verdict: Verdict, limits: tuple[ServerLimit, ...] = ()) -> None:
         """Learn from the verdict on a permitted request and the limits stated in its answer."""

@@ -372,6 +372,10 @@ class Connections:
         self._rows: dict[int, dict[int, float]] = {}
         self._doubted: set[int] = set()
 
+    def are_clear(self) -> bool:
+        """Return whether none has anything that counts."""
+        return not (self._rows or self._doubted)
+
     def proves(self, attempt: Attempt) -> bool:
         """Return whether an answer is to its own request, as far as its connection has shown."""
         return attempt.is_named or attempt.connection not in self._doubted

@@ -15,7 +15,7 @@ from bulkbind.model import Status
 from bulkbind.model.wording import share
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterator, Sequence
+    from collections.abc import Coroutine, Iterable, Iterator, Sequence
 
     from bulkbind.clock import Clock
     from bulkbind.model import Ended
@@ -190,6 +190,22 @@ class Breaker:
         if row not in self._out and not self.has_room():
             raise NoRoomError
         self._out.add(row)
+
+    def is_failing(self) -> bool:
+        """Return whether each row that leaves has to be looked at, as the last one has failed."""
+        return self._limit is not None and self._is_failing
+
+    def leave_all(self, rows: Iterable[int]) -> None:
+        """Requests of rows leave; only while it `is_failing` for none."""
+        if self._limit is not None:
+            self._out.update(rows)
+
+    def passed(self, rows: Iterable[int]) -> None:
+        """Rows have been accepted."""
+        if self._limit is not None:
+            self._is_failing = False
+            self._out.difference_update(rows)
+            self._changed.set()
 
     def land(self, row: int, *, has_failed: bool | None) -> None:
         """An answer has come.

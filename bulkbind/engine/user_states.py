@@ -71,6 +71,10 @@ class Users:
         self._served: set[str] = set()
         """Users of whom an answer spoke, though another row was accepted."""
 
+    def has_suspects(self) -> bool:
+        """Return whether any user's rows are sent one at a time."""
+        return bool(self._suspects)
+
     def is_suspect(self, user_id: str) -> bool:
         """Return whether a user's rows are sent one at a time."""
         return user_id in self._suspects

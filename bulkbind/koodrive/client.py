@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 from urllib.parse import quote
 
 import aiohttp
+import msgspec
 from multidict import istr
 
 from bulkbind.koodrive.auth.credential import Outgoing
@@ -26,7 +28,7 @@ from bulkbind.model.fields import USER
 from bulkbind.redaction import redacted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Awaitable, Callable, Coroutine, Sequence
     from ssl import SSLContext
 
     from bulkbind.clock import Clock
@@ -45,6 +47,20 @@ _X_USER_ID, _X_DATE, _X_TRACE_ID = istr(USER.header), istr("X-Date"), istr("X-Tr
 
 Judge: TypeAlias = "Callable[[Answer], Attempt]"
 """Returns the verdict on an answer, with its code and message."""
+Landed: TypeAlias = "Callable[[Attempt | Callable[[], Awaitable[Attempt]]], None]"
+"""Takes an attempt, or what is to be called and awaited for it."""
+
+
+class _Asked(msgspec.Struct, frozen=True, gc=False):
+    """A request that is out."""
+
+    judge: Judge
+    trace_id: str
+    sent_s: float
+    """When it was made, monotonic seconds."""
+    timeout_s: float
+    is_usual: bool
+    """Whether the patience learns from how long its answer takes."""
 
 
 class KooDrive:
@@ -120,14 +136,41 @@ class KooDrive:
 
         *timeout_s*: how long the answer may take; None: as those before it have shown.
         """
+        request, judge = self._bind(device, credential)
+        return self._send(request, judge, timeout_s=timeout_s)
 
+    def post(
+        self,
+        device: Device,
+        credential: Credential,
+        landed: Landed,
+        timeout_s: float | None = None,
+    ) -> None:
+        """Bind a device to its user, and have *landed* told what `bind` would return."""
+        request, judge = self._bind(device, credential)
+        asked = self._asked(request, judge, timeout_s)
+
+        def came(answer: Answer | Callable[[], Awaitable[Answer]]) -> None:
+            if isinstance(answer, Answer):  # in one piece, and so not large
+                now = self._clock.monotonic()
+                landed(self._answered(asked, answer, judge(answer), now))
+            else:
+                landed(partial(self._awaited, asked, answer))
+
+        self._http.post(request, cap=ANSWER_CAP_BYTES, timeout_s=asked.timeout_s, came=came)
+
+    def _bind(self, device: Device, credential: Credential) -> tuple[Outgoing, Judge]:
         def judge(answer: Answer) -> Attempt:
             attempt = classify(answer, self._codes, device.machine_code, is_named=self.names_codes)
             self.names_codes = self.names_codes or attempt.is_named
             return attempt
 
         request = self._request("POST", device.user_id, credential, body=bind_body(device))
-        return self._send(request, judge, timeout_s=timeout_s)
+        return request, judge
+
+    @staticmethod
+    def pool() -> None:
+        """Return None: nobody else sends."""
 
     async def list_devices(self, user_id: str, credential: Credential) -> Listing:
         """Read a user's list."""
@@ -213,50 +256,65 @@ class KooDrive:
 
         All text from outside comes through here: an answer may repeat what was sent.
         """
+        asked = self._asked(request, judge, timeout_s)
+        send = partial(self._http.send, request, cap=cap, timeout_s=asked.timeout_s)
+        return await self._awaited(asked, send)
+
+    def _asked(self, request: Outgoing, judge: Judge, timeout_s: float | None) -> _Asked:
         is_usual = timeout_s is None
         timeout_s = self.patience_s() if timeout_s is None else timeout_s
-        sent_s = self._clock.monotonic()
+        trace_id = request.headers[_X_TRACE_ID]
+        return _Asked(judge, trace_id, self._clock.monotonic(), timeout_s, is_usual)
+
+    async def _awaited(self, asked: _Asked, send: Callable[[], Awaitable[Answer]]) -> Attempt:
         try:
-            answer = await self._http.send(request, cap=cap, timeout_s=timeout_s)
+            answer = await send()
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            attempt = silence(error, timeout_s)
+            attempt = silence(error, asked.timeout_s)
             attempt.connection = self._http.connection()
-            attempt.took_s = self._clock.monotonic() - sent_s
-            if is_usual and attempt.code == TIMED_OUT:
-                self._patience.timed_out(sent_s)
-        else:
-            now = self._clock.monotonic()
-            self.server_clock.observe(answer.date, sent_s, now)
-            # A large answer must not hold up other requests.
-            is_large = len(answer.body) > READ_IN_THREAD_BYTES
-            attempt = await asyncio.to_thread(judge, answer) if is_large else judge(answer)
-            self._complete(attempt, answer)
-            attempt.took_s = now - sent_s
-            if is_usual:
-                self._patience.answered(now, attempt.took_s)
+            attempt.took_s = self._clock.monotonic() - asked.sent_s
+            if asked.is_usual and attempt.code == TIMED_OUT:
+                self._patience.timed_out(asked.sent_s)
+            return self._told(asked, attempt)
+        now = self._clock.monotonic()
+        # A large answer must not hold up other requests.
+        is_large = len(answer.body) > READ_IN_THREAD_BYTES
+        judge = asked.judge
+        attempt = await asyncio.to_thread(judge, answer) if is_large else judge(answer)
+        return self._answered(asked, answer, attempt, now)
+
+    def _answered(self, asked: _Asked, answer: Answer, attempt: Attempt, now: float) -> Attempt:
+        """Complete the verdict on an answer by what else it says, and learn from it."""
+        self.server_clock.observe(answer.date, asked.sent_s, now)
+        attempt.http_status, attempt.limits = answer.status, answer.limits
+        self.has_answered, self.trouble = True, ""
+        attempt.connection = answer.connection
+        if answer.date != self._date[0]:
+            self._date = answer.date, http_date(answer.date)
+        attempt.date = self._date[1]
+        if not isinstance(attempt.verdict, Accepted):
+            attempt.request_id = request_id_of(answer)
+        attempt.took_s = now - asked.sent_s
+        if asked.is_usual:
+            self._patience.answered(now, attempt.took_s)
+        return self._told(asked, attempt)
+
+    def _told(self, asked: _Asked, attempt: Attempt) -> Attempt:
+        """Complete an attempt by what was asked, and let no secret in it be told."""
+        attempt.message = redacted(attempt.message)
+        attempt.trace_id = asked.trace_id
+        attempt.sent_at = self.server_clock.at(asked.sent_s)
+        if isinstance(attempt.verdict, Accepted):
+            return attempt
         if isinstance(attempt.verdict, NoAnswer) and (attempt.http_status or 0) < BEYOND_SUCCESS:
             # Perhaps it came as the answer to another request, or another's came as this one's.
             self._http.distrust(attempt.connection)
         attempt.code = redacted(attempt.code)
-        attempt.message = redacted(attempt.message)
         attempt.request_id = redacted(attempt.request_id)
         if isinstance(attempt.verdict, Unreachable):
             self._http.requests -= attempt.connection != 0  # TLS failed before it left
             self.trouble = attempt.message.removeprefix(NO_CONNECTION)
-        attempt.trace_id = request.headers[_X_TRACE_ID]
-        attempt.sent_at = self.server_clock.at(sent_s)
         return attempt
-
-    @staticmethod
-    def posts() -> bool:
-        """Return False: nobody else sends."""
-        return False
-
-    def post(
-        self, device: Device, credential: Credential, landed: Callable[[Attempt | None], None]
-    ) -> None:
-        """As `posts` says."""
-        raise NotImplementedError
 
     def learn(self, attempt: Attempt) -> None:
         """Learn from a bind that another process sent for this one, and that has just ended."""
@@ -275,6 +333,11 @@ class KooDrive:
         else:
             self._http.requests += attempt.connection != 0
 
+    def learn_passed(self, attempts: Sequence[Attempt]) -> None:
+        """Learn from binds that another process sent and that were accepted, the last one last."""
+        self._http.requests += len(attempts) - 1
+        self.learn(attempts[-1])
+
     def on_unasked(self, report: Callable[[int], None]) -> None:
         """Have *report* called with the number of a connection that says more, or breaks."""
         self._http.on_unasked = report
@@ -290,14 +353,3 @@ class KooDrive:
     def can_check() -> bool:
         """Return whether `before_sending` works here: aiohttp may be too new for the fast path."""
         return FastPath.serves()
-
-    def _complete(self, attempt: Attempt, answer: Answer) -> None:
-        """Complete the verdict on an answer by what else it says."""
-        attempt.http_status, attempt.limits = answer.status, answer.limits
-        self.has_answered, self.trouble = True, ""
-        attempt.connection = answer.connection
-        if answer.date != self._date[0]:
-            self._date = answer.date, http_date(answer.date)
-        attempt.date = self._date[1]
-        if not isinstance(attempt.verdict, Accepted):
-            attempt.request_id = request_id_of(answer)

@@ -32,7 +32,7 @@ from multidict import CIMultiDict
 from yarl import URL
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Awaitable, Callable, Coroutine, Mapping
 
     from aiohttp.client_reqrep import ConnectionKey
     from aiohttp.http import RawResponseMessage
@@ -50,7 +50,8 @@ RELIES_ON = {
     BaseConnector: "connect _get _release _conns _factory",
     Connection: "protocol release close",
     ResponseHandler: "transport should_close set_response_params read data_received resume_reading "
-    "feed_data force_close is_connected _buffer _tail _reading_paused _on_read_timeout",
+    "feed_data set_exception force_close is_connected _buffer _tail _reading_paused _should_close "
+    "_on_read_timeout",
 }
 """Methods and attributes. Besides: `HttpProcessingError`, what is `READ` of an answer, and
 `serialized`, which raises a ValueError for what no header may hold."""
@@ -83,6 +84,10 @@ class Reply(msgspec.Struct, frozen=True, gc=False):
     """False if the body was truncated at the cap."""
     connection: int
     """The number of its connection."""
+
+
+Came: TypeAlias = "Callable[[Reply | Callable[[], Awaitable[Reply]]], None]"
+"""Takes an answer, or what is called and awaited for it: that raises as `FastPath.send`."""
 
 
 async def read_body(content: aiohttp.StreamReader, cap: int) -> tuple[bytes, bool]:
@@ -150,7 +155,13 @@ class QuietProtocol(ResponseHandler):
         is_clean: Whether the parser has seen whole answers, and no byte more.
         idle_since: Since when, by the clock of the event loop.
         due_at: By when its request has to be answered, by the same clock.
+        path: The fast path, if that sends over it.
+        connection: The connector's own, if that does.
+        posted: Who is told of the answer, unless somebody awaits it, and the cap of its body.
     """
+
+    path: FastPath
+    connection: Connection | None = None
 
     def __init__(self, loop: asyncio.AbstractEventLoop, connector: QuietConnector) -> None:
         super().__init__(loop)
@@ -161,6 +172,7 @@ class QuietProtocol(ResponseHandler):
         self.received = 0
         self.is_clean = True
         self.idle_since = self.due_at = 0.0
+        self.posted: tuple[Came, int] | None = None
         self.number = connector.new(self)
 
     def data_received(self, data: bytes) -> None:
@@ -175,11 +187,49 @@ class QuietProtocol(ResponseHandler):
             reply = self._connector.heads.reply(data) if self.is_clean else None
             if reply is not None:
                 self.first, self.is_idle = None, True  # what follows was not asked
-                self.feed_data(reply)  # type: ignore[arg-type]  # `FastPath.send` takes both
+                if self.posted is None:
+                    self.feed_data(reply)  # type: ignore[arg-type]  # `FastPath` takes both
+                else:
+                    self._land(*reply)
                 return
             self.first = data
         self.received += len(data)
         super().data_received(data)
+        if self.posted is not None:
+            self._read_posted()
+
+    def set_exception(self, exc: BaseException, *cause: BaseException) -> None:
+        """Let the request end without an answer."""
+        super().set_exception(exc, *cause)
+        if self.posted is not None:
+            self._let_await()
+
+    def _read_posted(self) -> None:
+        """Tell of an answer that has come at once; let any other be awaited."""
+        if len(self._buffer) == 1 and not self._reading_paused:
+            message, content = self._buffer[0][0]
+            if message.code >= _FINAL and content.is_eof() and content.exception() is None:
+                self._buffer.clear()
+                body = content.read_nowait()
+                self.path.learn(self, message, body)
+                self._land(message, body)
+                return
+        self._let_await()
+
+    def _land(self, message: RawResponseMessage, body: bytes) -> None:
+        assert self.posted is not None  # as those who call it have seen
+        (came, cap), self.posted = self.posted, None
+        came(self.path.landed(self, message, body[:cap], whole=len(body) <= cap))
+
+    def _let_await(self) -> None:
+        assert self.posted is not None  # as above
+        (came, cap), self.posted = self.posted, None
+        came(partial(self.path.answer, self, cap))
+
+    def close_connection(self) -> None:
+        """Have the connector close it, if the fast path had it."""
+        if self.connection is not None:
+            self.connection.close()
 
     def cut(self) -> None:
         """Have whoever waits for the answer receive a TimeoutError, as aiohttp does."""
@@ -234,6 +284,10 @@ class QuietConnector(aiohttp.TCPConnector):
             self.on_unasked(protocol.number)
         super()._release(key, protocol, should_close=should_close)
 
+    def protocols(self) -> list[QuietProtocol]:
+        """Return all connections."""
+        return list(self._protocols.values())
+
     def distrust(self, number: int) -> None:
         """Report a connection, and give it to no other request."""
         self.on_unasked(number)
@@ -282,7 +336,7 @@ class FastPath:
         self._idle_s = idle_s
         self._asking: list[QuietProtocol] = []
         """Connections with requests to be written."""
-        self._kept: deque[tuple[QuietProtocol, Connection]] = deque()
+        self._kept: deque[QuietProtocol] = deque()
         """Idle connections, the one that has been so for longest first."""
         self._like = like_all(session, endpoint, proxy)
         first = {hdrs.HOST: "", **session.headers}
@@ -296,12 +350,29 @@ class FastPath:
         """Return whether the inside of the installed aiohttp is known."""
         return aiohttp.__version__.startswith(SERVES)
 
-    def close(self) -> None:
-        """Close the idle connections."""
-        while self._kept:
-            self._kept.pop()[1].close()
+    def close(self) -> int:
+        """Close all connections; return how many posted requests were out that nobody awaited."""
+        protocols = self._connector.protocols()
+        out = sum(each.posted is not None and not each.request for each in protocols)
+        for protocol in protocols:
+            protocol.posted = None
+            protocol.close_connection()
+        return out
 
-    async def send(self, request: Outgoing, cap: int, timeout_s: float) -> Reply:
+    def post(self, request: Outgoing, cap: int, timeout_s: float, came: Came) -> None:
+        """Send a request as `send` does, and have *came* told of its answer.
+
+        Raises: ValueError for what no header may hold.
+        """
+        data = self.written(request)
+        protocol = self._idle()
+        if protocol is None:
+            came(partial(self._send, data, cap, timeout_s))
+        else:
+            protocol.posted = came, cap
+            self._ask(protocol, data, self._loop.time() + timeout_s)
+
+    def send(self, request: Outgoing, cap: int, timeout_s: float) -> Coroutine[Any, Any, Reply]:
         """Send a request and return its answer.
 
         Args:
@@ -313,12 +384,23 @@ class FastPath:
             `ClientSession.request`, and if nothing was sent, then always what it raises without a
             connection.
         """
-        data = self.written(request)
+        return self._send(self.written(request), cap, timeout_s)
+
+    async def _send(self, data: bytes, cap: int, timeout_s: float) -> Reply:
         due_at = self._loop.time() + timeout_s
-        protocol, connection = self._idle() or await self._new(timeout_s)
+        protocol = self._idle()
+        if protocol is None:
+            protocol = await self._new(timeout_s)
+        self._ask(protocol, data, due_at)
+        return await self.answer(protocol, cap)
+
+    def _ask(self, protocol: QuietProtocol, data: bytes, due_at: float) -> None:
         protocol.due_at, protocol.request, protocol.first, protocol.received = due_at, data, b"", 0
         self._watchdog.watch(protocol)
         self._write_soon(protocol)
+
+    async def answer(self, protocol: QuietProtocol, cap: int) -> Reply:
+        """Return the answer to the request that is out on a connection. Raises: as `send`."""
         try:
             message, content = cast("_Read", await protocol.read())
             while message.code in _INFORMATIONAL:
@@ -328,19 +410,25 @@ class FastPath:
                 body, whole = content[:cap], len(content) <= cap
             else:
                 body, whole = await read_body(content, cap)
-                self._learn(protocol, message, body)
+                self.learn(protocol, message, body)
         except BaseException as error:
-            connection.close()
+            self._watchdog.let_go(protocol)
+            protocol.close_connection()
             told = self._failure(protocol, error)
             if told is error:
                 raise
             raise told from error
-        finally:
-            self._watchdog.let_go(protocol)
+        return self.landed(protocol, message, body, whole=whole)
+
+    def landed(
+        self, protocol: QuietProtocol, message: RawResponseMessage, body: bytes, *, whole: bool
+    ) -> Reply:
+        """Let a connection go whose answer has come, and return that."""
+        self._watchdog.let_go(protocol)
         if whole:
-            self._keep(protocol, connection)
+            self._keep(protocol)
         else:
-            connection.close()
+            protocol.close_connection()
         return Reply(message.code, message.headers, body, whole, protocol.number)
 
     def _write_soon(self, protocol: QuietProtocol) -> None:
@@ -391,7 +479,7 @@ class FastPath:
         lost = ConnectionResetError(errno.ECONNRESET, "it broke before anything was sent")
         return aiohttp.ClientConnectorError(self._like.connection_key, lost)
 
-    def _learn(self, protocol: QuietProtocol, message: RawResponseMessage, body: bytes) -> None:
+    def learn(self, protocol: QuietProtocol, message: RawResponseMessage, body: bytes) -> None:
         """Remember how an answer began; report what came too much, if that can be told."""
         first, protocol.first = protocol.first, None
         length = self._connector.heads.learn(first, message, body) if first else None
@@ -400,29 +488,30 @@ class FastPath:
             protocol.force_close()
             self._connector.on_unasked(protocol.number)
 
-    def _idle(self) -> tuple[QuietProtocol, Connection] | None:
+    def _idle(self) -> QuietProtocol | None:
         """Return the connection that was used last; close what has been idle for too long."""
         kept, idle_since = self._kept, self._loop.time() - self._idle_s
-        while kept and kept[0][0].idle_since < idle_since:
-            kept.popleft()[1].close()
+        while kept and kept[0].idle_since < idle_since:
+            kept.popleft().close_connection()
         while kept:
-            protocol, connection = kept.pop()
-            if protocol.is_connected() and not protocol.should_close:
+            protocol = kept.pop()
+            # Nothing else can have changed since it was kept: whatever came has set this.
+            if protocol.is_connected() and not protocol._should_close:  # noqa: SLF001  # as above
                 protocol.is_idle = False
-                return protocol, connection
-            connection.close()
+                return protocol
+            protocol.close_connection()
         return None
 
-    def _keep(self, protocol: QuietProtocol, connection: Connection) -> None:
+    def _keep(self, protocol: QuietProtocol) -> None:
         """Let a connection wait for the next request, unless something speaks against it."""
-        if protocol.should_close:
-            connection.release()  # which reports what was said too much
+        if protocol.should_close and protocol.connection is not None:
+            protocol.connection.release()  # which reports what was said too much
             return
         protocol.is_idle = True
         protocol.idle_since = self._loop.time()
-        self._kept.append((protocol, connection))
+        self._kept.append(protocol)
 
-    async def _new(self, timeout_s: float) -> tuple[QuietProtocol, Connection]:
+    async def _new(self, timeout_s: float) -> QuietProtocol:
         """Return a new connection that can be written to and has said nothing yet."""
         CONNECTION.set(0)
         try:
@@ -436,7 +525,8 @@ class FastPath:
             raise self._lost()
         assert isinstance(protocol, QuietProtocol)  # as the connector makes them
         protocol.set_response_params(read_until_eof=True, read_bufsize=BUFFER_BYTES)
-        return protocol, connection
+        protocol.path, protocol.connection = self, connection
+        return protocol
 
     def written(self, request: Outgoing) -> bytes:
         """Return a request as bytes. Raises: ValueError for what no header may hold."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+from functools import partial
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, TypeAlias
 
 import aiohttp
 from aiohttp import hdrs
@@ -27,7 +28,7 @@ from bulkbind.koodrive.wire import Answer, retry_after
 from bulkbind.model import TIMED_OUT, Attempt, NoAnswer, ServerLimit, Unreachable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
     from ssl import SSLContext
 
     from bulkbind.koodrive.auth.credential import Outgoing
@@ -96,6 +97,10 @@ X_RETRY_AFTER = istr("X-Retry-After")
 """What some gateways send in place of Retry-After, often with a moment since 1970."""
 
 
+Came: TypeAlias = "Callable[[Answer | Callable[[], Awaitable[Answer]]], None]"
+"""Takes an answer, or what is called and awaited for it: that raises as `HttpSession.send`."""
+
+
 class HttpSession:
     """Sends each request once, without redirects; an async context manager."""
 
@@ -113,6 +118,10 @@ class HttpSession:
         self._session: aiohttp.ClientSession | None = None
         self._fast: FastPath | None = None
         self._watchdog: Watchdog | None = None
+        self._headers: Mapping[str, str] = {}
+        """Of the last answer, and …"""
+        self._read: tuple[str | None, str | None, str | None] = (None, None, None)
+        """… what they say: Date, Retry-After and X-Request-Id."""
         self._states_limits = False
         """Whether the last answer that was searched stated any."""
         self.host = URL(endpoint).host_port_subcomponent or ""
@@ -156,7 +165,7 @@ class HttpSession:
 
     async def __aexit__(self, *_: object) -> None:
         if self._fast is not None:
-            self._fast.close()
+            self.requests += self._fast.close()
         if self._session is not None:
             await self._session.close()
         if self._watchdog is not None:
@@ -172,15 +181,29 @@ class HttpSession:
 
         Raises: aiohttp.ClientError, OSError or TimeoutError without an answer: see `silence`.
         """
-        try:
-            if self._fast is not None:
-                reply = await self._fast.send(request, cap, timeout_s)
+        by = self._plain if self._fast is None else self._fast.send
+        return await self._awaited(partial(by, request, cap, timeout_s), request)
+
+    def post(self, request: Outgoing, *, cap: int, timeout_s: float, came: Came) -> None:
+        """Send a request, and have *came* told of its answer; for the others see `send`."""
+
+        def told(reply: Reply | Callable[[], Awaitable[Reply]]) -> None:
+            if isinstance(reply, Reply):
+                came(self._answer(reply, request))
             else:
-                reply = await self._plain(request, cap, timeout_s)
+                came(partial(self._awaited, reply, request))
+
+        if self._fast is None:
+            told(partial(self._plain, request, cap, timeout_s))
+        else:
+            self._fast.post(request, cap, timeout_s, told)
+
+    async def _awaited(self, sending: Callable[[], Awaitable[Reply]], request: Outgoing) -> Answer:
+        try:
+            reply = await sending()
         except BaseException:
             self.requests += CONNECTION.get() != 0  # else nothing has left this machine
             raise
-        self.requests += 1
         return self._answer(reply, request)
 
     def connection(self) -> int:
@@ -215,17 +238,21 @@ class HttpSession:
                 return Reply(response.status, response.headers, text, whole, CONNECTION.get())
 
     def _answer(self, reply: Reply, request: Outgoing) -> Answer:
+        self.requests += 1
         headers = reply.headers
-        date = headers.get(hdrs.DATE)
+        if headers is not self._headers:  # the same head is read once: see `Heads`
+            self._headers, date = headers, headers.get(hdrs.DATE)
+            self._read = date, _retry_after(headers, date), headers.get(_X_REQUEST_ID)
+        date, retry_after, request_id = self._read
         return Answer(
             status=reply.status,
             body=reply.body,
             date=date,
-            retry_after=_retry_after(headers, date),
+            retry_after=retry_after,
             x_date_s=float(int(request.signed_s)),
             whole=reply.whole,
             limits=self._limits(reply, date),
-            request_id=headers.get(_X_REQUEST_ID),
+            request_id=request_id,
             connection=reply.connection,
         )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from bulkbind.ledger import (
@@ -144,6 +144,10 @@ class Ledger(Verbs):
         """
         self._batching.settle(claim, outcome)
 
+    def settle_all(self, ended: Iterable[Ended]) -> None:
+        """Submit outcomes as `settle`."""
+        self._batching.settle_all(ended)
+
     def record(self, row: int, attempt: Attempt) -> None:
         """Submit an attempt that was not accepted outright."""
         self._batching.record(row, attempt)
@@ -228,7 +232,11 @@ class Batching:
 
     def settle(self, claim: Claim, outcome: Outcome) -> None:
         """Add an outcome. The writer's next call raises a failure to write it."""
-        self._ended.append((claim, outcome))
+        self.settle_all([(claim, outcome)])
+
+    def settle_all(self, ended: Iterable[Ended]) -> None:
+        """Add outcomes."""
+        self._ended.extend(ended)
         self._flush_soon()
 
     def settle_unbindings(self, items: Sequence[Unbinding], then: Callable[[], None]) -> None:

@@ -9,6 +9,7 @@ does not change; the transaction must then be rolled back.
 from __future__ import annotations
 
 import json
+from itertools import chain
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ from bulkbind.ledger.store import (
     check_changed,
     codes,
     int_of,
+    marks,
     numbers_of,
     span,
     sql_list,
@@ -52,7 +54,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from datetime import datetime
 
-    from bulkbind.model import Attempt, Ended, Outcome, Record
+    from bulkbind.model import Attempt, Ended, Record
 
 # Rows are exchanged with SQLite as one JSON text: each step of a statement would release and
 # reacquire the GIL, for which the event loop competes.
@@ -335,25 +337,26 @@ def note_doubt(db: sqlite3.Connection, rows: Iterable[int], why: str) -> None:
 
 
 _SETTLE = f"""
-UPDATE stored_rows SET status = o.value ->> 1 FROM json_each(?) o
- WHERE stored_rows.id = o.value ->> 0
-   AND (stored_rows.{OPEN} OR stored_rows.status = {_STAGED} AND o.value ->> 2)
+UPDATE stored_rows SET status = ?
+ WHERE id IN {_THESE} AND ({OPEN} OR status = {_STAGED} AND ?)
 """  # noqa: S608  # constants
+_OUTCOME = ("id", "sent_at", "attempts", "device_id", "create_time", "answer", "trace", "traced")
+_TOGETHER = 50
+"""So many outcomes are written by one statement, as values: to read them from JSON takes longer."""
 # What an earlier answer said stays if there is no later one.
 _OUTCOMES = f"""
+WITH o ({", ".join(_OUTCOME)}) AS (VALUES {", ".join([f"({marks(len(_OUTCOME))})"] * _TOGETHER)})
 INSERT OR REPLACE INTO outcomes (id, sent_at, attempts, device_id, create_time, answer, trace,
                                  traced, settled_at)
 SELECT o.id, coalesce(o.sent_at, s.sent_at), o.attempts,
        {stored_id("o.device_id")}, {stored_time("o.create_time")},
        coalesce(o.answer, e.answer), iif(o.answer IS NULL, e.trace, o.trace),
        iif(o.answer IS NULL, e.traced, o.traced), n.settled_at
-  FROM (SELECT value ->> 0 AS id, value ->> 3 AS sent_at, value ->> 4 AS attempts,
-               value ->> 5 AS device_id, value ->> 6 AS create_time, value ->> 7 AS answer,
-               value ->> 8 AS trace, value ->> 9 AS traced
-          FROM json_each(?1) LIMIT -1) o -- the limit has each value read once
- CROSS JOIN (SELECT {stored_time("?2")} AS settled_at LIMIT 1) n
+  FROM o CROSS JOIN (SELECT {stored_time(f"?{len(_OUTCOME) * _TOGETHER + 1}")} AS settled_at
+                      LIMIT 1) n -- the limit has it read once
   LEFT JOIN sending s ON s.id = o.id
   LEFT JOIN outcomes e ON e.id = o.id
+ WHERE o.id IS NOT NULL
 """  # noqa: S608  # constants
 _REMARKED = f"""
 SELECT id FROM sending WHERE doubts > 0 AND id IN {_THESE}
@@ -423,10 +426,20 @@ def settle(
         for row, (answer, trace, count) in said.items()
     }
     nothing = (None, None, None)
-    outcomes = _json([_settled(*item, numbers.get(item[0].row, nothing)) for item in ended])
     rows = _json([claim.row for claim, _ in ended])
-    check_changed(len(ended), db.execute(_SETTLE, (outcomes,)).rowcount)
-    db.execute(_OUTCOMES, (outcomes, iso(now)))
+    _settle(db, ended)
+    outcomes = [
+        (
+            *(claim.row, claim.sent_at, claim.attempts, outcome.device_id, outcome.create_time),
+            *numbers.get(claim.row, nothing),
+        )
+        for claim, outcome in ended
+    ]
+    missing = (None,) * len(_OUTCOME)
+    for first in range(0, len(outcomes), _TOGETHER):
+        some = outcomes[first : first + _TOGETHER]
+        some += [missing] * (_TOGETHER - len(some))
+        db.execute(_OUTCOMES, (*chain.from_iterable(some), iso(now)))
     remarked = {row for (row,) in db.execute(_REMARKED, (rows, rows))}
     remarks = [(c.row, o.detail) for c, o in ended if o.detail or c.row in remarked]
     if remarks:
@@ -447,6 +460,16 @@ def settle(
     db.execute(_FORGET_CELLS, (_json([row for row, _ in bound] + gone),))
     # A skipped row's binding is known from the run that made it.
     db.execute(_BIND, (_json([row for row, status in bound if status is not Status.SKIPPED]),))
+
+
+def _settle(db: sqlite3.Connection, ended: Sequence[Ended]) -> None:
+    """Change the states of rows, those that end alike at once."""
+    alike: dict[tuple[Status, bool], list[int]] = {}
+    for claim, outcome in ended:
+        alike.setdefault((outcome.status, outcome.is_unsent), []).append(claim.row)
+    for (status, is_unsent), rows in alike.items():
+        changed = db.execute(_SETTLE, (CODES[status], _json(rows), is_unsent))
+        check_changed(len(rows), changed.rowcount)
 
 
 def _json(value: object) -> str:
@@ -478,20 +501,6 @@ def _numbers_of_traces(db: sqlite3.Connection, words: Iterable[str]) -> dict[str
         )
         numbers[word] = found[0]
     return numbers
-
-
-def _settled(claim: Claim, outcome: Outcome, said: tuple[object, ...]) -> tuple[object, ...]:
-    """Return the values of `_SETTLE` and `_OUTCOMES`, in their order."""
-    return (
-        claim.row,
-        CODES[outcome.status],
-        outcome.is_unsent,
-        claim.sent_at,
-        claim.attempts,
-        outcome.device_id,
-        outcome.create_time,
-        *said,
-    )
 
 
 _HAS_BOUND = f"""

@@ -293,6 +293,8 @@ class WorkerState(TypedDict):
     number: int
     """From 1, in each part of the run."""
     pid: int
+    host: NotRequired[str]
+    """The name of its machine; empty, or absent from older runs: the run's own."""
     is_alive: bool
     settled: int
     """Rows that ended through it."""

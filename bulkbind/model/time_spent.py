@@ -8,7 +8,7 @@ from collections import deque
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
 
 class TimeUse(enum.IntEnum):
@@ -132,14 +132,14 @@ class TimeSpent:
     """
 
     __slots__ = (
-        "_began", "_count", "_holds", "_lengths", "_now", "_out", "_seconds", "_since",
+        "_began", "_count", "_holds", "_lengths", "_now", "_out", "_seconds", "_sent_at", "_since",
         "silenced", "silent_after_s",
     )  # fmt: skip
 
     def __init__(self, now: Callable[[], float] = lambda: 0.0) -> None:
         """*now*: the clock; without one no time passes."""
         self._now = now
-        self._began = self._since = now()
+        self._began = self._since = self._sent_at = now()
         self._seconds = [0.0] * len(TimeUse)
         self._holds: tuple[dict[Hold, None], ...] = tuple({} for _ in TimeUse)
         """What is waited for, by cause."""
@@ -178,7 +178,24 @@ class TimeSpent:
         now = self._now()
         if not self._out or now >= self._silent_at():
             self._book()  # else the last one that left has only been followed by another
-        self._out[request] = now
+        self._out[request] = self._sent_at = now
+
+    def sent_along(self, request: int) -> None:
+        """A request leaves along with the last one."""
+        if self._out:
+            self._out[request] = self._sent_at
+        else:
+            self.sent(request)
+
+    def sent_all_along(self, requests: Iterable[int]) -> None:
+        """Requests leave along with the last one, which is under way."""
+        self._out.update(dict.fromkeys(requests, self._sent_at))
+
+    def ended_all(self, requests: Iterable[int]) -> None:
+        """They are no longer under way."""
+        self._book()
+        for request in requests:
+            self._out.pop(request, None)
 
     def ended(self, request: int) -> None:
         """It is no longer under way."""

@@ -102,6 +102,16 @@ class StreamGate(ABC):
             self.next_at = max(self.next_at, now - late_s) + slot_s
         return Sent(self.epoch, self.number, now, self.per_s, is_binding)
 
+    def due(self, now: float) -> float:
+        """Return how many requests may leave at once."""
+        return (now - self.next_at) * self.per_s
+
+    def sent_along(self, number: int = 1) -> None:
+        """So many more requests leave with the last one, and as that did."""
+        self.number += number
+        self.through += number
+        self.next_at += number / self.per_s
+
     def lost(self, sent: Sent) -> None:
         """A request has not got through."""
         self.through -= sent.number > self._began_number

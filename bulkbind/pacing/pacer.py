@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from bulkbind.logs import logger
 from bulkbind.model import (
+    Accepted,
     Hold,
     NoAnswer,
     RunFacts,
@@ -29,6 +30,7 @@ from bulkbind.pacing.streams import OneStream, StreamPerUser
 from bulkbind.pacing.width import Flight, Traffic
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from contextlib import AbstractContextManager
 
     from bulkbind.clock import Clock
@@ -39,6 +41,10 @@ MOST_IN_FLIGHT = 1000
 """Where nobody says otherwise."""
 NOTICED_S = 0.25
 """Whoever waits for the pace looks so often whether the operator has changed it."""
+ALONG_S = 1e-3
+"""Requests that leave within this time may leave along with each other, far from any limit."""
+PASSED = Accepted("", "")
+"""What was accepted, whatever it is."""
 CHANGED = 0.05
 """A pace that differs by less from the one last logged is not logged."""
 
@@ -129,18 +135,21 @@ class Pacer:
         self.time.silent_after_s = lambda: self.flight.overdue_s
         self._log = logger()
         self._logged_per_s = learner.known_per_s
+        self._room, self._room_until = 0, now
+        """How many may leave along with the last that did, and until when."""
         self.throttled = 0
         self.is_paused = False
 
     def cap(self, cap_per_s: float | None) -> None:
         """Go on with another cap on the pace, as `--rate` gives it; None: with none."""
         now = self._clock.monotonic()
-        self._cap_per_s = cap_per_s
+        self._cap_per_s, self._room = cap_per_s, 0
         self.streams.learner.cap(cap_per_s, now)
         self.streams.hurry(now)
 
     def widen(self, concurrency: int) -> None:
         """Go on with another number of requests that may be in flight at once."""
+        self._room = 0
         self.flight.limit(concurrency)
 
     async def permit(self, user_id: str | None = None) -> int:
@@ -150,6 +159,7 @@ class Pacer:
         """
         if (permit := self.try_permit(user_id)) is not None:
             return permit
+        self._room = 0  # nobody passes whoever waits
         now = self._clock.monotonic()
         stream = self.streams.of(user_id or "", now)
         is_near = not self.streams.is_far(stream, now)
@@ -170,13 +180,32 @@ class Pacer:
         Nobody is passed who waits already, and after a stop there is none.
         """
         now = self._clock.monotonic()
+        if self._room and now < self._room_until and not self._stop.is_set:
+            self._room -= 1
+            permit = self._traffic.sent_along()
+            self.time.sent_along(permit)
+            return permit
         stream = self.streams.of(user_id or "", now)
         is_first = not (self._line.locked() or stream.door.locked() or self._stop.is_set)
         is_due = is_first and self.streams.due_at(stream) <= now and self._is_clear(now)
         return self._leave(stream, now) if is_due else None
 
+    def try_permits(self, most: int) -> list[int]:
+        """Return up to *most* permits as `try_permit` would, for requests of all users."""
+        permits: list[int] = []
+        while len(permits) < most and (permit := self.try_permit()) is not None:
+            permits.append(permit)
+            if along := min(self._room, most - len(permits)):
+                self._room -= along
+                others = self._traffic.sent_all_along(along)
+                self.time.sent_all_along(others)
+                permits += others
+        return permits
+
     def _leave(self, stream: RequestStream, now: float) -> int:
         permit = self._traffic.sent(now)
+        if self.state is self.streams.learner:
+            self._room, self._room_until = self._traffic.room(now), now + ALONG_S
         self.streams.left(stream, permit, now)
         self.time.sent(permit)
         if self.state.is_closed:
@@ -269,6 +298,12 @@ class Pacer:
 
     def report(self, permit: int, verdict: Verdict, limits: tuple[ServerLimit, ...] = ()) -> None:
         """Learn from the verdict on a permitted request, and from the limits in its answer."""
+        if isinstance(verdict, Accepted) and not (limits or self._expecting):
+            if self._traffic.accepted_along(permit):
+                self.time.ended(permit)
+                return
+        else:
+            self._room = 0
         gate, learner, now = self.state, self.streams.learner, self._clock.monotonic()
         out, was_silent = self._traffic.ended(permit, now)
         self.time.silenced += was_silent
@@ -290,6 +325,14 @@ class Pacer:
         if epoch != gate.epoch or learner.known_per_s != self._logged_per_s:
             self._log_pace(verdict, is_away=epoch != gate.epoch and gate.is_away)
         self._back(permit)
+
+    def passed(self, permits: Sequence[int]) -> None:
+        """Learn that permitted requests were accepted."""
+        left = permits if self._expecting else self._traffic.accepted_all_along(permits)
+        if len(left) < len(permits):
+            self.time.ended_all(set(permits).difference(left))
+        for permit in left:
+            self.report(permit, PASSED)
 
     def _refused(self, permit: int, out: Out, verdict: Throttled, now: float) -> None:
         """A limit in flight is met by fewer at once; any other closes the gate of its stream."""
@@ -415,6 +458,10 @@ class Pacer:
         learner = self.streams.learner
         per_s = learner.limit_per_s()
         return None if per_s is None else Limit(round(per_s, 3), learner.search.is_spaced)
+
+    def carried(self, seconds: float) -> None:
+        """Requests take so long to the workers that send them, and back."""
+        self.flight.carried(seconds)
 
     def in_flight(self) -> int | None:
         """Return the gateway's limit on requests in flight; None where it has shown none."""

@@ -15,6 +15,8 @@ from bulkbind.pacing.gate import COARSE_S
 from bulkbind.pacing.learner import TOGETHER
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from bulkbind.pacing.gate import Sent, StreamGate
     from bulkbind.pacing.learner import Pace
 
@@ -134,7 +136,7 @@ START = 4
 DOUBLING_S = 0.1
 """The most doubles in this time, or in the time of an answer if that is longer."""
 USEFUL, MARGIN = 2.0, 4
-"""A paced run has at most USEFUL * rate * latency + MARGIN in flight."""
+"""A paced run has at most USEFUL * rate * latency + MARGIN in flight, and what is being carried."""
 SPREAD = 0.5
 """Share of the even distance between requests (an answer's time over the places) that is kept; all
 of it would leave places empty."""
@@ -175,7 +177,7 @@ class Flight:
     """
 
     __slots__ = (
-        "_answers", "_before_per_s", "_grow_at", "_older", "_quickest", "_renew_at",
+        "_answers", "_before_per_s", "_carried_s", "_grow_at", "_older", "_quickest", "_renew_at",
         "_sent_at", "_served", "_set_at", "_sum_s", "_took_s", "_unanswered", "_wide", "most",
         "next_at", "places", "silent_s",
     )  # fmt: skip
@@ -203,6 +205,7 @@ class Flight:
         self._served = 0.0
         """How far requests are answered in time, from 0 to 1."""
         self._sent_at = -math.inf
+        self._carried_s = 0.0
 
     def limit(self, most: int) -> None:
         """Go on with another `--concurrency`."""
@@ -224,7 +227,17 @@ class Flight:
         """Return how many may be in flight at this pace, at least 1."""
         if per_s == math.inf:
             return self._wide
-        return int(min(self._wide, USEFUL * per_s * min(self._quickest, self._older) + MARGIN))
+        quickest_s = USEFUL * min(self._quickest, self._older)
+        return int(min(self._wide, per_s * (quickest_s + self._carried_s) + MARGIN))
+
+    def carried(self, seconds: float) -> None:
+        """Requests now take so long to whoever sends them and back, besides their answers' time.
+
+        What was quickest before knew nothing of that, nor did what a doubling brought.
+        """
+        if not self._carried_s:
+            self._before_per_s = 0.0
+        self._carried_s = seconds
 
     def has_place(self, now: float, per_s: float, in_flight: int, silent: int) -> bool:
         """Return whether one more may leave at this pace where *silent* of *in_flight* are."""
@@ -252,12 +265,15 @@ class Flight:
             spread = SPREAD_BEYOND if self.places.wide > self.places.limit else SPREAD
             self.next_at = max(self.next_at, now - COARSE_S) + spread * self._took_s / self.wide
 
-    def accepted(self, now: float, in_flight: int, took_s: float) -> None:
-        """A request got through; it was one of *in_flight* when it left, and took so long."""
+    def accepted(self, now: float, in_flight: int, took_s: float, heard: int = 1) -> None:
+        """A request got through; it was one of *in_flight* when it left, and took so long.
+
+        *heard*: that many did, the last of them so.
+        """
         if took_s < self.silent_s:
             self._served += SERVED * (1.0 - self._served)
         if self._unanswered:
-            self._note(0)
+            self._note(0, heard)
         self._quickest = min(self._quickest, took_s)
         if now >= self._renew_at:
             self._older, self._quickest = self._quickest, took_s
@@ -267,8 +283,8 @@ class Flight:
         self.silent_s = max(SILENT_S, SILENT * self._took_s)
         self.places.accepted(in_flight)
         if now - took_s > self._set_at:
-            self._answers += 1
-            self._sum_s += took_s
+            self._answers += heard
+            self._sum_s += heard * took_s
         if in_flight >= self._wide <= self._answers and now >= self._grow_at:
             self._weigh(now, self._sum_s / self._answers)
 
@@ -302,8 +318,12 @@ class Flight:
         self._before_per_s = 0.0
         self._set(now, self._wide // 2, DOUBLING_S)
 
-    def _note(self, unanswered: int) -> None:
-        self._unanswered = (self._unanswered << 1 | unanswered) & ((1 << LAST) - 1)
+    def _note(self, unanswered: int, requests: int = 1) -> None:
+        self._unanswered = (self._unanswered << requests | unanswered) & ((1 << LAST) - 1)
+
+
+MANY = 64
+"""Requests may leave along with another where the pace allows so many at once."""
 
 
 @dataclass(slots=True)
@@ -312,6 +332,10 @@ class Out:
 
     sent: Sent
     in_flight: int
+    along: int = 0
+    """How many left along with it, which share this."""
+    heard: int = 0
+    """How many of all these were accepted and have not been learned from."""
 
     @property
     def sent_at(self) -> float:
@@ -369,10 +393,55 @@ class Traffic:
         sent = self.gate.sent(now)
         self.flight.sent(now)
         self._permits = permit = self._permits + 1
-        self._out[permit] = Out(sent, len(self._out) + 1)
+        self._out[permit] = self._last = Out(sent, len(self._out) + 1)
         if self.gate.is_closed:
             self.gate.trying = permit
         return permit
+
+    def room(self, now: float) -> int:
+        """Return how many may leave along with the last one: none but far from any limit."""
+        gate, places = self.gate, self.flight.places
+        is_free = gate.known_per_s == places.limit == math.inf and not gate.is_closed
+        if not is_free or (due := gate.due(now)) < MANY:
+            return 0
+        return int(min(due, self.flight.wide - self.in_flight()))
+
+    def sent_along(self) -> int:
+        """A request leaves along with the last one; return its permit."""
+        self.gate.sent_along()
+        out = self._last
+        self._permits = permit = self._permits + 1
+        self._out[permit] = out
+        out.along += 1
+        out.in_flight = len(self._out)
+        return permit
+
+    def sent_all_along(self, number: int) -> range:
+        """So many leave along with the last one; return their permits."""
+        self.gate.sent_along(number)
+        first = self._permits + 1
+        self._permits += number
+        permits = range(first, first + number)
+        self._out.update(dict.fromkeys(permits, self._last))
+        self._last.along += number
+        self._last.in_flight = len(self._out)
+        return permits
+
+    def accepted_all_along(self, permits: Sequence[int]) -> list[int]:
+        """Take out of what was accepted what `accepted_along` would; return the others."""
+        return [permit for permit in permits if not self.accepted_along(permit)]
+
+    def accepted_along(self, permit: int) -> bool:
+        """Take out what was accepted if others of those that left along with it are still out.
+
+        All are learned from at once when the last is heard. Returns: Whether it was taken out.
+        """
+        out = self._out.get(permit)
+        if out is None or out.heard >= out.along or self.gate.is_closed:
+            return False
+        del self._out[permit]
+        out.heard += 1
+        return True
 
     def tried_until(self) -> float:
         """Return until when the request that tries is waited for; infinite: until it is answered.
@@ -399,8 +468,10 @@ class Traffic:
         is_trying = permit == self.gate.trying
         if is_trying:
             self.gate.trying = None
-        out = self._out.pop(permit, None)
-        return (self._silent.pop(permit), not is_trying) if out is None else (out, False)
+        was_silent = permit not in self._out
+        out = (self._silent if was_silent else self._out).pop(permit)
+        out.along = 0  # the others are told apart from here on
+        return out, was_silent and not is_trying
 
     def forget(self, permit: int) -> None:
         """Take out a request that was broken off."""
@@ -431,7 +502,8 @@ class Traffic:
     def accepted(self, out: Out, now: float) -> None:
         """An answer came that was no 429."""
         self.gate.accepted(out.sent)
-        self.flight.accepted(now, out.in_flight, now - out.sent_at)
+        heard, out.heard = 1 + out.heard, 0
+        self.flight.accepted(now, out.in_flight, now - out.sent_at, heard)
 
     def unanswered(self, out: Out, now: float, *, was_silent: bool, is_away: bool) -> None:
         """No answer came; *is_away*: not even a connection."""

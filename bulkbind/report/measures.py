@@ -104,9 +104,13 @@ def _each(figures: Sequence[float], text: Callable[[float], str], unit: str) -> 
 
 def _lost(workers: Sequence[WorkerState]) -> list[str]:
     lost = [worker for worker in workers if worker["lost"]]
-    told = [f"worker {worker['number']} lost: {worker['lost']}" for worker in lost[-MOST_LOST:]]
+    told = [f"worker {_named(worker)} lost: {worker['lost']}" for worker in lost[-MOST_LOST:]]
     more = len(lost) - len(told)
     return [*([f"{more} more lost"] if more else []), *told]
+
+
+def _named(worker: WorkerState) -> str:
+    return str(worker["number"]) + (f" on {host}" if (host := worker.get("host")) else "")
 
 
 def left_s(

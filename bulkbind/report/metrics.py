@@ -69,10 +69,10 @@ def write_metrics(path: Path, measured: Measured) -> None:
         rows.labels(*labels, status).set(measured.counts.get(status, 0))
     settled = Gauge(
         "bulkbind_run_worker_rows", "Rows that ended through each worker of the last run.",
-        (*_LABELS, "worker"), registry=registry,
+        (*_LABELS, "worker", "host"), registry=registry,
     )  # fmt: skip
     for worker in measured.facts.workers:
-        settled.labels(*labels, worker["number"]).inc(worker["settled"])
+        settled.labels(*labels, worker["number"], worker.get("host", "")).inc(worker["settled"])
     try:
         with replacing_bytes(path, PUBLIC_FILE) as file:
             file.write(generate_latest(registry))

@@ -2,33 +2,36 @@
 
 from __future__ import annotations
 
-import os
 import re
 import signal
 import subprocess
 import sys
 from contextlib import ExitStack, contextmanager
+from importlib.metadata import version
 
 import pytest
 import yaml
 
 from tests.acceptance.test_docs import command_of
-from tests.acceptance.test_workers import SLOW, check_all_bound_once, running, summary
+from tests.acceptance.test_workers import SLOW, check_all_bound_once, running, sent_more, summary
+from tests.support.certificates import certify
 from tests.support.paths import ROOT
 from tests.support.processes import bulkbind, environment, sandbox, sandbox_bindings
 
-pytest.importorskip("distributed")
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+
+ROWS = 1200
 
 
 @contextmanager
-def dask(part, *arguments, home, until):
+def dask(part, *arguments, home, until, **environ):
     """Start a part of a cluster; yield its process and the match of *until* in what it says."""
     command = [sys.executable, "-m", f"distributed.cli.dask_{part}", *arguments]
     command += ["--host", "127.0.0.1", "--no-dashboard"]
     process = subprocess.Popen(
-        command, cwd=home, text=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-    )
+        command, cwd=home, env=environment(home, **environ), text=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+    )  # fmt: skip
     try:
         assert process.stderr is not None
         said = (re.search(until, line) for line in process.stderr)
@@ -40,105 +43,111 @@ def dask(part, *arguments, home, until):
 
 
 @contextmanager
-def cluster(home, workers=2):
+def cluster(home, workers=2, **environ):
     """Start a scheduler and workers; yield its address, its process and theirs."""
     with ExitStack() as stack:
         scheduler, address = stack.enter_context(
             dask("scheduler", "--port", "0", home=home, until=r"tcp://127\.0\.0\.1:[0-9]+")
         )
-        options = ("--no-nanny", "--nthreads", "1", "--local-directory", str(home))
+        command = ("worker", address, "--no-nanny", "--nthreads", "1", "--local-directory", home)
         parts = [
-            stack.enter_context(dask("worker", address, *options, home=home, until="Registered to"))
+            stack.enter_context(dask(*command, home=home, until="Registered to", **environ))
             for _ in range(workers)
         ]
         yield address, scheduler, [worker for worker, _ in parts]
 
 
-def test_a_cluster_sends_every_row_once(tmp_path):
-    """Its workers settle what the driver did not; each one's state is kept."""
-    with sandbox(*SLOW, home=tmp_path) as url, cluster(tmp_path) as (address, _, _):
-        with running(tmp_path, url, "--cluster", address, rows=2000) as run:
-            run.workers()
-
-            assert run.ended() == 0
-
-        check_all_bound_once(tmp_path, url, 2000)
-        assert all(state["settled"] > 0 for state in summary(tmp_path)["workers"])
+@pytest.fixture(scope="module")
+def lasting(tmp_path_factory):
+    """Yield a cluster's address and its workers' processes: tests leave it whole."""
+    with cluster(tmp_path_factory.mktemp("cluster")) as (address, _, workers):
+        yield address, workers
 
 
-def test_a_killed_worker_of_a_cluster_loses_nothing(tmp_path):
-    """What it had in hand is read back; the other one does the rest."""
-    with sandbox(*SLOW, home=tmp_path) as url, cluster(tmp_path) as (address, _, workers):
-        with running(tmp_path, url, "--cluster", address, rows=2000) as run:
-            run.workers()
-            run.heard("run.progress")
-            workers[0].kill()
-            (lost,) = run.heard("worker.lost")
-
-            assert run.ended() == 0
-
-        check_all_bound_once(tmp_path, url, 2000)
-        assert lost["rows"] > 0
+def resumed(home, *options):
+    """Resume the run of a folder to its end; it would keep to its first rate."""
+    command = ["resume", "--yes", "--config", "settings.yaml", "--out", "report", "--rate", "1000"]
+    bulkbind(*command, *options, home=home, check=0)
 
 
-def test_a_worker_of_a_cluster_that_is_cut_off_is_buried(tmp_path):
+def test_a_killed_driver_resumes_with_the_same_cluster(tmp_path, lasting):
+    """Its workers' leases end, and new workers at the same places settle the rest."""
+    address, _ = lasting
+    with sandbox(*SLOW, home=tmp_path) as url:
+        with running(tmp_path, url, "--cluster", address, rows=ROWS) as run:
+            pids = run.workers()
+            sent_more(url)
+            run.process.kill()
+            run.process.wait()
+        assert len(pids) == 2
+        resumed(tmp_path, "--cluster", address)
+
+        check_all_bound_once(tmp_path, url, ROWS)
+        states = summary(tmp_path)["workers"][2:]
+        assert len(states) == 2
+        assert all(state["settled"] > 0 and not state["lost"] for state in states)
+
+
+def test_a_worker_of_a_cluster_that_is_cut_off_is_buried(tmp_path, lasting):
     """Its process sends nothing beyond its lease, and what it says later is not heard."""
-    with sandbox(*SLOW, home=tmp_path) as url, cluster(tmp_path) as (address, _, workers):
-        with running(tmp_path, url, "--cluster", address, rows=2000) as run:
+    address, workers = lasting
+    with sandbox(*SLOW, home=tmp_path) as url:
+        with running(tmp_path, url, "--cluster", address, rows=ROWS) as run:
             run.workers()
-            run.heard("run.progress")
+            sent_more(url)
             workers[1].send_signal(signal.SIGSTOP)
             (lost,) = run.heard("worker.lost")
             workers[1].send_signal(signal.SIGCONT)
 
             assert run.ended() == 0
 
-        check_all_bound_once(tmp_path, url, 2000)
+        check_all_bound_once(tmp_path, url, ROWS)
         assert lost["why"].startswith("it said nothing for ")
 
 
-def test_a_run_whose_cluster_is_gone_stops_and_resumes(tmp_path):
-    """With no worker left it stops with 3; the next one settles what was in their hands."""
+def test_a_run_goes_on_without_a_killed_worker_and_stops_without_a_cluster(tmp_path):
+    """What each had in hand is read back, at once or by a resume, which needs no cluster."""
     with sandbox(*SLOW, home=tmp_path) as url:
         with (
             cluster(tmp_path) as (address, scheduler, workers),
-            running(tmp_path, url, "--cluster", address, rows=2000) as run,
+            running(tmp_path, url, "--cluster", address, rows=ROWS) as run,
         ):
             run.workers()
-            run.heard("run.progress")
+            sent_more(url)
+            workers[0].kill()
+            (lost,) = run.heard("worker.lost")
+            sent_more(url)
             scheduler.kill()
-            for worker in workers:
-                worker.kill()
 
             assert run.ended() == 3
+        assert lost["rows"] > 0
         assert "no worker of the cluster is left" in summary(tmp_path)["stop_reason"]
-        assert 0 < len(sandbox_bindings(url)) < 2000
-        bulkbind(
-            *["resume", "--yes", "--config", "settings.yaml", "--out", "report"],
-            home=tmp_path,
-            check=0,
-        )
+        assert len(sandbox_bindings(url)) < ROWS
+        resumed(tmp_path)
 
-        check_all_bound_once(tmp_path, url, 2000)
+        check_all_bound_once(tmp_path, url, ROWS)
 
 
-def test_workers_of_a_cluster_end_with_a_killed_driver(tmp_path):
-    """Their leases end; a resume with the same cluster goes on."""
-    with sandbox(*SLOW, home=tmp_path) as url, cluster(tmp_path) as (address, _, _):
-        with running(tmp_path, url, "--cluster", address, rows=2000) as run:
-            pids = run.workers()
-            run.heard("run.progress")
-            os.kill(run.process.pid, signal.SIGKILL)
-            run.process.wait()
-        assert len(pids) == 2
-        bulkbind(
-            *["resume", "--yes", "--config", "settings.yaml", "--out", "report"],
-            *["--cluster", address],
-            home=tmp_path,
-            check=0,
-        )
+def test_a_worker_of_another_version_is_refused(tmp_path):
+    """`doctor` and the run say which version is where; without any other worker the run stops."""
+    old = tmp_path / "old"
+    (old / "bulkbind-0.0.1.dist-info").mkdir(parents=True)
+    (old / "bulkbind-0.0.1.dist-info" / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: bulkbind\nVersion: 0.0.1\n"
+    )
+    with (
+        sandbox(*SLOW, home=tmp_path) as url,
+        cluster(tmp_path, workers=1, PYTHONPATH=str(old)) as (address, _, _),
+    ):
+        looked = bulkbind("doctor", "--endpoint", url, "--cluster", address, home=tmp_path)
+        with running(tmp_path, url, "--cluster", address, rows=ROWS) as run:
+            (lost,) = run.heard("worker.lost")
 
-        check_all_bound_once(tmp_path, url, 2000)
+            assert run.ended() == 3
+
+    assert "0.0.1" in looked.stdout
+    assert lost["why"] == f"it is of version 0.0.1, this run of {version('bulkbind')}"
+    assert lost["why"] in summary(tmp_path)["stop_reason"]
 
 
 def test_a_cluster_that_others_could_listen_to_is_refused(tmp_path):
@@ -155,13 +164,14 @@ def test_a_cluster_that_others_could_listen_to_is_refused(tmp_path):
         assert not sandbox_bindings(url)
 
 
-def test_doctor_looks_at_each_worker(tmp_path):
+def test_doctor_looks_at_each_worker(tmp_path, lasting):
     """It says where they are, and whether they reach the endpoint."""
-    with sandbox(home=tmp_path) as url, cluster(tmp_path, workers=1) as (address, _, _):
+    address, _ = lasting
+    with sandbox(home=tmp_path) as url:
         ended = bulkbind("doctor", "--endpoint", url, "--cluster", address, home=tmp_path)
 
-        assert f"{address}: 1 worker on 127.0.0.1" in ended.stdout
-        assert "reaches the endpoint (Python 3." in ended.stdout
+        assert f"{address}: 2 workers on 127.0.0.1" in ended.stdout
+        assert ended.stdout.count("reaches the endpoint (Python 3.") == 2
 
 
 SAMPLES = ROOT / "samples" / "deploy" / "cluster"
@@ -189,10 +199,7 @@ def part_of(home, *arguments, until):
 
 def test_the_sample_for_plain_machines_runs_with_tls(tmp_path):
     """Scheduler, worker and run of `machines.sh`, with certificates of one's own authority."""
-    made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
-    names = ["-subj", "/CN=cluster", "-keyout", "key.pem", "-out", "cert.pem"]
-    subprocess.run([*made, *names], cwd=tmp_path, check=True, capture_output=True)
-    (tmp_path / "ca.pem").write_bytes((tmp_path / "cert.pem").read_bytes())
+    certify(tmp_path)
     (tmp_path / "fleet.csv").write_text("user_id,machine_code\nu,M1\nv,M2\n", encoding="utf-8")
     with (
         sandbox(home=tmp_path) as url,

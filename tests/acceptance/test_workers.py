@@ -6,31 +6,35 @@ import json
 import os
 import signal
 import subprocess
+import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from bulkbind.clock import SystemClock
+from tests.acceptance.test_disk import binds, until
 from tests.acceptance.test_doctor import tls_sandbox
 from tests.support.in_process import called
 from tests.support.manifests import fleet, write_csv
 from tests.support.processes import (
     BULKBIND,
     ask,
-    bulkbind,
     environment,
+    is_running,
     sandbox,
     sandbox_bindings,
     statuses,
 )
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
 SETTLE_S, TIME_OUT_S = 0.5, 1.0
 SETTINGS = f"timeout: {TIME_OUT_S}\nreadback_settle: {SETTLE_S}\nendpoint: "
-UNTIL_READY_PER_S = 40
+UNTIL_READY_PER_S = 20
 SLOW = ("--fault", "delay-after=1,for=100ms")
 
 
@@ -73,9 +77,9 @@ class Run:
 
 @contextmanager
 def running(
-    home: Path, url: str, *options: str, rows: int, workers: int = 2, settings="", **environ: str
+    home: Path, url: str, *options: str, rows: int, workers: int = 2, settings="", given=None
 ):
-    """Start a run with workers; they are gone at the end."""
+    """Start a run with workers, and *given* in its environment; they are gone at the end."""
     write_csv(home / "fleet.csv", fleet(rows))
     (home / "settings.yaml").write_text(f"{SETTINGS}{url}\n{settings}", encoding="utf-8")
     command = [
@@ -84,7 +88,7 @@ def running(
         *["--log-format", "json", "--rate", str(UNTIL_READY_PER_S), *options],
     ]
     process = subprocess.Popen(
-        command, env=environment(home, **environ), cwd=home, stdin=subprocess.DEVNULL,
+        command, env=environment(home, **(given or {})), cwd=home, stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     try:
@@ -108,115 +112,67 @@ def check_all_bound_once(home: Path, url: str, rows: int) -> None:
     assert summary(home)["posted_again_after_bound"] == 0
 
 
-def wait_until_gone(pid: int, within_s: float) -> None:
-    """Return once a process that is not ours is gone."""
-    clock = SystemClock()
-    until = clock.monotonic() + within_s
-    while Path(f"/proc/{pid}").exists():
-        state = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[0]
-        if state == "Z":
-            return
-        assert clock.monotonic() < until, f"process {pid} is still there"
-        os.sched_yield()
+def gone(pids: Iterable[int], within_s: float = 3.0) -> None:
+    """Return once processes that are not ours are gone."""
+    until(lambda: not [pid for pid in pids if is_running(pid)], within_s)
 
 
-def test_workers_send_every_row_once_and_end_with_the_run(tmp_path):
-    """Two workers settle what the driver did not, and are gone at the end."""
+def sent_more(url: str, number: int = 20) -> None:
+    """Return once so many more binds have been sent."""
+    wanted = binds(url) + number
+    until(lambda: binds(url) >= wanted, 60.0)
+
+
+def check_all_sent(home: Path) -> None:
+    """Each worker has sent its part, and none was lost."""
+    states = summary(home)["workers"]
+    assert [state["number"] for state in states] == [1, 2]
+    assert all(state["settled"] > 100 and not state["lost"] for state in states)
+
+
+def test_workers_are_stopped_and_killed_and_nothing_is_lost(tmp_path):
+    """A halted driver goes on; workers killed or halted beyond their lease are cut off, and told.
+
+    While the driver is halted its workers send nothing beyond their leases, and nobody is buried
+    for it. What the lost ones had in hand is in doubt, is read back, and ends like all else.
+    """
     with sandbox(*SLOW, home=tmp_path) as url:
-        with running(tmp_path, url, rows=2000) as run:
-            pids = run.workers()
-
-            assert run.ended() == 0
-
-        check_all_bound_once(tmp_path, url, 2000)
-        assert ask(f"{url}/sandbox/stats")["requests"] == summary(tmp_path)["requests"]
-        states = summary(tmp_path)["workers"]
-        assert [state["number"] for state in states] == [1, 2]
-        assert all(state["settled"] > 0 and not state["lost"] for state in states)
-        for pid in pids:
-            wait_until_gone(pid, 0)
-
-
-def test_a_killed_worker_loses_nothing(tmp_path):
-    """What it had in hand is in doubt, is read back, and ends like all else."""
-    with sandbox(*SLOW, home=tmp_path) as url:
-        with running(tmp_path, url, rows=2000) as run:
-            pid = run.workers()[0]
-            run.heard("run.progress")
-            os.kill(pid, signal.SIGKILL)
-            (lost,) = run.heard("worker.lost")
-
-            assert run.ended() == 0
-
-        check_all_bound_once(tmp_path, url, 2000)
-        assert lost["pid"] == pid
-        assert lost["why"] == "it was ended by SIGKILL"
-        assert lost["rows"] > 0
-        assert summary(tmp_path)["requests_lists"] > 0
-        assert summary(tmp_path)["requests_unsure"] == lost["rows"]
-        assert [bool(state["lost"]) for state in summary(tmp_path)["workers"]].count(True) == 1
-
-
-def test_a_worker_stopped_for_longer_than_its_lease_is_buried(tmp_path):
-    """It sends nothing any more, and the others do all."""
-    with sandbox(*SLOW, home=tmp_path) as url:
-        with running(tmp_path, url, rows=2000) as run:
-            pid = run.workers()[1]
-            run.heard("run.progress")
-            os.kill(pid, signal.SIGSTOP)
-            (lost,) = run.heard("worker.lost")
-
-            assert run.ended() == 0
-
-        check_all_bound_once(tmp_path, url, 2000)
-        assert lost["pid"] == pid
-        assert lost["why"].startswith("it said nothing for ")
-        wait_until_gone(pid, 0)
-
-
-def test_workers_end_with_a_killed_driver_and_resume_goes_on(tmp_path):
-    """They are gone at once; what was claimed is in doubt, and another run settles it."""
-    with sandbox(*SLOW, home=tmp_path) as url:
-        with running(tmp_path, url, rows=2000) as run:
-            pids = run.workers()
-            run.heard("run.progress")
-            run.process.kill()
-            run.process.wait()
-
-            for pid in pids:
-                wait_until_gone(pid, 3)
-        bulkbind(
-            *["resume", "--yes", "--config", "settings.yaml", "--out", "report", "--workers", "2"],
-            home=tmp_path,
-            check=0,
-        )
-
-        check_all_bound_once(tmp_path, url, 2000)
-
-
-def test_a_stopped_driver_goes_on_with_its_workers(tmp_path):
-    """Workers send nothing beyond their leases meanwhile, and nobody is buried for it."""
-    with sandbox(*SLOW, home=tmp_path) as url:
-        with running(tmp_path, url, rows=3000) as run:
-            run.workers()
-            run.heard("run.progress")
+        with running(tmp_path, url, "--concurrency", "16", rows=1500, workers=3) as run:
+            killed, halted, left = run.workers(3)
+            sent_more(url)
             run.process.send_signal(signal.SIGSTOP)
-            clock = SystemClock()
-            until = clock.monotonic() + 2.5
-            while clock.monotonic() < until:
-                os.sched_yield()
-            requests = ask(f"{url}/sandbox/stats")["requests"]
-            until += 1.5
-            while clock.monotonic() < until:
-                os.sched_yield()
-            later = ask(f"{url}/sandbox/stats")["requests"]
+            time.sleep(2.5)  # noqa: TID251  # longer than a lease
+            requests = binds(url)
+            time.sleep(1.0)  # noqa: TID251  # and then nothing comes
+            later = binds(url)
             run.process.send_signal(signal.SIGCONT)
+            sent_more(url)
+            os.kill(killed, signal.SIGKILL)
+            os.kill(halted, signal.SIGSTOP)
+            lost = {each["pid"]: each for each in run.heard("worker.lost", 2)}
+            told = called("status", "--config", "settings.yaml", "--json", home=tmp_path)
+            status = called("status", "--config", "settings.yaml", home=tmp_path)
 
             assert run.ended() == 0
 
-        check_all_bound_once(tmp_path, url, 3000)
-        assert later == requests
-        assert not [each for each in run.said if each.get("event") == "worker.lost"]
+        check_all_bound_once(tmp_path, url, 1500)
+        gone([killed, halted, left], 0)
+    assert later == requests
+    assert lost.keys() == {killed, halted}
+    assert lost[killed]["why"] == "it was ended by SIGKILL"
+    assert lost[killed]["rows"] > 0
+    assert lost[halted]["why"].startswith("it said nothing for ")
+    assert summary(tmp_path)["requests_unsure"] == sum(each["rows"] for each in lost.values())
+    states = {state["pid"]: state for state in json.loads(told.stdout)["workers"]}
+    assert states.keys() == {killed, halted, left}
+    assert states[killed]["lost"] == "it was ended by SIGKILL"
+    assert states[left]["is_alive"]
+    assert states[left]["settled"] > 0
+    assert "workers: " in status.stdout
+    assert "lost: it was ended by SIGKILL" in status.stdout
+    found = summary(tmp_path)
+    assert found["requests_lists"] > 0
+    assert {state["pid"] for state in found["workers"] if state["lost"]} == {killed, halted}
 
 
 # --- what else a run may be -----------------------------------------------------------------------
@@ -227,89 +183,95 @@ apps: {app1: app-secret-1}
 """
 
 
-@pytest.mark.parametrize(
-    ("arguments", "environ"),
-    [
-        (("--session-calls", "60"), {"BULKBIND_REFRESH_TOKEN": "refresh-once"}),
-        ((), {"BULKBIND_APP_ID": "app1", "BULKBIND_APP_SECRET": "app-secret-1"}),
-    ],
-    ids=["renewed sessions", "signatures"],
-)
-def test_workers_send_with_the_drivers_credentials(tmp_path, arguments, environ):
-    """A session is renewed once for all, an app's requests are signed by whoever sends them."""
-    accepted = tmp_path / "accepted.yaml"
-    accepted.write_text(CREDENTIALS, encoding="utf-8")
-    with sandbox("--credentials", str(accepted), *arguments, home=tmp_path) as url:
-        with running(tmp_path, url, rows=1500, BULKBIND_TOKEN="", **environ) as run:
-            shown = [
-                Path(f"/proc/{pid}/{name}").read_bytes()
-                for pid in run.workers()
-                for name in ("cmdline", "environ")
-            ]
+def accepted(home: Path) -> tuple[str, str]:
+    """Return the options of a sandbox that accepts these."""
+    path = home / "accepted.yaml"
+    path.write_text(CREDENTIALS, encoding="utf-8")
+    return "--credentials", str(path)
+
+
+def shown(pids: Iterable[int]) -> bytes:
+    """Return what all may see of processes."""
+    names = ("cmdline", "environ")
+    return b"".join(Path(f"/proc/{pid}/{name}").read_bytes() for pid in pids for name in names)
+
+
+def test_workers_send_every_row_once_with_renewed_sessions(tmp_path):
+    """A session is renewed once for all; workers do what the driver did not, and end with it."""
+    with sandbox(*accepted(tmp_path), "--session-calls", "60", home=tmp_path) as url:
+        given = {"BULKBIND_TOKEN": "", "BULKBIND_REFRESH_TOKEN": "refresh-once"}
+        with running(tmp_path, url, rows=1000, given=given) as run:
+            pids = run.workers()
+            seen = shown(pids)
 
             assert run.ended() == 0
 
-        check_all_bound_once(tmp_path, url, 1500)
-        assert all(state["settled"] > 100 for state in summary(tmp_path)["workers"])
-    said = json.dumps(run.said)
-    for secret in ("refresh-once", "app-secret-1"):
-        assert secret not in said
-        assert not [text for text in shown if secret.encode() in text]
+        gone(pids, 0)
+        check_all_bound_once(tmp_path, url, 1000)
+        assert ask(f"{url}/sandbox/stats")["requests"] == summary(tmp_path)["requests"]
+    check_all_sent(tmp_path)
+    assert "refresh-once" not in json.dumps(run.said)
+    assert b"refresh-once" not in seen
 
 
-def test_workers_trust_what_the_driver_trusts(tmp_path):
-    """A private authority's certificate is checked by every worker."""
-    with tls_sandbox(home=tmp_path) as (url, ca):
-        with running(tmp_path, url, rows=2000, settings=f"ca_file: {ca}\n") as run:
-            run.workers()
-
-            assert run.ended() == 0
-
-        assert statuses(tmp_path / "report") == {"bound": 2000}
-        assert all(state["settled"] > 100 for state in summary(tmp_path)["workers"])
-
-
-@pytest.mark.parametrize(
-    ("limit", "options", "settings"),
-    [
-        ("bucket:150/s,burst=20", (), ""),
-        ("40/s,per=user", ("--rate", "8"), "rate_scope: x-user-id\n"),
-    ],
-    ids=["one limit", "a limit for each user"],
-)
-def test_workers_share_a_limit(tmp_path, limit, options, settings):
-    """What is refused is no more than one process would meet, and no device's fault."""
-    with sandbox("--limit", f"{limit},tell=nothing", home=tmp_path) as url:
-        with running(tmp_path, url, *options, rows=2000, settings=settings) as run:
-            run.workers()
+def test_workers_sign_and_trust_as_the_driver_does(tmp_path):
+    """Whoever sends signs an app's requests, and checks a private authority's certificate."""
+    with tls_sandbox(*accepted(tmp_path), home=tmp_path) as (url, ca):
+        given = {
+            "BULKBIND_TOKEN": "",
+            "BULKBIND_APP_ID": "app1",
+            "BULKBIND_APP_SECRET": "app-secret-1",
+        }
+        settings = f"ca_file: {ca}\n"
+        with running(tmp_path, url, rows=1000, settings=settings, given=given) as run:
+            seen = shown(run.workers())
 
             assert run.ended() == 0
 
-        check_all_bound_once(tmp_path, url, 2000)
-        assert summary(tmp_path)["requests_throttled"] < 100
+    assert statuses(tmp_path / "report") == {"bound": 1000}
+    check_all_sent(tmp_path)
+    assert "app-secret-1" not in json.dumps(run.said)
+    assert b"app-secret-1" not in seen
 
 
-def test_a_pilot_sends_no_more_than_it_was_told(tmp_path):
-    """`--first N` counts over all workers."""
-    with sandbox(home=tmp_path) as url:
-        with running(tmp_path, url, "--first", "1200", rows=2000) as run:
+def test_workers_share_a_limit_and_a_pilot(tmp_path):
+    """Refused is no more than one process would meet; `--first N` counts over all workers."""
+    with sandbox("--limit", "bucket:150/s,burst=20,tell=nothing", home=tmp_path) as url:
+        with running(tmp_path, url, "--first", "900", rows=1000) as run:
             run.workers()
 
             assert run.ended() == 3
 
-        assert statuses(tmp_path / "report") == {"bound": 1200, "pending": 800}
-        assert len(sandbox_bindings(url)) == 1200
+        assert statuses(tmp_path / "report") == {"bound": 900, "pending": 100}
+        assert len(sandbox_bindings(url)) == 900
+        assert ask(f"{url}/sandbox/stats").get("posted_again", 0) == 0
+        assert summary(tmp_path)["requests_throttled"] < 50
+
+
+def test_workers_share_a_limit_for_each_user(tmp_path):
+    """What is refused is no more than one process would meet, and no device's fault."""
+    with sandbox("--limit", "40/s,per=user,tell=nothing", home=tmp_path) as url:
+        settings = "rate_scope: x-user-id\n"
+        with running(tmp_path, url, "--rate", "8", rows=1000, settings=settings) as run:
+            run.workers()
+
+            assert run.ended() == 0
+
+        check_all_bound_once(tmp_path, url, 1000)
+        assert summary(tmp_path)["requests_throttled"] < 50
 
 
 def test_a_run_stops_at_as_many_failures_as_are_allowed(tmp_path):
     """`--max-failures` counts over all workers, and before more are sent than may fail."""
-    refused = ("--fault", "business=0.02,code=13000999", "--seed", "7")
-    with sandbox(*refused, home=tmp_path) as url:
-        with running(tmp_path, url, "--max-failures", "60", rows=6000) as run:
-            run.workers()
+    refused = ("--fault", "business=0.1,code=13000999", "--seed", "7")
+    with (
+        sandbox(*refused, home=tmp_path) as url,
+        running(tmp_path, url, "--max-failures", "60", rows=1500) as run,
+    ):
+        run.workers()
 
-            assert run.ended() == 3
+        assert run.ended() == 3
 
-        found = statuses(tmp_path / "report")
+    found = statuses(tmp_path / "report")
     assert 60 <= found["failed"] < 70
     assert found["pending"] > 0

@@ -6,11 +6,13 @@ from itertools import count
 from typing import TYPE_CHECKING
 
 from bulkbind.app import worker
+from bulkbind.clock import SystemClock, iso
 from bulkbind.model import Accepted, Attempt
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from bulkbind.engine.ports import Landed
     from bulkbind.koodrive.auth.credential import Credential
     from bulkbind.model import Device
 
@@ -22,17 +24,24 @@ class Answering:
 
     def __init__(self) -> None:
         self._ids = count(1842812272691451648)
+        now = SystemClock().utc_now()
+        self._created, self._sent_at = iso(now), now.timestamp()
 
-    async def bind(
+    def post(
         self,
         device: Device,
         credential: Credential,
+        landed: Landed,
         timeout_s: float | None = None,
-    ) -> Attempt:
-        """Return the answer of a server that takes no time."""
+    ) -> None:
+        """Tell the answer of a server that takes no time."""
         del device, credential, timeout_s
-        accepted = Accepted(str(next(self._ids)), "2026-11-27T12:00:00Z")
-        return Attempt(accepted, trace_id="a" * 58, connection=1, is_named=True, http_status=200)
+        accepted = Accepted(str(next(self._ids)), self._created)
+        attempt = Attempt(
+            accepted, trace_id="a" * 58, sent_at=self._sent_at, connection=1, is_named=True,
+            http_status=200,
+        )  # fmt: skip
+        landed(attempt)
 
     def on_unasked(self, report: Callable[[int], None]) -> None:
         """Have nothing to report."""

@@ -82,6 +82,7 @@ def run(manifest: Path, url: str, folder: Path, module: str) -> None:
             "out": str(folder / "report"),
             "concurrency": CONCURRENCY,
             "workers": WORKERS,
+            "readback": False,  # nobody has a list
         },
     )
     for old in folder.glob("ledger.db*"):

@@ -119,17 +119,16 @@ async def test_a_row_put_off_by_anothers_answer_is_read_back(bench, verdict, say
 async def test_a_binding_is_ours_from_our_sending_not_from_our_taking_the_row(bench):
     """A row that waited for the gate is not ours if another bound it meanwhile."""
     wanted = devices(3)
-    bench.server.is_posting = False  # the row below waits before its permit
-    bind = bench.server.bind
+    post = bench.server.post
 
-    async def after_a_wait(device, before=None):
+    async def after_a_wait(device, before, landed):
         if device.machine_code == "SN1":
             await bench.clock.sleep(60.0)
             bench.server.put("user_0", "SN1", age_s=20.0)
             bench.server.planned.append(NoAnswer())
-        return await bind(device, before)
+        return await post(device, before, landed)
 
-    bench.server.bind = after_a_wait
+    bench.server.post = after_a_wait
     await bench.ran(wanted)
 
     assert by_code(bench)["SN1"].status == "already_bound"

@@ -132,12 +132,10 @@ class Bench:
             return RunReader(db, run).counts()
 
 
-@pytest.fixture(params=[False, True], ids=["sent", "posted"])
-def bench(tmp_path, request):
-    """Return a bench with a ledger file of its own; rows are sent here, or by others."""
-    made = Bench(tmp_path / "ledger.db")
-    made.server.is_posting = request.param
-    return made
+@pytest.fixture
+def bench(tmp_path):
+    """Return a bench with a ledger file of its own."""
+    return Bench(tmp_path / "ledger.db")
 
 
 def devices(count, users=1):

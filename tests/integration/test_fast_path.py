@@ -26,7 +26,7 @@ from bulkbind.koodrive import connections
 from bulkbind.koodrive.auth.credential import App, Outgoing, Token
 from bulkbind.koodrive.connections import READ, RELIES_ON, SERVES, FastPath
 from bulkbind.koodrive.http import HttpSession
-from bulkbind.model import Accepted, Device, NoAnswer, Unreachable
+from bulkbind.model import Accepted, Attempt, Device, NoAnswer, Unreachable
 from bulkbind.sandbox import Sandbox, SandboxOptions
 from bulkbind.settings import ApiSettings
 from tests.acceptance.test_doctor import Proxy
@@ -36,6 +36,8 @@ from tests.support.paths import ROOT
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from bulkbind.engine.ports import Came
+
 CLOCK = SystemClock()
 ANSWER = b'HTTP/1.1 200 OK\r\nContent-Length: 22\r\n\r\n{"code":0,"data":null}'
 
@@ -44,7 +46,7 @@ class Raw:
     """A server that answers each request with bytes, and keeps what it was sent."""
 
     def __init__(self, answer=ANSWER, *, greeting=b"", closes=False):
-        """*greeting*: said on every new connection. *closes*: hangs up after it, unasked."""
+        """*answer*: None: it hangs up. *greeting*: said first. *closes*: hangs up after it."""
         self._answer = answer
         self._greeting = greeting
         self._closes = closes
@@ -77,6 +79,8 @@ class Raw:
                 length = re.search(rb"(?i)content-length: *(\d+)", head)
                 body = await reader.readexactly(int(length[1])) if length else b""
                 self.requests.append(head + body)
+                if self._answer is None:
+                    break
                 writer.write(self._answer)
                 await writer.drain()
         except (OSError, asyncio.IncompleteReadError):
@@ -273,8 +277,9 @@ async def test_time_over_after_the_request_is_doubt():
     assert len(server.requests) == 1
 
 
+@pytest.mark.parametrize("way", ["bind", "post"])
 @pytest.mark.parametrize("how", ["it broke", "it spoke"])
-async def test_what_happens_before_it_is_written_to_leaves_nothing_sent(how):
+async def test_what_happens_before_it_is_written_to_leaves_nothing_sent(how, way):
     """Requests are written at the end of a round of the loop: a connection may be gone by then."""
     reported: list[int] = []
     async with Raw(answer()).serving() as server, drive(server.url) as client:
@@ -282,9 +287,9 @@ async def test_what_happens_before_it_is_written_to_leaves_nothing_sent(how):
         await client.bind(DEVICE)
         fast = client.client._http._fast
         assert fast is not None
-        (protocol,) = [protocol for protocol, _ in fast._kept]
+        (protocol,) = fast._kept
         assert protocol.transport is not None
-        asked = asyncio.ensure_future(client.bind(DEVICE))
+        asked = asyncio.ensure_future(client.bind(DEVICE) if way == "bind" else posted(client))
         broken = (protocol.transport.abort,)
         spoken = (protocol.data_received, answer())
         asyncio.get_running_loop().call_soon(*(broken if how == "it broke" else spoken))
@@ -416,6 +421,80 @@ async def test_a_cut_body_closes_the_connection():
     assert server.connections == 2
 
 
+# --- what nobody awaits ---------------------------------------------------------------------------
+
+
+async def posted(client, came=None):
+    """Post a bind; return what it comes to. *came*: is filled with what was told of it."""
+    told: asyncio.Future[Came] = asyncio.get_running_loop().create_future()
+    assert await client.post(DEVICE, lambda: None, told.set_result)
+    what = await told
+    if came is not None:
+        came.append(what)
+    assert what is not None  # no lease ends here
+    return what if isinstance(what, Attempt) else await what()
+
+
+SAID = {
+    "known": (answer(), True),
+    "new": (answer("A: b"), True),
+    "refused": (answer(status="429 Too Many", body=b"{}"), True),
+    "close": (answer("Connection: close"), True),
+    "chunked": (ODD["chunked"], True),
+    "empty": (ODD["empty"], True),
+    "after a 100": (b"HTTP/1.1 100 Continue\r\n\r\n" + answer(), False),
+    "too much": (answer() + b"HTTP/1.1 2", True),
+    "twice": (answer() + answer(), False),
+    "no gzip": (answer("Content-Encoding: gzip"), False),
+    "cut": (answer(length=len(BODY) + 1), False),
+    "garbage": (b"garbage\r\n\r\n", False),
+    "long": (answer(body=b"x" * (2 << 20)), False),
+    "nothing": (b"", False),
+    "hangs up": (None, False),
+}
+
+
+@pytest.mark.parametrize("name", SAID)
+async def test_what_is_posted_comes_to_the_same_as_what_is_awaited(name):
+    """Whatever is answered, or not: attempt, count, connection, and what is reported of it."""
+    said, is_told_at_once = SAID[name]
+    told = []
+    came: list[Came] = []
+    for way in (lambda client: client.bind(DEVICE), lambda client: posted(client, came)):
+        server = Raw(answer())
+        reported: list[int] = []
+        async with server.serving(), drive(server.url, timeout="200ms") as client:
+            client.on_unasked(reported.append)
+            await client.bind(DEVICE)
+            server._answer = said
+            attempt = await way(client)
+            server._answer = answer()
+            after = await client.bind(DEVICE)
+            requests = client.client.requests
+        attempt.trace_id, attempt.took_s, attempt.sent_at = "", 0.0, 0.0
+        attempt.message = attempt.message.replace(server.url, "")
+        told.append((attempt, after.connection, requests, reported, len(server.requests)))
+
+    assert told[0] == told[1]
+    assert [isinstance(each, Attempt) for each in came] == [is_told_at_once]
+
+
+async def test_what_is_out_at_the_end_is_told_to_nobody_but_counted():
+    """Its row stays claimed: the next run puts it in doubt."""
+    came: list[Came] = []
+    async with Raw(answer()).serving() as server:
+        async with drive(server.url) as client:
+            await client.bind(DEVICE)
+            server._answer = b""
+            assert await client.post(DEVICE, lambda: None, came.append)
+            while len(server.requests) < 2:
+                await CLOCK.sleep(0.01)
+        await CLOCK.sleep(0.01)
+
+    assert came == []
+    assert client.client.requests == 2
+
+
 # --- through a proxy ------------------------------------------------------------------------------
 
 
@@ -438,7 +517,10 @@ async def test_tunnels_are_used_again(path, proxied):
         attempts += await asyncio.gather(*(client.bind(Device("u", f"B{n}")) for n in range(3)))
         session = client.client._http
         kept = session._fast._kept if session._fast else ()
-        keys = {*session._connector._conns, *(connection._key for _, connection in kept)}
+        keys = {
+            *session._connector._conns,
+            *(each.connection._key for each in kept if each.connection),
+        }
 
     assert {type(attempt.verdict) for attempt in attempts} == {Accepted}, path
     assert len(proxied.asked) == 3

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter, defaultdict, deque
 from contextlib import nullcontext
+from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING
 
@@ -25,9 +26,10 @@ from bulkbind.model import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from bulkbind.engine import StopSignal
+    from bulkbind.engine.ports import Landed
     from bulkbind.model import Device
     from bulkbind.pacing import Pacer
     from tests.support.fake_clock import FakeClock
@@ -56,7 +58,7 @@ class FakeServer:
     """A KooDrive in memory with a client's face; what it answers can be planned call by call.
 
     Attributes:
-        is_posting: Whether it takes binds by `post`, as a client with workers does.
+        lands_late: Whether what is posted has to be awaited, as an answer in parts.
         planned: Verdicts (or `LOST`, or None for success) for the next binds, then success.
         list_planned: Verdicts for the next lists, then the truth.
         list_lacks: Machine codes that the next lists lack, as a copy that lags behind would.
@@ -86,7 +88,7 @@ class FakeServer:
         self.second_bind_is_refused = False
         """Whether that error is one whose code nobody set as "already bound"."""
         self.late_s = 3.0
-        self.is_posting = False
+        self.lands_late = False
         self._posted: set[asyncio.Task[None]] = set()
         self.time_out_s = 30.0
         self._late: list[tuple[float, Device]] = []
@@ -128,14 +130,17 @@ class FakeServer:
                 raise
         return await self.answer_to(permit, device)
 
-    def posts(self) -> bool:
-        return self.is_posting
+    def takes(self, width: int) -> int | None:  # noqa: ARG002  # the protocol's
+        return None
+
+    def post_all(self, devices, landing):
+        raise NotImplementedError
 
     async def post(
         self,
         device: Device,
         before: Callable[[], None],
-        landed: Callable[[Attempt | None, Callable[[], Awaitable[None]] | None], None],
+        landed: Landed,
     ) -> bool:
         permit = await self.pacer.permit(device.user_id)
         try:
@@ -144,8 +149,12 @@ class FakeServer:
             self.pacer.forget(permit)
             raise
 
+        if self.lands_late:
+            landed(partial(self.answer_to, permit, device))
+            return True
+
         async def answer():
-            landed(await self.answer_to(permit, device), None)
+            landed(await self.answer_to(permit, device))
 
         task = asyncio.create_task(answer(), name="posted")
         self._posted.add(task)
@@ -260,6 +269,12 @@ class OpenGate:
 
     def try_permit(self, user_id: str | None = None) -> int | None:  # noqa: ARG002  # as above
         return None if self._drained else 0
+
+    def try_permits(self, most: int) -> list[int]:
+        return [0] * most
+
+    def passed(self, permits: Iterable[int]) -> None:
+        self.reported += [Accepted("", "") for _ in permits]
 
     def report(self, permit: int, verdict: Verdict, limits: tuple[ServerLimit, ...] = ()) -> None:  # noqa: ARG002  # the protocol's
         self.reported.append(verdict)

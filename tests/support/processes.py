@@ -126,10 +126,11 @@ def children(pid: int) -> list[int]:
     for thread in Path(f"/proc/{pid}/task").glob("*/children"):
         with suppress(OSError):
             found += [int(word) for word in thread.read_text().split()]
-    return [child for child in found if _is_running(child)]
+    return [child for child in found if is_running(child)]
 
 
-def _is_running(pid: int) -> bool:
+def is_running(pid: int) -> bool:
+    """Return whether a process has not ended; Linux only."""
     with suppress(OSError):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     return False

@@ -75,33 +75,33 @@ async def send(
     ledger.count_time(pacer.time)
     client = await known_client(session, ledger)
     binds = await ledger.kind_of(run) is RunKind.BIND
-    hub = await hub_of(session, client, rows, pacer) if binds else None
-    api = paced(session, hub or client, pacer)
-    breaker = Breaker(stop, settings.send.max_failures)
-    account = _Account(
-        session, ledger, run, rows, pacer=pacer, client=client, hub=hub, breaker=breaker
-    )
-    ledger.on_settled, ledger.on_doubted = account.settled, account.doubted
-    parts = Parts(api, ledger, pacer, stop, session.clock)
-    sender: Sender = (
-        _Sender(session, ledger, parts, run, breaker, on_left=account.progress.unbound)
-        if binds
-        else Leaving(session, ledger, parts, run, account.settled)
-    )
-    steering = Steering(
-        session, ledger, run, pacer=pacer, breaker=breaker, sender=sender, tell=account.tell
-    )
-    account.sender, account.adjusted = sender, steering.done
-    follow(session, client, pacer)
-    await steering.begin()
-    await ledger.start(run)
-    with bound(run_id=run_id):
-        logger().info("run.started", rows=rows, endpoint=settings.endpoint())
-        try:
-            async with api, steering.followed(), account.told():
-                await sender.send(first)
-        finally:
-            await asyncio.shield(_finish(ledger, run, run_id, stop, account.measured))
+    async with hub_of(session, client, rows if binds else 0, pacer) as hub:
+        api = paced(session, hub or client, pacer)
+        breaker = Breaker(stop, settings.send.max_failures)
+        account = _Account(
+            session, ledger, run, rows, pacer=pacer, client=client, hub=hub, breaker=breaker
+        )
+        ledger.on_settled, ledger.on_doubted = account.settled, account.doubted
+        parts = Parts(api, ledger, pacer, stop, session.clock)
+        sender: Sender = (
+            _Sender(session, ledger, parts, run, breaker, on_left=account.progress.unbound)
+            if binds
+            else Leaving(session, ledger, parts, run, account.settled)
+        )
+        steering = Steering(
+            session, ledger, run, pacer=pacer, breaker=breaker, sender=sender, tell=account.tell
+        )
+        account.sender, account.adjusted = sender, steering.done
+        follow(session, client, pacer)
+        await steering.begin()
+        await ledger.start(run)
+        with bound(run_id=run_id):
+            logger().info("run.started", rows=rows, endpoint=settings.endpoint())
+            try:
+                async with api, steering.followed(), account.told():
+                    await sender.send(first)
+            finally:
+                await asyncio.shield(_finish(ledger, run, run_id, stop, account.measured))
 
 
 async def _left(ledger: Ledger, run: int, first: int | None) -> int:

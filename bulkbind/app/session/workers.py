@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+from contextlib import asynccontextmanager
 from functools import partial
 from importlib.metadata import version
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from bulkbind.app.worker import setup_of
 from bulkbind.engine import StopReason
@@ -17,7 +18,10 @@ from bulkbind.errors import UsageError
 from bulkbind.report.extras import install
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from bulkbind.app.session.session import Session
+    from bulkbind.engine.workers.hub import Places
     from bulkbind.koodrive import KooDrive
     from bulkbind.pacing import Pacer
     from bulkbind.settings import SendSettings
@@ -48,36 +52,59 @@ def _cores() -> int:
     return os.cpu_count() or 1
 
 
-async def hub_of(session: Session, client: KooDrive, rows: int, pacer: Pacer) -> Hub | None:
-    """Return the client of a run with workers, a context manager; None: it has none.
+class Here:
+    """Workers of this machine. Where none is left, the driver goes on by itself."""
 
-    *rows*: that are to be sent.
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.start = partial(PipeLink.start, MODULE)
+
+    def alone(self, _why: str) -> None:
+        """Let it go on."""
+
+
+class There:
+    """Workers at the places of a cluster. Where none is left, the run stops."""
+
+    def __init__(self, cluster: Cluster, session: Session) -> None:
+        most = session.settings.send.workers
+        there = len(cluster.places)
+        self.number = min(there, most) if isinstance(most, int) else there
+        self.start = cluster.start
+        self._session = session
+
+    def alone(self, why: str) -> None:
+        """Stop the run."""
+        hint = f"`bulkbind doctor --cluster {self._session.settings.send.cluster}` checks it"
+        why = f"no worker of the cluster is left: {why}"
+        self._session.stop.set(StopReason(why, hint=hint))
+
+
+@asynccontextmanager
+async def hub_of(
+    session: Session, client: KooDrive, rows: int, pacer: Pacer
+) -> AsyncIterator[Hub | None]:
+    """Yield the client of a run with workers that has *rows* to bind, to be entered; or None.
 
     Raises: UsageError if there is no such cluster, or what it is told would not be private.
     """
     send = session.settings.send
     number = workers_of(send, rows, pacer.pace())
     if not rows or (number == 1 and send.cluster is None):
-        return None
-    if not client.can_check():
+        yield None
+    elif not client.can_check():
         session.listener.notice(
             "one process sends: with this release of aiohttp, workers cannot be kept to their lease"
         )
-        return None
-    if send.cluster is None:
-        return _hub(session, client, pacer, number, start=partial(PipeLink.start, MODULE))
-    cluster = await cluster_of(send.cluster)
-    there = len(cluster.places)
-
-    def alone(why: str) -> None:
-        hint = f"`bulkbind doctor --cluster {send.cluster}` checks the cluster"
-        session.stop.set(StopReason(f"no worker of the cluster is left: {why}", hint=hint))
-
-    if isinstance(send.workers, int):
-        there = min(there, send.workers)
-    return _hub(
-        session, client, pacer, there, start=cluster.start, close=cluster.close, alone=alone
-    )
+        yield None
+    elif send.cluster is None:
+        yield _hub(session, client, pacer, Here(number))
+    else:
+        cluster = await cluster_of(send.cluster)
+        try:
+            yield _hub(session, client, pacer, There(cluster, session))
+        finally:
+            await cluster.close()
 
 
 async def cluster_of(address: str) -> Cluster:
@@ -88,15 +115,14 @@ async def cluster_of(address: str) -> Cluster:
     return await Cluster.open(address, MODULE)
 
 
-def _hub(session: Session, client: KooDrive, pacer: Pacer, number: int, **where: Any) -> Hub:
-    """Return the hub of so many workers; *where*: how they start and end."""
+def _hub(session: Session, client: KooDrive, pacer: Pacer, places: Places) -> Hub:
     settings, tls = session.settings, session.tls
     return Hub(
         client,
         session.clock,
-        number,
+        places,
         version=version("bulkbind"),
         setup=lambda: setup_of(settings.api, settings.endpoint(), client, tls),
         is_free=lambda: pacer.pace() is None and pacer.in_flight() is None,
-        **where,
+        carried=pacer.carried,
     )

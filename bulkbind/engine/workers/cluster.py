@@ -1,11 +1,13 @@
-"""Workers on the machines of a Dask cluster: one actor each, which holds a worker's process.
+"""Workers on the machines of a Dask cluster: behind each of its workers, a process that sends.
 
-An actor is no task: nothing is retried, moved or computed again. It starts the same process as
-`--workers` does on one machine and passes bytes on, so that a worker's lease is measured by the
-worker itself, whatever becomes of Dask: a scheduler that dies, a driver that is cut off or stopped.
+Dask places them and encrypts the way there; nothing is a task or an actor, so nothing is retried,
+moved or computed again. At each place the driver opens a stream of its own, whose other end starts
+the same process as `--workers` does on one machine and passes bytes on, so that a worker's lease is
+measured by the worker itself, whatever becomes of Dask: a scheduler that dies, a driver that is cut
+off or stopped.
 
-A call costs each side some half a millisecond, whatever it carries, so messages are gathered. What
-is gathered is told with the time between, and handed to the worker in that time: a gateway that
+A message costs both sides some 50 us, whatever it carries, so messages are gathered. What is
+gathered for a worker is told with the time between, and handed on in that time: a gateway that
 counts requests close together sees those that the pacer let leave.
 """
 
@@ -21,33 +23,33 @@ from importlib import import_module
 from importlib.metadata import version
 from itertools import count
 from platform import python_version
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
-from bulkbind.clock import SystemClock
 from bulkbind.engine.workers.link import PipeLink
 from bulkbind.errors import UsageError
 from bulkbind.threads import in_thread
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
 
 
-GATHER_S = 0.025
-"""Messages wait for others for so long, each way."""
-POLL_S = 5.0
-"""An actor that has heard nothing says so after this time."""
-FORGOTTEN_S = 30.0
-"""An actor that nobody has asked for so long ends its worker, whose lease ended long before."""
+OPERATION = "bulkbind"
+"""What the driver asks a worker of Dask for."""
+GATHER_S = 0.01
+"""Messages wait for others for so long, each way …"""
+MANY_BYTES = 1000
+"""… but where a few milliseconds fill a group, none waits longer."""
 CONNECT_S = 10.0
-"""How long the scheduler may take to answer."""
+"""How long the scheduler, or a place, may take to answer."""
 REACH_S = 5.0
 """How long a connection to the endpoint may take when it is tried."""
 APART_S = 1e-6
 """Between two messages that are handed on in order."""
 LOCAL = "local:"
-CLOCK = SystemClock()
-"""An actor has nobody who hands it one."""
+
+
+# --- at a place -----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,180 +63,151 @@ class Examined:
     """Why it does not reach the endpoint; empty if it does."""
 
 
-class Seat:
-    """What runs on a machine of the cluster: it holds one worker's process."""
+async def examine(host: str, port: int) -> Examined:
+    """Return what a worker here would be, and whether it reaches a port."""
+    trouble = ""
+    try:
+        async with asyncio.timeout(REACH_S):
+            _, writer = await asyncio.open_connection(host, port)
+    except (OSError, TimeoutError) as error:
+        trouble = str(error) or f"no connection within {REACH_S:g} s"
+    else:
+        writer.close()
+    return Examined(version("bulkbind"), python_version(), trouble)
 
-    def __init__(self) -> None:
-        self._link: PipeLink | None = None
-        self._said = bytearray()
-        self._how = ""
-        """How the worker ended."""
-        self._news = asyncio.Event()
-        self._last_at = self._asked_at = 0.0
-        self._guard: asyncio.Task[None] | None = None
 
-    async def begin(self, module: str) -> tuple[str, int]:
-        """Start the worker; return the machine's name and the process' number. Raises: OSError."""
-        self._asked_at = asyncio.get_running_loop().time()
-        self._link = await PipeLink.start(module, self._hear, self._lost)
-        self._guard = asyncio.create_task(self._end_forgotten(), name="forgotten")
-        return socket.gethostname(), self._link.pid
+async def prepare(dask_worker: Any = None) -> None:  # noqa: ANN401  # Dask's, by this name
+    """Let drivers ask this worker of Dask for a worker of ours."""
+    dask_worker.handlers[OPERATION] = serve
 
-    def _hear(self, data: bytes) -> None:
-        self._said += data
-        self._news.set()
 
-    def _lost(self, how: str) -> None:
-        self._how = how
-        self._news.set()
+async def serve(comm: Any, module: str) -> None:  # noqa: ANN401  # Dask's, by this name
+    """Hold a worker's process for the driver at the other end, until either is gone.
 
-    async def examine(self, host: str, port: int) -> Examined:
-        """Return what a worker here would be, and whether it reaches a port."""
-        trouble = ""
+    The driver is told the machine's name and the process' number, then what the worker says; at
+    last, as text, how it ended.
+    """
+    stream = _Stream(comm)
+    ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    try:
+        link = await PipeLink.start(module, stream.send, ended.set_result)
+    except OSError as error:
+        await comm.write(str(error))
+        return
+    passing = asyncio.create_task(_pass_on(comm, link), name="pass on")
+    try:
+        await comm.write([socket.gethostname(), link.pid])
+        await asyncio.wait((passing, ended), return_when=asyncio.FIRST_COMPLETED)
+        if ended.done():
+            await stream.end(ended.result())
+    finally:
+        passing.cancel()
+        link.kill()
+        await link.close()
+
+
+async def _pass_on(comm: Any, link: PipeLink) -> None:  # noqa: ANN401  # as above
+    """Hand what comes to the worker, each message so many seconds after the first of its group."""
+    loop = asyncio.get_running_loop()
+    last_at = 0.0
+    with contextlib.suppress(OSError):
+        while True:
+            group = await comm.read()
+            now = loop.time()
+            for after_s, data in group:
+                last_at = max(last_at + APART_S, now + after_s)
+                if last_at <= now:
+                    link.send(data)
+                else:
+                    loop.call_at(last_at, link.send, data)
+
+
+# --- the way there --------------------------------------------------------------------------------
+
+
+class _Stream:
+    """What one end of a stream sends."""
+
+    def __init__(self, comm: Any) -> None:  # noqa: ANN401  # as above
+        self._comm = comm
+        self._out: list[tuple[float, bytes]] = []
+        self._out_bytes = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._groups: list[list[tuple[float, bytes]]] = []
+        self._writing: asyncio.Task[None] | None = None
+
+    def send(self, data: bytes) -> None:
+        """Send bytes, in order; they are dropped where nobody listens."""
+        loop = asyncio.get_running_loop()
+        self._out.append((loop.time(), data))
+        self._out_bytes += len(data)
+        if self._out_bytes >= MANY_BYTES:
+            self._flush()
+        elif self._timer is None:
+            self._timer = loop.call_later(GATHER_S, self._flush)
+
+    def _flush(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        began_at = self._out[0][0]
+        self._groups.append([(at - began_at, data) for at, data in self._out])
+        self._out, self._out_bytes, self._timer = [], 0, None
+        if self._writing is None:
+            self._writing = asyncio.create_task(self._write(), name="write")
+
+    async def _write(self) -> None:
         try:
-            async with asyncio.timeout(REACH_S):
-                _, writer = await asyncio.open_connection(host, port)
-        except (OSError, TimeoutError) as error:
-            trouble = str(error) or f"no connection within {REACH_S:g} s"
-        else:
-            writer.close()
-        return Examined(version("bulkbind"), python_version(), trouble)
+            while self._groups:
+                await self._comm.write(self._groups.pop(0))
+        except OSError:
+            pass  # whoever reads learns of it
+        finally:
+            self._writing = None
 
-    async def push(self, parts: list[tuple[float, bytes]]) -> None:
-        """Hand messages to the worker, each so many seconds after the first."""
-        loop = asyncio.get_running_loop()
-        now = self._asked_at = loop.time()
-        for after_s, data in parts:
-            self._last_at = max(self._last_at + APART_S, now + after_s)
-            if self._last_at <= now:
-                self._pass_on(data)
-            else:
-                loop.call_at(self._last_at, self._pass_on, data)
-
-    def _pass_on(self, data: bytes) -> None:
-        if self._link is not None:
-            self._link.send(data)
-
-    async def poll(self) -> tuple[bytes, str]:
-        """Return what the worker has said since, soon after it has, and how it ended, if it has."""
-        self._asked_at = asyncio.get_running_loop().time()
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._news.wait(), POLL_S)
-            if not self._how:
-                await CLOCK.sleep(GATHER_S)
-        said, self._said = bytes(self._said), bytearray()
-        self._news.clear()
-        return said, self._how
-
-    async def end(self) -> None:
-        """End the worker at once."""
-        if self._guard is not None:
-            self._guard.cancel()
-        await self._end()
-
-    async def _end(self) -> None:
-        link, self._link = self._link, None
-        if link is not None:
-            link.kill()
-            await link.close()
-
-    async def _end_forgotten(self) -> None:
-        loop = asyncio.get_running_loop()
-        while (left_s := self._asked_at + FORGOTTEN_S - loop.time()) > 0:
-            await CLOCK.sleep(left_s)
-        await self._end()
-
-
-class _Actor(Protocol):
-    """A seat, as the driver sees it."""
-
-    def examine(self, host: str, port: int) -> Awaitable[Examined]: ...
-
-    def begin(self, module: str) -> Awaitable[tuple[str, int]]: ...
-
-    def push(self, parts: list[tuple[float, bytes]]) -> Awaitable[None]: ...
-
-    def poll(self) -> Awaitable[tuple[bytes, str]]: ...
-
-    def end(self) -> Awaitable[None]: ...
+    async def end(self, how: str) -> None:
+        """Send the last word, after all else. Raises: OSError."""
+        if self._out:
+            self._flush()
+        if self._writing is not None:
+            await self._writing
+        await self._comm.write(how)
 
 
 class ClusterLink:
-    """The way to a worker on a machine of the cluster."""
+    """The way to a worker at a place of the cluster."""
 
     def __init__(
         self,
-        future: Any,  # noqa: ANN401  # Dask's
-        seat: _Actor,
-        place: tuple[str, int],
+        comm: Any,  # noqa: ANN401  # as above
+        began: tuple[str, int],
         heard: Callable[[bytes], None],
         lost: Callable[[str], None],
     ) -> None:
-        """*place*: what `Seat.begin` returned."""
-        self._future = future
-        """Released, it ends the actor."""
-        self._seat = seat
-        self.host, self.pid = place
+        """*began*: what `serve` tells first."""
+        self._comm = comm
+        self.host, self.pid = began
         self._heard, self._lost = heard, lost
-        self._out: list[tuple[float, bytes]] = []
-        self._pushing: asyncio.Task[None] | None = None
-        self._polling = asyncio.create_task(self._poll(), name=f"hear {self.host}")
-        self._ending: asyncio.Task[None] | None = None
+        self.send = _Stream(comm).send
+        self._hearing = asyncio.create_task(self._hear(), name=f"hear {self.host}")
 
-    def send(self, data: bytes) -> None:
-        """Send bytes, in order."""
-        self._out.append((asyncio.get_running_loop().time(), data))
-        if self._pushing is None:
-            self._pushing = asyncio.create_task(self._push(), name=f"tell {self.host}")
-
-    async def _push(self) -> None:
+    async def _hear(self) -> None:
         try:
-            while self._out:
-                await CLOCK.sleep(GATHER_S)
-                out, self._out = self._out, []
-                began_at = out[0][0]
-                await self._seat.push([(at - began_at, data) for at, data in out])
-        except Exception as error:  # noqa: BLE001  # whatever Dask says: it is gone
-            self._end(_why(error))
-        finally:
-            self._pushing = None
-
-    async def _poll(self) -> None:
-        how = ""
-        try:
-            while not how:
-                said, how = await self._seat.poll()
-                if said:
-                    self._heard(said)
-        except Exception as error:  # noqa: BLE001  # as above
-            how = _why(error)
-        self._end(how)
-
-    def _end(self, how: str) -> None:
-        lost, self._lost = self._lost, _lose_nothing
-        self._heard = _hear_nothing
-        lost(how)
+            while not isinstance(said := await self._comm.read(), str):
+                self._heard(b"".join([data for _, data in said]))
+        except OSError:
+            said = "the connection to it broke"
+        self._lost(said)
 
     def kill(self) -> None:
         """Hear nothing more, and let the worker end."""
         self._heard, self._lost = _hear_nothing, _lose_nothing
-        self._polling.cancel()
-        if self._pushing is not None:
-            self._pushing.cancel()
-        if self._ending is None:
-            self._ending = asyncio.create_task(self._let_go(), name=f"end {self.host}")
-
-    async def _let_go(self) -> None:
-        with contextlib.suppress(Exception):
-            async with asyncio.timeout(CONNECT_S):
-                await self._seat.end()
-        self._future.release()
+        self._hearing.cancel()
+        self._comm.abort()
 
     async def close(self) -> None:
-        """End the worker, and wait for it."""
+        """Let the worker end."""
         self.kill()
-        assert self._ending is not None
-        await self._ending
+        await asyncio.gather(self._hearing, return_exceptions=True)
 
 
 def _hear_nothing(_data: bytes) -> None:
@@ -249,13 +222,9 @@ def _words(error: BaseException) -> str:
     return str(error) or type(error).__name__
 
 
-def _why(error: BaseException) -> str:
-    return f"the cluster lost it: {_words(error)}"
-
-
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A worker of Dask: a process that an actor may be put in."""
+    """A worker of Dask."""
 
     address: str
     host: str
@@ -291,9 +260,7 @@ class Cluster:
         try:
             if address.startswith(LOCAL):
                 own = await _started(int(address.removeprefix(LOCAL)))
-            client = await distributed.Client(
-                own or address, asynchronous=True, direct_to_workers=True, timeout=CONNECT_S
-            )
+            client = await distributed.Client(own or address, asynchronous=True, timeout=CONNECT_S)
         except (OSError, TimeoutError, ValueError, RuntimeError) as error:
             raise UsageError(
                 f"the cluster at {address} cannot be reached: {error}",
@@ -328,37 +295,38 @@ class Cluster:
     ) -> ClusterLink:
         """Start a worker at the next place, and return the link to it. Raises: OSError."""
         place = self.places[next(self._numbers) % len(self.places)]
-        future, seat = await self._seated(place)
         try:
-            began = await seat.begin(self._module)
+            async with asyncio.timeout(CONNECT_S):
+                comm, began = await self._begun(place)
         except Exception as error:
-            future.release()
             raise OSError(f"{place.address}: {_words(error)}") from error
-        return ClusterLink(future, seat, began, heard, lost)
+        if isinstance(began, str):
+            comm.abort()
+            raise OSError(f"{place.address}: {began}")
+        return ClusterLink(comm, began, heard, lost)
+
+    async def _begun(self, place: Place) -> tuple[Any, tuple[str, int] | str]:
+        """Open a stream; return it and what came first. Raises: OSError, and whatever Dask does."""
+        await self._client.run(prepare, workers=[place.address])
+        connect = import_module("distributed.comm").connect
+        comm = await connect(place.address, **self._client.connection_args)
+        try:
+            await comm.write({"op": OPERATION, "module": self._module, "reply": False})
+            return comm, await comm.read()
+        except BaseException:
+            comm.abort()
+            raise
 
     async def examine(self, place: Place, host: str, port: int) -> Examined:
         """Return what a worker at a place would be, and whether it reaches a port.
 
         Raises: OSError if none can be there.
         """
-        future, seat = await self._seated(place)
         try:
-            return await seat.examine(host, port)
+            found = await self._client.run(examine, host, port, workers=[place.address])
         except Exception as error:
             raise OSError(_words(error)) from error
-        finally:
-            future.release()
-
-    async def _seated(self, place: Place) -> tuple[Any, _Actor]:
-        """Put an actor at a place. Raises: OSError."""
-        future = self._client.submit(
-            Seat, actor=True, workers=[place.address], allow_other_workers=False, pure=False
-        )
-        try:
-            return future, cast("_Actor", await future)
-        except Exception as error:
-            future.release()
-            raise OSError(f"{place.address}: {_words(error)}") from error
+        return cast("Examined", found[place.address])
 
     async def close(self) -> None:
         """Close the connection, and end the cluster if it is our own."""

@@ -5,39 +5,21 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import count
 from typing import TYPE_CHECKING, Protocol, Self
 
-from bulkbind.engine.ports import Client
-from bulkbind.engine.workers.messages import (
-    TO_DRIVER,
-    Beat,
-    Failed,
-    Frames,
-    Hello,
-    Kept,
-    Key,
-    Lease,
-    Named,
-    Order,
-    Ready,
-    Said,
-    Start,
-    ToDriver,
-    ToWorker,
-    Unasked,
-    frame,
-)
+from bulkbind.engine.ports import Came, Client, Landed, Landing, Pool
+from bulkbind.engine.workers import messages
 from bulkbind.engine.workers.worker import BEAT_S, LEASE_S
 from bulkbind.logs import logger
 from bulkbind.model import Accepted, AlreadyBound, Attempt, Listing, NoAnswer, Refused, WorkerState
 from bulkbind.redaction import redacted
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
     from bulkbind.clock import Clock
     from bulkbind.engine.workers.link import Link
+    from bulkbind.engine.workers.messages import Failed, Hello, Ready, ToDriver, ToWorker
     from bulkbind.koodrive.auth.credential import Credential
     from bulkbind.koodrive.auth.renewing import SessionCall
     from bulkbind.model import Device
@@ -63,12 +45,30 @@ class Local(Client, Protocol):
     def learn(self, attempt: Attempt) -> None:
         """Learn from a bind of a worker as from an own one; it has just come back."""
 
+    def learn_passed(self, attempts: Sequence[Attempt]) -> None:
+        """Learn from binds of a worker that were accepted."""
+
+
+class Places(Protocol):
+    """Where workers are started; the links to them are closed before it ends."""
+
+    number: int
+    """How many there are to be."""
+
+    async def start(self, heard: Callable[[bytes], None], lost: Callable[[str], None]) -> Link:
+        """Start a worker and return the link to it; see `PipeLink.start`. Raises: OSError."""
+
+    def alone(self, why: str) -> None:
+        """Note that no worker is left. *why*: the last one is lost."""
+
 
 @dataclass(slots=True)
 class _Ordered:
-    """A bind that a worker was told to send."""
+    """Binds that a worker was told to send together."""
 
-    landed: Callable[[Attempt | None], None]
+    number: int
+    """Of the first of them, the others follow."""
+    landing: Landing
     at: float
     timeout_s: float
 
@@ -97,6 +97,8 @@ class _Crew:
     counted: tuple[float, int] = (0.0, 0)
     """Of the last look: when, and how many were settled."""
     per_s: float = 0.0
+    carried_s: float = 0.0
+    """How long orders of late took to the worker and back at most, besides their answers' time."""
     lost: str = ""
     """Why it is gone; empty while it is not."""
     timeout_s: float = 0.0
@@ -106,6 +108,8 @@ class _Crew:
 
 RATE_S = 1.0
 """The rate of a worker is that of the last second; at its end, that of all its time."""
+FADING = 0.75
+"""What is left of `carried_s` after a beat."""
 
 
 class Hub:
@@ -122,39 +126,36 @@ class Hub:
         self,
         local: Local,
         clock: Clock,
-        number: int,
+        places: Places,
         *,
         version: str,
         setup: Callable[[], bytes],
         is_free: Callable[[], bool],
-        start: Callable[[Callable[[bytes], None], Callable[[str], None]], Awaitable[Link]],
-        close: Callable[[], Awaitable[None]] | None = None,
-        alone: Callable[[str], None] = lambda _why: None,
+        carried: Callable[[float], None] = lambda _s: None,
     ) -> None:
-        """Have *number* workers.
+        """Have workers at all of these places.
 
         Args:
             local: The driver's client.
             clock: Measures leases.
-            number: Of workers.
+            places: Of the workers.
             version: Of bulkbind: a worker of another is of no use.
             setup: Returns what a worker needs to know, once the set-up is proven.
             is_free: Returns whether no limit is known.
-            start: Starts a worker and returns the link to it. Raises: OSError.
-            close: Called once all links are closed.
-            alone: Called with why the last one is lost, once no worker is left.
+            carried: Called with how many seconds orders take to the workers and back.
         """
         self._local = local
         self._clock = clock
         self._version = version
         self._setup = setup
-        self._is_free = is_free
-        self._start_link, self._close, self._alone = start, close, alone
-        self._crews = [_Crew(each + 1) for each in range(number)]
+        self._is_free, self._carried = is_free, carried
+        self._places = places
+        self._crews = [_Crew(each + 1) for each in range(places.number)]
         self._takers: list[_Crew] = []
         """Those who take orders."""
         self._tasks: set[asyncio.Task[None]] = set()
-        self._numbers = count(1)
+        self._next = 1
+        """The number of the next order."""
         self._keys: dict[Credential, int] = {}
         self._is_proven = self._is_over = False
         self.unsure = 0
@@ -185,8 +186,6 @@ class Hub:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         links = [crew.link for crew in self._crews if crew.link is not None]
         await asyncio.gather(*(link.close() for link in links))
-        if self._close is not None:
-            await self._close()
         await self._local.__aexit__()
 
     def now(self) -> float:
@@ -216,18 +215,43 @@ class Hub:
         self._report = report
         self._local.on_unasked(report)
 
-    def posts(self) -> bool:
-        """Return whether any worker takes orders."""
-        return bool(self._takers)
+    def post(self, device: Device, credential: Credential, landed: Landed) -> None:
+        """Have a bind sent, and *landed* told what `bind` would return."""
+        if self._takers:
+            self._order(self._idlest(), [device], credential, _One(landed))
+        else:
+            self._local.post(device, credential, partial(self._posted, landed))
 
-    def post(
-        self, device: Device, credential: Credential, landed: Callable[[Attempt | None], None]
-    ) -> None:
-        """Order a bind; *landed* is called later with what `bind` would return.
+    def pool(self) -> Pool | None:
+        """Return this while workers take orders and no limit is known: else one by one goes."""
+        return self if self._takers and self._is_free() else None
 
-        Only while `posts`.
-        """
-        self._order(self._idlest(), device, credential, landed)
+    def takes(self, width: int) -> int:
+        """Return the share of the worker that has least in hand, once half of it is free."""
+        share = -(-width // len(self._takers))
+        free = share - len(self._idlest().orders)
+        return free if 2 * free >= share else 0
+
+    def post_all(self, devices: Sequence[Device], credential: Credential, landing: Landing) -> None:
+        """Have binds sent, no more than it `takes`."""
+        self._order(self._idlest(), devices, credential, landing)
+
+    def _posted(self, landed: Landed, came: Came) -> None:
+        if isinstance(came, Attempt):
+            self._prove(came)
+        landed(partial(self._awaited, came) if callable(came) else came)
+
+    async def _awaited(self, came: Callable[[], Awaitable[Attempt | None]]) -> Attempt | None:
+        attempt = await came()
+        self._prove(attempt)
+        return attempt
+
+    def _prove(self, attempt: Attempt | None) -> None:
+        """Let the workers begin once an answer has shown that the set-up is right."""
+        if not self._is_proven and attempt is not None:
+            self._is_proven = isinstance(attempt.verdict, Accepted | AlreadyBound)
+            for crew in self._crews:
+                self._tell(crew)
 
     def _idlest(self) -> _Crew:
         """Return who has least in hand of those who take orders; there must be one."""
@@ -242,37 +266,34 @@ class Hub:
         if self._takers:
             crew = self._idlest()
             done: asyncio.Future[Attempt | None] = asyncio.get_running_loop().create_future()
-            number = self._order(crew, device, credential, partial(_fulfil, done))
+            number = self._order(crew, [device], credential, _One(partial(_fulfil, done)))
             try:
                 return await done
             finally:
                 crew.orders.pop(number, None)
-        attempt = await self._local.bind(device, credential)
-        if not self._is_proven and attempt is not None:
-            self._is_proven = isinstance(attempt.verdict, Accepted | AlreadyBound)
-            for crew in self._crews:
-                self._tell(crew)
-        return attempt
+        return await self._awaited(partial(self._local.bind, device, credential))
 
     def _order(
         self,
         crew: _Crew,
-        device: Device,
+        devices: Sequence[Device],
         credential: Credential,
-        landed: Callable[[Attempt | None], None],
+        landing: Landing,
     ) -> int:
-        """Tell a worker to send a bind; return the order's number."""
+        """Tell a worker to send binds; return the number of the first."""
         key = self._keys.get(credential)
         if key is None:
             key = self._keys[credential] = len(self._keys) + 1
         if key not in crew.keys:
             crew.keys.add(key)
-            self._put(crew, Key(key, credential.parts()))
+            self._put(crew, messages.Key(key, credential.parts()))
         if not crew.timeout_s:
             crew.timeout_s = self._local.patience_s()
-        number = next(self._numbers)
-        crew.orders[number] = _Ordered(landed, self._clock.monotonic(), crew.timeout_s)
-        self._put(crew, Order(number, key, crew.timeout_s, device))
+        number = self._next
+        self._next += len(devices)
+        ordered = _Ordered(number, landing, self._clock.monotonic(), crew.timeout_s)
+        crew.orders.update(dict.fromkeys(range(number, self._next), ordered))
+        self._put(crew, messages.Order(number, key, crew.timeout_s, list(devices)))
         return number
 
     # --- the workers -----------------------------------------------------------------------------
@@ -282,7 +303,8 @@ class Hub:
         return [
             WorkerState(
                 number=crew.number,
-                pid=crew.link.pid if crew.link else 0,
+                pid=self._pid(crew),
+                host=self._host(crew),
                 is_alive=crew.link is not None and not crew.lost,
                 settled=crew.settled,
                 in_hand=len(crew.orders),
@@ -300,7 +322,7 @@ class Hub:
         task.add_done_callback(self._tasks.discard)
 
     async def _start(self, crew: _Crew) -> None:
-        frames = Frames(TO_DRIVER)
+        frames = messages.Frames(messages.TO_DRIVER)
 
         def heard(data: bytes) -> None:
             try:
@@ -315,7 +337,7 @@ class Hub:
             self._lose(crew, how)
 
         try:
-            crew.link = await self._start_link(heard, lost)
+            crew.link = await self._places.start(heard, lost)
         except OSError as error:
             self._lose(crew, f"it could not be started: {error}")
         else:
@@ -334,7 +356,10 @@ class Hub:
                 crew.missing += 1
                 if crew.missing > SILENT_BEATS:
                     self._lose(crew, f"it said nothing for {now - crew.leased_at:.1f} s")
+            if self._takers:
+                self._carried(max(crew.carried_s for crew in self._takers))
             for crew in self._takers:
+                crew.carried_s *= FADING
                 since, settled = crew.counted
                 if now >= since + RATE_S:
                     crew.per_s = (crew.settled - settled) / (now - since) if since else 0.0
@@ -346,27 +371,40 @@ class Hub:
 
     def _hear(self, crew: _Crew, message: ToDriver) -> None:
         match message:
-            case Said():
+            case messages.Passed():
+                self._passed(crew, message)
+            case messages.Said():
                 self._said(crew, message)
-            case Beat(number=number):
+            case messages.Beat(number=number):
                 crew.missing, crew.leased_at = 0, self._clock.monotonic()
-                self._put(crew, Lease(number, self._is_free()))
-            case Kept(number=number):
+                self._put(crew, messages.Lease(number, self._is_free()))
+            case messages.Kept(number=number):
                 if (order := crew.orders.pop(number, None)) is not None:
-                    order.landed(None)
-            case Unasked(connection=connection):
+                    order.landing.landed(number - order.number, None)
+            case messages.Unasked(connection=connection):
                 crew.nameless.discard(connection)
                 self._report(_mark(crew, connection))
-            case Hello(version=version) if version != self._version:
+            case _:
+                self._begins(crew, message)
+
+    def _begins(self, crew: _Crew, message: Hello | Ready | Failed) -> None:
+        """Let a worker get ready, or say why it cannot."""
+        match message:
+            case messages.Hello(version=version) if version != self._version:
                 self._lose(crew, f"it is of version {version}, this run of {self._version}")
-            case Hello():
+            case messages.Hello():
                 crew.is_greeted = True
                 self._tell(crew)
-            case Ready():
+            case messages.Ready():
                 self._takers.append(crew)
                 crew.ready_at = crew.leased_at = self._clock.monotonic()
-                self._log.info("worker.started", worker=crew.number, pid=self._pid(crew))
-            case Failed(why=why):
+                self._log.info(
+                    "worker.started",
+                    worker=crew.number,
+                    pid=self._pid(crew),
+                    host=self._host(crew),
+                )
+            case messages.Failed(why=why):
                 self._lose(crew, why)
 
     def _tell(self, crew: _Crew) -> None:
@@ -374,7 +412,7 @@ class Hub:
         if self._is_proven and crew.is_greeted and not (crew.is_told or crew.lost):
             self._demand_names()
             crew.is_told = True
-            self._put(crew, Start(self._setup()))
+            self._put(crew, messages.Start(self._setup()))
 
     def _demand_names(self) -> None:
         """Let those who have been told already know once each success must name its device."""
@@ -382,9 +420,9 @@ class Hub:
             self._names_codes = True
             for crew in self._crews:
                 if crew.is_told:
-                    self._put(crew, Named())
+                    self._put(crew, messages.Named())
 
-    def _said(self, crew: _Crew, said: Said) -> None:
+    def _said(self, crew: _Crew, said: messages.Said) -> None:
         order = crew.orders.pop(said.number, None)
         attempt = said.attempt()
         if attempt.is_named:
@@ -401,7 +439,38 @@ class Hub:
         self._demand_names()
         crew.settled += isinstance(attempt.verdict, Accepted | AlreadyBound | Refused)
         if order is not None:
-            order.landed(attempt)
+            self._carry(crew, order, attempt)
+            order.landing.landed(said.number - order.number, attempt)
+
+    def _carry(self, crew: _Crew, order: _Ordered, attempt: Attempt) -> None:
+        """Note how long an order took to the worker and back, besides its answer's time."""
+        carried_s = self._clock.monotonic() - order.at - attempt.took_s
+        crew.carried_s = max(crew.carried_s, carried_s)
+
+    def _passed(self, crew: _Crew, passed: messages.Passed) -> None:
+        attempts = passed.attempts(crew.number << NUMBER_BITS)
+        if not passed.is_named:
+            crew.nameless.update(filter(None, passed.connections))
+        elif crew.nameless:
+            crew.nameless.difference_update(passed.connections)
+        self._local.learn_passed(attempts)
+        self._demand_names()
+        crew.settled += len(attempts)
+        ordered: _Ordered | None = None
+        places: list[int] = []
+        theirs: list[Attempt] = []
+        for number, attempt in zip(passed.numbers, attempts, strict=True):
+            order = crew.orders.pop(number, None)
+            if order is not ordered:
+                if ordered is not None:
+                    ordered.landing.passed(places, theirs)
+                ordered, places, theirs = order, [], []
+            if order is not None:
+                places.append(number - order.number)
+                theirs.append(attempt)
+        if ordered is not None:
+            self._carry(crew, ordered, theirs[-1])
+            ordered.landing.passed(places, theirs)
 
     def _lose(self, crew: _Crew, why: str) -> None:
         """Cut a worker off: what it has in hand is in doubt, and what it settled may be."""
@@ -417,26 +486,31 @@ class Hub:
             "worker.lost",
             worker=crew.number,
             pid=self._pid(crew),
+            host=self._host(crew),
             why=crew.lost,
             rows=len(crew.orders),
         )
         for connection in crew.nameless:
             self._report(_mark(crew, connection))
         crew.nameless.clear()
-        now, orders = self._clock.monotonic(), list(crew.orders.values())
-        crew.orders.clear()
+        now, orders = self._clock.monotonic(), crew.orders
+        crew.orders = {}
         self.unsure += len(orders)
-        for order in orders:
+        for number, order in orders.items():
             until = max(order.at, crew.leased_at) + LEASE_S + order.timeout_s
             verdict = NoAnswer(under_way_s=max(0.0, until - now))
             sent_at = self._local.now() - (now - order.at)
             words = f"worker {crew.number} was lost: {crew.lost}"
-            order.landed(Attempt(verdict, LOST, words, sent_at=sent_at))
+            attempt = Attempt(verdict, LOST, words, sent_at=sent_at)
+            order.landing.landed(number - order.number, attempt)
         if all(crew.lost for crew in self._crews):
-            self._alone(crew.lost)
+            self._places.alone(crew.lost)
 
     def _pid(self, crew: _Crew) -> int:
-        return crew.link.pid if crew.link is not None else 0
+        return crew.link.pid if crew.link else 0
+
+    def _host(self, crew: _Crew) -> str:
+        return crew.link.host if crew.link else ""
 
     def _put(self, crew: _Crew, message: ToWorker) -> None:
         """Send a message, with all others of this turn of the event loop."""
@@ -448,7 +522,25 @@ class Hub:
         if crew.link is not None and crew.out:
             out, crew.out, crew.timeout_s = crew.out, [], 0.0
             if not crew.lost:
-                crew.link.send(frame(out))
+                crew.link.send(messages.frame(out))
+
+
+class _One:
+    """What is told of a bind that was sent alone."""
+
+    __slots__ = ("_landed",)
+
+    def __init__(self, landed: Callable[[Attempt | None], None]) -> None:
+        self._landed = landed
+
+    def passed(self, _places: Sequence[int], attempts: Sequence[Attempt]) -> None:
+        """As `Landing` says."""
+        self._landed(attempts[0])
+
+    def landed(self, _place: int, attempt: Came) -> None:
+        """As `Landing` says; nothing is awaited for what a worker says."""
+        assert not callable(attempt)
+        self._landed(attempt)
 
 
 def _fulfil(done: asyncio.Future[Attempt | None], attempt: Attempt | None) -> None:

@@ -31,6 +31,8 @@ class Link(Protocol):
 
     pid: int
     """Of the worker; 0 where it has none."""
+    host: str
+    """The name of its machine; empty: this one."""
 
     def send(self, data: bytes) -> None:
         """Send bytes, in order; once the worker is gone, they are dropped."""
@@ -100,6 +102,8 @@ def _nothing() -> None:
 
 class PipeLink:
     """A worker process on this machine."""
+
+    host = ""
 
     def __init__(self, process: subprocess.Popen[bytes], pipe: Pipe) -> None:
         self._process = process

@@ -5,7 +5,7 @@
 | `Start` | how to reach the server; its `Ready` follows |
 | `Lease` | the answer to a `Beat` |
 | `Key` | a credential, before the first order that needs it |
-| `Order` | a bind to send now: its row is claimed, and there is a permit for it |
+| `Order` | binds to send now: their rows are claimed, and there is a permit for each |
 | `Named` | from now on every success must name its device |
 
 | to the driver | |
@@ -13,8 +13,9 @@
 | `Hello` | the worker's version, first of all |
 | `Ready` | it can send |
 | `Beat` | it is alive, and asks for a lease |
-| `Said` | what came of an order |
-| `Kept` | an order that was not sent, as the lease had ended |
+| `Passed` | binds that were accepted |
+| `Said` | what came of any other |
+| `Kept` | a bind that was not sent, as the lease had ended |
 | `Unasked` | a connection said more, or broke |
 | `Failed` | why it ends |
 """
@@ -26,7 +27,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar, get_args
 
 import msgspec
 
-from bulkbind.model import Attempt, Device, ServerLimit, Verdict
+from bulkbind.model import Accepted, Attempt, Device, ServerLimit, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 LENGTH_BYTES = 4
 MOST_BYTES = 1 << 26
 """A longer frame is none of ours."""
+OK = 200
 _KINDS: dict[str, Any] = {kind.__name__: kind for kind in get_args(Verdict)}
 _FIELDS: dict[type, tuple[str, ...]] = {
     kind: tuple(getattr(kind, "__struct_fields__", None) or [field.name for field in fields(kind)])
@@ -68,12 +70,13 @@ class Key(msgspec.Struct, frozen=True, array_like=True, tag="key"):
 
 
 class Order(msgspec.Struct, frozen=True, array_like=True, tag="order", gc=False):
-    """*key*: the number of the credential; *timeout_s*: how long the answer may take."""
+    """*number*: of the first bind, the others follow; *key*: that of the credential."""
 
     number: int
     key: int
     timeout_s: float
-    device: Device
+    """How long each answer may take."""
+    devices: list[Device]
 
 
 class Named(msgspec.Struct, frozen=True, array_like=True, tag="named"):
@@ -157,6 +160,58 @@ class Said(msgspec.Struct, frozen=True, array_like=True, tag="said", gc=False):
         )
 
 
+class Passed(msgspec.Struct, frozen=True, array_like=True, tag="passed"):
+    """Binds whose first attempts settle their rows as bound, in columns: see `takes`.
+
+    Nothing else is in these answers, so that none of it need be said of each.
+    """
+
+    is_named: bool
+    """Whether these answers name their devices, or none does."""
+    date: float | None
+    """Of the last answer."""
+    numbers: list[int] = []
+    device_ids: list[str] = []
+    create_times: list[str] = []
+    trace_ids: list[str] = []
+    sent_at: list[float] = []
+    took_s: list[float] = []
+    connections: list[int] = []
+
+    @classmethod
+    def of(cls, came: Sequence[tuple[int, Attempt]]) -> Passed:
+        """Return what is said of attempts that it `takes`, by their numbers."""
+        rows = [
+            (
+                number, verdict.device_id, verdict.create_time, attempt.trace_id, attempt.sent_at,
+                attempt.took_s, attempt.connection,
+            )
+            for number, attempt in came
+            if isinstance(verdict := attempt.verdict, Accepted)
+        ]  # fmt: skip
+        last = came[-1][1]
+        return cls(last.is_named, last.date, *[list(column) for column in zip(*rows, strict=True)])
+
+    @staticmethod
+    def takes(attempt: Attempt) -> bool:
+        """Return whether an attempt tells no more than this."""
+        return attempt.http_status == OK and not (attempt.limits or attempt.code or attempt.message)
+
+    def attempts(self, mark: int) -> list[Attempt]:
+        """Return the attempts. *mark*: the bits of a connection's number that are not here."""
+        date, is_named = self.date, self.is_named
+        return [
+            Attempt(
+                Accepted(device_id, create_time), "", "", trace_id, sent_at, took_s, date,
+                connection and mark | connection, is_named=is_named, http_status=OK,
+            )
+            for device_id, create_time, trace_id, sent_at, took_s, connection in zip(
+                self.device_ids, self.create_times, self.trace_ids, self.sent_at, self.took_s,
+                self.connections, strict=True,
+            )
+        ]  # fmt: skip
+
+
 class Kept(msgspec.Struct, frozen=True, array_like=True, tag="kept", gc=False):
     """*number*: the order's."""
 
@@ -176,7 +231,7 @@ class Failed(msgspec.Struct, frozen=True, array_like=True, tag="failed"):
 
 
 ToWorker: TypeAlias = Start | Lease | Key | Order | Named
-ToDriver: TypeAlias = Hello | Ready | Beat | Said | Kept | Unasked | Failed
+ToDriver: TypeAlias = Hello | Ready | Beat | Passed | Said | Kept | Unasked | Failed
 TO_WORKER = msgspec.msgpack.Decoder(list[ToWorker])
 TO_DRIVER = msgspec.msgpack.Decoder(list[ToDriver])
 _ENCODER = msgspec.msgpack.Encoder()

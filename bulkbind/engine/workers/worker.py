@@ -3,35 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
-from bulkbind.engine.workers.messages import (
-    TO_WORKER,
-    Beat,
-    Failed,
-    Frames,
-    Hello,
-    Kept,
-    Key,
-    Lease,
-    Named,
-    Order,
-    Ready,
-    Said,
-    Start,
-    ToDriver,
-    ToWorker,
-    Unasked,
-    frame,
-)
-from bulkbind.model import Accepted
+from bulkbind.engine.proof import accepted
+from bulkbind.engine.workers import messages
+from bulkbind.model import Accepted, Attempt, Claim, Status
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from bulkbind.clock import Clock
+    from bulkbind.engine.ports import Came, Landed
+    from bulkbind.engine.workers.messages import ToDriver, ToWorker
     from bulkbind.koodrive.auth.credential import Credential
-    from bulkbind.model import Attempt, Device
+    from bulkbind.model import Device
 
 LEASE_S = 2.0
 """A worker sends for so long after it asked for its last lease."""
@@ -53,10 +39,17 @@ class Sends(Protocol):
     names_codes: bool
     """Whether each success must name its machine code."""
 
-    async def bind(
-        self, device: Device, credential: Credential, timeout_s: float | None = None
-    ) -> Attempt:
-        """Send one bind. Raises: LateError if it was not sent since `may_send` raised it."""
+    def post(
+        self,
+        device: Device,
+        credential: Credential,
+        landed: Landed,
+        timeout_s: float | None = None,
+    ) -> None:
+        """Send one bind, and have *landed* told of it.
+
+        What is awaited for it raises LateError where nothing was sent since `may_send` did.
+        """
 
     def on_unasked(self, report: Callable[[int], None]) -> None:
         """Have *report* called with the number of a connection that says more, or breaks."""
@@ -91,7 +84,7 @@ class Worker:
         self._open_client = open_client
         self._credential_of = credential_of
         self._has_driver = has_driver
-        self._frames = Frames(TO_WORKER)
+        self._frames = messages.Frames(messages.TO_WORKER)
         self._client: Sends | None = None
         self._keys: dict[int, Credential] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -103,12 +96,16 @@ class Worker:
         self._is_free = False
         self._in_hand = 0
         """Orders that are being sent."""
+        self._passed: list[tuple[int, Attempt]] = []
+        """Accepted binds that are to be told."""
         self._out: list[ToDriver] = []
         self._timer: asyncio.TimerHandle | None = None
-        """Of what waits; None: it goes in this turn of the event loop, or nothing does."""
+        """Of what waits for more; None: nothing does."""
+        self._is_due = False
+        """Whether all goes in this turn of the event loop."""
         self.failure: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         """Why it must end, once it must."""
-        self._put(Hello(version))
+        self._put(messages.Hello(version))
 
     def may_send(self) -> None:
         """Return if a request may leave now. Raises: LateError."""
@@ -125,17 +122,17 @@ class Worker:
 
     def _do(self, message: ToWorker) -> None:
         match message:
-            case Order():
-                self._start(self._bind(message))
-            case Lease(beat=beat, is_free=is_free):
+            case messages.Order():
+                self._send_all(message)
+            case messages.Lease(beat=beat, is_free=is_free):
                 self._is_free = is_free
                 if (asked_at := self._asked.pop(beat, None)) is not None:
                     self._until = max(self._until, asked_at + LEASE_S)
-            case Key(number=number, parts=parts):
+            case messages.Key(number=number, parts=parts):
                 self._keys[number] = self._credential_of(parts)
-            case Start(setup=setup):
+            case messages.Start(setup=setup):
                 self._start(self._open(setup))
-            case Named():
+            case messages.Named():
                 self._names_codes = True
                 if self._client is not None:
                     self._client.names_codes = True
@@ -152,53 +149,95 @@ class Worker:
 
     async def _open(self, setup: bytes) -> None:
         client = await self._open_client(setup, self.may_send)
-        client.on_unasked(lambda number: self._put(Unasked(number)))
+        client.on_unasked(lambda number: self._put(messages.Unasked(number)))
         client.names_codes = client.names_codes or self._names_codes
         self._client = client
-        self._put(Ready())
+        self._put(messages.Ready())
         beat = 0
         while True:
             beat += 1
             self._asked[beat] = self._clock.monotonic()
-            self._put(Beat(beat))
+            self._put(messages.Beat(beat))
             await self._clock.sleep(BEAT_S)
 
-    async def _bind(self, order: Order) -> None:
+    def _send_all(self, order: messages.Order) -> None:
         assert self._client is not None  # the driver waits until it is ready
-        self._in_hand += 1
-        try:
-            self.may_send()
-            key = self._keys[order.key]
-            attempt = await self._client.bind(order.device, key, order.timeout_s)
-        except LateError:
-            self._put(Kept(order.number))
+        key = self._keys[order.key]
+        self._in_hand += len(order.devices)
+        for number, device in enumerate(order.devices, order.number):
+            self._client.post(device, key, partial(self._landed, number, device), order.timeout_s)
+
+    def _landed(self, number: int, device: Device, came: Came) -> None:
+        if callable(came):
+            self._start(self._awaited(number, device, came))
         else:
-            self._put(Said.of(order.number, attempt), waits=isinstance(attempt.verdict, Accepted))
-        finally:
-            self._in_hand -= 1
+            self._tell(number, device, came)
+
+    async def _awaited(
+        self, number: int, device: Device, came: Callable[[], Awaitable[Attempt | None]]
+    ) -> None:
+        try:
+            attempt = await came()
+        except LateError:
+            attempt = None
+        self._tell(number, device, attempt)
+
+    def _tell(self, number: int, device: Device, attempt: Attempt | None) -> None:
+        """Tell what came of a bind; None: it was not sent."""
+        self._in_hand -= 1
+        if attempt is None:
+            self._put(messages.Kept(number))
+            return
+        verdict = attempt.verdict
+        if isinstance(verdict, Accepted) and messages.Passed.takes(attempt):
+            outcome = accepted(Claim(0, device, attempts=1), attempt, verdict)
+            if outcome.status is Status.BOUND and not outcome.detail:
+                if self._passed and self._passed[-1][1].is_named != attempt.is_named:
+                    self._close_passed()
+                self._passed.append((number, attempt))
+                self._flush_soon()
+                return
+        self._put(messages.Said.of(number, attempt), waits=isinstance(verdict, Accepted))
 
     def _put(self, message: ToDriver, *, waits: bool = False) -> None:
-        """Send a message, with all others of this turn of the event loop.
+        """Send a message after those before it, with all others of this turn of the event loop.
 
-        *waits*: for up to `GATHER_S`, unless half of what was in hand has come back.
+        *waits*: as `_flush_soon` says.
         """
+        self._close_passed()
         self._out.append(message)
-        loop = asyncio.get_running_loop()
-        if not (waits and self._is_free) or 2 * len(self._out) >= self._in_hand:
-            if self._timer is not None:
-                self._timer.cancel()
-            if self._timer is not None or len(self._out) == 1:
-                self._timer = None
-                loop.call_soon(self._flush)
-        elif len(self._out) == 1:
-            self._timer = loop.call_later(GATHER_S, self._flush)
+        if waits:
+            self._flush_soon()
+        else:
+            self._flush_now()
+
+    def _flush_soon(self) -> None:
+        """Send all once half of what was in hand has come back, or in `GATHER_S`."""
+        waiting = len(self._passed) + len(self._out)
+        if not self._is_free or 2 * waiting >= self._in_hand:
+            self._flush_now()
+        elif self._timer is None and not self._is_due:
+            self._timer = asyncio.get_running_loop().call_later(GATHER_S, self._flush)
+
+    def _flush_now(self) -> None:
+        if not self._is_due:
+            self._is_due = True
+            asyncio.get_running_loop().call_soon(self._flush)
+
+    def _close_passed(self) -> None:
+        if self._passed:
+            self._out.append(messages.Passed.of(self._passed))
+            self._passed = []
 
     def _flush(self) -> None:
-        out, self._out, self._timer = self._out, [], None
+        if self._timer is not None:
+            self._timer.cancel()
+        self._close_passed()
+        out, self._out, self._timer, self._is_due = self._out, [], None, False
         if out:
-            self._send(frame(out))
+            self._send(messages.frame(out))
 
     def _fail(self, why: str) -> None:
         if not self.failure.done():
-            self._send(frame([Failed(why)]))
+            self._send(messages.frame([messages.Failed(why)]))
             self.failure.set_result(why)

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from typing import TYPE_CHECKING
+
 import pytest
 
 from bulkbind.engine.paced import Paced
 from bulkbind.model import Accepted, Attempt, AuthExpired, Device, Listing, NoAnswer, Throttled
 from tests.support.fakes import OpenGate
+
+if TYPE_CHECKING:
+    from bulkbind.engine.ports import Came
 
 DEVICE = Device("user_1", "SN_1")
 
@@ -86,12 +92,12 @@ class FakeClient:
         self.seen.append(f"bind with {credential}")
         return self.attempts.pop(0)
 
-    def posts(self):
-        return True
-
     def post(self, device, credential, landed):  # noqa: ARG002  # the protocol's
         self.seen.append(f"post with {credential}")
         self.landed = landed
+
+    def pool(self):
+        return None
 
     async def list_devices(self, user_id, credential):
         self.seen.append(f"list of {user_id} with {credential}")
@@ -209,10 +215,8 @@ async def test_leaving_lets_the_renewal_end_before_the_client():
 
 async def posted(api, *, before=lambda: None):
     """Post a bind; return whether it could be, and what landed."""
-    came: list[tuple[Attempt | None, object]] = []
-    device = Device("user", "SN")
-    is_posted = await api.post(device, before, lambda *what: came.append(what))
-    return is_posted, came
+    came: list[Came] = []
+    return await api.post(Device("user", "SN"), before, came.append), came
 
 
 async def test_a_posted_bind_has_its_permit_and_credential_and_lands_later():
@@ -225,7 +229,7 @@ async def test_a_posted_bind_has_its_permit_and_credential_and_lands_later():
     api._client.landed(attempt)
 
     assert "post with one" in seen
-    assert came == [(attempt, None)]
+    assert came == [attempt]
     assert gate.reported == [attempt.verdict]
     assert seen[-1] == "accepted one"
 
@@ -237,7 +241,7 @@ async def test_a_posted_bind_that_was_not_sent_gives_its_permit_back():
     _, came = await posted(api)
     api._client.landed(None)
 
-    assert came == [(None, None)]
+    assert came == [None]
     assert (gate.forgotten, gate.reported) == (1, [])
 
 
@@ -249,7 +253,7 @@ async def test_a_bind_of_a_lost_worker_says_nothing_of_the_server():
     _, came = await posted(api)
     api._client.landed(attempt)
 
-    assert came == [(attempt, None)]
+    assert came == [attempt]
     assert (gate.forgotten, gate.reported) == (1, [])
 
 
@@ -284,9 +288,33 @@ async def test_a_refused_credential_of_a_posted_bind_is_weighed_before_it_is_jud
 
     _, came = await posted(api)
     api._client.landed(attempt)
-    ((_, weighing),) = came
     assert attempt.verdict is refusal
-    await weighing()
+    (late,) = came
+    assert callable(late)
 
+    assert await late() is attempt
     assert attempt.verdict == AuthExpired()
     assert gate.reported == [refusal]
+
+
+@pytest.mark.parametrize("error", [None, OSError], ids=["it comes", "it fails"])
+async def test_what_has_to_be_awaited_is_told_to_the_gate_once_it_has_come(error):
+    """An answer in parts holds its permit until all of it is there, or none is."""
+    api, _, gate, _ = paced()
+    attempt = Attempt(Accepted("id", "now"))
+
+    async def late():
+        if error is not None:
+            raise error
+        return attempt
+
+    _, came = await posted(api)
+    api._client.landed(late)
+    (awaited,) = came
+    assert callable(awaited)
+    assert gate.reported == []
+    with nullcontext() if error is None else pytest.raises(error):
+        assert await awaited() is attempt
+
+    assert gate.reported == ([] if error else [attempt.verdict])
+    assert gate.forgotten == (error is not None)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -9,6 +10,11 @@ from bulkbind.engine.stop import DrainedError
 from bulkbind.model import Accepted, NoAnswer, ServerLimit, Throttled, TimeUse, Unreachable
 from bulkbind.pacing import Limit, Pacer, width
 from tests.support.fake_clock import FakeClock
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from bulkbind.model import Verdict
 
 
 @pytest.fixture
@@ -409,3 +415,67 @@ async def test_time_outs_of_what_left_long_ago_do_not_close_the_gate(clock):
     assert pacer.state.epoch == 0
     assert pacer.cooled_s == 0.0
     assert clock.monotonic() < 40 + 3.0
+
+
+def busy(
+    clock, verdicts: Sequence[Verdict] = (), rounds=600, at_once=16, *, by_groups: bool = False
+):
+    """Let so many leave every 2 ms, and be answered in the next round; return the pacer.
+
+    *verdicts*: of the first ones of each of the last rounds; all others are accepted.
+    *by_groups*: whether it is asked for all at once.
+    """
+    pacer = Pacer(clock, StopSignal(), concurrency=64)
+    out: list[int] = []
+    for number in range(rounds):
+        clock.advance(0.002)
+        first = verdicts if number > rounds - 50 else ()
+        told: list[Verdict] = [*first, *[Accepted("", "")] * (0 if by_groups else len(out))]
+        for permit, verdict in zip(out, told, strict=False):
+            pacer.report(permit, verdict)
+        if by_groups:
+            pacer.passed(out[len(first) :])
+            out = pacer.try_permits(at_once)
+            continue
+        permits = [pacer.try_permit() for _ in range(at_once)]
+        out = [permit for permit in permits if permit is not None]
+    for permit in out[:4]:
+        pacer.report(permit, Accepted("", ""))
+    return pacer
+
+
+@pytest.mark.parametrize("verdicts", [(), (NoAnswer(),), (NoAnswer(was_read=True),) * 3])
+def test_what_leaves_at_once_counts_as_if_each_left_alone(monkeypatch, verdicts):
+    """Far from any limit, requests share what is known of them; what comes of it is the same."""
+    clock = FakeClock()
+    pacers = [busy(clock, verdicts, by_groups=True), busy(clock, verdicts)]
+    monkeypatch.setattr(width, "MANY", float("inf"))
+    pacers.append(busy(clock, verdicts))
+    clock.advance(30.0)
+
+    by_groups, together, alone = [
+        (
+            *(pacer.state.number, pacer.state.through, pacer.state.is_closed, pacer.per_s()),
+            *(pacer.flight.wide, pacer.time.silent()[0]),
+        )
+        for pacer in pacers
+    ]
+    assert by_groups == together == alone
+    assert together[-1] == 12
+    assert together[0] > 3000
+
+
+def test_a_limit_is_found_as_well_where_requests_leave_at_once():
+    """A 429 ends that: from then on each request is told apart."""
+    clock = FakeClock()
+    pacer = busy(clock)
+    assert pacer.per_s() is None
+    permits = [permit for _ in range(16) if (permit := pacer.try_permit()) is not None]
+    clock.advance(0.002)
+    for permit in permits[:4]:
+        pacer.report(permit, Accepted("", ""))
+    for permit in permits[4:8]:
+        pacer.report(permit, Throttled(limit=5000.0, window_s=1.0))
+
+    assert pacer.per_s() == pytest.approx(5000.0, rel=0.01)
+    assert pacer.try_permit() is None

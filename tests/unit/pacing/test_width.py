@@ -64,6 +64,16 @@ def test_a_paced_run_has_as_many_as_its_pace_needs():
     assert state.useful(math.inf) == 64
 
 
+def test_what_is_on_its_way_to_a_worker_is_under_way_as_well():
+    """Ten a second that take half a second to the worker and back are five more."""
+    state = Flight(0.0, 64)
+    filled(state, 5.0, 0.1)
+
+    state.carried(0.5)
+
+    assert state.useful(10.0) == 2 * 1 + 5 + width.MARGIN
+
+
 def sent(number):
     """Return the so manieth request."""
     return Sent(0, number, 0.0, 100.0, is_binding=True)

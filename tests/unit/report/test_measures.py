@@ -134,6 +134,11 @@ def worker(number, per_s=1000.0, lost=""):
             "2 workers with 1,000 and 2,000 rows", id="two",
         ),
         pytest.param(
+            [worker(1, lost="gone") | {"host": "node7"}],
+            "0 of 1 sending; 0 rows in hand; worker 1 on node7 lost: gone",
+            "1 worker with 1,000 rows; worker 1 on node7 lost: gone", id="elsewhere",
+        ),
+        pytest.param(
             [worker(1)], "1 sending at 1,000/s; 64 rows in hand", "1 worker with 1,000 rows",
             id="one",
         ),

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
 from bulkbind.clock import SystemClock
-from bulkbind.engine.workers.hub import LOST, SILENT_BEATS, Hub
+from bulkbind.engine.workers.hub import FADING, LOST, NUMBER_BITS, SILENT_BEATS, Hub
 from bulkbind.engine.workers.messages import (
     TO_WORKER,
     Beat,
@@ -19,6 +20,7 @@ from bulkbind.engine.workers.messages import (
     Lease,
     Named,
     Order,
+    Passed,
     Ready,
     Said,
     Start,
@@ -67,6 +69,12 @@ class Local:
         self.learned.append(attempt)
         self.names_codes = self.names_codes or attempt.is_named
 
+    def learn_passed(self, attempts):
+        self.learned += attempts
+
+    def pool(self):
+        return None
+
     def on_unasked(self, report):
         self.report = report
 
@@ -74,11 +82,9 @@ class Local:
         self.sent.append((device, credential))
         return self.answer
 
-    def posts(self):
-        return False
-
     def post(self, device, credential, landed):
-        raise NotImplementedError
+        self.sent.append((device, credential))
+        landed(self.answer)
 
     async def list_devices(self, user_id, credential):
         raise NotImplementedError
@@ -94,7 +100,7 @@ class Wire:
     """A link whose worker is the test."""
 
     def __init__(self, number, heard, lost):
-        self.pid = 100 + number
+        self.pid, self.host = 100 + number, ""
         self.heard, self.lost = heard, lost
         self.frames = Frames(TO_WORKER)
         self.told = []
@@ -120,26 +126,35 @@ class Bench:
     """A hub, its driver's client, and its workers."""
 
     def __init__(self, number=2):
+        self.number = number
+        self.why_alone = ""
+        self.trouble: OSError | None = None
         self.clock = HandClock()
         self.local = Local()
         self.wires: list[Wire] = []
         self.unasked: list[int] = []
         self.tasks = []
         self.is_free = False
+        self.carried: list[float] = []
         self.hub = Hub(
             self.local,
             self.clock,
-            number,
+            self,
             version="1.0",
             setup=lambda: b"how",
             is_free=lambda: self.is_free,
-            start=self.start,
+            carried=self.carried.append,
         )
         self.hub.on_unasked(self.unasked.append)
 
     async def start(self, heard, lost):
+        if self.trouble is not None:
+            raise self.trouble
         self.wires.append(Wire(len(self.wires) + 1, heard, lost))
         return self.wires[-1]
+
+    def alone(self, why):
+        self.why_alone = why
 
     async def turn(self):
         for _ in range(10):
@@ -427,23 +442,30 @@ async def test_the_driver_goes_on_alone_where_all_are_lost(bench):
     assert len(bench.local.sent) == 2
 
 
-async def test_a_worker_that_cannot_be_started_is_lost(bench):
-    """The run goes on without it."""
-    del bench
-
-    async def start(_heard, _lost):
-        raise OSError("no process left")
-
-    local = Local()
-    hub = Hub(
-        local, HandClock(), 1, version="1.0", setup=lambda: b"", is_free=lambda: True, start=start
-    )
-    async with hub:
-        await SystemClock().sleep(0.01)
-        attempt = await hub.bind(DEVICE, TOKEN)
+async def test_a_worker_that_cannot_be_started_is_lost():
+    """The run goes on without it, and whoever has the places learns that none is left."""
+    made = Bench(1)
+    made.trouble = OSError("no process left")
+    async with made.hub:
+        await made.turn()
+        attempt = await made.hub.bind(DEVICE, TOKEN)
 
     assert attempt == BOUND
-    assert hub.workers()[0]["lost"] == "it could not be started: no process left"
+    lost = made.hub.workers()[0]["lost"]
+    assert lost == made.why_alone == "it could not be started: no process left"
+
+
+async def test_the_pace_learns_how_long_orders_are_carried(bench):
+    """That is their time but for the answer's; the longest of late counts, less with each beat."""
+    await bench.ready()
+    await bench.bind()
+    bench.clock.advance(0.5)
+    order = bench.wires[0].orders()[0].number
+    bench.wires[0].say(Said.of(order, Attempt(Accepted("1", ""), took_s=0.1)))
+
+    await bench.beats(2 * BEAT_S, *bench.wires)
+
+    assert bench.carried[-2:] == pytest.approx([0.4, 0.4 * FADING])
 
 
 async def test_a_cancelled_bind_is_forgotten(bench):
@@ -464,7 +486,6 @@ async def test_a_posted_bind_lands_without_a_task_of_its_own(bench):
     """What comes is handed on at once; where the worker is lost or kept it, that is."""
     await bench.ready()
     landed: list[Attempt | None] = []
-    assert bench.hub.posts()
     for _ in range(3):
         bench.hub.post(DEVICE, TOKEN, landed.append)
     await bench.turn()
@@ -473,10 +494,57 @@ async def test_a_posted_bind_lands_without_a_task_of_its_own(bench):
     bench.wires[0].say(Said.of(first.number, NAMELESS), Kept(third.number))
     bench.wires[1].lost("gone")
 
-    assert second.device == DEVICE
+    assert second.devices == [DEVICE]
     assert [type(each and each.verdict) for each in landed] == [Accepted, type(None), NoAnswer]
     bench.wires[0].lost("gone too")
-    assert not bench.hub.posts()
+    bench.hub.post(DEVICE, TOKEN, landed.append)
+    assert landed[-1] is bench.local.answer
+
+
+class Group:
+    """Notes what it is told of binds that were sent together."""
+
+    def __init__(self):
+        self.heard = []
+
+    def passed(self, places, attempts):
+        self.heard += zip(places, attempts, strict=True)
+
+    def landed(self, place, came):
+        self.heard.append((place, came))
+
+
+async def test_binds_are_handed_over_together_as_long_as_no_limit_is_known(bench):
+    """Each worker has its share of the width; half of it must be free before it gets more."""
+    await bench.ready()
+    assert bench.hub.pool() is None
+    bench.is_free = True
+    devices = [Device("user", f"SN_{number}") for number in range(4)]
+    groups = [Group(), Group(), Group()]
+    takes = []
+    for group in groups[:2]:
+        takes.append(bench.hub.pool().takes(8))
+        bench.hub.post_all(devices, TOKEN, group)
+    takes.append(bench.hub.pool().takes(8))
+    await bench.turn()
+    (first,), (second,) = (wire.orders() for wire in bench.wires)
+    bound = [(first.number + place, BOUND) for place in (3, 0)]
+    bench.wires[0].say(Passed.of(bound[:1]), Kept(first.number + 1))
+    bench.hub.post_all(devices[:1], TOKEN, groups[2])
+    await bench.turn()
+    (_, third) = bench.wires[0].orders()
+
+    bench.wires[0].say(Passed.of([*bound[1:], (third.number, BOUND)]))
+    bench.wires[1].lost("gone")
+
+    assert takes == [4, 4, 0]
+    assert first.devices == second.devices == devices
+    mine = replace(BOUND, connection=1 << NUMBER_BITS | 1)
+    assert groups[0].heard == [(3, mine), (1, None), (0, mine)]
+    assert [(place, came.code) for place, came in groups[1].heard] == [(n, LOST) for n in range(4)]
+    assert groups[2].heard == [(0, mine)]
+    assert bench.local.learned[-2:] == [mine] * 2
+    assert [state["in_hand"] for state in bench.hub.workers()] == [1, 0]
 
 
 async def test_the_rate_of_a_worker_is_that_of_the_last_second_and_at_its_end_of_all(bench):

@@ -19,6 +19,7 @@ from bulkbind.engine.workers.messages import (
     Lease,
     Named,
     Order,
+    Passed,
     Ready,
     Said,
     Start,
@@ -98,7 +99,7 @@ TOLD: list[ToWorker] = [
     Start(b"\x00\xff"),
     Lease(4),
     Key(1, ("id", "secret")),
-    Order(2, 1, 15.0, Device("user", "SN_1", (None, "Android 15"))),
+    Order(2, 1, 15.0, [Device("user", "SN_1", (None, "Android 15")), Device("u", "S")]),
     Named(),
 ]
 ANSWERED: list[ToDriver] = [
@@ -108,6 +109,7 @@ ANSWERED: list[ToDriver] = [
     Kept(2),
     Unasked(5),
     Said.of(3, ATTEMPT),
+    Passed.of([(4, ATTEMPT)] * 2),
 ]
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import chain
+from typing import Any
 
 import pytest
 
@@ -18,6 +20,7 @@ from bulkbind.engine.workers.messages import (
     Lease,
     Named,
     Order,
+    Passed,
     Ready,
     Said,
     Start,
@@ -31,6 +34,11 @@ from bulkbind.model import Accepted, Attempt, Device
 from tests.support.fake_clock import HandClock
 
 DEVICE = Device("user", "SN_1")
+OTHERS = Attempt(Accepted("id", ""), connection=1)
+BOUND = Attempt(
+    Accepted("id", "1970-01-01T00:16:40Z"), sent_at=1000.0, connection=1, is_named=True,
+    http_status=200,
+)  # fmt: skip
 
 
 class Client:
@@ -40,17 +48,21 @@ class Client:
         self.names_codes = False
         self.may_send = may_send
         self.sent = []
+        self.answer = OTHERS
         self.connected = asyncio.Event()
         self.connected.set()
 
     def on_unasked(self, report):
         self.report = report
 
-    async def bind(self, device, credential, timeout_s=None):
-        await self.connected.wait()
-        self.may_send()
-        self.sent.append((device, credential.header, timeout_s))
-        return Attempt(Accepted("id", ""), connection=1)
+    def post(self, device, credential, landed, timeout_s=None):
+        async def answer():
+            await self.connected.wait()
+            self.may_send()
+            self.sent.append((device, credential.header, timeout_s))
+            return self.answer
+
+        landed(answer)
 
 
 class Bench:
@@ -118,7 +130,7 @@ async def test_it_sends_what_it_is_told_to_with_the_credential_and_time_out_it_i
     """An order is one request, and what came of it is said under its number."""
     (beat,) = await bench.started()
 
-    await bench.tell(Lease(beat), Order(7, 1, 3.0, DEVICE))
+    await bench.tell(Lease(beat), Order(7, 1, 3.0, [DEVICE]))
 
     assert bench.client.sent == [(DEVICE, "Bearer x", 3.0)]
     (said,) = [each for each in bench.heard if isinstance(each, Said)]
@@ -132,7 +144,7 @@ async def test_a_lease_counts_from_when_it_was_asked_for(bench, age_s):
     (beat,) = await bench.started()
     bench.clock._seconds += age_s  # its answer took so long, and nobody else was awake
 
-    await bench.tell(Lease(beat), Order(7, 1, 3.0, DEVICE))
+    await bench.tell(Lease(beat), Order(7, 1, 3.0, [DEVICE]))
 
     is_late = age_s >= LEASE_S
     assert bench.client.sent == ([] if is_late else [(DEVICE, "Bearer x", 3.0)])
@@ -143,7 +155,7 @@ async def test_nothing_is_sent_without_a_lease(bench):
     """An order before the first lease is kept."""
     await bench.started()
 
-    await bench.tell(Order(7, 1, 3.0, DEVICE))
+    await bench.tell(Order(7, 1, 3.0, [DEVICE]))
 
     assert bench.client.sent == []
     assert bench.heard[-1] == Kept(7)
@@ -153,7 +165,7 @@ async def test_a_lease_that_ends_while_a_connection_is_made_ends_the_order(bench
     """It is looked at just before the bytes leave, not when the order came."""
     (beat,) = await bench.started()
     bench.client.connected.clear()
-    await bench.tell(Lease(beat), Order(7, 1, 3.0, DEVICE))
+    await bench.tell(Lease(beat), Order(7, 1, 3.0, [DEVICE]))
 
     bench.clock._seconds += LEASE_S
     bench.client.connected.set()
@@ -169,7 +181,7 @@ async def test_nothing_is_sent_once_the_driver_is_gone(bench):
     await bench.tell(Lease(beat))
     bench.has_driver = False
 
-    await bench.tell(Order(7, 1, 3.0, DEVICE))
+    await bench.tell(Order(7, 1, 3.0, [DEVICE]))
 
     assert bench.client.sent == []
     assert bench.heard[-1] == Kept(7)
@@ -184,7 +196,7 @@ async def test_an_older_lease_does_not_shorten_a_newer_one(bench):
 
     await bench.tell(Lease(second), Lease(first))
     bench.clock._seconds = LEASE_S + BEAT_S / 2
-    await bench.tell(Order(7, 1, 3.0, DEVICE))
+    await bench.tell(Order(7, 1, 3.0, [DEVICE]))
 
     assert len(bench.client.sent) == 1
 
@@ -195,7 +207,7 @@ async def test_a_lease_is_worth_nothing_twice(bench):
     await bench.tell(Lease(beat))
     bench.clock._seconds += LEASE_S
 
-    await bench.tell(Lease(beat), Lease(99), Order(7, 1, 3.0, DEVICE))
+    await bench.tell(Lease(beat), Lease(99), Order(7, 1, 3.0, [DEVICE]))
 
     assert bench.client.sent == []
 
@@ -222,7 +234,7 @@ async def test_it_asks_for_names_once_the_driver_says_so(bench, is_early):
     assert bench.client.names_codes
 
 
-@pytest.mark.parametrize("data", [b"\xff\xff\xff\xff", frame([Order(7, 5, 1.0, DEVICE)])])
+@pytest.mark.parametrize("data", [b"\xff\xff\xff\xff", frame([Order(7, 5, 1.0, [DEVICE])])])
 async def test_it_says_why_it_cannot_go_on(bench, data):
     """Bytes that no driver sends, and a credential that it was never given, end it with words."""
     (beat,) = await bench.started()
@@ -236,12 +248,14 @@ async def test_it_says_why_it_cannot_go_on(bench, data):
 
 
 @pytest.mark.parametrize("is_free", [True, False], ids=["no limit", "a limit"])
-async def test_accepted_binds_wait_for_others_where_no_limit_is_known(bench, is_free):
+@pytest.mark.parametrize(("answer", "kind"), [(BOUND, Passed), (OTHERS, Said)])
+async def test_accepted_binds_wait_for_others_where_no_limit_is_known(bench, is_free, answer, kind):
     """Each group costs a turn of both event loops; a pace needs to know of each at once."""
     (beat,) = await bench.started()
     places = asyncio.Semaphore(0)
     bench.client.connected.wait = places.acquire
-    await bench.tell(Lease(beat, is_free), *(Order(number, 1, 3.0, DEVICE) for number in range(6)))
+    bench.client.answer = answer
+    await bench.tell(Lease(beat, is_free), Order(0, 1, 3.0, [DEVICE] * 6))
     groups: list[bytes] = []
     bench.worker._send = groups.append
 
@@ -250,7 +264,8 @@ async def test_accepted_binds_wait_for_others_where_no_limit_is_known(bench, is_
         await bench.turn()
     await SystemClock().sleep(2 * GATHER_S)
 
-    said = [list(Frames(TO_DRIVER).feed(group)) for group in groups]
-    numbers = [each.number for group in said for each in group if isinstance(each, Said)]
-    assert numbers == [*range(6)]
+    said: list[Any] = [each for group in groups for each in Frames(TO_DRIVER).feed(group)]
+    numbers = [each.numbers if kind is Passed else [each.number] for each in said]
+    assert [*chain(*numbers)] == [*range(6)]
+    assert {type(each) for each in said} == {kind}
     assert len(groups) < 6 if is_free else len(groups) == 6

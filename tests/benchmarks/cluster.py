@@ -1,0 +1,167 @@
+"""A cluster beside workers of this machine, and one process: `python -m tests.benchmarks.cluster`.
+
+`[ROUNDS [WAY...]] [--rows N] [--seconds N]`: against nginx with a static answer, *ROWS* (30,000) as
+fast as they go, and *SECONDS* (15) at a limit of 500/s, 64 in flight. Scheduler and workers of the
+cluster are processes of their own, which are there before. Each figure is the difference between a
+run of many rows and one of few, so that no start counts: rows per second of sending, processor time
+of a row in the driver, and in all processes but nginx and the scheduler, which has nothing to do.
+Prints medians and writes JSON. Linux only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tests.benchmarks.bench import median, nginx, ran, say, write_json
+from tests.benchmarks.servers import Server, limit_req
+from tests.support.manifests import fleet, write_csv
+from tests.support.processes import BULKBIND, children, environment
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+WORKERS = 2
+READY_S = 4
+"""The small run takes so long: all workers are ready before its end."""
+PER_S, BURST = 500, 50
+CONCURRENCY = 64
+WANTED_MS = 0.3
+"""Processor time of a row at PER_S through the cluster, of all processes."""
+WAYS = ("process", "workers", "cluster")
+
+
+@contextmanager
+def cluster(folder: Path) -> Iterator[tuple[str, list[int]]]:
+    """Start a scheduler and workers; yield its address and the workers' process numbers."""
+    with ExitStack() as stack:
+
+        def start(part: str, *arguments: str, until: str) -> tuple[int, str]:
+            command = [sys.executable, "-m", f"distributed.cli.dask_{part}", *arguments]
+            log = folder / f"{part}{time.monotonic_ns()}.log"
+            with log.open("wb") as file:
+                process = subprocess.Popen(
+                    [*command, "--host", "127.0.0.1", "--no-dashboard"],
+                    env=environment(folder), cwd=folder, stdout=file, stderr=file,
+                )  # fmt: skip
+            stack.callback(process.wait)
+            stack.callback(process.kill)
+            while (found := re.search(until, log.read_text(encoding="utf-8"))) is None:
+                assert process.poll() is None, log.read_text(encoding="utf-8")
+                time.sleep(0.05)  # noqa: TID251  # polling another process
+            return process.pid, found[0]
+
+        _, address = start("scheduler", "--port", "0", until=r"tcp://127\.0\.0\.1:[0-9]+")
+        options = (address, "--no-nanny", "--nthreads", "1", "--local-directory", str(folder))
+        workers = [start("worker", *options, until="Registered to")[0] for _ in range(WORKERS)]
+        yield address, workers
+
+
+def cpu_s(pid: int) -> float:
+    """Return the processor time of a process, and of its children that have ended."""
+    while children(pid):  # the last run's
+        time.sleep(0.02)  # noqa: TID251  # polling another process
+    cells = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    return sum(map(int, cells[11:15])) / os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """How one way did."""
+
+    per_s: float
+    driver_ms: float
+    """Processor time of a row."""
+    all_ms: float
+
+
+def once(
+    folder: Path, url: str, rows: int, options: Sequence[str], others: Sequence[int]
+) -> tuple[float, float, float]:
+    """Run a manifest; return the seconds of sending, the driver's processor seconds, and all.
+
+    *others*: processes that work for it besides.
+    """
+    for old in folder.glob("ledger.db*"):
+        old.unlink()
+    write_csv(folder / "fleet.csv", fleet(rows))
+    command = [*BULKBIND, "run", "fleet.csv", "--endpoint", url, "--yes", "--quiet"]
+    command += ["--ledger", "ledger.db", "--out", "report", "--concurrency", str(CONCURRENCY)]
+    before_s = sum(map(cpu_s, others))
+    done = ran([*command, *options], cwd=folder)
+    if done.code:
+        sys.exit(f"it ended with {done.code}:\n{done.stderr[-2000:]}")
+    others_s = sum(map(cpu_s, others)) - before_s
+    summary = json.loads((folder / "report/summary.json").read_text(encoding="utf-8"))
+    assert summary["counts"] == {"bound": rows}, summary["counts"]
+    workers = summary.get("workers", [])
+    assert all(worker["settled"] for worker in workers), "not all workers were ready in time"
+    return summary["sending_s"] - summary["settling_s"], summary["cpu_s"], done.cpu_s + others_s
+
+
+def measured(
+    folder: Path, url: str, sizes: Sequence[int], options: Sequence[str], others: Sequence[int]
+) -> Figures:
+    """Return what rows cost, by the difference between two runs of so many."""
+    few, many = (once(folder, url, rows, options, others) for rows in sizes)
+    rows = sizes[1] - sizes[0]
+    seconds, driver_s, all_s = (more - less for more, less in zip(many, few, strict=True))
+    return Figures(rows / seconds, driver_s / rows * 1e3, all_s / rows * 1e3)
+
+
+def main() -> None:
+    """Measure three rounds unless told otherwise."""
+    parser = argparse.ArgumentParser(description="A cluster beside workers and one process.")
+    add = parser.add_argument
+    add("rounds", nargs="?", type=int, default=3, help="[default: 3]")
+    add("ways", nargs="*", help=f"of {', '.join(WAYS)}  [default: all]")
+    add("--rows", type=int, default=30_000, help="as fast as they go; 0: none  [default: 30000]")
+    add("--seconds", type=float, default=15, help=f"at {PER_S}/s; 0: none  [default: 15]")
+    given = parser.parse_args()
+    servers: dict[str, tuple[Server, int, int]] = {
+        "unlimited": (nginx, given.rows, 2 * given.rows),
+        f"{PER_S}/s": (
+            limit_req(PER_S, BURST), PER_S * READY_S, int(PER_S * (READY_S + given.seconds)),
+        ),
+    }  # fmt: skip
+    found: dict[str, dict[str, list[Figures]]] = {name: {} for name in servers}
+    with tempfile.TemporaryDirectory() as scratch, cluster(Path(scratch)) as (address, workers):
+        options = {"workers": ["--workers", str(WORKERS)], "cluster": ["--cluster", address]}
+        for number in range(given.rounds):
+            for name, (serve, *sizes) in servers.items():
+                for way in (given.ways or WAYS) if sizes[0] < sizes[1] else ():
+                    others = workers if way == "cluster" else []
+                    with serve() as url:
+                        figures = measured(Path(scratch), url, sizes, options.get(way, []), others)
+                    found[name].setdefault(way, []).append(figures)
+                    say(f"round {number + 1}  {name:<12}{way:<10}{_line([figures])}")
+    say()
+    for name, by_way in found.items():
+        for way, figures_of in by_way.items():
+            say(f"{name:<12}{way:<10}{_line(figures_of)}")
+    say(f"wanted: {WANTED_MS} ms at {PER_S}/s through the cluster, in all")
+    write_json("cluster", {"found": {
+        name: {way: [asdict(each) for each in all_of] for way, all_of in by_way.items()}
+        for name, by_way in found.items()
+    }})  # fmt: skip
+
+
+def _line(figures: Sequence[Figures]) -> str:
+    per_s, driver_ms, all_ms = (
+        median([getattr(each, name) for each in figures]) for name in Figures.__slots__
+    )
+    return f"{per_s:>10,.0f}/s  a row: driver {driver_ms:.3f} ms, in all {all_ms:.3f} ms"
+
+
+if __name__ == "__main__":
+    main()
