@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import subprocess
+import sys
 
 import pytest
 
 from tests.acceptance.test_rough import Terminal
 from tests.support.in_process import called
 from tests.support.manifests import fleet, write_csv
-from tests.support.processes import BULKBIND, environment, sandbox, sandbox_bindings
+from tests.support.processes import sandbox, sandbox_bindings
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 ROWS = fleet(40, users=4)
@@ -74,15 +74,15 @@ def test_plan_ends_as_a_run_that_needs_a_person(tmp_path, bound):
     assert plan([*ROWS[1:-1], moved], "--move") == 0
 
 
-def test_standard_input_needs_a_name(tmp_path, bound):
+def test_standard_input_needs_a_name(tmp_path, bound, monkeypatch):
     """Nobody can be asked there: within the limit it goes, and beyond it ends with 3."""
     url, manifest = bound
 
     def run(rows, *options):
-        text = write_csv(manifest, rows).read_text(encoding="utf-8")
-        command = [*BULKBIND, "run", "-", "--sync", "--endpoint", url, *options]
-        around = {"env": environment(tmp_path), "cwd": tmp_path, "timeout": 100}
-        return subprocess.run(command, input=text, capture_output=True, text=True, **around)  # noqa: PLW1510  # looked at
+        command = ("run", "-", "--sync", "--endpoint", url, *options)
+        with write_csv(manifest, rows).open(encoding="utf-8") as file:
+            monkeypatch.setattr(sys, "stdin", file)
+            return called(*command, home=tmp_path)
 
     assert run(ROWS).returncode == 2
     named = ("--sync-name", "fleet")
