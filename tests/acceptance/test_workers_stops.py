@@ -59,6 +59,7 @@ def test_stopped_and_killed_again_and_again_a_run_loses_nothing(tmp_path):
         goes_on = ("resume", "--yes", "--config", "settings.yaml", "--out", "report")
         bulkbind(*goes_on, "--workers", "3", home=tmp_path, check=0, timeout=LONG_S)
         check_all_bound_once(tmp_path, url, ROWS)
+    assert not any(state["is_alive"] for state in summary(tmp_path)["workers"])
 
 
 def test_a_wrong_token_ends_as_without_workers(tmp_path):

@@ -287,6 +287,8 @@ class Hub:
             self._put(crew, messages.Key(key, credential.parts()))
         if not crew.timeout_s:
             crew.timeout_s = self._local.patience_s()
+        self._takers.remove(crew)
+        self._takers.append(crew)  # of those who have equally much in hand, the others come next
         number = self._next
         self._next += len(devices)
         ordered = _Ordered(number, landing, self._clock.monotonic(), crew.timeout_s)
@@ -303,7 +305,7 @@ class Hub:
                 number=crew.number,
                 pid=self._pid(crew),
                 host=self._host(crew),
-                is_alive=crew.link is not None and not crew.lost,
+                is_alive=crew.link is not None and not (crew.lost or self._is_over),
                 settled=crew.settled,
                 in_hand=len(crew.orders),
                 per_s=crew.per_s,
