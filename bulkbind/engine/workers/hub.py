@@ -463,14 +463,14 @@ class Hub:
             order = crew.orders.pop(number, None)
             if order is not ordered:
                 if ordered is not None:
-                    ordered.landing.passed(places, theirs)
+                    ordered.landing.passed(places, theirs, is_ours=passed.is_ours)
                 ordered, places, theirs = order, [], []
             if order is not None:
                 places.append(number - order.number)
                 theirs.append(attempt)
         if ordered is not None:
             self._carry(crew, ordered, theirs[-1])
-            ordered.landing.passed(places, theirs)
+            ordered.landing.passed(places, theirs, is_ours=passed.is_ours)
 
     def _lose(self, crew: _Crew, why: str) -> None:
         """Cut a worker off: what it has in hand is in doubt, and what it settled may be."""
@@ -532,7 +532,7 @@ class _One:
     def __init__(self, landed: Callable[[Attempt | None], None]) -> None:
         self._landed = landed
 
-    def passed(self, _places: Sequence[int], attempts: Sequence[Attempt]) -> None:
+    def passed(self, _places: object, attempts: Sequence[Attempt], *, is_ours: bool) -> None:  # noqa: ARG002  # judged anew
         """As `Landing` says."""
         self._landed(attempts[0])
 

@@ -36,7 +36,7 @@ from tests.support.fake_clock import HandClock
 DEVICE = Device("user", "SN_1")
 TOKEN = Token("Bearer x")
 TIME_OUT_S = 15.0
-BOUND = Attempt(Accepted("id", ""), connection=1, is_named=True, http_status=200)
+BOUND = Attempt(Accepted("id", ""), "0", "success", connection=1, is_named=True, http_status=200)
 NAMELESS = Attempt(Accepted("id", ""), connection=1, http_status=200)
 
 
@@ -507,7 +507,8 @@ class Group:
     def __init__(self):
         self.heard = []
 
-    def passed(self, places, attempts):
+    def passed(self, places, attempts, *, is_ours):
+        assert not is_ours
         self.heard += zip(places, attempts, strict=True)
 
     def landed(self, place, came):
@@ -529,12 +530,12 @@ async def test_binds_are_handed_over_together_as_long_as_no_limit_is_known(bench
     await bench.turn()
     (first,), (second,) = (wire.orders() for wire in bench.wires)
     bound = [(first.number + place, BOUND) for place in (3, 0)]
-    bench.wires[0].say(Passed.of(bound[:1]), Kept(first.number + 1))
+    bench.wires[0].say(Passed.of(bound[:1], is_ours=False), Kept(first.number + 1))
     bench.hub.post_all(devices[:1], TOKEN, groups[2])
     await bench.turn()
     (_, third) = bench.wires[0].orders()
 
-    bench.wires[0].say(Passed.of([*bound[1:], (third.number, BOUND)]))
+    bench.wires[0].say(Passed.of([*bound[1:], (third.number, BOUND)], is_ours=False))
     bench.wires[1].lost("gone")
 
     assert takes == [4, 4, 0]
