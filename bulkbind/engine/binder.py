@@ -108,12 +108,15 @@ class Binder:
         return self._go_on(claim, step)
 
     def passed(
-        self, claims: Sequence[Claim], attempts: Sequence[Attempt]
+        self, claims: Sequence[Claim], attempts: Sequence[Attempt], *, is_ours: bool
     ) -> list[Coroutine[Any, Any, None]]:
-        """Settle rows whose first attempts were accepted, as whoever sent them has judged.
+        """Settle rows whose attempts were accepted, the first ones as who sent them has judged.
+
+        *is_ours*: whether such a row is bound, or was before.
 
         Returns: What is left to do for those of which more is known here, as `landed` does.
         """
+        status = Status.BOUND if is_ours else Status.ALREADY_BOUND
         left: list[Coroutine[Any, Any, None]] = []
         ended: list[Ended] = []
         connections = self._connections
@@ -129,7 +132,7 @@ class Binder:
                     connections.heard(claim.row, attempt)
                 claim.attempts, claim.clock_refusals = 1, 0
                 claim.sent_at, claim.last = attempt.sent_at, attempt
-                outcome = Outcome(Status.BOUND, verdict.device_id, verdict.create_time)
+                outcome = Outcome(status, verdict.device_id, verdict.create_time)
                 ended.append((claim, outcome))
             elif (rest := self.landed(claim, attempt)) is not None:
                 left.append(rest)

@@ -166,13 +166,15 @@ class Lane:
         except Exception as error:  # noqa: BLE001  # a connection calls: it ends the run
             self._beside(_failing(error))
 
-    def passed(self, claims: Sequence[Claim], attempts: Sequence[Attempt]) -> None:
+    def passed(
+        self, claims: Sequence[Claim], attempts: Sequence[Attempt], *, is_ours: bool
+    ) -> None:
         """Settle rows that were accepted."""
         self._back(claims)
         if self._is_cut:
             return
         try:
-            left = self._binder.passed(claims, attempts)
+            left = self._binder.passed(claims, attempts, is_ours=is_ours)
         except Exception as error:  # noqa: BLE001  # as above
             self._beside(_failing(error))
             return
@@ -237,9 +239,10 @@ class _Group:
     def __init__(self, lane: Lane, claims: Sequence[Claim]) -> None:
         self._lane, self._claims = lane, claims
 
-    def passed(self, places: Sequence[int], attempts: Sequence[Attempt]) -> None:
+    def passed(self, places: Sequence[int], attempts: Sequence[Attempt], *, is_ours: bool) -> None:
         """As `Landing` says."""
-        self._lane.passed([self._claims[place] for place in places], attempts)
+        claims = [self._claims[place] for place in places]
+        self._lane.passed(claims, attempts, is_ours=is_ours)
 
     def landed(self, place: int, came: Came) -> None:
         """As `Landing` says."""

@@ -295,14 +295,14 @@ class _Posted:
         self._paced, self._landing = paced, landing
         self._devices, self._credential, self._permits = devices, credential, permits
 
-    def passed(self, places: Sequence[int], attempts: Sequence[Attempt]) -> None:
+    def passed(self, places: Sequence[int], attempts: Sequence[Attempt], *, is_ours: bool) -> None:
         """As `Landing` says."""
         self._paced.note_passed(
             [self._permits[place] for place in places],
             self._credential,
             {self._devices[place].user_id for place in places},
         )
-        self._landing.passed(places, attempts)
+        self._landing.passed(places, attempts, is_ours=is_ours)
 
     def landed(self, place: int, came: Came) -> None:
         """As `Landing` says."""

@@ -37,8 +37,8 @@ Landed: TypeAlias = "Callable[[Came], None]"
 class Landing(Protocol):
     """Is told what became of binds that were sent together, by their places among them."""
 
-    def passed(self, places: Sequence[int], attempts: Sequence[Attempt]) -> None:
-        """Take answers that settle what had not been sent before: each is ours, and names it."""
+    def passed(self, places: Sequence[int], attempts: Sequence[Attempt], *, is_ours: bool) -> None:
+        """Take answers that accept; *is_ours*: whether what had not been sent before is bound."""
 
     def landed(self, place: int, came: Came) -> None:
         """Take what came of any other."""

@@ -276,13 +276,14 @@ class RunReader(OfRun):
         attempts, repeats, cleaned = self._db.execute(_SUMS, span(self._run)).fetchone()
         undo = UndoReader(self._db, self._run).summary()
         leavers = LeaverReader(self._db, self._run)
+        is_cut_off, spent = self._is_cut_off(RunState(run["state"])), self.live().spent
         return RunSummary(
             run_id=run["run_id"],
             state=RunState(run["state"]),
             manifests=tuple(facts.pruned_manifests or self._names()),
             counts=facts.pruned_counts or self.counts(),
             reasons=tuple(self._reasons()),
-            facts=facts.merge(self.live().spent),
+            facts=facts.merge(spent.left_alone() if is_cut_off else spent),
             superseded_by=run["next"],
             settings=json.loads(run["settings"]),
             leavers=leavers.counts(),
@@ -292,7 +293,7 @@ class RunReader(OfRun):
             posted_again_after_bound=repeats,
             cleaned=cleaned,
             examples=changes.needing(self._db, self._run) if self._among(NEEDS_PERSON) else [],
-            is_cut_off=self._is_cut_off(RunState(run["state"])),
+            is_cut_off=is_cut_off,
             kind=RunKind(run["kind"]),
             **{name: run[name] for name in (*_AS_KEPT, "confirmed_at", "digest")},
         )

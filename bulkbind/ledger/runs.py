@@ -77,7 +77,9 @@ def keep_live(db: sqlite3.Connection) -> None:
     """Add what a killed process had learned and spent to the facts of its run."""
     if said := live_facts(db):
         if db.execute("SELECT 1 FROM runs WHERE run = ?", (said.run,)).fetchone():
-            put_facts(db, "runs", said.run, get_facts(db, "runs", said.run).merge(said.spent))
+            put_facts(
+                db, "runs", said.run, get_facts(db, "runs", said.run).merge(said.spent.left_alone())
+            )
         put_meta(db, LiveFacts.key, {})
 
 

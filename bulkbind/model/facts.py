@@ -536,6 +536,13 @@ class RunFacts(Facts):
             key=lambda item: -item[1],
         )
 
+    def left_alone(self) -> Self:
+        """Return these facts after the end of the run's own process, and so of its workers."""
+        left = self.merge(type(self)())
+        if self.workers:
+            left.workers = [{**worker, "is_alive": False} for worker in self.workers]
+        return left
+
     def spend(self, time: TimeSpent) -> None:
         """Record what the time went to."""
         for fact, wait, _ in self.waits():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 
 import pytest
 
@@ -59,6 +60,7 @@ def test_stopped_and_killed_again_and_again_a_run_loses_nothing(tmp_path):
         goes_on = ("resume", "--yes", "--config", "settings.yaml", "--out", "report")
         bulkbind(*goes_on, "--workers", "3", home=tmp_path, check=0, timeout=LONG_S)
         check_all_bound_once(tmp_path, url, ROWS)
+    assert not any(state["is_alive"] for state in summary(tmp_path)["workers"])
 
 
 def test_a_wrong_token_ends_as_without_workers(tmp_path):
@@ -127,3 +129,25 @@ def test_moves_and_undo_are_the_drivers(tmp_path):
         assert moved == {"bound"}
         assert held == {"user_b"}
         assert sandbox_bindings(url) == []
+
+
+def test_the_grace_ends_what_hangs_in_workers(tmp_path):
+    """Nobody waits for those answers: the rows are in doubt, and all processes end."""
+    hangs = ("--fault", "silence-after=0.5", "--seed", "7")
+    given = {"BULKBIND_TIMEOUT": "100s", "BULKBIND_GRACE": "500ms"}
+    with sandbox(*hangs, home=tmp_path) as url:
+        with running(tmp_path, url, rows=ROWS, given=given) as run:
+            pids = [each["pid"] for each in run.heard("worker.started", 2)]
+            sent_more(url, 30)
+            run.process.send_signal(signal.SIGTERM)
+            began = time.monotonic()
+
+            assert run.ended() == 143
+            assert time.monotonic() - began < 50
+            gone(pids)
+        sent = binds(url)
+
+    found = statuses(tmp_path / "report")
+    assert found["bound"] < sent <= found["bound"] + found["in_doubt"]
+    assert sum(found.values()) == ROWS
+    assert not any(state["lost"] for state in summary(tmp_path)["workers"])

@@ -143,6 +143,15 @@ async def test_it_says_how_workers_are_doing(sending):
     text = "sent by: 2 workers with 40 and 35 rows; worker 2 lost: ended by signal 9"
     assert text in as_text(found.summary)
 
+    gone = {"pid": 2**22 + 1, "host": socket.gethostname(), "started_at": "now"}
+    sending.path.with_name("ledger.db.lock").write_text(json.dumps(gone))
+
+    workers = told(sending).summary.facts.workers
+    assert [(worker["is_alive"], worker["settled"]) for worker in workers] == [
+        (False, 40),
+        (False, 35),
+    ]
+
 
 async def test_while_the_endpoint_is_away_no_time_is_left(sending):
     """Nobody knows for how long; why it waits is told."""

@@ -289,6 +289,8 @@ class Hub:
             self._put(crew, messages.Key(key, credential.parts()))
         if not crew.timeout_s:
             crew.timeout_s = self._local.patience_s()
+        self._takers.remove(crew)
+        self._takers.append(crew)  # of those who have equally much in hand, the others come next
         number = self._next
         self._next += len(devices)
         ordered = _Ordered(number, landing, self._clock.monotonic(), crew.timeout_s)
@@ -305,7 +307,7 @@ class Hub:
                 number=crew.number,
                 pid=self._pid(crew),
                 host=self._host(crew),
-                is_alive=crew.link is not None and not crew.lost,
+                is_alive=crew.link is not None and not (crew.lost or self._is_over),
                 settled=crew.settled,
                 in_hand=len(crew.orders),
                 per_s=crew.per_s,
@@ -463,14 +465,14 @@ class Hub:
             order = crew.orders.pop(number, None)
             if order is not ordered:
                 if ordered is not None:
-                    ordered.landing.passed(places, theirs)
+                    ordered.landing.passed(places, theirs, is_ours=passed.is_ours)
                 ordered, places, theirs = order, [], []
             if order is not None:
                 places.append(number - order.number)
                 theirs.append(attempt)
         if ordered is not None:
             self._carry(crew, ordered, theirs[-1])
-            ordered.landing.passed(places, theirs)
+            ordered.landing.passed(places, theirs, is_ours=passed.is_ours)
 
     def _lose(self, crew: _Crew, why: str) -> None:
         """Cut a worker off: what it has in hand is in doubt, and what it settled may be."""
@@ -533,7 +535,7 @@ class _One:
     def __init__(self, landed: Callable[[Attempt | None], None]) -> None:
         self._landed = landed
 
-    def passed(self, _places: Sequence[int], attempts: Sequence[Attempt]) -> None:
+    def passed(self, _places: object, attempts: Sequence[Attempt], *, is_ours: bool) -> None:  # noqa: ARG002  # judged anew
         """As `Landing` says."""
         self._landed(attempts[0])
 

@@ -161,13 +161,17 @@ class Said(msgspec.Struct, frozen=True, array_like=True, tag="said", gc=False):
 
 
 class Passed(msgspec.Struct, frozen=True, array_like=True, tag="passed"):
-    """Binds whose first attempts settle their rows as bound, in columns: see `takes`.
+    """Binds that were accepted and settle their rows if they are the first ones, in columns.
 
-    Nothing else is in these answers, so that none of it need be said of each.
+    What is in all of these answers is said once, and nothing else is in any: see `takes`.
     """
 
+    is_ours: bool
+    """Whether all of these bindings were made by these requests, or none was."""
     is_named: bool
     """Whether these answers name their devices, or none does."""
+    code: str
+    message: str
     date: float | None
     """Of the last answer."""
     numbers: list[int] = []
@@ -179,7 +183,7 @@ class Passed(msgspec.Struct, frozen=True, array_like=True, tag="passed"):
     connections: list[int] = []
 
     @classmethod
-    def of(cls, came: Sequence[tuple[int, Attempt]]) -> Passed:
+    def of(cls, came: Sequence[tuple[int, Attempt]], *, is_ours: bool) -> Passed:
         """Return what is said of attempts that it `takes`, by their numbers."""
         rows = [
             (
@@ -190,19 +194,20 @@ class Passed(msgspec.Struct, frozen=True, array_like=True, tag="passed"):
             if isinstance(verdict := attempt.verdict, Accepted)
         ]  # fmt: skip
         last = came[-1][1]
-        return cls(last.is_named, last.date, *[list(column) for column in zip(*rows, strict=True)])
+        columns = [list(column) for column in zip(*rows, strict=True)]
+        return cls(is_ours, last.is_named, last.code, last.message, last.date, *columns)
 
     @staticmethod
     def takes(attempt: Attempt) -> bool:
         """Return whether an attempt tells no more than this."""
-        return attempt.http_status == OK and not (attempt.limits or attempt.code or attempt.message)
+        return attempt.http_status == OK and not attempt.limits
 
     def attempts(self, mark: int) -> list[Attempt]:
         """Return the attempts. *mark*: the bits of a connection's number that are not here."""
-        date, is_named = self.date, self.is_named
+        code, message, date, is_named = self.code, self.message, self.date, self.is_named
         return [
             Attempt(
-                Accepted(device_id, create_time), "", "", trace_id, sent_at, took_s, date,
+                Accepted(device_id, create_time), code, message, trace_id, sent_at, took_s, date,
                 connection and mark | connection, is_named=is_named, http_status=OK,
             )
             for device_id, create_time, trace_id, sent_at, took_s, connection in zip(

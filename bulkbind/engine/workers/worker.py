@@ -97,7 +97,9 @@ class Worker:
         self._in_hand = 0
         """Orders that are being sent."""
         self._passed: list[tuple[int, Attempt]] = []
-        """Accepted binds that are to be told."""
+        """Accepted binds that are to be told, all of one …"""
+        self._kind = (True, True, "", "")
+        """… kind: whether the bindings are ours, the answers name their devices; their words."""
         self._out: list[ToDriver] = []
         self._timer: asyncio.TimerHandle | None = None
         """Of what waits for more; None: nothing does."""
@@ -191,9 +193,13 @@ class Worker:
         verdict = attempt.verdict
         if isinstance(verdict, Accepted) and messages.Passed.takes(attempt):
             outcome = accepted(Claim(0, device, attempts=1), attempt, verdict)
-            if outcome.status is Status.BOUND and not outcome.detail:
-                if self._passed and self._passed[-1][1].is_named != attempt.is_named:
+            if not outcome.detail:
+                kind = (
+                    outcome.status is Status.BOUND, attempt.is_named, attempt.code, attempt.message,
+                )  # fmt: skip
+                if kind != self._kind:
                     self._close_passed()
+                    self._kind = kind
                 self._passed.append((number, attempt))
                 self._flush_soon()
                 return
@@ -226,7 +232,7 @@ class Worker:
 
     def _close_passed(self) -> None:
         if self._passed:
-            self._out.append(messages.Passed.of(self._passed))
+            self._out.append(messages.Passed.of(self._passed, is_ours=self._kind[0]))
             self._passed = []
 
     def _flush(self) -> None:

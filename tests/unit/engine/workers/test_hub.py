@@ -36,7 +36,7 @@ from tests.support.fake_clock import HandClock
 DEVICE = Device("user", "SN_1")
 TOKEN = Token("Bearer x")
 TIME_OUT_S = 15.0
-BOUND = Attempt(Accepted("id", ""), connection=1, is_named=True, http_status=200)
+BOUND = Attempt(Accepted("id", ""), "0", "success", connection=1, is_named=True, http_status=200)
 NAMELESS = Attempt(Accepted("id", ""), connection=1, http_status=200)
 
 
@@ -360,10 +360,11 @@ async def test_every_beat_is_answered_by_a_lease(bench):
 async def test_what_a_lost_worker_settled_without_a_name_is_doubted(bench):
     """Its connections broke with it: the answers that would show a mix-up may be lost."""
     await bench.ready()
+    bench.wires[1].lost("it had nothing")
     connections = []
     for connection, is_named in ((1, False), (2, False), (2, True)):
         task = await bench.bind()
-        wire = next(each for each in bench.wires if each.orders())
+        wire = bench.wires[0]
         answer = Attempt(
             Accepted("id", ""), connection=connection, is_named=is_named, http_status=200
         )
@@ -507,7 +508,8 @@ class Group:
     def __init__(self):
         self.heard = []
 
-    def passed(self, places, attempts):
+    def passed(self, places, attempts, *, is_ours):
+        assert not is_ours
         self.heard += zip(places, attempts, strict=True)
 
     def landed(self, place, came):
@@ -529,12 +531,12 @@ async def test_binds_are_handed_over_together_as_long_as_no_limit_is_known(bench
     await bench.turn()
     (first,), (second,) = (wire.orders() for wire in bench.wires)
     bound = [(first.number + place, BOUND) for place in (3, 0)]
-    bench.wires[0].say(Passed.of(bound[:1]), Kept(first.number + 1))
+    bench.wires[0].say(Passed.of(bound[:1], is_ours=False), Kept(first.number + 1))
     bench.hub.post_all(devices[:1], TOKEN, groups[2])
     await bench.turn()
     (_, third) = bench.wires[0].orders()
 
-    bench.wires[0].say(Passed.of([*bound[1:], (third.number, BOUND)]))
+    bench.wires[0].say(Passed.of([*bound[1:], (third.number, BOUND)], is_ours=False))
     bench.wires[1].lost("gone")
 
     assert takes == [4, 4, 0]
@@ -545,6 +547,18 @@ async def test_binds_are_handed_over_together_as_long_as_no_limit_is_known(bench
     assert groups[2].heard == [(0, mine)]
     assert bench.local.learned[-2:] == [mine] * 2
     assert [state["in_hand"] for state in bench.hub.workers()] == [1, 0]
+
+
+async def test_what_comes_one_by_one_goes_to_each_in_turn(bench):
+    """Also where what came before has ended: at a low pace each worker has its part."""
+    await bench.ready()
+    for _ in range(4):
+        task = await bench.bind()
+        wire = max(bench.wires, key=lambda each: each.orders()[-1].number if each.orders() else 0)
+        wire.say(Said.of(wire.orders()[-1].number, BOUND))
+        await task
+
+    assert [len(wire.orders()) for wire in bench.wires] == [2, 2]
 
 
 async def test_the_rate_of_a_worker_is_that_of_the_last_second_and_at_its_end_of_all(bench):

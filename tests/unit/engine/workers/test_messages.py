@@ -109,7 +109,7 @@ ANSWERED: list[ToDriver] = [
     Kept(2),
     Unasked(5),
     Said.of(3, ATTEMPT),
-    Passed.of([(4, ATTEMPT)] * 2),
+    Passed.of([(4, ATTEMPT)] * 2, is_ours=True),
 ]
 
 

@@ -36,7 +36,8 @@ from tests.support.fake_clock import HandClock
 DEVICE = Device("user", "SN_1")
 OTHERS = Attempt(Accepted("id", ""), connection=1)
 BOUND = Attempt(
-    Accepted("id", "1970-01-01T00:16:40Z"), sent_at=1000.0, connection=1, is_named=True,
+    Accepted("id", "1970-01-01T00:16:40Z"), "0", "success", sent_at=1000.0, connection=1,
+    is_named=True,
     http_status=200,
 )  # fmt: skip
 
