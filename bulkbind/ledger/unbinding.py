@@ -13,6 +13,7 @@ from bulkbind.ledger import leaving, staging, transitions
 from bulkbind.ledger.store import (
     CODES,
     OPEN,
+    RUN_SHIFT,
     UNBIND_OPEN,
     change_each,
     get_facts,
@@ -36,7 +37,7 @@ from bulkbind.model import (
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
     from datetime import datetime
 
     from bulkbind.model import RunFacts
@@ -261,3 +262,12 @@ def settle(db: sqlite3.Connection, now: datetime, items: Sequence[Unbinding]) ->
     moved = [(item.row,) for item in items if item.kind is UnbindKind.MOVE]
     db.executemany(_SEND_MOVED, moved)
     db.executemany(_KEEP_MOVED, moved)
+    _withdraw_moved(db, now, {row >> RUN_SHIFT for (row,) in moved})
+
+
+def _withdraw_moved(db: sqlite3.Connection, now: datetime, runs: Collection[int]) -> None:
+    """Withdraw what is to be sent after a move, where another run took its run's place."""
+    for run in runs:
+        query = "SELECT n.run_id FROM runs r JOIN runs n ON n.run = r.superseded_by WHERE r.run = ?"
+        for (instead,) in db.execute(query, (run,)).fetchall():
+            staging.withdraw(db, now, run, f"run {instead} took this run's place")
