@@ -225,10 +225,9 @@ class Hub:
         return self if self._takers and self._is_free() else None
 
     def takes(self, width: int) -> int:
-        """Return the share of the worker that has least in hand, once half of it is free."""
+        """Return how much is free of the share of the worker that has least in hand."""
         share = -(-width // len(self._takers))
-        free = share - len(self._idlest().orders)
-        return free if 2 * free >= share else 0
+        return max(0, share - len(self._idlest().orders))
 
     def post_all(self, devices: Sequence[Device], credential: Credential, landing: Landing) -> None:
         """Have binds sent, no more than it `takes`."""
