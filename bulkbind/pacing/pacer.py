@@ -41,6 +41,8 @@ MOST_IN_FLIGHT = 1000
 """Where nobody says otherwise."""
 NOTICED_S = 0.25
 """Whoever waits for the pace looks so often whether the operator has changed it."""
+TICK_S = 1e-3
+"""The least that is slept before a limit is known."""
 ALONG_S = 1e-3
 """Requests that leave within this time may leave along with each other, far from any limit."""
 PASSED = Accepted("", "")
@@ -266,7 +268,10 @@ class Pacer:
             elif now < gate.next_at:
                 why = self._why_closed() if gate.is_closed else TimeUse.PACED
                 with self.time.waiting(why) as self._head:
-                    await self._clock.sleep(min(NOTICED_S, gate.next_at - now))
+                    left_s = min(NOTICED_S, gate.next_at - now)
+                    # A shorter sleep of uvloop is none: whoever is late may make up for it here.
+                    is_free = gate.known_per_s == math.inf
+                    await self._clock.sleep(max(TICK_S, left_s) if is_free else left_s)
             elif now < self.flight.next_at:
                 await self._clock.sleep(self.flight.next_at - now)
             else:
