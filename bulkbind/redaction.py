@@ -204,7 +204,7 @@ def forget() -> None:
 
 def redacted(text: str, *, shortest: int = SHORTEST) -> str:
     """Return a text with the secrets of this process masked; *shortest*: the least to look for."""
-    if len(text) < SHORTEST:
+    if len(text) < shortest:
         return text
     if len(text) <= REMEMBERED:
         return _remembered(text, shortest, _held.count)

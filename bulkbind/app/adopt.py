@@ -16,7 +16,7 @@ from bulkbind.engine.proof import READS
 from bulkbind.errors import ExitCode, InterruptedRunError, UnreadableListError, UsageError
 from bulkbind.ledger import AdoptReader, ledger_of, reading
 from bulkbind.logs import bound, logger
-from bulkbind.manifest import batches_of
+from bulkbind.manifest import batches_of, refuse_no_users
 from bulkbind.model import ADOPTED, RunFacts
 from bulkbind.model.fields import LABELS
 from bulkbind.model.wording import counted, verb
@@ -115,6 +115,7 @@ async def _users(
     session: Session, manifests: Sequence[str | Path | Named], user_ids: Sequence[str]
 ) -> list[str]:
     """Return the users to ask for, sorted. Raises: UsageError if there are none."""
+    refuse_no_users(user_ids, session.settings.manifest)
     found = set(user_ids)
     if manifests:
         files = await opened(session, manifests)

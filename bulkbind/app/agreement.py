@@ -55,11 +55,19 @@ def _is_wanted(session: Session, plan: Plan) -> bool:
         return listener.confirm(plan)
     if leave.devices is None:
         return listener.confirm_unbind(plan)
-    if leave.devices != unbinds:
-        meant = counted(leave.devices, "devices")
-        raise UsageError(
-            f"{meant} {verb(leave.devices, 'is', 'are')} meant to be unbound, but the plan has "
-            f"{unbinds:,}",
-            hint="nothing was unbound; `bulkbind plan MANIFEST --unbind` shows them",
-        )
+    shows = "`bulkbind plan MANIFEST --unbind` shows them"
+    refuse_another_number(leave.devices, unbinds, "the plan", shows)
     return listener.confirm(plan)
+
+
+def refuse_another_number(meant: int, found: int, whose: str, shows: str) -> None:
+    """Check that as many devices are meant as would be unbound. Raises: UsageError.
+
+    *whose*: what has the number found; *shows*: what shows them, for the hint.
+    """
+    if meant != found:
+        raise UsageError(
+            f"{counted(meant, 'devices')} {verb(meant, 'is', 'are')} meant to be unbound, but "
+            f"{whose} has {found:,}",
+            hint=f"nothing was unbound; {shows}",
+        )

@@ -19,7 +19,7 @@ from bulkbind.engine.paced import Paced
 from bulkbind.errors import BulkbindError
 from bulkbind.koodrive import Auth, KooDrive, authorizer, choose, reach, tls_of
 from bulkbind.ledger import faults, ledger_of
-from bulkbind.manifest.rules import breaks
+from bulkbind.manifest import why_no_value
 from bulkbind.model import Accepted, AuthExpired, ClockRefused
 from bulkbind.model.fields import USER
 from bulkbind.model.wording import counted, verb
@@ -225,7 +225,7 @@ async def _calls(
             advice = "give --user-id ID, a user whose list may be read"
             yield Finding("list call", "warn", "not made: no user is named", advice)
             return
-        if wrong := breaks(USER.name, user_id):
+        if wrong := why_no_value(USER.name, user_id, settings.manifest):
             yield Finding("list call", "fail", f"user id {user_id!r}: {wrong}", "mend user_id")
             return
         listed = await _list(api, user_id)

@@ -12,7 +12,7 @@ from bulkbind.app.session.session import authorized
 from bulkbind.engine.proof import READS
 from bulkbind.errors import NoLedgerError, UnreadableListError, UsageError
 from bulkbind.ledger import KnownReader, ledger_of, reading
-from bulkbind.manifest.rules import breaks
+from bulkbind.manifest import refuse_no_users
 from bulkbind.model.wording import counted, verb
 from bulkbind.report.tables import ExportWriter
 
@@ -65,9 +65,7 @@ async def export(
         raise UsageError(
             "no user was named", hint="bulkbind export USER... (- reads ids from stdin)"
         )
-    for user in wanted:
-        if wrong := breaks("user_id", user):
-            raise UsageError(f"user id {user!r}: {wrong}")
+    refuse_no_users(wanted, settings.manifest)
     with ExitStack() as stack:
         ledger = ledger_of(settings)
         known: Known = NothingKnown()

@@ -61,7 +61,7 @@ from bulkbind.manifest import PACKED, ManifestFile, digest
 from bulkbind.manifest.opened import Identity, open_once
 from bulkbind.model import NEEDS_PERSON, RunFacts, RunState, Status
 from bulkbind.model.wording import verb
-from bulkbind.report.summary import leaver_lines
+from bulkbind.report.summary import leaver_lines, without_examples
 from bulkbind.threads import in_thread
 
 if TYPE_CHECKING:
@@ -196,8 +196,12 @@ class InboxFile:
     state: str | None = None
     counts: dict[str, int] = field(default_factory=dict)
     examples: list[Example] = field(default_factory=list)
-    leavers: tuple[str, ...] = ()
-    """What there is to tell of devices that left its manifest and need a person."""
+    leavers: dict[str, int] = field(default_factory=dict)
+    """Devices that left its manifest, by status."""
+    leaver_reasons: tuple[dict[str, Any], ...] = ()
+    """Why some of them are still bound."""
+    leaver_lines: tuple[str, ...] = ()
+    """The same for a person."""
     facts: RunFacts = field(default_factory=RunFacts)
     report: Path | None = None
     moved_to: Path | None = None
@@ -276,6 +280,8 @@ class InboxResult:
                     "counts": item.counts,
                     "changes": item.facts.changes.as_json(),
                     "examples": item.examples,
+                    "leavers": item.leavers,
+                    "leaver_reasons": without_examples(item.leaver_reasons),
                     "report": str(item.report) if item.report else None,
                     "moved_to": shown(item.moved_to) if item.moved_to else None,
                     "problem": item.problem,
@@ -298,7 +304,9 @@ def file_of(path: Path, ended: RunResult, run_id: str) -> InboxFile:
         state=summary.state.value,
         counts=dict(summary.counts),
         examples=summary.examples,
-        leavers=tuple(leaver_lines(summary, MOST_REASONS)),
+        leavers=summary.leavers,
+        leaver_reasons=summary.leaver_reasons,
+        leaver_lines=tuple(leaver_lines(summary, MOST_REASONS)),
         facts=summary.facts,
         report=ended.report.folder,
     )

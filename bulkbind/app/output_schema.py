@@ -157,6 +157,7 @@ WORKER = _object(
 )
 _FACTS: Schema = {
     "requests": _whole("requests sent, of every kind"),
+    "requests_unsure": _whole("besides them, those that lost workers may have sent"),
     "requests_lists": _whole("list calls among them"),
     "requests_throttled": _whole("those answered with 429"),
     "requests_again": _whole("binds sent again as no answer had come in time"),
@@ -231,14 +232,23 @@ def summary() -> Schema:
     return _document("summary", _summary({}))
 
 
+_WHY_NOT = {
+    "status": _text("the devices' status"),
+    "code": _text("the server's code; empty if there is none"),
+    "message": _text("the server's message, or the rule that is broken"),
+    "count": _whole("how many devices"),
+    "detail": _text("what else there is to say of the first"),
+}
+_LEAVER_REASONS = _list(
+    _object("", _WHY_NOT), "with --sync, why devices that left are not unbound, most first"
+)
+
+
 def _summary(more: Schema) -> Schema:
-    reason = {
+    reason = _WHY_NOT | {
         "status": _text("the rows' status"),
-        "code": _text("the server's code; empty if there is none"),
-        "message": _text("the server's message, or the rule that is broken"),
         "count": _whole("how many rows"),
         "example": _text("file and line of the first"),
-        "detail": _text("what else there is to say of the first"),
     }
     fields = {
         "run_id": RUN_ID,
@@ -264,15 +274,7 @@ def _summary(more: Schema) -> Schema:
         **more,
     }
     undo = UNDO | {"description": "how it was undone; absent if it was not"}
-    why = {key: value for key, value in reason.items() if key != "example"}
-    why |= {"status": _text("the devices' status"), "count": _whole("how many devices")}
-    more = {
-        "undo": undo,
-        "leavers": _LEAVERS,
-        "leaver_reasons": _list(
-            _object("", why), "with --sync, why devices that left are not unbound, most first"
-        ),
-    }
+    more = {"undo": undo, "leavers": _LEAVERS, "leaver_reasons": _LEAVER_REASONS}
     return _object("how a run stands", fields, optional=_facts() | more)
 
 
@@ -575,6 +577,8 @@ def inbox() -> Schema:
         "counts": COUNTS,
         "changes": CHANGES,
         "examples": _list(EXAMPLE, "the first rows that need a person"),
+        "leavers": _LEAVERS,
+        "leaver_reasons": _LEAVER_REASONS,
         "report": _text("its report's folder", may_lack=True),
         "moved_to": _text("where it is now; null if it stays", may_lack=True),
         "problem": _text("why it stays; may be empty"),

@@ -49,16 +49,16 @@ from bulkbind.ledger import LeaverReader, Outlook, RunReader, has_met, last_pace
 from bulkbind.manifest import ChosenRows, Manifest, ManifestFile, batches_of, digest
 from bulkbind.manifest.duplicates import Policy, Seen
 from bulkbind.model import Forecast, Plan, PlanWord, RunFacts, RunKind, Status, UnbindKind
-from bulkbind.model.wording import counted, verb
+from bulkbind.model.wording import counted, share, verb
 from bulkbind.redaction import line, lines
 from bulkbind.report.problem_text import MOST_LINES, problem_lines
 from bulkbind.threads import in_thread
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+    from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 
     from bulkbind.ledger import Ledger, View
-    from bulkbind.model import CheckedRow
+    from bulkbind.model import CheckedRow, Leavers
     from bulkbind.settings import Settings
 
 MOST_PROBLEMS = 10
@@ -90,20 +90,13 @@ def read_plan(
         first: A pilot, as in `run`.
     """
     outlook = Outlook(db, run)
-    kind = outlook.kind()
     counts, mark = outlook.counts()
     left_out = outlook.facts().left_out
     if left_out is not None:
         counts[PlanWord.LEFT_OUT] = left_out["rows"]
-    moves = 0 if first else outlook.moves()
-    per_s, source = _rate(db, settings)
     texts, groups = outlook.problems(MOST_PROBLEMS)
-    sent = counts[PlanWord.BIND] + counts[PlanWord.UNBIND]
-    sent = sent if first is None else min(first, sent)
-    binds, unbinds = (sent, 0) if kind is RunKind.BIND else (0, sent)
     refuses = settings.manifest.refuses_invalid and not going_on
     leavers = leavers_of(db, run, settings.manifest, is_agreed=bool(going_on))
-    left = leavers.devices if leavers else 0
     return Plan(
         manifests=manifests,
         counts=counts,
@@ -111,17 +104,7 @@ def read_plan(
         user_count=outlook.user_count(),
         moved=outlook.moved(),
         problems=texts,
-        forecast=Forecast(
-            binds=binds + (counts[PlanWord.MOVED] if moves else 0),
-            lists=outlook.lists(moves=moves > 0)
-            + outlook.lists_to_unbind(first)
-            + (LeaverReader(db, run).users() if left else 0),
-            per_s=per_s,
-            source=source,
-            unbinds=moves + unbinds + left,
-            moves=moves,
-            users=outlook.users_to_bind(first, moves=moves > 0),
-        ),
+        forecast=_forecast(db, run, settings, counts, first=first, leavers=leavers),
         digest=digest,
         mark=mark,
         going_on=going_on,
@@ -131,7 +114,37 @@ def read_plan(
         left_out=left_out,
         replaces=None if going_on else replaced(db, run),
         leavers=leavers,
-        kind=kind,
+        kind=outlook.kind(),
+    )
+
+
+def _forecast(
+    db: View,
+    run: int,
+    settings: Settings,
+    counts: Mapping[str, int],
+    *,
+    first: int | None,
+    leavers: Leavers | None,
+) -> Forecast:
+    """Return what a run would send, and how fast."""
+    outlook = Outlook(db, run)
+    moves = 0 if first else outlook.moves()
+    sent = counts[PlanWord.BIND] + counts[PlanWord.UNBIND]
+    sent = sent if first is None else min(first, sent)
+    binds, unbinds = (sent, 0) if outlook.kind() is RunKind.BIND else (0, sent)
+    left = leavers.devices if leavers else 0
+    per_s, source = _rate(db, settings)
+    return Forecast(
+        binds=binds + (counts[PlanWord.MOVED] if moves else 0),
+        lists=outlook.lists(moves=moves > 0)
+        + outlook.lists_to_unbind(first)
+        + (LeaverReader(db, run).users() if left else 0),
+        per_s=per_s,
+        source=source,
+        unbinds=moves + unbinds + left,
+        moves=moves,
+        users=outlook.users_to_bind(first, moves=moves > 0),
     )
 
 
@@ -567,13 +580,12 @@ class Staging:
         invalid = counts.get(Status.INVALID, 0)
         if invalid and self._session.settings.manifest.on_invalid == "abort":
             _, groups = await self._ledger.read(lambda db: Outlook(db, number).problems(0))
-            of_all = f"{invalid:,} of {counted(sum(counts.values()), 'rows')}"
-            breaks = verb(invalid, "breaks", "break")
+            broken = share(invalid, sum(counts.values()), "rows", "breaks", "break")
             shown = problem_lines(tuple(groups), MOST_LINES - LINES_AROUND)
             kind = await self._ledger.kind_of(number)
             name = "run" if kind is RunKind.BIND else "unbind"
             raise InvalidRowsError(
-                lines([f"{of_all} {breaks} a rule, so nothing was sent:", *shown]),
+                lines([f"{broken} a rule, so nothing was sent:", *shown]),
                 hint="`bulkbind validate MANIFEST --all` lists every one; "
                 f"`bulkbind {name} MANIFEST --on-invalid skip` sends the rest",
             )

@@ -13,7 +13,7 @@ from bulkbind.errors import InvalidRowsError, ManifestError, TooManyUnbindsError
 from bulkbind.ledger import LeaverReader
 from bulkbind.manifest import ends_within_line
 from bulkbind.model import PENDING, Leavers, Status
-from bulkbind.model.wording import counted, verb
+from bulkbind.model.wording import counted, share, verb
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -109,9 +109,9 @@ def refuse_unsure(manifests: Sequence[Manifest], files: Sequence[ManifestFile], 
 def refuse_broken(counts: Mapping[Status, int]) -> None:
     """Check that every row is sure. *counts*: rows by status. Raises: InvalidRowsError."""
     if invalid := counts.get(Status.INVALID, 0):
-        of_all = f"{invalid:,} of {counted(sum(counts.values()), 'rows')}"
+        broken = share(invalid, sum(counts.values()), "rows", "breaks", "break")
         raise InvalidRowsError(
-            f"{of_all} {verb(invalid, 'breaks', 'break')} a rule, so nothing was sent: with --sync "
+            f"{broken} a rule, so nothing was sent: with --sync "
             "each row must tell which device it is, and whose",
             hint="`bulkbind validate MANIFEST --all` lists every one; without --sync, "
             "--on-invalid skip sends the rest",

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bulkbind.app.agreement import refuse_another_number
 from bulkbind.app.run import new_session
 from bulkbind.app.session.eta import Gauge
 from bulkbind.app.session.leaving import settle_doubt
@@ -26,11 +27,10 @@ from bulkbind.app.session.session import (
 )
 from bulkbind.app.unbind import bind_again
 from bulkbind.engine import Parts, Unbinder, draining
-from bulkbind.errors import ExitCode, UsageError
+from bulkbind.errors import ExitCode
 from bulkbind.ledger import RunReader, UndoReader, find_run, ledger_of, reading, unbound_by
 from bulkbind.logs import bound, logger
 from bulkbind.model import CAN_RESUME, RunKind, RunState, UnbindKind, UndoPlan, UndoSummary
-from bulkbind.model.wording import counted, verb
 from bulkbind.report.measures import moment
 from bulkbind.report.undo_report import MAY_COST, write_undo
 
@@ -44,7 +44,6 @@ if TYPE_CHECKING:
     from bulkbind.pacing import Pacer
     from bulkbind.settings import Settings
 
-ALL_ROWS = 2**62
 _NOTHING = "it unbound nothing either: there is nothing to undo"
 
 
@@ -137,14 +136,9 @@ async def _confirmed(
     found = UndoPlan(run_id, to_unbind, in_doubt, moved, gone)
     if found.devices and devices is None and not session.listener.confirm_undo(found):
         return False
-    if found.devices and devices not in (None, found.devices):
-        meant = counted(devices or 0, "devices")
-        raise UsageError(
-            f"{meant} {verb(devices or 0, 'is', 'are')} meant to be unbound, but run {run_id} has "
-            f"{found.devices:,}",
-            hint=f"nothing was unbound; `bulkbind report {run_id}` shows what the run bound",
-        )
     if found.devices and devices is not None:
+        shows = f"`bulkbind report {run_id}` shows what the run bound"
+        refuse_another_number(devices, found.devices, f"run {run_id}", shows)
         session.listener.notice(MAY_COST)  # who is asked has read it above the question
     await ledger.unbindings.begin_undo(run, holder(session.clock))
     return True
@@ -215,7 +209,8 @@ class _Undoing:
         )
         try:
             with progress.shown(gauge):
-                await unbinder.run(self._run, UnbindKind.UNDO, ALL_ROWS)
+                last = await self._ledger.unbindings.last_of(self._run, None)
+                await unbinder.run(self._run, UnbindKind.UNDO, last)
         finally:
             self.lists += unbinder.lists
 

@@ -12,16 +12,19 @@ import shlex
 import shutil
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
-from bulkbind.redaction import Lines, line
+from bulkbind.redaction import HIDDEN, Lines, line
 from bulkbind.settings import SETTINGS, Group, shipped_names
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
+
+    from bulkbind.model import RunSummary
+    from bulkbind.settings import Setting, Settings
 
 NAME = "bulkbind"
 MANIFEST = "MANIFEST"
@@ -97,6 +100,31 @@ def command(
         if option.envvar in known and flag not in skipped:
             given += _flagged(context, flag, option, is_absolute=is_absolute)
     return typed(*given)
+
+
+def resume_of(summary: RunSummary, settings: Settings) -> str:
+    """Return the command that goes on with a run as that was told to go, where less is told.
+
+    *settings*: those of this place.
+    """
+    words, here = ["resume", summary.run_id], settings.public()
+    target = _command("resume")
+    assert target is not None
+    known = {str(param.name) for param in target.params}
+    for setting in SETTINGS.values():
+        if setting.name in _CARRIED & known and setting.name in here:
+            was = summary.settings.get(setting.name)
+            words += _as_typed(setting, was) if was != here[setting.name] else ()
+    return command(words)
+
+
+def _as_typed(setting: Setting, value: Any) -> Iterator[str]:  # noqa: ANN401  # of any setting
+    """Yield the option that sets a value as `Settings.public` has it; nothing if none can."""
+    each = [f"{k}={v}" for k, v in value.items()] if isinstance(value, dict) else value
+    for one in each if isinstance(each, list) else [each]:
+        if one and HIDDEN not in str(one):
+            yield setting.flag
+            yield from [] if one is True else [str(one).removesuffix(".0")]
 
 
 FOUND_HERE = "bulkbind.found-settings"

@@ -307,6 +307,10 @@ def loaded_from(given: dict[str, Any]) -> Loaded:
     for key, setting in SETTINGS.items():
         if setting.flag:
             value = given.get(setting.name)
+            if value == "":  # as of a shell's variable that is not set
+                raise UsageError(
+                    f"{setting.flag} is empty", hint=f"give it a value, or leave {setting.flag} out"
+                )
             origin = _origin(setting.name) if value else ""
         else:
             value = os.environ.get(setting.variable)
@@ -319,6 +323,13 @@ def loaded_from(given: dict[str, Any]) -> Loaded:
         found = _found(context)
         file = found if isinstance(found, ConfigFile) else None
     return load(file, values, origins, formats=FORMATS)
+
+
+def typed_of(group: Group) -> list[Setting]:
+    """Return the settings of a group whose options stand in the command line itself."""
+    source = click.get_current_context().get_parameter_source
+    typed = click.core.ParameterSource.COMMANDLINE
+    return [s for s in SETTINGS.values() if s.group is group and source(s.name) is typed]
 
 
 def consent_from(

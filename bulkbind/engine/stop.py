@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from bulkbind.errors import BulkbindError, ExitCode
 from bulkbind.logs import logger
 from bulkbind.model import Status
-from bulkbind.model.wording import counted, verb
+from bulkbind.model.wording import share
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterable, Iterator, Sequence
@@ -63,6 +63,15 @@ class StopSignal:
         logger().info("run.stopping", reason=reason.text)
         self._event.set()
         for task in self._waiting - self._cut:
+            if task is asyncio.current_task():
+                # It waits for nothing now: cancelled at once, it would be so wherever it waits
+                # next, though that may be behind the block.
+                asyncio.get_running_loop().call_soon(self._cut_short, task)
+            else:
+                self._cut_short(task)
+
+    def _cut_short(self, task: asyncio.Task[object]) -> None:
+        if task in self._waiting:
             self._cut.add(task)
             task.cancel()
 
@@ -228,9 +237,8 @@ class Breaker:
         if self._limit is not None and self._failed >= self._most(self._limit):
             self._stop.set(
                 StopReason(
-                    f"{self._failed:,} of {counted(self._ended, 'devices')} "
-                    f"{verb(self._failed, 'has', 'have')} failed, which is as many "
-                    f"as --max-failures {self._limit} allows",
+                    share(self._failed, self._ended, "devices", "has", "have")
+                    + f" failed, which is as many as --max-failures {self._limit} allows",
                     hint="failed.csv tells why; what has not been sent stays pending",
                 )
             )

@@ -9,7 +9,9 @@ answer is sent again. What proves how a binding ended is decided in `engine.proo
 from __future__ import annotations
 
 import asyncio
-from itertools import count
+from contextlib import suppress
+from functools import partial
+from itertools import chain, count
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol, TypeVar, assert_never
 
@@ -47,7 +49,15 @@ from bulkbind.model import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+    from collections.abc import (
+        Awaitable,
+        Callable,
+        Collection,
+        Iterable,
+        Iterator,
+        Mapping,
+        Sequence,
+    )
 
     from bulkbind.engine.ports import Parts
     from bulkbind.engine.proof import Look
@@ -57,8 +67,10 @@ if TYPE_CHECKING:
 LOCKED_S = 660.0
 """How long a device under a backup lock is tried again. Source: koodrive-api.md, 10 minutes."""
 CHUNK = 64
-"""Bindings of a user claimed at once, so that few are in question after a crash."""
+"""Bindings claimed at once, so that few are in question after a crash."""
+GROUPS_AT_ONCE = 8
 USERS_AT_ONCE = 16
+"""Groups of users, and users by themselves, that are served at the same time."""
 _REPLACED = "still bound; another run took its run's place before it was unbound"
 T = TypeVar("T")
 _NOTHING: Mapping[str, str] = MappingProxyType({})
@@ -67,11 +79,13 @@ _NOTHING: Mapping[str, str] = MappingProxyType({})
 class UnbindingLedger(Protocol):
     """Source and sink of unbindings. Coroutines return once their change is durable."""
 
-    async def users(self, run: int, kind: UnbindKind, last: int) -> list[str]:
-        """Return the users with something to unbind in rows up to *last*."""
+    async def users(self, run: int, kind: UnbindKind, last: int) -> dict[str, int]:
+        """Return how much there is to unbind in rows up to *last*, by user."""
 
-    async def open_of(self, run: int, kind: UnbindKind, user_id: str, last: int) -> list[Unbinding]:
-        """Return what to unbind from a user in rows up to *last*."""
+    async def open_of(
+        self, run: int, kind: UnbindKind, user_ids: Sequence[str], last: int
+    ) -> list[Unbinding]:
+        """Return what to unbind from users in rows up to *last*."""
 
     async def known(self, user_id: str) -> dict[str, str]:
         """Return the device ids of a user's known bindings, by machine code."""
@@ -87,8 +101,11 @@ class UnbindingLedger(Protocol):
     async def release(self, items: Sequence[Unbinding]) -> None:
         """Record that no request was sent that may have been carried out."""
 
-    async def settle(self, items: Sequence[Unbinding]) -> None:
-        """Record how unbindings ended."""
+    def settle(self, items: Sequence[Unbinding], then: Callable[[], None]) -> None:
+        """Submit how unbindings ended; *then* is called once that is durable."""
+
+    async def flushed(self) -> None:
+        """Return once every submitted end is durable."""
 
     async def left_in_doubt(self, run: int) -> dict[str, list[Unbinding]]:
         """Return what other runs may have unbound, which were cut off and replaced, by user."""
@@ -120,8 +137,8 @@ class Unbinder:
         self._on_settled = on_settled
         self._lists = Lists(parts.api, parts.stop, retries, send)
         self._is_proven = False
-        self._locked: dict[str, list[Unbinding]] = {}
-        """What is under a backup lock, by user, to be tried again."""
+        self._locked: list[Unbinding] = []
+        """What is under a backup lock, to be tried again."""
         self._locked_since: dict[str, float] = {}
         """Since when, by device id."""
         self._log = logger()
@@ -132,40 +149,42 @@ class Unbinder:
         return self._lists.calls
 
     async def run(self, run: int, kind: UnbindKind, last: int) -> None:
-        """Unbind all that rows up to *last* require, or until the run stops."""
+        """Unbind all that rows up to *last* require, or until the run stops; durable on return."""
         lacking: list[tuple[str, Look]] = []
 
-        async def first_look(user_id: str) -> None:
-            items = await self._unbindings.open_of(run, kind, user_id, last)
-            look = await self._look(user_id, items)
-            if isinstance(look, str):
-                await self._settle([_ended(item, UnbindStatus.FAILED, look) for item in items])
-            elif all(look.shows(item.machine_code, item.device_id) for item in items):
-                await self._unbind_user(user_id, items)
-            else:
-                lacking.append((user_id, look))
+        async def first_look(user_ids: Sequence[str]) -> None:
+            users = _by_user(await self._unbindings.open_of(run, kind, user_ids, last))
+            looks = await _all(self._look(*user) for user in users.items())
+            shown: list[Unbinding] = []
+            for (user_id, items), look in zip(users.items(), looks, strict=True):
+                if isinstance(look, str):
+                    self._settle([_ended(item, UnbindStatus.FAILED, look) for item in items])
+                elif all(look.shows(item.machine_code, item.device_id) for item in items):
+                    shown += items
+                else:
+                    lacking.append((user_id, look))
+            await self._unbind(shown)
 
         async def second_look(user: tuple[str, Look]) -> None:
             user_id, first = user
-            items = await self._unbindings.open_of(run, kind, user_id, last)
-            await self._unbind_user(user_id, await self._still_bound(user_id, items, first))
+            items = await self._unbindings.open_of(run, kind, [user_id], last)
+            await self._unbind(await self._still_bound(user_id, items, first))
 
-        try:
+        with suppress(DrainedError):
             users = await self._unbindings.users(run, kind, last)
-            await self.for_each_user(first_look, users)
+            groups = _grouped(users, is_first_alone=not self._is_proven)
+            await self._for_each(first_look, groups, GROUPS_AT_ONCE)
             # Last, so that no user waits for one whose list must be read again.
             await self.for_each_user(second_look, lacking)
             await self._wait_for_locks()
-        except DrainedError:
-            return
+        await self._unbindings.flushed()
 
     async def find_out(self, run: int) -> None:
         """Look up what runs other than *run* may have unbound that were cut off; send nothing."""
-        try:
+        with suppress(DrainedError):
             left = await self._unbindings.left_in_doubt(run)
             await self.for_each_user(self._find_out, left.items())
-        except DrainedError:
-            return
+        await self._unbindings.flushed()
 
     async def _find_out(self, user: tuple[str, list[Unbinding]]) -> None:
         user_id, items = user
@@ -173,7 +192,7 @@ class Unbinder:
         if isinstance(looks, str):
             return  # it stays in doubt
         there = [item for item in left if looks[-1].shows(item.machine_code, item.device_id)]
-        await self._settle([_ended(item, UnbindStatus.FAILED, _REPLACED) for item in there])
+        self._settle([_ended(item, UnbindStatus.FAILED, _REPLACED) for item in there])
 
     async def _wait_for_locks(self) -> None:
         """Try what is under a backup lock again, until it is unbound or has been for too long."""
@@ -182,8 +201,8 @@ class Unbinder:
                 return
             wait_s = self._retries.wait_s(Again(backoff=True, retry_after_s=1.0), rounds)
             await self._wait(TimeUse.SETTLING, wait_s)
-            locked, self._locked = self._locked, {}
-            await self.for_each_user(lambda user: self._unbind_user(*user), locked.items())
+            locked, self._locked = self._locked, []
+            await self.for_each_user(self._unbind, _by_user(locked).values())
 
     def _is_put_off(self, item: Unbinding) -> bool:
         """Return whether a device is under a backup lock, and not for too long."""
@@ -200,22 +219,27 @@ class Unbinder:
 
         Raises: DrainedError when the run stops.
         """
-        left = iter(users)
-        # The first user alone proves endpoint, TLS and credentials.
-        if not self._is_proven and (user := next(left, None)) is not None:
-            await serve(user)
+        await self._for_each(serve, users, USERS_AT_ONCE)
+
+    async def _for_each(
+        self, serve: Callable[[T], Awaitable[None]], served: Iterable[T], at_once: int
+    ) -> None:
+        left = iter(served)
+        # The first one alone proves endpoint, TLS and credentials.
+        if not self._is_proven and (first := next(left, None)) is not None:
+            await serve(first)
 
         async def worker() -> None:
-            for user in left:
+            for each in left:
                 try:
-                    await serve(user)
+                    await serve(each)
                 except DrainedError:
                     return
                 if self._stop.is_set:
                     return
 
         async with asyncio.TaskGroup() as tasks:
-            for number in range(USERS_AT_ONCE):
+            for number in range(at_once):
                 tasks.create_task(worker(), name=f"unbind {number}")
         if self._stop.is_set:
             raise DrainedError
@@ -233,18 +257,17 @@ class Unbinder:
                 _ended(item, UnbindStatus.FAILED, second)
             elif end := proof.unsent(item, (first, second)):
                 _ended(item, *end)
-        return await self._settle_ended(items)
+        return self._settle_ended(items)
 
-    async def _unbind_user(self, user_id: str, items: list[Unbinding]) -> None:
+    async def _unbind(self, items: list[Unbinding]) -> None:
         """Unbind; where no answer says how an unbinding ended, the lists decide."""
         while items:
             left: list[Unbinding] = []
             for start in range(0, len(items), CHUNK):
-                left += await self._unbind_chunk(items[start : start + CHUNK])
-            if locked := [item for item in left if self._is_put_off(item)]:
-                self._locked[user_id] = self._locked.get(user_id, []) + locked
-                left = [item for item in left if item not in locked]
-            items = await self._look_up(user_id, left)
+                for item in await self._unbind_chunk(items[start : start + CHUNK]):
+                    (self._locked if self._is_put_off(item) else left).append(item)
+            again = await _all(self._look_up(*user) for user in _by_user(left).items())
+            items = list(chain.from_iterable(again))
 
     async def settled_since(self, look: Look) -> None:
         """Wait until the settling time has passed since another list."""
@@ -273,7 +296,9 @@ class Unbinder:
             raise DrainedError
         if listing.records is None:
             return f"the user's list cannot be read: {listing.attempt.message}", known
-        stranger = await self._unbindings.stranger(user_id, listing.records, known)
+        stranger = None
+        if not listing.records.keys() <= known.keys():
+            stranger = await self._unbindings.stranger(user_id, listing.records, known)
         return proof.look(listing, {**known, **wanted}, codes, stranger, at=asked_at), known
 
     async def _read(self, user_id: str) -> Listing:
@@ -304,11 +329,11 @@ class Unbinder:
                 pass
 
     async def _unbind_chunk(self, items: Sequence[Unbinding]) -> list[Unbinding]:
-        """Send for a chunk of a user's bindings; return those that only the list can settle."""
+        """Send for a chunk of bindings; return those that only the list can settle."""
         await self._unbindings.claim(items)
         ended = await asyncio.gather(*(self._send(item) for item in items), return_exceptions=True)
         faults = [end for end in ended if isinstance(end, BaseException)]
-        await self._settle([item for item, end in zip(items, ended, strict=True) if end is True])
+        self._settle([item for item, end in zip(items, ended, strict=True) if end is True])
         left = [item for item in items if item.status is UnbindStatus.STAGED]
         drained = any(isinstance(fault, DrainedError) for fault in faults) or self._stop.is_set
         if drained or not faults:
@@ -324,12 +349,12 @@ class Unbinder:
         """Settle by lists what no answer settled; return what to send again."""
         items, looks = await self._settle_by_lists(user_id, items)
         if isinstance(looks, str):
-            await self._settle([_ended(item, UnbindStatus.FAILED, looks) for item in items])
+            self._settle([_ended(item, UnbindStatus.FAILED, looks) for item in items])
             return []
         for item in items:
             if not self._may_resend(item, looks[-1]):
                 _ended(item, *proof.unproven(item, looks))
-        return await self._settle_ended(items)
+        return self._settle_ended(items)
 
     async def _settle_by_lists(
         self, user_id: str, items: list[Unbinding]
@@ -340,6 +365,7 @@ class Unbinder:
         while items and len(looks) < proof.READS:
             if looks:
                 await self.settled_since(looks[-1])
+            await self._unbindings.flushed()  # else what is gone would be known, and be missed
             look = await self._look(user_id, items)
             if isinstance(look, str):
                 return items, look
@@ -347,7 +373,7 @@ class Unbinder:
             for item in items:
                 if end := proof.by_lists(item, looks, codes):
                     _ended(item, *end)
-            items = await self._settle_ended(items)
+            items = self._settle_ended(items)
         return items, looks
 
     def _may_resend(self, item: Unbinding, last: Look) -> bool:
@@ -399,15 +425,16 @@ class Unbinder:
             case _ as never:
                 assert_never(never)
 
-    async def _settle_ended(self, items: list[Unbinding]) -> list[Unbinding]:
+    def _settle_ended(self, items: list[Unbinding]) -> list[Unbinding]:
         """Settle the items that have ended; return the others."""
-        await self._settle([item for item in items if item.status is not UnbindStatus.STAGED])
+        self._settle([item for item in items if item.status is not UnbindStatus.STAGED])
         return [item for item in items if item.status is UnbindStatus.STAGED]
 
-    async def _settle(self, items: list[Unbinding]) -> None:
-        if not items:
-            return
-        await self._unbindings.settle(items)
+    def _settle(self, items: list[Unbinding]) -> None:
+        if items:
+            self._unbindings.settle(items, partial(self._settled, items))
+
+    def _settled(self, items: list[Unbinding]) -> None:
         for item in items:
             self._log.debug(
                 "device.unbound",
@@ -417,6 +444,41 @@ class Unbinder:
                 attempts=item.attempts,
             )
         self._on_settled(items)
+
+
+def _by_user(items: Iterable[Unbinding]) -> dict[str, list[Unbinding]]:
+    users: dict[str, list[Unbinding]] = {}
+    for item in items:
+        users.setdefault(item.user_id, []).append(item)
+    return users
+
+
+def _grouped(users: Mapping[str, int], *, is_first_alone: bool) -> Iterator[list[str]]:
+    """Yield users in groups that have up to `CHUNK` bindings together, or one user each.
+
+    *users*: how many each has.
+    """
+    group: list[str] = []
+    size = 0
+    for user_id, many in users.items():
+        if group and (is_first_alone or size + many > CHUNK):
+            yield group
+            group, size, is_first_alone = [], 0, False
+        group.append(user_id)
+        size += many
+    if group:
+        yield group
+
+
+async def _all(works: Iterable[Awaitable[T]]) -> list[T]:
+    """Return what all of them return. Raises: the first one's error, once all have ended."""
+    ended = await asyncio.gather(*works, return_exceptions=True)
+    found: list[T] = []
+    for end in ended:
+        if isinstance(end, BaseException):
+            raise end
+        found.append(end)
+    return found
 
 
 def _set_up_is_wrong(attempt: Attempt) -> StopReason:

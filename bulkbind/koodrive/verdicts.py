@@ -118,10 +118,13 @@ _Time = Annotated[str, msgspec.Meta(max_length=LONGEST_TIME)]
 _Words = Annotated[str, msgspec.Meta(max_length=LONGEST_MESSAGE)]
 
 
-class _Data(msgspec.Struct, gc=False):
+class _Names(msgspec.Struct, gc=False):
     deviceId: _Id  # noqa: N815  # the answer's own names
-    createTime: _Time  # noqa: N815  # as above
     machineCode: str | None = None  # noqa: N815  # as above
+
+
+class _Data(_Names, gc=False, kw_only=True):
+    createTime: _Time  # noqa: N815  # as above
 
 
 class _Success(msgspec.Struct, gc=False):
@@ -196,6 +199,11 @@ def classify_unbind(
     nothing, as without a body: then only the next list shows whether it was about this device. A
     code that means "already bound" makes no sense here: it is a refusal.
     """
+    plain = _plainly_unbound(answer, device_id, machine_code)
+    return plain or _unbound(answer, codes, device_id, machine_code)
+
+
+def _unbound(answer: Answer, codes: Codes, device_id: str, machine_code: str) -> Attempt:
     if answer.status == NO_CONTENT or (200 <= answer.status < 300 and not answer.body.strip()):
         return Attempt(Accepted("", ""), "0", "no content")
     body = body_of(answer)
@@ -220,6 +228,29 @@ def classify_unbind(
         words = f"the answer names another device: {others[0][:64]!r}"
         return Attempt(NoAnswer(names_another=True, was_read=True), "0", words)
     return Attempt(Accepted(device_id if any(named) else "", ""), "0", message)
+
+
+class _Unbound(msgspec.Struct, gc=False):
+    code: Literal[0]
+    msg: _Words
+    data: _Names
+
+
+_UNBOUND = msgspec.json.Decoder(_Unbound)
+
+
+def _plainly_unbound(answer: Answer, device_id: str, machine_code: str) -> Attempt | None:
+    """Return the attempt for a success that names just this device; else None."""
+    if answer.status != HTTPStatus.OK or not answer.whole:
+        return None
+    try:
+        body = _UNBOUND.decode(answer.body)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return None
+    is_named = body.data.deviceId == device_id and body.data.machineCode in (None, machine_code)
+    if not is_named or not body.msg.isalnum():
+        return None
+    return Attempt(Accepted(device_id, ""), "0", body.msg)
 
 
 def _says_locked(status: int, code: str, codes: Codes) -> bool:

@@ -208,12 +208,13 @@ def record_of(data: object) -> Record | None:
     number = data.get("deviceId")
     if isinstance(number, bool) or not isinstance(number, str | int) or number == "":
         return None
-    if _value(str(number)) != _storable(str(number)):
+    device_id = _storable(str(number))
+    if redacted(device_id, shortest=BLOCK) != device_id:
         return None
     code, created = data.get(CODE.api), data.get("createTime")
     return Record(
         machine_code=_value(code) if isinstance(code, str) else "",
-        device_id=_storable(str(number))[:LONGEST_ID],
+        device_id=device_id[:LONGEST_ID],
         create_time=_value(created)[:LONGEST_TIME] if isinstance(created, str) else "",
         optional=tuple([_text(data.get(field.api)) for field in OPTIONAL_FIELDS]),
     )

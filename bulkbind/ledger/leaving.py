@@ -19,6 +19,7 @@ from bulkbind.ledger.store import (
     get_facts,
     optional_of,
     span,
+    sql_list,
     stored_id,
     stored_time,
 )
@@ -103,10 +104,15 @@ def mark_staged(db: sqlite3.Connection, run: int) -> None:
     mark(db, {"first": first, "last": last}, takes_any=takes_any)
 
 
+_KINDS = sql_list((UnbindKind.LEAVE, UnbindKind.MOVE))
+"""What the run itself unbinds; an undo of it is begun again by hand."""
+
+
 def withdraw(db: sqlite3.Connection, run: int) -> None:
     """Forget what a run was to unbind and has not sent for; the rest stays to be looked up."""
     db.execute(
-        "DELETE FROM unbindings WHERE row BETWEEN ? AND ? AND kind = 'leave' AND status = 'staged'",
+        f"DELETE FROM unbindings WHERE row BETWEEN ? AND ? AND kind IN {_KINDS} "  # noqa: S608  # constants
+        "AND status = 'staged'",
         span(run),
     )
 
@@ -258,21 +264,22 @@ def left_in_doubt(db: sqlite3.Connection, run: int) -> dict[str, list[Unbinding]
     """Return what other runs may have unbound, which were cut off and replaced, by user."""
     first, last = span(run)
     found = db.execute(
-        "SELECT row, user_id, machine_code, device_id FROM unbindings INDEXED BY unbindings_open "  # noqa: S608  # constants
-        f"WHERE {UNBIND_OPEN} AND status = 'claimed' AND kind = 'leave' "
+        "SELECT row, kind, user_id, machine_code, device_id "  # noqa: S608  # constants
+        "FROM unbindings INDEXED BY unbindings_open "
+        f"WHERE {UNBIND_OPEN} AND status = 'claimed' AND kind IN {_KINDS} "
         "AND row NOT BETWEEN ? AND ? ORDER BY user_id, row",
         (first, last),
     )
     users: dict[str, list[Unbinding]] = {}
-    for row, user, code, device in found:
-        item = Unbinding(row, UnbindKind.LEAVE, user, code, device, was_sent=True)
+    for row, kind, user, code, device in found:
+        item = Unbinding(row, UnbindKind(kind), user, code, device, was_sent=True)
         users.setdefault(user, []).append(item)
     return users
 
 
 IS_OPEN = f"""
 EXISTS (SELECT 1 FROM unbindings INDEXED BY unbindings_open
-         WHERE {UNBIND_OPEN} AND kind = 'leave' AND status = 'claimed')
+         WHERE {UNBIND_OPEN} AND kind IN {_KINDS} AND status = 'claimed')
 """  # noqa: S608  # constants
 """Whether any run may have unbound what no list has shown to be gone."""
 _NOW = f"(julianday('now') - 2440587.5) * {DAY_S}"
@@ -284,7 +291,7 @@ UPDATE rows SET status = 'in_doubt', silent_at = {_NOW}, misses = 0, missed_at =
           JOIN devices d ON d.user = u.user AND d.machine_code = x.machine_code
           JOIN stored_rows r ON r.device = d.device
           JOIN runs n ON n.run = x.row >> {RUN_SHIFT}
-         WHERE x.{UNBIND_OPEN} AND x.status = 'claimed' AND x.kind = 'leave' AND {_STAGED}) x
+         WHERE x.{UNBIND_OPEN} AND x.status = 'claimed' AND x.kind IN {_KINDS} AND {_STAGED}) x
  WHERE rows.id = x.id
 """  # noqa: S608  # constants
 

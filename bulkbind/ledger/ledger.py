@@ -21,7 +21,7 @@ from bulkbind.ledger import (
 from bulkbind.ledger.lock import LedgerLock
 from bulkbind.ledger.store import get_meta, put_meta, reading, span
 from bulkbind.ledger.writer import Verbs, Writer, timed_verb, verb
-from bulkbind.model import Claim, Ended, Outcome, TimeUse
+from bulkbind.model import Claim, Ended, Outcome, TimeUse, Unbinding
 from bulkbind.threads import in_thread
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ BATCH_S = 0.025
 """How long outcomes are collected into one commit; smaller commits would cost a third of the time
 that sending takes."""
 _SETTLE = timed_verb(transitions.settle)
+_SETTLE_UNBINDINGS = timed_verb(unbinding.settle)
 
 T = TypeVar("T")
 Listener = Callable[[Sequence[Ended]], None]
@@ -96,7 +97,7 @@ class Ledger(Verbs):
         writer = Writer(self._path, endpoint, clock)
         self._batching = Batching(writer, batch_s, self._report)
         super().__init__(writer, self._batching.flushed)
-        self.unbindings = Unbindings(writer, self._batching.flushed)
+        self.unbindings = Unbindings(writer, self._batching)
         self.on_settled: Listener = lambda _settled: None
         """Called with outcomes once they are durable."""
         self.on_doubted: Callable[[Sequence[Status]], None] = lambda _before: None
@@ -190,12 +191,27 @@ class Unbindings(Verbs):
     open_of = verb(unbinding.open_of)
     claim = verb(unbinding.claim)
     release = verb(unbinding.release)
-    settle = timed_verb(unbinding.settle)
     mark_staged = verb(leaving.mark_staged)
     last_of = verb(leaving.last_of)
     unlisted = verb(leaving.unlisted)
     take = timed_verb(leaving.take)
     left_in_doubt = verb(leaving.left_in_doubt)
+
+    def __init__(self, writer: Writer, batching: Batching) -> None:
+        super().__init__(writer, batching.flushed)
+        self._batching = batching
+
+    def settle(self, items: Sequence[Unbinding], then: Callable[[], None]) -> None:
+        """Submit how unbindings ended; they are written with the next batch, then *then* is called.
+
+        The next awaited call raises a failure to write.
+        """
+        self._batching.settle_unbindings(items, then)
+
+    async def flushed(self) -> None:
+        """Return once every submitted end is durable. Raises: LedgerError."""
+        with self.time.waiting(TimeUse.LEDGER):
+            await self._batching.flushed()
 
 
 class Batching:
@@ -208,6 +224,9 @@ class Batching:
         self._on_settled = on_settled
         self._ended: list[Ended] = []
         self._attempts: list[tuple[int, Attempt]] = []
+        self._unbindings: list[Unbinding] = []
+        self._then: list[Callable[[], None]] = []
+        """What to call once those are durable."""
         self._flush: asyncio.Task[None] | None = None
         self._write_now = asyncio.Event()
 
@@ -218,6 +237,12 @@ class Batching:
     def settle_all(self, ended: Iterable[Ended]) -> None:
         """Add outcomes."""
         self._ended.extend(ended)
+        self._flush_soon()
+
+    def settle_unbindings(self, items: Sequence[Unbinding], then: Callable[[], None]) -> None:
+        """Add how unbindings ended; *then* is called once that is durable."""
+        self._unbindings += items
+        self._then.append(then)
         self._flush_soon()
 
     def record(self, row: int, attempt: Attempt) -> None:
@@ -249,16 +274,23 @@ class Batching:
 
     async def _write_all(self) -> None:
         """Write group by group until nothing is left, including what is added meanwhile."""
-        while self._ended or self._attempts:
+        while self._ended or self._attempts or self._unbindings:
             if self._batch_s and not self._write_now.is_set():
                 timer = asyncio.get_running_loop().call_later(self._batch_s, self._write_now.set)
                 await self._write_now.wait()
                 timer.cancel()
             self._write_now.clear()
             ended, self._ended = self._ended, []
-            await self._writer.submit(_SETTLE, ended, self.take_attempts())
+            unbindings, self._unbindings = self._unbindings, []
+            then, self._then = self._then, []
+            settled = self._writer.submit(_SETTLE, ended, self.take_attempts())
+            if unbindings:
+                await self._writer.submit(_SETTLE_UNBINDINGS, unbindings)
+            await settled
             if ended:
                 self._on_settled(ended)
+            for call in then:
+                call()
 
 
 def _retrieve(task: asyncio.Task[None]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from itertools import groupby
+from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
@@ -22,6 +22,7 @@ from bulkbind.ledger.store import (
     int_of,
     of_status,
     optional_of,
+    parts,
     span,
     sql_list,
 )
@@ -191,15 +192,14 @@ class Outlook(OfUsers, KnownReader):
         total = hashlib.sha256(str(self.moves()).encode())
         for leaver in LeaverReader(self._db, self._run).mark():
             total.update(repr(leaver).encode())
-        words = self._db.execute(
-            f"SELECT {self._word()} FROM stored_rows r WHERE r.id BETWEEN ? AND ? ORDER BY r.id",  # noqa: S608  # constants
-            span(self._run),
-        )
-        while some := words.fetchmany(LOOKED_AT):
-            for (word,), same in groupby(some):
-                count = sum(1 for _ in same)
+        words = f"SELECT {self._word()} AS word FROM stored_rows r WHERE r.id BETWEEN ? AND ?"  # noqa: S608  # constants
+        together = f"SELECT group_concat(word, ' ') FROM ({words} ORDER BY r.id)"  # noqa: S608  # constants
+        for part in parts(self._db, self._run, LOOKED_AT):
+            (text,) = self._db.execute(together, part).fetchone()
+            some = (text or "").split()
+            total.update("".join(some).encode())
+            for word, count in Counter(some).items():
                 counts[word] += count
-                total.update(word.encode() * count)
         return counts, total.hexdigest()
 
     def user_count(self) -> int:

@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Generator, Iterable, Iterator, Sequence
 
-    from bulkbind.ledger.lines import Line
+    from bulkbind.ledger.lines import Part
     from bulkbind.model import LeaverRow
 
 _UNDO_SHOWN = f"CASE WHEN u.status IN {sql_list(UNBIND_PENDING)} THEN '{PENDING}' ELSE u.status END"
@@ -228,17 +228,15 @@ class RunReader(OfRun):
             values[4:last] = [tuple(values[4:last])]
             yield ResultRow(*[*values, tuple(broken), cells, changed])
 
-    def lines(self) -> Generator[Line]:
+    def lines(self) -> Generator[Part]:
         """Yield all rows in manifest order as `results.csv` shows them, unless it quotes or guards.
 
-        A row's id, the index of its source, and the values of the other columns, joined by commas.
+        Their lines are empty where `cells` must be asked for them.
         """
-        others = self._cells(f"IN ({lines.UNUSUAL})", span(self._run))
-        unusual = ((row, source, ",".join(map(str, cells))) for row, source, *cells, _ in others)
-        return lines.lines(self._db, self._run, unusual)
+        return lines.lines(self._db, self._run, self._names())
 
     def cells(self, first: int, last: int) -> Iterator[tuple[Any, ...]]:
-        """Yield the rows between two of `lines`, inclusive: the same values, each for itself.
+        """Yield the rows between two ids, inclusive: id, source and values, each for itself.
 
         At the end the fields that break a rule, divided by blanks.
         """
@@ -418,12 +416,14 @@ def places_of(db: sqlite3.Connection, rows: Sequence[int]) -> list[str]:
 def find_run(db: sqlite3.Connection, run_id: str | None) -> int:
     """Return the number of a run by its id or a unique prefix of it; of the newest run if None.
 
+    An adoption is no such run, as it has no rows.
+
     Raises: UsageError if there is none, or more than one.
     """
     rows = db.execute(
         "SELECT run, run_id, facts ->> 'pruned_at', kind FROM runs "  # noqa: S608  # constants
         f"WHERE state NOT IN {sql_list(IS_UNCONFIRMED)} AND substr(run_id, 1, length(?1)) = ?1 "
-        "AND (?1 <> '' OR kind <> ?2) ORDER BY run DESC",
+        "ORDER BY ?1 = '' AND kind = ?2, run DESC",
         (run_id or "", RunKind.ADOPT),
     ).fetchall()
     if not rows:

@@ -18,6 +18,7 @@ from bulkbind.ledger.store import (
     codes,
     counts,
     int_of,
+    parts,
     relaxed,
     span,
     transaction,
@@ -127,10 +128,9 @@ def repeat(db: sqlite3.Connection, run: int, forms: Sequence[Source]) -> Repeate
     values = {"run": earlier, "first": first, "last": last, "further": (run - earlier) << RUN_SHIFT}
     if int_of(db, _EMPTY, values) or int_of(db, _UNKNOWN, values):
         return None
-    last = int_of(db, "SELECT max(id) FROM stored_rows WHERE id BETWEEN ? AND ?", (first, last))
     with relaxed(db), transaction(db):
-        for start in range(first, last + 1, AT_ONCE):
-            values |= {"first": start, "last": min(start + AT_ONCE - 1, last)}
+        for first, last in parts(db, earlier, AT_ONCE):
+            values |= {"first": first, "last": last}
             for statement in _TAKE:
                 db.execute(statement, values)
     for source, form in enumerate(forms):

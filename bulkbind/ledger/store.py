@@ -574,6 +574,14 @@ def span(run: int) -> tuple[int, int]:
     return run << RUN_SHIFT, ((run + 1) << RUN_SHIFT) - 1
 
 
+def parts(db: sqlite3.Connection, run: int, most: int) -> Iterator[tuple[int, int]]:
+    """Yield the first and the last id of parts of a run, of so many rows at most, in order."""
+    first, last = span(run)
+    last = int_of(db, "SELECT coalesce(max(id), 0) FROM stored_rows WHERE id <= ?", (last,))
+    for begin in range(first, last + 1, most):
+        yield begin, min(begin + most - 1, last)
+
+
 @contextmanager
 def transaction(db: sqlite3.Connection) -> Iterator[None]:
     """Run the block in a transaction: durable at its end, rolled back on any error."""

@@ -5,6 +5,7 @@ Each function runs inside the caller's transaction.
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 from bulkbind.clock import iso
@@ -12,6 +13,7 @@ from bulkbind.ledger import leaving, staging, transitions
 from bulkbind.ledger.store import (
     CODES,
     OPEN,
+    RUN_SHIFT,
     UNBIND_OPEN,
     change_each,
     get_facts,
@@ -35,7 +37,7 @@ from bulkbind.model import (
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
     from datetime import datetime
 
     from bulkbind.model import RunFacts
@@ -173,27 +175,27 @@ def next_rows(db: sqlite3.Connection, run: int, kind: UnbindKind, most: int) -> 
     return found[0]
 
 
-def users(db: sqlite3.Connection, run: int, kind: UnbindKind, last: int) -> list[str]:
-    """Return the users, in order, with open unbindings of rows up to *last*."""
+def users(db: sqlite3.Connection, run: int, kind: UnbindKind, last: int) -> dict[str, int]:
+    """Return the numbers of open unbindings of rows up to *last* by user, in order."""
     found = db.execute(
-        "SELECT DISTINCT user_id FROM unbindings INDEXED BY unbindings_open "  # noqa: S608  # constants
+        "SELECT user_id, count(*) FROM unbindings INDEXED BY unbindings_open "  # noqa: S608  # constants
         f"WHERE {UNBIND_OPEN} AND kind = ? AND row BETWEEN ? AND ? "
-        "ORDER BY user_id",
+        "GROUP BY user_id ORDER BY user_id",
         (kind, span(run)[0], last),
     )
-    return [row[0] for row in found]
+    return dict(found.fetchall())
 
 
 def open_of(
-    db: sqlite3.Connection, run: int, kind: UnbindKind, user_id: str, last: int
+    db: sqlite3.Connection, run: int, kind: UnbindKind, user_ids: Sequence[str], last: int
 ) -> list[Unbinding]:
-    """Return a user's open unbindings of rows up to *last*."""
+    """Return the open unbindings of rows up to *last* of some users, one after the other."""
     found = db.execute(
-        "SELECT row, user_id, machine_code, device_id, status "  # noqa: S608  # constants
-        "FROM unbindings INDEXED BY unbindings_open "
-        f"WHERE {UNBIND_OPEN} AND kind = ? AND user_id = ? "
-        "AND row BETWEEN ? AND ? ORDER BY row",
-        (kind, user_id, span(run)[0], last),
+        "SELECT x.row, x.user_id, x.machine_code, x.device_id, x.status "  # noqa: S608  # constants
+        "FROM json_each(?) u CROSS JOIN unbindings x INDEXED BY unbindings_open "
+        f"ON x.user_id = u.value WHERE x.{UNBIND_OPEN} AND x.kind = ? "
+        "AND x.row BETWEEN ? AND ? ORDER BY u.key, x.row",
+        (json.dumps(list(user_ids)), kind, span(run)[0], last),
     )
     return [
         Unbinding(row, kind, user, code, device, was_sent=status == UnbindStatus.CLAIMED)
@@ -260,3 +262,12 @@ def settle(db: sqlite3.Connection, now: datetime, items: Sequence[Unbinding]) ->
     moved = [(item.row,) for item in items if item.kind is UnbindKind.MOVE]
     db.executemany(_SEND_MOVED, moved)
     db.executemany(_KEEP_MOVED, moved)
+    _withdraw_moved(db, now, {row >> RUN_SHIFT for (row,) in moved})
+
+
+def _withdraw_moved(db: sqlite3.Connection, now: datetime, runs: Collection[int]) -> None:
+    """Withdraw what is to be sent after a move, where another run took its run's place."""
+    for run in runs:
+        query = "SELECT n.run_id FROM runs r JOIN runs n ON n.run = r.superseded_by WHERE r.run = ?"
+        for (instead,) in db.execute(query, (run,)).fetchall():
+            staging.withdraw(db, now, run, f"run {instead} took this run's place")

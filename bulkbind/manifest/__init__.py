@@ -27,11 +27,11 @@ from bulkbind.manifest.rules import breaks
 from bulkbind.manifest.text import encoding_of, last_bytes, read_head
 from bulkbind.manifest.workbook import OLD, refuse_old
 from bulkbind.model import Source
-from bulkbind.model.fields import FIELDS
+from bulkbind.model.fields import FIELDS, USER
 from bulkbind.settings import check_format
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from bulkbind.settings import ManifestSettings
@@ -51,6 +51,8 @@ __all__ = [
     "format_names",
     "is_manifest_name",
     "open_manifest",
+    "refuse_no_users",
+    "why_no_value",
 ]
 
 
@@ -173,15 +175,23 @@ def _check_settings(settings: ManifestSettings) -> None:
                 f"column {column!r} is mapped to {field} and ignored as well",
                 hint="take it out of --ignore-column (`ignore_columns:`), or of --map (`columns:`)",
             )
-    if settings.user_id is not None and (wrong := _wrong("user_id", settings.user_id, settings)):
-        raise UsageError(f"user id {settings.user_id!r}: {wrong}")
+    if settings.user_id is not None:
+        refuse_no_users([settings.user_id], settings)
     for field, value in settings.constants.items():
-        if wrong := _wrong(field, value, settings):
+        if wrong := why_no_value(field, value, settings):
             raise UsageError(f"--set {field}={value!r}: {wrong}")
 
 
-def _wrong(field: str, value: str, settings: ManifestSettings) -> str | None:
-    fault = damage_of(value) if field == "user_id" else fault_of(value)
+def refuse_no_users(user_ids: Iterable[str], settings: ManifestSettings) -> None:
+    """Check user ids that are given elsewhere than in rows. Raises: UsageError."""
+    for user_id in user_ids:
+        if wrong := why_no_value(USER.name, user_id, settings):
+            raise UsageError(f"user id {user_id!r}: {wrong}")
+
+
+def why_no_value(field: str, value: str, settings: ManifestSettings) -> str | None:
+    """Return why a row could not have a value in a field; None if it could."""
+    fault = damage_of(value) if field == USER.name else fault_of(value)
     if fault is None and value in placeholders(settings.placeholders):
         return f"{PLACEHOLDER.found}; --placeholders none takes it as it stands"
     return fault.found if fault else breaks(field, value)

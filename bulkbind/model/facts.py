@@ -336,6 +336,8 @@ class RunFacts(Facts):
     """Empty if no earlier run had manifests of these names."""
     requests = Fact(0, adds)
     """Requests sent, of every kind."""
+    requests_unsure = Fact(0, adds)
+    """Requests besides that lost workers were to send, and may have sent."""
     requests_lists = Fact(0, adds)
     """List calls among them."""
     requests_throttled = Fact(0, adds)

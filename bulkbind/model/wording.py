@@ -10,9 +10,17 @@ def counted(count: int, what: str) -> str:
     return f"{count:,} {what.removesuffix('s') if count == 1 else what}"
 
 
-def verb(count: int, one: str, many: str) -> str:
-    """Return the form of a verb that fits a count: `1 row needs`, `2 rows need`."""
-    return one if count == 1 else many
+def verb(count: int, one: str, many: str, *, of: int = 0) -> str:
+    """Return the form of a verb that fits a count: `1 row needs`, `2 rows need`.
+
+    *of*: how many there are, where the count is a part of them: `0 of 1 row needs`.
+    """
+    return one if 1 in (count, of) else many
+
+
+def share(count: int, total: int, what: str, one: str, many: str) -> str:
+    """Return a part of things and its verb: `0 of 1 device is`, `2 of 3 rows need`."""
+    return f"{count:,} of {counted(total, what)} {verb(count, one, many, of=total)}"
 
 
 class _Code(NamedTuple):

@@ -40,14 +40,15 @@ class RunRows(Protocol):
     def rows(self, statuses: tuple[str, ...] = ()) -> Iterator[ResultRow]:
         """Yield the rows in manifest order, all or those with one of *statuses*."""
 
-    def lines(self) -> Generator[tuple[int, int, str]]:
-        """Yield all rows as `results.csv` shows them, unless it quotes or guards cells.
+    def lines(self) -> Generator[tuple[int, int, int, str]]:
+        """Yield all rows as `results.csv` shows them, unless it quotes or guards cells, in parts.
 
-        A row's id, the index of its source, and the values of the other columns, joined by commas.
+        The first and the last id, the number of rows, and the cells, joined by commas, of their
+        lines, joined by CRLF; empty where `cells` must be asked for them.
         """
 
     def cells(self, first: int, last: int) -> Iterator[tuple[Any, ...]]:
-        """Yield the rows between two of `lines`, inclusive: id, source and values.
+        """Yield the rows between two ids, inclusive: id, source and values.
 
         At the end the fields that break a rule, divided by blanks.
         """

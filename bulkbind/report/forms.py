@@ -12,6 +12,7 @@ from bulkbind.redaction import json_text
 from bulkbind.report.extras import install
 from bulkbind.report.markdown import code, plain, table
 from bulkbind.report.page import verdict
+from bulkbind.report.summary import reasons_shown
 from bulkbind.report.tables import RESULTS, reason_of
 
 if TYPE_CHECKING:
@@ -44,11 +45,11 @@ def write_markdown(
         names = ", ".join(f"`{code(name)}`" for name in summary.manifests)
         file.write(f"{names} · {summary.created_at}\n\n")
         _write(file, table(("status", "rows"), summary.counts.items()))
-        if summary.reasons:
+        if reasons := list(reasons_shown(summary)):
             file.write("\n## Reasons\n\n")
             found = (
-                (r["count"], r["status"], explained(r["code"], r["message"]), r["example"])
-                for r in summary.reasons
+                (r["count"], r["shown"], explained(r["code"], r["message"]), r["example"])
+                for r in reasons
             )
             _write(file, table(("rows", "status", "reason", "first at"), found))
         iterator = iter(rows)

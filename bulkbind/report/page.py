@@ -26,7 +26,7 @@ from bulkbind.model.wording import counted, meaning
 from bulkbind.redaction import json_text, line
 from bulkbind.report import charts
 from bulkbind.report.measures import moment, rate_text, span_text
-from bulkbind.report.summary import asked_text, cure, sentence, tone
+from bulkbind.report.summary import asked_text, reasons_shown, sentence, tone
 from bulkbind.report.tables import reason_of
 
 if TYPE_CHECKING:
@@ -74,21 +74,15 @@ def write_html(
     environment.filters["typed"] = _typed
     sources = run.sources()
     table = _Table(run, summary, sources, only)
+    reasons = list(reasons_shown(summary))
     script = _file("report.js")
     values = {
         "summary": summary,
         "facts": summary.facts,
         "verdict": verdict(summary),
         "statuses": _statuses(summary),
-        "reasons": [
-            reason
-            | {
-                "means": meaning(reason["code"]),
-                "to_do": cure(summary.kind, Status(reason["status"]), reason["code"]),
-            }
-            for reason in summary.reasons
-        ],
-        "most_reason": max((reason["count"] for reason in summary.reasons), default=1),
+        "reasons": [each | {"means": meaning(each["code"])} for each in reasons],
+        "most_reason": max((each["count"] for each in reasons), default=1),
         "tones": TONES,
         "users": run.users(MOST_USERS),
         "user_count": run.user_count(),

@@ -70,7 +70,7 @@ def plan_sentence(plan: Plan) -> str:
     devices = f"{counted(plan.rows, 'devices')} of {counted(plan.user_count, 'users')}"
     does = PlanWord.BIND if plan.kind is RunKind.BIND else PlanWord.UNBIND
     count = plan.counts.get(does, 0)
-    told = [f"{count:,} of {devices} {verb(count, *does.about.said)}"]
+    told = [f"{count:,} of {devices} {verb(count, *does.about.said, of=plan.rows)}"]
     others = [word for word in PlanWord if word is not does]
     told += [
         f"{n:,} {verb(n, *word.about.said)}" for word in others if (n := plan.counts.get(word))

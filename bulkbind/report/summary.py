@@ -21,12 +21,12 @@ from bulkbind.model import (
     UnbindStatus,
     adjustment_words,
 )
-from bulkbind.model.wording import counted, explained, to_do, verb, words
+from bulkbind.model.wording import counted, explained, share, to_do, verb, words
 from bulkbind.redaction import Lines, lines
 from bulkbind.report.measures import rate_text, workers_at_end
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from bulkbind.model import Refreshed, RunFacts, UndoSummary
@@ -45,12 +45,13 @@ def as_json(summary: RunSummary) -> dict[str, Any]:
         "manifests": list(summary.manifests),
         "rows": summary.total,
         "counts": summary.counts,
-        "reasons": _without_examples(summary.reasons),
+        "reasons": without_examples(summary.reasons),
         **facts_json(summary),
     }
 
 
-def _without_examples(reasons: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def without_examples(reasons: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return reasons as JSON has them."""
     return [{key: each[key] for key in each if key not in OF_EXAMPLE} for each in reasons]
 
 
@@ -65,7 +66,7 @@ def facts_json(summary: RunSummary | UndoSummary) -> dict[str, Any]:
         more.pop("leavers", None)
         more.pop("leaver_reasons", None)
     elif "leaver_reasons" in more:
-        more["leaver_reasons"] = _without_examples(more["leaver_reasons"])
+        more["leaver_reasons"] = without_examples(more["leaver_reasons"])
     return summary.facts.shown() | more
 
 
@@ -87,9 +88,9 @@ def sentence(summary: RunSummary) -> str:
         return f"Undone: {counted(gone, 'devices')} of this run {are} unbound again."
     does, wanted = ("bound", IS_BOUND) if summary.kind is RunKind.BIND else ("unbound", IS_GONE)
     done = {status: counts[status] for status in wanted if counts.get(status)}
-    total, many = sum(done.values()), counted(summary.total, "devices")
+    are = share(sum(done.values()), summary.total, "devices", "is", "are")
     how = ", ".join(f"{count:,} {_said(status, count)}" for status, count in done.items())
-    told = [f"{total:,} of {many} {verb(total, 'is', 'are')} {does}" + (f": {how}" if how else "")]
+    told = [f"{are} {does}" + (f": {how}" if how else "")]
     if needing := summary.needing_count:
         told.append(f"{needing:,} {verb(needing, 'needs', 'need')} you")
     known = {*wanted, *IS_PENDING, *summary.needing}
@@ -107,7 +108,7 @@ def _left(leavers: dict[str, int]) -> str:
     total = sum(leavers.values())
     gone = sum(leavers.get(status, 0) for status in GONE)
     of_all = f"{gone:,}" if gone == total else f"{gone:,} of {total:,}"
-    return f"{of_all} that left the manifest {verb(gone, 'is', 'are')} unbound"
+    return f"{of_all} that left the manifest {verb(gone, 'is', 'are', of=total)} unbound"
 
 
 def tone(summary: RunSummary) -> str:
@@ -194,9 +195,26 @@ def leaver_lines(summary: RunSummary, most: int, *, is_brief: bool = False) -> l
         told.append(f"left the manifest, {count:,} {words(status)}:")
         for each in of_it:
             told += _reason(each, is_brief=is_brief)
-        cures = dict.fromkeys(to_do(each["code"]) or _TO_DO[status] for each in of_it)
-        told += [f"      -> {cure}" for cure in cures]
+        told += [f"      -> {cure}" for cure in dict.fromkeys(map(_cure_of_leaver, of_it))]
     return told
+
+
+def _cure_of_leaver(reason: dict[str, Any]) -> str:
+    return to_do(reason["code"]) or _TO_DO[UnbindStatus(reason["status"])]
+
+
+def reasons_shown(summary: RunSummary) -> Iterator[dict[str, Any]]:
+    """Yield the reasons of rows, then those of devices that left the manifest, for a table.
+
+    Each also with `shown`, its status in words, with `to_do`, and with an `example`.
+    """
+    for each in summary.reasons:
+        to_do = cure(summary.kind, Status(each["status"]), each["code"])
+        yield each | {"shown": each["status"], "to_do": to_do}
+    for each in summary.leaver_reasons:
+        shown = f"left the manifest, {words(each['status'])}"
+        example, to_do = _device_of(each), _cure_of_leaver(each)
+        yield each | {"shown": shown, "to_do": to_do, "example": example}
 
 
 def cure(kind: RunKind, status: Status, code: str) -> str:
@@ -224,13 +242,17 @@ def files_text(summary: RunSummary, files: Sequence[Path]) -> Lines:
 def _reason(reason: dict[str, Any], *, is_brief: bool) -> list[str]:
     why = explained(reason["code"], reason["message"])
     detail = reason["detail"] if reason["detail"] not in ("", reason["message"]) else ""
-    device = " of user ".join(filter(None, (reason.get(key, "") for key in OF_EXAMPLE)))
+    device = _device_of(reason)
     example = reason.get("example", device)  # what leaves has no line
     detail = detail or ("" if example == device else device)
     if is_brief:
         return [f"{reason['count']:>7,}  {why}, e.g. {example}"]
     shown = f"{example}: {detail}" if detail else example
     return [f"{reason['count']:>7,}  {why}", f"{'':9}e.g. {shown}"]
+
+
+def _device_of(reason: dict[str, Any]) -> str:
+    return " of user ".join(filter(None, (reason.get(key, "") for key in OF_EXAMPLE)))
 
 
 def asked_text(facts: RunFacts) -> list[str]:
@@ -277,9 +299,11 @@ def _refreshed(found: Refreshed | None) -> list[str]:
 
 def _pace(summary: RunSummary) -> list[str]:
     facts = summary.facts
-    if not facts.requests:
+    if not facts.requests + facts.requests_unsure:
         return []
-    parts = [f"{counted(facts.requests, 'requests')} in {facts.sending_s:,.1f} s"]
+    sent = counted(facts.requests, "requests")
+    sent = f"at least {sent}" if facts.requests_unsure else sent
+    parts = [f"{sent} in {facts.sending_s:,.1f} s"]
     if facts.requests_throttled:
         parts.append(f"{facts.requests_throttled:,} of them throttled")
     if facts.pace_per_s:

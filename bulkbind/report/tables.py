@@ -130,12 +130,12 @@ def write_lines(path: Path, run: RunRows, sources: Sequence[Source]) -> None:
     """
     names = [source.name for source in sources]
     # Closed here, as a ledger is read by one thread only.
-    with closing(run.lines()) as left, replacing(path) as file:
+    with closing(run.lines()) as parts, replacing(path) as file:
         file.write(_as_csv([RESULTS.names]))
-        while some := list(islice(left, AT_ONCE)):
-            text = "".join([f"{names[source]},{cells}\r\n" for _, source, cells in some])
-            if not is_plain(text, len(some) * _MARKS):
-                text = _written([row[1:] for row in run.cells(some[0][0], some[-1][0])], names)
+        for first, last, rows, lines in parts:
+            text = f"{lines}\r\n"
+            if not is_plain(text, rows * _MARKS):
+                text = _written([row[1:] for row in run.cells(first, last)], names)
             file.write(text)
 
 

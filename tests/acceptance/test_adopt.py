@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.acceptance.test_undo import delete, held, run_id_of
+from tests.support.in_process import called
 from tests.support.manifests import fleet, write_csv
-from tests.support.processes import ask, bulkbind, process, read_results, sandbox, statuses
+from tests.support.processes import ask, process, read_results, sandbox, statuses
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,7 +37,7 @@ class Place:
     def call(self, command, *arguments, ledger="new.db", check=0):
         """Run a command with a ledger, and return the finished process."""
         where = ("--endpoint", self.url, "--config", self.config, "--ledger", ledger)
-        return bulkbind(command, *arguments, *where, home=self.home, check=check)
+        return called(command, *arguments, *where, home=self.home, check=check)
 
     def adopt(self, *arguments, check=0, **more):
         """Adopt, and return what `--json` printed."""
@@ -178,7 +179,7 @@ def test_what_lists_do_not_prove_stays_as_it_was(place):
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_what_was_read_is_kept(tmp_path, how):
     """Interrupted or killed: what was read is known, and the next one goes through."""
-    rows = fleet(400, users=200)
+    rows = fleet(80, users=80)
     with sandbox("--limit", "20/s,on=list", home=tmp_path) as url:
         place = Place(tmp_path, url)
         write_csv(place.manifest, rows)
@@ -193,7 +194,7 @@ def test_what_was_read_is_kept(tmp_path, how):
 
         assert running.returncode == (130 if how is signal.SIGINT else -9), err
         kept = place.bindings()
-        assert 20 <= len(kept) < 400
+        assert 20 <= len(kept) < 80
         assert kept.items() <= place.bindings("old.db").items()
         if how is signal.SIGINT:
             assert "what was read is kept" in err
@@ -226,10 +227,15 @@ def test_where_every_list_is_refused_it_is_the_set_up(tmp_path):
 
 
 def test_nobody_to_ask_for_is_an_error(place):
-    """Without a manifest and without a user there is nothing to do."""
+    """Without a manifest and without a user there is nothing to do; nor for what is no id."""
     done = place.call("adopt", check=2)
 
     assert "name a manifest, or a user with --user-id" in done.stderr
+    for user, why in (("u 42", "visible ASCII"), ("1.5E+18", "number"), ("N/A", "placeholder")):
+        done = place.call("adopt", "--user-id", user, check=2)
+        assert f"user id '{user}'" in done.stderr
+        assert why in done.stderr
+    assert not (place.home / "new.db").exists()
 
 
 def test_text_says_how_many_of_what(place):
@@ -240,3 +246,4 @@ def test_text_says_how_many_of_what(place):
     assert "+ … and 40 more" in told
     assert any(line.split()[:2] == ["new", "60"] for line in told)
     assert "adopt 6 users: 60 new" in place.call("runs").stdout
+    assert "took over what is bound, and has no rows" in place.call("status", check=2).stderr

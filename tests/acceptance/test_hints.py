@@ -45,7 +45,7 @@ def test_a_stopped_run_is_gone_on_with(home):
         assert stopped.returncode == 3
         told = called("status", *place(url)[:-2], home=home)
         words = pasted(told.stdout, "resume")
-        assert words[2:] == list(place(url)[:-2])
+        assert words[2:] == [*place(url)[-2:], *place(url)[:-2]], "also what the run was told"
         done = called(*pasted(stopped.stderr, "resume"), home=home)
         bound = len(sandbox_bindings(url))
 

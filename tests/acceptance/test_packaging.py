@@ -47,12 +47,12 @@ def tracked(*folders):
 
 
 def test_the_wheel_holds_package_topics_settings_and_samples(packages):
-    """Every file of the package, and configs and samples below `share`; no test."""
+    """Every file of the package, among them the settings, and samples below `share`; no test."""
     wheel, _, again = packages
     names = set(zipfile.ZipFile(wheel).namelist())
 
     shared = {re.sub(r"^.*\.data/data/", "", name) for name in names if ".data/data/" in name}
-    assert {f"share/bulkbind/{name}" for name in tracked("configs", "samples")} == shared
+    assert {f"share/bulkbind/{name}" for name in tracked("samples")} == shared
     assert tracked("bulkbind") <= names
     assert {f"bulkbind/docs/{topic}.md" for topic in TOPICS} <= names
     assert not any(name.startswith("tests/") for name in names)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import subprocess
+import sys
 
 import pytest
 
 from tests.acceptance.test_rough import Terminal
+from tests.support.in_process import called
 from tests.support.manifests import fleet, write_csv
-from tests.support.processes import BULKBIND, bulkbind, environment, sandbox, sandbox_bindings
+from tests.support.processes import sandbox, sandbox_bindings
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 ROWS = fleet(40, users=4)
@@ -19,7 +20,7 @@ def bound(tmp_path):
     """Bind a fleet; return the server, and the manifest."""
     with sandbox(home=tmp_path) as url:
         manifest = write_csv(tmp_path / "fleet.csv", ROWS)
-        bulkbind("run", manifest, "--endpoint", url, "--yes", home=tmp_path, check=0)
+        called("run", manifest, "--endpoint", url, "--yes", home=tmp_path, check=0)
         yield url, manifest
 
 
@@ -35,7 +36,7 @@ def test_a_few_are_part_of_the_question(tmp_path, bound):
     assert terminal.ended(b"y\n") == 0, terminal.screen
     assert "Bind 1 device of 1 user and unbind 1 device that left the manifest at" in asked
     assert f"{ROWS[0][0]} of user {ROWS[0][1]}" in asked
-    listed = bulkbind("runs", "--endpoint", url, home=tmp_path, check=0).stdout.splitlines()
+    listed = called("runs", "--endpoint", url, home=tmp_path, check=0).stdout.splitlines()
     assert listed[0].endswith(": 1 bound, 39 skipped; left the manifest: 1 unbound")
     assert "left the manifest" not in listed[1]
     assert len(sandbox_bindings(url)) == 40
@@ -63,7 +64,7 @@ def test_plan_ends_as_a_run_that_needs_a_person(tmp_path, bound):
     def plan(rows, *options):
         write_csv(manifest, rows)
         given = ("plan", manifest, "--sync", "--endpoint", url, *options)
-        return bulkbind(*given, home=tmp_path).returncode
+        return called(*given, home=tmp_path).returncode
 
     moved = (ROWS[-1][0], next(row[1] for row in ROWS if row[1] != ROWS[-1][1]), "", "")
     assert plan(ROWS[1:]) == 0
@@ -73,19 +74,19 @@ def test_plan_ends_as_a_run_that_needs_a_person(tmp_path, bound):
     assert plan([*ROWS[1:-1], moved], "--move") == 0
 
 
-def test_standard_input_needs_a_name(tmp_path, bound):
+def test_standard_input_needs_a_name(tmp_path, bound, monkeypatch):
     """Nobody can be asked there: within the limit it goes, and beyond it ends with 3."""
     url, manifest = bound
 
     def run(rows, *options):
-        text = write_csv(manifest, rows).read_text(encoding="utf-8")
-        command = [*BULKBIND, "run", "-", "--sync", "--endpoint", url, *options]
-        around = {"env": environment(tmp_path), "cwd": tmp_path, "timeout": 100}
-        return subprocess.run(command, input=text, capture_output=True, text=True, **around)  # noqa: PLW1510  # looked at
+        command = ("run", "-", "--sync", "--endpoint", url, *options)
+        with write_csv(manifest, rows).open(encoding="utf-8") as file:
+            monkeypatch.setattr(sys, "stdin", file)
+            return called(*command, home=tmp_path)
 
     assert run(ROWS).returncode == 2
     named = ("--sync-name", "fleet")
-    bulkbind("undo", "20", "--yes-unbind", "40", "--endpoint", url, home=tmp_path, check=0)
+    called("undo", "20", "--yes-unbind", "40", "--endpoint", url, home=tmp_path, check=0)
     assert run(ROWS, *named).returncode == 0
     beyond = run(ROWS[20:], *named)
     assert beyond.returncode == 3, beyond.stderr

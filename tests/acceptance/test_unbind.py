@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from contextlib import closing
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.acceptance.test_undo import delete, held, run_id_of
+from tests.support.in_process import called
 from tests.support.manifests import fleet, write_csv
 from tests.support.processes import (
     ask,
-    bulkbind,
     ledger_of,
     process,
     read_results,
@@ -31,12 +31,20 @@ FLEET = fleet(24, users=4)
 LEAVING = FLEET[:9]
 
 
-@pytest.fixture
-def config(tmp_path: Path) -> Path:
-    """Return settings with a short settling time."""
-    path = tmp_path / "settings.yaml"
-    path.write_text("readback_settle: 300ms\n", encoding="utf-8")
-    return path
+@contextmanager
+def bound(home: Path, rows, *options: str):
+    """Serve a sandbox to which rows are bound; yield its address, and what commands share."""
+    (home / "settings.yaml").write_text("readback_settle: 300ms\n", encoding="utf-8")
+    with sandbox(*options, home=home) as url:
+        common = ("--endpoint", url, "--config", home / "settings.yaml", "--out", "report")
+        called("run", write_csv(home / "fleet.csv", rows), *common, home=home, check=0)
+        yield url, common
+
+
+def bind_elsewhere(home: Path, rows, common) -> None:
+    """Bind rows by another ledger, whose devices are not ours."""
+    elsewhere = (*common[:-2], "--ledger", "other.db", "--out", "other")
+    called("run", write_csv(home / "others.csv", rows), *elsewhere, home=home, check=0)
 
 
 def keys(rows) -> set[tuple[str, str]]:
@@ -63,24 +71,21 @@ def requests(url: str) -> int:
 
 
 @pytest.mark.slow
-def test_a_list_is_unbound_and_nothing_else(tmp_path, config):
+def test_a_list_is_unbound_and_nothing_else(tmp_path):
     """What this ledger bound for that user: not what it found, what others bound, or moved."""
     foreign, found, moved = FLEET[20], FLEET[21], FLEET[22]
-    with sandbox(home=tmp_path) as url:
-        common = ("--endpoint", url, "--config", config, "--out", "report")
-        elsewhere = (*common[:-2], "--ledger", "other.db", "--out", "other")
-        others = write_csv(tmp_path / "others.csv", [foreign, found])
-        bulkbind("run", others, *elsewhere, home=tmp_path, check=0)
+    with bound(tmp_path, FLEET[:20]) as (url, common):
+        bind_elsewhere(tmp_path, [foreign, found], common)
         time.sleep(3)  # noqa: TID251  # a server's Date has whole seconds: younger might be ours
         manifest = write_csv(tmp_path / "fleet.csv", [*FLEET[:20], *FLEET[21:]])
-        bulkbind("run", manifest, *common, home=tmp_path, check=0)
-        assert statuses(tmp_path / "report") == {"bound": 22, "already_bound": 1}
+        called("run", manifest, *common, home=tmp_path, check=0)
+        assert statuses(tmp_path / "report") == {"skipped": 20, "bound": 2, "already_bound": 1}
         before = held(url)
         rows = as_list([*LEAVING, foreign, found, (moved[0], "somebody", "", "")])
         leavers = write_csv(tmp_path / "leavers.csv", [*rows, rows[0]])
 
-        plan = bulkbind("plan", leavers, "--unbind", "--json", *common[:4], home=tmp_path, check=1)
-        ended = bulkbind(
+        plan = called("plan", leavers, "--unbind", "--json", *common[:4], home=tmp_path, check=1)
+        ended = called(
             "unbind", leavers, *common, "--yes-unbind", "9", "--json", home=tmp_path, check=1
         )
 
@@ -99,92 +104,77 @@ def test_a_list_is_unbound_and_nothing_else(tmp_path, config):
 
 
 @pytest.mark.slow
-def test_the_next_night_sends_nothing_and_an_undo_binds_again(tmp_path, config):
+def test_the_next_night_sends_nothing_and_an_undo_binds_again(tmp_path):
     """The ledger knows what is gone; the undo binds it under the names it had, once."""
-    with sandbox(home=tmp_path) as url:
-        common = ("--endpoint", url, "--config", config, "--out", "report")
-        manifest = write_csv(tmp_path / "fleet.csv", FLEET)
-        bulkbind("run", manifest, *common, home=tmp_path, check=0)
+    with bound(tmp_path, FLEET) as (url, common):
         before = named(url)
         leavers = write_csv(tmp_path / "leavers.csv", as_list(LEAVING))
-        bulkbind("unbind", leavers, *common, "--yes-unbind", "9", home=tmp_path, check=0)
+        called("unbind", leavers, *common, "--yes-unbind", "9", home=tmp_path, check=0)
         run_id = run_id_of(tmp_path / "report")
-        verified = bulkbind("verify", run_id, *common[:4], "--json", home=tmp_path, check=0)
+        verified = called("verify", run_id, *common[:4], "--json", home=tmp_path, check=0)
         sent = requests(url)
 
-        bulkbind("unbind", leavers, *common, home=tmp_path, check=0)
+        called("unbind", leavers, *common, home=tmp_path, check=0)
 
         assert requests(url) == sent
         assert statuses(tmp_path / "report") == {"already_gone": 9}
-        bulkbind("undo", run_id, *common, home=tmp_path, check=0)
+        called("undo", run_id, *common, home=tmp_path, check=0)
         assert statuses(tmp_path / "report") == {"bound": 9}
         assert named(url) == before
-        bulkbind("undo", run_id, *common, home=tmp_path, check=0)
+        called("undo", run_id, *common, home=tmp_path, check=0)
         assert statuses(tmp_path / "report") == {"skipped": 9}
-        runs = json.loads(bulkbind("runs", "--json", *common[:4], home=tmp_path).stdout)
+        runs = json.loads(called("runs", "--json", *common[:4], home=tmp_path).stdout)
     assert json.loads(verified.stdout)["users"] == 4
     assert [run["kind"] for run in reversed(runs)] == ["bind", "unbind", "unbind", "bind", "bind"]
 
 
 @pytest.mark.slow
-def test_unbind_wants_the_number_and_sends_nothing_without(tmp_path, config):
+def test_unbind_wants_the_number_and_sends_nothing_without(tmp_path):
     """Off a terminal N must be given and be right: else 2, and not one request is made."""
-    with sandbox(home=tmp_path) as url:
-        common = ("--endpoint", url, "--config", config, "--out", "report")
-        manifest = write_csv(tmp_path / "fleet.csv", FLEET)
-        bulkbind("run", manifest, *common, home=tmp_path, check=0)
+    with bound(tmp_path, FLEET) as (url, common):
         before = requests(url)
 
-        without = bulkbind("unbind", manifest, *common, home=tmp_path, check=2)
-        wrong = bulkbind("unbind", manifest, *common, "--yes-unbind", "23", home=tmp_path, check=2)
+        manifest = tmp_path / "fleet.csv"
+        without = called("unbind", manifest, *common, home=tmp_path, check=2)
+        wrong = called("unbind", manifest, *common, "--yes-unbind", "23", home=tmp_path, check=2)
 
         assert requests(url) == before
-        runs = json.loads(bulkbind("runs", "--json", *common[:4], home=tmp_path).stdout)
+        runs = json.loads(called("runs", "--json", *common[:4], home=tmp_path).stdout)
     assert "--yes-unbind 24" in without.stderr
     assert "23 devices are meant" in wrong.stderr
     assert [run["kind"] for run in runs] == ["bind"]
 
 
 @pytest.mark.slow
-def test_any_takes_what_two_lists_show_and_its_undo_brings_it_back(tmp_path, config):
+def test_any_takes_what_two_lists_show_and_its_undo_brings_it_back(tmp_path):
     """Also what another ledger bound; under the name that the list showed it comes back."""
-    with sandbox(home=tmp_path) as url:
-        common = ("--endpoint", url, "--config", config, "--out", "report")
-        elsewhere = (*common[:-2], "--ledger", "other.db", "--out", "other")
-        foreign = write_csv(tmp_path / "foreign.csv", FLEET[:6])
-        bulkbind("run", foreign, *elsewhere, home=tmp_path, check=0)
-        ours = write_csv(tmp_path / "ours.csv", FLEET[6:12])
-        bulkbind("run", ours, *common, home=tmp_path, check=0)
+    with bound(tmp_path, FLEET[6:12]) as (url, common):
+        bind_elsewhere(tmp_path, FLEET[:6], common)
         before = named(url)
         leavers = write_csv(tmp_path / "leavers.csv", as_list([*FLEET[3:9], FLEET[20]]))
 
-        bulkbind("unbind", leavers, *common, "--any", "--yes-unbind", "7", home=tmp_path, check=0)
+        called("unbind", leavers, *common, "--any", "--yes-unbind", "7", home=tmp_path, check=0)
 
         run_id = run_id_of(tmp_path / "report")
         assert statuses(tmp_path / "report") == {"unbound": 6, "already_gone": 1}
         assert set(held(url)) == keys([*FLEET[:3], *FLEET[9:12]])
-        bulkbind("undo", run_id, *common, home=tmp_path, check=0)
+        called("undo", run_id, *common, home=tmp_path, check=0)
         assert named(url) == before
 
 
 @pytest.mark.slow
-def test_what_changed_hands_meanwhile_is_left_alone(tmp_path, config):
+def test_what_changed_hands_meanwhile_is_left_alone(tmp_path):
     """Gone: told; bound anew under another id: told, comes back, and left alone."""
     user = FLEET[0][1]
     own = [row for row in FLEET if row[1] == user]
-    with sandbox(home=tmp_path) as url:
-        common = ("--endpoint", url, "--config", config, "--out", "report")
-        elsewhere = (*common[:-2], "--ledger", "other.db", "--out", "other")
-        manifest = write_csv(tmp_path / "fleet.csv", own)
-        bulkbind("run", manifest, *common, home=tmp_path, check=0)
+    with bound(tmp_path, own) as (url, common):
         before = held(url)
         for row in own[:2]:
             delete(url, user, before[user, row[0]])
-        again = write_csv(tmp_path / "again.csv", own[1:2])
-        bulkbind("run", again, *elsewhere, home=tmp_path, check=0)
+        bind_elsewhere(tmp_path, own[1:2], common)
         leavers = write_csv(tmp_path / "leavers.csv", own[:4])
 
-        bulkbind("unbind", leavers, *common, "--yes-unbind", "4", home=tmp_path, check=1)
+        called("unbind", leavers, *common, "--yes-unbind", "4", home=tmp_path, check=1)
 
         left = held(url)
         told = [row["status"] for row in read_results(tmp_path / "report")]
@@ -195,16 +185,13 @@ def test_what_changed_hands_meanwhile_is_left_alone(tmp_path, config):
 
 
 @pytest.mark.slow
-def test_an_unanswered_unbind_is_looked_up(tmp_path, config):
+def test_an_unanswered_unbind_is_looked_up(tmp_path):
     """Carried out and not answered: the lists tell, and nothing is sent for what is gone."""
     faults = ("--fault", "reset-after=1,on=unbind,count=5")
-    with sandbox(*faults, home=tmp_path) as url:
-        common = ("--endpoint", url, "--config", config, "--out", "report")
-        manifest = write_csv(tmp_path / "fleet.csv", FLEET)
-        bulkbind("run", manifest, *common, home=tmp_path, check=0)
+    with bound(tmp_path, FLEET, *faults) as (url, common):
         leavers = write_csv(tmp_path / "leavers.csv", LEAVING)
 
-        bulkbind("unbind", leavers, *common, "--yes-unbind", "9", home=tmp_path, check=0)
+        called("unbind", leavers, *common, "--yes-unbind", "9", home=tmp_path, check=0)
 
         assert set(held(url)) == keys(FLEET[9:])
     assert statuses(tmp_path / "report") == {"unbound": 9}
@@ -231,49 +218,43 @@ def claimed(ledger: Path) -> int:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("goes_on", ["resume", "unbind"])
-def test_a_killed_unbind_goes_on(tmp_path, config, goes_on):
+def test_a_killed_unbind_goes_on(tmp_path, goes_on):
     """By `resume` without the list, or by the same command: exactly the list has left."""
-    rows = fleet(300, users=3)
-    with sandbox("--limit", "60/s,on=unbind", home=tmp_path) as url:
-        common = ("--endpoint", url, "--config", config, "--out", "report")
-        manifest = write_csv(tmp_path / "fleet.csv", rows)
-        bulkbind("run", manifest, *common, home=tmp_path, check=0)
-        leavers = write_csv(tmp_path / "leavers.csv", rows[:200])
-        command = ("unbind", leavers, *common, "--yes-unbind", "200")
+    rows = fleet(90, users=3)
+    with bound(tmp_path, rows, "--limit", "30/s,on=unbind") as (url, common):
+        leavers = write_csv(tmp_path / "leavers.csv", rows[:60])
+        command = ("unbind", leavers, *common, "--yes-unbind", "60")
         with process(*command, home=tmp_path) as started:
-            struck(started, ledger_of(tmp_path, url), url, requests(url), 40)
+            struck(started, ledger_of(tmp_path, url), url, requests(url), 20)
         assert claimed(ledger_of(tmp_path, url))
-        status = json.loads(bulkbind("status", "--json", *common[:4], home=tmp_path).stdout)
+        status = json.loads(called("status", "--json", *common[:4], home=tmp_path).stdout)
 
         again = ("resume", *common) if goes_on == "resume" else command
-        bulkbind(*again, home=tmp_path, check=0)
+        called(*again, home=tmp_path, check=0)
 
-        assert set(held(url)) == keys(rows[200:])
+        assert set(held(url)) == keys(rows[60:])
     assert status["state"] == "cut off"
-    assert statuses(tmp_path / "report") == {"unbound": 200}
+    assert statuses(tmp_path / "report") == {"unbound": 60}
     assert run_id_of(tmp_path / "report") == status["run_id"]
 
 
 @pytest.mark.slow
-def test_what_a_killed_unbind_left_is_looked_up_by_the_run_that_takes_its_place(tmp_path, config):
+def test_what_a_killed_unbind_left_is_looked_up_by_the_run_that_takes_its_place(tmp_path):
     """Nothing more is unbound; what that run names is bound in the end, whoever was first."""
-    rows = fleet(300, users=3)
-    with sandbox("--limit", "60/s,on=unbind", home=tmp_path) as url:
-        common = ("--endpoint", url, "--config", config, "--out", "report")
-        manifest = write_csv(tmp_path / "fleet.csv", rows)
-        bulkbind("run", manifest, *common, home=tmp_path, check=0)
-        leavers = write_csv(tmp_path / "leavers.csv", rows[:200])
-        command = ("unbind", leavers, *common, "--yes-unbind", "200")
+    rows = fleet(90, users=3)
+    with bound(tmp_path, rows, "--limit", "30/s,on=unbind") as (url, common):
+        leavers = write_csv(tmp_path / "leavers.csv", rows[:60])
+        command = ("unbind", leavers, *common, "--yes-unbind", "60")
         with process(*command, home=tmp_path) as started:
-            struck(started, ledger_of(tmp_path, url), url, requests(url), 40)
+            struck(started, ledger_of(tmp_path, url), url, requests(url), 20)
         was = set(held(url))
-        other = write_csv(tmp_path / "other.csv", rows[100:])
+        other = write_csv(tmp_path / "other.csv", rows[30:])
         unbinds = ask(f"{url}/sandbox/stats")["unbinds"]
 
-        bulkbind("run", other, *common, home=tmp_path, check=0)
+        called("run", other, *common, home=tmp_path, check=0)
 
         assert ask(f"{url}/sandbox/stats")["unbinds"] == unbinds
-        assert set(held(url)) == was | keys(rows[100:])
+        assert set(held(url)) == was | keys(rows[30:])
         assert claimed(ledger_of(tmp_path, url)) == 0
         with closing(sqlite3.connect(ledger_of(tmp_path, url))) as db:
             known = set(db.execute("SELECT user_id, machine_code FROM bindings"))
@@ -285,23 +266,20 @@ def test_a_rehearsal_of_an_unbind_touches_nothing_real(tmp_path):
     """The devices are bound in its sandbox, and unbound there."""
     manifest = write_csv(tmp_path / "leavers.csv", LEAVING)
 
-    bulkbind("unbind", manifest, "--rehearse", "--out", "report", home=tmp_path, check=0)
+    called("unbind", manifest, "--rehearse", "--out", "report", home=tmp_path, check=0)
 
     assert statuses(tmp_path / "report") == {"unbound": 9}
 
 
 @pytest.mark.slow
-def test_a_pilot_of_an_unbind_stops_and_goes_on(tmp_path, config):
+def test_a_pilot_of_an_unbind_stops_and_goes_on(tmp_path):
     """As many as were asked for; the same command without it does the rest."""
-    with sandbox(home=tmp_path) as url:
-        common = ("--endpoint", url, "--config", config, "--out", "report")
-        manifest = write_csv(tmp_path / "fleet.csv", FLEET)
-        bulkbind("run", manifest, *common, home=tmp_path, check=0)
+    with bound(tmp_path, FLEET) as (url, common):
         leavers = write_csv(tmp_path / "leavers.csv", LEAVING)
         command = ("unbind", leavers, *common)
 
-        bulkbind(*command, "--first", "4", "--yes-unbind", "4", home=tmp_path, check=3)
+        called(*command, "--first", "4", "--yes-unbind", "4", home=tmp_path, check=3)
 
         assert set(held(url)) == keys(FLEET[4:])
-        bulkbind(*command, "--yes-unbind", "5", home=tmp_path, check=0)
+        called(*command, "--yes-unbind", "5", home=tmp_path, check=0)
         assert set(held(url)) == keys(FLEET[9:])

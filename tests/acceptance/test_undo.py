@@ -19,6 +19,7 @@ import pytest
 
 from bulkbind.sandbox import Sandbox, SandboxOptions, parse_fault
 from tests.campaigns.undo_campaign import undo_killed
+from tests.support.in_process import called
 from tests.support.manifests import fleet, write_csv
 from tests.support.processes import (
     BULKBIND,
@@ -94,17 +95,17 @@ def test_undo_leaves_alone_what_is_not_the_runs(tmp_path):
         common = ("--endpoint", url, "--config", config)
         # Another ledger binds the first device, so that this one's run finds it bound.
         elsewhere = ("--ledger", "other.db", "--out", "other")
-        bulkbind("run", first, *common, *elsewhere, home=tmp_path, check=0)
+        called("run", first, *common, *elsewhere, home=tmp_path, check=0)
         time.sleep(3)  # noqa: TID251  # a server's Date has whole seconds: younger might be ours
-        bulkbind("run", manifest, *common, "--out", "report", home=tmp_path, check=0)
+        called("run", manifest, *common, "--out", "report", home=tmp_path, check=0)
         run_id = run_id_of(tmp_path / "report")
         before = held(url)
         delete(url, user, before[user, rows[1][0]])
         delete(url, user, before[user, rows[2][0]])
         again = write_csv(tmp_path / "again.csv", rows[2:3])
-        bulkbind("run", again, *common, *elsewhere, home=tmp_path, check=0)
+        called("run", again, *common, *elsewhere, home=tmp_path, check=0)
 
-        bulkbind(
+        called(
             "undo", run_id, *common, "--yes-unbind", "5", "--out", "report", home=tmp_path, check=1
         )
 
@@ -127,13 +128,13 @@ def test_undo_wants_the_number_and_sends_nothing_without(tmp_path):
     with sandbox(home=tmp_path) as url:
         manifest = write_csv(tmp_path / "fleet.csv", fleet(7))
         common = ("--endpoint", url)
-        bulkbind("run", manifest, *common, "--out", "report", home=tmp_path, check=0)
+        called("run", manifest, *common, "--out", "report", home=tmp_path, check=0)
         run_id = run_id_of(tmp_path / "report")
         before = ask(f"{url}/sandbox/stats")["requests"]
 
-        without = bulkbind("undo", run_id, *common, home=tmp_path, check=2)
-        wrong = bulkbind("undo", run_id, *common, "--yes-unbind", "8", home=tmp_path, check=2)
-        unknown = bulkbind("undo", "2020", *common, "--yes-unbind", "7", home=tmp_path, check=2)
+        without = called("undo", run_id, *common, home=tmp_path, check=2)
+        wrong = called("undo", run_id, *common, "--yes-unbind", "8", home=tmp_path, check=2)
+        unknown = called("undo", "2020", *common, "--yes-unbind", "7", home=tmp_path, check=2)
 
         assert ask(f"{url}/sandbox/stats")["requests"] == before
     assert "--yes-unbind 7" in without.stderr
@@ -147,22 +148,22 @@ def test_an_undone_run_is_not_gone_on_with(tmp_path):
     with sandbox(home=tmp_path) as url:
         manifest = write_csv(tmp_path / "fleet.csv", fleet(20))
         common = ("--endpoint", url, "--out", "report")
-        bulkbind("run", manifest, *common, "--first", "8", home=tmp_path, check=3)
+        called("run", manifest, *common, "--first", "8", home=tmp_path, check=3)
         run_id = run_id_of(tmp_path / "report")
 
-        done = bulkbind(
+        done = called(
             "undo", run_id, *common, "--yes-unbind", "8", "--quiet", home=tmp_path, check=0
         )
-        bulkbind("report", run_id, *common, home=tmp_path, check=0)
+        called("report", run_id, *common, home=tmp_path, check=0)
         undone = statuses(tmp_path / "report")
         details = {
             row["detail"] for row in read_results(tmp_path / "report") if row["status"] == "bound"
         }
-        resumed = bulkbind("resume", *common, home=tmp_path, check=2)
-        again = bulkbind("undo", run_id, *common, home=tmp_path, check=0)
+        resumed = called("resume", *common, home=tmp_path, check=2)
+        again = called("undo", run_id, *common, home=tmp_path, check=0)
 
         assert held(url) == {}
-        bulkbind("run", manifest, *common, home=tmp_path, check=0)
+        called("run", manifest, *common, home=tmp_path, check=0)
         assert len(held(url)) == 20
     assert done.stderr == ""
     assert undone == {"bound": 8, "withdrawn": 12}
@@ -180,7 +181,7 @@ def test_undo_settles_doubt_first(tmp_path):
     with sandbox(*state, home=tmp_path) as url:
         # The server's clock is known from here on: without it nothing in doubt is called our own.
         first = write_csv(tmp_path / "first.csv", [("FIRST1", "user_9", "", "")])
-        bulkbind("run", first, "--endpoint", url, home=tmp_path, check=0)
+        called("run", first, "--endpoint", url, home=tmp_path, check=0)
     port = url.rpartition(":")[2]
     with sandbox("--port", port, "--fault", "silence-after=1,count=3", *state, home=tmp_path):
         manifest = write_csv(tmp_path / "fleet.csv", fleet(3, users=1))
@@ -199,11 +200,11 @@ def test_undo_settles_doubt_first(tmp_path):
         os.kill(started.pid, signal.SIGKILL)
         started.wait(10)
         assert len(held(url)) >= 2
-        run, _ = json.loads(bulkbind("runs", *common, "--json", home=tmp_path, check=0).stdout)
-        bulkbind("undo", run["run_id"], *common, "--yes-unbind", "0", home=tmp_path, check=2)
+        run, _ = json.loads(called("runs", *common, "--json", home=tmp_path, check=0).stdout)
+        called("undo", run["run_id"], *common, "--yes-unbind", "0", home=tmp_path, check=2)
         number = str(_in_doubt(ledger_of(tmp_path, url)))
 
-        bulkbind("undo", run["run_id"], *common, "--yes-unbind", number, home=tmp_path, check=0)
+        called("undo", run["run_id"], *common, "--yes-unbind", number, home=tmp_path, check=0)
 
         assert set(held(url)) == {("user_9", "FIRST1")}
 
@@ -227,20 +228,20 @@ def test_verify_tells_missing_changed_and_extra(tmp_path):
     with sandbox(home=tmp_path) as url:
         manifest = write_csv(tmp_path / "fleet.csv", rows)
         common = ("--endpoint", url, "--config", quick)
-        bulkbind("run", manifest, *common, "--out", "report", home=tmp_path, check=0)
+        called("run", manifest, *common, "--out", "report", home=tmp_path, check=0)
         run_id = run_id_of(tmp_path / "report")
-        same = bulkbind("verify", run_id, *common, home=tmp_path, check=0)
+        same = called("verify", run_id, *common, home=tmp_path, check=0)
         before = held(url)
         for row in rows[:2]:
             delete(url, user, before[user, row[0]])
         other = [(rows[1][0], user, "Another name", ""), ("EXTRA1", user, "", "")]
         elsewhere = ("--ledger", "other.db", "--out", "other")
         again = write_csv(tmp_path / "again.csv", other)
-        bulkbind("run", again, *common, *elsewhere, home=tmp_path, check=0)
+        called("run", again, *common, *elsewhere, home=tmp_path, check=0)
 
-        text = bulkbind("verify", run_id, *common, home=tmp_path, check=1)
+        text = called("verify", run_id, *common, home=tmp_path, check=1)
         told = json.loads(
-            bulkbind("verify", run_id, *common, "--json", home=tmp_path, check=1).stdout
+            called("verify", run_id, *common, "--json", home=tmp_path, check=1).stdout
         )
 
     assert same.stdout == ""
@@ -260,13 +261,13 @@ def test_export_is_a_manifest(tmp_path):
     with sandbox(home=tmp_path) as url:
         manifest = write_csv(tmp_path / "fleet.csv", fleet(9, users=3))
         common = ("--endpoint", url, "--config", quick)
-        bulkbind("run", manifest, *common, "--out", "report", home=tmp_path, check=0)
+        called("run", manifest, *common, "--out", "report", home=tmp_path, check=0)
 
-        done = bulkbind("export", "user_2", "user_0", *common, home=tmp_path, check=0)
-        bulkbind("export", "user_0", "--to", "out.csv", *common, home=tmp_path, check=0)
-        bulkbind("plan", "out.csv", *common, "--json", home=tmp_path, check=0)
-        bad = bulkbind("export", "user 0", *common, home=tmp_path, check=2)
-    away = bulkbind("export", "user_0", *common, home=tmp_path, check=3)
+        done = called("export", "user_2", "user_0", *common, home=tmp_path, check=0)
+        called("export", "user_0", "--to", "out.csv", *common, home=tmp_path, check=0)
+        called("plan", "out.csv", *common, "--json", home=tmp_path, check=0)
+        bad = called("export", "user 0", *common, home=tmp_path, check=2)
+    away = called("export", "user_0", *common, home=tmp_path, check=3)
 
     rows = list(csv.DictReader(done.stdout.splitlines()))
     assert [row["user_id"] for row in rows] == ["user_2"] * 3 + ["user_0"] * 3
@@ -295,12 +296,12 @@ def test_status_reads_beside_a_running_run(tmp_path):
             until = time.monotonic() + 30
             while len(held(url)) < 10 and time.monotonic() < until:
                 time.sleep(0.05)  # noqa: TID251  # polling another process
-            told = json.loads(bulkbind("status", *common, "--json", home=tmp_path, check=0).stdout)
-            text = bulkbind("status", *common, home=tmp_path, check=0)
+            told = json.loads(called("status", *common, "--json", home=tmp_path, check=0).stdout)
+            text = called("status", *common, home=tmp_path, check=0)
         finally:
             started.kill()
             started.wait(10)
-        gone = bulkbind("status", *common, home=tmp_path, check=0)
+        gone = called("status", *common, home=tmp_path, check=0)
 
     assert told["state"] == "sending"
     assert told["is_alive"] is True
@@ -321,15 +322,15 @@ def test_a_move_is_two_steps_that_survive_a_crash(tmp_path, kill_after):
     moved = [(code, "user_new", name, system) for code, _, name, system in rows]
     with sandbox(home=tmp_path) as url:
         common = ("--endpoint", url, "--out", "report")
-        bulkbind("run", write_csv(tmp_path / "a.csv", rows), *common, home=tmp_path, check=0)
+        called("run", write_csv(tmp_path / "a.csv", rows), *common, home=tmp_path, check=0)
         manifest = write_csv(tmp_path / "b.csv", moved)
-        left_alone = bulkbind("run", manifest, *common, home=tmp_path, check=1)
+        left_alone = called("run", manifest, *common, home=tmp_path, check=1)
         not_moved = statuses(tmp_path / "report")
-        planned = bulkbind("plan", manifest, *common[:2], "--move", home=tmp_path, check=0)
+        planned = called("plan", manifest, *common[:2], "--move", home=tmp_path, check=0)
         if kill_after:
             _kill_while_moving((manifest, *common), tmp_path, url)
 
-        bulkbind("run", manifest, *common, "--move", home=tmp_path, check=0)
+        called("run", manifest, *common, "--move", home=tmp_path, check=0)
 
         left = held(url)
         results = read_results(tmp_path / "report")

@@ -162,6 +162,7 @@ def test_workers_are_stopped_and_killed_and_nothing_is_lost(tmp_path):
     assert lost[killed]["why"] == "it was ended by SIGKILL"
     assert lost[killed]["rows"] > 0
     assert lost[halted]["why"].startswith("it said nothing for ")
+    assert summary(tmp_path)["requests_unsure"] == sum(each["rows"] for each in lost.values())
     states = {state["pid"]: state for state in json.loads(told.stdout)["workers"]}
     assert states.keys() == {killed, halted, left}
     assert states[killed]["lost"] == "it was ended by SIGKILL"

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.acceptance.test_undo import held
+from tests.support.in_process import called
 from tests.support.manifests import write_csv
-from tests.support.processes import ask, bulkbind, sandbox, statuses
+from tests.support.processes import ask, sandbox, statuses
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,7 +41,7 @@ class Year:
     def call(self, command: str, *arguments: str | Path, check: int = 0):
         """Run a command on the fleet's ledger."""
         where = ("--endpoint", self.url, "--config", "settings.yaml", "--ledger", self.ledger)
-        return bulkbind(command, *arguments, *where, home=self.home, check=check)
+        return called(command, *arguments, *where, home=self.home, check=check)
 
     def night(self, *options: str, check: int = 0) -> dict[str, int]:
         """Keep the fleet in step with its manifest; return the rows by status."""

@@ -172,7 +172,7 @@ class Upgrade(Scene):
     """A ledger of version 1 that is only to be read."""
 
     name = "upgrade"
-    code = store._migrate.__code__
+    code = store._upgrade.__code__
 
     def __init__(self, base: Path) -> None:
         self._old = base / "old.db"

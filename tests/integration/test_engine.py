@@ -42,6 +42,9 @@ SETTLED = {"bound", "already_bound", "failed", "skipped", "duplicate", "invalid"
 class Bench:
     """One ledger file, one server, and runs against them."""
 
+    file: str | None = None
+    """The manifest's name; None: that of the run."""
+
     def __init__(self, path):
         self.path = path
         self.clock = FakeClock()
@@ -71,7 +74,7 @@ class Bench:
         finally:
             await ledger.close()
 
-    async def staged(self, ledger, devices, name="run", *, rebind=False):
+    async def staged(self, ledger, devices, name="run", *, rebind=False, move=False):
         """Stage and confirm a run of these devices; return its number."""
         self.begun[name] += 1
         run_id = f"{name} {self.begun[name]}" if self.begun[name] > 1 else name
@@ -82,8 +85,9 @@ class Bench:
             CheckedRow(line, [d.machine_code], row_values(d.user_id, d.machine_code))
             for line, d in enumerate(devices, start=2)
         ]
-        form = Source(name, "csv", "utf-8", bom=False, header=("machine_code",))
-        await ledger.stage(run, 0, form, 0, rows, rebind=rebind, on_batch=lambda _: None)
+        form = Source(self.file or name, "csv", "utf-8", bom=False, header=("machine_code",))
+        how = {"rebind": rebind, "move": move, "on_batch": lambda _: None}
+        await ledger.stage(run, 0, form, 0, rows, **how)
         await ledger.ready(run)
         await ledger.confirm(run)
         return run

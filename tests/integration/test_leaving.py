@@ -259,15 +259,30 @@ async def test_doubt_is_settled_before_a_device_counts_as_not_ours(bench):
     assert "DOUBT" not in on_server(bench)
 
 
+async def claimed(ledger, run, kind):
+    """Leave a run with all requests to unbind on their way, as a kill does."""
+    await ledger.start(run)
+    for user in await ledger.unbindings.users(run, kind, 2**62):
+        items = await ledger.unbindings.open_of(run, kind, [user], 2**62)
+        await ledger.unbindings.claim(items)
+
+
 async def cut_off(bench, devices):
-    """Stage a run that unbinds, and leave it with all requests on their way, as a kill does."""
+    """Stage a run that unbinds, and leave it as a kill does."""
     async with bench.ledger() as ledger:
         run = await listed(ledger, devices)
-        await ledger.start(run)
-        for user in await ledger.unbindings.users(run, UnbindKind.LEAVE, 2**62):
-            items = await ledger.unbindings.open_of(run, UnbindKind.LEAVE, user, 2**62)
-            await ledger.unbindings.claim(items)
+        await claimed(ledger, run, UnbindKind.LEAVE)
     return run
+
+
+async def find_out(bench, ledger, run):
+    """Look up what other runs may have unbound."""
+    parts = Parts(bench.server, ledger, bench.pacer, bench.stop, bench.clock)
+    retries = Retries(bench.clock, bench.stop, bench.pacer, bench.send)
+    unbinder = Unbinder(
+        parts, ledger.unbindings, retries, bench.send, bench.readback, on_settled=print
+    )
+    await unbinder.find_out(run)
 
 
 async def test_what_was_on_its_way_is_in_doubt_until_it_is_gone_on_with(bench):
@@ -296,12 +311,7 @@ async def test_a_run_that_takes_its_place_looks_up_and_sends_nothing(bench):
         instead = await bench.staged(ledger, wanted, name="instead")
         with reading(bench.path) as db:
             doubted = RunReader(db, instead).counts()
-        parts = Parts(bench.server, ledger, bench.pacer, bench.stop, bench.clock)
-        retries = Retries(bench.clock, bench.stop, bench.pacer, bench.send)
-        unbinder = Unbinder(
-            parts, ledger.unbindings, retries, bench.send, bench.readback, on_settled=print
-        )
-        await unbinder.find_out(instead)
+        await find_out(bench, ledger, instead)
         state = await bench.sent(ledger, instead)
 
     assert doubted == {"in_doubt": 2, "skipped": 1}
@@ -313,6 +323,30 @@ async def test_a_run_that_takes_its_place_looks_up_and_sends_nothing(bench):
         **{device.machine_code: "failed" for device in LIST[3:]},
     }
     assert on_server(bench) == {d.machine_code for d in DEVICES} - {"SN1", "SN2"}
+    assert set(held(bench)) == on_server(bench)
+
+
+async def test_moves_that_were_cut_off_are_looked_up_by_the_run_that_takes_their_place(bench):
+    """What is gone is not taken for known, and nothing of the older run is sent."""
+    moved = [Device("v", device.machine_code) for device in DEVICES[:3]]
+    async with bench.ledger() as ledger:
+        run = await bench.staged(ledger, moved, name="moves", move=True)
+        await claimed(ledger, run, UnbindKind.MOVE)
+    del bench.server.bindings["u0"]["SN0"]
+
+    async with bench.ledger() as ledger:
+        instead = await bench.staged(ledger, DEVICES, name="instead")
+        doubted = bench.counts(instead)
+        await find_out(bench, ledger, instead)
+        state = await bench.sent(ledger, instead)
+
+    assert doubted == {"in_doubt": 3, "skipped": 6}
+    assert state is RunState.DONE
+    assert not bench.server.unbinds
+    assert [row.status for row in bench.rows(run)] == ["withdrawn", "moved", "moved"]
+    assert "still bound" in bench.rows(run)[1].detail
+    assert on_server(bench) == {d.machine_code for d in DEVICES}
+    assert "SN0" in bench.server.bindings["u0"]
     assert set(held(bench)) == on_server(bench)
 
 

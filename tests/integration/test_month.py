@@ -16,12 +16,10 @@ from bulkbind.engine import Parts, Pipeline, StopReason
 from bulkbind.ledger import RunReader, prune, reading
 from bulkbind.model import (
     AuthExpired,
-    CheckedRow,
     Device,
     NoAnswer,
     QuotaUsedUp,
     Refused,
-    Source,
     Throttled,
     Transient,
     Unreachable,
@@ -29,7 +27,6 @@ from bulkbind.model import (
 from bulkbind.settings import SendSettings
 from tests.integration.test_engine import ENDPOINT, HOLDER, Bench
 from tests.support.fakes import ERRED, LOST, FakeServer
-from tests.support.rows import values as row_values
 
 DAY_S = 86_400.0
 FAULTS = (LOST, ERRED, NoAnswer(), Transient(), Throttled(limit=40.0, window_s=1.0), Refused())
@@ -63,20 +60,7 @@ class NightServer(FakeServer):
 class NightBench(Bench):
     """A bench whose manifest keeps its name while it grows."""
 
-    async def staged(self, ledger, devices, name="run", *, rebind=False):
-        self.begun[name] += 1
-        values = {"run_id": f"{name} {self.begun[name]}", "digest": name, "created_at": "now"}
-        values |= {"operator": "me", "host": "here", "pid": 1, "version": "0", "settings": "{}"}
-        run = await ledger.begin(values)
-        rows = [
-            CheckedRow(line, [d.machine_code], row_values(d.user_id, d.machine_code))
-            for line, d in enumerate(devices, start=2)
-        ]
-        form = Source("fleet.csv", "csv", "utf-8", bom=False, header=("machine_code",))
-        await ledger.stage(run, 0, form, 0, rows, rebind=rebind, on_batch=lambda _: None)
-        await ledger.ready(run)
-        await ledger.confirm(run)
-        return run
+    file = "fleet.csv"
 
     def changes(self, run):
         """Return what a run's summary tells of the last one."""

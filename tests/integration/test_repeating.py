@@ -160,7 +160,7 @@ def leave(db, status=UnbindStatus.UNBOUND):
     staging.ready(db, run)
     staging.confirm(db, LATER, run)
     with transaction(db):
-        (item,) = unbinding.open_of(db, run, UnbindKind.LEAVE, "u", 2**62)
+        (item,) = unbinding.open_of(db, run, UnbindKind.LEAVE, ["u"], 2**62)
         unbinding.claim(db, [item])
         if status is UnbindStatus.UNBOUND:
             item.status = status

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 import pytest
 
 from bulkbind.ledger import RunReader, runs, staging, transitions, unbinding, upkeep
+from bulkbind.ledger.lines import AT_ONCE
 from bulkbind.ledger.store import connect, span, transaction
 from bulkbind.model import (
     Attempt,
@@ -28,6 +29,7 @@ from tests.integration.test_ledger import (
     FORM,
     NOW,
     claimed,
+    invalid,
     settle,
     staged,
     valid,
@@ -60,14 +62,22 @@ def told(db, run=2):
     """Return what a report says of a run's rows: in every form the same."""
     reader = RunReader(db, run)
     rows = list(reader.rows())
-    shown = [",".join(map(str, cells[1:-1])) for cells in map(_cells_of, rows)]
-    lines = list(reader.lines())
-    assert [line for _, _, line in lines] == shown
-    assert [(row, source) for row, source, _ in lines] == db.execute(
-        "SELECT id, source FROM rows WHERE id BETWEEN ? AND ? ORDER BY id", span(run)
+    shown = list(map(_cells_of, rows))
+    ids = db.execute(
+        "SELECT id FROM stored_rows WHERE id BETWEEN ? AND ? ORDER BY id", span(run)
     ).fetchall()
+    names = [source.name for source in reader.sources()]
+    at = 0
+    for first, last, count, text in reader.lines():
+        some = shown[at : at + count]
+        assert ids[at : at + count][:: max(1, count - 1)] == [(n,) for n in sorted({first, last})]
+        if text:
+            lines = [",".join(map(str, (names[cells[0]], *cells[1:-1]))) for cells in some]
+            assert text == "\r\n".join(lines)
+        at += count
+    assert at == len(rows)
     cells = list(reader.cells(*span(run)))
-    assert [cells[1:] for cells in cells] == list(map(_cells_of, rows))
+    assert [cells[1:] for cells in cells] == shown
     return rows
 
 
@@ -80,7 +90,7 @@ def undo(db):
 
 def unbind(db, run, kind):
     """Unbind what a run's unbindings of user u say."""
-    items = unbinding.open_of(db, run, kind, "u", 2**62)
+    items = unbinding.open_of(db, run, kind, ["u"], 2**62)
     assert items
     unbinding.claim(db, items)
     for item in items:
@@ -248,6 +258,18 @@ def test_what_is_stored_shorter_is_told_to_the_letter(db, device_id, create_time
     assert (before.code, before.message, before.http_status) == ("1", "why", 200)
     assert told(db, run)[0] == before
     assert (night.device_id, night.create_time) == (device_id, create_time)
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [range(1), range(AT_ONCE - 1, AT_ONCE + 2), range(AT_ONCE, 2 * AT_ONCE + 1), (7, 9, 500)],
+)
+def test_rows_are_told_in_parts_wherever_a_rule_is_broken(db, broken):
+    """Lines of many rows are put together; every row is told once, in order."""
+    rows = [invalid(n) if n in broken else valid(n, f"X{n}") for n in range(2 * AT_ONCE + 101)]
+    run = confirmed(db, "large", rows)
+
+    assert [row.line for row in told(db, run)] == list(range(len(rows)))
 
 
 def test_an_answer_without_status_leaves_the_earlier_one(db):

@@ -18,7 +18,7 @@ from bulkbind.app.inbox import run_inbox
 from bulkbind.app.notices.run_end import Here, of_inbox, of_run
 from bulkbind.app.plan import plan
 from bulkbind.app.prune import prune
-from bulkbind.app.reports import runs, status
+from bulkbind.app.reports import runs, status, write_forms
 from bulkbind.app.session.listener import Listener
 from bulkbind.app.undo import undo
 from bulkbind.clock import SystemClock
@@ -665,6 +665,12 @@ async def test_a_leaver_that_failed_is_told_with_its_reason(tmp_path):
         assert f"{code} of user {user}" in lines[at + 2]
         assert lines[at + 3].startswith("      -> ")
         assert "1 needs you" in text
+    write_forms(world.settings(), forms=["md"])
+    for name in ("report.html", "report.md"):
+        shown = (tmp_path / "report" / name).read_text("utf-8")
+        assert "left the manifest, failed" in shown
+        assert "13000902" in shown
+        assert f"{code} of user {user}" in shown.replace("\\_", "_")
     assert f"what left the manifest: {file}" in mail
     assert f"what left the manifest: {file}" in files_text(summary, result.report.files)
     written = json.loads((tmp_path / "report" / "summary.json").read_text("utf-8"))
@@ -694,3 +700,8 @@ async def test_an_inbox_tells_of_a_leaver_that_failed(tmp_path):
     assert "fleet.csv: none of 39 rows; it is now" in told
     assert "    left the manifest, 1 failed:" in told
     assert "13000902" in told
+    written = json.loads((tmp_path / "report" / "inbox.json").read_text("utf-8"))
+    jsonschema.validate(written, output_schema.inbox())
+    (file,) = written["files"]
+    assert file["leavers"] == {"failed": 1}
+    assert [each["code"] for each in file["leaver_reasons"]] == ["13000902"]

@@ -97,7 +97,7 @@ class Life:
 
     def unbind(self, run, kind, *statuses):
         """Settle unbindings of user u, one with each status; claim and release the others."""
-        items = unbinding.open_of(self.db, run, kind, "u", ANYWHERE)
+        items = unbinding.open_of(self.db, run, kind, ["u"], ANYWHERE)
         for item, status in zip(items, statuses, strict=False):
             item.status = status
             self.do(unbinding.settle, NOW, [item])
@@ -211,7 +211,7 @@ def undo(life):
         life.unbind(undone, UnbindKind.UNDO, *map(UnbindStatus, ("already_gone", "changed")))
         life.unbind(undone, UnbindKind.UNDO, UnbindStatus.FAILED)
         if expected is RunState.DONE:
-            items = unbinding.open_of(life.db, undone, UnbindKind.UNDO, "u", ANYWHERE)
+            items = unbinding.open_of(life.db, undone, UnbindKind.UNDO, ["u"], ANYWHERE)
             life.do(unbinding.claim, items)
             life.unbind(
                 undone,
@@ -244,7 +244,7 @@ def leave(life):
 
     left = life.confirmed("left", *[("u", code) for code in codes[:4]], kind=RunKind.UNBIND)
     life.unbind(left, UnbindKind.LEAVE, *map(UnbindStatus, ("already_gone", "changed", "failed")))
-    items = unbinding.open_of(life.db, left, UnbindKind.LEAVE, "u", ANYWHERE)
+    items = unbinding.open_of(life.db, left, UnbindKind.LEAVE, ["u"], ANYWHERE)
     life.do(unbinding.claim, items)
     life.unbind(left, UnbindKind.LEAVE, UnbindStatus.UNBOUND)
     assert life.do(runs.finish, NOW, left, None, RunFacts()) is RunState.DONE
@@ -257,7 +257,7 @@ def leave(life):
         staging.discard(life.db, run)
 
     killed = life.confirmed("killed", *[("u", code) for code in codes[1:8]], kind=RunKind.UNBIND)
-    items = unbinding.open_of(life.db, killed, UnbindKind.LEAVE, "u", ANYWHERE)
+    items = unbinding.open_of(life.db, killed, UnbindKind.LEAVE, ["u"], ANYWHERE)
     life.do(unbinding.claim, items)
     for item, status in zip(items[:3], ("already_gone", "changed", "failed"), strict=True):
         item.status = UnbindStatus(status)
@@ -344,7 +344,7 @@ def test_an_unbinding_that_has_ended_stays_so(tmp_path):
         (claim,) = life.claimed(run).values()
         life.settle(claim, Status.BOUND)
         life.do(unbinding.begin_undo, NOW, run, WHO)
-        (item,) = unbinding.open_of(db, run, UnbindKind.UNDO, "u", ANYWHERE)
+        (item,) = unbinding.open_of(db, run, UnbindKind.UNDO, ["u"], ANYWHERE)
         item.status = UnbindStatus.FAILED
         works = (unbinding.claim, [item]), (unbinding.release, [item])
         for status, work in itertools.product(

@@ -10,6 +10,7 @@ import pytest
 
 from bulkbind.engine import Parts, Unbinder
 from bulkbind.engine.retry import Retries
+from bulkbind.engine.unbinder import CHUNK, _grouped
 from bulkbind.ledger import UndoReader, reading
 from bulkbind.model import (
     Accepted,
@@ -105,6 +106,15 @@ async def test_what_the_run_bound_is_gone(bench):
     assert dict(bench.server.lists) == {"u0": 1, "u1": 1, "u2": 1}
     assert on_server(bench) == {"OTHER"}
     assert known(bench) == set()
+
+
+def test_users_share_a_claim_but_the_first():
+    """As many as have so many bindings together; who has more is alone."""
+    users = {"a": 1, "b": CHUNK - 2, "c": 2, "d": CHUNK + 1, "e": 1, "f": 1}
+
+    assert list(_grouped(users, is_first_alone=True)) == [["a"], ["b", "c"], ["d"], ["e", "f"]]
+    assert list(_grouped(users, is_first_alone=False)) == [["a", "b"], ["c"], ["d"], ["e", "f"]]
+    assert list(_grouped({}, is_first_alone=True)) == []
 
 
 async def test_what_is_not_the_runs_any_more_is_left_alone(bench):
@@ -254,7 +264,7 @@ async def test_what_was_claimed_when_it_was_cut_off_counts_as_ours(bench, gone, 
     """A crash after the request left: it is `unbound`, not gone; only a lone one needs no other."""
     async with bench.ledger() as ledger:
         await ledger.unbindings.begin_undo(1, WHO)
-        items = await ledger.unbindings.open_of(1, UnbindKind.UNDO, "u0", 2**62)
+        items = await ledger.unbindings.open_of(1, UnbindKind.UNDO, ["u0"], 2**62)
         await ledger.unbindings.claim([item for item in items if item.machine_code in gone])
     for code in gone:
         del bench.server.bindings["u0"][code]

@@ -47,7 +47,7 @@ def _log_files():
         yield
 
 
-def called(*arguments: str | Path, home: Path, **environ: str) -> Done:
+def called(*arguments: str | Path, home: Path, check=None, **environ: str) -> Done:
     """Call bulkbind as `processes.bulkbind` does, without what only a process shows."""
     before, folder, argv = dict(os.environ), Path.cwd(), sys.argv
     out, err = _Stream(), _Stream()
@@ -70,4 +70,6 @@ def called(*arguments: str | Path, home: Path, **environ: str) -> Done:
         structlog.reset_defaults()
         redaction.forget()
     assert isinstance(code, int), code
-    return Done(int(code), out.text(), err.text())
+    done = Done(int(code), out.text(), err.text())
+    assert check in (None, done.returncode), done
+    return done

@@ -6,25 +6,17 @@ import csv
 import json
 import os
 import secrets
-import select
-import signal
 import socket
 import sqlite3
 import subprocess
 import sys
-import tempfile
-import threading
 import urllib.request
 from contextlib import closing, contextmanager, suppress
-from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from bulkbind.settings import ledger_name
-from tests.support.paths import ROOT
-
-if TYPE_CHECKING:
-    from io import FileIO
+from tests.support.forks import Forked, forks
 
 BULKBIND = [sys.executable, "-m", "bulkbind"]
 _PLAIN = """
@@ -66,19 +58,26 @@ def bulkbind(
     **environ: str,
 ):
     """Run bulkbind to its end and return the finished process; *check*: its exit code."""
-    done = subprocess.run(
-        [*command, *map(str, arguments)],
-        env=environment(home, **environ),
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        cwd=home,
-        stdin=subprocess.DEVNULL,
-        check=False,
-    )
+    words = list(map(str, arguments))
+    variables = environment(home, **environ)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL}
+    with begun(words, command=command, env=variables, cwd=home, text=True, **pipes) as started:
+        try:
+            out, err = started.communicate(timeout=timeout)
+        except BaseException:
+            started.kill()
+            raise
+    done = subprocess.CompletedProcess(words, started.returncode, out, err)
     if check is not None:
         assert done.returncode == check, f"{done.returncode}\n{done.stdout}\n{done.stderr}"
     return done
+
+
+def begun(words: list[str], *, command=BULKBIND, env: dict[str, str], **how: Any):
+    """Start bulkbind with the arguments *words*; *how*: what `Popen` takes, all streams given."""
+    if command is BULKBIND and forks(env):
+        return Forked(words, env=env, **how)
+    return subprocess.Popen([*command, *words], env=env, **how)
 
 
 def free_port() -> int:
@@ -93,15 +92,10 @@ def free_port() -> int:
 @contextmanager
 def process(*arguments: str | Path, home: Path, **environ: str):
     """Start bulkbind, and make sure that it is gone at the end."""
-    started = subprocess.Popen(
-        [*BULKBIND, *map(str, arguments)],
-        env=environment(home, **environ),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=home,
-        stdin=subprocess.DEVNULL,
-    )
+    started = begun(
+        list(map(str, arguments)), env=environment(home, **environ), stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True, cwd=home, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
     try:
         yield started
     finally:
@@ -110,55 +104,20 @@ def process(*arguments: str | Path, home: Path, **environ: str):
         started.communicate()
 
 
-@cache
-def _forks() -> subprocess.Popen[str]:
-    """Start what sandboxes are forked from; it ends with this process."""
-    command = [sys.executable, "-m", "tests.support.sandbox_forks"]
-    environ = {k: v for k, v in os.environ.items() if not k.startswith("COVERAGE_PROCESS_")}
-    started = subprocess.Popen(
-        command, env=environ, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL, text=True,
-    )  # fmt: skip
-    assert started.stdout is not None
-    assert started.stdout.readline() == "ready\n", f"{command} does not start"
-    return started
-
-
-_ORDERING = threading.Lock()
-
-
 @contextmanager
 def sandbox(*arguments: str, home: Path):
     """Serve a sandbox in a process of its own and yield its URL."""
-    with tempfile.TemporaryDirectory() as folder:
-        fifo = Path(folder, "out")
-        os.mkfifo(fifo)
-        order = {"arguments": ["--port", "0", *arguments], "home": str(home), "out": str(fifo)}
-        with _ORDERING:
-            orders = _forks().stdin
-            assert orders is not None
-            orders.write(json.dumps(order | {"environ": environment(home)}) + "\n")
-            orders.flush()
-        with fifo.open("rb", buffering=0) as out:
-            pid, how = int(out.readline()), signal.SIGKILL
-            try:
-                line = out.readline().decode()
-                assert line.startswith("ready "), line
-                yield line.split()[1]
-                how = signal.SIGTERM
-            finally:
-                _end(pid, how, out)
-
-
-def _end(pid: int, how: signal.Signals, out: FileIO) -> None:
-    """Send a signal and wait until the process has gone, and closed its output by that."""
-    with suppress(ProcessLookupError):
-        os.kill(pid, how)
-    while select.select([out], [], [], 10)[0]:
-        if not out.read(4096):
-            return
-    os.kill(pid, signal.SIGKILL)
-    raise TimeoutError("the sandbox did not end within 10 s")
+    command = ["sandbox", "--port", "0", *arguments]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "stdin": subprocess.DEVNULL}
+    with begun(command, env=environment(home), cwd=home, text=True, **pipes) as started:
+        try:
+            line = started.stdout.readline()
+            assert line.startswith("ready "), line
+            yield line.split()[1]
+            started.terminate()
+            started.communicate(timeout=10)
+        finally:
+            started.kill()
 
 
 def children(pid: int) -> list[int]:

@@ -13,7 +13,7 @@ from bulkbind.report.tables import _cells_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from bulkbind.model import CheckedRow, Repeat, ResultRow
+    from bulkbind.model import CheckedRow, Repeat, ResultRow, Source
     from bulkbind.model.fields import Values
 
 
@@ -37,15 +37,21 @@ def repeats_of(rows: Sequence[CheckedRow], on_duplicate: str, on_conflict: str) 
     return seen.repeats(["fleet.csv"], Policy(on_duplicate, on_conflict))
 
 
+AT_ONCE = 2
+
+
 class ShownRows:
     """A run's `rows`, as `results.csv` shows them."""
 
     rows: Callable[[], Iterable[ResultRow]]
+    sources: Callable[[], Sequence[Source]]
 
     def lines(self):
-        return (
-            (row, source, ",".join(map(str, shown))) for row, source, *shown, _ in self._numbered()
-        )
+        names = [source.name for source in self.sources()]
+        numbered = iter(self._numbered())
+        while some := list(islice(numbered, AT_ONCE)):
+            lines = [",".join(map(str, (names[source], *shown))) for _, source, *shown, _ in some]
+            yield some[0][0], some[-1][0], len(some), "\r\n".join(lines)
 
     def cells(self, first, last):
         return islice(self._numbered(), first, last + 1)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bulkbind.model import NEEDS_PERSON, RunFacts, RunState
-from bulkbind.model.wording import counted, explained, verb, words
+from bulkbind.model.wording import counted, explained, share, verb, words
 from bulkbind.redaction import Lines, lines
 from bulkbind.report import as_json
 from bulkbind.report.measures import moment
@@ -182,7 +182,7 @@ def _what(summary: RunSummary) -> str:
 def _needs(count: int, total: int, what: str) -> str:
     if not count:
         return f"none of {counted(total, what)} needs you"
-    return f"{count:,} of {counted(total, what)} {verb(count, 'needs', 'need')} you"
+    return share(count, total, what, "needs you", "need you")
 
 
 def _is_change(changes: Changes) -> bool:
@@ -220,7 +220,7 @@ def _file(item: InboxFile, here: Here) -> list[str]:
         f"    {item.moved_to}",
         *(f"    {_example(row)}" for row in shown),
         *cures,
-        *(f"    {line}" for line in item.leavers),
+        *(f"    {line}" for line in item.leaver_lines),
     ]
 
 

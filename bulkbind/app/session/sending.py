@@ -29,7 +29,6 @@ from bulkbind.clock import iso
 from bulkbind.engine import Breaker, Parts, Pipeline, StopSignal, Unbinder, draining
 from bulkbind.errors import ExitCode, LedgerError
 from bulkbind.ledger import ledger_of, places_of
-from bulkbind.ledger.store import span
 from bulkbind.logs import bound, logger
 from bulkbind.model import LimitFound, LiveFacts, RunFacts, RunKind, RunState, UnbindKind
 
@@ -192,8 +191,8 @@ class _Account:
             backed_off_s=sender.backed_off_s,
         )
         facts.cpu_s = round(time.process_time() - self._cpu_before_s, 3)
-        if workers := self._workers():
-            facts.workers = workers
+        if self._hub is not None:
+            facts.workers, facts.requests_unsure = self._hub.workers(), self._hub.unsure
         if self.adjusted:
             facts.adjusted = self.adjusted
         return facts
@@ -328,11 +327,11 @@ class _Sender:
     async def _let_leave(self) -> None:
         """Unbind what leaves once every bind is known to be durable, unless they have stopped."""
         await self._ledger.flushed()
-        count_left = self._ledger.unbindings.count_left
-        if self._session.stop.is_set or not await count_left(self._run, UnbindKind.LEAVE):
+        unbindings, run = self._ledger.unbindings, self._run
+        if self._session.stop.is_set or not await unbindings.count_left(run, UnbindKind.LEAVE):
             return
         leaver = self._unbinder(self._on_left)
-        await self._unbind(leaver, UnbindKind.LEAVE, span(self._run)[1])
+        await self._unbind(leaver, UnbindKind.LEAVE, await unbindings.last_of(run, None))
         self.lists += leaver.lists
 
     async def _move(self, mover: Unbinder) -> None:
@@ -454,5 +453,6 @@ def _needs_person(summary: RunSummary, fail_on: FailOn) -> bool:
     """Return whether a finished run has rows that *fail_on* makes an error."""
     if fail_on == "none" or not summary.needs_person:
         return False
-    is_left = not summary.needing  # of what left the manifest, which no earlier run can tell
-    return fail_on == "any" or is_left or summary.facts.changes.newly_failed != 0
+    # No earlier run tells of what left the manifest: it is always news.
+    is_new = summary.facts.changes.newly_failed != 0 or bool(summary.needing_leavers)
+    return fail_on == "any" or is_new

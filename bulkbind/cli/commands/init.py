@@ -26,7 +26,7 @@ from bulkbind.cli.running import explained, print_lines
 from bulkbind.errors import DeclinedError, ManifestError, UsageError
 from bulkbind.model import in_one_line
 from bulkbind.model.fields import CODE, FIELDS, USER
-from bulkbind.model.wording import counted
+from bulkbind.model.wording import counted, verb
 from bulkbind.redaction import lines
 from bulkbind.settings import FOUND, AuthMode, Group, normal_endpoint
 
@@ -200,9 +200,9 @@ def _about(name: str, found: Proposal) -> list[str]:
     if found.rows:
         told += ["The first rows, as they would be sent:", *(f"  {r}" for r in shown_rows(found))]
     if found.invalid:
-        verb = "breaks" if found.invalid == 1 else "break"
         of_all = f"{found.invalid:,} of {'the first ' * (found.count == MOST_ROWS)}"
-        told.append(f"{of_all}{counted(found.count, 'rows')} {verb} a rule")
+        breaks = verb(found.invalid, "breaks", "break", of=found.count)
+        told.append(f"{of_all}{counted(found.count, 'rows')} {breaks} a rule")
     return told
 
 

@@ -12,7 +12,7 @@ from bulkbind.app.session.session import Leave
 from bulkbind.cli import options
 from bulkbind.cli.console import Console, is_interactive, say
 from bulkbind.cli.here import MANIFEST, command as command_here, completed
-from bulkbind.cli.options import consent_from
+from bulkbind.cli.options import consent_from, typed_of
 from bulkbind.cli.running import (
     configure_logs,
     explained,
@@ -99,11 +99,7 @@ def command(
     with explained():
         consent = consent_from(given)
         settings = consent.settings
-        if (save is not None and unbind) or (takes_any and not unbind):
-            raise UsageError(
-                "--save keeps a plan for `run --plan`, and --any is one of `unbind`",
-                hint="`unbind` asks for the number of its devices: --yes-unbind N",
-            )
+        _refuse_options(unbind=unbind, takes_any=takes_any, saves=save is not None)
         configure_logs(settings.log, is_quiet=True)
         if settings.manifest.reads_lists and not unbind:
             consent.require(can_ask=is_interactive())
@@ -139,3 +135,18 @@ def command(
             return ExitCode.DONE if is_well else ExitCode.NEEDS_PERSON
 
         sys.exit(run_until_done(work))
+
+
+def _refuse_options(*, unbind: bool, takes_any: bool, saves: bool) -> None:
+    """Check that no option is of the command whose plan is not asked for. Raises: UsageError."""
+    if (saves and unbind) or (takes_any and not unbind):
+        raise UsageError(
+            "--save keeps a plan for `run --plan`, and --any is one of `unbind`",
+            hint="`unbind` asks for the number of its devices: --yes-unbind N",
+        )
+    for setting in typed_of(Group.STAGING) if unbind else ():
+        if setting.name != "on_invalid":
+            raise UsageError(
+                f"{setting.flag} is an option of `run`, and --unbind shows what `unbind` would do",
+                hint=f"leave {setting.flag} out, or --unbind",
+            )

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from bulkbind.cli.console import Console
     from bulkbind.engine import StopSignal
     from bulkbind.errors import ExitCode
+    from bulkbind.sandbox import SandboxOptions
     from bulkbind.settings import Settings
 
 
@@ -83,12 +84,8 @@ def command(
     manifests: tuple[str, ...],
     *,
     first: int | None,
-    rehearse: bool,
     plan_file: Path | None,
     note: str,
-    limits: tuple[str, ...],
-    faults: tuple[str, ...],
-    seed: int | None,
     archive: Path | None,
     min_age: float,
     **given: Any,
@@ -107,42 +104,38 @@ def command(
       bulkbind run inbox/ --archive done/ --on-invalid skip --deadline 50m --quiet
     """  # noqa: D301  # click's mark for a block that is not wrapped
     given["manifests"] = manifests
-    if "-" in manifests or rehearse:
-        given["yes"] = True  # standard input holds the manifest, so nobody can be asked
     with explained():
-        if (limits or faults or seed is not None) and not rehearse:
-            raise UsageError(
-                "--limit, --fault and --seed say how the sandbox of a rehearsal behaves",
-                hint=f"rehearse with them: {again('--rehearse')}",
-            )
-        sandbox = behaviour_from(limits, faults, seed)
+        sandbox = rehearsal_from(given)
         wanted = load_plan(plan_file) if plan_file is not None else None
+    if "-" in manifests or sandbox is not None:
+        given["yes"] = True  # standard input holds the manifest, so nobody can be asked
     if archive is not None:
-        is_plain = not rehearse and not first
+        is_plain = sandbox is None and not first
         sys.exit(_inbox(manifests, archive, min_age, given, note=note, is_plain=is_plain))
 
     async def use_case(settings: Settings, console: Console, stop: StopSignal) -> RunResult:
-        if not rehearse:
-            return await run(
-                manifests,
-                settings,
-                first=first,
-                wanted=wanted,
-                note=note,
-                listener=console,
-                stop=stop,
-            )
-        return await rehearse_run(
-            manifests,
-            settings,
-            sandbox=sandbox,
-            first=first,
-            note=note,
-            listener=console,
-            stop=stop,
-        )
+        how: Any = {"first": first, "note": note, "listener": console, "stop": stop}
+        if sandbox is None:
+            return await run(manifests, settings, wanted=wanted, **how)
+        return await rehearse_run(manifests, settings, sandbox=sandbox, **how)
 
-    sys.exit(send(given, use_case, is_rehearsal=rehearse))
+    sys.exit(send(given, use_case, is_rehearsal=sandbox is not None))
+
+
+def rehearsal_from(given: dict[str, Any]) -> SandboxOptions | None:
+    """Take the sandbox of a rehearsal out of the parameters; None: it is none.
+
+    Raises: UsageError.
+    """
+    behaviour = [given.pop(name) for name in ("limits", "faults", "seed")]
+    if given.pop("rehearse"):
+        return behaviour_from(*behaviour)
+    if any(each not in ((), None) for each in behaviour):
+        raise UsageError(
+            "--limit, --fault and --seed say how the sandbox of a rehearsal behaves",
+            hint=f"rehearse with them: {again('--rehearse')}",
+        )
+    return None
 
 
 def _inbox(

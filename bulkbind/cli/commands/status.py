@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from bulkbind.app.reports import status
 from bulkbind.cli import options
-from bulkbind.cli.here import command as command_here, completed
+from bulkbind.cli.here import command as command_here, completed, resume_of
 from bulkbind.cli.options import run_argument, settings_from
 from bulkbind.cli.running import explained, print_json, print_lines
 from bulkbind.model import RunState
@@ -40,7 +40,8 @@ def command(run_id: str | None, *, as_json_: bool, **given: Any) -> None:
       bulkbind status 20261126 --config bulkbind.yaml --json
     """  # noqa: D301  # click's mark for a block that is not wrapped
     with explained():
-        found = status(settings_from(given), run_id)
+        settings = settings_from(given)
+        found = status(settings, run_id)
         if as_json_:
             progress = {
                 "done": found.done,
@@ -57,10 +58,10 @@ def command(run_id: str | None, *, as_json_: bool, **given: Any) -> None:
             print_json(as_json(found.summary) | progress)
             return
         shown = as_text(found.summary, most_reasons=MOST_REASONS)
-        print_lines(map(completed, [shown, *_lines(found)]))
+        print_lines(map(completed, [shown, *_lines(found, resume_of(found.summary, settings))]))
 
 
-def _lines(found: RunStatus) -> list[str]:
+def _lines(found: RunStatus, goes_on: str) -> list[str]:
     live, summary = found.live, found.summary
     lines = [
         f"ended: {found.done:,} of {summary.total:,}"
@@ -71,9 +72,9 @@ def _lines(found: RunStatus) -> list[str]:
         lines.append(f"run {summary.superseded_by} took its place")
     elif summary.is_cut_off:
         lines.append(f"cut off: its process ({who}) is gone; what goes on with it:")
-        lines.append(f"  {command_here(['resume', summary.run_id])}")
+        lines.append(f"  {goes_on}")
     elif summary.state is RunState.STOPPED:
-        lines += ["what goes on with it:", f"  {command_here(['resume', summary.run_id])}"]
+        lines += ["what goes on with it:", f"  {goes_on}"]
     elif found.is_sending:
         pace = pace_text(
             found.per_s,

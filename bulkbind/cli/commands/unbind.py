@@ -11,12 +11,10 @@ from bulkbind.app.rehearse import rehearse as rehearse_run
 from bulkbind.app.session.session import Leave
 from bulkbind.app.unbind import unbind
 from bulkbind.cli import options
-from bulkbind.cli.commands.run import note, rehearse
-from bulkbind.cli.commands.sandbox import behaviour_from, behaviour_options
-from bulkbind.cli.here import again
+from bulkbind.cli.commands.run import note, rehearsal_from, rehearse
+from bulkbind.cli.commands.sandbox import behaviour_options
 from bulkbind.cli.running import explained
 from bulkbind.cli.send import send
-from bulkbind.errors import UsageError
 from bulkbind.settings import Group
 
 if TYPE_CHECKING:
@@ -44,12 +42,8 @@ def command(
     *,
     first: int | None,
     takes_any: bool,
-    rehearse: bool,
     yes_unbind: int | None,
     note: str,
-    limits: tuple[str, ...],
-    faults: tuple[str, ...],
-    seed: int | None,
     **given: Any,
 ) -> None:
     """Unbind every device of the manifests from its user; every row gets a result.
@@ -71,36 +65,16 @@ def command(
     Exit codes: as run; 1 also where a device is not ours, was bound anew, or could not be unbound.
     """  # noqa: D301  # click's mark for a block that is not wrapped
     given["manifests"] = manifests
-    given["yes"] = yes_unbind is not None or rehearse or "-" in manifests
     with explained():
-        if (limits or faults or seed is not None) and not rehearse:
-            raise UsageError(
-                "--limit, --fault and --seed say how the sandbox of a rehearsal behaves",
-                hint=f"rehearse with them: {again('--rehearse')}",
-            )
-        sandbox = behaviour_from(limits, faults, seed)
+        sandbox = rehearsal_from(given)
+    given["yes"] = yes_unbind is not None or sandbox is not None or "-" in manifests
 
     async def use_case(settings: Settings, console: Console, stop: StopSignal) -> RunResult:
-        if rehearse:
-            return await rehearse_run(
-                manifests,
-                settings,
-                sandbox=sandbox,
-                first=first,
-                note=note,
-                leave=Leave(takes_any=takes_any, devices=yes_unbind),
-                listener=console,
-                stop=stop,
-            )
-        return await unbind(
-            manifests,
-            settings,
-            takes_any=takes_any,
-            devices=yes_unbind,
-            first=first,
-            note=note,
-            listener=console,
-            stop=stop,
-        )
+        meant: Any = {"takes_any": takes_any, "devices": yes_unbind}
+        how: Any = {"first": first, "note": note, "listener": console, "stop": stop}
+        if sandbox is None:
+            return await unbind(manifests, settings, **meant, **how)
+        leave = Leave(**meant)
+        return await rehearse_run(manifests, settings, sandbox=sandbox, leave=leave, **how)
 
-    sys.exit(send(given, use_case, is_rehearsal=rehearse))
+    sys.exit(send(given, use_case, is_rehearsal=sandbox is not None))

@@ -253,10 +253,10 @@ class Cluster:
         Raises: UsageError if there is no such cluster, or others could read what it is told;
             ImportError without Dask.
         """
-        distributed = import_module("distributed")  # an extra; it takes a third of a second
         own: Any = None
         if not address.startswith(LOCAL):
             _check_is_private(address, "the scheduler")
+        distributed = import_module("distributed")  # an extra; it takes a third of a second
         try:
             if address.startswith(LOCAL):
                 own = await _started(int(address.removeprefix(LOCAL)))

@@ -158,6 +158,8 @@ class Hub:
         """The number of the next order."""
         self._keys: dict[Credential, int] = {}
         self._is_proven = self._is_over = False
+        self.unsure = 0
+        """Requests that lost workers were to send, and may have sent."""
         self._names_codes = False
         """Whether the workers know that each success must name its device."""
         self._report: Callable[[int], None] = lambda _number: None
@@ -494,6 +496,7 @@ class Hub:
         crew.nameless.clear()
         now, orders = self._clock.monotonic(), crew.orders
         crew.orders = {}
+        self.unsure += len(orders)
         for number, order in orders.items():
             until = max(order.at, crew.leased_at) + LEASE_S + order.timeout_s
             verdict = NoAnswer(under_way_s=max(0.0, until - now))

@@ -180,18 +180,8 @@ INSERT OR IGNORE INTO devices (user, machine_code, device_name, device_os)
 SELECT u.user, r.machine_code, r.device_name, r.device_os
   FROM rows_5 r CROSS JOIN users u ON u.user_id = r.user_id
  WHERE r.problems IS NULL AND r.duplicate_of NOT NULL ORDER BY r.id;
-INSERT INTO names (device, name, device_name, device_os)
-SELECT device, row_number() OVER (PARTITION BY device), device_name, device_os
-  FROM (SELECT DISTINCT d.device, g.device_name, g.device_os
-          FROM (SELECT user_id, machine_code, device_name, device_os FROM rows_5
-                 WHERE problems IS NULL
-                 UNION ALL
-                SELECT user_id, machine_code, device_name, device_os FROM bindings_5) g
-         CROSS JOIN users u ON u.user_id = g.user_id
-         CROSS JOIN devices d ON d.machine_code = g.machine_code AND d.user = u.user
-         WHERE (d.device_name, d.device_os) IS NOT (g.device_name, g.device_os));
 INSERT INTO stored_rows (id, device, source, line, name, status)
-SELECT r.id, d.device, r.source, r.line, coalesce(n.name, 0),
+SELECT r.id, d.device, r.source, r.line, 0,
        CASE r.status WHEN 'bound' THEN 0 WHEN 'skipped' THEN 1 WHEN 'staged' THEN 2
        WHEN 'claimed' THEN 3
             WHEN 'in_doubt' THEN 4 WHEN 'already_bound' THEN 5 WHEN 'failed' THEN 6 WHEN 'invalid'
@@ -201,22 +191,38 @@ SELECT r.id, d.device, r.source, r.line, coalesce(n.name, 0),
   FROM rows_5 r
   LEFT JOIN users u ON u.user_id = r.user_id AND r.problems IS NULL
   LEFT JOIN devices d ON d.machine_code = r.machine_code AND d.user = u.user
-  LEFT JOIN names n ON n.device = d.device
-   AND (n.device_name, n.device_os) IS (r.device_name, r.device_os)
  ORDER BY r.id;
+INSERT INTO names (device, name, device_name, device_os)
+SELECT device, row_number() OVER (PARTITION BY device), device_name, device_os
+  FROM (SELECT d.device, r.device_name, r.device_os
+          FROM rows_5 r CROSS JOIN stored_rows s ON s.id = r.id
+         CROSS JOIN devices d ON d.device = s.device
+         WHERE (d.device_name, d.device_os) IS NOT (r.device_name, r.device_os)
+         UNION
+        SELECT d.device, b.device_name, b.device_os
+          FROM bindings_5 b CROSS JOIN users u ON u.user_id = b.user_id
+         CROSS JOIN devices d ON d.machine_code = b.machine_code AND d.user = u.user
+         WHERE (d.device_name, d.device_os) IS NOT (b.device_name, b.device_os));
+UPDATE stored_rows
+   SET name = coalesce((
+       SELECT n.name FROM rows_5 r
+        CROSS JOIN names n ON n.device = stored_rows.device
+          AND (n.device_name, n.device_os) IS (r.device_name, r.device_os)
+        WHERE r.id = stored_rows.id), 0)
+ WHERE device IN (SELECT device FROM names);
 INSERT INTO stored_bindings (device, device_id, create_time, since, run, name)
 SELECT d.device,
        CASE WHEN CAST(CAST(b.device_id AS INTEGER) AS TEXT) = b.device_id
             THEN CAST(b.device_id AS INTEGER) WHEN b.device_id <> '' THEN b.device_id END,
-       CASE WHEN strftime('%Y-%m-%dT%H:%M:%fZ', (strftime('%s', b.create_time) * 1000
+       CASE WHEN strftime('%Y-%m-%dT%H:%M:%fZ', (unixepoch(b.create_time) * 1000
        + substr(b.create_time, 21, 3))
                      / 1000.0, 'unixepoch') = b.create_time
-            THEN strftime('%s', b.create_time) * 1000 + substr(b.create_time, 21, 3)
+            THEN unixepoch(b.create_time) * 1000 + substr(b.create_time, 21, 3)
             WHEN b.create_time <> '' THEN b.create_time END,
-       CASE WHEN strftime('%Y-%m-%dT%H:%M:%fZ', (strftime('%s', b.since) * 1000
+       CASE WHEN strftime('%Y-%m-%dT%H:%M:%fZ', (unixepoch(b.since) * 1000
        + substr(b.since, 21, 3))
                      / 1000.0, 'unixepoch') = b.since
-            THEN strftime('%s', b.since) * 1000 + substr(b.since, 21, 3)
+            THEN unixepoch(b.since) * 1000 + substr(b.since, 21, 3)
             WHEN b.since <> '' THEN b.since END,
        b.run, coalesce(n.name, 0)
   FROM bindings_5 b
@@ -269,10 +275,10 @@ SELECT r.id, CASE WHEN r.status NOT IN ('staged', 'claimed', 'in_doubt') THEN r.
        CASE WHEN r.status IN ('staged', 'claimed', 'in_doubt') THEN 0 ELSE r.attempts END,
        CASE WHEN CAST(CAST(r.device_id AS INTEGER) AS TEXT) = r.device_id
             THEN CAST(r.device_id AS INTEGER) WHEN r.device_id <> '' THEN r.device_id END,
-       CASE WHEN strftime('%Y-%m-%dT%H:%M:%fZ', (strftime('%s', r.create_time) * 1000
+       CASE WHEN strftime('%Y-%m-%dT%H:%M:%fZ', (unixepoch(r.create_time) * 1000
        + substr(r.create_time, 21, 3))
                      / 1000.0, 'unixepoch') = r.create_time
-            THEN strftime('%s', r.create_time) * 1000 + substr(r.create_time, 21, 3)
+            THEN unixepoch(r.create_time) * 1000 + substr(r.create_time, 21, 3)
             WHEN r.create_time <> '' THEN r.create_time END,
        (SELECT a.answer FROM answers a WHERE a.code = r.code AND a.message = r.message
            AND a.http_status IS r.http_status),
@@ -280,10 +286,10 @@ SELECT r.id, CASE WHEN r.status NOT IN ('staged', 'claimed', 'in_doubt') THEN r.
          WHERE t.word = CASE length(r.trace_id) WHEN 58 THEN substr(r.trace_id, 1, 42)
                              ELSE r.trace_id END),
        CASE length(r.trace_id) WHEN 58 THEN ltrim(substr(r.trace_id, 43), '0') END,
-       CASE WHEN strftime('%Y-%m-%dT%H:%M:%fZ', (strftime('%s', r.settled_at) * 1000
+       CASE WHEN strftime('%Y-%m-%dT%H:%M:%fZ', (unixepoch(r.settled_at) * 1000
        + substr(r.settled_at, 21, 3))
                      / 1000.0, 'unixepoch') = r.settled_at
-            THEN strftime('%s', r.settled_at) * 1000 + substr(r.settled_at, 21, 3)
+            THEN unixepoch(r.settled_at) * 1000 + substr(r.settled_at, 21, 3)
             WHEN r.settled_at <> '' THEN r.settled_at END
   FROM rows_5 r
  WHERE r.id NOT IN (SELECT id FROM alike)

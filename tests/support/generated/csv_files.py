@@ -114,6 +114,8 @@ def _damaged(random: Random, style: Style, cells: list[str], columns: list[str])
     """Return the text of a row that is no device, and the kind of its damage."""
     kind = random.choice(DAMAGES)
     code = columns.index("machine_code")
+    # Where other rows speak against the quotes, what follows a line break is a row of its own.
+    cells = [cell.replace("\n", " ") for cell in cells]
     if kind == "bad code":
         return style.row([*cells[:code], "SN-1", *cells[code + 1 :]]), kind
     if kind == "long":
@@ -124,7 +126,6 @@ def _damaged(random: Random, style: Style, cells: list[str], columns: list[str])
         joined = f"{cells[at]} {cells[at + 1]}".strip() or "x"
         return style.row([*cells[:at], joined, *cells[at + 2 :]]), kind
     quote = style.quote
-    cells = [cell.replace("\n", " ") for cell in cells]  # else the rest of the row is one more
     text = style.row([*cells[:code], "SN1", *cells[code + 1 :]])
     return text.replace("SN1", f"{quote}SN{quote}1", 1).replace(quote * 2, quote), kind
 

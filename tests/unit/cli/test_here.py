@@ -5,13 +5,16 @@ from __future__ import annotations
 import ast
 import re
 import shlex
+from pathlib import Path
 
 import click
 import pytest
 
 from bulkbind.cli import cli, here
-from bulkbind.cli.here import again, command, completed
+from bulkbind.cli.here import again, command, completed, resume_of
+from bulkbind.model import RunState, RunSummary
 from bulkbind.redaction import Lines
+from bulkbind.settings import load
 from tests.support.paths import ROOT
 
 WRITTEN = re.compile(r"`bulkbind ([a-z][^`]*)`")
@@ -73,6 +76,25 @@ def test_a_hint_is_whole_for_this_place():
             "--map 'machine_code=My Tag'` lists them"
         )
         assert completed("`bulkbind sandbox` serves one") == "`bulkbind sandbox` serves one"
+
+
+def test_who_looks_at_a_run_is_told_how_it_was_to_go():
+    """Options of it that this place lacks; none that stopped it, or is the same."""
+    api = {"endpoint": "https://a.example"}
+    send = {"workers": 3, "rate": 10.0, "deadline": "5s", "concurrency": 32}
+    told = load(None, {**api, **send, "out": Path("o"), "fail_on": "new"}).settings
+    summary = RunSummary(
+        "r1", RunState.STOPPED, manifests=(), counts={}, reasons=(), settings=told.public()
+    )
+    here = load(None, {"endpoint": api["endpoint"], "rate": 20.0}).settings
+
+    with context_of("status", "--endpoint", "https://a.example"):
+        shown = resume_of(summary, here)
+
+    assert shown == (
+        "bulkbind resume r1 --workers 3 --rate 10 --fail-on new --out o "
+        "--endpoint https://a.example"
+    )
 
 
 def test_what_was_wrong_is_not_repeated():

@@ -130,6 +130,24 @@ def test_a_variable_sets_its_setting(name, key, tmp_path, monkeypatch):
     assert agrees(value, word)
 
 
+TEXTS = [
+    setting
+    for setting in SETTINGS.values()
+    if setting.flag and str in setting.kinds and not {tuple, dict} & {*setting.kinds}
+]
+
+
+@pytest.mark.parametrize("setting", TEXTS, ids=lambda setting: setting.flag)
+def test_an_empty_option_is_no_way_to_leave_it_away(setting, tmp_path, monkeypatch):
+    """A shell's variable that is not set would change what is meant; of ours, it sets nothing."""
+    name = next(name for name, key in USES if key == setting.key)
+
+    with pytest.raises(UsageError, match=f"{setting.flag} is empty"):
+        loaded_by(name, setting.key, [setting.flag, ""], tmp_path)
+    monkeypatch.setenv(setting.variable, "")
+    assert loaded_by(name, setting.key, [], tmp_path).value == setting.default
+
+
 def test_every_secret_is_set_by_its_variable(tmp_path, monkeypatch):
     """What no flag may give comes from the environment: the secrets, and whom the app is."""
     keys = [key for key, setting in SETTINGS.items() if setting.variable and not setting.flag]

@@ -7,6 +7,7 @@ import pytest
 
 from bulkbind.cli import cli
 from bulkbind.settings import SETTINGS, Group
+from tests.support.in_process import called
 
 NOT_FOR_A_PLAN = {
     **dict.fromkeys(
@@ -59,6 +60,21 @@ def test_an_option_of_both_is_the_same(flag):
     assert (planned.name, planned.help, planned.envvar) == (run.name, run.help, run.envvar)
     assert type(planned.type) is type(run.type)
     assert (planned.metavar, planned.is_flag) == (run.metavar, run.is_flag)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [s for s in SETTINGS.values() if s.group is Group.STAGING and s.name != "on_invalid"],
+    ids=lambda setting: setting.flag,
+)
+def test_what_only_run_does_is_no_plan_of_unbind(setting, tmp_path):
+    """It would mean nothing there, and whoever gives it means something else."""
+    word = [] if bool in setting.kinds else ["20"]
+
+    done = called("plan", "x.csv", "--unbind", setting.flag, *word, home=tmp_path)
+
+    assert done.returncode == 2
+    assert f"{setting.flag} is an option of `run`" in done.stderr
 
 
 def test_whole_groups_of_settings_are_planned():

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import pytest
 
 from bulkbind.engine import proof
 from bulkbind.engine.proof import Connections, look
+from bulkbind.koodrive.server_clock import ServerClock
 from bulkbind.model import (
     Accepted,
     Attempt,
@@ -20,6 +23,7 @@ from bulkbind.model import (
     UnbindKind,
     UnbindStatus,
 )
+from tests.support.fake_clock import FakeClock
 
 SENT = 1_000_000.0  # 1970-01-12T13:46:40Z
 KNOWN = {"A": "1", "B": "2", "C": "3"}
@@ -76,6 +80,32 @@ def test_a_device_in_another_letter_case_is_known_by_its_id():
 
     assert not found.lacks
     assert found.shows("A", "1")
+
+
+@pytest.mark.parametrize(
+    ("dates", "unknown_s"),
+    [((0.0,), 0.0), ((0.9,), 0.9), ((0.4,), 0.4), ((0.9, 1.7, 2.05), 0.05), ((0.3, 0.9), 0.3)],
+    ids=["at a full second", "just before one", "between", "narrowed", "not narrowed"],
+)
+def test_our_sending_is_known_to_what_the_whole_seconds_of_date_leave_open(dates, unknown_s):
+    """Never too late, so ours counts; a binding before it does only within margin and doubt.
+
+    *dates*: when answers came, by the server's clock, each with that in whole seconds.
+    """
+    server = ServerClock(FakeClock())
+    for at in dates:
+        server.observe_moment(SENT + int(at), at, at)
+    attempt = Attempt(Accepted("", ""), sent_at=server.at(3.0), took_s=0.1)
+
+    def status(older_s):
+        created = datetime.fromtimestamp(SENT + 3.0 - older_s, UTC).isoformat()
+        claim = Claim(1, Device("u", "A"), attempts=1)
+        return proof.accepted(claim, attempt, Accepted("1", created)).status
+
+    assert attempt.sent_at == pytest.approx(SENT + 3.0 - unknown_s)
+    assert {status(older_s) for older_s in (-0.1, 0.0, 0.99)} == {Status.BOUND}
+    assert (status(1.1) is Status.BOUND) is (unknown_s > 0.1)
+    assert status(1.0 + unknown_s + 0.01) is Status.ALREADY_BOUND
 
 
 @pytest.mark.parametrize(

@@ -80,3 +80,30 @@ async def test_a_task_that_was_cut_short_can_go_on_working():
     stop.set(StopReason("enough"))
 
     assert await task == 0
+
+
+async def test_who_stops_the_run_within_a_block_goes_on_behind_it():
+    """What it awaits there is not cut short, as by somebody else's cancellation."""
+    stop, clock = StopSignal(), FakeClock()
+
+    async def work():
+        with stop.cutting_short():
+            stop.set(StopReason("enough"))
+        await clock.sleep(1.0)
+        return clock.monotonic()
+
+    assert await asyncio.create_task(work()) == 1.0
+
+
+async def test_who_stops_the_run_within_a_block_waits_there_no_longer():
+    """What it awaits in the block itself is cut short."""
+    stop, clock = StopSignal(), FakeClock()
+
+    async def work():
+        with stop.cutting_short():
+            stop.set(StopReason("enough"))
+            await clock.sleep(100.0)
+
+    with pytest.raises(DrainedError):
+        await asyncio.create_task(work())
+    assert clock.monotonic() == 0.0

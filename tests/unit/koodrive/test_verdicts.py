@@ -11,6 +11,8 @@ from hypothesis import example, given, strategies as st
 
 from bulkbind.koodrive.verdicts import (
     Codes,
+    _plainly_unbound,
+    _unbound,
     classify,
     classify_list,
     classify_unbind,
@@ -909,3 +911,35 @@ def test_an_unbind_under_a_backup_lock_is_refused_for_a_while(status, code, verd
 def test_other_answers_to_an_unbind_say_nothing_of_absence(status, body, verdict):
     """A path that does not exist, rights, locks, trouble."""
     assert unbound(status, body) == verdict
+
+
+NAMED = st.sampled_from([DEVICE_ID, int(DEVICE_ID), "1842812272691451649", "", None, "SN_1"])
+CODED = st.sampled_from(["SN_1", "sn_1", "SN_2", "", None, 7])
+SAID = st.fixed_dictionaries(
+    {"code": st.sampled_from([0, "0", 1, None, "13000310"])},
+    optional={
+        "msg": st.sampled_from(["success", "two words", "", None, 5]),
+        "data": st.one_of(
+            st.none(),
+            st.fixed_dictionaries(
+                {}, optional={"deviceId": NAMED, "machineCode": CODED, "createTime": st.just(5)}
+            ),
+        ),
+    },
+)
+
+
+@given(SAID, st.sampled_from([200, 201, 404]), st.booleans())
+def test_a_regular_success_of_an_unbind_is_judged_in_short_as_at_length(body, status, whole):
+    """Whatever is judged at a tenth of the cost would have had the same verdict."""
+    given = answer(status, body, whole=whole)
+
+    assert classify_unbind(given, SET, DEVICE_ID, "SN_1") == _unbound(given, SET, DEVICE_ID, "SN_1")
+
+
+def test_a_regular_success_of_an_unbind_is_judged_in_short():
+    """That which names just the device."""
+    data = {"deviceId": DEVICE_ID, "machineCode": "SN_1", "createTime": CREATED}
+    given = answer(200, {"code": 0, "msg": "success", "data": data})
+
+    assert _plainly_unbound(given, DEVICE_ID, "SN_1") is not None

@@ -41,6 +41,7 @@ VERBS = {"need": "needs", "are": "is", "have": "has", "wait": "waits"}
 ONE_TOO_MANY = re.compile(
     rf"{NUMBER}1 (?:\w+ )?(?:{'|'.join(THINGS)})\b"
     rf"|{NUMBER}(?<!of )1 (?:\w+ )?(?:{'|'.join(VERBS)})\b"
+    rf"|\d of 1 (?:\w+ )?(?:{'|'.join(VERBS)})\b"
 )
 ONE_TOO_FEW = re.compile(
     rf"{NUMBER}[02] (?:\w+ )?(?:{'|'.join(thing[:-1] for thing in THINGS)})\b(?! call)"
@@ -154,3 +155,15 @@ def test_one_thing_is_one_thing_in_every_text(count):
     for text in texts(count):
         assert not ONE_TOO_MANY.search(text), text
         assert not ONE_TOO_FEW.search(text), text
+
+
+@pytest.mark.parametrize(("sent", "unsure"), [(5, 2), (0, 2), (5, 0)])
+def test_what_lost_workers_may_have_sent_is_not_counted_as_sent(sent, unsure):
+    """The summary then tells the least."""
+    told = RunFacts({"requests": sent, "requests_unsure": unsure, "sending_s": 1.0})
+    summary = RunSummary("r1", RunState.DONE, ("a.csv",), {"bound": 5}, (), told)
+
+    text = as_text(summary)
+
+    assert f"{sent} requests in 1.0 s" in text
+    assert ("at least" in text) is (unsure > 0)

@@ -323,6 +323,7 @@ async def test_who_is_silent_beyond_the_lease_is_buried_and_not_heard_any_more(b
     assert [len(wire.orders()) for wire in bench.wires] == [1, 2]
     assert not other.done()
     assert bench.hub.workers()[0]["lost"] == "it said nothing for 2.8 s"
+    assert bench.hub.unsure == 1
 
 
 async def test_a_driver_that_was_stopped_buries_nobody(bench):
