@@ -8,7 +8,8 @@ from dataclasses import replace
 import pytest
 
 from bulkbind.clock import SystemClock
-from bulkbind.engine.workers.hub import FADING, LOST, NUMBER_BITS, SILENT_BEATS, Hub
+from bulkbind.engine.workers.crew import FADING, NUMBER_BITS
+from bulkbind.engine.workers.hub import LOST, SILENT_BEATS, Hub
 from bulkbind.engine.workers.messages import (
     TO_WORKER,
     Beat,
