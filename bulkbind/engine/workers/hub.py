@@ -181,7 +181,9 @@ class Hub:
 
     def post_all(self, devices: Sequence[Device], credential: Credential, landing: Landing) -> None:
         """Have binds sent, no more than it `takes`."""
-        self._order(self._idlest(), devices, credential, landing)
+        crew = self._idlest()
+        self._order(crew, devices, credential, landing)
+        crew.flush()
 
     def _posted(self, landed: Landed, came: Came) -> None:
         if isinstance(came, Attempt):
