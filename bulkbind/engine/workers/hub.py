@@ -166,7 +166,9 @@ class Hub:
     def post(self, device: Device, credential: Credential, landed: Landed) -> None:
         """Have a bind sent, and *landed* told what `bind` would return."""
         if self._takers:
-            self._order(self._idlest(), [device], credential, _One(landed))
+            crew = self._idlest()
+            self._order(crew, [device], credential, _One(landed))
+            crew.flush()  # a place, or a slot, is lost for as long as it is on its way
         else:
             self._local.post(device, credential, partial(self._posted, landed))
 

@@ -220,7 +220,9 @@ class Worker:
     def _flush_soon(self) -> None:
         """Send all once half of what was in hand has come back, or in `GATHER_S`."""
         waiting = len(self._passed) + len(self._out)
-        if not self._is_free or 2 * waiting >= self._in_hand:
+        if not self._is_free:
+            self._flush()
+        elif 2 * waiting >= self._in_hand:
             self._flush_now()
         elif self._timer is None and not self._is_due:
             self._timer = asyncio.get_running_loop().call_later(GATHER_S, self._flush)
