@@ -10,6 +10,8 @@ from datetime import datetime
 import pytest
 
 from bulkbind.engine import Breaker, Parts, Pipeline, StopReason, StopSignal
+from bulkbind.engine.binder import Binder
+from bulkbind.engine.stop import DrainedError
 from bulkbind.errors import ExitCode
 from bulkbind.ledger import Ledger, RunReader, reading
 from bulkbind.model import (
@@ -822,3 +824,37 @@ async def test_another_process_waits_for_it_as_long(bench):
 
     assert bench.counts() == {"bound": 5}
     assert bench.clock.monotonic() >= UNDER_WAY_S + 2 * bench.readback.readback_settle
+
+
+async def test_an_error_of_ours_in_judging_an_answer_ends_the_run(bench, monkeypatch):
+    """It is raised where a connection calls, and nobody awaits it: the run must not wait on."""
+
+    def landed(*_):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(Binder, "landed", landed)
+
+    with pytest.raises(ZeroDivisionError):
+        await bench.ran(devices(9))
+
+
+async def test_a_refusal_that_a_stop_keeps_from_being_weighed_leaves_its_row_staged(bench):
+    """Nothing was done for it, so it is in no doubt."""
+    post = bench.server.post
+
+    async def weighing():
+        bench.stop.set(StopReason("enough", ExitCode.INTERRUPTED))
+        raise DrainedError
+
+    async def post_refused(device, before, landed):
+        if device.machine_code != "SN2":
+            return await post(device, before, landed)
+        before()
+        landed(weighing)
+        return True
+
+    bench.server.post = post_refused
+    state = await bench.ran(devices(3))
+
+    assert state is RunState.STOPPED
+    assert bench.counts() == {"bound": 2, "pending": 1}
