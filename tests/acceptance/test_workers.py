@@ -273,5 +273,5 @@ def test_a_run_stops_at_as_many_failures_as_are_allowed(tmp_path):
         assert run.ended() == 3
 
     found = statuses(tmp_path / "report")
-    assert 60 <= found["failed"] < 70
+    assert 60 <= found["failed"] < 90  # a tenth of what leaves until the sixtieth is durable
     assert found["pending"] > 0
