@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any, Self
 
 from bulkbind.model import (
@@ -134,9 +135,14 @@ class Paced:
         if pool is None or credential is None:
             return 0
         current = self._auth.current
-        same = [current(device.user_id) is credential for device in devices]
-        most = len(same) if all(same) else same.index(False)
-        if permits := self._gate.try_permits(most):
+        others = {
+            user_id
+            for user_id in {device.user_id for device in devices}
+            if current(user_id) is not credential
+        }
+        if others:
+            devices = [*takewhile(lambda device: device.user_id not in others, devices)]
+        if permits := self._gate.try_permits(len(devices)):
             sent = devices[: len(permits)]
             pool.post_all(sent, credential, _Posted(self, sent, credential, permits, landing))
         return len(permits)

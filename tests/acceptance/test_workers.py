@@ -245,7 +245,7 @@ def test_workers_share_a_limit_and_a_pilot(tmp_path):
         assert statuses(tmp_path / "report") == {"bound": 900, "pending": 100}
         assert len(sandbox_bindings(url)) == 900
         assert ask(f"{url}/sandbox/stats").get("posted_again", 0) == 0
-        assert summary(tmp_path)["requests_throttled"] < 50
+        assert summary(tmp_path)["requests_throttled"] < 100
 
 
 def test_workers_share_a_limit_for_each_user(tmp_path):
@@ -258,7 +258,7 @@ def test_workers_share_a_limit_for_each_user(tmp_path):
             assert run.ended() == 0
 
         check_all_bound_once(tmp_path, url, 1000)
-        assert summary(tmp_path)["requests_throttled"] < 50
+        assert summary(tmp_path)["requests_throttled"] < 100
 
 
 def test_a_run_stops_at_as_many_failures_as_are_allowed(tmp_path):
@@ -273,5 +273,5 @@ def test_a_run_stops_at_as_many_failures_as_are_allowed(tmp_path):
         assert run.ended() == 3
 
     found = statuses(tmp_path / "report")
-    assert 60 <= found["failed"] < 70
+    assert 60 <= found["failed"] < 90  # a tenth of what leaves until the sixtieth is durable
     assert found["pending"] > 0

@@ -65,8 +65,12 @@ class Watched(Hub):
 
     async def _look(self, began: float) -> None:
         while True:
+            now = time.monotonic()
             for crew in self._takers:
-                Watched.ready_s.setdefault(crew.number, time.monotonic() - began)
+                Watched.ready_s.setdefault(crew.number, now - began)
+            if len(self._takers) == WORKERS and self._at_ready[0] == began:
+                settled = sum(worker["settled"] for worker in self.workers())
+                self._at_ready = now, time.process_time(), settled
             await asyncio.sleep(0.005)  # noqa: TID251  # a look at others
 
 

@@ -149,8 +149,10 @@ def devices(count, users=1):
     return [Device(f"user_{number % users}", f"SN{number}") for number in range(count)]
 
 
-async def test_every_device_is_bound_once(bench):
+@pytest.mark.parametrize("is_pool", [False, True], ids=["one by one", "many at a time"])
+async def test_every_device_is_bound_once(bench, is_pool):
     """Without trouble, each device takes one request, and no list is read."""
+    bench.server.is_pool = is_pool
     state = await bench.ran(devices(50))
 
     assert state is RunState.DONE

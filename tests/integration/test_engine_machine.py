@@ -46,8 +46,9 @@ class RunMachine(RuleBasedStateMachine):
         """Machine codes that somebody else bound: a first request that is told no says no more."""
         self._has_lived = False
 
-    @initialize(second_bind=SECOND_BINDS, lands_late=st.booleans())
-    def serve(self, second_bind, lands_late):
+    @initialize(second_bind=SECOND_BINDS, lands_late=st.booleans(), is_pool=st.booleans())
+    def serve(self, second_bind, lands_late, is_pool):
+        self._bench.server.is_pool = is_pool
         self._bench.server.lands_late = lands_late
         self._bench.server.second_bind_is_error = second_bind != "same"
         self._bench.server.second_bind_is_refused = second_bind == "refused"

@@ -7,29 +7,32 @@ from collections import Counter, defaultdict, deque
 from contextlib import nullcontext
 from functools import partial
 from itertools import count
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bulkbind.clock import iso
+from bulkbind.engine.proof import accepted
 from bulkbind.engine.stop import DrainedError
 from bulkbind.model import (
     Accepted,
     AlreadyBound,
     Attempt,
+    Claim,
     Listing,
     NoAnswer,
     Record,
     Refused,
     ServerLimit,
+    Status,
     TimeSpent,
     Transient,
     Verdict,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 
     from bulkbind.engine import StopSignal
-    from bulkbind.engine.ports import Landed
+    from bulkbind.engine.ports import Landed, Landing
     from bulkbind.model import Device
     from bulkbind.pacing import Pacer
     from tests.support.fake_clock import FakeClock
@@ -58,6 +61,7 @@ class FakeServer:
     """A KooDrive in memory with a client's face; what it answers can be planned call by call.
 
     Attributes:
+        is_pool: Whether it takes many binds at a time.
         lands_late: Whether what is posted has to be awaited, as an answer in parts.
         planned: Verdicts (or `LOST`, or None for success) for the next binds, then success.
         list_planned: Verdicts for the next lists, then the truth.
@@ -88,7 +92,7 @@ class FakeServer:
         self.second_bind_is_refused = False
         """Whether that error is one whose code nobody set as "already bound"."""
         self.late_s = 3.0
-        self.lands_late = False
+        self.lands_late = self.is_pool = False
         self._posted: set[asyncio.Task[None]] = set()
         self.time_out_s = 30.0
         self._late: list[tuple[float, Device]] = []
@@ -130,11 +134,22 @@ class FakeServer:
                 raise
         return await self.answer_to(permit, device)
 
-    def takes(self, width: int) -> int | None:  # noqa: ARG002  # the protocol's
-        return None
+    def takes(self, width: int) -> int | None:
+        return max(0, width - len(self._posted)) if self.is_pool else None
 
-    def post_all(self, devices, landing):
-        raise NotImplementedError
+    def post_all(self, devices: Sequence[Device], landing: Landing) -> int:
+        async def answer(place: int, permit: int, device: Device) -> None:
+            attempt = await self.answer_to(permit, device)
+            if isinstance(verdict := attempt.verdict, Accepted):
+                outcome = accepted(Claim(0, device, attempts=1), attempt, verdict)
+                landing.passed([place], [attempt], is_ours=outcome.status is Status.BOUND)
+            else:
+                landing.landed(place, attempt)
+
+        permits = self.pacer.try_permits(len(devices))
+        for place, permit in enumerate(permits):
+            self._begin(answer(place, permit, devices[place]))
+        return len(permits)
 
     async def post(
         self,
@@ -156,10 +171,13 @@ class FakeServer:
         async def answer():
             landed(await self.answer_to(permit, device))
 
-        task = asyncio.create_task(answer(), name="posted")
+        self._begin(answer())
+        return True
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work, name="posted")
         self._posted.add(task)
         task.add_done_callback(self._posted.discard)
-        return True
 
     def close(self) -> None:
         """Let nothing that was posted come back, as a client with workers does at its end."""

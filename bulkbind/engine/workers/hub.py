@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Protocol, Self
 
 from bulkbind.engine.ports import Came, Client, Landed, Landing, Pool
 from bulkbind.engine.workers import messages
+from bulkbind.engine.workers.crew import Crew, Ordered
 from bulkbind.engine.workers.worker import BEAT_S, LEASE_S
 from bulkbind.logs import logger
 from bulkbind.model import Accepted, AlreadyBound, Attempt, Listing, NoAnswer, Refused, WorkerState
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from bulkbind.clock import Clock
     from bulkbind.engine.workers.link import Link
-    from bulkbind.engine.workers.messages import Failed, Hello, Ready, ToDriver, ToWorker
+    from bulkbind.engine.workers.messages import Failed, Hello, Ready, ToDriver
     from bulkbind.koodrive.auth.credential import Credential
     from bulkbind.koodrive.auth.renewing import SessionCall
     from bulkbind.model import Device
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 SILENT_BEATS = int(LEASE_S / BEAT_S) + 2
 """Beats in a row that must be missing while the driver itself is awake before a worker is buried:
 its lease has ended then."""
-NUMBER_BITS = 32
-"""A connection's number is the worker's, and in these bits its own."""
 LOST = "worker"
 """The code of an attempt of a lost worker."""
 
@@ -60,56 +58,6 @@ class Places(Protocol):
 
     def alone(self, why: str) -> None:
         """Note that no worker is left. *why*: the last one is lost."""
-
-
-@dataclass(slots=True)
-class _Ordered:
-    """Binds that a worker was told to send together."""
-
-    number: int
-    """Of the first of them, the others follow."""
-    landing: Landing
-    at: float
-    timeout_s: float
-
-
-@dataclass(slots=True, eq=False)
-class _Crew:
-    """What is known of one worker."""
-
-    number: int
-    link: Link | None = None
-    is_greeted: bool = False
-    """Whether it has said hello."""
-    is_told: bool = False
-    """Whether it has been told how to reach the server."""
-    orders: dict[int, _Ordered] = field(default_factory=dict)
-    """What it has in hand."""
-    keys: set[int] = field(default_factory=set)
-    """Credentials that it has got."""
-    nameless: set[int] = field(default_factory=set)
-    """Connections whose last answer named no device: where they break, it may be another's."""
-    ready_at: float = float("inf")
-    leased_at: float = float("-inf")
-    missing: int = 0
-    """Beats in a row."""
-    settled: int = 0
-    counted: tuple[float, int] = (0.0, 0)
-    """Of the last look: when, and how many were settled."""
-    per_s: float = 0.0
-    carried_s: float = 0.0
-    """How long orders of late took to the worker and back at most, besides their answers' time."""
-    lost: str = ""
-    """Why it is gone; empty while it is not."""
-    timeout_s: float = 0.0
-    """For how long the answers to the orders in `out` are waited; 0 while there are none."""
-    out: list[ToWorker] = field(default_factory=list)
-
-
-RATE_S = 1.0
-"""The rate of a worker is that of the last second; at its end, that of all its time."""
-FADING = 0.75
-"""What is left of `carried_s` after a beat."""
 
 
 class Hub:
@@ -150,8 +98,8 @@ class Hub:
         self._setup = setup
         self._is_free, self._carried = is_free, carried
         self._places = places
-        self._crews = [_Crew(each + 1) for each in range(places.number)]
-        self._takers: list[_Crew] = []
+        self._crews = [Crew(each + 1) for each in range(places.number)]
+        self._takers: list[Crew] = []
         """Those who take orders."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._next = 1
@@ -178,7 +126,7 @@ class Hub:
         self._is_over = True
         for crew in self._crews:
             if crew in self._takers:
-                self._sum_up(crew)
+                crew.sum_up(self._clock.monotonic())
             elif crew.link is not None:
                 crew.link.kill()  # it has not begun, and hears nothing yet
         for task in self._tasks:
@@ -218,7 +166,9 @@ class Hub:
     def post(self, device: Device, credential: Credential, landed: Landed) -> None:
         """Have a bind sent, and *landed* told what `bind` would return."""
         if self._takers:
-            self._order(self._idlest(), [device], credential, _One(landed))
+            crew = self._idlest()
+            self._order(crew, [device], credential, _One(landed))
+            crew.flush()  # a place, or a slot, is lost for as long as it is on its way
         else:
             self._local.post(device, credential, partial(self._posted, landed))
 
@@ -227,14 +177,15 @@ class Hub:
         return self if self._takers and self._is_free() else None
 
     def takes(self, width: int) -> int:
-        """Return the share of the worker that has least in hand, once half of it is free."""
+        """Return how much is free of the share of the worker that has least in hand."""
         share = -(-width // len(self._takers))
-        free = share - len(self._idlest().orders)
-        return free if 2 * free >= share else 0
+        return max(0, share - len(self._idlest().orders))
 
     def post_all(self, devices: Sequence[Device], credential: Credential, landing: Landing) -> None:
         """Have binds sent, no more than it `takes`."""
-        self._order(self._idlest(), devices, credential, landing)
+        crew = self._idlest()
+        self._order(crew, devices, credential, landing)
+        crew.flush()
 
     def _posted(self, landed: Landed, came: Came) -> None:
         if isinstance(came, Attempt):
@@ -253,7 +204,7 @@ class Hub:
             for crew in self._crews:
                 self._tell(crew)
 
-    def _idlest(self) -> _Crew:
+    def _idlest(self) -> Crew:
         """Return who has least in hand of those who take orders; there must be one."""
         found = self._takers[0]
         for crew in self._takers:
@@ -275,7 +226,7 @@ class Hub:
 
     def _order(
         self,
-        crew: _Crew,
+        crew: Crew,
         devices: Sequence[Device],
         credential: Credential,
         landing: Landing,
@@ -286,35 +237,23 @@ class Hub:
             key = self._keys[credential] = len(self._keys) + 1
         if key not in crew.keys:
             crew.keys.add(key)
-            self._put(crew, messages.Key(key, credential.parts()))
+            crew.put(messages.Key(key, credential.parts()))
         if not crew.timeout_s:
             crew.timeout_s = self._local.patience_s()
         self._takers.remove(crew)
         self._takers.append(crew)  # of those who have equally much in hand, the others come next
         number = self._next
         self._next += len(devices)
-        ordered = _Ordered(number, landing, self._clock.monotonic(), crew.timeout_s)
+        ordered = Ordered(number, landing, self._clock.monotonic(), crew.timeout_s)
         crew.orders.update(dict.fromkeys(range(number, self._next), ordered))
-        self._put(crew, messages.Order(number, key, crew.timeout_s, list(devices)))
+        crew.put(messages.Order(number, key, crew.timeout_s, list(devices)))
         return number
 
     # --- the workers -----------------------------------------------------------------------------
 
     def workers(self) -> list[WorkerState]:
         """Return how the workers are doing."""
-        return [
-            WorkerState(
-                number=crew.number,
-                pid=self._pid(crew),
-                host=self._host(crew),
-                is_alive=crew.link is not None and not (crew.lost or self._is_over),
-                settled=crew.settled,
-                in_hand=len(crew.orders),
-                per_s=crew.per_s,
-                lost=crew.lost,
-            )
-            for crew in self._crews
-        ]
+        return [crew.state(is_over=self._is_over) for crew in self._crews]
 
     def _begin(self, work: Awaitable[None], name: str) -> None:
         task = asyncio.ensure_future(work)
@@ -323,7 +262,7 @@ class Hub:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _start(self, crew: _Crew) -> None:
+    async def _start(self, crew: Crew) -> None:
         frames = messages.Frames(messages.TO_DRIVER)
 
         def heard(data: bytes) -> None:
@@ -343,7 +282,7 @@ class Hub:
         except OSError as error:
             self._lose(crew, f"it could not be started: {error}")
         else:
-            self._flush(crew)
+            crew.flush()
 
     async def _watch(self) -> None:
         """Bury who is silent.
@@ -361,17 +300,9 @@ class Hub:
             if self._takers:
                 self._carried(max(crew.carried_s for crew in self._takers))
             for crew in self._takers:
-                crew.carried_s *= FADING
-                since, settled = crew.counted
-                if now >= since + RATE_S:
-                    crew.per_s = (crew.settled - settled) / (now - since) if since else 0.0
-                    crew.counted = now, crew.settled
+                crew.look(now)
 
-    def _sum_up(self, crew: _Crew) -> None:
-        """Let the rate of a worker be that of all the time that it was sending."""
-        crew.per_s = crew.settled / max(BEAT_S, self._clock.monotonic() - crew.ready_at)
-
-    def _hear(self, crew: _Crew, message: ToDriver) -> None:
+    def _hear(self, crew: Crew, message: ToDriver) -> None:
         match message:
             case messages.Passed():
                 self._passed(crew, message)
@@ -379,17 +310,17 @@ class Hub:
                 self._said(crew, message)
             case messages.Beat(number=number):
                 crew.missing, crew.leased_at = 0, self._clock.monotonic()
-                self._put(crew, messages.Lease(number, self._is_free()))
+                crew.put(messages.Lease(number, self._is_free()))
             case messages.Kept(number=number):
                 if (order := crew.orders.pop(number, None)) is not None:
                     order.landing.landed(number - order.number, None)
             case messages.Unasked(connection=connection):
                 crew.nameless.discard(connection)
-                self._report(_mark(crew, connection))
+                self._report(crew.mark(connection))
             case _:
                 self._begins(crew, message)
 
-    def _begins(self, crew: _Crew, message: Hello | Ready | Failed) -> None:
+    def _begins(self, crew: Crew, message: Hello | Ready | Failed) -> None:
         """Let a worker get ready, or say why it cannot."""
         match message:
             case messages.Hello(version=version) if version != self._version:
@@ -403,18 +334,18 @@ class Hub:
                 self._log.info(
                     "worker.started",
                     worker=crew.number,
-                    pid=self._pid(crew),
-                    host=self._host(crew),
+                    pid=crew.pid,
+                    host=crew.host,
                 )
             case messages.Failed(why=why):
                 self._lose(crew, why)
 
-    def _tell(self, crew: _Crew) -> None:
+    def _tell(self, crew: Crew) -> None:
         """Tell a worker how to reach the server, once it is there and the set-up is proven."""
         if self._is_proven and crew.is_greeted and not (crew.is_told or crew.lost):
             self._demand_names()
             crew.is_told = True
-            self._put(crew, messages.Start(self._setup()))
+            crew.put(messages.Start(self._setup()))
 
     def _demand_names(self) -> None:
         """Let those who have been told already know once each success must name its device."""
@@ -422,9 +353,9 @@ class Hub:
             self._names_codes = True
             for crew in self._crews:
                 if crew.is_told:
-                    self._put(crew, messages.Named())
+                    crew.put(messages.Named())
 
-    def _said(self, crew: _Crew, said: messages.Said) -> None:
+    def _said(self, crew: Crew, said: messages.Said) -> None:
         order = crew.orders.pop(said.number, None)
         attempt = said.attempt()
         if attempt.is_named:
@@ -432,7 +363,7 @@ class Hub:
                 crew.nameless.discard(attempt.connection)
         elif attempt.connection:
             crew.nameless.add(attempt.connection)
-        attempt.connection = _mark(crew, attempt.connection)
+        attempt.connection = crew.mark(attempt.connection)
         if not isinstance(attempt.verdict, Accepted):
             # The worker knows the credentials that it uses, and no other secret.
             attempt.code, attempt.message = redacted(attempt.code), redacted(attempt.message)
@@ -441,16 +372,11 @@ class Hub:
         self._demand_names()
         crew.settled += isinstance(attempt.verdict, Accepted | AlreadyBound | Refused)
         if order is not None:
-            self._carry(crew, order, attempt)
+            crew.carry(self._clock.monotonic(), order, attempt)
             order.landing.landed(said.number - order.number, attempt)
 
-    def _carry(self, crew: _Crew, order: _Ordered, attempt: Attempt) -> None:
-        """Note how long an order took to the worker and back, besides its answer's time."""
-        carried_s = self._clock.monotonic() - order.at - attempt.took_s
-        crew.carried_s = max(crew.carried_s, carried_s)
-
-    def _passed(self, crew: _Crew, passed: messages.Passed) -> None:
-        attempts = passed.attempts(crew.number << NUMBER_BITS)
+    def _passed(self, crew: Crew, passed: messages.Passed) -> None:
+        attempts = passed.attempts(crew.mark_bits)
         if not passed.is_named:
             crew.nameless.update(filter(None, passed.connections))
         elif crew.nameless:
@@ -458,7 +384,7 @@ class Hub:
         self._local.learn_passed(attempts)
         self._demand_names()
         crew.settled += len(attempts)
-        ordered: _Ordered | None = None
+        ordered: Ordered | None = None
         places: list[int] = []
         theirs: list[Attempt] = []
         for number, attempt in zip(passed.numbers, attempts, strict=True):
@@ -471,15 +397,15 @@ class Hub:
                 places.append(number - order.number)
                 theirs.append(attempt)
         if ordered is not None:
-            self._carry(crew, ordered, theirs[-1])
+            crew.carry(self._clock.monotonic(), ordered, theirs[-1])
             ordered.landing.passed(places, theirs, is_ours=passed.is_ours)
 
-    def _lose(self, crew: _Crew, why: str) -> None:
+    def _lose(self, crew: Crew, why: str) -> None:
         """Cut a worker off: what it has in hand is in doubt, and what it settled may be."""
         if crew.lost or self._is_over:
             return
         crew.lost = redacted(why)
-        self._sum_up(crew)
+        crew.sum_up(self._clock.monotonic())
         if crew in self._takers:
             self._takers.remove(crew)
         if crew.link is not None:
@@ -487,13 +413,13 @@ class Hub:
         self._log.warning(
             "worker.lost",
             worker=crew.number,
-            pid=self._pid(crew),
-            host=self._host(crew),
+            pid=crew.pid,
+            host=crew.host,
             why=crew.lost,
             rows=len(crew.orders),
         )
         for connection in crew.nameless:
-            self._report(_mark(crew, connection))
+            self._report(crew.mark(connection))
         crew.nameless.clear()
         now, orders = self._clock.monotonic(), crew.orders
         crew.orders = {}
@@ -507,24 +433,6 @@ class Hub:
             order.landing.landed(number - order.number, attempt)
         if all(crew.lost for crew in self._crews):
             self._places.alone(crew.lost)
-
-    def _pid(self, crew: _Crew) -> int:
-        return crew.link.pid if crew.link else 0
-
-    def _host(self, crew: _Crew) -> str:
-        return crew.link.host if crew.link else ""
-
-    def _put(self, crew: _Crew, message: ToWorker) -> None:
-        """Send a message, with all others of this turn of the event loop."""
-        if not crew.out:
-            asyncio.get_running_loop().call_soon(self._flush, crew)
-        crew.out.append(message)
-
-    def _flush(self, crew: _Crew) -> None:
-        if crew.link is not None and crew.out:
-            out, crew.out, crew.timeout_s = crew.out, [], 0.0
-            if not crew.lost:
-                crew.link.send(messages.frame(out))
 
 
 class _One:
@@ -548,8 +456,3 @@ class _One:
 def _fulfil(done: asyncio.Future[Attempt | None], attempt: Attempt | None) -> None:
     if not done.done():
         done.set_result(attempt)
-
-
-def _mark(crew: _Crew, connection: int) -> int:
-    """Return a number that no other worker's connection has, nor the driver's; 0 stays 0."""
-    return connection and crew.number << NUMBER_BITS | connection

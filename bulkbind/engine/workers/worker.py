@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from bulkbind.engine.proof import accepted
 from bulkbind.engine.workers import messages
-from bulkbind.model import Accepted, Attempt, Claim, Status
+from bulkbind.model import Accepted, Attempt, Claim, Device, Status
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from bulkbind.engine.ports import Came, Landed
     from bulkbind.engine.workers.messages import ToDriver, ToWorker
     from bulkbind.koodrive.auth.credential import Credential
-    from bulkbind.model import Device
 
 LEASE_S = 2.0
 """A worker sends for so long after it asked for its last lease."""
@@ -27,6 +26,10 @@ BEAT_S = 0.25
 GATHER_S = 0.004
 """Where no limit is known, accepted binds wait for others for so long: each group costs both sides
 a turn of the event loop. Where one is, the pace needs to know of each at once."""
+
+
+FIRST = Claim(0, Device("", ""), attempts=1)
+"""A row whose first attempt has come back: what that is worth does not depend on the device."""
 
 
 class LateError(Exception):
@@ -167,24 +170,22 @@ class Worker:
         key = self._keys[order.key]
         self._in_hand += len(order.devices)
         for number, device in enumerate(order.devices, order.number):
-            self._client.post(device, key, partial(self._landed, number, device), order.timeout_s)
+            self._client.post(device, key, partial(self._landed, number), order.timeout_s)
 
-    def _landed(self, number: int, device: Device, came: Came) -> None:
+    def _landed(self, number: int, came: Came) -> None:
         if callable(came):
-            self._start(self._awaited(number, device, came))
+            self._start(self._awaited(number, came))
         else:
-            self._tell(number, device, came)
+            self._tell(number, came)
 
-    async def _awaited(
-        self, number: int, device: Device, came: Callable[[], Awaitable[Attempt | None]]
-    ) -> None:
+    async def _awaited(self, number: int, came: Callable[[], Awaitable[Attempt | None]]) -> None:
         try:
             attempt = await came()
         except LateError:
             attempt = None
-        self._tell(number, device, attempt)
+        self._tell(number, attempt)
 
-    def _tell(self, number: int, device: Device, attempt: Attempt | None) -> None:
+    def _tell(self, number: int, attempt: Attempt | None) -> None:
         """Tell what came of a bind; None: it was not sent."""
         self._in_hand -= 1
         if attempt is None:
@@ -192,7 +193,7 @@ class Worker:
             return
         verdict = attempt.verdict
         if isinstance(verdict, Accepted) and messages.Passed.takes(attempt):
-            outcome = accepted(Claim(0, device, attempts=1), attempt, verdict)
+            outcome = accepted(FIRST, attempt, verdict)
             if not outcome.detail:
                 kind = (
                     outcome.status is Status.BOUND, attempt.is_named, attempt.code, attempt.message,
@@ -220,7 +221,9 @@ class Worker:
     def _flush_soon(self) -> None:
         """Send all once half of what was in hand has come back, or in `GATHER_S`."""
         waiting = len(self._passed) + len(self._out)
-        if not self._is_free or 2 * waiting >= self._in_hand:
+        if not self._is_free:
+            self._flush()
+        elif 2 * waiting >= self._in_hand:
             self._flush_now()
         elif self._timer is None and not self._is_due:
             self._timer = asyncio.get_running_loop().call_later(GATHER_S, self._flush)

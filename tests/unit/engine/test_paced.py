@@ -75,6 +75,7 @@ class FakeClient:
     def __init__(self, seen: list[str], *attempts: Attempt) -> None:
         self.seen = seen
         self.attempts = list(attempts) or [Attempt(Accepted("id", "now"))]
+        self.others: Others | None = None
 
     async def __aenter__(self):
         return self
@@ -97,7 +98,7 @@ class FakeClient:
         self.landed = landed
 
     def pool(self):
-        return None
+        return self.others
 
     async def list_devices(self, user_id, credential):
         self.seen.append(f"list of {user_id} with {credential}")
@@ -211,6 +212,50 @@ async def test_leaving_lets_the_renewal_end_before_the_client():
 
 
 # --- what others send -----------------------------------------------------------------------------
+
+
+class Others:
+    """Takes binds, and notes what it is told of them."""
+
+    def __init__(self):
+        self.sent = []
+        self.heard = []
+
+    def takes(self, width):
+        return width
+
+    def post_all(self, devices, credential, landing):
+        self.sent.append(([device.user_id for device in devices], credential))
+        self.landing = landing
+
+    def passed(self, places, attempts, *, is_ours):
+        self.heard.append((places, attempts, is_ours))
+
+    def landed(self, place, came):
+        self.heard.append((place, came))
+
+
+async def test_binds_are_handed_over_as_far_as_permits_and_one_credential_go():
+    """All that passed is told to the gate at once; what else comes lands as if it were alone."""
+    api, auth, gate, seen = paced()
+    devices = [Device(user, f"SN_{user}") for user in "aabca"]
+    own: dict[str, str | None] = {"c": "another"}
+    auth.current = lambda user_id: own.get(user_id, "one")
+    assert (api.takes(4), api.post_all(devices, Others())) == (None, 0)
+    api._client.others = others = Others()
+
+    assert (api.takes(4), api.post_all(devices, others)) == (4, 3)
+    passed = [Attempt(Accepted("id", "now"))] * 2
+    others.landing.passed([2, 0], passed, is_ours=True)
+    others.landing.landed(1, None)
+    own["a"] = None
+    assert api.post_all(devices, others) == 0
+
+    assert others.sent == [(["a", "a", "b"], "one")]
+    assert others.heard == [([2, 0], passed, True), (1, None)]
+    assert gate.reported == [Accepted("", "")] * 2
+    assert gate.forgotten == 1
+    assert seen.count("accepted one") == 2
 
 
 async def posted(api, *, before=lambda: None):

@@ -8,7 +8,8 @@ from dataclasses import replace
 import pytest
 
 from bulkbind.clock import SystemClock
-from bulkbind.engine.workers.hub import FADING, LOST, NUMBER_BITS, SILENT_BEATS, Hub
+from bulkbind.engine.workers.crew import FADING, NUMBER_BITS
+from bulkbind.engine.workers.hub import LOST, SILENT_BEATS, Hub
 from bulkbind.engine.workers.messages import (
     TO_WORKER,
     Beat,
@@ -517,7 +518,7 @@ class Group:
 
 
 async def test_binds_are_handed_over_together_as_long_as_no_limit_is_known(bench):
-    """Each worker has its share of the width; half of it must be free before it gets more."""
+    """Each worker gets no more than its share of the width."""
     await bench.ready()
     assert bench.hub.pool() is None
     bench.is_free = True
