@@ -71,3 +71,10 @@ def called(*arguments: str | Path, home: Path, **environ: str) -> Done:
         redaction.forget()
     assert isinstance(code, int), code
     return Done(int(code), out.text(), err.text())
+
+
+def checked(*arguments: str | Path, home: Path, check: int | None = None) -> Done:
+    """Do the same; *check*: the exit code that it must come to."""
+    done = called(*arguments, home=home)
+    assert check in (None, done.returncode), done
+    return done
