@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from bulkbind.ledger.store import VERSION
+from bulkbind.ledger.versions import VERSION
 from tests.support.in_process import checked
 from tests.support.make_ledger import FINISHED, FOLDER, ROWS
 from tests.support.processes import ask, read_results, sandbox, sandbox_bindings, statuses
