@@ -54,6 +54,10 @@ class Paced:
         """Return the server's time, seconds since 1970; None while it is not known."""
         return self._client.server_time()
 
+    def patience_s(self) -> float:
+        """Return how long the answer to a bind is waited for now."""
+        return self._client.patience_s()
+
     def on_unasked(self, report: Callable[[int], None]) -> None:
         """Have *report* called with the number of a connection that says more, or breaks."""
         self._client.on_unasked(report)

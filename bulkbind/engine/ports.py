@@ -41,6 +41,9 @@ class Client(Protocol):
     def server_time(self) -> float | None:
         """Return the server's time, seconds since 1970, or None while it is not known."""
 
+    def patience_s(self) -> float:
+        """Return how long the answer to a bind is waited for now."""
+
     async def bind(self, device: Device, credential: Credential) -> Attempt | None:
         """Send one bind; return None if nothing was sent, and another permit is needed."""
 
@@ -131,6 +134,9 @@ class Api(Protocol):
 
     def server_time(self) -> float | None:
         """Return the server's time, seconds since 1970, or None while it is not known."""
+
+    def patience_s(self) -> float:
+        """Return how long the answer to a bind is waited for now."""
 
 
 class RowLedger(Protocol):

@@ -129,9 +129,10 @@ def left_s(
             that makes it what is allowed, it is.
         since_s: Seconds since the last row ended: part of what the next one takes.
     """
-    if rows <= 0 or per_s <= 0:
+    one_more = 1.0 / over_s if over_s else math.inf
+    speed = per_s if allowed_per_s is None else min(per_s + one_more, allowed_per_s)
+    if rows <= 0 or (per_s <= 0 and speed != allowed_per_s):
         return None
-    speed = per_s if allowed_per_s is None else min(per_s + 1.0 / over_s, allowed_per_s)
     sending = rows - waits.rows
     sending_s = max(0.0, sending - min(1.0, since_s * speed)) / speed
     return max(sending_s + (waits.last_s if sending_s >= SHORT_S else 0.0), waits.left_s)

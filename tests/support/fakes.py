@@ -40,6 +40,8 @@ ERRED = "erred"
 """A plan for a bind: the server binds, and answers 500."""
 SILENT = "silent"
 """A plan for a bind: the server binds, and no answer has come after `time_out_s`."""
+MUTE = "mute"
+"""The same of a request that does not arrive."""
 OTHERS = "others"
 """A plan for an unbind: the server unbinds, and the answer names another device."""
 NAMELESS = "nameless"
@@ -112,6 +114,9 @@ class FakeServer:
     def server_time(self) -> float | None:
         return self._now()
 
+    def patience_s(self) -> float:
+        return self.time_out_s
+
     def on_unasked(self, report: Callable[[int], None]) -> None:
         self.say_unasked = report
 
@@ -167,7 +172,11 @@ class FakeServer:
             plan = self.planned.popleft() if self.planned else None
             verdict = self._handle(device, plan)
             # Whoever is cancelled from here on leaves a binding behind.
-            await self.clock.sleep(self.time_out_s if plan == SILENT else self.latency_s / 2)
+            is_silent = plan in (SILENT, MUTE)
+            await self.clock.sleep(self.time_out_s if is_silent else self.latency_s / 2)
+        except asyncio.CancelledError:
+            self.pacer.forget(permit)
+            raise
         finally:
             self.in_flight -= 1
         self.pacer.report(permit, verdict)
@@ -176,6 +185,8 @@ class FakeServer:
     def _handle(self, device: Device, plan: Verdict | str | None) -> Verdict:
         if plan is not None and not isinstance(plan, str):
             return plan
+        if plan == MUTE:
+            return NoAnswer()
         self.binds[device.user_id, device.machine_code] += 1
         self.catch_up()
         if plan == LATE:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 WORTH_SHOWING_S = 1.0
 """Shorter waits are part of the pace."""
+ANOTHER = 0.2
+"""A limit that differs by more is another one: what was sent before says nothing of it."""
 NEARLY_ALL, MOST = 0.9, 0.5
 """Shares of the time."""
 
@@ -32,31 +34,31 @@ class Gauge:
         clock: Clock,
         what: str = "binding",
         patience_s: Callable[[], float] = lambda: 0.0,
-        settle_s: float = 0.0,
         trouble: Callable[[], str] = lambda: "",
         workers: Callable[[], Sequence[WorkerState]] = lambda: (),
     ) -> None:
         """*patience_s*: returns for how long an answer is waited for.
 
-        *settle_s*: the time from no answer to a list that counts. *trouble*: returns why there was
-        no connection the last time. *workers*: returns how the processes that send are doing.
+        *trouble*: returns why there was no connection the last time. *workers*: returns how the
+        processes that send are doing.
         """
         self.workers = workers
         self._trouble = trouble
         self._pacer = pacer
-        self._settle_s = settle_s
         self._patience_s = patience_s
         self._clock = clock
         self.what = what
         """`binding` or `unbinding`."""
         self.known_at = ""
-        """When a limit was known first, as far as somebody looked; empty: none is."""
+        """Since when about this limit has been known, as far as somebody looked; empty: none is."""
+        self._known_per_s = 0.0
 
     def per_s(self) -> float | None:
         """Return the requests per second allowed now; None without a limit."""
         per_s = self._pacer.per_s()
-        if per_s is not None and not self.known_at:
-            self.known_at = iso(self._clock.utc_now())
+        known = self._known_per_s
+        if per_s is not None and abs(per_s - known) > ANOTHER * known:
+            self.known_at, self._known_per_s = iso(self._clock.utc_now()), per_s
         return per_s
 
     def source(self) -> str:
@@ -68,16 +70,21 @@ class Gauge:
         return self._pacer.throttled
 
     def waiting(self) -> Waits:
-        """Return what waits now for another attempt, for its list, or without an answer."""
+        """Return what waits now for another attempt, for its list, or without an answer.
+
+        Once no more is to be sent, lists are asked about rows without an answer; but not about
+        those of workers, which wait for their time-out.
+        """
         time = self._pacer.time
         silent, _, last_s = time.silent()
-        whole_s = self._patience_s() + self._settle_s
-        unanswered = Waits(silent, max(0.0, whole_s - last_s)) if silent else Waits()
-        each = (unanswered, time.waits(TimeUse.BACKING_OFF), time.waits(TimeUse.SETTLING))
+        silent_s = self._patience_s() if self.workers() else time.silent_after_s()
+        unanswered = Waits(silent, max(0.0, silent_s - last_s))
+        again, doubt = time.waits(TimeUse.BACKING_OFF), time.waits(TimeUse.SETTLING)
+        parts_s = [unanswered.left_s if silent else 0.0, again.left_s]
         return Waits(
-            rows=sum(waits.rows for waits in each),
-            left_s=max(waits.left_s for waits in each),
-            last_s=time.last_wait_s(whole_s),
+            rows=silent + again.rows + doubt.rows,
+            left_s=max(*parts_s, 0.0 if time.is_more_to_send else doubt.left_s),
+            last_s=time.last_wait_s(silent_s),
         )
 
     def is_blocked(self) -> bool:

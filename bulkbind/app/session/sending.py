@@ -151,7 +151,6 @@ class _Account:
             pacer,
             clock,
             patience_s=client.patience_s,
-            settle_s=settings.doubt.readback_settle,
             trouble=lambda: client.trouble,
             workers=self._workers,
         )

@@ -57,9 +57,6 @@ class Local(Client, Protocol):
     names_codes: bool
     """Whether each success must name its machine code."""
 
-    def patience_s(self) -> float:
-        """Return how long the answer to a bind is waited for now."""
-
     def learn(self, attempt: Attempt) -> None:
         """Learn from a bind of a worker as from an own one; it has just come back."""
 
@@ -194,6 +191,10 @@ class Hub:
     def server_time(self) -> float | None:
         """Return the server's time, seconds since 1970; None while it is not known."""
         return self._local.server_time()
+
+    def patience_s(self) -> float:
+        """Return how long the answer to a bind is waited for now."""
+        return self._local.patience_s()
 
     async def list_devices(self, user_id: str, credential: Credential) -> Listing:
         """Read a user's list."""

@@ -76,7 +76,8 @@ def test_what_has_passed_since_the_last_row_is_part_of_the_next(rows, since_s, e
         pytest.param(0.75, 4.0, 10.0, id="the fourth row is about to end"),
         pytest.param(0.5, 4.0, 10 / 0.75, id="slower all the same"),
         pytest.param(0.75, 400.0, 10 / 0.7525, id="measured for long"),
-        pytest.param(0.0, 0.5, None, id="none has ended"),
+        pytest.param(0.0, 0.5, 10.0, id="none has had the time to end"),
+        pytest.param(0.0, 4.0, None, id="none has ended"),
     ],
 )
 def test_a_rate_of_few_rows_is_not_known_to_a_row(per_s, over_s, expected):
