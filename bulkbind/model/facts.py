@@ -470,6 +470,8 @@ class RunFacts(Facts):
     met."""
     pace_from = Fact("")
     """Where the pace comes from, in words."""
+    pace_told_over_s = Fact[float | None](None)
+    """The window for which the gateway told it, seconds; None: it did not."""
     limit = Fact[LimitFound | None](None, is_carried=True)
     """The limit of the credential; None: none was shown."""
     limit_per_user = Fact[LimitFound | None](None, is_carried=True)

@@ -45,25 +45,40 @@ def span_text(seconds: float) -> str:
     return f"{hours:,} h {rest} min"
 
 
-def rate_text(per_s: float, like_per_s: float | None = None) -> str:
+def rate_text(
+    per_s: float, like_per_s: float | None = None, told_over_s: float | None = None
+) -> str:
     """Return a rate for display, in the unit in which it is at least 1: `57.9/s`, `5/min`, `30/h`.
 
     *per_s*: per second. *like_per_s*: another rate, whose unit is taken if it is no more than this.
+    *told_over_s*: the window that somebody told the limit for, seconds; its unit is the least.
     """
     like = min(per_s or math.inf, like_per_s or math.inf)
     like = 0.0 if math.isinf(like) else like
     for unit, seconds in (("s", 1.0), ("min", MINUTE_S)):
-        if round(like * seconds, 1) >= 1 or not like:
+        is_shorter = (told_over_s or 0.0) >= MINUTE_S * seconds
+        if not is_shorter and (round(like * seconds, 1) >= 1 or not like):
             return f"{_number(per_s * seconds)}/{unit}"
     return f"{_number(per_s * HOUR_S)}/h"
 
 
 def pace_text(
-    per_s: float, allowed_per_s: float | None, source: str, took_s: float, left: float | None
+    per_s: float,
+    allowed_per_s: float | None,
+    source: str,
+    took_s: float,
+    left: float | None,
+    *,
+    told_over_s: float | None = None,
 ) -> str:
     """Return the rate, in the unit of the one that is allowed, the time taken, and what is left."""
-    allowed = f" of {rate_text(allowed_per_s)} ({source})" if allowed_per_s else f", {source}"
-    parts = [f"{rate_text(per_s, allowed_per_s or None)}{allowed}", f"{span_text(took_s)} so far"]
+    allowed = f", {source}"
+    if allowed_per_s:
+        allowed = f" of {rate_text(allowed_per_s, told_over_s=told_over_s)} ({source})"
+    parts = [
+        f"{rate_text(per_s, allowed_per_s or None, told_over_s)}{allowed}",
+        f"{span_text(took_s)} so far",
+    ]
     parts += [f"about {span_text(left)} left"] if left is not None else []
     return "  ·  ".join(parts)
 

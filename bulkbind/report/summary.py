@@ -283,7 +283,8 @@ def _pace(summary: RunSummary) -> list[str]:
     if facts.requests_throttled:
         parts.append(f"{facts.requests_throttled:,} of them throttled")
     if facts.pace_per_s:
-        parts.append(f"pace {rate_text(facts.pace_per_s)} ({facts.pace_from or 'learned'})")
+        pace = rate_text(facts.pace_per_s, told_over_s=facts.pace_told_over_s)
+        parts.append(f"pace {pace} ({facts.pace_from or 'learned'})")
     elif facts.pace_from:
         parts.append(facts.pace_from)
     if facts.requests_lists:

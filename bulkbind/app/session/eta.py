@@ -65,6 +65,10 @@ class Gauge:
         """Return the origin of that limit."""
         return self._pacer.source()
 
+    def told_over_s(self) -> float | None:
+        """Return the window for which the gateway told it, seconds; None: it did not."""
+        return self._pacer.told_over_s()
+
     def throttled(self) -> int:
         """Return how many requests were throttled."""
         return self._pacer.throttled
@@ -193,4 +197,4 @@ def _spent(cause: TimeUse, pacer: Pacer, endpoint: str, trouble: str) -> str:
         refused = counted(pacer.throttled, "requests")
         return f"waiting: the gateway refused {refused}, and shows no limit"
     who = "--rate" if pacer.source().endswith("--rate") else "the gateway"
-    return f"waiting: {who} allows {rate_text(per_s)}"
+    return f"waiting: {who} allows {rate_text(per_s, told_over_s=pacer.told_over_s())}"

@@ -398,7 +398,7 @@ def facts_of(
     facts = facts.merge(pacer.spent())
     facts.rate_scope = send.rate_scope
     facts.pace_per_s = None if pace is None else round(pace, 4)
-    facts.pace_from = pacer.source()
+    facts.pace_from, facts.pace_told_over_s = pacer.source(), pacer.told_over_s()
     if (limit := pacer.limit()) is not None:
         found = LimitFound(per_s=limit.per_s, is_spaced=limit.is_spaced)
         if send.is_per_user:

@@ -39,6 +39,18 @@ def test_a_rate_is_told_in_a_unit_in_which_it_is_something(per_s, text):
 
 
 @pytest.mark.parametrize(
+    ("per_s", "told_over_s", "text"),
+    [(5.0, 60.0, "300/min"), (5.0, 10.0, "5/s"), (1.0, 3600.0, "3,600/h"), (0.01, 60.0, "36/h")],
+)
+def test_a_limit_is_told_as_the_gateway_told_it(per_s, told_over_s, text):
+    """A limit per minute stays one, however high it is; and so is the rate beside it."""
+    assert rate_text(per_s, told_over_s=told_over_s) == text
+    assert pace_text(per_s, per_s, "told", 1.0, None, told_over_s=told_over_s).startswith(
+        f"{text} of {text} (told)"
+    )
+
+
+@pytest.mark.parametrize(
     ("rows", "per_s", "allowed", "waits", "expected"),
     [
         pytest.param(600, 60.0, None, Waits(), 10.0, id="no limit"),
