@@ -134,8 +134,8 @@ class LiveDisplay:
                 since_s=now - self._settled_at,
             )
         took_s = now - self._began_at
-        source, told_over_s = self._gauge.source(), self._gauge.told_over_s()
-        return Text(pace_text(rate, allowed, source, took_s, left, told_over_s=told_over_s))
+        source, told = self._gauge.source(), self._gauge.told()
+        return Text(pace_text(rate, allowed, source, took_s, left, told=told))
 
     def _ended(self, done: int) -> tuple[int, float]:
         """Return how many rows ended of late, and in how many seconds."""

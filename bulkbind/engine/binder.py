@@ -77,7 +77,8 @@ class Binder:
         self._room = asyncio.Semaphore(per_slot * send.concurrency)
         self._turn_room = asyncio.Semaphore(PUT_OFF_PER_SLOT * send.concurrency)
         self._out: dict[int, tuple[asyncio.Task[Any] | None, float]] = {}
-        """Rows whose requests are out: who waits for the answer, and since when (monotonic)."""
+        """Rows whose requests are out: who waits for the answer, and since when (monotonic). Only
+        those that have had all their answers so far: a second time, the time-out is waited for."""
         self._looked_up: set[int] = set()
         """Those whose answers nobody waits for any more."""
         self._unreachable: int | None = 0
@@ -324,7 +325,8 @@ class Binder:
         self._leave(claim)
 
     def _leave(self, claim: Claim) -> None:
-        self._out[claim.row] = (asyncio.current_task(), self._clock.monotonic())
+        if not claim.doubts:
+            self._out[claim.row] = (asyncio.current_task(), self._clock.monotonic())
 
     async def _in_turn(self, claim: Claim, prepare: Callable[[], Awaitable[None]]) -> Step:
         """Make one attempt; if the user is suspect, in the user's turn, and only if need be."""

@@ -463,7 +463,7 @@ class Pipeline:
                     self._breaker.let_go(claim.row)  # it does not fail before another succeeds
                 else:
                     await self._binder.act(claim, step)
-                    if not _is_unanswered(step):
+                    if not (isinstance(step, Park) and step.is_unanswered):
                         break
                 if len(tried) == CANARIES:
                     self._parts.stop.set(_set_up_is_wrong(claim))
@@ -506,10 +506,6 @@ class Pipeline:
                 await self._binder.bind(claim)
             except DrainedError:
                 return
-
-
-def _is_unanswered(step: Step) -> bool:
-    return isinstance(step, Park) and step.if_unreadable is None and step.if_absent is None
 
 
 def _set_up_is_wrong(claim: Claim) -> StopReason:

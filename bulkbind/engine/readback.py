@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from bulkbind.engine.ports import Api, Parts
     from bulkbind.engine.proof import Look
     from bulkbind.engine.stop import StopSignal
-    from bulkbind.model import Attempt
+    from bulkbind.model import Attempt, Record
     from bulkbind.settings import ReadbackSettings, SendSettings
 
 
@@ -121,7 +121,8 @@ class _Parked:
     misses: int = 0
     untrusted: int = 0
     look_at: float = -math.inf
-    """From when on a look for it is worth a request that nothing else waits for."""
+    """From when on a look for it is worth a request that nothing else waits for. What is parked for
+    an answer has none: its connection has the time to say that the answer was another's."""
     look_s: float = LOOK_S
     """From that look to the next."""
 
@@ -206,7 +207,10 @@ class Readback:
     def park(self, claim: Claim, park: Park) -> None:
         """Take charge of a row that only the list can settle."""
         now = self._clock.monotonic()
-        self._park(_Parked(claim, park, now + park.under_way_s + self._settle_s, now))
+        item = _Parked(claim, park, now + park.under_way_s + self._settle_s, now)
+        if not park.is_unanswered:
+            item.look_at = math.inf
+        self._park(item)
 
     def _park(self, item: _Parked) -> None:
         if not self._is_enabled:
@@ -398,14 +402,11 @@ class Readback:
             code = item.claim.device.machine_code
             record = seen.record(code)
             if record is not None:
-                self._time.looked_up(0.0)
-                was_said = item.park.if_unreadable is not None
-                self._settle(item, found(item.claim, record, seen.answer, was_said=was_said))
+                self._shown(item, record, seen.answer)
             elif asked_at < item.due_at:
                 user.parked.append(item)
             elif seen.proves_absent(code, asked):
-                item.misses += 1
-                item.due_at = asked_at + self._settle_s
+                self._missed(item, asked_at)
                 if item.misses < READS:
                     user.parked.append(item)
                     missed.append(item.claim.row)
@@ -426,6 +427,20 @@ class Readback:
         for why, rows in given_up.items():
             await self._give_up(rows, f"the user's list cannot be trusted: {why}")
 
+    def _shown(self, item: _Parked, record: Record, answer: Attempt) -> None:
+        """Settle a row that a list shows."""
+        if not item.misses:
+            self._time.looked_up(0.0)
+        was_said = item.park.if_unreadable is not None
+        self._settle(item, found(item.claim, record, answer, was_said=was_said))
+
+    def _missed(self, item: _Parked, asked_at: float) -> None:
+        """Count a list that lacks a row."""
+        if not item.misses:
+            self._time.looked_up(asked_at - item.parked_at + self._settle_s)
+        item.misses += 1
+        item.due_at = asked_at + self._settle_s
+
     def _is_over(self, item: _Parked, user: _ParkedUser, *, is_sure: bool = False) -> bool:
         """Return whether lists that prove nothing are enough; else park the row again."""
         item.untrusted += 1
@@ -438,7 +453,6 @@ class Readback:
         """End or resend a row that two lists did not show."""
         claim = item.claim
         self._items.pop(claim.row, None)
-        self._time.looked_up(self._clock.monotonic() - item.parked_at)
         outcome = absent(
             claim,
             item.park.if_absent,

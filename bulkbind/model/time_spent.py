@@ -92,6 +92,8 @@ class Waits(NamedTuple):
     """Until the last of them can go on."""
     last_s: float = 0.0
     """For how long the end of sending is expected to wait for such rows."""
+    closed_s: float = 0.0
+    """Until anybody may send again, as the gateway refuses."""
 
 
 SAMPLE = 64
@@ -245,6 +247,11 @@ class TimeSpent:
             return Waits()
         left_s = max(0.0, max(hold.until for hold in holds) - self._now())
         return Waits(sum(hold.rows for hold in holds), left_s)
+
+    @property
+    def under_way(self) -> int:
+        """How many requests have left and have not ended."""
+        return len(self._out)
 
     def looked_up(self, seconds: float) -> None:
         """A row is in doubt no longer, which took so long where nothing else was to be sent.

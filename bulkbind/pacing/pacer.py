@@ -387,11 +387,13 @@ class Pacer:
         per_s = self.streams.learner.known_per_s
         return per_s if math.isfinite(per_s) else None
 
-    def told_over_s(self) -> float | None:
-        """Return the window for which the gateway told the pace, seconds; None: it did not."""
+    def told(self) -> tuple[float, float] | None:
+        """Return the limit that sets the pace, and its window in seconds, as the gateway told it.
+
+        None: the gateway tells none, or something else sets the pace.
+        """
         learner = self.streams.learner
-        is_told = learner.is_stated and learner.per_s != self._cap_per_s
-        return learner.stated_over_s if is_told else None
+        return None if learner.per_s == self._cap_per_s else learner.told
 
     def source(self) -> str:
         """Return where the pace comes from."""

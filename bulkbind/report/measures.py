@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from bulkbind.clock import HOUR_S, MINUTE_S
-from bulkbind.model import Waits
+from bulkbind.model import Told, Waits
 from bulkbind.model.fields import enumeration
 from bulkbind.model.wording import counted
 
@@ -62,6 +62,11 @@ def rate_text(
     return f"{_number(per_s * HOUR_S)}/h"
 
 
+def limit_text(per_s: float, told: Told | None = None) -> str:
+    """Return a limit for display, as the gateway told it if it did: `300/min`."""
+    return rate_text(told.limit / told.over_s, None, told.over_s) if told else rate_text(per_s)
+
+
 def pace_text(
     per_s: float,
     allowed_per_s: float | None,
@@ -69,16 +74,14 @@ def pace_text(
     took_s: float,
     left: float | None,
     *,
-    told_over_s: float | None = None,
+    told: Told | None = None,
 ) -> str:
     """Return the rate, in the unit of the one that is allowed, the time taken, and what is left."""
-    allowed = f", {source}"
-    if allowed_per_s:
-        allowed = f" of {rate_text(allowed_per_s, told_over_s=told_over_s)} ({source})"
-    parts = [
-        f"{rate_text(per_s, allowed_per_s or None, told_over_s)}{allowed}",
-        f"{span_text(took_s)} so far",
-    ]
+    rate = rate_text(per_s, allowed_per_s or None, told.over_s if told else None)
+    allowed = (
+        f" of {limit_text(allowed_per_s, told)} ({source})" if allowed_per_s else f", {source}"
+    )
+    parts = [f"{rate}{allowed}", f"{span_text(took_s)} so far"]
     parts += [f"about {span_text(left)} left"] if left is not None else []
     return "  ·  ".join(parts)
 
@@ -146,8 +149,10 @@ def left_s(
     """
     one_more = 1.0 / over_s if over_s else math.inf
     speed = per_s if allowed_per_s is None else min(per_s + one_more, allowed_per_s)
+    if allowed_per_s is not None and waits.closed_s > SHORT_S:
+        speed = allowed_per_s  # what was sent before it closed was too much
     if rows <= 0 or (per_s <= 0 and speed != allowed_per_s):
         return None
     sending = rows - waits.rows
-    sending_s = max(0.0, sending - min(1.0, since_s * speed)) / speed
+    sending_s = waits.closed_s + max(0.0, sending - min(1.0, since_s * speed)) / speed
     return max(sending_s + (waits.last_s if sending_s >= SHORT_S else 0.0), waits.left_s)

@@ -23,7 +23,7 @@ from bulkbind.model import (
 )
 from bulkbind.model.wording import counted, explained, to_do, verb, words
 from bulkbind.redaction import Lines, lines
-from bulkbind.report.measures import rate_text, workers_at_end
+from bulkbind.report.measures import limit_text, workers_at_end
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -283,7 +283,7 @@ def _pace(summary: RunSummary) -> list[str]:
     if facts.requests_throttled:
         parts.append(f"{facts.requests_throttled:,} of them throttled")
     if facts.pace_per_s:
-        pace = rate_text(facts.pace_per_s, told_over_s=facts.pace_told_over_s)
+        pace = limit_text(facts.pace_per_s, facts.pace_told)
         parts.append(f"pace {pace} ({facts.pace_from or 'learned'})")
     elif facts.pace_from:
         parts.append(facts.pace_from)

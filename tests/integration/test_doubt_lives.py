@@ -86,7 +86,7 @@ async def test_already_bound_survives_a_kill_before_the_list_is_read(bench):
     """The next life knows what the server said: one request in all, and the list confirms it."""
     bench.server.put("user_0", "SN1", age_s=0.5)  # in the second in which it is sent
     bench.server.planned.extend([None, AlreadyBound()])
-    await sent_and_killed(bench, devices(4), kill_after=0.027)
+    await sent_and_killed(bench, devices(4), kill_after=1.0)
     before = by_code(bench)["SN1"]
 
     assert await lives(bench, devices(4), each_s=60.0) == 1

@@ -6,9 +6,9 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from bulkbind.clock import iso
-from bulkbind.model import RunFacts, TimeUse, Waits
+from bulkbind.model import RunFacts, TimeUse, Told, Waits
 from bulkbind.model.wording import counted
-from bulkbind.report.measures import rate_text
+from bulkbind.report.measures import limit_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -65,9 +65,10 @@ class Gauge:
         """Return the origin of that limit."""
         return self._pacer.source()
 
-    def told_over_s(self) -> float | None:
-        """Return the window for which the gateway told it, seconds; None: it did not."""
-        return self._pacer.told_over_s()
+    def told(self) -> Told | None:
+        """Return the limit as the gateway told it; None: it told none."""
+        told = self._pacer.told()
+        return None if told is None else Told(*told)
 
     def throttled(self) -> int:
         """Return how many requests were throttled."""
@@ -89,6 +90,7 @@ class Gauge:
             rows=silent + again.rows + doubt.rows,
             left_s=max(*parts_s, 0.0 if time.is_more_to_send else doubt.left_s),
             last_s=time.last_wait_s(silent_s),
+            closed_s=self._pacer.closed_for_s() if self._pacer.state.is_closed else 0.0,
         )
 
     def is_blocked(self) -> bool:
@@ -128,9 +130,9 @@ class Gauge:
                 f"the gateway refuses (429) until {until}" if is_refused else f"paced until {until}"
             )
         if self._pacer.state.is_away:
-            return f"the endpoint is away{self._why()}; one request tries whether it is back"
+            return f"the endpoint is away{self._why()}; one request tries"
         if self._pacer.state.is_closed:
-            return "the gateway refuses (429); one request tries whether it is open again"
+            return "the gateway refuses (429); one request tries"
         return self._waits_for_others()
 
     def _waits_for_others(self) -> str:
@@ -196,5 +198,6 @@ def _spent(cause: TimeUse, pacer: Pacer, endpoint: str, trouble: str) -> str:
     if per_s is None:
         refused = counted(pacer.throttled, "requests")
         return f"waiting: the gateway refused {refused}, and shows no limit"
+    told = pacer.told()
     who = "--rate" if pacer.source().endswith("--rate") else "the gateway"
-    return f"waiting: {who} allows {rate_text(per_s, told_over_s=pacer.told_over_s())}"
+    return f"waiting: {who} allows {limit_text(per_s, told and Told(*told))}"

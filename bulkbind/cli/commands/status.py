@@ -81,7 +81,7 @@ def _lines(found: RunStatus) -> list[str]:
             live.source or "no limit met",
             found.took_s,
             found.left_s,
-            told_over_s=live.spent.pace_told_over_s,
+            told=live.spent.pace_told,
         )
         lines += [f"sending: {who}", pace]
         lines += [f"workers: {workers_now(workers)}"] if (workers := live.spent.workers) else []
