@@ -63,7 +63,10 @@ class RunStatus:
         if not self.is_sending or self.live.is_blocked:
             return None
         waiting = self.live.waiting
-        waiting = waiting._replace(left_s=max(0.0, waiting.left_s - self.said_s))
+        waiting = waiting._replace(
+            left_s=max(0.0, waiting.left_s - self.said_s),
+            closed_s=max(0.0, waiting.closed_s - self.said_s),
+        )
         return left_s(
             self.to_do,
             self.per_s,

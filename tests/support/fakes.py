@@ -42,6 +42,8 @@ ERRED = "erred"
 """A plan for a bind: the server binds, and answers 500."""
 SILENT = "silent"
 """A plan for a bind: the server binds, and no answer has come after `time_out_s`."""
+MUTE = "mute"
+"""The same of a request that does not arrive."""
 OTHERS = "others"
 """A plan for an unbind: the server unbinds, and the answer names another device."""
 NAMELESS = "nameless"
@@ -89,7 +91,7 @@ class FakeServer:
         """Whether that error is one whose code nobody set as "already bound"."""
         self.late_s = 3.0
         self.lands_late = False
-        self._posted: set[asyncio.Task[None]] = set()
+        self._posted: dict[asyncio.Task[Attempt], Landed] = {}
         self.time_out_s = 30.0
         self._late: list[tuple[float, Device]] = []
         self._ids = count(1)
@@ -113,6 +115,9 @@ class FakeServer:
 
     def server_time(self) -> float | None:
         return self._now()
+
+    def patience_s(self) -> float:
+        return self.time_out_s
 
     def on_unasked(self, report: Callable[[int], None]) -> None:
         self.say_unasked = report
@@ -153,13 +158,20 @@ class FakeServer:
             landed(partial(self.answer_to, permit, device))
             return True
 
-        async def answer():
-            landed(await self.answer_to(permit, device))
-
-        task = asyncio.create_task(answer(), name="posted")
-        self._posted.add(task)
-        task.add_done_callback(self._posted.discard)
+        task = asyncio.create_task(self.answer_to(permit, device), name="posted")
+        self._posted[task] = landed
+        task.add_done_callback(self._come)
         return True
+
+    def _come(self, task: asyncio.Task[Attempt]) -> None:
+        landed = self._posted.pop(task, None)
+        if landed is not None and not task.cancelled():
+            landed(task.result())
+
+    def hand_over(self) -> None:
+        while self._posted:
+            task, landed = self._posted.popitem()
+            landed(partial(asyncio.wait_for, task, None))
 
     def close(self) -> None:
         """Let nothing that was posted come back, as a client with workers does at its end."""
@@ -176,7 +188,11 @@ class FakeServer:
             plan = self.planned.popleft() if self.planned else None
             verdict = self._handle(device, plan)
             # Whoever is cancelled from here on leaves a binding behind.
-            await self.clock.sleep(self.time_out_s if plan == SILENT else self.latency_s / 2)
+            is_silent = plan in (SILENT, MUTE)
+            await self.clock.sleep(self.time_out_s if is_silent else self.latency_s / 2)
+        except asyncio.CancelledError:
+            self.pacer.forget(permit)
+            raise
         finally:
             self.in_flight -= 1
         self.pacer.report(permit, verdict)
@@ -185,6 +201,8 @@ class FakeServer:
     def _handle(self, device: Device, plan: Verdict | str | None) -> Verdict:
         if plan is not None and not isinstance(plan, str):
             return plan
+        if plan == MUTE:
+            return NoAnswer()
         self.binds[device.user_id, device.machine_code] += 1
         self.catch_up()
         if plan == LATE:

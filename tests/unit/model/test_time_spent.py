@@ -161,7 +161,7 @@ def test_the_more_rows_wait_the_longer_does_the_last(kinds, last_s):
 
 
 def test_the_last_wait_is_expected_to_be_like_those_before_it(watch):
-    """Waits that are over count as well, and requests that fell silent; no others do."""
+    """Waits that are over count as well, doubt that lists lacked, and requests that fell silent."""
     with watch.time.waiting(TimeUse.PACED, 50.0), watch.time.waiting(TimeUse.SETTLING):
         watch.now = 10.0
     assert watch.time.last_wait_s(30.0) == 0.0
@@ -171,5 +171,7 @@ def test_the_last_wait_is_expected_to_be_like_those_before_it(watch):
     watch.time.sent(1)
     watch.now = 40.0
     watch.time.silenced += 1
-    expected = last_wait_s((0.025, [10.0]), (0.05, [30.0]))
+    for took_s in (0.0, 10.0):
+        watch.time.looked_up(took_s)
+    expected = last_wait_s((0.025, [10.0]), (0.05, [0.0, 10.0]), (0.05, [30.0]))
     assert watch.time.last_wait_s(30.0) == pytest.approx(expected)
