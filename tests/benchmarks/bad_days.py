@@ -31,6 +31,7 @@ from bulkbind.clock import SystemClock
 from bulkbind.errors import BulkbindError
 from tests.benchmarks.bench import median, say, write_json
 from tests.benchmarks.servers import PATH, sandbox, slowing
+from tests.support.fake_clock import FakeClock
 from tests.support.manifests import fleet, write_csv
 from tests.support.processes import free_port
 from tests.support.sandbox_client import stamp
@@ -107,10 +108,10 @@ def sampled(settings: bulkbind.Settings, samples: list[Sample]) -> Iterator[None
     over = threading.Event()
 
     def sample() -> None:
-        clock = SystemClock()
         while not over.wait(1.0):
+            clock = FakeClock(SystemClock().utc_now())  # it stands still while the ledger is read
             try:
-                found = status(settings)
+                found = status(settings, clock=clock)
             except BulkbindError:  # there is no run yet
                 continue
             now = clock.utc_now().timestamp()
