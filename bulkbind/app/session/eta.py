@@ -173,7 +173,7 @@ def where_time_went(pacer: Pacer, endpoint: str, trouble: str, *, has_answered: 
     time = pacer.time
     if not has_answered and trouble:
         return f"{endpoint} was never reached: {trouble}"
-    if not has_answered and time.seconds(TimeUse.SILENT):
+    if not has_answered and (time.under_way or time.seconds(TimeUse.SILENT)):
         return f"{endpoint} never answered"
     by_gateway = (TimeUse.CLOSED, TimeUse.PACED, TimeUse.USERS_CLOSED, TimeUse.USERS_PACED)
     groups = {by_gateway[0]: by_gateway} | {
