@@ -85,11 +85,14 @@ class Gauge:
         silent_s = self._patience_s() if self.workers() else time.silent_after_s()
         unanswered = Waits(silent, max(0.0, silent_s - last_s))
         again, doubt = time.waits(TimeUse.BACKING_OFF), time.waits(TimeUse.SETTLING)
-        parts_s = [unanswered.left_s if silent else 0.0, again.left_s]
+        last_s = time.last_wait_s(silent_s)
+        doubt_s = doubt.left_s
+        if time.is_more_to_send:  # lists are read at the end, and may lack some as those before
+            doubt_s = last_s if doubt.rows else 0.0
         return Waits(
             rows=silent + again.rows + doubt.rows,
-            left_s=max(*parts_s, 0.0 if time.is_more_to_send else doubt.left_s),
-            last_s=time.last_wait_s(silent_s),
+            left_s=max(unanswered.left_s if silent else 0.0, again.left_s, doubt_s),
+            last_s=last_s,
             closed_s=self._pacer.closed_for_s() if self._pacer.state.is_closed else 0.0,
         )
 
