@@ -50,16 +50,22 @@ class Gauge:
         self.what = what
         """`binding` or `unbinding`."""
         self.known_at = ""
-        """Since when about this limit has been known, as far as somebody looked; empty: none is."""
+        """Since when about this limit has been known, and has let requests through, as far as
+        somebody looked; empty: none is known."""
         self._known_per_s = 0.0
 
     def per_s(self) -> float | None:
         """Return the requests per second allowed now; None without a limit."""
         per_s = self._pacer.per_s()
-        known = self._known_per_s
-        if per_s is not None and abs(per_s - known) > ANOTHER * known:
+        if per_s is not None and (self._closed_s() > WORTH_SHOWING_S or self._is_another(per_s)):
             self.known_at, self._known_per_s = iso(self._clock.utc_now()), per_s
         return per_s
+
+    def _is_another(self, per_s: float) -> bool:
+        return abs(per_s - self._known_per_s) > ANOTHER * self._known_per_s
+
+    def _closed_s(self) -> float:
+        return self._pacer.closed_for_s() if self._pacer.state.is_closed else 0.0
 
     def source(self) -> str:
         """Return the origin of that limit."""
@@ -93,7 +99,7 @@ class Gauge:
             rows=silent + again.rows + doubt.rows,
             left_s=max(unanswered.left_s if silent else 0.0, again.left_s, doubt_s),
             last_s=last_s,
-            closed_s=self._pacer.closed_for_s() if self._pacer.state.is_closed else 0.0,
+            closed_s=self._closed_s(),
         )
 
     def is_blocked(self) -> bool:
