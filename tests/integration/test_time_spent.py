@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -164,7 +165,8 @@ async def test_no_end_is_known_before_a_limit_is(bench):
 
     assert seen == [False, True, True, False, True, False]
     since = gauge.known_at
-    assert since == iso(bench.clock.utc_now())
+    opens_at = bench.clock.utc_now() + timedelta(seconds=bench.pacer.closed_for_s())
+    assert since == iso(opens_at)
     for limit, is_another in ((4.5, False), (2, True)):
         await bench.clock.sleep(30.0)
         bench.pacer.cap(limit / 60)

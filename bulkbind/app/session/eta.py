@@ -57,8 +57,10 @@ class Gauge:
     def per_s(self) -> float | None:
         """Return the requests per second allowed now; None without a limit."""
         per_s = self._pacer.per_s()
-        if per_s is not None and (self._closed_s() > WORTH_SHOWING_S or self._is_another(per_s)):
-            self.known_at, self._known_per_s = iso(self._clock.utc_now()), per_s
+        closed_s = self._closed_s()
+        if per_s is not None and (closed_s > WORTH_SHOWING_S or self._is_another(per_s)):
+            opens_at = self._clock.utc_now() + timedelta(seconds=closed_s)
+            self.known_at, self._known_per_s = iso(opens_at), per_s
         return per_s
 
     def _is_another(self, per_s: float) -> bool:
