@@ -354,6 +354,7 @@ def watched() -> dict[str, Day]:
         "each user's limit": Day(200, ("--limit", "5/s,per=user,tell=nothing"),
                                  {"rate_scope": "x-user-id"}, users=2),
         "12 rows": Day(12, (), {"rate": 1}),
+        "100/min, told": Day(130, ("--limit", "100/min,tell=text")),
     }  # fmt: skip
 
 
