@@ -134,8 +134,9 @@ class TimeSpent:
     """
 
     __slots__ = (
-        "_began", "_count", "_doubts", "_holds", "_lengths", "_now", "_out", "_seconds", "_sent_at",
-        "_since", "_were_doubtful", "is_more_to_send", "silenced", "silent_after_s",
+        "_began", "_count", "_doubts", "_has_ended", "_holds", "_lengths", "_now", "_out",
+        "_seconds", "_sent_at", "_since", "_were_doubtful", "is_more_to_send", "silenced",
+        "silent_after_s",
     )  # fmt: skip
 
     def __init__(self, now: Callable[[], float] = lambda: 0.0) -> None:
@@ -152,6 +153,8 @@ class TimeSpent:
         """How long the last of *_count* backoffs took."""
         self._doubts: deque[float] = deque(maxlen=SAMPLE)
         """How long the last of *_were_doubtful* rows would have kept the end of sending waiting."""
+        self._has_ended = False
+        """Whether any request has."""
         self.is_more_to_send = False
         self.silent_after_s: Callable[[], float] = lambda: math.inf
 
@@ -199,13 +202,15 @@ class TimeSpent:
     def ended_all(self, requests: Iterable[int]) -> None:
         """They are no longer under way."""
         self._book()
+        self._has_ended = True
         for request in requests:
             self._out.pop(request, None)
 
     def ended(self, request: int) -> None:
         """It is no longer under way."""
-        if request == next(reversed(self._out), None):
+        if not self._has_ended or request == next(reversed(self._out), None):
             self._book()  # else the one that left last is not silent any sooner
+        self._has_ended = self._has_ended or request in self._out
         self._out.pop(request, None)
 
     def _book(self) -> None:
@@ -224,8 +229,12 @@ class TimeSpent:
         self._seconds[cause] += now - since
 
     def _silent_at(self) -> float:
-        """Return when the last request under way that left has fallen silent, or will."""
-        return next(reversed(self._out.values())) + self.silent_after_s()
+        """Return when the last request under way that left has fallen silent, or will.
+
+        The first one while none has ended: that more are sent then does not end the silence.
+        """
+        times = reversed(self._out.values()) if self._has_ended else iter(self._out.values())
+        return next(times) + self.silent_after_s()
 
     def _first(self, begin: TimeUse, end: TimeUse) -> TimeUse | None:
         """Return the first cause of those before *end* that is held."""

@@ -22,6 +22,8 @@ ENOUGH = 20
 """Rows that make a rate."""
 SHORT_S = 1.0
 """What takes less is under way already."""
+FEW = 3.0
+"""Where fewer rows were allowed, that none has ended says nothing."""
 MOST_APART = 4
 """Workers that are told one by one."""
 MOST_LOST = 2
@@ -153,9 +155,13 @@ def left_s(
     """
     one_more = 1.0 / over_s if over_s else math.inf
     speed = per_s if allowed_per_s is None else min(per_s + one_more, allowed_per_s)
-    if allowed_per_s is not None and waits.closed_s > SHORT_S:
-        speed = allowed_per_s  # what was sent before it closed was too much
-    if rows <= 0 or (per_s <= 0 and speed != allowed_per_s):
+    if allowed_per_s is not None and (
+        waits.closed_s > SHORT_S or (per_s <= 0 and allowed_per_s * over_s < FEW)
+    ):
+        speed = allowed_per_s  # nothing is known of how it goes there
+    elif per_s <= 0:
+        return None
+    if rows <= 0:
         return None
     sending = rows - waits.rows
     sending_s = waits.closed_s + max(0.0, sending - min(1.0, since_s * speed)) / speed

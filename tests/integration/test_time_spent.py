@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from datetime import timedelta
 
 import pytest
 
@@ -164,7 +165,8 @@ async def test_no_end_is_known_before_a_limit_is(bench):
 
     assert seen == [False, True, True, False, True, False]
     since = gauge.known_at
-    assert since == iso(bench.clock.utc_now())
+    opens_at = bench.clock.utc_now() + timedelta(seconds=bench.pacer.closed_for_s())
+    assert since == iso(opens_at)
     for limit, is_another in ((4.5, False), (2, True)):
         await bench.clock.sleep(30.0)
         bench.pacer.cap(limit / 60)
@@ -192,7 +194,7 @@ async def test_the_display_says_what_is_waited_for(bench):
     moment = r"\d\d:\d\d:\d\d"
     first, *_, last = [words for words in seen if words]
     assert re.fullmatch(f"1 request without an answer for 1 s, given up from {moment} on", first)
-    assert seen[first] <= 14.0  # that of trouble: any list may show what is silent
+    assert seen[first] <= 20.0  # that of trouble: any list may show what is silent
     assert re.fullmatch(f"lists are read for 1 device in doubt, by {moment}", last)
     most_s = max(left_s for words, left_s in seen.items() if words.startswith("lists"))
     assert 9.0 <= most_s <= 10.5  # two lists have to lack it

@@ -50,16 +50,24 @@ class Gauge:
         self.what = what
         """`binding` or `unbinding`."""
         self.known_at = ""
-        """Since when about this limit has been known, as far as somebody looked; empty: none is."""
+        """Since when about this limit has been known, and has let requests through, as far as
+        somebody looked; empty: none is known."""
         self._known_per_s = 0.0
 
     def per_s(self) -> float | None:
         """Return the requests per second allowed now; None without a limit."""
         per_s = self._pacer.per_s()
-        known = self._known_per_s
-        if per_s is not None and abs(per_s - known) > ANOTHER * known:
-            self.known_at, self._known_per_s = iso(self._clock.utc_now()), per_s
+        closed_s = self._closed_s()
+        if per_s is not None and (closed_s > WORTH_SHOWING_S or self._is_another(per_s)):
+            opens_at = self._clock.utc_now() + timedelta(seconds=closed_s)
+            self.known_at, self._known_per_s = iso(opens_at), per_s
         return per_s
+
+    def _is_another(self, per_s: float) -> bool:
+        return abs(per_s - self._known_per_s) > ANOTHER * self._known_per_s
+
+    def _closed_s(self) -> float:
+        return self._pacer.closed_for_s() if self._pacer.state.is_closed else 0.0
 
     def source(self) -> str:
         """Return the origin of that limit."""
@@ -84,12 +92,15 @@ class Gauge:
         silent_s = time.silent_after_s()
         unanswered = Waits(silent, max(0.0, silent_s - last_s))
         again, doubt = time.waits(TimeUse.BACKING_OFF), time.waits(TimeUse.SETTLING)
-        parts_s = [unanswered.left_s if silent else 0.0, again.left_s]
+        last_s = time.last_wait_s(silent_s)
+        doubt_s = doubt.left_s
+        if time.is_more_to_send:  # lists are read at the end, and may lack some as those before
+            doubt_s = last_s if doubt.rows else 0.0
         return Waits(
             rows=silent + again.rows + doubt.rows,
-            left_s=max(*parts_s, 0.0 if time.is_more_to_send else doubt.left_s),
-            last_s=time.last_wait_s(silent_s),
-            closed_s=self._pacer.closed_for_s() if self._pacer.state.is_closed else 0.0,
+            left_s=max(unanswered.left_s if silent else 0.0, again.left_s, doubt_s),
+            last_s=last_s,
+            closed_s=self._closed_s(),
         )
 
     def is_blocked(self) -> bool:
@@ -172,7 +183,7 @@ def where_time_went(pacer: Pacer, endpoint: str, trouble: str, *, has_answered: 
     time = pacer.time
     if not has_answered and trouble:
         return f"{endpoint} was never reached: {trouble}"
-    if not has_answered and time.seconds(TimeUse.SILENT):
+    if not has_answered and (time.under_way or time.seconds(TimeUse.SILENT)):
         return f"{endpoint} never answered"
     by_gateway = (TimeUse.CLOSED, TimeUse.PACED, TimeUse.USERS_CLOSED, TimeUse.USERS_PACED)
     groups = {by_gateway[0]: by_gateway} | {

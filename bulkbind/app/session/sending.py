@@ -204,6 +204,7 @@ class _Account:
 
     async def tell(self) -> None:
         """Keep in the ledger how the sending is doing, for `status` and after a crash."""
+        await self._ledger.flushed()  # `status` counts what ends later than this was said
         gauge, said = self._gauge, LiveFacts()
         said.run, said.began_at, said.at = self._run, self._began_at, iso(self._clock.utc_now())
         said.allowed_per_s, said.source = gauge.per_s(), gauge.source()
