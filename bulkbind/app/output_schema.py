@@ -165,6 +165,11 @@ _FACTS: Schema = {
     "rate_scope": _text("whose requests the limit counts together: credential or x-user-id"),
     "pace_per_s": _number("requests per second allowed at the end; null: no limit", may_lack=True),
     "pace_from": _text("where the pace comes from, in words"),
+    "pace_told": {
+        "description": "the limit that the gateway told, and the seconds of its window; or null",
+        "type": ["array", "null"],
+        "items": {"type": "number"},
+    },
     "limit": LIMIT | {"description": "the limit of the credential; null: none was shown"},
     "limit_per_user": LIMIT | {"description": "the limit of each user; null: none was shown"},
     "limit_in_flight": _whole("most requests in flight; null: no limit shown", may_lack=True),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from bulkbind import ledger, report
 from bulkbind.clock import Clock, SystemClock, iso
 from bulkbind.ledger import RunReader, all_runs, find_run, ledger_of, reading
-from bulkbind.model import NEEDS_PERSON, PENDING, LiveFacts, RunState, Status
+from bulkbind.model import NEEDS_PERSON, PENDING, LiveFacts, RunState, Status, Waits
 from bulkbind.report.measures import left_s, rate_over_s
 
 if TYPE_CHECKING:
@@ -62,15 +62,22 @@ class RunStatus:
         """Seconds to the end, None if nothing moves, or nobody knows when it will."""
         if not self.is_sending or self.live.is_blocked:
             return None
-        waiting = self.live.waiting
-        waiting = waiting._replace(left_s=max(0.0, waiting.left_s - self.said_s))
         return left_s(
             self.to_do,
             self.per_s,
             self.live.allowed_per_s,
-            waiting,
+            self.waiting,
             over_s=self.measured_s,
             since_s=self.settled_s,
+        )
+
+    @property
+    def waiting(self) -> Waits:
+        """What waits now."""
+        said = self.live.waiting
+        return said._replace(
+            left_s=max(0.0, said.left_s - self.said_s),
+            closed_s=max(0.0, said.closed_s - self.said_s),
         )
 
 

@@ -134,7 +134,8 @@ class LiveDisplay:
                 since_s=now - self._settled_at,
             )
         took_s = now - self._began_at
-        return Text(pace_text(rate, allowed, self._gauge.source(), took_s, left))
+        source, told = self._gauge.source(), self._gauge.told()
+        return Text(pace_text(rate, allowed, source, took_s, left, told=told))
 
     def _ended(self, done: int) -> tuple[int, float]:
         """Return how many rows ended of late, and in how many seconds."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, assert_never
+from typing import TYPE_CHECKING, Any, TypeVar, assert_never
 
 from bulkbind.engine.decide import COSTS, Again, Halt, Park, Settle, Step, Suspect, decide
 from bulkbind.engine.proof import Connections
@@ -11,6 +11,7 @@ from bulkbind.engine.stop import DrainedError, NoRoomError
 from bulkbind.engine.user_states import HeldError
 from bulkbind.logs import logger
 from bulkbind.model import (
+    TIMED_OUT,
     Accepted,
     Attempt,
     Claim,
@@ -32,8 +33,14 @@ if TYPE_CHECKING:
     from bulkbind.model import Ended
     from bulkbind.settings import SendSettings
 
+T = TypeVar("T")
 LINGER_S = 0.5
 """At the end of a run, the answer that another was taken for may come so much later than any."""
+OVERDUE_S, OVERDUE = 0.3, 2.0
+"""Where nothing else is to be sent, an answer is overdue after twice the time of the slowest one so
+far, and at least 0.3 s; never later than a request counts as silent."""
+LONGEST_LOOK_S = 5.0
+"""What is overdue is looked for at least so often."""
 RETRIES_PER_SLOT, PUT_OFF_PER_SLOT = 4, 64
 """Rows per slot of concurrency that may wait for another attempt; for their user's turn."""
 
@@ -71,6 +78,11 @@ class Binder:
         per_slot = PUT_OFF_PER_SLOT if send.is_per_user else RETRIES_PER_SLOT
         self._room = asyncio.Semaphore(per_slot * send.concurrency)
         self._turn_room = asyncio.Semaphore(PUT_OFF_PER_SLOT * send.concurrency)
+        self._out: dict[int, tuple[asyncio.Task[Any] | None, float]] = {}
+        """Rows whose requests are out: who waits for the answer, and since when (monotonic). Only
+        those that have had all their answers so far: a second time, the time-out is waited for."""
+        self._looked_up: set[int] = set()
+        """Those whose answers nobody waits for any more."""
         self._unreachable: int | None = 0
         self._connections = Connections()
         self._disproved: dict[int, float] = {}
@@ -191,6 +203,61 @@ class Binder:
             case _ as never:
                 assert_never(never)
 
+    def look_up_overdue(self) -> float:
+        """Wait no longer for answers that are overdue: their rows are in doubt.
+
+        A list that lacks them counts no sooner than it would have after the time-out. Returns the
+        seconds until the next answer may be overdue.
+        """
+        if self._stop.is_set or self._api.server_time() is None:
+            return LONGEST_LOOK_S
+        overdue_s = max(OVERDUE_S, OVERDUE * self._slowest_s)
+        overdue_s = min(overdue_s, self._gate.time.silent_after_s())
+        now, next_s = self._clock.monotonic(), overdue_s
+        for row, (task, left_at) in self._out.items():
+            if task is None or row in self._looked_up:
+                continue
+            if left_at + overdue_s <= now:
+                self._looked_up.add(row)
+                task.cancel()
+            else:
+                next_s = min(next_s, left_at + overdue_s - now)
+        return min(next_s, LONGEST_LOOK_S)
+
+    async def awaited(
+        self, claim: Claim, came: Awaitable[Attempt | None], left_at: float
+    ) -> Attempt | None:
+        """Return what comes of a first attempt that another part has made, or that it is overdue.
+
+        *left_at*: when its request left, monotonic. Raises: what *came* raises.
+        """
+        self._leave(claim, left_at)
+        return await self._come(claim, came)
+
+    async def _come(self, claim: Claim, came: Awaitable[T]) -> T | Attempt:
+        """Return what comes of an attempt, or that its answer is overdue."""
+        try:
+            return await came
+        except asyncio.CancelledError as error:
+            if (overdue := self._overdue(claim)) is None:
+                raise
+            overdue.trace_id = str(error.args[0]) if error.args else ""
+            return overdue
+        finally:
+            self._out.pop(claim.row, None)
+
+    def _overdue(self, claim: Claim) -> Attempt | None:
+        """Return the attempt whose wait was cancelled to look it up; None: by somebody else."""
+        task = asyncio.current_task()
+        if claim.row not in self._looked_up or task is None or task.uncancel():
+            return None
+        self._looked_up.discard(claim.row)
+        age_s = self._clock.monotonic() - self._out[claim.row][1]
+        rest_s = max(0.0, self._api.patience_s() - age_s)
+        sent_at = (self._api.server_time() or 0.0) - age_s
+        said = f"no answer for {age_s:.3g} s, and nothing else to be sent"
+        return Attempt(NoAnswer(under_way_s=rest_s), TIMED_OUT, said, sent_at=sent_at, took_s=age_s)
+
     def _settle(self, claim: Claim, outcome: Outcome) -> None:
         self._ledger.settle(claim, outcome)
         if claim.row in self._disproved:
@@ -277,13 +344,13 @@ class Binder:
             if not has_left:
                 self._users.leave(user_id, turn)
                 has_left = True
-            return self._prepared(claim, prepare) if prepare or self._disproved else None
+            return self._begun(claim, prepare)
 
         while True:
             if not self._breaker.has_room():
                 await self._breaker.room()
             try:
-                attempt = await self._api.bind(claim.device, before)
+                attempt = await self._come(claim, self._api.bind(claim.device, before))
                 if prepare is not None:
                     await prepare()  # if nothing was sent, it is still staged
                 break
@@ -300,11 +367,24 @@ class Binder:
         self._breaker.land(claim.row, has_failed=_has_failed(step))
         return step
 
+    def _begun(
+        self, claim: Claim, prepare: Callable[[], Awaitable[None]] | None
+    ) -> Awaitable[None] | None:
+        if prepare or self._disproved:
+            return self._prepared(claim, prepare)
+        self._leave(claim, self._clock.monotonic())
+        return None
+
     async def _prepared(self, claim: Claim, prepare: Callable[[], Awaitable[None]] | None) -> None:
         if prepare is not None:
             await prepare()
         if self._note_disproved(claim):
             raise DisprovedError
+        self._leave(claim, self._clock.monotonic())
+
+    def _leave(self, claim: Claim, left_at: float) -> None:
+        if not claim.doubts:
+            self._out[claim.row] = (asyncio.current_task(), left_at)
 
     async def _in_turn(self, claim: Claim, prepare: Callable[[], Awaitable[None]]) -> Step:
         """Make one attempt; if the user is suspect, in the user's turn, and only if need be."""

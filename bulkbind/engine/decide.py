@@ -211,6 +211,11 @@ class Park:
     under_way_s: float = 0.0
     """For how long it may yet be sent or answered."""
 
+    @property
+    def is_unanswered(self) -> bool:
+        """Whether there was no answer, rather than one that a list has to confirm."""
+        return self.if_absent is None and self.if_unreadable is None
+
 
 @dataclass(frozen=True, slots=True)
 class Suspect:

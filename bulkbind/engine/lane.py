@@ -63,8 +63,9 @@ class Lane:
         self._users = users
         self._breaker = breaker
         self._concurrency = concurrency
-        self._out = 0
-        """Rows that are posted and have not come back."""
+        self._clock = parts.clock
+        self._out: dict[int, float] = {}
+        """Rows that are posted and have not come back: when each left, monotonic seconds."""
         self._left = 0
         """Rows that the binder has not yet taken on."""
         self._has_moved = asyncio.Event()
@@ -77,9 +78,9 @@ class Lane:
         self._has_moved.set()
 
     async def run(self, rows: Rows) -> None:
-        """Post rows until none is left, the run stops, or nobody takes them; await their answers.
+        """Post rows until none is left, or the run stops; their answers may yet come.
 
-        Raises: LedgerError.
+        Then there is a task for each row, so that it can be given up. Raises: LedgerError.
         """
         try:
             await self._run(rows)
@@ -90,7 +91,7 @@ class Lane:
     async def _run(self, rows: Rows) -> None:
         while not self._stop.is_set:
             takes = self._api.takes(self._concurrency)
-            is_full = self._out + self._left >= self._concurrency
+            is_full = len(self._out) + self._left >= self._concurrency
             if is_full or (takes == 0 and self._out):
                 await self._moved()
                 continue
@@ -106,8 +107,7 @@ class Lane:
                 break
             if not is_posted:
                 self._leave_to_binder(self._binder.bind(claim))
-        while self._out:
-            await self._moved()
+        self._api.hand_over()
 
     def _post_all(self, rows: Rows, most: int) -> int:
         """Hand up to *most* rows to others who send; return how many, if any.
@@ -116,16 +116,17 @@ class Lane:
         """
         if self._breaker.is_failing() or self._users.has_suspects():
             return 0
-        claims = rows.take(min(most, self._concurrency - self._out - self._left))
+        claims = rows.take(min(most, self._concurrency - len(self._out) - self._left))
         if not claims:
             return 0
         group = _Group(self, claims)
         posted = self._api.post_all([claim.device for claim in claims], group)
         rows.put_back(claims[posted:])
-        self._breaker.leave_all([claim.row for claim in claims[:posted]])
+        left = [claim.row for claim in claims[:posted]]
+        self._breaker.leave_all(left)
         for claim in claims[:posted]:
             self._users.leave(claim.device.user_id)
-        self._out += posted
+        self._out.update(dict.fromkeys(left, self._clock.monotonic()))
         return posted
 
     async def _moved(self) -> None:
@@ -138,7 +139,7 @@ class Lane:
         def before() -> None:
             self._breaker.leave(claim.row)
             self._users.leave(claim.device.user_id)
-            self._out += 1
+            self._out[claim.row] = self._clock.monotonic()
 
         landed = partial(self.landed, claim)
         try:
@@ -184,7 +185,7 @@ class Lane:
 
     async def _late(self, claim: Claim, came: Callable[[], Awaitable[Attempt | None]]) -> None:
         try:
-            attempt = await came()
+            attempt = await self._binder.awaited(claim, came(), self._out[claim.row])
         except DrainedError:  # while it was found out what a refusal is about
             self._breaker.let_go(claim.row)
             await self._ledger.release([claim])
@@ -196,7 +197,7 @@ class Lane:
     def _back(self, claims: Sequence[Claim]) -> None:
         for claim in claims:
             self._users.land(claim.device.user_id)
-        self._out -= len(claims)
+            del self._out[claim.row]
         self._has_moved.set()
 
     def _judge(self, claim: Claim, attempt: Attempt | None) -> None:

@@ -53,6 +53,10 @@ class Paced:
         """Return the server's time, seconds since 1970; None while it is not known."""
         return self._client.server_time()
 
+    def patience_s(self) -> float:
+        """Return how long the answer to a bind is waited for now."""
+        return self._client.patience_s()
+
     def on_unasked(self, report: Callable[[int], None]) -> None:
         """Have *report* called with the number of a connection that says more, or breaks."""
         self._client.on_unasked(report)
@@ -104,6 +108,10 @@ class Paced:
             device, credential, partial(self.note_landed, permit, credential, user_id, landed)
         )
         return True
+
+    def hand_over(self) -> None:
+        """Have the answers to all that is posted and out awaited by who is told of them."""
+        self._client.hand_over()
 
     def note_landed(
         self, permit: int, credential: Credential, user_id: str, landed: Landed, attempt: Came

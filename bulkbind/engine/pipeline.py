@@ -20,7 +20,7 @@ from bulkbind.engine.user_states import Users
 from bulkbind.model import TimeUse
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Generator, Iterable, Sequence
+    from collections.abc import Callable, Coroutine, Generator, Iterable, Sequence
     from contextvars import Context
 
     from bulkbind.engine.ports import Parts
@@ -47,7 +47,10 @@ class Claims:
         concurrency: int,
         first: int | None,
         is_in_turns: bool,
+        on_over: Callable[[], None],
     ) -> None:
+        """*on_over*: called when somebody has asked for a row, and none is left."""
+        self._on_over = on_over
         self._ledger = parts.ledger
         self._api = parts.api
         self._gate = parts.gate
@@ -99,6 +102,7 @@ class Claims:
         """
         while not self._waiting:
             if self._is_exhausted:
+                self._on_over()
                 return None
             await asyncio.shield(self._fetch(self._batch() if ahead else 1))
         return self.ready() if ahead else self._waiting.popleft()
@@ -302,6 +306,7 @@ class Pipeline:
             concurrency=send.concurrency,
             first=first,
             is_in_turns=send.is_per_user and first is None,  # a pilot takes the first rows
+            on_over=self._hurry,
         )
         self._readback = Readback(
             parts,
@@ -332,7 +337,7 @@ class Pipeline:
         self._claims.widen(concurrency)
         self._lane.widen(concurrency)
         self._width = max(self._width, concurrency)
-        if any(not worker.done() for worker in self._workers):
+        if self._at_work():
             self._hire()
 
     def _hire(self) -> None:
@@ -390,23 +395,43 @@ class Pipeline:
             self._readback.start()
             if is_proven:
                 await self._send_claims()
+            else:
+                self._hurry()
             await self._all_said()
 
     async def _send_claims(self) -> None:
-        """Send what is staged: by workers where a row may wait for its user while others go."""
+        """Send what is staged: by workers where a row may wait for its user while others go.
+
+        The last rows may be under way when it returns.
+        """
+        self._parts.gate.time.is_more_to_send = True
         if not self._send.is_per_user:
             await self._lane.run(self._claims)
             return
         self._hire()
-        while left := [worker for worker in self._workers if not worker.done()]:
-            await asyncio.wait(left)
+        while self._parts.gate.time.is_more_to_send and (left := self._at_work()):
+            await asyncio.wait(left, return_when=asyncio.FIRST_COMPLETED)
+
+    def _at_work(self) -> list[asyncio.Task[None]]:
+        return [worker for worker in self._workers if not worker.done()]
+
+    def _hurry(self) -> None:
+        """Settle what is left as soon as can be: no more rows are to be sent."""
+        self._parts.gate.time.is_more_to_send = False
+        self._readback.hurry()
 
     async def _all_said(self) -> None:
         """Return once all tasks have ended, and the connections have had the time to say more."""
         clock = self._parts.clock
         while self._tasks.left or (wait_s := self._binder.quiet_at - clock.monotonic()) > 0:
             if self._tasks.left:
-                await asyncio.wait(self._tasks.left)
+                ended = asyncio.ensure_future(asyncio.wait(self._tasks.left))
+                timer = asyncio.ensure_future(clock.sleep(self._binder.look_up_overdue()))
+                try:
+                    await asyncio.wait((ended, timer), return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    ended.cancel()
+                    timer.cancel()
             else:
                 with self._parts.gate.time.waiting(TimeUse.SETTLING, wait_s):
                     await clock.sleep(wait_s)
@@ -439,7 +464,7 @@ class Pipeline:
                     self._breaker.let_go(claim.row)  # it does not fail before another succeeds
                 else:
                     await self._binder.act(claim, step)
-                    if not _is_unanswered(step):
+                    if not (isinstance(step, Park) and step.is_unanswered):
                         break
                 if len(tried) == CANARIES:
                     self._parts.stop.set(_set_up_is_wrong(claim))
@@ -480,10 +505,6 @@ class Pipeline:
                 await self._binder.bind(claim)
             except DrainedError:
                 return
-
-
-def _is_unanswered(step: Step) -> bool:
-    return isinstance(step, Park) and step.if_unreadable is None and step.if_absent is None
 
 
 def _set_up_is_wrong(claim: Claim) -> StopReason:

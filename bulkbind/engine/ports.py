@@ -58,7 +58,10 @@ class Pool(Protocol):
 
 
 class Client(Protocol):
-    """The destination: at most one request a call; every result is returned, none is raised."""
+    """The destination: at most one request a call; every result is returned, none is raised.
+
+    Cancelled, a call whose trace id is known tells it as the argument of its CancelledError.
+    """
 
     async def __aenter__(self) -> object: ...
 
@@ -70,11 +73,17 @@ class Client(Protocol):
     def server_time(self) -> float | None:
         """Return the server's time, seconds since 1970, or None while it is not known."""
 
+    def patience_s(self) -> float:
+        """Return how long the answer to a bind is waited for now."""
+
     async def bind(self, device: Device, credential: Credential) -> Attempt | None:
         """Send one bind; return None if nothing was sent, and another permit is needed."""
 
     def post(self, device: Device, credential: Credential, landed: Landed) -> None:
         """Send one bind, and have *landed* told what `bind` would return."""
+
+    def hand_over(self) -> None:
+        """Tell each *landed* that has been told nothing what is to be called and awaited."""
 
     def pool(self) -> Pool | None:
         """Return who takes many binds at a time now; None: nobody does."""
@@ -139,6 +148,12 @@ class Api(Protocol):
     async def post(self, device: Device, before: Callable[[], None], landed: Landed) -> bool:
         """Send one bind without waiting for its answer; see `Paced.post`."""
 
+    def hand_over(self) -> None:
+        """Tell each *landed* that has been told nothing what is to be called and awaited.
+
+        Where that is cancelled, nobody waits for the answer any more, and it is not heard.
+        """
+
     def takes(self, width: int) -> int | None:
         """Return how many binds others take now, see `Pool`; None: nobody does."""
 
@@ -156,6 +171,9 @@ class Api(Protocol):
 
     def server_time(self) -> float | None:
         """Return the server's time, seconds since 1970, or None while it is not known."""
+
+    def patience_s(self) -> float:
+        """Return how long the answer to a bind is waited for now."""
 
 
 class RowLedger(Protocol):

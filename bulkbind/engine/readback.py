@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from bulkbind.engine.ports import Api, Parts
     from bulkbind.engine.proof import Look
     from bulkbind.engine.stop import StopSignal
-    from bulkbind.model import Attempt
+    from bulkbind.model import Attempt, Record
     from bulkbind.settings import ReadbackSettings, SendSettings
 
 
@@ -102,6 +103,10 @@ class Lists:
 
 
 SHORTEST_ROUND_S = 0.05
+LOOK_S = 1.0
+"""Where nothing else is to be sent, a list is read at once: it may show a row long before a list
+counts that lacks it; and again after this time, and twice as long, while its request may be under
+way."""
 MOST_UNDER_WAY_S = 150.0
 """More than lease and longest time-out of a lost worker's request."""
 
@@ -112,18 +117,26 @@ class _Parked:
     park: Park
     due_at: float
     """Monotonic moment from which a list that lacks it counts."""
+    parked_at: float
     misses: int = 0
     untrusted: int = 0
+    look_at: float = -math.inf
+    """From when on a look for it is worth a request that nothing else waits for. What is parked for
+    an answer has none: its connection has the time to say that the answer was another's."""
+    look_s: float = LOOK_S
+    """From that look to the next."""
 
 
 @dataclass(slots=True)
 class _ParkedUser:
     parked: list[_Parked] = field(default_factory=list)
+    woken: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when the next list may be due sooner than it was."""
     is_served: bool = False
     """Whether a task reads this user's lists."""
     is_last_round: bool = False
     """Whether they have been read since the run began to stop."""
-    last_read_at: float = float("-inf")
+    last_read_at: float = -math.inf
 
 
 class Readback:
@@ -164,6 +177,7 @@ class Readback:
         self._last_lists = asyncio.Semaphore(send.concurrency)
         """For lists that are read after the stop, which may find that none can be."""
         self._is_started = False
+        self._is_hurried = False
         self._resend = resend
         self._let_go = let_go
         self.again = 0
@@ -192,8 +206,11 @@ class Readback:
 
     def park(self, claim: Claim, park: Park) -> None:
         """Take charge of a row that only the list can settle."""
-        due_at = self._clock.monotonic() + park.under_way_s + self._settle_s
-        self._park(_Parked(claim, park, due_at))
+        now = self._clock.monotonic()
+        item = _Parked(claim, park, now + park.under_way_s + self._settle_s, now)
+        if not park.is_unanswered:
+            item.look_at = math.inf
+        self._park(item)
 
     def _park(self, item: _Parked) -> None:
         if not self._is_enabled:
@@ -206,6 +223,8 @@ class Readback:
         name = item.claim.device.user_id
         user = self._users.setdefault(name, _ParkedUser())
         user.parked.append(item)
+        if self._is_hurried:
+            user.woken.set()
         if self._is_started:
             self._serve(name, user)
 
@@ -231,8 +250,9 @@ class Readback:
 
     def take_up(self, claims: Iterable[Claim]) -> None:
         """Park rows that an earlier process or run left in doubt."""
+        now = self._clock.monotonic()
         for claim in claims:
-            self._park(_Parked(claim, inherited(claim), self._due_at(claim), claim.misses))
+            self._park(_Parked(claim, inherited(claim), self._due_at(claim), now, claim.misses))
 
     def _due_at(self, claim: Claim) -> float:
         """Return the monotonic moment from which a list that lacks a row in doubt counts.
@@ -262,6 +282,12 @@ class Readback:
         for name, user in self._users.items():
             self._serve(name, user)
 
+    def hurry(self) -> None:
+        """Look for rows at once, and again now and then: nothing else is to be sent."""
+        self._is_hurried = True
+        for user in self._users.values():
+            user.woken.set()
+
     def _serve(self, name: str, user: _ParkedUser) -> None:
         if not user.is_served:
             user.is_served = True
@@ -274,27 +300,66 @@ class Readback:
         """
         try:
             while user.parked:
-                due_at = max(
-                    min(item.due_at for item in user.parked),
-                    user.last_read_at + max(self._settle_s, SHORTEST_ROUND_S),
-                )
-                await self._until_due(jitter(due_at - self._clock.monotonic()), user)
-                await self._read(name, user)
+                if await self._is_due(user):
+                    self._plan_looks(user)
+                    await self._read(name, user)
         except DrainedError:
             pass  # no list is to be had any more
         finally:
             user.is_served = False
 
-    async def _until_due(self, seconds: float, user: _ParkedUser) -> None:
-        """Wait for the next list; the first one after a stop is read at once: it may show all."""
-        with self._time.waiting(TimeUse.SETTLING, seconds, len(user.parked)):
+    def _next_at(self, user: _ParkedUser) -> float:
+        """Return when a user's next list is due."""
+        due_at = min(item.due_at for item in user.parked)
+        if self._is_hurried:
+            look_at = min(item.look_at for item in user.parked)
+            return max(min(due_at, look_at), user.last_read_at + SHORTEST_ROUND_S)
+        return max(due_at, user.last_read_at + max(self._settle_s, SHORTEST_ROUND_S))
+
+    def _plan_looks(self, user: _ParkedUser) -> None:
+        """Plan the next looks for rows that the list may lack that is to be read now."""
+        if not self._is_hurried:
+            return
+        now = self._clock.monotonic()
+        for item in user.parked:
+            is_under_way = now < item.due_at - self._settle_s
+            item.look_at = now + item.look_s if is_under_way else math.inf
+            item.look_s *= 2
+
+    def _ends_at(self, user: _ParkedUser, next_at: float) -> float:
+        """Return when a user's rows have ended: by the next list, or if lists lack them."""
+        if not self._is_hurried or any(item.look_at == -math.inf for item in user.parked):
+            return next_at
+        more_s = self._settle_s
+        return max(item.due_at + (READS - 1 - item.misses) * more_s for item in user.parked)
+
+    async def _is_due(self, user: _ParkedUser) -> bool:
+        """Wait for a user's next list; return False where it may be due sooner than it was.
+
+        The first one after a stop is read at once: it may show all.
+        """
+        now, next_at = self._clock.monotonic(), self._next_at(user)
+        seconds, for_s = jitter(next_at - now), self._ends_at(user, next_at) - now
+        with self._time.waiting(TimeUse.SETTLING, for_s, len(user.parked)):
             if not self._stop.is_set:
-                with suppress(DrainedError):
-                    return await self._stop.sleep(self._clock, seconds)
+                with suppress(DrainedError), self._stop.cutting_short():
+                    return await self._slept(seconds, user)
             if user.is_last_round:
                 await self._clock.sleep(seconds)
             user.is_last_round = True
-            return None
+            return True
+
+    async def _slept(self, seconds: float, user: _ParkedUser) -> bool:
+        """Sleep; return False as soon as the user's next list may be due sooner."""
+        user.woken.clear()
+        timer = asyncio.ensure_future(self._clock.sleep(seconds))
+        woken = asyncio.ensure_future(user.woken.wait())
+        try:
+            await asyncio.wait((timer, woken), return_when=asyncio.FIRST_COMPLETED)
+            return timer.done()
+        finally:
+            timer.cancel()
+            woken.cancel()
 
     async def _list(self, name: str, patience: int | None) -> Listing:
         """Read a list; if the run stops before it is requested, read it all the same.
@@ -337,13 +402,11 @@ class Readback:
             code = item.claim.device.machine_code
             record = seen.record(code)
             if record is not None:
-                was_said = item.park.if_unreadable is not None
-                self._settle(item, found(item.claim, record, seen.answer, was_said=was_said))
+                self._shown(item, record, seen.answer)
             elif asked_at < item.due_at:
                 user.parked.append(item)
             elif seen.proves_absent(code, asked):
-                item.misses += 1
-                item.due_at = asked_at + self._settle_s
+                self._missed(item, asked_at)
                 if item.misses < READS:
                     user.parked.append(item)
                     missed.append(item.claim.row)
@@ -363,6 +426,20 @@ class Readback:
         )
         for why, rows in given_up.items():
             await self._give_up(rows, f"the user's list cannot be trusted: {why}")
+
+    def _shown(self, item: _Parked, record: Record, answer: Attempt) -> None:
+        """Settle a row that a list shows."""
+        if not item.misses:
+            self._time.looked_up(0.0)
+        was_said = item.park.if_unreadable is not None
+        self._settle(item, found(item.claim, record, answer, was_said=was_said))
+
+    def _missed(self, item: _Parked, asked_at: float) -> None:
+        """Count a list that lacks a row."""
+        if not item.misses:
+            self._time.looked_up(asked_at - item.parked_at + self._settle_s)
+        item.misses += 1
+        item.due_at = asked_at + self._settle_s
 
     def _is_over(self, item: _Parked, user: _ParkedUser, *, is_sure: bool = False) -> bool:
         """Return whether lists that prove nothing are enough; else park the row again."""

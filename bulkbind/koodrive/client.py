@@ -159,6 +159,10 @@ class KooDrive:
 
         self._http.post(request, cap=ANSWER_CAP_BYTES, timeout_s=asked.timeout_s, came=came)
 
+    def hand_over(self) -> None:
+        """Have the answers to all that is posted and out awaited by who is told of them."""
+        self._http.hand_over()
+
     def _bind(self, device: Device, credential: Credential) -> tuple[Outgoing, Judge]:
         def judge(answer: Answer) -> Attempt:
             attempt = classify(answer, self._codes, device.machine_code, is_named=self.names_codes)
@@ -276,6 +280,10 @@ class KooDrive:
             if asked.is_usual and attempt.code == TIMED_OUT:
                 self._patience.timed_out(asked.sent_s)
             return self._told(asked, attempt)
+        except asyncio.CancelledError as error:
+            # An answer that would have shown that one before was another's is not heard any more.
+            self._http.distrust(self._http.connection())
+            raise asyncio.CancelledError(asked.trace_id) from error
         now = self._clock.monotonic()
         # A large answer must not hold up other requests.
         is_large = len(answer.body) > READ_IN_THREAD_BYTES

@@ -202,7 +202,7 @@ class QuietProtocol(ResponseHandler):
         """Let the request end without an answer."""
         super().set_exception(exc, *cause)
         if self.posted is not None:
-            self._let_await()
+            self.let_await()
 
     def _read_posted(self) -> None:
         """Tell of an answer that has come at once; let any other be awaited."""
@@ -214,15 +214,16 @@ class QuietProtocol(ResponseHandler):
                 self.path.learn(self, message, body)
                 self._land(message, body)
                 return
-        self._let_await()
+        self.let_await()
 
     def _land(self, message: RawResponseMessage, body: bytes) -> None:
         assert self.posted is not None  # as those who call it have seen
         (came, cap), self.posted = self.posted, None
         came(self.path.landed(self, message, body[:cap], whole=len(body) <= cap))
 
-    def _let_await(self) -> None:
-        assert self.posted is not None  # as above
+    def let_await(self) -> None:
+        """Have the answer to what is posted awaited by whoever is told of it."""
+        assert self.posted is not None  # as those who call it have seen
         (came, cap), self.posted = self.posted, None
         came(partial(self.path.answer, self, cap))
 
@@ -371,6 +372,12 @@ class FastPath:
         else:
             protocol.posted = came, cap
             self._ask(protocol, data, self._loop.time() + timeout_s)
+
+    def hand_over(self) -> None:
+        """Have the answers to all posted requests that are out awaited by who is told of them."""
+        for protocol in self._connector.protocols():
+            if protocol.posted is not None:
+                protocol.let_await()
 
     def send(self, request: Outgoing, cap: int, timeout_s: float) -> Coroutine[Any, Any, Reply]:
         """Send a request and return its answer.

@@ -198,6 +198,11 @@ class HttpSession:
         else:
             self._fast.post(request, cap, timeout_s, told)
 
+    def hand_over(self) -> None:
+        """Have all answers that are out awaited by who is told of them, as some always are."""
+        if self._fast is not None:
+            self._fast.hand_over()
+
     async def _awaited(self, sending: Callable[[], Awaitable[Reply]], request: Outgoing) -> Answer:
         try:
             reply = await sending()

@@ -34,6 +34,7 @@ from bulkbind.model.facts import (
     RunFacts,
     Synced,
     TimelinePart,
+    Told,
     WorkerState,
     adjustment_words,
 )

@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar, Generic, NotRequired, Self, TypedDict, TypeVar, overload
+from typing import (
+    Any,
+    ClassVar,
+    Generic,
+    NamedTuple,
+    NotRequired,
+    Self,
+    TypedDict,
+    TypeVar,
+    overload,
+)
 
 from bulkbind.model.fields import DETAILS
 from bulkbind.model.time_spent import TimeSpent, TimeUse, Waits
@@ -247,6 +257,14 @@ class Refreshed(TypedDict):
     """Known bindings that lists lack which prove nothing; they are left as they are."""
 
 
+class Told(NamedTuple):
+    """A limit as the gateway tells it."""
+
+    limit: float
+    over_s: float
+    """The window in which so many requests are let through, seconds."""
+
+
 class LimitFound(TypedDict):
     """A limit as the gateway stated or showed it."""
 
@@ -474,6 +492,8 @@ class RunFacts(Facts):
     met."""
     pace_from = Fact("")
     """Where the pace comes from, in words."""
+    pace_told = Fact[Told | None](None, read=lambda stored: Told(*stored) if stored else None)
+    """The limit that the gateway told, which the pace stays below; None: it told none."""
     limit = Fact[LimitFound | None](None, is_carried=True)
     """The limit of the credential; None: none was shown."""
     limit_per_user = Fact[LimitFound | None](None, is_carried=True)

@@ -43,7 +43,6 @@ class TimeUse(enum.IntEnum):
 
 
 _ALL = tuple(TimeUse)
-_OF_ROWS = (TimeUse.BACKING_OFF, TimeUse.SETTLING)
 
 
 class Hold:
@@ -93,6 +92,8 @@ class Waits(NamedTuple):
     """Until the last of them can go on."""
     last_s: float = 0.0
     """For how long the end of sending is expected to wait for such rows."""
+    closed_s: float = 0.0
+    """Until anybody may send again, as the gateway refuses."""
 
 
 SAMPLE = 64
@@ -129,11 +130,13 @@ class TimeSpent:
     Attributes:
         silent_after_s: Returns after how long a request under way is silent.
         silenced: Requests that have ended after they were silent.
+        is_more_to_send: Whether rows in doubt are not waited for: others are sent meanwhile.
     """
 
     __slots__ = (
-        "_began", "_count", "_holds", "_lengths", "_now", "_out", "_seconds", "_sent_at", "_since",
-        "silenced", "silent_after_s",
+        "_began", "_count", "_doubts", "_has_ended", "_holds", "_lengths", "_now", "_out",
+        "_seconds", "_sent_at", "_since", "_were_doubtful", "is_more_to_send", "silenced",
+        "silent_after_s",
     )  # fmt: skip
 
     def __init__(self, now: Callable[[], float] = lambda: 0.0) -> None:
@@ -145,9 +148,14 @@ class TimeSpent:
         """What is waited for, by cause."""
         self._out: dict[int, float] = {}
         """When each request under way left, the earliest first."""
-        self._count = self.silenced = 0
+        self._count = self._were_doubtful = self.silenced = 0
         self._lengths: deque[float] = deque(maxlen=SAMPLE)
-        """How long the last of *_count* waits took at whose end rows go on."""
+        """How long the last of *_count* backoffs took."""
+        self._doubts: deque[float] = deque(maxlen=SAMPLE)
+        """How long the last of *_were_doubtful* rows would have kept the end of sending waiting."""
+        self._has_ended = False
+        """Whether any request has."""
+        self.is_more_to_send = False
         self.silent_after_s: Callable[[], float] = lambda: math.inf
 
     def moment(self) -> float:
@@ -162,7 +170,7 @@ class TimeSpent:
         """Begin to wait."""
         self._book()
         self._holds[hold.cause][hold] = None
-        if hold.cause in _OF_ROWS and hold.for_s < math.inf:
+        if hold.cause is TimeUse.BACKING_OFF and hold.for_s < math.inf:
             self._count += 1
             self._lengths.append(hold.for_s)
 
@@ -194,13 +202,15 @@ class TimeSpent:
     def ended_all(self, requests: Iterable[int]) -> None:
         """They are no longer under way."""
         self._book()
+        self._has_ended = True
         for request in requests:
             self._out.pop(request, None)
 
     def ended(self, request: int) -> None:
         """It is no longer under way."""
-        if request == next(reversed(self._out), None):
+        if not self._has_ended or request == next(reversed(self._out), None):
             self._book()  # else the one that left last is not silent any sooner
+        self._has_ended = self._has_ended or request in self._out
         self._out.pop(request, None)
 
     def _book(self) -> None:
@@ -219,8 +229,12 @@ class TimeSpent:
         self._seconds[cause] += now - since
 
     def _silent_at(self) -> float:
-        """Return when the last request under way that left has fallen silent, or will."""
-        return next(reversed(self._out.values())) + self.silent_after_s()
+        """Return when the last request under way that left has fallen silent, or will.
+
+        The first one while none has ended: that more are sent then does not end the silence.
+        """
+        times = reversed(self._out.values()) if self._has_ended else iter(self._out.values())
+        return next(times) + self.silent_after_s()
 
     def _first(self, begin: TimeUse, end: TimeUse) -> TimeUse | None:
         """Return the first cause of those before *end* that is held."""
@@ -260,15 +274,30 @@ class TimeSpent:
         left_s = max(0.0, max(hold.until for hold in holds) - self._now())
         return Waits(sum(hold.rows for hold in holds), left_s)
 
+    @property
+    def under_way(self) -> int:
+        """How many requests have left and have not ended."""
+        return len(self._out)
+
+    def looked_up(self, seconds: float) -> None:
+        """A row is in doubt no longer, which took so long where nothing else was to be sent.
+
+        A list that shows it does so at once; only one that lacks it takes its time.
+        """
+        self._were_doubtful += 1
+        self._doubts.append(seconds)
+
     def last_wait_s(self, silent_s: float) -> float:
         """Return for how long the end of sending is expected to wait for rows, as of so far.
 
-        *silent_s*: how long a row waits whose request falls silent.
+        *silent_s*: how long a row waits for its list whose request falls silent.
         """
         total_s = self.total_s() or 1.0
         silent = (self.silenced + self.silent()[0]) / total_s
         return last_wait_s(
-            (self._count / total_s, self._lengths), (silent, [silent_s] if silent else [])
+            (self._count / total_s, self._lengths),
+            (self._were_doubtful / total_s, self._doubts),
+            (silent, [silent_s] if silent else []),
         )
 
     def silent(self) -> tuple[int, float, float]:

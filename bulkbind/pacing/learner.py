@@ -80,6 +80,7 @@ class Pace(StreamGate):
         is_away: It is closed because the server does not answer.
         is_stated: Whether the pace is the gateway's own word.
         stated_by: The header that states it; empty: a 429's text does, or nothing.
+        told: The limit as the gateway states it, and its window in seconds; None before.
         has_learned: Whether the gateway has shown or stated its limit in this run.
         search: What is known of a limit that is not stated.
     """
@@ -88,7 +89,7 @@ class Pace(StreamGate):
     __slots__ = (
         "_along", "_cap", "_ceiling", "_cost", "_first", "_held", "_is_asked", "_left", "_missed",
         "_refusal_s", "_silent", "_start_per_s", "_stated", "_through", "_tried_at", "_windows",
-        "has_learned", "is_away", "is_stated", "per_s", "search", "stated_by",
+        "has_learned", "is_away", "is_stated", "per_s", "search", "stated_by", "told",
     )  # fmt: skip
 
     def __init__(
@@ -111,6 +112,7 @@ class Pace(StreamGate):
         self._windows: dict[str, float] = {}
         """Header -> the longest time to a reset that it stated."""
         self.stated_by = ""
+        self.told: tuple[float, float] | None = None
         self._left = left
         self._start_per_s = start_per_s
         self.per_s = cap_per_s or start_per_s
@@ -265,9 +267,11 @@ class Pace(StreamGate):
 
     def stated(self, limits: Iterable[tuple[float, float]]) -> None:
         """The gateway stated limits, as requests per window and seconds: the tightest counts."""
-        rates = [limit / window_s for limit, window_s in limits if window_s <= LONGEST_PACED_S]
-        stated = STATED_SHARE * min(rates, default=math.inf)
-        if rates and stated != self._stated:
+        told = [limit for limit in limits if limit[1] <= LONGEST_PACED_S]
+        tightest = min(told, key=lambda limit: limit[0] / limit[1], default=(math.inf, 1.0))
+        stated = STATED_SHARE * tightest[0] / tightest[1]
+        if told and stated != self._stated:
+            self.told = tightest
             self._stated = max(stated, SLOWEST_PER_S)
             self._ceiling = min(self._cap, self._stated)
             self.is_stated = self.has_learned = True

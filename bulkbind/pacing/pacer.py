@@ -435,6 +435,14 @@ class Pacer:
         per_s = self.streams.learner.known_per_s
         return per_s if math.isfinite(per_s) else None
 
+    def told(self) -> tuple[float, float] | None:
+        """Return the limit that sets the pace, and its window in seconds, as the gateway told it.
+
+        None: the gateway tells none, or something else sets the pace.
+        """
+        learner = self.streams.learner
+        return None if learner.per_s == self._cap_per_s else learner.told
+
     def source(self) -> str:
         """Return where the pace comes from."""
         learner = self.streams.learner

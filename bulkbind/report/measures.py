@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from bulkbind.clock import HOUR_S, MINUTE_S
-from bulkbind.model import Waits
+from bulkbind.model import Told, Waits
 from bulkbind.model.fields import enumeration
 from bulkbind.model.wording import counted
 
@@ -22,6 +22,8 @@ ENOUGH = 20
 """Rows that make a rate."""
 SHORT_S = 1.0
 """What takes less is under way already."""
+FEW = 3.0
+"""Where fewer rows were allowed, that none has ended says nothing."""
 MOST_APART = 4
 """Workers that are told one by one."""
 MOST_LOST = 2
@@ -45,25 +47,43 @@ def span_text(seconds: float) -> str:
     return f"{hours:,} h {rest} min"
 
 
-def rate_text(per_s: float, like_per_s: float | None = None) -> str:
+def rate_text(
+    per_s: float, like_per_s: float | None = None, told_over_s: float | None = None
+) -> str:
     """Return a rate for display, in the unit in which it is at least 1: `57.9/s`, `5/min`, `30/h`.
 
     *per_s*: per second. *like_per_s*: another rate, whose unit is taken if it is no more than this.
+    *told_over_s*: the window that somebody told the limit for, seconds; its unit is the least.
     """
     like = min(per_s or math.inf, like_per_s or math.inf)
     like = 0.0 if math.isinf(like) else like
     for unit, seconds in (("s", 1.0), ("min", MINUTE_S)):
-        if round(like * seconds, 1) >= 1 or not like:
+        is_shorter = (told_over_s or 0.0) >= MINUTE_S * seconds
+        if not is_shorter and (round(like * seconds, 1) >= 1 or not like):
             return f"{_number(per_s * seconds)}/{unit}"
     return f"{_number(per_s * HOUR_S)}/h"
 
 
+def limit_text(per_s: float, told: Told | None = None) -> str:
+    """Return a limit for display, as the gateway told it if it did: `300/min`."""
+    return rate_text(told.limit / told.over_s, None, told.over_s) if told else rate_text(per_s)
+
+
 def pace_text(
-    per_s: float, allowed_per_s: float | None, source: str, took_s: float, left: float | None
+    per_s: float,
+    allowed_per_s: float | None,
+    source: str,
+    took_s: float,
+    left: float | None,
+    *,
+    told: Told | None = None,
 ) -> str:
     """Return the rate, in the unit of the one that is allowed, the time taken, and what is left."""
-    allowed = f" of {rate_text(allowed_per_s)} ({source})" if allowed_per_s else f", {source}"
-    parts = [f"{rate_text(per_s, allowed_per_s or None)}{allowed}", f"{span_text(took_s)} so far"]
+    rate = rate_text(per_s, allowed_per_s or None, told.over_s if told else None)
+    allowed = (
+        f" of {limit_text(allowed_per_s, told)} ({source})" if allowed_per_s else f", {source}"
+    )
+    parts = [f"{rate}{allowed}", f"{span_text(took_s)} so far"]
     parts += [f"about {span_text(left)} left"] if left is not None else []
     return "  ·  ".join(parts)
 
@@ -133,9 +153,16 @@ def left_s(
             that makes it what is allowed, it is.
         since_s: Seconds since the last row ended: part of what the next one takes.
     """
-    if rows <= 0 or per_s <= 0:
+    one_more = 1.0 / over_s if over_s else math.inf
+    speed = per_s if allowed_per_s is None else min(per_s + one_more, allowed_per_s)
+    if allowed_per_s is not None and (
+        waits.closed_s > SHORT_S or (per_s <= 0 and allowed_per_s * over_s < FEW)
+    ):
+        speed = allowed_per_s  # nothing is known of how it goes there
+    elif per_s <= 0:
         return None
-    speed = per_s if allowed_per_s is None else min(per_s + 1.0 / over_s, allowed_per_s)
+    if rows <= 0:
+        return None
     sending = rows - waits.rows
-    sending_s = max(0.0, sending - min(1.0, since_s * speed)) / speed
+    sending_s = waits.closed_s + max(0.0, sending - min(1.0, since_s * speed)) / speed
     return max(sending_s + (waits.last_s if sending_s >= SHORT_S else 0.0), waits.left_s)

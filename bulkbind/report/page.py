@@ -26,7 +26,7 @@ from bulkbind.model import (
 from bulkbind.model.wording import counted, meaning
 from bulkbind.redaction import json_text, line
 from bulkbind.report import charts
-from bulkbind.report.measures import moment, rate_text, span_text
+from bulkbind.report.measures import limit_text, moment, rate_text, span_text
 from bulkbind.report.summary import asked_text, reasons_shown, sentence, tone
 from bulkbind.report.tables import reason_of
 
@@ -107,6 +107,7 @@ def _template() -> Template:
     environment.filters["counted"] = counted
     environment.filters["moment"] = moment
     environment.filters["rate"] = rate_text
+    environment.filters["limit"] = limit_text
     environment.filters["seconds"] = _seconds
     environment.filters["place"] = _place
     environment.filters["typed"] = _typed

@@ -23,7 +23,7 @@ from bulkbind.model import (
 )
 from bulkbind.model.wording import counted, explained, share, to_do, verb, words
 from bulkbind.redaction import Lines, lines
-from bulkbind.report.measures import rate_text, workers_at_end
+from bulkbind.report.measures import limit_text, workers_at_end
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -307,7 +307,8 @@ def _pace(summary: RunSummary) -> list[str]:
     if facts.requests_throttled:
         parts.append(f"{facts.requests_throttled:,} of them throttled")
     if facts.pace_per_s:
-        parts.append(f"pace {rate_text(facts.pace_per_s)} ({facts.pace_from or 'learned'})")
+        pace = limit_text(facts.pace_per_s, facts.pace_told)
+        parts.append(f"pace {pace} ({facts.pace_from or 'learned'})")
     elif facts.pace_from:
         parts.append(facts.pace_from)
     if facts.requests_lists:

@@ -4,9 +4,10 @@
 table, each figure beside what is wanted. `rough`: resets, 500s and silent requests at 60/s and
 80/s, to the last row that was answered. `late`: timers that are late by up to 30 ms. `causes`:
 twelve kinds of bad day, and the share of the time of which nothing says what it went to. `status`:
-what `status` says each second beside what came of it. `failures`: how many devices fail under
-`--max-failures 5`. `slowing`: a server whose answers take the longer the more are in flight. Writes
-them as JSON; exit code 1 if anything is not met. What a busy machine takes counts against all.
+what `status` says each second beside what came of it; some of it is kept in time_left.json of the
+unit tests. `failures`: how many devices fail under `--max-failures 5`. `slowing`: a server whose
+answers take the longer the more are in flight. Writes them as JSON; exit code 1 if anything is not
+met. What a busy machine takes counts against all.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from bulkbind.clock import SystemClock
 from bulkbind.errors import BulkbindError
 from tests.benchmarks.bench import median, say, write_json
 from tests.benchmarks.servers import PATH, sandbox, slowing
+from tests.support.fake_clock import FakeClock
 from tests.support.manifests import fleet, write_csv
 from tests.support.processes import free_port
 from tests.support.sandbox_client import stamp
@@ -88,6 +90,8 @@ class Sample:
     per_s: float
     measured_s: float
     left_s: float | None
+    told: list[Any]
+    """What the time left follows from: the arguments of `left_s`."""
 
 
 @dataclass(slots=True)
@@ -107,14 +111,18 @@ def sampled(settings: bulkbind.Settings, samples: list[Sample]) -> Iterator[None
     over = threading.Event()
 
     def sample() -> None:
-        clock = SystemClock()
         while not over.wait(1.0):
+            clock = FakeClock(SystemClock().utc_now())  # it stands still while the ledger is read
             try:
-                found = status(settings)
+                found = status(settings, clock=clock)
             except BulkbindError:  # there is no run yet
                 continue
             now = clock.utc_now().timestamp()
-            samples.append(Sample(now, found.per_s, found.measured_s, found.left_s))
+            told = [
+                found.to_do, found.per_s, found.live.allowed_per_s, list(found.waiting),
+                found.measured_s, found.settled_s,
+            ]  # fmt: skip
+            samples.append(Sample(now, found.per_s, found.measured_s, found.left_s, told))
 
     thread = threading.Thread(target=sample)
     thread.start()
@@ -346,6 +354,7 @@ def watched() -> dict[str, Day]:
         "each user's limit": Day(200, ("--limit", "5/s,per=user,tell=nothing"),
                                  {"rate_scope": "x-user-id"}, users=2),
         "12 rows": Day(12, (), {"rate": 1}),
+        "100/min, told": Day(130, ("--limit", "100/min,tell=text")),
     }  # fmt: skip
 
 
@@ -357,7 +366,7 @@ def statuses() -> dict[str, object]:
         began = min(moment(row["settled_at"]) for row in night.results if row["settled_at"])
         settled = sorted(moment(row["settled_at"]) for row in night.results if row["settled_at"])
         last = settled[-1]
-        rates, lefts = [], []
+        rates, lefts, recorded = [], [], []
         for sample in night.samples:
             if sample.at < began + SAMPLED_AFTER_S or sample.at > last:
                 continue
@@ -368,6 +377,7 @@ def statuses() -> dict[str, object]:
             if sample.left_s is not None:
                 left_s = last - sample.at
                 lefts.append(abs(sample.left_s - left_s) / max(left_s, FLOOR_S))
+                recorded.append([left_s, *sample.told])
         within = sum(off <= MOST_OFF for off in lefts) / max(len(lefts), 1)
         told(
             f"{name:<24}{len(lefts):>3} samples: rate off by up to {max(rates, default=0):.1%}, "
@@ -376,7 +386,7 @@ def statuses() -> dict[str, object]:
             is_met=max((*rates, *lefts), default=0) <= MOST_OFF,
             wanted=f"{MOST_OFF:.0%}",
         )
-        found[name] = {"rates": rates, "lefts": lefts}
+        found[name] = {"rates": rates, "lefts": lefts, "recorded": recorded}
     return found
 
 

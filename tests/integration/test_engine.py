@@ -33,7 +33,7 @@ from bulkbind.model import (
 from bulkbind.pacing import Pacer
 from bulkbind.settings import ReadbackSettings, SendSettings
 from tests.support.fake_clock import FakeClock
-from tests.support.fakes import ERRED, LOST, SILENT, FakeServer
+from tests.support.fakes import ERRED, LOST, MUTE, SILENT, FakeServer
 from tests.support.rows import values as row_values
 
 ENDPOINT = "https://example.test"
@@ -223,15 +223,40 @@ async def test_one_list_answers_for_all_rows_of_a_user(bench):
 
 
 async def test_what_two_reads_do_not_show_is_sent_again(bench):
-    """A request that never arrived is sent again, after the list was read twice."""
+    """A request that never arrived is sent again, after two lists that count lacked it."""
     bench.server.planned.extend([None, NoAnswer()])
 
     await bench.ran(devices(5))
 
     assert bench.counts() == {"bound": 5}
-    assert bench.server.lists == {"user_0": 2}
+    assert bench.server.lists == {"user_0": 3}  # the first was a look that did not count
     assert bench.server.posted_again == 0
     assert [row.attempts for row in bench.rows()].count(2) == 1
+
+
+async def test_what_the_list_shows_at_the_end_waits_for_nothing(bench):
+    """Once nothing else is to be sent, a list is read at once; only its lack takes time."""
+    bench.server.planned.extend([None, LOST, LOST])
+
+    await bench.ran(devices(5))
+
+    assert bench.counts() == {"bound": 5}
+    assert bench.clock.monotonic() < 1.0
+
+
+@pytest.mark.parametrize("is_bound", [True, False])
+async def test_a_last_silent_request_is_looked_up_before_its_time_out(bench, is_bound):
+    """A list that shows its row ends it; one that lacks it counts as late as it would have."""
+    bench.server.latency_s = 0.1
+    bench.server.planned.extend([None, SILENT if is_bound else MUTE])
+
+    await bench.ran(devices(5))
+
+    assert bench.counts() == {"bound": 5}
+    assert bench.server.posted_again == 0
+    took_s, settle_s = bench.clock.monotonic(), bench.readback.readback_settle
+    earliest_s = 0.0 if is_bound else bench.server.time_out_s + 2 * settle_s
+    assert earliest_s <= took_s < earliest_s + 4.0
 
 
 async def test_a_list_that_lacks_what_is_known_is_not_trusted(bench):
@@ -590,15 +615,16 @@ async def test_the_grace_ends_what_hangs(bench):
 
 
 async def stopped_in_doubt(bench, plan, *, lists=()):
-    """Stop a run six of whose rows got no answer, while they wait for the list; return its end."""
+    """Stop a run six of whose rows got no answer, before its last five rows; return its end."""
     bench.server.planned.extend([None, *[plan] * 6])
+    bench.pacer.cap(2.0)
 
     def stop(_settled):
         bench.server.list_planned.extend(lists)
-        bench.stop_in(3.0)
+        bench.stop_in(3.2)
 
     async with bench.ledger() as ledger:
-        run = await bench.staged(ledger, devices(7, users=2))
+        run = await bench.staged(ledger, devices(12, users=2))
         ledger.on_settled = stop
         await bench.sent(ledger, run)
     return bench.clock.monotonic()
@@ -608,7 +634,7 @@ async def test_a_drain_reads_back_what_is_in_doubt(bench):
     """At once, not after the time that only an absence takes; nothing is sent again."""
     took_s = await stopped_in_doubt(bench, LOST)
 
-    assert bench.counts() == {"bound": 7}
+    assert bench.counts() == {"bound": 7, "pending": 5}
     assert took_s < bench.readback.readback_settle
     assert bench.server.posted_again == 0
 
@@ -617,7 +643,7 @@ async def test_a_drain_proves_absence_where_the_grace_is_long_enough(bench):
     """By two lists, as ever; the rows are pending then, and nothing is sent again."""
     took_s = await stopped_in_doubt(bench, NoAnswer())
 
-    assert bench.counts() == {"bound": 1, "pending": 6}
+    assert bench.counts() == {"bound": 1, "pending": 11}
     assert took_s < bench.send.grace
     assert sum(bench.server.binds.values()) == 1
 
@@ -626,7 +652,7 @@ async def test_a_drain_ends_where_no_list_can_be_had(bench):
     """One request a user shows that; nobody waits for the end of the grace."""
     took_s = await stopped_in_doubt(bench, LOST, lists=[Transient()] * 9)
 
-    assert bench.counts() == {"bound": 1, "in_doubt": 6}
+    assert bench.counts() == {"bound": 1, "in_doubt": 6, "pending": 5}
     assert took_s < bench.readback.readback_settle
     assert sum(bench.server.lists.values()) == 2
 

@@ -10,7 +10,7 @@ import inspect
 import re
 import tomllib
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import pytest
@@ -493,6 +493,31 @@ async def test_what_is_out_at_the_end_is_told_to_nobody_but_counted():
 
     assert came == []
     assert client.client.requests == 2
+
+
+async def test_what_is_handed_over_can_be_given_up():
+    """Its connection is closed and reported, and what it says later is not heard."""
+    came: list[Any] = []
+    reported: list[int] = []
+    async with Raw(answer()).serving() as server, drive(server.url) as client:
+        client.on_unasked(reported.append)
+        await client.bind(DEVICE)
+        server._answer = b""
+        assert await client.post(DEVICE, lambda: None, came.append)
+        client.hand_over()
+        client.hand_over()
+        (come,) = came
+        waiting = asyncio.ensure_future(come())
+        while len(server.requests) < 2:
+            await CLOCK.sleep(0.01)
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        server._answer = answer()
+        after = await client.bind(DEVICE)
+
+    assert waiting.cancelled()
+    assert reported == [1]
+    assert (after.connection, client.client.requests) == (2, 3)
 
 
 # --- through a proxy ------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from collections import Counter, defaultdict, deque
 from contextlib import nullcontext
 from functools import partial
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from bulkbind.clock import iso
 from bulkbind.engine.proof import accepted
@@ -29,10 +29,10 @@ from bulkbind.model import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
 
     from bulkbind.engine import StopSignal
-    from bulkbind.engine.ports import Landed, Landing
+    from bulkbind.engine.ports import Came, Landed, Landing
     from bulkbind.model import Device
     from bulkbind.pacing import Pacer
     from tests.support.fake_clock import FakeClock
@@ -45,6 +45,8 @@ ERRED = "erred"
 """A plan for a bind: the server binds, and answers 500."""
 SILENT = "silent"
 """A plan for a bind: the server binds, and no answer has come after `time_out_s`."""
+MUTE = "mute"
+"""The same of a request that does not arrive."""
 OTHERS = "others"
 """A plan for an unbind: the server unbinds, and the answer names another device."""
 NAMELESS = "nameless"
@@ -93,7 +95,7 @@ class FakeServer:
         """Whether that error is one whose code nobody set as "already bound"."""
         self.late_s = 3.0
         self.lands_late = self.is_pool = False
-        self._posted: set[asyncio.Task[None]] = set()
+        self._posted: dict[asyncio.Task[Attempt], Landed] = {}
         self.time_out_s = 30.0
         self._late: list[tuple[float, Device]] = []
         self._ids = count(1)
@@ -118,6 +120,9 @@ class FakeServer:
     def server_time(self) -> float | None:
         return self._now()
 
+    def patience_s(self) -> float:
+        return self.time_out_s
+
     def on_unasked(self, report: Callable[[int], None]) -> None:
         self.say_unasked = report
 
@@ -138,17 +143,17 @@ class FakeServer:
         return max(0, width - len(self._posted)) if self.is_pool else None
 
     def post_all(self, devices: Sequence[Device], landing: Landing) -> int:
-        async def answer(place: int, permit: int, device: Device) -> None:
-            attempt = await self.answer_to(permit, device)
-            if isinstance(verdict := attempt.verdict, Accepted):
-                outcome = accepted(Claim(0, device, attempts=1), attempt, verdict)
-                landing.passed([place], [attempt], is_ours=outcome.status is Status.BOUND)
-            else:
-                landing.landed(place, attempt)
+        def told(place: int, came: Came) -> None:
+            if not isinstance(came, Attempt) or not isinstance(verdict := came.verdict, Accepted):
+                landing.landed(place, came)
+                return
+            claim = Claim(0, devices[place], attempts=1)
+            is_ours = accepted(claim, came, verdict).status is Status.BOUND
+            landing.passed([place], [came], is_ours=is_ours)
 
         permits = self.pacer.try_permits(len(devices))
         for place, permit in enumerate(permits):
-            self._begin(answer(place, permit, devices[place]))
+            self._begin(permit, devices[place], partial(told, place))
         return len(permits)
 
     async def post(
@@ -168,16 +173,23 @@ class FakeServer:
             landed(partial(self.answer_to, permit, device))
             return True
 
-        async def answer():
-            landed(await self.answer_to(permit, device))
-
-        self._begin(answer())
+        self._begin(permit, device, landed)
         return True
 
-    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work, name="posted")
-        self._posted.add(task)
-        task.add_done_callback(self._posted.discard)
+    def _begin(self, permit: int, device: Device, landed: Landed) -> None:
+        task = asyncio.create_task(self.answer_to(permit, device), name="posted")
+        self._posted[task] = landed
+        task.add_done_callback(self._come)
+
+    def _come(self, task: asyncio.Task[Attempt]) -> None:
+        landed = self._posted.pop(task, None)
+        if landed is not None and not task.cancelled():
+            landed(task.result())
+
+    def hand_over(self) -> None:
+        while self._posted:
+            task, landed = self._posted.popitem()
+            landed(partial(asyncio.wait_for, task, None))
 
     def close(self) -> None:
         """Let nothing that was posted come back, as a client with workers does at its end."""
@@ -194,7 +206,11 @@ class FakeServer:
             plan = self.planned.popleft() if self.planned else None
             verdict = self._handle(device, plan)
             # Whoever is cancelled from here on leaves a binding behind.
-            await self.clock.sleep(self.time_out_s if plan == SILENT else self.latency_s / 2)
+            is_silent = plan in (SILENT, MUTE)
+            await self.clock.sleep(self.time_out_s if is_silent else self.latency_s / 2)
+        except asyncio.CancelledError:
+            self.pacer.forget(permit)
+            raise
         finally:
             self.in_flight -= 1
         self.pacer.report(permit, verdict)
@@ -203,6 +219,8 @@ class FakeServer:
     def _handle(self, device: Device, plan: Verdict | str | None) -> Verdict:
         if plan is not None and not isinstance(plan, str):
             return plan
+        if plan == MUTE:
+            return NoAnswer()
         self.binds[device.user_id, device.machine_code] += 1
         self.catch_up()
         if plan == LATE:

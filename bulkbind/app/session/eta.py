@@ -6,9 +6,9 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from bulkbind.clock import iso
-from bulkbind.model import RunFacts, TimeUse, Waits
+from bulkbind.model import RunFacts, TimeUse, Told, Waits
 from bulkbind.model.wording import counted
-from bulkbind.report.measures import rate_text
+from bulkbind.report.measures import limit_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 WORTH_SHOWING_S = 1.0
 """Shorter waits are part of the pace."""
+ANOTHER = 0.2
+"""A limit that differs by more is another one: what was sent before says nothing of it."""
 NEARLY_ALL, MOST = 0.9, 0.5
 """Shares of the time."""
 
@@ -32,52 +34,73 @@ class Gauge:
         clock: Clock,
         what: str = "binding",
         patience_s: Callable[[], float] = lambda: 0.0,
-        settle_s: float = 0.0,
         trouble: Callable[[], str] = lambda: "",
         workers: Callable[[], Sequence[WorkerState]] = lambda: (),
     ) -> None:
         """*patience_s*: returns for how long an answer is waited for.
 
-        *settle_s*: the time from no answer to a list that counts. *trouble*: returns why there was
-        no connection the last time. *workers*: returns how the processes that send are doing.
+        *trouble*: returns why there was no connection the last time. *workers*: returns how the
+        processes that send are doing.
         """
         self.workers = workers
         self._trouble = trouble
         self._pacer = pacer
-        self._settle_s = settle_s
         self._patience_s = patience_s
         self._clock = clock
         self.what = what
         """`binding` or `unbinding`."""
         self.known_at = ""
-        """When a limit was known first, as far as somebody looked; empty: none is."""
+        """Since when about this limit has been known, and has let requests through, as far as
+        somebody looked; empty: none is known."""
+        self._known_per_s = 0.0
 
     def per_s(self) -> float | None:
         """Return the requests per second allowed now; None without a limit."""
         per_s = self._pacer.per_s()
-        if per_s is not None and not self.known_at:
-            self.known_at = iso(self._clock.utc_now())
+        closed_s = self._closed_s()
+        if per_s is not None and (closed_s > WORTH_SHOWING_S or self._is_another(per_s)):
+            opens_at = self._clock.utc_now() + timedelta(seconds=closed_s)
+            self.known_at, self._known_per_s = iso(opens_at), per_s
         return per_s
+
+    def _is_another(self, per_s: float) -> bool:
+        return abs(per_s - self._known_per_s) > ANOTHER * self._known_per_s
+
+    def _closed_s(self) -> float:
+        return self._pacer.closed_for_s() if self._pacer.state.is_closed else 0.0
 
     def source(self) -> str:
         """Return the origin of that limit."""
         return self._pacer.source()
+
+    def told(self) -> Told | None:
+        """Return the limit as the gateway told it; None: it told none."""
+        told = self._pacer.told()
+        return None if told is None else Told(*told)
 
     def throttled(self) -> int:
         """Return how many requests were throttled."""
         return self._pacer.throttled
 
     def waiting(self) -> Waits:
-        """Return what waits now for another attempt, for its list, or without an answer."""
+        """Return what waits now for another attempt, for its list, or without an answer.
+
+        Once no more is to be sent, lists are asked about rows without an answer.
+        """
         time = self._pacer.time
         silent, _, last_s = time.silent()
-        whole_s = self._patience_s() + self._settle_s
-        unanswered = Waits(silent, max(0.0, whole_s - last_s)) if silent else Waits()
-        each = (unanswered, time.waits(TimeUse.BACKING_OFF), time.waits(TimeUse.SETTLING))
+        silent_s = time.silent_after_s()
+        unanswered = Waits(silent, max(0.0, silent_s - last_s))
+        again, doubt = time.waits(TimeUse.BACKING_OFF), time.waits(TimeUse.SETTLING)
+        last_s = time.last_wait_s(silent_s)
+        doubt_s = doubt.left_s
+        if time.is_more_to_send:  # lists are read at the end, and may lack some as those before
+            doubt_s = last_s if doubt.rows else 0.0
         return Waits(
-            rows=sum(waits.rows for waits in each),
-            left_s=max(waits.left_s for waits in each),
-            last_s=time.last_wait_s(whole_s),
+            rows=silent + again.rows + doubt.rows,
+            left_s=max(unanswered.left_s if silent else 0.0, again.left_s, doubt_s),
+            last_s=last_s,
+            closed_s=self._closed_s(),
         )
 
     def is_blocked(self) -> bool:
@@ -117,9 +140,9 @@ class Gauge:
                 f"the gateway refuses (429) until {until}" if is_refused else f"paced until {until}"
             )
         if self._pacer.state.is_away:
-            return f"the endpoint is away{self._why()}; one request tries whether it is back"
+            return f"the endpoint is away{self._why()}; one request tries"
         if self._pacer.state.is_closed:
-            return "the gateway refuses (429); one request tries whether it is open again"
+            return "the gateway refuses (429); one request tries"
         return self._waits_for_others()
 
     def _waits_for_others(self) -> str:
@@ -160,7 +183,7 @@ def where_time_went(pacer: Pacer, endpoint: str, trouble: str, *, has_answered: 
     time = pacer.time
     if not has_answered and trouble:
         return f"{endpoint} was never reached: {trouble}"
-    if not has_answered and time.seconds(TimeUse.SILENT):
+    if not has_answered and (time.under_way or time.seconds(TimeUse.SILENT)):
         return f"{endpoint} never answered"
     by_gateway = (TimeUse.CLOSED, TimeUse.PACED, TimeUse.USERS_CLOSED, TimeUse.USERS_PACED)
     groups = {by_gateway[0]: by_gateway} | {
@@ -185,5 +208,6 @@ def _spent(cause: TimeUse, pacer: Pacer, endpoint: str, trouble: str) -> str:
     if per_s is None:
         refused = counted(pacer.throttled, "requests")
         return f"waiting: the gateway refused {refused}, and shows no limit"
+    told = pacer.told()
     who = "--rate" if pacer.source().endswith("--rate") else "the gateway"
-    return f"waiting: {who} allows {rate_text(per_s)}"
+    return f"waiting: {who} allows {limit_text(per_s, told and Told(*told))}"

@@ -30,7 +30,7 @@ from bulkbind.engine import Breaker, Parts, Pipeline, StopSignal, Unbinder, drai
 from bulkbind.errors import ExitCode, LedgerError
 from bulkbind.ledger import ledger_of, places_of
 from bulkbind.logs import bound, logger
-from bulkbind.model import LimitFound, LiveFacts, RunFacts, RunKind, RunState, UnbindKind
+from bulkbind.model import LimitFound, LiveFacts, RunFacts, RunKind, RunState, Told, UnbindKind
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -150,7 +150,6 @@ class _Account:
             pacer,
             clock,
             patience_s=client.patience_s,
-            settle_s=settings.doubt.readback_settle,
             trouble=lambda: client.trouble,
             workers=self._workers,
         )
@@ -205,6 +204,7 @@ class _Account:
 
     async def tell(self) -> None:
         """Keep in the ledger how the sending is doing, for `status` and after a crash."""
+        await self._ledger.flushed()  # `status` counts what ends later than this was said
         gauge, said = self._gauge, LiveFacts()
         said.run, said.began_at, said.at = self._run, self._began_at, iso(self._clock.utc_now())
         said.allowed_per_s, said.source = gauge.per_s(), gauge.source()
@@ -391,7 +391,7 @@ def facts_of(
     """Return what to record about sending, apart from the rows."""
     pace = pacer.pace()
     facts = RunFacts()
-    facts.requests = client.requests
+    facts.requests = client.requests + pacer.time.under_way
     facts.requests_lists = lists
     facts.requests_again = again
     facts.retrying_s = round(backed_off_s, 3)
@@ -399,6 +399,8 @@ def facts_of(
     facts.rate_scope = send.rate_scope
     facts.pace_per_s = None if pace is None else round(pace, 4)
     facts.pace_from = pacer.source()
+    if (told := pacer.told()) is not None:
+        facts.pace_told = Told(*told)
     if (limit := pacer.limit()) is not None:
         found = LimitFound(per_s=limit.per_s, is_spaced=limit.is_spaced)
         if send.is_per_user:

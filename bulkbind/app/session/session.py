@@ -262,6 +262,7 @@ def follow(session: Session, client: KooDrive, pacer: Pacer) -> None:
 def paced(session: Session, client: Client, pacer: Pacer) -> Paced:
     """Return the API at the gateway's pace, a context manager."""
     assert session.auth is not None, "a command that asks the server has credentials"
+    session.pulse.asks = True
     return Paced(client, session.auth, pacer)
 
 

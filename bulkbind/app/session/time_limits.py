@@ -31,6 +31,8 @@ class Pulse:
         """Stops the command when its time is up."""
         self.went: Callable[[], str] = lambda: ""
         """Returns what the time went to, as a clause; empty before anything is sent."""
+        self.asks = False
+        """Whether the server is asked, which may take its time."""
 
     def beat(self) -> None:
         """Record progress; may be called from any thread."""
@@ -96,25 +98,26 @@ async def _deadline(seconds: float, clock: Clock, stop: StopSignal, pulse: Pulse
 
 
 async def _stall(settings: Settings, clock: Clock, stop: StopSignal, pulse: Pulse) -> None:
-    allowed_s = _allowed_s(settings)
     seen, since = pulse.taken(), clock.monotonic()
     while not stop.is_set:
+        allowed_s = _allowed_s(settings) if pulse.asks else settings.send.stall
         await clock.sleep(allowed_s / CHECKS)
         now = clock.monotonic()
         if pulse.taken() != seen or pulse.is_paused():
             seen, since = pulse.taken(), now
         elif now - since >= allowed_s:
-            stop.set(
-                StopReason(
-                    f"nothing was read, sent or settled for {duration_words(allowed_s)}",
-                    hint="look at the disk of ledger and manifest, and at name resolution; "
-                    "--stall says how long a run may stand still",
-                )
+            went = pulse.went()
+            text = f"nothing was read, sent or settled for {duration_words(allowed_s)}"
+            least = f", and the settings that a request may take {duration_words(allowed_s)}"
+            hint = "look at the disk of ledger and manifest, and at name resolution; " + (
+                "--stall says how long a run may stand still"
+                + (least if allowed_s > settings.send.stall else "")
             )
+            stop.set(StopReason(f"{text}; {went}" if went else text, hint=hint))
 
 
 def _allowed_s(settings: Settings) -> float:
-    """Return the longest time without progress: at least as long as one step may take."""
+    """Return the longest time without progress: at least as long as one request may take."""
     api, send = settings.api, settings.send
     return max(
         send.stall,

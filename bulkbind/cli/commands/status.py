@@ -82,6 +82,7 @@ def _lines(found: RunStatus, goes_on: str) -> list[str]:
             live.source or "no limit met",
             found.took_s,
             found.left_s,
+            told=live.spent.pace_told,
         )
         lines += [f"sending: {who}", pace]
         lines += [f"workers: {workers_now(workers)}"] if (workers := live.spent.workers) else []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Protocol, Self
 
@@ -36,9 +37,6 @@ class Local(Client, Protocol):
 
     names_codes: bool
     """Whether each success must name its machine code."""
-
-    def patience_s(self) -> float:
-        """Return how long the answer to a bind is waited for now."""
 
     def learn(self, attempt: Attempt) -> None:
         """Learn from a bind of a worker as from an own one; it has just come back."""
@@ -144,6 +142,10 @@ class Hub:
         """Return the server's time, seconds since 1970; None while it is not known."""
         return self._local.server_time()
 
+    def patience_s(self) -> float:
+        """Return how long the answer to a bind is waited for now, and no worker sends it later."""
+        return self._local.patience_s() + LEASE_S * bool(self._takers)
+
     async def list_devices(self, user_id: str, credential: Credential) -> Listing:
         """Read a user's list."""
         return await self._local.list_devices(user_id, credential)
@@ -171,6 +173,30 @@ class Hub:
             crew.flush()  # a place, or a slot, is lost for as long as it is on its way
         else:
             self._local.post(device, credential, partial(self._posted, landed))
+
+    def hand_over(self) -> None:
+        """Have all that is out awaited by who is told of it."""
+        self._local.hand_over()
+        for crew in self._takers:
+            for number, order in [*crew.orders.items()]:
+                if isinstance(order.landing, _Awaited):
+                    continue
+                awaited = _Awaited()
+                crew.orders[number] = replace(order, number=number, landing=awaited)
+                order.landing.landed(
+                    number - order.number, partial(self._come, crew, number, awaited)
+                )
+
+    async def _come(self, crew: Crew, number: int, awaited: _Awaited) -> Attempt | None:
+        """Return what comes of an order, unless nobody waits for that any more."""
+        try:
+            return await awaited.came
+        except asyncio.CancelledError:
+            for connection in crew.nameless:  # one of them will not be heard in time
+                self._report(crew.mark(connection))
+            raise
+        finally:
+            crew.orders.pop(number, None)
 
     def pool(self) -> Pool | None:
         """Return this while workers take orders and no limit is known: else one by one goes."""
@@ -215,13 +241,9 @@ class Hub:
     async def bind(self, device: Device, credential: Credential) -> Attempt | None:
         """Send one bind; return None if its worker's lease had ended, and nothing was sent."""
         if self._takers:
-            crew = self._idlest()
-            done: asyncio.Future[Attempt | None] = asyncio.get_running_loop().create_future()
-            number = self._order(crew, [device], credential, _One(partial(_fulfil, done)))
-            try:
-                return await done
-            finally:
-                crew.orders.pop(number, None)
+            crew, awaited = self._idlest(), _Awaited()
+            number = self._order(crew, [device], credential, awaited)
+            return await self._come(crew, number, awaited)
         return await self._awaited(partial(self._local.bind, device, credential))
 
     def _order(
@@ -440,19 +462,32 @@ class _One:
 
     __slots__ = ("_landed",)
 
-    def __init__(self, landed: Callable[[Attempt | None], None]) -> None:
+    def __init__(self, landed: Landed) -> None:
         self._landed = landed
 
     def passed(self, _places: object, attempts: Sequence[Attempt], *, is_ours: bool) -> None:  # noqa: ARG002  # judged anew
         """As `Landing` says."""
         self._landed(attempts[0])
 
-    def landed(self, _place: int, attempt: Came) -> None:
-        """As `Landing` says; nothing is awaited for what a worker says."""
-        assert not callable(attempt)
-        self._landed(attempt)
+    def landed(self, _place: int, came: Came) -> None:
+        """As `Landing` says."""
+        self._landed(came)
 
 
-def _fulfil(done: asyncio.Future[Attempt | None], attempt: Attempt | None) -> None:
-    if not done.done():
-        done.set_result(attempt)
+class _Awaited:
+    """What is told of a bind that is awaited."""
+
+    __slots__ = ("came",)
+
+    def __init__(self) -> None:
+        self.came: asyncio.Future[Attempt | None] = asyncio.get_running_loop().create_future()
+
+    def passed(self, _places: object, attempts: Sequence[Attempt], *, is_ours: bool) -> None:  # noqa: ARG002  # judged anew
+        """As `Landing` says."""
+        self.landed(0, attempts[0])
+
+    def landed(self, _place: int, came: Came) -> None:
+        """As `Landing` says; an answer is handed over once."""
+        assert not callable(came)
+        if not self.came.done():
+            self.came.set_result(came)

@@ -89,6 +89,9 @@ class FakeClient:
     def server_time(self):
         return 42.0
 
+    def patience_s(self):
+        return 30.0
+
     async def bind(self, device, credential):  # noqa: ARG002  # the protocol's
         self.seen.append(f"bind with {credential}")
         return self.attempts.pop(0)
@@ -96,6 +99,9 @@ class FakeClient:
     def post(self, device, credential, landed):  # noqa: ARG002  # the protocol's
         self.seen.append(f"post with {credential}")
         self.landed = landed
+
+    def hand_over(self):
+        raise NotImplementedError
 
     def pool(self):
         return self.others

@@ -43,6 +43,8 @@ def test_of_all_that_is_waited_for_the_first_cause_counts(watch):
 
 def test_only_silent_requests_are_silence(watch):
     """Once the one that left last has been away for long; an answer to a later one was sending."""
+    watch.time.sent(0)
+    watch.time.ended(0)
     watch.time.sent(1)
     watch.now = 3.0
     watch.time.sent(2)
@@ -59,6 +61,20 @@ def test_only_silent_requests_are_silence(watch):
     watch.now = 12.5
 
     assert watch.spent() == {"SENDING": 8.0, "SILENT": 4.0, "AT_WORK": 0.5}
+
+
+def test_a_server_that_has_never_answered_is_silent_whatever_else_is_sent(watch):
+    """From the first request on; once one has ended, it is the last one that counts."""
+    watch.time.silent_after_s = lambda: 2.0
+    for request in range(5):
+        watch.time.sent(request)
+        watch.now += 1.5
+    assert watch.time.seconds(TimeUse.SENDING) == 2.0
+    watch.time.ended(0)
+    watch.time.sent(9)
+    watch.now += 1.0
+    assert watch.time.seconds(TimeUse.SENDING) == 3.0
+    assert watch.time.seconds(TimeUse.SILENT) == 5.5
 
 
 def test_silence_is_found_without_anybody_looking(watch):
@@ -161,7 +177,7 @@ def test_the_more_rows_wait_the_longer_does_the_last(kinds, last_s):
 
 
 def test_the_last_wait_is_expected_to_be_like_those_before_it(watch):
-    """Waits that are over count as well, and requests that fell silent; no others do."""
+    """Waits that are over count as well, doubt that lists lacked, and requests that fell silent."""
     with watch.time.waiting(TimeUse.PACED, 50.0), watch.time.waiting(TimeUse.SETTLING):
         watch.now = 10.0
     assert watch.time.last_wait_s(30.0) == 0.0
@@ -171,5 +187,7 @@ def test_the_last_wait_is_expected_to_be_like_those_before_it(watch):
     watch.time.sent(1)
     watch.now = 40.0
     watch.time.silenced += 1
-    expected = last_wait_s((0.025, [10.0]), (0.05, [30.0]))
+    for took_s in (0.0, 10.0):
+        watch.time.looked_up(took_s)
+    expected = last_wait_s((0.025, [10.0]), (0.05, [0.0, 10.0]), (0.05, [30.0]))
     assert watch.time.last_wait_s(30.0) == pytest.approx(expected)

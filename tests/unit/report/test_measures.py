@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bulkbind.model import Waits, WorkerState
+from bulkbind.model import Told, Waits, WorkerState
 from bulkbind.model.wording import counted
 from bulkbind.report.measures import (
     left_s,
@@ -39,6 +39,17 @@ def test_a_rate_is_told_in_a_unit_in_which_it_is_something(per_s, text):
 
 
 @pytest.mark.parametrize(
+    ("per_s", "told_over_s", "text"),
+    [(5.0, 60.0, "300/min"), (5.0, 10.0, "5/s"), (1.0, 3600.0, "3,600/h"), (0.01, 60.0, "36/h")],
+)
+def test_a_limit_is_told_as_the_gateway_told_it(per_s, told_over_s, text):
+    """A limit per minute stays one, however high it is; and so is the rate beside it."""
+    told = Told(per_s * told_over_s, told_over_s)
+    shown = pace_text(per_s, 0.995 * per_s, "told", 1.0, None, told=told)
+    assert shown.startswith(f"{text} of {text} (told)")
+
+
+@pytest.mark.parametrize(
     ("rows", "per_s", "allowed", "waits", "expected"),
     [
         pytest.param(600, 60.0, None, Waits(), 10.0, id="no limit"),
@@ -49,6 +60,9 @@ def test_a_rate_is_told_in_a_unit_in_which_it_is_something(per_s, text):
         pytest.param(610, 60.0, 60.0, Waits(10, 30.0, 50.0), 60.0, id="longer than all takes"),
         pytest.param(600, 0.0, 60.0, Waits(1, 5.0, 5.0), None, id="nothing moves"),
         pytest.param(0, 60.0, 60.0, Waits(), None, id="nothing is left"),
+        pytest.param(600, 0.0, 60.0, Waits(closed_s=5.0), 15.0, id="closed for a known time"),
+        pytest.param(600, 9.0, 60.0, Waits(closed_s=5.0), 15.0, id="a burst that was refused"),
+        pytest.param(600, 30.0, 60.0, Waits(closed_s=0.5), 20.5, id="closed for a moment"),
     ],
 )
 def test_the_time_left_is_that_of_the_slower(rows, per_s, allowed, waits, expected):
@@ -76,7 +90,8 @@ def test_what_has_passed_since_the_last_row_is_part_of_the_next(rows, since_s, e
         pytest.param(0.75, 4.0, 10.0, id="the fourth row is about to end"),
         pytest.param(0.5, 4.0, 10 / 0.75, id="slower all the same"),
         pytest.param(0.75, 400.0, 10 / 0.7525, id="measured for long"),
-        pytest.param(0.0, 0.5, None, id="none has ended"),
+        pytest.param(0.0, 0.5, 10.0, id="none has had the time to end"),
+        pytest.param(0.0, 4.0, None, id="none has ended"),
     ],
 )
 def test_a_rate_of_few_rows_is_not_known_to_a_row(per_s, over_s, expected):

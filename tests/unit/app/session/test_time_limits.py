@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from bulkbind.app.session.time_limits import Pulse, time_box
 from bulkbind.engine import StopSignal
 from bulkbind.settings import ApiSettings, SendSettings, Settings
@@ -75,13 +77,26 @@ async def test_an_announced_pause_is_no_stall():
     assert reason is None
 
 
-async def test_no_step_that_the_settings_allow_is_a_stall():
-    """--stall 1s does not end a run whose list may take 20 s to come."""
+@pytest.mark.parametrize(("asks", "stall_s"), [(False, 10), (True, 25)])
+async def test_no_request_that_the_settings_allow_is_a_stall(asks, stall_s):
+    """--stall 10s does not end a run whose list may take 20 s to come; before, it does."""
     clock, pulse = FakeClock(), Pulse()
+    pulse.asks = asks
 
-    reason = await boxed(clock, pulse, until_stopped(clock), stall=1.0)
+    reason = await boxed(clock, pulse, until_stopped(clock), stall=10.0)
 
-    assert reason == "nothing was read, sent or settled for 25s"
+    assert reason == f"nothing was read, sent or settled for {stall_s}s"
+    assert clock.monotonic() < stall_s + 11.0
+
+
+async def test_a_stall_says_what_the_time_went_to():
+    """As the deadline does, once something is sent."""
+    clock, pulse = FakeClock(), Pulse()
+    pulse.follow(lambda: 1, lambda: False, lambda: "all of it spent in vain")
+
+    reason = await boxed(clock, pulse, until_stopped(clock))
+
+    assert reason == "nothing was read, sent or settled for 10m; all of it spent in vain"
 
 
 async def test_a_command_that_ends_leaves_no_watch_behind():

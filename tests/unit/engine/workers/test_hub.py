@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -86,6 +87,9 @@ class Local:
     def post(self, device, credential, landed):
         self.sent.append((device, credential))
         landed(self.answer)
+
+    def hand_over(self):
+        self.is_handed_over = True
 
     async def list_devices(self, user_id, credential):
         raise NotImplementedError
@@ -501,6 +505,35 @@ async def test_a_posted_bind_lands_without_a_task_of_its_own(bench):
     bench.wires[0].lost("gone too")
     bench.hub.post(DEVICE, TOKEN, landed.append)
     assert landed[-1] is bench.local.answer
+
+
+async def test_what_workers_have_in_hand_is_handed_over_once_and_can_be_given_up(bench):
+    """Each is awaited then; who gives one up doubts what the worker's connections said last."""
+    await bench.ready()
+    landed: list[Any] = []
+    for _ in range(3):
+        bench.hub.post(DEVICE, TOKEN, landed.append)
+    await bench.turn()
+    wire, other = bench.wires
+    first, _ = wire.orders()
+    wire.say(Said.of(first.number, NAMELESS))
+
+    for _ in range(2):
+        bench.hub.hand_over()
+    told, *comes = landed
+    tasks = [asyncio.create_task(come()) for come in comes]
+    await bench.turn()
+    other.say(Said.of(other.orders()[0].number, BOUND))
+    await bench.turn()
+    done, given_up = sorted(tasks, key=lambda task: not task.done())
+    given_up.cancel()
+    await bench.turn()
+
+    assert bench.local.is_handed_over
+    assert told.verdict == done.result().verdict == BOUND.verdict
+    assert given_up.cancelled()
+    assert bench.unasked == [told.connection]
+    assert [state["in_hand"] for state in bench.hub.workers()] == [0, 0]
 
 
 class Group:
