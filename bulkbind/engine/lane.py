@@ -150,6 +150,7 @@ class Lane:
                 except NoRoomError:
                     continue
         except HeldError:  # it is its user's turn first
+            self._breaker.let_go(claim.row)
             return False
         except BaseException:
             self._breaker.let_go(claim.row)

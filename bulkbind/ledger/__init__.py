@@ -5,6 +5,7 @@ from bulkbind.ledger.history import history_of_device, history_of_user
 from bulkbind.ledger.leaving import unbound_by
 from bulkbind.ledger.ledger import Ledger
 from bulkbind.ledger.lock import Holder
+from bulkbind.ledger.opening import copy_known, ledger_of, reading
 from bulkbind.ledger.outlook import (
     BoundReader,
     KnownReader,
@@ -27,7 +28,7 @@ from bulkbind.ledger.reading import (
 )
 from bulkbind.ledger.scopes import LeaverReader
 from bulkbind.ledger.steering import DONE, Sending, ask, done, sending
-from bulkbind.ledger.store import View, copy_known, ledger_of, reading
+from bulkbind.ledger.store import View
 from bulkbind.ledger.upkeep import (
     Pruned,
     back_up_file,

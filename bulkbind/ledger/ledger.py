@@ -19,7 +19,8 @@ from bulkbind.ledger import (
     unbinding,
 )
 from bulkbind.ledger.lock import LedgerLock
-from bulkbind.ledger.store import get_meta, put_meta, reading, span
+from bulkbind.ledger.opening import reading
+from bulkbind.ledger.store import get_meta, put_meta, span
 from bulkbind.ledger.writer import Verbs, Writer, timed_verb, verb
 from bulkbind.model import Claim, Ended, Outcome, TimeUse, Unbinding
 from bulkbind.threads import in_thread

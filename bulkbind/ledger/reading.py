@@ -12,19 +12,10 @@ from bulkbind.clock import iso
 from bulkbind.errors import UsageError
 from bulkbind.ledger import changes, lines
 from bulkbind.ledger.lock import Holder, holder_of
+from bulkbind.ledger.opening import reading
 from bulkbind.ledger.runs import live_facts
 from bulkbind.ledger.scopes import MOST_REASONS, LeaverReader
-from bulkbind.ledger.store import (
-    CODES,
-    OfRun,
-    counts,
-    int_of,
-    marks,
-    of_status,
-    reading,
-    span,
-    sql_list,
-)
+from bulkbind.ledger.store import CODES, OfRun, counts, int_of, marks, of_status, span, sql_list
 from bulkbind.model import (
     GONE,
     IS_BOUND,

@@ -10,17 +10,11 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bulkbind.errors import LedgerError, UsageError
+from bulkbind.ledger.opening import reading, translated
 from bulkbind.ledger.reading import RunReader, find_run
 from bulkbind.ledger.runs import live_facts
-from bulkbind.ledger.store import (
-    VERSION,
-    get_meta,
-    int_of,
-    put_meta,
-    reading,
-    transaction,
-    translated,
-)
+from bulkbind.ledger.store import get_meta, int_of, put_meta, transaction
+from bulkbind.ledger.versions import VERSION
 from bulkbind.model import RunState
 
 if TYPE_CHECKING:

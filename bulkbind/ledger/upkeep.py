@@ -10,21 +10,11 @@ from typing import TYPE_CHECKING, Any
 from bulkbind.errors import LedgerError, NoLedgerError
 from bulkbind.ledger.backup import back_up
 from bulkbind.ledger.lock import LedgerLock
+from bulkbind.ledger.opening import connect, reading, translated
 from bulkbind.ledger.reading import RunReader
 from bulkbind.ledger.scopes import FORGET_NAMED, remember
-from bulkbind.ledger.store import (
-    OPEN,
-    ROW_TABLES,
-    RUN_SHIFT,
-    connect,
-    int_of,
-    put_facts,
-    reading,
-    shrink,
-    span,
-    transaction,
-    translated,
-)
+from bulkbind.ledger.store import OPEN, ROW_TABLES, RUN_SHIFT, int_of, put_facts, span, transaction
+from bulkbind.ledger.versions import shrink
 from bulkbind.model import RunFacts
 
 if TYPE_CHECKING:

@@ -20,7 +20,8 @@ from bulkbind.errors import BulkbindError, LedgerError
 from bulkbind.files import make_folder
 from bulkbind.ledger.backup import ENDINGS, copy_database
 from bulkbind.ledger.lock import ELSEWHERE
-from bulkbind.ledger.store import connect, is_damage, transaction, translated
+from bulkbind.ledger.opening import connect, is_damage, translated
+from bulkbind.ledger.store import transaction
 from bulkbind.model import TimeSpent, TimeUse
 
 if TYPE_CHECKING:

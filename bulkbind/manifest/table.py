@@ -59,6 +59,11 @@ _SAID = re.compile(r"it has (\d+), the header (\d+)(?:, but most rows \d+)?")
 """What a report says of a row that has more or fewer cells than it should."""
 _STATUSES = frozenset(COMES_BACK)
 NO_FAULTS: Faults = MappingProxyType({})
+_PASSED_OVER = (
+    *("blank lines", "repeated headers", "reworded headers", "comment lines"),
+    "footer or rule lines",
+)
+"""What is counted and no row."""
 
 
 class TableRow(NamedTuple):
@@ -165,17 +170,27 @@ class Table:
         self._short = short
         self._may_be_ours = bool(self._own) or not source.has_header
         _refuse_errors(source.name, line, self._header, faults)
-        mapping = _mapping(settings, source.name)
-        self._mapping = mapping
-        used = columns.positions(
+        self._mapping = _mapping(settings, source.name)
+        places = self._place(line, settings)
+        self._name(places, settings)
+        self._checker = Checker(settings)
+        self._first = next((at for at, name in enumerate(self._header) if name), 0)
+        self._has_comments = self._first not in places and self._header[:1] == [_COMMENT]
+        self._passed_over = dict.fromkeys(_PASSED_OVER, 0)
+        self._begins = self._cut = self._first_cut = 0
+
+    def _place(self, line: int, settings: ManifestSettings) -> tuple[int | None, ...]:
+        """Find the columns that are used; return those of the fields. *line*: of the header."""
+        source = self._source
+        places = columns.positions(
             source.header,
-            mapping,
+            self._mapping,
             source=source.name,
             line=line,
             given={field for field in ("user_id",) if settings.user_id} | set(settings.constants),
             without=columns.ignored(source.header, settings),
         )
-        self._columns = columns_of(used, settings)
+        self._columns = columns_of(places, settings)
         self._refuse_lookalikes(line, settings)
         self._used = {at for column in self._columns for at in (column.at, column.covered)} - {None}
         self._asked = [
@@ -185,38 +200,29 @@ class Table:
             for column in asked_columns(settings)
         ]
         self._judged = self._used.union(self._asked)
-        own = {self._header[at] for at in self._used if at is not None}
-        self._words = (columns.words(mapping) | own) - {""}
-        code = used[FIELDS.index("machine_code")]
-        self._code_at = None if "machine_code" in settings.constants else code
-        self._code_name = self._header[code] if code is not None else ""
         self._must_at = [
             column.at for column in self._columns if column.rule.required and column.at is not None
         ]
-        self._needles = columns.needles(mapping, self._code_name)
+        self._unused = columns.unknown(source.header, [column.at for column in self._columns])
+        return places
+
+    def _name(self, places: Sequence[int | None], settings: ManifestSettings) -> None:
+        """Note the names of the columns, and which words name one. *places*: of the fields."""
+        own = {self._header[at] for at in self._used if at is not None}
+        self._words = (columns.words(self._mapping) | own) - {""}
+        code = places[FIELDS.index("machine_code")]
+        self._code_at = None if "machine_code" in settings.constants else code
+        self._code_name = self._header[code] if code is not None else ""
+        self._needles = columns.needles(self._mapping, self._code_name)
         self._names = tuple(
-            printable(self._header[at] or f"column {at + 1}") if at is not None else field
-            for field, at in zip(FIELDS, used, strict=True)
+            self._name_at(at) if at is not None else field
+            for field, at in zip(FIELDS, places, strict=True)
         )
-        self._checker = Checker(settings)
-        self._first = next((at for at, name in enumerate(self._header) if name), 0)
-        self._has_comments = self._first not in used and self._header[:1] == [_COMMENT]
-        self._passed_over = dict.fromkeys(
-            (
-                *("blank lines", "repeated headers", "reworded headers", "comment lines"),
-                "footer or rule lines",
-            ),
-            0,
-        )
-        self._begins = 0
-        self._cut = 0
-        self._first_cut = 0
         self._read_as = [
-            columns.read_as(self._header[at], field, mapping)
-            for field, at in zip(FIELDS, used, strict=True)
+            columns.read_as(self._header[at], field, self._mapping)
+            for field, at in zip(FIELDS, places, strict=True)
             if at is not None
         ]
-        self._unused = columns.unknown(source.header, [column.at for column in self._columns])
 
     @property
     def used(self) -> dict[int, Column]:

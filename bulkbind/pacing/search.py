@@ -34,16 +34,12 @@ SPAN_S = 1.0
 """A leg lasts so long, or a window's end would not show, and as long as the gate was closed."""
 BEYOND = 4.0
 """So many times that after its span, a leg is at twice its pace (it grows with the cube)."""
-PERIODS_S, HITS = (60.0, 30.0, 10.0, 5.0, 2.0, 1.0), 2
-"""Windows as gateways have them; one that was right twice is believed in."""
 SPACED_AT_MOST = 2
 """So few requests before the first 429 are no burst: the gateway wants them spaced."""
 SHUT_SLOTS = 4.0
 """Closed for more slots of the pace than this is no jitter."""
 PENALTY_S = 0.5
 """A penalty is as long at least."""
-DOUBTS = 3
-"""Penalties in a row that took longer than what went before: they are none."""
 NEAR = 0.4
 """A leg that got so far into its span began where the limit is."""
 CHANCE, DENSE = 30, 0.3
@@ -116,41 +112,6 @@ class _Shut(NamedTuple):
         return self.through + self.through / (self.open_s + self.closed_s) * elapsed_s
 
 
-class _Period:
-    """The period of windows: the openings of the gate lie whole periods apart."""
-
-    def __init__(self) -> None:
-        self._s = 0.0
-        self._hits = 0
-        self._opened: tuple[float, float] | None = None
-        """The last opening lies between the two."""
-
-    def next_at(self, now: float) -> float:
-        """Return when a window ends that is about to; infinite: none is known to."""
-        if self._hits < HITS or self._opened is None:
-            return math.inf
-        left_s = self._s - (now - self._opened[1]) % self._s
-        return now + left_s + 0.004 if left_s < max(0.12 * self._s, 0.05) else math.inf
-
-    def opened(self, after: float, by: float) -> None:
-        """The gate opened."""
-        if self._opened is not None:
-            was_after, was_by = self._opened
-            vague_s = by - after + was_by - was_after
-            fits = [
-                period_s
-                for period_s in PERIODS_S
-                if by - was_by > 0.9 * period_s
-                and vague_s < 0.2 * period_s
-                and (by - was_after + 0.002) // period_s * period_s >= after - was_by - 0.002
-            ]
-            if self._s in fits:
-                self._hits += 1
-            else:
-                self._s, self._hits = (fits[0], 1) if fits else (0.0, 0)
-        self._opened = (max(after, by - 0.02) if self._hits > 1 else after, by)
-
-
 class Search:
     """What is believed of the limit."""
 
@@ -170,7 +131,7 @@ class Search:
         self._trust = 0.5
         """How near to the pace refused the limit is, rather than to what got through: a bucket's
         burst is in the one, and the time in which nothing was tried in the other."""
-        self._confirmed = self._early = self._strikes = self._doubts = 0
+        self._confirmed = self._early = self._strikes = 0
         self._proven = self._chance = self._settled = 0.0
         self._changed_at = -math.inf
         self._scale_s = SPAN_S
@@ -181,7 +142,6 @@ class Search:
         self._begun = self._chain = _Mark(at, number, 0.0)
         self._marks = [self._begun]
         self._longer: list[tuple[float, _Mark]] = []
-        self._period = _Period()
         self._refused_number = number
 
     def begin_at(self, per_s: float, top: float) -> Leg:
@@ -216,10 +176,6 @@ class Search:
         """Whether the last leg has confirmed the limit, or it is known from before."""
         return self._confirmed > 0
 
-    def opens_at(self, now: float) -> float:
-        """Return when a window ends, where that explains a 429; else infinite."""
-        return self._period.next_at(now)
-
     def tries_late(self) -> None:
         """A try after the quiet time was refused: it has to be longer."""
         self.quiet_s *= 1.2
@@ -239,8 +195,6 @@ class Search:
         self._cost += 0.25 * (event.cost - self._cost)
         span = self._gone(event)
         is_shut = event.closed_s > SHUT_SLOTS / per_s and not self.is_spaced
-        if is_shut:
-            self._period.opened(event.tried_at, event.at)
         if is_shut and event.closed_s > PENALTY_S:
             self._mind_penalty(event, span)
         else:
@@ -314,12 +268,7 @@ class Search:
     def _mind_penalty(self, event: Event, span: _Mark) -> None:
         """Closed as long as the last time, though more got through than a window allows?"""
         quiet_s, open_s = event.at - event.tried_at, event.refused.at - span.at
-        if self.quiet_s:
-            open_s = event.refused.at - self._begun.at
-            self._doubts = self._doubts + 1 if open_s < event.closed_s else 0
-            if self._doubts > DOUBTS:
-                self.quiet_s, self._doubts = 0.0, 0
-        elif self._shut and not event.was_asked:
+        if self._shut and not self.quiet_s and not event.was_asked:
             closed = sorted((self._shut.closed_s, event.closed_s))
             last, shut = event.number, self._shut
             is_more = any(

@@ -149,8 +149,6 @@ GAIN = 1.25
 """Twice as many in flight are worth it if they bring a quarter more answers a second."""
 HELD_S = 60.0
 """Where they did not, it is tried again after this long."""
-FORGET_S = 20.0
-"""The quickest answer is that of the last 20 to 40 s."""
 LAST, OVERLOADED = 50, 10
 """So many of the last 50 unanswered are a sign of overload, or …"""
 IN_A_ROW = 3
@@ -177,9 +175,8 @@ class Flight:
     """
 
     __slots__ = (
-        "_answers", "_before_per_s", "_carried_s", "_grow_at", "_older", "_quickest", "_renew_at",
-        "_sent_at", "_served", "_set_at", "_sum_s", "_took_s", "_unanswered", "_wide", "most",
-        "next_at", "places", "silent_s",
+        "_answers", "_before_per_s", "_carried_s", "_grow_at", "_sent_at", "_served", "_set_at",
+        "_sum_s", "_took_s", "_unanswered", "_wide", "most", "next_at", "places", "silent_s",
     )  # fmt: skip
 
     def __init__(self, now: float, most: int) -> None:
@@ -190,7 +187,6 @@ class Flight:
         self.next_at = now
         """No request leaves before that moment."""
         self._grow_at, self._set_at = now + DOUBLING_S, -math.inf
-        self._quickest = self._older = math.inf
         self._answers, self._sum_s = 0, 0.0
         """Answers since the width has changed, and the time that they took together."""
         self._took_s = 0.0
@@ -199,7 +195,6 @@ class Flight:
         """After so many seconds a request is silent; infinite before the first answer."""
         self._before_per_s = 0.0
         """Answers per second before the last doubling."""
-        self._renew_at = now + FORGET_S
         self._unanswered = 0
         """The last requests, a bit each, the latest the lowest: whether it stayed unanswered."""
         self._served = 0.0
@@ -225,15 +220,15 @@ class Flight:
 
     def useful(self, per_s: float) -> int:
         """Return how many may be in flight at this pace, at least 1."""
-        if per_s == math.inf:
+        if per_s == math.inf or not self._took_s:
             return self._wide
-        quickest_s = USEFUL * min(self._quickest, self._older)
-        return int(min(self._wide, per_s * (quickest_s + self._carried_s) + MARGIN))
+        answered_s = USEFUL * self._took_s
+        return int(min(self._wide, per_s * (answered_s + self._carried_s) + MARGIN))
 
     def carried(self, seconds: float) -> None:
         """Requests now take so long to whoever sends them and back, besides their answers' time.
 
-        What was quickest before knew nothing of that, nor did what a doubling brought.
+        What a doubling brought before knew nothing of that.
         """
         if not self._carried_s:
             self._before_per_s = 0.0
@@ -274,10 +269,6 @@ class Flight:
             self._served += SERVED * (1.0 - self._served)
         if self._unanswered:
             self._note(0, heard)
-        self._quickest = min(self._quickest, took_s)
-        if now >= self._renew_at:
-            self._older, self._quickest = self._quickest, took_s
-            self._renew_at = now + FORGET_S
         usual_s = min(took_s, self.silent_s)
         self._took_s += (usual_s - self._took_s) * (0.25 if self._took_s else 1.0)
         self.silent_s = max(SILENT_S, SILENT * self._took_s)
@@ -509,9 +500,7 @@ class Traffic:
         """No answer came; *is_away*: not even a connection."""
         # What left long before others that were answered does not say that the server is away.
         is_past = was_silent and self.flight.is_served
-        if is_past:
-            self.gate.lost(out.sent)
-        else:
+        if not is_past:
             self.gate.unanswered(now, out.sent, is_away=is_away)
         if not is_away:
             self.flight.unanswered(now, was_silent=is_past)

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import re
 from datetime import datetime
+from functools import cache
 from importlib import resources
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    from jinja2 import Template
     from markupsafe import Markup
 
     from bulkbind.model import ResultRow, RunFacts, RunSummary, Source, TimelinePart
@@ -54,24 +56,6 @@ def write_html(
     path: Path, run: RunRows, summary: RunSummary, only: RowFilter | None = None
 ) -> None:
     """Write the page. *only*: the rows of its table (None: those left). Raises: LedgerError."""
-    # Imported here: it takes as long as everything else, and few commands write a page.
-    from jinja2 import Environment, PackageLoader, StrictUndefined  # noqa: PLC0415  # as above
-
-    environment = Environment(
-        loader=PackageLoader("bulkbind.report", "page"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=StrictUndefined,
-        finalize=_fit,
-    )
-    environment.filters["n"] = "{:,}".format
-    environment.filters["counted"] = counted
-    environment.filters["moment"] = moment
-    environment.filters["rate"] = rate_text
-    environment.filters["seconds"] = _seconds
-    environment.filters["place"] = _place
-    environment.filters["typed"] = _typed
     sources = run.sources()
     table = _Table(run, summary, sources, only)
     reasons = list(reasons_shown(summary))
@@ -102,7 +86,31 @@ def write_html(
         **_series(summary.facts.parts),
     }
     with replacing(path) as file:
-        file.writelines(environment.get_template("report.html").generate(values))
+        file.writelines(_template().generate(values))
+
+
+@cache
+def _template() -> Template:
+    """Return the page's template, whose compilation takes longer than all else of a report."""
+    # Imported here: it takes as long as everything else, and few commands write a page.
+    from jinja2 import Environment, PackageLoader, StrictUndefined  # noqa: PLC0415  # as above
+
+    environment = Environment(
+        loader=PackageLoader("bulkbind.report", "page"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+        finalize=_fit,
+    )
+    environment.filters["n"] = "{:,}".format
+    environment.filters["counted"] = counted
+    environment.filters["moment"] = moment
+    environment.filters["rate"] = rate_text
+    environment.filters["seconds"] = _seconds
+    environment.filters["place"] = _place
+    environment.filters["typed"] = _typed
+    return environment.get_template("report.html")
 
 
 def _place(text: str) -> Markup:

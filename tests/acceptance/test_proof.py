@@ -1,6 +1,6 @@
 """What counts as proof: lists, names and times that say nothing sure, against real runs and undos.
 
-Each test is named after what holds, over real sockets, and mostly real processes.
+Each test is named after what holds, over real sockets.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ import pytest
 
 import bulkbind as library
 from bulkbind.clock import SystemClock, iso
+from tests.support.in_process import called
 from tests.support.manifests import fleet, write_csv
 from tests.support.processes import (
     ask,
-    bulkbind,
     ledger_of,
     read_results,
     sandbox,
@@ -54,7 +54,7 @@ class Home:
     def do(self, *words, check=None):
         """Run a command of bulkbind against the sandbox."""
         common = ("--endpoint", self.url, "--config", "config.yaml")
-        return bulkbind(*words, *common, home=self.folder, check=check)
+        return called(*words, *common, home=self.folder, check=check)
 
     def run(self, rows, *words, name="fleet", check=None):
         """Bind rows; the report is in the folder of that name."""

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from bulkbind.ledger.store import VERSION
+from bulkbind.ledger.versions import VERSION
+from tests.support.in_process import called
 from tests.support.make_ledger import FINISHED, FOLDER, ROWS
-from tests.support.processes import ask, bulkbind, read_results, sandbox, sandbox_bindings, statuses
+from tests.support.processes import ask, read_results, sandbox, sandbox_bindings, statuses
 
 LEDGERS = sorted(FOLDER.glob("version-*.db"))
 
@@ -49,7 +50,7 @@ def test_an_upgrade_in_the_middle_of_a_run_works(tmp_path, old):
     """`resume` goes on: what was in flight is settled, each device is bound once, nothing twice."""
     common, ledger, url = old
 
-    bulkbind("resume", *common, "--out", "out", home=tmp_path, check=1)
+    called("resume", *common, "--out", "out", home=tmp_path, check=1)
 
     assert sum(statuses(tmp_path / "out").values()) == ROWS
     assert set(statuses(tmp_path / "out")) <= {"bound", "already_bound", "skipped", "moved"}
@@ -62,7 +63,7 @@ def test_an_upgrade_in_the_middle_of_a_run_works(tmp_path, old):
     with closing(sqlite3.connect(ledger)) as db:
         assert db.execute("PRAGMA user_version").fetchone() == (VERSION,)
         assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-    again = bulkbind("resume", *common, home=tmp_path, check=2)
+    again = called("resume", *common, home=tmp_path, check=2)
     assert "a run that can go on is not in the ledger" in again.stderr
 
 
@@ -70,17 +71,17 @@ def test_an_upgrade_in_the_middle_of_a_run_works(tmp_path, old):
 def test_what_was_finished_then_can_be_reported_and_pruned(tmp_path, old):
     """Its report has every row; pruned, its devices are still known as bound."""
     common, _, _ = old
-    listed = json.loads(bulkbind("resume", *common, "--json", home=tmp_path, check=1).stdout)
-    runs = json.loads(bulkbind("runs", *common, "--json", home=tmp_path, check=0).stdout)
+    listed = json.loads(called("resume", *common, "--json", home=tmp_path, check=1).stdout)
+    runs = json.loads(called("runs", *common, "--json", home=tmp_path, check=0).stdout)
     first = runs[-1]["run_id"]
 
-    bulkbind("report", first, *common, "--out", "then", home=tmp_path, check=0)
-    bulkbind("prune", "--older-than", "0s", *common, home=tmp_path, check=0)
+    called("report", first, *common, "--out", "then", home=tmp_path, check=0)
+    called("prune", "--older-than", "0s", *common, home=tmp_path, check=0)
     manifest = tmp_path / "again.csv"
     bound = [row for row in read_results(tmp_path / "then") if row["status"] == "bound"]
     lines = [f"{row['machine_code']},{row['user_id']}\n" for row in bound]
     manifest.write_text("machine_code,user_id\n" + "".join(lines))
-    bulkbind("run", manifest, *common, "--out", "now", home=tmp_path, check=0)
+    called("run", manifest, *common, "--out", "now", home=tmp_path, check=0)
 
     assert listed["state"] == "done"
     assert len(read_results(tmp_path / "then")) == len(FINISHED)

@@ -17,7 +17,8 @@ from statistics import median
 from bulkbind.app.history import history
 from bulkbind.clock import SystemClock
 from bulkbind.errors import UsageError
-from bulkbind.ledger.store import RUN_SHIFT, connect, transaction
+from bulkbind.ledger.opening import connect
+from bulkbind.ledger.store import RUN_SHIFT, transaction
 from bulkbind.settings import Settings
 from tests.benchmarks.bench import say
 

@@ -1,8 +1,8 @@
 """Peak memory by rows: `python -m tests.benchmarks.memory [ROWS ...]`.
 
-`validate`, staging alone (a run whose one invalid row at the end sends everything back) and a whole
-run against nginx with a static answer, for 10,000, 100,000 and 1,000,000 rows. The peer is the
-colleague's script, which keeps a task a row.
+`validate`, staging alone (a run whose one invalid row at the end sends everything back), a whole
+run against nginx with a static answer, and a night on which nothing has changed since, for 10,000,
+100,000 and 1,000,000 rows. The peer is the colleague's script, which keeps a task a row.
 """
 
 from __future__ import annotations
@@ -52,10 +52,12 @@ def measure(folder: Path, url: str, rows: int) -> dict[str, dict[str, float]]:
         "validate": ran([*BULKBIND, "validate", manifest], cwd=folder),
         "stage": ran([*BULKBIND, "run", broken, *common], cwd=folder),
         "run": ran([*BULKBIND, "run", manifest, *common, "--out", folder / "out"], cwd=folder),
+        "night": ran([*BULKBIND, "run", manifest, *common, "--out", folder / "night"], cwd=folder),
     }
-    assert [run.code for run in runs.values()] == [0, 2, 0], runs
-    summary = json.loads((folder / "out/summary.json").read_text(encoding="utf-8"))
-    assert summary["counts"] == {"bound": rows}
+    assert [run.code for run in runs.values()] == [0, 2, 0, 0], runs
+    for name, status in {"out": "bound", "night": "skipped"}.items():
+        summary = json.loads((folder / name / "summary.json").read_text(encoding="utf-8"))
+        assert summary["counts"] == {status: rows}
     if rows <= MOST_FOR_PEER:
         peer = [sys.executable, "-m", "tests.benchmarks.peers", "script", manifest, url]
         runs["script"] = ran(peer, cwd=folder, PYTHONPATH=str(ROOT))

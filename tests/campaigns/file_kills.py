@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from bulkbind import report
 from bulkbind.app import bundle, inbox
-from bulkbind.ledger import RunReader, reading, store
+from bulkbind.ledger import RunReader, reading, versions
 from tests.benchmarks.bench import say
 from tests.campaigns.kill_points import fill, run_forked, troubles
 from tests.support.manifests import fleet, write_csv
@@ -172,7 +172,7 @@ class Upgrade(Scene):
     """A ledger of version 1 that is only to be read."""
 
     name = "upgrade"
-    code = store._upgrade.__code__
+    code = versions.upgrade.__code__
 
     def __init__(self, base: Path) -> None:
         self._old = base / "old.db"
@@ -201,7 +201,7 @@ class Upgrade(Scene):
         with closing(sqlite3.connect(copy / "ledger.db")) as db:
             [(state,)] = db.execute("PRAGMA integrity_check")
             [(version,)] = db.execute("PRAGMA user_version")
-        known = state == "ok" and 1 <= version <= store.VERSION
+        known = state == "ok" and 1 <= version <= versions.VERSION
         return [] if known else [f"version {version}: {state}"]
 
     def wrong(self, home: Path, code: int) -> list[str]:

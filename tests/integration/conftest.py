@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from bulkbind.koodrive.connections import FastPath
-from bulkbind.ledger import store
+from bulkbind.ledger import store, versions
 from bulkbind.model import ROW_TRANSITIONS, RUN_TRANSITIONS, UNBIND_TRANSITIONS, UNDO_TRANSITIONS
 
 if TYPE_CHECKING:
@@ -92,12 +92,12 @@ class StateGuard:
 def state_guard(monkeypatch) -> Iterator[StateGuard]:
     """Watch every connection that may write; a test fails if a state was changed as it must not."""
     guard = StateGuard()
-    migrate = store._migrate
+    migrate = versions.migrate
 
     def migrate_and_watch(db: sqlite3.Connection) -> None:
         migrate(db)
         guard.watch(db)
 
-    monkeypatch.setattr(store, "_migrate", migrate_and_watch)
+    monkeypatch.setattr(versions, "migrate", migrate_and_watch)
     yield guard
     assert guard.refused == []

@@ -11,7 +11,8 @@ from click.testing import CliRunner
 from bulkbind.cli import cli
 from bulkbind.errors import LedgerError
 from bulkbind.ledger import back_up_file, backup, contents, reading
-from bulkbind.ledger.store import connect, transaction
+from bulkbind.ledger.opening import connect
+from bulkbind.ledger.store import transaction
 from tests.integration.test_ledger import ENDPOINT, claimed, settle, staged, valid
 from tests.integration.test_stored_once import told
 

@@ -11,7 +11,8 @@ import pytest
 
 from bulkbind.errors import UsageError
 from bulkbind.ledger import RunReader, UndoReader, find_run, reading, runs, unbinding
-from bulkbind.ledger.store import connect, get_facts, get_meta, put_facts, transaction
+from bulkbind.ledger.opening import connect
+from bulkbind.ledger.store import get_facts, get_meta, put_facts, transaction
 from bulkbind.model import RunFacts
 from bulkbind.report import as_json
 from bulkbind.report.undo_report import undo_json

@@ -18,7 +18,7 @@ import bulkbind
 from bulkbind.app.bundle import bundle
 from bulkbind.cli import cli
 from bulkbind.clock import SystemClock
-from bulkbind.ledger import store
+from bulkbind.ledger import opening
 from bulkbind.manifest.rules import RULES
 from bulkbind.model import PlanWord
 from bulkbind.model.fields import (
@@ -102,7 +102,7 @@ def test_the_sandbox_knows_no_other_field():
 def test_the_ledger_has_a_column_for_every_field(tmp_path):
     """A field without a migration, or a column that the table lacks, is found here."""
     path = tmp_path / "ledger.db"
-    store.connect(path, None).close()
+    opening.connect(path, None).close()
     with closing(sqlite3.connect(path)) as db:
         rows, bindings = (
             {name for _, name, *_ in db.execute(f"PRAGMA table_info({table})")}

@@ -30,14 +30,9 @@ from bulkbind.ledger import (
     transitions,
 )
 from bulkbind.ledger.lock import LedgerLock
-from bulkbind.ledger.store import (
-    APPLICATION_ID,
-    MIGRATIONS,
-    VERSION,
-    connect,
-    span,
-    transaction,
-)
+from bulkbind.ledger.opening import connect
+from bulkbind.ledger.store import span, transaction
+from bulkbind.ledger.versions import APPLICATION_ID, MIGRATIONS, VERSION
 from bulkbind.ledger.writer import verb
 from bulkbind.model import CheckedRow, Claim, Outcome, Problem, Source, Status
 from tests.support.fake_clock import FakeClock

@@ -13,7 +13,7 @@ from bulkbind.app.rehearse import rehearse
 from bulkbind.app.session.listener import Listener
 from bulkbind.errors import LedgerError
 from bulkbind.ledger import ledger_of
-from bulkbind.ledger.store import connect
+from bulkbind.ledger.opening import connect
 from bulkbind.sandbox import Sandbox
 from bulkbind.settings import ApiSettings, AuthSettings, Settings, ledger_name
 from tests.support.in_process import called

@@ -12,7 +12,8 @@ from hypothesis import HealthCheck, settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from bulkbind.ledger import RunReader, repeating, runs, staging, transitions
-from bulkbind.ledger.store import connect, transaction
+from bulkbind.ledger.opening import connect
+from bulkbind.ledger.store import transaction
 from bulkbind.model import (
     CheckedRow,
     Claim,

@@ -18,7 +18,7 @@ import pytest
 
 from bulkbind.clock import iso
 from bulkbind.errors import LedgerError
-from bulkbind.ledger import RunReader, reading, store
+from bulkbind.ledger import RunReader, opening, reading, store, versions
 from bulkbind.model import Held, Record, RunState
 from tests.integration.test_engine import ENDPOINT, Bench
 
@@ -71,10 +71,10 @@ def told(path):
 
 def test_an_upgraded_ledger_is_like_a_new_one(tmp_path, old):
     """The scripts, one after the other, lead to one schema, whatever version they begin with."""
-    store.connect(tmp_path / "new.db", ENDPOINT).close()
-    store.connect(old, ENDPOINT).close()
+    opening.connect(tmp_path / "new.db", ENDPOINT).close()
+    opening.connect(old, ENDPOINT).close()
 
-    assert version(old) == store.VERSION
+    assert version(old) == versions.VERSION
     assert columns(old) == columns(tmp_path / "new.db")
 
 
@@ -91,13 +91,13 @@ def test_an_upgrade_changes_nothing_that_is_told(old):
 
     first = told(old)
 
-    assert version(old) == store.VERSION
+    assert version(old) == versions.VERSION
     assert before == [
         (row.line, row.user_id, row.machine_code, row.code, row.message, row.attempts)
         for row in first[0]
     ]
     assert len(first[1]) == attempts
-    store.connect(old, ENDPOINT).close()
+    opening.connect(old, ENDPOINT).close()
     assert told(old) == first
 
 
@@ -110,16 +110,16 @@ def test_who_waited_for_an_upgrade_finds_it_done(old):
     ):
         second.execute("PRAGMA busy_timeout = 10000")
         first.execute("BEGIN IMMEDIATE")
-        waiting = threads.submit(store._migrate, second)
+        waiting = threads.submit(versions.migrate, second)
         assert wait([waiting], timeout=0.3).not_done
-        for number, script in enumerate(store.MIGRATIONS[1:], start=2):
+        for number, script in enumerate(versions.MIGRATIONS[1:], start=2):
             for statement in statements(script.read_text("utf-8")):
                 first.execute(statement)
             first.execute(f"PRAGMA user_version = {number}")
         first.execute("COMMIT")
         waiting.result(timeout=20)
 
-    assert version(old) == store.VERSION
+    assert version(old) == versions.VERSION
 
 
 def test_an_upgrade_is_all_or_nothing(old):
@@ -129,7 +129,7 @@ def test_an_upgrade_is_all_or_nothing(old):
     before = columns(old)
 
     with pytest.raises(LedgerError):
-        store.connect(old, ENDPOINT)
+        opening.connect(old, ENDPOINT)
 
     assert version(old) == 1
     assert columns(old) == before
@@ -161,7 +161,7 @@ UPDATE bindings SET device_name = 'as bound' WHERE rowid_of % 2;
 def at_version_5(old):
     """Bring a ledger to version 5, with rows of every kind and nights of skipped ones."""
     with closing(sqlite3.connect(old, isolation_level=None)) as db:
-        for number, script in enumerate(store.MIGRATIONS[1:5], start=2):
+        for number, script in enumerate(versions.MIGRATIONS[1:5], start=2):
             db.executescript(script.read_text("utf-8"))
             db.execute(f"PRAGMA user_version = {number}")
         db.executescript(ODD.replace("rowid_of", "length(machine_code || device_id)"))
@@ -190,7 +190,7 @@ def test_every_value_of_version_5_is_told_as_it_was(old):
     kept = len([row for row in before[0] if row[11] == "skipped"])
     assert kept > 3
 
-    store.connect(old, ENDPOINT).close()
+    opening.connect(old, ENDPOINT).close()
 
     with closing(sqlite3.connect(old)) as db:
         assert [db.execute(query).fetchall() for query in TABLES] == before
@@ -205,14 +205,14 @@ def test_the_ledger_as_it_was_is_kept_beside_the_new_one(old):
     before = at_version_5(old)
     copy = old.with_name("ledger.db.version-5")
 
-    store.connect(old, ENDPOINT).close()
+    opening.connect(old, ENDPOINT).close()
 
     assert version(copy) == 5
     assert copy.stat().st_mode & 0o777 == 0o600
     with closing(sqlite3.connect(copy)) as db:
         assert [db.execute(query).fetchall() for query in TABLES] == before
     copy.unlink()
-    store.connect(old, ENDPOINT).close()
+    opening.connect(old, ENDPOINT).close()
     assert sorted(path.name for path in old.parent.iterdir()) == ["ledger.db"]
 
 
@@ -222,7 +222,7 @@ def test_an_upgrade_without_room_leaves_all_as_it_was(old, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=120_000))
 
     with pytest.raises(LedgerError, match=r"upgrade to version \d+ needs 0\.\d MB .* 0\.1 MB are"):
-        store.connect(old, ENDPOINT)
+        opening.connect(old, ENDPOINT)
 
     with closing(sqlite3.connect(old)) as db:
         assert [db.execute(query).fetchall() for query in TABLES] == before
@@ -241,7 +241,7 @@ def test_an_upgrade_that_is_killed_begins_anew(old, moment):
     with closing(sqlite3.connect(f"file:{old}?mode=ro", uri=True)) as db:
         assert [db.execute(query).fetchall() for query in TABLES] == before
 
-    store.connect(old, ENDPOINT).close()
+    opening.connect(old, ENDPOINT).close()
 
     with closing(sqlite3.connect(old)) as db:
         assert [db.execute(query).fetchall() for query in TABLES] == before
@@ -254,7 +254,7 @@ def test_an_upgrade_that_is_killed_begins_anew(old, moment):
 KILLED = """
 import os, signal
 from pathlib import Path
-from bulkbind.ledger import backup, store
+from bulkbind.ledger import backup, opening, versions
 
 
 def kill(*_):
@@ -268,22 +268,22 @@ def half(script):
         yield statement
 
 
-statements = store._statements
+statements = versions.statements
 if {moment!r} == "copy":
     backup.os.fsync = kill
 elif {moment!r} == "half":
-    store._statements = half
+    versions.statements = half
 else:
-    store._statements = lambda script: [*statements(script)] + ["SELECT kill()"]
-    connect = store.sqlite3.connect
+    versions.statements = lambda script: [*statements(script)] + ["SELECT kill()"]
+    connect = opening.sqlite3.connect
 
     def connected(*arguments, **options):
         db = connect(*arguments, **options)
         db.create_function("kill", 0, kill)
         return db
 
-    store.sqlite3.connect = connected
-store.connect(Path({path!r}), {endpoint!r})
+    opening.sqlite3.connect = connected
+opening.connect(Path({path!r}), {endpoint!r})
 """
 
 
@@ -312,9 +312,9 @@ async def test_a_run_that_an_older_version_was_killed_in_goes_on(old):
 
 def test_migrations_are_numbered_without_a_gap():
     """Each script stands for one version."""
-    numbers = [int(script.name.partition("-")[0]) for script in store.MIGRATIONS]
+    numbers = [int(script.name.partition("-")[0]) for script in versions.MIGRATIONS]
 
-    assert numbers == list(range(1, store.VERSION + 1))
+    assert numbers == list(range(1, versions.VERSION + 1))
 
 
 def test_an_upgrade_tells_whose_bindings_are(tmp_path):
@@ -336,7 +336,7 @@ def test_an_upgrade_tells_whose_bindings_are(tmp_path):
             db.execute("UPDATE stored_bindings SET run = ? WHERE device = ?", (run, device))
             db.execute("DELETE FROM stored_rows WHERE device = ?", (device,))
 
-    with closing(store.connect(path, None)) as db:
+    with closing(opening.connect(path, None)) as db:
         held = dict(db.execute("SELECT device, held FROM stored_bindings"))
 
     assert {device for device, whose in held.items() if whose} == {found, other_id, pruned_mixed}

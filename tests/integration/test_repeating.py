@@ -22,7 +22,8 @@ from bulkbind.ledger import (
     transitions,
     unbinding,
 )
-from bulkbind.ledger.store import connect, span, transaction
+from bulkbind.ledger.opening import connect
+from bulkbind.ledger.store import span, transaction
 from bulkbind.model import Record, RunFacts, RunKind, UnbindKind, UnbindStatus
 from bulkbind.model.fields import OPTIONAL
 from bulkbind.sandbox import Sandbox

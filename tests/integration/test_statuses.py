@@ -12,8 +12,9 @@ import pytest
 
 from bulkbind.errors import UsageError
 from bulkbind.ledger import Outlook, RunReader, UndoReader, changes, reading, runs, transitions
+from bulkbind.ledger.opening import connect
 from bulkbind.ledger.outlook import BoundReader
-from bulkbind.ledger.store import CODES, OPEN, RUN_SHIFT, UNBIND_OPEN, connect, span
+from bulkbind.ledger.store import CODES, OPEN, RUN_SHIFT, UNBIND_OPEN, span
 from bulkbind.model import (
     IS_BOUND,
     MEANINGS,

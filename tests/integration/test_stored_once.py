@@ -10,7 +10,8 @@ import pytest
 
 from bulkbind.ledger import RunReader, runs, staging, transitions, unbinding, upkeep
 from bulkbind.ledger.lines import AT_ONCE
-from bulkbind.ledger.store import connect, span, transaction
+from bulkbind.ledger.opening import connect
+from bulkbind.ledger.store import span, transaction
 from bulkbind.model import (
     Attempt,
     CheckedRow,

@@ -20,7 +20,8 @@ from bulkbind.ledger import (
     transitions,
     unbinding,
 )
-from bulkbind.ledger.store import connect, span, transaction
+from bulkbind.ledger.opening import connect
+from bulkbind.ledger.store import span, transaction
 from bulkbind.model import (
     ROW_TRANSITIONS,
     UNBIND_TRANSITIONS,

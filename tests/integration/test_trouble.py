@@ -9,7 +9,7 @@ import pytest
 
 from bulkbind.errors import LedgerError
 from bulkbind.ledger import Ledger, reading
-from bulkbind.ledger.store import connect, translated
+from bulkbind.ledger.opening import connect, translated
 from tests.integration.test_engine import ENDPOINT, HOLDER, Bench, devices
 from tests.support.fake_clock import FakeClock
 

@@ -143,7 +143,7 @@ def test_no_ledger_is_made_to_be_pruned(tmp_path):
 
 def large(path, runs=4, rows=30_000):
     """Make a ledger of many rows with SQL alone, as finished runs leave it."""
-    from bulkbind.ledger.store import connect  # noqa: PLC0415  # the real schema
+    from bulkbind.ledger.opening import connect  # noqa: PLC0415  # the real schema
 
     connect(path, ENDPOINT).close()
     with closing(sqlite3.connect(path, isolation_level=None)) as db:

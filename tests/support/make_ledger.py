@@ -17,7 +17,7 @@ from contextlib import closing
 from pathlib import Path
 
 from bulkbind.ledger import RunReader, reading
-from bulkbind.ledger.store import VERSION
+from bulkbind.ledger.versions import VERSION
 from bulkbind.report import as_json
 from tests.support.manifests import fleet, write_csv
 from tests.support.paths import ROOT

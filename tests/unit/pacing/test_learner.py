@@ -259,6 +259,16 @@ def test_several_silences_in_a_row_close_the_gate():
     assert state.next_at == 1.5
 
 
+@pytest.mark.parametrize(("is_away", "through"), [(False, 2), (True, 1)], ids=["cut", "away"])
+def test_what_breaks_off_was_let_through(is_away, through):
+    """Only what met nobody did not count at a limit."""
+    state = Pace(0.0)
+    state.accepted(state.sent(0.0))
+    state.unanswered(1.0, state.sent(0.5), is_away=is_away)
+
+    assert state.through == through
+
+
 def test_a_try_that_breaks_off_behind_429s_is_no_server_that_is_away():
     """The next try follows soon, however many were refused before."""
     state = Pace(0.0)
