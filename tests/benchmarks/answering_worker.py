@@ -38,9 +38,8 @@ class Answering:
         del device, credential, timeout_s
         accepted = Accepted(str(next(self._ids)), self._created)
         attempt = Attempt(
-            accepted, trace_id="a" * 58, sent_at=self._sent_at, connection=1, is_named=True,
-            http_status=200,
-        )  # fmt: skip
+            accepted, "0", "success", "a" * 58, self._sent_at, connection=1, http_status=200
+        )  # it names no device, as nginx does not
         landed(attempt)
 
     def on_unasked(self, report: Callable[[int], None]) -> None:

@@ -45,19 +45,19 @@ class Watched(Hub):
     ready_s: dict[int, float]
     """Seconds from the start of the run to when a worker could send, by its number."""
     spans: tuple[float, float, int]
-    """Seconds, processor seconds of the driver, and rows, from when all could send to the end."""
+    """Seconds, processor seconds of the driver, and rows, from when all could send to the last."""
 
     async def __aenter__(self) -> Self:
         began = time.monotonic()
         Watched.memory, Watched.ready_s = {}, {}
-        self._at_ready = began, time.process_time(), 0
+        self._at_ready = self._latest = began, time.process_time(), 0
         self._begin(self._look(began), "look at workers")
         return await super().__aenter__()
 
     async def __aexit__(self, *error: object) -> None:
         since, cpu_before_s, rows_before = self._at_ready
-        rows = sum(worker["settled"] for worker in self.workers()) - rows_before
-        Watched.spans = time.monotonic() - since, time.process_time() - cpu_before_s, rows
+        until, cpu_s, rows = self._latest
+        Watched.spans = until - since, cpu_s - cpu_before_s, rows - rows_before
         for worker in self.workers():
             with suppress(OSError):
                 Watched.memory[worker["pid"]] = memory_of(worker["pid"])
@@ -68,9 +68,11 @@ class Watched(Hub):
             now = time.monotonic()
             for crew in self._takers:
                 Watched.ready_s.setdefault(crew.number, now - began)
+            settled = sum(worker["settled"] for worker in self.workers())
+            if settled > self._latest[2]:
+                self._latest = now, time.process_time(), settled
             if len(self._takers) == WORKERS and self._at_ready[0] == began:
-                settled = sum(worker["settled"] for worker in self.workers())
-                self._at_ready = now, time.process_time(), settled
+                self._at_ready = self._latest
             await asyncio.sleep(0.005)  # noqa: TID251  # a look at others
 
 
@@ -86,7 +88,6 @@ def run(manifest: Path, url: str, folder: Path, module: str) -> None:
             "out": str(folder / "report"),
             "concurrency": CONCURRENCY,
             "workers": WORKERS,
-            "readback": False,  # nobody has a list
         },
     )
     for old in folder.glob("ledger.db*"):
