@@ -83,7 +83,7 @@ def test_a_killed_driver_resumes_with_the_same_cluster(tmp_path, mixed):
     """
     address, workers = mixed
     with sandbox(*SLOW, home=tmp_path) as url:
-        with running(tmp_path, url, "--cluster", address, rows=ROWS) as run:
+        with running(tmp_path, url, "--cluster", address, rows=ROWS, workers=3) as run:
             (refused,) = run.heard("worker.lost")
             run.workers()
             sent_more(url)
