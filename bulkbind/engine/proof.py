@@ -21,6 +21,7 @@ something unasked, or breaks: see `Connections`. All else proves nothing. Pure.
 from __future__ import annotations
 
 import re
+from array import array
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -369,7 +370,9 @@ class Connections:
     """
 
     def __init__(self) -> None:
-        self._rows: dict[int, dict[int, float]] = {}
+        self._rows: dict[int, tuple[array[int], array[float]]] = {}
+        """By connection: rows, and when their requests left; 16 bytes a row, as there may be many
+        where the server never names a device."""
         self._doubted: set[int] = set()
 
     def are_clear(self) -> bool:
@@ -386,7 +389,11 @@ class Connections:
             if self._rows:
                 self._rows.pop(attempt.connection, None)
         elif attempt.connection:
-            self._rows.setdefault(attempt.connection, {}).setdefault(row, attempt.sent_at)
+            if (said := self._rows.get(attempt.connection)) is None:
+                said = self._rows[attempt.connection] = (array("q"), array("d"))
+            rows, sent_at = said
+            rows.append(row)
+            sent_at.append(attempt.sent_at)
             if len(self._rows) > MOST_CONNECTIONS:
                 del self._rows[next(iter(self._rows))]
 
@@ -396,4 +403,6 @@ class Connections:
         Returns: The rows to doubt, and when the first request of each left on it.
         """
         self._doubted.add(connection)
-        return self._rows.pop(connection, {})
+        rows, sent_at = self._rows.pop(connection, ((), ()))
+        # Of a row that was sent more than once the first counts.
+        return dict(zip(reversed(rows), reversed(sent_at), strict=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -235,7 +236,9 @@ def test_a_connection_is_doubted_back_to_its_last_answer_with_a_name():
         Attempt(Refused(), connection=1, sent_at=SENT),
         Attempt(Refused(), connection=2),
     )
-    for row, attempt in ((1, bare), (2, named), (3, bare), (4, other), (5, bare)):
+    again = replace(bare, sent_at=SENT + 1)
+    said = ((1, bare), (2, named), (3, bare), (4, other), (5, bare), (3, again))
+    for row, attempt in said:
         assert connections.proves(attempt)
         connections.heard(row, attempt)
 
