@@ -395,7 +395,7 @@ class Traffic:
         is_free = gate.known_per_s == places.limit == math.inf and not gate.is_closed
         if not is_free or (due := gate.due(now)) < MANY:
             return 0
-        return int(min(due, self.flight.wide - self.in_flight()))
+        return max(0, int(min(due, self.flight.wide - self.in_flight())))
 
     def sent_along(self) -> int:
         """A request leaves along with the last one; return its permit."""

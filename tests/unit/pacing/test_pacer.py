@@ -465,6 +465,19 @@ def test_what_leaves_at_once_counts_as_if_each_left_alone(monkeypatch, verdicts)
     assert together[0] > 3000
 
 
+def test_each_permit_is_another_where_silent_requests_leave_no_room():
+    """More may be out then than leave along with others: none does."""
+    clock = FakeClock()
+    pacer = busy(clock)
+    permits: list[int] = []
+    for _ in range(9):
+        clock.advance(3.0)
+        permits += pacer.try_permits(16)
+
+    assert len(set(permits)) == len(permits) > 16
+    assert permits == sorted(permits)
+
+
 def test_a_limit_is_found_as_well_where_requests_leave_at_once():
     """A 429 ends that: from then on each request is told apart."""
     clock = FakeClock()
