@@ -30,8 +30,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 BATCHES = 4
 """A batch is at most this many times the concurrency, and about a second of the pace, so that few
-rows are in question after a crash. The next one is fetched when half of it is left, or when it is
-begun where no limit is known: it would be waited for."""
+rows are in question after a crash. The next one is fetched when half of it is left."""
 
 
 class Claims:
@@ -118,7 +117,7 @@ class Claims:
 
     def _fetch(self, most: int) -> asyncio.Task[None]:
         if self._fetching is None or self._is_idle():
-            self._low = most if self._gate.per_s() is None else most // 2
+            self._low = most // 2
             self._fetching = asyncio.create_task(self._take(most), name="claims")
         return self._fetching
 
