@@ -18,8 +18,9 @@ through again.
   second; the second for windows, which were not full before. Between them `trust` moves: up where
   a leg reached its span, down where it did not. An early event shows a pace much too high: it falls
   by itself, and faster each time.
-- **Windows**: a gate that is closed four times as long as before shows a longer window: what got
-  through since it began counts. A try is made where a second, ten or a minute would be over.
+- **Windows** open whole periods apart. A period that was right twice is bet on: the first try is
+  made where the window ends. A gate that is closed four times as long as before shows a longer
+  window: what got through since it began counts.
 - **Penalties**: closed equally long again though more got through than a window so long allows.
   Then nothing leaves before that time is over, it is no part of the goodput, and legs are so long
   that it costs a per cent of the time.

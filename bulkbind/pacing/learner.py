@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from bulkbind.pacing.gate import (
     COARSE_S,
+    FIRST_TRY_S,
     KNOWN_LATE_S,
     LATE_S,
     LONGEST_TRY_S,
@@ -201,8 +202,9 @@ class Pace(StreamGate):
             self.stated([(limit, window_s)])
         self.is_away, self._silent = False, 0  # what refuses is there
         self._tried_at = sent.at
+        opens_at = self.search.opens_at(now)
         is_told = self.is_stated or retry_after_s is not None
-        may_be_lone = self.search.is_found and not self.search.quiet_s
+        may_be_lone = self.search.is_found and not self.search.quiet_s and opens_at == math.inf
         is_first = self._first is None
         if is_first:
             self._first, self._through = sent, self.search.through(sent.number)
@@ -215,6 +217,8 @@ class Pace(StreamGate):
         self._refuse(now, limit, window_s, retry_after_s)
         if was_open and self._first is not None:
             self.closed_at = self._first.at
+            if opens_at < math.inf and not is_told:
+                self.next_at = max(opens_at, now + min(1.0 / self.per_s, FIRST_TRY_S))
 
     def lost(self, sent: Sent) -> None:
         """A request was refused, whatever for, or did not arrive."""

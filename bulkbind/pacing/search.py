@@ -34,6 +34,8 @@ SPAN_S = 1.0
 """A leg lasts so long, or a window's end would not show, and as long as the gate was closed."""
 BEYOND = 4.0
 """So many times that after its span, a leg is at twice its pace (it grows with the cube)."""
+PERIODS_S, HITS = (60.0, 30.0, 10.0, 5.0, 2.0, 1.0), 2
+"""Windows as gateways have them; one that was right twice is believed in."""
 SPACED_AT_MOST = 2
 """So few requests before the first 429 are no burst: the gateway wants them spaced."""
 SHUT_SLOTS = 4.0
@@ -112,6 +114,41 @@ class _Shut(NamedTuple):
         return self.through + self.through / (self.open_s + self.closed_s) * elapsed_s
 
 
+class _Period:
+    """The period of windows: the openings of the gate lie whole periods apart."""
+
+    def __init__(self) -> None:
+        self._s = 0.0
+        self._hits = 0
+        self._opened: tuple[float, float] | None = None
+        """The last opening lies between the two."""
+
+    def next_at(self, now: float) -> float:
+        """Return when a window ends that is about to; infinite: none is known to."""
+        if self._hits < HITS or self._opened is None:
+            return math.inf
+        left_s = self._s - (now - self._opened[1]) % self._s
+        return now + left_s + 0.004 if left_s < max(0.12 * self._s, 0.05) else math.inf
+
+    def opened(self, after: float, by: float) -> None:
+        """The gate opened."""
+        if self._opened is not None:
+            was_after, was_by = self._opened
+            vague_s = by - after + was_by - was_after
+            fits = [
+                period_s
+                for period_s in PERIODS_S
+                if by - was_by > 0.9 * period_s
+                and vague_s < 0.2 * period_s
+                and (by - was_after + 0.002) // period_s * period_s >= after - was_by - 0.002
+            ]
+            if self._s in fits:
+                self._hits += 1
+            else:
+                self._s, self._hits = (fits[0], 1) if fits else (0.0, 0)
+        self._opened = (max(after, by - 0.02) if self._hits > 1 else after, by)
+
+
 class Search:
     """What is believed of the limit."""
 
@@ -142,6 +179,7 @@ class Search:
         self._begun = self._chain = _Mark(at, number, 0.0)
         self._marks = [self._begun]
         self._longer: list[tuple[float, _Mark]] = []
+        self._period = _Period()
         self._refused_number = number
 
     def begin_at(self, per_s: float, top: float) -> Leg:
@@ -154,12 +192,6 @@ class Search:
         """A request leaves."""
         if per_s > 1.1 * self._marks[-1].per_s:
             self._marks.append(_Mark(now, number - 1, per_s))
-        shut = self._shut
-        if shut and self._scale_s > SPAN_S and not self.quiet_s:
-            windowful = shut.windowful(now - self._begun.at)
-            if self._begun.through(number) > 1.3 * windowful:  # it was no window
-                self._scale_s = SPAN_S
-                self.leg = self.leg._replace(beyond=max(SHORT, BEYOND * per_s))
 
     def lost(self, number: int) -> None:
         """A request was refused."""
@@ -175,6 +207,10 @@ class Search:
     def is_sure(self) -> bool:
         """Whether the last leg has confirmed the limit, or it is known from before."""
         return self._confirmed > 0
+
+    def opens_at(self, now: float) -> float:
+        """Return when a window ends, where that explains a 429; else infinite."""
+        return self._period.next_at(now)
 
     def tries_late(self) -> None:
         """A try after the quiet time was refused: it has to be longer."""
@@ -195,6 +231,8 @@ class Search:
         self._cost += 0.25 * (event.cost - self._cost)
         span = self._gone(event)
         is_shut = event.closed_s > SHUT_SLOTS / per_s and not self.is_spaced
+        if is_shut:
+            self._period.opened(event.tried_at, event.at)
         if is_shut and event.closed_s > PENALTY_S:
             self._mind_penalty(event, span)
         else:
