@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import subprocess
 import sys
 from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 import yaml
@@ -152,6 +154,8 @@ def test_doctor_looks_at_each_worker(tmp_path, mixed):
 
 
 SAMPLES = ROOT / "samples" / "deploy" / "cluster"
+COMMANDS = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+"""Where `dask` and `bulkbind` are."""
 
 
 @contextmanager
@@ -160,7 +164,9 @@ def part_of(home, *arguments, until):
     process = subprocess.Popen(
         ["/bin/sh", str(SAMPLES / "machines.sh"), *arguments],
         cwd=home,
-        env=environment(home, TLS=str(home), LISTEN="127.0.0.1", HOST="127.0.0.1", PORT="0"),
+        env=environment(
+            home, TLS=str(home), LISTEN="127.0.0.1", HOST="127.0.0.1", PORT="0", PATH=COMMANDS
+        ),
         text=True,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -187,7 +193,7 @@ def test_the_sample_for_plain_machines_runs_with_tls(tmp_path):
         ended = subprocess.run(
             [*command, "--endpoint", url],
             cwd=tmp_path,
-            env=environment(tmp_path, TLS=str(tmp_path)),
+            env=environment(tmp_path, TLS=str(tmp_path), PATH=COMMANDS),
             text=True,
             capture_output=True,
             check=False,

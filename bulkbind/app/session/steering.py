@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
 from bulkbind.app.session.time_limits import set_deadline
 from bulkbind.engine import StopReason
+from bulkbind.errors import LedgerError
 from bulkbind.ledger import DONE
 from bulkbind.logs import logger
 from bulkbind.model import adjustment_words
@@ -62,11 +63,12 @@ class Steering:
         self._sender = sender
         self._tell = tell
         self.done: list[Adjustment] = []
-        self._last = 0
+        self._last = self._kept = 0
 
     async def begin(self) -> None:
         """Begin before the run is known to be sending: what was asked until now is not for it."""
         self._last, _ = await self._ledger.asked()
+        self._kept = self._last
 
     @asynccontextmanager
     async def followed(self) -> AsyncIterator[None]:
@@ -76,7 +78,9 @@ class Steering:
             yield
         finally:
             task.cancel()
-            await asyncio.gather(task, return_exceptions=True)  # the next verb meets a failure, too
+            await asyncio.gather(task, return_exceptions=True)
+            with suppress(LedgerError):  # the next verb meets it, too
+                await self._keep_done()
 
     async def _follow(self) -> None:
         while True:
@@ -89,7 +93,13 @@ class Steering:
                     self._do(item)
             self._last = newest
             await self._tell()
-            await self._ledger.put_meta(DONE, newest)
+            await self._keep_done()
+
+    async def _keep_done(self) -> None:
+        """Let those who asked know; also at the end, which what they asked for may have brought."""
+        if self._kept != self._last:
+            await self._ledger.put_meta(DONE, self._last)
+            self._kept = self._last
 
     def _do(self, item: Adjustment) -> None:
         item["why"] = str(line(item["why"]))  # who asked may not know the secrets of this process

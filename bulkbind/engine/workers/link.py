@@ -128,16 +128,18 @@ class PipeLink:
         ours, theirs = socket.socketpair()
         with theirs:
             command = [sys.executable, "-P", "-m", module, str(theirs.fileno())]
+            starting = asyncio.ensure_future(in_thread(_started, command, theirs.fileno()))
             try:
-                process = await in_thread(_started, command, theirs.fileno())
+                process = await asyncio.shield(starting)
             except BaseException:
                 ours.close()
+                await _ended(await starting)
                 raise
         try:
             pipe = await Pipe.over(ours, heard, lambda: lost(_how(process)))
         except BaseException:
             ours.close()
-            process.kill()
+            await _ended(process)
             raise
         return cls(process, pipe)
 
@@ -157,8 +159,13 @@ class PipeLink:
         try:
             await in_thread(self._process.wait, END_S)
         except subprocess.TimeoutExpired:
-            self._process.kill()
-            await in_thread(self._process.wait)
+            await _ended(self._process)
+
+
+async def _ended(process: subprocess.Popen[bytes]) -> None:
+    """Kill a process, and wait for it: nobody else would."""
+    process.kill()
+    await in_thread(process.wait)
 
 
 def _how(process: subprocess.Popen[bytes]) -> str:
