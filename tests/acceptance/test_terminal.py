@@ -60,7 +60,7 @@ def test_the_display_is_torn_by_nothing(tmp_path):
         terminal.until("? [y/N]")
         asked = terminal.screen
         terminal.type(b"y\n")
-        terminal.until("of 39.8/s (told by the gateway)")
+        terminal.until("of 40/s (told by the gateway)")
         terminal.type(b"\x03")
         ended = terminal.ended(b"\x03")
 
@@ -209,7 +209,7 @@ def test_an_error_ends_the_display(tmp_path):
     with sandbox("--limit", "40/s", home=tmp_path) as url:
         common = ("--endpoint", url, "--ledger", tmp_path / "folder/l.db", "--out", "report")
         terminal = Terminal(tmp_path, "run", manifest, *common, "--yes")
-        terminal.until("of 39.8/s")
+        terminal.until("of 40/s")
         shutil.rmtree(tmp_path / "folder")
         ended = terminal.ended()
 
@@ -225,7 +225,7 @@ def test_a_window_that_is_closed_changes_nothing(tmp_path):
     with sandbox("--limit", "40/s", home=tmp_path) as url:
         common = ("--endpoint", url, "--yes", "--out", "report")
         terminal = Terminal(tmp_path, "run", manifest, *common)
-        terminal.until("of 39.8/s")
+        terminal.until("of 40/s")
         ended = terminal.close()
 
     assert ended == 128 + signal.SIGTERM
