@@ -279,7 +279,13 @@ def _summary(more: Schema) -> Schema:
         **more,
     }
     undo = UNDO | {"description": "how it was undone; absent if it was not"}
-    more = {"undo": undo, "leavers": _LEAVERS, "leaver_reasons": _LEAVER_REASONS}
+    unanswered = _whole("rows that may have been sent when it was cut off; absent if none")
+    more = {
+        "undo": undo,
+        "unanswered": unanswered,
+        "leavers": _LEAVERS,
+        "leaver_reasons": _LEAVER_REASONS,
+    }
     return _object("how a run stands", fields, optional=_facts() | more)
 
 

@@ -285,6 +285,7 @@ class RunReader(OfRun):
             cleaned=cleaned,
             examples=changes.needing(self._db, self._run) if self._among(NEEDS_PERSON) else [],
             is_cut_off=is_cut_off,
+            unanswered=self._counts.get(Status.CLAIMED, 0) if is_cut_off else 0,
             kind=RunKind(run["kind"]),
             **{name: run[name] for name in (*_AS_KEPT, "confirmed_at", "digest")},
         )

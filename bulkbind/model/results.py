@@ -226,6 +226,8 @@ class RunSummary:
     """The first rows that need a person."""
     is_cut_off: bool = False
     """Whether it has not ended, and its process is gone."""
+    unanswered: int = 0
+    """Rows that a run was sending when it was cut off, and that may have been sent."""
 
     @property
     def shown_state(self) -> str:

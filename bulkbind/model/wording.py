@@ -10,6 +10,11 @@ def counted(count: int, what: str) -> str:
     return f"{count:,} {what.removesuffix('s') if count == 1 else what}"
 
 
+def may_be_sent(count: int) -> str:
+    """Return what is known of rows that were being sent when a run was cut off, as a clause."""
+    return f"up to {counted(count, 'rows')} may have been sent without an answer"
+
+
 def verb(count: int, one: str, many: str, *, of: int = 0) -> str:
     """Return the form of a verb that fits a count: `1 row needs`, `2 rows need`.
 

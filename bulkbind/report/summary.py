@@ -21,7 +21,7 @@ from bulkbind.model import (
     UnbindStatus,
     adjustment_words,
 )
-from bulkbind.model.wording import counted, explained, share, to_do, verb, words
+from bulkbind.model.wording import counted, explained, may_be_sent, share, to_do, verb, words
 from bulkbind.redaction import Lines, lines
 from bulkbind.report.measures import limit_text, workers_at_end
 
@@ -56,12 +56,17 @@ def without_examples(reasons: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def facts_json(summary: RunSummary | UndoSummary) -> dict[str, Any]:
-    """Return the facts, and the attributes that follow them; `undo` only if there was one."""
+    """Return the facts, and the attributes that follow them.
+
+    `undo` only if there was one, `unanswered` only if there are such rows.
+    """
     names = [field.name for field in fields(summary)]
     more = {name: getattr(summary, name) for name in names[names.index("facts") + 1 :]}
     more.pop("is_cut_off", None)  # the state says it
     if more.get("undo", more) is None:
         del more["undo"]
+    if not more.get("unanswered", True):
+        del more["unanswered"]
     if summary.facts.synced is None:
         more.pop("leavers", None)
         more.pop("leaver_reasons", None)
@@ -97,7 +102,8 @@ def sentence(summary: RunSummary) -> str:
     others = [status for status in Status if status not in known]
     told += [f"{counts[s]:,} {_said(s, counts[s])}" for s in others if counts.get(s)]
     if left := counts.get(PENDING):
-        told.append(f"{left:,} {_said(IS_PENDING[0], left)}")
+        unanswered = f"; {may_be_sent(summary.unanswered)}" if summary.unanswered else ""
+        told.append(f"{left:,} {_said(IS_PENDING[0], left)}{unanswered}")
     if summary.leavers:
         told.append(_left(summary.leavers))
     return f"{'. '.join(told)}."

@@ -17,9 +17,11 @@ from bulkbind.cli.commands.status import _lines
 from bulkbind.clock import iso
 from bulkbind.engine import Parts, Pipeline
 from bulkbind.ledger import all_runs, went_well_at
-from bulkbind.model import Device, LiveFacts, Refused, RunFacts, Waits
+from bulkbind.ledger.store import CODES
+from bulkbind.model import Device, LiveFacts, Refused, RunFacts, Status, Waits
 from bulkbind.pacing import Pacer
 from bulkbind.report import as_json, as_text
+from bulkbind.report.summary import sentence
 from bulkbind.settings import ReadbackSettings, load_settings
 from tests.integration.test_engine import ENDPOINT, Bench, devices
 from tests.support.fakes import LOST
@@ -189,6 +191,29 @@ async def test_a_run_whose_process_is_gone_is_cut_off(sending, pid, host, state)
         state == "cut off"
     )
     assert f"run run: {state}, 400 rows" in as_text(found.summary)
+
+
+@pytest.mark.parametrize("is_gone", [True, False])
+async def test_what_a_cut_off_run_may_have_sent_is_told_before_the_next_one(sending, is_gone):
+    """With the count and the words of the next run; while it sends, nothing is in question."""
+    with closing(sqlite3.connect(sending.path)) as db:
+        db.execute(
+            "UPDATE stored_rows SET status = ? WHERE id IN "
+            "(SELECT id FROM stored_rows WHERE status = ? LIMIT 3)",
+            (CODES[Status.CLAIMED], CODES[Status.STAGED]),
+        )
+        db.commit()
+    pid = 2**22 + 1 if is_gone else os.getpid()
+    holder = {"pid": pid, "host": socket.gethostname(), "started_at": "now"}
+    sending.path.with_name("ledger.db.lock").write_text(json.dumps(holder))
+
+    summary = told(sending).summary
+
+    left = "320 are left; up to 3 rows may have been sent without an answer."
+    assert (left in sentence(summary)) is is_gone
+    assert as_json(summary).get("unanswered") == (3 if is_gone else None)
+    async with sending.ledger() as ledger:
+        assert (await ledger.unsettled(1))[1] == 5 + 3
 
 
 async def test_a_run_whose_place_another_took_is_not_gone_on_with(sending):

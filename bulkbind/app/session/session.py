@@ -21,7 +21,7 @@ from bulkbind.errors import InterruptedRunError, LedgerBusyError, UsageError
 from bulkbind.koodrive import KooDrive, authorizer, proxy_for, tls_of
 from bulkbind.ledger import Ledger, ledger_of
 from bulkbind.model import RunFacts
-from bulkbind.model.wording import counted
+from bulkbind.model.wording import may_be_sent
 from bulkbind.pacing import Left, Limit, Pacer
 from bulkbind.threads import in_thread
 
@@ -159,8 +159,7 @@ async def held_ledger(session: Session) -> AsyncIterator[Ledger]:
         ledger, left = await _opened(session, session.settings.endpoint())
     if left:
         session.listener.notice(
-            f"a run was cut off: up to {counted(left, 'rows')} may have been sent without an "
-            "answer: in doubt until the server's lists are read"
+            f"a run was cut off: {may_be_sent(left)}: in doubt until the server's lists are read"
         )
     try:
         yield ledger
