@@ -158,6 +158,7 @@ WORKER = _object(
 _FACTS: Schema = {
     "requests": _whole("requests sent, of every kind"),
     "requests_unsure": _whole("besides them, those that lost workers may have sent"),
+    "cut_offs": _whole("how often its process was killed; what it sent last is not counted"),
     "requests_lists": _whole("list calls among them"),
     "requests_throttled": _whole("those answered with 429"),
     "requests_again": _whole("binds sent again as no answer had come in time"),

@@ -356,6 +356,8 @@ class RunFacts(Facts):
     """Requests sent, of every kind."""
     requests_unsure = Fact(0, adds)
     """Requests besides that lost workers were to send, and may have sent."""
+    cut_offs = Fact(0, adds)
+    """How often its process was killed while it sent: what it had sent last is not counted."""
     requests_lists = Fact(0, adds)
     """List calls among them."""
     requests_throttled = Fact(0, adds)
@@ -538,6 +540,11 @@ class RunFacts(Facts):
         """Requests per second of the credential's limit; None: none was shown."""
         return None if self.limit is None else self.limit.get("per_s")
 
+    @property
+    def is_least(self) -> bool:
+        """Whether more requests may have been sent than are counted."""
+        return bool(self.requests_unsure or self.cut_offs)
+
     def waits(self) -> list[tuple[Fact[float], Wait, float | None]]:
         """Return all that time went to, its words, and its seconds; None: not measured."""
         return [(fact, fact.wait, self.get(fact)) for fact in self.declared.values() if fact.wait]
@@ -557,8 +564,10 @@ class RunFacts(Facts):
         )
 
     def left_alone(self) -> Self:
-        """Return these facts after the end of the run's own process, and so of its workers."""
+        """Return these facts after the run's own process was killed, and so its workers."""
         left = self.merge(type(self)())
+        if self:
+            left.cut_offs = 1
         if self.workers:
             left.workers = [{**worker, "is_alive": False} for worker in self.workers]
         return left

@@ -305,11 +305,10 @@ def _refreshed(found: Refreshed | None) -> list[str]:
 
 def _pace(summary: RunSummary) -> list[str]:
     facts = summary.facts
-    if not facts.requests + facts.requests_unsure:
+    if not facts.requests and not facts.is_least:
         return []
-    sent = counted(facts.requests, "requests")
-    sent = f"at least {sent}" if facts.requests_unsure else sent
-    parts = [f"{sent} in {facts.sending_s:,.1f} s"]
+    least = "at least " if facts.is_least else ""
+    parts = [f"{least}{counted(facts.requests, 'requests')} in {facts.sending_s:,.1f} s"]
     if facts.requests_throttled:
         parts.append(f"{facts.requests_throttled:,} of them throttled")
     if facts.pace_per_s:

@@ -211,9 +211,12 @@ async def test_what_a_cut_off_run_may_have_sent_is_told_before_the_next_one(send
 
     left = "320 are left; up to 3 rows may have been sent without an answer."
     assert (left in sentence(summary)) is is_gone
+    assert ("sent: at least 80 requests" in as_text(summary)) is is_gone
     assert as_json(summary).get("unanswered") == (3 if is_gone else None)
     async with sending.ledger() as ledger:
         assert (await ledger.unsettled(1))[1] == 5 + 3
+        await ledger.start(1)
+    assert "sent: at least 80 requests" in as_text(told(sending).summary)
 
 
 async def test_a_run_whose_place_another_took_is_not_gone_on_with(sending):
