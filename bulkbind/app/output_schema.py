@@ -217,6 +217,9 @@ _FACTS: Schema = {
         "how operators steered the run with `adjust`",
     ),
     "workers": _list(WORKER, "workers, or how they were at their end; absent if it has none"),
+    "own_settled": _whole(
+        "rows that ended through what the run's own process sent, beside workers"
+    ),
     "cpu_s": _number("processor seconds of the run's own process while it was sending"),
     "pruned_at": _moment("when the run's rows were deleted", may_lack=True),
     "pruned_rows": _whole("1 while its rows are being deleted", may_lack=True),

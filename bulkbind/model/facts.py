@@ -521,6 +521,8 @@ class RunFacts(Facts):
     workers = Fact[Sequence[WorkerState]]((), partial(joins, most=MOST_WORKERS))
     """How each worker is doing, or was at its end, in order; empty where the run's own process
     sends."""
+    own_settled = Fact(0, adds)
+    """Rows that ended through what the run's own process sent; absent where it has no workers."""
     cpu_s = Fact(0.0, adds)
     """Seconds of processor time that the run's own process took from the start of sending to its
     end, without its workers'."""

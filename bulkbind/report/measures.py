@@ -107,10 +107,16 @@ def workers_now(workers: Sequence[WorkerState]) -> str:
     return "; ".join([told, f"{counted(in_hand, 'rows')} in hand", *_lost(workers)])
 
 
-def workers_at_end(workers: Sequence[WorkerState]) -> str:
-    """Return what workers did: how many, the rows that ended through each, who was lost."""
+def sent_by(workers: Sequence[WorkerState], own_settled: int) -> str:
+    """Return through whom how many rows ended: the run's own process, and each of its workers."""
     rows = _each([worker["settled"] for worker in workers], "{:,}".format, " rows")
-    return "; ".join([f"{counted(len(workers), 'workers')} with {rows}", *_lost(workers)])
+    own = f"the run's own process with {counted(own_settled, 'rows')}, " if own_settled else ""
+    return f"{own}{counted(len(workers), 'workers')} with {rows}"
+
+
+def workers_at_end(workers: Sequence[WorkerState], own_settled: int = 0) -> str:
+    """Return who sent: what `sent_by` does, and who was lost."""
+    return "; ".join([sent_by(workers, own_settled), *_lost(workers)])
 
 
 def _each(figures: Sequence[float], text: Callable[[float], str], unit: str) -> str:

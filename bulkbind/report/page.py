@@ -26,7 +26,7 @@ from bulkbind.model import (
 from bulkbind.model.wording import counted, meaning
 from bulkbind.redaction import json_text, line
 from bulkbind.report import charts
-from bulkbind.report.measures import limit_text, moment, rate_text, span_text
+from bulkbind.report.measures import limit_text, moment, rate_text, sent_by, span_text
 from bulkbind.report.summary import asked_text, reasons_shown, sentence, tone
 from bulkbind.report.tables import reason_of
 
@@ -108,6 +108,7 @@ def _template() -> Template:
     environment.filters["moment"] = moment
     environment.filters["rate"] = rate_text
     environment.filters["limit"] = limit_text
+    environment.filters["sent_by"] = sent_by
     environment.filters["seconds"] = _seconds
     environment.filters["place"] = _place
     environment.filters["typed"] = _typed

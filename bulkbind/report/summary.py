@@ -326,7 +326,7 @@ def _pace(summary: RunSummary) -> list[str]:
         parts.append(f"{again} sent again after no answer came in time")
     lines = ["sent: " + ", ".join(parts)]
     if facts.workers:
-        lines.append(f"sent by: {workers_at_end(facts.workers)}")
+        lines.append(f"sent by: {workers_at_end(facts.workers, facts.own_settled)}")
     if spent := time_text(facts):
         lines.append(f"time: {spent}")
     aside = [

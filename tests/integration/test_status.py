@@ -134,7 +134,7 @@ async def test_it_says_how_workers_are_doing(sending):
     with closing(sqlite3.connect(sending.path)) as db:
         (text,) = db.execute("SELECT value FROM meta WHERE key = 'live'").fetchone()
         live = json.loads(text)
-        live["spent"] |= {"workers": states}
+        live["spent"] |= {"workers": states, "own_settled": 5}
         db.execute("UPDATE meta SET value = ? WHERE key = 'live'", (json.dumps(live),))
         db.commit()
     found = told(sending)
@@ -142,8 +142,8 @@ async def test_it_says_how_workers_are_doing(sending):
     line = "1 of 2 sending at 9/s; 7 rows in hand; worker 2 lost: ended by signal 9"
     assert _lines(found, "what goes on")[3] == f"workers: {line}"
     assert as_json(found.summary)["workers"] == states
-    text = "sent by: 2 workers with 40 and 35 rows; worker 2 lost: ended by signal 9"
-    assert text in as_text(found.summary)
+    text = "2 workers with 40 and 35 rows; worker 2 lost: ended by signal 9"
+    assert f"sent by: the run's own process with 5 rows, {text}" in as_text(found.summary)
 
     gone = {"pid": 2**22 + 1, "host": socket.gethostname(), "started_at": "now"}
     sending.path.with_name("ledger.db.lock").write_text(json.dumps(gone))

@@ -192,6 +192,7 @@ class _Account:
         facts.cpu_s = round(time.process_time() - self._cpu_before_s, 3)
         if self._hub is not None:
             facts.workers, facts.requests_unsure = self._hub.workers(), self._hub.unsure
+            facts.own_settled = self._hub.own_settled
         if self.adjusted:
             facts.adjusted = self.adjusted
         return facts

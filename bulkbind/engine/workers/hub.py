@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 SILENT_BEATS = int(LEASE_S / BEAT_S) + 2
 """Beats in a row that must be missing while the driver itself is awake before a worker is buried:
 its lease has ended then."""
+ENDING = Accepted | AlreadyBound | Refused
+"""Verdicts with which a row ends."""
 LOST = "worker"
 """The code of an attempt of a lost worker."""
 
@@ -104,6 +106,8 @@ class Hub:
         """The number of the next order."""
         self._keys: dict[Credential, int] = {}
         self._is_proven = self._is_over = False
+        self.own_settled = 0
+        """Rows that ended through what the driver sent itself."""
         self.unsure = 0
         """Requests that lost workers were to send, and may have sent."""
         self._names_codes = False
@@ -215,17 +219,19 @@ class Hub:
 
     def _posted(self, landed: Landed, came: Came) -> None:
         if isinstance(came, Attempt):
-            self._prove(came)
+            self._learn_own(came)
         landed(partial(self._awaited, came) if callable(came) else came)
 
     async def _awaited(self, came: Callable[[], Awaitable[Attempt | None]]) -> Attempt | None:
         attempt = await came()
-        self._prove(attempt)
+        if attempt is not None:
+            self._learn_own(attempt)
         return attempt
 
-    def _prove(self, attempt: Attempt | None) -> None:
-        """Let the workers begin once an answer has shown that the set-up is right."""
-        if not self._is_proven and attempt is not None:
+    def _learn_own(self, attempt: Attempt) -> None:
+        """Count it, and let the workers begin once an answer has shown that the set-up is right."""
+        self.own_settled += isinstance(attempt.verdict, ENDING)
+        if not self._is_proven:
             self._is_proven = isinstance(attempt.verdict, Accepted | AlreadyBound)
             for crew in self._crews:
                 self._tell(crew)
@@ -392,7 +398,7 @@ class Hub:
             attempt.request_id = redacted(attempt.request_id)
         self._local.learn(attempt)
         self._demand_names()
-        crew.settled += isinstance(attempt.verdict, Accepted | AlreadyBound | Refused)
+        crew.settled += isinstance(attempt.verdict, ENDING)
         if order is not None:
             crew.carry(self._clock.monotonic(), order, attempt)
             order.landing.landed(said.number - order.number, attempt)

@@ -779,13 +779,14 @@ def test_the_page_has_a_row_for_each_worker(tmp_path):
     lost = {"number": 2, "settled": 1200, "per_s": 0.5, "lost": "<killed>", "in_hand": 1}
     workers = [{"number": 1, "settled": 2200, "per_s": 91.25, "lost": "", "in_hand": 0}, lost]
     pages = []
-    for facts in (RunFacts({"workers": workers, "cpu_s": 2.4}), RunFacts()):
+    for facts in (RunFacts({"workers": workers, "own_settled": 7, "cpu_s": 2.4}), RunFacts()):
         run = FakeRun([CSV], ROWS)
         write_html(tmp_path / "page.html", run, replace(run.summary(), facts=facts))
         pages.append((tmp_path / "page.html").read_text(encoding="utf-8"))
 
     assert "lost: &lt;killed&gt;, with 1 row in hand" in pages[0]
     assert '<td class="num">2,200</td><td class="num">91.2/s</td>' in pages[0]
+    assert "own process with 7 rows, 2 workers with 2,200 and 1,200 rows. " in pages[0]
     assert "took 2 s of processor time" in pages[0]
     assert "<h3>Workers</h3>" not in pages[1]
 
