@@ -309,6 +309,7 @@ def status() -> Schema:
         },
         "last_settled_at": _moment("when the last row ended", may_lack=True),
         "problems": _list({"type": "string"}, "the newest problems"),
+        "unbound_since": _whole("rows that it counts as bound and that were unbound since"),
     }
     return _document("status", _summary(more))
 

@@ -51,6 +51,8 @@ class RunStatus:
     """Rows that its process has still to settle: not all that are left, if `--first` says so."""
     settled_s: float
     """How many seconds ago a row ended last, or its process began."""
+    unbound_since: int
+    """Rows that it counts as bound and that were unbound since, such as by the undo of a run."""
 
     @property
     def is_sending(self) -> bool:
@@ -102,6 +104,7 @@ def status(settings: Settings, run_id: str | None = None, clock: Clock | None = 
         if to_do is not None:
             to_do = max(0, to_do - reader.settled_since(live.at)[0])
         problems = reader.newest(NEEDS_PERSON, 3)
+        unbound_since = reader.unbound_since()
     measured_s = max((now - _since(now, live, longest_s)).total_seconds(), SHORTEST_S)
     open_rows = (PENDING, Status.IN_DOUBT) if is_sending else (PENDING,)
     left = sum(summary.counts.get(status, 0) for status in open_rows)
@@ -119,6 +122,7 @@ def status(settings: Settings, run_id: str | None = None, clock: Clock | None = 
         said_s=_ago_s(now, live.at),
         to_do=left if to_do is None else to_do,
         settled_s=_ago_s(now, max(last, live.began_at) if live else ""),
+        unbound_since=unbound_since,
     )
 
 

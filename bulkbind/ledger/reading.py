@@ -339,6 +339,19 @@ class RunReader(OfRun):
         ).fetchone()
         return found
 
+    def unbound_since(self) -> int:
+        """Return how many rows were bound and are not any more, where any run was undone."""
+        if self.kind() is not RunKind.BIND or not int_of(
+            self._db, "SELECT EXISTS (SELECT 1 FROM undos)"
+        ):
+            return 0
+        return int_of(
+            self._db,
+            "SELECT count(*) FROM stored_rows r LEFT JOIN stored_bindings b USING (device) "  # noqa: S608  # constants
+            f"WHERE r.id IN ({of_status(self._among(IS_BOUND))}) AND b.device IS NULL",
+            span(self._run),
+        )
+
     def live(self) -> LiveFacts:
         """Return what the process that sends the run said last; empty if none does."""
         return live_facts(self._db, self._run)

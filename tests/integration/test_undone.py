@@ -7,11 +7,14 @@ import socket
 import pytest
 from pydantic import SecretStr
 
+from bulkbind.app.reports import status
 from bulkbind.app.run import run
 from bulkbind.app.session.listener import Listener
 from bulkbind.app.undo import undo
+from bulkbind.cli.commands.status import _lines
 from bulkbind.errors import ExitCode
 from bulkbind.report import as_text
+from bulkbind.report.summary import sentence
 from bulkbind.sandbox import Sandbox
 from bulkbind.settings import ApiSettings, AuthSettings, ReadbackSettings, Settings
 from tests.support.manifests import write_csv
@@ -60,6 +63,28 @@ async def test_an_undo_that_is_given_again_says_when_it_was_done(tmp_path):
     assert (first.exit_code, second.exit_code) == (ExitCode.DONE, ExitCode.DONE)
     assert second.summary.counts == {"unbound": 2}
     assert before == after
+
+
+async def test_a_later_run_that_skipped_what_was_undone_since_says_so(tmp_path):
+    """Its counts stay as they were; of the undone run the first line says it already."""
+    manifest = write_csv(tmp_path / "a.csv", [("A1", "u", "", ""), ("A2", "u", "", "")])
+    later = write_csv(tmp_path / "b.csv", [("A1", "u", "", "")])
+    since = "since then 1 of those that it counts as bound was unbound"
+    async with Sandbox() as sandbox:
+        given = settings(tmp_path, sandbox.url)
+        done = await run([manifest], given)
+        assert done.report is not None
+        run_id = done.report.summary.run_id
+        await run([later], given)
+        before = status(given)
+        await undo(given, run_id, devices=2)
+        after = status(given)
+
+    assert sentence(after.summary) == "1 of 1 device is bound: 1 known."
+    assert (before.unbound_since, after.unbound_since) == (0, 1)
+    assert since not in _lines(before, "")
+    assert since in _lines(after, "")
+    assert not any(line.startswith("since then") for line in _lines(status(given, run_id), ""))
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from bulkbind.cli.options import run_argument, settings_from
 from bulkbind.cli.running import explained, print_json, print_lines
 from bulkbind.model import RunState
 from bulkbind.model.results import CUT_OFF
+from bulkbind.model.wording import verb
 from bulkbind.report import as_json, as_text
 from bulkbind.report.measures import moment, pace_text, workers_now
 from bulkbind.settings import Group
@@ -54,6 +55,7 @@ def command(run_id: str | None, *, as_json_: bool, **given: Any) -> None:
                 "is_alive": found.is_alive,
                 "last_settled_at": found.last_settled_at or None,
                 "problems": list(found.problems),
+                "unbound_since": found.unbound_since,
             }
             print_json(as_json(found.summary) | progress)
             return
@@ -88,6 +90,9 @@ def _lines(found: RunStatus, goes_on: str) -> list[str]:
         lines += [f"workers: {workers_now(workers)}"] if (workers := live.spent.workers) else []
         lines += [f"waiting: {live.waits}"] if live.waits else []
         lines += [live.trouble] if live.trouble else []
+    if (gone := found.unbound_since) and not summary.undo:
+        were = verb(gone, "was", "were")
+        lines.append(f"since then {gone:,} of those that it counts as bound {were} unbound")
     if summary.undo and summary.undo["state"] == CUT_OFF:
         lines.append("its undo was cut off: its process is gone; what goes on with it:")
         lines.append(f"  {command_here(['undo', summary.run_id])}")
