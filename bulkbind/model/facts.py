@@ -254,7 +254,7 @@ class Refreshed(TypedDict):
     bound_again: bool
     """Whether these are sent again; else their rows are failed."""
     not_proven: NotRequired[int]
-    """Known bindings that lists lack which prove nothing; they are left as they are."""
+    """Known bindings that lists lack which prove nothing; left as they are, for a person."""
 
 
 class Told(NamedTuple):
@@ -537,6 +537,11 @@ class RunFacts(Facts):
     def limit_per_s(self) -> float | None:
         """Requests per second of the credential's limit; None: none was shown."""
         return None if self.limit is None else self.limit.get("per_s")
+
+    @property
+    def not_found(self) -> int:
+        """Known devices that the lists read beforehand lack, without a proof that they are gone."""
+        return 0 if self.refreshed is None else self.refreshed.get("not_proven", 0)
 
     def waits(self) -> list[tuple[Fact[float], Wait, float | None]]:
         """Return all that time went to, its words, and its seconds; None: not measured."""
