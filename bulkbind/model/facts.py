@@ -353,7 +353,7 @@ class RunFacts(Facts):
     changes = Fact(Changes(), overlays, read=Changes)
     """Empty if no earlier run had manifests of these names."""
     requests = Fact(0, adds)
-    """Requests sent, of every kind."""
+    """Requests sent, of every kind; without the lists that `refreshed` is of."""
     requests_unsure = Fact(0, adds)
     """Requests besides that lost workers were to send, and may have sent."""
     requests_lists = Fact(0, adds)
