@@ -222,7 +222,7 @@ class InboxFile:
     def for_a_person(self) -> list[int]:
         """How many of its rows need a person, by status: the same again is no news."""
         statuses = (status for status in NEEDS_PERSON if status is not Status.IN_DOUBT)
-        return [self.counts.get(status, 0) for status in statuses]
+        return [*(self.counts.get(status, 0) for status in statuses), self.facts.not_found]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -156,7 +156,7 @@ WORKER = _object(
     optional={"host": HOST},
 )
 _FACTS: Schema = {
-    "requests": _whole("requests sent, of every kind"),
+    "requests": _whole("requests of every kind, without the lists that `refreshed` is of"),
     "requests_unsure": _whole("besides them, those that lost workers may have sent"),
     "cut_offs": _whole("how often its process was killed; what it sent last is not counted"),
     "requests_lists": _whole("list calls among them"),

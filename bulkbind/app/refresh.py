@@ -22,8 +22,8 @@ async def refresh(session: Session, ledger: Ledger, run: int) -> None:
     """Find which bindings that a staged run would skip have vanished from the server.
 
     The list of each of their users is read; one that lacks a binding, once more. What is proven to
-    have vanished fails, or is staged to be bound again with `rebind_missing`. What is not proven is
-    skipped as if it were there.
+    have vanished fails, or is staged to be bound again with `rebind_missing`. What is not proven
+    stays skipped, and needs a person.
 
     Raises: UnreadableListError, InterruptedRunError, UsageError, LedgerError.
     """
@@ -60,6 +60,6 @@ async def refresh(session: Session, ledger: Ledger, run: int) -> None:
     if not_proven:
         are = verb(not_proven, "is", "are")
         session.listener.notice(
-            f"{counted(not_proven, 'bindings')} {are} not on the server's lists, which prove "
-            "nothing, as they lack others, too: left as they are; --rebind sends them"
+            f"{counted(not_proven, 'bindings')} {are} not on the server's lists, but nothing "
+            "proves them gone: left as they are; --rebind sends them"
         )

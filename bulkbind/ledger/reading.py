@@ -522,6 +522,7 @@ def went_well_at(path: Path, endpoint: str, names: Sequence[str]) -> str | None:
         found = db.execute(
             "SELECT r.run, r.ended_at FROM runs r JOIN sources s ON s.run = r.run "
             "AND s.source = 0 WHERE r.state = ? AND r.facts ->> 'pruned_at' IS NULL "
+            "AND coalesce(r.facts ->> '$.refreshed.not_proven', 0) = 0 "
             "AND EXISTS (SELECT 1 FROM json_each(?) n "
             "WHERE substr(s.form ->> 'name', 1, length(n.value)) = n.value) "
             "ORDER BY r.run DESC LIMIT ?",

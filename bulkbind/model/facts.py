@@ -254,7 +254,7 @@ class Refreshed(TypedDict):
     bound_again: bool
     """Whether these are sent again; else their rows are failed."""
     not_proven: NotRequired[int]
-    """Known bindings that lists lack which prove nothing; they are left as they are."""
+    """Known bindings that lists lack which prove nothing; left as they are, for a person."""
 
 
 class Told(NamedTuple):
@@ -353,7 +353,7 @@ class RunFacts(Facts):
     changes = Fact(Changes(), overlays, read=Changes)
     """Empty if no earlier run had manifests of these names."""
     requests = Fact(0, adds)
-    """Requests sent, of every kind."""
+    """Requests sent, of every kind; without the lists that `refreshed` is of."""
     requests_unsure = Fact(0, adds)
     """Requests besides that lost workers were to send, and may have sent."""
     cut_offs = Fact(0, adds)
@@ -546,6 +546,11 @@ class RunFacts(Facts):
     def is_least(self) -> bool:
         """Whether more requests may have been sent than are counted."""
         return bool(self.requests_unsure or self.cut_offs)
+
+    @property
+    def not_found(self) -> int:
+        """Known devices that the lists read beforehand lack, without a proof that they are gone."""
+        return 0 if self.refreshed is None else self.refreshed.get("not_proven", 0)
 
     def waits(self) -> list[tuple[Fact[float], Wait, float | None]]:
         """Return all that time went to, its words, and its seconds; None: not measured."""

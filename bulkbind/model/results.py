@@ -257,9 +257,10 @@ class RunSummary:
     @property
     def needing_count(self) -> int:
         """The number of rows, and of devices that leave, that need a person."""
-        return sum(self.needing.values()) + sum(self.needing_leavers.values())
+        rows = sum(self.needing.values()) + self.facts.not_found
+        return rows + sum(self.needing_leavers.values())
 
     @property
     def needs_person(self) -> bool:
-        """Whether any row, or any device that leaves, ended in a state that needs a person."""
+        """Whether any row ended so that it needs a person, or any device that leaves."""
         return self.needing_count > 0

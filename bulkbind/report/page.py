@@ -27,7 +27,13 @@ from bulkbind.model.wording import counted, meaning
 from bulkbind.redaction import json_text, line
 from bulkbind.report import charts
 from bulkbind.report.measures import limit_text, moment, rate_text, sent_by, span_text
-from bulkbind.report.summary import asked_text, reasons_shown, sentence, tone
+from bulkbind.report.summary import (
+    asked_text,
+    not_found,
+    reasons_shown,
+    sentence,
+    tone,
+)
 from bulkbind.report.tables import reason_of
 
 if TYPE_CHECKING:
@@ -77,6 +83,7 @@ def write_html(
         "spent": _time_spent(summary),
         "waits": _waits(summary.facts),
         "table": table,
+        "not_found": not_found(summary) if summary.facts.not_found else (),
         "settings": json_text(summary.settings),
         "style": _file("report.css"),
         "script": script,

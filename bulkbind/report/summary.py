@@ -92,12 +92,15 @@ def sentence(summary: RunSummary) -> str:
         are = verb(gone, "is", "are")
         return f"Undone: {counted(gone, 'devices')} of this run {are} unbound again."
     does, wanted = ("bound", IS_BOUND) if summary.kind is RunKind.BIND else ("unbound", IS_GONE)
-    done = {status: counts[status] for status in wanted if counts.get(status)}
+    lost = summary.facts.not_found
+    asked = counts | {Status.SKIPPED: counts.get(Status.SKIPPED, 0) - lost}
+    done = {status: asked[status] for status in wanted if asked.get(status, 0) > 0}
     are = share(sum(done.values()), summary.total, "devices", "is", "are")
     how = ", ".join(f"{count:,} {_said(status, count)}" for status, count in done.items())
     told = [f"{are} {does}" + (f": {how}" if how else "")]
     if needing := summary.needing_count:
-        told.append(f"{needing:,} {verb(needing, 'needs', 'need')} you")
+        why = f": {lost:,} known, but not found on the server" if lost else ""
+        told.append(f"{needing:,} {verb(needing, 'needs', 'need')} you{why}")
     known = {*wanted, *IS_PENDING, *summary.needing}
     others = [status for status in Status if status not in known]
     told += [f"{counts[s]:,} {_said(s, counts[s])}" for s in others if counts.get(s)]
@@ -179,11 +182,25 @@ def reason_lines(summary: RunSummary, most: int, *, is_brief: bool = False) -> l
         for each in of_it:
             told += _reason(each, is_brief=is_brief)
         told += [f"      -> {cure}" for cure in cures]
+    if summary.facts.not_found:
+        what, cure_of_it = not_found(summary)
+        told += [what, f"      -> {cure_of_it}"]
     told += leaver_lines(summary, most, is_brief=is_brief)
     rest = max(0, len(reasons) - most) + max(0, len(summary.leaver_reasons) - most)
     if rest:
         told.append(f"… and {counted(rest, 'more reasons')} in summary.json")
     return told
+
+
+def not_found(summary: RunSummary) -> tuple[str, str]:
+    """Return how many known devices the lists read before the run lack, and what to do."""
+    lost = counted(summary.facts.not_found, "known devices")
+    what = f"{lost} not found on the server, and not proven to be gone:"
+    cure_of_it = (
+        f"`bulkbind verify {summary.run_id}` names them; `bulkbind run MANIFEST --rebind` sends "
+        "all known ones again, which --refresh and --rebind-missing do not"
+    )
+    return what, cure_of_it
 
 
 _TO_DO = {

@@ -160,11 +160,13 @@ def test_no_wrong_list_makes_a_refresh_lose_anything(tmp_path, wrong):
         home = Home(tmp_path, url)
         home.run(fleet(12, users=3), check=0)
         binds = home.stats()["binds"]
-        home.run(fleet(12, users=3), "--rebind-missing", name="again", check=0)
+        done = home.run(fleet(12, users=3), "--rebind-missing", name="again")
         after = home.stats()["binds"]
 
+    told = json.loads((tmp_path / "again" / "summary.json").read_text())
     assert statuses(tmp_path / "again") == {"skipped": 12}
     assert after == binds
+    assert done.returncode == (1 if told["refreshed"].get("not_proven") else 0)
 
 
 @pytest.mark.slow

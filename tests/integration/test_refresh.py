@@ -9,8 +9,10 @@ import pytest
 from pydantic import SecretStr
 
 import bulkbind
+from bulkbind.app.notices.run_end import of_run
 from bulkbind.app.session.listener import Listener
 from bulkbind.errors import UnreadableListError
+from bulkbind.ledger import went_well_at
 from bulkbind.report.plan_text import plan_text
 from bulkbind.report.summary import as_text as summary_text
 from bulkbind.sandbox import Sandbox
@@ -113,8 +115,8 @@ async def test_what_has_vanished_is_bound_again_if_wanted(night):
 
 
 @pytest.mark.parametrize("count", [2, 5], ids=["others", "all"])
-async def test_where_others_or_all_are_missing_nothing_has_vanished(night, count):
-    """Such a list may be old, or a part: the rows stay skipped, and the summary says so."""
+async def test_where_others_or_all_are_missing_nothing_has_vanished(night, tmp_path, count):
+    """Such a list may be old, or a part: the rows stay skipped, but are not called bound."""
     night.lose("user_1", count)
 
     plan = await bulkbind.plan([night.manifest], night.settings(), refresh=True)
@@ -123,10 +125,23 @@ async def test_where_others_or_all_are_missing_nothing_has_vanished(night, count
     assert (plan.counts["missing"], plan.counts["already_bound"], plan.not_proven) == (0, 20, count)
     assert f"{count} known ones are on no list" in plan_text(plan)
     assert result.report is not None
-    assert (result.exit_code, calls["binds"], calls["lists"]) == (0, 0, 5)
+    assert (result.exit_code, calls["binds"], calls["lists"]) == (1, 0, 5)
     assert result.report.summary.counts == {"skipped": 20}
     assert result.report.summary.facts.refreshed["not_proven"] == count
-    assert f"lack {count} that nothing proves gone" in summary_text(result.report.summary)
+    text = summary_text(result.report.summary)
+    assert f"lack {count} that nothing proves gone" in text
+    assert text.startswith(
+        f"{20 - count} of 20 devices are bound: {20 - count} known. {count} need"
+    )
+    assert f"{count} known devices not found on the server" in of_run(result).text
+    assert "--rebind" in of_run(result).text
+    page = (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
+    assert f"{count} known devices not found on the server" in page
+    assert "Every row is bound" not in page
+    assert "the lists of 4 users were read" in page
+    well_at = went_well_at(tmp_path / "ledger.db", night.sandbox.url, [str(night.manifest)])
+    assert well_at is not None
+    assert well_at < (result.report.summary.confirmed_at or "")
 
 
 async def test_one_wrong_list_takes_nothing_for_gone(night, monkeypatch):

@@ -91,7 +91,7 @@ def of_run(result: RunResult, here: Here = _NOWHERE) -> Ending:
     told += asked_text(summary.facts)
     told += scope_text(summary)
     told += _new(changes)
-    told += reason_lines(summary, MOST_REASONS)
+    told += map(here.completed, reason_lines(summary, MOST_REASONS))
     told += _went_well(here)
     told.append(f"run: {summary.run_id}" + (f" at {here.endpoint}" if here.endpoint else ""))
     told += [f"manifest: {Path(name).absolute()}" for name in summary.manifests if name != "-"]
@@ -211,7 +211,11 @@ def _file(item: InboxFile, here: Here) -> list[str]:
             [f"    what to do: {here.completed(item.hint)}"] if item.hint else []
         )
     found = [status for status in NEEDS_PERSON if item.counts.get(status)]
-    needing = ", ".join(f"{item.counts[status]:,} {words(status)}" for status in found)
+    why = [f"{item.counts[status]:,} {words(status)}" for status in found]
+    why += (
+        [f"{lost:,} known, but not found on the server"] if (lost := item.facts.not_found) else []
+    )
+    needing = ", ".join(why)
     rows = counted(sum(item.counts.values()), "rows")
     shown = item.facts.changes.newly_failed_rows or item.examples
     cures = [f"    -> {words(status)}: {status.about.to_do}" for status in found]
@@ -240,7 +244,7 @@ _HAS_COMMAND = re.compile(r"`([^` ]*/)?bulkbind ")
 def _next(result: RunResult, summary: RunSummary) -> str:
     if summary.state is RunState.STOPPED:
         return _MENDED if result.is_endpoint_wrong else _GO_ON
-    return _AGAIN if summary.needs_person else ""
+    return _AGAIN if summary.needing_count > summary.facts.not_found else ""
 
 
 def _to_do(hint: str, then: str, here: Here) -> list[str]:

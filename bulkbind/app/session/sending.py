@@ -456,6 +456,7 @@ def _needs_person(summary: RunSummary, fail_on: FailOn) -> bool:
     """Return whether a finished run has rows that *fail_on* makes an error."""
     if fail_on == "none" or not summary.needs_person:
         return False
-    # No earlier run tells of what left the manifest: it is always news.
-    is_new = summary.facts.changes.newly_failed != 0 or bool(summary.needing_leavers)
+    facts = summary.facts
+    # No earlier run tells of what left the manifest, or is not found: it is always news.
+    is_new = facts.changes.newly_failed != 0 or bool(summary.needing_leavers or facts.not_found)
     return fail_on == "any" or is_new

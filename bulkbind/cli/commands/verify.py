@@ -38,7 +38,7 @@ RUN is its id or the beginning of it. Every difference is a line on standard out
 
 \b
 _  missing: bound by the ledger, but on neither of two lists of the user, which show all else
-!  not proven: not on the list, which lacks others, too, or is none of the user's alone
+!  not proven: not on the list, which shows no other, lacks others, too, or is of other users
 ~  changed: under another {enumeration("device id", *LABELS)}
 ?  extra: on the list of one of the run's users, and not known to the ledger
 

@@ -28,3 +28,13 @@ def test_what_ends_a_run_with_1(failed, newly_failed, left, fails):
     )
 
     assert {word: _needs_person(summary, word) for word in fails} == fails
+
+
+def test_what_is_not_found_is_always_news():
+    """No earlier run tells of a known device that the lists lack."""
+    facts = RunFacts()
+    facts.changes = Changes({"since": "r0", "newly_failed": 0})
+    facts.refreshed = {"users": 1, "vanished": 0, "bound_again": False, "not_proven": 1}
+    summary = RunSummary("r1", RunState.DONE, ("a.csv",), {"skipped": 1}, (), facts)
+
+    assert [_needs_person(summary, word) for word in ("any", "new", "none")] == [True, True, False]
