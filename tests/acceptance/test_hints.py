@@ -48,9 +48,15 @@ def test_a_stopped_run_is_gone_on_with(home):
         assert words[2:] == [*place(url)[-2:], *place(url)[:-2]], "also what the run was told"
         done = called(*pasted(stopped.stderr, "resume"), home=home)
         bound = len(sandbox_bindings(url))
+        none = called("resume", *place(url), home=home)
+        over = called("resume", words[1], *place(url), home=home)
+        again = called(*pasted(over.stderr, "run"), home=home)
 
     assert (done.returncode, bound) == (0, 4), done.stderr
     assert (home / "o/results.csv").exists()
+    assert (none.returncode, over.returncode, again.returncode) == (2, 2, 0)
+    assert "error: no unfinished run in the ledger my l.db" in none.stderr
+    assert f"error: run {words[1]} is finished" in over.stderr
 
 
 def test_a_mail_s_command_works_from_anywhere(home, tmp_path):
