@@ -41,8 +41,8 @@ _CARRIED = {
         *(Group.MANIFEST, Group.REPEAT, Group.LEDGER, Group.OUT, Group.NETWORK, Group.PACE),
         *(Group.WORKERS, Group.STAGING, Group.END),
     )
-} | {"config"}
-"""Options that say where, what and how. What stopped a run (`--deadline`) is not repeated."""
+} | {"config", "max_attempts", "max_failures", "grace"}
+"""Options that say where, what and how. What ends a run in time (`--deadline`) is not repeated."""
 _LOOKS = ("doctor", "config")
 """Commands that look at what is wrong, and so must be told it."""
 
