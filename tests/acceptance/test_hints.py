@@ -70,6 +70,18 @@ def test_a_mail_s_command_works_from_anywhere(home, tmp_path):
     assert (done.returncode, bound) == (0, 4), done.stderr
 
 
+def test_the_mail_of_a_resumed_run_names_what_works(home, tmp_path):
+    """Nothing is left to resume: the manifest is run, read as it was; or else what came back."""
+    write_csv(home / "the fleet.csv", fleet(4), header=("Tag", "Owner", "device_name", "device_os"))
+    columns = ("--map", "machine_code=Tag", "--map", "user_id=Owner")
+    with sandbox("--fault", "business=1", home=home) as url:
+        called("run", "the fleet.csv", *place(url), *columns, "--first", "1", home=home, check=3)
+        ended = called("resume", *place(url), "--quiet", home=home, check=1)
+        again = called(*pasted(ended.stderr.split("run it again:")[1], "run"), home=tmp_path)
+
+    assert again.returncode == 1, again.stderr
+
+
 def test_settings_found_are_named_where_they_are_not_found(home, tmp_path):
     """A run on settings of its folder; its mail is read elsewhere."""
     with sandbox(home=home) as url:
