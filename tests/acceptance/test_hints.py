@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 import shlex
 import signal
@@ -43,6 +44,11 @@ def test_a_stopped_run_is_gone_on_with(home):
     with sandbox(home=home) as url:
         stopped = called("run", "the fleet.csv", *place(url), "--first", "1", home=home)
         assert stopped.returncode == 3
+        page = html.unescape((home / "o/report.html").read_text("utf-8"))
+        assert pasted(page.replace("</span>", "\n"), "resume")[2:] == [
+            "--config", str(home / "my settings.yaml"), "--endpoint", url,
+            "--ledger", str(home / "my l.db"), "--out", str(home / "o"),
+        ]  # fmt: skip
         told = called("status", *place(url)[:-2], home=home)
         words = pasted(told.stdout, "resume")
         assert words[2:] == [*place(url)[-2:], *place(url)[:-2]], "also what the run was told"

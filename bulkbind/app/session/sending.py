@@ -447,7 +447,7 @@ async def _finish(
 def result(session: Session, run_id: str) -> RunResult:
     """Write the report of a run that has been sent; return how its command ends."""
     try:
-        written = write_report(session.settings, run_id)
+        written = write_report(session.settings, run_id, goes_on=session.listener.goes_on)
     except LedgerError as error:
         hint = f"nothing is lost: `bulkbind report {run_id} --out DIR` writes it elsewhere"
         if not ledger_of(session.settings).is_file():
