@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING
 
 from bulkbind.app.scope import beyond
@@ -55,7 +56,8 @@ def _is_wanted(session: Session, plan: Plan) -> bool:
         return listener.confirm(plan)
     if leave.devices is None:
         return listener.confirm_unbind(plan)
-    shows = "`bulkbind plan MANIFEST --unbind` shows them"
+    names = shlex.join(plan.manifests) if plan.going_on else "MANIFEST"  # `resume` is given none
+    shows = f"`bulkbind plan {names} --unbind` shows them"
     refuse_another_number(leave.devices, unbinds, "the plan", shows)
     return listener.confirm(plan)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ from bulkbind.model import NEEDS_PERSON, PENDING, LiveFacts, RunState, Status, W
 from bulkbind.report.measures import left_s, rate_over_s
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from bulkbind.ledger import Holder, RunName
     from bulkbind.model import RunSummary
@@ -145,19 +145,28 @@ class Report:
     files: list[Path]
 
 
+def _nothing(_run_id: str) -> str:
+    return ""
+
+
 def write_report(
-    settings: Settings, run_id: str | None = None, *, attempts: bool = False
+    settings: Settings,
+    run_id: str | None = None,
+    *,
+    attempts: bool = False,
+    goes_on: Callable[[str], str] = _nothing,
 ) -> Report:
     """Write a run's report files again; the newest run's unless *run_id* is given.
 
-    *attempts*: also write `attempts.csv`, the attempts that were not accepted.
+    *attempts*: also write `attempts.csv`, the attempts that were not accepted. *goes_on*: returns
+    the whole command that goes on with a run; empty: not known.
 
     Raises: UsageError if there is no such run, LedgerError if something cannot be read or written.
     """
     with reading(ledger_of(settings), settings.api.endpoint) as db:
         reader = RunReader(db, find_run(db, run_id))
         folder = settings.out or Path("bulkbind-report") / reader.run_id()
-        summary, files = report.write_report(reader, folder)
+        summary, files = report.write_report(reader, folder, goes_on)
         if attempts:
             files.append(report.write_attempts(reader, folder))
     return Report(summary, folder, files)
@@ -169,10 +178,12 @@ def write_forms(
     *,
     forms: Sequence[str],
     only: Sequence[str] = (),
+    goes_on: Callable[[str], str] = _nothing,
 ) -> Report:
     """Write a run's report in other forms, of `report.FORMS`; in manifest order.
 
     *only*: conditions such as `status=failed|invalid,reason=space`; all must hold.
+    *goes_on*: as in `write_report`.
 
     Raises: UsageError, LedgerError.
     """
@@ -180,6 +191,7 @@ def write_forms(
     with reading(ledger_of(settings), settings.api.endpoint) as db:
         reader = RunReader(db, find_run(db, run_id))
         summary = reader.summary()
+        summary = replace(summary, goes_on=goes_on(summary.run_id))
         folder = settings.out or Path("bulkbind-report") / summary.run_id
         files = [report.write_form(reader, summary, folder, form, wanted) for form in forms]
     return Report(summary, folder, files)

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import secrets
+import shlex
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from itertools import chain
@@ -45,7 +46,16 @@ from bulkbind.errors import (
     PlanMovedError,
     UsageError,
 )
-from bulkbind.ledger import LeaverReader, Outlook, RunReader, has_met, last_pace, replaced
+from bulkbind.ledger import (
+    LeaverReader,
+    Outlook,
+    RunReader,
+    find_run,
+    has_met,
+    last_pace,
+    ledger_of,
+    replaced,
+)
 from bulkbind.manifest import ChosenRows, Manifest, ManifestFile, batches_of, digest
 from bulkbind.manifest.duplicates import Policy, Seen
 from bulkbind.model import Forecast, Plan, PlanWord, RunFacts, RunKind, Status, UnbindKind
@@ -271,13 +281,8 @@ async def _resume(
     async with held_ledger(session) as ledger:
         unfinished = await ledger.unfinished()
         if unfinished is None or (run_id and not unfinished[1].startswith(run_id)):
-            what = f"run {run_id}" if run_id else "a run"
-            other = f"; run {unfinished[1]} does" if unfinished else ""
-            raise UsageError(
-                f"{what} that can go on is not in the ledger{other}",
-                hint="`bulkbind runs` lists them; a run whose place another one took is run again "
-                "with its manifest",
-            )
+            other, path = unfinished and unfinished[1], ledger_of(session.settings)
+            raise await ledger.read(lambda db: _not_to_resume(db, path, run_id, other))
         number, known_id = unfinished
         if await ledger.kind_of(number) is RunKind.UNBIND:
             session = replace(session, leave=Leave(devices=devices))
@@ -302,6 +307,28 @@ async def _resume(
             )
         await send(session, ledger, number, known_id, first)
     return known_id
+
+
+def _not_to_resume(db: View, path: Path, run_id: str | None, other: str | None) -> UsageError:
+    """Return why a run cannot be resumed; *other* is one that can. Raises: UsageError (no run)."""
+    if not run_id:
+        return UsageError(
+            f"no unfinished run in the ledger {path}", hint="`bulkbind runs` lists what is in it"
+        )
+    number = find_run(db, run_id)
+    summary = RunReader(db, number).summary()
+    does = "run" if summary.kind is RunKind.BIND else "unbind"
+    anew = f"`bulkbind {does} {shlex.join(summary.manifests)}`"
+    also = f"; unfinished is run {other}" if other else ""
+    if summary.superseded_by:
+        return UsageError(
+            f"run {summary.run_id} is over: run {summary.superseded_by} took its place{also}",
+            hint=f"{anew} runs its manifest again",
+        )
+    return UsageError(
+        f"run {summary.run_id} is finished{also}",
+        hint=f"what it left is in its failed.csv: mend that, and run it; or {anew}",
+    )
 
 
 def _names(db: View, run: int) -> tuple[str, ...]:

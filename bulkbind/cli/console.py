@@ -9,10 +9,12 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import click
+
 from bulkbind.app.session.listener import Listener
 from bulkbind.cli.colours import painted
 from bulkbind.cli.consent import target_of
-from bulkbind.cli.here import again, completed
+from bulkbind.cli.here import again, command, completed
 from bulkbind.clock import SystemClock
 from bulkbind.errors import DeclinedError, ExitCode, InterruptedRunError, UsageError
 from bulkbind.logs import has_colours, is_terminal, logger
@@ -190,7 +192,15 @@ class Console(Listener):
         self._consent = consent
         self._clock = SystemClock()
         self._live: LiveDisplay | None = None
+        self._context = click.get_current_context(silent=True)
         self._reported_at = self._clock.monotonic()
+
+    def goes_on(self, run_id: str) -> str:
+        """Return it for whoever reads the report elsewhere."""
+        if self._context is None:
+            return ""
+        with self._context.scope(cleanup=False):  # which each thread has of its own
+            return command(["resume", run_id], is_absolute=True)
 
     def notice(self, text: str) -> None:
         """Print a notice."""

@@ -41,8 +41,8 @@ _CARRIED = {
         *(Group.MANIFEST, Group.REPEAT, Group.LEDGER, Group.OUT, Group.NETWORK, Group.PACE),
         *(Group.WORKERS, Group.STAGING, Group.END),
     )
-} | {"config"}
-"""Options that say where, what and how. What stopped a run (`--deadline`) is not repeated."""
+} | {"config", "max_attempts", "max_failures", "grace"}
+"""Options that say where, what and how. What ends a run in time (`--deadline`) is not repeated."""
 _LOOKS = ("doctor", "config")
 """Commands that look at what is wrong, and so must be told it."""
 
@@ -107,15 +107,25 @@ def resume_of(summary: RunSummary, settings: Settings) -> str:
 
     *settings*: those of this place.
     """
-    words, here = ["resume", summary.run_id], settings.public()
-    target = _command("resume")
+    return as_told(["resume", summary.run_id], summary, settings)
+
+
+def as_told(
+    words: Sequence[str], summary: RunSummary, settings: Settings, *, is_absolute: bool = False
+) -> str:
+    """Return a command with what a run was told, where less is told; otherwise as `command`.
+
+    *settings*: those of this place.
+    """
+    given, here = list(words), settings.public()
+    target = _command(words[0])
     assert target is not None
     known = {str(param.name) for param in target.params}
     for setting in SETTINGS.values():
-        if setting.name in _CARRIED & known and setting.name in here:
+        if setting.name in _CARRIED & known and setting.name in here and setting.flag not in words:
             was = summary.settings.get(setting.name)
-            words += _as_typed(setting, was) if was != here[setting.name] else ()
-    return command(words)
+            given += _as_typed(setting, was) if was != here[setting.name] else ()
+    return command(given, is_absolute=is_absolute)
 
 
 def _as_typed(setting: Setting, value: Any) -> Iterator[str]:  # noqa: ANN401  # of any setting

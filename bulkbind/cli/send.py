@@ -8,6 +8,7 @@ import socket
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -17,7 +18,7 @@ from bulkbind.app.notices.notify import follow_up, pinged
 from bulkbind.app.notices.run_end import Ending, Here, of_error, of_inbox, of_run
 from bulkbind.app.session.sending import RunResult
 from bulkbind.cli.console import Console, is_interactive, logs_only, say, say_hint, tell
-from bulkbind.cli.here import MANIFEST, again, command, completed
+from bulkbind.cli.here import MANIFEST, again, as_told, command, completed
 from bulkbind.cli.options import consent_from
 from bulkbind.cli.running import (
     configure_logs,
@@ -32,11 +33,12 @@ from bulkbind.errors import BulkbindError, ExitCode
 from bulkbind.ledger import ledger_of, went_well_at
 from bulkbind.model import RunKind, RunState
 from bulkbind.report import as_json, as_text
-from bulkbind.report.summary import MOST_REASONS_SHOWN, files_text, tone
+from bulkbind.report.summary import MOST_REASONS_SHOWN, came_back, files_text, tone
 from bulkbind.settings import Settings
 from bulkbind.threads import in_thread
 
 if TYPE_CHECKING:
+    from bulkbind.app.reports import Report
     from bulkbind.cli.consent import Consent
     from bulkbind.model import RunSummary
 
@@ -93,8 +95,7 @@ def _send(
                     return error.exit_code
                 raise
             is_told = result.exit_code or settings.end.notify_on != "failure"
-            is_wrong = getattr(result, "is_endpoint_wrong", False)  # an inbox has many results
-            here = await end.here(is_endpoint_wrong=is_wrong) if is_told else Here()
+            here = await end.here(result) if is_told else Here()
             ending = ending_of(result, here)
             end.mail(ending)
             shown(result, is_quiet=given["quiet"], is_json=given["as_json"])
@@ -129,7 +130,7 @@ class _End:
         start = pinged(consent.settings.end, "start", self._clock)
         self._start = asyncio.create_task(start, name="ping")
 
-    async def here(self, *, is_endpoint_wrong: bool = False) -> Here:
+    async def here(self, result: RunResult | InboxResult | None = None) -> Here:
         """Return what a mail says of this place."""
         settings, names = self._consent.settings, self._given.get("manifests", ())
         well_at: str | None = ""
@@ -139,7 +140,7 @@ class _End:
         return Here(
             host=socket.gethostname(),
             endpoint=settings.api.endpoint or "",
-            again="" if self._is_once else _go_on(is_endpoint_wrong=is_endpoint_wrong),
+            again="" if self._is_once else _go_on(result, settings),
             went_well_at=well_at,
             completed=partial(completed, is_absolute=True),
         )
@@ -205,11 +206,29 @@ def show(
         print_json(as_json(summary))
 
 
-def _go_on(*, is_endpoint_wrong: bool) -> str:
-    """Return the present command for a mail: without what ends it early, or what was wrong."""
+def _go_on(result: RunResult | InboxResult | None, settings: Settings) -> str:
+    """Return the command for a mail: without what ended it early, or what was wrong."""
     given = click.get_current_context().params
-    mended = ["--endpoint", "URL"] if is_endpoint_wrong and given.get("endpoint") else []
+    is_wrong = isinstance(result, RunResult) and result.is_endpoint_wrong
+    mended = ["--endpoint", "URL"] if is_wrong and given.get("endpoint") else []
+    if isinstance(result, RunResult) and result.report and "manifests" not in given:
+        summary = result.report.summary
+        if is_wrong or summary.state is RunState.DONE:  # nothing is left to resume
+            words = [_verb(summary), *_left_by(result.report), *mended]
+            return as_told(words, summary, settings, is_absolute=True)
     return again(*mended, without={"--quiet", "--first", *mended}, is_absolute=True)
+
+
+def _left_by(report: Report) -> list[str]:
+    """Return the manifests of a run, or where they are not at hand, what came back of them."""
+    names = [Path(name) for name in report.summary.manifests]
+    if not all(name.is_file() for name in names):
+        names = came_back(report.summary, report.files)
+    return [str(name.absolute()) for name in names] or [MANIFEST]
+
+
+def _verb(summary: RunSummary) -> str:
+    return "run" if summary.kind is RunKind.BIND else "unbind"
 
 
 def _next_step(result: RunResult, summary: RunSummary) -> str:
@@ -219,8 +238,7 @@ def _next_step(result: RunResult, summary: RunSummary) -> str:
     context = click.get_current_context()
     manifests = [MANIFEST] if context.params.get("manifests") else summary.manifests
     mended = ["--endpoint", "URL"] if context.params.get("endpoint") else []
-    does = "run" if summary.kind is RunKind.BIND else "unbind"
-    return f"once it is mended: {command([does, *manifests, *mended])}"
+    return f"once it is mended: {command([_verb(summary), *manifests, *mended])}"
 
 
 def _show_inbox(result: InboxResult, *, is_quiet: bool, is_json: bool) -> None:

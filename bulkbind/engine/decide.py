@@ -45,6 +45,8 @@ _UNREACHABLE = {
     "proxy": "check `proxy` (--proxy) and HTTPS_PROXY; NO_PROXY names hosts that need none",
     "session": "check `auth: session_path:`; else the login service is away",
 }
+_OF_OTHERS = (404, 405, 501)
+"""What servers that are not KooDrive answer to a bind or a list."""
 _BY_STATUS = {
     400: "check the credentials (BULKBIND_TOKEN or `auth:`) and `auth: token_prefix:`",
     403: "check the rights of the credentials (BULKBIND_TOKEN or `auth:`): they are known, but may "
@@ -89,10 +91,14 @@ def setting_to_check(attempt: Attempt) -> str:  # noqa: PLR0911  # a table
 
 
 def is_endpoint_wrong(attempt: Attempt) -> bool:
-    """Return whether an answer, or none, shows that the endpoint is another server or none."""
+    """Return whether an answer, or none, looks as if the endpoint were another server or none.
+
+    So look one that is away for a while, and a wrong path: what has worked before tells.
+    """
     if isinstance(attempt.verdict, Unreachable):
-        return attempt.code in ("dns", "tls")
-    return attempt.http_status is not None and 300 <= attempt.http_status < 400
+        return attempt.code in ("dns", "tls", "connect")
+    status = attempt.http_status
+    return status is not None and (300 <= status < 400 or status in _OF_OTHERS)
 
 
 def too_long(attempt: Attempt, max_wait_s: float, refused_for_s: float = 0.0) -> StopReason | None:

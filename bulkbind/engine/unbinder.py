@@ -21,6 +21,7 @@ from bulkbind.engine.decide import (
     Again,
     credentials_lost,
     endpoint_away,
+    is_endpoint_wrong,
     quota_used_up,
     too_long,
 )
@@ -486,6 +487,7 @@ def _set_up_is_wrong(attempt: Attempt) -> StopReason:
         f"the first list was refused, so it is the set-up: HTTP {attempt.http_status} "
         f"{attempt.code} {attempt.message}",
         hint="check endpoint, path, credentials and rights; nothing was unbound",
+        is_endpoint_wrong=is_endpoint_wrong(attempt),
     )
 
 

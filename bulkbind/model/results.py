@@ -205,6 +205,8 @@ class RunSummary:
     """Of bulkbind."""
     digest: str = ""
     """Of the manifests."""
+    goes_on: str = ""
+    """The whole command that goes on with it; empty: not known."""
     superseded_by: str | None = None
     """Id of the run that took its place."""
     kind: RunKind = RunKind.BIND

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from bulkbind.errors import UsageError
@@ -72,15 +73,20 @@ class RunRows(Protocol):
         """Return `verdict`, `code`, `count` of the attempts that were not accepted outright."""
 
 
-def write_report(run: RunRows, folder: Path) -> tuple[RunSummary, list[Path]]:
+def write_report(
+    run: RunRows, folder: Path, goes_on: Callable[[str], str] = lambda _run_id: ""
+) -> tuple[RunSummary, list[Path]]:
     """Write `results.csv`, `failed.csv`, `problems.csv`, `summary.json`, `report.html`, atomically.
 
     With `sync`, `unbound.csv` as well, with one line per device that leaves.
+
+    *goes_on*: returns the command that goes on with a run.
 
     Returns: The summary, and the files. Raises: LedgerError.
     """
     sources = run.sources()
     summary = run.summary()
+    summary = replace(summary, goes_on=goes_on(summary.run_id))
     results = folder / "results.csv"
     write_lines(results, run, sources)
     failed = write_failed(folder, run.rows(COMES_BACK), sources)

@@ -247,12 +247,17 @@ def cure(kind: RunKind, status: Status, code: str) -> str:
     return to_do(code) or own or about.to_do
 
 
+def came_back(summary: RunSummary, files: Sequence[Path]) -> list[Path]:
+    """Return those of a report's files that are manifests to mend and run; none without rows."""
+    if not any(summary.counts.get(status) for status in COMES_BACK):
+        return []
+    return [path for path in files if path.name == "failed.csv" or path.parent.name == "failed"]
+
+
 def files_text(summary: RunSummary, files: Sequence[Path]) -> Lines:
     """Return where a report's files are: those that matter by name, the others by folder."""
     pages = [path for path in files if path.suffix == ".html"]
-    failed = [path for path in files if path.name == "failed.csv" or path.parent.name == "failed"]
-    if not any(summary.counts.get(status) for status in COMES_BACK):
-        failed = []
+    failed = came_back(summary, files)
     left = [path for path in files if summary.leavers and path.name == "unbound.csv"]
     others = [path for path in files if path not in {*pages, *failed, *left}]
     told = [f"report: {path}" for path in pages]

@@ -529,7 +529,8 @@ def test_an_endpoint_that_is_away_stops_the_run(tmp_path):
     assert statuses(tmp_path / "report") == {"pending": 50}
     assert "cannot be reached" in done.stderr
     assert "hint: " in done.stderr
-    assert "bulkbind resume" in done.stderr.splitlines()[-1]
+    told = done.stderr.splitlines()[-1]
+    assert told == f"once it is mended: bulkbind run {manifest} --endpoint URL --out report"
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 import shlex
 import signal
@@ -43,14 +44,25 @@ def test_a_stopped_run_is_gone_on_with(home):
     with sandbox(home=home) as url:
         stopped = called("run", "the fleet.csv", *place(url), "--first", "1", home=home)
         assert stopped.returncode == 3
+        page = html.unescape((home / "o/report.html").read_text("utf-8"))
+        assert pasted(page.replace("</span>", "\n"), "resume")[2:] == [
+            "--config", str(home / "my settings.yaml"), "--endpoint", url,
+            "--ledger", str(home / "my l.db"), "--out", str(home / "o"),
+        ]  # fmt: skip
         told = called("status", *place(url)[:-2], home=home)
         words = pasted(told.stdout, "resume")
         assert words[2:] == [*place(url)[-2:], *place(url)[:-2]], "also what the run was told"
         done = called(*pasted(stopped.stderr, "resume"), home=home)
         bound = len(sandbox_bindings(url))
+        none = called("resume", *place(url), home=home)
+        over = called("resume", words[1], *place(url), home=home)
+        again = called(*pasted(over.stderr, "run"), home=home)
 
     assert (done.returncode, bound) == (0, 4), done.stderr
     assert (home / "o/results.csv").exists()
+    assert (none.returncode, over.returncode, again.returncode) == (2, 2, 0)
+    assert "error: no unfinished run in the ledger my l.db" in none.stderr
+    assert f"error: run {words[1]} is finished" in over.stderr
 
 
 def test_a_mail_s_command_works_from_anywhere(home, tmp_path):
@@ -62,6 +74,18 @@ def test_a_mail_s_command_works_from_anywhere(home, tmp_path):
         bound = len(sandbox_bindings(url))
 
     assert (done.returncode, bound) == (0, 4), done.stderr
+
+
+def test_the_mail_of_a_resumed_run_names_what_works(home, tmp_path):
+    """Nothing is left to resume: the manifest is run, read as it was; or else what came back."""
+    write_csv(home / "the fleet.csv", fleet(4), header=("Tag", "Owner", "device_name", "device_os"))
+    columns = ("--map", "machine_code=Tag", "--map", "user_id=Owner")
+    with sandbox("--fault", "business=1", home=home) as url:
+        called("run", "the fleet.csv", *place(url), *columns, "--first", "1", home=home, check=3)
+        ended = called("resume", *place(url), "--quiet", home=home, check=1)
+        again = called(*pasted(ended.stderr.split("run it again:")[1], "run"), home=tmp_path)
+
+    assert again.returncode == 1, again.stderr
 
 
 def test_settings_found_are_named_where_they_are_not_found(home, tmp_path):

@@ -66,7 +66,9 @@ def test_too_many_failures_stop_a_run_that_can_go_on(tmp_path):
         bulkbind("resume", *common, home=tmp_path, check=1)
 
     assert "devices have failed, which is as many as --max-failures 10% allows" in stopped.stderr
-    assert stopped.stderr.splitlines()[-1].startswith("go on with: bulkbind resume ")
+    told = stopped.stderr.splitlines()[-1]
+    assert told.startswith("go on with: bulkbind resume ")
+    assert "--max-failures 10%" in told
     assert first["pending"] > 300
     assert first["failed"] >= 10
     assert sum(statuses(tmp_path / "out").values()) == 600

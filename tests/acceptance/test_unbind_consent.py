@@ -72,6 +72,7 @@ def test_a_pilots_consent_is_not_for_the_rest(tmp_path, url, fleet_of, goes_on, 
     for number in ("0", "2", "9", "12", "999"):
         wrong = call(*again, "--yes-unbind", number)
         assert (wrong.returncode, bound()) == (2, 10), wrong
+        assert f"`bulkbind plan {manifest} --unbind " in wrong.stderr
     second = call(*again, "--first", "3", "--yes-unbind", "3")
     assert (second.returncode, bound()) == (3, 7), second
     assert call(*again).returncode == 2

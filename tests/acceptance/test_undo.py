@@ -168,7 +168,7 @@ def test_an_undone_run_is_not_gone_on_with(tmp_path):
     assert done.stderr == ""
     assert undone == {"bound": 8, "withdrawn": 12}
     assert all("unbound again by undo" in detail for detail in details)
-    assert "a run that can go on" in resumed.stderr
+    assert "no unfinished run in the ledger" in resumed.stderr
     assert "8  unbound" in again.stderr
 
 

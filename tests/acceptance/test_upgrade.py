@@ -64,7 +64,7 @@ def test_an_upgrade_in_the_middle_of_a_run_works(tmp_path, old):
         assert db.execute("PRAGMA user_version").fetchone() == (VERSION,)
         assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     again = called("resume", *common, home=tmp_path, check=2)
-    assert "a run that can go on is not in the ledger" in again.stderr
+    assert "no unfinished run in the ledger" in again.stderr
 
 
 @pytest.mark.slow

@@ -92,6 +92,7 @@ REFUSALS = {
     ),
     "200 HTML": (answers(200, b"<html>log in</html>"), "is not JSON", "something else than Koo"),
     "500": (answers(500), "HTTP 500", "the service is in trouble"),
+    "501": (answers(501), "HTTP 501", "or `endpoint` and `path` lead to another one"),
 }
 
 
@@ -107,6 +108,7 @@ async def test_refusals_of_one_kind_stop_a_run_after_a_handful(tmp_path, name):
     assert_stopped(result, words, hint, pending=ROWS - doubtful)
     assert doubtful == (5 if name == "200 HTML" else 0)
     assert posts <= 5 * 2
+    assert result.is_endpoint_wrong == (name in {"302", "404", "405", "501"})
     assert "of the first 5 devices could be bound, so it is the set-up" in (
         result.report.summary.stop_reason
     )
@@ -158,6 +160,7 @@ async def test_an_endpoint_that_cannot_be_reached_is_named(tmp_path, endpoint, w
         result = await ran(tmp_path, place, clock=Hasty())
 
     assert_stopped(result, words, hint)
+    assert result.is_endpoint_wrong
     assert "ssl:default" not in result.report.summary.stop_reason
 
 

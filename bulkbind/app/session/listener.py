@@ -41,6 +41,10 @@ class Listener:
     def before_credentials(self) -> None:
         """Note that requests with credentials are about to leave; an error keeps them back."""
 
+    def goes_on(self, run_id: str) -> str:  # noqa: ARG002  # for those who override it
+        """Return the whole command that goes on with a run; called from another thread."""
+        return ""
+
     def confirm(self, plan: Plan) -> bool:  # noqa: ARG002  # for those who override it
         """Return whether to carry out a plan."""
         return True

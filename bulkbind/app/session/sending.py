@@ -30,7 +30,18 @@ from bulkbind.engine import Breaker, Parts, Pipeline, StopSignal, Unbinder, drai
 from bulkbind.errors import ExitCode, LedgerError
 from bulkbind.ledger import ledger_of, places_of
 from bulkbind.logs import bound, logger
-from bulkbind.model import LimitFound, LiveFacts, RunFacts, RunKind, RunState, Told, UnbindKind
+from bulkbind.model import (
+    IS_BOUND,
+    IS_GONE,
+    LimitFound,
+    LiveFacts,
+    RunFacts,
+    RunKind,
+    RunState,
+    Status,
+    Told,
+    UnbindKind,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -38,7 +49,7 @@ if TYPE_CHECKING:
     from bulkbind.engine.workers.hub import Hub
     from bulkbind.koodrive import KooDrive
     from bulkbind.ledger import Ledger
-    from bulkbind.model import Adjustment, Ended, RunSummary, Status, Unbinding, WorkerState
+    from bulkbind.model import Adjustment, Ended, RunSummary, Unbinding, WorkerState
     from bulkbind.pacing import Pacer
     from bulkbind.settings.model import FailOn, SendSettings
 
@@ -437,7 +448,7 @@ async def _finish(
 def result(session: Session, run_id: str) -> RunResult:
     """Write the report of a run that has been sent; return how its command ends."""
     try:
-        written = write_report(session.settings, run_id)
+        written = write_report(session.settings, run_id, goes_on=session.listener.goes_on)
     except LedgerError as error:
         hint = f"nothing is lost: `bulkbind report {run_id} --out DIR` writes it elsewhere"
         if not ledger_of(session.settings).is_file():
@@ -445,11 +456,15 @@ def result(session: Session, run_id: str) -> RunResult:
         raise LedgerError(f"run {run_id} has ended, but {error}", hint=hint) from error
     reason = session.stop.reason
     if written.summary.state is RunState.STOPPED and reason is not None:
-        return RunResult(
-            written, reason.exit_code, reason.hint, is_endpoint_wrong=reason.is_endpoint_wrong
-        )
+        is_wrong = reason.is_endpoint_wrong and not _has_worked(written.summary)
+        return RunResult(written, reason.exit_code, reason.hint, is_endpoint_wrong=is_wrong)
     fails = _needs_person(written.summary, session.settings.end.fail_on)
     return RunResult(written, ExitCode.NEEDS_PERSON if fails else ExitCode.DONE)
+
+
+def _has_worked(summary: RunSummary) -> bool:
+    """Return whether anything is known of devices at this endpoint, which is thus the right one."""
+    return any(summary.counts.get(status) for status in (*IS_BOUND, *IS_GONE, Status.FAILED))
 
 
 def _needs_person(summary: RunSummary, fail_on: FailOn) -> bool:

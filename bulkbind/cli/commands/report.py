@@ -7,7 +7,7 @@ from typing import Any
 from bulkbind.app.reports import write_forms, write_report
 from bulkbind.cli import options
 from bulkbind.cli.console import say
-from bulkbind.cli.here import again, completed
+from bulkbind.cli.here import again, command as command_here, completed
 from bulkbind.cli.options import run_argument, settings_from
 from bulkbind.cli.running import explained, print_json, print_lines
 from bulkbind.errors import UsageError
@@ -17,6 +17,10 @@ from bulkbind.report.tables import KEYS
 from bulkbind.settings import Group
 
 _STATUSES = [f"status={status}" for status in MEANINGS]
+
+
+def _goes_on(run_id: str) -> str:
+    return command_here(["resume", run_id], is_absolute=True)
 
 
 @options.command("report")
@@ -84,9 +88,9 @@ def command(
             )
         settings = settings_from(given)
         if forms:
-            written = write_forms(settings, run_id, forms=forms, only=only)
+            written = write_forms(settings, run_id, forms=forms, only=only, goes_on=_goes_on)
         else:
-            written = write_report(settings, run_id, attempts=attempts)
+            written = write_report(settings, run_id, attempts=attempts, goes_on=_goes_on)
         if as_json_:
             print_json(as_json(written.summary))
         else:

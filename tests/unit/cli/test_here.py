@@ -81,7 +81,7 @@ def test_a_hint_is_whole_for_this_place():
 def test_who_looks_at_a_run_is_told_how_it_was_to_go():
     """Options of it that this place lacks; none that stopped it, or is the same."""
     api = {"endpoint": "https://a.example"}
-    send = {"workers": 3, "rate": 10.0, "deadline": "5s", "concurrency": 32}
+    send = {"workers": 3, "rate": 10.0, "deadline": "5s", "concurrency": 32, "max_failures": "5%"}
     told = load(None, {**api, **send, "out": Path("o"), "fail_on": "new"}).settings
     summary = RunSummary(
         "r1", RunState.STOPPED, manifests=(), counts={}, reasons=(), settings=told.public()
@@ -92,7 +92,7 @@ def test_who_looks_at_a_run_is_told_how_it_was_to_go():
         shown = resume_of(summary, here)
 
     assert shown == (
-        "bulkbind resume r1 --workers 3 --rate 10 --fail-on new --out o "
+        "bulkbind resume r1 --workers 3 --rate 10 --max-failures 5% --fail-on new --out o "
         "--endpoint https://a.example"
     )
 
