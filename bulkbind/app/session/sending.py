@@ -30,7 +30,16 @@ from bulkbind.engine import Breaker, Parts, Pipeline, StopSignal, Unbinder, drai
 from bulkbind.errors import ExitCode, LedgerError
 from bulkbind.ledger import ledger_of, places_of
 from bulkbind.logs import bound, logger
-from bulkbind.model import LimitFound, LiveFacts, RunFacts, RunKind, RunState, Told, UnbindKind
+from bulkbind.model import (
+    LimitFound,
+    LiveFacts,
+    RunFacts,
+    RunKind,
+    RunState,
+    Told,
+    UnbindKind,
+    as_shown,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -429,7 +438,7 @@ async def _finish(
         state = await ledger.finish(run, reason, facts)
     except LedgerError as error:
         raise LedgerError(f"run {run_id} broke off: {error}", hint=error.hint) from error
-    counts = await ledger.counts(run)
+    counts = as_shown(await ledger.counts(run))
     logger().info("run.finished", state=state.value, stopped=reason, counts=counts, **facts.shown())
 
 
