@@ -12,7 +12,7 @@ from bulkbind.app.run import new_id, new_session, run_record
 from bulkbind.app.session.lists import compare_lists
 from bulkbind.app.session.opening import opened, read_heads
 from bulkbind.app.session.session import authorized, before_sending, held_ledger, time_boxed
-from bulkbind.engine.proof import READS
+from bulkbind.engine.proof import READS, why_unproven
 from bulkbind.errors import ExitCode, InterruptedRunError, UnreadableListError, UsageError
 from bulkbind.ledger import AdoptReader, ledger_of, reading
 from bulkbind.logs import bound, logger
@@ -310,8 +310,7 @@ def _lacking(code: str, known: Record, looks: Sequence[Look]) -> tuple[str, str]
     besides = looks[-1].lacks
     if len(looks) == READS and all(look.proves_absent(code, besides) for look in looks):
         return "gone", f"device id {known.device_id}"
-    why = next((why for each in looks if (why := each.why_not_absent(code, besides))), "")
-    return "not_proven", f"not on the list, but {why or 'on another'}"
+    return "not_proven", why_unproven(code, looks, besides)
 
 
 def _changes(known: Record, shown: Record) -> Iterator[str]:

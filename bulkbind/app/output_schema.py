@@ -704,6 +704,7 @@ EVENTS: dict[str, Schema] = {
     "notify.sent": {"exit_code": EXIT_CODE},
     "notify.failed": _WHY,
     "ping.failed": _WHY,
+    "library.warned": {"warning": _text("what it says"), "where": _text("file:line")},
     "command.said": {"text": _text("what a person would have read")},
     "command.failed": {
         "error": _text("what went wrong"),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from bulkbind.app.run import new_session
 from bulkbind.app.session.lists import compare_lists
 from bulkbind.app.session.session import authorized
-from bulkbind.engine.proof import READS, vanished
+from bulkbind.engine.proof import READS, vanished, why_unproven
 from bulkbind.errors import ExitCode
 from bulkbind.ledger import BoundReader, RunReader, find_run, ledger_of, reading
 from bulkbind.model.fields import LABELS
@@ -121,8 +121,7 @@ def _difference(user: str, known: Record, looks: Sequence[Look]) -> Difference |
     if listed is None:
         if vanished(code, looks):
             return Difference("missing", user, code, f"device id {known.device_id}")
-        why = next((why for each in looks if (why := each.why_not_absent(code, {code}))), "")
-        return Difference("not_proven", user, code, f"not on the list, but {why or 'on another'}")
+        return Difference("not_proven", user, code, why_unproven(code, looks, {code}))
     if listed.device_id != known.device_id and (why := last.why_not_whole()):
         return Difference("not_proven", user, code, f"under another id on the list, but {why}")
     names = ("device id", *LABELS)

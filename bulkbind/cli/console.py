@@ -110,7 +110,8 @@ def fail(text: str, hint: str = "", exit_code: int = ExitCode.NOT_STARTED) -> No
         hint = completed(hint)
         logger().error("command.failed", error=text, hint=hint, exit_code=int(exit_code))
         return
-    say(Lines(f"error: {line(text)}"))
+    prefix = "" if exit_code == ExitCode.DECLINED else "error: "
+    say(Lines(f"{prefix}{line(text)}"))
     say_hint(hint)
 
 

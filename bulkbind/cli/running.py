@@ -8,6 +8,7 @@ import io
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
@@ -21,6 +22,7 @@ from bulkbind.cli.here import completed
 from bulkbind.clock import SystemClock
 from bulkbind.engine import StopReason, StopSignal
 from bulkbind.errors import BulkbindError, ExitCode
+from bulkbind.logs import logger
 from bulkbind.redaction import json_text
 
 if TYPE_CHECKING:
@@ -80,8 +82,22 @@ def configure_logs(settings: LogSettings, *, is_quiet: bool) -> None:
         file_level: LogLevel = "debug" if settings.log_level == "debug" else "info"
         sinks.append(logs.Sink(logs.log_file(settings.log_file), "json", file_level))
     logs.configure(*sinks)
+    warnings.showwarning = _log_warning
     if settings.log_format == "json":
         console.log_only()
+
+
+def _log_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    *_: object,
+    **_more: object,
+) -> None:
+    """Log what a library warns of, which would lie over the display."""
+    text = f"{category.__name__}: {message}".partition("\n")[0]
+    logger().info("library.warned", warning=text, where=f"{filename}:{lineno}")
 
 
 class _Stderr(io.TextIOBase):

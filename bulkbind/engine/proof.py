@@ -197,9 +197,8 @@ class Look:
         if code in self.unclear:
             return f"it shows {code} in another letter case"
         if missing := self.lacks - besides:
-            return (
-                f"it lacks {counted(len(missing), 'devices')} known as bound, e.g. {min(missing)}"
-            )
+            others = counted(len(missing), "other devices")
+            return f"it lacks {others} known as bound, e.g. {min(missing)}"
         if self.known and self.known <= besides:
             return "it shows no other device that is known as bound"
         return ""
@@ -317,6 +316,13 @@ def to_take(claim: Claim, looks: Sequence[Look], besides: AbstractSet[str]) -> R
     return Outcome(
         Status.FAILED, detail=f"the user's lists do not tell what to unbind: {why}", is_unsent=True
     )
+
+
+def why_unproven(code: str, looks: Sequence[Look], besides: AbstractSet[str]) -> str:
+    """Return that a device is not on the last list, and why that proves nothing."""
+    reasons = (why for look in looks if (why := look.why_not_absent(code, besides)))
+    why = next(reasons, "another one shows it")
+    return f"not on the list, which proves nothing: {why}"
 
 
 def unproven(item: Unbinding, looks: Sequence[Look]) -> UnbindEnd:

@@ -22,7 +22,6 @@ from bulkbind.model import (
     IS_GONE,
     IS_PENDING,
     IS_UNCONFIRMED,
-    MEANINGS,
     NEEDS_PERSON,
     PENDING,
     UNBIND_MEANINGS,
@@ -40,6 +39,7 @@ from bulkbind.model import (
     UndoneRow,
     UndoState,
     UndoSummary,
+    as_shown,
 )
 from bulkbind.model.fields import NAME, OPTIONAL
 from bulkbind.model.results import CUT_OFF
@@ -369,10 +369,7 @@ class RunReader(OfRun):
 
     def counts(self) -> dict[str, int]:
         """Return the number of rows by displayed status, in display order."""
-        shown = dict.fromkeys(MEANINGS, 0)
-        for status, count in self._counts.items():
-            shown[status.shown] += count
-        return {status: count for status, count in shown.items() if count}
+        return as_shown(self._counts)
 
     def _reasons(self) -> Iterator[dict[str, Any]]:
         # A row that breaks two rules counts for each of them.

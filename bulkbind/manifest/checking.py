@@ -34,6 +34,7 @@ from bulkbind.manifest.rules import (
 from bulkbind.manifest.table_words import BY_FIELD, fault_of_word
 from bulkbind.model import CLEANING, Change, CheckedRow, Problem
 from bulkbind.model.fields import CLEANED, FIELDS, NAME
+from bulkbind.model.wording import counted, verb
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -291,8 +292,9 @@ class Checker:
         """Yield the notices once all rows were checked."""
         for column, (count, line, value) in self._left_out.items():
             yield (
-                f"{name}: {count:,} placeholders like `{value}` (line {line}) in {column} are left "
-                "out; --placeholders none takes them as they stand"
+                f"{name}: {counted(count, 'placeholders')} like `{value}` (line {line}) in "
+                f"{column} {verb(count, 'is', 'are')} left out; --placeholders none takes "
+                f"{verb(count, 'it as it stands', 'them as they stand')}"
             )
         yield from self._codes.notices(name)
         yield from self._users.notices(name)

@@ -17,6 +17,7 @@ from bulkbind.manifest.rules import printable
 from bulkbind.manifest.user_table import UserTable
 from bulkbind.model import CheckedRow, Chosen, Problem
 from bulkbind.model.fields import FIELDS
+from bulkbind.model.wording import counted
 from bulkbind.settings import ManifestSettings
 
 if TYPE_CHECKING:
@@ -189,8 +190,7 @@ class ChosenRows:
         name = self.source.name
         for condition in self._conditions:
             if count := self._left_out[condition.text]:
-                rows = "row" if count == 1 else "rows"
-                yield f"{name}: {count:,} {rows} left out by {condition.text}"
+                yield f"{name}: {counted(count, 'rows')} left out by {condition.text}"
             if unused := sorted(condition.values - self._found[condition.text]):
                 few = ", ".join(f"`{value}`" for value in unused[:_MOST_TOLD])
                 more = f" and {len(unused) - _MOST_TOLD:,} more" if len(unused) > _MOST_TOLD else ""

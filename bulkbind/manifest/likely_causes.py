@@ -371,7 +371,8 @@ class Suspicions:
     def notices(self, name: str) -> Iterator[str]:
         """Yield what the operator should check."""
         for why, (count, line, value) in self._odd.items():
-            yield f"{name}: {count:,} {self._noun} like `{value}` (line {line}): each {why}"
+            each = verb(count, "it", "each")
+            yield f"{name}: {self._told(count, line, value)}: {each} {why}"
         if self._has_numbers:
             yield from self._lone_words(name)
         yield from self._lost_ends(name)
@@ -381,11 +382,14 @@ class Suspicions:
                 count = sum(bare.number for bare in shorter)
                 _, line, value = min(shorter, key=lambda bare: bare.line)
                 yield (
-                    f"{name}: {count:,} {self._noun} like `{value}` (line {line}) may have lost "
+                    f"{name}: {self._told(count, line, value)} may have lost "
                     f"leading zeros: others have {length} digits with them, like `{padded}` "
                     f"(line {padded_line})"
                 )
                 return
+
+    def _told(self, count: int, line: int, value: str) -> str:
+        return f"{counted(count, self._noun)} like `{value}` (line {line})"
 
     def _lone_words(self, name: str) -> Iterator[str]:
         if self._words is None:
@@ -394,8 +398,9 @@ class Suspicions:
         others = self._count_of_all - count
         if count <= others > 1 and count <= max(_FEW_WORDS, others * _SHARE_OF_WORDS):
             yield (
-                f"{name}: {count:,} {self._noun} like `{value}` (line {line}) have no digit, all "
-                f"{others:,} others have: are they titles or notes between the rows?"
+                f"{name}: {self._told(count, line, value)} {verb(count, 'has', 'have')} no digit, "
+                f"all {others:,} others have: {verb(count, 'is it a title', 'are they titles')} or "
+                f"{verb(count, 'a note', 'notes')} between the rows?"
             )
 
     def _lost_ends(self, name: str) -> Iterator[str]:
@@ -403,9 +408,9 @@ class Suspicions:
             # By chance, one number in 10, 100, … ends in one, two, … zeros.
             if count * 10 ** (length - MOST_DIGITS) > _MORE_THAN_CHANCE * self._bare[length].number:
                 yield (
-                    f"{name}: {count:,} {self._noun} like `{value}` (line {line}) may have lost "
-                    f"their last digits: a spreadsheet keeps {MOST_DIGITS} and writes zeros for "
-                    "the others"
+                    f"{name}: {self._told(count, line, value)} may have lost "
+                    f"{verb(count, 'its', 'their')} last digits: a spreadsheet keeps "
+                    f"{MOST_DIGITS} and writes zeros for the others"
                 )
 
 

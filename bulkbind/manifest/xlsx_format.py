@@ -36,7 +36,7 @@ from bulkbind.manifest.workbook import (
     is_spreadsheet,
 )
 from bulkbind.model import CheckedRow, Problem, Source
-from bulkbind.model.wording import counted
+from bulkbind.model.wording import counted, verb
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -370,11 +370,13 @@ class _OpenSheet:
         name = self._name
         if self._hidden:
             rows = counted(self._hidden, "hidden or filtered rows")
-            what = f"{rows}, the first in line {self._hidden_line},"
+            place = verb(self._hidden, "in", "the first in")
+            what = f"{rows}, {place} line {self._hidden_line}, {verb(self._hidden, 'is', 'are')}"
+            them = verb(self._hidden, "it", "them")
             if self._only_visible:
-                yield f"{name}: {what} are left out"
+                yield f"{name}: {what} left out"
             else:
-                yield f"{name}: {what} are read like the others; --visible-rows leaves them out"
+                yield f"{name}: {what} read like the others; --visible-rows leaves {them} out"
         for at in sorted(self._fills):
             if any(first <= at <= last for first, last in self._layout.hidden):
                 column = self.source.header[at].strip() or f"column {at + 1}"
@@ -382,8 +384,9 @@ class _OpenSheet:
             if filled := self._merges.filled.get(at):
                 column = self.source.header[at].strip() or f"column {at + 1}"
                 yield (
-                    f"{name}: merged cells of `{column}` are filled down into {filled.count:,} "
-                    f"rows, e.g. {letters(at)}{filled.line} from {filled.area}"
+                    f"{name}: merged cells of `{column}` are filled down into "
+                    f"{counted(filled.count, 'rows')}, e.g. {letters(at)}{filled.line} "
+                    f"from {filled.area}"
                 )
         if self._blank:
             self._table.pass_over_blank_lines(self._blank)

@@ -85,6 +85,7 @@ from bulkbind.model.statuses import (
     RunKind,
     RunState,
     Status,
+    as_shown,
 )
 from bulkbind.model.time_spent import Hold, TimeSpent, TimeUse, Waits
 from bulkbind.model.unbindings import (

@@ -94,7 +94,7 @@ class NoAnswer:
 class Unreachable:
     """No connection was made, so nothing was sent."""
 
-    words: ClassVar = "no connection"
+    words: ClassVar = "no connection: nothing was sent"
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from bulkbind.model.fields import DETAILS
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from typing import Self
 
 PENDING = "pending"
@@ -399,3 +400,11 @@ UNDO_TRANSITIONS: dict[RunState | None, dict[RunState, str]] = {
     RunState.DONE: {RunState.CONFIRMED: "it is repeated for what could not be unbound"},
 }
 """Like `ROW_TRANSITIONS`, for the undo of a run."""
+
+
+def as_shown(counts: Mapping[Status, int]) -> dict[str, int]:
+    """Return a number of rows by status as reports show it, in display order, zeros omitted."""
+    shown = dict.fromkeys(MEANINGS, 0)
+    for status, count in counts.items():
+        shown[status.shown] += count
+    return {status: count for status, count in shown.items() if count}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+from collections import Counter
 from datetime import datetime
 from functools import cache
 from importlib import resources
@@ -18,6 +19,7 @@ from bulkbind.model import (
     MEANINGS,
     TO_SEE_TO,
     VERDICTS,
+    NoAnswer,
     RunKind,
     RunState,
     Status,
@@ -76,10 +78,7 @@ def write_html(
         "tones": TONES,
         "users": run.users(MOST_USERS),
         "user_count": run.user_count(),
-        "attempts": [
-            {**item, "words": VERDICTS.get(item["verdict"], item["verdict"])}
-            for item in run.verdicts()
-        ],
+        "attempts": _attempts(run),
         "spent": _time_spent(summary),
         "waits": _waits(summary.facts),
         "table": table,
@@ -298,6 +297,17 @@ def _percentile(counts: Sequence[int], total: int, share: int) -> int:
 
 def _ms(edge: int) -> str:
     return f"{edge} ms" if edge < 1000 else f"{edge / 1000:.2g} s"  # noqa: PLR2004  # a second
+
+
+def _attempts(run: RunRows) -> list[tuple[str, str, int]]:
+    """Return the words, code and number of attempts that were not accepted at once, most first."""
+    found: Counter[tuple[str, str]] = Counter()
+    for item in run.verdicts():
+        verdict = item["verdict"]
+        is_hidden = verdict == NoAnswer.__name__ and not item["code"].isalpha()
+        code = "" if is_hidden else item["code"]  # the server's code is no answer here
+        found[VERDICTS.get(verdict, verdict), code] += item["count"]
+    return [(*kind, count) for kind, count in found.most_common()]
 
 
 def _time_spent(summary: RunSummary) -> list[dict[str, Any]]:

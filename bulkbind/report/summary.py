@@ -299,7 +299,8 @@ def scope_text(summary: RunSummary) -> list[str]:
         return []
     ended = ", ".join(f"{count:,} {status}" for status, count in summary.leavers.items())
     bound = counted(synced["bound"], "devices")
-    return [f"scope {synced['scope']}: {bound} known as bound; left: {ended or 'none'}"]
+    known = f"{bound} known as bound before this run"
+    return [f"scope {synced['scope']}: {known}; left: {ended or 'none'}"]
 
 
 def _changes(facts: RunFacts) -> list[str]:

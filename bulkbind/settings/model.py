@@ -616,12 +616,11 @@ class SendSettings(Part):
         120.0,
     )
     deadline: Positive | None = Group.SENDING.option(
-        "stop after this long (90s, 50m, 2h), exit 3", none="none"
+        "stop after this long (90s, 50m, 2h), exit 3; the grace comes on top", none="none"
     )
     stall: Positive = Group.SENDING.option(
-        "stop, exit 3, once nothing has moved for so long; was read, sent or settled: a pause "
-        "for a limit or "
-        "an endpoint that is away is none",
+        "stop, exit 3, after this long without progress; waiting for a limit, or for an "
+        "endpoint that is away, does not count",
         600.0,
     )
     max_failures: Failures | None = Group.SENDING.option(

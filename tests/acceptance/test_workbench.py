@@ -11,6 +11,7 @@ from contextlib import closing
 import pytest
 import yaml
 
+from bulkbind.model import MEANINGS
 from bulkbind.settings import SECRETS, AuthSettings
 from tests.support.manifests import fleet, write_csv
 from tests.support.processes import ask, bulkbind, ledger_of, read_results, sandbox, statuses
@@ -175,8 +176,12 @@ def test_pace_doubt_and_stop_are_events(tmp_path):
             "--log-file", log, "--log-level", "debug", home=tmp_path, check=3,
         )  # fmt: skip
 
-    events = {line["event"] for line in log_lines(log.read_text(encoding="utf-8"))}
+    lines = log_lines(log.read_text(encoding="utf-8"))
+    events = {line["event"] for line in lines}
     assert events >= {"run.started", "pace.changed", "doubt.read", "run.stopping", "run.finished"}
+    [finished] = [line for line in lines if line["event"] == "run.finished"]
+    assert finished["counts"]["pending"] > 0
+    assert finished["counts"].keys() <= MEANINGS.keys()
 
 
 @pytest.mark.slow

@@ -41,6 +41,7 @@ from bulkbind.model import (
     Status,
     Told,
     UnbindKind,
+    as_shown,
 )
 
 if TYPE_CHECKING:
@@ -441,7 +442,7 @@ async def _finish(
         state = await ledger.finish(run, reason, facts)
     except LedgerError as error:
         raise LedgerError(f"run {run_id} broke off: {error}", hint=error.hint) from error
-    counts = await ledger.counts(run)
+    counts = as_shown(await ledger.counts(run))
     logger().info("run.finished", state=state.value, stopped=reason, counts=counts, **facts.shown())
 
 

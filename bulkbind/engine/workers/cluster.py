@@ -344,7 +344,8 @@ async def _started(processes: int) -> Any:  # noqa: ANN401  # as above
         n_workers=processes,
         threads_per_worker=1,
         host="127.0.0.1",
-        dashboard_address=None,
+        # With an address of None alone, its web server still wants the port 8787, and warns.
+        scheduler_kwargs={"dashboard": False, "dashboard_address": "127.0.0.1:0"},
         local_directory=folder,
         asynchronous=True,
         silence_logs=50,

@@ -10,7 +10,7 @@ import pytest
 from bulkbind.cli import console
 from bulkbind.cli.consent import Consent
 from bulkbind.cli.console import Console
-from bulkbind.errors import DeclinedError, UsageError
+from bulkbind.errors import DeclinedError, ExitCode, UsageError
 from bulkbind.model import Forecast, Plan, PlanWord, UndoPlan
 from bulkbind.settings import FOUND, Loaded, Settings, load
 
@@ -197,6 +197,15 @@ def test_the_number_of_an_undo_is_consent(monkeypatch, typed, is_agreed):
     assert consent.is_given == is_agreed
     question = f"Type 1100 to unbind them at {HOST} with the token from BULKBIND_TOKEN:"
     assert asked == [(question, True)]
+
+
+def test_what_is_declined_is_no_error(capsys):
+    """Whoever says no reads the same of every command, without `error`."""
+    told = ("declined: nothing was sent", "")
+    console.fail(*told, ExitCode.DECLINED)
+    console.fail(*told)
+
+    assert capsys.readouterr().err == f"{told[0]}\nerror: {told[0]}\n"
 
 
 def test_without_a_yes_the_credentials_stay(monkeypatch):

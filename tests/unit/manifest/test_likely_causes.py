@@ -6,6 +6,7 @@ import pytest
 
 from bulkbind.manifest.likely_causes import Repeats, cause_of_value, damage_of, fault_of
 from bulkbind.model import Device
+from bulkbind.model.wording import counted, verb
 from tests.support.formats import FORMATS, opened
 from tests.support.manifests import opener
 
@@ -207,7 +208,7 @@ def test_user_that_lost_leading_zeros_is_told(users):
     [notice] = users("00123", "456", "00078", "90123")
 
     assert notice.startswith(
-        "fleet.csv: 1 user ids like `456` (line 3) may have lost leading zeros: others have 5"
+        "fleet.csv: 1 user id like `456` (line 3) may have lost leading zeros: others have 5"
     )
     assert users("00123", "", user_id="456") == []
 
@@ -251,8 +252,8 @@ def test_lost_last_digits_are_told(users, ids, count):
     notices = users(*ids)
 
     assert len(notices) == bool(count)
-    assert not count or f"{count} user ids like" in notices[0]
-    assert not count or "lost their last digits" in notices[0]
+    assert not count or f"{counted(count, 'user ids')} like" in notices[0]
+    assert not count or f"lost {verb(count, 'its', 'their')} last digits" in notices[0]
 
 
 def shared(tmp_path, rows, **given):

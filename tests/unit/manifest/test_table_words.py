@@ -159,7 +159,7 @@ def test_words_among_numbered_codes_are_told(manifest):
     read = manifest(HEADER + "\n".join(rows))
 
     assert codes(read)[120] == "Berlin"
-    assert any("1 machine codes like `Berlin` (line 122) have no digit" in n for n in read.notices)
+    assert any("1 machine code like `Berlin` (line 122) has no digit" in n for n in read.notices)
     many = manifest(HEADER + "\n".join(f"{'abc' * (n % 2)}{n or 1},u,n" for n in range(9)))
     assert not any("no digit" in n for n in codes(many) and many.notices)
 

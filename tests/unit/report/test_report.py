@@ -774,6 +774,21 @@ def test_report_can_be_written_again(tmp_path):
     assert json.loads((tmp_path / "summary.json").read_bytes())["rows"] == 1
 
 
+def test_the_page_tells_no_code_where_no_answer_came(tmp_path, monkeypatch):
+    """A code says what became of a request, which is not known there; our own words stay."""
+    run = FakeRun([CSV], ROWS)
+    told = (("timeout", 9), ("0", 3), ("13000301", 2))
+    found = [{"verdict": "NoAnswer", "code": code, "count": count} for code, count in told]
+    found.append({"verdict": "Transient", "code": "13000500", "count": 1})
+    monkeypatch.setattr(run, "verdicts", lambda: found)
+    write_html(tmp_path / "page.html", run, run.summary())
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+
+    assert 'in the list <span class="mono">timeout</span></td><td class="num">9<' in page
+    assert 'in the list</td><td class="num">5<' in page
+    assert '<span class="mono">13000500</span>' in page
+
+
 def test_the_page_has_a_row_for_each_worker(tmp_path):
     """What each bound and how fast, and why one was lost; nothing where there were none."""
     lost = {"number": 2, "settled": 1200, "per_s": 0.5, "lost": "<killed>", "in_hand": 1}
