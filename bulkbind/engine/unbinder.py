@@ -331,9 +331,8 @@ class Unbinder:
     async def _unbind_chunk(self, items: Sequence[Unbinding]) -> list[Unbinding]:
         """Send for a chunk of bindings; return those that only the list can settle."""
         await self._unbindings.claim(items)
-        ended = await asyncio.gather(*(self._send(item) for item in items), return_exceptions=True)
+        ended = await asyncio.gather(*map(self._send, items), return_exceptions=True)
         faults = [end for end in ended if isinstance(end, BaseException)]
-        self._settle([item for item, end in zip(items, ended, strict=True) if end is True])
         left = [item for item in items if item.status is UnbindStatus.STAGED]
         drained = any(isinstance(fault, DrainedError) for fault in faults) or self._stop.is_set
         if drained or not faults:
@@ -385,8 +384,8 @@ class Unbinder:
         may_tell = proof.names_another(item) or (item.attempts == 1 and not is_listed)
         return may_tell and item.attempts < self._max_attempts
 
-    async def _send(self, item: Unbinding) -> bool:
-        """Send until the binding is gone (True) or only the list can settle it (False)."""
+    async def _send(self, item: Unbinding) -> None:
+        """Send until the binding is gone, which is settled at once, or only the list can say so."""
 
         async def once() -> bool | Again:
             attempt = await self._api.unbind(item.user_id, item.device_id, item.machine_code)
@@ -395,11 +394,13 @@ class Unbinder:
             return self._judge(item, attempt)
 
         first = await once()
-        if isinstance(first, bool):
-            return first
-        return await self._retries.until_done(first, lambda: item.attempts, once)
+        if isinstance(first, Again):
+            first = await self._retries.until_done(first, lambda: item.attempts, once)
+        if first:
+            self._settle([item])
 
     def _judge(self, item: Unbinding, attempt: Attempt) -> bool | Again:
+        """Return whether an answer proves that the binding is gone, or that it is sent again."""
         match attempt.verdict:
             case Accepted():
                 item.attempts += 1

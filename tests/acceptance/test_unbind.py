@@ -191,9 +191,12 @@ def test_an_unanswered_unbind_is_looked_up(tmp_path):
     with bound(tmp_path, FLEET, *faults) as (url, common):
         leavers = write_csv(tmp_path / "leavers.csv", LEAVING)
 
-        called("unbind", leavers, *common, "--yes-unbind", "9", home=tmp_path, check=0)
+        logs = ("--log-file", tmp_path / "log.jsonl")
+        called("unbind", leavers, *common, *logs, "--yes-unbind", "9", home=tmp_path, check=0)
 
         assert set(held(url)) == keys(FLEET[9:])
+    log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [line["rows"] for line in log if line["event"] == "run.started"] == [len(LEAVING)]
     assert statuses(tmp_path / "report") == {"unbound": 9}
     details = [row["detail"] for row in read_results(tmp_path / "report")]
     assert any("no answer came" in detail for detail in details)
