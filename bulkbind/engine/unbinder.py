@@ -128,12 +128,14 @@ class Unbinder:
         self._api = parts.api
         self._unbindings = unbindings
         self._stop = parts.stop
+        self._gate = parts.gate
         self._wait = parts.wait
         self._retries = retries
         self._clock = parts.clock
         self._settle_s = doubt.readback_settle
         self._max_attempts = send.max_attempts
         self._max_wait_s = send.max_wait
+        self._grace_s = send.grace
         self._on_settled = on_settled
         self._lists = Lists(parts.api, parts.stop, retries, send)
         self._is_proven = False
@@ -292,7 +294,7 @@ class Unbinder:
         known = await self._unbindings.known(user_id)
         asked_at = self._clock.monotonic()
         listing = await self._read(user_id)
-        if self._stop.is_set:
+        if self._stop.cuts or (self._stop.is_set and listing.records is None):
             raise DrainedError
         if listing.records is None:
             return f"the user's list cannot be read: {listing.attempt.message}", known
@@ -339,14 +341,23 @@ class Unbinder:
             if undone := [item for item in left if not item.was_sent]:
                 await self._unbindings.release(undone)
             if drained:
+                await self._settle_sent([item for item in left if item.was_sent])
                 raise DrainedError
         for fault in faults:
             raise fault
         return left
 
+    async def _settle_sent(self, items: list[Unbinding]) -> None:
+        """Settle what lists prove, though the run drains; the rest stays in doubt."""
+        if self._lists.are_lost or self._gate.closed_for_s() > self._grace_s:
+            return
+        with self._stop.outlasting():
+            await _all(self._settle_by_lists(*user) for user in _by_user(items).items())
+
     async def _look_up(self, user_id: str, items: list[Unbinding]) -> list[Unbinding]:
         """Settle by lists what no answer settled; return what to send again."""
-        items, looks = await self._settle_by_lists(user_id, items)
+        with self._stop.outlasting():
+            items, looks = await self._settle_by_lists(user_id, items)
         if isinstance(looks, str):
             self._settle([_ended(item, UnbindStatus.FAILED, looks) for item in items])
             return []

@@ -242,6 +242,20 @@ async def test_a_pilot_unbinds_the_first_rows(bench):
     assert on_server(bench) == {d.machine_code for d in DEVICES[2:]}
 
 
+@pytest.mark.parametrize("stop_s", [0.05, 30.0], ids=["while it is sent", "while it is looked up"])
+async def test_what_got_no_answer_is_looked_up_before_a_stop_ends(bench, stop_s):
+    """Carried out and not answered: two lists, a settling time apart, say so within the grace."""
+    bench.server.unbind_planned.extend([LOST] * 100)
+    async with bench.ledger() as ledger:
+        run = await listed(ledger, LIST)
+        bench.stop_in(stop_s)
+        state = await sent(bench, ledger, run)
+
+    assert bench.counts(run) == {"unbound": 2, "pending": 4}
+    assert state is RunState.STOPPED
+    assert len(on_server(bench)) == len(DEVICES) - 2
+
+
 async def test_doubt_is_settled_before_a_device_counts_as_not_ours(bench):
     """A bind that got no answer: the list says that it is ours, and then it leaves."""
     doubtful = [Device("u0", "DOUBT")]
