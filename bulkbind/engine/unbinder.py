@@ -335,7 +335,7 @@ class Unbinder:
         await self._unbindings.claim(items)
         ended = await asyncio.gather(*map(self._send, items), return_exceptions=True)
         faults = [end for end in ended if isinstance(end, BaseException)]
-        left = [item for item in items if item.status is UnbindStatus.STAGED]
+        left = _staged(items)
         drained = any(isinstance(fault, DrainedError) for fault in faults) or self._stop.is_set
         if drained or not faults:
             if undone := [item for item in left if not item.was_sent]:
@@ -348,11 +348,25 @@ class Unbinder:
         return left
 
     async def _settle_sent(self, items: list[Unbinding]) -> None:
-        """Settle what lists prove, though the run drains; the rest stays in doubt."""
+        """Settle what was sent though the run drains; what stays open is in doubt."""
         if self._lists.are_lost or self._gate.closed_for_s() > self._grace_s:
             return
         with self._stop.outlasting():
-            await _all(self._settle_by_lists(*user) for user in _by_user(items).items())
+            await _all(self._settle_last(*user) for user in _by_user(items).items())
+
+    async def _settle_last(self, user_id: str, items: list[Unbinding]) -> None:
+        """Settle by lists; where these show something no more and prove nothing, ask once more."""
+        items, looks = await self._settle_by_lists(user_id, items)
+        if isinstance(looks, str):
+            return
+        asked = [
+            item
+            for item in items
+            if item.attempts < self._max_attempts
+            and not looks[-1].shows(item.machine_code, item.device_id)
+        ]
+        await _all(map(self._send, asked))
+        await self._settle_by_lists(user_id, _staged(asked))
 
     async def _look_up(self, user_id: str, items: list[Unbinding]) -> list[Unbinding]:
         """Settle by lists what no answer settled; return what to send again."""
@@ -440,7 +454,7 @@ class Unbinder:
     def _settle_ended(self, items: list[Unbinding]) -> list[Unbinding]:
         """Settle the items that have ended; return the others."""
         self._settle([item for item in items if item.status is not UnbindStatus.STAGED])
-        return [item for item in items if item.status is UnbindStatus.STAGED]
+        return _staged(items)
 
     def _settle(self, items: list[Unbinding]) -> None:
         if items:
@@ -456,6 +470,10 @@ class Unbinder:
                 attempts=item.attempts,
             )
         self._on_settled(items)
+
+
+def _staged(items: Iterable[Unbinding]) -> list[Unbinding]:
+    return [item for item in items if item.status is UnbindStatus.STAGED]
 
 
 def _by_user(items: Iterable[Unbinding]) -> dict[str, list[Unbinding]]:
