@@ -228,7 +228,7 @@ def test_a_killed_unbind_goes_on(tmp_path, goes_on):
         leavers = write_csv(tmp_path / "leavers.csv", rows[:60])
         command = ("unbind", leavers, *common, "--yes-unbind", "60")
         with process(*command, home=tmp_path) as started:
-            struck(started, ledger_of(tmp_path, url), url, requests(url), 20)
+            struck(started, ledger_of(tmp_path, url), url, requests(url), 35)
         assert claimed(ledger_of(tmp_path, url))
         status = json.loads(called("status", "--json", *common[:4], home=tmp_path).stdout)
 
@@ -249,7 +249,7 @@ def test_what_a_killed_unbind_left_is_looked_up_by_the_run_that_takes_its_place(
         leavers = write_csv(tmp_path / "leavers.csv", rows[:60])
         command = ("unbind", leavers, *common, "--yes-unbind", "60")
         with process(*command, home=tmp_path) as started:
-            struck(started, ledger_of(tmp_path, url), url, requests(url), 20)
+            struck(started, ledger_of(tmp_path, url), url, requests(url), 35)
         was = set(held(url))
         other = write_csv(tmp_path / "other.csv", rows[30:])
         unbinds = ask(f"{url}/sandbox/stats")["unbinds"]
