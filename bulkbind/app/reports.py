@@ -29,7 +29,7 @@ class RunStatus:
 
     summary: RunSummary
     done: int
-    """Rows that have ended; those in doubt have not while it is sending."""
+    """Rows that have ended; those in doubt have only once the run is done with them."""
     per_s: float
     """Rows that ended per second of late."""
     measured_s: float
@@ -106,7 +106,7 @@ def status(settings: Settings, run_id: str | None = None, clock: Clock | None = 
         problems = reader.newest(NEEDS_PERSON, 3)
         unbound_since = reader.unbound_since()
     measured_s = max((now - _since(now, live, longest_s)).total_seconds(), SHORTEST_S)
-    open_rows = (PENDING, Status.IN_DOUBT) if is_sending else (PENDING,)
+    open_rows = (PENDING,) if summary.state is RunState.DONE else (PENDING, Status.IN_DOUBT)
     left = sum(summary.counts.get(status, 0) for status in open_rows)
     return RunStatus(
         summary=summary,

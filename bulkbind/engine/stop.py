@@ -55,6 +55,11 @@ class StopSignal:
         """Whether the run is stopping."""
         return self.reason is not None
 
+    @property
+    def cuts(self) -> bool:
+        """Whether the run is stopping and the block is to end, as it is not in `outlasting`."""
+        return self.is_set and not _OUTLASTS.get()
+
     def set(self, reason: StopReason) -> None:
         """Stop: nothing new is sent, and every wait in `cutting_short` ends at once."""
         if self.reason is not None:

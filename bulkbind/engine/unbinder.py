@@ -129,12 +129,14 @@ class Unbinder:
         self._api = parts.api
         self._unbindings = unbindings
         self._stop = parts.stop
+        self._gate = parts.gate
         self._wait = parts.wait
         self._retries = retries
         self._clock = parts.clock
         self._settle_s = doubt.readback_settle
         self._max_attempts = send.max_attempts
         self._max_wait_s = send.max_wait
+        self._grace_s = send.grace
         self._on_settled = on_settled
         self._lists = Lists(parts.api, parts.stop, retries, send)
         self._is_proven = False
@@ -293,7 +295,7 @@ class Unbinder:
         known = await self._unbindings.known(user_id)
         asked_at = self._clock.monotonic()
         listing = await self._read(user_id)
-        if self._stop.is_set:
+        if self._stop.cuts or (self._stop.is_set and listing.records is None):
             raise DrainedError
         if listing.records is None:
             return f"the user's list cannot be read: {listing.attempt.message}", known
@@ -332,23 +334,45 @@ class Unbinder:
     async def _unbind_chunk(self, items: Sequence[Unbinding]) -> list[Unbinding]:
         """Send for a chunk of bindings; return those that only the list can settle."""
         await self._unbindings.claim(items)
-        ended = await asyncio.gather(*(self._send(item) for item in items), return_exceptions=True)
+        ended = await asyncio.gather(*map(self._send, items), return_exceptions=True)
         faults = [end for end in ended if isinstance(end, BaseException)]
-        self._settle([item for item, end in zip(items, ended, strict=True) if end is True])
-        left = [item for item in items if item.status is UnbindStatus.STAGED]
+        left = _staged(items)
         drained = any(isinstance(fault, DrainedError) for fault in faults) or self._stop.is_set
         if drained or not faults:
             if undone := [item for item in left if not item.was_sent]:
                 await self._unbindings.release(undone)
             if drained:
+                await self._settle_sent([item for item in left if item.was_sent])
                 raise DrainedError
         for fault in faults:
             raise fault
         return left
 
+    async def _settle_sent(self, items: list[Unbinding]) -> None:
+        """Settle what was sent though the run drains; what stays open is in doubt."""
+        if self._lists.are_lost or self._gate.closed_for_s() > self._grace_s:
+            return
+        with self._stop.outlasting():
+            await _all(self._settle_last(*user) for user in _by_user(items).items())
+
+    async def _settle_last(self, user_id: str, items: list[Unbinding]) -> None:
+        """Settle by lists; where these show something no more and prove nothing, ask once more."""
+        items, looks = await self._settle_by_lists(user_id, items)
+        if isinstance(looks, str):
+            return
+        asked = [
+            item
+            for item in items
+            if item.attempts < self._max_attempts
+            and not looks[-1].shows(item.machine_code, item.device_id)
+        ]
+        await _all(map(self._send, asked))
+        await self._settle_by_lists(user_id, _staged(asked))
+
     async def _look_up(self, user_id: str, items: list[Unbinding]) -> list[Unbinding]:
         """Settle by lists what no answer settled; return what to send again."""
-        items, looks = await self._settle_by_lists(user_id, items)
+        with self._stop.outlasting():
+            items, looks = await self._settle_by_lists(user_id, items)
         if isinstance(looks, str):
             self._settle([_ended(item, UnbindStatus.FAILED, looks) for item in items])
             return []
@@ -386,8 +410,8 @@ class Unbinder:
         may_tell = proof.names_another(item) or (item.attempts == 1 and not is_listed)
         return may_tell and item.attempts < self._max_attempts
 
-    async def _send(self, item: Unbinding) -> bool:
-        """Send until the binding is gone (True) or only the list can settle it (False)."""
+    async def _send(self, item: Unbinding) -> None:
+        """Send until the binding is gone, which is settled at once, or only the list can say so."""
 
         async def once() -> bool | Again:
             attempt = await self._api.unbind(item.user_id, item.device_id, item.machine_code)
@@ -396,11 +420,13 @@ class Unbinder:
             return self._judge(item, attempt)
 
         first = await once()
-        if isinstance(first, bool):
-            return first
-        return await self._retries.until_done(first, lambda: item.attempts, once)
+        if isinstance(first, Again):
+            first = await self._retries.until_done(first, lambda: item.attempts, once)
+        if first:
+            self._settle([item])
 
     def _judge(self, item: Unbinding, attempt: Attempt) -> bool | Again:
+        """Return whether an answer proves that the binding is gone, or that it is sent again."""
         match attempt.verdict:
             case Accepted():
                 item.attempts += 1
@@ -429,7 +455,7 @@ class Unbinder:
     def _settle_ended(self, items: list[Unbinding]) -> list[Unbinding]:
         """Settle the items that have ended; return the others."""
         self._settle([item for item in items if item.status is not UnbindStatus.STAGED])
-        return [item for item in items if item.status is UnbindStatus.STAGED]
+        return _staged(items)
 
     def _settle(self, items: list[Unbinding]) -> None:
         if items:
@@ -445,6 +471,10 @@ class Unbinder:
                 attempts=item.attempts,
             )
         self._on_settled(items)
+
+
+def _staged(items: Iterable[Unbinding]) -> list[Unbinding]:
+    return [item for item in items if item.status is UnbindStatus.STAGED]
 
 
 def _by_user(items: Iterable[Unbinding]) -> dict[str, list[Unbinding]]:

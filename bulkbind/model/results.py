@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from bulkbind.model.facts import RunFacts
 from bulkbind.model.fields import NAME
-from bulkbind.model.statuses import NEEDS_PERSON, RunKind
+from bulkbind.model.statuses import NEEDS_PERSON, RunKind, RunState
 from bulkbind.model.unbindings import NOT_UNBOUND
 
 if TYPE_CHECKING:
     from bulkbind.model.facts import Chosen, Example
     from bulkbind.model.problem_groups import BrokenRule
     from bulkbind.model.rows import Problem
-    from bulkbind.model.statuses import RunState, Status
+    from bulkbind.model.statuses import Status
     from bulkbind.model.unbindings import UnbindStatus, UndoState
 
 EXTRA = ("?", "on the server, but not in the manifest")
@@ -243,8 +243,11 @@ class RunSummary:
 
     @property
     def needing(self) -> dict[Status, int]:
-        """Rows that need a person, by status: those in doubt only once nobody looks them up."""
-        is_settled = self.state.about.is_over
+        """Rows that need a person, by status: those in doubt only once the run is done with them.
+
+        Whatever goes on with a run that was stopped looks them up.
+        """
+        is_settled = self.state is RunState.DONE
         return {
             status: count
             for status in NEEDS_PERSON

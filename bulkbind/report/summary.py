@@ -168,12 +168,13 @@ def as_text(
 def reason_lines(summary: RunSummary, most: int, *, is_brief: bool = False) -> list[str]:
     """Return what needs a person by status and reason, most first, with what to do.
 
-    The rows, then the devices that left the manifest.
+    Of a stopped run, also what is in doubt. The rows, then the devices that left the manifest.
 
     *most*: reasons; *is_brief*: without the examples' details.
     """
     told: list[str] = []
-    reasons = [each for each in summary.reasons if each["status"] in summary.needing]
+    is_told = {*summary.needing, *((Status.IN_DOUBT,) if summary.state.about.is_over else ())}
+    reasons = [each for each in summary.reasons if each["status"] in is_told]
     shown = reasons[:most]
     for status in dict.fromkeys(Status(each["status"]) for each in shown):
         of_it = [each for each in shown if each["status"] == status]

@@ -191,9 +191,12 @@ def test_an_unanswered_unbind_is_looked_up(tmp_path):
     with bound(tmp_path, FLEET, *faults) as (url, common):
         leavers = write_csv(tmp_path / "leavers.csv", LEAVING)
 
-        called("unbind", leavers, *common, "--yes-unbind", "9", home=tmp_path, check=0)
+        logs = ("--log-file", tmp_path / "log.jsonl")
+        called("unbind", leavers, *common, *logs, "--yes-unbind", "9", home=tmp_path, check=0)
 
         assert set(held(url)) == keys(FLEET[9:])
+    log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [line["rows"] for line in log if line["event"] == "run.started"] == [len(LEAVING)]
     assert statuses(tmp_path / "report") == {"unbound": 9}
     details = [row["detail"] for row in read_results(tmp_path / "report")]
     assert any("no answer came" in detail for detail in details)
@@ -225,7 +228,7 @@ def test_a_killed_unbind_goes_on(tmp_path, goes_on):
         leavers = write_csv(tmp_path / "leavers.csv", rows[:60])
         command = ("unbind", leavers, *common, "--yes-unbind", "60")
         with process(*command, home=tmp_path) as started:
-            struck(started, ledger_of(tmp_path, url), url, requests(url), 20)
+            struck(started, ledger_of(tmp_path, url), url, requests(url), 35)
         assert claimed(ledger_of(tmp_path, url))
         status = json.loads(called("status", "--json", *common[:4], home=tmp_path).stdout)
 
@@ -246,7 +249,7 @@ def test_what_a_killed_unbind_left_is_looked_up_by_the_run_that_takes_its_place(
         leavers = write_csv(tmp_path / "leavers.csv", rows[:60])
         command = ("unbind", leavers, *common, "--yes-unbind", "60")
         with process(*command, home=tmp_path) as started:
-            struck(started, ledger_of(tmp_path, url), url, requests(url), 20)
+            struck(started, ledger_of(tmp_path, url), url, requests(url), 35)
         was = set(held(url))
         other = write_csv(tmp_path / "other.csv", rows[30:])
         unbinds = ask(f"{url}/sandbox/stats")["unbinds"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import sqlite3
 from contextlib import closing
 
@@ -240,6 +241,51 @@ async def test_a_pilot_unbinds_the_first_rows(bench):
     assert state is RunState.STOPPED
     assert bench.counts(run) == {"unbound": 2, "pending": 4}
     assert on_server(bench) == {d.machine_code for d in DEVICES[2:]}
+
+
+@pytest.fixture
+def stop_at(bench, monkeypatch):
+    """Return what stops the run as the last of so many calls of a kind is answered."""
+
+    def stop_at(call, number):
+        made = getattr(bench.server, call)
+        calls = itertools.count(1)
+
+        async def counted(*args):
+            answer = await made(*args)
+            if next(calls) == number:
+                bench.stop.set(StopReason("enough", ExitCode.INTERRUPTED))
+            return answer
+
+        monkeypatch.setattr(bench.server, call, counted)
+
+    return stop_at
+
+
+@pytest.mark.parametrize(("call", "number"), [("unbind", 2), ("list_devices", 2)])
+async def test_what_got_no_answer_is_looked_up_before_a_stop_ends(bench, stop_at, call, number):
+    """Carried out and not answered, and stopped then, or while the first list is read for it."""
+    bench.server.unbind_planned.extend([LOST] * 100)
+    stop_at(call, number)
+    async with bench.ledger() as ledger:
+        run = await listed(ledger, LIST)
+        state = await sent(bench, ledger, run)
+
+    assert bench.counts(run) == {"unbound": 2, "pending": 4}
+    assert state is RunState.STOPPED
+    assert len(on_server(bench)) == len(DEVICES) - 2
+
+
+async def test_where_all_of_a_user_leaves_a_stop_asks_once_more(bench, stop_at):
+    """An empty list proves nothing; the server says of each that it is not there."""
+    bench.server.unbind_planned.extend([LOST] * 3)
+    stop_at("unbind", 3)
+    async with bench.ledger() as ledger:
+        run = await listed(ledger, DEVICES)
+        await sent(bench, ledger, run)
+
+    assert bench.counts(run) == {"unbound": 3, "pending": 6}
+    assert len(on_server(bench)) == 6
 
 
 async def test_doubt_is_settled_before_a_device_counts_as_not_ours(bench):

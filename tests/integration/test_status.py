@@ -219,6 +219,16 @@ async def test_what_a_cut_off_run_may_have_sent_is_told_before_the_next_one(send
     assert "sent: at least 80 requests" in as_text(told(sending).summary)
 
 
+@pytest.mark.parametrize(("state", "done"), [("sending", 75), ("stopped", 75), ("done", 80)])
+async def test_what_is_in_doubt_has_ended_only_with_its_run(sending, state, done):
+    """Of 75 bound and five in doubt: a run that can go on looks these up."""
+    with closing(sqlite3.connect(sending.path)) as db:
+        db.execute("UPDATE runs SET state = ?", (state,))
+        db.commit()
+
+    assert told(sending).done == done
+
+
 async def test_a_run_whose_place_another_took_is_not_gone_on_with(sending):
     """What is left of it is the other's, or withdrawn."""
     found = told(sending)

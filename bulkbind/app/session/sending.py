@@ -82,11 +82,11 @@ async def send(
     Raises: LedgerError, UsageError (no credentials, no cluster).
     """
     settings, stop = session.settings, session.stop
-    rows = await _left(ledger, run, first)
+    binds = await ledger.kind_of(run) is RunKind.BIND
+    rows = await _left(ledger, run, first, binds=binds)
     pacer = await pacer_of(session, ledger, is_idle=not rows)
     ledger.count_time(pacer.time)
     client = await known_client(session, ledger)
-    binds = await ledger.kind_of(run) is RunKind.BIND
     async with hub_of(session, client, rows if binds else 0, pacer) as hub:
         api = paced(session, hub or client, pacer)
         breaker = Breaker(stop, settings.send.max_failures)
@@ -116,12 +116,15 @@ async def send(
                 await asyncio.shield(_finish(ledger, run, run_id, stop, account.measured))
 
 
-async def _left(ledger: Ledger, run: int, first: int | None) -> int:
-    """Return how many rows, and devices that leave, are left to settle. *first*: as in `run`."""
+async def _left(ledger: Ledger, run: int, first: int | None, *, binds: bool) -> int:
+    """Return how many rows, and devices that leave, are left to settle. *first*: as in `run`.
+
+    *binds*: whether it is no unbind run, whose rows are the devices that leave.
+    """
     staged, doubtful = await ledger.unsettled(run)
     if first is not None:
         return min(first, staged) + doubtful
-    kinds = (UnbindKind.MOVE, UnbindKind.LEAVE)
+    kinds = (UnbindKind.MOVE, UnbindKind.LEAVE) if binds else ()
     return staged + doubtful + sum([await ledger.unbindings.count_left(run, k) for k in kinds])
 
 

@@ -970,7 +970,19 @@ def test_summary_tells_why_a_run_stopped():
 )
 def test_which_counts_need_a_person(counts, needs):
     """Failed, invalid, in doubt and moved rows need somebody to look at them."""
-    assert summary_of(counts=counts).needs_person is needs
+    assert summary_of(counts=counts, state=RunState.DONE).needs_person is needs
+
+
+def test_what_a_stopped_run_leaves_in_doubt_needs_nobody():
+    """Whatever goes on with it asks the server; the reason is told all the same."""
+    reason = {"status": "in_doubt", "code": "", "message": "", "count": 7, "example": "fleet.csv:7"}
+    summary = summary_of(
+        counts={"bound": 3, "in_doubt": 7}, reasons=(reason | {"detail": "cut off"},)
+    )
+
+    lines = as_text(summary).splitlines()
+    assert lines[0] == "3 of 10 devices are bound: 3 now. 7 are in doubt."
+    assert "      -> the next run asks the server again" in lines
 
 
 def test_results_show_every_field_of_a_row():
