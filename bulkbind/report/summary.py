@@ -63,6 +63,7 @@ def facts_json(summary: RunSummary | UndoSummary) -> dict[str, Any]:
     names = [field.name for field in fields(summary)]
     more = {name: getattr(summary, name) for name in names[names.index("facts") + 1 :]}
     more.pop("is_cut_off", None)  # the state says it
+    more.pop("goes_on", None)  # holds only where it was told
     if more.get("undo", more) is None:
         del more["undo"]
     if not more.get("unanswered", True):
