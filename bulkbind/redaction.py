@@ -15,8 +15,6 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
 
-from bulkbind.model import in_one_line
-
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
@@ -178,7 +176,7 @@ def _forms(secret: str) -> set[str]:
     plain |= {" ".join(_TAG.sub(" ", text).split()) for text in plain} | {
         " ".join(text.split()) for text in plain
     }
-    forms = plain | {in_one_line(text) for text in plain}
+    forms = plain | {_in_one_line(text) for text in plain}
     forms |= {quote(text.encode("utf-8", "surrogateescape"), safe="") for text in plain}
     forms |= {form for text in plain for form in (json.dumps(text)[1:-1], html.escape(text))}
     forms |= {json.dumps(text, ensure_ascii=False)[1:-1] for text in plain}
@@ -230,7 +228,7 @@ class Lines(str):
 
 def line(text: str) -> Lines:
     """Return a text as one line to show: no secret, and nothing that steers what shows it."""
-    return text if isinstance(text, Lines) else Lines(in_one_line(redacted(text)))
+    return text if isinstance(text, Lines) else Lines(_in_one_line(redacted(text)))
 
 
 def lines(texts: Iterable[str]) -> Lines:
@@ -244,3 +242,9 @@ def json_text(value: Any, *, indent: int | None = 2) -> Lines:  # noqa: ANN401  
     if not text.isprintable():
         text = "".join(c if c == "\n" or c.isprintable() else json.dumps(c)[1:-1] for c in text)
     return Lines(text)
+
+
+def _in_one_line(text: str) -> str:
+    from bulkbind.model import in_one_line  # noqa: PLC0415  # half of what `--help` would import
+
+    return in_one_line(text)
